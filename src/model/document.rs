@@ -1,0 +1,148 @@
+//! Policy documents: the unit of work. One document is one IAM policy with one etag.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// The kinds of Cloud Run resources that carry a policy of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ResourceKind {
+    /// `services/NAME`
+    Service,
+    /// `jobs/NAME`
+    Job,
+    /// `workerPools/NAME`
+    WorkerPool,
+}
+
+impl ResourceKind {
+    /// The collection's name in paths of Cloud Run v2 and in manifests.
+    #[must_use]
+    pub fn collection(self) -> &'static str {
+        match self {
+            Self::Service => "services",
+            Self::Job => "jobs",
+            Self::WorkerPool => "workerPools",
+        }
+    }
+
+    /// The kind whose collection has this name.
+    #[must_use]
+    pub fn from_collection(name: &str) -> Option<Self> {
+        [Self::Service, Self::Job, Self::WorkerPool].into_iter().find(|kind| kind.collection() == name)
+    }
+}
+
+/// Why a text names no document.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a policy document: write run:projects/P/locations/L/services/S")]
+pub struct DocumentKeyError(String);
+
+/// One policy document of Cloud Run: `run:projects/P/locations/L/(services|jobs|workerPools)/NAME`. The prefix names
+/// the surface, so that `iap:` and `project:` documents fit beside it.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct DocumentKey {
+    project: Arc<str>,
+    location: Arc<str>,
+    kind: ResourceKind,
+    name: Arc<str>,
+}
+
+fn is_segment(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 100
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b':'))
+}
+
+impl DocumentKey {
+    /// The policy of one Cloud Run resource.
+    ///
+    /// # Errors
+    /// [`DocumentKeyError`] when a part is empty or has characters that no such name has.
+    pub fn cloud_run(project: &str, location: &str, kind: ResourceKind, name: &str) -> Result<Self, DocumentKeyError> {
+        if [project, location, name].into_iter().all(is_segment) {
+            Ok(Self { project: project.into(), location: location.into(), kind, name: name.into() })
+        } else {
+            Err(DocumentKeyError(format!("projects/{project}/locations/{location}/{}/{name}", kind.collection())))
+        }
+    }
+
+    /// The project id.
+    #[must_use]
+    pub fn project(&self) -> &str {
+        &self.project
+    }
+
+    /// The region.
+    #[must_use]
+    pub fn location(&self) -> &str {
+        &self.location
+    }
+
+    /// What kind of resource the policy belongs to.
+    #[must_use]
+    pub fn kind(&self) -> ResourceKind {
+        self.kind
+    }
+
+    /// The resource's short name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The resource name as Google's v2 API has it: `projects/P/locations/L/services/S`.
+    #[must_use]
+    pub fn resource(&self) -> String {
+        format!("projects/{}/locations/{}/{}/{}", self.project, self.location, self.kind.collection(), self.name)
+    }
+
+    /// The name inside its project and region, as manifests write it: `services/S`.
+    #[must_use]
+    pub fn short(&self) -> String {
+        format!("{}/{}", self.kind.collection(), self.name)
+    }
+}
+
+impl fmt::Display for DocumentKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "run:{}", self.resource())
+    }
+}
+
+impl fmt::Debug for DocumentKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+impl FromStr for DocumentKey {
+    type Err = DocumentKeyError;
+    fn from_str(text: &str) -> Result<Self, DocumentKeyError> {
+        let wrong = || DocumentKeyError(text.chars().take(400).collect());
+        let resource = text.strip_prefix("run:").ok_or_else(wrong)?;
+        match resource.split('/').collect::<Vec<_>>().as_slice() {
+            ["projects", project, "locations", location, collection, name] => {
+                let kind = ResourceKind::from_collection(collection).ok_or_else(wrong)?;
+                Self::cloud_run(project, location, kind, name)
+            }
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl TryFrom<String> for DocumentKey {
+    type Error = DocumentKeyError;
+    fn try_from(text: String) -> Result<Self, DocumentKeyError> {
+        text.parse()
+    }
+}
+
+impl From<DocumentKey> for String {
+    fn from(key: DocumentKey) -> String {
+        key.to_string()
+    }
+}

@@ -1,0 +1,199 @@
+//! What rolecall remembers about grants: whose they are, who claims them, what is under way, and the audit row.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Condition, DocumentKey, GrantKey, GroupId, MappingKey, ProviderName, Seq, UserId};
+
+/// Whom a claim is made for. People are ids here; names stand elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Subject {
+    /// One person.
+    User(UserId),
+    /// A group bound as one principal.
+    Group(GroupId),
+}
+
+/// One reason for a grant: this mapping wants it for this subject. A grant goes when its last claim goes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Claim {
+    /// Which mapping.
+    pub mapping: MappingKey,
+    /// For whom.
+    pub subject: Subject,
+}
+
+/// Whose a grant is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum GrantState {
+    /// Wanted, not (yet) granted by us and not known to be there.
+    Wanted,
+    /// rolecall granted it: removed when the last claim goes.
+    Owned,
+    /// Wanted, but it was there before us: never removed.
+    Unowned,
+    /// rolecall granted it and saw it gone: not owned until granted again.
+    Lost,
+}
+
+impl GrantState {
+    /// The stored word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Wanted => "wanted",
+            Self::Owned => "owned",
+            Self::Unowned => "unowned",
+            Self::Lost => "lost",
+        }
+    }
+
+    /// The state whose stored word this is.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Wanted, Self::Owned, Self::Unowned, Self::Lost].into_iter().find(|state| state.as_str() == word)
+    }
+}
+
+/// What a call to Google is about to do to one grant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum IntentAction {
+    /// Put the member in.
+    Grant,
+    /// Take the member out.
+    Revoke,
+}
+
+/// Written before the call, cleared when the outcome is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// What the call does.
+    pub action: IntentAction,
+    /// The etag that the call carries.
+    pub etag_before: String,
+    /// Was the member in the policy before the call?
+    pub present_before: bool,
+    /// When the intent was written.
+    pub at: Timestamp,
+    /// Hash of the plan the call belongs to.
+    pub plan_hash: String,
+}
+
+/// What the ledger holds about one grant in one document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerRow {
+    /// Role, condition, member (folded).
+    pub grant: GrantKey,
+    /// The member as it is written to Google.
+    pub member: String,
+    /// The condition as it is written to Google.
+    pub condition: Option<Condition>,
+    /// Whose it is.
+    pub state: GrantState,
+    /// What is under way, if anything.
+    pub intent: Option<Intent>,
+    /// Why it is wanted. Empty: nobody wants it any more.
+    pub claims: BTreeSet<Claim>,
+    /// When the set call that granted it returned 2xx.
+    pub acknowledged_at: Option<Timestamp>,
+    /// When a read begun after that saw it.
+    pub verified_at: Option<Timestamp>,
+    /// Since when it should be gone and is not (`oldestRevokingSince`).
+    pub revoking_since: Option<Timestamp>,
+}
+
+/// One change of the ledger. A batch of them is one transaction, together with its audit rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LedgerChange {
+    /// Insert or replace the row of this grant.
+    Put(LedgerRow),
+    /// Forget the row.
+    Remove(GrantKey),
+}
+
+/// How an audited action ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AuditOutcome {
+    /// Written before the call.
+    Intended,
+    /// Google returned 2xx.
+    Acknowledged,
+    /// Seen in a read begun after the acknowledgement.
+    Verified,
+    /// The call failed and may be tried again.
+    Failed,
+    /// A guard keeps it from being written.
+    Held,
+    /// Google refused it definitively.
+    Refused,
+    /// The outcome was unknown and the later state does not tell who did it (`AttributionAmbiguous`).
+    Ambiguous,
+}
+
+impl AuditOutcome {
+    /// The stored word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Intended => "intended",
+            Self::Acknowledged => "acknowledged",
+            Self::Verified => "verified",
+            Self::Failed => "failed",
+            Self::Held => "held",
+            Self::Refused => "refused",
+            Self::Ambiguous => "ambiguous",
+        }
+    }
+}
+
+/// One audit row before the store gives it a `seq` and the hash of its predecessor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditEntry {
+    /// When.
+    pub at: Timestamp,
+    /// `idp:NAME/TOKEN`, `mapping:NAMESPACE/NAME@GENERATION`, `drift`, `expiry`, `approver:NAME`.
+    pub actor: String,
+    /// The request that caused it, where there is one.
+    pub request_id: Option<String>,
+    /// Event-log positions that caused it.
+    pub cause_seqs: Vec<Seq>,
+    /// Which policy document; none for directory actions.
+    pub document: Option<DocumentKey>,
+    /// The uid of the resource behind the document, when known.
+    pub resource_uid: Option<String>,
+    /// A stable word: `grant`, `revoke`, `lost`, `forget`, `remains`, `user.create`, `user.deactivate`,
+    /// `group.member.add` and the like.
+    pub action: String,
+    /// Which grant.
+    pub grant: Option<GrantKey>,
+    /// For whom, as an id.
+    pub subject: Option<String>,
+    /// The plan it belongs to.
+    pub plan_hash: Option<String>,
+    /// The etag the call carried.
+    pub etag_before: Option<String>,
+    /// The etag the call returned.
+    pub etag_after: Option<String>,
+    /// How it ended.
+    pub outcome: AuditOutcome,
+    /// The stable reason word, where there is one.
+    pub reason: Option<String>,
+}
+
+/// A group name as a mapping meant it, fixed to the id it meant when it was first resolved.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Pin {
+    /// The mapping that named the group.
+    pub mapping: MappingKey,
+    /// The tenant.
+    pub provider: ProviderName,
+    /// How it was named: `displayName:team-checkout` or `externalId:00g1abcd`.
+    pub selector: String,
+    /// The group that it means.
+    pub group: GroupId,
+}

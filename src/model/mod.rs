@@ -1,0 +1,23 @@
+//! The words of the domain: types that cannot hold a wrong value, without IO and without a clock of their own.
+
+mod clock;
+mod desired;
+mod directory;
+mod document;
+mod ledger;
+mod name;
+mod policy;
+mod principal;
+mod role;
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use desired::{ClaimTerms, Desired, DesiredGrant, FreezeReason, Keep, Stance};
+pub use directory::{DirectoryChange, DirectoryEvent, EmailFact, GroupFacts, GroupId, Seq, UserFacts, UserId};
+pub use document::{DocumentKey, DocumentKeyError, ResourceKind};
+pub use ledger::{
+    AuditEntry, AuditOutcome, Claim, GrantState, Intent, IntentAction, LedgerChange, LedgerRow, Pin, Subject,
+};
+pub use name::{MappingKey, NameError, ProviderName, TargetName};
+pub use policy::{Binding, Condition, ConditionHash, GrantKey, MAX_PRINCIPALS, Policy};
+pub use principal::{MemberKey, Principal, PrincipalError};
+pub use role::{Role, RoleError};
