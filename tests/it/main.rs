@@ -1,0 +1,3 @@
+//! Everything that needs the whole of rolecall.
+
+mod google;
