@@ -1,4 +1,5 @@
 //! The client of Google alone, against the emulator over HTTP.
+#![expect(clippy::unwrap_used, reason = "the helpers of tests fail as tests do, by panicking")]
 
 use std::time::Duration;
 
@@ -45,7 +46,7 @@ fn holds(policy: &Policy, member: &str) -> bool {
     policy.bindings.iter().any(|binding| binding.members.iter().any(|one| one == member))
 }
 
-fn fault(emulator: &Emulator, matching: Value, action: Value) {
+fn fault(emulator: &Emulator, matching: &Value, action: &Value) {
     emulator.control("POST", "faults", &json!({"match": matching, "action": action})).unwrap();
 }
 
@@ -86,7 +87,7 @@ async fn google_client_lists_all_pages_of_all_kinds_with_labels_and_uids() {
     let services = client.services(PROJECT, LOCATION).await.unwrap();
     assert_eq!(services.items.len(), 12);
     assert!(services.items.iter().all(|item| !item.uid.is_empty()));
-    assert_eq!(services.items.iter().filter(|item| item.labels.get("n").is_some()).count(), 11);
+    assert_eq!(services.items.iter().filter(|item| item.labels.contains_key("n")).count(), 11);
     let open: Vec<_> = services.items.iter().filter(|item| item.invoker_iam_disabled).collect();
     assert_eq!(open.iter().map(|item| item.document.name()).collect::<Vec<_>>(), ["open"]);
     assert!(emulator.count("GET", "/services") >= 6, "three pages, twice");
@@ -99,7 +100,7 @@ async fn google_client_reports_a_list_that_fails_half_way_instead_of_a_short_one
     for number in 0..5 {
         create(&emulator, &document(ResourceKind::Service, &format!("s{number}")), json!({}));
     }
-    fault(&emulator, json!({"path": "/services", "nth": 2}), json!({"type": "error", "status": 503}));
+    fault(&emulator, &json!({"path": "/services", "nth": 2}), &json!({"type": "error", "status": 503}));
     assert_eq!(client.services(PROJECT, LOCATION).await.unwrap_err().class(), ErrorClass::Retry);
     assert_eq!(client.services(PROJECT, LOCATION).await.unwrap().items.len(), 5);
 }
@@ -142,7 +143,7 @@ async fn google_client_does_not_know_the_outcome_when_the_answer_is_lost_after_t
         let member = format!("user:u{number}@example.com");
         let mut policy = client.policy(&service).await.unwrap();
         grant(&mut policy, &member);
-        fault(&emulator, json!({"path": ":setIamPolicy", "count": 1}), action.clone());
+        fault(&emulator, &json!({"path": ":setIamPolicy", "count": 1}), &action);
         let error = client.set_policy(&service, &policy).await.unwrap_err();
         assert_eq!(error.class(), ErrorClass::Unknown, "{action}: {error:?}");
         assert!(holds(&client.policy(&service).await.unwrap(), &member), "{action}");
@@ -156,7 +157,7 @@ async fn google_client_does_not_know_the_outcome_either_when_nothing_was_committ
     let mut policy = client.policy(&service).await.unwrap();
     grant(&mut policy, "user:a@example.com");
     for action in [json!({"type": "drop"}), json!({"type": "error", "status": 503})] {
-        fault(&emulator, json!({"path": ":setIamPolicy", "count": 1}), action.clone());
+        fault(&emulator, &json!({"path": ":setIamPolicy", "count": 1}), &action);
         let error = client.set_policy(&service, &policy).await.unwrap_err();
         assert_eq!(error.class(), ErrorClass::Unknown, "{action}: {error:?}");
     }
@@ -181,7 +182,7 @@ async fn google_client_says_that_a_resource_does_not_exist_only_when_google_says
     let (emulator, client, service) = one_service().await;
     let missing = document(ResourceKind::Service, "nowhere");
     assert_eq!(client.policy(&missing).await.unwrap_err().reason(), "ResourceNotFound");
-    fault(&emulator, json!({"path": ":getIamPolicy", "count": 1}), json!({"type": "html", "status": 404}));
+    fault(&emulator, &json!({"path": ":getIamPolicy", "count": 1}), &json!({"type": "html", "status": 404}));
     assert_eq!(client.policy(&service).await.unwrap_err().class(), ErrorClass::Retry);
 }
 
