@@ -15,7 +15,6 @@ mod feed;
 mod intake;
 mod pass;
 mod queue;
-mod release;
 mod report;
 mod state;
 
@@ -29,13 +28,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::google::CloudRun;
 use crate::index::{Ceiling, Effects, Index, Urgency};
-use crate::model::{Clock, DocumentKey, FreezeReason, Seq, TargetName};
+use crate::model::{Clock, DocumentKey, FreezeReason, MappingKey, Seq, TargetName};
 use crate::status::StatusBoard;
 use crate::store::{Store, StoreError};
-use crate::telemetry::Metrics;
+use crate::telemetry::{EngineMetrics, GoogleMetrics};
 
 pub use error::EngineError;
-pub use intake::{MappingSource, ObjectProblem};
+pub use intake::{IntakeError, ObjectProblem};
 pub use queue::DueQueue;
 pub use report::ProviderTraffic;
 
@@ -71,7 +70,8 @@ struct Inner {
     store: Store,
     google: CloudRun,
     clock: Arc<dyn Clock>,
-    metrics: Metrics,
+    metrics: EngineMetrics,
+    google_metrics: GoogleMetrics,
     board: StatusBoard,
     state: Mutex<State>,
     queue: Mutex<DueQueue<DocumentKey, Instant>>,
@@ -93,7 +93,7 @@ impl Engine {
         store: Store,
         google: CloudRun,
         clock: Arc<dyn Clock>,
-        metrics: Metrics,
+        (metrics, google_metrics): (EngineMetrics, GoogleMetrics),
         board: StatusBoard,
     ) -> Self {
         let mut index = Index::new(ceiling);
@@ -104,6 +104,7 @@ impl Engine {
             google,
             clock,
             metrics,
+            google_metrics,
             board,
             state: Mutex::new(State::new(index)),
             queue: Mutex::default(),
@@ -194,7 +195,7 @@ async fn dispatch(inner: Arc<Inner>, stop: CancellationToken) {
         let worker = inner.clone();
         passes.spawn(async move {
             let verdict = pass::run(&worker, &document).await;
-            worker.finish(&document, verdict);
+            worker.finish(&document, verdict).await;
             drop(permit);
         });
     }
@@ -285,7 +286,7 @@ impl Inner {
     }
 
     /// Remembers what a pass found, and when to look again.
-    fn finish(&self, document: &DocumentKey, verdict: pass::Verdict) {
+    async fn finish(&self, document: &DocumentKey, verdict: pass::Verdict) {
         let now = Instant::now();
         let jitter = rand::random_range(0.9..1.1);
         {
@@ -300,12 +301,19 @@ impl Inner {
                 queue.ask(document, now + self.config.drift_interval.mul_f64(jitter));
             }
         }
-        {
+        let ending: Vec<MappingKey> = {
             let mut state = self.state();
-            let mappings: Vec<_> = state.settle_document(document, verdict);
+            let mappings = state.settle_document(document, verdict, self.clock.now());
+            let ending = mappings.iter().filter(|key| state.is_ending(key)).cloned().collect();
             state.changed_mappings.extend(mappings);
             let targets = state.index.targets_of(document);
             state.changed_targets.extend(targets);
+            ending
+        };
+        for mapping in ending {
+            if let Err(error) = self.forget_if_done(&mapping).await {
+                tracing::warn!(%error, mapping.name = %mapping, "cannot forget the deleted mapping {mapping} yet");
+            }
         }
         self.due.notify_one();
         self.changed.notify_one();

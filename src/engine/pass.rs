@@ -19,9 +19,8 @@ use super::error::EngineError;
 use super::state::Trigger;
 use crate::google::{Backoff, ErrorClass, GoogleError};
 use crate::index::PersonState;
-use crate::model::{DocumentKey, MappingKey, MemberKey, Policy, Subject};
-use crate::plan::{CallOutcome, Inputs, Plan, plan};
-use crate::store::StoreError;
+use crate::model::{DocumentKey, IntentAction, MappingKey, MemberKey, Policy, Subject};
+use crate::plan::{CallOutcome, Inputs, Plan, Step, plan};
 
 /// How often one pass reads and plans again after a conflict, before the document goes back into the queue.
 const CONFLICTS: u32 = 6;
@@ -32,6 +31,8 @@ const ISOLATED: usize = 16;
 pub(super) struct Verdict {
     /// What the last plan of the pass said; none when the policy could not be read or nothing concerns the document.
     pub plan: Option<Plan>,
+    /// How the last call of that plan ended; none when there was none.
+    pub outcome: Option<CallOutcome>,
     /// A call was acknowledged in this pass.
     pub written: bool,
     /// What is wrong, if anything.
@@ -54,6 +55,7 @@ impl Verdict {
     fn new(trigger: Trigger) -> Self {
         Self {
             plan: None,
+            outcome: None,
             written: false,
             error: None,
             isolated: Vec::new(),
@@ -80,9 +82,10 @@ pub(super) async fn run(inner: &Inner, document: &DocumentKey) -> Verdict {
         (memory.take_trigger(), memory.failures)
     };
     let mut verdict = Verdict::new(trigger);
-    let started = tokio::time::Instant::now();
     match attempt(inner, document, &mut verdict).await {
-        Ok(()) => {}
+        Ok(()) => {
+            inner.metrics.syncs.inc([if verdict.written { "Written" } else { "Unchanged" }]);
+        }
         Err(error) => {
             let delay = match &error {
                 EngineError::Google(GoogleError::Throttled { retry_after: Some(delay), .. }) => *delay,
@@ -93,13 +96,12 @@ pub(super) async fn run(inner: &Inner, document: &DocumentKey) -> Verdict {
                 target.document = %document, reason = error.reason(), attempt = failures,
                 "{document} is not in step: {error}; next try in {delay:.1?}"
             );
-            inner.metrics.pass_failed(error.reason());
+            inner.metrics.syncs.inc([error.reason()]);
             verdict.not_before = Some(delay);
             verdict.recheck = Some(delay);
             verdict.error = Some(error);
         }
     }
-    inner.metrics.pass_finished(started.elapsed());
     verdict
 }
 
@@ -109,15 +111,17 @@ async fn attempt(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
             tokio::time::sleep(Backoff::CONFLICT.delay(attempt - 1, rand::random())).await;
         }
         let Some(plan) = prepare(inner, document, verdict).await? else { return Ok(()) };
+        (verdict.plan, verdict.outcome) = (None, None);
+        verdict.isolated.clear();
         let result = execute(inner, document, &plan, verdict).await;
         verdict.recheck = plan.recheck_at.map(|at| {
             let wait = at.duration_since(inner.clock.now());
             Duration::try_from(wait).unwrap_or(Duration::ZERO)
         });
-        verdict.plan = Some(plan);
+        verdict.plan.get_or_insert(plan);
         match result? {
             Written::Acknowledged => return Ok(()),
-            Written::Conflict => inner.metrics.conflict(),
+            Written::Conflict => {}
             Written::Failed(error) => return Err(error.into()),
         }
     }
@@ -138,7 +142,10 @@ async fn prepare(
         verdict.idle = true;
         return Ok(None);
     }
-    let live = match inner.google.policy(document).await {
+    let started = tokio::time::Instant::now();
+    let answer = inner.google.policy(document).await;
+    called(inner, "getIamPolicy", answer.as_ref().err(), started);
+    let live = match answer {
         Ok(policy) => policy,
         Err(GoogleError::NotFound { .. }) if desired.resource_uid.is_none() => {
             // The complete list lacks it and Google says it is not there: its policy went with it.
@@ -151,9 +158,8 @@ async fn prepare(
             return Err(error.into());
         }
     };
-    inner.metrics.policy_read();
-    let released = release_of(inner, document).await?;
     let state = inner.state();
+    let released = state.released_by(&claimants);
     let leavers = |subject: &Subject| match subject {
         Subject::User(id) => matches!(state.index.person(*id), PersonState::Inactive | PersonState::Deleted),
         Subject::Group(_) => false,
@@ -173,14 +179,6 @@ async fn prepare(
         entry.cause_seqs.extend_from_slice(&verdict.trigger.seqs);
     }
     Ok(Some(plan))
-}
-
-async fn release_of(inner: &Inner, document: &DocumentKey) -> Result<BTreeSet<String>, StoreError> {
-    // Only a document that held something at its last pass can be released.
-    if inner.state().held_hash(document).is_none() && !inner.state().has_releases() {
-        return Ok(BTreeSet::new());
-    }
-    Ok(inner.store.releases().await?.into_iter().map(|release| release.plan_hash).collect())
 }
 
 async fn execute(
@@ -243,8 +241,13 @@ async fn execute(
     Ok(Written::Conflict)
 }
 
-fn is_addition(step: &crate::plan::Step) -> bool {
-    step.action == crate::model::IntentAction::Grant
+fn is_addition(step: &Step) -> bool {
+    step.action == IntentAction::Grant
+}
+
+fn called(inner: &Inner, operation: &'static str, error: Option<&GoogleError>, started: tokio::time::Instant) {
+    inner.google_metrics.requests.inc([operation, error.map_or("ok", GoogleError::reason)]);
+    inner.google_metrics.request_seconds.observe([operation], started.elapsed());
 }
 
 /// Records the intents, calls, and settles.
@@ -262,13 +265,13 @@ async fn write(
     inner.store.record(document, changes, audit).await?;
     let started = tokio::time::Instant::now();
     let answer = inner.google.set_policy(document, policy).await;
-    inner.metrics.policy_written(answer.as_ref().err().map(GoogleError::reason), started.elapsed());
+    called(inner, "setIamPolicy", answer.as_ref().err(), started);
     let (outcome, written) = match answer {
         Ok(after) => (CallOutcome::Acknowledged { etag: after.etag }, Written::Acknowledged),
         Err(error) => {
             let outcome = match error.class() {
-                ErrorClass::Conflict | ErrorClass::Retry | ErrorClass::Throttle => CallOutcome::NotCommitted,
-                ErrorClass::Definitive => CallOutcome::Refused { reason: error.reason() },
+                ErrorClass::Conflict | ErrorClass::Retry | ErrorClass::Throttle => CallOutcome::Conflict,
+                ErrorClass::Definitive => CallOutcome::Refused { reason: error.reason().to_owned() },
                 ErrorClass::Unknown => CallOutcome::Unknown,
             };
             let written = match error {
@@ -280,7 +283,16 @@ async fn write(
     };
     if matches!(written, Written::Acknowledged) {
         verdict.written = true;
+        inner.metrics.members.add(["add"], plan.add.len() as u64);
+        inner.metrics.members.add(["remove"], plan.remove.len() as u64);
+        if let Some(since) = verdict.trigger.since {
+            let change = if plan.remove.is_empty() { "addition" } else { "revocation" };
+            let lag = Duration::try_from(inner.clock.now().duration_since(since)).unwrap_or_default();
+            inner.metrics.propagation_seconds.observe([change], lag);
+        }
     }
+    verdict.outcome = Some(outcome.clone());
+    verdict.plan = Some(plan.clone());
     let (changes, mut audit) = plan.settle(&outcome, inner.clock.now());
     for entry in &mut audit {
         entry.cause_seqs.clone_from(&verdict.trigger.seqs);

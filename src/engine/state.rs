@@ -7,8 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::intake::ObjectProblem;
 use super::pass::Verdict;
-use crate::api::{CloudRunTargetSpec, IdentityProviderSpec};
-use crate::index::Index;
+use crate::api::{CloudRunTargetSpec, IdentityProviderSpec, RoleMappingSpec};
+use crate::index::{Effects, Index, Urgency};
 use crate::model::{DocumentKey, FreezeReason, MappingKey, MemberKey, ProviderName, Seq, TargetName};
 use crate::plan::Plan;
 
@@ -131,8 +131,9 @@ pub(super) struct ProviderMemory {
 pub(super) struct MappingMemory {
     pub generation: i64,
     pub created: Timestamp,
-    /// The annotation `rolecall.dev/release`.
-    pub release: Option<String>,
+    pub spec: RoleMappingSpec,
+    /// Hashes of held plans that the annotation `rolecall.dev/release` lets go.
+    pub released: BTreeSet<String>,
     /// The annotation `rolecall.dev/reconcile-requested-at`.
     pub reconcile_requested_at: Option<String>,
     pub problem: Option<ObjectProblem>,
@@ -152,8 +153,6 @@ pub(super) struct State {
     pub changed_mappings: BTreeSet<MappingKey>,
     pub changed_targets: BTreeSet<TargetName>,
     pub changed_providers: BTreeSet<ProviderName>,
-    /// Hashes that annotations release, so that a pass knows whether to ask the store.
-    pub released: BTreeSet<String>,
 }
 
 impl State {
@@ -169,7 +168,6 @@ impl State {
             changed_mappings: BTreeSet::new(),
             changed_targets: BTreeSet::new(),
             changed_providers: BTreeSet::new(),
-            released: BTreeSet::new(),
         }
     }
 
@@ -180,13 +178,21 @@ impl State {
         self.documents.entry(key.clone()).or_default()
     }
 
-    pub fn held_hash(&self, document: &DocumentKey) -> Option<&str> {
-        let held = &self.documents.get(document)?.plan.as_ref()?.held;
-        (!held.grants.is_empty()).then_some(held.plan_hash.as_str())
+    /// Was the mapping deleted, and are its claims being ended?
+    pub fn is_ending(&self, key: &MappingKey) -> bool {
+        self.mappings.get(key).is_some_and(|memory| memory.ending)
     }
 
-    pub fn has_releases(&self) -> bool {
-        !self.released.is_empty()
+    /// Held plans that one of these mappings lets go.
+    pub fn released_by(&self, mappings: &BTreeSet<MappingKey>) -> BTreeSet<String> {
+        let memories = mappings.iter().filter_map(|key| self.mappings.get(key));
+        memories.flat_map(|memory| memory.released.iter().cloned()).collect()
+    }
+
+    /// Every document that this mapping had a part in, as due now.
+    pub fn look_again(&self, key: &MappingKey) -> Effects {
+        let documents = self.documents.iter().filter(|(_, memory)| memory.mappings.contains(key));
+        Effects { dirty: documents.map(|(document, _)| (document.clone(), Urgency::Revocation)).collect(), ..Effects::default() }
     }
 
     /// Takes in what a pass found. Answers the mappings whose status may have changed.
