@@ -19,8 +19,8 @@ use super::error::EngineError;
 use super::state::Trigger;
 use crate::google::{Backoff, ErrorClass, GoogleError};
 use crate::index::PersonState;
-use crate::model::{DocumentKey, IntentAction, MappingKey, MemberKey, Policy, Subject};
-use crate::plan::{CallOutcome, Inputs, Plan, Step, plan};
+use crate::model::{DocumentKey, MappingKey, MemberKey, Policy, Subject};
+use crate::plan::{CallOutcome, Inputs, Plan, plan};
 
 /// How often one pass reads and plans again after a conflict, before the document goes back into the queue.
 const CONFLICTS: u32 = 6;
@@ -202,7 +202,7 @@ async fn execute(
             return Ok(Written::Acknowledged);
         }
         let keep = |member: &MemberKey| !quarantined.iter().any(|(bad, _)| bad == member);
-        match plan.subset(|step| !is_addition(step) || keep(&step.grant().member)) {
+        match plan.with_additions(|step| keep(&step.grant().member)) {
             Some(rest) => current = rest,
             None => return Ok(Written::Acknowledged),
         }
@@ -222,7 +222,7 @@ async fn execute(
         let rest = if let Some(bad) = isolated {
             inner.state().document(document).quarantine(bad.clone(), error.reason(), inner.clock.now());
             verdict.isolated.push((bad.clone(), error.reason()));
-            current.subset(|step| !is_addition(step) || step.grant().member != *bad)
+            current.with_additions(|step| step.grant().member != *bad)
         } else {
             let removals = current.removals_only();
             if let Some(removals) = removals {
@@ -239,10 +239,6 @@ async fn execute(
         }
     }
     Ok(Written::Conflict)
-}
-
-fn is_addition(step: &Step) -> bool {
-    step.action == IntentAction::Grant
 }
 
 fn called(inner: &Inner, operation: &'static str, error: Option<&GoogleError>, started: tokio::time::Instant) {

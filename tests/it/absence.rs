@@ -219,7 +219,7 @@ async fn active_user_without_a_derivable_principal_keeps_the_grant() {
 async fn list_of_services_that_fails_or_is_partial_removes_nothing() {
     let (mut world, ..) = granted().await;
     world
-        .fault(json!({"match": {"method": "GET", "pathRegex": "/services$"}, "action": {"status": 503}, "count": 100_000}))
+        .fault(json!({"match": {"method": "GET", "pathRegex": "/services$"}, "action": {"type": "error", "status": 503}}))
         .await;
     world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
     world.restart_unready().await;

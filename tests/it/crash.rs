@@ -26,12 +26,12 @@ async fn killed_at(action: serde_json::Value) {
     let group = scim.create_group("team-checkout", &[&alice]).await;
     let stranger = "user:stranger@elsewhere.example";
     world.members_become("checkout-api", INVOKER, &[stranger, "user:alice@example.com"]).await;
-    world.fault(json!({"match": {"method": "POST", "path": ":setIamPolicy"}, "action": action, "count": 1})).await;
-    let writes = world.emulator_writes("checkout-api").await;
+    world.fault(json!({"match": {"method": "POST", "path": ":setIamPolicy", "count": 1}, "action": action})).await;
+    let writes = world.emulator_writes("checkout-api");
     scim.add_members(&group, &[&bob]).await;
     scim.remove_member(&group, &alice).await;
     eventually("a write under way", async || {
-        if world.emulator_writes("checkout-api").await > writes { Ok(()) } else { Err("no write yet".to_owned()) }
+        if world.emulator_writes("checkout-api") > writes { Ok(()) } else { Err("no write yet".to_owned()) }
     })
     .await;
     world.kill();
@@ -46,17 +46,17 @@ async fn killed_at(action: serde_json::Value) {
 
 #[tokio::test]
 async fn killed_after_intend_before_set() {
-    killed_at(json!({"drop": "beforeCommit", "latencyMs": 400})).await;
+    killed_at(json!({"type": "drop", "when": "before", "latencyMs": 400})).await;
 }
 
 #[tokio::test]
 async fn killed_after_set_before_settle() {
-    killed_at(json!({"hang": "afterCommit"})).await;
+    killed_at(json!({"type": "hang", "when": "after"})).await;
 }
 
 #[tokio::test]
 async fn killed_while_google_is_still_deciding() {
-    killed_at(json!({"latencyMs": 600})).await;
+    killed_at(json!({"type": "latency", "latencyMs": 600})).await;
 }
 
 #[tokio::test]

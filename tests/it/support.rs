@@ -67,7 +67,7 @@ impl World {
     pub async fn prepare(manifests: &[(&str, String)]) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let emulator = rolecall_emulator::start("127.0.0.1:0".parse().expect("an address")).await.expect("emulator");
-        let google = format!("http://{}", emulator.addr());
+        let google = format!("http://{}", emulator.addr);
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::create_dir(folder.path().join("manifests")).expect("a folder for manifests");
         let (listen, admin) = (free_port(), free_port());
@@ -450,13 +450,8 @@ pub fn mapping(name: &str, group: &str, resources: &[&str], roles: &[&str], extr
 
 impl World {
     /// How many writes of this service's policy reached the emulator.
-    pub async fn emulator_writes(&self, service: &str) -> usize {
-        let url = format!("{}/__emulator/journal", self.google);
-        let journal: Value = self.http.get(url).send().await.expect("journal").json().await.expect("journal");
-        let wanted = format!("/services/{service}:setIamPolicy");
-        journal["calls"].as_array().map_or(0, |calls| {
-            calls.iter().filter(|call| call["path"].as_str().is_some_and(|path| path.ends_with(&wanted))).count()
-        })
+    pub fn emulator_writes(&self, service: &str) -> usize {
+        self.emulator.count("POST", &format!("/services/{service}:setIamPolicy"))
     }
 
     /// SIGTERM, and waits for a clean end.

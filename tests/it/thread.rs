@@ -237,7 +237,7 @@ async fn mapping_outside_its_delegation_is_refused_and_the_delegated_part_works(
 #[tokio::test]
 async fn conflict_storm_converges() {
     let (world, scim) = checkout().await;
-    world.fault(json!({"match": {"method": "POST", "path": ":setIamPolicy"}, "action": {"status": 409}, "count": 25})).await;
+    world.fault(json!({"match": {"method": "POST", "path": ":setIamPolicy", "count": 25}, "action": {"type": "error", "status": 409}})).await;
     let alice = scim.create_user("alice@example.com").await;
     scim.create_group("team-checkout", &[&alice]).await;
     world.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
@@ -264,7 +264,7 @@ async fn real_conflicts_with_a_busy_stranger_lose_nobodys_member() {
 #[tokio::test]
 async fn member_that_a_stranger_adds_after_our_write_was_refused_stays_when_the_mapping_goes() {
     let (world, scim) = checkout().await;
-    world.fault(json!({"match": {"method": "POST", "path": ":setIamPolicy"}, "action": {"status": 403}, "count": 1000})).await;
+    world.fault(json!({"match": {"method": "POST", "path": ":setIamPolicy", "count": 1000}, "action": {"type": "error", "status": 403}})).await;
     let alice = scim.create_user("alice@example.com").await;
     scim.create_group("team-checkout", &[&alice]).await;
     world.mapping_status("checkout/team", "the refusal is said", |s| has(s, "Ready", "False", "PermissionDenied")).await;
@@ -279,7 +279,7 @@ async fn member_that_a_stranger_adds_after_our_write_was_refused_stays_when_the_
 async fn write_that_timed_out_after_google_committed_leaves_no_orphan() {
     let (world, scim) = checkout().await;
     world
-        .fault(json!({"match": {"method": "POST", "path": ":setIamPolicy"}, "action": {"drop": "afterCommit"}, "count": 1}))
+        .fault(json!({"match": {"method": "POST", "path": ":setIamPolicy", "count": 1}, "action": {"type": "drop", "when": "after"}}))
         .await;
     let alice = scim.create_user("alice@example.com").await;
     let group = scim.create_group("team-checkout", &[&alice]).await;
@@ -301,6 +301,6 @@ async fn burst_of_changes_becomes_few_writes() {
     let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
     world.members_become("checkout-api", INVOKER, &wanted).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let writes = world.emulator_writes("checkout-api").await;
+    let writes = world.emulator_writes("checkout-api");
     assert!(writes < 30, "40 changes took {writes} writes");
 }
