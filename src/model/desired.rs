@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Claim, GrantKey, MappingKey, Principal, Subject};
+use super::{Claim, Condition, GrantKey, MappingKey, Principal, Subject};
 
 /// What should stand in one document, as far as the mappings that can be resolved now say.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -12,6 +12,8 @@ pub struct Desired {
     /// How to treat the claims that the ledger holds for each mapping: an entry for every claimant that was asked
     /// about and for every mapping that wants something here. A claimant without an entry is frozen.
     pub stances: BTreeMap<MappingKey, Stance>,
+    /// The `metadata.generation` of each mapping that has a spec, for the audit.
+    pub generations: BTreeMap<MappingKey, i64>,
     /// The uid of the resource as last listed. A resource that was re-created starts with an empty policy.
     pub resource_uid: Option<String>,
 }
@@ -21,6 +23,8 @@ pub struct Desired {
 pub struct DesiredGrant {
     /// The member to write.
     pub member: Principal,
+    /// The condition to write, whose hash is in the key.
+    pub condition: Option<Condition>,
     /// Who wants it, and on what terms. Never empty.
     pub claims: BTreeMap<Claim, ClaimTerms>,
 }
