@@ -24,7 +24,7 @@ impl Backoff {
     /// After a failure that may last: Google is unavailable, the quota is spent, the outcome is unknown. The cap is one
     /// minute, because Google's quotas are counted by the minute.
     pub const FAILURE: Self =
-        Self { floor: Duration::from_millis(500), base: Duration::from_secs(2), cap: Duration::from_secs(60) };
+        Self { floor: Duration::from_millis(500), base: Duration::from_secs(2), cap: Duration::from_mins(1) };
 
     /// The delay before attempt number `attempt + 1`, where `attempt` counts the failures so far from 0. `random` is
     /// taken as a number from 0 up to 1; anything else is clamped into that range.
@@ -34,7 +34,7 @@ impl Backoff {
         // 31 doublings of a millisecond are 24 days: any sensible cap is reached before.
         let factor = 1_u32 << attempt.min(31);
         let ceiling = self.base.saturating_mul(factor).min(self.cap).max(self.floor);
-        self.floor + (ceiling - self.floor).mul_f64(random)
+        self.floor + ceiling.saturating_sub(self.floor).mul_f64(random)
     }
 }
 

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{GoogleError, Refusal};
 
 /// No longer wait is believed: the longest quota window of these APIs is a minute, a day's quota does not exist.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
+const RETRY_AFTER_MAX: Duration = Duration::from_mins(10);
 
 /// Google's texts are one or two sentences. More than this is cut, so that a status stays readable and bounded.
 const MESSAGE_MAX: usize = 1000;

@@ -4,18 +4,20 @@ use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::fmt;
 use std::sync::{Arc, Once};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::header::{AUTHORIZATION, HeaderMap};
 use reqwest::{Method, Request, StatusCode, Url, redirect};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
+use tracing::debug;
 
 use super::classify::bounded;
 use super::endpoint::may_carry_token;
 use super::{Call, Credentials, Endpoint, GoogleError, TokenSource, classify};
 use crate::model::{DocumentKey, MemberKey, Policy, ResourceKind};
+use crate::telemetry::{GoogleMetrics, field};
 
 /// A TCP and TLS handshake with Google takes well under a second; five leave room for a lost packet or two and still
 /// let a dead network be reported soon.
@@ -26,10 +28,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Google's front end closes idle connections after a few minutes; one that is given back before is never found dead.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A policy has some tens of kilobytes, a page of a hundred services with all their settings may have megabytes.
-const BODY_MAX: usize = 16 * 1024 * 1024;
+pub(super) const BODY_MAX: usize = 16 * 1024 * 1024;
 
 /// Resources asked for in one page.
 const PAGE_SIZE: u32 = 100;
@@ -87,6 +89,7 @@ pub struct CloudRun {
     http: reqwest::Client,
     endpoint: Endpoint,
     tokens: Arc<dyn TokenSource>,
+    metrics: Option<GoogleMetrics>,
 }
 
 impl fmt::Debug for CloudRun {
@@ -105,14 +108,54 @@ pub fn install_crypto_provider() {
     });
 }
 
-#[derive(Deserialize)]
+/// What is asked of Google.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Operation {
+    List,
+    GetPolicy,
+    SetPolicy,
+}
+
+impl Operation {
+    fn call(self) -> Call {
+        match self {
+            Self::List | Self::GetPolicy => Call::Read,
+            Self::SetPolicy => Call::Write,
+        }
+    }
+
+    /// The word in metrics and log lines.
+    fn word(self) -> &'static str {
+        match self {
+            Self::List => "list",
+            Self::GetPolicy => "getIamPolicy",
+            Self::SetPolicy => "setIamPolicy",
+        }
+    }
+}
+
 struct Page {
-    #[serde(default, alias = "jobs", alias = "workerPools")]
-    services: Vec<Item>,
-    #[serde(default, rename = "nextPageToken")]
+    items: Vec<Item>,
     next: String,
-    #[serde(default)]
     unreachable: Vec<String>,
+}
+
+impl Page {
+    /// An empty object is an empty page. An object that has nothing of a page is something else: taking it for an empty
+    /// list would say that nothing exists.
+    fn read(mut object: Map<String, Value>, kind: ResourceKind) -> Result<Self, GoogleError> {
+        fn field<T: DeserializeOwned + Default>(value: Option<Value>) -> Result<T, GoogleError> {
+            let Some(value) = value else { return Ok(T::default()) };
+            serde_json::from_value(value).map_err(|error| malformed(&bounded(&format!("unexpected field: {error}"))))
+        }
+        let empty = object.is_empty();
+        let (items, next) = (object.remove(kind.collection()), object.remove("nextPageToken"));
+        let unreachable = object.remove("unreachable");
+        if !empty && items.is_none() && next.is_none() && unreachable.is_none() {
+            return Err(malformed(&format!("the answer is no list of {}", kind.collection())));
+        }
+        Ok(Self { items: field(items)?, next: field(next)?, unreachable: field(unreachable)? })
+    }
 }
 
 #[derive(Deserialize)]
@@ -146,6 +189,14 @@ impl CloudRun {
     /// # Errors
     /// As [`CloudRun::new`].
     pub fn with_source(endpoint: Endpoint, tokens: Arc<dyn TokenSource>) -> Result<Self, GoogleError> {
+        Self::with_timeout(endpoint, tokens, TOTAL_TIMEOUT)
+    }
+
+    pub(super) fn with_timeout(
+        endpoint: Endpoint,
+        tokens: Arc<dyn TokenSource>,
+        total: Duration,
+    ) -> Result<Self, GoogleError> {
         install_crypto_provider();
         if tokens.has_tokens() && !Url::parse(endpoint.cloud_run()).is_ok_and(|url| may_carry_token(&url)) {
             return Err(token_refused());
@@ -153,7 +204,7 @@ impl CloudRun {
         let mut http = reqwest::Client::builder()
             .user_agent(concat!("rolecall/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(TOTAL_TIMEOUT)
+            .timeout(total)
             .pool_idle_timeout(IDLE_TIMEOUT)
             .redirect(redirect::Policy::none())
             .referer(false);
@@ -162,7 +213,14 @@ impl CloudRun {
             http = http.no_proxy().tls_certs_only([]);
         }
         let http = http.build().map_err(|error| GoogleError::Unavailable { message: describe(error) })?;
-        Ok(Self { http, endpoint, tokens })
+        Ok(Self { http, endpoint, tokens, metrics: None })
+    }
+
+    /// The same client, counting its calls.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: GoogleMetrics) -> Self {
+        self.metrics = Some(metrics);
+        self
     }
 
     /// The services of a project and region, all pages.
@@ -201,7 +259,7 @@ impl CloudRun {
     pub async fn policy(&self, document: &DocumentKey) -> Result<Policy, GoogleError> {
         let mut url = self.url(&format!("v2/{}:getIamPolicy", document.resource()))?;
         url.query_pairs_mut().append_pair("options.requestedPolicyVersion", "3");
-        let policy: Policy = self.call(Call::Read, Request::new(Method::GET, url)).await?;
+        let policy: Policy = self.call(Operation::GetPolicy, Request::new(Method::GET, url)).await?;
         writable(&policy)?;
         Ok(policy)
     }
@@ -224,7 +282,8 @@ impl CloudRun {
             .headers_mut()
             .insert(reqwest::header::CONTENT_TYPE, reqwest::header::HeaderValue::from_static("application/json"));
         *request.body_mut() = Some(body.into());
-        let written: Policy = self.call(Call::Write, request).await.map_err(|error| pointed_at(error, &sent))?;
+        let written: Policy =
+            self.call(Operation::SetPolicy, request).await.map_err(|error| pointed_at(error, &sent))?;
         if written.etag.is_empty() {
             return Err(Call::Write.unreadable("the answer has no etag".to_owned()));
         }
@@ -245,9 +304,9 @@ impl CloudRun {
             if !token.is_empty() {
                 url.query_pairs_mut().append_pair("pageToken", &token);
             }
-            let page: Page = self.call(Call::Read, Request::new(Method::GET, url)).await?;
+            let page = Page::read(self.call(Operation::List, Request::new(Method::GET, url)).await?, kind)?;
             found.unreachable.extend(page.unreachable.iter().map(|region| bounded(region)));
-            for item in page.services {
+            for item in page.items {
                 found.items.push(listed(item, project, location, kind)?);
             }
             if page.next.is_empty() {
@@ -268,15 +327,30 @@ impl CloudRun {
         if url.as_str() == text { Ok(url) } else { Err(malformed("the resource name is not a plain name")) }
     }
 
-    async fn call<T: DeserializeOwned>(&self, call: Call, mut request: Request) -> Result<T, GoogleError> {
-        if self.tokens.has_tokens() {
-            if !may_carry_token(request.url()) {
-                return Err(token_refused());
-            }
-            if let Some(bearer) = self.tokens.token().await? {
-                request.headers_mut().insert(AUTHORIZATION, bearer.into_header());
-            }
+    /// One call, counted and timed.
+    async fn call<T: DeserializeOwned>(&self, operation: Operation, request: Request) -> Result<T, GoogleError> {
+        let path = request.url().path().to_owned();
+        let begun = Instant::now();
+        let answer = self.answer(operation.call(), request).await;
+        let took = begun.elapsed();
+        let outcome = answer.as_ref().map_or_else(GoogleError::reason, |_| "ok");
+        if let Some(metrics) = &self.metrics {
+            metrics.requests.inc([operation.word(), outcome]);
+            metrics.request_seconds.observe([operation.word()], took);
         }
+        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        debug!(
+            operation = operation.word(),
+            path,
+            { field::REASON } = outcome,
+            { field::DURATION_MS } = duration_ms,
+            "called google"
+        );
+        answer
+    }
+
+    async fn answer<T: DeserializeOwned>(&self, call: Call, mut request: Request) -> Result<T, GoogleError> {
+        self.authorize(&mut request).await?;
         let (status, headers, body) = self.exchange(call, request).await?;
         if !status.is_success() {
             return Err(classify(call, status, &headers, &body));
@@ -289,6 +363,20 @@ impl CloudRun {
         serde_json::from_value(value).map_err(|error| call.unreadable(bounded(&format!("unexpected field: {error}"))))
     }
 
+    /// Puts the token on a request whose URL may carry it. No request goes out without one that should have one.
+    pub(super) async fn authorize(&self, request: &mut Request) -> Result<(), GoogleError> {
+        if !self.tokens.has_tokens() {
+            return Ok(());
+        }
+        if !may_carry_token(request.url()) {
+            return Err(token_refused());
+        }
+        if let Some(bearer) = self.tokens.token().await? {
+            request.headers_mut().insert(AUTHORIZATION, bearer.into_header());
+        }
+        Ok(())
+    }
+
     async fn exchange(&self, call: Call, request: Request) -> Result<(StatusCode, HeaderMap, Vec<u8>), GoogleError> {
         let mut response = self.http.execute(request).await.map_err(|error| {
             // Before the connection stands nothing can have been sent. Everything later may have arrived.
@@ -298,9 +386,8 @@ impl CloudRun {
         })?;
         let status = response.status();
         // A refusal is known by its status even when its body is lost.
-        let lost = |message: String| match status.is_success() {
-            true => call.unreadable(message),
-            false => classify(call, status, &HeaderMap::new(), &[]),
+        let lost = |message: String| {
+            if status.is_success() { call.unreadable(message) } else { classify(call, status, &HeaderMap::new(), &[]) }
         };
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| lost(describe(error)))? {

@@ -15,7 +15,7 @@ use super::{Metrics, Readiness};
 /// Where the admin port is unless somebody says otherwise. Loopback, because nobody is asked who they are there.
 pub const DEFAULT_ADMIN_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
 
-/// The content type of the OpenMetrics text format.
+/// The content type of the `OpenMetrics` text format.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Gives the objects with their status, as `/status` lists them: each with `kind`, `metadata` and `status`. It is
@@ -35,7 +35,7 @@ struct Admin {
 /// |---|---|
 /// | `/livez` | 200 `ok` as long as the process answers at all |
 /// | `/readyz` | 200, or 503 with the parts that are not ready |
-/// | `/metrics` | OpenMetrics text |
+/// | `/metrics` | `OpenMetrics` text |
 /// | `/status` | a Kubernetes-style list of the resources with their status |
 pub fn admin_router(metrics: Arc<Metrics>, readiness: Readiness, status: StatusProvider) -> Router {
     Router::new()

@@ -54,10 +54,7 @@ impl TelemetryError {
 /// [`TelemetryError::Filter`].
 fn parse_filter(filter: &str) -> Result<EnvFilter, TelemetryError> {
     let bare = !filter.is_empty() && filter.bytes().all(|b| b.is_ascii_alphabetic());
-    let text = match bare {
-        true => format!("{DEFAULT_FILTER},rolecall={filter}"),
-        false => format!("{DEFAULT_FILTER},{filter}"),
-    };
+    let text = if bare { format!("{DEFAULT_FILTER},rolecall={filter}") } else { format!("{DEFAULT_FILTER},{filter}") };
     EnvFilter::builder()
         .parse(text)
         .map_err(|source| TelemetryError::Filter { filter: filter.chars().take(200).collect(), source })

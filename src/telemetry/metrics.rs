@@ -357,7 +357,7 @@ impl Metrics {
         Self { registry, definitions, scim, store, engine, google, watch }
     }
 
-    /// All metrics in the OpenMetrics text format.
+    /// All metrics in the `OpenMetrics` text format.
     ///
     /// # Errors
     /// When the encoder cannot write into memory, which it can.
