@@ -11,6 +11,7 @@ use super::{Inner, sleep_until};
 use crate::google::Backoff;
 use crate::index::{Inventory, InventoryItem};
 use crate::model::TargetName;
+use crate::status::Trouble;
 
 /// A change of manifests asks for a new list, at most this often a target.
 pub(super) const FRESH: Duration = Duration::from_secs(1);
@@ -71,12 +72,23 @@ async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
         }
     }
     let complete = unreachable.is_empty();
+    let now = inner.clock.now();
     let effects = {
         let mut state = inner.state();
         let target = state.targets.get_mut(name)?;
         target.failures = if complete { 0 } else { target.failures.saturating_add(1) };
-        let failures = target.failures;
-        target.listing = Some(Listing { unreachable, problem: problem.clone(), failures });
+        let before = target.listing.take();
+        let trouble = problem.as_ref().map(|(reason, message)| Trouble {
+            reason,
+            message: message.clone(),
+            since: before
+                .as_ref()
+                .and_then(|listing| listing.trouble.as_ref())
+                .filter(|trouble| trouble.reason == *reason)
+                .map_or(now, |trouble| trouble.since),
+        });
+        let complete_at = if complete { Some(now) } else { before.and_then(|listing| listing.complete_at) };
+        target.listing = Some(Listing { unreachable, trouble, complete_at });
         state.changed_targets.insert(name.clone());
         if complete || !items.is_empty() {
             state.index.apply_inventory(name, Inventory { resources: items, complete })

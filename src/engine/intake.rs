@@ -16,6 +16,7 @@ use crate::api::{
 };
 use crate::index::Effects;
 use crate::model::{DocumentKey, FreezeReason, GroupId, MappingKey, NameError, ProviderName, TargetName};
+use crate::status::Trouble;
 use crate::store::{SpecState, StoreError, StoredSpec};
 
 /// The kinds, as stored.
@@ -26,11 +27,7 @@ pub(super) mod kind {
 }
 
 /// What is wrong with the text of an object whose last good version is in force.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ObjectProblem {
-    /// `FILE:LINE: FIELD: MESSAGE`.
-    pub message: String,
-}
+pub type ObjectProblem = Trouble;
 
 /// Why an object was not taken in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -303,10 +300,11 @@ impl Inner {
         let now = self.clock.now();
         let mut state = self.state();
         let created = state.providers.get(name).map_or_else(|| created(&object.metadata, now), |old| old.created);
+        let reconcile_requested_at = annotation(&object.metadata, RECONCILE_ANNOTATION).map(str::to_owned);
         let spec = object.spec;
-        state
-            .providers
-            .insert(name.clone(), ProviderMemory { spec: spec.clone(), generation, created, problem: None });
+        let memory =
+            ProviderMemory { spec: spec.clone(), generation, created, reconcile_requested_at, problem: None };
+        state.providers.insert(name.clone(), memory);
         state.changed_providers.insert(name.clone());
         state.index.apply_provider(name.clone(), spec)
     }
@@ -325,6 +323,7 @@ impl Inner {
                 discovery_interval,
                 failures: 0,
                 listing: old.and_then(|old| old.listing),
+                reconcile_requested_at: annotation(&object.metadata, RECONCILE_ANNOTATION).map(str::to_owned),
                 problem: None,
             };
             state.targets.insert(name.clone(), memory);

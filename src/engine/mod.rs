@@ -36,7 +36,7 @@ use crate::telemetry::{EngineMetrics, GoogleMetrics};
 pub use error::EngineError;
 pub use intake::{IntakeError, ObjectProblem};
 pub use queue::DueQueue;
-pub use report::ProviderTraffic;
+pub use report::{ProviderTraffic, TrafficSource};
 
 use state::{State, Trigger};
 
@@ -67,6 +67,8 @@ pub struct Engine(Arc<Inner>);
 
 struct Inner {
     config: EngineConfig,
+    ceiling_observes: bool,
+    traffic: TrafficSource,
     store: Store,
     google: CloudRun,
     clock: Arc<dyn Clock>,
@@ -95,11 +97,14 @@ impl Engine {
         clock: Arc<dyn Clock>,
         (metrics, google_metrics): (EngineMetrics, GoogleMetrics),
         board: StatusBoard,
+        traffic: TrafficSource,
     ) -> Self {
         let mut index = Index::new(ceiling);
         let _ = index.freeze_all(Some(FreezeReason::NotLoaded));
         Self(Arc::new(Inner {
             config,
+            ceiling_observes: ceiling == Ceiling::Observe,
+            traffic,
             store,
             google,
             clock,

@@ -99,7 +99,7 @@ fn mapping(inner: &Inner, key: &MappingKey) {
             return;
         };
         let Some(view) = state.index.mapping(key) else { return };
-        let problem = memory.problem.as_ref().map(|problem| problem.trouble());
+        let problem = memory.problem.clone();
         let mut documents: BTreeMap<&DocumentKey, DocumentOutcome> =
             view.documents.iter().map(|document| (document, outcome(&state, key, document))).collect();
         for (document, memory) in &state.documents {
@@ -227,7 +227,7 @@ fn target(inner: &Inner, name: &TargetName) {
             return;
         };
         let Some(view) = state.index.target(name) else { return };
-        let problem = memory.problem.as_ref().map(|problem| problem.trouble());
+        let problem = memory.problem.clone();
         let mut policies = PolicyCounts::default();
         let mut drift: Vec<TargetDrift> = Vec::new();
         let mut missing_permissions: Vec<String> = Vec::new();
@@ -305,7 +305,7 @@ fn provider(inner: &Inner, name: &ProviderName, counts: Counts) {
             inner.board.remove(Kind::IdentityProvider, None, name.as_str());
             return;
         };
-        let problem = memory.problem.as_ref().map(|problem| problem.trouble());
+        let problem = memory.problem.clone();
         let folded = fold_provider(
             &ProviderInput {
                 generation: memory.generation,

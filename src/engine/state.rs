@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::error::EngineError;
 use super::intake::ObjectProblem;
 use super::pass::Verdict;
 use crate::api::{CloudRunTargetSpec, IdentityProviderSpec, RoleMappingSpec};
 use crate::index::{Effects, Index, Urgency};
 use crate::model::{DocumentKey, FreezeReason, MappingKey, MemberKey, ProviderName, Seq, TargetName};
-use crate::plan::Plan;
+use crate::google::GoogleError;
+use crate::plan::{Plan, Tally};
+use crate::status::Trouble;
 
 /// How many event positions a pass names as its causes.
 const CAUSES: usize = 32;
@@ -64,10 +67,16 @@ pub(super) struct DocumentMemory {
     pub failing_since: Option<Timestamp>,
     /// Members that Google refused in the last pass.
     pub isolated: Vec<(MemberKey, &'static str)>,
-    /// Directory event → acknowledged, of the last change.
-    pub lag: Option<SignedDuration>,
-    /// Grants of ours that were taken away and granted again, since the start.
-    pub reverted: u64,
+    /// Since when.
+    pub isolated_since: Option<Timestamp>,
+    /// The permission that Google said is missing, in the last pass.
+    pub missing_permission: Option<String>,
+    /// Directory event → acknowledged, of the last change, and when that was.
+    pub lag: Option<(SignedDuration, Timestamp)>,
+    /// Grants of ours that were taken away and granted again, since the start, per mapping.
+    pub reverted: BTreeMap<MappingKey, u64>,
+    /// The counts of the last pass.
+    pub tallies: BTreeMap<MappingKey, Tally>,
     /// Since when the guard holds something.
     pub held_since: Option<Timestamp>,
     /// The mappings that had a part in the last plan.
@@ -104,8 +113,8 @@ impl DocumentMemory {
 #[derive(Debug, Clone)]
 pub(super) struct Listing {
     pub unreachable: Vec<String>,
-    pub problem: Option<(&'static str, String)>,
-    pub failures: u32,
+    pub trouble: Option<Trouble>,
+    pub complete_at: Option<Timestamp>,
 }
 
 #[derive(Debug)]
@@ -116,6 +125,7 @@ pub(super) struct TargetMemory {
     pub discovery_interval: Duration,
     pub failures: u32,
     pub listing: Option<Listing>,
+    pub reconcile_requested_at: Option<String>,
     pub problem: Option<ObjectProblem>,
 }
 
@@ -124,6 +134,7 @@ pub(super) struct ProviderMemory {
     pub spec: IdentityProviderSpec,
     pub generation: i64,
     pub created: Timestamp,
+    pub reconcile_requested_at: Option<String>,
     pub problem: Option<ObjectProblem>,
 }
 
@@ -178,6 +189,13 @@ impl State {
         self.documents.entry(key.clone()).or_default()
     }
 
+    /// Every status is to be folded again.
+    pub fn everything_changed(&mut self) {
+        self.changed_mappings.extend(self.mappings.keys().cloned());
+        self.changed_targets.extend(self.targets.keys().cloned());
+        self.changed_providers.extend(self.providers.keys().cloned());
+    }
+
     /// Was the mapping deleted, and are its claims being ended?
     pub fn is_ending(&self, key: &MappingKey) -> bool {
         self.mappings.get(key).is_some_and(|memory| memory.ending)
@@ -226,13 +244,14 @@ impl State {
         }
         if verdict.written && verdict.error.is_none() {
             if let Some(since) = verdict.trigger.since {
-                memory.lag = Some(now.duration_since(since));
-            }
-            if let Some(plan) = &verdict.plan {
-                let again = plan.lost.iter().filter(|lost| lost.regranted).count();
-                memory.reverted = memory.reverted.saturating_add(again as u64);
+                memory.lag = Some((now.duration_since(since), now));
             }
         }
+        memory.missing_permission = match &verdict.error {
+            Some(EngineError::Google(GoogleError::Denied { permission, .. })) => permission.clone(),
+            _ => None,
+        };
+        memory.isolated_since = if verdict.isolated.is_empty() { None } else { memory.isolated_since.or(Some(now)) };
         memory.isolated = verdict.isolated;
         if let Some(plan) = verdict.plan {
             memory.held_since = if plan.held.grants.is_empty() { None } else { memory.held_since.or(Some(now)) };
@@ -241,7 +260,17 @@ impl State {
                     *memory.remains.entry(mapping.clone()).or_default() += 1;
                 }
             }
-            memory.mappings = plan.mappings();
+            memory.tallies = plan.tally(verdict.outcome.as_ref());
+            for (grant, mappings) in plan.reverted(verdict.outcome.as_ref()) {
+                tracing::warn!(
+                    target.document = %key, role = %grant.role,
+                    "somebody took a grant of ours away on {key}; it was granted again"
+                );
+                for mapping in mappings {
+                    *memory.reverted.entry(mapping).or_default() += 1;
+                }
+            }
+            memory.mappings = memory.tallies.keys().cloned().collect();
             memory.plan = Some(plan);
         }
         touched.extend(memory.mappings.iter().cloned());
