@@ -63,15 +63,15 @@ fn each_known_answer_has_its_reason_and_class_for_reads_and_writes() {
         ),
         (403, HTML, ("PermissionDenied", Definitive), ("PermissionDenied", Definitive)),
         (403, &disabled, ("ApiDisabled", Definitive), ("ApiDisabled", Definitive)),
-        (403, &quota(403, "PERMISSION_DENIED"), ("QuotaExceeded", Throttle), ("QuotaExceeded", Throttle)),
+        (403, &quota(403, "PERMISSION_DENIED"), ("Throttled", Throttle), ("Throttled", Throttle)),
         (
             403,
             r#"{"error":{"code":403,"message":"Rate Limit Exceeded","errors":[{"reason":"rateLimitExceeded","domain":"usageLimits"}]}}"#,
-            ("QuotaExceeded", Throttle),
-            ("QuotaExceeded", Throttle),
+            ("Throttled", Throttle),
+            ("Throttled", Throttle),
         ),
-        (429, &quota(429, "RESOURCE_EXHAUSTED"), ("QuotaExceeded", Throttle), ("QuotaExceeded", Throttle)),
-        (429, HTML, ("QuotaExceeded", Throttle), ("QuotaExceeded", Throttle)),
+        (429, &quota(429, "RESOURCE_EXHAUSTED"), ("Throttled", Throttle), ("Throttled", Throttle)),
+        (429, HTML, ("Throttled", Throttle), ("Throttled", Throttle)),
         (401, &envelope(401, "UNAUTHENTICATED", "no"), ("Unauthenticated", Retry), ("Unauthenticated", Retry)),
         (401, "", ("Unauthenticated", Retry), ("Unauthenticated", Retry)),
         (
@@ -82,7 +82,7 @@ fn each_known_answer_has_its_reason_and_class_for_reads_and_writes() {
         ),
         (404, HTML, ("GoogleUnavailable", Retry), ("OutcomeUnknown", Unknown)),
         (404, r#"{"message":"no route"}"#, ("GoogleUnavailable", Retry), ("OutcomeUnknown", Unknown)),
-        (413, HTML, ("LimitExceeded", Definitive), ("LimitExceeded", Definitive)),
+        (413, HTML, ("PolicyFull", Definitive), ("PolicyFull", Definitive)),
         (500, &envelope(500, "INTERNAL", "oops"), ("GoogleUnavailable", Retry), ("OutcomeUnknown", Unknown)),
         (
             503,
@@ -104,8 +104,8 @@ fn each_known_answer_has_its_reason_and_class_for_reads_and_writes() {
         (
             400,
             &envelope(400, "INVALID_ARGUMENT", "Policy members must be of the form \"<type>:<value>\"."),
-            ("PrincipalMalformed", Definitive),
-            ("PrincipalMalformed", Definitive),
+            ("MemberRefused", Definitive),
+            ("MemberRefused", Definitive),
         ),
         (
             400,
@@ -120,8 +120,8 @@ fn each_known_answer_has_its_reason_and_class_for_reads_and_writes() {
                 "INVALID_ARGUMENT",
                 "The number of members in the policy (1,501) is larger than the maximum allowed size 1,500.",
             ),
-            ("LimitExceeded", Definitive),
-            ("LimitExceeded", Definitive),
+            ("PolicyFull", Definitive),
+            ("PolicyFull", Definitive),
         ),
         (
             400,
@@ -138,6 +138,7 @@ fn each_known_answer_has_its_reason_and_class_for_reads_and_writes() {
         for (call, (reason, class)) in [(Call::Read, read), (Call::Write, write)] {
             let error = answer(call, *code, body);
             assert_eq!((error.reason(), error.class()), (*reason, *class), "{call:?} {code} {body}");
+            assert!(GoogleError::REASONS.contains(&error.reason()), "{error:?}");
         }
     }
 }

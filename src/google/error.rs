@@ -37,16 +37,14 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The stable word for this refusal.
+    /// The stable word for this refusal. What is mended in the same way has the same word.
     #[must_use]
     pub fn reason(self) -> &'static str {
         match self {
-            Self::PrincipalUnknown => "PrincipalUnknown",
-            Self::PrincipalRefused => "PrincipalRefused",
-            Self::PrincipalMalformed => "PrincipalMalformed",
+            Self::PrincipalUnknown | Self::PrincipalRefused | Self::PrincipalMalformed => "MemberRefused",
             Self::DomainRestricted => "DomainRestricted",
             Self::RoleNotSupported => "RoleNotSupported",
-            Self::LimitExceeded => "LimitExceeded",
+            Self::LimitExceeded => "PolicyFull",
             Self::Other => "PolicyRefused",
         }
     }
@@ -139,6 +137,27 @@ pub enum GoogleError {
 }
 
 impl GoogleError {
+    /// Every word that [`GoogleError::reason`] gives, for the lists that must know them all.
+    pub const REASONS: &[&str] = &[
+        "EtagConflict",
+        "PermissionDenied",
+        "ApiDisabled",
+        "ResourceNotFound",
+        "MemberRefused",
+        "DomainRestricted",
+        "RoleNotSupported",
+        "PolicyFull",
+        "PolicyRefused",
+        "Throttled",
+        "GoogleUnavailable",
+        "OutcomeUnknown",
+        "GoogleMalformed",
+        "Unauthenticated",
+        "EtagMissing",
+        "PolicyUnknownVersion",
+        "ConditionsHidden",
+    ];
+
     /// The one stable word for conditions, events, metrics and the audit row.
     #[must_use]
     pub fn reason(&self) -> &'static str {
@@ -148,7 +167,7 @@ impl GoogleError {
             Self::ApiDisabled { .. } => "ApiDisabled",
             Self::NotFound { .. } => "ResourceNotFound",
             Self::Refused { cause, .. } => cause.reason(),
-            Self::Throttled { .. } => "QuotaExceeded",
+            Self::Throttled { .. } => "Throttled",
             Self::Unavailable { .. } => "GoogleUnavailable",
             Self::Unknown { .. } => "OutcomeUnknown",
             Self::Malformed { .. } => "GoogleMalformed",
