@@ -85,6 +85,10 @@ pub enum FreezeReason {
     Suspended,
     /// `mode: Observe`, or `--mode observe`.
     Observed,
+    /// An older target covers the same project and region.
+    OverlappingTarget,
+    /// Several groups have that name.
+    GroupAmbiguous,
     /// No group of that name was ever seen.
     GroupNotFound,
     /// The name means another group than the one it was pinned to.
@@ -109,6 +113,8 @@ impl FreezeReason {
             Self::TargetNotFound => "TargetNotFound",
             Self::Suspended => "Suspended",
             Self::Observed => "Observed",
+            Self::OverlappingTarget => "OverlappingTarget",
+            Self::GroupAmbiguous => "GroupAmbiguous",
             Self::GroupNotFound => "GroupNotFound",
             Self::GroupIdentityChanged => "GroupIdentityChanged",
             Self::InventoryIncomplete => "InventoryIncomplete",
@@ -136,6 +142,12 @@ impl FreezeReason {
             }
             Self::Suspended => "the mapping or its IdentityProvider is suspended: nothing is added or removed",
             Self::Observed => "observe mode: the plan is reported and nothing is written",
+            Self::OverlappingTarget => {
+                "an older CloudRunTarget covers the same project and region, so the grants of this one stay as they are; remove one of the two or split the regions"
+            }
+            Self::GroupAmbiguous => {
+                "several groups have the name that the mapping gives; existing grants stay; name the group by externalId or rename one of them"
+            }
             Self::GroupNotFound => {
                 "a group that the mapping names was never pushed by the IdP; existing grants stay; push the group or correct the name"
             }

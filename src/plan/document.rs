@@ -86,15 +86,15 @@ pub(super) fn edited(live: &Policy, add: &[Step], remove: &[Step]) -> Option<Pol
         let Ok(role) = Role::new(&binding.role) else { continue };
         let before = binding.members.len();
         binding.members.retain(|member| {
-            let grant =
-                GrantKey { role: role.clone(), condition: hashes[at].clone(), member: MemberKey::of(member) };
+            let grant = GrantKey { role: role.clone(), condition: hashes[at].clone(), member: MemberKey::of(member) };
             !gone.contains(&grant)
         });
         shrunk[at] = binding.members.len() < before;
     }
 
     for step in add {
-        let found = policy.bindings.iter().enumerate().position(|(at, binding)| is_of(binding, &hashes[at], step.grant()));
+        let found =
+            policy.bindings.iter().enumerate().position(|(at, binding)| is_of(binding, &hashes[at], step.grant()));
         let member = step.row.member.clone();
         if let Some(at) = found {
             policy.bindings[at].members.push(member);

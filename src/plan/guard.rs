@@ -28,7 +28,9 @@ pub(super) fn digest<'a>(document: &DocumentKey, items: impl Iterator<Item = (&'
         part(grant.condition.as_str());
         part(grant.member.as_str());
     }
-    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    let mut first = [0; 8];
+    first.copy_from_slice(&hash.finalize()[..8]);
+    format!("{:016x}", u64::from_be_bytes(first))
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -64,9 +66,8 @@ pub(super) fn split(
     let fresh = |step: &&Step| leaver(step) && step.row.revoking_since.is_none();
     let few_leavers = people(candidates.iter().filter(leaver)) <= GUARD_PEOPLE;
     let few_fresh = people(candidates.iter().filter(fresh)) <= GUARD_PEOPLE;
-    let (pass, guarded): (Vec<Step>, Vec<Step>) = candidates
-        .into_iter()
-        .partition(|step| (few_leavers && leaver(&step)) || (few_fresh && fresh(&step)));
+    let (pass, guarded): (Vec<Step>, Vec<Step>) =
+        candidates.into_iter().partition(|step| (few_leavers && leaver(&step)) || (few_fresh && fresh(&step)));
 
     let since = guarded.iter().filter_map(|step| step.row.revoking_since).min();
     let base = base(owned, &guarded, since);

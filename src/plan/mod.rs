@@ -22,6 +22,8 @@ mod tally;
 mod properties;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod world;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -40,7 +42,7 @@ use pass::Pass;
 
 /// How long a call whose outcome is unknown may still land. Until then its intent stays, even if nobody wants its
 /// effect any more and the policy has not changed.
-pub const INTENT_FENCE: Duration = Duration::from_secs(600);
+pub const INTENT_FENCE: Duration = Duration::from_mins(10);
 
 /// The compiled-in guard holds removals that touch more people than this (and more than half of the grants).
 pub const GUARD_PEOPLE: usize = 10;
@@ -154,7 +156,7 @@ impl Held {
 
 impl LimitExceeded {
     /// The condition reason.
-    pub const REASON: &'static str = "LimitExceeded";
+    pub const REASON: &'static str = "PolicyFull";
 }
 
 /// What `Observe` keeps from being done.

@@ -20,6 +20,7 @@ const AMBIGUOUS: &str = "AttributionAmbiguous";
 const NOT_COMMITTED: &str = "NotCommitted";
 
 /// Whose claims are behind a row, after the mappings' word on it.
+#[expect(clippy::struct_excessive_bools, reason = "five independent facts, each read once by its name")]
 struct Claims {
     /// Still wanted, or frozen.
     kept: BTreeSet<Claim>,
@@ -130,9 +131,16 @@ impl<'a> Pass<'a> {
             let stance = self.inputs.desired.stances.get(&claim.mapping);
             let kept = wanted
                 || match stance {
-                    None | Some(Stance::Frozen(_)) => true,
-                    // Whichever group it was: who has left is entitled through none.
-                    Some(Stance::Live { keep: Keep::Everything(_) }) => !has_left(&claim.subject),
+                    // Whichever of the groups it was: who has left is entitled through none.
+                    Some(Stance::Live {
+                        keep:
+                            Keep::Everything(
+                                FreezeReason::GroupNotFound
+                                | FreezeReason::GroupAmbiguous
+                                | FreezeReason::GroupIdentityChanged,
+                            ),
+                    }) => !has_left(&claim.subject),
+                    None | Some(Stance::Frozen(_) | Stance::Live { keep: Keep::Everything(_) }) => true,
                     Some(Stance::Live { keep: Keep::Subjects(subjects) }) => subjects.contains(&claim.subject),
                     Some(Stance::Live { keep: Keep::Nothing } | Stance::Ended { .. }) => false,
                 };
@@ -184,8 +192,7 @@ impl<'a> Pass<'a> {
             _ => (AuditOutcome::Failed, NOT_COMMITTED),
         };
         row.intent = None;
-        let mut entry =
-            self.context.entry(self.inputs.now, before, action_word(intent.action), outcome, Some(reason));
+        let mut entry = self.context.entry(self.inputs.now, before, action_word(intent.action), outcome, Some(reason));
         entry.plan_hash = Some(intent.plan_hash);
         entry.etag_before = Some(intent.etag_before);
         entry.etag_after = moved.then(|| self.inputs.live.etag.clone());
@@ -205,20 +212,14 @@ impl<'a> Pass<'a> {
         self.line(key, want.iter().flat_map(|want| want.claims.keys()), standing, None);
     }
 
-    fn wanted(
-        &mut self,
-        mut row: LedgerRow,
-        want: Option<&DesiredGrant>,
-        claims: Claims,
-        present: bool,
-    ) {
+    fn wanted(&mut self, mut row: LedgerRow, want: Option<&DesiredGrant>, claims: Claims, present: bool) {
         let Claims { kept, wanted, write, regrant, observed, .. } = claims;
         row.claims = kept;
         if wanted {
             row.revoking_since = None;
         }
         if let Some(want) = want {
-            row.member = want.member.as_str().to_owned();
+            want.member.as_str().clone_into(&mut row.member);
         }
         let mut cause = None;
         let standing = match (row.state, present) {
@@ -310,9 +311,7 @@ impl<'a> Pass<'a> {
         let all = |is: &dyn Fn(&Claim) -> bool| !row.claims.is_empty() && row.claims.iter().all(is);
         if all(&|claim| (self.inputs.leavers)(&claim.subject)) {
             Cause::Leaver
-        } else if all(&|claim| {
-            matches!(self.inputs.desired.stances.get(&claim.mapping), Some(Stance::Ended { .. }))
-        }) {
+        } else if all(&|claim| matches!(self.inputs.desired.stances.get(&claim.mapping), Some(Stance::Ended { .. }))) {
             Cause::MappingDeleted
         } else {
             Cause::NotWanted

@@ -163,8 +163,7 @@ impl Plan {
                             ..step.row.clone()
                         }),
                     });
-                    let mut entry =
-                        self.step_entry(step, now, AuditOutcome::Acknowledged, Some(step.cause.reason()));
+                    let mut entry = self.step_entry(step, now, AuditOutcome::Acknowledged, Some(step.cause.reason()));
                     entry.etag_after = Some(etag.clone());
                     audit.push(entry);
                 }

@@ -1,205 +1,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use uuid::Uuid;
 
+use super::world::*;
 use super::*;
-use crate::model::{
-    AuditOutcome, Claim, ClaimTerms, ConditionHash, DesiredGrant, FreezeReason, GrantState, GroupId, Intent, Keep,
-    MAX_PRINCIPALS, Principal, Role, Stance, UserId,
-};
-
-const INVOKER: &str = "roles/run.invoker";
-const VIEWER: &str = "roles/run.viewer";
-const WRITE: ClaimTerms = ClaimTerms { write: true, regrant: true };
-const REPORT: ClaimTerms = ClaimTerms { write: true, regrant: false };
-const OBSERVE: ClaimTerms = ClaimTerms { write: false, regrant: true };
-
-fn mapping(name: &str) -> MappingKey {
-    MappingKey::new("team", name).unwrap()
-}
-
-fn user(n: u128) -> Subject {
-    Subject::User(UserId(Uuid::from_u128(n)))
-}
-
-fn email(n: u128) -> String {
-    format!("user:p{n}@corp.example")
-}
-
-fn key(role: &str, member: &str) -> GrantKey {
-    GrantKey {
-        role: Role::new(role).unwrap(),
-        condition: ConditionHash::default(),
-        member: crate::model::MemberKey::of(member),
-    }
-}
-
-fn invoker(n: u128) -> GrantKey {
-    key(INVOKER, &email(n))
-}
-
-/// A small world around `plan`: a policy, a ledger, what is desired, and who has left.
-struct World {
-    document: DocumentKey,
-    desired: Desired,
-    ledger: BTreeMap<GrantKey, LedgerRow>,
-    live: Policy,
-    now: Timestamp,
-    released: BTreeSet<String>,
-    left: BTreeSet<Subject>,
-    audit: Vec<AuditEntry>,
-    writes: u32,
-}
-
-impl World {
-    fn new(bindings: serde_json::Value) -> Self {
-        let live = json!({"version": 1, "etag": "e0", "bindings": bindings});
-        Self {
-            document: "run:projects/p/locations/l/services/s".parse().unwrap(),
-            desired: Desired::default(),
-            ledger: BTreeMap::new(),
-            live: serde_json::from_value(live).unwrap(),
-            now: "2026-01-01T00:00:00Z".parse().unwrap(),
-            released: BTreeSet::new(),
-            left: BTreeSet::new(),
-            audit: vec![],
-            writes: 0,
-        }
-    }
-
-    fn want(&mut self, by: &str, role: &str, n: u128, terms: ClaimTerms) {
-        let member =
-            Principal::google_account(email(n).trim_start_matches("user:"), &["corp.example".into()]).unwrap();
-        let grant = self
-            .desired
-            .grants
-            .entry(key(role, &email(n)))
-            .or_insert_with(|| DesiredGrant { member, condition: None, claims: BTreeMap::new() });
-        grant.claims.insert(Claim { mapping: mapping(by), subject: user(n) }, terms);
-        self.stance(by, Stance::Live { keep: Keep::Nothing });
-    }
-
-    fn unwant(&mut self, by: &str) {
-        for grant in self.desired.grants.values_mut() {
-            grant.claims.retain(|claim, _| claim.mapping != mapping(by));
-        }
-        self.desired.grants.retain(|_, grant| !grant.claims.is_empty());
-    }
-
-    fn unwant_person(&mut self, n: u128) {
-        for grant in self.desired.grants.values_mut() {
-            grant.claims.retain(|claim, _| claim.subject != user(n));
-        }
-        self.desired.grants.retain(|_, grant| !grant.claims.is_empty());
-    }
-
-    fn stance(&mut self, by: &str, stance: Stance) {
-        self.desired.stances.insert(mapping(by), stance);
-    }
-
-    fn plan(&self) -> Plan {
-        let rows: Vec<LedgerRow> = self.ledger.values().cloned().collect();
-        plan(&Inputs {
-            document: &self.document,
-            desired: &self.desired,
-            ledger: &rows,
-            live: &self.live,
-            now: self.now,
-            released: &self.released,
-            leavers: &|subject| self.left.contains(subject),
-        })
-    }
-
-    fn record(&mut self, (changes, audit): (Vec<LedgerChange>, Vec<AuditEntry>)) {
-        for change in changes {
-            match change {
-                LedgerChange::Put(row) => self.ledger.insert(row.grant.clone(), row),
-                LedgerChange::Remove(grant) => self.ledger.remove(&grant),
-            };
-        }
-        self.audit.extend(audit);
-    }
-
-    fn commit(&mut self, plan: &Plan) {
-        self.live = plan.policy.clone().unwrap();
-        self.touch();
-    }
-
-    /// Somebody wrote the policy.
-    fn touch(&mut self) {
-        self.writes += 1;
-        self.live.etag = format!("e{}", self.writes);
-    }
-
-    fn stranger(&mut self, role: &str, member: &str, there: bool) {
-        match self.live.bindings.iter_mut().find(|binding| binding.role == role && binding.condition.is_none()) {
-            Some(binding) if there => binding.members.push(member.into()),
-            Some(binding) => binding.members.retain(|other| other != member),
-            None => {
-                let binding = json!({"role": role, "members": [member]});
-                self.live.bindings.push(serde_json::from_value(binding).unwrap());
-            }
-        }
-        self.touch();
-    }
-
-    fn later(&mut self, seconds: i64) {
-        self.now += SignedDuration::from_secs(seconds);
-    }
-
-    /// One whole pass with this outcome; `Unknown` did not commit.
-    fn pass_with(&mut self, outcome: &CallOutcome) -> Plan {
-        self.later(1);
-        let plan = self.plan();
-        if plan.policy.is_none() {
-            self.record((plan.ledger.clone(), plan.audit.clone()));
-            return plan;
-        }
-        self.record(plan.intend(self.now));
-        if matches!(outcome, CallOutcome::Acknowledged { .. }) {
-            self.commit(&plan);
-        }
-        self.later(1);
-        self.record(plan.settle(outcome, self.now));
-        plan
-    }
-
-    fn pass(&mut self) -> Plan {
-        self.pass_with(&CallOutcome::Acknowledged { etag: "after".into() })
-    }
-
-    fn members(&self, role: &str) -> Vec<&str> {
-        let of = |binding: &&crate::model::Binding| binding.role == role && binding.condition.is_none();
-        self.live.bindings.iter().filter(of).flat_map(|binding| &binding.members).map(String::as_str).collect()
-    }
-
-    fn row(&self, grant: &GrantKey) -> &LedgerRow {
-        &self.ledger[grant]
-    }
-
-    fn audited(&self, action: &str) -> Vec<(AuditOutcome, Option<&str>)> {
-        let rows = self.audit.iter().filter(|entry| entry.action == action);
-        rows.map(|entry| (entry.outcome, entry.reason.as_deref())).collect()
-    }
-}
-
-fn refused() -> CallOutcome {
-    CallOutcome::Refused { reason: "PermissionDenied".into() }
-}
-
-/// People 1..=n hold the invoker role through the mapping `m`, all of it verified.
-fn granted(n: u128) -> World {
-    let mut world = World::new(json!([{"role": INVOKER, "members": ["user:foreign@corp.example"]}]));
-    for person in 1..=n {
-        world.want("m", INVOKER, person, WRITE);
-    }
-    world.pass();
-    world.pass();
-    assert!(world.ledger.values().all(|row| row.state == GrantState::Owned && row.verified_at.is_some()));
-    world
-}
+use crate::model::{AuditOutcome, Claim, FreezeReason, GrantState, GroupId, Intent, Keep, MAX_PRINCIPALS, Stance};
 
 #[test]
 fn a_wanted_member_is_added_with_version_3_the_etag_of_the_read_and_everything_else_untouched() {
@@ -209,7 +15,7 @@ fn a_wanted_member_is_added_with_version_3_the_etag_of_the_read_and_everything_e
         {"role": INVOKER, "members": ["allUsers"], "condition": {"title": "t", "expression": "true"}},
         {"role": INVOKER, "members": ["deleted:user:p1@corp.example?uid=7"]},
     ]);
-    let mut world = World::new(bindings.clone());
+    let mut world = World::new(&bindings);
     world.live.rest.insert("auditConfigs".into(), json!([{"service": "allServices"}]));
     world.want("m", INVOKER, 1, WRITE);
     let plan = world.plan();
@@ -223,8 +29,9 @@ fn a_wanted_member_is_added_with_version_3_the_etag_of_the_read_and_everything_e
 
 #[test]
 fn a_new_binding_is_made_when_the_role_has_none_without_condition() {
-    let mut world =
-        World::new(json!([{"role": INVOKER, "members": ["user:a@b.c"], "condition": {"title": "t", "expression": "e"}}]));
+    let mut world = World::new(
+        &json!([{"role": INVOKER, "members": ["user:a@b.c"], "condition": {"title": "t", "expression": "e"}}]),
+    );
     world.want("m", INVOKER, 1, WRITE);
     world.pass();
     assert_eq!(world.members(INVOKER), ["user:p1@corp.example"]);
@@ -316,7 +123,7 @@ fn our_member_taken_by_a_stranger_is_reported_once_and_granted_again() {
 
 #[test]
 fn with_on_missing_report_a_lost_grant_stays_lost_and_is_not_ours_when_a_stranger_brings_it_back() {
-    let mut world = World::new(json!([]));
+    let mut world = World::new(&json!([]));
     world.want("m", INVOKER, 1, REPORT);
     world.pass();
     world.stranger(INVOKER, &email(1), false);
@@ -344,7 +151,7 @@ fn a_strangers_member_is_kept_and_counted() {
 
 #[test]
 fn a_grant_that_was_there_before_is_unowned_stays_and_is_reported_as_remaining() {
-    let mut world = World::new(json!([{"role": INVOKER, "members": [email(1)]}]));
+    let mut world = World::new(&json!([{"role": INVOKER, "members": [email(1)]}]));
     world.want("m", INVOKER, 1, WRITE);
     let plan = world.pass();
     assert!(plan.policy.is_none());
@@ -361,7 +168,7 @@ fn a_grant_that_was_there_before_is_unowned_stays_and_is_reported_as_remaining()
 
 #[test]
 fn an_unowned_grant_that_its_owner_takes_away_is_granted_by_us_without_drift() {
-    let mut world = World::new(json!([{"role": INVOKER, "members": [email(1)]}]));
+    let mut world = World::new(&json!([{"role": INVOKER, "members": [email(1)]}]));
     world.want("m", INVOKER, 1, WRITE);
     world.pass();
     world.stranger(INVOKER, &email(1), false);
@@ -372,7 +179,7 @@ fn an_unowned_grant_that_its_owner_takes_away_is_granted_by_us_without_drift() {
 
 #[test]
 fn a_shared_grant_stays_until_its_last_claim_ends() {
-    let mut world = World::new(json!([]));
+    let mut world = World::new(&json!([]));
     world.want("a", INVOKER, 1, WRITE);
     world.want("b", INVOKER, 1, WRITE);
     world.pass();
@@ -492,7 +299,7 @@ fn an_observed_claim_does_not_hold_what_nobody_else_wants() {
 #[test]
 fn after_a_refusal_a_member_that_a_stranger_adds_is_not_ours_and_stays() {
     for seen_between in [true, false] {
-        let mut world = World::new(json!([]));
+        let mut world = World::new(&json!([]));
         world.want("m", INVOKER, 1, WRITE);
         let plan = world.pass_with(&refused());
         assert_eq!(plan.tally(Some(&refused()))[&mapping("m")].failed, 1);
@@ -528,7 +335,7 @@ fn a_refused_revocation_stays_owned_and_says_since_when() {
 
 #[test]
 fn a_conflict_clears_the_intents_and_the_next_pass_converges() {
-    let mut world = World::new(json!([]));
+    let mut world = World::new(&json!([]));
     world.want("m", INVOKER, 1, WRITE);
     world.pass_with(&CallOutcome::Conflict);
     assert_eq!(world.row(&invoker(1)).intent, None);
@@ -540,7 +347,7 @@ fn a_conflict_clears_the_intents_and_the_next_pass_converges() {
 
 #[test]
 fn a_grant_committed_behind_a_timeout_is_ours_and_its_attribution_is_audited() {
-    let mut world = World::new(json!([]));
+    let mut world = World::new(&json!([]));
     world.want("m", INVOKER, 1, WRITE);
     let plan = world.pass_with(&CallOutcome::Unknown);
     world.commit(&plan);
@@ -553,7 +360,7 @@ fn a_grant_committed_behind_a_timeout_is_ours_and_its_attribution_is_audited() {
 
 #[test]
 fn an_uncommitted_grant_is_planned_again_and_a_late_first_call_is_still_ours_after_the_conflict() {
-    let mut world = World::new(json!([]));
+    let mut world = World::new(&json!([]));
     world.want("m", INVOKER, 1, WRITE);
     let first = world.pass_with(&CallOutcome::Unknown);
     let second = world.pass_with(&CallOutcome::Conflict);
@@ -567,7 +374,7 @@ fn an_uncommitted_grant_is_planned_again_and_a_late_first_call_is_still_ours_aft
 
 #[test]
 fn a_second_call_that_is_acknowledged_closes_the_first_as_not_committed() {
-    let mut world = World::new(json!([]));
+    let mut world = World::new(&json!([]));
     world.want("m", INVOKER, 1, WRITE);
     world.pass_with(&CallOutcome::Unknown);
     world.pass();
@@ -578,7 +385,7 @@ fn a_second_call_that_is_acknowledged_closes_the_first_as_not_committed() {
 
 #[test]
 fn an_intent_nobody_wants_any_more_stays_as_a_fence_until_its_call_can_no_longer_land() {
-    let mut world = World::new(json!([]));
+    let mut world = World::new(&json!([]));
     world.want("m", INVOKER, 1, WRITE);
     let first = world.pass_with(&CallOutcome::Unknown);
     world.unwant("m");
@@ -630,7 +437,7 @@ fn a_revocation_that_may_still_land_is_no_drift_when_the_member_is_wanted_again(
 
 #[test]
 fn a_member_that_was_present_before_the_call_is_not_ours_after_it() {
-    let mut world = World::new(json!([{"role": INVOKER, "members": [email(1)]}]));
+    let mut world = World::new(&json!([{"role": INVOKER, "members": [email(1)]}]));
     world.want("m", INVOKER, 1, WRITE);
     world.pass();
     let mut row = world.row(&invoker(1)).clone();
@@ -753,7 +560,7 @@ fn additions_that_do_not_fit_are_withheld_and_removals_are_written() {
 
 #[test]
 fn a_group_bound_as_one_principal_is_a_subject_like_a_person() {
-    let mut world = World::new(json!([]));
+    let mut world = World::new(&json!([]));
     let group = Subject::Group(GroupId(Uuid::from_u128(9)));
     world.want("m", INVOKER, 1, WRITE);
     let grant = world.desired.grants.get_mut(&invoker(1)).unwrap();
@@ -764,7 +571,7 @@ fn a_group_bound_as_one_principal_is_a_subject_like_a_person() {
 
 #[test]
 fn audit_rows_name_the_generation_of_the_mapping() {
-    let mut world = World::new(json!([]));
+    let mut world = World::new(&json!([]));
     world.want("m", INVOKER, 1, WRITE);
     world.desired.generations.insert(mapping("m"), 7);
     world.pass();
