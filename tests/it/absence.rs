@@ -40,11 +40,9 @@ async fn manifest_that_stops_parsing_keeps_what_it_last_said_also_over_a_restart
     scim.add_members(&group, &[&bob]).await;
     world.members_become("checkout-api", INVOKER, &[ALICE, "user:bob@example.com"]).await;
     let status = world
-        .mapping_status("checkout/team", "the file is reported", |s| {
-            !condition(s, "ManifestInvalid").is_null()
-        })
+        .mapping_status("checkout/team", "the file is reported", |s| has(s, "Accepted", "False", "InvalidManifest"))
         .await;
-    let message = condition(&status, "ManifestInvalid")["message"].as_str().unwrap_or_default().to_owned();
+    let message = condition(&status, "Accepted")["message"].as_str().unwrap_or_default().to_owned();
     assert!(message.contains("mapping.yaml:"), "file and line are named: {message}");
     assert!(world.log().contains("mapping.yaml:"), "and logged");
 }
@@ -55,9 +53,9 @@ async fn manifest_with_an_invalid_field_keeps_what_it_last_said_and_names_the_fi
     let text = mapping("team", "team-checkout", &["services/checkout-api"], &["roles/owner"], "");
     world.write("mapping.yaml", &text);
     let status = world
-        .mapping_status("checkout/team", "the field is named", |s| !condition(s, "ManifestInvalid").is_null())
+        .mapping_status("checkout/team", "the field is named", |s| has(s, "Accepted", "False", "InvalidManifest"))
         .await;
-    let message = condition(&status, "ManifestInvalid")["message"].as_str().unwrap_or_default().to_owned();
+    let message = condition(&status, "Accepted")["message"].as_str().unwrap_or_default().to_owned();
     assert!(message.contains("spec.grants[0].roles[0]"), "{message}");
     world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
 }

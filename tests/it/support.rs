@@ -293,6 +293,11 @@ impl World {
         .await
     }
 
+    /// Google does not know this account: a policy that names it is refused as a whole.
+    pub fn unknown_to_google(&self, member: &str) {
+        self.emulator.control("POST", "directory/delete", &json!({"member": member})).expect("an account that is gone");
+    }
+
     /// Injects faults through the emulator's control API.
     pub async fn fault(&self, fault: Value) {
         let url = format!("{}/__emulator/faults", self.google);
