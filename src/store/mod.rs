@@ -1,1 +1,71 @@
-//! TODO
+//! What rolecall remembers: the directory with its event log, pins, the ledger, the audit log and the last good specs.
+//!
+//! One task writes. It takes what is waiting, gives each request a savepoint in one transaction, commits, and answers
+//! then: a request that was answered with success is on the disk, and a request that was not left nothing behind.
+//! Reads run beside it on connections of their own. Each change of the directory appends its events, its audit row and
+//! its counts in the same transaction.
+
+mod audit;
+mod committer;
+mod error;
+mod events;
+mod groups;
+mod ledger;
+mod list;
+mod members;
+mod open;
+mod record;
+mod specs;
+mod sql;
+mod users;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use sqlx::SqlitePool;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::model::Seq;
+use committer::Committer;
+
+pub use error::StoreError;
+pub use record::{
+    AuditRow, Condition, Counts, DeleteOutcome, GroupChanged, GroupRecord, GroupUpdate, ListQuery, MemberChange,
+    MemberDelta, MemberKind, MemberRecord, Membership, NewGroup, NewUser, Origin, Page, Release, SpecState, StoredSpec,
+    UpdateOutcome, UserRecord, UserUpdate,
+};
+
+/// The store. Cheap to clone; the database closes when the last clone goes.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    id: Uuid,
+    readers: SqlitePool,
+    committer: Committer,
+}
+
+impl Store {
+    /// The id that this database was created with.
+    #[must_use]
+    pub fn id(&self) -> Uuid {
+        self.0.id
+    }
+
+    /// A hint after each commit that appended events: the position of the last. The log is the truth.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Seq> {
+        self.0.committer.subscribe()
+    }
+
+    fn readers(&self) -> &SqlitePool {
+        &self.0.readers
+    }
+
+    fn committer(&self) -> &Committer {
+        &self.0.committer
+    }
+}

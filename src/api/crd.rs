@@ -1,0 +1,151 @@
+//! The CRDs as they are installed: what the derive makes of the types, put into the form the API conventions ask for.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+use serde_json::{Map, Value, json};
+
+use super::{CloudRunTarget, IdentityProvider, RoleMapping};
+
+/// The API group of the resources.
+pub const GROUP: &str = "rolecall.dev";
+/// The version of the resources.
+pub const VERSION: &str = "v1alpha1";
+
+/// Why the CRDs cannot be printed.
+#[derive(Debug, thiserror::Error)]
+pub enum CrdError {
+    /// A CRD does not have the form of one: a defect of this program.
+    #[error("the CustomResourceDefinition cannot be built: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// A CRD cannot be written as YAML: a defect of this program.
+    #[error("the CustomResourceDefinition cannot be printed: {0}")]
+    Unprintable(#[from] serde_saphyr::ser::Error),
+}
+
+impl CrdError {
+    /// The stable word for this error.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "CrdMalformed",
+            Self::Unprintable(_) => "CrdUnprintable",
+        }
+    }
+}
+
+/// The CRDs of all kinds, in the order in which they are best installed.
+///
+/// # Errors
+/// [`CrdError::Malformed`], which a test excludes.
+pub fn crds() -> Result<Vec<CustomResourceDefinition>, CrdError> {
+    [IdentityProvider::crd(), CloudRunTarget::crd(), RoleMapping::crd()].into_iter().map(finish).collect()
+}
+
+/// File name (`rolecall.dev_rolemappings.yaml`) and YAML text of each CRD.
+///
+/// # Errors
+/// [`CrdError`], which a test excludes.
+pub fn crds_yaml() -> Result<Vec<(String, String)>, CrdError> {
+    crds()?
+        .iter()
+        .map(|crd| {
+            let mut value = serde_json::to_value(crd)?;
+            whole_numbers(&mut value);
+            Ok((format!("{GROUP}_{}.yaml", crd.spec.names.plural), serde_saphyr::to_string(&value)?))
+        })
+        .collect()
+}
+
+fn finish(crd: CustomResourceDefinition) -> Result<CustomResourceDefinition, CrdError> {
+    let mut value = serde_json::to_value(crd)?;
+    if let Some(versions) = value.pointer_mut("/spec/versions").and_then(Value::as_array_mut) {
+        for version in versions {
+            if let Some(schema) = version.pointer_mut("/schema/openAPIV3Schema") {
+                tidy(schema);
+                root(schema);
+                if let Some(status) = schema.pointer_mut("/properties/status") {
+                    without_defaults(status);
+                }
+            }
+        }
+    }
+    Ok(serde_json::from_value(value)?)
+}
+
+/// The name stands in URLs and in keys of the store, which take labels of 63 characters.
+fn root(schema: &mut Value) {
+    schema["x-kubernetes-validations"] = json!([{
+        "rule": "size(self.metadata.name) <= 63",
+        "message": "metadata.name must have at most 63 characters"
+    }]);
+    schema["properties"]["spec"]["description"] = json!("What is wanted.");
+    schema["properties"]["status"]["description"] = json!("What rolecall found and did. Written by rolecall only.");
+}
+
+/// An absent field is the one way to say "none", so `nullable` goes; descriptions become one paragraph.
+fn tidy(schema: &mut Value) {
+    let Some(node) = schema.as_object_mut() else { return };
+    node.remove("nullable");
+    if let Some(Value::String(description)) = node.get_mut("description") {
+        *description = description.split_whitespace().collect::<Vec<_>>().join(" ");
+    }
+    children_mut(node).for_each(tidy);
+}
+
+/// Status is written as it is: nothing is filled in by the API server.
+fn without_defaults(schema: &mut Value) {
+    let Some(node) = schema.as_object_mut() else { return };
+    node.remove("default");
+    children_mut(node).for_each(without_defaults);
+}
+
+fn children_mut(node: &mut Map<String, Value>) -> impl Iterator<Item = &mut Value> {
+    node.iter_mut().flat_map(|(key, value)| -> Box<dyn Iterator<Item = &mut Value>> {
+        match key.as_str() {
+            "properties" => Box::new(value.as_object_mut().into_iter().flat_map(Map::values_mut)),
+            "items" => Box::new(std::iter::once(value)),
+            _ => Box::new(std::iter::empty()),
+        }
+    })
+}
+
+/// Bounds are floating-point numbers in the type of a CRD; `0.0` would stand in the file.
+fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Object(fields) => fields.values_mut().for_each(whole_numbers),
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Number(number) => {
+            let whole = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0);
+            if let Some(text) = whole.map(|float| format!("{float:.0}")) {
+                if let Ok(integer) = text.parse::<i64>() {
+                    *value = integer.into();
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_crds_in_the_repository_are_those_of_the_types() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds");
+        let rewrite = std::env::vars().any(|(key, value)| key == "UPDATE_GOLDEN" && value == "1");
+        for (file, text) in crds_yaml().unwrap() {
+            let path = folder.join(&file);
+            if rewrite {
+                std::fs::create_dir_all(&folder).unwrap();
+                std::fs::write(&path, &text).unwrap();
+            }
+            let stored = std::fs::read_to_string(&path).unwrap_or_default();
+            assert!(stored == text, "crds/{file} is stale: run UPDATE_GOLDEN=1 cargo test --lib api::crd");
+        }
+        let files = std::fs::read_dir(&folder).unwrap().count();
+        assert_eq!(files, crds().unwrap().len(), "crds/ has a file that no type stands for");
+    }
+}

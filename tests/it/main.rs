@@ -1,0 +1,4 @@
+//! Everything that needs the whole of rolecall: the real binary, real SQLite, real HTTP, the emulator as Google.
+
+mod support;
+mod thread;
