@@ -16,7 +16,7 @@ use crate::api::FindingStatus;
 use crate::cli::{Mode, RunConfig};
 use crate::engine::{Engine, EngineConfig, ProviderTraffic};
 use crate::google::{CloudRun, Credentials, Endpoint, GoogleError};
-use crate::http::{self, TokenTable, Traffic};
+use crate::http::{self, Limits, Scim, TokenTable, Traffic};
 use crate::index::Ceiling;
 use crate::model::{Clock, FreezeReason, ProviderName, SystemClock};
 use crate::status::{StatusBoard, TokenOutcome};
@@ -133,7 +133,14 @@ pub async fn run(config: RunConfig) -> Result<(), AppError> {
     folder.look(clock.now()).await;
     engine.freeze(frozen).await?;
 
-    let router = http::router(store.clone(), tokens, traffic, external_url.clone(), clock.clone());
+    let router = http::router(Scim {
+        store: store.clone(),
+        tokens,
+        traffic,
+        external_url: external_url.clone(),
+        clock: clock.clone(),
+        limits: Limits::default(),
+    });
     servers.spawn(serve(scim_listener, router, stop.clone()));
     let worker = tokio::spawn({
         let (engine, stop) = (engine.clone(), stop.clone());
