@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use rolecall::app;
-use rolecall::cli::{self, Cli, Exit, Io, Next};
+use rolecall::cli::{self, Cli, Exit, Io, LogFormat, Next};
 use rolecall::model::SystemClock;
-use rolecall::telemetry;
+use rolecall::telemetry::{self, LogFormat as Format};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -19,7 +19,11 @@ async fn main() -> ExitCode {
         Ok(Next::Run(config)) => config,
         Err(error) => return error.report(&mut io).into(),
     };
-    if let Err(error) = telemetry::init_logs(config.log_format.into(), &config.log_level) {
+    let format = match config.log_format {
+        LogFormat::Text => Format::Text,
+        LogFormat::Json => Format::Json,
+    };
+    if let Err(error) = telemetry::init_logs(format, &config.log_level) {
         tracing::error!(%error, "cannot set up logs");
         return Exit::Usage.into();
     }

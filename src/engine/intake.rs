@@ -413,7 +413,7 @@ impl Inner {
 
     /// The list of resources may be out of date for this document.
     pub(super) fn list_again(&self, document: &DocumentKey) {
-        let targets = self.state().index.targets_of(document);
+        let targets = self.state().targets_of(document);
         for target in targets {
             self.discovery().ask(&target, Instant::now());
         }

@@ -309,7 +309,7 @@ impl Inner {
             let mappings = state.settle_document(document, verdict, self.clock.now());
             let ending = mappings.iter().filter(|key| state.is_ending(key)).cloned().collect();
             state.changed_mappings.extend(mappings);
-            let targets = state.index.targets_of(document);
+            let targets = state.targets_of(document);
             state.changed_targets.extend(targets);
             ending
         };

@@ -12,7 +12,7 @@ use super::Inner;
 use super::state::{DocumentMemory, State};
 use crate::api::{DriftKind, DriftSample, FindingStatus, PolicyCounts, RefusedPath, ResourceCounts, TargetDrift, duration};
 use crate::api::condition::reason;
-use crate::index::{Acceptance, Resolution, SubjectView};
+use crate::index::{Acceptance, MappingView, Resolution, SubjectView};
 use crate::model::{DocumentKey, GrantKey, MappingKey, ProviderName, ResourceKind, TargetName};
 use crate::plan::{self, Plan};
 use crate::status::{
@@ -103,18 +103,14 @@ fn mapping(inner: &Inner, key: &MappingKey) {
         let Some(view) = state.index.mapping(key) else { return };
         let problem = memory.problem.clone();
         let mut documents: BTreeMap<&DocumentKey, DocumentOutcome> =
-            view.documents.iter().map(|document| (document, outcome(&state, key, document))).collect();
+            view.documents.iter().map(|document| (document, outcome(&state, &view, key, document))).collect();
         for (document, memory) in &state.documents {
             if memory.mappings.contains(key) || memory.remains.contains_key(key) {
-                documents.entry(document).or_insert_with(|| outcome(&state, key, document));
+                documents.entry(document).or_insert_with(|| outcome(&state, &view, key, document));
             }
         }
         let documents: Vec<DocumentOutcome> = documents.into_values().collect();
         let subjects: Vec<SubjectOutcome> = view.subjects.iter().map(subject).collect();
-        let left_out = BTreeMap::from([
-            (reason::PRINCIPAL_INVALID, view.invalid_principals as u64),
-            (reason::PRINCIPAL_COLLISION, view.collisions as u64),
-        ]);
         let refused: Vec<RefusedPath> = view
             .refused
             .iter()
@@ -171,14 +167,17 @@ fn subject(view: &SubjectView) -> SubjectOutcome {
         id,
         members: view.members as u64,
         problem: view.resolution.reason(),
-        left_out: BTreeMap::new(),
+        left_out: BTreeMap::from([
+            (reason::PRINCIPAL_INVALID, view.invalid_principals as u64),
+            (reason::PRINCIPAL_COLLISION, view.collisions as u64),
+        ]),
     }
 }
 
 /// The part of one mapping on one document.
-fn outcome(state: &State, key: &MappingKey, document: &DocumentKey) -> DocumentOutcome {
+fn outcome(state: &State, view: &MappingView, key: &MappingKey, document: &DocumentKey) -> DocumentOutcome {
     let mut outcome = DocumentOutcome::unread(document.clone());
-    outcome.invoker_iam_disabled = state.index.invoker_iam_disabled(document);
+    outcome.invoker_iam_disabled = view.invoker_iam_disabled.contains(document);
     let Some(memory) = state.documents.get(document) else { return outcome };
     outcome.pending_since = memory.pending_since;
     outcome.troubles = memory.troubles(document);
@@ -245,7 +244,7 @@ fn target(inner: &Inner, name: &TargetName) {
         let mut drift: Vec<TargetDrift> = Vec::new();
         let mut missing_permissions: Vec<String> = Vec::new();
         for (document, memory) in &state.documents {
-            if !state.index.targets_of(document).contains(name) {
+            if !state.targets_of(document).contains(name) {
                 continue;
             }
             missing_permissions.extend(memory.missing_permission.clone());

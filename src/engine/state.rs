@@ -191,6 +191,15 @@ impl State {
         self.documents.entry(key.clone()).or_default()
     }
 
+    /// The targets whose project and regions cover this document.
+    pub fn targets_of(&self, document: &DocumentKey) -> Vec<TargetName> {
+        let covers = |memory: &TargetMemory| {
+            memory.spec.project == document.project()
+                && memory.spec.locations.iter().any(|location| location == document.location())
+        };
+        self.targets.iter().filter(|(_, memory)| covers(memory)).map(|(name, _)| name.clone()).collect()
+    }
+
     /// Every status is to be folded again.
     pub fn everything_changed(&mut self) {
         self.changed_mappings.extend(self.mappings.keys().cloned());
