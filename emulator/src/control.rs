@@ -419,7 +419,7 @@ fn change_directory(world: &mut World, body: &Value) -> Result<(), ControlError>
     let mut added = Vec::new();
     let mut memberships = Vec::new();
     for (field, kind) in
-        [("users", AccountKind::User), ("groups", AccountKind::Group), ("serviceAccounts", AccountKind::ServiceAccount)]
+        [("users", AccountKind::User), ("groups", AccountKind::Group), ("serviceAccounts", AccountKind::Service)]
     {
         let emails = match get(field) {
             Value::Object(groups) if kind == AccountKind::Group => {

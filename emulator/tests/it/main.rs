@@ -1,5 +1,8 @@
 //! The emulator over real HTTP.
 
+#![expect(clippy::unwrap_used, reason = "what surprises a test ends it")]
+#![expect(clippy::needless_pass_by_value, reason = "bodies are written as `json!` in place")]
+
 mod control;
 mod faults;
 mod policies;
@@ -30,7 +33,12 @@ impl Google {
         Self { emulator, client }
     }
 
-    pub(crate) async fn raw(&self, method: Method, path: &str, body: Option<Value>) -> reqwest::Result<reqwest::Response> {
+    pub(crate) async fn raw(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> reqwest::Result<reqwest::Response> {
         let mut request = self.client.request(method, format!("{}{path}", self.emulator.url()));
         if let Some(body) = body {
             request = request.json(&body);
@@ -89,4 +97,11 @@ impl Google {
 /// One binding of `roles/run.invoker`.
 pub(crate) fn invokers(members: &[&str]) -> Value {
     json!([{ "role": "roles/run.invoker", "members": members }])
+}
+
+/// The bytes of an etag as a number: base64 does not sort like what it encodes.
+pub(crate) fn etag_number(policy: &Value) -> u64 {
+    use base64::Engine;
+    let bytes = base64::prelude::BASE64_STANDARD.decode(policy["etag"].as_str().unwrap()).unwrap();
+    u64::from_be_bytes(bytes.try_into().unwrap())
 }

@@ -88,7 +88,7 @@ async fn regional_host_selects_the_region_also_through_a_proxy_request() {
         .await;
     let proxied =
         reqwest::Client::builder().proxy(reqwest::Proxy::http(google.emulator.url()).unwrap()).build().unwrap();
-    let url = "http://europe-west1-127.0.0.1:9/apis/serving.knative.dev/v1/namespaces/demo-project/services";
+    let url = "http://europe-west1-run.googleapis.com/apis/serving.knative.dev/v1/namespaces/demo-project/services";
     let listed: serde_json::Value = proxied.get(url).send().await.unwrap().json().await.unwrap();
     let names: Vec<_> = listed["items"].as_array().unwrap().iter().map(|item| &item["metadata"]["name"]).collect();
     assert_eq!(names, ["there"]);

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 
 use crate::{Google, invokers};
 
-/// `{"alg":"RS256"}` and `{"iss":"rolecall@demo.iam.gserviceaccount.com"}`, padded as gcp_auth pads.
+/// `{"alg":"RS256"}` and `{"iss":"rolecall@demo.iam.gserviceaccount.com"}`, padded as `gcp_auth` pads.
 const ASSERTION: &str = "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJyb2xlY2FsbEBkZW1vLmlhbS5nc2VydmljZWFjY291bnQuY29tIn0=.c2ln";
 
 async fn form(google: &Google, path: &str, body: String) -> Value {
