@@ -21,7 +21,7 @@ if [[ ! -x $ROLECALL_EMULATOR_BIN ]]; then
   exit 2
 fi
 
-# One environment per list of requirements and Python version; it is moved into place when it is complete.
+# One environment per list of requirements and Python version; an unfinished one is made anew.
 key=$({ cat "$here/requirements.txt"; python3 --version; } | sha256sum | cut -c1-12)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/rolecall
 venv=$cache/conformance-$key
@@ -54,6 +54,7 @@ if [[ -z $endpoint ]]; then
   exit 2
 fi
 
+export PYTHONDONTWRITEBYTECODE=1
 status=0
 for suite in python_clients gcloud_cli; do
   "$venv/bin/python" "$here/$suite.py" "$endpoint" "$scratch/$suite.counts" || status=1
