@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use sha2::{Digest, Sha256};
 
 use crate::error::ApiError;
+use crate::etag;
 
 /// Tokens and permissions. By default nobody needs a token and everybody may do everything.
 #[derive(Debug, Default)]
@@ -96,5 +97,5 @@ pub(crate) fn denied(permission: &str, resource: &str) -> ApiError {
 /// A token nobody issued here, named by its hash.
 fn unknown(token: &str) -> String {
     let digest = Sha256::digest(token.as_bytes());
-    format!("token:{}", digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect::<String>())
+    format!("token:{}", etag::hex(&digest[..4]))
 }

@@ -34,7 +34,7 @@ impl Directory {
     /// Whether a member may be written now.
     pub(crate) fn check(&self, name: &str, now: u64) -> Result<(), ApiError> {
         let Ok(Member::Account(account, email)) = member::parse(name) else { return Ok(()) };
-        if account == Account::ServiceAccount && email.contains('[') {
+        if account == Account::Service && email.contains('[') {
             return Ok(());
         }
         let exists = match self.accounts.get(&member::fold(name)) {

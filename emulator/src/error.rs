@@ -8,7 +8,7 @@ pub(crate) struct ApiError {
     pub(crate) code: u16,
     pub(crate) status: &'static str,
     pub(crate) message: String,
-    pub(crate) details: Option<Value>,
+    pub(crate) details: Option<Box<Value>>,
     pub(crate) retry_after: Option<u64>,
 }
 
@@ -22,7 +22,7 @@ impl ApiError {
     }
 
     pub(crate) fn with_details(mut self, details: Value) -> Self {
-        self.details = Some(details);
+        self.details = Some(Box::new(details));
         self
     }
 
@@ -33,7 +33,7 @@ impl ApiError {
         error.insert("message".into(), json!(self.message));
         error.insert("status".into(), json!(self.status));
         if let Some(details) = &self.details {
-            error.insert("details".into(), details.clone());
+            error.insert("details".into(), Value::clone(details));
         }
         json!({ "error": error })
     }

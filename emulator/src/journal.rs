@@ -36,18 +36,20 @@ pub struct Entry {
     pub resource: Option<String>,
     /// Made through the control API, not by a client.
     pub control: bool,
-    pub(crate) policies: Option<(Option<Arc<Policy>>, Option<Arc<Policy>>)>,
+    pub(crate) policies: Option<Versions>,
 }
 
 impl Entry {
     /// The policy before the call as a version 3 read would show it; none when the call was not about a policy.
     pub fn before(&self) -> Option<Value> {
-        self.policies.as_ref().map(|(before, _)| policy::render(before.as_deref(), 3))
+        self.policies.as_ref().map(|versions| policy::render(versions.before.as_deref(), 3))
     }
 
     /// The policy after the call; none when it did not change.
     pub fn after(&self) -> Option<Value> {
-        self.committed.then(|| self.policies.as_ref().map(|(_, after)| policy::render(after.as_deref(), 3))).flatten()
+        self.committed
+            .then(|| self.policies.as_ref().map(|versions| policy::render(versions.after.as_deref(), 3)))
+            .flatten()
     }
 
     /// The body as JSON, if it is JSON.
@@ -84,11 +86,18 @@ impl Entry {
     fn weight(&self) -> usize {
         let policies = match &self.policies {
             // The version before is normally held by the entry that wrote it.
-            Some((_, Some(after))) if self.committed => after.weight(),
+            Some(Versions { after: Some(after), .. }) if self.committed => after.weight(),
             _ => 0,
         };
         256 + self.path.len() + self.query.len() + self.body.len() + policies
     }
+}
+
+/// A policy before and after a call.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Versions {
+    pub(crate) before: Option<Arc<Policy>>,
+    pub(crate) after: Option<Arc<Policy>>,
 }
 
 /// The calls so far, oldest first.

@@ -26,17 +26,17 @@ pub(crate) enum Member<'a> {
 pub(crate) enum Account {
     User,
     Group,
-    ServiceAccount,
+    Service,
 }
 
 impl Account {
-    pub(crate) const ALL: [Self; 3] = [Self::User, Self::Group, Self::ServiceAccount];
+    pub(crate) const ALL: [Self; 3] = [Self::User, Self::Group, Self::Service];
 
     pub(crate) fn prefix(self) -> &'static str {
         match self {
             Self::User => "user",
             Self::Group => "group",
-            Self::ServiceAccount => "serviceAccount",
+            Self::Service => "serviceAccount",
         }
     }
 
@@ -45,7 +45,7 @@ impl Account {
         match self {
             Self::User => "User",
             Self::Group => "Group",
-            Self::ServiceAccount => "Service account",
+            Self::Service => "Service account",
         }
     }
 }
@@ -66,7 +66,7 @@ pub(crate) fn parse(member: &str) -> Result<Member<'_>, ApiError> {
         "user" if is_email(value) => Ok(Member::Account(Account::User, value)),
         "group" if is_email(value) => Ok(Member::Account(Account::Group, value)),
         "serviceAccount" if is_email(value) || is_workload_identity(value) => {
-            Ok(Member::Account(Account::ServiceAccount, value))
+            Ok(Member::Account(Account::Service, value))
         }
         "domain" if is_domain(value) => Ok(Member::Domain(value)),
         "principal" if value.starts_with("//") && is_principal(value, false) => Ok(Member::Federated),
@@ -168,7 +168,7 @@ pub(crate) fn normalise(
             let folded = email.to_lowercase();
             format!("user:{}", aliases.get(&folded).unwrap_or(&folded).to_lowercase())
         }
-        Member::Account(Account::ServiceAccount, value) if value.contains('[') => return member.to_owned(),
+        Member::Account(Account::Service, value) if value.contains('[') => return member.to_owned(),
         Member::Account(account, email) => format!("{}:{}", account.prefix(), email.to_lowercase()),
         Member::Domain(domain) => format!("domain:{}", domain.to_lowercase()),
         _ => return member.to_owned(),

@@ -59,7 +59,7 @@ impl Condition {
             hash.update((field.len() as u64).to_be_bytes());
             hash.update(field.as_bytes());
         }
-        hash.finalize().iter().take(10).map(|byte| format!("{byte:02x}")).collect()
+        etag::hex(&hash.finalize()[..10])
     }
 
     /// `&&`, `||` and `!` outside of string literals.
@@ -73,14 +73,13 @@ impl Condition {
                     characters.next();
                 }
                 (Some(open), close) if open == close => quote = None,
-                (Some(_), _) => {}
                 (None, '\'' | '"') => quote = Some(character),
                 (None, '&' | '|') if characters.peek() == Some(&character) => {
                     characters.next();
                     count += 1;
                 }
                 (None, '!') if characters.peek() != Some(&'=') => count += 1,
-                (None, _) => {}
+                _ => {}
             }
         }
         count

@@ -75,7 +75,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, handle: Handle) {
     let service = service_fn(move |request| respond(request, peer, handle.clone()));
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(300))
+        .header_read_timeout(Duration::from_mins(5))
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {

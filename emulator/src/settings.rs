@@ -58,6 +58,7 @@ pub(crate) enum Outcome {
 /// Whether a kind takes conditional bindings.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "one independent switch per kind, as the control API shows them")]
 pub(crate) struct Conditions {
     pub(crate) services: bool,
     pub(crate) jobs: bool,

@@ -10,7 +10,7 @@ use crate::directory::Directory;
 use crate::error::{ApiError, CONFLICT};
 use crate::etag;
 use crate::fault::Faults;
-use crate::journal::Journal;
+use crate::journal::{Journal, Versions};
 use crate::member::{self, Account, Member};
 use crate::policy::{self, Binding, Policy, SetRequest};
 use crate::quota::Quota;
@@ -64,7 +64,7 @@ impl Cell {
 #[derive(Debug, Default)]
 pub(crate) struct Trace {
     pub(crate) resource: Option<String>,
-    pub(crate) policies: Option<(Option<Arc<Policy>>, Option<Arc<Policy>>)>,
+    pub(crate) policies: Option<Versions>,
     pub(crate) committed: bool,
 }
 
@@ -134,7 +134,7 @@ impl World {
         }
         self.trace = Trace {
             resource: Some(self.projects.target_name(target)),
-            policies: Some((before, Some(Arc::clone(&version)))),
+            policies: Some(Versions { before, after: Some(Arc::clone(&version)) }),
             committed: true,
         };
         version
@@ -150,7 +150,7 @@ impl World {
         let before = self.policies.remove(target).and_then(|cell| cell.current);
         self.trace = Trace {
             resource: Some(self.projects.target_name(target)),
-            policies: Some((before, None)),
+            policies: Some(Versions { before, after: None }),
             committed: true,
         };
     }
@@ -162,7 +162,7 @@ impl World {
         let seen = self.visible(target);
         self.trace = Trace {
             resource: Some(self.projects.target_name(target)),
-            policies: Some((seen.clone(), None)),
+            policies: Some(Versions { before: seen.clone(), after: None }),
             committed: false,
         };
         Ok(policy::render(seen.as_deref(), requested_version))
@@ -174,7 +174,7 @@ impl World {
         let before = self.current(target);
         self.trace = Trace {
             resource: Some(self.projects.target_name(target)),
-            policies: Some((before.clone(), None)),
+            policies: Some(Versions { before: before.clone(), after: None }),
             committed: false,
         };
         self.check_form(target, &request)?;
