@@ -19,10 +19,8 @@ impl Index {
     pub fn desired(&self, document: &DocumentKey, claimants: &BTreeSet<MappingKey>) -> Desired {
         let reaching = self.by_document.get(document);
         let keys: BTreeSet<&MappingKey> = reaching.into_iter().flatten().chain(claimants).collect();
-        let mut desired = Desired {
-            resource_uid: self.listed(document).map(|item| item.uid.clone()),
-            ..Desired::default()
-        };
+        let mut desired =
+            Desired { resource_uid: self.listed(document).map(|item| item.uid.clone()), ..Desired::default() };
         for key in keys {
             let stance = self.stance(key, document);
             if let Some(mapping) = self.mappings.get(key) {
@@ -55,15 +53,19 @@ impl Index {
         };
         let terms = ClaimTerms { write, regrant: mapping.regrants() };
         for (role, providers) in roles {
-            for (tenant, group) in self.groups(mapping).filter(|(provider, _)| providers.contains(*provider)).map(|(_, it)| it)
+            for (tenant, group) in
+                self.groups(mapping).filter(|(provider, _)| providers.contains(*provider)).map(|(_, it)| it)
             {
                 for user in tenant.members(group) {
                     let (Some(member), Some(member_key)) = (tenant.principal(user), &user.key) else { continue };
                     if tenant.collides(user) {
                         continue;
                     }
-                    let grant =
-                        GrantKey { role: role.clone(), condition: ConditionHash::default(), member: member_key.clone() };
+                    let grant = GrantKey {
+                        role: role.clone(),
+                        condition: ConditionHash::default(),
+                        member: member_key.clone(),
+                    };
                     let claim = Claim { mapping: key.clone(), subject: Subject::User(user.id) };
                     let wanted = desired.grants.entry(grant).or_insert_with(|| DesiredGrant {
                         member,
@@ -112,7 +114,8 @@ impl Index {
         }
         let providers: Vec<Option<FreezeReason>> =
             mapping.providers().into_iter().map(|provider| self.provider_freeze(provider)).collect();
-        let no_provider = if providers.iter().all(Option::is_some) { providers.into_iter().flatten().next() } else { None };
+        let no_provider =
+            if providers.iter().all(Option::is_some) { providers.into_iter().flatten().next() } else { None };
         match mapping.mode() {
             MappingMode::Suspend => Some(FreezeReason::Suspended),
             MappingMode::Observe => Some(FreezeReason::Observed),
@@ -129,9 +132,9 @@ impl Index {
         }
         let mut subjects = BTreeSet::new();
         for (_, (tenant, group)) in self.groups(mapping) {
-            let unclear = tenant.members(group).filter(|user| {
-                user.state == UserState::Active && (user.key.is_none() || tenant.collides(user))
-            });
+            let unclear = tenant
+                .members(group)
+                .filter(|user| user.state == UserState::Active && (user.key.is_none() || tenant.collides(user)));
             subjects.extend(unclear.map(|user| Subject::User(user.id)));
         }
         if subjects.is_empty() { Keep::Nothing } else { Keep::Subjects(subjects) }
@@ -158,9 +161,10 @@ impl Index {
         if let Some((name, target)) = self.owner(document)
             && mapping.names(name)
         {
-            let listed = target.inventory.as_ref().is_some_and(|stock| {
-                stock.items.contains_key(document) || (stock.complete && !target.failed)
-            });
+            let listed = target
+                .inventory
+                .as_ref()
+                .is_some_and(|stock| stock.items.contains_key(document) || (stock.complete && !target.failed));
             return (!listed).then_some(FreezeReason::InventoryIncomplete);
         }
         let named = || mapping.grants.iter().map(|grant| self.targets.get(&grant.target));

@@ -353,12 +353,7 @@ impl Mapping {
     }
 
     /// Resolves `spec.grants` against targets and inventories.
-    pub(super) fn reach(
-        &self,
-        key: &MappingKey,
-        targets: &BTreeMap<TargetName, Target>,
-        regions: &Regions,
-    ) -> Reach {
+    pub(super) fn reach(&self, key: &MappingKey, targets: &BTreeMap<TargetName, Target>, regions: &Regions) -> Reach {
         let mut documents: BTreeMap<DocumentKey, Roles> = BTreeMap::new();
         let mut refused = BTreeSet::new();
         let mut unmatched = BTreeSet::new();
@@ -385,7 +380,8 @@ impl Mapping {
                             .iter()
                             .map(|document| **document)
                             .partition(|document| target.admits(key, provider, role.as_str(), document));
-                        if yes.is_empty() && (!no.is_empty() || !target.may_admit(key, provider, role.as_str(), pattern))
+                        if yes.is_empty()
+                            && (!no.is_empty() || !target.may_admit(key, provider, role.as_str(), pattern))
                         {
                             refused.insert(refuse(pattern.to_string()));
                         } else {

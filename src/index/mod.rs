@@ -270,7 +270,9 @@ impl Index {
         self.resolve_subjects(&key, &mut effects);
         self.resolve_grants(&key, &mut effects);
         let reached: Vec<DocumentKey> = self.mappings[&key].reach.documents.keys().cloned().collect();
-        reached.iter().for_each(|document| effects.document(document, urgency));
+        for document in &reached {
+            effects.document(document, urgency);
+        }
         effects.mappings.insert(key);
         effects
     }

@@ -53,6 +53,7 @@ pub(super) enum GroupState {
     Deleted,
 }
 
+#[expect(clippy::struct_field_names, reason = "`userName` is SCIM's own word")]
 pub(super) struct User {
     pub(super) id: UserId,
     pub(super) state: UserState,

@@ -116,12 +116,12 @@ fn a_group_as_member_of_a_group_is_not_expanded() {
 
 #[test]
 fn the_state_of_a_person_tells_leavers_from_strangers() {
+    use PersonState::{Active, Deleted, Inactive, Unknown};
     let mut index = index();
     index.tell(&inactive(1));
     index.tell(&DirectoryChange::UserDeleted { id: user(2) });
     index.tell(&joined(1, &[50]));
     let states: Vec<_> = [3, 1, 2, 50, 51].map(|n| index.person(user(n))).into();
-    use PersonState::{Active, Deleted, Inactive, Unknown};
     assert_eq!(states, [Active, Inactive, Deleted, Unknown, Unknown]);
     index.tell(&person(2));
     assert_eq!(index.person(user(2)), Deleted, "ids are never used again");
@@ -139,7 +139,7 @@ fn the_configured_attribute_gives_the_address() {
         index.map("m", spec(&["red"], &["services/a"], &[INVOKER]));
         index.tell(&left(1, &[2]));
         let effects = index.apply_provider(okta(), provider_spec(attribute, &["corp.example"]));
-        assert_eq!(effects.dirty.get(&document("a")).is_some(), attribute != "userName");
+        assert_eq!(effects.dirty.contains_key(&document("a")), attribute != "userName");
         let expected: Vec<String> = address.iter().map(|address| format!("invoker user:{address} m 1")).collect();
         assert_eq!(index.wanted(&document("a")), expected);
         let stance = index.stance_of("m", &document("a"));
@@ -321,7 +321,9 @@ fn a_pin_from_the_store_holds_over_a_restart_even_when_the_group_was_renamed_or_
         });
         index.apply_provider(okta(), provider_spec("userName", &["corp.example"]));
         index.map("m", spec(&["red"], &["services/a"], &[INVOKER]));
-        changes.iter().for_each(|change| drop(index.tell(change)));
+        for change in changes {
+            drop(index.tell(change));
+        }
         let while_loading = index.mapping(&key("m")).unwrap().subjects[0].resolution.clone();
         let effects = index.freeze_all(None);
         assert!(effects.pins.is_empty());
@@ -350,7 +352,8 @@ fn what_is_not_delegated_is_refused_with_its_path_and_the_rest_goes_on() {
     index.apply_target(target("t"), target_spec(&["l"], &only_a), Timestamp::UNIX_EPOCH);
     index.map("m", spec(&["red"], &["services/*"], &[INVOKER, VIEWER]));
     let view = index.mapping(&key("m")).unwrap();
-    let refused: Vec<_> = view.refused.iter().map(|r| (r.path.as_str(), r.resource.as_str(), r.role.as_str())).collect();
+    let refused: Vec<_> =
+        view.refused.iter().map(|r| (r.path.as_str(), r.resource.as_str(), r.role.as_str())).collect();
     assert_eq!(
         refused,
         [
@@ -599,7 +602,9 @@ fn a_service_of_a_new_uid_is_planned_again() {
     let mut index = index();
     index.map("m", spec(&["red"], &["services/a"], &[INVOKER]));
     let mut recreated = inventory(&["a", "b"]);
-    recreated.resources.iter_mut().for_each(|item| item.uid.push_str("-2"));
+    for item in &mut recreated.resources {
+        item.uid.push_str("-2");
+    }
     let effects = index.apply_inventory(&target("t"), recreated);
     assert_eq!(effects.dirty, BTreeMap::from([(document("a"), Urgency::Addition)]));
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use crate::model::{DocumentKey, FreezeReason, GroupId, Keep, MappingKey, ProviderName, ResourceKind, Stance, TargetName};
+use crate::model::{
+    DocumentKey, FreezeReason, GroupId, Keep, MappingKey, ProviderName, ResourceKind, Stance, TargetName,
+};
 
 use super::mapping::{Life, Mapping, Refused, Resolution, Target};
 use super::tenant::{GroupState, Selector, UserState};
@@ -139,9 +141,8 @@ impl Index {
             named.iter().filter(|name| wanted(name, self.targets.get(**name))).map(|name| (*name).clone()).collect()
         };
         let overlapped = |name: &TargetName, target: &Target| !self.overlaps(name, target).is_empty();
-        let inert = |name: &TargetName, target: &Target| {
-            self.overlaps(name, target).len() == target.spec.locations.len()
-        };
+        let inert =
+            |name: &TargetName, target: &Target| self.overlaps(name, target).len() == target.spec.locations.len();
         let mut people = BTreeSet::new();
         let mut invalid_principals = 0;
         let mut collisions = 0;
@@ -222,7 +223,9 @@ impl Index {
 
     /// The regions of a target that belong to an older one.
     fn overlaps(&self, name: &TargetName, target: &Target) -> BTreeMap<String, TargetName> {
-        let of = |location: &String| Some((location.clone(), self.regions.in_region(&target.spec.project, location)?.clone()));
+        let of = |location: &String| {
+            Some((location.clone(), self.regions.in_region(&target.spec.project, location)?.clone()))
+        };
         target.spec.locations.iter().filter_map(of).filter(|(_, owner)| owner != name).collect()
     }
 
@@ -256,9 +259,8 @@ impl Index {
     #[must_use]
     pub fn provider(&self, name: &ProviderName) -> Option<ProviderView> {
         let tenant = self.tenants.get(name)?;
-        let count = |wanted: &dyn Fn(&super::tenant::User) -> bool| {
-            tenant.users().iter().filter(|user| wanted(user)).count()
-        };
+        let count =
+            |wanted: &dyn Fn(&super::tenant::User) -> bool| tenant.users().iter().filter(|user| wanted(user)).count();
         Some(ProviderView {
             exists: tenant.spec.is_some(),
             users: count(&|user| matches!(user.state, UserState::Active | UserState::Inactive)),
@@ -300,7 +302,9 @@ impl Index {
                 let external: &Option<Arc<str>> = &group.external_id;
                 sink(&format!("group {name} {id} {:?} {:?} {external:?}", group.state, group.display_name));
                 let members: BTreeSet<_> = tenant.members(group).map(|user| user.id).collect();
-                members.iter().for_each(|member| sink(&format!("member {id} {member}")));
+                for member in &members {
+                    sink(&format!("member {id} {member}"));
+                }
             }
         }
         for (place, group) in &self.pins {
@@ -312,12 +316,18 @@ impl Index {
         for (document, mappings) in &self.by_document {
             let desired = self.desired(document, mappings);
             sink(&format!("document {document} {:?}", desired.resource_uid));
-            desired.grants.iter().for_each(|(grant, wanted)| sink(&format!("grant {grant:?} {wanted:?}")));
+            for (grant, wanted) in &desired.grants {
+                sink(&format!("grant {grant:?} {wanted:?}"));
+            }
             let stances: &BTreeMap<MappingKey, Stance> = &desired.stances;
-            stances.iter().for_each(|(mapping, stance)| sink(&format!("stance {mapping} {stance:?}")));
+            for (mapping, stance) in stances {
+                sink(&format!("stance {mapping} {stance:?}"));
+            }
         }
         sink(&format!("{:?} {:?}", self.ceiling, self.frozen));
         let groups: BTreeMap<&GroupId, &BTreeSet<MappingKey>> = self.by_group.iter().collect();
-        groups.iter().for_each(|(group, mappings)| sink(&format!("group {group} means something to {mappings:?}")));
+        for (group, mappings) in &groups {
+            sink(&format!("group {group} means something to {mappings:?}"));
+        }
     }
 }

@@ -89,7 +89,11 @@ pub(super) fn inactive(n: u128) -> DirectoryChange {
 }
 
 pub(super) fn named(n: u128, name: &str) -> DirectoryChange {
-    DirectoryChange::Group(GroupFacts { id: group(n), display_name: name.to_owned(), external_id: Some(format!("x{n}")) })
+    DirectoryChange::Group(GroupFacts {
+        id: group(n),
+        display_name: name.to_owned(),
+        external_id: Some(format!("x{n}")),
+    })
 }
 
 pub(super) fn deleted(n: u128) -> DirectoryChange {
