@@ -1,4 +1,8 @@
 //! Wiring: what is started in which order, and how it ends.
 
+mod folder;
 pub mod mirror;
-pub mod tokens;
+mod run;
+mod tokens;
+
+pub use run::{AppError, run};

@@ -60,7 +60,7 @@ impl DatabaseUrl {
     /// # Errors
     /// [`ConfigError::Database`].
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let wrong = |problem| ConfigError::Database { value: shown(text), problem };
+        let wrong = |problem| ConfigError::Database { value: shown_url(text), problem };
         let Some((scheme, path)) = text.split_once(':') else {
             return Err(wrong("has no scheme"));
         };
@@ -332,6 +332,11 @@ fn shown(text: &str) -> String {
     text.chars().take(200).collect()
 }
 
+/// A URL as an error shows it: what stands before an `@` may be a password, whether or not the rest is a URL.
+fn shown_url(text: &str) -> String {
+    text.rsplit_once('@').map_or_else(|| shown(text), |(_, host)| format!("…@{}", shown(host)))
+}
+
 fn parse_address(flag: &'static str, text: &str) -> Result<SocketAddr, ConfigError> {
     // `localhost` is the one name that needs no resolver.
     let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
@@ -343,20 +348,16 @@ fn parse_address(flag: &'static str, text: &str) -> Result<SocketAddr, ConfigErr
 /// # Errors
 /// [`ConfigError::BaseUrl`], which never repeats a password.
 pub(super) fn parse_base_url(flag: &'static str, text: &str) -> Result<Url, ConfigError> {
-    let wrong = |value: String, problem| ConfigError::BaseUrl { flag, value, problem };
-    let Ok(url) = Url::parse(text) else {
-        // What does not parse may still hold a password before an `@`.
-        let value = text.rsplit_once('@').map_or_else(|| shown(text), |(_, host)| format!("…@{}", shown(host)));
-        return Err(wrong(value, "is not a URL"));
-    };
+    let wrong = |problem| ConfigError::BaseUrl { flag, value: shown_url(text), problem };
+    let url = Url::parse(text).map_err(|_| wrong("is not a URL"))?;
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(wrong(format!("{}://…@{}", url.scheme(), url.host_str().unwrap_or_default()), "holds credentials"));
+        return Err(wrong("holds credentials"));
     }
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(wrong(shown(text), "is neither http nor https"));
+        return Err(wrong("is neither http nor https"));
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(wrong(shown(text), "has a query or fragment"));
+        return Err(wrong("has a query or fragment"));
     }
     Ok(url)
 }

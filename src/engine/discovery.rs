@@ -97,7 +97,6 @@ async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
         }
     };
     if let Some((reason, message)) = problem {
-        inner.google_metrics.requests.inc(["list", reason]);
         tracing::warn!(target.name = %name, reason, "{message}");
     }
     inner.absorb(effects, &Trigger::none()).await;

@@ -2,6 +2,8 @@
 //!
 //! Each is stored as last good spec before it takes effect, so that a restart in a bad moment removes nothing.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
@@ -44,7 +46,7 @@ fn annotation<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
     metadata.annotations.as_ref()?.get(key).map(String::as_str)
 }
 
-fn accepted_groups(metadata: &ObjectMeta) -> Vec<GroupId> {
+fn accepted_groups(metadata: &ObjectMeta) -> BTreeSet<GroupId> {
     let text = annotation(metadata, ACCEPT_GROUP_ANNOTATION).unwrap_or_default();
     text.split(',').filter_map(|id| id.trim().parse().ok().map(GroupId)).collect()
 }
@@ -205,8 +207,11 @@ impl Engine {
         self.0.mark(key, SpecState::Vanished).await?;
         let effects = {
             let mut state = self.0.state();
+            if let Some(memory) = state.mappings.get_mut(key) {
+                memory.vanished = Some(why);
+            }
             state.changed_mappings.insert(key.clone());
-            state.index.vanish_mapping(key, why)
+            state.index.vanish_mapping(key)
         };
         self.0.absorb(effects, &Trigger::none()).await;
         Ok(())
@@ -236,7 +241,7 @@ impl Engine {
                     effects.merge(match spec.state {
                         SpecState::Active => Effects::default(),
                         SpecState::Ending => state.index.revoke_mapping(&key),
-                        SpecState::Vanished => state.index.vanish_mapping(&key, FreezeReason::MappingVanished),
+                        SpecState::Vanished => state.index.vanish_mapping(&key),
                     });
                     Some(effects)
                 }),
@@ -356,10 +361,11 @@ impl Inner {
                 reconcile_requested_at: annotation(&object.metadata, RECONCILE_ANNOTATION).map(str::to_owned),
                 problem: None,
                 ending,
+                vanished: None,
             };
             let before = state.mappings.insert(key.clone(), memory);
             state.changed_mappings.insert(key.clone());
-            let mut effects = state.index.apply_mapping(key.clone(), generation, object.spec, &accepted);
+            let mut effects = state.index.apply_mapping(key.clone(), generation, object.spec, accepted);
             let now = &state.mappings[key];
             let asked = before.is_none_or(|old| {
                 old.released != now.released || old.reconcile_requested_at != now.reconcile_requested_at

@@ -31,7 +31,7 @@ use crate::index::{Ceiling, Effects, Index, Urgency};
 use crate::model::{Clock, DocumentKey, FreezeReason, MappingKey, Seq, TargetName};
 use crate::status::StatusBoard;
 use crate::store::{Store, StoreError};
-use crate::telemetry::{EngineMetrics, GoogleMetrics};
+use crate::telemetry::EngineMetrics;
 
 pub use error::EngineError;
 pub use intake::{IntakeError, ObjectProblem};
@@ -73,7 +73,6 @@ struct Inner {
     google: CloudRun,
     clock: Arc<dyn Clock>,
     metrics: EngineMetrics,
-    google_metrics: GoogleMetrics,
     board: StatusBoard,
     state: Mutex<State>,
     queue: Mutex<DueQueue<DocumentKey, Instant>>,
@@ -95,7 +94,7 @@ impl Engine {
         store: Store,
         google: CloudRun,
         clock: Arc<dyn Clock>,
-        (metrics, google_metrics): (EngineMetrics, GoogleMetrics),
+        metrics: EngineMetrics,
         board: StatusBoard,
         traffic: TrafficSource,
     ) -> Self {
@@ -109,7 +108,6 @@ impl Engine {
             google,
             clock,
             metrics,
-            google_metrics,
             board,
             state: Mutex::new(State::new(index)),
             queue: Mutex::default(),

@@ -142,10 +142,7 @@ async fn prepare(
         verdict.idle = true;
         return Ok(None);
     }
-    let started = tokio::time::Instant::now();
-    let answer = inner.google.policy(document).await;
-    called(inner, "getIamPolicy", answer.as_ref().err(), started);
-    let live = match answer {
+    let live = match inner.google.policy(document).await {
         Ok(policy) => policy,
         Err(GoogleError::NotFound { .. }) if desired.resource_uid.is_none() => {
             // The complete list lacks it and Google says it is not there: its policy went with it.
@@ -160,8 +157,9 @@ async fn prepare(
     };
     let state = inner.state();
     let released = state.released_by(&claimants);
+    // Somebody unknown was deleted before this start: ids are never used again.
     let leavers = |subject: &Subject| match subject {
-        Subject::User(id) => matches!(state.index.person(*id), PersonState::Inactive | PersonState::Deleted),
+        Subject::User(id) => matches!(state.index.person(*id), PersonState::Inactive | PersonState::Deleted | PersonState::Unknown),
         Subject::Group(_) => false,
     };
     let now = inner.clock.now();
@@ -241,11 +239,6 @@ async fn execute(
     Ok(Written::Conflict)
 }
 
-fn called(inner: &Inner, operation: &'static str, error: Option<&GoogleError>, started: tokio::time::Instant) {
-    inner.google_metrics.requests.inc([operation, error.map_or("ok", GoogleError::reason)]);
-    inner.google_metrics.request_seconds.observe([operation], started.elapsed());
-}
-
 /// Records the intents, calls, and settles.
 async fn write(
     inner: &Inner,
@@ -259,9 +252,7 @@ async fn write(
         entry.cause_seqs.clone_from(&verdict.trigger.seqs);
     }
     inner.store.record(document, changes, audit).await?;
-    let started = tokio::time::Instant::now();
     let answer = inner.google.set_policy(document, policy).await;
-    called(inner, "setIamPolicy", answer.as_ref().err(), started);
     let (outcome, written) = match answer {
         Ok(after) => (CallOutcome::Acknowledged { etag: after.etag }, Written::Acknowledged),
         Err(error) => {

@@ -11,7 +11,9 @@ use tokio_util::sync::CancellationToken;
 use super::Inner;
 use super::state::{DocumentMemory, State};
 use crate::api::{DriftKind, DriftSample, FindingStatus, PolicyCounts, RefusedPath, ResourceCounts, TargetDrift, duration};
-use crate::model::{DocumentKey, FreezeReason, GrantKey, MappingKey, ProviderName, ResourceKind, TargetName};
+use crate::api::condition::reason;
+use crate::index::{Acceptance, Resolution, SubjectView};
+use crate::model::{DocumentKey, GrantKey, MappingKey, ProviderName, ResourceKind, TargetName};
 use crate::plan::{self, Plan};
 use crate::status::{
     DocumentOutcome, HeldOutcome, Item, Kind, Lag, ListingOutcome, MappingInput, Metadata, ProviderInput, Status,
@@ -108,19 +110,11 @@ fn mapping(inner: &Inner, key: &MappingKey) {
             }
         }
         let documents: Vec<DocumentOutcome> = documents.into_values().collect();
-        let subjects: Vec<SubjectOutcome> = view
-            .subjects
-            .iter()
-            .map(|subject| SubjectOutcome {
-                identity_provider: subject.provider.to_string(),
-                display_name: subject.display_name.clone(),
-                external_id: subject.external_id.clone(),
-                id: subject.group.map(|id| id.to_string()),
-                members: subject.members as u64,
-                problem: subject.problem,
-                left_out: subject.left_out.iter().map(|(reason, count)| (*reason, *count as u64)).collect(),
-            })
-            .collect();
+        let subjects: Vec<SubjectOutcome> = view.subjects.iter().map(subject).collect();
+        let left_out = BTreeMap::from([
+            (reason::PRINCIPAL_INVALID, view.invalid_principals as u64),
+            (reason::PRINCIPAL_COLLISION, view.collisions as u64),
+        ]);
         let refused: Vec<RefusedPath> = view
             .refused
             .iter()
@@ -130,7 +124,8 @@ fn mapping(inner: &Inner, key: &MappingKey) {
                 role: path.role.clone(),
             })
             .collect();
-        let frozen = state.frozen.or(view.frozen);
+        let frozen = state.frozen.or(memory.vanished).or(view.frozen);
+        let unmatched: Vec<String> = view.unmatched.iter().map(|(target, pattern)| format!("{target}: {pattern}")).collect();
         let folded = fold_mapping(
             &MappingInput {
                 generation: memory.generation,
@@ -140,9 +135,9 @@ fn mapping(inner: &Inner, key: &MappingKey) {
                 problem: problem.as_ref(),
                 frozen,
                 frozen_detail: "",
-                admitted: view.admitted as u64,
+                admitted: u64::from(matches!(view.acceptance, Acceptance::Accepted | Acceptance::PartlyDelegated)),
                 refused: &refused,
-                unmatched: &view.unmatched,
+                unmatched: &unmatched,
                 subjects: &subjects,
                 documents: &documents,
                 last_handled_reconcile_at: memory.reconcile_requested_at.as_deref(),
@@ -160,6 +155,24 @@ fn mapping(inner: &Inner, key: &MappingKey) {
         Item::new(metadata, spec, Status::RoleMapping(Box::new(folded.status)))
     };
     inner.board.publish(item);
+}
+
+fn subject(view: &SubjectView) -> SubjectOutcome {
+    let id = match &view.resolution {
+        Resolution::Resolved(id)
+        | Resolution::IdentityChanged { pinned: id, .. }
+        | Resolution::Deleted { pinned: id, .. } => Some(id.to_string()),
+        Resolution::NotFound | Resolution::Ambiguous => None,
+    };
+    SubjectOutcome {
+        identity_provider: view.provider.to_string(),
+        display_name: view.display_name.clone().or_else(|| view.current_name.clone()),
+        external_id: view.external_id.clone().or_else(|| view.current_external_id.clone()),
+        id,
+        members: view.members as u64,
+        problem: view.resolution.reason(),
+        left_out: BTreeMap::new(),
+    }
 }
 
 /// The part of one mapping on one document.
@@ -255,7 +268,7 @@ fn target(inner: &Inner, name: &TargetName) {
         missing_permissions.sort();
         missing_permissions.dedup();
         drift.sort_by(|a, b| (&a.resource, &a.role, &a.principal).cmp(&(&b.resource, &b.role, &b.principal)));
-        let count = |kind| view.resources.iter().filter(|document| document.kind() == kind).count();
+        let count = |kind| view.resources.get(&kind).copied().unwrap_or_default();
         let listing = memory.listing.as_ref().map(|listing| ListingOutcome {
             resources: ResourceCounts {
                 services: i64::try_from(count(ResourceKind::Service)).unwrap_or(i64::MAX),
@@ -266,7 +279,7 @@ fn target(inner: &Inner, name: &TargetName) {
             trouble: listing.trouble.clone(),
             complete_at: listing.complete_at,
         });
-        let overlapped_by = view.overlapped_by.as_ref().map(TargetName::as_str);
+        let overlapped_by = view.overlapped.values().next().map(TargetName::as_str);
         let folded = fold_target(
             &TargetInput {
                 generation: memory.generation,

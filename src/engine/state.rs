@@ -150,6 +150,8 @@ pub(super) struct MappingMemory {
     pub problem: Option<ObjectProblem>,
     /// Deleted properly; its claims are being ended.
     pub ending: bool,
+    /// Gone, and nobody saw it being deleted: why nothing is concluded from that.
+    pub vanished: Option<FreezeReason>,
 }
 
 /// All of it.

@@ -199,7 +199,7 @@ mod gcp_auth_failure {
                  application-default login`, or use Workload Identity"
                     .to_owned()
             }
-            gcp_auth::Error::Json(what, _) => format!(
+            gcp_auth::Error::Json(what, _) if what.contains("ApplicationCredentials") => format!(
                 "{what}: the file is not a service account key (workload identity federation and impersonation files \
                  are not supported)"
             ),

@@ -91,13 +91,25 @@ impl Case<'_> {
             || self.input.frozen == Some(FreezeReason::Observed)
     }
 
-    fn troubles(&self) -> impl Iterator<Item = (&DocumentOutcome, &Trouble)> {
-        self.documents.iter().flat_map(|document| document.troubles.iter().map(move |trouble| (*document, trouble)))
+    /// What is wrong, by document and reason.
+    fn troubles(&self) -> Vec<(&DocumentOutcome, &Trouble)> {
+        let mut troubles: Vec<_> = self
+            .documents
+            .iter()
+            .flat_map(|document| document.troubles.iter().map(move |trouble| (*document, trouble)))
+            .collect();
+        troubles.sort_by(|(one, first), (other, second)| (&one.document, first).cmp(&(&other.document, second)));
+        troubles
     }
 
-    /// The trouble that a person must see to, or else any; the first by document.
+    /// The first trouble that waiting does not mend.
+    fn lasting_trouble(&self) -> Option<(&DocumentOutcome, &Trouble)> {
+        self.troubles().into_iter().find(|(_, trouble)| needs_a_person(trouble.reason))
+    }
+
+    /// That, or else the first of any kind.
     fn worst_trouble(&self) -> Option<(&DocumentOutcome, &Trouble)> {
-        self.troubles().find(|(_, trouble)| needs_a_person(trouble.reason)).or_else(|| self.troubles().next())
+        self.lasting_trouble().or_else(|| self.troubles().into_iter().next())
     }
 
     /// Since when the object is not ready for this reason; now, when it was not so before.
@@ -175,7 +187,7 @@ fn revocation(case: &Case<'_>) -> Option<Verdict> {
 }
 
 fn refused_by_google(case: &Case<'_>) -> Option<Verdict> {
-    let (document, trouble) = case.troubles().find(|(_, trouble)| needs_a_person(trouble.reason))?;
+    let (document, trouble) = case.lasting_trouble()?;
     let message = with_next_step(
         &format!("{}: {}; {}", document.document.resource(), trouble.message, progress(&case.total)),
         trouble.reason,
@@ -228,7 +240,7 @@ fn patient(case: &Case<'_>, word: &'static str, message: String) -> Verdict {
 fn pending_since(case: &Case<'_>) -> Option<Timestamp> {
     let unread = case.documents.iter().any(|document| document.tally.is_none());
     let waits = case.documents.iter().filter_map(|document| document.pending_since).min();
-    let troubled = case.troubles().map(|(_, trouble)| trouble.since).min();
+    let troubled = case.troubles().into_iter().map(|(_, trouble)| trouble.since).min();
     let any = unread || waits.is_some() || troubled.is_some() || case.total.pending > 0 || case.total.failed > 0;
     any.then(|| earliest(waits, troubled).unwrap_or(case.now))
 }

@@ -1,4 +1,5 @@
 //! Everything that needs the whole of rolecall: the real binary, real SQLite, real HTTP, the emulator as Google.
 
+mod google;
 mod support;
 mod thread;

@@ -139,6 +139,8 @@ fn a_password_in_a_url_is_refused_and_not_repeated() {
             assert!(!error.contains("hunter2"), "{error}");
         }
     }
+    let error = DatabaseUrl::parse("postgres://me:hunter2@db/rolecall").unwrap_err().to_string();
+    assert!(!error.contains("hunter2") && error.contains("…@db/rolecall"), "{error}");
 }
 
 #[test]
