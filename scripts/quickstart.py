@@ -25,6 +25,7 @@ import urllib.request
 from terminal import bold, dim, green, red, seconds, target_dir, yellow
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+EXAMPLES = os.path.join(ROOT, "examples", "quickstart")
 PROJECT, LOCATION = "shop-dev", "europe-west1"
 MAPPED = ["checkout-api", "checkout-web"]
 OUTSIDE = "catalog"
@@ -35,51 +36,12 @@ USER_SCHEMA = "urn:ietf:params:scim:schemas:core:2.0:User"
 GROUP_SCHEMA = "urn:ietf:params:scim:schemas:core:2.0:Group"
 PATCH_SCHEMA = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
 
-MANIFESTS = {
-    "okta.yaml": """\
+SECRET = """\
 apiVersion: v1
 kind: Secret
 metadata: {{name: okta-scim, namespace: rolecall-system}}
-stringData:
-  token: {token}
----
-apiVersion: rolecall.dev/v1alpha1
-kind: IdentityProvider            # one SCIM tenant
-metadata: {{name: okta}}
-spec:
-  scim:
-    tokens: [{{name: a, secretRef: {{name: okta-scim}}}}]
-  principals:
-    allowedDomains: [example.com]
-    users: {{googleAccount: {{attribute: userName}}}}
-""",
-    "shop-dev.yaml": """\
-apiVersion: rolecall.dev/v1alpha1
-kind: CloudRunTarget              # where, and who may map what onto it
-metadata: {{name: shop-dev}}
-spec:
-  project: shop-dev
-  locations: [europe-west1]
-  allow:
-    - namespaces: {{names: [checkout]}}
-      identityProviders: [okta]
-      resources: ["services/checkout-*"]
-      roles: [roles/run.invoker, roles/run.viewer]
-""",
-    "checkout-team.yaml": """\
-apiVersion: rolecall.dev/v1alpha1
-kind: RoleMapping                 # who gets which role on what
-metadata: {{name: checkout-team, namespace: checkout}}
-spec:
-  subjects:
-    - identityProvider: okta
-      groups: [{{displayName: team-checkout}}]
-  grants:
-    - target: {{name: shop-dev}}
-      resources: ["services/checkout-*"]
-      roles: [roles/run.invoker]
-""",
-}
+stringData: {{token: {token}}}
+"""
 
 
 class Failed(Exception):
@@ -101,6 +63,13 @@ def call(method, url, body=None, token=None):
     return json.loads(text) if text else {}
 
 
+def binary(name):
+    path = os.path.join(target_dir(ROOT), "debug", name)
+    if not os.path.exists(path):
+        raise Failed(f"`{path}` is not built: run `make quickstart`")
+    return path
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -119,21 +88,17 @@ class Stage:
         self.scim_address, self.admin_address = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
         self.scim = f"http://{self.scim_address}/idp/okta/scim/v2"
         self.processes = {}
-        os.mkdir(self.manifests)
         with open(os.open(self.token_file, os.O_CREAT | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
             file.write(self.token)
-        for name, text in MANIFESTS.items():
-            path = os.path.join(self.manifests, name)
-            with open(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
-                file.write(text.format(token=self.token))
+        shutil.copytree(EXAMPLES, self.manifests)
+        private = os.open(os.path.join(self.manifests, "secret.yaml"), os.O_CREAT | os.O_WRONLY, 0o600)
+        with open(private, "w", encoding="utf-8") as file:
+            file.write(SECRET.format(token=self.token))
 
     def start(self, name, *arguments):
-        binary = os.path.join(target_dir(ROOT), "debug", name)
-        if not os.path.exists(binary):
-            raise Failed(f"`{binary}` is not built: run `make quickstart`")
         log = open(os.path.join(self.folder, f"{name}.log"), "wb")
         self.processes[name] = subprocess.Popen(
-            [binary, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            [binary(name), *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
         )
 
     def start_emulator(self):
@@ -330,22 +295,18 @@ def play(stage):
 
 def show_status(stage):
     """What rolecall says about itself, after everything else was read from Google's side."""
-    print(f"\n{bold('What rolecall reports')}  {dim(f'http://{stage.admin_address}/status')}")
-    for item in call("GET", f"http://{stage.admin_address}/status").get("items", []):
-        metadata = item["metadata"]
-        name = "/".join(filter(None, [metadata.get("namespace"), metadata["name"]]))
-        conditions = [f"{condition['type']}={condition['status']}" + (f" ({condition['reason']})" if condition.get("reason") else "")
-                      for condition in item.get("status", {}).get("conditions", [])]
-        print(f"     {item['kind'].ljust(17)} {name.ljust(23)} {', '.join(conditions)}")
+    print(f"\n{bold('What rolecall reports')}  {dim('rolecall status')}\n", flush=True)
+    answer = subprocess.run([binary("rolecall"), "status", "--admin", f"http://{stage.admin_address}"], check=False)
+    if answer.returncode != 0:
+        raise Failed(f"`rolecall status` ended with status {answer.returncode}")
 
 
 def show_next(stage):
-    target = os.path.relpath(os.path.join(target_dir(ROOT), "debug", "rolecall"))
     print(f"""
 {bold('It stays up. Try:')}
 
   {dim('# what rolecall says')}
-  {target} status --admin-url http://{stage.admin_address}
+  {os.path.relpath(binary('rolecall'))} status --admin http://{stage.admin_address}
   curl -s http://{stage.admin_address}/metrics
 
   {dim('# play the IdP')}
