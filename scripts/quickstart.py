@@ -25,7 +25,7 @@ import urllib.request
 from terminal import bold, dim, green, red, seconds, target_dir, yellow
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-EXAMPLES = os.path.join(ROOT, "examples", "quickstart")
+EXAMPLE = os.path.join(ROOT, "examples", "smallest", "rolecall.yaml")
 PROJECT, LOCATION = "shop-dev", "europe-west1"
 MAPPED = ["checkout-api", "checkout-web"]
 OUTSIDE = "catalog"
@@ -35,13 +35,6 @@ DEADLINE = 15.0  # seconds for a step to be seen in the policy
 USER_SCHEMA = "urn:ietf:params:scim:schemas:core:2.0:User"
 GROUP_SCHEMA = "urn:ietf:params:scim:schemas:core:2.0:Group"
 PATCH_SCHEMA = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
-
-SECRET = """\
-apiVersion: v1
-kind: Secret
-metadata: {{name: okta-scim, namespace: rolecall-system}}
-stringData: {{token: {token}}}
-"""
 
 
 class Failed(Exception):
@@ -88,12 +81,17 @@ class Stage:
         self.scim_address, self.admin_address = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
         self.scim = f"http://{self.scim_address}/idp/okta/scim/v2"
         self.processes = {}
-        with open(os.open(self.token_file, os.O_CREAT | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
-            file.write(self.token)
-        shutil.copytree(EXAMPLES, self.manifests)
-        private = os.open(os.path.join(self.manifests, "secret.yaml"), os.O_CREAT | os.O_WRONLY, 0o600)
-        with open(private, "w", encoding="utf-8") as file:
-            file.write(SECRET.format(token=self.token))
+        os.mkdir(self.manifests)
+        with open(EXAMPLE, encoding="utf-8") as file:
+            manifest = file.read()
+        self.private(os.path.join(self.manifests, "rolecall.yaml"), manifest.replace("change-me-before-use", self.token))
+        self.private(self.token_file, self.token)
+
+    @staticmethod
+    def private(path, text):
+        """Writes a file that nobody else may read."""
+        with open(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
 
     def start(self, name, *arguments):
         log = open(os.path.join(self.folder, f"{name}.log"), "wb")
@@ -318,7 +316,7 @@ def show_next(stage):
   gcloud run services get-iam-policy checkout-api --project {PROJECT} --region {LOCATION}
 
   {dim('# change who gets what; the folder is followed')}
-  $EDITOR {stage.manifests}/checkout-team.yaml
+  $EDITOR {stage.manifests}/rolecall.yaml
 
 Logs and database: {stage.folder}
 Ctrl-C ends it and removes the folder.""", flush=True)
