@@ -25,6 +25,7 @@ import urllib.request
 from terminal import bold, dim, green, red, seconds, target_dir, yellow
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+EXAMPLE = os.path.join(ROOT, "examples", "smallest", "rolecall.yaml")
 PROJECT, LOCATION = "shop-dev", "europe-west1"
 MAPPED = ["checkout-api", "checkout-web"]
 OUTSIDE = "catalog"
@@ -34,52 +35,6 @@ DEADLINE = 15.0  # seconds for a step to be seen in the policy
 USER_SCHEMA = "urn:ietf:params:scim:schemas:core:2.0:User"
 GROUP_SCHEMA = "urn:ietf:params:scim:schemas:core:2.0:Group"
 PATCH_SCHEMA = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
-
-MANIFESTS = {
-    "okta.yaml": """\
-apiVersion: v1
-kind: Secret
-metadata: {{name: okta-scim, namespace: rolecall-system}}
-stringData:
-  token: {token}
----
-apiVersion: rolecall.dev/v1alpha1
-kind: IdentityProvider            # one SCIM tenant
-metadata: {{name: okta}}
-spec:
-  scim:
-    tokens: [{{name: a, secretRef: {{name: okta-scim}}}}]
-  principals:
-    allowedDomains: [example.com]
-    users: {{googleAccount: {{attribute: userName}}}}
-""",
-    "shop-dev.yaml": """\
-apiVersion: rolecall.dev/v1alpha1
-kind: CloudRunTarget              # where, and who may map what onto it
-metadata: {{name: shop-dev}}
-spec:
-  project: shop-dev
-  locations: [europe-west1]
-  allow:
-    - namespaces: {{names: [checkout]}}
-      identityProviders: [okta]
-      resources: ["services/checkout-*"]
-      roles: [roles/run.invoker, roles/run.viewer]
-""",
-    "checkout-team.yaml": """\
-apiVersion: rolecall.dev/v1alpha1
-kind: RoleMapping                 # who gets which role on what
-metadata: {{name: checkout-team, namespace: checkout}}
-spec:
-  subjects:
-    - identityProvider: okta
-      groups: [{{displayName: team-checkout}}]
-  grants:
-    - target: {{name: shop-dev}}
-      resources: ["services/checkout-*"]
-      roles: [roles/run.invoker]
-""",
-}
 
 
 class Failed(Exception):
@@ -101,6 +56,13 @@ def call(method, url, body=None, token=None):
     return json.loads(text) if text else {}
 
 
+def binary(name):
+    path = os.path.join(target_dir(ROOT), "debug", name)
+    if not os.path.exists(path):
+        raise Failed(f"`{path}` is not built: run `make quickstart`")
+    return path
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -120,20 +82,21 @@ class Stage:
         self.scim = f"http://{self.scim_address}/idp/okta/scim/v2"
         self.processes = {}
         os.mkdir(self.manifests)
-        with open(os.open(self.token_file, os.O_CREAT | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
-            file.write(self.token)
-        for name, text in MANIFESTS.items():
-            path = os.path.join(self.manifests, name)
-            with open(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
-                file.write(text.format(token=self.token))
+        with open(EXAMPLE, encoding="utf-8") as file:
+            manifest = file.read()
+        self.private(os.path.join(self.manifests, "rolecall.yaml"), manifest.replace("change-me-before-use", self.token))
+        self.private(self.token_file, self.token)
+
+    @staticmethod
+    def private(path, text):
+        """Writes a file that nobody else may read."""
+        with open(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
 
     def start(self, name, *arguments):
-        binary = os.path.join(target_dir(ROOT), "debug", name)
-        if not os.path.exists(binary):
-            raise Failed(f"`{binary}` is not built: run `make quickstart`")
         log = open(os.path.join(self.folder, f"{name}.log"), "wb")
         self.processes[name] = subprocess.Popen(
-            [binary, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            [binary(name), *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
         )
 
     def start_emulator(self):
@@ -330,22 +293,18 @@ def play(stage):
 
 def show_status(stage):
     """What rolecall says about itself, after everything else was read from Google's side."""
-    print(f"\n{bold('What rolecall reports')}  {dim(f'http://{stage.admin_address}/status')}")
-    for item in call("GET", f"http://{stage.admin_address}/status").get("items", []):
-        metadata = item["metadata"]
-        name = "/".join(filter(None, [metadata.get("namespace"), metadata["name"]]))
-        conditions = [f"{condition['type']}={condition['status']}" + (f" ({condition['reason']})" if condition.get("reason") else "")
-                      for condition in item.get("status", {}).get("conditions", [])]
-        print(f"     {item['kind'].ljust(17)} {name.ljust(23)} {', '.join(conditions)}")
+    print(f"\n{bold('What rolecall reports')}  {dim('rolecall status')}\n", flush=True)
+    answer = subprocess.run([binary("rolecall"), "status", "--admin", f"http://{stage.admin_address}"], check=False)
+    if answer.returncode != 0:
+        raise Failed(f"`rolecall status` ended with status {answer.returncode}")
 
 
 def show_next(stage):
-    target = os.path.relpath(os.path.join(target_dir(ROOT), "debug", "rolecall"))
     print(f"""
 {bold('It stays up. Try:')}
 
   {dim('# what rolecall says')}
-  {target} status --admin-url http://{stage.admin_address}
+  {os.path.relpath(binary('rolecall'))} status --admin http://{stage.admin_address}
   curl -s http://{stage.admin_address}/metrics
 
   {dim('# play the IdP')}
@@ -357,7 +316,7 @@ def show_next(stage):
   gcloud run services get-iam-policy checkout-api --project {PROJECT} --region {LOCATION}
 
   {dim('# change who gets what; the folder is followed')}
-  $EDITOR {stage.manifests}/checkout-team.yaml
+  $EDITOR {stage.manifests}/rolecall.yaml
 
 Logs and database: {stage.folder}
 Ctrl-C ends it and removes the folder.""", flush=True)

@@ -54,7 +54,7 @@ class Step:
                 on_line(self.lines[-1])
         status = process.wait()
         ended.set()
-        self.say(f"   {green('done') if status == 0 else red('failed')} in {seconds(time.monotonic() - started)}")
+        self.say(f"   {green('done') if status == 0 else f'ended with status {status}'}, {seconds(time.monotonic() - started)}")
         return status
 
     def watch(self, process, started, ended):
@@ -85,6 +85,7 @@ def check(name, command, **options):
     (passed if good else failed).append(name)
     if not good:
         step.show()
+        print(f"   {red('failed')}: {name}")
     return good
 
 
