@@ -78,6 +78,9 @@ fn root(schema: &mut Value) {
         "rule": "size(self.metadata.name) <= 63",
         "message": "metadata.name must have at most 63 characters"
     }]);
+    if let Some(node) = schema.as_object_mut() {
+        node.remove("title");
+    }
     schema["properties"]["spec"]["description"] = json!("What is wanted.");
     schema["properties"]["status"]["description"] = json!("What rolecall found and did. Written by rolecall only.");
 }
@@ -130,7 +133,87 @@ fn whole_numbers(value: &mut Value) {
 mod tests {
     use std::path::Path;
 
+    use kube::core::cel::{ScopeContext, analyze_rule, compile_schema};
+
     use super::*;
+
+    fn visit(path: &str, schema: &Value, look: &mut impl FnMut(&str, &Value)) {
+        look(path, schema);
+        for (name, child) in schema["properties"].as_object().into_iter().flatten() {
+            visit(&format!("{path}.{name}"), child, look);
+        }
+        if schema.get("items").is_some() {
+            visit(&format!("{path}[]"), &schema["items"], look);
+        }
+    }
+
+    fn visit_all(mut look: impl FnMut(&str, &Value)) {
+        for crd in crds().unwrap() {
+            let crd = serde_json::to_value(&crd).unwrap();
+            let kind = crd["spec"]["names"]["kind"].as_str().unwrap();
+            visit(kind, &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"], &mut look);
+        }
+    }
+
+    #[test]
+    fn every_field_is_described_and_bounded() {
+        let mut fields = 0;
+        visit_all(|path, schema| {
+            fields += 1;
+            let kind = schema["type"].as_str().unwrap_or_else(|| panic!("{path} has no type"));
+            let has = |keyword: &str| schema.get(keyword).is_some();
+            if !path.ends_with("[]") {
+                let description = schema["description"].as_str().unwrap_or_else(|| panic!("{path} has no description"));
+                assert!(description.ends_with('.') && !description.contains('`'), "{path}: {description}");
+            }
+            match kind {
+                "string" => assert!(has("maxLength") || has("enum") || has("format"), "{path} has no maxLength"),
+                "array" => {
+                    assert!(has("maxItems") && has("x-kubernetes-list-type"), "{path} has no bound or list type")
+                }
+                "integer" => assert!(schema["format"] == "int64" && has("minimum"), "{path} has no bound"),
+                "object" => assert!(has("properties"), "{path} takes anything"),
+                _ => panic!("{path} is a {kind}"),
+            }
+            assert!(!has("nullable") && !has("title") && !has("$ref") && !has("anyOf") && !has("oneOf"), "{path}");
+        });
+        assert!(fields > 100, "{fields}");
+    }
+
+    #[test]
+    fn every_rule_has_a_message_and_compiles_without_a_warning() {
+        let mut rules = 0;
+        visit_all(|path, schema| {
+            let compiled = compile_schema(schema);
+            assert!(!compiled.has_errors(), "{path}: {:?}", compiled.compilation_errors());
+            for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
+                rules += 1;
+                let message = rule["message"].as_str().unwrap_or_else(|| panic!("{path} has a rule without a message"));
+                assert!(!message.contains('\n') && !message.ends_with('.'), "{path}: {message}");
+                let warnings = analyze_rule(rule["rule"].as_str().unwrap(), &compiled, ScopeContext::CrdValidation);
+                assert_eq!(warnings.len(), 0, "{path}: {warnings:?}");
+            }
+        });
+        assert!(rules > 10, "{rules}");
+    }
+
+    #[test]
+    fn kinds_have_short_names_the_category_columns_and_a_status() {
+        for crd in crds().unwrap() {
+            let names = &crd.spec.names;
+            assert_eq!(names.categories.as_deref(), Some(&["rolecall".to_owned()][..]));
+            assert_eq!(names.short_names.as_ref().unwrap().len(), 1);
+            let version = &crd.spec.versions[0];
+            assert!(version.served && version.storage && version.name == VERSION);
+            assert!(version.subresources.as_ref().unwrap().status.is_some());
+            let columns: Vec<_> =
+                version.additional_printer_columns.iter().flatten().map(|column| column.name.to_uppercase()).collect();
+            if names.kind == "RoleMapping" {
+                assert_eq!(columns, ["MODE", "GRANTS", "HELD", "DRIFT", "LAG", "READY", "REASON", "AGE"]);
+            }
+            assert!(columns.ends_with(&["AGE".to_owned()]) || columns.contains(&"ENDPOINT".to_owned()));
+        }
+    }
 
     #[test]
     fn the_crds_in_the_repository_are_those_of_the_types() {

@@ -16,6 +16,7 @@ pub use cloud_run_target::{
     AllowSpec, CloudRunTarget, CloudRunTargetSpec, CloudRunTargetStatus, DriftKind, NamespacesSpec, PolicyCounts,
     ResourceCounts, TargetDrift,
 };
+pub mod manifest;
 pub use crd::{CrdError, GROUP, VERSION, crds, crds_yaml};
 pub use identity_provider::{
     FindingStatus, GoogleAccountSpec, IdentityProvider, IdentityProviderSpec, IdentityProviderStatus, PrincipalsSpec,
