@@ -8,10 +8,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::model::Clock;
+use crate::model::{Clock, MappingKey};
 
 mod config;
 mod reference;
+mod release;
 mod run;
 mod status;
 mod store;
@@ -22,6 +23,7 @@ pub use config::{
     RunConfig,
 };
 pub use reference::{ReferenceArgs, flags_markdown};
+pub use release::{ReleaseArgs, ReleaseCommand};
 pub use run::RunArgs;
 pub use status::StatusArgs;
 pub use store::{StoreAcceptArgs, StoreArgs, StoreCommand};
@@ -63,6 +65,8 @@ pub enum Command {
     Crds,
     /// Look after the store
     Store(StoreArgs),
+    /// Turn a freeze into a revocation, deliberately
+    Release(ReleaseArgs),
     /// Print the version
     Version,
     /// Print generated pages of the documentation
@@ -138,6 +142,12 @@ pub enum CliError {
         /// Who was asked.
         admin: String,
     },
+    /// No such mapping in the store.
+    #[error("RoleMapping `{mapping}` was never read from manifests with this store, so there is nothing to release")]
+    UnknownMapping {
+        /// Which.
+        mapping: MappingKey,
+    },
     /// The admin port did not answer.
     #[error("cannot reach rolecall at {url}: {problem}: is it running, and is --admin its --admin-listen address?")]
     AdminUnreachable {
@@ -182,7 +192,7 @@ impl CliError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Config(_) | Self::Flag(_) | Self::UnknownKind { .. } => Exit::Usage,
-            Self::NotFound { .. } => Exit::No,
+            Self::NotFound { .. } | Self::UnknownMapping { .. } => Exit::No,
             // A reader that has seen enough (`| head`) is not a failure.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
             Self::AdminUnreachable { .. }
@@ -232,6 +242,7 @@ pub async fn dispatch(cli: Cli, io: &mut Io<'_>, clock: &dyn Clock) -> Result<Ne
             Exit::Done
         }
         Command::Store(args) => store::run(&args, io).await?,
+        Command::Release(args) => release::run(&args, io, clock).await?,
         Command::Version => {
             writeln!(io.out, "rolecall {}", env!("CARGO_PKG_VERSION"))?;
             Exit::Done

@@ -1,9 +1,12 @@
 use std::path::Path;
+use std::sync::Arc;
 
 use clap::CommandFactory;
 
 use super::*;
+use crate::app::mirror::{self, Mirror};
 use crate::model::SystemClock;
+use crate::store::{Decision, SpecState, Store, StoredSpec};
 
 /// Carries out a command line; what it wrote, and how it ended.
 async fn rolecall(arguments: &[&str]) -> (String, String, Exit) {
@@ -32,7 +35,7 @@ fn the_definition_of_the_command_line_is_sound() {
 fn help_of_every_verb_has_an_example_or_no_flags() {
     let mut root = Cli::command();
     root.build();
-    for verb in root.get_subcommands().filter(|verb| !verb.is_hide_set() && verb.get_name() != "store") {
+    for verb in root.get_subcommands().filter(|verb| !verb.is_hide_set() && !verb.has_subcommands()) {
         let bare = verb.get_arguments().all(|arg| arg.get_id() == "help");
         assert!(bare || verb.get_after_help().is_some(), "{}", verb.get_name());
     }
@@ -104,4 +107,71 @@ async fn store_that_does_not_exist_is_not_created_by_accepting_it() {
     assert_eq!(exit, Exit::Unavailable);
     assert!(err.contains("typo.db"), "{err}");
     assert!(!file.exists());
+}
+
+/// A store in a folder of its own, and the flags that name it.
+async fn store() -> (tempfile::TempDir, Store, [String; 2]) {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", dir.path().join("rolecall.db").display());
+    let store = Store::open(&url, Arc::new(SystemClock)).await.unwrap();
+    (dir, store, ["--database".to_owned(), url])
+}
+
+#[tokio::test]
+async fn store_that_is_accepted_matches_from_then_on() {
+    let (dir, store, [flag, url]) = store().await;
+    let manifests = dir.path().join("access").display().to_string();
+    let path = mirror::mirror_path(Path::new(&manifests)).unwrap();
+    let other = Mirror { store_id: uuid::Uuid::from_u128(7), highest_seq: 40 };
+    mirror::write(&path, &other).unwrap();
+    let line = ["store", "accept", &flag, &url, "--manifests", &manifests];
+    let (out, _, exit) = rolecall(&line).await;
+    assert_eq!(exit, Exit::Done);
+    assert!(out.contains(&store.id().to_string()) && out.contains("position 40"), "{out}");
+    let seen = mirror::read(&path).unwrap().unwrap();
+    assert_eq!(mirror::compare(Some(&seen), store.id(), 0), mirror::Comparison::Match);
+    let (out, _, exit) = rolecall(&line).await;
+    assert_eq!(exit, Exit::Done);
+    assert!(out.contains("already accepted"), "{out}");
+
+    std::fs::write(&path, "{").unwrap();
+    let (out, err, exit) = rolecall(&line).await;
+    assert_eq!(exit, Exit::Done);
+    assert!(err.contains("does not say") && out.contains("could not be read"), "{out}{err}");
+    assert_eq!(mirror::read(&path).unwrap().unwrap(), seen);
+}
+
+#[tokio::test]
+async fn release_of_a_known_mapping_is_left_for_the_running_process() {
+    let (_dir, store, [flag, url]) = store().await;
+    let (_, err, exit) = rolecall(&["release", "mapping", "checkout/team", &flag, &url]).await;
+    assert_eq!(exit, Exit::No);
+    assert!(err.contains("`checkout/team`"), "{err}");
+    assert_eq!(store.decisions().await.unwrap(), []);
+
+    let spec = StoredSpec {
+        kind: "RoleMapping".to_owned(),
+        namespace: Some("checkout".to_owned()),
+        name: "team".to_owned(),
+        generation: 1,
+        state: SpecState::Vanished,
+        source: "mapping.yaml".to_owned(),
+        json: "{}".to_owned(),
+    };
+    store.put_spec(spec).await.unwrap();
+    let (out, _, exit) = rolecall(&["release", "mapping", "checkout/team", &flag, &url]).await;
+    assert_eq!(exit, Exit::Done);
+    assert!(out.contains("checkout/team"), "{out}");
+    let (_, _, exit) = rolecall(&["release", "manifests", &flag, &url]).await;
+    assert_eq!(exit, Exit::Done);
+    let decided: Vec<Decision> = store.decisions().await.unwrap().into_iter().map(|pending| pending.decision).collect();
+    let team = MappingKey::new("checkout", "team").unwrap();
+    assert_eq!(decided, [Decision::ReleaseMapping(team), Decision::ReleaseManifests]);
+}
+
+#[test]
+fn release_of_something_that_is_no_mapping_is_a_usage_error() {
+    let error = Cli::try_parse_from(["rolecall", "release", "mapping", "team", "--database", "sqlite:x"]).unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.to_string().contains("NAMESPACE/NAME"), "{error}");
 }

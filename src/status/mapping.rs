@@ -119,9 +119,13 @@ fn accepted(case: &Case<'_>) -> (bool, &'static str, String) {
     if let Some(problem) = input.problem {
         return (false, problem.reason, with_next_step(&problem.message, problem.reason));
     }
-    // A reference to what does not exist is the author's to mend, besides freezing what was granted.
-    if let Some((why @ (FreezeReason::TargetNotFound | FreezeReason::IdentityProviderNotFound), message)) =
-        case.freeze()
+    // A reference to what does not exist, or does not count, is the author's to mend, besides freezing what was granted.
+    if let Some((
+        why @ (FreezeReason::TargetNotFound
+        | FreezeReason::IdentityProviderNotFound
+        | FreezeReason::OverlappingTarget),
+        message,
+    )) = case.freeze()
     {
         return (false, why.reason(), message);
     }

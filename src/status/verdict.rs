@@ -17,6 +17,10 @@ pub(super) const CHURN: SignedDuration = SignedDuration::from_secs(60);
 /// How long a group or resource that is not found may still come.
 pub(super) const PATIENCE: SignedDuration = SignedDuration::from_mins(10);
 
+/// What freezes the claims of one subject, the one that waiting does not mend first.
+const GROUP_FREEZES: [FreezeReason; 3] =
+    [FreezeReason::GroupIdentityChanged, FreezeReason::GroupAmbiguous, FreezeReason::GroupNotFound];
+
 /// Who has to move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
@@ -76,10 +80,8 @@ impl Case<'_> {
             };
             return Some((why, message));
         }
-        self.subjects.iter().find_map(|subject| {
-            let why = [FreezeReason::GroupIdentityChanged, FreezeReason::GroupNotFound]
-                .into_iter()
-                .find(|why| subject.problem == Some(why.reason()))?;
+        GROUP_FREEZES.into_iter().find_map(|why| {
+            let subject = self.subjects.iter().find(|subject| subject.problem == Some(why.reason()))?;
             Some((why, format!("{}: {}", subject_name(subject), why.message())))
         })
     }

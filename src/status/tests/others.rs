@@ -163,7 +163,7 @@ fn provider_that_was_never_seen_says_what_to_enter_at_the_idp() {
 #[test]
 fn provider_that_is_silent_is_stale_and_the_moment_is_known_before() {
     let tokens = [token("a")];
-    let input = ProviderInput { stale_after: Some(Duration::from_secs(60)), ..provider(&tokens) };
+    let input = ProviderInput { stale_after: Some(Duration::from_mins(1)), ..provider(&tokens) };
     provider_row(&input, "Ready=True/Accepted Fresh=False/Stale TokensValid=True/TokensValid");
     let input = ProviderInput { stale_after: Some(Duration::from_secs(61)), ..provider(&tokens) };
     let folded = fold_provider(&input, None, now());

@@ -120,7 +120,7 @@ fn partly_delegated_is_ready_for_the_rest() {
 
 #[test]
 fn missing_references_are_the_authors_to_mend_and_freeze() {
-    for why in [FreezeReason::TargetNotFound, FreezeReason::IdentityProviderNotFound] {
+    for why in [FreezeReason::TargetNotFound, FreezeReason::IdentityProviderNotFound, FreezeReason::OverlappingTarget] {
         let word = why.reason();
         let scene = Scene { frozen: Some(why), ..Scene::default() };
         row(
@@ -171,23 +171,23 @@ fn group_not_found_reconciles_for_ten_minutes_and_then_stalls() {
 }
 
 #[test]
-fn group_whose_name_means_another_one_is_frozen() {
-    let mut scene = Scene::default();
-    scene.subjects.push(SubjectOutcome { problem: Some(reason::GROUP_IDENTITY_CHANGED), ..group("other") });
-    row(
-        &scene,
-        Some(&Scene::before()),
-        "Ready=False/GroupIdentityChanged Accepted=True/Accepted Stalled=True/GroupIdentityChanged Frozen=True/GroupIdentityChanged",
-    );
+fn group_whose_name_means_another_one_or_several_is_frozen() {
+    for word in [reason::GROUP_IDENTITY_CHANGED, reason::GROUP_AMBIGUOUS] {
+        let mut scene = Scene::default();
+        scene.subjects.push(SubjectOutcome { problem: Some(word), ..group("other") });
+        row(
+            &scene,
+            Some(&Scene::before()),
+            &format!("Ready=False/{word} Accepted=True/Accepted Stalled=True/{word} Frozen=True/{word}"),
+        );
+    }
 }
 
 #[test]
-fn group_that_was_deleted_or_is_ambiguous_waits_for_a_person() {
-    for word in [reason::GROUP_DELETED, reason::GROUP_AMBIGUOUS] {
-        let mut scene = Scene::default();
-        scene.subjects[0].problem = Some(word);
-        row(&scene, None, &format!("Ready=False/{word} Accepted=True/Accepted Stalled=True/{word}"));
-    }
+fn group_that_was_deleted_waits_for_a_person() {
+    let mut scene = Scene::default();
+    scene.subjects[0].problem = Some(reason::GROUP_DELETED);
+    row(&scene, None, "Ready=False/GroupDeleted Accepted=True/Accepted Stalled=True/GroupDeleted");
 }
 
 #[test]
