@@ -1,0 +1,113 @@
+//! What can go wrong in the store.
+
+/// Why the store did not do what it was asked to. Nothing of the request was stored then.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The database URL is not one that this build understands.
+    #[error("`{url}` is not a database that can be used: write sqlite:PATH")]
+    UnsupportedUrl {
+        /// As given; what stands before an `@` is left out.
+        url: String,
+    },
+    /// The file cannot be opened or created.
+    #[error("cannot open the database `{path}`: {problem}")]
+    CannotOpen {
+        /// The file.
+        path: String,
+        /// What the database said.
+        problem: String,
+    },
+    /// The file is something else, or damaged.
+    #[error("`{path}` is not a rolecall database, or it is damaged: {problem}; restore it from a backup")]
+    NotADatabase {
+        /// The file.
+        path: String,
+        /// What the database said.
+        problem: String,
+    },
+    /// A newer rolecall wrote the database.
+    #[error(
+        "the database `{path}` has schema {found}, this build knows up to {known}: run the newer build, or restore the backup from before the upgrade"
+    )]
+    SchemaNewer {
+        /// The file.
+        path: String,
+        /// Schema of the file.
+        found: i64,
+        /// Newest schema of this build.
+        known: i64,
+    },
+    /// A step of the schema that the database has seen is not the one of this build.
+    #[error("schema step {step} of the database `{path}` is not the one of this build: run the build that wrote it")]
+    SchemaDiffers {
+        /// The file.
+        path: String,
+        /// Which step.
+        step: i64,
+    },
+    /// Full disk, I/O error, lock not to be had, or the store is shutting down. Trying again later may help.
+    #[error("the store cannot write or read now: {problem}")]
+    Unavailable {
+        /// What the database said.
+        problem: String,
+    },
+    /// Another resource of this provider has this value (RFC 7644 §3.12 `uniqueness`).
+    #[error("another resource already has this `{attribute}`")]
+    Taken {
+        /// The SCIM attribute, or `id`.
+        attribute: &'static str,
+    },
+    /// A non-empty replacement of the members of a group names nobody who is known.
+    #[error("none of the {given} members is known, so the group keeps the members it has; create the users first")]
+    NoKnownMember {
+        /// How many were given.
+        given: usize,
+    },
+    /// The filter is not one that an index can answer.
+    #[error("a filter on `{attribute}` is not supported here")]
+    UnsupportedFilter {
+        /// What cannot be looked up.
+        attribute: &'static str,
+    },
+    /// A stored value cannot be read back.
+    #[error("the stored `{what}` cannot be read: {problem}; restore the database from a backup")]
+    Damaged {
+        /// Which table or column.
+        what: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The audit log was tampered with: the hash of this row does not follow from its content and its predecessor.
+    #[error("the audit log does not hold from row {seq} on: the row or the one before was changed or removed")]
+    AuditBroken {
+        /// First row that does not hold.
+        seq: i64,
+    },
+    /// A fault of this program.
+    #[error("the store failed on a fault of its own: {problem}")]
+    Internal {
+        /// What is known about it.
+        problem: String,
+    },
+}
+
+impl StoreError {
+    /// The stable reason word.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::UnsupportedUrl { .. } => "UnsupportedDatabaseUrl",
+            Self::CannotOpen { .. } => "DatabaseCannotOpen",
+            Self::NotADatabase { .. } => "NotADatabase",
+            Self::SchemaNewer { .. } => "SchemaNewer",
+            Self::SchemaDiffers { .. } => "SchemaDiffers",
+            Self::Unavailable { .. } => "StoreUnavailable",
+            Self::Taken { .. } => "Uniqueness",
+            Self::NoKnownMember { .. } => "NoKnownMember",
+            Self::UnsupportedFilter { .. } => "UnsupportedFilter",
+            Self::Damaged { .. } => "StoreDamaged",
+            Self::AuditBroken { .. } => "AuditBroken",
+            Self::Internal { .. } => "StoreFault",
+        }
+    }
+}

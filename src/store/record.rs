@@ -1,0 +1,319 @@
+//! What goes into the directory part of the store and what comes out of it.
+
+use jiff::Timestamp;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::model::{AuditEntry, GroupFacts, MappingKey, ProviderName, UserFacts};
+
+/// On whose behalf a directory change is made: becomes the actor and the request id of its audit row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The name of the token that was shown; never the token.
+    pub token: String,
+    /// The id of the HTTP request, where there is one.
+    pub request_id: Option<String>,
+}
+
+impl Origin {
+    /// The audit actor: `idp:PROVIDER/TOKEN`.
+    #[must_use]
+    pub fn actor(&self, provider: &ProviderName) -> String {
+        format!("idp:{provider}/{}", self.token)
+    }
+}
+
+/// A user that is to be stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewUser {
+    /// The SCIM resource without `id`, `meta` and `groups`, which the server itself answers.
+    pub resource: Value,
+    /// What is looked up and what access depends on; `facts.id` is the id that is issued.
+    pub facts: UserFacts,
+}
+
+/// What a user becomes. `facts.id` must stay what it was.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UserUpdate {
+    /// The whole new SCIM resource, as in [`NewUser`].
+    pub resource: Value,
+    /// The facts that belong to it.
+    pub facts: UserFacts,
+}
+
+/// A stored user.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UserRecord {
+    /// The SCIM resource as in [`NewUser`].
+    pub resource: Value,
+    /// The facts, with the id.
+    pub facts: UserFacts,
+    /// Counts the changes of this user, from 1: the stuff of `meta.version`.
+    pub version: i64,
+    /// `meta.created`.
+    pub created_at: Timestamp,
+    /// `meta.lastModified`: moves only when something changed.
+    pub updated_at: Timestamp,
+}
+
+/// A group that is to be stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewGroup {
+    /// The SCIM resource without `id`, `meta` and `members`.
+    pub resource: Value,
+    /// What is looked up; `facts.id` is the id that is issued.
+    pub facts: GroupFacts,
+    /// Ids of users and groups. Unknown ids are parked until they exist.
+    pub members: Vec<Uuid>,
+}
+
+/// A stored group, without its members.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GroupRecord {
+    /// The SCIM resource as in [`NewGroup`].
+    pub resource: Value,
+    /// The facts, with the id.
+    pub facts: GroupFacts,
+    /// How many members it has: users and groups, without parked ids.
+    pub member_count: u64,
+    /// Counts the changes of this group and of its membership, from 1: the stuff of `meta.version`.
+    pub version: i64,
+    /// `meta.created`.
+    pub created_at: Timestamp,
+    /// `meta.lastModified`: moves only when something changed.
+    pub updated_at: Timestamp,
+}
+
+/// What is to change in a group. All of it, or nothing.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct GroupUpdate {
+    /// The whole new SCIM resource, when it changes.
+    pub resource: Option<Value>,
+    /// The facts that belong to it, when they change. The id must stay what it was.
+    pub facts: Option<GroupFacts>,
+    /// Changes of the membership, applied in this order.
+    pub members: Vec<MemberChange>,
+}
+
+/// One change of a group's membership.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MemberChange {
+    /// These become members; those that are already, stay.
+    Add(Vec<Uuid>),
+    /// These, and only these, cease to be members; those that are none are passed over.
+    Remove(Vec<Uuid>),
+    /// The members are exactly these. When there are some and none is known, the whole update is refused with
+    /// [`StoreError::NoKnownMember`](super::StoreError::NoKnownMember).
+    Replace(Vec<Uuid>),
+    /// Nobody is a member.
+    Clear,
+}
+
+/// What a member is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum MemberKind {
+    /// A user.
+    User,
+    /// A group (stored, never expanded).
+    Group,
+}
+
+/// One member of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MemberRecord {
+    /// The id of the user or group.
+    pub id: Uuid,
+    /// Which of both.
+    pub kind: MemberKind,
+}
+
+/// A group that somebody is a direct member of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Membership {
+    /// The group.
+    pub group: crate::model::GroupId,
+    /// Its `displayName`.
+    pub display_name: String,
+}
+
+/// What an update did to the membership of a group, in sum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MemberDelta {
+    /// Members before.
+    pub before: u64,
+    /// Members after.
+    pub after: u64,
+    /// Users and groups that became members.
+    pub added: u64,
+    /// Users and groups that ceased to be members.
+    pub removed: u64,
+    /// Of those added: groups, which are stored and not expanded.
+    pub nested: u64,
+    /// Unknown ids that were parked.
+    pub parked: u64,
+}
+
+/// A group after a create or an update, and what happened to its membership.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GroupChanged {
+    /// The group as it is now.
+    pub group: GroupRecord,
+    /// What happened to its membership.
+    pub members: MemberDelta,
+}
+
+/// How an update ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum UpdateOutcome<R, E> {
+    /// Stored; the resource as it is now.
+    Changed(R),
+    /// Nothing differed: nothing was written, version and `lastModified` stand.
+    Unchanged(R),
+    /// There is no such resource with this provider.
+    NotFound,
+    /// The caller's function refused.
+    Refused(E),
+}
+
+/// How a delete ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeleteOutcome {
+    /// It is gone.
+    Deleted,
+    /// There is no such resource with this provider.
+    NotFound,
+    /// It has another version than the caller asked for; nothing was deleted.
+    VersionDiffers,
+}
+
+/// Which users or groups to list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListQuery {
+    /// What must hold; none means all.
+    pub condition: Option<Condition>,
+    /// Position of the first result, from 1 (RFC 7644 §3.4.2.4).
+    pub start_index: u64,
+    /// How many results at most; 0 asks for the total only.
+    pub count: u64,
+}
+
+/// What can be looked up. At least one term of a conjunction must be one that an index answers, which is every one
+/// but [`Condition::ManagerEq`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// All of these hold.
+    And(Vec<Condition>),
+    /// `id eq`; a text that is no id matches nothing.
+    IdEq(String),
+    /// `userName eq`, without regard to case. Users only.
+    UserNameEq(String),
+    /// `externalId eq`, case-exact.
+    ExternalIdEq(String),
+    /// `displayName eq`, without regard to case. Groups only.
+    DisplayNameEq(String),
+    /// `emails eq`, `emails.value eq`, `emails[type eq "…"].value eq`, without regard to case. Users only.
+    EmailEq {
+        /// `type` of the same element, if it was asked for.
+        kind: Option<String>,
+        /// The address.
+        value: String,
+    },
+    /// `manager eq` of the enterprise extension. Users only, and only beside a term that an index answers.
+    ManagerEq(String),
+    /// `members eq`: the groups that this id is a direct member of. Groups only.
+    MemberEq(String),
+}
+
+/// Part of a list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page<T> {
+    /// The results, in the order of their creation.
+    pub items: Vec<T>,
+    /// `totalResults`: exact.
+    pub total: u64,
+}
+
+/// How large the directory of one provider is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Users, inactive ones included.
+    pub users: u64,
+    /// Groups.
+    pub groups: u64,
+    /// Memberships of ids that are not known (yet).
+    pub pending: u64,
+}
+
+/// A row of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditRow {
+    /// Position in the log, from 1, without gaps.
+    pub seq: i64,
+    /// What was written. When the names of a person were erased, the member of `grant` reads `erased`.
+    pub entry: AuditEntry,
+    /// The name that belonged to the subject then; none when there is none, or it was erased.
+    pub name: Option<String>,
+    /// Counts of a membership change, as JSON.
+    pub detail: Option<String>,
+    /// SHA-256 over this row without its names and over the hash of the row before, as 64 hex digits.
+    pub hash: String,
+}
+
+/// A custom resource as it last parsed, so that a restart in a bad moment removes nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredSpec {
+    /// The kind.
+    pub kind: String,
+    /// The namespace; none for cluster-scoped kinds.
+    pub namespace: Option<String>,
+    /// The name.
+    pub name: String,
+    /// `metadata.generation`, or what stands for it in folder mode.
+    pub generation: i64,
+    /// Where it stands.
+    pub state: SpecState,
+    /// Which file it came from; empty in a cluster.
+    pub source: String,
+    /// The resource as JSON. Tokens only as SHA-256.
+    pub json: String,
+}
+
+/// Where a stored custom resource stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SpecState {
+    /// In force.
+    Active,
+    /// Deleted properly; its claims are being ended.
+    Ending,
+    /// Gone without a deletion that anybody saw; its claims are frozen.
+    Vanished,
+}
+
+impl SpecState {
+    /// The stored word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Ending => "ending",
+            Self::Vanished => "vanished",
+        }
+    }
+
+    /// The state whose stored word this is.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Active, Self::Ending, Self::Vanished].into_iter().find(|state| state.as_str() == word)
+    }
+}
+
+/// A held plan that somebody let go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release {
+    /// Hash of the plan.
+    pub plan_hash: String,
+    /// The mapping that carries the release.
+    pub mapping: MappingKey,
+    /// When it was first seen.
+    pub at: Timestamp,
+}
