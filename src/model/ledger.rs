@@ -149,6 +149,14 @@ impl AuditOutcome {
             Self::Ambiguous => "ambiguous",
         }
     }
+
+    /// The outcome whose stored word this is.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Intended, Self::Acknowledged, Self::Verified, Self::Failed, Self::Held, Self::Refused, Self::Ambiguous]
+            .into_iter()
+            .find(|outcome| outcome.as_str() == word)
+    }
 }
 
 /// One audit row before the store gives it a `seq` and the hash of its predecessor.

@@ -1,17 +1,35 @@
 //! What rolecall remembers: the directory with its event log, pins, the ledger, the audit log and the last good specs.
+//!
+//! One task writes. It takes what is waiting, gives each request a savepoint in one transaction, commits, and answers
+//! then: a request that was answered with success is on the disk, and a request that was not left nothing behind.
+//! Reads run beside it on connections of their own. Each change of the directory appends its events, its audit row and
+//! its counts in the same transaction.
 
+mod audit;
+mod committer;
 mod error;
+mod events;
+mod groups;
+mod ledger;
+mod list;
+mod members;
+mod open;
 mod record;
+mod specs;
+mod sql;
+mod users;
 
-use std::collections::BTreeSet;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
+use sqlx::SqlitePool;
+use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::model::{
-    AuditEntry, Clock, DirectoryChange, DirectoryEvent, DocumentKey, GroupId, LedgerChange, LedgerRow, MappingKey, Pin,
-    ProviderName, Seq, UserId,
-};
+use crate::model::Seq;
+use committer::Committer;
 
 pub use error::StoreError;
 pub use record::{
@@ -20,178 +38,34 @@ pub use record::{
     UpdateOutcome, UserRecord, UserUpdate,
 };
 
-/// The store. Cheap to clone.
+/// The store. Cheap to clone; the database closes when the last clone goes.
 #[derive(Clone)]
-pub struct Store(Arc<()>);
+pub struct Store(Arc<Inner>);
 
-#[expect(unused_variables, clippy::todo, clippy::unused_async, reason = "bodies follow")]
+struct Inner {
+    id: Uuid,
+    readers: SqlitePool,
+    committer: Committer,
+}
+
 impl Store {
-    /// Opens or creates the database at `url` (`sqlite:PATH`) and brings its schema up to date.
-    pub async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
-        todo!()
-    }
     /// The id that this database was created with.
+    #[must_use]
     pub fn id(&self) -> Uuid {
-        todo!()
-    }
-    /// The last position of the event log; 0 when it is empty.
-    pub async fn highest_seq(&self) -> Result<Seq, StoreError> {
-        todo!()
-    }
-    /// A hint after each commit that appended events. The log is the truth.
-    pub fn subscribe(&self) -> tokio::sync::watch::Receiver<Seq> {
-        todo!()
-    }
-    /// Events after a position, in order, of all providers.
-    pub async fn events_after(&self, after: Seq, limit: u32) -> Result<Vec<DirectoryEvent>, StoreError> {
-        todo!()
-    }
-    /// The whole directory as changes, read in one transaction; answers the position that it stands for.
-    pub async fn snapshot(
-        &self,
-        sink: &mut (dyn FnMut(ProviderName, DirectoryChange) + Send),
-    ) -> Result<Seq, StoreError> {
-        todo!()
+        self.0.id
     }
 
-    /// Stores a user.
-    pub async fn create_user(&self, p: &ProviderName, o: &Origin, user: NewUser) -> Result<UserRecord, StoreError> {
-        todo!()
-    }
-    /// One user.
-    pub async fn user(&self, p: &ProviderName, id: UserId) -> Result<Option<UserRecord>, StoreError> {
-        todo!()
-    }
-    /// Read, change, write, inside the committer's transaction. `change` answers none for "no change".
-    pub async fn update_user<E: Send + 'static>(
-        &self,
-        p: &ProviderName,
-        o: &Origin,
-        id: UserId,
-        change: impl FnOnce(&UserRecord) -> Result<Option<UserUpdate>, E> + Send + 'static,
-    ) -> Result<UpdateOutcome<UserRecord, E>, StoreError> {
-        todo!()
-    }
-    /// Deletes a user; `if_version`: only in this version (`If-Match`).
-    pub async fn delete_user(
-        &self,
-        p: &ProviderName,
-        o: &Origin,
-        id: UserId,
-        if_version: Option<i64>,
-    ) -> Result<DeleteOutcome, StoreError> {
-        todo!()
-    }
-    /// Users that match.
-    pub async fn users(&self, p: &ProviderName, q: &ListQuery) -> Result<Page<UserRecord>, StoreError> {
-        todo!()
+    /// A hint after each commit that appended events: the position of the last. The log is the truth.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Seq> {
+        self.0.committer.subscribe()
     }
 
-    /// Stores a group.
-    pub async fn create_group(
-        &self,
-        p: &ProviderName,
-        o: &Origin,
-        group: NewGroup,
-    ) -> Result<GroupChanged, StoreError> {
-        todo!()
-    }
-    /// One group, without its members.
-    pub async fn group(&self, p: &ProviderName, id: GroupId) -> Result<Option<GroupRecord>, StoreError> {
-        todo!()
-    }
-    /// The members of a group.
-    pub async fn members(&self, p: &ProviderName, id: GroupId) -> Result<Vec<MemberRecord>, StoreError> {
-        todo!()
-    }
-    /// The groups that a user or group is a direct member of.
-    pub async fn memberships(&self, p: &ProviderName, id: Uuid) -> Result<Vec<Membership>, StoreError> {
-        todo!()
-    }
-    /// Read, change, write, inside the committer's transaction; never loads the members.
-    pub async fn update_group<E: Send + 'static>(
-        &self,
-        p: &ProviderName,
-        o: &Origin,
-        id: GroupId,
-        change: impl FnOnce(&GroupRecord) -> Result<GroupUpdate, E> + Send + 'static,
-    ) -> Result<UpdateOutcome<GroupChanged, E>, StoreError> {
-        todo!()
-    }
-    /// Deletes a group; `if_version`: only in this version (`If-Match`).
-    pub async fn delete_group(
-        &self,
-        p: &ProviderName,
-        o: &Origin,
-        id: GroupId,
-        if_version: Option<i64>,
-    ) -> Result<DeleteOutcome, StoreError> {
-        todo!()
-    }
-    /// Groups that match, without their members.
-    pub async fn groups(&self, p: &ProviderName, q: &ListQuery) -> Result<Page<GroupRecord>, StoreError> {
-        todo!()
-    }
-    /// How large the directory is.
-    pub async fn counts(&self, p: &ProviderName) -> Result<Counts, StoreError> {
-        todo!()
+    fn readers(&self) -> &SqlitePool {
+        &self.0.readers
     }
 
-    /// All pins.
-    pub async fn pins(&self) -> Result<Vec<Pin>, StoreError> {
-        todo!()
-    }
-    /// Stores pins; one of the same mapping, provider and selector is replaced.
-    pub async fn put_pins(&self, pins: Vec<Pin>) -> Result<(), StoreError> {
-        todo!()
-    }
-    /// Forgets the pins of a mapping.
-    pub async fn remove_pins(&self, mapping: &MappingKey) -> Result<(), StoreError> {
-        todo!()
-    }
-    /// What is known about the grants of one document, in order.
-    pub async fn ledger(&self, d: &DocumentKey) -> Result<Vec<LedgerRow>, StoreError> {
-        todo!()
-    }
-    /// All documents that the ledger knows, each with the mappings that hold claims there.
-    pub async fn ledger_documents(&self) -> Result<Vec<(DocumentKey, BTreeSet<MappingKey>)>, StoreError> {
-        todo!()
-    }
-    /// Changes the ledger of one document and appends audit rows, in one transaction.
-    pub async fn record(
-        &self,
-        d: &DocumentKey,
-        changes: Vec<LedgerChange>,
-        audit: Vec<AuditEntry>,
-    ) -> Result<(), StoreError> {
-        todo!()
-    }
-    /// Audit rows after a position, in order.
-    pub async fn audit_after(&self, after: i64, limit: u32) -> Result<Vec<AuditRow>, StoreError> {
-        todo!()
-    }
-    /// Recomputes the hash chain of the audit log; answers how many rows it has.
-    pub async fn verify_audit_chain(&self) -> Result<u64, StoreError> {
-        todo!()
-    }
-    /// All last good specs.
-    pub async fn specs(&self) -> Result<Vec<StoredSpec>, StoreError> {
-        todo!()
-    }
-    /// Stores a spec; one of the same kind, namespace and name is replaced.
-    pub async fn put_spec(&self, spec: StoredSpec) -> Result<(), StoreError> {
-        todo!()
-    }
-    /// Forgets a spec.
-    pub async fn remove_spec(&self, kind: &str, namespace: Option<&str>, name: &str) -> Result<(), StoreError> {
-        todo!()
-    }
-    /// All releases.
-    pub async fn releases(&self) -> Result<Vec<Release>, StoreError> {
-        todo!()
-    }
-    /// Stores a release; one that is there keeps its time.
-    pub async fn put_release(&self, release: Release) -> Result<(), StoreError> {
-        todo!()
+    fn committer(&self) -> &Committer {
+        &self.0.committer
     }
 }

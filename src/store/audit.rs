@@ -1,0 +1,229 @@
+//! The audit log: rows chained by hash, with the names of people in a table of their own.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use sqlx::query;
+use sqlx::sqlite::SqliteRow;
+
+use super::sql::{Columns, json, nanos};
+use super::{AuditRow, Origin, Store, StoreError};
+use crate::model::{AuditEntry, AuditOutcome, ConditionHash, GrantKey, MemberKey, ProviderName, Role, Seq};
+
+/// What stands for a member whose name was erased.
+const ERASED: &str = "erased";
+
+/// An audit row before it has its place in the chain.
+pub(super) struct AuditDraft {
+    entry: AuditEntry,
+    name: Option<String>,
+    detail: Option<String>,
+}
+
+impl AuditDraft {
+    /// A row of the engine. The member's name goes to the names.
+    pub(super) fn of(entry: AuditEntry) -> Self {
+        let name = entry.grant.as_ref().map(|grant| grant.member.as_str().to_owned());
+        Self { entry, name, detail: None }
+    }
+
+    /// A change of the directory that was accepted from an IdP.
+    pub(super) fn directory(
+        at: Timestamp,
+        provider: &ProviderName,
+        origin: &Origin,
+        action: &str,
+        subject: String,
+        cause_seqs: Vec<Seq>,
+    ) -> Self {
+        let entry = AuditEntry {
+            at,
+            actor: origin.actor(provider),
+            request_id: origin.request_id.clone(),
+            cause_seqs,
+            document: None,
+            resource_uid: None,
+            action: action.to_owned(),
+            grant: None,
+            subject: Some(subject),
+            plan_hash: None,
+            etag_before: None,
+            etag_after: None,
+            outcome: AuditOutcome::Acknowledged,
+            reason: None,
+        };
+        Self { entry, name: None, detail: None }
+    }
+
+    /// With the name that the subject has now.
+    pub(super) fn named(mut self, name: &str) -> Self {
+        self.name = Some(name.to_owned());
+        self
+    }
+
+    /// With counts, as JSON.
+    pub(super) fn with_detail(mut self, detail: String) -> Self {
+        self.detail = Some(detail);
+        self
+    }
+}
+
+/// What the chain covers: seq, time, and the text columns in the order in which they are stored.
+#[derive(Serialize)]
+struct Chained<'a>(i64, i64, [Option<&'a str>; 15]);
+
+impl Chained<'_> {
+    fn hash(&self, previous: &str) -> Result<String, StoreError> {
+        let mut hash = Sha256::new();
+        hash.update(previous.as_bytes());
+        hash.update(json(self)?.as_bytes());
+        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+/// Takes two parameters, both made by [`chain`].
+pub(super) const APPEND: &str = "\
+    INSERT INTO people (subject, name) SELECT DISTINCT value ->> 0, value ->> 1 FROM json_each(?) WHERE true \
+        ON CONFLICT DO NOTHING; \
+    INSERT INTO audit (seq, at, actor, request_id, cause_seqs, document, resource_uid, action, role, condition_hash, \
+            subject, plan_hash, etag_before, etag_after, outcome, reason, detail, hash, person) \
+        SELECT value ->> '$[0][0]', value ->> '$[0][1]', value ->> '$[0][2][0]', value ->> '$[0][2][1]', \
+            value ->> '$[0][2][2]', value ->> '$[0][2][3]', value ->> '$[0][2][4]', value ->> '$[0][2][5]', \
+            value ->> '$[0][2][6]', value ->> '$[0][2][7]', value ->> '$[0][2][8]', value ->> '$[0][2][9]', \
+            value ->> '$[0][2][10]', value ->> '$[0][2][11]', value ->> '$[0][2][12]', value ->> '$[0][2][13]', \
+            value ->> '$[0][2][14]', value ->> 1, \
+            (SELECT id FROM people WHERE subject = coalesce(value ->> '$[0][2][8]', '') AND name = value ->> 2) \
+        FROM json_each(?);";
+
+/// Names and rows, as JSON, that continue the chain which ends with `seq` and `hash`.
+pub(super) fn chain(seq: i64, hash: &str, drafts: &[AuditDraft]) -> Result<(String, String), StoreError> {
+    let mut people = Vec::new();
+    let mut rows = Vec::with_capacity(drafts.len());
+    let mut previous = hash.to_owned();
+    for (seq, draft) in (seq + 1..).zip(drafts) {
+        let entry = &draft.entry;
+        let cause_seqs = json(&entry.cause_seqs)?;
+        let document = entry.document.as_ref().map(ToString::to_string);
+        let chained = Chained(
+            seq,
+            nanos(entry.at),
+            [
+                Some(&entry.actor),
+                entry.request_id.as_deref(),
+                Some(&cause_seqs),
+                document.as_deref(),
+                entry.resource_uid.as_deref(),
+                Some(&entry.action),
+                entry.grant.as_ref().map(|grant| grant.role.as_str()),
+                entry.grant.as_ref().map(|grant| grant.condition.as_str()),
+                entry.subject.as_deref(),
+                entry.plan_hash.as_deref(),
+                entry.etag_before.as_deref(),
+                entry.etag_after.as_deref(),
+                Some(entry.outcome.as_str()),
+                entry.reason.as_deref(),
+                draft.detail.as_deref(),
+            ],
+        );
+        previous = chained.hash(&previous)?;
+        if let Some(name) = &draft.name {
+            people.push((entry.subject.as_deref().unwrap_or_default(), name));
+        }
+        rows.push(json(&(&chained, &previous, &draft.name))?);
+    }
+    Ok((json(&people)?, format!("[{}]", rows.join(","))))
+}
+
+/// The columns that the chain covers, then the hash, then the name.
+const READ: &str = "SELECT a.seq, a.at, a.actor, a.request_id, a.cause_seqs, a.document, a.resource_uid, a.action, \
+        a.role, a.condition_hash, a.subject, a.plan_hash, a.etag_before, a.etag_after, a.outcome, a.reason, \
+        a.detail, a.hash, p.name \
+    FROM audit a LEFT JOIN people p ON p.id = a.person WHERE a.seq > ? ORDER BY a.seq LIMIT ?";
+
+fn audit_row(row: &SqliteRow) -> Result<AuditRow, StoreError> {
+    let mut columns = Columns::of(row, "audit");
+    let seq = columns.integer()?;
+    let at = columns.time()?;
+    let actor = columns.text()?;
+    let request_id = columns.text_or_none()?;
+    let cause_seqs = columns.json()?;
+    let document = columns.parse_or_none()?;
+    let resource_uid = columns.text_or_none()?;
+    let action = columns.text()?;
+    let role: Option<Role> = columns.parse_or_none()?;
+    let condition = columns.text_or_none()?;
+    let subject = columns.text_or_none()?;
+    let plan_hash = columns.text_or_none()?;
+    let etag_before = columns.text_or_none()?;
+    let etag_after = columns.text_or_none()?;
+    let outcome = columns.word(AuditOutcome::from_word)?;
+    let reason = columns.text_or_none()?;
+    let detail = columns.text_or_none()?;
+    let hash = columns.text()?;
+    let name = columns.text_or_none()?;
+    let grant = role.map(|role| GrantKey {
+        role,
+        condition: ConditionHash::from_text(condition.as_deref().unwrap_or_default()),
+        member: MemberKey::of(name.as_deref().unwrap_or(ERASED)),
+    });
+    let entry = AuditEntry {
+        at,
+        actor,
+        request_id,
+        cause_seqs,
+        document,
+        resource_uid,
+        action,
+        grant,
+        subject,
+        plan_hash,
+        etag_before,
+        etag_after,
+        outcome,
+        reason,
+    };
+    Ok(AuditRow { seq, entry, name, detail, hash })
+}
+
+/// Position of a row, the hash that it should have, and the one that it has.
+fn hashes(row: &SqliteRow, previous: &str) -> Result<(i64, String, String), StoreError> {
+    let mut columns = Columns::of(row, "audit");
+    let seq = columns.integer()?;
+    let at = columns.integer()?;
+    let mut texts: [Option<String>; 15] = Default::default();
+    for text in &mut texts {
+        *text = columns.text_or_none()?;
+    }
+    let expected = Chained(seq, at, texts.each_ref().map(Option::as_deref)).hash(previous)?;
+    Ok((seq, expected, columns.text()?))
+}
+
+impl Store {
+    /// Audit rows after a position (0 for the first), in order, at most `limit`.
+    pub async fn audit_after(&self, after: i64, limit: u32) -> Result<Vec<AuditRow>, StoreError> {
+        let rows = query(READ).bind(after).bind(limit).fetch_all(self.readers()).await?;
+        rows.iter().map(audit_row).collect()
+    }
+
+    /// Recomputes the hash chain from the first row; answers how many rows there are. Whoever can rewrite the whole
+    /// log can also forge the chain, so the last hash is worth keeping elsewhere.
+    pub async fn verify_audit_chain(&self) -> Result<u64, StoreError> {
+        const PAGE: u32 = 1000;
+        let mut previous = String::new();
+        let mut verified: i64 = 0;
+        loop {
+            let rows = query(READ).bind(verified).bind(PAGE).fetch_all(self.readers()).await?;
+            if rows.is_empty() {
+                return Ok(verified.unsigned_abs());
+            }
+            for row in &rows {
+                let (seq, expected, stored) = hashes(row, &previous)?;
+                if seq != verified + 1 || expected != stored {
+                    return Err(StoreError::AuditBroken { seq: verified + 1 });
+                }
+                previous = stored;
+                verified = seq;
+            }
+        }
+    }
+}

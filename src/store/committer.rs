@@ -1,0 +1,294 @@
+//! The one writer: requests of many tasks share a transaction, each in a savepoint of its own, and each is answered
+//! after the commit. When the commit fails, every one of them hears so.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, LazyLock};
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, query};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::StoreError;
+use super::audit::{self, AuditDraft};
+use super::sql::{Columns, json, nanos};
+use crate::model::{Clock, DirectoryChange, ProviderName, Seq};
+
+/// How many requests share a commit at most: bounds how long the first of them waits.
+const BATCH: usize = 256;
+
+/// How many requests may wait; more wait outside, which is back-pressure for the callers.
+const QUEUE: usize = 1024;
+
+/// One waiting request, whatever it answers.
+trait Request: Send {
+    /// Does the work and keeps the answer; says how the work ended.
+    fn run<'t>(&'t mut self, transaction: &'t mut Transaction) -> BoxFuture<'t, Result<(), StoreError>>;
+
+    /// Sends the answer; an error of the commit replaces it.
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>);
+}
+
+struct Waiting<T, W> {
+    work: Option<W>,
+    result: Result<T, StoreError>,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<T, W> Request for Waiting<T, W>
+where
+    T: Send,
+    W: for<'t> FnOnce(&'t mut Transaction) -> BoxFuture<'t, Result<T, StoreError>> + Send,
+{
+    fn run<'t>(&'t mut self, transaction: &'t mut Transaction) -> BoxFuture<'t, Result<(), StoreError>> {
+        Box::pin(async move {
+            let Some(work) = self.work.take() else { return Ok(()) };
+            // A caller's function runs in here; its fault must not take the writer with it.
+            let done = AssertUnwindSafe(async { work(transaction).await }).catch_unwind().await;
+            self.result =
+                done.unwrap_or_else(|_| Err(StoreError::Internal { problem: "a change function panicked".to_owned() }));
+            match &self.result {
+                Ok(_) => Ok(()),
+                Err(error) => Err(error.clone()),
+            }
+        })
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
+        // Whoever asked may have gone away; what was committed stays committed.
+        let _gone = self.reply.send(match committed {
+            Ok(()) => self.result,
+            Err(error) => Err(error),
+        });
+    }
+}
+
+/// The way to the committer.
+#[derive(Clone)]
+pub(super) struct Committer {
+    queue: mpsc::Sender<Box<dyn Request>>,
+    committed: watch::Receiver<Seq>,
+}
+
+impl Committer {
+    /// Starts the task that owns the writer's connection. It ends when the last [`Committer`] is dropped.
+    pub(super) fn start(
+        options: SqliteConnectOptions,
+        connection: SqliteConnection,
+        clock: Arc<dyn Clock>,
+        highest: Seq,
+    ) -> Self {
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        let (announce, committed) = watch::channel(highest);
+        let writer = Writer { options, connection: Some(connection), clock, announce };
+        tokio::spawn(writer.run(waiting));
+        Self { queue, committed }
+    }
+
+    /// Has `work` done in the next transaction; answers when that is committed.
+    pub(super) async fn commit<T, W>(&self, work: W) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        W: for<'t> FnOnce(&'t mut Transaction) -> BoxFuture<'t, Result<T, StoreError>> + Send + 'static,
+    {
+        let stopped = || StoreError::Unavailable { problem: "the store is shutting down".to_owned() };
+        let (reply, answer) = oneshot::channel();
+        let result = Err(StoreError::Internal { problem: "the request was never run".to_owned() });
+        let request = Waiting { work: Some(work), result, reply };
+        self.queue.send(Box::new(request)).await.map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    /// The last position of the event log after each commit that moved it.
+    pub(super) fn subscribe(&self) -> watch::Receiver<Seq> {
+        self.committed.clone()
+    }
+}
+
+struct Writer {
+    options: SqliteConnectOptions,
+    /// None after a failure that leaves the connection in doubt; the next batch opens another.
+    connection: Option<SqliteConnection>,
+    clock: Arc<dyn Clock>,
+    announce: watch::Sender<Seq>,
+}
+
+impl Writer {
+    async fn run(mut self, mut waiting: mpsc::Receiver<Box<dyn Request>>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        while waiting.recv_many(&mut batch, BATCH).await > 0 {
+            let committed = self.commit(&mut batch).await;
+            if let Err(error) = &committed {
+                tracing::warn!(reason = error.reason(), %error, requests = batch.len(), "nothing of a batch was stored");
+            }
+            for request in batch.drain(..) {
+                request.answer(committed.clone());
+            }
+        }
+        if let Some(connection) = self.connection.take()
+            && let Err(error) = connection.close().await
+        {
+            tracing::warn!(%error, "the database did not close cleanly");
+        }
+    }
+
+    async fn commit(&mut self, batch: &mut [Box<dyn Request>]) -> Result<(), StoreError> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.options.connect().await?,
+        };
+        let mut transaction = Transaction::begin(connection, self.clock.now()).await?;
+        match run_all(&mut transaction, batch).await {
+            Ok(()) => {
+                if transaction.seq > *self.announce.borrow() {
+                    self.announce.send_replace(transaction.seq);
+                }
+                self.connection = Some(transaction.connection);
+                Ok(())
+            }
+            Err(error) => {
+                // The database may have rolled back by itself (full disk): then there is nothing to roll back, and
+                // that is an error too. A fresh connection is right in either case.
+                let mut connection = transaction.connection;
+                if query("ROLLBACK").execute(&mut connection).await.is_ok() {
+                    self.connection = Some(connection);
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+async fn run_all(transaction: &mut Transaction, batch: &mut [Box<dyn Request>]) -> Result<(), StoreError> {
+    for (index, request) in batch.iter_mut().enumerate() {
+        if index > 0 {
+            query("RELEASE request; SAVEPOINT request").execute(&mut transaction.connection).await?;
+        }
+        let mark = transaction.mark();
+        match request.run(transaction).await {
+            Ok(()) => {}
+            // The transaction itself is lost with these.
+            Err(error @ (StoreError::Unavailable { .. } | StoreError::Damaged { what: "database", .. })) => {
+                return Err(error);
+            }
+            Err(_) => {
+                query("ROLLBACK TO request").execute(&mut transaction.connection).await?;
+                transaction.back_to(mark);
+            }
+        }
+    }
+    transaction.finish().await
+}
+
+/// An open write transaction. Events, audit rows and counters are gathered and written at its end, all at once.
+pub(super) struct Transaction {
+    /// The writer's connection.
+    pub(super) connection: SqliteConnection,
+    /// When the batch began: the time of everything in it.
+    pub(super) now: Timestamp,
+    seq: Seq,
+    audit_seq: i64,
+    audit_hash: String,
+    events: Vec<(Seq, ProviderName, i64, String)>,
+    audit: Vec<AuditDraft>,
+    counters: BTreeMap<ProviderName, (i64, i64)>,
+}
+
+/// What was gathered when a request began.
+struct Mark {
+    seq: Seq,
+    events: usize,
+    audit: usize,
+    counters: BTreeMap<ProviderName, (i64, i64)>,
+}
+
+/// Opens transaction and first savepoint, and reads where the two logs end: another process may have written.
+const BEGIN: &str = "BEGIN IMMEDIATE; SAVEPOINT request; \
+    SELECT (SELECT coalesce(max(seq), 0) FROM events), a.seq, a.hash \
+    FROM (SELECT 1) LEFT JOIN (SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1) a";
+
+const LOGS: &str = "\
+    INSERT INTO events (seq, provider, at, change) \
+        SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?); \
+    INSERT INTO counters (provider, users, groups) \
+        SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?) WHERE true \
+        ON CONFLICT (provider) DO UPDATE SET users = users + excluded.users, groups = groups + excluded.groups;";
+
+/// Writes both logs and the counters, and commits: one way to the database and back.
+static FINISH: LazyLock<String> = LazyLock::new(|| format!("{LOGS} {} COMMIT", audit::APPEND));
+
+impl Transaction {
+    async fn begin(mut connection: SqliteConnection, now: Timestamp) -> Result<Self, StoreError> {
+        let row = query(BEGIN).fetch_one(&mut connection).await?;
+        let mut columns = Columns::of(&row, "audit");
+        let seq = columns.integer()?;
+        let audit_seq = columns.integer_or_none()?.unwrap_or(0);
+        let audit_hash = columns.text_or_none()?.unwrap_or_default();
+        Ok(Self {
+            connection,
+            now,
+            seq,
+            audit_seq,
+            audit_hash,
+            events: Vec::new(),
+            audit: Vec::new(),
+            counters: BTreeMap::new(),
+        })
+    }
+
+    fn mark(&self) -> Mark {
+        Mark { seq: self.seq, events: self.events.len(), audit: self.audit.len(), counters: self.counters.clone() }
+    }
+
+    fn back_to(&mut self, mark: Mark) {
+        self.seq = mark.seq;
+        self.events.truncate(mark.events);
+        self.audit.truncate(mark.audit);
+        self.counters = mark.counters;
+    }
+
+    /// The time of this transaction as it is stored.
+    pub(super) fn now_nanos(&self) -> i64 {
+        nanos(self.now)
+    }
+
+    /// Appends to the event log; answers the position.
+    pub(super) fn event(&mut self, provider: &ProviderName, change: &DirectoryChange) -> Result<Seq, StoreError> {
+        let change = json(change)?;
+        self.seq += 1;
+        self.events.push((self.seq, provider.clone(), nanos(self.now), change));
+        Ok(self.seq)
+    }
+
+    /// Appends to the audit log.
+    pub(super) fn audit(&mut self, draft: AuditDraft) {
+        self.audit.push(draft);
+    }
+
+    /// Counts users and groups that came or went.
+    pub(super) fn count(&mut self, provider: &ProviderName, users: i64, groups: i64) {
+        let counter = self.counters.entry(provider.clone()).or_default();
+        counter.0 += users;
+        counter.1 += groups;
+    }
+
+    async fn finish(&mut self) -> Result<(), StoreError> {
+        if self.events.is_empty() && self.audit.is_empty() && self.counters.is_empty() {
+            query("COMMIT").execute(&mut self.connection).await?;
+            return Ok(());
+        }
+        let counters: Vec<_> = self.counters.iter().map(|(name, (users, groups))| (name, users, groups)).collect();
+        let (people, rows) = audit::chain(self.audit_seq, &self.audit_hash, &self.audit)?;
+        query(AssertSqlSafe(FINISH.as_str()))
+            .bind(json(&self.events)?)
+            .bind(json(&counters)?)
+            .bind(people)
+            .bind(rows)
+            .execute(&mut self.connection)
+            .await?;
+        Ok(())
+    }
+}

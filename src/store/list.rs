@@ -1,0 +1,189 @@
+//! Lists: conditions become SQL over indexed columns, or are refused.
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Sqlite, SqlitePool, query};
+use uuid::Uuid;
+
+use super::sql::{Columns, fold};
+use super::{Condition, ListQuery, Page, StoreError, groups, users};
+use crate::model::ProviderName;
+
+/// Which table is listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Users,
+    Groups,
+}
+
+impl Kind {
+    fn table(self) -> &'static str {
+        match self {
+            Self::Users => "users",
+            Self::Groups => "groups",
+        }
+    }
+
+    fn columns(self) -> &'static str {
+        match self {
+            Self::Users => users::COLUMNS,
+            Self::Groups => groups::COLUMNS,
+        }
+    }
+}
+
+/// One page of the users or groups that match.
+pub(super) async fn page<T>(
+    readers: &SqlitePool,
+    kind: Kind,
+    p: &ProviderName,
+    q: &ListQuery,
+    read: fn(&SqliteRow) -> Result<T, StoreError>,
+) -> Result<Page<T>, StoreError> {
+    let offset = q.start_index.saturating_sub(1);
+    let mut items = Vec::new();
+    if q.count > 0 {
+        let rows = select(kind, kind.columns(), p, q.condition.as_ref())?
+            .push(" ORDER BY position LIMIT ")
+            .push_bind(i64::try_from(q.count).unwrap_or(i64::MAX))
+            .push(" OFFSET ")
+            .push_bind(i64::try_from(offset).unwrap_or(i64::MAX))
+            .build()
+            .fetch_all(readers)
+            .await?;
+        items = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    }
+    let found = items.len() as u64;
+    // A page that is not full ends the list, so its end is the total. That saves a look-up its count.
+    let total = if found < q.count && (found > 0 || offset == 0) {
+        offset + found
+    } else {
+        total(readers, kind, p, q.condition.as_ref()).await?
+    };
+    Ok(Page { items, total })
+}
+
+async fn total(
+    readers: &SqlitePool,
+    kind: Kind,
+    p: &ProviderName,
+    condition: Option<&Condition>,
+) -> Result<u64, StoreError> {
+    let row = match (condition, kind) {
+        (Some(_), _) => select(kind, "count(*)", p, condition)?.build().fetch_one(readers).await?,
+        (None, Kind::Users) => {
+            query("SELECT coalesce((SELECT users FROM counters WHERE provider = ?), 0)")
+                .bind(p.as_str())
+                .fetch_one(readers)
+                .await?
+        }
+        (None, Kind::Groups) => {
+            query("SELECT coalesce((SELECT groups FROM counters WHERE provider = ?), 0)")
+                .bind(p.as_str())
+                .fetch_one(readers)
+                .await?
+        }
+    };
+    Columns::of(&row, "counters").count()
+}
+
+/// `SELECT what FROM table WHERE …`, open for more.
+pub(super) fn select(
+    kind: Kind,
+    what: &str,
+    p: &ProviderName,
+    condition: Option<&Condition>,
+) -> Result<QueryBuilder<Sqlite>, StoreError> {
+    let mut sql = QueryBuilder::new(format!("SELECT {what} FROM {}", kind.table()));
+    match condition {
+        None => {
+            sql.push(" WHERE provider = ").push_bind(p.as_str());
+        }
+        Some(condition) => {
+            // The `+` keeps the planner from walking the whole tenant in order of creation: each term brings the
+            // provider to the index that answers it.
+            sql.push(" WHERE +provider = ").push_bind(p.as_str());
+            if !push(&mut sql, kind, p, condition)? {
+                return Err(StoreError::UnsupportedFilter { attribute: lonely(condition) });
+            }
+        }
+    }
+    Ok(sql)
+}
+
+/// The attribute that an index does not answer.
+fn lonely(condition: &Condition) -> &'static str {
+    match condition {
+        Condition::And(terms) => terms.first().map_or("and", lonely),
+        Condition::ManagerEq(_) => "manager",
+        Condition::IdEq(_) => "id",
+        Condition::UserNameEq(_) => "userName",
+        Condition::ExternalIdEq(_) => "externalId",
+        Condition::DisplayNameEq(_) => "displayName",
+        Condition::EmailEq { .. } => "emails",
+        Condition::MemberEq(_) => "members",
+    }
+}
+
+/// Appends ` AND …`; says whether an index answers it.
+fn push(
+    sql: &mut QueryBuilder<Sqlite>,
+    kind: Kind,
+    p: &ProviderName,
+    condition: &Condition,
+) -> Result<bool, StoreError> {
+    match (condition, kind) {
+        (Condition::And(terms), _) => {
+            let mut indexed = false;
+            for term in terms {
+                indexed |= push(sql, kind, p, term)?;
+            }
+            return Ok(indexed);
+        }
+        (Condition::IdEq(id), _) => match Uuid::try_parse(id) {
+            Ok(id) => equal(sql, p, "id", id.as_bytes().as_slice()),
+            Err(_) => nothing(sql),
+        },
+        (Condition::ExternalIdEq(value), _) => equal(sql, p, "external_id", value.as_str()),
+        (Condition::UserNameEq(value), Kind::Users) => equal(sql, p, "user_name_fold", fold(value)),
+        (Condition::DisplayNameEq(value), Kind::Groups) => equal(sql, p, "display_name_fold", fold(value)),
+        (Condition::EmailEq { kind, value }, Kind::Users) => {
+            sql.push(" AND position IN (SELECT user FROM user_emails WHERE provider = ").push_bind(p.as_str());
+            sql.push(" AND value_fold = ").push_bind(fold(value));
+            if let Some(kind) = kind {
+                sql.push(" AND kind_fold = ").push_bind(fold(kind));
+            }
+            sql.push(")");
+        }
+        (Condition::MemberEq(member), Kind::Groups) => match Uuid::try_parse(member) {
+            Ok(member) => {
+                sql.push(" AND provider = ").push_bind(p.as_str());
+                sql.push(" AND id IN (SELECT group_id FROM members WHERE provider = ").push_bind(p.as_str());
+                sql.push(" AND member_id = ").push_bind(member.as_bytes().as_slice());
+                sql.push(" AND kind <> 'pending')");
+            }
+            Err(_) => nothing(sql),
+        },
+        (Condition::ManagerEq(manager), Kind::Users) => {
+            sql.push(
+                " AND resource ->> '$.\"urn:ietf:params:scim:schemas:extension:enterprise:2.0:User\".manager.value' = ",
+            )
+            .push_bind(manager.as_str());
+            return Ok(false);
+        }
+        _ => return Err(StoreError::UnsupportedFilter { attribute: lonely(condition) }),
+    }
+    Ok(true)
+}
+
+fn equal<'t, T>(sql: &mut QueryBuilder<Sqlite>, p: &ProviderName, column: &'static str, value: T)
+where
+    T: sqlx::Encode<'t, Sqlite> + sqlx::Type<Sqlite>,
+{
+    sql.push(" AND provider = ").push_bind(p.as_str());
+    sql.push(format_args!(" AND {column} = ")).push_bind(value);
+}
+
+/// What is asked for cannot exist, such as a text that is no id.
+fn nothing(sql: &mut QueryBuilder<Sqlite>) {
+    sql.push(" AND false");
+}

@@ -1,0 +1,275 @@
+//! Memberships: rows, changed by deltas in SQL. Nothing here costs more for a larger group, unless the whole of it
+//! is asked for or replaced.
+
+use std::collections::BTreeMap;
+
+use sqlx::query;
+use sqlx::sqlite::SqliteRow;
+use uuid::Uuid;
+
+use super::audit::AuditDraft;
+use super::committer::Transaction;
+use super::sql::{Columns, id_list, json};
+use super::{MemberChange, MemberDelta, MemberKind, MemberRecord, Membership, Origin, Store, StoreError};
+use crate::model::{DirectoryChange, GroupId, ProviderName, Seq, UserId};
+
+/// How many ids one event holds at most.
+const CHUNK: usize = 1000;
+
+// The CASE decides what an id is with this provider; an id of another provider is unknown here.
+const ADD: &str = "INSERT INTO members (provider, group_id, member_id, kind) \
+    SELECT ?1, ?2, given.id, CASE \
+        WHEN EXISTS (SELECT 1 FROM users u WHERE u.provider = ?1 AND u.id = given.id) THEN 'user' \
+        WHEN EXISTS (SELECT 1 FROM groups g WHERE g.provider = ?1 AND g.id = given.id) THEN 'group' \
+        ELSE 'pending' END \
+    FROM (SELECT unhex(value) AS id FROM json_each(?3)) given WHERE true \
+    ON CONFLICT DO NOTHING RETURNING member_id, kind";
+
+const REMOVE: &str = "DELETE FROM members WHERE provider = ?1 AND group_id = ?2 \
+    AND member_id IN (SELECT unhex(value) FROM json_each(?3)) RETURNING member_id, kind";
+
+const RETAIN: &str = "DELETE FROM members WHERE provider = ?1 AND group_id = ?2 \
+    AND member_id NOT IN (SELECT unhex(value) FROM json_each(?3)) RETURNING member_id, kind";
+
+const ANY_KNOWN: &str = "SELECT EXISTS (SELECT 1 FROM (SELECT unhex(value) AS id FROM json_each(?2)) given \
+    WHERE EXISTS (SELECT 1 FROM users u WHERE u.provider = ?1 AND u.id = given.id) \
+       OR EXISTS (SELECT 1 FROM groups g WHERE g.provider = ?1 AND g.id = given.id))";
+
+const LEAVE_ALL: &str = "\
+    UPDATE groups SET member_count = member_count - 1, version = version + 1, updated_at = ? \
+        WHERE provider = ? AND id IN \
+            (SELECT group_id FROM members WHERE provider = ? AND member_id = ? AND kind <> 'pending'); \
+    DELETE FROM members WHERE provider = ? AND member_id = ?";
+
+const JOINED: &str = "UPDATE groups SET member_count = member_count + 1, version = version + 1, updated_at = ? \
+    WHERE provider = ? AND id IN (SELECT unhex(value) FROM json_each(?))";
+
+/// What a membership row refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RowKind {
+    User,
+    Group,
+    Pending,
+}
+
+impl RowKind {
+    fn from_word(word: &str) -> Option<Self> {
+        match word {
+            "user" => Some(Self::User),
+            "group" => Some(Self::Group),
+            "pending" => Some(Self::Pending),
+            _ => None,
+        }
+    }
+}
+
+/// What several changes of one group's membership come to.
+#[derive(Default)]
+pub(super) struct Net {
+    /// +1: became a row. -1: ceased to be one. 0: as before.
+    rows: BTreeMap<Uuid, (RowKind, i32)>,
+}
+
+impl Net {
+    fn note(&mut self, rows: &[SqliteRow], sign: i32) -> Result<(), StoreError> {
+        for row in rows {
+            let mut columns = Columns::of(row, "members");
+            let id = columns.id()?;
+            let kind = columns.word(RowKind::from_word)?;
+            self.rows.entry(id).or_insert((kind, 0)).1 += sign;
+        }
+        Ok(())
+    }
+
+    fn of(&self, kind: RowKind, sign: i32) -> impl Iterator<Item = Uuid> {
+        self.rows.iter().filter(move |(_, entry)| **entry == (kind, sign)).map(|(id, _)| *id)
+    }
+
+    /// Is everything as before?
+    pub(super) fn is_nothing(&self) -> bool {
+        self.rows.values().all(|(_, sum)| *sum == 0)
+    }
+
+    /// The counts, given how many members there were.
+    pub(super) fn delta(&self, before: u64) -> MemberDelta {
+        let count = |kind, sign| self.of(kind, sign).count() as u64;
+        let nested = count(RowKind::Group, 1);
+        let added = count(RowKind::User, 1) + nested;
+        let removed = count(RowKind::User, -1) + count(RowKind::Group, -1);
+        let after = (before + added).saturating_sub(removed);
+        MemberDelta { before, after, added, removed, nested, parked: count(RowKind::Pending, 1) }
+    }
+
+    /// Appends the events and the audit rows.
+    pub(super) fn log(
+        &self,
+        tx: &mut Transaction,
+        p: &ProviderName,
+        o: &Origin,
+        group: GroupId,
+        delta: MemberDelta,
+    ) -> Result<(), StoreError> {
+        let users = |sign| self.of(RowKind::User, sign).map(UserId).collect::<Vec<_>>();
+        let (added, removed) = (users(1), users(-1));
+        let removed_seqs;
+        let added_seqs;
+        if added.len() + removed.len() <= CHUNK && !added.is_empty() && !removed.is_empty() {
+            let both = vec![tx.event(p, &DirectoryChange::Members { group, added, removed })?];
+            removed_seqs = both.clone();
+            added_seqs = both;
+        } else {
+            // Removals first: they are the urgent half.
+            removed_seqs =
+                events(tx, p, &removed, |removed| DirectoryChange::Members { group, added: vec![], removed })?;
+            added_seqs = events(tx, p, &added, |added| DirectoryChange::Members { group, added, removed: vec![] })?;
+        }
+        let mut audit = |action: &str, count: u64, only: Option<Uuid>, causes: Vec<Seq>| -> Result<(), StoreError> {
+            if count > 0 {
+                let mut detail = serde_json::json!({"count": count, "before": delta.before, "after": delta.after});
+                if let Some(id) = only.filter(|_| count == 1) {
+                    detail["member"] = id.to_string().into();
+                }
+                let draft = AuditDraft::directory(tx.now, p, o, action, group.to_string(), causes);
+                tx.audit(draft.with_detail(json(&detail)?));
+            }
+            Ok(())
+        };
+        let one = |sign| self.of(RowKind::User, sign).chain(self.of(RowKind::Group, sign)).next();
+        audit("group.member.remove", delta.removed, one(-1), removed_seqs)?;
+        audit("group.member.add", delta.added, one(1), added_seqs)?;
+        audit("group.member.park", delta.parked, self.of(RowKind::Pending, 1).next(), vec![])
+    }
+}
+
+fn events(
+    tx: &mut Transaction,
+    p: &ProviderName,
+    ids: &[UserId],
+    change: impl Fn(Vec<UserId>) -> DirectoryChange,
+) -> Result<Vec<Seq>, StoreError> {
+    ids.chunks(CHUNK).map(|chunk| tx.event(p, &change(chunk.to_vec()))).collect()
+}
+
+/// Applies changes in order.
+pub(super) async fn apply(
+    tx: &mut Transaction,
+    p: &ProviderName,
+    group: GroupId,
+    changes: &[MemberChange],
+) -> Result<Net, StoreError> {
+    let mut net = Net::default();
+    for change in changes {
+        match change {
+            MemberChange::Add(ids) => net.note(&run(tx, ADD, p, group, ids).await?, 1)?,
+            MemberChange::Remove(ids) => net.note(&run(tx, REMOVE, p, group, ids).await?, -1)?,
+            MemberChange::Replace(ids) => {
+                if !ids.is_empty() && !any_known(tx, p, ids).await? {
+                    return Err(StoreError::NoKnownMember { given: ids.len() });
+                }
+                net.note(&run(tx, RETAIN, p, group, ids).await?, -1)?;
+                net.note(&run(tx, ADD, p, group, ids).await?, 1)?;
+            }
+            MemberChange::Clear => net.note(&run(tx, RETAIN, p, group, &[]).await?, -1)?,
+        }
+    }
+    Ok(net)
+}
+
+async fn run(
+    tx: &mut Transaction,
+    sql: &'static str,
+    p: &ProviderName,
+    group: GroupId,
+    ids: &[Uuid],
+) -> Result<Vec<SqliteRow>, StoreError> {
+    let group = group.0.as_bytes().as_slice();
+    Ok(query(sql).bind(p.as_str()).bind(group).bind(id_list(ids)).fetch_all(&mut tx.connection).await?)
+}
+
+async fn any_known(tx: &mut Transaction, p: &ProviderName, ids: &[Uuid]) -> Result<bool, StoreError> {
+    let row = query(ANY_KNOWN).bind(p.as_str()).bind(id_list(ids)).fetch_one(&mut tx.connection).await?;
+    Ok(Columns::of(&row, "members").integer()? != 0)
+}
+
+/// Groups that were waiting for an id that now exists: `rows` holds their ids. Answers the positions of the events,
+/// which there are for users only.
+pub(super) async fn promoted(
+    tx: &mut Transaction,
+    p: &ProviderName,
+    rows: &[SqliteRow],
+    user: Option<UserId>,
+) -> Result<Vec<Seq>, StoreError> {
+    let mut groups = rows.iter().map(|row| Columns::of(row, "members").id()).collect::<Result<Vec<_>, _>>()?;
+    groups.sort_unstable();
+    let now = tx.now_nanos();
+    query(JOINED).bind(now).bind(p.as_str()).bind(id_list(&groups)).execute(&mut tx.connection).await?;
+    let Some(user) = user else { return Ok(vec![]) };
+    groups
+        .into_iter()
+        .map(|group| {
+            let change = DirectoryChange::Members { group: GroupId(group), added: vec![user], removed: vec![] };
+            tx.event(p, &change)
+        })
+        .collect()
+}
+
+/// Ends all memberships of an id that is about to be deleted.
+pub(super) async fn leave_all(tx: &mut Transaction, p: &ProviderName, id: Uuid) -> Result<(), StoreError> {
+    let id = id.as_bytes().as_slice();
+    query(LEAVE_ALL)
+        .bind(tx.now_nanos())
+        .bind(p.as_str())
+        .bind(p.as_str())
+        .bind(id)
+        .bind(p.as_str())
+        .bind(id)
+        .execute(&mut tx.connection)
+        .await?;
+    Ok(())
+}
+
+impl Store {
+    /// The members of a group: users and groups, without ids that are not known. Empty when there is no such group. The
+    /// group's version is to be read before, so that it is never newer than the members.
+    pub async fn members(&self, p: &ProviderName, id: GroupId) -> Result<Vec<MemberRecord>, StoreError> {
+        let rows = query(
+            "SELECT member_id, kind FROM members WHERE provider = ? AND group_id = ? AND kind <> 'pending' \
+             ORDER BY member_id",
+        )
+        .bind(p.as_str())
+        .bind(id.0.as_bytes().as_slice())
+        .fetch_all(self.readers())
+        .await?;
+        rows.iter()
+            .map(|row| {
+                let mut columns = Columns::of(row, "members");
+                let id = columns.id()?;
+                let kind = columns.word(|word| match word {
+                    "user" => Some(MemberKind::User),
+                    "group" => Some(MemberKind::Group),
+                    _ => None,
+                })?;
+                Ok(MemberRecord { id, kind })
+            })
+            .collect()
+    }
+
+    /// The groups that a user or group is a direct member of, in the order of their creation.
+    pub async fn memberships(&self, p: &ProviderName, id: Uuid) -> Result<Vec<Membership>, StoreError> {
+        let rows = query(
+            "SELECT g.id, g.display_name FROM members m \
+             CROSS JOIN groups g ON g.provider = m.provider AND g.id = m.group_id \
+             WHERE m.provider = ? AND m.member_id = ? AND m.kind <> 'pending' ORDER BY g.position",
+        )
+        .bind(p.as_str())
+        .bind(id.as_bytes().as_slice())
+        .fetch_all(self.readers())
+        .await?;
+        rows.iter()
+            .map(|row| {
+                let mut columns = Columns::of(row, "groups");
+                Ok(Membership { group: GroupId(columns.id()?), display_name: columns.text()? })
+            })
+            .collect()
+    }
+}

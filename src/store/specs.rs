@@ -1,0 +1,159 @@
+//! What stays in force over a restart: last good specs, pins, releases.
+
+use sqlx::query;
+
+use super::sql::{Columns, json, nanos};
+use super::{Release, SpecState, Store, StoreError, StoredSpec};
+use crate::model::{GroupId, MappingKey, Pin};
+
+impl Store {
+    /// All last good specs, by kind, namespace and name.
+    pub async fn specs(&self) -> Result<Vec<StoredSpec>, StoreError> {
+        let rows = query(
+            "SELECT kind, namespace, name, generation, state, source, json FROM specs ORDER BY kind, namespace, name",
+        )
+        .fetch_all(self.readers())
+        .await?;
+        rows.iter()
+            .map(|row| {
+                let mut columns = Columns::of(row, "specs");
+                Ok(StoredSpec {
+                    kind: columns.text()?,
+                    namespace: Some(columns.text()?).filter(|namespace| !namespace.is_empty()),
+                    name: columns.text()?,
+                    generation: columns.integer()?,
+                    state: columns.word(SpecState::from_word)?,
+                    source: columns.text()?,
+                    json: columns.text()?,
+                })
+            })
+            .collect()
+    }
+
+    /// Stores a spec; the one of the same kind, namespace and name is replaced.
+    pub async fn put_spec(&self, spec: StoredSpec) -> Result<(), StoreError> {
+        self.committer()
+            .commit(move |tx| {
+                Box::pin(async move {
+                    query(
+                        "INSERT INTO specs (kind, namespace, name, generation, state, source, json) \
+                         VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET generation = excluded.generation, \
+                         state = excluded.state, source = excluded.source, json = excluded.json",
+                    )
+                    .bind(spec.kind)
+                    .bind(spec.namespace.unwrap_or_default())
+                    .bind(spec.name)
+                    .bind(spec.generation)
+                    .bind(spec.state.as_str())
+                    .bind(spec.source)
+                    .bind(spec.json)
+                    .execute(&mut tx.connection)
+                    .await?;
+                    Ok(())
+                })
+            })
+            .await
+    }
+
+    /// Forgets a spec.
+    pub async fn remove_spec(&self, kind: &str, namespace: Option<&str>, name: &str) -> Result<(), StoreError> {
+        let (kind, namespace, name) = (kind.to_owned(), namespace.unwrap_or_default().to_owned(), name.to_owned());
+        self.committer()
+            .commit(move |tx| {
+                Box::pin(async move {
+                    query("DELETE FROM specs WHERE kind = ? AND namespace = ? AND name = ?")
+                        .bind(kind)
+                        .bind(namespace)
+                        .bind(name)
+                        .execute(&mut tx.connection)
+                        .await?;
+                    Ok(())
+                })
+            })
+            .await
+    }
+
+    /// All pins.
+    pub async fn pins(&self) -> Result<Vec<Pin>, StoreError> {
+        let rows = query("SELECT mapping, provider, selector, group_id FROM pins ORDER BY mapping, provider, selector")
+            .fetch_all(self.readers())
+            .await?;
+        rows.iter()
+            .map(|row| {
+                let mut columns = Columns::of(row, "pins");
+                Ok(Pin {
+                    mapping: columns.parse()?,
+                    provider: columns.provider()?,
+                    selector: columns.text()?,
+                    group: GroupId(columns.id()?),
+                })
+            })
+            .collect()
+    }
+
+    /// Stores pins, all or nothing; one of the same mapping, provider and selector is replaced.
+    pub async fn put_pins(&self, pins: Vec<Pin>) -> Result<(), StoreError> {
+        self.committer()
+            .commit(move |tx| {
+                Box::pin(async move {
+                    let rows: Vec<_> = pins
+                        .iter()
+                        .map(|pin| (&pin.mapping, &pin.provider, &pin.selector, pin.group.0.simple().to_string()))
+                        .collect();
+                    query(
+                        "INSERT INTO pins (mapping, provider, selector, group_id) \
+                         SELECT value ->> 0, value ->> 1, value ->> 2, unhex(value ->> 3) FROM json_each(?) \
+                         WHERE true ON CONFLICT DO UPDATE SET group_id = excluded.group_id",
+                    )
+                    .bind(json(&rows)?)
+                    .execute(&mut tx.connection)
+                    .await?;
+                    Ok(())
+                })
+            })
+            .await
+    }
+
+    /// Forgets all pins of a mapping.
+    pub async fn remove_pins(&self, mapping: &MappingKey) -> Result<(), StoreError> {
+        let mapping = mapping.to_string();
+        self.committer()
+            .commit(move |tx| {
+                Box::pin(async move {
+                    query("DELETE FROM pins WHERE mapping = ?").bind(mapping).execute(&mut tx.connection).await?;
+                    Ok(())
+                })
+            })
+            .await
+    }
+
+    /// All releases, by plan and mapping.
+    pub async fn releases(&self) -> Result<Vec<Release>, StoreError> {
+        let rows = query("SELECT plan_hash, mapping, at FROM releases ORDER BY plan_hash, mapping")
+            .fetch_all(self.readers())
+            .await?;
+        rows.iter()
+            .map(|row| {
+                let mut columns = Columns::of(row, "releases");
+                Ok(Release { plan_hash: columns.text()?, mapping: columns.parse()?, at: columns.time()? })
+            })
+            .collect()
+    }
+
+    /// Stores a release; one that is there keeps its time.
+    pub async fn put_release(&self, release: Release) -> Result<(), StoreError> {
+        self.committer()
+            .commit(move |tx| {
+                Box::pin(async move {
+                    query("INSERT INTO releases (plan_hash, mapping, at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
+                        .bind(release.plan_hash)
+                        .bind(release.mapping.to_string())
+                        .bind(nanos(release.at))
+                        .execute(&mut tx.connection)
+                        .await?;
+                    Ok(())
+                })
+            })
+            .await
+    }
+}

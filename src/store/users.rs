@@ -1,0 +1,256 @@
+//! Users: rows, their e-mail look-up, their events and audit rows.
+
+use sqlx::query;
+use sqlx::sqlite::SqliteRow;
+
+use super::audit::AuditDraft;
+use super::committer::Transaction;
+use super::list::{self, Kind};
+use super::members;
+use super::sql::{Columns, fold, json};
+use super::{
+    DeleteOutcome, ListQuery, NewUser, Origin, Page, Store, StoreError, UpdateOutcome, UserRecord, UserUpdate,
+};
+use crate::model::{DirectoryChange, EmailFact, ProviderName, UserFacts, UserId};
+
+/// What [`user_row`] reads.
+pub(super) const COLUMNS: &str =
+    "id, active, user_name, external_id, emails, resource, version, created_at, updated_at";
+
+const ONE: &str = "SELECT id, active, user_name, external_id, emails, resource, version, created_at, updated_at \
+    FROM users WHERE provider = ? AND id = ?";
+
+const CREATE: &str = "\
+    INSERT INTO users (provider, id, active, user_name, user_name_fold, external_id, emails, resource, version, \
+        created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?); \
+    INSERT INTO user_emails (user, value_fold, kind_fold, provider) \
+        SELECT last_insert_rowid(), value ->> 0, value ->> 1, ? FROM json_each(?) WHERE true ON CONFLICT DO NOTHING; \
+    UPDATE members SET kind = 'user' WHERE provider = ? AND member_id = ? AND kind = 'pending' RETURNING group_id";
+
+const UPDATE: &str = "UPDATE users SET active = ?, external_id = ?, emails = ?, resource = ?, version = ?, \
+    updated_at = ? WHERE provider = ? AND id = ?";
+
+const RENAME: &str = "UPDATE users SET user_name = ?, user_name_fold = ? WHERE provider = ? AND id = ?";
+
+const REPLACE_EMAILS: &str = "\
+    DELETE FROM user_emails WHERE user = (SELECT position FROM users WHERE provider = ? AND id = ?); \
+    INSERT INTO user_emails (user, value_fold, kind_fold, provider) \
+        SELECT u.position, e.value ->> 0, e.value ->> 1, u.provider \
+        FROM users u CROSS JOIN json_each(?) e WHERE u.provider = ? AND u.id = ? ON CONFLICT DO NOTHING";
+
+const DELETE: &str = "\
+    DELETE FROM users WHERE provider = ? AND id = ?; \
+    INSERT INTO tombstones (provider, id, kind, deleted_at) VALUES (?, ?, 'user', ?) ON CONFLICT DO NOTHING";
+
+/// Facts from the columns `id, active, user_name, external_id, emails`.
+pub(super) fn facts(columns: &mut Columns) -> Result<UserFacts, StoreError> {
+    Ok(UserFacts {
+        id: UserId(columns.id()?),
+        active: columns.integer()? != 0,
+        user_name: columns.text()?,
+        external_id: columns.text_or_none()?,
+        emails: columns.json()?,
+    })
+}
+
+fn user_row(row: &SqliteRow) -> Result<UserRecord, StoreError> {
+    let mut columns = Columns::of(row, "users");
+    Ok(UserRecord {
+        facts: facts(&mut columns)?,
+        resource: columns.json()?,
+        version: columns.integer()?,
+        created_at: columns.time()?,
+        updated_at: columns.time()?,
+    })
+}
+
+/// The look-up rows of e-mail addresses: folded value, folded kind.
+fn email_keys(emails: &[EmailFact]) -> Result<String, StoreError> {
+    let keys: Vec<_> =
+        emails.iter().map(|email| (fold(&email.value), fold(email.kind.as_deref().unwrap_or_default()))).collect();
+    json(&keys)
+}
+
+async fn create(tx: &mut Transaction, p: &ProviderName, o: &Origin, user: NewUser) -> Result<UserRecord, StoreError> {
+    let NewUser { resource, facts } = user;
+    let id = facts.id;
+    let now = tx.now_nanos();
+    let promoted = query(CREATE)
+        .bind(p.as_str())
+        .bind(id.0.as_bytes().as_slice())
+        .bind(facts.active)
+        .bind(&facts.user_name)
+        .bind(fold(&facts.user_name))
+        .bind(&facts.external_id)
+        .bind(json(&facts.emails)?)
+        .bind(json(&resource)?)
+        .bind(now)
+        .bind(now)
+        .bind(p.as_str())
+        .bind(email_keys(&facts.emails)?)
+        .bind(p.as_str())
+        .bind(id.0.as_bytes().as_slice())
+        .fetch_all(&mut tx.connection)
+        .await?;
+    let mut causes = vec![tx.event(p, &DirectoryChange::User(facts.clone()))?];
+    if !promoted.is_empty() {
+        causes.extend(members::promoted(tx, p, &promoted, Some(id)).await?);
+    }
+    tx.count(p, 1, 0);
+    tx.audit(AuditDraft::directory(tx.now, p, o, "user.create", id.to_string(), causes).named(&facts.user_name));
+    Ok(UserRecord { resource, facts, version: 1, created_at: tx.now, updated_at: tx.now })
+}
+
+async fn read(tx: &mut Transaction, p: &ProviderName, id: UserId) -> Result<Option<UserRecord>, StoreError> {
+    let row = query(ONE).bind(p.as_str()).bind(id.0.as_bytes().as_slice()).fetch_optional(&mut tx.connection).await?;
+    row.as_ref().map(user_row).transpose()
+}
+
+async fn update<E>(
+    tx: &mut Transaction,
+    p: &ProviderName,
+    o: &Origin,
+    id: UserId,
+    change: impl FnOnce(&UserRecord) -> Result<Option<UserUpdate>, E> + Send,
+) -> Result<UpdateOutcome<UserRecord, E>, StoreError> {
+    let Some(before) = read(tx, p, id).await? else { return Ok(UpdateOutcome::NotFound) };
+    let UserUpdate { resource, facts } = match change(&before) {
+        Ok(Some(update)) => update,
+        Ok(None) => return Ok(UpdateOutcome::Unchanged(before)),
+        Err(refusal) => return Ok(UpdateOutcome::Refused(refusal)),
+    };
+    if facts.id != id {
+        return Err(StoreError::Internal { problem: "an update tried to change the id of a user".to_owned() });
+    }
+    if facts == before.facts && resource == before.resource {
+        return Ok(UpdateOutcome::Unchanged(before));
+    }
+    let bytes = id.0.as_bytes().as_slice();
+    let version = before.version + 1;
+    query(UPDATE)
+        .bind(facts.active)
+        .bind(&facts.external_id)
+        .bind(json(&facts.emails)?)
+        .bind(json(&resource)?)
+        .bind(version)
+        .bind(tx.now_nanos())
+        .bind(p.as_str())
+        .bind(bytes)
+        .execute(&mut tx.connection)
+        .await?;
+    if facts.user_name != before.facts.user_name {
+        query(RENAME)
+            .bind(&facts.user_name)
+            .bind(fold(&facts.user_name))
+            .bind(p.as_str())
+            .bind(bytes)
+            .execute(&mut tx.connection)
+            .await?;
+    }
+    if facts.emails != before.facts.emails {
+        query(REPLACE_EMAILS)
+            .bind(p.as_str())
+            .bind(bytes)
+            .bind(email_keys(&facts.emails)?)
+            .bind(p.as_str())
+            .bind(bytes)
+            .execute(&mut tx.connection)
+            .await?;
+    }
+    let mut causes = Vec::new();
+    if facts != before.facts {
+        causes.push(tx.event(p, &DirectoryChange::User(facts.clone()))?);
+    }
+    let action = match (before.facts.active, facts.active) {
+        (true, false) => "user.deactivate",
+        (false, true) => "user.activate",
+        _ => "user.update",
+    };
+    tx.audit(AuditDraft::directory(tx.now, p, o, action, id.to_string(), causes).named(&facts.user_name));
+    Ok(UpdateOutcome::Changed(UserRecord { resource, facts, version, updated_at: tx.now, ..before }))
+}
+
+async fn delete(
+    tx: &mut Transaction,
+    p: &ProviderName,
+    o: &Origin,
+    id: UserId,
+    if_version: Option<i64>,
+) -> Result<DeleteOutcome, StoreError> {
+    let Some(before) = read(tx, p, id).await? else { return Ok(DeleteOutcome::NotFound) };
+    if if_version.is_some_and(|version| version != before.version) {
+        return Ok(DeleteOutcome::VersionDiffers);
+    }
+    members::leave_all(tx, p, id.0).await?;
+    let bytes = id.0.as_bytes().as_slice();
+    query(DELETE)
+        .bind(p.as_str())
+        .bind(bytes)
+        .bind(p.as_str())
+        .bind(bytes)
+        .bind(tx.now_nanos())
+        .execute(&mut tx.connection)
+        .await?;
+    let cause = tx.event(p, &DirectoryChange::UserDeleted { id })?;
+    tx.count(p, -1, 0);
+    tx.audit(
+        AuditDraft::directory(tx.now, p, o, "user.delete", id.to_string(), vec![cause]).named(&before.facts.user_name),
+    );
+    Ok(DeleteOutcome::Deleted)
+}
+
+impl Store {
+    /// Stores a user. `userName` (without regard to case), `externalId` and id must be free with this provider. Groups
+    /// that were told of the id before have it as a member from now on.
+    ///
+    /// # Errors
+    /// [`StoreError::Taken`].
+    pub async fn create_user(&self, p: &ProviderName, o: &Origin, user: NewUser) -> Result<UserRecord, StoreError> {
+        let (p, o) = (p.clone(), o.clone());
+        self.committer().commit(move |tx| Box::pin(async move { create(tx, &p, &o, user).await })).await
+    }
+
+    /// One user.
+    pub async fn user(&self, p: &ProviderName, id: UserId) -> Result<Option<UserRecord>, StoreError> {
+        let id = id.0.as_bytes().as_slice();
+        let row = query(ONE).bind(p.as_str()).bind(id).fetch_optional(self.readers()).await?;
+        row.as_ref().map(user_row).transpose()
+    }
+
+    /// Reads, changes and writes a user inside one transaction. `change` answers what the user becomes, or none for "no
+    /// change"; it runs in the writer's task, so it should be quick. The same resource and facts are no change either.
+    ///
+    /// # Errors
+    /// [`StoreError::Taken`].
+    pub async fn update_user<E: Send + 'static>(
+        &self,
+        p: &ProviderName,
+        o: &Origin,
+        id: UserId,
+        change: impl FnOnce(&UserRecord) -> Result<Option<UserUpdate>, E> + Send + 'static,
+    ) -> Result<UpdateOutcome<UserRecord, E>, StoreError> {
+        let (p, o) = (p.clone(), o.clone());
+        self.committer().commit(move |tx| Box::pin(async move { update(tx, &p, &o, id, change).await })).await
+    }
+
+    /// Deletes a user with all memberships; the id is never known again. `if_version`: only in this version
+    /// (`If-Match`).
+    pub async fn delete_user(
+        &self,
+        p: &ProviderName,
+        o: &Origin,
+        id: UserId,
+        if_version: Option<i64>,
+    ) -> Result<DeleteOutcome, StoreError> {
+        let (p, o) = (p.clone(), o.clone());
+        self.committer().commit(move |tx| Box::pin(async move { delete(tx, &p, &o, id, if_version).await })).await
+    }
+
+    /// Users that match, in the order of their creation.
+    ///
+    /// # Errors
+    /// [`StoreError::UnsupportedFilter`] when no index answers the condition.
+    pub async fn users(&self, p: &ProviderName, q: &ListQuery) -> Result<Page<UserRecord>, StoreError> {
+        list::page(self.readers(), Kind::Users, p, q, user_row).await
+    }
+}
