@@ -1,0 +1,1 @@
+//! Bad input: refused with a clear answer, and nothing changed.
