@@ -1,9 +1,7 @@
 //! Answers: SCIM JSON in all cases, errors included (RFC 7644 §3.1, §3.12).
 
 use axum::body::Body;
-use axum::http::header::{
-    ALLOW, CONNECTION, CONTENT_TYPE, ETAG, HeaderName, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
-};
+use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, ETAG, HeaderName, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde_json::Value;
 

@@ -34,12 +34,8 @@ async fn rendered(call: &Call<'_>, group: &GroupRecord, projection: &Projection)
     let times = (group.created_at, group.updated_at);
     let mut resource = completed(&group.resource, &id, OF, location, group.version, times);
     if group.member_count > 0 && projection.includes("members") {
-        let members = call
-            .scim
-            .store
-            .members(call.provider(), group.facts.id)
-            .await
-            .map_err(|error| store_error(&error))?;
+        let members =
+            call.scim.store.members(call.provider(), group.facts.id).await.map_err(|error| store_error(&error))?;
         let members: Vec<Value> = members
             .iter()
             .map(|member| {
@@ -147,7 +143,8 @@ pub(super) async fn update(
 ) -> Result<Answer, ScimError> {
     let group_id = id_of(id)?;
     let mut change = parse(group_id, &mut call.findings)?;
-    let members: Vec<store::MemberChange> = std::mem::take(&mut change.members).into_iter().map(stored_change).collect();
+    let members: Vec<store::MemberChange> =
+        std::mem::take(&mut change.members).into_iter().map(stored_change).collect();
     let replaced = members.iter().any(|change| matches!(change, store::MemberChange::Replace(_)));
     let origin = call.origin();
     let outcome = call

@@ -158,8 +158,7 @@ async fn serve(State(service): State<Arc<Service>>, request: Request) -> Respons
         tracing::debug!(request_id, "a SCIM request came without an accepted token");
         return with_id(answer::response(&parts.headers, Err(ScimError::Unauthorized)), &request_id);
     };
-    let mut call =
-        Call { scim: &service.scim, caller: &caller, request_id: &request_id, findings: Findings::new() };
+    let mut call = Call { scim: &service.scim, caller: &caller, request_id: &request_id, findings: Findings::new() };
     let result = match service.admit(&caller) {
         Ok(()) => {
             let route = route.strip_prefix("scim/v2").unwrap_or_default().trim_matches('/');
@@ -179,7 +178,8 @@ async fn serve(State(service): State<Arc<Service>>, request: Request) -> Respons
 fn request_id(headers: &HeaderMap) -> String {
     let given = headers.get(&REQUEST_ID).and_then(|value| value.to_str().ok()).map(str::trim);
     let plain = |id: &&str| {
-        (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(&byte))
+        (1..=128).contains(&id.len())
+            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(&byte))
     };
     given.filter(plain).map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned)
 }
@@ -249,7 +249,8 @@ impl Call<'_> {
                     Method::GET => users::get(self, id, &query, Versions::if_none_match(headers)).await,
                     Method::PUT => {
                         let body = request::object(headers, body, within).await?;
-                        users::update(self, id, |id, findings| UserChange::put(id, body, findings), &query, if_match).await
+                        users::update(self, id, |id, findings| UserChange::put(id, body, findings), &query, if_match)
+                            .await
                     }
                     Method::PATCH => {
                         let body = request::object(headers, body, within).await?;
@@ -289,7 +290,9 @@ impl Call<'_> {
             [".search"] => Err(ScimError::NotImplemented(
                 "searching all types at once is not served; use `/Users/.search` or `/Groups/.search`".into(),
             )),
-            _ => Err(ScimError::NotFound("there is no such SCIM endpoint; `/ResourceTypes` lists those there are".into())),
+            _ => Err(ScimError::NotFound(
+                "there is no such SCIM endpoint; `/ResourceTypes` lists those there are".into(),
+            )),
         }
     }
 

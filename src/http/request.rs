@@ -133,11 +133,7 @@ impl Versions {
 }
 
 /// Reads a body that must be a JSON object.
-pub(super) async fn object(
-    headers: &HeaderMap,
-    body: Body,
-    within: Duration,
-) -> Result<Map<String, Value>, ScimError> {
+pub(super) async fn object(headers: &HeaderMap, body: Body, within: Duration) -> Result<Map<String, Value>, ScimError> {
     if let Some(given) = headers.get(CONTENT_TYPE) {
         let essence = given.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
         if !["application/scim+json", "application/json"].iter().any(|known| known.eq_ignore_ascii_case(essence)) {
@@ -182,7 +178,8 @@ mod tests {
 
     #[test]
     fn a_query_is_decoded_once_with_plus_as_space_and_odd_ends_are_ignored() {
-        let query = Query::from_url(Some("filter=userName+eq+%22a%2Bb%40example.com%22&&startIndex=3&aadOptscim062020&"));
+        let query =
+            Query::from_url(Some("filter=userName+eq+%22a%2Bb%40example.com%22&&startIndex=3&aadOptscim062020&"));
         let query = query.unwrap();
         assert_eq!(query.filter.as_deref(), Some("userName eq \"a+b@example.com\""));
         assert_eq!((query.start_index, query.count), (Some(3), None));

@@ -15,9 +15,9 @@ pub(super) fn list_query(of: ResourceType, query: &Query, findings: &mut Finding
         Some(text) => Some(condition(&parse::filter(text, findings)?.resolved(of)?, of)?),
     };
     let start_index = query.start_index.and_then(|start| u64::try_from(start).ok()).unwrap_or(1).max(1);
-    let count = query.count.map_or(u64::from(MAX_RESULTS), |count| {
-        u64::try_from(count).unwrap_or(0).min(u64::from(MAX_RESULTS))
-    });
+    let count = query
+        .count
+        .map_or(u64::from(MAX_RESULTS), |count| u64::try_from(count).unwrap_or(0).min(u64::from(MAX_RESULTS)));
     Ok(ListQuery { condition, start_index, count })
 }
 
@@ -113,7 +113,10 @@ mod tests {
             ("externalId eq jyoung", Condition::ExternalIdEq("jyoung".into())),
             ("emails eq \"a\"", Condition::EmailEq { kind: None, value: "a".into() }),
             ("emails.value eq \"a\"", Condition::EmailEq { kind: None, value: "a".into() }),
-            ("emails[type eq \"work\"].value eq \"a\"", Condition::EmailEq { kind: Some("work".into()), value: "a".into() }),
+            (
+                "emails[type eq \"work\"].value eq \"a\"",
+                Condition::EmailEq { kind: Some("work".into()), value: "a".into() },
+            ),
             (
                 "emails[type eq \"work\" and value eq \"a\"]",
                 Condition::EmailEq { kind: Some("work".into()), value: "a".into() },
@@ -152,7 +155,11 @@ mod tests {
             "emails[primary eq true].value eq \"a\"",
             "userName eq true",
         ] {
-            assert_eq!(looked_up(ResourceType::User, filter).unwrap_err().scim_type(), Some("invalidFilter"), "{filter}");
+            assert_eq!(
+                looked_up(ResourceType::User, filter).unwrap_err().scim_type(),
+                Some("invalidFilter"),
+                "{filter}"
+            );
         }
     }
 

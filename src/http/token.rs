@@ -103,7 +103,8 @@ impl TokenTable {
         if known.is_none_or(|(_, tokens)| tokens.is_empty()) {
             std::hint::black_box(bool::from(digest.ct_eq(&nobody)));
         }
-        for (name, token) in known.into_iter().flat_map(|(name, tokens)| tokens.iter().map(move |token| (name, token))) {
+        for (name, token) in known.into_iter().flat_map(|(name, tokens)| tokens.iter().map(move |token| (name, token)))
+        {
             let equal = bool::from(digest.ct_eq(&token.sha256));
             let live = token.not_after.is_none_or(|end| now < end);
             if equal && live && found.is_none() {
@@ -164,7 +165,9 @@ mod tests {
         for header in ["Bearer secret-one", "bearer secret-one", "BEARER   secret-one  ", "  Bearer secret-one"] {
             assert!(table.authenticate("okta", Some(header.as_bytes()), now()).is_some(), "{header}");
         }
-        for header in ["secret-one", "Bearersecret-one", "Basic secret-one", "Bearer", "Bearer ", "Bearer secret-on", ""] {
+        for header in
+            ["secret-one", "Bearersecret-one", "Basic secret-one", "Bearer", "Bearer ", "Bearer secret-on", ""]
+        {
             assert!(table.authenticate("okta", Some(header.as_bytes()), now()).is_none(), "{header}");
         }
         assert!(table.authenticate("okta", None, now()).is_none());

@@ -25,7 +25,8 @@ impl Ids {
             text = text.replace(&format!("{{{{{name}}}}}"), id);
         }
         for number in 1..=3 {
-            text = text.replace(&format!("{{{{unknown:{number}}}}}"), &format!("00000000-0000-4000-8000-00000000000{number}"));
+            text = text
+                .replace(&format!("{{{{unknown:{number}}}}}"), &format!("00000000-0000-4000-8000-00000000000{number}"));
         }
         assert!(!text.contains("{{"), "an id that no file saved: {text}");
         text
@@ -39,10 +40,12 @@ impl Ids {
 /// Where `wanted` is not part of `given`: listed members equal, listed elements in any order, an empty list empty.
 fn missing(given: &Value, wanted: &Value, at: &str) -> Option<String> {
     match (given, wanted) {
-        (Value::Object(given), Value::Object(wanted)) => wanted.iter().find_map(|(name, wanted)| match given.get(name) {
-            Some(given) => missing(given, wanted, &format!("{at}/{name}")),
-            None => Some(format!("{at}/{name} is missing")),
-        }),
+        (Value::Object(given), Value::Object(wanted)) => {
+            wanted.iter().find_map(|(name, wanted)| match given.get(name) {
+                Some(given) => missing(given, wanted, &format!("{at}/{name}")),
+                None => Some(format!("{at}/{name} is missing")),
+            })
+        }
         (Value::Array(given), Value::Array(wanted)) if wanted.is_empty() => {
             (!given.is_empty()).then(|| format!("{at} is not empty: {given:?}"))
         }

@@ -17,8 +17,6 @@ pub const ENTRA_TOKEN: &str = "entra-token-0123456789abcdef";
 pub struct Server {
     pub address: std::net::SocketAddr,
     pub traffic: Traffic,
-    pub store: Store,
-    pub clock: Arc<ManualClock>,
     pub client: reqwest::Client,
     _folder: tempfile::TempDir,
 }
@@ -78,11 +76,11 @@ impl Server {
         let store = Store::open(&url, clock.clone()).await.unwrap();
         let traffic = Traffic::new();
         let app = router(Scim {
-            store: store.clone(),
+            store,
             tokens: table,
             traffic: traffic.clone(),
             external_url: "https://rolecall.example.com/".into(),
-            clock: clock.clone(),
+            clock,
             limits,
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -90,7 +88,7 @@ impl Server {
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
-        Self { address, traffic, store, clock, client, _folder: folder }
+        Self { address, traffic, client, _folder: folder }
     }
 
     /// Sends a request as it is; a header without a value is left out.
@@ -136,7 +134,13 @@ impl Server {
 
     /// Creates a user and answers its id.
     pub async fn user(&self, name: &str) -> String {
-        let reply = self.okta("POST", "/Users", Some(json!({"schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"], "userName": name}))).await;
+        let reply = self
+            .okta(
+                "POST",
+                "/Users",
+                Some(json!({"schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"], "userName": name})),
+            )
+            .await;
         assert_eq!(reply.status, 201, "{}", reply.text);
         reply.json()["id"].as_str().unwrap().to_owned()
     }
