@@ -104,11 +104,14 @@ fn the_smallest_manifests_get_the_defaults_of_the_crd() {
     assert_eq!(spec.deletion_policy, DeletionPolicy::Revoke);
 }
 
+/// What is written, the reason, and words of the message.
+type Refused = (String, &'static str, &'static str);
+
 /// Each rule of the schema: what it takes, and what it refuses with which reason and, for CEL, which words.
 #[test]
 fn every_rule_takes_what_is_good_and_refuses_what_is_not() {
     let long = |length: usize| "a".repeat(length);
-    let rows: Vec<(&str, &str, Vec<String>, Vec<(String, &str, &str)>)> = vec![
+    let rows: Vec<(&str, &str, Vec<String>, Vec<Refused>)> = vec![
         (
             PROVIDER,
             "name: okta\n",
