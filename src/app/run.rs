@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -22,9 +23,12 @@ use crate::model::{Clock, FreezeReason, ProviderName, SystemClock};
 use crate::status::{StatusBoard, TokenOutcome};
 use crate::store::{Store, StoreError};
 use crate::telemetry::{Metrics, Readiness, admin_router};
+use crate::watch::folder::PollOptions;
 
 /// How often the folder is looked at, the mirror written and a freeze looked at again.
 const TICK: Duration = Duration::from_secs(1);
+/// How long the first read of the folder may take before what was in force at the last end is worked with.
+const FIRST_READ: Duration = Duration::from_secs(10);
 /// How long requests that are under way at the end may take.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -129,8 +133,21 @@ pub async fn run(config: RunConfig) -> Result<(), AppError> {
     let seq = engine.load_directory().await?;
     let mirror_path = mirror::mirror_path(&config.manifests)?;
     let frozen = compare(&mirror_path, &store).await?;
-    let mut folder = Folder::new(&config, engine.clone(), store.clone(), tokens.clone(), problems, specs);
-    folder.look(clock.now()).await;
+    let (folder, known) = Folder::new(
+        engine.clone(),
+        store.clone(),
+        clock.clone(),
+        config.namespace.clone(),
+        tokens.clone(),
+        problems,
+        &specs,
+    );
+    let (first, read) = oneshot::channel();
+    let options = PollOptions::new(config.manifests.clone());
+    let following = tokio::spawn(folder.follow(options, known, first, stop.clone()));
+    if tokio::time::timeout(FIRST_READ, read).await.is_err() {
+        tracing::warn!("the manifest folder could not be read completely yet; what was in force before stays in force");
+    }
     engine.freeze(frozen).await?;
 
     let router = http::router(Scim {
@@ -156,7 +173,6 @@ pub async fn run(config: RunConfig) -> Result<(), AppError> {
             () = tokio::time::sleep(TICK) => {}
             () = signals.received() => break,
         }
-        folder.look(clock.now()).await;
         if let Some(reason) = engine.frozen()
             && compare(&mirror_path, &store).await?.is_none()
         {
@@ -168,8 +184,10 @@ pub async fn run(config: RunConfig) -> Result<(), AppError> {
     tracing::info!("ending: requests and passes under way are finished");
     stop.cancel();
     let _ = tokio::time::timeout(GRACE, async { while servers.join_next().await.is_some() {} }).await;
-    if let Err(error) = worker.await {
-        tracing::error!(%error, "the engine ended badly");
+    for task in [worker, following] {
+        if let Err(error) = task.await {
+            tracing::error!(%error, "a task ended badly");
+        }
     }
     remember(&engine, &store, &mirror_path, &mut written).await;
     Ok(())

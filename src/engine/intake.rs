@@ -21,6 +21,9 @@ use crate::model::{DocumentKey, FreezeReason, GroupId, MappingKey, NameError, Pr
 use crate::status::Trouble;
 use crate::store::{SpecState, StoreError, StoredSpec};
 
+/// Where a mapping lives whose manifest names no namespace, as with `kubectl apply`.
+const DEFAULT_NAMESPACE: &str = "default";
+
 /// The kinds, as stored.
 pub(super) mod kind {
     pub const PROVIDER: &str = "IdentityProvider";
@@ -102,7 +105,7 @@ impl Engine {
     pub async fn apply_mapping(&self, object: RoleMapping, source: &str) -> Result<(), IntakeError> {
         let metadata = &object.metadata;
         let key = MappingKey::new(
-            metadata.namespace.as_deref().unwrap_or("default"),
+            metadata.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE),
             metadata.name.as_deref().unwrap_or_default(),
         )?;
         let known = self.0.state().mappings.get(&key).map(|memory| (memory.generation, memory.spec == object.spec));
@@ -143,6 +146,15 @@ impl Engine {
             memory.problem = problem;
         }
         state.changed_mappings.insert(key.clone());
+        drop(state);
+        self.0.changed.notify_one();
+    }
+
+    /// What is known about the providers' tokens changed.
+    pub fn providers_changed(&self) {
+        let mut state = self.0.state();
+        let names: Vec<ProviderName> = state.providers.keys().cloned().collect();
+        state.changed_providers.extend(names);
         drop(state);
         self.0.changed.notify_one();
     }
@@ -217,6 +229,48 @@ impl Engine {
         Ok(())
     }
 
+    /// A mapping that had vanished is there again: what it last said is in force.
+    ///
+    /// # Errors
+    /// [`IntakeError`].
+    pub async fn revive_mapping(&self, key: &MappingKey) -> Result<(), IntakeError> {
+        let Some(spec) = self.0.stored_mapping(key).await? else { return Ok(()) };
+        if spec.state != SpecState::Vanished {
+            return Ok(());
+        }
+        let Some(object) = parsed::<RoleMapping>(&spec) else { return Ok(()) };
+        self.apply_mapping(object, &spec.source).await
+    }
+
+    /// Mappings that had vanished and that somebody released since (`rolecall release`): their claims end.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn follow_releases(&self) -> Result<Vec<MappingKey>, StoreError> {
+        let vanished: Vec<MappingKey> = {
+            let state = self.0.state();
+            let gone = state.mappings.iter().filter(|(_, memory)| memory.vanished.is_some() && !memory.ending);
+            gone.map(|(key, _)| key.clone()).collect()
+        };
+        if vanished.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut released = Vec::new();
+        for spec in self.0.store.specs().await? {
+            if spec.kind != kind::MAPPING || spec.state != SpecState::Ending {
+                continue;
+            }
+            let namespace = spec.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
+            if let Ok(key) = MappingKey::new(namespace, &spec.name)
+                && vanished.contains(&key)
+            {
+                self.delete_mapping(&key).await?;
+                released.push(key);
+            }
+        }
+        Ok(released)
+    }
+
     /// Puts the last good specs in force again, at start. Answers them.
     ///
     /// # Errors
@@ -234,15 +288,21 @@ impl Engine {
                     Some(self.0.install_target(&name, object, spec.generation))
                 }),
                 kind::MAPPING => parsed::<RoleMapping>(spec).and_then(|object| {
-                    let key = MappingKey::new(spec.namespace.as_deref().unwrap_or("default"), &spec.name).ok()?;
+                    let key = MappingKey::new(spec.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE), &spec.name).ok()?;
                     let ending = spec.state == SpecState::Ending;
                     let mut effects = self.0.install_mapping(&key, object, spec.generation, ending);
                     let mut state = self.0.state();
-                    effects.merge(match spec.state {
-                        SpecState::Active => Effects::default(),
-                        SpecState::Ending => state.index.revoke_mapping(&key),
-                        SpecState::Vanished => state.index.vanish_mapping(&key),
-                    });
+                    match spec.state {
+                        SpecState::Active => {}
+                        SpecState::Ending => effects.merge(state.index.revoke_mapping(&key)),
+                        SpecState::Vanished => {
+                            if let Some(memory) = state.mappings.get_mut(&key) {
+                                memory.vanished = Some(FreezeReason::MappingVanished);
+                            }
+                            effects.merge(state.index.vanish_mapping(&key));
+                        }
+                    }
+                    drop(state);
                     Some(effects)
                 }),
                 _ => None,
@@ -290,12 +350,17 @@ impl Inner {
             .await
     }
 
-    async fn mark(&self, key: &MappingKey, to: SpecState) -> Result<(), StoreError> {
+    async fn stored_mapping(&self, key: &MappingKey) -> Result<Option<StoredSpec>, StoreError> {
         let specs = self.store.specs().await?;
-        let found = specs.into_iter().find(|spec| {
-            spec.kind == kind::MAPPING && spec.namespace.as_deref() == Some(key.namespace()) && spec.name == key.name()
-        });
-        match found {
+        Ok(specs.into_iter().find(|spec| {
+            spec.kind == kind::MAPPING
+                && spec.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE) == key.namespace()
+                && spec.name == key.name()
+        }))
+    }
+
+    async fn mark(&self, key: &MappingKey, to: SpecState) -> Result<(), StoreError> {
+        match self.stored_mapping(key).await? {
             Some(spec) if spec.state != to => self.store.put_spec(StoredSpec { state: to, ..spec }).await,
             _ => Ok(()),
         }

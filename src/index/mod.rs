@@ -73,6 +73,17 @@ pub struct Effects {
 }
 
 impl Effects {
+    /// Adds what another call changed.
+    pub fn merge(&mut self, other: Self) {
+        for (document, urgency) in &other.dirty {
+            self.document(document, *urgency);
+        }
+        self.pins.extend(other.pins);
+        self.mappings.extend(other.mappings);
+        self.targets.extend(other.targets);
+        self.providers.extend(other.providers);
+    }
+
     fn document(&mut self, document: &DocumentKey, urgency: Urgency) {
         let known = self.dirty.entry(document.clone()).or_insert(urgency);
         *known = (*known).min(urgency);

@@ -56,6 +56,10 @@ pub struct SubjectView {
     pub current_external_id: Option<String>,
     /// Direct user members, active or not.
     pub members: usize,
+    /// Active members without a usable principal.
+    pub invalid_principals: usize,
+    /// Active members who share a principal with somebody else.
+    pub collisions: usize,
 }
 
 /// A mapping resolved.
@@ -207,7 +211,12 @@ impl Index {
                 Resolution::Resolved(id) | Resolution::IdentityChanged { pinned: id, .. } => Some(*id),
                 Resolution::NotFound | Resolution::Ambiguous | Resolution::Deleted { .. } => None,
             };
-            let group = group.and_then(|id| self.tenants.get(&subject.provider)?.group(id));
+            let tenant = self.tenants.get(&subject.provider);
+            let group = group.and_then(|id| tenant?.group(id));
+            let active = || {
+                let members = tenant.zip(group).into_iter().flat_map(|(tenant, group)| tenant.members(group));
+                members.filter(|user| user.state == UserState::Active)
+            };
             SubjectView {
                 provider: subject.provider.clone(),
                 display_name,
@@ -216,6 +225,8 @@ impl Index {
                 current_name: group.map(|group| group.display_name.to_string()),
                 current_external_id: group.and_then(|group| group.external_id.as_deref()).map(str::to_owned),
                 members: group.map_or(0, |group| group.members.len()),
+                invalid_principals: active().filter(|user| user.key.is_none()).count(),
+                collisions: active().filter(|user| tenant.is_some_and(|tenant| tenant.collides(user))).count(),
             }
         };
         mapping.subjects.iter().map(view).collect()

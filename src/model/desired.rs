@@ -131,11 +131,13 @@ impl FreezeReason {
             Self::MappingVanished
             | Self::ManifestsMissing
             | Self::GroupNotFound
+            | Self::GroupAmbiguous
             | Self::GroupIdentityChanged
             | Self::InventoryIncomplete => true,
             Self::NotLoaded
             | Self::IdentityProviderNotFound
             | Self::TargetNotFound
+            | Self::OverlappingTarget
             | Self::Suspended
             | Self::Observed
             | Self::StoreMismatch
