@@ -198,6 +198,14 @@ mod tests {
     }
 
     #[test]
+    fn what_is_printed_is_what_is_meant() {
+        for ((file, text), crd) in crds_yaml().unwrap().iter().zip(crds().unwrap()) {
+            let read: CustomResourceDefinition = serde_saphyr::from_str(text).unwrap();
+            assert_eq!(read, crd, "{file}");
+        }
+    }
+
+    #[test]
     fn kinds_have_short_names_the_category_columns_and_a_status() {
         for crd in crds().unwrap() {
             let names = &crd.spec.names;
