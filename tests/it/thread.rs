@@ -261,7 +261,9 @@ async fn member_that_a_stranger_adds_after_our_write_was_refused_stays_when_the_
     world.fault(json!({"match": {"method": "POST", "path": ":setIamPolicy", "count": 1000}, "action": {"type": "error", "status": 403}})).await;
     let alice = scim.create_user("alice@example.com").await;
     scim.create_group("team-checkout", &[&alice]).await;
-    world.mapping_status("checkout/team", "the refusal is said", |s| has(s, "Ready", "False", "PermissionDenied")).await;
+    world
+        .mapping_status("checkout/team", "the refusal is said", |s| has(s, "Ready", "False", "PermissionDenied"))
+        .await;
     world.clear_faults().await;
     world.stranger_adds("checkout-api", INVOKER, "user:alice@example.com").await;
     world.mapping_status("checkout/team", "it is not ours", |s| s["grants"]["unowned"] == 1).await;
