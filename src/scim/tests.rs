@@ -27,12 +27,12 @@ fn group_id() -> GroupId {
 }
 
 fn patched(user: &Value, operations: Value) -> Result<Value, ScimError> {
-    let body = map(json!({"Operations": operations}));
+    let body = Map::from_iter([("Operations".to_owned(), operations)]);
     UserChange::patch(user_id(), body, &mut Findings::new())?.apply(user)
 }
 
 fn member_changes(operations: Value) -> Result<Vec<MemberChange>, ScimError> {
-    let body = map(json!({"Operations": operations}));
+    let body = Map::from_iter([("Operations".to_owned(), operations)]);
     GroupChange::patch(group_id(), body, &mut Findings::new()).map(|change| change.members)
 }
 
