@@ -1,1 +1,37 @@
-//! TODO
+//! The custom resources as users write and read them: types, schema, defaults and rules, conditions and reasons.
+//!
+//! The schema that [`crds`] prints is the only validation there is: the API server, a folder of manifests and
+//! `rolecall lint` all apply the same one.
+
+mod cloud_run_target;
+pub mod condition;
+mod crd;
+pub mod duration;
+pub mod glob;
+mod identity_provider;
+mod role_mapping;
+mod schema;
+
+pub use cloud_run_target::{
+    AllowSpec, CloudRunTarget, CloudRunTargetSpec, CloudRunTargetStatus, DriftKind, NamespacesSpec, PolicyCounts,
+    ResourceCounts, TargetDrift,
+};
+pub mod manifest;
+pub use crd::{CrdError, GROUP, VERSION, crds, crds_yaml};
+pub use identity_provider::{
+    FindingStatus, GoogleAccountSpec, IdentityProvider, IdentityProviderSpec, IdentityProviderStatus, PrincipalsSpec,
+    ProviderState, ScimSpec, SecretKey, SecretKeyRef, Strictness, TokenSpec, TokenStatus, UserAttribute,
+    UserPrincipalsSpec,
+};
+pub use role_mapping::{
+    DeletionPolicy, DriftCounts, DriftSample, GrantCounts, GrantSpec, GroupSelector, HeldPlan, HeldStatus, MappingMode,
+    OnMissing, RefusedPath, ResourceStatus, RoleMapping, RoleMappingSpec, RoleMappingStatus, SubjectSpec,
+    SubjectStatus, TargetRef,
+};
+
+/// On a `RoleMapping`: the hashes of held plans that may be written (comma-separated).
+pub const RELEASE_ANNOTATION: &str = "rolecall.dev/release";
+/// On a `RoleMapping`: ids of groups that a name may mean from now on (comma-separated).
+pub const ACCEPT_GROUP_ANNOTATION: &str = "rolecall.dev/accept-group";
+/// On any of the resources: reconcile now; `status.lastHandledReconcileAt` echoes the value.
+pub const RECONCILE_ANNOTATION: &str = "rolecall.dev/reconcile-requested-at";

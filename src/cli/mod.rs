@@ -1,1 +1,257 @@
-//! TODO
+//! The verbs of the binary: flags in, text out, an exit status.
+//!
+//! Nothing here prints by itself: text goes through [`Io`], so that every verb is tested like a function.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::model::{Clock, MappingKey};
+
+mod config;
+mod reference;
+mod release;
+mod run;
+mod status;
+mod store;
+mod table;
+
+pub use config::{
+    ConfigError, ConfigErrors, CredentialsKind, DatabaseUrl, LogFormat, MAX_DRIFT_INTERVAL, MIN_DRIFT_INTERVAL, Mode,
+    RunConfig,
+};
+pub use reference::{ReferenceArgs, flags_markdown};
+pub use release::{ReleaseArgs, ReleaseCommand};
+pub use run::RunArgs;
+pub use status::StatusArgs;
+pub use store::{StoreAcceptArgs, StoreArgs, StoreCommand};
+
+const ABOUT: &str = "Keeps Google Cloud Run IAM in step with your identity provider";
+
+const EXAMPLES: &str = "\
+Examples:
+  rolecall run --database sqlite:rolecall.db --manifests ./access --mode observe
+  rolecall status                                  what every mapping came to
+  rolecall status rolemapping/checkout-team        one of them, with its conditions
+  rolecall lint access/*.yaml                      the checks of `run`, before anything runs
+
+Exit status:
+  0  done
+  1  it worked, and the answer is no: problems found, or no such object
+  2  the command line is wrong
+  3  it could not be done: a file, the store or the running rolecall was not reachable";
+
+/// The command line of rolecall.
+#[derive(Debug, Clone, PartialEq, Eq, Parser)]
+#[command(name = "rolecall", version, about = ABOUT, after_help = EXAMPLES, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The verbs.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Serve SCIM to identity providers and keep the IAM policies in step
+    #[command(after_help = run::EXAMPLES)]
+    Run(RunArgs),
+    /// Show what a running rolecall knows about its resources
+    #[command(after_help = status::EXAMPLES)]
+    Status(StatusArgs),
+    /// Print the definitions of the custom resources as YAML
+    Crds,
+    /// Look after the store
+    Store(StoreArgs),
+    /// Turn a freeze into a revocation, deliberately
+    Release(ReleaseArgs),
+    /// Print the version
+    Version,
+    /// Print generated pages of the documentation
+    #[command(hide = true)]
+    Reference(ReferenceArgs),
+}
+
+/// Where a verb writes. Text may hold ANSI styles: wrap a stream that is not a terminal so that they are taken out
+/// (`anstream` does, and heeds `NO_COLOR`).
+pub struct Io<'a> {
+    /// What was asked for.
+    pub out: &'a mut dyn Write,
+    /// Everything said about it.
+    pub err: &'a mut dyn Write,
+}
+
+/// How a verb ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Done,
+    /// It worked, and the answer is no.
+    No,
+    /// The command line is wrong.
+    Usage,
+    /// It could not be done.
+    Unavailable,
+}
+
+impl Exit {
+    /// The exit status of the process.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::No => 1,
+            Self::Usage => 2,
+            Self::Unavailable => 3,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+/// Why a verb could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The flags of `run` are wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    /// A flag of another verb is wrong.
+    #[error(transparent)]
+    Flag(#[from] ConfigError),
+    /// No such kind.
+    #[error("`{kind}` is not a kind: write one of {known}")]
+    UnknownKind {
+        /// What was given.
+        kind: String,
+        /// What there is.
+        known: String,
+    },
+    /// No such object.
+    #[error("{kind} `{name}` is not known to the rolecall at {admin}: `rolecall status` lists what is")]
+    NotFound {
+        /// Which kind.
+        kind: String,
+        /// Which name.
+        name: String,
+        /// Who was asked.
+        admin: String,
+    },
+    /// No such mapping in the store.
+    #[error("RoleMapping `{mapping}` was never read from manifests with this store, so there is nothing to release")]
+    UnknownMapping {
+        /// Which.
+        mapping: MappingKey,
+    },
+    /// The admin port did not answer.
+    #[error("cannot reach rolecall at {url}: {problem}: is it running, and is --admin its --admin-listen address?")]
+    AdminUnreachable {
+        /// What was asked.
+        url: String,
+        /// What went wrong.
+        problem: String,
+    },
+    /// The admin port answered something else than a status list.
+    #[error("{url} does not answer like a rolecall of this version: {problem}")]
+    AdminStrange {
+        /// What was asked.
+        url: String,
+        /// What went wrong.
+        problem: String,
+    },
+    /// A file could not be read.
+    #[error("cannot read `{path}`: {source}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The definitions could not be generated.
+    #[error(transparent)]
+    Crds(#[from] crate::api::CrdError),
+    /// The store could not be opened or used.
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+    /// The file beside the manifests could not be read or written.
+    #[error(transparent)]
+    Mirror(#[from] crate::app::mirror::MirrorError),
+    /// The output could not be written.
+    #[error("cannot write the output: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl CliError {
+    /// The exit status that says it.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Config(_) | Self::Flag(_) | Self::UnknownKind { .. } => Exit::Usage,
+            Self::NotFound { .. } | Self::UnknownMapping { .. } => Exit::No,
+            // A reader that has seen enough (`| head`) is not a failure.
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
+            Self::AdminUnreachable { .. }
+            | Self::AdminStrange { .. }
+            | Self::Read { .. }
+            | Self::Crds(_)
+            | Self::Store(_)
+            | Self::Mirror(_)
+            | Self::Output(_) => Exit::Unavailable,
+        }
+    }
+
+    /// Says it on the error stream, one line a mistake, and gives the exit status.
+    pub fn report(&self, io: &mut Io<'_>) -> Exit {
+        let exit = self.exit();
+        if exit != Exit::Done {
+            for line in self.to_string().lines() {
+                // When not even the error stream can be written, the exit status is all there is.
+                let _ = writeln!(io.err, "{}error:{} {line}", table::BAD, table::RESET);
+            }
+        }
+        exit
+    }
+}
+
+/// What is left to do after the command line was read.
+#[derive(Debug)]
+pub enum Next {
+    /// Run the service with this configuration.
+    Run(Box<RunConfig>),
+    /// The verb has been carried out.
+    Exit(Exit),
+}
+
+/// Carries out a verb. `run` is only checked: its configuration is handed back, since wiring is the matter of `app`.
+///
+/// # Errors
+/// [`CliError`]; [`CliError::report`] says it and gives the exit status.
+pub async fn dispatch(cli: Cli, io: &mut Io<'_>, clock: &dyn Clock) -> Result<Next, CliError> {
+    let exit = match cli.command {
+        Command::Run(args) => return Ok(Next::Run(Box::new(RunConfig::from_args(&args)?))),
+        Command::Status(args) => status::run(&args, io, clock).await?,
+        Command::Crds => {
+            for (_, yaml) in crate::api::crds_yaml()? {
+                write!(io.out, "---\n{}", yaml.strip_prefix("---\n").unwrap_or(&yaml))?;
+            }
+            Exit::Done
+        }
+        Command::Store(args) => store::run(&args, io).await?,
+        Command::Release(args) => release::run(&args, io, clock).await?,
+        Command::Version => {
+            writeln!(io.out, "rolecall {}", env!("CARGO_PKG_VERSION"))?;
+            Exit::Done
+        }
+        Command::Reference(args) => reference::run(&args, io)?,
+    };
+    io.out.flush()?;
+    Ok(Next::Exit(exit))
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Claim, GrantKey, MappingKey, Principal, Subject};
+use super::{Claim, Condition, GrantKey, MappingKey, Principal, Subject};
 
 /// What should stand in one document, as far as the mappings that can be resolved now say.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -12,6 +12,8 @@ pub struct Desired {
     /// How to treat the claims that the ledger holds for each mapping: an entry for every claimant that was asked
     /// about and for every mapping that wants something here. A claimant without an entry is frozen.
     pub stances: BTreeMap<MappingKey, Stance>,
+    /// The `metadata.generation` of each mapping that has a spec, for the audit.
+    pub generations: BTreeMap<MappingKey, i64>,
     /// The uid of the resource as last listed. A resource that was re-created starts with an empty policy.
     pub resource_uid: Option<String>,
 }
@@ -21,6 +23,8 @@ pub struct Desired {
 pub struct DesiredGrant {
     /// The member to write.
     pub member: Principal,
+    /// The condition to write, whose hash is in the key.
+    pub condition: Option<Condition>,
     /// Who wants it, and on what terms. Never empty.
     pub claims: BTreeMap<Claim, ClaimTerms>,
 }
@@ -81,6 +85,10 @@ pub enum FreezeReason {
     Suspended,
     /// `mode: Observe`, or `--mode observe`.
     Observed,
+    /// An older target covers the same project and region.
+    OverlappingTarget,
+    /// Several groups have that name.
+    GroupAmbiguous,
     /// No group of that name was ever seen.
     GroupNotFound,
     /// The name means another group than the one it was pinned to.
@@ -105,11 +113,35 @@ impl FreezeReason {
             Self::TargetNotFound => "TargetNotFound",
             Self::Suspended => "Suspended",
             Self::Observed => "Observed",
+            Self::OverlappingTarget => "OverlappingTarget",
+            Self::GroupAmbiguous => "GroupAmbiguous",
             Self::GroupNotFound => "GroupNotFound",
             Self::GroupIdentityChanged => "GroupIdentityChanged",
             Self::InventoryIncomplete => "InventoryIncomplete",
             Self::StoreMismatch => "StoreMismatch",
             Self::StoreRewound => "StoreRewound",
+        }
+    }
+
+    /// Do the claims of people whom the IdP reports inactive or deleted end in spite of the freeze? They do wherever the
+    /// directory is known to be right and only the other ground of the claim is missing.
+    #[must_use]
+    pub fn lets_leavers_go(self) -> bool {
+        match self {
+            Self::MappingVanished
+            | Self::ManifestsMissing
+            | Self::GroupNotFound
+            | Self::GroupAmbiguous
+            | Self::GroupIdentityChanged
+            | Self::InventoryIncomplete => true,
+            Self::NotLoaded
+            | Self::IdentityProviderNotFound
+            | Self::TargetNotFound
+            | Self::OverlappingTarget
+            | Self::Suspended
+            | Self::Observed
+            | Self::StoreMismatch
+            | Self::StoreRewound => false,
         }
     }
 
@@ -132,6 +164,12 @@ impl FreezeReason {
             }
             Self::Suspended => "the mapping or its IdentityProvider is suspended: nothing is added or removed",
             Self::Observed => "observe mode: the plan is reported and nothing is written",
+            Self::OverlappingTarget => {
+                "an older CloudRunTarget covers the same project and region, so the grants of this one stay as they are; remove one of the two or split the regions"
+            }
+            Self::GroupAmbiguous => {
+                "several groups have the name that the mapping gives; existing grants stay; name the group by externalId or rename one of them"
+            }
             Self::GroupNotFound => {
                 "a group that the mapping names was never pushed by the IdP; existing grants stay; push the group or correct the name"
             }

@@ -1,1 +1,244 @@
-//! TODO
+//! What has to change in one policy document, and what the ledger and the audit say about it: pure arithmetic.
+//!
+//! ```text
+//! add    = desired − live              lost   = (owned ∩ desired) − live   (drift; granted again)
+//! remove = (owned − desired) ∩ live    unowned = (desired ∩ live) − owned  (somebody else's; never removed)
+//!                                      foreign = live − owned − desired    (kept byte for byte)
+//! ```
+//!
+//! One pass over a document: [`plan`] → [`Plan::intend`] (recorded before the call) → the call with [`Plan::policy`] →
+//! [`Plan::settle`] (recorded after it). A pass without a call records [`Plan::ledger`] and [`Plan::audit`] instead.
+//!
+//! A row keeps the claims that ended until its removal is settled, so that every later pass can tell again whose
+//! access is taken and why, and so that a mapping is not done with while a grant of it is still there.
+
+mod document;
+mod guard;
+mod pass;
+mod settle;
+mod tally;
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod world;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::model::{
+    AuditEntry, Desired, DocumentKey, GrantKey, IntentAction, LedgerChange, LedgerRow, MappingKey, Policy, Subject,
+};
+
+pub use settle::CallOutcome;
+pub use tally::Tally;
+
+use document::Live;
+use pass::Pass;
+
+/// How long a call whose outcome is unknown may still land. Until then its intent stays, even if nobody wants its
+/// effect any more and the policy has not changed.
+pub const INTENT_FENCE: Duration = Duration::from_mins(10);
+
+/// The compiled-in guard holds removals that touch more people than this (and more than half of the grants).
+pub const GUARD_PEOPLE: usize = 10;
+
+/// What one pass over a document is planned from.
+#[derive(Clone, Copy)]
+pub struct Inputs<'a> {
+    /// Which document.
+    pub document: &'a DocumentKey,
+    /// What the mappings want there.
+    pub desired: &'a Desired,
+    /// What the ledger holds about it; one row a grant, in any order.
+    pub ledger: &'a [LedgerRow],
+    /// The policy as just read, with its etag. The read began after the last settlement of this document.
+    pub live: &'a Policy,
+    /// When the plan is made.
+    pub now: Timestamp,
+    /// Hashes of held plans that a person released.
+    pub released: &'a BTreeSet<String>,
+    /// Has the IdP said that this subject is inactive or deleted?
+    pub leavers: &'a dyn Fn(&Subject) -> bool,
+}
+
+/// Why a step is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// A mapping wants the grant.
+    Wanted,
+    /// Our grant was taken away by somebody else, and is granted again.
+    Missing,
+    /// Everybody the grant was for is inactive or deleted.
+    Leaver,
+    /// The mappings that wanted it were deleted.
+    MappingDeleted,
+    /// No mapping wants it any more: a membership, a spec or a delegation changed.
+    NotWanted,
+}
+
+impl Cause {
+    /// The stable word, as in the audit.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Wanted => "Wanted",
+            Self::Missing => "Missing",
+            Self::Leaver => "Leaver",
+            Self::MappingDeleted => "MappingDeleted",
+            Self::NotWanted => "NotWanted",
+        }
+    }
+}
+
+/// One member put into, or taken out of, the policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// In or out.
+    pub action: IntentAction,
+    /// Why.
+    pub cause: Cause,
+    /// The ledger row as it stands before the call. It carries an intent only if an earlier call for it may still land.
+    pub row: LedgerRow,
+}
+
+impl Step {
+    /// Which grant.
+    #[must_use]
+    pub fn grant(&self) -> &GrantKey {
+        &self.row.grant
+    }
+}
+
+/// A grant of ours that somebody else took away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostGrant {
+    /// Which.
+    pub grant: GrantKey,
+    /// Seen for the first time in this pass.
+    pub first_seen: bool,
+    /// Is it granted again (`onMissing: Revert`)?
+    pub regranted: bool,
+}
+
+/// What the guard keeps from being removed. Empty when `grants` is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Held {
+    /// How many people would lose something.
+    pub people: usize,
+    /// The grants that stay for now.
+    pub grants: Vec<GrantKey>,
+    /// What releases exactly these removals; the same from pass to pass as long as they are the same.
+    pub plan_hash: String,
+    /// The mappings whose grants are held.
+    pub mappings: BTreeSet<MappingKey>,
+}
+
+/// Additions that would take the policy over Google's limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitExceeded {
+    /// How many appearances of principals the policy would have.
+    pub appearances: usize,
+    /// How many it may have.
+    pub limit: usize,
+    /// The additions that are not written.
+    pub withheld: Vec<GrantKey>,
+}
+
+impl Held {
+    /// The audit reason.
+    pub const REASON: &'static str = "MassRemoval";
+}
+
+impl LimitExceeded {
+    /// The condition reason.
+    pub const REASON: &'static str = "PolicyFull";
+}
+
+/// What `Observe` keeps from being done.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Observed {
+    /// Would be granted.
+    pub add: Vec<GrantKey>,
+    /// Would be removed.
+    pub remove: Vec<GrantKey>,
+}
+
+/// What one pass does and reports.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Names this plan in the audit: 16 hex digits over document, additions, removals and what is held.
+    pub hash: String,
+    /// Members to put in, sorted by grant.
+    pub add: Vec<Step>,
+    /// Members to take out, sorted by grant.
+    pub remove: Vec<Step>,
+    /// What the guard withholds.
+    pub held: Held,
+    /// Drift: grants of ours that are missing.
+    pub lost: Vec<LostGrant>,
+    /// How many members (per role and condition) are somebody else's business.
+    pub foreign: usize,
+    /// Wanted, there, and not ours.
+    pub unowned: Vec<GrantKey>,
+    /// No longer wanted, still there, not ours: forgotten from here on (`GrantRemains`).
+    pub remains: Vec<(GrantKey, BTreeSet<MappingKey>)>,
+    /// Left in the policy and forgotten because of `deletionPolicy: Orphan`.
+    pub orphaned: Vec<GrantKey>,
+    /// What observe mode keeps from being done.
+    pub observed: Observed,
+    /// What to record if no call is made: claims, verifications, resolved intents, forgotten rows.
+    pub ledger: Vec<LedgerChange>,
+    /// What to append if no call is made.
+    pub audit: Vec<AuditEntry>,
+    /// What to write, with the etag of the read; none when there is nothing to write.
+    pub policy: Option<Policy>,
+    /// Set when not all additions fit.
+    pub limit: Option<LimitExceeded>,
+    /// Look again then: an unknown outcome will be settled by time.
+    pub recheck_at: Option<Timestamp>,
+    context: settle::Context,
+    live: Policy,
+    lines: Vec<tally::Line>,
+}
+
+impl Plan {
+    /// The same pass with only some of its additions, for another try after Google refused the whole. None when nothing
+    /// of it is left. What the first [`Plan::intend`] recorded besides the intents is not in it again.
+    #[must_use]
+    pub fn with_additions(&self, wanted: impl Fn(&Step) -> bool) -> Option<Self> {
+        let add: Vec<Step> = self.add.iter().filter(|step| wanted(step)).cloned().collect();
+        let policy = document::edited(&self.live, &add, &self.remove)?;
+        let hash = plan_hash(&self.context.document, &add, &self.remove, &self.held);
+        let mut lines = self.lines.clone();
+        let left: BTreeSet<&GrantKey> = add.iter().map(Step::grant).collect();
+        for line in lines.iter_mut().filter(|line| line.standing == tally::Standing::Pending) {
+            if !left.contains(&line.grant) {
+                line.standing = tally::Standing::Withheld;
+            }
+        }
+        Some(Self { hash, policy: Some(policy), ledger: vec![], audit: vec![], lines, add, ..self.clone() })
+    }
+
+    /// The removals alone, if there are any beside additions: what to try after a mixed write was refused.
+    #[must_use]
+    pub fn removals_only(&self) -> Option<Self> {
+        if self.add.is_empty() { None } else { self.with_additions(|_| false) }
+    }
+}
+
+fn plan_hash(document: &DocumentKey, add: &[Step], remove: &[Step], held: &Held) -> String {
+    let steps = add.iter().map(|step| ("+", step.grant())).chain(remove.iter().map(|step| ("-", step.grant())));
+    guard::digest(document, steps.chain(held.grants.iter().map(|grant| ("=", grant))))
+}
+
+/// Plans one pass. Total: every input has a plan, and the order of ledger rows and claims does not matter.
+#[must_use]
+pub fn plan(inputs: &Inputs<'_>) -> Plan {
+    let live = Live::of(inputs.live);
+    Pass::new(inputs, &live).run()
+}

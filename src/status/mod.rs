@@ -1,1 +1,38 @@
-//! TODO
+//! What became of a resource, as conditions and counts a person can act on: pure folding, and the board that shows it.
+//!
+//! The engine hands in outcomes of documents; [`fold_mapping`], [`fold_target`] and [`fold_provider`] make the status
+//! of API.md of them, the same in a cluster and in a folder. Time comes in, nothing goes out.
+
+mod board;
+mod changed;
+mod conditions;
+mod input;
+mod mapping;
+mod provider;
+mod target;
+mod verdict;
+
+pub use board::{Item, Kind, List, Metadata, Status, StatusBoard};
+pub use changed::{same_mapping, same_provider, same_target};
+pub use conditions::needs_a_person;
+pub use input::{
+    DocumentOutcome, HeldOutcome, Lag, ListingOutcome, MappingInput, ProviderInput, SubjectOutcome, Tally, TargetInput,
+    TokenOutcome, Trouble,
+};
+pub use mapping::fold_mapping;
+pub use provider::fold_provider;
+pub use target::fold_target;
+
+use jiff::Timestamp;
+
+/// A status, and when it may say something else although nothing happens: fold again then.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Folded<S> {
+    /// What is to be shown.
+    pub status: S,
+    /// When time alone may change it.
+    pub revisit: Option<Timestamp>,
+}
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@
 
 mod audit;
 mod committer;
+mod decisions;
 mod error;
 mod events;
 mod groups;
@@ -31,6 +32,7 @@ use uuid::Uuid;
 use crate::model::Seq;
 use committer::Committer;
 
+pub use decisions::{Decision, PendingDecision};
 pub use error::StoreError;
 pub use record::{
     AuditRow, Condition, Counts, DeleteOutcome, GroupChanged, GroupRecord, GroupUpdate, ListQuery, MemberChange,

@@ -157,7 +157,7 @@ CREATE TABLE audit (
     outcome TEXT NOT NULL,
     reason TEXT,
     detail TEXT,
-    person INTEGER REFERENCES people (id),
+    person INTEGER, -- people.id; no foreign key, so that erasing is not tied to the size of the log
     hash TEXT NOT NULL
 ) STRICT;
 
@@ -178,3 +178,12 @@ CREATE TABLE releases (
     at INTEGER NOT NULL,
     PRIMARY KEY (plan_hash, mapping)
 ) STRICT, WITHOUT ROWID;
+
+-- What a person decided with `rolecall release`, until the running process has carried it out.
+CREATE TABLE decisions (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    action TEXT NOT NULL CHECK (action IN ('release-mapping', 'release-manifests')),
+    mapping TEXT NOT NULL, -- empty for all
+    at INTEGER NOT NULL,
+    UNIQUE (action, mapping)
+) STRICT;

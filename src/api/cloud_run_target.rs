@@ -1,0 +1,211 @@
+//! `CloudRunTarget`: one Google project with its regions, and who may map what onto it.
+
+#![expect(clippy::duplicated_attributes, reason = "printer columns of the derive repeat their keys")]
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::schema;
+
+/// Where roles may be granted, and to which namespaces that is delegated.
+#[derive(CustomResource, Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "rolecall.dev",
+    version = "v1alpha1",
+    kind = "CloudRunTarget",
+    plural = "cloudruntargets",
+    shortname = "crt",
+    category = "rolecall",
+    status = "CloudRunTargetStatus",
+    derive = "PartialEq",
+    doc = "Services, jobs and worker pools of one Google Cloud project, and which namespaces may map which roles onto them. Nothing is delegated by default.",
+    printcolumn(name = "Project", type_ = "string", json_path = ".spec.project"),
+    printcolumn(name = "Services", type_ = "integer", json_path = ".status.resources.services"),
+    printcolumn(name = "In-Sync", type_ = "integer", json_path = ".status.policies.inSync"),
+    printcolumn(name = "Drifted", type_ = "integer", json_path = ".status.policies.drifted"),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct CloudRunTargetSpec {
+    /// The project id (not the project number), for example shop-prod.
+    #[schemars(schema_with = "schema::project")]
+    pub project: String,
+
+    /// The regions whose services, jobs and worker pools belong to this target, for example europe-west1.
+    #[schemars(schema_with = "schema::locations")]
+    pub locations: Vec<String>,
+
+    /// How often the services, jobs and worker pools of the project are listed, for example 5m. New ones that a
+    /// mapping's globs match get their grants then.
+    #[serde(default = "five_minutes")]
+    #[schemars(schema_with = "schema::duration")]
+    pub discovery_interval: String,
+
+    /// What is delegated: a mapping gets a role on a resource when one entry admits its namespace, its identity
+    /// provider, the resource and the role together. Omitted: nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub allow: Vec<AllowSpec>,
+}
+
+fn five_minutes() -> String {
+    "5m".to_owned()
+}
+
+/// One delegation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AllowSpec {
+    /// Mappings of these namespaces.
+    pub namespaces: NamespacesSpec,
+
+    /// Groups of these `IdentityProviders`.
+    #[schemars(schema_with = "schema::provider_names")]
+    pub identity_providers: Vec<String>,
+
+    /// On these resources: services/NAME, jobs/NAME or workerPools/NAME, where * in NAME stands for any characters.
+    #[schemars(schema_with = "schema::resources")]
+    pub resources: Vec<String>,
+
+    /// These roles: predefined (roles/run.invoker) or custom (projects/ID/roles/NAME, organizations/NUMBER/roles/NAME).
+    /// Globs and basic roles are refused.
+    #[schemars(schema_with = "schema::roles")]
+    pub roles: Vec<String>,
+}
+
+/// Which namespaces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NamespacesSpec {
+    /// Namespaces by name.
+    #[schemars(schema_with = "schema::namespace_names")]
+    pub names: Vec<String>,
+}
+
+/// What is known about one target.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CloudRunTargetStatus {
+    /// The generation that this status describes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub observed_generation: Option<i64>,
+
+    /// The number of the project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub project_number: Option<String>,
+
+    /// How many resources were found when they were last listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceCounts>,
+
+    /// Regions that could not be listed. Nothing is concluded from what is missing there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 63)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub unreachable: Vec<String>,
+
+    /// IAM permissions that rolecall lacks in this project.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(max = 128)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub missing_permissions: Vec<String>,
+
+    /// How many policies are in which state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policies: Option<PolicyCounts>,
+
+    /// Where policies differ from what is wanted. The first 50.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "atomic"))]
+    pub drift: Vec<TargetDrift>,
+
+    /// When the resources were last listed completely.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_discovery_time: Option<Time>,
+
+    /// The value of the annotation rolecall.dev/reconcile-requested-at that was last acted upon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub last_handled_reconcile_at: Option<String>,
+
+    /// Ready, Accepted, Reachable, `PermissionsValid` and Drifted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::conditions")]
+    pub conditions: Vec<Condition>,
+}
+
+/// How many resources there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ResourceCounts {
+    /// Services.
+    #[schemars(range(min = 0))]
+    pub services: i64,
+    /// Jobs.
+    #[schemars(range(min = 0))]
+    pub jobs: i64,
+    /// Worker pools.
+    #[schemars(range(min = 0))]
+    pub worker_pools: i64,
+}
+
+/// How many policies are in which state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PolicyCounts {
+    /// As wanted.
+    #[schemars(range(min = 0))]
+    pub in_sync: i64,
+    /// Changed by somebody else.
+    #[schemars(range(min = 0))]
+    pub drifted: i64,
+    /// Kept from being written by a guard.
+    #[schemars(range(min = 0))]
+    pub held: i64,
+    /// Could not be read or written.
+    #[schemars(range(min = 0))]
+    pub failed: i64,
+}
+
+/// In which way a policy differs from what is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "In which way the policy differs from what is wanted.")]
+pub enum DriftKind {
+    /// Somebody else took away what rolecall had granted.
+    Missing,
+    /// Somebody else granted it; it is kept.
+    Foreign,
+    /// Wanted, but it was there before; it is never removed.
+    Unowned,
+    /// No longer wanted, but rolecall did not grant it; it stays.
+    Remains,
+}
+
+/// One difference between a policy and what is wanted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetDrift {
+    /// In which way it differs.
+    #[serde(rename = "type")]
+    pub kind: DriftKind,
+
+    /// The resource, as projects/P/locations/L/services/S.
+    #[schemars(length(max = 512))]
+    pub resource: String,
+
+    /// The role.
+    #[schemars(length(max = 256))]
+    pub role: String,
+
+    /// The principal as it stands in the policy.
+    #[schemars(length(max = 512))]
+    pub principal: String,
+
+    /// When it was first seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_seen: Option<Time>,
+}

@@ -1,0 +1,292 @@
+//! `IdentityProvider`: one SCIM tenant, how its tokens are kept and how its people become Google principals.
+
+#![expect(clippy::duplicated_attributes, reason = "printer columns of the derive repeat their keys")]
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::schema;
+
+/// What an IdP pushes here over SCIM 2.0, and how its people are named at Google.
+#[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "rolecall.dev",
+    version = "v1alpha1",
+    kind = "IdentityProvider",
+    plural = "identityproviders",
+    shortname = "idp",
+    category = "rolecall",
+    status = "IdentityProviderStatus",
+    derive = "PartialEq",
+    doc = "One SCIM tenant of an identity provider such as Okta or Entra: which bearer tokens it may use, and how its people are named at Google.",
+    printcolumn(name = "State", type_ = "string", json_path = ".spec.state"),
+    printcolumn(name = "Dialect", type_ = "string", json_path = ".status.dialect"),
+    printcolumn(name = "Users", type_ = "integer", json_path = ".status.users"),
+    printcolumn(name = "Groups", type_ = "integer", json_path = ".status.groups"),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
+    printcolumn(name = "Endpoint", type_ = "string", json_path = ".status.endpoint", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct IdentityProviderSpec {
+    /// Whether requests of this IdP are accepted. Suspended: SCIM answers 503, and what was granted on its ground stays
+    /// as it is.
+    #[serde(default)]
+    pub state: ProviderState,
+
+    /// The SCIM endpoint of this tenant.
+    pub scim: ScimSpec,
+
+    /// How people become Google principals. Nothing outside the allowed domains is ever written to a policy.
+    pub principals: PrincipalsSpec,
+
+    /// Without a request for longer than this, the condition Fresh becomes False, for example 26h. Silence removes
+    /// nothing. Omitted: silence is not reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub stale_after: Option<String>,
+}
+
+/// Whether requests of an IdP are accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "Whether requests of this IdP are accepted.")]
+pub enum ProviderState {
+    /// Accepted.
+    #[default]
+    Active,
+    /// SCIM answers 503 and the claims of this provider are frozen.
+    Suspended,
+}
+
+/// The SCIM endpoint of one tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ScimSpec {
+    /// How documented habits of IdPs are met. Explain accepts them and reports each in status.findings; Strict accepts
+    /// only what RFC 7643 and RFC 7644 allow.
+    #[serde(default)]
+    pub strictness: Strictness,
+
+    /// Bearer tokens that the IdP may use. Several are valid at once, which is how one rotates: add the new one, change
+    /// it at the IdP, remove the old one.
+    #[schemars(length(min = 1, max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub tokens: Vec<TokenSpec>,
+}
+
+/// How documented habits of IdPs are met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "How documented habits of IdPs are met.")]
+pub enum Strictness {
+    /// Accepted and reported.
+    #[default]
+    Explain,
+    /// Only what the RFCs allow.
+    Strict,
+}
+
+/// One bearer token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenSpec {
+    /// The token's name, which stands in status and in the audit log.
+    #[schemars(schema_with = "schema::label_name")]
+    pub name: String,
+
+    /// Where the token is kept: a Secret in the operator's own namespace.
+    pub secret_ref: SecretKeyRef,
+
+    /// From this time on the token is refused. Omitted: it does not expire.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Time>,
+}
+
+/// One key of a Secret in the operator's own namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretKeyRef {
+    /// The Secret's name.
+    #[schemars(schema_with = "schema::secret_name")]
+    pub name: String,
+
+    /// The key in the Secret: token holds the bearer token itself, tokenSHA256 its SHA-256 as 64 hexadecimal digits.
+    /// When the Secret has only the other one, that is read.
+    #[serde(default)]
+    pub key: SecretKey,
+}
+
+/// The key of a Secret that holds a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "The key of a Secret that holds a token.")]
+pub enum SecretKey {
+    /// The bearer token itself.
+    #[default]
+    #[serde(rename = "token")]
+    Token,
+    /// Its SHA-256, as 64 hexadecimal digits.
+    #[serde(rename = "tokenSHA256")]
+    TokenSha256,
+}
+
+impl SecretKey {
+    /// The key as it stands in the Secret.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::TokenSha256 => "tokenSHA256",
+        }
+    }
+}
+
+/// How people become Google principals.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PrincipalsSpec {
+    /// Domains that an address must have, exactly and in lower case, to be written to a policy.
+    #[schemars(schema_with = "schema::domains")]
+    pub allowed_domains: Vec<String>,
+
+    /// How a user becomes a principal.
+    pub users: UserPrincipalsSpec,
+}
+
+/// How a user becomes a principal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UserPrincipalsSpec {
+    /// Users are Google accounts and are written as user:ADDRESS.
+    pub google_account: GoogleAccountSpec,
+}
+
+/// Users are Google accounts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GoogleAccountSpec {
+    /// The SCIM attribute that holds the address of the Google account.
+    pub attribute: UserAttribute,
+}
+
+/// The SCIM attributes that may hold an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "The SCIM attribute that holds the address of the Google account.")]
+pub enum UserAttribute {
+    /// `userName`
+    #[serde(rename = "userName")]
+    UserName,
+    /// `externalId`
+    #[serde(rename = "externalId")]
+    ExternalId,
+    /// `emails[primary eq true].value`
+    #[serde(rename = "emails[primary eq true].value")]
+    PrimaryEmail,
+    /// `emails[type eq "work"].value`
+    #[serde(rename = "emails[type eq \"work\"].value")]
+    WorkEmail,
+}
+
+/// What is known about one tenant.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IdentityProviderStatus {
+    /// The generation that this status describes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub observed_generation: Option<i64>,
+
+    /// The SCIM base URL to enter at the IdP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    pub endpoint: Option<String>,
+
+    /// Which IdP the requests look like: Okta, Entra or Generic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub dialect: Option<String>,
+
+    /// Number of users that the IdP pushed and did not delete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub users: Option<i64>,
+
+    /// Number of groups that the IdP pushed and did not delete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub groups: Option<i64>,
+
+    /// When the IdP last made an authenticated request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_request_time: Option<Time>,
+
+    /// The tokens and when each was last used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub tokens: Vec<TokenStatus>,
+
+    /// What this IdP does that the RFCs do not allow, and how to mend it there. The first 50.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "atomic"))]
+    pub findings: Vec<FindingStatus>,
+
+    /// The id of the database that holds this tenant's directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub store_id: Option<String>,
+
+    /// The value of the annotation rolecall.dev/reconcile-requested-at that was last acted upon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub last_handled_reconcile_at: Option<String>,
+
+    /// Ready, Fresh and `TokensValid`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::conditions")]
+    pub conditions: Vec<Condition>,
+}
+
+/// What is known about one token.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenStatus {
+    /// The token's name.
+    #[schemars(length(max = 63))]
+    pub name: String,
+
+    /// From this time on the token is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Time>,
+
+    /// When it was last used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used: Option<Time>,
+
+    /// Why the token cannot be used, as a reason word; omitted when it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub reason: Option<String>,
+}
+
+/// A habit of the IdP that the RFCs do not allow.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FindingStatus {
+    /// The stable word of the finding.
+    #[schemars(length(max = 63))]
+    pub code: String,
+
+    /// Where in the request: a JSON pointer.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 512))]
+    pub pointer: String,
+
+    /// What to change at the IdP.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub hint: String,
+
+    /// How often it was seen.
+    #[schemars(range(min = 0))]
+    pub count: i64,
+}

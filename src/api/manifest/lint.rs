@@ -1,0 +1,281 @@
+//! What can be said about a set of manifests without a cluster: each by itself, and how they fit together.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use super::{Object, ObjectRef, ParsedDocument, Problem, SecretData};
+use crate::api::glob::ResourcePattern;
+use crate::api::{AllowSpec, CloudRunTarget, GrantSpec, RoleMapping};
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// It would be refused.
+    Error,
+    /// It would be accepted, and probably not do what is meant.
+    Warning,
+}
+
+/// One finding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LintFinding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The object it concerns, when that much could be read.
+    pub object: Option<ObjectRef>,
+    /// What and where.
+    #[serde(flatten)]
+    pub problem: Problem,
+}
+
+impl fmt::Display for LintFinding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        write!(f, "{severity}: {}", self.problem)
+    }
+}
+
+/// What linting found.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct LintReport {
+    /// How many objects of rolecall (and Secrets) were good.
+    pub objects: usize,
+    /// What was found, by file and line.
+    pub findings: Vec<LintFinding>,
+}
+
+impl LintReport {
+    /// Would anything be refused?
+    #[must_use]
+    pub fn has_errors(&self) -> bool {
+        self.findings.iter().any(|finding| finding.severity == Severity::Error)
+    }
+
+    /// Puts the findings in order of file and line.
+    pub fn sort(&mut self) {
+        let key = |finding: &LintFinding| {
+            let problem = &finding.problem;
+            (problem.file.clone(), problem.line, problem.column, problem.field.clone(), finding.severity)
+        };
+        self.findings.sort_by_cached_key(key);
+        self.findings.dedup();
+    }
+}
+
+struct Known<'a> {
+    file: &'a str,
+    line: Option<u32>,
+    object: &'a Object,
+}
+
+impl Known<'_> {
+    fn finding(&self, severity: Severity, field: String, reason: &'static str, message: String) -> LintFinding {
+        let problem = Problem { file: self.file.to_owned(), line: self.line, column: None, field, reason, message };
+        LintFinding { severity, object: Some(self.object.object_ref()), problem }
+    }
+}
+
+/// Judges the documents of a set of files. A reference to something outside of the set is a warning, since it may well
+/// exist where the manifests are applied.
+#[must_use]
+pub fn lint<'a>(files: impl IntoIterator<Item = (&'a str, &'a [ParsedDocument])>) -> LintReport {
+    let mut report = LintReport::default();
+    let mut known: BTreeMap<ObjectRef, Known<'a>> = BTreeMap::new();
+    for (file, documents) in files {
+        for document in documents {
+            match &document.result {
+                Err(problems) => report.findings.extend(problems.iter().map(|problem| LintFinding {
+                    severity: Severity::Error,
+                    object: document.identity.clone(),
+                    problem: problem.clone(),
+                })),
+                Ok(object) => {
+                    report.objects += 1;
+                    let this = Known { file, line: document.line, object };
+                    let identity = object.object_ref();
+                    if let Some(other) = known.get(&identity) {
+                        let message = format!("{identity} is defined in {} already; remove one of them", other.file);
+                        report.findings.push(this.finding(
+                            Severity::Error,
+                            "metadata.name".to_owned(),
+                            "DuplicateObject",
+                            message,
+                        ));
+                    } else {
+                        known.insert(identity, this);
+                    }
+                }
+            }
+        }
+    }
+    for this in known.values() {
+        match this.object {
+            Object::RoleMapping(mapping) => references(this, mapping, &known, &mut report),
+            Object::CloudRunTarget(target) => overlaps(this, target, &known, &mut report),
+            Object::IdentityProvider(_) | Object::Secret(_) => {}
+        }
+    }
+    tokens(&known, &mut report);
+    report.sort();
+    report
+}
+
+fn find<'a>(known: &'a BTreeMap<ObjectRef, Known<'_>>, kind: &str, name: &str) -> Option<&'a Object> {
+    let identity = ObjectRef { kind: kind.to_owned(), namespace: None, name: name.to_owned() };
+    known.get(&identity).map(|known| known.object)
+}
+
+fn references(
+    this: &Known<'_>,
+    mapping: &RoleMapping,
+    known: &BTreeMap<ObjectRef, Known<'_>>,
+    report: &mut LintReport,
+) {
+    let mut warn =
+        |field, reason, message| report.findings.push(this.finding(Severity::Warning, field, reason, message));
+    for (index, subject) in mapping.spec.subjects.iter().enumerate() {
+        let name = &subject.identity_provider;
+        if find(known, "IdentityProvider", name).is_none() {
+            let message = format!("the IdentityProvider `{name}` is not among these manifests");
+            warn(format!("spec.subjects[{index}].identityProvider"), "IdentityProviderNotFound", message);
+        }
+    }
+    for (index, grant) in mapping.spec.grants.iter().enumerate() {
+        let name = &grant.target.name;
+        let Some(Object::CloudRunTarget(target)) = find(known, "CloudRunTarget", name) else {
+            let message = format!("the CloudRunTarget `{name}` is not among these manifests");
+            warn(format!("spec.grants[{index}].target.name"), "TargetNotFound", message);
+            continue;
+        };
+        for (field, message) in undelegated(mapping, grant, target) {
+            warn(format!("spec.grants[{index}].{field}"), "NotDelegated", message);
+        }
+    }
+}
+
+/// What of a grant no entry of the target can admit, whatever resources there are.
+fn undelegated(mapping: &RoleMapping, grant: &GrantSpec, target: &CloudRunTarget) -> Vec<(String, String)> {
+    let namespace = mapping.metadata.namespace.as_deref().unwrap_or_default();
+    let target_name = target.metadata.name.as_deref().unwrap_or_default();
+    let mut refused = Vec::new();
+    for subject in &mapping.spec.subjects {
+        let provider = &subject.identity_provider;
+        let admits = |entry: &&AllowSpec| {
+            entry.namespaces.names.iter().any(|name| name == namespace) && entry.identity_providers.contains(provider)
+        };
+        let entries: Vec<_> = target.spec.allow.iter().filter(admits).collect();
+        if entries.is_empty() {
+            let message =
+                format!("`{target_name}` delegates nothing to namespace `{namespace}` for groups of `{provider}`");
+            refused.push(("target.name".to_owned(), message));
+            continue;
+        }
+        for (index, role) in grant.roles.iter().enumerate() {
+            if !entries.iter().any(|entry| entry.roles.contains(role)) {
+                let message = format!("`{target_name}` does not delegate `{role}` to namespace `{namespace}`");
+                refused.push((format!("roles[{index}]"), message));
+            }
+        }
+        for (index, resource) in grant.resources.iter().enumerate() {
+            if !entries.iter().any(|entry| entry.resources.iter().any(|allowed| may_share(allowed, resource))) {
+                let message = format!("`{target_name}` does not delegate `{resource}` to namespace `{namespace}`");
+                refused.push((format!("resources[{index}]"), message));
+            }
+        }
+    }
+    refused.sort();
+    refused.dedup();
+    refused
+}
+
+/// Can one resource match both? Exact when one of the patterns has no wildcard; otherwise the kinds are compared.
+fn may_share(allowed: &str, wanted: &str) -> bool {
+    let (Ok(allowed), Ok(wanted)) = (ResourcePattern::parse(allowed), ResourcePattern::parse(wanted)) else {
+        return false;
+    };
+    match (allowed.literal(), wanted.literal()) {
+        (_, Some(name)) => allowed.matches(wanted.kind(), name),
+        (Some(name), None) => wanted.matches(allowed.kind(), name),
+        (None, None) => allowed.kind() == wanted.kind(),
+    }
+}
+
+fn overlaps(
+    this: &Known<'_>,
+    target: &CloudRunTarget,
+    known: &BTreeMap<ObjectRef, Known<'_>>,
+    report: &mut LintReport,
+) {
+    for other in known.values() {
+        let Object::CloudRunTarget(other) = other.object else { continue };
+        let theirs = &other.spec.locations;
+        let both: Vec<_> = target.spec.locations.iter().filter(|region| theirs.contains(region)).cloned().collect();
+        // Each pair is reported once, on the one that is later by name.
+        if other.metadata.name < target.metadata.name && other.spec.project == target.spec.project && !both.is_empty() {
+            let name = other.metadata.name.as_deref().unwrap_or_default();
+            let message = format!(
+                "`{name}` covers {} of project `{}` too; the older one wins, the other does nothing there",
+                both.join(", "),
+                target.spec.project
+            );
+            let field = "spec.locations".to_owned();
+            report.findings.push(this.finding(Severity::Warning, field, "OverlappingTarget", message));
+        }
+    }
+}
+
+/// The reference, and the hash where the Secret is at hand.
+type TokenIdentity = (String, Option<[u8; 32]>);
+
+/// One token for two tenants is refused for both, whether they name one Secret or two Secrets have one value.
+fn tokens(known: &BTreeMap<ObjectRef, Known<'_>>, report: &mut LintReport) {
+    let secrets: BTreeMap<&str, &SecretData> = known
+        .values()
+        .filter_map(|known| match known.object {
+            Object::Secret(secret) => Some((secret.name.as_str(), secret)),
+            _ => None,
+        })
+        .collect();
+    let mut seen: BTreeMap<TokenIdentity, String> = BTreeMap::new();
+    for this in known.values() {
+        let Object::IdentityProvider(provider) = this.object else { continue };
+        let name = provider.metadata.name.clone().unwrap_or_default();
+        for (index, token) in provider.spec.scim.tokens.iter().enumerate() {
+            let field = format!("spec.scim.tokens[{index}].secretRef");
+            let reference = &token.secret_ref;
+            let identity = match secrets.get(reference.name.as_str()) {
+                None => (format!("{}/{}", reference.name, reference.key.as_str()), None),
+                Some(secret) => match secret.token_sha256(reference.key) {
+                    Ok(hash) => (String::new(), Some(hash)),
+                    Err(error) => {
+                        let message = format!("Secret `{}`: {error}", reference.name);
+                        report.findings.push(this.finding(Severity::Error, field, error.reason(), message));
+                        continue;
+                    }
+                },
+            };
+            match seen.get(&identity) {
+                Some(other) if *other != name => {
+                    let message = format!(
+                        "token `{}` is the same as one of IdentityProvider `{other}`; it is refused for both",
+                        token.name
+                    );
+                    report.findings.push(this.finding(Severity::Error, field, "TokenShared", message));
+                }
+                Some(_) => {
+                    let message = format!("token `{}` is the same as another one here; remove one of them", token.name);
+                    report.findings.push(this.finding(Severity::Warning, field, "TokenShared", message));
+                }
+                None => {
+                    seen.insert(identity, name.clone());
+                }
+            }
+        }
+    }
+}

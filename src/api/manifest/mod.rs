@@ -1,0 +1,199 @@
+//! Text of manifests → objects, through the very schema that the CRDs print: structure, defaults, CEL rules.
+
+mod check;
+mod lint;
+mod object;
+mod secret;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use self::check::Finding;
+use self::yaml::{Content, Document, Node, Place};
+use super::{CloudRunTarget, IdentityProvider, RoleMapping};
+
+pub use lint::{LintFinding, LintReport, Severity, lint};
+pub use secret::{SecretData, TokenError};
+
+/// Largest file, in bytes.
+pub const MAX_FILE_BYTES: usize = 1 << 20;
+/// Deepest nesting of lists and maps.
+pub const MAX_DEPTH: usize = 64;
+/// Most values in one file, counting what aliases stand for.
+pub const MAX_NODES: usize = 100_000;
+/// Most problems that are reported for one document.
+const MAX_PROBLEMS: usize = 50;
+
+/// What is wrong, where, and how to mend it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// The file, as it was handed in.
+    pub file: String,
+    /// The line, from 1.
+    pub line: Option<u32>,
+    /// The column in characters, from 1.
+    pub column: Option<u32>,
+    /// The field, such as `spec.grants[0].roles[1]`; empty for the whole document.
+    pub field: String,
+    /// The stable word.
+    pub reason: &'static str,
+    /// What is wrong and how to mend it. Never has a value of a Secret.
+    pub message: String,
+}
+
+impl Problem {
+    /// A problem of a whole file.
+    #[must_use]
+    pub fn of_file(file: &str, reason: &'static str, message: String) -> Self {
+        Self { file: file.to_owned(), line: None, column: None, field: String::new(), reason, message }
+    }
+
+    fn at(file: &str, place: Place, field: String, reason: &'static str, message: String) -> Self {
+        let (line, column) = (Some(place.line), Some(place.column));
+        Self { file: file.to_owned(), line, column, field, reason, message }
+    }
+}
+
+impl fmt::Display for Problem {
+    /// `FILE:LINE:COLUMN: FIELD: MESSAGE (REASON)`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        if let Some(column) = self.column.filter(|_| self.line.is_some()) {
+            write!(f, ":{column}")?;
+        }
+        f.write_str(": ")?;
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        write!(f, "{} ({})", self.message, self.reason)
+    }
+}
+
+/// Which object, whatever it says.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ObjectRef {
+    /// `IdentityProvider`, `CloudRunTarget`, `RoleMapping` or `Secret`.
+    pub kind: String,
+    /// The namespace of a `RoleMapping` or a `Secret`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// The name.
+    pub name: String,
+}
+
+impl fmt::Display for ObjectRef {
+    /// `RoleMapping checkout/team`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{} {namespace}/{}", self.kind, self.name),
+            None => write!(f, "{} {}", self.kind, self.name),
+        }
+    }
+}
+
+/// An object of a manifest, with defaults.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Object {
+    /// One SCIM tenant.
+    IdentityProvider(Box<IdentityProvider>),
+    /// Where roles may be granted.
+    CloudRunTarget(Box<CloudRunTarget>),
+    /// Who gets what.
+    RoleMapping(Box<RoleMapping>),
+    /// Tokens.
+    Secret(SecretData),
+}
+
+impl Object {
+    /// Which object this is.
+    #[must_use]
+    pub fn object_ref(&self) -> ObjectRef {
+        let (kind, metadata) = match self {
+            Self::IdentityProvider(object) => ("IdentityProvider", &object.metadata),
+            Self::CloudRunTarget(object) => ("CloudRunTarget", &object.metadata),
+            Self::RoleMapping(object) => ("RoleMapping", &object.metadata),
+            Self::Secret(secret) => {
+                let (namespace, name) = (secret.namespace.clone(), secret.name.clone());
+                return ObjectRef { kind: "Secret".to_owned(), namespace, name };
+            }
+        };
+        let name = metadata.name.clone().unwrap_or_default();
+        ObjectRef { kind: kind.to_owned(), namespace: metadata.namespace.clone(), name }
+    }
+
+    /// SHA-256 over all that the object says: metadata, spec or data. Equal when nothing changed but the spelling.
+    #[must_use]
+    pub fn hash(&self) -> [u8; 32] {
+        let said = match self {
+            Self::IdentityProvider(object) => serde_json::to_vec(object),
+            Self::CloudRunTarget(object) => serde_json::to_vec(object),
+            Self::RoleMapping(object) => serde_json::to_vec(object),
+            Self::Secret(secret) => serde_json::to_vec(&(&secret.namespace, &secret.name, &secret.data)),
+        };
+        // Values of these types are maps with text keys, which always can be written.
+        Sha256::digest(said.unwrap_or_default()).into()
+    }
+}
+
+/// One document of a file that concerns rolecall, or that cannot be read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ParsedDocument {
+    /// Which document of the file, from 0; skipped and empty ones are not counted.
+    pub index: usize,
+    /// Which object it is, when that much can be read.
+    pub identity: Option<ObjectRef>,
+    /// The place where it begins.
+    pub line: Option<u32>,
+    /// The object, or all that is wrong with it. Never an empty list.
+    pub result: Result<Object, Vec<Problem>>,
+}
+
+/// Reads a file of YAML documents, or of one JSON document (a name that ends in `.json`).
+///
+/// Documents of other groups and kinds are left out without a word, so that a folder may hold whatever else belongs to
+/// an application. `v1` Lists are taken apart.
+#[must_use]
+pub fn parse_file(file: &str, text: &str) -> Vec<ParsedDocument> {
+    if text.len() > MAX_FILE_BYTES {
+        let message = format!("the file has {} bytes; at most {MAX_FILE_BYTES} are read", text.len());
+        return vec![unreadable(0, Problem::of_file(file, "FileTooLarge", message))];
+    }
+    let is_json = std::path::Path::new(file).extension().is_some_and(|end| end.eq_ignore_ascii_case("json"));
+    let (documents, error) = if is_json { yaml::json_documents(text) } else { yaml::documents(text) };
+    let mut parsed = Vec::new();
+    for Document { node, problems } in &documents {
+        let items = match node.get("items").map(|items| &items.content) {
+            Some(Content::List(items)) if is(node, "apiVersion", "v1") && is(node, "kind", "List") => items.as_slice(),
+            _ => std::slice::from_ref(node),
+        };
+        for item in items {
+            let Some((identity, result)) = object::read(item, problems) else { continue };
+            let place =
+                |finding: Finding| Problem::at(file, finding.place, finding.path, finding.reason, finding.message);
+            let result = result.map_err(|found| found.into_iter().take(MAX_PROBLEMS).map(place).collect());
+            parsed.push(ParsedDocument { index: parsed.len(), identity, line: Some(item.place.line), result });
+        }
+    }
+    if let Some(error) = error {
+        let problem = Problem::at(file, error.place, String::new(), error.reason, error.message);
+        parsed.push(unreadable(parsed.len(), problem));
+    }
+    parsed
+}
+
+fn unreadable(index: usize, problem: Problem) -> ParsedDocument {
+    ParsedDocument { index, identity: None, line: problem.line, result: Err(vec![problem]) }
+}
+
+fn is(node: &Node, field: &str, value: &str) -> bool {
+    node.get(field).and_then(Node::as_str) == Some(value)
+}

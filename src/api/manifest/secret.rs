@@ -1,0 +1,152 @@
+//! `v1` Secrets in a folder: bearer tokens. Values are never shown, not even in what is wrong with them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest, Sha256};
+
+use super::check::{Check, Finding, join, shown};
+use super::object::{finding, metadata_schema, names, only_fields};
+use super::yaml::{Content, Node};
+use crate::api::SecretKey;
+
+/// The data of a Secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretData {
+    /// The namespace; none when the manifest names none, which means the operator's own.
+    pub namespace: Option<String>,
+    /// The name.
+    pub name: String,
+    /// The values, decoded.
+    pub data: BTreeMap<String, Vec<u8>>,
+}
+
+impl fmt::Debug for SecretData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys: Vec<_> = self.data.keys().collect();
+        f.debug_struct("SecretData")
+            .field("namespace", &self.namespace)
+            .field("name", &self.name)
+            .field("keys", &keys)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a Secret gives no token. The reasons are those of the condition `TokensValid`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// Neither key is there.
+    #[error("the Secret has neither the key token nor tokenSHA256; add one")]
+    KeyNotFound,
+    /// The value is empty or has white space or control characters inside.
+    #[error("the token is empty or has white space inside; write it as one line")]
+    InvalidToken,
+    /// The value is no SHA-256.
+    #[error(
+        "tokenSHA256 is not 64 hexadecimal digits; write the output of sha256sum over the token without a line end"
+    )]
+    InvalidHash,
+}
+
+impl TokenError {
+    /// The stable word.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::KeyNotFound => "TokenKeyNotFound",
+            Self::InvalidToken | Self::InvalidHash => "TokenInvalid",
+        }
+    }
+}
+
+impl SecretData {
+    /// The SHA-256 of the bearer token that stands under `key`, or under the other key when only that is there. A line end
+    /// after the value is not part of it.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub fn token_sha256(&self, key: SecretKey) -> Result<[u8; 32], TokenError> {
+        let other = match key {
+            SecretKey::Token => SecretKey::TokenSha256,
+            SecretKey::TokenSha256 => SecretKey::Token,
+        };
+        let (key, value) = [key, other]
+            .into_iter()
+            .find_map(|key| Some((key, self.data.get(key.as_str())?)))
+            .ok_or(TokenError::KeyNotFound)?;
+        let value = value.trim_ascii();
+        match key {
+            SecretKey::Token if !value.is_empty() && value.iter().all(u8::is_ascii_graphic) => {
+                Ok(Sha256::digest(value).into())
+            }
+            SecretKey::Token => Err(TokenError::InvalidToken),
+            SecretKey::TokenSha256 => from_hex(value).ok_or(TokenError::InvalidHash),
+        }
+    }
+}
+
+fn from_hex(text: &[u8]) -> Option<[u8; 32]> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let mut bytes = [0; 32];
+    if text.len() != 64 {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(bytes)
+}
+
+pub(super) fn read(node: &Node, mut found: Vec<Finding>) -> Result<SecretData, Vec<Finding>> {
+    only_fields(node, &["apiVersion", "kind", "metadata", "type", "immutable", "data", "stringData"], &mut found);
+    match (Check::compile(&metadata_schema()), node.get("metadata")) {
+        (Ok(check), Some(metadata)) => check.check(metadata, "metadata", &mut found),
+        (Err(error), _) => found.push(finding(node.place, "", "SchemaUnusable", error.to_string())),
+        (_, None) => {
+            found.push(finding(node.place, "metadata", "MissingField", "required and missing".to_owned()));
+        }
+    }
+    // A namespace may be left out: Secrets are read from one namespace only.
+    if node.get("metadata").is_some_and(|metadata| metadata.get("namespace").is_some()) {
+        names(node, "Secret", true, &mut found);
+    }
+    let mut data = BTreeMap::new();
+    for field in ["data", "stringData"] {
+        let entries = match node.get(field).map(|values| (values, &values.content)) {
+            None => continue,
+            Some((values, _)) if values.is_null() => continue,
+            Some((_, Content::Map(entries))) => entries,
+            Some((values, _)) => {
+                found.push(finding(values.place, field, "WrongType", "must be a map of texts".to_owned()));
+                continue;
+            }
+        };
+        for (key, value) in entries {
+            let path = join(field, &shown(&key.text));
+            let decoded = match (value.as_str(), field) {
+                (Some(text), "stringData") => Ok(text.as_bytes().to_vec()),
+                (Some(text), _) => {
+                    let text: String = text.split_ascii_whitespace().collect();
+                    STANDARD.decode(text).map_err(|_| ("InvalidBase64", "is not base64; use stringData for plain text"))
+                }
+                (None, _) => Err(("WrongType", "must be a text; write it in quotes")),
+            };
+            match decoded {
+                Ok(bytes) => {
+                    data.insert(key.text.clone(), bytes);
+                }
+                Err((reason, message)) => found.push(finding(value.place, &path, reason, message.to_owned())),
+            }
+        }
+    }
+    let text = |field: &str| node.get("metadata")?.get(field)?.as_str().map(str::to_owned);
+    match text("name") {
+        Some(name) if found.is_empty() => Ok(SecretData { namespace: text("namespace"), name, data }),
+        _ => {
+            found.sort_by_key(|finding| (finding.place.line, finding.place.column));
+            Err(found)
+        }
+    }
+}

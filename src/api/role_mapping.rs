@@ -1,0 +1,429 @@
+//! `RoleMapping`: which groups get which roles on which resources.
+
+#![expect(clippy::duplicated_attributes, reason = "printer columns of the derive repeat their keys")]
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::schema;
+
+/// Who gets which role on what.
+#[derive(CustomResource, Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "rolecall.dev",
+    version = "v1alpha1",
+    kind = "RoleMapping",
+    plural = "rolemappings",
+    shortname = "rmap",
+    category = "rolecall",
+    namespaced,
+    status = "RoleMappingStatus",
+    derive = "PartialEq",
+    doc = "Which groups of an identity provider hold which roles on which Google Cloud Run resources. Only what the CloudRunTarget delegates to this namespace is granted.",
+    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
+    printcolumn(
+        name = "Grants",
+        type_ = "string",
+        json_path = ".status.grants.summary",
+        description = "acknowledged/desired"
+    ),
+    printcolumn(
+        name = "Held",
+        type_ = "integer",
+        json_path = ".status.held.people",
+        description = "people whose removal a guard holds"
+    ),
+    printcolumn(
+        name = "Drift",
+        type_ = "integer",
+        json_path = ".status.drift.missing",
+        description = "grants that somebody else took away"
+    ),
+    printcolumn(
+        name = "Lag",
+        type_ = "string",
+        json_path = ".status.lag",
+        description = "last change: directory event to acknowledgement by Google"
+    ),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct RoleMappingSpec {
+    /// What the mapping is for, in your own words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub description: Option<String>,
+
+    /// The groups whose members get the roles.
+    #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["identityProvider"]))]
+    pub subjects: Vec<SubjectSpec>,
+
+    /// The roles, and where they are granted.
+    #[schemars(length(min = 1, max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub grants: Vec<GrantSpec>,
+
+    /// Enforce writes policies. Observe plans and reports without writing. Suspend leaves everything as it is.
+    #[serde(default)]
+    pub mode: MappingMode,
+
+    /// What happens when somebody else takes away what this mapping granted: Revert grants it again, Report says so in
+    /// status only.
+    #[serde(default)]
+    pub on_missing: OnMissing,
+
+    /// What happens to the grants when the mapping is deleted: Revoke removes them, Orphan leaves and forgets them.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+}
+
+/// The groups of one identity provider.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SubjectSpec {
+    /// The name of the `IdentityProvider`.
+    #[schemars(schema_with = "schema::object_name")]
+    pub identity_provider: String,
+
+    /// Groups that it pushed.
+    #[schemars(length(min = 1, max = 128), extend("x-kubernetes-list-type" = "atomic"))]
+    pub groups: Vec<GroupSelector>,
+}
+
+/// One group, named by exactly one of displayName and externalId.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.displayName) != has(self.externalId)",
+    "message": "name the group by exactly one of displayName and externalId"
+}]))]
+pub struct GroupSelector {
+    /// The group's displayName. It is resolved once: when the name later means another group, that one gets nothing
+    /// until it is accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub display_name: Option<String>,
+
+    /// The group's externalId, which the IdP never reuses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub external_id: Option<String>,
+}
+
+/// Roles on resources of one target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GrantSpec {
+    /// The `CloudRunTarget` that holds the resources.
+    pub target: TargetRef,
+
+    /// Which resources: services/NAME, jobs/NAME or workerPools/NAME, where * in NAME stands for any characters.
+    #[schemars(schema_with = "schema::resources")]
+    pub resources: Vec<String>,
+
+    /// Which roles: predefined (roles/run.invoker) or custom (projects/ID/roles/NAME, organizations/NUMBER/roles/NAME).
+    /// Globs and basic roles are refused.
+    #[schemars(schema_with = "schema::roles")]
+    pub roles: Vec<String>,
+}
+
+/// A target by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetRef {
+    /// The name of the `CloudRunTarget`.
+    #[schemars(schema_with = "schema::object_name")]
+    pub name: String,
+}
+
+/// What is done with the plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "What is done with the plan.")]
+pub enum MappingMode {
+    /// Policies are written.
+    #[default]
+    Enforce,
+    /// Plans are reported and nothing is written.
+    Observe,
+    /// Everything stays as it is.
+    Suspend,
+}
+
+/// What happens when somebody else takes away what was granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "What happens when somebody else takes away what was granted.")]
+pub enum OnMissing {
+    /// Granted again.
+    #[default]
+    Revert,
+    /// Reported only.
+    Report,
+}
+
+/// What happens to the grants when the mapping is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "What happens to the grants when the mapping is deleted.")]
+pub enum DeletionPolicy {
+    /// They are removed.
+    #[default]
+    Revoke,
+    /// They stay and are forgotten.
+    Orphan,
+}
+
+/// How far the mapping has been carried out.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RoleMappingStatus {
+    /// The generation that this status describes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub observed_generation: Option<i64>,
+
+    /// Exact counts of grants. One grant is one role for one principal on one resource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grants: Option<GrantCounts>,
+
+    /// Since when the oldest revocation waits for Google's acknowledgement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_revoking_since: Option<Time>,
+
+    /// The groups as they were resolved. The first 50.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "atomic"))]
+    pub subjects: Vec<SubjectStatus>,
+
+    /// The resources that the mapping touches. The first 50.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["resource"]))]
+    pub resources: Vec<ResourceStatus>,
+
+    /// What the target does not delegate to this namespace. The first 50.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "atomic"))]
+    pub refused: Vec<RefusedPath>,
+
+    /// What somebody else changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<DriftCounts>,
+
+    /// What a guard keeps from being written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<HeldStatus>,
+
+    /// How long the last change took, from the directory event to the acknowledgement by Google, for example 1.8s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub lag: Option<String>,
+
+    /// The value of the annotation rolecall.dev/reconcile-requested-at that was last acted upon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub last_handled_reconcile_at: Option<String>,
+
+    /// Accepted, Ready, Reconciling, Stalled, Held, Drifted and Frozen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::conditions")]
+    pub conditions: Vec<Condition>,
+}
+
+/// Exact counts of grants.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GrantCounts {
+    /// acknowledged/desired, for tables.
+    #[schemars(length(max = 32))]
+    pub summary: String,
+    /// Wanted by this mapping.
+    #[schemars(range(min = 0))]
+    pub desired: i64,
+    /// Wanted, and the call that granted it returned successfully.
+    #[schemars(range(min = 0))]
+    pub acknowledged: i64,
+    /// Wanted, and seen in the policy by a later read.
+    #[schemars(range(min = 0))]
+    pub verified: i64,
+    /// Wanted and not granted yet.
+    #[schemars(range(min = 0))]
+    pub pending: i64,
+    /// Kept by a guard.
+    #[schemars(range(min = 0))]
+    pub held: i64,
+    /// Refused by Google.
+    #[schemars(range(min = 0))]
+    pub failed: i64,
+    /// Wanted, but there before us: never removed.
+    #[schemars(range(min = 0))]
+    pub unowned: i64,
+    /// No longer wanted, and the removal is not acknowledged yet.
+    #[schemars(range(min = 0))]
+    pub revoking: i64,
+}
+
+/// How one group of the mapping was resolved.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SubjectStatus {
+    /// The name of the `IdentityProvider`.
+    #[schemars(length(max = 253))]
+    pub identity_provider: String,
+
+    /// The group's displayName as it is now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub display_name: Option<String>,
+
+    /// The group's externalId.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub external_id: Option<String>,
+
+    /// The group's id here, to which the name is pinned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub id: Option<String>,
+
+    /// How many active users are members.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub members: i64,
+
+    /// Why the group gives nothing, as a reason word; omitted when it is resolved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub reason: Option<String>,
+
+    /// The same in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub message: Option<String>,
+}
+
+/// How far one resource is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourceStatus {
+    /// The resource, as projects/P/locations/L/services/S.
+    #[schemars(length(max = 512))]
+    pub resource: String,
+
+    /// acknowledged/desired.
+    #[schemars(length(max = 32))]
+    pub grants: String,
+
+    /// Why it is not done, as a reason word; omitted when it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub reason: Option<String>,
+
+    /// The same in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub message: Option<String>,
+}
+
+/// A part of the mapping that the target does not delegate to its namespace.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusedPath {
+    /// The path in the mapping, for example spec.grants[0].roles[1].
+    #[schemars(length(max = 256))]
+    pub path: String,
+
+    /// The resource or pattern it concerns.
+    #[schemars(length(max = 512))]
+    pub resource: String,
+
+    /// The role it concerns.
+    #[schemars(length(max = 256))]
+    pub role: String,
+}
+
+/// What somebody else changed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DriftCounts {
+    /// Grants of this mapping that somebody took away and that are not back.
+    #[schemars(range(min = 0))]
+    pub missing: i64,
+    /// Grants of this mapping that were taken away and granted again.
+    #[schemars(range(min = 0))]
+    pub reverted: i64,
+    /// Members in the policies this mapping touches that rolecall neither granted nor wants; they are kept.
+    #[schemars(range(min = 0))]
+    pub foreign: i64,
+    /// Grants that are no longer wanted but were not made by rolecall; they are kept.
+    #[schemars(range(min = 0))]
+    pub remaining: i64,
+    /// Some of them. The first 10.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "atomic"))]
+    pub samples: Vec<DriftSample>,
+}
+
+/// One thing that somebody else changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DriftSample {
+    /// In which way the policy differs from what is wanted.
+    #[serde(rename = "type")]
+    pub kind: super::DriftKind,
+
+    /// The resource, as projects/P/locations/L/services/S.
+    #[schemars(length(max = 512))]
+    pub resource: String,
+
+    /// The role.
+    #[schemars(length(max = 256))]
+    pub role: String,
+
+    /// The principal as it stands in the policy.
+    #[schemars(length(max = 512))]
+    pub principal: String,
+}
+
+/// What a guard keeps from being written.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HeldStatus {
+    /// How many people are concerned.
+    #[schemars(range(min = 0))]
+    pub people: i64,
+
+    /// The hash that releases the plan: put it in the annotation rolecall.dev/release. Several are separated by commas.
+    #[schemars(length(max = 4096))]
+    pub plan_hash: String,
+
+    /// Since when something is held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+
+    /// The held plans, one a policy. The first 50.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["resource"]))]
+    pub plans: Vec<HeldPlan>,
+}
+
+/// A held plan of one policy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldPlan {
+    /// The resource, as projects/P/locations/L/services/S.
+    #[schemars(length(max = 512))]
+    pub resource: String,
+
+    /// How many people are concerned.
+    #[schemars(range(min = 0))]
+    pub people: i64,
+
+    /// The hash that releases it.
+    #[schemars(length(max = 128))]
+    pub plan_hash: String,
+
+    /// Since when it is held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+}

@@ -1,0 +1,225 @@
+//! What a folder of manifests has seen of its store, kept beside the folder: a store that is new, or that was put back
+//! from a backup, must not be taken for the truth about grants.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::model::Seq;
+
+/// The largest mirror file that is read, in bytes; a whole one has about 100.
+const MAX_BYTES: u64 = 4096;
+
+/// The store as the folder last saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Mirror {
+    /// The id the store was given when it was created.
+    pub store_id: Uuid,
+    /// The highest event position that was seen; it only grows, except by `rolecall store accept`.
+    pub highest_seq: Seq,
+}
+
+/// How a store compares with what its folder has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Comparison {
+    /// The same store, not behind; or a folder that has never seen a store.
+    Match,
+    /// Another store: claims freeze as `StoreMismatch`.
+    Mismatch,
+    /// The same store, but older than what was seen: claims freeze as `StoreRewound`.
+    Rewound,
+}
+
+/// Why the mirror could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum MirrorError {
+    /// The folder of manifests has no name to put the file beside.
+    #[error("`{0}` has no name of its own, so nothing can be kept beside it: name a folder below it")]
+    NoFolderName(PathBuf),
+    /// The file system refused.
+    #[error("cannot {action} `{path}`: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There is a file, and it is not one of ours. To be treated as [`Comparison::Mismatch`].
+    #[error("`{path}` does not say which store was used here: {problem}; `rolecall store accept` writes it anew")]
+    Malformed {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl MirrorError {
+    /// The stable reason word.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NoFolderName(_) => "MirrorPathInvalid",
+            Self::Io { .. } => "MirrorUnavailable",
+            Self::Malformed { .. } => "StoreMismatch",
+        }
+    }
+}
+
+/// Compares what the folder has seen with the store at hand.
+#[must_use]
+pub fn compare(seen: Option<&Mirror>, store_id: Uuid, highest_seq: Seq) -> Comparison {
+    match seen {
+        Some(seen) if seen.store_id != store_id => Comparison::Mismatch,
+        Some(seen) if seen.highest_seq > highest_seq => Comparison::Rewound,
+        Some(_) | None => Comparison::Match,
+    }
+}
+
+/// The file that belongs to a folder of manifests: `.NAME.rolecall-store.json` beside it. A folder that is a symbolic
+/// link is taken by the name that was given, so that a link which is moved to a new checkout keeps its file.
+///
+/// # Errors
+/// [`MirrorError::NoFolderName`] for a root, [`MirrorError::Io`] when the working directory cannot be found out.
+pub fn mirror_path(manifests: &Path) -> Result<PathBuf, MirrorError> {
+    let io = |source| MirrorError::Io { action: "resolve", path: manifests.to_owned(), source };
+    let mut folder = std::path::absolute(manifests).map_err(io)?;
+    if folder.file_name().is_none() {
+        // Ends in `..`: only the file system knows the name.
+        folder = folder.canonicalize().map_err(io)?;
+    }
+    let Some(name) = folder.file_name() else {
+        return Err(MirrorError::NoFolderName(manifests.to_owned()));
+    };
+    let mut file = std::ffi::OsString::from(".");
+    file.push(name);
+    file.push(".rolecall-store.json");
+    Ok(folder.with_file_name(file))
+}
+
+/// Reads the mirror; none when the file does not exist.
+///
+/// # Errors
+/// [`MirrorError::Io`], and [`MirrorError::Malformed`] for a file that is not a mirror.
+pub fn read(path: &Path) -> Result<Option<Mirror>, MirrorError> {
+    let io = |source| MirrorError::Io { action: "read", path: path.to_owned(), source };
+    let malformed = |problem: String| MirrorError::Malformed { path: path.to_owned(), problem };
+    let size = match fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => metadata.len(),
+        Ok(_) => return Err(malformed("it is not a file".to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io(error)),
+    };
+    if size > MAX_BYTES {
+        return Err(malformed(format!("it has {size} bytes")));
+    }
+    let bytes = fs::read(path).map_err(io)?;
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| malformed(error.to_string()))
+}
+
+/// Writes the mirror so that a reader sees the old or the new one, also after a power cut.
+///
+/// # Errors
+/// [`MirrorError::Io`]; the old file is then still there.
+pub fn write(path: &Path, mirror: &Mirror) -> Result<(), MirrorError> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = PathBuf::from(beside);
+    replace(path, &beside, mirror).map_err(|source| MirrorError::Io { action: "write", path: path.to_owned(), source })
+}
+
+fn replace(path: &Path, beside: &Path, mirror: &Mirror) -> io::Result<()> {
+    let mut text = serde_json::to_vec(mirror)?;
+    text.push(b'\n');
+    let mut file = File::create(beside)?;
+    file.write_all(&text)?;
+    file.sync_all()?;
+    fs::rename(beside, path)?;
+    match path.parent() {
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mirror(id: u128, seq: Seq) -> Mirror {
+        Mirror { store_id: Uuid::from_u128(id), highest_seq: seq }
+    }
+
+    #[test]
+    fn a_folder_that_saw_no_store_matches_any() {
+        assert_eq!(compare(None, Uuid::from_u128(1), 0), Comparison::Match);
+        assert_eq!(compare(None, Uuid::from_u128(1), 40), Comparison::Match);
+    }
+
+    #[test]
+    fn the_same_store_matches_when_it_is_not_behind() {
+        assert_eq!(compare(Some(&mirror(1, 40)), Uuid::from_u128(1), 40), Comparison::Match);
+        assert_eq!(compare(Some(&mirror(1, 40)), Uuid::from_u128(1), 41), Comparison::Match);
+        assert_eq!(compare(Some(&mirror(1, 40)), Uuid::from_u128(1), 39), Comparison::Rewound);
+    }
+
+    #[test]
+    fn another_store_is_a_mismatch_however_far_it_is() {
+        for seq in [0, 40, 4000] {
+            assert_eq!(compare(Some(&mirror(1, 40)), Uuid::from_u128(2), seq), Comparison::Mismatch);
+        }
+    }
+
+    #[test]
+    fn the_file_stands_beside_the_folder_under_its_name() {
+        assert_eq!(mirror_path(Path::new("/srv/access")).unwrap(), Path::new("/srv/.access.rolecall-store.json"));
+        assert_eq!(mirror_path(Path::new("/srv/access/")).unwrap(), Path::new("/srv/.access.rolecall-store.json"));
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("access/sub");
+        fs::create_dir_all(&inner).unwrap();
+        let canonical = dir.path().canonicalize().unwrap();
+        assert_eq!(mirror_path(&inner.join("..")).unwrap(), canonical.join(".access.rolecall-store.json"));
+        assert!(matches!(mirror_path(Path::new("/")), Err(MirrorError::NoFolderName(_))));
+    }
+
+    #[test]
+    fn what_was_written_is_read_back_and_the_helper_file_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = mirror_path(&dir.path().join("access")).unwrap();
+        assert_eq!(read(&path).unwrap(), None);
+        for seq in [1, 2] {
+            write(&path, &mirror(7, seq)).unwrap();
+            assert_eq!(read(&path).unwrap(), Some(mirror(7, seq)));
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert_eq!(
+            fs::read_to_string(&path).unwrap(),
+            "{\"storeId\":\"00000000-0000-0000-0000-000000000007\",\"highestSeq\":2}\n"
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_not_a_mirror_is_a_mismatch_and_not_an_absence() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.json");
+        for text in ["", "{}", "[1]", "{\"storeId\":\"x\",\"highestSeq\":1}", &" ".repeat(5000)] {
+            fs::write(&path, text).unwrap();
+            let error = read(&path).unwrap_err();
+            assert_eq!(error.reason(), "StoreMismatch", "{text} gave {error}");
+            assert!(error.to_string().contains("rolecall store accept"), "{error}");
+        }
+        assert_eq!(read(dir.path()).unwrap_err().reason(), "StoreMismatch");
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_said_with_its_path() {
+        let error = write(Path::new("/nonexistent/.a.rolecall-store.json"), &mirror(1, 1)).unwrap_err();
+        assert_eq!(error.reason(), "MirrorUnavailable");
+        assert!(error.to_string().contains("/nonexistent/.a.rolecall-store.json"), "{error}");
+    }
+}

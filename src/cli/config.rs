@@ -1,0 +1,394 @@
+//! The configuration of `rolecall run`, checked as a whole: every text is parsed here, so that nobody after this
+//! sees a raw flag.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use jiff::SignedDuration;
+use reqwest::Url;
+use tracing_subscriber::EnvFilter;
+
+use super::run::RunArgs;
+
+/// The shortest accepted `--drift-interval`: enough for tests; below a second it only burns read quota.
+pub const MIN_DRIFT_INTERVAL: Duration = Duration::from_millis(100);
+/// The longest accepted `--drift-interval`: a drift that nobody looks for in a day is not looked for.
+pub const MAX_DRIFT_INTERVAL: Duration = Duration::from_hours(24);
+/// Below this, [`RunConfig::warnings`] says what it costs.
+const BUSY_DRIFT_INTERVAL: Duration = Duration::from_secs(30);
+
+/// The ceiling for everything that one process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// Serve SCIM, plan and report; write nothing to Google.
+    Observe,
+    /// Write what the mappings allow.
+    Enforce,
+}
+
+/// How rolecall proves to Google who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CredentialsKind {
+    /// Application Default Credentials; sent to `https://*.googleapis.com` only.
+    Adc,
+    /// No credentials, for the emulator.
+    None,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One line of text an event, for people.
+    Text,
+    /// One JSON object an event, for collectors.
+    Json,
+}
+
+/// Where the store is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DatabaseUrl {
+    /// `sqlite:PATH`: one file on a local disk.
+    Sqlite(PathBuf),
+}
+
+impl DatabaseUrl {
+    /// Parses `sqlite:PATH`.
+    ///
+    /// # Errors
+    /// [`ConfigError::Database`].
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let wrong = |problem| ConfigError::Database { value: shown_url(text), problem };
+        let Some((scheme, path)) = text.split_once(':') else {
+            return Err(wrong("has no scheme"));
+        };
+        match scheme {
+            "sqlite" if path.is_empty() || path == "//" => Err(wrong("names no file")),
+            "sqlite" if path.contains(":memory:") => Err(wrong("keeps nothing over a restart")),
+            "sqlite" if path.contains(['?', '#']) => Err(wrong("has options, which are not taken")),
+            "sqlite" => Ok(Self::Sqlite(PathBuf::from(path.strip_prefix("//").unwrap_or(path)))),
+            "postgres" | "postgresql" => Err(wrong("is PostgreSQL, which this version does not have")),
+            _ => Err(wrong("has an unknown scheme")),
+        }
+    }
+}
+
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+        }
+    }
+}
+
+/// Everything `rolecall run` needs, parsed and checked against each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunConfig {
+    /// Where SCIM is served. Port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Where health, metrics and status are served.
+    pub admin_listen: SocketAddr,
+    /// What IdPs call this server, when it was said; see [`RunConfig::external_url`].
+    pub external_url: Option<Url>,
+    /// Where the store is.
+    pub database: DatabaseUrl,
+    /// The folder of manifests. It may be missing: that is a state of its own, not a mistake in the flags.
+    pub manifests: PathBuf,
+    /// The ceiling.
+    pub mode: Mode,
+    /// The namespace that Secrets are read from.
+    pub namespace: String,
+    /// One base URL for all Google APIs; none: Google's own hosts.
+    pub google_endpoint: Option<Url>,
+    /// How to authenticate to Google.
+    pub google_credentials: CredentialsKind,
+    /// How often every policy is read to look for drift, before jitter.
+    pub drift_interval: Duration,
+    /// How log lines are written.
+    pub log_format: LogFormat,
+    /// What is logged, in the syntax of `tracing_subscriber::EnvFilter`; checked.
+    pub log_level: String,
+}
+
+impl RunConfig {
+    /// What IdPs call this server, without a trailing slash: `--external-url`, or `http://` and the address that was
+    /// bound (an unspecified address becomes `localhost`). Never taken from a request.
+    #[must_use]
+    pub fn external_url(&self, bound: SocketAddr) -> String {
+        match &self.external_url {
+            Some(url) => url.as_str().trim_end_matches('/').to_owned(),
+            None if bound.ip().is_unspecified() => format!("http://localhost:{}", bound.port()),
+            None => format!("http://{bound}"),
+        }
+    }
+
+    /// What works but is probably not meant; to be logged once at start.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.mode == Mode::Observe {
+            warnings.push("--mode observe: plans are reported and nothing is written to Google".to_owned());
+        }
+        let plain = self.external_url.as_ref().is_none_or(|url| url.scheme() == "http");
+        if plain && !self.listen.ip().is_loopback() {
+            warnings.push(format!(
+                "--listen {} accepts bearer tokens without TLS from other machines: put a TLS proxy in front and set --external-url https://…",
+                self.listen
+            ));
+        }
+        if !self.admin_listen.ip().is_loopback() {
+            warnings.push(format!(
+                "--admin-listen {} shows group names and drift to whoever reaches it: keep it behind a network policy",
+                self.admin_listen
+            ));
+        }
+        if self.drift_interval < BUSY_DRIFT_INTERVAL {
+            warnings.push(format!(
+                "--drift-interval {:?} reads every policy that often and uses up Google's read quota: 5m is usual",
+                self.drift_interval
+            ));
+        }
+        warnings
+    }
+
+    /// Parses and checks all flags, and reports all that is wrong at once.
+    ///
+    /// # Errors
+    /// [`ConfigErrors`], one entry for each mistake, in the order of the flags.
+    pub fn from_args(args: &RunArgs) -> Result<Self, ConfigErrors> {
+        let mut errors = Vec::new();
+        let listen = note(&mut errors, parse_address("--listen", &args.listen));
+        let admin_listen = note(&mut errors, parse_address("--admin-listen", &args.admin_listen));
+        if let (Some(one), Some(other)) = (listen, admin_listen)
+            && one.port() != 0
+            && one.port() == other.port()
+            && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
+        {
+            errors.push(ConfigError::SameAddress { address: one });
+        }
+        let external_url = note(
+            &mut errors,
+            args.external_url.as_deref().map(|text| parse_base_url("--external-url", text)).transpose(),
+        );
+        let database = note(&mut errors, DatabaseUrl::parse(&args.database));
+        if let (Some(service), Some(DatabaseUrl::Sqlite(_))) = (&args.cloud_run_service, &database)
+            && !service.is_empty()
+        {
+            errors.push(ConfigError::DiskIsNotKept { service: shown(service) });
+        }
+        if args.manifests.as_os_str().is_empty() {
+            errors.push(ConfigError::NoManifests);
+        }
+        let namespace = note(&mut errors, parse_namespace(&args.namespace));
+        let google_endpoint = note(
+            &mut errors,
+            args.google_endpoint.as_deref().map(|text| parse_base_url("--google-endpoint", text)).transpose(),
+        );
+        if let (Some(Some(endpoint)), CredentialsKind::Adc) = (&google_endpoint, args.google_credentials)
+            && !is_google(endpoint)
+        {
+            errors.push(ConfigError::CredentialsLeaveGoogle { endpoint: endpoint.clone() });
+        }
+        let drift_interval = note(&mut errors, parse_drift_interval(&args.drift_interval));
+        let log_level = note(&mut errors, parse_log_level(&args.log_level));
+
+        match (listen, admin_listen, external_url, database, namespace, google_endpoint, drift_interval, log_level) {
+            (
+                Some(listen),
+                Some(admin_listen),
+                Some(external_url),
+                Some(database),
+                Some(namespace),
+                Some(google_endpoint),
+                Some(drift_interval),
+                Some(log_level),
+            ) if errors.is_empty() => Ok(Self {
+                listen,
+                admin_listen,
+                external_url,
+                database,
+                manifests: args.manifests.clone(),
+                mode: args.mode,
+                namespace,
+                google_endpoint,
+                google_credentials: args.google_credentials,
+                drift_interval,
+                log_format: args.log_format,
+                log_level,
+            }),
+            _ => Err(ConfigErrors(errors)),
+        }
+    }
+}
+
+/// One mistake in the flags or environment: which flag, what was found, how to mend it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Not an address to listen on.
+    #[error("{flag}: `{value}` is not an address: write IP:PORT, such as 127.0.0.1:8080, or 0.0.0.0:8080 for all")]
+    Address {
+        /// Which flag.
+        flag: &'static str,
+        /// What was given.
+        value: String,
+    },
+    /// SCIM and the admin port cannot share an address.
+    #[error("--admin-listen: {address} is already the address of --listen: choose another port")]
+    SameAddress {
+        /// The address that both name.
+        address: SocketAddr,
+    },
+    /// Not a base URL.
+    #[error("{flag}: `{value}` {problem}: write http(s)://HOST[:PORT][/PATH]")]
+    BaseUrl {
+        /// Which flag.
+        flag: &'static str,
+        /// What was given, without credentials.
+        value: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// Not a database that can be used.
+    #[error("--database: `{value}` {problem}: write sqlite:PATH, such as sqlite:/var/lib/rolecall/rolecall.db")]
+    Database {
+        /// What was given.
+        value: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// On Cloud Run the local disk does not outlive the instance.
+    #[error(
+        "--database: this is the Cloud Run service `{service}` (K_SERVICE is set), whose disk is lost with the instance, and with it the record of which grants are rolecall's: run it where the file of sqlite:PATH is kept, such as a VM or a cluster with a volume"
+    )]
+    DiskIsNotKept {
+        /// The value of `K_SERVICE`.
+        service: String,
+    },
+    /// No folder named.
+    #[error("--manifests: is empty: name the folder with the IdentityProvider, CloudRunTarget and RoleMapping files")]
+    NoManifests,
+    /// Not a namespace.
+    #[error(
+        "--namespace: `{value}` is not a namespace: write at most 63 of a-z, 0-9 and -, beginning and ending with a letter or digit"
+    )]
+    Namespace {
+        /// What was given.
+        value: String,
+    },
+    /// Real credentials go to Google only.
+    #[error(
+        "--google-credentials: adc is sent to https://*.googleapis.com only, and --google-endpoint is {endpoint}: add --google-credentials none for an emulator"
+    )]
+    CredentialsLeaveGoogle {
+        /// Where they would have gone.
+        endpoint: Url,
+    },
+    /// Not a duration.
+    #[error("--drift-interval: `{value}` is not a duration: write a number with a unit, such as 30s, 5m or 1h")]
+    Duration {
+        /// What was given.
+        value: String,
+    },
+    /// Too short or too long.
+    #[error("--drift-interval: `{value}` is outside 100ms to 24h: 5m is usual")]
+    DurationBounds {
+        /// What was given.
+        value: String,
+    },
+    /// Not a log filter.
+    #[error("--log-level: `{value}` is not a filter: write error, warn, info, debug or trace, or rolecall=debug,info")]
+    LogLevel {
+        /// What was given.
+        value: String,
+    },
+}
+
+/// All mistakes of one command line, each on a line of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, error) in self.0.iter().enumerate() {
+            if n > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+fn note<T>(errors: &mut Vec<ConfigError>, result: Result<T, ConfigError>) -> Option<T> {
+    result.map_err(|error| errors.push(error)).ok()
+}
+
+/// A value as an error shows it: bounded.
+fn shown(text: &str) -> String {
+    text.chars().take(200).collect()
+}
+
+/// A URL as an error shows it: what stands before an `@` may be a password, whether or not the rest is a URL.
+fn shown_url(text: &str) -> String {
+    text.rsplit_once('@').map_or_else(|| shown(text), |(_, host)| format!("…@{}", shown(host)))
+}
+
+fn parse_address(flag: &'static str, text: &str) -> Result<SocketAddr, ConfigError> {
+    // `localhost` is the one name that needs no resolver.
+    let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    numeric.as_deref().unwrap_or(text).parse().map_err(|_| ConfigError::Address { flag, value: shown(text) })
+}
+
+/// Parses an `http` or `https` URL that paths are appended to.
+///
+/// # Errors
+/// [`ConfigError::BaseUrl`], which never repeats a password.
+pub(super) fn parse_base_url(flag: &'static str, text: &str) -> Result<Url, ConfigError> {
+    let wrong = |problem| ConfigError::BaseUrl { flag, value: shown_url(text), problem };
+    let url = Url::parse(text).map_err(|_| wrong("is not a URL"))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(wrong("holds credentials"));
+    }
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(wrong("is neither http nor https"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(wrong("has a query or fragment"));
+    }
+    Ok(url)
+}
+
+fn parse_namespace(text: &str) -> Result<String, ConfigError> {
+    let well_formed = (1..=63).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-');
+    if well_formed { Ok(text.to_owned()) } else { Err(ConfigError::Namespace { value: shown(text) }) }
+}
+
+fn is_google(url: &Url) -> bool {
+    url.scheme() == "https"
+        && url.port_or_known_default() == Some(443)
+        && url.host_str().is_some_and(|host| host.ends_with(".googleapis.com"))
+}
+
+fn parse_drift_interval(text: &str) -> Result<Duration, ConfigError> {
+    let parsed: SignedDuration = text.parse().map_err(|_| ConfigError::Duration { value: shown(text) })?;
+    let bounds = || ConfigError::DurationBounds { value: shown(text) };
+    let interval = Duration::try_from(parsed).map_err(|_| bounds())?;
+    if (MIN_DRIFT_INTERVAL..=MAX_DRIFT_INTERVAL).contains(&interval) { Ok(interval) } else { Err(bounds()) }
+}
+
+fn parse_log_level(text: &str) -> Result<String, ConfigError> {
+    match EnvFilter::try_new(text) {
+        Ok(_) if !text.is_empty() => Ok(text.to_owned()),
+        _ => Err(ConfigError::LogLevel { value: shown(text) }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

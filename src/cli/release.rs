@@ -1,0 +1,91 @@
+//! `rolecall release`: what vanished was meant to go.
+
+use clap::{Args, Subcommand};
+
+use crate::model::{Clock, MappingKey};
+use crate::status::Kind;
+use crate::store::Decision;
+
+use super::store::open_existing;
+use super::{CliError, Exit, Io};
+
+const MAPPING_EXAMPLES: &str = "\
+A mapping whose file is gone without anybody having seen it go is frozen: its grants stay (`MappingVanished`,
+`ManifestsMissing`). This says that it was meant to go, and the running rolecall ends its grants as if it had been
+deleted; the guard against mass removals still applies. A mapping whose manifest is there is left alone.
+
+Example:
+  rolecall release mapping checkout/checkout-team --database sqlite:/var/lib/rolecall/rolecall.db
+
+Exit status: 0 noted for the running rolecall, 1 no such mapping, 2 wrong command line, 3 the store is not usable.";
+
+const MANIFESTS_EXAMPLES: &str = "\
+A folder from which more than half of the mappings vanished at once is not believed (`ManifestsMissing`). This says
+that the folder is right as it is, and the running rolecall ends the grants of every mapping that it lacks; the guard
+against mass removals still applies. A folder that is missing or cannot be read is not believed even so.
+
+Example:
+  rolecall release manifests --database sqlite:/var/lib/rolecall/rolecall.db
+
+Exit status: 0 noted for the running rolecall, 2 wrong command line, 3 the store is not usable.";
+
+/// Flags of `rolecall release`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ReleaseArgs {
+    /// What to release.
+    #[command(subcommand)]
+    pub command: ReleaseCommand,
+}
+
+/// What can be released.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum ReleaseCommand {
+    /// One mapping that vanished: its grants are to go
+    #[command(after_help = MAPPING_EXAMPLES)]
+    Mapping {
+        /// Which one
+        #[arg(value_name = "NAMESPACE/NAME")]
+        mapping: MappingKey,
+        /// The store of the running rolecall: sqlite:PATH
+        #[arg(long, value_name = "URL", env = "ROLECALL_DATABASE", hide_env_values = true)]
+        database: String,
+    },
+    /// All mappings that the folder lacks: the folder is right as it is
+    #[command(after_help = MANIFESTS_EXAMPLES)]
+    Manifests {
+        /// The store of the running rolecall: sqlite:PATH
+        #[arg(long, value_name = "URL", env = "ROLECALL_DATABASE", hide_env_values = true)]
+        database: String,
+    },
+}
+
+/// Carries out `rolecall release …`: the decision is left in the store, where the running process finds it.
+pub(super) async fn run(args: &ReleaseArgs, io: &mut Io<'_>, clock: &dyn Clock) -> Result<Exit, CliError> {
+    match &args.command {
+        ReleaseCommand::Mapping { mapping, database } => {
+            let store = open_existing(database).await?;
+            let known = store.specs().await?.into_iter().any(|spec| {
+                spec.kind == Kind::RoleMapping.as_str()
+                    && spec.namespace.as_deref() == Some(mapping.namespace())
+                    && spec.name == mapping.name()
+            });
+            if !known {
+                return Err(CliError::UnknownMapping { mapping: mapping.clone() });
+            }
+            store.put_decision(Decision::ReleaseMapping(mapping.clone()), clock.now()).await?;
+            writeln!(
+                io.out,
+                "noted: the running rolecall ends the grants of {mapping} unless its manifest is there; `rolecall status rolemapping/{mapping}` shows how far it is"
+            )?;
+        }
+        ReleaseCommand::Manifests { database } => {
+            let store = open_existing(database).await?;
+            store.put_decision(Decision::ReleaseManifests, clock.now()).await?;
+            writeln!(
+                io.out,
+                "noted: the running rolecall ends the grants of every mapping that the folder lacks; `rolecall status` shows how far it is"
+            )?;
+        }
+    }
+    Ok(Exit::Done)
+}

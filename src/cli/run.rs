@@ -1,0 +1,87 @@
+//! The flags of `rolecall run`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::config::{CredentialsKind, LogFormat, Mode};
+
+/// Examples shown by `rolecall run --help`.
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  Try it against the emulator, with nothing in the cloud:
+    rolecall-emulator --listen 127.0.0.1:9090 &
+    rolecall run --database sqlite:/tmp/rolecall.db --manifests examples/quickstart \\
+      --mode enforce --google-endpoint http://127.0.0.1:9090 --google-credentials none
+
+  See what it would do on real projects, without writing:
+    rolecall run --database sqlite:/var/lib/rolecall/rolecall.db --manifests ./access --mode observe
+
+  Then ask what it found:
+    rolecall status
+
+Every flag can also be set in the environment: --drift-interval is ROLECALL_DRIFT_INTERVAL.
+Exit status: 0 after an orderly stop, 2 for a mistake in the flags, 3 when it could not start or go on.";
+
+/// Serve SCIM to identity providers and keep the IAM policies in step.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct RunArgs {
+    /// Address on which SCIM is served to identity providers
+    #[arg(long, value_name = "ADDR", env = "ROLECALL_LISTEN", default_value = "127.0.0.1:8080")]
+    pub listen: String,
+
+    /// Address of /livez, /readyz, /metrics and /status; keep it on loopback or behind a network policy
+    #[arg(long, value_name = "ADDR", env = "ROLECALL_ADMIN_LISTEN", default_value = "127.0.0.1:8081")]
+    pub admin_listen: String,
+
+    /// What identity providers call this server; default: http:// and the address of --listen
+    ///
+    /// `meta.location` and `status.endpoint` come from it, never from a request's Host header.
+    #[arg(long, value_name = "URL", env = "ROLECALL_EXTERNAL_URL")]
+    pub external_url: Option<String>,
+
+    /// Where directory, ledger and audit are kept: sqlite:PATH; the file is created when it is missing
+    ///
+    /// It holds the only record of which grants are rolecall's own: back it up, and never start with an empty one in
+    /// place of a lost one.
+    #[arg(long, value_name = "URL", env = "ROLECALL_DATABASE", hide_env_values = true)]
+    pub database: String,
+
+    /// Folder of manifests: the custom resources and their Secrets; changes are followed
+    ///
+    /// Read are .yaml, .yml and .json; names that begin with a dot are left out.
+    #[arg(long, value_name = "DIR", env = "ROLECALL_MANIFESTS")]
+    pub manifests: PathBuf,
+
+    /// Ceiling for everything: observe writes nothing to Google, enforce writes what the mappings allow
+    #[arg(long, value_enum, env = "ROLECALL_MODE", default_value = "observe")]
+    pub mode: Mode,
+
+    /// Namespace from which Secrets are read
+    #[arg(long, value_name = "NAME", env = "ROLECALL_NAMESPACE", default_value = "rolecall-system")]
+    pub namespace: String,
+
+    /// One base URL for all Google APIs, such as an emulator's; default: Google's own hosts
+    #[arg(long, value_name = "URL", env = "ROLECALL_GOOGLE_ENDPOINT")]
+    pub google_endpoint: Option<String>,
+
+    /// adc: Application Default Credentials, sent to https://*.googleapis.com only; none: for an emulator
+    #[arg(long, value_enum, env = "ROLECALL_GOOGLE_CREDENTIALS", default_value = "adc")]
+    pub google_credentials: CredentialsKind,
+
+    /// How often every policy is read to look for drift, with jitter: 100ms to 24h
+    #[arg(long, value_name = "DURATION", env = "ROLECALL_DRIFT_INTERVAL", default_value = "5m")]
+    pub drift_interval: String,
+
+    /// How log lines are written
+    #[arg(long, value_enum, env = "ROLECALL_LOG_FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+
+    /// What is logged: error, warn, info, debug, trace, or filters such as rolecall=debug,info
+    #[arg(long, value_name = "FILTER", env = "ROLECALL_LOG_LEVEL", default_value = "info")]
+    pub log_level: String,
+
+    /// The name Cloud Run gives the service that this process runs in; set by Cloud Run, not by people
+    #[arg(long, hide = true, env = "K_SERVICE")]
+    pub cloud_run_service: Option<String>,
+}

@@ -1,0 +1,404 @@
+//! `rolecall status`: what a running rolecall knows, as a table or as data.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde_json::Value;
+
+use crate::api::condition::kind;
+use crate::api::{self, CloudRunTargetStatus, IdentityProviderStatus, RoleMappingStatus};
+use crate::model::Clock;
+use crate::status::{Item, Kind, List, Status};
+
+use super::config::parse_base_url;
+use super::table::{self, Row, Tone};
+use super::{CliError, Exit, Io};
+
+/// Longest answer that is read, in bytes: 100,000 mappings have about a tenth of it.
+const MAX_ANSWER: usize = 1 << 30;
+/// How long the whole request may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  rolecall status                                   everything
+  rolecall status rolemappings -n checkout          the mappings of one namespace
+  rolecall status rolemapping/checkout-team         one of them, with its conditions
+  rolecall status idp okta -o yaml                  one IdentityProvider, in full
+
+Exit status: 0 shown, 1 no such object, 2 wrong command line, 3 rolecall not reachable.";
+
+/// Flags of `rolecall status`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct StatusArgs {
+    /// Kind, or KIND/NAME; singular, plural and short names are understood
+    #[arg(value_name = "KIND[/NAME]")]
+    pub resource: Option<String>,
+
+    /// Name, when it is not behind the kind; NAMESPACE/NAME is understood too
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// Only mappings of this namespace
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+
+    /// How to show it; without: a table
+    #[arg(short, long, value_enum)]
+    pub output: Option<OutputFormat>,
+
+    /// Where the running rolecall serves its admin port
+    #[arg(long, value_name = "URL", env = "ROLECALL_ADMIN", default_value = "http://127.0.0.1:8081")]
+    pub admin: String,
+}
+
+/// How a status is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    /// The objects as JSON.
+    Json,
+    /// The objects as YAML.
+    Yaml,
+    /// A table with more columns.
+    Wide,
+}
+
+/// Which objects were asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Selection {
+    kind: Option<Kind>,
+    namespace: Option<String>,
+    name: Option<String>,
+}
+
+impl Selection {
+    fn from_args(args: &StatusArgs) -> Result<Self, CliError> {
+        let Some(resource) = &args.resource else {
+            return Ok(Self { kind: None, namespace: args.namespace.clone(), name: None });
+        };
+        let (kind, behind) = match resource.split_once('/') {
+            Some((kind, name)) => (kind, Some(name)),
+            None => (resource.as_str(), None),
+        };
+        let kind = kind_of(kind)?;
+        let named = behind.or(args.name.as_deref());
+        let (namespace, name) = match named.map(|name| name.split_once('/').unwrap_or(("", name))) {
+            Some(("", name)) => (args.namespace.clone(), Some(name.to_owned())),
+            Some((namespace, name)) => (Some(namespace.to_owned()), Some(name.to_owned())),
+            None => (args.namespace.clone(), None),
+        };
+        Ok(Self { kind: Some(kind), namespace, name })
+    }
+
+    fn admits(&self, item: &Item) -> bool {
+        self.kind.is_none_or(|wanted| wanted == item.kind)
+            && self.name.as_ref().is_none_or(|name| *name == item.metadata.name)
+            && (self.namespace.is_none()
+                || item.metadata.namespace == self.namespace
+                || (item.metadata.namespace.is_none() && self.kind.is_some()))
+    }
+}
+
+/// The kind that a word means: its name, singular, plural or short name, without regard to case, also with the group
+/// behind a dot, as the definitions have them.
+fn kind_of(word: &str) -> Result<Kind, CliError> {
+    let lower = word.to_ascii_lowercase();
+    let bare = lower.strip_suffix(&format!(".{}", api::GROUP)).unwrap_or(&lower);
+    let mut known = Vec::new();
+    for definition in api::crds()? {
+        let names = definition.spec.names;
+        let mut words = vec![names.plural.clone(), names.kind.to_ascii_lowercase()];
+        words.extend(names.singular);
+        words.extend(names.short_names.unwrap_or_default());
+        if words.iter().any(|known| known == bare)
+            && let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.as_str() == names.kind)
+        {
+            return Ok(kind);
+        }
+        known.push(names.plural);
+    }
+    Err(CliError::UnknownKind { kind: table::one_line(word).chars().take(100).collect(), known: known.join(", ") })
+}
+
+/// Carries out `rolecall status`.
+pub(super) async fn run(args: &StatusArgs, io: &mut Io<'_>, clock: &dyn Clock) -> Result<Exit, CliError> {
+    let selection = Selection::from_args(args)?;
+    let admin = parse_base_url("--admin", &args.admin)?;
+    let base = admin.as_str().trim_end_matches('/').to_owned();
+    let list = fetch(&format!("{base}/status")).await?;
+    show(list, &selection, args.output, &base, io, clock.now())
+}
+
+async fn fetch(url: &str) -> Result<List, CliError> {
+    // reqwest wants a provider even for plain HTTP; an earlier one is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let unreachable = |error: reqwest::Error| CliError::AdminUnreachable {
+        url: url.to_owned(),
+        problem: innermost(&error.without_url()),
+    };
+    let strange = |problem: String| CliError::AdminStrange { url: url.to_owned(), problem };
+    let client = reqwest::Client::builder()
+        .timeout(TIMEOUT)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .map_err(unreachable)?;
+    let mut response = client.get(url).send().await.map_err(unreachable)?;
+    if response.status() != reqwest::StatusCode::OK {
+        return Err(strange(format!("it answers {}", response.status())));
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+        if body.len() + chunk.len() > MAX_ANSWER {
+            return Err(strange(format!("the answer is longer than {MAX_ANSWER} bytes")));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    serde_json::from_slice(&body).map_err(|error| strange(error.to_string()))
+}
+
+/// The innermost cause, which is the one that says something ("connection refused").
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+fn show(
+    list: List,
+    selection: &Selection,
+    output: Option<OutputFormat>,
+    admin: &str,
+    io: &mut Io<'_>,
+    now: Timestamp,
+) -> Result<Exit, CliError> {
+    let items: Vec<Item> = list.items.into_iter().filter(|item| selection.admits(item)).collect();
+    if let (Some(kind), Some(name), true) = (selection.kind, &selection.name, items.is_empty()) {
+        let name = match &selection.namespace {
+            Some(namespace) => format!("{namespace}/{name}"),
+            None => name.clone(),
+        };
+        return Err(CliError::NotFound { kind: kind.to_string(), name, admin: admin.to_owned() });
+    }
+    match output {
+        Some(OutputFormat::Json | OutputFormat::Yaml) => {
+            // As kubectl does: one object by name is that object, everything else is a list.
+            let value = match <[Item; 1]>::try_from(items) {
+                Ok([item]) if selection.name.is_some() => serde_json::to_value(item),
+                Ok([item]) => serde_json::to_value(List::new(vec![item])),
+                Err(items) => serde_json::to_value(List::new(items)),
+            }
+            .map_err(std::io::Error::from)?;
+            let text = if output == Some(OutputFormat::Json) {
+                serde_json::to_string_pretty(&value).map_err(std::io::Error::from)? + "\n"
+            } else {
+                serde_saphyr::to_string(&value).map_err(std::io::Error::other)?
+            };
+            io.out.write_all(text.as_bytes())?;
+        }
+        None | Some(OutputFormat::Wide) => {
+            if items.is_empty() {
+                writeln!(io.err, "no resources found")?;
+            }
+            io.out.write_all(tables(&items, output.is_some(), selection, now).as_bytes())?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn tables(items: &[Item], wide: bool, selection: &Selection, now: Timestamp) -> String {
+    let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| items.iter().any(|item| item.kind == *kind)).collect();
+    let mut parts = Vec::new();
+    for kind in &kinds {
+        let columns = columns(*kind);
+        let columns: Vec<&Column> = columns.iter().filter(|column| wide || !column.wide).collect();
+        let header: Vec<&str> = columns.iter().map(|column| column.title).collect();
+        let rows: Vec<Row> = items
+            .iter()
+            .filter(|item| item.kind == *kind)
+            .map(|item| Row {
+                tone: tone(&item.status),
+                cells: columns
+                    .iter()
+                    .map(|column| match (column.title, kinds.len()) {
+                        // Several tables: names that can be handed back to this verb, as kubectl does.
+                        ("NAME", 2..) => format!("{}/{}", kind.as_str().to_ascii_lowercase(), item.metadata.name),
+                        _ => (column.cell)(item, now),
+                    })
+                    .collect(),
+            })
+            .collect();
+        parts.push(table::render(&header, &rows));
+    }
+    if let ([item], Some(_)) = (items, &selection.name) {
+        parts.extend(conditions(item.status.conditions(), now));
+    }
+    parts.join("\n")
+}
+
+/// The conditions of one object, with their messages.
+fn conditions(conditions: &[Condition], now: Timestamp) -> Option<String> {
+    let rows: Vec<Row> = conditions
+        .iter()
+        .map(|condition| Row {
+            tone: condition_tone(condition),
+            cells: vec![
+                condition.type_.clone(),
+                condition.status.clone(),
+                condition.reason.clone(),
+                table::age(condition.last_transition_time.0, now),
+                condition.message.clone(),
+            ],
+        })
+        .collect();
+    (!rows.is_empty()).then(|| table::render(&["CONDITION", "STATUS", "REASON", "SINCE", "MESSAGE"], &rows))
+}
+
+fn condition_tone(condition: &Condition) -> Tone {
+    let good_when_true = matches!(
+        condition.type_.as_str(),
+        kind::ACCEPTED | kind::READY | kind::FRESH | kind::TOKENS_VALID | kind::REACHABLE | kind::PERMISSIONS_VALID
+    );
+    match (condition.status == "True", good_when_true) {
+        (true, true) | (false, false) => Tone::Plain,
+        (false, true) => Tone::Bad,
+        (true, false) => Tone::Caution,
+    }
+}
+
+fn tone(status: &Status) -> Tone {
+    let ready = status.condition(kind::READY).is_none_or(|ready| ready.status == "True");
+    if !ready {
+        return Tone::Bad;
+    }
+    let all_plain = status.conditions().iter().all(|condition| condition_tone(condition) == Tone::Plain);
+    if all_plain { Tone::Plain } else { Tone::Caution }
+}
+
+struct Column {
+    title: &'static str,
+    wide: bool,
+    cell: fn(&Item, Timestamp) -> String,
+}
+
+const fn column(title: &'static str, cell: fn(&Item, Timestamp) -> String) -> Column {
+    Column { title, wide: false, cell }
+}
+
+const fn wide(title: &'static str, cell: fn(&Item, Timestamp) -> String) -> Column {
+    Column { title, wide: true, cell }
+}
+
+const NAME: Column = column("NAME", |item, _| item.metadata.name.clone());
+const READY: Column = column("READY", |item, _| ready(item, |condition| condition.status.clone()));
+const REASON: Column = column("REASON", |item, _| ready(item, |condition| condition.reason.clone()));
+const AGE: Column = column("AGE", |item, now| {
+    item.metadata.creation_timestamp.as_ref().map_or_else(unknown, |since| table::age(since.0, now))
+});
+const MESSAGE: Column = wide("MESSAGE", |item, _| ready(item, |condition| condition.message.clone()));
+
+fn columns(kind: Kind) -> &'static [Column] {
+    match kind {
+        Kind::RoleMapping => {
+            const {
+                &[
+                    column("NAMESPACE", |item, _| item.metadata.namespace.clone().unwrap_or_default()),
+                    NAME,
+                    column("MODE", |item, _| spec_text(item, "/mode")),
+                    column("GRANTS", |item, _| mapping(item, |status| Some(status.grants.as_ref()?.summary.clone()))),
+                    column("HELD", |item, _| mapping(item, |status| Some(status.held.as_ref()?.people.to_string()))),
+                    column("DRIFT", |item, _| mapping(item, |status| Some(status.drift.as_ref()?.missing.to_string()))),
+                    column("LAG", |item, _| mapping(item, |status| status.lag.clone())),
+                    READY,
+                    REASON,
+                    AGE,
+                    wide("UNOWNED", |item, _| {
+                        mapping(item, |status| Some(status.grants.as_ref()?.unowned.to_string()))
+                    }),
+                    wide("FOREIGN", |item, _| mapping(item, |status| Some(status.drift.as_ref()?.foreign.to_string()))),
+                    wide("REVOKING", |item, _| {
+                        mapping(item, |status| Some(status.grants.as_ref()?.revoking.to_string()))
+                    }),
+                    MESSAGE,
+                ]
+            }
+        }
+        Kind::CloudRunTarget => {
+            const {
+                &[
+                    NAME,
+                    column("PROJECT", |item, _| spec_text(item, "/project")),
+                    column("SERVICES", |item, _| target(item, |status| Some(status.resources?.services.to_string()))),
+                    column("IN-SYNC", |item, _| target(item, |status| Some(status.policies?.in_sync.to_string()))),
+                    column("DRIFTED", |item, _| target(item, |status| Some(status.policies?.drifted.to_string()))),
+                    READY,
+                    REASON,
+                    AGE,
+                    wide("HELD", |item, _| target(item, |status| Some(status.policies?.held.to_string()))),
+                    wide("FAILED", |item, _| target(item, |status| Some(status.policies?.failed.to_string()))),
+                    MESSAGE,
+                ]
+            }
+        }
+        Kind::IdentityProvider => {
+            const {
+                &[
+                    NAME,
+                    column("STATE", |item, _| spec_text(item, "/state")),
+                    column("DIALECT", |item, _| provider(item, |status| status.dialect.clone())),
+                    column("USERS", |item, _| provider(item, |status| Some(status.users?.to_string()))),
+                    column("GROUPS", |item, _| provider(item, |status| Some(status.groups?.to_string()))),
+                    column("LAST-REQUEST", |item, now| {
+                        provider(item, |status| Some(table::age(status.last_request_time.as_ref()?.0, now)))
+                    }),
+                    READY,
+                    REASON,
+                    AGE,
+                    wide("ENDPOINT", |item, _| provider(item, |status| status.endpoint.clone())),
+                    MESSAGE,
+                ]
+            }
+        }
+    }
+}
+
+fn unknown() -> String {
+    "-".to_owned()
+}
+
+fn spec_text(item: &Item, pointer: &str) -> String {
+    let value = item.spec.as_ref().and_then(|spec| spec.pointer(pointer)).and_then(Value::as_str);
+    value.map_or_else(unknown, str::to_owned)
+}
+
+fn ready(item: &Item, text: impl FnOnce(&Condition) -> String) -> String {
+    item.status.condition(kind::READY).map_or_else(unknown, text)
+}
+
+fn mapping(item: &Item, cell: impl FnOnce(&RoleMappingStatus) -> Option<String>) -> String {
+    match &item.status {
+        Status::RoleMapping(status) => cell(status).unwrap_or_else(unknown),
+        _ => unknown(),
+    }
+}
+
+fn target(item: &Item, cell: impl FnOnce(&CloudRunTargetStatus) -> Option<String>) -> String {
+    match &item.status {
+        Status::CloudRunTarget(status) => cell(status).unwrap_or_else(unknown),
+        _ => unknown(),
+    }
+}
+
+fn provider(item: &Item, cell: impl FnOnce(&IdentityProviderStatus) -> Option<String>) -> String {
+    match &item.status {
+        Status::IdentityProvider(status) => cell(status).unwrap_or_else(unknown),
+        _ => unknown(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

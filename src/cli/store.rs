@@ -1,0 +1,92 @@
+//! `rolecall store`: decisions about the store that only a person can make.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+
+use crate::app::mirror::{self, Comparison, Mirror, MirrorError};
+use crate::model::SystemClock;
+use crate::store::Store;
+
+use super::config::DatabaseUrl;
+use super::{CliError, Exit, Io};
+
+const ACCEPT_EXAMPLES: &str = "\
+A folder of manifests remembers, in a file beside it, which store it was used with and how far that store was. A store
+that is new, or that was put back from a backup, is not believed: nothing is written until this command says it is
+right. What rolecall granted after the backup was made is not in an older store: it will be seen as somebody else's and
+stay in the policies until it is removed by hand.
+
+Example:
+  rolecall store accept --database sqlite:/var/lib/rolecall/rolecall.db --manifests /srv/access
+
+Exit status: 0 accepted, 2 wrong command line, 3 the store or the file is not usable.";
+
+/// Flags of `rolecall store`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct StoreArgs {
+    /// What to do with it.
+    #[command(subcommand)]
+    pub command: StoreCommand,
+}
+
+/// What can be done with the store.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum StoreCommand {
+    /// Accept a store that is new or was put back, so that grants are written again
+    #[command(after_help = ACCEPT_EXAMPLES)]
+    Accept(StoreAcceptArgs),
+}
+
+/// Flags of `rolecall store accept`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct StoreAcceptArgs {
+    /// The store to accept: sqlite:PATH; it must exist
+    #[arg(long, value_name = "URL", env = "ROLECALL_DATABASE", hide_env_values = true)]
+    pub database: String,
+
+    /// The folder of manifests it is used with
+    #[arg(long, value_name = "DIR", env = "ROLECALL_MANIFESTS")]
+    pub manifests: PathBuf,
+}
+
+/// Opens a store that must be there: to create one here would hide a mistyped path.
+pub(super) async fn open_existing(database: &str) -> Result<Store, CliError> {
+    let url = DatabaseUrl::parse(database)?;
+    let DatabaseUrl::Sqlite(path) = &url;
+    std::fs::metadata(path).map_err(|source| CliError::Read { path: path.clone(), source })?;
+    Ok(Store::open(&url.to_string(), Arc::new(SystemClock)).await?)
+}
+
+/// Carries out `rolecall store …`.
+pub(super) async fn run(args: &StoreArgs, io: &mut Io<'_>) -> Result<Exit, CliError> {
+    let StoreCommand::Accept(args) = &args.command;
+    let store = open_existing(&args.database).await?;
+    let now = Mirror { store_id: store.id(), highest_seq: store.highest_seq().await? };
+    let path = mirror::mirror_path(&args.manifests)?;
+    let before = match mirror::read(&path) {
+        Ok(seen) => match (mirror::compare(seen.as_ref(), now.store_id, now.highest_seq), seen) {
+            (Comparison::Match, Some(_)) => {
+                writeln!(io.out, "store {} at position {} is already accepted", now.store_id, now.highest_seq)?;
+                return Ok(Exit::Done);
+            }
+            (_, None) => "no store".to_owned(),
+            (_, Some(seen)) => format!("store {} at position {}", seen.store_id, seen.highest_seq),
+        },
+        Err(error @ MirrorError::Malformed { .. }) => {
+            writeln!(io.err, "{error}")?;
+            "a file that could not be read".to_owned()
+        }
+        Err(error) => return Err(error.into()),
+    };
+    mirror::write(&path, &now)?;
+    writeln!(
+        io.out,
+        "accepted store {} at position {}; before: {before}; written to {}",
+        now.store_id,
+        now.highest_seq,
+        path.display()
+    )?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,177 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use clap::CommandFactory;
+
+use super::*;
+use crate::app::mirror::{self, Mirror};
+use crate::model::SystemClock;
+use crate::store::{Decision, SpecState, Store, StoredSpec};
+
+/// Carries out a command line; what it wrote, and how it ended.
+async fn rolecall(arguments: &[&str]) -> (String, String, Exit) {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let cli = Cli::try_parse_from(std::iter::once("rolecall").chain(arguments.iter().copied())).unwrap();
+    let mut io = Io { out: &mut out, err: &mut err };
+    let exit = match dispatch(cli, &mut io, &SystemClock).await {
+        Ok(Next::Exit(exit)) => exit,
+        Ok(Next::Run(config)) => panic!("{config:?}"),
+        Err(error) => error.report(&mut io),
+    };
+    (plain(&out), plain(&err), exit)
+}
+
+fn plain(bytes: &[u8]) -> String {
+    let text = String::from_utf8(bytes.to_vec()).unwrap();
+    [table::BAD, table::CAUTION, table::HEADER, table::RESET].iter().fold(text, |text, style| text.replace(style, ""))
+}
+
+#[test]
+fn the_definition_of_the_command_line_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn help_of_every_verb_has_an_example_or_no_flags() {
+    let mut root = Cli::command();
+    root.build();
+    for verb in root.get_subcommands().filter(|verb| !verb.is_hide_set() && !verb.has_subcommands()) {
+        let bare = verb.get_arguments().all(|arg| arg.get_id() == "help");
+        assert!(bare || verb.get_after_help().is_some(), "{}", verb.get_name());
+    }
+}
+
+#[test]
+fn exit_statuses_are_the_documented_ones() {
+    assert_eq!([Exit::Done, Exit::No, Exit::Usage, Exit::Unavailable].map(Exit::code), [0, 1, 2, 3]);
+}
+
+#[tokio::test]
+async fn version_is_the_one_of_the_package() {
+    let (out, _, exit) = rolecall(&["version"]).await;
+    assert_eq!((out.trim(), exit), (concat!("rolecall ", env!("CARGO_PKG_VERSION")), Exit::Done));
+}
+
+#[tokio::test]
+async fn crds_are_one_stream_of_yaml_with_every_kind() {
+    let (out, _, exit) = rolecall(&["crds"]).await;
+    assert_eq!(exit, Exit::Done);
+    assert_eq!(out.matches("---\n").count(), 3);
+    for name in ["identityproviders", "cloudruntargets", "rolemappings"] {
+        assert!(out.contains(&format!("name: {name}.rolecall.dev")), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn run_hands_its_configuration_back_and_reports_every_mistake_on_a_line() {
+    let cli = Cli::try_parse_from(["rolecall", "run", "--database", "sqlite:a.db", "--manifests", "x"]).unwrap();
+    let mut io = Io { out: &mut std::io::sink(), err: &mut std::io::sink() };
+    let Next::Run(config) = dispatch(cli, &mut io, &SystemClock).await.unwrap() else { panic!("not run") };
+    assert_eq!(config.manifests, Path::new("x"));
+
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let line = ["rolecall", "run", "--database", "a.db", "--manifests", "x", "--drift-interval", "soon"];
+    let mut io = Io { out: &mut out, err: &mut err };
+    let error = dispatch(Cli::try_parse_from(line).unwrap(), &mut io, &SystemClock).await.unwrap_err();
+    assert_eq!(error.report(&mut io), Exit::Usage);
+    let text = plain(&err);
+    assert_eq!(text.lines().filter(|line| line.starts_with("error: --")).count(), 2, "{text}");
+    assert!(out.is_empty());
+}
+
+#[tokio::test]
+async fn status_without_a_running_rolecall_says_what_to_check() {
+    // A port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (out, err, exit) = rolecall(&["status", "--admin", &format!("http://127.0.0.1:{port}")]).await;
+    assert_eq!(exit, Exit::Unavailable);
+    assert_eq!(out, "");
+    assert!(err.contains("--admin-listen") && err.contains(&port.to_string()), "{err}");
+}
+
+#[tokio::test]
+async fn reader_that_has_seen_enough_is_no_failure() {
+    let error = CliError::Output(io::ErrorKind::BrokenPipe.into());
+    let mut err = Vec::new();
+    assert_eq!(error.report(&mut Io { out: &mut std::io::sink(), err: &mut err }), Exit::Done);
+    assert!(err.is_empty());
+}
+
+#[tokio::test]
+async fn store_that_does_not_exist_is_not_created_by_accepting_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("typo.db");
+    let database = format!("sqlite:{}", file.display());
+    let manifests = dir.path().join("access").display().to_string();
+    let (_, err, exit) = rolecall(&["store", "accept", "--database", &database, "--manifests", &manifests]).await;
+    assert_eq!(exit, Exit::Unavailable);
+    assert!(err.contains("typo.db"), "{err}");
+    assert!(!file.exists());
+}
+
+/// A store in a folder of its own, and the flags that name it.
+async fn store() -> (tempfile::TempDir, Store, [String; 2]) {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", dir.path().join("rolecall.db").display());
+    let store = Store::open(&url, Arc::new(SystemClock)).await.unwrap();
+    (dir, store, ["--database".to_owned(), url])
+}
+
+#[tokio::test]
+async fn store_that_is_accepted_matches_from_then_on() {
+    let (dir, store, [flag, url]) = store().await;
+    let manifests = dir.path().join("access").display().to_string();
+    let path = mirror::mirror_path(Path::new(&manifests)).unwrap();
+    let other = Mirror { store_id: uuid::Uuid::from_u128(7), highest_seq: 40 };
+    mirror::write(&path, &other).unwrap();
+    let line = ["store", "accept", &flag, &url, "--manifests", &manifests];
+    let (out, _, exit) = rolecall(&line).await;
+    assert_eq!(exit, Exit::Done);
+    assert!(out.contains(&store.id().to_string()) && out.contains("position 40"), "{out}");
+    let seen = mirror::read(&path).unwrap().unwrap();
+    assert_eq!(mirror::compare(Some(&seen), store.id(), 0), mirror::Comparison::Match);
+    let (out, _, exit) = rolecall(&line).await;
+    assert_eq!(exit, Exit::Done);
+    assert!(out.contains("already accepted"), "{out}");
+
+    std::fs::write(&path, "{").unwrap();
+    let (out, err, exit) = rolecall(&line).await;
+    assert_eq!(exit, Exit::Done);
+    assert!(err.contains("does not say") && out.contains("could not be read"), "{out}{err}");
+    assert_eq!(mirror::read(&path).unwrap().unwrap(), seen);
+}
+
+#[tokio::test]
+async fn release_of_a_known_mapping_is_left_for_the_running_process() {
+    let (_dir, store, [flag, url]) = store().await;
+    let (_, err, exit) = rolecall(&["release", "mapping", "checkout/team", &flag, &url]).await;
+    assert_eq!(exit, Exit::No);
+    assert!(err.contains("`checkout/team`"), "{err}");
+    assert_eq!(store.decisions().await.unwrap(), []);
+
+    let spec = StoredSpec {
+        kind: "RoleMapping".to_owned(),
+        namespace: Some("checkout".to_owned()),
+        name: "team".to_owned(),
+        generation: 1,
+        state: SpecState::Vanished,
+        source: "mapping.yaml".to_owned(),
+        json: "{}".to_owned(),
+    };
+    store.put_spec(spec).await.unwrap();
+    let (out, _, exit) = rolecall(&["release", "mapping", "checkout/team", &flag, &url]).await;
+    assert_eq!(exit, Exit::Done);
+    assert!(out.contains("checkout/team"), "{out}");
+    let (_, _, exit) = rolecall(&["release", "manifests", &flag, &url]).await;
+    assert_eq!(exit, Exit::Done);
+    let decided: Vec<Decision> = store.decisions().await.unwrap().into_iter().map(|pending| pending.decision).collect();
+    let team = MappingKey::new("checkout", "team").unwrap();
+    assert_eq!(decided, [Decision::ReleaseMapping(team), Decision::ReleaseManifests]);
+}
+
+#[test]
+fn release_of_something_that_is_no_mapping_is_a_usage_error() {
+    let error = Cli::try_parse_from(["rolecall", "release", "mapping", "team", "--database", "sqlite:x"]).unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.to_string().contains("NAMESPACE/NAME"), "{error}");
+}

@@ -1,0 +1,121 @@
+//! The policy as a set of grants, and edits that leave everything else as it was read.
+
+use std::collections::BTreeSet;
+
+use crate::model::{Binding, Condition, ConditionHash, GrantKey, MAX_PRINCIPALS, MemberKey, Policy, Role};
+
+use super::{LimitExceeded, Step};
+
+/// What stands in a policy, as a set.
+pub(super) struct Live {
+    grants: BTreeSet<GrantKey>,
+    /// Members under roles that rolecall never grants, such as basic roles.
+    beyond: usize,
+    /// All appearances of principals, as Google counts them.
+    appearances: usize,
+}
+
+impl Live {
+    pub(super) fn of(policy: &Policy) -> Self {
+        let mut grants = BTreeSet::new();
+        let mut beyond = BTreeSet::new();
+        for binding in &policy.bindings {
+            let condition = ConditionHash::of(binding.condition.as_ref());
+            let role = Role::new(&binding.role);
+            for member in &binding.members {
+                let member = MemberKey::of(member);
+                if let Ok(role) = &role {
+                    grants.insert(GrantKey { role: role.clone(), condition: condition.clone(), member });
+                } else {
+                    beyond.insert((binding.role.as_str(), condition.clone(), member));
+                }
+            }
+        }
+        Self { grants, beyond: beyond.len(), appearances: appearances(policy) }
+    }
+
+    pub(super) fn has(&self, grant: &GrantKey) -> bool {
+        self.grants.contains(grant)
+    }
+
+    /// How many members there are that are none of these.
+    pub(super) fn foreign(&self, ours: &BTreeSet<&GrantKey>) -> usize {
+        self.beyond + self.grants.iter().filter(|grant| !ours.contains(grant)).count()
+    }
+
+    /// Takes from the additions, last first, what would take the policy over the limit.
+    pub(super) fn fit(&self, policy: &Policy, add: &mut Vec<Step>, remove: &[Step]) -> Option<LimitExceeded> {
+        let kept = match edited(policy, &[], remove) {
+            Some(policy) => appearances(&policy),
+            None => self.appearances,
+        };
+        let room = MAX_PRINCIPALS.saturating_sub(kept);
+        if add.len() <= room {
+            return None;
+        }
+        let appearances = kept + add.len();
+        let withheld = add.split_off(room).into_iter().map(|step| step.row.grant).collect();
+        Some(LimitExceeded { appearances, limit: MAX_PRINCIPALS, withheld })
+    }
+}
+
+fn appearances(policy: &Policy) -> usize {
+    policy.bindings.iter().map(|binding| binding.members.len()).sum()
+}
+
+fn is_of(binding: &Binding, condition: &ConditionHash, grant: &GrantKey) -> bool {
+    binding.role == grant.role.as_str() && *condition == grant.condition
+}
+
+/// The policy with these steps done; none when there are none. Bindings keep their order, foreign members, conditions
+/// and unknown fields their bytes. A binding that a removal empties is dropped, one that was empty before stays.
+pub(super) fn edited(live: &Policy, add: &[Step], remove: &[Step]) -> Option<Policy> {
+    if add.is_empty() && remove.is_empty() {
+        return None;
+    }
+    let mut policy = Policy { version: 3, ..live.clone() };
+    let mut hashes: Vec<ConditionHash> =
+        policy.bindings.iter().map(|binding| ConditionHash::of(binding.condition.as_ref())).collect();
+
+    let gone: BTreeSet<&GrantKey> = remove.iter().map(Step::grant).collect();
+    let mut shrunk = vec![false; policy.bindings.len()];
+    for (at, binding) in policy.bindings.iter_mut().enumerate() {
+        if !gone.iter().any(|grant| is_of(binding, &hashes[at], grant)) {
+            continue;
+        }
+        let Ok(role) = Role::new(&binding.role) else { continue };
+        let before = binding.members.len();
+        binding.members.retain(|member| {
+            let grant = GrantKey { role: role.clone(), condition: hashes[at].clone(), member: MemberKey::of(member) };
+            !gone.contains(&grant)
+        });
+        shrunk[at] = binding.members.len() < before;
+    }
+
+    for step in add {
+        let found =
+            policy.bindings.iter().enumerate().position(|(at, binding)| is_of(binding, &hashes[at], step.grant()));
+        let member = step.row.member.clone();
+        if let Some(at) = found {
+            policy.bindings[at].members.push(member);
+        } else {
+            let condition: Option<Condition> = step.row.condition.clone();
+            hashes.push(step.grant().condition.clone());
+            shrunk.push(false);
+            policy.bindings.push(Binding {
+                role: step.grant().role.as_str().to_owned(),
+                members: vec![member],
+                condition,
+                rest: serde_json::Map::new(),
+            });
+        }
+    }
+
+    let mut at = 0;
+    policy.bindings.retain(|binding| {
+        let emptied = shrunk[at] && binding.members.is_empty();
+        at += 1;
+        !emptied
+    });
+    Some(policy)
+}

@@ -1,0 +1,426 @@
+//! One pass, grant by grant: what an unknown outcome turned out to be, who still wants the grant, and what follows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use crate::model::{
+    AuditEntry, AuditOutcome, Claim, DesiredGrant, FreezeReason, GrantKey, GrantState, IntentAction, Keep,
+    LedgerChange, LedgerRow, MappingKey, Stance,
+};
+
+use super::document::{self, Live};
+use super::settle::{Context, action_word};
+use super::tally::{Line, Standing};
+use super::{Cause, Held, INTENT_FENCE, Inputs, LostGrant, Observed, Plan, Step, guard, plan_hash};
+
+/// The outcome of a call could not be told from the etag, and the member is as the call would have left it.
+const AMBIGUOUS: &str = "AttributionAmbiguous";
+/// The call did not take effect.
+const NOT_COMMITTED: &str = "NotCommitted";
+
+/// Whose claims are behind a row, after the mappings' word on it.
+#[expect(clippy::struct_excessive_bools, reason = "five independent facts, each read once by its name")]
+struct Claims {
+    /// Still wanted, or frozen.
+    kept: BTreeSet<Claim>,
+    /// No longer wanted.
+    ended: BTreeSet<Claim>,
+    /// Some of them are wanted now, not merely frozen.
+    wanted: bool,
+    /// A write may be made on this ground.
+    write: bool,
+    /// A grant of ours that is missing is granted again.
+    regrant: bool,
+    /// A mapping that ended says that its grants stay.
+    orphan: bool,
+    /// Only observe mode keeps these claims from ending.
+    observed: bool,
+}
+
+/// The pass while it is being worked out.
+pub(super) struct Pass<'a> {
+    inputs: &'a Inputs<'a>,
+    live: &'a Live,
+    rows: BTreeMap<&'a GrantKey, &'a LedgerRow>,
+    context: Context,
+    ledger: Vec<LedgerChange>,
+    audit: Vec<AuditEntry>,
+    add: Vec<Step>,
+    candidates: Vec<Step>,
+    lost: Vec<LostGrant>,
+    unowned: Vec<GrantKey>,
+    remains: Vec<(GrantKey, BTreeSet<MappingKey>)>,
+    orphaned: Vec<GrantKey>,
+    observed: Observed,
+    owned: Vec<LedgerRow>,
+    lines: Vec<Line>,
+    recheck_at: Option<Timestamp>,
+}
+
+impl<'a> Pass<'a> {
+    pub(super) fn new(inputs: &'a Inputs<'a>, live: &'a Live) -> Self {
+        Self {
+            inputs,
+            live,
+            rows: inputs.ledger.iter().map(|row| (&row.grant, row)).collect(),
+            context: Context {
+                document: inputs.document.clone(),
+                resource_uid: inputs.desired.resource_uid.clone(),
+                generations: inputs.desired.generations.clone(),
+            },
+            ledger: vec![],
+            audit: vec![],
+            add: vec![],
+            candidates: vec![],
+            lost: vec![],
+            unowned: vec![],
+            remains: vec![],
+            orphaned: vec![],
+            observed: Observed::default(),
+            owned: vec![],
+            lines: vec![],
+            recheck_at: None,
+        }
+    }
+
+    /// Works out every grant that is wanted, or in the ledger, or both.
+    pub(super) fn run(mut self) -> Plan {
+        let keys: BTreeSet<&GrantKey> = self.rows.keys().copied().chain(self.inputs.desired.grants.keys()).collect();
+        for key in keys {
+            self.grant(key);
+        }
+        self.finish()
+    }
+
+    fn grant(&mut self, key: &GrantKey) {
+        let before = self.rows.get(key).copied();
+        let want = self.inputs.desired.grants.get(key);
+        let present = self.live.has(key);
+        let claims = self.claims(before, want);
+        let resolved = before.map(|row| self.resolve(row, present));
+        let row = match (resolved, want) {
+            (Some(row), _) => row,
+            (None, Some(want)) if claims.write => fresh(key, want),
+            (None, want) => return self.unrecorded(key, want, present),
+        };
+        if claims.kept.is_empty() {
+            self.unwanted(row, claims, present);
+            if let Some(want) = want {
+                self.line(key, want.claims.keys(), Standing::Observed, None);
+            }
+        } else {
+            self.wanted(row, want, claims, present);
+        }
+    }
+
+    /// Sorts the claims of a row into those that hold and those that ended.
+    fn claims(&self, row: Option<&LedgerRow>, want: Option<&DesiredGrant>) -> Claims {
+        let mut claims = Claims {
+            kept: BTreeSet::new(),
+            ended: BTreeSet::new(),
+            wanted: false,
+            write: false,
+            regrant: false,
+            orphan: false,
+            observed: true,
+        };
+        let has_left = self.inputs.leavers;
+        for claim in row.iter().flat_map(|row| &row.claims) {
+            let wanted = want.is_some_and(|want| want.claims.contains_key(claim));
+            let stance = self.inputs.desired.stances.get(&claim.mapping);
+            let kept = wanted
+                || match stance {
+                    // Whichever of the groups it was: who has left is entitled through none.
+                    Some(Stance::Live {
+                        keep:
+                            Keep::Everything(
+                                FreezeReason::GroupNotFound
+                                | FreezeReason::GroupAmbiguous
+                                | FreezeReason::GroupIdentityChanged,
+                            ),
+                    }) => !has_left(&claim.subject),
+                    None | Some(Stance::Frozen(_) | Stance::Live { keep: Keep::Everything(_) }) => true,
+                    Some(Stance::Live { keep: Keep::Subjects(subjects) }) => subjects.contains(&claim.subject),
+                    Some(Stance::Live { keep: Keep::Nothing } | Stance::Ended { .. }) => false,
+                };
+            claims.wanted |= wanted;
+            claims.observed &= !wanted && stance == Some(&Stance::Frozen(FreezeReason::Observed));
+            if kept {
+                claims.kept.insert(claim.clone());
+            } else {
+                // A removal that was under way when the mapping was deleted goes on.
+                let under_way = row.is_some_and(|row| row.revoking_since.is_some());
+                claims.orphan |=
+                    stance == Some(&Stance::Ended { orphan: true }) && !has_left(&claim.subject) && !under_way;
+                claims.ended.insert(claim.clone());
+            }
+        }
+        for (claim, terms) in want.iter().flat_map(|want| &want.claims) {
+            if terms.write {
+                claims.kept.insert(claim.clone());
+                claims.wanted = true;
+                claims.write = true;
+                claims.regrant |= terms.regrant;
+                claims.observed = false;
+            }
+        }
+        claims
+    }
+
+    /// Settles what the etag tells about a call whose outcome was unknown. An intent that stays may still land.
+    fn resolve(&mut self, before: &LedgerRow, present: bool) -> LedgerRow {
+        let mut row = before.clone();
+        let Some(intent) = before.intent.clone() else { return row };
+        let moved = intent.etag_before != self.inputs.live.etag;
+        let expired = fence(intent.at) <= self.inputs.now;
+        let (outcome, reason) = match (intent.action, present, moved) {
+            (IntentAction::Grant, true, true) if !intent.present_before => {
+                row.state = GrantState::Owned;
+                row.acknowledged_at = Some(self.inputs.now);
+                row.verified_at = Some(self.inputs.now);
+                (AuditOutcome::Ambiguous, AMBIGUOUS)
+            }
+            (IntentAction::Revoke, false, _) => {
+                row.state = GrantState::Wanted;
+                row.acknowledged_at = None;
+                row.verified_at = None;
+                row.revoking_since = None;
+                (AuditOutcome::Ambiguous, AMBIGUOUS)
+            }
+            (IntentAction::Grant, false, false) | (IntentAction::Revoke, true, false) if !expired => return row,
+            _ => (AuditOutcome::Failed, NOT_COMMITTED),
+        };
+        row.intent = None;
+        let mut entry = self.context.entry(self.inputs.now, before, action_word(intent.action), outcome, Some(reason));
+        entry.plan_hash = Some(intent.plan_hash);
+        entry.etag_before = Some(intent.etag_before);
+        entry.etag_after = moved.then(|| self.inputs.live.etag.clone());
+        self.audit.push(entry);
+        row
+    }
+
+    /// Nothing may be written for this grant and the ledger knows nothing of it: seen, and said, and not remembered.
+    fn unrecorded(&mut self, key: &GrantKey, want: Option<&DesiredGrant>, present: bool) {
+        let standing = if present {
+            self.unowned.push(key.clone());
+            Standing::Unowned
+        } else {
+            self.observed.add.push(key.clone());
+            Standing::Observed
+        };
+        self.line(key, want.iter().flat_map(|want| want.claims.keys()), standing, None);
+    }
+
+    fn wanted(&mut self, mut row: LedgerRow, want: Option<&DesiredGrant>, claims: Claims, present: bool) {
+        let Claims { kept, wanted, write, regrant, observed, .. } = claims;
+        row.claims = kept;
+        if wanted {
+            row.revoking_since = None;
+        }
+        if let Some(want) = want {
+            want.member.as_str().clone_into(&mut row.member);
+        }
+        let mut cause = None;
+        let standing = match (row.state, present) {
+            (GrantState::Owned, true) => {
+                if row.acknowledged_at.is_some() && row.verified_at.is_none() {
+                    row.verified_at = Some(self.inputs.now);
+                    self.note(&row, "grant", AuditOutcome::Verified, None);
+                }
+                if observed {
+                    self.observed.remove.push(row.grant.clone());
+                }
+                self.owned.push(row.clone());
+                if row.verified_at.is_some() { Standing::Verified } else { Standing::Acknowledged }
+            }
+            (GrantState::Unowned | GrantState::Wanted | GrantState::Lost, true) => {
+                row.state = GrantState::Unowned;
+                self.unowned.push(row.grant.clone());
+                Standing::Unowned
+            }
+            (GrantState::Owned | GrantState::Lost, false) => {
+                let first_seen = row.state == GrantState::Owned;
+                row.state = GrantState::Lost;
+                row.acknowledged_at = None;
+                row.verified_at = None;
+                if first_seen {
+                    self.note(&row, "lost", AuditOutcome::Verified, None);
+                }
+                self.lost.push(LostGrant { grant: row.grant.clone(), first_seen, regranted: regrant });
+                if regrant {
+                    cause = Some(Cause::Missing);
+                    Standing::Pending
+                } else {
+                    Standing::Missing
+                }
+            }
+            (GrantState::Wanted | GrantState::Unowned, false) => {
+                row.state = GrantState::Wanted;
+                if write {
+                    cause = Some(Cause::Wanted);
+                    Standing::Pending
+                } else if wanted {
+                    self.observed.add.push(row.grant.clone());
+                    Standing::Observed
+                } else {
+                    Standing::Frozen
+                }
+            }
+        };
+        let claimants = row.claims.iter().chain(want.iter().flat_map(|want| want.claims.keys()));
+        self.line(&row.grant, claimants, standing, row.revoking_since);
+        if let Some(cause) = cause {
+            self.add.push(Step { action: IntentAction::Grant, cause, row: row.clone() });
+        }
+        self.keep(row);
+    }
+
+    fn unwanted(&mut self, mut row: LedgerRow, claims: Claims, present: bool) {
+        let Claims { ended, orphan, .. } = claims;
+        row.claims = ended;
+        let mappings = || row.claims.iter().map(|claim| claim.mapping.clone()).collect::<BTreeSet<_>>();
+        match (row.state, present) {
+            (GrantState::Owned, true) if orphan => {
+                self.note(&row, "forget", AuditOutcome::Verified, Some("Orphan"));
+                self.orphaned.push(row.grant.clone());
+                self.ledger.push(LedgerChange::Remove(row.grant));
+            }
+            (GrantState::Owned, true) => {
+                self.owned.push(row.clone());
+                let cause = self.cause(&row);
+                self.candidates.push(Step { action: IntentAction::Revoke, cause, row });
+            }
+            (_, true) => {
+                self.remains.push((row.grant.clone(), mappings()));
+                self.note(&row, "remains", AuditOutcome::Verified, Some("GrantRemains"));
+                self.ledger.push(LedgerChange::Remove(row.grant));
+            }
+            // A call that may still land: whatever it grants must be found to be ours.
+            (_, false) if row.intent.is_some() => self.keep(row),
+            (state, false) => {
+                if state == GrantState::Owned {
+                    self.note(&row, "forget", AuditOutcome::Verified, Some("AlreadyGone"));
+                }
+                self.ledger.push(LedgerChange::Remove(row.grant));
+            }
+        }
+    }
+
+    fn cause(&self, row: &LedgerRow) -> Cause {
+        let all = |is: &dyn Fn(&Claim) -> bool| !row.claims.is_empty() && row.claims.iter().all(is);
+        if all(&|claim| (self.inputs.leavers)(&claim.subject)) {
+            Cause::Leaver
+        } else if all(&|claim| matches!(self.inputs.desired.stances.get(&claim.mapping), Some(Stance::Ended { .. }))) {
+            Cause::MappingDeleted
+        } else {
+            Cause::NotWanted
+        }
+    }
+
+    fn line<'c>(
+        &mut self,
+        grant: &GrantKey,
+        claims: impl Iterator<Item = &'c Claim>,
+        standing: Standing,
+        revoking_since: Option<Timestamp>,
+    ) {
+        let mappings: BTreeSet<MappingKey> = claims.map(|claim| claim.mapping.clone()).collect();
+        self.lines.push(Line { grant: grant.clone(), mappings, standing, revoking_since });
+    }
+
+    /// Records the row if anything about it changed, and sees that its fence is looked at again.
+    fn keep(&mut self, row: LedgerRow) {
+        if let Some(intent) = &row.intent {
+            let at = fence(intent.at);
+            self.recheck_at = Some(self.recheck_at.map_or(at, |earlier| earlier.min(at)));
+        }
+        if self.rows.get(&row.grant).copied() != Some(&row) {
+            self.ledger.push(LedgerChange::Put(row));
+        }
+    }
+
+    fn note(&mut self, row: &LedgerRow, action: &str, outcome: AuditOutcome, reason: Option<&str>) {
+        self.audit.push(self.context.entry(self.inputs.now, row, action, outcome, reason));
+    }
+
+    /// Lets the guard look at the removals and the limit at the additions, and puts the plan together.
+    fn finish(mut self) -> Plan {
+        let now = self.inputs.now;
+        let candidates = std::mem::take(&mut self.candidates);
+        let (mut remove, held_steps, held) =
+            guard::split(self.inputs.document, candidates, &self.owned, self.inputs.released);
+        let mut held_new = Vec::new();
+        for mut step in held_steps {
+            if step.row.revoking_since.is_none() {
+                held_new.push(step.row.clone());
+            }
+            self.going(&mut step.row, Standing::Held);
+        }
+        for row in held_new {
+            let mut entry = self.context.entry(now, &row, "revoke", AuditOutcome::Held, Some(Held::REASON));
+            entry.plan_hash = Some(held.plan_hash.clone());
+            self.audit.push(entry);
+        }
+        for step in &mut remove {
+            self.going(&mut step.row, Standing::Revoking);
+        }
+
+        let mut add = std::mem::take(&mut self.add);
+        let limit = self.live.fit(self.inputs.live, &mut add, &remove);
+        if let Some(limit) = &limit {
+            let withheld: BTreeSet<&GrantKey> = limit.withheld.iter().collect();
+            for line in self.lines.iter_mut().filter(|line| withheld.contains(&line.grant)) {
+                line.standing = Standing::Withheld;
+            }
+        }
+        let ours: BTreeSet<&GrantKey> = self.owned.iter().map(|row| &row.grant).chain(&self.unowned).collect();
+        Plan {
+            hash: plan_hash(self.inputs.document, &add, &remove, &held),
+            foreign: self.live.foreign(&ours),
+            policy: document::edited(self.inputs.live, &add, &remove),
+            add,
+            remove,
+            held,
+            lost: self.lost,
+            unowned: self.unowned,
+            remains: self.remains,
+            orphaned: self.orphaned,
+            observed: self.observed,
+            ledger: self.ledger,
+            audit: self.audit,
+            limit,
+            recheck_at: self.recheck_at,
+            context: self.context,
+            live: self.inputs.live.clone(),
+            lines: self.lines,
+        }
+    }
+
+    /// A grant that should be gone and is not yet.
+    fn going(&mut self, row: &mut LedgerRow, standing: Standing) {
+        row.revoking_since.get_or_insert(self.inputs.now);
+        self.line(&row.grant, row.claims.iter(), standing, row.revoking_since);
+        self.keep(row.clone());
+    }
+}
+
+/// The row of a grant that is wanted for the first time.
+fn fresh(key: &GrantKey, want: &DesiredGrant) -> LedgerRow {
+    LedgerRow {
+        grant: key.clone(),
+        member: want.member.as_str().to_owned(),
+        condition: want.condition.clone(),
+        state: GrantState::Wanted,
+        intent: None,
+        claims: BTreeSet::new(),
+        acknowledged_at: None,
+        verified_at: None,
+        revoking_since: None,
+    }
+}
+
+/// When a call made then can no longer land.
+fn fence(at: Timestamp) -> Timestamp {
+    at.saturating_add(INTENT_FENCE).unwrap_or(Timestamp::MAX)
+}

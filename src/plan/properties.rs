@@ -1,0 +1,356 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::world::*;
+use super::*;
+use crate::model::{
+    Binding, Claim, ClaimTerms, ConditionHash, DesiredGrant, FreezeReason, GrantState, Intent, Keep, MemberKey,
+    Principal, Stance,
+};
+
+const PEOPLE: u128 = 6;
+const MAPPINGS: [&str; 3] = ["a", "b", "c"];
+
+fn any_binding() -> impl Strategy<Value = Binding> {
+    let member = prop_oneof![
+        (1..=PEOPLE).prop_map(email),
+        (1..=PEOPLE).prop_map(|n| email(n).to_uppercase().replace("USER:", "user:")),
+        Just("allUsers".to_owned()),
+        Just("deleted:user:p1@corp.example?uid=1".to_owned()),
+        "[a-z]{1,6}:[A-Za-z0-9@./]{1,8}",
+    ];
+    let role = prop_oneof![Just(INVOKER), Just(VIEWER), Just("roles/owner"), Just("nonsense")];
+    let condition = prop::option::weighted(0.2, "[a-z]{1,4}");
+    (role, prop::collection::vec(member, 0..6), condition, any::<bool>()).prop_map(|(role, members, title, extra)| {
+        let mut binding = json!({"role": role, "members": members});
+        if let Some(title) = title {
+            binding["condition"] = json!({"title": title, "expression": "true"});
+        }
+        if extra {
+            binding["x-new-field"] = json!([1, 2]);
+        }
+        serde_json::from_value(binding).unwrap()
+    })
+}
+
+fn any_claims() -> impl Strategy<Value = Vec<(usize, bool, bool)>> {
+    prop::collection::vec((0..MAPPINGS.len(), any::<bool>(), any::<bool>()), 0..3)
+}
+
+fn claim(at: usize, person: u128) -> Claim {
+    Claim { mapping: mapping(MAPPINGS[at]), subject: user(person) }
+}
+
+fn any_stance() -> impl Strategy<Value = Option<Stance>> {
+    prop_oneof![
+        Just(None),
+        Just(Some(Stance::Frozen(FreezeReason::Observed))),
+        Just(Some(Stance::Live { keep: Keep::Nothing })),
+        Just(Some(Stance::Live { keep: Keep::Subjects(BTreeSet::from([user(1), user(2)])) })),
+        Just(Some(Stance::Live { keep: Keep::Everything(FreezeReason::GroupNotFound) })),
+        any::<bool>().prop_map(|orphan| Some(Stance::Ended { orphan })),
+    ]
+}
+
+prop_compose! {
+    fn any_row()(
+        person in 1..=PEOPLE,
+        role in prop_oneof![Just(INVOKER), Just(VIEWER)],
+        state in prop_oneof![Just(GrantState::Wanted), Just(GrantState::Owned), Just(GrantState::Unowned), Just(GrantState::Lost)],
+        claims in any_claims(),
+        intent in prop::option::of((any::<bool>(), any::<bool>(), any::<bool>(), 0..1200_i64)),
+        times in (any::<bool>(), any::<bool>(), any::<bool>()),
+    ) -> LedgerRow {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        LedgerRow {
+            grant: key(role, &email(person)),
+            member: email(person),
+            condition: None,
+            state,
+            intent: intent.map(|(grant, moved, present_before, ago)| Intent {
+                action: if grant { IntentAction::Grant } else { IntentAction::Revoke },
+                etag_before: if moved { "older".into() } else { "e0".into() },
+                present_before,
+                at: now - jiff::SignedDuration::from_secs(ago),
+                plan_hash: "p".into(),
+            }),
+            claims: claims.into_iter().map(|(at, ..)| claim(at, person)).collect(),
+            acknowledged_at: times.0.then_some(now),
+            verified_at: (times.0 && times.1).then_some(now),
+            revoking_since: times.2.then_some(now),
+        }
+    }
+}
+
+prop_compose! {
+    fn any_world()(
+        bindings in prop::collection::vec(any_binding(), 0..5),
+        rows in prop::collection::vec(any_row(), 0..10),
+        wants in prop::collection::vec((1..=PEOPLE, any::<bool>(), any_claims()), 0..10),
+        stances in prop::collection::vec(any_stance(), MAPPINGS.len()),
+        left in prop::collection::btree_set(1..=PEOPLE, 0..3),
+    ) -> World {
+        let mut world = World::new(&json!([]));
+        world.live.bindings = bindings;
+        world.ledger = rows.into_iter().map(|row| (row.grant.clone(), row)).collect();
+        for (at, stance) in stances.into_iter().enumerate() {
+            world.desired.stances.extend(stance.map(|stance| (mapping(MAPPINGS[at]), stance)));
+        }
+        for (person, role, claims) in wants.into_iter().filter(|(_, _, claims)| !claims.is_empty()) {
+            let member = Principal::google_account(&email(person)[5..], &["corp.example".into()]).unwrap();
+            let claims = claims
+                .into_iter()
+                .map(|(at, write, regrant)| (claim(at, person), ClaimTerms { write, regrant }))
+                .collect();
+            let grant = key(if role { INVOKER } else { VIEWER }, &email(person));
+            world.desired.grants.insert(grant, DesiredGrant { member, condition: None, claims });
+        }
+        world.left = left.into_iter().map(user).collect();
+        world
+    }
+}
+
+/// A binding without these grants: its members byte for byte, its condition, whatever else it has.
+fn without(policy: &Policy, grants: &BTreeSet<GrantKey>) -> Vec<Binding> {
+    let mut bindings = policy.bindings.clone();
+    for binding in &mut bindings {
+        let condition = ConditionHash::of(binding.condition.as_ref());
+        let role = binding.role.clone();
+        binding.members.retain(|member| {
+            let member = MemberKey::of(member);
+            !grants
+                .iter()
+                .any(|grant| grant.role.as_str() == role && grant.condition == condition && grant.member == member)
+        });
+    }
+    bindings.retain(|binding| !binding.members.is_empty());
+    bindings
+}
+
+fn grants(steps: &[Step]) -> BTreeSet<GrantKey> {
+    steps.iter().map(|step| step.grant().clone()).collect()
+}
+
+proptest! {
+    #[test]
+    fn planning_again_after_the_write_finds_nothing_to_write(mut world in any_world()) {
+        world.pass();
+        let again = world.pass();
+        prop_assert!(again.policy.is_none(), "{:?} {:?}", again.add, again.remove);
+        let third = world.plan();
+        prop_assert!(third.ledger.is_empty() && third.audit.is_empty(), "{:?} {:?}", third.ledger, third.audit);
+    }
+
+    #[test]
+    fn everything_foreign_is_in_the_result_byte_for_byte_and_in_order(world in any_world()) {
+        let plan = world.plan();
+        if let Some(written) = &plan.policy {
+            let touched = &grants(&plan.add) | &grants(&plan.remove);
+            prop_assert_eq!(without(written, &touched), without(&world.live, &touched));
+            let empty = |policy: &Policy| policy.bindings.iter().filter(|binding| binding.members.is_empty()).count();
+            prop_assert!(empty(written) <= empty(&world.live));
+            prop_assert_eq!((&written.etag, written.version, &written.rest), (&world.live.etag, 3, &world.live.rest));
+        }
+    }
+
+    #[test]
+    fn only_what_is_ours_is_removed_and_only_what_may_be_written_is_added(world in any_world()) {
+        let plan = world.plan();
+        for step in &plan.remove {
+            let row = world.row(step.grant());
+            let committed = row.intent.as_ref().is_some_and(|intent| {
+                intent.action == IntentAction::Grant && !intent.present_before && intent.etag_before != world.live.etag
+            });
+            prop_assert!(row.state == GrantState::Owned || committed);
+            prop_assert!(!world.desired.grants.get(step.grant()).is_some_and(|want| want.claims.values().any(|t| t.write)));
+        }
+        for step in &plan.add {
+            prop_assert!(world.desired.grants[step.grant()].claims.values().any(|terms| terms.write));
+        }
+        let (changes, _) = plan.intend(world.now);
+        let mut seen = BTreeSet::new();
+        for change in &changes {
+            let (LedgerChange::Put(LedgerRow { grant, .. }) | LedgerChange::Remove(grant)) = change;
+            prop_assert!(seen.insert(grant.clone()));
+        }
+    }
+
+    #[test]
+    fn the_order_of_rows_and_bindings_does_not_matter(world in any_world(), seed in any::<u64>()) {
+        let mut rows: Vec<LedgerRow> = world.ledger.values().cloned().collect();
+        let inputs = |rows: &[LedgerRow], live: &Policy| plan(&Inputs {
+            document: &world.document,
+            desired: &world.desired,
+            ledger: rows,
+            live,
+            now: world.now,
+            released: &world.released,
+            leavers: &|subject| world.left.contains(subject),
+        });
+        let plain = inputs(&rows, &world.live);
+        rows.reverse();
+        let turn = usize::try_from(seed % 10).unwrap() % rows.len().max(1);
+        rows.rotate_left(turn);
+        prop_assert_eq!(&inputs(&rows, &world.live), &plain);
+        let mut live = world.live.clone();
+        live.bindings.reverse();
+        let other = inputs(&rows, &live);
+        prop_assert_eq!((&other.add, &other.remove, &other.hash), (&plain.add, &plain.remove, &plain.hash));
+        prop_assert_eq!((&other.ledger, other.foreign), (&plain.ledger, plain.foreign));
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Event {
+    Want(usize, u128),
+    Unwant(usize, u128),
+    StrangerComes(u8),
+    StrangerTakesOurs(u128),
+    Pass(Edge),
+    InFlightLands,
+    Wait(i64),
+}
+
+/// Where a pass is cut off.
+#[derive(Debug, Clone, Copy)]
+enum Edge {
+    Whole,
+    KilledAfterIntend,
+    KilledAfterSet,
+    TimedOut,
+    Refused,
+    RefusedThenRemovalsOnly,
+    Raced,
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let edge = prop_oneof![
+        Just(Edge::Whole),
+        Just(Edge::KilledAfterIntend),
+        Just(Edge::KilledAfterSet),
+        Just(Edge::TimedOut),
+        Just(Edge::Refused),
+        Just(Edge::RefusedThenRemovalsOnly),
+        Just(Edge::Raced),
+    ];
+    prop_oneof![
+        3 => (0..MAPPINGS.len(), 1..=PEOPLE).prop_map(|(at, person)| Event::Want(at, person)),
+        3 => (0..MAPPINGS.len(), 1..=PEOPLE).prop_map(|(at, person)| Event::Unwant(at, person)),
+        1 => any::<u8>().prop_map(Event::StrangerComes),
+        1 => (1..=PEOPLE).prop_map(Event::StrangerTakesOurs),
+        6 => edge.prop_map(Event::Pass),
+        2 => Just(Event::InFlightLands),
+        1 => (1..400_i64).prop_map(Event::Wait),
+    ]
+}
+
+fn lands(world: &mut World, policy: &Policy) {
+    if policy.etag == world.live.etag {
+        world.live = policy.clone();
+        world.touch();
+    }
+}
+
+fn cut_off(world: &mut World, edge: Edge, in_flight: &mut Vec<(Timestamp, Policy)>) {
+    world.later(1);
+    let plan = world.plan();
+    let Some(policy) = plan.policy.clone() else { return world.record((plan.ledger.clone(), plan.audit.clone())) };
+    world.record(plan.intend(world.now));
+    let acknowledged = CallOutcome::Acknowledged { etag: "x".into() };
+    match edge {
+        Edge::KilledAfterIntend => {}
+        Edge::KilledAfterSet => lands(world, &policy),
+        Edge::TimedOut => {
+            in_flight.push((world.now, policy));
+            world.record(plan.settle(&CallOutcome::Unknown, world.now));
+        }
+        Edge::Refused => world.record(plan.settle(&refused(), world.now)),
+        Edge::RefusedThenRemovalsOnly => {
+            world.record(plan.settle(&refused(), world.now));
+            if let Some(alone) = plan.removals_only() {
+                world.record(alone.intend(world.now));
+                world.commit(&alone);
+                world.record(alone.settle(&acknowledged, world.now));
+            }
+        }
+        Edge::Raced => {
+            world.touch();
+            world.record(plan.settle(&CallOutcome::Conflict, world.now));
+        }
+        Edge::Whole => {
+            // An earlier call may land between the read and this one.
+            lands(world, &policy);
+            world.record(plan.settle(&acknowledged, world.now));
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_cut_off_in_between_it_converges_with_nothing_foreign_lost_and_no_orphan(
+        there_before in prop::collection::btree_set(1..=PEOPLE, 0..3),
+        events in prop::collection::vec(any_event(), 0..40),
+    ) {
+        let before: Vec<String> = there_before.iter().map(|person| email(*person)).collect();
+        let mut world = World::new(&json!([{"role": INVOKER, "members": before}]));
+        let mut strangers: BTreeSet<String> = before.into_iter().collect();
+        let mut in_flight: Vec<(Timestamp, Policy)> = Vec::new();
+        for name in MAPPINGS {
+            world.stance(name, Stance::Live { keep: Keep::Nothing });
+        }
+        for event in events {
+            let fence = jiff::SignedDuration::try_from(INTENT_FENCE).unwrap();
+            match event {
+                Event::Want(at, person) => world.want(MAPPINGS[at], INVOKER, person, WRITE),
+                Event::Unwant(at, person) => {
+                    for grant in world.desired.grants.values_mut() {
+                        grant.claims.remove(&claim(at, person));
+                    }
+                    world.desired.grants.retain(|_, grant| !grant.claims.is_empty());
+                }
+                Event::StrangerComes(n) => {
+                    let member = format!("user:stranger{n}@elsewhere.example");
+                    if strangers.insert(member.clone()) {
+                        world.stranger(INVOKER, &member, true);
+                    }
+                }
+                Event::StrangerTakesOurs(person) => {
+                    strangers.remove(&email(person));
+                    world.stranger(INVOKER, &email(person), false);
+                }
+                Event::Pass(edge) => cut_off(&mut world, edge, &mut in_flight),
+                Event::InFlightLands => {
+                    if let Some((at, policy)) = in_flight.pop()
+                        && at + fence > world.now
+                    {
+                        lands(&mut world, &policy);
+                    }
+                }
+                Event::Wait(seconds) => world.later(seconds),
+            }
+        }
+        world.later(700);
+        for _ in 0..4 {
+            world.pass();
+        }
+        let end = world.plan();
+        prop_assert!(end.policy.is_none() && end.ledger.is_empty() && end.audit.is_empty());
+        let wanted: BTreeSet<String> = world.desired.grants.values().map(|grant| grant.member.to_string()).collect();
+        let live: BTreeSet<String> = world.members(INVOKER).into_iter().map(str::to_owned).collect();
+        prop_assert_eq!(live, &wanted | &strangers);
+        for (grant, row) in &world.ledger {
+            let ours = !strangers.contains(&row.member);
+            prop_assert_eq!(row.state, if ours { GrantState::Owned } else { GrantState::Unowned });
+            prop_assert!(world.desired.grants.contains_key(grant) && row.intent.is_none());
+        }
+        // No call ends in the audit more often than it was intended.
+        let mut open: BTreeMap<(String, Option<GrantKey>, Option<String>), i32> = BTreeMap::new();
+        for entry in world.audit.iter().filter(|entry| entry.plan_hash.is_some()) {
+            let call = (entry.action.clone(), entry.grant.clone(), entry.plan_hash.clone());
+            *open.entry(call).or_default() += if entry.outcome == crate::model::AuditOutcome::Intended { 1 } else { -1 };
+        }
+        prop_assert!(open.values().all(|left| *left >= 0));
+    }
+}

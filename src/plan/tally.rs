@@ -1,0 +1,126 @@
+//! The outcome of a pass counted for each mapping, which is what its status is folded from.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use crate::model::{GrantKey, MappingKey};
+
+use super::{CallOutcome, Cause, Plan};
+
+/// How one grant stands after the pass, apart from the outcome of the call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    Verified,
+    Acknowledged,
+    /// About to be granted.
+    Pending,
+    /// Does not fit into the policy.
+    Withheld,
+    Unowned,
+    /// Taken away by somebody else and not granted again.
+    Missing,
+    /// Would be granted if it were not for observe mode.
+    Observed,
+    /// Not there, and frozen.
+    Frozen,
+    /// About to be removed.
+    Revoking,
+    Held,
+}
+
+/// One grant in the report of a pass.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Line {
+    pub(super) grant: GrantKey,
+    pub(super) mappings: BTreeSet<MappingKey>,
+    pub(super) standing: Standing,
+    pub(super) revoking_since: Option<Timestamp>,
+}
+
+/// Grants of one mapping on one document, counted. A grant that two mappings want counts for both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Wanted. What is neither acknowledged nor in another count below is frozen.
+    pub desired: usize,
+    /// Ours, and acknowledged by Google.
+    pub acknowledged: usize,
+    /// Of these, seen in a later read.
+    pub verified: usize,
+    /// Wanted and to be written.
+    pub pending: usize,
+    /// Wanted, and refused by Google or over its limit.
+    pub failed: usize,
+    /// Wanted, there, and somebody else's.
+    pub unowned: usize,
+    /// Ours, taken away by somebody else, and not granted again.
+    pub missing: usize,
+    /// Wanted, and only observed.
+    pub observed: usize,
+    /// To be removed and not gone yet.
+    pub revoking: usize,
+    /// To be removed and held by the guard.
+    pub held: usize,
+    /// Since when the oldest of the grants to be removed, held or not, should be gone.
+    pub oldest_revoking_since: Option<Timestamp>,
+}
+
+impl Plan {
+    /// The counts for each mapping after a call with this outcome, or without a call.
+    #[must_use]
+    pub fn tally(&self, outcome: Option<&CallOutcome>) -> BTreeMap<MappingKey, Tally> {
+        let mut tallies: BTreeMap<MappingKey, Tally> = BTreeMap::new();
+        let acknowledged = matches!(outcome, Some(CallOutcome::Acknowledged { .. }));
+        let refused = matches!(outcome, Some(CallOutcome::Refused { .. }));
+        for line in &self.lines {
+            if line.standing == Standing::Revoking && acknowledged {
+                for mapping in &line.mappings {
+                    tallies.entry(mapping.clone()).or_default();
+                }
+                continue;
+            }
+            for mapping in &line.mappings {
+                let tally = tallies.entry(mapping.clone()).or_default();
+                let desired = !matches!(line.standing, Standing::Revoking | Standing::Held);
+                tally.desired += usize::from(desired);
+                match line.standing {
+                    Standing::Verified => {
+                        tally.acknowledged += 1;
+                        tally.verified += 1;
+                    }
+                    Standing::Acknowledged => tally.acknowledged += 1,
+                    Standing::Pending if acknowledged => tally.acknowledged += 1,
+                    Standing::Pending if refused => tally.failed += 1,
+                    Standing::Pending => tally.pending += 1,
+                    Standing::Withheld => tally.failed += 1,
+                    Standing::Unowned => tally.unowned += 1,
+                    Standing::Missing => tally.missing += 1,
+                    Standing::Observed => tally.observed += 1,
+                    Standing::Frozen => {}
+                    Standing::Revoking => tally.revoking += 1,
+                    Standing::Held => tally.held += 1,
+                }
+                if !desired {
+                    tally.oldest_revoking_since =
+                        [tally.oldest_revoking_since, line.revoking_since].into_iter().flatten().min();
+                }
+            }
+        }
+        tallies
+    }
+
+    /// Grants of ours that somebody took away and that this call put back, each with the mappings that want it.
+    #[must_use]
+    pub fn reverted(&self, outcome: Option<&CallOutcome>) -> Vec<(GrantKey, BTreeSet<MappingKey>)> {
+        if !matches!(outcome, Some(CallOutcome::Acknowledged { .. })) {
+            return Vec::new();
+        }
+        let again = self.add.iter().filter(|step| step.cause == Cause::Missing);
+        again
+            .map(|step| {
+                let mappings = step.row.claims.iter().map(|claim| claim.mapping.clone()).collect();
+                (step.grant().clone(), mappings)
+            })
+            .collect()
+    }
+}

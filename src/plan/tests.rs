@@ -1,0 +1,597 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::world::*;
+use super::*;
+use crate::model::{AuditOutcome, Claim, FreezeReason, GrantState, GroupId, Intent, Keep, MAX_PRINCIPALS, Stance};
+
+#[test]
+fn a_wanted_member_is_added_with_version_3_the_etag_of_the_read_and_everything_else_untouched() {
+    let bindings = json!([
+        {"role": VIEWER, "members": []},
+        {"role": "roles/owner", "members": ["user:Boss@Corp.example"], "x-unknown": {"kept": true}},
+        {"role": INVOKER, "members": ["allUsers"], "condition": {"title": "t", "expression": "true"}},
+        {"role": INVOKER, "members": ["deleted:user:p1@corp.example?uid=7"]},
+    ]);
+    let mut world = World::new(&bindings);
+    world.live.rest.insert("auditConfigs".into(), json!([{"service": "allServices"}]));
+    world.want("m", INVOKER, 1, WRITE);
+    let plan = world.plan();
+    let mut expected = bindings;
+    expected[3]["members"] = json!(["deleted:user:p1@corp.example?uid=7", "user:p1@corp.example"]);
+    let written = serde_json::to_value(plan.policy.unwrap()).unwrap();
+    let auditing = json!([{"service": "allServices"}]);
+    assert_eq!(written, json!({"version": 3, "etag": "e0", "bindings": expected, "auditConfigs": auditing}));
+    assert_eq!((plan.foreign, plan.add.len(), plan.remove.len()), (3, 1, 0));
+}
+
+#[test]
+fn a_new_binding_is_made_when_the_role_has_none_without_condition() {
+    let mut world = World::new(
+        &json!([{"role": INVOKER, "members": ["user:a@b.c"], "condition": {"title": "t", "expression": "e"}}]),
+    );
+    world.want("m", INVOKER, 1, WRITE);
+    world.pass();
+    assert_eq!(world.members(INVOKER), ["user:p1@corp.example"]);
+    assert_eq!(world.live.bindings.len(), 2);
+    world.unwant("m");
+    world.pass();
+    assert_eq!(world.live.bindings.len(), 1, "the binding that our removal emptied is dropped");
+}
+
+#[test]
+fn an_acknowledged_grant_is_verified_by_the_next_read_and_then_nothing_changes() {
+    let mut world = granted(1);
+    assert_eq!(
+        world.audited("grant"),
+        [
+            (AuditOutcome::Intended, Some("Wanted")),
+            (AuditOutcome::Acknowledged, Some("Wanted")),
+            (AuditOutcome::Verified, None)
+        ]
+    );
+    let plan = world.pass();
+    assert!(plan.policy.is_none() && plan.ledger.is_empty() && plan.audit.is_empty());
+    let tally = plan.tally(None)[&mapping("m")];
+    assert_eq!((tally.desired, tally.acknowledged, tally.verified, plan.foreign), (1, 1, 1, 1));
+}
+
+#[test]
+fn a_removed_member_is_taken_out_and_forgotten_whatever_its_spelling_in_the_policy() {
+    let mut world = granted(2);
+    for binding in &mut world.live.bindings {
+        for member in &mut binding.members {
+            *member = member.replace("user:p1@corp", "user:P1@Corp");
+        }
+    }
+    world.unwant_person(1);
+    let plan = world.pass();
+    assert_eq!(plan.remove[0].cause, Cause::NotWanted);
+    assert_eq!(world.members(INVOKER), ["user:foreign@corp.example", "user:p2@corp.example"]);
+    assert!(!world.ledger.contains_key(&invoker(1)));
+    assert_eq!(plan.tally(Some(&CallOutcome::Acknowledged { etag: String::new() }))[&mapping("m")].revoking, 0);
+}
+
+#[test]
+fn a_leaver_is_removed_with_the_cause_leaver_while_an_addition_rides_along() {
+    let mut world = granted(1);
+    world.unwant_person(1);
+    world.left.insert(user(1));
+    world.want("m", INVOKER, 2, WRITE);
+    let plan = world.plan();
+    assert_eq!((plan.remove[0].cause, plan.add[0].cause), (Cause::Leaver, Cause::Wanted));
+    let alone = plan.removals_only().unwrap();
+    assert!(alone.add.is_empty() && alone.remove.len() == 1);
+    assert!(world.audited("revoke").is_empty());
+}
+
+#[test]
+fn a_refused_mixed_write_is_tried_again_with_the_removals_alone() {
+    let mut world = granted(1);
+    world.unwant_person(1);
+    world.want("m", INVOKER, 2, WRITE);
+    world.later(1);
+    let whole = world.plan();
+    world.record(whole.intend(world.now));
+    world.record(whole.settle(&refused(), world.now));
+    assert_eq!(whole.tally(Some(&refused()))[&mapping("m")].failed, 1);
+    let alone = whole.removals_only().unwrap();
+    world.record(alone.intend(world.now));
+    world.commit(&alone);
+    let outcome = CallOutcome::Acknowledged { etag: "e".into() };
+    world.record(alone.settle(&outcome, world.now));
+    assert_eq!(world.members(INVOKER), ["user:foreign@corp.example"]);
+    assert_eq!(world.row(&invoker(2)).state, GrantState::Wanted);
+    let tally = alone.tally(Some(&outcome))[&mapping("m")];
+    assert_eq!((tally.failed, tally.acknowledged, tally.revoking), (1, 0, 0));
+    assert!(whole.removals_only().unwrap().removals_only().is_none());
+}
+
+#[test]
+fn our_member_taken_by_a_stranger_is_reported_once_and_granted_again() {
+    let mut world = granted(1);
+    world.stranger(INVOKER, &email(1), false);
+    let plan = world.pass();
+    assert_eq!(plan.lost, [LostGrant { grant: invoker(1), first_seen: true, regranted: true }]);
+    assert_eq!(plan.add[0].cause, Cause::Missing);
+    assert_eq!(world.row(&invoker(1)).state, GrantState::Owned);
+    assert_eq!(world.audited("lost").len(), 1);
+    assert!(world.audit.iter().any(|entry| entry.actor == "drift" && entry.action == "grant"));
+}
+
+#[test]
+fn with_on_missing_report_a_lost_grant_stays_lost_and_is_not_ours_when_a_stranger_brings_it_back() {
+    let mut world = World::new(&json!([]));
+    world.want("m", INVOKER, 1, REPORT);
+    world.pass();
+    world.stranger(INVOKER, &email(1), false);
+    for first_seen in [true, false] {
+        let plan = world.pass();
+        assert!(plan.policy.is_none());
+        assert_eq!(plan.lost, [LostGrant { grant: invoker(1), first_seen, regranted: false }]);
+        assert_eq!(plan.tally(None)[&mapping("m")].missing, 1);
+    }
+    world.stranger(INVOKER, &email(1), true);
+    world.pass();
+    assert_eq!(world.row(&invoker(1)).state, GrantState::Unowned);
+    world.unwant("m");
+    assert_eq!(world.pass().remains.len(), 1);
+    assert_eq!(world.members(INVOKER), [email(1)]);
+}
+
+#[test]
+fn a_strangers_member_is_kept_and_counted() {
+    let mut world = granted(1);
+    world.stranger(INVOKER, "user:other@corp.example", true);
+    let plan = world.pass();
+    assert_eq!((plan.foreign, plan.policy), (2, None));
+}
+
+#[test]
+fn a_grant_that_was_there_before_is_unowned_stays_and_is_reported_as_remaining() {
+    let mut world = World::new(&json!([{"role": INVOKER, "members": [email(1)]}]));
+    world.want("m", INVOKER, 1, WRITE);
+    let plan = world.pass();
+    assert!(plan.policy.is_none());
+    assert_eq!(plan.unowned, [invoker(1)]);
+    assert_eq!(plan.tally(None)[&mapping("m")].unowned, 1);
+    world.unwant("m");
+    world.stance("m", Stance::Ended { orphan: false });
+    let plan = world.pass();
+    assert_eq!(plan.remains, [(invoker(1), BTreeSet::from([mapping("m")]))]);
+    assert_eq!(world.audited("remains"), [(AuditOutcome::Verified, Some("GrantRemains"))]);
+    assert!(world.ledger.is_empty());
+    assert_eq!(world.members(INVOKER), [email(1)]);
+}
+
+#[test]
+fn an_unowned_grant_that_its_owner_takes_away_is_granted_by_us_without_drift() {
+    let mut world = World::new(&json!([{"role": INVOKER, "members": [email(1)]}]));
+    world.want("m", INVOKER, 1, WRITE);
+    world.pass();
+    world.stranger(INVOKER, &email(1), false);
+    let plan = world.pass();
+    assert!(plan.lost.is_empty());
+    assert_eq!(world.row(&invoker(1)).state, GrantState::Owned);
+}
+
+#[test]
+fn a_shared_grant_stays_until_its_last_claim_ends() {
+    let mut world = World::new(&json!([]));
+    world.want("a", INVOKER, 1, WRITE);
+    world.want("b", INVOKER, 1, WRITE);
+    world.pass();
+    world.unwant("a");
+    world.stance("a", Stance::Ended { orphan: false });
+    world.pass();
+    assert_eq!(world.members(INVOKER), [email(1)]);
+    assert_eq!(world.row(&invoker(1)).claims.len(), 1);
+    world.unwant("b");
+    world.stance("b", Stance::Ended { orphan: false });
+    let plan = world.pass();
+    assert_eq!(plan.remove[0].cause, Cause::MappingDeleted);
+    assert!(world.live.bindings.is_empty() && world.ledger.is_empty());
+}
+
+#[test]
+fn another_role_in_the_spec_moves_the_grant_in_one_write() {
+    let mut world = granted(1);
+    world.unwant("m");
+    world.want("m", VIEWER, 1, WRITE);
+    let plan = world.pass();
+    assert_eq!((plan.add.len(), plan.remove.len()), (1, 1));
+    assert_eq!((world.members(VIEWER).len(), world.members(INVOKER).len()), (1, 1));
+}
+
+#[test]
+fn orphan_leaves_the_grant_and_forgets_it_unless_another_mapping_claims_it() {
+    let mut world = granted(2);
+    world.want("other", INVOKER, 2, WRITE);
+    world.pass();
+    world.unwant("m");
+    world.stance("m", Stance::Ended { orphan: true });
+    let plan = world.pass();
+    assert_eq!((plan.orphaned.as_slice(), plan.policy), ([invoker(1)].as_slice(), None));
+    assert_eq!(world.audited("forget"), [(AuditOutcome::Verified, Some("Orphan"))]);
+    assert_eq!(world.ledger.keys().collect::<Vec<_>>(), [&invoker(2)]);
+    assert_eq!(world.members(INVOKER).len(), 3);
+    world.unwant("other");
+    world.pass();
+    assert_eq!(world.members(INVOKER).len(), 2);
+}
+
+#[test]
+fn orphan_does_not_rescue_a_removal_that_was_under_way_or_a_leaver() {
+    let mut world = granted(2);
+    world.unwant_person(1);
+    world.pass_with(&refused());
+    assert!(world.row(&invoker(1)).revoking_since.is_some());
+    world.unwant("m");
+    world.stance("m", Stance::Ended { orphan: true });
+    world.left.insert(user(2));
+    let plan = world.pass();
+    assert_eq!((plan.remove.len(), plan.orphaned.len()), (2, 0));
+    assert!(world.ledger.is_empty());
+}
+
+#[test]
+fn frozen_and_unknown_claimants_lose_nothing_and_get_nothing() {
+    for stance in [None, Some(Stance::Frozen(FreezeReason::TargetNotFound))] {
+        let mut world = granted(2);
+        world.unwant("m");
+        world.desired.stances.clear();
+        world.desired.stances.extend(stance.map(|stance| (mapping("m"), stance)));
+        world.left.insert(user(1));
+        let plan = world.pass();
+        assert!(plan.policy.is_none() && plan.ledger.is_empty());
+        assert_eq!(plan.tally(None)[&mapping("m")].acknowledged, 2);
+        world.stranger(INVOKER, &email(1), false);
+        let plan = world.pass();
+        assert_eq!((plan.lost.len(), plan.policy), (1, None), "what is frozen is reported missing, not granted");
+    }
+}
+
+#[test]
+fn kept_subjects_stay_while_the_others_of_the_mapping_go() {
+    let mut world = granted(3);
+    world.unwant("m");
+    world.stance("m", Stance::Live { keep: Keep::Subjects(BTreeSet::from([user(2)])) });
+    world.pass();
+    assert_eq!(world.members(INVOKER), ["user:foreign@corp.example", &email(2)]);
+}
+
+#[test]
+fn a_mapping_with_an_unresolved_group_keeps_everything_but_its_leavers() {
+    let mut world = granted(3);
+    world.unwant("m");
+    world.stance("m", Stance::Live { keep: Keep::Everything(FreezeReason::GroupIdentityChanged) });
+    world.left.insert(user(3));
+    let plan = world.pass();
+    assert_eq!(plan.remove.len(), 1);
+    assert_eq!(world.members(INVOKER), ["user:foreign@corp.example", &email(1), &email(2)]);
+}
+
+#[test]
+fn observe_reports_what_it_would_do_and_writes_nothing() {
+    let mut world = granted(2);
+    world.unwant("m");
+    world.want("m", INVOKER, 2, OBSERVE);
+    world.want("m", INVOKER, 3, OBSERVE);
+    world.stance("m", Stance::Frozen(FreezeReason::Observed));
+    let plan = world.pass();
+    assert!(plan.policy.is_none() && plan.ledger.is_empty());
+    assert_eq!(plan.observed, Observed { add: vec![invoker(3)], remove: vec![invoker(1)] });
+    let tally = plan.tally(None)[&mapping("m")];
+    assert_eq!((tally.desired, tally.acknowledged, tally.observed), (3, 2, 1));
+}
+
+#[test]
+fn an_observed_claim_does_not_hold_what_nobody_else_wants() {
+    let mut world = granted(1);
+    world.unwant("m");
+    world.want("other", INVOKER, 1, OBSERVE);
+    world.stance("other", Stance::Frozen(FreezeReason::Observed));
+    assert_eq!(world.pass().remove.len(), 1);
+}
+
+#[test]
+fn after_a_refusal_a_member_that_a_stranger_adds_is_not_ours_and_stays() {
+    for seen_between in [true, false] {
+        let mut world = World::new(&json!([]));
+        world.want("m", INVOKER, 1, WRITE);
+        let plan = world.pass_with(&refused());
+        assert_eq!(plan.tally(Some(&refused()))[&mapping("m")].failed, 1);
+        assert_eq!((world.row(&invoker(1)).state, &world.row(&invoker(1)).intent), (GrantState::Wanted, &None));
+        world.stranger(INVOKER, &email(1), true);
+        if seen_between {
+            world.pass();
+            assert_eq!(world.row(&invoker(1)).state, GrantState::Unowned);
+        }
+        world.unwant("m");
+        world.stance("m", Stance::Ended { orphan: false });
+        assert_eq!(world.pass().remains.len(), 1);
+        assert_eq!(world.members(INVOKER), [email(1)]);
+        assert!(world.ledger.is_empty());
+    }
+}
+
+#[test]
+fn a_refused_revocation_stays_owned_and_says_since_when() {
+    let mut world = granted(1);
+    world.unwant("m");
+    world.later(5);
+    world.pass_with(&refused());
+    let since = world.row(&invoker(1)).revoking_since;
+    let plan = world.pass_with(&refused());
+    assert_eq!(world.row(&invoker(1)).state, GrantState::Owned);
+    let tally = plan.tally(Some(&refused()))[&mapping("m")];
+    assert_eq!((tally.revoking, tally.oldest_revoking_since), (1, since));
+    world.want("m", INVOKER, 1, WRITE);
+    world.pass();
+    assert_eq!(world.row(&invoker(1)).revoking_since, None);
+}
+
+#[test]
+fn a_conflict_clears_the_intents_and_the_next_pass_converges() {
+    let mut world = World::new(&json!([]));
+    world.want("m", INVOKER, 1, WRITE);
+    world.pass_with(&CallOutcome::Conflict);
+    assert_eq!(world.row(&invoker(1)).intent, None);
+    world.stranger(VIEWER, "user:x@y.z", true);
+    world.pass();
+    assert_eq!(world.row(&invoker(1)).state, GrantState::Owned);
+    assert_eq!(world.audited("grant")[1], (AuditOutcome::Failed, Some("Conflict")));
+}
+
+#[test]
+fn a_grant_committed_behind_a_timeout_is_ours_and_its_attribution_is_audited() {
+    let mut world = World::new(&json!([]));
+    world.want("m", INVOKER, 1, WRITE);
+    let plan = world.pass_with(&CallOutcome::Unknown);
+    world.commit(&plan);
+    world.unwant("m");
+    let plan = world.pass();
+    assert_eq!(plan.remove.len(), 1, "no orphan, even if it is no longer wanted");
+    assert_eq!(world.audited("grant")[1], (AuditOutcome::Ambiguous, Some("AttributionAmbiguous")));
+    assert!(world.live.bindings.is_empty());
+}
+
+#[test]
+fn an_uncommitted_grant_is_planned_again_and_a_late_first_call_is_still_ours_after_the_conflict() {
+    let mut world = World::new(&json!([]));
+    world.want("m", INVOKER, 1, WRITE);
+    let first = world.pass_with(&CallOutcome::Unknown);
+    let second = world.pass_with(&CallOutcome::Conflict);
+    assert_eq!(second.add.len(), 1);
+    assert!(world.row(&invoker(1)).intent.is_some(), "the first call may be what the second one met");
+    world.commit(&first);
+    world.pass();
+    assert_eq!(world.row(&invoker(1)).state, GrantState::Owned);
+    assert!(world.row(&invoker(1)).intent.is_none());
+}
+
+#[test]
+fn a_second_call_that_is_acknowledged_closes_the_first_as_not_committed() {
+    let mut world = World::new(&json!([]));
+    world.want("m", INVOKER, 1, WRITE);
+    world.pass_with(&CallOutcome::Unknown);
+    world.pass();
+    let outcomes: Vec<_> = world.audited("grant").into_iter().map(|(outcome, _)| outcome).collect();
+    let closed = [AuditOutcome::Intended, AuditOutcome::Intended, AuditOutcome::Failed, AuditOutcome::Acknowledged];
+    assert_eq!(outcomes, closed);
+}
+
+#[test]
+fn an_intent_nobody_wants_any_more_stays_as_a_fence_until_its_call_can_no_longer_land() {
+    let mut world = World::new(&json!([]));
+    world.want("m", INVOKER, 1, WRITE);
+    let first = world.pass_with(&CallOutcome::Unknown);
+    world.unwant("m");
+    let plan = world.pass();
+    assert!(plan.recheck_at.is_some_and(|at| at > world.now));
+    assert!(world.ledger.contains_key(&invoker(1)));
+
+    let live = world.live.clone();
+    world.commit(&first);
+    assert_eq!(world.plan().remove.len(), 1, "if it lands it is ours");
+
+    world.live = live;
+    world.later(600);
+    let plan = world.pass();
+    assert!(plan.recheck_at.is_none() && world.ledger.is_empty());
+    assert_eq!(world.audited("grant")[1], (AuditOutcome::Failed, Some("NotCommitted")));
+}
+
+#[test]
+fn a_revocation_committed_behind_a_timeout_is_done_and_no_drift() {
+    for wanted_again in [false, true] {
+        let mut world = granted(1);
+        world.unwant("m");
+        let plan = world.pass_with(&CallOutcome::Unknown);
+        world.commit(&plan);
+        if wanted_again {
+            world.want("m", INVOKER, 1, WRITE);
+        }
+        let plan = world.pass();
+        assert!(plan.lost.is_empty());
+        assert_eq!(world.members(INVOKER).len(), if wanted_again { 2 } else { 1 });
+        assert_eq!(world.ledger.len(), usize::from(wanted_again));
+        assert!(world.audited("revoke").contains(&(AuditOutcome::Ambiguous, Some("AttributionAmbiguous"))));
+    }
+}
+
+#[test]
+fn a_revocation_that_may_still_land_is_no_drift_when_the_member_is_wanted_again() {
+    let mut world = granted(1);
+    world.unwant("m");
+    let late = world.pass_with(&CallOutcome::Unknown);
+    world.want("m", INVOKER, 1, WRITE);
+    assert!(world.pass().policy.is_none());
+    world.commit(&late);
+    let plan = world.pass();
+    assert!(plan.lost.is_empty());
+    assert_eq!(plan.add.len(), 1);
+}
+
+#[test]
+fn a_member_that_was_present_before_the_call_is_not_ours_after_it() {
+    let mut world = World::new(&json!([{"role": INVOKER, "members": [email(1)]}]));
+    world.want("m", INVOKER, 1, WRITE);
+    world.pass();
+    let mut row = world.row(&invoker(1)).clone();
+    row.state = GrantState::Wanted;
+    row.intent = Some(Intent {
+        action: IntentAction::Grant,
+        etag_before: "older".into(),
+        present_before: true,
+        at: world.now,
+        plan_hash: String::new(),
+    });
+    world.ledger.insert(invoker(1), row);
+    world.pass();
+    assert_eq!((world.row(&invoker(1)).state, &world.row(&invoker(1)).intent), (GrantState::Unowned, &None));
+}
+
+#[test]
+fn a_recreated_resource_gets_all_its_grants_again() {
+    let mut world = granted(12);
+    world.live = Policy { etag: "ACAB".into(), ..Policy::default() };
+    let plan = world.pass();
+    assert_eq!((plan.lost.len(), plan.add.len(), plan.held.grants.len()), (12, 12, 0));
+}
+
+#[test]
+fn our_member_that_google_marks_deleted_is_missing_and_the_mark_is_foreign() {
+    let mut world = granted(1);
+    world.stranger(INVOKER, &email(1), false);
+    world.stranger(INVOKER, "deleted:user:p1@corp.example?uid=1", true);
+    let plan = world.pass();
+    assert_eq!((plan.lost.len(), plan.foreign), (1, 2));
+    assert!(world.members(INVOKER).contains(&"deleted:user:p1@corp.example?uid=1"));
+}
+
+#[test]
+fn a_mass_removal_is_held_listed_and_released_by_its_hash_only_while_additions_go_on() {
+    let mut world = granted(20);
+    world.unwant("m");
+    for person in 10..=20 {
+        world.want("m", INVOKER, person, WRITE);
+    }
+    assert_eq!(world.plan().held, Held::default(), "nine people");
+    world.unwant("m");
+    for person in 21..=60 {
+        world.want("m", INVOKER, person, WRITE);
+    }
+    let first = world.pass();
+    assert_eq!((first.held.people, first.held.grants.len(), first.add.len()), (20, 20, 40));
+    assert_eq!(first.held.mappings, BTreeSet::from([mapping("m")]));
+    assert_eq!(first.held.plan_hash.len(), 16);
+    assert_eq!(world.audited("revoke"), vec![(AuditOutcome::Held, Some("MassRemoval")); 20]);
+    let tally = first.tally(Some(&CallOutcome::Acknowledged { etag: String::new() }))[&mapping("m")];
+    assert_eq!((tally.held, tally.acknowledged, tally.revoking), (20, 40, 0));
+
+    world.released.insert("0000000000000000".into());
+    let second = world.pass();
+    assert_eq!(second.held, first.held, "additions do not dilute it, neither time nor etag change its hash");
+    assert_eq!(world.audited("revoke").len(), 20, "said once");
+
+    world.released.insert(first.held.plan_hash);
+    let third = world.pass();
+    assert_eq!((third.remove.len(), third.held.grants.len()), (20, 0));
+    assert_eq!(world.members(INVOKER).len(), 41);
+}
+
+#[test]
+fn a_released_hash_does_not_release_other_removals() {
+    let mut world = granted(20);
+    for person in 1..=11 {
+        world.unwant_person(person);
+    }
+    world.released.insert(world.plan().held.plan_hash);
+    world.unwant_person(12);
+    assert_eq!(world.plan().held.people, 12);
+}
+
+#[test]
+fn up_to_ten_leavers_pass_beside_a_held_mass_removal() {
+    let mut world = granted(30);
+    world.unwant("m");
+    world.left.extend((1..=10).map(user));
+    let plan = world.pass();
+    assert_eq!((plan.remove.len(), plan.held.people), (10, 20));
+    assert!(plan.remove.iter().all(|step| step.cause == Cause::Leaver));
+}
+
+#[test]
+fn many_leavers_at_once_are_held_and_a_single_later_one_still_passes() {
+    let mut world = granted(40);
+    for person in 1..=30 {
+        world.unwant_person(person);
+        world.left.insert(user(person));
+    }
+    let plan = world.pass();
+    assert_eq!((plan.remove.len(), plan.held.people), (0, 30));
+    world.unwant_person(31);
+    world.left.insert(user(31));
+    let next = world.pass();
+    assert_eq!((next.remove.len(), &next.held), (1, &plan.held));
+}
+
+#[test]
+fn additions_that_do_not_fit_are_withheld_and_removals_are_written() {
+    let mut world = granted(2);
+    let crowd: Vec<String> = (0..MAX_PRINCIPALS - 4).map(|n| format!("user:f{n}@other.example")).collect();
+    world.live.bindings.push(serde_json::from_value(json!({"role": VIEWER, "members": crowd})).unwrap());
+    world.touch();
+    world.unwant_person(1);
+    for person in 3..=6 {
+        world.want("m", INVOKER, person, WRITE);
+    }
+    let plan = world.pass();
+    let limit = plan.limit.clone().unwrap();
+    assert_eq!((limit.appearances, limit.limit), (MAX_PRINCIPALS + 2, MAX_PRINCIPALS));
+    assert_eq!(limit.withheld, [invoker(5), invoker(6)]);
+    assert_eq!((plan.add.len(), plan.remove.len()), (2, 1));
+    assert_eq!(plan.tally(None)[&mapping("m")].failed, 2);
+    assert_eq!(world.row(&invoker(5)).state, GrantState::Wanted);
+}
+
+#[test]
+fn a_group_bound_as_one_principal_is_a_subject_like_a_person() {
+    let mut world = World::new(&json!([]));
+    let group = Subject::Group(GroupId(Uuid::from_u128(9)));
+    world.want("m", INVOKER, 1, WRITE);
+    let grant = world.desired.grants.get_mut(&invoker(1)).unwrap();
+    grant.claims = BTreeMap::from([(Claim { mapping: mapping("m"), subject: group }, WRITE)]);
+    world.pass();
+    assert!(world.audit.iter().all(|entry| entry.subject == Some(Uuid::from_u128(9).to_string())));
+}
+
+#[test]
+fn audit_rows_name_the_generation_of_the_mapping() {
+    let mut world = World::new(&json!([]));
+    world.want("m", INVOKER, 1, WRITE);
+    world.desired.generations.insert(mapping("m"), 7);
+    world.pass();
+    assert_eq!(world.audit[0].actor, "mapping:team/m@7");
+    assert_eq!(world.audit[0].etag_before.as_deref(), Some("e0"));
+    assert_eq!(world.audit[1].etag_after.as_deref(), Some("after"));
+}
+
+#[test]
+fn a_row_put_by_the_bookkeeping_is_not_put_twice_before_the_call() {
+    let mut world = granted(1);
+    world.unwant("m");
+    world.want("m", VIEWER, 1, WRITE);
+    let (changes, _) = world.plan().intend(world.now);
+    let grants: BTreeSet<&GrantKey> = changes
+        .iter()
+        .map(|change| match change {
+            LedgerChange::Put(row) => &row.grant,
+            LedgerChange::Remove(grant) => grant,
+        })
+        .collect();
+    assert_eq!(changes.len(), grants.len());
+}

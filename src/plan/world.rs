@@ -1,0 +1,200 @@
+//! A small world for the tests of this room: a policy with an etag, a ledger, and what is wanted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::*;
+use crate::model::{
+    AuditOutcome, Claim, ClaimTerms, ConditionHash, DesiredGrant, GrantState, Keep, MemberKey, Principal, Role, Stance,
+    UserId,
+};
+
+pub(super) const INVOKER: &str = "roles/run.invoker";
+pub(super) const VIEWER: &str = "roles/run.viewer";
+pub(super) const WRITE: ClaimTerms = ClaimTerms { write: true, regrant: true };
+pub(super) const REPORT: ClaimTerms = ClaimTerms { write: true, regrant: false };
+pub(super) const OBSERVE: ClaimTerms = ClaimTerms { write: false, regrant: true };
+
+pub(super) fn mapping(name: &str) -> MappingKey {
+    MappingKey::new("team", name).unwrap()
+}
+
+pub(super) fn user(n: u128) -> Subject {
+    Subject::User(UserId(Uuid::from_u128(n)))
+}
+
+pub(super) fn email(n: u128) -> String {
+    format!("user:p{n}@corp.example")
+}
+
+pub(super) fn key(role: &str, member: &str) -> GrantKey {
+    GrantKey { role: Role::new(role).unwrap(), condition: ConditionHash::default(), member: MemberKey::of(member) }
+}
+
+pub(super) fn invoker(n: u128) -> GrantKey {
+    key(INVOKER, &email(n))
+}
+
+/// A small world around `plan`: a policy, a ledger, what is desired, and who has left.
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) document: DocumentKey,
+    pub(super) desired: Desired,
+    pub(super) ledger: BTreeMap<GrantKey, LedgerRow>,
+    pub(super) live: Policy,
+    pub(super) now: Timestamp,
+    pub(super) released: BTreeSet<String>,
+    pub(super) left: BTreeSet<Subject>,
+    pub(super) audit: Vec<AuditEntry>,
+    pub(super) writes: u32,
+}
+
+impl World {
+    pub(super) fn new(bindings: &serde_json::Value) -> Self {
+        let live = json!({"version": 1, "etag": "e0", "bindings": bindings});
+        Self {
+            document: "run:projects/p/locations/l/services/s".parse().unwrap(),
+            desired: Desired::default(),
+            ledger: BTreeMap::new(),
+            live: serde_json::from_value(live).unwrap(),
+            now: "2026-01-01T00:00:00Z".parse().unwrap(),
+            released: BTreeSet::new(),
+            left: BTreeSet::new(),
+            audit: vec![],
+            writes: 0,
+        }
+    }
+
+    pub(super) fn want(&mut self, by: &str, role: &str, n: u128, terms: ClaimTerms) {
+        let member = Principal::google_account(email(n).trim_start_matches("user:"), &["corp.example".into()]).unwrap();
+        let grant = self.desired.grants.entry(key(role, &email(n))).or_insert_with(|| DesiredGrant {
+            member,
+            condition: None,
+            claims: BTreeMap::new(),
+        });
+        grant.claims.insert(Claim { mapping: mapping(by), subject: user(n) }, terms);
+        self.stance(by, Stance::Live { keep: Keep::Nothing });
+    }
+
+    pub(super) fn unwant(&mut self, by: &str) {
+        for grant in self.desired.grants.values_mut() {
+            grant.claims.retain(|claim, _| claim.mapping != mapping(by));
+        }
+        self.desired.grants.retain(|_, grant| !grant.claims.is_empty());
+    }
+
+    pub(super) fn unwant_person(&mut self, n: u128) {
+        for grant in self.desired.grants.values_mut() {
+            grant.claims.retain(|claim, _| claim.subject != user(n));
+        }
+        self.desired.grants.retain(|_, grant| !grant.claims.is_empty());
+    }
+
+    pub(super) fn stance(&mut self, by: &str, stance: Stance) {
+        self.desired.stances.insert(mapping(by), stance);
+    }
+
+    pub(super) fn plan(&self) -> Plan {
+        let rows: Vec<LedgerRow> = self.ledger.values().cloned().collect();
+        plan(&Inputs {
+            document: &self.document,
+            desired: &self.desired,
+            ledger: &rows,
+            live: &self.live,
+            now: self.now,
+            released: &self.released,
+            leavers: &|subject| self.left.contains(subject),
+        })
+    }
+
+    pub(super) fn record(&mut self, (changes, audit): (Vec<LedgerChange>, Vec<AuditEntry>)) {
+        for change in changes {
+            match change {
+                LedgerChange::Put(row) => self.ledger.insert(row.grant.clone(), row),
+                LedgerChange::Remove(grant) => self.ledger.remove(&grant),
+            };
+        }
+        self.audit.extend(audit);
+    }
+
+    pub(super) fn commit(&mut self, plan: &Plan) {
+        self.live = plan.policy.clone().unwrap();
+        self.touch();
+    }
+
+    /// Somebody wrote the policy.
+    pub(super) fn touch(&mut self) {
+        self.writes += 1;
+        self.live.etag = format!("e{}", self.writes);
+    }
+
+    pub(super) fn stranger(&mut self, role: &str, member: &str, there: bool) {
+        match self.live.bindings.iter_mut().find(|binding| binding.role == role && binding.condition.is_none()) {
+            Some(binding) if there => binding.members.push(member.into()),
+            Some(binding) => binding.members.retain(|other| other != member),
+            None => {
+                let binding = json!({"role": role, "members": [member]});
+                self.live.bindings.push(serde_json::from_value(binding).unwrap());
+            }
+        }
+        self.touch();
+    }
+
+    pub(super) fn later(&mut self, seconds: i64) {
+        self.now += SignedDuration::from_secs(seconds);
+    }
+
+    /// One whole pass with this outcome; `Unknown` did not commit.
+    pub(super) fn pass_with(&mut self, outcome: &CallOutcome) -> Plan {
+        self.later(1);
+        let plan = self.plan();
+        if plan.policy.is_none() {
+            self.record((plan.ledger.clone(), plan.audit.clone()));
+            return plan;
+        }
+        self.record(plan.intend(self.now));
+        if matches!(outcome, CallOutcome::Acknowledged { .. }) {
+            self.commit(&plan);
+        }
+        self.later(1);
+        self.record(plan.settle(outcome, self.now));
+        plan
+    }
+
+    pub(super) fn pass(&mut self) -> Plan {
+        self.pass_with(&CallOutcome::Acknowledged { etag: "after".into() })
+    }
+
+    pub(super) fn members(&self, role: &str) -> Vec<&str> {
+        let of = |binding: &&crate::model::Binding| binding.role == role && binding.condition.is_none();
+        self.live.bindings.iter().filter(of).flat_map(|binding| &binding.members).map(String::as_str).collect()
+    }
+
+    pub(super) fn row(&self, grant: &GrantKey) -> &LedgerRow {
+        &self.ledger[grant]
+    }
+
+    pub(super) fn audited(&self, action: &str) -> Vec<(AuditOutcome, Option<&str>)> {
+        let rows = self.audit.iter().filter(|entry| entry.action == action);
+        rows.map(|entry| (entry.outcome, entry.reason.as_deref())).collect()
+    }
+}
+
+pub(super) fn refused() -> CallOutcome {
+    CallOutcome::Refused { reason: "PermissionDenied".into() }
+}
+
+/// People 1..=n hold the invoker role through the mapping `m`, all of it verified.
+pub(super) fn granted(n: u128) -> World {
+    let mut world = World::new(&json!([{"role": INVOKER, "members": ["user:foreign@corp.example"]}]));
+    for person in 1..=n {
+        world.want("m", INVOKER, person, WRITE);
+    }
+    world.pass();
+    world.pass();
+    assert!(world.ledger.values().all(|row| row.state == GrantState::Owned && row.verified_at.is_some()));
+    world
+}

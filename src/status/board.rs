@@ -1,0 +1,262 @@
+//! The statuses of one process, as a Kubernetes-style list: what a cluster keeps in etcd, kept in memory and served at
+//! `/status` where there is no cluster.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::api::{CloudRunTargetStatus, GROUP, IdentityProviderStatus, RoleMappingStatus, VERSION};
+use crate::model::{MappingKey, ProviderName, TargetName};
+
+use super::changed::{same_mapping, same_provider, same_target};
+
+/// The kinds that have a status, in the order in which they are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Kind {
+    /// One SCIM tenant.
+    IdentityProvider,
+    /// One project with its regions.
+    CloudRunTarget,
+    /// Who gets which role on what.
+    RoleMapping,
+}
+
+impl Kind {
+    /// All kinds, in the order in which they are listed.
+    pub const ALL: [Self; 3] = [Self::IdentityProvider, Self::CloudRunTarget, Self::RoleMapping];
+
+    /// The kind as manifests write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::IdentityProvider => "IdentityProvider",
+            Self::CloudRunTarget => "CloudRunTarget",
+            Self::RoleMapping => "RoleMapping",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The part of `metadata` that a status list needs.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Metadata {
+    /// The object's name.
+    pub name: String,
+    /// Its namespace, for mappings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// The generation of its spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
+    /// When it was created; from a folder: when it was first seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creation_timestamp: Option<Time>,
+}
+
+/// The status of one object.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Status {
+    /// Of an `IdentityProvider`.
+    IdentityProvider(Box<IdentityProviderStatus>),
+    /// Of a `CloudRunTarget`.
+    CloudRunTarget(Box<CloudRunTargetStatus>),
+    /// Of a `RoleMapping`.
+    RoleMapping(Box<RoleMappingStatus>),
+}
+
+impl Status {
+    /// Whose status it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::IdentityProvider(_) => Kind::IdentityProvider,
+            Self::CloudRunTarget(_) => Kind::CloudRunTarget,
+            Self::RoleMapping(_) => Kind::RoleMapping,
+        }
+    }
+
+    /// The conditions, in the order in which they stand.
+    #[must_use]
+    pub fn conditions(&self) -> &[Condition] {
+        match self {
+            Self::IdentityProvider(status) => &status.conditions,
+            Self::CloudRunTarget(status) => &status.conditions,
+            Self::RoleMapping(status) => &status.conditions,
+        }
+    }
+
+    /// The condition of this type, when it is present.
+    #[must_use]
+    pub fn condition(&self, type_: &str) -> Option<&Condition> {
+        self.conditions().iter().find(|condition| condition.type_ == type_)
+    }
+
+    /// Do both say the same to a person? Times and last-seen values aside.
+    fn says_the_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::IdentityProvider(one), Self::IdentityProvider(other)) => same_provider(one, other),
+            (Self::CloudRunTarget(one), Self::CloudRunTarget(other)) => same_target(one, other),
+            (Self::RoleMapping(one), Self::RoleMapping(other)) => same_mapping(one, other),
+            _ => false,
+        }
+    }
+}
+
+/// One object of the list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", try_from = "RawItem")]
+pub struct Item {
+    /// Group and version.
+    pub api_version: String,
+    /// Which kind.
+    pub kind: Kind,
+    /// Which object.
+    pub metadata: Metadata,
+    /// The spec as it is in force, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spec: Option<Value>,
+    /// What is known about it.
+    pub status: Status,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawItem {
+    api_version: String,
+    kind: Kind,
+    metadata: Metadata,
+    #[serde(default)]
+    spec: Option<Value>,
+    #[serde(default)]
+    status: Value,
+}
+
+impl TryFrom<RawItem> for Item {
+    type Error = serde_json::Error;
+
+    fn try_from(raw: RawItem) -> Result<Self, Self::Error> {
+        // An object that was just created has no status yet.
+        let status = if raw.status.is_null() { Value::Object(serde_json::Map::new()) } else { raw.status };
+        let status = match raw.kind {
+            Kind::IdentityProvider => Status::IdentityProvider(serde_json::from_value(status)?),
+            Kind::CloudRunTarget => Status::CloudRunTarget(serde_json::from_value(status)?),
+            Kind::RoleMapping => Status::RoleMapping(serde_json::from_value(status)?),
+        };
+        Ok(Self { api_version: raw.api_version, kind: raw.kind, metadata: raw.metadata, spec: raw.spec, status })
+    }
+}
+
+impl Item {
+    /// An object of this project's group and version.
+    #[must_use]
+    pub fn new(metadata: Metadata, spec: Option<Value>, status: Status) -> Self {
+        Self { api_version: format!("{GROUP}/{VERSION}"), kind: status.kind(), metadata, spec, status }
+    }
+
+    fn key(&self) -> ItemKey {
+        (self.kind, self.metadata.namespace.clone().unwrap_or_default(), self.metadata.name.clone())
+    }
+}
+
+/// A Kubernetes-style list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct List {
+    /// Always `v1`.
+    pub api_version: String,
+    /// Always `List`.
+    pub kind: String,
+    /// By kind, namespace and name.
+    pub items: Vec<Item>,
+}
+
+impl List {
+    /// A list of these objects.
+    #[must_use]
+    pub fn new(items: Vec<Item>) -> Self {
+        Self { api_version: "v1".to_owned(), kind: "List".to_owned(), items }
+    }
+}
+
+type ItemKey = (Kind, String, String);
+
+/// The statuses of one process. Clones share them; no lock is held over an await.
+#[derive(Debug, Clone, Default)]
+pub struct StatusBoard(Arc<RwLock<BTreeMap<ItemKey, Item>>>);
+
+impl StatusBoard {
+    /// An empty board.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes in what is now known about one object. Returns whether it says anything new to a person; if not, only the
+    /// times and last-seen values are replaced. (Into a cluster, only what is new is written, and they ride along.)
+    pub fn publish(&self, item: Item) -> bool {
+        let mut items = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let key = item.key();
+        let news = items.get(&key).is_none_or(|old| {
+            old.metadata != item.metadata || old.spec != item.spec || !old.status.says_the_same(&item.status)
+        });
+        items.insert(key, item);
+        news
+    }
+
+    /// Takes an object off the board. Returns whether it was there.
+    pub fn remove(&self, kind: Kind, namespace: Option<&str>, name: &str) -> bool {
+        let key = (kind, namespace.unwrap_or_default().to_owned(), name.to_owned());
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&key).is_some()
+    }
+
+    /// One object.
+    #[must_use]
+    pub fn item(&self, kind: Kind, namespace: Option<&str>, name: &str) -> Option<Item> {
+        let key = (kind, namespace.unwrap_or_default().to_owned(), name.to_owned());
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
+    }
+
+    /// The previous status of a mapping, for the next fold.
+    #[must_use]
+    pub fn mapping(&self, key: &MappingKey) -> Option<RoleMappingStatus> {
+        match self.item(Kind::RoleMapping, Some(key.namespace()), key.name())?.status {
+            Status::RoleMapping(status) => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// The previous status of a target, for the next fold.
+    #[must_use]
+    pub fn target(&self, name: &TargetName) -> Option<CloudRunTargetStatus> {
+        match self.item(Kind::CloudRunTarget, None, name.as_str())?.status {
+            Status::CloudRunTarget(status) => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// The previous status of a provider, for the next fold.
+    #[must_use]
+    pub fn provider(&self, name: &ProviderName) -> Option<IdentityProviderStatus> {
+        match self.item(Kind::IdentityProvider, None, name.as_str())?.status {
+            Status::IdentityProvider(status) => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// Everything, by kind, namespace and name.
+    #[must_use]
+    pub fn list(&self) -> List {
+        List::new(self.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect())
+    }
+}

@@ -1,0 +1,66 @@
+//! Does a status say something new to a person? Times and last-seen values ride along with other changes.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use crate::api::{CloudRunTargetStatus, IdentityProviderStatus, RoleMappingStatus};
+
+const EPOCH: Time = Time(Timestamp::UNIX_EPOCH);
+
+fn timeless(conditions: &mut [Condition]) {
+    for condition in conditions {
+        condition.last_transition_time = EPOCH;
+    }
+}
+
+/// Do both say the same? The lag of the last change and times do not count.
+#[must_use]
+pub fn same_mapping(one: &RoleMappingStatus, other: &RoleMappingStatus) -> bool {
+    fn essence(status: &RoleMappingStatus) -> RoleMappingStatus {
+        let mut status = status.clone();
+        timeless(&mut status.conditions);
+        status.lag = None;
+        status.oldest_revoking_since = None;
+        if let Some(held) = &mut status.held {
+            held.since = None;
+            for plan in &mut held.plans {
+                plan.since = None;
+            }
+        }
+        status
+    }
+    essence(one) == essence(other)
+}
+
+/// Do both say the same? Times do not count.
+#[must_use]
+pub fn same_target(one: &CloudRunTargetStatus, other: &CloudRunTargetStatus) -> bool {
+    fn essence(status: &CloudRunTargetStatus) -> CloudRunTargetStatus {
+        let mut status = status.clone();
+        timeless(&mut status.conditions);
+        status.last_discovery_time = None;
+        for drift in &mut status.drift {
+            drift.first_seen = None;
+        }
+        status
+    }
+    essence(one) == essence(other)
+}
+
+/// Do both say the same? Times of requests, and how often something was found, do not count.
+#[must_use]
+pub fn same_provider(one: &IdentityProviderStatus, other: &IdentityProviderStatus) -> bool {
+    fn essence(status: &IdentityProviderStatus) -> IdentityProviderStatus {
+        let mut status = status.clone();
+        timeless(&mut status.conditions);
+        status.last_request_time = None;
+        for token in &mut status.tokens {
+            token.last_used = None;
+        }
+        for finding in &mut status.findings {
+            finding.count = 0;
+        }
+        status
+    }
+    essence(one) == essence(other)
+}

@@ -1,0 +1,129 @@
+//! Conditions as the Kubernetes API conventions want them: one a type, times that move only with the status.
+
+use std::cmp::Ordering;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use crate::api::condition::{kind, lookup, reason};
+
+/// Longest message of a condition, in characters.
+const MAX_MESSAGE: usize = 2048;
+
+/// The conditions of one object while they are being put together.
+pub(super) struct Conditions<'a> {
+    previous: &'a [Condition],
+    generation: i64,
+    now: Timestamp,
+    list: Vec<Condition>,
+}
+
+impl<'a> Conditions<'a> {
+    pub fn new(previous: &'a [Condition], generation: i64, now: Timestamp) -> Self {
+        Self { previous, generation, now, list: Vec::new() }
+    }
+
+    /// Sets one; `lastTransitionTime` is kept as long as the status is.
+    pub fn set(&mut self, type_: &str, status: bool, reason: &str, message: &str) {
+        let status = if status { "True" } else { "False" };
+        let since = find(self.previous, type_)
+            .filter(|previous| previous.status == status)
+            .map_or(Time(self.now), |previous| previous.last_transition_time.clone());
+        self.list.push(Condition {
+            last_transition_time: since,
+            message: clip(message, MAX_MESSAGE),
+            observed_generation: Some(self.generation),
+            reason: reason.to_owned(),
+            status: status.to_owned(),
+            type_: type_.to_owned(),
+        });
+    }
+
+    /// Those that were set, in the order of [`kind::ALL`].
+    pub fn finish(mut self) -> Vec<Condition> {
+        let place = |condition: &Condition| kind::ALL.iter().position(|type_| *type_ == condition.type_);
+        self.list.sort_by(|one, other| match (place(one), place(other)) {
+            (Some(one), Some(other)) => one.cmp(&other),
+            _ => Ordering::Equal,
+        });
+        self.list
+    }
+}
+
+/// The condition of this type.
+pub(super) fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+/// Will waiting not help? Then the object is `Stalled`, otherwise `Reconciling`.
+#[must_use]
+pub fn needs_a_person(word: &str) -> bool {
+    matches!(
+        word,
+        reason::PERMISSION_DENIED
+            | reason::MEMBER_REFUSED
+            | reason::POLICY_FULL
+            | reason::PROJECT_NOT_FOUND
+            | reason::GROUP_DELETED
+            | reason::GROUP_AMBIGUOUS
+            | reason::GROUP_IDENTITY_CHANGED
+            | reason::IDENTITY_PROVIDER_NOT_FOUND
+            | reason::TARGET_NOT_FOUND
+            | reason::OVERLAPPING_TARGET
+            | reason::INVALID_MANIFEST
+            | reason::DUPLICATE_OBJECT
+            | reason::NOT_DELEGATED
+    )
+}
+
+/// What a reason means and what to do about it, in one sentence.
+pub(super) fn explain(word: &str) -> String {
+    match lookup(word) {
+        Some(entry) if entry.action.is_empty() => entry.meaning.to_owned(),
+        Some(entry) => format!("{}; {}", entry.meaning, entry.action),
+        None => word.to_owned(),
+    }
+}
+
+/// What to do about a reason; empty when there is nothing to do.
+pub(super) fn next_step(word: &str) -> &'static str {
+    lookup(word).map_or("", |entry| entry.action)
+}
+
+/// What is the case, and the next step of its reason behind it.
+pub(super) fn with_next_step(message: &str, word: &str) -> String {
+    match next_step(word) {
+        "" => message.to_owned(),
+        step => format!("{message}; {step}"),
+    }
+}
+
+/// A text of at most `limit` characters.
+pub(super) fn clip(text: &str, limit: usize) -> String {
+    if text.chars().count() <= limit {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(limit.saturating_sub(1)).collect();
+    short.push('…');
+    short
+}
+
+/// A number as Kubernetes objects have it.
+pub(super) fn int(n: impl TryInto<i64>) -> i64 {
+    n.try_into().unwrap_or(i64::MAX)
+}
+
+/// `1 grant`, `2 grants`, `1 policy`, `2 policies`.
+pub(super) fn plural(n: u64, one: &str, many: &str) -> String {
+    if n == 1 { format!("1 {one}") } else { format!("{n} {many}") }
+}
+
+/// A moment that may lie beyond the end of time.
+pub(super) fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
+    at.saturating_add(by).unwrap_or(Timestamp::MAX)
+}
+
+/// The earliest of two moments that may not come.
+pub(super) fn earliest(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
+    [one, other].into_iter().flatten().min()
+}

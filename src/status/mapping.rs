@@ -1,0 +1,315 @@
+//! The status of a `RoleMapping`.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::api::condition::{kind, reason};
+use crate::api::{
+    DriftCounts, DriftSample, GrantCounts, HeldPlan, HeldStatus, RefusedPath, ResourceStatus, RoleMappingStatus,
+    SubjectStatus,
+};
+use crate::model::{FreezeReason, MemberKey};
+
+use super::Folded;
+use super::conditions::{Conditions, clip, earliest, explain, find, int, later, plural, with_next_step};
+use super::input::{DocumentOutcome, Lag, MappingInput, SubjectOutcome, Tally, Trouble};
+use super::verdict::{Case, Turn, judge};
+
+/// Most entries of a list in a status; counts are exact.
+const LISTED: usize = 50;
+/// Most samples of drift.
+const SAMPLES: usize = 10;
+/// Longest sentence about one entry, in characters.
+const ENTRY_MESSAGE: usize = 1024;
+/// How long `Drifted` says that something was granted again.
+const REVERTED_SHOWN: SignedDuration = SignedDuration::from_hours(1);
+
+/// The status of a mapping at `now`, given what was shown before.
+#[must_use]
+pub fn fold_mapping(
+    input: &MappingInput<'_>,
+    previous: Option<&RoleMappingStatus>,
+    now: Timestamp,
+) -> Folded<RoleMappingStatus> {
+    let mut documents: Vec<&DocumentOutcome> = input.documents.iter().collect();
+    documents.sort_by(|one, other| one.document.cmp(&other.document));
+    let mut subjects: Vec<&SubjectOutcome> = input.subjects.iter().collect();
+    subjects.sort();
+
+    let total = sum(&documents);
+    let case = Case { input, total, documents: &documents, subjects: &subjects, previous, now };
+    let verdict = judge(&case);
+    let held = held(&documents);
+    let drift = drift(&documents, total.missing);
+
+    let mut conditions = Conditions::new(previous.map_or(&[], |status| &status.conditions), input.generation, now);
+    let (accepted, word, message) = accepted(&case);
+    conditions.set(kind::ACCEPTED, accepted, word, &message);
+    conditions.set(kind::READY, verdict.turn == Turn::Nobody, verdict.reason, &verdict.message);
+    match verdict.turn {
+        Turn::Nobody => {}
+        Turn::Ours => conditions.set(kind::RECONCILING, true, verdict.reason, &verdict.message),
+        Turn::Theirs => {
+            let (word, message) = verdict.stalled.unwrap_or((verdict.reason, verdict.message));
+            conditions.set(kind::STALLED, true, word, &message);
+        }
+    }
+    if let Some(held) = &held {
+        conditions.set(kind::HELD, true, reason::MASS_REMOVAL, &held_message(held, total.held));
+    }
+    let (drifted, drift_ends) = drifted(&drift, previous, now);
+    if let Some((word, message)) = drifted {
+        conditions.set(kind::DRIFTED, true, word, &message);
+    }
+    if let Some((why, message)) = case.freeze() {
+        conditions.set(kind::FROZEN, true, why.reason(), &message);
+    }
+
+    let status = RoleMappingStatus {
+        observed_generation: Some(input.generation),
+        grants: Some(GrantCounts {
+            summary: fraction(&total),
+            desired: int(total.desired),
+            acknowledged: int(total.acknowledged),
+            verified: int(total.verified),
+            pending: int(total.pending),
+            held: int(total.held),
+            failed: int(total.failed),
+            unowned: int(total.unowned),
+            revoking: int(total.revoking),
+        }),
+        oldest_revoking_since: total.oldest_revoking_since.map(Time),
+        subjects: subjects.iter().take(LISTED).map(|subject| subject_status(subject)).collect(),
+        resources: documents.iter().take(LISTED).map(|document| resource_status(document)).collect(),
+        refused: refused(input.refused),
+        drift: Some(drift),
+        held: Some(held.unwrap_or_default()),
+        lag: lag(&documents).map(|lag| said(lag.took)).or_else(|| previous.and_then(|status| status.lag.clone())),
+        last_handled_reconcile_at: input.last_handled_reconcile_at.map(str::to_owned),
+        conditions: conditions.finish(),
+    };
+    Folded { status, revisit: earliest(verdict.revisit, drift_ends) }
+}
+
+fn sum(documents: &[&DocumentOutcome]) -> Tally {
+    documents.iter().filter_map(|document| document.tally).fold(Tally::default(), |sum, tally| Tally {
+        desired: sum.desired.saturating_add(tally.desired),
+        acknowledged: sum.acknowledged.saturating_add(tally.acknowledged),
+        verified: sum.verified.saturating_add(tally.verified),
+        pending: sum.pending.saturating_add(tally.pending),
+        failed: sum.failed.saturating_add(tally.failed),
+        unowned: sum.unowned.saturating_add(tally.unowned),
+        missing: sum.missing.saturating_add(tally.missing),
+        observed: sum.observed.saturating_add(tally.observed),
+        revoking: sum.revoking.saturating_add(tally.revoking),
+        held: sum.held.saturating_add(tally.held),
+        oldest_revoking_since: earliest(sum.oldest_revoking_since, tally.oldest_revoking_since),
+    })
+}
+
+fn fraction(tally: &Tally) -> String {
+    format!("{}/{}", tally.acknowledged, tally.desired)
+}
+
+/// Is the mapping valid, and is what it asks for delegated to it?
+fn accepted(case: &Case<'_>) -> (bool, &'static str, String) {
+    let input = case.input;
+    if let Some(problem) = input.problem {
+        return (false, problem.reason, with_next_step(&problem.message, problem.reason));
+    }
+    // A reference to what does not exist, or does not count, is the author's to mend, besides freezing what was granted.
+    if let Some((
+        why @ (FreezeReason::TargetNotFound
+        | FreezeReason::IdentityProviderNotFound
+        | FreezeReason::OverlappingTarget),
+        message,
+    )) = case.freeze()
+    {
+        return (false, why.reason(), message);
+    }
+    if input.refused.is_empty() {
+        return (true, reason::ACCEPTED, explain(reason::ACCEPTED));
+    }
+    let word = if input.admitted == 0 { reason::NOT_DELEGATED } else { reason::PARTLY_DELEGATED };
+    let paths: BTreeSet<&str> = input.refused.iter().map(|refused| refused.path.as_str()).collect();
+    let shown: Vec<&str> = paths.iter().copied().take(3).collect();
+    let more = match paths.len().saturating_sub(shown.len()) {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    (false, word, format!("{}{more}: {}", shown.join(", "), explain(word)))
+}
+
+fn refused(paths: &[RefusedPath]) -> Vec<RefusedPath> {
+    let sorted: BTreeSet<&RefusedPath> = paths.iter().collect();
+    sorted.into_iter().take(LISTED).cloned().collect()
+}
+
+fn held(documents: &[&DocumentOutcome]) -> Option<HeldStatus> {
+    let held: Vec<_> = documents.iter().filter_map(|document| Some((*document, document.held.as_ref()?))).collect();
+    let since = held.iter().map(|(_, held)| held.since).min()?;
+    let people: BTreeSet<&MemberKey> = held.iter().flat_map(|(_, held)| &held.members).collect();
+    let hashes: BTreeSet<&str> = held.iter().map(|(_, held)| held.plan_hash.as_str()).collect();
+    Some(HeldStatus {
+        people: int(people.len()),
+        plan_hash: hashes.into_iter().take(LISTED).collect::<Vec<_>>().join(","),
+        since: Some(Time(since)),
+        plans: held
+            .iter()
+            .take(LISTED)
+            .map(|(document, held)| HeldPlan {
+                resource: document.document.resource(),
+                people: int(held.members.len()),
+                plan_hash: held.plan_hash.clone(),
+                since: Some(Time(held.since)),
+            })
+            .collect(),
+    })
+}
+
+fn held_message(held: &HeldStatus, grants: u64) -> String {
+    let people = u64::try_from(held.people).unwrap_or(0);
+    format!(
+        "removing {} would take access from {} at once, which is more than the guard lets through; they stay until \
+         the annotation rolecall.dev/release is `{}`; check the cause before you release it",
+        plural(grants, "grant", "grants"),
+        plural(people, "person", "people"),
+        held.plan_hash,
+    )
+}
+
+fn drift(documents: &[&DocumentOutcome], missing: u64) -> DriftCounts {
+    let mut samples: Vec<&DriftSample> = documents.iter().flat_map(|document| &document.samples).collect();
+    samples.sort_by(|one, other| {
+        (one.kind, &one.resource, &one.role, &one.principal).cmp(&(
+            other.kind,
+            &other.resource,
+            &other.role,
+            &other.principal,
+        ))
+    });
+    samples.dedup();
+    let count = |of: fn(&DocumentOutcome) -> u64| {
+        int(documents.iter().fold(0_u64, |sum, document| sum.saturating_add(of(document))))
+    };
+    DriftCounts {
+        missing: int(missing),
+        reverted: count(|document| document.reverted),
+        foreign: count(|document| document.foreign),
+        remaining: count(|document| document.remaining),
+        samples: samples.into_iter().take(SAMPLES).cloned().collect(),
+    }
+}
+
+/// What `Drifted` says, and when it may say something else. What was granted again is shown for a while, since the
+/// count alone does not tell that it just happened.
+fn drifted(
+    drift: &DriftCounts,
+    previous: Option<&RoleMappingStatus>,
+    now: Timestamp,
+) -> (Option<(&'static str, String)>, Option<Timestamp>) {
+    let before = previous.and_then(|status| status.drift.as_ref()).map_or(0, |before| before.reverted);
+    let shown_until = previous
+        .and_then(|status| find(&status.conditions, kind::DRIFTED))
+        .filter(|shown| shown.reason == reason::REVERTED)
+        .map(|shown| later(shown.last_transition_time.0, REVERTED_SHOWN));
+    let until = if drift.reverted > before {
+        Some(later(now, REVERTED_SHOWN))
+    } else {
+        shown_until.filter(|until| now < *until && drift.reverted > 0)
+    };
+    let count = |n: i64| u64::try_from(n).unwrap_or(0);
+    let mut parts = Vec::new();
+    let mut words = Vec::new();
+    if drift.missing > 0 {
+        words.push(reason::DRIFT_REPORTED);
+        parts.push(format!(
+            "{} taken away by somebody else",
+            plural(count(drift.missing), "grant of this mapping was", "grants of this mapping were"),
+        ));
+    }
+    if until.is_some() {
+        words.push(reason::REVERTED);
+        parts.push(format!(
+            "{} taken away by somebody else and granted again",
+            plural(count(drift.reverted), "grant was", "grants were"),
+        ));
+    }
+    if drift.remaining > 0 {
+        words.push(reason::GRANT_REMAINS);
+        parts.push(format!(
+            "{} no longer wanted but stay, since rolecall did not make them",
+            plural(count(drift.remaining), "grant is", "grants are"),
+        ));
+    }
+    if drift.foreign > 0 {
+        words.push(reason::FOREIGN_MEMBERS);
+        parts.push(format!(
+            "{} in the same policies are kept: rolecall neither granted nor wants them",
+            plural(count(drift.foreign), "member", "members"),
+        ));
+    }
+    let message = words.first().map(|word| (*word, with_next_step(&parts.join("; "), word)));
+    (message, until)
+}
+
+fn subject_status(subject: &SubjectOutcome) -> SubjectStatus {
+    let left_out = subject.left_out.iter().find(|(_, n)| **n > 0);
+    let (word, message) = match (subject.problem, left_out) {
+        (Some(problem), _) => (Some(problem), Some(explain(problem))),
+        (None, Some((word, n))) => {
+            let who = plural(*n, "member gets", "members get");
+            (Some(*word), Some(format!("{who} nothing: {}", explain(word))))
+        }
+        (None, None) => (None, None),
+    };
+    SubjectStatus {
+        identity_provider: subject.identity_provider.clone(),
+        display_name: subject.display_name.as_deref().map(|name| clip(name, 256)),
+        external_id: subject.external_id.as_deref().map(|id| clip(id, 256)),
+        id: subject.id.clone(),
+        members: int(subject.members),
+        reason: word.map(str::to_owned),
+        message: message.map(|message| clip(&message, ENTRY_MESSAGE)),
+    }
+}
+
+fn resource_status(document: &DocumentOutcome) -> ResourceStatus {
+    let mut troubles: Vec<&Trouble> = document.troubles.iter().collect();
+    troubles.sort();
+    let (word, message) = match (troubles.first(), &document.tally) {
+        (Some(trouble), _) => (Some(trouble.reason), with_next_step(&trouble.message, trouble.reason)),
+        (None, None) => (Some(reason::PROGRESSING), "the policy was not read yet".to_owned()),
+        (None, Some(_)) if document.held.is_some() => (Some(reason::MASS_REMOVAL), explain(reason::MASS_REMOVAL)),
+        (None, Some(_)) if document.invoker_iam_disabled => {
+            (Some(reason::INVOKER_IAM_DISABLED), explain(reason::INVOKER_IAM_DISABLED))
+        }
+        (None, Some(_)) => (None, String::new()),
+    };
+    ResourceStatus {
+        resource: document.document.resource(),
+        grants: fraction(&document.tally.unwrap_or_default()),
+        reason: word.map(str::to_owned),
+        message: word.map(|_| clip(&message, ENTRY_MESSAGE)),
+    }
+}
+
+/// The change that was acknowledged last; of those at the same moment, the slowest.
+fn lag(documents: &[&DocumentOutcome]) -> Option<Lag> {
+    documents.iter().filter_map(|document| document.lag).max_by_key(|lag| (lag.at, lag.took))
+}
+
+/// A duration as a person says it: `85ms`, `1.8s`, `42s`, `3m5s`, `2h4m`.
+fn said(took: SignedDuration) -> String {
+    let millis = took.as_millis().max(0);
+    let seconds = millis / 1000;
+    match millis {
+        0..1000 => format!("{millis}ms"),
+        1000..10_000 => format!("{seconds}.{}s", millis % 1000 / 100),
+        10_000..60_000 => format!("{seconds}s"),
+        60_000..3_600_000 => format!("{}m{}s", seconds / 60, seconds % 60),
+        _ => format!("{}h{}m", seconds / 3600, seconds / 60 % 60),
+    }
+}

@@ -1,0 +1,116 @@
+//! The status of an `IdentityProvider`.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::api::condition::{kind, reason};
+use crate::api::{FindingStatus, IdentityProviderStatus, ProviderState, TokenStatus};
+use crate::model::FreezeReason;
+
+use super::Folded;
+use super::conditions::{Conditions, earliest, explain, int, later, plural, with_next_step};
+use super::input::{ProviderInput, TokenOutcome};
+
+/// Most findings that are listed.
+const LISTED: usize = 50;
+
+/// The status of a provider at `now`, given what was shown before.
+#[must_use]
+pub fn fold_provider(
+    input: &ProviderInput<'_>,
+    previous: Option<&IdentityProviderStatus>,
+    now: Timestamp,
+) -> Folded<IdentityProviderStatus> {
+    let mut tokens: Vec<&TokenOutcome> = input.tokens.iter().collect();
+    tokens.sort_by(|one, other| one.name.cmp(&other.name));
+    let problems: Vec<(&str, &'static str)> =
+        tokens.iter().filter_map(|token| Some((token.name.as_str(), token_problem(token, now)?))).collect();
+
+    let mut conditions = Conditions::new(previous.map_or(&[], |status| &status.conditions), input.generation, now);
+    let (status, word, message) = ready(input, &problems);
+    conditions.set(kind::READY, status, word, &message);
+    let (status, word, message) = tokens_valid(&problems);
+    conditions.set(kind::TOKENS_VALID, status, word, &message);
+    let (status, word, stale_at) = fresh(input, now);
+    conditions.set(kind::FRESH, status, word, &explain(word));
+
+    let expires = tokens.iter().filter_map(|token| token.not_after).filter(|at| now < *at).min();
+    let mut findings: Vec<&FindingStatus> = input.findings.iter().collect();
+    findings.sort_by(|one, other| (&one.code, &one.pointer).cmp(&(&other.code, &other.pointer)));
+    let status = IdentityProviderStatus {
+        observed_generation: Some(input.generation),
+        endpoint: Some(input.endpoint.to_owned()),
+        dialect: input.dialect.map(str::to_owned),
+        users: Some(int(input.users)),
+        groups: Some(int(input.groups)),
+        last_request_time: input.last_request.map(Time),
+        tokens: tokens
+            .iter()
+            .map(|token| TokenStatus {
+                name: token.name.clone(),
+                not_after: token.not_after.map(Time),
+                last_used: token.last_used.map(Time),
+                reason: token_problem(token, now).map(str::to_owned),
+            })
+            .collect(),
+        findings: findings.into_iter().take(LISTED).cloned().collect(),
+        store_id: Some(input.store_id.to_owned()),
+        last_handled_reconcile_at: input.last_handled_reconcile_at.map(str::to_owned),
+        conditions: conditions.finish(),
+    };
+    Folded { status, revisit: earliest(stale_at, expires) }
+}
+
+/// Why a token is refused: what is wrong with it, or that its time is over.
+fn token_problem(token: &TokenOutcome, now: Timestamp) -> Option<&'static str> {
+    token.problem.or_else(|| token.not_after.is_some_and(|at| at <= now).then_some(reason::TOKEN_EXPIRED))
+}
+
+fn ready(input: &ProviderInput<'_>, problems: &[(&str, &'static str)]) -> (bool, &'static str, String) {
+    if let Some(problem) = input.problem {
+        let message = format!("{}; what the manifest last said stays in force", problem.message);
+        return (false, problem.reason, with_next_step(&message, problem.reason));
+    }
+    if let Some(why) = input.frozen.filter(|why| *why != FreezeReason::Observed) {
+        return (false, why.reason(), why.message().to_owned());
+    }
+    if input.state == ProviderState::Suspended {
+        let message = "SCIM requests are answered with 503, and what was granted stays; set `state: Active` to go on";
+        return (false, reason::SUSPENDED, message.to_owned());
+    }
+    if let (true, Some((_, word))) = (problems.len() == input.tokens.len(), problems.first()) {
+        return (false, word, format!("no token can be used, so every request is refused: {}", listed(problems)));
+    }
+    let message = match input.last_request {
+        None => with_next_step("waiting for the first request of the IdP", reason::NEVER_SEEN),
+        Some(_) => format!(
+            "{} and {} pushed by the IdP",
+            plural(input.users, "user", "users"),
+            plural(input.groups, "group", "groups")
+        ),
+    };
+    (true, reason::ACCEPTED, message)
+}
+
+fn tokens_valid(problems: &[(&str, &'static str)]) -> (bool, &'static str, String) {
+    match problems.first() {
+        None => (true, reason::TOKENS_VALID, explain(reason::TOKENS_VALID)),
+        Some((_, word)) => (false, word, listed(problems)),
+    }
+}
+
+fn listed(problems: &[(&str, &'static str)]) -> String {
+    let each: Vec<String> = problems.iter().map(|(name, word)| format!("token `{name}`: {}", explain(word))).collect();
+    each.join("; ")
+}
+
+fn fresh(input: &ProviderInput<'_>, now: Timestamp) -> (bool, &'static str, Option<Timestamp>) {
+    let Some(last) = input.last_request else {
+        return (false, reason::NEVER_SEEN, None);
+    };
+    let Some(limit) = input.stale_after else {
+        return (true, reason::FRESH, None);
+    };
+    let stale_at = later(last, SignedDuration::try_from(limit).unwrap_or(SignedDuration::MAX));
+    if stale_at <= now { (false, reason::STALE, None) } else { (true, reason::FRESH, Some(stale_at)) }
+}

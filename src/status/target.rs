@@ -1,0 +1,173 @@
+//! The status of a `CloudRunTarget`.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::api::condition::{kind, reason};
+use crate::api::{CloudRunTargetStatus, DriftKind, TargetDrift};
+use crate::model::FreezeReason;
+
+use super::Folded;
+use super::conditions::{Conditions, explain, plural, with_next_step};
+use super::input::TargetInput;
+
+/// Most entries of `drift`; counts are exact.
+const LISTED_DRIFT: usize = 50;
+/// Most regions, and most permissions, that are listed.
+const LISTED: usize = 32;
+
+/// The status of a target at `now`, given what was shown before.
+#[must_use]
+pub fn fold_target(
+    input: &TargetInput<'_>,
+    previous: Option<&CloudRunTargetStatus>,
+    now: Timestamp,
+) -> Folded<CloudRunTargetStatus> {
+    let accepted = accepted(input);
+    let reachable = reachable(input);
+    let permissions = permissions(input);
+    let drifted = drifted(input);
+    let ready = ready(input, [&accepted, &permissions, &reachable]);
+
+    let mut conditions = Conditions::new(previous.map_or(&[], |status| &status.conditions), input.generation, now);
+    for (type_, finding) in [
+        (kind::ACCEPTED, &accepted),
+        (kind::READY, &ready),
+        (kind::REACHABLE, &reachable),
+        (kind::PERMISSIONS_VALID, &permissions),
+        (kind::DRIFTED, &drifted),
+    ] {
+        conditions.set(type_, finding.status, finding.reason, &finding.message);
+    }
+
+    let status = CloudRunTargetStatus {
+        observed_generation: Some(input.generation),
+        project_number: input.project_number.map(str::to_owned),
+        resources: input.listing.map(|listing| listing.resources),
+        unreachable: listed(input.listing.map_or(&[], |listing| &listing.unreachable)),
+        missing_permissions: listed(input.missing_permissions),
+        policies: Some(input.policies),
+        drift: drift(input.drift),
+        last_discovery_time: input.listing.and_then(|listing| listing.complete_at).map(Time),
+        last_handled_reconcile_at: input.last_handled_reconcile_at.map(str::to_owned),
+        conditions: conditions.finish(),
+    };
+    Folded { status, revisit: None }
+}
+
+struct Finding {
+    status: bool,
+    reason: &'static str,
+    message: String,
+}
+
+impl Finding {
+    fn new(status: bool, reason: &'static str, message: String) -> Self {
+        Self { status, reason, message }
+    }
+
+    fn plain(status: bool, reason: &'static str) -> Self {
+        Self::new(status, reason, explain(reason))
+    }
+}
+
+fn accepted(input: &TargetInput<'_>) -> Finding {
+    if let Some(problem) = input.problem {
+        let message = format!("{}; what the manifest last said stays in force", problem.message);
+        return Finding::new(false, problem.reason, with_next_step(&message, problem.reason));
+    }
+    match input.overlapped_by {
+        Some(older) => {
+            let message = format!("`{older}` is older and covers the same: {}", explain(reason::OVERLAPPING_TARGET));
+            Finding::new(false, reason::OVERLAPPING_TARGET, message)
+        }
+        None => Finding::new(true, reason::ACCEPTED, "the target is valid".to_owned()),
+    }
+}
+
+fn reachable(input: &TargetInput<'_>) -> Finding {
+    let Some(listing) = input.listing else {
+        return Finding::new(false, reason::PROGRESSING, "the resources were not listed yet".to_owned());
+    };
+    if let Some(trouble) = &listing.trouble {
+        let message = format!("{}; {}", trouble.message, FreezeReason::InventoryIncomplete.message());
+        return Finding::new(false, trouble.reason, with_next_step(&message, trouble.reason));
+    }
+    if listing.unreachable.is_empty() {
+        return Finding::plain(true, reason::REACHABLE);
+    }
+    let message = format!("{}: {}", listed(&listing.unreachable).join(", "), explain(reason::INVENTORY_INCOMPLETE));
+    Finding::new(false, reason::INVENTORY_INCOMPLETE, message)
+}
+
+fn permissions(input: &TargetInput<'_>) -> Finding {
+    if input.missing_permissions.is_empty() {
+        return Finding::plain(true, reason::PERMISSIONS_VALID);
+    }
+    let message = format!("{}: {}", listed(input.missing_permissions).join(", "), explain(reason::PERMISSION_DENIED));
+    Finding::new(false, reason::PERMISSION_DENIED, message)
+}
+
+fn drifted(input: &TargetInput<'_>) -> Finding {
+    let policies = u64::try_from(input.policies.drifted).unwrap_or(0);
+    if policies == 0 && input.drift.is_empty() {
+        return Finding::plain(false, reason::NO_DRIFT);
+    }
+    let first = input.drift.iter().map(|drift| drift.kind).min();
+    let word = match first {
+        Some(DriftKind::Missing) => reason::DRIFT_REPORTED,
+        Some(DriftKind::Remains) => reason::GRANT_REMAINS,
+        Some(DriftKind::Unowned) => reason::UNOWNED,
+        Some(DriftKind::Foreign) | None => reason::FOREIGN_MEMBERS,
+    };
+    let message = format!("{} changed by somebody else; see `status.drift`", plural(policies, "policy", "policies"));
+    Finding::new(true, word, with_next_step(&message, word))
+}
+
+fn ready(input: &TargetInput<'_>, needed: [&Finding; 3]) -> Finding {
+    if let Some(why) = input.frozen.filter(|why| *why != FreezeReason::Observed) {
+        return Finding::new(false, why.reason(), why.message().to_owned());
+    }
+    if let Some(lacking) = needed.into_iter().find(|finding| !finding.status) {
+        return Finding::new(false, lacking.reason, lacking.message.clone());
+    }
+    let failed = u64::try_from(input.policies.failed).unwrap_or(0);
+    if failed > 0 {
+        let message = format!(
+            "{} could not be read or written; the mappings that touch them say why",
+            plural(failed, "policy", "policies")
+        );
+        return Finding::new(false, reason::BACKING_OFF, message);
+    }
+    if input.frozen == Some(FreezeReason::Observed) {
+        return Finding::plain(true, reason::OBSERVED);
+    }
+    let message =
+        format!("{} in step", plural(u64::try_from(input.policies.in_sync).unwrap_or(0), "policy is", "policies are"));
+    Finding::new(true, reason::CONVERGED, message)
+}
+
+fn listed(names: &[String]) -> Vec<String> {
+    let sorted: BTreeSet<&String> = names.iter().collect();
+    sorted.into_iter().take(LISTED).cloned().collect()
+}
+
+fn drift(all: &[TargetDrift]) -> Vec<TargetDrift> {
+    let mut sorted: Vec<&TargetDrift> = all.iter().collect();
+    sorted.sort_by(|one, other| {
+        let key = |drift: &TargetDrift| {
+            (
+                drift.kind,
+                drift.resource.clone(),
+                drift.role.clone(),
+                drift.principal.clone(),
+                drift.first_seen.clone().map(|time| time.0),
+            )
+        };
+        key(one).cmp(&key(other))
+    });
+    sorted.dedup();
+    sorted.into_iter().take(LISTED_DRIFT).cloned().collect()
+}

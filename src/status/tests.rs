@@ -1,0 +1,139 @@
+//! The condition table of API.md row by row, and the laws that folding keeps.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use super::*;
+use crate::api::condition::{kind, lookup, reason};
+use crate::api::{DriftKind, DriftSample, MappingMode, RefusedPath, RoleMappingStatus};
+use crate::model::{DocumentKey, FreezeReason, MemberKey, ResourceKind};
+
+mod board;
+mod laws;
+mod others;
+mod table;
+
+fn now() -> Timestamp {
+    "2027-01-31T12:00:00Z".parse().unwrap()
+}
+
+fn ago(seconds: i64) -> Timestamp {
+    now() - SignedDuration::from_secs(seconds)
+}
+
+fn document(name: &str) -> DocumentKey {
+    DocumentKey::cloud_run("shop-dev", "europe-west1", ResourceKind::Service, name).unwrap()
+}
+
+/// A document on which `n` grants are as wanted.
+fn settled(name: &str, n: u64) -> DocumentOutcome {
+    let tally = Tally { desired: n, acknowledged: n, verified: n, ..Tally::default() };
+    DocumentOutcome { tally: Some(tally), ..DocumentOutcome::unread(document(name)) }
+}
+
+fn with_tally(name: &str, change: impl FnOnce(&mut Tally)) -> DocumentOutcome {
+    let mut outcome = settled(name, 4);
+    change(outcome.tally.as_mut().unwrap());
+    outcome
+}
+
+fn trouble(reason: &'static str, since: Timestamp) -> Trouble {
+    Trouble { reason, message: "Google said so".to_owned(), since }
+}
+
+fn group(name: &str) -> SubjectOutcome {
+    SubjectOutcome {
+        identity_provider: "okta".to_owned(),
+        display_name: Some(name.to_owned()),
+        id: Some("0b7e".to_owned()),
+        members: 4,
+        ..SubjectOutcome::default()
+    }
+}
+
+fn refused(path: &str) -> RefusedPath {
+    RefusedPath {
+        path: path.to_owned(),
+        resource: "services/checkout-api".to_owned(),
+        role: "roles/run.admin".to_owned(),
+    }
+}
+
+/// A mapping as the engine sees it; the default is converged.
+#[derive(Debug, Clone)]
+struct Scene {
+    generation: i64,
+    mode: MappingMode,
+    ceiling_observes: bool,
+    ending: bool,
+    problem: Option<Trouble>,
+    frozen: Option<FreezeReason>,
+    admitted: u64,
+    refused: Vec<RefusedPath>,
+    unmatched: Vec<String>,
+    subjects: Vec<SubjectOutcome>,
+    documents: Vec<DocumentOutcome>,
+}
+
+impl Default for Scene {
+    fn default() -> Self {
+        Self {
+            generation: 7,
+            mode: MappingMode::Enforce,
+            ceiling_observes: false,
+            ending: false,
+            problem: None,
+            frozen: None,
+            admitted: 2,
+            refused: Vec::new(),
+            unmatched: Vec::new(),
+            subjects: vec![group("team-checkout")],
+            documents: vec![settled("checkout-api", 4), settled("checkout-web", 4)],
+        }
+    }
+}
+
+impl Scene {
+    fn fold_at(&self, previous: Option<&RoleMappingStatus>, at: Timestamp) -> Folded<RoleMappingStatus> {
+        let input = MappingInput {
+            generation: self.generation,
+            mode: self.mode,
+            ceiling_observes: self.ceiling_observes,
+            ending: self.ending,
+            problem: self.problem.as_ref(),
+            frozen: self.frozen,
+            frozen_detail: "",
+            admitted: self.admitted,
+            refused: &self.refused,
+            unmatched: &self.unmatched,
+            subjects: &self.subjects,
+            documents: &self.documents,
+            last_handled_reconcile_at: None,
+        };
+        fold_mapping(&input, previous, at)
+    }
+
+    fn fold(&self, previous: Option<&RoleMappingStatus>) -> RoleMappingStatus {
+        self.fold_at(previous, now()).status
+    }
+
+    /// What was shown an hour ago, when all was well.
+    fn before() -> RoleMappingStatus {
+        Self::default().fold_at(None, ago(3600)).status
+    }
+}
+
+fn get<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+/// `Accepted=True/Accepted Ready=False/Progressing Reconciling=True/Progressing`
+fn line(conditions: &[Condition]) -> String {
+    let each: Vec<String> = conditions
+        .iter()
+        .map(|condition| format!("{}={}/{}", condition.type_, condition.status, condition.reason))
+        .collect();
+    each.join(" ")
+}

@@ -1,0 +1,224 @@
+use std::time::Duration;
+
+use super::*;
+use crate::api::{FindingStatus, PolicyCounts, ProviderState, ResourceCounts, TargetDrift};
+
+fn listing() -> ListingOutcome {
+    ListingOutcome {
+        resources: ResourceCounts { services: 3, jobs: 1, worker_pools: 0 },
+        unreachable: Vec::new(),
+        trouble: None,
+        complete_at: Some(ago(10)),
+    }
+}
+
+fn target(listing: Option<&ListingOutcome>) -> TargetInput<'_> {
+    TargetInput {
+        generation: 3,
+        problem: None,
+        overlapped_by: None,
+        frozen: None,
+        project_number: Some("4242"),
+        listing,
+        missing_permissions: &[],
+        policies: PolicyCounts { in_sync: 3, ..PolicyCounts::default() },
+        drift: &[],
+        last_handled_reconcile_at: None,
+    }
+}
+
+#[track_caller]
+fn target_row(input: &TargetInput<'_>, expected: &str) {
+    let status = fold_target(input, None, now()).status;
+    assert_eq!(line(&status.conditions), expected, "{:#?}", status.conditions);
+}
+
+#[test]
+fn target_that_was_listed_is_ready() {
+    let listing = listing();
+    target_row(
+        &target(Some(&listing)),
+        "Ready=True/Converged Accepted=True/Accepted Drifted=False/NoDrift Reachable=True/Reachable PermissionsValid=True/PermissionsValid",
+    );
+    let status = fold_target(&target(Some(&listing)), None, now()).status;
+    assert_eq!(status.resources.unwrap().services, 3);
+    assert_eq!(status.last_discovery_time.unwrap().0, ago(10));
+}
+
+#[test]
+fn target_that_was_not_listed_yet_is_not_ready() {
+    target_row(
+        &target(None),
+        "Ready=False/Progressing Accepted=True/Accepted Drifted=False/NoDrift Reachable=False/Progressing PermissionsValid=True/PermissionsValid",
+    );
+}
+
+#[test]
+fn target_with_unreachable_regions_concludes_nothing_from_absence() {
+    let listing = ListingOutcome { unreachable: vec!["us-east1".to_owned()], ..listing() };
+    target_row(
+        &target(Some(&listing)),
+        "Ready=False/InventoryIncomplete Accepted=True/Accepted Drifted=False/NoDrift Reachable=False/InventoryIncomplete PermissionsValid=True/PermissionsValid",
+    );
+}
+
+#[test]
+fn target_whose_list_failed_says_the_answer() {
+    let listing = ListingOutcome { trouble: Some(trouble(reason::PROJECT_NOT_FOUND, ago(1))), ..listing() };
+    let status = fold_target(&target(Some(&listing)), None, now()).status;
+    let ready = get(&status.conditions, kind::READY).unwrap();
+    assert_eq!(ready.reason, reason::PROJECT_NOT_FOUND);
+    assert!(ready.message.contains("Google said so"), "{}", ready.message);
+}
+
+#[test]
+fn target_that_an_older_one_overlaps_is_not_accepted() {
+    let listing = listing();
+    target_row(
+        &TargetInput { overlapped_by: Some("shop-dev-old"), ..target(Some(&listing)) },
+        "Ready=False/OverlappingTarget Accepted=False/OverlappingTarget Drifted=False/NoDrift Reachable=True/Reachable PermissionsValid=True/PermissionsValid",
+    );
+}
+
+#[test]
+fn target_without_permission_names_it() {
+    let (listing, missing) = (listing(), vec!["run.services.setIamPolicy".to_owned()]);
+    let input = TargetInput { missing_permissions: &missing, ..target(Some(&listing)) };
+    target_row(
+        &input,
+        "Ready=False/PermissionDenied Accepted=True/Accepted Drifted=False/NoDrift Reachable=True/Reachable PermissionsValid=False/PermissionDenied",
+    );
+    let status = fold_target(&input, None, now()).status;
+    assert_eq!(status.missing_permissions, missing);
+}
+
+#[test]
+fn target_with_drift_lists_it_bounded() {
+    let listing = listing();
+    let drift: Vec<TargetDrift> = (0..70)
+        .map(|n| TargetDrift {
+            kind: if n == 69 { DriftKind::Missing } else { DriftKind::Unowned },
+            resource: format!("projects/p/locations/l/services/s{n:02}"),
+            role: "roles/run.invoker".to_owned(),
+            principal: "user:a@x.example".to_owned(),
+            first_seen: None,
+        })
+        .collect();
+    let input = TargetInput {
+        drift: &drift,
+        policies: PolicyCounts { drifted: 70, ..PolicyCounts::default() },
+        ..target(Some(&listing))
+    };
+    let status = fold_target(&input, None, now()).status;
+    assert_eq!(status.drift.len(), 50);
+    assert_eq!(status.drift[0].kind, DriftKind::Missing, "what matters most comes first");
+    assert_eq!(get(&status.conditions, kind::DRIFTED).unwrap().reason, reason::DRIFT_REPORTED);
+    assert_eq!(get(&status.conditions, kind::READY).unwrap().status, "True");
+}
+
+fn token(name: &str) -> TokenOutcome {
+    TokenOutcome { name: name.to_owned(), not_after: None, last_used: None, problem: None }
+}
+
+fn provider(tokens: &[TokenOutcome]) -> ProviderInput<'_> {
+    ProviderInput {
+        generation: 2,
+        problem: None,
+        frozen: None,
+        state: ProviderState::Active,
+        endpoint: "https://scim.corp.example/idp/okta/scim/v2",
+        dialect: Some("Okta"),
+        users: 2,
+        groups: 1,
+        last_request: Some(ago(60)),
+        stale_after: None,
+        tokens,
+        findings: &[],
+        store_id: "5f0c",
+        last_handled_reconcile_at: None,
+    }
+}
+
+#[track_caller]
+fn provider_row(input: &ProviderInput<'_>, expected: &str) {
+    let status = fold_provider(input, None, now()).status;
+    assert_eq!(line(&status.conditions), expected, "{:#?}", status.conditions);
+}
+
+#[test]
+fn provider_that_pushes_is_ready() {
+    let tokens = [token("a")];
+    provider_row(&provider(&tokens), "Ready=True/Accepted Fresh=True/Fresh TokensValid=True/TokensValid");
+}
+
+#[test]
+fn provider_that_was_never_seen_says_what_to_enter_at_the_idp() {
+    let tokens = [token("a")];
+    let input = ProviderInput { last_request: None, ..provider(&tokens) };
+    provider_row(&input, "Ready=True/Accepted Fresh=False/NeverSeen TokensValid=True/TokensValid");
+    let status = fold_provider(&input, None, now()).status;
+    assert!(get(&status.conditions, kind::READY).unwrap().message.contains("status.endpoint"));
+}
+
+#[test]
+fn provider_that_is_silent_is_stale_and_the_moment_is_known_before() {
+    let tokens = [token("a")];
+    let input = ProviderInput { stale_after: Some(Duration::from_mins(1)), ..provider(&tokens) };
+    provider_row(&input, "Ready=True/Accepted Fresh=False/Stale TokensValid=True/TokensValid");
+    let input = ProviderInput { stale_after: Some(Duration::from_secs(61)), ..provider(&tokens) };
+    let folded = fold_provider(&input, None, now());
+    assert_eq!(get(&folded.status.conditions, kind::FRESH).unwrap().status, "True");
+    assert_eq!(folded.revisit, Some(now() + SignedDuration::from_secs(1)));
+}
+
+#[test]
+fn token_that_expired_is_said_and_the_other_keeps_the_provider_ready() {
+    let expired = TokenOutcome { not_after: Some(now()), ..token("a") };
+    let tokens =
+        [expired.clone(), TokenOutcome { not_after: Some(now() + SignedDuration::from_hours(1)), ..token("b") }];
+    provider_row(&provider(&tokens), "Ready=True/Accepted Fresh=True/Fresh TokensValid=False/TokenExpired");
+    let folded = fold_provider(&provider(&tokens), None, now());
+    assert_eq!(folded.status.tokens[0].reason.as_deref(), Some("TokenExpired"));
+    assert_eq!(folded.revisit, Some(now() + SignedDuration::from_hours(1)));
+    provider_row(&provider(&[expired]), "Ready=False/TokenExpired Fresh=True/Fresh TokensValid=False/TokenExpired");
+}
+
+#[test]
+fn token_used_by_two_providers_is_said() {
+    let tokens = [TokenOutcome { problem: Some(reason::TOKEN_SHARED), ..token("a") }];
+    provider_row(&provider(&tokens), "Ready=False/TokenShared Fresh=True/Fresh TokensValid=False/TokenShared");
+}
+
+#[test]
+fn provider_that_is_suspended_or_frozen_is_not_ready() {
+    let tokens = [token("a")];
+    let suspended = ProviderInput { state: ProviderState::Suspended, ..provider(&tokens) };
+    provider_row(&suspended, "Ready=False/Suspended Fresh=True/Fresh TokensValid=True/TokensValid");
+    let frozen = ProviderInput { frozen: Some(FreezeReason::StoreMismatch), ..provider(&tokens) };
+    provider_row(&frozen, "Ready=False/StoreMismatch Fresh=True/Fresh TokensValid=True/TokensValid");
+    let observed = ProviderInput { frozen: Some(FreezeReason::Observed), ..provider(&tokens) };
+    provider_row(&observed, "Ready=True/Accepted Fresh=True/Fresh TokensValid=True/TokensValid");
+}
+
+#[test]
+fn times_and_last_seen_values_are_no_news() {
+    let tokens = [token("a")];
+    let finding = FindingStatus { code: "StringBoolean".to_owned(), count: 1, ..FindingStatus::default() };
+    let one = ProviderInput { findings: std::slice::from_ref(&finding), ..provider(&tokens) };
+    let used = [TokenOutcome { last_used: Some(now()), ..token("a") }];
+    let often = FindingStatus { count: 9, ..finding.clone() };
+    let other =
+        ProviderInput { findings: std::slice::from_ref(&often), last_request: Some(now()), tokens: &used, ..one };
+    let before = fold_provider(&one, None, ago(5)).status;
+    let after = fold_provider(&other, None, now()).status;
+    assert_ne!(before, after);
+    assert!(same_provider(&before, &after));
+    let more = fold_provider(&ProviderInput { users: 3, ..one }, None, ago(5)).status;
+    assert!(!same_provider(&before, &more));
+
+    let listing = listing();
+    let listed_again = ListingOutcome { complete_at: Some(now()), ..listing.clone() };
+    let before = fold_target(&target(Some(&listing)), None, ago(5)).status;
+    let after = fold_target(&target(Some(&listed_again)), None, now()).status;
+    assert!(before != after && same_target(&before, &after));
+}

@@ -1,0 +1,391 @@
+use super::*;
+
+#[track_caller]
+fn row(scene: &Scene, previous: Option<&RoleMappingStatus>, expected: &str) -> RoleMappingStatus {
+    let status = scene.fold(previous);
+    assert_eq!(line(&status.conditions), expected, "{:#?}", status.conditions);
+    status
+}
+
+fn held(name: &str, members: &[&str], hash: &str) -> DocumentOutcome {
+    let mut outcome = with_tally(name, |tally| tally.held = members.len() as u64);
+    outcome.held = Some(HeldOutcome {
+        members: members.iter().map(|member| MemberKey::of(member)).collect(),
+        plan_hash: hash.to_owned(),
+        since: ago(300),
+    });
+    outcome
+}
+
+#[test]
+fn converged() {
+    let status = row(&Scene::default(), None, "Ready=True/Converged Accepted=True/Accepted");
+    let grants = status.grants.unwrap();
+    assert_eq!((grants.summary.as_str(), grants.desired, grants.verified), ("8/8", 8, 8));
+    assert_eq!(status.observed_generation, Some(7));
+    assert_eq!(status.resources[0].grants, "4/4");
+    assert_eq!(status.resources[0].reason, None);
+}
+
+#[test]
+fn change_pending_under_a_minute_is_churn_when_the_generation_was_ready() {
+    let mut scene = Scene::default();
+    scene.documents[0] = with_tally("checkout-api", |tally| (tally.acknowledged, tally.pending) = (3, 1));
+    scene.documents[0].pending_since = Some(ago(59));
+    let folded = scene.fold_at(Some(&Scene::before()), now());
+    assert_eq!(line(&folded.status.conditions), "Ready=True/Converged Accepted=True/Accepted");
+    assert_eq!(folded.revisit, Some(now() + SignedDuration::from_secs(1)), "time alone will change it");
+}
+
+#[test]
+fn change_pending_longer_is_reconciling() {
+    let mut scene = Scene::default();
+    scene.documents[0] = with_tally("checkout-api", |tally| (tally.acknowledged, tally.pending) = (3, 1));
+    scene.documents[0].pending_since = Some(ago(60));
+    row(&scene, Some(&Scene::before()), "Ready=False/Progressing Accepted=True/Accepted Reconciling=True/Progressing");
+}
+
+#[test]
+fn change_of_the_spec_is_not_churn() {
+    let mut scene = Scene { generation: 8, ..Scene::default() };
+    scene.documents[0].pending_since = Some(ago(1));
+    row(&scene, Some(&Scene::before()), "Ready=False/Progressing Accepted=True/Accepted Reconciling=True/Progressing");
+}
+
+#[test]
+fn new_mapping_is_not_ready_before_its_policies_were_read() {
+    let scene = Scene { documents: vec![DocumentOutcome::unread(document("checkout-api"))], ..Scene::default() };
+    let status = row(&scene, None, "Ready=False/Progressing Accepted=True/Accepted Reconciling=True/Progressing");
+    assert_eq!(status.resources[0].reason.as_deref(), Some("Progressing"));
+}
+
+#[test]
+fn backing_off_longer_than_a_minute_says_the_last_answer() {
+    let mut scene = Scene::default();
+    scene.documents[0].troubles = vec![trouble(reason::THROTTLED, ago(61))];
+    let status =
+        row(&scene, Some(&Scene::before()), "Ready=False/Throttled Accepted=True/Accepted Reconciling=True/Throttled");
+    let message = &get(&status.conditions, kind::READY).unwrap().message;
+    assert!(message.contains("services/checkout-api: Google said so"), "{message}");
+}
+
+#[test]
+fn revocation_that_is_not_acknowledged_is_said_at_once() {
+    let mut scene = Scene::default();
+    scene.documents[0] = with_tally("checkout-api", |tally| {
+        tally.revoking = 1;
+        tally.oldest_revoking_since = Some(ago(2));
+    });
+    let status = row(
+        &scene,
+        Some(&Scene::before()),
+        "Ready=False/RevocationPending Accepted=True/Accepted Reconciling=True/RevocationPending",
+    );
+    assert_eq!(status.oldest_revoking_since.unwrap().0, ago(2));
+    let message = &get(&status.conditions, kind::READY).unwrap().message;
+    assert!(message.contains("1 grant") && message.contains("2027-01-31T11:59:58Z"), "{message}");
+}
+
+#[test]
+fn revocation_that_google_refuses_waits_for_a_person() {
+    let mut scene = Scene::default();
+    scene.documents[0] = with_tally("checkout-api", |tally| tally.revoking = 1);
+    scene.documents[0].troubles = vec![trouble(reason::PERMISSION_DENIED, ago(2))];
+    row(
+        &scene,
+        Some(&Scene::before()),
+        "Ready=False/RevocationPending Accepted=True/Accepted Stalled=True/PermissionDenied",
+    );
+}
+
+#[test]
+fn not_delegated_at_all() {
+    let scene = Scene {
+        admitted: 0,
+        refused: vec![refused("spec.grants[0].roles[0]")],
+        documents: Vec::new(),
+        ..Scene::default()
+    };
+    let status = row(&scene, None, "Ready=False/NotDelegated Accepted=False/NotDelegated Stalled=True/NotDelegated");
+    let message = &get(&status.conditions, kind::ACCEPTED).unwrap().message;
+    assert!(message.contains("spec.grants[0].roles[0]"), "{message}");
+    assert_eq!(status.refused.len(), 1);
+}
+
+#[test]
+fn partly_delegated_is_ready_for_the_rest() {
+    let scene = Scene { refused: vec![refused("spec.grants[0].roles[1]")], ..Scene::default() };
+    row(&scene, None, "Ready=True/Converged Accepted=False/PartlyDelegated");
+}
+
+#[test]
+fn missing_references_are_the_authors_to_mend_and_freeze() {
+    for why in [FreezeReason::TargetNotFound, FreezeReason::IdentityProviderNotFound, FreezeReason::OverlappingTarget] {
+        let word = why.reason();
+        let scene = Scene { frozen: Some(why), ..Scene::default() };
+        row(
+            &scene,
+            Some(&Scene::before()),
+            &format!("Ready=False/{word} Accepted=False/{word} Stalled=True/{word} Frozen=True/{word}"),
+        );
+    }
+}
+
+#[test]
+fn manifest_that_cannot_be_read_is_not_accepted_and_says_where() {
+    let problem = Trouble {
+        reason: reason::INVALID_MANIFEST,
+        message: "mapping.yaml:12:5 spec.grants[0].roles[0]: not a role".to_owned(),
+        since: ago(5),
+    };
+    let scene = Scene { problem: Some(problem), ..Scene::default() };
+    let status = row(
+        &scene,
+        Some(&Scene::before()),
+        "Ready=False/InvalidManifest Accepted=False/InvalidManifest Stalled=True/InvalidManifest",
+    );
+    for type_ in [kind::ACCEPTED, kind::READY] {
+        let message = &get(&status.conditions, type_).unwrap().message;
+        assert!(message.contains("mapping.yaml:12:5 spec.grants[0].roles[0]"), "{message}");
+    }
+}
+
+#[test]
+fn group_not_found_reconciles_for_ten_minutes_and_then_stalls() {
+    let mut scene = Scene::default();
+    scene.subjects[0].problem = Some(reason::GROUP_NOT_FOUND);
+    let waits =
+        "Ready=False/GroupNotFound Accepted=True/Accepted Reconciling=True/GroupNotFound Frozen=True/GroupNotFound";
+    let first = scene.fold_at(None, now());
+    assert_eq!(line(&first.status.conditions), waits);
+    assert_eq!(first.revisit, Some(now() + SignedDuration::from_mins(10)));
+    let late = scene.fold_at(Some(&first.status), now() + SignedDuration::from_secs(599));
+    assert_eq!(line(&late.status.conditions), waits);
+    let stalled = scene.fold_at(Some(&late.status), now() + SignedDuration::from_mins(10));
+    assert_eq!(
+        line(&stalled.status.conditions),
+        "Ready=False/GroupNotFound Accepted=True/Accepted Stalled=True/GroupNotFound Frozen=True/GroupNotFound"
+    );
+    let message = &get(&stalled.status.conditions, kind::READY).unwrap().message;
+    assert!(message.contains("`team-checkout` of okta"), "{message}");
+}
+
+#[test]
+fn group_whose_name_means_another_one_or_several_is_frozen() {
+    for word in [reason::GROUP_IDENTITY_CHANGED, reason::GROUP_AMBIGUOUS] {
+        let mut scene = Scene::default();
+        scene.subjects.push(SubjectOutcome { problem: Some(word), ..group("other") });
+        row(
+            &scene,
+            Some(&Scene::before()),
+            &format!("Ready=False/{word} Accepted=True/Accepted Stalled=True/{word} Frozen=True/{word}"),
+        );
+    }
+}
+
+#[test]
+fn group_that_was_deleted_waits_for_a_person() {
+    let mut scene = Scene::default();
+    scene.subjects[0].problem = Some(reason::GROUP_DELETED);
+    row(&scene, None, "Ready=False/GroupDeleted Accepted=True/Accepted Stalled=True/GroupDeleted");
+}
+
+#[test]
+fn permission_missing_at_google() {
+    for word in [reason::PERMISSION_DENIED, reason::MEMBER_REFUSED, reason::POLICY_FULL] {
+        let mut scene = Scene::default();
+        scene.documents[1] = with_tally("checkout-web", |tally| (tally.acknowledged, tally.failed) = (3, 1));
+        scene.documents[1].troubles = vec![trouble(word, ago(1))];
+        let status = row(
+            &scene,
+            Some(&Scene::before()),
+            &format!("Ready=False/{word} Accepted=True/Accepted Stalled=True/{word}"),
+        );
+        assert_eq!(status.resources[1].reason.as_deref(), Some(word));
+        assert_eq!(status.grants.unwrap().summary, "7/8");
+    }
+}
+
+#[test]
+fn held_by_a_guard_is_ready_and_says_the_hash() {
+    let scene = Scene {
+        documents: vec![
+            held("checkout-api", &["user:a@x.example", "user:b@x.example"], "beef"),
+            held("checkout-web", &["user:B@x.example", "user:c@x.example"], "cafe"),
+        ],
+        ..Scene::default()
+    };
+    let status = row(&scene, None, "Ready=True/Converged Accepted=True/Accepted Held=True/MassRemoval");
+    let held = status.held.unwrap();
+    assert_eq!(held.people, 3, "nobody is counted twice");
+    assert_eq!(held.plan_hash, "beef,cafe");
+    assert_eq!(held.since.unwrap().0, ago(300));
+    assert_eq!(held.plans.len(), 2);
+    let message = &get(&status.conditions, kind::HELD).unwrap().message;
+    assert!(message.contains("beef,cafe") && message.contains("3 people"), "{message}");
+}
+
+#[test]
+fn drift_and_foreign_members_are_ready_and_drifted() {
+    type Change = fn(&mut DocumentOutcome);
+    let cases: [(Change, &str); 3] = [
+        (|outcome| outcome.tally.as_mut().unwrap().missing = 1, reason::DRIFT_REPORTED),
+        (|outcome| outcome.foreign = 2, reason::FOREIGN_MEMBERS),
+        (|outcome| outcome.remaining = 1, reason::GRANT_REMAINS),
+    ];
+    for (change, word) in cases {
+        let mut scene = Scene::default();
+        change(&mut scene.documents[0]);
+        row(
+            &scene,
+            Some(&Scene::before()),
+            &format!("Ready=True/Converged Accepted=True/Accepted Drifted=True/{word}"),
+        );
+    }
+}
+
+#[test]
+fn grant_that_was_granted_again_is_shown_for_an_hour_and_stays_counted() {
+    let mut scene = Scene::default();
+    scene.documents[0].reverted = 1;
+    let shown = "Ready=True/Converged Accepted=True/Accepted Drifted=True/Reverted";
+    let first = scene.fold_at(Some(&Scene::before()), now());
+    assert_eq!(line(&first.status.conditions), shown);
+    let hour = SignedDuration::from_hours(1);
+    assert_eq!(first.revisit, Some(now() + hour));
+    let later = scene.fold_at(Some(&first.status), now() + hour - SignedDuration::from_secs(1));
+    assert_eq!(line(&later.status.conditions), shown);
+    let after = scene.fold_at(Some(&later.status), now() + hour);
+    assert_eq!(line(&after.status.conditions), "Ready=True/Converged Accepted=True/Accepted");
+    assert_eq!(after.status.drift.unwrap().reverted, 1);
+}
+
+#[test]
+fn observe_is_ready_by_mode_by_ceiling_and_by_freeze() {
+    let observed = || with_tally("checkout-api", |tally| (tally.acknowledged, tally.observed) = (0, 4));
+    let base = Scene { documents: vec![observed()], ..Scene::default() };
+    for scene in [
+        Scene { mode: MappingMode::Observe, ..base.clone() },
+        Scene { ceiling_observes: true, ..base.clone() },
+        Scene { frozen: Some(FreezeReason::Observed), ..base.clone() },
+    ] {
+        let status = row(&scene, None, "Ready=True/Observed Accepted=True/Accepted");
+        let message = &get(&status.conditions, kind::READY).unwrap().message;
+        assert!(message.contains("4 grants would be written"), "{message}");
+    }
+}
+
+#[test]
+fn every_other_freeze_is_frozen_and_stalled() {
+    use FreezeReason::{
+        InventoryIncomplete, ManifestsMissing, MappingVanished, NotLoaded, StoreMismatch, StoreRewound, Suspended,
+    };
+    for why in
+        [InventoryIncomplete, ManifestsMissing, MappingVanished, NotLoaded, StoreMismatch, StoreRewound, Suspended]
+    {
+        let word = why.reason();
+        let mut scene = Scene { frozen: Some(why), ..Scene::default() };
+        scene.documents[0].pending_since = Some(ago(300));
+        let status = row(
+            &scene,
+            Some(&Scene::before()),
+            &format!("Ready=False/{word} Accepted=True/Accepted Stalled=True/{word} Frozen=True/{word}"),
+        );
+        assert_eq!(get(&status.conditions, kind::FROZEN).unwrap().message, why.message());
+    }
+}
+
+#[test]
+fn suspended_mapping_is_frozen_by_its_mode() {
+    let scene = Scene { mode: MappingMode::Suspend, ..Scene::default() };
+    row(&scene, None, "Ready=False/Suspended Accepted=True/Accepted Stalled=True/Suspended Frozen=True/Suspended");
+}
+
+#[test]
+fn name_that_matches_no_resource_is_reported() {
+    let scene = Scene { unmatched: vec!["services/typo".to_owned()], ..Scene::default() };
+    let status =
+        row(&scene, None, "Ready=False/ResourceNotFound Accepted=True/Accepted Reconciling=True/ResourceNotFound");
+    assert!(get(&status.conditions, kind::READY).unwrap().message.contains("`services/typo`"));
+}
+
+#[test]
+fn pattern_that_matches_nothing_is_reported_only_when_nothing_else_matches() {
+    let scene = Scene { unmatched: vec!["jobs/checkout-*".to_owned()], ..Scene::default() };
+    row(&scene, None, "Ready=True/Converged Accepted=True/Accepted");
+    let scene = Scene { documents: Vec::new(), ..scene };
+    row(&scene, None, "Ready=False/ResourceNotFound Accepted=True/Accepted Reconciling=True/ResourceNotFound");
+}
+
+#[test]
+fn deleted_mapping_waits_for_its_last_grants() {
+    let scene = Scene { ending: true, ..Scene::default() };
+    row(&scene, Some(&Scene::before()), "Ready=False/Progressing Accepted=True/Accepted Reconciling=True/Progressing");
+}
+
+#[test]
+fn people_who_get_nothing_are_counted_and_do_not_make_the_mapping_unready() {
+    let mut scene = Scene::default();
+    scene.subjects[0].left_out = BTreeMap::from([(reason::PRINCIPAL_INVALID, 2), (reason::PRINCIPAL_COLLISION, 1)]);
+    let status = row(&scene, None, "Ready=True/Converged Accepted=True/Accepted");
+    let message = &get(&status.conditions, kind::READY).unwrap().message;
+    assert!(message.contains("2 people get nothing") && message.contains("1 person gets nothing"), "{message}");
+    assert_eq!(status.subjects[0].reason.as_deref(), Some("PrincipalCollision"));
+}
+
+#[test]
+fn what_is_there_but_not_ours_is_said() {
+    let mut scene = Scene::default();
+    scene.documents[0] = with_tally("checkout-api", |tally| (tally.acknowledged, tally.unowned) = (3, 1));
+    scene.documents[1].invoker_iam_disabled = true;
+    let status = row(&scene, None, "Ready=True/Converged Accepted=True/Accepted");
+    let message = &get(&status.conditions, kind::READY).unwrap().message;
+    assert!(message.contains("1 was there before rolecall"), "{message}");
+    assert!(message.contains("roles/run.invoker"), "{message}");
+    assert_eq!(status.resources[1].reason.as_deref(), Some("InvokerIamDisabled"));
+}
+
+#[test]
+fn lag_is_that_of_the_last_change_and_stays_until_the_next() {
+    let mut scene = Scene::default();
+    let lag = |millis, at| Some(Lag { took: SignedDuration::from_millis(millis), at });
+    scene.documents[0].lag = lag(60_000, ago(100));
+    scene.documents[1].lag = lag(1_849, ago(10));
+    let status = scene.fold(None);
+    assert_eq!(status.lag.as_deref(), Some("1.8s"));
+    let quiet = Scene::default().fold(Some(&status));
+    assert_eq!(quiet.lag.as_deref(), Some("1.8s"));
+    for (millis, said) in [(85, "85ms"), (42_300, "42s"), (185_000, "3m5s"), (7_440_000, "2h4m"), (-3, "0ms")] {
+        scene.documents[1].lag = lag(millis, ago(1));
+        assert_eq!(scene.fold(None).lag.as_deref(), Some(said));
+    }
+}
+
+#[test]
+fn lists_are_bounded_and_counts_are_exact() {
+    let documents: Vec<DocumentOutcome> = (0..200)
+        .map(|n| {
+            let mut outcome = held(&format!("s{n:03}"), &["user:a@x.example"], &format!("{n:016x}"));
+            outcome.samples = vec![DriftSample {
+                kind: DriftKind::Missing,
+                resource: outcome.document.resource(),
+                role: "roles/run.invoker".to_owned(),
+                principal: "user:a@x.example".to_owned(),
+            }];
+            outcome
+        })
+        .collect();
+    let scene = Scene {
+        documents,
+        subjects: (0..60).map(|n| group(&format!("g{n}"))).collect(),
+        refused: (0..60).map(|n| refused(&format!("spec.grants[{n}]"))).collect(),
+        ..Scene::default()
+    };
+    let status = scene.fold(None);
+    assert_eq!((status.resources.len(), status.subjects.len(), status.refused.len()), (50, 50, 50));
+    let held = status.held.unwrap();
+    assert_eq!((held.plans.len(), held.people), (50, 1));
+    assert!(held.plan_hash.len() <= 4096);
+    assert_eq!(status.drift.unwrap().samples.len(), 10);
+    assert_eq!(status.grants.unwrap().desired, 800);
+}

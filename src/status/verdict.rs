@@ -1,0 +1,332 @@
+//! Is a mapping ready, and if not, who has to move? A chain of checks, the first that applies decides.
+//!
+//! The order is: what stops everything, access that should be gone, what the author must mend, what Google or the IdP
+//! lack, what is on its way, and last what is well.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::api::condition::{kind, reason};
+use crate::api::{MappingMode, RoleMappingStatus};
+use crate::model::FreezeReason;
+
+use super::conditions::{earliest, explain, find, later, needs_a_person, plural, with_next_step};
+use super::input::{DocumentOutcome, MappingInput, SubjectOutcome, Tally, Trouble};
+
+/// A change that is pending for less than this is churn of the directory.
+pub(super) const CHURN: SignedDuration = SignedDuration::from_secs(60);
+/// How long a group or resource that is not found may still come.
+pub(super) const PATIENCE: SignedDuration = SignedDuration::from_mins(10);
+
+/// What freezes the claims of one subject, the one that waiting does not mend first.
+const GROUP_FREEZES: [FreezeReason; 3] =
+    [FreezeReason::GroupIdentityChanged, FreezeReason::GroupAmbiguous, FreezeReason::GroupNotFound];
+
+/// Who has to move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Nobody: `Ready`.
+    Nobody,
+    /// rolecall, or time: `Reconciling`.
+    Ours,
+    /// A person: `Stalled`.
+    Theirs,
+}
+
+/// What `Ready` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Verdict {
+    pub turn: Turn,
+    pub reason: &'static str,
+    pub message: String,
+    /// What `Stalled` says when it is not the same.
+    pub stalled: Option<(&'static str, String)>,
+    pub revisit: Option<Timestamp>,
+}
+
+impl Verdict {
+    fn new(turn: Turn, reason: &'static str, message: String) -> Self {
+        Self { turn, reason, message, stalled: None, revisit: None }
+    }
+}
+
+/// Everything a check may look at.
+pub(super) struct Case<'a> {
+    pub input: &'a MappingInput<'a>,
+    pub total: Tally,
+    /// In the order of their keys.
+    pub documents: &'a [&'a DocumentOutcome],
+    /// In their natural order.
+    pub subjects: &'a [&'a SubjectOutcome],
+    pub previous: Option<&'a RoleMappingStatus>,
+    pub now: Timestamp,
+}
+
+/// The verdict on a mapping.
+pub(super) fn judge(case: &Case<'_>) -> Verdict {
+    let checks: [fn(&Case<'_>) -> Option<Verdict>; 9] =
+        [frozen, revocation, manifest, delegation, refused_by_google, groups, resources, under_way, ending];
+    checks.iter().find_map(|check| check(case)).unwrap_or_else(|| well(case))
+}
+
+impl Case<'_> {
+    /// What holds the whole mapping or a subject of it; observing is not a standstill.
+    pub fn freeze(&self) -> Option<(FreezeReason, String)> {
+        let whole = self.input.frozen.filter(|why| *why != FreezeReason::Observed);
+        let suspended = (self.input.mode == MappingMode::Suspend).then_some(FreezeReason::Suspended);
+        if let Some(why) = whole.or(suspended) {
+            let message = match self.input.frozen_detail {
+                "" => why.message().to_owned(),
+                detail => format!("{detail}: {}", why.message()),
+            };
+            return Some((why, message));
+        }
+        GROUP_FREEZES.into_iter().find_map(|why| {
+            let subject = self.subjects.iter().find(|subject| subject.problem == Some(why.reason()))?;
+            Some((why, format!("{}: {}", subject_name(subject), why.message())))
+        })
+    }
+
+    /// Does nothing get written?
+    pub fn observes(&self) -> bool {
+        self.input.ceiling_observes
+            || self.input.mode == MappingMode::Observe
+            || self.input.frozen == Some(FreezeReason::Observed)
+    }
+
+    /// What is wrong, by document and reason.
+    fn troubles(&self) -> Vec<(&DocumentOutcome, &Trouble)> {
+        let mut troubles: Vec<_> = self
+            .documents
+            .iter()
+            .flat_map(|document| document.troubles.iter().map(move |trouble| (*document, trouble)))
+            .collect();
+        troubles.sort_by(|(one, first), (other, second)| (&one.document, first).cmp(&(&other.document, second)));
+        troubles
+    }
+
+    /// The first trouble that waiting does not mend.
+    fn lasting_trouble(&self) -> Option<(&DocumentOutcome, &Trouble)> {
+        self.troubles().into_iter().find(|(_, trouble)| needs_a_person(trouble.reason))
+    }
+
+    /// That, or else the first of any kind.
+    fn worst_trouble(&self) -> Option<(&DocumentOutcome, &Trouble)> {
+        self.lasting_trouble().or_else(|| self.troubles().into_iter().next())
+    }
+
+    /// Since when the object is not ready for this reason; now, when it was not so before.
+    fn since(&self, word: &str) -> Timestamp {
+        self.previous
+            .and_then(|previous| find(&previous.conditions, kind::READY))
+            .filter(|ready| ready.status == "False" && ready.reason == word)
+            .map_or(self.now, |ready| ready.last_transition_time.0)
+    }
+
+    /// Was the generation that is in force ready when last folded?
+    fn was_ready(&self) -> bool {
+        self.previous
+            .and_then(|previous| find(&previous.conditions, kind::READY))
+            .is_some_and(|ready| ready.status == "True" && ready.observed_generation == Some(self.input.generation))
+    }
+}
+
+/// How a person names the group.
+pub(super) fn subject_name(subject: &SubjectOutcome) -> String {
+    let provider = &subject.identity_provider;
+    match (&subject.display_name, &subject.external_id) {
+        (Some(name), _) => format!("group `{name}` of {provider}"),
+        (None, Some(id)) => format!("group with externalId `{id}` of {provider}"),
+        (None, None) => format!("a group of {provider}"),
+    }
+}
+
+fn frozen(case: &Case<'_>) -> Option<Verdict> {
+    let (why, message) = case.freeze()?;
+    // A group that was never pushed has a check of its own: it may still come.
+    (why != FreezeReason::GroupNotFound).then(|| Verdict::new(Turn::Theirs, why.reason(), message))
+}
+
+fn manifest(case: &Case<'_>) -> Option<Verdict> {
+    let problem = case.input.problem?;
+    let message =
+        with_next_step(&format!("{}; what the manifest last said stays in force", problem.message), problem.reason);
+    Some(Verdict::new(Turn::Theirs, problem.reason, message))
+}
+
+fn delegation(case: &Case<'_>) -> Option<Verdict> {
+    if case.input.refused.is_empty() || case.input.admitted > 0 {
+        return None;
+    }
+    Some(Verdict::new(Turn::Theirs, reason::NOT_DELEGATED, explain(reason::NOT_DELEGATED)))
+}
+
+fn revocation(case: &Case<'_>) -> Option<Verdict> {
+    if case.total.revoking == 0 {
+        return None;
+    }
+    let documents =
+        case.documents.iter().filter(|document| document.tally.is_some_and(|tally| tally.revoking > 0)).count();
+    let oldest = case.total.oldest_revoking_since.map(|since| format!(", the oldest since {since:.0}"));
+    let fact = format!(
+        "{} that should be gone, in {}, Google has not acknowledged to be removed{}",
+        plural(case.total.revoking, "grant", "grants"),
+        plural(documents as u64, "policy", "policies"),
+        oldest.unwrap_or_default(),
+    );
+    let (turn, message, stalled) = match case.worst_trouble() {
+        Some((document, trouble)) => {
+            let message = with_next_step(
+                &format!("{fact}; {}: {}", document.document.resource(), trouble.message),
+                trouble.reason,
+            );
+            let stalled = needs_a_person(trouble.reason);
+            let turn = if stalled { Turn::Theirs } else { Turn::Ours };
+            (turn, message.clone(), stalled.then_some((trouble.reason, message)))
+        }
+        None => (Turn::Ours, format!("{fact}; the removal is under way"), None),
+    };
+    Some(Verdict { stalled, ..Verdict::new(turn, reason::REVOCATION_PENDING, message) })
+}
+
+fn refused_by_google(case: &Case<'_>) -> Option<Verdict> {
+    let (document, trouble) = case.lasting_trouble()?;
+    let message = with_next_step(
+        &format!("{}: {}; {}", document.document.resource(), trouble.message, progress(&case.total)),
+        trouble.reason,
+    );
+    Some(Verdict::new(Turn::Theirs, trouble.reason, message))
+}
+
+fn groups(case: &Case<'_>) -> Option<Verdict> {
+    // What cannot come by itself is said first.
+    let subject = case
+        .subjects
+        .iter()
+        .find(|subject| subject.problem.is_some_and(|problem| problem != reason::GROUP_NOT_FOUND))
+        .or_else(|| case.subjects.iter().find(|subject| subject.problem.is_some()))?;
+    let problem = subject.problem?;
+    let message = format!("{}: {}", subject_name(subject), explain(problem));
+    Some(if problem == reason::GROUP_NOT_FOUND {
+        patient(case, problem, message)
+    } else {
+        Verdict::new(Turn::Theirs, problem, message)
+    })
+}
+
+fn resources(case: &Case<'_>) -> Option<Verdict> {
+    // A pattern may wait for its resources as long as another one has some; a name was meant.
+    let nothing = case.documents.is_empty();
+    let mut missing: Vec<&str> =
+        case.input.unmatched.iter().map(String::as_str).filter(|pattern| nothing || !pattern.contains('*')).collect();
+    missing.sort_unstable();
+    let first = missing.first()?;
+    let more = match missing.len() - 1 {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    let message = with_next_step(&format!("no resource is called `{first}`{more}"), reason::RESOURCE_NOT_FOUND);
+    Some(patient(case, reason::RESOURCE_NOT_FOUND, message))
+}
+
+/// Ours to wait for some time, then theirs.
+fn patient(case: &Case<'_>, word: &'static str, message: String) -> Verdict {
+    let until = later(case.since(word), PATIENCE);
+    if case.now < until {
+        Verdict { revisit: Some(until), ..Verdict::new(Turn::Ours, word, message) }
+    } else {
+        Verdict::new(Turn::Theirs, word, message)
+    }
+}
+
+/// Since when something waits; now, when nobody noted it.
+fn pending_since(case: &Case<'_>) -> Option<Timestamp> {
+    let unread = case.documents.iter().any(|document| document.tally.is_none());
+    let waits = case.documents.iter().filter_map(|document| document.pending_since).min();
+    let troubled = case.troubles().into_iter().map(|(_, trouble)| trouble.since).min();
+    let any = unread || waits.is_some() || troubled.is_some() || case.total.pending > 0 || case.total.failed > 0;
+    any.then(|| earliest(waits, troubled).unwrap_or(case.now))
+}
+
+/// Until when something that is pending counts as churn; none when it does not, or nothing is pending.
+fn churn_until(case: &Case<'_>) -> Option<Timestamp> {
+    let until = later(pending_since(case)?, CHURN);
+    (case.was_ready() && case.now < until).then_some(until)
+}
+
+fn under_way(case: &Case<'_>) -> Option<Verdict> {
+    pending_since(case)?;
+    if churn_until(case).is_some() {
+        return None;
+    }
+    let (word, fact) = match case.worst_trouble() {
+        Some((document, trouble)) => (trouble.reason, format!("{}: {}", document.document.resource(), trouble.message)),
+        None => (reason::PROGRESSING, "a change is on its way to Google".to_owned()),
+    };
+    let message = with_next_step(&format!("{fact}; {}", progress(&case.total)), word);
+    Some(Verdict::new(Turn::Ours, word, message))
+}
+
+fn ending(case: &Case<'_>) -> Option<Verdict> {
+    case.input.ending.then(|| {
+        let message = if case.total.held > 0 {
+            format!("the mapping was deleted; {}", explain(reason::MASS_REMOVAL))
+        } else {
+            "the mapping was deleted; it goes when the last of its grants is settled".to_owned()
+        };
+        Verdict::new(Turn::Ours, reason::PROGRESSING, message)
+    })
+}
+
+fn well(case: &Case<'_>) -> Verdict {
+    let mut parts = Vec::new();
+    let word = if case.observes() {
+        parts.push(explain(reason::OBSERVED));
+        if case.total.observed > 0 {
+            parts.push(format!("{} would be written", plural(case.total.observed, "grant", "grants")));
+        }
+        reason::OBSERVED
+    } else {
+        parts.push(progress(&case.total));
+        reason::CONVERGED
+    };
+    if case.total.unowned > 0 {
+        parts.push(format!(
+            "{} there before rolecall, which never removes what it did not grant",
+            plural(case.total.unowned, "was", "were"),
+        ));
+    }
+    if case.total.desired == 0 && !case.documents.is_empty() && case.input.refused.is_empty() {
+        parts.push("the groups have no active members".to_owned());
+    }
+    parts.extend(left_out(case));
+    let decorative = case.documents.iter().filter(|document| document.invoker_iam_disabled).count() as u64;
+    if decorative > 0 {
+        parts.push(format!(
+            "{} not check roles/run.invoker at all, so that role has no effect there",
+            plural(decorative, "service does", "services do"),
+        ));
+    }
+    if case.total.desired > 0 && word == reason::CONVERGED {
+        parts.push("Google may take some minutes to honour the last edit".to_owned());
+    }
+    Verdict { revisit: churn_until(case), ..Verdict::new(Turn::Nobody, word, parts.join("; ")) }
+}
+
+/// People who are members and get nothing, by reason.
+fn left_out(case: &Case<'_>) -> Vec<String> {
+    let mut people = std::collections::BTreeMap::<&str, u64>::new();
+    for subject in case.subjects {
+        for (word, n) in &subject.left_out {
+            *people.entry(word).or_default() += n;
+        }
+    }
+    people
+        .into_iter()
+        .filter(|(_, n)| *n > 0)
+        .map(|(word, n)| format!("{} nothing: {}", plural(n, "person gets", "people get"), explain(word)))
+        .collect()
+}
+
+fn progress(total: &Tally) -> String {
+    format!("{} of {} acknowledged by Google", total.acknowledged, plural(total.desired, "grant", "grants"))
+}

@@ -1,0 +1,120 @@
+//! What a person decided beside a running process: written by the command line, carried out and removed by the process.
+
+use jiff::Timestamp;
+use sqlx::query;
+
+use super::sql::{Columns, nanos};
+use super::{Store, StoreError};
+use crate::model::MappingKey;
+
+/// A decision that only a person can make.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Decision {
+    /// A mapping that is gone without a deletion that anybody saw is to be taken as deleted.
+    ReleaseMapping(MappingKey),
+    /// The folder of manifests is right as it is: every mapping that it lacks is to be taken as deleted.
+    ReleaseManifests,
+}
+
+/// A decision that was not carried out yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingDecision {
+    /// Names it towards [`Store::remove_decision`].
+    pub id: i64,
+    /// What was decided.
+    pub decision: Decision,
+    /// When it was decided first.
+    pub at: Timestamp,
+}
+
+const RELEASE_MAPPING: &str = "release-mapping";
+const RELEASE_MANIFESTS: &str = "release-manifests";
+
+impl Store {
+    /// Decisions that were not carried out yet, in the order in which they were made.
+    pub async fn decisions(&self) -> Result<Vec<PendingDecision>, StoreError> {
+        let rows = query("SELECT id, at, action, mapping FROM decisions ORDER BY id").fetch_all(self.readers()).await?;
+        rows.iter()
+            .map(|row| {
+                let mut columns = Columns::of(row, "decisions");
+                let (id, at) = (columns.integer()?, columns.time()?);
+                let decision = match columns.text()?.as_str() {
+                    RELEASE_MAPPING => Decision::ReleaseMapping(columns.parse()?),
+                    RELEASE_MANIFESTS => Decision::ReleaseManifests,
+                    other => {
+                        let problem = format!("`{other}` is not an action");
+                        return Err(StoreError::Damaged { what: "decisions", problem });
+                    }
+                };
+                Ok(PendingDecision { id, decision, at })
+            })
+            .collect()
+    }
+
+    /// Stores a decision; one that is pending already keeps its time.
+    pub async fn put_decision(&self, decision: Decision, at: Timestamp) -> Result<(), StoreError> {
+        let (action, mapping) = match decision {
+            Decision::ReleaseMapping(mapping) => (RELEASE_MAPPING, mapping.to_string()),
+            Decision::ReleaseManifests => (RELEASE_MANIFESTS, String::new()),
+        };
+        self.committer()
+            .commit(move |tx| {
+                Box::pin(async move {
+                    query("INSERT INTO decisions (action, mapping, at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
+                        .bind(action)
+                        .bind(mapping)
+                        .bind(nanos(at))
+                        .execute(&mut tx.connection)
+                        .await?;
+                    Ok(())
+                })
+            })
+            .await
+    }
+
+    /// Forgets a decision that was carried out, or that there is nothing to do for.
+    pub async fn remove_decision(&self, id: i64) -> Result<(), StoreError> {
+        self.committer()
+            .commit(move |tx| {
+                Box::pin(async move {
+                    query("DELETE FROM decisions WHERE id = ?").bind(id).execute(&mut tx.connection).await?;
+                    Ok(())
+                })
+            })
+            .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::ManualClock;
+
+    #[tokio::test]
+    async fn decision_is_there_once_until_it_is_removed_also_for_another_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", dir.path().join("a.db").display());
+        let at: Timestamp = "2027-01-31T12:00:00Z".parse().unwrap();
+        let clock = || Arc::new(ManualClock::new(at));
+        let running = Store::open(&url, clock()).await.unwrap();
+        assert_eq!(running.decisions().await.unwrap(), []);
+
+        let verb = Store::open(&url, clock()).await.unwrap();
+        let mapping = Decision::ReleaseMapping(MappingKey::new("checkout", "team").unwrap());
+        for moment in [at, at + jiff::SignedDuration::from_secs(1)] {
+            verb.put_decision(mapping.clone(), moment).await.unwrap();
+            verb.put_decision(Decision::ReleaseManifests, moment).await.unwrap();
+        }
+        let pending = running.decisions().await.unwrap();
+        let decided: Vec<_> = pending.iter().map(|pending| (pending.decision.clone(), pending.at)).collect();
+        assert_eq!(decided, [(mapping.clone(), at), (Decision::ReleaseManifests, at)]);
+
+        running.remove_decision(pending[0].id).await.unwrap();
+        assert_eq!(verb.decisions().await.unwrap(), pending[1..]);
+        verb.put_decision(mapping, at).await.unwrap();
+        let again = running.decisions().await.unwrap();
+        assert!(again[1].id > pending[0].id, "an id is never used again");
+    }
+}

@@ -1,0 +1,119 @@
+//! The loop around [`FolderScan`] and [`step`].
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{FolderChange, FolderScan, Known, step};
+use crate::api::manifest::ObjectRef;
+
+/// Where and how often to look.
+#[derive(Debug, Clone)]
+pub struct PollOptions {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Time between two looks when nothing changes.
+    pub every: Duration,
+    /// Time between two looks while something changes: what is new, or missing, must be the same in both.
+    pub settle: Duration,
+}
+
+impl PollOptions {
+    /// About one look a second.
+    #[must_use]
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder, every: Duration::from_secs(1), settle: Duration::from_millis(200) }
+    }
+}
+
+/// What the engine tells the loop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FolderCommand {
+    /// Somebody confirmed that these objects are to go.
+    Forget(BTreeSet<ObjectRef>),
+}
+
+/// Looks at the folder until it is cancelled or nobody listens any more. The changes of one look are sent together.
+pub async fn poll(
+    options: PollOptions,
+    mut known: Known,
+    changes: mpsc::Sender<Vec<FolderChange>>,
+    mut commands: mpsc::Receiver<FolderCommand>,
+    cancel: CancellationToken,
+) {
+    let mut folder = FolderScan::new(options.folder.clone());
+    let mut listening = true;
+    loop {
+        // Reading files blocks; the folder may be on a network.
+        let looked = tokio::task::spawn_blocking(move || {
+            let scan = folder.scan();
+            (folder, scan)
+        });
+        let scan = match looked.await {
+            Ok((returned, scan)) => {
+                folder = returned;
+                scan
+            }
+            Err(error) => {
+                warn!(%error, "a look at the manifest folder failed; it starts anew");
+                folder = FolderScan::new(options.folder.clone());
+                continue_after(options.every, &cancel).await;
+                if cancel.is_cancelled() {
+                    return;
+                }
+                continue;
+            }
+        };
+        let before = known.observed.clone();
+        let batch = step(&mut known, &scan);
+        let quiet = batch.is_empty() && scan.settled && known.observed == before;
+        if !batch.is_empty() {
+            log(&batch);
+            if changes.send(batch).await.is_err() {
+                return;
+            }
+        }
+        let pause = tokio::time::sleep(if quiet { options.every } else { options.settle });
+        tokio::pin!(pause);
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = &mut pause => break,
+                command = commands.recv(), if listening => match command {
+                    Some(FolderCommand::Forget(objects)) => known.forget(&objects),
+                    None => listening = false,
+                },
+            }
+        }
+    }
+}
+
+async fn continue_after(pause: Duration, cancel: &CancellationToken) {
+    tokio::select! {
+        () = cancel.cancelled() => {}
+        () = tokio::time::sleep(pause) => {}
+    }
+}
+
+fn log(batch: &[FolderChange]) {
+    for change in batch {
+        match change {
+            FolderChange::Apply { object, file, .. } => info!(object = %object.object_ref(), file, "manifest applied"),
+            FolderChange::Unreadable { file, problems, keeps } => {
+                let first = problems.first().map(ToString::to_string).unwrap_or_default();
+                warn!(file, problems = problems.len(), kept = keeps.len(), first, "manifest has problems");
+            }
+            FolderChange::Readable { file } => info!(file, "manifest has no problems any more"),
+            FolderChange::Deleted { object, file } => info!(%object, file, "manifest removed"),
+            FolderChange::Suspicious { why, missing } => {
+                warn!(missing = missing.len(), "{}: nothing is removed, everything freezes", why.message());
+            }
+            FolderChange::Healthy => info!("manifest folder is complete again"),
+            FolderChange::Loaded => info!("manifest folder loaded"),
+        }
+    }
+}
