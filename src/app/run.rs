@@ -250,7 +250,10 @@ async fn remember(engine: &Engine, store: &Store, path: &std::path::Path, writte
     match mirror::write(path, &now) {
         Ok(()) => *written = Some(now),
         Err(error) => {
-            tracing::warn!(reason = error.reason(), "{error}; an older database would not be noticed at the next start");
+            tracing::warn!(
+                reason = error.reason(),
+                "{error}; an older database would not be noticed at the next start"
+            );
         }
     }
 }

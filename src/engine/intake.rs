@@ -288,7 +288,8 @@ impl Engine {
                     Some(self.0.install_target(&name, object, spec.generation))
                 }),
                 kind::MAPPING => parsed::<RoleMapping>(spec).and_then(|object| {
-                    let key = MappingKey::new(spec.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE), &spec.name).ok()?;
+                    let key =
+                        MappingKey::new(spec.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE), &spec.name).ok()?;
                     let ending = spec.state == SpecState::Ending;
                     let mut effects = self.0.install_mapping(&key, object, spec.generation, ending);
                     let mut state = self.0.state();
@@ -372,8 +373,7 @@ impl Inner {
         let created = state.providers.get(name).map_or_else(|| created(&object.metadata, now), |old| old.created);
         let reconcile_requested_at = annotation(&object.metadata, RECONCILE_ANNOTATION).map(str::to_owned);
         let spec = object.spec;
-        let memory =
-            ProviderMemory { spec: spec.clone(), generation, created, reconcile_requested_at, problem: None };
+        let memory = ProviderMemory { spec: spec.clone(), generation, created, reconcile_requested_at, problem: None };
         state.providers.insert(name.clone(), memory);
         state.changed_providers.insert(name.clone());
         state.index.apply_provider(name.clone(), spec)

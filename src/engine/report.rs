@@ -10,8 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::Inner;
 use super::state::{DocumentMemory, State};
-use crate::api::{DriftKind, DriftSample, FindingStatus, PolicyCounts, RefusedPath, ResourceCounts, TargetDrift, duration};
 use crate::api::condition::reason;
+use crate::api::{
+    DriftKind, DriftSample, FindingStatus, PolicyCounts, RefusedPath, ResourceCounts, TargetDrift, duration,
+};
 use crate::index::{Acceptance, MappingView, Resolution, SubjectView};
 use crate::model::{DocumentKey, GrantKey, MappingKey, ProviderName, ResourceKind, TargetName};
 use crate::plan::{self, Plan};
@@ -121,7 +123,8 @@ fn mapping(inner: &Inner, key: &MappingKey) {
             })
             .collect();
         let frozen = state.frozen.or(memory.vanished).or(view.frozen);
-        let unmatched: Vec<String> = view.unmatched.iter().map(|(target, pattern)| format!("{target}: {pattern}")).collect();
+        let unmatched: Vec<String> =
+            view.unmatched.iter().map(|(target, pattern)| format!("{target}: {pattern}")).collect();
         let folded = fold_mapping(
             &MappingInput {
                 generation: memory.generation,
@@ -427,4 +430,3 @@ fn gauges(inner: &Inner) {
     inner.metrics.held_members.set(["remove"], held);
     inner.metrics.queue.set([], inner.queue().waiting());
 }
-

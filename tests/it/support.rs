@@ -452,7 +452,6 @@ pub fn mapping(name: &str, group: &str, resources: &[&str], roles: &[&str], extr
     )
 }
 
-
 impl World {
     /// How many writes of this service's policy reached the emulator.
     pub fn emulator_writes(&self, service: &str) -> usize {
