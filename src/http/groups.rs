@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::answer::Answer;
 use super::request::{Query, Versions};
-use super::search::list_query;
+use super::search::{list_query, start_index};
 use super::users::completed;
 use super::{Call, store_error};
 use crate::model::GroupId;
@@ -32,7 +32,7 @@ async fn rendered(call: &Call<'_>, group: &GroupRecord, projection: &Projection)
     let id = group.facts.id.to_string();
     let location = call.location(OF, &id);
     let times = (group.created_at, group.updated_at);
-    let mut resource = completed(&group.resource, &id, OF, location, group.version, times);
+    let mut resource = completed(&group.resource, &id, OF, &location, group.version, times);
     if group.member_count > 0 && projection.includes("members") {
         let members =
             call.scim.store.members(call.provider(), group.facts.id).await.map_err(|error| store_error(&error))?;
@@ -64,6 +64,12 @@ fn id_of(text: &str) -> Result<GroupId, ScimError> {
 }
 
 pub(super) async fn list(call: &mut Call<'_>, query: &Query) -> Result<Answer, ScimError> {
+    let (total, resources) = found(call, query).await?;
+    Ok(Answer::ok(schema::list_response(total, start_index(query), &resources)))
+}
+
+/// `totalResults` and the page that was asked for.
+pub(super) async fn found(call: &mut Call<'_>, query: &Query) -> Result<(u64, Vec<Value>), ScimError> {
     let projection = call.projection(OF, query);
     let wanted = list_query(OF, query, &mut call.findings)?;
     let page = call.scim.store.groups(call.provider(), &wanted).await.map_err(|error| store_error(&error))?;
@@ -76,7 +82,7 @@ pub(super) async fn list(call: &mut Call<'_>, query: &Query) -> Result<Answer, S
         }
         resources.push(rendered(call, group, &projection).await?);
     }
-    Ok(Answer::ok(schema::list_response(page.total, wanted.start_index, &resources)))
+    Ok((page.total, resources))
 }
 
 fn note_members(call: &mut Call<'_>, delta: MemberDelta, replaced: bool) {

@@ -287,13 +287,49 @@ impl Call<'_> {
             }
             ["Me", ..] => Err(ScimError::NotImplemented("`/Me` is not served; use `/Users/ID`".into())),
             ["Bulk"] => Err(ScimError::NotImplemented("bulk requests are not served; send them one by one".into())),
-            [".search"] => Err(ScimError::NotImplemented(
-                "searching all types at once is not served; use `/Users/.search` or `/Groups/.search`".into(),
-            )),
+            [".search"] => {
+                if *method != Method::POST {
+                    return Err(ScimError::MethodNotAllowed("POST"));
+                }
+                let query = Query::from_search(request::object(headers, body, within).await?)?;
+                self.search_all(&query).await
+            }
             _ => Err(ScimError::NotFound(
                 "there is no such SCIM endpoint; `/ResourceTypes` lists those there are".into(),
             )),
         }
+    }
+
+    /// Users, then groups (RFC 7644 §3.4.3). A filter on what one of the types does not have matches none of it.
+    async fn search_all(&mut self, query: &Query) -> Result<Answer, ScimError> {
+        let mut unknown = None;
+        let (mut total, mut resources) = match users::found(self, query).await {
+            Ok(found) => found,
+            Err(error @ ScimError::InvalidFilter(_)) => {
+                unknown = Some(error);
+                (0, Vec::new())
+            }
+            Err(error) => return Err(error),
+        };
+        let start = query.start_index.unwrap_or(1).max(1);
+        let before = i64::try_from(total).unwrap_or(i64::MAX);
+        let wanted = query.count.unwrap_or(i64::from(search::MAX_RESULTS)).clamp(0, i64::from(search::MAX_RESULTS));
+        let given = i64::try_from(resources.len()).unwrap_or(i64::MAX);
+        let rest = Query {
+            start_index: Some(start.saturating_sub(before).max(1)),
+            count: Some(wanted.saturating_sub(given)),
+            ..query.clone()
+        };
+        match (groups::found(self, &rest).await, unknown) {
+            (Ok((more, groups)), _) => {
+                total = total.saturating_add(more);
+                resources.extend(groups);
+            }
+            (Err(ScimError::InvalidFilter(_)), None) => {}
+            (Err(_), Some(error)) | (Err(error), None) => return Err(error),
+        }
+        let start = u64::try_from(start).unwrap_or(1);
+        Ok(Answer::ok(schema::list_response(total, start, &resources)))
     }
 
     /// Discovery (RFC 7644 §4).

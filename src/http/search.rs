@@ -14,11 +14,16 @@ pub(super) fn list_query(of: ResourceType, query: &Query, findings: &mut Finding
         None | Some("") => None,
         Some(text) => Some(condition(&parse::filter(text, findings)?.resolved(of)?, of)?),
     };
-    let start_index = query.start_index.and_then(|start| u64::try_from(start).ok()).unwrap_or(1).max(1);
+    let start_index = start_index(query);
     let count = query
         .count
         .map_or(u64::from(MAX_RESULTS), |count| u64::try_from(count).unwrap_or(0).min(u64::from(MAX_RESULTS)));
     Ok(ListQuery { condition, start_index, count })
+}
+
+/// `startIndex` as it counts, and as it is echoed: from 1.
+pub(super) fn start_index(query: &Query) -> u64 {
+    query.start_index.and_then(|start| u64::try_from(start).ok()).unwrap_or(1).max(1)
 }
 
 fn unsupported(filter: &Filter) -> ScimError {

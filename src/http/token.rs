@@ -57,28 +57,28 @@ impl TokenTable {
     /// Puts these tokens in the place of all there were. A token that two providers list is accepted for neither,
     /// since it does not say who speaks. Answers the names of those, by provider.
     pub fn replace(&self, tokens: BTreeMap<ProviderName, Vec<AcceptedToken>>) -> BTreeMap<ProviderName, Vec<String>> {
-        let mut owners: HashMap<[u8; 32], Option<&ProviderName>> = HashMap::new();
+        let mut owners: HashMap<[u8; 32], Option<ProviderName>> = HashMap::new();
         for (provider, list) in &tokens {
             for token in list {
                 owners
                     .entry(token.sha256)
                     .and_modify(|owner| {
-                        if *owner != Some(provider) {
+                        if owner.as_ref() != Some(provider) {
                             *owner = None;
                         }
                     })
-                    .or_insert(Some(provider));
+                    .or_insert_with(|| Some(provider.clone()));
             }
         }
         let is_shared = |token: &AcceptedToken| owners.get(&token.sha256).is_some_and(Option::is_none);
         let mut shared: BTreeMap<ProviderName, Vec<String>> = BTreeMap::new();
         let mut accepted = HashMap::new();
-        for (provider, list) in &tokens {
-            let (refused, kept): (Vec<_>, Vec<_>) = list.iter().cloned().partition(is_shared);
+        for (provider, list) in tokens {
+            let (refused, kept): (Vec<_>, Vec<_>) = list.into_iter().partition(is_shared);
             if !refused.is_empty() {
                 shared.insert(provider.clone(), refused.into_iter().map(|token| token.name).collect());
             }
-            accepted.insert(provider.to_string(), (provider.clone(), kept));
+            accepted.insert(provider.to_string(), (provider, kept));
         }
         let mut entries = self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         *entries = Entries { tokens: accepted, shared: shared.clone() };

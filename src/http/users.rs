@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, etag};
 use super::request::{Query, Versions};
-use super::search::list_query;
+use super::search::{list_query, start_index};
 use super::{Call, store_error};
 use crate::model::UserId;
 use crate::scim::{Projection, ResourceType, ScimError, UserChange, new_user, schema, user_facts};
@@ -17,7 +17,7 @@ pub(super) fn completed(
     stored: &Value,
     id: &str,
     of: ResourceType,
-    location: String,
+    location: &str,
     version: i64,
     times: (jiff::Timestamp, jiff::Timestamp),
 ) -> Map<String, Value> {
@@ -45,7 +45,7 @@ fn rendered(call: &Call<'_>, user: &UserRecord, projection: &Projection) -> Valu
     let id = user.facts.id.to_string();
     let location = call.location(OF, &id);
     let times = (user.created_at, user.updated_at);
-    projection.apply(Value::Object(completed(&user.resource, &id, OF, location, user.version, times)))
+    projection.apply(Value::Object(completed(&user.resource, &id, OF, &location, user.version, times)))
 }
 
 fn not_found(id: &str) -> ScimError {
@@ -58,11 +58,16 @@ fn id_of(text: &str) -> Result<UserId, ScimError> {
 }
 
 pub(super) async fn list(call: &mut Call<'_>, query: &Query) -> Result<Answer, ScimError> {
+    let (total, resources) = found(call, query).await?;
+    Ok(Answer::ok(schema::list_response(total, start_index(query), &resources)))
+}
+
+/// `totalResults` and the page that was asked for.
+pub(super) async fn found(call: &mut Call<'_>, query: &Query) -> Result<(u64, Vec<Value>), ScimError> {
     let projection = call.projection(OF, query);
     let wanted = list_query(OF, query, &mut call.findings)?;
     let page = call.scim.store.users(call.provider(), &wanted).await.map_err(|error| store_error(&error))?;
-    let resources: Vec<Value> = page.items.iter().map(|user| rendered(call, user, &projection)).collect();
-    Ok(Answer::ok(schema::list_response(page.total, wanted.start_index, &resources)))
+    Ok((page.total, page.items.iter().map(|user| rendered(call, user, &projection)).collect()))
 }
 
 pub(super) async fn create(call: &mut Call<'_>, body: Map<String, Value>, query: &Query) -> Result<Answer, ScimError> {

@@ -267,7 +267,7 @@ impl Filter {
             }
             Self::Element { path, filter, then } => {
                 let Some(found) = of.resolve(path) else { return false };
-                test_elements(find(resource, path), |element| {
+                any_element(find(resource, path), |element| {
                     filter.matches_element(found.attribute, element)
                         && then.as_ref().is_none_or(|(name, test)| {
                             found.attribute.sub(name).is_some_and(|sub| test_value(test, sub, element.get(sub.name)))
@@ -329,8 +329,8 @@ fn checked(test: &Test, attribute: &Attribute, path: &AttributePath) -> Result<T
         Kind::Boolean => {
             let value = match value {
                 FilterValue::Bool(value) => *value,
-                FilterValue::String(text) if text.eq_ignore_ascii_case("true") => true,
-                FilterValue::String(text) if text.eq_ignore_ascii_case("false") => false,
+                FilterValue::String(word) if word.eq_ignore_ascii_case("true") => true,
+                FilterValue::String(word) if word.eq_ignore_ascii_case("false") => false,
                 _ => return refuse("is a boolean; compare it with true or false"),
             };
             match op {
@@ -353,7 +353,7 @@ fn find<'a>(resource: &'a Value, path: &AttributePath) -> Option<&'a Value> {
     home.get(&path.name)
 }
 
-fn test_elements(value: Option<&Value>, mut passes: impl FnMut(&Value) -> bool) -> bool {
+fn any_element(value: Option<&Value>, mut passes: impl FnMut(&Value) -> bool) -> bool {
     match value {
         Some(Value::Array(elements)) => elements.iter().any(passes),
         Some(Value::Null) | None => false,
@@ -365,7 +365,7 @@ fn test_each(value: Option<&Value>, passes: &dyn Fn(&Value) -> bool) -> bool {
     match value {
         None | Some(Value::Null) => passes(&Value::Null),
         Some(Value::Array(elements)) if elements.is_empty() => passes(&Value::Null),
-        some => test_elements(some, passes),
+        some => any_element(some, passes),
     }
 }
 
@@ -394,8 +394,8 @@ fn test_value(test: &Test, attribute: &Attribute, value: Option<&Value>) -> bool
         },
         FilterValue::Number(_) => false,
         FilterValue::String(wanted) => match value {
-            Some(Value::String(text)) if attribute.case_exact => compare(op, text, wanted),
-            Some(Value::String(text)) => compare(op, &text.to_lowercase(), &wanted.to_lowercase()),
+            Some(Value::String(given)) if attribute.case_exact => compare(op, given, wanted),
+            Some(Value::String(given)) => compare(op, &given.to_lowercase(), &wanted.to_lowercase()),
             _ => op == CompareOp::NotEqual,
         },
     }

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use serde_json::Number;
+
 use super::error::{ScimError, shown};
 use super::filter::{AttributePath, CompareOp, Filter, FilterValue, Test};
 use super::finding::{FindingCode, Findings};
@@ -308,7 +310,7 @@ impl<'a> Parser<'a> {
             FilterValue::Bool(false)
         } else if word.eq_ignore_ascii_case("null") {
             FilterValue::Null
-        } else if let Ok(number) = serde_json::from_str(word) {
+        } else if let Some(number) = number(word) {
             FilterValue::Number(number)
         } else {
             self.findings.note(FindingCode::FilterValueNotQuoted, pointer);
@@ -345,4 +347,10 @@ fn is_urn(text: &str) -> bool {
             && !rest.is_empty()
             && rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':'))
     })
+}
+
+/// A number in the form of JSON, read exactly: what is printed of it reads as the same number.
+fn number(word: &str) -> Option<Number> {
+    let number: Number = serde_json::from_str(word).ok()?;
+    if number.is_f64() { word.parse().ok().and_then(Number::from_f64) } else { Some(number) }
 }

@@ -20,7 +20,7 @@ pub(super) struct Operation {
 
 pub(super) enum What {
     /// At a path; the value is none when the key is absent.
-    Path(PatchPath, Option<Value>),
+    Path(Box<PatchPath>, Option<Value>),
     /// Without a path: the members of an object.
     Object(Map<String, Value>),
 }
@@ -92,7 +92,7 @@ fn operation(value: Value, findings: &mut Findings) -> Result<Operation, ScimErr
         Some(_) => return Err(ScimError::InvalidPath("`path` must be a string".into())),
     };
     let what = match path {
-        Some(path) => What::Path(path, value),
+        Some(path) => What::Path(Box::new(path), value),
         None if verb == Verb::Remove => {
             return Err(ScimError::NoTarget("`remove` needs a path that says what to remove".into()));
         }

@@ -24,10 +24,12 @@ pub struct UserChange {
 /// `invalidValue`: a value of the wrong type, or no `userName`.
 pub fn new_user(body: Map<String, Value>, findings: &mut Findings) -> Result<Value, ScimError> {
     let edits = whole(ResourceType::User, None, body, findings)?;
-    let mut start = Map::new();
-    // Said explicitly, so that a later change that does not mention it finds it.
-    start.insert("active".to_owned(), Value::Bool(true));
-    edit::apply(ResourceType::User, &edits, start)
+    let mut resource = edit::apply(ResourceType::User, &edits, Map::new())?;
+    if let Value::Object(resource) = &mut resource {
+        // Said explicitly, so that a later change that does not mention it finds it.
+        resource.entry("active").or_insert(Value::Bool(true));
+    }
+    Ok(resource)
 }
 
 /// Edits of a POST or PUT body.

@@ -269,8 +269,8 @@ async fn users_of_another_provider_are_unknown_ids() {
     for path in [format!("/Users/{alice}"), format!("/Groups/{group}")] {
         server.of("entra", ENTRA_TOKEN, "GET", &path, None).await.refused(404, None);
         server.of("entra", ENTRA_TOKEN, "DELETE", &path, None).await.refused(404, None);
-        let patch = json!({"Operations": [{"op": "replace", "path": "displayName", "value": "x"}]});
-        server.of("entra", ENTRA_TOKEN, "PATCH", &path, Some(patch)).await.refused(404, None);
+        let change = json!({"Operations": [{"op": "replace", "path": "displayName", "value": "x"}]});
+        server.of("entra", ENTRA_TOKEN, "PATCH", &path, Some(change)).await.refused(404, None);
     }
     let theirs = json!({"displayName": "team", "members": [{"value": alice}]});
     let theirs = server.of("entra", ENTRA_TOKEN, "POST", "/Groups", Some(theirs)).await;
@@ -400,11 +400,11 @@ async fn a_write_with_a_stale_if_match_is_answered_with_412_and_changes_nothing(
     let alice = server.user("alice@example.com").await;
     let path = format!("/Users/{alice}");
     let authorization = format!("Bearer {OKTA_TOKEN}");
-    let patch = json!({"Operations": [{"op": "replace", "path": "title", "value": "x"}]}).to_string().into_bytes();
+    let change = json!({"Operations": [{"op": "replace", "path": "title", "value": "x"}]}).to_string().into_bytes();
     let with = |name: &'static str, tag: &'static str| {
         [("authorization", Some(authorization.clone())), (name, Some(tag.to_owned()))]
     };
-    for (method, body) in [("PATCH", Some(patch.clone())), ("DELETE", None)] {
+    for (method, body) in [("PATCH", Some(change.clone())), ("DELETE", None)] {
         let headers = with("if-match", "W/\"7\"");
         let headers: Vec<(&str, Option<&str>)> =
             headers.iter().map(|(name, value)| (*name, value.as_deref())).collect();
@@ -415,7 +415,7 @@ async fn a_write_with_a_stale_if_match_is_answered_with_412_and_changes_nothing(
     assert_eq!(server.send("okta", "GET", &path, &headers, None).await.status, 304);
     let headers = with("if-match", "W/\"1\"");
     let headers: Vec<(&str, Option<&str>)> = headers.iter().map(|(name, value)| (*name, value.as_deref())).collect();
-    let changed = server.send("okta", "PATCH", &path, &headers, Some(patch)).await;
+    let changed = server.send("okta", "PATCH", &path, &headers, Some(change)).await;
     assert_eq!((changed.status, changed.header("etag")), (200, "W/\"2\""));
 }
 
@@ -489,6 +489,26 @@ async fn concurrent_adds_to_one_group_lose_nobody() {
         assert_eq!(add.await.unwrap(), 204);
     }
     assert_eq!(server.members(&group).await, users.into_iter().collect());
+}
+
+#[tokio::test]
+async fn a_search_over_all_types_pages_through_users_and_then_groups() {
+    let server = Server::start().await;
+    let users = [server.user("a").await, server.user("b").await];
+    let groups = [server.group("g", &[]).await, server.group("h", &[]).await];
+    let mut seen = Vec::new();
+    for start in 1..=5 {
+        let body = json!({"startIndex": start, "count": 1, "attributes": ["id"]});
+        let page = server.okta("POST", "/.search", Some(body)).await.json();
+        assert_eq!((&page["totalResults"], &page["startIndex"]), (&json!(4), &json!(start)));
+        seen.extend(page["Resources"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().to_owned()));
+    }
+    assert_eq!(seen, users.into_iter().chain(groups.clone()).collect::<Vec<_>>());
+    let by_name = json!({"filter": "displayName eq \"h\""});
+    let found = server.okta("POST", "/.search", Some(by_name)).await.json();
+    assert_eq!((&found["totalResults"], &found["Resources"][0]["id"]), (&json!(1), &json!(groups[1])));
+    let nothing = json!({"filter": "nothing eq \"h\""});
+    server.okta("POST", "/.search", Some(nothing)).await.refused(400, Some("invalidFilter"));
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! What identity providers send, replayed as it stands (`tests/fixtures/idp/README.md`).
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, its helpers too")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
@@ -104,6 +106,10 @@ async fn step(server: &Server, ids: &mut Ids, file: &Value) -> Result<(), String
         ids.0.insert(saves.to_owned(), reply.json()["id"].as_str().unwrap().to_owned());
     }
     well_formed(&reply, method)?;
+    // An answer with chosen attributes may lack what a model requires.
+    if reply.status != 204 && !path.contains("attributes=") {
+        readable_by_others(&reply.json())?;
+    }
     let shown = if reply.status == 204 && method != "DELETE" {
         let resource = path.split('?').next().unwrap();
         server.okta("GET", resource, None).await.json()
@@ -155,6 +161,29 @@ fn well_formed(reply: &Reply, method: &str) -> Result<(), String> {
         return Err(format!("Location `{}` is not {}", reply.header("location"), body["meta"]["location"]));
     }
     Ok(())
+}
+
+/// Whether a SCIM library that shares no code with this one reads the answer.
+fn readable_by_others(body: &Value) -> Result<(), String> {
+    let problem = match body["schemas"][0].as_str().unwrap_or_default().rsplit(':').next() {
+        Some("User") => serde_json::from_value::<scim_v2::models::user::User>(body.clone()).err(),
+        Some("Group") => serde_json::from_value::<scim_v2::models::group::Group>(body.clone()).err(),
+        Some("Schema") => serde_json::from_value::<scim_v2::models::scim_schema::Schema>(body.clone()).err(),
+        Some("ResourceType") => {
+            serde_json::from_value::<scim_v2::models::resource_types::ResourceType>(body.clone()).err()
+        }
+        Some("ServiceProviderConfig") => {
+            let read =
+                scim_v2::models::service_provider_config::ServiceProviderConfig::try_from(body.to_string().as_str());
+            return read.map(drop).map_err(|error| format!("{error}: {body}"));
+        }
+        Some("ListResponse") => {
+            return body["Resources"].as_array().into_iter().flatten().try_for_each(readable_by_others);
+        }
+        Some("Error") => None,
+        other => return Err(format!("an answer of the schema {other:?}")),
+    };
+    problem.map_or(Ok(()), |error| Err(format!("{error}: {body}")))
 }
 
 async fn replay(idp: &str) {

@@ -1,5 +1,7 @@
 //! The real router on a real socket with a real SQLite store, and a client of it.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, its helpers too")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;

@@ -64,6 +64,7 @@ pub enum Mutability {
 
 /// One attribute with its characteristics (RFC 7643 §2.2).
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "the characteristics are those of RFC 7643 §2.2")]
 pub struct Attribute {
     /// The name, as it is written in answers.
     pub name: &'static str,
