@@ -223,8 +223,8 @@ impl Folder {
             return Ok(());
         }
         let hashes = SecretHashes::of(secret);
-        let json = serde_json::to_string(&hashes)
-            .map_err(|error| StoreError::Internal { problem: error.to_string() })?;
+        let json =
+            serde_json::to_string(&hashes).map_err(|error| StoreError::Internal { problem: error.to_string() })?;
         let spec = StoredSpec {
             kind: SECRET.to_owned(),
             namespace: secret.namespace.clone(),
@@ -276,7 +276,8 @@ impl Folder {
             0 => String::new(),
             n => format!(" (and {n} more)"),
         };
-        let word = if first.reason == reason::DUPLICATE_OBJECT { reason::DUPLICATE_OBJECT } else { reason::INVALID_MANIFEST };
+        let word =
+            if first.reason == reason::DUPLICATE_OBJECT { reason::DUPLICATE_OBJECT } else { reason::INVALID_MANIFEST };
         for object in keeps {
             let problem = ObjectProblem { reason: word, message: format!("{first}{more}"), since: self.clock.now() };
             self.tell(object, Some(problem));
@@ -317,11 +318,10 @@ impl Folder {
     }
 
     async fn releases(&mut self) -> BTreeSet<ObjectRef> {
-        match self.engine.follow_releases().await {
+        match self.engine.follow_decisions().await {
             Ok(released) => {
-                let objects = self.missing.iter().filter(|object| {
-                    mapping_key(object).is_some_and(|key| released.contains(&key))
-                });
+                let objects =
+                    self.missing.iter().filter(|object| mapping_key(object).is_some_and(|key| released.contains(&key)));
                 let objects: BTreeSet<ObjectRef> = objects.cloned().collect();
                 self.missing.retain(|object| !objects.contains(object));
                 objects

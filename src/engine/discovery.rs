@@ -68,7 +68,8 @@ async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
         unreachable.extend(found.unreachable);
         for (kind, error) in found.failed {
             unreachable.push(format!("{location}/{}", kind.collection()));
-            problem.get_or_insert((error.reason(), format!("cannot list {} in {location}: {error}", kind.collection())));
+            problem
+                .get_or_insert((error.reason(), format!("cannot list {} in {location}: {error}", kind.collection())));
         }
     }
     let complete = unreachable.is_empty();

@@ -129,11 +129,7 @@ async fn attempt(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
 }
 
 /// Reads what the pass is planned from, and plans. None: nothing concerns this document.
-async fn prepare(
-    inner: &Inner,
-    document: &DocumentKey,
-    verdict: &mut Verdict,
-) -> Result<Option<Plan>, EngineError> {
+async fn prepare(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -> Result<Option<Plan>, EngineError> {
     let ledger = inner.store.ledger(document).await?;
     let claimants: BTreeSet<MappingKey> =
         ledger.iter().flat_map(|row| &row.claims).map(|claim| claim.mapping.clone()).collect();
@@ -159,7 +155,9 @@ async fn prepare(
     let released = state.released_by(&claimants);
     // Somebody unknown was deleted before this start: ids are never used again.
     let leavers = |subject: &Subject| match subject {
-        Subject::User(id) => matches!(state.index.person(*id), PersonState::Inactive | PersonState::Deleted | PersonState::Unknown),
+        Subject::User(id) => {
+            matches!(state.index.person(*id), PersonState::Inactive | PersonState::Deleted | PersonState::Unknown)
+        }
         Subject::Group(_) => false,
     };
     let now = inner.clock.now();

@@ -37,8 +37,7 @@ impl<K: Clone + Ord + Hash, T: Ord + Copy> Default for DueQueue<K, T> {
 impl<K: Clone + Ord + Hash, T: Ord + Copy> DueQueue<K, T> {
     /// Asks for a turn at `at`; an earlier request that waits already stays as early as it is.
     pub fn ask(&mut self, key: &K, at: T) {
-        let entry =
-            self.entries.entry(key.clone()).or_insert(Entry { asked: None, not_before: None, running: false });
+        let entry = self.entries.entry(key.clone()).or_insert(Entry { asked: None, not_before: None, running: false });
         let before = entry.due();
         entry.asked = Some(entry.asked.map_or(at, |asked| asked.min(at)));
         let after = entry.due();

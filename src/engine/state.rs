@@ -9,9 +9,9 @@ use super::error::EngineError;
 use super::intake::ObjectProblem;
 use super::pass::Verdict;
 use crate::api::{CloudRunTargetSpec, IdentityProviderSpec, RoleMappingSpec};
+use crate::google::GoogleError;
 use crate::index::{Effects, Index, Urgency};
 use crate::model::{DocumentKey, FreezeReason, MappingKey, MemberKey, ProviderName, Seq, TargetName};
-use crate::google::GoogleError;
 use crate::plan::{Plan, Tally};
 use crate::status::Trouble;
 
@@ -221,7 +221,10 @@ impl State {
     /// Every document that this mapping had a part in, as due now.
     pub fn look_again(&self, key: &MappingKey) -> Effects {
         let documents = self.documents.iter().filter(|(_, memory)| memory.mappings.contains(key));
-        Effects { dirty: documents.map(|(document, _)| (document.clone(), Urgency::Revocation)).collect(), ..Effects::default() }
+        Effects {
+            dirty: documents.map(|(document, _)| (document.clone(), Urgency::Revocation)).collect(),
+            ..Effects::default()
+        }
     }
 
     /// Takes in what a pass found. Answers the mappings whose status may have changed.

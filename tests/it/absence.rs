@@ -32,7 +32,10 @@ async fn frozen(world: &World, reason: &str) {
 #[tokio::test]
 async fn manifest_that_stops_parsing_keeps_what_it_last_said_also_over_a_restart() {
     let (mut world, scim, _, group) = granted().await;
-    world.write("mapping.yaml", "apiVersion: rolecall.dev/v1alpha1\nkind: RoleMapping\nmetadata: {name: team, namespace: [\n");
+    world.write(
+        "mapping.yaml",
+        "apiVersion: rolecall.dev/v1alpha1\nkind: RoleMapping\nmetadata: {name: team, namespace: [\n",
+    );
     world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
     world.restart().await;
     world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
@@ -140,7 +143,7 @@ async fn observe_and_suspend_freeze() {
     let bob = scim.create_user("bob@example.com").await;
     for (mode, reason) in [("Suspend", "Suspended"), ("Observe", "Observed")] {
         let extra = format!("  mode: {mode}\n");
-        world.write("mapping.yaml", &mapping("team", "team-web", &["services/checkout-api"], &[VIEWER], &extra));
+        world.write("mapping.yaml", &mapping("team", "team-checkout", &["services/checkout-api"], &[VIEWER], &extra));
         world.mapping_status("checkout/team", mode, |s| s.to_string().contains(reason)).await;
         scim.add_members(&group, &[&bob]).await;
         world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
@@ -217,7 +220,9 @@ async fn active_user_without_a_derivable_principal_keeps_the_grant() {
 async fn list_of_services_that_fails_or_is_partial_removes_nothing() {
     let (mut world, ..) = granted().await;
     world
-        .fault(json!({"match": {"method": "GET", "pathRegex": "/services$"}, "action": {"type": "error", "status": 503}}))
+        .fault(
+            json!({"match": {"method": "GET", "pathRegex": "/services$"}, "action": {"type": "error", "status": 503}}),
+        )
         .await;
     world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
     world.restart_unready().await;

@@ -27,8 +27,7 @@ async fn team_of(count: usize) -> (World, Scim, String, Vec<String>, Vec<String>
 async fn mass_removal_is_held_and_listed_and_released_by_its_hash_only() {
     let (world, scim, group, ids, members) = team_of(20).await;
     scim.replace_members(&group, &[&ids[0]]).await;
-    let status =
-        world.mapping_status("checkout/team", "19 people are held", |s| s["held"]["people"] == 19).await;
+    let status = world.mapping_status("checkout/team", "19 people are held", |s| s["held"]["people"] == 19).await;
     assert!(has(&status, "Held", "True", ""), "{status:#}");
     assert!(has(&status, "Ready", "True", ""), "held is not broken: {status:#}");
     let hash = status["held"]["planHash"].as_str().expect("a hash").to_owned();
@@ -41,10 +40,8 @@ async fn mass_removal_is_held_and_listed_and_released_by_its_hash_only() {
     let now = status["held"]["planHash"].as_str().expect("a hash").to_owned();
     assert_ne!(hash, now, "another plan has another hash");
     let annotated = |hash: &str| {
-        mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "").replace(
-            "  name: team\n",
-            &format!("  name: team\n  annotations: {{rolecall.dev/release: \"{hash}\"}}\n"),
-        )
+        mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "")
+            .replace("  name: team\n", &format!("  name: team\n  annotations: {{rolecall.dev/release: \"{hash}\"}}\n"))
     };
     world.write("mapping.yaml", &annotated(&hash));
     world.members_stay("checkout-api", INVOKER, &all[..19]).await;

@@ -6,5 +6,6 @@ mod google;
 mod guard;
 mod scim_bad_input;
 mod scim_dialogues;
+mod scim_server;
 mod support;
 mod thread;

@@ -246,7 +246,8 @@ async fn real_conflicts_with_a_busy_stranger_lose_nobodys_member() {
     for i in 0..12 {
         let user = scim.create_user(&format!("user{i}@example.com")).await;
         let stranger = format!("user:stranger{i}@elsewhere.example");
-        let (_, ()) = tokio::join!(world.stranger_adds("checkout-api", INVOKER, &stranger), scim.add_members(&group, &[&user]));
+        let added = [user.as_str()];
+        tokio::join!(world.stranger_adds("checkout-api", INVOKER, &stranger), scim.add_members(&group, &added));
         ours.push(format!("user:user{i}@example.com"));
         theirs.push(stranger);
     }
@@ -260,7 +261,9 @@ async fn member_that_a_stranger_adds_after_our_write_was_refused_stays_when_the_
     world.fault(json!({"match": {"method": "POST", "path": ":setIamPolicy", "count": 1000}, "action": {"type": "error", "status": 403}})).await;
     let alice = scim.create_user("alice@example.com").await;
     scim.create_group("team-checkout", &[&alice]).await;
-    world.mapping_status("checkout/team", "the refusal is said", |s| has(s, "Ready", "False", "PermissionDenied")).await;
+    world
+        .mapping_status("checkout/team", "the refusal is said", |s| has(s, "Ready", "False", "PermissionDenied"))
+        .await;
     world.clear_faults().await;
     world.stranger_adds("checkout-api", INVOKER, "user:alice@example.com").await;
     world.mapping_status("checkout/team", "it is not ours", |s| s["grants"]["unowned"] == 1).await;
