@@ -203,12 +203,12 @@ class Play:
         print(f"\n{bold(f'{self.number}. {title}')}")
         act()
         accepted = time.monotonic()
-        seen_after = self.until(expected, accepted + DEADLINE)
-        good = seen_after is not None
-        while good and time.monotonic() < accepted + seen_after + hold:
+        seen = self.until(expected, accepted + DEADLINE)
+        good = seen is not None
+        while good and time.monotonic() < seen + hold:
             time.sleep(0.05)
             good = self.now() == expected
-        lag = None if seen_after is None else seen_after - accepted
+        lag = None if seen is None else seen - accepted
         for service, wanted in expected.items():
             found = self.now()[service]
             print(f"     {service.ljust(13)} {', '.join(found) or dim('nobody')}")
@@ -217,7 +217,7 @@ class Play:
             for member in sorted(set(found) - set(wanted)):
                 print(f"       {red('should not be there')} {member}")
         if good:
-            text = f"still so after {seconds(hold)}" if hold else f"seen {seconds(lag)} after the 2xx"
+            text = f"still so after {seconds(hold)}" if hold else f"seen {seconds(lag)} after the 2xx of that"
             print(f"     {green('✓')} {text}")
         else:
             print(f"     {red('✗')} {'it did not stay so' if lag is not None else f'not seen within {seconds(DEADLINE)}'}")
@@ -283,12 +283,29 @@ def play(stage):
     show.step("The stranger removes alice by hand: reported as drift and granted again", removed,
               everywhere("alice", "carol", more={"checkout-api": stranger}))
 
+    def check(title, good, found):
+        print(f"\n     {green('✓') if good else red('✗')} {title}: {found}")
+        show.results.append((title, good, None))
+
     before_us = members(stage.policy("checkout-api"), "roles/run.admin")
-    kept = before_us == ["group:sre@example.com"]
-    print(f"\n     {green('✓') if kept else red('✗')} the grant that was there before rolecall is untouched: "
+    check("The grant that was there before rolecall is untouched", before_us == ["group:sre@example.com"],
           f"roles/run.admin on checkout-api for {', '.join(before_us) or 'nobody'}")
-    show.results.append(("The grant that was there before rolecall is untouched", kept, None))
+    reverted, foreign = reported(stage)
+    check("rolecall reports what it granted again and counts what is not its own", (reverted, foreign) == (1, 2),
+          f"{reverted} granted again, {foreign} of others")
     return show.results
+
+
+def reported(stage):
+    """What the mapping's status says of drift, once it says it."""
+    end = time.monotonic() + DEADLINE
+    while True:
+        items = call("GET", f"http://{stage.admin_address}/status")["items"]
+        drift = next(item for item in items if item["kind"] == "RoleMapping")["status"].get("drift", {})
+        found = drift.get("reverted", 0), drift.get("foreign", 0)
+        if all(found) or time.monotonic() > end:
+            return found
+        time.sleep(0.1)
 
 
 def show_status(stage):

@@ -11,7 +11,7 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   Try it against the emulator, with nothing in the cloud:
     rolecall-emulator --listen 127.0.0.1:9090 &
-    rolecall run --database sqlite:/tmp/rolecall.db --manifests examples/quickstart \\
+    rolecall run --database sqlite:/tmp/rolecall.db --manifests examples/smallest \\
       --mode enforce --google-endpoint http://127.0.0.1:9090 --google-credentials none
 
   See what it would do on real projects, without writing:
