@@ -175,3 +175,54 @@ fn release_of_something_that_is_no_mapping_is_a_usage_error() {
     assert_eq!(error.exit_code(), 2);
     assert!(error.to_string().contains("NAMESPACE/NAME"), "{error}");
 }
+
+const GOOD: &str = "\
+apiVersion: rolecall.dev/v1alpha1
+kind: RoleMapping
+metadata: {name: team, namespace: checkout}
+spec:
+  subjects:
+    - identityProvider: okta
+      groups: [{displayName: team-checkout}]
+  grants:
+    - target: {name: shop-dev}
+      resources: [services/checkout-api]
+      roles: [roles/run.invoker]
+";
+
+#[tokio::test]
+async fn lint_names_file_line_column_and_field_and_answers_no() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("mapping.yaml");
+    std::fs::write(&file, GOOD.replace("roles/run.invoker", "roles/owner")).unwrap();
+    let path = file.display().to_string();
+    let (out, err, exit) = rolecall(&["lint", &path]).await;
+    assert_eq!(exit, Exit::No);
+    assert!(out.contains(&format!("{path}:11:15 spec.grants[0].roles[0]: ")), "{out}");
+    assert!(err.contains("1 problem"), "{err}");
+
+    let (out, _, exit) = rolecall(&["lint", "-o", "json", &path]).await;
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(exit, Exit::No);
+    assert_eq!(report["findings"][0]["severity"], "error");
+    assert_eq!(report["findings"][0]["line"], 11);
+    assert_eq!(report["findings"][0]["field"], "spec.grants[0].roles[0]");
+}
+
+#[tokio::test]
+async fn lint_of_what_would_be_accepted_answers_yes_and_warns_of_what_is_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("mapping.yaml"), GOOD).unwrap();
+    std::fs::write(dir.path().join(".hidden.yaml"), "a: [").unwrap();
+    let (out, err, exit) = rolecall(&["lint", &dir.path().display().to_string()]).await;
+    assert_eq!(exit, Exit::Done, "{out}");
+    assert!(out.lines().all(|line| line.contains("warning: ")) && out.contains("shop-dev"), "{out}");
+    assert!(err.contains("1 good object, no problems"), "{err}");
+}
+
+#[tokio::test]
+async fn lint_of_a_file_that_is_not_there_answers_no() {
+    let (out, _, exit) = rolecall(&["lint", "/nonexistent/mapping.yaml"]).await;
+    assert_eq!(exit, Exit::No);
+    assert!(out.contains("/nonexistent/mapping.yaml"), "{out}");
+}

@@ -121,9 +121,7 @@ fn accepted(case: &Case<'_>) -> (bool, &'static str, String) {
     }
     // A reference to what does not exist, or does not count, is the author's to mend, besides freezing what was granted.
     if let Some((
-        why @ (FreezeReason::TargetNotFound
-        | FreezeReason::IdentityProviderNotFound
-        | FreezeReason::OverlappingTarget),
+        why @ (FreezeReason::TargetNotFound | FreezeReason::IdentityProviderNotFound | FreezeReason::OverlappingTarget),
         message,
     )) = case.freeze()
     {
