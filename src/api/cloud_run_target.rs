@@ -1,5 +1,7 @@
 //! `CloudRunTarget`: one Google project with its regions, and who may map what onto it.
 
+#![expect(clippy::duplicated_attributes, reason = "printer columns of the derive repeat their keys")]
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -61,7 +63,7 @@ pub struct AllowSpec {
     /// Mappings of these namespaces.
     pub namespaces: NamespacesSpec,
 
-    /// Groups of these IdentityProviders.
+    /// Groups of these `IdentityProviders`.
     #[schemars(schema_with = "schema::provider_names")]
     pub identity_providers: Vec<String>,
 
@@ -130,7 +132,7 @@ pub struct CloudRunTargetStatus {
     #[schemars(length(max = 256))]
     pub last_handled_reconcile_at: Option<String>,
 
-    /// Ready, Accepted, Reachable, PermissionsValid and Drifted.
+    /// Ready, Accepted, Reachable, `PermissionsValid` and Drifted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,

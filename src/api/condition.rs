@@ -78,6 +78,26 @@ reasons! {
     THROTTLED = "Throttled", "Google's quota is used up for now", "wait, or ask Google for more quota";
     MEMBER_REFUSED = "MemberRefused", "Google refused a member, and with it the whole policy; the others were written without it",
         "check that the account exists; correct it at the IdP";
+    DOMAIN_RESTRICTED = "DomainRestricted", "the organization's policy lets only members of certain organizations into policies",
+        "allow the organization in `iam.allowedPolicyMemberDomains`, or map only its own people";
+    ROLE_NOT_SUPPORTED = "RoleNotSupported", "the role does not fit this kind of resource", "correct `spec.grants[].roles`";
+    POLICY_REFUSED = "PolicyRefused", "Google refused the call for another reason, which the message has",
+        "mend what the message names";
+    ETAG_CONFLICT = "EtagConflict", "somebody else keeps changing the policy, so it was read and planned again",
+        "wait; if it lasts, find out who edits the policy so often";
+    API_DISABLED = "ApiDisabled", "the Cloud Run Admin API is not enabled in the project", "enable run.googleapis.com";
+    UNAUTHENTICATED = "Unauthenticated", "Google did not accept the credentials, or none could be had",
+        "give the process a service account key or Workload Identity; see `--google-credentials`";
+    GOOGLE_MALFORMED = "GoogleMalformed", "an answer of Google is not what its API documents; nothing was concluded from it",
+        "check `--google-endpoint` and any proxy on the way";
+    ETAG_MISSING = "EtagMissing", "the policy came without an etag, so it cannot be written safely",
+        "check `--google-endpoint` and any proxy on the way";
+    POLICY_UNKNOWN_VERSION = "PolicyUnknownVersion", "the policy has a version that this rolecall does not know; it was left alone",
+        "update rolecall";
+    CONDITIONS_HIDDEN = "ConditionsHidden", "the policy came with its conditions cut off, so it cannot be written safely",
+        "check `--google-endpoint` and any proxy on the way";
+    STORE_UNAVAILABLE = "StoreUnavailable", "the database cannot be read or written, so no policy is written either",
+        "look at the disk and at the log";
     POLICY_FULL = "PolicyFull", "the policy would exceed 1,500 principals, so nothing was added to it",
         "map fewer people onto the resource";
     OUTCOME_UNKNOWN = "OutcomeUnknown", "a call ended without an answer; the next read tells whether it was done", "wait";

@@ -85,12 +85,12 @@ fn root(schema: &mut Value) {
     schema["properties"]["status"]["description"] = json!("What rolecall found and did. Written by rolecall only.");
 }
 
-/// An absent field is the one way to say "none", so `nullable` goes; descriptions become one paragraph.
+/// An absent field is the one way to say "none", so `nullable` goes; descriptions become one paragraph of plain text.
 fn tidy(schema: &mut Value) {
     let Some(node) = schema.as_object_mut() else { return };
     node.remove("nullable");
     if let Some(Value::String(description)) = node.get_mut("description") {
-        *description = description.split_whitespace().collect::<Vec<_>>().join(" ");
+        *description = description.replace('`', "").split_whitespace().collect::<Vec<_>>().join(" ");
     }
     children_mut(node).for_each(tidy);
 }
@@ -119,10 +119,10 @@ fn whole_numbers(value: &mut Value) {
         Value::Array(items) => items.iter_mut().for_each(whole_numbers),
         Value::Number(number) => {
             let whole = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0);
-            if let Some(text) = whole.map(|float| format!("{float:.0}")) {
-                if let Ok(integer) = text.parse::<i64>() {
-                    *value = integer.into();
-                }
+            if let Some(text) = whole.map(|float| format!("{float:.0}"))
+                && let Ok(integer) = text.parse::<i64>()
+            {
+                *value = integer.into();
             }
         }
         _ => {}
@@ -169,7 +169,7 @@ mod tests {
             match kind {
                 "string" => assert!(has("maxLength") || has("enum") || has("format"), "{path} has no maxLength"),
                 "array" => {
-                    assert!(has("maxItems") && has("x-kubernetes-list-type"), "{path} has no bound or list type")
+                    assert!(has("maxItems") && has("x-kubernetes-list-type"), "{path} has no bound or list type");
                 }
                 "integer" => assert!(schema["format"] == "int64" && has("minimum"), "{path} has no bound"),
                 "object" => assert!(has("properties"), "{path} takes anything"),
@@ -195,6 +195,14 @@ mod tests {
             }
         });
         assert!(rules > 10, "{rules}");
+    }
+
+    #[test]
+    fn what_is_printed_is_what_is_meant() {
+        for ((file, text), crd) in crds_yaml().unwrap().iter().zip(crds().unwrap()) {
+            let read: CustomResourceDefinition = serde_saphyr::from_str(text).unwrap();
+            assert_eq!(read, crd, "{file}");
+        }
     }
 
     #[test]

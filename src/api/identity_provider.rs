@@ -1,5 +1,7 @@
 //! `IdentityProvider`: one SCIM tenant, how its tokens are kept and how its people become Google principals.
 
+#![expect(clippy::duplicated_attributes, reason = "printer columns of the derive repeat their keys")]
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -238,7 +240,7 @@ pub struct IdentityProviderStatus {
     #[schemars(length(max = 256))]
     pub last_handled_reconcile_at: Option<String>,
 
-    /// Ready, Fresh and TokensValid.
+    /// Ready, Fresh and `TokensValid`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,

@@ -1,5 +1,7 @@
 //! `RoleMapping`: which groups get which roles on which resources.
 
+#![expect(clippy::duplicated_attributes, reason = "printer columns of the derive repeat their keys")]
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -82,7 +84,7 @@ pub struct RoleMappingSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SubjectSpec {
-    /// The name of the IdentityProvider.
+    /// The name of the `IdentityProvider`.
     #[schemars(schema_with = "schema::object_name")]
     pub identity_provider: String,
 
@@ -115,7 +117,7 @@ pub struct GroupSelector {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GrantSpec {
-    /// The CloudRunTarget that holds the resources.
+    /// The `CloudRunTarget` that holds the resources.
     pub target: TargetRef,
 
     /// Which resources: services/NAME, jobs/NAME or workerPools/NAME, where * in NAME stands for any characters.
@@ -132,7 +134,7 @@ pub struct GrantSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TargetRef {
-    /// The name of the CloudRunTarget.
+    /// The name of the `CloudRunTarget`.
     #[schemars(schema_with = "schema::object_name")]
     pub name: String,
 }
@@ -265,7 +267,7 @@ pub struct GrantCounts {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SubjectStatus {
-    /// The name of the IdentityProvider.
+    /// The name of the `IdentityProvider`.
     #[schemars(length(max = 253))]
     pub identity_provider: String,
 

@@ -13,8 +13,8 @@ const DOMAIN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0
 const RESOURCE: &str = "^(services|jobs|workerPools)/[a-z0-9*-]+$";
 /// Predefined and custom roles, as [`crate::model::Role`] has them.
 const ROLE: &str = "^(roles|projects/[^/]+/roles|organizations/[0-9]+/roles)/[A-Za-z0-9_.]+$";
-/// A project id, also one of a domain (`example.com:shop`).
-const PROJECT: &str = "^([a-z0-9.-]+:)?[a-z][a-z0-9-]*[a-z0-9]$";
+/// A project id, also one of a domain (`example.com:shop`). A number passes here: another rule has better words for it.
+const PROJECT: &str = "^([0-9]+|([a-z0-9.-]+:)?[a-z][a-z0-9-]*[a-z0-9])$";
 /// A region.
 const LOCATION: &str = "^[a-z]+-[a-z]+[0-9]+$";
 /// Hours, minutes and seconds, as [`super::duration`] reads them.
@@ -118,7 +118,7 @@ pub(super) fn project(_: &mut SchemaGenerator) -> Schema {
                 "message": "this is a project number; write the project id, such as shop-prod"
             }),
             matches(
-                &PROJECT.replacen("^(", "^[0-9]+$|^(", 1),
+                PROJECT,
                 "a project id starts with a letter and has lower-case letters, digits and '-' only, such as shop-prod",
             ),
         ],
@@ -196,4 +196,44 @@ pub(super) fn conditions(_: &mut SchemaGenerator) -> Schema {
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use regex::Regex;
+
+    use super::*;
+    use crate::api::duration;
+    use crate::api::glob::ResourcePattern;
+    use crate::model::{ProviderName, Role};
+
+    fn takes(pattern: &str, text: &str) -> bool {
+        Regex::new(pattern).unwrap().is_match(text)
+    }
+
+    proptest! {
+        #[test]
+        fn the_schema_takes_the_roles_that_the_model_takes(
+            text in "(roles|projects|organizations|x)?/?[a-z0-9 ]{0,3}/?(roles)?/?[a-zA-Z0-9_.*-]{0,6}"
+        ) {
+            let basic = ["roles/owner", "roles/editor", "roles/viewer"].contains(&text.as_str());
+            prop_assert_eq!(takes(ROLE, &text) && !basic, Role::new(&text).is_ok(), "{}", text);
+        }
+
+        #[test]
+        fn the_schema_takes_the_patterns_that_are_parsed(text in "(services|jobs|workerPools|x)?/?[a-zA-Z0-9*/?-]{0,8}") {
+            prop_assert_eq!(takes(RESOURCE, &text), ResourcePattern::parse(&text).is_ok(), "{}", text);
+        }
+
+        #[test]
+        fn the_schema_takes_the_durations_that_are_parsed(text in "([0-9]{0,6}[hmsd]?){0,4}") {
+            prop_assert_eq!(takes(DURATION, &text), duration::parse(&text).is_ok(), "{}", text);
+        }
+
+        #[test]
+        fn the_schema_takes_the_names_that_the_model_takes(text in "[a-z0-9.A-]{0,20}") {
+            prop_assert_eq!(takes(SUBDOMAIN, &text), ProviderName::new(&text).is_ok(), "{}", text);
+        }
+    }
 }

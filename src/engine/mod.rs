@@ -1,1 +1,331 @@
-//! TODO
+//! The loop that turns "what should be" into policies: one worker per policy document.
+//!
+//! ```text
+//! feed (event log) ──┐
+//! intake (manifests) ├─► index ─► dirty documents ─► queue ─► pass ─► store, Google ─► outcome ─► report (status)
+//! discovery (lists) ─┘
+//! ```
+//!
+//! Everything that is remembered in memory stands in one [`State`] behind one lock that is never held across an await.
+//! What must survive stands in the store. Documents are worked on in parallel, one pass at a time each.
+
+mod discovery;
+mod error;
+mod feed;
+mod intake;
+mod pass;
+mod queue;
+mod report;
+mod state;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::google::CloudRun;
+use crate::index::{Ceiling, Effects, Index, Urgency};
+use crate::model::{Clock, DocumentKey, FreezeReason, MappingKey, Seq, TargetName};
+use crate::status::StatusBoard;
+use crate::store::{Store, StoreError};
+use crate::telemetry::EngineMetrics;
+
+pub use error::EngineError;
+pub use intake::{IntakeError, ObjectProblem};
+pub use queue::DueQueue;
+pub use report::{ProviderTraffic, TrafficSource};
+
+use state::{State, Trigger};
+
+/// How the engine behaves. Times are chosen by flags; the rest are constants with reasons.
+#[derive(Debug, Clone, Copy)]
+pub struct EngineConfig {
+    /// How often every policy is read, before ± 10 % of jitter.
+    pub drift_interval: Duration,
+    /// How long an addition waits so that a burst becomes one write. Revocations do not wait.
+    pub addition_window: Duration,
+    /// How many documents are worked on at once. Each has at most one call to Google under way.
+    pub parallel: usize,
+}
+
+impl EngineConfig {
+    /// The defaults beside a drift interval. A quarter of a second is below what a person notices and above the
+    /// distance between the requests of an IdP's burst; 32 calls under way keep a project's read quota busy without
+    /// holding more than 32 policies in memory.
+    #[must_use]
+    pub fn new(drift_interval: Duration) -> Self {
+        Self { drift_interval, addition_window: Duration::from_millis(250), parallel: 32 }
+    }
+}
+
+/// The engine. Cheap to clone; all clones are the same engine.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    config: EngineConfig,
+    ceiling_observes: bool,
+    traffic: TrafficSource,
+    store: Store,
+    google: CloudRun,
+    clock: Arc<dyn Clock>,
+    metrics: EngineMetrics,
+    board: StatusBoard,
+    state: Mutex<State>,
+    queue: Mutex<DueQueue<DocumentKey, Instant>>,
+    discovery: Mutex<DueQueue<TargetName, Instant>>,
+    /// A document may have become due.
+    due: Notify,
+    /// A target may have become due for listing.
+    list: Notify,
+    /// Some status may have changed.
+    changed: Notify,
+}
+
+impl Engine {
+    /// An engine that knows nothing yet and writes nothing until [`Engine::thaw`].
+    #[must_use]
+    pub fn new(
+        config: EngineConfig,
+        ceiling: Ceiling,
+        store: Store,
+        google: CloudRun,
+        clock: Arc<dyn Clock>,
+        metrics: EngineMetrics,
+        board: StatusBoard,
+        traffic: TrafficSource,
+    ) -> Self {
+        let mut index = Index::new(ceiling);
+        let _ = index.freeze_all(Some(FreezeReason::NotLoaded));
+        Self(Arc::new(Inner {
+            config,
+            ceiling_observes: ceiling == Ceiling::Observe,
+            traffic,
+            store,
+            google,
+            clock,
+            metrics,
+            board,
+            state: Mutex::new(State::new(index)),
+            queue: Mutex::default(),
+            discovery: Mutex::default(),
+            due: Notify::new(),
+            list: Notify::new(),
+            changed: Notify::new(),
+        }))
+    }
+
+    /// Loads pins and the directory. Answers the position of the event log up to which it is loaded.
+    ///
+    /// # Errors
+    /// [`StoreError`], when the store cannot be read.
+    pub async fn load_directory(&self) -> Result<Seq, StoreError> {
+        let inner = &self.0;
+        let pins = inner.store.pins().await?;
+        {
+            let mut state = inner.state();
+            for pin in pins {
+                state.index.apply_pin(pin);
+            }
+        }
+        let mut pins = Vec::new();
+        let seq = {
+            let mut sink = |provider, change| {
+                let effects = inner.state().index.apply_directory(&provider, &change);
+                pins.extend(effects.pins);
+            };
+            inner.store.snapshot(&mut sink).await?
+        };
+        if !pins.is_empty() {
+            inner.store.put_pins(pins).await?;
+        }
+        inner.state().directory_seq = seq;
+        Ok(seq)
+    }
+
+    /// Freezes everything for `reason`, or lifts the freeze, and looks at every document again.
+    pub async fn freeze(&self, reason: Option<FreezeReason>) -> Result<(), StoreError> {
+        let inner = &self.0;
+        let effects = {
+            let mut state = inner.state();
+            state.frozen = reason;
+            state.index.freeze_all(reason)
+        };
+        inner.absorb(effects, &Trigger::none()).await;
+        inner.ask_all().await
+    }
+
+    /// Why everything is frozen, if it is.
+    #[must_use]
+    pub fn frozen(&self) -> Option<FreezeReason> {
+        self.0.state().frozen
+    }
+
+    /// The position of the event log up to which the engine has read.
+    #[must_use]
+    pub fn directory_seq(&self) -> Seq {
+        self.0.state().directory_seq
+    }
+
+    /// Works until `stop` is cancelled; passes that are under way then are finished, for a bounded time.
+    pub async fn run(&self, from: Seq, stop: CancellationToken) {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(feed::follow(self.0.clone(), from, stop.clone()));
+        tasks.spawn(discovery::follow(self.0.clone(), stop.clone()));
+        tasks.spawn(report::follow(self.0.clone(), stop.clone()));
+        tasks.spawn(dispatch(self.0.clone(), stop));
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+/// How long passes that are under way at the end may take: longer than one call to Google.
+const GRACE: Duration = Duration::from_secs(35);
+
+async fn dispatch(inner: Arc<Inner>, stop: CancellationToken) {
+    let permits = Arc::new(Semaphore::new(inner.config.parallel));
+    let mut passes = JoinSet::new();
+    while !stop.is_cancelled() {
+        let permit = tokio::select! {
+            permit = permits.clone().acquire_owned() => permit,
+            () = stop.cancelled() => break,
+        };
+        let Ok(permit) = permit else { break };
+        let Some(document) = inner.next_due(&stop).await else { break };
+        while passes.try_join_next().is_some() {}
+        let worker = inner.clone();
+        passes.spawn(async move {
+            let verdict = pass::run(&worker, &document).await;
+            worker.finish(&document, verdict).await;
+            drop(permit);
+        });
+    }
+    let finished = tokio::time::timeout(GRACE, async { while passes.join_next().await.is_some() {} }).await;
+    if finished.is_err() {
+        tracing::warn!("some passes did not end in time; their intents are settled at the next start");
+    }
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn queue(&self) -> MutexGuard<'_, DueQueue<DocumentKey, Instant>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn discovery(&self) -> MutexGuard<'_, DueQueue<TargetName, Instant>> {
+        self.discovery.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn next_due(&self, stop: &CancellationToken) -> Option<DocumentKey> {
+        loop {
+            let (taken, next) = {
+                let mut queue = self.queue();
+                (queue.take(Instant::now()), queue.next_due())
+            };
+            if taken.is_some() {
+                return taken;
+            }
+            tokio::select! {
+                () = self.due.notified() => {}
+                () = sleep_until(next) => {}
+                () = stop.cancelled() => return None,
+            }
+        }
+    }
+
+    /// Makes durable and due what a change of the index brought.
+    async fn absorb(&self, effects: Effects, trigger: &Trigger) {
+        if !effects.pins.is_empty() {
+            // A pin must outlive a crash before anything is granted on its ground.
+            let mut delay = Duration::from_millis(100);
+            while let Err(error) = self.store.put_pins(effects.pins.clone()).await {
+                tracing::warn!(%error, "cannot store which groups the mappings mean; nothing is granted until it works");
+                tokio::time::sleep(delay).await;
+                delay = (delay * 2).min(Duration::from_secs(10));
+            }
+        }
+        let now = Instant::now();
+        {
+            let mut state = self.state();
+            for document in effects.dirty.keys() {
+                state.document(document).note(trigger);
+            }
+            state.changed_mappings.extend(effects.mappings);
+            state.changed_targets.extend(effects.targets);
+            state.changed_providers.extend(effects.providers);
+        }
+        {
+            let mut queue = self.queue();
+            for (document, urgency) in &effects.dirty {
+                let at = match urgency {
+                    Urgency::Revocation => now,
+                    Urgency::Addition => now + self.config.addition_window,
+                };
+                queue.ask(document, at);
+            }
+        }
+        self.due.notify_one();
+        self.changed.notify_one();
+    }
+
+    /// Asks for a turn of every document that the index or the ledger knows.
+    async fn ask_all(&self) -> Result<(), StoreError> {
+        let ledger = self.store.ledger_documents().await?;
+        let documents = self.state().index.documents();
+        let now = Instant::now();
+        {
+            let mut queue = self.queue();
+            for document in ledger.iter().map(|(document, _)| document).chain(&documents) {
+                queue.ask(document, now);
+            }
+        }
+        self.due.notify_one();
+        Ok(())
+    }
+
+    /// Remembers what a pass found, and when to look again.
+    async fn finish(&self, document: &DocumentKey, verdict: pass::Verdict) {
+        let now = Instant::now();
+        let jitter = rand::random_range(0.9..1.1);
+        {
+            let mut queue = self.queue();
+            queue.done(document, verdict.not_before.map(|delay| now + delay));
+            if verdict.again {
+                queue.ask(document, now);
+            } else if let Some(delay) = verdict.recheck {
+                queue.ask(document, now + delay);
+            }
+            if !verdict.idle {
+                queue.ask(document, now + self.config.drift_interval.mul_f64(jitter));
+            }
+        }
+        let ending: Vec<MappingKey> = {
+            let mut state = self.state();
+            let mappings = state.settle_document(document, verdict, self.clock.now());
+            let ending = mappings.iter().filter(|key| state.is_ending(key)).cloned().collect();
+            state.changed_mappings.extend(mappings);
+            let targets = state.targets_of(document);
+            state.changed_targets.extend(targets);
+            ending
+        };
+        for mapping in ending {
+            if let Err(error) = self.forget_if_done(&mapping).await {
+                tracing::warn!(%error, mapping.name = %mapping, "cannot forget the deleted mapping {mapping} yet");
+            }
+        }
+        self.due.notify_one();
+        self.changed.notify_one();
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

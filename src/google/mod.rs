@@ -1,1 +1,33 @@
-//! TODO
+//! The only code that talks to Google: the policies and lists of Cloud Run's Admin API v2, credentials, and what an
+//! answer means.
+//!
+//! ```text
+//!             Endpoint        TokenSource (Adc | none)
+//!                 │                │ bearer, only for https://*.googleapis.com
+//!                 ▼                ▼
+//! DocumentKey ─► CloudRun ── request ──► Google
+//!                 ▲                        │ status, headers, body (bounded)
+//!                 └── classify (pure) ◄────┘
+//!                        │
+//!                 GoogleError::class() decides what the engine does next, GoogleError::reason() what people read
+//! ```
+//!
+//! Two rules hold everywhere in this room. A policy is read with version 3 and written with version 3 and the etag of
+//! that read, never without. And an error of a write either says that Google surely did not commit it, or it is
+//! [`GoogleError::Unknown`]: there is no third kind.
+
+mod backoff;
+mod classify;
+mod client;
+mod credentials;
+mod endpoint;
+mod error;
+#[cfg(test)]
+mod tests;
+
+pub use backoff::Backoff;
+pub use classify::{Call, classify};
+pub use client::{CloudRun, Resource, Resources, Services, install_crypto_provider};
+pub use credentials::{ApplicationDefault, Bearer, Credentials, CredentialsError, NoCredentials, TokenSource};
+pub use endpoint::{Endpoint, EndpointError};
+pub use error::{ErrorClass, GoogleError, Refusal};

@@ -1,1 +1,323 @@
-//! TODO
+//! The SCIM 2.0 endpoint over HTTP: `/idp/{identityProvider}/scim/v2`.
+//!
+//! The way of a request: who calls (token), how often (limit), what is asked (route, query, body), the change as data
+//! ([`crate::scim`]), the store. Nothing is answered with 2xx before the store has committed it, and every answer,
+//! errors included, is SCIM JSON. Queries, bodies and tokens are never logged.
+
+mod answer;
+mod groups;
+mod request;
+mod search;
+mod token;
+mod traffic;
+mod users;
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
+use axum::routing::any;
+use governor::clock::{Clock as _, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use percent_encoding::percent_decode_str;
+use serde_json::Value;
+
+use crate::model::{Clock, ProviderName};
+use crate::scim::{Findings, GroupChange, Projection, ResourceType, ScimError, UserChange, json, schema};
+use crate::store::{Origin, Store, StoreError};
+use answer::Answer;
+use groups::Reply;
+use request::{Query, Versions};
+use token::Caller;
+
+pub use token::{AcceptedToken, TokenTable};
+pub use traffic::{MAX_FINDINGS, ProviderTraffic, Traffic};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What one client may use of the endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Requests per second and token, with bursts of as many; none for no limit, which is the default: an identity
+    /// provider pushes as fast as it can, and what it is refused it may not send again. Not below 25
+    /// (Microsoft Entra ID relies on that many).
+    pub requests_per_second: Option<NonZeroU32>,
+    /// How long a request body may take to arrive.
+    pub body_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { requests_per_second: None, body_timeout: Duration::from_secs(30) }
+    }
+}
+
+/// What the endpoint is made of.
+#[derive(Clone)]
+pub struct Scim {
+    /// Where the directory is.
+    pub store: Store,
+    /// Who may speak.
+    pub tokens: TokenTable,
+    /// Where it is noted who spoke.
+    pub traffic: Traffic,
+    /// How clients reach this server, such as `https://rolecall.example.com`; the only source of `meta.location`.
+    pub external_url: String,
+    /// The present moment.
+    pub clock: Arc<dyn Clock>,
+    /// What one client may use.
+    pub limits: Limits,
+}
+
+struct Service {
+    scim: Scim,
+    limiter: Option<DefaultKeyedRateLimiter<(ProviderName, String)>>,
+}
+
+/// The routes of the SCIM endpoint of all identity providers.
+pub fn router(mut scim: Scim) -> Router {
+    scim.external_url.truncate(scim.external_url.trim_end_matches('/').len());
+    let limiter = scim.limits.requests_per_second.map(|rate| RateLimiter::keyed(Quota::per_second(rate)));
+    Router::new()
+        .route("/idp/{identityProvider}/scim/v2", any(serve))
+        .route("/idp/{identityProvider}/scim/v2/", any(serve))
+        .route("/idp/{identityProvider}/scim/v2/{*route}", any(serve))
+        .fallback(elsewhere)
+        .with_state(Arc::new(Service { scim, limiter }))
+}
+
+async fn elsewhere(request: Request) -> Response<Body> {
+    let error = ScimError::NotFound("nothing is served here; the SCIM base URL is `/idp/NAME/scim/v2`".into());
+    answer::response(request.headers(), Err(error))
+}
+
+/// One authenticated request.
+struct Call<'a> {
+    scim: &'a Scim,
+    caller: &'a Caller,
+    request_id: &'a str,
+    findings: Findings,
+}
+
+impl Call<'_> {
+    fn provider(&self) -> &ProviderName {
+        &self.caller.provider
+    }
+
+    fn origin(&self) -> Origin {
+        Origin { token: self.caller.token.clone(), request_id: Some(self.request_id.to_owned()) }
+    }
+
+    fn base(&self) -> String {
+        format!("{}/idp/{}/scim/v2", self.scim.external_url, self.caller.provider)
+    }
+
+    fn location(&self, of: ResourceType, id: &str) -> String {
+        format!("{}/idp/{}/scim/v2{}/{id}", self.scim.external_url, self.caller.provider, of.endpoint())
+    }
+
+    #[expect(clippy::unused_self, reason = "reads as part of the call, beside the other answers about it")]
+    fn projection(&self, of: ResourceType, query: &Query) -> Projection {
+        Projection::new(of, query.attributes.as_deref(), query.excluded.as_deref())
+    }
+}
+
+fn store_error(error: &StoreError) -> ScimError {
+    match error {
+        StoreError::Taken { attribute } => {
+            ScimError::Uniqueness(format!("another resource of this identity provider already has this `{attribute}`"))
+        }
+        StoreError::NoKnownMember { .. } => ScimError::InvalidValue(error.to_string()),
+        StoreError::UnsupportedFilter { .. } => ScimError::InvalidFilter(error.to_string()),
+        StoreError::Unavailable { problem } => {
+            tracing::error!(reason = error.reason(), problem, "a SCIM request was not stored");
+            ScimError::Unavailable { retry_after: 5 }
+        }
+        other => {
+            tracing::error!(reason = other.reason(), problem = %other, "a SCIM request failed");
+            ScimError::Internal
+        }
+    }
+}
+
+async fn serve(State(service): State<Arc<Service>>, request: Request) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let request_id = request_id(&parts.headers);
+    let path = parts.uri.path().strip_prefix("/idp/").unwrap_or_default();
+    let (provider, route) = path.split_once('/').unwrap_or((path, ""));
+    let provider = percent_decode_str(provider).decode_utf8_lossy();
+    let authorization = parts.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+    let now = service.scim.clock.now();
+    let Some(caller) = service.scim.tokens.authenticate(&provider, authorization, now) else {
+        service.scim.traffic.turned_away();
+        tracing::debug!(request_id, "a SCIM request came without an accepted token");
+        return with_id(answer::response(&parts.headers, Err(ScimError::Unauthorized)), &request_id);
+    };
+    let mut call = Call { scim: &service.scim, caller: &caller, request_id: &request_id, findings: Findings::new() };
+    let result = match service.admit(&caller) {
+        Ok(()) => {
+            let route = route.strip_prefix("scim/v2").unwrap_or_default().trim_matches('/');
+            call.dispatch(&parts.method, route, parts.uri.query(), &parts.headers, body).await
+        }
+        Err(error) => Err(error),
+    };
+    let reason = result.as_ref().err().map(ScimError::reason);
+    let response = answer::response(&parts.headers, result);
+    let status = response.status().as_u16();
+    tracing::debug!(request_id, provider = %caller.provider, token = caller.token, method = %parts.method, status, reason, "SCIM");
+    service.scim.traffic.answered(&caller, now, status, call.findings);
+    with_id(response, &request_id)
+}
+
+/// The client's own id of the request, where it has a plain form; a new one otherwise.
+fn request_id(headers: &HeaderMap) -> String {
+    let given = headers.get(&REQUEST_ID).and_then(|value| value.to_str().ok()).map(str::trim);
+    let plain = |id: &&str| {
+        (1..=128).contains(&id.len())
+            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(&byte))
+    };
+    given.filter(plain).map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned)
+}
+
+fn with_id(mut response: Response<Body>, request_id: &str) -> Response<Body> {
+    if let Ok(value) = HeaderValue::from_str(request_id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}
+
+impl Service {
+    fn admit(&self, caller: &Caller) -> Result<(), ScimError> {
+        let Some(limiter) = &self.limiter else { return Ok(()) };
+        let key = (caller.provider.clone(), caller.token.clone());
+        limiter.check_key(&key).map_err(|until| {
+            let wait = until.wait_time_from(DefaultClock::default().now());
+            ScimError::TooManyRequests { retry_after: wait.as_secs().saturating_add(1) }
+        })
+    }
+}
+
+impl Call<'_> {
+    async fn dispatch(
+        &mut self,
+        method: &Method,
+        route: &str,
+        query: Option<&str>,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<Answer, ScimError> {
+        let segments: Vec<String> = route
+            .split('/')
+            .filter(|segment| !segment.is_empty())
+            .map(|segment| percent_decode_str(segment).decode_utf8_lossy().into_owned())
+            .collect();
+        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+        let within = self.scim.limits.body_timeout;
+        let if_match = Versions::if_match(headers);
+        match segments.as_slice() {
+            ["Users"] => match *method {
+                Method::GET => users::list(self, &Query::from_url(query)?).await,
+                Method::POST => {
+                    let body = request::object(headers, body, within).await?;
+                    users::create(self, body, &Query::from_url(query)?).await
+                }
+                _ => Err(ScimError::MethodNotAllowed("GET, POST")),
+            },
+            ["Groups"] => match *method {
+                Method::GET => groups::list(self, &Query::from_url(query)?).await,
+                Method::POST => {
+                    let body = request::object(headers, body, within).await?;
+                    groups::create(self, body, &Query::from_url(query)?).await
+                }
+                _ => Err(ScimError::MethodNotAllowed("GET, POST")),
+            },
+            [kind @ ("Users" | "Groups"), ".search"] => {
+                if *method != Method::POST {
+                    return Err(ScimError::MethodNotAllowed("POST"));
+                }
+                let query = Query::from_search(request::object(headers, body, within).await?)?;
+                if *kind == "Users" { users::list(self, &query).await } else { groups::list(self, &query).await }
+            }
+            ["Users", id] => {
+                let query = Query::from_url(query)?;
+                match *method {
+                    Method::GET => users::get(self, id, &query, Versions::if_none_match(headers)).await,
+                    Method::PUT => {
+                        let body = request::object(headers, body, within).await?;
+                        users::update(self, id, |id, findings| UserChange::put(id, body, findings), &query, if_match)
+                            .await
+                    }
+                    Method::PATCH => {
+                        let body = request::object(headers, body, within).await?;
+                        users::update(self, id, |id, findings| UserChange::patch(id, body, findings), &query, if_match)
+                            .await
+                    }
+                    Method::DELETE => users::delete(self, id, if_match).await,
+                    _ => Err(ScimError::MethodNotAllowed("GET, PUT, PATCH, DELETE")),
+                }
+            }
+            ["Groups", id] => {
+                let query = Query::from_url(query)?;
+                match *method {
+                    Method::GET => groups::get(self, id, &query, Versions::if_none_match(headers)).await,
+                    Method::PUT => {
+                        let body = request::object(headers, body, within).await?;
+                        let parse = |id, findings: &mut Findings| GroupChange::put(id, body, findings);
+                        groups::update(self, id, parse, Reply::Group, &query, if_match).await
+                    }
+                    Method::PATCH => {
+                        let body = request::object(headers, body, within).await?;
+                        let parse = |id, findings: &mut Findings| GroupChange::patch(id, body, findings);
+                        groups::update(self, id, parse, Reply::Nothing, &query, if_match).await
+                    }
+                    Method::DELETE => groups::delete(self, id, if_match).await,
+                    _ => Err(ScimError::MethodNotAllowed("GET, PUT, PATCH, DELETE")),
+                }
+            }
+            ["ServiceProviderConfig" | "ResourceTypes" | "Schemas", ..] if segments.len() <= 2 => {
+                if *method != Method::GET {
+                    return Err(ScimError::MethodNotAllowed("GET"));
+                }
+                self.discovery(&segments, &Query::from_url(query)?)
+            }
+            ["Me", ..] => Err(ScimError::NotImplemented("`/Me` is not served; use `/Users/ID`".into())),
+            ["Bulk"] => Err(ScimError::NotImplemented("bulk requests are not served; send them one by one".into())),
+            [".search"] => Err(ScimError::NotImplemented(
+                "searching all types at once is not served; use `/Users/.search` or `/Groups/.search`".into(),
+            )),
+            _ => Err(ScimError::NotFound(
+                "there is no such SCIM endpoint; `/ResourceTypes` lists those there are".into(),
+            )),
+        }
+    }
+
+    /// Discovery (RFC 7644 §4).
+    fn discovery(&self, segments: &[&str], query: &Query) -> Result<Answer, ScimError> {
+        if query.filter.is_some() {
+            return Err(ScimError::Forbidden("this endpoint cannot be filtered".into()));
+        }
+        let base = self.base();
+        let all = match segments {
+            ["ServiceProviderConfig"] => {
+                return Ok(Answer::ok(schema::service_provider_config(&base, json::MAX_BODY, search::MAX_RESULTS)));
+            }
+            ["ResourceTypes", ..] => ResourceType::ALL.iter().map(|of| of.definition(&base)).collect(),
+            ["Schemas", ..] => schema::schemas(&base),
+            _ => Vec::new(),
+        };
+        match segments {
+            [_] => Ok(Answer::ok(schema::list_response(all.len() as u64, 1, &all))),
+            [_, id] => all
+                .into_iter()
+                .find(|one| one.get("id").and_then(Value::as_str).is_some_and(|known| known.eq_ignore_ascii_case(id)))
+                .map(Answer::ok)
+                .ok_or_else(|| ScimError::NotFound("there is no such schema or resource type".into())),
+            _ => Err(ScimError::NotFound("there is no such SCIM endpoint".into())),
+        }
+    }
+}

@@ -1,1 +1,592 @@
-//! TODO
+//! Mappings × directory: who should have what on which document, and what a change makes worth another look. Pure and
+//! synchronous; the same state follows from the same facts in whatever order they came.
+//!
+//! ```text
+//! watches ──apply_mapping/target/provider──► Index ◄──apply_directory── event log
+//!                                             │  every call answers with Effects: dirty documents, pins, views
+//!                                             ▼
+//!                                   desired(document, claimants) ──► plan
+//! ```
+//!
+//! Absence is not deletion: what cannot be seen freezes the claims that depend on it. [`Index::desired`] says so for
+//! every claimant of a document through its [`crate::model::Stance`].
+
+mod desired;
+mod mapping;
+mod tenant;
+mod view;
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod world;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use jiff::Timestamp;
+
+use crate::api::{CloudRunTargetSpec, IdentityProviderSpec, MappingMode, RoleMappingSpec};
+use crate::model::{
+    DirectoryChange, DocumentKey, FreezeReason, GroupId, MappingKey, Pin, ProviderName, TargetName, UserId,
+};
+
+use mapping::{Mapping, Reach, Regions, Stock, Target};
+use tenant::{Selector, Tenant, UserState};
+
+pub use mapping::{Life, REFUSED_LISTED, Refused, Resolution};
+pub use view::{Acceptance, MappingView, ProviderView, SubjectView, TargetView};
+
+/// How far anything may go (`--mode`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ceiling {
+    /// Plan and report, write nothing.
+    Observe,
+    /// What each mapping says.
+    Enforce,
+}
+
+/// How soon a document is worth another look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// Somebody may have to lose access: at once.
+    Revocation,
+    /// After the window that lets a burst become one write.
+    Addition,
+}
+
+/// What a call changed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Effects {
+    /// Documents to plan again. A document that only the ledger knows is found through the ledger.
+    pub dirty: BTreeMap<DocumentKey, Urgency>,
+    /// Names that were resolved for the first time, or accepted anew: to be stored before anything is granted on their
+    /// ground.
+    pub pins: Vec<Pin>,
+    /// Mappings whose view may have changed.
+    pub mappings: BTreeSet<MappingKey>,
+    /// Targets whose view may have changed.
+    pub targets: BTreeSet<TargetName>,
+    /// Providers whose view may have changed.
+    pub providers: BTreeSet<ProviderName>,
+}
+
+impl Effects {
+    /// Adds what another call changed.
+    pub fn merge(&mut self, other: Self) {
+        for (document, urgency) in &other.dirty {
+            self.document(document, *urgency);
+        }
+        self.pins.extend(other.pins);
+        self.mappings.extend(other.mappings);
+        self.targets.extend(other.targets);
+        self.providers.extend(other.providers);
+    }
+
+    fn document(&mut self, document: &DocumentKey, urgency: Urgency) {
+        let known = self.dirty.entry(document.clone()).or_insert(urgency);
+        *known = (*known).min(urgency);
+    }
+}
+
+/// The resources of a target that exist now.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Inventory {
+    /// All that were listed.
+    pub resources: Vec<InventoryItem>,
+    /// False when a region could not be listed: nothing is concluded from absence.
+    pub complete: bool,
+}
+
+/// One resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InventoryItem {
+    /// Its policy document.
+    pub document: DocumentKey,
+    /// Google's uid; another one is another resource.
+    pub uid: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The resource does not check `roles/run.invoker` at all.
+    pub invoker_iam_disabled: bool,
+}
+
+/// What the directory knows about a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PersonState {
+    /// Pushed, and active.
+    Active,
+    /// Pushed, and inactive.
+    Inactive,
+    /// Deleted over SCIM since the directory was loaded.
+    Deleted,
+    /// Nobody of that id. Ids are issued here and never used again, so once the right database is loaded this is
+    /// somebody who was deleted before.
+    Unknown,
+}
+
+/// The index.
+pub struct Index {
+    ceiling: Ceiling,
+    frozen: Option<FreezeReason>,
+    tenants: BTreeMap<ProviderName, Tenant>,
+    targets: BTreeMap<TargetName, Target>,
+    regions: Regions,
+    mappings: BTreeMap<MappingKey, Mapping>,
+    pins: BTreeMap<(MappingKey, ProviderName, String), GroupId>,
+    by_document: BTreeMap<DocumentKey, BTreeSet<MappingKey>>,
+    /// Mappings that a group means something to: resolved, pinned, or in the way.
+    by_group: HashMap<GroupId, BTreeSet<MappingKey>>,
+    by_name: HashMap<(ProviderName, Selector), BTreeSet<MappingKey>>,
+}
+
+impl Index {
+    /// An index that knows nothing and is frozen as [`FreezeReason::NotLoaded`].
+    #[must_use]
+    pub fn new(ceiling: Ceiling) -> Self {
+        Self {
+            ceiling,
+            frozen: Some(FreezeReason::NotLoaded),
+            tenants: BTreeMap::new(),
+            targets: BTreeMap::new(),
+            regions: Regions::default(),
+            mappings: BTreeMap::new(),
+            pins: BTreeMap::new(),
+            by_document: BTreeMap::new(),
+            by_group: HashMap::new(),
+            by_name: HashMap::new(),
+        }
+    }
+
+    /// An `IdentityProvider` exists with this spec.
+    pub fn apply_provider(&mut self, name: ProviderName, spec: IdentityProviderSpec) -> Effects {
+        let mut effects = Effects::default();
+        let tenant = self.tenants.entry(name.clone()).or_default();
+        let is_new = tenant.spec.is_none();
+        if tenant.spec.as_ref() == Some(&spec) {
+            return effects;
+        }
+        if tenant.apply_spec(spec) {
+            let urgency = if is_new { Urgency::Addition } else { Urgency::Revocation };
+            self.provider_changed(&name, urgency, &mut effects);
+        }
+        effects.providers.insert(name);
+        effects
+    }
+
+    /// The `IdentityProvider` is gone: claims on its ground freeze. Its directory stays.
+    pub fn remove_provider(&mut self, name: &ProviderName) -> Effects {
+        let mut effects = Effects::default();
+        if self.tenants.get_mut(name).is_some_and(|tenant| tenant.spec.take().is_some()) {
+            self.provider_changed(name, Urgency::Addition, &mut effects);
+            effects.providers.insert(name.clone());
+        }
+        effects
+    }
+
+    fn provider_changed(&self, name: &ProviderName, urgency: Urgency, effects: &mut Effects) {
+        for (key, mapping) in &self.mappings {
+            if mapping.subjects.iter().any(|subject| subject.provider == *name) {
+                effects.mappings.insert(key.clone());
+                mapping.reach.documents.keys().for_each(|document| effects.document(document, urgency));
+            }
+        }
+    }
+
+    /// A `CloudRunTarget` exists with this spec. `age` is its creation: of two targets that cover one region the older
+    /// has it. Until its resources are listed (again, when project or regions change) claims there freeze.
+    pub fn apply_target(&mut self, name: TargetName, spec: CloudRunTargetSpec, age: Timestamp) -> Effects {
+        let mut effects = Effects::default();
+        let old = self.targets.get(&name);
+        if old.is_some_and(|old| old.spec == spec && old.age == age) {
+            return effects;
+        }
+        let mut target = Target::new(spec, age);
+        if let Some(old) = self.targets.remove(&name)
+            && old.spec.project == target.spec.project
+            && old.spec.locations == target.spec.locations
+        {
+            target.inventory = old.inventory;
+            target.failed = old.failed;
+        }
+        self.targets.insert(name.clone(), target);
+        self.targets_changed(name, &mut effects);
+        effects
+    }
+
+    /// The `CloudRunTarget` is gone: claims there freeze.
+    pub fn remove_target(&mut self, name: &TargetName) -> Effects {
+        let mut effects = Effects::default();
+        if self.targets.remove(name).is_some() {
+            self.targets_changed(name.clone(), &mut effects);
+        }
+        effects
+    }
+
+    fn targets_changed(&mut self, name: TargetName, effects: &mut Effects) {
+        let regions = Regions::of(&self.targets);
+        effects.targets.extend(regions.changed(&self.regions));
+        effects.targets.insert(name);
+        self.regions = regions;
+        self.reach_again(&effects.targets.clone(), effects);
+    }
+
+    /// Resolves the grants of the mappings that name one of these targets.
+    fn reach_again(&mut self, targets: &BTreeSet<TargetName>, effects: &mut Effects) {
+        let keys: Vec<MappingKey> = self
+            .mappings
+            .iter()
+            .filter(|(_, mapping)| mapping.grants.iter().any(|grant| targets.contains(&grant.target)))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in keys {
+            self.resolve_grants(&key, effects);
+            effects.mappings.insert(key);
+        }
+    }
+
+    /// A `RoleMapping` exists with this spec. `accepted`: the groups that the annotation `rolecall.dev/accept-group`
+    /// names. Takes back an end, a freeze or a disappearance.
+    pub fn apply_mapping(
+        &mut self,
+        key: MappingKey,
+        generation: i64,
+        spec: RoleMappingSpec,
+        accepted: BTreeSet<GroupId>,
+    ) -> Effects {
+        let mut effects = Effects::default();
+        if let Some(known) = self.mappings.get_mut(&key)
+            && known.spec.as_ref() == Some(&spec)
+            && known.accepted == accepted
+            && known.life == Life::Live
+        {
+            if known.generation != generation {
+                known.generation = generation;
+                effects.mappings.insert(key);
+            }
+            return effects;
+        }
+        let old = self.unlink(&key);
+        let urgency = if old.is_some() { Urgency::Revocation } else { Urgency::Addition };
+        for document in old.iter().flat_map(|old| old.reach.documents.keys()) {
+            effects.document(document, urgency);
+        }
+        let mapping = Mapping::new(generation, spec, accepted);
+        for subject in &mapping.subjects {
+            let name = (subject.provider.clone(), subject.selector.clone());
+            self.by_name.entry(name).or_default().insert(key.clone());
+        }
+        self.mappings.insert(key.clone(), mapping);
+        self.resolve_subjects(&key, &mut effects);
+        self.resolve_grants(&key, &mut effects);
+        let reached: Vec<DocumentKey> = self.mappings[&key].reach.documents.keys().cloned().collect();
+        for document in &reached {
+            effects.document(document, urgency);
+        }
+        effects.mappings.insert(key);
+        effects
+    }
+
+    /// The mapping was deleted properly: its claims end as its last `deletionPolicy` says. Documents that only the
+    /// ledger knows are not among the effects.
+    pub fn revoke_mapping(&mut self, key: &MappingKey) -> Effects {
+        let orphan = self.mappings.get(key).is_some_and(Mapping::orphans);
+        self.live_on(key, Life::Ending { orphan })
+    }
+
+    /// The mapping is gone and nobody saw it being deleted: its claims freeze.
+    pub fn vanish_mapping(&mut self, key: &MappingKey) -> Effects {
+        if self.mappings.get(key).is_some_and(|mapping| mapping.life != Life::Live) {
+            return Effects::default();
+        }
+        self.live_on(key, Life::Vanished)
+    }
+
+    fn live_on(&mut self, key: &MappingKey, life: Life) -> Effects {
+        let mut effects = Effects::default();
+        let mapping = self.mappings.entry(key.clone()).or_insert_with(|| Mapping::unknown(life));
+        mapping.life = life;
+        mapping.reach.documents.keys().for_each(|document| effects.document(document, Urgency::Revocation));
+        effects.mappings.insert(key.clone());
+        effects
+    }
+
+    /// The revocation of a mapping is complete: nothing is known of it any more, its pins included.
+    pub fn forget_mapping(&mut self, key: &MappingKey) -> Effects {
+        let mut effects = Effects::default();
+        if let Some(old) = self.unlink(key) {
+            old.reach.documents.keys().for_each(|document| effects.document(document, Urgency::Addition));
+            effects.mappings.insert(key.clone());
+        }
+        self.pins.retain(|(mapping, ..), _| mapping != key);
+        effects
+    }
+
+    /// Freezes everything, or lifts that. What was wanted meanwhile is due then.
+    pub fn freeze_all(&mut self, why: Option<FreezeReason>) -> Effects {
+        let mut effects = Effects::default();
+        if self.frozen == why {
+            return effects;
+        }
+        self.frozen = why;
+        effects.mappings = self.mappings.keys().cloned().collect();
+        if why.is_none() {
+            for key in effects.mappings.clone() {
+                self.resolve_subjects(&key, &mut effects);
+            }
+            for document in self.by_document.keys() {
+                effects.document(document, Urgency::Revocation);
+            }
+        }
+        effects
+    }
+
+    /// A pin from the store.
+    pub fn apply_pin(&mut self, pin: Pin) {
+        let Pin { mapping, provider, selector, group } = pin;
+        self.pins.insert((mapping.clone(), provider, selector), group);
+        self.resolve_subjects(&mapping, &mut Effects::default());
+    }
+
+    /// Takes one change of a directory over. Costs what the change touches: people, and documents of the mappings whose
+    /// groups they are in.
+    pub fn apply_directory(&mut self, provider: &ProviderName, change: &DirectoryChange) -> Effects {
+        let mut effects = Effects::default();
+        let is_new = !self.tenants.contains_key(provider);
+        let tenant = self.tenants.entry(provider.clone()).or_default();
+        let touched = tenant.apply(change);
+        if is_new || !touched.names.is_empty() {
+            effects.providers.insert(provider.clone());
+        }
+        let of_group = matches!(change, DirectoryChange::Group(_) | DirectoryChange::GroupDeleted { .. });
+        let mut resolve = BTreeSet::new();
+        for (group, urgency) in &touched.groups {
+            for key in self.by_group.get(group).into_iter().flatten() {
+                let Some(mapping) = self.mappings.get(key) else { continue };
+                effects.mappings.insert(key.clone());
+                if of_group {
+                    resolve.insert(key.clone());
+                }
+                let through = mapping.subjects.iter().any(|subject| subject.resolution == Resolution::Resolved(*group));
+                let acts = mapping.life == Life::Live && mapping.mode() != MappingMode::Suspend;
+                if let (Some(urgency), true, true) = (*urgency, through, acts) {
+                    for (document, roles) in &mapping.reach.documents {
+                        if roles.values().any(|providers| providers.contains(provider)) {
+                            effects.document(document, urgency);
+                        }
+                    }
+                }
+            }
+        }
+        for selector in &touched.names {
+            resolve.extend(self.by_name.get(&(provider.clone(), selector.clone())).into_iter().flatten().cloned());
+        }
+        for key in resolve {
+            self.resolve_subjects(&key, &mut effects);
+        }
+        effects
+    }
+
+    /// The resources of a target were listed.
+    pub fn apply_inventory(&mut self, target: &TargetName, inventory: Inventory) -> Effects {
+        let mut effects = Effects::default();
+        let Some(known) = self.targets.get_mut(target) else { return effects };
+        let stock = Stock::of(inventory);
+        let was_failed = std::mem::take(&mut known.failed);
+        if !was_failed && known.inventory.as_ref().is_some_and(|old| *old == stock) {
+            return effects;
+        }
+        let old = known.inventory.replace(stock);
+        effects.targets.insert(target.clone());
+        self.reach_again(&effects.targets.clone(), &mut effects);
+        // A resource of another uid starts with an empty policy.
+        if let (Some(old), Some(Stock { items, .. })) = (old, &self.targets[target].inventory) {
+            for (document, item) in items {
+                let replaced = old.items.get(document).is_some_and(|before| before.uid != item.uid);
+                if replaced && self.by_document.contains_key(document) {
+                    effects.document(document, Urgency::Addition);
+                }
+            }
+        }
+        effects
+    }
+
+    /// The resources of a target could not be listed: the last list stays, and nothing is concluded from what it lacks.
+    pub fn inventory_failed(&mut self, target: &TargetName) -> Effects {
+        let mut effects = Effects::default();
+        if let Some(known) = self.targets.get_mut(target)
+            && !std::mem::replace(&mut known.failed, true)
+        {
+            effects.targets.insert(target.clone());
+            let naming = self.mappings.iter().filter(|(_, mapping)| mapping.names(target));
+            effects.mappings.extend(naming.map(|(key, _)| key.clone()));
+        }
+        effects
+    }
+
+    /// All documents that any mapping reaches now.
+    #[must_use]
+    pub fn documents(&self) -> BTreeSet<DocumentKey> {
+        self.by_document.keys().cloned().collect()
+    }
+
+    /// What is known about a person. Ids are unique over all providers.
+    #[must_use]
+    pub fn person(&self, id: UserId) -> PersonState {
+        match self.tenants.values().find_map(|tenant| tenant.user(id)).map(|user| user.state) {
+            Some(UserState::Active) => PersonState::Active,
+            Some(UserState::Inactive) => PersonState::Inactive,
+            Some(UserState::Deleted) => PersonState::Deleted,
+            Some(UserState::Unseen) | None => PersonState::Unknown,
+        }
+    }
+
+    /// Takes a mapping out of everything that finds it.
+    fn unlink(&mut self, key: &MappingKey) -> Option<Mapping> {
+        let old = self.mappings.remove(key)?;
+        for subject in &old.subjects {
+            let name = (subject.provider.clone(), subject.selector.clone());
+            if let Some(keys) = self.by_name.get_mut(&name) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.by_name.remove(&name);
+                }
+            }
+        }
+        self.unlink_groups(key, &old);
+        for document in old.reach.documents.keys() {
+            self.unlink_document(key, document);
+        }
+        Some(old)
+    }
+
+    fn unlink_groups(&mut self, key: &MappingKey, mapping: &Mapping) {
+        for group in mapping.subjects.iter().flat_map(groups_of) {
+            if let Some(keys) = self.by_group.get_mut(&group) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.by_group.remove(&group);
+                }
+            }
+        }
+    }
+
+    fn unlink_document(&mut self, key: &MappingKey, document: &DocumentKey) {
+        if let Some(keys) = self.by_document.get_mut(document) {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.by_document.remove(document);
+            }
+        }
+    }
+
+    /// Resolves `spec.subjects` of a mapping, and pins what is resolved for the first time.
+    fn resolve_subjects(&mut self, key: &MappingKey, effects: &mut Effects) {
+        let Some(mut mapping) = self.mappings.remove(key) else { return };
+        self.unlink_groups(key, &mapping);
+        let mut changed = None;
+        for subject in &mut mapping.subjects {
+            let place = (key.clone(), subject.provider.clone(), subject.selector.to_string());
+            let pinned = self.pins.get(&place).copied();
+            let tenant = self.tenants.get(&subject.provider);
+            subject.pinned = pinned;
+            let new = resolve(tenant, &subject.selector, pinned, &mapping.accepted);
+            if let Resolution::Resolved(group) = new
+                && pinned != Some(group)
+                && self.frozen.is_none()
+                && mapping.life == Life::Live
+            {
+                let (mapping, provider, selector) = place.clone();
+                effects.pins.push(Pin { mapping, provider, selector, group });
+                self.pins.insert(place, group);
+                subject.pinned = Some(group);
+            }
+            if new != subject.resolution {
+                let lost = !matches!(subject.resolution, Resolution::NotFound | Resolution::Ambiguous);
+                let urgency = if lost { Urgency::Revocation } else { Urgency::Addition };
+                changed = changed.into_iter().chain([urgency]).min();
+                subject.resolution = new;
+            }
+        }
+        for group in mapping.subjects.iter().flat_map(groups_of) {
+            self.by_group.entry(group).or_default().insert(key.clone());
+        }
+        if let Some(urgency) = changed {
+            effects.mappings.insert(key.clone());
+            mapping.reach.documents.keys().for_each(|document| effects.document(document, urgency));
+        }
+        self.mappings.insert(key.clone(), mapping);
+    }
+
+    /// Resolves `spec.grants` of a mapping; documents where something changed are dirty.
+    fn resolve_grants(&mut self, key: &MappingKey, effects: &mut Effects) {
+        let Some(mapping) = self.mappings.get_mut(key) else { return };
+        let reach = mapping.reach(key, &self.targets, &self.regions);
+        let old: Reach = std::mem::replace(&mut mapping.reach, reach);
+        let new: Vec<(DocumentKey, Option<Urgency>)> = mapping
+            .reach
+            .documents
+            .iter()
+            .map(|(document, roles)| match old.documents.get(document) {
+                Some(before) if before == roles => (document.clone(), None),
+                Some(_) => (document.clone(), Some(Urgency::Revocation)),
+                None => (document.clone(), Some(Urgency::Addition)),
+            })
+            .collect();
+        let gone: Vec<&DocumentKey> =
+            old.documents.keys().filter(|document| !mapping.reach.documents.contains_key(*document)).collect();
+        for document in gone {
+            effects.document(document, Urgency::Revocation);
+            self.unlink_document(key, document);
+        }
+        for (document, urgency) in new {
+            if let Some(urgency) = urgency {
+                effects.document(&document, urgency);
+            }
+            self.by_document.entry(document).or_default().insert(key.clone());
+        }
+    }
+}
+
+/// The groups whose changes matter to what a selector means.
+fn groups_of(subject: &mapping::Subject) -> BTreeSet<GroupId> {
+    let found = match &subject.resolution {
+        Resolution::Resolved(group) => Some(*group),
+        Resolution::NotFound | Resolution::Ambiguous => None,
+        Resolution::IdentityChanged { now, .. } => Some(*now),
+        Resolution::Deleted { now, .. } => *now,
+    };
+    found.into_iter().chain(subject.pinned).collect()
+}
+
+/// What a selector means, given what it was pinned to and what was accepted since.
+fn resolve(
+    tenant: Option<&Tenant>,
+    selector: &Selector,
+    pinned: Option<GroupId>,
+    accepted: &BTreeSet<GroupId>,
+) -> Resolution {
+    let Some(tenant) = tenant else { return Resolution::NotFound };
+    let mut named: Vec<GroupId> = tenant.named(selector).collect();
+    let Some(pinned) = pinned else {
+        return match named.as_slice() {
+            [] => Resolution::NotFound,
+            [group] => Resolution::Resolved(*group),
+            _ => Resolution::Ambiguous,
+        };
+    };
+    let present = tenant.group(pinned).map(|group| group.state);
+    if present == Some(tenant::GroupState::Present) && (named.is_empty() || named.contains(&pinned)) {
+        return Resolution::Resolved(pinned);
+    }
+    named.retain(|group| *group != pinned);
+    if let Some(group) = named.iter().find(|group| accepted.contains(group)) {
+        return Resolution::Resolved(*group);
+    }
+    match (present, named.first()) {
+        (Some(tenant::GroupState::Deleted), now) => Resolution::Deleted { pinned, now: now.copied() },
+        (_, Some(now)) => Resolution::IdentityChanged { pinned, now: *now },
+        (_, None) => Resolution::NotFound,
+    }
+}

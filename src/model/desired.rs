@@ -123,6 +123,28 @@ impl FreezeReason {
         }
     }
 
+    /// Do the claims of people whom the IdP reports inactive or deleted end in spite of the freeze? They do wherever the
+    /// directory is known to be right and only the other ground of the claim is missing.
+    #[must_use]
+    pub fn lets_leavers_go(self) -> bool {
+        match self {
+            Self::MappingVanished
+            | Self::ManifestsMissing
+            | Self::GroupNotFound
+            | Self::GroupAmbiguous
+            | Self::GroupIdentityChanged
+            | Self::InventoryIncomplete => true,
+            Self::NotLoaded
+            | Self::IdentityProviderNotFound
+            | Self::TargetNotFound
+            | Self::OverlappingTarget
+            | Self::Suspended
+            | Self::Observed
+            | Self::StoreMismatch
+            | Self::StoreRewound => false,
+        }
+    }
+
     /// Cause, effect and next step in one sentence.
     #[must_use]
     pub fn message(self) -> &'static str {

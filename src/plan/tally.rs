@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::model::{GrantKey, MappingKey};
 
-use super::{CallOutcome, Plan};
+use super::{CallOutcome, Cause, Plan};
 
 /// How one grant stands after the pass, apart from the outcome of the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,5 +107,20 @@ impl Plan {
             }
         }
         tallies
+    }
+
+    /// Grants of ours that somebody took away and that this call put back, each with the mappings that want it.
+    #[must_use]
+    pub fn reverted(&self, outcome: Option<&CallOutcome>) -> Vec<(GrantKey, BTreeSet<MappingKey>)> {
+        if !matches!(outcome, Some(CallOutcome::Acknowledged { .. })) {
+            return Vec::new();
+        }
+        let again = self.add.iter().filter(|step| step.cause == Cause::Missing);
+        again
+            .map(|step| {
+                let mappings = step.row.claims.iter().map(|claim| claim.mapping.clone()).collect();
+                (step.grant().clone(), mappings)
+            })
+            .collect()
     }
 }

@@ -1,1 +1,31 @@
-//! TODO
+//! SCIM 2.0 as data (RFC 7643, RFC 7644): schemas, filters, paths, resources and their changes. Pure.
+//!
+//! Requests are parsed whole into typed changes before the first of them is applied, so that a request does all it
+//! says or nothing. Habits of identity providers that the RFCs do not know are accepted where their meaning is clear,
+//! and every such acceptance leaves a [`Finding`].
+
+mod edit;
+mod error;
+mod filter;
+mod finding;
+mod group;
+mod intake;
+pub mod json;
+pub mod parse;
+mod patch;
+mod projection;
+pub mod schema;
+mod user;
+
+pub use error::ScimError;
+pub use filter::{AttributePath, CompareOp, Filter, FilterValue, Test};
+pub use finding::{Finding, FindingCode, Findings};
+pub use group::{GroupChange, MemberChange, NewGroupRequest, group_facts, issued_id, new_group};
+pub use parse::PatchPath;
+pub use patch::MAX_OPERATIONS;
+pub use projection::Projection;
+pub use schema::ResourceType;
+pub use user::{UserChange, new_user, user_facts};
+
+#[cfg(test)]
+mod tests;

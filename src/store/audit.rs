@@ -77,7 +77,8 @@ impl Chained<'_> {
         let mut hash = Sha256::new();
         hash.update(previous.as_bytes());
         hash.update(json(self)?.as_bytes());
-        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        let digits = hash.finalize().into_iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+        Ok(digits.filter_map(|digit| char::from_digit(u32::from(digit), 16)).collect())
     }
 }
 

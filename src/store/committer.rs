@@ -218,7 +218,7 @@ const LOGS: &str = "\
         ON CONFLICT (provider) DO UPDATE SET users = users + excluded.users, groups = groups + excluded.groups;";
 
 /// Writes both logs and the counters, and commits: one way to the database and back.
-static FINISH: LazyLock<String> = LazyLock::new(|| format!("{LOGS} {} COMMIT", audit::APPEND));
+pub(super) static FINISH: LazyLock<String> = LazyLock::new(|| format!("{LOGS} {} COMMIT", audit::APPEND));
 
 impl Transaction {
     async fn begin(mut connection: SqliteConnection, now: Timestamp) -> Result<Self, StoreError> {

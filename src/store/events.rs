@@ -79,12 +79,24 @@ impl Store {
         rows.iter().map(event_row).collect()
     }
 
-    /// The whole directory as changes: users, groups, tombstones, then members. Read in one transaction, row by row;
+    /// The whole directory as changes: tombstones, users, groups, then members. Read in one transaction, row by row;
     /// answers the position of the event log that it stands for.
     pub async fn snapshot(&self, sink: Sink<'_>) -> Result<Seq, StoreError> {
         let mut transaction = self.readers().begin().await?;
         let connection = &mut *transaction;
         let seq = highest(connection).await?;
+        stream(connection, "SELECT provider, id, kind FROM tombstones", |mut columns| {
+            let provider = columns.provider()?;
+            let id = columns.id()?;
+            let deleted = columns.word(|word| match word {
+                "user" => Some(DirectoryChange::UserDeleted { id: UserId(id) }),
+                "group" => Some(DirectoryChange::GroupDeleted { id: GroupId(id) }),
+                _ => None,
+            })?;
+            sink(provider, deleted);
+            Ok(())
+        })
+        .await?;
         stream(
             connection,
             "SELECT provider, id, active, user_name, external_id, emails FROM users ORDER BY position",
@@ -102,18 +114,6 @@ impl Store {
                 Ok(())
             },
         )
-        .await?;
-        stream(connection, "SELECT provider, id, kind FROM tombstones", |mut columns| {
-            let provider = columns.provider()?;
-            let id = columns.id()?;
-            let deleted = columns.word(|word| match word {
-                "user" => Some(DirectoryChange::UserDeleted { id: UserId(id) }),
-                "group" => Some(DirectoryChange::GroupDeleted { id: GroupId(id) }),
-                _ => None,
-            })?;
-            sink(provider, deleted);
-            Ok(())
-        })
         .await?;
         members(connection, sink).await?;
         transaction.commit().await?;

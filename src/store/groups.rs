@@ -18,25 +18,25 @@ use crate::model::{DirectoryChange, GroupFacts, GroupId, ProviderName};
 pub(super) const COLUMNS: &str =
     "id, display_name, external_id, resource, member_count, version, created_at, updated_at";
 
-const ONE: &str = "SELECT id, display_name, external_id, resource, member_count, version, created_at, updated_at \
+pub(super) const ONE: &str = "SELECT id, display_name, external_id, resource, member_count, version, created_at, updated_at \
     FROM groups WHERE provider = ? AND id = ?";
 
-const CREATE: &str = "\
+pub(super) const CREATE: &str = "\
     INSERT INTO groups (provider, id, display_name, display_name_fold, external_id, resource, member_count, version, \
         created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, 0, 1, ?, ?); \
-    UPDATE members SET kind = 'group' WHERE provider = ? AND member_id = ? AND kind = 'pending' RETURNING group_id";
+    UPDATE members INDEXED BY members_by_member SET kind = 'group' WHERE provider = ? AND member_id = ? AND kind = 'pending' RETURNING group_id";
 
-const SET_COUNT: &str = "UPDATE groups SET member_count = ? WHERE provider = ? AND id = ?";
+pub(super) const SET_COUNT: &str = "UPDATE groups SET member_count = ? WHERE provider = ? AND id = ?";
 
 // Without the indexed columns, so that a change of members touches no index.
-const UPDATE_MEMBERS: &str = "UPDATE groups SET member_count = ?, version = ?, updated_at = ? \
+pub(super) const UPDATE_MEMBERS: &str = "UPDATE groups SET member_count = ?, version = ?, updated_at = ? \
     WHERE provider = ? AND id = ?";
 
-const UPDATE: &str = "UPDATE groups SET display_name = ?, display_name_fold = ?, external_id = ?, resource = ?, \
+pub(super) const UPDATE: &str = "UPDATE groups SET display_name = ?, display_name_fold = ?, external_id = ?, resource = ?, \
     member_count = ?, version = ?, updated_at = ? WHERE provider = ? AND id = ?";
 
 // The memberships of the group go with it by the foreign key.
-const DELETE: &str = "\
+pub(super) const DELETE: &str = "\
     DELETE FROM groups WHERE provider = ? AND id = ?; \
     INSERT INTO tombstones (provider, id, kind, deleted_at) VALUES (?, ?, 'group', ?) ON CONFLICT DO NOTHING";
 

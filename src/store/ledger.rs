@@ -16,7 +16,7 @@ use crate::model::{
 
 /// Forgets, puts, and makes the claims of what was put exactly those given. Parameters: document and list, four times;
 /// the lists are keys to forget, grants, claims, keys and claims.
-const RECORD: &str = "\
+pub(super) const RECORD: &str = "\
     DELETE FROM grants WHERE document = ? AND (role, condition_hash, member_key) IN \
         (SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?)); \
     INSERT INTO grants (document, role, condition_hash, member_key, member, condition, state, intent_action, \

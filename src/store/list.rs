@@ -156,10 +156,13 @@ fn push(
         }
         (Condition::MemberEq(member), Kind::Groups) => match Uuid::try_parse(member) {
             Ok(member) => {
-                sql.push(" AND provider = ").push_bind(p.as_str());
-                sql.push(" AND id IN (SELECT group_id FROM members WHERE provider = ").push_bind(p.as_str());
-                sql.push(" AND member_id = ").push_bind(member.as_bytes().as_slice());
-                sql.push(" AND kind <> 'pending')");
+                sql.push(
+                    " AND position IN (SELECT g.position FROM members m INDEXED BY members_by_member \
+                     CROSS JOIN groups g ON g.provider = m.provider AND g.id = m.group_id \
+                     WHERE m.kind <> 'pending' AND m.provider = ",
+                )
+                .push_bind(p.as_str());
+                sql.push(" AND m.member_id = ").push_bind(member.as_bytes().as_slice()).push(")");
             }
             Err(_) => nothing(sql),
         },

@@ -1,5 +1,6 @@
 //! Memberships: rows, changed by deltas in SQL. Nothing here costs more for a larger group, unless the whole of it
-//! is asked for or replaced.
+//! is asked for or replaced. The planner, which knows nothing of the sizes, is told which index finds a member: it would
+//! rather walk the tenant.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +18,7 @@ use crate::model::{DirectoryChange, GroupId, ProviderName, Seq, UserId};
 const CHUNK: usize = 1000;
 
 // The CASE decides what an id is with this provider; an id of another provider is unknown here.
-const ADD: &str = "INSERT INTO members (provider, group_id, member_id, kind) \
+pub(super) const ADD: &str = "INSERT INTO members (provider, group_id, member_id, kind) \
     SELECT ?1, ?2, given.id, CASE \
         WHEN EXISTS (SELECT 1 FROM users u WHERE u.provider = ?1 AND u.id = given.id) THEN 'user' \
         WHEN EXISTS (SELECT 1 FROM groups g WHERE g.provider = ?1 AND g.id = given.id) THEN 'group' \
@@ -25,24 +26,29 @@ const ADD: &str = "INSERT INTO members (provider, group_id, member_id, kind) \
     FROM (SELECT unhex(value) AS id FROM json_each(?3)) given WHERE true \
     ON CONFLICT DO NOTHING RETURNING member_id, kind";
 
-const REMOVE: &str = "DELETE FROM members WHERE provider = ?1 AND group_id = ?2 \
+pub(super) const REMOVE: &str = "DELETE FROM members WHERE provider = ?1 AND group_id = ?2 \
     AND member_id IN (SELECT unhex(value) FROM json_each(?3)) RETURNING member_id, kind";
 
-const RETAIN: &str = "DELETE FROM members WHERE provider = ?1 AND group_id = ?2 \
+pub(super) const RETAIN: &str = "DELETE FROM members WHERE provider = ?1 AND group_id = ?2 \
     AND member_id NOT IN (SELECT unhex(value) FROM json_each(?3)) RETURNING member_id, kind";
 
-const ANY_KNOWN: &str = "SELECT EXISTS (SELECT 1 FROM (SELECT unhex(value) AS id FROM json_each(?2)) given \
+pub(super) const ANY_KNOWN: &str = "SELECT EXISTS (SELECT 1 FROM (SELECT unhex(value) AS id FROM json_each(?2)) given \
     WHERE EXISTS (SELECT 1 FROM users u WHERE u.provider = ?1 AND u.id = given.id) \
        OR EXISTS (SELECT 1 FROM groups g WHERE g.provider = ?1 AND g.id = given.id))";
 
-const LEAVE_ALL: &str = "\
+pub(super) const LEAVE_ALL: &str = "\
     UPDATE groups SET member_count = member_count - 1, version = version + 1, updated_at = ? \
         WHERE provider = ? AND id IN \
-            (SELECT group_id FROM members WHERE provider = ? AND member_id = ? AND kind <> 'pending'); \
-    DELETE FROM members WHERE provider = ? AND member_id = ?";
+            (SELECT group_id FROM members INDEXED BY members_by_member \
+             WHERE provider = ? AND member_id = ? AND kind <> 'pending'); \
+    DELETE FROM members INDEXED BY members_by_member WHERE provider = ? AND member_id = ?";
 
-const JOINED: &str = "UPDATE groups SET member_count = member_count + 1, version = version + 1, updated_at = ? \
+pub(super) const JOINED: &str = "UPDATE groups SET member_count = member_count + 1, version = version + 1, updated_at = ? \
     WHERE provider = ? AND id IN (SELECT unhex(value) FROM json_each(?))";
+
+pub(super) const MEMBERSHIPS: &str = "SELECT g.id, g.display_name FROM members m INDEXED BY members_by_member \
+    CROSS JOIN groups g ON g.provider = m.provider AND g.id = m.group_id \
+    WHERE m.provider = ? AND m.member_id = ? AND m.kind <> 'pending' ORDER BY g.position";
 
 /// What a membership row refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -256,15 +262,7 @@ impl Store {
 
     /// The groups that a user or group is a direct member of, in the order of their creation.
     pub async fn memberships(&self, p: &ProviderName, id: Uuid) -> Result<Vec<Membership>, StoreError> {
-        let rows = query(
-            "SELECT g.id, g.display_name FROM members m \
-             CROSS JOIN groups g ON g.provider = m.provider AND g.id = m.group_id \
-             WHERE m.provider = ? AND m.member_id = ? AND m.kind <> 'pending' ORDER BY g.position",
-        )
-        .bind(p.as_str())
-        .bind(id.as_bytes().as_slice())
-        .fetch_all(self.readers())
-        .await?;
+        let rows = query(MEMBERSHIPS).bind(p.as_str()).bind(id.as_bytes().as_slice()).fetch_all(self.readers()).await?;
         rows.iter()
             .map(|row| {
                 let mut columns = Columns::of(row, "groups");

@@ -54,7 +54,7 @@ impl<'r> Columns<'r> {
         Self { row, what, next: 0 }
     }
 
-    fn damaged(&self, problem: impl ToString) -> StoreError {
+    fn damaged(&self, problem: &impl ToString) -> StoreError {
         StoreError::Damaged { what: self.what, problem: problem.to_string() }
     }
 
@@ -64,7 +64,7 @@ impl<'r> Columns<'r> {
     {
         let index = self.next;
         self.next += 1;
-        self.row.try_get(index).map_err(|error| self.damaged(error))
+        self.row.try_get(index).map_err(|error| self.damaged(&error))
     }
 
     pub(super) fn text(&mut self) -> Result<String, StoreError> {
@@ -85,36 +85,36 @@ impl<'r> Columns<'r> {
 
     pub(super) fn count(&mut self) -> Result<u64, StoreError> {
         let number = self.integer()?;
-        u64::try_from(number).map_err(|error| self.damaged(error))
+        u64::try_from(number).map_err(|error| self.damaged(&error))
     }
 
     pub(super) fn time(&mut self) -> Result<Timestamp, StoreError> {
         let number = self.integer()?;
-        Timestamp::from_nanosecond(i128::from(number)).map_err(|error| self.damaged(error))
+        Timestamp::from_nanosecond(i128::from(number)).map_err(|error| self.damaged(&error))
     }
 
     pub(super) fn time_or_none(&mut self) -> Result<Option<Timestamp>, StoreError> {
         match self.integer_or_none()? {
             None => Ok(None),
             Some(number) => {
-                Timestamp::from_nanosecond(i128::from(number)).map(Some).map_err(|error| self.damaged(error))
+                Timestamp::from_nanosecond(i128::from(number)).map(Some).map_err(|error| self.damaged(&error))
             }
         }
     }
 
     pub(super) fn id(&mut self) -> Result<Uuid, StoreError> {
         let bytes: &[u8] = self.get()?;
-        Uuid::from_slice(bytes).map_err(|error| self.damaged(error))
+        Uuid::from_slice(bytes).map_err(|error| self.damaged(&error))
     }
 
     pub(super) fn json<T: DeserializeOwned>(&mut self) -> Result<T, StoreError> {
         let text: &str = self.get()?;
-        serde_json::from_str(text).map_err(|error| self.damaged(error))
+        serde_json::from_str(text).map_err(|error| self.damaged(&error))
     }
 
     pub(super) fn json_or_none<T: DeserializeOwned>(&mut self) -> Result<Option<T>, StoreError> {
         let text: Option<&str> = self.get()?;
-        text.map(serde_json::from_str).transpose().map_err(|error| self.damaged(error))
+        text.map(serde_json::from_str).transpose().map_err(|error| self.damaged(&error))
     }
 
     /// A column whose text is checked by the type it becomes.
@@ -123,7 +123,7 @@ impl<'r> Columns<'r> {
         T: TryFrom<String, Error: ToString>,
     {
         let text = self.text()?;
-        T::try_from(text).map_err(|error| self.damaged(error.to_string()))
+        T::try_from(text).map_err(|error| self.damaged(&error))
     }
 
     pub(super) fn parse_or_none<T>(&mut self) -> Result<Option<T>, StoreError>
@@ -132,7 +132,7 @@ impl<'r> Columns<'r> {
     {
         match self.text_or_none()? {
             None => Ok(None),
-            Some(text) => T::try_from(text).map(Some).map_err(|error| self.damaged(error.to_string())),
+            Some(text) => T::try_from(text).map(Some).map_err(|error| self.damaged(&error)),
         }
     }
 
@@ -143,7 +143,7 @@ impl<'r> Columns<'r> {
     /// A column that holds one of a few words.
     pub(super) fn word<T>(&mut self, from: impl FnOnce(&str) -> Option<T>) -> Result<T, StoreError> {
         let word: &str = self.get()?;
-        from(word).ok_or_else(|| self.damaged(format!("`{word}` is not a word of this column")))
+        from(word).ok_or_else(|| self.damaged(&format!("`{word}` is not a word of this column")))
     }
 
     pub(super) fn word_or_none<T>(&mut self, from: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, StoreError> {
@@ -152,7 +152,7 @@ impl<'r> Columns<'r> {
             None => Ok(None),
             Some(word) => match from(word) {
                 Some(value) => Ok(Some(value)),
-                None => Err(self.damaged(format!("`{word}` is not a word of this column"))),
+                None => Err(self.damaged(&format!("`{word}` is not a word of this column"))),
             },
         }
     }

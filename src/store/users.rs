@@ -17,28 +17,28 @@ use crate::model::{DirectoryChange, EmailFact, ProviderName, UserFacts, UserId};
 pub(super) const COLUMNS: &str =
     "id, active, user_name, external_id, emails, resource, version, created_at, updated_at";
 
-const ONE: &str = "SELECT id, active, user_name, external_id, emails, resource, version, created_at, updated_at \
+pub(super) const ONE: &str = "SELECT id, active, user_name, external_id, emails, resource, version, created_at, updated_at \
     FROM users WHERE provider = ? AND id = ?";
 
-const CREATE: &str = "\
+pub(super) const CREATE: &str = "\
     INSERT INTO users (provider, id, active, user_name, user_name_fold, external_id, emails, resource, version, \
         created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?); \
     INSERT INTO user_emails (user, value_fold, kind_fold, provider) \
         SELECT last_insert_rowid(), value ->> 0, value ->> 1, ? FROM json_each(?) WHERE true ON CONFLICT DO NOTHING; \
-    UPDATE members SET kind = 'user' WHERE provider = ? AND member_id = ? AND kind = 'pending' RETURNING group_id";
+    UPDATE members INDEXED BY members_by_member SET kind = 'user' WHERE provider = ? AND member_id = ? AND kind = 'pending' RETURNING group_id";
 
-const UPDATE: &str = "UPDATE users SET active = ?, external_id = ?, emails = ?, resource = ?, version = ?, \
+pub(super) const UPDATE: &str = "UPDATE users SET active = ?, external_id = ?, emails = ?, resource = ?, version = ?, \
     updated_at = ? WHERE provider = ? AND id = ?";
 
-const RENAME: &str = "UPDATE users SET user_name = ?, user_name_fold = ? WHERE provider = ? AND id = ?";
+pub(super) const RENAME: &str = "UPDATE users SET user_name = ?, user_name_fold = ? WHERE provider = ? AND id = ?";
 
-const REPLACE_EMAILS: &str = "\
+pub(super) const REPLACE_EMAILS: &str = "\
     DELETE FROM user_emails WHERE user = (SELECT position FROM users WHERE provider = ? AND id = ?); \
     INSERT INTO user_emails (user, value_fold, kind_fold, provider) \
         SELECT u.position, e.value ->> 0, e.value ->> 1, u.provider \
         FROM users u CROSS JOIN json_each(?) e WHERE u.provider = ? AND u.id = ? ON CONFLICT DO NOTHING";
 
-const DELETE: &str = "\
+pub(super) const DELETE: &str = "\
     DELETE FROM users WHERE provider = ? AND id = ?; \
     INSERT INTO tombstones (provider, id, kind, deleted_at) VALUES (?, ?, 'user', ?) ON CONFLICT DO NOTHING";
 

@@ -1,1 +1,18 @@
-//! TODO
+//! What rolecall says about itself: log lines, metrics and the admin port.
+//!
+//! Log fields are dotted and spelled the same everywhere; the names are in [`field`]. A message is a sentence without a
+//! full stop. Lines at level info and below name no person and no token: people are ids there.
+
+mod admin;
+pub mod field;
+mod log;
+mod metrics;
+mod readiness;
+
+pub use admin::{DEFAULT_ADMIN_LISTEN, StatusProvider, admin_router};
+pub use log::{DEFAULT_FILTER, LogFormat, TelemetryError, init_logs};
+pub use metrics::{
+    Counters, Definition, EngineMetrics, Gauges, GoogleMetrics, Histograms, Metrics, ScimMetrics, StoreMetrics,
+    WatchMetrics, code_word,
+};
+pub use readiness::{Part, Readiness};

@@ -1,9 +1,11 @@
 //! The structural part of a CRD's schema, compiled once and applied to nodes, so that every problem has a place.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::str::FromStr;
 
 use jiff::Timestamp;
+use kube::core::cel::{CompiledSchema, ErrorKind, Validator, compile_schema};
 use regex::Regex;
 use serde_json::{Map, Value};
 
@@ -24,6 +26,30 @@ pub(super) struct Check {
     choices: Vec<String>,
     minimum: Option<f64>,
     default: Option<Value>,
+    rules: Option<Rules>,
+}
+
+/// The CEL rules of one node, without those of the nodes below.
+#[derive(Debug)]
+struct Rules {
+    compiled: CompiledSchema,
+    /// What the rules said about texts: roles and patterns recur, and the interpreter compiles a regular expression anew
+    /// each time it meets one.
+    texts: RefCell<HashMap<String, Vec<RuleError>>>,
+}
+
+/// Most texts that are remembered for one node.
+const MAX_REMEMBERED: usize = 4096;
+
+/// A rule that a value does not keep.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct RuleError {
+    /// The path of the value.
+    pub path: String,
+    /// The message of the rule, or why it cannot be evaluated.
+    pub message: String,
+    /// Does the value break the rule, or the rule itself break on the value?
+    pub evaluated: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,28 +87,15 @@ pub(super) struct Finding {
 impl Check {
     /// Compiles a node of a structural schema.
     pub fn compile(schema: &Value) -> Result<Self, SchemaError> {
-        let not_understood = |what: &str| SchemaError(what.to_owned());
-        let node = schema.as_object().ok_or_else(|| not_understood("a schema that is no object"))?;
-        let mut check = Self {
-            kind: Kind::Any,
-            fields: BTreeMap::new(),
-            required: Vec::new(),
-            values: None,
-            items: None,
-            unique: Unique::No,
-            count: (0, usize::MAX),
-            length: (0, usize::MAX),
-            pattern: None,
-            choices: Vec::new(),
-            minimum: None,
-            default: None,
-        };
+        let node = schema.as_object().ok_or_else(|| SchemaError("a schema that is no object".to_owned()))?;
+        let mut check = Self::anything();
         for (keyword, value) in node {
             let wrong = || SchemaError(format!("{keyword}: {value}"));
             let number = || value.as_u64().and_then(|number| usize::try_from(number).ok()).ok_or_else(wrong);
             match keyword.as_str() {
-                // What CEL checks, and what does not bear on a single object.
-                "description" | "x-kubernetes-validations" | "x-kubernetes-list-map-keys" | "format" => {}
+                // What is looked at with another keyword, or bears on no object.
+                "description" | "x-kubernetes-list-map-keys" | "format" => {}
+                "x-kubernetes-validations" => check.rules = Some(Rules::of(schema)?),
                 "type" => {
                     check.kind = match (value.as_str(), node.get("format").and_then(Value::as_str)) {
                         (Some("object"), None) => Kind::Object,
@@ -145,6 +158,7 @@ impl Check {
             choices: Vec::new(),
             minimum: None,
             default: None,
+            rules: None,
         }
     }
 
@@ -284,6 +298,85 @@ impl Check {
     }
 }
 
+impl Check {
+    /// The CEL rules of this node and all below, on a value with defaults.
+    pub fn rules(&self, value: &Value, path: &str, validator: &Validator, errors: &mut Vec<RuleError>) {
+        if let Some(rules) = &self.rules {
+            let broken = rules.of_value(value, validator);
+            errors.extend(broken.into_iter().map(|error| RuleError { path: path.to_owned(), ..error }));
+        }
+        match value {
+            Value::Object(fields) if !self.fields.is_empty() => {
+                for (name, child) in fields {
+                    if let Some(check) = self.fields.get(name) {
+                        check.rules(child, &join(path, name), validator, errors);
+                    }
+                }
+            }
+            Value::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    if let Some(check) = &self.items {
+                        check.rules(item, &format!("{path}[{index}]"), validator, errors);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Rules {
+    fn of(schema: &Value) -> Result<Self, SchemaError> {
+        let mut own = schema.clone();
+        for below in ["properties", "items"] {
+            if let Some(child) = own.get_mut(below) {
+                without_rules(child);
+            }
+        }
+        let compiled = compile_schema(&own);
+        match compiled.compilation_errors().first() {
+            Some(error) => Err(SchemaError(error.to_string())),
+            None => Ok(Self { compiled, texts: RefCell::default() }),
+        }
+    }
+
+    fn of_value(&self, value: &Value, validator: &Validator) -> Vec<RuleError> {
+        let evaluate = || match validator.validate_compiled(&self.compiled, value, None) {
+            Ok(()) => Vec::new(),
+            Err(errors) => errors
+                .into_iter()
+                .map(|error| RuleError {
+                    path: String::new(),
+                    message: error.message,
+                    evaluated: error.kind == ErrorKind::ValidationFailure,
+                })
+                .collect(),
+        };
+        let Value::String(text) = value else { return evaluate() };
+        if let Some(errors) = self.texts.borrow().get(text) {
+            return errors.clone();
+        }
+        let errors = evaluate();
+        let mut texts = self.texts.borrow_mut();
+        if texts.len() >= MAX_REMEMBERED {
+            texts.clear();
+        }
+        texts.insert(text.clone(), errors.clone());
+        errors
+    }
+}
+
+fn without_rules(schema: &mut Value) {
+    match schema {
+        Value::Object(node) => {
+            node.remove("x-kubernetes-validations");
+            node.values_mut().for_each(without_rules);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_rules),
+        _ => {}
+    }
+}
+
 impl Kind {
     fn name(self) -> &'static str {
         match self {
@@ -333,11 +426,7 @@ fn characters(count: usize) -> String {
     if count == 1 { "1 character".to_owned() } else { format!("{count} characters") }
 }
 
+/// A value in a message: short, and without characters that would move the cursor of a terminal.
 pub(super) fn shown(text: &str) -> String {
-    text.chars()
-        .take(80)
-        .flat_map(|character| {
-            if character.is_control() { ' ' } else { character }.to_string().chars().collect::<Vec<_>>()
-        })
-        .collect()
+    text.chars().take(80).map(|character| if character.is_control() { ' ' } else { character }).collect()
 }

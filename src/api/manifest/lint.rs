@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Object, ObjectRef, ParsedDocument, Problem, SecretData};
 use crate::api::glob::ResourcePattern;
-use crate::api::{AllowSpec, CloudRunTarget, GrantSpec, IdentityProvider, RoleMapping};
+use crate::api::{AllowSpec, CloudRunTarget, GrantSpec, RoleMapping};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -214,15 +214,14 @@ fn overlaps(
 ) {
     for other in known.values() {
         let Object::CloudRunTarget(other) = other.object else { continue };
-        let shares = |location: &&String| other.spec.locations.contains(location);
-        let shared: Vec<_> = target.spec.locations.iter().filter(shares).map(String::as_str).collect();
+        let theirs = &other.spec.locations;
+        let both: Vec<_> = target.spec.locations.iter().filter(|region| theirs.contains(region)).cloned().collect();
         // Each pair is reported once, on the one that is later by name.
-        if other.metadata.name < target.metadata.name && other.spec.project == target.spec.project && !shared.is_empty()
-        {
+        if other.metadata.name < target.metadata.name && other.spec.project == target.spec.project && !both.is_empty() {
             let name = other.metadata.name.as_deref().unwrap_or_default();
             let message = format!(
                 "`{name}` covers {} of project `{}` too; the older one wins, the other does nothing there",
-                shared.join(", "),
+                both.join(", "),
                 target.spec.project
             );
             let field = "spec.locations".to_owned();
@@ -230,6 +229,9 @@ fn overlaps(
         }
     }
 }
+
+/// The reference, and the hash where the Secret is at hand.
+type TokenIdentity = (String, Option<[u8; 32]>);
 
 /// One token for two tenants is refused for both, whether they name one Secret or two Secrets have one value.
 fn tokens(known: &BTreeMap<ObjectRef, Known<'_>>, report: &mut LintReport) {
@@ -240,9 +242,10 @@ fn tokens(known: &BTreeMap<ObjectRef, Known<'_>>, report: &mut LintReport) {
             _ => None,
         })
         .collect();
-    let mut seen: BTreeMap<(String, Option<[u8; 32]>), (&Known<'_>, &IdentityProvider)> = BTreeMap::new();
+    let mut seen: BTreeMap<TokenIdentity, String> = BTreeMap::new();
     for this in known.values() {
         let Object::IdentityProvider(provider) = this.object else { continue };
+        let name = provider.metadata.name.clone().unwrap_or_default();
         for (index, token) in provider.spec.scim.tokens.iter().enumerate() {
             let field = format!("spec.scim.tokens[{index}].secretRef");
             let reference = &token.secret_ref;
@@ -257,13 +260,11 @@ fn tokens(known: &BTreeMap<ObjectRef, Known<'_>>, report: &mut LintReport) {
                     }
                 },
             };
-            let name = |provider: &IdentityProvider| provider.metadata.name.clone().unwrap_or_default();
             match seen.get(&identity) {
-                Some((_, other)) if name(other) != name(provider) => {
+                Some(other) if *other != name => {
                     let message = format!(
-                        "token `{}` is the same as one of IdentityProvider `{}`; it is refused for both",
-                        token.name,
-                        name(other)
+                        "token `{}` is the same as one of IdentityProvider `{other}`; it is refused for both",
+                        token.name
                     );
                     report.findings.push(this.finding(Severity::Error, field, "TokenShared", message));
                 }
@@ -272,7 +273,7 @@ fn tokens(known: &BTreeMap<ObjectRef, Known<'_>>, report: &mut LintReport) {
                     report.findings.push(this.finding(Severity::Warning, field, "TokenShared", message));
                 }
                 None => {
-                    seen.insert(identity, (this, provider));
+                    seen.insert(identity, name.clone());
                 }
             }
         }

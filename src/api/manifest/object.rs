@@ -1,10 +1,10 @@
 //! One document → one object: which kind it is, and whether it is a good one.
 
-use kube::core::cel::{CompiledSchema, ErrorKind, Validator, compile_schema};
+use kube::core::cel::Validator;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::check::{Check, Finding, join, shown};
+use super::check::{Check, Finding, RuleError, join, shown};
 use super::yaml::{Content, Node, Place, Unreadable};
 use super::{Object, ObjectRef, secret};
 use crate::api::{GROUP, VERSION, crds};
@@ -14,7 +14,6 @@ use crate::model::ProviderName;
 struct KindSchema {
     namespaced: bool,
     check: Check,
-    rules: CompiledSchema,
 }
 
 /// All CRDs, compiled.
@@ -43,8 +42,7 @@ impl Schemas {
             // Status is rolecall's to write; what `kubectl get -o yaml` printed of it does no harm.
             check.replace_field("status", Check::anything());
             let namespaced = text("/spec/scope") == "Namespaced";
-            let kind = KindSchema { namespaced, check, rules: compile_schema(schema) };
-            kinds.push((text("/spec/names/kind").to_owned(), kind));
+            kinds.push((text("/spec/names/kind").to_owned(), KindSchema { namespaced, check }));
         }
         Ok(Self { kinds, validator: Validator::new() })
     }
@@ -130,7 +128,7 @@ fn custom<T: DeserializeOwned>(node: &Node, kind: &str, mut found: Vec<Finding>)
         schema.check.check(node, "", &mut found);
         names(node, kind, schema.namespaced, &mut found);
         let value = schema.check.value(node);
-        rules(node, &value, schema, validator, &mut found);
+        rules(node, &value, &schema.check, validator, &mut found);
         if !found.is_empty() {
             found.sort_by_key(|finding| (finding.place.line, finding.place.column));
             return Err(found);
@@ -167,27 +165,34 @@ pub(super) fn names(node: &Node, kind: &str, namespaced: bool, found: &mut Vec<F
 
 /// The CEL rules. Where the structure is wrong already, only what a rule says about other fields is added: the API server
 /// would say the rest after the next attempt.
-fn rules(node: &Node, value: &Value, schema: &KindSchema, validator: &Validator, found: &mut Vec<Finding>) {
-    let Err(errors) = validator.validate_compiled(&schema.rules, value, None) else { return };
+fn rules(node: &Node, value: &Value, check: &Check, validator: &Validator, found: &mut Vec<Finding>) {
+    let mut errors = Vec::new();
+    check.rules(value, "", validator, &mut errors);
     let structure: Vec<String> = found.iter().map(|finding| finding.path.clone()).collect();
-    for error in errors {
-        let path = error.field_path.trim_start_matches('.');
-        let related = structure.iter().any(|other| other.starts_with(path) || path.starts_with(other.as_str()));
-        let broken = error.kind != ErrorKind::ValidationFailure;
-        if related || (broken && !structure.is_empty()) {
+    for RuleError { path, message, evaluated } in errors {
+        let related = structure.iter().any(|other| within(other, &path) || within(&path, other));
+        if related || !(evaluated || structure.is_empty()) {
             continue;
         }
-        let shown = match value_at(value, path) {
+        let shown = match value_at(value, &path) {
             Some(Value::String(text)) => format!(" (found `{}`)", shown(text)),
             _ => String::new(),
         };
-        found.push(finding(node.locate(path), path, "RuleViolated", format!("{}{shown}", error.message)));
+        found.push(finding(node.locate(&path), &path, "RuleViolated", format!("{message}{shown}")));
     }
 }
 
+/// Is `inner` the same path as `outer`, or one below it?
+fn within(inner: &str, outer: &str) -> bool {
+    let rest = inner.strip_prefix(outer).filter(|_| !outer.is_empty());
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
 fn value_at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
-    let pointer: String = path.split(['.', '[']).map(|part| format!("/{}", part.trim_end_matches(']'))).collect();
-    value.pointer(&pointer)
+    path.split(['.', '[']).try_fold(value, |value, part| match part.strip_suffix(']') {
+        Some(index) => value.get(index.parse::<usize>().ok()?),
+        None => value.get(part),
+    })
 }
 
 /// A file says what is wanted; uid, times and owners are not its to say.
@@ -211,5 +216,48 @@ pub(super) fn only_fields(node: &Node, known: &[&str], found: &mut Vec<Finding>)
     for (key, _) in entries.iter().filter(|(key, _)| !known.contains(&key.text.as_str())) {
         let message = format!("unknown field; the fields here are {}", known.join(", "));
         found.push(finding(key.place, &join("", &key.text), "UnknownField", message));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::cel::ValidationErrors;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
+        #[test]
+        fn the_rules_say_what_the_validator_says_about_the_whole_object(
+            roles in prop::collection::vec(prop::sample::select(vec!["roles/run.invoker", "roles/owner", "*", ""]), 0..3),
+            resources in prop::collection::vec(prop::sample::select(vec!["services/a", "a", "services/*"]), 0..3),
+            external in any::<bool>(),
+            name in prop::sample::select(vec!["m".to_owned(), "m".repeat(64)]),
+        ) {
+            let group = if external { json!({"externalId": "x", "displayName": "y"}) } else { json!({"displayName": "y"}) };
+            let object = json!({
+                "apiVersion": "rolecall.dev/v1alpha1",
+                "kind": "RoleMapping",
+                "metadata": {"name": name, "namespace": "n"},
+                "spec": {
+                    "subjects": [{"identityProvider": "Okta", "groups": [group]}],
+                    "grants": [{"target": {"name": "t"}, "roles": roles, "resources": resources}]
+                }
+            });
+            let crd = crds().unwrap().into_iter().find(|crd| crd.spec.names.kind == "RoleMapping").unwrap();
+            let crd = serde_json::to_value(crd).unwrap();
+            let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+            let whole = Validator::new().validate(schema, &object, None).err().map(ValidationErrors::into_vec);
+            let mut whole: Vec<_> =
+                whole.into_iter().flatten().map(|error| (error.field_path, error.message)).collect();
+            let mut parts = Vec::new();
+            Check::compile(schema).unwrap().rules(&object, "", &Validator::new(), &mut parts);
+            let mut parts: Vec<_> = parts.into_iter().map(|error| (error.path, error.message)).collect();
+            whole.sort();
+            parts.sort();
+            prop_assert_eq!(whole, parts);
+        }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write as _;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 use serde::de::IgnoredAny;
@@ -164,17 +165,15 @@ fn join_surrogates(text: &str) -> Cow<'_, str> {
     while let Some(found) = text[rest..].find('\\') {
         let at = rest + found;
         joined.push_str(&text[rest..at]);
-        match (unit(at), unit(at + 6)) {
-            (Some(high @ 0xD800..=0xDBFF), Some(low @ 0xDC00..=0xDFFF)) => {
-                let character = 0x1_0000 + ((high - 0xD800) << 10) + (low - 0xDC00);
-                joined.push_str(&format!("\\U{character:08x}"));
-                rest = at + 12;
-            }
-            _ => {
-                // The escaped character is ASCII, so that two bytes are two characters.
-                rest = (at + 2).min(text.len());
-                joined.push_str(&text[at..rest]);
-            }
+        if let (Some(high @ 0xD800..=0xDBFF), Some(low @ 0xDC00..=0xDFFF)) = (unit(at), unit(at + 6)) {
+            let character = 0x1_0000 + ((high - 0xD800) << 10) + (low - 0xDC00);
+            // Writing to a String does not fail.
+            let _ = write!(joined, "\\U{character:08x}");
+            rest = at + 12;
+        } else {
+            // The escaped character is ASCII, so that two bytes are two characters.
+            rest = (at + 2).min(text.len());
+            joined.push_str(&text[at..rest]);
         }
     }
     joined.push_str(&text[rest..]);

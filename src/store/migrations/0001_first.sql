@@ -157,7 +157,7 @@ CREATE TABLE audit (
     outcome TEXT NOT NULL,
     reason TEXT,
     detail TEXT,
-    person INTEGER REFERENCES people (id),
+    person INTEGER, -- people.id; no foreign key, so that erasing is not tied to the size of the log
     hash TEXT NOT NULL
 ) STRICT;
 

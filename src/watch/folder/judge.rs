@@ -158,10 +158,10 @@ impl<'a> Found<'a> {
 }
 
 fn move_to(next: &mut Known, object: &ObjectRef, file: &str) {
-    if let Some(at) = next.objects.get_mut(object) {
-        if at.file != file {
-            file.clone_into(&mut at.file);
-        }
+    if let Some(at) = next.objects.get_mut(object)
+        && at.file != file
+    {
+        file.clone_into(&mut at.file);
     }
 }
 

@@ -1,0 +1,36 @@
+# The commands of the project. `make` alone lists them.
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+.PHONY: quickstart
+quickstart: ## Emulator, rolecall and a played IdP on this machine; ONCE=1 ends after the last step
+	@echo "Building rolecall and the emulator (the first time takes some minutes)"
+	@cargo build --workspace --bins --locked
+	@python3 scripts/quickstart.py
+
+.PHONY: test
+test: ## Everything there is: formatting, lints, dependency rules, all tests, conformance, the quick start
+	@python3 scripts/test.py
+
+.PHONY: bench
+bench: ## Figures of a release build beside a bare Python/SQLite program, on this machine
+	@echo "Building a release of rolecall and the emulator (the first time takes some minutes)"
+	@cargo build --workspace --bins --locked --release
+	@python3 bench/bench.py
+
+.PHONY: fmt
+fmt: ## Format the code
+	@cargo fmt --all
+
+.PHONY: lint
+lint: ## Formatting and clippy only
+	@cargo fmt --all --check
+	@cargo clippy --workspace --all-targets --locked -- -D warnings
+
+.PHONY: unit
+unit: ## Rust tests only
+	@cargo test --workspace --locked

@@ -1,0 +1,226 @@
+#!/usr/bin/env python3
+"""Everything there is, in one go: `make test`.
+
+Runs formatting, clippy, the dependency rules, all Rust tests, conformance and the quick start; prints the table of the
+integration cases and one closing line, `N passed, N failed, N skipped`. Each runner's own output is kept under
+`<target>/test-logs/`. Standard library only.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+
+from terminal import bold, dim, green, red, seconds, target_dir, yellow
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+TARGET = target_dir(ROOT)
+LOGS = os.path.join(TARGET, "test-logs")
+CARGO_DENY = "0.20.2"
+TOOLS = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "rolecall", "tools")
+HEARTBEAT = 20  # seconds of silence before a long step says that it is alive
+
+passed, failed, skipped = [], [], []  # what, in words; conformance and cargo add one entry a case
+cases = {}  # integration case -> result
+
+
+class Step:
+    """One command whose output goes to a log, with a sign of life while it runs."""
+
+    def __init__(self, name, command, env=None, timeout=None):
+        self.name, self.command, self.timeout = name, command, timeout
+        self.env = {**os.environ, "CARGO_TERM_COLOR": "never", "NO_COLOR": "1", **(env or {})}
+        self.lines = []
+        self.spoke = time.monotonic()
+
+    def run(self, on_line=lambda line: None):
+        """Runs to the end. Returns the exit status."""
+        self.say(f"{bold('==')} {bold(self.name)}  {dim(' '.join(self.command))}")
+        started = time.monotonic()
+        log = os.path.join(LOGS, re.sub(r"\W+", "-", self.name.lower()).strip("-") + ".log")
+        process = subprocess.Popen(
+            self.command, cwd=ROOT, env=self.env, stdin=subprocess.DEVNULL, text=True, errors="replace",
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        )
+        ended = threading.Event()
+        threading.Thread(target=self.watch, args=(process, started, ended), daemon=True).start()
+        with open(log, "w", encoding="utf-8") as file:
+            for line in process.stdout:
+                file.write(line)
+                self.lines.append(line.rstrip())
+                on_line(self.lines[-1])
+        status = process.wait()
+        ended.set()
+        self.say(f"   {green('done') if status == 0 else f'ended with status {status}'}, {seconds(time.monotonic() - started)}")
+        return status
+
+    def watch(self, process, started, ended):
+        while not ended.wait(1):
+            now = time.monotonic()
+            if self.timeout and now - started > self.timeout:
+                self.say(f"   {red('stopped')}: it took longer than {seconds(self.timeout)}")
+                os.killpg(process.pid, 15)
+                return
+            if now - self.spoke > HEARTBEAT:
+                last = next((line for line in reversed(self.lines) if line.strip()), "starting")
+                self.say(f"   {dim(f'still running, {seconds(now - started)}: {last.strip()[:100]}')}")
+
+    def say(self, text):
+        self.spoke = time.monotonic()
+        print(text, flush=True)
+
+    def show(self, count=150):
+        """Prints the end of what the command said, for a person who has to mend it."""
+        for line in self.lines[-count:]:
+            print(f"   | {line}")
+
+
+def check(name, command, **options):
+    """A runner that either holds or not."""
+    step = Step(name, command, **options)
+    good = step.run() == 0
+    (passed if good else failed).append(name)
+    if not good:
+        step.show()
+        print(f"   {red('failed')}: {name}")
+    return good
+
+
+def prerequisites():
+    """Installs what is missing on a bare Debian machine with rustup: the pinned toolchain, a C compiler for SQLite."""
+    if not shutil.which("cargo"):
+        sys.exit("`cargo` was not found: install Rust with rustup (https://rustup.rs), then run `make test` again")
+    if shutil.which("rustup"):
+        with open(os.path.join(ROOT, "rust-toolchain.toml"), encoding="utf-8") as file:
+            channel = re.search(r'channel = "([^"]+)"', file.read()).group(1)
+        have = subprocess.run(["rustup", "component", "list", "--installed", "--toolchain", channel],
+                              capture_output=True, text=True).stdout
+        if not ("clippy" in have and "rustfmt" in have):
+            Step(f"Install Rust {channel} with rustfmt and clippy",
+                 ["rustup", "toolchain", "install", channel, "--profile", "minimal", "-c", "rustfmt", "-c", "clippy"]).run()
+    if not (shutil.which("cc") or shutil.which("gcc")):
+        if os.geteuid() != 0 or not shutil.which("apt-get"):
+            sys.exit("a C compiler is needed to build SQLite: install gcc, then run `make test` again")
+        Step("Install a C compiler", ["sh", "-c", "apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev"]).run()
+
+
+def dependency_rules():
+    """cargo-deny: bans, licences and sources hold or fail; advisories need a database from the network."""
+    home = os.path.join(TOOLS, f"cargo-deny-{CARGO_DENY}")
+    binary = os.path.join(home, "bin", "cargo-deny")
+    if not os.path.exists(binary):
+        print(f"cargo-deny {CARGO_DENY} is not installed yet: building it once into {home}; this takes some minutes")
+        # Thin optimisation: it is built once and runs for a second.
+        fast = {"CARGO_PROFILE_RELEASE_OPT_LEVEL": "1", "CARGO_PROFILE_RELEASE_LTO": "off",
+                "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "16", "CARGO_PROFILE_RELEASE_DEBUG": "false"}
+        step = Step("Install cargo-deny", ["cargo", "install", "cargo-deny", "--version", CARGO_DENY, "--locked",
+                                           "--root", home, "--target-dir", os.path.join(TARGET, "tools")], env=fast)
+        if step.run() != 0:
+            step.show(30)
+            failed.append("Dependency rules: cargo-deny could not be installed")
+            return
+        shutil.rmtree(os.path.join(TARGET, "tools"), ignore_errors=True)
+    deny = [binary, "--workspace", "--locked", "check"]
+    check("Dependency rules: bans, licenses, sources", [*deny, "bans", "licenses", "sources"])
+    advisories = Step("Dependency rules: advisories", [*deny, "advisories"], timeout=120)
+    if advisories.run() == 0:
+        passed.append(advisories.name)
+    elif any("failed to fetch advisory database" in line for line in advisories.lines) or not advisories.lines:
+        print(f"   {yellow('skipped')}: the advisory database could not be fetched, so known vulnerabilities were not looked for")
+        skipped.append(advisories.name)
+    else:
+        advisories.show()
+        failed.append(advisories.name)
+
+
+def rust_tests():
+    """`cargo test`, its cases counted from its own output."""
+    binary = ""
+
+    def on_line(line):
+        nonlocal binary
+        if match := re.match(r"\s+Running (.+?) \(", line) or re.match(r"\s+(Doc-tests .+)", line):
+            binary = match[1]
+        elif match := re.match(r"test (.+?)(?: - should panic)? \.\.\. (ok|FAILED|ignored)", line):
+            name, result = match[1], match[2]
+            {"ok": passed, "FAILED": failed, "ignored": skipped}[result].append(f"{binary}: {name}")
+            if "tests/it/" in binary:
+                cases[name] = result
+        elif line.startswith("test result:"):
+            step.say(f"   {dim(binary.ljust(34))} {line.removeprefix('test result: ').split(';  ')[0]}")
+
+    # `--no-fail-fast`: one broken binary does not hide the others. One line a case is what is counted.
+    step = Step("Unit, property and integration tests", ["cargo", "test", "--workspace", "--locked", "--no-fail-fast"])
+    before = len(failed)
+    status = step.run(on_line)
+    if status != 0:
+        if len(failed) == before:  # it did not compile, or a test binary died without a word
+            failed.append("cargo test")
+            step.show()
+        else:
+            start = next((i for i, line in enumerate(step.lines) if line == "failures:"), 0)
+            for line in step.lines[start:start + 300]:
+                print(f"   | {line}")
+
+
+def conformance():
+    """Clients written by others, against the emulator: the last line of each runner is its count."""
+    script = os.path.join(ROOT, "tests", "conformance", "run.sh")
+    step = Step("Conformance: gcloud and Google's Python clients against the emulator", ["bash", script],
+                env={"ROLECALL_EMULATOR_BIN": os.path.join(TARGET, "debug", "rolecall-emulator")}, timeout=1200)
+    status = step.run()
+    counts = [re.fullmatch(r"(\d+) passed, (\d+) failed(?:, (\d+) skipped)?", line.strip()) for line in step.lines]
+    counts = [match for match in counts if match]
+    for match in counts[-1:]:
+        passed.extend(["conformance"] * int(match[1]))
+        failed.extend(["conformance"] * int(match[2]))
+        skipped.extend(["conformance"] * int(match[3] or 0))
+        print(f"   {match[0]}")
+    if status != 0 or not counts:
+        step.show()
+        if not counts or counts[-1][2] == "0":
+            failed.append(f"conformance: it ended with status {status} and no failed case of its own")
+
+
+def table():
+    """The integration cases with their results, a line each."""
+    if not cases:
+        return
+    width = max(len(name.rsplit("::", 1)[-1]) for name in cases)
+    print(f"\n{bold('Integration cases')}")
+    topic = None
+    for name in sorted(cases):
+        where, _, words = name.rpartition("::")
+        if where != topic:
+            topic = where
+            print(f"\n  {bold(topic.replace('_', ' ') or 'cases')}")
+        result = {"ok": green("ok"), "FAILED": red("FAILED"), "ignored": yellow("ignored")}[cases[name]]
+        print(f"    {words.replace('_', ' ').ljust(width)}  {result}")
+
+
+def main():
+    started = time.monotonic()
+    os.makedirs(LOGS, exist_ok=True)
+    prerequisites()
+    check("Formatting", ["cargo", "fmt", "--all", "--check"])
+    check("Clippy without warnings", ["cargo", "clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])
+    dependency_rules()
+    rust_tests()
+    if check("Build", ["cargo", "build", "--workspace", "--bins", "--locked"]):
+        conformance()
+        check("Quick start", [sys.executable, os.path.join("scripts", "quickstart.py")], env={"ONCE": "1"}, timeout=300)
+    table()
+    if failed:
+        print(f"\n{bold('Failed')}")
+        for name in failed:
+            print(f"  {red(name)}")
+    print(f"\n{dim(f'{seconds(time.monotonic() - started)}; full output in {LOGS}')}\n")
+    print(f"{len(passed)} passed, {len(failed)} failed" + (f", {len(skipped)} skipped" if skipped else ""))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

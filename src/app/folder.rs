@@ -1,0 +1,342 @@
+//! What the folder says, told to the engine and to the token table. What cannot be stored is tried again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::tokens::{Resolved, SecretHashes, resolve};
+use crate::api::condition::reason;
+use crate::api::manifest::{Object, ObjectRef, Problem, SecretData};
+use crate::api::{CloudRunTarget, IdentityProvider, IdentityProviderSpec, RoleMapping};
+use crate::engine::{Engine, IntakeError, ObjectProblem};
+use crate::http::TokenTable;
+use crate::model::{Clock, FreezeReason, MappingKey, ProviderName, TargetName};
+use crate::store::{SpecState, Store, StoreError, StoredSpec};
+use crate::watch::folder::{FolderChange, FolderCommand, Known, KnownObject, PollOptions, poll};
+
+/// The kind under which hashes of tokens are stored.
+const SECRET: &str = "Secret";
+/// How long to wait before what the store did not take is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How often somebody may have released what vanished.
+const RELEASES: Duration = Duration::from_secs(1);
+
+/// The folder's side of the process.
+pub(super) struct Folder {
+    engine: Engine,
+    store: Store,
+    clock: Arc<dyn Clock>,
+    namespace: String,
+    tokens: TokenTable,
+    resolved: Arc<Mutex<Resolved>>,
+    providers: BTreeMap<ProviderName, IdentityProviderSpec>,
+    secrets: BTreeMap<String, SecretHashes>,
+    /// Objects whose text has a problem, by file.
+    kept: BTreeMap<String, BTreeSet<ObjectRef>>,
+    missing: BTreeSet<ObjectRef>,
+}
+
+impl Folder {
+    /// What was in force when rolecall last ran, tokens included.
+    pub(super) fn new(
+        engine: Engine,
+        store: Store,
+        clock: Arc<dyn Clock>,
+        namespace: String,
+        tokens: TokenTable,
+        resolved: Arc<Mutex<Resolved>>,
+        specs: &[StoredSpec],
+    ) -> (Self, Known) {
+        let mut folder = Self {
+            engine,
+            store,
+            clock,
+            namespace,
+            tokens,
+            resolved,
+            providers: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            missing: BTreeSet::new(),
+        };
+        let mut known = BTreeMap::new();
+        let mut vanished = false;
+        for spec in specs.iter().filter(|spec| spec.state != SpecState::Ending) {
+            vanished |= spec.state == SpecState::Vanished;
+            let object =
+                ObjectRef { kind: spec.kind.clone(), namespace: spec.namespace.clone(), name: spec.name.clone() };
+            let hash = match folder.recall(spec) {
+                Some(hash) if spec.state == SpecState::Active => Some(hash),
+                _ => None,
+            };
+            if spec.state == SpecState::Vanished {
+                folder.missing.insert(object.clone());
+            }
+            known.insert(object, KnownObject { file: spec.source.clone(), hash });
+        }
+        folder.publish_tokens();
+        (folder, Known::new(known, vanished))
+    }
+
+    /// Takes tokens and providers over from a stored spec; answers the hash of what it says.
+    fn recall(&mut self, spec: &StoredSpec) -> Option<[u8; 32]> {
+        match spec.kind.as_str() {
+            SECRET => {
+                let hashes = serde_json::from_str(&spec.json).ok()?;
+                self.secrets.insert(spec.name.clone(), hashes);
+                None
+            }
+            "IdentityProvider" => {
+                let object: IdentityProvider = serde_json::from_str(&spec.json).ok()?;
+                self.providers.insert(ProviderName::new(&spec.name).ok()?, object.spec.clone());
+                Some(Object::IdentityProvider(Box::new(object)).hash())
+            }
+            "CloudRunTarget" => {
+                let object: CloudRunTarget = serde_json::from_str(&spec.json).ok()?;
+                Some(Object::CloudRunTarget(Box::new(object)).hash())
+            }
+            "RoleMapping" => {
+                let object: RoleMapping = serde_json::from_str(&spec.json).ok()?;
+                Some(Object::RoleMapping(Box::new(object)).hash())
+            }
+            _ => None,
+        }
+    }
+
+    /// Follows the folder until `stop` is cancelled. `loaded` is told when it was read for the first time.
+    pub(super) async fn follow(
+        mut self,
+        options: PollOptions,
+        known: Known,
+        loaded: oneshot::Sender<()>,
+        stop: CancellationToken,
+    ) {
+        let (changes, mut batches) = mpsc::channel(4);
+        let (commands, orders) = mpsc::channel(4);
+        let looking = tokio::spawn(poll(options, known, changes, orders, stop.clone()));
+        let mut loaded = Some(loaded);
+        let mut releases = tokio::time::interval(RELEASES);
+        loop {
+            tokio::select! {
+                batch = batches.recv() => {
+                    let Some(batch) = batch else { break };
+                    for change in batch {
+                        if change == FolderChange::Loaded
+                            && let Some(loaded) = loaded.take()
+                        {
+                            // Nobody waits for it any more when the process is ending.
+                            let _ = loaded.send(());
+                        }
+                        self.take_until_stored(change, &stop).await;
+                    }
+                }
+                _ = releases.tick() => {
+                    let forgotten = self.releases().await;
+                    if !forgotten.is_empty() && commands.send(FolderCommand::Forget(forgotten)).await.is_err() {
+                        break;
+                    }
+                }
+                () = stop.cancelled() => break,
+            }
+        }
+        if let Err(error) = looking.await {
+            tracing::error!(%error, "following the manifest folder ended badly");
+        }
+    }
+
+    async fn take_until_stored(&mut self, change: FolderChange, stop: &CancellationToken) {
+        while let Err(error) = self.take(&change).await {
+            if !matches!(error, IntakeError::Store(_)) {
+                tracing::error!(%error, "a manifest was not taken in");
+                return;
+            }
+            tracing::warn!(%error, "a manifest is not in force yet");
+            tokio::select! {
+                () = tokio::time::sleep(AGAIN) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    async fn take(&mut self, change: &FolderChange) -> Result<(), IntakeError> {
+        match change {
+            FolderChange::Apply { object, file, .. } => self.apply(object, file).await,
+            FolderChange::Unreadable { file, problems, keeps } => {
+                self.report(file, problems, keeps);
+                Ok(())
+            }
+            FolderChange::Readable { file } => {
+                for object in self.kept.remove(file).unwrap_or_default() {
+                    self.tell(&object, None);
+                }
+                Ok(())
+            }
+            FolderChange::Deleted { object, .. } => self.delete(object).await,
+            FolderChange::Suspicious { missing, .. } => {
+                for object in self.missing.difference(missing).cloned().collect::<Vec<_>>() {
+                    self.revive(&object).await?;
+                }
+                for key in missing.iter().filter_map(mapping_key) {
+                    self.engine.vanish_mapping(&key, FreezeReason::ManifestsMissing).await?;
+                }
+                self.missing.clone_from(missing);
+                Ok(())
+            }
+            FolderChange::Healthy => {
+                for object in std::mem::take(&mut self.missing) {
+                    self.revive(&object).await?;
+                }
+                Ok(())
+            }
+            FolderChange::Loaded => Ok(()),
+        }
+    }
+
+    async fn revive(&self, object: &ObjectRef) -> Result<(), IntakeError> {
+        match mapping_key(object) {
+            Some(key) => self.engine.revive_mapping(&key).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn apply(&mut self, object: &Object, file: &str) -> Result<(), IntakeError> {
+        match object {
+            Object::IdentityProvider(object) => {
+                let name = ProviderName::new(object.metadata.name.as_deref().unwrap_or_default())?;
+                self.engine.apply_provider((**object).clone(), file).await?;
+                self.providers.insert(name, object.spec.clone());
+                self.publish_tokens();
+                Ok(())
+            }
+            Object::CloudRunTarget(object) => self.engine.apply_target((**object).clone(), file).await,
+            Object::RoleMapping(object) => self.engine.apply_mapping((**object).clone(), file).await,
+            Object::Secret(secret) => Ok(self.apply_secret(secret, file).await?),
+        }
+    }
+
+    async fn apply_secret(&mut self, secret: &SecretData, file: &str) -> Result<(), StoreError> {
+        if secret.namespace.as_ref().is_some_and(|namespace| *namespace != self.namespace) {
+            tracing::info!(file, "a Secret of another namespace than {} is not read", self.namespace);
+            return Ok(());
+        }
+        let hashes = SecretHashes::of(secret);
+        let json = serde_json::to_string(&hashes)
+            .map_err(|error| StoreError::Internal { problem: error.to_string() })?;
+        let spec = StoredSpec {
+            kind: SECRET.to_owned(),
+            namespace: secret.namespace.clone(),
+            name: secret.name.clone(),
+            generation: 1,
+            state: SpecState::Active,
+            source: file.to_owned(),
+            json,
+        };
+        self.store.put_spec(spec).await?;
+        self.secrets.insert(secret.name.clone(), hashes);
+        self.publish_tokens();
+        Ok(())
+    }
+
+    async fn delete(&mut self, object: &ObjectRef) -> Result<(), IntakeError> {
+        match object.kind.as_str() {
+            "RoleMapping" => {
+                if let Some(key) = mapping_key(object) {
+                    self.engine.delete_mapping(&key).await?;
+                }
+            }
+            "CloudRunTarget" => self.engine.remove_target(&TargetName::new(&object.name)?).await?,
+            "IdentityProvider" => {
+                let name = ProviderName::new(&object.name)?;
+                self.engine.remove_provider(&name).await?;
+                self.providers.remove(&name);
+                self.publish_tokens();
+            }
+            _ => {
+                self.store.remove_spec(SECRET, object.namespace.as_deref(), &object.name).await?;
+                self.secrets.remove(&object.name);
+                self.publish_tokens();
+            }
+        }
+        Ok(())
+    }
+
+    fn report(&mut self, file: &str, problems: &[Problem], keeps: &BTreeSet<ObjectRef>) {
+        for problem in problems.iter().take(20) {
+            tracing::warn!("{problem}");
+        }
+        let before = self.kept.insert(file.to_owned(), keeps.clone()).unwrap_or_default();
+        for object in before.difference(keeps) {
+            self.tell(object, None);
+        }
+        let Some(first) = problems.first() else { return };
+        let more = match problems.len() - 1 {
+            0 => String::new(),
+            n => format!(" (and {n} more)"),
+        };
+        let word = if first.reason == reason::DUPLICATE_OBJECT { reason::DUPLICATE_OBJECT } else { reason::INVALID_MANIFEST };
+        for object in keeps {
+            let problem = ObjectProblem { reason: word, message: format!("{first}{more}"), since: self.clock.now() };
+            self.tell(object, Some(problem));
+        }
+    }
+
+    fn tell(&self, object: &ObjectRef, problem: Option<ObjectProblem>) {
+        match object.kind.as_str() {
+            "RoleMapping" => {
+                if let Some(key) = mapping_key(object) {
+                    self.engine.report_mapping(&key, problem);
+                }
+            }
+            "CloudRunTarget" => {
+                if let Ok(name) = TargetName::new(&object.name) {
+                    self.engine.report_target(&name, problem);
+                }
+            }
+            "IdentityProvider" => {
+                if let Ok(name) = ProviderName::new(&object.name) {
+                    self.engine.report_provider(&name, problem);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn publish_tokens(&self) {
+        let resolved = resolve(&self.providers, &self.secrets);
+        for (provider, tokens) in self.tokens.replace(resolved.accepted.clone()) {
+            tracing::warn!(
+                %provider, tokens = tokens.len(),
+                "{provider} shares a token with another IdentityProvider; it is refused for both"
+            );
+        }
+        *self.resolved.lock().unwrap_or_else(PoisonError::into_inner) = resolved;
+        self.engine.providers_changed();
+    }
+
+    async fn releases(&mut self) -> BTreeSet<ObjectRef> {
+        match self.engine.follow_releases().await {
+            Ok(released) => {
+                let objects = self.missing.iter().filter(|object| {
+                    mapping_key(object).is_some_and(|key| released.contains(&key))
+                });
+                let objects: BTreeSet<ObjectRef> = objects.cloned().collect();
+                self.missing.retain(|object| !objects.contains(object));
+                objects
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot look for releases");
+                BTreeSet::new()
+            }
+        }
+    }
+}
+
+fn mapping_key(object: &ObjectRef) -> Option<MappingKey> {
+    if object.kind != "RoleMapping" {
+        return None;
+    }
+    MappingKey::new(object.namespace.as_deref().unwrap_or("default"), &object.name).ok()
+}

@@ -1,0 +1,110 @@
+//! Lists the resources of every target, on its own interval and whenever a mapping or target changed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::state::{Listing, Trigger};
+use super::{Inner, sleep_until};
+use crate::google::Backoff;
+use crate::index::{Inventory, InventoryItem};
+use crate::model::TargetName;
+use crate::status::Trouble;
+
+/// A change of manifests asks for a new list, at most this often a target.
+pub(super) const FRESH: Duration = Duration::from_secs(1);
+
+pub(super) async fn follow(inner: Arc<Inner>, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        let (taken, next) = {
+            let mut queue = inner.discovery();
+            (queue.take(Instant::now()), queue.next_due())
+        };
+        let Some(target) = taken else {
+            tokio::select! {
+                () = inner.list.notified() => {}
+                () = sleep_until(next) => {}
+                () = stop.cancelled() => return,
+            }
+            continue;
+        };
+        let worker = inner.clone();
+        tokio::spawn(async move {
+            let next = list(&worker, &target).await;
+            let now = Instant::now();
+            let mut queue = worker.discovery();
+            queue.done(&target, Some(now + FRESH));
+            if let Some(delay) = next {
+                queue.ask(&target, now + delay);
+            }
+            drop(queue);
+            worker.list.notify_one();
+        });
+    }
+}
+
+/// Lists one target and tells the index. Answers when to list it again; none when the target is gone.
+async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
+    let (project, locations, interval) = {
+        let state = inner.state();
+        let target = state.targets.get(name)?;
+        (target.spec.project.clone(), target.spec.locations.clone(), target.discovery_interval)
+    };
+    let mut items = Vec::new();
+    let mut unreachable = Vec::new();
+    let mut problem = None;
+    for location in &locations {
+        let found = inner.google.resources(&project, location).await;
+        for resource in found.items {
+            items.push(InventoryItem {
+                document: resource.document,
+                uid: resource.uid,
+                labels: resource.labels,
+                invoker_iam_disabled: resource.invoker_iam_disabled,
+            });
+        }
+        unreachable.extend(found.unreachable);
+        for (kind, error) in found.failed {
+            unreachable.push(format!("{location}/{}", kind.collection()));
+            problem.get_or_insert((error.reason(), format!("cannot list {} in {location}: {error}", kind.collection())));
+        }
+    }
+    let complete = unreachable.is_empty();
+    let now = inner.clock.now();
+    let effects = {
+        let mut state = inner.state();
+        let target = state.targets.get_mut(name)?;
+        target.failures = if complete { 0 } else { target.failures.saturating_add(1) };
+        let before = target.listing.take();
+        let trouble = problem.as_ref().map(|(reason, message)| Trouble {
+            reason,
+            message: message.clone(),
+            since: before
+                .as_ref()
+                .and_then(|listing| listing.trouble.as_ref())
+                .filter(|trouble| trouble.reason == *reason)
+                .map_or(now, |trouble| trouble.since),
+        });
+        let complete_at = if complete { Some(now) } else { before.and_then(|listing| listing.complete_at) };
+        target.listing = Some(Listing { unreachable, trouble, complete_at });
+        state.changed_targets.insert(name.clone());
+        if complete || !items.is_empty() {
+            state.index.apply_inventory(name, Inventory { resources: items, complete })
+        } else {
+            state.index.inventory_failed(name)
+        }
+    };
+    if let Some((reason, message)) = problem {
+        tracing::warn!(target.name = %name, reason, "{message}");
+    }
+    inner.absorb(effects, &Trigger::none()).await;
+    let failures = inner.state().targets.get(name)?.failures;
+    let jitter = rand::random_range(0.9..1.1);
+    Some(if failures == 0 {
+        interval.mul_f64(jitter)
+    } else {
+        Backoff::FAILURE.delay(failures, rand::random()).min(interval)
+    })
+}

@@ -1,0 +1,26 @@
+//! What can stop a pass.
+
+use crate::google::GoogleError;
+use crate::store::StoreError;
+
+/// Why a pass over a document did not reach its end.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// Google did not do, or did not answer, what was asked.
+    #[error("{0}")]
+    Google(#[from] GoogleError),
+    /// The store cannot read or write. Nothing is sent to Google that was not recorded first.
+    #[error("the store cannot record the step, so it is not taken: {0}")]
+    Store(#[from] StoreError),
+}
+
+impl EngineError {
+    /// The stable reason word.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Google(error) => error.reason(),
+            Self::Store(error) => error.reason(),
+        }
+    }
+}

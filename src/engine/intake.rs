@@ -1,0 +1,490 @@
+//! Custom resources come in, whoever brings them: a folder of manifests now, watches of a cluster later.
+//!
+//! Each is stored as last good spec before it takes effect, so that a restart in a bad moment removes nothing.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use super::state::{MappingMemory, ProviderMemory, TargetMemory, Trigger};
+use super::{Engine, Inner};
+use crate::api::{
+    ACCEPT_GROUP_ANNOTATION, CloudRunTarget, IdentityProvider, RECONCILE_ANNOTATION, RELEASE_ANNOTATION, RoleMapping,
+    duration,
+};
+use crate::index::Effects;
+use crate::model::{DocumentKey, FreezeReason, GroupId, MappingKey, NameError, ProviderName, TargetName};
+use crate::status::Trouble;
+use crate::store::{SpecState, StoreError, StoredSpec};
+
+/// Where a mapping lives whose manifest names no namespace, as with `kubectl apply`.
+const DEFAULT_NAMESPACE: &str = "default";
+
+/// The kinds, as stored.
+pub(super) mod kind {
+    pub const PROVIDER: &str = "IdentityProvider";
+    pub const TARGET: &str = "CloudRunTarget";
+    pub const MAPPING: &str = "RoleMapping";
+}
+
+/// What is wrong with the text of an object whose last good version is in force.
+pub type ObjectProblem = Trouble;
+
+/// Why an object was not taken in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IntakeError {
+    /// The store cannot keep it; it does not take effect.
+    #[error("cannot store the resource, so it does not take effect: {0}")]
+    Store(#[from] StoreError),
+    /// The name is not one.
+    #[error(transparent)]
+    Name(#[from] NameError),
+}
+
+fn annotation<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+    metadata.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+fn accepted_groups(metadata: &ObjectMeta) -> BTreeSet<GroupId> {
+    let text = annotation(metadata, ACCEPT_GROUP_ANNOTATION).unwrap_or_default();
+    text.split(',').filter_map(|id| id.trim().parse().ok().map(GroupId)).collect()
+}
+
+/// The part of an object that is stored: what is needed to apply it again.
+fn stored_json<T: Serialize>(object: &T) -> Result<String, StoreError> {
+    serde_json::to_string(object).map_err(|error| StoreError::Internal { problem: error.to_string() })
+}
+
+fn parsed<T: DeserializeOwned>(spec: &StoredSpec) -> Option<T> {
+    match serde_json::from_str(&spec.json) {
+        Ok(object) => Some(object),
+        Err(error) => {
+            tracing::error!(%error, kind = %spec.kind, name = %spec.name, "a stored spec cannot be read; its claims stay frozen");
+            None
+        }
+    }
+}
+
+impl Engine {
+    /// Puts an `IdentityProvider` in force.
+    ///
+    /// # Errors
+    /// [`IntakeError`]; the object is not in force then.
+    pub async fn apply_provider(&self, object: IdentityProvider, source: &str) -> Result<(), IntakeError> {
+        let name = ProviderName::new(object.metadata.name.as_deref().unwrap_or_default())?;
+        let known = self.0.state().providers.get(&name).map(|memory| (memory.generation, memory.spec == object.spec));
+        let generation = next_generation(known);
+        self.0.keep(kind::PROVIDER, None, name.as_str(), generation, source, stored_json(&object)?).await?;
+        let effects = self.0.install_provider(&name, object, generation);
+        self.0.absorb(effects, &Trigger::at(self.0.clock.now())).await;
+        Ok(())
+    }
+
+    /// Puts a `CloudRunTarget` in force.
+    ///
+    /// # Errors
+    /// [`IntakeError`]; the object is not in force then.
+    pub async fn apply_target(&self, object: CloudRunTarget, source: &str) -> Result<(), IntakeError> {
+        let name = TargetName::new(object.metadata.name.as_deref().unwrap_or_default())?;
+        let known = self.0.state().targets.get(&name).map(|memory| (memory.generation, memory.spec == object.spec));
+        let generation = next_generation(known);
+        self.0.keep(kind::TARGET, None, name.as_str(), generation, source, stored_json(&object)?).await?;
+        let effects = self.0.install_target(&name, object, generation);
+        self.0.absorb(effects, &Trigger::at(self.0.clock.now())).await;
+        Ok(())
+    }
+
+    /// Puts a `RoleMapping` in force.
+    ///
+    /// # Errors
+    /// [`IntakeError`]; the object is not in force then.
+    pub async fn apply_mapping(&self, object: RoleMapping, source: &str) -> Result<(), IntakeError> {
+        let metadata = &object.metadata;
+        let key = MappingKey::new(
+            metadata.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE),
+            metadata.name.as_deref().unwrap_or_default(),
+        )?;
+        let known = self.0.state().mappings.get(&key).map(|memory| (memory.generation, memory.spec == object.spec));
+        let generation = next_generation(known);
+        let json = stored_json(&object)?;
+        self.0.keep(kind::MAPPING, Some(key.namespace()), key.name(), generation, source, json).await?;
+        let effects = self.0.install_mapping(&key, object, generation, false);
+        self.0.absorb(effects, &Trigger::at(self.0.clock.now())).await;
+        Ok(())
+    }
+
+    /// The object's text is no longer valid; what it last said stays in force. None: the text is valid again.
+    pub fn report_provider(&self, name: &ProviderName, problem: Option<ObjectProblem>) {
+        let mut state = self.0.state();
+        if let Some(memory) = state.providers.get_mut(name) {
+            memory.problem = problem;
+        }
+        state.changed_providers.insert(name.clone());
+        drop(state);
+        self.0.changed.notify_one();
+    }
+
+    /// As [`Engine::report_provider`], for a target.
+    pub fn report_target(&self, name: &TargetName, problem: Option<ObjectProblem>) {
+        let mut state = self.0.state();
+        if let Some(memory) = state.targets.get_mut(name) {
+            memory.problem = problem;
+        }
+        state.changed_targets.insert(name.clone());
+        drop(state);
+        self.0.changed.notify_one();
+    }
+
+    /// As [`Engine::report_provider`], for a mapping.
+    pub fn report_mapping(&self, key: &MappingKey, problem: Option<ObjectProblem>) {
+        let mut state = self.0.state();
+        if let Some(memory) = state.mappings.get_mut(key) {
+            memory.problem = problem;
+        }
+        state.changed_mappings.insert(key.clone());
+        drop(state);
+        self.0.changed.notify_one();
+    }
+
+    /// What is known about the providers' tokens changed.
+    pub fn providers_changed(&self) {
+        let mut state = self.0.state();
+        let names: Vec<ProviderName> = state.providers.keys().cloned().collect();
+        state.changed_providers.extend(names);
+        drop(state);
+        self.0.changed.notify_one();
+    }
+
+    /// The provider is gone: the claims of its people freeze.
+    ///
+    /// # Errors
+    /// [`StoreError`], when that cannot be remembered.
+    pub async fn remove_provider(&self, name: &ProviderName) -> Result<(), StoreError> {
+        self.0.store.remove_spec(kind::PROVIDER, None, name.as_str()).await?;
+        let effects = {
+            let mut state = self.0.state();
+            state.providers.remove(name);
+            state.changed_providers.insert(name.clone());
+            state.index.remove_provider(name)
+        };
+        self.0.absorb(effects, &Trigger::none()).await;
+        Ok(())
+    }
+
+    /// The target is gone: the claims on its documents freeze.
+    ///
+    /// # Errors
+    /// [`StoreError`], when that cannot be remembered.
+    pub async fn remove_target(&self, name: &TargetName) -> Result<(), StoreError> {
+        self.0.store.remove_spec(kind::TARGET, None, name.as_str()).await?;
+        let effects = {
+            let mut state = self.0.state();
+            state.targets.remove(name);
+            state.changed_targets.insert(name.clone());
+            state.index.remove_target(name)
+        };
+        self.0.absorb(effects, &Trigger::none()).await;
+        Ok(())
+    }
+
+    /// The mapping was deleted, properly: its claims end as its `deletionPolicy` says.
+    ///
+    /// # Errors
+    /// [`StoreError`], when that cannot be remembered.
+    pub async fn delete_mapping(&self, key: &MappingKey) -> Result<(), StoreError> {
+        self.0.mark(key, SpecState::Ending).await?;
+        let effects = {
+            let mut state = self.0.state();
+            if let Some(memory) = state.mappings.get_mut(key) {
+                memory.ending = true;
+                memory.problem = None;
+            }
+            state.changed_mappings.insert(key.clone());
+            state.index.revoke_mapping(key)
+        };
+        self.0.absorb(effects, &Trigger::at(self.0.clock.now())).await;
+        self.0.ask_claimed(key).await?;
+        self.0.forget_if_done(key).await
+    }
+
+    /// The mapping is gone and nobody saw it being deleted: its claims freeze.
+    ///
+    /// # Errors
+    /// [`StoreError`], when that cannot be remembered.
+    pub async fn vanish_mapping(&self, key: &MappingKey, why: FreezeReason) -> Result<(), StoreError> {
+        self.0.mark(key, SpecState::Vanished).await?;
+        let effects = {
+            let mut state = self.0.state();
+            if let Some(memory) = state.mappings.get_mut(key) {
+                memory.vanished = Some(why);
+            }
+            state.changed_mappings.insert(key.clone());
+            state.index.vanish_mapping(key)
+        };
+        self.0.absorb(effects, &Trigger::none()).await;
+        Ok(())
+    }
+
+    /// A mapping that had vanished is there again: what it last said is in force.
+    ///
+    /// # Errors
+    /// [`IntakeError`].
+    pub async fn revive_mapping(&self, key: &MappingKey) -> Result<(), IntakeError> {
+        let Some(spec) = self.0.stored_mapping(key).await? else { return Ok(()) };
+        if spec.state != SpecState::Vanished {
+            return Ok(());
+        }
+        let Some(object) = parsed::<RoleMapping>(&spec) else { return Ok(()) };
+        self.apply_mapping(object, &spec.source).await
+    }
+
+    /// Mappings that had vanished and that somebody released since (`rolecall release`): their claims end.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn follow_releases(&self) -> Result<Vec<MappingKey>, StoreError> {
+        let vanished: Vec<MappingKey> = {
+            let state = self.0.state();
+            let gone = state.mappings.iter().filter(|(_, memory)| memory.vanished.is_some() && !memory.ending);
+            gone.map(|(key, _)| key.clone()).collect()
+        };
+        if vanished.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut released = Vec::new();
+        for spec in self.0.store.specs().await? {
+            if spec.kind != kind::MAPPING || spec.state != SpecState::Ending {
+                continue;
+            }
+            let namespace = spec.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
+            if let Ok(key) = MappingKey::new(namespace, &spec.name)
+                && vanished.contains(&key)
+            {
+                self.delete_mapping(&key).await?;
+                released.push(key);
+            }
+        }
+        Ok(released)
+    }
+
+    /// Puts the last good specs in force again, at start. Answers them.
+    ///
+    /// # Errors
+    /// [`StoreError`], when they cannot be read.
+    pub async fn restore(&self) -> Result<Vec<StoredSpec>, StoreError> {
+        let specs = self.0.store.specs().await?;
+        for spec in &specs {
+            let effects = match spec.kind.as_str() {
+                kind::PROVIDER => parsed::<IdentityProvider>(spec).and_then(|object| {
+                    let name = ProviderName::new(&spec.name).ok()?;
+                    Some(self.0.install_provider(&name, object, spec.generation))
+                }),
+                kind::TARGET => parsed::<CloudRunTarget>(spec).and_then(|object| {
+                    let name = TargetName::new(&spec.name).ok()?;
+                    Some(self.0.install_target(&name, object, spec.generation))
+                }),
+                kind::MAPPING => parsed::<RoleMapping>(spec).and_then(|object| {
+                    let key = MappingKey::new(spec.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE), &spec.name).ok()?;
+                    let ending = spec.state == SpecState::Ending;
+                    let mut effects = self.0.install_mapping(&key, object, spec.generation, ending);
+                    let mut state = self.0.state();
+                    match spec.state {
+                        SpecState::Active => {}
+                        SpecState::Ending => effects.merge(state.index.revoke_mapping(&key)),
+                        SpecState::Vanished => {
+                            if let Some(memory) = state.mappings.get_mut(&key) {
+                                memory.vanished = Some(FreezeReason::MappingVanished);
+                            }
+                            effects.merge(state.index.vanish_mapping(&key));
+                        }
+                    }
+                    drop(state);
+                    Some(effects)
+                }),
+                _ => None,
+            };
+            if let Some(effects) = effects {
+                self.0.absorb(effects, &Trigger::none()).await;
+            }
+        }
+        Ok(specs)
+    }
+}
+
+fn next_generation(known: Option<(i64, bool)>) -> i64 {
+    match known {
+        None => 1,
+        Some((generation, true)) => generation,
+        Some((generation, false)) => generation.saturating_add(1),
+    }
+}
+
+fn created(metadata: &ObjectMeta, now: Timestamp) -> Timestamp {
+    metadata.creation_timestamp.as_ref().map_or(now, |time| time.0)
+}
+
+impl Inner {
+    async fn keep(
+        &self,
+        kind: &str,
+        namespace: Option<&str>,
+        name: &str,
+        generation: i64,
+        source: &str,
+        json: String,
+    ) -> Result<(), StoreError> {
+        self.store
+            .put_spec(StoredSpec {
+                kind: kind.to_owned(),
+                namespace: namespace.map(str::to_owned),
+                name: name.to_owned(),
+                generation,
+                state: SpecState::Active,
+                source: source.to_owned(),
+                json,
+            })
+            .await
+    }
+
+    async fn stored_mapping(&self, key: &MappingKey) -> Result<Option<StoredSpec>, StoreError> {
+        let specs = self.store.specs().await?;
+        Ok(specs.into_iter().find(|spec| {
+            spec.kind == kind::MAPPING
+                && spec.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE) == key.namespace()
+                && spec.name == key.name()
+        }))
+    }
+
+    async fn mark(&self, key: &MappingKey, to: SpecState) -> Result<(), StoreError> {
+        match self.stored_mapping(key).await? {
+            Some(spec) if spec.state != to => self.store.put_spec(StoredSpec { state: to, ..spec }).await,
+            _ => Ok(()),
+        }
+    }
+
+    fn install_provider(&self, name: &ProviderName, object: IdentityProvider, generation: i64) -> Effects {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let created = state.providers.get(name).map_or_else(|| created(&object.metadata, now), |old| old.created);
+        let reconcile_requested_at = annotation(&object.metadata, RECONCILE_ANNOTATION).map(str::to_owned);
+        let spec = object.spec;
+        let memory =
+            ProviderMemory { spec: spec.clone(), generation, created, reconcile_requested_at, problem: None };
+        state.providers.insert(name.clone(), memory);
+        state.changed_providers.insert(name.clone());
+        state.index.apply_provider(name.clone(), spec)
+    }
+
+    fn install_target(&self, name: &TargetName, object: CloudRunTarget, generation: i64) -> Effects {
+        let now = self.clock.now();
+        let effects = {
+            let mut state = self.state();
+            let old = state.targets.remove(name);
+            let created = old.as_ref().map_or_else(|| created(&object.metadata, now), |old| old.created);
+            let discovery_interval = duration::parse(&object.spec.discovery_interval).unwrap_or(DISCOVERY);
+            let memory = TargetMemory {
+                spec: object.spec.clone(),
+                generation,
+                created,
+                discovery_interval,
+                failures: 0,
+                listing: old.and_then(|old| old.listing),
+                reconcile_requested_at: annotation(&object.metadata, RECONCILE_ANNOTATION).map(str::to_owned),
+                problem: None,
+            };
+            state.targets.insert(name.clone(), memory);
+            state.changed_targets.insert(name.clone());
+            state.index.apply_target(name.clone(), object.spec, created)
+        };
+        self.discovery().ask(name, Instant::now());
+        self.list.notify_one();
+        effects
+    }
+
+    fn install_mapping(&self, key: &MappingKey, object: RoleMapping, generation: i64, ending: bool) -> Effects {
+        let now = self.clock.now();
+        let accepted = accepted_groups(&object.metadata);
+        let (effects, targets) = {
+            let mut state = self.state();
+            let created = state.mappings.get(key).map_or_else(|| created(&object.metadata, now), |old| old.created);
+            let targets: Vec<TargetName> =
+                object.spec.grants.iter().filter_map(|grant| TargetName::new(&grant.target.name).ok()).collect();
+            let memory = MappingMemory {
+                spec: object.spec.clone(),
+                generation,
+                created,
+                released: annotation(&object.metadata, RELEASE_ANNOTATION)
+                    .unwrap_or_default()
+                    .split(',')
+                    .map(|hash| hash.trim().to_owned())
+                    .filter(|hash| !hash.is_empty())
+                    .collect(),
+                reconcile_requested_at: annotation(&object.metadata, RECONCILE_ANNOTATION).map(str::to_owned),
+                problem: None,
+                ending,
+                vanished: None,
+            };
+            let before = state.mappings.insert(key.clone(), memory);
+            state.changed_mappings.insert(key.clone());
+            let mut effects = state.index.apply_mapping(key.clone(), generation, object.spec, accepted);
+            let now = &state.mappings[key];
+            let asked = before.is_none_or(|old| {
+                old.released != now.released || old.reconcile_requested_at != now.reconcile_requested_at
+            });
+            if asked {
+                effects.merge(state.look_again(key));
+            }
+            (effects, targets)
+        };
+        for target in targets {
+            self.discovery().ask(&target, Instant::now());
+        }
+        self.list.notify_one();
+        effects
+    }
+
+    /// Asks for a turn of every document on which the ledger holds claims of this mapping.
+    async fn ask_claimed(&self, key: &MappingKey) -> Result<(), StoreError> {
+        let now = Instant::now();
+        for (document, mappings) in self.store.ledger_documents().await? {
+            if mappings.contains(key) {
+                self.queue().ask(&document, now);
+            }
+        }
+        self.due.notify_one();
+        Ok(())
+    }
+
+    /// Forgets a deleted mapping once nothing is claimed for it any more.
+    pub(super) async fn forget_if_done(&self, key: &MappingKey) -> Result<(), StoreError> {
+        if !self.state().mappings.get(key).is_some_and(|memory| memory.ending) {
+            return Ok(());
+        }
+        if self.store.ledger_documents().await?.iter().any(|(_, mappings)| mappings.contains(key)) {
+            return Ok(());
+        }
+        self.store.remove_pins(key).await?;
+        self.store.remove_spec(kind::MAPPING, Some(key.namespace()), key.name()).await?;
+        let mut state = self.state();
+        state.mappings.remove(key);
+        state.changed_mappings.insert(key.clone());
+        let _ = state.index.forget_mapping(key);
+        Ok(())
+    }
+
+    /// The list of resources may be out of date for this document.
+    pub(super) fn list_again(&self, document: &DocumentKey) {
+        let targets = self.state().targets_of(document);
+        for target in targets {
+            self.discovery().ask(&target, Instant::now());
+        }
+        self.list.notify_one();
+    }
+}
+
+/// What `discoveryInterval` is when its text is not understood, which the schema does not let happen.
+const DISCOVERY: std::time::Duration = std::time::Duration::from_secs(300);

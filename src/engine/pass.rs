@@ -1,0 +1,296 @@
+//! One pass over one policy document: read, plan, record the intent, write, settle.
+//!
+//! ```text
+//! ledger ─┐
+//! index ──┼─► plan ─► record intents ─► setIamPolicy ─┬─ 2xx ──────► settle: acknowledged
+//! policy ─┘                                           ├─ 409 ──────► settle: not committed; read and plan again
+//!                                                     ├─ refused ──► settle: refused; the rest of the plan alone
+//!                                                     └─ unknown ──► intents stay; the next read decides
+//! ```
+//!
+//! The process may end between any two steps: an intent that was recorded and not settled is resolved from the policy's
+//! etag by the next pass.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::Inner;
+use super::error::EngineError;
+use super::state::Trigger;
+use crate::google::{Backoff, ErrorClass, GoogleError};
+use crate::index::PersonState;
+use crate::model::{DocumentKey, MappingKey, MemberKey, Policy, Subject};
+use crate::plan::{CallOutcome, Inputs, Plan, plan};
+
+/// How often one pass reads and plans again after a conflict, before the document goes back into the queue.
+const CONFLICTS: u32 = 6;
+/// How many members that Google refuses one by one are isolated in one pass.
+const ISOLATED: usize = 16;
+
+/// How a pass ended, for the queue and for the status.
+pub(super) struct Verdict {
+    /// What the last plan of the pass said; none when the policy could not be read or nothing concerns the document.
+    pub plan: Option<Plan>,
+    /// How the last call of that plan ended; none when there was none.
+    pub outcome: Option<CallOutcome>,
+    /// A call was acknowledged in this pass.
+    pub written: bool,
+    /// What is wrong, if anything.
+    pub error: Option<EngineError>,
+    /// Members that Google refused, each with its reason; the rest was written.
+    pub isolated: Vec<(MemberKey, &'static str)>,
+    /// Nobody before this.
+    pub not_before: Option<Duration>,
+    /// Once more, at once.
+    pub again: bool,
+    /// Look again after this, because time will settle something.
+    pub recheck: Option<Duration>,
+    /// Nothing concerns this document any more.
+    pub idle: bool,
+    /// What asked for the pass.
+    pub trigger: Trigger,
+}
+
+impl Verdict {
+    fn new(trigger: Trigger) -> Self {
+        Self {
+            plan: None,
+            outcome: None,
+            written: false,
+            error: None,
+            isolated: Vec::new(),
+            not_before: None,
+            again: false,
+            recheck: None,
+            idle: false,
+            trigger,
+        }
+    }
+}
+
+/// How one write ended.
+enum Written {
+    Acknowledged,
+    Conflict,
+    Failed(GoogleError),
+}
+
+pub(super) async fn run(inner: &Inner, document: &DocumentKey) -> Verdict {
+    let (trigger, failures) = {
+        let mut state = inner.state();
+        let memory = state.document(document);
+        (memory.take_trigger(), memory.failures)
+    };
+    let mut verdict = Verdict::new(trigger);
+    match attempt(inner, document, &mut verdict).await {
+        Ok(()) => {
+            inner.metrics.syncs.inc([if verdict.written { "Written" } else { "Unchanged" }]);
+        }
+        Err(error) => {
+            let delay = match &error {
+                EngineError::Google(GoogleError::Throttled { retry_after: Some(delay), .. }) => *delay,
+                EngineError::Google(GoogleError::Conflict) => Backoff::CONFLICT.delay(failures, rand::random()),
+                _ => Backoff::FAILURE.delay(failures, rand::random()),
+            };
+            tracing::warn!(
+                target.document = %document, reason = error.reason(), attempt = failures,
+                "{document} is not in step: {error}; next try in {delay:.1?}"
+            );
+            inner.metrics.syncs.inc([error.reason()]);
+            verdict.not_before = Some(delay);
+            verdict.recheck = Some(delay);
+            verdict.error = Some(error);
+        }
+    }
+    verdict
+}
+
+async fn attempt(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -> Result<(), EngineError> {
+    for attempt in 0..CONFLICTS {
+        if attempt > 0 {
+            tokio::time::sleep(Backoff::CONFLICT.delay(attempt - 1, rand::random())).await;
+        }
+        let Some(plan) = prepare(inner, document, verdict).await? else { return Ok(()) };
+        (verdict.plan, verdict.outcome) = (None, None);
+        verdict.isolated.clear();
+        let result = execute(inner, document, &plan, verdict).await;
+        verdict.recheck = plan.recheck_at.map(|at| {
+            let wait = at.duration_since(inner.clock.now());
+            Duration::try_from(wait).unwrap_or(Duration::ZERO)
+        });
+        verdict.plan.get_or_insert(plan);
+        match result? {
+            Written::Acknowledged => return Ok(()),
+            Written::Conflict => {}
+            Written::Failed(error) => return Err(error.into()),
+        }
+    }
+    Err(GoogleError::Conflict.into())
+}
+
+/// Reads what the pass is planned from, and plans. None: nothing concerns this document.
+async fn prepare(
+    inner: &Inner,
+    document: &DocumentKey,
+    verdict: &mut Verdict,
+) -> Result<Option<Plan>, EngineError> {
+    let ledger = inner.store.ledger(document).await?;
+    let claimants: BTreeSet<MappingKey> =
+        ledger.iter().flat_map(|row| &row.claims).map(|claim| claim.mapping.clone()).collect();
+    let desired = inner.state().index.desired(document, &claimants);
+    if ledger.is_empty() && desired.grants.is_empty() {
+        verdict.idle = true;
+        return Ok(None);
+    }
+    let live = match inner.google.policy(document).await {
+        Ok(policy) => policy,
+        Err(GoogleError::NotFound { .. }) if desired.resource_uid.is_none() => {
+            // The complete list lacks it and Google says it is not there: its policy went with it.
+            Policy::default()
+        }
+        Err(error) => {
+            if matches!(error, GoogleError::NotFound { .. }) {
+                inner.list_again(document);
+            }
+            return Err(error.into());
+        }
+    };
+    let state = inner.state();
+    let released = state.released_by(&claimants);
+    // Somebody unknown was deleted before this start: ids are never used again.
+    let leavers = |subject: &Subject| match subject {
+        Subject::User(id) => matches!(state.index.person(*id), PersonState::Inactive | PersonState::Deleted | PersonState::Unknown),
+        Subject::Group(_) => false,
+    };
+    let now = inner.clock.now();
+    let mut plan = plan(&Inputs {
+        document,
+        desired: &desired,
+        ledger: &ledger,
+        live: &live,
+        now,
+        released: &released,
+        leavers: &leavers,
+    });
+    drop(state);
+    for entry in &mut plan.audit {
+        entry.cause_seqs.extend_from_slice(&verdict.trigger.seqs);
+    }
+    Ok(Some(plan))
+}
+
+async fn execute(
+    inner: &Inner,
+    document: &DocumentKey,
+    plan: &Plan,
+    verdict: &mut Verdict,
+) -> Result<Written, EngineError> {
+    let quarantined = inner.state().document(document).quarantined(inner.clock.now());
+    let mut current = plan.clone();
+    if plan.policy.is_none() || !quarantined.is_empty() {
+        if !plan.ledger.is_empty() || !plan.audit.is_empty() {
+            inner.store.record(document, plan.ledger.clone(), plan.audit.clone()).await?;
+        }
+        for (member, reason) in &quarantined {
+            if plan.add.iter().any(|step| step.grant().member == *member) {
+                verdict.isolated.push((member.clone(), reason));
+            }
+        }
+        if plan.policy.is_none() {
+            return Ok(Written::Acknowledged);
+        }
+        let keep = |member: &MemberKey| !quarantined.iter().any(|(bad, _)| bad == member);
+        match plan.with_additions(|step| keep(&step.grant().member)) {
+            Some(rest) => current = rest,
+            None => return Ok(Written::Acknowledged),
+        }
+    }
+    for _ in 0..ISOLATED {
+        let error = match write(inner, document, &current, verdict).await? {
+            Written::Failed(error) if error.class() == ErrorClass::Definitive => error,
+            other => return Ok(other),
+        };
+        // Google refuses a policy as a whole. One bad member must not keep the others out, and nothing may keep a
+        // removal from being written.
+        let bad = match &error {
+            GoogleError::Refused { member: Some(member), .. } => Some(MemberKey::of(member)),
+            _ => None,
+        };
+        let isolated = bad.as_ref().filter(|bad| current.add.iter().any(|step| step.grant().member == **bad));
+        let rest = if let Some(bad) = isolated {
+            inner.state().document(document).quarantine(bad.clone(), error.reason(), inner.clock.now());
+            verdict.isolated.push((bad.clone(), error.reason()));
+            current.with_additions(|step| step.grant().member != *bad)
+        } else {
+            let removals = current.removals_only();
+            if let Some(removals) = removals {
+                match write(inner, document, &removals, verdict).await? {
+                    Written::Conflict => return Ok(Written::Conflict),
+                    Written::Acknowledged | Written::Failed(_) => {}
+                }
+            }
+            return Ok(Written::Failed(error));
+        };
+        match rest {
+            Some(rest) => current = rest,
+            None => return Ok(Written::Acknowledged),
+        }
+    }
+    Ok(Written::Conflict)
+}
+
+/// Records the intents, calls, and settles.
+async fn write(
+    inner: &Inner,
+    document: &DocumentKey,
+    plan: &Plan,
+    verdict: &mut Verdict,
+) -> Result<Written, EngineError> {
+    let Some(policy) = &plan.policy else { return Ok(Written::Acknowledged) };
+    let (changes, mut audit) = plan.intend(inner.clock.now());
+    for entry in &mut audit {
+        entry.cause_seqs.clone_from(&verdict.trigger.seqs);
+    }
+    inner.store.record(document, changes, audit).await?;
+    let answer = inner.google.set_policy(document, policy).await;
+    let (outcome, written) = match answer {
+        Ok(after) => (CallOutcome::Acknowledged { etag: after.etag }, Written::Acknowledged),
+        Err(error) => {
+            let outcome = match error.class() {
+                ErrorClass::Conflict | ErrorClass::Retry | ErrorClass::Throttle => CallOutcome::Conflict,
+                ErrorClass::Definitive => CallOutcome::Refused { reason: error.reason().to_owned() },
+                ErrorClass::Unknown => CallOutcome::Unknown,
+            };
+            let written = match error {
+                GoogleError::Conflict => Written::Conflict,
+                error => Written::Failed(error),
+            };
+            (outcome, written)
+        }
+    };
+    if matches!(written, Written::Acknowledged) {
+        verdict.written = true;
+        inner.metrics.members.add(["add"], plan.add.len() as u64);
+        inner.metrics.members.add(["remove"], plan.remove.len() as u64);
+        if let Some(since) = verdict.trigger.since {
+            let change = if plan.remove.is_empty() { "addition" } else { "revocation" };
+            let lag = Duration::try_from(inner.clock.now().duration_since(since)).unwrap_or_default();
+            inner.metrics.propagation_seconds.observe([change], lag);
+        }
+    }
+    verdict.outcome = Some(outcome.clone());
+    verdict.plan = Some(plan.clone());
+    let (changes, mut audit) = plan.settle(&outcome, inner.clock.now());
+    for entry in &mut audit {
+        entry.cause_seqs.clone_from(&verdict.trigger.seqs);
+    }
+    // If this fails the intents stay, and the next pass resolves them from the etag.
+    inner.store.record(document, changes, audit).await?;
+    if matches!(written, Written::Acknowledged) {
+        tracing::info!(
+            target.document = %document, plan.add = plan.add.len(), plan.remove = plan.remove.len(), plan.hash = %plan.hash,
+            "{document} written: {} in, {} out", plan.add.len(), plan.remove.len()
+        );
+    }
+    Ok(written)
+}

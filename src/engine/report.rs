@@ -1,0 +1,430 @@
+//! Outcomes become statuses: what the engine remembers, folded and put on the board.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use tokio_util::sync::CancellationToken;
+
+use super::Inner;
+use super::state::{DocumentMemory, State};
+use crate::api::{DriftKind, DriftSample, FindingStatus, PolicyCounts, RefusedPath, ResourceCounts, TargetDrift, duration};
+use crate::api::condition::reason;
+use crate::index::{Acceptance, MappingView, Resolution, SubjectView};
+use crate::model::{DocumentKey, GrantKey, MappingKey, ProviderName, ResourceKind, TargetName};
+use crate::plan::{self, Plan};
+use crate::status::{
+    DocumentOutcome, HeldOutcome, Item, Kind, Lag, ListingOutcome, MappingInput, Metadata, ProviderInput, Status,
+    SubjectOutcome, Tally, TargetInput, TokenOutcome, Trouble, fold_mapping, fold_provider, fold_target,
+};
+use crate::store::Counts;
+
+/// Several outcomes within this time are folded once.
+const COALESCE: Duration = Duration::from_millis(50);
+/// Time alone changes statuses too (a change pending for more than a minute): all of them are folded this often.
+const REFRESH: Duration = Duration::from_secs(5);
+/// How many differences a status shows.
+const SAMPLES: usize = 10;
+
+/// What the SCIM side knows about a provider; the engine does not look into that room.
+#[derive(Debug, Clone, Default)]
+pub struct ProviderTraffic {
+    /// The SCIM base URL.
+    pub endpoint: String,
+    /// The tokens, with what is wrong with them.
+    pub tokens: Vec<TokenOutcome>,
+    /// The last authenticated request.
+    pub last_request: Option<Timestamp>,
+    /// Which IdP the requests look like.
+    pub dialect: Option<String>,
+    /// What the IdP does that the RFCs do not allow.
+    pub findings: Vec<FindingStatus>,
+}
+
+/// Asks for what the SCIM side knows.
+pub type TrafficSource = Arc<dyn Fn(&ProviderName) -> ProviderTraffic + Send + Sync>;
+
+pub(super) async fn follow(inner: Arc<Inner>, stop: CancellationToken) {
+    let mut refreshed = tokio::time::Instant::now();
+    loop {
+        tokio::select! {
+            () = inner.changed.notified() => {}
+            () = tokio::time::sleep_until(refreshed + REFRESH) => {}
+            () = stop.cancelled() => return,
+        }
+        if refreshed.elapsed() >= REFRESH {
+            refreshed = tokio::time::Instant::now();
+            inner.state().everything_changed();
+        }
+        publish(&inner).await;
+        tokio::time::sleep(COALESCE).await;
+    }
+}
+
+async fn publish(inner: &Inner) {
+    let (mappings, targets, providers) = {
+        let mut state = inner.state();
+        (
+            std::mem::take(&mut state.changed_mappings),
+            std::mem::take(&mut state.changed_targets),
+            std::mem::take(&mut state.changed_providers),
+        )
+    };
+    for key in mappings {
+        mapping(inner, &key);
+    }
+    for name in targets {
+        target(inner, &name);
+    }
+    for name in providers {
+        let counts = match inner.store.counts(&name).await {
+            Ok(counts) => counts,
+            Err(error) => {
+                tracing::warn!(%error, "cannot count the directory for the status");
+                continue;
+            }
+        };
+        provider(inner, &name, counts);
+    }
+    gauges(inner);
+}
+
+fn mapping(inner: &Inner, key: &MappingKey) {
+    let now = inner.clock.now();
+    let previous = inner.board.mapping(key);
+    let item = {
+        let state = inner.state();
+        let Some(memory) = state.mappings.get(key) else {
+            inner.board.remove(Kind::RoleMapping, Some(key.namespace()), key.name());
+            return;
+        };
+        let Some(view) = state.index.mapping(key) else { return };
+        let problem = memory.problem.clone();
+        let mut documents: BTreeMap<&DocumentKey, DocumentOutcome> =
+            view.documents.iter().map(|document| (document, outcome(&state, &view, key, document))).collect();
+        for (document, memory) in &state.documents {
+            if memory.mappings.contains(key) || memory.remains.contains_key(key) {
+                documents.entry(document).or_insert_with(|| outcome(&state, &view, key, document));
+            }
+        }
+        let documents: Vec<DocumentOutcome> = documents.into_values().collect();
+        let subjects: Vec<SubjectOutcome> = view.subjects.iter().map(subject).collect();
+        let refused: Vec<RefusedPath> = view
+            .refused
+            .iter()
+            .map(|path| RefusedPath {
+                path: path.path.clone(),
+                resource: path.resource.clone(),
+                role: path.role.clone(),
+            })
+            .collect();
+        let frozen = state.frozen.or(memory.vanished).or(view.frozen);
+        let unmatched: Vec<String> = view.unmatched.iter().map(|(target, pattern)| format!("{target}: {pattern}")).collect();
+        let folded = fold_mapping(
+            &MappingInput {
+                generation: memory.generation,
+                mode: memory.spec.mode,
+                ceiling_observes: inner.ceiling_observes,
+                ending: memory.ending,
+                problem: problem.as_ref(),
+                frozen,
+                frozen_detail: "",
+                admitted: u64::from(matches!(view.acceptance, Acceptance::Accepted | Acceptance::PartlyDelegated)),
+                refused: &refused,
+                unmatched: &unmatched,
+                subjects: &subjects,
+                documents: &documents,
+                last_handled_reconcile_at: memory.reconcile_requested_at.as_deref(),
+            },
+            previous.as_ref(),
+            now,
+        );
+        let metadata = Metadata {
+            name: key.name().to_owned(),
+            namespace: Some(key.namespace().to_owned()),
+            generation: Some(memory.generation),
+            creation_timestamp: Some(Time(memory.created)),
+        };
+        let spec = serde_json::to_value(&memory.spec).ok();
+        Item::new(metadata, spec, Status::RoleMapping(Box::new(folded.status)))
+    };
+    inner.board.publish(item);
+}
+
+fn subject(view: &SubjectView) -> SubjectOutcome {
+    let id = match &view.resolution {
+        Resolution::Resolved(id)
+        | Resolution::IdentityChanged { pinned: id, .. }
+        | Resolution::Deleted { pinned: id, .. } => Some(id.to_string()),
+        Resolution::NotFound | Resolution::Ambiguous => None,
+    };
+    SubjectOutcome {
+        identity_provider: view.provider.to_string(),
+        display_name: view.display_name.clone().or_else(|| view.current_name.clone()),
+        external_id: view.external_id.clone().or_else(|| view.current_external_id.clone()),
+        id,
+        members: view.members as u64,
+        problem: view.resolution.reason(),
+        left_out: BTreeMap::from([
+            (reason::PRINCIPAL_INVALID, view.invalid_principals as u64),
+            (reason::PRINCIPAL_COLLISION, view.collisions as u64),
+        ]),
+    }
+}
+
+/// The part of one mapping on one document.
+fn outcome(state: &State, view: &MappingView, key: &MappingKey, document: &DocumentKey) -> DocumentOutcome {
+    let mut outcome = DocumentOutcome::unread(document.clone());
+    outcome.invoker_iam_disabled = view.invoker_iam_disabled.contains(document);
+    let Some(memory) = state.documents.get(document) else { return outcome };
+    outcome.pending_since = memory.pending_since;
+    outcome.troubles = memory.troubles(document);
+    outcome.reverted = memory.reverted.get(key).copied().unwrap_or_default();
+    outcome.remaining = memory.remains.get(key).copied().unwrap_or_default();
+    outcome.lag = memory.lag.map(|(took, at)| Lag { took, at });
+    let Some(plan) = &memory.plan else { return outcome };
+    outcome.tally = Some(memory.tallies.get(key).map(tally).unwrap_or_default());
+    outcome.foreign = plan.foreign as u64;
+    if plan.held.mappings.contains(key) {
+        outcome.held = Some(HeldOutcome {
+            members: plan.held.grants.iter().map(|grant| grant.member.clone()).collect(),
+            plan_hash: plan.held.plan_hash.clone(),
+            since: memory.held_since.unwrap_or(Timestamp::UNIX_EPOCH),
+        });
+    }
+    outcome.samples = differences(plan)
+        .take(SAMPLES)
+        .map(|(kind, grant)| DriftSample {
+            kind,
+            resource: document.resource(),
+            role: grant.role.to_string(),
+            principal: grant.member.to_string(),
+        })
+        .collect();
+    outcome
+}
+
+fn differences(plan: &Plan) -> impl Iterator<Item = (DriftKind, &GrantKey)> {
+    let lost = plan.lost.iter().filter(|lost| !lost.regranted).map(|lost| (DriftKind::Missing, &lost.grant));
+    let unowned = plan.unowned.iter().map(|grant| (DriftKind::Unowned, grant));
+    let remains = plan.remains.iter().map(|(grant, _)| (DriftKind::Remains, grant));
+    lost.chain(unowned).chain(remains)
+}
+
+fn tally(tally: &plan::Tally) -> Tally {
+    Tally {
+        desired: tally.desired as u64,
+        acknowledged: tally.acknowledged as u64,
+        verified: tally.verified as u64,
+        pending: tally.pending as u64,
+        failed: tally.failed as u64,
+        unowned: tally.unowned as u64,
+        missing: tally.missing as u64,
+        observed: tally.observed as u64,
+        revoking: tally.revoking as u64,
+        held: tally.held as u64,
+        oldest_revoking_since: tally.oldest_revoking_since,
+    }
+}
+
+fn target(inner: &Inner, name: &TargetName) {
+    let now = inner.clock.now();
+    let previous = inner.board.target(name);
+    let item = {
+        let state = inner.state();
+        let Some(memory) = state.targets.get(name) else {
+            inner.board.remove(Kind::CloudRunTarget, None, name.as_str());
+            return;
+        };
+        let Some(view) = state.index.target(name) else { return };
+        let problem = memory.problem.clone();
+        let mut policies = PolicyCounts::default();
+        let mut drift: Vec<TargetDrift> = Vec::new();
+        let mut missing_permissions: Vec<String> = Vec::new();
+        for (document, memory) in &state.documents {
+            if !state.targets_of(document).contains(name) {
+                continue;
+            }
+            missing_permissions.extend(memory.missing_permission.clone());
+            match memory.standing() {
+                Standing::Failed => policies.failed += 1,
+                Standing::Held => policies.held += 1,
+                Standing::Drifted => policies.drifted += 1,
+                Standing::InSync => policies.in_sync += 1,
+                Standing::Unread => {}
+            }
+            let differences = memory.plan.iter().flat_map(differences);
+            drift.extend(differences.map(|(kind, grant)| TargetDrift {
+                kind,
+                resource: document.resource(),
+                role: grant.role.to_string(),
+                principal: grant.member.to_string(),
+                first_seen: None,
+            }));
+        }
+        missing_permissions.sort();
+        missing_permissions.dedup();
+        drift.sort_by(|a, b| (&a.resource, &a.role, &a.principal).cmp(&(&b.resource, &b.role, &b.principal)));
+        let count = |kind| view.resources.get(&kind).copied().unwrap_or_default();
+        let listing = memory.listing.as_ref().map(|listing| ListingOutcome {
+            resources: ResourceCounts {
+                services: i64::try_from(count(ResourceKind::Service)).unwrap_or(i64::MAX),
+                jobs: i64::try_from(count(ResourceKind::Job)).unwrap_or(i64::MAX),
+                worker_pools: i64::try_from(count(ResourceKind::WorkerPool)).unwrap_or(i64::MAX),
+            },
+            unreachable: listing.unreachable.clone(),
+            trouble: listing.trouble.clone(),
+            complete_at: listing.complete_at,
+        });
+        let overlapped_by = view.overlapped.values().next().map(TargetName::as_str);
+        let folded = fold_target(
+            &TargetInput {
+                generation: memory.generation,
+                problem: problem.as_ref(),
+                overlapped_by,
+                frozen: state.frozen,
+                project_number: None,
+                listing: listing.as_ref(),
+                missing_permissions: &missing_permissions,
+                policies,
+                drift: &drift,
+                last_handled_reconcile_at: memory.reconcile_requested_at.as_deref(),
+            },
+            previous.as_ref(),
+            now,
+        );
+        let metadata = Metadata {
+            name: name.to_string(),
+            namespace: None,
+            generation: Some(memory.generation),
+            creation_timestamp: Some(Time(memory.created)),
+        };
+        Item::new(metadata, serde_json::to_value(&memory.spec).ok(), Status::CloudRunTarget(Box::new(folded.status)))
+    };
+    inner.board.publish(item);
+}
+
+fn provider(inner: &Inner, name: &ProviderName, counts: Counts) {
+    let now = inner.clock.now();
+    let previous = inner.board.provider(name);
+    let traffic = (inner.traffic)(name);
+    let store_id = inner.store.id().to_string();
+    let item = {
+        let state = inner.state();
+        let Some(memory) = state.providers.get(name) else {
+            inner.board.remove(Kind::IdentityProvider, None, name.as_str());
+            return;
+        };
+        let problem = memory.problem.clone();
+        let folded = fold_provider(
+            &ProviderInput {
+                generation: memory.generation,
+                problem: problem.as_ref(),
+                frozen: state.frozen,
+                state: memory.spec.state,
+                endpoint: &traffic.endpoint,
+                dialect: traffic.dialect.as_deref(),
+                users: counts.users,
+                groups: counts.groups,
+                last_request: traffic.last_request,
+                stale_after: memory.spec.stale_after.as_deref().and_then(|text| duration::parse(text).ok()),
+                tokens: &traffic.tokens,
+                findings: &traffic.findings,
+                store_id: &store_id,
+                last_handled_reconcile_at: memory.reconcile_requested_at.as_deref(),
+            },
+            previous.as_ref(),
+            now,
+        );
+        let metadata = Metadata {
+            name: name.to_string(),
+            namespace: None,
+            generation: Some(memory.generation),
+            creation_timestamp: Some(Time(memory.created)),
+        };
+        Item::new(metadata, serde_json::to_value(&memory.spec).ok(), Status::IdentityProvider(Box::new(folded.status)))
+    };
+    inner.board.publish(item);
+}
+
+/// How one policy stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Standing {
+    Unread,
+    InSync,
+    Drifted,
+    Held,
+    Failed,
+}
+
+impl DocumentMemory {
+    pub(super) fn standing(&self) -> Standing {
+        if self.error.is_some() {
+            return Standing::Failed;
+        }
+        match &self.plan {
+            None => Standing::Unread,
+            Some(plan) if !plan.held.grants.is_empty() => Standing::Held,
+            Some(plan) if plan.lost.iter().any(|lost| !lost.regranted) => Standing::Drifted,
+            Some(_) => Standing::InSync,
+        }
+    }
+
+    fn troubles(&self, document: &DocumentKey) -> Vec<Trouble> {
+        let since = self.failing_since.unwrap_or(Timestamp::UNIX_EPOCH);
+        let mut troubles: Vec<Trouble> = Vec::new();
+        if let Some((reason, message)) = &self.error {
+            troubles.push(Trouble { reason, message: message.clone(), since });
+        }
+        for (member, reason) in &self.isolated {
+            let message = format!("Google refused {member} on {}", document.short());
+            troubles.push(Trouble { reason, message, since: self.isolated_since.unwrap_or(since) });
+        }
+        if let Some(limit) = self.plan.as_ref().and_then(|plan| plan.limit.as_ref()) {
+            let message = format!(
+                "the policy of {} would name {} principals, {} are allowed; {} grants are left out",
+                document.short(),
+                limit.appearances,
+                limit.limit,
+                limit.withheld.len()
+            );
+            troubles.push(Trouble { reason: plan::LimitExceeded::REASON, message, since });
+        }
+        troubles
+    }
+}
+
+fn gauges(inner: &Inner) {
+    let (mut counts, mut lost, mut foreign, mut unowned, mut held) = (BTreeMap::new(), 0, 0, 0, 0);
+    {
+        let state = inner.state();
+        for memory in state.documents.values() {
+            let word = match memory.standing() {
+                Standing::Unread => "Pending",
+                Standing::InSync => "InSync",
+                Standing::Drifted => "Drifted",
+                Standing::Held => "Held",
+                Standing::Failed => "Failed",
+            };
+            *counts.entry(word).or_insert(0) += 1;
+            if let Some(plan) = &memory.plan {
+                lost += plan.lost.len();
+                foreign += plan.foreign;
+                unowned += plan.unowned.len();
+                held += plan.held.grants.len();
+            }
+        }
+        inner.metrics.event_seq.set([], usize::try_from(state.directory_seq).unwrap_or(0));
+    }
+    for word in ["Pending", "InSync", "Drifted", "Held", "Failed"] {
+        inner.metrics.documents.set([word], counts.get(word).copied().unwrap_or(0));
+    }
+    inner.metrics.drift_members.set(["lost"], lost);
+    inner.metrics.drift_members.set(["foreign"], foreign);
+    inner.metrics.drift_members.set(["unowned"], unowned);
+    inner.metrics.held_members.set(["remove"], held);
+    inner.metrics.queue.set([], inner.queue().waiting());
+}
+

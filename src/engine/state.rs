@@ -1,0 +1,290 @@
+//! What the engine remembers in memory, behind one lock. Nothing in here must survive a restart.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::error::EngineError;
+use super::intake::ObjectProblem;
+use super::pass::Verdict;
+use crate::api::{CloudRunTargetSpec, IdentityProviderSpec, RoleMappingSpec};
+use crate::index::{Effects, Index, Urgency};
+use crate::model::{DocumentKey, FreezeReason, MappingKey, MemberKey, ProviderName, Seq, TargetName};
+use crate::google::GoogleError;
+use crate::plan::{Plan, Tally};
+use crate::status::Trouble;
+
+/// How many event positions a pass names as its causes.
+const CAUSES: usize = 32;
+/// How long a member that Google refused is left out before it is tried again.
+const QUARANTINE: SignedDuration = SignedDuration::from_secs(300);
+
+/// What made a document due: earliest time and event positions, until the pass that serves them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Trigger {
+    /// When the first of the changes was accepted.
+    pub since: Option<Timestamp>,
+    /// Positions of the first events, bounded.
+    pub seqs: Vec<Seq>,
+}
+
+impl Trigger {
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    pub fn event(seq: Seq, at: Timestamp) -> Self {
+        Self { since: Some(at), seqs: vec![seq] }
+    }
+
+    pub fn at(since: Timestamp) -> Self {
+        Self { since: Some(since), seqs: Vec::new() }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.since = match (self.since, other.since) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        let room = CAUSES.saturating_sub(self.seqs.len());
+        self.seqs.extend(other.seqs.iter().take(room));
+    }
+}
+
+/// What is remembered about one document.
+#[derive(Debug, Default)]
+pub(super) struct DocumentMemory {
+    trigger: Trigger,
+    quarantine: BTreeMap<MemberKey, (&'static str, Timestamp)>,
+    /// Failed passes in a row.
+    pub failures: u32,
+    /// The last pass that had a plan.
+    pub plan: Option<Plan>,
+    /// What was wrong in the last pass: reason and message.
+    pub error: Option<(&'static str, String)>,
+    /// Since when it is not in step.
+    pub failing_since: Option<Timestamp>,
+    /// Members that Google refused in the last pass.
+    pub isolated: Vec<(MemberKey, &'static str)>,
+    /// Since when.
+    pub isolated_since: Option<Timestamp>,
+    /// The permission that Google said is missing, in the last pass.
+    pub missing_permission: Option<String>,
+    /// Directory event → acknowledged, of the last change, and when that was.
+    pub lag: Option<(SignedDuration, Timestamp)>,
+    /// Grants of ours that were taken away and granted again, since the start, per mapping.
+    pub reverted: BTreeMap<MappingKey, u64>,
+    /// The counts of the last pass.
+    pub tallies: BTreeMap<MappingKey, Tally>,
+    /// Since when the guard holds something.
+    pub held_since: Option<Timestamp>,
+    /// The mappings that had a part in the last plan.
+    pub mappings: BTreeSet<MappingKey>,
+    /// Unowned grants whose last claim ended (`GrantRemains`), per mapping.
+    pub remains: BTreeMap<MappingKey, u64>,
+    /// Work is under way or waits: since when.
+    pub pending_since: Option<Timestamp>,
+}
+
+impl DocumentMemory {
+    pub fn note(&mut self, trigger: &Trigger) {
+        self.trigger.merge(trigger);
+        if self.pending_since.is_none() {
+            self.pending_since = trigger.since;
+        }
+    }
+
+    pub fn take_trigger(&mut self) -> Trigger {
+        std::mem::take(&mut self.trigger)
+    }
+
+    pub fn quarantine(&mut self, member: MemberKey, reason: &'static str, now: Timestamp) {
+        self.quarantine.insert(member, (reason, now.saturating_add(QUARANTINE).unwrap_or(Timestamp::MAX)));
+    }
+
+    pub fn quarantined(&mut self, now: Timestamp) -> Vec<(MemberKey, &'static str)> {
+        self.quarantine.retain(|_, (_, until)| *until > now);
+        self.quarantine.iter().map(|(member, (reason, _))| (member.clone(), *reason)).collect()
+    }
+}
+
+/// What the last list of a target said.
+#[derive(Debug, Clone)]
+pub(super) struct Listing {
+    pub unreachable: Vec<String>,
+    pub trouble: Option<Trouble>,
+    pub complete_at: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+pub(super) struct TargetMemory {
+    pub spec: CloudRunTargetSpec,
+    pub generation: i64,
+    pub created: Timestamp,
+    pub discovery_interval: Duration,
+    pub failures: u32,
+    pub listing: Option<Listing>,
+    pub reconcile_requested_at: Option<String>,
+    pub problem: Option<ObjectProblem>,
+}
+
+#[derive(Debug)]
+pub(super) struct ProviderMemory {
+    pub spec: IdentityProviderSpec,
+    pub generation: i64,
+    pub created: Timestamp,
+    pub reconcile_requested_at: Option<String>,
+    pub problem: Option<ObjectProblem>,
+}
+
+#[derive(Debug)]
+pub(super) struct MappingMemory {
+    pub generation: i64,
+    pub created: Timestamp,
+    pub spec: RoleMappingSpec,
+    /// Hashes of held plans that the annotation `rolecall.dev/release` lets go.
+    pub released: BTreeSet<String>,
+    /// The annotation `rolecall.dev/reconcile-requested-at`.
+    pub reconcile_requested_at: Option<String>,
+    pub problem: Option<ObjectProblem>,
+    /// Deleted properly; its claims are being ended.
+    pub ending: bool,
+    /// Gone, and nobody saw it being deleted: why nothing is concluded from that.
+    pub vanished: Option<FreezeReason>,
+}
+
+/// All of it.
+pub(super) struct State {
+    pub index: Index,
+    pub frozen: Option<FreezeReason>,
+    pub directory_seq: Seq,
+    pub documents: HashMap<DocumentKey, DocumentMemory>,
+    pub targets: BTreeMap<TargetName, TargetMemory>,
+    pub providers: BTreeMap<ProviderName, ProviderMemory>,
+    pub mappings: BTreeMap<MappingKey, MappingMemory>,
+    pub changed_mappings: BTreeSet<MappingKey>,
+    pub changed_targets: BTreeSet<TargetName>,
+    pub changed_providers: BTreeSet<ProviderName>,
+}
+
+impl State {
+    pub fn new(index: Index) -> Self {
+        Self {
+            index,
+            frozen: Some(FreezeReason::NotLoaded),
+            directory_seq: 0,
+            documents: HashMap::new(),
+            targets: BTreeMap::new(),
+            providers: BTreeMap::new(),
+            mappings: BTreeMap::new(),
+            changed_mappings: BTreeSet::new(),
+            changed_targets: BTreeSet::new(),
+            changed_providers: BTreeSet::new(),
+        }
+    }
+
+    pub fn document(&mut self, key: &DocumentKey) -> &mut DocumentMemory {
+        if !self.documents.contains_key(key) {
+            self.documents.insert(key.clone(), DocumentMemory::default());
+        }
+        self.documents.entry(key.clone()).or_default()
+    }
+
+    /// The targets whose project and regions cover this document.
+    pub fn targets_of(&self, document: &DocumentKey) -> Vec<TargetName> {
+        let covers = |memory: &TargetMemory| {
+            memory.spec.project == document.project()
+                && memory.spec.locations.iter().any(|location| location == document.location())
+        };
+        self.targets.iter().filter(|(_, memory)| covers(memory)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Every status is to be folded again.
+    pub fn everything_changed(&mut self) {
+        self.changed_mappings.extend(self.mappings.keys().cloned());
+        self.changed_targets.extend(self.targets.keys().cloned());
+        self.changed_providers.extend(self.providers.keys().cloned());
+    }
+
+    /// Was the mapping deleted, and are its claims being ended?
+    pub fn is_ending(&self, key: &MappingKey) -> bool {
+        self.mappings.get(key).is_some_and(|memory| memory.ending)
+    }
+
+    /// Held plans that one of these mappings lets go.
+    pub fn released_by(&self, mappings: &BTreeSet<MappingKey>) -> BTreeSet<String> {
+        let memories = mappings.iter().filter_map(|key| self.mappings.get(key));
+        memories.flat_map(|memory| memory.released.iter().cloned()).collect()
+    }
+
+    /// Every document that this mapping had a part in, as due now.
+    pub fn look_again(&self, key: &MappingKey) -> Effects {
+        let documents = self.documents.iter().filter(|(_, memory)| memory.mappings.contains(key));
+        Effects { dirty: documents.map(|(document, _)| (document.clone(), Urgency::Revocation)).collect(), ..Effects::default() }
+    }
+
+    /// Takes in what a pass found. Answers the mappings whose status may have changed.
+    pub fn settle_document(&mut self, key: &DocumentKey, verdict: Verdict, now: Timestamp) -> BTreeSet<MappingKey> {
+        let memory = self.document(key);
+        let mut touched = std::mem::take(&mut memory.mappings);
+        if verdict.idle {
+            touched.extend(memory.remains.keys().cloned());
+            if memory.remains.is_empty() {
+                self.documents.remove(key);
+            } else {
+                memory.plan = None;
+                memory.error = None;
+                memory.pending_since = None;
+            }
+            return touched;
+        }
+        match &verdict.error {
+            Some(error) => {
+                memory.failures = memory.failures.saturating_add(1);
+                memory.error = Some((error.reason(), error.to_string()));
+                memory.failing_since.get_or_insert(now);
+                memory.note(&verdict.trigger);
+            }
+            None => {
+                memory.failures = 0;
+                memory.error = None;
+                memory.failing_since = None;
+                memory.pending_since = None;
+            }
+        }
+        if verdict.written && verdict.error.is_none() {
+            if let Some(since) = verdict.trigger.since {
+                memory.lag = Some((now.duration_since(since), now));
+            }
+        }
+        memory.missing_permission = match &verdict.error {
+            Some(EngineError::Google(GoogleError::Denied { permission, .. })) => permission.clone(),
+            _ => None,
+        };
+        memory.isolated_since = if verdict.isolated.is_empty() { None } else { memory.isolated_since.or(Some(now)) };
+        memory.isolated = verdict.isolated;
+        if let Some(plan) = verdict.plan {
+            memory.held_since = if plan.held.grants.is_empty() { None } else { memory.held_since.or(Some(now)) };
+            for (_, mappings) in &plan.remains {
+                for mapping in mappings {
+                    *memory.remains.entry(mapping.clone()).or_default() += 1;
+                }
+            }
+            memory.tallies = plan.tally(verdict.outcome.as_ref());
+            for (grant, mappings) in plan.reverted(verdict.outcome.as_ref()) {
+                tracing::warn!(
+                    target.document = %key, role = %grant.role,
+                    "somebody took a grant of ours away on {key}; it was granted again"
+                );
+                for mapping in mappings {
+                    *memory.reverted.entry(mapping).or_default() += 1;
+                }
+            }
+            memory.mappings = memory.tallies.keys().cloned().collect();
+            memory.plan = Some(plan);
+        }
+        touched.extend(memory.mappings.iter().cloned());
+        touched
+    }
+}

@@ -1,0 +1,212 @@
+//! What an answer means: pure, from status, headers and body. The texts are those that Cloud Run and IAM are known to
+//! send; an answer that is not theirs (a page of a proxy or front end) never counts as theirs.
+
+use std::time::Duration;
+
+use jiff::fmt::rfc2822;
+use reqwest::StatusCode;
+use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{GoogleError, Refusal};
+
+/// No longer wait is believed: the longest quota window of these APIs is a minute, a day's quota does not exist.
+const RETRY_AFTER_MAX: Duration = Duration::from_mins(10);
+
+/// Google's texts are one or two sentences. More than this is cut, so that a status stays readable and bounded.
+const MESSAGE_MAX: usize = 1000;
+
+/// Whether a call changes something, which decides what a lost answer means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    /// A lost answer is no harm: nothing was changed.
+    Read,
+    /// A lost answer leaves the outcome open.
+    Write,
+}
+
+impl Call {
+    /// The error of a call whose answer never came or says nothing: the one place that makes a write uncertain.
+    pub(super) fn lost(self, message: String) -> GoogleError {
+        match self {
+            Self::Read => GoogleError::Unavailable { message },
+            Self::Write => GoogleError::Unknown { message },
+        }
+    }
+
+    /// The error of a 2xx whose body is not what it should be. A write has been committed then.
+    pub(super) fn unreadable(self, message: String) -> GoogleError {
+        match self {
+            Self::Read => GoogleError::Malformed { message },
+            Self::Write => GoogleError::Unknown { message },
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Envelope {
+    error: Body,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Body {
+    message: String,
+    status: String,
+    details: Vec<Value>,
+    errors: Vec<Value>,
+}
+
+impl Body {
+    /// The first detail of a type, such as `ErrorInfo`.
+    fn detail(&self, name: &str) -> Option<&Value> {
+        let is_it = |detail: &&Value| {
+            let kind = detail.get("@type").and_then(Value::as_str);
+            kind.is_some_and(|kind| kind.rsplit('.').next() == Some(name))
+        };
+        self.details.iter().find(is_it)
+    }
+
+    fn info_reason(&self) -> Option<&str> {
+        self.detail("ErrorInfo")?.get("reason")?.as_str()
+    }
+
+    /// A quota, in any of the forms in which Google says so.
+    fn is_quota(&self) -> bool {
+        let legacy = |error: &Value| {
+            let reason = error.get("reason").and_then(Value::as_str);
+            matches!(reason, Some("rateLimitExceeded" | "userRateLimitExceeded" | "quotaExceeded"))
+        };
+        self.status == "RESOURCE_EXHAUSTED"
+            || self.info_reason() == Some("RATE_LIMIT_EXCEEDED")
+            || (self.message.contains("Quota exceeded for quota metric '") && self.message.contains("' of service '"))
+            || self.errors.iter().any(legacy)
+    }
+}
+
+/// The meaning of an answer that is not 2xx.
+#[must_use]
+pub fn classify(call: Call, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> GoogleError {
+    let envelope = serde_json::from_slice::<Envelope>(body).map(|envelope| envelope.error);
+    let known = envelope.is_ok();
+    let error = envelope.unwrap_or_default();
+    let message = if error.message.is_empty() {
+        format!("HTTP status {} without a message of the API", status.as_u16())
+    } else {
+        bounded(&error.message)
+    };
+    match status.as_u16() {
+        401 => GoogleError::Unauthenticated { message },
+        429 => GoogleError::Throttled { retry_after: retry_after(headers, &error), message },
+        403 if error.is_quota() => GoogleError::Throttled { retry_after: retry_after(headers, &error), message },
+        403 if is_disabled(&error) => GoogleError::ApiDisabled { message },
+        403 => GoogleError::Denied { permission: permission(&error), message },
+        404 if known && error.status == "NOT_FOUND" => GoogleError::NotFound { message },
+        409 if error.status == "ABORTED" => GoogleError::Conflict,
+        413 => GoogleError::Refused {
+            cause: Refusal::LimitExceeded,
+            message: if known { message } else { "the request is larger than Google accepts".to_owned() },
+            member: None,
+        },
+        // 408 and 499 are cancelled calls, which may have been carried out.
+        400..=499 if known && !matches!(status.as_u16(), 404 | 408 | 499) => {
+            let (cause, member) = refusal(&error);
+            GoogleError::Refused { cause, message, member }
+        }
+        501 if error.status == "UNIMPLEMENTED" => GoogleError::Refused { cause: Refusal::Other, message, member: None },
+        _ => call.lost(message),
+    }
+}
+
+fn is_disabled(error: &Body) -> bool {
+    error.info_reason() == Some("SERVICE_DISABLED")
+        || (error.message.contains(" API has not been used in project ") && error.message.contains("or it is disabled"))
+}
+
+/// `Permission 'run.services.setIamPolicy' denied on resource …`, or the metadata of the details.
+fn permission(error: &Body) -> Option<String> {
+    let told = between(&error.message, "Permission '", "' denied");
+    let detailed = || error.detail("ErrorInfo")?.get("metadata")?.get("permission")?.as_str();
+    let permission = told.or_else(detailed)?;
+    let is_one = permission.len() <= 100
+        && permission.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'/' | b'-'));
+    is_one.then(|| permission.to_owned())
+}
+
+fn refusal(error: &Body) -> (Refusal, Option<String>) {
+    let text = error.message.as_str();
+    for (before, kind) in [("Service account ", "serviceAccount"), ("Group ", "group"), ("User ", "user")] {
+        if let Some(name) = between(text, before, " does not exist") {
+            return (Refusal::PrincipalUnknown, member(kind, name));
+        }
+    }
+    if let Some(name) = between(text, "Member '", "' is not allowed in role '") {
+        return (Refusal::PrincipalRefused, Some(bounded(name)));
+    }
+    if text.contains("do not belong to a permitted customer") {
+        return (Refusal::DomainRestricted, violator(error));
+    }
+    if text.contains("Policy members must be of the form") {
+        return (Refusal::PrincipalMalformed, None);
+    }
+    if text.contains("Role ") && text.contains(" is not supported for this resource") {
+        return (Refusal::RoleNotSupported, None);
+    }
+    if text.contains("The number of members in the policy (") {
+        return (Refusal::LimitExceeded, None);
+    }
+    (Refusal::Other, None)
+}
+
+/// The principal in the details of a domain restriction. Google writes `User` in front of service accounts, too.
+fn violator(error: &Body) -> Option<String> {
+    let violations = error.detail("PreconditionFailure")?.get("violations")?.as_array()?;
+    violations.iter().find_map(|violation| {
+        let field = |name: &str| violation.get(name).and_then(Value::as_str).unwrap_or_default();
+        let described = between(field("description"), "User ", " is not in permitted organization");
+        let name = described.or_else(|| field("subject").split_once("configvalue=").map(|(_, value)| value));
+        name.and_then(|name| member("user", name))
+    })
+}
+
+fn member(kind: &str, name: &str) -> Option<String> {
+    let plausible = !name.is_empty() && name.len() <= 320 && !name.contains(char::is_whitespace);
+    plausible.then(|| format!("{kind}:{name}"))
+}
+
+fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(before)?;
+    rest.split_once(after).map(|(found, _)| found)
+}
+
+/// `Retry-After` as seconds or as a date (against the answer's own `Date`), else the delay of `RetryInfo`.
+fn retry_after(headers: &HeaderMap, error: &Body) -> Option<Duration> {
+    let header = |name| headers.get(name).and_then(|value: &reqwest::header::HeaderValue| value.to_str().ok());
+    let from_header = header(RETRY_AFTER).and_then(|text| {
+        if let Ok(seconds) = text.trim().parse() {
+            return Some(Duration::from_secs(seconds));
+        }
+        let at = rfc2822::parse(text).ok()?.timestamp();
+        let now = rfc2822::parse(header(DATE)?).ok()?.timestamp();
+        Duration::try_from(at.duration_since(now)).ok()
+    });
+    let from_details = || {
+        let delay = error.detail("RetryInfo")?.get("retryDelay")?.as_str()?.strip_suffix('s')?;
+        Duration::try_from_secs_f64(delay.parse().ok()?).ok()
+    };
+    from_header.or_else(from_details).map(|wait| wait.min(RETRY_AFTER_MAX))
+}
+
+/// A text of somebody else, made fit for a status: no control characters, bounded length.
+pub(super) fn bounded(text: &str) -> String {
+    let mut clean: String = text.chars().take(MESSAGE_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().nth(MESSAGE_MAX).is_some() {
+        clean.push('…');
+    }
+    clean
+}
+
+#[cfg(test)]
+#[path = "classify_tests.rs"]
+mod tests;

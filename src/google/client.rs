@@ -1,0 +1,475 @@
+//! Cloud Run's Admin API v2 over HTTP.
+
+use std::collections::BTreeMap;
+use std::error::Error as _;
+use std::fmt;
+use std::sync::{Arc, Once};
+use std::time::{Duration, Instant};
+
+use reqwest::header::{AUTHORIZATION, HeaderMap};
+use reqwest::{Method, Request, StatusCode, Url, redirect};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tracing::debug;
+
+use super::classify::bounded;
+use super::endpoint::may_carry_token;
+use super::{Call, Credentials, Endpoint, GoogleError, TokenSource, classify};
+use crate::model::{DocumentKey, MemberKey, Policy, ResourceKind};
+use crate::telemetry::{GoogleMetrics, field};
+
+/// A TCP and TLS handshake with Google takes well under a second; five leave room for a lost packet or two and still
+/// let a dead network be reported soon.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A policy call takes tens to hundreds of milliseconds. What has not been answered after thirty seconds will not be,
+/// and a waiting write holds its document.
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Google's front end closes idle connections after a few minutes; one that is given back before is never found dead.
+const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// A policy has some tens of kilobytes, a page of a hundred services with all their settings may have megabytes.
+pub(super) const BODY_MAX: usize = 16 * 1024 * 1024;
+
+/// Resources asked for in one page.
+const PAGE_SIZE: u32 = 100;
+
+/// Pages read of one list: 20,000 resources, far above what one region of one project may hold.
+const PAGES_MAX: usize = 200;
+
+/// The only version in which conditions can be read and written.
+const POLICY_VERSION: i32 = 3;
+
+/// One Cloud Run resource as a list shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resource {
+    /// Its policy document, with the project as it was asked for (Google may answer with the number).
+    pub document: DocumentKey,
+    /// Stable until the resource is deleted; a re-created namesake has another.
+    pub uid: String,
+    /// User labels.
+    pub labels: BTreeMap<String, String>,
+    /// Services only: invocation is open to everybody, whatever the policy says.
+    pub invoker_iam_disabled: bool,
+}
+
+/// The services of one project and region.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Services {
+    /// What is there.
+    pub items: Vec<Resource>,
+    /// Regions that could not be asked: nothing follows from what is absent here.
+    pub unreachable: Vec<String>,
+}
+
+/// The resources of all kinds in one project and region.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Resources {
+    /// What is there.
+    pub items: Vec<Resource>,
+    /// Regions that could not be asked.
+    pub unreachable: Vec<String>,
+    /// Kinds whose list failed.
+    pub failed: Vec<(ResourceKind, GoogleError)>,
+}
+
+impl Resources {
+    /// Whether absence from `items` means that a resource does not exist.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.unreachable.is_empty() && self.failed.is_empty()
+    }
+}
+
+/// A client of Cloud Run's Admin API. Clones share one connection pool and one token cache.
+#[derive(Clone)]
+pub struct CloudRun {
+    http: reqwest::Client,
+    endpoint: Endpoint,
+    tokens: Arc<dyn TokenSource>,
+    metrics: Option<GoogleMetrics>,
+}
+
+impl fmt::Debug for CloudRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CloudRun").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+/// Makes ring the cryptography of all TLS in this process. [`CloudRun::new`] does it; whoever opens another TLS
+/// connection before calls it first. Repeated calls, and a provider that is already there, are no harm.
+pub fn install_crypto_provider() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        // An error means that a provider is installed already, which is as good.
+        drop(rustls::crypto::ring::default_provider().install_default());
+    });
+}
+
+/// What is asked of Google.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Operation {
+    List,
+    GetPolicy,
+    SetPolicy,
+}
+
+impl Operation {
+    fn call(self) -> Call {
+        match self {
+            Self::List | Self::GetPolicy => Call::Read,
+            Self::SetPolicy => Call::Write,
+        }
+    }
+
+    /// The word in metrics and log lines.
+    fn word(self) -> &'static str {
+        match self {
+            Self::List => "list",
+            Self::GetPolicy => "getIamPolicy",
+            Self::SetPolicy => "setIamPolicy",
+        }
+    }
+}
+
+struct Page {
+    items: Vec<Item>,
+    next: String,
+    unreachable: Vec<String>,
+}
+
+impl Page {
+    /// An empty object is an empty page. An object that has nothing of a page is something else: taking it for an empty
+    /// list would say that nothing exists.
+    fn read(mut object: Map<String, Value>, kind: ResourceKind) -> Result<Self, GoogleError> {
+        fn field<T: DeserializeOwned + Default>(value: Option<Value>) -> Result<T, GoogleError> {
+            let Some(value) = value else { return Ok(T::default()) };
+            serde_json::from_value(value).map_err(|error| malformed(&bounded(&format!("unexpected field: {error}"))))
+        }
+        let empty = object.is_empty();
+        let (items, next) = (object.remove(kind.collection()), object.remove("nextPageToken"));
+        let unreachable = object.remove("unreachable");
+        if !empty && items.is_none() && next.is_none() && unreachable.is_none() {
+            return Err(malformed(&format!("the answer is no list of {}", kind.collection())));
+        }
+        Ok(Self { items: field(items)?, next: field(next)?, unreachable: field(unreachable)? })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Item {
+    name: String,
+    uid: String,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    #[serde(default)]
+    invoker_iam_disabled: bool,
+}
+
+#[derive(Serialize)]
+struct SetPolicy<'a> {
+    policy: &'a Policy,
+}
+
+impl CloudRun {
+    /// A client with the named credentials. No connection is opened and no credentials are looked for yet.
+    ///
+    /// # Errors
+    /// [`GoogleError::Unauthenticated`] when the credentials must not be sent to this endpoint;
+    /// [`GoogleError::Unavailable`] when the system's certificates cannot be read.
+    pub fn new(endpoint: Endpoint, credentials: Credentials) -> Result<Self, GoogleError> {
+        Self::with_source(endpoint, credentials.source())
+    }
+
+    /// A client with any source of tokens.
+    ///
+    /// # Errors
+    /// As [`CloudRun::new`].
+    pub fn with_source(endpoint: Endpoint, tokens: Arc<dyn TokenSource>) -> Result<Self, GoogleError> {
+        Self::with_timeout(endpoint, tokens, TOTAL_TIMEOUT)
+    }
+
+    pub(super) fn with_timeout(
+        endpoint: Endpoint,
+        tokens: Arc<dyn TokenSource>,
+        total: Duration,
+    ) -> Result<Self, GoogleError> {
+        install_crypto_provider();
+        if tokens.has_tokens() && !Url::parse(endpoint.cloud_run()).is_ok_and(|url| may_carry_token(&url)) {
+            return Err(token_refused());
+        }
+        let mut http = reqwest::Client::builder()
+            .user_agent(concat!("rolecall/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(total)
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .redirect(redirect::Policy::none())
+            .referer(false);
+        if endpoint.is_plain_loopback() {
+            // What stays on this machine needs neither a proxy nor the system's certificates.
+            http = http.no_proxy().tls_certs_only([]);
+        }
+        let http = http.build().map_err(|error| GoogleError::Unavailable { message: describe(error) })?;
+        Ok(Self { http, endpoint, tokens, metrics: None })
+    }
+
+    /// The same client, counting its calls.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: GoogleMetrics) -> Self {
+        self.metrics = Some(metrics);
+        self
+    }
+
+    /// The services of a project and region, all pages.
+    ///
+    /// # Errors
+    /// [`GoogleError`]; a list that cannot be read to its end is an error, never a short list.
+    pub async fn services(&self, project: &str, location: &str) -> Result<Services, GoogleError> {
+        self.list(project, location, ResourceKind::Service).await
+    }
+
+    /// The services, jobs and worker pools of a project and region. The kinds are asked at the same time; one that
+    /// fails is reported beside the others.
+    pub async fn resources(&self, project: &str, location: &str) -> Resources {
+        let list = async |kind| (kind, self.list(project, location, kind).await);
+        let (services, jobs, pools) =
+            futures::join!(list(ResourceKind::Service), list(ResourceKind::Job), list(ResourceKind::WorkerPool));
+        let mut all = Resources::default();
+        for (kind, outcome) in [services, jobs, pools] {
+            match outcome {
+                Ok(mut found) => {
+                    all.items.append(&mut found.items);
+                    all.unreachable.append(&mut found.unreachable);
+                }
+                Err(error) => all.failed.push((kind, error)),
+            }
+        }
+        all.unreachable.sort_unstable();
+        all.unreachable.dedup();
+        all
+    }
+
+    /// The policy of a document, asked for in version 3.
+    ///
+    /// # Errors
+    /// [`GoogleError`]; also when what comes back could not be written back safely.
+    pub async fn policy(&self, document: &DocumentKey) -> Result<Policy, GoogleError> {
+        let mut url = self.url(&format!("v2/{}:getIamPolicy", document.resource()))?;
+        url.query_pairs_mut().append_pair("options.requestedPolicyVersion", "3");
+        let policy: Policy = self.call(Operation::GetPolicy, Request::new(Method::GET, url)).await?;
+        writable(&policy)?;
+        Ok(policy)
+    }
+
+    /// Replaces the policy of a document, if it still has the etag of `policy`. Sent in version 3. The result is the
+    /// policy that Google now has.
+    ///
+    /// # Errors
+    /// [`GoogleError::EtagMissing`], and nothing is sent, when `policy` has no etag; [`GoogleError::Unknown`] when the
+    /// policy may have been written; any other: it surely was not.
+    pub async fn set_policy(&self, document: &DocumentKey, policy: &Policy) -> Result<Policy, GoogleError> {
+        writable(policy)?;
+        let mut sent = policy.clone();
+        sent.version = POLICY_VERSION;
+        let body = serde_json::to_vec(&SetPolicy { policy: &sent })
+            .map_err(|error| GoogleError::Malformed { message: format!("cannot write the policy as JSON: {error}") })?;
+        let url = self.url(&format!("v2/{}:setIamPolicy", document.resource()))?;
+        let mut request = Request::new(Method::POST, url);
+        request
+            .headers_mut()
+            .insert(reqwest::header::CONTENT_TYPE, reqwest::header::HeaderValue::from_static("application/json"));
+        *request.body_mut() = Some(body.into());
+        let written: Policy =
+            self.call(Operation::SetPolicy, request).await.map_err(|error| pointed_at(error, &sent))?;
+        if written.etag.is_empty() {
+            return Err(Call::Write.unreadable("the answer has no etag".to_owned()));
+        }
+        Ok(written)
+    }
+
+    async fn list(&self, project: &str, location: &str, kind: ResourceKind) -> Result<Services, GoogleError> {
+        // The key type knows which characters a project and a region may have.
+        let probe = DocumentKey::cloud_run(project, location, kind, "x")
+            .map_err(|error| GoogleError::Malformed { message: error.to_string() })?;
+        let resource = probe.resource();
+        let parent = resource.strip_suffix("/x").unwrap_or(&resource);
+        let mut found = Services::default();
+        let mut token = String::new();
+        for _ in 0..PAGES_MAX {
+            let mut url = self.url(&format!("v2/{parent}"))?;
+            url.query_pairs_mut().append_pair("pageSize", &PAGE_SIZE.to_string());
+            if !token.is_empty() {
+                url.query_pairs_mut().append_pair("pageToken", &token);
+            }
+            let page = Page::read(self.call(Operation::List, Request::new(Method::GET, url)).await?, kind)?;
+            found.unreachable.extend(page.unreachable.iter().map(|region| bounded(region)));
+            for item in page.items {
+                found.items.push(listed(item, project, location, kind)?);
+            }
+            if page.next.is_empty() {
+                return Ok(found);
+            }
+            if page.next == token {
+                return Err(malformed("the list repeats its page token"));
+            }
+            token = page.next;
+        }
+        Err(malformed("the list has more pages than any region can have"))
+    }
+
+    /// An absolute URL below the endpoint whose path is exactly what was meant: a name such as `..` would change it.
+    fn url(&self, path: &str) -> Result<Url, GoogleError> {
+        let text = format!("{}{path}", self.endpoint.cloud_run());
+        let url = Url::parse(&text).map_err(|_| malformed("the resource name makes no URL"))?;
+        if url.as_str() == text { Ok(url) } else { Err(malformed("the resource name is not a plain name")) }
+    }
+
+    /// One call, counted and timed.
+    async fn call<T: DeserializeOwned>(&self, operation: Operation, request: Request) -> Result<T, GoogleError> {
+        let path = request.url().path().to_owned();
+        let begun = Instant::now();
+        let answer = self.answer(operation.call(), request).await;
+        let took = begun.elapsed();
+        let outcome = answer.as_ref().map_or_else(GoogleError::reason, |_| "ok");
+        if let Some(metrics) = &self.metrics {
+            metrics.requests.inc([operation.word(), outcome]);
+            metrics.request_seconds.observe([operation.word()], took);
+        }
+        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        debug!(
+            operation = operation.word(),
+            path,
+            { field::REASON } = outcome,
+            { field::DURATION_MS } = duration_ms,
+            "called google"
+        );
+        answer
+    }
+
+    async fn answer<T: DeserializeOwned>(&self, call: Call, mut request: Request) -> Result<T, GoogleError> {
+        self.authorize(&mut request).await?;
+        let (status, headers, body) = self.exchange(call, request).await?;
+        if !status.is_success() {
+            return Err(classify(call, status, &headers, &body));
+        }
+        let value: Value = serde_json::from_slice(&body)
+            .map_err(|error| call.unreadable(format!("the answer is not JSON: {error}")))?;
+        if !value.is_object() || value.get("error").is_some() {
+            return Err(call.unreadable("the answer is no object of the API".to_owned()));
+        }
+        serde_json::from_value(value).map_err(|error| call.unreadable(bounded(&format!("unexpected field: {error}"))))
+    }
+
+    /// Puts the token on a request whose URL may carry it. No request goes out without one that should have one.
+    pub(super) async fn authorize(&self, request: &mut Request) -> Result<(), GoogleError> {
+        if !self.tokens.has_tokens() {
+            return Ok(());
+        }
+        if !may_carry_token(request.url()) {
+            return Err(token_refused());
+        }
+        if let Some(bearer) = self.tokens.token().await? {
+            request.headers_mut().insert(AUTHORIZATION, bearer.into_header());
+        }
+        Ok(())
+    }
+
+    async fn exchange(&self, call: Call, request: Request) -> Result<(StatusCode, HeaderMap, Vec<u8>), GoogleError> {
+        let mut response = self.http.execute(request).await.map_err(|error| {
+            // Before the connection stands nothing can have been sent. Everything later may have arrived.
+            let sent = !(error.is_connect() || error.is_builder());
+            let message = describe(error);
+            if sent { call.lost(message) } else { GoogleError::Unavailable { message } }
+        })?;
+        let status = response.status();
+        // A refusal is known by its status even when its body is lost.
+        let lost = |message: String| {
+            if status.is_success() { call.unreadable(message) } else { classify(call, status, &HeaderMap::new(), &[]) }
+        };
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| lost(describe(error)))? {
+            if body.len() + chunk.len() > BODY_MAX {
+                return Err(lost(format!("the answer has more than {BODY_MAX} bytes")));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok((status, response.headers().clone(), body))
+    }
+}
+
+fn malformed(message: &str) -> GoogleError {
+    GoogleError::Malformed { message: message.to_owned() }
+}
+
+fn token_refused() -> GoogleError {
+    GoogleError::Unauthenticated {
+        message:
+            "credentials are sent to https://*.googleapis.com only: use the credentials `none` for another endpoint"
+                .to_owned(),
+    }
+}
+
+/// The chain of causes, without the URL.
+fn describe(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    bounded(&text)
+}
+
+/// Whether a policy can be written back without losing what it says.
+fn writable(policy: &Policy) -> Result<(), GoogleError> {
+    if !matches!(policy.version, 0 | 1 | 3) {
+        return Err(GoogleError::PolicyUnknownVersion { version: policy.version });
+    }
+    if let Some(binding) = policy.bindings.iter().find(|binding| hides_condition(&binding.role)) {
+        return Err(GoogleError::ConditionsHidden { role: bounded(&binding.role) });
+    }
+    if policy.etag.is_empty() { Err(GoogleError::EtagMissing) } else { Ok(()) }
+}
+
+/// The role name that stands for a role with a condition in an answer below version 3.
+fn hides_condition(role: &str) -> bool {
+    role.rsplit_once("_withcond_")
+        .is_some_and(|(_, hash)| hash.len() == 20 && hash.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+fn listed(item: Item, project: &str, location: &str, kind: ResourceKind) -> Result<Resource, GoogleError> {
+    let wrong = || malformed(&format!("the list of {} has an item it should not have", kind.collection()));
+    // The project is not compared: it may be asked for by id and answered by number.
+    let name = match item.name.split('/').collect::<Vec<_>>().as_slice() {
+        ["projects", _, "locations", region, collection, name]
+            if *region == location && *collection == kind.collection() =>
+        {
+            *name
+        }
+        _ => return Err(wrong()),
+    };
+    let document = DocumentKey::cloud_run(project, location, kind, name).map_err(|_| wrong())?;
+    if item.uid.is_empty() {
+        return Err(wrong());
+    }
+    Ok(Resource { document, uid: item.uid, labels: item.labels, invoker_iam_disabled: item.invoker_iam_disabled })
+}
+
+/// Spells the member that a refusal names as the written policy spells it, so that it can be found there. A refusal
+/// that names nobody in the policy names nobody.
+fn pointed_at(error: GoogleError, policy: &Policy) -> GoogleError {
+    let GoogleError::Refused { cause, message, member: Some(named) } = error else { return error };
+    let members = || policy.bindings.iter().flat_map(|binding| &binding.members);
+    let key = MemberKey::of(&named);
+    let value = |member: &str| member.split_once(':').map(|(_, value)| value.to_ascii_lowercase());
+    let member = members()
+        .find(|member| MemberKey::of(member) == key)
+        .or_else(|| members().find(|member| value(member).is_some() && value(member) == value(&named)))
+        .cloned();
+    GoogleError::Refused { cause, message, member }
+}

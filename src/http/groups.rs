@@ -1,0 +1,196 @@
+//! `/Groups` (RFC 7644 §3). Nothing here but an answer that lists members reads the members of a group.
+
+use serde_json::{Map, Value, json};
+
+use super::answer::Answer;
+use super::request::{Query, Versions};
+use super::search::list_query;
+use super::users::completed;
+use super::{Call, store_error};
+use crate::model::GroupId;
+use crate::scim::{
+    FindingCode, GroupChange, MemberChange, Projection, ResourceType, ScimError, group_facts, new_group, schema,
+};
+use crate::store::{self, DeleteOutcome, GroupRecord, GroupUpdate, MemberDelta, MemberKind, NewGroup, UpdateOutcome};
+
+const OF: ResourceType = ResourceType::Group;
+
+/// The most members that one list answer has; it then has fewer groups than asked for (RFC 7644 §3.4.2.4 allows
+/// that), but at least one, and never a group without some of its members.
+const MAX_MEMBERS_PER_LIST: u64 = 100_000;
+
+/// How the answer to a change says what the group is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reply {
+    /// With the group: PUT.
+    Group,
+    /// Without a body, unless attributes are asked for: PATCH (RFC 7644 §3.5.2).
+    Nothing,
+}
+
+async fn rendered(call: &Call<'_>, group: &GroupRecord, projection: &Projection) -> Result<Value, ScimError> {
+    let id = group.facts.id.to_string();
+    let location = call.location(OF, &id);
+    let times = (group.created_at, group.updated_at);
+    let mut resource = completed(&group.resource, &id, OF, location, group.version, times);
+    if group.member_count > 0 && projection.includes("members") {
+        let members =
+            call.scim.store.members(call.provider(), group.facts.id).await.map_err(|error| store_error(&error))?;
+        let members: Vec<Value> = members
+            .iter()
+            .map(|member| {
+                let of = match member.kind {
+                    MemberKind::User => ResourceType::User,
+                    MemberKind::Group => ResourceType::Group,
+                };
+                let id = member.id.to_string();
+                json!({"value": id, "$ref": call.location(of, &id), "type": of.name()})
+            })
+            .collect();
+        if !members.is_empty() {
+            resource.insert("members".to_owned(), Value::Array(members));
+        }
+    }
+    Ok(projection.apply(Value::Object(resource)))
+}
+
+fn not_found(id: &str) -> ScimError {
+    let id: String = id.chars().take(60).collect();
+    ScimError::NotFound(format!("there is no group with the id `{id}`"))
+}
+
+fn id_of(text: &str) -> Result<GroupId, ScimError> {
+    crate::scim::issued_id(text).map(GroupId).ok_or_else(|| not_found(text))
+}
+
+pub(super) async fn list(call: &mut Call<'_>, query: &Query) -> Result<Answer, ScimError> {
+    let projection = call.projection(OF, query);
+    let wanted = list_query(OF, query, &mut call.findings)?;
+    let page = call.scim.store.groups(call.provider(), &wanted).await.map_err(|error| store_error(&error))?;
+    let mut resources = Vec::with_capacity(page.items.len());
+    let mut members = 0_u64;
+    for group in &page.items {
+        members = members.saturating_add(group.member_count);
+        if projection.includes("members") && members > MAX_MEMBERS_PER_LIST && !resources.is_empty() {
+            break;
+        }
+        resources.push(rendered(call, group, &projection).await?);
+    }
+    Ok(Answer::ok(schema::list_response(page.total, wanted.start_index, &resources)))
+}
+
+fn note_members(call: &mut Call<'_>, delta: MemberDelta, replaced: bool) {
+    if delta.parked > 0 {
+        call.findings.note(FindingCode::MemberUnknown, "members");
+    }
+    if delta.nested > 0 {
+        call.findings.note(FindingCode::NestedGroup, "members");
+    }
+    if replaced && delta.after < delta.before {
+        call.findings.note(FindingCode::MembersShrunk, &format!("members ({} → {})", delta.before, delta.after));
+    }
+}
+
+pub(super) async fn create(call: &mut Call<'_>, body: Map<String, Value>, query: &Query) -> Result<Answer, ScimError> {
+    let request = new_group(body, &mut call.findings)?;
+    let id = GroupId(uuid::Uuid::new_v4());
+    let facts = group_facts(id, &request.resource);
+    let origin = call.origin();
+    let new = NewGroup { resource: request.resource, facts, members: request.members };
+    let created =
+        call.scim.store.create_group(call.provider(), &origin, new).await.map_err(|error| store_error(&error))?;
+    note_members(call, created.members, false);
+    let body = rendered(call, &created.group, &call.projection(OF, query)).await?;
+    Ok(Answer::created(body, call.location(OF, &id.to_string())).with_version(created.group.version))
+}
+
+pub(super) async fn get(
+    call: &mut Call<'_>,
+    id: &str,
+    query: &Query,
+    if_none_match: Option<Versions>,
+) -> Result<Answer, ScimError> {
+    let group = call
+        .scim
+        .store
+        .group(call.provider(), id_of(id)?)
+        .await
+        .map_err(|error| store_error(&error))?
+        .ok_or_else(|| not_found(id))?;
+    if if_none_match.is_some_and(|versions| versions.contain(group.version)) {
+        return Ok(Answer::not_modified().with_version(group.version));
+    }
+    Ok(Answer::ok(rendered(call, &group, &call.projection(OF, query)).await?).with_version(group.version))
+}
+
+fn stored_change(change: MemberChange) -> store::MemberChange {
+    match change {
+        MemberChange::Add(ids) => store::MemberChange::Add(ids),
+        MemberChange::Remove(ids) => store::MemberChange::Remove(ids),
+        MemberChange::Replace(ids) => store::MemberChange::Replace(ids),
+        MemberChange::Clear => store::MemberChange::Clear,
+    }
+}
+
+/// PUT or PATCH: parsed before the store is asked, applied inside its transaction, members as changes.
+pub(super) async fn update(
+    call: &mut Call<'_>,
+    id: &str,
+    parse: impl FnOnce(GroupId, &mut crate::scim::Findings) -> Result<GroupChange, ScimError>,
+    reply: Reply,
+    query: &Query,
+    if_match: Option<Versions>,
+) -> Result<Answer, ScimError> {
+    let group_id = id_of(id)?;
+    let mut change = parse(group_id, &mut call.findings)?;
+    let members: Vec<store::MemberChange> =
+        std::mem::take(&mut change.members).into_iter().map(stored_change).collect();
+    let replaced = members.iter().any(|change| matches!(change, store::MemberChange::Replace(_)));
+    let origin = call.origin();
+    let outcome = call
+        .scim
+        .store
+        .update_group(call.provider(), &origin, group_id, move |current: &GroupRecord| {
+            if if_match.is_some_and(|versions| !versions.contain(current.version)) {
+                return Err(ScimError::PreconditionFailed);
+            }
+            let resource = change.apply(&current.resource)?.filter(|resource| *resource != current.resource);
+            let facts = resource.as_ref().map(|resource| group_facts(group_id, resource));
+            Ok(GroupUpdate { resource, facts, members })
+        })
+        .await
+        .map_err(|error| store_error(&error))?;
+    let changed = match outcome {
+        UpdateOutcome::Changed(changed) | UpdateOutcome::Unchanged(changed) => changed,
+        UpdateOutcome::NotFound => return Err(not_found(id)),
+        UpdateOutcome::Refused(error) => return Err(error),
+    };
+    note_members(call, changed.members, replaced);
+    let projection = call.projection(OF, query);
+    if reply == Reply::Nothing && !projection.is_explicit() {
+        return Ok(Answer::no_content().with_version(changed.group.version));
+    }
+    Ok(Answer::ok(rendered(call, &changed.group, &projection).await?).with_version(changed.group.version))
+}
+
+pub(super) async fn delete(call: &mut Call<'_>, id: &str, if_match: Option<Versions>) -> Result<Answer, ScimError> {
+    let group_id = id_of(id)?;
+    let if_version = match if_match {
+        None | Some(Versions::Any) => None,
+        Some(versions) => {
+            let group = call.scim.store.group(call.provider(), group_id).await.map_err(|error| store_error(&error))?;
+            let group = group.ok_or_else(|| not_found(id))?;
+            if !versions.contain(group.version) {
+                return Err(ScimError::PreconditionFailed);
+            }
+            Some(group.version)
+        }
+    };
+    let origin = call.origin();
+    let outcome = call.scim.store.delete_group(call.provider(), &origin, group_id, if_version).await;
+    match outcome.map_err(|error| store_error(&error))? {
+        DeleteOutcome::Deleted => Ok(Answer::no_content()),
+        DeleteOutcome::NotFound => Err(not_found(id)),
+        DeleteOutcome::VersionDiffers => Err(ScimError::PreconditionFailed),
+    }
+}

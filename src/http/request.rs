@@ -1,0 +1,203 @@
+//! Requests: query, conditions, body, each with its bounds.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, IF_MATCH, IF_NONE_MATCH};
+use futures::StreamExt;
+use percent_encoding::percent_decode_str;
+use serde_json::{Map, Value};
+
+use super::answer::etag;
+use crate::scim::{ScimError, json};
+
+/// How much of a body that is too large is read and thrown away, so that the client gets to read the answer.
+const DISCARDED: usize = 32 * 1024 * 1024;
+
+/// The parameters of a query that mean something here; others are ignored (RFC 7644 §3.4.2).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Query {
+    pub(super) filter: Option<String>,
+    pub(super) start_index: Option<i64>,
+    pub(super) count: Option<i64>,
+    pub(super) attributes: Option<String>,
+    pub(super) excluded: Option<String>,
+}
+
+impl Query {
+    /// From the query part of a URL: percent-encoded, with `+` for a space.
+    pub(super) fn from_url(query: Option<&str>) -> Result<Self, ScimError> {
+        let mut parsed = Self::default();
+        for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let Some(name) = decoded(name) else { continue };
+            let slot = match name.to_ascii_lowercase().as_str() {
+                "filter" => &mut parsed.filter,
+                "attributes" => &mut parsed.attributes,
+                "excludedattributes" => &mut parsed.excluded,
+                "startindex" => {
+                    parsed.start_index = Some(number("startIndex", value)?);
+                    continue;
+                }
+                "count" => {
+                    parsed.count = Some(number("count", value)?);
+                    continue;
+                }
+                _ => continue,
+            };
+            let value = decoded(value)
+                .ok_or_else(|| ScimError::InvalidFilter(format!("the parameter `{name}` is not UTF-8")))?;
+            if slot.is_none() {
+                *slot = Some(value);
+            }
+        }
+        Ok(parsed)
+    }
+
+    /// From the body of a search request (RFC 7644 §3.4.3).
+    pub(super) fn from_search(body: Map<String, Value>) -> Result<Self, ScimError> {
+        let mut parsed = Self::default();
+        let wrong = |name: &str| ScimError::InvalidValue(format!("`{name}` has the wrong type"));
+        for (name, value) in body {
+            if value.is_null() {
+                continue;
+            }
+            match name.to_ascii_lowercase().as_str() {
+                "filter" => parsed.filter = Some(value.as_str().ok_or_else(|| wrong(&name))?.to_owned()),
+                "startindex" => parsed.start_index = Some(value.as_i64().ok_or_else(|| wrong(&name))?),
+                "count" => parsed.count = Some(value.as_i64().ok_or_else(|| wrong(&name))?),
+                "attributes" => parsed.attributes = Some(names(&value).ok_or_else(|| wrong(&name))?),
+                "excludedattributes" => parsed.excluded = Some(names(&value).ok_or_else(|| wrong(&name))?),
+                _ => {}
+            }
+        }
+        Ok(parsed)
+    }
+}
+
+fn names(value: &Value) -> Option<String> {
+    let names: Option<Vec<&str>> = value.as_array()?.iter().map(Value::as_str).collect();
+    Some(names?.join(","))
+}
+
+fn decoded(text: &str) -> Option<String> {
+    let spaced = text.replace('+', " ");
+    percent_decode_str(&spaced).decode_utf8().ok().map(std::borrow::Cow::into_owned)
+}
+
+fn number(name: &str, text: &str) -> Result<i64, ScimError> {
+    text.parse().map_err(|_| ScimError::InvalidValue(format!("`{name}` must be a whole number")))
+}
+
+/// What `If-Match` or `If-None-Match` names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Versions {
+    Any,
+    /// Entity tags as sent.
+    These(Vec<String>),
+}
+
+impl Versions {
+    pub(super) fn if_match(headers: &HeaderMap) -> Option<Self> {
+        Self::from_header(headers, &IF_MATCH)
+    }
+
+    pub(super) fn if_none_match(headers: &HeaderMap) -> Option<Self> {
+        Self::from_header(headers, &IF_NONE_MATCH)
+    }
+
+    fn from_header(headers: &HeaderMap, name: &axum::http::HeaderName) -> Option<Self> {
+        let mut tags = Vec::new();
+        for value in headers.get_all(name) {
+            for tag in String::from_utf8_lossy(value.as_bytes()).split(',').take(20) {
+                match tag.trim() {
+                    "*" => return Some(Self::Any),
+                    tag => tags.push(tag.to_owned()),
+                }
+            }
+        }
+        if tags.is_empty() { None } else { Some(Self::These(tags)) }
+    }
+
+    /// Whether a version is among them. Weak and strong tags compare alike, since versions count changes.
+    pub(super) fn contain(&self, version: i64) -> bool {
+        match self {
+            Self::Any => true,
+            Self::These(tags) => {
+                let weak = etag(version);
+                tags.iter().any(|tag| *tag == weak || Some(tag.as_str()) == weak.strip_prefix("W/"))
+            }
+        }
+    }
+}
+
+/// Reads a body that must be a JSON object.
+pub(super) async fn object(headers: &HeaderMap, body: Body, within: Duration) -> Result<Map<String, Value>, ScimError> {
+    if let Some(given) = headers.get(CONTENT_TYPE) {
+        let essence = given.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        if !["application/scim+json", "application/json"].iter().any(|known| known.eq_ignore_ascii_case(essence)) {
+            return Err(ScimError::UnsupportedMediaType);
+        }
+    }
+    let too_large = || ScimError::PayloadTooLarge { limit: json::MAX_BODY };
+    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > DISCARDED || (length > json::MAX_BODY && headers.contains_key(EXPECT))) {
+        return Err(too_large());
+    }
+    let bytes = tokio::time::timeout(within, read(body, announced.unwrap_or_default()))
+        .await
+        .map_err(|_| ScimError::RequestTimeout)??
+        .ok_or_else(too_large)?;
+    json::object(&bytes)
+}
+
+/// The whole body, or none when it is too large.
+async fn read(body: Body, announced: usize) -> Result<Option<Vec<u8>>, ScimError> {
+    let mut bytes = Vec::with_capacity(announced.min(json::MAX_BODY));
+    let mut total = 0_usize;
+    let mut stream = body.into_data_stream();
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(|_| ScimError::InvalidSyntax("the body ended before it was complete".into()))?;
+        total = total.saturating_add(chunk.len());
+        if total <= json::MAX_BODY {
+            bytes.extend_from_slice(&chunk);
+        } else {
+            bytes = Vec::new();
+        }
+        if total > DISCARDED {
+            break;
+        }
+    }
+    Ok(if total > json::MAX_BODY { None } else { Some(bytes) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_decoded_once_with_plus_as_space_and_odd_ends_are_ignored() {
+        let query =
+            Query::from_url(Some("filter=userName+eq+%22a%2Bb%40example.com%22&&startIndex=3&aadOptscim062020&"));
+        let query = query.unwrap();
+        assert_eq!(query.filter.as_deref(), Some("userName eq \"a+b@example.com\""));
+        assert_eq!((query.start_index, query.count), (Some(3), None));
+    }
+
+    #[test]
+    fn numbers_that_are_none_are_refused() {
+        assert_eq!(Query::from_url(Some("count=many")).unwrap_err().scim_type(), Some("invalidValue"));
+    }
+
+    #[test]
+    fn weak_and_strong_tags_name_the_same_version() {
+        let mut headers = HeaderMap::new();
+        headers.insert(IF_MATCH, "W/\"3\", \"4\"".parse().unwrap());
+        let versions = Versions::if_match(&headers).unwrap();
+        assert!(versions.contain(3) && versions.contain(4) && !versions.contain(34));
+        headers.insert(IF_MATCH, "*".parse().unwrap());
+        assert!(Versions::if_match(&headers).unwrap().contain(99));
+        assert_eq!(Versions::if_none_match(&headers), None);
+    }
+}

@@ -1,0 +1,212 @@
+//! Who may speak for which identity provider (RFC 6750).
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Arc, RwLock};
+
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::model::ProviderName;
+
+/// A token that is accepted for one identity provider; only its hash is known here.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AcceptedToken {
+    /// The name in `spec.scim.tokens`.
+    pub name: String,
+    /// SHA-256 of the token.
+    pub sha256: [u8; 32],
+    /// Not accepted from then on.
+    pub not_after: Option<Timestamp>,
+}
+
+impl fmt::Debug for AcceptedToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AcceptedToken")
+            .field("name", &self.name)
+            .field("not_after", &self.not_after)
+            .finish_non_exhaustive()
+    }
+}
+
+/// All accepted tokens; shared with whoever reads the custom resources, and replaced as a whole.
+#[derive(Clone, Default)]
+pub struct TokenTable(Arc<RwLock<Entries>>);
+
+#[derive(Default)]
+struct Entries {
+    tokens: HashMap<String, (ProviderName, Vec<AcceptedToken>)>,
+    shared: BTreeMap<ProviderName, Vec<String>>,
+}
+
+/// Who a request comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Caller {
+    pub(super) provider: ProviderName,
+    pub(super) token: String,
+}
+
+impl TokenTable {
+    /// A table without tokens: nobody gets in.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Puts these tokens in the place of all there were. A token that two providers list is accepted for neither,
+    /// since it does not say who speaks. Answers the names of those, by provider.
+    pub fn replace(&self, tokens: BTreeMap<ProviderName, Vec<AcceptedToken>>) -> BTreeMap<ProviderName, Vec<String>> {
+        let mut owners: HashMap<[u8; 32], Option<&ProviderName>> = HashMap::new();
+        for (provider, list) in &tokens {
+            for token in list {
+                owners
+                    .entry(token.sha256)
+                    .and_modify(|owner| {
+                        if *owner != Some(provider) {
+                            *owner = None;
+                        }
+                    })
+                    .or_insert(Some(provider));
+            }
+        }
+        let is_shared = |token: &AcceptedToken| owners.get(&token.sha256).is_some_and(Option::is_none);
+        let mut shared: BTreeMap<ProviderName, Vec<String>> = BTreeMap::new();
+        let mut accepted = HashMap::new();
+        for (provider, list) in &tokens {
+            let (refused, kept): (Vec<_>, Vec<_>) = list.iter().cloned().partition(is_shared);
+            if !refused.is_empty() {
+                shared.insert(provider.clone(), refused.into_iter().map(|token| token.name).collect());
+            }
+            accepted.insert(provider.to_string(), (provider.clone(), kept));
+        }
+        let mut entries = self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *entries = Entries { tokens: accepted, shared: shared.clone() };
+        shared
+    }
+
+    /// The names of tokens that are refused because two providers list them, by provider.
+    #[must_use]
+    pub fn shared(&self) -> BTreeMap<ProviderName, Vec<String>> {
+        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).shared.clone()
+    }
+
+    /// Who presents this `Authorization` header at this provider's endpoint. The work is the same whether the
+    /// provider exists or not, and whichever token matches.
+    pub(super) fn authenticate(&self, provider: &str, authorization: Option<&[u8]>, now: Timestamp) -> Option<Caller> {
+        let presented = authorization.and_then(bearer);
+        let digest: [u8; 32] = Sha256::digest(presented.unwrap_or_default()).into();
+        let entries = self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let known = entries.tokens.get(provider);
+        let nobody = [0_u8; 32];
+        let mut found = None;
+        if known.is_none_or(|(_, tokens)| tokens.is_empty()) {
+            std::hint::black_box(bool::from(digest.ct_eq(&nobody)));
+        }
+        for (name, token) in known.into_iter().flat_map(|(name, tokens)| tokens.iter().map(move |token| (name, token)))
+        {
+            let equal = bool::from(digest.ct_eq(&token.sha256));
+            let live = token.not_after.is_none_or(|end| now < end);
+            if equal && live && found.is_none() {
+                found = Some(Caller { provider: name.clone(), token: token.name.clone() });
+            }
+        }
+        found.filter(|_| presented.is_some_and(|token| !token.is_empty()))
+    }
+}
+
+/// The token of a `Bearer` header: the scheme in any case, space around the token trimmed.
+fn bearer(header: &[u8]) -> Option<&[u8]> {
+    let header = header.trim_ascii();
+    let (scheme, token) = header.split_at_checked(6)?;
+    if !scheme.eq_ignore_ascii_case(b"bearer") || !token.first().is_some_and(u8::is_ascii_whitespace) {
+        return None;
+    }
+    Some(token.trim_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> ProviderName {
+        ProviderName::new(text).unwrap()
+    }
+
+    fn token(name: &str, secret: &str, not_after: Option<&str>) -> AcceptedToken {
+        AcceptedToken {
+            name: name.into(),
+            sha256: Sha256::digest(secret).into(),
+            not_after: not_after.map(|at| at.parse().unwrap()),
+        }
+    }
+
+    fn now() -> Timestamp {
+        "2026-06-01T00:00:00Z".parse().unwrap()
+    }
+
+    #[test]
+    fn a_token_opens_the_endpoint_of_its_own_provider_only() {
+        let table = TokenTable::new();
+        table.replace(BTreeMap::from([
+            (name("okta"), vec![token("a", "secret-one", None)]),
+            (name("entra"), vec![token("a", "secret-two", None)]),
+        ]));
+        let caller = table.authenticate("okta", Some(b"Bearer secret-one"), now());
+        assert_eq!(caller.unwrap().provider, name("okta"));
+        assert_eq!(table.authenticate("entra", Some(b"Bearer secret-one"), now()), None);
+        assert_eq!(table.authenticate("nobody", Some(b"Bearer secret-one"), now()), None);
+    }
+
+    #[test]
+    fn the_scheme_is_read_in_any_case_and_space_is_trimmed() {
+        let table = TokenTable::new();
+        table.replace(BTreeMap::from([(name("okta"), vec![token("a", "secret-one", None)])]));
+        for header in ["Bearer secret-one", "bearer secret-one", "BEARER   secret-one  ", "  Bearer secret-one"] {
+            assert!(table.authenticate("okta", Some(header.as_bytes()), now()).is_some(), "{header}");
+        }
+        for header in
+            ["secret-one", "Bearersecret-one", "Basic secret-one", "Bearer", "Bearer ", "Bearer secret-on", ""]
+        {
+            assert!(table.authenticate("okta", Some(header.as_bytes()), now()).is_none(), "{header}");
+        }
+        assert!(table.authenticate("okta", None, now()).is_none());
+    }
+
+    #[test]
+    fn a_token_ends_at_its_not_after() {
+        let table = TokenTable::new();
+        table.replace(BTreeMap::from([(
+            name("okta"),
+            vec![
+                token("old", "secret-old", Some("2026-06-01T00:00:00Z")),
+                token("new", "secret-new", Some("2026-06-01T00:00:01Z")),
+            ],
+        )]));
+        assert!(table.authenticate("okta", Some(b"Bearer secret-old"), now()).is_none());
+        assert_eq!(table.authenticate("okta", Some(b"Bearer secret-new"), now()).unwrap().token, "new");
+    }
+
+    #[test]
+    fn a_token_of_two_providers_is_refused_for_both_and_named() {
+        let table = TokenTable::new();
+        let shared = table.replace(BTreeMap::from([
+            (name("okta"), vec![token("a", "same", None), token("own", "other", None)]),
+            (name("entra"), vec![token("b", "same", None)]),
+        ]));
+        assert_eq!(
+            shared,
+            BTreeMap::from([(name("okta"), vec!["a".to_owned()]), (name("entra"), vec!["b".to_owned()])])
+        );
+        assert_eq!(table.shared(), shared);
+        assert!(table.authenticate("okta", Some(b"Bearer same"), now()).is_none());
+        assert!(table.authenticate("entra", Some(b"Bearer same"), now()).is_none());
+        assert!(table.authenticate("okta", Some(b"Bearer other"), now()).is_some());
+    }
+
+    #[test]
+    fn debug_output_of_a_token_has_no_hash() {
+        let text = format!("{:?}", token("a", "secret", None));
+        assert!(!text.contains("sha256") && text.contains("\"a\""), "{text}");
+    }
+}

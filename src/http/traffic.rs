@@ -1,0 +1,131 @@
+//! What was seen of each identity provider since the start: for its status. Bounded, in memory.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+
+use super::token::Caller;
+use crate::model::ProviderName;
+use crate::scim::{Finding, Findings};
+
+/// The most different findings that are kept of one provider; further ones are counted in
+/// [`ProviderTraffic::findings_dropped`].
+pub const MAX_FINDINGS: usize = 100;
+
+/// What was seen of one identity provider.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ProviderTraffic {
+    /// When the last authenticated request came.
+    pub last_request: Option<Timestamp>,
+    /// When each token was last used.
+    pub tokens_last_used: BTreeMap<String, Timestamp>,
+    /// Deviations that were accepted, with how often.
+    pub findings: BTreeMap<Finding, u64>,
+    /// Findings that were not kept, because there are too many different ones.
+    pub findings_dropped: u64,
+    /// Authenticated requests.
+    pub requests: u64,
+    /// Requests among them that were answered with 4xx.
+    pub refused: u64,
+    /// Requests among them that were answered with 5xx.
+    pub failed: u64,
+}
+
+#[derive(Default)]
+struct Seen {
+    providers: HashMap<ProviderName, ProviderTraffic>,
+    unauthorized: u64,
+}
+
+/// What was seen of all of them. Cheap to clone; clones see the same.
+#[derive(Clone, Default)]
+pub struct Traffic(Arc<Mutex<Seen>>);
+
+impl Traffic {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was seen of one provider.
+    #[must_use]
+    pub fn of(&self, provider: &ProviderName) -> ProviderTraffic {
+        self.seen().providers.get(provider).cloned().unwrap_or_default()
+    }
+
+    /// How many requests came without an accepted token.
+    #[must_use]
+    pub fn unauthorized(&self) -> u64 {
+        self.seen().unauthorized
+    }
+
+    /// Forgets providers that are no more.
+    pub fn retain(&self, providers: &BTreeSet<ProviderName>) {
+        self.seen().providers.retain(|name, _| providers.contains(name));
+    }
+
+    pub(super) fn turned_away(&self) {
+        let mut seen = self.seen();
+        seen.unauthorized = seen.unauthorized.saturating_add(1);
+    }
+
+    pub(super) fn answered(&self, caller: &Caller, at: Timestamp, status: u16, findings: Findings) {
+        let mut seen = self.seen();
+        if !seen.providers.contains_key(&caller.provider) {
+            seen.providers.insert(caller.provider.clone(), ProviderTraffic::default());
+        }
+        let Some(traffic) = seen.providers.get_mut(&caller.provider) else { return };
+        traffic.last_request = Some(at);
+        match traffic.tokens_last_used.get_mut(&caller.token) {
+            Some(last) => *last = at,
+            None => drop(traffic.tokens_last_used.insert(caller.token.clone(), at)),
+        }
+        traffic.requests = traffic.requests.saturating_add(1);
+        match status {
+            400..=499 => traffic.refused = traffic.refused.saturating_add(1),
+            500.. => traffic.failed = traffic.failed.saturating_add(1),
+            _ => {}
+        }
+        for finding in findings {
+            let kept = traffic.findings.len();
+            match traffic.findings.get_mut(&finding) {
+                Some(count) => *count = count.saturating_add(1),
+                None if kept < MAX_FINDINGS => drop(traffic.findings.insert(finding, 1)),
+                None => traffic.findings_dropped = traffic.findings_dropped.saturating_add(1),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scim::FindingCode;
+
+    #[test]
+    fn findings_are_counted_and_their_number_is_bounded() {
+        let traffic = Traffic::new();
+        let provider = ProviderName::new("okta").unwrap();
+        let caller = Caller { provider: provider.clone(), token: "a".into() };
+        let now: Timestamp = "2026-06-01T00:00:00Z".parse().unwrap();
+        for index in 0..(MAX_FINDINGS + 5) {
+            let mut findings = Findings::new();
+            findings.note(FindingCode::AttributeNotStored, &format!("x{index}"));
+            findings.note(FindingCode::BooleanAsString, "active");
+            traffic.answered(&caller, now, 200, findings);
+        }
+        let seen = traffic.of(&provider);
+        assert_eq!(seen.findings.len(), MAX_FINDINGS);
+        assert_eq!(seen.findings_dropped, 6);
+        let active = Finding { code: FindingCode::BooleanAsString, pointer: "active".into() };
+        assert_eq!(seen.findings[&active], (MAX_FINDINGS + 5) as u64);
+        assert_eq!(seen.last_request, Some(now));
+        assert_eq!(seen.tokens_last_used["a"], now);
+    }
+}

@@ -1,0 +1,179 @@
+//! What one document should hold, and how the claims of each mapping on it are to be treated.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::api::MappingMode;
+use crate::model::{
+    Claim, ClaimTerms, ConditionHash, Desired, DesiredGrant, DocumentKey, FreezeReason, GrantKey, Keep, MappingKey,
+    Stance, Subject,
+};
+
+use super::mapping::{Life, Mapping, Resolution, Roles};
+use super::tenant::{Group, Tenant, UserState};
+use super::{Ceiling, Index};
+
+impl Index {
+    /// What should stand in this document. `claimants`: the mappings that hold claims on it in the ledger. Costs the
+    /// members of the groups that are mapped onto it.
+    #[must_use]
+    pub fn desired(&self, document: &DocumentKey, claimants: &BTreeSet<MappingKey>) -> Desired {
+        let reaching = self.by_document.get(document);
+        let keys: BTreeSet<&MappingKey> = reaching.into_iter().flatten().chain(claimants).collect();
+        let mut desired =
+            Desired { resource_uid: self.listed(document).map(|item| item.uid.clone()), ..Desired::default() };
+        for key in keys {
+            let stance = self.stance(key, document);
+            if let Some(mapping) = self.mappings.get(key) {
+                if mapping.spec.is_some() {
+                    desired.generations.insert(key.clone(), mapping.generation);
+                }
+                let write = match stance {
+                    Stance::Live { .. } => Some(true),
+                    Stance::Frozen(FreezeReason::Observed) => Some(false),
+                    Stance::Frozen(_) | Stance::Ended { .. } => None,
+                };
+                if let Some(write) = write {
+                    self.want(key, mapping, document, write, &mut desired);
+                }
+            }
+            desired.stances.insert(key.clone(), stance);
+        }
+        desired
+    }
+
+    fn want(&self, key: &MappingKey, mapping: &Mapping, document: &DocumentKey, write: bool, desired: &mut Desired) {
+        let by_name: Roles;
+        let (roles, write) = if let Some(roles) = mapping.reach.documents.get(document) {
+            (roles, write)
+        } else {
+            // A complete list that lacks it: what is there stays wanted, and nothing is granted on a name alone.
+            let Some((name, target)) = self.owner(document) else { return };
+            by_name = mapping.roles_on(key, name, target, document);
+            (&by_name, false)
+        };
+        let terms = ClaimTerms { write, regrant: mapping.regrants() };
+        for (role, providers) in roles {
+            for (tenant, group) in
+                self.groups(mapping).filter(|(provider, _)| providers.contains(*provider)).map(|(_, it)| it)
+            {
+                for user in tenant.members(group) {
+                    let (Some(member), Some(member_key)) = (tenant.principal(user), &user.key) else { continue };
+                    if tenant.collides(user) {
+                        continue;
+                    }
+                    let grant = GrantKey {
+                        role: role.clone(),
+                        condition: ConditionHash::default(),
+                        member: member_key.clone(),
+                    };
+                    let claim = Claim { mapping: key.clone(), subject: Subject::User(user.id) };
+                    let wanted = desired.grants.entry(grant).or_insert_with(|| DesiredGrant {
+                        member,
+                        condition: None,
+                        claims: BTreeMap::new(),
+                    });
+                    wanted.claims.insert(claim, terms);
+                }
+            }
+        }
+    }
+
+    /// The resolved groups of a mapping, of providers that are there and not suspended.
+    pub(super) fn groups<'a>(
+        &'a self,
+        mapping: &'a Mapping,
+    ) -> impl Iterator<Item = (&'a crate::model::ProviderName, (&'a Tenant, &'a Group))> {
+        mapping.subjects.iter().filter_map(|subject| {
+            let Resolution::Resolved(id) = subject.resolution else { return None };
+            let tenant = self.tenants.get(&subject.provider)?;
+            let usable = tenant.spec.is_some() && !tenant.is_suspended();
+            tenant.group(id).filter(|_| usable).map(|group| (&subject.provider, (tenant, group)))
+        })
+    }
+
+    fn provider_freeze(&self, provider: &crate::model::ProviderName) -> Option<FreezeReason> {
+        match self.tenants.get(provider) {
+            Some(tenant) if tenant.spec.is_some() => tenant.is_suspended().then_some(FreezeReason::Suspended),
+            _ => Some(FreezeReason::IdentityProviderNotFound),
+        }
+    }
+
+    /// Why everything that this mapping claims anywhere is frozen.
+    pub(super) fn freeze(&self, mapping: Option<&Mapping>) -> Option<FreezeReason> {
+        if let Some(reason) = self.frozen {
+            return Some(reason);
+        }
+        if self.ceiling == Ceiling::Observe && mapping.is_some_and(|mapping| mapping.life != Life::Vanished) {
+            return Some(FreezeReason::Observed);
+        }
+        let Some(mapping) = mapping else { return Some(FreezeReason::MappingVanished) };
+        match mapping.life {
+            Life::Ending { .. } => return None,
+            Life::Vanished => return Some(FreezeReason::MappingVanished),
+            Life::Live => {}
+        }
+        let providers: Vec<Option<FreezeReason>> =
+            mapping.providers().into_iter().map(|provider| self.provider_freeze(provider)).collect();
+        let no_provider =
+            if providers.iter().all(Option::is_some) { providers.into_iter().flatten().next() } else { None };
+        match mapping.mode() {
+            MappingMode::Suspend => Some(FreezeReason::Suspended),
+            MappingMode::Observe => Some(FreezeReason::Observed),
+            MappingMode::Enforce => no_provider,
+        }
+    }
+
+    /// Which claims stay although they are not wanted now.
+    pub(super) fn keep(&self, mapping: &Mapping) -> Keep {
+        let providers = mapping.subjects.iter().find_map(|subject| self.provider_freeze(&subject.provider));
+        let groups = || mapping.subjects.iter().find_map(|subject| subject.resolution.freeze());
+        if let Some(reason) = providers.or_else(groups) {
+            return Keep::Everything(reason);
+        }
+        let mut subjects = BTreeSet::new();
+        for (_, (tenant, group)) in self.groups(mapping) {
+            let unclear = tenant
+                .members(group)
+                .filter(|user| user.state == UserState::Active && (user.key.is_none() || tenant.collides(user)));
+            subjects.extend(unclear.map(|user| Subject::User(user.id)));
+        }
+        if subjects.is_empty() { Keep::Nothing } else { Keep::Subjects(subjects) }
+    }
+
+    fn stance(&self, key: &MappingKey, document: &DocumentKey) -> Stance {
+        let mapping = self.mappings.get(key);
+        if let Some(reason) = self.freeze(mapping) {
+            return Stance::Frozen(reason);
+        }
+        match mapping {
+            None => Stance::Frozen(FreezeReason::MappingVanished),
+            Some(Mapping { life: Life::Ending { orphan }, .. }) => Stance::Ended { orphan: *orphan },
+            Some(mapping) => match self.place_freeze(mapping, document) {
+                Some(reason) => Stance::Frozen(reason),
+                None => Stance::Live { keep: self.keep(mapping) },
+            },
+        }
+    }
+
+    /// Why nothing can be said about what the mapping claims on this document. A document in a region of a target that
+    /// the mapping does not name (any more) is none of its business: those claims end.
+    fn place_freeze(&self, mapping: &Mapping, document: &DocumentKey) -> Option<FreezeReason> {
+        if let Some((name, target)) = self.owner(document)
+            && mapping.names(name)
+        {
+            let listed = target
+                .inventory
+                .as_ref()
+                .is_some_and(|stock| stock.items.contains_key(document) || (stock.complete && !target.failed));
+            return (!listed).then_some(FreezeReason::InventoryIncomplete);
+        }
+        let named = || mapping.grants.iter().map(|grant| self.targets.get(&grant.target));
+        if named().any(|target| target.is_none()) {
+            Some(FreezeReason::TargetNotFound)
+        } else if named().flatten().any(|target| target.covers(document)) {
+            Some(FreezeReason::OverlappingTarget)
+        } else {
+            None
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! Mappings and targets as the index keeps them: parsed once, resolved when something they name changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use crate::api::glob::ResourcePattern;
+use crate::api::{CloudRunTargetSpec, DeletionPolicy, MappingMode, OnMissing, RoleMappingSpec};
+use crate::model::{DocumentKey, FreezeReason, GroupId, MappingKey, ProviderName, Role, TargetName};
+
+use super::tenant::Selector;
+use super::{Inventory, InventoryItem};
+
+/// How many refused paths are listed; the count is exact.
+pub const REFUSED_LISTED: usize = 50;
+
+/// A target with what it delegates and what was found there.
+pub(super) struct Target {
+    pub(super) spec: CloudRunTargetSpec,
+    pub(super) age: Timestamp,
+    allow: Vec<Allow>,
+    /// As last listed, items of other targets' regions included.
+    pub(super) inventory: Option<Stock>,
+    pub(super) failed: bool,
+}
+
+struct Allow {
+    namespaces: BTreeSet<String>,
+    providers: BTreeSet<String>,
+    resources: Vec<ResourcePattern>,
+    roles: BTreeSet<String>,
+}
+
+#[derive(PartialEq, Eq)]
+pub(super) struct Stock {
+    pub(super) items: BTreeMap<DocumentKey, InventoryItem>,
+    pub(super) complete: bool,
+}
+
+impl Stock {
+    pub(super) fn of(inventory: Inventory) -> Self {
+        let items = inventory.resources.into_iter().map(|item| (item.document.clone(), item)).collect();
+        Self { items, complete: inventory.complete }
+    }
+}
+
+impl Target {
+    pub(super) fn new(spec: CloudRunTargetSpec, age: Timestamp) -> Self {
+        let allow = spec
+            .allow
+            .iter()
+            .map(|allow| Allow {
+                namespaces: allow.namespaces.names.iter().cloned().collect(),
+                providers: allow.identity_providers.iter().cloned().collect(),
+                resources: allow.resources.iter().filter_map(|text| ResourcePattern::parse(text).ok()).collect(),
+                roles: allow.roles.iter().cloned().collect(),
+            })
+            .collect();
+        Self { spec, age, allow, inventory: None, failed: false }
+    }
+
+    /// Was the last list whole?
+    pub(super) fn is_listed(&self) -> bool {
+        !self.failed && self.inventory.as_ref().is_some_and(|stock| stock.complete)
+    }
+
+    pub(super) fn covers(&self, document: &DocumentKey) -> bool {
+        self.spec.project == document.project() && self.spec.locations.iter().any(|l| l == document.location())
+    }
+
+    /// What the target says about who may map what, the resource aside.
+    fn entries<'a>(
+        &'a self,
+        mapping: &'a MappingKey,
+        provider: &'a ProviderName,
+        role: &'a str,
+    ) -> impl Iterator<Item = &'a Allow> {
+        self.allow.iter().filter(move |allow| {
+            allow.namespaces.contains(mapping.namespace())
+                && allow.providers.contains(provider.as_str())
+                && allow.roles.contains(role)
+        })
+    }
+
+    fn admits(&self, mapping: &MappingKey, provider: &ProviderName, role: &str, document: &DocumentKey) -> bool {
+        self.entries(mapping, provider, role)
+            .any(|allow| allow.resources.iter().any(|pattern| pattern.matches(document.kind(), document.name())))
+    }
+
+    /// Would anything that the pattern may come to match be admitted?
+    fn may_admit(&self, mapping: &MappingKey, provider: &ProviderName, role: &str, pattern: &ResourcePattern) -> bool {
+        self.entries(mapping, provider, role).any(|allow| match pattern.literal() {
+            Some(name) => allow.resources.iter().any(|allowed| allowed.matches(pattern.kind(), name)),
+            None => allow.resources.iter().any(|allowed| allowed.kind() == pattern.kind()),
+        })
+    }
+}
+
+/// Which target each region belongs to: of several that cover it the oldest, then the first by name.
+#[derive(Default)]
+pub(super) struct Regions(BTreeMap<(String, String), TargetName>);
+
+impl Regions {
+    pub(super) fn of(targets: &BTreeMap<TargetName, Target>) -> Self {
+        let mut by_age: Vec<_> = targets.iter().map(|(name, target)| (target.age, name, target)).collect();
+        by_age.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
+        let mut regions = BTreeMap::new();
+        for (_, name, target) in by_age {
+            for location in &target.spec.locations {
+                regions.entry((target.spec.project.clone(), location.clone())).or_insert_with(|| name.clone());
+            }
+        }
+        Self(regions)
+    }
+
+    pub(super) fn owner(&self, document: &DocumentKey) -> Option<&TargetName> {
+        self.in_region(document.project(), document.location())
+    }
+
+    pub(super) fn in_region(&self, project: &str, location: &str) -> Option<&TargetName> {
+        self.0.get(&(project.to_owned(), location.to_owned()))
+    }
+
+    /// Targets that gained or lost a region.
+    pub(super) fn changed(&self, other: &Self) -> BTreeSet<TargetName> {
+        let regions: BTreeSet<_> = self.0.keys().chain(other.0.keys()).collect();
+        let moved = regions.into_iter().filter(|region| self.0.get(*region) != other.0.get(*region));
+        moved.flat_map(|region| [self.0.get(region), other.0.get(region)]).flatten().cloned().collect()
+    }
+}
+
+/// Where a mapping stands in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// It has a spec.
+    Live,
+    /// It was deleted; its claims end.
+    Ending {
+        /// Its grants stay and are forgotten.
+        orphan: bool,
+    },
+    /// It is gone, and nobody saw it being deleted.
+    Vanished,
+}
+
+/// What a group selector means now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resolution {
+    /// This group, and nothing else since it was pinned.
+    Resolved(GroupId),
+    /// No group of that name was ever seen, or not the one it is pinned to.
+    NotFound,
+    /// Several groups have that name.
+    Ambiguous,
+    /// The pinned group lost the name to another, which gets nothing until it is accepted.
+    IdentityChanged {
+        /// The group that was meant.
+        pinned: GroupId,
+        /// The group that has the name now.
+        now: GroupId,
+    },
+    /// The pinned group was deleted over SCIM: what it gave is revoked.
+    Deleted {
+        /// The group that was meant.
+        pinned: GroupId,
+        /// A later group of that name, which gets nothing until it is accepted.
+        now: Option<GroupId>,
+    },
+}
+
+impl Resolution {
+    /// Why claims that may have come through this selector stay.
+    #[must_use]
+    pub fn freeze(&self) -> Option<FreezeReason> {
+        match self {
+            Self::NotFound => Some(FreezeReason::GroupNotFound),
+            Self::Ambiguous => Some(FreezeReason::GroupAmbiguous),
+            Self::IdentityChanged { .. } => Some(FreezeReason::GroupIdentityChanged),
+            Self::Resolved(_) | Self::Deleted { .. } => None,
+        }
+    }
+
+    /// The condition reason; none when all is well.
+    #[must_use]
+    pub fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Deleted { now: None, .. } => Some("GroupDeleted"),
+            Self::Deleted { now: Some(_), .. } => Some(FreezeReason::GroupIdentityChanged.reason()),
+            other => other.freeze().map(FreezeReason::reason),
+        }
+    }
+}
+
+/// One way in which a mapping names a group.
+pub(super) struct Subject {
+    pub(super) provider: ProviderName,
+    pub(super) selector: Selector,
+    /// What it meant when it was first resolved, or accepted since.
+    pub(super) pinned: Option<GroupId>,
+    pub(super) resolution: Resolution,
+}
+
+/// One entry of `spec.grants`.
+pub(super) struct Grant {
+    pub(super) target: TargetName,
+    patterns: Vec<ResourcePattern>,
+    roles: Vec<Role>,
+}
+
+/// A part of the mapping that its target does not delegate.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Refused {
+    /// Which entry of the spec: `spec.grants[0].roles[1]`.
+    pub path: String,
+    /// The resource, or the pattern when nothing of it is delegated.
+    pub resource: String,
+    /// The role.
+    pub role: String,
+    /// For the groups of this provider.
+    pub provider: ProviderName,
+}
+
+/// What a mapping gets on one document: roles, and for each the providers whose groups get it.
+pub(super) type Roles = BTreeMap<Role, BTreeSet<ProviderName>>;
+
+/// Where a mapping gets what, as far as targets and inventories say now.
+#[derive(Default, PartialEq, Eq)]
+pub(super) struct Reach {
+    pub(super) documents: BTreeMap<DocumentKey, Roles>,
+    pub(super) refused: Vec<Refused>,
+    pub(super) refused_count: usize,
+    pub(super) unmatched: Vec<(TargetName, String)>,
+}
+
+/// A mapping, its spec parsed.
+pub(super) struct Mapping {
+    pub(super) generation: i64,
+    pub(super) spec: Option<RoleMappingSpec>,
+    pub(super) accepted: BTreeSet<GroupId>,
+    pub(super) life: Life,
+    pub(super) subjects: Vec<Subject>,
+    pub(super) grants: Vec<Grant>,
+    /// Parts of the spec that are none: it should never have come here.
+    pub(super) invalid: Vec<String>,
+    pub(super) reach: Reach,
+}
+
+impl Mapping {
+    pub(super) fn new(generation: i64, spec: RoleMappingSpec, accepted: BTreeSet<GroupId>) -> Self {
+        let mut subjects = Vec::new();
+        let mut grants = Vec::new();
+        let mut invalid = Vec::new();
+        for (at, subject) in spec.subjects.iter().enumerate() {
+            let Ok(provider) = ProviderName::new(&subject.identity_provider) else {
+                invalid.push(format!("spec.subjects[{at}].identityProvider"));
+                continue;
+            };
+            for (group, selector) in subject.groups.iter().enumerate() {
+                match Selector::of(selector) {
+                    Some(selector) => subjects.push(Subject {
+                        provider: provider.clone(),
+                        selector,
+                        pinned: None,
+                        resolution: Resolution::NotFound,
+                    }),
+                    None => invalid.push(format!("spec.subjects[{at}].groups[{group}]")),
+                }
+            }
+        }
+        for (at, grant) in spec.grants.iter().enumerate() {
+            let Ok(target) = TargetName::new(&grant.target.name) else {
+                invalid.push(format!("spec.grants[{at}].target.name"));
+                continue;
+            };
+            let mut patterns = Vec::new();
+            for (index, text) in grant.resources.iter().enumerate() {
+                match ResourcePattern::parse(text) {
+                    Ok(pattern) => patterns.push(pattern),
+                    Err(_) => invalid.push(format!("spec.grants[{at}].resources[{index}]")),
+                }
+            }
+            let mut roles = Vec::new();
+            for (index, text) in grant.roles.iter().enumerate() {
+                match Role::new(text) {
+                    Ok(role) => roles.push(role),
+                    Err(_) => invalid.push(format!("spec.grants[{at}].roles[{index}]")),
+                }
+            }
+            grants.push(Grant { target, patterns, roles });
+        }
+        Self {
+            generation,
+            spec: Some(spec),
+            accepted,
+            life: Life::Live,
+            subjects,
+            grants,
+            invalid,
+            reach: Reach::default(),
+        }
+    }
+
+    /// A mapping that is known by its claims only.
+    pub(super) fn unknown(life: Life) -> Self {
+        Self {
+            generation: 0,
+            spec: None,
+            accepted: BTreeSet::new(),
+            life,
+            subjects: vec![],
+            grants: vec![],
+            invalid: vec![],
+            reach: Reach::default(),
+        }
+    }
+
+    pub(super) fn mode(&self) -> MappingMode {
+        self.spec.as_ref().map_or(MappingMode::Suspend, |spec| spec.mode)
+    }
+
+    pub(super) fn regrants(&self) -> bool {
+        self.spec.as_ref().is_some_and(|spec| spec.on_missing == OnMissing::Revert)
+    }
+
+    pub(super) fn orphans(&self) -> bool {
+        self.spec.as_ref().is_some_and(|spec| spec.deletion_policy == DeletionPolicy::Orphan)
+    }
+
+    pub(super) fn names(&self, target: &TargetName) -> bool {
+        self.grants.iter().any(|grant| grant.target == *target)
+    }
+
+    pub(super) fn providers(&self) -> BTreeSet<&ProviderName> {
+        self.subjects.iter().map(|subject| &subject.provider).collect()
+    }
+
+    /// What it would get on a document by its name alone, whether or not an inventory has it.
+    pub(super) fn roles_on(&self, key: &MappingKey, name: &TargetName, target: &Target, on: &DocumentKey) -> Roles {
+        let mut roles = Roles::new();
+        for grant in self.grants.iter().filter(|grant| grant.target == *name) {
+            if !grant.patterns.iter().any(|pattern| pattern.matches(on.kind(), on.name())) {
+                continue;
+            }
+            for role in &grant.roles {
+                for provider in self.providers() {
+                    if target.admits(key, provider, role.as_str(), on) {
+                        roles.entry(role.clone()).or_default().insert(provider.clone());
+                    }
+                }
+            }
+        }
+        roles
+    }
+
+    /// Resolves `spec.grants` against targets and inventories.
+    pub(super) fn reach(&self, key: &MappingKey, targets: &BTreeMap<TargetName, Target>, regions: &Regions) -> Reach {
+        let mut documents: BTreeMap<DocumentKey, Roles> = BTreeMap::new();
+        let mut refused = BTreeSet::new();
+        let mut unmatched = BTreeSet::new();
+        let providers = self.providers();
+        for (at, grant) in self.grants.iter().enumerate() {
+            let Some(target) = targets.get(&grant.target) else { continue };
+            let items = target.inventory.iter().flat_map(|stock| stock.items.keys());
+            let ours: Vec<_> = items.filter(|document| regions.owner(document) == Some(&grant.target)).collect();
+            for pattern in &grant.patterns {
+                let matched: Vec<_> =
+                    ours.iter().filter(|document| pattern.matches(document.kind(), document.name())).collect();
+                if matched.is_empty() && target.inventory.as_ref().is_some_and(|stock| stock.complete) {
+                    unmatched.insert((grant.target.clone(), pattern.to_string()));
+                }
+                for (index, role) in grant.roles.iter().enumerate() {
+                    for provider in &providers {
+                        let refuse = |resource: String| Refused {
+                            path: format!("spec.grants[{at}].roles[{index}]"),
+                            resource,
+                            role: role.to_string(),
+                            provider: (*provider).clone(),
+                        };
+                        let (yes, no): (Vec<&DocumentKey>, Vec<_>) = matched
+                            .iter()
+                            .map(|document| **document)
+                            .partition(|document| target.admits(key, provider, role.as_str(), document));
+                        if yes.is_empty()
+                            && (!no.is_empty() || !target.may_admit(key, provider, role.as_str(), pattern))
+                        {
+                            refused.insert(refuse(pattern.to_string()));
+                        } else {
+                            refused.extend(no.iter().map(|document| refuse(document.resource())));
+                        }
+                        for document in yes {
+                            let roles = documents.entry(document.clone()).or_default();
+                            roles.entry(role.clone()).or_default().insert((*provider).clone());
+                        }
+                    }
+                }
+            }
+        }
+        let refused_count = refused.len();
+        let refused = refused.into_iter().take(REFUSED_LISTED).collect();
+        Reach { documents, refused, refused_count, unmatched: unmatched.into_iter().collect() }
+    }
+}

@@ -1,0 +1,395 @@
+//! The directory of one identity provider, reduced to what access depends on. Ids are interned to 32 bits; a change
+//! costs what it changes, never the size of a group.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::sync::Arc;
+
+use crate::api::{GroupSelector, IdentityProviderSpec, ProviderState, UserAttribute};
+use crate::model::{DirectoryChange, GroupFacts, GroupId, MemberKey, Principal, UserFacts, UserId};
+
+use super::Urgency;
+
+/// How a mapping names a group. Names match exactly.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Selector {
+    DisplayName(Arc<str>),
+    ExternalId(Arc<str>),
+}
+
+impl Selector {
+    /// None for a selector that names nothing: it selects nothing.
+    pub(super) fn of(selector: &GroupSelector) -> Option<Self> {
+        match (&selector.display_name, &selector.external_id) {
+            (Some(name), None) if !name.is_empty() => Some(Self::DisplayName(name.as_str().into())),
+            (None, Some(id)) if !id.is_empty() => Some(Self::ExternalId(id.as_str().into())),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DisplayName(name) => write!(f, "displayName:{name}"),
+            Self::ExternalId(id) => write!(f, "externalId:{id}"),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum UserState {
+    /// Named as a member before anything else was said about it.
+    Unseen,
+    Active,
+    Inactive,
+    Deleted,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum GroupState {
+    Unseen,
+    Present,
+    Deleted,
+}
+
+#[expect(clippy::struct_field_names, reason = "`userName` is SCIM's own word")]
+pub(super) struct User {
+    pub(super) id: UserId,
+    pub(super) state: UserState,
+    user_name: Option<Arc<str>>,
+    external_id: Option<Arc<str>>,
+    primary_email: Option<Arc<str>>,
+    work_email: Option<Arc<str>>,
+    /// The folded principal of an active user with a valid one.
+    pub(super) key: Option<MemberKey>,
+    /// Sorted.
+    groups: Vec<u32>,
+}
+
+pub(super) struct Group {
+    pub(super) id: GroupId,
+    pub(super) state: GroupState,
+    pub(super) display_name: Arc<str>,
+    pub(super) external_id: Option<Arc<str>>,
+    pub(super) members: BTreeSet<u32>,
+}
+
+/// How users of this provider become principals.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Rule {
+    attribute: UserAttribute,
+    allowed_domains: Vec<String>,
+}
+
+/// What a change of the directory touched.
+#[derive(Debug, Default)]
+pub(super) struct Touched {
+    /// Groups, and what it means for whoever gets access through them; none: counts only.
+    pub(super) groups: BTreeMap<GroupId, Option<Urgency>>,
+    /// Ways to name a group that may mean something else now.
+    pub(super) names: BTreeSet<Selector>,
+}
+
+impl Touched {
+    fn group(&mut self, id: GroupId, urgency: Option<Urgency>) {
+        let known = self.groups.entry(id).or_insert(urgency);
+        *known = [*known, urgency].into_iter().flatten().min();
+    }
+}
+
+/// One identity provider: its spec, if there is one, and its directory.
+#[derive(Default)]
+pub(super) struct Tenant {
+    pub(super) spec: Option<IdentityProviderSpec>,
+    /// Outlives the spec, so that a provider that comes back unchanged costs nothing.
+    rule: Option<Rule>,
+    users: Vec<User>,
+    user_at: HashMap<UserId, u32>,
+    groups: Vec<Group>,
+    group_at: HashMap<GroupId, u32>,
+    named: HashMap<Selector, BTreeSet<GroupId>>,
+    /// Active users by principal. More than one is a collision.
+    owners: HashMap<MemberKey, Vec<u32>>,
+}
+
+fn place(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
+}
+
+impl Tenant {
+    /// Takes the spec over; true if anything about claims changed.
+    pub(super) fn apply_spec(&mut self, spec: IdentityProviderSpec) -> bool {
+        let rule = Rule {
+            attribute: spec.principals.users.google_account.attribute,
+            allowed_domains: spec.principals.allowed_domains.clone(),
+        };
+        let state = spec.state;
+        let before = self.spec.replace(spec).map(|spec| spec.state);
+        let derive = self.rule.as_ref() != Some(&rule);
+        if derive {
+            self.rule = Some(rule);
+            let mut unused = Touched::default();
+            for at in 0..self.users.len() {
+                self.derive(at, &mut unused);
+            }
+        }
+        derive || before != Some(state)
+    }
+
+    pub(super) fn is_suspended(&self) -> bool {
+        self.spec.as_ref().is_some_and(|spec| spec.state == ProviderState::Suspended)
+    }
+
+    pub(super) fn user(&self, id: UserId) -> Option<&User> {
+        self.user_at.get(&id).map(|at| &self.users[*at as usize])
+    }
+
+    pub(super) fn group(&self, id: GroupId) -> Option<&Group> {
+        self.group_at.get(&id).map(|at| &self.groups[*at as usize])
+    }
+
+    pub(super) fn named(&self, selector: &Selector) -> impl Iterator<Item = GroupId> {
+        self.named.get(selector).into_iter().flatten().copied()
+    }
+
+    pub(super) fn members(&self, group: &Group) -> impl Iterator<Item = &User> {
+        group.members.iter().map(|at| &self.users[*at as usize])
+    }
+
+    pub(super) fn users(&self) -> &[User] {
+        &self.users
+    }
+
+    pub(super) fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
+    /// Do several active users have this user's principal?
+    pub(super) fn collides(&self, user: &User) -> bool {
+        user.key.as_ref().is_some_and(|key| self.owners.get(key).is_some_and(|owners| owners.len() > 1))
+    }
+
+    /// What is written for this user, whatever its state.
+    pub(super) fn principal(&self, user: &User) -> Option<Principal> {
+        let rule = self.rule.as_ref()?;
+        let address = match rule.attribute {
+            UserAttribute::UserName => &user.user_name,
+            UserAttribute::ExternalId => &user.external_id,
+            UserAttribute::PrimaryEmail => &user.primary_email,
+            UserAttribute::WorkEmail => &user.work_email,
+        };
+        Principal::google_account(address.as_deref()?, &rule.allowed_domains).ok()
+    }
+
+    /// Brings the user's principal up to date, with what that means for those who share it.
+    fn derive(&mut self, at: usize, touched: &mut Touched) {
+        let user = &self.users[at];
+        let new = if user.state == UserState::Active { self.principal(user).map(|found| found.key()) } else { None };
+        if new == user.key {
+            return;
+        }
+        let mut others = Vec::new();
+        if let Some(old) = self.users[at].key.take()
+            && let Some(owners) = self.owners.get_mut(&old)
+        {
+            owners.retain(|owner| *owner != place(at));
+            match owners.as_slice() {
+                [] => drop(self.owners.remove(&old)),
+                [other] => others.push(*other),
+                _ => {}
+            }
+        }
+        if let Some(mut new) = new {
+            // One allocation for the map and its users.
+            if let Some((known, _)) = self.owners.get_key_value(&new) {
+                new = known.clone();
+            }
+            let owners = self.owners.entry(new.clone()).or_default();
+            if let [other] = owners.as_slice() {
+                others.push(*other);
+            }
+            owners.push(place(at));
+            self.users[at].key = Some(new);
+        }
+        for other in others {
+            self.touch(other as usize, Urgency::Addition, touched);
+        }
+    }
+
+    fn touch(&self, at: usize, urgency: Urgency, touched: &mut Touched) {
+        for group in &self.users[at].groups {
+            touched.group(self.groups[*group as usize].id, Some(urgency));
+        }
+    }
+
+    fn intern_user(&mut self, id: UserId) -> usize {
+        let Self { users, user_at, .. } = self;
+        *user_at.entry(id).or_insert_with(|| {
+            users.push(User {
+                id,
+                state: UserState::Unseen,
+                user_name: None,
+                external_id: None,
+                primary_email: None,
+                work_email: None,
+                key: None,
+                groups: Vec::new(),
+            });
+            place(users.len() - 1)
+        }) as usize
+    }
+
+    fn intern_group(&mut self, id: GroupId) -> usize {
+        let Self { groups, group_at, .. } = self;
+        *group_at.entry(id).or_insert_with(|| {
+            groups.push(Group {
+                id,
+                state: GroupState::Unseen,
+                display_name: "".into(),
+                external_id: None,
+                members: BTreeSet::new(),
+            });
+            place(groups.len() - 1)
+        }) as usize
+    }
+
+    /// Takes one change over. What was deleted stays so: ids are never used again.
+    pub(super) fn apply(&mut self, change: &DirectoryChange) -> Touched {
+        let mut touched = Touched::default();
+        match change {
+            DirectoryChange::User(facts) => self.apply_user(facts, &mut touched),
+            DirectoryChange::UserDeleted { id } => self.delete_user(*id, &mut touched),
+            DirectoryChange::Group(facts) => self.apply_group(facts, &mut touched),
+            DirectoryChange::GroupDeleted { id } => self.delete_group(*id, &mut touched),
+            DirectoryChange::Members { group, added, removed } => {
+                self.apply_members(*group, added, removed, &mut touched);
+            }
+        }
+        touched
+    }
+
+    fn apply_user(&mut self, facts: &UserFacts, touched: &mut Touched) {
+        let at = self.intern_user(facts.id);
+        let user = &mut self.users[at];
+        if user.state == UserState::Deleted {
+            return;
+        }
+        let was_active = user.state == UserState::Active;
+        let before = user.key.clone();
+        user.state = if facts.active { UserState::Active } else { UserState::Inactive };
+        let user_name: Arc<str> = facts.user_name.as_str().into();
+        // An address that equals the userName, as most do, shares its text.
+        let shared = |text: &str| if *text == *user_name { user_name.clone() } else { text.into() };
+        let work = |kind: &Option<String>| kind.as_deref().is_some_and(|kind| kind.eq_ignore_ascii_case("work"));
+        user.external_id = facts.external_id.as_deref().map(shared);
+        user.primary_email = facts.emails.iter().find(|email| email.primary).map(|email| shared(&email.value));
+        user.work_email = facts.emails.iter().find(|email| work(&email.kind)).map(|email| shared(&email.value));
+        user.user_name = Some(user_name);
+        let active = facts.active;
+        self.derive(at, touched);
+        let moved = before != self.users[at].key;
+        if was_active && (!active || moved) {
+            self.touch(at, Urgency::Revocation, touched);
+        } else if active && !was_active {
+            self.touch(at, Urgency::Addition, touched);
+        }
+    }
+
+    fn delete_user(&mut self, id: UserId, touched: &mut Touched) {
+        let at = self.intern_user(id);
+        let was_active = self.users[at].state == UserState::Active;
+        self.users[at].state = UserState::Deleted;
+        self.derive(at, touched);
+        let user = &mut self.users[at];
+        (user.user_name, user.external_id, user.primary_email, user.work_email) = (None, None, None, None);
+        for group in std::mem::take(&mut user.groups) {
+            let group = &mut self.groups[group as usize];
+            group.members.remove(&place(at));
+            touched.group(group.id, was_active.then_some(Urgency::Revocation));
+        }
+    }
+
+    fn apply_group(&mut self, facts: &GroupFacts, touched: &mut Touched) {
+        let at = self.intern_group(facts.id);
+        if self.groups[at].state == GroupState::Deleted {
+            return;
+        }
+        self.rename(at, GroupState::Present, &facts.display_name, facts.external_id.as_deref(), touched);
+    }
+
+    fn delete_group(&mut self, id: GroupId, touched: &mut Touched) {
+        let at = self.intern_group(id);
+        self.rename(at, GroupState::Deleted, "", None, touched);
+        for user in std::mem::take(&mut self.groups[at].members) {
+            let groups = &mut self.users[user as usize].groups;
+            if let Ok(found) = groups.binary_search(&place(at)) {
+                groups.remove(found);
+            }
+        }
+    }
+
+    fn rename(&mut self, at: usize, state: GroupState, name: &str, external: Option<&str>, touched: &mut Touched) {
+        let group = &mut self.groups[at];
+        let names = |group: &Group| -> Vec<Selector> {
+            let present = group.state == GroupState::Present;
+            let external = group.external_id.clone().map(Selector::ExternalId);
+            [Some(Selector::DisplayName(group.display_name.clone())), external]
+                .into_iter()
+                .flatten()
+                .filter(|_| present)
+                .collect()
+        };
+        let before = names(group);
+        if group.state != state || *group.display_name != *name || group.external_id.as_deref() != external {
+            touched.group(group.id, None);
+        }
+        group.state = state;
+        group.display_name = name.into();
+        group.external_id = external.map(Into::into);
+        let (id, after) = (group.id, names(group));
+        for selector in before.iter().filter(|selector| !after.contains(selector)) {
+            if let Some(ids) = self.named.get_mut(selector) {
+                ids.remove(&id);
+                if ids.is_empty() {
+                    self.named.remove(selector);
+                }
+            }
+            touched.names.insert(selector.clone());
+        }
+        for selector in after {
+            if self.named.entry(selector.clone()).or_default().insert(id) {
+                touched.names.insert(selector);
+            }
+        }
+    }
+
+    fn apply_members(&mut self, group: GroupId, added: &[UserId], removed: &[UserId], touched: &mut Touched) {
+        let group = self.intern_group(group);
+        if self.groups[group].state == GroupState::Deleted {
+            return;
+        }
+        for (ids, adding) in [(removed, false), (added, true)] {
+            for id in ids {
+                let at = self.intern_user(*id);
+                let user = &mut self.users[at];
+                let members = &mut self.groups[group].members;
+                let active = user.state == UserState::Active;
+                let urgency = match (adding, user.groups.binary_search(&place(group))) {
+                    (true, Err(gap)) if user.state != UserState::Deleted => {
+                        user.groups.insert(gap, place(group));
+                        members.insert(place(at));
+                        Urgency::Addition
+                    }
+                    (false, Ok(found)) => {
+                        user.groups.remove(found);
+                        members.remove(&place(at));
+                        Urgency::Revocation
+                    }
+                    _ => continue,
+                };
+                touched.group(self.groups[group].id, active.then_some(urgency));
+            }
+        }
+    }
+}

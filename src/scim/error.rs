@@ -1,0 +1,198 @@
+//! What the server answers when it does not do what was asked (RFC 7644 §3.12).
+
+use serde_json::{Map, Value, json};
+
+use super::schema::ERROR_URN;
+
+/// A refusal. Every variant is one situation with one status, one `scimType` at most and one stable reason word; the
+/// text says what is wrong, where, and how to mend it, and never repeats a token or a person's data at length.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ScimError {
+    /// The body is not JSON of the expected form (400 `invalidSyntax`).
+    #[error("{0}")]
+    InvalidSyntax(String),
+    /// The filter does not parse, is too large, or names what cannot be filtered on (400 `invalidFilter`).
+    #[error("{0}")]
+    InvalidFilter(String),
+    /// The PATCH path does not parse or names nothing that can be changed this way (400 `invalidPath`).
+    #[error("{0}")]
+    InvalidPath(String),
+    /// An operation has no target (400 `noTarget`).
+    #[error("{0}")]
+    NoTarget(String),
+    /// A value is missing or of the wrong type (400 `invalidValue`).
+    #[error("{0}")]
+    InvalidValue(String),
+    /// The attribute cannot be changed (400 `mutability`).
+    #[error("{0}")]
+    Mutability(String),
+    /// The answer would be larger than the server computes at once (400 `tooMany`).
+    #[error("{0}")]
+    TooMany(String),
+    /// The value belongs to another resource already (409 `uniqueness`).
+    #[error("{0}")]
+    Uniqueness(String),
+    /// No acceptable token. One text for all causes, so that nothing is learned from it (401).
+    #[error("the bearer token is missing or not accepted here")]
+    Unauthorized,
+    /// Filtering discovery documents is not allowed (403, RFC 7644 §4).
+    #[error("{0}")]
+    Forbidden(String),
+    /// No such resource or route (404).
+    #[error("{0}")]
+    NotFound(String),
+    /// The route has no such method (405).
+    #[error("the method is not allowed here; use {0}")]
+    MethodNotAllowed(&'static str),
+    /// The request was not complete in time (408).
+    #[error("the request took too long")]
+    RequestTimeout,
+    /// `If-Match` names another version (412).
+    #[error("the resource has changed since the version that `If-Match` names; read it again")]
+    PreconditionFailed,
+    /// The body is over the limit (413).
+    #[error("the request body is larger than {limit} bytes; send fewer members or resources in one request")]
+    PayloadTooLarge {
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// Not a JSON media type (415).
+    #[error("the content type must be `application/scim+json` or `application/json`")]
+    UnsupportedMediaType,
+    /// Over the rate limit (429).
+    #[error("too many requests with this token; try again in {retry_after} s")]
+    TooManyRequests {
+        /// Seconds to wait.
+        retry_after: u64,
+    },
+    /// Something that went wrong here (500). The cause is in the log, not in the answer.
+    #[error("the server could not answer; its log has the cause")]
+    Internal,
+    /// A part of SCIM that this server does not have (501).
+    #[error("{0}")]
+    NotImplemented(String),
+    /// Nothing was stored; the same request may be sent again (503).
+    #[error("the directory cannot be reached now, and nothing was stored; try again in {retry_after} s")]
+    Unavailable {
+        /// Seconds to wait.
+        retry_after: u64,
+    },
+}
+
+impl ScimError {
+    /// The HTTP status code.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::InvalidSyntax(_)
+            | Self::InvalidFilter(_)
+            | Self::InvalidPath(_)
+            | Self::NoTarget(_)
+            | Self::InvalidValue(_)
+            | Self::Mutability(_)
+            | Self::TooMany(_) => 400,
+            Self::Unauthorized => 401,
+            Self::Forbidden(_) => 403,
+            Self::NotFound(_) => 404,
+            Self::MethodNotAllowed(_) => 405,
+            Self::RequestTimeout => 408,
+            Self::Uniqueness(_) => 409,
+            Self::PreconditionFailed => 412,
+            Self::PayloadTooLarge { .. } => 413,
+            Self::UnsupportedMediaType => 415,
+            Self::TooManyRequests { .. } => 429,
+            Self::Internal => 500,
+            Self::NotImplemented(_) => 501,
+            Self::Unavailable { .. } => 503,
+        }
+    }
+
+    /// The detail error keyword of RFC 7644 table 9, where there is one.
+    #[must_use]
+    pub fn scim_type(&self) -> Option<&'static str> {
+        match self {
+            Self::InvalidSyntax(_) => Some("invalidSyntax"),
+            Self::InvalidFilter(_) => Some("invalidFilter"),
+            Self::InvalidPath(_) => Some("invalidPath"),
+            Self::NoTarget(_) => Some("noTarget"),
+            Self::InvalidValue(_) => Some("invalidValue"),
+            Self::Mutability(_) => Some("mutability"),
+            Self::TooMany(_) => Some("tooMany"),
+            Self::Uniqueness(_) => Some("uniqueness"),
+            _ => None,
+        }
+    }
+
+    /// A stable word for logs and metrics.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::InvalidSyntax(_) => "InvalidSyntax",
+            Self::InvalidFilter(_) => "InvalidFilter",
+            Self::InvalidPath(_) => "InvalidPath",
+            Self::NoTarget(_) => "NoTarget",
+            Self::InvalidValue(_) => "InvalidValue",
+            Self::Mutability(_) => "Mutability",
+            Self::TooMany(_) => "TooMany",
+            Self::Uniqueness(_) => "Uniqueness",
+            Self::Unauthorized => "Unauthorized",
+            Self::Forbidden(_) => "Forbidden",
+            Self::NotFound(_) => "NotFound",
+            Self::MethodNotAllowed(_) => "MethodNotAllowed",
+            Self::RequestTimeout => "RequestTimeout",
+            Self::PreconditionFailed => "PreconditionFailed",
+            Self::PayloadTooLarge { .. } => "PayloadTooLarge",
+            Self::UnsupportedMediaType => "UnsupportedMediaType",
+            Self::TooManyRequests { .. } => "TooManyRequests",
+            Self::Internal => "Internal",
+            Self::NotImplemented(_) => "NotImplemented",
+            Self::Unavailable { .. } => "Unavailable",
+        }
+    }
+
+    /// Seconds after which the client may try again: the `Retry-After` header of 429 and 503.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::TooManyRequests { retry_after } | Self::Unavailable { retry_after } => Some(*retry_after),
+            _ => None,
+        }
+    }
+
+    /// The error message of RFC 7644 §3.12; `status` is a string there.
+    #[must_use]
+    pub fn body(&self) -> Value {
+        let mut body = Map::new();
+        body.insert("schemas".into(), json!([ERROR_URN]));
+        body.insert("status".into(), Value::String(self.status().to_string()));
+        if let Some(scim_type) = self.scim_type() {
+            body.insert("scimType".into(), Value::String(scim_type.into()));
+        }
+        body.insert("detail".into(), Value::String(self.to_string()));
+        Value::Object(body)
+    }
+
+    /// The same refusal with the place of the operation in front of its text.
+    #[must_use]
+    pub(super) fn in_operation(self, index: usize) -> Self {
+        let at = |text: String| format!("operation {index}: {text}");
+        match self {
+            Self::InvalidSyntax(text) => Self::InvalidSyntax(at(text)),
+            Self::InvalidFilter(text) => Self::InvalidFilter(at(text)),
+            Self::InvalidPath(text) => Self::InvalidPath(at(text)),
+            Self::NoTarget(text) => Self::NoTarget(at(text)),
+            Self::InvalidValue(text) => Self::InvalidValue(at(text)),
+            Self::Mutability(text) => Self::Mutability(at(text)),
+            other => other,
+        }
+    }
+}
+
+/// At most 60 characters of `text`, so that an error names what was sent without repeating all of it.
+pub(super) fn shown(text: &str) -> String {
+    let mut short: String = text.chars().take(60).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().nth(60).is_some() {
+        short.push('…');
+    }
+    short
+}

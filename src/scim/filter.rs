@@ -1,0 +1,416 @@
+//! Filters as trees (RFC 7644 §3.4.2.2): printed, resolved against the schemas, and run on values.
+
+use std::fmt;
+
+use serde_json::{Number, Value};
+
+use super::error::{ScimError, shown};
+use super::schema::{Attribute, Kind, Resolved, ResourceType};
+
+/// A path to an attribute: `[URN ":"] name ["." sub]`. Names are as written until [`Filter::resolved`] spells them as the
+/// schema does.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct AttributePath {
+    /// The schema the attribute belongs to, where it is written. After resolution: only for extensions.
+    pub schema: Option<String>,
+    /// The attribute.
+    pub name: String,
+    /// The sub-attribute.
+    pub sub: Option<String>,
+}
+
+impl fmt::Display for AttributePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(schema) = &self.schema {
+            write!(f, "{schema}:")?;
+        }
+        f.write_str(&self.name)?;
+        match &self.sub {
+            Some(sub) => write!(f, ".{sub}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A comparison operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CompareOp {
+    /// `eq`
+    Equal,
+    /// `ne`
+    NotEqual,
+    /// `co`
+    Contains,
+    /// `sw`
+    StartsWith,
+    /// `ew`
+    EndsWith,
+    /// `gt`
+    Greater,
+    /// `ge`
+    GreaterOrEqual,
+    /// `lt`
+    Less,
+    /// `le`
+    LessOrEqual,
+}
+
+impl CompareOp {
+    const ALL: [Self; 9] = [
+        Self::Equal,
+        Self::NotEqual,
+        Self::Contains,
+        Self::StartsWith,
+        Self::EndsWith,
+        Self::Greater,
+        Self::GreaterOrEqual,
+        Self::Less,
+        Self::LessOrEqual,
+    ];
+
+    /// The two letters.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Equal => "eq",
+            Self::NotEqual => "ne",
+            Self::Contains => "co",
+            Self::StartsWith => "sw",
+            Self::EndsWith => "ew",
+            Self::Greater => "gt",
+            Self::GreaterOrEqual => "ge",
+            Self::Less => "lt",
+            Self::LessOrEqual => "le",
+        }
+    }
+
+    pub(super) fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|op| op.as_str().eq_ignore_ascii_case(word))
+    }
+}
+
+/// A value to compare with.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FilterValue {
+    /// A string.
+    String(String),
+    /// `true` or `false`.
+    Bool(bool),
+    /// A number.
+    Number(Number),
+    /// `null`.
+    Null,
+}
+
+impl fmt::Display for FilterValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::String(text) => Value::String(text.clone()).fmt(f),
+            Self::Bool(value) => value.fmt(f),
+            Self::Number(number) => number.fmt(f),
+            Self::Null => f.write_str("null"),
+        }
+    }
+}
+
+/// What is asked of one attribute.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Test {
+    /// `pr`: it has a value that is not empty.
+    Present,
+    /// It compares so with the value.
+    Compare(CompareOp, FilterValue),
+}
+
+impl fmt::Display for Test {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Present => f.write_str("pr"),
+            Self::Compare(op, value) => write!(f, "{} {value}", op.as_str()),
+        }
+    }
+}
+
+/// A filter. `Display` prints what parses to the same tree.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Filter {
+    /// All of these; at least two.
+    And(Vec<Filter>),
+    /// Any of these; at least two.
+    Or(Vec<Filter>),
+    /// Not this.
+    Not(Box<Filter>),
+    /// A test of one attribute: `userName eq "a"`.
+    Attribute(AttributePath, Test),
+    /// One and the same element of a multi-valued attribute passes the filter, and the test of one of its
+    /// sub-attributes if there is one: `emails[type eq "work"]`, `emails[type eq "work"].value eq "a@example.com"`.
+    Element {
+        /// The multi-valued attribute.
+        path: AttributePath,
+        /// What the element must pass; its paths are those of sub-attributes.
+        filter: Box<Filter>,
+        /// A further test of a sub-attribute of that element.
+        then: Option<(String, Test)>,
+    },
+}
+
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::And(terms) => join(f, terms, " and ", |term| matches!(term, Self::And(_) | Self::Or(_))),
+            Self::Or(terms) => join(f, terms, " or ", |term| matches!(term, Self::Or(_))),
+            Self::Not(inner) => write!(f, "not ({inner})"),
+            Self::Attribute(path, test) => write!(f, "{path} {test}"),
+            Self::Element { path, filter, then } => {
+                write!(f, "{path}[{filter}]")?;
+                match then {
+                    Some((sub, test)) => write!(f, ".{sub} {test}"),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+fn join(f: &mut fmt::Formatter<'_>, terms: &[Filter], word: &str, grouped: fn(&Filter) -> bool) -> fmt::Result {
+    for (index, term) in terms.iter().enumerate() {
+        if index > 0 {
+            f.write_str(word)?;
+        }
+        if grouped(term) {
+            write!(f, "({term})")?;
+        } else {
+            write!(f, "{term}")?;
+        }
+    }
+    Ok(())
+}
+
+impl Filter {
+    /// The same filter with the names of the schema: attributes spelled as there, extension attributes with their URN
+    /// (also `manager` without one), multi-valued complex attributes without sub-attribute as their `value`
+    /// (`members eq` → `members.value eq`), and `"True"` compared with a boolean as `true`.
+    ///
+    /// # Errors
+    /// `invalidFilter` for an attribute that the type does not have, or a comparison that its type does not allow.
+    pub fn resolved(&self, of: ResourceType) -> Result<Self, ScimError> {
+        match self {
+            Self::And(terms) => Ok(Self::And(terms.iter().map(|term| term.resolved(of)).collect::<Result<_, _>>()?)),
+            Self::Or(terms) => Ok(Self::Or(terms.iter().map(|term| term.resolved(of)).collect::<Result<_, _>>()?)),
+            Self::Not(inner) => Ok(Self::Not(Box::new(inner.resolved(of)?))),
+            Self::Attribute(path, test) => {
+                let found = of.resolve(path).ok_or_else(|| unknown(of, path))?;
+                let (sub, leaf) = match found.sub {
+                    Some(sub) => (Some(sub), sub),
+                    None => match found.attribute.default_sub() {
+                        Some(sub) => (Some(sub), sub),
+                        None => (None, found.attribute),
+                    },
+                };
+                Ok(Self::Attribute(canonical_path(&found, sub), checked(test, leaf, path)?))
+            }
+            Self::Element { path, filter, then } => {
+                let found = of.resolve(path).ok_or_else(|| unknown(of, path))?;
+                if found.sub.is_some() || found.attribute.kind != Kind::Complex {
+                    return Err(ScimError::InvalidFilter(format!(
+                        "`{}` has no elements to filter",
+                        shown(&path.to_string())
+                    )));
+                }
+                let filter = Box::new(filter.resolved_in(found.attribute)?);
+                let then = match then {
+                    Some((sub, test)) => {
+                        let sub = found.attribute.sub(sub).ok_or_else(|| unknown_sub(found.attribute, sub))?;
+                        Some((sub.name.to_owned(), checked(test, sub, path)?))
+                    }
+                    None => None,
+                };
+                Ok(Self::Element { path: canonical_path(&found, None), filter, then })
+            }
+        }
+    }
+
+    /// [`Filter::resolved`] for what stands inside the brackets after a complex attribute.
+    pub(super) fn resolved_in(&self, attribute: &Attribute) -> Result<Self, ScimError> {
+        match self {
+            Self::And(terms) => {
+                Ok(Self::And(terms.iter().map(|term| term.resolved_in(attribute)).collect::<Result<_, _>>()?))
+            }
+            Self::Or(terms) => {
+                Ok(Self::Or(terms.iter().map(|term| term.resolved_in(attribute)).collect::<Result<_, _>>()?))
+            }
+            Self::Not(inner) => Ok(Self::Not(Box::new(inner.resolved_in(attribute)?))),
+            Self::Attribute(path, test) if path.schema.is_none() && path.sub.is_none() => {
+                let sub = attribute.sub(&path.name).ok_or_else(|| unknown_sub(attribute, &path.name))?;
+                let path = AttributePath { schema: None, name: sub.name.to_owned(), sub: None };
+                let test = checked(test, sub, &path)?;
+                Ok(Self::Attribute(path, test))
+            }
+            Self::Attribute(path, _) | Self::Element { path, .. } => Err(unknown_sub(attribute, &path.to_string())),
+        }
+    }
+
+    /// Whether a resource passes. The filter must be [resolved](Filter::resolved).
+    #[must_use]
+    pub fn matches(&self, of: ResourceType, resource: &Value) -> bool {
+        match self {
+            Self::And(terms) => terms.iter().all(|term| term.matches(of, resource)),
+            Self::Or(terms) => terms.iter().any(|term| term.matches(of, resource)),
+            Self::Not(inner) => !inner.matches(of, resource),
+            Self::Attribute(path, test) => {
+                let Some(found) = of.resolve(path) else { return false };
+                let value = find(resource, path);
+                match found.sub {
+                    Some(sub) => test_each(value, &|element| test_value(test, sub, element.get(sub.name))),
+                    None => test_value(test, found.attribute, value),
+                }
+            }
+            Self::Element { path, filter, then } => {
+                let Some(found) = of.resolve(path) else { return false };
+                test_elements(find(resource, path), |element| {
+                    filter.matches_element(found.attribute, element)
+                        && then.as_ref().is_none_or(|(name, test)| {
+                            found.attribute.sub(name).is_some_and(|sub| test_value(test, sub, element.get(sub.name)))
+                        })
+                })
+            }
+        }
+    }
+
+    /// Whether one element of a multi-valued attribute passes what stands inside the brackets.
+    #[must_use]
+    pub(super) fn matches_element(&self, attribute: &Attribute, element: &Value) -> bool {
+        match self {
+            Self::And(terms) => terms.iter().all(|term| term.matches_element(attribute, element)),
+            Self::Or(terms) => terms.iter().any(|term| term.matches_element(attribute, element)),
+            Self::Not(inner) => !inner.matches_element(attribute, element),
+            Self::Attribute(path, test) => {
+                attribute.sub(&path.name).is_some_and(|sub| test_value(test, sub, element.get(sub.name)))
+            }
+            Self::Element { .. } => false,
+        }
+    }
+}
+
+fn canonical_path(found: &Resolved, sub: Option<&Attribute>) -> AttributePath {
+    AttributePath {
+        schema: found.extension.map(str::to_owned),
+        name: found.attribute.name.to_owned(),
+        sub: sub.map(|sub| sub.name.to_owned()),
+    }
+}
+
+fn unknown(of: ResourceType, path: &AttributePath) -> ScimError {
+    let hint = match path.name.to_ascii_lowercase().as_str() {
+        "email" => "; did you mean `emails.value`?",
+        "username" | "login" | "user" => "; did you mean `userName`?",
+        "name" | "group" | "displayname" => "; did you mean `displayName`?",
+        _ => "; `/Schemas` lists what there is",
+    };
+    ScimError::InvalidFilter(format!("{} has no attribute `{}`{hint}", of.name(), shown(&path.to_string())))
+}
+
+fn unknown_sub(attribute: &Attribute, sub: &str) -> ScimError {
+    ScimError::InvalidFilter(format!("`{}` has no sub-attribute `{}`", attribute.name, shown(sub)))
+}
+
+/// Checks that an attribute of this type can be tested so, and turns `"True"` into a boolean where one is due.
+fn checked(test: &Test, attribute: &Attribute, path: &AttributePath) -> Result<Test, ScimError> {
+    let Test::Compare(op, value) = test else { return Ok(Test::Present) };
+    let refuse = |what: &str| Err(ScimError::InvalidFilter(format!("`{}` {what}", shown(&path.to_string()))));
+    if matches!(value, FilterValue::Null) {
+        return match op {
+            CompareOp::Equal | CompareOp::NotEqual => Ok(test.clone()),
+            _ => refuse("can be compared with null by `eq` and `ne` only"),
+        };
+    }
+    match attribute.kind {
+        Kind::Complex => refuse("is complex; name one of its sub-attributes"),
+        Kind::Boolean => {
+            let value = match value {
+                FilterValue::Bool(value) => *value,
+                FilterValue::String(text) if text.eq_ignore_ascii_case("true") => true,
+                FilterValue::String(text) if text.eq_ignore_ascii_case("false") => false,
+                _ => return refuse("is a boolean; compare it with true or false"),
+            };
+            match op {
+                CompareOp::Equal | CompareOp::NotEqual => Ok(Test::Compare(*op, FilterValue::Bool(value))),
+                _ => refuse("is a boolean; compare it by `eq` or `ne`"),
+            }
+        }
+        Kind::String | Kind::Reference | Kind::Binary | Kind::DateTime => match value {
+            FilterValue::String(_) => Ok(test.clone()),
+            _ => refuse("is a string; put the value into quotation marks"),
+        },
+    }
+}
+
+fn find<'a>(resource: &'a Value, path: &AttributePath) -> Option<&'a Value> {
+    let home = match &path.schema {
+        Some(schema) => resource.get(schema)?,
+        None => resource,
+    };
+    home.get(&path.name)
+}
+
+fn test_elements(value: Option<&Value>, mut passes: impl FnMut(&Value) -> bool) -> bool {
+    match value {
+        Some(Value::Array(elements)) => elements.iter().any(passes),
+        Some(Value::Null) | None => false,
+        Some(one) => passes(one),
+    }
+}
+
+fn test_each(value: Option<&Value>, passes: &dyn Fn(&Value) -> bool) -> bool {
+    match value {
+        None | Some(Value::Null) => passes(&Value::Null),
+        Some(Value::Array(elements)) if elements.is_empty() => passes(&Value::Null),
+        some => test_elements(some, passes),
+    }
+}
+
+fn is_empty(value: Option<&Value>) -> bool {
+    match value {
+        None | Some(Value::Null) => true,
+        Some(Value::String(text)) => text.is_empty(),
+        Some(Value::Array(list)) => list.is_empty(),
+        Some(Value::Object(map)) => map.is_empty(),
+        Some(_) => false,
+    }
+}
+
+fn test_value(test: &Test, attribute: &Attribute, value: Option<&Value>) -> bool {
+    let (op, wanted) = match test {
+        Test::Present => return !is_empty(value),
+        Test::Compare(op, wanted) => (*op, wanted),
+    };
+    match wanted {
+        FilterValue::Null => (op == CompareOp::Equal) == is_empty(value),
+        FilterValue::Bool(wanted) => match (op, value.and_then(Value::as_bool)) {
+            (CompareOp::Equal, Some(value)) => value == *wanted,
+            (CompareOp::NotEqual, Some(value)) => value != *wanted,
+            (CompareOp::NotEqual, None) => true,
+            _ => false,
+        },
+        FilterValue::Number(_) => false,
+        FilterValue::String(wanted) => match value {
+            Some(Value::String(text)) if attribute.case_exact => compare(op, text, wanted),
+            Some(Value::String(text)) => compare(op, &text.to_lowercase(), &wanted.to_lowercase()),
+            _ => op == CompareOp::NotEqual,
+        },
+    }
+}
+
+fn compare(op: CompareOp, value: &str, wanted: &str) -> bool {
+    match op {
+        CompareOp::Equal => value == wanted,
+        CompareOp::NotEqual => value != wanted,
+        CompareOp::Contains => value.contains(wanted),
+        CompareOp::StartsWith => value.starts_with(wanted),
+        CompareOp::EndsWith => value.ends_with(wanted),
+        CompareOp::Greater => value > wanted,
+        CompareOp::GreaterOrEqual => value >= wanted,
+        CompareOp::Less => value < wanted,
+        CompareOp::LessOrEqual => value <= wanted,
+    }
+}

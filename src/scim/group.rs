@@ -1,0 +1,329 @@
+//! Groups: attributes as JSON, membership as changes that never need the list of members.
+
+use std::collections::HashSet;
+
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::edit::{self, Context, Edit, Verb};
+use super::error::{ScimError, shown};
+use super::filter::{CompareOp, Filter, FilterValue, Test};
+use super::finding::{FindingCode, Findings};
+use super::parse::PatchPath;
+use super::patch::{self, What};
+use super::schema::ResourceType;
+use super::user::whole;
+use crate::model::{GroupFacts, GroupId};
+
+/// One change of a group's membership.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MemberChange {
+    /// These become members.
+    Add(Vec<Uuid>),
+    /// These, and only these, cease to be members.
+    Remove(Vec<Uuid>),
+    /// The members are exactly these; never empty.
+    Replace(Vec<Uuid>),
+    /// Nobody is a member.
+    Clear,
+}
+
+/// What a PUT or PATCH asks of a group: parsed whole before anything is applied.
+#[derive(Debug, Clone)]
+pub struct GroupChange {
+    replace: bool,
+    attributes: Vec<(Option<usize>, Edit)>,
+    /// In the order of the request.
+    pub members: Vec<MemberChange>,
+}
+
+/// A group that is to be created.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewGroupRequest {
+    /// The resource to store, without `id`, `meta` and `members`.
+    pub resource: Value,
+    /// The members.
+    pub members: Vec<Uuid>,
+}
+
+/// What a POST asks for.
+///
+/// # Errors
+/// `invalidValue`: a value of the wrong type, no `displayName`, a member without an id.
+pub fn new_group(mut body: Map<String, Value>, findings: &mut Findings) -> Result<NewGroupRequest, ScimError> {
+    let members = match take_members(&mut body) {
+        None | Some(Value::Null) => Vec::new(),
+        Some(value) => member_ids(value, Given::Wanted, findings)?,
+    };
+    let edits = whole(ResourceType::Group, None, body, findings)?;
+    Ok(NewGroupRequest { resource: edit::apply(ResourceType::Group, &edits, Map::new())?, members })
+}
+
+impl GroupChange {
+    /// What a PUT asks for. A body that does not mention `members` leaves them alone.
+    ///
+    /// # Errors
+    /// `invalidValue`.
+    pub fn put(id: GroupId, mut body: Map<String, Value>, findings: &mut Findings) -> Result<Self, ScimError> {
+        let members = if let Some(value) = take_members(&mut body) {
+            vec![replace_members(value, findings)?]
+        } else {
+            findings.note(FindingCode::MembersNotAsserted, "members");
+            Vec::new()
+        };
+        let attributes = whole(ResourceType::Group, Some(&id.to_string()), body, findings)?;
+        Ok(Self { replace: true, attributes, members })
+    }
+
+    /// What a PATCH asks for.
+    ///
+    /// # Errors
+    /// `invalidSyntax`, `invalidPath`, `invalidValue`, `noTarget`, `mutability`, each with the operation's index.
+    pub fn patch(id: GroupId, body: Map<String, Value>, findings: &mut Findings) -> Result<Self, ScimError> {
+        let id = id.to_string();
+        let mut change = Self { replace: false, attributes: Vec::new(), members: Vec::new() };
+        for (index, operation) in patch::operations(body, findings)?.into_iter().enumerate() {
+            let mut edits = Vec::new();
+            change
+                .operation(&id, operation.verb, operation.what, &mut edits, findings)
+                .map_err(|problem| problem.in_operation(index))?;
+            change.attributes.extend(edits.into_iter().map(|edit| (Some(index), edit)));
+        }
+        Ok(change)
+    }
+
+    fn operation(
+        &mut self,
+        id: &str,
+        verb: Verb,
+        what: What,
+        edits: &mut Vec<Edit>,
+        findings: &mut Findings,
+    ) -> Result<(), ScimError> {
+        match what {
+            What::Object(mut object) => {
+                if let Some(value) = take_members(&mut object) {
+                    self.members.extend(match verb {
+                        Verb::Add => add_members(value, findings)?,
+                        Verb::Replace | Verb::Remove => Some(replace_members(value, findings)?),
+                    });
+                }
+                Context { of: ResourceType::Group, id: Some(id), findings }.object(verb, object, edits)
+            }
+            What::Path(path, value) if is_members(&path)? => {
+                self.members.extend(at_members(verb, &path, value, findings)?);
+                Ok(())
+            }
+            What::Path(path, value) => {
+                edits.extend(Context { of: ResourceType::Group, id: Some(id), findings }.path(verb, &path, value)?);
+                Ok(())
+            }
+        }
+    }
+
+    /// The attributes as they will be, without the members; none when no attribute is mentioned.
+    ///
+    /// # Errors
+    /// `invalidValue`.
+    pub fn apply(&self, current: &Value) -> Result<Option<Value>, ScimError> {
+        if self.attributes.is_empty() && !self.replace {
+            return Ok(None);
+        }
+        let start = match current {
+            Value::Object(current) if self.replace => {
+                current.get("externalId").map(|kept| ("externalId".to_owned(), kept.clone())).into_iter().collect()
+            }
+            Value::Object(current) => current.clone(),
+            _ => return Err(ScimError::Internal),
+        };
+        edit::apply(ResourceType::Group, &self.attributes, start).map(Some)
+    }
+}
+
+/// What access depends on in a group, members aside.
+#[must_use]
+pub fn group_facts(id: GroupId, resource: &Value) -> GroupFacts {
+    let text = |name: &str| resource.get(name).and_then(Value::as_str).map(str::to_owned);
+    GroupFacts { id, display_name: text("displayName").unwrap_or_default(), external_id: text("externalId") }
+}
+
+/// An id of the form that this server issues: a hyphenated UUID.
+#[must_use]
+pub fn issued_id(text: &str) -> Option<Uuid> {
+    if text.len() == 36 { Uuid::try_parse(text).ok() } else { None }
+}
+
+fn take_members(object: &mut Map<String, Value>) -> Option<Value> {
+    let urn = format!("{}:members", ResourceType::Group.urn());
+    let is_members = |key: &str| key.eq_ignore_ascii_case("members") || key.eq_ignore_ascii_case(&urn);
+    let key = object.keys().find(|key| is_members(key))?.clone();
+    object.shift_remove(&key)
+}
+
+/// Whether a path leads to `members`. One that only looks like it is refused: what it was meant to change is too
+/// important to be passed over.
+fn is_members(path: &PatchPath) -> Result<bool, ScimError> {
+    let name = path.attribute.name.to_ascii_lowercase();
+    match ResourceType::Group.resolve(&path.attribute) {
+        Some(found) => Ok(found.attribute.name == "members"),
+        None if name.starts_with("member") => Err(not_understood(path)),
+        None => Ok(false),
+    }
+}
+
+fn not_understood(path: &PatchPath) -> ScimError {
+    ScimError::InvalidPath(format!(
+        "`{}` is not understood; use `members`, or `members[value eq \"ID\"]` to remove",
+        shown(&path.to_string())
+    ))
+}
+
+fn at_members(
+    verb: Verb,
+    path: &PatchPath,
+    value: Option<Value>,
+    findings: &mut Findings,
+) -> Result<Option<MemberChange>, ScimError> {
+    if let Some(sub) = path.sub.as_ref().or(path.attribute.sub.as_ref()) {
+        return Err(if verb == Verb::Replace && sub.eq_ignore_ascii_case("value") {
+            ScimError::Mutability("the `value` of a member cannot be changed; remove the member and add another".into())
+        } else {
+            not_understood(path)
+        });
+    }
+    match (verb, &path.filter) {
+        (Verb::Remove, Some(filter)) => {
+            let mut ids = Vec::new();
+            if !collect_ids(filter, &mut ids) {
+                return Err(not_understood(path));
+            }
+            if ids.iter().any(|id| id.trim().is_empty()) {
+                return Err(ScimError::InvalidValue("the id in the filter on `members` is blank".into()));
+            }
+            let ids: Vec<Uuid> = ids.iter().filter_map(|id| issued_id(id)).collect();
+            Ok(if ids.is_empty() { None } else { Some(MemberChange::Remove(ids)) })
+        }
+        (_, Some(_)) => Err(not_understood(path)),
+        (Verb::Add, None) => match value {
+            Some(value) => add_members(value, findings),
+            None => Err(ScimError::InvalidValue("`add` to `members` comes without a value".into())),
+        },
+        (Verb::Replace, None) => match value {
+            Some(value) => replace_members(value, findings).map(Some),
+            None => Err(ScimError::InvalidValue("`replace` of `members` comes without a value".into())),
+        },
+        (Verb::Remove, None) => match value {
+            // No value at all is RFC 7644 §3.5.2.2: the attribute goes. Any value, even an empty one, is a list of who
+            // is meant.
+            None => Ok(Some(MemberChange::Clear)),
+            Some(Value::Null) => {
+                findings.note(FindingCode::RemoveOfNothing, "members");
+                Ok(None)
+            }
+            Some(Value::Array(list)) if list.is_empty() => {
+                findings.note(FindingCode::RemoveOfNothing, "members");
+                Ok(None)
+            }
+            Some(value) => {
+                let ids = member_ids(value, Given::Unwanted, findings)?;
+                findings.note(FindingCode::RemoveWithValue, "members");
+                Ok(if ids.is_empty() { None } else { Some(MemberChange::Remove(ids)) })
+            }
+        },
+    }
+}
+
+/// The ids of `value eq "a"` and of `value eq "a" or value eq "b"`; false for any other filter.
+fn collect_ids(filter: &Filter, ids: &mut Vec<String>) -> bool {
+    match filter {
+        Filter::Or(terms) => terms.iter().all(|term| collect_ids(term, ids)),
+        Filter::Attribute(path, Test::Compare(CompareOp::Equal, FilterValue::String(id)))
+            if path.schema.is_none() && path.sub.is_none() && path.name.eq_ignore_ascii_case("value") =>
+        {
+            ids.push(id.clone());
+            true
+        }
+        _ => false,
+    }
+}
+
+fn add_members(value: Value, findings: &mut Findings) -> Result<Option<MemberChange>, ScimError> {
+    let ids = member_ids(value, Given::Wanted, findings)?;
+    Ok(if ids.is_empty() { None } else { Some(MemberChange::Add(ids)) })
+}
+
+fn replace_members(value: Value, findings: &mut Findings) -> Result<MemberChange, ScimError> {
+    if value.is_null() {
+        return Ok(MemberChange::Clear);
+    }
+    let ids = member_ids(value, Given::Wanted, findings)?;
+    Ok(if ids.is_empty() { MemberChange::Clear } else { MemberChange::Replace(ids) })
+}
+
+/// Whether the listed members are to be there or to go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Given {
+    Wanted,
+    Unwanted,
+}
+
+/// The ids of a list of members, each once. Empty only for an empty list, or when nobody of those that are to go can
+/// be a member.
+fn member_ids(value: Value, given: Given, findings: &mut Findings) -> Result<Vec<Uuid>, ScimError> {
+    let list = match value {
+        Value::Array(list) => list,
+        Value::Object(mut object) => match take_members(&mut object) {
+            Some(Value::Array(list)) => list,
+            Some(_) => return Err(ScimError::InvalidValue("`members` must be a list".into())),
+            None => {
+                findings.note(FindingCode::ListExpected, "members");
+                vec![Value::Object(object)]
+            }
+        },
+        Value::String(id) => {
+            findings.note(FindingCode::ListExpected, "members");
+            vec![Value::String(id)]
+        }
+        _ => return Err(ScimError::InvalidValue("`members` must be a list".into())),
+    };
+    let total = list.len();
+    let mut seen = HashSet::with_capacity(total);
+    let mut ids = Vec::with_capacity(total);
+    let mut malformed = 0_usize;
+    for (index, member) in list.into_iter().enumerate() {
+        let id = match member {
+            Value::String(id) => {
+                findings.note(FindingCode::ObjectExpected, "members");
+                id
+            }
+            Value::Object(object) => match object.into_iter().find(|(key, _)| key.eq_ignore_ascii_case("value")) {
+                Some((_, Value::String(id))) => id,
+                Some(_) => {
+                    return Err(ScimError::InvalidValue(format!("`members[{index}].value` must be a string")));
+                }
+                None => return Err(ScimError::InvalidValue(format!("`members[{index}]` has no `value`"))),
+            },
+            _ => return Err(ScimError::InvalidValue(format!("`members[{index}]` must be an object with a `value`"))),
+        };
+        if id.trim().is_empty() {
+            return Err(ScimError::InvalidValue(format!("`members[{index}].value` is blank")));
+        }
+        match issued_id(&id) {
+            Some(id) => {
+                if seen.insert(id) {
+                    ids.push(id);
+                }
+            }
+            None => malformed += 1,
+        }
+    }
+    if malformed > 0 && given == Given::Wanted {
+        if ids.is_empty() {
+            return Err(ScimError::InvalidValue(format!(
+                "none of the {total} members is an id that this server issues; send the `id` of users created here"
+            )));
+        }
+        findings.note(FindingCode::MemberUnknown, "members");
+    }
+    Ok(ids)
+}

@@ -1,0 +1,94 @@
+//! Bodies: JSON of bounded depth, read without regard to the case of names.
+
+use serde_json::{Map, Value};
+
+use super::error::ScimError;
+
+/// The largest request body that is read, in bytes.
+pub const MAX_BODY: usize = 4 * 1024 * 1024;
+/// The deepest nesting of objects and lists that is read.
+pub const MAX_DEPTH: usize = 32;
+
+/// Reads a body that must be one JSON object.
+///
+/// # Errors
+/// `invalidSyntax`: no JSON, no object, or nested deeper than [`MAX_DEPTH`].
+pub fn object(body: &[u8]) -> Result<Map<String, Value>, ScimError> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Err(ScimError::InvalidSyntax("the body is empty; send a JSON object".into()));
+    }
+    if deeper_than(body, MAX_DEPTH) {
+        return Err(ScimError::InvalidSyntax(format!("the body is nested deeper than {MAX_DEPTH} levels")));
+    }
+    match serde_json::from_slice(body) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => Err(ScimError::InvalidSyntax("the body is not a JSON object".into())),
+        Err(problem) => Err(ScimError::InvalidSyntax(format!(
+            "the body is not JSON: problem at line {} column {}",
+            problem.line(),
+            problem.column()
+        ))),
+    }
+}
+
+/// Whether brackets outside strings nest deeper than `limit`: asked before anything recursive reads the text.
+fn deeper_than(text: &[u8], limit: usize) -> bool {
+    let mut depth = 0_usize;
+    let mut in_string = false;
+    let mut escaped = false;
+    for byte in text {
+        match (in_string, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => in_string = !in_string,
+            (false, b'{' | b'[') => {
+                depth += 1;
+                if depth > limit {
+                    return true;
+                }
+            }
+            (false, b'}' | b']') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+/// The member of this name, in any case.
+pub(super) fn member<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    object.get(name).or_else(|| object.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nesting_of_ten_thousand_is_refused_without_recursion() {
+        let mut body = b"{\"a\":".to_vec();
+        body.extend(std::iter::repeat_n(b'[', 10_000));
+        body.extend(std::iter::repeat_n(b']', 10_000));
+        body.push(b'}');
+        assert_eq!(object(&body).unwrap_err().scim_type(), Some("invalidSyntax"));
+    }
+
+    #[test]
+    fn brackets_inside_strings_do_not_count_as_nesting() {
+        let body = format!("{{\"a\":\"{}\\\"[\"}}", "[".repeat(100));
+        assert!(object(body.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn thirty_two_levels_are_read_and_thirty_three_are_not() {
+        let nested = |depth: usize| format!("{{\"a\":{}1{}}}", "[".repeat(depth - 1), "]".repeat(depth - 1));
+        assert!(object(nested(32).as_bytes()).is_ok());
+        assert!(object(nested(33).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn what_is_not_an_object_is_refused() {
+        for body in ["", "  ", "[]", "1", "{", "{\"a\":}", "nul"] {
+            assert_eq!(object(body.as_bytes()).unwrap_err().scim_type(), Some("invalidSyntax"), "{body}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Which attributes an answer has: `attributes` and `excludedAttributes` (RFC 7644 §3.9).
+
+use serde_json::{Map, Value};
+
+use super::filter::AttributePath;
+use super::finding::Findings;
+use super::parse;
+use super::schema::ResourceType;
+
+/// Which attributes are wanted in the answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Projection {
+    only: Option<Vec<Wanted>>,
+    without: Vec<Wanted>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Wanted {
+    Extension(&'static str),
+    Attribute(AttributePath),
+}
+
+impl Projection {
+    /// From the values of the two query parameters: lists with commas, names in any case. Names that mean nothing are
+    /// passed over (RFC 7644 §3.9 has no error for them).
+    #[must_use]
+    pub fn new(of: ResourceType, attributes: Option<&str>, excluded: Option<&str>) -> Self {
+        let list =
+            |text: &str| text.split(',').filter_map(|name| wanted(of, name.trim())).take(100).collect::<Vec<_>>();
+        Self {
+            only: attributes.filter(|text| !text.trim().is_empty()).map(list),
+            without: excluded.map(list).unwrap_or_default(),
+        }
+    }
+
+    /// Whether certain attributes were asked for.
+    #[must_use]
+    pub fn is_explicit(&self) -> bool {
+        self.only.is_some()
+    }
+
+    /// Whether a core attribute is part of the answer at all: asked before an expensive one is read.
+    #[must_use]
+    pub fn includes(&self, name: &str) -> bool {
+        let names =
+            |wanted: &Wanted| matches!(wanted, Wanted::Attribute(path) if path.schema.is_none() && path.name == name);
+        self.only.as_ref().is_none_or(|only| only.iter().any(names))
+            && !self
+                .without
+                .iter()
+                .any(|wanted| names(wanted) && matches!(wanted, Wanted::Attribute(path) if path.sub.is_none()))
+    }
+
+    /// Leaves in `resource` what is wanted; `id` and `schemas` always stay.
+    #[must_use]
+    pub fn apply(&self, resource: Value) -> Value {
+        let Value::Object(mut resource) = resource else { return resource };
+        if let Some(only) = &self.only {
+            let mut chosen = Map::new();
+            for always in ["schemas", "id"] {
+                if let Some(value) = resource.get(always) {
+                    chosen.insert(always.to_owned(), value.clone());
+                }
+            }
+            for wanted in only {
+                copy(&resource, wanted, &mut chosen);
+            }
+            resource = chosen;
+        }
+        for wanted in &self.without {
+            remove(&mut resource, wanted);
+        }
+        Value::Object(resource)
+    }
+}
+
+fn wanted(of: ResourceType, name: &str) -> Option<Wanted> {
+    if let Some((urn, _)) = of.extension(name) {
+        return Some(Wanted::Extension(urn));
+    }
+    let path = parse::patch_path(name, &mut Findings::new()).ok()?;
+    let found = of.resolve(&path.attribute)?;
+    Some(Wanted::Attribute(AttributePath {
+        schema: found.extension.map(str::to_owned),
+        name: found.attribute.name.to_owned(),
+        sub: found.sub.map(|sub| sub.name.to_owned()),
+    }))
+}
+
+fn copy(from: &Map<String, Value>, wanted: &Wanted, to: &mut Map<String, Value>) {
+    let path = match wanted {
+        Wanted::Extension(urn) => {
+            if let Some(extension) = from.get(*urn) {
+                to.insert((*urn).to_owned(), extension.clone());
+            }
+            return;
+        }
+        Wanted::Attribute(path) => path,
+    };
+    let (from, to) = match &path.schema {
+        None => (from, to),
+        Some(urn) => {
+            let Some(Value::Object(from)) = from.get(urn) else { return };
+            if !from.contains_key(&path.name) {
+                return;
+            }
+            let Value::Object(to) = to.entry(urn.clone()).or_insert_with(|| Value::Object(Map::new())) else { return };
+            (from, to)
+        }
+    };
+    let Some(value) = from.get(&path.name) else { return };
+    let Some(sub) = &path.sub else {
+        to.insert(path.name.clone(), value.clone());
+        return;
+    };
+    match value {
+        Value::Object(object) => {
+            let Some(value) = object.get(sub) else { return };
+            if let Value::Object(there) = to.entry(path.name.clone()).or_insert_with(|| Value::Object(Map::new())) {
+                there.insert(sub.clone(), value.clone());
+            }
+        }
+        Value::Array(elements) => {
+            let there = to
+                .entry(path.name.clone())
+                .or_insert_with(|| Value::Array(vec![Value::Object(Map::new()); elements.len()]));
+            let Value::Array(there) = there else { return };
+            for (to, from) in there.iter_mut().zip(elements) {
+                if let (Value::Object(to), Some(value)) = (to, from.get(sub)) {
+                    to.insert(sub.clone(), value.clone());
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn remove(resource: &mut Map<String, Value>, wanted: &Wanted) {
+    let path = match wanted {
+        Wanted::Extension(urn) => {
+            resource.shift_remove(*urn);
+            return;
+        }
+        Wanted::Attribute(path) if matches!(path.name.as_str(), "id" | "schemas") => return,
+        Wanted::Attribute(path) => path,
+    };
+    let home = match &path.schema {
+        None => resource,
+        Some(urn) => match resource.get_mut(urn) {
+            Some(Value::Object(extension)) => extension,
+            _ => return,
+        },
+    };
+    match (&path.sub, home.get_mut(&path.name)) {
+        (None, _) => drop(home.shift_remove(&path.name)),
+        (Some(sub), Some(Value::Object(object))) => drop(object.shift_remove(sub)),
+        (Some(sub), Some(Value::Array(elements))) => {
+            for element in elements {
+                if let Value::Object(element) = element {
+                    element.shift_remove(sub);
+                }
+            }
+        }
+        _ => {}
+    }
+}

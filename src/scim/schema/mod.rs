@@ -1,0 +1,329 @@
+//! The schemas as data (RFC 7643 §7, §8.7): what is stored, compared, advertised and written follows these tables.
+
+mod tables;
+
+use serde_json::{Map, Value, json};
+
+use super::filter::AttributePath;
+
+pub use tables::{ENTERPRISE_ATTRIBUTES, GROUP_ATTRIBUTES, USER_ATTRIBUTES};
+
+/// The schema of users.
+pub const USER_URN: &str = "urn:ietf:params:scim:schemas:core:2.0:User";
+/// The schema of groups.
+pub const GROUP_URN: &str = "urn:ietf:params:scim:schemas:core:2.0:Group";
+/// The enterprise extension of users.
+pub const ENTERPRISE_URN: &str = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User";
+/// The message that PATCH requests are.
+pub const PATCH_URN: &str = "urn:ietf:params:scim:api:messages:2.0:PatchOp";
+/// The message that answers to queries are.
+pub const LIST_URN: &str = "urn:ietf:params:scim:api:messages:2.0:ListResponse";
+/// The message that errors are.
+pub const ERROR_URN: &str = "urn:ietf:params:scim:api:messages:2.0:Error";
+
+/// The data types of RFC 7643 §2.3 that occur.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `string`
+    String,
+    /// `boolean`
+    Boolean,
+    /// `dateTime`
+    DateTime,
+    /// `reference`
+    Reference,
+    /// `binary`, base64 in JSON
+    Binary,
+    /// `complex`
+    Complex,
+}
+
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::String => "string",
+            Self::Boolean => "boolean",
+            Self::DateTime => "dateTime",
+            Self::Reference => "reference",
+            Self::Binary => "binary",
+            Self::Complex => "complex",
+        }
+    }
+}
+
+/// Who may change an attribute (RFC 7643 §2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutability {
+    /// The client.
+    ReadWrite,
+    /// Only the server.
+    ReadOnly,
+    /// The client, once.
+    Immutable,
+}
+
+/// One attribute with its characteristics (RFC 7643 §2.2).
+#[derive(Debug, Clone, Copy)]
+pub struct Attribute {
+    /// The name, as it is written in answers.
+    pub name: &'static str,
+    /// The data type.
+    pub kind: Kind,
+    /// `multiValued`
+    pub multi: bool,
+    /// `required`
+    pub required: bool,
+    /// `caseExact`
+    pub case_exact: bool,
+    /// `uniqueness: server`
+    pub unique: bool,
+    /// `mutability`
+    pub mutability: Mutability,
+    /// `returned: always` instead of `default`
+    pub always: bool,
+    /// `canonicalValues`: suggestions, never a limit (RFC 7643 §7).
+    pub canonical: &'static [&'static str],
+    /// `referenceTypes`
+    pub references: &'static [&'static str],
+    /// `subAttributes`
+    pub subs: &'static [Attribute],
+    /// What it means.
+    pub description: &'static str,
+}
+
+impl Attribute {
+    /// The sub-attribute of this name, in any case.
+    #[must_use]
+    pub fn sub(&self, name: &str) -> Option<&'static Attribute> {
+        self.subs.iter().find(|sub| sub.name.eq_ignore_ascii_case(name))
+    }
+
+    /// What a complex attribute means where no sub-attribute is named: its `value`.
+    #[must_use]
+    pub fn default_sub(&self) -> Option<&'static Attribute> {
+        self.sub("value")
+    }
+
+    fn definition(&self) -> Value {
+        let mut map = Map::new();
+        map.insert("name".into(), json!(self.name));
+        map.insert("type".into(), json!(self.kind.as_str()));
+        map.insert("multiValued".into(), json!(self.multi));
+        map.insert("description".into(), json!(self.description));
+        map.insert("required".into(), json!(self.required));
+        if !self.canonical.is_empty() {
+            map.insert("canonicalValues".into(), json!(self.canonical));
+        }
+        if self.kind == Kind::Reference {
+            map.insert("referenceTypes".into(), json!(self.references));
+        }
+        map.insert("caseExact".into(), json!(self.case_exact));
+        let mutability = match self.mutability {
+            Mutability::ReadWrite => "readWrite",
+            Mutability::ReadOnly => "readOnly",
+            Mutability::Immutable => "immutable",
+        };
+        map.insert("mutability".into(), json!(mutability));
+        map.insert("returned".into(), json!(if self.always { "always" } else { "default" }));
+        map.insert("uniqueness".into(), json!(if self.unique { "server" } else { "none" }));
+        if self.kind == Kind::Complex {
+            map.insert("subAttributes".into(), self.subs.iter().map(Attribute::definition).collect());
+        }
+        Value::Object(map)
+    }
+}
+
+/// The types of resources that are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ResourceType {
+    /// `/Users`
+    User,
+    /// `/Groups`
+    Group,
+}
+
+/// Where a path leads.
+#[derive(Debug, Clone, Copy)]
+pub struct Resolved {
+    /// The URN of the extension the attribute belongs to, if it is not a core attribute.
+    pub extension: Option<&'static str>,
+    /// The attribute.
+    pub attribute: &'static Attribute,
+    /// Its sub-attribute, where one is named.
+    pub sub: Option<&'static Attribute>,
+}
+
+impl ResourceType {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::User, Self::Group];
+
+    /// The name, such as `User`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::User => "User",
+            Self::Group => "Group",
+        }
+    }
+
+    /// The endpoint, such as `/Users`.
+    #[must_use]
+    pub fn endpoint(self) -> &'static str {
+        match self {
+            Self::User => "/Users",
+            Self::Group => "/Groups",
+        }
+    }
+
+    /// The URN of the core schema.
+    #[must_use]
+    pub fn urn(self) -> &'static str {
+        match self {
+            Self::User => USER_URN,
+            Self::Group => GROUP_URN,
+        }
+    }
+
+    /// The attributes of the core schema, without the common ones.
+    #[must_use]
+    pub fn attributes(self) -> &'static [Attribute] {
+        match self {
+            Self::User => USER_ATTRIBUTES,
+            Self::Group => GROUP_ATTRIBUTES,
+        }
+    }
+
+    /// The extensions: URN and attributes.
+    #[must_use]
+    pub fn extensions(self) -> &'static [(&'static str, &'static [Attribute])] {
+        match self {
+            Self::User => &[(ENTERPRISE_URN, ENTERPRISE_ATTRIBUTES)],
+            Self::Group => &[],
+        }
+    }
+
+    /// The extension with this URN, in any case. The URNs of SCIM 1.x are taken for what became of them.
+    #[must_use]
+    pub fn extension(self, urn: &str) -> Option<(&'static str, &'static [Attribute])> {
+        let urn = if is_legacy_enterprise(urn) { ENTERPRISE_URN } else { urn };
+        self.extensions().iter().copied().find(|(known, _)| known.eq_ignore_ascii_case(urn))
+    }
+
+    /// A core or common attribute by name, in any case.
+    #[must_use]
+    pub fn core_attribute(self, name: &str) -> Option<&'static Attribute> {
+        tables::COMMON_ATTRIBUTES
+            .iter()
+            .chain(self.attributes())
+            .find(|attribute| attribute.name.eq_ignore_ascii_case(name))
+    }
+
+    /// Where a path leads. An extension's attribute is found without its URN too, because identity providers send
+    /// `manager` so.
+    #[must_use]
+    pub fn resolve(self, path: &AttributePath) -> Option<Resolved> {
+        let (extension, attribute) = match &path.schema {
+            None => match self.core_attribute(&path.name) {
+                Some(attribute) => (None, attribute),
+                None => self.extensions().iter().find_map(|(urn, attributes)| {
+                    attributes.iter().find(|a| a.name.eq_ignore_ascii_case(&path.name)).map(|a| (Some(*urn), a))
+                })?,
+            },
+            Some(schema) if schema.eq_ignore_ascii_case(self.urn()) => (None, self.core_attribute(&path.name)?),
+            Some(schema) => {
+                let (urn, attributes) = self.extension(schema)?;
+                (Some(urn), attributes.iter().find(|a| a.name.eq_ignore_ascii_case(&path.name))?)
+            }
+        };
+        let sub = match &path.sub {
+            None => None,
+            Some(sub) => Some(attribute.sub(sub)?),
+        };
+        Some(Resolved { extension, attribute, sub })
+    }
+
+    /// Whether a URN in `schemas` is one of this type.
+    #[must_use]
+    pub fn knows_schema(self, urn: &str) -> bool {
+        urn.eq_ignore_ascii_case(self.urn())
+            || self.extensions().iter().any(|(known, _)| known.eq_ignore_ascii_case(urn))
+    }
+
+    /// The resource of `/ResourceTypes` (RFC 7643 §6). `base` is the tenant's SCIM base URL.
+    #[must_use]
+    pub fn definition(self, base: &str) -> Value {
+        let extensions: Vec<Value> =
+            self.extensions().iter().map(|(urn, _)| json!({"schema": urn, "required": false})).collect();
+        json!({
+            "schemas": ["urn:ietf:params:scim:schemas:core:2.0:ResourceType"],
+            "id": self.name(),
+            "name": self.name(),
+            "endpoint": self.endpoint(),
+            "description": match self { Self::User => "User account", Self::Group => "Group of users" },
+            "schema": self.urn(),
+            "schemaExtensions": extensions,
+            "meta": {"resourceType": "ResourceType", "location": format!("{base}/ResourceTypes/{}", self.name())},
+        })
+    }
+}
+
+fn is_legacy_enterprise(urn: &str) -> bool {
+    ["urn:scim:schemas:extension:enterprise:1.0", "urn:scim:schemas:extension:enterprise:2.0"]
+        .iter()
+        .any(|legacy| legacy.eq_ignore_ascii_case(urn))
+}
+
+/// The resources of `/Schemas` (RFC 7643 §7). `base` is the tenant's SCIM base URL.
+#[must_use]
+pub fn schemas(base: &str) -> Vec<Value> {
+    let definition = |urn: &str, name: &str, description: &str, attributes: &[Attribute]| {
+        json!({
+            "schemas": ["urn:ietf:params:scim:schemas:core:2.0:Schema"],
+            "id": urn,
+            "name": name,
+            "description": description,
+            "attributes": attributes.iter().map(Attribute::definition).collect::<Vec<_>>(),
+            "meta": {"resourceType": "Schema", "location": format!("{base}/Schemas/{urn}")},
+        })
+    };
+    vec![
+        definition(USER_URN, "User", "User account", USER_ATTRIBUTES),
+        definition(GROUP_URN, "Group", "Group of users", GROUP_ATTRIBUTES),
+        definition(ENTERPRISE_URN, "EnterpriseUser", "Enterprise extension of users", ENTERPRISE_ATTRIBUTES),
+    ]
+}
+
+/// The document of `/ServiceProviderConfig` (RFC 7643 §5).
+#[must_use]
+pub fn service_provider_config(base: &str, max_payload: usize, max_results: u32) -> Value {
+    json!({
+        "schemas": ["urn:ietf:params:scim:schemas:core:2.0:ServiceProviderConfig"],
+        "patch": {"supported": true},
+        // Not served; clients read the limits all the same, to size their PATCH requests.
+        "bulk": {"supported": false, "maxOperations": 1000, "maxPayloadSize": max_payload},
+        "filter": {"supported": true, "maxResults": max_results},
+        "changePassword": {"supported": false},
+        "sort": {"supported": false},
+        "etag": {"supported": true},
+        "authenticationSchemes": [{
+            "type": "oauthbearertoken",
+            "name": "Bearer token",
+            "description": "A token of the IdentityProvider, in the Authorization header",
+            "specUri": "https://www.rfc-editor.org/info/rfc6750",
+            "primary": true,
+        }],
+        "meta": {"resourceType": "ServiceProviderConfig", "location": format!("{base}/ServiceProviderConfig")},
+    })
+}
+
+/// A list answer (RFC 7644 §3.4.2).
+#[must_use]
+pub fn list_response(total: u64, start_index: u64, resources: &[Value]) -> Value {
+    json!({
+        "schemas": [LIST_URN],
+        "totalResults": total,
+        "startIndex": start_index,
+        "itemsPerPage": resources.len(),
+        "Resources": resources,
+    })
+}

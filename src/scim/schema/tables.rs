@@ -1,0 +1,202 @@
+//! The tables of RFC 7643 §4 and §8.7, with the attributes that are stored and no others.
+
+use super::{Attribute, Kind, Mutability};
+
+const TYPES: &[&str] = &["work", "home", "other"];
+
+const fn text(name: &'static str, description: &'static str) -> Attribute {
+    Attribute {
+        name,
+        kind: Kind::String,
+        multi: false,
+        required: false,
+        case_exact: false,
+        unique: false,
+        mutability: Mutability::ReadWrite,
+        always: false,
+        canonical: &[],
+        references: &[],
+        subs: &[],
+        description,
+    }
+}
+
+const fn exact(name: &'static str, description: &'static str) -> Attribute {
+    Attribute { case_exact: true, ..text(name, description) }
+}
+
+const fn flag(name: &'static str, description: &'static str) -> Attribute {
+    Attribute { kind: Kind::Boolean, ..text(name, description) }
+}
+
+const fn reference(name: &'static str, description: &'static str, references: &'static [&'static str]) -> Attribute {
+    Attribute { kind: Kind::Reference, case_exact: true, references, ..text(name, description) }
+}
+
+const fn kind_of(canonical: &'static [&'static str]) -> Attribute {
+    Attribute { canonical, ..text("type", "What the value is for") }
+}
+
+const fn complex(name: &'static str, description: &'static str, subs: &'static [Attribute]) -> Attribute {
+    Attribute { kind: Kind::Complex, subs, ..text(name, description) }
+}
+
+const fn list(name: &'static str, description: &'static str, subs: &'static [Attribute]) -> Attribute {
+    Attribute { multi: true, ..complex(name, description, subs) }
+}
+
+const fn immutable(attribute: Attribute) -> Attribute {
+    Attribute { mutability: Mutability::Immutable, ..attribute }
+}
+
+const DISPLAY: Attribute = text("display", "A name for people to read");
+const PRIMARY: Attribute = flag("primary", "Whether this is the preferred value; true at most once");
+
+/// Attributes that every resource has (RFC 7643 §3.1); not part of any schema.
+pub(super) const COMMON_ATTRIBUTES: &[Attribute] = &[
+    Attribute {
+        mutability: Mutability::ReadOnly,
+        always: true,
+        unique: true,
+        ..exact("id", "The id that this server issued")
+    },
+    exact("externalId", "The id that the client uses"),
+    Attribute {
+        mutability: Mutability::ReadOnly,
+        ..complex(
+            "meta",
+            "What the server says about the resource",
+            &[
+                text("resourceType", "The type of the resource"),
+                Attribute { kind: Kind::DateTime, ..text("created", "When it was created") },
+                Attribute { kind: Kind::DateTime, ..text("lastModified", "When it was last changed") },
+                reference("location", "Where it is", &["uri"]),
+                exact("version", "Its version, as in the ETag header"),
+            ],
+        )
+    },
+    Attribute { multi: true, always: true, ..reference("schemas", "The schemas of the resource", &["uri"]) },
+];
+
+/// The core schema of users (RFC 7643 §4.1).
+pub const USER_ATTRIBUTES: &[Attribute] = &[
+    Attribute {
+        required: true,
+        unique: true,
+        ..text("userName", "The name the user signs in with; unique without regard to case")
+    },
+    complex(
+        "name",
+        "The parts of the user's name",
+        &[
+            text("formatted", "The full name"),
+            text("familyName", "The family name"),
+            text("givenName", "The given name"),
+            text("middleName", "The middle names"),
+            text("honorificPrefix", "The title in front of the name"),
+            text("honorificSuffix", "The suffix behind the name"),
+        ],
+    ),
+    text("displayName", "The name to show"),
+    text("nickName", "The casual name"),
+    reference("profileUrl", "A page about the user", &["external"]),
+    text("title", "The title, such as Vice President"),
+    text("userType", "The relation to the organisation, such as Contractor"),
+    text("preferredLanguage", "The preferred language, as in Accept-Language"),
+    text("locale", "The locale, such as en-US"),
+    text("timezone", "The time zone, such as Europe/Berlin"),
+    flag("active", "Whether the user may have access; false takes all access away"),
+    list("emails", "E-mail addresses", &[text("value", "The address"), DISPLAY, kind_of(TYPES), PRIMARY]),
+    list(
+        "phoneNumbers",
+        "Phone numbers",
+        &[
+            text("value", "The number, as sent"),
+            DISPLAY,
+            kind_of(&["work", "home", "mobile", "fax", "pager", "other"]),
+            PRIMARY,
+        ],
+    ),
+    list(
+        "ims",
+        "Instant messaging addresses",
+        &[
+            text("value", "The address"),
+            DISPLAY,
+            kind_of(&["aim", "gtalk", "icq", "xmpp", "msn", "skype", "qq", "yahoo"]),
+            PRIMARY,
+        ],
+    ),
+    list(
+        "photos",
+        "Pictures of the user",
+        &[
+            reference("value", "Where the picture is", &["external"]),
+            DISPLAY,
+            kind_of(&["photo", "thumbnail"]),
+            PRIMARY,
+        ],
+    ),
+    list(
+        "addresses",
+        "Postal addresses",
+        &[
+            text("formatted", "The whole address"),
+            text("streetAddress", "Street and number"),
+            text("locality", "City"),
+            text("region", "State or region"),
+            text("postalCode", "Postal code"),
+            text("country", "Country, as ISO 3166-1 alpha-2"),
+            kind_of(TYPES),
+            PRIMARY,
+        ],
+    ),
+    list(
+        "entitlements",
+        "Entitlements; access is not derived from them",
+        &[text("value", "The entitlement"), DISPLAY, kind_of(&[]), PRIMARY],
+    ),
+    list(
+        "roles",
+        "Roles; access is not derived from them",
+        &[text("value", "The role"), DISPLAY, kind_of(&[]), PRIMARY],
+    ),
+    list(
+        "x509Certificates",
+        "Certificates of the user",
+        &[
+            Attribute { kind: Kind::Binary, ..exact("value", "The DER-encoded certificate in base64") },
+            DISPLAY,
+            kind_of(&[]),
+            PRIMARY,
+        ],
+    ),
+];
+
+/// The enterprise extension of users (RFC 7643 §4.3).
+pub const ENTERPRISE_ATTRIBUTES: &[Attribute] = &[
+    text("employeeNumber", "The number the organisation gave the user"),
+    text("costCenter", "The cost centre"),
+    text("organization", "The organisation"),
+    text("division", "The division"),
+    text("department", "The department"),
+    complex("manager", "The user's manager", &[exact("value", "The manager's id, as sent")]),
+];
+
+/// The core schema of groups (RFC 7643 §4.2).
+pub const GROUP_ATTRIBUTES: &[Attribute] = &[
+    Attribute {
+        required: true,
+        unique: true,
+        ..text("displayName", "The name of the group; unique without regard to case")
+    },
+    list(
+        "members",
+        "The direct members",
+        &[
+            immutable(exact("value", "The member's id")),
+            immutable(reference("$ref", "Where the member is", &["User", "Group"])),
+            immutable(Attribute { canonical: &["User", "Group"], ..text("type", "The type of the member") }),
+        ],
+    ),
+];

@@ -1,0 +1,98 @@
+use super::*;
+
+async fn refusal(url: &str) -> StoreError {
+    let clock = Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH));
+    match Store::open(url, clock).await {
+        Ok(_) => panic!("opened {url}"),
+        Err(error) => error,
+    }
+}
+
+#[tokio::test]
+async fn a_reopened_store_has_its_id_and_all_that_was_answered() {
+    let home = Home::new().await;
+    let id = home.store.id();
+    let user = add_user(&home.store, &okta(), "a@x.example").await;
+    // A second opening beside the first sees what a restart after a kill sees: file, log, no goodbye.
+    let again = open(home.folder.path(), home.clock.clone()).await;
+    assert_eq!(again.id(), id);
+    assert_eq!(*again.subscribe().borrow(), 1);
+    assert_eq!(again.user(&okta(), user.facts.id).await.unwrap(), Some(user));
+    assert_ne!(Home::new().await.store.id(), id);
+}
+
+#[tokio::test]
+async fn a_copy_of_file_and_log_taken_between_commits_opens_whole() {
+    let home = Home::new().await;
+    for index in 0..50 {
+        add_user(&home.store, &okta(), &format!("u{index}@x.example")).await;
+    }
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["rolecall.db", "rolecall.db-wal"] {
+        std::fs::copy(home.folder.path().join(name), copy.path().join(name)).unwrap();
+    }
+    // The end of a torn write: what was committed before it counts.
+    let log = copy.path().join("rolecall.db-wal");
+    let mut bytes = std::fs::read(&log).unwrap();
+    assert!(!bytes.is_empty());
+    bytes.extend([0xAB; 3000]);
+    std::fs::write(&log, bytes).unwrap();
+    let store = open(copy.path(), home.clock.clone()).await;
+    assert_eq!(store.highest_seq().await.unwrap(), 50);
+    assert_eq!(store.counts(&okta()).await.unwrap().users, 50);
+    assert_eq!(store.verify_audit_chain().await.unwrap(), 50);
+}
+
+#[tokio::test]
+async fn a_url_that_is_not_sqlite_is_refused_without_its_password() {
+    for url in ["postgres://me:secret@db/rolecall", "rolecall.db", "sqlite:", "sqlite::memory:", ""] {
+        let error = refusal(url).await;
+        assert!(matches!(error, StoreError::UnsupportedUrl { .. }), "{url}: {error}");
+        assert!(!error.to_string().contains("secret"));
+    }
+}
+
+#[tokio::test]
+async fn a_missing_folder_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = refusal(&format!("sqlite:{}/no/such/x.db", folder.path().display())).await;
+    assert_eq!(error.reason(), "DatabaseCannotOpen");
+    assert!(error.to_string().contains("no/such` does not exist"), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_something_else_is_said_to_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rolecall.db");
+    std::fs::write(&path, "this is a shopping list, and quite a long one at that\n".repeat(100)).unwrap();
+    let error = refusal(&url(folder.path())).await;
+    assert_eq!(error.reason(), "NotADatabase", "{error}");
+    assert!(std::fs::read_to_string(&path).unwrap().starts_with("this is"), "and is left alone");
+}
+
+#[tokio::test]
+async fn a_newer_or_different_schema_is_refused() {
+    for (sql, reason) in [
+        (
+            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+             VALUES (9999, 'later', 1, x'00', 0)",
+            "SchemaNewer",
+        ),
+        ("UPDATE _sqlx_migrations SET checksum = x'00'", "SchemaDiffers"),
+    ] {
+        let home = Home::new().await;
+        home.store.tamper(sql).await;
+        let error = refusal(&url(home.folder.path())).await;
+        assert_eq!(error.reason(), reason, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn the_settings_that_durability_rests_on_are_in_force() {
+    let home = Home::new().await;
+    let settings = home.store.settings().await;
+    assert_eq!(
+        settings,
+        [("foreign_keys", "1"), ("journal_mode", "wal"), ("synchronous", "2")].map(|(k, v)| (k, v.to_owned()))
+    );
+}

@@ -1,0 +1,146 @@
+use std::collections::BTreeSet;
+
+use futures::future::join_all;
+
+use super::*;
+
+#[tokio::test]
+async fn a_bad_request_does_not_hurt_those_that_share_its_commit() {
+    let home = Home::new().await;
+    let user = add_user(&home.store, &okta(), "taken@x.example").await.facts.id.0;
+    let group = add_group(&home.store, &okta(), "g", &[user]).await.group;
+    let (p, o, store) = (okta(), origin(), &home.store);
+    // All are in the queue before the writer runs, so they share one transaction.
+    let (first, taken, panicked, nobody, second) = tokio::join!(
+        store.create_user(&p, &o, new_user("one@x.example")),
+        store.create_user(&p, &o, new_user("TAKEN@x.example")),
+        store.update_user::<()>(&p, &o, UserId(user), |_| panic!("a fault of the caller")),
+        change(
+            store,
+            &p,
+            group.facts.id,
+            vec![MemberChange::Remove(vec![user]), MemberChange::Replace(vec![Uuid::new_v4()])]
+        ),
+        store.create_user(&p, &o, new_user("two@x.example")),
+    );
+    assert_eq!(taken, Err(StoreError::Taken { attribute: "userName" }));
+    assert!(matches!(panicked, Err(StoreError::Internal { .. })));
+    assert_eq!(nobody, Err(StoreError::NoKnownMember { given: 1 }));
+    for created in [first, second] {
+        let created = created.unwrap();
+        assert_eq!(store.user(&p, created.facts.id).await.unwrap(), Some(created));
+    }
+    assert_eq!(store.group(&p, group.facts.id).await.unwrap(), Some(group));
+    assert_eq!(store.counts(&p).await.unwrap().users, 3);
+    let seqs: Vec<_> = store.events_after(0, 100).await.unwrap().iter().map(|event| event.seq).collect();
+    assert_eq!(seqs, [1, 2, 3, 4, 5], "user, group, its member, and the two that succeeded");
+    assert_eq!(store.verify_audit_chain().await.unwrap(), 5);
+}
+
+#[tokio::test]
+async fn what_others_see_of_a_commit_is_all_of_it() {
+    let home = Home::new().await;
+    let mut hint = home.store.subscribe();
+    assert_eq!(*hint.borrow_and_update(), 0);
+    let users = join_all((0..20).map(|index| {
+        let store = home.store.clone();
+        async move { add_user(&store, &okta(), &format!("u{index}@x.example")).await }
+    }));
+    assert_eq!(users.await.len(), 20);
+    hint.changed().await.unwrap();
+    assert_eq!(*hint.borrow_and_update(), 20);
+    assert_eq!(home.store.highest_seq().await.unwrap(), 20);
+    home.store.put_pins(vec![]).await.unwrap();
+    assert!(!hint.has_changed().unwrap(), "no event, no hint");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parallel_adds_and_removes_on_one_group_equal_a_set() {
+    let home = Home::new().await;
+    let mut users = Vec::new();
+    for index in 0..60 {
+        users.push(add_user(&home.store, &okta(), &format!("u{index}@x.example")).await.facts.id.0);
+    }
+    let (stay, go) = users.split_at(30);
+    let group = add_group(&home.store, &okta(), "g", go).await.group.facts.id;
+    let adds = stay.iter().map(|id| MemberChange::Add(vec![*id]));
+    let removes = go.iter().map(|id| MemberChange::Remove(vec![*id]));
+    let tasks: Vec<_> = adds
+        .zip(removes)
+        .flat_map(|(add, remove)| [add, remove])
+        .map(|delta| {
+            let store = home.store.clone();
+            tokio::spawn(async move { changed(change(&store, &okta(), group, vec![delta]).await.unwrap()) })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let expected: BTreeSet<_> = stay.iter().copied().collect();
+    assert_eq!(member_ids(&home.store, &okta(), group).await.into_iter().collect::<BTreeSet<_>>(), expected);
+    let now = home.store.group(&okta(), group).await.unwrap().unwrap();
+    assert_eq!((now.member_count, now.version), (30, 61));
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_to_everybody_and_leaves_nothing_half_written() {
+    let home = Home::new().await;
+    let store = &home.store;
+    let user = add_user(store, &okta(), "a@x.example").await;
+    let group = add_group(store, &okta(), "g", &[user.facts.id.0]).await.group;
+    let seq = store.highest_seq().await.unwrap();
+    store.limit_pages(1).await.unwrap();
+
+    let large = |index: usize| {
+        let mut user = new_user(&format!("large{index}@x.example"));
+        user.resource["nickName"] = "x".repeat(20_000).into();
+        user
+    };
+    let (p, o) = (okta(), origin());
+    let (users, small) = tokio::join!(
+        join_all((0..4).map(|index| store.create_user(&p, &o, large(index)))),
+        change(store, &p, group.facts.id, vec![MemberChange::Clear]),
+    );
+    for refused in users {
+        assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{refused:?}");
+    }
+    assert!(matches!(small, Err(StoreError::Unavailable { .. })), "it shared the commit: {small:?}");
+    assert_eq!(store.highest_seq().await.unwrap(), seq);
+    assert_eq!(store.counts(&okta()).await.unwrap(), Counts { users: 1, groups: 1, pending: 0 });
+    assert_eq!(store.group(&okta(), group.facts.id).await.unwrap(), Some(group.clone()));
+    assert_eq!(member_ids(store, &okta(), group.facts.id).await, [user.facts.id.0]);
+
+    store.limit_pages(1_000_000).await.unwrap();
+    store.create_user(&p, &o, large(0)).await.unwrap();
+    assert_eq!(store.highest_seq().await.unwrap(), seq + 1);
+    store.verify_audit_chain().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_request_whose_caller_went_away_is_stored_whole() {
+    let home = Home::new().await;
+    let user = new_user("a@x.example");
+    let id = user.facts.id;
+    let (p, o) = (okta(), origin());
+    {
+        let mut request = Box::pin(home.store.create_user(&p, &o, user));
+        assert!(futures::poll!(request.as_mut()).is_pending());
+    }
+    // The writer takes requests in order, so this one is answered after it.
+    home.store.put_pins(vec![]).await.unwrap();
+    assert!(home.store.user(&p, id).await.unwrap().is_some());
+    assert_eq!(home.store.highest_seq().await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn two_writers_on_one_file_keep_one_log() {
+    let home = Home::new().await;
+    let other = open(home.folder.path(), home.clock.clone()).await;
+    for index in 0..4 {
+        let store = if index % 2 == 0 { &home.store } else { &other };
+        add_user(store, &okta(), &format!("u{index}@x.example")).await;
+    }
+    let seqs: Vec<_> = other.events_after(0, 10).await.unwrap().iter().map(|event| event.seq).collect();
+    assert_eq!(seqs, [1, 2, 3, 4]);
+    assert_eq!(home.store.verify_audit_chain().await.unwrap(), 4);
+}

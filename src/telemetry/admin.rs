@@ -1,0 +1,139 @@
+//! The admin port: health for whoever runs the process, metrics, and status without a cluster.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use serde_json::{Value, json};
+
+use super::{Metrics, Readiness};
+
+/// Where the admin port is unless somebody says otherwise. Loopback, because nobody is asked who they are there.
+pub const DEFAULT_ADMIN_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
+
+/// The content type of the `OpenMetrics` text format.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Gives the objects with their status, as `/status` lists them: each with `kind`, `metadata` and `status`. It is
+/// called for every request and must not wait for anything but memory.
+pub type StatusProvider = Arc<dyn Fn() -> Vec<Value> + Send + Sync>;
+
+#[derive(Clone)]
+struct Admin {
+    metrics: Arc<Metrics>,
+    readiness: Readiness,
+    status: StatusProvider,
+}
+
+/// The routes of the admin port. All are GET, none changes anything.
+///
+/// | path | answer |
+/// |---|---|
+/// | `/livez` | 200 `ok` as long as the process answers at all |
+/// | `/readyz` | 200, or 503 with the parts that are not ready |
+/// | `/metrics` | `OpenMetrics` text |
+/// | `/status` | a Kubernetes-style list of the resources with their status |
+pub fn admin_router(metrics: Arc<Metrics>, readiness: Readiness, status: StatusProvider) -> Router {
+    Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(exposition))
+        .route("/status", get(list))
+        .with_state(Admin { metrics, readiness, status })
+}
+
+/// What the admin port says is true for a moment and is text, whatever a browser makes of it.
+const HEADERS: [(HeaderName, &str); 2] =
+    [(header::CACHE_CONTROL, "no-store"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+
+async fn readyz(State(admin): State<Admin>) -> Response {
+    let waiting = admin.readiness.waiting_for();
+    let code = if waiting.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, HEADERS, Json(json!({"ready": waiting.is_empty(), "waitingFor": waiting}))).into_response()
+}
+
+async fn exposition(State(admin): State<Admin>) -> Response {
+    match admin.metrics.exposition() {
+        Ok(text) => (HEADERS, [(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
+        Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written as text\n").into_response(),
+    }
+}
+
+async fn list(State(admin): State<Admin>) -> Response {
+    let items = (admin.status)();
+    (HEADERS, Json(json!({"apiVersion": "v1", "kind": "List", "items": items}))).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::http::{Method, Request};
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn ask(router: &Router, method: Method, path: &str) -> (StatusCode, String, String) {
+        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        let response = router.clone().oneshot(request).await.unwrap();
+        let status = response.status();
+        let kind = response.headers().get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap().to_owned());
+        let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        (status, kind.unwrap_or_default(), String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    fn router(readiness: &Readiness) -> Router {
+        let status: StatusProvider =
+            Arc::new(|| vec![json!({"kind": "RoleMapping", "metadata": {"name": "a"}, "status": {}})]);
+        admin_router(Arc::new(Metrics::new()), readiness.clone(), status)
+    }
+
+    #[tokio::test]
+    async fn readyz_names_what_is_missing_until_every_part_is_open() {
+        let readiness = Readiness::default();
+        let (store, directory) = (readiness.part("store"), readiness.part("directory"));
+        let router = router(&readiness);
+        let (code, _, body) = ask(&router, Method::GET, "/readyz").await;
+        assert_eq!((code.as_u16(), body.as_str()), (503, r#"{"ready":false,"waitingFor":["store","directory"]}"#));
+        store.open();
+        directory.open();
+        let (code, _, body) = ask(&router, Method::GET, "/readyz").await;
+        assert_eq!((code.as_u16(), body.as_str()), (200, r#"{"ready":true,"waitingFor":[]}"#));
+        store.close();
+        assert_eq!(ask(&router, Method::GET, "/readyz").await.0, 503);
+    }
+
+    #[tokio::test]
+    async fn livez_answers_while_nothing_is_ready() {
+        let readiness = Readiness::default();
+        let _never = readiness.part("store");
+        let (code, _, body) = ask(&router(&readiness), Method::GET, "/livez").await;
+        assert_eq!((code.as_u16(), body.as_str()), (200, "ok\n"));
+    }
+
+    #[tokio::test]
+    async fn status_is_a_list_of_what_the_provider_gives() {
+        let (code, kind, body) = ask(&router(&Readiness::default()), Method::GET, "/status").await;
+        assert_eq!((code.as_u16(), kind.as_str()), (200, "application/json"));
+        let expected =
+            r#"{"apiVersion":"v1","kind":"List","items":[{"kind":"RoleMapping","metadata":{"name":"a"},"status":{}}]}"#;
+        assert_eq!(body, expected);
+    }
+
+    #[tokio::test]
+    async fn metrics_are_openmetrics_text_with_an_end() {
+        let (code, kind, body) = ask(&router(&Readiness::default()), Method::GET, "/metrics").await;
+        assert_eq!((code.as_u16(), kind.as_str()), (200, OPENMETRICS));
+        assert!(body.ends_with("# EOF\n"), "{body}");
+    }
+
+    #[tokio::test]
+    async fn nothing_but_get_is_answered_and_nothing_but_the_four_paths() {
+        let router = router(&Readiness::default());
+        assert_eq!(ask(&router, Method::POST, "/status").await.0, 405);
+        assert_eq!(ask(&router, Method::GET, "/").await.0, 404);
+    }
+}

@@ -1,0 +1,118 @@
+//! Log lines: to standard error, for people or for machines.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
+
+/// What is logged unless somebody asks otherwise. Libraries speak up from warnings on; `gcp_auth` not at all, because
+/// it logs the answers of token endpoints (rolecall reports the failure itself).
+pub const DEFAULT_FILTER: &str = "warn,rolecall=info,gcp_auth=off";
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// One line of text an event, in colour on a terminal.
+    #[default]
+    Text,
+    /// One JSON object an event, with the fields at the top level.
+    Json,
+}
+
+/// Why logging cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The filter does not parse.
+    #[error("`{filter}` is not a log filter: write a level (error, warn, info, debug, trace) or ROOM=LEVEL,…")]
+    Filter {
+        /// What was given.
+        filter: String,
+        /// What the parser says.
+        source: ParseError,
+    },
+    /// Something else in this process logs already.
+    #[error("logging is already set up in this process")]
+    AlreadySetUp,
+}
+
+impl TelemetryError {
+    /// The stable word for this situation.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Filter { .. } => "LogFilterInvalid",
+            Self::AlreadySetUp => "LogAlreadySetUp",
+        }
+    }
+}
+
+/// The filter that a text means. A bare level is rolecall's own: libraries keep their [`DEFAULT_FILTER`].
+///
+/// # Errors
+/// [`TelemetryError::Filter`].
+fn parse_filter(filter: &str) -> Result<EnvFilter, TelemetryError> {
+    let bare = !filter.is_empty() && filter.bytes().all(|b| b.is_ascii_alphabetic());
+    let text = if bare { format!("{DEFAULT_FILTER},rolecall={filter}") } else { format!("{DEFAULT_FILTER},{filter}") };
+    EnvFilter::builder()
+        .parse(text)
+        .map_err(|source| TelemetryError::Filter { filter: filter.chars().take(200).collect(), source })
+}
+
+/// Sends the log lines of this process to standard error. Called once, by whoever starts the process.
+///
+/// `filter` is a level, or directives such as `info,rolecall::engine=debug` that are added to [`DEFAULT_FILTER`].
+///
+/// # Errors
+/// [`TelemetryError`].
+pub fn init_logs(format: LogFormat, filter: &str) -> Result<(), TelemetryError> {
+    let filter = parse_filter(filter)?;
+    let layer = match format {
+        LogFormat::Text => fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_target(true)
+            .boxed(),
+        LogFormat::Json => fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_current_span(true)
+            .with_span_list(false)
+            .with_writer(std::io::stderr)
+            .boxed(),
+    };
+    tracing_subscriber::registry().with(filter).with(layer).try_init().map_err(|_| TelemetryError::AlreadySetUp)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_level_is_for_rolecall_and_leaves_libraries_quiet() {
+        let filter = parse_filter("debug").unwrap().to_string();
+        assert!(filter.contains("rolecall=debug"), "{filter}");
+        assert!(filter.contains("gcp_auth=off"), "{filter}");
+        assert!(!filter.contains("rolecall=info"), "{filter}");
+    }
+
+    #[test]
+    fn directives_are_added_and_override() {
+        let filter = parse_filter("rolecall::engine=trace,gcp_auth=warn").unwrap().to_string();
+        assert!(filter.contains("rolecall::engine=trace") && filter.contains("gcp_auth=warn"), "{filter}");
+        assert!(filter.contains("rolecall=info"), "{filter}");
+    }
+
+    #[test]
+    fn a_wrong_filter_is_refused_with_its_text() {
+        let error = parse_filter("rolecall=loud").unwrap_err();
+        assert_eq!(error.reason(), "LogFilterInvalid");
+        assert!(error.to_string().starts_with("`rolecall=loud` is not a log filter"), "{error}");
+    }
+
+    #[test]
+    fn a_misspelt_level_is_refused() {
+        assert_eq!(parse_filter("loud").unwrap_err().reason(), "LogFilterInvalid");
+    }
+}

@@ -1,0 +1,486 @@
+//! The metrics of all rooms. They are registered in one place, and the reference is printed from what was registered.
+//!
+//! Label values are `&'static str`: a name that a user typed or an IdP sent cannot become one.
+
+use std::fmt::{self, Write as _};
+use std::time::Duration;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// The prefix of every name.
+const PREFIX: &str = "rolecall";
+
+/// From a fast SQL statement to a call that times out, in seconds.
+const CALL_SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+/// From a directory event to Google's acknowledgement, in seconds: the target is milliseconds, a spent quota costs
+/// minutes, a guard hours.
+const PROPAGATION_SECONDS: [f64; 12] = [0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0];
+
+type Labels<const N: usize> = [(&'static str, &'static str); N];
+
+/// One metric as the reference lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Definition {
+    /// The full name, with prefix and with the suffix `_total` of counters.
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// The names of the labels.
+    pub labels: Vec<&'static str>,
+    /// What it counts or measures, and in which unit.
+    pub help: &'static str,
+}
+
+/// Counters that differ in their labels.
+#[derive(Debug, Clone)]
+pub struct Counters<const N: usize> {
+    names: [&'static str; N],
+    family: Family<Labels<N>, Counter>,
+}
+
+impl<const N: usize> Counters<N> {
+    /// Counts one more, under these label values in the order of the reference.
+    pub fn inc(&self, values: [&'static str; N]) {
+        self.add(values, 1);
+    }
+
+    /// Counts `by` more.
+    pub fn add(&self, values: [&'static str; N], by: u64) {
+        self.family.get_or_create(&pair(self.names, values)).inc_by(by);
+    }
+}
+
+/// Gauges that differ in their labels.
+#[derive(Debug, Clone)]
+pub struct Gauges<const N: usize> {
+    names: [&'static str; N],
+    family: Family<Labels<N>, Gauge>,
+}
+
+impl<const N: usize> Gauges<N> {
+    /// Sets the value that these label values have now.
+    pub fn set(&self, values: [&'static str; N], to: usize) {
+        self.family.get_or_create(&pair(self.names, values)).set(i64::try_from(to).unwrap_or(i64::MAX));
+    }
+}
+
+/// Histograms of durations that differ in their labels.
+#[derive(Debug, Clone)]
+pub struct Histograms<const N: usize> {
+    names: [&'static str; N],
+    family: Family<Labels<N>, Histogram, fn() -> Histogram>,
+}
+
+impl<const N: usize> Histograms<N> {
+    /// Notes one duration.
+    pub fn observe(&self, values: [&'static str; N], took: Duration) {
+        self.family.get_or_create(&pair(self.names, values)).observe(took.as_secs_f64());
+    }
+}
+
+/// A metric without labels is exposed from the start, as zero.
+fn start<const N: usize, M: Clone, C: MetricConstructor<M>>(
+    family: &Family<Labels<N>, M, C>,
+    names: [&'static str; N],
+) {
+    if names.is_empty() {
+        drop(family.get_or_create(&pair(names, names)));
+    }
+}
+
+fn pair<const N: usize>(names: [&'static str; N], values: [&'static str; N]) -> Labels<N> {
+    std::array::from_fn(|i| (names[i], values[i]))
+}
+
+/// Registers the metrics of one area after the other and writes down what it registers.
+struct Areas {
+    registry: Registry,
+    definitions: Vec<Definition>,
+    area: &'static str,
+}
+
+impl Areas {
+    /// What is registered from now on belongs to this area.
+    fn begin(&mut self, area: &'static str) -> &mut Self {
+        self.area = area;
+        self
+    }
+
+    fn define(&mut self, kind: &'static str, what: &str, labels: &[&'static str], help: &'static str) -> String {
+        let name = format!("{}_{what}", self.area);
+        let suffix = if kind == "counter" { "_total" } else { "" };
+        self.definitions.push(Definition {
+            name: format!("{PREFIX}_{name}{suffix}"),
+            kind,
+            labels: labels.to_vec(),
+            help,
+        });
+        name
+    }
+
+    /// `what` comes without the suffix `_total`.
+    fn counters<const N: usize>(&mut self, what: &str, names: [&'static str; N], help: &'static str) -> Counters<N> {
+        let name = self.define("counter", what, &names, help);
+        let family = Family::default();
+        self.registry.register(name, help, family.clone());
+        start(&family, names);
+        Counters { names, family }
+    }
+
+    fn gauges<const N: usize>(&mut self, what: &str, names: [&'static str; N], help: &'static str) -> Gauges<N> {
+        let name = self.define("gauge", what, &names, help);
+        let family = Family::default();
+        self.registry.register(name, help, family.clone());
+        start(&family, names);
+        Gauges { names, family }
+    }
+
+    fn histograms<const N: usize>(
+        &mut self,
+        what: &str,
+        names: [&'static str; N],
+        help: &'static str,
+        new: fn() -> Histogram,
+    ) -> Histograms<N> {
+        let name = self.define("histogram", what, &names, help);
+        let family = Family::new_with_constructor(new);
+        self.registry.register(name, help, family.clone());
+        start(&family, names);
+        Histograms { names, family }
+    }
+}
+
+fn call_seconds() -> Histogram {
+    Histogram::new(CALL_SECONDS)
+}
+
+fn propagation_seconds() -> Histogram {
+    Histogram::new(PROPAGATION_SECONDS)
+}
+
+/// SCIM, as served.
+#[derive(Debug, Clone)]
+pub struct ScimMetrics {
+    /// By operation and HTTP status ([`code_word`]).
+    pub requests: Counters<2>,
+    /// By operation.
+    pub request_seconds: Histograms<1>,
+}
+
+/// The store.
+#[derive(Debug, Clone)]
+pub struct StoreMetrics {
+    /// Transactions, by outcome: `ok` or the reason of the error.
+    pub commits: Counters<1>,
+    /// How long a commit took, waiting for the disk included.
+    pub commit_seconds: Histograms<0>,
+    /// The highest seq.
+    pub event_seq: Gauges<0>,
+}
+
+/// The engine: documents, plans, drift.
+#[derive(Debug, Clone)]
+pub struct EngineMetrics {
+    /// Documents by state.
+    pub documents: Gauges<1>,
+    /// Documents that are due or waiting.
+    pub queue: Gauges<0>,
+    /// Finished passes over a document, by outcome.
+    pub syncs: Counters<1>,
+    /// Members written, by action.
+    pub members: Counters<1>,
+    /// Members that a guard keeps from being written, by action.
+    pub held_members: Gauges<1>,
+    /// Members that are not as they should be, by kind of drift.
+    pub drift_members: Gauges<1>,
+    /// The last directory event that the engine has taken in.
+    pub event_seq: Gauges<0>,
+    /// From directory event to acknowledgement, by kind of change.
+    pub propagation_seconds: Histograms<1>,
+}
+
+/// Calls to Google.
+#[derive(Debug, Clone)]
+pub struct GoogleMetrics {
+    /// By operation and outcome: `ok` or the reason of the error.
+    pub requests: Counters<2>,
+    /// By operation.
+    pub request_seconds: Histograms<1>,
+}
+
+/// Custom resources, from a folder or a cluster.
+#[derive(Debug, Clone)]
+pub struct WatchMetrics {
+    /// Resources by state.
+    pub resources: Gauges<1>,
+    /// Looks at the source, by outcome.
+    pub scans: Counters<1>,
+}
+
+/// All metrics of the process. Each room is handed its own part, which it may clone.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    definitions: Vec<Definition>,
+    /// SCIM, as served.
+    pub scim: ScimMetrics,
+    /// The store.
+    pub store: StoreMetrics,
+    /// The engine.
+    pub engine: EngineMetrics,
+    /// Calls to Google.
+    pub google: GoogleMetrics,
+    /// Custom resources.
+    pub watch: WatchMetrics,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Registers everything.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut areas = Areas { registry: Registry::with_prefix(PREFIX), definitions: Vec::new(), area: "" };
+        let scim = {
+            let area = areas.begin("scim");
+            ScimMetrics {
+                requests: area.counters(
+                    "requests",
+                    ["operation", "code"],
+                    "SCIM requests that were answered, by operation and HTTP status",
+                ),
+                request_seconds: area.histograms(
+                    "request_seconds",
+                    ["operation"],
+                    "Seconds from the request to its answer",
+                    call_seconds,
+                ),
+            }
+        };
+        let store = {
+            let area = areas.begin("store");
+            StoreMetrics {
+                commits: area.counters(
+                    "commits",
+                    ["outcome"],
+                    "Transactions of the store, by outcome: `ok` or the reason of the error",
+                ),
+                commit_seconds: area.histograms(
+                    "commit_seconds",
+                    [],
+                    "Seconds that a commit took, waiting for the disk included",
+                    call_seconds,
+                ),
+                event_seq: area.gauges("event_seq", [], "The highest seq in the event log"),
+            }
+        };
+        let engine = {
+            let area = areas.begin("engine");
+            EngineMetrics {
+                documents: area.gauges(
+                    "documents",
+                    ["state"],
+                    "Policy documents by state: `InSync`, `Pending`, `Drifted`, `Held`, `Frozen`, `Failed`",
+                ),
+                queue: area.gauges("queue_documents", [], "Policy documents that are due or waiting for their time"),
+                syncs: area.counters(
+                    "syncs",
+                    ["outcome"],
+                    "Passes over a policy document, by outcome: `Unchanged`, `Written` or the reason why not",
+                ),
+                members: area.counters(
+                    "members",
+                    ["action"],
+                    "Members written into or out of policies and acknowledged by Google, by action: `add`, `remove`",
+                ),
+                held_members: area.gauges(
+                    "held_members",
+                    ["action"],
+                    "Members that a guard keeps from being written, by action: `add`, `remove`",
+                ),
+                drift_members: area.gauges(
+                    "drift_members",
+                    ["kind"],
+                    "Members that others changed, by kind: `lost` (ours, gone), `foreign` (not ours), `unowned` (wanted, not ours)",
+                ),
+                event_seq: area.gauges("event_seq", [], "The last seq of the event log that the engine has taken in"),
+                propagation_seconds: area.histograms(
+                    "propagation_seconds",
+                    ["change"],
+                    "Seconds from a directory event to Google's acknowledgement, by change: `addition`, `revocation`",
+                    propagation_seconds,
+                ),
+            }
+        };
+        let google = {
+            let area = areas.begin("google");
+            GoogleMetrics {
+                requests: area.counters(
+                    "requests",
+                    ["operation", "outcome"],
+                    "Calls to Google, by operation (`list`, `getIamPolicy`, `setIamPolicy`) and outcome: `ok` or the reason of the error",
+                ),
+                request_seconds: area.histograms(
+                    "request_seconds",
+                    ["operation"],
+                    "Seconds from a call to Google to its answer or failure",
+                    call_seconds,
+                ),
+            }
+        };
+        let watch = {
+            let area = areas.begin("watch");
+            WatchMetrics {
+                resources: area.gauges(
+                    "resources",
+                    ["state"],
+                    "Custom resources that are in force, by state: `Current`, `LastGood`, `Ending`, `Vanished`",
+                ),
+                scans: area.counters(
+                    "scans",
+                    ["outcome"],
+                    "Looks at the folder of manifests, by outcome: `ok` or the reason why nothing was concluded",
+                ),
+            }
+        };
+        let Areas { registry, definitions, area: _ } = areas;
+        Self { registry, definitions, scim, store, engine, google, watch }
+    }
+
+    /// All metrics in the `OpenMetrics` text format.
+    ///
+    /// # Errors
+    /// When the encoder cannot write into memory, which it can.
+    pub fn exposition(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+
+    /// What is registered, in the order of the reference.
+    #[must_use]
+    pub fn definitions(&self) -> &[Definition] {
+        &self.definitions
+    }
+
+    /// The reference page: name, type, labels and meaning of each metric, as Markdown.
+    #[must_use]
+    pub fn reference(&self) -> String {
+        let mut page = String::from(
+            "# Metrics\n\n\
+             Served at `/metrics` on the admin port, in the OpenMetrics text format. No label ever holds the name of a \
+             person, a group or a resource.\n\n\
+             | name | type | labels | what it says |\n|---|---|---|---|\n",
+        );
+        for Definition { name, kind, labels, help } in &self.definitions {
+            let labels = if labels.is_empty() { "–".to_owned() } else { format!("`{}`", labels.join("`, `")) };
+            // Writing into a String does not fail.
+            let _ = writeln!(page, "| `{name}` | {kind} | {labels} | {help} |");
+        }
+        page
+    }
+}
+
+/// An HTTP status as a label value.
+#[must_use]
+pub fn code_word(code: u16) -> &'static str {
+    match code {
+        200 => "200",
+        201 => "201",
+        204 => "204",
+        304 => "304",
+        400 => "400",
+        401 => "401",
+        403 => "403",
+        404 => "404",
+        405 => "405",
+        408 => "408",
+        409 => "409",
+        412 => "412",
+        413 => "413",
+        415 => "415",
+        429 => "429",
+        500 => "500",
+        501 => "501",
+        503 => "503",
+        _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn every_metric_is_exposed_under_the_name_and_type_that_the_reference_gives() {
+        let metrics = Metrics::new();
+        let Metrics { scim, store, engine, google, watch, .. } = &metrics;
+        for labelled in [&scim.requests, &google.requests] {
+            labelled.inc(["a", "b"]);
+        }
+        for labelled in [&store.commits, &engine.syncs, &engine.members, &watch.scans] {
+            labelled.inc(["a"]);
+        }
+        for labelled in [&engine.documents, &engine.held_members, &engine.drift_members, &watch.resources] {
+            labelled.set(["a"], 1);
+        }
+        for labelled in [&scim.request_seconds, &engine.propagation_seconds, &google.request_seconds] {
+            labelled.observe(["a"], Duration::ZERO);
+        }
+        let text = metrics.exposition().unwrap();
+        let typed: BTreeSet<String> =
+            text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).map(str::to_owned).collect();
+        let defined: BTreeSet<String> = metrics
+            .definitions()
+            .iter()
+            .map(|one| format!("{} {}", one.name.trim_end_matches("_total"), one.kind))
+            .collect();
+        assert_eq!(typed, defined);
+        assert!(metrics.definitions().iter().all(|one| one.name.starts_with("rolecall_")));
+    }
+
+    #[test]
+    fn values_are_exposed_with_their_labels() {
+        let metrics = Metrics::new();
+        metrics.google.requests.add(["setIamPolicy", "EtagConflict"], 2);
+        metrics.engine.queue.set([], 7);
+        metrics.store.commit_seconds.observe([], Duration::from_millis(3));
+        let text = metrics.exposition().unwrap();
+        for line in [
+            r#"rolecall_google_requests_total{operation="setIamPolicy",outcome="EtagConflict"} 2"#,
+            "rolecall_engine_queue_documents{} 7",
+            r#"rolecall_store_commit_seconds_bucket{le="0.0025"} 0"#,
+            r#"rolecall_store_commit_seconds_bucket{le="0.005"} 1"#,
+        ] {
+            assert!(text.lines().any(|one| one == line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_reference_page_in_docs_is_what_is_registered() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/metrics.md");
+        let page = Metrics::new().reference();
+        if std::env::vars().any(|(key, value)| key == "UPDATE_GOLDEN" && value == "1") {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, &page).unwrap();
+        }
+        let stored = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            stored == page,
+            "docs/reference/metrics.md is stale: run UPDATE_GOLDEN=1 cargo test --lib telemetry::metrics"
+        );
+    }
+}

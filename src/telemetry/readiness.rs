@@ -1,0 +1,64 @@
+//! Which parts of the process have to be up before it may be sent requests.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The parts that readiness waits for. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Readiness {
+    parts: Arc<Mutex<Vec<Part>>>,
+}
+
+/// One part, closed until it says otherwise. Clones are the same part.
+#[derive(Debug, Clone)]
+pub struct Part {
+    name: &'static str,
+    open: Arc<AtomicBool>,
+}
+
+impl Part {
+    /// The part is up.
+    pub fn open(&self) {
+        self.open.store(true, Ordering::Release);
+    }
+
+    /// The part is not up (any more).
+    pub fn close(&self) {
+        self.open.store(false, Ordering::Release);
+    }
+}
+
+impl Readiness {
+    /// Adds a part that has to open. The name is a word that people read (`store`, `directory`, `manifests`).
+    #[must_use]
+    pub fn part(&self, name: &'static str) -> Part {
+        let part = Part { name, open: Arc::default() };
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).push(part.clone());
+        part
+    }
+
+    /// The parts that are not open, in the order in which they were added; none means ready.
+    #[must_use]
+    pub fn waiting_for(&self) -> Vec<&'static str> {
+        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.iter().filter(|part| !part.open.load(Ordering::Acquire)).map(|part| part.name).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readiness_waits_for_every_part_and_again_when_one_closes() {
+        let readiness = Readiness::default();
+        let (store, directory) = (readiness.part("store"), readiness.part("directory"));
+        assert_eq!(readiness.waiting_for(), ["store", "directory"]);
+        directory.clone().open();
+        assert_eq!(readiness.waiting_for(), ["store"]);
+        store.open();
+        assert!(readiness.clone().waiting_for().is_empty());
+        store.close();
+        assert_eq!(readiness.waiting_for(), ["store"]);
+    }
+}

@@ -1,0 +1,116 @@
+//! What the documentation shows is true: its manifests pass the checks that `rolecall run` applies, its links lead
+//! somewhere, and every decision is in the index.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rolecall::api::manifest::parse_file;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The pages at the top and below `docs/`, with their text.
+fn pages() -> Vec<(PathBuf, String)> {
+    fn below(folder: &Path, deep: bool, pages: &mut Vec<(PathBuf, String)>) {
+        for entry in fs::read_dir(folder).expect("a folder of pages") {
+            let path = entry.expect("a readable entry").path();
+            if path.is_dir() && deep {
+                below(&path, deep, pages);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                let text = fs::read_to_string(&path).expect("a readable page");
+                pages.push((path, text));
+            }
+        }
+    }
+    let mut pages = Vec::new();
+    below(&root(), false, &mut pages);
+    below(&root().join("docs"), true, &mut pages);
+    below(&root().join("examples"), true, &mut pages);
+    pages.sort();
+    pages
+}
+
+fn shown(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap_or(path).display().to_string()
+}
+
+/// The fenced blocks of YAML with the line they begin on, without the indentation of their fence.
+fn yaml_blocks(text: &str) -> Vec<(usize, String)> {
+    let mut blocks = Vec::new();
+    let mut open: Option<(usize, usize, String)> = None;
+    for (at, line) in text.lines().enumerate() {
+        let trimmed = line.trim_start();
+        match &mut open {
+            None if trimmed == "```yaml" => open = Some((at + 2, line.len() - trimmed.len(), String::new())),
+            Some((start, _, block)) if trimmed == "```" => {
+                blocks.push((*start, std::mem::take(block)));
+                open = None;
+            }
+            Some((_, indent, block)) => {
+                block.push_str(line.get(*indent..).unwrap_or_default());
+                block.push('\n');
+            }
+            None => {}
+        }
+    }
+    blocks
+}
+
+/// Where the links of a page lead, without those to other hosts.
+fn links(text: &str) -> Vec<String> {
+    text.match_indices("](")
+        .filter_map(|(at, _)| text[at + 2..].split(')').next())
+        .filter(|link| !link.contains("://") && !link.starts_with('#'))
+        .map(|link| link.split('#').next().unwrap_or(link).to_owned())
+        .collect()
+}
+
+#[test]
+fn every_manifest_in_the_documentation_passes_the_checks() {
+    let (mut seen, mut problems) = (0, Vec::new());
+    for (path, text) in pages() {
+        for (line, block) in yaml_blocks(&text) {
+            if !block.contains("apiVersion: rolecall.dev/") {
+                continue;
+            }
+            let name = format!("{}:{line}", shown(&path));
+            for document in parse_file(&name, &block) {
+                seen += 1;
+                if let Err(found) = document.result {
+                    problems.extend(
+                        found.into_iter().map(|problem| format!("{name}: {}: {}", problem.field, problem.message)),
+                    );
+                }
+            }
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+    assert!(seen >= 5, "only {seen} documents were found");
+}
+
+#[test]
+fn every_link_between_pages_leads_somewhere() {
+    let mut broken = Vec::new();
+    for (path, text) in pages() {
+        for link in links(&text) {
+            let target = path.parent().expect("a page in a folder").join(&link);
+            if !target.exists() {
+                broken.push(format!("{} links to `{link}`", shown(&path)));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn every_decision_is_in_the_index() {
+    let index = fs::read_to_string(root().join("docs/decisions.md")).expect("an index of decisions");
+    let mut records = 0;
+    for entry in fs::read_dir(root().join("docs/decisions")).expect("a folder of decisions") {
+        let name = entry.expect("a readable entry").file_name().to_string_lossy().into_owned();
+        assert!(index.contains(&format!("(decisions/{name})")), "docs/decisions.md does not list `{name}`");
+        records += 1;
+    }
+    assert!(records > 0);
+}

@@ -1,0 +1,261 @@
+//! Absence is not deletion: every row of the table removes nothing, and says so.
+
+use serde_json::json;
+
+use crate::support::*;
+
+const ALICE: &str = "user:alice@example.com";
+
+/// A world in which mapping `checkout/team` granted alice the invoker role on `checkout-api`.
+async fn granted() -> (World, Scim, String, String) {
+    let mut manifests = base();
+    manifests.push(("mapping.yaml", mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "")));
+    let mut world = World::prepare(&manifests).await;
+    world.create_services("shop-dev", &["checkout-api"]).await;
+    world.run().await;
+    let scim = world.scim("okta", TOKEN);
+    let alice = scim.create_user("alice@example.com").await;
+    let group = scim.create_group("team-checkout", &[&alice]).await;
+    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    world.mapping_status("checkout/team", "Ready", |s| has(s, "Ready", "True", "")).await;
+    (world, scim, alice, group)
+}
+
+async fn frozen(world: &World, reason: &str) {
+    world.mapping_status("checkout/team", &format!("Frozen {reason}"), |s| has(s, "Frozen", "True", reason)).await;
+    let status = world.status("RoleMapping", "checkout/team").await;
+    assert!(has(&status, "Ready", "False", ""), "frozen is not ready: {status:#}");
+    assert!(has(&status, "Stalled", "True", ""), "frozen is stalled: {status:#}");
+    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+}
+
+#[tokio::test]
+async fn manifest_that_stops_parsing_keeps_what_it_last_said_also_over_a_restart() {
+    let (mut world, scim, _, group) = granted().await;
+    world.write("mapping.yaml", "apiVersion: rolecall.dev/v1alpha1\nkind: RoleMapping\nmetadata: {name: team, namespace: [\n");
+    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    world.restart().await;
+    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    let bob = scim.create_user("bob@example.com").await;
+    scim.add_members(&group, &[&bob]).await;
+    world.members_become("checkout-api", INVOKER, &[ALICE, "user:bob@example.com"]).await;
+    let status = world
+        .mapping_status("checkout/team", "the file is reported", |s| has(s, "Accepted", "False", "InvalidManifest"))
+        .await;
+    let message = condition(&status, "Accepted")["message"].as_str().unwrap_or_default().to_owned();
+    assert!(message.contains("mapping.yaml:"), "file and line are named: {message}");
+    assert!(world.log().contains("mapping.yaml:"), "and logged");
+}
+
+#[tokio::test]
+async fn manifest_with_an_invalid_field_keeps_what_it_last_said_and_names_the_field() {
+    let (world, _, _, _) = granted().await;
+    let text = mapping("team", "team-checkout", &["services/checkout-api"], &["roles/owner"], "");
+    world.write("mapping.yaml", &text);
+    let status = world
+        .mapping_status("checkout/team", "the field is named", |s| has(s, "Accepted", "False", "InvalidManifest"))
+        .await;
+    let message = condition(&status, "Accepted")["message"].as_str().unwrap_or_default().to_owned();
+    assert!(message.contains("spec.grants[0].roles[0]"), "{message}");
+    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+}
+
+#[tokio::test]
+async fn folder_that_is_missing_freezes_also_over_a_restart() {
+    let (mut world, ..) = granted().await;
+    let away = world.folder.path().join("away");
+    std::fs::rename(world.manifests(), &away).expect("move the folder");
+    frozen(&world, "ManifestsMissing").await;
+    world.restart_unready().await;
+    frozen(&world, "ManifestsMissing").await;
+    std::fs::rename(&away, world.manifests()).expect("move it back");
+    world.mapping_status("checkout/team", "thawed", |s| has(s, "Ready", "True", "")).await;
+}
+
+#[tokio::test]
+async fn folder_that_is_empty_freezes() {
+    let (world, ..) = granted().await;
+    for file in ["provider.yaml", "target.yaml", "mapping.yaml"] {
+        world.remove(file);
+    }
+    frozen(&world, "ManifestsMissing").await;
+}
+
+#[tokio::test]
+async fn more_than_half_of_the_mappings_gone_in_one_scan_freezes_them() {
+    let mut manifests = base();
+    for name in ["a", "b", "c"] {
+        manifests.push(match name {
+            "a" => ("a.yaml", mapping("a", "team-a", &["services/checkout-api"], &[INVOKER], "")),
+            "b" => ("b.yaml", mapping("b", "team-a", &["services/checkout-api"], &[VIEWER], "")),
+            _ => ("c.yaml", mapping("c", "team-a", &["services/checkout-web"], &[INVOKER], "")),
+        });
+    }
+    let mut world = World::prepare(&manifests).await;
+    world.create_services("shop-dev", &["checkout-api", "checkout-web"]).await;
+    world.run().await;
+    let scim = world.scim("okta", TOKEN);
+    let alice = scim.create_user("alice@example.com").await;
+    scim.create_group("team-a", &[&alice]).await;
+    world.members_become("checkout-web", INVOKER, &[ALICE]).await;
+    world.members_become("checkout-api", VIEWER, &[ALICE]).await;
+    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    // All in one scan: the folder is swapped for one that lacks two of the three.
+    let next = world.folder.path().join("next");
+    std::fs::create_dir(&next).expect("a folder");
+    for file in ["provider.yaml", "target.yaml", "c.yaml"] {
+        std::fs::copy(world.manifests().join(file), next.join(file)).expect("copy a manifest");
+    }
+    std::fs::rename(world.manifests(), world.folder.path().join("before")).expect("swap out");
+    std::fs::rename(&next, world.manifests()).expect("swap in");
+    world.mapping_status("checkout/a", "frozen", |s| has(s, "Frozen", "True", "ManifestsMissing")).await;
+    world.mapping_status("checkout/b", "frozen", |s| has(s, "Frozen", "True", "ManifestsMissing")).await;
+    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    world.members_stay("checkout-api", VIEWER, &[ALICE]).await;
+    // A release turns the freeze into a revocation, deliberately.
+    world.command(&["release", "mapping", "checkout/a"]).await;
+    world.members_become("checkout-api", INVOKER, &[]).await;
+    world.members_stay("checkout-api", VIEWER, &[ALICE]).await;
+}
+
+#[tokio::test]
+async fn identity_provider_that_is_missing_freezes() {
+    let (world, ..) = granted().await;
+    world.remove("provider.yaml");
+    frozen(&world, "IdentityProviderNotFound").await;
+    let (status, _) = world.scim("okta", TOKEN).send(reqwest::Method::GET, "/Users", None).await;
+    assert_eq!(status, 401, "and its endpoint is closed");
+}
+
+#[tokio::test]
+async fn target_that_is_missing_freezes() {
+    let (world, ..) = granted().await;
+    world.remove("target.yaml");
+    frozen(&world, "TargetNotFound").await;
+}
+
+#[tokio::test]
+async fn observe_and_suspend_freeze() {
+    let (world, scim, _, group) = granted().await;
+    let bob = scim.create_user("bob@example.com").await;
+    for (mode, reason) in [("Suspend", "Suspended"), ("Observe", "Observed")] {
+        let extra = format!("  mode: {mode}\n");
+        world.write("mapping.yaml", &mapping("team", "team-web", &["services/checkout-api"], &[VIEWER], &extra));
+        world.mapping_status("checkout/team", mode, |s| s.to_string().contains(reason)).await;
+        scim.add_members(&group, &[&bob]).await;
+        world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+        assert!(!world.policy("checkout-api").await.contains_key(VIEWER));
+    }
+}
+
+#[tokio::test]
+async fn observe_as_the_ceiling_writes_nothing_at_all() {
+    let (mut world, scim, alice, group) = granted().await;
+    world.kill();
+    world.mode = "observe".to_owned();
+    world.run().await;
+    let bob = scim.create_user("bob@example.com").await;
+    scim.add_members(&group, &[&bob]).await;
+    scim.remove_member(&group, &alice).await;
+    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+}
+
+#[tokio::test]
+async fn group_that_was_never_seen_grants_nothing_and_is_reported() {
+    let (world, ..) = granted().await;
+    world.write("mapping.yaml", &mapping("team", "team-typo", &["services/checkout-api"], &[INVOKER], ""));
+    world.mapping_status("checkout/team", "GroupNotFound", |s| s.to_string().contains("GroupNotFound")).await;
+    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+}
+
+#[tokio::test]
+async fn group_name_that_comes_to_mean_another_group_is_held() {
+    let (world, scim, _, group) = granted().await;
+    let mallory = scim.create_user("mallory@example.com").await;
+    let body = json!({"schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"],
+        "Operations": [{"op": "replace", "path": "displayName", "value": "renamed"}]});
+    scim.send(reqwest::Method::PATCH, &format!("/Groups/{group}"), Some(body)).await;
+    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    let other = scim.create_group("team-checkout", &[&mallory]).await;
+    world
+        .mapping_status("checkout/team", "GroupIdentityChanged", |s| s.to_string().contains("GroupIdentityChanged"))
+        .await;
+    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    let accepted = mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "").replace(
+        "  name: team\n",
+        &format!("  name: team\n  annotations: {{rolecall.dev/accept-group: \"{other}\"}}\n"),
+    );
+    world.write("mapping.yaml", &accepted);
+    world.members_become("checkout-api", INVOKER, &["user:mallory@example.com"]).await;
+}
+
+#[tokio::test]
+async fn group_deleted_over_scim_revokes_and_a_namesake_gets_nothing() {
+    let (world, scim, alice, group) = granted().await;
+    scim.delete(&format!("/Groups/{group}")).await;
+    world.members_become("checkout-api", INVOKER, &[]).await;
+    scim.create_group("team-checkout", &[&alice]).await;
+    world
+        .mapping_status("checkout/team", "GroupIdentityChanged", |s| s.to_string().contains("GroupIdentityChanged"))
+        .await;
+    world.members_stay("checkout-api", INVOKER, &[]).await;
+}
+
+#[tokio::test]
+async fn active_user_without_a_derivable_principal_keeps_the_grant() {
+    let (world, scim, alice, _) = granted().await;
+    let body = json!({"schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"],
+        "Operations": [{"op": "replace", "path": "userName", "value": "alice@foreign.example"}]});
+    scim.send(reqwest::Method::PATCH, &format!("/Users/{alice}"), Some(body)).await;
+    world.mapping_status("checkout/team", "PrincipalInvalid", |s| s.to_string().contains("PrincipalInvalid")).await;
+    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    scim.set_active(&alice, false).await;
+    world.members_become("checkout-api", INVOKER, &[]).await;
+}
+
+#[tokio::test]
+async fn list_of_services_that_fails_or_is_partial_removes_nothing() {
+    let (mut world, ..) = granted().await;
+    world
+        .fault(json!({"match": {"method": "GET", "pathRegex": "/services$"}, "action": {"type": "error", "status": 503}}))
+        .await;
+    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    world.restart_unready().await;
+    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    world.mapping_status("checkout/team", "said", |s| s.to_string().contains("InventoryIncomplete")).await;
+}
+
+#[tokio::test]
+async fn database_that_is_empty_or_another_one_freezes_until_it_is_accepted() {
+    let (mut world, ..) = granted().await;
+    world.kill();
+    world.database = world.folder.path().join("other.db");
+    world.run().await;
+    frozen(&world, "StoreMismatch").await;
+    // The IdP pushes a group without alice into the new database: still nothing is concluded.
+    let scim = world.scim("okta", TOKEN);
+    let bob = scim.create_user("bob@example.com").await;
+    scim.create_group("team-checkout", &[&bob]).await;
+    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    world.store_accept().await;
+    world.members_become("checkout-api", INVOKER, &[ALICE, "user:bob@example.com"]).await;
+}
+
+#[tokio::test]
+async fn database_that_is_older_than_what_was_seen_freezes_until_it_is_accepted() {
+    let (mut world, scim, alice, group) = granted().await;
+    world.kill();
+    let backup = world.folder.path().join("backup");
+    std::fs::create_dir(&backup).expect("a folder");
+    world.copy_database(&backup);
+    world.run().await;
+    let bob = scim.create_user("bob@example.com").await;
+    scim.add_members(&group, &[&bob]).await;
+    scim.set_active(&alice, false).await;
+    world.members_become("checkout-api", INVOKER, &["user:bob@example.com"]).await;
+    world.shutdown().await;
+    world.restore_database(&backup);
+    world.run().await;
+    world.mapping_status("checkout/team", "StoreRewound", |s| has(s, "Frozen", "True", "StoreRewound")).await;
+    world.members_stay("checkout-api", INVOKER, &["user:bob@example.com"]).await;
+}
