@@ -27,7 +27,7 @@ pub struct LintArgs {
     #[arg(value_name = "FILES", required = true)]
     pub files: Vec<PathBuf>,
 
-    /// How to report; without: a line a finding, FILE:LINE:COLUMN FIELD: MESSAGE
+    /// How to report; without: one finding a line, with file, line, column, field and message
     #[arg(short, long, value_enum)]
     pub output: Option<LintFormat>,
 }
