@@ -226,3 +226,46 @@ async fn lint_of_a_file_that_is_not_there_answers_no() {
     assert_eq!(exit, Exit::No);
     assert!(out.contains("/nonexistent/mapping.yaml"), "{out}");
 }
+
+/// An admin port that gives one answer to one request.
+async fn admin(status: &str, body: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = [0; 4096];
+        let read = stream.read(&mut request).await.unwrap();
+        assert!(request[..read].starts_with(b"GET /status HTTP/1.1\r\n"));
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    });
+    url
+}
+
+#[tokio::test]
+async fn status_shows_what_the_admin_port_serves() {
+    let board = crate::status::StatusBoard::new();
+    let metadata = crate::status::Metadata { name: "okta".to_owned(), ..Default::default() };
+    board.publish(crate::status::Item::new(
+        metadata,
+        Some(serde_json::json!({"state": "Active"})),
+        crate::status::Status::IdentityProvider(Box::default()),
+    ));
+    let url = admin("200 OK", &serde_json::to_string(&board.list()).unwrap()).await;
+    let (out, err, exit) = rolecall(&["status", "--admin", &url]).await;
+    assert_eq!((exit, err.as_str()), (Exit::Done, ""));
+    assert!(out.lines().nth(1).unwrap().starts_with("okta   Active"), "{out}");
+}
+
+#[tokio::test]
+async fn answer_that_is_no_status_list_is_said() {
+    for (status, body, what) in
+        [("503 Service Unavailable", "", "503"), ("200 OK", "<html>", "expected value"), ("302 Found", "", "302")]
+    {
+        let url = admin(status, body).await;
+        let (out, err, exit) = rolecall(&["status", "--admin", &url]).await;
+        assert_eq!((exit, out.as_str()), (Exit::Unavailable, ""), "{status}");
+        assert!(err.contains("does not answer like a rolecall") && err.contains(what), "{err}");
+    }
+}
