@@ -96,6 +96,8 @@ reasons! {
         "update rolecall";
     CONDITIONS_HIDDEN = "ConditionsHidden", "the policy came with its conditions cut off, so it cannot be written safely",
         "check `--google-endpoint` and any proxy on the way";
+    STORE_UNAVAILABLE = "StoreUnavailable", "the database cannot be read or written, so no policy is written either",
+        "look at the disk and at the log";
     POLICY_FULL = "PolicyFull", "the policy would exceed 1,500 principals, so nothing was added to it",
         "map fewer people onto the resource";
     OUTCOME_UNKNOWN = "OutcomeUnknown", "a call ended without an answer; the next read tells whether it was done", "wait";

@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 use crate::model::{Clock, MappingKey};
 
 mod config;
+mod lint;
 mod reference;
 mod release;
 mod run;
@@ -22,6 +23,7 @@ pub use config::{
     ConfigError, ConfigErrors, CredentialsKind, DatabaseUrl, LogFormat, MAX_DRIFT_INTERVAL, MIN_DRIFT_INTERVAL, Mode,
     RunConfig,
 };
+pub use lint::LintArgs;
 pub use reference::{ReferenceArgs, flags_markdown};
 pub use release::{ReleaseArgs, ReleaseCommand};
 pub use run::RunArgs;
@@ -35,7 +37,7 @@ Examples:
   rolecall run --database sqlite:rolecall.db --manifests ./access --mode observe
   rolecall status                                  what every mapping came to
   rolecall status rolemapping/checkout-team        one of them, with its conditions
-  rolecall lint access/*.yaml                      the checks of `run`, before anything runs
+  rolecall lint access                             the checks of `run`, before anything runs
 
 Exit status:
   0  done
@@ -61,6 +63,9 @@ pub enum Command {
     /// Show what a running rolecall knows about its resources
     #[command(after_help = status::EXAMPLES)]
     Status(StatusArgs),
+    /// Check manifests as `run` does, without running anything
+    #[command(after_help = lint::EXAMPLES)]
+    Lint(LintArgs),
     /// Print the definitions of the custom resources as YAML
     Crds,
     /// Look after the store
@@ -235,6 +240,7 @@ pub async fn dispatch(cli: Cli, io: &mut Io<'_>, clock: &dyn Clock) -> Result<Ne
     let exit = match cli.command {
         Command::Run(args) => return Ok(Next::Run(Box::new(RunConfig::from_args(&args)?))),
         Command::Status(args) => status::run(&args, io, clock).await?,
+        Command::Lint(args) => lint::run(&args, io)?,
         Command::Crds => {
             for (_, yaml) in crate::api::crds_yaml()? {
                 write!(io.out, "---\n{}", yaml.strip_prefix("---\n").unwrap_or(&yaml))?;

@@ -175,3 +175,97 @@ fn release_of_something_that_is_no_mapping_is_a_usage_error() {
     assert_eq!(error.exit_code(), 2);
     assert!(error.to_string().contains("NAMESPACE/NAME"), "{error}");
 }
+
+const GOOD: &str = "\
+apiVersion: rolecall.dev/v1alpha1
+kind: RoleMapping
+metadata: {name: team, namespace: checkout}
+spec:
+  subjects:
+    - identityProvider: okta
+      groups: [{displayName: team-checkout}]
+  grants:
+    - target: {name: shop-dev}
+      resources: [services/checkout-api]
+      roles: [roles/run.invoker]
+";
+
+#[tokio::test]
+async fn lint_names_file_line_column_and_field_and_answers_no() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("mapping.yaml");
+    std::fs::write(&file, GOOD.replace("roles/run.invoker", "roles/owner")).unwrap();
+    let path = file.display().to_string();
+    let (out, err, exit) = rolecall(&["lint", &path]).await;
+    assert_eq!(exit, Exit::No);
+    assert!(out.contains(&format!("{path}:11:15 spec.grants[0].roles[0]: ")), "{out}");
+    assert!(err.contains("1 problem"), "{err}");
+
+    let (out, _, exit) = rolecall(&["lint", "-o", "json", &path]).await;
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(exit, Exit::No);
+    assert_eq!(report["findings"][0]["severity"], "error");
+    assert_eq!(report["findings"][0]["line"], 11);
+    assert_eq!(report["findings"][0]["field"], "spec.grants[0].roles[0]");
+}
+
+#[tokio::test]
+async fn lint_of_what_would_be_accepted_answers_yes_and_warns_of_what_is_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("mapping.yaml"), GOOD).unwrap();
+    std::fs::write(dir.path().join(".hidden.yaml"), "a: [").unwrap();
+    let (out, err, exit) = rolecall(&["lint", &dir.path().display().to_string()]).await;
+    assert_eq!(exit, Exit::Done, "{out}");
+    assert!(out.lines().all(|line| line.contains("warning: ")) && out.contains("shop-dev"), "{out}");
+    assert!(err.contains("1 good object, no problems"), "{err}");
+}
+
+#[tokio::test]
+async fn lint_of_a_file_that_is_not_there_answers_no() {
+    let (out, _, exit) = rolecall(&["lint", "/nonexistent/mapping.yaml"]).await;
+    assert_eq!(exit, Exit::No);
+    assert!(out.contains("/nonexistent/mapping.yaml"), "{out}");
+}
+
+/// An admin port that gives one answer to one request.
+async fn admin(status: &str, body: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = [0; 4096];
+        let read = stream.read(&mut request).await.unwrap();
+        assert!(request[..read].starts_with(b"GET /status HTTP/1.1\r\n"));
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    });
+    url
+}
+
+#[tokio::test]
+async fn status_shows_what_the_admin_port_serves() {
+    let board = crate::status::StatusBoard::new();
+    let metadata = crate::status::Metadata { name: "okta".to_owned(), ..Default::default() };
+    board.publish(crate::status::Item::new(
+        metadata,
+        Some(serde_json::json!({"state": "Active"})),
+        crate::status::Status::IdentityProvider(Box::default()),
+    ));
+    let url = admin("200 OK", &serde_json::to_string(&board.list()).unwrap()).await;
+    let (out, err, exit) = rolecall(&["status", "--admin", &url]).await;
+    assert_eq!((exit, err.as_str()), (Exit::Done, ""));
+    assert!(out.lines().nth(1).unwrap().starts_with("okta   Active"), "{out}");
+}
+
+#[tokio::test]
+async fn answer_that_is_no_status_list_is_said() {
+    for (status, body, what) in
+        [("503 Service Unavailable", "", "503"), ("200 OK", "<html>", "expected value"), ("302 Found", "", "302")]
+    {
+        let url = admin(status, body).await;
+        let (out, err, exit) = rolecall(&["status", "--admin", &url]).await;
+        assert_eq!((exit, out.as_str()), (Exit::Unavailable, ""), "{status}");
+        assert!(err.contains("does not answer like a rolecall") && err.contains(what), "{err}");
+    }
+}

@@ -63,6 +63,13 @@ pub fn needs_a_person(word: &str) -> bool {
         reason::PERMISSION_DENIED
             | reason::MEMBER_REFUSED
             | reason::POLICY_FULL
+            | reason::POLICY_REFUSED
+            | reason::POLICY_UNKNOWN_VERSION
+            | reason::CONDITIONS_HIDDEN
+            | reason::UNAUTHENTICATED
+            | reason::API_DISABLED
+            | reason::DOMAIN_RESTRICTED
+            | reason::ROLE_NOT_SUPPORTED
             | reason::PROJECT_NOT_FOUND
             | reason::GROUP_DELETED
             | reason::GROUP_AMBIGUOUS

@@ -13,6 +13,7 @@ use crate::model::{DocumentKey, FreezeReason, MemberKey, ResourceKind};
 mod board;
 mod laws;
 mod others;
+mod runbook;
 mod table;
 
 fn now() -> Timestamp {

@@ -1,0 +1,88 @@
+//! `rolecall lint`: the checks that `run` applies to its folder, on files and without running anything.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use crate::api::manifest::{LintFinding, LintReport, Severity};
+use crate::watch::folder::lint_paths;
+
+use super::table::{BAD, CAUTION, HEADER, RESET, one_line};
+use super::{CliError, Exit, Io};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  rolecall lint access                              a folder, as `run --manifests access` reads it
+  rolecall lint access/*.yaml
+  rolecall lint -o json access | jq -r '.findings[] | \"\\(.file):\\(.line)\"'
+
+Objects of other API groups are skipped, so that a folder may hold a kustomization too. References are followed among
+the files that are named; what is not among them is a warning.
+Exit status: 0 nothing would be refused (warnings may be there), 1 something would be, 2 wrong command line.";
+
+/// Flags of `rolecall lint`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct LintArgs {
+    /// Manifests, or folders of them: .yaml, .yml and .json, but no names that begin with a dot
+    #[arg(value_name = "FILES", required = true)]
+    pub files: Vec<PathBuf>,
+
+    /// How to report; without: one finding a line, with file, line, column, field and message
+    #[arg(short, long, value_enum)]
+    pub output: Option<LintFormat>,
+}
+
+/// How findings are reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LintFormat {
+    /// One JSON object with all findings.
+    Json,
+}
+
+/// Carries out `rolecall lint`.
+pub(super) fn run(args: &LintArgs, io: &mut Io<'_>) -> Result<Exit, CliError> {
+    let report = lint_paths(&args.files);
+    match args.output {
+        Some(LintFormat::Json) => {
+            serde_json::to_writer_pretty(&mut *io.out, &report).map_err(std::io::Error::from)?;
+            writeln!(io.out)?;
+        }
+        None => write_text(&report, io)?,
+    }
+    Ok(if report.has_errors() { Exit::No } else { Exit::Done })
+}
+
+fn write_text(report: &LintReport, io: &mut Io<'_>) -> std::io::Result<()> {
+    for finding in &report.findings {
+        writeln!(io.out, "{}", text(finding))?;
+    }
+    let count = |severity| report.findings.iter().filter(|finding| finding.severity == severity).count();
+    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    let objects = plural(report.objects, "good object");
+    match (errors, warnings) {
+        (0, 0) => writeln!(io.err, "{objects}, no problems"),
+        (_, 0) => writeln!(io.err, "{objects}, {}", plural(errors, "problem")),
+        (0, _) => writeln!(io.err, "{objects}, no problems, {}", plural(warnings, "warning")),
+        _ => writeln!(io.err, "{objects}, {}, {}", plural(errors, "problem"), plural(warnings, "warning")),
+    }
+}
+
+/// `FILE:LINE:COLUMN FIELD: MESSAGE`
+fn text(finding: &LintFinding) -> String {
+    let problem = &finding.problem;
+    let mut place = one_line(&problem.file);
+    for number in [problem.line, problem.column].into_iter().flatten() {
+        place.push(':');
+        place.push_str(&number.to_string());
+    }
+    let field = if problem.field.is_empty() { String::new() } else { format!("{}: ", one_line(&problem.field)) };
+    let (tone, word) = match finding.severity {
+        Severity::Error => (BAD, ""),
+        Severity::Warning => (CAUTION, "warning: "),
+    };
+    format!("{HEADER}{place}{RESET} {field}{tone}{word}{}{RESET}", one_line(&problem.message))
+}
+
+fn plural(n: usize, word: &str) -> String {
+    if n == 1 { format!("1 {word}") } else { format!("{n} {word}s") }
+}
