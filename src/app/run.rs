@@ -119,8 +119,7 @@ pub async fn run(config: RunConfig) -> Result<(), AppError> {
         Mode::Enforce => Ceiling::Enforce,
     };
     let engine = Engine::new(
-        EngineConfig::new(config.drift_interval),
-        ceiling,
+        EngineConfig::new(ceiling, config.drift_interval),
         store.clone(),
         google,
         clock.clone(),

@@ -485,4 +485,4 @@ impl Inner {
 }
 
 /// What `discoveryInterval` is when its text is not understood, which the schema does not let happen.
-const DISCOVERY: std::time::Duration = std::time::Duration::from_secs(300);
+const DISCOVERY: std::time::Duration = std::time::Duration::from_mins(5);

@@ -43,6 +43,8 @@ use state::{State, Trigger};
 /// How the engine behaves. Times are chosen by flags; the rest are constants with reasons.
 #[derive(Debug, Clone, Copy)]
 pub struct EngineConfig {
+    /// How far anything may go.
+    pub ceiling: Ceiling,
     /// How often every policy is read, before ± 10 % of jitter.
     pub drift_interval: Duration,
     /// How long an addition waits so that a burst becomes one write. Revocations do not wait.
@@ -56,8 +58,8 @@ impl EngineConfig {
     /// distance between the requests of an IdP's burst; 32 calls under way keep a project's read quota busy without
     /// holding more than 32 policies in memory.
     #[must_use]
-    pub fn new(drift_interval: Duration) -> Self {
-        Self { drift_interval, addition_window: Duration::from_millis(250), parallel: 32 }
+    pub fn new(ceiling: Ceiling, drift_interval: Duration) -> Self {
+        Self { ceiling, drift_interval, addition_window: Duration::from_millis(250), parallel: 32 }
     }
 }
 
@@ -67,7 +69,6 @@ pub struct Engine(Arc<Inner>);
 
 struct Inner {
     config: EngineConfig,
-    ceiling_observes: bool,
     traffic: TrafficSource,
     store: Store,
     google: CloudRun,
@@ -90,7 +91,6 @@ impl Engine {
     #[must_use]
     pub fn new(
         config: EngineConfig,
-        ceiling: Ceiling,
         store: Store,
         google: CloudRun,
         clock: Arc<dyn Clock>,
@@ -98,11 +98,10 @@ impl Engine {
         board: StatusBoard,
         traffic: TrafficSource,
     ) -> Self {
-        let mut index = Index::new(ceiling);
+        let mut index = Index::new(config.ceiling);
         let _ = index.freeze_all(Some(FreezeReason::NotLoaded));
         Self(Arc::new(Inner {
             config,
-            ceiling_observes: ceiling == Ceiling::Observe,
             traffic,
             store,
             google,

@@ -14,7 +14,7 @@ use crate::api::condition::reason;
 use crate::api::{
     DriftKind, DriftSample, FindingStatus, PolicyCounts, RefusedPath, ResourceCounts, TargetDrift, duration,
 };
-use crate::index::{Acceptance, MappingView, Resolution, SubjectView};
+use crate::index::{Acceptance, Ceiling, MappingView, Resolution, SubjectView};
 use crate::model::{DocumentKey, FreezeReason, GrantKey, MappingKey, ProviderName, ResourceKind, TargetName};
 use crate::plan::{self, Plan};
 use crate::status::{
@@ -138,7 +138,7 @@ fn mapping(inner: &Inner, key: &MappingKey) {
             &MappingInput {
                 generation: memory.generation,
                 mode: memory.spec.mode,
-                ceiling_observes: inner.ceiling_observes,
+                ceiling_observes: inner.config.ceiling == Ceiling::Observe,
                 ending: memory.ending,
                 problem: problem.as_ref(),
                 frozen,

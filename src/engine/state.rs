@@ -242,24 +242,19 @@ impl State {
             }
             return touched;
         }
-        match &verdict.error {
-            Some(error) => {
-                memory.failures = memory.failures.saturating_add(1);
-                memory.error = Some((error.reason(), error.to_string()));
-                memory.failing_since.get_or_insert(now);
-                memory.note(&verdict.trigger);
-            }
-            None => {
-                memory.failures = 0;
-                memory.error = None;
-                memory.failing_since = None;
-                memory.pending_since = None;
-            }
+        if let Some(error) = &verdict.error {
+            memory.failures = memory.failures.saturating_add(1);
+            memory.error = Some((error.reason(), error.to_string()));
+            memory.failing_since.get_or_insert(now);
+            memory.note(&verdict.trigger);
+        } else {
+            memory.failures = 0;
+            memory.error = None;
+            memory.failing_since = None;
+            memory.pending_since = None;
         }
-        if verdict.written && verdict.error.is_none() {
-            if let Some(since) = verdict.trigger.since {
-                memory.lag = Some((now.duration_since(since), now));
-            }
+        if let (true, None, Some(since)) = (verdict.written, &verdict.error, verdict.trigger.since) {
+            memory.lag = Some((now.duration_since(since), now));
         }
         memory.missing_permission = match &verdict.error {
             Some(EngineError::Google(GoogleError::Denied { permission, .. })) => permission.clone(),

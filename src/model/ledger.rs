@@ -108,6 +108,10 @@ pub struct LedgerRow {
 
 /// One change of the ledger. A batch of them is one transaction, together with its audit rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all changes are `Put`; a box would only add an allocation to each"
+)]
 pub enum LedgerChange {
     /// Insert or replace the row of this grant.
     Put(LedgerRow),

@@ -78,8 +78,9 @@ impl ConditionHash {
             hash.update(field.as_bytes());
         }
         let digest = hash.finalize();
-        let text: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        Self(text.into())
+        let (head, _) = digest.split_at(8);
+        let head = head.iter().fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));
+        Self(format!("{head:016x}").into())
     }
 
     /// From the text form, as stored.
