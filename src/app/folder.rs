@@ -318,7 +318,7 @@ impl Folder {
     }
 
     async fn releases(&mut self) -> BTreeSet<ObjectRef> {
-        match self.engine.follow_releases().await {
+        match self.engine.follow_decisions().await {
             Ok(released) => {
                 let objects =
                     self.missing.iter().filter(|object| mapping_key(object).is_some_and(|key| released.contains(&key)));

@@ -148,6 +148,11 @@ pub async fn run(config: RunConfig) -> Result<(), AppError> {
     if tokio::time::timeout(FIRST_READ, read).await.is_err() {
         tracing::warn!("the manifest folder could not be read completely yet; what was in force before stays in force");
     }
+    let mut written = None;
+    if frozen.is_none() {
+        // Before the first write to Google: from here on another database would be noticed.
+        remember(&store, &mirror_path, &mut written).await;
+    }
     engine.freeze(frozen).await?;
 
     let router = http::router(Scim {
@@ -167,7 +172,6 @@ pub async fn run(config: RunConfig) -> Result<(), AppError> {
     tracing::info!(%scim_address, %admin_address, "SCIM is served at {external_url}/idp/NAME/scim/v2, status at http://{admin_address}/status");
 
     let mut signals = Signals::new()?;
-    let mut written = None;
     loop {
         tokio::select! {
             () = tokio::time::sleep(TICK) => {}
@@ -179,7 +183,9 @@ pub async fn run(config: RunConfig) -> Result<(), AppError> {
             tracing::warn!(reason = reason.reason(), "the store was accepted; the freeze is lifted");
             engine.freeze(None).await?;
         }
-        remember(&engine, &store, &mirror_path, &mut written).await;
+        if engine.frozen().is_none() {
+            remember(&store, &mirror_path, &mut written).await;
+        }
     }
     tracing::info!("ending: requests and passes under way are finished");
     stop.cancel();
@@ -189,7 +195,9 @@ pub async fn run(config: RunConfig) -> Result<(), AppError> {
             tracing::error!(%error, "a task ended badly");
         }
     }
-    remember(&engine, &store, &mirror_path, &mut written).await;
+    if engine.frozen().is_none() {
+        remember(&store, &mirror_path, &mut written).await;
+    }
     Ok(())
 }
 
@@ -238,10 +246,7 @@ async fn compare(path: &std::path::Path, store: &Store) -> Result<Option<FreezeR
 }
 
 /// Writes down how far the store is, so that an older copy of it is known as one.
-async fn remember(engine: &Engine, store: &Store, path: &std::path::Path, written: &mut Option<Mirror>) {
-    if engine.frozen().is_some() {
-        return;
-    }
+async fn remember(store: &Store, path: &std::path::Path, written: &mut Option<Mirror>) {
     let Ok(highest_seq) = store.highest_seq().await else { return };
     let now = Mirror { store_id: store.id(), highest_seq };
     if *written == Some(now) {

@@ -19,7 +19,7 @@ use crate::api::{
 use crate::index::Effects;
 use crate::model::{DocumentKey, FreezeReason, GroupId, MappingKey, NameError, ProviderName, TargetName};
 use crate::status::Trouble;
-use crate::store::{SpecState, StoreError, StoredSpec};
+use crate::store::{Decision, SpecState, StoreError, StoredSpec};
 
 /// Where a mapping lives whose manifest names no namespace, as with `kubectl apply`.
 const DEFAULT_NAMESPACE: &str = "default";
@@ -242,31 +242,29 @@ impl Engine {
         self.apply_mapping(object, &spec.source).await
     }
 
-    /// Mappings that had vanished and that somebody released since (`rolecall release`): their claims end.
+    /// Carries out what `rolecall release` left in the store: the claims of vanished mappings end. A mapping whose
+    /// manifest is there is left alone. Answers the mappings that were released.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub async fn follow_releases(&self) -> Result<Vec<MappingKey>, StoreError> {
-        let vanished: Vec<MappingKey> = {
-            let state = self.0.state();
-            let gone = state.mappings.iter().filter(|(_, memory)| memory.vanished.is_some() && !memory.ending);
-            gone.map(|(key, _)| key.clone()).collect()
-        };
-        if vanished.is_empty() {
-            return Ok(Vec::new());
-        }
+    /// [`StoreError`]; what was not carried out is found again.
+    pub async fn follow_decisions(&self) -> Result<Vec<MappingKey>, StoreError> {
         let mut released = Vec::new();
-        for spec in self.0.store.specs().await? {
-            if spec.kind != kind::MAPPING || spec.state != SpecState::Ending {
-                continue;
-            }
-            let namespace = spec.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
-            if let Ok(key) = MappingKey::new(namespace, &spec.name)
-                && vanished.contains(&key)
-            {
+        for pending in self.0.store.decisions().await? {
+            let keys: Vec<MappingKey> = {
+                let state = self.0.state();
+                let vanished = state.mappings.iter().filter(|(_, memory)| memory.vanished.is_some() && !memory.ending);
+                let meant = vanished.filter(|(key, _)| match &pending.decision {
+                    Decision::ReleaseMapping(mapping) => mapping == *key,
+                    Decision::ReleaseManifests => true,
+                });
+                meant.map(|(key, _)| key.clone()).collect()
+            };
+            for key in keys {
+                tracing::info!(mapping.name = %key, "{key} was released: its grants end");
                 self.delete_mapping(&key).await?;
                 released.push(key);
             }
+            self.0.store.remove_decision(pending.id).await?;
         }
         Ok(released)
     }

@@ -15,7 +15,7 @@ use crate::api::{
     DriftKind, DriftSample, FindingStatus, PolicyCounts, RefusedPath, ResourceCounts, TargetDrift, duration,
 };
 use crate::index::{Acceptance, MappingView, Resolution, SubjectView};
-use crate::model::{DocumentKey, GrantKey, MappingKey, ProviderName, ResourceKind, TargetName};
+use crate::model::{DocumentKey, FreezeReason, GrantKey, MappingKey, ProviderName, ResourceKind, TargetName};
 use crate::plan::{self, Plan};
 use crate::status::{
     DocumentOutcome, HeldOutcome, Item, Kind, Lag, ListingOutcome, MappingInput, Metadata, ProviderInput, Status,
@@ -122,7 +122,16 @@ fn mapping(inner: &Inner, key: &MappingKey) {
                 role: path.role.clone(),
             })
             .collect();
-        let frozen = state.frozen.or(memory.vanished).or(view.frozen);
+        // What concerns only a part of the mapping is said too: the whole-mapping reasons come first.
+        let part = |names: bool, why: FreezeReason| names.then_some(why);
+        let frozen = state
+            .frozen
+            .or(memory.vanished)
+            .or(view.frozen)
+            .or(part(!view.missing_providers.is_empty(), FreezeReason::IdentityProviderNotFound))
+            .or(part(!view.missing_targets.is_empty(), FreezeReason::TargetNotFound))
+            .or(part(!view.unlisted_targets.is_empty(), FreezeReason::InventoryIncomplete));
+        let detail = frozen_detail(frozen, &view);
         let unmatched: Vec<String> =
             view.unmatched.iter().map(|(target, pattern)| format!("{target}: {pattern}")).collect();
         let folded = fold_mapping(
@@ -133,7 +142,7 @@ fn mapping(inner: &Inner, key: &MappingKey) {
                 ending: memory.ending,
                 problem: problem.as_ref(),
                 frozen,
-                frozen_detail: "",
+                frozen_detail: &detail,
                 admitted: u64::from(matches!(view.acceptance, Acceptance::Accepted | Acceptance::PartlyDelegated)),
                 refused: &refused,
                 unmatched: &unmatched,
@@ -154,6 +163,23 @@ fn mapping(inner: &Inner, key: &MappingKey) {
         Item::new(metadata, spec, Status::RoleMapping(Box::new(folded.status)))
     };
     inner.board.publish(item);
+}
+
+/// Which objects the freeze is about, in words.
+fn frozen_detail(why: Option<FreezeReason>, view: &MappingView) -> String {
+    fn listed<T: ToString>(kind: &str, names: impl IntoIterator<Item = T>) -> String {
+        let names: Vec<String> = names.into_iter().map(|name| name.to_string()).collect();
+        format!("{kind} {}", names.join(", "))
+    }
+    match why {
+        Some(FreezeReason::IdentityProviderNotFound) => listed("IdentityProvider", &view.missing_providers),
+        Some(FreezeReason::TargetNotFound) => listed("CloudRunTarget", &view.missing_targets),
+        Some(FreezeReason::InventoryIncomplete) => listed("CloudRunTarget", &view.unlisted_targets),
+        Some(FreezeReason::Suspended) if !view.suspended_providers.is_empty() => {
+            listed("IdentityProvider", &view.suspended_providers)
+        }
+        _ => String::new(),
+    }
 }
 
 fn subject(view: &SubjectView) -> SubjectOutcome {

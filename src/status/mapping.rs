@@ -131,8 +131,12 @@ fn accepted(case: &Case<'_>) -> (bool, &'static str, String) {
         return (true, reason::ACCEPTED, explain(reason::ACCEPTED));
     }
     let word = if input.admitted == 0 { reason::NOT_DELEGATED } else { reason::PARTLY_DELEGATED };
-    let paths: BTreeSet<&str> = input.refused.iter().map(|refused| refused.path.as_str()).collect();
-    let shown: Vec<&str> = paths.iter().copied().take(3).collect();
+    let paths: BTreeSet<String> = input
+        .refused
+        .iter()
+        .map(|refused| format!("{} on {} ({})", refused.role, refused.resource, refused.path))
+        .collect();
+    let shown: Vec<&str> = paths.iter().map(String::as_str).take(3).collect();
     let more = match paths.len().saturating_sub(shown.len()) {
         0 => String::new(),
         n => format!(" and {n} more"),

@@ -143,7 +143,7 @@ async fn observe_and_suspend_freeze() {
     let bob = scim.create_user("bob@example.com").await;
     for (mode, reason) in [("Suspend", "Suspended"), ("Observe", "Observed")] {
         let extra = format!("  mode: {mode}\n");
-        world.write("mapping.yaml", &mapping("team", "team-web", &["services/checkout-api"], &[VIEWER], &extra));
+        world.write("mapping.yaml", &mapping("team", "team-checkout", &["services/checkout-api"], &[VIEWER], &extra));
         world.mapping_status("checkout/team", mode, |s| s.to_string().contains(reason)).await;
         scim.add_members(&group, &[&bob]).await;
         world.members_stay("checkout-api", INVOKER, &[ALICE]).await;

@@ -246,8 +246,8 @@ async fn real_conflicts_with_a_busy_stranger_lose_nobodys_member() {
     for i in 0..12 {
         let user = scim.create_user(&format!("user{i}@example.com")).await;
         let stranger = format!("user:stranger{i}@elsewhere.example");
-        let (_, ()) =
-            tokio::join!(world.stranger_adds("checkout-api", INVOKER, &stranger), scim.add_members(&group, &[&user]));
+        let added = [user.as_str()];
+        tokio::join!(world.stranger_adds("checkout-api", INVOKER, &stranger), scim.add_members(&group, &added));
         ours.push(format!("user:user{i}@example.com"));
         theirs.push(stranger);
     }
