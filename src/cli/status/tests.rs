@@ -25,7 +25,7 @@ fn condition(type_: &str, status: &str, reason: &str, message: &str) -> Conditio
     }
 }
 
-fn item(namespace: Option<&str>, name: &str, spec: Value, mut status: Value, conditions: &[Condition]) -> Item {
+fn item(namespace: Option<&str>, name: &str, spec: &Value, mut status: Value, conditions: &[Condition]) -> Item {
     let metadata = Metadata {
         name: name.to_owned(),
         namespace: namespace.map(str::to_owned),
@@ -56,7 +56,7 @@ fn list() -> List {
         item(
             None,
             "okta",
-            json!({"state": "Active"}),
+            &json!({"state": "Active"}),
             json!({
                 "endpoint": "https://scim.corp.example/idp/okta/scim/v2", "dialect": "Okta", "users": 120, "groups": 9,
                 "lastRequestTime": before(130),
@@ -66,7 +66,7 @@ fn list() -> List {
         item(
             None,
             "shop-dev",
-            json!({"project": "shop-dev"}),
+            &json!({"project": "shop-dev"}),
             json!({
                 "resources": {"services": 7, "jobs": 1, "workerPools": 0},
                 "policies": {"inSync": 6, "drifted": 1, "held": 0, "failed": 0},
@@ -76,7 +76,7 @@ fn list() -> List {
         item(
             Some("checkout"),
             "checkout-team",
-            json!({"mode": "Enforce"}),
+            &json!({"mode": "Enforce"}),
             json!({
                 "grants": {"summary": "14/14", "desired": 14, "acknowledged": 14, "unowned": 1},
                 "held": {"people": 0}, "drift": {"missing": 0, "foreign": 2}, "lag": "1.8s",
@@ -86,7 +86,7 @@ fn list() -> List {
         item(
             Some("payments"),
             "ledger-readers",
-            json!({"mode": "Observe"}),
+            &json!({"mode": "Observe"}),
             json!({"grants": {"summary": "0/30", "desired": 30}}),
             &[accepted, denied, stalled],
         ),
