@@ -78,6 +78,7 @@ impl Server {
         let store = Store::open(&url, clock.clone()).await.unwrap();
         let traffic = Traffic::new();
         let app = router(Scim {
+            metrics: rolecall::telemetry::Metrics::new().scim,
             store,
             tokens: table,
             traffic: traffic.clone(),
