@@ -57,6 +57,10 @@ impl Trigger {
 pub(super) struct DocumentMemory {
     trigger: Trigger,
     quarantine: BTreeMap<MemberKey, (&'static str, Timestamp)>,
+    /// The mappings that a pass under way has in its plan.
+    pub planned: BTreeSet<MappingKey>,
+    /// The plan that Google refused last, and why.
+    pub refused: Option<(String, String)>,
     /// Failed passes in a row.
     pub failures: u32,
     /// The last pass that had a plan.
@@ -212,6 +216,11 @@ impl State {
         self.mappings.get(key).is_some_and(|memory| memory.ending)
     }
 
+    /// Does a pass that is under way have this mapping in its plan?
+    pub fn is_planned(&self, key: &MappingKey) -> bool {
+        self.documents.values().any(|memory| memory.planned.contains(key))
+    }
+
     /// Held plans that one of these mappings lets go.
     pub fn released_by(&self, mappings: &BTreeSet<MappingKey>) -> BTreeSet<String> {
         let memories = mappings.iter().filter_map(|key| self.mappings.get(key));
@@ -231,6 +240,7 @@ impl State {
     pub fn settle_document(&mut self, key: &DocumentKey, verdict: Verdict, now: Timestamp) -> BTreeSet<MappingKey> {
         let memory = self.document(key);
         let mut touched = std::mem::take(&mut memory.mappings);
+        touched.append(&mut memory.planned);
         if verdict.idle {
             touched.extend(memory.remains.keys().cloned());
             if memory.remains.is_empty() {
