@@ -183,7 +183,10 @@ impl Engine {
         while let Some(ended) = tasks.join_next().await {
             if !stop.is_cancelled() {
                 // Half an engine is worse than none: the process ends, and is started again.
-                tracing::error!(error = ended.err().map(tracing::field::display), "a part of the engine ended by itself");
+                tracing::error!(
+                    error = ended.err().map(tracing::field::display),
+                    "a part of the engine ended by itself"
+                );
                 stop.cancel();
             }
         }

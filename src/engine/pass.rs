@@ -178,7 +178,6 @@ async fn prepare(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
     // A mapping that is deleted from here on is not forgotten before this pass has ended.
     let planned = desired.stances.keys().cloned().collect();
     state.document(document).planned = planned;
-    let state = state;
     // Somebody unknown was deleted before this start: ids are never used again.
     let leavers = |subject: &Subject| match subject {
         Subject::User(id) => {
