@@ -49,6 +49,8 @@ pub(super) struct Verdict {
     pub idle: bool,
     /// What asked for the pass.
     pub trigger: Trigger,
+    /// The mappings that held claims in the ledger before the pass.
+    pub claimants: BTreeSet<MappingKey>,
 }
 
 impl Verdict {
@@ -64,6 +66,7 @@ impl Verdict {
             recheck: None,
             idle: false,
             trigger,
+            claimants: BTreeSet::new(),
         }
     }
 }
@@ -133,7 +136,8 @@ async fn prepare(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
     let ledger = inner.store.ledger(document).await?;
     let claimants: BTreeSet<MappingKey> =
         ledger.iter().flat_map(|row| &row.claims).map(|claim| claim.mapping.clone()).collect();
-    let desired = inner.state().index.desired(document, &claimants);
+    let mut desired = inner.state().index.desired(document, &claimants);
+    verdict.claimants.extend(claimants.iter().cloned());
     if ledger.is_empty() && desired.grants.is_empty() {
         verdict.idle = true;
         return Ok(None);
@@ -141,7 +145,9 @@ async fn prepare(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
     let live = match inner.google.policy(document).await {
         Ok(policy) => policy,
         Err(GoogleError::NotFound { .. }) if desired.resource_uid.is_none() => {
-            // The complete list lacks it and Google says it is not there: its policy went with it.
+            // The complete list lacks it and Google says it is not there: its policy went with it, and nothing is wanted
+            // on it until it is listed again. Claims that are frozen stay all the same.
+            desired.grants.clear();
             Policy::default()
         }
         Err(error) => {

@@ -230,7 +230,10 @@ impl State {
     /// Takes in what a pass found. Answers the mappings whose status may have changed.
     pub fn settle_document(&mut self, key: &DocumentKey, verdict: Verdict, now: Timestamp) -> BTreeSet<MappingKey> {
         let memory = self.document(key);
-        let mut touched = std::mem::take(&mut memory.mappings);
+        // A pass that failed before it had a plan leaves the mappings of the last plan in force; and a mapping whose last
+        // claim went without a call (the service is gone) has no part in the plan any more.
+        let mut touched = memory.mappings.clone();
+        touched.extend(verdict.claimants.iter().cloned());
         if verdict.idle {
             touched.extend(memory.remains.keys().cloned());
             if memory.remains.is_empty() {
@@ -239,6 +242,7 @@ impl State {
                 memory.plan = None;
                 memory.error = None;
                 memory.pending_since = None;
+                memory.mappings.clear();
             }
             return touched;
         }

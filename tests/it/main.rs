@@ -4,6 +4,8 @@ mod absence;
 mod crash;
 mod google;
 mod guard;
+mod policies;
+mod record;
 mod scim_bad_input;
 mod scim_dialogues;
 mod scim_server;

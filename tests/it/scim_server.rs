@@ -19,6 +19,7 @@ pub const ENTRA_TOKEN: &str = "entra-token-0123456789abcdef";
 pub struct Server {
     pub address: std::net::SocketAddr,
     pub traffic: Traffic,
+    pub store: Store,
     pub client: reqwest::Client,
     _folder: tempfile::TempDir,
 }
@@ -78,7 +79,7 @@ impl Server {
         let store = Store::open(&url, clock.clone()).await.unwrap();
         let traffic = Traffic::new();
         let app = router(Scim {
-            store,
+            store: store.clone(),
             tokens: table,
             traffic: traffic.clone(),
             external_url: "https://rolecall.example.com/".into(),
@@ -90,7 +91,7 @@ impl Server {
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
-        Self { address, traffic, client, _folder: folder }
+        Self { address, traffic, store, client, _folder: folder }
     }
 
     /// Sends a request as it is; a header without a value is left out.
