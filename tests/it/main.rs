@@ -2,9 +2,11 @@
 
 mod absence;
 mod crash;
+mod folder;
 mod google;
 mod guard;
 mod policies;
+mod process;
 mod record;
 mod scim_bad_input;
 mod scim_dialogues;
