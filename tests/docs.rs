@@ -1,6 +1,13 @@
 //! What the documentation shows is true: its manifests pass the checks that `rolecall run` applies, its links lead
 //! somewhere, and every decision is in the index.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails, and says where"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

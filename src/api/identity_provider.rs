@@ -65,8 +65,8 @@ pub enum ProviderState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ScimSpec {
-    /// How documented habits of IdPs are met. Explain accepts them and reports each in status.findings; Strict accepts
-    /// only what RFC 7643 and RFC 7644 allow.
+    /// How documented habits of IdPs are met. Explain, the only value in this version, accepts them and reports each in
+    /// status.findings.
     #[serde(default)]
     pub strictness: Strictness,
 
@@ -83,8 +83,6 @@ pub enum Strictness {
     /// Accepted and reported.
     #[default]
     Explain,
-    /// Only what the RFCs allow.
-    Strict,
 }
 
 /// One bearer token.

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::tokens::{Resolved, SecretHashes, resolve};
 use crate::api::condition::reason;
 use crate::api::manifest::{Object, ObjectRef, Problem, SecretData};
-use crate::api::{CloudRunTarget, IdentityProvider, IdentityProviderSpec, RoleMapping};
+use crate::api::{CloudRunTarget, IdentityProvider, IdentityProviderSpec, ProviderState, RoleMapping};
 use crate::engine::{Engine, IntakeError, ObjectProblem};
 use crate::http::TokenTable;
 use crate::model::{Clock, FreezeReason, MappingKey, ProviderName, TargetName};
@@ -307,6 +307,8 @@ impl Folder {
 
     fn publish_tokens(&self) {
         let resolved = resolve(&self.providers, &self.secrets);
+        let suspended = self.providers.iter().filter(|(_, spec)| spec.state == ProviderState::Suspended);
+        self.tokens.suspend(suspended.map(|(name, _)| name.clone()).collect());
         for (provider, tokens) in self.tokens.replace(resolved.accepted.clone()) {
             tracing::warn!(
                 %provider, tokens = tokens.len(),

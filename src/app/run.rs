@@ -161,6 +161,7 @@ pub async fn run(config: RunConfig) -> Result<(), AppError> {
         external_url: external_url.clone(),
         clock: clock.clone(),
         limits: Limits::default(),
+        metrics: metrics.scim.clone(),
     });
     servers.spawn(serve(scim_listener, router, stop.clone()));
     let worker = tokio::spawn({

@@ -30,6 +30,7 @@ use serde_json::Value;
 use crate::model::{Clock, ProviderName};
 use crate::scim::{Findings, GroupChange, Projection, ResourceType, ScimError, UserChange, json, schema};
 use crate::store::{Origin, Store, StoreError};
+use crate::telemetry::{ScimMetrics, code_word};
 use answer::Answer;
 use groups::Reply;
 use request::{Query, Versions};
@@ -38,6 +39,8 @@ use token::Caller;
 pub use token::{AcceptedToken, TokenTable};
 pub use traffic::{MAX_FINDINGS, ProviderTraffic, Traffic};
 
+/// When a client of a suspended provider may ask again, in seconds. Suspending is meant to be short.
+const SUSPENDED_RETRY: u64 = 300;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What one client may use of the endpoint.
@@ -72,6 +75,8 @@ pub struct Scim {
     pub clock: Arc<dyn Clock>,
     /// What one client may use.
     pub limits: Limits,
+    /// Where requests are counted.
+    pub metrics: ScimMetrics,
 }
 
 struct Service {
@@ -155,23 +160,48 @@ async fn serve(State(service): State<Arc<Service>>, request: Request) -> Respons
     let now = service.scim.clock.now();
     let Some(caller) = service.scim.tokens.authenticate(&provider, authorization, now) else {
         service.scim.traffic.turned_away();
+        service.scim.metrics.requests.inc(["unauthorized", code_word(401)]);
         tracing::debug!(request_id, "a SCIM request came without an accepted token");
         return with_id(answer::response(&parts.headers, Err(ScimError::Unauthorized)), &request_id);
     };
     let mut call = Call { scim: &service.scim, caller: &caller, request_id: &request_id, findings: Findings::new() };
+    let started = std::time::Instant::now();
+    let route = route.strip_prefix("scim/v2").unwrap_or_default().trim_matches('/');
+    let operation = operation(&parts.method, route);
     let result = match service.admit(&caller) {
-        Ok(()) => {
-            let route = route.strip_prefix("scim/v2").unwrap_or_default().trim_matches('/');
-            call.dispatch(&parts.method, route, parts.uri.query(), &parts.headers, body).await
-        }
+        Ok(()) => call.dispatch(&parts.method, route, parts.uri.query(), &parts.headers, body).await,
         Err(error) => Err(error),
     };
     let reason = result.as_ref().err().map(ScimError::reason);
     let response = answer::response(&parts.headers, result);
     let status = response.status().as_u16();
     tracing::debug!(request_id, provider = %caller.provider, token = caller.token, method = %parts.method, status, reason, "SCIM");
+    service.scim.metrics.requests.inc([operation, code_word(status)]);
+    service.scim.metrics.request_seconds.observe([operation], started.elapsed());
     service.scim.traffic.answered(&caller, now, status, call.findings);
     with_id(response, &request_id)
+}
+
+/// What a request is counted as.
+fn operation(method: &Method, route: &str) -> &'static str {
+    let users = route.starts_with("Users");
+    match (method.as_str(), users || route.starts_with("Groups"), route.contains('/')) {
+        ("POST", true, true) => "search",
+        ("GET", true, false) if users => "users.list",
+        ("GET", true, false) => "groups.list",
+        ("GET", true, true) if users => "users.get",
+        ("GET", true, true) => "groups.get",
+        ("POST", true, _) if users => "users.create",
+        ("POST", true, _) => "groups.create",
+        ("PUT", true, _) if users => "users.replace",
+        ("PUT", true, _) => "groups.replace",
+        ("PATCH", true, _) if users => "users.patch",
+        ("PATCH", true, _) => "groups.patch",
+        ("DELETE", true, _) if users => "users.delete",
+        ("DELETE", true, _) => "groups.delete",
+        ("GET", ..) => "discovery",
+        _ => "other",
+    }
 }
 
 /// The client's own id of the request, where it has a plain form; a new one otherwise.
@@ -193,6 +223,9 @@ fn with_id(mut response: Response<Body>, request_id: &str) -> Response<Body> {
 
 impl Service {
     fn admit(&self, caller: &Caller) -> Result<(), ScimError> {
+        if self.scim.tokens.is_suspended(&caller.provider) {
+            return Err(ScimError::Unavailable { retry_after: SUSPENDED_RETRY });
+        }
         let Some(limiter) = &self.limiter else { return Ok(()) };
         let key = (caller.provider.clone(), caller.token.clone());
         limiter.check_key(&key).map_err(|until| {

@@ -1,6 +1,6 @@
 //! Who may speak for which identity provider (RFC 6750).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, RwLock};
 
@@ -38,6 +38,7 @@ pub struct TokenTable(Arc<RwLock<Entries>>);
 struct Entries {
     tokens: HashMap<String, (ProviderName, Vec<AcceptedToken>)>,
     shared: BTreeMap<ProviderName, Vec<String>>,
+    suspended: BTreeSet<ProviderName>,
 }
 
 /// Who a request comes from.
@@ -81,8 +82,18 @@ impl TokenTable {
             accepted.insert(provider.to_string(), (provider, kept));
         }
         let mut entries = self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *entries = Entries { tokens: accepted, shared: shared.clone() };
+        let suspended = std::mem::take(&mut entries.suspended);
+        *entries = Entries { tokens: accepted, shared: shared.clone(), suspended };
         shared
+    }
+
+    /// The providers whose requests are answered with 503 (`spec.state: Suspended`), in the place of all there were.
+    pub fn suspend(&self, providers: BTreeSet<ProviderName>) {
+        self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner).suspended = providers;
+    }
+
+    pub(super) fn is_suspended(&self, provider: &ProviderName) -> bool {
+        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).suspended.contains(provider)
     }
 
     /// The names of tokens that are refused because two providers list them, by provider.

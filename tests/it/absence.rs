@@ -116,7 +116,7 @@ async fn more_than_half_of_the_mappings_gone_in_one_scan_freezes_them() {
     world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
     world.members_stay("checkout-api", VIEWER, &[ALICE]).await;
     // A release turns the freeze into a revocation, deliberately.
-    world.command(&["release", "mapping", "checkout/a"]).await;
+    world.command(&["release", "mapping", "checkout/a"]);
     world.members_become("checkout-api", INVOKER, &[]).await;
     world.members_stay("checkout-api", VIEWER, &[ALICE]).await;
 }
@@ -242,7 +242,7 @@ async fn database_that_is_empty_or_another_one_freezes_until_it_is_accepted() {
     let bob = scim.create_user("bob@example.com").await;
     scim.create_group("team-checkout", &[&bob]).await;
     world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
-    world.store_accept().await;
+    world.store_accept();
     world.members_become("checkout-api", INVOKER, &[ALICE, "user:bob@example.com"]).await;
 }
 

@@ -1,5 +1,13 @@
 //! Everything that needs the whole of rolecall: the real binary, real SQLite, real HTTP, the emulator as Google.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails, and says where")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "these are tests; not each module needs all of it"
+)]
+
 mod absence;
 mod crash;
 mod folder;

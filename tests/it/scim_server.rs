@@ -79,6 +79,7 @@ impl Server {
         let store = Store::open(&url, clock.clone()).await.unwrap();
         let traffic = Traffic::new();
         let app = router(Scim {
+            metrics: rolecall::telemetry::Metrics::new().scim,
             store: store.clone(),
             tokens: table,
             traffic: traffic.clone(),

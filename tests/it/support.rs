@@ -458,12 +458,12 @@ pub const INVOKER: &str = "roles/run.invoker";
 pub const VIEWER: &str = "roles/run.viewer";
 pub const TOKEN: &str = "scim-token-of-okta-0123456789abcdef";
 
-/// IdentityProvider `okta` with its Secret, and CloudRunTarget `shop-dev`.
+/// The provider `okta` with its Secret, and the target `shop-dev`.
 pub fn base() -> Vec<(&'static str, String)> {
     vec![("provider.yaml", provider("okta", TOKEN)), ("target.yaml", target(&["services/*"], &[INVOKER, VIEWER]))]
 }
 
-/// An IdentityProvider and the Secret with its token.
+/// A provider and the Secret with its token.
 pub fn provider(name: &str, token: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}-scim, namespace: rolecall-system}}\n\
@@ -529,7 +529,7 @@ impl World {
     }
 
     /// Runs a verb of the binary against this world's database and folder.
-    pub async fn command(&self, arguments: &[&str]) {
+    pub fn command(&self, arguments: &[&str]) {
         let output = Command::new(env!("CARGO_BIN_EXE_rolecall"))
             .args(arguments)
             .args(["--database", &format!("sqlite:{}", self.database.display())])
@@ -538,9 +538,9 @@ impl World {
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
-    pub async fn store_accept(&self) {
+    pub fn store_accept(&self) {
         let folder = self.manifests().display().to_string();
-        self.command(&["store", "accept", "--manifests", &folder]).await;
+        self.command(&["store", "accept", "--manifests", &folder]);
     }
 
     pub fn copy_database(&self, to: &Path) {

@@ -25,13 +25,14 @@ fn condition(type_: &str, status: &str, reason: &str, message: &str) -> Conditio
     }
 }
 
-fn item(namespace: Option<&str>, name: &str, spec: &Value, mut status: Value, conditions: &[Condition]) -> Item {
+fn item(namespace: Option<&str>, name: &str, spec: &Value, status: Value, conditions: &[Condition]) -> Item {
     let metadata = Metadata {
         name: name.to_owned(),
         namespace: namespace.map(str::to_owned),
         generation: Some(1),
         creation_timestamp: Some(before(90_000)),
     };
+    let mut status = status;
     status["conditions"] = serde_json::to_value(conditions).unwrap();
     let kind = if namespace.is_some() {
         "RoleMapping"
