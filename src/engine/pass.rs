@@ -18,7 +18,7 @@ use super::Inner;
 use super::error::EngineError;
 use super::state::Trigger;
 use crate::google::{Backoff, ErrorClass, GoogleError};
-use crate::index::PersonState;
+use crate::index::{Ceiling, PersonState};
 use crate::model::{DocumentKey, MappingKey, MemberKey, Policy, Subject};
 use crate::plan::{CallOutcome, Inputs, Plan, plan};
 
@@ -160,11 +160,12 @@ async fn prepare(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
     let state = inner.state();
     let released = state.released_by(&claimants);
     // Somebody unknown was deleted before this start: ids are never used again.
+    // Observe mode writes nothing, not even for them.
     let leavers = |subject: &Subject| match subject {
-        Subject::User(id) => {
+        Subject::User(id) if inner.config.ceiling == Ceiling::Enforce => {
             matches!(state.index.person(*id), PersonState::Inactive | PersonState::Deleted | PersonState::Unknown)
         }
-        Subject::Group(_) => false,
+        Subject::User(_) | Subject::Group(_) => false,
     };
     let now = inner.clock.now();
     let mut plan = plan(&Inputs {

@@ -199,6 +199,34 @@ async fn leaver_goes_in_spite_of_a_missing_folder_and_an_addition_waits() {
 }
 
 #[tokio::test]
+async fn nothing_is_written_for_a_leaver_under_observe_or_suspend_not_even_when_the_folder_is_missing() {
+    for (ceiling, mode) in [("observe", "Enforce"), ("enforce", "Suspend")] {
+        let extra = format!("  mode: {mode}\n");
+        let text = |extra: &str| mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], extra);
+        let mut manifests = base();
+        manifests.push(("mapping.yaml", text("")));
+        let mut world = World::prepare(&manifests).await;
+        world.create_services("shop-dev", &["checkout-api"]).await;
+        world.run().await;
+        let scim = world.scim("okta", TOKEN);
+        let alice = scim.create_user("alice@example.com").await;
+        scim.create_group("team-checkout", &[&alice]).await;
+        world.members_become("checkout-api", INVOKER, &[ALICE]).await;
+        world.kill();
+        world.write("mapping.yaml", &text(&extra));
+        ceiling.clone_into(&mut world.mode);
+        world.run().await;
+        let said = |s: &Value| s.to_string().contains("Observed") || s.to_string().contains("Suspended");
+        world.mapping_status("checkout/team", "nothing is written", said).await;
+        let away = world.folder.path().join("away");
+        std::fs::rename(world.manifests(), &away).expect("move the folder");
+        world.mapping_status("checkout/team", "frozen", |s| has(s, "Frozen", "True", "ManifestsMissing")).await;
+        scim.set_active(&alice, false).await;
+        world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    }
+}
+
+#[tokio::test]
 async fn leaver_of_a_database_that_is_too_old_waits_until_it_is_accepted() {
     let mut manifests = base();
     manifests.push(("mapping.yaml", mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "")));
@@ -225,6 +253,6 @@ async fn leaver_of_a_database_that_is_too_old_waits_until_it_is_accepted() {
     // The directory is not known to be right, so nothing is concluded from it.
     scim.set_active(&alice, false).await;
     world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
-    world.store_accept().await;
+    world.store_accept();
     world.members_become("checkout-api", INVOKER, &[]).await;
 }
