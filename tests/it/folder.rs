@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rolecall::model::{Clock, SystemClock};
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -14,7 +15,7 @@ fn secret(name: &str, token: &str) -> String {
     )
 }
 
-/// IdentityProvider `okta` whose tokens are `(name, Secret, notAfter)`.
+/// `IdentityProvider` okta whose tokens are `(name, Secret, notAfter)`.
 fn with_tokens(tokens: &[(&str, &str, &str)]) -> String {
     let tokens: Vec<Value> = tokens
         .iter()
@@ -97,7 +98,7 @@ async fn several_tokens_are_accepted_until_their_end_and_that_is_how_one_rotates
         assert_eq!(answers(&world, token).await, 200, "both live at once");
     }
     provider_says(&world, "").await;
-    let soon = jiff::Timestamp::now() + Duration::from_secs(4);
+    let soon = SystemClock.now() + Duration::from_secs(4);
     world.write("provider.yaml", &with_tokens(&[("a", "old", &soon.to_string()), ("b", "new", "")]));
     eventually("the end is said before it comes", async || {
         let status = world.status("IdentityProvider", "okta").await;
@@ -106,7 +107,7 @@ async fn several_tokens_are_accepted_until_their_end_and_that_is_how_one_rotates
     })
     .await;
     answers_become(&world, OLD, 401).await;
-    assert!(jiff::Timestamp::now() >= soon, "not before its end");
+    assert!(SystemClock.now() >= soon, "not before its end");
     assert_eq!(answers(&world, NEW).await, 200);
     // All of them past their end: refused, and said.
     world.write("provider.yaml", &with_tokens(&[("a", "old", past), ("b", "new", past)]));

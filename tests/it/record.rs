@@ -46,7 +46,9 @@ fn index_of_a_fixed_world(pins: &BTreeSet<Pin>) -> Index {
         })
         .to_vec();
     drop(index.apply_inventory(&target, Inventory { resources, complete: true }));
-    pins.iter().for_each(|pin| index.apply_pin(pin.clone()));
+    for pin in pins {
+        index.apply_pin(pin.clone());
+    }
     let mappings = [
         ("names", "okta", json!([{"displayName": "g0"}, {"displayName": "g1"}]), INVOKER),
         ("ids", "okta", json!([{"externalId": "x2"}]), VIEWER),
@@ -71,7 +73,7 @@ async fn change(server: &Server, ids: &mut [BTreeMap<(u64, u64), String>; 2], ra
     let (user_id, group_id) = (id(0, user), id(1, group));
     let patch = |operations: Value| json!({"schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"], "Operations": operations});
     let value: Vec<Value> = (0..random(4)).map(|_| json!({"value": id(0, random(8))})).collect();
-    let (method, path, body) = match random(16) {
+    let (method, route, body) = match random(16) {
         0..=3 => ("POST", "/Users".to_owned(), Some(json!({"userName": format!("user{user}@example.com")}))),
         4 => {
             let active = json!({"active": random(2) == 0});
@@ -106,10 +108,10 @@ async fn change(server: &Server, ids: &mut [BTreeMap<(u64, u64), String>; 2], ra
             ("PATCH", format!("/Groups/{group_id}"), Some(patch(operations)))
         }
     };
-    let reply = server.of(provider, token, method, &path, body).await;
-    assert!(reply.status < 500, "{method} {path}: {} {}", reply.status, reply.text);
+    let reply = server.of(provider, token, method, &route, body).await;
+    assert!(reply.status < 500, "{method} {route}: {} {}", reply.status, reply.text);
     if reply.status == 201 {
-        let key = if path == "/Users" { (0, user) } else { (1, group) };
+        let key = if route == "/Users" { (0, user) } else { (1, group) };
         ids[tenant].insert(key, reply.json()["id"].as_str().expect("an id").to_owned());
     }
 }
