@@ -331,6 +331,14 @@ impl Engine {
                 self.0.absorb(effects, &Trigger::none()).await;
             }
         }
+        // The process may have ended between the last claim and the mapping itself.
+        let ending: Vec<MappingKey> = {
+            let state = self.0.state();
+            state.mappings.iter().filter(|(_, memory)| memory.ending).map(|(key, _)| key.clone()).collect()
+        };
+        for key in ending {
+            self.0.forget_if_done(&key).await?;
+        }
         Ok(specs)
     }
 }

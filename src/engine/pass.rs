@@ -18,7 +18,7 @@ use super::Inner;
 use super::error::EngineError;
 use super::state::Trigger;
 use crate::google::{Backoff, ErrorClass, GoogleError};
-use crate::index::PersonState;
+use crate::index::{Ceiling, PersonState};
 use crate::model::{DocumentKey, MappingKey, MemberKey, Policy, Subject};
 use crate::plan::{CallOutcome, Inputs, Plan, plan};
 
@@ -162,11 +162,15 @@ async fn prepare(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
     let answer = inner.google.policy(document).await;
     // What is wanted is looked up after the read, however long that took: who left meanwhile is not granted any more.
     let mut state = inner.state();
-    let desired = state.index.desired(document, &claimants);
+    let mut desired = state.index.desired(document, &claimants);
     let live = match answer {
         Ok(policy) => policy,
-        // The complete list lacks it and Google says it is not there: its policy went with it.
-        Err(GoogleError::NotFound { .. }) if desired.resource_uid.is_none() => Policy::default(),
+        Err(GoogleError::NotFound { .. }) if desired.resource_uid.is_none() => {
+            // The complete list lacks it and Google says it is not there: its policy went with it, and nothing is wanted
+            // on it until it is listed again. Claims that are frozen stay all the same.
+            desired.grants.clear();
+            Policy::default()
+        }
         Err(error) => {
             drop(state);
             if matches!(error, GoogleError::NotFound { .. }) {
@@ -179,11 +183,12 @@ async fn prepare(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
     let planned = desired.stances.keys().cloned().collect();
     state.document(document).planned = planned;
     // Somebody unknown was deleted before this start: ids are never used again.
+    // Observe mode writes nothing, not even for them.
     let leavers = |subject: &Subject| match subject {
-        Subject::User(id) => {
+        Subject::User(id) if inner.config.ceiling == Ceiling::Enforce => {
             matches!(state.index.person(*id), PersonState::Inactive | PersonState::Deleted | PersonState::Unknown)
         }
-        Subject::Group(_) => false,
+        Subject::User(_) | Subject::Group(_) => false,
     };
     let now = inner.clock.now();
     let nothing = BTreeSet::new();

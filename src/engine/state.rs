@@ -290,7 +290,9 @@ impl State {
     /// Takes in what a pass found. Answers the mappings whose status may have changed.
     pub fn settle_document(&mut self, key: &DocumentKey, verdict: Verdict, now: Timestamp) -> BTreeSet<MappingKey> {
         let memory = self.document(key);
-        let mut touched = std::mem::take(&mut memory.mappings);
+        // A pass that failed before it had a plan leaves the mappings of the last plan in force; and a mapping whose last
+        // claim went without a call (the service is gone) has no part in the plan any more.
+        let mut touched = memory.mappings.clone();
         touched.append(&mut memory.planned);
         if verdict.idle {
             touched.extend(memory.remains.values().flatten().cloned());
@@ -300,6 +302,7 @@ impl State {
                 memory.found = None;
                 memory.error = None;
                 memory.pending_since = None;
+                memory.mappings.clear();
             }
             self.link(key, &touched, false);
             return touched;

@@ -143,7 +143,13 @@ impl Index {
     fn stance(&self, key: &MappingKey, document: &DocumentKey) -> Stance {
         let mapping = self.mappings.get(key);
         if let Some(reason) = self.freeze(mapping) {
-            return Stance::Frozen(reason);
+            // A mapping that vanished lets people go who left, unless its own word was that nothing is written for it.
+            let suspended =
+                mapping.is_some_and(|mapping| mapping.spec.is_some() && mapping.mode() != MappingMode::Enforce);
+            return Stance::Frozen(match reason {
+                FreezeReason::MappingVanished if suspended => FreezeReason::Suspended,
+                reason => reason,
+            });
         }
         match mapping {
             None => Stance::Frozen(FreezeReason::MappingVanished),

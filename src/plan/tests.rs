@@ -254,6 +254,33 @@ fn frozen_and_unknown_claimants_lose_nothing_and_get_nothing() {
 }
 
 #[test]
+fn a_leaver_goes_in_spite_of_a_freeze_only_where_the_directory_is_known_to_be_right() {
+    let freezes = [
+        (FreezeReason::MappingVanished, true),
+        (FreezeReason::ManifestsMissing, true),
+        (FreezeReason::InventoryIncomplete, true),
+        (FreezeReason::NotLoaded, false),
+        (FreezeReason::StoreMismatch, false),
+        (FreezeReason::StoreRewound, false),
+        (FreezeReason::Suspended, false),
+        (FreezeReason::Observed, false),
+        (FreezeReason::IdentityProviderNotFound, false),
+        (FreezeReason::TargetNotFound, false),
+    ];
+    for (reason, goes) in freezes {
+        let mut world = granted(3);
+        world.unwant("m");
+        world.stance("m", Stance::Frozen(reason));
+        world.left.insert(user(3));
+        let plan = world.pass();
+        assert_eq!(plan.remove.len(), usize::from(goes), "{reason:?}");
+        assert!(plan.remove.iter().all(|step| step.cause == Cause::Leaver), "{reason:?}");
+        let stays = if goes { vec![email(1), email(2)] } else { vec![email(1), email(2), email(3)] };
+        assert_eq!(world.members(INVOKER)[1..], stays, "{reason:?}");
+    }
+}
+
+#[test]
 fn kept_subjects_stay_while_the_others_of_the_mapping_go() {
     let mut world = granted(3);
     world.unwant("m");

@@ -10,8 +10,12 @@
 
 mod absence;
 mod crash;
+mod folder;
 mod google;
 mod guard;
+mod policies;
+mod process;
+mod record;
 mod scim_bad_input;
 mod scim_dialogues;
 mod scim_server;

@@ -51,6 +51,12 @@ pub struct World {
     pub drift: String,
     pub mode: String,
     pub database: PathBuf,
+    /// More flags of `run`, with their values.
+    pub more: Vec<(&'static str, String)>,
+    /// Say all flags in the environment.
+    pub in_environment: bool,
+    /// No file may grow beyond this, in KiB: a full disk for whoever writes more.
+    pub file_limit: Option<u32>,
     child: Option<Child>,
     listen: SocketAddr,
     admin: SocketAddr,
@@ -81,6 +87,9 @@ impl World {
             mode: "enforce".to_owned(),
             database: folder.path().join("rolecall.db"),
             folder,
+            more: Vec::new(),
+            in_environment: false,
+            file_limit: None,
             child: None,
             listen,
             admin,
@@ -133,22 +142,54 @@ impl World {
             .append(true)
             .open(self.folder.path().join("rolecall.log"))
             .expect("a log file");
-        let child = Command::new(env!("CARGO_BIN_EXE_rolecall"))
-            .arg("run")
-            .args(["--listen", &self.listen.to_string()])
-            .args(["--admin-listen", &self.admin.to_string()])
-            .args(["--database", &format!("sqlite:{}", self.database.display())])
-            .args(["--manifests", &self.manifests().display().to_string()])
-            .args(["--google-endpoint", &self.google])
-            .args(["--google-credentials", "none"])
-            .args(["--drift-interval", &self.drift])
-            .args(["--mode", &self.mode])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("start rolecall");
+        let mut flags = vec![
+            ("--listen", self.listen.to_string()),
+            ("--admin-listen", self.admin.to_string()),
+            ("--database", format!("sqlite:{}", self.database.display())),
+            ("--manifests", self.manifests().display().to_string()),
+            ("--google-endpoint", self.google.clone()),
+            ("--google-credentials", "none".to_owned()),
+            ("--drift-interval", self.drift.clone()),
+            ("--mode", self.mode.clone()),
+        ];
+        flags.extend(self.more.clone());
+        let binary = env!("CARGO_BIN_EXE_rolecall");
+        let mut command = match self.file_limit {
+            None => Command::new(binary),
+            Some(kib) => {
+                // What is beyond the limit is an error to the writer, as ENOSPC is, and not a signal.
+                let mut shell = Command::new("bash");
+                shell.args(["-c", "trap '' XFSZ; ulimit -S -f \"$1\"; shift; exec \"$@\"", "bash"]);
+                shell.arg(kib.to_string()).arg(binary);
+                shell
+            }
+        };
+        command.arg("run");
+        for (flag, value) in flags {
+            if self.in_environment {
+                let name = flag.trim_start_matches('-').replace('-', "_").to_uppercase();
+                command.env(format!("ROLECALL_{name}"), value);
+            } else {
+                command.args([flag, &value]);
+            }
+        }
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("start rolecall");
         self.child = Some(child);
+    }
+
+    /// The disk is not full any more.
+    pub fn lift_file_limit(&mut self) {
+        self.file_limit = None;
+        let child = self.child.as_ref().expect("rolecall runs");
+        let status = Command::new("prlimit").args(["--pid", &child.id().to_string(), "--fsize=unlimited:"]).status();
+        assert!(status.expect("prlimit").success());
+    }
+
+    /// Runs the binary to its end: exit status, output, complaints.
+    pub fn rolecall(arguments: &[&str]) -> (i32, String, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_rolecall")).args(arguments).output().expect("run a verb");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+        (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
     }
 
     /// SIGKILL, and waits for the end.

@@ -1,0 +1,319 @@
+//! What is written down: the event log against the snapshot, the audit log against the calls that Google saw.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use rolecall::index::{Ceiling, Index, Inventory, InventoryItem};
+use rolecall::model::{
+    AuditOutcome, DocumentKey, IntentAction, MappingKey, MemberKey, Pin, ProviderName, ResourceKind, SystemClock,
+    TargetName,
+};
+use rolecall::store::{AuditRow, Store};
+use serde_json::{Value, json};
+
+use crate::scim_server::{ENTRA_TOKEN, OKTA_TOKEN, Server};
+use crate::support::*;
+
+fn typed<T: serde::de::DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).expect("a spec")
+}
+
+fn provider_name(name: &str) -> ProviderName {
+    ProviderName::new(name).expect("a name")
+}
+
+/// An index with two providers, a target of two services and mappings by name, by external id and of both providers.
+fn index_of_a_fixed_world(pins: &BTreeSet<Pin>) -> Index {
+    let mut index = Index::new(Ceiling::Enforce);
+    for name in ["okta", "entra"] {
+        let spec = typed(json!({
+            "scim": {"tokens": [{"name": "a", "secretRef": {"name": "s"}}]},
+            "principals": {"allowedDomains": ["example.com"], "users": {"googleAccount": {"attribute": "userName"}}},
+        }));
+        drop(index.apply_provider(provider_name(name), spec));
+    }
+    let target = TargetName::new("shop-dev").expect("a name");
+    let allow = json!([{"namespaces": {"names": ["checkout"]}, "identityProviders": ["okta", "entra"],
+        "resources": ["services/*"], "roles": [INVOKER, VIEWER]}]);
+    let spec = typed(json!({"project": "shop-dev", "locations": ["europe-west1"], "allow": allow}));
+    drop(index.apply_target(target.clone(), spec, jiff::Timestamp::UNIX_EPOCH));
+    let resources = ["a", "b"]
+        .map(|name| InventoryItem {
+            document: DocumentKey::cloud_run("shop-dev", "europe-west1", ResourceKind::Service, name).expect("a key"),
+            uid: format!("uid-{name}"),
+            labels: BTreeMap::new(),
+            invoker_iam_disabled: false,
+        })
+        .to_vec();
+    drop(index.apply_inventory(&target, Inventory { resources, complete: true }));
+    for pin in pins {
+        index.apply_pin(pin.clone());
+    }
+    let mappings = [
+        ("names", "okta", json!([{"displayName": "g0"}, {"displayName": "g1"}]), INVOKER),
+        ("ids", "okta", json!([{"externalId": "x2"}]), VIEWER),
+        ("entra", "entra", json!([{"displayName": "g0"}, {"displayName": "g3"}]), INVOKER),
+    ];
+    for (name, provider, groups, role) in mappings {
+        let spec = typed(json!({
+            "subjects": [{"identityProvider": provider, "groups": groups}],
+            "grants": [{"target": {"name": "shop-dev"}, "resources": ["services/*"], "roles": [role]}],
+        }));
+        drop(index.apply_mapping(MappingKey::new("checkout", name).expect("a key"), 1, spec, BTreeSet::new()));
+    }
+    index
+}
+
+/// One change over SCIM, as the generator says. Refusals are part of it.
+async fn change(server: &Server, ids: &mut [BTreeMap<(u64, u64), String>; 2], random: &mut impl FnMut(u64) -> u64) {
+    let tenant = usize::try_from(random(2)).expect("an index");
+    let (provider, token) = [("okta", OKTA_TOKEN), ("entra", ENTRA_TOKEN)][tenant];
+    let (user, group) = (random(8), random(4));
+    let id = |kind, number| ids[tenant].get(&(kind, number)).cloned().unwrap_or_else(|| "unknown".to_owned());
+    let (user_id, group_id) = (id(0, user), id(1, group));
+    let patch = |operations: Value| json!({"schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"], "Operations": operations});
+    let value: Vec<Value> = (0..random(4)).map(|_| json!({"value": id(0, random(8))})).collect();
+    let (method, route, body) = match random(16) {
+        0..=3 => ("POST", "/Users".to_owned(), Some(json!({"userName": format!("user{user}@example.com")}))),
+        4 => {
+            let active = json!({"active": random(2) == 0});
+            ("PATCH", format!("/Users/{user_id}"), Some(patch(json!([{"op": "replace", "value": active}]))))
+        }
+        5 => {
+            let name =
+                ["user1@example.com", "nobody", "x@elsewhere.example"][usize::try_from(random(3)).expect("small")];
+            let operations = json!([{"op": "replace", "path": "userName", "value": name}]);
+            ("PATCH", format!("/Users/{user_id}"), Some(patch(operations)))
+        }
+        6 => ("DELETE", format!("/Users/{user_id}"), None),
+        7..=8 => {
+            let body = json!({"displayName": format!("g{group}"), "externalId": format!("x{group}"), "members": value});
+            ("POST", "/Groups".to_owned(), Some(body))
+        }
+        9 => {
+            let operations = json!([{"op": "replace", "path": "displayName", "value": format!("g{}", random(5))}]);
+            ("PATCH", format!("/Groups/{group_id}"), Some(patch(operations)))
+        }
+        10 => ("DELETE", format!("/Groups/{group_id}"), None),
+        11 => {
+            let operations = json!([{"op": "replace", "path": "members", "value": value}]);
+            ("PATCH", format!("/Groups/{group_id}"), Some(patch(operations)))
+        }
+        12..=13 => {
+            let operations = json!([{"op": "remove", "path": format!("members[value eq \"{user_id}\"]")}]);
+            ("PATCH", format!("/Groups/{group_id}"), Some(patch(operations)))
+        }
+        _ => {
+            let operations = json!([{"op": "add", "path": "members", "value": value}]);
+            ("PATCH", format!("/Groups/{group_id}"), Some(patch(operations)))
+        }
+    };
+    let reply = server.of(provider, token, method, &route, body).await;
+    assert!(reply.status < 500, "{method} {route}: {} {}", reply.status, reply.text);
+    if reply.status == 201 {
+        let key = if route == "/Users" { (0, user) } else { (1, group) };
+        ids[tenant].insert(key, reply.json()["id"].as_str().expect("an id").to_owned());
+    }
+}
+
+#[tokio::test]
+async fn replaying_the_event_log_of_the_store_gives_the_same_index_as_loading_its_snapshot() {
+    let server = Server::start().await;
+    let mut seed = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut random = move |below: u64| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed >> 11) % below
+    };
+    let mut ids = [BTreeMap::new(), BTreeMap::new()];
+    let mut digests = BTreeSet::new();
+    for _ in 0..6 {
+        for _ in 0..60 {
+            change(&server, &mut ids, &mut random).await;
+        }
+        // As it ran: the log from the beginning, and the pins that came of it.
+        let mut pins = BTreeSet::new();
+        let mut replayed = index_of_a_fixed_world(&pins);
+        pins.extend(replayed.freeze_all(None).pins);
+        let mut after = 0;
+        loop {
+            let events = server.store.events_after(after, 50).await.expect("events");
+            let Some(last) = events.last() else { break };
+            after = last.seq;
+            for event in events {
+                for pin in replayed.apply_directory(&event.provider, &event.change).pins {
+                    pins.retain(|old: &Pin| {
+                        (&old.mapping, &old.provider, &old.selector) != (&pin.mapping, &pin.provider, &pin.selector)
+                    });
+                    pins.insert(pin);
+                }
+            }
+        }
+        // As after a restart: the snapshot, with the pins from the store.
+        let mut loaded = index_of_a_fixed_world(&pins);
+        let seq = server
+            .store
+            .snapshot(&mut |provider, change| drop(loaded.apply_directory(&provider, &change)))
+            .await
+            .expect("a snapshot");
+        drop(loaded.freeze_all(None));
+        assert_eq!(seq, after, "the snapshot is as far as the log");
+        assert_eq!(loaded.digest(), replayed.digest());
+        digests.insert(loaded.digest());
+    }
+    assert!(digests.len() > 3, "the changes changed something: {}", digests.len());
+}
+
+/// Everything in the audit log.
+async fn audit(store: &Store) -> Vec<AuditRow> {
+    let mut rows = Vec::new();
+    loop {
+        let page = store.audit_after(rows.last().map_or(0, |row: &AuditRow| row.seq), 500).await.expect("audit rows");
+        if page.is_empty() {
+            return rows;
+        }
+        rows.extend(page);
+    }
+}
+
+/// `role member` of every binding.
+fn members(policy: &Value) -> BTreeSet<(String, MemberKey)> {
+    let bindings = policy["bindings"].as_array().cloned().unwrap_or_default();
+    let names = bindings.iter().flat_map(|binding| {
+        let role = binding["role"].as_str().unwrap_or_default();
+        let members = binding["members"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        members.map(move |member| (role.to_owned(), MemberKey::of(member))).collect::<Vec<_>>()
+    });
+    names.collect()
+}
+
+#[tokio::test]
+async fn each_write_that_google_committed_is_in_the_audit_with_its_etag_and_was_intended_before() {
+    let mut manifests = base();
+    manifests
+        .push(("mapping.yaml", mapping("team", "team-checkout", &["services/checkout-*"], &[INVOKER, VIEWER], "")));
+    let mut world = World::prepare(&manifests).await;
+    world.create_services("shop-dev", &["checkout-api", "checkout-web"]).await;
+    world.run().await;
+    let scim = world.scim("okta", TOKEN);
+    // A conflict, a refusal and an answer that was lost are among the calls.
+    let calls = [
+        json!({"match": {"path": ":setIamPolicy", "nth": 2}, "action": {"type": "error", "status": 409}}),
+        json!({"match": {"path": ":setIamPolicy", "nth": 5}, "action": {"type": "drop", "when": "after"}}),
+        json!({"match": {"path": ":setIamPolicy", "nth": 7}, "action": {"type": "error", "status": 403}}),
+    ];
+    for fault in calls {
+        world.fault(fault).await;
+    }
+    let group = scim.create_group("team-checkout", &[]).await;
+    let mut wanted = BTreeSet::new();
+    for i in 0..6 {
+        let user = scim.create_user(&format!("user{i}@example.com")).await;
+        scim.add_members(&group, &[&user]).await;
+        wanted.insert(format!("user:user{i}@example.com"));
+        if i % 3 == 1 {
+            scim.set_active(&user, false).await;
+            wanted.remove(&format!("user:user{i}@example.com"));
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        // A stranger through the back door, which the journal of calls leaves out.
+        let name = "policies/projects/shop-dev/locations/europe-west1/services/checkout-web";
+        let add = json!({"add": {"role": INVOKER, "member": format!("user:stranger{i}@elsewhere.example")}});
+        world.emulator.control("POST", name, &add).expect("a stranger's edit");
+    }
+    let all: Vec<&str> = wanted.iter().map(String::as_str).collect();
+    for (service, role) in [("checkout-api", INVOKER), ("checkout-api", VIEWER), ("checkout-web", VIEWER)] {
+        world.members_become(service, role, &all).await;
+    }
+    world
+        .mapping_status("checkout/team", "at rest", |s| has(s, "Ready", "True", "") && s["grants"]["pending"] == 0)
+        .await;
+    world.shutdown().await;
+
+    let url = format!("sqlite:{}", world.database.display());
+    let store = Store::open(&url, Arc::new(SystemClock)).await.expect("the store");
+    let rows = audit(&store).await;
+    let of_calls =
+        |row: &&AuditRow| matches!(row.entry.action.as_str(), "grant" | "revoke") && row.entry.grant.is_some();
+    let mut committed = BTreeSet::new();
+    for call in world.emulator.journal().iter().filter(|call| call.committed && call.path.contains(":setIamPolicy")) {
+        let service = call.resource.clone().expect("a resource");
+        let document: DocumentKey = format!("run:{service}").parse().expect("a document");
+        let (before, after) = (call.before().expect("before"), call.after().expect("after"));
+        let (sent, etag) =
+            (call.json().expect("a body")["policy"]["etag"].clone(), after["etag"].as_str().expect("an etag"));
+        let sent = sent.as_str().expect("never without an etag");
+        committed.insert((document.clone(), etag.to_owned()));
+        let rows_of = |action: &str, fits: &dyn Fn(&AuditRow) -> bool| -> BTreeSet<(String, MemberKey)> {
+            let rows = rows.iter().filter(of_calls).filter(|row| {
+                row.entry.document.as_ref() == Some(&document)
+                    && row.entry.action == action
+                    && row.entry.etag_before.as_deref() == Some(sent)
+                    && fits(row)
+            });
+            let grants = rows.filter_map(|row| row.entry.grant.clone());
+            grants.map(|grant| (grant.role.to_string(), grant.member)).collect()
+        };
+        let (had, has) = (members(&before), members(&after));
+        let (came, went) = (&has - &had, &had - &has);
+        assert!(!came.is_empty() || !went.is_empty(), "no write without a difference: {}", call.path);
+        for (action, changed) in [("grant", came), ("revoke", went)] {
+            let intended =
+                rows_of(action, &|row| row.entry.outcome == AuditOutcome::Intended && row.entry.at <= call.time);
+            assert!(changed.is_subset(&intended), "{document}: {action} {changed:?} was not intended: {intended:?}");
+            // Of a call whose answer was lost, the next read tells; somebody else may have written in between.
+            let settled = rows_of(action, &|row| match row.entry.outcome {
+                AuditOutcome::Acknowledged => row.entry.etag_after.as_deref() == Some(etag),
+                AuditOutcome::Ambiguous => call.fault.is_some(),
+                _ => false,
+            });
+            assert_eq!(settled, changed, "{document}: {action} at {etag} (fault {:?})", call.fault);
+        }
+    }
+    assert!(committed.len() >= 6, "{committed:?}");
+    // And the other way: what the audit calls acknowledged is a write that Google committed.
+    for row in rows.iter().filter(of_calls).filter(|row| row.entry.outcome == AuditOutcome::Acknowledged) {
+        let key = (row.entry.document.clone().expect("a document"), row.entry.etag_after.clone().expect("an etag"));
+        assert!(committed.contains(&key), "acknowledged and never committed: {:?}", row.entry);
+    }
+    let outcomes: BTreeSet<&str> = rows.iter().filter(of_calls).map(|row| row.entry.outcome.as_str()).collect();
+    for outcome in ["intended", "acknowledged", "failed", "refused", "ambiguous"] {
+        assert!(outcomes.contains(outcome), "{outcome} is not among {outcomes:?}");
+    }
+}
+
+#[tokio::test]
+async fn intent_is_on_the_disk_while_google_is_still_deciding() {
+    let mut manifests = base();
+    manifests.push(("mapping.yaml", mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "")));
+    let mut world = World::prepare(&manifests).await;
+    world.create_services("shop-dev", &["checkout-api"]).await;
+    world.run().await;
+    let scim = world.scim("okta", TOKEN);
+    world
+        .fault(
+            json!({"match": {"path": ":setIamPolicy", "count": 1}, "action": {"type": "latency", "latencyMs": 3000}}),
+        )
+        .await;
+    let alice = scim.create_user("alice@example.com").await;
+    scim.create_group("team-checkout", &[&alice]).await;
+    let url = format!("sqlite:{}", world.database.display());
+    let store = Store::open(&url, Arc::new(SystemClock)).await.expect("the store, beside the running process");
+    let document =
+        DocumentKey::cloud_run("shop-dev", "europe-west1", ResourceKind::Service, "checkout-api").expect("a key");
+    let intent = eventually("an intent", async || {
+        let rows = store.ledger(&document).await.expect("the ledger");
+        rows.into_iter().find_map(|row| row.intent).ok_or_else(|| "none".to_owned())
+    })
+    .await;
+    assert!(!world.policy("checkout-api").await.contains_key(INVOKER), "Google has not decided yet");
+    assert_eq!(intent.action, IntentAction::Grant);
+    assert!(!intent.present_before);
+    let rows = audit(&store).await;
+    let intended = rows.iter().find(|row| row.entry.outcome == AuditOutcome::Intended).expect("an audit row");
+    assert_eq!(intended.entry.etag_before.as_deref(), Some(intent.etag_before.as_str()));
+    drop(store);
+    world.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    world.agree().await;
+}
