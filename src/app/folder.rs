@@ -33,6 +33,7 @@ pub(super) struct Folder {
     tokens: TokenTable,
     resolved: Arc<Mutex<Resolved>>,
     providers: BTreeMap<ProviderName, IdentityProviderSpec>,
+    /// By name: all are of the operator's namespace.
     secrets: BTreeMap<String, SecretHashes>,
     /// Objects whose text has a problem, by file.
     kept: BTreeMap<String, BTreeSet<ObjectRef>>,
@@ -65,9 +66,13 @@ impl Folder {
         let mut known = BTreeMap::new();
         let mut vanished = false;
         for spec in specs.iter().filter(|spec| spec.state != SpecState::Ending) {
+            let mut namespace = spec.namespace.clone();
+            if spec.kind == SECRET && namespace.get_or_insert_with(|| folder.namespace.clone()) != &folder.namespace {
+                // Read when the operator had another namespace.
+                continue;
+            }
             vanished |= spec.state == SpecState::Vanished;
-            let object =
-                ObjectRef { kind: spec.kind.clone(), namespace: spec.namespace.clone(), name: spec.name.clone() };
+            let object = ObjectRef { kind: spec.kind.clone(), namespace, name: spec.name.clone() };
             let hash = match folder.recall(spec) {
                 Some(hash) if spec.state == SpecState::Active => Some(hash),
                 _ => None,
@@ -218,8 +223,7 @@ impl Folder {
     }
 
     async fn apply_secret(&mut self, secret: &SecretData, file: &str) -> Result<(), StoreError> {
-        if secret.namespace.as_ref().is_some_and(|namespace| *namespace != self.namespace) {
-            tracing::info!(file, "a Secret of another namespace than {} is not read", self.namespace);
+        if secret.namespace.as_ref() != Some(&self.namespace) {
             return Ok(());
         }
         let hashes = SecretHashes::of(secret);
@@ -235,6 +239,8 @@ impl Folder {
             json,
         };
         self.store.put_spec(spec).await?;
+        // Where one is kept that named no namespace, this replaces it.
+        self.store.remove_spec(SECRET, None, &secret.name).await?;
         self.secrets.insert(secret.name.clone(), hashes);
         self.publish_tokens();
         Ok(())
@@ -254,8 +260,10 @@ impl Folder {
                 self.providers.remove(&name);
                 self.publish_tokens();
             }
+            _ if object.namespace.as_ref() != Some(&self.namespace) => {}
             _ => {
-                self.store.remove_spec(SECRET, object.namespace.as_deref(), &object.name).await?;
+                self.store.remove_spec(SECRET, Some(&self.namespace), &object.name).await?;
+                self.store.remove_spec(SECRET, None, &object.name).await?;
                 self.secrets.remove(&object.name);
                 self.publish_tokens();
             }

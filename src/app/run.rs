@@ -142,7 +142,7 @@ pub async fn run(config: RunConfig) -> Result<(), AppError> {
         &specs,
     );
     let (first, read) = oneshot::channel();
-    let options = PollOptions::new(config.manifests.clone());
+    let options = PollOptions::new(config.manifests.clone(), config.namespace.clone());
     let following = tokio::spawn(folder.follow(options, known, first, stop.clone()));
     if tokio::time::timeout(FIRST_READ, read).await.is_err() {
         tracing::warn!("the manifest folder could not be read completely yet; what was in force before stays in force");

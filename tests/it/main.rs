@@ -12,6 +12,7 @@ mod absence;
 mod crash;
 mod google;
 mod guard;
+mod manifests;
 mod scim_bad_input;
 mod scim_dialogues;
 mod scim_server;
