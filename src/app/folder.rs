@@ -140,13 +140,19 @@ impl Folder {
                 }
                 _ = releases.tick() => {
                     let forgotten = self.releases().await;
-                    if !forgotten.is_empty() && commands.send(FolderCommand::Forget(forgotten)).await.is_err() {
-                        break;
+                    if !forgotten.is_empty() {
+                        tokio::select! {
+                            sent = commands.send(FolderCommand::Forget(forgotten)) => if sent.is_err() { break },
+                            () = stop.cancelled() => break,
+                        }
                     }
                 }
                 () = stop.cancelled() => break,
             }
         }
+        // The loop may be waiting to send what nobody will take any more.
+        drop(batches);
+        drop(commands);
         if let Err(error) = looking.await {
             tracing::error!(%error, "following the manifest folder ended badly");
         }

@@ -75,8 +75,10 @@ pub async fn poll(
         let quiet = batch.is_empty() && scan.settled && known.observed == before;
         if !batch.is_empty() {
             log(&batch);
-            if changes.send(batch).await.is_err() {
-                return;
+            // Whoever ends may have stopped listening long before it drops its end of the channel.
+            tokio::select! {
+                sent = changes.send(batch) => if sent.is_err() { return },
+                () = cancel.cancelled() => return,
             }
         }
         let pause = tokio::time::sleep(if quiet { options.every } else { options.settle });

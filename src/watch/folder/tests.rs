@@ -533,6 +533,22 @@ fn secrets_have_the_namespace_of_the_operator_or_are_not_read() {
 }
 
 #[tokio::test]
+async fn the_loop_ends_when_it_is_cancelled_although_nobody_takes_what_it_found() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "p.yaml", &provider());
+    let (sender, changes) = mpsc::channel(1);
+    sender.try_send(Vec::new()).unwrap();
+    let (_commander, commands) = mpsc::channel(1);
+    let cancel = CancellationToken::new();
+    let task = tokio::spawn(poll(options(folder.path()), Known::default(), sender, commands, cancel.clone()));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!task.is_finished(), "it waits for its place in the channel");
+    cancel.cancel();
+    tokio::time::timeout(Duration::from_secs(5), task).await.expect("it ends").unwrap();
+    drop(changes);
+}
+
+#[tokio::test]
 async fn the_loop_sends_what_happens_in_the_folder_until_it_is_cancelled() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
