@@ -6,6 +6,8 @@ use reqwest::Method;
 
 use crate::support::*;
 
+const ALICE: &str = "user:alice@example.com";
+
 fn secret(namespace: &str, token: &str) -> String {
     format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: okta{namespace}}}\nstringData: {{token: {token}}}\n")
 }
@@ -56,4 +58,36 @@ async fn token_outlives_a_namesake_elsewhere_and_a_namespace_that_is_spelled_out
     answers_still(&world, second).await;
     world.remove("secret.yaml");
     answers(&world, second, 401).await;
+}
+
+#[tokio::test]
+async fn release_of_the_manifests_ends_nothing_while_the_folder_is_missing() {
+    let mut manifests = base();
+    manifests.push(("mapping.yaml", mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "")));
+    let mut world = World::prepare(&manifests).await;
+    world.create_services("shop-dev", &["checkout-api"]).await;
+    world.run().await;
+    let scim = world.scim("okta", TOKEN);
+    let alice = scim.create_user("alice@example.com").await;
+    scim.create_group("team-checkout", &[&alice]).await;
+    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    let away = world.folder.path().join("away");
+    std::fs::rename(world.manifests(), &away).expect("move the folder");
+    world.mapping_status("checkout/team", "frozen", |s| has(s, "Frozen", "True", "ManifestsMissing")).await;
+    world.command(&["release", "manifests"]);
+    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    // One that was made while nobody ran, before it is known what the folder lacks.
+    world.kill();
+    world.command(&["release", "manifests"]);
+    world.restart_unready().await;
+    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    assert!(world.log().contains("a release of the manifests is refused"), "and it is said");
+    std::fs::rename(&away, world.manifests()).expect("move it back");
+    world.mapping_status("checkout/team", "thawed", |s| has(s, "Ready", "True", "")).await;
+    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    // The release of one mapping is about that mapping, whatever became of the folder.
+    std::fs::rename(world.manifests(), &away).expect("move the folder");
+    world.mapping_status("checkout/team", "frozen", |s| has(s, "Frozen", "True", "ManifestsMissing")).await;
+    world.command(&["release", "mapping", "checkout/team"]);
+    world.members_become("checkout-api", INVOKER, &[]).await;
 }
