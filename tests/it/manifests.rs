@@ -91,3 +91,26 @@ async fn release_of_the_manifests_ends_nothing_while_the_folder_is_missing() {
     world.command(&["release", "mapping", "checkout/team"]);
     world.members_become("checkout-api", INVOKER, &[]).await;
 }
+
+#[tokio::test]
+async fn database_without_a_grant_that_no_event_stands_for_is_older() {
+    let mut world = World::prepare(&base()).await;
+    world.create_services("shop-dev", &["checkout-api"]).await;
+    world.run().await;
+    let scim = world.scim("okta", TOKEN);
+    let alice = scim.create_user("alice@example.com").await;
+    scim.create_group("team-checkout", &[&alice]).await;
+    world.shutdown().await;
+    let backup = world.folder.path().join("backup");
+    std::fs::create_dir(&backup).expect("a folder");
+    world.copy_database(&backup);
+    world.run().await;
+    world.write("mapping.yaml", &mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], ""));
+    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    world.shutdown().await;
+    world.restore_database(&backup);
+    world.run().await;
+    world.mapping_status("checkout/team", "StoreRewound", |s| has(s, "Frozen", "True", "StoreRewound")).await;
+    world.store_accept();
+    world.mapping_status("checkout/team", "thawed", |s| has(s, "Frozen", "False", "")).await;
+}
