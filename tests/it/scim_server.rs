@@ -19,6 +19,7 @@ pub const ENTRA_TOKEN: &str = "entra-token-0123456789abcdef";
 pub struct Server {
     pub address: std::net::SocketAddr,
     pub traffic: Traffic,
+    pub store: Store,
     pub client: reqwest::Client,
     _folder: tempfile::TempDir,
 }
@@ -79,7 +80,7 @@ impl Server {
         let traffic = Traffic::new();
         let app = router(Scim {
             metrics: rolecall::telemetry::Metrics::new().scim,
-            store,
+            store: store.clone(),
             tokens: table,
             traffic: traffic.clone(),
             external_url: "https://rolecall.example.com/".into(),
@@ -91,7 +92,7 @@ impl Server {
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
-        Self { address, traffic, client, _folder: folder }
+        Self { address, traffic, store, client, _folder: folder }
     }
 
     /// Sends a request as it is; a header without a value is left out.
