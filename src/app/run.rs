@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::folder::Folder;
 use super::mirror::{self, Comparison, Mirror, MirrorError};
+use super::serve::{Bounds, serve};
 use super::tokens::Resolved;
 use crate::api::FindingStatus;
 use crate::cli::{Mode, RunConfig};
@@ -102,7 +103,7 @@ pub async fn run(config: RunConfig) -> Result<(), AppError> {
             items.into_iter().filter_map(|item| serde_json::to_value(item).ok()).collect()
         });
         let router = admin_router(metrics.clone(), readiness.clone(), status);
-        servers.spawn(serve(admin_listener, router, stop.clone()));
+        servers.spawn(serve(admin_listener, router, Bounds::default(), stop.clone()));
     }
 
     let tokens = TokenTable::new();
@@ -163,7 +164,7 @@ pub async fn run(config: RunConfig) -> Result<(), AppError> {
         limits: Limits::default(),
         metrics: metrics.scim.clone(),
     });
-    servers.spawn(serve(scim_listener, router, stop.clone()));
+    servers.spawn(serve(scim_listener, router, Bounds::default(), stop.clone()));
     let worker = tokio::spawn({
         let (engine, stop) = (engine.clone(), stop.clone());
         async move { engine.run(seq, stop).await }
@@ -209,13 +210,6 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppErr
     let listener = TcpListener::bind(address).await.map_err(wrong)?;
     let bound = listener.local_addr().map_err(wrong)?;
     Ok((listener, bound))
-}
-
-async fn serve(listener: TcpListener, router: axum::Router, stop: CancellationToken) {
-    let ended = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
-    if let Err(error) = ended {
-        tracing::error!(%error, "a server ended");
-    }
 }
 
 fn google(config: &RunConfig) -> Result<CloudRun, AppError> {
