@@ -131,16 +131,11 @@ impl<'a> Pass<'a> {
             let stance = self.inputs.desired.stances.get(&claim.mapping);
             let kept = wanted
                 || match stance {
-                    // Whichever of the groups it was: who has left is entitled through none.
-                    Some(Stance::Live {
-                        keep:
-                            Keep::Everything(
-                                FreezeReason::GroupNotFound
-                                | FreezeReason::GroupAmbiguous
-                                | FreezeReason::GroupIdentityChanged,
-                            ),
-                    }) => !has_left(&claim.subject),
-                    None | Some(Stance::Frozen(_) | Stance::Live { keep: Keep::Everything(_) }) => true,
+                    // Whichever ground is missing: who has left is entitled through none.
+                    Some(Stance::Frozen(reason) | Stance::Live { keep: Keep::Everything(reason) }) => {
+                        !(reason.lets_leavers_go() && has_left(&claim.subject))
+                    }
+                    None => true,
                     Some(Stance::Live { keep: Keep::Subjects(subjects) }) => subjects.contains(&claim.subject),
                     Some(Stance::Live { keep: Keep::Nothing } | Stance::Ended { .. }) => false,
                 };

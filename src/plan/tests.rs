@@ -274,6 +274,38 @@ fn a_mapping_with_an_unresolved_group_keeps_everything_but_its_leavers() {
 }
 
 #[test]
+fn leavers_go_under_every_freeze_that_leaves_the_directory_in_no_doubt() {
+    use FreezeReason::*;
+    let reasons = [
+        NotLoaded,
+        MappingVanished,
+        ManifestsMissing,
+        IdentityProviderNotFound,
+        TargetNotFound,
+        Suspended,
+        OverlappingTarget,
+        GroupAmbiguous,
+        GroupNotFound,
+        GroupIdentityChanged,
+        InventoryIncomplete,
+        StoreMismatch,
+        StoreRewound,
+    ];
+    for reason in reasons {
+        for stance in [Stance::Frozen(reason), Stance::Live { keep: Keep::Everything(reason) }] {
+            let mut world = granted(2);
+            world.unwant("m");
+            world.stance("m", stance);
+            world.left.insert(user(1));
+            let plan = world.pass();
+            assert_eq!(plan.remove.len(), usize::from(reason.lets_leavers_go()), "{reason:?}");
+            assert!(plan.remove.iter().all(|step| step.cause == Cause::Leaver));
+            assert!(world.members(INVOKER).contains(&email(2).as_str()), "{reason:?}");
+        }
+    }
+}
+
+#[test]
 fn observe_reports_what_it_would_do_and_writes_nothing() {
     let mut world = granted(2);
     world.unwant("m");
