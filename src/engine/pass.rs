@@ -140,7 +140,7 @@ async fn prepare(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
     }
     let live = match inner.google.policy(document).await {
         Ok(policy) => policy,
-        Err(GoogleError::NotFound { .. }) if desired.resource_uid.is_none() => {
+        Err(GoogleError::NotFound { .. }) if desired.absent => {
             // The complete list lacks it and Google says it is not there: its policy went with it.
             Policy::default()
         }

@@ -618,9 +618,18 @@ fn on_a_service_that_a_complete_list_lacks_grants_stay_wanted_and_nothing_new_is
     let claimants = BTreeSet::from([key("m")]);
     let desired = index.desired(&document("b"), &claimants);
     assert_eq!((desired.grants.len(), desired.stances[&key("m")].clone()), (2, NOTHING));
+    assert!(desired.absent && !index.desired(&document("a"), &claimants).absent);
     assert!(desired.grants.values().flat_map(|grant| grant.claims.values()).all(|terms| !terms.write));
     index.tell(&left(1, &[1]));
     assert_eq!(index.desired(&document("b"), &claimants).grants.len(), 1, "a leaver still goes");
+    index.inventory_failed(&target("t"));
+    assert!(!index.desired(&document("b"), &claimants).absent, "a list that failed says nothing");
+    assert!(!index.desired(&document_in("elsewhere", "b"), &claimants).absent, "nobody lists that region");
+    index.apply_inventory(&target("t"), inventory(&["a", "b"]));
+    let desired = index.desired(&document("b"), &claimants);
+    assert!(
+        !desired.absent && desired.grants.values().flat_map(|grant| grant.claims.values()).all(|terms| terms.write)
+    );
 }
 
 #[test]
