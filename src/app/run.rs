@@ -133,6 +133,7 @@ pub async fn run(config: RunConfig) -> Result<(), AppError> {
     let seq = engine.load_directory().await?;
     let mirror_path = mirror::mirror_path(&config.manifests)?;
     let frozen = compare(&mirror_path, &store).await?;
+    let found = mirror::read(&mirror_path).ok().flatten();
     let (folder, known) = Folder::new(
         engine.clone(),
         store.clone(),
@@ -179,7 +180,7 @@ pub async fn run(config: RunConfig) -> Result<(), AppError> {
             () = signals.received() => break,
         }
         if let Some(reason) = engine.frozen() {
-            match thaw(&engine, &mirror_path, &store).await {
+            match thaw(&engine, &mirror_path, found, &store).await {
                 Ok(true) => tracing::warn!(reason = reason.reason(), "the store was accepted; the freeze is lifted"),
                 Ok(false) => {}
                 Err(error) => {
@@ -241,9 +242,11 @@ async fn compare(path: &std::path::Path, store: &Store) -> Result<Option<FreezeR
     })
 }
 
-/// Lifts the freeze when somebody accepted the store.
-async fn thaw(engine: &Engine, path: &std::path::Path, store: &Store) -> Result<bool, AppError> {
-    let accepted = compare(path, store).await?.is_none();
+/// Lifts the freeze when somebody accepted the store. That it matches is not enough: a store that was behind what was
+/// `found` at the start catches up with it when the IdP pushes, and still lacks what it lacks.
+async fn thaw(engine: &Engine, path: &std::path::Path, found: Option<Mirror>, store: &Store) -> Result<bool, AppError> {
+    let written = mirror::read(path).ok().flatten() != found;
+    let accepted = written && compare(path, store).await?.is_none();
     if accepted {
         engine.freeze(None).await?;
     }

@@ -67,7 +67,7 @@ pub(super) async fn run(args: &StoreArgs, io: &mut Io<'_>) -> Result<Exit, CliEr
     let path = mirror::mirror_path(&args.manifests)?;
     let before = match mirror::read(&path) {
         Ok(seen) => match (mirror::compare(seen.as_ref(), &now), seen) {
-            (Comparison::Match, Some(_)) => {
+            (Comparison::Match, Some(seen)) if seen == now => {
                 writeln!(io.out, "store {} at position {} is already accepted", now.store_id, now.highest_seq)?;
                 return Ok(Exit::Done);
             }
