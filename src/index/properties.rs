@@ -225,7 +225,7 @@ proptest! {
         for (at, mapped) in mappings.iter().enumerate() {
             index.map(&at.to_string(), mapped.spec());
         }
-        index.freeze_all(None);
+        index.put_freeze(None);
         prop_assert_eq!(wanted(&index), reference(&store, &allowed, &mappings));
     }
 
@@ -291,7 +291,7 @@ proptest! {
         };
         let mut live = start();
         let mut pins = BTreeMap::new();
-        keep_pins(&mut pins, live.freeze_all(None));
+        keep_pins(&mut pins, live.put_freeze(None));
         for (at, mapped) in mappings.iter().enumerate() {
             keep_pins(&mut pins, live.map(&at.to_string(), mapped.spec()));
         }
@@ -307,7 +307,7 @@ proptest! {
             for change in &changes {
                 drop(loaded.tell(change));
             }
-            loaded.freeze_all(None);
+            loaded.put_freeze(None);
             prop_assert_eq!(lines(&loaded), lines(&live));
             prop_assert_eq!(loaded.digest(), live.digest());
         }
@@ -341,7 +341,7 @@ proptest! {
                     Call::Provider => drop(index.apply_provider(okta(), provider_spec("userName", &["corp.example"]))),
                 }
             }
-            index.freeze_all(None);
+            index.put_freeze(None);
             index
         };
         prop_assert_eq!(lines(&run(&calls)), lines(&run(&shuffled)));
