@@ -1,5 +1,6 @@
 //! Lists the resources of every target, on its own interval and whenever a mapping or target changed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use super::state::{Listing, Trigger};
 use super::{Inner, sleep_until};
 use crate::google::Backoff;
 use crate::index::{Inventory, InventoryItem};
-use crate::model::TargetName;
+use crate::model::{ResourceKind, TargetName};
 use crate::status::Trouble;
 
 /// A change of manifests asks for a new list, at most this often a target.
@@ -19,6 +20,8 @@ pub(super) const FRESH: Duration = Duration::from_secs(1);
 
 /// How many targets are listed at once.
 const PARALLEL: usize = 8;
+/// What is listed in each region.
+const KINDS: [ResourceKind; 3] = [ResourceKind::Service, ResourceKind::Job, ResourceKind::WorkerPool];
 
 pub(super) async fn follow(inner: Arc<Inner>, stop: CancellationToken) {
     let permits = Arc::new(Semaphore::new(PARALLEL));
@@ -65,6 +68,7 @@ async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
     };
     let mut items = Vec::new();
     let mut unreachable = Vec::new();
+    let mut unlisted = BTreeSet::new();
     let mut problem = None;
     for location in &locations {
         let found = inner.google.resources(&project, location).await;
@@ -76,8 +80,12 @@ async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
                 invoker_iam_disabled: resource.invoker_iam_disabled,
             });
         }
+        if !found.unreachable.is_empty() {
+            unlisted.extend(KINDS.map(|kind| (location.clone(), kind)));
+        }
         unreachable.extend(found.unreachable);
         for (kind, error) in found.failed {
+            unlisted.insert((location.clone(), kind));
             unreachable.push(format!("{location}/{}", kind.collection()));
             problem
                 .get_or_insert((error.reason(), format!("cannot list {} in {location}: {error}", kind.collection())));
@@ -102,8 +110,8 @@ async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
         let complete_at = if complete { Some(now) } else { before.and_then(|listing| listing.complete_at) };
         target.listing = Some(Listing { unreachable, trouble, complete_at });
         state.changed_targets.insert(name.clone());
-        if complete || !items.is_empty() {
-            state.index.apply_inventory(name, Inventory { resources: items, complete })
+        if unlisted.len() < locations.len() * KINDS.len() {
+            state.index.apply_inventory(name, Inventory { resources: items, unlisted })
         } else {
             state.index.inventory_failed(name)
         }

@@ -142,7 +142,9 @@ impl Engine {
             inner.store.snapshot(&mut sink).await?
         };
         if !pins.is_empty() {
-            inner.store.put_pins(pins).await?;
+            inner.store.put_pins(pins.clone()).await?;
+            let effects = inner.state().index.pins_stored(&pins);
+            inner.absorb(effects, &Trigger::none()).await;
         }
         inner.state().directory_seq = seq;
         Ok(seq)
@@ -256,7 +258,7 @@ impl Inner {
     }
 
     /// Makes durable and due what a change of the index brought.
-    async fn absorb(&self, effects: Effects, trigger: &Trigger) {
+    async fn absorb(&self, mut effects: Effects, trigger: &Trigger) {
         if !effects.pins.is_empty() {
             // A pin must outlive a crash before anything is granted on its ground.
             let mut delay = Duration::from_millis(100);
@@ -265,6 +267,8 @@ impl Inner {
                 tokio::time::sleep(delay).await;
                 delay = (delay * 2).min(Duration::from_secs(10));
             }
+            let stored = self.state().index.pins_stored(&effects.pins);
+            effects.merge(stored);
         }
         let now = Instant::now();
         {

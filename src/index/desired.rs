@@ -9,7 +9,7 @@ use crate::model::{
 };
 
 use super::mapping::{Life, Mapping, Resolution, Roles};
-use super::tenant::{Group, Tenant, UserState};
+use super::tenant::{Group, Tenant};
 use super::{Ceiling, Index};
 
 impl Index {
@@ -82,13 +82,16 @@ impl Index {
         }
     }
 
-    /// The resolved groups of a mapping, of providers that are there and not suspended.
+    /// The resolved groups of a mapping whose pins are stored, of providers that are there and not suspended.
     pub(super) fn groups<'a>(
         &'a self,
         mapping: &'a Mapping,
     ) -> impl Iterator<Item = (&'a crate::model::ProviderName, (&'a Tenant, &'a Group))> {
         mapping.subjects.iter().filter_map(|subject| {
             let Resolution::Resolved(id) = subject.resolution else { return None };
+            if subject.pending {
+                return None;
+            }
             let tenant = self.tenants.get(&subject.provider)?;
             let usable = tenant.spec.is_some() && !tenant.is_suspended();
             tenant.group(id).filter(|_| usable).map(|group| (&subject.provider, (tenant, group)))
@@ -131,15 +134,13 @@ impl Index {
     pub(super) fn keep(&self, mapping: &Mapping) -> Keep {
         let providers = mapping.subjects.iter().find_map(|subject| self.provider_freeze(&subject.provider));
         let groups = || mapping.subjects.iter().find_map(|subject| subject.resolution.freeze());
-        if let Some(reason) = providers.or_else(groups) {
+        let pending = || mapping.subjects.iter().any(|subject| subject.pending).then_some(FreezeReason::NotLoaded);
+        if let Some(reason) = providers.or_else(groups).or_else(pending) {
             return Keep::Everything(reason);
         }
         let mut subjects = BTreeSet::new();
         for (_, (tenant, group)) in self.groups(mapping) {
-            let unclear = tenant
-                .members(group)
-                .filter(|user| user.state == UserState::Active && (user.key.is_none() || tenant.collides(user)));
-            subjects.extend(unclear.map(|user| Subject::User(user.id)));
+            subjects.extend(tenant.unclear(group).map(|user| Subject::User(user.id)));
         }
         if subjects.is_empty() { Keep::Nothing } else { Keep::Subjects(subjects) }
     }

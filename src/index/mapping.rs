@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::api::glob::ResourcePattern;
 use crate::api::{CloudRunTargetSpec, DeletionPolicy, MappingMode, OnMissing, RoleMappingSpec};
-use crate::model::{DocumentKey, FreezeReason, GroupId, MappingKey, ProviderName, Role, TargetName};
+use crate::model::{DocumentKey, FreezeReason, GroupId, MappingKey, ProviderName, ResourceKind, Role, TargetName};
 
 use super::tenant::Selector;
 use super::{Inventory, InventoryItem};
@@ -34,13 +34,25 @@ struct Allow {
 #[derive(PartialEq, Eq)]
 pub(super) struct Stock {
     pub(super) items: BTreeMap<DocumentKey, InventoryItem>,
-    pub(super) complete: bool,
+    pub(super) unlisted: BTreeSet<(String, ResourceKind)>,
 }
 
 impl Stock {
-    pub(super) fn of(inventory: Inventory) -> Self {
-        let items = inventory.resources.into_iter().map(|item| (item.document.clone(), item)).collect();
-        Self { items, complete: inventory.complete }
+    /// What was listed now, and what is known from before about the rest.
+    pub(super) fn of(inventory: Inventory, before: Option<&Self>) -> Self {
+        let Inventory { resources, unlisted } = inventory;
+        let mut items: BTreeMap<_, _> = resources.into_iter().map(|item| (item.document.clone(), item)).collect();
+        for (document, item) in before.into_iter().flat_map(|before| &before.items) {
+            if unlisted.contains(&(document.location().to_owned(), document.kind())) {
+                items.entry(document.clone()).or_insert_with(|| item.clone());
+            }
+        }
+        Self { items, unlisted }
+    }
+
+    /// Was this kind listed in all the regions?
+    pub(super) fn lists(&self, kind: ResourceKind, region: impl Fn(&str) -> bool) -> bool {
+        !self.unlisted.iter().any(|(location, unlisted)| *unlisted == kind && region(location))
     }
 }
 
@@ -61,13 +73,18 @@ impl Target {
 
     /// Was the last list whole?
     pub(super) fn is_listed(&self) -> bool {
-        !self.failed && self.inventory.as_ref().is_some_and(|stock| stock.complete)
+        !self.failed && self.inventory.as_ref().is_some_and(|stock| stock.unlisted.is_empty())
     }
 
-    /// Was the last list whole, and does it lack this?
+    /// Was this kind listed in all the regions, the last time?
+    pub(super) fn lists(&self, kind: ResourceKind, region: impl Fn(&str) -> bool) -> bool {
+        !self.failed && self.inventory.as_ref().is_some_and(|stock| stock.lists(kind, region))
+    }
+
+    /// Was the last list whole where this would be, and does it lack it?
     pub(super) fn lacks(&self, document: &DocumentKey) -> bool {
-        let lacks = |stock: &Stock| stock.complete && !stock.items.contains_key(document);
-        !self.failed && self.inventory.as_ref().is_some_and(lacks)
+        self.lists(document.kind(), |location| location == document.location())
+            && self.inventory.as_ref().is_some_and(|stock| !stock.items.contains_key(document))
     }
 
     pub(super) fn covers(&self, document: &DocumentKey) -> bool {
@@ -204,6 +221,8 @@ pub(super) struct Subject {
     /// What it meant when it was first resolved, or accepted since.
     pub(super) pinned: Option<GroupId>,
     pub(super) resolution: Resolution,
+    /// Resolved, and the pin is not known to be stored yet: nothing is wanted on that ground.
+    pub(super) pending: bool,
 }
 
 /// One entry of `spec.grants`.
@@ -211,6 +230,13 @@ pub(super) struct Grant {
     pub(super) target: TargetName,
     patterns: Vec<ResourcePattern>,
     roles: Vec<Role>,
+}
+
+impl Grant {
+    /// The kinds of resources that it may match.
+    pub(super) fn kinds(&self) -> BTreeSet<ResourceKind> {
+        self.patterns.iter().map(ResourcePattern::kind).collect()
+    }
 }
 
 /// A part of the mapping that its target does not delegate.
@@ -268,6 +294,7 @@ impl Mapping {
                         selector,
                         pinned: None,
                         resolution: Resolution::NotFound,
+                        pending: false,
                     }),
                     None => invalid.push(format!("spec.subjects[{at}].groups[{group}]")),
                 }
@@ -371,7 +398,9 @@ impl Mapping {
             for pattern in &grant.patterns {
                 let matched: Vec<_> =
                     ours.iter().filter(|document| pattern.matches(document.kind(), document.name())).collect();
-                if matched.is_empty() && target.inventory.as_ref().is_some_and(|stock| stock.complete) {
+                let owned = |location: &str| regions.in_region(&target.spec.project, location) == Some(&grant.target);
+                let listed = |stock: &Stock| stock.lists(pattern.kind(), owned);
+                if matched.is_empty() && target.inventory.as_ref().is_some_and(listed) {
                     unmatched.insert((grant.target.clone(), pattern.to_string()));
                 }
                 for (index, role) in grant.roles.iter().enumerate() {

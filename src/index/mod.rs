@@ -29,7 +29,8 @@ use jiff::Timestamp;
 
 use crate::api::{CloudRunTargetSpec, IdentityProviderSpec, MappingMode, RoleMappingSpec};
 use crate::model::{
-    DirectoryChange, DocumentKey, FreezeReason, GroupId, MappingKey, Pin, ProviderName, TargetName, UserId,
+    DirectoryChange, DocumentKey, FreezeReason, GroupId, MappingKey, Pin, ProviderName, ResourceKind, TargetName,
+    UserId,
 };
 
 use mapping::{Mapping, Reach, Regions, Stock, Target};
@@ -61,8 +62,8 @@ pub enum Urgency {
 pub struct Effects {
     /// Documents to plan again. A document that only the ledger knows is found through the ledger.
     pub dirty: BTreeMap<DocumentKey, Urgency>,
-    /// Names that were resolved for the first time, or accepted anew: to be stored before anything is granted on their
-    /// ground.
+    /// Names that were resolved for the first time, or accepted anew: to be stored and reported to
+    /// [`Index::pins_stored`] before anything is wanted on their ground.
     pub pins: Vec<Pin>,
     /// Mappings whose view may have changed.
     pub mappings: BTreeSet<MappingKey>,
@@ -95,8 +96,8 @@ impl Effects {
 pub struct Inventory {
     /// All that were listed.
     pub resources: Vec<InventoryItem>,
-    /// False when a region could not be listed: nothing is concluded from absence.
-    pub complete: bool,
+    /// What could not be listed, as region and kind: nothing is concluded from absence there.
+    pub unlisted: BTreeSet<(String, ResourceKind)>,
 }
 
 /// One resource.
@@ -126,6 +127,9 @@ pub enum PersonState {
     Unknown,
 }
 
+/// Where a pin belongs: mapping, provider, selector.
+type Place = (MappingKey, ProviderName, String);
+
 /// The index.
 pub struct Index {
     ceiling: Ceiling,
@@ -134,7 +138,9 @@ pub struct Index {
     targets: BTreeMap<TargetName, Target>,
     regions: Regions,
     mappings: BTreeMap<MappingKey, Mapping>,
-    pins: BTreeMap<(MappingKey, ProviderName, String), GroupId>,
+    pins: BTreeMap<Place, GroupId>,
+    /// Pins that are not known to be stored yet, and how soon their documents are due once they are.
+    unstored: BTreeMap<Place, Urgency>,
     by_document: BTreeMap<DocumentKey, BTreeSet<MappingKey>>,
     /// Mappings that a group means something to: resolved, pinned, or in the way.
     by_group: HashMap<GroupId, BTreeSet<MappingKey>>,
@@ -153,6 +159,7 @@ impl Index {
             regions: Regions::default(),
             mappings: BTreeMap::new(),
             pins: BTreeMap::new(),
+            unstored: BTreeMap::new(),
             by_document: BTreeMap::new(),
             by_group: HashMap::new(),
             by_name: HashMap::new(),
@@ -320,6 +327,7 @@ impl Index {
             effects.mappings.insert(key.clone());
         }
         self.pins.retain(|(mapping, ..), _| mapping != key);
+        self.unstored.retain(|(mapping, ..), _| mapping != key);
         effects
     }
 
@@ -345,8 +353,31 @@ impl Index {
     /// A pin from the store.
     pub fn apply_pin(&mut self, pin: Pin) {
         let Pin { mapping, provider, selector, group } = pin;
-        self.pins.insert((mapping.clone(), provider, selector), group);
+        let place = (mapping.clone(), provider, selector);
+        self.unstored.remove(&place);
+        self.pins.insert(place, group);
         self.resolve_subjects(&mapping, &mut Effects::default());
+    }
+
+    /// These pins are durable now: what they give is wanted from here on.
+    pub fn pins_stored(&mut self, pins: &[Pin]) -> Effects {
+        let mut effects = Effects::default();
+        for pin in pins {
+            let place = (pin.mapping.clone(), pin.provider.clone(), pin.selector.clone());
+            if self.pins.get(&place) != Some(&pin.group) {
+                continue;
+            }
+            let Some(urgency) = self.unstored.remove(&place) else { continue };
+            let Some(mapping) = self.mappings.get_mut(&pin.mapping) else { continue };
+            for subject in &mut mapping.subjects {
+                if subject.provider == pin.provider && subject.selector.to_string() == pin.selector {
+                    subject.pending = false;
+                }
+            }
+            effects.mappings.insert(pin.mapping.clone());
+            mapping.reach.documents.keys().for_each(|document| effects.document(document, urgency));
+        }
+        effects
     }
 
     /// Takes one change of a directory over. Costs what the change touches: people, and documents of the mappings whose
@@ -392,11 +423,11 @@ impl Index {
         effects
     }
 
-    /// The resources of a target were listed.
+    /// The resources of a target were listed. Where they could not be, the last list stays.
     pub fn apply_inventory(&mut self, target: &TargetName, inventory: Inventory) -> Effects {
         let mut effects = Effects::default();
         let Some(known) = self.targets.get_mut(target) else { return effects };
-        let stock = Stock::of(inventory);
+        let stock = Stock::of(inventory, known.inventory.as_ref());
         let was_failed = std::mem::take(&mut known.failed);
         if !was_failed && known.inventory.as_ref().is_some_and(|old| *old == stock) {
             return effects;
@@ -503,9 +534,13 @@ impl Index {
             {
                 let (mapping, provider, selector) = place.clone();
                 effects.pins.push(Pin { mapping, provider, selector, group });
-                self.pins.insert(place, group);
+                // What came through another group before may have to go then.
+                let due = if pinned.is_some() { Urgency::Revocation } else { Urgency::Addition };
+                self.unstored.insert(place.clone(), due);
+                self.pins.insert(place.clone(), group);
                 subject.pinned = Some(group);
             }
+            subject.pending = matches!(new, Resolution::Resolved(_)) && self.unstored.contains_key(&place);
             if new != subject.resolution {
                 let lost = !matches!(subject.resolution, Resolution::NotFound | Resolution::Ambiguous);
                 let urgency = if lost { Urgency::Revocation } else { Urgency::Addition };

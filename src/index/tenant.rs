@@ -73,6 +73,8 @@ pub(super) struct Group {
     pub(super) display_name: Arc<str>,
     pub(super) external_id: Option<Arc<str>>,
     pub(super) members: BTreeSet<u32>,
+    /// Those of them who are active and have no principal of their own: none, or one that others have too.
+    unclear: BTreeSet<u32>,
 }
 
 /// How users of this provider become principals.
@@ -132,6 +134,7 @@ impl Tenant {
             let mut unused = Touched::default();
             for at in 0..self.users.len() {
                 self.derive(at, &mut unused);
+                self.sort(at);
             }
         }
         derive || before != Some(state)
@@ -155,6 +158,11 @@ impl Tenant {
 
     pub(super) fn members(&self, group: &Group) -> impl Iterator<Item = &User> {
         group.members.iter().map(|at| &self.users[*at as usize])
+    }
+
+    /// The active members who have no principal of their own.
+    pub(super) fn unclear(&self, group: &Group) -> impl Iterator<Item = &User> {
+        group.unclear.iter().map(|at| &self.users[*at as usize])
     }
 
     pub(super) fn users(&self) -> &[User] {
@@ -213,7 +221,27 @@ impl Tenant {
             self.users[at].key = Some(new);
         }
         for other in others {
+            self.sort(other as usize);
             self.touch(other as usize, Urgency::Addition, touched);
+        }
+    }
+
+    fn is_unclear(&self, at: usize) -> bool {
+        let user = &self.users[at];
+        user.state == UserState::Active && (user.key.is_none() || self.collides(user))
+    }
+
+    /// Brings up to date what the user's groups know of whether their principal is clear.
+    fn sort(&mut self, at: usize) {
+        let unclear = self.is_unclear(at);
+        let Self { users, groups, .. } = self;
+        for group in &users[at].groups {
+            let known = &mut groups[*group as usize].unclear;
+            if unclear {
+                known.insert(place(at));
+            } else {
+                known.remove(&place(at));
+            }
         }
     }
 
@@ -249,6 +277,7 @@ impl Tenant {
                 display_name: "".into(),
                 external_id: None,
                 members: BTreeSet::new(),
+                unclear: BTreeSet::new(),
             });
             place(groups.len() - 1)
         }) as usize
@@ -288,6 +317,7 @@ impl Tenant {
         user.user_name = Some(user_name);
         let active = facts.active;
         self.derive(at, touched);
+        self.sort(at);
         let moved = before != self.users[at].key;
         if was_active && (!active || moved) {
             self.touch(at, Urgency::Revocation, touched);
@@ -306,6 +336,7 @@ impl Tenant {
         for group in std::mem::take(&mut user.groups) {
             let group = &mut self.groups[group as usize];
             group.members.remove(&place(at));
+            group.unclear.remove(&place(at));
             touched.group(group.id, was_active.then_some(Urgency::Revocation));
         }
     }
@@ -321,6 +352,7 @@ impl Tenant {
     fn delete_group(&mut self, id: GroupId, touched: &mut Touched) {
         let at = self.intern_group(id);
         self.rename(at, GroupState::Deleted, "", None, touched);
+        self.groups[at].unclear.clear();
         for user in std::mem::take(&mut self.groups[at].members) {
             let groups = &mut self.users[user as usize].groups;
             if let Ok(found) = groups.binary_search(&place(at)) {
@@ -372,18 +404,23 @@ impl Tenant {
         for (ids, adding) in [(removed, false), (added, true)] {
             for id in ids {
                 let at = self.intern_user(*id);
+                let unclear = self.is_unclear(at);
                 let user = &mut self.users[at];
-                let members = &mut self.groups[group].members;
+                let Group { members, unclear: known, .. } = &mut self.groups[group];
                 let active = user.state == UserState::Active;
                 let urgency = match (adding, user.groups.binary_search(&place(group))) {
                     (true, Err(gap)) if user.state != UserState::Deleted => {
                         user.groups.insert(gap, place(group));
                         members.insert(place(at));
+                        if unclear {
+                            known.insert(place(at));
+                        }
                         Urgency::Addition
                     }
                     (false, Ok(found)) => {
                         user.groups.remove(found);
                         members.remove(&place(at));
+                        known.remove(&place(at));
                         Urgency::Revocation
                     }
                     _ => continue,

@@ -215,7 +215,7 @@ fn tenants_with_the_same_names_and_addresses_never_mix() {
     let mut twin = facts(31, true);
     twin.user_name = "p1@corp.example".into();
     for change in [DirectoryChange::User(twin), named(31, "red"), joined(31, &[31, 3])] {
-        assert!(index.apply_directory(&entra, &change).dirty.is_empty());
+        assert!(index.put_directory(&entra, &change).dirty.is_empty());
     }
     assert_eq!(index.people("a"), BTreeSet::from([1, 2]));
     let of_entra = json!([{"identityProvider": "entra", "groups": [{"displayName": "red"}]}]);
@@ -289,9 +289,9 @@ fn a_name_that_comes_to_mean_another_group_is_held_until_the_new_id_is_accepted(
     let resolution = index.mapping(&key("m")).unwrap().subjects[0].resolution.clone();
     assert_eq!(resolution, Resolution::IdentityChanged { pinned: group(1), now: group(3) });
 
-    index.apply_mapping(key("m"), 1, red.clone(), BTreeSet::from([group(2)]));
+    index.put_mapping(key("m"), 1, red.clone(), BTreeSet::from([group(2)]));
     assert!(index.people("a").is_empty(), "another group's id accepts nothing");
-    let effects = index.apply_mapping(key("m"), 1, red, BTreeSet::from([group(3)]));
+    let effects = index.put_mapping(key("m"), 1, red, BTreeSet::from([group(3)]));
     assert_eq!(effects.pins[0].group, group(3));
     assert_eq!(index.people("a"), BTreeSet::from([4]));
     assert_eq!(index.stance_of("m", &document("a")), NOTHING);
@@ -311,7 +311,7 @@ fn a_deleted_group_revokes_and_a_later_namesake_is_held_until_accepted() {
     assert!(index.people("a").is_empty());
     assert_eq!(index.stance_of("m", &document("a")), NOTHING, "what the deleted group gave still goes");
     assert_eq!(index.mapping(&key("m")).unwrap().subjects[0].resolution.reason(), Some("GroupIdentityChanged"));
-    index.apply_mapping(key("m"), 2, red, BTreeSet::from([group(3)]));
+    index.put_mapping(key("m"), 2, red, BTreeSet::from([group(3)]));
     assert_eq!(index.people("a"), BTreeSet::from([4]));
 }
 
@@ -351,7 +351,7 @@ fn a_pin_from_the_store_holds_over_a_restart_even_when_the_group_was_renamed_or_
             drop(index.tell(change));
         }
         let while_loading = index.mapping(&key("m")).unwrap().subjects[0].resolution.clone();
-        let effects = index.freeze_all(None);
+        let effects = index.put_freeze(None);
         assert!(effects.pins.is_empty());
         assert_eq!(index.mapping(&key("m")).unwrap().subjects[0].resolution, while_loading);
         while_loading
@@ -365,9 +365,9 @@ fn a_pin_from_the_store_holds_over_a_restart_even_when_the_group_was_renamed_or_
 #[test]
 fn nothing_is_pinned_while_all_is_frozen() {
     let mut index = index();
-    index.freeze_all(Some(FreezeReason::StoreRewound));
+    index.put_freeze(Some(FreezeReason::StoreRewound));
     assert!(index.map("m", spec(&["red"], &["services/a"], &[INVOKER])).pins.is_empty());
-    let effects = index.freeze_all(None);
+    let effects = index.put_freeze(None);
     assert_eq!((effects.pins.len(), effects.dirty[&document("a")]), (1, Urgency::Revocation));
 }
 
@@ -440,8 +440,8 @@ fn each_absence_freezes_with_its_reason_and_wants_nothing_new() {
     type Change = fn(&mut Index);
     let mapped = || spec(&["red"], &["services/a"], &[INVOKER]);
     let cases: Vec<(Change, Stance)> = vec![
-        (|i| drop(i.freeze_all(Some(FreezeReason::NotLoaded))), Stance::Frozen(FreezeReason::NotLoaded)),
-        (|i| drop(i.freeze_all(Some(FreezeReason::StoreMismatch))), Stance::Frozen(FreezeReason::StoreMismatch)),
+        (|i| drop(i.put_freeze(Some(FreezeReason::NotLoaded))), Stance::Frozen(FreezeReason::NotLoaded)),
+        (|i| drop(i.put_freeze(Some(FreezeReason::StoreMismatch))), Stance::Frozen(FreezeReason::StoreMismatch)),
         (|i| drop(i.vanish_mapping(&key("m"))), Stance::Frozen(FreezeReason::MappingVanished)),
         (|i| drop(i.remove_provider(&okta())), Stance::Frozen(FreezeReason::IdentityProviderNotFound)),
         (|i| drop(i.remove_target(&target("t"))), Stance::Frozen(FreezeReason::TargetNotFound)),
@@ -583,11 +583,11 @@ fn a_changed_spec_makes_exactly_the_old_and_the_new_documents_dirty() {
     let mut index = index();
     let effects = index.map("m", spec(&["red"], &["services/a"], &[INVOKER]));
     assert_eq!(effects.dirty, BTreeMap::from([(document("a"), Urgency::Addition)]));
-    let effects = index.apply_mapping(key("m"), 2, spec(&["red"], &["services/b"], &[INVOKER]), BTreeSet::new());
+    let effects = index.put_mapping(key("m"), 2, spec(&["red"], &["services/b"], &[INVOKER]), BTreeSet::new());
     assert_eq!(effects.dirty.keys().collect::<Vec<_>>(), [&document("a"), &document("b")]);
     assert!(effects.dirty.values().all(|urgency| *urgency == Urgency::Revocation));
     assert_eq!(index.stance_of("m", &document("a")), NOTHING);
-    let effects = index.apply_mapping(key("m"), 3, spec(&["red"], &["services/b"], &[INVOKER]), BTreeSet::new());
+    let effects = index.put_mapping(key("m"), 3, spec(&["red"], &["services/b"], &[INVOKER]), BTreeSet::new());
     assert!(effects.dirty.is_empty() && effects.mappings.len() == 1, "only the generation moved");
 }
 
@@ -604,9 +604,12 @@ fn a_failed_or_partial_list_concludes_nothing_and_a_new_service_is_found() {
     assert_eq!(index.stance_of("m", &document("x")), Stance::Frozen(FreezeReason::InventoryIncomplete));
     assert!(!index.target(&target("t")).unwrap().complete);
 
-    index.apply_inventory(&target("t"), Inventory { complete: false, ..inventory(&["a"]) });
-    assert_eq!(index.stance_of("m", &document("b")), Stance::Frozen(FreezeReason::InventoryIncomplete));
+    let part = Inventory { unlisted: BTreeSet::from([("l".to_owned(), ResourceKind::Service)]), ..inventory(&["a"]) };
+    index.apply_inventory(&target("t"), part);
+    assert_eq!(index.people("b"), BTreeSet::from([1, 2]), "what could not be listed stays as it was");
     assert_eq!(index.stance_of("m", &document("a")), NOTHING);
+    assert_eq!(index.stance_of("m", &document("x")), Stance::Frozen(FreezeReason::InventoryIncomplete));
+    assert_eq!(index.mapping(&key("m")).unwrap().unlisted_targets, BTreeSet::from([target("t")]));
 }
 
 #[test]
@@ -630,6 +633,55 @@ fn on_a_service_that_a_complete_list_lacks_grants_stay_wanted_and_nothing_new_is
     assert!(
         !desired.absent && desired.grants.values().flat_map(|grant| grant.claims.values()).all(|terms| terms.write)
     );
+}
+
+#[test]
+fn a_list_that_lacks_one_kind_in_one_region_concerns_nothing_else() {
+    let mut index = index();
+    index.map("m", spec(&["red"], &["services/*"], &[INVOKER]));
+    index.map("pools", spec(&["red"], &["workerPools/*"], &[INVOKER]));
+    let unlisted = BTreeSet::from([("l".to_owned(), ResourceKind::WorkerPool)]);
+    let effects = index.apply_inventory(&target("t"), Inventory { unlisted, ..inventory(&["a"]) });
+    assert_eq!(effects.dirty, BTreeMap::from([(document("b"), Urgency::Revocation)]));
+    assert!(!index.target(&target("t")).unwrap().complete);
+    let view = index.mapping(&key("m")).unwrap();
+    assert!(view.unlisted_targets.is_empty());
+    assert!(index.desired(&document("b"), &BTreeSet::from([key("m")])).absent);
+    let view = index.mapping(&key("pools")).unwrap();
+    assert_eq!(view.unlisted_targets, BTreeSet::from([target("t")]));
+    assert!(view.unmatched.is_empty(), "nothing is said about what was not listed");
+    let pool: DocumentKey = "run:projects/p/locations/l/workerPools/w".parse().unwrap();
+    assert!(!index.desired(&pool, &BTreeSet::new()).absent);
+    assert_eq!(index.stance_of("pools", &pool), Stance::Frozen(FreezeReason::InventoryIncomplete));
+}
+
+#[test]
+fn nothing_is_wanted_through_a_pin_that_is_not_stored_yet_and_nothing_goes() {
+    let mut index = index();
+    let red = spec(&["red"], &["services/a"], &[INVOKER]);
+    let effects = index.apply_mapping(key("m"), 1, red.clone(), BTreeSet::new());
+    assert!(index.people("a").is_empty());
+    assert_eq!(index.stance_of("m", &document("a")), everything(FreezeReason::NotLoaded));
+    let other = Pin { group: group(2), ..effects.pins[0].clone() };
+    assert_eq!(index.pins_stored(&[other]), Effects::default(), "another pin is not this one");
+    index.apply_directory(&okta(), &joined(1, &[3]));
+    index.apply_mapping(key("m"), 2, spec(&["red"], &["services/*"], &[INVOKER]), BTreeSet::new());
+    assert!(index.people("a").is_empty(), "neither a change of the group nor of the spec makes it durable");
+    index.apply_mapping(key("m"), 3, red.clone(), BTreeSet::new());
+
+    let stored = index.pins_stored(&effects.pins);
+    assert_eq!(stored.dirty, BTreeMap::from([(document("a"), Urgency::Addition)]));
+    assert_eq!(index.people("a"), BTreeSet::from([1, 2, 3]));
+    assert_eq!(index.stance_of("m", &document("a")), NOTHING);
+    assert_eq!(index.pins_stored(&effects.pins), Effects::default(), "once");
+
+    index.tell(&named(1, "old-red"));
+    index.tell(&named(3, "red"));
+    let effects = index.apply_mapping(key("m"), 3, red, BTreeSet::from([group(3)]));
+    assert_eq!(index.stance_of("m", &document("a")), everything(FreezeReason::NotLoaded));
+    let stored = index.pins_stored(&effects.pins);
+    assert_eq!(stored.dirty, BTreeMap::from([(document("a"), Urgency::Revocation)]));
+    assert_eq!(index.stance_of("m", &document("a")), NOTHING);
 }
 
 #[test]

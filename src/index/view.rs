@@ -87,7 +87,7 @@ pub struct MappingView {
     pub unmatched: Vec<(TargetName, String)>,
     /// Targets that do not exist.
     pub missing_targets: BTreeSet<TargetName>,
-    /// Targets that were never listed, or not completely the last time.
+    /// Targets that were never listed, or the last time not in what concerns this mapping.
     pub unlisted_targets: BTreeSet<TargetName>,
     /// Targets that an older one overlaps.
     pub overlapped_targets: BTreeSet<TargetName>,
@@ -136,7 +136,7 @@ pub struct ProviderView {
 }
 
 impl Index {
-    /// A mapping resolved; costs the members of its groups.
+    /// A mapping resolved; costs the members of its groups that have no principal of their own, not all members.
     #[must_use]
     pub fn mapping(&self, key: &MappingKey) -> Option<MappingView> {
         let mapping = self.mappings.get(key)?;
@@ -151,8 +151,8 @@ impl Index {
         let mut invalid_principals = 0;
         let mut collisions = 0;
         for (_, (tenant, group)) in self.groups(mapping) {
-            for user in tenant.members(group).filter(|user| user.state == UserState::Active) {
-                if (user.key.is_none() || tenant.collides(user)) && people.insert(user.id) {
+            for user in tenant.unclear(group) {
+                if people.insert(user.id) {
                     invalid_principals += usize::from(user.key.is_none());
                     collisions += usize::from(user.key.is_some());
                 }
@@ -182,7 +182,12 @@ impl Index {
             refused_count: reach.refused_count,
             unmatched: reach.unmatched.clone(),
             missing_targets: pick(&|_, target| target.is_none()),
-            unlisted_targets: pick(&|_, target| target.is_some_and(|target| !target.is_listed())),
+            unlisted_targets: mapping
+                .grants
+                .iter()
+                .filter(|grant| self.targets.get(&grant.target).is_some_and(|target| !self.lists(grant, target)))
+                .map(|grant| grant.target.clone())
+                .collect(),
             overlapped_targets,
             missing_providers: providers().filter(|provider| !exists(provider)).cloned().collect(),
             suspended_providers: providers()
@@ -213,10 +218,7 @@ impl Index {
             };
             let tenant = self.tenants.get(&subject.provider);
             let group = group.and_then(|id| tenant?.group(id));
-            let active = || {
-                let members = tenant.zip(group).into_iter().flat_map(|(tenant, group)| tenant.members(group));
-                members.filter(|user| user.state == UserState::Active)
-            };
+            let unclear = || tenant.zip(group).into_iter().flat_map(|(tenant, group)| tenant.unclear(group));
             SubjectView {
                 provider: subject.provider.clone(),
                 display_name,
@@ -225,11 +227,17 @@ impl Index {
                 current_name: group.map(|group| group.display_name.to_string()),
                 current_external_id: group.and_then(|group| group.external_id.as_deref()).map(str::to_owned),
                 members: group.map_or(0, |group| group.members.len()),
-                invalid_principals: active().filter(|user| user.key.is_none()).count(),
-                collisions: active().filter(|user| tenant.is_some_and(|tenant| tenant.collides(user))).count(),
+                invalid_principals: unclear().filter(|user| user.key.is_none()).count(),
+                collisions: unclear().filter(|user| user.key.is_some()).count(),
             }
         };
         mapping.subjects.iter().map(view).collect()
+    }
+
+    /// Was everything listed that this entry may match?
+    fn lists(&self, grant: &super::mapping::Grant, target: &Target) -> bool {
+        let owned = |location: &str| self.regions.in_region(&target.spec.project, location) == Some(&grant.target);
+        grant.kinds().into_iter().all(|kind| target.lists(kind, owned))
     }
 
     /// The regions of a target that belong to an older one.

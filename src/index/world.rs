@@ -115,7 +115,7 @@ pub(super) fn inventory(services: &[&str]) -> Inventory {
         labels: BTreeMap::new(),
         invoker_iam_disabled: false,
     };
-    Inventory { resources: services.iter().map(item).collect(), complete: true }
+    Inventory { resources: services.iter().map(item).collect(), unlisted: BTreeSet::new() }
 }
 
 pub(super) fn okta() -> ProviderName {
@@ -147,11 +147,39 @@ pub(super) fn index() -> Index {
 
 impl Index {
     pub(super) fn map(&mut self, name: &str, spec: RoleMappingSpec) -> Effects {
-        self.apply_mapping(key(name), 1, spec, BTreeSet::new())
+        self.put_mapping(key(name), 1, spec, BTreeSet::new())
+    }
+
+    /// As the engine does: what is to be stored is stored before anything else happens.
+    fn stored(&mut self, mut effects: Effects) -> Effects {
+        let pins = effects.pins.clone();
+        effects.merge(self.pins_stored(&pins));
+        effects
+    }
+
+    pub(super) fn put_mapping(
+        &mut self,
+        key: MappingKey,
+        generation: i64,
+        spec: RoleMappingSpec,
+        accepted: BTreeSet<GroupId>,
+    ) -> Effects {
+        let effects = self.apply_mapping(key, generation, spec, accepted);
+        self.stored(effects)
+    }
+
+    pub(super) fn put_directory(&mut self, provider: &ProviderName, change: &DirectoryChange) -> Effects {
+        let effects = self.apply_directory(provider, change);
+        self.stored(effects)
+    }
+
+    pub(super) fn put_freeze(&mut self, why: Option<FreezeReason>) -> Effects {
+        let effects = self.freeze_all(why);
+        self.stored(effects)
     }
 
     pub(super) fn tell(&mut self, change: &DirectoryChange) -> Effects {
-        self.apply_directory(&okta(), change)
+        self.put_directory(&okta(), change)
     }
 
     /// What is wanted on a document, with everybody who maps it as claimant: `role member mapping subject`.
