@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +17,11 @@ use crate::status::Trouble;
 /// A change of manifests asks for a new list, at most this often a target.
 pub(super) const FRESH: Duration = Duration::from_secs(1);
 
+/// How many targets are listed at once.
+const PARALLEL: usize = 8;
+
 pub(super) async fn follow(inner: Arc<Inner>, stop: CancellationToken) {
+    let permits = Arc::new(Semaphore::new(PARALLEL));
     while !stop.is_cancelled() {
         let (taken, next) = {
             let mut queue = inner.discovery();
@@ -31,8 +36,14 @@ pub(super) async fn follow(inner: Arc<Inner>, stop: CancellationToken) {
             continue;
         };
         let worker = inner.clone();
+        let Ok(permit) = permits.clone().acquire_owned().await else { return };
         tokio::spawn(async move {
-            let next = list(&worker, &target).await;
+            let listing = tokio::spawn({
+                let (worker, target) = (worker.clone(), target.clone());
+                async move { list(&worker, &target).await }
+            });
+            let next = listing.await.unwrap_or(Some(Backoff::FAILURE.cap));
+            drop(permit);
             let now = Instant::now();
             let mut queue = worker.discovery();
             queue.done(&target, Some(now + FRESH));

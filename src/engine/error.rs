@@ -9,6 +9,9 @@ pub enum EngineError {
     /// Google did not do, or did not answer, what was asked.
     #[error("{0}")]
     Google(#[from] GoogleError),
+    /// A fault of this program.
+    #[error("the pass broke off on a fault of its own: {0}")]
+    Internal(String),
     /// The store cannot read or write. Nothing is sent to Google that was not recorded first.
     #[error("the store cannot record the step, so it is not taken: {0}")]
     Store(#[from] StoreError),
@@ -21,6 +24,7 @@ impl EngineError {
         match self {
             Self::Google(error) => error.reason(),
             Self::Store(error) => error.reason(),
+            Self::Internal(_) => "EngineFault",
         }
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -74,35 +74,42 @@ impl Engine {
     ///
     /// # Errors
     /// [`IntakeError`]; the object is not in force then.
-    pub async fn apply_provider(&self, object: IdentityProvider, source: &str) -> Result<(), IntakeError> {
+    pub async fn apply_provider(&self, mut object: IdentityProvider, source: &str) -> Result<(), IntakeError> {
+        let _one_at_a_time = self.0.intake.lock().await;
         let name = ProviderName::new(object.metadata.name.as_deref().unwrap_or_default())?;
         let known = self.0.state().providers.get(&name).map(|memory| (memory.generation, memory.spec == object.spec));
         let generation = next_generation(known);
+        let created = self.0.state().providers.get(&name).map(|memory| memory.created);
+        stamp(&mut object.metadata, created, self.0.clock.now());
         self.0.keep(kind::PROVIDER, None, name.as_str(), generation, source, stored_json(&object)?).await?;
         let effects = self.0.install_provider(&name, object, generation);
         self.0.absorb(effects, &Trigger::at(self.0.clock.now())).await;
-        Ok(())
+        Ok(self.0.ask_ledger().await?)
     }
 
     /// Puts a `CloudRunTarget` in force.
     ///
     /// # Errors
     /// [`IntakeError`]; the object is not in force then.
-    pub async fn apply_target(&self, object: CloudRunTarget, source: &str) -> Result<(), IntakeError> {
+    pub async fn apply_target(&self, mut object: CloudRunTarget, source: &str) -> Result<(), IntakeError> {
+        let _one_at_a_time = self.0.intake.lock().await;
         let name = TargetName::new(object.metadata.name.as_deref().unwrap_or_default())?;
         let known = self.0.state().targets.get(&name).map(|memory| (memory.generation, memory.spec == object.spec));
         let generation = next_generation(known);
+        let created = self.0.state().targets.get(&name).map(|memory| memory.created);
+        stamp(&mut object.metadata, created, self.0.clock.now());
         self.0.keep(kind::TARGET, None, name.as_str(), generation, source, stored_json(&object)?).await?;
         let effects = self.0.install_target(&name, object, generation);
         self.0.absorb(effects, &Trigger::at(self.0.clock.now())).await;
-        Ok(())
+        Ok(self.0.ask_ledger().await?)
     }
 
     /// Puts a `RoleMapping` in force.
     ///
     /// # Errors
     /// [`IntakeError`]; the object is not in force then.
-    pub async fn apply_mapping(&self, object: RoleMapping, source: &str) -> Result<(), IntakeError> {
+    pub async fn apply_mapping(&self, mut object: RoleMapping, source: &str) -> Result<(), IntakeError> {
+        let _one_at_a_time = self.0.intake.lock().await;
         let metadata = &object.metadata;
         let key = MappingKey::new(
             metadata.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE),
@@ -110,10 +117,15 @@ impl Engine {
         )?;
         let known = self.0.state().mappings.get(&key).map(|memory| (memory.generation, memory.spec == object.spec));
         let generation = next_generation(known);
+        let created = self.0.state().mappings.get(&key).map(|memory| memory.created);
+        stamp(&mut object.metadata, created, self.0.clock.now());
         let json = stored_json(&object)?;
         self.0.keep(kind::MAPPING, Some(key.namespace()), key.name(), generation, source, json).await?;
         let effects = self.0.install_mapping(&key, object, generation, false);
         self.0.absorb(effects, &Trigger::at(self.0.clock.now())).await;
+        if known.is_some() {
+            self.0.ask_claimed(&key).await?;
+        }
         Ok(())
     }
 
@@ -164,6 +176,7 @@ impl Engine {
     /// # Errors
     /// [`StoreError`], when that cannot be remembered.
     pub async fn remove_provider(&self, name: &ProviderName) -> Result<(), StoreError> {
+        let one_at_a_time = self.0.intake.lock().await;
         self.0.store.remove_spec(kind::PROVIDER, None, name.as_str()).await?;
         let effects = {
             let mut state = self.0.state();
@@ -172,7 +185,8 @@ impl Engine {
             state.index.remove_provider(name)
         };
         self.0.absorb(effects, &Trigger::none()).await;
-        Ok(())
+        drop(one_at_a_time);
+        self.0.ask_ledger().await
     }
 
     /// The target is gone: the claims on its documents freeze.
@@ -180,6 +194,7 @@ impl Engine {
     /// # Errors
     /// [`StoreError`], when that cannot be remembered.
     pub async fn remove_target(&self, name: &TargetName) -> Result<(), StoreError> {
+        let one_at_a_time = self.0.intake.lock().await;
         self.0.store.remove_spec(kind::TARGET, None, name.as_str()).await?;
         let effects = {
             let mut state = self.0.state();
@@ -188,7 +203,8 @@ impl Engine {
             state.index.remove_target(name)
         };
         self.0.absorb(effects, &Trigger::none()).await;
-        Ok(())
+        drop(one_at_a_time);
+        self.0.ask_ledger().await
     }
 
     /// The mapping was deleted, properly: its claims end as its `deletionPolicy` says.
@@ -196,18 +212,21 @@ impl Engine {
     /// # Errors
     /// [`StoreError`], when that cannot be remembered.
     pub async fn delete_mapping(&self, key: &MappingKey) -> Result<(), StoreError> {
+        let one_at_a_time = self.0.intake.lock().await;
         self.0.mark(key, SpecState::Ending).await?;
         let effects = {
             let mut state = self.0.state();
             if let Some(memory) = state.mappings.get_mut(key) {
                 memory.ending = true;
                 memory.problem = None;
+                memory.vanished = None;
             }
             state.changed_mappings.insert(key.clone());
             state.index.revoke_mapping(key)
         };
         self.0.absorb(effects, &Trigger::at(self.0.clock.now())).await;
         self.0.ask_claimed(key).await?;
+        drop(one_at_a_time);
         self.0.forget_if_done(key).await
     }
 
@@ -216,6 +235,7 @@ impl Engine {
     /// # Errors
     /// [`StoreError`], when that cannot be remembered.
     pub async fn vanish_mapping(&self, key: &MappingKey, why: FreezeReason) -> Result<(), StoreError> {
+        let one_at_a_time = self.0.intake.lock().await;
         self.0.mark(key, SpecState::Vanished).await?;
         let effects = {
             let mut state = self.0.state();
@@ -226,6 +246,7 @@ impl Engine {
             state.index.vanish_mapping(key)
         };
         self.0.absorb(effects, &Trigger::none()).await;
+        drop(one_at_a_time);
         Ok(())
     }
 
@@ -330,6 +351,13 @@ fn next_generation(known: Option<(i64, bool)>) -> i64 {
     }
 }
 
+/// Gives an object without one the time since which it is known, so that a restart does not make it younger.
+fn stamp(metadata: &mut ObjectMeta, known: Option<Timestamp>, now: Timestamp) {
+    if metadata.creation_timestamp.is_none() {
+        metadata.creation_timestamp = Some(Time(known.unwrap_or(now)));
+    }
+}
+
 fn created(metadata: &ObjectMeta, now: Timestamp) -> Timestamp {
     metadata.creation_timestamp.as_ref().map_or(now, |time| time.0)
 }
@@ -358,19 +386,15 @@ impl Inner {
     }
 
     async fn stored_mapping(&self, key: &MappingKey) -> Result<Option<StoredSpec>, StoreError> {
-        let specs = self.store.specs().await?;
-        Ok(specs.into_iter().find(|spec| {
-            spec.kind == kind::MAPPING
-                && spec.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE) == key.namespace()
-                && spec.name == key.name()
-        }))
+        // A manifest that names no namespace is stored without one.
+        match self.store.spec(kind::MAPPING, Some(key.namespace()), key.name()).await? {
+            None if key.namespace() == DEFAULT_NAMESPACE => self.store.spec(kind::MAPPING, None, key.name()).await,
+            found => Ok(found),
+        }
     }
 
     async fn mark(&self, key: &MappingKey, to: SpecState) -> Result<(), StoreError> {
-        match self.stored_mapping(key).await? {
-            Some(spec) if spec.state != to => self.store.put_spec(StoredSpec { state: to, ..spec }).await,
-            _ => Ok(()),
-        }
+        self.store.set_spec_state(kind::MAPPING, Some(key.namespace()), key.name(), to).await
     }
 
     fn install_provider(&self, name: &ProviderName, object: IdentityProvider, generation: i64) -> Effects {
@@ -453,32 +477,54 @@ impl Inner {
         effects
     }
 
-    /// Asks for a turn of every document on which the ledger holds claims of this mapping.
+    /// Asks for a turn of every document on which the ledger holds claims of this mapping: the index only knows those
+    /// that it reaches now.
     async fn ask_claimed(&self, key: &MappingKey) -> Result<(), StoreError> {
-        let now = Instant::now();
-        for (document, mappings) in self.store.ledger_documents().await? {
-            if mappings.contains(key) {
-                self.queue().ask(&document, now);
+        let documents = self.store.claimed_documents(key).await?;
+        let at = super::overtaking(Instant::now());
+        {
+            let mut queue = self.queue();
+            for document in &documents {
+                queue.ask(document, at);
             }
         }
         self.due.notify_one();
         Ok(())
     }
 
-    /// Forgets a deleted mapping once nothing is claimed for it any more.
+    /// Forgets a deleted mapping once nothing is claimed for it any more and no pass has it in its plan.
     pub(super) async fn forget_if_done(&self, key: &MappingKey) -> Result<(), StoreError> {
-        if !self.state().mappings.get(key).is_some_and(|memory| memory.ending) {
+        let _one_at_a_time = self.intake.lock().await;
+        let over = |state: &super::state::State| state.is_ending(key) && !state.is_planned(key);
+        if !over(&self.state()) || !self.store.claimed_documents(key).await?.is_empty() {
             return Ok(());
         }
-        if self.store.ledger_documents().await?.iter().any(|(_, mappings)| mappings.contains(key)) {
+        if !over(&self.state()) {
+            // A pass began meanwhile; it looks again when it ends.
             return Ok(());
         }
         self.store.remove_pins(key).await?;
-        self.store.remove_spec(kind::MAPPING, Some(key.namespace()), key.name()).await?;
+        for namespace in [Some(key.namespace()), None] {
+            if namespace.is_some() || key.namespace() == DEFAULT_NAMESPACE {
+                self.store.remove_spec(kind::MAPPING, namespace, key.name()).await?;
+            }
+        }
         let mut state = self.state();
         state.mappings.remove(key);
         state.changed_mappings.insert(key.clone());
         let _ = state.index.forget_mapping(key);
+        Ok(())
+    }
+
+    /// Looks whether mappings that were deleted before the last end are done with.
+    pub(super) async fn forget_what_is_done(&self) -> Result<(), StoreError> {
+        let ending: Vec<MappingKey> = {
+            let state = self.state();
+            state.mappings.iter().filter(|(_, memory)| memory.ending).map(|(key, _)| key.clone()).collect()
+        };
+        for key in ending {
+            self.forget_if_done(&key).await?;
+        }
         Ok(())
     }
 

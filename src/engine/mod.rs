@@ -76,6 +76,8 @@ struct Inner {
     metrics: EngineMetrics,
     board: StatusBoard,
     state: Mutex<State>,
+    /// One change of a custom resource at a time, from the stored spec to the index; forgetting a mapping is one too.
+    intake: tokio::sync::Mutex<()>,
     queue: Mutex<DueQueue<DocumentKey, Instant>>,
     discovery: Mutex<DueQueue<TargetName, Instant>>,
     /// A document may have become due.
@@ -109,6 +111,7 @@ impl Engine {
             metrics,
             board,
             state: Mutex::new(State::new(index)),
+            intake: tokio::sync::Mutex::new(()),
             queue: Mutex::default(),
             discovery: Mutex::default(),
             due: Notify::new(),
@@ -154,7 +157,8 @@ impl Engine {
             state.index.freeze_all(reason)
         };
         inner.absorb(effects, &Trigger::none()).await;
-        inner.ask_all().await
+        inner.ask_all().await?;
+        inner.forget_what_is_done().await
     }
 
     /// Why everything is frozen, if it is.
@@ -175,8 +179,17 @@ impl Engine {
         tasks.spawn(feed::follow(self.0.clone(), from, stop.clone()));
         tasks.spawn(discovery::follow(self.0.clone(), stop.clone()));
         tasks.spawn(report::follow(self.0.clone(), stop.clone()));
-        tasks.spawn(dispatch(self.0.clone(), stop));
-        while tasks.join_next().await.is_some() {}
+        tasks.spawn(dispatch(self.0.clone(), stop.clone()));
+        while let Some(ended) = tasks.join_next().await {
+            if !stop.is_cancelled() {
+                // Half an engine is worse than none: the process ends, and is started again.
+                tracing::error!(
+                    error = ended.err().map(tracing::field::display),
+                    "a part of the engine ended by itself"
+                );
+                stop.cancel();
+            }
+        }
     }
 }
 
@@ -196,7 +209,12 @@ async fn dispatch(inner: Arc<Inner>, stop: CancellationToken) {
         while passes.try_join_next().is_some() {}
         let worker = inner.clone();
         passes.spawn(async move {
-            let verdict = pass::run(&worker, &document).await;
+            // In a task of its own: whatever goes wrong in a pass, the document gets its next turn.
+            let pass = tokio::spawn({
+                let (worker, document) = (worker.clone(), document.clone());
+                async move { pass::run(&worker, &document).await }
+            });
+            let verdict = pass.await.unwrap_or_else(|error| pass::Verdict::broken(&error.to_string()));
             worker.finish(&document, verdict).await;
             drop(permit);
         });
@@ -262,7 +280,7 @@ impl Inner {
             let mut queue = self.queue();
             for (document, urgency) in &effects.dirty {
                 let at = match urgency {
-                    Urgency::Revocation => now,
+                    Urgency::Revocation => overtaking(now),
                     Urgency::Addition => now + self.config.addition_window,
                 };
                 queue.ask(document, at);
@@ -270,6 +288,14 @@ impl Inner {
         }
         self.due.notify_one();
         self.changed.notify_one();
+    }
+
+    /// Asks for a turn of every document that the ledger knows, unless nothing is loaded yet: then all are asked later.
+    async fn ask_ledger(&self) -> Result<(), StoreError> {
+        if self.state().frozen == Some(FreezeReason::NotLoaded) {
+            return Ok(());
+        }
+        self.ask_all().await
     }
 
     /// Asks for a turn of every document that the index or the ledger knows.
@@ -320,6 +346,12 @@ impl Inner {
         self.due.notify_one();
         self.changed.notify_one();
     }
+}
+
+/// The due time of a revocation: now, and before everything that became due within the last minute. What has waited
+/// longer than that goes first all the same.
+fn overtaking(now: Instant) -> Instant {
+    now.checked_sub(Duration::from_mins(1)).unwrap_or(now)
 }
 
 async fn sleep_until(at: Option<Instant>) {

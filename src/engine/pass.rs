@@ -49,8 +49,6 @@ pub(super) struct Verdict {
     pub idle: bool,
     /// What asked for the pass.
     pub trigger: Trigger,
-    /// The mappings that held claims in the ledger before the pass.
-    pub claimants: BTreeSet<MappingKey>,
 }
 
 impl Verdict {
@@ -66,10 +64,26 @@ impl Verdict {
             recheck: None,
             idle: false,
             trigger,
-            claimants: BTreeSet::new(),
         }
     }
 }
+
+impl Verdict {
+    /// Of a pass that broke off on a fault of its own.
+    pub(super) fn broken(problem: &str) -> Self {
+        tracing::error!(problem, "a pass broke off");
+        let delay = Backoff::FAILURE.cap;
+        Self {
+            error: Some(EngineError::Internal(problem.to_owned())),
+            not_before: Some(delay),
+            recheck: Some(delay),
+            ..Self::new(Trigger::none())
+        }
+    }
+}
+
+/// After a refusal a person has to do something: trying often helps nobody.
+const REFUSED: Backoff = Backoff { cap: Duration::from_mins(5), ..Backoff::FAILURE };
 
 /// How one write ended.
 enum Written {
@@ -91,7 +105,12 @@ pub(super) async fn run(inner: &Inner, document: &DocumentKey) -> Verdict {
         }
         Err(error) => {
             let delay = match &error {
-                EngineError::Google(GoogleError::Throttled { retry_after: Some(delay), .. }) => *delay,
+                EngineError::Google(GoogleError::Throttled { retry_after: Some(delay), .. }) => {
+                    Backoff::FAILURE.delay(failures, rand::random()).max(*delay)
+                }
+                EngineError::Google(error) if error.class() == ErrorClass::Definitive => {
+                    REFUSED.delay(failures, rand::random())
+                }
                 EngineError::Google(GoogleError::Conflict) => Backoff::CONFLICT.delay(failures, rand::random()),
                 _ => Backoff::FAILURE.delay(failures, rand::random()),
             };
@@ -136,13 +155,15 @@ async fn prepare(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
     let ledger = inner.store.ledger(document).await?;
     let claimants: BTreeSet<MappingKey> =
         ledger.iter().flat_map(|row| &row.claims).map(|claim| claim.mapping.clone()).collect();
-    let mut desired = inner.state().index.desired(document, &claimants);
-    verdict.claimants.extend(claimants.iter().cloned());
-    if ledger.is_empty() && desired.grants.is_empty() {
+    if ledger.is_empty() && inner.state().index.desired(document, &claimants).grants.is_empty() {
         verdict.idle = true;
         return Ok(None);
     }
-    let live = match inner.google.policy(document).await {
+    let answer = inner.google.policy(document).await;
+    // What is wanted is looked up after the read, however long that took: who left meanwhile is not granted any more.
+    let mut state = inner.state();
+    let mut desired = state.index.desired(document, &claimants);
+    let live = match answer {
         Ok(policy) => policy,
         Err(GoogleError::NotFound { .. }) if desired.resource_uid.is_none() => {
             // The complete list lacks it and Google says it is not there: its policy went with it, and nothing is wanted
@@ -151,14 +172,16 @@ async fn prepare(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
             Policy::default()
         }
         Err(error) => {
+            drop(state);
             if matches!(error, GoogleError::NotFound { .. }) {
                 inner.list_again(document);
             }
             return Err(error.into());
         }
     };
-    let state = inner.state();
-    let released = state.released_by(&claimants);
+    // A mapping that is deleted from here on is not forgotten before this pass has ended.
+    let planned = desired.stances.keys().cloned().collect();
+    state.document(document).planned = planned;
     // Somebody unknown was deleted before this start: ids are never used again.
     // Observe mode writes nothing, not even for them.
     let leavers = |subject: &Subject| match subject {
@@ -168,15 +191,22 @@ async fn prepare(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
         Subject::User(_) | Subject::Group(_) => false,
     };
     let now = inner.clock.now();
-    let mut plan = plan(&Inputs {
+    let nothing = BTreeSet::new();
+    let inputs = Inputs {
         document,
         desired: &desired,
         ledger: &ledger,
         live: &live,
         now,
-        released: &released,
+        released: &nothing,
         leavers: &leavers,
-    });
+    };
+    let mut plan = plan(&inputs);
+    // Only a mapping whose own grants are held may let them go.
+    let released = state.released_by(&plan.held.mappings);
+    if released.contains(&plan.held.plan_hash) {
+        plan = crate::plan::plan(&Inputs { released: &released, ..inputs });
+    }
     drop(state);
     for entry in &mut plan.audit {
         entry.cause_seqs.extend_from_slice(&verdict.trigger.seqs);
@@ -256,6 +286,10 @@ async fn write(
     for entry in &mut audit {
         entry.cause_seqs.clone_from(&verdict.trigger.seqs);
     }
+    // The very plan that Google refused last time: its rows are written when something new comes of it, or else every
+    // try would fill the audit with the same.
+    let repeated = inner.state().document(document).refused.as_ref().is_some_and(|(hash, _)| *hash == plan.hash);
+    let withheld = if repeated { std::mem::take(&mut audit) } else { Vec::new() };
     inner.store.record(document, changes, audit).await?;
     let answer = inner.google.set_policy(document, policy).await;
     let (outcome, written) = match answer {
@@ -289,6 +323,17 @@ async fn write(
     for entry in &mut audit {
         entry.cause_seqs.clone_from(&verdict.trigger.seqs);
     }
+    let same = match &outcome {
+        CallOutcome::Refused { reason } => {
+            let refused = Some((plan.hash.clone(), reason.clone()));
+            std::mem::replace(&mut inner.state().document(document).refused, refused.clone()) == refused
+        }
+        _ => {
+            inner.state().document(document).refused = None;
+            false
+        }
+    };
+    let audit = if same { Vec::new() } else { withheld.into_iter().chain(audit).collect() };
     // If this fails the intents stay, and the next pass resolves them from the etag.
     inner.store.record(document, changes, audit).await?;
     if matches!(written, Written::Acknowledged) {

@@ -9,14 +9,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio_util::sync::CancellationToken;
 
 use super::Inner;
-use super::state::{DocumentMemory, State};
+use super::state::{DocumentMemory, SAMPLES, State};
 use crate::api::condition::reason;
 use crate::api::{
     DriftKind, DriftSample, FindingStatus, PolicyCounts, RefusedPath, ResourceCounts, TargetDrift, duration,
 };
 use crate::index::{Acceptance, Ceiling, MappingView, Resolution, SubjectView};
-use crate::model::{DocumentKey, FreezeReason, GrantKey, MappingKey, ProviderName, ResourceKind, TargetName};
-use crate::plan::{self, Plan};
+use crate::model::{DocumentKey, FreezeReason, MappingKey, ProviderName, ResourceKind, TargetName};
+use crate::plan;
 use crate::status::{
     DocumentOutcome, HeldOutcome, Item, Kind, Lag, ListingOutcome, MappingInput, Metadata, ProviderInput, Status,
     SubjectOutcome, Tally, TargetInput, TokenOutcome, Trouble, fold_mapping, fold_provider, fold_target,
@@ -24,11 +24,11 @@ use crate::status::{
 use crate::store::Counts;
 
 /// Several outcomes within this time are folded once.
-const COALESCE: Duration = Duration::from_millis(50);
+const COALESCE: Duration = Duration::from_millis(100);
 /// Time alone changes statuses too (a change pending for more than a minute): all of them are folded this often.
 const REFRESH: Duration = Duration::from_secs(5);
-/// How many differences a status shows.
-const SAMPLES: usize = 10;
+/// How many differences the status of a target shows.
+const SHOWN: usize = 50;
 
 /// What the SCIM side knows about a provider; the engine does not look into that room.
 #[derive(Debug, Clone, Default)]
@@ -106,10 +106,8 @@ fn mapping(inner: &Inner, key: &MappingKey) {
         let problem = memory.problem.clone();
         let mut documents: BTreeMap<&DocumentKey, DocumentOutcome> =
             view.documents.iter().map(|document| (document, outcome(&state, &view, key, document))).collect();
-        for (document, memory) in &state.documents {
-            if memory.mappings.contains(key) || memory.remains.contains_key(key) {
-                documents.entry(document).or_insert_with(|| outcome(&state, &view, key, document));
-            }
+        for document in state.by_mapping.get(key).into_iter().flatten() {
+            documents.entry(document).or_insert_with(|| outcome(&state, &view, key, document));
         }
         let documents: Vec<DocumentOutcome> = documents.into_values().collect();
         let subjects: Vec<SubjectOutcome> = view.subjects.iter().map(subject).collect();
@@ -211,19 +209,12 @@ fn outcome(state: &State, view: &MappingView, key: &MappingKey, document: &Docum
     outcome.pending_since = memory.pending_since;
     outcome.troubles = memory.troubles(document);
     outcome.reverted = memory.reverted.get(key).copied().unwrap_or_default();
-    outcome.remaining = memory.remains.get(key).copied().unwrap_or_default();
+    let remaining = || memory.remains.iter().filter(|(_, mappings)| mappings.contains(key));
+    outcome.remaining = remaining().count() as u64;
     outcome.lag = memory.lag.map(|(took, at)| Lag { took, at });
-    let Some(plan) = &memory.plan else { return outcome };
-    outcome.tally = Some(memory.tallies.get(key).map(tally).unwrap_or_default());
-    outcome.foreign = plan.foreign as u64;
-    if plan.held.mappings.contains(key) {
-        outcome.held = Some(HeldOutcome {
-            members: plan.held.grants.iter().map(|grant| grant.member.clone()).collect(),
-            plan_hash: plan.held.plan_hash.clone(),
-            since: memory.held_since.unwrap_or(Timestamp::UNIX_EPOCH),
-        });
-    }
-    outcome.samples = differences(plan)
+    let samples = memory.found.iter().flat_map(|found| &found.samples).map(|(kind, grant)| (*kind, grant));
+    outcome.samples = samples
+        .chain(remaining().map(|(grant, _)| (DriftKind::Remains, grant)))
         .take(SAMPLES)
         .map(|(kind, grant)| DriftSample {
             kind,
@@ -232,14 +223,17 @@ fn outcome(state: &State, view: &MappingView, key: &MappingKey, document: &Docum
             principal: grant.member.to_string(),
         })
         .collect();
+    let Some(found) = &memory.found else { return outcome };
+    outcome.tally = Some(memory.tallies.get(key).map(tally).unwrap_or_default());
+    outcome.foreign = found.foreign as u64;
+    if found.held.mappings.contains(key) {
+        outcome.held = Some(HeldOutcome {
+            members: found.held.grants.iter().map(|grant| grant.member.clone()).collect(),
+            plan_hash: found.held.plan_hash.clone(),
+            since: memory.held_since.unwrap_or(Timestamp::UNIX_EPOCH),
+        });
+    }
     outcome
-}
-
-fn differences(plan: &Plan) -> impl Iterator<Item = (DriftKind, &GrantKey)> {
-    let lost = plan.lost.iter().filter(|lost| !lost.regranted).map(|lost| (DriftKind::Missing, &lost.grant));
-    let unowned = plan.unowned.iter().map(|grant| (DriftKind::Unowned, grant));
-    let remains = plan.remains.iter().map(|(grant, _)| (DriftKind::Remains, grant));
-    lost.chain(unowned).chain(remains)
 }
 
 fn tally(tally: &plan::Tally) -> Tally {
@@ -284,8 +278,10 @@ fn target(inner: &Inner, name: &TargetName) {
                 Standing::InSync => policies.in_sync += 1,
                 Standing::Unread => {}
             }
-            let differences = memory.plan.iter().flat_map(differences);
-            drift.extend(differences.map(|(kind, grant)| TargetDrift {
+            let samples = memory.found.iter().flat_map(|found| &found.samples).map(|(kind, grant)| (*kind, grant));
+            let remains = memory.remains.keys().map(|grant| (DriftKind::Remains, grant));
+            let room = SHOWN.saturating_sub(drift.len());
+            drift.extend(samples.chain(remains).take(room).map(|(kind, grant)| TargetDrift {
                 kind,
                 resource: document.resource(),
                 role: grant.role.to_string(),
@@ -393,10 +389,10 @@ impl DocumentMemory {
         if self.error.is_some() {
             return Standing::Failed;
         }
-        match &self.plan {
+        match &self.found {
             None => Standing::Unread,
-            Some(plan) if !plan.held.grants.is_empty() => Standing::Held,
-            Some(plan) if plan.lost.iter().any(|lost| !lost.regranted) => Standing::Drifted,
+            Some(found) if !found.held.grants.is_empty() => Standing::Held,
+            Some(found) if found.missing > 0 => Standing::Drifted,
             Some(_) => Standing::InSync,
         }
     }
@@ -411,7 +407,7 @@ impl DocumentMemory {
             let message = format!("Google refused {member} on {}", document.short());
             troubles.push(Trouble { reason, message, since: self.isolated_since.unwrap_or(since) });
         }
-        if let Some(limit) = self.plan.as_ref().and_then(|plan| plan.limit.as_ref()) {
+        if let Some(limit) = self.found.as_ref().and_then(|found| found.limit.as_ref()) {
             let message = format!(
                 "the policy of {} would name {} principals, {} are allowed; {} grants are left out",
                 document.short(),
@@ -438,11 +434,11 @@ fn gauges(inner: &Inner) {
                 Standing::Failed => "Failed",
             };
             *counts.entry(word).or_insert(0) += 1;
-            if let Some(plan) = &memory.plan {
-                lost += plan.lost.len();
-                foreign += plan.foreign;
-                unowned += plan.unowned.len();
-                held += plan.held.grants.len();
+            if let Some(found) = &memory.found {
+                lost += found.lost;
+                foreign += found.foreign;
+                unowned += found.unowned;
+                held += found.held.grants.len();
             }
         }
         inner.metrics.event_seq.set([], usize::try_from(state.directory_seq).unwrap_or(0));

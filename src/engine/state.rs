@@ -8,15 +8,19 @@ use jiff::{SignedDuration, Timestamp};
 use super::error::EngineError;
 use super::intake::ObjectProblem;
 use super::pass::Verdict;
-use crate::api::{CloudRunTargetSpec, IdentityProviderSpec, RoleMappingSpec};
+use crate::api::{CloudRunTargetSpec, DriftKind, IdentityProviderSpec, RoleMappingSpec};
 use crate::google::GoogleError;
 use crate::index::{Effects, Index, Urgency};
-use crate::model::{DocumentKey, FreezeReason, MappingKey, MemberKey, ProviderName, Seq, TargetName};
-use crate::plan::{Plan, Tally};
+use crate::model::{DocumentKey, FreezeReason, GrantKey, MappingKey, MemberKey, ProviderName, Seq, TargetName};
+use crate::plan::{Held, LimitExceeded, Plan, Tally};
 use crate::status::Trouble;
 
 /// How many event positions a pass names as its causes.
 const CAUSES: usize = 32;
+/// How many differences of one document are kept for the statuses.
+pub(super) const SAMPLES: usize = 10;
+/// How many remaining grants of one document are kept for the statuses.
+const REMAINING: usize = 100;
 /// How long a member that Google refused is left out before it is tried again.
 const QUARANTINE: SignedDuration = SignedDuration::from_secs(300);
 
@@ -52,15 +56,50 @@ impl Trigger {
     }
 }
 
+/// What a pass found, without policies and plans: those may be large, and there are many documents.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Found {
+    pub held: Held,
+    pub limit: Option<LimitExceeded>,
+    pub foreign: usize,
+    pub lost: usize,
+    /// Grants of ours that are missing and not granted again.
+    pub missing: usize,
+    pub unowned: usize,
+    /// Some of the differences.
+    pub samples: Vec<(DriftKind, GrantKey)>,
+}
+
+impl Found {
+    fn of(plan: &Plan) -> Self {
+        let missing = || plan.lost.iter().filter(|lost| !lost.regranted);
+        let lost = missing().map(|lost| (DriftKind::Missing, &lost.grant));
+        let unowned = plan.unowned.iter().map(|grant| (DriftKind::Unowned, grant));
+        Self {
+            held: plan.held.clone(),
+            limit: plan.limit.clone(),
+            foreign: plan.foreign,
+            lost: plan.lost.len(),
+            missing: missing().count(),
+            unowned: plan.unowned.len(),
+            samples: lost.chain(unowned).take(SAMPLES).map(|(kind, grant)| (kind, grant.clone())).collect(),
+        }
+    }
+}
+
 /// What is remembered about one document.
 #[derive(Debug, Default)]
 pub(super) struct DocumentMemory {
     trigger: Trigger,
     quarantine: BTreeMap<MemberKey, (&'static str, Timestamp)>,
+    /// The mappings that a pass under way has in its plan.
+    pub planned: BTreeSet<MappingKey>,
+    /// The plan that Google refused last, and why.
+    pub refused: Option<(String, String)>,
     /// Failed passes in a row.
     pub failures: u32,
-    /// The last pass that had a plan.
-    pub plan: Option<Plan>,
+    /// What the last pass that had a plan found.
+    pub found: Option<Found>,
     /// What was wrong in the last pass: reason and message.
     pub error: Option<(&'static str, String)>,
     /// Since when it is not in step.
@@ -81,8 +120,8 @@ pub(super) struct DocumentMemory {
     pub held_since: Option<Timestamp>,
     /// The mappings that had a part in the last plan.
     pub mappings: BTreeSet<MappingKey>,
-    /// Unowned grants whose last claim ended (`GrantRemains`), per mapping.
-    pub remains: BTreeMap<MappingKey, u64>,
+    /// Unowned grants whose last claim ended (`GrantRemains`), with the mappings that had wanted them; bounded.
+    pub remains: BTreeMap<GrantKey, BTreeSet<MappingKey>>,
     /// Work is under way or waits: since when.
     pub pending_since: Option<Timestamp>,
 }
@@ -160,6 +199,8 @@ pub(super) struct State {
     pub frozen: Option<FreezeReason>,
     pub directory_seq: Seq,
     pub documents: HashMap<DocumentKey, DocumentMemory>,
+    /// The documents whose memory names a mapping.
+    pub by_mapping: BTreeMap<MappingKey, BTreeSet<DocumentKey>>,
     pub targets: BTreeMap<TargetName, TargetMemory>,
     pub providers: BTreeMap<ProviderName, ProviderMemory>,
     pub mappings: BTreeMap<MappingKey, MappingMemory>,
@@ -175,6 +216,7 @@ impl State {
             frozen: Some(FreezeReason::NotLoaded),
             directory_seq: 0,
             documents: HashMap::new(),
+            by_mapping: BTreeMap::new(),
             targets: BTreeMap::new(),
             providers: BTreeMap::new(),
             mappings: BTreeMap::new(),
@@ -200,6 +242,19 @@ impl State {
         self.targets.iter().filter(|(_, memory)| covers(memory)).map(|(name, _)| name.clone()).collect()
     }
 
+    fn link(&mut self, document: &DocumentKey, mappings: &BTreeSet<MappingKey>, there: bool) {
+        for mapping in mappings {
+            if there {
+                self.by_mapping.entry(mapping.clone()).or_default().insert(document.clone());
+            } else if let Some(documents) = self.by_mapping.get_mut(mapping) {
+                documents.remove(document);
+                if documents.is_empty() {
+                    self.by_mapping.remove(mapping);
+                }
+            }
+        }
+    }
+
     /// Every status is to be folded again.
     pub fn everything_changed(&mut self) {
         self.changed_mappings.extend(self.mappings.keys().cloned());
@@ -212,6 +267,11 @@ impl State {
         self.mappings.get(key).is_some_and(|memory| memory.ending)
     }
 
+    /// Does a pass that is under way have this mapping in its plan?
+    pub fn is_planned(&self, key: &MappingKey) -> bool {
+        self.documents.values().any(|memory| memory.planned.contains(key))
+    }
+
     /// Held plans that one of these mappings lets go.
     pub fn released_by(&self, mappings: &BTreeSet<MappingKey>) -> BTreeSet<String> {
         let memories = mappings.iter().filter_map(|key| self.mappings.get(key));
@@ -220,9 +280,9 @@ impl State {
 
     /// Every document that this mapping had a part in, as due now.
     pub fn look_again(&self, key: &MappingKey) -> Effects {
-        let documents = self.documents.iter().filter(|(_, memory)| memory.mappings.contains(key));
+        let documents = self.by_mapping.get(key).into_iter().flatten();
         Effects {
-            dirty: documents.map(|(document, _)| (document.clone(), Urgency::Revocation)).collect(),
+            dirty: documents.map(|document| (document.clone(), Urgency::Revocation)).collect(),
             ..Effects::default()
         }
     }
@@ -233,17 +293,18 @@ impl State {
         // A pass that failed before it had a plan leaves the mappings of the last plan in force; and a mapping whose last
         // claim went without a call (the service is gone) has no part in the plan any more.
         let mut touched = memory.mappings.clone();
-        touched.extend(verdict.claimants.iter().cloned());
+        touched.append(&mut memory.planned);
         if verdict.idle {
-            touched.extend(memory.remains.keys().cloned());
+            touched.extend(memory.remains.values().flatten().cloned());
             if memory.remains.is_empty() {
                 self.documents.remove(key);
             } else {
-                memory.plan = None;
+                memory.found = None;
                 memory.error = None;
                 memory.pending_since = None;
                 memory.mappings.clear();
             }
+            self.link(key, &touched, false);
             return touched;
         }
         if let Some(error) = &verdict.error {
@@ -268,9 +329,9 @@ impl State {
         memory.isolated = verdict.isolated;
         if let Some(plan) = verdict.plan {
             memory.held_since = if plan.held.grants.is_empty() { None } else { memory.held_since.or(Some(now)) };
-            for (_, mappings) in &plan.remains {
-                for mapping in mappings {
-                    *memory.remains.entry(mapping.clone()).or_default() += 1;
+            for (grant, mappings) in &plan.remains {
+                if memory.remains.len() < REMAINING {
+                    memory.remains.entry(grant.clone()).or_default().extend(mappings.iter().cloned());
                 }
             }
             memory.tallies = plan.tally(verdict.outcome.as_ref());
@@ -284,9 +345,13 @@ impl State {
                 }
             }
             memory.mappings = memory.tallies.keys().cloned().collect();
-            memory.plan = Some(plan);
+            memory.found = Some(Found::of(&plan));
         }
-        touched.extend(memory.mappings.iter().cloned());
+        let now_there: BTreeSet<MappingKey> =
+            memory.mappings.iter().chain(memory.remains.values().flatten()).cloned().collect();
+        self.link(key, &touched, false);
+        self.link(key, &now_there, true);
+        touched.extend(now_there);
         touched
     }
 }

@@ -232,6 +232,15 @@ impl Store {
         Ok(documents)
     }
 
+    /// The documents on which a mapping holds claims.
+    pub async fn claimed_documents(&self, mapping: &MappingKey) -> Result<Vec<DocumentKey>, StoreError> {
+        let rows = query("SELECT DISTINCT document FROM claims WHERE mapping = ? ORDER BY document")
+            .bind(mapping.to_string())
+            .fetch_all(self.readers())
+            .await?;
+        rows.iter().map(|row| Columns::of(row, "claims").parse()).collect()
+    }
+
     /// Changes the ledger of one document and appends audit rows, all or nothing. Of several changes of one grant the
     /// last counts.
     pub async fn record(

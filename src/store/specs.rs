@@ -30,6 +30,60 @@ impl Store {
             .collect()
     }
 
+    /// One last good spec.
+    pub async fn spec(
+        &self,
+        kind: &str,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Option<StoredSpec>, StoreError> {
+        let row =
+            query("SELECT generation, state, source, json FROM specs WHERE kind = ? AND namespace = ? AND name = ?")
+                .bind(kind)
+                .bind(namespace.unwrap_or_default())
+                .bind(name)
+                .fetch_optional(self.readers())
+                .await?;
+        row.map(|row| {
+            let mut columns = Columns::of(&row, "specs");
+            Ok(StoredSpec {
+                kind: kind.to_owned(),
+                namespace: namespace.map(str::to_owned),
+                name: name.to_owned(),
+                generation: columns.integer()?,
+                state: columns.word(SpecState::from_word)?,
+                source: columns.text()?,
+                json: columns.text()?,
+            })
+        })
+        .transpose()
+    }
+
+    /// Says where a spec stands from now on; nothing happens when there is none.
+    pub async fn set_spec_state(
+        &self,
+        kind: &str,
+        namespace: Option<&str>,
+        name: &str,
+        state: SpecState,
+    ) -> Result<(), StoreError> {
+        let (kind, namespace, name) = (kind.to_owned(), namespace.unwrap_or_default().to_owned(), name.to_owned());
+        self.committer()
+            .commit(move |tx| {
+                Box::pin(async move {
+                    query("UPDATE specs SET state = ? WHERE kind = ? AND namespace = ? AND name = ?")
+                        .bind(state.as_str())
+                        .bind(kind)
+                        .bind(namespace)
+                        .bind(name)
+                        .execute(&mut tx.connection)
+                        .await?;
+                    Ok(())
+                })
+            })
+            .await
+    }
+
     /// Stores a spec; the one of the same kind, namespace and name is replaced.
     pub async fn put_spec(&self, spec: StoredSpec) -> Result<(), StoreError> {
         self.committer()
