@@ -14,8 +14,8 @@ use crate::api::{CloudRunTarget, IdentityProvider, IdentityProviderSpec, Provide
 use crate::engine::{Engine, IntakeError, ObjectProblem};
 use crate::http::TokenTable;
 use crate::model::{Clock, FreezeReason, MappingKey, ProviderName, TargetName};
-use crate::store::{SpecState, Store, StoreError, StoredSpec};
-use crate::watch::folder::{FolderChange, FolderCommand, Known, KnownObject, PollOptions, poll};
+use crate::store::{Decision, SpecState, Store, StoreError, StoredSpec};
+use crate::watch::folder::{FolderChange, FolderCommand, Known, KnownObject, PollOptions, Suspicion, poll};
 
 /// The kind under which hashes of tokens are stored.
 const SECRET: &str = "Secret";
@@ -33,10 +33,15 @@ pub(super) struct Folder {
     tokens: TokenTable,
     resolved: Arc<Mutex<Resolved>>,
     providers: BTreeMap<ProviderName, IdentityProviderSpec>,
+    /// By name: all are of the operator's namespace.
     secrets: BTreeMap<String, SecretHashes>,
     /// Objects whose text has a problem, by file.
     kept: BTreeMap<String, BTreeSet<ObjectRef>>,
     missing: BTreeSet<ObjectRef>,
+    /// Why absence is not taken for deletion now, if so.
+    why: Option<Suspicion>,
+    /// Was the folder judged since the start? Before that, what is missing is not known.
+    loaded: bool,
 }
 
 impl Folder {
@@ -61,13 +66,19 @@ impl Folder {
             secrets: BTreeMap::new(),
             kept: BTreeMap::new(),
             missing: BTreeSet::new(),
+            why: None,
+            loaded: false,
         };
         let mut known = BTreeMap::new();
         let mut vanished = false;
         for spec in specs.iter().filter(|spec| spec.state != SpecState::Ending) {
+            let mut namespace = spec.namespace.clone();
+            if spec.kind == SECRET && namespace.get_or_insert_with(|| folder.namespace.clone()) != &folder.namespace {
+                // Read when the operator had another namespace.
+                continue;
+            }
             vanished |= spec.state == SpecState::Vanished;
-            let object =
-                ObjectRef { kind: spec.kind.clone(), namespace: spec.namespace.clone(), name: spec.name.clone() };
+            let object = ObjectRef { kind: spec.kind.clone(), namespace, name: spec.name.clone() };
             let hash = match folder.recall(spec) {
                 Some(hash) if spec.state == SpecState::Active => Some(hash),
                 _ => None,
@@ -135,13 +146,19 @@ impl Folder {
                 }
                 _ = releases.tick() => {
                     let forgotten = self.releases().await;
-                    if !forgotten.is_empty() && commands.send(FolderCommand::Forget(forgotten)).await.is_err() {
-                        break;
+                    if !forgotten.is_empty() {
+                        tokio::select! {
+                            sent = commands.send(FolderCommand::Forget(forgotten)) => if sent.is_err() { break },
+                            () = stop.cancelled() => break,
+                        }
                     }
                 }
                 () = stop.cancelled() => break,
             }
         }
+        // The loop may be waiting to send what nobody will take any more.
+        drop(batches);
+        drop(commands);
         if let Err(error) = looking.await {
             tracing::error!(%error, "following the manifest folder ended badly");
         }
@@ -175,7 +192,8 @@ impl Folder {
                 Ok(())
             }
             FolderChange::Deleted { object, .. } => self.delete(object).await,
-            FolderChange::Suspicious { missing, .. } => {
+            FolderChange::Suspicious { why, missing } => {
+                self.why = Some(*why);
                 for object in self.missing.difference(missing).cloned().collect::<Vec<_>>() {
                     self.revive(&object).await?;
                 }
@@ -186,12 +204,16 @@ impl Folder {
                 Ok(())
             }
             FolderChange::Healthy => {
+                self.why = None;
                 for object in std::mem::take(&mut self.missing) {
                     self.revive(&object).await?;
                 }
                 Ok(())
             }
-            FolderChange::Loaded => Ok(()),
+            FolderChange::Loaded => {
+                self.loaded = true;
+                Ok(())
+            }
         }
     }
 
@@ -218,8 +240,7 @@ impl Folder {
     }
 
     async fn apply_secret(&mut self, secret: &SecretData, file: &str) -> Result<(), StoreError> {
-        if secret.namespace.as_ref().is_some_and(|namespace| *namespace != self.namespace) {
-            tracing::info!(file, "a Secret of another namespace than {} is not read", self.namespace);
+        if secret.namespace.as_ref() != Some(&self.namespace) {
             return Ok(());
         }
         let hashes = SecretHashes::of(secret);
@@ -235,6 +256,8 @@ impl Folder {
             json,
         };
         self.store.put_spec(spec).await?;
+        // Where one is kept that named no namespace, this replaces it.
+        self.store.remove_spec(SECRET, None, &secret.name).await?;
         self.secrets.insert(secret.name.clone(), hashes);
         self.publish_tokens();
         Ok(())
@@ -254,8 +277,10 @@ impl Folder {
                 self.providers.remove(&name);
                 self.publish_tokens();
             }
+            _ if object.namespace.as_ref() != Some(&self.namespace) => {}
             _ => {
-                self.store.remove_spec(SECRET, object.namespace.as_deref(), &object.name).await?;
+                self.store.remove_spec(SECRET, Some(&self.namespace), &object.name).await?;
+                self.store.remove_spec(SECRET, None, &object.name).await?;
                 self.secrets.remove(&object.name);
                 self.publish_tokens();
             }
@@ -319,20 +344,49 @@ impl Folder {
         self.engine.providers_changed();
     }
 
+    /// Carries out what `rolecall release` left in the store; answers what the folder is to forget.
     async fn releases(&mut self) -> BTreeSet<ObjectRef> {
-        match self.engine.follow_decisions().await {
-            Ok(released) => {
-                let objects =
-                    self.missing.iter().filter(|object| mapping_key(object).is_some_and(|key| released.contains(&key)));
-                let objects: BTreeSet<ObjectRef> = objects.cloned().collect();
-                self.missing.retain(|object| !objects.contains(object));
-                objects
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot look for releases");
-                BTreeSet::new()
-            }
+        let mut released = BTreeSet::new();
+        // Until the folder was judged, nobody knows what it lacks.
+        if self.loaded
+            && let Err(error) = self.follow_decisions(&mut released).await
+        {
+            tracing::warn!(%error, "cannot follow releases");
         }
+        released
+    }
+
+    /// A mapping whose manifest is there is left alone. What was not carried out because of an error is found again.
+    async fn follow_decisions(&mut self, released: &mut BTreeSet<ObjectRef>) -> Result<(), IntakeError> {
+        for pending in self.store.decisions().await? {
+            let meant = match &pending.decision {
+                // Kept, it would act on whatever the folder lacks when it is back, which nobody has looked at.
+                Decision::ReleaseManifests if self.why == Some(Suspicion::FolderMissing) => {
+                    tracing::warn!(
+                        "a release of the manifests is refused: the folder cannot be read; release again when it can"
+                    );
+                    BTreeSet::new()
+                }
+                Decision::ReleaseManifests => self.vanished(|_| true),
+                Decision::ReleaseMapping(mapping) => self.vanished(|key| key == mapping),
+            };
+            if meant.is_empty() {
+                tracing::warn!(decision = ?pending.decision, "a release has nothing to end and is dropped");
+            }
+            for (object, key) in meant {
+                tracing::info!(mapping.name = %key, "{key} was released: its grants end");
+                self.engine.delete_mapping(&key).await?;
+                self.missing.remove(&object);
+                released.insert(object);
+            }
+            self.store.remove_decision(pending.id).await?;
+        }
+        Ok(())
+    }
+
+    fn vanished(&self, meant: impl Fn(&MappingKey) -> bool) -> BTreeSet<(ObjectRef, MappingKey)> {
+        let mappings = self.missing.iter().filter_map(|object| Some((object.clone(), mapping_key(object)?)));
+        mappings.filter(|(_, key)| meant(key)).collect()
     }
 }
 

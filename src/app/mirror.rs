@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::model::Seq;
+use crate::store::{Store, StoreError};
 
 /// The largest mirror file that is read, in bytes; a whole one has about 100.
 const MAX_BYTES: u64 = 4096;
@@ -21,6 +22,10 @@ pub struct Mirror {
     pub store_id: Uuid,
     /// The highest event position that was seen; it only grows, except by `rolecall store accept`.
     pub highest_seq: Seq,
+    /// The highest position of the audit log that was seen, which grows also with grants that no event of the directory
+    /// stands for. Files written before this was kept have none.
+    #[serde(default)]
+    pub highest_audit_seq: i64,
 }
 
 /// How a store compares with what its folder has seen.
@@ -72,12 +77,23 @@ impl MirrorError {
     }
 }
 
+/// The store as it is now.
+///
+/// # Errors
+/// [`StoreError`], when it cannot be read.
+pub async fn of(store: &Store) -> Result<Mirror, StoreError> {
+    let (highest_seq, highest_audit_seq) = (store.highest_seq().await?, store.highest_audit_seq().await?);
+    Ok(Mirror { store_id: store.id(), highest_seq, highest_audit_seq })
+}
+
 /// Compares what the folder has seen with the store at hand.
 #[must_use]
-pub fn compare(seen: Option<&Mirror>, store_id: Uuid, highest_seq: Seq) -> Comparison {
+pub fn compare(seen: Option<&Mirror>, now: &Mirror) -> Comparison {
     match seen {
-        Some(seen) if seen.store_id != store_id => Comparison::Mismatch,
-        Some(seen) if seen.highest_seq > highest_seq => Comparison::Rewound,
+        Some(seen) if seen.store_id != now.store_id => Comparison::Mismatch,
+        Some(seen) if seen.highest_seq > now.highest_seq || seen.highest_audit_seq > now.highest_audit_seq => {
+            Comparison::Rewound
+        }
         Some(_) | None => Comparison::Match,
     }
 }
@@ -152,26 +168,41 @@ mod tests {
     use super::*;
 
     fn mirror(id: u128, seq: Seq) -> Mirror {
-        Mirror { store_id: Uuid::from_u128(id), highest_seq: seq }
+        Mirror { store_id: Uuid::from_u128(id), highest_seq: seq, highest_audit_seq: 100 }
     }
 
     #[test]
     fn a_folder_that_saw_no_store_matches_any() {
-        assert_eq!(compare(None, Uuid::from_u128(1), 0), Comparison::Match);
-        assert_eq!(compare(None, Uuid::from_u128(1), 40), Comparison::Match);
+        assert_eq!(compare(None, &mirror(1, 0)), Comparison::Match);
+        assert_eq!(compare(None, &mirror(1, 40)), Comparison::Match);
     }
 
     #[test]
     fn the_same_store_matches_when_it_is_not_behind() {
-        assert_eq!(compare(Some(&mirror(1, 40)), Uuid::from_u128(1), 40), Comparison::Match);
-        assert_eq!(compare(Some(&mirror(1, 40)), Uuid::from_u128(1), 41), Comparison::Match);
-        assert_eq!(compare(Some(&mirror(1, 40)), Uuid::from_u128(1), 39), Comparison::Rewound);
+        assert_eq!(compare(Some(&mirror(1, 40)), &mirror(1, 40)), Comparison::Match);
+        assert_eq!(compare(Some(&mirror(1, 40)), &mirror(1, 41)), Comparison::Match);
+        assert_eq!(compare(Some(&mirror(1, 40)), &mirror(1, 39)), Comparison::Rewound);
+    }
+
+    #[test]
+    fn a_store_that_lacks_audit_rows_is_older_although_no_event_is_missing() {
+        let seen = mirror(1, 40);
+        assert_eq!(compare(Some(&seen), &Mirror { highest_audit_seq: 99, ..seen }), Comparison::Rewound);
+        assert_eq!(compare(Some(&seen), &Mirror { highest_audit_seq: 101, ..seen }), Comparison::Match);
+    }
+
+    #[test]
+    fn a_file_without_an_audit_position_is_read_as_one_that_saw_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.json");
+        fs::write(&path, "{\"storeId\":\"00000000-0000-0000-0000-000000000007\",\"highestSeq\":2}").unwrap();
+        assert_eq!(read(&path).unwrap(), Some(Mirror { highest_audit_seq: 0, ..mirror(7, 2) }));
     }
 
     #[test]
     fn another_store_is_a_mismatch_however_far_it_is() {
         for seq in [0, 40, 4000] {
-            assert_eq!(compare(Some(&mirror(1, 40)), Uuid::from_u128(2), seq), Comparison::Mismatch);
+            assert_eq!(compare(Some(&mirror(1, 40)), &mirror(2, seq)), Comparison::Mismatch);
         }
     }
 
@@ -199,7 +230,7 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         assert_eq!(
             fs::read_to_string(&path).unwrap(),
-            "{\"storeId\":\"00000000-0000-0000-0000-000000000007\",\"highestSeq\":2}\n"
+            "{\"storeId\":\"00000000-0000-0000-0000-000000000007\",\"highestSeq\":2,\"highestAuditSeq\":100}\n"
         );
     }
 

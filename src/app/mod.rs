@@ -3,6 +3,7 @@
 mod folder;
 pub mod mirror;
 mod run;
+mod serve;
 mod tokens;
 
 pub use run::{AppError, run};

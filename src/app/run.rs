@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::folder::Folder;
 use super::mirror::{self, Comparison, Mirror, MirrorError};
+use super::serve::{Bounds, serve};
 use super::tokens::Resolved;
 use crate::api::FindingStatus;
 use crate::cli::{Mode, RunConfig};
@@ -102,7 +103,7 @@ pub async fn run(config: RunConfig) -> Result<(), AppError> {
             items.into_iter().filter_map(|item| serde_json::to_value(item).ok()).collect()
         });
         let router = admin_router(metrics.clone(), readiness.clone(), status);
-        servers.spawn(serve(admin_listener, router, stop.clone()));
+        servers.spawn(serve(admin_listener, router, Bounds::default(), stop.clone()));
     }
 
     let tokens = TokenTable::new();
@@ -142,15 +143,15 @@ pub async fn run(config: RunConfig) -> Result<(), AppError> {
         &specs,
     );
     let (first, read) = oneshot::channel();
-    let options = PollOptions::new(config.manifests.clone());
+    let options = PollOptions::new(config.manifests.clone(), config.namespace.clone());
     let following = tokio::spawn(folder.follow(options, known, first, stop.clone()));
     if tokio::time::timeout(FIRST_READ, read).await.is_err() {
         tracing::warn!("the manifest folder could not be read completely yet; what was in force before stays in force");
     }
-    let mut written = None;
+    let mut memory = Memory::default();
     if frozen.is_none() {
         // Before the first write to Google: from here on another database would be noticed.
-        remember(&store, &mirror_path, &mut written).await;
+        remember(&store, &mirror_path, &mut memory).await;
     }
     engine.freeze(frozen).await?;
 
@@ -163,7 +164,7 @@ pub async fn run(config: RunConfig) -> Result<(), AppError> {
         limits: Limits::default(),
         metrics: metrics.scim.clone(),
     });
-    servers.spawn(serve(scim_listener, router, stop.clone()));
+    servers.spawn(serve(scim_listener, router, Bounds::default(), stop.clone()));
     let worker = tokio::spawn({
         let (engine, stop) = (engine.clone(), stop.clone());
         async move { engine.run(seq, stop).await }
@@ -177,14 +178,17 @@ pub async fn run(config: RunConfig) -> Result<(), AppError> {
             () = tokio::time::sleep(TICK) => {}
             () = signals.received() => break,
         }
-        if let Some(reason) = engine.frozen()
-            && compare(&mirror_path, &store).await?.is_none()
-        {
-            tracing::warn!(reason = reason.reason(), "the store was accepted; the freeze is lifted");
-            engine.freeze(None).await?;
+        if let Some(reason) = engine.frozen() {
+            match thaw(&engine, &mirror_path, &store).await {
+                Ok(true) => tracing::warn!(reason = reason.reason(), "the store was accepted; the freeze is lifted"),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(reason = error.reason(), "cannot look whether the store was accepted: {error}");
+                }
+            }
         }
         if engine.frozen().is_none() {
-            remember(&store, &mirror_path, &mut written).await;
+            remember(&store, &mirror_path, &mut memory).await;
         }
     }
     tracing::info!("ending: requests and passes under way are finished");
@@ -196,7 +200,7 @@ pub async fn run(config: RunConfig) -> Result<(), AppError> {
         }
     }
     if engine.frozen().is_none() {
-        remember(&store, &mirror_path, &mut written).await;
+        remember(&store, &mirror_path, &mut memory).await;
     }
     Ok(())
 }
@@ -206,13 +210,6 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppErr
     let listener = TcpListener::bind(address).await.map_err(wrong)?;
     let bound = listener.local_addr().map_err(wrong)?;
     Ok((listener, bound))
-}
-
-async fn serve(listener: TcpListener, router: axum::Router, stop: CancellationToken) {
-    let ended = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
-    if let Err(error) = ended {
-        tracing::error!(%error, "a server ended");
-    }
 }
 
 fn google(config: &RunConfig) -> Result<CloudRun, AppError> {
@@ -237,29 +234,58 @@ async fn compare(path: &std::path::Path, store: &Store) -> Result<Option<FreezeR
         }
         Err(error) => return Err(error.into()),
     };
-    let highest = store.highest_seq().await?;
-    Ok(match mirror::compare(seen.as_ref(), store.id(), highest) {
+    Ok(match mirror::compare(seen.as_ref(), &mirror::of(store).await?) {
         Comparison::Match => None,
         Comparison::Mismatch => Some(FreezeReason::StoreMismatch),
         Comparison::Rewound => Some(FreezeReason::StoreRewound),
     })
 }
 
+/// Lifts the freeze when somebody accepted the store.
+async fn thaw(engine: &Engine, path: &std::path::Path, store: &Store) -> Result<bool, AppError> {
+    let accepted = compare(path, store).await?.is_none();
+    if accepted {
+        engine.freeze(None).await?;
+    }
+    Ok(accepted)
+}
+
+/// What was written to the mirror, and why the last attempt failed, which is said once.
+#[derive(Default)]
+struct Memory {
+    written: Option<Mirror>,
+    trouble: Option<String>,
+}
+
+impl Memory {
+    /// Takes in how an attempt went; answers what is new about it.
+    fn note(&mut self, now: Mirror, outcome: Result<(), MirrorError>) -> Option<Result<(), MirrorError>> {
+        match outcome {
+            Ok(()) => {
+                self.written = Some(now);
+                self.trouble.take().map(|_| Ok(()))
+            }
+            Err(error) => {
+                let text = error.to_string();
+                (self.trouble.replace(text.clone()) != Some(text)).then_some(Err(error))
+            }
+        }
+    }
+}
+
 /// Writes down how far the store is, so that an older copy of it is known as one.
-async fn remember(store: &Store, path: &std::path::Path, written: &mut Option<Mirror>) {
-    let Ok(highest_seq) = store.highest_seq().await else { return };
-    let now = Mirror { store_id: store.id(), highest_seq };
-    if *written == Some(now) {
+async fn remember(store: &Store, path: &std::path::Path, memory: &mut Memory) {
+    let Ok(now) = mirror::of(store).await else { return };
+    if memory.written == Some(now) {
         return;
     }
-    match mirror::write(path, &now) {
-        Ok(()) => *written = Some(now),
-        Err(error) => {
-            tracing::warn!(
-                reason = error.reason(),
-                "{error}; an older database would not be noticed at the next start"
-            );
-        }
+    match memory.note(now, mirror::write(path, &now)) {
+        None => {}
+        Some(Ok(())) => tracing::info!(path = %path.display(), "how far the store is can be written down again"),
+        Some(Err(error)) => tracing::warn!(
+            reason = error.reason(),
+            "{error}; as long as that is so, an older database would not be noticed"
+        ),
     }
 }
 
@@ -328,5 +354,22 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mirror_that_cannot_be_written_is_said_once_and_again_when_it_can() {
+        let now = Mirror { store_id: uuid::Uuid::from_u128(1), highest_seq: 1, highest_audit_seq: 1 };
+        let refused = || mirror::write(std::path::Path::new("/nonexistent/.a.rolecall-store.json"), &now);
+        let mut memory = Memory::default();
+        assert!(memory.note(now, Ok(())).is_none());
+        assert!(matches!(memory.note(now, refused()), Some(Err(_))));
+        assert!(memory.note(now, refused()).is_none());
+        assert!(matches!(memory.note(now, Ok(())), Some(Ok(()))));
+        assert!(memory.note(now, Ok(())).is_none());
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 
-use crate::app::mirror::{self, Comparison, Mirror, MirrorError};
+use crate::app::mirror::{self, Comparison, MirrorError};
 use crate::model::SystemClock;
 use crate::store::Store;
 
@@ -63,10 +63,10 @@ pub(super) async fn open_existing(database: &str) -> Result<Store, CliError> {
 pub(super) async fn run(args: &StoreArgs, io: &mut Io<'_>) -> Result<Exit, CliError> {
     let StoreCommand::Accept(args) = &args.command;
     let store = open_existing(&args.database).await?;
-    let now = Mirror { store_id: store.id(), highest_seq: store.highest_seq().await? };
+    let now = mirror::of(&store).await?;
     let path = mirror::mirror_path(&args.manifests)?;
     let before = match mirror::read(&path) {
-        Ok(seen) => match (mirror::compare(seen.as_ref(), now.store_id, now.highest_seq), seen) {
+        Ok(seen) => match (mirror::compare(seen.as_ref(), &now), seen) {
             (Comparison::Match, Some(_)) => {
                 writeln!(io.out, "store {} at position {} is already accepted", now.store_id, now.highest_seq)?;
                 return Ok(Exit::Done);

@@ -122,14 +122,14 @@ async fn store_that_is_accepted_matches_from_then_on() {
     let (dir, store, [flag, url]) = store().await;
     let manifests = dir.path().join("access").display().to_string();
     let path = mirror::mirror_path(Path::new(&manifests)).unwrap();
-    let other = Mirror { store_id: uuid::Uuid::from_u128(7), highest_seq: 40 };
+    let other = Mirror { store_id: uuid::Uuid::from_u128(7), highest_seq: 40, highest_audit_seq: 0 };
     mirror::write(&path, &other).unwrap();
     let line = ["store", "accept", &flag, &url, "--manifests", &manifests];
     let (out, _, exit) = rolecall(&line).await;
     assert_eq!(exit, Exit::Done);
     assert!(out.contains(&store.id().to_string()) && out.contains("position 40"), "{out}");
     let seen = mirror::read(&path).unwrap().unwrap();
-    assert_eq!(mirror::compare(Some(&seen), store.id(), 0), mirror::Comparison::Match);
+    assert_eq!(mirror::compare(Some(&seen), &mirror::of(&store).await.unwrap()), mirror::Comparison::Match);
     let (out, _, exit) = rolecall(&line).await;
     assert_eq!(exit, Exit::Done);
     assert!(out.contains("already accepted"), "{out}");

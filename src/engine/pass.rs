@@ -162,13 +162,11 @@ async fn prepare(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
     let answer = inner.google.policy(document).await;
     // What is wanted is looked up after the read, however long that took: who left meanwhile is not granted any more.
     let mut state = inner.state();
-    let mut desired = state.index.desired(document, &claimants);
+    let desired = state.index.desired(document, &claimants);
     let live = match answer {
         Ok(policy) => policy,
-        Err(GoogleError::NotFound { .. }) if desired.resource_uid.is_none() => {
-            // The complete list lacks it and Google says it is not there: its policy went with it, and nothing is wanted
-            // on it until it is listed again. Claims that are frozen stay all the same.
-            desired.grants.clear();
+        Err(GoogleError::NotFound { .. }) if desired.absent => {
+            // The complete list lacks it and Google says it is not there: its policy went with it.
             Policy::default()
         }
         Err(error) => {

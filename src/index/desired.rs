@@ -19,8 +19,11 @@ impl Index {
     pub fn desired(&self, document: &DocumentKey, claimants: &BTreeSet<MappingKey>) -> Desired {
         let reaching = self.by_document.get(document);
         let keys: BTreeSet<&MappingKey> = reaching.into_iter().flatten().chain(claimants).collect();
-        let mut desired =
-            Desired { resource_uid: self.listed(document).map(|item| item.uid.clone()), ..Desired::default() };
+        let mut desired = Desired {
+            resource_uid: self.listed(document).map(|item| item.uid.clone()),
+            absent: self.owner(document).is_some_and(|(_, target)| target.lacks(document)),
+            ..Desired::default()
+        };
         for key in keys {
             let stance = self.stance(key, document);
             if let Some(mapping) = self.mappings.get(key) {
@@ -46,7 +49,8 @@ impl Index {
         let (roles, write) = if let Some(roles) = mapping.reach.documents.get(document) {
             (roles, write)
         } else {
-            // A complete list that lacks it: what is there stays wanted, and nothing is granted on a name alone.
+            // A complete list that lacks it: until Google says that it is gone, what is there stays wanted, and nothing
+            // is granted on a name alone.
             let Some((name, target)) = self.owner(document) else { return };
             by_name = mapping.roles_on(key, name, target, document);
             (&by_name, false)
@@ -167,11 +171,8 @@ impl Index {
         if let Some((name, target)) = self.owner(document)
             && mapping.names(name)
         {
-            let listed = target
-                .inventory
-                .as_ref()
-                .is_some_and(|stock| stock.items.contains_key(document) || (stock.complete && !target.failed));
-            return (!listed).then_some(FreezeReason::InventoryIncomplete);
+            let listed = target.inventory.as_ref().is_some_and(|stock| stock.items.contains_key(document));
+            return (!listed && !target.lacks(document)).then_some(FreezeReason::InventoryIncomplete);
         }
         let named = || mapping.grants.iter().map(|grant| self.targets.get(&grant.target));
         if named().any(|target| target.is_none()) {

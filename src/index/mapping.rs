@@ -64,6 +64,12 @@ impl Target {
         !self.failed && self.inventory.as_ref().is_some_and(|stock| stock.complete)
     }
 
+    /// Was the last list whole, and does it lack this?
+    pub(super) fn lacks(&self, document: &DocumentKey) -> bool {
+        let lacks = |stock: &Stock| stock.complete && !stock.items.contains_key(document);
+        !self.failed && self.inventory.as_ref().is_some_and(lacks)
+    }
+
     pub(super) fn covers(&self, document: &DocumentKey) -> bool {
         self.spec.project == document.project() && self.spec.locations.iter().any(|l| l == document.location())
     }

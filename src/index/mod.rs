@@ -360,6 +360,7 @@ impl Index {
             effects.providers.insert(provider.clone());
         }
         let of_group = matches!(change, DirectoryChange::Group(_) | DirectoryChange::GroupDeleted { .. });
+        let of_person = matches!(change, DirectoryChange::User(_) | DirectoryChange::UserDeleted { .. });
         let mut resolve = BTreeSet::new();
         for (group, urgency) in &touched.groups {
             for key in self.by_group.get(group).into_iter().flatten() {
@@ -368,9 +369,12 @@ impl Index {
                 if of_group {
                     resolve.insert(key.clone());
                 }
-                let through = mapping.subjects.iter().any(|subject| subject.resolution == Resolution::Resolved(*group));
+                let resolved = |subject: &mapping::Subject| subject.resolution == Resolution::Resolved(*group);
                 let acts = mapping.life == Life::Live && mapping.mode() != MappingMode::Suspend;
-                if let (Some(urgency), true, true) = (*urgency, through, acts) {
+                let through = acts && mapping.subjects.iter().any(resolved);
+                // Who has left goes from what is frozen, too.
+                let leaver = of_person && *urgency == Some(Urgency::Revocation);
+                if let (Some(urgency), true) = (*urgency, through || leaver) {
                     for (document, roles) in &mapping.reach.documents {
                         if roles.values().any(|providers| providers.contains(provider)) {
                             effects.document(document, urgency);

@@ -82,6 +82,32 @@ fn each_kind_of_directory_change_says_what_is_dirty_and_how_urgently() {
 }
 
 #[test]
+fn a_leaver_makes_the_documents_of_frozen_mappings_dirty_and_other_changes_do_not() {
+    type Freeze = fn(&mut Index);
+    let freezes: [(&str, Freeze); 3] = [
+        ("vanished", |index| drop(index.vanish_mapping(&key("m")))),
+        ("the pinned group lost its name to another", |index| {
+            index.tell(&named(1, "old"));
+            index.tell(&named(3, "red"));
+        }),
+        ("the list failed", |index| drop(index.inventory_failed(&target("t")))),
+    ];
+    for (what, freeze) in freezes {
+        for change in [inactive(1), DirectoryChange::UserDeleted { id: user(1) }] {
+            let mut index = index();
+            index.map("m", spec(&["red"], &["services/a"], &[INVOKER]));
+            freeze(&mut index);
+            if what != "the list failed" {
+                assert!(index.tell(&joined(1, &[4])).dirty.is_empty(), "{what}");
+                assert!(index.tell(&left(1, &[4])).dirty.is_empty(), "{what}");
+            }
+            let effects = index.tell(&change);
+            assert_eq!(effects.dirty, BTreeMap::from([(document("a"), Urgency::Revocation)]), "{what}");
+        }
+    }
+}
+
+#[test]
 fn a_change_of_address_is_a_revocation_of_the_old_one() {
     let mut index = index();
     index.map("m", spec(&["red"], &["services/a"], &[INVOKER]));
@@ -592,9 +618,18 @@ fn on_a_service_that_a_complete_list_lacks_grants_stay_wanted_and_nothing_new_is
     let claimants = BTreeSet::from([key("m")]);
     let desired = index.desired(&document("b"), &claimants);
     assert_eq!((desired.grants.len(), desired.stances[&key("m")].clone()), (2, NOTHING));
+    assert!(desired.absent && !index.desired(&document("a"), &claimants).absent);
     assert!(desired.grants.values().flat_map(|grant| grant.claims.values()).all(|terms| !terms.write));
     index.tell(&left(1, &[1]));
     assert_eq!(index.desired(&document("b"), &claimants).grants.len(), 1, "a leaver still goes");
+    index.inventory_failed(&target("t"));
+    assert!(!index.desired(&document("b"), &claimants).absent, "a list that failed says nothing");
+    assert!(!index.desired(&document_in("elsewhere", "b"), &claimants).absent, "nobody lists that region");
+    index.apply_inventory(&target("t"), inventory(&["a", "b"]));
+    let desired = index.desired(&document("b"), &claimants);
+    assert!(
+        !desired.absent && desired.grants.values().flat_map(|grant| grant.claims.values()).all(|terms| terms.write)
+    );
 }
 
 #[test]

@@ -16,6 +16,9 @@ pub struct Desired {
     pub generations: BTreeMap<MappingKey, i64>,
     /// The uid of the resource as last listed. A resource that was re-created starts with an empty policy.
     pub resource_uid: Option<String>,
+    /// A complete list of its region lacks the resource. Together with Google's own word that it is not there, its policy
+    /// went with it; alone it says nothing.
+    pub absent: bool,
 }
 
 /// One wanted grant.

@@ -104,6 +104,8 @@ pub struct LedgerRow {
     pub verified_at: Option<Timestamp>,
     /// Since when it should be gone and is not (`oldestRevokingSince`).
     pub revoking_since: Option<Timestamp>,
+    /// The guard held its removal at least once since then.
+    pub held: bool,
 }
 
 /// One change of the ledger. A batch of them is one transaction, together with its audit rows.

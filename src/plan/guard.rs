@@ -54,7 +54,7 @@ fn people<'a>(steps: impl Iterator<Item = &'a Step>) -> usize {
 /// Splits the removals into what passes and what is held. `owned` are all grants of ours that stand in the document.
 ///
 /// Leavers pass when they are few: all of them together, or those that are new in this pass beside others that are
-/// held already. Of the rest, all or nothing is held. Grants acknowledged after the oldest of them was asked for do not
+/// held already. Who passed once passes again, however the call ended. Of the rest, all or nothing is held. Grants acknowledged after the oldest of them was asked for do not
 /// count as the document's, or else writing additions would release a plan that nobody looked at.
 pub(super) fn split(
     document: &DocumentKey,
@@ -63,11 +63,13 @@ pub(super) fn split(
     released: &BTreeSet<String>,
 ) -> (Vec<Step>, Vec<Step>, Held) {
     let leaver = |step: &&Step| step.cause == Cause::Leaver;
+    let passed = |step: &&Step| leaver(step) && step.row.revoking_since.is_some() && !step.row.held;
     let fresh = |step: &&Step| leaver(step) && step.row.revoking_since.is_none();
     let few_leavers = people(candidates.iter().filter(leaver)) <= GUARD_PEOPLE;
     let few_fresh = people(candidates.iter().filter(fresh)) <= GUARD_PEOPLE;
-    let (pass, guarded): (Vec<Step>, Vec<Step>) =
-        candidates.into_iter().partition(|step| (few_leavers && leaver(&step)) || (few_fresh && fresh(&step)));
+    let (pass, guarded): (Vec<Step>, Vec<Step>) = candidates
+        .into_iter()
+        .partition(|step| (few_leavers && leaver(&step)) || (few_fresh && fresh(&step)) || passed(&step));
 
     let since = guarded.iter().filter_map(|step| step.row.revoking_since).min();
     let base = base(owned, &guarded, since);

@@ -56,7 +56,8 @@ pub struct Inputs<'a> {
     pub desired: &'a Desired,
     /// What the ledger holds about it; one row a grant, in any order.
     pub ledger: &'a [LedgerRow],
-    /// The policy as just read, with its etag. The read began after the last settlement of this document.
+    /// The policy as just read, with its etag. The read began after the last settlement of this document. The default
+    /// without an etag: Google says that the resource is not there.
     pub live: &'a Policy,
     /// When the plan is made.
     pub now: Timestamp,

@@ -19,6 +19,9 @@ const AMBIGUOUS: &str = "AttributionAmbiguous";
 /// The call did not take effect.
 const NOT_COMMITTED: &str = "NotCommitted";
 
+/// The resource is not listed any more and Google says that it is not there.
+const RESOURCE_GONE: &str = "ResourceGone";
+
 /// Whose claims are behind a row, after the mappings' word on it.
 #[expect(clippy::struct_excessive_bools, reason = "five independent facts, each read once by its name")]
 struct Claims {
@@ -87,10 +90,25 @@ impl<'a> Pass<'a> {
     /// Works out every grant that is wanted, or in the ledger, or both.
     pub(super) fn run(mut self) -> Plan {
         let keys: BTreeSet<&GrantKey> = self.rows.keys().copied().chain(self.inputs.desired.grants.keys()).collect();
+        let gone = self.inputs.desired.absent
+            && self.inputs.live.etag.is_empty()
+            && self.inputs.live.bindings.is_empty()
+            && !self.inputs.desired.stances.values().any(doubts_everything);
         for key in keys {
-            self.grant(key);
+            if gone { self.forget(key) } else { self.grant(key) }
         }
         self.finish()
+    }
+
+    /// The policy went with its resource: whatever comes back under its name starts afresh.
+    fn forget(&mut self, key: &GrantKey) {
+        let Some(row) = self.rows.get(key).copied() else { return };
+        // A call that may still land on a resource that comes back must be found to be ours.
+        if row.intent.as_ref().is_some_and(|intent| fence(intent.at) > self.inputs.now) {
+            return self.keep(row.clone());
+        }
+        self.note(row, "forget", AuditOutcome::Verified, Some(RESOURCE_GONE));
+        self.ledger.push(LedgerChange::Remove(key.clone()));
     }
 
     fn grant(&mut self, key: &GrantKey) {
@@ -131,9 +149,9 @@ impl<'a> Pass<'a> {
             let stance = self.inputs.desired.stances.get(&claim.mapping);
             let kept = wanted
                 || match stance {
-                    // Who has left is entitled on no ground, also on one that cannot be seen now.
-                    Some(Stance::Frozen(why) | Stance::Live { keep: Keep::Everything(why) }) => {
-                        !(why.lets_leavers_go() && has_left(&claim.subject))
+                    // Whichever ground is missing: who has left is entitled through none.
+                    Some(Stance::Frozen(reason) | Stance::Live { keep: Keep::Everything(reason) }) => {
+                        !(reason.lets_leavers_go() && has_left(&claim.subject))
                     }
                     None => true,
                     Some(Stance::Live { keep: Keep::Subjects(subjects) }) => subjects.contains(&claim.subject),
@@ -181,6 +199,7 @@ impl<'a> Pass<'a> {
                 row.acknowledged_at = None;
                 row.verified_at = None;
                 row.revoking_since = None;
+                row.held = false;
                 (AuditOutcome::Ambiguous, AMBIGUOUS)
             }
             (IntentAction::Grant, false, false) | (IntentAction::Revoke, true, false) if !expired => return row,
@@ -212,6 +231,7 @@ impl<'a> Pass<'a> {
         row.claims = kept;
         if wanted {
             row.revoking_since = None;
+            row.held = false;
         }
         if let Some(want) = want {
             want.member.as_str().clone_into(&mut row.member);
@@ -347,9 +367,10 @@ impl<'a> Pass<'a> {
             guard::split(self.inputs.document, candidates, &self.owned, self.inputs.released);
         let mut held_new = Vec::new();
         for mut step in held_steps {
-            if step.row.revoking_since.is_none() {
+            if !step.row.held {
                 held_new.push(step.row.clone());
             }
+            step.row.held = true;
             self.going(&mut step.row, Standing::Held);
         }
         for row in held_new {
@@ -368,6 +389,12 @@ impl<'a> Pass<'a> {
             for line in self.lines.iter_mut().filter(|line| withheld.contains(&line.grant)) {
                 line.standing = Standing::Withheld;
             }
+            // What never was in the ledger need not be remembered before there is room for it.
+            let rows = &self.rows;
+            self.ledger.retain(|change| match change {
+                LedgerChange::Put(row) => !withheld.contains(&row.grant) || rows.contains_key(&row.grant),
+                LedgerChange::Remove(_) => true,
+            });
         }
         let ours: BTreeSet<&GrantKey> = self.owned.iter().map(|row| &row.grant).chain(&self.unowned).collect();
         Plan {
@@ -400,6 +427,12 @@ impl<'a> Pass<'a> {
     }
 }
 
+/// Freezes under which not even the ledger is tidied up.
+fn doubts_everything(stance: &Stance) -> bool {
+    let doubt = [FreezeReason::NotLoaded, FreezeReason::StoreMismatch, FreezeReason::StoreRewound];
+    matches!(stance, Stance::Frozen(reason) if doubt.contains(reason))
+}
+
 /// The row of a grant that is wanted for the first time.
 fn fresh(key: &GrantKey, want: &DesiredGrant) -> LedgerRow {
     LedgerRow {
@@ -412,6 +445,7 @@ fn fresh(key: &GrantKey, want: &DesiredGrant) -> LedgerRow {
         acknowledged_at: None,
         verified_at: None,
         revoking_since: None,
+        held: false,
     }
 }
 

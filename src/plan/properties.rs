@@ -80,6 +80,7 @@ prop_compose! {
             acknowledged_at: times.0.then_some(now),
             verified_at: (times.0 && times.1).then_some(now),
             revoking_since: times.2.then_some(now),
+            held: times.2 && times.1,
         }
     }
 }

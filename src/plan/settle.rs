@@ -160,6 +160,7 @@ impl Plan {
                             acknowledged_at: Some(now),
                             verified_at: None,
                             revoking_since: None,
+                            held: false,
                             ..step.row.clone()
                         }),
                     });

@@ -5,7 +5,9 @@ use uuid::Uuid;
 
 use super::world::*;
 use super::*;
-use crate::model::{AuditOutcome, Claim, FreezeReason, GrantState, GroupId, Intent, Keep, MAX_PRINCIPALS, Stance};
+use crate::model::{
+    AuditOutcome, Claim, ClaimTerms, FreezeReason, GrantState, GroupId, Intent, Keep, MAX_PRINCIPALS, Stance,
+};
 
 #[test]
 fn a_wanted_member_is_added_with_version_3_the_etag_of_the_read_and_everything_else_untouched() {
@@ -301,6 +303,38 @@ fn a_mapping_with_an_unresolved_group_keeps_everything_but_its_leavers() {
 }
 
 #[test]
+fn leavers_go_under_every_freeze_that_leaves_the_directory_in_no_doubt() {
+    use FreezeReason::*;
+    let reasons = [
+        NotLoaded,
+        MappingVanished,
+        ManifestsMissing,
+        IdentityProviderNotFound,
+        TargetNotFound,
+        Suspended,
+        OverlappingTarget,
+        GroupAmbiguous,
+        GroupNotFound,
+        GroupIdentityChanged,
+        InventoryIncomplete,
+        StoreMismatch,
+        StoreRewound,
+    ];
+    for reason in reasons {
+        for stance in [Stance::Frozen(reason), Stance::Live { keep: Keep::Everything(reason) }] {
+            let mut world = granted(2);
+            world.unwant("m");
+            world.stance("m", stance);
+            world.left.insert(user(1));
+            let plan = world.pass();
+            assert_eq!(plan.remove.len(), usize::from(reason.lets_leavers_go()), "{reason:?}");
+            assert!(plan.remove.iter().all(|step| step.cause == Cause::Leaver));
+            assert!(world.members(INVOKER).contains(&email(2).as_str()), "{reason:?}");
+        }
+    }
+}
+
+#[test]
 fn observe_reports_what_it_would_do_and_writes_nothing() {
     let mut world = granted(2);
     world.unwant("m");
@@ -567,6 +601,78 @@ fn many_leavers_at_once_are_held_and_a_single_later_one_still_passes() {
 }
 
 #[test]
+fn a_single_leaver_beside_held_ones_passes_again_after_a_conflict_a_refusal_and_a_crash() {
+    for outcome in [CallOutcome::Conflict, refused(), CallOutcome::Unknown] {
+        let mut world = granted(20);
+        for person in 1..=12 {
+            world.unwant_person(person);
+            world.left.insert(user(person));
+        }
+        let held = world.pass().held;
+        assert_eq!(held.people, 12);
+        assert!(world.row(&invoker(1)).held);
+        world.unwant_person(13);
+        world.left.insert(user(13));
+        for _ in 0..3 {
+            let plan = world.pass_with(&outcome);
+            assert_eq!(plan.remove.iter().map(Step::grant).collect::<Vec<_>>(), [&invoker(13)], "{outcome:?}");
+        }
+        let plan = world.pass();
+        assert_eq!((plan.remove.len(), &plan.held), (1, &held), "{outcome:?}");
+        assert!(!world.ledger.contains_key(&invoker(13)));
+        world.want("m", INVOKER, 1, WRITE);
+        world.left.remove(&user(1));
+        world.pass();
+        assert!(!world.row(&invoker(1)).held, "who is wanted again starts afresh");
+    }
+}
+
+#[test]
+fn what_was_granted_on_a_service_that_is_gone_is_forgotten_and_granted_afresh_when_it_returns() {
+    for terms in [WRITE, REPORT] {
+        let mut world = granted(2);
+        let (there, here) = (world.desired.clone(), world.live.clone());
+        for person in 1..=2 {
+            world.want("m", INVOKER, person, ClaimTerms { write: false, ..terms });
+        }
+        world.desired.absent = true;
+        let plan = world.pass();
+        assert!(plan.policy.is_none() && plan.ledger.is_empty(), "a list alone removes and forgets nothing");
+        world.live = Policy { etag: "ACAB".into(), ..Policy::default() };
+        assert!(world.plan().ledger.iter().all(|change| matches!(change, LedgerChange::Put(_))));
+
+        world.live = Policy::default();
+        world.stance("m", Stance::Frozen(FreezeReason::StoreRewound));
+        assert!(world.plan().ledger.iter().all(|change| matches!(change, LedgerChange::Put(_))));
+        world.stance("m", Stance::Live { keep: Keep::Nothing });
+        let plan = world.pass();
+        assert!(plan.policy.is_none() && plan.lost.is_empty() && plan.tally(None).is_empty());
+        assert!(world.ledger.is_empty());
+        assert_eq!(world.audited("forget"), [(AuditOutcome::Verified, Some("ResourceGone")); 2]);
+
+        world.live = Policy { bindings: vec![], ..here };
+        world.desired = there;
+        for person in 1..=2 {
+            world.want("m", INVOKER, person, terms);
+        }
+        assert_eq!(world.pass().add.len(), 2);
+    }
+}
+
+#[test]
+fn a_call_that_may_still_land_is_remembered_after_its_service_is_gone_until_it_cannot() {
+    let mut world = World::new(&json!([]));
+    world.want("m", INVOKER, 1, WRITE);
+    world.pass_with(&CallOutcome::Unknown);
+    world.desired.absent = true;
+    world.live = Policy::default();
+    assert!(world.pass().recheck_at.is_some_and(|at| at > world.now));
+    assert_eq!(world.ledger.len(), 1);
+    world.later(600);
+    assert!(world.pass().recheck_at.is_none() && world.ledger.is_empty());
+}
+
+#[test]
 fn additions_that_do_not_fit_are_withheld_and_removals_are_written() {
     let mut world = granted(2);
     let crowd: Vec<String> = (0..MAX_PRINCIPALS - 4).map(|n| format!("user:f{n}@other.example")).collect();
@@ -582,7 +688,8 @@ fn additions_that_do_not_fit_are_withheld_and_removals_are_written() {
     assert_eq!(limit.withheld, [invoker(5), invoker(6)]);
     assert_eq!((plan.add.len(), plan.remove.len()), (2, 1));
     assert_eq!(plan.tally(None)[&mapping("m")].failed, 2);
-    assert_eq!(world.row(&invoker(5)).state, GrantState::Wanted);
+    assert!(!world.ledger.contains_key(&invoker(5)), "a crowd that does not fit is not written down one by one");
+    assert!(plan.ledger.iter().all(|change| !matches!(change, LedgerChange::Put(row) if row.grant == invoker(6))));
 }
 
 #[test]

@@ -46,6 +46,8 @@ pub enum FindingCode {
     MembersShrunk,
     /// A member id that this server did not issue in this tenant.
     MemberUnknown,
+    /// A member id of a form that this server never issues.
+    MemberIdForeign,
     /// A member that is a group.
     NestedGroup,
 }
@@ -72,6 +74,7 @@ impl FindingCode {
             Self::MembersNotAsserted => "MembersNotAsserted",
             Self::MembersShrunk => "MembersShrunk",
             Self::MemberUnknown => "MemberUnknown",
+            Self::MemberIdForeign => "MemberIdForeign",
             Self::NestedGroup => "NestedGroup",
         }
     }
@@ -102,8 +105,9 @@ impl FindingCode {
                 "the members were kept, because `members` was not sent; send an empty list to remove all"
             }
             Self::MembersShrunk => "the group has fewer members than before, because the whole list was sent",
-            Self::MemberUnknown => {
-                "waiting: the member counts as soon as a user with this id is there; push the users first"
+            Self::MemberUnknown => "kept, and it counts once a user with this id is there; push the users first",
+            Self::MemberIdForeign => {
+                "kept, but it never counts: this server issues no such id; send the `id` of users created here"
             }
             Self::NestedGroup => "kept, but members of the nested group get no access through it; assign them directly",
         }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::edit::{self, Context, Edit, Verb};
@@ -153,6 +154,16 @@ pub fn issued_id(text: &str) -> Option<Uuid> {
     if text.len() == 36 { Uuid::try_parse(text).ok() } else { None }
 }
 
+/// What a text that is no id of this server is kept as: the same text is the same id, so that what was parked can be
+/// removed again. Version 8 (RFC 9562 §5.8) is never issued, so nobody can come to be the member that is meant.
+fn foreign_id(text: &str) -> Uuid {
+    let mut bytes = [0; 16];
+    for (byte, digest) in bytes.iter_mut().zip(Sha256::digest(text)) {
+        *byte = digest;
+    }
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+}
+
 fn take_members(object: &mut Map<String, Value>) -> Option<Value> {
     let urn = format!("{}:members", ResourceType::Group.urn());
     let is_members = |key: &str| key.eq_ignore_ascii_case("members") || key.eq_ignore_ascii_case(&urn);
@@ -200,8 +211,9 @@ fn at_members(
             if ids.iter().any(|id| id.trim().is_empty()) {
                 return Err(ScimError::InvalidValue("the id in the filter on `members` is blank".into()));
             }
-            let ids: Vec<Uuid> = ids.iter().filter_map(|id| issued_id(id)).collect();
-            Ok(if ids.is_empty() { None } else { Some(MemberChange::Remove(ids)) })
+            Ok(Some(MemberChange::Remove(
+                ids.iter().map(|id| issued_id(id).unwrap_or_else(|| foreign_id(id))).collect(),
+            )))
         }
         (_, Some(_)) => Err(not_understood(path)),
         (Verb::Add, None) => match value {
@@ -267,8 +279,7 @@ enum Given {
     Unwanted,
 }
 
-/// The ids of a list of members, each once. Empty only for an empty list, or when nobody of those that are to go can
-/// be a member.
+/// The ids of a list of members, each once. Empty only for an empty list.
 fn member_ids(value: Value, given: Given, findings: &mut Findings) -> Result<Vec<Uuid>, ScimError> {
     let list = match value {
         Value::Array(list) => list,
@@ -289,7 +300,7 @@ fn member_ids(value: Value, given: Given, findings: &mut Findings) -> Result<Vec
     let total = list.len();
     let mut seen = HashSet::with_capacity(total);
     let mut ids = Vec::with_capacity(total);
-    let mut malformed = 0_usize;
+    let mut foreign = 0_usize;
     for (index, member) in list.into_iter().enumerate() {
         let id = match member {
             Value::String(id) => {
@@ -308,22 +319,21 @@ fn member_ids(value: Value, given: Given, findings: &mut Findings) -> Result<Vec
         if id.trim().is_empty() {
             return Err(ScimError::InvalidValue(format!("`members[{index}].value` is blank")));
         }
-        match issued_id(&id) {
-            Some(id) => {
-                if seen.insert(id) {
-                    ids.push(id);
-                }
-            }
-            None => malformed += 1,
+        let id = issued_id(&id).unwrap_or_else(|| {
+            foreign += 1;
+            foreign_id(&id)
+        });
+        if seen.insert(id) {
+            ids.push(id);
         }
     }
-    if malformed > 0 && given == Given::Wanted {
-        if ids.is_empty() {
+    if foreign > 0 && given == Given::Wanted {
+        if foreign == total {
             return Err(ScimError::InvalidValue(format!(
                 "none of the {total} members is an id that this server issues; send the `id` of users created here"
             )));
         }
-        findings.note(FindingCode::MemberUnknown, "members");
+        findings.note(FindingCode::MemberIdForeign, "members");
     }
     Ok(ids)
 }

@@ -200,6 +200,12 @@ fn hashes(row: &SqliteRow, previous: &str) -> Result<(i64, String, String), Stor
 }
 
 impl Store {
+    /// The position of the last audit row; 0 when there is none.
+    pub async fn highest_audit_seq(&self) -> Result<i64, StoreError> {
+        let row = query("SELECT coalesce(max(seq), 0) FROM audit").fetch_one(self.readers()).await?;
+        Columns::of(&row, "audit").integer()
+    }
+
     /// Audit rows after a position (0 for the first), in order, at most `limit`.
     pub async fn audit_after(&self, after: i64, limit: u32) -> Result<Vec<AuditRow>, StoreError> {
         let rows = query(READ).bind(after).bind(limit).fetch_all(self.readers()).await?;

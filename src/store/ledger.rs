@@ -21,15 +21,17 @@ pub(super) const RECORD: &str = "\
         (SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?)); \
     INSERT INTO grants (document, role, condition_hash, member_key, member, condition, state, intent_action, \
             intent_etag_before, intent_present_before, intent_at, intent_plan_hash, acknowledged_at, verified_at, \
-            revoking_since) \
+            revoking_since, held) \
         SELECT ?, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, \
-            value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13 \
+            value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13, \
+            value ->> 14 \
         FROM json_each(?) WHERE true \
         ON CONFLICT DO UPDATE SET member = excluded.member, condition = excluded.condition, state = excluded.state, \
             intent_action = excluded.intent_action, intent_etag_before = excluded.intent_etag_before, \
             intent_present_before = excluded.intent_present_before, intent_at = excluded.intent_at, \
             intent_plan_hash = excluded.intent_plan_hash, acknowledged_at = excluded.acknowledged_at, \
-            verified_at = excluded.verified_at, revoking_since = excluded.revoking_since; \
+            verified_at = excluded.verified_at, revoking_since = excluded.revoking_since, \
+            held = excluded.held; \
     DELETE FROM claims WHERE document = ? \
         AND (role, condition_hash, member_key) IN (SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?)) \
         AND (role, condition_hash, member_key, mapping, subject_kind, subject_id) NOT IN \
@@ -41,7 +43,7 @@ pub(super) const RECORD: &str = "\
 
 const READ: &str = "SELECT g.role, g.condition_hash, g.member_key, g.member, g.condition, g.state, g.intent_action, \
         g.intent_etag_before, g.intent_present_before, g.intent_at, g.intent_plan_hash, g.acknowledged_at, \
-        g.verified_at, g.revoking_since, c.mapping, c.subject_kind, c.subject_id \
+        g.verified_at, g.revoking_since, g.held, c.mapping, c.subject_kind, c.subject_id \
     FROM grants g LEFT JOIN claims c ON c.document = g.document AND c.role = g.role \
         AND c.condition_hash = g.condition_hash AND c.member_key = g.member_key \
     WHERE g.document = ? ORDER BY g.role, g.condition_hash, g.member_key";
@@ -73,6 +75,7 @@ struct Grant<'a>(
     Option<i64>,
     Option<i64>,
     Option<i64>,
+    i64,
 );
 
 impl<'a> Grant<'a> {
@@ -94,6 +97,7 @@ impl<'a> Grant<'a> {
             row.acknowledged_at.map(nanos),
             row.verified_at.map(nanos),
             row.revoking_since.map(nanos),
+            i64::from(row.held),
         ))
     }
 }
@@ -200,6 +204,7 @@ impl Store {
                 acknowledged_at: columns.time_or_none()?,
                 verified_at: columns.time_or_none()?,
                 revoking_since: columns.time_or_none()?,
+                held: columns.integer()? != 0,
                 claims: claim(&mut columns)?.into_iter().collect(),
             };
             match ledger.last_mut() {

@@ -262,6 +262,28 @@ async fn unknown_members_wait_beside_known_ones_and_never_empty_a_group() {
 }
 
 #[tokio::test]
+async fn member_id_of_a_foreign_form_beside_a_good_one_is_kept_and_can_be_removed() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.user("alice@example.com").await, server.user("bob@example.com").await);
+    let group = server.group("team", &[&alice]).await;
+    let path = format!("/Groups/{group}");
+    let foreign = "00u1a2b3c4d5e6f7";
+    let version = async || server.okta("GET", &path, None).await.json()["meta"]["version"].clone();
+    let add = json!([{"op": "add", "path": "members", "value": [{"value": bob}, {"value": foreign}]}]);
+    assert_eq!(server.patch(&path, add.clone()).await.status, 204);
+    assert_eq!(server.members(&group).await, set([&alice, &bob]));
+    assert!(server.found(FindingCode::MemberIdForeign));
+    assert_eq!(server.store.counts(&"okta".parse().unwrap()).await.unwrap().pending, 1, "what was answered is stored");
+    let before = version().await;
+    assert_eq!(server.patch(&path, add).await.status, 204);
+    assert_eq!(version().await, before, "the same text is the same member");
+    let remove = json!([{"op": "remove", "path": format!("members[value eq \"{foreign}\"]")}]);
+    assert_eq!(server.patch(&path, remove).await.status, 204);
+    assert_eq!(server.store.counts(&"okta".parse().unwrap()).await.unwrap().pending, 0);
+    assert_eq!(server.members(&group).await, set([&alice, &bob]));
+}
+
+#[tokio::test]
 async fn users_of_another_provider_are_unknown_ids() {
     let server = Server::start().await;
     let alice = server.user("alice@example.com").await;

@@ -112,6 +112,7 @@ CREATE TABLE grants (
     acknowledged_at INTEGER,
     verified_at INTEGER,
     revoking_since INTEGER,
+    held INTEGER NOT NULL, -- 1: the guard held its removal since then
     PRIMARY KEY (document, role, condition_hash, member_key)
 ) STRICT, WITHOUT ROWID;
 

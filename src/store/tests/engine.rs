@@ -29,6 +29,7 @@ fn row(member: &str, claims: &[(&str, Subject)]) -> LedgerRow {
         acknowledged_at: None,
         verified_at: None,
         revoking_since: None,
+        held: false,
     }
 }
 
@@ -59,6 +60,7 @@ async fn ledger_rows_read_back_as_written() {
     full.acknowledged_at = Some(home.now());
     full.verified_at = Some(home.now());
     full.revoking_since = Some("1969-12-31T23:59:59.999999999Z".parse().unwrap());
+    full.held = true;
     let plain = row("user:bob@x.example", &[]);
     let d = document("s");
     let puts = vec![LedgerChange::Put(plain.clone()), LedgerChange::Put(full.clone())];

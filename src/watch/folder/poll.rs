@@ -16,6 +16,8 @@ use crate::api::manifest::ObjectRef;
 pub struct PollOptions {
     /// The folder.
     pub folder: PathBuf,
+    /// The namespace from which Secrets are read.
+    pub namespace: String,
     /// Time between two looks when nothing changes.
     pub every: Duration,
     /// Time between two looks while something changes: what is new, or missing, must be the same in both.
@@ -25,8 +27,8 @@ pub struct PollOptions {
 impl PollOptions {
     /// About one look a second.
     #[must_use]
-    pub fn new(folder: PathBuf) -> Self {
-        Self { folder, every: Duration::from_secs(1), settle: Duration::from_millis(200) }
+    pub fn new(folder: PathBuf, namespace: String) -> Self {
+        Self { folder, namespace, every: Duration::from_secs(1), settle: Duration::from_millis(200) }
     }
 }
 
@@ -45,7 +47,7 @@ pub async fn poll(
     mut commands: mpsc::Receiver<FolderCommand>,
     cancel: CancellationToken,
 ) {
-    let mut folder = FolderScan::new(options.folder.clone());
+    let mut folder = FolderScan::new(options.folder.clone(), &options.namespace);
     let mut listening = true;
     loop {
         // Reading files blocks; the folder may be on a network.
@@ -60,7 +62,7 @@ pub async fn poll(
             }
             Err(error) => {
                 warn!(%error, "a look at the manifest folder failed; it starts anew");
-                folder = FolderScan::new(options.folder.clone());
+                folder = FolderScan::new(options.folder.clone(), &options.namespace);
                 continue_after(options.every, &cancel).await;
                 if cancel.is_cancelled() {
                     return;
@@ -73,8 +75,10 @@ pub async fn poll(
         let quiet = batch.is_empty() && scan.settled && known.observed == before;
         if !batch.is_empty() {
             log(&batch);
-            if changes.send(batch).await.is_err() {
-                return;
+            // Whoever ends may have stopped listening long before it drops its end of the channel.
+            tokio::select! {
+                sent = changes.send(batch) => if sent.is_err() { return },
+                () = cancel.cancelled() => return,
             }
         }
         let pause = tokio::time::sleep(if quiet { options.every } else { options.settle });

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::Scan;
-use crate::api::manifest::{LintReport, MAX_FILE_BYTES, ParsedDocument, Problem, lint, parse_file};
+use crate::api::manifest::{LintReport, MAX_FILE_BYTES, Object, ParsedDocument, Problem, lint, parse_file};
 
 /// Most manifests in a folder.
 pub const MAX_FILES: usize = 10_000;
@@ -63,6 +63,7 @@ struct Seen {
 #[derive(Debug)]
 pub struct FolderScan {
     folder: PathBuf,
+    namespace: String,
     seen: BTreeMap<String, Seen>,
     looks: u64,
 }
@@ -77,10 +78,11 @@ struct Listing {
 }
 
 impl FolderScan {
-    /// A folder that was not read yet.
+    /// A folder that was not read yet. Secrets are read from one namespace, which is also the namespace of those that
+    /// name none.
     #[must_use]
-    pub fn new(folder: PathBuf) -> Self {
-        Self { folder, seen: BTreeMap::new(), looks: 0 }
+    pub fn new(folder: PathBuf, namespace: &str) -> Self {
+        Self { folder, namespace: namespace.to_owned(), seen: BTreeMap::new(), looks: 0 }
     }
 
     /// One look at the folder and all folders below it. Names that begin with a dot are left out, and links are followed:
@@ -129,7 +131,7 @@ impl FolderScan {
             let stat = Stat::of(&metadata);
             let same = seen.stat == Some(stat);
             if !same || full || (seen.accepted.is_none() && seen.candidate.is_none()) {
-                seen.look(&name, &path, same);
+                seen.look(&name, &path, same, &self.namespace);
                 seen.stat = Some(stat);
             } else if let Some(candidate) = seen.candidate.take() {
                 seen.accepted = Some(candidate);
@@ -150,7 +152,7 @@ impl FolderScan {
 
 impl Seen {
     /// Reads the file. What was not read the same way in the look before is a candidate only.
-    fn look(&mut self, name: &str, path: &Path, same: bool) {
+    fn look(&mut self, name: &str, path: &Path, same: bool, namespace: &str) {
         let (hash, text) = read(path);
         let last = self.candidate.take();
         if self.accepted.as_ref().is_some_and(|accepted| accepted.hash == hash) {
@@ -161,13 +163,33 @@ impl Seen {
             Some(last) if last.hash == hash => self.candidate = Some(last),
             _ => {
                 let documents = match text {
-                    Ok(text) => parse_file(name, &text),
+                    Ok(text) => with_secrets_of(namespace, name, parse_file(name, &text)),
                     Err((reason, message)) => vec![broken(name, reason, message)],
                 };
                 self.candidate = Some(Version { hash, documents: Arc::new(documents) });
             }
         }
     }
+}
+
+/// Gives Secrets that name no namespace the one they are read from, and leaves out those of others. Done before anything
+/// is known by its name: `team` and `system/team` would be two objects with one content, of which the removal of one
+/// takes away what the other says.
+fn with_secrets_of(namespace: &str, file: &str, mut documents: Vec<ParsedDocument>) -> Vec<ParsedDocument> {
+    documents.retain_mut(|document| {
+        let Some(identity) = document.identity.as_mut().filter(|identity| identity.kind == "Secret") else {
+            return true;
+        };
+        let own = identity.namespace.get_or_insert_with(|| namespace.to_owned()) == namespace;
+        if let Ok(Object::Secret(secret)) = &mut document.result {
+            secret.namespace.clone_from(&identity.namespace);
+        }
+        if !own {
+            tracing::info!(file, "{identity} is not read: Secrets are read from namespace {namespace}");
+        }
+        own
+    });
+    documents
 }
 
 type Text = Result<String, (&'static str, String)>;

@@ -10,6 +10,9 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::api::manifest::parse_file;
 
+/// The namespace of the operator.
+const HOME: &str = "rolecall-system";
+
 fn mapping(name: &str, group: &str) -> String {
     format!(
         "apiVersion: rolecall.dev/v1alpha1\nkind: RoleMapping\nmetadata: {{name: {name}, namespace: shop}}\nspec:\n  \
@@ -395,7 +398,7 @@ fn manifests_are_found_in_all_folders_but_not_behind_a_dot() {
     {
         write(path, name, if name.ends_with("JSON") { "{}" } else { "a: b\n" });
     }
-    let scan = look(&mut FolderScan::new(path.to_owned()));
+    let scan = look(&mut FolderScan::new(path.to_owned(), HOME));
     assert_eq!(names(&scan), ["a.yml", "b.yaml", "c.JSON", "team/d.yaml", "team/deep/e.yaml"]);
     assert!(scan.complete);
 }
@@ -410,7 +413,7 @@ fn a_mounted_config_map_is_read_through_its_links_and_follows_the_switch() {
     }
     symlink("..v1", path.join("..data")).unwrap();
     symlink("..data/m.yaml", path.join("m.yaml")).unwrap();
-    let mut looked = FolderScan::new(path.to_owned());
+    let mut looked = FolderScan::new(path.to_owned(), HOME);
     let mut known = Known::default();
     assert_eq!(settle(&mut known, &look(&mut looked)), ["apply m m.yaml", "loaded"]);
     symlink("..v2", path.join("..new")).unwrap();
@@ -426,7 +429,7 @@ fn a_link_to_a_folder_above_is_no_loop_and_a_dangling_link_is_reported() {
     write(path, "m.yaml", &mapping("m", "g"));
     symlink(".", path.join("loop")).unwrap();
     symlink("nowhere", path.join("dangling.yaml")).unwrap();
-    let scan = look(&mut FolderScan::new(path.to_owned()));
+    let scan = look(&mut FolderScan::new(path.to_owned(), HOME));
     assert_eq!(names(&scan), ["dangling.yaml", "m.yaml"]);
     assert_eq!(scan.files["dangling.yaml"][0].result.as_ref().unwrap_err()[0].reason, "FileUnreadable");
 }
@@ -436,7 +439,7 @@ fn a_file_that_is_still_written_is_not_believed_and_what_it_said_stays() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     write(path, "m.yaml", &mapping("m", "one"));
-    let mut looked = FolderScan::new(path.to_owned());
+    let mut looked = FolderScan::new(path.to_owned(), HOME);
     let before = look(&mut looked);
     for cut in [60, 120, 180] {
         write(path, "m.yaml", &mapping("m", "two")[..cut]);
@@ -455,7 +458,7 @@ fn a_file_that_is_still_written_is_not_believed_and_what_it_said_stays() {
 fn an_unchanged_file_is_not_parsed_again() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "m.yaml", &mapping("m", "g"));
-    let mut looked = FolderScan::new(folder.path().to_owned());
+    let mut looked = FolderScan::new(folder.path().to_owned(), HOME);
     let first = look(&mut looked);
     write(folder.path(), "m.yaml", &mapping("m", "g"));
     let second = look(&mut looked);
@@ -468,7 +471,7 @@ fn what_cannot_be_read_is_reported_and_never_taken_for_absent() {
     let path = folder.path();
     write(path, "big.yaml", &"# \n".repeat(400_000));
     fs::write(path.join("latin.yaml"), b"a: \xe9\n").unwrap();
-    let scan = look(&mut FolderScan::new(path.to_owned()));
+    let scan = look(&mut FolderScan::new(path.to_owned(), HOME));
     let reason = |file: &str| scan.files[file][0].result.as_ref().unwrap_err()[0].reason;
     assert_eq!(reason("big.yaml"), "FileTooLarge");
     assert_eq!(reason("latin.yaml"), "NotUtf8");
@@ -478,10 +481,10 @@ fn what_cannot_be_read_is_reported_and_never_taken_for_absent() {
         deep.push("d");
     }
     fs::create_dir_all(&deep).unwrap();
-    let scan = look(&mut FolderScan::new(path.to_owned()));
+    let scan = look(&mut FolderScan::new(path.to_owned(), HOME));
     assert!(!scan.complete);
 
-    let missing = FolderScan::new(path.join("nowhere")).scan();
+    let missing = FolderScan::new(path.join("nowhere"), HOME).scan();
     assert!(missing.missing.is_some());
 }
 
@@ -500,14 +503,58 @@ fn linting_paths_takes_files_and_folders() {
     assert!(report.findings[0].to_string().contains("nowhere.yaml: "), "{:?}", report.findings);
 }
 
+fn options(folder: &Path) -> PollOptions {
+    let (every, settle) = (Duration::from_millis(20), Duration::from_millis(5));
+    PollOptions { every, settle, ..PollOptions::new(folder.to_owned(), HOME.to_owned()) }
+}
+
+#[test]
+fn secrets_have_the_namespace_of_the_operator_or_are_not_read() {
+    let secret = |namespace: &str| {
+        format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: okta{namespace}}}\nstringData: {{token: t}}\n")
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let mut looked = FolderScan::new(path.to_owned(), HOME);
+    let mut known = Known::default();
+    write(path, "a.yaml", &secret(""));
+    write(path, "foreign.yaml", &secret(", namespace: shop"));
+    assert_eq!(settle(&mut known, &look(&mut looked)), ["apply okta a.yaml", "loaded"]);
+    let own = ObjectRef { kind: "Secret".to_owned(), namespace: Some(HOME.to_owned()), name: "okta".to_owned() };
+    assert_eq!(known.objects().keys().collect::<Vec<_>>(), [&own]);
+    // The same Secret with its namespace spelled out, and a namesake elsewhere that goes: nothing happened.
+    write(path, "a.yaml", &secret(", namespace: rolecall-system"));
+    fs::remove_file(path.join("foreign.yaml")).unwrap();
+    assert_eq!(settle(&mut known, &look(&mut looked)), [""; 0]);
+    // It moves to another namespace: gone from here.
+    write(path, "a.yaml", &secret(", namespace: shop"));
+    write(path, "m.yaml", &mapping("m", "g"));
+    assert_eq!(settle(&mut known, &look(&mut looked)), ["apply m m.yaml", "delete okta a.yaml"]);
+}
+
+#[tokio::test]
+async fn the_loop_ends_when_it_is_cancelled_although_nobody_takes_what_it_found() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "p.yaml", &provider());
+    let (sender, changes) = mpsc::channel(1);
+    sender.try_send(Vec::new()).unwrap();
+    let (_commander, commands) = mpsc::channel(1);
+    let cancel = CancellationToken::new();
+    let task = tokio::spawn(poll(options(folder.path()), Known::default(), sender, commands, cancel.clone()));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!task.is_finished(), "it waits for its place in the channel");
+    cancel.cancel();
+    tokio::time::timeout(Duration::from_secs(5), task).await.expect("it ends").unwrap();
+    drop(changes);
+}
+
 #[tokio::test]
 async fn the_loop_sends_what_happens_in_the_folder_until_it_is_cancelled() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     write(path, "p.yaml", &provider());
     write(path, "m.yaml", &mapping("m", "g"));
-    let options =
-        PollOptions { folder: path.to_owned(), every: Duration::from_millis(20), settle: Duration::from_millis(5) };
+    let options = options(path);
     let (sender, mut changes) = mpsc::channel(4);
     let (commander, commands) = mpsc::channel(4);
     let cancel = CancellationToken::new();
