@@ -14,6 +14,7 @@ mod folder;
 mod google;
 mod guard;
 mod manifests;
+mod people;
 mod policies;
 mod process;
 mod record;
