@@ -56,6 +56,9 @@ pub enum AppError {
     /// There is nowhere to keep what the folder has seen of its store.
     #[error(transparent)]
     Mirror(#[from] MirrorError),
+    /// A part of the engine ended by itself.
+    #[error("a part of the engine ended by itself; the log says which and why")]
+    EngineEnded,
     /// A signal handler cannot be installed.
     #[error("cannot listen for signals: {0}")]
     Signals(std::io::Error),
@@ -71,6 +74,7 @@ impl AppError {
             Self::Google(error) => error.reason(),
             Self::Endpoint(_) => "EndpointInvalid",
             Self::Mirror(error) => error.reason(),
+            Self::EngineEnded => "EngineEnded",
             Self::Signals(_) => "NoSignals",
         }
     }
@@ -174,10 +178,16 @@ pub async fn run(config: RunConfig) -> Result<(), AppError> {
     tracing::info!(%scim_address, %admin_address, "SCIM is served at {external_url}/idp/NAME/scim/v2, status at http://{admin_address}/status");
 
     let mut signals = Signals::new()?;
+    let mut broken = false;
     loop {
         tokio::select! {
             () = tokio::time::sleep(TICK) => {}
             () = signals.received() => break,
+            // The engine stopped by itself and said why. Ending is what gets it started again.
+            () = stop.cancelled() => {
+                broken = true;
+                break;
+            }
         }
         if let Some(reason) = engine.frozen() {
             match thaw(&engine, &mirror_path, found, &store).await {
@@ -191,6 +201,9 @@ pub async fn run(config: RunConfig) -> Result<(), AppError> {
         if engine.frozen().is_none() {
             remember(&store, &mirror_path, &mut memory).await;
         }
+        if let Some(seq) = store.highest_seq().await.ok().and_then(|seq| usize::try_from(seq).ok()) {
+            metrics.store.event_seq.set([], seq);
+        }
     }
     tracing::info!("ending: requests and passes under way are finished");
     stop.cancel();
@@ -203,7 +216,7 @@ pub async fn run(config: RunConfig) -> Result<(), AppError> {
     if engine.frozen().is_none() {
         remember(&store, &mirror_path, &mut memory).await;
     }
-    Ok(())
+    if broken { Err(AppError::EngineEnded) } else { Ok(()) }
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppError> {

@@ -36,7 +36,7 @@ pub use decisions::{Decision, PendingDecision};
 pub use error::StoreError;
 pub use record::{
     AuditRow, Condition, Counts, DeleteOutcome, GroupChanged, GroupRecord, GroupUpdate, ListQuery, MemberChange,
-    MemberDelta, MemberKind, MemberRecord, Membership, NewGroup, NewUser, Origin, Page, Release, SpecState, StoredSpec,
+    MemberDelta, MemberKind, MemberRecord, Membership, NewGroup, NewUser, Origin, Page, SpecState, StoredSpec,
     UpdateOutcome, UserRecord, UserUpdate,
 };
 

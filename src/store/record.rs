@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::model::{AuditEntry, GroupFacts, MappingKey, ProviderName, UserFacts};
+use crate::model::{AuditEntry, GroupFacts, ProviderName, UserFacts};
 
 /// On whose behalf a directory change is made: becomes the actor and the request id of its audit row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -305,15 +305,4 @@ impl SpecState {
     pub fn from_word(word: &str) -> Option<Self> {
         [Self::Active, Self::Ending, Self::Vanished].into_iter().find(|state| state.as_str() == word)
     }
-}
-
-/// A held plan that somebody let go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Release {
-    /// Hash of the plan.
-    pub plan_hash: String,
-    /// The mapping that carries the release.
-    pub mapping: MappingKey,
-    /// When it was first seen.
-    pub at: Timestamp,
 }

@@ -1,9 +1,9 @@
-//! What stays in force over a restart: last good specs, pins, releases.
+//! What stays in force over a restart: last good specs and pins.
 
 use sqlx::query;
 
-use super::sql::{Columns, json, nanos};
-use super::{Release, SpecState, Store, StoreError, StoredSpec};
+use super::sql::{Columns, json};
+use super::{SpecState, Store, StoreError, StoredSpec};
 use crate::model::{GroupId, MappingKey, Pin};
 
 impl Store {
@@ -175,36 +175,6 @@ impl Store {
             .commit(move |tx| {
                 Box::pin(async move {
                     query("DELETE FROM pins WHERE mapping = ?").bind(mapping).execute(&mut tx.connection).await?;
-                    Ok(())
-                })
-            })
-            .await
-    }
-
-    /// All releases, by plan and mapping.
-    pub async fn releases(&self) -> Result<Vec<Release>, StoreError> {
-        let rows = query("SELECT plan_hash, mapping, at FROM releases ORDER BY plan_hash, mapping")
-            .fetch_all(self.readers())
-            .await?;
-        rows.iter()
-            .map(|row| {
-                let mut columns = Columns::of(row, "releases");
-                Ok(Release { plan_hash: columns.text()?, mapping: columns.parse()?, at: columns.time()? })
-            })
-            .collect()
-    }
-
-    /// Stores a release; one that is there keeps its time.
-    pub async fn put_release(&self, release: Release) -> Result<(), StoreError> {
-        self.committer()
-            .commit(move |tx| {
-                Box::pin(async move {
-                    query("INSERT INTO releases (plan_hash, mapping, at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
-                        .bind(release.plan_hash)
-                        .bind(release.mapping.to_string())
-                        .bind(nanos(release.at))
-                        .execute(&mut tx.connection)
-                        .await?;
                     Ok(())
                 })
             })

@@ -176,10 +176,6 @@ pub struct ScimMetrics {
 /// The store.
 #[derive(Debug, Clone)]
 pub struct StoreMetrics {
-    /// Transactions, by outcome: `ok` or the reason of the error.
-    pub commits: Counters<1>,
-    /// How long a commit took, waiting for the disk included.
-    pub commit_seconds: Histograms<0>,
     /// The highest seq.
     pub event_seq: Gauges<0>,
 }
@@ -214,15 +210,6 @@ pub struct GoogleMetrics {
     pub request_seconds: Histograms<1>,
 }
 
-/// Custom resources, from a folder or a cluster.
-#[derive(Debug, Clone)]
-pub struct WatchMetrics {
-    /// Resources by state.
-    pub resources: Gauges<1>,
-    /// Looks at the source, by outcome.
-    pub scans: Counters<1>,
-}
-
 /// All metrics of the process. Each room is handed its own part, which it may clone.
 #[derive(Debug)]
 pub struct Metrics {
@@ -236,8 +223,6 @@ pub struct Metrics {
     pub engine: EngineMetrics,
     /// Calls to Google.
     pub google: GoogleMetrics,
-    /// Custom resources.
-    pub watch: WatchMetrics,
 }
 
 impl Default for Metrics {
@@ -269,20 +254,7 @@ impl Metrics {
         };
         let store = {
             let area = areas.begin("store");
-            StoreMetrics {
-                commits: area.counters(
-                    "commits",
-                    ["outcome"],
-                    "Transactions of the store, by outcome: `ok` or the reason of the error",
-                ),
-                commit_seconds: area.histograms(
-                    "commit_seconds",
-                    [],
-                    "Seconds that a commit took, waiting for the disk included",
-                    call_seconds,
-                ),
-                event_seq: area.gauges("event_seq", [], "The highest seq in the event log"),
-            }
+            StoreMetrics { event_seq: area.gauges("event_seq", [], "The highest seq in the event log") }
         };
         let engine = {
             let area = areas.begin("engine");
@@ -338,23 +310,8 @@ impl Metrics {
                 ),
             }
         };
-        let watch = {
-            let area = areas.begin("watch");
-            WatchMetrics {
-                resources: area.gauges(
-                    "resources",
-                    ["state"],
-                    "Custom resources that are in force, by state: `Current`, `LastGood`, `Ending`, `Vanished`",
-                ),
-                scans: area.counters(
-                    "scans",
-                    ["outcome"],
-                    "Looks at the folder of manifests, by outcome: `ok` or the reason why nothing was concluded",
-                ),
-            }
-        };
         let Areas { registry, definitions, area: _ } = areas;
-        Self { registry, definitions, scim, store, engine, google, watch }
+        Self { registry, definitions, scim, store, engine, google }
     }
 
     /// All metrics in the `OpenMetrics` text format.
@@ -427,14 +384,14 @@ mod tests {
     #[test]
     fn every_metric_is_exposed_under_the_name_and_type_that_the_reference_gives() {
         let metrics = Metrics::new();
-        let Metrics { scim, store, engine, google, watch, .. } = &metrics;
+        let Metrics { scim, engine, google, .. } = &metrics;
         for labelled in [&scim.requests, &google.requests] {
             labelled.inc(["a", "b"]);
         }
-        for labelled in [&store.commits, &engine.syncs, &engine.members, &watch.scans] {
+        for labelled in [&engine.syncs, &engine.members] {
             labelled.inc(["a"]);
         }
-        for labelled in [&engine.documents, &engine.held_members, &engine.drift_members, &watch.resources] {
+        for labelled in [&engine.documents, &engine.held_members, &engine.drift_members] {
             labelled.set(["a"], 1);
         }
         for labelled in [&scim.request_seconds, &engine.propagation_seconds, &google.request_seconds] {
@@ -457,13 +414,13 @@ mod tests {
         let metrics = Metrics::new();
         metrics.google.requests.add(["setIamPolicy", "EtagConflict"], 2);
         metrics.engine.queue.set([], 7);
-        metrics.store.commit_seconds.observe([], Duration::from_millis(3));
+        metrics.google.request_seconds.observe(["list"], Duration::from_millis(3));
         let text = metrics.exposition().unwrap();
         for line in [
             r#"rolecall_google_requests_total{operation="setIamPolicy",outcome="EtagConflict"} 2"#,
             "rolecall_engine_queue_documents{} 7",
-            r#"rolecall_store_commit_seconds_bucket{le="0.0025"} 0"#,
-            r#"rolecall_store_commit_seconds_bucket{le="0.005"} 1"#,
+            r#"rolecall_google_request_seconds_bucket{le="0.0025",operation="list"} 0"#,
+            r#"rolecall_google_request_seconds_bucket{le="0.005",operation="list"} 1"#,
         ] {
             assert!(text.lines().any(|one| one == line), "{line} is missing in\n{text}");
         }

@@ -13,6 +13,6 @@ pub use admin::{DEFAULT_ADMIN_LISTEN, StatusProvider, admin_router};
 pub use log::{DEFAULT_FILTER, LogFormat, TelemetryError, init_logs};
 pub use metrics::{
     Counters, Definition, EngineMetrics, Gauges, GoogleMetrics, Histograms, Metrics, ScimMetrics, StoreMetrics,
-    WatchMetrics, code_word,
+    code_word,
 };
 pub use readiness::{Part, Readiness};

@@ -173,13 +173,6 @@ CREATE TABLE specs (
     PRIMARY KEY (kind, namespace, name)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE releases (
-    plan_hash TEXT NOT NULL,
-    mapping TEXT NOT NULL,
-    at INTEGER NOT NULL,
-    PRIMARY KEY (plan_hash, mapping)
-) STRICT, WITHOUT ROWID;
-
 -- What a person decided with `rolecall release`, until the running process has carried it out.
 CREATE TABLE decisions (
     id INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -157,7 +157,6 @@ async fn specs_pins_and_releases_outlive_a_restart() {
         selector: "displayName:team".to_owned(),
         group,
     };
-    let release = Release { plan_hash: "h".to_owned(), mapping: mapping("a"), at: home.now() };
     home.store.put_spec(spec("a", Some("n"), 1)).await.unwrap();
     home.store.put_spec(StoredSpec { state: SpecState::Vanished, ..spec("a", Some("n"), 2) }).await.unwrap();
     home.store.put_spec(spec("b", None, 1)).await.unwrap();
@@ -166,13 +165,10 @@ async fn specs_pins_and_releases_outlive_a_restart() {
     home.store.put_pins(vec![pin("a", GroupId(Uuid::new_v4())), pin("b", group)]).await.unwrap();
     home.store.put_pins(vec![pin("a", group)]).await.unwrap();
     home.store.remove_pins(&mapping("b")).await.unwrap();
-    home.store.put_release(release.clone()).await.unwrap();
     home.clock.advance(std::time::Duration::from_secs(5));
-    home.store.put_release(Release { at: home.now(), ..release.clone() }).await.unwrap();
 
     let again = open(home.folder.path(), home.clock.clone()).await;
     let vanished = StoredSpec { state: SpecState::Vanished, ..spec("a", Some("n"), 2) };
     assert_eq!(again.specs().await.unwrap(), [spec("b", None, 1), vanished]);
     assert_eq!(again.pins().await.unwrap(), [pin("a", group)]);
-    assert_eq!(again.releases().await.unwrap(), [release]);
 }
