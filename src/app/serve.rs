@@ -132,9 +132,9 @@ mod tests {
             // Each byte is in time; the head as a whole is not.
             while slow.write_all(b"G").await.is_ok() && begun.elapsed() < SOON {
                 let mut byte = [0];
-                match tokio::time::timeout(Duration::from_millis(20), slow.read(&mut byte)).await {
-                    Ok(Ok(0) | Err(_)) => return,
-                    Ok(Ok(_)) | Err(_) => {}
+                let read = tokio::time::timeout(Duration::from_millis(20), slow.read(&mut byte)).await;
+                if let Ok(Ok(0) | Err(_)) = read {
+                    return;
                 }
             }
         };

@@ -321,16 +321,12 @@ async fn write(
     for entry in &mut audit {
         entry.cause_seqs.clone_from(&verdict.trigger.seqs);
     }
-    let same = match &outcome {
-        CallOutcome::Refused { reason } => {
-            let refused = Some((plan.hash.clone(), reason.clone()));
-            std::mem::replace(&mut inner.state().document(document).refused, refused.clone()) == refused
-        }
-        _ => {
-            inner.state().document(document).refused = None;
-            false
-        }
+    let refused = match &outcome {
+        CallOutcome::Refused { reason } => Some((plan.hash.clone(), reason.clone())),
+        CallOutcome::Acknowledged { .. } | CallOutcome::Conflict | CallOutcome::Unknown => None,
     };
+    let before = std::mem::replace(&mut inner.state().document(document).refused, refused.clone());
+    let same = refused.is_some() && before == refused;
     let audit = if same { Vec::new() } else { withheld.into_iter().chain(audit).collect() };
     // If this fails the intents stay, and the next pass resolves them from the etag.
     inner.store.record(document, changes, audit).await?;

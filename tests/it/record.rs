@@ -45,7 +45,7 @@ fn index_of_a_fixed_world(pins: &BTreeSet<Pin>) -> Index {
             invoker_iam_disabled: false,
         })
         .to_vec();
-    drop(index.apply_inventory(&target, Inventory { resources, complete: true }));
+    drop(index.apply_inventory(&target, Inventory { resources, ..Inventory::default() }));
     for pin in pins {
         index.apply_pin(pin.clone());
     }
