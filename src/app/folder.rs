@@ -360,6 +360,15 @@ impl Folder {
     async fn follow_decisions(&mut self, released: &mut BTreeSet<ObjectRef>) -> Result<(), IntakeError> {
         for pending in self.store.decisions().await? {
             let meant = match &pending.decision {
+                Decision::ReleasePlan(hash) => {
+                    if self.engine.release_plan(hash).await? {
+                        tracing::info!(plan.hash = %hash, "removals that were held are released");
+                    } else {
+                        tracing::warn!(plan.hash = %hash, "nothing is held under this hash; the release is dropped");
+                    }
+                    self.store.remove_decision(pending.id).await?;
+                    continue;
+                }
                 // Kept, it would act on whatever the folder lacks when it is back, which nobody has looked at.
                 Decision::ReleaseManifests if self.why == Some(Suspicion::FolderMissing) => {
                     tracing::warn!(

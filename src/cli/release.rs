@@ -29,6 +29,25 @@ Example:
 
 Exit status: 0 noted for the running rolecall, 2 wrong command line, 3 the store is not usable.";
 
+const PLAN_EXAMPLES: &str = "\
+Removals that would take access from many people at once are held (`MassRemoval`). A mapping that is still there is
+released by the annotation rolecall.dev/release; this is the way for one that was deleted. It lets go exactly the
+removals that the hash stands for, once; when they change, so does the hash.
+
+Example:
+  rolecall release plan 2f1c9a7be0d45c11 --database sqlite:/var/lib/rolecall/rolecall.db
+
+Exit status: 0 noted for the running rolecall, 2 wrong command line, 3 the store is not usable.";
+
+fn plan_hash(text: &str) -> Result<String, String> {
+    let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    if text.len() == 16 && text.bytes().all(hex) {
+        Ok(text.to_owned())
+    } else {
+        Err("a plan's hash is 16 lower-case hexadecimal digits: copy it from `rolecall status -o yaml`".to_owned())
+    }
+}
+
 /// Flags of `rolecall release`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct ReleaseArgs {
@@ -46,6 +65,16 @@ pub enum ReleaseCommand {
         /// Which one
         #[arg(value_name = "NAMESPACE/NAME")]
         mapping: MappingKey,
+        /// The store of the running rolecall: sqlite:PATH
+        #[arg(long, value_name = "URL", env = "ROLECALL_DATABASE", hide_env_values = true)]
+        database: String,
+    },
+    /// Removals that the guard holds: they are meant
+    #[command(after_help = PLAN_EXAMPLES)]
+    Plan {
+        /// The hash that `rolecall status` shows under `held.planHash`; several with commas between them
+        #[arg(value_name = "HASH", value_delimiter = ',', required = true, value_parser = plan_hash)]
+        hashes: Vec<String>,
         /// The store of the running rolecall: sqlite:PATH
         #[arg(long, value_name = "URL", env = "ROLECALL_DATABASE", hide_env_values = true)]
         database: String,
@@ -76,6 +105,17 @@ pub(super) async fn run(args: &ReleaseArgs, io: &mut Io<'_>, clock: &dyn Clock) 
             writeln!(
                 io.out,
                 "noted: the running rolecall ends the grants of {mapping} unless its manifest is there; `rolecall status rolemapping/{mapping}` shows how far it is"
+            )?;
+        }
+        ReleaseCommand::Plan { hashes, database } => {
+            let store = open_existing(database).await?;
+            for hash in hashes {
+                store.put_decision(Decision::ReleasePlan(hash.clone()), clock.now()).await?;
+            }
+            writeln!(
+                io.out,
+                "noted: the running rolecall makes the removals that are held under {}, if there are any",
+                hashes.join(", ")
             )?;
         }
         ReleaseCommand::Manifests { database } => {

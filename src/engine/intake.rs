@@ -17,9 +17,11 @@ use crate::api::{
     duration,
 };
 use crate::index::Effects;
-use crate::model::{DocumentKey, FreezeReason, GroupId, MappingKey, NameError, ProviderName, TargetName};
+use crate::model::{
+    AuditEntry, AuditOutcome, DocumentKey, FreezeReason, GroupId, MappingKey, NameError, ProviderName, TargetName,
+};
 use crate::status::Trouble;
-use crate::store::{Decision, SpecState, StoreError, StoredSpec};
+use crate::store::{SpecState, StoreError, StoredSpec};
 
 /// Where a mapping lives whose manifest names no namespace, as with `kubectl apply`.
 const DEFAULT_NAMESPACE: &str = "default";
@@ -263,31 +265,35 @@ impl Engine {
         self.apply_mapping(object, &spec.source).await
     }
 
-    /// Carries out what `rolecall release` left in the store: the claims of vanished mappings end. A mapping whose
-    /// manifest is there is left alone. Answers the mappings that were released.
+    /// Lets go the removals that are held under this hash, once. Answers whether there are any.
     ///
     /// # Errors
-    /// [`StoreError`]; what was not carried out is found again.
-    pub async fn follow_decisions(&self) -> Result<Vec<MappingKey>, StoreError> {
-        let mut released = Vec::new();
-        for pending in self.0.store.decisions().await? {
-            let keys: Vec<MappingKey> = {
-                let state = self.0.state();
-                let vanished = state.mappings.iter().filter(|(_, memory)| memory.vanished.is_some() && !memory.ending);
-                let meant = vanished.filter(|(key, _)| match &pending.decision {
-                    Decision::ReleaseMapping(mapping) => mapping == *key,
-                    Decision::ReleaseManifests => true,
-                });
-                meant.map(|(key, _)| key.clone()).collect()
+    /// [`StoreError`], when the release cannot be audited; nothing is let go then.
+    pub async fn release_plan(&self, hash: &str) -> Result<bool, StoreError> {
+        let documents = self.0.state().held_under(hash);
+        for document in &documents {
+            let entry = AuditEntry {
+                at: self.0.clock.now(),
+                actor: "approver:command-line".to_owned(),
+                request_id: None,
+                cause_seqs: Vec::new(),
+                document: Some(document.clone()),
+                resource_uid: None,
+                action: "release".to_owned(),
+                grant: None,
+                subject: None,
+                plan_hash: Some(hash.to_owned()),
+                etag_before: None,
+                etag_after: None,
+                outcome: AuditOutcome::Acknowledged,
+                reason: None,
             };
-            for key in keys {
-                tracing::info!(mapping.name = %key, "{key} was released: its grants end");
-                self.delete_mapping(&key).await?;
-                released.push(key);
-            }
-            self.0.store.remove_decision(pending.id).await?;
+            self.0.store.record(document, Vec::new(), vec![entry]).await?;
+            self.0.state().document(document).released = Some(hash.to_owned());
+            self.0.queue().ask(document, super::overtaking(Instant::now()));
         }
-        Ok(released)
+        self.0.due.notify_one();
+        Ok(!documents.is_empty())
     }
 
     /// Puts the last good specs in force again, at start. Answers them.

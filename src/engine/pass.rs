@@ -201,7 +201,8 @@ async fn prepare(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
     };
     let mut plan = plan(&inputs);
     // Only a mapping whose own grants are held may let them go.
-    let released = state.released_by(&plan.held.mappings);
+    let mut released = state.released_by(&plan.held.mappings);
+    released.extend(state.documents.get(document).and_then(|memory| memory.released.clone()));
     if released.contains(&plan.held.plan_hash) {
         plan = crate::plan::plan(&Inputs { released: &released, ..inputs });
     }

@@ -92,6 +92,8 @@ impl Found {
 pub(super) struct DocumentMemory {
     trigger: Trigger,
     quarantine: BTreeMap<MemberKey, (&'static str, Timestamp)>,
+    /// The held plan that a person let go, until a pass has seen it.
+    pub released: Option<String>,
     /// The mappings that a pass under way has in its plan.
     pub planned: BTreeSet<MappingKey>,
     /// The plan that Google refused last, and why.
@@ -267,6 +269,14 @@ impl State {
         self.mappings.get(key).is_some_and(|memory| memory.ending)
     }
 
+    /// The documents on which removals are held under this hash.
+    pub fn held_under(&self, hash: &str) -> Vec<DocumentKey> {
+        let held = |memory: &DocumentMemory| {
+            memory.found.as_ref().is_some_and(|found| !found.held.grants.is_empty() && found.held.plan_hash == hash)
+        };
+        self.documents.iter().filter(|(_, memory)| held(memory)).map(|(document, _)| document.clone()).collect()
+    }
+
     /// Does a pass that is under way have this mapping in its plan?
     pub fn is_planned(&self, key: &MappingKey) -> bool {
         self.documents.values().any(|memory| memory.planned.contains(key))
@@ -346,6 +356,9 @@ impl State {
             }
             memory.mappings = memory.tallies.keys().cloned().collect();
             memory.found = Some(Found::of(&plan));
+            if memory.failures == 0 {
+                memory.released = None;
+            }
         }
         let now_there: BTreeSet<MappingKey> =
             memory.mappings.iter().chain(memory.remains.values().flatten()).cloned().collect();

@@ -57,7 +57,7 @@ pub fn fold_mapping(
         }
     }
     if let Some(held) = &held {
-        conditions.set(kind::HELD, true, reason::MASS_REMOVAL, &held_message(held, total.held));
+        conditions.set(kind::HELD, true, reason::MASS_REMOVAL, &held_message(held, total.held, input.ending));
     }
     let (drifted, drift_ends) = drifted(&drift, previous, now);
     if let Some((word, message)) = drifted {
@@ -171,7 +171,16 @@ fn held(documents: &[&DocumentOutcome]) -> Option<HeldStatus> {
     })
 }
 
-fn held_message(held: &HeldStatus, grants: u64) -> String {
+fn held_message(held: &HeldStatus, grants: u64, ending: bool) -> String {
+    if ending {
+        return format!(
+            "the mapping was deleted; removing {} would take access from {} at once, which is more than the guard lets \
+             through; they stay until `rolecall release plan {}`; check the cause before you release it",
+            plural(grants, "grant", "grants"),
+            plural(u64::try_from(held.people).unwrap_or(0), "person", "people"),
+            held.plan_hash,
+        );
+    }
     let people = u64::try_from(held.people).unwrap_or(0);
     format!(
         "removing {} would take access from {} at once, which is more than the guard lets through; they stay until \

@@ -14,6 +14,8 @@ pub enum Decision {
     ReleaseMapping(MappingKey),
     /// The folder of manifests is right as it is: every mapping that it lacks is to be taken as deleted.
     ReleaseManifests,
+    /// The removals that the guard holds under this hash are meant.
+    ReleasePlan(String),
 }
 
 /// A decision that was not carried out yet.
@@ -29,6 +31,8 @@ pub struct PendingDecision {
 
 const RELEASE_MAPPING: &str = "release-mapping";
 const RELEASE_MANIFESTS: &str = "release-manifests";
+/// The hash stands in the column of the mapping.
+const RELEASE_PLAN: &str = "release-plan";
 
 impl Store {
     /// Decisions that were not carried out yet, in the order in which they were made.
@@ -41,6 +45,7 @@ impl Store {
                 let decision = match columns.text()?.as_str() {
                     RELEASE_MAPPING => Decision::ReleaseMapping(columns.parse()?),
                     RELEASE_MANIFESTS => Decision::ReleaseManifests,
+                    RELEASE_PLAN => Decision::ReleasePlan(columns.text()?),
                     other => {
                         let problem = format!("`{other}` is not an action");
                         return Err(StoreError::Damaged { what: "decisions", problem });
@@ -56,6 +61,7 @@ impl Store {
         let (action, mapping) = match decision {
             Decision::ReleaseMapping(mapping) => (RELEASE_MAPPING, mapping.to_string()),
             Decision::ReleaseManifests => (RELEASE_MANIFESTS, String::new()),
+            Decision::ReleasePlan(hash) => (RELEASE_PLAN, hash),
         };
         self.committer()
             .commit(move |tx| {

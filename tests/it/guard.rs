@@ -51,7 +51,7 @@ async fn mass_removal_is_held_and_listed_and_released_by_its_hash_only() {
 }
 
 #[tokio::test]
-async fn mapping_deleted_with_many_people_is_held_too_and_stays_listed() {
+async fn mapping_deleted_with_many_people_is_held_too_and_released_by_its_hash() {
     let (world, _, _, _, members) = team_of(15).await;
     // A second mapping, so that one deleted file is not more than half of all.
     world.write("second.yaml", &mapping("second", "team-none", &["services/checkout-api"], &[VIEWER], ""));
@@ -60,6 +60,17 @@ async fn mapping_deleted_with_many_people_is_held_too_and_stays_listed() {
     world.mapping_status("checkout/team", "15 people are held", |s| s["held"]["people"] == 15).await;
     let all: Vec<&str> = members.iter().map(String::as_str).collect();
     world.members_stay("checkout-api", INVOKER, &all).await;
+    let status = world.status("RoleMapping", "checkout/team").await;
+    let hash = status["held"]["planHash"].as_str().expect("a hash").to_owned();
+    world.command(&["release", "plan", "0123456789abcdef"]);
+    world.members_stay("checkout-api", INVOKER, &all).await;
+    world.command(&["release", "plan", &hash]);
+    world.members_become("checkout-api", INVOKER, &[]).await;
+    eventually("the mapping is forgotten", async || {
+        let status = world.status("RoleMapping", "checkout/team").await;
+        if status.is_null() { Ok(()) } else { Err(format!("{status:#}")) }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -135,14 +135,18 @@ async fn replaying_the_event_log_of_the_store_gives_the_same_index_as_loading_it
         // As it ran: the log from the beginning, and the pins that came of it.
         let mut pins = BTreeSet::new();
         let mut replayed = index_of_a_fixed_world(&pins);
-        pins.extend(replayed.freeze_all(None).pins);
+        let first = replayed.freeze_all(None).pins;
+        drop(replayed.pins_stored(&first));
+        pins.extend(first);
         let mut after = 0;
         loop {
             let events = server.store.events_after(after, 50).await.expect("events");
             let Some(last) = events.last() else { break };
             after = last.seq;
             for event in events {
-                for pin in replayed.apply_directory(&event.provider, &event.change).pins {
+                let new = replayed.apply_directory(&event.provider, &event.change).pins;
+                drop(replayed.pins_stored(&new));
+                for pin in new {
                     pins.retain(|old: &Pin| {
                         (&old.mapping, &old.provider, &old.selector) != (&pin.mapping, &pin.provider, &pin.selector)
                     });
@@ -157,7 +161,8 @@ async fn replaying_the_event_log_of_the_store_gives_the_same_index_as_loading_it
             .snapshot(&mut |provider, change| drop(loaded.apply_directory(&provider, &change)))
             .await
             .expect("a snapshot");
-        drop(loaded.freeze_all(None));
+        let late = loaded.freeze_all(None).pins;
+        drop(loaded.pins_stored(&late));
         assert_eq!(seq, after, "the snapshot is as far as the log");
         assert_eq!(loaded.digest(), replayed.digest());
         digests.insert(loaded.digest());

@@ -183,8 +183,8 @@ CREATE TABLE releases (
 -- What a person decided with `rolecall release`, until the running process has carried it out.
 CREATE TABLE decisions (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
-    action TEXT NOT NULL CHECK (action IN ('release-mapping', 'release-manifests')),
-    mapping TEXT NOT NULL, -- empty for all
+    action TEXT NOT NULL CHECK (action IN ('release-mapping', 'release-manifests', 'release-plan')),
+    mapping TEXT NOT NULL, -- the hash of a plan; empty for all
     at INTEGER NOT NULL,
     UNIQUE (action, mapping)
 ) STRICT;
