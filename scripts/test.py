@@ -2,7 +2,7 @@
 """Everything there is, in one go: `make test`.
 
 Runs formatting, clippy, the dependency rules, all Rust tests, conformance and the quick start; prints the table of the
-integration cases and one closing line, `N passed, N failed, N skipped`. Each runner's own output is kept under
+named cases and one closing line, `N passed, N failed, N skipped`. Each runner's own output is kept under
 `<target>/test-logs/`. Standard library only.
 """
 
@@ -24,7 +24,10 @@ TOOLS = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.
 HEARTBEAT = 20  # seconds of silence before a long step says that it is alive
 
 passed, failed, skipped = [], [], []  # what, in words; conformance and cargo add one entry a case
-cases = {}  # integration case -> result
+cases = {}  # (topic, words) -> result: what the table at the end shows
+
+# Unit tests that the table shows beside the integration cases: properties, and what only a store alone can show.
+SHOWN_UNITS = re.compile(r"::(properties|laws|replay)::|^scim::tests::filters::|::a_full_disk_")
 
 
 class Step:
@@ -137,33 +140,45 @@ def dependency_rules():
 
 
 def rust_tests():
-    """`cargo test`, its cases counted from its own output."""
-    binary = ""
+    """`cargo test`, its cases counted from its own output. Returns whether everything was built."""
+    package, binary, failures = "", "", []
+    in_failures = False
 
     def on_line(line):
-        nonlocal binary
-        if match := re.match(r"\s+Running (.+?) \(", line) or re.match(r"\s+(Doc-tests .+)", line):
+        nonlocal package, binary, in_failures
+        if match := re.match(r"\s+Running (.+?) \(.*/(\w+)-[0-9a-f]+\)", line):
+            binary = match[1]
+            package = match[2] if binary == "unittests src/lib.rs" else package
+        elif match := re.match(r"\s+(Doc-tests .+)", line):
             binary = match[1]
         elif match := re.match(r"test (.+?)(?: - should panic)? \.\.\. (ok|FAILED|ignored)", line):
             name, result = match[1], match[2]
-            {"ok": passed, "FAILED": failed, "ignored": skipped}[result].append(f"{binary}: {name}")
+            {"ok": passed, "FAILED": failed, "ignored": skipped}[result].append(f"{package}, {binary}: {name}")
+            topic, _, words = name.rpartition("::")
             if "tests/it/" in binary:
-                cases[name] = result
+                cases[topic if package == "rolecall" else f"emulator: {topic}", words] = result
+            elif SHOWN_UNITS.search(name):
+                cases[f"properties: {topic.split('::')[0]}", words] = result
         elif line.startswith("test result:"):
             step.say(f"   {dim(binary.ljust(34))} {line.removeprefix('test result: ').split(';  ')[0]}")
+            in_failures = False
+        elif line == "failures:":
+            in_failures = True
+        if in_failures:
+            failures.append(line)
 
     # `--no-fail-fast`: one broken binary does not hide the others. One line a case is what is counted.
     step = Step("Unit, property and integration tests", ["cargo", "test", "--workspace", "--locked", "--no-fail-fast"])
     before = len(failed)
-    status = step.run(on_line)
-    if status != 0:
-        if len(failed) == before:  # it did not compile, or a test binary died without a word
-            failed.append("cargo test")
-            step.show()
-        else:
-            start = next((i for i, line in enumerate(step.lines) if line == "failures:"), 0)
-            for line in step.lines[start:start + 300]:
-                print(f"   | {line}")
+    if step.run(on_line) == 0:
+        return True
+    if len(failed) == before:  # it did not compile, or a test binary died without a word
+        failed.append("cargo test")
+        step.show()
+        return any(line.startswith("test result:") for line in step.lines)
+    for line in failures[:400]:
+        print(f"   | {line}")
+    return True
 
 
 def conformance():
@@ -186,18 +201,17 @@ def conformance():
 
 
 def table():
-    """The integration cases with their results, a line each."""
+    """The cases with their results, a line each."""
     if not cases:
         return
-    width = max(len(name.rsplit("::", 1)[-1]) for name in cases)
-    print(f"\n{bold('Integration cases')}")
-    topic = None
-    for name in sorted(cases):
-        where, _, words = name.rpartition("::")
-        if where != topic:
-            topic = where
-            print(f"\n  {bold(topic.replace('_', ' ') or 'cases')}")
-        result = {"ok": green("ok"), "FAILED": red("FAILED"), "ignored": yellow("ignored")}[cases[name]]
+    width = max(len(words) for _, words in cases)
+    print(f"\n{bold('Cases')}")
+    shown = None
+    for topic, words in sorted(cases):
+        if topic != shown:
+            shown = topic
+            print(f"\n  {bold(topic.replace('_', ' ').replace('::', ', '))}")
+        result = {"ok": green("ok"), "FAILED": red("FAILED"), "ignored": yellow("ignored")}[cases[topic, words]]
         print(f"    {words.replace('_', ' ').ljust(width)}  {result}")
 
 
@@ -208,8 +222,7 @@ def main():
     check("Formatting", ["cargo", "fmt", "--all", "--check"])
     check("Clippy without warnings", ["cargo", "clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])
     dependency_rules()
-    rust_tests()
-    if check("Build", ["cargo", "build", "--workspace", "--bins", "--locked"]):
+    if rust_tests():  # the integration tests have built the binaries
         conformance()
         check("Quick start", [sys.executable, os.path.join("scripts", "quickstart.py")], env={"ONCE": "1"}, timeout=300)
     table()
