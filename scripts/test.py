@@ -93,7 +93,7 @@ def check(name, command, **options):
 
 
 def prerequisites():
-    """Installs what is missing on a bare Debian machine with rustup: the pinned toolchain, a C compiler for SQLite."""
+    """Installs what is missing on a bare Debian machine with rustup: the pinned toolchain, and what the steps need."""
     if not shutil.which("cargo"):
         sys.exit("`cargo` was not found: install Rust with rustup (https://rustup.rs), then run `make test` again")
     if shutil.which("rustup"):
@@ -104,10 +104,16 @@ def prerequisites():
         if not ("clippy" in have and "rustfmt" in have):
             Step(f"Install Rust {channel} with rustfmt and clippy",
                  ["rustup", "toolchain", "install", channel, "--profile", "minimal", "-c", "rustfmt", "-c", "clippy"]).run()
+    missing = []
     if not (shutil.which("cc") or shutil.which("gcc")):
+        missing += ["gcc", "libc6-dev"]  # SQLite is compiled in
+    if subprocess.run(["python3", "-c", "import ensurepip, venv"], capture_output=True).returncode != 0:
+        missing += ["python3-venv"]  # conformance installs Google's clients into an environment of their own
+    if missing:
         if os.geteuid() != 0 or not shutil.which("apt-get"):
-            sys.exit("a C compiler is needed to build SQLite: install gcc, then run `make test` again")
-        Step("Install a C compiler", ["sh", "-c", "apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev"]).run()
+            sys.exit(f"missing on this machine: install {' '.join(missing)}, then run `make test` again")
+        Step(f"Install {' '.join(missing)}",
+             ["sh", "-c", f"apt-get update && apt-get install -y --no-install-recommends {' '.join(missing)}"]).run()
 
 
 def dependency_rules():
