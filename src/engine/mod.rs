@@ -55,11 +55,12 @@ pub struct EngineConfig {
 
 impl EngineConfig {
     /// The defaults beside a drift interval. A quarter of a second is below what a person notices and above the
-    /// distance between the requests of an IdP's burst; 32 calls under way keep a project's read quota busy without
-    /// holding more than 32 policies in memory.
+    /// distance between the requests of an IdP's burst. Eight passes at once share commits and are more than a region's
+    /// read quota allows for; they are few enough that the first write for a leaver does not wait for the reads of
+    /// fifty other policies.
     #[must_use]
     pub fn new(ceiling: Ceiling, drift_interval: Duration) -> Self {
-        Self { ceiling, drift_interval, addition_window: Duration::from_millis(250), parallel: 32 }
+        Self { ceiling, drift_interval, addition_window: Duration::from_millis(250), parallel: 8 }
     }
 }
 
