@@ -16,6 +16,10 @@ use crate::model::Clock;
 /// How many reads run at once. A read takes micro- to milliseconds; a snapshot holds one for its length.
 const READERS: u32 = 4;
 
+/// Rows that may wait between SQLite's thread and the reader. The ledger of a full policy, 1,500 grants, comes over without
+/// either of them waiting for the other.
+const ROWS: usize = 2048;
+
 /// How long a lock of another process is waited for.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -37,6 +41,7 @@ fn options(path: &str) -> SqliteConnectOptions {
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(BUSY)
+        .row_buffer_size(ROWS)
         // A long read keeps the log from being taken over; afterwards its file shrinks to this again.
         .pragma("journal_size_limit", "67108864")
         .disable_statement_logging()
