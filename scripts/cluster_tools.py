@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""Builds what the cluster tests run beside rolecall: etcd, kube-apiserver, kube-controller-manager, kubectl, helm, kstatus.
+
+Each comes from a small Go module under `tests/cluster/tools/`, is built once and kept under
+`${XDG_CACHE_HOME:-~/.cache}/rolecall/cluster/<module>-<hash of go.mod, go.sum and the sources>/`. When
+`KUBEBUILDER_ASSETS` is set, etcd, kube-apiserver and kubectl are taken from there. Prints one `NAME=PATH` line a
+variable; everything else goes to standard error. Standard library only.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+MODULES = os.path.join(ROOT, "tests", "cluster", "tools")
+CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "rolecall", "cluster")
+
+
+def version_of(module, path):
+    """The version that a module's go.mod requires of `path`."""
+    with open(os.path.join(MODULES, module, "go.mod"), encoding="utf-8") as file:
+        match = re.search(rf"^(?:require\s+|\s+){re.escape(path)} (v\S+)", file.read(), re.MULTILINE)
+    if not match:
+        sys.exit(f"{module}/go.mod does not require {path}")
+    return match[1]
+
+
+def binaries():
+    """(module, binary, package, ldflags), in the order in which they build fastest."""
+    kubernetes = version_of("kubernetes", "k8s.io/kubernetes")
+    major, minor, _ = kubernetes.lstrip("v").split(".")
+    stamp = " ".join(f"-X k8s.io/component-base/version.{name}={value}"
+                     for name, value in (("gitVersion", kubernetes), ("gitMajor", major), ("gitMinor", minor)))
+    helm = version_of("helm", "helm.sh/helm/v3")
+    return [
+        ("helm", "helm", "helm.sh/helm/v3/cmd/helm", f"-X helm.sh/helm/v3/internal/version.version={helm}"),
+        ("kubernetes", "etcd", "go.etcd.io/etcd/server/v3", ""),
+        ("kubernetes", "kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver", stamp),
+        ("kubernetes", "kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager", stamp),
+        ("kubernetes", "kubectl", "k8s.io/kubernetes/cmd/kubectl", stamp),
+        ("kstatus", "kstatus", ".", ""),
+    ]
+
+
+def home(module):
+    """Where a module's binaries are kept: another lock file, another folder."""
+    digest = hashlib.sha256()
+    folder = os.path.join(MODULES, module)
+    for name in sorted(os.listdir(folder)):
+        if name in ("go.mod", "go.sum") or name.endswith(".go"):
+            with open(os.path.join(folder, name), "rb") as file:
+                digest.update(name.encode() + b"\0" + file.read())
+    return os.path.join(CACHE, f"{module}-{digest.hexdigest()[:12]}")
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def build(module, binary, package, ldflags):
+    """Builds one binary into the cache, unless it is there. Returns its path."""
+    target = os.path.join(home(module), binary)
+    if os.path.exists(target):
+        return target
+    if not shutil.which("go"):
+        sys.exit("`go` was not found: install Go 1.26 or later (https://go.dev/dl), or set KUBEBUILDER_ASSETS, then try again")
+    os.makedirs(home(module), exist_ok=True)
+    say(f"building {binary} once into {home(module)}")
+    started = time.monotonic()
+    unfinished = f"{target}.{os.getpid()}"
+    subprocess.run(
+        ["go", "build", "-trimpath", "-o", unfinished, "-ldflags", f"-s -w {ldflags}", package],
+        cwd=os.path.join(MODULES, module), env={**os.environ, "CGO_ENABLED": "0"}, stdout=sys.stderr, check=True,
+    )
+    os.rename(unfinished, target)
+    say(f"built {binary} in {time.monotonic() - started:.0f} s")
+    return target
+
+
+def main():
+    assets = os.environ.get("KUBEBUILDER_ASSETS")
+    paths = {}
+    for module, binary, package, ldflags in binaries():
+        given = os.path.join(assets, binary) if assets else ""
+        # A folder of assets need not hold a controller manager: what it lacks is built.
+        paths[binary] = given if given and os.path.exists(given) else build(module, binary, package, ldflags)
+    for binary, path in paths.items():
+        print(f"ROLECALL_TEST_{binary.upper().replace('-', '_')}={path}")
+
+
+if __name__ == "__main__":
+    main()
