@@ -98,6 +98,8 @@ reasons! {
         "check `--google-endpoint` and any proxy on the way";
     STORE_UNAVAILABLE = "StoreUnavailable", "the database cannot be read or written, so no policy is written either",
         "look at the disk and at the log";
+    LEADERSHIP_LOST = "LeadershipLost", "another rolecall took over the database, so this one wrote nothing more and ended",
+        "run one rolecall on a database; if only one is meant to run, find and stop the other";
     POLICY_FULL = "PolicyFull", "the policy would exceed 1,500 principals, so nothing was added to it",
         "map fewer people onto the resource";
     OUTCOME_UNKNOWN = "OutcomeUnknown", "a call ended without an answer; the next read tells whether it was done", "wait";

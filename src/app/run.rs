@@ -15,6 +15,7 @@ use super::mirror::{self, Comparison, Mirror, MirrorError};
 use super::serve::{Bounds, serve};
 use super::tokens::Resolved;
 use crate::api::FindingStatus;
+use crate::api::condition::reason;
 use crate::cli::{Mode, RunConfig};
 use crate::engine::{Engine, EngineConfig, ProviderTraffic};
 use crate::google::{CloudRun, Credentials, Endpoint, GoogleError};
@@ -56,6 +57,12 @@ pub enum AppError {
     /// There is nowhere to keep what the folder has seen of its store.
     #[error(transparent)]
     Mirror(#[from] MirrorError),
+    /// Another process took over the database.
+    #[error("{leader} took over the database: only one rolecall works on it at a time, so this one ends")]
+    LeadershipLost {
+        /// Which, as far as it can be told.
+        leader: String,
+    },
     /// A part of the engine ended by itself.
     #[error("a part of the engine ended by itself; the log says which and why")]
     EngineEnded,
@@ -74,6 +81,7 @@ impl AppError {
             Self::Google(error) => error.reason(),
             Self::Endpoint(_) => "EndpointInvalid",
             Self::Mirror(error) => error.reason(),
+            Self::LeadershipLost { .. } => reason::LEADERSHIP_LOST,
             Self::EngineEnded => "EngineEnded",
             Self::Signals(_) => "NoSignals",
         }
@@ -93,6 +101,9 @@ pub async fn run(config: RunConfig) -> Result<(), AppError> {
     let (admin_listener, admin_address) = listen(config.admin_listen).await?;
     let external_url = config.external_url(scim_address);
     let store = Store::open(&config.database.to_string(), clock.clone()).await?;
+    // From here on a rolecall that was started before this one on the same database can write nothing any more.
+    let epoch = store.begin_epoch(&format!("process {} at {external_url}", std::process::id())).await?;
+    tracing::info!(%epoch, "this process took over the database");
 
     let metrics = Arc::new(Metrics::new());
     let readiness = Readiness::default();
@@ -189,6 +200,10 @@ pub async fn run(config: RunConfig) -> Result<(), AppError> {
                 break;
             }
         }
+        // So that who has nothing to write hears of it too. The engine ends when it is so.
+        if let Err(error) = store.check_epoch().await {
+            tracing::warn!(reason = error.reason(), "{error}");
+        }
         if let Some(reason) = engine.frozen() {
             match thaw(&engine, &mirror_path, found, &store).await {
                 Ok(true) => tracing::warn!(reason = reason.reason(), "the store was accepted; the freeze is lifted"),
@@ -216,7 +231,19 @@ pub async fn run(config: RunConfig) -> Result<(), AppError> {
     if engine.frozen().is_none() {
         remember(&store, &mirror_path, &mut memory).await;
     }
-    if broken { Err(AppError::EngineEnded) } else { Ok(()) }
+    match broken {
+        false => Ok(()),
+        true if store.is_deposed() => Err(AppError::LeadershipLost { leader: successor(&store).await }),
+        true => Err(AppError::EngineEnded),
+    }
+}
+
+/// Who took over, in words.
+async fn successor(store: &Store) -> String {
+    match store.leader().await {
+        Ok(Some(leader)) => format!("another rolecall ({}, since {})", leader.holder, leader.since),
+        Ok(None) | Err(_) => "another rolecall".to_owned(),
+    }
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppError> {
@@ -318,7 +345,7 @@ fn seen(
     let last_used = |name: &str| seen.tokens_last_used.get(name).copied();
     let mut outcomes: BTreeMap<&str, TokenOutcome> = BTreeMap::new();
     for token in resolved.accepted.get(provider).into_iter().flatten() {
-        let problem = shared.contains(&token.name).then_some(crate::api::condition::reason::TOKEN_SHARED);
+        let problem = shared.contains(&token.name).then_some(reason::TOKEN_SHARED);
         let outcome = TokenOutcome {
             name: token.name.clone(),
             not_after: token.not_after,

@@ -114,6 +114,7 @@ async fn store() -> (tempfile::TempDir, Store, [String; 2]) {
     let dir = tempfile::tempdir().unwrap();
     let url = format!("sqlite:{}", dir.path().join("rolecall.db").display());
     let store = Store::open(&url, Arc::new(SystemClock)).await.unwrap();
+    store.begin_epoch("the running process").await.unwrap();
     (dir, store, ["--database".to_owned(), url])
 }
 

@@ -80,14 +80,13 @@ impl Store {
 
     /// Forgets a decision that was carried out, or that there is nothing to do for.
     pub async fn remove_decision(&self, id: i64) -> Result<(), StoreError> {
-        self.committer()
-            .commit(move |tx| {
-                Box::pin(async move {
-                    query("DELETE FROM decisions WHERE id = ?").bind(id).execute(&mut tx.connection).await?;
-                    Ok(())
-                })
+        self.commit_leading(move |tx| {
+            Box::pin(async move {
+                query("DELETE FROM decisions WHERE id = ?").bind(id).execute(&mut tx.connection).await?;
+                Ok(())
             })
-            .await
+        })
+        .await
     }
 }
 
@@ -105,6 +104,7 @@ mod tests {
         let at: Timestamp = "2027-01-31T12:00:00Z".parse().unwrap();
         let clock = || Arc::new(ManualClock::new(at));
         let running = Store::open(&url, clock()).await.unwrap();
+        running.begin_epoch("running").await.unwrap();
         assert_eq!(running.decisions().await.unwrap(), []);
 
         let verb = Store::open(&url, clock()).await.unwrap();

@@ -7,6 +7,14 @@ CREATE TABLE meta (
     value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- Which process may write what the engine remembers: the one that took over last. One row, once somebody did.
+CREATE TABLE leadership (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    epoch INTEGER NOT NULL,
+    holder TEXT NOT NULL,
+    since INTEGER NOT NULL
+) STRICT;
+
 CREATE TABLE users (
     position INTEGER PRIMARY KEY, -- order of creation
     provider TEXT NOT NULL,
