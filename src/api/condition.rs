@@ -71,6 +71,9 @@ reasons! {
         "wait; if it lasts, the message names the resource and the last answer of Google";
     REVOCATION_PENDING = "RevocationPending", "a grant that should be gone is still there as far as Google acknowledged",
         "look at the message for Google's answer; `status.oldestRevokingSince` says how long it has been waiting";
+    REVOCATION_ABANDONED = "RevocationAbandoned",
+        "a mapping was deleted and let go before all that it granted could be revoked; that is still tried",
+        "mend what the message names; the grants go as soon as Google lets rolecall";
     BACKING_OFF = "BackingOff", "a call failed and is tried again later", "wait; the message has the last error";
     PERMISSION_DENIED = "PermissionDenied", "Google refused a call because rolecall lacks a permission",
         "grant the permission that the message names to the identity rolecall runs as";
@@ -165,6 +168,8 @@ reasons! {
     TOKENS_VALID = "TokensValid", "every token can be used", "";
     TOKEN_SECRET_NOT_FOUND = "TokenSecretNotFound", "the Secret of a token does not exist in the operator's namespace",
         "create it, or correct `secretRef`";
+    TOKEN_SECRET_FORBIDDEN = "TokenSecretForbidden", "the API server does not let rolecall read the Secret of a token",
+        "name the Secret in the chart's value `secrets`";
     TOKEN_KEY_NOT_FOUND = "TokenKeyNotFound", "the Secret has neither the key token nor tokenSHA256", "add the key";
     TOKEN_INVALID = "TokenInvalid", "the Secret's value is empty, or tokenSHA256 is not 64 hexadecimal digits", "correct the value";
     TOKEN_EXPIRED = "TokenExpired", "the token's `notAfter` has passed; it is refused", "rotate it";
