@@ -8,6 +8,7 @@
 //! Any process may write the directory. What the engine remembers is written by the process that took over last, see
 //! [`Store::begin_epoch`].
 
+mod abandoned;
 mod audit;
 mod committer;
 mod decisions;

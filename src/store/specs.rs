@@ -4,7 +4,7 @@
 use sqlx::query;
 
 use super::sql::{Columns, json};
-use super::{SpecState, Store, StoreError, StoredSpec};
+use super::{SpecState, Store, StoreError, StoredSpec, abandoned};
 use crate::model::{GroupId, MappingKey, Pin};
 
 impl Store {
@@ -84,10 +84,12 @@ impl Store {
         .await
     }
 
-    /// Stores a spec; the one of the same kind, namespace and name is replaced.
+    /// Stores a spec; the one of the same kind, namespace and name is replaced. The claims of a mapping that is there
+    /// again are not abandoned any more.
     pub async fn put_spec(&self, spec: StoredSpec) -> Result<(), StoreError> {
         self.commit_leading(move |tx| {
             Box::pin(async move {
+                abandoned::reclaim(tx, &spec).await?;
                 query(
                     "INSERT INTO specs (kind, namespace, name, generation, state, source, json) \
                          VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET generation = excluded.generation, \

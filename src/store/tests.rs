@@ -1,5 +1,6 @@
 //! Tests on real files.
 
+mod abandoned;
 mod audit;
 mod directory;
 mod engine;
