@@ -1,0 +1,2 @@
+//! Everything that needs a cluster.
+fn main() {}
