@@ -46,7 +46,7 @@ impl ControlPlane {
         std::fs::write(at("tokens.csv"), format!("{ADMIN},admin,admin,\"system:masters\"\n")).expect("a token file");
         std::fs::write(
             at("audit.yaml"),
-            "{apiVersion: audit.k8s.io/v1, kind: Policy, omitStages: [RequestReceived], rules: [{level: Metadata}]}\n",
+            r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": [{"level": "Metadata"}]}"#,
         )
         .expect("an audit policy");
         service_account_keys(&at("sa.key"), &at("sa.pub"));
