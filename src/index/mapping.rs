@@ -64,9 +64,8 @@ impl Stock {
 impl Allow {
     /// Is the mapping's namespace named, or has it all the labels?
     fn admits_namespace(&self, mapping: &MappingKey, labels: &Labels) -> bool {
-        let labelled = || {
-            !self.labels.is_empty() && self.labels.iter().all(|(label, value)| labels.get(label) == Some(value))
-        };
+        let labelled =
+            || !self.labels.is_empty() && self.labels.iter().all(|(label, value)| labels.get(label) == Some(value));
         self.namespaces.contains(mapping.namespace()) || labelled()
     }
 }
@@ -434,12 +433,13 @@ impl Mapping {
                             role: role.to_string(),
                             provider: (*provider).clone(),
                         };
-                        let (yes, no): (Vec<&DocumentKey>, Vec<_>) = matched
-                            .iter()
-                            .map(|document| **document)
-                            .partition(|document| target.admits((key, &self.labels), provider, role.as_str(), document));
+                        let (yes, no): (Vec<&DocumentKey>, Vec<_>) =
+                            matched.iter().map(|document| **document).partition(|document| {
+                                target.admits((key, &self.labels), provider, role.as_str(), document)
+                            });
                         if yes.is_empty()
-                            && (!no.is_empty() || !target.may_admit((key, &self.labels), provider, role.as_str(), pattern))
+                            && (!no.is_empty()
+                                || !target.may_admit((key, &self.labels), provider, role.as_str(), pattern))
                         {
                             refused.insert(refuse(pattern.to_string()));
                         } else {
