@@ -2,6 +2,8 @@
 
 #![expect(clippy::duplicated_attributes, reason = "printer columns of the derive repeat their keys")]
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -77,13 +79,24 @@ pub struct AllowSpec {
     pub roles: Vec<String>,
 }
 
-/// Which namespaces.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Which namespaces: those that are named, and those that have all the labels.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.names) || has(self.matchLabels)",
+    "message": "name the namespaces in names, or choose them by their labels in matchLabels",
+}]))]
 pub struct NamespacesSpec {
     /// Namespaces by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::namespace_names")]
     pub names: Vec<String>,
+
+    /// Namespaces that have all of these labels. Whoever may label namespaces decides with it who is admitted. Without
+    /// a cluster there are no labels, and this selects nothing.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::labels")]
+    pub match_labels: BTreeMap<String, String>,
 }
 
 /// What is known about one target.

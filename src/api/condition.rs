@@ -71,6 +71,9 @@ reasons! {
         "wait; if it lasts, the message names the resource and the last answer of Google";
     REVOCATION_PENDING = "RevocationPending", "a grant that should be gone is still there as far as Google acknowledged",
         "look at the message for Google's answer; `status.oldestRevokingSince` says how long it has been waiting";
+    REVOCATION_ABANDONED = "RevocationAbandoned",
+        "a mapping was deleted and let go before all that it granted could be revoked; that is still tried",
+        "mend what the message names; the grants go as soon as Google lets rolecall";
     BACKING_OFF = "BackingOff", "a call failed and is tried again later", "wait; the message has the last error";
     PERMISSION_DENIED = "PermissionDenied", "Google refused a call because rolecall lacks a permission",
         "grant the permission that the message names to the identity rolecall runs as";
@@ -98,6 +101,8 @@ reasons! {
         "check `--google-endpoint` and any proxy on the way";
     STORE_UNAVAILABLE = "StoreUnavailable", "the database cannot be read or written, so no policy is written either",
         "look at the disk and at the log";
+    LEADERSHIP_LOST = "LeadershipLost", "another rolecall took over the database, so this one wrote nothing more and ended",
+        "run one rolecall on a database; if only one is meant to run, find and stop the other";
     POLICY_FULL = "PolicyFull", "the policy would exceed 1,500 principals, so nothing was added to it",
         "map fewer people onto the resource";
     OUTCOME_UNKNOWN = "OutcomeUnknown", "a call ended without an answer; the next read tells whether it was done", "wait";
@@ -163,6 +168,8 @@ reasons! {
     TOKENS_VALID = "TokensValid", "every token can be used", "";
     TOKEN_SECRET_NOT_FOUND = "TokenSecretNotFound", "the Secret of a token does not exist in the operator's namespace",
         "create it, or correct `secretRef`";
+    TOKEN_SECRET_FORBIDDEN = "TokenSecretForbidden", "the API server does not let rolecall read the Secret of a token",
+        "name the Secret in the chart's value `secrets`";
     TOKEN_KEY_NOT_FOUND = "TokenKeyNotFound", "the Secret has neither the key token nor tokenSHA256", "add the key";
     TOKEN_INVALID = "TokenInvalid", "the Secret's value is empty, or tokenSHA256 is not 64 hexadecimal digits", "correct the value";
     TOKEN_EXPIRED = "TokenExpired", "the token's `notAfter` has passed; it is refused", "rotate it";

@@ -233,6 +233,11 @@ pub struct IdentityProviderStatus {
     #[schemars(length(max = 63))]
     pub store_id: Option<String>,
 
+    /// The namespace of the rolecall that serves this tenant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub operator_namespace: Option<String>,
+
     /// The value of the annotation rolecall.dev/reconcile-requested-at that was last acted upon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]

@@ -35,3 +35,7 @@ pub const RELEASE_ANNOTATION: &str = "rolecall.dev/release";
 pub const ACCEPT_GROUP_ANNOTATION: &str = "rolecall.dev/accept-group";
 /// On any of the resources: reconcile now; `status.lastHandledReconcileAt` echoes the value.
 pub const RECONCILE_ANNOTATION: &str = "rolecall.dev/reconcile-requested-at";
+/// On a `RoleMapping`: the object stays until what it granted is revoked.
+pub const REVOKE_FINALIZER: &str = "rolecall.dev/revoke";
+/// The field manager as which rolecall writes.
+pub const FIELD_MANAGER: &str = "rolecall";

@@ -63,6 +63,16 @@ pub(super) fn namespace_names(_: &mut SchemaGenerator) -> Schema {
     set(256, &text(63, &[matches(LABEL, "a namespace has lower-case letters, digits and '-' only; globs are refused")]))
 }
 
+/// Labels that all have to be there.
+pub(super) fn labels(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": 16,
+        "additionalProperties": { "type": "string", "maxLength": 63 }
+    })
+}
+
 /// Domains of e-mail addresses.
 pub(super) fn domains(_: &mut SchemaGenerator) -> Schema {
     set(

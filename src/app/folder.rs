@@ -1,18 +1,17 @@
 //! What the folder says, told to the engine and to the token table. What cannot be stored is tried again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::tokens::{Resolved, SecretHashes, resolve};
+use super::tokens::{Credentials, SecretHashes};
 use crate::api::condition::reason;
 use crate::api::manifest::{Object, ObjectRef, Problem, SecretData};
-use crate::api::{CloudRunTarget, IdentityProvider, IdentityProviderSpec, ProviderState, RoleMapping};
+use crate::api::{CloudRunTarget, IdentityProvider, RoleMapping};
 use crate::engine::{Engine, IntakeError, ObjectProblem};
-use crate::http::TokenTable;
 use crate::model::{Clock, FreezeReason, MappingKey, ProviderName, TargetName};
 use crate::store::{Decision, SpecState, Store, StoreError, StoredSpec};
 use crate::watch::folder::{FolderChange, FolderCommand, Known, KnownObject, PollOptions, Suspicion, poll};
@@ -30,11 +29,7 @@ pub(super) struct Folder {
     store: Store,
     clock: Arc<dyn Clock>,
     namespace: String,
-    tokens: TokenTable,
-    resolved: Arc<Mutex<Resolved>>,
-    providers: BTreeMap<ProviderName, IdentityProviderSpec>,
-    /// By name: all are of the operator's namespace.
-    secrets: BTreeMap<String, SecretHashes>,
+    credentials: Credentials,
     /// Objects whose text has a problem, by file.
     kept: BTreeMap<String, BTreeSet<ObjectRef>>,
     missing: BTreeSet<ObjectRef>,
@@ -51,8 +46,7 @@ impl Folder {
         store: Store,
         clock: Arc<dyn Clock>,
         namespace: String,
-        tokens: TokenTable,
-        resolved: Arc<Mutex<Resolved>>,
+        credentials: Credentials,
         specs: &[StoredSpec],
     ) -> (Self, Known) {
         let mut folder = Self {
@@ -60,10 +54,7 @@ impl Folder {
             store,
             clock,
             namespace,
-            tokens,
-            resolved,
-            providers: BTreeMap::new(),
-            secrets: BTreeMap::new(),
+            credentials,
             kept: BTreeMap::new(),
             missing: BTreeSet::new(),
             why: None,
@@ -88,7 +79,7 @@ impl Folder {
             }
             known.insert(object, KnownObject { file: spec.source.clone(), hash });
         }
-        folder.publish_tokens();
+        folder.credentials.publish();
         (folder, Known::new(known, vanished))
     }
 
@@ -97,12 +88,12 @@ impl Folder {
         match spec.kind.as_str() {
             SECRET => {
                 let hashes = serde_json::from_str(&spec.json).ok()?;
-                self.secrets.insert(spec.name.clone(), hashes);
+                self.credentials.secret(spec.name.clone(), Ok(hashes));
                 None
             }
             "IdentityProvider" => {
                 let object: IdentityProvider = serde_json::from_str(&spec.json).ok()?;
-                self.providers.insert(ProviderName::new(&spec.name).ok()?, object.spec.clone());
+                self.credentials.provider(ProviderName::new(&spec.name).ok()?, object.spec.clone());
                 Some(Object::IdentityProvider(Box::new(object)).hash())
             }
             "CloudRunTarget" => {
@@ -229,8 +220,8 @@ impl Folder {
             Object::IdentityProvider(object) => {
                 let name = ProviderName::new(object.metadata.name.as_deref().unwrap_or_default())?;
                 self.engine.apply_provider((**object).clone(), file).await?;
-                self.providers.insert(name, object.spec.clone());
-                self.publish_tokens();
+                self.credentials.provider(name, object.spec.clone());
+                self.credentials.publish();
                 Ok(())
             }
             Object::CloudRunTarget(object) => self.engine.apply_target((**object).clone(), file).await,
@@ -258,8 +249,8 @@ impl Folder {
         self.store.put_spec(spec).await?;
         // Where one is kept that named no namespace, this replaces it.
         self.store.remove_spec(SECRET, None, &secret.name).await?;
-        self.secrets.insert(secret.name.clone(), hashes);
-        self.publish_tokens();
+        self.credentials.secret(secret.name.clone(), Ok(hashes));
+        self.credentials.publish();
         Ok(())
     }
 
@@ -274,15 +265,15 @@ impl Folder {
             "IdentityProvider" => {
                 let name = ProviderName::new(&object.name)?;
                 self.engine.remove_provider(&name).await?;
-                self.providers.remove(&name);
-                self.publish_tokens();
+                self.credentials.remove_provider(&name);
+                self.credentials.publish();
             }
             _ if object.namespace.as_ref() != Some(&self.namespace) => {}
             _ => {
                 self.store.remove_spec(SECRET, Some(&self.namespace), &object.name).await?;
                 self.store.remove_spec(SECRET, None, &object.name).await?;
-                self.secrets.remove(&object.name);
-                self.publish_tokens();
+                self.credentials.remove_secret(&object.name);
+                self.credentials.publish();
             }
         }
         Ok(())
@@ -330,20 +321,6 @@ impl Folder {
         }
     }
 
-    fn publish_tokens(&self) {
-        let resolved = resolve(&self.providers, &self.secrets);
-        let suspended = self.providers.iter().filter(|(_, spec)| spec.state == ProviderState::Suspended);
-        self.tokens.suspend(suspended.map(|(name, _)| name.clone()).collect());
-        for (provider, tokens) in self.tokens.replace(resolved.accepted.clone()) {
-            tracing::warn!(
-                %provider, tokens = tokens.len(),
-                "{provider} shares a token with another IdentityProvider; it is refused for both"
-            );
-        }
-        *self.resolved.lock().unwrap_or_else(PoisonError::into_inner) = resolved;
-        self.engine.providers_changed();
-    }
-
     /// Carries out what `rolecall release` left in the store; answers what the folder is to forget.
     async fn releases(&mut self) -> BTreeSet<ObjectRef> {
         let mut released = BTreeSet::new();
@@ -366,6 +343,13 @@ impl Folder {
                     } else {
                         tracing::warn!(plan.hash = %hash, "nothing is held under this hash; the release is dropped");
                     }
+                    self.store.remove_decision(pending.id).await?;
+                    continue;
+                }
+                Decision::AcceptStore => {
+                    tracing::warn!(
+                        "a folder is accepted with `rolecall store accept --manifests DIR`; that is dropped"
+                    );
                     self.store.remove_decision(pending.id).await?;
                     continue;
                 }

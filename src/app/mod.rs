@@ -1,9 +1,12 @@
-//! Wiring: what is started in which order, and how it ends.
+//! Wiring: `rolecall run` from flags to servers, engine and the folder or cluster the resources come from.
 
+mod cluster;
 mod folder;
 pub mod mirror;
+mod process;
 mod run;
 mod serve;
 mod tokens;
 
-pub use run::{AppError, run};
+pub use process::AppError;
+pub use run::run;

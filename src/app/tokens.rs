@@ -1,13 +1,15 @@
 //! Which bearer tokens each provider accepts, out of `IdentityProvider`s and Secrets. Only hashes are held and stored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
 use crate::api::condition::reason;
 use crate::api::manifest::SecretData;
-use crate::api::{IdentityProviderSpec, SecretKey};
-use crate::http::AcceptedToken;
+use crate::api::{IdentityProviderSpec, ProviderState, SecretKey};
+use crate::engine::Engine;
+use crate::http::{AcceptedToken, TokenTable};
 use crate::model::ProviderName;
 
 /// What the keys of a Secret amount to, as it is kept: hashes only.
@@ -42,11 +44,74 @@ pub struct Resolved {
     pub problems: BTreeMap<ProviderName, BTreeMap<String, &'static str>>,
 }
 
+/// What providers and Secrets say, as they come one by one, and the tokens that are accepted because of it.
+pub(super) struct Credentials {
+    engine: Engine,
+    table: TokenTable,
+    resolved: Arc<Mutex<Resolved>>,
+    providers: BTreeMap<ProviderName, IdentityProviderSpec>,
+    /// By name: all are of the operator's namespace. A Secret that cannot be read stands with the reason.
+    secrets: BTreeMap<String, Result<SecretHashes, &'static str>>,
+}
+
+impl Credentials {
+    /// Nothing is accepted yet.
+    pub(super) fn new(engine: Engine, table: TokenTable, resolved: Arc<Mutex<Resolved>>) -> Self {
+        Self { engine, table, resolved, providers: BTreeMap::new(), secrets: BTreeMap::new() }
+    }
+
+    /// A provider is there, or changed. Takes effect with [`Credentials::publish`], as everything here.
+    pub(super) fn provider(&mut self, name: ProviderName, spec: IdentityProviderSpec) {
+        self.providers.insert(name, spec);
+    }
+
+    /// A provider is gone.
+    pub(super) fn remove_provider(&mut self, name: &ProviderName) {
+        self.providers.remove(name);
+    }
+
+    /// All providers there are.
+    pub(super) fn only_providers(&mut self, names: &BTreeSet<ProviderName>) {
+        self.providers.retain(|name, _| names.contains(name));
+    }
+
+    /// A Secret is there, or changed; or why it cannot be read.
+    pub(super) fn secret(&mut self, name: String, secret: Result<SecretHashes, &'static str>) {
+        self.secrets.insert(name, secret);
+    }
+
+    /// A Secret is gone.
+    pub(super) fn remove_secret(&mut self, name: &str) {
+        self.secrets.remove(name);
+    }
+
+    /// The names of the Secrets that the providers name.
+    pub(super) fn named_secrets(&self) -> BTreeSet<String> {
+        let tokens = self.providers.values().flat_map(|spec| &spec.scim.tokens);
+        tokens.map(|token| token.secret_ref.name.clone()).collect()
+    }
+
+    /// Puts in force what was said so far.
+    pub(super) fn publish(&self) {
+        let resolved = resolve(&self.providers, &self.secrets);
+        let suspended = self.providers.iter().filter(|(_, spec)| spec.state == ProviderState::Suspended);
+        self.table.suspend(suspended.map(|(name, _)| name.clone()).collect());
+        for (provider, tokens) in self.table.replace(resolved.accepted.clone()) {
+            tracing::warn!(
+                %provider, tokens = tokens.len(),
+                "{provider} shares a token with another IdentityProvider; it is refused for both"
+            );
+        }
+        *self.resolved.lock().unwrap_or_else(PoisonError::into_inner) = resolved;
+        self.engine.providers_changed();
+    }
+}
+
 /// Resolves the tokens of all providers against the Secrets by name.
 #[must_use]
 pub fn resolve(
     providers: &BTreeMap<ProviderName, IdentityProviderSpec>,
-    secrets: &BTreeMap<String, SecretHashes>,
+    secrets: &BTreeMap<String, Result<SecretHashes, &'static str>>,
 ) -> Resolved {
     let mut resolved = Resolved::default();
     for (provider, spec) in providers {
@@ -54,7 +119,8 @@ pub fn resolve(
         for token in &spec.scim.tokens {
             let hash = match secrets.get(&token.secret_ref.name) {
                 None => Err(reason::TOKEN_SECRET_NOT_FOUND),
-                Some(secret) => secret.get(token.secret_ref.key).clone().map_err(|why| word(&why)),
+                Some(Err(why)) => Err(*why),
+                Some(Ok(secret)) => secret.get(token.secret_ref.key).clone().map_err(|why| word(&why)),
             };
             match hash {
                 Ok(sha256) => accepted.push(AcceptedToken {

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ use super::run::RunArgs;
 pub const MIN_DRIFT_INTERVAL: Duration = Duration::from_millis(100);
 /// The longest accepted `--drift-interval`: a drift that nobody looks for in a day is not looked for.
 pub const MAX_DRIFT_INTERVAL: Duration = Duration::from_hours(24);
+/// What `--finalizer-deadline` may be.
+const FINALIZER_DEADLINES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
 /// Below this, [`RunConfig::warnings`] says what it costs.
 const BUSY_DRIFT_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -94,8 +97,9 @@ pub struct RunConfig {
     pub external_url: Option<Url>,
     /// Where the store is.
     pub database: DatabaseUrl,
-    /// The folder of manifests. It may be missing: that is a state of its own, not a mistake in the flags.
-    pub manifests: PathBuf,
+    /// The folder of manifests; none: a cluster. The folder may be missing: that is a state of its own, not a mistake in
+    /// the flags.
+    pub manifests: Option<PathBuf>,
     /// The ceiling.
     pub mode: Mode,
     /// The namespace that Secrets are read from.
@@ -106,6 +110,10 @@ pub struct RunConfig {
     pub google_credentials: CredentialsKind,
     /// How often every policy is read to look for drift, before jitter.
     pub drift_interval: Duration,
+    /// How long a deleted mapping is kept while its claims cannot be ended.
+    pub finalizer_deadline: Duration,
+    /// Who holds the Lease.
+    pub pod_name: Option<String>,
     /// How log lines are written.
     pub log_format: LogFormat,
     /// What is logged, in the syntax of `tracing_subscriber::EnvFilter`; checked.
@@ -178,7 +186,7 @@ impl RunConfig {
         {
             errors.push(ConfigError::DiskIsNotKept { service: shown(service) });
         }
-        if args.manifests.as_os_str().is_empty() {
+        if args.manifests.as_ref().is_some_and(|folder| folder.as_os_str().is_empty()) {
             errors.push(ConfigError::NoManifests);
         }
         let namespace = note(&mut errors, parse_namespace(&args.namespace));
@@ -191,10 +199,25 @@ impl RunConfig {
         {
             errors.push(ConfigError::CredentialsLeaveGoogle { endpoint: endpoint.clone() });
         }
-        let drift_interval = note(&mut errors, parse_drift_interval(&args.drift_interval));
+        let drift_interval = note(
+            &mut errors,
+            parse_duration("--drift-interval", &args.drift_interval, MIN_DRIFT_INTERVAL..=MAX_DRIFT_INTERVAL),
+        );
+        let finalizer_deadline =
+            note(&mut errors, parse_duration("--finalizer-deadline", &args.finalizer_deadline, FINALIZER_DEADLINES));
         let log_level = note(&mut errors, parse_log_level(&args.log_level));
 
-        match (listen, admin_listen, external_url, database, namespace, google_endpoint, drift_interval, log_level) {
+        match (
+            listen,
+            admin_listen,
+            external_url,
+            database,
+            namespace,
+            google_endpoint,
+            drift_interval,
+            finalizer_deadline,
+            log_level,
+        ) {
             (
                 Some(listen),
                 Some(admin_listen),
@@ -203,6 +226,7 @@ impl RunConfig {
                 Some(namespace),
                 Some(google_endpoint),
                 Some(drift_interval),
+                Some(finalizer_deadline),
                 Some(log_level),
             ) if errors.is_empty() => Ok(Self {
                 listen,
@@ -215,6 +239,8 @@ impl RunConfig {
                 google_endpoint,
                 google_credentials: args.google_credentials,
                 drift_interval,
+                finalizer_deadline,
+                pod_name: args.pod_name.clone().filter(|name| !name.is_empty()),
                 log_format: args.log_format,
                 log_level,
             }),
@@ -286,14 +312,20 @@ pub enum ConfigError {
         endpoint: Url,
     },
     /// Not a duration.
-    #[error("--drift-interval: `{value}` is not a duration: write a number with a unit, such as 30s, 5m or 1h")]
+    #[error("{flag}: `{value}` is not a duration: write a number with a unit, such as 30s, 5m or 1h")]
     Duration {
+        /// Which flag.
+        flag: &'static str,
         /// What was given.
         value: String,
     },
     /// Too short or too long.
-    #[error("--drift-interval: `{value}` is outside 100ms to 24h: 5m is usual")]
+    #[error("{flag}: `{value}` is outside {least:?} to 24h")]
     DurationBounds {
+        /// Which flag.
+        flag: &'static str,
+        /// The shortest that is accepted.
+        least: Duration,
         /// What was given.
         value: String,
     },
@@ -376,11 +408,11 @@ fn is_google(url: &Url) -> bool {
         && url.host_str().is_some_and(|host| host.ends_with(".googleapis.com"))
 }
 
-fn parse_drift_interval(text: &str) -> Result<Duration, ConfigError> {
-    let parsed: SignedDuration = text.parse().map_err(|_| ConfigError::Duration { value: shown(text) })?;
-    let bounds = || ConfigError::DurationBounds { value: shown(text) };
-    let interval = Duration::try_from(parsed).map_err(|_| bounds())?;
-    if (MIN_DRIFT_INTERVAL..=MAX_DRIFT_INTERVAL).contains(&interval) { Ok(interval) } else { Err(bounds()) }
+fn parse_duration(flag: &'static str, text: &str, bounds: RangeInclusive<Duration>) -> Result<Duration, ConfigError> {
+    let parsed: SignedDuration = text.parse().map_err(|_| ConfigError::Duration { flag, value: shown(text) })?;
+    let outside = || ConfigError::DurationBounds { flag, least: *bounds.start(), value: shown(text) };
+    let duration = Duration::try_from(parsed).map_err(|_| outside())?;
+    if bounds.contains(&duration) { Ok(duration) } else { Err(outside()) }
 }
 
 fn parse_log_level(text: &str) -> Result<String, ConfigError> {

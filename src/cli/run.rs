@@ -17,6 +17,9 @@ Examples:
   See what it would do on real projects, without writing:
     rolecall run --database sqlite:/var/lib/rolecall/rolecall.db --manifests ./access --mode observe
 
+  In a cluster, where the chart runs it, the custom resources are those of the API server:
+    rolecall run --database sqlite:/var/lib/rolecall/rolecall.db --mode enforce --namespace rolecall-system
+
   Then ask what it found:
     rolecall status
 
@@ -47,17 +50,19 @@ pub struct RunArgs {
     #[arg(long, value_name = "URL", env = "ROLECALL_DATABASE", hide_env_values = true)]
     pub database: String,
 
-    /// Folder of manifests: the custom resources and their Secrets; changes are followed
+    /// Folder of manifests: the custom resources and their Secrets; changes are followed. Without it, they are those of
+    /// the cluster
     ///
-    /// Read are .yaml, .yml and .json; names that begin with a dot are left out.
+    /// Read are .yaml, .yml and .json; names that begin with a dot are left out. Without a folder the Kubernetes cluster
+    /// is used that KUBECONFIG names, or the one the process runs in.
     #[arg(long, value_name = "DIR", env = "ROLECALL_MANIFESTS")]
-    pub manifests: PathBuf,
+    pub manifests: Option<PathBuf>,
 
     /// Ceiling for everything: observe writes nothing to Google, enforce writes what the mappings allow
     #[arg(long, value_enum, env = "ROLECALL_MODE", default_value = "observe")]
     pub mode: Mode,
 
-    /// Namespace from which Secrets are read
+    /// Namespace from which Secrets are read; in a cluster, the one rolecall is installed in, where its Lease is kept too
     #[arg(long, value_name = "NAME", env = "ROLECALL_NAMESPACE", default_value = "rolecall-system")]
     pub namespace: String,
 
@@ -72,6 +77,17 @@ pub struct RunArgs {
     /// How often every policy is read to look for drift, with jitter: 100ms to 24h
     #[arg(long, value_name = "DURATION", env = "ROLECALL_DRIFT_INTERVAL", default_value = "5m")]
     pub drift_interval: String,
+
+    /// In a cluster: how long a deleted `RoleMapping` is kept while what it granted cannot be revoked, 1s to 24h
+    ///
+    /// After that the object goes, so that nothing blocks its namespace; its grants are still revoked as soon as Google
+    /// lets rolecall.
+    #[arg(long, value_name = "DURATION", env = "ROLECALL_FINALIZER_DEADLINE", default_value = "10m")]
+    pub finalizer_deadline: String,
+
+    /// In a cluster: the name under which this process holds the Lease; default: the host name
+    #[arg(long, value_name = "NAME", env = "ROLECALL_POD_NAME")]
+    pub pod_name: Option<String>,
 
     /// How log lines are written
     #[arg(long, value_enum, env = "ROLECALL_LOG_FORMAT", default_value = "text")]

@@ -6,20 +6,22 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 
 use crate::app::mirror::{self, Comparison, MirrorError};
-use crate::model::SystemClock;
-use crate::store::Store;
+use crate::model::{Clock as _, SystemClock};
+use crate::store::{Decision, Store};
 
 use super::config::DatabaseUrl;
 use super::{CliError, Exit, Io};
 
 const ACCEPT_EXAMPLES: &str = "\
-A folder of manifests remembers, in a file beside it, which store it was used with and how far that store was. A store
-that is new, or that was put back from a backup, is not believed: nothing is written until this command says it is
-right. What rolecall granted after the backup was made is not in an older store: it will be seen as somebody else's and
+A folder of manifests remembers, in a file beside it, which store it was used with and how far that store was; a cluster
+remembers it in the Lease of rolecall. A store that is new, or that was put back from a backup, is not believed: nothing
+is written until this command says it is right. What rolecall granted after the backup was made is not in an older store: it will be seen as somebody else's and
 stay in the policies until it is removed by hand.
 
-Example:
+Examples:
   rolecall store accept --database sqlite:/var/lib/rolecall/rolecall.db --manifests /srv/access
+  kubectl exec -n rolecall-system deploy/rolecall -- rolecall store accept \\
+    --database sqlite:/var/lib/rolecall/rolecall.db
 
 Exit status: 0 accepted, 2 wrong command line, 3 the store or the file is not usable.";
 
@@ -46,9 +48,9 @@ pub struct StoreAcceptArgs {
     #[arg(long, value_name = "URL", env = "ROLECALL_DATABASE", hide_env_values = true)]
     pub database: String,
 
-    /// The folder of manifests it is used with
+    /// The folder of manifests it is used with; without one, the rolecall that works on the store in a cluster is told
     #[arg(long, value_name = "DIR", env = "ROLECALL_MANIFESTS")]
-    pub manifests: PathBuf,
+    pub manifests: Option<PathBuf>,
 }
 
 /// Opens a store that must be there: to create one here would hide a mistyped path.
@@ -64,7 +66,16 @@ pub(super) async fn run(args: &StoreArgs, io: &mut Io<'_>) -> Result<Exit, CliEr
     let StoreCommand::Accept(args) = &args.command;
     let store = open_existing(&args.database).await?;
     let now = mirror::of(&store).await?;
-    let path = mirror::mirror_path(&args.manifests)?;
+    let Some(manifests) = &args.manifests else {
+        store.put_decision(Decision::AcceptStore, SystemClock.now()).await?;
+        writeln!(
+            io.out,
+            "store {} at position {} is accepted; the rolecall that leads in the cluster goes on within seconds",
+            now.store_id, now.highest_seq
+        )?;
+        return Ok(Exit::Done);
+    };
+    let path = mirror::mirror_path(manifests)?;
     let before = match mirror::read(&path) {
         Ok(seen) => match (mirror::compare(seen.as_ref(), &now), seen) {
             (Comparison::Match, Some(seen)) if seen == now => {

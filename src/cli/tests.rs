@@ -67,7 +67,7 @@ async fn run_hands_its_configuration_back_and_reports_every_mistake_on_a_line() 
     let cli = Cli::try_parse_from(["rolecall", "run", "--database", "sqlite:a.db", "--manifests", "x"]).unwrap();
     let mut io = Io { out: &mut std::io::sink(), err: &mut std::io::sink() };
     let Next::Run(config) = dispatch(cli, &mut io, &SystemClock).await.unwrap() else { panic!("not run") };
-    assert_eq!(config.manifests, Path::new("x"));
+    assert_eq!(config.manifests.as_deref(), Some(Path::new("x")));
 
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let line = ["rolecall", "run", "--database", "a.db", "--manifests", "x", "--drift-interval", "soon"];
@@ -114,6 +114,7 @@ async fn store() -> (tempfile::TempDir, Store, [String; 2]) {
     let dir = tempfile::tempdir().unwrap();
     let url = format!("sqlite:{}", dir.path().join("rolecall.db").display());
     let store = Store::open(&url, Arc::new(SystemClock)).await.unwrap();
+    store.begin_epoch("the running process").await.unwrap();
     (dir, store, ["--database".to_owned(), url])
 }
 

@@ -1,8 +1,8 @@
-//! Custom resources come in, whoever brings them: a folder of manifests now, watches of a cluster later.
+//! Custom resources come in, whoever brings them: a folder of manifests, or watches of a cluster.
 //!
 //! Each is stored as last good spec before it takes effect, so that a restart in a bad moment removes nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -13,10 +13,10 @@ use tokio::time::Instant;
 use super::state::{MappingMemory, ProviderMemory, TargetMemory, Trigger};
 use super::{Engine, Inner};
 use crate::api::{
-    ACCEPT_GROUP_ANNOTATION, CloudRunTarget, IdentityProvider, RECONCILE_ANNOTATION, RELEASE_ANNOTATION, RoleMapping,
-    duration,
+    ACCEPT_GROUP_ANNOTATION, CloudRunTarget, DeletionPolicy, IdentityProvider, RECONCILE_ANNOTATION,
+    RELEASE_ANNOTATION, RoleMapping, duration,
 };
-use crate::index::Effects;
+use crate::index::{Effects, Life};
 use crate::model::{
     AuditEntry, AuditOutcome, DocumentKey, FreezeReason, GroupId, MappingKey, NameError, ProviderName, TargetName,
 };
@@ -51,6 +51,53 @@ fn annotation<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
     metadata.annotations.as_ref()?.get(key).map(String::as_str)
 }
 
+fn released(metadata: &ObjectMeta) -> BTreeSet<String> {
+    let text = annotation(metadata, RELEASE_ANNOTATION).unwrap_or_default();
+    text.split(',').map(|hash| hash.trim().to_owned()).filter(|hash| !hash.is_empty()).collect()
+}
+
+impl ProviderMemory {
+    /// As [`MappingMemory::says_the_same`].
+    fn says_the_same(&self, object: &IdentityProvider) -> bool {
+        let asked = annotation(&object.metadata, RECONCILE_ANNOTATION);
+        is_known(&object.metadata, self.uid.as_deref(), self.generation)
+            && self.problem.is_none()
+            && self.reconcile_requested_at.as_deref() == asked
+            && self.spec == object.spec
+    }
+}
+
+impl TargetMemory {
+    /// As [`MappingMemory::says_the_same`].
+    fn says_the_same(&self, object: &CloudRunTarget) -> bool {
+        let asked = annotation(&object.metadata, RECONCILE_ANNOTATION);
+        is_known(&object.metadata, self.uid.as_deref(), self.generation)
+            && self.problem.is_none()
+            && self.reconcile_requested_at.as_deref() == asked
+            && self.spec == object.spec
+    }
+}
+
+/// Is it the object, and the generation, that we know?
+fn is_known(metadata: &ObjectMeta, uid: Option<&str>, generation: i64) -> bool {
+    metadata.uid.is_some() && metadata.uid.as_deref() == uid && metadata.generation == Some(generation)
+}
+
+impl MappingMemory {
+    /// Is this object what is in force already? Only of objects whose generation the API server counts.
+    fn says_the_same(&self, object: &RoleMapping) -> bool {
+        let metadata = &object.metadata;
+        is_known(metadata, self.uid.as_deref(), self.generation)
+            && !self.ending
+            && self.vanished.is_none()
+            && self.problem.is_none()
+            && self.accepted == accepted_groups(metadata)
+            && self.released == released(metadata)
+            && self.reconcile_requested_at.as_deref() == annotation(metadata, RECONCILE_ANNOTATION)
+            && self.spec == object.spec
+    }
+}
+
 fn accepted_groups(metadata: &ObjectMeta) -> BTreeSet<GroupId> {
     let text = annotation(metadata, ACCEPT_GROUP_ANNOTATION).unwrap_or_default();
     text.split(',').filter_map(|id| id.trim().parse().ok().map(GroupId)).collect()
@@ -79,8 +126,11 @@ impl Engine {
     pub async fn apply_provider(&self, mut object: IdentityProvider, source: &str) -> Result<(), IntakeError> {
         let _one_at_a_time = self.0.intake.lock().await;
         let name = ProviderName::new(object.metadata.name.as_deref().unwrap_or_default())?;
+        if self.0.state().providers.get(&name).is_some_and(|memory| memory.says_the_same(&object)) {
+            return Ok(());
+        }
         let known = self.0.state().providers.get(&name).map(|memory| (memory.generation, memory.spec == object.spec));
-        let generation = next_generation(known);
+        let generation = generation(&object.metadata, known);
         let created = self.0.state().providers.get(&name).map(|memory| memory.created);
         stamp(&mut object.metadata, created, self.0.clock.now());
         self.0.keep(kind::PROVIDER, None, name.as_str(), generation, source, stored_json(&object)?).await?;
@@ -96,8 +146,11 @@ impl Engine {
     pub async fn apply_target(&self, mut object: CloudRunTarget, source: &str) -> Result<(), IntakeError> {
         let _one_at_a_time = self.0.intake.lock().await;
         let name = TargetName::new(object.metadata.name.as_deref().unwrap_or_default())?;
+        if self.0.state().targets.get(&name).is_some_and(|memory| memory.says_the_same(&object)) {
+            return Ok(());
+        }
         let known = self.0.state().targets.get(&name).map(|memory| (memory.generation, memory.spec == object.spec));
-        let generation = next_generation(known);
+        let generation = generation(&object.metadata, known);
         let created = self.0.state().targets.get(&name).map(|memory| memory.created);
         stamp(&mut object.metadata, created, self.0.clock.now());
         self.0.keep(kind::TARGET, None, name.as_str(), generation, source, stored_json(&object)?).await?;
@@ -117,8 +170,12 @@ impl Engine {
             metadata.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE),
             metadata.name.as_deref().unwrap_or_default(),
         )?;
+        if self.0.state().mappings.get(&key).is_some_and(|memory| memory.says_the_same(&object)) {
+            // Such as a status of ours that comes back by the watch.
+            return Ok(());
+        }
         let known = self.0.state().mappings.get(&key).map(|memory| (memory.generation, memory.spec == object.spec));
-        let generation = next_generation(known);
+        let generation = generation(&object.metadata, known);
         let created = self.0.state().mappings.get(&key).map(|memory| memory.created);
         stamp(&mut object.metadata, created, self.0.clock.now());
         let json = stored_json(&object)?;
@@ -296,6 +353,71 @@ impl Engine {
         Ok(!documents.is_empty())
     }
 
+    /// A namespace has these labels, which may delegate something to its mappings or withdraw it.
+    ///
+    /// # Errors
+    /// [`StoreError`], when the ledger cannot be asked which documents are concerned.
+    pub async fn apply_namespace(&self, name: &str, labels: BTreeMap<String, String>) -> Result<(), StoreError> {
+        let one_at_a_time = self.0.intake.lock().await;
+        let effects = self.0.state().index.apply_namespace(name, labels);
+        let mappings = effects.mappings.clone();
+        self.0.absorb(effects, &Trigger::at(self.0.clock.now())).await;
+        for key in &mappings {
+            self.0.ask_claimed(key).await?;
+        }
+        drop(one_at_a_time);
+        Ok(())
+    }
+
+    /// The mappings in force, those that are ending or vanished included.
+    #[must_use]
+    pub fn mappings(&self) -> Vec<MappingKey> {
+        self.0.state().mappings.keys().cloned().collect()
+    }
+
+    /// The targets in force.
+    #[must_use]
+    pub fn targets(&self) -> Vec<TargetName> {
+        self.0.state().targets.keys().cloned().collect()
+    }
+
+    /// The providers in force.
+    #[must_use]
+    pub fn providers(&self) -> Vec<ProviderName> {
+        self.0.state().providers.keys().cloned().collect()
+    }
+
+    /// Where a mapping stands in its life; none when nothing is known of it (any more).
+    #[must_use]
+    pub fn mapping_life(&self, key: &MappingKey) -> Option<Life> {
+        let state = self.0.state();
+        let memory = state.mappings.get(key)?;
+        Some(match (memory.ending, memory.vanished) {
+            (true, _) => Life::Ending { orphan: memory.spec.deletion_policy == DeletionPolicy::Orphan },
+            (false, Some(_)) => Life::Vanished,
+            (false, None) => Life::Live,
+        })
+    }
+
+    /// Does the ledger hold claims of this mapping?
+    ///
+    /// # Errors
+    /// [`StoreError`], when it cannot be asked.
+    pub async fn has_claims(&self, key: &MappingKey) -> Result<bool, StoreError> {
+        Ok(!self.0.store.claimed_documents(key).await?.is_empty())
+    }
+
+    /// The object of a deleted mapping is let go before its claims could be ended: they are marked as abandoned, and are
+    /// ended all the same as soon as that is possible. Answers how many there are.
+    ///
+    /// # Errors
+    /// [`StoreError`], when that cannot be remembered.
+    pub async fn abandon_mapping(&self, key: &MappingKey) -> Result<u64, StoreError> {
+        let grants = self.0.store.abandon_claims(key).await?;
+        self.0.state().changed_mappings.insert(key.clone());
+        Ok(grants)
+    }
+
     /// Puts the last good specs in force again, at start. Answers them.
     ///
     /// # Errors
@@ -349,11 +471,13 @@ impl Engine {
     }
 }
 
-fn next_generation(known: Option<(i64, bool)>) -> i64 {
-    match known {
-        None => 1,
-        Some((generation, true)) => generation,
-        Some((generation, false)) => generation.saturating_add(1),
+/// The generation that the API server counts; without one, how often the spec was another one than before.
+fn generation(metadata: &ObjectMeta, known: Option<(i64, bool)>) -> i64 {
+    match (metadata.generation, known) {
+        (Some(counted), _) => counted,
+        (None, None) => 1,
+        (None, Some((generation, true))) => generation,
+        (None, Some((generation, false))) => generation.saturating_add(1),
     }
 }
 
@@ -406,10 +530,12 @@ impl Inner {
     fn install_provider(&self, name: &ProviderName, object: IdentityProvider, generation: i64) -> Effects {
         let now = self.clock.now();
         let mut state = self.state();
-        let created = state.providers.get(name).map_or_else(|| created(&object.metadata, now), |old| old.created);
+        let created = created(&object.metadata, now);
+        let uid = object.metadata.uid.clone();
         let reconcile_requested_at = annotation(&object.metadata, RECONCILE_ANNOTATION).map(str::to_owned);
         let spec = object.spec;
-        let memory = ProviderMemory { spec: spec.clone(), generation, created, reconcile_requested_at, problem: None };
+        let memory =
+            ProviderMemory { uid, spec: spec.clone(), generation, created, reconcile_requested_at, problem: None };
         state.providers.insert(name.clone(), memory);
         state.changed_providers.insert(name.clone());
         state.index.apply_provider(name.clone(), spec)
@@ -420,9 +546,10 @@ impl Inner {
         let effects = {
             let mut state = self.state();
             let old = state.targets.remove(name);
-            let created = old.as_ref().map_or_else(|| created(&object.metadata, now), |old| old.created);
+            let created = created(&object.metadata, now);
             let discovery_interval = duration::parse(&object.spec.discovery_interval).unwrap_or(DISCOVERY);
             let memory = TargetMemory {
+                uid: object.metadata.uid.clone(),
                 spec: object.spec.clone(),
                 generation,
                 created,
@@ -446,19 +573,16 @@ impl Inner {
         let accepted = accepted_groups(&object.metadata);
         let (effects, targets) = {
             let mut state = self.state();
-            let created = state.mappings.get(key).map_or_else(|| created(&object.metadata, now), |old| old.created);
+            let created = created(&object.metadata, now);
             let targets: Vec<TargetName> =
                 object.spec.grants.iter().filter_map(|grant| TargetName::new(&grant.target.name).ok()).collect();
             let memory = MappingMemory {
+                uid: object.metadata.uid.clone(),
                 spec: object.spec.clone(),
                 generation,
                 created,
-                released: annotation(&object.metadata, RELEASE_ANNOTATION)
-                    .unwrap_or_default()
-                    .split(',')
-                    .map(|hash| hash.trim().to_owned())
-                    .filter(|hash| !hash.is_empty())
-                    .collect(),
+                accepted: accepted.clone(),
+                released: released(&object.metadata),
                 reconcile_requested_at: annotation(&object.metadata, RECONCILE_ANNOTATION).map(str::to_owned),
                 problem: None,
                 ending,

@@ -26,6 +26,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::condition::reason;
 use crate::google::CloudRun;
 use crate::index::{Ceiling, Effects, Index, Urgency};
 use crate::model::{Clock, DocumentKey, FreezeReason, MappingKey, Seq, TargetName};
@@ -176,13 +177,15 @@ impl Engine {
         self.0.state().directory_seq
     }
 
-    /// Works until `stop` is cancelled; passes that are under way then are finished, for a bounded time.
+    /// Works until `stop` is cancelled; passes that are under way then are finished, for a bounded time. Cancels it by
+    /// itself when a part of the engine ends, or when another process took over the store.
     pub async fn run(&self, from: Seq, stop: CancellationToken) {
         let mut tasks = JoinSet::new();
         tasks.spawn(feed::follow(self.0.clone(), from, stop.clone()));
         tasks.spawn(discovery::follow(self.0.clone(), stop.clone()));
         tasks.spawn(report::follow(self.0.clone(), stop.clone()));
         tasks.spawn(dispatch(self.0.clone(), stop.clone()));
+        tasks.spawn(give_way(self.0.clone(), stop.clone()));
         while let Some(ended) = tasks.join_next().await {
             if !stop.is_cancelled() {
                 // Half an engine is worse than none: the process ends, and is started again.
@@ -193,6 +196,18 @@ impl Engine {
                 stop.cancel();
             }
         }
+    }
+}
+
+/// Stops everything once the store says that another process took over. Nothing is lost by it: what this one was about to
+/// do is recorded, or was never begun.
+async fn give_way(inner: Arc<Inner>, stop: CancellationToken) {
+    tokio::select! {
+        () = inner.store.deposed() => {
+            tracing::error!(reason = reason::LEADERSHIP_LOST, "another rolecall took over the database; this one ends");
+            stop.cancel();
+        }
+        () = stop.cancelled() => {}
     }
 }
 
@@ -264,6 +279,10 @@ impl Inner {
             // A pin must outlive a crash before anything is granted on its ground.
             let mut delay = Duration::from_millis(100);
             while let Err(error) = self.store.put_pins(effects.pins.clone()).await {
+                if self.store.is_deposed() {
+                    // It never will, and the process ends.
+                    return;
+                }
                 tracing::warn!(%error, "cannot store which groups the mappings mean; nothing is granted until it works");
                 tokio::time::sleep(delay).await;
                 delay = (delay * 2).min(Duration::from_secs(10));

@@ -43,6 +43,8 @@ pub struct ProviderTraffic {
     pub dialect: Option<String>,
     /// What the IdP does that the RFCs do not allow.
     pub findings: Vec<FindingStatus>,
+    /// The namespace rolecall runs in; none without a cluster.
+    pub operator_namespace: Option<String>,
 }
 
 /// Asks for what the SCIM side knows.
@@ -156,6 +158,7 @@ fn mapping(inner: &Inner, key: &MappingKey) {
             namespace: Some(key.namespace().to_owned()),
             generation: Some(memory.generation),
             creation_timestamp: Some(Time(memory.created)),
+            uid: memory.uid.clone(),
         };
         let spec = serde_json::to_value(&memory.spec).ok();
         Item::new(metadata, spec, Status::RoleMapping(Box::new(folded.status)))
@@ -325,6 +328,7 @@ fn target(inner: &Inner, name: &TargetName) {
             namespace: None,
             generation: Some(memory.generation),
             creation_timestamp: Some(Time(memory.created)),
+            uid: memory.uid.clone(),
         };
         Item::new(metadata, serde_json::to_value(&memory.spec).ok(), Status::CloudRunTarget(Box::new(folded.status)))
     };
@@ -358,6 +362,7 @@ fn provider(inner: &Inner, name: &ProviderName, counts: Counts) {
                 tokens: &traffic.tokens,
                 findings: &traffic.findings,
                 store_id: &store_id,
+                operator_namespace: traffic.operator_namespace.as_deref(),
                 last_handled_reconcile_at: memory.reconcile_requested_at.as_deref(),
             },
             previous.as_ref(),
@@ -368,6 +373,7 @@ fn provider(inner: &Inner, name: &ProviderName, counts: Counts) {
             namespace: None,
             generation: Some(memory.generation),
             creation_timestamp: Some(Time(memory.created)),
+            uid: memory.uid.clone(),
         };
         Item::new(metadata, serde_json::to_value(&memory.spec).ok(), Status::IdentityProvider(Box::new(folded.status)))
     };

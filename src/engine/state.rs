@@ -11,7 +11,9 @@ use super::pass::Verdict;
 use crate::api::{CloudRunTargetSpec, DriftKind, IdentityProviderSpec, RoleMappingSpec};
 use crate::google::GoogleError;
 use crate::index::{Effects, Index, Urgency};
-use crate::model::{DocumentKey, FreezeReason, GrantKey, MappingKey, MemberKey, ProviderName, Seq, TargetName};
+use crate::model::{
+    DocumentKey, FreezeReason, GrantKey, GroupId, MappingKey, MemberKey, ProviderName, Seq, TargetName,
+};
 use crate::plan::{Held, LimitExceeded, Plan, Tally};
 use crate::status::Trouble;
 
@@ -160,6 +162,8 @@ pub(super) struct Listing {
 
 #[derive(Debug)]
 pub(super) struct TargetMemory {
+    /// Which object of that name; none without a cluster.
+    pub uid: Option<String>,
     pub spec: CloudRunTargetSpec,
     pub generation: i64,
     pub created: Timestamp,
@@ -172,6 +176,8 @@ pub(super) struct TargetMemory {
 
 #[derive(Debug)]
 pub(super) struct ProviderMemory {
+    /// Which object of that name; none without a cluster.
+    pub uid: Option<String>,
     pub spec: IdentityProviderSpec,
     pub generation: i64,
     pub created: Timestamp,
@@ -181,9 +187,13 @@ pub(super) struct ProviderMemory {
 
 #[derive(Debug)]
 pub(super) struct MappingMemory {
+    /// Which object of that name; none without a cluster.
+    pub uid: Option<String>,
     pub generation: i64,
     pub created: Timestamp,
     pub spec: RoleMappingSpec,
+    /// Groups that the annotation `rolecall.dev/accept-group` names.
+    pub accepted: BTreeSet<GroupId>,
     /// Hashes of held plans that the annotation `rolecall.dev/release` lets go.
     pub released: BTreeSet<String>,
     /// The annotation `rolecall.dev/reconcile-requested-at`.

@@ -24,8 +24,13 @@ pub(super) struct Target {
     pub(super) failed: bool,
 }
 
+/// The labels of a namespace.
+pub(super) type Labels = BTreeMap<String, String>;
+
 struct Allow {
     namespaces: BTreeSet<String>,
+    /// Labels that a namespace has all of; none: no namespace is chosen by its labels.
+    labels: Labels,
     providers: BTreeSet<String>,
     resources: Vec<ResourcePattern>,
     roles: BTreeSet<String>,
@@ -56,6 +61,15 @@ impl Stock {
     }
 }
 
+impl Allow {
+    /// Is the mapping's namespace named, or has it all the labels?
+    fn admits_namespace(&self, mapping: &MappingKey, labels: &Labels) -> bool {
+        let labelled =
+            || !self.labels.is_empty() && self.labels.iter().all(|(label, value)| labels.get(label) == Some(value));
+        self.namespaces.contains(mapping.namespace()) || labelled()
+    }
+}
+
 impl Target {
     pub(super) fn new(spec: CloudRunTargetSpec, age: Timestamp) -> Self {
         let allow = spec
@@ -63,6 +77,7 @@ impl Target {
             .iter()
             .map(|allow| Allow {
                 namespaces: allow.namespaces.names.iter().cloned().collect(),
+                labels: allow.namespaces.match_labels.clone(),
                 providers: allow.identity_providers.iter().cloned().collect(),
                 resources: allow.resources.iter().filter_map(|text| ResourcePattern::parse(text).ok()).collect(),
                 roles: allow.roles.iter().cloned().collect(),
@@ -94,30 +109,33 @@ impl Target {
     /// What the target says about who may map what, the resource aside.
     fn entries<'a>(
         &'a self,
-        mapping: &'a MappingKey,
+        (mapping, labels): Place<'a>,
         provider: &'a ProviderName,
         role: &'a str,
     ) -> impl Iterator<Item = &'a Allow> {
         self.allow.iter().filter(move |allow| {
-            allow.namespaces.contains(mapping.namespace())
+            allow.admits_namespace(mapping, labels)
                 && allow.providers.contains(provider.as_str())
                 && allow.roles.contains(role)
         })
     }
 
-    fn admits(&self, mapping: &MappingKey, provider: &ProviderName, role: &str, document: &DocumentKey) -> bool {
+    fn admits(&self, mapping: Place<'_>, provider: &ProviderName, role: &str, document: &DocumentKey) -> bool {
         self.entries(mapping, provider, role)
             .any(|allow| allow.resources.iter().any(|pattern| pattern.matches(document.kind(), document.name())))
     }
 
     /// Would anything that the pattern may come to match be admitted?
-    fn may_admit(&self, mapping: &MappingKey, provider: &ProviderName, role: &str, pattern: &ResourcePattern) -> bool {
+    fn may_admit(&self, mapping: Place<'_>, provider: &ProviderName, role: &str, pattern: &ResourcePattern) -> bool {
         self.entries(mapping, provider, role).any(|allow| match pattern.literal() {
             Some(name) => allow.resources.iter().any(|allowed| allowed.matches(pattern.kind(), name)),
             None => allow.resources.iter().any(|allowed| allowed.kind() == pattern.kind()),
         })
     }
 }
+
+/// Who asks: a mapping, and the labels of its namespace.
+type Place<'a> = (&'a MappingKey, &'a Labels);
 
 /// Which target each region belongs to: of several that cover it the oldest, then the first by name.
 #[derive(Default)]
@@ -275,6 +293,8 @@ pub(super) struct Mapping {
     /// Parts of the spec that are none: it should never have come here.
     pub(super) invalid: Vec<String>,
     pub(super) reach: Reach,
+    /// The labels of its namespace, as far as they are known.
+    pub(super) labels: Labels,
 }
 
 impl Mapping {
@@ -330,6 +350,7 @@ impl Mapping {
             grants,
             invalid,
             reach: Reach::default(),
+            labels: Labels::new(),
         }
     }
 
@@ -344,6 +365,7 @@ impl Mapping {
             grants: vec![],
             invalid: vec![],
             reach: Reach::default(),
+            labels: Labels::new(),
         }
     }
 
@@ -376,7 +398,7 @@ impl Mapping {
             }
             for role in &grant.roles {
                 for provider in self.providers() {
-                    if target.admits(key, provider, role.as_str(), on) {
+                    if target.admits((key, &self.labels), provider, role.as_str(), on) {
                         roles.entry(role.clone()).or_default().insert(provider.clone());
                     }
                 }
@@ -411,12 +433,13 @@ impl Mapping {
                             role: role.to_string(),
                             provider: (*provider).clone(),
                         };
-                        let (yes, no): (Vec<&DocumentKey>, Vec<_>) = matched
-                            .iter()
-                            .map(|document| **document)
-                            .partition(|document| target.admits(key, provider, role.as_str(), document));
+                        let (yes, no): (Vec<&DocumentKey>, Vec<_>) =
+                            matched.iter().map(|document| **document).partition(|document| {
+                                target.admits((key, &self.labels), provider, role.as_str(), document)
+                            });
                         if yes.is_empty()
-                            && (!no.is_empty() || !target.may_admit(key, provider, role.as_str(), pattern))
+                            && (!no.is_empty()
+                                || !target.may_admit((key, &self.labels), provider, role.as_str(), pattern))
                         {
                             refused.insert(refuse(pattern.to_string()));
                         } else {

@@ -33,7 +33,7 @@ use crate::model::{
     UserId,
 };
 
-use mapping::{Mapping, Reach, Regions, Stock, Target};
+use mapping::{Labels, Mapping, Reach, Regions, Stock, Target};
 use tenant::{Selector, Tenant, UserState};
 
 pub use mapping::{Life, REFUSED_LISTED, Refused, Resolution};
@@ -138,6 +138,8 @@ pub struct Index {
     targets: BTreeMap<TargetName, Target>,
     regions: Regions,
     mappings: BTreeMap<MappingKey, Mapping>,
+    /// The labels of namespaces that have any.
+    namespaces: BTreeMap<String, Labels>,
     pins: BTreeMap<Place, GroupId>,
     /// Pins that are not known to be stored yet, and how soon their documents are due once they are.
     unstored: BTreeMap<Place, Urgency>,
@@ -158,6 +160,7 @@ impl Index {
             targets: BTreeMap::new(),
             regions: Regions::default(),
             mappings: BTreeMap::new(),
+            namespaces: BTreeMap::new(),
             pins: BTreeMap::new(),
             unstored: BTreeMap::new(),
             by_document: BTreeMap::new(),
@@ -279,7 +282,8 @@ impl Index {
         for document in old.iter().flat_map(|old| old.reach.documents.keys()) {
             effects.document(document, urgency);
         }
-        let mapping = Mapping::new(generation, spec, accepted);
+        let mut mapping = Mapping::new(generation, spec, accepted);
+        mapping.labels = self.namespaces.get(key.namespace()).cloned().unwrap_or_default();
         for subject in &mapping.subjects {
             let name = (subject.provider.clone(), subject.selector.clone());
             self.by_name.entry(name).or_default().insert(key.clone());
@@ -292,6 +296,28 @@ impl Index {
             effects.document(document, urgency);
         }
         effects.mappings.insert(key);
+        effects
+    }
+
+    /// A namespace has these labels, which may delegate something to its mappings or withdraw it.
+    pub fn apply_namespace(&mut self, name: &str, labels: BTreeMap<String, String>) -> Effects {
+        let mut effects = Effects::default();
+        if self.namespaces.get(name).map_or(labels.is_empty(), |known| *known == labels) {
+            return effects;
+        }
+        let keys: Vec<MappingKey> = self.mappings.keys().filter(|key| key.namespace() == name).cloned().collect();
+        for key in keys {
+            if let Some(mapping) = self.mappings.get_mut(&key) {
+                mapping.labels.clone_from(&labels);
+            }
+            self.resolve_grants(&key, &mut effects);
+            effects.mappings.insert(key);
+        }
+        if labels.is_empty() {
+            self.namespaces.remove(name);
+        } else {
+            self.namespaces.insert(name.to_owned(), labels);
+        }
         effects
     }
 

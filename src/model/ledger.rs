@@ -180,7 +180,7 @@ pub struct AuditEntry {
     pub document: Option<DocumentKey>,
     /// The uid of the resource behind the document, when known.
     pub resource_uid: Option<String>,
-    /// A stable word: `grant`, `revoke`, `lost`, `forget`, `remains`, `user.create`, `user.deactivate`,
+    /// A stable word: `grant`, `revoke`, `lost`, `forget`, `remains`, `abandon`, `user.create`, `user.deactivate`,
     /// `group.member.add` and the like.
     pub action: String,
     /// Which grant.

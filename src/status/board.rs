@@ -1,13 +1,14 @@
 //! The statuses of one process, as a Kubernetes-style list: what a cluster keeps in etcd, kept in memory and served at
 //! `/status` where there is no cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::Notify;
 
 use crate::api::{CloudRunTargetStatus, GROUP, IdentityProviderStatus, RoleMappingStatus, VERSION};
 use crate::model::{MappingKey, ProviderName, TargetName};
@@ -58,6 +59,9 @@ pub struct Metadata {
     /// The generation of its spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<i64>,
+    /// Which object of that name; none without a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
     /// When it was created; from a folder: when it was first seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub creation_timestamp: Option<Time>,
@@ -164,7 +168,7 @@ impl Item {
         Self { api_version: format!("{GROUP}/{VERSION}"), kind: status.kind(), metadata, spec, status }
     }
 
-    fn key(&self) -> ItemKey {
+    pub(super) fn key(&self) -> ItemKey {
         (self.kind, self.metadata.namespace.clone().unwrap_or_default(), self.metadata.name.clone())
     }
 }
@@ -189,11 +193,20 @@ impl List {
     }
 }
 
-type ItemKey = (Kind, String, String);
+pub(super) type ItemKey = (Kind, String, String);
 
 /// The statuses of one process. Clones share them; no lock is held over an await.
 #[derive(Debug, Clone, Default)]
-pub struct StatusBoard(Arc<RwLock<BTreeMap<ItemKey, Item>>>);
+pub struct StatusBoard(Arc<Board>);
+
+#[derive(Debug, Default)]
+struct Board {
+    items: RwLock<BTreeMap<ItemKey, Item>>,
+    /// What says something that was not taken yet; at most one entry an object.
+    news: Mutex<BTreeSet<ItemKey>>,
+    /// There may be news.
+    told: Notify,
+}
 
 impl StatusBoard {
     /// An empty board.
@@ -202,29 +215,78 @@ impl StatusBoard {
         Self::default()
     }
 
+    fn items(&self) -> RwLockReadGuard<'_, BTreeMap<ItemKey, Item>> {
+        self.0.items.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn items_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<ItemKey, Item>> {
+        self.0.items.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn news_mut(&self) -> MutexGuard<'_, BTreeSet<ItemKey>> {
+        self.0.news.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes in what is now known about one object. Returns whether it says anything new to a person; if not, only the
     /// times and last-seen values are replaced. (Into a cluster, only what is new is written, and they ride along.)
     pub fn publish(&self, item: Item) -> bool {
-        let mut items = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let key = item.key();
-        let news = items.get(&key).is_none_or(|old| {
-            old.metadata != item.metadata || old.spec != item.spec || !old.status.says_the_same(&item.status)
-        });
-        items.insert(key, item);
+        let news = {
+            let mut items = self.items_mut();
+            let news = items.get(&key).is_none_or(|old| {
+                old.metadata != item.metadata || old.spec != item.spec || !old.status.says_the_same(&item.status)
+            });
+            items.insert(key.clone(), item);
+            news
+        };
+        if news {
+            self.announce(key);
+        }
         news
+    }
+
+    /// Takes in what the cluster already shows of an object that is not on the board: it is no news.
+    pub fn seed(&self, item: Item) {
+        self.items_mut().entry(item.key()).or_insert(item);
+    }
+
+    /// What is on the board about this object is not what the cluster shows.
+    pub fn tell_again(&self, kind: Kind, namespace: Option<&str>, name: &str) {
+        self.announce((kind, namespace.unwrap_or_default().to_owned(), name.to_owned()));
+    }
+
+    pub(super) fn announce(&self, key: ItemKey) {
+        self.news_mut().insert(key);
+        self.0.told.notify_one();
+    }
+
+    /// Waits for news and takes them.
+    pub(super) async fn news(&self) -> BTreeSet<ItemKey> {
+        loop {
+            let news = std::mem::take(&mut *self.news_mut());
+            if !news.is_empty() {
+                return news;
+            }
+            self.0.told.notified().await;
+        }
     }
 
     /// Takes an object off the board. Returns whether it was there.
     pub fn remove(&self, kind: Kind, namespace: Option<&str>, name: &str) -> bool {
         let key = (kind, namespace.unwrap_or_default().to_owned(), name.to_owned());
-        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&key).is_some()
+        self.news_mut().remove(&key);
+        self.items_mut().remove(&key).is_some()
+    }
+
+    pub(super) fn get(&self, key: &ItemKey) -> Option<Item> {
+        self.items().get(key).cloned()
     }
 
     /// One object.
     #[must_use]
     pub fn item(&self, kind: Kind, namespace: Option<&str>, name: &str) -> Option<Item> {
         let key = (kind, namespace.unwrap_or_default().to_owned(), name.to_owned());
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
+        self.get(&key)
     }
 
     /// The previous status of a mapping, for the next fold.
@@ -257,6 +319,6 @@ impl StatusBoard {
     /// Everything, by kind, namespace and name.
     #[must_use]
     pub fn list(&self) -> List {
-        List::new(self.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect())
+        List::new(self.items().values().cloned().collect())
     }
 }

@@ -245,6 +245,8 @@ pub struct ProviderInput<'a> {
     pub findings: &'a [FindingStatus],
     /// The id of the store.
     pub store_id: &'a str,
+    /// The namespace rolecall runs in; none without a cluster.
+    pub operator_namespace: Option<&'a str>,
     /// The annotation `rolecall.dev/reconcile-requested-at` that was last acted upon.
     pub last_handled_reconcile_at: Option<&'a str>,
 }

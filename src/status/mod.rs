@@ -1,4 +1,5 @@
-//! What became of a resource, as conditions and counts a person can act on: pure folding, and the board that shows it.
+//! What became of a resource, as conditions and counts a person can act on: pure folding, the board that shows it, and
+//! the one writer that brings what is new on the board to a cluster.
 //!
 //! The engine hands in outcomes of documents; [`fold_mapping`], [`fold_target`] and [`fold_provider`] make the status
 //! of API.md of them, the same in a cluster and in a folder. Time comes in, nothing goes out.
@@ -11,6 +12,7 @@ mod mapping;
 mod provider;
 mod target;
 mod verdict;
+mod writer;
 
 pub use board::{Item, Kind, List, Metadata, Status, StatusBoard};
 pub use changed::{same_mapping, same_provider, same_target};
@@ -22,6 +24,7 @@ pub use input::{
 pub use mapping::fold_mapping;
 pub use provider::fold_provider;
 pub use target::fold_target;
+pub use writer::write_statuses;
 
 use jiff::Timestamp;
 

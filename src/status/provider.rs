@@ -55,6 +55,7 @@ pub fn fold_provider(
             .collect(),
         findings: findings.into_iter().take(LISTED).cloned().collect(),
         store_id: Some(input.store_id.to_owned()),
+        operator_namespace: input.operator_namespace.map(str::to_owned),
         last_handled_reconcile_at: input.last_handled_reconcile_at.map(str::to_owned),
         conditions: conditions.finish(),
     };

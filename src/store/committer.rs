@@ -12,9 +12,9 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, query};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::StoreError;
 use super::audit::{self, AuditDraft};
 use super::sql::{Columns, json, nanos};
+use super::{Epoch, StoreError};
 use crate::model::{Clock, DirectoryChange, ProviderName, Seq};
 
 /// How many requests share a commit at most: bounds how long the first of them waits.
@@ -189,6 +189,7 @@ pub(super) struct Transaction {
     pub(super) connection: SqliteConnection,
     /// When the batch began: the time of everything in it.
     pub(super) now: Timestamp,
+    epoch: Epoch,
     seq: Seq,
     audit_seq: i64,
     audit_hash: String,
@@ -199,15 +200,18 @@ pub(super) struct Transaction {
 
 /// What was gathered when a request began.
 struct Mark {
+    epoch: Epoch,
     seq: Seq,
     events: usize,
     audit: usize,
     counters: BTreeMap<ProviderName, (i64, i64)>,
 }
 
-/// Opens transaction and first savepoint, and reads where the two logs end: another process may have written.
+/// Opens transaction and first savepoint, and reads where the two logs end and whose turn it is: another process may
+/// have written.
 const BEGIN: &str = "BEGIN IMMEDIATE; SAVEPOINT request; \
-    SELECT (SELECT coalesce(max(seq), 0) FROM events), a.seq, a.hash \
+    SELECT (SELECT coalesce(max(seq), 0) FROM events), a.seq, a.hash, \
+        coalesce((SELECT epoch FROM leadership), 0) \
     FROM (SELECT 1) LEFT JOIN (SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1) a";
 
 const LOGS: &str = "\
@@ -227,9 +231,11 @@ impl Transaction {
         let seq = columns.integer()?;
         let audit_seq = columns.integer_or_none()?.unwrap_or(0);
         let audit_hash = columns.text_or_none()?.unwrap_or_default();
+        let epoch = Epoch::of(columns.integer()?);
         Ok(Self {
             connection,
             now,
+            epoch,
             seq,
             audit_seq,
             audit_hash,
@@ -240,10 +246,17 @@ impl Transaction {
     }
 
     fn mark(&self) -> Mark {
-        Mark { seq: self.seq, events: self.events.len(), audit: self.audit.len(), counters: self.counters.clone() }
+        Mark {
+            epoch: self.epoch,
+            seq: self.seq,
+            events: self.events.len(),
+            audit: self.audit.len(),
+            counters: self.counters.clone(),
+        }
     }
 
     fn back_to(&mut self, mark: Mark) {
+        self.epoch = mark.epoch;
         self.seq = mark.seq;
         self.events.truncate(mark.events);
         self.audit.truncate(mark.audit);
@@ -253,6 +266,16 @@ impl Transaction {
     /// The time of this transaction as it is stored.
     pub(super) fn now_nanos(&self) -> i64 {
         nanos(self.now)
+    }
+
+    /// The epoch of the database, which nobody else changes before this transaction ends.
+    pub(super) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// A request of this transaction began this epoch.
+    pub(super) fn led_under(&mut self, epoch: Epoch) {
+        self.epoch = epoch;
     }
 
     /// Appends to the event log; answers the position.

@@ -16,6 +16,8 @@ pub enum Decision {
     ReleaseManifests,
     /// The removals that the guard holds under this hash are meant.
     ReleasePlan(String),
+    /// The store is right as it is, although it is not what the cluster remembers.
+    AcceptStore,
 }
 
 /// A decision that was not carried out yet.
@@ -33,6 +35,7 @@ const RELEASE_MAPPING: &str = "release-mapping";
 const RELEASE_MANIFESTS: &str = "release-manifests";
 /// The hash stands in the column of the mapping.
 const RELEASE_PLAN: &str = "release-plan";
+const ACCEPT_STORE: &str = "accept-store";
 
 impl Store {
     /// Decisions that were not carried out yet, in the order in which they were made.
@@ -46,6 +49,7 @@ impl Store {
                     RELEASE_MAPPING => Decision::ReleaseMapping(columns.parse()?),
                     RELEASE_MANIFESTS => Decision::ReleaseManifests,
                     RELEASE_PLAN => Decision::ReleasePlan(columns.text()?),
+                    ACCEPT_STORE => Decision::AcceptStore,
                     other => {
                         let problem = format!("`{other}` is not an action");
                         return Err(StoreError::Damaged { what: "decisions", problem });
@@ -62,6 +66,7 @@ impl Store {
             Decision::ReleaseMapping(mapping) => (RELEASE_MAPPING, mapping.to_string()),
             Decision::ReleaseManifests => (RELEASE_MANIFESTS, String::new()),
             Decision::ReleasePlan(hash) => (RELEASE_PLAN, hash),
+            Decision::AcceptStore => (ACCEPT_STORE, String::new()),
         };
         self.committer()
             .commit(move |tx| {
@@ -80,14 +85,13 @@ impl Store {
 
     /// Forgets a decision that was carried out, or that there is nothing to do for.
     pub async fn remove_decision(&self, id: i64) -> Result<(), StoreError> {
-        self.committer()
-            .commit(move |tx| {
-                Box::pin(async move {
-                    query("DELETE FROM decisions WHERE id = ?").bind(id).execute(&mut tx.connection).await?;
-                    Ok(())
-                })
+        self.commit_leading(move |tx| {
+            Box::pin(async move {
+                query("DELETE FROM decisions WHERE id = ?").bind(id).execute(&mut tx.connection).await?;
+                Ok(())
             })
-            .await
+        })
+        .await
     }
 }
 
@@ -105,6 +109,7 @@ mod tests {
         let at: Timestamp = "2027-01-31T12:00:00Z".parse().unwrap();
         let clock = || Arc::new(ManualClock::new(at));
         let running = Store::open(&url, clock()).await.unwrap();
+        running.begin_epoch("running").await.unwrap();
         assert_eq!(running.decisions().await.unwrap(), []);
 
         let verb = Store::open(&url, clock()).await.unwrap();

@@ -1,5 +1,7 @@
 //! What can go wrong in the store.
 
+use super::Epoch;
+
 /// Why the store did not do what it was asked to. Nothing of the request was stored then.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -83,6 +85,16 @@ pub enum StoreError {
         /// First row that does not hold.
         seq: i64,
     },
+    /// Another process took over the database, or this one never did; see [`Store::begin_epoch`].
+    ///
+    /// [`Store::begin_epoch`]: super::Store::begin_epoch
+    #[error("{}", stale(*ours, *current))]
+    StaleEpoch {
+        /// The epoch that this handle began; none when it never did.
+        ours: Option<Epoch>,
+        /// The epoch of the database.
+        current: Epoch,
+    },
     /// A fault of this program.
     #[error("the store failed on a fault of its own: {problem}")]
     Internal {
@@ -107,7 +119,17 @@ impl StoreError {
             Self::UnsupportedFilter { .. } => "UnsupportedFilter",
             Self::Damaged { .. } => "StoreDamaged",
             Self::AuditBroken { .. } => "AuditBroken",
+            Self::StaleEpoch { .. } => "LeadershipLost",
             Self::Internal { .. } => "StoreFault",
         }
+    }
+}
+
+fn stale(ours: Option<Epoch>, current: Epoch) -> String {
+    match ours {
+        Some(ours) => format!(
+            "another rolecall took over the database: it is at epoch `{current}`, and this process began epoch `{ours}`"
+        ),
+        None => format!("this process did not take over the database, which is at epoch `{current}`"),
     }
 }

@@ -248,6 +248,9 @@ impl Store {
 
     /// Changes the ledger of one document and appends audit rows, all or nothing. Of several changes of one grant the
     /// last counts.
+    ///
+    /// # Errors
+    /// [`StoreError::StaleEpoch`], when another process took over; nothing is recorded then.
     pub async fn record(
         &self,
         d: &DocumentKey,
@@ -258,18 +261,17 @@ impl Store {
             return Ok(());
         }
         let d = d.clone();
-        self.committer()
-            .commit(move |tx| {
-                Box::pin(async move {
-                    if !changes.is_empty() {
-                        record(tx, &d, &changes).await?;
-                    }
-                    for entry in audit {
-                        tx.audit(AuditDraft::of(entry));
-                    }
-                    Ok(())
-                })
+        self.commit_leading(move |tx| {
+            Box::pin(async move {
+                if !changes.is_empty() {
+                    record(tx, &d, &changes).await?;
+                }
+                for entry in audit {
+                    tx.audit(AuditDraft::of(entry));
+                }
+                Ok(())
             })
-            .await
+        })
+        .await
     }
 }

@@ -4,13 +4,18 @@
 //! then: a request that was answered with success is on the disk, and a request that was not left nothing behind.
 //! Reads run beside it on connections of their own. Each change of the directory appends its events, its audit row and
 //! its counts in the same transaction.
+//!
+//! Any process may write the directory. What the engine remembers is written by the process that took over last, see
+//! [`Store::begin_epoch`].
 
+mod abandoned;
 mod audit;
 mod committer;
 mod decisions;
 mod error;
 mod events;
 mod groups;
+mod leadership;
 mod ledger;
 mod list;
 mod members;
@@ -31,9 +36,11 @@ use uuid::Uuid;
 
 use crate::model::Seq;
 use committer::Committer;
+use leadership::Turn;
 
 pub use decisions::{Decision, PendingDecision};
 pub use error::StoreError;
+pub use leadership::{Epoch, Leader};
 pub use record::{
     AuditRow, Condition, Counts, DeleteOutcome, GroupChanged, GroupRecord, GroupUpdate, ListQuery, MemberChange,
     MemberDelta, MemberKind, MemberRecord, Membership, NewGroup, NewUser, Origin, Page, SpecState, StoredSpec,
@@ -48,6 +55,7 @@ struct Inner {
     id: Uuid,
     readers: SqlitePool,
     committer: Committer,
+    turn: Turn,
 }
 
 impl Store {
@@ -69,5 +77,9 @@ impl Store {
 
     fn committer(&self) -> &Committer {
         &self.0.committer
+    }
+
+    fn turn(&self) -> &Turn {
+        &self.0.turn
     }
 }

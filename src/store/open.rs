@@ -9,6 +9,7 @@ use sqlx::{ConnectOptions as _, SqlSafeStr as _, query};
 use uuid::Uuid;
 
 use super::committer::Committer;
+use super::leadership::Turn;
 use super::sql::{self, Columns};
 use super::{Inner, Store, StoreError, events};
 use crate::model::Clock;
@@ -120,6 +121,6 @@ impl Store {
             .await
             .map_err(|error| cannot_open(path, &error))?;
         let committer = Committer::start(options, connection, clock, highest);
-        Ok(Self(Arc::new(Inner { id, readers, committer })))
+        Ok(Self(Arc::new(Inner { id, readers, committer, turn: Turn::default() })))
     }
 }

@@ -1,9 +1,10 @@
-//! What stays in force over a restart: last good specs and pins.
+//! What stays in force over a restart: last good specs and pins. Only the leader writes them: one that another process
+//! took over from must not bring back what that one forgot.
 
 use sqlx::query;
 
 use super::sql::{Columns, json};
-use super::{SpecState, Store, StoreError, StoredSpec};
+use super::{SpecState, Store, StoreError, StoredSpec, abandoned};
 use crate::model::{GroupId, MappingKey, Pin};
 
 impl Store {
@@ -68,63 +69,62 @@ impl Store {
         state: SpecState,
     ) -> Result<(), StoreError> {
         let (kind, namespace, name) = (kind.to_owned(), namespace.unwrap_or_default().to_owned(), name.to_owned());
-        self.committer()
-            .commit(move |tx| {
-                Box::pin(async move {
-                    query("UPDATE specs SET state = ? WHERE kind = ? AND namespace = ? AND name = ?")
-                        .bind(state.as_str())
-                        .bind(kind)
-                        .bind(namespace)
-                        .bind(name)
-                        .execute(&mut tx.connection)
-                        .await?;
-                    Ok(())
-                })
-            })
-            .await
-    }
-
-    /// Stores a spec; the one of the same kind, namespace and name is replaced.
-    pub async fn put_spec(&self, spec: StoredSpec) -> Result<(), StoreError> {
-        self.committer()
-            .commit(move |tx| {
-                Box::pin(async move {
-                    query(
-                        "INSERT INTO specs (kind, namespace, name, generation, state, source, json) \
-                         VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET generation = excluded.generation, \
-                         state = excluded.state, source = excluded.source, json = excluded.json",
-                    )
-                    .bind(spec.kind)
-                    .bind(spec.namespace.unwrap_or_default())
-                    .bind(spec.name)
-                    .bind(spec.generation)
-                    .bind(spec.state.as_str())
-                    .bind(spec.source)
-                    .bind(spec.json)
+        self.commit_leading(move |tx| {
+            Box::pin(async move {
+                query("UPDATE specs SET state = ? WHERE kind = ? AND namespace = ? AND name = ?")
+                    .bind(state.as_str())
+                    .bind(kind)
+                    .bind(namespace)
+                    .bind(name)
                     .execute(&mut tx.connection)
                     .await?;
-                    Ok(())
-                })
+                Ok(())
             })
-            .await
+        })
+        .await
+    }
+
+    /// Stores a spec; the one of the same kind, namespace and name is replaced. The claims of a mapping that is there
+    /// again are not abandoned any more.
+    pub async fn put_spec(&self, spec: StoredSpec) -> Result<(), StoreError> {
+        self.commit_leading(move |tx| {
+            Box::pin(async move {
+                abandoned::reclaim(tx, &spec).await?;
+                query(
+                    "INSERT INTO specs (kind, namespace, name, generation, state, source, json) \
+                         VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET generation = excluded.generation, \
+                         state = excluded.state, source = excluded.source, json = excluded.json",
+                )
+                .bind(spec.kind)
+                .bind(spec.namespace.unwrap_or_default())
+                .bind(spec.name)
+                .bind(spec.generation)
+                .bind(spec.state.as_str())
+                .bind(spec.source)
+                .bind(spec.json)
+                .execute(&mut tx.connection)
+                .await?;
+                Ok(())
+            })
+        })
+        .await
     }
 
     /// Forgets a spec.
     pub async fn remove_spec(&self, kind: &str, namespace: Option<&str>, name: &str) -> Result<(), StoreError> {
         let (kind, namespace, name) = (kind.to_owned(), namespace.unwrap_or_default().to_owned(), name.to_owned());
-        self.committer()
-            .commit(move |tx| {
-                Box::pin(async move {
-                    query("DELETE FROM specs WHERE kind = ? AND namespace = ? AND name = ?")
-                        .bind(kind)
-                        .bind(namespace)
-                        .bind(name)
-                        .execute(&mut tx.connection)
-                        .await?;
-                    Ok(())
-                })
+        self.commit_leading(move |tx| {
+            Box::pin(async move {
+                query("DELETE FROM specs WHERE kind = ? AND namespace = ? AND name = ?")
+                    .bind(kind)
+                    .bind(namespace)
+                    .bind(name)
+                    .execute(&mut tx.connection)
+                    .await?;
+                Ok(())
             })
-            .await
+        })
+        .await
     }
 
     /// All pins.
@@ -147,37 +147,35 @@ impl Store {
 
     /// Stores pins, all or nothing; one of the same mapping, provider and selector is replaced.
     pub async fn put_pins(&self, pins: Vec<Pin>) -> Result<(), StoreError> {
-        self.committer()
-            .commit(move |tx| {
-                Box::pin(async move {
-                    let rows: Vec<_> = pins
-                        .iter()
-                        .map(|pin| (&pin.mapping, &pin.provider, &pin.selector, pin.group.0.simple().to_string()))
-                        .collect();
-                    query(
-                        "INSERT INTO pins (mapping, provider, selector, group_id) \
+        self.commit_leading(move |tx| {
+            Box::pin(async move {
+                let rows: Vec<_> = pins
+                    .iter()
+                    .map(|pin| (&pin.mapping, &pin.provider, &pin.selector, pin.group.0.simple().to_string()))
+                    .collect();
+                query(
+                    "INSERT INTO pins (mapping, provider, selector, group_id) \
                          SELECT value ->> 0, value ->> 1, value ->> 2, unhex(value ->> 3) FROM json_each(?) \
                          WHERE true ON CONFLICT DO UPDATE SET group_id = excluded.group_id",
-                    )
-                    .bind(json(&rows)?)
-                    .execute(&mut tx.connection)
-                    .await?;
-                    Ok(())
-                })
+                )
+                .bind(json(&rows)?)
+                .execute(&mut tx.connection)
+                .await?;
+                Ok(())
             })
-            .await
+        })
+        .await
     }
 
     /// Forgets all pins of a mapping.
     pub async fn remove_pins(&self, mapping: &MappingKey) -> Result<(), StoreError> {
         let mapping = mapping.to_string();
-        self.committer()
-            .commit(move |tx| {
-                Box::pin(async move {
-                    query("DELETE FROM pins WHERE mapping = ?").bind(mapping).execute(&mut tx.connection).await?;
-                    Ok(())
-                })
+        self.commit_leading(move |tx| {
+            Box::pin(async move {
+                query("DELETE FROM pins WHERE mapping = ?").bind(mapping).execute(&mut tx.connection).await?;
+                Ok(())
             })
-            .await
+        })
+        .await
     }
 }

@@ -1,8 +1,10 @@
 //! Tests on real files.
 
+mod abandoned;
 mod audit;
 mod directory;
 mod engine;
+mod leadership;
 mod opening;
 mod replay;
 mod writing;
@@ -29,6 +31,7 @@ impl Home {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new("2026-11-21T08:00:00Z".parse().unwrap()));
         let store = open(folder.path(), clock.clone()).await;
+        store.begin_epoch("test").await.unwrap();
         Self { folder, clock, store }
     }
 

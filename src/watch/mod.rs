@@ -1,3 +1,4 @@
-//! Where the resources come from: a folder of manifests, turned into changes for the engine.
+//! Where the resources come from: a cluster's API server, or a folder of manifests.
 
+pub mod cluster;
 pub mod folder;

@@ -13,6 +13,7 @@ mod crash;
 mod folder;
 mod google;
 mod guard;
+mod leadership;
 mod manifests;
 mod people;
 mod policies;

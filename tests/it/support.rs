@@ -58,12 +58,16 @@ pub struct World {
     /// No file may grow beyond this, in KiB: a full disk for whoever writes more.
     pub file_limit: Option<u32>,
     child: Option<Child>,
+    /// The process that [`World::run_another`] was started beside.
+    first: Option<Child>,
     listen: SocketAddr,
     admin: SocketAddr,
 }
 
 impl Drop for World {
     fn drop(&mut self) {
+        self.kill();
+        self.child = self.first.take();
         self.kill();
     }
 }
@@ -91,6 +95,7 @@ impl World {
             in_environment: false,
             file_limit: None,
             child: None,
+            first: None,
             listen,
             admin,
         };
@@ -198,6 +203,39 @@ impl World {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    /// Starts a second process on the database and manifests of the running one. From here on this is the world of the
+    /// second.
+    pub async fn run_another(&mut self) {
+        self.first = self.child.take();
+        (self.listen, self.admin) = (free_port(), free_port());
+        self.scim_url = format!("http://{}", self.listen);
+        self.admin_url = format!("http://{}", self.admin);
+        self.run().await;
+    }
+
+    fn signal(child: Option<&Child>, signal: &str) {
+        let id = child.expect("rolecall runs").id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().expect("kill").success());
+    }
+
+    pub fn suspend(&self) {
+        Self::signal(self.child.as_ref(), "-STOP");
+    }
+
+    pub fn resume_first(&self) {
+        Self::signal(self.first.as_ref(), "-CONT");
+    }
+
+    /// Waits until the process that another was started beside has ended; answers its exit status.
+    pub async fn first_ends(&mut self) -> Option<i32> {
+        let mut first = self.first.take().expect("a first process");
+        let status = eventually("the first process ends", async || match first.try_wait() {
+            Ok(Some(status)) => Ok(status),
+            other => Err(format!("{other:?}")),
+        });
+        status.await.code()
     }
 
     pub async fn restart(&mut self) {

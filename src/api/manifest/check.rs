@@ -115,8 +115,8 @@ impl Check {
                 "required" => check.required = texts(value).ok_or_else(wrong)?,
                 "additionalProperties" => check.values = Some(Box::new(Self::compile(value)?)),
                 "items" => check.items = Some(Box::new(Self::compile(value)?)),
-                "minItems" => check.count.0 = number()?,
-                "maxItems" => check.count.1 = number()?,
+                "minItems" | "minProperties" => check.count.0 = number()?,
+                "maxItems" | "maxProperties" => check.count.1 = number()?,
                 "minLength" => check.length.0 = number()?,
                 "maxLength" => check.length.1 = number()?,
                 "minimum" => check.minimum = Some(value.as_f64().ok_or_else(wrong)?),
@@ -199,14 +199,12 @@ impl Check {
                         found.push(Finding { place: node.place, path, reason: "MissingField", message });
                     }
                 }
+                self.counted(entries.len(), &mut |reason, message| {
+                    found.push(Finding { place: node.place, path: path.to_owned(), reason, message });
+                });
             }
             (Kind::List, Content::List(items)) => {
-                if items.len() < self.count.0 {
-                    say("TooFew", format!("must have at least {}", entries(self.count.0)));
-                }
-                if items.len() > self.count.1 {
-                    say("TooMany", format!("must have at most {}, has {}", entries(self.count.1), items.len()));
-                }
+                self.counted(items.len(), &mut say);
                 self.duplicates(items, path, found);
                 if let Some(check) = &self.items {
                     for (index, item) in items.iter().enumerate().take(self.count.1) {
@@ -234,6 +232,16 @@ impl Check {
                 };
                 say("WrongType", format!("must be {}, is {}{mend}", kind.name(), name_of(content)));
             }
+        }
+    }
+
+    fn counted(&self, there: usize, say: &mut impl FnMut(&'static str, String)) {
+        let (least, most) = self.count;
+        if there < least {
+            say("TooFew", format!("must have at least {}", entries(least)));
+        }
+        if there > most {
+            say("TooMany", format!("must have at most {}, has {there}", entries(most)));
         }
     }
 

@@ -7,6 +7,14 @@ CREATE TABLE meta (
     value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- Which process may write what the engine remembers: the one that took over last. One row, once somebody did.
+CREATE TABLE leadership (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    epoch INTEGER NOT NULL,
+    holder TEXT NOT NULL,
+    since INTEGER NOT NULL
+) STRICT;
+
 CREATE TABLE users (
     position INTEGER PRIMARY KEY, -- order of creation
     provider TEXT NOT NULL,
@@ -124,12 +132,14 @@ CREATE TABLE claims (
     mapping TEXT NOT NULL,
     subject_kind TEXT NOT NULL CHECK (subject_kind IN ('user', 'group')),
     subject_id BLOB NOT NULL,
+    abandoned_at INTEGER, -- since then nobody waits for it to be ended; it still is to be
     PRIMARY KEY (document, role, condition_hash, member_key, mapping, subject_kind, subject_id),
     FOREIGN KEY (document, role, condition_hash, member_key)
         REFERENCES grants (document, role, condition_hash, member_key) ON DELETE CASCADE
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX claims_by_mapping ON claims (mapping);
 CREATE INDEX claims_by_subject ON claims (subject_id);
+CREATE INDEX claims_abandoned ON claims (mapping, document) WHERE abandoned_at IS NOT NULL;
 
 -- Names as they were when an audit row was written. Erasing a person: name = NULL; the audit rows stand.
 CREATE TABLE people (

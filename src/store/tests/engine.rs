@@ -6,15 +6,15 @@ use crate::model::{
     LedgerChange, LedgerRow, MappingKey, MemberKey, Pin, Role, Subject,
 };
 
-fn document(name: &str) -> DocumentKey {
+pub(super) fn document(name: &str) -> DocumentKey {
     format!("run:projects/p/locations/l/services/{name}").parse().unwrap()
 }
 
-fn mapping(name: &str) -> MappingKey {
+pub(super) fn mapping(name: &str) -> MappingKey {
     MappingKey::new("checkout", name).unwrap()
 }
 
-fn row(member: &str, claims: &[(&str, Subject)]) -> LedgerRow {
+pub(super) fn row(member: &str, claims: &[(&str, Subject)]) -> LedgerRow {
     LedgerRow {
         grant: GrantKey {
             role: Role::new("roles/run.invoker").unwrap(),
@@ -33,7 +33,7 @@ fn row(member: &str, claims: &[(&str, Subject)]) -> LedgerRow {
     }
 }
 
-fn someone() -> Subject {
+pub(super) fn someone() -> Subject {
     Subject::User(UserId(Uuid::new_v4()))
 }
 

@@ -1,0 +1,547 @@
+//! What the watches see, told to the engine; and the finalizer that keeps a mapping until its grants are revoked.
+//!
+//! A mapping gets the finalizer before the engine hears of it, so that it cannot vanish with grants of ours. One that
+//! goes all the same (its finalizer was stripped, or its definition was deleted) freezes its claims.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, Patch, PatchParams};
+use kube::{Client, CustomResourceExt as _};
+use serde_json::json;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::condition::reason;
+use crate::api::manifest::{Object, ObjectRef, Problem};
+use crate::api::{FIELD_MANAGER, GROUP, REVOKE_FINALIZER, RoleMapping, VERSION};
+use crate::engine::{Engine, IntakeError, ObjectProblem};
+use crate::index::Life;
+use crate::model::{Clock, FreezeReason, MappingKey, ProviderName, TargetName};
+use crate::status::{Item, Kind, StatusBoard};
+use crate::store::{Decision, Store, StoreError};
+use crate::watch::cluster::{ClusterChange, Seen, Watched};
+
+/// How often is looked after what waits: deleted mappings, releases, finalizers that could not be put.
+const TICK: Duration = Duration::from_millis(250);
+/// How long to wait before what the store did not take is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How long to wait before a call to the API server that failed is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+/// How long one call to the API server may take.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Finalizers that are put at once.
+const PARALLEL: usize = 8;
+/// What is stored as the place a resource comes from.
+const SOURCE: &str = "cluster";
+
+/// How the cluster's side is set up.
+#[derive(Clone)]
+pub(super) struct Parts {
+    pub(super) client: Client,
+    pub(super) engine: Engine,
+    pub(super) store: Store,
+    pub(super) board: StatusBoard,
+    pub(super) clock: Arc<dyn Clock>,
+    /// May grants be made at all? If not, no mapping needs to be kept.
+    pub(super) enforces: bool,
+    pub(super) finalizer_deadline: Duration,
+}
+
+/// A mapping with a deletion timestamp.
+struct Leaving {
+    metadata: ObjectMeta,
+    /// The engine was told.
+    told: bool,
+    /// Its finalizer was taken away, or that was tried: not again before this.
+    released: Option<tokio::time::Instant>,
+}
+
+/// The intake of one leadership.
+pub(super) struct Intake {
+    parts: Parts,
+    leaving: BTreeMap<MappingKey, Leaving>,
+    /// Mappings whose finalizer could not be put, and when that is tried again.
+    unheld: BTreeMap<MappingKey, (ObjectMeta, tokio::time::Instant)>,
+    holding: JoinSet<(MappingKey, ObjectMeta, Result<(), kube::Error>)>,
+    permits: Arc<Semaphore>,
+    listed: BTreeSet<Watched>,
+    loaded: Option<oneshot::Sender<()>>,
+}
+
+impl Intake {
+    pub(super) fn new(parts: Parts, loaded: oneshot::Sender<()>) -> Self {
+        Self {
+            parts,
+            leaving: BTreeMap::new(),
+            unheld: BTreeMap::new(),
+            holding: JoinSet::new(),
+            permits: Arc::new(Semaphore::new(PARALLEL)),
+            listed: BTreeSet::new(),
+            loaded: Some(loaded),
+        }
+    }
+
+    /// Follows the watches until `stop` is cancelled.
+    pub(super) async fn follow(mut self, mut changes: mpsc::Receiver<ClusterChange>, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                change = changes.recv() => match change {
+                    Some(change) => self.take_until_stored(change, &stop).await,
+                    None => return,
+                },
+                Some(held) = self.holding.join_next() => {
+                    if let Ok((key, metadata, Err(error))) = held {
+                        self.not_held(key, metadata, &error);
+                    }
+                }
+                _ = tick.tick() => self.look_after().await,
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    async fn take_until_stored(&mut self, change: ClusterChange, stop: &CancellationToken) {
+        while let Err(error) = self.take(&change).await {
+            if !matches!(error, IntakeError::Store(_)) {
+                tracing::error!(%error, "a resource was not taken in");
+                return;
+            }
+            tracing::warn!(%error, "a resource is not in force yet");
+            tokio::select! {
+                () = tokio::time::sleep(AGAIN) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    async fn take(&mut self, change: &ClusterChange) -> Result<(), IntakeError> {
+        match change {
+            ClusterChange::Object(seen) => self.object(seen).await,
+            ClusterChange::Gone(object) => self.gone(object).await,
+            ClusterChange::Namespace { name, labels } => {
+                Ok(self.parts.engine.apply_namespace(name, labels.clone()).await?)
+            }
+            ClusterChange::Listed { what, objects } => {
+                for object in self.missing(*what, objects) {
+                    self.gone(&object).await?;
+                }
+                self.listed.insert(*what);
+                if Watched::ALL.iter().all(|what| self.listed.contains(what))
+                    && let Some(loaded) = self.loaded.take()
+                {
+                    // Nobody waits for it any more when the process is ending.
+                    let _ = loaded.send(());
+                }
+                Ok(())
+            }
+            ClusterChange::Trouble { what, problem } => {
+                tracing::warn!(
+                    %what, %problem,
+                    "cannot watch {what}; what is known of them stays in force, and it is tried again"
+                );
+                Ok(())
+            }
+        }
+    }
+
+    /// What is in force and not among the objects of a list.
+    fn missing(&self, what: Watched, objects: &BTreeSet<ObjectRef>) -> Vec<ObjectRef> {
+        let object = |kind: &str, namespace: Option<&str>, name: &str| ObjectRef {
+            kind: kind.to_owned(),
+            namespace: namespace.map(str::to_owned),
+            name: name.to_owned(),
+        };
+        let engine = &self.parts.engine;
+        let known: Vec<ObjectRef> = match what {
+            Watched::IdentityProviders => {
+                engine.providers().iter().map(|name| object("IdentityProvider", None, name.as_str())).collect()
+            }
+            Watched::CloudRunTargets => {
+                engine.targets().iter().map(|name| object("CloudRunTarget", None, name.as_str())).collect()
+            }
+            Watched::RoleMappings => {
+                let keys = engine.mappings();
+                keys.iter().map(|key| object("RoleMapping", Some(key.namespace()), key.name())).collect()
+            }
+            Watched::Namespaces => Vec::new(),
+        };
+        known.into_iter().filter(|object| !objects.contains(object)).collect()
+    }
+
+    async fn object(&mut self, seen: &Seen) -> Result<(), IntakeError> {
+        self.show(seen);
+        let engine = &self.parts.engine;
+        match &seen.said {
+            Ok(Object::IdentityProvider(object)) => engine.apply_provider((**object).clone(), SOURCE).await,
+            Ok(Object::CloudRunTarget(object)) => engine.apply_target((**object).clone(), SOURCE).await,
+            Ok(Object::RoleMapping(object)) => self.mapping(object).await,
+            Ok(Object::Secret(_)) => Ok(()),
+            Err(problems) => {
+                self.report(&seen.object, problems);
+                // Also one that cannot be read may go.
+                match mapping_key(&seen.object) {
+                    Some(key) if seen.metadata.deletion_timestamp.is_some() => {
+                        self.leaves(key, seen.metadata.clone()).await
+                    }
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// What the cluster shows of an object is where its status goes on from; what it lacks is written again.
+    fn show(&self, seen: &Seen) {
+        let kind = match seen.object.kind.as_str() {
+            "IdentityProvider" => Kind::IdentityProvider,
+            "CloudRunTarget" => Kind::CloudRunTarget,
+            _ => Kind::RoleMapping,
+        };
+        let (namespace, name) = (seen.object.namespace.as_deref(), seen.object.name.as_str());
+        let board = &self.parts.board;
+        if let Some(known) = board.item(kind, namespace, name) {
+            if seen.status.is_null() || known.metadata.uid != seen.metadata.uid {
+                board.tell_again(kind, namespace, name);
+            }
+        } else if !seen.status.is_null() {
+            let item = json!({
+                "apiVersion": format!("{GROUP}/{VERSION}"),
+                "kind": kind,
+                "metadata": seen.metadata,
+                "status": seen.status,
+            });
+            match serde_json::from_value::<Item>(item) {
+                Ok(item) => board.seed(item),
+                // It will be written anew.
+                Err(error) => {
+                    tracing::debug!(%error, object = %seen.object, "the status in the cluster cannot be read")
+                }
+            }
+        }
+    }
+
+    fn report(&self, object: &ObjectRef, problems: &[Problem]) {
+        for problem in problems.iter().take(20) {
+            tracing::warn!("{problem}");
+        }
+        let Some(first) = problems.first() else { return };
+        let more = match problems.len() - 1 {
+            0 => String::new(),
+            n => format!(" (and {n} more)"),
+        };
+        let problem = Some(ObjectProblem {
+            reason: reason::INVALID_MANIFEST,
+            message: format!("{first}{more}"),
+            since: self.parts.clock.now(),
+        });
+        let engine = &self.parts.engine;
+        match object.kind.as_str() {
+            "IdentityProvider" => {
+                if let Ok(name) = ProviderName::new(&object.name) {
+                    engine.report_provider(&name, problem);
+                }
+            }
+            "CloudRunTarget" => {
+                if let Ok(name) = TargetName::new(&object.name) {
+                    engine.report_target(&name, problem);
+                }
+            }
+            _ => {
+                if let Some(key) = mapping_key(object) {
+                    engine.report_mapping(&key, problem);
+                }
+            }
+        }
+    }
+
+    async fn mapping(&mut self, object: &RoleMapping) -> Result<(), IntakeError> {
+        let metadata = &object.metadata;
+        let key = MappingKey::new(
+            metadata.namespace.as_deref().unwrap_or_default(),
+            metadata.name.as_deref().unwrap_or_default(),
+        )?;
+        self.unheld.remove(&key);
+        if metadata.deletion_timestamp.is_some() {
+            let known = self.parts.engine.mapping_life(&key).is_some();
+            if is_held(metadata) && !known && self.parts.engine.has_claims(&key).await? {
+                // Its last good spec could not be read, or it was never stored: without it nothing would end.
+                self.parts.engine.apply_mapping(object.clone(), SOURCE).await?;
+            }
+            return self.leaves(key, metadata.clone()).await;
+        }
+        // Whatever was of that name and left is another object.
+        self.leaving.remove(&key);
+        if is_held(metadata) || !(self.parts.enforces || self.parts.engine.has_claims(&key).await?) {
+            return self.parts.engine.apply_mapping(object.clone(), SOURCE).await;
+        }
+        self.hold(key, metadata.clone());
+        Ok(())
+    }
+
+    /// Puts the finalizer. The watch brings the mapping again with it, and only then the engine hears of it.
+    fn hold(&mut self, key: MappingKey, metadata: ObjectMeta) {
+        let mut finalizers = metadata.finalizers.clone().unwrap_or_default();
+        finalizers.push(REVOKE_FINALIZER.to_owned());
+        let (client, permits) = (self.parts.client.clone(), self.permits.clone());
+        self.holding.spawn(async move {
+            let _permit = permits.acquire_owned().await;
+            let result = set_finalizers(&client, &key, &metadata, &finalizers).await;
+            (key, metadata, result)
+        });
+    }
+
+    fn not_held(&mut self, key: MappingKey, metadata: ObjectMeta, error: &kube::Error) {
+        if let kube::Error::Api(status) = error
+            && matches!(status.code, 404 | 409)
+        {
+            // It changed or went meanwhile; the watch brings that.
+            return;
+        }
+        tracing::warn!(
+            mapping.name = %key, %error,
+            "cannot put the finalizer {REVOKE_FINALIZER} on {key}, so nothing is granted for it yet; it is tried again"
+        );
+        self.unheld.insert(key, (metadata, tokio::time::Instant::now() + RETRY));
+    }
+
+    async fn gone(&mut self, object: &ObjectRef) -> Result<(), IntakeError> {
+        let engine = &self.parts.engine;
+        match object.kind.as_str() {
+            "IdentityProvider" => Ok(engine.remove_provider(&ProviderName::new(&object.name)?).await?),
+            "CloudRunTarget" => Ok(engine.remove_target(&TargetName::new(&object.name)?).await?),
+            _ => match mapping_key(object) {
+                Some(key) => {
+                    self.unheld.remove(&key);
+                    self.leaving.remove(&key);
+                    self.mapping_gone(&key).await
+                }
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// The object is not there any more. Its claims are being ended, or there are none, or nobody saw it go.
+    async fn mapping_gone(&self, key: &MappingKey) -> Result<(), IntakeError> {
+        let engine = &self.parts.engine;
+        match engine.mapping_life(key) {
+            None | Some(Life::Ending { .. } | Life::Vanished) => {}
+            Some(Life::Live) if engine.has_claims(key).await? || engine.frozen().is_some() => {
+                tracing::warn!(
+                    mapping.name = %key, reason = FreezeReason::MappingVanished.reason(),
+                    "{key} is gone and its deletion was not seen: its grants stay as they are"
+                );
+                engine.vanish_mapping(key, FreezeReason::MappingVanished).await?;
+            }
+            Some(Life::Live) => engine.delete_mapping(key).await?,
+        }
+        Ok(())
+    }
+
+    async fn leaves(&mut self, key: MappingKey, metadata: ObjectMeta) -> Result<(), IntakeError> {
+        if !is_held(&metadata) {
+            self.leaving.remove(&key);
+            // Kept by somebody else's finalizer, or ours was stripped.
+            return self.mapping_gone(&key).await;
+        }
+        match self.leaving.get_mut(&key) {
+            Some(leaving) => {
+                // A newer version: what was refused because of the older one may be tried at once.
+                if leaving.metadata.resource_version != metadata.resource_version {
+                    leaving.released = None;
+                }
+                leaving.metadata = metadata;
+            }
+            None => {
+                self.leaving.insert(key.clone(), Leaving { metadata, told: false, released: None });
+            }
+        }
+        self.settle(&key).await
+    }
+
+    /// Takes a deleted mapping one step further, if one can be taken now.
+    async fn settle(&mut self, key: &MappingKey) -> Result<(), IntakeError> {
+        let engine = self.parts.engine.clone();
+        let Some(leaving) = self.leaving.get(key) else { return Ok(()) };
+        if leaving.released.is_some_and(|again| tokio::time::Instant::now() < again) {
+            return Ok(());
+        }
+        // While everything is frozen nobody knows what the mapping has: an empty ledger may be the wrong one.
+        if !leaving.told && engine.frozen().is_none() {
+            match self.definition_goes().await {
+                Ok(false) => engine.delete_mapping(key).await?,
+                Ok(true) => {
+                    tracing::warn!(
+                        mapping.name = %key,
+                        "{key} goes because the definition of RoleMapping is being deleted: its grants stay as they are"
+                    );
+                    self.mapping_gone(key).await?;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, mapping.name = %key, "cannot look whether the definition of RoleMapping goes");
+                    self.put_off(key);
+                    return self.end_at_deadline(key).await;
+                }
+            }
+            if let Some(leaving) = self.leaving.get_mut(key) {
+                leaving.told = true;
+            }
+        }
+        let told = self.leaving.get(key).is_some_and(|leaving| leaving.told);
+        if told && !matches!(engine.mapping_life(key), Some(Life::Ending { .. })) {
+            self.release(key).await;
+            return Ok(());
+        }
+        self.end_at_deadline(key).await
+    }
+
+    /// A mapping that could not be ended in time goes, so that nothing blocks its namespace; its claims do not.
+    async fn end_at_deadline(&mut self, key: &MappingKey) -> Result<(), IntakeError> {
+        let Some(leaving) = self.leaving.get(key) else { return Ok(()) };
+        let since = leaving.metadata.deletion_timestamp.as_ref().map_or(Timestamp::MAX, |time| time.0);
+        let waited = Duration::try_from(self.parts.clock.now().duration_since(since)).unwrap_or_default();
+        if waited < self.parts.finalizer_deadline {
+            return Ok(());
+        }
+        let grants = self.parts.engine.abandon_mapping(key).await?;
+        tracing::warn!(
+            mapping.name = %key, grants, reason = reason::REVOCATION_ABANDONED,
+            "{key} was deleted {waited:.0?} ago and {grants} of its grants could not be revoked; the object is let go, and \
+             they are revoked as soon as Google lets rolecall"
+        );
+        self.release(key).await;
+        Ok(())
+    }
+
+    fn put_off(&mut self, key: &MappingKey) {
+        if let Some(leaving) = self.leaving.get_mut(key) {
+            leaving.released = Some(tokio::time::Instant::now() + RETRY);
+        }
+    }
+
+    /// Takes our finalizer away.
+    async fn release(&mut self, key: &MappingKey) {
+        self.put_off(key);
+        let Some(leaving) = self.leaving.get(key) else { return };
+        let metadata = leaving.metadata.clone();
+        let others: Vec<String> = metadata.finalizers.clone().unwrap_or_default();
+        let others: Vec<String> = others.into_iter().filter(|finalizer| finalizer != REVOKE_FINALIZER).collect();
+        match set_finalizers(&self.parts.client, key, &metadata, &others).await {
+            Ok(()) => {
+                self.leaving.remove(key);
+            }
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                self.leaving.remove(key);
+            }
+            // The watch brings the newer version.
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => {
+                tracing::warn!(%error, mapping.name = %key, "cannot take the finalizer off {key}; it is tried again");
+            }
+        }
+    }
+
+    /// Is the definition of the kind being deleted? Then all its objects are deleted with it, which nobody decided for
+    /// each of them. Asked anew each time: the definition is marked before its objects are.
+    async fn definition_goes(&self) -> Result<bool, kube::Error> {
+        let api: Api<CustomResourceDefinition> = Api::all(self.parts.client.clone());
+        let metadata = patient(api.get_metadata_opt(RoleMapping::crd_name())).await?;
+        Ok(metadata.is_none_or(|definition| definition.metadata.deletion_timestamp.is_some()))
+    }
+
+    async fn look_after(&mut self) {
+        let now = tokio::time::Instant::now();
+        let due: Vec<MappingKey> =
+            self.unheld.iter().filter(|(_, (_, at))| *at <= now).map(|(key, _)| key.clone()).collect();
+        for key in due {
+            if let Some((metadata, _)) = self.unheld.remove(&key) {
+                self.hold(key, metadata);
+            }
+        }
+        for key in self.leaving.keys().cloned().collect::<Vec<_>>() {
+            if let Err(error) = self.settle(&key).await {
+                tracing::warn!(%error, mapping.name = %key, "the deletion of {key} waits");
+            }
+        }
+        if self.loaded.is_none()
+            && let Err(error) = self.follow_decisions().await
+        {
+            tracing::warn!(%error, "cannot follow what was decided on the command line");
+        }
+    }
+
+    /// Carries out what `rolecall release` left in the store.
+    async fn follow_decisions(&self) -> Result<(), StoreError> {
+        let (engine, store) = (&self.parts.engine, &self.parts.store);
+        for pending in store.decisions().await? {
+            if pending.decision == Decision::AcceptStore {
+                // Whoever leads looks for it.
+                continue;
+            }
+            let meant = |key: &MappingKey| match &pending.decision {
+                Decision::ReleaseMapping(mapping) => key == mapping,
+                Decision::ReleaseManifests => true,
+                Decision::ReleasePlan(_) | Decision::AcceptStore => false,
+            };
+            if let Decision::ReleasePlan(hash) = &pending.decision {
+                if engine.release_plan(hash).await? {
+                    tracing::info!(plan.hash = %hash, "removals that were held are released");
+                } else {
+                    tracing::warn!(plan.hash = %hash, "nothing is held under this hash; the release is dropped");
+                }
+            } else {
+                let vanished = |key: &MappingKey| engine.mapping_life(key) == Some(Life::Vanished);
+                let keys: Vec<MappingKey> =
+                    engine.mappings().into_iter().filter(|key| meant(key) && vanished(key)).collect();
+                if keys.is_empty() {
+                    tracing::warn!(decision = ?pending.decision, "a release has nothing to end and is dropped");
+                }
+                for key in keys {
+                    tracing::info!(mapping.name = %key, "{key} was released: its grants end");
+                    engine.delete_mapping(&key).await?;
+                }
+            }
+            store.remove_decision(pending.id).await?;
+        }
+        Ok(())
+    }
+}
+
+fn mapping_key(object: &ObjectRef) -> Option<MappingKey> {
+    MappingKey::new(object.namespace.as_deref().unwrap_or_default(), &object.name).ok()
+}
+
+fn is_held(metadata: &ObjectMeta) -> bool {
+    metadata.finalizers.iter().flatten().any(|finalizer| finalizer == REVOKE_FINALIZER)
+}
+
+/// Replaces the finalizers of the very version that was seen.
+async fn set_finalizers(
+    client: &Client,
+    key: &MappingKey,
+    metadata: &ObjectMeta,
+    finalizers: &[String],
+) -> Result<(), kube::Error> {
+    let api: Api<RoleMapping> = Api::namespaced(client.clone(), key.namespace());
+    let patch = json!({"metadata": {
+        "uid": metadata.uid,
+        "resourceVersion": metadata.resource_version,
+        "finalizers": finalizers,
+    }});
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    patient(api.patch_metadata(key.name(), &params, &Patch::Merge(patch))).await.map(|_| ())
+}
+
+/// Waits for an answer of the API server, and not for ever.
+async fn patient<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
+    match tokio::time::timeout(PATIENCE, call).await {
+        Ok(answer) => answer,
+        Err(elapsed) => Err(kube::Error::Service(Box::new(elapsed))),
+    }
+}

@@ -1,0 +1,186 @@
+//! Who leads, and what the cluster remembers of the store: both on one Lease in the operator's namespace.
+//!
+//! The Lease only decides who works. That an ex-leader writes nothing any more is the store's doing: it refuses ledger
+//! writes of an older epoch.
+
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
+use kube::discovery::ApiResource;
+use kube::{Client, ResourceExt as _};
+use kube_lease_manager::{LeaseManager, LeaseManagerBuilder, LeaseManagerError};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{FIELD_MANAGER, IdentityProvider};
+use crate::app::mirror::{self, Comparison, Mirror};
+use crate::model::FreezeReason;
+
+/// The name of the Lease, whatever the release is called: two releases in one namespace share it.
+pub(super) const LEASE: &str = "rolecall";
+/// How long a leader that says nothing is believed to lead, in seconds.
+const DURATION: u64 = 15;
+/// How long before that it says that it still does, in seconds.
+const GRACE: u64 = 10;
+/// How long to wait after an error of the API server.
+const AGAIN: Duration = Duration::from_secs(1);
+
+const STORE_ID: &str = "rolecall.dev/store-id";
+const HIGHEST_SEQ: &str = "rolecall.dev/highest-seq";
+const HIGHEST_AUDIT_SEQ: &str = "rolecall.dev/highest-audit-seq";
+
+/// Where this process stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Another leads, or nobody yet.
+    Waiting,
+    /// This one leads.
+    Leader,
+    /// This one led and does not any more. There is no way back from here.
+    Lost,
+}
+
+/// Stands for election until `stop` is cancelled; a Lease that is held is given back then.
+pub(super) fn stand(
+    client: Client,
+    namespace: String,
+    identity: String,
+    stop: CancellationToken,
+) -> (watch::Receiver<Standing>, JoinHandle<()>) {
+    let (tell, standing) = watch::channel(Standing::Waiting);
+    let task = tokio::spawn(async move {
+        let Some(manager) = manager(&client, &namespace, &identity, &stop).await else { return };
+        loop {
+            let changed = tokio::select! {
+                changed = manager.changed() => changed,
+                () = stop.cancelled() => break,
+            };
+            let led = *tell.borrow() == Standing::Leader;
+            match changed {
+                Ok(true) => {
+                    tell.send_replace(Standing::Leader);
+                }
+                // Somebody deleted the Lease: the next process makes another, and leads.
+                Ok(false) | Err(LeaseManagerError::NonexistentLease(_)) if led => {
+                    tell.send_replace(Standing::Lost);
+                    return;
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot look after the Lease {namespace}/{LEASE}, trying again");
+                    tokio::select! {
+                        () = tokio::time::sleep(AGAIN) => {}
+                        () = stop.cancelled() => break,
+                    }
+                }
+            }
+        }
+        if let Err(error) = manager.release().await {
+            tracing::warn!(%error, "the Lease could not be given back; the next leader waits until it is over");
+        }
+    });
+    (standing, task)
+}
+
+async fn manager(client: &Client, namespace: &str, identity: &str, stop: &CancellationToken) -> Option<LeaseManager> {
+    loop {
+        let built = LeaseManagerBuilder::new(client.clone(), LEASE)
+            .with_namespace(namespace)
+            .with_identity(identity)
+            .with_duration(DURATION)
+            .with_grace(GRACE)
+            .build()
+            .await;
+        match built {
+            Ok(manager) => return Some(manager),
+            Err(error) => {
+                tracing::warn!(%error, "cannot make or read the Lease {namespace}/{LEASE}, trying again");
+                tokio::select! {
+                    () = tokio::time::sleep(AGAIN) => {}
+                    () = stop.cancelled() => return None,
+                }
+            }
+        }
+    }
+}
+
+/// What the cluster remembers of the store.
+#[derive(Clone)]
+pub(super) struct ClusterMirror {
+    client: Client,
+    leases: Api<Lease>,
+}
+
+/// What came of comparing the store with what the cluster remembers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Compared {
+    /// Why nothing may be written.
+    pub(super) freeze: Option<FreezeReason>,
+    /// The namespace of another rolecall whose store the providers' statuses name.
+    pub(super) other: Option<String>,
+}
+
+impl ClusterMirror {
+    pub(super) fn new(client: Client, namespace: &str) -> Self {
+        Self { leases: Api::namespaced(client.clone(), namespace), client }
+    }
+
+    /// Compares `now` with the Lease, and where that remembers nothing, with the statuses of the `IdentityProvider`s: a
+    /// second rolecall in another namespace has a Lease of its own.
+    pub(super) async fn compare(&self, now: &Mirror) -> Result<Compared, kube::Error> {
+        let lease = self.leases.get_opt(LEASE).await?;
+        let annotation = |lease: &Lease, key: &str| lease.annotations().get(key).cloned();
+        let remembered = lease.as_ref().and_then(|lease| {
+            Some(Mirror {
+                store_id: annotation(lease, STORE_ID)?.parse().unwrap_or_default(),
+                highest_seq: annotation(lease, HIGHEST_SEQ)?.parse().unwrap_or(i64::MAX),
+                highest_audit_seq: annotation(lease, HIGHEST_AUDIT_SEQ)?.parse().unwrap_or(i64::MAX),
+            })
+        });
+        if remembered.is_some() {
+            let freeze = match mirror::compare(remembered.as_ref(), now) {
+                Comparison::Match => None,
+                Comparison::Mismatch => Some(FreezeReason::StoreMismatch),
+                Comparison::Rewound => Some(FreezeReason::StoreRewound),
+            };
+            return Ok(Compared { freeze, other: None });
+        }
+        let ours = now.store_id.to_string();
+        let resource = ApiResource::erase::<IdentityProvider>(&());
+        let providers: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+        let listed = providers.list(&ListParams::default()).await?.items;
+        let text = |provider: &DynamicObject, field: &str| {
+            provider.data.get("status")?.get(field)?.as_str().map(str::to_owned)
+        };
+        let foreign = listed.iter().find(|provider| text(provider, "storeId").is_some_and(|id| id != ours));
+        Ok(match foreign {
+            Some(provider) => {
+                Compared { freeze: Some(FreezeReason::StoreMismatch), other: text(provider, "operatorNamespace") }
+            }
+            None => Compared { freeze: None, other: None },
+        })
+    }
+
+    /// Writes down how far the store is.
+    pub(super) async fn write(&self, now: &Mirror) -> Result<(), kube::Error> {
+        let patch = json!({"metadata": {"annotations": {
+            STORE_ID: now.store_id.to_string(),
+            HIGHEST_SEQ: now.highest_seq.to_string(),
+            HIGHEST_AUDIT_SEQ: now.highest_audit_seq.to_string(),
+        }}});
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        self.leases.patch_metadata(LEASE, &params, &Patch::Merge(patch)).await.map(|_| ())
+    }
+
+    /// Is the rolecall of another namespace at work now?
+    pub(super) async fn is_alive(&self, namespace: &str, now: jiff::Timestamp) -> Result<bool, kube::Error> {
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), namespace);
+        let Some(spec) = leases.get_opt(LEASE).await?.and_then(|lease| lease.spec) else { return Ok(false) };
+        let (Some(renewed), Some(seconds)) = (spec.renew_time, spec.lease_duration_seconds) else { return Ok(false) };
+        Ok(spec.holder_identity.is_some()
+            && now.duration_since(renewed.0) < jiff::SignedDuration::from_secs(seconds.into()))
+    }
+}

@@ -1,0 +1,397 @@
+//! `rolecall run` in a cluster: the custom resources come from its API server, and statuses go there.
+//!
+//! ```text
+//! every process    IdentityProviders, their Secrets ─► tokens ─► SCIM
+//! the leader       all resources, namespaces ─► intake ─► engine ─► board ─► statuses, Events
+//! ```
+//!
+//! A process that does not lead any more ends: whoever starts it again starts it with nothing in memory that another
+//! leader has changed meanwhile.
+
+mod intake;
+mod lease;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::{Client, Config};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use self::intake::{Intake, Parts};
+use self::lease::{ClusterMirror, Compared, Standing};
+use super::mirror::{self, Mirror};
+use super::process::{AppError, Process};
+use super::tokens::{Credentials, SecretHashes};
+use crate::api::condition::reason;
+use crate::api::manifest::{Object, ObjectRef};
+use crate::cli::Mode;
+use crate::engine::Engine;
+use crate::model::{Clock, FreezeReason, ProviderName};
+use crate::status::{StatusBoard, write_statuses};
+use crate::store::{Decision, Store};
+use crate::watch::cluster::{ClusterChange, SecretAbsence, SecretChange, Watched, follow, follow_secrets};
+
+/// How often the mirror is written and a freeze looked at again.
+const TICK: Duration = Duration::from_secs(1);
+/// How long to wait before a call to the API server that failed is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How often is said what is still waited for.
+const SAY: Duration = Duration::from_secs(15);
+/// How often is looked whether another rolecall is still at work.
+const LOOK: Duration = Duration::from_secs(10);
+/// A connection on which nothing comes for so long is given up; longer than a watch lasts.
+const SILENCE: Duration = Duration::from_secs(45);
+/// How long the Secrets may take to be read for the first time before SCIM is served all the same.
+const FIRST_SECRETS: Duration = Duration::from_secs(5);
+
+/// Runs until SIGTERM or SIGINT, or until the Lease is lost.
+pub(super) async fn run(mut process: Process) -> Result<(), AppError> {
+    let client = client().await?;
+    let identity = identity(&process);
+    let stop = process.stop.clone();
+
+    let credentials = {
+        let (loaded, first) = oneshot::channel();
+        let credentials = Credentials::new(process.engine.clone(), process.tokens.clone(), process.resolved.clone());
+        let task = tokio::spawn(follow_credentials(
+            client.clone(),
+            process.config.namespace.clone(),
+            credentials,
+            loaded,
+            stop.clone(),
+        ));
+        wait_for(first, &stop, || {
+            tracing::warn!("waiting for the IdentityProviders of the cluster: until they are read, no token is known");
+        })
+        .await;
+        task
+    };
+    process.serve_scim();
+    let standing_by = tokio::time::Instant::now();
+    let (mut standing, election) =
+        lease::stand(client.clone(), process.config.namespace.clone(), identity.clone(), stop.clone());
+    let led = loop {
+        if *standing.borrow_and_update() == Standing::Leader {
+            break true;
+        }
+        tokio::select! {
+            changed = standing.changed() => if changed.is_err() { break false },
+            () = stop.cancelled() => break false,
+        }
+    };
+    let result = if led && !stop.is_cancelled() {
+        tracing::info!(
+            holder = %identity, waited = ?standing_by.elapsed(),
+            "leading since {:.1?} after the start: custom resources are followed and policies kept in step", standing_by.elapsed()
+        );
+        lead(&process, client, &identity, standing).await
+    } else {
+        Ok(())
+    };
+    process.end().await;
+    for task in [credentials, election] {
+        if let Err(error) = task.await {
+            tracing::error!(%error, "a task ended badly");
+        }
+    }
+    result
+}
+
+async fn client() -> Result<Client, AppError> {
+    let mut config = Config::infer().await.map_err(|error| AppError::NoCluster(error.to_string()))?;
+    config.read_timeout = Some(SILENCE);
+    Client::try_from(config).map_err(|error| AppError::NoCluster(error.to_string()))
+}
+
+/// Unique over restarts too: a new process is not taken for the one that led before.
+fn identity(process: &Process) -> String {
+    let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned());
+    let pod = process.config.pod_name.clone().or_else(|| host().ok()).unwrap_or_else(|| "rolecall".to_owned());
+    format!("{pod}_{}", uuid::Uuid::new_v4().simple())
+}
+
+/// Waits for a message, and says from time to time that it does.
+async fn wait_for(mut message: oneshot::Receiver<()>, stop: &CancellationToken, say: impl Fn()) {
+    loop {
+        tokio::select! {
+            _ = &mut message => return,
+            () = tokio::time::sleep(SAY) => say(),
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+async fn follow_credentials(
+    client: Client,
+    namespace: String,
+    mut credentials: Credentials,
+    loaded: oneshot::Sender<()>,
+    stop: CancellationToken,
+) {
+    let (tell, mut providers) = mpsc::channel(64);
+    let (tell_secret, mut secrets) = mpsc::channel(64);
+    let (want, wanted) = watch::channel(BTreeSet::new());
+    let watching = tokio::spawn(follow(client.clone(), Watched::IdentityProviders, tell, stop.clone()));
+    let reading = tokio::spawn(follow_secrets(client, namespace.clone(), wanted, tell_secret, stop.clone()));
+    let mut loaded = Some(loaded);
+    let mut listed_at = None;
+    let mut answered = BTreeSet::new();
+    loop {
+        tokio::select! {
+            Some(change) = providers.recv() => match change {
+                ClusterChange::Object(seen) => {
+                    if let (Ok(Object::IdentityProvider(object)), Ok(name)) =
+                        (&seen.said, ProviderName::new(&seen.object.name))
+                    {
+                        credentials.provider(name, object.spec.clone());
+                    }
+                }
+                ClusterChange::Gone(object) => {
+                    if let Ok(name) = ProviderName::new(&object.name) {
+                        credentials.remove_provider(&name);
+                    }
+                }
+                ClusterChange::Listed { objects, .. } => {
+                    let name = |object: &ObjectRef| ProviderName::new(&object.name).ok();
+                    credentials.only_providers(&objects.iter().filter_map(name).collect());
+                    listed_at.get_or_insert_with(tokio::time::Instant::now);
+                }
+                ClusterChange::Trouble { what, problem } => {
+                    tracing::warn!(%what, %problem, "cannot watch {what}; it is tried again");
+                }
+                ClusterChange::Namespace { .. } => {}
+            },
+            Some(change) = secrets.recv() => match change {
+                SecretChange::Data(secret) => {
+                    answered.insert(secret.name.clone());
+                    credentials.secret(secret.name.clone(), Ok(SecretHashes::of(&secret)));
+                }
+                SecretChange::Absent { name, why } => {
+                    answered.insert(name.clone());
+                    match why {
+                        SecretAbsence::NotFound => credentials.remove_secret(&name),
+                        SecretAbsence::Forbidden => credentials.secret(name, Err(reason::TOKEN_SECRET_FORBIDDEN)),
+                    }
+                }
+            },
+            () = tokio::time::sleep(Duration::from_millis(200)), if loaded.is_some() => {}
+            () = stop.cancelled() => break,
+        }
+        let named = credentials.named_secrets();
+        let read = named.is_subset(&answered);
+        want.send_if_modified(|wanted| {
+            let changed = *wanted != named;
+            *wanted = named;
+            changed
+        });
+        credentials.publish();
+        if listed_at.is_some_and(|at| read || at.elapsed() > FIRST_SECRETS)
+            && let Some(loaded) = loaded.take()
+        {
+            // Nobody waits for it any more when the process is ending.
+            let _ = loaded.send(());
+        }
+    }
+    for task in [watching, reading] {
+        if let Err(error) = task.await {
+            tracing::error!(%error, "a watch ended badly");
+        }
+    }
+}
+
+/// Leads until the process ends or the Lease is lost.
+async fn lead(
+    process: &Process,
+    client: Client,
+    identity: &str,
+    mut standing: watch::Receiver<Standing>,
+) -> Result<(), AppError> {
+    let (engine, store, stop) = (&process.engine, &process.store, &process.stop);
+    let began = tokio::time::Instant::now();
+    // Until `stop` or the loss of the Lease; all tasks of this leadership end with it.
+    let over = stop.child_token();
+    store.begin_epoch(identity).await?;
+    engine.restore().await?;
+    let seq = engine.load_directory().await?;
+    let memory = ClusterMirror::new(client.clone(), &process.config.namespace);
+    let Some(found) = compare(&memory, store, &over).await? else { return Ok(()) };
+    if let Some(why) = found.freeze {
+        tracing::error!(
+            reason = why.reason(),
+            other = found.other.as_deref().unwrap_or("none"),
+            "{}; {}",
+            why.message(),
+            match &found.other {
+                Some(other) => format!("the IdentityProviders are served by a rolecall in the namespace {other}"),
+                None => "`rolecall store accept` says that this store is right".to_owned(),
+            }
+        );
+    }
+
+    let (tell, changes) = mpsc::channel(256);
+    let mut tasks = tokio::task::JoinSet::new();
+    for what in Watched::ALL {
+        tasks.spawn(follow(client.clone(), what, tell.clone(), over.clone()));
+    }
+    drop(tell);
+    let (loaded, first) = oneshot::channel();
+    let intake = Intake::new(
+        Parts {
+            client: client.clone(),
+            engine: engine.clone(),
+            store: store.clone(),
+            board: process.board.clone(),
+            clock: process.clock.clone(),
+            enforces: process.config.mode == Mode::Enforce,
+            finalizer_deadline: process.config.finalizer_deadline,
+        },
+        loaded,
+    );
+    tasks.spawn(intake.follow(changes, over.clone()));
+    tokio::select! {
+        () = wait_for(first, &over, || {
+            tracing::warn!("waiting for all resources of the cluster to be read: until then nothing is written to Google");
+        }) => {}
+        () = lost(&mut standing) => {
+            over.cancel();
+            return Err(AppError::LeaseLost);
+        }
+    }
+    let mut written = None;
+    if found.freeze.is_none() {
+        // Before the first write to Google: from here on another database would be noticed.
+        written = remember(&memory, store, written).await;
+    }
+    engine.freeze(found.freeze).await?;
+    let parts = (process.board.clone(), engine.clone(), process.clock.clone());
+    tasks.spawn(show(client, memory.clone(), parts, found.clone(), identity.to_owned(), over.clone()));
+    let worker = tokio::spawn({
+        let (engine, over, stop) = (engine.clone(), over.clone(), stop.clone());
+        async move {
+            engine.run(seq, over.clone()).await;
+            // By itself, it says why; or the leadership is over, which has been said.
+            stop.cancel();
+        }
+    });
+    tracing::info!(took = ?began.elapsed(), "all resources are read; at work {:.1?} after the Lease", began.elapsed());
+
+    let result = loop {
+        tokio::select! {
+            () = tokio::time::sleep(TICK) => {}
+            () = lost(&mut standing) => break Err(AppError::LeaseLost),
+            () = over.cancelled() => break if process.is_ending() { Ok(()) } else { Err(process.why().await) },
+        }
+        // So that who has nothing to write hears of it too. The engine ends when it is so.
+        if let Err(error) = store.check_epoch().await {
+            tracing::warn!(reason = error.reason(), "{error}");
+        }
+        if let Err(error) = accept(engine, store).await {
+            tracing::warn!(%error, "cannot look whether the store was accepted");
+        }
+        if engine.frozen().is_none() {
+            written = remember(&memory, store, written).await;
+        }
+        process.count_events().await;
+    };
+    over.cancel();
+    if let Err(error) = worker.await {
+        tracing::error!(%error, "the engine ended badly");
+    }
+    while tasks.join_next().await.is_some() {}
+    if result.is_ok() && engine.frozen().is_none() {
+        remember(&memory, store, written).await;
+    }
+    result
+}
+
+async fn lost(standing: &mut watch::Receiver<Standing>) {
+    loop {
+        if *standing.borrow_and_update() == Standing::Lost || standing.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Compares the store with what the cluster remembers, as soon as the cluster answers. None: the process is ending.
+async fn compare(
+    memory: &ClusterMirror,
+    store: &Store,
+    over: &CancellationToken,
+) -> Result<Option<Compared>, AppError> {
+    loop {
+        match memory.compare(&mirror::of(store).await?).await {
+            Ok(compared) => return Ok(Some(compared)),
+            Err(error) => {
+                tracing::warn!(%error, "cannot read what the cluster remembers of the store; nothing is written until then");
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(AGAIN) => {}
+            () = over.cancelled() => return Ok(None),
+        }
+    }
+}
+
+/// Writes down how far the store is, so that an older copy of it is known as one. Answers what is written.
+async fn remember(memory: &ClusterMirror, store: &Store, written: Option<Mirror>) -> Option<Mirror> {
+    let Ok(now) = mirror::of(store).await else { return written };
+    if written == Some(now) {
+        return written;
+    }
+    match memory.write(&now).await {
+        Ok(()) => Some(now),
+        Err(error) => {
+            tracing::warn!(%error, "cannot write down how far the store is; until that works, an older one would not be noticed");
+            written
+        }
+    }
+}
+
+/// Lifts the freeze when somebody accepted the store.
+async fn accept(engine: &Engine, store: &Store) -> Result<(), AppError> {
+    for pending in store.decisions().await? {
+        if pending.decision != Decision::AcceptStore {
+            continue;
+        }
+        if let Some(why @ (FreezeReason::StoreMismatch | FreezeReason::StoreRewound)) = engine.frozen() {
+            engine.freeze(None).await?;
+            tracing::warn!(reason = why.reason(), "the store was accepted; the freeze is lifted");
+        } else {
+            tracing::warn!("nothing waits for the store to be accepted; that is dropped");
+        }
+        store.remove_decision(pending.id).await?;
+    }
+    Ok(())
+}
+
+/// Brings statuses to the cluster. While the rolecall of another namespace is at work on the same resources and this
+/// one is frozen because of it, the statuses are the other's.
+async fn show(
+    client: Client,
+    memory: ClusterMirror,
+    (board, engine, clock): (StatusBoard, Engine, Arc<dyn Clock>),
+    found: Compared,
+    identity: String,
+    over: CancellationToken,
+) {
+    if let Some(other) = found.other {
+        let mut said = false;
+        while engine.frozen().is_some() && memory.is_alive(&other, clock.now()).await.unwrap_or(true) {
+            if !said {
+                said = true;
+                tracing::error!(
+                    reason = FreezeReason::StoreMismatch.reason(), namespace = %other,
+                    "another rolecall in the namespace {other} is at work on the same resources: this one grants and \
+                     removes nothing, and writes no status; uninstall one of the two"
+                );
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = over.cancelled() => return,
+            }
+        }
+    }
+    write_statuses(client, identity, board, over).await;
+}

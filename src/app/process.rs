@@ -1,0 +1,329 @@
+//! What every `rolecall run` has, wherever its resources come from: listeners, store, engine, tokens, and an orderly end.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::mirror::MirrorError;
+use super::serve::{Bounds, serve};
+use super::tokens::Resolved;
+use crate::api::FindingStatus;
+use crate::api::condition::reason;
+use crate::cli::{CredentialsKind, Mode, RunConfig};
+use crate::engine::{Engine, EngineConfig, ProviderTraffic};
+use crate::google::{CloudRun, Credentials, Endpoint, GoogleError};
+use crate::http::{self, Limits, Scim, TokenTable, Traffic};
+use crate::index::Ceiling;
+use crate::model::{Clock, ProviderName, SystemClock};
+use crate::status::{StatusBoard, TokenOutcome};
+use crate::store::{Store, StoreError};
+use crate::telemetry::{Metrics, Part, Readiness, admin_router};
+
+/// How long requests that are under way at the end may take.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Why rolecall did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}: is another rolecall running there?")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The store cannot be opened or read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The client for Google cannot be set up.
+    #[error("cannot set up the client for Google: {0}")]
+    Google(#[from] GoogleError),
+    /// The endpoint for Google is not one.
+    #[error("--google-endpoint: {0}")]
+    Endpoint(#[from] crate::google::EndpointError),
+    /// There is nowhere to keep what the folder has seen of its store.
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
+    /// Another process took over the database.
+    #[error("{leader} took over the database: only one rolecall works on it at a time, so this one ends")]
+    LeadershipLost {
+        /// Which, as far as it can be told.
+        leader: String,
+    },
+    /// There is no cluster to speak to.
+    #[error(
+        "no Kubernetes cluster can be reached with what is configured: {0}: run it in a cluster, set KUBECONFIG, or name a folder with --manifests"
+    )]
+    NoCluster(String),
+    /// The Lease went to another process, or was deleted.
+    #[error("the Lease is not held any more, so another rolecall may be at work: this one ends")]
+    LeaseLost,
+    /// A part of the engine ended by itself.
+    #[error("a part of the engine ended by itself; the log says which and why")]
+    EngineEnded,
+    /// A signal handler cannot be installed.
+    #[error("cannot listen for signals: {0}")]
+    Signals(std::io::Error),
+}
+
+impl AppError {
+    /// The stable reason word.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Listen { .. } => "CannotListen",
+            Self::Store(error) => error.reason(),
+            Self::Google(error) => error.reason(),
+            Self::Endpoint(_) => "EndpointInvalid",
+            Self::Mirror(error) => error.reason(),
+            Self::NoCluster(_) => "NoCluster",
+            Self::LeadershipLost { .. } | Self::LeaseLost => reason::LEADERSHIP_LOST,
+            Self::EngineEnded => "EngineEnded",
+            Self::Signals(_) => "NoSignals",
+        }
+    }
+}
+
+/// One process, from its start to its end.
+pub(super) struct Process {
+    pub(super) config: RunConfig,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) store: Store,
+    pub(super) board: StatusBoard,
+    pub(super) engine: Engine,
+    pub(super) tokens: TokenTable,
+    pub(super) resolved: Arc<Mutex<Resolved>>,
+    pub(super) external_url: String,
+    /// Open when SCIM is served.
+    pub(super) loaded: Part,
+    /// The process is ending: it was told to, or cannot go on.
+    pub(super) stop: CancellationToken,
+    told: Arc<AtomicBool>,
+    metrics: Arc<Metrics>,
+    traffic: Traffic,
+    servers: JoinSet<()>,
+    scim: Option<(TcpListener, SocketAddr)>,
+    admin_address: SocketAddr,
+}
+
+impl Process {
+    /// Listens, opens the store and serves the admin port; nothing is loaded yet.
+    pub(super) async fn start(config: RunConfig) -> Result<Self, AppError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        for warning in config.warnings() {
+            tracing::warn!("{warning}");
+        }
+        let stop = CancellationToken::new();
+        let told = end_on_signals(&stop)?;
+        let (scim_listener, scim_address) = listen(config.listen).await?;
+        let (admin_listener, admin_address) = listen(config.admin_listen).await?;
+        let external_url = config.external_url(scim_address);
+        let store = Store::open(&config.database.to_string(), clock.clone()).await?;
+
+        let metrics = Arc::new(Metrics::new());
+        let readiness = Readiness::default();
+        let loaded = readiness.part("loaded");
+        let board = StatusBoard::new();
+        let mut servers = JoinSet::new();
+        {
+            let board = board.clone();
+            let status = Arc::new(move || {
+                let items = board.list().items;
+                items.into_iter().filter_map(|item| serde_json::to_value(item).ok()).collect()
+            });
+            let router = admin_router(metrics.clone(), readiness, status);
+            servers.spawn(serve(admin_listener, router, Bounds::default(), stop.clone()));
+        }
+
+        let (tokens, traffic, resolved) = (TokenTable::new(), Traffic::new(), Arc::<Mutex<Resolved>>::default());
+        let source = {
+            let (tokens, traffic, resolved, base) =
+                (tokens.clone(), traffic.clone(), resolved.clone(), external_url.clone());
+            let namespace = config.manifests.is_none().then(|| config.namespace.clone());
+            Arc::new(move |provider: &ProviderName| {
+                seen(provider, &tokens, &traffic, &resolved, &base, namespace.as_deref())
+            })
+        };
+        let google = google(&config)?.with_metrics(metrics.google.clone());
+        let ceiling = match config.mode {
+            Mode::Observe => Ceiling::Observe,
+            Mode::Enforce => Ceiling::Enforce,
+        };
+        let engine = Engine::new(
+            EngineConfig::new(ceiling, config.drift_interval),
+            store.clone(),
+            google,
+            clock.clone(),
+            metrics.engine.clone(),
+            board.clone(),
+            source,
+        );
+        Ok(Self {
+            config,
+            clock,
+            store,
+            board,
+            engine,
+            tokens,
+            resolved,
+            external_url,
+            loaded,
+            stop,
+            told,
+            metrics,
+            traffic,
+            servers,
+            scim: Some((scim_listener, scim_address)),
+            admin_address,
+        })
+    }
+
+    /// Serves SCIM from here on.
+    pub(super) fn serve_scim(&mut self) {
+        let Some((listener, address)) = self.scim.take() else { return };
+        let router = http::router(Scim {
+            store: self.store.clone(),
+            tokens: self.tokens.clone(),
+            traffic: self.traffic.clone(),
+            external_url: self.external_url.clone(),
+            clock: self.clock.clone(),
+            limits: Limits::default(),
+            metrics: self.metrics.scim.clone(),
+        });
+        self.servers.spawn(serve(listener, router, Bounds::default(), self.stop.clone()));
+        self.loaded.open();
+        let (base, admin) = (&self.external_url, self.admin_address);
+        tracing::info!(
+            scim_address = %address, admin_address = %admin,
+            "SCIM is served at {base}/idp/NAME/scim/v2, status at http://{admin}/status"
+        );
+    }
+
+    /// Was the process told to end?
+    pub(super) fn is_ending(&self) -> bool {
+        self.told.load(Ordering::Acquire)
+    }
+
+    /// Shows how far the event log is.
+    pub(super) async fn count_events(&self) {
+        if let Some(seq) = self.store.highest_seq().await.ok().and_then(|seq| usize::try_from(seq).ok()) {
+            self.metrics.store.event_seq.set([], seq);
+        }
+    }
+
+    /// Finishes what is being answered.
+    pub(super) async fn end(&mut self) {
+        tracing::info!("ending: requests and passes under way are finished");
+        self.stop.cancel();
+        let servers = &mut self.servers;
+        let _ = tokio::time::timeout(GRACE, async { while servers.join_next().await.is_some() {} }).await;
+    }
+
+    /// Why the engine stopped without being told to.
+    pub(super) async fn why(&self) -> AppError {
+        if self.store.is_deposed() {
+            AppError::LeadershipLost { leader: successor(&self.store).await }
+        } else {
+            AppError::EngineEnded
+        }
+    }
+}
+
+/// Who took over, in words.
+async fn successor(store: &Store) -> String {
+    match store.leader().await {
+        Ok(Some(leader)) => format!("another rolecall ({}, since {})", leader.holder, leader.since),
+        Ok(None) | Err(_) => "another rolecall".to_owned(),
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppError> {
+    let wrong = |source| AppError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(wrong)?;
+    let bound = listener.local_addr().map_err(wrong)?;
+    Ok((listener, bound))
+}
+
+fn google(config: &RunConfig) -> Result<CloudRun, AppError> {
+    let endpoint = match &config.google_endpoint {
+        Some(url) => url.as_str().parse::<Endpoint>()?,
+        None => Endpoint::default(),
+    };
+    let credentials = match config.google_credentials {
+        CredentialsKind::Adc => Credentials::Adc,
+        CredentialsKind::None => Credentials::None,
+    };
+    Ok(CloudRun::new(endpoint, credentials)?)
+}
+
+fn seen(
+    provider: &ProviderName,
+    tokens: &TokenTable,
+    traffic: &Traffic,
+    resolved: &Mutex<Resolved>,
+    base: &str,
+    namespace: Option<&str>,
+) -> ProviderTraffic {
+    let seen = traffic.of(provider);
+    let shared = tokens.shared().remove(provider).unwrap_or_default();
+    let resolved = resolved.lock().unwrap_or_else(PoisonError::into_inner);
+    let last_used = |name: &str| seen.tokens_last_used.get(name).copied();
+    let mut outcomes: BTreeMap<&str, TokenOutcome> = BTreeMap::new();
+    for token in resolved.accepted.get(provider).into_iter().flatten() {
+        let problem = shared.contains(&token.name).then_some(reason::TOKEN_SHARED);
+        let outcome = TokenOutcome {
+            name: token.name.clone(),
+            not_after: token.not_after,
+            last_used: last_used(&token.name),
+            problem,
+        };
+        outcomes.insert(&token.name, outcome);
+    }
+    for (name, why) in resolved.problems.get(provider).into_iter().flatten() {
+        let outcome =
+            TokenOutcome { name: name.clone(), not_after: None, last_used: last_used(name), problem: Some(why) };
+        outcomes.insert(name, outcome);
+    }
+    ProviderTraffic {
+        endpoint: format!("{base}/idp/{provider}/scim/v2"),
+        tokens: outcomes.into_values().collect(),
+        last_request: seen.last_request,
+        dialect: None,
+        operator_namespace: namespace.map(str::to_owned),
+        findings: seen
+            .findings
+            .iter()
+            .map(|(finding, count)| FindingStatus {
+                code: finding.code.as_str().to_owned(),
+                pointer: finding.pointer.clone(),
+                hint: finding.code.hint().to_owned(),
+                count: i64::try_from(*count).unwrap_or(i64::MAX),
+            })
+            .collect(),
+    }
+}
+
+/// Has `stop` cancelled by SIGTERM and SIGINT. Answers whether it was.
+fn end_on_signals(stop: &CancellationToken) -> Result<Arc<AtomicBool>, AppError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Signals)?;
+    let told = Arc::new(AtomicBool::new(false));
+    let (stop, tell) = (stop.clone(), told.clone());
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tell.store(true, Ordering::Release);
+        stop.cancel();
+    });
+    Ok(told)
+}

@@ -1,0 +1,265 @@
+//! The one writer of statuses and Events in a cluster: what is new on the board goes to the API server.
+//!
+//! Statuses are written by server-side apply as one field manager, so that nobody else's fields are touched and a
+//! condition that is not said any more goes. An object is written at most once in [`PAUSE`]; what changes meanwhile
+//! rides along with the next write.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::discovery::ApiResource;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Client, Error};
+use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::board::{Item, ItemKey, Kind, Status, StatusBoard};
+use crate::api::condition::{kind, reason};
+use crate::api::{CloudRunTarget, FIELD_MANAGER, IdentityProvider, RoleMapping};
+
+/// How long an object is left alone after it was written.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How long to wait before a write that failed is tried again: at first, and at most.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// How long one call may take.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Writes that are under way at once.
+const PARALLEL: usize = 8;
+/// The longest note of an Event, in bytes, as the API server has it.
+const NOTE: usize = 1024;
+
+/// What the writer needs.
+#[derive(Clone)]
+struct Writer {
+    client: Client,
+    recorder: Recorder,
+    board: StatusBoard,
+    permits: Arc<Semaphore>,
+    /// What the cluster shows, as far as it was written or read here: what an Event is a change from.
+    shown: Arc<Mutex<BTreeMap<ItemKey, Item>>>,
+}
+
+/// Writes what is new on the board until `stop` is cancelled. What is on the board now is what the cluster shows.
+pub async fn write_statuses(client: Client, pod: String, board: StatusBoard, stop: CancellationToken) {
+    let reporter = Reporter { controller: "rolecall.dev/rolecall".to_owned(), instance: Some(pod) };
+    let shown = board.list().items.into_iter().map(|item| (item.key(), item)).collect();
+    let writer = Writer {
+        recorder: Recorder::new(client.clone(), reporter),
+        client,
+        board,
+        permits: Arc::new(Semaphore::new(PARALLEL)),
+        shown: Arc::new(Mutex::new(shown)),
+    };
+    let mut busy: BTreeSet<ItemKey> = BTreeSet::new();
+    let mut again: BTreeSet<ItemKey> = BTreeSet::new();
+    let mut writes: JoinSet<ItemKey> = JoinSet::new();
+    loop {
+        let keys = tokio::select! {
+            news = writer.board.news() => news,
+            Some(done) = writes.join_next() => match done {
+                Ok(key) => {
+                    busy.remove(&key);
+                    if again.remove(&key) { BTreeSet::from([key]) } else { continue }
+                }
+                Err(error) => {
+                    tracing::error!(%error, "writing a status broke off");
+                    continue;
+                }
+            },
+            () = stop.cancelled() => break,
+        };
+        for key in keys {
+            if busy.insert(key.clone()) {
+                let writer = writer.clone();
+                writes.spawn(async move {
+                    writer.bring(&key).await;
+                    key
+                });
+            } else {
+                again.insert(key);
+            }
+        }
+    }
+    // What was about to be written is written by whoever comes next: it reads what the cluster shows.
+    writes.shutdown().await;
+}
+
+impl Writer {
+    /// Writes one object's status, and again until it was taken or the object is gone; then leaves it alone for a while.
+    async fn bring(&self, key: &ItemKey) {
+        let (mut delay, longest) = AGAIN;
+        loop {
+            let Some(item) = self.board.get(key) else {
+                self.shown.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+                return;
+            };
+            let permit = self.permits.acquire().await;
+            let written = tokio::time::timeout(PATIENCE, self.apply(&item)).await;
+            drop(permit);
+            let problem = match written {
+                Ok(Ok(())) => {
+                    self.tell(key, item).await;
+                    break;
+                }
+                // It was deleted; the watch says so, too.
+                Ok(Err(Error::Api(status))) if status.code == 404 => break,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "the API server did not answer".to_owned(),
+            };
+            tracing::warn!(
+                object.kind = %item.kind, object.name = %item.metadata.name, %problem,
+                "cannot write the status of {} {}; it is tried again", item.kind, item.metadata.name
+            );
+            tokio::time::sleep(delay).await;
+            delay = (delay * 2).min(longest);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+
+    async fn apply(&self, item: &Item) -> Result<(), Error> {
+        let api = api(&self.client, item);
+        let body = json!({
+            "apiVersion": item.api_version,
+            "kind": item.kind,
+            "metadata": {"name": item.metadata.name, "namespace": item.metadata.namespace},
+            "status": item.status,
+        });
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        api.patch_status(&item.metadata.name, &params, &Patch::Apply(body)).await.map(|_| ())
+    }
+
+    /// Says in Events what changed. An Event is a courtesy: that one cannot be written stops nothing.
+    async fn tell(&self, key: &ItemKey, item: Item) {
+        let before = self.shown.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), item.clone());
+        let same = before.filter(|before| before.metadata.uid == item.metadata.uid);
+        let regarding = ObjectReference {
+            api_version: Some(item.api_version.clone()),
+            kind: Some(item.kind.to_string()),
+            name: Some(item.metadata.name.clone()),
+            namespace: item.metadata.namespace.clone(),
+            uid: item.metadata.uid.clone(),
+            ..ObjectReference::default()
+        };
+        for event in changes(same.as_ref().map(|item| &item.status), &item.status) {
+            match tokio::time::timeout(PATIENCE, self.recorder.publish(&event, &regarding)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, event.reason, "an Event was not written"),
+                Err(_) => tracing::debug!(event.reason, "an Event was not written in time"),
+            }
+        }
+    }
+}
+
+fn api(client: &Client, item: &Item) -> Api<DynamicObject> {
+    let resource = match item.kind {
+        Kind::IdentityProvider => ApiResource::erase::<IdentityProvider>(&()),
+        Kind::CloudRunTarget => ApiResource::erase::<CloudRunTarget>(&()),
+        Kind::RoleMapping => ApiResource::erase::<RoleMapping>(&()),
+    };
+    match &item.metadata.namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    }
+}
+
+/// One Event for each condition whose reason is another than before. `Ready` speaks for what is well, and for
+/// `Stalled` and `Reconciling`, which only repeat it; the others speak when something is not.
+fn changes(before: Option<&Status>, now: &Status) -> Vec<Event> {
+    let said = |condition: &&Condition| {
+        let known = before.and_then(|before| before.condition(&condition.type_));
+        known.is_none_or(|known| known.reason != condition.reason || known.status != condition.status)
+    };
+    let matters = |condition: &&Condition| match condition.type_.as_str() {
+        kind::READY => true,
+        kind::STALLED | kind::RECONCILING => false,
+        kind::HELD | kind::DRIFTED | kind::FROZEN => condition.status == "True",
+        _ => condition.status == "False" || condition.reason == reason::PARTLY_DELEGATED,
+    };
+    let ready = now.condition(kind::READY).map(|ready| ready.reason.clone());
+    now.conditions()
+        .iter()
+        .filter(said)
+        .filter(matters)
+        // What `Ready` says already is not said twice.
+        .filter(|condition| condition.type_ == kind::READY || Some(&condition.reason) != ready.as_ref())
+        .map(|condition| Event {
+            type_: if is_good(condition) { EventType::Normal } else { EventType::Warning },
+            reason: condition.reason.clone(),
+            note: Some(bounded(&condition.message)),
+            action: condition.type_.clone(),
+            secondary: None,
+        })
+        .collect()
+}
+
+fn is_good(condition: &Condition) -> bool {
+    match condition.type_.as_str() {
+        kind::READY => condition.status == "True" || condition.reason == reason::PROGRESSING,
+        kind::DRIFTED => [reason::FOREIGN_MEMBERS, reason::UNOWNED].contains(&condition.reason.as_str()),
+        _ => false,
+    }
+}
+
+fn bounded(message: &str) -> String {
+    let mut end = message.len().min(NOTE);
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    message[..end].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+    use crate::api::RoleMappingStatus;
+
+    fn status(conditions: &[(&str, &str, &str)]) -> Status {
+        let condition = |(type_, status, reason): &(&str, &str, &str)| Condition {
+            type_: (*type_).to_owned(),
+            status: (*status).to_owned(),
+            reason: (*reason).to_owned(),
+            message: "m".to_owned(),
+            observed_generation: Some(1),
+            last_transition_time: Time(jiff::Timestamp::UNIX_EPOCH),
+        };
+        let conditions = conditions.iter().map(condition).collect();
+        Status::RoleMapping(Box::new(RoleMappingStatus { conditions, ..RoleMappingStatus::default() }))
+    }
+
+    fn said(before: Option<&Status>, now: &Status) -> Vec<(String, String)> {
+        changes(before, now).into_iter().map(|event| (event.action, event.reason)).collect()
+    }
+
+    #[test]
+    fn an_event_is_written_once_for_a_change_of_reason_and_not_again_while_it_stays() {
+        let pending = status(&[("Accepted", "True", "Accepted"), ("Ready", "False", "Progressing")]);
+        let ready = status(&[("Accepted", "True", "Accepted"), ("Ready", "True", "Converged")]);
+        assert_eq!(said(None, &pending), [("Ready".to_owned(), "Progressing".to_owned())]);
+        assert_eq!(said(Some(&pending), &ready), [("Ready".to_owned(), "Converged".to_owned())]);
+        assert!(said(Some(&ready), &ready).is_empty());
+    }
+
+    #[test]
+    fn what_ready_says_already_is_not_said_twice() {
+        let ready = status(&[("Ready", "True", "Converged")]);
+        let refused = status(&[("Accepted", "False", "NotDelegated"), ("Ready", "False", "NotDelegated")]);
+        assert_eq!(said(Some(&ready), &refused), [("Ready".to_owned(), "NotDelegated".to_owned())]);
+        let drifted = status(&[("Ready", "True", "Converged"), ("Drifted", "True", "ForeignMembers")]);
+        assert_eq!(said(Some(&ready), &drifted), [("Drifted".to_owned(), "ForeignMembers".to_owned())]);
+    }
+
+    #[test]
+    fn a_long_message_is_cut_at_a_character() {
+        let long = "é".repeat(600);
+        assert_eq!(bounded(&long).len(), 1024);
+        assert_eq!(bounded(&format!("x{long}")).len(), 1023);
+    }
+}

@@ -1,0 +1,412 @@
+//! Watches of a cluster: what its API server says about our resources, the namespaces' labels and the token Secrets.
+//!
+//! `kube::runtime::watcher` resumes after dropped connections, restarts and expired versions. What is new after such a
+//! gap comes as [`ClusterChange::Listed`]: whatever is known and not in that list went while nobody looked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::pin::pin;
+
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, DynamicObject};
+use kube::core::PartialObjectMeta;
+use kube::discovery::ApiResource;
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event};
+use kube::{Client, Resource, ResourceExt as _};
+use serde_json::Value;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::manifest::{Object, ObjectRef, Problem, SecretData, parse_file};
+use crate::api::{CloudRunTarget, IdentityProvider, RoleMapping};
+
+/// How long one watch call lasts, in seconds: a connection that died without a word is noticed 5 s after that.
+const WATCH_SECONDS: u32 = 30;
+
+/// What is watched as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Watched {
+    /// `IdentityProvider`s.
+    IdentityProviders,
+    /// `CloudRunTarget`s.
+    CloudRunTargets,
+    /// `RoleMapping`s of all namespaces.
+    RoleMappings,
+    /// The labels of namespaces.
+    Namespaces,
+}
+
+impl Watched {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::IdentityProviders, Self::CloudRunTargets, Self::RoleMappings, Self::Namespaces];
+
+    /// As the API calls it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::IdentityProviders => "identityproviders",
+            Self::CloudRunTargets => "cloudruntargets",
+            Self::RoleMappings => "rolemappings",
+            Self::Namespaces => "namespaces",
+        }
+    }
+}
+
+impl fmt::Display for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A custom resource as the API server has it.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// Which object.
+    pub object: ObjectRef,
+    /// Its metadata, without `managedFields`.
+    pub metadata: ObjectMeta,
+    /// Its status; null when it has none.
+    pub status: Value,
+    /// What it says, with its metadata; or what is wrong with it.
+    pub said: Result<Object, Vec<Problem>>,
+}
+
+/// Why a Secret gives nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecretAbsence {
+    /// There is none of that name.
+    NotFound,
+    /// The API server does not let us read it.
+    Forbidden,
+}
+
+/// What the watches saw, in the order of each watch.
+#[derive(Debug, Clone)]
+pub enum ClusterChange {
+    /// An object is there, or changed.
+    Object(Box<Seen>),
+    /// An object was deleted, and all its finalizers were done with.
+    Gone(ObjectRef),
+    /// A namespace has these labels; none when it is gone.
+    Namespace {
+        /// Which.
+        name: String,
+        /// Its labels.
+        labels: BTreeMap<String, String>,
+    },
+    /// All objects of a kind were listed. What is not among them is gone.
+    Listed {
+        /// Which kind.
+        what: Watched,
+        /// All there are; empty for namespaces, of which nothing is concluded.
+        objects: BTreeSet<ObjectRef>,
+    },
+    /// A watch does not work; what it said last stays in force, and it is tried again.
+    Trouble {
+        /// Which.
+        what: Watched,
+        /// What the API server or the network said.
+        problem: String,
+    },
+}
+
+/// What the watch of a Secret saw.
+#[derive(Debug, Clone)]
+pub enum SecretChange {
+    /// It has this data.
+    Data(SecretData),
+    /// It gives nothing.
+    Absent {
+        /// Which.
+        name: String,
+        /// Why.
+        why: SecretAbsence,
+    },
+}
+
+fn config() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH_SECONDS)
+}
+
+/// Follows one kind until `stop` is cancelled or nobody listens any more.
+pub async fn follow(client: Client, what: Watched, changes: mpsc::Sender<ClusterChange>, stop: CancellationToken) {
+    let custom = |resource: ApiResource| {
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+        watcher::watcher(api, config()).default_backoff().boxed()
+    };
+    match what {
+        Watched::IdentityProviders => {
+            let events = custom(ApiResource::erase::<IdentityProvider>(&()));
+            objects(what, "IdentityProvider", events, changes, stop).await;
+        }
+        Watched::CloudRunTargets => {
+            let events = custom(ApiResource::erase::<CloudRunTarget>(&()));
+            objects(what, "CloudRunTarget", events, changes, stop).await;
+        }
+        Watched::RoleMappings => {
+            let events = custom(ApiResource::erase::<RoleMapping>(&()));
+            objects(what, "RoleMapping", events, changes, stop).await;
+        }
+        Watched::Namespaces => {
+            let api: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
+            namespaces(watcher::watcher(api, config()).default_backoff().boxed(), changes, stop).await;
+        }
+    }
+}
+
+async fn objects(
+    what: Watched,
+    kind: &'static str,
+    mut events: impl Stream<Item = Result<Event<DynamicObject>, watcher::Error>> + Unpin,
+    changes: mpsc::Sender<ClusterChange>,
+    stop: CancellationToken,
+) {
+    let mut listed = BTreeSet::new();
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            () = stop.cancelled() => return,
+        };
+        let change = match event {
+            None => return,
+            Some(Err(error)) => ClusterChange::Trouble { what, problem: explain(&error) },
+            Some(Ok(Event::Init)) => {
+                listed.clear();
+                continue;
+            }
+            Some(Ok(Event::InitApply(object))) => {
+                let seen = seen(kind, object);
+                listed.insert(seen.object.clone());
+                ClusterChange::Object(Box::new(seen))
+            }
+            Some(Ok(Event::InitDone)) => ClusterChange::Listed { what, objects: std::mem::take(&mut listed) },
+            Some(Ok(Event::Apply(object))) => ClusterChange::Object(Box::new(seen(kind, object))),
+            Some(Ok(Event::Delete(object))) => ClusterChange::Gone(reference(kind, &object)),
+        };
+        if changes.send(change).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn namespaces(
+    mut events: impl Stream<Item = Result<Event<PartialObjectMeta<Namespace>>, watcher::Error>> + Unpin,
+    changes: mpsc::Sender<ClusterChange>,
+    stop: CancellationToken,
+) {
+    let what = Watched::Namespaces;
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            () = stop.cancelled() => return,
+        };
+        let change = match event {
+            None => return,
+            Some(Err(error)) => ClusterChange::Trouble { what, problem: explain(&error) },
+            // A namespace goes when all in it is gone: there is nothing left that its labels could delegate to.
+            Some(Ok(Event::Init | Event::Delete(_))) => continue,
+            Some(Ok(Event::InitApply(object) | Event::Apply(object))) => {
+                ClusterChange::Namespace { name: object.name_any(), labels: object.metadata.labels.unwrap_or_default() }
+            }
+            Some(Ok(Event::InitDone)) => ClusterChange::Listed { what, objects: BTreeSet::new() },
+        };
+        if changes.send(change).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Follows the Secrets whose names are `wanted`, each by its name alone: nothing else of the namespace is read.
+pub async fn follow_secrets(
+    client: Client,
+    namespace: String,
+    mut wanted: watch::Receiver<BTreeSet<String>>,
+    changes: mpsc::Sender<SecretChange>,
+    stop: CancellationToken,
+) {
+    let mut running: BTreeMap<String, CancellationToken> = BTreeMap::new();
+    let mut tasks = JoinSet::new();
+    loop {
+        let names = wanted.borrow_and_update().clone();
+        running.retain(|name, stop| {
+            let keep = names.contains(name);
+            if !keep {
+                stop.cancel();
+            }
+            keep
+        });
+        for name in names {
+            running.entry(name.clone()).or_insert_with(|| {
+                let stop = stop.child_token();
+                tasks.spawn(follow_secret(client.clone(), namespace.clone(), name, changes.clone(), stop.clone()));
+                stop
+            });
+        }
+        tokio::select! {
+            changed = wanted.changed() => if changed.is_err() { return },
+            Some(_) = tasks.join_next() => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+async fn follow_secret(
+    client: Client,
+    namespace: String,
+    name: String,
+    changes: mpsc::Sender<SecretChange>,
+    stop: CancellationToken,
+) {
+    let api: Api<Secret> = Api::namespaced(client, &namespace);
+    let config = config().fields(&format!("metadata.name={name}"));
+    let mut events = pin!(watcher::watcher(api, config).default_backoff());
+    let mut there = false;
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            () = stop.cancelled() => return,
+        };
+        let absent = |why| SecretChange::Absent { name: name.clone(), why };
+        let change = match event {
+            None => return,
+            Some(Ok(Event::Init)) => {
+                there = false;
+                continue;
+            }
+            Some(Ok(Event::InitApply(secret) | Event::Apply(secret))) => {
+                there = true;
+                let data = secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect();
+                SecretChange::Data(SecretData { namespace: Some(namespace.clone()), name: name.clone(), data })
+            }
+            Some(Ok(Event::InitDone)) if there => continue,
+            Some(Ok(Event::InitDone | Event::Delete(_))) => absent(SecretAbsence::NotFound),
+            Some(Err(error)) if is_forbidden(&error) => {
+                tracing::warn!(
+                    secret.name = %name, secret.namespace = %namespace, reason = "TokenSecretForbidden",
+                    "the API server does not let rolecall read the Secret {name}: name it in the chart's value `secrets`"
+                );
+                absent(SecretAbsence::Forbidden)
+            }
+            Some(Err(error)) => {
+                tracing::warn!(
+                    secret.name = %name, problem = %explain(&error),
+                    "cannot watch the Secret {name}; what it said last stays in force"
+                );
+                continue;
+            }
+        };
+        if changes.send(change).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn is_forbidden(error: &watcher::Error) -> bool {
+    let forbidden = |error: &kube::Error| matches!(error, kube::Error::Api(status) if status.code == 403);
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => forbidden(error),
+        watcher::Error::WatchError(status) => status.code == 403,
+        watcher::Error::NoResourceVersion => false,
+    }
+}
+
+/// The error with its causes, which the outermost one leaves out.
+fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+fn reference(kind: &str, object: &DynamicObject) -> ObjectRef {
+    ObjectRef { kind: kind.to_owned(), namespace: object.namespace(), name: object.name_any() }
+}
+
+/// Reads an object by the same schema, defaults and rules as a manifest: what an older CRD let in is found here.
+fn seen(kind: &str, mut object: DynamicObject) -> Seen {
+    object.metadata.managed_fields = None;
+    let identity = reference(kind, &object);
+    let status = object.data.get("status").cloned().unwrap_or(Value::Null);
+    let said = read(&identity, &object);
+    Seen { object: identity, metadata: object.metadata, status, said }
+}
+
+fn read(identity: &ObjectRef, object: &DynamicObject) -> Result<Object, Vec<Problem>> {
+    let place = format!("{identity}.json");
+    let wrong = |message: String| vec![Problem::of_file(&place, "InvalidManifest", message)];
+    let mut value = serde_json::to_value(object).map_err(|error| wrong(error.to_string()))?;
+    if let Some(fields) = value.as_object_mut() {
+        fields.remove("status");
+    }
+    let mut parsed = parse_file(&place, &value.to_string());
+    let mut said = match parsed.pop() {
+        Some(document) if parsed.is_empty() => document.result?,
+        _ => return Err(wrong("is not one object".to_owned())),
+    };
+    let metadata = object.metadata.clone();
+    match &mut said {
+        Object::IdentityProvider(said) => *said.meta_mut() = metadata,
+        Object::CloudRunTarget(said) => *said.meta_mut() = metadata,
+        Object::RoleMapping(said) => *said.meta_mut() = metadata,
+        Object::Secret(_) => return Err(wrong("is not a custom resource".to_owned())),
+    }
+    Ok(said)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn mapping(spec: &Value) -> DynamicObject {
+        serde_json::from_value(json!({
+            "apiVersion": "rolecall.dev/v1alpha1",
+            "kind": "RoleMapping",
+            "metadata": {
+                "name": "m", "namespace": "checkout", "uid": "1", "generation": 3, "resourceVersion": "7",
+                "finalizers": ["rolecall.dev/revoke"],
+                "managedFields": [{"manager": "kubectl", "operation": "Apply"}]
+            },
+            "spec": spec,
+            "status": {"observedGeneration": 2}
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn object_of_the_api_server_is_read_as_a_manifest_with_its_metadata_and_status() {
+        let spec = json!({
+            "subjects": [{"identityProvider": "okta", "groups": [{"displayName": "team"}]}],
+            "grants": [{"target": {"name": "shop"}, "resources": ["services/a"], "roles": ["roles/run.invoker"]}]
+        });
+        let seen = seen("RoleMapping", mapping(&spec));
+        assert_eq!(seen.object.to_string(), "RoleMapping checkout/m");
+        assert_eq!(seen.status, json!({"observedGeneration": 2}));
+        let Ok(Object::RoleMapping(said)) = seen.said else { panic!("{:?}", seen.said) };
+        assert_eq!(said.metadata.generation, Some(3));
+        assert_eq!(said.metadata.uid.as_deref(), Some("1"));
+        assert!(said.metadata.managed_fields.is_none());
+    }
+
+    #[test]
+    fn object_that_an_older_schema_let_in_says_what_is_wrong_and_where() {
+        let spec = json!({"subjects": [], "grants": []});
+        let problems = seen("RoleMapping", mapping(&spec)).said.unwrap_err();
+        let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        assert!(text.iter().any(|line| line.contains("spec.subjects")), "{text:?}");
+    }
+}
