@@ -69,7 +69,8 @@ def build_context():
 def build():
     """Returns the path of the binary."""
     started = time.monotonic()
-    subprocess.run(["cargo", "build", "--locked", "--bin", "rolecall", "--target", TARGET], cwd=build_context(), check=True)
+    subprocess.run(["cargo", "build", "--locked", "--bin", "rolecall", "--target", TARGET], cwd=build_context(), check=True,
+                   env={**os.environ, "CARGO_TARGET_DIR": target_dir(ROOT)})
     print(f"built for {TARGET} in {seconds(time.monotonic() - started)}", flush=True)
     return os.path.join(target_dir(ROOT), TARGET, "debug", "rolecall")
 

@@ -1,6 +1,8 @@
 //! The examples under `docs/gitops/`: their values are accepted by the chart, and Argo CD's health check says of each state
 //! what the table of the page says.
 
+use std::fmt::Write as _;
+
 use rolecall::api::condition::kind;
 
 use super::*;
@@ -69,10 +71,9 @@ fn health(objects: &[Value]) -> Vec<String> {
         "local print = print\nio, os, require, dofile, loadfile, debug = nil, nil, nil, nil, nil, nil\n",
     );
     for object in objects {
-        program.push_str(&format!(
-            "local found = health({})\nprint(found.status .. ': ' .. (found.message or ''))\n",
-            lua(object)
-        ));
+        let object = lua(object);
+        writeln!(program, "local found = health({object})\nprint(found.status .. ': ' .. (found.message or ''))")
+            .unwrap();
     }
     let mut child = Command::new("lua5.1")
         .arg("-")
