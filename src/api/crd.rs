@@ -172,6 +172,7 @@ mod tests {
                     assert!(has("maxItems") && has("x-kubernetes-list-type"), "{path} has no bound or list type");
                 }
                 "integer" => assert!(schema["format"] == "int64" && has("minimum"), "{path} has no bound"),
+                "object" if has("additionalProperties") => assert!(has("maxProperties"), "{path} has no bound"),
                 "object" => assert!(has("properties"), "{path} takes anything"),
                 _ => panic!("{path} is a {kind}"),
             }

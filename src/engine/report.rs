@@ -68,6 +68,7 @@ pub(super) async fn follow(inner: Arc<Inner>, stop: CancellationToken) {
 }
 
 async fn publish(inner: &Inner) {
+    look_for_abandoned(inner).await;
     let (mappings, targets, providers) = {
         let mut state = inner.state();
         (
@@ -93,6 +94,27 @@ async fn publish(inner: &Inner) {
         provider(inner, &name, counts);
     }
     gauges(inner);
+}
+
+/// Asks the ledger which grants were let go before they could be revoked; usually there are none.
+async fn look_for_abandoned(inner: &Inner) {
+    let abandoned = match inner.store.abandoned().await {
+        Ok(abandoned) => abandoned,
+        Err(error) => {
+            tracing::warn!(%error, "cannot look for abandoned grants");
+            return;
+        }
+    };
+    inner.metrics.abandoned_members.set([], abandoned.values().sum::<u64>().try_into().unwrap_or(usize::MAX));
+    let mut state = inner.state();
+    if state.abandoned != abandoned {
+        let touched: Vec<DocumentKey> = state.abandoned.keys().chain(abandoned.keys()).cloned().collect();
+        for document in touched {
+            let targets = state.targets_of(&document);
+            state.changed_targets.extend(targets);
+        }
+        state.abandoned = abandoned;
+    }
 }
 
 fn mapping(inner: &Inner, key: &MappingKey) {
@@ -307,6 +329,12 @@ fn target(inner: &Inner, name: &TargetName) {
             complete_at: listing.complete_at,
         });
         let overlapped_by = view.overlapped.values().next().map(TargetName::as_str);
+        let abandoned = state
+            .abandoned
+            .iter()
+            .filter(|(document, _)| state.targets_of(document).contains(name))
+            .map(|(_, grants)| grants)
+            .sum();
         let folded = fold_target(
             &TargetInput {
                 generation: memory.generation,
@@ -316,6 +344,7 @@ fn target(inner: &Inner, name: &TargetName) {
                 project_number: None,
                 listing: listing.as_ref(),
                 missing_permissions: &missing_permissions,
+                abandoned,
                 policies,
                 drift: &drift,
                 last_handled_reconcile_at: memory.reconcile_requested_at.as_deref(),

@@ -216,6 +216,8 @@ pub(super) struct State {
     pub targets: BTreeMap<TargetName, TargetMemory>,
     pub providers: BTreeMap<ProviderName, ProviderMemory>,
     pub mappings: BTreeMap<MappingKey, MappingMemory>,
+    /// Grants of each document that were let go before they could be revoked.
+    pub abandoned: BTreeMap<DocumentKey, u64>,
     pub changed_mappings: BTreeSet<MappingKey>,
     pub changed_targets: BTreeSet<TargetName>,
     pub changed_providers: BTreeSet<ProviderName>,
@@ -232,6 +234,7 @@ impl State {
             targets: BTreeMap::new(),
             providers: BTreeMap::new(),
             mappings: BTreeMap::new(),
+            abandoned: BTreeMap::new(),
             changed_mappings: BTreeSet::new(),
             changed_targets: BTreeSet::new(),
             changed_providers: BTreeSet::new(),

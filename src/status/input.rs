@@ -195,6 +195,8 @@ pub struct TargetInput<'a> {
     pub listing: Option<&'a ListingOutcome>,
     /// Permissions that Google said are missing.
     pub missing_permissions: &'a [String],
+    /// Grants of deleted mappings that were let go before they could be revoked.
+    pub abandoned: u64,
     /// How many policies are in which state.
     pub policies: PolicyCounts,
     /// Where they differ.

@@ -193,6 +193,8 @@ pub struct EngineMetrics {
     pub members: Counters<1>,
     /// Members that a guard keeps from being written, by action.
     pub held_members: Gauges<1>,
+    /// Members whose mapping was deleted and let go before they could be removed.
+    pub abandoned_members: Gauges<0>,
     /// Members that are not as they should be, by kind of drift.
     pub drift_members: Gauges<1>,
     /// The last directory event that the engine has taken in.
@@ -279,6 +281,11 @@ impl Metrics {
                     "held_members",
                     ["action"],
                     "Members that a guard keeps from being written, by action: `add`, `remove`",
+                ),
+                abandoned_members: area.gauges(
+                    "abandoned_members",
+                    [],
+                    "Members whose mapping was deleted and let go before they could be removed; that is still tried",
                 ),
                 drift_members: area.gauges(
                     "drift_members",

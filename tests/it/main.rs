@@ -8,6 +8,9 @@
     reason = "these are tests; not each module needs all of it"
 )]
 
+#[path = "../common/mod.rs"]
+mod common;
+
 mod absence;
 mod crash;
 mod folder;

@@ -42,7 +42,7 @@ fn put_policy(world: &World, resource: &str, bindings: &Value) {
 }
 
 async fn delete_service(world: &World, name: &str) {
-    let url = format!("{}/v2/projects/shop-dev/locations/europe-west1/services/{name}", world.google);
+    let url = format!("{}/v2/projects/shop-dev/locations/europe-west1/services/{name}", world.google.url);
     let answer = world.http.delete(url).send().await.expect("delete a service");
     assert!(answer.status().is_success(), "delete {name}: {}", answer.status());
 }
@@ -107,7 +107,7 @@ async fn jobs_and_worker_pools_are_bound_like_services() {
     let parent = "projects/shop-dev/locations/europe-west1";
     for (kind, id, names) in [("jobs", "jobId", ["nightly", "other"]), ("workerPools", "workerPoolId", ["w1", "x1"])] {
         for name in names {
-            let url = format!("{}/v2/{parent}/{kind}?{id}={name}", world.google);
+            let url = format!("{}/v2/{parent}/{kind}?{id}={name}", world.google.url);
             let container = json!({"containers": [{"image": "example/image"}]});
             let template = if kind == "jobs" { json!({"template": container}) } else { container };
             let answer = world.http.post(url).json(&json!({"template": template})).send().await.expect("create");

@@ -27,6 +27,7 @@ fn condition(type_: &str, status: &str, reason: &str, message: &str) -> Conditio
 
 fn item(namespace: Option<&str>, name: &str, spec: &Value, status: Value, conditions: &[Condition]) -> Item {
     let metadata = Metadata {
+        uid: None,
         name: name.to_owned(),
         namespace: namespace.map(str::to_owned),
         generation: Some(1),

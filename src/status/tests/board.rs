@@ -3,6 +3,7 @@ use crate::model::MappingKey;
 
 fn item(namespace: &str, name: &str, status: RoleMappingStatus) -> Item {
     let metadata = Metadata {
+        uid: None,
         name: name.to_owned(),
         namespace: Some(namespace.to_owned()),
         generation: Some(7),

@@ -14,6 +14,7 @@ fn listing() -> ListingOutcome {
 
 fn target(listing: Option<&ListingOutcome>) -> TargetInput<'_> {
     TargetInput {
+        abandoned: 0,
         generation: 3,
         problem: None,
         overlapped_by: None,
@@ -122,6 +123,7 @@ fn token(name: &str) -> TokenOutcome {
 
 fn provider(tokens: &[TokenOutcome]) -> ProviderInput<'_> {
     ProviderInput {
+        operator_namespace: None,
         generation: 2,
         problem: None,
         frozen: None,

@@ -1,65 +1,15 @@
 mod rules;
+mod table;
 
 use std::fmt::Write as _;
 use std::path::Path;
 
 use proptest::prelude::*;
 
+use table::{MAPPING, PROVIDER, TARGET, replaced};
+
 use super::*;
 use crate::api::{DeletionPolicy, MappingMode, OnMissing, ProviderState, SecretKey, Strictness, UserAttribute};
-
-const PROVIDER: &str = r#"apiVersion: rolecall.dev/v1alpha1
-kind: IdentityProvider
-metadata:
-  name: okta
-spec:
-  state: Active
-  staleAfter: 26h
-  scim:
-    strictness: Explain
-    tokens:
-      - name: a
-        secretRef: {name: okta-scim, key: token}
-        notAfter: "2027-01-31T00:00:00Z"
-  principals:
-    allowedDomains: [example.com]
-    users:
-      googleAccount: {attribute: userName}
-"#;
-
-const TARGET: &str = r#"apiVersion: rolecall.dev/v1alpha1
-kind: CloudRunTarget
-metadata:
-  name: shop-dev
-spec:
-  project: shop-dev
-  locations: [europe-west1]
-  discoveryInterval: 5m
-  allow:
-    - namespaces: {names: [checkout]}
-      identityProviders: [okta]
-      resources: ["services/checkout-*"]
-      roles: [roles/run.invoker]
-"#;
-
-const MAPPING: &str = r#"apiVersion: rolecall.dev/v1alpha1
-kind: RoleMapping
-metadata:
-  name: checkout-team
-  namespace: checkout
-spec:
-  description: squad
-  subjects:
-    - identityProvider: okta
-      groups: [{displayName: team-checkout}]
-  grants:
-    - target: {name: shop-dev}
-      resources: ["services/checkout-*"]
-      roles: [roles/run.invoker]
-  mode: Enforce
-  onMissing: Revert
-  deletionPolicy: Revoke
-"#;
 
 fn one(text: &str) -> Result<Object, Vec<Problem>> {
     let mut documents = parse_file("a.yaml", text);
@@ -72,11 +22,6 @@ fn mapping(text: &str) -> RoleMapping {
         Ok(Object::RoleMapping(mapping)) => *mapping,
         other => panic!("{other:?}"),
     }
-}
-
-fn replaced(text: &str, from: &str, to: &str) -> String {
-    assert!(text.contains(from), "`{from}` is not in the manifest");
-    text.replacen(from, to, 1)
 }
 
 fn reasons(problems: &[Problem]) -> Vec<(&str, &str)> {

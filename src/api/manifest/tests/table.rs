@@ -1,0 +1,337 @@
+//! Each rule of the schema: what it takes, and what it refuses with which reason and which words. The API server of the
+//! cluster tests sees the same rows.
+
+/// A provider that says every field.
+pub const PROVIDER: &str = r#"apiVersion: rolecall.dev/v1alpha1
+kind: IdentityProvider
+metadata:
+  name: okta
+spec:
+  state: Active
+  staleAfter: 26h
+  scim:
+    strictness: Explain
+    tokens:
+      - name: a
+        secretRef: {name: okta-scim, key: token}
+        notAfter: "2027-01-31T00:00:00Z"
+  principals:
+    allowedDomains: [example.com]
+    users:
+      googleAccount: {attribute: userName}
+"#;
+
+/// A target that says every field.
+pub const TARGET: &str = r#"apiVersion: rolecall.dev/v1alpha1
+kind: CloudRunTarget
+metadata:
+  name: shop-dev
+spec:
+  project: shop-dev
+  locations: [europe-west1]
+  discoveryInterval: 5m
+  allow:
+    - namespaces: {names: [checkout]}
+      identityProviders: [okta]
+      resources: ["services/checkout-*"]
+      roles: [roles/run.invoker]
+"#;
+
+/// A mapping that says every field.
+pub const MAPPING: &str = r#"apiVersion: rolecall.dev/v1alpha1
+kind: RoleMapping
+metadata:
+  name: checkout-team
+  namespace: checkout
+spec:
+  description: squad
+  subjects:
+    - identityProvider: okta
+      groups: [{displayName: team-checkout}]
+  grants:
+    - target: {name: shop-dev}
+      resources: ["services/checkout-*"]
+      roles: [roles/run.invoker]
+  mode: Enforce
+  onMissing: Revert
+  deletionPolicy: Revoke
+"#;
+
+/// The text with `from`, which must be in it, replaced once.
+pub fn replaced(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "`{from}` is not in the manifest");
+    text.replacen(from, to, 1)
+}
+
+/// What is written, the reason, and words of the message.
+pub type Refused = (String, &'static str, &'static str);
+
+/// A manifest, what is replaced in it, what is taken in its place, and what is refused.
+pub type Row = (&'static str, &'static str, Vec<String>, Vec<Refused>);
+
+/// The rows.
+pub fn rows() -> Vec<Row> {
+    let long = |length: usize| "a".repeat(length);
+    vec![
+        (
+            PROVIDER,
+            "name: okta\n",
+            vec!["name: okta-eu.corp\n".into(), format!("name: {}\n", long(63))],
+            vec![
+                (format!("name: {}\n", ["a"; 40].join(".")), "RuleViolated", "at most 63 characters"),
+                ("name: Okta\n".into(), "InvalidName", "lower-case"),
+                ("name: 7\n".into(), "WrongType", "write it in quotes"),
+                ("namespace: x\n".into(), "MissingField", "required"),
+                ("name: okta\n  namespace: x\n".into(), "UnknownField", "belongs to no namespace"),
+                ("name: okta\n  labels: {a: 1}\n".into(), "WrongType", "must be a text, is a number"),
+            ],
+        ),
+        (
+            PROVIDER,
+            "state: Active",
+            vec!["state: Suspended".into(), "state: null".into()],
+            vec![
+                ("state: active".into(), "ValueNotAllowed", "none of Active, Suspended"),
+                ("state: off".into(), "AmbiguousValue", "write \"off\""),
+            ],
+        ),
+        (
+            PROVIDER,
+            "staleAfter: 26h",
+            vec!["staleAfter: 1h30m".into(), "staleAfter: 90s".into(), "staleAfter: 1s".into()],
+            vec![
+                ("staleAfter: 1d".into(), "PatternMismatch", "`1d` does not have the form"),
+                ("staleAfter: 0s".into(), "RuleViolated", "between 1s and 8760h"),
+                ("staleAfter: 99999h".into(), "RuleViolated", "between 1s and 8760h"),
+                ("staleAfter: 26".into(), "WrongType", "must be a text, is a number"),
+                ("staleAfter: null".into(), "WrongType", "write a value or remove the field"),
+                ("staleAfter: 11111h11111m11111s1s".into(), "TooLong", "at most 18 characters, has 20"),
+            ],
+        ),
+        (PROVIDER, "strictness: Explain", vec![], vec![("strictness: Lax".into(), "ValueNotAllowed", "Explain")]),
+        (
+            PROVIDER,
+            "- name: a",
+            vec!["- name: a-1".into(), format!("- name: {}", long(63))],
+            vec![
+                ("- name: A".into(), "RuleViolated", "a token's name"),
+                ("- name: ''".into(), "TooShort", "at least 1 character"),
+                (format!("- name: {}", long(64)), "TooLong", "at most 63 characters, has 64"),
+                ("- name: a\n        secretRef: {name: x}\n      - name: a".into(), "DuplicateItem", "stands twice"),
+            ],
+        ),
+        (
+            PROVIDER,
+            "{name: okta-scim, key: token}",
+            vec!["{name: okta.scim, key: tokenSHA256}".into(), format!("{{name: {}}}", long(253))],
+            vec![
+                ("{name: okta_scim}".into(), "RuleViolated", "a Secret's name"),
+                ("{key: token}".into(), "MissingField", "required and missing"),
+                ("{name: x, key: password}".into(), "ValueNotAllowed", "none of token, tokenSHA256"),
+                ("{name: x, namespace: y}".into(), "UnknownField", "the fields here are key, name"),
+                ("okta-scim".into(), "WrongType", "must be a map, is a text"),
+            ],
+        ),
+        (
+            PROVIDER,
+            "\"2027-01-31T00:00:00Z\"",
+            vec!["2027-01-31T00:00:00Z".into(), "2027-01-31T00:00:00.5+01:00".into()],
+            vec![
+                ("2027-01-31".into(), "InvalidTime", "2027-01-31T00:00:00Z"),
+                ("2027-02-31T00:00:00Z".into(), "InvalidTime", "is not a time"),
+                ("2027-01-31T00:00:00".into(), "InvalidTime", "is not a time"),
+                ("2027".into(), "WrongType", "must be a time"),
+            ],
+        ),
+        (
+            PROVIDER,
+            "[example.com]",
+            vec!["[example.com, corp.example]".into(), "[xn--bcher-kva.example]".into()],
+            vec![
+                ("[Example.com]".into(), "RuleViolated", "lower case"),
+                ("['@example.com']".into(), "RuleViolated", "without '@'"),
+                ("['*.example.com']".into(), "RuleViolated", "wildcard"),
+                ("[localhost]".into(), "RuleViolated", "write a domain"),
+                ("[]".into(), "TooFew", "at least 1 entry"),
+                ("[a.example, a.example]".into(), "DuplicateItem", "stands twice"),
+                ("example.com".into(), "WrongType", "must be a list, is a text"),
+            ],
+        ),
+        (
+            PROVIDER,
+            "{attribute: userName}",
+            vec![
+                "{attribute: externalId}".into(),
+                "{attribute: 'emails[primary eq true].value'}".into(),
+                "{attribute: 'emails[type eq \"work\"].value'}".into(),
+            ],
+            vec![
+                ("{attribute: displayName}".into(), "ValueNotAllowed", "none of userName"),
+                ("{}".into(), "MissingField", "required"),
+            ],
+        ),
+        (
+            TARGET,
+            "project: shop-dev",
+            vec!["project: example.com:shop".into(), "project: a1".into()],
+            vec![
+                ("project: '123456789012'".into(), "RuleViolated", "this is a project number"),
+                ("project: Shop".into(), "RuleViolated", "a project id starts with a letter"),
+                ("project: shop-".into(), "RuleViolated", "a project id starts with a letter"),
+                ("project: projects/shop".into(), "RuleViolated", "a project id starts with a letter"),
+                ("project: 123456789012".into(), "WrongType", "is a number"),
+            ],
+        ),
+        (
+            TARGET,
+            "[europe-west1]",
+            vec!["[europe-west1, us-central1, northamerica-northeast2]".into()],
+            vec![
+                ("['*']".into(), "RuleViolated", "wildcards are refused"),
+                ("['-']".into(), "RuleViolated", "write each region"),
+                ("[europe-west1-b]".into(), "RuleViolated", "write each region"),
+                ("[global]".into(), "RuleViolated", "write each region"),
+                ("[europe-west1, europe-west1]".into(), "DuplicateItem", "stands twice"),
+            ],
+        ),
+        (
+            TARGET,
+            "discoveryInterval: 5m",
+            vec!["discoveryInterval: 1s".into(), "discoveryInterval: 24h".into()],
+            vec![
+                ("discoveryInterval: 0s".into(), "RuleViolated", "between 1s and 8760h"),
+                ("discoveryInterval: 5 minutes".into(), "PatternMismatch", "does not have the form"),
+            ],
+        ),
+        (
+            TARGET,
+            "{names: [checkout]}",
+            vec!["{names: [checkout, shop-2]}".into()],
+            vec![
+                ("{names: ['*']}".into(), "RuleViolated", "globs are refused"),
+                ("{names: []}".into(), "TooFew", "at least 1 entry"),
+                ("{}".into(), "MissingField", "required"),
+            ],
+        ),
+        (
+            TARGET,
+            "identityProviders: [okta]",
+            vec!["identityProviders: [okta, entra.eu]".into()],
+            vec![
+                ("identityProviders: ['*']".into(), "RuleViolated", "a name has"),
+                ("identityProviders: []".into(), "TooFew", "at least 1 entry"),
+                ("# none".into(), "MissingField", "required"),
+            ],
+        ),
+        (
+            MAPPING,
+            "resources: [\"services/checkout-*\"]",
+            vec![
+                "resources: [services/checkout, jobs/nightly, \"workerPools/*\"]".into(),
+                "resources: [\"services/*-api\"]".into(),
+            ],
+            vec![
+                ("resources: ['*']".into(), "RuleViolated", "write services/NAME"),
+                ("resources: ['*/checkout']".into(), "RuleViolated", "write services/NAME"),
+                ("resources: [checkout]".into(), "RuleViolated", "(found `checkout`)"),
+                ("resources: [services/Checkout]".into(), "RuleViolated", "lower case"),
+                ("resources: [services/]".into(), "RuleViolated", "write services/NAME"),
+                ("resources: [workerpools/x]".into(), "RuleViolated", "write services/NAME"),
+                ("resources: ['services/a/b']".into(), "RuleViolated", "write services/NAME"),
+                ("resources: ['services/checkout-?']".into(), "RuleViolated", "write services/NAME"),
+                (format!("resources: [services/{}]", long(72)), "TooLong", "at most 80 characters, has 81"),
+            ],
+        ),
+        (
+            MAPPING,
+            "roles: [roles/run.invoker]",
+            vec![
+                "roles: [roles/run.invoker, projects/shop/roles/runOperator]".into(),
+                "roles: [organizations/123/roles/run_operator]".into(),
+            ],
+            vec![
+                ("roles: ['*']".into(), "RuleViolated", "globs are refused"),
+                ("roles: ['roles/*']".into(), "RuleViolated", "globs are refused"),
+                ("roles: ['roles/run.*']".into(), "RuleViolated", "globs are refused"),
+                ("roles: [roles/owner]".into(), "RuleViolated", "basic roles are refused"),
+                ("roles: [roles/editor]".into(), "RuleViolated", "basic roles are refused"),
+                ("roles: [roles/viewer]".into(), "RuleViolated", "(found `roles/viewer`)"),
+                ("roles: [run.invoker]".into(), "RuleViolated", "write roles/NAME"),
+                ("roles: [organizations/acme/roles/x]".into(), "RuleViolated", "organizations/NUMBER"),
+                ("roles: []".into(), "TooFew", "at least 1 entry"),
+            ],
+        ),
+        (
+            MAPPING,
+            "{displayName: team-checkout}",
+            vec!["{externalId: 00g1abcd}".into(), "{displayName: 'Équipe 🧾'}".into()],
+            vec![
+                ("{displayName: a, externalId: b}".into(), "RuleViolated", "exactly one of displayName and externalId"),
+                ("{}".into(), "RuleViolated", "exactly one of displayName and externalId"),
+                ("{displayName: ''}".into(), "TooShort", "at least 1 character"),
+                ("{displayName: 2027}".into(), "WrongType", "write it in quotes"),
+                ("{displayName: yes}".into(), "AmbiguousValue", "kubectl takes `yes`"),
+                ("{name: team}".into(), "UnknownField", "the fields here are displayName, externalId"),
+            ],
+        ),
+        (
+            MAPPING,
+            "identityProvider: okta",
+            vec!["identityProvider: okta.eu".into()],
+            vec![
+                ("identityProvider: Okta".into(), "RuleViolated", "a name has"),
+                (
+                    "identityProvider: okta\n      groups: [{displayName: x}]\n    - identityProvider: okta".into(),
+                    "DuplicateItem",
+                    "stands twice",
+                ),
+            ],
+        ),
+        (
+            MAPPING,
+            "{name: shop-dev}",
+            vec!["{name: shop.dev}".into()],
+            vec![
+                ("{name: Shop}".into(), "RuleViolated", "a name has"),
+                ("{kind: CloudRunTarget, name: shop-dev}".into(), "UnknownField", "the fields here are name"),
+            ],
+        ),
+        (
+            MAPPING,
+            "description: squad",
+            vec!["# none".into(), format!("description: {}", long(1024))],
+            vec![(format!("description: {}", long(1025)), "TooLong", "at most 1024 characters, has 1025")],
+        ),
+        (
+            MAPPING,
+            "mode: Enforce",
+            vec!["mode: Observe".into(), "mode: Suspend".into()],
+            vec![("mode: DryRun".into(), "ValueNotAllowed", "none of Enforce, Observe, Suspend")],
+        ),
+        (
+            MAPPING,
+            "onMissing: Revert",
+            vec!["onMissing: Report".into()],
+            vec![("onMissing: Ignore".into(), "ValueNotAllowed", "none of Revert, Report")],
+        ),
+        (
+            MAPPING,
+            "deletionPolicy: Revoke",
+            vec!["deletionPolicy: Orphan".into()],
+            vec![("deletionPolicy: Retain".into(), "ValueNotAllowed", "none of Revoke, Orphan")],
+        ),
+        (
+            MAPPING,
+            "  namespace: checkout\n",
+            vec![
+                "  namespace: checkout\n  annotations: {rolecall.dev/release: \"abc\"}\n  creationTimestamp: null\n"
+                    .into(),
+            ],
+            vec![
+                (String::new(), "MissingField", "a RoleMapping belongs to a namespace"),
+                ("  namespace: Checkout\n".into(), "InvalidName", "lower-case"),
+                ("  namespace: checkout\n  annotation: {}\n".into(), "UnknownField", "annotations"),
+            ],
+        ),
+    ]
+}

@@ -1,0 +1,19 @@
+//! Everything that needs a cluster: a real kube-apiserver, the real chart, the real binary, the emulator as Google.
+//!
+//! `make test` builds the control plane (`scripts/cluster_tools.py`) and runs these; `support/mod.rs` says how to write one.
+
+#![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails, and says where")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "these are tests; not each module needs all of it"
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../../src/api/manifest/tests/table.rs"]
+mod table;
+
+mod resources;
+mod support;

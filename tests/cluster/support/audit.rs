@@ -1,0 +1,53 @@
+//! The API server's audit log: who called what, counted.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+/// One finished call, or one watch that began.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// `system:serviceaccount:NAMESPACE:NAME` for a ServiceAccount.
+    pub user: String,
+    pub user_agent: String,
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, …
+    pub verb: String,
+    pub group: String,
+    /// `rolemappings`, or with its subresource `rolemappings/status`.
+    pub resource: String,
+    pub namespace: String,
+    pub name: String,
+    pub uri: String,
+    /// The HTTP status.
+    pub code: u16,
+}
+
+/// The calls in the log from a byte on.
+pub fn read(log: &Path, from: usize) -> Vec<Call> {
+    let bytes = std::fs::read(log).unwrap_or_default();
+    let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+    let new = bytes.get(from..whole).unwrap_or_default();
+    new.split(|&byte| byte == b'\n').filter_map(|line| call(&serde_json::from_slice(line).ok()?)).collect()
+}
+
+fn call(event: &Value) -> Option<Call> {
+    let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let watch = text("/verb") == "watch";
+    // A watch counts when it begins: its end may be long in coming.
+    if text("/stage") != if watch { "ResponseStarted" } else { "ResponseComplete" } {
+        return None;
+    }
+    let subresource = text("/objectRef/subresource");
+    let resource = text("/objectRef/resource");
+    Some(Call {
+        user: text("/user/username"),
+        user_agent: text("/userAgent"),
+        verb: text("/verb"),
+        group: text("/objectRef/apiGroup"),
+        resource: if subresource.is_empty() { resource } else { format!("{resource}/{subresource}") },
+        namespace: text("/objectRef/namespace"),
+        name: text("/objectRef/name"),
+        uri: text("/requestURI"),
+        code: event.pointer("/responseStatus/code").and_then(Value::as_u64).and_then(|code| code.try_into().ok())?,
+    })
+}

@@ -1,0 +1,294 @@
+//! etcd, kube-apiserver and kube-controller-manager on loopback, in a temporary folder.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
+use tokio::process::Command;
+
+use super::audit::{self, Call};
+use super::kubernetes::Kubernetes;
+use super::process::Process;
+use super::tools::{Output, run, tool};
+use crate::common::{eventually_within, free_port, tail};
+
+/// How long a control plane may take to start, with two of them on a busy machine.
+const START: Duration = Duration::from_secs(90);
+/// `system:masters`. It opens nothing but a control plane on loopback that lives as long as a test.
+const ADMIN: &str = "admin-of-the-tests";
+
+/// A running control plane. Dropping it kills all of it and removes its folder.
+pub struct ControlPlane {
+    /// The administrator.
+    pub admin: Kubernetes,
+    pub address: SocketAddr,
+    apiserver: Process,
+    etcd: Process,
+    controllers: Process,
+    arguments: Vec<String>,
+    folder: tempfile::TempDir,
+}
+
+impl ControlPlane {
+    /// Starts one of its own for a test.
+    pub async fn start() -> Self {
+        let begun = Instant::now();
+        let folder = tempfile::Builder::new().prefix("rolecall-cluster-").tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        let shown = |name: &str| at(name).display().to_string();
+        std::fs::create_dir(at("home")).expect("a home folder");
+        std::fs::write(at("tokens.csv"), format!("{ADMIN},admin,admin,\"system:masters\"\n")).expect("a token file");
+        std::fs::write(
+            at("audit.yaml"),
+            r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": [{"level": "Metadata"}]}"#,
+        )
+        .expect("an audit policy");
+        service_account_keys(&at("sa.key"), &at("sa.pub"));
+
+        let (client, peer, address) = (free_port(), free_port(), free_port());
+        let etcd = Process::start(
+            &tool("etcd"),
+            &[
+                format!("--data-dir={}", shown("etcd")),
+                "--unsafe-no-fsync".to_owned(),
+                "--log-level=warn".to_owned(),
+                format!("--listen-client-urls=http://{client}"),
+                format!("--advertise-client-urls=http://{client}"),
+                format!("--listen-peer-urls=http://{peer}"),
+                format!("--initial-advertise-peer-urls=http://{peer}"),
+                format!("--initial-cluster=default=http://{peer}"),
+            ],
+            &[],
+            at("etcd.log"),
+        );
+        let arguments = vec![
+            format!("--etcd-servers=http://{client}"),
+            format!("--secure-port={}", address.port()),
+            "--bind-address=127.0.0.1".to_owned(),
+            "--advertise-address=127.0.0.1".to_owned(),
+            "--endpoint-reconciler-type=none".to_owned(),
+            format!("--cert-dir={}", shown("certs")),
+            format!("--token-auth-file={}", shown("tokens.csv")),
+            "--authorization-mode=RBAC".to_owned(),
+            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+            format!("--service-account-signing-key-file={}", shown("sa.key")),
+            format!("--service-account-key-file={}", shown("sa.pub")),
+            "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
+            format!("--audit-policy-file={}", shown("audit.yaml")),
+            format!("--audit-log-path={}", shown("audit.log")),
+            "--audit-log-maxsize=2000".to_owned(),
+            "--profiling=false".to_owned(),
+        ];
+        let apiserver = Process::start(&tool("kube-apiserver"), &arguments, &[], at("kube-apiserver.log"));
+        let certificate = at("certs/apiserver.crt");
+        let pem = eventually_within(START, "the certificate of the API server", async || {
+            let pem = std::fs::read(&certificate).map_err(|error| error.to_string())?;
+            // Written in one go, but not put in place in one.
+            if pem.ends_with(b"-----END CERTIFICATE-----\n") { Ok(pem) } else { Err("not whole yet".to_owned()) }
+        })
+        .await;
+        let admin = Kubernetes {
+            base: format!("https://{address}"),
+            token: ADMIN.to_owned(),
+            http: client_that_trusts(&pem),
+            impersonate: None,
+        };
+        write_kubeconfig(&at("admin.kubeconfig"), &certificate, address, &format!("token: {ADMIN}"));
+        let controllers = Process::start(
+            &tool("kube-controller-manager"),
+            &[
+                format!("--kubeconfig={}", shown("admin.kubeconfig")),
+                "--leader-elect=false".to_owned(),
+                "--secure-port=0".to_owned(),
+                "--use-service-account-credentials=false".to_owned(),
+                // What the tests are about: deletion, ServiceAccounts, the aggregated roles.
+                "--controllers=namespace-controller,garbage-collector-controller,serviceaccount-controller,\
+                 clusterrole-aggregation-controller"
+                    .to_owned(),
+                // A kind that comes with its CRD is known to deletion soon.
+                "--concurrent-gc-syncs=5".to_owned(),
+            ],
+            &[],
+            at("kube-controller-manager.log"),
+        );
+        let mut this = Self { admin, address, apiserver, etcd, controllers, arguments, folder };
+        this.until_ready().await;
+        println!("control plane ready in {:.1} s", begun.elapsed().as_secs_f64());
+        this
+    }
+
+    /// One for all tests that disturb nothing there: it ends with the last of those that run.
+    pub async fn shared() -> Arc<Self> {
+        static SHARED: tokio::sync::Mutex<Weak<ControlPlane>> = tokio::sync::Mutex::const_new(Weak::new());
+        let mut shared = SHARED.lock().await;
+        if let Some(running) = shared.upgrade() {
+            return running;
+        }
+        let started = Arc::new(Self::start().await);
+        started.install_crds().await;
+        *shared = Arc::downgrade(&started);
+        started
+    }
+
+    async fn until_ready(&mut self) {
+        let admin = self.admin.clone();
+        eventually_within(START, "the API server is ready", async || {
+            for process in [&mut self.etcd, &mut self.apiserver, &mut self.controllers] {
+                if let Some(status) = process.ended() {
+                    panic!("{} ended with {status}:\n{}", process.log.display(), tail(&process.said()));
+                }
+            }
+            let ready = admin.call(reqwest::Method::GET, "/readyz", "", String::new()).await;
+            ready.map(|_| ()).map_err(|refused| format!("{refused}\n{}", tail(&self.apiserver.said())))
+        })
+        .await;
+    }
+
+    /// Applies the files of `crds/` and waits until they are served.
+    pub async fn install_crds(&self) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds");
+        for entry in std::fs::read_dir(folder).expect("crds/") {
+            let text = std::fs::read_to_string(entry.expect("an entry").path()).expect("a CRD");
+            self.admin.apply(&text).await;
+        }
+        self.crds_established().await;
+    }
+
+    /// Waits until the three kinds are served.
+    pub async fn crds_established(&self) {
+        for plural in ["identityproviders", "cloudruntargets", "rolemappings"] {
+            let name = format!("{plural}.rolecall.dev");
+            eventually_within(START, &format!("{name} established"), async || {
+                let crd = self.admin.find("CustomResourceDefinition", &name).await;
+                if !crate::common::has(&crd["status"], "Established", "True", "") {
+                    return Err(crd["status"].to_string());
+                }
+                // Established is said a moment before it is served.
+                let path = format!("/apis/rolecall.dev/v1alpha1/{plural}?limit=1");
+                let served = self.admin.call(reqwest::Method::GET, &path, "", String::new()).await;
+                served.map(|_| ()).map_err(|refused| refused.to_string())
+            })
+            .await;
+        }
+    }
+
+    /// SIGKILL to the API server. etcd and the data stay.
+    pub fn kill_apiserver(&mut self) {
+        self.apiserver.kill();
+    }
+
+    /// Starts the API server again, on the same port and data, and waits until it is ready.
+    pub async fn start_apiserver(&mut self) {
+        let log = self.apiserver.log.clone();
+        self.apiserver.kill();
+        self.apiserver = Process::start(&tool("kube-apiserver"), &self.arguments, &[], log);
+        self.until_ready().await;
+    }
+
+    /// SIGSTOP to the API server: it keeps its connections and answers nothing, until [`Self::resume_apiserver`].
+    pub fn stop_apiserver(&self) {
+        self.apiserver.signal("STOP");
+    }
+
+    pub fn resume_apiserver(&self) {
+        self.apiserver.signal("CONT");
+    }
+
+    /// A folder that goes with the control plane.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Writes a kubeconfig for `credentials`, a line such as `token: X`, and returns where.
+    pub fn kubeconfig(&self, name: &str, server: SocketAddr, credentials: &str) -> PathBuf {
+        let path = self.folder.path().join(format!("{name}.kubeconfig"));
+        write_kubeconfig(&path, &self.folder.path().join("certs/apiserver.crt"), server, credentials);
+        path
+    }
+
+    /// `kubectl ARGUMENTS` as the administrator.
+    pub async fn kubectl(&self, arguments: &[&str]) -> Output {
+        self.kubectl_with(arguments, "").await
+    }
+
+    /// The same with something on standard input, for `-f -`.
+    pub async fn kubectl_with(&self, arguments: &[&str], stdin: &str) -> Output {
+        run(self.command("kubectl", arguments), stdin).await
+    }
+
+    /// `helm ARGUMENTS` as the administrator.
+    pub async fn helm(&self, arguments: &[&str]) -> Output {
+        run(self.command("helm", arguments), "").await
+    }
+
+    fn command(&self, name: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(tool(name));
+        command.args(arguments).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env("HOME", self.folder.path().join("home"));
+        command.env("KUBECONFIG", self.folder.path().join("admin.kubeconfig"));
+        command
+    }
+
+    /// The place in the audit log that is reached, for [`Self::calls_since`].
+    pub fn now(&self) -> usize {
+        let length = std::fs::metadata(self.folder.path().join("audit.log")).map_or(0, |file| file.len());
+        usize::try_from(length).expect("a log that fits")
+    }
+
+    /// The calls that the API server has answered since then.
+    pub fn calls_since(&self, then: usize) -> Vec<Call> {
+        audit::read(&self.folder.path().join("audit.log"), then)
+    }
+}
+
+/// A client of the API server with this certificate.
+fn client_that_trusts(pem: &[u8]) -> reqwest::Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let certificates = reqwest::Certificate::from_pem_bundle(pem).expect("certificates");
+    reqwest::Client::builder()
+        .tls_certs_only(certificates)
+        .timeout(Duration::from_secs(30))
+        .build()
+        .expect("a client")
+}
+
+fn write_kubeconfig(path: &Path, certificate: &Path, server: SocketAddr, credentials: &str) {
+    let text = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: test\n\
+         clusters: [{{name: test, cluster: {{server: \"https://{server}\", certificate-authority: {}}}}}]\n\
+         contexts: [{{name: test, context: {{cluster: test, user: test}}}}]\n\
+         users: [{{name: test, user: {{{credentials}}}}}]\n",
+        certificate.display()
+    );
+    std::fs::write(path, text).expect("a kubeconfig");
+}
+
+/// A key pair that signs tokens of ServiceAccounts.
+fn service_account_keys(private: &Path, public: &Path) {
+    /// `SEQUENCE { SEQUENCE { ecPublicKey, prime256v1 }, BIT STRING }` up to the point (RFC 5480).
+    const P256: [u8; 26] = [
+        0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
+        0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+    ];
+    let random = SystemRandom::new();
+    let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random).expect("a key");
+    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8.as_ref(), &random).expect("a key");
+    let point = pair.public_key().as_ref();
+    std::fs::write(private, pem("PRIVATE KEY", pkcs8.as_ref())).expect("a key file");
+    std::fs::write(public, pem("PUBLIC KEY", &[&P256, point].concat())).expect("a key file");
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let mut pem = format!("-----BEGIN {label}-----\n");
+    for line in text.as_bytes().chunks(64) {
+        let _ = writeln!(pem, "{}", String::from_utf8_lossy(line));
+    }
+    pem + &format!("-----END {label}-----\n")
+}

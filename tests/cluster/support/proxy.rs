@@ -1,0 +1,111 @@
+//! A TCP proxy between rolecall and the API server, whose connections can go silent or be cut.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// What the proxy does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Weather {
+    /// Bytes are taken and kept back; nobody is told. What was kept back arrives when this ends, as after a lost route.
+    silent: bool,
+    /// New connections are closed at once.
+    refusing: bool,
+    /// Connections of an earlier generation are closed.
+    generation: u64,
+}
+
+/// Runs in a thread of its own, so that a busy test does not slow it.
+pub struct Proxy {
+    pub address: SocketAddr,
+    weather: watch::Sender<Weather>,
+}
+
+impl Proxy {
+    pub fn start(upstream: SocketAddr) -> Self {
+        let (weather, seen) = watch::channel(Weather { silent: false, refusing: false, generation: 0 });
+        let (bound, address) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port for the proxy");
+                bound.send(listener.local_addr().expect("an address")).expect("the test waits");
+                serve(listener, upstream, seen).await;
+            });
+        });
+        Self { address: address.recv().expect("the proxy listens"), weather }
+    }
+
+    /// No byte passes any more, and nobody is told.
+    pub fn blackhole(&self) {
+        self.weather.send_modify(|weather| weather.silent = true);
+    }
+
+    /// Connections end now, new ones are closed at once.
+    pub fn refuse(&self) {
+        self.weather.send_modify(|weather| weather.refusing = true);
+        self.cut();
+    }
+
+    /// Connections end now; new ones are welcome.
+    pub fn cut(&self) {
+        self.weather.send_modify(|weather| weather.generation += 1);
+    }
+
+    /// All is well again.
+    pub fn heal(&self) {
+        self.weather.send_modify(|weather| (weather.silent, weather.refusing) = (false, false));
+    }
+}
+
+/// Serves until the proxy is dropped.
+async fn serve(listener: TcpListener, upstream: SocketAddr, mut weather: watch::Receiver<Weather>) {
+    loop {
+        tokio::select! {
+            changed = weather.changed() => if changed.is_err() { return },
+            accepted = listener.accept() => {
+                let Ok((client, _)) = accepted else { continue };
+                let now = *weather.borrow();
+                if !now.refusing {
+                    tokio::spawn(connection(client, upstream, weather.clone(), now.generation));
+                }
+            }
+        }
+    }
+}
+
+async fn connection(client: TcpStream, upstream: SocketAddr, mut weather: watch::Receiver<Weather>, born: u64) {
+    let here = weather.clone();
+    let copies = async move {
+        let server = TcpStream::connect(upstream).await?;
+        let (from_client, to_client) = client.into_split();
+        let (from_server, to_server) = server.into_split();
+        tokio::select! {
+            result = copy(from_client, to_server, here.clone()) => result,
+            result = copy(from_server, to_client, here) => result,
+        }
+    };
+    tokio::select! {
+        _ = copies => {}
+        _ = weather.wait_for(|now| now.generation != born) => {}
+    }
+}
+
+async fn copy(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut weather: watch::Receiver<Weather>,
+) -> std::io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let read = from.read(&mut buffer).await?;
+        let passes = weather.wait_for(|now| !now.silent).await.is_ok();
+        if read == 0 || !passes {
+            return Ok(());
+        }
+        to.write_all(buffer.get(..read).unwrap_or_default()).await?;
+    }
+}

@@ -1,0 +1,76 @@
+//! What the integration tests and the cluster tests share: waiting, the emulator as Google, an IdP, small manifests.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+mod google;
+mod manifests;
+mod scim;
+
+use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+pub use google::Google;
+pub use manifests::{INVOKER, TOKEN, VIEWER, base, mapping, provider, target};
+pub use scim::Scim;
+
+/// How long a step may take before the test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Runs `probe` until it answers `Ok`, and panics with its last complaint when patience ends.
+pub async fn eventually<T>(what: &str, probe: impl AsyncFnMut() -> Result<T, String>) -> T {
+    eventually_within(PATIENCE, what, probe).await
+}
+
+/// As [`eventually`], with a patience of its own.
+pub async fn eventually_within<T>(
+    patience: Duration,
+    what: &str,
+    mut probe: impl AsyncFnMut() -> Result<T, String>,
+) -> T {
+    let deadline = Instant::now() + patience;
+    loop {
+        match probe().await {
+            Ok(value) => return value,
+            Err(complaint) if Instant::now() > deadline => panic!("never seen: {what}; last: {complaint}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+/// Checks that `probe` holds now and keeps holding for `span`.
+pub async fn always(what: &str, span: Duration, mut probe: impl AsyncFnMut() -> Result<(), String>) {
+    let end = Instant::now() + span;
+    while Instant::now() < end {
+        if let Err(complaint) = probe().await {
+            panic!("did not hold: {what}; {complaint}");
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// An address on loopback that nobody listens on.
+pub fn free_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port on loopback")
+}
+
+/// The last lines of a log.
+pub fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(15)..].join("\n")
+}
+
+/// The condition of that type, or null.
+pub fn condition(status: &Value, kind: &str) -> Value {
+    status["conditions"]
+        .as_array()
+        .and_then(|list| list.iter().find(|condition| condition["type"] == kind).cloned())
+        .unwrap_or(Value::Null)
+}
+
+/// Is the condition of that type there with this status and reason?
+pub fn has(status: &Value, kind: &str, value: &str, reason: &str) -> bool {
+    let found = condition(status, kind);
+    found["status"] == value && (reason.is_empty() || found["reason"] == reason)
+}
