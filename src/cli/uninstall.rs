@@ -84,7 +84,13 @@ pub(super) async fn run(args: &UninstallArgs, io: &mut Io<'_>, clock: &dyn Clock
             return Ok(Exit::Done);
         }
         if shown != Some(now) {
-            writeln!(io.err, "to be settled: {} mappings, grants on {} policies", now.mappings, now.policies)?;
+            let plural = |n: usize, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
+            writeln!(
+                io.err,
+                "to be settled: {}, grants on {}",
+                plural(now.mappings, "mapping", "mappings"),
+                plural(now.policies, "policy", "policies")
+            )?;
             io.err.flush()?;
             shown = Some(now);
         }

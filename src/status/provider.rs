@@ -34,6 +34,14 @@ pub fn fold_provider(
     let (status, word, stale_at) = fresh(input, now);
     conditions.set(kind::FRESH, status, word, &explain(word));
 
+    // A store that is not believed must not say that it is the one that was used here: the next start would believe it.
+    let believed = !matches!(input.frozen, Some(FreezeReason::StoreMismatch | FreezeReason::StoreRewound));
+    let (store_id, operator_namespace) = match previous {
+        _ if believed => (Some(input.store_id.to_owned()), input.operator_namespace.map(str::to_owned)),
+        Some(status) => (status.store_id.clone(), status.operator_namespace.clone()),
+        None => (None, None),
+    };
+
     let expires = tokens.iter().filter_map(|token| token.not_after).filter(|at| now < *at).min();
     let mut findings: Vec<&FindingStatus> = input.findings.iter().collect();
     findings.sort_by(|one, other| (&one.code, &one.pointer).cmp(&(&other.code, &other.pointer)));
@@ -54,8 +62,8 @@ pub fn fold_provider(
             })
             .collect(),
         findings: findings.into_iter().take(LISTED).cloned().collect(),
-        store_id: Some(input.store_id.to_owned()),
-        operator_namespace: input.operator_namespace.map(str::to_owned),
+        store_id,
+        operator_namespace,
         last_handled_reconcile_at: input.last_handled_reconcile_at.map(str::to_owned),
         conditions: conditions.finish(),
     };

@@ -176,4 +176,32 @@ mod tests {
         let again = running.decisions().await.unwrap();
         assert!(again[1].id > pending[0].id, "an id is never used again");
     }
+
+    #[tokio::test]
+    async fn every_decision_comes_back_as_it_was_stored_and_a_farewell_can_be_taken_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", dir.path().join("a.db").display());
+        let at: Timestamp = "2027-01-31T12:00:00Z".parse().unwrap();
+        let store = Store::open(&url, Arc::new(ManualClock::new(at))).await.unwrap();
+        let decisions = [
+            Decision::ReleaseMapping(MappingKey::new("checkout", "team").unwrap()),
+            Decision::ReleaseManifests,
+            Decision::ReleasePlan("2f1c9a7be0d45c11".to_owned()),
+            Decision::AcceptStore,
+            Decision::Uninstall(Farewell::Revoke),
+            Decision::Uninstalled,
+        ];
+        assert_eq!(store.farewell().await.unwrap(), None);
+        for decision in &decisions {
+            store.put_decision(decision.clone(), at).await.unwrap();
+        }
+        let pending: Vec<_> = store.decisions().await.unwrap().into_iter().map(|pending| pending.decision).collect();
+        assert_eq!(pending, decisions);
+        assert_eq!(store.farewell().await.unwrap(), Some(Farewell::Revoke));
+        store.stay().await.unwrap();
+        assert_eq!(store.farewell().await.unwrap(), None);
+        assert_eq!(store.decisions().await.unwrap().len(), 4, "the others stay");
+        store.put_decision(Decision::Uninstall(Farewell::Orphan), at).await.unwrap();
+        assert_eq!(store.farewell().await.unwrap(), Some(Farewell::Orphan));
+    }
 }

@@ -111,6 +111,7 @@ async fn manager(client: &Client, namespace: &str, identity: &str, stop: &Cancel
 #[derive(Clone)]
 pub(super) struct ClusterMirror {
     client: Client,
+    namespace: String,
     leases: Api<Lease>,
 }
 
@@ -125,7 +126,7 @@ pub(super) struct Compared {
 
 impl ClusterMirror {
     pub(super) fn new(client: Client, namespace: &str) -> Self {
-        Self { leases: Api::namespaced(client.clone(), namespace), client }
+        Self { leases: Api::namespaced(client.clone(), namespace), namespace: namespace.to_owned(), client }
     }
 
     /// Compares `now` with the Lease, and where that remembers nothing, with the statuses of the `IdentityProvider`s: a
@@ -157,9 +158,10 @@ impl ClusterMirror {
         };
         let foreign = listed.iter().find(|provider| text(provider, "storeId").is_some_and(|id| id != ours));
         Ok(match foreign {
-            Some(provider) => {
-                Compared { freeze: Some(FreezeReason::StoreMismatch), other: text(provider, "operatorNamespace") }
-            }
+            Some(provider) => Compared {
+                freeze: Some(FreezeReason::StoreMismatch),
+                other: text(provider, "operatorNamespace").filter(|namespace| *namespace != self.namespace),
+            },
             None => Compared { freeze: None, other: None },
         })
     }

@@ -224,3 +224,22 @@ fn times_and_last_seen_values_are_no_news() {
     let after = fold_target(&target(Some(&listed_again)), None, now()).status;
     assert!(before != after && same_target(&before, &after));
 }
+
+#[test]
+fn a_store_that_is_not_believed_does_not_take_the_place_of_the_one_that_was_used() {
+    let tokens = [token("a")];
+    let first =
+        fold_provider(&ProviderInput { operator_namespace: Some("a"), ..provider(&tokens) }, None, now()).status;
+    assert_eq!((first.store_id.as_deref(), first.operator_namespace.as_deref()), (Some("5f0c"), Some("a")));
+    let other = ProviderInput {
+        store_id: "77aa",
+        operator_namespace: Some("b"),
+        frozen: Some(FreezeReason::StoreMismatch),
+        ..provider(&tokens)
+    };
+    let frozen = fold_provider(&other, Some(&first), now()).status;
+    assert_eq!((frozen.store_id.as_deref(), frozen.operator_namespace.as_deref()), (Some("5f0c"), Some("a")));
+    assert_eq!(fold_provider(&other, None, now()).status.store_id, None);
+    let accepted = fold_provider(&ProviderInput { frozen: None, ..other }, Some(&frozen), now()).status;
+    assert_eq!((accepted.store_id.as_deref(), accepted.operator_namespace.as_deref()), (Some("77aa"), Some("b")));
+}

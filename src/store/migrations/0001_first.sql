@@ -186,7 +186,10 @@ CREATE TABLE specs (
 -- What a person decided with `rolecall release`, until the running process has carried it out.
 CREATE TABLE decisions (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
-    action TEXT NOT NULL CHECK (action IN ('release-mapping', 'release-manifests', 'release-plan')),
+    action TEXT NOT NULL CHECK (action IN (
+        'release-mapping', 'release-manifests', 'release-plan', 'accept-store', 'uninstall-revoke', 'uninstall-orphan',
+        'uninstalled'
+    )),
     mapping TEXT NOT NULL, -- the hash of a plan; empty for all
     at INTEGER NOT NULL,
     UNIQUE (action, mapping)
