@@ -251,11 +251,7 @@ impl ControlPlane {
 fn client_that_trusts(pem: &[u8]) -> reqwest::Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let certificates = reqwest::Certificate::from_pem_bundle(pem).expect("certificates");
-    reqwest::Client::builder()
-        .tls_certs_only(certificates)
-        .timeout(Duration::from_secs(30))
-        .build()
-        .expect("a client")
+    reqwest::Client::builder().tls_certs_only(certificates).timeout(Duration::from_secs(30)).build().expect("a client")
 }
 
 fn write_kubeconfig(path: &Path, certificate: &Path, server: SocketAddr, credentials: &str) {
@@ -273,8 +269,8 @@ fn write_kubeconfig(path: &Path, certificate: &Path, server: SocketAddr, credent
 fn service_account_keys(private: &Path, public: &Path) {
     /// `SEQUENCE { SEQUENCE { ecPublicKey, prime256v1 }, BIT STRING }` up to the point (RFC 5480).
     const P256: [u8; 26] = [
-        0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
-        0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+        0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48,
+        0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
     ];
     let random = SystemRandom::new();
     let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random).expect("a key");

@@ -66,10 +66,7 @@ pub fn path(kind: &str, name: &str) -> String {
 /// The path of the objects of a kind in a namespace, or in all.
 pub fn collection(kind: &str, namespace: Option<&str>) -> String {
     let (base, plural, _) = place(kind);
-    namespace.map_or_else(
-        || format!("{base}/{plural}"),
-        |namespace| format!("{base}/namespaces/{namespace}/{plural}"),
-    )
+    namespace.map_or_else(|| format!("{base}/{plural}"), |namespace| format!("{base}/namespaces/{namespace}/{plural}"))
 }
 
 /// Kind, and `NAME` or `NAMESPACE/NAME`, of an object.
@@ -99,13 +96,7 @@ impl Kubernetes {
     }
 
     /// One call. `body` is sent as it is.
-    pub async fn call(
-        &self,
-        method: Method,
-        path: &str,
-        content_type: &str,
-        body: String,
-    ) -> Result<Value, Refused> {
+    pub async fn call(&self, method: Method, path: &str, content_type: &str, body: String) -> Result<Value, Refused> {
         let mut request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.token);
         if let Some((user, groups)) = &self.impersonate {
             request = request.header("Impersonate-User", user);
@@ -116,7 +107,8 @@ impl Kubernetes {
         if !body.is_empty() {
             request = request.header("content-type", content_type).body(body);
         }
-        let lost = |error: reqwest::Error| Refused { code: 0, reason: "NoAnswer".to_owned(), message: error.to_string() };
+        let lost =
+            |error: reqwest::Error| Refused { code: 0, reason: "NoAnswer".to_owned(), message: error.to_string() };
         let answer = request.send().await.map_err(lost)?;
         let (code, text) = (answer.status().as_u16(), answer.text().await.map_err(lost)?);
         let value: Value = serde_json::from_str(&text).unwrap_or(Value::String(text));

@@ -206,11 +206,15 @@ pub fn rows() -> Vec<Row> {
         (
             TARGET,
             "{names: [checkout]}",
-            vec!["{names: [checkout, shop-2]}".into()],
+            vec![
+                "{names: [checkout, shop-2]}".into(),
+                "{matchLabels: {team: checkout}}".into(),
+                "{names: [checkout], matchLabels: {example.com/team: ''}}".into(),
+            ],
             vec![
                 ("{names: ['*']}".into(), "RuleViolated", "globs are refused"),
                 ("{names: []}".into(), "TooFew", "at least 1 entry"),
-                ("{}".into(), "MissingField", "required"),
+                ("{}".into(), "RuleViolated", "choose them by their labels in matchLabels"),
             ],
         ),
         (
