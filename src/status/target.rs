@@ -131,11 +131,13 @@ fn ready(input: &TargetInput<'_>, needed: [&Finding; 3]) -> Finding {
         return Finding::new(false, why.reason(), why.message().to_owned());
     }
     if input.abandoned > 0 {
-        let message = format!(
-            "{} of deleted mappings could not be revoked yet",
-            plural(input.abandoned, "grant", "grants")
+        let message =
+            format!("{} of deleted mappings could not be revoked yet", plural(input.abandoned, "grant", "grants"));
+        return Finding::new(
+            false,
+            reason::REVOCATION_ABANDONED,
+            with_next_step(&message, reason::REVOCATION_ABANDONED),
         );
-        return Finding::new(false, reason::REVOCATION_ABANDONED, with_next_step(&message, reason::REVOCATION_ABANDONED));
     }
     if let Some(lacking) = needed.into_iter().find(|finding| !finding.status) {
         return Finding::new(false, lacking.reason, lacking.message.clone());

@@ -17,3 +17,4 @@ mod table;
 
 mod resources;
 mod support;
+mod thread;
