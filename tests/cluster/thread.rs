@@ -69,7 +69,8 @@ async fn deleted_mapping_goes_after_its_grants_are_revoked() {
     let (world, _) = checkout().await;
     world.admin().apply(&team()).await;
     world.members_become("checkout-api", INVOKER, &[ALICE]).await;
-    world.fault(json!({"method": "setIamPolicy", "status": 403, "times": 3})).await;
+    let fault = json!({"match": {"method": "POST", "path": ":setIamPolicy", "count": 2}, "action": {"type": "error", "status": 503}});
+    world.fault(fault).await;
     world.admin().delete("RoleMapping", "checkout/team").await;
     world.gone("RoleMapping", "checkout/team").await;
     assert!(world.policy("checkout-api").await.get(INVOKER).is_none(), "revoked before the object went");

@@ -107,8 +107,10 @@ impl Kubernetes {
         if !body.is_empty() {
             request = request.header("content-type", content_type).body(body);
         }
-        let lost =
-            |error: reqwest::Error| Refused { code: 0, reason: "NoAnswer".to_owned(), message: error.to_string() };
+        let lost = |error: reqwest::Error| {
+            let (reason, message) = ("NoAnswer".to_owned(), format!("{error:?}"));
+            Refused { code: 0, reason, message }
+        };
         let answer = request.send().await.map_err(lost)?;
         let (code, text) = (answer.status().as_u16(), answer.text().await.map_err(lost)?);
         let value: Value = serde_json::from_str(&text).unwrap_or(Value::String(text));
