@@ -16,6 +16,16 @@ quickstart: ## Emulator, rolecall and a played IdP on this machine; ONCE=1 ends 
 test: ## Everything there is: formatting, lints, dependency rules, all tests, conformance, the quick start
 	@python3 scripts/test.py
 
+.PHONY: crds
+crds: ## Write crds/ and the chart's copy of it anew from the types
+	@UPDATE_GOLDEN=1 cargo test --quiet --locked --lib api::crd
+	@mkdir -p charts/rolecall/files/crds && rm -f charts/rolecall/files/crds/*.yaml
+	@cp crds/*.yaml charts/rolecall/files/crds/
+
+.PHONY: image
+image: ## A container image, with the engine that is at hand (ENGINE=podman for another than docker)
+	@$(or $(ENGINE),docker) build --tag rolecall:dev .
+
 .PHONY: bench
 bench: ## Figures of a release build beside a bare Python/SQLite program, on this machine
 	@echo "Building a release of rolecall and the emulator (the first time takes some minutes)"

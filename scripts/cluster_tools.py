@@ -3,10 +3,11 @@
 
 Each comes from a small Go module under `tests/cluster/tools/`, is built once and kept under
 `${XDG_CACHE_HOME:-~/.cache}/rolecall/cluster/<module>-<hash of go.mod, go.sum and the sources>/`. When
-`KUBEBUILDER_ASSETS` is set, etcd, kube-apiserver and kubectl are taken from there. Prints one `NAME=PATH` line a
-variable; everything else goes to standard error. Standard library only.
+`KUBEBUILDER_ASSETS` is set, etcd, kube-apiserver and kubectl are taken from there. `--only NAME…` sees to these alone.
+Prints one `NAME=PATH` line a variable; everything else goes to standard error. Standard library only.
 """
 
+import argparse
 import hashlib
 import os
 import re
@@ -82,9 +83,16 @@ def build(module, binary, package, ldflags):
 
 
 def main():
+    every = binaries()
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=[binary for _, binary, _, _ in every],
+                        help="these alone, such as helm")
+    only = parser.parse_args().only
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     paths = {}
-    for module, binary, package, ldflags in binaries():
+    for module, binary, package, ldflags in every:
+        if only and binary not in only:
+            continue
         given = os.path.join(assets, binary) if assets else ""
         # A folder of assets need not hold a controller manager: what it lacks is built.
         paths[binary] = given if given and os.path.exists(given) else build(module, binary, package, ldflags)

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Everything there is, in one go: `make test`.
 
-Runs formatting, clippy, the dependency rules, all Rust tests, conformance and the quick start; prints the table of the
+Runs formatting, clippy, the dependency rules, all Rust tests (the Helm chart among them), conformance, the static
+binary and the quick start; prints the table of the
 named cases and one closing line, `N passed, N failed, N skipped`. Each runner's own output is kept under
 `<target>/test-logs/`. Standard library only.
 """
@@ -109,6 +110,10 @@ def prerequisites():
         missing += ["gcc", "libc6-dev"]  # SQLite is compiled in
     if subprocess.run(["python3", "-c", "import ensurepip, venv"], capture_output=True).returncode != 0:
         missing += ["python3-venv"]  # conformance installs Google's clients into an environment of their own
+    if not shutil.which("lua5.1"):
+        missing += ["lua5.1"]  # Argo CD's health checks are Lua, and tested with it
+    if not shutil.which("musl-gcc"):
+        missing += ["musl-tools"]  # the image's binary is linked statically
     if missing:
         if os.geteuid() != 0 or not shutil.which("apt-get"):
             sys.exit(f"missing on this machine: install {' '.join(missing)}, then run `make test` again")
@@ -163,6 +168,8 @@ def rust_tests():
             topic, _, words = name.rpartition("::")
             if "tests/it/" in binary:
                 cases[topic if package == "rolecall" else f"emulator: {topic}", words] = result
+            elif "tests/chart/" in binary:
+                cases[f"chart: {topic}", words] = result
             elif SHOWN_UNITS.search(name):
                 cases[f"properties: {topic.split('::')[0]}", words] = result
         elif line.startswith("test result:"):
@@ -230,6 +237,7 @@ def main():
     dependency_rules()
     if rust_tests():  # the integration tests have built the binaries
         conformance()
+        check("Static binary: build and start", [sys.executable, os.path.join("scripts", "static_binary.py")], timeout=3600)
         check("Quick start", [sys.executable, os.path.join("scripts", "quickstart.py")], env={"ONCE": "1"}, timeout=300)
     table()
     if failed:

@@ -158,6 +158,9 @@ impl Engine {
         let effects = {
             let mut state = inner.state();
             state.frozen = reason;
+            if reason.is_none() {
+                state.thawed_at.get_or_insert_with(Instant::now);
+            }
             state.index.freeze_all(reason)
         };
         inner.absorb(effects, &Trigger::none()).await;

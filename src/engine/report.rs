@@ -127,6 +127,17 @@ fn mapping(inner: &Inner, key: &MappingKey) {
             return;
         };
         let Some(view) = state.index.mapping(key) else { return };
+        let unlisted = || {
+            let targets = view.unlisted_targets.iter().filter_map(|name| Some((name, state.targets.get(name)?)));
+            targets.map(|(name, target)| (name, target.listing.is_some()))
+        };
+        let loading = unlisted().find(|(_, tried)| !tried).map(|(name, _)| name);
+        let unread = |document: &DocumentKey| {
+            state.documents.get(document).is_none_or(|memory| memory.found.is_none() && memory.error.is_none())
+        };
+        if previous.is_some() && state.is_settling() && (loading.is_some() || view.documents.iter().any(unread)) {
+            return;
+        }
         let problem = memory.problem.clone();
         let mut documents: BTreeMap<&DocumentKey, DocumentOutcome> =
             view.documents.iter().map(|document| (document, outcome(&state, &view, key, document))).collect();
@@ -152,7 +163,7 @@ fn mapping(inner: &Inner, key: &MappingKey) {
             .or(view.frozen)
             .or(part(!view.missing_providers.is_empty(), FreezeReason::IdentityProviderNotFound))
             .or(part(!view.missing_targets.is_empty(), FreezeReason::TargetNotFound))
-            .or(part(!view.unlisted_targets.is_empty(), FreezeReason::InventoryIncomplete));
+            .or(part(unlisted().any(|(_, tried)| tried), FreezeReason::InventoryIncomplete));
         let detail = frozen_detail(frozen, &view);
         let unmatched: Vec<String> =
             view.unmatched.iter().map(|(target, pattern)| format!("{target}: {pattern}")).collect();
@@ -165,6 +176,7 @@ fn mapping(inner: &Inner, key: &MappingKey) {
                 problem: problem.as_ref(),
                 frozen,
                 frozen_detail: &detail,
+                loading: loading.map(TargetName::as_str),
                 admitted: u64::from(matches!(view.acceptance, Acceptance::Accepted | Acceptance::PartlyDelegated)),
                 refused: &refused,
                 unmatched: &unmatched,
@@ -280,6 +292,13 @@ fn tally(tally: &plan::Tally) -> Tally {
 fn target(inner: &Inner, name: &TargetName) {
     let now = inner.clock.now();
     let previous = inner.board.target(name);
+    if previous.is_some() {
+        let state = inner.state();
+        let unlisted = state.targets.get(name).is_some_and(|memory| memory.listing.is_none());
+        if unlisted && state.is_settling() {
+            return;
+        }
+    }
     let item = {
         let state = inner.state();
         let Some(memory) = state.targets.get(name) else {
@@ -367,7 +386,13 @@ fn target(inner: &Inner, name: &TargetName) {
 fn provider(inner: &Inner, name: &ProviderName, counts: Counts) {
     let now = inner.clock.now();
     let previous = inner.board.provider(name);
-    let traffic = (inner.traffic)(name);
+    let mut traffic = (inner.traffic)(name);
+    // What was seen before the last start is not remembered elsewhere.
+    let seen_before = previous.as_ref().and_then(|status| Some(status.last_request_time.as_ref()?.0));
+    for token in &mut traffic.tokens {
+        let before = previous.iter().flat_map(|status| &status.tokens).find(|before| before.name == token.name);
+        token.last_used = token.last_used.max(before.and_then(|before| Some(before.last_used.as_ref()?.0)));
+    }
     let store_id = inner.store.id().to_string();
     let item = {
         let state = inner.state();
@@ -386,7 +411,7 @@ fn provider(inner: &Inner, name: &ProviderName, counts: Counts) {
                 dialect: traffic.dialect.as_deref(),
                 users: counts.users,
                 groups: counts.groups,
-                last_request: traffic.last_request,
+                last_request: traffic.last_request.max(seen_before),
                 stale_after: memory.spec.stale_after.as_deref().and_then(|text| duration::parse(text).ok()),
                 tokens: &traffic.tokens,
                 findings: &traffic.findings,

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::error::EngineError;
@@ -25,6 +27,9 @@ pub(super) const SAMPLES: usize = 10;
 const REMAINING: usize = 100;
 /// How long a member that Google refused is left out before it is tried again.
 const QUARANTINE: SignedDuration = SignedDuration::from_secs(300);
+/// How long after the start a status is kept as it was, until what it is folded from is known again: lists, and the
+/// policies. A restart is no news.
+const SETTLING: Duration = Duration::from_secs(30);
 
 /// What made a document due: earliest time and event positions, until the pass that serves them.
 #[derive(Debug, Clone, Default)]
@@ -209,6 +214,8 @@ pub(super) struct MappingMemory {
 pub(super) struct State {
     pub index: Index,
     pub frozen: Option<FreezeReason>,
+    /// When writing was first allowed.
+    pub thawed_at: Option<Instant>,
     pub directory_seq: Seq,
     pub documents: HashMap<DocumentKey, DocumentMemory>,
     /// The documents whose memory names a mapping.
@@ -228,6 +235,7 @@ impl State {
         Self {
             index,
             frozen: Some(FreezeReason::NotLoaded),
+            thawed_at: None,
             directory_seq: 0,
             documents: HashMap::new(),
             by_mapping: BTreeMap::new(),
@@ -268,6 +276,11 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Is what the statuses are folded from still being found out after a start?
+    pub fn is_settling(&self) -> bool {
+        self.frozen.is_none() && self.thawed_at.is_some_and(|at| at.elapsed() < SETTLING)
     }
 
     /// Every status is to be folded again.

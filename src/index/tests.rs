@@ -734,3 +734,34 @@ fn effects_of_a_change_do_not_grow_with_the_group() {
     let effects = index.tell(&inactive(100));
     assert_eq!((effects.dirty.len(), effects.mappings.len()), (1, 1));
 }
+
+#[test]
+fn labels_of_a_namespace_delegate_as_its_name_does_and_withdraw_it_when_they_go() {
+    let mut index = index();
+    let labelled = |value: &str| -> BTreeMap<String, String> {
+        [("team", value), ("env", "dev")].map(|(label, value)| (label.to_owned(), value.to_owned())).into()
+    };
+    let mut allowing = index.targets[&target("t")].spec.clone();
+    for allow in &mut allowing.allow {
+        allow.namespaces = crate::api::NamespacesSpec {
+            names: vec!["elsewhere".to_owned()],
+            match_labels: [("team".to_owned(), "checkout".to_owned())].into(),
+        };
+    }
+    let _ = index.apply_target(target("t"), allowing, Timestamp::UNIX_EPOCH);
+    index.map("m", spec(&["red"], &["services/a"], &[INVOKER]));
+    assert!(index.wanted(&document("a")).is_empty(), "no labels are known yet");
+
+    let namespace = key("m").namespace().to_owned();
+    let effects = index.apply_namespace(&namespace, labelled("checkout"));
+    assert_eq!(effects.dirty, BTreeMap::from([(document("a"), Urgency::Addition)]));
+    assert_eq!(index.wanted(&document("a")).len(), 2);
+    assert!(index.apply_namespace(&namespace, labelled("checkout")).dirty.is_empty(), "the same labels again");
+    assert!(index.apply_namespace("other", labelled("checkout")).dirty.is_empty());
+
+    let effects = index.apply_namespace(&namespace, labelled("billing"));
+    assert_eq!(effects.dirty, BTreeMap::from([(document("a"), Urgency::Revocation)]));
+    assert!(index.wanted(&document("a")).is_empty());
+    let mapping = index.mapping(&key("m")).unwrap();
+    assert_eq!(mapping.acceptance, Acceptance::NotDelegated);
+}

@@ -149,6 +149,8 @@ pub struct MappingInput<'a> {
     pub problem: Option<&'a Trouble>,
     /// Why all of it, or a part, is frozen; subjects aside.
     pub frozen: Option<FreezeReason>,
+    /// A target whose resources were never listed since the start.
+    pub loading: Option<&'a str>,
     /// Which object the freeze is about, in words; empty when the reason says it all.
     pub frozen_detail: &'a str,
     /// How many resolved (resource, role) pairs the targets delegate.

@@ -99,6 +99,7 @@ impl Default for Scene {
 impl Scene {
     fn fold_at(&self, previous: Option<&RoleMappingStatus>, at: Timestamp) -> Folded<RoleMappingStatus> {
         let input = MappingInput {
+            loading: None,
             generation: self.generation,
             mode: self.mode,
             ceiling_observes: self.ceiling_observes,

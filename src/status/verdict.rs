@@ -63,8 +63,8 @@ pub(super) struct Case<'a> {
 
 /// The verdict on a mapping.
 pub(super) fn judge(case: &Case<'_>) -> Verdict {
-    let checks: [fn(&Case<'_>) -> Option<Verdict>; 9] =
-        [frozen, revocation, manifest, delegation, refused_by_google, groups, resources, under_way, ending];
+    let checks: [fn(&Case<'_>) -> Option<Verdict>; 10] =
+        [frozen, revocation, manifest, loading, delegation, refused_by_google, groups, resources, under_way, ending];
     checks.iter().find_map(|check| check(case)).unwrap_or_else(|| well(case))
 }
 
@@ -151,6 +151,12 @@ fn manifest(case: &Case<'_>) -> Option<Verdict> {
     let message =
         with_next_step(&format!("{}; what the manifest last said stays in force", problem.message), problem.reason);
     Some(Verdict::new(Turn::Theirs, problem.reason, message))
+}
+
+fn loading(case: &Case<'_>) -> Option<Verdict> {
+    let target = case.input.loading?;
+    let message = format!("the resources of CloudRunTarget {target} are being listed for the first time");
+    Some(Verdict::new(Turn::Ours, reason::PROGRESSING, message))
 }
 
 fn delegation(case: &Case<'_>) -> Option<Verdict> {

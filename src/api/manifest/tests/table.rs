@@ -31,7 +31,7 @@ spec:
   locations: [europe-west1]
   discoveryInterval: 5m
   allow:
-    - namespaces: {names: [checkout]}
+    - namespaces: {names: [checkout], matchLabels: {team: checkout}}
       identityProviders: [okta]
       resources: ["services/checkout-*"]
       roles: [roles/run.invoker]
@@ -205,16 +205,19 @@ pub fn rows() -> Vec<Row> {
         ),
         (
             TARGET,
-            "{names: [checkout]}",
+            "{names: [checkout], matchLabels: {team: checkout}}",
             vec![
                 "{names: [checkout, shop-2]}".into(),
-                "{matchLabels: {team: checkout}}".into(),
-                "{names: [checkout], matchLabels: {example.com/team: ''}}".into(),
+                "{matchLabels: {team: checkout, env: \"\"}}".into(),
+                "{names: [checkout], matchLabels: {example.com/team: a}}".into(),
             ],
             vec![
                 ("{names: ['*']}".into(), "RuleViolated", "globs are refused"),
                 ("{names: []}".into(), "TooFew", "at least 1 entry"),
                 ("{}".into(), "RuleViolated", "choose them by their labels in matchLabels"),
+                ("{matchLabels: {}}".into(), "TooFew", "at least 1 entry"),
+                (format!("{{matchLabels: {{team: {}}}}}", "x".repeat(64)), "TooLong", "at most 63"),
+                ("{matchLabels: {team: 1}}".into(), "WrongType", "write it in quotes"),
             ],
         ),
         (
