@@ -256,7 +256,13 @@ impl ControlPlane {
 fn client_that_trusts(pem: &[u8], keep_connections: bool) -> reqwest::Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let certificates = reqwest::Certificate::from_pem_bundle(pem).expect("certificates");
-    reqwest::Client::builder().tls_certs_only(certificates).timeout(Duration::from_secs(30)).build().expect("a client")
+    reqwest::Client::builder()
+        .tls_certs_only(certificates)
+        .http1_only()
+        .pool_max_idle_per_host(if keep_connections { 8 } else { 0 })
+        .timeout(Duration::from_secs(30))
+        .build()
+        .expect("a client")
 }
 
 fn write_kubeconfig(path: &Path, certificate: &Path, server: SocketAddr, credentials: &str) {
