@@ -346,6 +346,13 @@ impl Folder {
                     self.store.remove_decision(pending.id).await?;
                     continue;
                 }
+                Decision::Uninstall(farewell) => {
+                    if self.engine.bid_farewell(*farewell).await? == 0 {
+                        self.store.put_decision(Decision::Uninstalled, self.clock.now()).await?;
+                    }
+                    continue;
+                }
+                Decision::Uninstalled => continue,
                 Decision::AcceptStore => {
                     tracing::warn!(
                         "a folder is accepted with `rolecall store accept --manifests DIR`; that is dropped"

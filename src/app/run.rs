@@ -40,6 +40,9 @@ async fn follow_folder(mut process: Process, manifests: std::path::PathBuf) -> R
     tracing::info!(%epoch, "this process took over the database");
     let specs = engine.restore().await?;
     let seq = engine.load_directory().await?;
+    if let Some(farewell) = store.farewell().await? {
+        engine.bid_farewell(farewell).await?;
+    }
     let mirror_path = mirror::mirror_path(&manifests)?;
     let frozen = compare(&mirror_path, &store).await?;
     let found = mirror::read(&mirror_path).ok().flatten();

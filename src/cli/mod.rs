@@ -18,6 +18,7 @@ mod run;
 mod status;
 mod store;
 mod table;
+mod uninstall;
 
 pub use config::{
     ConfigError, ConfigErrors, CredentialsKind, DatabaseUrl, LogFormat, MAX_DRIFT_INTERVAL, MIN_DRIFT_INTERVAL, Mode,
@@ -29,6 +30,7 @@ pub use release::{ReleaseArgs, ReleaseCommand};
 pub use run::RunArgs;
 pub use status::StatusArgs;
 pub use store::{StoreAcceptArgs, StoreArgs, StoreCommand};
+pub use uninstall::UninstallArgs;
 
 const ABOUT: &str = "Keeps Google Cloud Run IAM in step with your identity provider";
 
@@ -72,6 +74,9 @@ pub enum Command {
     Store(StoreArgs),
     /// Turn a freeze into a revocation, deliberately
     Release(ReleaseArgs),
+    /// Settle all that was granted, before rolecall is removed
+    #[command(after_help = uninstall::EXAMPLES)]
+    Uninstall(UninstallArgs),
     /// Print the version
     Version,
     /// Print generated pages of the documentation
@@ -249,6 +254,7 @@ pub async fn dispatch(cli: Cli, io: &mut Io<'_>, clock: &dyn Clock) -> Result<Ne
         }
         Command::Store(args) => store::run(&args, io).await?,
         Command::Release(args) => release::run(&args, io, clock).await?,
+        Command::Uninstall(args) => uninstall::run(&args, io, clock).await?,
         Command::Version => {
             writeln!(io.out, "rolecall {}", env!("CARGO_PKG_VERSION"))?;
             Exit::Done

@@ -21,7 +21,7 @@ use crate::model::{
     AuditEntry, AuditOutcome, DocumentKey, FreezeReason, GroupId, MappingKey, NameError, ProviderName, TargetName,
 };
 use crate::status::Trouble;
-use crate::store::{SpecState, StoreError, StoredSpec};
+use crate::store::{Farewell, SpecState, StoreError, StoredSpec};
 
 /// Where a mapping lives whose manifest names no namespace, as with `kubectl apply`.
 const DEFAULT_NAMESPACE: &str = "default";
@@ -165,6 +165,10 @@ impl Engine {
     /// [`IntakeError`]; the object is not in force then.
     pub async fn apply_mapping(&self, mut object: RoleMapping, source: &str) -> Result<(), IntakeError> {
         let _one_at_a_time = self.0.intake.lock().await;
+        if self.0.state().farewell.is_some() {
+            // Nothing begins any more.
+            return Ok(());
+        }
         let metadata = &object.metadata;
         let key = MappingKey::new(
             metadata.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE),
@@ -271,6 +275,10 @@ impl Engine {
     /// # Errors
     /// [`StoreError`], when that cannot be remembered.
     pub async fn delete_mapping(&self, key: &MappingKey) -> Result<(), StoreError> {
+        self.end(key, None).await
+    }
+
+    async fn end(&self, key: &MappingKey, orphan: Option<bool>) -> Result<(), StoreError> {
         let one_at_a_time = self.0.intake.lock().await;
         self.0.mark(key, SpecState::Ending).await?;
         let effects = {
@@ -281,7 +289,10 @@ impl Engine {
                 memory.vanished = None;
             }
             state.changed_mappings.insert(key.clone());
-            state.index.revoke_mapping(key)
+            match orphan {
+                None => state.index.revoke_mapping(key),
+                Some(orphan) => state.index.end_mapping(key, orphan),
+            }
         };
         self.0.absorb(effects, &Trigger::at(self.0.clock.now())).await;
         self.0.ask_claimed(key).await?;
@@ -405,6 +416,25 @@ impl Engine {
     /// [`StoreError`], when it cannot be asked.
     pub async fn has_claims(&self, key: &MappingKey) -> Result<bool, StoreError> {
         Ok(!self.0.store.claimed_documents(key).await?.is_empty())
+    }
+
+    /// rolecall is to go: the claims of all mappings end as `farewell` says, the guard aside, and no mapping is taken in any
+    /// more. Answers how many mappings are not done with. To be called again until that is none.
+    ///
+    /// # Errors
+    /// [`StoreError`], when that cannot be remembered.
+    pub async fn bid_farewell(&self, farewell: Farewell) -> Result<usize, StoreError> {
+        let keys = {
+            let mut state = self.0.state();
+            let again = state.farewell.replace(farewell) == Some(farewell);
+            let left: Vec<MappingKey> = state.mappings.keys().cloned().collect();
+            let begun = |key: &MappingKey| again && state.is_ending(key);
+            left.into_iter().map(|key| (begun(&key), key)).collect::<Vec<_>>()
+        };
+        for (_, key) in keys.iter().filter(|(begun, _)| !begun) {
+            self.end(key, Some(farewell == Farewell::Orphan)).await?;
+        }
+        Ok(self.0.state().mappings.len())
     }
 
     /// The object of a deleted mapping is let go before its claims could be ended: they are marked as abandoned, and are

@@ -203,6 +203,10 @@ async fn prepare(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
     // Only a mapping whose own grants are held may let them go.
     let mut released = state.released_by(&plan.held.mappings);
     released.extend(state.documents.get(document).and_then(|memory| memory.released.clone()));
+    if state.farewell.is_some() {
+        // Who says that rolecall goes means all of it.
+        released.insert(plan.held.plan_hash.clone());
+    }
     if released.contains(&plan.held.plan_hash) {
         plan = crate::plan::plan(&Inputs { released: &released, ..inputs });
     }

@@ -18,6 +18,7 @@ use crate::model::{
 };
 use crate::plan::{Held, LimitExceeded, Plan, Tally};
 use crate::status::Trouble;
+use crate::store::Farewell;
 
 /// How many event positions a pass names as its causes.
 const CAUSES: usize = 32;
@@ -214,6 +215,8 @@ pub(super) struct MappingMemory {
 pub(super) struct State {
     pub index: Index,
     pub frozen: Option<FreezeReason>,
+    /// rolecall is to go: nothing is granted any more, and all that was granted ends.
+    pub farewell: Option<Farewell>,
     /// When writing was first allowed.
     pub thawed_at: Option<Instant>,
     pub directory_seq: Seq,
@@ -235,6 +238,7 @@ impl State {
         Self {
             index,
             frozen: Some(FreezeReason::NotLoaded),
+            farewell: None,
             thawed_at: None,
             directory_seq: 0,
             documents: HashMap::new(),

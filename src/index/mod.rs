@@ -328,6 +328,11 @@ impl Index {
         self.live_on(key, Life::Ending { orphan })
     }
 
+    /// As [`Index::revoke_mapping`], whatever its `deletionPolicy`.
+    pub fn end_mapping(&mut self, key: &MappingKey, orphan: bool) -> Effects {
+        self.live_on(key, Life::Ending { orphan })
+    }
+
     /// The mapping is gone and nobody saw it being deleted: its claims freeze.
     pub fn vanish_mapping(&mut self, key: &MappingKey) -> Effects {
         if self.mappings.get(key).is_some_and(|mapping| mapping.life != Life::Live) {

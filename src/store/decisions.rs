@@ -18,6 +18,19 @@ pub enum Decision {
     ReleasePlan(String),
     /// The store is right as it is, although it is not what the cluster remembers.
     AcceptStore,
+    /// Everything that was granted is to be settled, and nothing is to be granted any more.
+    Uninstall(Farewell),
+    /// That is done: said by the process to whoever waits for it.
+    Uninstalled,
+}
+
+/// What becomes of what was granted when rolecall goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Farewell {
+    /// It is revoked.
+    Revoke,
+    /// It stays and is forgotten.
+    Orphan,
 }
 
 /// A decision that was not carried out yet.
@@ -36,6 +49,9 @@ const RELEASE_MANIFESTS: &str = "release-manifests";
 /// The hash stands in the column of the mapping.
 const RELEASE_PLAN: &str = "release-plan";
 const ACCEPT_STORE: &str = "accept-store";
+const UNINSTALL_REVOKE: &str = "uninstall-revoke";
+const UNINSTALL_ORPHAN: &str = "uninstall-orphan";
+const UNINSTALLED: &str = "uninstalled";
 
 impl Store {
     /// Decisions that were not carried out yet, in the order in which they were made.
@@ -50,6 +66,9 @@ impl Store {
                     RELEASE_MANIFESTS => Decision::ReleaseManifests,
                     RELEASE_PLAN => Decision::ReleasePlan(columns.text()?),
                     ACCEPT_STORE => Decision::AcceptStore,
+                    UNINSTALL_REVOKE => Decision::Uninstall(Farewell::Revoke),
+                    UNINSTALL_ORPHAN => Decision::Uninstall(Farewell::Orphan),
+                    UNINSTALLED => Decision::Uninstalled,
                     other => {
                         let problem = format!("`{other}` is not an action");
                         return Err(StoreError::Damaged { what: "decisions", problem });
@@ -67,6 +86,9 @@ impl Store {
             Decision::ReleaseManifests => (RELEASE_MANIFESTS, String::new()),
             Decision::ReleasePlan(hash) => (RELEASE_PLAN, hash),
             Decision::AcceptStore => (ACCEPT_STORE, String::new()),
+            Decision::Uninstall(Farewell::Revoke) => (UNINSTALL_REVOKE, String::new()),
+            Decision::Uninstall(Farewell::Orphan) => (UNINSTALL_ORPHAN, String::new()),
+            Decision::Uninstalled => (UNINSTALLED, String::new()),
         };
         self.committer()
             .commit(move |tx| {
@@ -75,6 +97,32 @@ impl Store {
                         .bind(action)
                         .bind(mapping)
                         .bind(nanos(at))
+                        .execute(&mut tx.connection)
+                        .await?;
+                    Ok(())
+                })
+            })
+            .await
+    }
+
+    /// The farewell that was decided, if any.
+    pub async fn farewell(&self) -> Result<Option<Farewell>, StoreError> {
+        let pending = self.decisions().await?;
+        Ok(pending.iter().rev().find_map(|pending| match pending.decision {
+            Decision::Uninstall(farewell) => Some(farewell),
+            _ => None,
+        }))
+    }
+
+    /// Takes back that rolecall is to go. What was settled meanwhile stays so.
+    pub async fn stay(&self) -> Result<(), StoreError> {
+        self.committer()
+            .commit(|tx| {
+                Box::pin(async move {
+                    query("DELETE FROM decisions WHERE action IN (?, ?, ?)")
+                        .bind(UNINSTALL_REVOKE)
+                        .bind(UNINSTALL_ORPHAN)
+                        .bind(UNINSTALLED)
                         .execute(&mut tx.connection)
                         .await?;
                     Ok(())

@@ -38,7 +38,7 @@ use crate::model::Seq;
 use committer::Committer;
 use leadership::Turn;
 
-pub use decisions::{Decision, PendingDecision};
+pub use decisions::{Decision, Farewell, PendingDecision};
 pub use error::StoreError;
 pub use leadership::{Epoch, Leader};
 pub use record::{

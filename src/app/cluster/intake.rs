@@ -24,7 +24,7 @@ use crate::engine::{Engine, IntakeError, ObjectProblem};
 use crate::index::Life;
 use crate::model::{Clock, FreezeReason, MappingKey, ProviderName, TargetName};
 use crate::status::{Item, Kind, StatusBoard};
-use crate::store::{Decision, Store, StoreError};
+use crate::store::{Decision, Farewell, Store, StoreError};
 use crate::watch::cluster::{ClusterChange, Seen, Watched};
 
 /// How often is looked after what waits: deleted mappings, releases, finalizers that could not be put.
@@ -66,6 +66,9 @@ struct Leaving {
 pub(super) struct Intake {
     parts: Parts,
     leaving: BTreeMap<MappingKey, Leaving>,
+    /// The mappings that have the finalizer, as last seen.
+    held: BTreeMap<MappingKey, ObjectMeta>,
+    farewell: Option<Farewell>,
     /// Mappings whose finalizer could not be put, and when that is tried again.
     unheld: BTreeMap<MappingKey, (ObjectMeta, tokio::time::Instant)>,
     holding: JoinSet<(MappingKey, ObjectMeta, Result<(), kube::Error>)>,
@@ -79,6 +82,8 @@ impl Intake {
         Self {
             parts,
             leaving: BTreeMap::new(),
+            held: BTreeMap::new(),
+            farewell: None,
             unheld: BTreeMap::new(),
             holding: JoinSet::new(),
             permits: Arc::new(Semaphore::new(PARALLEL)),
@@ -268,6 +273,11 @@ impl Intake {
             metadata.name.as_deref().unwrap_or_default(),
         )?;
         self.unheld.remove(&key);
+        if is_held(metadata) {
+            self.held.insert(key.clone(), version(metadata));
+        } else {
+            self.held.remove(&key);
+        }
         if metadata.deletion_timestamp.is_some() {
             let known = self.parts.engine.mapping_life(&key).is_some();
             if is_held(metadata) && !known && self.parts.engine.has_claims(&key).await? {
@@ -275,6 +285,10 @@ impl Intake {
                 self.parts.engine.apply_mapping(object.clone(), SOURCE).await?;
             }
             return self.leaves(key, metadata.clone()).await;
+        }
+        if self.parts.store.farewell().await?.is_some() {
+            // Nothing begins any more; those that have the finalizer are let go one after the other.
+            return Ok(());
         }
         // Whatever was of that name and left is another object.
         self.leaving.remove(&key);
@@ -320,6 +334,7 @@ impl Intake {
                 Some(key) => {
                     self.unheld.remove(&key);
                     self.leaving.remove(&key);
+                    self.held.remove(&key);
                     self.mapping_gone(&key).await
                 }
                 None => Ok(()),
@@ -435,9 +450,11 @@ impl Intake {
         match set_finalizers(&self.parts.client, key, &metadata, &others).await {
             Ok(()) => {
                 self.leaving.remove(key);
+                self.held.remove(key);
             }
             Err(kube::Error::Api(status)) if status.code == 404 => {
                 self.leaving.remove(key);
+                self.held.remove(key);
             }
             // The watch brings the newer version.
             Err(kube::Error::Api(status)) if status.code == 409 => {}
@@ -476,18 +493,49 @@ impl Intake {
         }
     }
 
+    /// rolecall is to go: all that was granted ends, and every mapping loses the finalizer once that is so for it.
+    async fn bid_farewell(&mut self, farewell: Farewell) -> Result<(), StoreError> {
+        let engine = self.parts.engine.clone();
+        if engine.frozen().is_some() {
+            // What the ledger lacks now would stay for ever.
+            return Ok(());
+        }
+        if self.farewell.replace(farewell) != Some(farewell) {
+            tracing::warn!(
+                ?farewell,
+                mappings = engine.mappings().len(),
+                "rolecall is to go: nothing is granted any more"
+            );
+        }
+        let left = engine.bid_farewell(farewell).await?;
+        for (key, metadata) in self.held.clone() {
+            if engine.mapping_life(&key).is_none() && !self.leaving.contains_key(&key) {
+                self.leaving.insert(key, Leaving { metadata, told: true, released: None });
+            }
+        }
+        if left == 0 && self.held.is_empty() && self.holding.is_empty() {
+            self.parts.store.put_decision(Decision::Uninstalled, self.parts.clock.now()).await?;
+        }
+        Ok(())
+    }
+
     /// Carries out what `rolecall release` left in the store.
-    async fn follow_decisions(&self) -> Result<(), StoreError> {
-        let (engine, store) = (&self.parts.engine, &self.parts.store);
+    async fn follow_decisions(&mut self) -> Result<(), StoreError> {
+        let (engine, store) = (self.parts.engine.clone(), self.parts.store.clone());
         for pending in store.decisions().await? {
-            if pending.decision == Decision::AcceptStore {
+            match pending.decision {
                 // Whoever leads looks for it.
-                continue;
+                Decision::AcceptStore | Decision::Uninstalled => continue,
+                Decision::Uninstall(farewell) => {
+                    self.bid_farewell(farewell).await?;
+                    continue;
+                }
+                _ => {}
             }
             let meant = |key: &MappingKey| match &pending.decision {
                 Decision::ReleaseMapping(mapping) => key == mapping,
                 Decision::ReleaseManifests => true,
-                Decision::ReleasePlan(_) | Decision::AcceptStore => false,
+                _ => false,
             };
             if let Decision::ReleasePlan(hash) = &pending.decision {
                 if engine.release_plan(hash).await? {
@@ -519,6 +567,17 @@ fn mapping_key(object: &ObjectRef) -> Option<MappingKey> {
 
 fn is_held(metadata: &ObjectMeta) -> bool {
     metadata.finalizers.iter().flatten().any(|finalizer| finalizer == REVOKE_FINALIZER)
+}
+
+/// What is needed of an object to change its finalizers.
+fn version(metadata: &ObjectMeta) -> ObjectMeta {
+    ObjectMeta {
+        uid: metadata.uid.clone(),
+        resource_version: metadata.resource_version.clone(),
+        finalizers: metadata.finalizers.clone(),
+        deletion_timestamp: metadata.deletion_timestamp.clone(),
+        ..ObjectMeta::default()
+    }
 }
 
 /// Replaces the finalizers of the very version that was seen.

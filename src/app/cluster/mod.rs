@@ -215,6 +215,9 @@ async fn lead(
     store.begin_epoch(identity).await?;
     engine.restore().await?;
     let seq = engine.load_directory().await?;
+    if let Some(farewell) = store.farewell().await? {
+        engine.bid_farewell(farewell).await?;
+    }
     let memory = ClusterMirror::new(client.clone(), &process.config.namespace);
     let Some(found) = compare(&memory, store, &over).await? else { return Ok(()) };
     if let Some(why) = found.freeze {

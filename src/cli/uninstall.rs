@@ -1,0 +1,100 @@
+//! `rolecall uninstall`: settles all that was granted, before the installation is removed.
+
+use std::time::Duration;
+
+use clap::{ArgGroup, Args};
+
+use crate::model::Clock;
+use crate::status::Kind;
+use crate::store::{Decision, Farewell, Store};
+
+use super::store::open_existing;
+use super::{CliError, Exit, Io};
+
+pub(super) const EXAMPLES: &str = "\
+Removing rolecall removes no grant and leaves its finalizer on every RoleMapping, so that they could not be deleted any
+more. This settles both, by the running rolecall: with --revoke all that it granted is removed from the policies, with
+--orphan it stays and is nobody's. From then on it grants nothing, also after a restart, until --cancel takes it back.
+
+Examples:
+  kubectl exec -n rolecall-system deploy/rolecall -- /rolecall uninstall --revoke
+  helm uninstall rolecall -n rolecall-system
+
+  rolecall uninstall --orphan --database sqlite:/var/lib/rolecall/rolecall.db
+  rolecall uninstall --cancel --database sqlite:/var/lib/rolecall/rolecall.db
+
+Exit status: 0 all is settled, 1 not within --timeout (it goes on), 2 wrong command line, 3 the store is not usable.";
+
+/// How often is looked how far it is.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Flags of `rolecall uninstall`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[command(group(ArgGroup::new("what").required(true).args(["revoke", "orphan", "cancel"])))]
+pub struct UninstallArgs {
+    /// Remove all that rolecall granted from the policies, the guard against mass removals aside
+    #[arg(long)]
+    pub revoke: bool,
+    /// Leave all that rolecall granted, and forget that it was rolecall's
+    #[arg(long)]
+    pub orphan: bool,
+    /// Take it back: mappings are followed again once rolecall is started again
+    #[arg(long)]
+    pub cancel: bool,
+    /// The store of the running rolecall: sqlite:PATH
+    #[arg(long, value_name = "URL", env = "ROLECALL_DATABASE", hide_env_values = true)]
+    pub database: String,
+    /// How long to wait until all is settled, in seconds; 0: only say it
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub timeout: u32,
+}
+
+/// How far the running process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Left {
+    mappings: usize,
+    policies: usize,
+}
+
+async fn left(store: &Store) -> Result<Left, CliError> {
+    let specs = store.specs().await?;
+    let mappings = specs.iter().filter(|spec| spec.kind == Kind::RoleMapping.as_str()).count();
+    Ok(Left { mappings, policies: store.ledger_documents().await?.len() })
+}
+
+/// Carries out `rolecall uninstall`: the decision is left in the store, and the running process carries it out.
+pub(super) async fn run(args: &UninstallArgs, io: &mut Io<'_>, clock: &dyn Clock) -> Result<Exit, CliError> {
+    let store = open_existing(&args.database).await?;
+    if args.cancel {
+        store.stay().await?;
+        writeln!(io.out, "taken back; start rolecall again, and it follows the mappings again")?;
+        return Ok(Exit::Done);
+    }
+    let farewell = if args.orphan { Farewell::Orphan } else { Farewell::Revoke };
+    if store.farewell().await?.is_some_and(|before| before != farewell) {
+        store.stay().await?;
+    }
+    store.put_decision(Decision::Uninstall(farewell), clock.now()).await?;
+    let since = std::time::Instant::now();
+    let mut shown = None;
+    loop {
+        let now = left(&store).await?;
+        if store.decisions().await?.iter().any(|pending| pending.decision == Decision::Uninstalled) {
+            writeln!(io.out, "settled: rolecall holds nothing any more and can be removed")?;
+            return Ok(Exit::Done);
+        }
+        if shown != Some(now) {
+            writeln!(io.err, "to be settled: {} mappings, grants on {} policies", now.mappings, now.policies)?;
+            io.err.flush()?;
+            shown = Some(now);
+        }
+        if since.elapsed() >= Duration::from_secs(args.timeout.into()) {
+            writeln!(
+                io.err,
+                "not settled yet: `rolecall status` and the log say what is in the way; the running rolecall goes on"
+            )?;
+            return Ok(Exit::No);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
