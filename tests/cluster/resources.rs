@@ -110,7 +110,7 @@ async fn defaults_are_those_of_folder_mode() {
             Object::IdentityProvider(object) => serde_json::to_value(&object.spec),
             Object::CloudRunTarget(object) => serde_json::to_value(&object.spec),
             Object::RoleMapping(object) => serde_json::to_value(&object.spec),
-            other => panic!("{other:?}"),
+            Object::Secret(secret) => panic!("{secret:?}"),
         };
         let stored = offered(&cluster, &text).await.expect("taken");
         assert_eq!(stored["spec"], spec.expect("a spec"));

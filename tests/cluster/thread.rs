@@ -73,7 +73,7 @@ async fn deleted_mapping_goes_after_its_grants_are_revoked() {
     world.fault(fault).await;
     world.admin().delete("RoleMapping", "checkout/team").await;
     world.gone("RoleMapping", "checkout/team").await;
-    assert!(world.policy("checkout-api").await.get(INVOKER).is_none(), "revoked before the object went");
+    assert!(!world.policy("checkout-api").await.contains_key(INVOKER), "revoked before the object went");
 }
 
 #[tokio::test]

@@ -276,7 +276,7 @@ fn write_kubeconfig(path: &Path, certificate: &Path, server: SocketAddr, credent
     std::fs::write(path, text).expect("a kubeconfig");
 }
 
-/// A key pair that signs tokens of ServiceAccounts.
+/// A key pair that signs tokens of service accounts.
 fn service_account_keys(private: &Path, public: &Path) {
     /// `SEQUENCE { SEQUENCE { ecPublicKey, prime256v1 }, BIT STRING }` up to the point (RFC 5480).
     const P256: [u8; 26] = [

@@ -2,7 +2,7 @@
 //!
 //! - [`World::start`]: etcd, kube-apiserver and kube-controller-manager on loopback, the emulator as Google, the chart
 //!   installed with real `helm install` into `rolecall-system`, its Deployment's container running as a process with a
-//!   token of its ServiceAccount, and the provider `okta` and the target `shop-dev` of `common::base()` applied. It derefs
+//!   token of its service account, and the provider `okta` and the target `shop-dev` of `common::base()` applied. It derefs
 //!   to `common::Google`: `world.policy(…)`, `world.members_become(…)`, `world.fault(…)` are those of `tests/it`.
 //! - [`World::prepare`]: the same with more `--set`s and the pod not started; then `world.pod.start().await`.
 //! - `world.admin()`: the API as `serde_json::Value`s ([`Kubernetes`]): `apply(yaml)`, `apply_as(manager, "/status", …)`,
@@ -23,7 +23,7 @@
 //! 430 MB, so at most two run at a time: `--test-threads 2`. By hand:
 //! `env $(python3 scripts/cluster_tools.py) cargo test --test cluster -- --test-threads 2 --nocapture NAME`.
 
-#![allow(dead_code, reason = "not each kind of test needs all of it")]
+#![allow(dead_code, unused_imports, reason = "not each kind of test needs all of it")]
 
 mod audit;
 mod control_plane;

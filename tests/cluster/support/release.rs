@@ -18,7 +18,7 @@ pub struct Release {
     pub namespace: String,
     pub scim: SocketAddr,
     pub admin: SocketAddr,
-    /// What the PersistentVolumeClaim stands for: every pod has it.
+    /// What the `PersistentVolumeClaim` stands for: every pod has it.
     pub volume: PathBuf,
     values: Vec<String>,
 }
