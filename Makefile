@@ -40,7 +40,13 @@ fmt: ## Format the code
 lint: ## Formatting and clippy only
 	@cargo fmt --all --check
 	@cargo clippy --workspace --all-targets --locked -- -D warnings
+	@cargo clippy --test cluster --locked -- -D warnings
 
 .PHONY: unit
-unit: ## Rust tests only
+unit: ## Rust tests only, without the cluster tests
 	@cargo test --workspace --locked
+
+.PHONY: cluster
+cluster: ## The cluster tests only, on a real control plane; NAME=words picks some of them
+	@tools=$$(python3 scripts/cluster_tools.py) && env $$tools \
+		cargo test --locked --test cluster -- --test-threads 2 --show-output $(NAME)

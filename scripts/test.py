@@ -150,9 +150,30 @@ def dependency_rules():
         failed.append(advisories.name)
 
 
-def rust_tests():
+def control_plane():
+    """The programs that the cluster tests run beside rolecall: NAME -> path, or None when they could not be built."""
+    step = Step("Control plane for the cluster tests (the first time takes 11 minutes)",
+                [sys.executable, os.path.join("scripts", "cluster_tools.py")], timeout=3600)
+    status = step.run()
+    found = dict(re.findall(r"^(ROLECALL_TEST_\w+)=(.+)$", "\n".join(step.lines), re.MULTILINE))
+    if status == 0 and found:
+        return found
+    step.show(40)
+    failed.append("Control plane for the cluster tests: it could not be built, so none of them was run")
+    return None
+
+
+def cluster_tests(tools):
+    """`tests/cluster`: two control planes at a time are what two cores and a small machine bear."""
+    before = len(cases)
+    cargo_tests("Cluster tests", ["--test", "cluster", "--", "--test-threads", "2", "--show-output"], tools)
+    if len(cases) == before and not any("Cluster tests" in name for name in failed):
+        failed.append("Cluster tests: not one of them was run")
+
+
+def cargo_tests(name, arguments, env):
     """`cargo test`, its cases counted from its own output. Returns whether everything was built."""
-    package, binary, failures = "", "", []
+    package, binary, failures = "rolecall", "", []
     in_failures = False
 
     def on_line(line):
@@ -170,8 +191,12 @@ def rust_tests():
                 cases[topic if package == "rolecall" else f"emulator: {topic}", words] = result
             elif "tests/chart/" in binary:
                 cases[f"chart: {topic}", words] = result
+            elif "tests/cluster/" in binary:
+                cases[f"cluster: {topic}", words] = result
             elif SHOWN_UNITS.search(name):
                 cases[f"properties: {topic.split('::')[0]}", words] = result
+        elif line.startswith("measured: "):
+            step.say(f"   {line}")
         elif line.startswith("test result:"):
             step.say(f"   {dim(binary.ljust(34))} {line.removeprefix('test result: ').split(';  ')[0]}")
             in_failures = False
@@ -181,12 +206,12 @@ def rust_tests():
             failures.append(line)
 
     # `--no-fail-fast`: one broken binary does not hide the others. One line a case is what is counted.
-    step = Step("Unit, property and integration tests", ["cargo", "test", "--workspace", "--locked", "--no-fail-fast"])
+    step = Step(name, ["cargo", "test", "--locked", "--no-fail-fast", *arguments], env=env)
     before = len(failed)
     if step.run(on_line) == 0:
         return True
     if len(failed) == before:  # it did not compile, or a test binary died without a word
-        failed.append("cargo test")
+        failed.append(f"{name}: cargo test")
         step.show()
         return any(line.startswith("test result:") for line in step.lines)
     for line in failures[:400]:
@@ -234,8 +259,13 @@ def main():
     prerequisites()
     check("Formatting", ["cargo", "fmt", "--all", "--check"])
     check("Clippy without warnings", ["cargo", "clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])
+    # `--all-targets` leaves out what `cargo test` does not run by itself.
+    check("Clippy without warnings: cluster tests", ["cargo", "clippy", "--locked", "--test", "cluster", "--", "-D", "warnings"])
     dependency_rules()
-    if rust_tests():  # the integration tests have built the binaries
+    tools = control_plane()
+    if cargo_tests("Unit, property and integration tests", ["--workspace"], tools or {}):  # this has built the binaries
+        if tools:
+            cluster_tests(tools)
         conformance()
         check("Static binary: build and start", [sys.executable, os.path.join("scripts", "static_binary.py")], timeout=3600)
         check("Quick start", [sys.executable, os.path.join("scripts", "quickstart.py")], env={"ONCE": "1"}, timeout=300)

@@ -15,5 +15,7 @@ mod common;
 #[path = "../../src/api/manifest/tests/table.rs"]
 mod table;
 
+mod outages;
 mod resources;
 mod support;
+mod thread;

@@ -1,6 +1,6 @@
 //! What the integration tests and the cluster tests share: waiting, the emulator as Google, an IdP, small manifests.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
 
 mod google;
 mod manifests;

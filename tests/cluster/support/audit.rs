@@ -7,7 +7,7 @@ use serde_json::Value;
 /// One finished call, or one watch that began.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// `system:serviceaccount:NAMESPACE:NAME` for a ServiceAccount.
+    /// `system:serviceaccount:NAMESPACE:NAME` for a service account.
     pub user: String,
     pub user_agent: String,
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, …

@@ -38,6 +38,10 @@ pub struct ControlPlane {
 impl ControlPlane {
     /// Starts one of its own for a test.
     pub async fn start() -> Self {
+        Self::start_with(true).await
+    }
+
+    async fn start_with(keep_connections: bool) -> Self {
         let begun = Instant::now();
         let folder = tempfile::Builder::new().prefix("rolecall-cluster-").tempdir().expect("a folder");
         let at = |name: &str| folder.path().join(name);
@@ -96,7 +100,7 @@ impl ControlPlane {
         let admin = Kubernetes {
             base: format!("https://{address}"),
             token: ADMIN.to_owned(),
-            http: client_that_trusts(&pem),
+            http: client_that_trusts(&pem, keep_connections),
             impersonate: None,
         };
         write_kubeconfig(&at("admin.kubeconfig"), &certificate, address, &format!("token: {ADMIN}"));
@@ -130,7 +134,7 @@ impl ControlPlane {
         if let Some(running) = shared.upgrade() {
             return running;
         }
-        let started = Arc::new(Self::start().await);
+        let started = Arc::new(Self::start_with(false).await);
         started.install_crds().await;
         *shared = Arc::downgrade(&started);
         started
@@ -247,11 +251,18 @@ impl ControlPlane {
     }
 }
 
-/// A client of the API server with this certificate.
-fn client_that_trusts(pem: &[u8]) -> reqwest::Client {
+/// A client of the API server with this certificate. Connections belong to the runtime of the test that opened them: who
+/// shares the client keeps none.
+fn client_that_trusts(pem: &[u8], keep_connections: bool) -> reqwest::Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let certificates = reqwest::Certificate::from_pem_bundle(pem).expect("certificates");
-    reqwest::Client::builder().tls_certs_only(certificates).timeout(Duration::from_secs(30)).build().expect("a client")
+    reqwest::Client::builder()
+        .tls_certs_only(certificates)
+        .http1_only()
+        .pool_max_idle_per_host(if keep_connections { 8 } else { 0 })
+        .timeout(Duration::from_secs(30))
+        .build()
+        .expect("a client")
 }
 
 fn write_kubeconfig(path: &Path, certificate: &Path, server: SocketAddr, credentials: &str) {
@@ -265,7 +276,7 @@ fn write_kubeconfig(path: &Path, certificate: &Path, server: SocketAddr, credent
     std::fs::write(path, text).expect("a kubeconfig");
 }
 
-/// A key pair that signs tokens of ServiceAccounts.
+/// A key pair that signs tokens of service accounts.
 fn service_account_keys(private: &Path, public: &Path) {
     /// `SEQUENCE { SEQUENCE { ecPublicKey, prime256v1 }, BIT STRING }` up to the point (RFC 5480).
     const P256: [u8; 26] = [

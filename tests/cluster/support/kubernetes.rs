@@ -54,13 +54,11 @@ fn place(kind: &str) -> (&'static str, &'static str, bool) {
 /// The path of an object: `name` is `NAME` or `NAMESPACE/NAME`, as in messages of kubectl.
 pub fn path(kind: &str, name: &str) -> String {
     let (base, plural, namespaced) = place(kind);
-    match name.split_once('/') {
-        Some((namespace, name)) => format!("{base}/namespaces/{namespace}/{plural}/{name}"),
-        None => {
-            assert!(!namespaced, "{kind} {name}: name it NAMESPACE/NAME");
-            format!("{base}/{plural}/{name}")
-        }
+    if let Some((namespace, name)) = name.split_once('/') {
+        return format!("{base}/namespaces/{namespace}/{plural}/{name}");
     }
+    assert!(!namespaced, "{kind} {name}: name it NAMESPACE/NAME");
+    format!("{base}/{plural}/{name}")
 }
 
 /// The path of the objects of a kind in a namespace, or in all.
@@ -107,8 +105,10 @@ impl Kubernetes {
         if !body.is_empty() {
             request = request.header("content-type", content_type).body(body);
         }
-        let lost =
-            |error: reqwest::Error| Refused { code: 0, reason: "NoAnswer".to_owned(), message: error.to_string() };
+        let lost = |error: reqwest::Error| {
+            let (reason, message) = ("NoAnswer".to_owned(), format!("{error:?}"));
+            Refused { code: 0, reason, message }
+        };
         let answer = request.send().await.map_err(lost)?;
         let (code, text) = (answer.status().as_u16(), answer.text().await.map_err(lost)?);
         let value: Value = serde_json::from_str(&text).unwrap_or(Value::String(text));
@@ -193,7 +193,7 @@ impl Kubernetes {
         self.apply_as("kubectl", "", &object).await.unwrap_or_else(|refused| panic!("namespace {name}: {refused}"));
     }
 
-    /// A token for a `ServiceAccount`, `NAMESPACE/NAME`, by the TokenRequest API.
+    /// A token for a `ServiceAccount`, `NAMESPACE/NAME`, by a `TokenRequest`.
     pub async fn service_account_token(&self, account: &str) -> String {
         let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 7200}});
         let path = format!("{}/token", path("ServiceAccount", account));

@@ -1,16 +1,43 @@
-//! A cluster for tests.
+//! A cluster for tests. How to write one, from the top down:
+//!
+//! - [`World::start`]: etcd, kube-apiserver and kube-controller-manager on loopback, the emulator as Google, the chart
+//!   installed with real `helm install` into `rolecall-system`, its Deployment's container running as a process with a
+//!   token of its service account, and the provider `okta` and the target `shop-dev` of `common::base()` applied. It derefs
+//!   to `common::Google`: `world.policy(…)`, `world.members_become(…)`, `world.fault(…)` are those of `tests/it`.
+//! - [`World::prepare`]: the same with more `--set`s and the pod not started; then `world.pod.start().await`.
+//! - `world.admin()`: the API as `serde_json::Value`s ([`Kubernetes`]): `apply(yaml)`, `apply_as(manager, "/status", …)`,
+//!   `create`, `replace`, `patch`, `delete`, `get`, `list`; `acting_as(user, groups)` is another user. Names are `NAME`
+//!   or `NAMESPACE/NAME`. `world.until(kind, name, what, check)` waits; `mapping_status` and `gone` are short for it.
+//! - `world.cluster.kubectl(&[…]).await.ok()` runs the real kubectl, `.helm(…)` the real Helm, [`kstatus`] the library.
+//! - `world.cluster.now()` and `.calls_since(then)`: who called what at the API server, from its audit log;
+//!   `world.pod.user` is rolecall's name there.
+//! - `world.cluster.kill_apiserver()`, `.start_apiserver().await` (same port and data), `.stop_apiserver()` (SIGSTOP).
+//!   The pod reaches the API server through `world.proxy`: `blackhole()`, `cut()`, `refuse()`, `heal()`.
+//! - `world.pod`: `kill()` (SIGKILL), `signal("STOP")`, `shutdown()`, `start()`, `spawn()` without waiting, `said()`,
+//!   `exec(&["uninstall", …])` as `kubectl exec` would. A second one: `world.release.pod(&world.cluster, "rolecall-1",
+//!   world.proxy.address).await`; it shares `world.release.volume` as the pods of a Deployment share a claim.
+//! - A second release: [`Release::install`] into another namespace, then its own `pod(…)`.
+//! - [`ControlPlane::shared`] for tests without rolecall that leave nothing behind: it lives as long as one of them.
+//!
+//! Children die with the test binary, whatever ends it; folders go with the `World`. A control plane takes 4 s and
+//! 430 MB, so at most two run at a time: `--test-threads 2`. By hand:
+//! `env $(python3 scripts/cluster_tools.py) cargo test --test cluster -- --test-threads 2 --nocapture NAME`.
 
-#![allow(dead_code, reason = "not each kind of test needs all of it")]
+#![allow(dead_code, unused_imports, reason = "not each kind of test needs all of it")]
 
 mod audit;
 mod control_plane;
 mod kubernetes;
 mod process;
 mod proxy;
+mod release;
 mod tools;
+mod world;
 
 pub use control_plane::ControlPlane;
-pub use kubernetes::{Kubernetes, Refused, collection, documents, named, path};
+pub use kubernetes::{Refused, collection, documents, named, path};
+pub use release::Release;
 pub use tools::kstatus;
+pub use world::{SYSTEM, World};
 
 pub use crate::common::*;

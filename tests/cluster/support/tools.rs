@@ -61,8 +61,8 @@ pub async fn run(mut command: Command, stdin: &str) -> Output {
 
 /// What the kstatus library makes of objects: status (`Current`, `InProgress`, `Failed`, `Terminating`) and message.
 pub async fn kstatus(objects: &[Value]) -> Vec<(String, String)> {
-    let lines: String = objects.iter().map(|object| format!("{object}\n")).collect();
-    let said = run(Command::new(tool("kstatus")), &lines).await.ok();
+    let lines: Vec<String> = objects.iter().map(Value::to_string).collect();
+    let said = run(Command::new(tool("kstatus")), &lines.join("\n")).await.ok();
     let judged: Vec<_> = said
         .lines()
         .filter_map(|line| line.split_once('\t'))

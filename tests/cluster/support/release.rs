@@ -1,0 +1,247 @@
+//! The chart, installed with Helm, and its Deployment's pods as processes.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::control_plane::ControlPlane;
+use super::process::Process;
+use super::tools::Output;
+use crate::common::{Scim, eventually, free_port, tail};
+
+const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/rolecall");
+
+/// One release of the chart.
+pub struct Release {
+    pub name: String,
+    pub namespace: String,
+    pub scim: SocketAddr,
+    pub admin: SocketAddr,
+    /// What the `PersistentVolumeClaim` stands for: every pod has it.
+    pub volume: PathBuf,
+    values: Vec<String>,
+}
+
+impl Release {
+    /// `helm install`, with rolecall enforcing against the emulator and the Secrets of `okta` and `entra` named. `more`
+    /// are further `--set`s, which win.
+    pub async fn install(
+        cluster: &ControlPlane,
+        google: &str,
+        name: &str,
+        namespace: &str,
+        more: &[&str],
+    ) -> Result<Self, Output> {
+        let (scim, admin) = (free_port(), free_port());
+        let volume = cluster.folder().join(format!("volume-{namespace}-{name}"));
+        std::fs::create_dir_all(&volume).expect("a volume");
+        let mut values = vec![
+            "mode=enforce".to_owned(),
+            format!("google.endpoint={google}"),
+            "google.credentials=none".to_owned(),
+            "driftInterval=1s".to_owned(),
+            "listenAddress=127.0.0.1".to_owned(),
+            format!("ports.scim={}", scim.port()),
+            format!("ports.admin={}", admin.port()),
+            "secrets={okta-scim,entra-scim}".to_owned(),
+            "log.format=text".to_owned(),
+        ];
+        values.extend(more.iter().map(|&value| value.to_owned()));
+        let this = Self { name: name.to_owned(), namespace: namespace.to_owned(), scim, admin, volume, values };
+        let output = this.helm(cluster, "install", &["--create-namespace"]).await;
+        if output.status == 0 { Ok(this) } else { Err(output) }
+    }
+
+    /// `helm upgrade` with the same values and more; running pods are not touched. Start them again.
+    pub async fn upgrade(&mut self, cluster: &ControlPlane, more: &[&str]) -> Output {
+        self.values.extend(more.iter().map(|&value| value.to_owned()));
+        self.helm(cluster, "upgrade", &[]).await
+    }
+
+    pub async fn uninstall(&self, cluster: &ControlPlane) -> Output {
+        cluster.helm(&["uninstall", &self.name, "--namespace", &self.namespace]).await
+    }
+
+    async fn helm(&self, cluster: &ControlPlane, verb: &str, more: &[&str]) -> Output {
+        let mut arguments = vec![verb, &self.name, CHART, "--namespace", &self.namespace];
+        arguments.extend(more);
+        for value in &self.values {
+            arguments.extend(["--set", value]);
+        }
+        cluster.helm(&arguments).await
+    }
+
+    /// A pod of the Deployment as it is stored now, which reaches the API server at `server`; not started yet. The pod
+    /// `rolecall-0` listens on the ports of the chart, each other one on ports of its own.
+    pub async fn pod(&self, cluster: &ControlPlane, name: &str, server: SocketAddr) -> Pod {
+        let deployment = format!("{}/{}", self.namespace, self.name);
+        let deployment = cluster.admin.get("Deployment", &deployment).await.expect("the Deployment");
+        let spec = &deployment["spec"]["template"]["spec"];
+        let container = &spec["containers"][0];
+        assert_eq!(container["command"], serde_json::json!(["/rolecall"]));
+
+        let own = cluster.folder().join(format!("pod-{}-{name}", self.namespace));
+        std::fs::create_dir_all(&own).expect("a folder");
+        let (scim, admin) = if name.ends_with("-0") { (self.scim, self.admin) } else { (free_port(), free_port()) };
+        let here = |text: &str| {
+            let text = text
+                .replace(&format!(":{}", self.scim.port()), &format!(":{}", scim.port()))
+                .replace(&format!(":{}", self.admin.port()), &format!(":{}", admin.port()));
+            for mount in list(&container["volumeMounts"]) {
+                let path = mount["mountPath"].as_str().expect("a path");
+                let volume = list(&spec["volumes"]).find(|volume| volume["name"] == mount["name"]).expect("its volume");
+                let claimed = volume.get("persistentVolumeClaim").is_some();
+                let folder = if claimed { &self.volume } else { &own };
+                if let Some(moved) = moved(&text, path, folder) {
+                    return moved;
+                }
+            }
+            text
+        };
+        let arguments = list(&container["args"]).map(|text| here(text.as_str().expect("text"))).collect();
+        let mut environment: Vec<(String, String)> = list(&container["env"])
+            .map(|variable| {
+                let value = match variable["valueFrom"]["fieldRef"]["fieldPath"].as_str() {
+                    None => here(variable["value"].as_str().unwrap_or_default()),
+                    Some("metadata.name") => name.to_owned(),
+                    Some("metadata.namespace") => self.namespace.clone(),
+                    Some(other) => panic!("fieldRef {other}"),
+                };
+                (variable["name"].as_str().expect("a name").to_owned(), value)
+            })
+            .collect();
+
+        let account = spec["serviceAccountName"].as_str().expect("a ServiceAccount");
+        let token = cluster.admin.service_account_token(&format!("{}/{account}", self.namespace)).await;
+        let token_file = own.join("token");
+        std::fs::write(&token_file, token).expect("a token file");
+        let credentials = format!("tokenFile: {}", token_file.display());
+        let kubeconfig = cluster.kubeconfig(&format!("{}-{name}", self.namespace), server, &credentials);
+        environment.push(("KUBECONFIG".to_owned(), kubeconfig.display().to_string()));
+        Pod {
+            name: name.to_owned(),
+            scim_url: format!("http://{scim}"),
+            admin_url: format!("http://{admin}"),
+            user: format!("system:serviceaccount:{}:{account}", self.namespace),
+            log: own.join("rolecall.log"),
+            arguments,
+            environment,
+            process: None,
+        }
+    }
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+/// `text` with the path `mount` replaced by `folder`, if it stands in there as a path.
+fn moved(text: &str, mount: &str, folder: &Path) -> Option<String> {
+    let at = text.find(mount)?;
+    let (before, after) = (text.get(..at)?, text.get(at + mount.len()..)?);
+    let begins = before.is_empty() || before.ends_with([':', '=', '"']);
+    let ends = after.is_empty() || after.starts_with('/');
+    (begins && ends).then(|| format!("{before}{}{after}", folder.display()))
+}
+
+/// The container of a pod as a process.
+pub struct Pod {
+    pub name: String,
+    pub scim_url: String,
+    pub admin_url: String,
+    /// Its name at the API server.
+    pub user: String,
+    pub log: PathBuf,
+    /// The container's arguments, with paths and ports of this machine. A test may add to them.
+    pub arguments: Vec<String>,
+    pub environment: Vec<(String, String)>,
+    process: Option<Process>,
+}
+
+impl Pod {
+    /// Starts it without waiting. Was it running, it is killed first.
+    pub fn spawn(&mut self) {
+        self.kill();
+        let program = Path::new(env!("CARGO_BIN_EXE_rolecall"));
+        self.process = Some(Process::start(program, &self.arguments, &self.environment, self.log.clone()));
+    }
+
+    /// Starts it and waits until it is ready.
+    pub async fn start(&mut self) {
+        self.spawn();
+        self.ready().await;
+    }
+
+    /// Waits for `/readyz`.
+    pub async fn ready(&mut self) {
+        self.answers("readyz").await;
+    }
+
+    /// Waits for `/livez`, which a frozen or waiting process answers too.
+    pub async fn alive(&mut self) {
+        self.answers("livez").await;
+    }
+
+    async fn answers(&mut self, what: &str) {
+        let (url, name) = (format!("{}/{what}", self.admin_url), self.name.clone());
+        eventually(&format!("{name} {what}"), async || {
+            if let Some(status) = self.ended() {
+                panic!("{name} ended with {status}:\n{}", tail(&self.said()));
+            }
+            match reqwest::get(&url).await {
+                Ok(answer) if answer.status().is_success() => Ok(()),
+                Ok(answer) => {
+                    let status = answer.status();
+                    Err(format!("{status} {}\n{}", answer.text().await.unwrap_or_default(), tail(&self.said())))
+                }
+                Err(error) => Err(format!("{error}\n{}", tail(&self.said()))),
+            }
+        })
+        .await;
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// A signal by its name without `SIG`: `TERM`, `STOP`, `CONT`.
+    pub fn signal(&self, name: &str) {
+        self.process.as_ref().expect("a running pod").signal(name);
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.process.as_mut().expect("a started pod").ended()
+    }
+
+    /// SIGTERM, and waits for a clean end.
+    pub async fn shutdown(&mut self) {
+        self.signal("TERM");
+        let status = eventually("an end after SIGTERM", async || self.ended().ok_or_else(|| tail(&self.said()))).await;
+        assert!(status.success(), "a clean end, not {status}");
+        self.process = None;
+    }
+
+    /// What it logged, all lives together.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// `kubectl exec POD -- /rolecall ARGUMENTS`: another verb in the environment of the container.
+    pub async fn exec(&self, arguments: &[&str]) -> Output {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_rolecall"));
+        command.args(arguments).env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
+        super::tools::run(command, "").await
+    }
+
+    /// The IdP of a provider, which calls this pod.
+    pub fn scim(&self, provider: &str, token: &str) -> Scim {
+        Scim {
+            base: format!("{}/idp/{provider}/scim/v2", self.scim_url),
+            token: token.to_owned(),
+            http: reqwest::Client::builder().timeout(std::time::Duration::from_secs(20)).build().expect("a client"),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! A cluster, the emulator, the chart and one pod: what most tests begin with.
+
+use std::ops::Deref;
+
+use serde_json::{Value, json};
+
+use super::control_plane::ControlPlane;
+use super::kubernetes::Kubernetes;
+use super::proxy::Proxy;
+use super::release::{Pod, Release};
+use crate::common::{Google, Scim, base, eventually, tail};
+
+/// The namespace of the release; the Secrets of [`crate::common::provider`] are in it.
+pub const SYSTEM: &str = "rolecall-system";
+
+pub struct World {
+    // Dropped in this order: the pod before what it talks to.
+    pub pod: Pod,
+    pub release: Release,
+    pub proxy: Proxy,
+    pub google: Google,
+    pub cluster: ControlPlane,
+}
+
+impl Deref for World {
+    type Target = Google;
+
+    fn deref(&self) -> &Google {
+        &self.google
+    }
+}
+
+impl World {
+    /// Everything but a running pod. The namespace `checkout` is there, no object of rolecall is.
+    pub async fn prepare(more: &[&str]) -> Self {
+        let cluster = ControlPlane::start().await;
+        let pod_log = cluster.folder().join(format!("pod-{SYSTEM}-rolecall-0/rolecall.log"));
+        let google = Google::start(pod_log).await;
+        let release = Release::install(&cluster, &google.url, "rolecall", SYSTEM, more).await;
+        let release = release.unwrap_or_else(|output| panic!("helm install: {}{}", output.stdout, output.stderr));
+        cluster.crds_established().await;
+        cluster.admin.namespace("checkout", &json!({})).await;
+        let proxy = Proxy::start(cluster.address);
+        let pod = release.pod(&cluster, "rolecall-0", proxy.address).await;
+        Self { pod, release, proxy, google, cluster }
+    }
+
+    /// The same with the pod ready and [`base`] applied.
+    pub async fn start() -> Self {
+        let mut world = Self::prepare(&[]).await;
+        for (_, text) in base() {
+            world.admin().apply(&text).await;
+        }
+        world.pod.start().await;
+        world
+    }
+
+    /// The administrator of the cluster.
+    pub fn admin(&self) -> &Kubernetes {
+        &self.cluster.admin
+    }
+
+    /// The IdP of a provider.
+    pub fn scim(&self, provider: &str, token: &str) -> Scim {
+        self.pod.scim(provider, token)
+    }
+
+    /// The object, or null.
+    pub async fn object(&self, kind: &str, name: &str) -> Value {
+        self.admin().find(kind, name).await
+    }
+
+    /// Waits until `check` likes an object, which is null when it does not exist.
+    pub async fn until(&self, kind: &str, name: &str, what: &str, check: impl Fn(&Value) -> bool) -> Value {
+        eventually(&format!("{kind} {name}: {what}"), async || {
+            // The API server may be away, when that is the test.
+            let object = match self.admin().get(kind, name).await {
+                Ok(object) => object,
+                Err(refused) if refused.code == 404 => Value::Null,
+                Err(refused) => return Err(refused.to_string()),
+            };
+            if check(&object) { Ok(object) } else { Err(format!("{object:#}; log:\n{}", tail(&self.pod.said()))) }
+        })
+        .await
+    }
+
+    /// Waits until `check` likes a mapping's status.
+    pub async fn mapping_status(&self, name: &str, what: &str, check: impl Fn(&Value) -> bool) -> Value {
+        self.until("RoleMapping", name, what, |object| check(&object["status"])).await["status"].clone()
+    }
+
+    /// Waits until an object does not exist any more.
+    pub async fn gone(&self, kind: &str, name: &str) {
+        self.until(kind, name, "gone", Value::is_null).await;
+    }
+}
