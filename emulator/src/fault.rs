@@ -78,7 +78,7 @@ pub(crate) enum Action {
         #[serde(default)]
         latency_ms: u64,
     },
-    /// The answer comes late.
+    /// The call is done late, even when the client has gone meanwhile.
     Latency { latency_ms: u64 },
     /// The connection is closed without an answer.
     Drop {

@@ -132,6 +132,12 @@ async fn play(handle: &Handle, call: Call) -> Result<Response<Full<Bytes>>, Clos
         drop(world);
         return Ok(write(reply));
     };
+    // In a task of its own: a client that goes away does not take back what it sent.
+    let handle = handle.clone();
+    tokio::spawn(async move { play_fault(&handle, call, action).await }).await.unwrap_or(Err(Closed))
+}
+
+async fn play_fault(handle: &Handle, call: Call, action: Action) -> Result<Response<Full<Bytes>>, Closed> {
     if action.latency_ms() > 0 {
         tokio::time::sleep(Duration::from_millis(action.latency_ms())).await;
     }

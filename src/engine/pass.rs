@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The process may end between any two steps: an intent that was recorded and not settled is resolved from the policy's
-//! etag by the next pass.
+//! etag by the next pass: where that has not changed, a write of its own takes the call its etag.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -314,7 +314,8 @@ async fn write(
         verdict.written = true;
         inner.metrics.members.add(["add"], plan.add.len() as u64);
         inner.metrics.members.add(["remove"], plan.remove.len() as u64);
-        if let Some(since) = verdict.trigger.since {
+        let has_steps = !plan.add.is_empty() || !plan.remove.is_empty();
+        if let Some(since) = verdict.trigger.since.filter(|_| has_steps) {
             let change = if plan.remove.is_empty() { "addition" } else { "revocation" };
             let lag = Duration::try_from(inner.clock.now().duration_since(since)).unwrap_or_default();
             inner.metrics.propagation_seconds.observe([change], lag);

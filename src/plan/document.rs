@@ -67,6 +67,12 @@ fn is_of(binding: &Binding, condition: &ConditionHash, grant: &GrantKey) -> bool
     binding.role == grant.role.as_str() && *condition == grant.condition
 }
 
+/// What to write: the policy with these steps done. With none of them, the policy as it is where it has to be a fence: a
+/// write moves the etag, and an earlier call that carries the old one is refused from then on.
+pub(super) fn written(live: &Policy, add: &[Step], remove: &[Step], fence: bool) -> Option<Policy> {
+    edited(live, add, remove).or_else(|| fence.then(|| Policy { version: 3, ..live.clone() }))
+}
+
 /// The policy with these steps done; none when there are none. Bindings keep their order, foreign members, conditions
 /// and unknown fields their bytes. A binding that a removal empties is dropped, one that was empty before stays.
 pub(super) fn edited(live: &Policy, add: &[Step], remove: &[Step]) -> Option<Policy> {

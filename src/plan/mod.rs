@@ -40,8 +40,8 @@ pub use tally::Tally;
 use document::Live;
 use pass::Pass;
 
-/// How long a call whose outcome is unknown may still land. Until then its intent stays, even if nobody wants its
-/// effect any more and the policy has not changed.
+/// How long a call whose outcome is unknown is remembered when the resource is gone: one of that name may be back by the
+/// time it lands. Where there is a policy, it is fenced off by a write instead.
 pub const INTENT_FENCE: Duration = Duration::from_mins(10);
 
 /// The compiled-in guard holds removals that touch more people than this (and more than half of the grants).
@@ -196,14 +196,17 @@ pub struct Plan {
     pub ledger: Vec<LedgerChange>,
     /// What to append if no call is made.
     pub audit: Vec<AuditEntry>,
-    /// What to write, with the etag of the read; none when there is nothing to write.
+    /// What to write, with the etag of the read; none when there is nothing to write. Without additions and removals it is
+    /// a fence: the policy as it is, so that an earlier call whose outcome is unknown finds its etag gone.
     pub policy: Option<Policy>,
     /// Set when not all additions fit.
     pub limit: Option<LimitExceeded>,
-    /// Look again then: an unknown outcome will be settled by time.
+    /// Look again then: the unknown outcome of a call on a resource that is gone will be settled by time.
     pub recheck_at: Option<Timestamp>,
     context: settle::Context,
     live: Policy,
+    unsettled: Vec<settle::Unsettled>,
+    fence: bool,
     lines: Vec<tally::Line>,
 }
 
@@ -212,8 +215,11 @@ impl Plan {
     /// of it is left. What the first [`Plan::intend`] recorded besides the intents is not in it again.
     #[must_use]
     pub fn with_additions(&self, wanted: impl Fn(&Step) -> bool) -> Option<Self> {
-        let add: Vec<Step> = self.add.iter().filter(|step| wanted(step)).cloned().collect();
-        let policy = document::edited(&self.live, &add, &self.remove)?;
+        let (add, left_out): (Vec<Step>, Vec<Step>) = self.add.iter().cloned().partition(wanted);
+        let mut unsettled = self.unsettled.clone();
+        unsettled.extend(left_out.iter().filter_map(|step| settle::Unsettled::of(&step.row, false)));
+        let fence = self.fence || unsettled.len() > self.unsettled.len();
+        let policy = document::written(&self.live, &add, &self.remove, fence)?;
         let hash = plan_hash(&self.context.document, &add, &self.remove, &self.held);
         let mut lines = self.lines.clone();
         let left: BTreeSet<&GrantKey> = add.iter().map(Step::grant).collect();
@@ -222,7 +228,17 @@ impl Plan {
                 line.standing = tally::Standing::Withheld;
             }
         }
-        Some(Self { hash, policy: Some(policy), ledger: vec![], audit: vec![], lines, add, ..self.clone() })
+        Some(Self {
+            hash,
+            policy: Some(policy),
+            ledger: vec![],
+            audit: vec![],
+            lines,
+            add,
+            unsettled,
+            fence,
+            ..self.clone()
+        })
     }
 
     /// The removals alone, if there are any beside additions: what to try after a mixed write was refused.

@@ -10,14 +10,12 @@ use crate::model::{
 };
 
 use super::document::{self, Live};
-use super::settle::{Context, action_word};
+use super::settle::{Context, NOT_COMMITTED, Unsettled, action_word};
 use super::tally::{Line, Standing};
 use super::{Cause, Held, INTENT_FENCE, Inputs, LostGrant, Observed, Plan, Step, guard, plan_hash};
 
 /// The outcome of a call could not be told from the etag, and the member is as the call would have left it.
 const AMBIGUOUS: &str = "AttributionAmbiguous";
-/// The call did not take effect.
-const NOT_COMMITTED: &str = "NotCommitted";
 
 /// The resource is not listed any more and Google says that it is not there.
 const RESOURCE_GONE: &str = "ResourceGone";
@@ -58,6 +56,8 @@ pub(super) struct Pass<'a> {
     observed: Observed,
     owned: Vec<LedgerRow>,
     lines: Vec<Line>,
+    unsettled: Vec<Unsettled>,
+    fence: bool,
     recheck_at: Option<Timestamp>,
 }
 
@@ -83,6 +83,8 @@ impl<'a> Pass<'a> {
             observed: Observed::default(),
             owned: vec![],
             lines: vec![],
+            unsettled: vec![],
+            fence: false,
             recheck_at: None,
         }
     }
@@ -104,8 +106,11 @@ impl<'a> Pass<'a> {
     fn forget(&mut self, key: &GrantKey) {
         let Some(row) = self.rows.get(key).copied() else { return };
         // A call that may still land on a resource that comes back must be found to be ours.
-        if row.intent.as_ref().is_some_and(|intent| fence(intent.at) > self.inputs.now) {
-            return self.keep(row.clone());
+        if let Some(at) = row.intent.as_ref().map(|intent| fence(intent.at))
+            && at > self.inputs.now
+        {
+            self.recheck_at = Some(self.recheck_at.map_or(at, |earlier| earlier.min(at)));
+            return;
         }
         self.note(row, "forget", AuditOutcome::Verified, Some(RESOURCE_GONE));
         self.ledger.push(LedgerChange::Remove(key.clone()));
@@ -181,12 +186,12 @@ impl<'a> Pass<'a> {
         claims
     }
 
-    /// Settles what the etag tells about a call whose outcome was unknown. An intent that stays may still land.
+    /// Settles what the etag tells about a call whose outcome was unknown. An unchanged etag tells nothing: the call may
+    /// still arrive, however late, and would be done. Such an intent stays until a write has moved the etag.
     fn resolve(&mut self, before: &LedgerRow, present: bool) -> LedgerRow {
         let mut row = before.clone();
         let Some(intent) = before.intent.clone() else { return row };
         let moved = intent.etag_before != self.inputs.live.etag;
-        let expired = fence(intent.at) <= self.inputs.now;
         let (outcome, reason) = match (intent.action, present, moved) {
             (IntentAction::Grant, true, true) if !intent.present_before => {
                 row.state = GrantState::Owned;
@@ -202,7 +207,7 @@ impl<'a> Pass<'a> {
                 row.held = false;
                 (AuditOutcome::Ambiguous, AMBIGUOUS)
             }
-            (IntentAction::Grant, false, false) | (IntentAction::Revoke, true, false) if !expired => return row,
+            (IntentAction::Grant, false, false) | (IntentAction::Revoke, true, false) => return row,
             _ => (AuditOutcome::Failed, NOT_COMMITTED),
         };
         row.intent = None;
@@ -283,6 +288,15 @@ impl<'a> Pass<'a> {
                 }
             }
         };
+        if cause.is_none() {
+            let may_write = row.claims.iter().any(|claim| {
+                matches!(
+                    self.inputs.desired.stances.get(&claim.mapping),
+                    Some(Stance::Live { .. } | Stance::Ended { .. })
+                )
+            });
+            self.unsettled(&row, false, may_write);
+        }
         let claimants = row.claims.iter().chain(want.iter().flat_map(|want| want.claims.keys()));
         self.line(&row.grant, claimants, standing, row.revoking_since);
         if let Some(cause) = cause {
@@ -312,7 +326,10 @@ impl<'a> Pass<'a> {
                 self.ledger.push(LedgerChange::Remove(row.grant));
             }
             // A call that may still land: whatever it grants must be found to be ours.
-            (_, false) if row.intent.is_some() => self.keep(row),
+            (_, false) if row.intent.is_some() => {
+                self.unsettled(&row, row.state != GrantState::Owned, true);
+                self.keep(row);
+            }
             (state, false) => {
                 if state == GrantState::Owned {
                     self.note(&row, "forget", AuditOutcome::Verified, Some("AlreadyGone"));
@@ -344,12 +361,16 @@ impl<'a> Pass<'a> {
         self.lines.push(Line { grant: grant.clone(), mappings, standing, revoking_since });
     }
 
-    /// Records the row if anything about it changed, and sees that its fence is looked at again.
-    fn keep(&mut self, row: LedgerRow) {
-        if let Some(intent) = &row.intent {
-            let at = fence(intent.at);
-            self.recheck_at = Some(self.recheck_at.map_or(at, |earlier| earlier.min(at)));
+    /// Notes that an earlier call for this row may still land, if so. No step of this pass is about the row.
+    fn unsettled(&mut self, row: &LedgerRow, forget: bool, may_write: bool) {
+        if let Some(unsettled) = Unsettled::of(row, forget) {
+            self.unsettled.push(unsettled);
+            self.fence |= may_write && !self.inputs.live.etag.is_empty();
         }
+    }
+
+    /// Records the row if anything about it changed.
+    fn keep(&mut self, row: LedgerRow) {
         if self.rows.get(&row.grant).copied() != Some(&row) {
             self.ledger.push(LedgerChange::Put(row));
         }
@@ -372,6 +393,7 @@ impl<'a> Pass<'a> {
             }
             step.row.held = true;
             self.going(&mut step.row, Standing::Held);
+            self.unsettled(&step.row, false, true);
         }
         for row in held_new {
             let mut entry = self.context.entry(now, &row, "revoke", AuditOutcome::Held, Some(Held::REASON));
@@ -383,9 +405,14 @@ impl<'a> Pass<'a> {
         }
 
         let mut add = std::mem::take(&mut self.add);
+        let uncertain: Vec<LedgerRow> =
+            add.iter().filter(|step| step.row.intent.is_some()).map(|step| step.row.clone()).collect();
         let limit = self.live.fit(self.inputs.live, &mut add, &remove);
         if let Some(limit) = &limit {
             let withheld: BTreeSet<&GrantKey> = limit.withheld.iter().collect();
+            for row in uncertain.iter().filter(|row| withheld.contains(&row.grant)) {
+                self.unsettled(row, false, true);
+            }
             for line in self.lines.iter_mut().filter(|line| withheld.contains(&line.grant)) {
                 line.standing = Standing::Withheld;
             }
@@ -400,7 +427,7 @@ impl<'a> Pass<'a> {
         Plan {
             hash: plan_hash(self.inputs.document, &add, &remove, &held),
             foreign: self.live.foreign(&ours),
-            policy: document::edited(self.inputs.live, &add, &remove),
+            policy: document::written(self.inputs.live, &add, &remove, self.fence),
             add,
             remove,
             held,
@@ -415,6 +442,8 @@ impl<'a> Pass<'a> {
             recheck_at: self.recheck_at,
             context: self.context,
             live: self.inputs.live.clone(),
+            unsettled: self.unsettled,
+            fence: self.fence,
             lines: self.lines,
         }
     }

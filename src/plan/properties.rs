@@ -254,17 +254,18 @@ fn lands(world: &mut World, policy: &Policy) {
     }
 }
 
-fn cut_off(world: &mut World, edge: Edge, in_flight: &mut Vec<(Timestamp, Policy)>) {
+fn cut_off(world: &mut World, edge: Edge, in_flight: &mut Vec<Policy>) {
     world.later(1);
     let plan = world.plan();
     let Some(policy) = plan.policy.clone() else { return world.record((plan.ledger.clone(), plan.audit.clone())) };
     world.record(plan.intend(world.now));
     let acknowledged = CallOutcome::Acknowledged { etag: "x".into() };
     match edge {
-        Edge::KilledAfterIntend => {}
+        // The call left, or leaves when the process is let run again.
+        Edge::KilledAfterIntend => in_flight.push(policy),
         Edge::KilledAfterSet => lands(world, &policy),
         Edge::TimedOut => {
-            in_flight.push((world.now, policy));
+            in_flight.push(policy);
             world.record(plan.settle(&CallOutcome::Unknown, world.now));
         }
         Edge::Refused => world.record(plan.settle(&refused(), world.now)),
@@ -297,12 +298,11 @@ proptest! {
         let before: Vec<String> = there_before.iter().map(|person| email(*person)).collect();
         let mut world = World::new(&json!([{"role": INVOKER, "members": before}]));
         let mut strangers: BTreeSet<String> = before.into_iter().collect();
-        let mut in_flight: Vec<(Timestamp, Policy)> = Vec::new();
+        let mut in_flight: Vec<Policy> = Vec::new();
         for name in MAPPINGS {
             world.stance(name, Stance::Live { keep: Keep::Nothing });
         }
         for event in events {
-            let fence = jiff::SignedDuration::try_from(INTENT_FENCE).unwrap();
             match event {
                 Event::Want(at, person) => world.want(MAPPINGS[at], INVOKER, person, WRITE),
                 Event::Unwant(at, person) => {
@@ -323,16 +323,13 @@ proptest! {
                 }
                 Event::Pass(edge) => cut_off(&mut world, edge, &mut in_flight),
                 Event::InFlightLands => {
-                    if let Some((at, policy)) = in_flight.pop()
-                        && at + fence > world.now
-                    {
+                    if let Some(policy) = in_flight.pop() {
                         lands(&mut world, &policy);
                     }
                 }
                 Event::Wait(seconds) => world.later(seconds),
             }
         }
-        world.later(700);
         for _ in 0..4 {
             world.pass();
         }
@@ -346,6 +343,8 @@ proptest! {
             prop_assert_eq!(row.state, if ours { GrantState::Owned } else { GrantState::Unowned });
             prop_assert!(world.desired.grants.contains_key(grant) && row.intent.is_none());
         }
+        // However late they come: no call that was cut off can land any more.
+        prop_assert!(in_flight.iter().all(|policy| policy.etag != world.live.etag));
         // No call ends in the audit more often than it was intended.
         let mut open: BTreeMap<(String, Option<GrantKey>, Option<String>), i32> = BTreeMap::new();
         for entry in world.audit.iter().filter(|entry| entry.plan_hash.is_some()) {

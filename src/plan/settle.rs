@@ -30,10 +30,37 @@ pub enum CallOutcome {
     Unknown,
 }
 
+/// The call did not take effect.
+pub(super) const NOT_COMMITTED: &str = "NotCommitted";
+
 pub(super) fn action_word(action: IntentAction) -> &'static str {
     match action {
         IntentAction::Grant => "grant",
         IntentAction::Revoke => "revoke",
+    }
+}
+
+/// A row of which no step is taken, with an intent of an earlier call that may still land.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Unsettled {
+    row: LedgerRow,
+    intent: Intent,
+    /// The intent is all that the row is remembered for.
+    forget: bool,
+}
+
+impl Unsettled {
+    pub(super) fn of(row: &LedgerRow, forget: bool) -> Option<Self> {
+        Some(Self { row: row.clone(), intent: row.intent.clone()?, forget })
+    }
+
+    /// What becomes of the row once the call cannot land any more.
+    fn settled(&self) -> LedgerChange {
+        if self.forget {
+            LedgerChange::Remove(self.row.grant.clone())
+        } else {
+            LedgerChange::Put(LedgerRow { intent: None, ..self.row.clone() })
+        }
     }
 }
 
@@ -144,14 +171,7 @@ impl Plan {
                     audit.push(self.step_entry(step, now, AuditOutcome::Failed, Some("Conflict")));
                 }
                 CallOutcome::Acknowledged { etag } => {
-                    if let Some(earlier) = &step.row.intent {
-                        let outcome = AuditOutcome::Failed;
-                        let action = action_word(earlier.action);
-                        let mut entry = self.context.entry(now, &step.row, action, outcome, Some("NotCommitted"));
-                        entry.plan_hash = Some(earlier.plan_hash.clone());
-                        entry.etag_before = Some(earlier.etag_before.clone());
-                        audit.push(entry);
-                    }
+                    audit.extend(step.row.intent.as_ref().map(|earlier| self.not_committed(&step.row, earlier, now)));
                     changes.push(match step.action {
                         IntentAction::Revoke => LedgerChange::Remove(step.grant().clone()),
                         IntentAction::Grant => LedgerChange::Put(LedgerRow {
@@ -170,6 +190,25 @@ impl Plan {
                 }
             }
         }
+        if let CallOutcome::Acknowledged { etag } = outcome
+            && *etag != self.live.etag
+        {
+            for unsettled in &self.unsettled {
+                changes.push(unsettled.settled());
+                let mut entry = self.not_committed(&unsettled.row, &unsettled.intent, now);
+                entry.etag_after = Some(etag.clone());
+                audit.push(entry);
+            }
+        }
         (changes, audit)
+    }
+
+    /// A write with the etag of an earlier call was acknowledged, so that one was not done and never will be.
+    fn not_committed(&self, row: &LedgerRow, earlier: &Intent, now: Timestamp) -> AuditEntry {
+        let action = action_word(earlier.action);
+        let mut entry = self.context.entry(now, row, action, AuditOutcome::Failed, Some(NOT_COMMITTED));
+        entry.plan_hash = Some(earlier.plan_hash.clone());
+        entry.etag_before = Some(earlier.etag_before.clone());
+        entry
     }
 }

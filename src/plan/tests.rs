@@ -445,24 +445,88 @@ fn a_second_call_that_is_acknowledged_closes_the_first_as_not_committed() {
 }
 
 #[test]
-fn an_intent_nobody_wants_any_more_stays_as_a_fence_until_its_call_can_no_longer_land() {
-    let mut world = World::new(&json!([]));
+fn a_call_that_may_still_land_and_that_nobody_wants_any_more_is_fenced_off_by_a_write_that_changes_nothing() {
+    let mut world = World::new(&json!([{"role": INVOKER, "members": ["user:foreign@corp.example"], "x-new": 1}]));
     world.want("m", INVOKER, 1, WRITE);
     let first = world.pass_with(&CallOutcome::Unknown);
     world.unwant("m");
-    let plan = world.pass();
-    assert!(plan.recheck_at.is_some_and(|at| at > world.now));
-    assert!(world.ledger.contains_key(&invoker(1)));
+    world.later(100_000);
+    let fence = world.plan();
+    assert!(fence.add.is_empty() && fence.remove.is_empty());
+    let written = fence.policy.unwrap();
+    assert_eq!((&written.bindings, &written.etag), (&world.live.bindings, &world.live.etag));
 
+    // Whatever keeps the fence from being written keeps the intent: the call may still come.
+    for outcome in [CallOutcome::Unknown, CallOutcome::Conflict, refused()] {
+        assert!(world.pass_with(&outcome).policy.is_some());
+        assert!(world.row(&invoker(1)).intent.is_some());
+    }
     let live = world.live.clone();
     world.commit(&first);
     assert_eq!(world.plan().remove.len(), 1, "if it lands it is ours");
-
     world.live = live;
-    world.later(600);
-    let plan = world.pass();
-    assert!(plan.recheck_at.is_none() && world.ledger.is_empty());
+
+    assert!(world.pass().policy.is_some());
+    assert!(world.ledger.is_empty() && world.live.etag != first.policy.unwrap().etag);
     assert_eq!(world.audited("grant")[1], (AuditOutcome::Failed, Some("NotCommitted")));
+    assert!(world.plan().policy.is_none());
+}
+
+#[test]
+fn an_acknowledgement_that_leaves_the_etag_fences_nothing_off() {
+    let mut world = World::new(&json!([]));
+    world.want("m", INVOKER, 1, WRITE);
+    world.pass_with(&CallOutcome::Unknown);
+    world.unwant("m");
+    let plan = world.plan();
+    let etag = world.live.etag.clone();
+    assert_eq!(plan.settle(&CallOutcome::Acknowledged { etag }, world.now), (vec![], vec![]));
+}
+
+#[test]
+fn an_earlier_call_is_fenced_off_by_whatever_is_written() {
+    let mut world = World::new(&json!([]));
+    world.want("m", INVOKER, 1, WRITE);
+    world.pass_with(&CallOutcome::Unknown);
+    world.unwant("m");
+    world.want("m", INVOKER, 2, WRITE);
+    assert_eq!(world.pass().add.len(), 1);
+    assert_eq!(world.ledger.keys().collect::<Vec<_>>(), [&invoker(2)]);
+    assert!(world.pass().policy.is_none());
+}
+
+#[test]
+fn what_may_not_be_written_on_any_ground_is_not_fenced_off_and_not_forgotten() {
+    for stance in [Some(Stance::Frozen(FreezeReason::Observed)), Some(Stance::Frozen(FreezeReason::StoreRewound)), None]
+    {
+        let mut world = World::new(&json!([]));
+        world.want("m", INVOKER, 1, WRITE);
+        world.pass_with(&CallOutcome::Unknown);
+        world.unwant("m");
+        match stance {
+            Some(stance) => world.stance("m", stance),
+            None => world.desired.stances.clear(),
+        }
+        world.later(100_000);
+        assert!(world.pass().policy.is_none());
+        assert!(world.row(&invoker(1)).intent.is_some());
+        world.stance("m", Stance::Ended { orphan: false });
+        assert!(world.pass().policy.is_some());
+        assert!(world.ledger.is_empty());
+    }
+}
+
+#[test]
+fn an_addition_that_google_refused_leaves_an_earlier_call_for_it_fenced_off() {
+    let mut world = World::new(&json!([]));
+    world.want("m", INVOKER, 1, WRITE);
+    world.pass_with(&CallOutcome::Unknown);
+    let plan = world.pass_with(&refused());
+    let alone = plan.with_additions(|_| false).unwrap();
+    assert!(alone.add.is_empty() && alone.policy.as_ref().unwrap().bindings.is_empty());
+    world.commit(&alone);
+    world.record(alone.settle(&CallOutcome::Acknowledged { etag: "after".into() }, world.now));
+    assert_eq!(world.row(&invoker(1)).intent, None);
 }
 
 #[test]
@@ -484,16 +548,24 @@ fn a_revocation_committed_behind_a_timeout_is_done_and_no_drift() {
 }
 
 #[test]
-fn a_revocation_that_may_still_land_is_no_drift_when_the_member_is_wanted_again() {
+fn a_revocation_that_may_still_land_is_fenced_off_when_the_member_is_wanted_again_and_no_drift_if_it_lands_first() {
     let mut world = granted(1);
     world.unwant("m");
     let late = world.pass_with(&CallOutcome::Unknown);
     world.want("m", INVOKER, 1, WRITE);
-    assert!(world.pass().policy.is_none());
+    let plan = world.pass_with(&CallOutcome::Conflict);
+    assert!(plan.policy.is_some() && plan.add.is_empty() && plan.remove.is_empty());
+    let live = world.live.clone();
     world.commit(&late);
-    let plan = world.pass();
+    let plan = world.plan();
     assert!(plan.lost.is_empty());
     assert_eq!(plan.add.len(), 1);
+
+    world.live = live;
+    world.pass();
+    assert_eq!((world.row(&invoker(1)).state, &world.row(&invoker(1)).intent), (GrantState::Owned, &None));
+    assert_eq!(world.members(INVOKER).len(), 2);
+    assert!(world.pass().policy.is_none());
 }
 
 #[test]

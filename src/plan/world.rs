@@ -135,10 +135,11 @@ impl World {
         match self.live.bindings.iter_mut().find(|binding| binding.role == role && binding.condition.is_none()) {
             Some(binding) if there => binding.members.push(member.into()),
             Some(binding) => binding.members.retain(|other| other != member),
-            None => {
+            None if there => {
                 let binding = json!({"role": role, "members": [member]});
                 self.live.bindings.push(serde_json::from_value(binding).unwrap());
             }
+            None => {}
         }
         self.touch();
     }

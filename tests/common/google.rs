@@ -146,6 +146,14 @@ impl Google {
         assert!(answer.status().is_success(), "fault: {} {}", answer.status(), answer.text().await.unwrap_or_default());
     }
 
+    /// How many calls were hit by the faults that are in force, whether they are done or not.
+    pub async fn faults_fired(&self) -> u64 {
+        let url = format!("{}/__emulator/faults", self.url);
+        let listed: Value = self.http.get(url).send().await.expect("faults").json().await.expect("JSON");
+        let faults = listed["faults"].as_array().or(listed.as_array()).expect("a list").clone();
+        faults.iter().filter_map(|fault| fault["fired"].as_u64()).sum()
+    }
+
     pub async fn clear_faults(&self) {
         let url = format!("{}/__emulator/faults", self.url);
         self.http.delete(url).send().await.expect("clear faults");

@@ -60,6 +60,45 @@ async fn killed_while_google_is_still_deciding() {
 }
 
 #[tokio::test]
+async fn call_that_google_takes_up_long_after_the_kill_leaves_no_grant_of_who_was_removed_meanwhile() {
+    let (mut world, scim) = world_with(&["checkout-api"], &["services/checkout-api"]).await;
+    let alice = scim.create_user("alice@example.com").await;
+    let bob = scim.create_user("bob@example.com").await;
+    let group = scim.create_group("team-checkout", &[&alice]).await;
+    world.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    let before = world.emulator.journal().len();
+    let (set, get) =
+        (json!({"method": "POST", "path": ":setIamPolicy"}), json!({"method": "GET", "path": ":getIamPolicy"}));
+    world.fault(json!({"match": set, "action": {"type": "latency", "latencyMs": 6000}})).await;
+    scim.add_members(&group, &[&bob]).await;
+    eventually("a write that Google has not taken up", async || {
+        if world.faults_fired().await > 0 { Ok(()) } else { Err("no write yet".to_owned()) }
+    })
+    .await;
+    world.kill();
+    world.clear_faults().await;
+    // No pass reads the policy before bob is removed, or else he would be granted again, and that write be the fence.
+    world.fault(json!({"match": get, "action": {"type": "error", "status": 503}})).await;
+    world.run().await;
+    scim.remove_member(&group, &bob).await;
+    world.clear_faults().await;
+    let late = eventually("the late call, refused", async || {
+        let journal = world.emulator.journal();
+        let found = journal[before..].iter().find(|call| call.fault == Some("latency"));
+        found.map(|call| call.status).ok_or_else(|| "not taken up yet".to_owned())
+    });
+    assert_eq!(late.await, Some(409), "its etag is gone");
+    let sets = |committed: bool| {
+        let journal = world.emulator.journal();
+        let sets = journal[before..].iter().filter(|call| call.path.ends_with(":setIamPolicy"));
+        sets.filter(|call| call.committed == committed).count()
+    };
+    assert_eq!((sets(true), sets(false)), (1, 1), "one write that changes nothing, and the late call");
+    world.members_stay("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    world.agree().await;
+}
+
+#[tokio::test]
 async fn killed_at_random_in_a_burst_of_2000_membership_changes() {
     let services = ["checkout-a", "checkout-b", "checkout-c", "checkout-d"];
     let (mut world, scim) = world_with(&services, &["services/checkout-*"]).await;
