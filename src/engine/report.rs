@@ -133,7 +133,9 @@ fn mapping(inner: &Inner, key: &MappingKey) {
         };
         let loading = unlisted().find(|(_, tried)| !tried).map(|(name, _)| name);
         let unread = |document: &DocumentKey| {
-            state.documents.get(document).is_none_or(|memory| memory.found.is_none() && memory.error.is_none())
+            let memory = state.documents.get(document);
+            memory.is_none_or(|memory| memory.found.is_none() && memory.error.is_none())
+                && inner.queue().is_busy(document)
         };
         if previous.is_some() && state.is_settling() && (loading.is_some() || view.documents.iter().any(unread)) {
             return;

@@ -64,7 +64,7 @@ pub(super) struct Case<'a> {
 /// The verdict on a mapping.
 pub(super) fn judge(case: &Case<'_>) -> Verdict {
     let checks: [fn(&Case<'_>) -> Option<Verdict>; 10] =
-        [frozen, revocation, manifest, loading, delegation, refused_by_google, groups, resources, under_way, ending];
+        [frozen, revocation, manifest, delegation, loading, refused_by_google, groups, resources, under_way, ending];
     checks.iter().find_map(|check| check(case)).unwrap_or_else(|| well(case))
 }
 

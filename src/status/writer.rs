@@ -58,11 +58,11 @@ pub async fn write_statuses(client: Client, pod: String, board: StatusBoard, sto
     };
     let mut busy: BTreeSet<ItemKey> = BTreeSet::new();
     let mut again: BTreeSet<ItemKey> = BTreeSet::new();
-    let mut writes: JoinSet<ItemKey> = JoinSet::new();
+    let mut under_way: JoinSet<ItemKey> = JoinSet::new();
     loop {
         let keys = tokio::select! {
             news = writer.board.news() => news,
-            Some(done) = writes.join_next() => match done {
+            Some(done) = under_way.join_next() => match done {
                 Ok(key) => {
                     busy.remove(&key);
                     if again.remove(&key) { BTreeSet::from([key]) } else { continue }
@@ -77,7 +77,7 @@ pub async fn write_statuses(client: Client, pod: String, board: StatusBoard, sto
         for key in keys {
             if busy.insert(key.clone()) {
                 let writer = writer.clone();
-                writes.spawn(async move {
+                under_way.spawn(async move {
                     writer.bring(&key).await;
                     key
                 });
@@ -87,7 +87,7 @@ pub async fn write_statuses(client: Client, pod: String, board: StatusBoard, sto
         }
     }
     // What was about to be written is written by whoever comes next: it reads what the cluster shows.
-    writes.shutdown().await;
+    under_way.shutdown().await;
 }
 
 impl Writer {

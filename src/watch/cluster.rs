@@ -247,7 +247,7 @@ pub async fn follow_secrets(
             });
         }
         tokio::select! {
-            changed = wanted.changed() => if changed.is_err() { return },
+            said = wanted.changed() => if said.is_err() { return },
             Some(_) = tasks.join_next() => {}
             () = stop.cancelled() => return,
         }

@@ -226,7 +226,7 @@ impl Intake {
                 Ok(item) => board.seed(item),
                 // It will be written anew.
                 Err(error) => {
-                    tracing::debug!(%error, object = %seen.object, "the status in the cluster cannot be read")
+                    tracing::debug!(%error, object = %seen.object, "the status in the cluster cannot be read");
                 }
             }
         }
