@@ -10,6 +10,7 @@
 //! What must survive stands in the store. Documents are worked on in parallel, one pass at a time each.
 
 mod discovery;
+mod ending;
 mod error;
 mod feed;
 mod intake;
