@@ -15,6 +15,7 @@ mod common;
 #[path = "../../src/api/manifest/tests/table.rs"]
 mod table;
 
+mod freezes;
 mod leadership;
 mod outages;
 mod resources;
