@@ -19,5 +19,6 @@ mod freezes;
 mod leadership;
 mod outages;
 mod resources;
+mod rights;
 mod support;
 mod thread;

@@ -36,6 +36,7 @@ mod team;
 mod tools;
 mod world;
 
+pub use audit::Call;
 pub use control_plane::ControlPlane;
 pub use kubernetes::{Refused, collection, documents, named, path};
 pub use release::{Pod, Release};
