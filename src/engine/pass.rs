@@ -194,7 +194,10 @@ async fn prepare(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
     };
     // A mapping that is deleted from here on is not forgotten before this pass has ended.
     let planned = desired.stances.keys().cloned().collect();
-    state.document(document).planned = planned;
+    let memory = state.document(document);
+    memory.planned = planned;
+    // What was noted since the pass began is served by it, too.
+    verdict.trigger.merge(&memory.take_trigger());
     // Somebody unknown was deleted before this start: ids are never used again.
     // Observe mode writes nothing, not even for them.
     let leavers = |subject: &Subject| match subject {
