@@ -15,7 +15,11 @@ mod common;
 #[path = "../../src/api/manifest/tests/table.rs"]
 mod table;
 
+mod gitops;
+mod helm;
 mod outages;
 mod resources;
+mod scale;
 mod support;
 mod thread;
+mod users;

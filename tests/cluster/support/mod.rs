@@ -16,6 +16,7 @@
 //! - `world.pod`: `kill()` (SIGKILL), `signal("STOP")`, `shutdown()`, `start()`, `spawn()` without waiting, `said()`,
 //!   `exec(&["uninstall", …])` as `kubectl exec` would. A second one: `world.release.pod(&world.cluster, "rolecall-1",
 //!   world.proxy.address).await`; it shares `world.release.volume` as the pods of a Deployment share a claim.
+//! - `granted()` is a world in which Alice and Bob have what the mapping `checkout/team` says; more of these in `scenes.rs`.
 //! - A second release: [`Release::install`] into another namespace, then its own `pod(…)`.
 //! - [`ControlPlane::shared`] for tests without rolecall that leave nothing behind: it lives as long as one of them.
 //!
@@ -31,12 +32,14 @@ mod kubernetes;
 mod process;
 mod proxy;
 mod release;
+mod scenes;
 mod tools;
 mod world;
 
 pub use control_plane::ControlPlane;
 pub use kubernetes::{Refused, collection, documents, named, path};
 pub use release::Release;
+pub use scenes::*;
 pub use tools::kstatus;
 pub use world::{SYSTEM, World};
 
