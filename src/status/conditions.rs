@@ -39,6 +39,15 @@ impl<'a> Conditions<'a> {
         });
     }
 
+    /// Sets `Ready`, and when it is not, who has to move: `Stalled` a person, `Reconciling` rolecall or time.
+    pub fn set_ready(&mut self, status: bool, reason: &str, message: &str) {
+        self.set(kind::READY, status, reason, message);
+        if !status {
+            let turn = if needs_a_person(reason) { kind::STALLED } else { kind::RECONCILING };
+            self.set(turn, true, reason, message);
+        }
+    }
+
     /// Those that were set, in the order of [`kind::ALL`].
     pub fn finish(mut self) -> Vec<Condition> {
         let place = |condition: &Condition| kind::ALL.iter().position(|type_| *type_ == condition.type_);
@@ -80,6 +89,17 @@ pub fn needs_a_person(word: &str) -> bool {
             | reason::INVALID_MANIFEST
             | reason::DUPLICATE_OBJECT
             | reason::NOT_DELEGATED
+            | reason::REVOCATION_ABANDONED
+            | reason::SUSPENDED
+            | reason::MANIFESTS_MISSING
+            | reason::STORE_MISMATCH
+            | reason::STORE_REWOUND
+            | reason::TOKEN_SECRET_NOT_FOUND
+            | reason::TOKEN_SECRET_FORBIDDEN
+            | reason::TOKEN_KEY_NOT_FOUND
+            | reason::TOKEN_INVALID
+            | reason::TOKEN_EXPIRED
+            | reason::TOKEN_SHARED
     )
 }
 

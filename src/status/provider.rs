@@ -28,7 +28,7 @@ pub fn fold_provider(
 
     let mut conditions = Conditions::new(previous.map_or(&[], |status| &status.conditions), input.generation, now);
     let (status, word, message) = ready(input, &problems);
-    conditions.set(kind::READY, status, word, &message);
+    conditions.set_ready(status, word, &message);
     let (status, word, message) = tokens_valid(&problems);
     conditions.set(kind::TOKENS_VALID, status, word, &message);
     let (status, word, stale_at) = fresh(input, now);

@@ -34,13 +34,14 @@ pub fn fold_target(
     let mut conditions = Conditions::new(previous.map_or(&[], |status| &status.conditions), input.generation, now);
     for (type_, finding) in [
         (kind::ACCEPTED, &accepted),
-        (kind::READY, &ready),
         (kind::REACHABLE, &reachable),
         (kind::PERMISSIONS_VALID, &permissions),
         (kind::DRIFTED, &drifted),
     ] {
         conditions.set(type_, finding.status, finding.reason, &finding.message);
     }
+
+    conditions.set_ready(ready.status, ready.reason, &ready.message);
 
     let status = CloudRunTargetStatus {
         observed_generation: Some(input.generation),

@@ -186,10 +186,13 @@ fn an_identity_provider_is_degraded_when_no_token_can_be_used_and_healthy_when_i
             "Healthy: Accepted: of Ready; TokenExpired: of TokensValid; Stale: of Fresh",
         ),
         (
-            "Ready=False/TokenSecretNotFound TokensValid=False/TokenSecretNotFound Fresh=False/NeverSeen",
-            "Degraded: TokenSecretNotFound: of Ready",
+            "Ready=False/TokenSecretNotFound Stalled=True/TokenSecretNotFound TokensValid=False/TokenSecretNotFound Fresh=False/NeverSeen",
+            "Degraded: TokenSecretNotFound: of Stalled",
         ),
-        ("Ready=False/Suspended TokensValid=True/TokensValid Fresh=True/Fresh", "Suspended: Suspended: of Ready"),
+        (
+            "Ready=False/Suspended Stalled=True/Suspended TokensValid=True/TokensValid Fresh=True/Fresh",
+            "Suspended: Suspended: of Ready",
+        ),
     ]);
 }
 
@@ -198,12 +201,16 @@ fn a_target_is_progressing_until_it_was_listed_and_degraded_without_permission()
     table(&[
         ("Accepted=True/Accepted Ready=True/Converged Drifted=False/NoDrift", "Healthy: Converged: of Ready"),
         (
-            "Accepted=True/Accepted Ready=False/Progressing Reachable=False/Progressing",
+            "Accepted=True/Accepted Ready=False/Progressing Reconciling=True/Progressing Reachable=False/Progressing",
             "Progressing: Progressing: of Ready",
         ),
         (
-            "Accepted=True/Accepted Ready=False/PermissionDenied PermissionsValid=False/PermissionDenied",
-            "Degraded: PermissionDenied: of Ready",
+            "Accepted=True/Accepted Ready=False/GoogleUnavailable Reconciling=True/GoogleUnavailable Reachable=False/GoogleUnavailable",
+            "Progressing: GoogleUnavailable: of Ready",
+        ),
+        (
+            "Accepted=True/Accepted Ready=False/PermissionDenied Stalled=True/PermissionDenied PermissionsValid=False/PermissionDenied",
+            "Degraded: PermissionDenied: of Stalled",
         ),
         (
             "Accepted=True/Accepted Ready=True/Converged Drifted=True/GrantRemains",

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::*;
+use crate::support::{self, *};
 
 const TEAM: &str = "checkout/team";
 
@@ -33,7 +33,7 @@ fn copy_store(from: &Path, to: &Path) {
 
 #[tokio::test]
 async fn restored_old_database_freezes_until_it_is_accepted() {
-    let (mut world, team) = World::granted(&[]).await;
+    let (mut world, team) = World::with_team(&[]).await;
     let backup = world.cluster.folder().join("backup");
     world.pod.shutdown().await;
     copy_store(&world.release.volume, &backup);
@@ -63,7 +63,7 @@ async fn restored_old_database_freezes_until_it_is_accepted() {
 
 #[tokio::test]
 async fn empty_database_freezes_until_it_is_accepted_also_over_a_restart() {
-    let (mut world, _) = World::granted(&[]).await;
+    let (mut world, _) = World::with_team(&[]).await;
     world.pod.shutdown().await;
     std::fs::remove_dir_all(&world.release.volume).expect("the volume");
     std::fs::create_dir_all(&world.release.volume).expect("the volume");
@@ -85,7 +85,7 @@ async fn empty_database_freezes_until_it_is_accepted_also_over_a_restart() {
 
 #[tokio::test]
 async fn second_release_in_another_namespace_touches_nothing_while_the_first_is_alive() {
-    let (mut world, team) = World::granted(&[]).await;
+    let (mut world, team) = World::with_team(&[]).await;
     let named = |s: &Value| s["status"]["operatorNamespace"] == SYSTEM && s["status"]["storeId"].is_string();
     let provider = world.until("IdentityProvider", "okta", "says whose it is", named).await;
     let second =
@@ -132,7 +132,7 @@ async fn second_release_in_another_namespace_touches_nothing_while_the_first_is_
 
 #[tokio::test]
 async fn definition_that_is_deleted_and_made_again_keeps_the_grants() {
-    let (mut world, team) = World::granted(&[]).await;
+    let (mut world, team) = World::with_team(&[]).await;
     let writes = world.emulator_writes("checkout-api");
     world.admin().delete("CustomResourceDefinition", "rolemappings.rolecall.dev").await;
     world.gone("CustomResourceDefinition", "rolemappings.rolecall.dev").await;
@@ -143,7 +143,7 @@ async fn definition_that_is_deleted_and_made_again_keeps_the_grants() {
     world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
     team.scim.remove_member(&team.group, &bob).await;
     world.cluster.install_crds().await;
-    world.admin().apply(&World::team()).await;
+    world.admin().apply(&support::team()).await;
     let status = eventually_within(Duration::from_mins(1), "ready again", async || {
         let status = world.object("RoleMapping", TEAM).await["status"].clone();
         let again = has(&status, "Ready", "True", "") && status["grants"]["verified"] == 1;
@@ -170,13 +170,13 @@ async fn strip_and_delete(world: &World) {
 
 #[tokio::test]
 async fn mapping_whose_finalizer_was_stripped_keeps_its_grants_until_it_is_released() {
-    let (mut world, team) = World::granted(&[]).await;
+    let (mut world, team) = World::with_team(&[]).await;
     let vanished = |status: &Value| has(status, "Frozen", "True", "MappingVanished");
     strip_and_delete(&world).await;
     world.pod.says_of("RoleMapping", TEAM, "vanished", vanished).await;
     world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
     // Applied again, it goes on where it was.
-    world.admin().apply(&World::team()).await;
+    world.admin().apply(&support::team()).await;
     ready(&world).await;
     team.add_bob().await;
     world.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
@@ -200,7 +200,7 @@ async fn mapping_whose_finalizer_was_stripped_keeps_its_grants_until_it_is_relea
 
 #[tokio::test]
 async fn target_and_provider_that_are_deleted_freeze_until_they_are_there_again() {
-    let (mut world, team) = World::granted(&[]).await;
+    let (mut world, team) = World::with_team(&[]).await;
     let writes = world.emulator_writes("checkout-api");
     let [(_, provider), (_, target)] = base().try_into().expect("two manifests");
     world.admin().delete("CloudRunTarget", "shop-dev").await;
@@ -209,8 +209,8 @@ async fn target_and_provider_that_are_deleted_freeze_until_they_are_there_again(
     ready(&world).await;
     world.admin().delete("IdentityProvider", "okta").await;
     frozen(&world, "IdentityProviderNotFound", &[ALICE]).await;
-    let (status, _) = team.scim.send(reqwest::Method::GET, "/Users", None).await;
-    assert_eq!(status, 401, "its endpoint is closed");
+    // Its endpoint is closed.
+    accepted(&team.scim, 401).await;
     // Both at once, over a restart.
     world.admin().delete("CloudRunTarget", "shop-dev").await;
     world.pod.shutdown().await;
@@ -222,11 +222,7 @@ async fn target_and_provider_that_are_deleted_freeze_until_they_are_there_again(
     world.admin().apply(&target).await;
     ready(&world).await;
     assert_eq!(world.emulator_writes("checkout-api"), writes, "taken up without a write");
-    eventually("the token is known again", async || {
-        let (status, answer) = team.scim.send(reqwest::Method::GET, "/Users?count=1", None).await;
-        if status == 200 { Ok(()) } else { Err(format!("{status} {answer}")) }
-    })
-    .await;
+    accepted(&team.scim, 200).await;
     team.add_bob().await;
     world.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
     world.agree().await;
@@ -263,7 +259,7 @@ async fn revoked(world: &World) {
 
 #[tokio::test]
 async fn namespace_target_and_mapping_deleted_together_while_google_refuses_go_and_the_grant_follows() {
-    let (mut world, _) = World::granted(&["finalizerDeadline=5s"]).await;
+    let (mut world, _) = World::with_team(&["finalizerDeadline=5s"]).await;
     abandoned(&world, 0.0).await;
     // The mapping alone: its target says what is left.
     denied(&world).await;
@@ -280,7 +276,7 @@ async fn namespace_target_and_mapping_deleted_together_while_google_refuses_go_a
     world.until("CloudRunTarget", "shop-dev", "is well again", well).await;
 
     // All of it at once.
-    world.admin().apply(&World::team()).await;
+    world.admin().apply(&support::team()).await;
     world.members_become("checkout-api", INVOKER, &[ALICE]).await;
     ready(&world).await;
     denied(&world).await;
@@ -305,7 +301,7 @@ async fn namespace_target_and_mapping_deleted_together_while_google_refuses_go_a
 
 #[tokio::test]
 async fn mass_removal_is_held_until_its_hash_is_released_also_of_a_mapping_that_went_at_its_deadline() {
-    let (mut world, team) = World::granted(&["finalizerDeadline=5s"]).await;
+    let (mut world, team) = World::with_team(&["finalizerDeadline=5s"]).await;
     let (mut ids, mut members) = (vec![team.alice.clone()], vec![ALICE.to_owned()]);
     for i in 0..19 {
         ids.push(team.scim.create_user(&format!("user{i}@example.com")).await);
@@ -350,7 +346,7 @@ async fn mass_removal_is_held_until_its_hash_is_released_also_of_a_mapping_that_
 
 #[tokio::test]
 async fn mapping_deleted_while_rolecall_is_down_is_revoked_when_it_comes_back() {
-    let (mut world, _) = World::granted(&[]).await;
+    let (mut world, _) = World::with_team(&[]).await;
     world.pod.shutdown().await;
     let delete = ["delete", "rolemapping/team", "--namespace=checkout", "--wait=false"];
     world.cluster.kubectl(&delete).await.ok();

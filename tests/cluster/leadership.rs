@@ -23,7 +23,7 @@ async fn write_is_under_way(world: &World) {
 
 #[tokio::test]
 async fn operator_that_is_killed_between_intend_and_settle_leaves_no_orphan() {
-    let (mut world, team) = World::granted(&[]).await;
+    let (mut world, team) = World::with_team(&[]).await;
     world.stranger_adds("checkout-api", INVOKER, STRANGER).await;
     let bob = team.scim.create_user("bob@example.com").await;
     // The call is lost, or its answer is; each time the team changes by one that comes and one that goes.
@@ -69,7 +69,7 @@ async fn wakes_and_ends(world: &mut World) {
 
 #[tokio::test]
 async fn leader_that_is_stopped_mid_write_grants_nothing_twice_when_it_wakes() {
-    let (mut world, team) = World::granted(&[]).await;
+    let (mut world, team) = World::with_team(&[]).await;
     let writes = world.emulator_writes("checkout-api");
     // The write takes effect while the leader sleeps: its late write is the one that would settle it.
     let (mut standby, _) = stopped_mid_write(&mut world, &team, json!({"type": "latency", "latencyMs": 1500})).await;
@@ -90,7 +90,7 @@ async fn leader_that_is_stopped_mid_write_grants_nothing_twice_when_it_wakes() {
 
 #[tokio::test]
 async fn call_of_a_stopped_leader_grants_nobody_who_was_removed_meanwhile() {
-    let (mut world, team) = World::granted(&[]).await;
+    let (mut world, team) = World::with_team(&[]).await;
     let before = world.emulator.journal().len();
     let (mut standby, bob) = stopped_mid_write(&mut world, &team, json!({"type": "latency", "latencyMs": 30000})).await;
     let stopped = Instant::now();
@@ -117,7 +117,7 @@ async fn call_of_a_stopped_leader_grants_nobody_who_was_removed_meanwhile() {
 
 #[tokio::test]
 async fn standby_serves_scim_and_the_leader_follows() {
-    let (mut world, team) = World::granted(&[]).await;
+    let (mut world, team) = World::with_team(&[]).await;
     let mut standby = world.release.pod(&world.cluster, "rolecall-1", world.proxy.address).await;
     standby.start().await;
     let scim = standby.scim("okta", TOKEN);

@@ -16,9 +16,13 @@ mod common;
 mod table;
 
 mod freezes;
+mod gitops;
+mod helm;
 mod leadership;
 mod outages;
 mod resources;
 mod rights;
+mod scale;
 mod support;
 mod thread;
+mod users;

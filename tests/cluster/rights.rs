@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
-use crate::support::*;
+use crate::support::{self, *};
 
 const TEAM: &str = "checkout/team";
 const ROLES: [(&str, &str); 2] = [("ClusterRole", "rolecall"), ("Role", "rolecall-system/rolecall")];
@@ -114,14 +114,6 @@ async fn until(cluster: &ControlPlane, kind: &str, name: &str, what: &str, check
     .await;
 }
 
-async fn accepted(scim: &Scim) {
-    eventually("the token is known", async || match scim.send(reqwest::Method::GET, "/Users?count=1", None).await {
-        (200, _) => Ok(()),
-        (status, answer) => Err(format!("{status} {answer}")),
-    })
-    .await;
-}
-
 /// A life of rolecall, in which it needs all its rights.
 async fn life(cluster: &ControlPlane, google: &Google, pod: &mut Pod) {
     let admin = &cluster.admin;
@@ -132,11 +124,11 @@ async fn life(cluster: &ControlPlane, google: &Google, pod: &mut Pod) {
     pod.at_work().await;
     admin.apply(&provider("okta", TOKEN)).await;
     let scim = pod.scim("okta", TOKEN);
-    accepted(&scim).await;
+    accepted(&scim, 200).await;
     let alice = scim.create_user("alice@example.com").await;
     scim.create_group("team-checkout", &[&alice]).await;
     admin.apply(&by_label).await;
-    admin.apply(&World::team()).await;
+    admin.apply(&support::team()).await;
     let refused = |object: &Value| has(&object["status"], "Ready", "False", "NotDelegated");
     until(cluster, "RoleMapping", TEAM, "not delegated", refused).await;
     admin.namespace("checkout", &json!({"team": "checkout"})).await;
@@ -162,7 +154,7 @@ async fn life(cluster: &ControlPlane, google: &Google, pod: &mut Pod) {
     let other = "another-token-of-okta-0123456789abcdef";
     let secret = json!({"stringData": {"token": other}});
     admin.patch("Secret", &format!("{SYSTEM}/okta-scim"), &secret).await.expect("a token");
-    accepted(&pod.scim("okta", other)).await;
+    accepted(&pod.scim("okta", other), 200).await;
     pod.shutdown().await;
     pod.start().await;
     pod.at_work().await;

@@ -50,7 +50,7 @@ fn target_that_was_listed_is_ready() {
 fn target_that_was_not_listed_yet_is_not_ready() {
     target_row(
         &target(None),
-        "Ready=False/Progressing Accepted=True/Accepted Drifted=False/NoDrift Reachable=False/Progressing PermissionsValid=True/PermissionsValid",
+        "Ready=False/Progressing Accepted=True/Accepted Reconciling=True/Progressing Drifted=False/NoDrift Reachable=False/Progressing PermissionsValid=True/PermissionsValid",
     );
 }
 
@@ -59,7 +59,7 @@ fn target_with_unreachable_regions_concludes_nothing_from_absence() {
     let listing = ListingOutcome { unreachable: vec!["us-east1".to_owned()], ..listing() };
     target_row(
         &target(Some(&listing)),
-        "Ready=False/InventoryIncomplete Accepted=True/Accepted Drifted=False/NoDrift Reachable=False/InventoryIncomplete PermissionsValid=True/PermissionsValid",
+        "Ready=False/InventoryIncomplete Accepted=True/Accepted Reconciling=True/InventoryIncomplete Drifted=False/NoDrift Reachable=False/InventoryIncomplete PermissionsValid=True/PermissionsValid",
     );
 }
 
@@ -77,7 +77,7 @@ fn target_that_an_older_one_overlaps_is_not_accepted() {
     let listing = listing();
     target_row(
         &TargetInput { overlapped_by: Some("shop-dev-old"), ..target(Some(&listing)) },
-        "Ready=False/OverlappingTarget Accepted=False/OverlappingTarget Drifted=False/NoDrift Reachable=True/Reachable PermissionsValid=True/PermissionsValid",
+        "Ready=False/OverlappingTarget Accepted=False/OverlappingTarget Stalled=True/OverlappingTarget Drifted=False/NoDrift Reachable=True/Reachable PermissionsValid=True/PermissionsValid",
     );
 }
 
@@ -87,7 +87,7 @@ fn target_without_permission_names_it() {
     let input = TargetInput { missing_permissions: &missing, ..target(Some(&listing)) };
     target_row(
         &input,
-        "Ready=False/PermissionDenied Accepted=True/Accepted Drifted=False/NoDrift Reachable=True/Reachable PermissionsValid=False/PermissionDenied",
+        "Ready=False/PermissionDenied Accepted=True/Accepted Stalled=True/PermissionDenied Drifted=False/NoDrift Reachable=True/Reachable PermissionsValid=False/PermissionDenied",
     );
     let status = fold_target(&input, None, now()).status;
     assert_eq!(status.missing_permissions, missing);
@@ -182,22 +182,34 @@ fn token_that_expired_is_said_and_the_other_keeps_the_provider_ready() {
     let folded = fold_provider(&provider(&tokens), None, now());
     assert_eq!(folded.status.tokens[0].reason.as_deref(), Some("TokenExpired"));
     assert_eq!(folded.revisit, Some(now() + SignedDuration::from_hours(1)));
-    provider_row(&provider(&[expired]), "Ready=False/TokenExpired Fresh=True/Fresh TokensValid=False/TokenExpired");
+    provider_row(
+        &provider(&[expired]),
+        "Ready=False/TokenExpired Stalled=True/TokenExpired Fresh=True/Fresh TokensValid=False/TokenExpired",
+    );
 }
 
 #[test]
 fn token_used_by_two_providers_is_said() {
     let tokens = [TokenOutcome { problem: Some(reason::TOKEN_SHARED), ..token("a") }];
-    provider_row(&provider(&tokens), "Ready=False/TokenShared Fresh=True/Fresh TokensValid=False/TokenShared");
+    provider_row(
+        &provider(&tokens),
+        "Ready=False/TokenShared Stalled=True/TokenShared Fresh=True/Fresh TokensValid=False/TokenShared",
+    );
 }
 
 #[test]
 fn provider_that_is_suspended_or_frozen_is_not_ready() {
     let tokens = [token("a")];
     let suspended = ProviderInput { state: ProviderState::Suspended, ..provider(&tokens) };
-    provider_row(&suspended, "Ready=False/Suspended Fresh=True/Fresh TokensValid=True/TokensValid");
+    provider_row(
+        &suspended,
+        "Ready=False/Suspended Stalled=True/Suspended Fresh=True/Fresh TokensValid=True/TokensValid",
+    );
     let frozen = ProviderInput { frozen: Some(FreezeReason::StoreMismatch), ..provider(&tokens) };
-    provider_row(&frozen, "Ready=False/StoreMismatch Fresh=True/Fresh TokensValid=True/TokensValid");
+    provider_row(
+        &frozen,
+        "Ready=False/StoreMismatch Stalled=True/StoreMismatch Fresh=True/Fresh TokensValid=True/TokensValid",
+    );
     let observed = ProviderInput { frozen: Some(FreezeReason::Observed), ..provider(&tokens) };
     provider_row(&observed, "Ready=True/Accepted Fresh=True/Fresh TokensValid=True/TokensValid");
 }

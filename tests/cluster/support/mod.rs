@@ -4,7 +4,7 @@
 //!   installed with real `helm install` into `rolecall-system`, its Deployment's container running as a process with a
 //!   token of its service account, and the provider `okta` and the target `shop-dev` of `common::base()` applied. It derefs
 //!   to `common::Google`: `world.policy(…)`, `world.members_become(…)`, `world.fault(…)` are those of `tests/it`.
-//! - [`World::granted`]: the same, and Alice of `team-checkout` may invoke `checkout-api` by the mapping `checkout/team`.
+//! - [`World::with_team`]: the same, and Alice of `team-checkout` may invoke `checkout-api` by the mapping `checkout/team`.
 //! - [`World::prepare`]: the same as `start` with more `--set`s and the pod not started; then `world.pod.start().await`.
 //! - `world.admin()`: the API as `serde_json::Value`s ([`Kubernetes`]): `apply(yaml)`, `apply_as(manager, "/status", …)`,
 //!   `create`, `replace`, `patch`, `delete`, `get`, `list`; `acting_as(user, groups)` is another user. Names are `NAME`
@@ -17,6 +17,7 @@
 //! - `world.pod`: `kill()` (SIGKILL), `signal("STOP")`, `shutdown()`, `start()`, `spawn()` without waiting, `said()`,
 //!   `exec(&["uninstall", …])` as `kubectl exec` would. A second one: `world.release.pod(&world.cluster, "rolecall-1",
 //!   world.proxy.address).await`; it shares `world.release.volume` as the pods of a Deployment share a claim.
+//! - `granted()` is a world in which Alice and Bob have what the mapping `checkout/team` says; more of these in `scenes.rs`.
 //! - A second release: [`Release::install`] into another namespace, then its own `pod(…)`.
 //! - [`ControlPlane::shared`] for tests without rolecall that leave nothing behind: it lives as long as one of them.
 //!
@@ -32,6 +33,7 @@ mod kubernetes;
 mod process;
 mod proxy;
 mod release;
+mod scenes;
 mod team;
 mod tools;
 mod world;
@@ -40,7 +42,8 @@ pub use audit::Call;
 pub use control_plane::ControlPlane;
 pub use kubernetes::{Refused, collection, documents, named, path};
 pub use release::{Pod, Release};
-pub use team::{ALICE, BOB, Team};
+pub use scenes::*;
+pub use team::Team;
 pub use tools::kstatus;
 pub use world::{SYSTEM, World};
 

@@ -1,10 +1,8 @@
 //! The team that most tests are about.
 
+use super::scenes::{ALICE, accepted, team};
 use super::world::World;
-use crate::common::{INVOKER, Scim, TOKEN, agree, base, eventually, has, mapping};
-
-pub const ALICE: &str = "user:alice@example.com";
-pub const BOB: &str = "user:bob@example.com";
+use crate::common::{INVOKER, Scim, TOKEN, agree, base, has};
 
 /// The group `team-checkout`, of which Alice is.
 pub struct Team {
@@ -25,32 +23,21 @@ impl Team {
 impl World {
     /// A world with the services `checkout-api` and `checkout-web`, in which the mapping `checkout/team` has given Alice
     /// the invoker role on the first. `more` are further `--set`s.
-    pub async fn granted(more: &[&str]) -> (Self, Team) {
+    pub async fn with_team(more: &[&str]) -> (Self, Team) {
         let mut world = Self::prepare(more).await;
         world.create_services("shop-dev", &["checkout-api", "checkout-web"]).await;
         for (_, text) in base() {
             world.admin().apply(&text).await;
         }
-        world.admin().apply(&Self::team()).await;
+        world.admin().apply(&team()).await;
         world.pod.start().await;
         let scim = world.scim("okta", TOKEN);
-        eventually("the token is known", async || {
-            match scim.send(reqwest::Method::GET, "/Users?count=1", None).await {
-                (200, _) => Ok(()),
-                (status, answer) => Err(format!("{status} {answer}")),
-            }
-        })
-        .await;
+        accepted(&scim, 200).await;
         let alice = scim.create_user("alice@example.com").await;
         let group = scim.create_group("team-checkout", &[&alice]).await;
         world.members_become("checkout-api", INVOKER, &[ALICE]).await;
         world.mapping_status("checkout/team", "ready", |s| has(s, "Ready", "True", "Converged")).await;
         (world, Team { scim, alice, group })
-    }
-
-    /// The mapping `checkout/team`.
-    pub fn team() -> String {
-        mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "")
     }
 
     /// Stops rolecall and checks that ledger, policies and audit tell the same story.

@@ -1,0 +1,80 @@
+//! Worlds that several tests begin with.
+
+use std::time::Duration;
+
+use super::kubernetes::named;
+use super::world::World;
+use crate::common::{INVOKER, Scim, TOKEN, eventually, eventually_within, mapping};
+
+pub const ALICE: &str = "user:alice@example.com";
+pub const BOB: &str = "user:bob@example.com";
+
+/// The mapping `checkout/team` of the group `team-checkout` onto `checkout-api`.
+pub fn team() -> String {
+    mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "")
+}
+
+/// Waits until a token is answered with this status.
+pub async fn accepted(scim: &Scim, wanted: u16) {
+    accepted_within(Duration::from_secs(20), scim, wanted).await;
+}
+
+/// As [`accepted`], with a patience of its own.
+pub async fn accepted_within(patience: Duration, scim: &Scim, wanted: u16) {
+    eventually_within(patience, &format!("{wanted} for a token"), async || {
+        let (status, answer) = scim.send(reqwest::Method::GET, "/Users?count=1", None).await;
+        if status == wanted { Ok(()) } else { Err(format!("{status} {answer}")) }
+    })
+    .await;
+}
+
+/// The services `checkout-api` and `checkout-web`, and Alice and Bob in the group `team-checkout`. Answers the IdP, and
+/// the ids of the group, of Alice and of Bob.
+pub async fn two_people(world: &World) -> (Scim, [String; 3]) {
+    world.create_services("shop-dev", &["checkout-api", "checkout-web"]).await;
+    let scim = world.scim("okta", TOKEN);
+    accepted(&scim, 200).await;
+    let alice = scim.create_user("alice@example.com").await;
+    let bob = scim.create_user("bob@example.com").await;
+    let group = scim.create_group("team-checkout", &[&alice, &bob]).await;
+    (scim, [group, alice, bob])
+}
+
+/// The same with [`team`] applied, granted and `Ready`.
+pub async fn granted() -> (World, Scim, [String; 3]) {
+    let world = World::start().await;
+    let (scim, ids) = two_people(&world).await;
+    world.admin().apply(&team()).await;
+    world.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    let verified = |status: &serde_json::Value| {
+        status["grants"]["verified"] == 2 && crate::common::has(status, "Ready", "True", "Converged")
+    };
+    world.mapping_status("checkout/team", "ready and verified", verified).await;
+    (world, scim, ids)
+}
+
+/// The patches of rolecall on its own resources since then, as `resource name`.
+pub fn patches(world: &World, then: usize) -> Vec<String> {
+    let calls = world.cluster.calls_since(then);
+    let ours = calls.iter().filter(|call| call.user == world.pod.user && call.group == "rolecall.dev");
+    let writes = ours.filter(|call| !matches!(call.verb.as_str(), "get" | "list" | "watch"));
+    writes.map(|call| format!("{} {} {}/{}", call.verb, call.resource, call.namespace, call.name)).collect()
+}
+
+/// Waits until rolecall has written nothing for two seconds.
+pub async fn quiet(world: &World) {
+    eventually("two seconds without a write of rolecall", async || {
+        let then = world.cluster.now();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let written = patches(world, then);
+        if written.is_empty() { Ok(()) } else { Err(format!("{written:?}")) }
+    })
+    .await;
+}
+
+/// Kind and name of the only document of a YAML text.
+pub fn name_of(yaml: &str) -> (String, String) {
+    let documents = super::documents(yaml);
+    assert_eq!(documents.len(), 1, "{yaml}");
+    named(&documents[0])
+}

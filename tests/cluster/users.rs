@@ -1,0 +1,332 @@
+//! What the people of a cluster see and may do: teams in their namespaces, whoever watches with kubectl.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+/// A binding of the aggregated role `edit` in a namespace.
+fn editor(user: &str, namespace: &str) -> Value {
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": format!("edit-{user}"), "namespace": namespace},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
+    })
+}
+
+#[track_caller]
+fn forbidden<T: std::fmt::Debug>(what: &str, answer: Result<T, Refused>) {
+    match answer {
+        Err(refused) => assert_eq!(refused.code, 403, "{what}: {refused}"),
+        Ok(object) => panic!("{what} was allowed: {object:?}"),
+    }
+}
+
+/// All of these is so; nobody else's people, tokens and delegations are a team's to see.
+#[tokio::test]
+async fn namespace_user_writes_mappings_at_home_and_can_neither_delegate_nor_see_other_people() {
+    let (world, _, _) = granted().await;
+    world.create_services("shop-dev", &["payments"]).await;
+    world.admin().apply(&target(&["services/checkout-*"], &[INVOKER, VIEWER])).await;
+    world.admin().namespace("elsewhere", &json!({})).await;
+    let theirs = mapping("theirs", "team-checkout", &["services/checkout-api"], &[INVOKER], "");
+    world.admin().apply(&theirs.replace("namespace: checkout", "namespace: elsewhere")).await;
+    world.admin().create(&editor("dana", "checkout")).await.expect("a binding");
+    let dana = world.admin().acting_as("dana", &["system:authenticated"]);
+    let own = |name: &str, resource: &str, role: &str| {
+        documents(&mapping(name, "team-checkout", &[resource], &[role], "")).remove(0)
+    };
+
+    // The aggregation controller adds to `edit` a moment after the chart is installed.
+    eventually("dana may create a mapping at home", async || {
+        let answer = dana.create(&own("web", "services/checkout-web", INVOKER)).await;
+        answer.map(|_| ()).map_err(|refused| refused.to_string())
+    })
+    .await;
+    world.members_become("checkout-web", INVOKER, &[ALICE, BOB]).await;
+    let edit = json!({"spec": {"description": "of dana"}});
+    dana.patch("RoleMapping", "checkout/web", &edit).await.expect("an edit at home");
+    dana.apply_as("kubectl", "", &own("web", "services/checkout-web", VIEWER)).await.expect("another role");
+    world.members_become("checkout-web", VIEWER, &[ALICE, BOB]).await;
+    world.members_become("checkout-web", INVOKER, &[]).await;
+    assert_eq!(dana.list("RoleMapping", Some("checkout")).await.expect("those at home").len(), 2);
+
+    for (kind, name) in [("CloudRunTarget", "shop-dev"), ("IdentityProvider", "okta")] {
+        let mut object = world.object(kind, name).await;
+        forbidden(&format!("reading {kind}"), dana.get(kind, name).await);
+        object["metadata"] = json!({"name": "of-dana"});
+        forbidden(&format!("creating {kind}"), dana.create(&object).await);
+        forbidden(
+            &format!("editing {kind}"),
+            dana.patch(kind, name, &json!({"metadata": {"labels": {"a": "b"}}})).await,
+        );
+    }
+    forbidden("a token", dana.get("Secret", &format!("{SYSTEM}/okta-scim")).await);
+    forbidden("all tokens", dana.list("Secret", Some(SYSTEM)).await);
+    forbidden("the Lease", dana.get("Lease", &format!("{SYSTEM}/rolecall")).await);
+    forbidden("another team's mapping", dana.get("RoleMapping", "elsewhere/theirs").await);
+    forbidden("all mappings", dana.list("RoleMapping", None).await);
+    forbidden("another team's Events", dana.list("Event", Some("elsewhere")).await);
+    forbidden(
+        "labels of the own namespace",
+        dana.patch("Namespace", "checkout", &json!({"metadata": {"labels": {"a": "b"}}})).await,
+    );
+    let mut status = own("web", "services/checkout-web", VIEWER);
+    status["status"] = json!({"lag": "0ms"});
+    status.as_object_mut().expect("an object").remove("spec");
+    forbidden("a status", dana.apply_as("dana", "/status", &status).await);
+
+    for (name, resource, role) in
+        [("greedy", "services/payments", INVOKER), ("mighty", "services/checkout-web", "roles/run.admin")]
+    {
+        let writes = world.emulator_writes("payments") + world.emulator_writes("checkout-web");
+        dana.create(&own(name, resource, role)).await.expect("a mapping at home");
+        let refused = |status: &Value| {
+            has(status, "Accepted", "False", "NotDelegated")
+                && has(status, "Ready", "False", "NotDelegated")
+                && has(status, "Stalled", "True", "NotDelegated")
+        };
+        world.mapping_status(&format!("checkout/{name}"), "not delegated", refused).await;
+        world.members_stay("payments", INVOKER, &[]).await;
+        assert!(!world.policy("checkout-web").await.contains_key("roles/run.admin"));
+        assert_eq!(world.emulator_writes("payments") + world.emulator_writes("checkout-web"), writes, "{name}");
+    }
+
+    for name in ["web", "greedy", "mighty"] {
+        dana.delete("RoleMapping", &format!("checkout/{name}")).await;
+        world.gone("RoleMapping", &format!("checkout/{name}")).await;
+    }
+    assert!(world.policy("checkout-web").await.is_empty(), "revoked with the mapping");
+    world.members_stay("checkout-api", INVOKER, &[ALICE, BOB]).await;
+}
+
+#[tokio::test]
+async fn label_of_a_namespace_delegates_and_its_removal_revokes() {
+    let world = World::start().await;
+    two_people(&world).await;
+    let by_label =
+        target(&["services/*"], &[INVOKER]).replace("{names: [checkout]}", "{matchLabels: {cloud-run: invoke}}");
+    world.admin().apply(&by_label).await;
+    world.admin().apply(&team()).await;
+    let refused = |status: &Value| has(status, "Ready", "False", "NotDelegated");
+    world.mapping_status("checkout/team", "not delegated without the label", refused).await;
+    assert_eq!(world.emulator_writes("checkout-api"), 0);
+
+    let label = |value: Value| json!({"metadata": {"labels": {"cloud-run": value}}});
+    world.admin().patch("Namespace", "checkout", &label(json!("invoke"))).await.expect("a label");
+    world.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    world.mapping_status("checkout/team", "ready", |status| has(status, "Ready", "True", "Converged")).await;
+
+    world.admin().patch("Namespace", "checkout", &label(json!("read"))).await.expect("another label");
+    world.members_become("checkout-api", INVOKER, &[]).await;
+    world.mapping_status("checkout/team", "not delegated again", refused).await;
+    world.admin().patch("Namespace", "checkout", &label(json!("invoke"))).await.expect("a label");
+    world.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    world.admin().patch("Namespace", "checkout", &label(Value::Null)).await.expect("no label");
+    world.members_become("checkout-api", INVOKER, &[]).await;
+    world.mapping_status("checkout/team", "not delegated without the label", refused).await;
+}
+
+#[tokio::test]
+async fn request_to_reconcile_is_echoed_by_each_kind_and_finds_drift_at_once() {
+    let mut world = World::prepare(&["driftInterval=24h"]).await;
+    for (_, text) in base() {
+        world.admin().apply(&text).await;
+    }
+    world.pod.start().await;
+    two_people(&world).await;
+    world.admin().apply(&team()).await;
+    world.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    world.mapping_status("checkout/team", "ready", |status| has(status, "Ready", "True", "Converged")).await;
+    // What verifies a write is behind us.
+    quiet(&world).await;
+    world.stranger_removes("checkout-api", INVOKER, BOB).await;
+    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    let objects = [("RoleMapping", "checkout/team"), ("CloudRunTarget", "shop-dev"), ("IdentityProvider", "okta")];
+    for (round, (kind, name)) in objects.into_iter().enumerate() {
+        let asked = format!("2026-11-22T10:00:0{round}Z");
+        let patch = json!({"metadata": {"annotations": {"rolecall.dev/reconcile-requested-at": asked}}});
+        let generation = world.object(kind, name).await["metadata"]["generation"].clone();
+        world.admin().patch(kind, name, &patch).await.expect("an annotation");
+        let object =
+            world.until(kind, name, "echoes", |object| object["status"]["lastHandledReconcileAt"] == asked).await;
+        assert_eq!(object["status"]["observedGeneration"], generation, "{kind}");
+        if kind == "IdentityProvider" {
+            continue;
+        }
+        world.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
+        world.stranger_removes("checkout-api", INVOKER, BOB).await;
+    }
+}
+
+#[tokio::test]
+async fn observed_generation_follows_the_spec_and_the_columns_say_what_a_person_asks_first() {
+    let (world, _, _) = granted().await;
+    let edits: [(&str, &str, fn(i32) -> Value); 3] = [
+        ("RoleMapping", "checkout/team", |n| json!({"spec": {"description": format!("edition {n}")}})),
+        ("CloudRunTarget", "shop-dev", |n| json!({"spec": {"discoveryInterval": format!("{n}s")}})),
+        ("IdentityProvider", "okta", |n| json!({"spec": {"staleAfter": format!("{n}h")}})),
+    ];
+    for (kind, name, edit) in edits {
+        for generation in [2, 3] {
+            world.admin().patch(kind, name, &edit(generation)).await.expect("an edit");
+            let object = world
+                .until(kind, name, "observed", |object| object["status"]["observedGeneration"] == generation)
+                .await;
+            assert_eq!(object["metadata"]["generation"], generation, "{kind}");
+            for condition in object["status"]["conditions"].as_array().expect("conditions") {
+                assert_eq!(condition["observedGeneration"], generation, "{kind}: {condition}");
+            }
+        }
+    }
+    world.mapping_status("checkout/team", "ready", |status| has(status, "Ready", "True", "Converged")).await;
+
+    let cells = |table: &str| -> Vec<Vec<String>> {
+        table.lines().map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
+    };
+    let table = world.cluster.kubectl(&["get", "rolemappings", "--namespace=checkout"]).await.ok();
+    let mut rows = cells(&table);
+    assert_eq!(rows[0], ["NAME", "MODE", "GRANTS", "HELD", "DRIFT", "LAG", "READY", "REASON", "AGE"]);
+    rows[1].remove(5);
+    assert_eq!(rows[1][..7], ["team", "Enforce", "2/2", "0", "0", "True", "Converged"], "{table}");
+    let table = world.cluster.kubectl(&["get", "cloudruntargets"]).await.ok();
+    assert_eq!(cells(&table)[0], ["NAME", "PROJECT", "SERVICES", "IN-SYNC", "DRIFTED", "READY", "REASON", "AGE"]);
+    assert_eq!(cells(&table)[1][..7], ["shop-dev", "shop-dev", "2", "1", "0", "True", "Converged"], "{table}");
+    let table = world.cluster.kubectl(&["get", "identityproviders"]).await.ok();
+    assert_eq!(cells(&table)[0], ["NAME", "STATE", "DIALECT", "USERS", "GROUPS", "READY", "REASON", "AGE"]);
+    assert!(table.contains("True") && table.contains("Accepted"), "{table}");
+    // The short name and the category.
+    world.cluster.kubectl(&["get", "rmap", "--namespace=checkout"]).await.ok();
+    let all = world.cluster.kubectl(&["get", "rolecall", "--all-namespaces"]).await.ok();
+    for name in ["shop-dev", "okta", "team"] {
+        assert!(all.contains(name), "{all}");
+    }
+}
+
+/// Reason → how many Events of it there are of an object, repetitions counted.
+async fn events(world: &World, namespace: &str, object: &Value) -> BTreeMap<String, u64> {
+    let mut counted = BTreeMap::new();
+    for event in world.admin().list("Event", Some(namespace)).await.expect("Events") {
+        if event["regarding"]["name"] == object["metadata"]["name"] && event["regarding"]["kind"] == object["kind"] {
+            assert_eq!(event["regarding"]["uid"], object["metadata"]["uid"], "{event:#}");
+            assert_eq!(event["reportingController"], "rolecall.dev/rolecall", "{event:#}");
+            let times = event["series"]["count"].as_u64().unwrap_or(1);
+            *counted.entry(event["reason"].as_str().expect("a reason").to_owned()).or_default() += times;
+        }
+    }
+    counted
+}
+
+#[tokio::test]
+async fn event_is_written_once_for_a_change_of_reason_and_blocks_nothing_where_it_cannot_be_written() {
+    let (mut world, _, _) = granted().await;
+    let object = world.object("RoleMapping", "checkout/team").await;
+    let then = eventually("Converged is told", async || {
+        let seen = events(&world, "checkout", &object).await;
+        if seen.get("Converged") == Some(&1) { Ok(seen) } else { Err(format!("{seen:?}")) }
+    })
+    .await;
+    // A drift pass a second, and a restart.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    world.pod.shutdown().await;
+    world.pod.start().await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(events(&world, "checkout", &object).await, then, "no pass and no restart is an Event");
+
+    world.stranger_adds("checkout-api", INVOKER, "user:carol@example.com").await;
+    eventually("ForeignMembers is told", async || {
+        let seen = events(&world, "checkout", &object).await;
+        if seen.get("ForeignMembers") == Some(&1) { Ok(()) } else { Err(format!("{seen:?}")) }
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let now = events(&world, "checkout", &object).await;
+    assert_eq!(now.get("ForeignMembers"), Some(&1), "{now:?}");
+    assert_eq!(now.values().sum::<u64>(), then.values().sum::<u64>() + 1, "{then:?} became {now:?}");
+    for command in [
+        ["events", "--for=rolemapping/team", "--namespace=checkout"],
+        ["describe", "rolemapping/team", "--namespace=checkout"],
+    ] {
+        let said = world.cluster.kubectl(&command).await.ok();
+        assert!(said.contains("ForeignMembers"), "{command:?}: {said}");
+    }
+
+    // Without the right to write any.
+    let mut role = world.admin().get("ClusterRole", "rolecall").await.expect("the role");
+    let rules = role["rules"].as_array_mut().expect("rules");
+    let before = rules.len();
+    rules.retain(|rule| rule["resources"] != json!(["events"]));
+    assert_eq!(rules.len() + 1, before);
+    world.admin().replace(&role).await.expect("a smaller role");
+    let writes_nothing = |calls: &[u16]| !calls.is_empty() && calls.iter().all(|code| *code == 403);
+    let then = world.cluster.now();
+    world.admin().apply(&mapping("web", "team-checkout", &["services/checkout-web"], &[INVOKER], "")).await;
+    world.members_become("checkout-web", INVOKER, &[ALICE, BOB]).await;
+    world.mapping_status("checkout/web", "ready", |status| has(status, "Ready", "True", "Converged")).await;
+    eventually("an Event is refused", async || {
+        let calls = world.cluster.calls_since(then);
+        let events = calls.iter().filter(|call| call.user == world.pod.user && call.resource == "events");
+        let codes: Vec<u16> = events.map(|call| call.code).collect();
+        if writes_nothing(&codes) { Ok(()) } else { Err(format!("{codes:?}")) }
+    })
+    .await;
+    // And in a namespace that goes, where nothing can be created any more.
+    world.admin().delete("Namespace", "checkout").await;
+    eventually_within(Duration::from_secs(60), "the namespace is gone", async || {
+        let namespace = world.object("Namespace", "checkout").await;
+        if namespace.is_null() { Ok(()) } else { Err(format!("{namespace:#}\n{}", tail(&world.pod.said()))) }
+    })
+    .await;
+    for service in ["checkout-api", "checkout-web"] {
+        let left = world.policy(service).await.remove(INVOKER).unwrap_or_default();
+        assert!(left.iter().all(|member| member == "user:carol@example.com"), "{left:?}");
+    }
+    assert!(world.pod.ended().is_none(), "it goes on");
+}
+
+#[tokio::test]
+async fn secret_that_the_chart_does_not_name_is_forbidden_until_it_is_named() {
+    let mut world = World::prepare(&["secrets={entra-scim}"]).await;
+    for (_, text) in base() {
+        world.admin().apply(&text).await;
+    }
+    world.pod.start().await;
+    let forbidden = |object: &Value| {
+        has(&object["status"], "TokensValid", "False", "TokenSecretForbidden")
+            && has(&object["status"], "Ready", "False", "TokenSecretForbidden")
+            && object["status"]["tokens"][0]["reason"] == "TokenSecretForbidden"
+    };
+    let object = world.until("IdentityProvider", "okta", "the Secret is forbidden", forbidden).await;
+    let message = condition(&object["status"], "TokensValid")["message"].as_str().unwrap_or_default().to_owned();
+    assert!(message.contains("`secrets`"), "{message}");
+    let scim = world.scim("okta", TOKEN);
+    accepted(&scim, 401).await;
+    world.release.upgrade(&world.cluster, &["secrets={okta-scim,entra-scim}"]).await.ok();
+    // A watch that was refused is tried again after half a minute at most.
+    accepted_within(Duration::from_secs(60), &scim, 200).await;
+    world.until("IdentityProvider", "okta", "ready", |object| has(&object["status"], "Ready", "True", "")).await;
+    assert!(world.pod.ended().is_none(), "the same process");
+}
+
+#[tokio::test]
+async fn kubectl_waits_for_each_kind_and_an_idle_cluster_is_left_alone() {
+    let (world, _, _) = granted().await;
+    for object in ["rolemapping/team", "cloudruntarget/shop-dev", "identityprovider/okta"] {
+        let arguments = ["wait", "--for=condition=Ready", object, "--namespace=checkout", "--timeout=20s"];
+        world.cluster.kubectl(&arguments).await.ok();
+    }
+    quiet(&world).await;
+    let (then, reads) = (world.cluster.now(), world.emulator.count("GET", "/services/checkout-api:getIamPolicy"));
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    let passes = world.emulator.count("GET", "/services/checkout-api:getIamPolicy") - reads;
+    assert!(passes >= 5, "only {passes} passes that found nothing to do");
+    let written = patches(&world, then);
+    assert!(written.is_empty(), "{written:?}");
+    let calls = world.cluster.calls_since(then);
+    let ours = calls.iter().filter(|call| call.user == world.pod.user).count();
+    println!("measured: idle for 15 s with {passes} reads of the policy: 0 patches of resources, {ours} calls in all");
+}
