@@ -106,7 +106,7 @@ pub(super) struct Process {
     /// The process is ending: it was told to, or cannot go on.
     pub(super) stop: CancellationToken,
     told: Arc<AtomicBool>,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
     traffic: Traffic,
     servers: JoinSet<()>,
     scim: Option<(TcpListener, SocketAddr)>,

@@ -13,18 +13,16 @@ use tokio::time::Instant;
 use super::state::{MappingMemory, ProviderMemory, TargetMemory, Trigger};
 use super::{Engine, Inner};
 use crate::api::{
-    ACCEPT_GROUP_ANNOTATION, CloudRunTarget, DeletionPolicy, IdentityProvider, RECONCILE_ANNOTATION,
-    RELEASE_ANNOTATION, RoleMapping, duration,
+    ACCEPT_GROUP_ANNOTATION, CloudRunTarget, IdentityProvider, RECONCILE_ANNOTATION, RELEASE_ANNOTATION, RoleMapping,
+    duration,
 };
-use crate::index::{Effects, Life};
-use crate::model::{
-    AuditEntry, AuditOutcome, DocumentKey, FreezeReason, GroupId, MappingKey, NameError, ProviderName, TargetName,
-};
+use crate::index::Effects;
+use crate::model::{DocumentKey, FreezeReason, GroupId, MappingKey, NameError, ProviderName, TargetName};
 use crate::status::Trouble;
-use crate::store::{Farewell, SpecState, StoreError, StoredSpec};
+use crate::store::{SpecState, StoreError, StoredSpec};
 
 /// Where a mapping lives whose manifest names no namespace, as with `kubectl apply`.
-const DEFAULT_NAMESPACE: &str = "default";
+pub(super) const DEFAULT_NAMESPACE: &str = "default";
 
 /// The kinds, as stored.
 pub(super) mod kind {
@@ -270,56 +268,6 @@ impl Engine {
         self.0.ask_ledger().await
     }
 
-    /// The mapping was deleted, properly: its claims end as its `deletionPolicy` says.
-    ///
-    /// # Errors
-    /// [`StoreError`], when that cannot be remembered.
-    pub async fn delete_mapping(&self, key: &MappingKey) -> Result<(), StoreError> {
-        self.end(key, None).await
-    }
-
-    async fn end(&self, key: &MappingKey, orphan: Option<bool>) -> Result<(), StoreError> {
-        let one_at_a_time = self.0.intake.lock().await;
-        self.0.mark(key, SpecState::Ending).await?;
-        let effects = {
-            let mut state = self.0.state();
-            if let Some(memory) = state.mappings.get_mut(key) {
-                memory.ending = true;
-                memory.problem = None;
-                memory.vanished = None;
-            }
-            state.changed_mappings.insert(key.clone());
-            match orphan {
-                None => state.index.revoke_mapping(key),
-                Some(orphan) => state.index.end_mapping(key, orphan),
-            }
-        };
-        self.0.absorb(effects, &Trigger::at(self.0.clock.now())).await;
-        self.0.ask_claimed(key).await?;
-        drop(one_at_a_time);
-        self.0.forget_if_done(key).await
-    }
-
-    /// The mapping is gone and nobody saw it being deleted: its claims freeze.
-    ///
-    /// # Errors
-    /// [`StoreError`], when that cannot be remembered.
-    pub async fn vanish_mapping(&self, key: &MappingKey, why: FreezeReason) -> Result<(), StoreError> {
-        let one_at_a_time = self.0.intake.lock().await;
-        self.0.mark(key, SpecState::Vanished).await?;
-        let effects = {
-            let mut state = self.0.state();
-            if let Some(memory) = state.mappings.get_mut(key) {
-                memory.vanished = Some(why);
-            }
-            state.changed_mappings.insert(key.clone());
-            state.index.vanish_mapping(key)
-        };
-        self.0.absorb(effects, &Trigger::none()).await;
-        drop(one_at_a_time);
-        Ok(())
-    }
-
     /// A mapping that had vanished is there again: what it last said is in force.
     ///
     /// # Errors
@@ -331,37 +279,6 @@ impl Engine {
         }
         let Some(object) = parsed::<RoleMapping>(&spec) else { return Ok(()) };
         self.apply_mapping(object, &spec.source).await
-    }
-
-    /// Lets go the removals that are held under this hash, once. Answers whether there are any.
-    ///
-    /// # Errors
-    /// [`StoreError`], when the release cannot be audited; nothing is let go then.
-    pub async fn release_plan(&self, hash: &str) -> Result<bool, StoreError> {
-        let documents = self.0.state().held_under(hash);
-        for document in &documents {
-            let entry = AuditEntry {
-                at: self.0.clock.now(),
-                actor: "approver:command-line".to_owned(),
-                request_id: None,
-                cause_seqs: Vec::new(),
-                document: Some(document.clone()),
-                resource_uid: None,
-                action: "release".to_owned(),
-                grant: None,
-                subject: None,
-                plan_hash: Some(hash.to_owned()),
-                etag_before: None,
-                etag_after: None,
-                outcome: AuditOutcome::Acknowledged,
-                reason: None,
-            };
-            self.0.store.record(document, Vec::new(), vec![entry]).await?;
-            self.0.state().document(document).released = Some(hash.to_owned());
-            self.0.queue().ask(document, super::overtaking(Instant::now()));
-        }
-        self.0.due.notify_one();
-        Ok(!documents.is_empty())
     }
 
     /// A namespace has these labels, which may delegate something to its mappings or withdraw it.
@@ -396,56 +313,6 @@ impl Engine {
     #[must_use]
     pub fn providers(&self) -> Vec<ProviderName> {
         self.0.state().providers.keys().cloned().collect()
-    }
-
-    /// Where a mapping stands in its life; none when nothing is known of it (any more).
-    #[must_use]
-    pub fn mapping_life(&self, key: &MappingKey) -> Option<Life> {
-        let state = self.0.state();
-        let memory = state.mappings.get(key)?;
-        Some(match (memory.ending, memory.vanished) {
-            (true, _) => Life::Ending { orphan: memory.spec.deletion_policy == DeletionPolicy::Orphan },
-            (false, Some(_)) => Life::Vanished,
-            (false, None) => Life::Live,
-        })
-    }
-
-    /// Does the ledger hold claims of this mapping?
-    ///
-    /// # Errors
-    /// [`StoreError`], when it cannot be asked.
-    pub async fn has_claims(&self, key: &MappingKey) -> Result<bool, StoreError> {
-        Ok(!self.0.store.claimed_documents(key).await?.is_empty())
-    }
-
-    /// rolecall is to go: the claims of all mappings end as `farewell` says, the guard aside, and no mapping is taken in any
-    /// more. Answers how many mappings are not done with. To be called again until that is none.
-    ///
-    /// # Errors
-    /// [`StoreError`], when that cannot be remembered.
-    pub async fn bid_farewell(&self, farewell: Farewell) -> Result<usize, StoreError> {
-        let keys = {
-            let mut state = self.0.state();
-            let again = state.farewell.replace(farewell) == Some(farewell);
-            let left: Vec<MappingKey> = state.mappings.keys().cloned().collect();
-            let begun = |key: &MappingKey| again && state.is_ending(key);
-            left.into_iter().map(|key| (begun(&key), key)).collect::<Vec<_>>()
-        };
-        for (_, key) in keys.iter().filter(|(begun, _)| !begun) {
-            self.end(key, Some(farewell == Farewell::Orphan)).await?;
-        }
-        Ok(self.0.state().mappings.len())
-    }
-
-    /// The object of a deleted mapping is let go before its claims could be ended: they are marked as abandoned, and are
-    /// ended all the same as soon as that is possible. Answers how many there are.
-    ///
-    /// # Errors
-    /// [`StoreError`], when that cannot be remembered.
-    pub async fn abandon_mapping(&self, key: &MappingKey) -> Result<u64, StoreError> {
-        let grants = self.0.store.abandon_claims(key).await?;
-        self.0.state().changed_mappings.insert(key.clone());
-        Ok(grants)
     }
 
     /// Puts the last good specs in force again, at start. Answers them.
@@ -490,13 +357,7 @@ impl Engine {
             }
         }
         // The process may have ended between the last claim and the mapping itself.
-        let ending: Vec<MappingKey> = {
-            let state = self.0.state();
-            state.mappings.iter().filter(|(_, memory)| memory.ending).map(|(key, _)| key.clone()).collect()
-        };
-        for key in ending {
-            self.0.forget_if_done(&key).await?;
-        }
+        self.0.forget_what_is_done().await?;
         Ok(specs)
     }
 }
@@ -551,10 +412,6 @@ impl Inner {
             None if key.namespace() == DEFAULT_NAMESPACE => self.store.spec(kind::MAPPING, None, key.name()).await,
             found => Ok(found),
         }
-    }
-
-    async fn mark(&self, key: &MappingKey, to: SpecState) -> Result<(), StoreError> {
-        self.store.set_spec_state(kind::MAPPING, Some(key.namespace()), key.name(), to).await
     }
 
     fn install_provider(&self, name: &ProviderName, object: IdentityProvider, generation: i64) -> Effects {
@@ -635,57 +492,6 @@ impl Inner {
         }
         self.list.notify_one();
         effects
-    }
-
-    /// Asks for a turn of every document on which the ledger holds claims of this mapping: the index only knows those
-    /// that it reaches now.
-    async fn ask_claimed(&self, key: &MappingKey) -> Result<(), StoreError> {
-        let documents = self.store.claimed_documents(key).await?;
-        let at = super::overtaking(Instant::now());
-        {
-            let mut queue = self.queue();
-            for document in &documents {
-                queue.ask(document, at);
-            }
-        }
-        self.due.notify_one();
-        Ok(())
-    }
-
-    /// Forgets a deleted mapping once nothing is claimed for it any more and no pass has it in its plan.
-    pub(super) async fn forget_if_done(&self, key: &MappingKey) -> Result<(), StoreError> {
-        let _one_at_a_time = self.intake.lock().await;
-        let over = |state: &super::state::State| state.is_ending(key) && !state.is_planned(key);
-        if !over(&self.state()) || !self.store.claimed_documents(key).await?.is_empty() {
-            return Ok(());
-        }
-        if !over(&self.state()) {
-            // A pass began meanwhile; it looks again when it ends.
-            return Ok(());
-        }
-        self.store.remove_pins(key).await?;
-        for namespace in [Some(key.namespace()), None] {
-            if namespace.is_some() || key.namespace() == DEFAULT_NAMESPACE {
-                self.store.remove_spec(kind::MAPPING, namespace, key.name()).await?;
-            }
-        }
-        let mut state = self.state();
-        state.mappings.remove(key);
-        state.changed_mappings.insert(key.clone());
-        let _ = state.index.forget_mapping(key);
-        Ok(())
-    }
-
-    /// Looks whether mappings that were deleted before the last end are done with.
-    pub(super) async fn forget_what_is_done(&self) -> Result<(), StoreError> {
-        let ending: Vec<MappingKey> = {
-            let state = self.state();
-            state.mappings.iter().filter(|(_, memory)| memory.ending).map(|(key, _)| key.clone()).collect()
-        };
-        for key in ending {
-            self.forget_if_done(&key).await?;
-        }
-        Ok(())
     }
 
     /// The list of resources may be out of date for this document.

@@ -10,6 +10,7 @@
 //! What must survive stands in the store. Documents are worked on in parallel, one pass at a time each.
 
 mod discovery;
+mod ending;
 mod error;
 mod feed;
 mod intake;
@@ -21,7 +22,7 @@ mod state;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -217,17 +218,24 @@ async fn give_way(inner: Arc<Inner>, stop: CancellationToken) {
 /// How long passes that are under way at the end may take: longer than one call to Google.
 const GRACE: Duration = Duration::from_secs(35);
 
+/// How many passes begin at once after a time with nothing to do: what they share is time to compute, and the first write
+/// after a quiet time is the one that somebody waits for. Each pass that ends lets one more run beside the others.
+const FIRST: usize = 2;
+
 async fn dispatch(inner: Arc<Inner>, stop: CancellationToken) {
-    let permits = Arc::new(Semaphore::new(inner.config.parallel));
     let mut passes = JoinSet::new();
-    while !stop.is_cancelled() {
-        let permit = tokio::select! {
-            permit = permits.clone().acquire_owned() => permit,
+    let mut limit = FIRST;
+    loop {
+        let document = tokio::select! {
+            biased;
             () = stop.cancelled() => break,
+            Some(_) = passes.join_next(), if !passes.is_empty() => {
+                limit = if passes.is_empty() { FIRST } else { (limit + 1).min(inner.config.parallel) };
+                continue;
+            }
+            document = inner.next_due(&stop), if passes.len() < limit => document,
         };
-        let Ok(permit) = permit else { break };
-        let Some(document) = inner.next_due(&stop).await else { break };
-        while passes.try_join_next().is_some() {}
+        let Some(document) = document else { break };
         let worker = inner.clone();
         passes.spawn(async move {
             // In a task of its own: whatever goes wrong in a pass, the document gets its next turn.
@@ -237,7 +245,6 @@ async fn dispatch(inner: Arc<Inner>, stop: CancellationToken) {
             });
             let verdict = pass.await.unwrap_or_else(|error| pass::Verdict::broken(&error.to_string()));
             worker.finish(&document, verdict).await;
-            drop(permit);
         });
     }
     let finished = tokio::time::timeout(GRACE, async { while passes.join_next().await.is_some() {} }).await;

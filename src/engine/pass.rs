@@ -12,6 +12,7 @@
 //! etag by the next pass: where that has not changed, a write of its own takes the call its etag.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Inner;
@@ -30,7 +31,7 @@ const ISOLATED: usize = 16;
 /// How a pass ended, for the queue and for the status.
 pub(super) struct Verdict {
     /// What the last plan of the pass said; none when the policy could not be read or nothing concerns the document.
-    pub plan: Option<Plan>,
+    pub plan: Option<Arc<Plan>>,
     /// How the last call of that plan ended; none when there was none.
     pub outcome: Option<CallOutcome>,
     /// A call was acknowledged in this pass.
@@ -132,7 +133,7 @@ async fn attempt(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
         if attempt > 0 {
             tokio::time::sleep(Backoff::CONFLICT.delay(attempt - 1, rand::random())).await;
         }
-        let Some(plan) = prepare(inner, document, verdict).await? else { return Ok(()) };
+        let Some(plan) = prepare(inner, document, verdict).await?.map(Arc::new) else { return Ok(()) };
         (verdict.plan, verdict.outcome) = (None, None);
         verdict.isolated.clear();
         let result = execute(inner, document, &plan, verdict).await;
@@ -152,17 +153,31 @@ async fn attempt(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
 
 /// Reads what the pass is planned from, and plans. None: nothing concerns this document.
 async fn prepare(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -> Result<Option<Plan>, EngineError> {
-    let ledger = inner.store.ledger(document).await?;
+    // A document that was planned before is one to plan again: its policy is asked for while the ledger is read.
+    let known = inner.state().documents.get(document).is_some_and(|memory| memory.found.is_some());
+    let (ledger, early) = if known {
+        let (ledger, answer) = tokio::join!(inner.store.ledger(document), inner.google.policy(document));
+        (ledger?, Some(answer))
+    } else {
+        (inner.store.ledger(document).await?, None)
+    };
     let claimants: BTreeSet<MappingKey> =
         ledger.iter().flat_map(|row| &row.claims).map(|claim| claim.mapping.clone()).collect();
-    if ledger.is_empty() && inner.state().index.desired(document, &claimants).grants.is_empty() {
+    if early.is_none() && ledger.is_empty() && inner.state().index.desired(document, &claimants).grants.is_empty() {
         verdict.idle = true;
         return Ok(None);
     }
-    let answer = inner.google.policy(document).await;
+    let answer = match early {
+        Some(answer) => answer,
+        None => inner.google.policy(document).await,
+    };
     // What is wanted is looked up after the read, however long that took: who left meanwhile is not granted any more.
     let mut state = inner.state();
     let desired = state.index.desired(document, &claimants);
+    if ledger.is_empty() && desired.grants.is_empty() {
+        verdict.idle = true;
+        return Ok(None);
+    }
     let live = match answer {
         Ok(policy) => policy,
         Err(GoogleError::NotFound { .. }) if desired.absent => {
@@ -179,7 +194,10 @@ async fn prepare(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
     };
     // A mapping that is deleted from here on is not forgotten before this pass has ended.
     let planned = desired.stances.keys().cloned().collect();
-    state.document(document).planned = planned;
+    let memory = state.document(document);
+    memory.planned = planned;
+    // What was noted since the pass began is served by it, too.
+    verdict.trigger.merge(&memory.take_trigger());
     // Somebody unknown was deleted before this start: ids are never used again.
     // Observe mode writes nothing, not even for them.
     let leavers = |subject: &Subject| match subject {
@@ -220,7 +238,7 @@ async fn prepare(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
 async fn execute(
     inner: &Inner,
     document: &DocumentKey,
-    plan: &Plan,
+    plan: &Arc<Plan>,
     verdict: &mut Verdict,
 ) -> Result<Written, EngineError> {
     let quarantined = inner.state().document(document).quarantined(inner.clock.now());
@@ -239,7 +257,7 @@ async fn execute(
         }
         let keep = |member: &MemberKey| !quarantined.iter().any(|(bad, _)| bad == member);
         match plan.with_additions(|step| keep(&step.grant().member)) {
-            Some(rest) => current = rest,
+            Some(rest) => current = Arc::new(rest),
             None => return Ok(Written::Acknowledged),
         }
     }
@@ -260,7 +278,7 @@ async fn execute(
             verdict.isolated.push((bad.clone(), error.reason()));
             current.with_additions(|step| step.grant().member != *bad)
         } else {
-            let removals = current.removals_only();
+            let removals = current.removals_only().map(Arc::new);
             if let Some(removals) = removals {
                 match write(inner, document, &removals, verdict).await? {
                     Written::Conflict => return Ok(Written::Conflict),
@@ -270,7 +288,7 @@ async fn execute(
             return Ok(Written::Failed(error));
         };
         match rest {
-            Some(rest) => current = rest,
+            Some(rest) => current = Arc::new(rest),
             None => return Ok(Written::Acknowledged),
         }
     }
@@ -281,7 +299,7 @@ async fn execute(
 async fn write(
     inner: &Inner,
     document: &DocumentKey,
-    plan: &Plan,
+    plan: &Arc<Plan>,
     verdict: &mut Verdict,
 ) -> Result<Written, EngineError> {
     let Some(policy) = &plan.policy else { return Ok(Written::Acknowledged) };

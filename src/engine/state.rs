@@ -54,7 +54,7 @@ impl Trigger {
         Self { since: Some(since), seqs: Vec::new() }
     }
 
-    fn merge(&mut self, other: &Self) {
+    pub fn merge(&mut self, other: &Self) {
         self.since = match (self.since, other.since) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),

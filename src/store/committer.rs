@@ -8,14 +8,14 @@ use std::sync::{Arc, LazyLock};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, query};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::audit::{self, AuditDraft};
 use super::sql::{Columns, json, nanos};
-use super::{Epoch, StoreError};
-use crate::model::{Clock, DirectoryChange, ProviderName, Seq};
+use super::{Epoch, StoreError, groups};
+use crate::model::{Clock, DirectoryChange, GroupId, ProviderName, Seq};
 
 /// How many requests share a commit at most: bounds how long the first of them waits.
 const BATCH: usize = 256;
@@ -25,6 +25,9 @@ const QUEUE: usize = 1024;
 
 /// One waiting request, whatever it answers.
 trait Request: Send {
+    /// The group that the work looks up first, if any: it is read in the statement that makes room for the request.
+    fn first(&self) -> Option<(&ProviderName, GroupId)>;
+
     /// Does the work and keeps the answer; says how the work ended.
     fn run<'t>(&'t mut self, transaction: &'t mut Transaction) -> BoxFuture<'t, Result<(), StoreError>>;
 
@@ -33,6 +36,7 @@ trait Request: Send {
 }
 
 struct Waiting<T, W> {
+    first: Option<(ProviderName, GroupId)>,
     work: Option<W>,
     result: Result<T, StoreError>,
     reply: oneshot::Sender<Result<T, StoreError>>,
@@ -43,6 +47,10 @@ where
     T: Send,
     W: for<'t> FnOnce(&'t mut Transaction) -> BoxFuture<'t, Result<T, StoreError>> + Send,
 {
+    fn first(&self) -> Option<(&ProviderName, GroupId)> {
+        self.first.as_ref().map(|(provider, group)| (provider, *group))
+    }
+
     fn run<'t>(&'t mut self, transaction: &'t mut Transaction) -> BoxFuture<'t, Result<(), StoreError>> {
         Box::pin(async move {
             let Some(work) = self.work.take() else { return Ok(()) };
@@ -94,10 +102,27 @@ impl Committer {
         T: Send + 'static,
         W: for<'t> FnOnce(&'t mut Transaction) -> BoxFuture<'t, Result<T, StoreError>> + Send + 'static,
     {
+        self.enqueue(None, work).await
+    }
+
+    /// As [`Committer::commit`], for work that first looks up `group` with [`Transaction::group`].
+    pub(super) async fn commit_on<T, W>(&self, group: (ProviderName, GroupId), work: W) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        W: for<'t> FnOnce(&'t mut Transaction) -> BoxFuture<'t, Result<T, StoreError>> + Send + 'static,
+    {
+        self.enqueue(Some(group), work).await
+    }
+
+    async fn enqueue<T, W>(&self, first: Option<(ProviderName, GroupId)>, work: W) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        W: for<'t> FnOnce(&'t mut Transaction) -> BoxFuture<'t, Result<T, StoreError>> + Send + 'static,
+    {
         let stopped = || StoreError::Unavailable { problem: "the store is shutting down".to_owned() };
         let (reply, answer) = oneshot::channel();
         let result = Err(StoreError::Internal { problem: "the request was never run".to_owned() });
-        let request = Waiting { work: Some(work), result, reply };
+        let request = Waiting { first, work: Some(work), result, reply };
         self.queue.send(Box::new(request)).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
     }
@@ -140,7 +165,8 @@ impl Writer {
             Some(connection) => connection,
             None => self.options.connect().await?,
         };
-        let mut transaction = Transaction::begin(connection, self.clock.now()).await?;
+        let first = batch.first().and_then(|request| request.first());
+        let mut transaction = Transaction::begin(connection, self.clock.now(), first).await?;
         match run_all(&mut transaction, batch).await {
             Ok(()) => {
                 if transaction.seq > *self.announce.borrow() {
@@ -165,7 +191,7 @@ impl Writer {
 async fn run_all(transaction: &mut Transaction, batch: &mut [Box<dyn Request>]) -> Result<(), StoreError> {
     for (index, request) in batch.iter_mut().enumerate() {
         if index > 0 {
-            query("RELEASE request; SAVEPOINT request").execute(&mut transaction.connection).await?;
+            transaction.next(request.first()).await?;
         }
         let mark = transaction.mark();
         match request.run(transaction).await {
@@ -175,6 +201,7 @@ async fn run_all(transaction: &mut Transaction, batch: &mut [Box<dyn Request>]) 
                 return Err(error);
             }
             Err(_) => {
+                transaction.touched = None;
                 query("ROLLBACK TO request").execute(&mut transaction.connection).await?;
                 transaction.back_to(mark);
             }
@@ -196,6 +223,18 @@ pub(super) struct Transaction {
     events: Vec<(Seq, ProviderName, i64, String)>,
     audit: Vec<AuditDraft>,
     counters: BTreeMap<ProviderName, (i64, i64)>,
+    /// The row of the group that the request begins with, as [`groups::ONE`] reads it.
+    first: Option<(ProviderName, GroupId, Option<SqliteRow>)>,
+    /// What is left to write of the group that the request changed.
+    touched: Option<Touched>,
+}
+
+/// A group whose members changed. Nothing of it is unique, so writing it can wait for the next statement anyway.
+pub(super) struct Touched {
+    pub(super) provider: ProviderName,
+    pub(super) group: GroupId,
+    pub(super) member_count: i64,
+    pub(super) version: i64,
 }
 
 /// What was gathered when a request began.
@@ -214,6 +253,10 @@ const BEGIN: &str = "BEGIN IMMEDIATE; SAVEPOINT request; \
         coalesce((SELECT epoch FROM leadership), 0) \
     FROM (SELECT 1) LEFT JOIN (SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1) a";
 
+static BEGIN_ON: LazyLock<String> = LazyLock::new(|| format!("{BEGIN}; {}", groups::ONE));
+
+const NEXT: &str = "RELEASE request; SAVEPOINT request";
+
 const LOGS: &str = "\
     INSERT INTO events (seq, provider, at, change) \
         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?); \
@@ -224,9 +267,40 @@ const LOGS: &str = "\
 /// Writes both logs and the counters, and commits: one way to the database and back.
 pub(super) static FINISH: LazyLock<String> = LazyLock::new(|| format!("{LOGS} {} COMMIT", audit::APPEND));
 
+/// The same after a request that left a group to be written.
+pub(super) static FINISH_TOUCHED: LazyLock<String> =
+    LazyLock::new(|| format!("{}; {}", groups::UPDATE_MEMBERS, FINISH.as_str()));
+
+type Statement<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
+
+impl Touched {
+    /// Binds the parameters of [`groups::UPDATE_MEMBERS`].
+    fn bind<'q>(&'q self, statement: Statement<'q>, now: i64) -> Statement<'q> {
+        statement
+            .bind(self.member_count)
+            .bind(self.version)
+            .bind(now)
+            .bind(self.provider.as_str())
+            .bind(self.group.0.as_bytes().as_slice())
+    }
+}
+
 impl Transaction {
-    async fn begin(mut connection: SqliteConnection, now: Timestamp) -> Result<Self, StoreError> {
-        let row = query(BEGIN).fetch_one(&mut connection).await?;
+    async fn begin(
+        mut connection: SqliteConnection,
+        now: Timestamp,
+        first: Option<(&ProviderName, GroupId)>,
+    ) -> Result<Self, StoreError> {
+        let (row, first) = match first {
+            None => (query(BEGIN).fetch_one(&mut connection).await?, None),
+            Some((provider, group)) => {
+                let statement = query(AssertSqlSafe(BEGIN_ON.as_str()));
+                let statement = statement.bind(provider.as_str()).bind(group.0.as_bytes().as_slice());
+                let mut rows = statement.fetch_all(&mut connection).await?.into_iter();
+                let row = rows.next().ok_or(sqlx::Error::RowNotFound)?;
+                (row, Some((provider.clone(), group, rows.next())))
+            }
+        };
         let mut columns = Columns::of(&row, "audit");
         let seq = columns.integer()?;
         let audit_seq = columns.integer_or_none()?.unwrap_or(0);
@@ -242,7 +316,57 @@ impl Transaction {
             events: Vec::new(),
             audit: Vec::new(),
             counters: BTreeMap::new(),
+            first,
+            touched: None,
         })
+    }
+
+    /// Makes room for the next request.
+    async fn next(&mut self, first: Option<(&ProviderName, GroupId)>) -> Result<(), StoreError> {
+        let mut sql = String::new();
+        let touched = self.touched.take();
+        if touched.is_some() {
+            sql.push_str(groups::UPDATE_MEMBERS);
+            sql.push_str("; ");
+        }
+        sql.push_str(NEXT);
+        if first.is_some() {
+            sql.push_str("; ");
+            sql.push_str(groups::ONE);
+        }
+        let mut statement = query(AssertSqlSafe(sql));
+        if let Some(touched) = &touched {
+            statement = touched.bind(statement, nanos(self.now));
+        }
+        self.first = match first {
+            None => {
+                statement.execute(&mut self.connection).await?;
+                None
+            }
+            Some((provider, group)) => {
+                let statement = statement.bind(provider.as_str()).bind(group.0.as_bytes().as_slice());
+                let row = statement.fetch_optional(&mut self.connection).await?;
+                Some((provider.clone(), group, row))
+            }
+        };
+        Ok(())
+    }
+
+    /// The row of a group, as [`groups::ONE`] reads it. The first look-up of a request that began with it costs nothing.
+    pub(super) async fn group(&mut self, p: &ProviderName, id: GroupId) -> Result<Option<SqliteRow>, StoreError> {
+        if let Some((provider, group, row)) = self.first.take()
+            && provider == *p
+            && group == id
+        {
+            return Ok(row);
+        }
+        let id = id.0.as_bytes().as_slice();
+        Ok(query(groups::ONE).bind(p.as_str()).bind(id).fetch_optional(&mut self.connection).await?)
+    }
+
+    /// Leaves the row of a group to be written before anybody can see that it is not. The last word of a request.
+    pub(super) fn touch(&mut self, touched: Touched) {
+        self.touched = Some(touched);
     }
 
     fn mark(&self) -> Mark {
@@ -299,13 +423,18 @@ impl Transaction {
     }
 
     async fn finish(&mut self) -> Result<(), StoreError> {
-        if self.events.is_empty() && self.audit.is_empty() && self.counters.is_empty() {
+        let touched = self.touched.take();
+        if touched.is_none() && self.events.is_empty() && self.audit.is_empty() && self.counters.is_empty() {
             query("COMMIT").execute(&mut self.connection).await?;
             return Ok(());
         }
         let counters: Vec<_> = self.counters.iter().map(|(name, (users, groups))| (name, users, groups)).collect();
         let (people, rows) = audit::chain(self.audit_seq, &self.audit_hash, &self.audit)?;
-        query(AssertSqlSafe(FINISH.as_str()))
+        let statement = match &touched {
+            None => query(AssertSqlSafe(FINISH.as_str())),
+            Some(touched) => touched.bind(query(AssertSqlSafe(FINISH_TOUCHED.as_str())), nanos(self.now)),
+        };
+        statement
             .bind(json(&self.events)?)
             .bind(json(&counters)?)
             .bind(people)

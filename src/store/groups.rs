@@ -4,7 +4,7 @@ use sqlx::query;
 use sqlx::sqlite::SqliteRow;
 
 use super::audit::AuditDraft;
-use super::committer::Transaction;
+use super::committer::{Touched, Transaction};
 use super::list::{self, Kind};
 use super::members;
 use super::sql::{Columns, fold, json};
@@ -106,7 +106,7 @@ async fn create(
 }
 
 async fn read(tx: &mut Transaction, p: &ProviderName, id: GroupId) -> Result<Option<GroupRecord>, StoreError> {
-    let row = query(ONE).bind(p.as_str()).bind(id.0.as_bytes().as_slice()).fetch_optional(&mut tx.connection).await?;
+    let row = tx.group(p, id).await?;
     row.as_ref().map(group_row).transpose()
 }
 
@@ -142,24 +142,19 @@ async fn update<E>(
         resource: resource.unwrap_or(before.resource),
         facts: facts.clone().unwrap_or(before.facts),
     };
-    let sql = if renamed {
+    if renamed {
         query(UPDATE)
             .bind(&group.facts.display_name)
             .bind(fold(&group.facts.display_name))
             .bind(&group.facts.external_id)
             .bind(json(&group.resource)?)
-    } else {
-        query(UPDATE_MEMBERS)
-    };
-    sql.bind(stored_count(group.member_count))
-        .bind(group.version)
-        .bind(tx.now_nanos())
-        .bind(p.as_str())
-        .bind(id.0.as_bytes().as_slice())
-        .execute(&mut tx.connection)
-        .await?;
-
-    if renamed {
+            .bind(stored_count(group.member_count))
+            .bind(group.version)
+            .bind(tx.now_nanos())
+            .bind(p.as_str())
+            .bind(id.0.as_bytes().as_slice())
+            .execute(&mut tx.connection)
+            .await?;
         let causes = match facts {
             Some(facts) => vec![tx.event(p, &DirectoryChange::Group(facts))?],
             None => vec![],
@@ -168,6 +163,10 @@ async fn update<E>(
         tx.audit(draft.named(&group.facts.display_name));
     }
     net.log(tx, p, o, id, delta)?;
+    if !renamed {
+        let (member_count, version) = (stored_count(group.member_count), group.version);
+        tx.touch(Touched { provider: p.clone(), group: id, member_count, version });
+    }
     Ok(UpdateOutcome::Changed(GroupChanged { group, members: delta }))
 }
 
@@ -240,7 +239,8 @@ impl Store {
         change: impl FnOnce(&GroupRecord) -> Result<GroupUpdate, E> + Send + 'static,
     ) -> Result<UpdateOutcome<GroupChanged, E>, StoreError> {
         let (p, o) = (p.clone(), o.clone());
-        self.committer().commit(move |tx| Box::pin(async move { update(tx, &p, &o, id, change).await })).await
+        let first = (p.clone(), id);
+        self.committer().commit_on(first, move |tx| Box::pin(async move { update(tx, &p, &o, id, change).await })).await
     }
 
     /// Deletes a group with its memberships; the id is never known again. `if_version`: only in this version

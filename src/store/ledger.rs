@@ -1,9 +1,12 @@
 //! The ledger: what rolecall granted, why, and what is under way.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
-use sqlx::query;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sqlx::{Row as _, query};
+use uuid::Uuid;
 
 use super::audit::AuditDraft;
 use super::committer::Transaction;
@@ -11,7 +14,7 @@ use super::sql::{Columns, json, nanos};
 use super::{Store, StoreError};
 use crate::model::{
     AuditEntry, Claim, ConditionHash, DocumentKey, GrantKey, GrantState, GroupId, Intent, IntentAction, LedgerChange,
-    LedgerRow, MappingKey, MemberKey, Subject, UserId,
+    LedgerRow, MappingKey, MemberKey, Role, Subject, UserId,
 };
 
 /// Forgets, puts, and makes the claims of what was put exactly those given. Parameters: document and list, four times;
@@ -41,12 +44,15 @@ pub(super) const RECORD: &str = "\
         SELECT ?, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, unhex(value ->> 5) \
         FROM json_each(?) WHERE true ON CONFLICT DO NOTHING";
 
-const READ: &str = "SELECT g.role, g.condition_hash, g.member_key, g.member, g.condition, g.state, g.intent_action, \
-        g.intent_etag_before, g.intent_present_before, g.intent_at, g.intent_plan_hash, g.acknowledged_at, \
-        g.verified_at, g.revoking_since, g.held, c.mapping, c.subject_kind, c.subject_id \
-    FROM grants g LEFT JOIN claims c ON c.document = g.document AND c.role = g.role \
-        AND c.condition_hash = g.condition_hash AND c.member_key = g.member_key \
-    WHERE g.document = ? ORDER BY g.role, g.condition_hash, g.member_key";
+/// Grants and claims of a document in the order of their keys, each as one JSON text: a row of its own for each of them
+/// would be a hop between threads.
+const READ: &str = "SELECT \
+    (SELECT json_group_array(json_array(role, condition_hash, member_key, member, condition, state, intent_action, \
+            intent_etag_before, intent_present_before, intent_at, intent_plan_hash, acknowledged_at, verified_at, \
+            revoking_since, held)) \
+        FROM (SELECT * FROM grants WHERE document = ?1 ORDER BY role, condition_hash, member_key)), \
+    (SELECT json_group_array(json_array(role, condition_hash, member_key, mapping, subject_kind, hex(subject_id))) \
+        FROM (SELECT * FROM claims WHERE document = ?1 ORDER BY role, condition_hash, member_key))";
 
 /// The key columns of a grant.
 #[derive(Serialize)]
@@ -128,28 +134,125 @@ fn action_from_word(word: &str) -> Option<IntentAction> {
     [IntentAction::Grant, IntentAction::Revoke].into_iter().find(|action| action_word(*action) == word)
 }
 
-fn intent(columns: &mut Columns) -> Result<Option<Intent>, StoreError> {
-    let action = columns.word_or_none(action_from_word)?;
-    let etag_before = columns.text_or_none()?;
-    let present_before = columns.integer_or_none()?;
-    let at = columns.time_or_none()?;
-    let plan_hash = columns.text_or_none()?;
-    match (action, etag_before, present_before, at, plan_hash) {
-        (None, None, None, None, None) => Ok(None),
-        (Some(action), Some(etag_before), Some(present), Some(at), Some(plan_hash)) => {
-            Ok(Some(Intent { action, etag_before, present_before: present != 0, at, plan_hash }))
-        }
-        // Half an intent must not read as none: that would forget a call whose outcome is unknown.
-        _ => Err(StoreError::Damaged { what: "grants", problem: "an intent is incomplete".to_owned() }),
+/// The columns of a grant as [`READ`] gives them.
+#[derive(Deserialize)]
+struct ReadGrant<'a>(
+    #[serde(borrow)] Cow<'a, str>,
+    #[serde(borrow)] Cow<'a, str>,
+    #[serde(borrow)] Cow<'a, str>,
+    String,
+    Option<String>,
+    #[serde(borrow)] Cow<'a, str>,
+    Option<String>,
+    Option<String>,
+    Option<i64>,
+    Option<i64>,
+    Option<String>,
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+    i64,
+);
+
+/// The columns of a claim as [`READ`] gives them: key of its grant, mapping, kind and id of the subject.
+#[derive(Deserialize)]
+struct ReadClaim<'a>(
+    #[serde(borrow)] Cow<'a, str>,
+    #[serde(borrow)] Cow<'a, str>,
+    #[serde(borrow)] Cow<'a, str>,
+    #[serde(borrow)] Cow<'a, str>,
+    #[serde(borrow)] Cow<'a, str>,
+    #[serde(borrow)] Cow<'a, str>,
+);
+
+fn damaged(what: &'static str, problem: &impl ToString) -> StoreError {
+    StoreError::Damaged { what, problem: problem.to_string() }
+}
+
+fn time(number: i64) -> Result<Timestamp, StoreError> {
+    Timestamp::from_nanosecond(i128::from(number)).map_err(|error| damaged("grants", &error))
+}
+
+impl ReadGrant<'_> {
+    /// `before`: the row before, which mostly is of the same role.
+    fn row(self, before: Option<&LedgerRow>) -> Result<LedgerRow, StoreError> {
+        let Self(role, condition_hash, member_key, member, condition, state, action, etag, present, at, plan, ..) =
+            self;
+        let intent = match (action, etag, present, at, plan) {
+            (None, None, None, None, None) => None,
+            (Some(action), Some(etag_before), Some(present), Some(at), Some(plan_hash)) => Some(Intent {
+                action: action_from_word(&action)
+                    .ok_or_else(|| damaged("grants", &format!("`{action}` is not an action")))?,
+                etag_before,
+                present_before: present != 0,
+                at: time(at)?,
+                plan_hash,
+            }),
+            // Half an intent must not read as none: that would forget a call whose outcome is unknown.
+            _ => return Err(damaged("grants", &"an intent is incomplete")),
+        };
+        Ok(LedgerRow {
+            grant: GrantKey {
+                role: match before.map(|row| &row.grant.role).filter(|before| before.as_str() == role) {
+                    Some(before) => before.clone(),
+                    None => Role::new(&role).map_err(|error| damaged("grants", &error))?,
+                },
+                condition: ConditionHash::from_text(&condition_hash),
+                member: MemberKey::of(&member_key),
+            },
+            member,
+            condition: condition
+                .map(|text| serde_json::from_str(&text))
+                .transpose()
+                .map_err(|error| damaged("grants", &error))?,
+            state: GrantState::from_word(&state)
+                .ok_or_else(|| damaged("grants", &format!("`{state}` is not a state")))?,
+            intent,
+            claims: BTreeSet::new(),
+            acknowledged_at: self.11.map(time).transpose()?,
+            verified_at: self.12.map(time).transpose()?,
+            revoking_since: self.13.map(time).transpose()?,
+            held: self.14 != 0,
+        })
     }
 }
 
-fn claim(columns: &mut Columns) -> Result<Option<Claim>, StoreError> {
-    let Some(mapping) = columns.parse_or_none()? else { return Ok(None) };
-    let kind = columns.text()?;
-    let id = columns.id()?;
-    let subject = if kind == "group" { Subject::Group(GroupId(id)) } else { Subject::User(UserId(id)) };
-    Ok(Some(Claim { mapping, subject }))
+impl ReadClaim<'_> {
+    fn claim(self, mappings: &mut BTreeMap<String, MappingKey>) -> Result<Claim, StoreError> {
+        let Self(_, _, _, mapping, kind, id) = self;
+        let mapping = if let Some(known) = mappings.get(&*mapping) {
+            known.clone()
+        } else {
+            let text = mapping.into_owned();
+            let key = MappingKey::try_from(text.clone()).map_err(|error| damaged("claims", &error))?;
+            mappings.insert(text, key.clone());
+            key
+        };
+        let id = Uuid::try_parse(&id).map_err(|error| damaged("claims", &error))?;
+        let subject = if kind == "group" { Subject::Group(GroupId(id)) } else { Subject::User(UserId(id)) };
+        Ok(Claim { mapping, subject })
+    }
+}
+
+/// Puts together what [`READ`] gives.
+fn ledger(grants: &str, claims: &str) -> Result<Vec<LedgerRow>, StoreError> {
+    let grants: Vec<ReadGrant> = serde_json::from_str(grants).map_err(|error| damaged("grants", &error))?;
+    let claims: Vec<ReadClaim> = serde_json::from_str(claims).map_err(|error| damaged("claims", &error))?;
+    let mut claims = claims.into_iter().peekable();
+    let mut ledger: Vec<LedgerRow> = Vec::with_capacity(grants.len());
+    let mut mappings = BTreeMap::new();
+    for grant in grants {
+        let mut own = BTreeSet::new();
+        while let Some(claim) = claims.next_if(|claim| claim.0 == grant.0 && claim.1 == grant.1 && claim.2 == grant.2) {
+            own.insert(claim.claim(&mut mappings)?);
+        }
+        let row = grant.row(ledger.last())?;
+        ledger.push(LedgerRow { claims: own, ..row });
+    }
+    match claims.next() {
+        None => Ok(ledger),
+        Some(_) => Err(damaged("claims", &"a claim has no grant")),
+    }
 }
 
 async fn record(tx: &mut Transaction, document: &DocumentKey, changes: &[LedgerChange]) -> Result<(), StoreError> {
@@ -187,32 +290,9 @@ async fn record(tx: &mut Transaction, document: &DocumentKey, changes: &[LedgerC
 impl Store {
     /// What is known about the grants of one document, in the order of their keys.
     pub async fn ledger(&self, d: &DocumentKey) -> Result<Vec<LedgerRow>, StoreError> {
-        let rows = query(READ).bind(d.to_string()).fetch_all(self.readers()).await?;
-        let mut ledger: Vec<LedgerRow> = Vec::new();
-        for row in &rows {
-            let mut columns = Columns::of(row, "grants");
-            let read = LedgerRow {
-                grant: GrantKey {
-                    role: columns.parse()?,
-                    condition: ConditionHash::from_text(&columns.text()?),
-                    member: MemberKey::of(&columns.text()?),
-                },
-                member: columns.text()?,
-                condition: columns.json_or_none()?,
-                state: columns.word(GrantState::from_word)?,
-                intent: intent(&mut columns)?,
-                acknowledged_at: columns.time_or_none()?,
-                verified_at: columns.time_or_none()?,
-                revoking_since: columns.time_or_none()?,
-                held: columns.integer()? != 0,
-                claims: claim(&mut columns)?.into_iter().collect(),
-            };
-            match ledger.last_mut() {
-                Some(last) if last.grant == read.grant => last.claims.extend(read.claims),
-                _ => ledger.push(read),
-            }
-        }
-        Ok(ledger)
+        let row = query(READ).bind(d.to_string()).fetch_one(self.readers()).await?;
+        let text = |index: usize| row.try_get::<&str, _>(index).map_err(StoreError::from);
+        ledger(text(0)?, text(1)?)
     }
 
     /// All documents that the ledger knows, each with the mappings that hold claims there.

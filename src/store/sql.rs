@@ -93,15 +93,6 @@ impl<'r> Columns<'r> {
         Timestamp::from_nanosecond(i128::from(number)).map_err(|error| self.damaged(&error))
     }
 
-    pub(super) fn time_or_none(&mut self) -> Result<Option<Timestamp>, StoreError> {
-        match self.integer_or_none()? {
-            None => Ok(None),
-            Some(number) => {
-                Timestamp::from_nanosecond(i128::from(number)).map(Some).map_err(|error| self.damaged(&error))
-            }
-        }
-    }
-
     pub(super) fn id(&mut self) -> Result<Uuid, StoreError> {
         let bytes: &[u8] = self.get()?;
         Uuid::from_slice(bytes).map_err(|error| self.damaged(&error))
@@ -110,11 +101,6 @@ impl<'r> Columns<'r> {
     pub(super) fn json<T: DeserializeOwned>(&mut self) -> Result<T, StoreError> {
         let text: &str = self.get()?;
         serde_json::from_str(text).map_err(|error| self.damaged(&error))
-    }
-
-    pub(super) fn json_or_none<T: DeserializeOwned>(&mut self) -> Result<Option<T>, StoreError> {
-        let text: Option<&str> = self.get()?;
-        text.map(serde_json::from_str).transpose().map_err(|error| self.damaged(&error))
     }
 
     /// A column whose text is checked by the type it becomes.
@@ -144,17 +130,6 @@ impl<'r> Columns<'r> {
     pub(super) fn word<T>(&mut self, from: impl FnOnce(&str) -> Option<T>) -> Result<T, StoreError> {
         let word: &str = self.get()?;
         from(word).ok_or_else(|| self.damaged(&format!("`{word}` is not a word of this column")))
-    }
-
-    pub(super) fn word_or_none<T>(&mut self, from: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, StoreError> {
-        let word: Option<&str> = self.get()?;
-        match word {
-            None => Ok(None),
-            Some(word) => match from(word) {
-                Some(value) => Ok(Some(value)),
-                None => Err(self.damaged(&format!("`{word}` is not a word of this column"))),
-            },
-        }
     }
 }
 

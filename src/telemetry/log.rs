@@ -8,8 +8,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 /// What is logged unless somebody asks otherwise. Libraries speak up from warnings on; `gcp_auth` not at all, because
-/// it logs the answers of token endpoints (rolecall reports the failure itself).
-pub const DEFAULT_FILTER: &str = "warn,rolecall=info,gcp_auth=off";
+/// it logs the answers of token endpoints, nor the calls of `kube_client`, where a conflict is no error (rolecall reports
+/// the failure itself).
+pub const DEFAULT_FILTER: &str = "warn,rolecall=info,gcp_auth=off,kube_client::client::builder=off";
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

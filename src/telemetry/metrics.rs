@@ -173,6 +173,15 @@ pub struct ScimMetrics {
     pub request_seconds: Histograms<1>,
 }
 
+/// The cluster that the resources come from.
+#[derive(Debug, Clone)]
+pub struct ClusterMetrics {
+    /// 1 while this process leads.
+    pub leader: Gauges<0>,
+    /// Failures of watches, by resource.
+    pub watch_failures: Counters<1>,
+}
+
 /// The store.
 #[derive(Debug, Clone)]
 pub struct StoreMetrics {
@@ -221,6 +230,8 @@ pub struct Metrics {
     pub scim: ScimMetrics,
     /// The store.
     pub store: StoreMetrics,
+    /// The cluster.
+    pub cluster: ClusterMetrics,
     /// The engine.
     pub engine: EngineMetrics,
     /// Calls to Google.
@@ -257,6 +268,21 @@ impl Metrics {
         let store = {
             let area = areas.begin("store");
             StoreMetrics { event_seq: area.gauges("event_seq", [], "The highest seq in the event log") }
+        };
+        let cluster = {
+            let area = areas.begin("cluster");
+            ClusterMetrics {
+                leader: area.gauges(
+                    "leader",
+                    [],
+                    "1 while this process holds the Lease and keeps the policies in step",
+                ),
+                watch_failures: area.counters(
+                    "watch_failures",
+                    ["resource"],
+                    "Watches of the API server that failed, by resource; each is tried again",
+                ),
+            }
         };
         let engine = {
             let area = areas.begin("engine");
@@ -318,7 +344,7 @@ impl Metrics {
             }
         };
         let Areas { registry, definitions, area: _ } = areas;
-        Self { registry, definitions, scim, store, engine, google }
+        Self { registry, definitions, scim, store, cluster, engine, google }
     }
 
     /// All metrics in the `OpenMetrics` text format.
@@ -391,11 +417,11 @@ mod tests {
     #[test]
     fn every_metric_is_exposed_under_the_name_and_type_that_the_reference_gives() {
         let metrics = Metrics::new();
-        let Metrics { scim, engine, google, .. } = &metrics;
+        let Metrics { scim, cluster, engine, google, .. } = &metrics;
         for labelled in [&scim.requests, &google.requests] {
             labelled.inc(["a", "b"]);
         }
-        for labelled in [&engine.syncs, &engine.members] {
+        for labelled in [&engine.syncs, &engine.members, &cluster.watch_failures] {
             labelled.inc(["a"]);
         }
         for labelled in [&engine.documents, &engine.held_members, &engine.drift_members] {

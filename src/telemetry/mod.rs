@@ -12,7 +12,7 @@ mod readiness;
 pub use admin::{DEFAULT_ADMIN_LISTEN, StatusProvider, admin_router};
 pub use log::{DEFAULT_FILTER, LogFormat, TelemetryError, init_logs};
 pub use metrics::{
-    Counters, Definition, EngineMetrics, Gauges, GoogleMetrics, Histograms, Metrics, ScimMetrics, StoreMetrics,
-    code_word,
+    ClusterMetrics, Counters, Definition, EngineMetrics, Gauges, GoogleMetrics, Histograms, Metrics, ScimMetrics,
+    StoreMetrics, code_word,
 };
 pub use readiness::{Part, Readiness};

@@ -25,6 +25,7 @@ use crate::index::Life;
 use crate::model::{Clock, FreezeReason, MappingKey, ProviderName, TargetName};
 use crate::status::{Item, Kind, StatusBoard};
 use crate::store::{Decision, Farewell, Store, StoreError};
+use crate::telemetry::ClusterMetrics;
 use crate::watch::cluster::{ClusterChange, Seen, Watched};
 
 /// How often is looked after what waits: deleted mappings, releases, finalizers that could not be put.
@@ -51,6 +52,7 @@ pub(super) struct Parts {
     /// May grants be made at all? If not, no mapping needs to be kept.
     pub(super) enforces: bool,
     pub(super) finalizer_deadline: Duration,
+    pub(super) metrics: ClusterMetrics,
 }
 
 /// A mapping with a deletion timestamp.
@@ -148,6 +150,7 @@ impl Intake {
                 Ok(())
             }
             ClusterChange::Trouble { what, problem } => {
+                self.parts.metrics.watch_failures.inc([what.as_str()]);
                 tracing::warn!(
                     %what, %problem,
                     "cannot watch {what}; what is known of them stays in force, and it is tried again"

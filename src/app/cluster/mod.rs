@@ -102,6 +102,7 @@ pub(super) async fn run(mut process: Process) -> Result<(), AppError> {
 async fn client() -> Result<Client, AppError> {
     let mut config = Config::infer().await.map_err(|error| AppError::NoCluster(error.to_string()))?;
     config.read_timeout = Some(SILENCE);
+    tracing::info!(cluster = %config.cluster_url, "the custom resources are those of the cluster at {}", config.cluster_url);
     Client::try_from(config).map_err(|error| AppError::NoCluster(error.to_string()))
 }
 
@@ -213,6 +214,7 @@ async fn lead(
     // Until `stop` or the loss of the Lease; all tasks of this leadership end with it.
     let over = stop.child_token();
     store.begin_epoch(identity).await?;
+    process.metrics.cluster.leader.set([], 1);
     engine.restore().await?;
     let seq = engine.load_directory().await?;
     if let Some(farewell) = store.farewell().await? {
@@ -249,6 +251,7 @@ async fn lead(
             clock: process.clock.clone(),
             enforces: process.config.mode == Mode::Enforce,
             finalizer_deadline: process.config.finalizer_deadline,
+            metrics: process.metrics.cluster.clone(),
         },
         loaded,
     );

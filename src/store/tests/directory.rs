@@ -411,6 +411,7 @@ async fn no_write_of_a_request_walks_a_table() {
         members::MEMBERSHIPS,
         ledger::RECORD,
         &committer::FINISH,
+        &committer::FINISH_TOUCHED,
     ];
     for statement in statements.iter().flat_map(|text| text.split(';')) {
         let word = statement.split_whitespace().next().unwrap_or_default();

@@ -38,6 +38,40 @@ async fn a_bad_request_does_not_hurt_those_that_share_its_commit() {
 }
 
 #[tokio::test]
+async fn changes_of_one_group_in_one_commit_see_each_other_and_nothing_of_one_that_failed() {
+    let home = Home::new().await;
+    let (p, o, store) = (okta(), origin(), &home.store);
+    let mut users = Vec::new();
+    for index in 0..3 {
+        users.push(add_user(store, &p, &format!("u{index}@x.example")).await.facts.id.0);
+    }
+    let group = add_group(store, &p, "g", &[]).await.group.facts.id;
+    let other = add_group(store, &p, "other", &[]).await.group.facts.id;
+    let add = |index: usize| vec![MemberChange::Add(vec![users[index]])];
+    let failing = vec![MemberChange::Add(vec![users[2]]), MemberChange::Replace(vec![Uuid::new_v4()])];
+    let rename = |current: &GroupRecord| {
+        let facts = GroupFacts { display_name: "h".to_owned(), ..current.facts.clone() };
+        Ok::<_, ()>(GroupUpdate { facts: Some(facts), ..GroupUpdate::default() })
+    };
+    // All are in the queue before the writer runs, so they share one transaction.
+    let (first, elsewhere, failed, second, renamed) = tokio::join!(
+        change(store, &p, group, add(0)),
+        change(store, &p, other, add(2)),
+        change(store, &p, group, failing),
+        change(store, &p, group, add(1)),
+        store.update_group(&p, &o, group, rename),
+    );
+    assert_eq!(failed, Err(StoreError::NoKnownMember { given: 1 }));
+    let [first, elsewhere, second] = [first, elsewhere, second].map(|outcome| changed(outcome.unwrap()).group);
+    let renamed = changed(renamed.unwrap()).group;
+    let seen = [&first, &second, &renamed].map(|group| (group.member_count, group.version));
+    assert_eq!(seen, [(1, 2), (2, 3), (2, 4)]);
+    assert_eq!(store.group(&p, group).await.unwrap(), Some(renamed));
+    assert_eq!(store.group(&p, other).await.unwrap(), Some(elsewhere));
+    assert_eq!(member_ids(store, &p, group).await, sorted(users[..2].to_vec()));
+}
+
+#[tokio::test]
 async fn what_others_see_of_a_commit_is_all_of_it() {
     let home = Home::new().await;
     let mut hint = home.store.subscribe();
