@@ -20,7 +20,7 @@ stay in the policies until it is removed by hand.
 
 Examples:
   rolecall store accept --database sqlite:/var/lib/rolecall/rolecall.db --manifests /srv/access
-  kubectl exec -n rolecall-system deploy/rolecall -- rolecall store accept \\
+  kubectl exec -n rolecall-system deploy/rolecall -- /rolecall store accept \\
     --database sqlite:/var/lib/rolecall/rolecall.db
 
 Exit status: 0 accepted, 2 wrong command line, 3 the store or the file is not usable.";
