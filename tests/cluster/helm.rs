@@ -1,1 +1,213 @@
-//! To come.
+//! The life of a release: what it says, an upgrade of the definitions, and how one leaves.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+/// Copies a folder.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("a copy");
+        }
+    }
+}
+
+#[tokio::test]
+async fn upgrade_with_a_changed_definition_keeps_all_objects_and_grants() {
+    let (mut world, _, _) = granted().await;
+    let objects = [("RoleMapping", "checkout/team"), ("CloudRunTarget", "shop-dev"), ("IdentityProvider", "okta")];
+    let mut before = Vec::new();
+    for (kind, name) in objects {
+        before.push(world.object(kind, name).await);
+    }
+    let writes = world.emulator_writes("checkout-api");
+
+    let chart = world.cluster.folder().join("chart");
+    copy(&world.release.chart, &chart);
+    let definition = chart.join("files/crds/rolecall.dev_rolemappings.yaml");
+    let text = std::fs::read_to_string(&definition).expect("a definition");
+    let columns = "  - additionalPrinterColumns:\n";
+    assert!(text.contains(columns), "{text}");
+    let more = format!("{columns}    - jsonPath: .spec.deletionPolicy\n      name: Deletion\n      type: string\n");
+    std::fs::write(&definition, text.replace(columns, &more)).expect("a changed definition");
+    world.release.chart = chart;
+    world.release.upgrade(&world.cluster, &[]).await.ok();
+    let table = eventually("the new column", async || {
+        let table = world.cluster.kubectl(&["get", "rolemappings", "--namespace=checkout"]).await.ok();
+        if table.contains("DELETION") { Ok(table) } else { Err(table) }
+    })
+    .await;
+    assert!(table.contains("Revoke") && table.contains("2/2"), "{table}");
+    // The Deployment starts its pod anew.
+    world.pod.shutdown().await;
+    world.pod = world.release.pod(&world.cluster, "rolecall-0", world.proxy.address).await;
+    world.pod.start().await;
+    world.members_stay("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    for ((kind, name), before) in objects.into_iter().zip(before) {
+        let after = world.object(kind, name).await;
+        for field in ["uid", "generation", "finalizers"] {
+            assert_eq!(after["metadata"][field], before["metadata"][field], "{kind} {field}");
+        }
+        assert_eq!(after["spec"], before["spec"], "{kind}");
+        assert!(has(&after["status"], "Ready", "True", ""), "{after:#}");
+    }
+    assert_eq!(world.emulator_writes("checkout-api"), writes, "nothing was written");
+    // And the changed kind is followed.
+    world.admin().apply(&mapping("web", "team-checkout", &["services/checkout-web"], &[INVOKER], "")).await;
+    world.members_become("checkout-web", INVOKER, &[ALICE, BOB]).await;
+}
+
+/// `helm uninstall` and the end of its pod; what the pages say stays, and nothing else.
+async fn uninstalled(world: &mut World) {
+    world.release.uninstall(&world.cluster).await.ok();
+    world.pod.shutdown().await;
+    let here = |name: &str| format!("{SYSTEM}/{name}");
+    for (kind, name) in [
+        ("CustomResourceDefinition", "identityproviders.rolecall.dev".to_owned()),
+        ("CustomResourceDefinition", "cloudruntargets.rolecall.dev".to_owned()),
+        ("CustomResourceDefinition", "rolemappings.rolecall.dev".to_owned()),
+        ("PersistentVolumeClaim", here("rolecall-database")),
+        ("Lease", here("rolecall")),
+        ("Secret", here("okta-scim")),
+        ("IdentityProvider", "okta".to_owned()),
+        ("CloudRunTarget", "shop-dev".to_owned()),
+        ("RoleMapping", "checkout/team".to_owned()),
+    ] {
+        let object = world.object(kind, &name).await;
+        assert!(object.is_object() && object["metadata"]["deletionTimestamp"].is_null(), "{kind} {name}: {object:#}");
+    }
+    for (kind, name) in [
+        ("Deployment", here("rolecall")),
+        ("Service", here("rolecall")),
+        ("ServiceAccount", here("rolecall")),
+        ("ClusterRole", "rolecall".to_owned()),
+        ("ClusterRole", "rolecall-rolemappings-edit".to_owned()),
+        ("ClusterRole", "rolecall-rolemappings-view".to_owned()),
+        ("ClusterRoleBinding", "rolecall".to_owned()),
+        ("Role", here("rolecall")),
+        ("RoleBinding", here("rolecall")),
+    ] {
+        world.gone(kind, &name).await;
+    }
+    let finalizers = world.object("RoleMapping", "checkout/team").await["metadata"]["finalizers"].clone();
+    assert!(finalizers.as_array().is_none_or(Vec::is_empty), "{finalizers}");
+}
+
+#[tokio::test]
+async fn uninstall_that_revokes_leaves_no_grant_and_no_finalizer_and_is_taken_back_by_cancel() {
+    let (mut world, _, _) = granted().await;
+    world.stranger_adds("checkout-api", INVOKER, "user:carol@example.com").await;
+    world.admin().apply(&mapping("web", "team-checkout", &["services/checkout-web"], &[INVOKER], "")).await;
+    world.members_become("checkout-web", INVOKER, &[ALICE, BOB]).await;
+
+    let said = world.pod.exec(&["uninstall", "--revoke", "--timeout", "60"]).await.ok();
+    assert!(said.contains("settled"), "{said}");
+    assert!(world.policy("checkout-web").await.is_empty());
+    world.members_become("checkout-api", INVOKER, &["user:carol@example.com"]).await;
+    // Nothing begins any more, also with the process still there.
+    world.admin().apply(&mapping("late", "team-checkout", &["services/checkout-web"], &[INVOKER], "")).await;
+    world.members_stay("checkout-web", INVOKER, &[]).await;
+    uninstalled(&mut world).await;
+    for name in ["web", "late"] {
+        world.admin().delete("RoleMapping", &format!("checkout/{name}")).await;
+        world.gone("RoleMapping", &format!("checkout/{name}")).await;
+    }
+
+    // Installed again on what was kept, it remembers, and goes on when that is taken back.
+    world.release.reinstall(&world.cluster).await.ok();
+    world.pod = world.release.pod(&world.cluster, "rolecall-0", world.proxy.address).await;
+    world.pod.start().await;
+    world.members_stay("checkout-api", INVOKER, &["user:carol@example.com"]).await;
+    world.pod.exec(&["uninstall", "--cancel"]).await.ok();
+    world.pod.shutdown().await;
+    world.pod.start().await;
+    world.members_become("checkout-api", INVOKER, &[ALICE, BOB, "user:carol@example.com"]).await;
+    world
+        .until("RoleMapping", "checkout/team", "held and ready", |object| {
+            object["metadata"]["finalizers"] == json!(["rolecall.dev/revoke"])
+                && has(&object["status"], "Ready", "True", "Converged")
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn uninstall_that_orphans_leaves_the_grants_and_no_finalizer() {
+    let (mut world, _, _) = granted().await;
+    let writes = world.emulator_writes("checkout-api");
+    let said = world.pod.exec(&["uninstall", "--orphan", "--timeout", "60"]).await.ok();
+    assert!(said.contains("settled"), "{said}");
+    uninstalled(&mut world).await;
+    world.admin().delete("RoleMapping", "checkout/team").await;
+    world.gone("RoleMapping", "checkout/team").await;
+    world.admin().delete("Namespace", "checkout").await;
+    world.gone("Namespace", "checkout").await;
+    world.members_stay("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    assert_eq!(world.emulator_writes("checkout-api"), writes);
+}
+
+/// The commands of a numbered step of the notes: what is indented by five.
+fn step(notes: &str, number: usize) -> Vec<String> {
+    let begins = format!("{number}. ");
+    let lines = notes.lines().skip_while(|line| !line.starts_with(&begins)).skip(1);
+    let mut commands: Vec<String> = Vec::new();
+    for line in lines.take_while(|line| line.is_empty() || line.starts_with("     ")) {
+        let line = line.trim_start();
+        match commands.last_mut() {
+            _ if line.is_empty() => {}
+            Some(last) if last.ends_with('\\') => {
+                last.push('\n');
+                last.push_str(line);
+            }
+            _ => commands.push(line.to_owned()),
+        }
+    }
+    assert!(!commands.is_empty(), "step {number} of:\n{notes}");
+    commands
+}
+
+#[tokio::test]
+async fn notes_of_the_installation_are_shown_and_their_commands_work_as_they_stand() {
+    let mut world = World::prepare(&["externalUrl=https://rolecall.example.com"]).await;
+    let notes = world.cluster.helm(&["get", "notes", "rolecall", "--namespace", SYSTEM]).await.ok();
+    assert!(notes.contains("runs in namespace rolecall-system in enforce mode"), "{notes}");
+    assert!(!notes.contains("WARNING: externalUrl") && !notes.contains("WARNING: secrets"), "{notes}");
+    assert!(notes.contains("rolecall-database"), "{notes}");
+    world.pod.start().await;
+
+    world.cluster.shell(&step(&notes, 1).join("\n")).await.ok();
+    let token = world.cluster.shell("cat scim.token").await.ok().trim().to_owned();
+    let secret = world.admin().get("Secret", &format!("{SYSTEM}/okta-scim")).await.expect("a Secret");
+    assert!(secret["data"]["tokenSHA256"].is_string() && secret["data"]["token"].is_null(), "{secret:#}");
+
+    for object in base().iter().flat_map(|(_, text)| documents(text)).filter(|object| object["kind"] != "Secret") {
+        world.admin().apply_as("kubectl", "", &object).await.expect("applied");
+    }
+    accepted(&world.scim("okta", &token), 200).await;
+    world.until("IdentityProvider", "okta", "an endpoint", |object| object["status"]["endpoint"].is_string()).await;
+    let [endpoint] = &step(&notes, 2)[..] else { panic!("one command in step 2 of:\n{notes}") };
+    let said = world.cluster.shell(endpoint).await.ok();
+    assert!(said.contains("https://rolecall.example.com/idp/okta/scim/v2"), "{said}");
+
+    world.create_services("shop-dev", &["checkout-api"]).await;
+    let alice = world.scim("okta", &token).create_user("alice@example.com").await;
+    world.scim("okta", &token).create_group("team-checkout", &[&alice]).await;
+    world.admin().apply(&team()).await;
+    world.mapping_status("checkout/team", "ready", |status: &Value| has(status, "Ready", "True", "Converged")).await;
+    let [watching, inside] = &step(&notes, 3)[..] else { panic!("two commands in step 3 of:\n{notes}") };
+    // A watch ends with the request; kubectl says nothing of it.
+    let said = world.cluster.shell(&format!("{watching} --request-timeout=3s")).await.stdout;
+    assert!(said.contains("team") && said.contains("1/1"), "{said}");
+    let inside = inside.strip_prefix("kubectl -n rolecall-system exec deploy/rolecall -- /rolecall ");
+    let said = world.pod.exec(&inside.expect("a command in the pod").split(' ').collect::<Vec<_>>()).await.ok();
+    assert!(said.contains("team") && said.contains("okta") && said.contains("shop-dev"), "{said}");
+    let leaving = notes.lines().find(|line| line.contains("/rolecall uninstall --revoke")).expect("how to leave");
+    assert!(leaving.trim_start().starts_with("kubectl -n rolecall-system exec deploy/rolecall -- "), "{leaving}");
+}

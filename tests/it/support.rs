@@ -285,7 +285,8 @@ impl World {
             .args(["--database", &format!("sqlite:{}", self.database.display())])
             .output()
             .expect("run a verb");
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {said}; log:\n{}", tail(&self.log()));
     }
 
     pub fn store_accept(&self) {

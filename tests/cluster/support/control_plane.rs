@@ -231,6 +231,17 @@ impl ControlPlane {
         run(self.command("helm", arguments), "").await
     }
 
+    /// `sh -c SCRIPT` of an administrator who has kubectl, in a folder that goes with the control plane.
+    pub async fn shell(&self, script: &str) -> Output {
+        let tools = tool("kubectl").parent().expect("a folder").display().to_string();
+        let path = format!("{tools}:{}", std::env::var("PATH").unwrap_or_default());
+        let mut command = Command::new("sh");
+        command.args(["-euc", script]).env_clear().env("PATH", path).current_dir(self.folder.path().join("home"));
+        command.env("HOME", self.folder.path().join("home"));
+        command.env("KUBECONFIG", self.folder.path().join("admin.kubeconfig"));
+        run(command, "").await
+    }
+
     fn command(&self, name: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(tool(name));
         command.args(arguments).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());

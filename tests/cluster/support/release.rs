@@ -21,6 +21,8 @@ pub struct Release {
     pub admin: SocketAddr,
     /// What the `PersistentVolumeClaim` stands for: every pod has it.
     pub volume: PathBuf,
+    /// The chart's folder; a test may put another in its place before an upgrade.
+    pub chart: PathBuf,
     values: Vec<String>,
 }
 
@@ -49,7 +51,8 @@ impl Release {
             "log.format=text".to_owned(),
         ];
         values.extend(more.iter().map(|&value| value.to_owned()));
-        let this = Self { name: name.to_owned(), namespace: namespace.to_owned(), scim, admin, volume, values };
+        let (name, namespace, chart) = (name.to_owned(), namespace.to_owned(), PathBuf::from(CHART));
+        let this = Self { name, namespace, scim, admin, volume, chart, values };
         let output = this.helm(cluster, "install", &["--create-namespace"]).await;
         if output.status == 0 { Ok(this) } else { Err(output) }
     }
@@ -58,6 +61,11 @@ impl Release {
     pub async fn upgrade(&mut self, cluster: &ControlPlane, more: &[&str]) -> Output {
         self.values.extend(more.iter().map(|&value| value.to_owned()));
         self.helm(cluster, "upgrade", &[]).await
+    }
+
+    /// `helm install` with the same values, after [`Self::uninstall`]. Make a pod of it anew.
+    pub async fn reinstall(&self, cluster: &ControlPlane) -> Output {
+        self.helm(cluster, "install", &[]).await
     }
 
     pub async fn uninstall(&self, cluster: &ControlPlane) -> Output {
@@ -70,7 +78,8 @@ impl Release {
     }
 
     async fn helm(&self, cluster: &ControlPlane, verb: &str, more: &[&str]) -> Output {
-        let mut arguments = vec![verb, &self.name, CHART, "--namespace", &self.namespace];
+        let chart = self.chart.display().to_string();
+        let mut arguments = vec![verb, &self.name, &chart, "--namespace", &self.namespace];
         arguments.extend(more);
         for value in &self.values {
             arguments.extend(["--set", value]);
