@@ -92,8 +92,9 @@ async fn second_release_in_another_namespace_touches_nothing_while_the_first_is_
     let second = Release::install(&world.cluster, &world.google.url, "rolecall-other", "other-system", &values).await;
     let second = second.unwrap_or_else(|output| panic!("helm install: {}{}", output.stdout, output.stderr));
     let then = world.cluster.now();
-    let reads = |world: &World| world.emulator_writes("checkout-api") + world.emulator_writes("checkout-web");
-    let writes = reads(&world);
+    let written_policies =
+        |world: &World| world.emulator_writes("checkout-api") + world.emulator_writes("checkout-web");
+    let writes = written_policies(&world);
     let mut other = second.pod(&world.cluster, "rolecall-other-0", world.proxy.address).await;
     // Also when it is started again.
     for last in [false, true] {
@@ -102,7 +103,7 @@ async fn second_release_in_another_namespace_touches_nothing_while_the_first_is_
         other.says("another rolecall in the namespace rolecall-system is at work").await;
         other.says_of("RoleMapping", TEAM, "frozen", |s| has(s, "Frozen", "True", "StoreMismatch")).await;
         world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
-        assert_eq!(reads(&world), writes, "nothing is written");
+        assert_eq!(written_policies(&world), writes, "nothing is written");
         if !last {
             other.shutdown().await;
         }
@@ -112,7 +113,7 @@ async fn second_release_in_another_namespace_touches_nothing_while_the_first_is_
     world.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
     team.scim.remove_member(&team.group, &bob).await;
     world.members_become("checkout-api", INVOKER, &[ALICE]).await;
-    assert_eq!(reads(&world), writes + 2, "each change once");
+    assert_eq!(written_policies(&world), writes + 2, "each change once");
     let now = world.object("IdentityProvider", "okta").await;
     assert_eq!(now["status"]["storeId"], provider["status"]["storeId"]);
     assert_eq!(now["status"]["operatorNamespace"], SYSTEM);
