@@ -283,8 +283,12 @@ async fn follow_secret(
                 SecretChange::Data(SecretData { namespace: Some(namespace.clone()), name: name.clone(), data })
             }
             Some(Ok(Event::InitDone)) if there => continue,
-            Some(Ok(Event::InitDone | Event::Delete(_))) => absent(SecretAbsence::NotFound),
-            Some(Err(error)) if is_forbidden(&error) => {
+            Some(Ok(Event::InitDone | Event::Delete(_))) => {
+                there = false;
+                absent(SecretAbsence::NotFound)
+            }
+            // Of one that was read, what it said last stays in force: the right may be back before the next change.
+            Some(Err(error)) if is_forbidden(&error) && !there => {
                 tracing::warn!(
                     secret.name = %name, secret.namespace = %namespace, reason = "TokenSecretForbidden",
                     "the API server does not let rolecall read the Secret {name}: name it in the chart's value `secrets`"
