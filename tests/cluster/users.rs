@@ -309,6 +309,39 @@ async fn secret_that_the_chart_does_not_name_is_forbidden_until_it_is_named() {
     // A watch that was refused is tried again after half a minute at most.
     accepted_within(Duration::from_secs(60), &scim, 200).await;
     world.until("IdentityProvider", "okta", "ready", |object| has(&object["status"], "Ready", "True", "")).await;
+
+    // A right that is gone for a moment, as when an API server starts, costs no push, and nothing is missed.
+    let then = world.cluster.now();
+    let role = world.admin().get("Role", &format!("{SYSTEM}/rolecall")).await.expect("the role");
+    let mut smaller = json!({"apiVersion": role["apiVersion"], "kind": "Role", "metadata": {"name": "rolecall", "namespace": SYSTEM}});
+    smaller["rules"] = role["rules"]
+        .as_array()
+        .expect("rules")
+        .iter()
+        .filter(|rule| rule["resources"] != json!(["secrets"]))
+        .cloned()
+        .collect();
+    let replace = async |mut object: Value| {
+        let now = world.object("Role", &format!("{SYSTEM}/rolecall")).await;
+        object["metadata"]["resourceVersion"] = now["metadata"]["resourceVersion"].clone();
+        world.admin().replace(&object).await.expect("another role");
+    };
+    replace(smaller).await;
+    world.proxy.cut();
+    eventually("a Secret is refused", async || {
+        let calls = world.cluster.calls_since(then);
+        let refused =
+            calls.iter().filter(|call| call.user == world.pod.user && call.resource == "secrets" && call.code == 403);
+        if refused.count() > 1 { Ok(()) } else { Err(tail(&world.pod.said())) }
+    })
+    .await;
+    accepted(&scim, 200).await;
+    let other = "another-token-of-okta-0123456789abcdef";
+    let patch = json!({"stringData": {"token": other}});
+    world.admin().patch("Secret", &format!("{SYSTEM}/okta-scim"), &patch).await.expect("a new token");
+    replace(role).await;
+    accepted_within(Duration::from_secs(60), &world.scim("okta", other), 200).await;
+    accepted(&scim, 401).await;
     assert!(world.pod.ended().is_none(), "the same process");
 }
 
