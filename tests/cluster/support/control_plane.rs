@@ -249,7 +249,7 @@ impl ControlPlane {
     /// `sh -c SCRIPT` of an administrator who has kubectl, in a folder that goes with the control plane.
     pub async fn shell(&self, script: &str) -> Output {
         let tools = tool("kubectl").parent().expect("a folder").display().to_string();
-        let path = format!("{tools}:{}", std::env::var("PATH").unwrap_or_default());
+        let path = format!("{tools}:{}", std::env::var_os("PATH").unwrap_or_default().display());
         let mut command = Command::new("sh");
         command.args(["-euc", script]).env_clear().env("PATH", path).current_dir(self.folder.path().join("home"));
         command.env("HOME", self.folder.path().join("home"));
