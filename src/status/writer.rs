@@ -149,11 +149,21 @@ impl Writer {
         for event in changes(same.as_ref().map(|item| &item.status), &item.status) {
             match tokio::time::timeout(PATIENCE, self.recorder.publish(&event, &regarding)).await {
                 Ok(Ok(())) => {}
+                Ok(Err(error)) if is_forbidden(&error) => {
+                    tracing::warn!(%error, event.reason, "the API server does not let rolecall write this Event");
+                }
                 Ok(Err(error)) => tracing::debug!(%error, event.reason, "an Event was not written"),
                 Err(_) => tracing::debug!(event.reason, "an Event was not written in time"),
             }
         }
     }
+}
+
+/// Does rolecall lack the right? Into a namespace that is being deleted nobody may write, which is as it should be.
+fn is_forbidden(error: &Error) -> bool {
+    let Error::Api(status) = error else { return false };
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    status.code == 403 && !causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
 }
 
 fn api(client: &Client, item: &Item) -> Api<DynamicObject> {

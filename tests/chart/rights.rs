@@ -24,12 +24,7 @@ fn the_cluster_role_has_exactly_these_rules() {
         ),
         rule(&[""], &["namespaces"], &[], &["list", "watch"]),
         rule(&["events.k8s.io"], &["events"], &[], &["create", "patch"]),
-        rule(
-            &["apiextensions.k8s.io"],
-            &["customresourcedefinitions"],
-            &kinds.map(|kind| format!("{kind}.rolecall.dev")).each_ref().map(String::as_str),
-            &["get"],
-        ),
+        rule(&["apiextensions.k8s.io"], &["customresourcedefinitions"], &["rolemappings.rolecall.dev"], &["get"]),
         rule(&["coordination.k8s.io"], &["leases"], &["rolecall"], &["get"]),
     ];
     let objects = render(everything());

@@ -15,10 +15,13 @@ mod common;
 #[path = "../../src/api/manifest/tests/table.rs"]
 mod table;
 
+mod freezes;
 mod gitops;
 mod helm;
+mod leadership;
 mod outages;
 mod resources;
+mod rights;
 mod scale;
 mod support;
 mod thread;

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
 
+mod agreement;
 mod google;
 mod manifests;
 mod scim;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+pub use agreement::agree;
 pub use google::Google;
 pub use manifests::{INVOKER, TOKEN, VIEWER, base, mapping, provider, target};
 pub use scim::Scim;

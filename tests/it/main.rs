@@ -13,6 +13,7 @@ mod common;
 
 mod absence;
 mod crash;
+mod farewell;
 mod folder;
 mod google;
 mod guard;

@@ -1,6 +1,5 @@
 //! One running world: the emulator in this process, the real binary as a child, a SCIM client, a folder of manifests.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -286,7 +285,8 @@ impl World {
             .args(["--database", &format!("sqlite:{}", self.database.display())])
             .output()
             .expect("run a verb");
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {said}; log:\n{}", tail(&self.log()));
     }
 
     pub fn store_accept(&self) {
@@ -318,49 +318,7 @@ impl World {
 impl World {
     /// Stops rolecall and checks that ledger, policies and audit tell the same story.
     pub async fn agree(&mut self) {
-        use rolecall::model::{AuditOutcome, DocumentKey, GrantState, MemberKey, SystemClock};
         self.shutdown().await;
-        let url = format!("sqlite:{}", self.database.display());
-        let store = rolecall::store::Store::open(&url, std::sync::Arc::new(SystemClock)).await.expect("the store");
-        let rows = store.verify_audit_chain().await.expect("the audit chain holds");
-        assert!(rows > 0, "something was audited");
-        let mut owned_by_audit: BTreeMap<DocumentKey, BTreeSet<(String, MemberKey)>> = BTreeMap::new();
-        let mut after = 0;
-        loop {
-            let page = store.audit_after(after, 1000).await.expect("audit rows");
-            let Some(last) = page.last() else { break };
-            after = last.seq;
-            for row in &page {
-                let (Some(document), Some(grant)) = (&row.entry.document, &row.entry.grant) else { continue };
-                let key = (grant.role.to_string(), grant.member.clone());
-                let owned = owned_by_audit.entry(document.clone()).or_default();
-                let took_effect = matches!(row.entry.outcome, AuditOutcome::Acknowledged | AuditOutcome::Ambiguous);
-                match row.entry.action.as_str() {
-                    "grant" if took_effect => drop(owned.insert(key)),
-                    "revoke" if took_effect => drop(owned.remove(&key)),
-                    "lost" | "forget" => drop(owned.remove(&key)),
-                    _ => {}
-                }
-            }
-        }
-        for (document, _) in store.ledger_documents().await.expect("documents") {
-            let live = self.policy(document.name()).await;
-            let mut owned = BTreeSet::new();
-            for row in store.ledger(&document).await.expect("the ledger") {
-                assert!(row.intent.is_none(), "{document}: an intent is left: {row:?}");
-                let role = row.grant.role.to_string();
-                let present =
-                    live.get(&role).is_some_and(|members| members.iter().any(|m| MemberKey::of(m) == row.grant.member));
-                if row.state == GrantState::Owned {
-                    assert!(present, "{document}: owned and not in the policy: {:?}", row.grant);
-                    owned.insert((role, row.grant.member.clone()));
-                }
-            }
-            let audited = owned_by_audit.remove(&document).unwrap_or_default();
-            assert_eq!(owned, audited, "{document}: ledger and audit differ");
-        }
-        for (document, owned) in owned_by_audit {
-            assert!(owned.is_empty(), "{document}: the audit says owned, the ledger knows nothing: {owned:?}");
-        }
+        agree(&self.google, &self.database).await;
     }
 }

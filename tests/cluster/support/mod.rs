@@ -4,7 +4,8 @@
 //!   installed with real `helm install` into `rolecall-system`, its Deployment's container running as a process with a
 //!   token of its service account, and the provider `okta` and the target `shop-dev` of `common::base()` applied. It derefs
 //!   to `common::Google`: `world.policy(…)`, `world.members_become(…)`, `world.fault(…)` are those of `tests/it`.
-//! - [`World::prepare`]: the same with more `--set`s and the pod not started; then `world.pod.start().await`.
+//! - [`World::with_team`]: the same, and Alice of `team-checkout` may invoke `checkout-api` by the mapping `checkout/team`.
+//! - [`World::prepare`]: the same as `start` with more `--set`s and the pod not started; then `world.pod.start().await`.
 //! - `world.admin()`: the API as `serde_json::Value`s ([`Kubernetes`]): `apply(yaml)`, `apply_as(manager, "/status", …)`,
 //!   `create`, `replace`, `patch`, `delete`, `get`, `list`; `acting_as(user, groups)` is another user. Names are `NAME`
 //!   or `NAMESPACE/NAME`. `world.until(kind, name, what, check)` waits; `mapping_status` and `gone` are short for it.
@@ -34,13 +35,16 @@ mod process;
 mod proxy;
 mod release;
 mod scenes;
+mod team;
 mod tools;
 mod world;
 
+pub use audit::Call;
 pub use control_plane::ControlPlane;
 pub use kubernetes::{Refused, collection, documents, named, path};
-pub use release::Release;
+pub use release::{Pod, Release};
 pub use scenes::*;
+pub use team::Team;
 pub use tools::kstatus;
 pub use world::{SYSTEM, World};
 

@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::control_plane::ControlPlane;
 use super::process::Process;
 use super::tools::Output;
-use crate::common::{Scim, eventually, free_port, tail};
+use crate::common::{Scim, eventually, eventually_within, free_port, tail};
 
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/rolecall");
 
@@ -69,6 +70,11 @@ impl Release {
 
     pub async fn uninstall(&self, cluster: &ControlPlane) -> Output {
         cluster.helm(&["uninstall", &self.name, "--namespace", &self.namespace]).await
+    }
+
+    /// The file of the store, on the volume.
+    pub fn database(&self) -> PathBuf {
+        self.volume.join("rolecall.db")
     }
 
     async fn helm(&self, cluster: &ControlPlane, verb: &str, more: &[&str]) -> Output {
@@ -137,6 +143,7 @@ impl Release {
             arguments,
             environment,
             process: None,
+            born: 0,
         }
     }
 }
@@ -166,12 +173,15 @@ pub struct Pod {
     pub arguments: Vec<String>,
     pub environment: Vec<(String, String)>,
     process: Option<Process>,
+    /// Where the log of this life begins.
+    born: usize,
 }
 
 impl Pod {
     /// Starts it without waiting. Was it running, it is killed first.
     pub fn spawn(&mut self) {
         self.kill();
+        self.born = self.said().len();
         let program = Path::new(env!("CARGO_BIN_EXE_rolecall"));
         self.process = Some(Process::start(program, &self.arguments, &self.environment, self.log.clone()));
     }
@@ -208,6 +218,61 @@ impl Pod {
             }
         })
         .await;
+    }
+
+    /// Waits until it leads and has read all resources. Another leader's Lease may have to run out before.
+    pub async fn at_work(&mut self) {
+        self.says("all resources are read; at work").await;
+    }
+
+    /// Waits until it has said this since it was started.
+    pub async fn says(&mut self, words: &str) {
+        let name = self.name.clone();
+        eventually_within(Duration::from_mins(1), &format!("{name}: {words}"), async || {
+            let said = self.said().split_off(self.born);
+            if said.contains(words) { Ok(()) } else { Err(tail(&said)) }
+        })
+        .await;
+    }
+
+    /// The status of one resource as this process has it on its admin port, or null.
+    pub async fn status(&self, kind: &str, name: &str) -> Value {
+        let answer = reqwest::get(format!("{}/status", self.admin_url)).await;
+        let listed: Value = match answer {
+            Ok(answer) => answer.json().await.unwrap_or(Value::Null),
+            Err(_) => Value::Null,
+        };
+        let (namespace, name) = name.split_once('/').map_or((None, name), |(ns, name)| (Some(ns), name));
+        let found = list(&listed["items"]).find(|item| {
+            let metadata = &item["metadata"];
+            item["kind"] == kind && metadata["name"] == name && metadata["namespace"].as_str() == namespace
+        });
+        found.map_or(Value::Null, |item| item["status"].clone())
+    }
+
+    /// Waits until `check` likes the status of one resource on its admin port.
+    pub async fn says_of(&self, kind: &str, name: &str, what: &str, check: impl Fn(&Value) -> bool) -> Value {
+        eventually_within(Duration::from_mins(1), &format!("{}: {kind} {name}: {what}", self.name), async || {
+            let status = self.status(kind, name).await;
+            if check(&status) { Ok(status) } else { Err(format!("{status:#}; log:\n{}", tail(&self.said()))) }
+        })
+        .await
+    }
+
+    /// The sum of the samples of a metric.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = reqwest::get(format!("{}/metrics", self.admin_url)).await.expect("metrics").text().await;
+        let text = text.expect("metrics");
+        let samples =
+            text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
+        samples.map(|line| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()).expect("a number")).sum()
+    }
+
+    /// Waits until it has ended; answers its exit status.
+    pub async fn end(&mut self) -> Option<i32> {
+        let status = eventually("an end", async || self.ended().ok_or_else(|| tail(&self.said()))).await;
+        self.process = None;
+        status.code()
     }
 
     /// SIGKILL.

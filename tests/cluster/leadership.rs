@@ -1,0 +1,139 @@
+//! Two processes, or one after the other, on one database: what the first has begun, the second ends, once.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+const STRANGER: &str = "user:stranger@elsewhere.example";
+
+/// The fault hits the next write of a policy.
+async fn next_write(world: &World, action: Value) {
+    world.fault(json!({"match": {"method": "POST", "path": ":setIamPolicy", "count": 1}, "action": action})).await;
+}
+
+async fn write_is_under_way(world: &World) {
+    eventually("a write under way", async || match world.faults_fired().await {
+        0 => Err(tail(&world.pod.said())),
+        _ => Ok(()),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn operator_that_is_killed_between_intend_and_settle_leaves_no_orphan() {
+    let (mut world, team) = World::with_team(&[]).await;
+    world.stranger_adds("checkout-api", INVOKER, STRANGER).await;
+    let bob = team.scim.create_user("bob@example.com").await;
+    // The call is lost, or its answer is; each time the team changes by one that comes and one that goes.
+    let edges = [
+        (json!({"type": "hang", "when": "before"}), &bob, BOB),
+        (json!({"type": "hang", "when": "after"}), &team.alice, ALICE),
+    ];
+    for (action, comes, stays) in edges {
+        next_write(&world, action).await;
+        team.scim.replace_members(&team.group, &[comes]).await;
+        write_is_under_way(&world).await;
+        let killed = Instant::now();
+        world.pod.kill();
+        world.clear_faults().await;
+        world.pod.start().await;
+        world.pod.at_work().await;
+        println!("measured: at work again after SIGKILL: {:.1} s", killed.elapsed().as_secs_f64());
+        world.members_become("checkout-api", INVOKER, &[STRANGER, stays]).await;
+    }
+    // Ours is still known to be ours: it goes when it is no longer wanted, and the stranger's stays.
+    team.scim.remove_member(&team.group, &team.alice).await;
+    world.members_become("checkout-api", INVOKER, &[STRANGER]).await;
+    world.agree().await;
+}
+
+/// The leader is stopped while Google has its call that grants Bob. Answers another pod that stands by, and Bob.
+async fn stopped_mid_write(world: &mut World, team: &Team, action: Value) -> (Pod, String) {
+    let mut standby = world.release.pod(&world.cluster, "rolecall-1", world.proxy.address).await;
+    standby.start().await;
+    next_write(world, action).await;
+    let bob = team.add_bob().await;
+    write_is_under_way(world).await;
+    world.pod.signal("STOP");
+    (standby, bob)
+}
+
+/// The first process wakes up, learns that it does not lead any more, and ends.
+async fn wakes_and_ends(world: &mut World) {
+    world.pod.signal("CONT");
+    assert_eq!(world.pod.end().await, Some(3), "{}", tail(&world.pod.said()));
+    assert!(world.pod.said().contains("LeadershipLost"), "it says why:\n{}", tail(&world.pod.said()));
+}
+
+#[tokio::test]
+async fn leader_that_is_stopped_mid_write_grants_nothing_twice_when_it_wakes() {
+    let (mut world, team) = World::with_team(&[]).await;
+    let writes = world.emulator_writes("checkout-api");
+    // The write takes effect while the leader sleeps: its late write is the one that would settle it.
+    let (mut standby, _) = stopped_mid_write(&mut world, &team, json!({"type": "latency", "latencyMs": 1500})).await;
+    let stopped = Instant::now();
+    standby.at_work().await;
+    println!("measured: take-over from a stopped leader: {:.1} s", stopped.elapsed().as_secs_f64());
+    world.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    wakes_and_ends(&mut world).await;
+    world.members_stay("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    assert_eq!(world.emulator_writes("checkout-api"), writes + 1, "one write granted him");
+    // The second knows the grant as its own.
+    let scim = standby.scim("okta", TOKEN);
+    scim.replace_members(&team.group, &[&team.alice]).await;
+    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    standby.shutdown().await;
+    agree(&world.google, &world.release.database()).await;
+}
+
+#[tokio::test]
+async fn call_of_a_stopped_leader_grants_nobody_who_was_removed_meanwhile() {
+    let (mut world, team) = World::with_team(&[]).await;
+    let before = world.emulator.journal().len();
+    let (mut standby, bob) = stopped_mid_write(&mut world, &team, json!({"type": "latency", "latencyMs": 30000})).await;
+    let stopped = Instant::now();
+    let scim = standby.scim("okta", TOKEN);
+    scim.remove_member(&team.group, &bob).await;
+    standby.at_work().await;
+    let took_over = stopped.elapsed();
+    println!("measured: take-over from a stopped leader: {:.1} s", took_over.as_secs_f64());
+    let late = eventually_within(std::time::Duration::from_mins(1), "the late call, taken up", async || {
+        let journal = world.emulator.journal();
+        let found = journal[before..].iter().find(|call| call.fault == Some("latency"));
+        found.and_then(|call| call.status).ok_or_else(|| "not taken up yet".to_owned())
+    })
+    .await;
+    if took_over.as_secs() < 25 {
+        assert_eq!(late, 409, "the second has made its etag invalid:\n{}", tail(&standby.said()));
+    }
+    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    wakes_and_ends(&mut world).await;
+    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    standby.shutdown().await;
+    agree(&world.google, &world.release.database()).await;
+}
+
+#[tokio::test]
+async fn standby_serves_scim_and_the_leader_follows() {
+    let (mut world, team) = World::with_team(&[]).await;
+    let mut standby = world.release.pod(&world.cluster, "rolecall-1", world.proxy.address).await;
+    standby.start().await;
+    let scim = standby.scim("okta", TOKEN);
+    let bob = scim.create_user("bob@example.com").await;
+    scim.add_members(&team.group, &[&bob]).await;
+    world.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    world.mapping_status("checkout/team", "counts Bob", |s| s["grants"]["verified"] == 2).await;
+    assert!(!standby.said().contains("leading since"), "the first leads:\n{}", standby.said());
+    // And it takes over from a leader that ends.
+    let ended = Instant::now();
+    world.pod.shutdown().await;
+    standby.at_work().await;
+    let took = ended.elapsed();
+    println!("measured: take-over from a leader that ended: {:.1} s", took.as_secs_f64());
+    scim.remove_member(&team.group, &bob).await;
+    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    standby.shutdown().await;
+    agree(&world.google, &world.release.database()).await;
+}
