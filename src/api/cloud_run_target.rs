@@ -145,7 +145,7 @@ pub struct CloudRunTargetStatus {
     #[schemars(length(max = 256))]
     pub last_handled_reconcile_at: Option<String>,
 
-    /// Ready, Accepted, Reachable, `PermissionsValid` and Drifted.
+    /// Ready, Accepted, Reconciling, Stalled, Reachable, `PermissionsValid` and Drifted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,

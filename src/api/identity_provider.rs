@@ -243,7 +243,7 @@ pub struct IdentityProviderStatus {
     #[schemars(length(max = 256))]
     pub last_handled_reconcile_at: Option<String>,
 
-    /// Ready, Fresh and `TokensValid`.
+    /// Ready, Reconciling, Stalled, Fresh and `TokensValid`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,

@@ -1,5 +1,6 @@
 //! Argo CD, Flux and others: manifests applied by another field manager, pruned, applied again, and judged by kstatus.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -53,7 +54,7 @@ async fn manifests_of_another_field_manager_are_not_fought_over_and_may_be_prune
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(versions(&world, &manifests).await, before);
     assert!(patches(&world, then).is_empty(), "{:?}", patches(&world, then));
-    let all: String = manifests.iter().map(|manifest| format!("---\n{manifest}\n")).collect();
+    let all = manifests.iter().map(Value::to_string).collect::<Vec<_>>().join("\n---\n");
     let diff = ["diff", "--server-side", "--force-conflicts", "--field-manager", ARGOCD, "-f", "-"];
     assert_eq!(world.cluster.kubectl_with(&diff, &all).await.ok(), "");
 
@@ -111,7 +112,9 @@ async fn judged(world: &World, kind: &str, name: &str, wanted: &str, reason: &st
 
 /// What waits after a failure is tried at once.
 async fn reconcile(world: &World, kind: &str, name: &str) {
-    let patch = json!({"metadata": {"annotations": {"rolecall.dev/reconcile-requested-at": jiff::Timestamp::now().to_string()}}});
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    let asked = ASKED.fetch_add(1, Ordering::Relaxed).to_string();
+    let patch = json!({"metadata": {"annotations": {"rolecall.dev/reconcile-requested-at": asked}}});
     world.admin().patch(kind, name, &patch).await.expect("an annotation");
 }
 

@@ -54,3 +54,139 @@ async fn connections_that_are_cut_or_go_silent_are_made_anew() {
     world.proxy.heal();
     follows(&world).await;
 }
+
+/// Waits until this many mappings of `checkout` are ready.
+async fn all_ready(world: &World, wanted: usize) {
+    eventually_within(Duration::from_secs(90), &format!("{wanted} mappings are ready"), async || {
+        let mappings =
+            world.admin().list("RoleMapping", Some("checkout")).await.map_err(|refused| refused.to_string())?;
+        let (ready, rest): (Vec<_>, Vec<_>) =
+            mappings.iter().partition(|mapping| has(&mapping["status"], "Ready", "True", "Converged"));
+        if ready.len() == wanted && rest.is_empty() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let one = rest.first().map(|mapping| mapping["status"]["conditions"].to_string());
+        Err(format!("{} of {wanted}; such as {one:?}\n{}", ready.len(), tail(&world.pod.said())))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn api_server_that_dies_under_load_delays_what_is_applied_and_no_push() {
+    const MAPPINGS: usize = 200;
+    const SERVICES: usize = 20;
+    let mut world = World::start().await;
+    let names: Vec<String> = (0..SERVICES).map(|n| format!("s{n}")).collect();
+    world.create_services("shop-dev", &names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let scim = world.scim("okta", TOKEN);
+    accepted(&scim, 200).await;
+    let first = scim.create_user("user0@example.com").await;
+    let group = scim.create_group("team-load", &[&first]).await;
+
+    // Each call that the IdP makes has to be answered with success, which these ask for.
+    let (stop, mut stopped) = tokio::sync::watch::channel(false);
+    let pushing = tokio::spawn(async move {
+        let mut pushed = 1;
+        while !*stopped.borrow_and_update() {
+            let user = scim.create_user(&format!("user{pushed}@example.com")).await;
+            scim.add_members(&group, &[&user]).await;
+            pushed += 1;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        pushed
+    });
+    let admin = world.admin().clone();
+    let (count, counted) = tokio::sync::watch::channel(0);
+    let applying = tokio::spawn(async move {
+        let mut refused = 0;
+        for n in 0..MAPPINGS {
+            let text =
+                mapping(&format!("m{n}"), "team-load", &[&format!("services/s{}", n % SERVICES)], &[INVOKER], "");
+            let object = documents(&text).remove(0);
+            while admin.apply_as("kubectl", "", &object).await.is_err() {
+                refused += 1;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            count.send_replace(n + 1);
+        }
+        refused
+    });
+    eventually("a quarter is applied", async || {
+        let applied = *counted.borrow();
+        if applied >= MAPPINGS / 4 { Ok(()) } else { Err(applied.to_string()) }
+    })
+    .await;
+    world.cluster.kill_apiserver();
+    let killed = std::time::Instant::now();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    world.cluster.start_apiserver().await;
+    let away = killed.elapsed();
+    let refused = applying.await.expect("all are applied");
+    assert!(refused > 0, "the API server was away while mappings were applied");
+    stop.send_replace(true);
+    let pushed = pushing.await.expect("each push was taken");
+    all_ready(&world, MAPPINGS).await;
+    let members: Vec<String> = (0..pushed).map(|n| format!("user:user{n}@example.com")).collect();
+    let members: Vec<&str> = members.iter().map(String::as_str).collect();
+    for name in &names {
+        world.members_become(name, INVOKER, &members).await;
+    }
+    assert!(world.pod.ended().is_none(), "the same process");
+    println!(
+        "measured: {MAPPINGS} mappings applied and {} SCIM pushes answered while the API server was away for {:.1} s; all ready {:.1} s after it died",
+        2 * pushed,
+        away.as_secs_f64(),
+        killed.elapsed().as_secs_f64()
+    );
+}
+
+#[tokio::test]
+async fn watch_that_leads_nowhere_is_given_up_and_what_it_missed_is_noticed() {
+    let mut world = checkout().await;
+    world.proxy.strand();
+    let since = std::time::Instant::now();
+    apply(&world, "web").await;
+    world.admin().delete("RoleMapping", "checkout/api").await;
+    // A watch lasts 30 s, and 5 s after that it is given up; a silent connection after 45 s.
+    eventually_within(Duration::from_secs(90), "what was applied takes effect", async || {
+        let (api, web) = (world.policy("checkout-api").await, world.policy("checkout-web").await);
+        if web.contains_key(INVOKER) && !api.contains_key(INVOKER) {
+            return Ok(());
+        }
+        Err(format!("{api:?} {web:?}; log:\n{}", tail(&world.pod.said())))
+    })
+    .await;
+    println!("measured: a change was noticed {:.1} s after all connections went dead", since.elapsed().as_secs_f64());
+    world.gone("RoleMapping", "checkout/api").await;
+    world.mapping_status("checkout/web", "ready", |status| has(status, "Ready", "True", "")).await;
+    assert!(world.pod.ended().is_none(), "the same process");
+}
+
+#[tokio::test]
+async fn what_happened_before_a_compaction_is_found_by_a_new_list() {
+    let mut world = checkout().await;
+    apply(&world, "web").await;
+    world.members_become("checkout-web", INVOKER, &[ALICE]).await;
+    world.mapping_status("checkout/web", "ready", |status| has(status, "Ready", "True", "")).await;
+    world.proxy.refuse();
+    world.admin().delete("RoleMapping", "checkout/api").await;
+    for n in 0..20 {
+        let patch = serde_json::json!({"metadata": {"annotations": {"example.com/n": n.to_string()}}});
+        world.admin().patch("RoleMapping", "checkout/web", &patch).await.expect("an annotation");
+    }
+    world.cluster.kill_apiserver();
+    world.cluster.compact().await;
+    world.cluster.start_apiserver().await;
+    let then = world.cluster.now();
+    world.proxy.heal();
+    world.gone("RoleMapping", "checkout/api").await;
+    assert!(!world.policy("checkout-api").await.contains_key(INVOKER), "revoked before the object went");
+    world.members_stay("checkout-web", INVOKER, &[ALICE]).await;
+    let calls = world.cluster.calls_since(then);
+    let ours = |verb: &str| {
+        calls.iter().any(|call| call.user == world.pod.user && call.verb == verb && call.resource == "rolemappings")
+    };
+    assert!(ours("watch") && ours("list"), "it tried to go on and then listed: {calls:#?}");
+    assert!(world.pod.ended().is_none(), "the same process");
+}

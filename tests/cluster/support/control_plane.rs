@@ -10,6 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
+use serde_json::{Value, json};
 use tokio::process::Command;
 
 use super::audit::{self, Call};
@@ -195,6 +196,20 @@ impl ControlPlane {
         self.until_ready().await;
     }
 
+    /// Compacts the store: no watch can be resumed from a version before now. Answers the revision.
+    pub async fn compact(&self) -> u64 {
+        let etcd = self.arguments.iter().find_map(|argument| argument.strip_prefix("--etcd-servers=")).expect("etcd");
+        let ask = async |what: &str, body: Value| -> Value {
+            // Any client does; this one trusts more than it needs to here.
+            let request = self.admin.http.post(format!("{etcd}/v3/kv/{what}")).body(body.to_string());
+            let answer = request.send().await.expect("etcd").error_for_status().expect("an answer of etcd");
+            answer.json().await.expect("JSON")
+        };
+        let revision = ask("range", json!({"key": "AA=="})).await["header"]["revision"].clone();
+        ask("compaction", json!({"revision": revision, "physical": true})).await;
+        revision.as_str().and_then(|text| text.parse().ok()).expect("a revision")
+    }
+
     /// SIGSTOP to the API server: it keeps its connections and answers nothing, until [`Self::resume_apiserver`].
     pub fn stop_apiserver(&self) {
         self.apiserver.signal("STOP");
@@ -234,7 +249,7 @@ impl ControlPlane {
     /// `sh -c SCRIPT` of an administrator who has kubectl, in a folder that goes with the control plane.
     pub async fn shell(&self, script: &str) -> Output {
         let tools = tool("kubectl").parent().expect("a folder").display().to_string();
-        let path = format!("{tools}:{}", std::env::var("PATH").unwrap_or_default());
+        let path = format!("{tools}:{}", std::env::var_os("PATH").unwrap_or_default().display());
         let mut command = Command::new("sh");
         command.args(["-euc", script]).env_clear().env("PATH", path).current_dir(self.folder.path().join("home"));
         command.env("HOME", self.folder.path().join("home"));

@@ -13,7 +13,8 @@
 //! - `world.cluster.now()` and `.calls_since(then)`: who called what at the API server, from its audit log;
 //!   `world.pod.user` is rolecall's name there.
 //! - `world.cluster.kill_apiserver()`, `.start_apiserver().await` (same port and data), `.stop_apiserver()` (SIGSTOP).
-//!   The pod reaches the API server through `world.proxy`: `blackhole()`, `cut()`, `refuse()`, `heal()`.
+//!   The pod reaches the API server through `world.proxy`: `blackhole()`, `strand()`, `cut()`, `refuse()`, `heal()`.
+//!   `.compact()` makes old versions unknown (410).
 //! - `world.pod`: `kill()` (SIGKILL), `signal("STOP")`, `shutdown()`, `start()`, `spawn()` without waiting, `said()`,
 //!   `exec(&["uninstall", …])` as `kubectl exec` would. A second one: `world.release.pod(&world.cluster, "rolecall-1",
 //!   world.proxy.address).await`; it shares `world.release.volume` as the pods of a Deployment share a claim.

@@ -34,6 +34,10 @@ impl Process {
         assert!(status.expect("kill").success(), "SIG{name} to {}", self.child.id());
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGKILL, and waits for the end.
     pub fn kill(&mut self) {
         let _ = self.child.kill();

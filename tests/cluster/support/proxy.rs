@@ -16,6 +16,8 @@ struct Weather {
     refusing: bool,
     /// Connections of an earlier generation are closed.
     generation: u64,
+    /// On connections of an earlier era no byte passes any more, and they are never closed.
+    era: u64,
 }
 
 /// Runs in a thread of its own, so that a busy test does not slow it.
@@ -26,7 +28,7 @@ pub struct Proxy {
 
 impl Proxy {
     pub fn start(upstream: SocketAddr) -> Self {
-        let (weather, seen) = watch::channel(Weather { silent: false, refusing: false, generation: 0 });
+        let (weather, seen) = watch::channel(Weather { silent: false, refusing: false, generation: 0, era: 0 });
         let (bound, address) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -42,6 +44,11 @@ impl Proxy {
     /// No byte passes any more, and nobody is told.
     pub fn blackhole(&self) {
         self.weather.send_modify(|weather| weather.silent = true);
+    }
+
+    /// Connections that are open now lead nowhere from here on, as behind a router that forgot them. New ones are fine.
+    pub fn strand(&self) {
+        self.weather.send_modify(|weather| weather.era += 1);
     }
 
     /// Connections end now, new ones are closed at once.
@@ -70,27 +77,27 @@ async fn serve(listener: TcpListener, upstream: SocketAddr, mut weather: watch::
                 let Ok((client, _)) = accepted else { continue };
                 let now = *weather.borrow();
                 if !now.refusing {
-                    tokio::spawn(connection(client, upstream, weather.clone(), now.generation));
+                    tokio::spawn(connection(client, upstream, weather.clone(), now));
                 }
             }
         }
     }
 }
 
-async fn connection(client: TcpStream, upstream: SocketAddr, mut weather: watch::Receiver<Weather>, born: u64) {
+async fn connection(client: TcpStream, upstream: SocketAddr, mut weather: watch::Receiver<Weather>, born: Weather) {
     let here = weather.clone();
     let copies = async move {
         let server = TcpStream::connect(upstream).await?;
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
         tokio::select! {
-            result = copy(from_client, to_server, here.clone()) => result,
-            result = copy(from_server, to_client, here) => result,
+            result = copy(from_client, to_server, here.clone(), born.era) => result,
+            result = copy(from_server, to_client, here, born.era) => result,
         }
     };
     tokio::select! {
         _ = copies => {}
-        _ = weather.wait_for(|now| now.generation != born) => {}
+        _ = weather.wait_for(|now| now.generation != born.generation) => {}
     }
 }
 
@@ -98,11 +105,12 @@ async fn copy(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut weather: watch::Receiver<Weather>,
+    era: u64,
 ) -> std::io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let read = from.read(&mut buffer).await?;
-        let passes = weather.wait_for(|now| !now.silent).await.is_ok();
+        let passes = weather.wait_for(|now| !now.silent && now.era == era).await.is_ok();
         if read == 0 || !passes {
             return Ok(());
         }

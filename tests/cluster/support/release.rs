@@ -290,6 +290,14 @@ impl Pod {
         self.process.as_mut().expect("a started pod").ended()
     }
 
+    /// What of it is in memory now, in KiB.
+    pub fn resident(&self) -> u64 {
+        let pid = self.process.as_ref().expect("a running pod").id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     /// SIGTERM, and waits for a clean end.
     pub async fn shutdown(&mut self) {
         self.signal("TERM");
