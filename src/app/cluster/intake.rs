@@ -461,24 +461,21 @@ impl Intake {
             // Kept by somebody else's finalizer, or ours was stripped.
             return self.mapping_gone(&key).await;
         }
-        match self.leaving.get_mut(&key) {
-            Some(leaving) => {
-                // A newer version: what was refused because of the older one may be tried at once.
-                if leaving.metadata.resource_version != metadata.resource_version {
-                    leaving.released = None;
-                }
-                let policy = |object: &Option<Box<RoleMapping>>| object.as_ref().map(|said| said.spec.deletion_policy);
-                if policy(&leaving.object) != policy(&object) {
-                    // Somebody thought better of it, which is still in time.
-                    leaving.told = false;
-                }
-                leaving.metadata = metadata;
-                leaving.object = object;
+        if let Some(leaving) = self.leaving.get_mut(&key) {
+            // A newer version: what was refused because of the older one may be tried at once.
+            if leaving.metadata.resource_version != metadata.resource_version {
+                leaving.released = None;
             }
-            None => {
-                let leaving = Leaving { metadata, object, told: false, abandoned: false, released: None };
-                self.leaving.insert(key.clone(), leaving);
+            let policy = |object: &Option<Box<RoleMapping>>| object.as_ref().map(|said| said.spec.deletion_policy);
+            if policy(&leaving.object) != policy(&object) {
+                // Somebody thought better of it, which is still in time.
+                leaving.told = false;
             }
+            leaving.metadata = metadata;
+            leaving.object = object;
+        } else {
+            let leaving = Leaving { metadata, object, told: false, abandoned: false, released: None };
+            self.leaving.insert(key.clone(), leaving);
         }
         self.settle(&key).await
     }
