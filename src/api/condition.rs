@@ -120,6 +120,8 @@ reasons! {
         "remove one of the two, or split the regions";
     INVALID_MANIFEST = "InvalidManifest", "a manifest cannot be read; what it last said stays in force",
         "mend the file at the line and field that the message names; `rolecall lint` shows the same";
+    FINALIZER_REFUSED = "FinalizerRefused", "the API server refuses the finalizer that keeps the mapping until its grants are revoked, so nothing is granted",
+        "look at the message for the refusal: a webhook, or a right that the chart gives and somebody took";
     DUPLICATE_OBJECT = "DuplicateObject", "two files define the same object; the first by path counts", "remove one of them";
     SUSPENDED = "Suspended", "the mapping or its IdentityProvider is suspended: nothing is added or removed",
         "set `mode: Enforce` or `state: Active`";

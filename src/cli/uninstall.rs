@@ -71,7 +71,8 @@ pub(super) async fn run(args: &UninstallArgs, io: &mut Io<'_>, clock: &dyn Clock
         return Ok(Exit::Done);
     }
     let farewell = if args.orphan { Farewell::Orphan } else { Farewell::Revoke };
-    if store.farewell().await?.is_some_and(|before| before != farewell) {
+    if store.farewell().await? != Some(farewell) {
+        // Also that an earlier one was settled is no answer to this one.
         store.stay().await?;
     }
     store.put_decision(Decision::Uninstall(farewell), clock.now()).await?;

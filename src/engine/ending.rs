@@ -5,13 +5,13 @@
 
 use tokio::time::Instant;
 
-use super::intake::{DEFAULT_NAMESPACE, kind};
+use super::intake::{DEFAULT_NAMESPACE, IntakeError, SOURCE_OF_ENDING, kind, stored_json};
 use super::state::{State, Trigger};
 use super::{Engine, Inner};
-use crate::api::DeletionPolicy;
+use crate::api::{DeletionPolicy, RoleMapping};
 use crate::index::Life;
 use crate::model::{AuditEntry, AuditOutcome, FreezeReason, MappingKey};
-use crate::store::{Farewell, SpecState, StoreError};
+use crate::store::{Farewell, SpecState, StoreError, StoredSpec};
 
 impl Engine {
     /// The mapping was deleted, properly: its claims end as its `deletionPolicy` says.
@@ -20,6 +20,27 @@ impl Engine {
     /// [`StoreError`], when that cannot be remembered.
     pub async fn delete_mapping(&self, key: &MappingKey) -> Result<(), StoreError> {
         self.end(key, None).await
+    }
+
+    /// As [`Engine::delete_mapping`], by what the object said last, which may not have been in force yet.
+    ///
+    /// # Errors
+    /// [`IntakeError`], when that cannot be remembered.
+    pub async fn delete_mapping_as(&self, key: &MappingKey, object: RoleMapping) -> Result<(), IntakeError> {
+        let orphan = object.spec.deletion_policy == DeletionPolicy::Orphan;
+        {
+            let _one_at_a_time = self.0.intake.lock().await;
+            let memory = self.0.state().mappings.get(key).map(|memory| (memory.generation, memory.spec == object.spec));
+            if let Some((generation, false)) = memory {
+                let generation = object.metadata.generation.unwrap_or(generation);
+                self.0.keep_ending(key, generation, stored_json(&object)?).await?;
+                if let Some(memory) = self.0.state().mappings.get_mut(key) {
+                    memory.spec = object.spec;
+                    memory.generation = generation;
+                }
+            }
+        }
+        Ok(self.end(key, Some(orphan)).await?)
     }
 
     async fn end(&self, key: &MappingKey, orphan: Option<bool>) -> Result<(), StoreError> {
@@ -147,6 +168,19 @@ impl Engine {
 }
 
 impl Inner {
+    async fn keep_ending(&self, key: &MappingKey, generation: i64, json: String) -> Result<(), StoreError> {
+        let spec = StoredSpec {
+            kind: kind::MAPPING.to_owned(),
+            namespace: Some(key.namespace().to_owned()),
+            name: key.name().to_owned(),
+            generation,
+            state: SpecState::Ending,
+            source: SOURCE_OF_ENDING.to_owned(),
+            json,
+        };
+        self.store.put_spec(spec).await
+    }
+
     pub(super) async fn mark(&self, key: &MappingKey, to: SpecState) -> Result<(), StoreError> {
         self.store.set_spec_state(kind::MAPPING, Some(key.namespace()), key.name(), to).await
     }

@@ -24,6 +24,9 @@ use crate::store::{SpecState, StoreError, StoredSpec};
 /// Where a mapping lives whose manifest names no namespace, as with `kubectl apply`.
 pub(super) const DEFAULT_NAMESPACE: &str = "default";
 
+/// The place that is stored for what a mapping said when it was deleted.
+pub(super) const SOURCE_OF_ENDING: &str = "deleted";
+
 /// The kinds, as stored.
 pub(super) mod kind {
     pub const PROVIDER: &str = "IdentityProvider";
@@ -102,7 +105,7 @@ fn accepted_groups(metadata: &ObjectMeta) -> BTreeSet<GroupId> {
 }
 
 /// The part of an object that is stored: what is needed to apply it again.
-fn stored_json<T: Serialize>(object: &T) -> Result<String, StoreError> {
+pub(super) fn stored_json<T: Serialize>(object: &T) -> Result<String, StoreError> {
     serde_json::to_string(object).map_err(|error| StoreError::Internal { problem: error.to_string() })
 }
 

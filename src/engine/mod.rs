@@ -169,6 +169,12 @@ impl Engine {
         inner.forget_what_is_done().await
     }
 
+    /// Is what was there before the start still being found out, so that nothing can be said of what is not known?
+    #[must_use]
+    pub fn is_settling(&self) -> bool {
+        self.0.state().is_settling()
+    }
+
     /// Why everything is frozen, if it is.
     #[must_use]
     pub fn frozen(&self) -> Option<FreezeReason> {

@@ -165,6 +165,8 @@ fn mapping(inner: &Inner, key: &MappingKey) {
             .or(view.frozen)
             .or(part(!view.missing_providers.is_empty(), FreezeReason::IdentityProviderNotFound))
             .or(part(!view.missing_targets.is_empty(), FreezeReason::TargetNotFound))
+            .or(part(!view.suspended_providers.is_empty(), FreezeReason::Suspended))
+            .or(part(!view.overlapped_targets.is_empty(), FreezeReason::OverlappingTarget))
             .or(part(unlisted().any(|(_, tried)| tried), FreezeReason::InventoryIncomplete));
         let detail = frozen_detail(frozen, &view);
         let unmatched: Vec<String> =
@@ -212,6 +214,7 @@ fn frozen_detail(why: Option<FreezeReason>, view: &MappingView) -> String {
         Some(FreezeReason::IdentityProviderNotFound) => listed("IdentityProvider", &view.missing_providers),
         Some(FreezeReason::TargetNotFound) => listed("CloudRunTarget", &view.missing_targets),
         Some(FreezeReason::InventoryIncomplete) => listed("CloudRunTarget", &view.unlisted_targets),
+        Some(FreezeReason::OverlappingTarget) => listed("CloudRunTarget", &view.overlapped_targets),
         Some(FreezeReason::Suspended) if !view.suspended_providers.is_empty() => {
             listed("IdentityProvider", &view.suspended_providers)
         }

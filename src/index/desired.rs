@@ -110,7 +110,9 @@ impl Index {
         if let Some(reason) = self.frozen {
             return Some(reason);
         }
-        if self.ceiling == Ceiling::Observe && mapping.is_some_and(|mapping| mapping.life != Life::Vanished) {
+        // To forget what stays is no write to Google.
+        let observed = |life: Life| !matches!(life, Life::Vanished | Life::Ending { orphan: true });
+        if self.ceiling == Ceiling::Observe && mapping.is_some_and(|mapping| observed(mapping.life)) {
             return Some(FreezeReason::Observed);
         }
         let Some(mapping) = mapping else { return Some(FreezeReason::MappingVanished) };

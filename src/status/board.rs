@@ -231,15 +231,16 @@ impl StatusBoard {
     /// times and last-seen values are replaced. (Into a cluster, only what is new is written, and they ride along.)
     pub fn publish(&self, item: Item) -> bool {
         let key = item.key();
-        let news = {
+        let (tell, news) = {
             let mut items = self.items_mut();
-            let news = items.get(&key).is_none_or(|old| {
-                old.metadata != item.metadata || old.spec != item.spec || !old.status.says_the_same(&item.status)
-            });
+            let old = items.get(&key);
+            // A cluster has the spec already.
+            let tell = old.is_none_or(|old| old.metadata != item.metadata || !old.status.says_the_same(&item.status));
+            let news = tell || old.is_none_or(|old| old.spec != item.spec);
             items.insert(key.clone(), item);
-            news
+            (tell, news)
         };
-        if news {
+        if tell {
             self.announce(key);
         }
         news

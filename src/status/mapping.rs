@@ -13,7 +13,9 @@ use crate::api::{
 use crate::model::{FreezeReason, MemberKey};
 
 use super::Folded;
-use super::conditions::{Conditions, clip, earliest, explain, find, int, later, plural, with_next_step};
+use super::conditions::{
+    Conditions, clip, earliest, explain, find, int, later, needs_a_person, plural, with_next_step,
+};
 use super::input::{DocumentOutcome, Lag, MappingInput, SubjectOutcome, Tally, Trouble};
 use super::verdict::{Case, Turn, judge};
 
@@ -111,6 +113,29 @@ fn sum(documents: &[&DocumentOutcome]) -> Tally {
 
 fn fraction(tally: &Tally) -> String {
     format!("{}/{}", tally.acknowledged, tally.desired)
+}
+
+/// The status of a mapping that is not in force, and why it is not.
+#[must_use]
+pub fn not_taken_in(
+    generation: Option<i64>,
+    word: &str,
+    message: &str,
+    previous: Option<&RoleMappingStatus>,
+    now: Timestamp,
+) -> RoleMappingStatus {
+    let before = previous.map_or(&[][..], |status| &status.conditions);
+    let mut conditions = Conditions::new(before, generation.unwrap_or_default(), now);
+    let message = with_next_step(message, word);
+    if needs_a_person(word) {
+        conditions.set(kind::ACCEPTED, false, word, &message);
+    }
+    conditions.set_ready(false, word, &message);
+    RoleMappingStatus {
+        observed_generation: generation,
+        conditions: conditions.finish(),
+        ..previous.cloned().unwrap_or_default()
+    }
 }
 
 /// Is the mapping valid, and is what it asks for delegated to it?

@@ -21,7 +21,7 @@ pub use input::{
     DocumentOutcome, HeldOutcome, Lag, ListingOutcome, MappingInput, ProviderInput, SubjectOutcome, Tally, TargetInput,
     TokenOutcome, Trouble,
 };
-pub use mapping::fold_mapping;
+pub use mapping::{fold_mapping, not_taken_in};
 pub use provider::fold_provider;
 pub use target::fold_target;
 pub use writer::write_statuses;

@@ -108,7 +108,10 @@ impl Writer {
                     break;
                 }
                 // It was deleted; the watch says so, too.
-                Ok(Err(Error::Api(status))) if status.code == 404 => break,
+                Ok(Err(Error::Api(status))) if status.code == 404 => {
+                    self.shown.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+                    break;
+                }
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "the API server did not answer".to_owned(),
             };

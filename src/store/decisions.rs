@@ -93,7 +93,12 @@ impl Store {
         self.committer()
             .commit(move |tx| {
                 Box::pin(async move {
-                    query("INSERT INTO decisions (action, mapping, at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
+                    // That all is settled is only said to who asked for it.
+                    query(
+                        "INSERT INTO decisions (action, mapping, at) SELECT ?1, ?2, ?3 WHERE ?1 <> 'uninstalled' OR EXISTS \
+                         (SELECT 1 FROM decisions WHERE action IN ('uninstall-revoke', 'uninstall-orphan')) \
+                         ON CONFLICT DO NOTHING",
+                    )
                         .bind(action)
                         .bind(mapping)
                         .bind(nanos(at))

@@ -23,8 +23,8 @@ use crate::api::{FIELD_MANAGER, GROUP, REVOKE_FINALIZER, RoleMapping, VERSION};
 use crate::engine::{Engine, IntakeError, ObjectProblem};
 use crate::index::Life;
 use crate::model::{Clock, FreezeReason, MappingKey, ProviderName, TargetName};
-use crate::status::{Item, Kind, StatusBoard};
-use crate::store::{Decision, Farewell, Store, StoreError};
+use crate::status::{Item, Kind, Metadata, Status, StatusBoard, not_taken_in};
+use crate::store::{Farewell, Store};
 use crate::telemetry::ClusterMetrics;
 use crate::watch::cluster::{ClusterChange, Seen, Watched};
 
@@ -53,44 +53,70 @@ pub(super) struct Parts {
     pub(super) enforces: bool,
     pub(super) finalizer_deadline: Duration,
     pub(super) metrics: ClusterMetrics,
+    /// Was the store the one that the cluster remembers, when this leadership began?
+    pub(super) believed: bool,
 }
 
 /// A mapping with a deletion timestamp.
-struct Leaving {
+pub(super) struct Leaving {
     metadata: ObjectMeta,
+    /// What it said last, where that can be read.
+    object: Option<Box<RoleMapping>>,
     /// The engine was told.
     told: bool,
+    /// It was said that its claims could not be ended in time.
+    abandoned: bool,
     /// Its finalizer was taken away, or that was tried: not again before this.
     released: Option<tokio::time::Instant>,
 }
 
 /// The intake of one leadership.
 pub(super) struct Intake {
-    parts: Parts,
-    leaving: BTreeMap<MappingKey, Leaving>,
+    pub(super) parts: Parts,
+    pub(super) leaving: BTreeMap<MappingKey, Leaving>,
     /// The mappings that have the finalizer, as last seen.
-    held: BTreeMap<MappingKey, ObjectMeta>,
-    farewell: Option<Farewell>,
+    pub(super) held: BTreeMap<MappingKey, ObjectMeta>,
+    pub(super) farewell: Option<Farewell>,
+    /// It was said that all is settled.
+    pub(super) settled: bool,
+    /// When it was last said that nothing can be settled.
+    pub(super) said: Option<tokio::time::Instant>,
     /// Mappings whose finalizer could not be put, and when that is tried again.
     unheld: BTreeMap<MappingKey, (ObjectMeta, tokio::time::Instant)>,
-    holding: JoinSet<(MappingKey, ObjectMeta, Result<(), kube::Error>)>,
+    pub(super) holding: JoinSet<(MappingKey, ObjectMeta, Result<(), kube::Error>)>,
     permits: Arc<Semaphore>,
     listed: BTreeSet<Watched>,
     loaded: Option<oneshot::Sender<()>>,
+    /// The API server did not answer: nothing is asked before this.
+    quiet_until: Option<tokio::time::Instant>,
+    /// Since when deletions are seen: before, nobody could have carried them out.
+    began: Timestamp,
+}
+
+impl Leaving {
+    /// One that nobody deleted: only the finalizer is to go.
+    pub(super) fn let_go(metadata: ObjectMeta) -> Self {
+        Self { metadata, object: None, told: true, abandoned: false, released: None }
+    }
 }
 
 impl Intake {
     pub(super) fn new(parts: Parts, loaded: oneshot::Sender<()>) -> Self {
+        let began = parts.clock.now();
         Self {
             parts,
             leaving: BTreeMap::new(),
             held: BTreeMap::new(),
             farewell: None,
+            settled: false,
+            said: None,
             unheld: BTreeMap::new(),
             holding: JoinSet::new(),
             permits: Arc::new(Semaphore::new(PARALLEL)),
             listed: BTreeSet::new(),
             loaded: Some(loaded),
+            quiet_until: None,
+            began,
         }
     }
 
@@ -109,7 +135,10 @@ impl Intake {
                         self.not_held(key, metadata, &error);
                     }
                 }
-                _ = tick.tick() => self.look_after().await,
+                _ = tick.tick() => tokio::select! {
+                    () = self.look_after() => {}
+                    () = stop.cancelled() => return,
+                },
                 () = stop.cancelled() => return,
             }
         }
@@ -193,14 +222,14 @@ impl Intake {
             Ok(Object::RoleMapping(object)) => self.mapping(object).await,
             Ok(Object::Secret(_)) => Ok(()),
             Err(problems) => {
-                self.report(&seen.object, problems);
+                self.report(seen, problems);
                 // Also one that cannot be read may go.
-                match mapping_key(&seen.object) {
-                    Some(key) if seen.metadata.deletion_timestamp.is_some() => {
-                        self.leaves(key, seen.metadata.clone()).await
-                    }
-                    _ => Ok(()),
+                let Some(key) = mapping_key(&seen.object) else { return Ok(()) };
+                self.note(&key, &seen.metadata);
+                if seen.metadata.deletion_timestamp.is_some() {
+                    return self.leaves(key, seen.metadata.clone(), None).await;
                 }
+                Ok(())
             }
         }
     }
@@ -218,7 +247,8 @@ impl Intake {
             if seen.status.is_null() || known.metadata.uid != seen.metadata.uid {
                 board.tell_again(kind, namespace, name);
             }
-        } else if !seen.status.is_null() {
+        } else if !seen.status.is_null() && (seen.metadata.deletion_timestamp.is_none() || self.is_known(&seen.object))
+        {
             let item = json!({
                 "apiVersion": format!("{GROUP}/{VERSION}"),
                 "kind": kind,
@@ -235,7 +265,13 @@ impl Intake {
         }
     }
 
-    fn report(&self, object: &ObjectRef, problems: &[Problem]) {
+    /// Is the object in force? If it is not and is being deleted, it has no status any more.
+    fn is_known(&self, object: &ObjectRef) -> bool {
+        mapping_key(object).is_none_or(|key| self.parts.engine.mapping_life(&key).is_some())
+    }
+
+    fn report(&self, seen: &Seen, problems: &[Problem]) {
+        let object = &seen.object;
         for problem in problems.iter().take(20) {
             tracing::warn!("{problem}");
         }
@@ -244,11 +280,15 @@ impl Intake {
             0 => String::new(),
             n => format!(" (and {n} more)"),
         };
-        let problem = Some(ObjectProblem {
-            reason: reason::INVALID_MANIFEST,
-            message: format!("{first}{more}"),
-            since: self.parts.clock.now(),
-        });
+        let message = format!("{first}{more}");
+        if let Some(key) = mapping_key(object)
+            && self.parts.engine.mapping_life(&key).is_none()
+        {
+            self.say(&key, &seen.metadata, reason::INVALID_MANIFEST, &message);
+            return;
+        }
+        let since = self.parts.clock.now();
+        let problem = Some(ObjectProblem { reason: reason::INVALID_MANIFEST, message, since });
         let engine = &self.parts.engine;
         match object.kind.as_str() {
             "IdentityProvider" => {
@@ -269,6 +309,30 @@ impl Intake {
         }
     }
 
+    /// Says of a mapping that is not in force why it is not.
+    fn say(&self, key: &MappingKey, metadata: &ObjectMeta, word: &'static str, message: &str) {
+        let now = self.parts.clock.now();
+        let previous = self.parts.board.mapping(key);
+        let status = not_taken_in(metadata.generation, word, message, previous.as_ref(), now);
+        let metadata = Metadata {
+            name: key.name().to_owned(),
+            namespace: Some(key.namespace().to_owned()),
+            generation: metadata.generation,
+            uid: metadata.uid.clone(),
+            creation_timestamp: metadata.creation_timestamp.clone(),
+        };
+        self.parts.board.publish(Item::new(metadata, None, Status::RoleMapping(Box::new(status))));
+    }
+
+    /// Remembers whether the mapping has the finalizer.
+    fn note(&mut self, key: &MappingKey, metadata: &ObjectMeta) {
+        if is_held(metadata) {
+            self.held.insert(key.clone(), version(metadata));
+        } else {
+            self.held.remove(key);
+        }
+    }
+
     async fn mapping(&mut self, object: &RoleMapping) -> Result<(), IntakeError> {
         let metadata = &object.metadata;
         let key = MappingKey::new(
@@ -276,18 +340,14 @@ impl Intake {
             metadata.name.as_deref().unwrap_or_default(),
         )?;
         self.unheld.remove(&key);
-        if is_held(metadata) {
-            self.held.insert(key.clone(), version(metadata));
-        } else {
-            self.held.remove(&key);
-        }
+        self.note(&key, metadata);
         if metadata.deletion_timestamp.is_some() {
             let known = self.parts.engine.mapping_life(&key).is_some();
             if is_held(metadata) && !known && self.parts.engine.has_claims(&key).await? {
                 // Its last good spec could not be read, or it was never stored: without it nothing would end.
                 self.parts.engine.apply_mapping(object.clone(), SOURCE).await?;
             }
-            return self.leaves(key, metadata.clone()).await;
+            return self.leaves(key, metadata.clone(), Some(Box::new(object.clone()))).await;
         }
         if self.parts.store.farewell().await?.is_some() {
             // Nothing begins any more; those that have the finalizer are let go one after the other.
@@ -297,6 +357,10 @@ impl Intake {
         self.leaving.remove(&key);
         if is_held(metadata) || !(self.parts.enforces || self.parts.engine.has_claims(&key).await?) {
             return self.parts.engine.apply_mapping(object.clone(), SOURCE).await;
+        }
+        if self.parts.engine.mapping_life(&key) == Some(Life::Live) && !self.parts.engine.has_claims(&key).await? {
+            // From a time when nothing was granted: what it says now is taken in with the finalizer, and not before.
+            self.parts.engine.delete_mapping(&key).await?;
         }
         self.hold(key, metadata.clone());
         Ok(())
@@ -325,6 +389,10 @@ impl Intake {
             mapping.name = %key, %error,
             "cannot put the finalizer {REVOKE_FINALIZER} on {key}, so nothing is granted for it yet; it is tried again"
         );
+        if self.parts.engine.mapping_life(&key).is_none() {
+            let message = format!("the finalizer {REVOKE_FINALIZER} cannot be put: {error}");
+            self.say(&key, &metadata, reason::FINALIZER_REFUSED, &message);
+        }
         self.unheld.insert(key, (metadata, tokio::time::Instant::now() + RETRY));
     }
 
@@ -338,7 +406,11 @@ impl Intake {
                     self.unheld.remove(&key);
                     self.leaving.remove(&key);
                     self.held.remove(&key);
-                    self.mapping_gone(&key).await
+                    self.mapping_gone(&key).await?;
+                    if self.parts.engine.mapping_life(&key).is_none() {
+                        self.parts.board.remove(Kind::RoleMapping, Some(key.namespace()), key.name());
+                    }
+                    Ok(())
                 }
                 None => Ok(()),
             },
@@ -350,7 +422,7 @@ impl Intake {
         let engine = &self.parts.engine;
         match engine.mapping_life(key) {
             None | Some(Life::Ending { .. } | Life::Vanished) => {}
-            Some(Life::Live) if engine.has_claims(key).await? || engine.frozen().is_some() => {
+            Some(Life::Live) if engine.has_claims(key).await? || !self.is_believed() => {
                 tracing::warn!(
                     mapping.name = %key, reason = FreezeReason::MappingVanished.reason(),
                     "{key} is gone and its deletion was not seen: its grants stay as they are"
@@ -362,7 +434,21 @@ impl Intake {
         Ok(())
     }
 
-    async fn leaves(&mut self, key: MappingKey, metadata: ObjectMeta) -> Result<(), IntakeError> {
+    /// Is the ledger the right one, as far as is known?
+    fn is_believed(&self) -> bool {
+        match self.parts.engine.frozen() {
+            None => true,
+            Some(FreezeReason::StoreMismatch | FreezeReason::StoreRewound) => false,
+            Some(_) => self.parts.believed,
+        }
+    }
+
+    async fn leaves(
+        &mut self,
+        key: MappingKey,
+        metadata: ObjectMeta,
+        object: Option<Box<RoleMapping>>,
+    ) -> Result<(), IntakeError> {
         if !is_held(&metadata) {
             self.leaving.remove(&key);
             // Kept by somebody else's finalizer, or ours was stripped.
@@ -374,10 +460,17 @@ impl Intake {
                 if leaving.metadata.resource_version != metadata.resource_version {
                     leaving.released = None;
                 }
+                let policy = |object: &Option<Box<RoleMapping>>| object.as_ref().map(|said| said.spec.deletion_policy);
+                if policy(&leaving.object) != policy(&object) {
+                    // Somebody thought better of it, which is still in time.
+                    leaving.told = false;
+                }
                 leaving.metadata = metadata;
+                leaving.object = object;
             }
             None => {
-                self.leaving.insert(key.clone(), Leaving { metadata, told: false, released: None });
+                let leaving = Leaving { metadata, object, told: false, abandoned: false, released: None };
+                self.leaving.insert(key.clone(), leaving);
             }
         }
         self.settle(&key).await
@@ -390,21 +483,28 @@ impl Intake {
         if leaving.released.is_some_and(|again| tokio::time::Instant::now() < again) {
             return Ok(());
         }
+        let frozen = engine.frozen();
+        if frozen == Some(FreezeReason::NotLoaded) {
+            return Ok(());
+        }
+        let overdue = self.overdue(leaving);
         // While everything is frozen nobody knows what the mapping has: an empty ledger may be the wrong one.
-        if !leaving.told && engine.frozen().is_none() {
-            match self.definition_goes().await {
-                Ok(false) => engine.delete_mapping(key).await?,
-                Ok(true) => {
+        if !leaving.told && (frozen.is_none() || overdue.is_some()) {
+            let object = leaving.object.clone();
+            match (self.definition_goes().await, object) {
+                (Ok(false), Some(object)) => engine.delete_mapping_as(key, *object).await?,
+                (Ok(false), None) => engine.delete_mapping(key).await?,
+                (Ok(true), _) => {
                     tracing::warn!(
                         mapping.name = %key,
                         "{key} goes because the definition of RoleMapping is being deleted: its grants stay as they are"
                     );
                     self.mapping_gone(key).await?;
                 }
-                Err(error) => {
+                (Err(error), _) => {
                     tracing::warn!(%error, mapping.name = %key, "cannot look whether the definition of RoleMapping goes");
-                    self.put_off(key);
-                    return self.end_at_deadline(key).await;
+                    self.quiet_until = Some(tokio::time::Instant::now() + RETRY);
+                    return Ok(());
                 }
             }
             if let Some(leaving) = self.leaving.get_mut(key) {
@@ -414,26 +514,32 @@ impl Intake {
         let told = self.leaving.get(key).is_some_and(|leaving| leaving.told);
         if told && !matches!(engine.mapping_life(key), Some(Life::Ending { .. })) {
             self.release(key).await;
-            return Ok(());
+        } else if let (true, Some(waited)) = (told, overdue) {
+            self.abandon(key, waited).await?;
+            self.release(key).await;
         }
-        self.end_at_deadline(key).await
+        Ok(())
+    }
+
+    /// For how long its claims could not be ended, when that is too long.
+    fn overdue(&self, leaving: &Leaving) -> Option<Duration> {
+        let since = leaving.metadata.deletion_timestamp.as_ref()?.0.max(self.began);
+        let waited = Duration::try_from(self.parts.clock.now().duration_since(since)).unwrap_or_default();
+        (waited >= self.parts.finalizer_deadline).then_some(waited)
     }
 
     /// A mapping that could not be ended in time goes, so that nothing blocks its namespace; its claims do not.
-    async fn end_at_deadline(&mut self, key: &MappingKey) -> Result<(), IntakeError> {
-        let Some(leaving) = self.leaving.get(key) else { return Ok(()) };
-        let since = leaving.metadata.deletion_timestamp.as_ref().map_or(Timestamp::MAX, |time| time.0);
-        let waited = Duration::try_from(self.parts.clock.now().duration_since(since)).unwrap_or_default();
-        if waited < self.parts.finalizer_deadline {
+    async fn abandon(&mut self, key: &MappingKey, waited: Duration) -> Result<(), IntakeError> {
+        let Some(leaving) = self.leaving.get_mut(key) else { return Ok(()) };
+        if std::mem::replace(&mut leaving.abandoned, true) {
             return Ok(());
         }
         let grants = self.parts.engine.abandon_mapping(key).await?;
         tracing::warn!(
             mapping.name = %key, grants, reason = reason::REVOCATION_ABANDONED,
-            "{key} was deleted {waited:.0?} ago and {grants} of its grants could not be revoked; the object is let go, and \
+            "{key} was deleted and for {waited:.0?} {grants} of its grants could not be revoked; the object is let go, and \
              they are revoked as soon as Google lets rolecall"
         );
-        self.release(key).await;
         Ok(())
     }
 
@@ -463,6 +569,7 @@ impl Intake {
             Err(kube::Error::Api(status)) if status.code == 409 => {}
             Err(error) => {
                 tracing::warn!(%error, mapping.name = %key, "cannot take the finalizer off {key}; it is tried again");
+                self.quiet_until = Some(tokio::time::Instant::now() + RETRY);
             }
         }
     }
@@ -485,6 +592,9 @@ impl Intake {
             }
         }
         for key in self.leaving.keys().cloned().collect::<Vec<_>>() {
+            if self.quiet_until.is_some_and(|until| tokio::time::Instant::now() < until) {
+                break;
+            }
             if let Err(error) = self.settle(&key).await {
                 tracing::warn!(%error, mapping.name = %key, "the deletion of {key} waits");
             }
@@ -494,73 +604,6 @@ impl Intake {
         {
             tracing::warn!(%error, "cannot follow what was decided on the command line");
         }
-    }
-
-    /// rolecall is to go: all that was granted ends, and every mapping loses the finalizer once that is so for it.
-    async fn bid_farewell(&mut self, farewell: Farewell) -> Result<(), StoreError> {
-        let engine = self.parts.engine.clone();
-        if engine.frozen().is_some() {
-            // What the ledger lacks now would stay for ever.
-            return Ok(());
-        }
-        if self.farewell.replace(farewell) != Some(farewell) {
-            tracing::warn!(
-                ?farewell,
-                mappings = engine.mappings().len(),
-                "rolecall is to go: nothing is granted any more"
-            );
-        }
-        let left = engine.bid_farewell(farewell).await?;
-        for (key, metadata) in self.held.clone() {
-            if engine.mapping_life(&key).is_none() && !self.leaving.contains_key(&key) {
-                self.leaving.insert(key, Leaving { metadata, told: true, released: None });
-            }
-        }
-        if left == 0 && self.held.is_empty() && self.holding.is_empty() {
-            self.parts.store.put_decision(Decision::Uninstalled, self.parts.clock.now()).await?;
-        }
-        Ok(())
-    }
-
-    /// Carries out what `rolecall release` left in the store.
-    async fn follow_decisions(&mut self) -> Result<(), StoreError> {
-        let (engine, store) = (self.parts.engine.clone(), self.parts.store.clone());
-        for pending in store.decisions().await? {
-            match pending.decision {
-                // Whoever leads looks for it.
-                Decision::AcceptStore | Decision::Uninstalled => continue,
-                Decision::Uninstall(farewell) => {
-                    self.bid_farewell(farewell).await?;
-                    continue;
-                }
-                _ => {}
-            }
-            let meant = |key: &MappingKey| match &pending.decision {
-                Decision::ReleaseMapping(mapping) => key == mapping,
-                Decision::ReleaseManifests => true,
-                _ => false,
-            };
-            if let Decision::ReleasePlan(hash) = &pending.decision {
-                if engine.release_plan(hash).await? {
-                    tracing::info!(plan.hash = %hash, "removals that were held are released");
-                } else {
-                    tracing::warn!(plan.hash = %hash, "nothing is held under this hash; the release is dropped");
-                }
-            } else {
-                let vanished = |key: &MappingKey| engine.mapping_life(key) == Some(Life::Vanished);
-                let keys: Vec<MappingKey> =
-                    engine.mappings().into_iter().filter(|key| meant(key) && vanished(key)).collect();
-                if keys.is_empty() {
-                    tracing::warn!(decision = ?pending.decision, "a release has nothing to end and is dropped");
-                }
-                for key in keys {
-                    tracing::info!(mapping.name = %key, "{key} was released: its grants end");
-                    engine.delete_mapping(&key).await?;
-                }
-            }
-            store.remove_decision(pending.id).await?;
-        }
-        Ok(())
     }
 }
 

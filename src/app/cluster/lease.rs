@@ -52,7 +52,7 @@ pub(super) fn stand(
 ) -> (watch::Receiver<Standing>, JoinHandle<()>) {
     let (tell, standing) = watch::channel(Standing::Waiting);
     let task = tokio::spawn(async move {
-        let Some(manager) = manager(&client, &namespace, &identity, &stop).await else { return };
+        let Some(mut manager) = manager_of(&client, &namespace, &identity, &stop).await else { return };
         loop {
             let changed = tokio::select! {
                 changed = manager.changed() => changed,
@@ -69,6 +69,13 @@ pub(super) fn stand(
                     return;
                 }
                 Ok(false) => {}
+                // Somebody deleted it while we waited. Only a new manager makes another.
+                Err(LeaseManagerError::NonexistentLease(_)) => {
+                    match manager_of(&client, &namespace, &identity, &stop).await {
+                        Some(another) => manager = another,
+                        None => return,
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(%error, "cannot look after the Lease {namespace}/{LEASE}, trying again");
                     tokio::select! {
@@ -85,7 +92,12 @@ pub(super) fn stand(
     (standing, task)
 }
 
-async fn manager(client: &Client, namespace: &str, identity: &str, stop: &CancellationToken) -> Option<LeaseManager> {
+async fn manager_of(
+    client: &Client,
+    namespace: &str,
+    identity: &str,
+    stop: &CancellationToken,
+) -> Option<LeaseManager> {
     loop {
         let built = LeaseManagerBuilder::new(client.clone(), LEASE)
             .with_namespace(namespace)
@@ -177,12 +189,11 @@ impl ClusterMirror {
         self.leases.patch_metadata(LEASE, &params, &Patch::Merge(patch)).await.map(|_| ())
     }
 
-    /// Is the rolecall of another namespace at work now?
-    pub(super) async fn is_alive(&self, namespace: &str, now: jiff::Timestamp) -> Result<bool, kube::Error> {
+    /// When the rolecall of another namespace last said that it is at work; none when nobody holds the Lease there. Only
+    /// that it changes says something: the clock is another's.
+    pub(super) async fn sign_of_life(&self, namespace: &str) -> Result<Option<jiff::Timestamp>, kube::Error> {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), namespace);
-        let Some(spec) = leases.get_opt(LEASE).await?.and_then(|lease| lease.spec) else { return Ok(false) };
-        let (Some(renewed), Some(seconds)) = (spec.renew_time, spec.lease_duration_seconds) else { return Ok(false) };
-        Ok(spec.holder_identity.is_some()
-            && now.duration_since(renewed.0) < jiff::SignedDuration::from_secs(seconds.into()))
+        let spec = leases.get_opt(LEASE).await?.and_then(|lease| lease.spec);
+        Ok(spec.filter(|spec| spec.holder_identity.is_some()).and_then(|spec| Some(spec.renew_time?.0)))
     }
 }

@@ -8,11 +8,11 @@
 //! A process that does not lead any more ends: whoever starts it again starts it with nothing in memory that another
 //! leader has changed meanwhile.
 
+mod decisions;
 mod intake;
 mod lease;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use kube::{Client, Config};
@@ -28,7 +28,7 @@ use crate::api::condition::reason;
 use crate::api::manifest::{Object, ObjectRef};
 use crate::cli::Mode;
 use crate::engine::Engine;
-use crate::model::{Clock, FreezeReason, ProviderName};
+use crate::model::{FreezeReason, ProviderName};
 use crate::status::{StatusBoard, write_statuses};
 use crate::store::{Decision, Store};
 use crate::watch::cluster::{ClusterChange, SecretAbsence, SecretChange, Watched, follow, follow_secrets};
@@ -39,6 +39,10 @@ const TICK: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_secs(1);
 /// How often is said what is still waited for.
 const SAY: Duration = Duration::from_secs(15);
+/// How long the API server may take for what is to be written down before the next step.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// After so long without a sign of life, another rolecall is gone: longer than an upgrade takes.
+const GONE: Duration = Duration::from_mins(5);
 /// How often is looked whether another rolecall is still at work.
 const LOOK: Duration = Duration::from_secs(10);
 /// A connection on which nothing comes for so long is given up; longer than a watch lasts.
@@ -66,12 +70,20 @@ pub(super) async fn run(mut process: Process) -> Result<(), AppError> {
             tracing::warn!("waiting for the IdentityProviders of the cluster: until they are read, no token is known");
         })
         .await;
-        task
+        // Without it, a token that was revoked would stay one.
+        let ended = stop.clone();
+        tokio::spawn(async move {
+            let result = task.await;
+            ended.cancel();
+            result
+        })
     };
     process.serve_scim();
     let standing_by = tokio::time::Instant::now();
+    // Longer than `stop`: the Lease is given back when the work is over.
+    let candidacy = CancellationToken::new();
     let (mut standing, election) =
-        lease::stand(client.clone(), process.config.namespace.clone(), identity.clone(), stop.clone());
+        lease::stand(client.clone(), process.config.namespace.clone(), identity.clone(), candidacy.clone());
     let led = loop {
         if *standing.borrow_and_update() == Standing::Leader {
             break true;
@@ -91,12 +103,17 @@ pub(super) async fn run(mut process: Process) -> Result<(), AppError> {
         Ok(())
     };
     process.end().await;
-    for task in [credentials, election] {
-        if let Err(error) = task.await {
-            tracing::error!(%error, "a task ended badly");
-        }
+    candidacy.cancel();
+    if let Ok(Err(error)) | Err(error) = credentials.await {
+        tracing::error!(%error, "following the credentials ended badly");
     }
-    result
+    if let Err(error) = election.await {
+        tracing::error!(%error, "looking after the Lease ended badly");
+    }
+    match result {
+        Ok(()) if !process.is_ending() => Err(process.why().await),
+        result => result,
+    }
 }
 
 async fn client() -> Result<Client, AppError> {
@@ -113,13 +130,13 @@ fn identity(process: &Process) -> String {
     format!("{pod}_{}", uuid::Uuid::new_v4().simple())
 }
 
-/// Waits for a message, and says from time to time that it does.
-async fn wait_for(mut message: oneshot::Receiver<()>, stop: &CancellationToken, say: impl Fn()) {
+/// Waits for a message, and says from time to time that it does. Answers whether it came.
+async fn wait_for(mut message: oneshot::Receiver<()>, stop: &CancellationToken, say: impl Fn()) -> bool {
     loop {
         tokio::select! {
-            _ = &mut message => return,
+            came = &mut message => return came.is_ok(),
             () = tokio::time::sleep(SAY) => say(),
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => return false,
         }
     }
 }
@@ -252,18 +269,24 @@ async fn lead(
             enforces: process.config.mode == Mode::Enforce,
             finalizer_deadline: process.config.finalizer_deadline,
             metrics: process.metrics.cluster.clone(),
+            believed: found.freeze.is_none(),
         },
         loaded,
     );
     tasks.spawn(intake.follow(changes, over.clone()));
-    tokio::select! {
-        () = wait_for(first, &over, || {
+    let read = tokio::select! {
+        read = wait_for(first, &over, || {
             tracing::warn!("waiting for all resources of the cluster to be read: until then nothing is written to Google");
-        }) => {}
+        }) => read,
         () = lost(&mut standing) => {
             over.cancel();
             return Err(AppError::LeaseLost);
         }
+    };
+    if !read {
+        // Half of what there is would look like withdrawn delegations.
+        over.cancel();
+        return if process.is_ending() { Ok(()) } else { Err(process.why().await) };
     }
     let mut written = None;
     if found.freeze.is_none() {
@@ -271,7 +294,7 @@ async fn lead(
         written = remember(&memory, store, written).await;
     }
     engine.freeze(found.freeze).await?;
-    let parts = (process.board.clone(), engine.clone(), process.clock.clone());
+    let parts = (process.board.clone(), engine.clone());
     tasks.spawn(show(client, memory.clone(), parts, found.clone(), identity.to_owned(), over.clone()));
     let worker = tokio::spawn({
         let (engine, over, stop) = (engine.clone(), over.clone(), stop.clone());
@@ -287,6 +310,12 @@ async fn lead(
         tokio::select! {
             () = tokio::time::sleep(TICK) => {}
             () = lost(&mut standing) => break Err(AppError::LeaseLost),
+            // A leader that sees no changes any more is none.
+            Some(ended) = tasks.join_next() => if !over.is_cancelled() {
+                let error = ended.err().map(tracing::field::display);
+                tracing::error!(error, "a part that follows the cluster ended by itself");
+                break Err(AppError::EngineEnded);
+            },
             () = over.cancelled() => break if process.is_ending() { Ok(()) } else { Err(process.why().await) },
         }
         // So that who has nothing to write hears of it too. The engine ends when it is so.
@@ -305,7 +334,9 @@ async fn lead(
     if let Err(error) = worker.await {
         tracing::error!(%error, "the engine ended badly");
     }
-    while tasks.join_next().await.is_some() {}
+    // What waits for an API server that does not answer is not waited for.
+    let _ = tokio::time::timeout(LAST_WORDS, async { while tasks.join_next().await.is_some() {} }).await;
+    tasks.shutdown().await;
     if result.is_ok() && engine.frozen().is_none() {
         remember(&memory, store, written).await;
     }
@@ -346,7 +377,8 @@ async fn remember(memory: &ClusterMirror, store: &Store, written: Option<Mirror>
     if written == Some(now) {
         return written;
     }
-    match memory.write(&now).await {
+    let answer = tokio::time::timeout(LAST_WORDS, memory.write(&now)).await;
+    match answer.unwrap_or_else(|elapsed| Err(kube::Error::Service(Box::new(elapsed)))) {
         Ok(()) => Some(now),
         Err(error) => {
             tracing::warn!(%error, "cannot write down how far the store is; until that works, an older one would not be noticed");
@@ -377,14 +409,21 @@ async fn accept(engine: &Engine, store: &Store) -> Result<(), AppError> {
 async fn show(
     client: Client,
     memory: ClusterMirror,
-    (board, engine, clock): (StatusBoard, Engine, Arc<dyn Clock>),
+    (board, engine): (StatusBoard, Engine),
     found: Compared,
     identity: String,
     over: CancellationToken,
 ) {
     if let Some(other) = found.other {
         let mut said = false;
-        while engine.frozen().is_some() && memory.is_alive(&other, clock.now()).await.unwrap_or(true) {
+        let (mut sign, mut seen) = (None, tokio::time::Instant::now());
+        while engine.frozen().is_some() && seen.elapsed() < GONE {
+            match memory.sign_of_life(&other).await {
+                Ok(now) if now.is_none() || now == sign => {}
+                Ok(now) => (sign, seen) = (now, tokio::time::Instant::now()),
+                // Who cannot be asked is taken to be there.
+                Err(_) => seen = tokio::time::Instant::now(),
+            }
             if !said {
                 said = true;
                 tracing::error!(
