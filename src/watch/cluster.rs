@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::pin::pin;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
@@ -26,6 +27,12 @@ use crate::api::{CloudRunTarget, IdentityProvider, RoleMapping};
 
 /// How long one watch call lasts, in seconds: a connection that died without a word is noticed 5 s after that.
 const WATCH_SECONDS: u32 = 30;
+/// How long to wait before a watch that is refused is begun anew.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// How long a Secret that could be read and is refused now stays in force: an API server that has just started refuses what
+/// it has not read its rules for.
+const REFUSED: Duration = Duration::from_mins(1);
 
 /// What is watched as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -263,9 +270,10 @@ async fn follow_secret(
 ) {
     let api: Api<Secret> = Api::namespaced(client, &namespace);
     let config = config().fields(&format!("metadata.name={name}"));
-    let mut events = pin!(watcher::watcher(api, config).default_backoff());
-    // Is it in the list that is being read, and has it been read at all?
-    let (mut there, mut in_force) = (false, false);
+    let open = || watcher::watcher(api.clone(), config.clone()).default_backoff();
+    let mut events = pin!(open());
+    let mut there = false;
+    let (mut in_force, mut refused) = (false, None);
     loop {
         let event = tokio::select! {
             event = events.next() => event,
@@ -279,22 +287,31 @@ async fn follow_secret(
                 continue;
             }
             Some(Ok(Event::InitApply(secret) | Event::Apply(secret))) => {
-                (there, in_force) = (true, true);
+                (there, in_force, refused) = (true, true, None);
                 let data = secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect();
                 SecretChange::Data(SecretData { namespace: Some(namespace.clone()), name: name.clone(), data })
             }
             Some(Ok(Event::InitDone)) if there => continue,
             Some(Ok(Event::InitDone | Event::Delete(_))) => {
-                (there, in_force) = (false, false);
+                (in_force, refused) = (false, None);
                 absent(SecretAbsence::NotFound)
             }
-            // Of one that was read, what it said last stays in force, also while it is listed anew: an API server that has
-            // just started refuses for a moment, and the right may be back before the next change.
-            Some(Err(error)) if is_forbidden(&error) && !in_force => {
+            Some(Err(error)) if is_forbidden(&error) => {
                 tracing::warn!(
                     secret.name = %name, secret.namespace = %namespace, reason = "TokenSecretForbidden",
                     "the API server does not let rolecall read the Secret {name}: name it in the chart's value `secrets`"
                 );
+                if !matches!(error, watcher::Error::InitialListFailed(_)) {
+                    // A watch that goes on would not say again what the Secret has; a new list does. It begins without the
+                    // pauses that the old one had come to.
+                    tokio::time::sleep(AGAIN).await;
+                    events.set(open());
+                }
+                let since = *refused.get_or_insert_with(tokio::time::Instant::now);
+                if in_force && since.elapsed() < REFUSED {
+                    continue;
+                }
+                in_force = false;
                 absent(SecretAbsence::Forbidden)
             }
             Some(Err(error)) => {

@@ -88,13 +88,13 @@ async fn second_release_in_another_namespace_touches_nothing_while_the_first_is_
     let (mut world, team) = World::with_team(&[]).await;
     let named = |s: &Value| s["status"]["operatorNamespace"] == SYSTEM && s["status"]["storeId"].is_string();
     let provider = world.until("IdentityProvider", "okta", "says whose it is", named).await;
-    let second =
-        Release::install(&world.cluster, &world.google.url, "rolecall-other", "other-system", &["crds.install=false"])
-            .await;
+    let values = ["crds.install=false", "finalizerDeadline=1s"];
+    let second = Release::install(&world.cluster, &world.google.url, "rolecall-other", "other-system", &values).await;
     let second = second.unwrap_or_else(|output| panic!("helm install: {}{}", output.stdout, output.stderr));
     let then = world.cluster.now();
-    let reads = |world: &World| world.emulator_writes("checkout-api") + world.emulator_writes("checkout-web");
-    let writes = reads(&world);
+    let written_policies =
+        |world: &World| world.emulator_writes("checkout-api") + world.emulator_writes("checkout-web");
+    let writes = written_policies(&world);
     let mut other = second.pod(&world.cluster, "rolecall-other-0", world.proxy.address).await;
     // Also when it is started again.
     for last in [false, true] {
@@ -103,7 +103,7 @@ async fn second_release_in_another_namespace_touches_nothing_while_the_first_is_
         other.says("another rolecall in the namespace rolecall-system is at work").await;
         other.says_of("RoleMapping", TEAM, "frozen", |s| has(s, "Frozen", "True", "StoreMismatch")).await;
         world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
-        assert_eq!(reads(&world), writes, "nothing is written");
+        assert_eq!(written_policies(&world), writes, "nothing is written");
         if !last {
             other.shutdown().await;
         }
@@ -113,20 +113,29 @@ async fn second_release_in_another_namespace_touches_nothing_while_the_first_is_
     world.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
     team.scim.remove_member(&team.group, &bob).await;
     world.members_become("checkout-api", INVOKER, &[ALICE]).await;
-    assert_eq!(reads(&world), writes + 2, "each change once");
-    let mut written = world.cluster.calls_since(then);
-    written.retain(|call| call.user == other.user && !matches!(call.verb.as_str(), "get" | "list" | "watch"));
-    written.retain(|call| call.resource != "leases");
-    assert!(written.is_empty(), "no status, no Event, no finalizer: {written:#?}");
+    assert_eq!(written_policies(&world), writes + 2, "each change once");
     let now = world.object("IdentityProvider", "okta").await;
     assert_eq!(now["status"]["storeId"], provider["status"]["storeId"]);
     assert_eq!(now["status"]["operatorNamespace"], SYSTEM);
     let status = ready(&world).await;
     assert!(!has(&status, "Frozen", "True", ""), "{status:#}");
-    // A mapping that goes is the first one's to end, and is not held up.
+    // A mapping that comes is the first one's to hold, and one that goes the first one's to end: the second lets it go
+    // at no deadline.
+    world.admin().apply(&mapping("web", "team-checkout", &["services/checkout-web"], &[INVOKER], "")).await;
+    world.members_become("checkout-web", INVOKER, &[ALICE]).await;
+    denied(&world).await;
     world.admin().delete("RoleMapping", TEAM).await;
+    always("the mapping is kept", Duration::from_secs(3), async || {
+        let kept = world.object("RoleMapping", TEAM).await;
+        if kept.is_null() { Err("it went".to_owned()) } else { Ok(()) }
+    })
+    .await;
+    revoked(&world).await;
     world.gone("RoleMapping", TEAM).await;
-    world.members_become("checkout-api", INVOKER, &[]).await;
+    let mut written = world.cluster.calls_since(then);
+    written.retain(|call| call.user == other.user && !matches!(call.verb.as_str(), "get" | "list" | "watch"));
+    written.retain(|call| call.resource != "leases");
+    assert!(written.is_empty(), "no status, no Event, no finalizer: {written:#?}");
     world.agree().await;
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -52,6 +53,8 @@ pub(super) struct Parts {
     /// May grants be made at all? If not, no mapping needs to be kept.
     pub(super) enforces: bool,
     pub(super) finalizer_deadline: Duration,
+    /// The rolecall of another namespace was at work on the same resources when that was last looked at.
+    pub(super) other: Arc<AtomicBool>,
     pub(super) metrics: ClusterMetrics,
     /// Was the store the one that the cluster remembers, when this leadership began?
     pub(super) believed: bool,
@@ -368,6 +371,10 @@ impl Intake {
 
     /// Puts the finalizer. The watch brings the mapping again with it, and only then the engine hears of it.
     fn hold(&mut self, key: MappingKey, metadata: ObjectMeta) {
+        if self.stands_by() {
+            self.unheld.insert(key, (metadata, tokio::time::Instant::now() + RETRY));
+            return;
+        }
         let mut finalizers = metadata.finalizers.clone().unwrap_or_default();
         finalizers.push(REVOKE_FINALIZER.to_owned());
         let (client, permits) = (self.parts.client.clone(), self.permits.clone());
@@ -476,8 +483,17 @@ impl Intake {
         self.settle(&key).await
     }
 
+    /// Is the rolecall of another namespace at work on the same resources, and this one frozen because of it? Then the
+    /// finalizers are the other's.
+    fn stands_by(&self) -> bool {
+        self.parts.other.load(Ordering::Acquire) && self.parts.engine.frozen().is_some()
+    }
+
     /// Takes a deleted mapping one step further, if one can be taken now.
     async fn settle(&mut self, key: &MappingKey) -> Result<(), IntakeError> {
+        if self.stands_by() {
+            return Ok(());
+        }
         let engine = self.parts.engine.clone();
         let Some(leaving) = self.leaving.get(key) else { return Ok(()) };
         if leaving.released.is_some_and(|again| tokio::time::Instant::now() < again) {

@@ -13,6 +13,8 @@ mod intake;
 mod lease;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kube::{Client, Config};
@@ -252,6 +254,7 @@ async fn lead(
         );
     }
 
+    let other = Arc::new(AtomicBool::new(found.other.is_some()));
     let (tell, changes) = mpsc::channel(256);
     let mut tasks = tokio::task::JoinSet::new();
     for what in Watched::ALL {
@@ -268,6 +271,7 @@ async fn lead(
             clock: process.clock.clone(),
             enforces: process.config.mode == Mode::Enforce,
             finalizer_deadline: process.config.finalizer_deadline,
+            other: other.clone(),
             metrics: process.metrics.cluster.clone(),
             believed: found.freeze.is_none(),
         },
@@ -295,7 +299,7 @@ async fn lead(
     }
     engine.freeze(found.freeze).await?;
     let parts = (process.board.clone(), engine.clone());
-    tasks.spawn(show(client, memory.clone(), parts, found.clone(), identity.to_owned(), over.clone()));
+    tasks.spawn(show(client, memory.clone(), parts, (found, other), identity.to_owned(), over.clone()));
     let worker = tokio::spawn({
         let (engine, over, stop) = (engine.clone(), over.clone(), stop.clone());
         async move {
@@ -410,7 +414,7 @@ async fn show(
     client: Client,
     memory: ClusterMirror,
     (board, engine): (StatusBoard, Engine),
-    found: Compared,
+    (found, alive): (Compared, Arc<AtomicBool>),
     identity: String,
     over: CancellationToken,
 ) {
@@ -437,6 +441,7 @@ async fn show(
                 () = over.cancelled() => return,
             }
         }
+        alive.store(false, Ordering::Release);
     }
     write_statuses(client, identity, board, over).await;
 }
