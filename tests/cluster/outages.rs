@@ -57,7 +57,7 @@ async fn connections_that_are_cut_or_go_silent_are_made_anew() {
 
 /// Waits until this many mappings of `checkout` are ready.
 async fn all_ready(world: &World, wanted: usize) {
-    eventually_within(Duration::from_secs(90), &format!("{wanted} mappings are ready"), async || {
+    eventually_within(Duration::from_mins(4), &format!("{wanted} mappings are ready"), async || {
         let mappings =
             world.admin().list("RoleMapping", Some("checkout")).await.map_err(|refused| refused.to_string())?;
         let (ready, rest): (Vec<_>, Vec<_>) =

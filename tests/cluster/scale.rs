@@ -15,7 +15,7 @@ const GROUPS: usize = 20;
 /// Mappings on one service.
 const PER_SERVICE: usize = MAPPINGS / SERVICES;
 /// In a debug build on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(4);
+const PATIENCE: Duration = Duration::from_mins(8);
 
 /// Waits until this many mappings are ready with the grants of this many people each.
 async fn converged(world: &World, wanted: usize, people: usize) {
