@@ -119,7 +119,7 @@ async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
     if let Some((reason, message)) = problem {
         tracing::warn!(target.name = %name, reason, "{message}");
     }
-    inner.absorb(effects, &Trigger::none()).await;
+    inner.absorb(effects, &Trigger::at(now)).await;
     let failures = inner.state().targets.get(name)?.failures;
     let jitter = rand::random_range(0.9..1.1);
     Some(if failures == 0 {

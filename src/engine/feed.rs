@@ -29,8 +29,14 @@ pub(super) async fn follow(inner: Arc<Inner>, from: Seq, stop: CancellationToken
             }
             Ok(events) => {
                 for event in events {
-                    let effects = inner.state().index.apply_directory(&event.provider, &event.change);
-                    inner.absorb(effects, &Trigger::event(event.seq, event.at)).await;
+                    let trigger = Trigger::event(event.seq, event.at);
+                    let effects = {
+                        let mut state = inner.state();
+                        let effects = state.index.apply_directory(&event.provider, &event.change);
+                        state.note(&effects, &trigger);
+                        effects
+                    };
+                    inner.absorb(effects, &trigger).await;
                     cursor = event.seq;
                 }
                 inner.state().directory_seq = cursor;

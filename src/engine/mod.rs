@@ -303,15 +303,18 @@ impl Inner {
                 tokio::time::sleep(delay).await;
                 delay = (delay * 2).min(Duration::from_secs(10));
             }
-            let stored = self.state().index.pins_stored(&effects.pins);
+            let stored = {
+                let mut state = self.state();
+                let stored = state.index.pins_stored(&effects.pins);
+                state.note(&stored, trigger);
+                stored
+            };
             effects.merge(stored);
         }
         let now = Instant::now();
         {
             let mut state = self.state();
-            for document in effects.dirty.keys() {
-                state.document(document).note(trigger);
-            }
+            state.note(&effects, trigger);
             state.changed_mappings.extend(effects.mappings);
             state.changed_targets.extend(effects.targets);
             state.changed_providers.extend(effects.providers);

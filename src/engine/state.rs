@@ -59,8 +59,11 @@ impl Trigger {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
-        let room = CAUSES.saturating_sub(self.seqs.len());
-        self.seqs.extend(other.seqs.iter().take(room));
+        for seq in &other.seqs {
+            if self.seqs.len() < CAUSES && !self.seqs.contains(seq) {
+                self.seqs.push(*seq);
+            }
+        }
     }
 }
 
@@ -258,6 +261,13 @@ impl State {
             self.documents.insert(key.clone(), DocumentMemory::default());
         }
         self.documents.entry(key.clone()).or_default()
+    }
+
+    /// Notes what made documents dirty, under the lock under which they became so: a pass that sees the change knows why.
+    pub fn note(&mut self, effects: &Effects, trigger: &Trigger) {
+        for document in effects.dirty.keys() {
+            self.document(document).note(trigger);
+        }
     }
 
     /// The targets whose project and regions cover this document.
