@@ -12,9 +12,9 @@ use super::store::open_existing;
 use super::{CliError, Exit, Io};
 
 pub(super) const EXAMPLES: &str = "\
-Removing rolecall removes no grant and leaves its finalizer on every RoleMapping, so that they could not be deleted any
-more. This settles both, by the running rolecall: with --revoke all that it granted is removed from the policies, with
---orphan it stays and is nobody's. From then on it grants nothing, also after a restart, until --cancel takes it back.
+Removing rolecall removes no grant, and leaves its finalizer on every RoleMapping, so that none could be deleted any more.
+This settles both, by the running rolecall: with --revoke all that it granted is removed from the policies, with --orphan
+it stays and is nobody's. From then on it grants nothing, also after a restart, until --cancel takes it back.
 
 Examples:
   kubectl exec -n rolecall-system deploy/rolecall -- /rolecall uninstall --revoke
@@ -27,6 +27,13 @@ Exit status: 0 all is settled, 1 not within --timeout (it goes on), 2 wrong comm
 
 /// How often is looked how far it is.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// A duration, or a number of seconds.
+fn timeout(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().map(Duration::from_secs);
+    let duration = || text.parse::<jiff::SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
+    seconds.or_else(duration).ok_or_else(|| "write a number with a unit, such as 30s, 5m or 1h".to_owned())
+}
 
 /// Flags of `rolecall uninstall`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -44,9 +51,9 @@ pub struct UninstallArgs {
     /// The store of the running rolecall: sqlite:PATH
     #[arg(long, value_name = "URL", env = "ROLECALL_DATABASE", hide_env_values = true)]
     pub database: String,
-    /// How long to wait until all is settled, in seconds; 0: only say it
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
-    pub timeout: u32,
+    /// How long to wait until all is settled, such as 10m; 0s: only say it
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = timeout)]
+    pub timeout: Duration,
 }
 
 /// How far the running process is.
@@ -95,7 +102,7 @@ pub(super) async fn run(args: &UninstallArgs, io: &mut Io<'_>, clock: &dyn Clock
             io.err.flush()?;
             shown = Some(now);
         }
-        if since.elapsed() >= Duration::from_secs(args.timeout.into()) {
+        if since.elapsed() >= args.timeout {
             writeln!(
                 io.err,
                 "not settled yet: `rolecall status` and the log say what is in the way; the running rolecall goes on"
