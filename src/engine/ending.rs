@@ -54,7 +54,8 @@ impl Engine {
                 memory.vanished = None;
             }
             state.changed_mappings.insert(key.clone());
-            match orphan {
+            // While rolecall is to go, what was said about all of it counts, also for what is deleted meanwhile.
+            match state.farewell.map(|farewell| farewell == Farewell::Orphan).or(orphan) {
                 None => state.index.revoke_mapping(key),
                 Some(orphan) => state.index.end_mapping(key, orphan),
             }

@@ -355,7 +355,8 @@ async fn mass_removal_is_held_until_its_hash_is_released_also_of_a_mapping_that_
 
 #[tokio::test]
 async fn mapping_deleted_while_rolecall_is_down_is_revoked_when_it_comes_back() {
-    let (mut world, _) = World::with_team(&[]).await;
+    // It is down for longer than the deadline, which counts from when a deletion can be carried out.
+    let (mut world, _) = World::with_team(&["finalizerDeadline=2s"]).await;
     world.pod.shutdown().await;
     let delete = ["delete", "rolemapping/team", "--namespace=checkout", "--wait=false"];
     world.cluster.kubectl(&delete).await.ok();
@@ -366,4 +367,17 @@ async fn mapping_deleted_while_rolecall_is_down_is_revoked_when_it_comes_back() 
     world.gone("RoleMapping", TEAM).await;
     world.members_become("checkout-api", INVOKER, &[]).await;
     world.agree().await;
+}
+
+#[tokio::test]
+async fn deletion_policy_that_was_edited_while_rolecall_was_down_is_the_one_that_counts() {
+    let (mut world, _) = World::with_team(&[]).await;
+    world.pod.shutdown().await;
+    let orphan = json!({"spec": {"deletionPolicy": "Orphan"}});
+    world.admin().patch("RoleMapping", TEAM, &orphan).await.expect("an edit");
+    let delete = ["delete", "rolemapping/team", "--namespace=checkout", "--wait=false"];
+    world.cluster.kubectl(&delete).await.ok();
+    world.pod.start().await;
+    world.gone("RoleMapping", TEAM).await;
+    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
 }

@@ -11,16 +11,17 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::Api;
 use kube::{Client, CustomResourceExt as _};
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::finalizer::{is_held, patient, set_finalizers, version};
 use crate::api::condition::reason;
 use crate::api::manifest::{Object, ObjectRef, Problem};
-use crate::api::{FIELD_MANAGER, GROUP, REVOKE_FINALIZER, RoleMapping, VERSION};
+use crate::api::{GROUP, REVOKE_FINALIZER, RoleMapping, VERSION};
 use crate::engine::{Engine, IntakeError, ObjectProblem};
 use crate::index::Life;
 use crate::model::{Clock, FreezeReason, MappingKey, ProviderName, TargetName};
@@ -35,8 +36,6 @@ const TICK: Duration = Duration::from_millis(250);
 const AGAIN: Duration = Duration::from_secs(1);
 /// How long to wait before a call to the API server that failed is tried again.
 const RETRY: Duration = Duration::from_secs(2);
-/// How long one call to the API server may take.
-const PATIENCE: Duration = Duration::from_secs(15);
 /// Finalizers that are put at once.
 const PARALLEL: usize = 8;
 /// What is stored as the place a resource comes from.
@@ -622,44 +621,4 @@ impl Intake {
 
 fn mapping_key(object: &ObjectRef) -> Option<MappingKey> {
     MappingKey::new(object.namespace.as_deref().unwrap_or_default(), &object.name).ok()
-}
-
-fn is_held(metadata: &ObjectMeta) -> bool {
-    metadata.finalizers.iter().flatten().any(|finalizer| finalizer == REVOKE_FINALIZER)
-}
-
-/// What is needed of an object to change its finalizers.
-fn version(metadata: &ObjectMeta) -> ObjectMeta {
-    ObjectMeta {
-        uid: metadata.uid.clone(),
-        resource_version: metadata.resource_version.clone(),
-        finalizers: metadata.finalizers.clone(),
-        deletion_timestamp: metadata.deletion_timestamp.clone(),
-        ..ObjectMeta::default()
-    }
-}
-
-/// Replaces the finalizers of the very version that was seen.
-async fn set_finalizers(
-    client: &Client,
-    key: &MappingKey,
-    metadata: &ObjectMeta,
-    finalizers: &[String],
-) -> Result<(), kube::Error> {
-    let api: Api<RoleMapping> = Api::namespaced(client.clone(), key.namespace());
-    let patch = json!({"metadata": {
-        "uid": metadata.uid,
-        "resourceVersion": metadata.resource_version,
-        "finalizers": finalizers,
-    }});
-    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    patient(api.patch_metadata(key.name(), &params, &Patch::Merge(patch))).await.map(|_| ())
-}
-
-/// Waits for an answer of the API server, and not for ever.
-async fn patient<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
-    match tokio::time::timeout(PATIENCE, call).await {
-        Ok(answer) => answer,
-        Err(elapsed) => Err(kube::Error::Service(Box::new(elapsed))),
-    }
 }

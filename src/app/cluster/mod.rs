@@ -9,6 +9,7 @@
 //! leader has changed meanwhile.
 
 mod decisions;
+mod finalizer;
 mod intake;
 mod lease;
 
@@ -326,7 +327,7 @@ async fn lead(
         if let Err(error) = store.check_epoch().await {
             tracing::warn!(reason = error.reason(), "{error}");
         }
-        if let Err(error) = accept(engine, store).await {
+        if let Err(error) = accept(engine, store, &memory).await {
             tracing::warn!(%error, "cannot look whether the store was accepted");
         }
         if engine.frozen().is_none() {
@@ -392,12 +393,16 @@ async fn remember(memory: &ClusterMirror, store: &Store, written: Option<Mirror>
 }
 
 /// Lifts the freeze when somebody accepted the store.
-async fn accept(engine: &Engine, store: &Store) -> Result<(), AppError> {
+async fn accept(engine: &Engine, store: &Store, memory: &ClusterMirror) -> Result<(), AppError> {
     for pending in store.decisions().await? {
         if pending.decision != Decision::AcceptStore {
             continue;
         }
         if let Some(why @ (FreezeReason::StoreMismatch | FreezeReason::StoreRewound)) = engine.frozen() {
+            // The cluster remembers it before anything is written: whoever is started after a crash here goes on.
+            if remember(memory, store, None).await.is_none() {
+                continue;
+            }
             engine.freeze(None).await?;
             tracing::warn!(reason = why.reason(), "the store was accepted; the freeze is lifted");
         } else {

@@ -255,3 +255,18 @@ fn a_store_that_is_not_believed_does_not_take_the_place_of_the_one_that_was_used
     let accepted = fold_provider(&ProviderInput { frozen: None, ..other }, Some(&frozen), now()).status;
     assert_eq!((accepted.store_id.as_deref(), accepted.operator_namespace.as_deref()), (Some("77aa"), Some("b")));
 }
+
+#[test]
+fn mapping_that_is_not_taken_in_says_why_and_who_has_to_move() {
+    let of = |word: &'static str| {
+        let status = crate::status::not_taken_in(Some(3), word, "because", None, now());
+        assert_eq!(status.observed_generation, Some(3));
+        line(&status.conditions)
+    };
+    let invalid = of(reason::INVALID_MANIFEST);
+    assert!(invalid.contains("Ready=False/InvalidManifest") && invalid.contains("Stalled=True"), "{invalid}");
+    assert!(invalid.contains("Accepted=False"), "{invalid}");
+    let refused = of(reason::FINALIZER_REFUSED);
+    assert!(refused.contains("Ready=False/FinalizerRefused") && refused.contains("Reconciling=True"), "{refused}");
+    assert!(!refused.contains("Accepted"), "{refused}");
+}
