@@ -381,3 +381,31 @@ async fn deletion_policy_that_was_edited_while_rolecall_was_down_is_the_one_that
     world.gone("RoleMapping", TEAM).await;
     world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
 }
+
+#[tokio::test]
+async fn mapping_whose_finalizer_is_refused_says_so_and_is_granted_when_it_can_be_put() {
+    let (world, _) = World::with_team(&[]).await;
+    let role = world.cluster.admin.find("ClusterRole", "rolecall").await;
+    let patches = |rule: &Value| rule["resources"] == json!(["rolemappings"]) && rule["verbs"] == json!(["patch"]);
+    let mut without = role.clone();
+    let rules = without["rules"].as_array_mut().expect("rules");
+    let all = rules.len();
+    rules.retain(|rule| !patches(rule));
+    assert_eq!(rules.len(), all - 1, "one rule is about the finalizer");
+    world.cluster.admin.replace(&without).await.expect("a role without the right");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+
+    let second = mapping("second", "team-checkout", &["services/checkout-api"], &[INVOKER], "");
+    world.admin().apply(&second).await;
+    world
+        .mapping_status("checkout/second", "refused", |status| {
+            has(status, "Ready", "False", "FinalizerRefused") && has(status, "Reconciling", "True", "FinalizerRefused")
+        })
+        .await;
+    let mut back = world.cluster.admin.find("ClusterRole", "rolecall").await;
+    back["rules"] = role["rules"].clone();
+    world.cluster.admin.replace(&back).await.expect("the role with the right");
+    world.mapping_status("checkout/second", "granted", |status| has(status, "Ready", "True", "Converged")).await;
+    let object = world.object("RoleMapping", "checkout/second").await;
+    assert_eq!(object["metadata"]["finalizers"], json!(["rolecall.dev/revoke"]));
+}
