@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::header::{AUTHORIZATION, HeaderMap};
 use reqwest::{Method, Request, StatusCode, Url, redirect};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tracing::debug;
@@ -355,12 +355,19 @@ impl CloudRun {
         if !status.is_success() {
             return Err(classify(call, status, &headers, &body));
         }
-        let value: Value = serde_json::from_slice(&body)
-            .map_err(|error| call.unreadable(format!("the answer is not JSON: {error}")))?;
-        if !value.is_object() || value.get("error").is_some() {
+        // Read from the text, not through a tree of values: that would round large numbers in parts of a policy that are
+        // somebody else's.
+        let names: BTreeMap<String, IgnoredAny> = match serde_json::from_slice(&body) {
+            Ok(names) => names,
+            Err(error) if error.is_data() => {
+                return Err(call.unreadable("the answer is no object of the API".to_owned()));
+            }
+            Err(error) => return Err(call.unreadable(format!("the answer is not JSON: {error}"))),
+        };
+        if names.contains_key("error") {
             return Err(call.unreadable("the answer is no object of the API".to_owned()));
         }
-        serde_json::from_value(value).map_err(|error| call.unreadable(bounded(&format!("unexpected field: {error}"))))
+        serde_json::from_slice(&body).map_err(|error| call.unreadable(bounded(&format!("unexpected field: {error}"))))
     }
 
     /// Puts the token on a request whose URL may carry it. No request goes out without one that should have one.

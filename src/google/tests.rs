@@ -150,6 +150,24 @@ async fn a_policy_is_written_in_version_3_with_its_etag_and_with_what_we_do_not_
 }
 
 #[tokio::test]
+async fn what_a_policy_says_beyond_our_words_is_sent_as_the_text_that_was_read() {
+    let foreign = concat!(
+        r#"{"role":"roles/x","members":["user:a@x.example"],"condition":{"title":"t","description":"","#,
+        r#""expression":"e","priority":36893488147419103233}}, {"role":"roles/y", "weight":1.50E+400}"#
+    );
+    let text = format!(r#"{{"version":3,"etag":"BwWWja0YfJA=","bindings":[{foreign}],"auditConfigs":[{{"n":1.0}}]}}"#);
+    let read = Answer::Raw(200, vec![("content-type", "application/json")], text.into_bytes());
+    let (server, client) = StandIn::start([read, Answer::Json(200, json!({"etag": "BwWWja0YfJE="}))]).await;
+    let policy = client.policy(&document()).await.unwrap();
+    client.set_policy(&document(), &policy).await.unwrap();
+    let body = String::from_utf8(server.asked()[1].body.to_vec()).unwrap();
+    for binding in foreign.split(", {") {
+        assert!(body.contains(binding), "{binding} is not in {body}");
+    }
+    assert!(body.contains(r#""auditConfigs":[{"n":1.0}]"#), "{body}");
+}
+
+#[tokio::test]
 async fn a_policy_without_etag_is_not_sent() {
     let (server, client) = StandIn::start([]).await;
     let mut policy = some_policy();

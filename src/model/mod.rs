@@ -8,6 +8,7 @@ mod ledger;
 mod name;
 mod policy;
 mod principal;
+mod raw;
 mod role;
 
 pub use clock::{Clock, ManualClock, SystemClock};
@@ -20,4 +21,6 @@ pub use ledger::{
 pub use name::{MappingKey, NameError, ProviderName, TargetName};
 pub use policy::{Binding, Condition, ConditionHash, GrantKey, MAX_PRINCIPALS, Policy};
 pub use principal::{MemberKey, Principal, PrincipalError};
+#[cfg(test)]
+pub(crate) use raw::RawJson;
 pub use role::{Role, RoleError};

@@ -1,8 +1,9 @@
 //! The policy as a set of grants, and edits that leave everything else as it was read.
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{Binding, Condition, ConditionHash, GrantKey, MAX_PRINCIPALS, MemberKey, Policy, Role};
+use crate::model::{Binding, ConditionHash, GrantKey, MAX_PRINCIPALS, MemberKey, Policy, Role};
 
 use super::{LimitExceeded, Step};
 
@@ -63,8 +64,11 @@ fn appearances(policy: &Policy) -> usize {
     policy.bindings.iter().map(|binding| binding.members.len()).sum()
 }
 
-fn is_of(binding: &Binding, condition: &ConditionHash, grant: &GrantKey) -> bool {
-    binding.role == grant.role.as_str() && *condition == grant.condition
+/// A role under a condition: what bindings are told apart by.
+type Place<'a> = (&'a str, &'a ConditionHash);
+
+fn place(grant: &GrantKey) -> Place<'_> {
+    (grant.role.as_str(), &grant.condition)
 }
 
 /// What to write: the policy with these steps done. With none of them, the policy as it is where it has to be a fence: a
@@ -74,19 +78,21 @@ pub(super) fn written(live: &Policy, add: &[Step], remove: &[Step], fence: bool)
 }
 
 /// The policy with these steps done; none when there are none. Bindings keep their order, foreign members, conditions
-/// and unknown fields their bytes. A binding that a removal empties is dropped, one that was empty before stays.
+/// and unknown fields their bytes. A binding that a removal empties is dropped, one that was empty before stays. Bindings
+/// are not merged; a member is added to one that says nothing else than its role and condition, or to a new one.
 pub(super) fn edited(live: &Policy, add: &[Step], remove: &[Step]) -> Option<Policy> {
     if add.is_empty() && remove.is_empty() {
         return None;
     }
     let mut policy = Policy { version: 3, ..live.clone() };
-    let mut hashes: Vec<ConditionHash> =
+    let hashes: Vec<ConditionHash> =
         policy.bindings.iter().map(|binding| ConditionHash::of(binding.condition.as_ref())).collect();
 
     let gone: BTreeSet<&GrantKey> = remove.iter().map(Step::grant).collect();
+    let places: BTreeSet<Place> = gone.iter().map(|grant| place(grant)).collect();
     let mut shrunk = vec![false; policy.bindings.len()];
     for (at, binding) in policy.bindings.iter_mut().enumerate() {
-        if !gone.iter().any(|grant| is_of(binding, &hashes[at], grant)) {
+        if !places.contains(&(binding.role.as_str(), &hashes[at])) {
             continue;
         }
         let Ok(role) = Role::new(&binding.role) else { continue };
@@ -98,22 +104,24 @@ pub(super) fn edited(live: &Policy, add: &[Step], remove: &[Step]) -> Option<Pol
         shrunk[at] = binding.members.len() < before;
     }
 
+    // The first binding of each place that says nothing but what rolecall knows. One without members is somebody's own
+    // and stays as it is.
+    let mut takes: BTreeMap<(String, ConditionHash), usize> = BTreeMap::new();
+    for (at, binding) in policy.bindings.iter().enumerate().rev() {
+        if !binding.has_unknown_fields() && (shrunk[at] || !binding.members.is_empty()) {
+            takes.insert((binding.role.clone(), hashes[at].clone()), at);
+        }
+    }
     for step in add {
-        let found =
-            policy.bindings.iter().enumerate().position(|(at, binding)| is_of(binding, &hashes[at], step.grant()));
+        let (role, condition) = place(step.grant());
         let member = step.row.member.clone();
-        if let Some(at) = found {
-            policy.bindings[at].members.push(member);
-        } else {
-            let condition: Option<Condition> = step.row.condition.clone();
-            hashes.push(step.grant().condition.clone());
-            shrunk.push(false);
-            policy.bindings.push(Binding {
-                role: step.grant().role.as_str().to_owned(),
-                members: vec![member],
-                condition,
-                rest: serde_json::Map::new(),
-            });
+        match takes.entry((role.to_owned(), condition.clone())) {
+            Entry::Occupied(at) => policy.bindings[*at.get()].members.push(member),
+            Entry::Vacant(vacant) => {
+                vacant.insert(policy.bindings.len());
+                shrunk.push(false);
+                policy.bindings.push(Binding::new(role.to_owned(), vec![member], step.row.condition.clone()));
+            }
         }
     }
 

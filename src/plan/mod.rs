@@ -23,6 +23,8 @@ mod properties;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod verbatim;
+#[cfg(test)]
 mod world;
 
 use std::collections::BTreeSet;

@@ -17,14 +17,15 @@ fn a_wanted_member_is_added_with_version_3_the_etag_of_the_read_and_everything_e
         {"role": INVOKER, "members": ["allUsers"], "condition": {"title": "t", "expression": "true"}},
         {"role": INVOKER, "members": ["deleted:user:p1@corp.example?uid=7"]},
     ]);
-    let mut world = World::new(&bindings);
-    world.live.rest.insert("auditConfigs".into(), json!([{"service": "allServices"}]));
+    let mut world = World::new(&json!([]));
+    let auditing = json!([{"service": "allServices"}]);
+    let live = json!({"version": 1, "etag": "e0", "bindings": bindings, "auditConfigs": auditing});
+    world.live = serde_json::from_value(live).unwrap();
     world.want("m", INVOKER, 1, WRITE);
     let plan = world.plan();
     let mut expected = bindings;
     expected[3]["members"] = json!(["deleted:user:p1@corp.example?uid=7", "user:p1@corp.example"]);
     let written = serde_json::to_value(plan.policy.unwrap()).unwrap();
-    let auditing = json!([{"service": "allServices"}]);
     assert_eq!(written, json!({"version": 3, "etag": "e0", "bindings": expected, "auditConfigs": auditing}));
     assert_eq!((plan.foreign, plan.add.len(), plan.remove.len()), (3, 1, 0));
 }

@@ -7,7 +7,7 @@ use rolecall::api::condition;
 use rolecall::google::{CloudRun, Credentials, Endpoint, ErrorClass, GoogleError, Refusal};
 use rolecall::model::{Binding, DocumentKey, Policy, ResourceKind};
 use rolecall_emulator::Emulator;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 const PROJECT: &str = "shop";
 const LOCATION: &str = "europe-west1";
@@ -38,8 +38,7 @@ async fn one_service() -> (Emulator, CloudRun, DocumentKey) {
 }
 
 fn grant(policy: &mut Policy, member: &str) {
-    let (role, rest) = ("roles/run.invoker".to_owned(), Map::new());
-    policy.bindings.push(Binding { role, members: vec![member.to_owned()], condition: None, rest });
+    policy.bindings.push(Binding::new("roles/run.invoker".to_owned(), vec![member.to_owned()], None));
 }
 
 fn holds(policy: &Policy, member: &str) -> bool {

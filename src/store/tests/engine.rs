@@ -45,6 +45,7 @@ async fn ledger_rows_read_back_as_written() {
         description: String::new(),
         expression: "true".to_owned(),
         location: String::new(),
+        ..IamCondition::default()
     };
     let mut full = row("user:Alice@x.example", &[("a", someone()), ("b", Subject::Group(GroupId(Uuid::new_v4())))]);
     full.grant.condition = ConditionHash::of(Some(&condition));
