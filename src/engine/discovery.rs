@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::state::{Listing, Trigger};
 use super::{Inner, sleep_until};
-use crate::google::Backoff;
+use crate::google::{Backoff, ErrorClass};
 use crate::index::{Inventory, InventoryItem};
 use crate::model::{ResourceKind, TargetName};
 use crate::status::Trouble;
@@ -20,6 +20,8 @@ pub(super) const FRESH: Duration = Duration::from_secs(1);
 
 /// How many targets are listed at once.
 const PARALLEL: usize = 8;
+/// Longest time between two lists of a target whose lists are refused, unless its own interval is longer.
+const REFUSED_MAX: Duration = Duration::from_hours(1);
 /// What is listed in each region.
 const KINDS: [ResourceKind; 3] = [ResourceKind::Service, ResourceKind::Job, ResourceKind::WorkerPool];
 
@@ -70,6 +72,7 @@ async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
     let mut unreachable = Vec::new();
     let mut unlisted = BTreeSet::new();
     let mut problem = None;
+    let mut lasting = false;
     for location in &locations {
         let found = inner.google.resources(&project, location).await;
         for resource in found.items {
@@ -85,6 +88,7 @@ async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
         }
         unreachable.extend(found.unreachable);
         for (kind, error) in found.failed {
+            lasting |= error.class() == ErrorClass::Definitive;
             unlisted.insert((location.clone(), kind));
             unreachable.push(format!("{location}/{}", kind.collection()));
             problem
@@ -124,7 +128,31 @@ async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
     let jitter = rand::random_range(0.9..1.1);
     Some(if failures == 0 {
         interval.mul_f64(jitter)
+    } else if lasting {
+        refused_again(interval, failures).mul_f64(jitter)
     } else {
         Backoff::FAILURE.delay(failures, rand::random()).min(interval)
     })
+}
+
+/// The time until the next list after `failures` refusals in a row, such as for a missing permission. Only a person mends
+/// that, so it is at least the usual interval and doubles: what is mended is noticed after at most as long as it was
+/// broken, and at once by the annotation for a reconcile.
+fn refused_again(interval: Duration, failures: u32) -> Duration {
+    let doubled = 1_u32 << failures.saturating_sub(1).min(31);
+    interval.saturating_mul(doubled).min(REFUSED_MAX.max(interval))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn target_whose_list_is_refused_is_listed_after_its_interval_then_ever_more_rarely_up_to_an_hour() {
+        let minutes = |n: u64| Duration::from_mins(n);
+        let delays: Vec<Duration> = (1..=6).map(|failures| refused_again(minutes(5), failures)).collect();
+        assert_eq!(delays, [5, 10, 20, 40, 60, 60].map(minutes));
+        assert_eq!(refused_again(minutes(90), 1), minutes(90), "an interval beyond an hour stays");
+        assert_eq!(refused_again(minutes(90), u32::MAX), minutes(90));
+    }
 }

@@ -108,13 +108,16 @@ pub fn classify(call: Call, status: StatusCode, headers: &HeaderMap, body: &[u8]
             cause: Refusal::LimitExceeded,
             message: if known { message } else { "the request is larger than Google accepts".to_owned() },
             member: None,
+            role: None,
         },
         // 408 and 499 are cancelled calls, which may have been carried out.
         400..=499 if known && !matches!(status.as_u16(), 404 | 408 | 499) => {
-            let (cause, member) = refusal(&error);
-            GoogleError::Refused { cause, message, member }
+            let Named { cause, member, role } = refusal(&error);
+            GoogleError::Refused { cause, message, member, role }
         }
-        501 if error.status == "UNIMPLEMENTED" => GoogleError::Refused { cause: Refusal::Other, message, member: None },
+        501 if error.status == "UNIMPLEMENTED" => {
+            GoogleError::Refused { cause: Refusal::Other, message, member: None, role: None }
+        }
         _ => call.lost(message),
     }
 }
@@ -134,29 +137,73 @@ fn permission(error: &Body) -> Option<String> {
     is_one.then(|| permission.to_owned())
 }
 
-fn refusal(error: &Body) -> (Refusal, Option<String>) {
+/// What a refusal says, and whom or what it names.
+struct Named {
+    cause: Refusal,
+    member: Option<String>,
+    role: Option<String>,
+}
+
+impl Named {
+    fn nobody(cause: Refusal) -> Self {
+        Self { cause, member: None, role: None }
+    }
+
+    fn member(cause: Refusal, member: Option<String>) -> Self {
+        Self { cause, member, role: None }
+    }
+}
+
+fn refusal(error: &Body) -> Named {
     let text = error.message.as_str();
     for (before, kind) in [("Service account ", "serviceAccount"), ("Group ", "group"), ("User ", "user")] {
         if let Some(name) = between(text, before, " does not exist") {
-            return (Refusal::PrincipalUnknown, member(kind, name));
+            return Named::member(Refusal::PrincipalUnknown, member(kind, name));
         }
     }
     if let Some(name) = between(text, "Member '", "' is not allowed in role '") {
-        return (Refusal::PrincipalRefused, Some(bounded(name)));
+        let role = between(text, "' is not allowed in role '", "'").and_then(role);
+        return Named { cause: Refusal::PrincipalRefused, member: Some(bounded(name)), role };
+    }
+    // `Account X is of type "group". Please set the type prefix to be "group:".`
+    if text.contains(" is of type \"")
+        && let Some(name) = between(text, "Account ", " is of type \"")
+    {
+        return Named::member(Refusal::PrincipalRefused, member("user", name));
+    }
+    if let Some(name) = between(text, "Invalid value for member '", "'") {
+        return Named::member(Refusal::PrincipalMalformed, Some(bounded(name)));
+    }
+    if let Some(name) = between(text, "The member ", " is of an unknown type") {
+        return Named::member(Refusal::PrincipalMalformed, Some(bounded(name)));
     }
     if text.contains("do not belong to a permitted customer") {
-        return (Refusal::DomainRestricted, violator(error));
+        return Named::member(Refusal::DomainRestricted, violator(error));
+    }
+    if text.contains("Operation denied by org policy") || text.contains("Operation denied by custom org polic") {
+        let of_members = text.contains("allowedPolicyMembers") || text.contains("allowedPolicyMemberDomains");
+        let cause = if of_members { Refusal::DomainRestricted } else { Refusal::OrganizationPolicy };
+        return Named::member(cause, violator(error));
     }
     if text.contains("Policy members must be of the form") {
-        return (Refusal::PrincipalMalformed, None);
+        return Named::nobody(Refusal::PrincipalMalformed);
     }
-    if text.contains("Role ") && text.contains(" is not supported for this resource") {
-        return (Refusal::RoleNotSupported, None);
+    let unsupported = between(text, "Role ", " is not supported for this resource");
+    let missing = || between(text, "Role (", ") does not exist in the resource's hierarchy");
+    if let Some(name) = unsupported.or_else(missing) {
+        return Named { cause: Refusal::RoleNotSupported, member: None, role: role(name) };
     }
-    if text.contains("The number of members in the policy (") {
-        return (Refusal::LimitExceeded, None);
+    if text.contains("The number of members in the policy (") || text.contains("The number of groups in the policy (") {
+        return Named::nobody(Refusal::LimitExceeded);
     }
-    (Refusal::Other, None)
+    Named::nobody(Refusal::Other)
+}
+
+/// A role as policies name it.
+fn role(name: &str) -> Option<String> {
+    let plausible =
+        !name.is_empty() && name.len() <= 200 && !name.contains(|c: char| c.is_whitespace() || c.is_control());
+    plausible.then(|| name.to_owned())
 }
 
 /// The principal in the details of a domain restriction. Google writes `User` in front of service accounts, too.

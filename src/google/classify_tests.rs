@@ -168,14 +168,72 @@ fn a_refusal_names_the_principal_that_the_text_names() {
             Refusal::PrincipalUnknown,
             Some("user:gone@example.com"),
         ),
-        ("Member 'allUsers' is not allowed in role 'roles/run.admin'.", Refusal::PrincipalRefused, Some("allUsers")),
+        (
+            "Account ops@example.com is of type \"group\". Please set the type prefix to be \"group:\".",
+            Refusal::PrincipalRefused,
+            Some("user:ops@example.com"),
+        ),
+        ("Invalid value for member 'user:x<y@example.com'.", Refusal::PrincipalMalformed, Some("user:x<y@example.com")),
         ("User of this and that does not exist.", Refusal::PrincipalUnknown, None),
         ("Something does not exist.", Refusal::Other, None),
     ];
     for (text, cause, member) in table {
         let error = answer(Call::Write, 400, &envelope(400, "INVALID_ARGUMENT", text));
-        let expected = GoogleError::Refused { cause, message: text.to_owned(), member: member.map(str::to_owned) };
+        let expected =
+            GoogleError::Refused { cause, message: text.to_owned(), member: member.map(str::to_owned), role: None };
         assert_eq!(error, expected);
+    }
+}
+
+#[test]
+fn a_refusal_names_the_role_that_the_text_names() {
+    let table = [
+        (
+            "Role roles/run.invoker is not supported for this resource.",
+            Refusal::RoleNotSupported,
+            None,
+            Some("roles/run.invoker"),
+        ),
+        (
+            "Role (projects/p/roles/x) does not exist in the resource's hierarchy.",
+            Refusal::RoleNotSupported,
+            None,
+            Some("projects/p/roles/x"),
+        ),
+        (
+            "Member 'allUsers' is not allowed in role 'roles/run.admin'.",
+            Refusal::PrincipalRefused,
+            Some("allUsers"),
+            Some("roles/run.admin"),
+        ),
+        ("Role of this and that is not supported for this resource.", Refusal::RoleNotSupported, None, None),
+    ];
+    for (text, cause, member, role) in table {
+        let error = answer(Call::Write, 400, &envelope(400, "INVALID_ARGUMENT", text));
+        let (member, role) = (member.map(str::to_owned), role.map(str::to_owned));
+        assert_eq!(error, GoogleError::Refused { cause, message: text.to_owned(), member, role });
+    }
+}
+
+#[test]
+fn a_denial_by_an_organization_policy_is_told_from_a_refused_member() {
+    let table = [
+        (
+            "Operation denied by org policy on resource 'projects/p': [\"constraints/iam.managed.allowedPolicyMembers\": \"outside\"]",
+            Refusal::DomainRestricted,
+        ),
+        (
+            "Operation denied by custom org policies: [\"customConstraints/custom.noViewers\": \"no viewers\"].",
+            Refusal::OrganizationPolicy,
+        ),
+    ];
+    for (text, wanted) in table {
+        let GoogleError::Refused { cause, member, .. } =
+            answer(Call::Write, 400, &envelope(400, "FAILED_PRECONDITION", text))
+        else {
+            panic!("not a refusal")
+        };
+        assert_eq!((cause, member), (wanted, None));
     }
 }
 

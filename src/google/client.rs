@@ -470,7 +470,7 @@ fn listed(item: Item, project: &str, location: &str, kind: ResourceKind) -> Resu
 /// Spells the member that a refusal names as the written policy spells it, so that it can be found there. A refusal
 /// that names nobody in the policy names nobody.
 fn pointed_at(error: GoogleError, policy: &Policy) -> GoogleError {
-    let GoogleError::Refused { cause, message, member: Some(named) } = error else { return error };
+    let GoogleError::Refused { cause, message, member: Some(named), role } = error else { return error };
     let members = || policy.bindings.iter().flat_map(|binding| &binding.members);
     let key = MemberKey::of(&named);
     let value = |member: &str| member.split_once(':').map(|(_, value)| value.to_ascii_lowercase());
@@ -478,5 +478,5 @@ fn pointed_at(error: GoogleError, policy: &Policy) -> GoogleError {
         .find(|member| MemberKey::of(member) == key)
         .or_else(|| members().find(|member| value(member).is_some() && value(member) == value(&named)))
         .cloned();
-    GoogleError::Refused { cause, message, member }
+    GoogleError::Refused { cause, message, member, role }
 }

@@ -28,7 +28,9 @@ pub enum Refusal {
     PrincipalMalformed,
     /// Domain-restricted sharing: a member is outside the permitted organisations.
     DomainRestricted,
-    /// The role does not fit this kind of resource.
+    /// Another policy of the organisation forbids what the policy would say.
+    OrganizationPolicy,
+    /// The role does not fit this kind of resource, or does not exist.
     RoleNotSupported,
     /// More members than a policy may have, or a policy too large.
     LimitExceeded,
@@ -45,7 +47,7 @@ impl Refusal {
             Self::DomainRestricted => "DomainRestricted",
             Self::RoleNotSupported => "RoleNotSupported",
             Self::LimitExceeded => "PolicyFull",
-            Self::Other => "PolicyRefused",
+            Self::OrganizationPolicy | Self::Other => "PolicyRefused",
         }
     }
 }
@@ -86,6 +88,8 @@ pub enum GoogleError {
         message: String,
         /// The member of the written policy that Google complains about, when the text tells.
         member: Option<String>,
+        /// The role that Google complains about, when the text tells.
+        role: Option<String>,
     },
     /// 429, or the 403 that is a quota.
     #[error("google's quota is spent: {message}")]

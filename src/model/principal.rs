@@ -52,8 +52,11 @@ pub enum PrincipalError {
     /// The user has no value at the configured attribute.
     #[error("the attribute has no value")]
     Missing,
-    /// Not an e-mail address of the form that is written: one `@`, printable ASCII, none of `/ ? # % * , :` or space.
-    #[error("the value is not an e-mail address with one `@`, of printable ASCII without / ? # % * , : or space")]
+    /// Not an address that an account of Google can have: see [`Principal::google_account`].
+    #[error(
+        "the value is not the address of a Google account: before the one `@`, up to 64 letters, digits and . _ - + ' in ASCII, \
+         no period at an end or beside another"
+    )]
     NotAnEmail,
     /// The domain is not one of `allowedDomains`.
     #[error("the domain is not in allowedDomains")]
@@ -67,6 +70,10 @@ pub struct Principal(Arc<str>);
 impl Principal {
     /// `user:<email>` for a Google account. The local part keeps its spelling, the domain is lower-cased and must be
     /// exactly one of `allowed_domains` (lower case).
+    ///
+    /// The local part follows the grammar of Google accounts, stricter than that of e-mail: 1 to 64 ASCII letters, digits
+    /// and `. _ - + '`, with no period first, last or beside another. Google refuses a whole policy because of one address
+    /// that it cannot read, so that an address outside of this grammar is never sent.
     ///
     /// # Errors
     /// [`PrincipalError`].
@@ -92,13 +99,22 @@ fn checked_email<'a>(email: &'a str, allowed_domains: &[String]) -> Result<(&'a 
     if email.is_empty() {
         return Err(PrincipalError::Missing);
     }
-    let printable = email.bytes().all(|b| b.is_ascii_graphic() && !b"/?#%*,:".contains(&b));
     let (local, domain) = email.split_once('@').ok_or(PrincipalError::NotAnEmail)?;
-    if !printable || local.is_empty() || domain.is_empty() || domain.contains('@') || email.len() > 254 {
+    if !is_local_part(local) || domain.is_empty() || domain.contains('@') || email.len() > 254 {
         return Err(PrincipalError::NotAnEmail);
     }
     let domain = domain.to_ascii_lowercase();
     if allowed_domains.contains(&domain) { Ok((local, domain)) } else { Err(PrincipalError::DomainNotAllowed) }
+}
+
+/// Longest local part of an address (RFC 5321, 4.5.3.1.1).
+const LOCAL_PART: usize = 64;
+
+fn is_local_part(local: &str) -> bool {
+    let atom = |atom: &str| {
+        !atom.is_empty() && atom.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'+' | b'\''))
+    };
+    local.len() <= LOCAL_PART && local.split('.').all(atom)
 }
 
 impl fmt::Display for Principal {
@@ -110,5 +126,78 @@ impl fmt::Display for Principal {
 impl fmt::Debug for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", &*self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn account(email: &str) -> Result<Principal, PrincipalError> {
+        Principal::google_account(email, &["example.com".to_owned()])
+    }
+
+    #[test]
+    fn addresses_that_google_accounts_have_are_principals() {
+        for email in ["a@example.com", "first.last@example.com", "o'brien-smith_2+tag@Example.COM", "007@example.com"] {
+            let principal = account(email).unwrap();
+            assert!(principal.as_str().starts_with("user:") && principal.as_str().ends_with("@example.com"), "{email}");
+        }
+        assert!(account(&format!("{}@example.com", "a".repeat(64))).is_ok());
+    }
+
+    #[test]
+    fn odd_local_parts_are_no_principals() {
+        for email in [
+            "x<y@example.com",
+            "x>y@example.com",
+            "x[y]@example.com",
+            "\"x\"@example.com",
+            "\"x y\"@example.com",
+            "x y@example.com",
+            ".x@example.com",
+            "x.@example.com",
+            "x..y@example.com",
+            "@example.com",
+            "x@@example.com",
+            "x@y@example.com",
+            "x/y@example.com",
+            "x?y@example.com",
+            "x#y@example.com",
+            "x%y@example.com",
+            "x*@example.com",
+            "x,y@example.com",
+            "x:y@example.com",
+            "x;y@example.com",
+            "x\\y@example.com",
+            "(x)@example.com",
+            "x|y@example.com",
+            "x`y@example.com",
+            "x{y}@example.com",
+            "x\ny@example.com",
+            "x\u{0}@example.com",
+            "jos\u{e9}@example.com",
+            "x\u{200b}@example.com",
+            "x=y@example.com",
+        ] {
+            assert_eq!(account(email), Err(PrincipalError::NotAnEmail), "{email:?}");
+        }
+        assert_eq!(account(&format!("{}@example.com", "a".repeat(65))), Err(PrincipalError::NotAnEmail));
+        assert_eq!(account("x@example.com.evil"), Err(PrincipalError::DomainNotAllowed));
+        assert_eq!(account(""), Err(PrincipalError::Missing));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_a_principal_has_one_at_sign_and_nothing_that_a_policy_or_path_reads_otherwise(email: String) {
+            if let Ok(principal) = account(&format!("{email}@example.com")) {
+                let value = principal.as_str().strip_prefix("user:").unwrap();
+                prop_assert_eq!(value.matches('@').count(), 1);
+                let read_otherwise = value.bytes().any(|b| !b.is_ascii_graphic() || b"<>()[]{}\\\",;:/?#%*|`=&^~!$".contains(&b));
+                prop_assert!(!read_otherwise, "{value}");
+            }
+        }
     }
 }

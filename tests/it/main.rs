@@ -23,6 +23,7 @@ mod people;
 mod policies;
 mod process;
 mod record;
+mod refusals;
 mod scim_bad_input;
 mod scim_dialogues;
 mod scim_server;
