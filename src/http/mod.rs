@@ -137,7 +137,7 @@ fn store_error(error: &StoreError) -> ScimError {
         StoreError::Taken { attribute } => {
             ScimError::Uniqueness(format!("another resource of this identity provider already has this `{attribute}`"))
         }
-        StoreError::NoKnownMember { .. } => ScimError::InvalidValue(error.to_string()),
+        StoreError::NoKnownMember { .. } | StoreError::NotAMember => ScimError::InvalidValue(error.to_string()),
         StoreError::UnsupportedFilter { .. } => ScimError::InvalidFilter(error.to_string()),
         StoreError::Unavailable { problem } => {
             tracing::error!(reason = error.reason(), problem, "a SCIM request was not stored");

@@ -1,13 +1,16 @@
 //! Changes of one resource: parsed and checked first, all of them, then applied to its JSON (RFC 7644 §3.5.2).
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Map, Value};
 
+use super::assign::{Assignment, Context, Message};
+use super::element::ElementFilter;
 use super::error::{ScimError, shown};
 use super::filter::{AttributePath, CompareOp, Filter, FilterValue, Test};
-use super::finding::{FindingCode, Findings};
-use super::intake;
-use super::parse::{self, PatchPath};
-use super::schema::{Attribute, Mutability, ResourceType};
+use super::intake::{self, Intake};
+use super::schema::{Attribute, Resolved, ResourceType};
+use super::work::{Work, steps};
 
 /// The verb of a PATCH operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +36,21 @@ enum Target {
     /// One sub-attribute; of a multi-valued attribute: in every element.
     Sub(&'static Attribute),
     /// The elements that pass the filter, or one sub-attribute of theirs.
-    Elements(Filter, Option<&'static Attribute>),
+    Elements(Elements, Option<&'static Attribute>),
+}
+
+/// Elements of a multi-valued attribute: the filter as it is shown, and as it is run.
+#[derive(Debug, Clone)]
+struct Elements {
+    filter: Filter,
+    run: ElementFilter,
+}
+
+impl Elements {
+    fn new(attribute: &'static Attribute, filter: Filter) -> Self {
+        let run = ElementFilter::new(attribute, &filter);
+        Self { filter, run }
+    }
 }
 
 /// One change, checked against the schema, of a form that applying cannot misread.
@@ -49,168 +66,42 @@ pub(super) struct Edit {
     given: bool,
 }
 
-/// What edits are parsed for.
-pub(super) struct Context<'a> {
-    pub(super) of: ResourceType,
-    /// The resource's own id, in a change of one that exists.
-    pub(super) id: Option<&'a str>,
-    pub(super) findings: &'a mut Findings,
-}
-
 impl Context<'_> {
-    /// Edits for all members of an object: the body of a POST or PUT, or the value of an operation without a path.
-    /// Keys may be attributes, dotted paths, URN paths, or an extension's URN.
-    pub(super) fn object(
-        &mut self,
-        verb: Verb,
-        object: Map<String, Value>,
-        edits: &mut Vec<Edit>,
-    ) -> Result<(), ScimError> {
-        for (key, value) in object {
-            self.key(verb, &key, value, edits)?;
-        }
-        Ok(())
-    }
-
-    fn key(&mut self, verb: Verb, key: &str, value: Value, edits: &mut Vec<Edit>) -> Result<(), ScimError> {
-        match key.to_ascii_lowercase().as_str() {
-            // A password placeholder is sent by Okta with every create: it is dropped here, before anything can log it.
-            "meta" | "groups" | "password" => return Ok(()),
-            "schemas" => {
-                self.schemas(&value);
-                return Ok(());
-            }
-            "id" => return self.own_id(&value),
-            _ => {}
-        }
-        if let Some((urn, _)) = self.of.extension(key) {
-            if !key.eq_ignore_ascii_case(urn) {
-                self.findings.note(FindingCode::SchemaUnknown, key);
-            }
-            return self.extension(verb, urn, value, edits);
-        }
-        if key.eq_ignore_ascii_case(self.of.urn()) {
-            return match value {
-                Value::Object(inner) => self.object(verb, inner, edits),
-                Value::Null => Ok(()),
-                _ => Err(ScimError::InvalidValue(format!("`{}` must be an object", self.of.urn()))),
-            };
-        }
-        // A key that is no path at all is an attribute that is not stored.
-        let Ok(path) = parse::patch_path(key, self.findings) else {
-            self.findings.note(FindingCode::AttributeNotStored, key);
-            return Ok(());
-        };
-        if value.is_null() && self.of.resolve(&path.attribute).is_none() {
-            return Ok(());
-        }
-        edits.extend(self.path(verb, &path, Some(value))?);
-        Ok(())
-    }
-
-    fn extension(
-        &mut self,
-        verb: Verb,
-        urn: &'static str,
-        value: Value,
-        edits: &mut Vec<Edit>,
-    ) -> Result<(), ScimError> {
-        match value {
-            Value::Object(inner) => {
-                for (key, value) in inner {
-                    match parse::patch_path(&key, self.findings) {
-                        Ok(mut path) if path.attribute.schema.is_none() => {
-                            path.attribute.schema = Some(urn.to_owned());
-                            edits.extend(self.path(verb, &path, Some(value))?);
-                        }
-                        _ => self.findings.note(FindingCode::AttributeNotStored, &key),
-                    }
-                }
-                Ok(())
-            }
-            Value::Null => {
-                if verb == Verb::Replace {
-                    edits.extend(self.clear_extension(urn));
-                }
-                Ok(())
-            }
-            _ => Err(ScimError::InvalidValue(format!("`{urn}` must be an object"))),
-        }
-    }
-
-    fn clear_extension(&self, urn: &'static str) -> Vec<Edit> {
-        let attributes = self.of.extension(urn).map_or(&[][..], |(_, attributes)| attributes);
-        attributes
-            .iter()
-            .map(|attribute| Edit {
-                verb: Verb::Remove,
-                extension: Some(urn),
-                attribute,
-                target: Target::Whole,
-                value: None,
-                given: false,
-            })
-            .collect()
-    }
-
-    /// Notes URNs that mean nothing here. The endpoint decides the type.
-    pub(super) fn schemas(&mut self, value: &Value) {
-        for urn in value.as_array().into_iter().flatten().filter_map(Value::as_str) {
-            if !self.of.knows_schema(urn) {
-                self.findings.note(FindingCode::SchemaUnknown, urn);
-            }
-        }
-    }
-
-    fn own_id(&self, value: &Value) -> Result<(), ScimError> {
-        match (self.id, value) {
-            (Some(id), Value::String(given)) if !given.eq_ignore_ascii_case(id) => {
-                Err(ScimError::Mutability("`id` is issued by this server and cannot be changed".into()))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Edits for an operation with a path, `value` as it was sent.
+    /// Edits for what one object or one operation asks for, checked against the schema.
     ///
     /// # Errors
-    /// `mutability`, `invalidPath`, `invalidValue`. An attribute that is not stored gives no edit but a finding.
-    pub(super) fn path(&mut self, verb: Verb, path: &PatchPath, value: Option<Value>) -> Result<Vec<Edit>, ScimError> {
-        let whole = path.to_string();
-        if path.filter.is_none() && self.of.extension(&whole).is_some() {
-            let Some((urn, _)) = self.of.extension(&whole) else { return Ok(Vec::new()) };
-            if verb == Verb::Remove {
-                return Ok(self.clear_extension(urn));
+    /// `invalidPath`, `invalidValue`; `invalidSyntax` where it asks for two things of one attribute.
+    pub(super) fn edits(&mut self, assignments: Vec<Assignment>) -> Result<Vec<Edit>, ScimError> {
+        let mut slots = Slots::default();
+        let mut edits = Vec::with_capacity(assignments.len());
+        for assignment in assignments {
+            let edit = self.edit(assignment)?;
+            if slots.takes(&edit)? {
+                edits.push(edit);
             }
-            let mut edits = Vec::new();
-            self.extension(verb, urn, value.unwrap_or(Value::Null), &mut edits)?;
-            return Ok(edits);
         }
-        let Some(found) = self.of.resolve(&path.attribute) else {
-            self.findings.note(FindingCode::AttributeNotStored, &path.attribute.to_string());
-            return Ok(Vec::new());
-        };
-        let attribute = found.attribute;
-        if found.extension.is_some() && path.attribute.schema.is_none() {
-            self.findings.note(FindingCode::AttributeOutsideExtension, attribute.name);
-        }
-        if attribute.name == "id" {
-            if verb == Verb::Remove {
-                return Err(ScimError::Mutability("`id` cannot be removed".into()));
-            }
-            self.own_id(&value.unwrap_or(Value::Null))?;
-            return Ok(Vec::new());
-        }
-        if attribute.mutability == Mutability::ReadOnly || attribute.name == "schemas" {
-            return Ok(Vec::new());
-        }
-        let pointer = pointer(found.extension, attribute, found.sub);
+        Ok(edits)
+    }
+
+    fn edit(&mut self, assignment: Assignment) -> Result<Edit, ScimError> {
+        let Assignment { verb, found, path, value } = assignment;
+        let Resolved { extension, attribute, sub } = found;
+        let pointer = pointer(extension, attribute, sub);
         let given = value.is_some();
         if !given && verb != Verb::Remove {
             return Err(ScimError::InvalidValue(format!("`{pointer}` comes without a value")));
         }
         let value = value.unwrap_or(Value::Null);
-        let (target, value) = match (&path.filter, found.sub) {
+        let structured = matches!(&value, Value::Object(object) if !object.is_empty());
+        if verb == Verb::Remove && structured && !attribute.multi && sub.is_none() && attribute.default_sub().is_none()
+        {
+            return Err(ScimError::InvalidValue(format!(
+                "`remove` of `{pointer}` takes no value; name what is to go in the path, such as `{pointer}.x`"
+            )));
+        }
+        let patch = self.message == Message::Patch;
+        let mut intake = Intake { findings: &mut *self.findings, work: &mut *self.work, patch };
+        let (target, value) = match (&path.filter, sub) {
             (Some(filter), _) => {
                 if !attribute.multi {
                     return Err(ScimError::InvalidPath(format!(
@@ -221,23 +112,25 @@ impl Context<'_> {
                     filter.resolved_in(attribute).map_err(|problem| ScimError::InvalidPath(problem.to_string()))?;
                 match &path.sub {
                     None => {
-                        let value = intake::element(attribute, value, &pointer, self.findings)?;
-                        (Target::Elements(filter, None), value)
+                        let value = intake.element(attribute, value, &pointer)?;
+                        (Target::Elements(Elements::new(attribute, filter), None), value)
                     }
                     Some(name) => {
                         let Some(sub) = attribute.sub(name) else {
-                            self.findings.note(FindingCode::AttributeNotStored, &format!("{pointer}.{name}"));
-                            return Ok(Vec::new());
+                            return Err(ScimError::InvalidPath(format!(
+                                "`{pointer}` has no sub-attribute `{}`",
+                                shown(name)
+                            )));
                         };
-                        let value = intake::simple(sub, value, &format!("{pointer}.{}", sub.name), self.findings)?;
-                        (Target::Elements(filter, Some(sub)), value)
+                        let value = intake.simple(sub, value, &format!("{pointer}.{}", sub.name))?;
+                        (Target::Elements(Elements::new(attribute, filter), Some(sub)), value)
                     }
                 }
             }
-            (None, Some(sub)) => (Target::Sub(sub), intake::simple(sub, value, &pointer, self.findings)?),
-            (None, None) => (Target::Whole, intake::attribute(attribute, value, &pointer, self.findings)?),
+            (None, Some(sub)) => (Target::Sub(sub), intake.simple(sub, value, &pointer)?),
+            (None, None) => (Target::Whole, intake.attribute(attribute, value, &pointer)?),
         };
-        Ok(vec![Edit { verb, extension: found.extension, attribute, target, value, given }])
+        Ok(Edit { verb, extension, attribute, target, value, given })
     }
 }
 
@@ -250,12 +143,83 @@ fn pointer(extension: Option<&str>, attribute: &Attribute, sub: Option<&Attribut
     .to_string()
 }
 
+/// What the edits of one object are aimed at. The members of an object have no order, so that two of them must not ask for
+/// different things of one attribute.
+#[derive(Default)]
+struct Slots {
+    taken: HashMap<Slot, Option<Value>>,
+    /// Attributes that are set as a whole.
+    whole: HashSet<(Option<&'static str>, &'static str)>,
+    /// Attributes of which a part is set.
+    part: HashSet<(Option<&'static str>, &'static str)>,
+}
+
+/// Extension, attribute, filter, sub-attribute.
+type Slot = (Option<&'static str>, &'static str, Option<String>, Option<&'static str>);
+
+impl Slots {
+    /// Whether an edit is to be made; not when an earlier one says the same.
+    fn takes(&mut self, edit: &Edit) -> Result<bool, ScimError> {
+        let key = (edit.extension, edit.attribute.name);
+        let contradiction = || {
+            let pointer = pointer(edit.extension, edit.attribute, None);
+            Err(ScimError::InvalidSyntax(format!("`{pointer}` is given more than once, and not alike")))
+        };
+        let (filter, sub) = match &edit.target {
+            Target::Whole => (None, None),
+            Target::Sub(sub) => (None, Some(sub.name)),
+            Target::Elements(elements, sub) => (Some(elements.filter.to_string()), sub.map(|sub| sub.name)),
+        };
+        let whole = matches!(edit.target, Target::Whole);
+        let new = self.take((key.0, key.1, filter, sub), edit.value.as_ref());
+        if whole {
+            self.whole.insert(key);
+        } else {
+            self.part.insert(key);
+        }
+        let mixed = self.whole.contains(&key) && self.part.contains(&key);
+        match (new, edit.attribute.multi, &edit.value) {
+            (None, ..) => return contradiction(),
+            (Some(_), true, _) if mixed => return contradiction(),
+            // The parts of an object, each for itself, so that `name` and `name.givenName` may stand side by side.
+            (Some(true), false, Some(Value::Object(parts))) if whole => {
+                for (name, value) in parts {
+                    let Some(sub) = edit.attribute.sub(name) else { continue };
+                    let value = if value.is_null() { None } else { Some(value) };
+                    if self.take((key.0, key.1, None, Some(sub.name)), value).is_none() {
+                        return contradiction();
+                    }
+                }
+            }
+            (Some(_), false, None) if whole && mixed => return contradiction(),
+            (Some(_), false, _) if !whole && mixed && self.taken.get(&(key.0, key.1, None, None)) == Some(&None) => {
+                return contradiction();
+            }
+            _ => {}
+        }
+        Ok(new == Some(true))
+    }
+
+    /// Whether the slot was free; none when it has another value.
+    fn take(&mut self, slot: Slot, value: Option<&Value>) -> Option<bool> {
+        match self.taken.get(&slot) {
+            None => {
+                self.taken.insert(slot, value.cloned());
+                Some(true)
+            }
+            Some(there) if there.as_ref() == value => Some(false),
+            Some(_) => None,
+        }
+    }
+}
+
 impl Edit {
     /// Applies the change. The resource is in the stored form before and after.
     ///
     /// # Errors
     /// `invalidValue` for clearing what is required, `noTarget` for an element that is not there and cannot be made.
-    pub(super) fn apply(&self, resource: &mut Map<String, Value>) -> Result<(), ScimError> {
+    pub(super) fn apply(&self, resource: &mut Map<String, Value>, work: &mut Work) -> Result<(), ScimError> {
+        work.spend(1)?;
         let home = match self.extension {
             None => resource,
             Some(urn) => match resource.entry(urn).or_insert_with(|| Value::Object(Map::new())) {
@@ -264,8 +228,8 @@ impl Edit {
             },
         };
         match &self.target {
-            Target::Whole => self.whole(home),
-            Target::Sub(sub) if self.attribute.multi => self.elements(home, None, Some(sub)),
+            Target::Whole => self.whole(home, work),
+            Target::Sub(sub) if self.attribute.multi => self.elements(home, None, Some(sub), work),
             Target::Sub(sub) => {
                 let unset = self.unsets();
                 let mut object = match home.remove(self.attribute.name) {
@@ -282,7 +246,7 @@ impl Edit {
                 }
                 Ok(())
             }
-            Target::Elements(filter, sub) => self.elements(home, Some(filter), *sub),
+            Target::Elements(elements, sub) => self.elements(home, Some(elements), *sub, work),
         }
     }
 
@@ -295,11 +259,10 @@ impl Edit {
         }
     }
 
-    fn whole(&self, home: &mut Map<String, Value>) -> Result<(), ScimError> {
+    fn whole(&self, home: &mut Map<String, Value>, work: &mut Work) -> Result<(), ScimError> {
         let name = self.attribute.name;
         if self.verb == Verb::Remove && self.attribute.multi && self.given {
-            self.remove_listed(home);
-            return Ok(());
+            return self.remove_listed(home, work);
         }
         if self.unsets() {
             if self.attribute.required {
@@ -312,7 +275,8 @@ impl Edit {
         match (home.get_mut(name), value) {
             (Some(Value::Array(there)), Value::Array(new)) if self.verb == Verb::Add => {
                 for element in new {
-                    add_element(there, element.clone(), name)?;
+                    work.spend(steps(intake::size(element)))?;
+                    add_element(there, element.clone(), name, work)?;
                 }
             }
             (there, Value::Object(new)) => {
@@ -339,36 +303,57 @@ impl Edit {
     }
 
     /// `remove` with a list of values takes away these, and only these.
-    fn remove_listed(&self, home: &mut Map<String, Value>) {
-        let Some(Value::Array(listed)) = &self.value else { return };
-        let Some(Value::Array(there)) = home.get_mut(self.attribute.name) else { return };
-        there.retain(|element| {
-            !listed.iter().any(|listed| {
-                listed
-                    .as_object()
-                    .is_some_and(|listed| listed.iter().all(|(key, value)| element.get(key) == Some(value)))
-            })
-        });
-        if there.is_empty() {
-            home.shift_remove(self.attribute.name);
+    fn remove_listed(&self, home: &mut Map<String, Value>, work: &mut Work) -> Result<(), ScimError> {
+        let Some(Value::Array(listed)) = &self.value else { return Ok(()) };
+        let Some(Value::Array(there)) = home.get_mut(self.attribute.name) else { return Ok(()) };
+        let listed: Vec<Listed> = listed.iter().filter_map(|listed| Listed::new(self.attribute, listed)).collect();
+        let mut left = Vec::with_capacity(there.len());
+        for element in std::mem::take(there) {
+            work.spend(steps(intake::size(&element)))?;
+            work.spend(listed.len())?;
+            let goes =
+                Listed::new(self.attribute, &element).is_some_and(|own| listed.iter().any(|listed| listed.means(&own)));
+            if !goes {
+                left.push(element);
+            }
         }
+        if left.is_empty() {
+            home.shift_remove(self.attribute.name);
+        } else {
+            *there = left;
+        }
+        Ok(())
     }
 
     fn elements(
         &self,
         home: &mut Map<String, Value>,
-        filter: Option<&Filter>,
+        filter: Option<&Elements>,
         sub: Option<&'static Attribute>,
+        work: &mut Work,
     ) -> Result<(), ScimError> {
         let name = self.attribute.name;
         let mut elements = match home.shift_remove(name) {
             Some(Value::Array(elements)) => elements,
             _ => Vec::new(),
         };
-        let passes = |element: &Value| filter.is_none_or(|filter| filter.matches_element(self.attribute, element));
+        let mut matched = Vec::new();
+        for (index, element) in elements.iter().enumerate() {
+            work.spend(1)?;
+            if match filter {
+                Some(elements) => elements.run.passes(element, work)?,
+                None => true,
+            } {
+                matched.push(index);
+            }
+        }
         if self.unsets() {
+            let mut next = matched.into_iter().peekable();
+            let mut index = 0;
             elements.retain_mut(|element| {
-                if !passes(element) {
+                let here = next.next_if_eq(&index).is_some();
+                index += 1;
+                if !here {
                     return true;
                 }
                 let (Some(sub), Value::Object(map)) = (sub, element) else { return false };
@@ -376,16 +361,17 @@ impl Edit {
                 says_something(map)
             });
         } else if let Some(value) = &self.value {
-            let matched: Vec<usize> = (0..elements.len()).filter(|&index| passes(&elements[index])).collect();
             let touched = if matched.is_empty() {
                 let mut new = match filter {
-                    Some(filter) => self.new_element(filter)?,
+                    Some(elements) => self.new_element(&elements.filter)?,
                     None => Map::new(),
                 };
                 set(&mut new, sub, value);
-                vec![add_element(&mut elements, Value::Object(new), name)?]
+                vec![add_element(&mut elements, Value::Object(new), name, work)?]
             } else {
+                let cost = steps(intake::size(value));
                 for &index in &matched {
+                    work.spend(cost)?;
                     if let Some(Value::Object(element)) = elements.get_mut(index) {
                         set(element, sub, value);
                     }
@@ -437,8 +423,37 @@ fn set(element: &mut Map<String, Value>, sub: Option<&Attribute>, value: &Value)
     }
 }
 
-fn add_element(elements: &mut Vec<Value>, element: Value, name: &str) -> Result<usize, ScimError> {
-    let at = intake::merge_or_push(elements, element);
+/// An element that a `remove` lists, or one that is there, as they are compared.
+struct Listed<'v> {
+    of: &'static Attribute,
+    element: &'v Map<String, Value>,
+    value: Option<String>,
+    kind: Option<String>,
+}
+
+impl<'v> Listed<'v> {
+    fn new(of: &'static Attribute, element: &'v Value) -> Option<Self> {
+        let element = element.as_object()?;
+        let folded = |name: &str| {
+            let exact = of.sub(name).is_some_and(|sub| sub.case_exact);
+            let text = element.get(name).and_then(Value::as_str)?;
+            Some(if exact { text.to_owned() } else { text.to_lowercase() })
+        };
+        Some(Self { of, element, value: folded("value"), kind: folded("type") })
+    }
+
+    /// Whether this, as it was listed, means that element: by its value, and its type where one is listed. Where no value is
+    /// listed, all that is listed decides.
+    fn means(&self, there: &Self) -> bool {
+        if self.of.default_sub().is_some() && self.value.is_some() {
+            return self.value == there.value && (self.kind.is_none() || self.kind == there.kind);
+        }
+        self.element.iter().all(|(key, value)| there.element.get(key) == Some(value))
+    }
+}
+
+fn add_element(elements: &mut Vec<Value>, element: Value, name: &str, work: &mut Work) -> Result<usize, ScimError> {
+    let at = intake::merge_or_push(elements, element, work)?;
     if elements.len() > intake::MAX_ELEMENTS {
         return Err(ScimError::InvalidValue(format!("`{name}` would have more than {} entries", intake::MAX_ELEMENTS)));
     }
@@ -458,9 +473,10 @@ pub(super) fn apply(
     of: ResourceType,
     edits: &[(Option<usize>, Edit)],
     mut resource: Map<String, Value>,
+    work: &mut Work,
 ) -> Result<Value, ScimError> {
     for (operation, edit) in edits {
-        edit.apply(&mut resource).map_err(|problem| match operation {
+        edit.apply(&mut resource, work).map_err(|problem| match operation {
             Some(index) => problem.in_operation(*index),
             None => problem,
         })?;

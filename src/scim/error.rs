@@ -26,7 +26,7 @@ pub enum ScimError {
     /// The attribute cannot be changed (400 `mutability`).
     #[error("{0}")]
     Mutability(String),
-    /// The answer would be larger than the server computes at once (400 `tooMany`).
+    /// The request takes more work than the server does for one (400 `tooMany`).
     #[error("{0}")]
     TooMany(String),
     /// The value belongs to another resource already (409 `uniqueness`).
@@ -183,6 +183,7 @@ impl ScimError {
             Self::NoTarget(text) => Self::NoTarget(at(text)),
             Self::InvalidValue(text) => Self::InvalidValue(at(text)),
             Self::Mutability(text) => Self::Mutability(at(text)),
+            Self::TooMany(text) => Self::TooMany(at(text)),
             other => other,
         }
     }

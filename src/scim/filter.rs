@@ -369,7 +369,7 @@ fn test_each(value: Option<&Value>, passes: &dyn Fn(&Value) -> bool) -> bool {
     }
 }
 
-fn is_empty(value: Option<&Value>) -> bool {
+pub(super) fn is_empty(value: Option<&Value>) -> bool {
     match value {
         None | Some(Value::Null) => true,
         Some(Value::String(text)) => text.is_empty(),
@@ -401,7 +401,7 @@ fn test_value(test: &Test, attribute: &Attribute, value: Option<&Value>) -> bool
     }
 }
 
-fn compare(op: CompareOp, value: &str, wanted: &str) -> bool {
+pub(super) fn compare(op: CompareOp, value: &str, wanted: &str) -> bool {
     match op {
         CompareOp::Equal => value == wanted,
         CompareOp::NotEqual => value != wanted,

@@ -6,14 +6,16 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use super::edit::{self, Context, Edit, Verb};
+use super::assign::{Assignment, Context, Message};
+use super::edit::{self, Edit, Verb};
 use super::error::{ScimError, shown};
 use super::filter::{CompareOp, Filter, FilterValue, Test};
 use super::finding::{FindingCode, Findings};
 use super::parse::PatchPath;
-use super::patch::{self, What};
+use super::patch::{self, Operation};
 use super::schema::ResourceType;
 use super::user::whole;
+use super::work::Work;
 use crate::model::{GroupFacts, GroupId};
 
 /// One change of a group's membership.
@@ -34,6 +36,8 @@ pub enum MemberChange {
 pub struct GroupChange {
     replace: bool,
     attributes: Vec<(Option<usize>, Edit)>,
+    /// What reading the request took.
+    work: Work,
     /// In the order of the request.
     pub members: Vec<MemberChange>,
 }
@@ -51,83 +55,66 @@ pub struct NewGroupRequest {
 ///
 /// # Errors
 /// `invalidValue`: a value of the wrong type, no `displayName`, a member without an id.
-pub fn new_group(mut body: Map<String, Value>, findings: &mut Findings) -> Result<NewGroupRequest, ScimError> {
-    let members = match take_members(&mut body) {
-        None | Some(Value::Null) => Vec::new(),
-        Some(value) => member_ids(value, Given::Wanted, findings)?,
+pub fn new_group(body: Map<String, Value>, findings: &mut Findings) -> Result<NewGroupRequest, ScimError> {
+    let mut work = Work::default();
+    let read = whole(ResourceType::Group, None, body, findings, &mut work)?;
+    let members = match member_change(read.members, findings)? {
+        Some(MemberChange::Replace(ids) | MemberChange::Add(ids)) => ids,
+        Some(MemberChange::Clear | MemberChange::Remove(_)) | None => Vec::new(),
     };
-    let edits = whole(ResourceType::Group, None, body, findings)?;
-    Ok(NewGroupRequest { resource: edit::apply(ResourceType::Group, &edits, Map::new())?, members })
+    Ok(NewGroupRequest { resource: edit::apply(ResourceType::Group, &read.edits, Map::new(), &mut work)?, members })
 }
 
 impl GroupChange {
     /// What a PUT asks for. A body that does not mention `members` leaves them alone.
     ///
     /// # Errors
-    /// `invalidValue`.
-    pub fn put(id: GroupId, mut body: Map<String, Value>, findings: &mut Findings) -> Result<Self, ScimError> {
-        let members = if let Some(value) = take_members(&mut body) {
-            vec![replace_members(value, findings)?]
-        } else {
+    /// `invalidValue`, `invalidSyntax`.
+    pub fn put(id: GroupId, body: Map<String, Value>, findings: &mut Findings) -> Result<Self, ScimError> {
+        let mut work = Work::default();
+        let read = whole(ResourceType::Group, Some(&id.to_string()), body, findings, &mut work)?;
+        if read.members.is_empty() {
             findings.note(FindingCode::MembersNotAsserted, "members");
-            Vec::new()
-        };
-        let attributes = whole(ResourceType::Group, Some(&id.to_string()), body, findings)?;
-        Ok(Self { replace: true, attributes, members })
+        }
+        let members = member_change(read.members, findings)?.into_iter().collect();
+        Ok(Self { replace: true, attributes: read.edits, work, members })
     }
 
     /// What a PATCH asks for.
     ///
     /// # Errors
-    /// `invalidSyntax`, `invalidPath`, `invalidValue`, `noTarget`, `mutability`, each with the operation's index.
+    /// `invalidSyntax`, `invalidPath`, `invalidValue`, `noTarget`, `mutability`, `tooMany`, each with the operation's index.
     pub fn patch(id: GroupId, body: Map<String, Value>, findings: &mut Findings) -> Result<Self, ScimError> {
         let id = id.to_string();
-        let mut change = Self { replace: false, attributes: Vec::new(), members: Vec::new() };
+        let mut change = Self { replace: false, attributes: Vec::new(), work: Work::default(), members: Vec::new() };
         for (index, operation) in patch::operations(body, findings)?.into_iter().enumerate() {
-            let mut edits = Vec::new();
-            change
-                .operation(&id, operation.verb, operation.what, &mut edits, findings)
-                .map_err(|problem| problem.in_operation(index))?;
+            let edits = change.operation(&id, operation, findings).map_err(|problem| problem.in_operation(index))?;
             change.attributes.extend(edits.into_iter().map(|edit| (Some(index), edit)));
         }
         Ok(change)
     }
 
-    fn operation(
-        &mut self,
-        id: &str,
-        verb: Verb,
-        what: What,
-        edits: &mut Vec<Edit>,
-        findings: &mut Findings,
-    ) -> Result<(), ScimError> {
-        match what {
-            What::Object(mut object) => {
-                if let Some(value) = take_members(&mut object) {
-                    self.members.extend(match verb {
-                        Verb::Add => add_members(value, findings)?,
-                        Verb::Replace | Verb::Remove => Some(replace_members(value, findings)?),
-                    });
-                }
-                Context { of: ResourceType::Group, id: Some(id), findings }.object(verb, object, edits)
-            }
-            What::Path(path, value) if is_members(&path)? => {
-                self.members.extend(at_members(verb, &path, value, findings)?);
-                Ok(())
-            }
-            What::Path(path, value) => {
-                edits.extend(Context { of: ResourceType::Group, id: Some(id), findings }.path(verb, &path, value)?);
-                Ok(())
-            }
-        }
+    fn operation(&mut self, id: &str, operation: Operation, findings: &mut Findings) -> Result<Vec<Edit>, ScimError> {
+        let work = &mut self.work;
+        let mut context = Context { of: ResourceType::Group, id: Some(id), message: Message::Patch, findings, work };
+        let (members, rest) = context.operation(operation)?.into_iter().partition(Assignment::is_members);
+        let edits = context.edits(rest)?;
+        self.members.extend(member_change(members, findings)?);
+        Ok(edits)
+    }
+
+    /// Whether anything but the members is to change, so that the group as it is has to be known.
+    #[must_use]
+    pub fn has_attributes(&self) -> bool {
+        self.replace || !self.attributes.is_empty()
     }
 
     /// The attributes as they will be, without the members; none when no attribute is mentioned.
     ///
     /// # Errors
-    /// `invalidValue`.
+    /// `invalidValue`, `tooMany`.
     pub fn apply(&self, current: &Value) -> Result<Option<Value>, ScimError> {
-        if self.attributes.is_empty() && !self.replace {
+        if !self.has_attributes() {
             return Ok(None);
         }
         let start = match current {
@@ -137,7 +124,7 @@ impl GroupChange {
             Value::Object(current) => current.clone(),
             _ => return Err(ScimError::Internal),
         };
-        edit::apply(ResourceType::Group, &self.attributes, start).map(Some)
+        edit::apply(ResourceType::Group, &self.attributes, start, &mut self.work.clone()).map(Some)
     }
 }
 
@@ -164,22 +151,30 @@ fn foreign_id(text: &str) -> Uuid {
     uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
-fn take_members(object: &mut Map<String, Value>) -> Option<Value> {
+/// The list in `{"members": […]}`, which some send where the list itself is due.
+fn listed(object: &mut Map<String, Value>) -> Result<Option<Value>, ScimError> {
     let urn = format!("{}:members", ResourceType::Group.urn());
     let is_members = |key: &str| key.eq_ignore_ascii_case("members") || key.eq_ignore_ascii_case(&urn);
-    let key = object.keys().find(|key| is_members(key))?.clone();
-    object.shift_remove(&key)
+    if !object.keys().any(|key| is_members(key)) {
+        return Ok(None);
+    }
+    if object.len() > 1 {
+        return Err(ScimError::InvalidValue("`members` is given beside other values; send the list alone".into()));
+    }
+    Ok(object.values_mut().next().map(Value::take))
 }
 
-/// Whether a path leads to `members`. One that only looks like it is refused: what it was meant to change is too
-/// important to be passed over.
-fn is_members(path: &PatchPath) -> Result<bool, ScimError> {
-    let name = path.attribute.name.to_ascii_lowercase();
-    match ResourceType::Group.resolve(&path.attribute) {
-        Some(found) => Ok(found.attribute.name == "members"),
-        None if name.starts_with("member") => Err(not_understood(path)),
-        None => Ok(false),
+/// What one object or operation asks of the members, however often it says it.
+fn member_change(members: Vec<Assignment>, findings: &mut Findings) -> Result<Option<MemberChange>, ScimError> {
+    let mut asked: Option<Option<MemberChange>> = None;
+    for assignment in members {
+        let change = at_members(assignment.verb, &assignment.path, assignment.value, findings)?;
+        if asked.as_ref().is_some_and(|asked| *asked != change) {
+            return Err(ScimError::InvalidSyntax("`members` is given more than once, and not alike".into()));
+        }
+        asked = Some(change);
     }
+    Ok(asked.flatten())
 }
 
 fn not_understood(path: &PatchPath) -> ScimError {
@@ -283,7 +278,7 @@ enum Given {
 fn member_ids(value: Value, given: Given, findings: &mut Findings) -> Result<Vec<Uuid>, ScimError> {
     let list = match value {
         Value::Array(list) => list,
-        Value::Object(mut object) => match take_members(&mut object) {
+        Value::Object(mut object) => match listed(&mut object)? {
             Some(Value::Array(list)) => list,
             Some(_) => return Err(ScimError::InvalidValue("`members` must be a list".into())),
             None => {
@@ -318,6 +313,11 @@ fn member_ids(value: Value, given: Given, findings: &mut Findings) -> Result<Vec
         };
         if id.trim().is_empty() {
             return Err(ScimError::InvalidValue(format!("`members[{index}].value` is blank")));
+        }
+        if id.trim_start().starts_with(['{', '[']) {
+            return Err(ScimError::InvalidValue(format!(
+                "`members[{index}]` is JSON inside a string; send the object itself"
+            )));
         }
         let id = issued_id(&id).unwrap_or_else(|| {
             foreign += 1;

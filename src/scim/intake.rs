@@ -1,159 +1,190 @@
 //! Values as identity providers send them, turned into the form that is stored.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use serde_json::{Map, Value};
 
 use super::error::ScimError;
 use super::finding::{FindingCode, Findings};
 use super::schema::{Attribute, Kind};
+use super::work::{Work, steps};
 
 /// The most elements of one multi-valued attribute of a user.
 pub(super) const MAX_ELEMENTS: usize = 500;
 
-/// The value of a whole attribute. None means "no value": null, an empty string, an empty list, an empty object.
-/// In the object of a single-valued complex attribute, null stands for a sub-attribute that is to be unset.
-///
-/// # Errors
-/// `invalidValue` for the wrong type, with the attribute path.
-pub(super) fn attribute(
-    attribute: &Attribute,
-    value: Value,
-    pointer: &str,
-    findings: &mut Findings,
-) -> Result<Option<Value>, ScimError> {
-    match (attribute.multi, attribute.kind) {
-        (true, _) => list(attribute, value, pointer, findings),
-        (false, Kind::Complex) => match value {
-            Value::Array(mut elements) if elements.len() <= 1 => {
-                findings.note(FindingCode::ListNotExpected, pointer);
-                let only = elements.pop().unwrap_or(Value::Null);
-                object(attribute, only, true, pointer, findings)
+/// What reading the values of one request needs.
+pub(super) struct Intake<'a> {
+    pub(super) findings: &'a mut Findings,
+    pub(super) work: &'a mut Work,
+    /// In a PATCH, a value of which nothing is understood is refused. In a POST or PUT it is passed over like an attribute
+    /// that is not stored.
+    pub(super) patch: bool,
+}
+
+impl Intake<'_> {
+    /// The value of a whole attribute. None means "no value": null, an empty string, an empty list, an empty object.
+    /// In the object of a single-valued complex attribute, null stands for a sub-attribute that is to be unset.
+    ///
+    /// # Errors
+    /// `invalidValue` for the wrong type, with the attribute path.
+    pub(super) fn attribute(
+        &mut self,
+        attribute: &Attribute,
+        value: Value,
+        pointer: &str,
+    ) -> Result<Option<Value>, ScimError> {
+        match (attribute.multi, attribute.kind) {
+            (true, _) => self.list(attribute, value, pointer),
+            (false, Kind::Complex) => match value {
+                Value::Array(mut elements) if elements.len() <= 1 => {
+                    self.findings.note(FindingCode::ListNotExpected, pointer);
+                    let only = elements.pop().unwrap_or(Value::Null);
+                    self.object(attribute, only, true, pointer)
+                }
+                other => self.object(attribute, other, true, pointer),
+            },
+            (false, _) => self.simple(attribute, value, pointer),
+        }
+    }
+
+    /// One element of a multi-valued attribute, or what is to be merged into one.
+    pub(super) fn element(
+        &mut self,
+        attribute: &Attribute,
+        value: Value,
+        pointer: &str,
+    ) -> Result<Option<Value>, ScimError> {
+        match value {
+            Value::Array(mut elements) if elements.len() == 1 => {
+                self.findings.note(FindingCode::ListNotExpected, pointer);
+                self.object(attribute, elements.remove(0), false, pointer)
             }
-            other => object(attribute, other, true, pointer, findings),
-        },
-        (false, _) => simple(attribute, value, pointer, findings),
+            other => self.object(attribute, other, false, pointer),
+        }
     }
-}
 
-/// One element of a multi-valued attribute, or what is to be merged into one.
-pub(super) fn element(
-    attribute: &Attribute,
-    value: Value,
-    pointer: &str,
-    findings: &mut Findings,
-) -> Result<Option<Value>, ScimError> {
-    match value {
-        Value::Array(mut elements) if elements.len() == 1 => {
-            findings.note(FindingCode::ListNotExpected, pointer);
-            object(attribute, elements.remove(0), false, pointer, findings)
-        }
-        other => object(attribute, other, false, pointer, findings),
-    }
-}
-
-fn list(
-    attribute: &Attribute,
-    value: Value,
-    pointer: &str,
-    findings: &mut Findings,
-) -> Result<Option<Value>, ScimError> {
-    let given = match value {
-        Value::Null => return Ok(None),
-        Value::String(text) if text.is_empty() => return Ok(None),
-        Value::Array(elements) => elements,
-        one @ (Value::Object(_) | Value::String(_)) => {
-            findings.note(FindingCode::ListExpected, pointer);
-            vec![one]
-        }
-        _ => return Err(ScimError::InvalidValue(format!("`{pointer}` must be a list"))),
-    };
-    if given.len() > MAX_ELEMENTS {
-        return Err(ScimError::InvalidValue(format!("`{pointer}` has more than {MAX_ELEMENTS} entries")));
-    }
-    let mut elements: Vec<Value> = Vec::with_capacity(given.len());
-    for value in given {
-        if let Some(element) = object(attribute, value, false, pointer, findings)? {
-            merge_or_push(&mut elements, element);
-        }
-    }
-    if keep_first_primary(&mut elements) {
-        findings.note(FindingCode::SeveralPrimaries, pointer);
-    }
-    Ok(if elements.is_empty() { None } else { Some(Value::Array(elements)) })
-}
-
-fn object(
-    attribute: &Attribute,
-    value: Value,
-    keep_nulls: bool,
-    pointer: &str,
-    findings: &mut Findings,
-) -> Result<Option<Value>, ScimError> {
-    let given = match value {
-        Value::Null => return Ok(None),
-        Value::String(text) if text.is_empty() => return Ok(None),
-        Value::Object(given) => given,
-        Value::String(text) if attribute.default_sub().is_some() => {
-            findings.note(FindingCode::ObjectExpected, pointer);
-            Map::from_iter([("value".to_owned(), Value::String(text))])
-        }
-        _ => return Err(ScimError::InvalidValue(format!("`{pointer}` must be an object"))),
-    };
-    let mut map = Map::new();
-    for (key, value) in given {
-        let Some(sub) = attribute.sub(&key) else {
-            // References to this or another server are derived from `value`, so nothing is lost with them.
-            if !key.eq_ignore_ascii_case("$ref") && !value.is_null() {
-                findings.note(FindingCode::AttributeNotStored, &format!("{pointer}.{key}"));
+    fn list(&mut self, attribute: &Attribute, value: Value, pointer: &str) -> Result<Option<Value>, ScimError> {
+        let given = match value {
+            Value::Null => return Ok(None),
+            Value::String(text) if text.is_empty() => return Ok(None),
+            Value::Array(elements) => elements,
+            one @ (Value::Object(_) | Value::String(_)) => {
+                self.findings.note(FindingCode::ListExpected, pointer);
+                vec![one]
             }
-            continue;
+            _ => return Err(ScimError::InvalidValue(format!("`{pointer}` must be a list"))),
         };
-        match simple(sub, value, &format!("{pointer}.{}", sub.name), findings)? {
-            Some(value) => drop(map.insert(sub.name.to_owned(), value)),
-            None if keep_nulls => drop(map.insert(sub.name.to_owned(), Value::Null)),
-            None => {}
+        if given.len() > MAX_ELEMENTS {
+            return Err(ScimError::InvalidValue(format!("`{pointer}` has more than {MAX_ELEMENTS} entries")));
         }
-    }
-    Ok(if map.is_empty() { None } else { Some(Value::Object(map)) })
-}
-
-/// A value that is neither a list nor an object.
-pub(super) fn simple(
-    attribute: &Attribute,
-    value: Value,
-    pointer: &str,
-    findings: &mut Findings,
-) -> Result<Option<Value>, ScimError> {
-    let value = match value {
-        Value::Array(mut elements) if elements.len() == 1 => {
-            findings.note(FindingCode::ListNotExpected, pointer);
-            elements.remove(0)
-        }
-        other => other,
-    };
-    match (attribute.kind, value) {
-        (_, Value::Null) => Ok(None),
-        (_, Value::String(text)) if text.is_empty() => Ok(None),
-        (Kind::Boolean, Value::Bool(value)) => Ok(Some(Value::Bool(value))),
-        (Kind::Boolean, Value::String(text)) => {
-            let value = if text.eq_ignore_ascii_case("true") {
-                true
-            } else if text.eq_ignore_ascii_case("false") {
-                false
-            } else {
-                return Err(ScimError::InvalidValue(format!("`{pointer}` must be true or false")));
+        let mut elements: Vec<Value> = Vec::with_capacity(given.len());
+        let mut places = HashMap::new();
+        for value in given {
+            let Some(element) = self.object(attribute, value, false, pointer)? else { continue };
+            self.work.spend(steps(size(&element)))?;
+            // Most have a value, by which an equal one is found without comparing all of them.
+            let Some(key) = key(&element) else {
+                merge_or_push(&mut elements, element, self.work)?;
+                continue;
             };
-            findings.note(FindingCode::BooleanAsString, pointer);
-            Ok(Some(Value::Bool(value)))
-        }
-        (Kind::Boolean, _) => Err(ScimError::InvalidValue(format!("`{pointer}` must be true or false"))),
-        (Kind::Complex, _) => Err(ScimError::InvalidValue(format!("`{pointer}` must be an object"))),
-        (_, Value::String(text)) => {
-            if attribute.required && text.trim().is_empty() {
-                return Err(ScimError::InvalidValue(format!("`{pointer}` must not be blank")));
+            match places.entry(key) {
+                Entry::Occupied(place) => merge(&mut elements, *place.get(), element),
+                Entry::Vacant(place) => {
+                    place.insert(elements.len());
+                    elements.push(element);
+                }
             }
-            Ok(Some(Value::String(text)))
         }
-        _ => Err(ScimError::InvalidValue(format!("`{pointer}` must be a string"))),
+        if keep_first_primary(&mut elements) {
+            self.findings.note(FindingCode::SeveralPrimaries, pointer);
+        }
+        Ok(if elements.is_empty() { None } else { Some(Value::Array(elements)) })
+    }
+
+    fn object(
+        &mut self,
+        attribute: &Attribute,
+        value: Value,
+        keep_nulls: bool,
+        pointer: &str,
+    ) -> Result<Option<Value>, ScimError> {
+        let given = match value {
+            Value::Null => return Ok(None),
+            Value::String(text) if text.is_empty() => return Ok(None),
+            Value::Object(given) => given,
+            Value::String(text) if attribute.default_sub().is_some() => {
+                self.findings.note(FindingCode::ObjectExpected, pointer);
+                Map::from_iter([("value".to_owned(), Value::String(text))])
+            }
+            _ => return Err(ScimError::InvalidValue(format!("`{pointer}` must be an object"))),
+        };
+        let mut map = Map::new();
+        let mut understood = given.is_empty();
+        for (key, value) in given {
+            self.work.spend(1)?;
+            let Some(sub) = attribute.sub(&key) else {
+                // References to this or another server are derived from `value`, so nothing is lost with them.
+                if !key.eq_ignore_ascii_case("$ref") && !value.is_null() {
+                    self.findings.note(FindingCode::AttributeNotStored, &format!("{pointer}.{key}"));
+                }
+                continue;
+            };
+            understood = true;
+            match self.simple(sub, value, &format!("{pointer}.{}", sub.name))? {
+                Some(value) => drop(map.insert(sub.name.to_owned(), value)),
+                None if keep_nulls => drop(map.insert(sub.name.to_owned(), Value::Null)),
+                None => {}
+            }
+        }
+        if self.patch && !understood {
+            return Err(ScimError::InvalidValue(format!(
+                "the value of `{pointer}` has none of its sub-attributes; `/Schemas` lists them"
+            )));
+        }
+        Ok(if map.is_empty() { None } else { Some(Value::Object(map)) })
+    }
+
+    /// A value that is neither a list nor an object.
+    pub(super) fn simple(
+        &mut self,
+        attribute: &Attribute,
+        value: Value,
+        pointer: &str,
+    ) -> Result<Option<Value>, ScimError> {
+        let value = match value {
+            Value::Array(mut elements) if elements.len() == 1 => {
+                self.findings.note(FindingCode::ListNotExpected, pointer);
+                elements.remove(0)
+            }
+            other => other,
+        };
+        match (attribute.kind, value) {
+            (_, Value::Null) => Ok(None),
+            (Kind::Boolean, Value::Bool(value)) => Ok(Some(Value::Bool(value))),
+            // An empty string is neither true nor false, and no word for "no value" where access may depend on it.
+            (Kind::Boolean, Value::String(text)) => {
+                let value = if text.eq_ignore_ascii_case("true") {
+                    true
+                } else if text.eq_ignore_ascii_case("false") {
+                    false
+                } else {
+                    return Err(ScimError::InvalidValue(format!("`{pointer}` must be true or false")));
+                };
+                self.findings.note(FindingCode::BooleanAsString, pointer);
+                Ok(Some(Value::Bool(value)))
+            }
+            (Kind::Boolean, _) => Err(ScimError::InvalidValue(format!("`{pointer}` must be true or false"))),
+            (_, Value::String(text)) if text.is_empty() => Ok(None),
+            (Kind::Complex, _) => Err(ScimError::InvalidValue(format!("`{pointer}` must be an object"))),
+            (_, Value::String(text)) => {
+                if attribute.required && text.trim().is_empty() {
+                    return Err(ScimError::InvalidValue(format!("`{pointer}` must not be blank")));
+                }
+                Ok(Some(Value::String(text)))
+            }
+            _ => Err(ScimError::InvalidValue(format!("`{pointer}` must be a string"))),
+        }
     }
 }
 
@@ -165,16 +196,53 @@ fn same_element(one: &Value, other: &Value) -> bool {
     }
 }
 
+/// What [`same_element`] compares of an element that has a value.
+fn key(element: &Value) -> Option<(String, Option<String>)> {
+    let text = |name: &str| element.get(name).and_then(Value::as_str).map(str::to_owned);
+    Some((text("value")?, text("type")))
+}
+
+/// Completes the element at `at` with another that is the same.
+fn merge(elements: &mut [Value], at: usize, element: Value) {
+    if let (Some(Value::Object(there)), Value::Object(new)) = (elements.get_mut(at), element) {
+        there.extend(new);
+    }
+}
+
+/// The bytes that comparing two elements has to look at.
+fn compared(one: &Value, other: &Value) -> usize {
+    match (one.get("value").and_then(Value::as_str), other.get("value").and_then(Value::as_str)) {
+        (Some(one), Some(other)) if one.len() == other.len() => one.len(),
+        (None, None) => size(other),
+        _ => 0,
+    }
+}
+
+/// The bytes of the text in an element.
+pub(super) fn size(element: &Value) -> usize {
+    match element {
+        Value::Object(map) => map.values().filter_map(Value::as_str).map(str::len).sum(),
+        Value::String(text) => text.len(),
+        _ => 0,
+    }
+}
+
 /// Adds an element, or completes the one that is there already. Answers where it is.
-pub(super) fn merge_or_push(elements: &mut Vec<Value>, element: Value) -> usize {
-    if let Some(at) = elements.iter().position(|there| same_element(there, &element)) {
-        if let (Some(Value::Object(there)), Value::Object(new)) = (elements.get_mut(at), element) {
-            there.extend(new);
+pub(super) fn merge_or_push(elements: &mut Vec<Value>, element: Value, work: &mut Work) -> Result<usize, ScimError> {
+    let mut at = None;
+    for (index, there) in elements.iter().enumerate() {
+        work.spend(steps(compared(there, &element)))?;
+        if same_element(there, &element) {
+            at = Some(index);
+            break;
         }
-        at
+    }
+    if let Some(at) = at {
+        merge(elements, at, element);
+        Ok(at)
     } else {
         elements.push(element);
-        elements.len() - 1
+        Ok(elements.len() - 1)
     }
 }
 

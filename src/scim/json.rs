@@ -1,8 +1,12 @@
 //! Bodies: JSON of bounded depth, read without regard to the case of names.
 
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::error::ScimError;
+use super::error::{ScimError, shown};
 
 /// The largest request body that is read, in bytes.
 pub const MAX_BODY: usize = 4 * 1024 * 1024;
@@ -12,7 +16,8 @@ pub const MAX_DEPTH: usize = 32;
 /// Reads a body that must be one JSON object.
 ///
 /// # Errors
-/// `invalidSyntax`: no JSON, no object, or nested deeper than [`MAX_DEPTH`].
+/// `invalidSyntax`: no JSON, no object, nested deeper than [`MAX_DEPTH`], or one name twice in an object. Names of
+/// attributes have no case (RFC 7643 §2.1), so `members` and `Members` are one name, of which only one could be meant.
 pub fn object(body: &[u8]) -> Result<Map<String, Value>, ScimError> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Err(ScimError::InvalidSyntax("the body is empty; send a JSON object".into()));
@@ -21,13 +26,93 @@ pub fn object(body: &[u8]) -> Result<Map<String, Value>, ScimError> {
         return Err(ScimError::InvalidSyntax(format!("the body is nested deeper than {MAX_DEPTH} levels")));
     }
     match serde_json::from_slice(body) {
-        Ok(Value::Object(object)) => Ok(object),
+        Ok(Unambiguous(Value::Object(object))) => Ok(object),
         Ok(_) => Err(ScimError::InvalidSyntax("the body is not a JSON object".into())),
+        Err(problem) if problem.is_data() => Err(ScimError::InvalidSyntax(problem.to_string())),
         Err(problem) => Err(ScimError::InvalidSyntax(format!(
             "the body is not JSON: problem at line {} column {}",
             problem.line(),
             problem.column()
         ))),
+    }
+}
+
+/// JSON without an object that has one name twice, in whatever case: of two such members, a parser keeps one and drops the
+/// other, and the sender never knows which.
+struct Unambiguous(Value);
+
+/// Up to so many names are compared with each other; more are looked up.
+const FEW: usize = 8;
+
+impl<'de> Deserialize<'de> for Unambiguous {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Reader).map(Self)
+    }
+}
+
+struct Reader;
+
+impl<'de> Visitor<'de> for Reader {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(Unambiguous(value)) = list.next_element()? {
+            values.push(value);
+        }
+        Ok(values.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        let mut names = HashSet::new();
+        while let Some((name, Unambiguous(value))) = object.next_entry::<String, Unambiguous>()? {
+            if map.len() == FEW && names.is_empty() {
+                names.extend(map.keys().map(|name: &String| name.to_ascii_lowercase()));
+            }
+            let twice = if map.len() < FEW {
+                map.keys().any(|there| there.eq_ignore_ascii_case(&name))
+            } else {
+                !names.insert(name.to_ascii_lowercase())
+            };
+            if twice {
+                return Err(A::Error::custom(format_args!("two members of one object are called `{}`", shown(&name))));
+            }
+            map.insert(name, value);
+        }
+        Ok(map.into())
     }
 }
 

@@ -4,7 +4,9 @@
 //! says or nothing. Habits of identity providers that the RFCs do not know are accepted where their meaning is clear,
 //! and every such acceptance leaves a [`Finding`].
 
+mod assign;
 mod edit;
+mod element;
 mod error;
 mod filter;
 mod finding;
@@ -16,6 +18,7 @@ mod patch;
 mod projection;
 pub mod schema;
 mod user;
+mod work;
 
 pub use error::ScimError;
 pub use filter::{AttributePath, CompareOp, Filter, FilterValue, Test};
@@ -26,6 +29,7 @@ pub use patch::MAX_OPERATIONS;
 pub use projection::Projection;
 pub use schema::ResourceType;
 pub use user::{UserChange, new_user, user_facts};
+pub use work::{MAX_WORK, Work};
 
 #[cfg(test)]
 mod tests;

@@ -2,12 +2,14 @@
 
 use serde_json::{Map, Value};
 
-use super::edit::{self, Context, Edit, Verb};
+use super::assign::{Assignment, Context, Message};
+use super::edit::{self, Edit, Verb};
 use super::error::ScimError;
 use super::finding::{FindingCode, Findings};
 use super::json;
-use super::patch::{self, What};
+use super::patch;
 use super::schema::ResourceType;
+use super::work::Work;
 use crate::model::{EmailFact, UserFacts, UserId};
 
 /// What a PUT or PATCH asks of a user: parsed whole, and checked against the schema, before anything is applied.
@@ -16,15 +18,18 @@ pub struct UserChange {
     /// PUT: what is not mentioned goes, but for what must not be lost by silence.
     replace: bool,
     edits: Vec<(Option<usize>, Edit)>,
+    /// What reading the request took.
+    work: Work,
 }
 
 /// The resource to store for a POST, without `id` and `meta`.
 ///
 /// # Errors
-/// `invalidValue`: a value of the wrong type, or no `userName`.
+/// `invalidValue`: a value of the wrong type, or no `userName`. `tooMany`.
 pub fn new_user(body: Map<String, Value>, findings: &mut Findings) -> Result<Value, ScimError> {
-    let edits = whole(ResourceType::User, None, body, findings)?;
-    let mut resource = edit::apply(ResourceType::User, &edits, Map::new())?;
+    let mut work = Work::default();
+    let edits = whole(ResourceType::User, None, body, findings, &mut work)?.edits;
+    let mut resource = edit::apply(ResourceType::User, &edits, Map::new(), &mut work)?;
     if let Value::Object(resource) = &mut resource {
         // Said explicitly, so that a later change that does not mention it finds it.
         resource.entry("active").or_insert(Value::Bool(true));
@@ -32,69 +37,91 @@ pub fn new_user(body: Map<String, Value>, findings: &mut Findings) -> Result<Val
     Ok(resource)
 }
 
-/// Edits of a POST or PUT body.
+/// The body of a POST or PUT.
+pub(super) struct WholeBody {
+    pub(super) edits: Vec<(Option<usize>, Edit)>,
+    /// What it says about the members of a group.
+    pub(super) members: Vec<Assignment>,
+}
+
+/// Reads the body of a POST or PUT.
 pub(super) fn whole(
     of: ResourceType,
     id: Option<&str>,
     body: Map<String, Value>,
     findings: &mut Findings,
-) -> Result<Vec<(Option<usize>, Edit)>, ScimError> {
+    work: &mut Work,
+) -> Result<WholeBody, ScimError> {
     if json::member(&body, "schemas").is_none() {
         findings.note(FindingCode::SchemasMissing, "schemas");
     }
-    let mut edits = Vec::new();
-    Context { of, id, findings }.object(Verb::Replace, body, &mut edits).map_err(|problem| match problem {
-        // In a PUT the id of the URL counts; another one in the body is a wrong value (RFC 7644 §3.5.1).
-        ScimError::Mutability(text) => ScimError::InvalidValue(text),
+    let mut context = Context { of, id, message: Message::Whole, findings, work };
+    let assignments = context.object(Verb::Replace, body);
+    let read = assignments.and_then(|assignments| {
+        let (members, rest) = assignments.into_iter().partition(Assignment::is_members);
+        let edits = context.edits(rest)?.into_iter().map(|edit| (None, edit)).collect();
+        Ok(WholeBody { edits, members })
+    });
+    read.map_err(|problem| match problem {
+        // In a PUT the id of the URL counts; another one in the body is a wrong value (RFC 7644 §3.5.1). The keys of a body
+        // are no paths.
+        ScimError::Mutability(text) | ScimError::InvalidPath(text) => ScimError::InvalidValue(text),
         other => other,
-    })?;
-    Ok(edits.into_iter().map(|edit| (None, edit)).collect())
+    })
 }
 
 impl UserChange {
     /// What a PUT asks for.
     ///
     /// # Errors
-    /// `invalidValue`.
+    /// `invalidValue`, `invalidSyntax`, `tooMany`.
     pub fn put(id: UserId, body: Map<String, Value>, findings: &mut Findings) -> Result<Self, ScimError> {
-        let edits = whole(ResourceType::User, Some(&id.to_string()), body, findings)?;
-        Ok(Self { replace: true, edits })
+        let mut work = Work::default();
+        let edits = whole(ResourceType::User, Some(&id.to_string()), body, findings, &mut work)?.edits;
+        Ok(Self { replace: true, edits, work })
     }
 
     /// What a PATCH asks for.
     ///
     /// # Errors
-    /// `invalidSyntax`, `invalidPath`, `invalidValue`, `noTarget`, `mutability`, each with the operation's index.
+    /// `invalidSyntax`, `invalidPath`, `invalidValue`, `noTarget`, `mutability`, `tooMany`, each with the operation's index.
     pub fn patch(id: UserId, body: Map<String, Value>, findings: &mut Findings) -> Result<Self, ScimError> {
         let id = id.to_string();
+        let mut work = Work::default();
         let mut edits = Vec::new();
         for (index, operation) in patch::operations(body, findings)?.into_iter().enumerate() {
-            let mut context = Context { of: ResourceType::User, id: Some(&id), findings };
-            let mut new = Vec::new();
-            match operation.what {
-                What::Path(path, value) => context.path(operation.verb, &path, value).map(|more| new = more),
-                What::Object(object) => context.object(operation.verb, object, &mut new),
-            }
-            .map_err(|problem| problem.in_operation(index))?;
+            let work = &mut work;
+            let mut context =
+                Context { of: ResourceType::User, id: Some(&id), message: Message::Patch, findings, work };
+            let new = context
+                .operation(operation)
+                .and_then(|assignments| context.edits(assignments))
+                .map_err(|problem| problem.in_operation(index))?;
             edits.extend(new.into_iter().map(|edit| (Some(index), edit)));
         }
-        Ok(Self { replace: false, edits })
+        Ok(Self { replace: false, edits, work })
     }
 
     /// The resource as it will be. All of the change is in it, or an error is answered.
     ///
     /// # Errors
-    /// `invalidValue`, `noTarget`.
+    /// `invalidValue`, `noTarget`, `tooMany`.
     pub fn apply(&self, current: &Value) -> Result<Value, ScimError> {
+        self.apply_counted(current).0
+    }
+
+    /// As [`UserChange::apply`], with the work of the whole request up to its end or its refusal.
+    pub fn apply_counted(&self, current: &Value) -> (Result<Value, ScimError>, Work) {
+        let mut work = self.work;
         let start = match current {
             Value::Object(current) if self.replace => ["active", "externalId"]
                 .into_iter()
                 .filter_map(|kept| Some((kept.to_owned(), current.get(kept)?.clone())))
                 .collect(),
             Value::Object(current) => current.clone(),
-            _ => return Err(ScimError::Internal),
+            _ => return (Err(ScimError::Internal), work),
         };
-        edit::apply(ResourceType::User, &self.edits, start)
+        (edit::apply(ResourceType::User, &self.edits, start, &mut work), work)
     }
 }
 

@@ -65,6 +65,11 @@ pub enum StoreError {
         /// How many were given.
         given: usize,
     },
+    /// A member that is to be removed is none, and the text that names it is no id of this server.
+    #[error(
+        "a member to remove is no id that this server issued, and the group has no such member; send the `id` of the user, not its name or `externalId`"
+    )]
+    NotAMember,
     /// The filter is not one that an index can answer.
     #[error("a filter on `{attribute}` is not supported here")]
     UnsupportedFilter {
@@ -116,6 +121,7 @@ impl StoreError {
             Self::Unavailable { .. } => "StoreUnavailable",
             Self::Taken { .. } => "Uniqueness",
             Self::NoKnownMember { .. } => "NoKnownMember",
+            Self::NotAMember => "NotAMember",
             Self::UnsupportedFilter { .. } => "UnsupportedFilter",
             Self::Damaged { .. } => "StoreDamaged",
             Self::AuditBroken { .. } => "AuditBroken",

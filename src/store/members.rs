@@ -36,6 +36,15 @@ pub(super) const ANY_KNOWN: &str = "SELECT EXISTS (SELECT 1 FROM (SELECT unhex(v
     WHERE EXISTS (SELECT 1 FROM users u WHERE u.provider = ?1 AND u.id = given.id) \
        OR EXISTS (SELECT 1 FROM groups g WHERE g.provider = ?1 AND g.id = given.id))";
 
+// Whether one of these texts, none of which is the id of somebody here, names somebody here in another way. Given in lower case.
+pub(super) const NAMES_SOMEBODY: &str = "SELECT EXISTS (SELECT 1 FROM json_each(?2) given \
+    WHERE NOT EXISTS (SELECT 1 FROM users u WHERE u.provider = ?1 AND u.id = unhex(value, '-')) \
+      AND NOT EXISTS (SELECT 1 FROM groups g WHERE g.provider = ?1 AND g.id = unhex(value, '-')) \
+      AND (EXISTS (SELECT 1 FROM users u WHERE u.provider = ?1 AND u.external_id IN (value, upper(value))) \
+        OR EXISTS (SELECT 1 FROM users u WHERE u.provider = ?1 AND u.user_name_fold = value) \
+        OR EXISTS (SELECT 1 FROM groups g WHERE g.provider = ?1 AND g.external_id IN (value, upper(value))) \
+        OR EXISTS (SELECT 1 FROM groups g WHERE g.provider = ?1 AND g.display_name_fold = value)))";
+
 pub(super) const LEAVE_ALL: &str = "\
     UPDATE groups SET member_count = member_count - 1, version = version + 1, updated_at = ? \
         WHERE provider = ? AND id IN \
@@ -167,7 +176,14 @@ pub(super) async fn apply(
     for change in changes {
         match change {
             MemberChange::Add(ids) => net.note(&run(tx, ADD, p, group, ids).await?, 1)?,
-            MemberChange::Remove(ids) => net.note(&run(tx, REMOVE, p, group, ids).await?, -1)?,
+            MemberChange::Remove(ids) => {
+                let removed = run(tx, REMOVE, p, group, ids).await?;
+                net.note(&removed, -1)?;
+                if removed.len() < ids.len() {
+                    let absent: Vec<Uuid> = ids.iter().copied().filter(|id| !net.rows.contains_key(id)).collect();
+                    nobody_else_is_meant(tx, p, &absent).await?;
+                }
+            }
             MemberChange::Replace(ids) => {
                 if !ids.is_empty() && !any_known(tx, p, ids).await? {
                     return Err(StoreError::NoKnownMember { given: ids.len() });
@@ -195,6 +211,19 @@ async fn run(
 async fn any_known(tx: &mut Transaction, p: &ProviderName, ids: &[Uuid]) -> Result<bool, StoreError> {
     let row = query(ANY_KNOWN).bind(p.as_str()).bind(id_list(ids)).fetch_one(&mut tx.connection).await?;
     Ok(Columns::of(&row, "members").integer()? != 0)
+}
+
+/// Refuses to pass over members to remove which the group does not have when they are no ids of this server: a member may
+/// be meant by its name, and would stay.
+async fn nobody_else_is_meant(tx: &mut Transaction, p: &ProviderName, absent: &[Uuid]) -> Result<(), StoreError> {
+    // Version 8 stands for a text that is no id at all.
+    let mut elsewhere = absent.iter().any(|id| id.get_version_num() == 8);
+    if !elsewhere && !absent.is_empty() {
+        let texts: Vec<String> = absent.iter().map(Uuid::to_string).collect();
+        let row = query(NAMES_SOMEBODY).bind(p.as_str()).bind(json(&texts)?).fetch_one(&mut tx.connection).await?;
+        elsewhere = Columns::of(&row, "members").integer()? != 0;
+    }
+    if elsewhere { Err(StoreError::NotAMember) } else { Ok(()) }
 }
 
 /// Groups that were waiting for an id that now exists: `rows` holds their ids. Answers the positions of the events,

@@ -100,7 +100,8 @@ pub struct GroupUpdate {
 pub enum MemberChange {
     /// These become members; those that are already, stay.
     Add(Vec<Uuid>),
-    /// These, and only these, cease to be members; those that are none are passed over.
+    /// These, and only these, cease to be members; those that are none are passed over, unless what is given is another name
+    /// of somebody, or no id at all: then the update is refused with [`StoreError::NotAMember`](super::StoreError::NotAMember).
     Remove(Vec<Uuid>),
     /// The members are exactly these. When there are some and none is known, the whole update is refused with
     /// [`StoreError::NoKnownMember`](super::StoreError::NoKnownMember).

@@ -26,6 +26,7 @@ mod record;
 mod refusals;
 mod scim_bad_input;
 mod scim_dialogues;
+mod scim_meaning;
 mod scim_server;
 mod support;
 mod thread;

@@ -1,6 +1,8 @@
 //! What goes through all of the room: properties, the tables of PATCH, and incidents that must stay impossible.
 
+mod cost;
 mod filters;
+mod meaning;
 mod properties;
 
 use serde_json::{Map, Value, json};
@@ -160,7 +162,12 @@ fn the_table_of_user_patches_holds() {
         ),
         (json!([{"op": "replace", "path": "externalId", "value": null}]), "/externalId", Value::Null),
         (json!([{"op": "add", "path": "nickName", "value": "Al"}]), "/nickName", json!("Al")),
-        (json!([{"op": "add", "path": "favouriteColour", "value": "blue"}]), "/favouriteColour", Value::Null),
+        (json!([{"op": "replace", "value": {"favouriteColour": null, "title": "T"}}]), "/title", json!("T")),
+        (
+            json!([{"op": "remove", "path": "emails", "value": [{"value": "ALICE@example.com"}]}]),
+            "/emails",
+            Value::Null,
+        ),
         (json!([{"op": "replace", "path": null, "value": {"title": "T"}}]), "/title", json!("T")),
         (json!([{"op": "replace", "path": "", "value": "{\"title\":\"T\"}"}]), "/title", json!("T")),
     ];
@@ -183,6 +190,31 @@ fn user_patches_that_cannot_be_meant_are_refused() {
         (json!([{"op": "replace", "path": "emails[foo eq \"x\"].value", "value": "x"}]), "invalidPath"),
         (json!([{"op": "replace", "path": "title[value eq \"x\"]", "value": "x"}]), "invalidPath"),
         (json!([{"op": "add", "path": "emails[value co \"nobody\"].type", "value": "x"}]), "noTarget"),
+        (json!([{"op": "replace", "path": "active", "value": ""}]), "invalidValue"),
+        (json!([{"op": "replace", "path": "active.value", "value": false}]), "invalidPath"),
+        (json!([{"op": "add", "path": "favouriteColour", "value": "blue"}]), "invalidPath"),
+        (json!([{"op": "replace", "value": {"favouriteColour": "blue"}}]), "invalidPath"),
+        (json!([{"op": "replace", "value": {"password": "secret"}}]), "invalidPath"),
+        (json!([{"op": "remove", "path": "emails.colour"}]), "invalidPath"),
+        (json!([{"op": "remove", "path": "emails[type eq \"work\"].colour"}]), "invalidPath"),
+        (json!([{"op": "replace", "path": "name", "value": {"colour": "blue"}}]), "invalidValue"),
+        (json!([{"op": "replace", "path": "emails", "value": [{"colour": "blue"}]}]), "invalidValue"),
+        (json!([{"op": "remove", "path": "name", "value": {"givenName": "Alice"}}]), "invalidValue"),
+        (json!([{"op": "remove", "path": schema::USER_URN}]), "invalidPath"),
+        (json!([{"op": "remove", "path": schema::ENTERPRISE_URN, "value": {"department": "D"}}]), "invalidPath"),
+        (json!([{"op": "replace", "value": {schema::ENTERPRISE_URN: {"active": false}}}]), "invalidPath"),
+        (json!([{"op": "replace", "value": {schema::GROUP_URN: {"active": false}}}]), "invalidPath"),
+        (
+            json!([{"op": "replace", "value": {"title": "T", format!("{}:title", schema::USER_URN): "U"}}]),
+            "invalidSyntax",
+        ),
+        (json!([{"op": "replace", "value": {"name": null, "name.givenName": "A"}}]), "invalidSyntax"),
+        (json!([{"op": "replace", "value": {"emails": [], "emails.value": "A"}}]), "invalidSyntax"),
+        (json!([{"op": "add", "path": "groups", "value": [{"value": "g"}]}]), "mutability"),
+        (json!([{"op": "remove", "path": "groups[value eq \"g\"]"}]), "mutability"),
+        (json!([{"op": "replace", "value": {"groups": []}}]), "mutability"),
+        (json!([{"op": "replace", "path": "meta.created", "value": "x"}]), "mutability"),
+        (json!([{"op": "add", "path": "schemas", "value": ["x"]}]), "mutability"),
         (json!([{"op": "remove"}]), "noTarget"),
         (json!([{"op": "move", "path": "title"}]), "invalidSyntax"),
     ] {
@@ -301,6 +333,17 @@ fn the_table_of_member_operations_holds() {
         (json!({"op": "replace", "value": {"id": group_id().to_string(), "displayName": "x"}}), vec![]),
         (json!({"op": "replace", "value": "{\"displayName\":\"x\"}"}), vec![]),
         (json!({"op": "replace", "path": "displayName", "value": "x"}), vec![]),
+        (json!({"op": "replace", "value": {schema::GROUP_URN: {"members": []}}}), vec![Clear]),
+        (json!({"op": "replace", "value": {schema::GROUP_URN.to_uppercase(): {"MEMBERS": []}}}), vec![Clear]),
+        (
+            json!({"op": "replace", "path": schema::GROUP_URN, "value": {"members": value(ONE)}}),
+            vec![Replace(ids(&[ONE]))],
+        ),
+        (json!({"op": "add", "path": schema::GROUP_URN, "value": {"members": value(ONE)}}), vec![Add(ids(&[ONE]))]),
+        (
+            json!({"op": "replace", "value": {"members": value(ONE), format!("{}:members", schema::GROUP_URN): value(ONE)}}),
+            vec![Replace(ids(&[ONE]))],
+        ),
     ];
     for (operation, wanted) in rows {
         let changes = member_changes(json!([operation])).unwrap_or_else(|error| panic!("{operation}: {error}"));
@@ -310,6 +353,7 @@ fn the_table_of_member_operations_holds() {
 
 #[test]
 fn member_operations_that_cannot_be_meant_are_refused_and_never_clear() {
+    let value = |id: &str| json!([{"value": id}]);
     for (operation, scim_type) in [
         (json!({"op": "remove"}), "noTarget"),
         (json!({"op": "remove", "path": ""}), "noTarget"),
@@ -326,6 +370,19 @@ fn member_operations_that_cannot_be_meant_are_refused_and_never_clear() {
         (json!({"op": "replace", "value": {"id": ONE}}), "mutability"),
         (json!({"op": "remove", "path": "members[value co \"0\"]"}), "invalidPath"),
         (json!({"op": "remove", "path": "members[]"}), "invalidPath"),
+        (json!({"op": "remove", "path": "members", "value": [format!("{{\"value\":\"{ONE}\"}}")]}), "invalidValue"),
+        (json!({"op": "remove", "path": "members", "value": format!("[{{\"value\":\"{ONE}\"}}]")}), "invalidValue"),
+        (json!({"op": "remove", "path": schema::GROUP_URN}), "invalidPath"),
+        (json!({"op": "remove", "path": schema::GROUP_URN, "value": {"members": value(ONE)}}), "invalidPath"),
+        (json!({"op": "replace", "path": schema::GROUP_URN, "value": null}), "invalidValue"),
+        (json!({"op": "replace", "path": "owner", "value": "x"}), "invalidPath"),
+        (json!({"op": "replace", "value": {schema::USER_URN: {"members": []}}}), "invalidPath"),
+        (
+            json!({"op": "replace", "value": {"members": [], schema::GROUP_URN: {"members": value(ONE)}}}),
+            "invalidSyntax",
+        ),
+        (json!({"op": "add", "value": {"members[value eq \"x\"]": value(ONE)}}), "invalidPath"),
+        (json!({"op": "remove", "path": "members", "value": {"members": value(ONE), "value": TWO}}), "invalidValue"),
     ] {
         let refused = member_changes(json!([operation])).unwrap_err();
         assert_eq!(refused.scim_type(), Some(scim_type), "{operation}");
