@@ -157,7 +157,7 @@ impl Process {
             Mode::Enforce => Ceiling::Enforce,
         };
         let engine = Engine::new(
-            EngineConfig::new(ceiling, config.drift_interval),
+            EngineConfig { limits: config.guard, ..EngineConfig::new(ceiling, config.drift_interval) },
             store.clone(),
             google,
             clock.clone(),

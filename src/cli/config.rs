@@ -13,6 +13,7 @@ use reqwest::Url;
 use tracing_subscriber::EnvFilter;
 
 use super::run::RunArgs;
+use crate::model::RemovalLimits;
 
 /// The shortest accepted `--drift-interval`: enough for tests; below a second it only burns read quota.
 pub const MIN_DRIFT_INTERVAL: Duration = Duration::from_millis(100);
@@ -110,6 +111,8 @@ pub struct RunConfig {
     pub google_credentials: CredentialsKind,
     /// How often every policy is read to look for drift, before jitter.
     pub drift_interval: Duration,
+    /// How many people may lose access within an hour before the guard holds the rest.
+    pub guard: RemovalLimits,
     /// How long a deleted mapping is kept while its claims cannot be ended.
     pub finalizer_deadline: Duration,
     /// Who holds the Lease.
@@ -239,6 +242,7 @@ impl RunConfig {
                 google_endpoint,
                 google_credentials: args.google_credentials,
                 drift_interval,
+                guard: RemovalLimits::new(args.guard_removals_per_hour, args.guard_leavers_per_hour),
                 finalizer_deadline,
                 pod_name: args.pod_name.clone().filter(|name| !name.is_empty()),
                 log_format: args.log_format,

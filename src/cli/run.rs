@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::config::{CredentialsKind, LogFormat, Mode};
+use crate::model::{DEFAULT_LEAVERS_PER_HOUR, DEFAULT_REMOVALS_PER_HOUR};
 
 /// Examples shown by `rolecall run --help`.
 pub(super) const EXAMPLES: &str = "\
@@ -77,6 +78,26 @@ pub struct RunArgs {
     /// How often every policy is read to look for drift, with jitter: 100ms to 24h
     #[arg(long, value_name = "DURATION", env = "ROLECALL_DRIFT_INTERVAL", default_value = "5m")]
     pub drift_interval: String,
+
+    /// How many people an hour may lose what one `RoleMapping` granted; the removals of more are held
+    ///
+    /// More than 10 people are held, too, when they are at least half of the mapping's people; a number above 25 raises
+    /// the 10 in proportion. What is held stays until somebody releases it. Leavers are counted apart.
+    #[arg(
+        long, value_name = "PEOPLE", env = "ROLECALL_GUARD_REMOVALS_PER_HOUR",
+        default_value_t = DEFAULT_REMOVALS_PER_HOUR, value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub guard_removals_per_hour: u32,
+
+    /// How many people an hour may leave one `IdentityProvider` before those who leave next are held
+    ///
+    /// More than 10 people are held, too, when they are at least half of the provider's people with grants; a number
+    /// above 100 raises the 10 in proportion. Up to 10 people an hour always lose access at once.
+    #[arg(
+        long, value_name = "PEOPLE", env = "ROLECALL_GUARD_LEAVERS_PER_HOUR",
+        default_value_t = DEFAULT_LEAVERS_PER_HOUR, value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub guard_leavers_per_hour: u32,
 
     /// In a cluster: how long a deleted `RoleMapping` is kept while what it granted cannot be revoked, 1s to 24h
     ///

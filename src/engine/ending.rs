@@ -10,7 +10,7 @@ use super::state::{State, Trigger};
 use super::{Engine, Inner};
 use crate::api::{DeletionPolicy, RoleMapping};
 use crate::index::Life;
-use crate::model::{AuditEntry, AuditOutcome, FreezeReason, MappingKey};
+use crate::model::{FreezeReason, MappingKey};
 use crate::store::{Farewell, SpecState, StoreError, StoredSpec};
 
 impl Engine {
@@ -84,37 +84,6 @@ impl Engine {
         self.0.absorb(effects, &Trigger::none()).await;
         drop(one_at_a_time);
         Ok(())
-    }
-
-    /// Lets go the removals that are held under this hash, once. Answers whether there are any.
-    ///
-    /// # Errors
-    /// [`StoreError`], when the release cannot be audited; nothing is let go then.
-    pub async fn release_plan(&self, hash: &str) -> Result<bool, StoreError> {
-        let documents = self.0.state().held_under(hash);
-        for document in &documents {
-            let entry = AuditEntry {
-                at: self.0.clock.now(),
-                actor: "approver:command-line".to_owned(),
-                request_id: None,
-                cause_seqs: Vec::new(),
-                document: Some(document.clone()),
-                resource_uid: None,
-                action: "release".to_owned(),
-                grant: None,
-                subject: None,
-                plan_hash: Some(hash.to_owned()),
-                etag_before: None,
-                etag_after: None,
-                outcome: AuditOutcome::Acknowledged,
-                reason: None,
-            };
-            self.0.store.record(document, Vec::new(), vec![entry]).await?;
-            self.0.state().document(document).released = Some(hash.to_owned());
-            self.0.queue().ask(document, super::overtaking(Instant::now()));
-        }
-        self.0.due.notify_one();
-        Ok(!documents.is_empty())
     }
 
     /// rolecall is to go: the claims of all mappings end as `farewell` says, the guard aside, and no mapping is taken in any

@@ -13,12 +13,14 @@ mod discovery;
 mod ending;
 mod error;
 mod feed;
+mod guard;
 mod intake;
 mod pass;
 mod queue;
 mod report;
 mod state;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::condition::reason;
 use crate::google::CloudRun;
 use crate::index::{Ceiling, Effects, Index, Urgency};
-use crate::model::{Clock, DocumentKey, FreezeReason, MappingKey, Seq, TargetName};
+use crate::model::{Clock, DocumentKey, FreezeReason, MappingKey, RemovalLimits, Seq, TargetName};
 use crate::status::StatusBoard;
 use crate::store::{Store, StoreError};
 use crate::telemetry::EngineMetrics;
@@ -53,6 +55,8 @@ pub struct EngineConfig {
     pub addition_window: Duration,
     /// How many documents are worked on at once. Each has at most one call to Google under way.
     pub parallel: usize,
+    /// How many people may lose access within an hour before the guard holds the rest.
+    pub limits: RemovalLimits,
 }
 
 impl EngineConfig {
@@ -62,7 +66,13 @@ impl EngineConfig {
     /// fifty other policies.
     #[must_use]
     pub fn new(ceiling: Ceiling, drift_interval: Duration) -> Self {
-        Self { ceiling, drift_interval, addition_window: Duration::from_millis(250), parallel: 8 }
+        Self {
+            ceiling,
+            drift_interval,
+            addition_window: Duration::from_millis(250),
+            parallel: 8,
+            limits: RemovalLimits::default(),
+        }
     }
 }
 
@@ -372,15 +382,18 @@ impl Inner {
                 queue.ask(document, now + self.config.drift_interval.mul_f64(jitter));
             }
         }
-        let ending: Vec<MappingKey> = {
+        let (mappings, ending): (BTreeSet<MappingKey>, Vec<MappingKey>) = {
             let mut state = self.state();
             let mappings = state.settle_document(document, verdict, self.clock.now());
             let ending = mappings.iter().filter(|key| state.is_ending(key)).cloned().collect();
-            state.changed_mappings.extend(mappings);
+            state.changed_mappings.extend(mappings.iter().cloned());
             let targets = state.targets_of(document);
             state.changed_targets.extend(targets);
-            ending
+            (mappings, ending)
         };
+        if let Err(error) = self.release_named(&mappings).await {
+            tracing::warn!(%error, "cannot store that held removals are released; the next pass tries again");
+        }
         for mapping in ending {
             if let Err(error) = self.forget_if_done(&mapping).await {
                 tracing::warn!(%error, mapping.name = %mapping, "cannot forget the deleted mapping {mapping} yet");

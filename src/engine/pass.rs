@@ -15,12 +15,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::Inner;
 use super::error::EngineError;
 use super::state::Trigger;
 use crate::google::{Backoff, ErrorClass, GoogleError};
 use crate::index::{Ceiling, PersonState};
-use crate::model::{DocumentKey, MappingKey, MemberKey, Policy, Subject};
+use crate::model::{Desired, DocumentKey, LedgerRow, MappingKey, MemberKey, Policy, Removal, Subject};
 use crate::plan::{CallOutcome, Inputs, Plan, plan};
 
 /// How often one pass reads and plans again after a conflict, before the document goes back into the queue.
@@ -171,9 +173,59 @@ async fn prepare(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
         Some(answer) => answer,
         None => inner.google.policy(document).await,
     };
-    // What is wanted is looked up after the read, however long that took: who left meanwhile is not granted any more.
+    let Some((known, guarded)) = look_up(inner, document, ledger, &claimants, answer, verdict)? else {
+        return Ok(None);
+    };
+    let mut plan = known.plan(document, &BTreeSet::new());
+    // Who says that rolecall goes means all of it, the guard aside.
+    if plan.guarded && guarded {
+        let held = inner.held(document, &plan).await?;
+        if !held.is_empty() {
+            plan = known.plan(document, &held);
+        }
+    }
+    for entry in &mut plan.audit {
+        entry.cause_seqs.extend_from_slice(&verdict.trigger.seqs);
+    }
+    Ok(Some(plan))
+}
+
+/// What one pass is planned from.
+struct Known {
+    desired: Desired,
+    ledger: Vec<LedgerRow>,
+    live: Policy,
+    now: Timestamp,
+    /// The people with claims who are inactive or deleted.
+    left: BTreeSet<Subject>,
+}
+
+impl Known {
+    fn plan(&self, document: &DocumentKey, held: &BTreeSet<Removal>) -> Plan {
+        plan(&Inputs {
+            document,
+            desired: &self.desired,
+            ledger: &self.ledger,
+            live: &self.live,
+            now: self.now,
+            held,
+            leavers: &|subject| self.left.contains(subject),
+        })
+    }
+}
+
+/// Looks up what is wanted, after the policy was read and however long that took: who left meanwhile is not granted any
+/// more. Answers that, and whether the guard has a say. None: nothing concerns this document.
+fn look_up(
+    inner: &Inner,
+    document: &DocumentKey,
+    ledger: Vec<LedgerRow>,
+    claimants: &BTreeSet<MappingKey>,
+    answer: Result<Policy, GoogleError>,
+    verdict: &mut Verdict,
+) -> Result<Option<(Known, bool)>, EngineError> {
     let mut state = inner.state();
-    let desired = state.index.desired(document, &claimants);
+    let desired = state.index.desired(document, claimants);
     if ledger.is_empty() && desired.grants.is_empty() {
         verdict.idle = true;
         return Ok(None);
@@ -200,39 +252,16 @@ async fn prepare(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
     verdict.trigger.merge(&memory.take_trigger());
     // Somebody unknown was deleted before this start: ids are never used again.
     // Observe mode writes nothing, not even for them.
-    let leavers = |subject: &Subject| match subject {
+    let has_left = |subject: &Subject| match subject {
         Subject::User(id) if inner.config.ceiling == Ceiling::Enforce => {
             matches!(state.index.person(*id), PersonState::Inactive | PersonState::Deleted | PersonState::Unknown)
         }
         Subject::User(_) | Subject::Group(_) => false,
     };
-    let now = inner.clock.now();
-    let nothing = BTreeSet::new();
-    let inputs = Inputs {
-        document,
-        desired: &desired,
-        ledger: &ledger,
-        live: &live,
-        now,
-        released: &nothing,
-        leavers: &leavers,
-    };
-    let mut plan = plan(&inputs);
-    // Only a mapping whose own grants are held may let them go.
-    let mut released = state.released_by(&plan.held.mappings);
-    released.extend(state.documents.get(document).and_then(|memory| memory.released.clone()));
-    if state.farewell.is_some() {
-        // Who says that rolecall goes means all of it.
-        released.insert(plan.held.plan_hash.clone());
-    }
-    if released.contains(&plan.held.plan_hash) {
-        plan = crate::plan::plan(&Inputs { released: &released, ..inputs });
-    }
-    drop(state);
-    for entry in &mut plan.audit {
-        entry.cause_seqs.extend_from_slice(&verdict.trigger.seqs);
-    }
-    Ok(Some(plan))
+    let subjects = ledger.iter().flat_map(|row| &row.claims).map(|claim| claim.subject);
+    let left = subjects.filter(has_left).collect();
+    let guarded = state.farewell.is_none();
+    Ok(Some((Known { desired, ledger, live, now: inner.clock.now(), left }, guarded)))
 }
 
 async fn execute(

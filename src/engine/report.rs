@@ -146,7 +146,8 @@ fn mapping(inner: &Inner, key: &MappingKey) {
         for document in state.by_mapping.get(key).into_iter().flatten() {
             documents.entry(document).or_insert_with(|| outcome(&state, &view, key, document));
         }
-        let documents: Vec<DocumentOutcome> = documents.into_values().collect();
+        let mut documents: Vec<DocumentOutcome> = documents.into_values().collect();
+        hold(&state, key, &mut documents);
         let subjects: Vec<SubjectOutcome> = view.subjects.iter().map(subject).collect();
         let refused: Vec<RefusedPath> = view
             .refused
@@ -268,14 +269,25 @@ fn outcome(state: &State, view: &MappingView, key: &MappingKey, document: &Docum
     let Some(found) = &memory.found else { return outcome };
     outcome.tally = Some(memory.tallies.get(key).map(tally).unwrap_or_default());
     outcome.foreign = found.foreign as u64;
-    if found.held.mappings.contains(key) {
-        outcome.held = Some(HeldOutcome {
-            members: found.held.grants.iter().map(|grant| grant.member.clone()).collect(),
-            plan_hash: found.held.plan_hash.clone(),
-            since: memory.held_since.unwrap_or(Timestamp::UNIX_EPOCH),
-        });
-    }
     outcome
+}
+
+/// Says what the guard holds for a mapping, and what releases it.
+fn hold(state: &State, key: &MappingKey, documents: &mut [DocumentOutcome]) {
+    for ((_, leavers), hash) in state.held_hashes(key) {
+        for outcome in &mut *documents {
+            let Some(memory) = state.documents.get(&outcome.document) else { continue };
+            let parts = memory.found.iter().flat_map(|found| &found.held.parts);
+            for part in parts.filter(|part| part.mapping == *key && part.leavers == leavers) {
+                outcome.held.push(HeldOutcome {
+                    leavers,
+                    members: part.removals.iter().map(|removal| removal.grant.member.clone()).collect(),
+                    plan_hash: hash.clone(),
+                    since: memory.held_since.unwrap_or(Timestamp::UNIX_EPOCH),
+                });
+            }
+        }
+    }
 }
 
 fn tally(tally: &plan::Tally) -> Tally {
@@ -290,6 +302,7 @@ fn tally(tally: &plan::Tally) -> Tally {
         observed: tally.observed as u64,
         revoking: tally.revoking as u64,
         held: tally.held as u64,
+        held_leavers: tally.held_leavers as u64,
         oldest_revoking_since: tally.oldest_revoking_since,
     }
 }
@@ -456,7 +469,7 @@ impl DocumentMemory {
         }
         match &self.found {
             None => Standing::Unread,
-            Some(found) if !found.held.grants.is_empty() => Standing::Held,
+            Some(found) if !found.held.is_empty() => Standing::Held,
             Some(found) if found.missing > 0 => Standing::Drifted,
             Some(_) => Standing::InSync,
         }
@@ -487,7 +500,7 @@ impl DocumentMemory {
 }
 
 fn gauges(inner: &Inner) {
-    let (mut counts, mut lost, mut foreign, mut unowned, mut held) = (BTreeMap::new(), 0, 0, 0, 0);
+    let (mut counts, mut lost, mut foreign, mut unowned, mut held) = (BTreeMap::new(), 0, 0, 0, [0, 0]);
     {
         let state = inner.state();
         for memory in state.documents.values() {
@@ -503,7 +516,8 @@ fn gauges(inner: &Inner) {
                 lost += found.lost;
                 foreign += found.foreign;
                 unowned += found.unowned;
-                held += found.held.grants.len();
+                held[0] += found.held.grants(false).len();
+                held[1] += found.held.grants(true).len();
             }
         }
         inner.metrics.event_seq.set([], usize::try_from(state.directory_seq).unwrap_or(0));
@@ -514,6 +528,7 @@ fn gauges(inner: &Inner) {
     inner.metrics.drift_members.set(["lost"], lost);
     inner.metrics.drift_members.set(["foreign"], foreign);
     inner.metrics.drift_members.set(["unowned"], unowned);
-    inner.metrics.held_members.set(["remove"], held);
+    inner.metrics.held_members.set(["remove"], held[0]);
+    inner.metrics.held_members.set(["leaver"], held[1]);
     inner.metrics.queue.set([], inner.queue().waiting());
 }

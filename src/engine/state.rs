@@ -103,8 +103,6 @@ impl Found {
 pub(super) struct DocumentMemory {
     trigger: Trigger,
     quarantine: BTreeMap<MemberKey, (&'static str, Timestamp)>,
-    /// The held plan that a person let go, until a pass has seen it.
-    pub released: Option<String>,
     /// The mappings that a pass under way has in its plan.
     pub planned: BTreeSet<MappingKey>,
     /// The plan that Google refused last, and why.
@@ -309,23 +307,9 @@ impl State {
         self.mappings.get(key).is_some_and(|memory| memory.ending)
     }
 
-    /// The documents on which removals are held under this hash.
-    pub fn held_under(&self, hash: &str) -> Vec<DocumentKey> {
-        let held = |memory: &DocumentMemory| {
-            memory.found.as_ref().is_some_and(|found| !found.held.grants.is_empty() && found.held.plan_hash == hash)
-        };
-        self.documents.iter().filter(|(_, memory)| held(memory)).map(|(document, _)| document.clone()).collect()
-    }
-
     /// Does a pass that is under way have this mapping in its plan?
     pub fn is_planned(&self, key: &MappingKey) -> bool {
         self.documents.values().any(|memory| memory.planned.contains(key))
-    }
-
-    /// Held plans that one of these mappings lets go.
-    pub fn released_by(&self, mappings: &BTreeSet<MappingKey>) -> BTreeSet<String> {
-        let memories = mappings.iter().filter_map(|key| self.mappings.get(key));
-        memories.flat_map(|memory| memory.released.iter().cloned()).collect()
     }
 
     /// Every document that this mapping had a part in, as due now.
@@ -378,7 +362,7 @@ impl State {
         memory.isolated_since = if verdict.isolated.is_empty() { None } else { memory.isolated_since.or(Some(now)) };
         memory.isolated = verdict.isolated;
         if let Some(plan) = verdict.plan {
-            memory.held_since = if plan.held.grants.is_empty() { None } else { memory.held_since.or(Some(now)) };
+            memory.held_since = if plan.held.is_empty() { None } else { memory.held_since.or(Some(now)) };
             for (grant, mappings) in &plan.remains {
                 if memory.remains.len() < REMAINING {
                     memory.remains.entry(grant.clone()).or_default().extend(mappings.iter().cloned());
@@ -396,9 +380,6 @@ impl State {
             }
             memory.mappings = memory.tallies.keys().cloned().collect();
             memory.found = Some(Found::of(&plan));
-            if memory.failures == 0 {
-                memory.released = None;
-            }
         }
         let now_there: BTreeSet<MappingKey> =
             memory.mappings.iter().chain(memory.remains.values().flatten()).cloned().collect();

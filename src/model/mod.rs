@@ -4,6 +4,9 @@ mod clock;
 mod desired;
 mod directory;
 mod document;
+mod guard;
+#[cfg(test)]
+pub(crate) mod guard_book;
 mod ledger;
 mod name;
 mod policy;
@@ -15,6 +18,10 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use desired::{ClaimTerms, Desired, DesiredGrant, FreezeReason, Keep, Stance};
 pub use directory::{DirectoryChange, DirectoryEvent, EmailFact, GroupFacts, GroupId, Seq, UserFacts, UserId};
 pub use document::{DocumentKey, DocumentKeyError, ResourceKind};
+pub use guard::{
+    DEFAULT_LEAVERS_PER_HOUR, DEFAULT_REMOVALS_PER_HOUR, GUARD_WINDOW, Judgement, Removal, RemovalLimit, RemovalLimits,
+    RemovalScope, ScopeCounts,
+};
 pub use ledger::{
     AuditEntry, AuditOutcome, Claim, GrantState, Intent, IntentAction, LedgerChange, LedgerRow, Pin, Subject,
 };

@@ -1,99 +1,124 @@
-//! The compiled-in guard: a pass that would take access from many people at once waits for a person to look.
+//! The guard's part in a plan: which removals it decides about, and what is held of them.
+//!
+//! Who is held is decided beside the plan, where people are counted over documents and time; see
+//! [`RemovalLimit`](crate::model::RemovalLimit). A plan that asks is made again with the answer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use crate::model::{DocumentKey, GrantKey, LedgerRow, MemberKey, Subject};
+use crate::model::{Claim, DocumentKey, GrantKey, MappingKey, Removal, Subject};
 
-use super::{Cause, GUARD_PEOPLE, Held, Step};
+use super::{Held, HeldPart, Step};
 
 /// Part of every hash, so that a release given under other rules releases nothing.
-const GENERATION: &str = "compiled-in/1";
+const GENERATION: &str = "compiled-in/2";
+
+/// SHA-256 over texts, each with its length.
+struct Texts(Sha256);
+
+impl Texts {
+    fn new() -> Self {
+        let mut texts = Self(Sha256::new());
+        texts.add(GENERATION);
+        texts
+    }
+
+    fn add(&mut self, text: &str) {
+        self.0.update((text.len() as u64).to_be_bytes());
+        self.0.update(text.as_bytes());
+    }
+
+    fn grant(&mut self, grant: &GrantKey) {
+        self.add(grant.role.as_str());
+        self.add(grant.condition.as_str());
+        self.add(grant.member.as_str());
+    }
+
+    fn short(self) -> String {
+        let mut first = [0; 8];
+        first.copy_from_slice(&self.0.finalize()[..8]);
+        format!("{:016x}", u64::from_be_bytes(first))
+    }
+}
 
 /// 16 hex digits over the document, the guard's generation and the items in their order. Neither the etag nor the
 /// time is in it, so it stays the same from pass to pass.
 pub(super) fn digest<'a>(document: &DocumentKey, items: impl Iterator<Item = (&'a str, &'a GrantKey)>) -> String {
-    let mut hash = Sha256::new();
-    let mut part = |text: &str| {
-        hash.update((text.len() as u64).to_be_bytes());
-        hash.update(text.as_bytes());
-    };
-    part(GENERATION);
-    part(&document.to_string());
+    let mut texts = Texts::new();
+    texts.add(&document.to_string());
     for (sign, grant) in items {
-        part(sign);
-        part(grant.role.as_str());
-        part(grant.condition.as_str());
-        part(grant.member.as_str());
+        texts.add(sign);
+        texts.grant(grant);
     }
-    let mut first = [0; 8];
-    first.copy_from_slice(&hash.finalize()[..8]);
-    format!("{:016x}", u64::from_be_bytes(first))
+    texts.short()
 }
 
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum Person {
-    Known(Subject),
-    /// A row that lost its claims; the member stands for whoever it is.
-    Unknown(MemberKey),
+/// What releases the held removals of one mapping and kind: 16 hex digits over all documents on which there are any, in
+/// the order of the documents. The same from pass to pass as long as the same removals are held.
+#[must_use]
+pub fn held_hash<'a>(
+    mapping: &MappingKey,
+    leavers: bool,
+    parts: impl Iterator<Item = (&'a DocumentKey, &'a HeldPart)>,
+) -> String {
+    let mut texts = Texts::new();
+    texts.add(&mapping.to_string());
+    texts.add(if leavers { "leavers" } else { "removals" });
+    for (document, part) in parts {
+        texts.add(&document.to_string());
+        texts.0.update(part.digest);
+    }
+    texts.short()
 }
 
-fn people<'a>(steps: impl Iterator<Item = &'a Step>) -> usize {
-    let mut people = BTreeSet::new();
-    for step in steps {
-        people.extend(step.row.claims.iter().map(|claim| Person::Known(claim.subject)));
-        if step.row.claims.is_empty() {
-            people.insert(Person::Unknown(step.row.grant.member.clone()));
+/// What is asked about these removals. What passed once passes again, however the call ended.
+pub(super) fn asks(candidates: &[Step], leaver: &dyn Fn(&Subject) -> bool) -> Vec<Removal> {
+    let fresh = candidates.iter().filter(|step| step.row.held || step.row.revoking_since.is_none());
+    let of = |step: &Step, claim: &Claim| Removal {
+        grant: step.grant().clone(),
+        claim: claim.clone(),
+        leaver: leaver(&claim.subject),
+    };
+    fresh.flat_map(|step| step.row.claims.iter().map(move |claim| of(step, claim))).collect()
+}
+
+/// Splits the removals into what passes and what is held. A grant stays for the claims that are held and for no others.
+pub(super) fn split(candidates: Vec<Step>, held: &BTreeSet<Removal>) -> (Vec<Step>, Vec<Step>, Held) {
+    let mut claims: BTreeMap<&GrantKey, Vec<&Removal>> = BTreeMap::new();
+    for removal in held {
+        claims.entry(&removal.grant).or_default().push(removal);
+    }
+    let (mut pass, mut kept) = (Vec::new(), Vec::new());
+    let mut parts: BTreeMap<(MappingKey, bool), Vec<Removal>> = BTreeMap::new();
+    for mut step in candidates {
+        let mut own = BTreeSet::new();
+        for removal in claims.get(step.grant()).into_iter().flatten() {
+            if step.row.claims.contains(&removal.claim) {
+                own.insert(removal.claim.clone());
+                let part = (removal.claim.mapping.clone(), removal.leaver);
+                parts.entry(part).or_default().push((*removal).clone());
+            }
+        }
+        if own.is_empty() {
+            pass.push(step);
+        } else {
+            step.row.claims = own;
+            kept.push(step);
         }
     }
-    people.len()
+    let parts = parts.into_iter().map(|((mapping, leavers), removals)| part(mapping, leavers, removals)).collect();
+    (pass, kept, Held { parts })
 }
 
-/// Splits the removals into what passes and what is held. `owned` are all grants of ours that stand in the document.
-///
-/// Leavers pass when they are few: all of them together, or those that are new in this pass beside others that are
-/// held already. Who passed once passes again, however the call ended. Of the rest, all or nothing is held. Grants acknowledged after the oldest of them was asked for do not
-/// count as the document's, or else writing additions would release a plan that nobody looked at.
-pub(super) fn split(
-    document: &DocumentKey,
-    candidates: Vec<Step>,
-    owned: &[LedgerRow],
-    released: &BTreeSet<String>,
-) -> (Vec<Step>, Vec<Step>, Held) {
-    let leaver = |step: &&Step| step.cause == Cause::Leaver;
-    let passed = |step: &&Step| leaver(step) && step.row.revoking_since.is_some() && !step.row.held;
-    let fresh = |step: &&Step| leaver(step) && step.row.revoking_since.is_none();
-    let few_leavers = people(candidates.iter().filter(leaver)) <= GUARD_PEOPLE;
-    let few_fresh = people(candidates.iter().filter(fresh)) <= GUARD_PEOPLE;
-    let (pass, guarded): (Vec<Step>, Vec<Step>) = candidates
-        .into_iter()
-        .partition(|step| (few_leavers && leaver(&step)) || (few_fresh && fresh(&step)) || passed(&step));
-
-    let since = guarded.iter().filter_map(|step| step.row.revoking_since).min();
-    let base = base(owned, &guarded, since);
-    let people = people(guarded.iter());
-    let plan_hash = digest(document, guarded.iter().map(|step| ("-", step.grant())));
-    if people <= GUARD_PEOPLE || guarded.len() * 2 <= base || released.contains(&plan_hash) {
-        let mut pass: Vec<Step> = pass.into_iter().chain(guarded).collect();
-        pass.sort_by(|a, b| a.grant().cmp(b.grant()));
-        return (pass, vec![], Held::default());
+fn part(mapping: MappingKey, leavers: bool, removals: Vec<Removal>) -> HeldPart {
+    let mut texts = Texts::new();
+    for removal in &removals {
+        texts.grant(&removal.grant);
+        texts.add(&match removal.claim.subject {
+            Subject::User(id) => id.to_string(),
+            Subject::Group(id) => id.to_string(),
+        });
     }
-    let held = Held {
-        people,
-        grants: guarded.iter().map(|step| step.grant().clone()).collect(),
-        plan_hash,
-        mappings: guarded.iter().flat_map(|step| &step.row.claims).map(|claim| claim.mapping.clone()).collect(),
-    };
-    (pass, guarded, held)
-}
-
-fn base(owned: &[LedgerRow], guarded: &[Step], since: Option<Timestamp>) -> usize {
-    let Some(since) = since else { return owned.len() };
-    let going: BTreeSet<&GrantKey> = guarded.iter().map(Step::grant).collect();
-    owned
-        .iter()
-        .filter(|row| going.contains(&row.grant) || row.acknowledged_at.is_none_or(|acknowledged| acknowledged < since))
-        .count()
+    HeldPart { mapping, leavers, removals, digest: texts.0.finalize().into() }
 }

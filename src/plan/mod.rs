@@ -19,6 +19,8 @@ mod settle;
 mod tally;
 
 #[cfg(test)]
+mod guard_tests;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod tests;
@@ -33,9 +35,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::model::{
-    AuditEntry, Desired, DocumentKey, GrantKey, IntentAction, LedgerChange, LedgerRow, MappingKey, Policy, Subject,
+    AuditEntry, Desired, DocumentKey, GrantKey, IntentAction, LedgerChange, LedgerRow, MappingKey, Policy, Removal,
+    Subject,
 };
 
+pub use guard::held_hash;
 pub use settle::CallOutcome;
 pub use tally::Tally;
 
@@ -45,9 +49,6 @@ use pass::Pass;
 /// How long a call whose outcome is unknown is remembered when the resource is gone: one of that name may be back by the
 /// time it lands. Where there is a policy, it is fenced off by a write instead.
 pub const INTENT_FENCE: Duration = Duration::from_mins(10);
-
-/// The compiled-in guard holds removals that touch more people than this (and more than half of the grants).
-pub const GUARD_PEOPLE: usize = 10;
 
 /// What one pass over a document is planned from.
 #[derive(Clone, Copy)]
@@ -63,8 +64,8 @@ pub struct Inputs<'a> {
     pub live: &'a Policy,
     /// When the plan is made.
     pub now: Timestamp,
-    /// Hashes of held plans that a person released.
-    pub released: &'a BTreeSet<String>,
+    /// The removals that the guard holds. A plan that asks about some ([`Plan::asks`]) is made again with the answer.
+    pub held: &'a BTreeSet<Removal>,
     /// Has the IdP said that this subject is inactive or deleted?
     pub leavers: &'a dyn Fn(&Subject) -> bool,
 }
@@ -128,17 +129,24 @@ pub struct LostGrant {
     pub regranted: bool,
 }
 
-/// What the guard keeps from being removed. Empty when `grants` is.
+/// What the guard keeps from being removed in one document.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Held {
-    /// How many people would lose something.
-    pub people: usize,
-    /// The grants that stay for now.
-    pub grants: Vec<GrantKey>,
-    /// What releases exactly these removals; the same from pass to pass as long as they are the same.
-    pub plan_hash: String,
-    /// The mappings whose grants are held.
-    pub mappings: BTreeSet<MappingKey>,
+    /// By mapping and kind, in that order.
+    pub parts: Vec<HeldPart>,
+}
+
+/// What is held for one mapping in one document: leavers, or people who have not left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldPart {
+    /// The mapping whose claims ended.
+    pub mapping: MappingKey,
+    /// Everybody concerned is inactive or deleted.
+    pub leavers: bool,
+    /// The removals, by grant.
+    pub removals: Vec<Removal>,
+    /// Over the removals; see [`held_hash`].
+    pub digest: [u8; 32],
 }
 
 /// Additions that would take the policy over Google's limit.
@@ -155,6 +163,19 @@ pub struct LimitExceeded {
 impl Held {
     /// The audit reason.
     pub const REASON: &'static str = "MassRemoval";
+
+    /// Nothing is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// The grants that stay for now; of leavers only, if asked so.
+    #[must_use]
+    pub fn grants(&self, leavers_only: bool) -> BTreeSet<&GrantKey> {
+        let parts = self.parts.iter().filter(|part| part.leavers || !leavers_only);
+        parts.flat_map(|part| &part.removals).map(|removal| &removal.grant).collect()
+    }
 }
 
 impl LimitExceeded {
@@ -182,6 +203,10 @@ pub struct Plan {
     pub remove: Vec<Step>,
     /// What the guard withholds.
     pub held: Held,
+    /// The removals that the guard has to decide about before this plan is carried out.
+    pub asks: Vec<Removal>,
+    /// The guard has to hear of this plan, although it may ask about nothing: something of the document was held before.
+    pub guarded: bool,
     /// Drift: grants of ours that are missing.
     pub lost: Vec<LostGrant>,
     /// How many members (per role and condition) are somebody else's business.
@@ -252,7 +277,7 @@ impl Plan {
 
 fn plan_hash(document: &DocumentKey, add: &[Step], remove: &[Step], held: &Held) -> String {
     let steps = add.iter().map(|step| ("+", step.grant())).chain(remove.iter().map(|step| ("-", step.grant())));
-    guard::digest(document, steps.chain(held.grants.iter().map(|grant| ("=", grant))))
+    guard::digest(document, steps.chain(held.grants(false).into_iter().map(|grant| ("=", grant))))
 }
 
 /// Plans one pass. Total: every input has a plan, and the order of ledger rows and claims does not matter.

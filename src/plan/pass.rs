@@ -384,22 +384,10 @@ impl<'a> Pass<'a> {
     fn finish(mut self) -> Plan {
         let now = self.inputs.now;
         let candidates = std::mem::take(&mut self.candidates);
-        let (mut remove, held_steps, held) =
-            guard::split(self.inputs.document, candidates, &self.owned, self.inputs.released);
-        let mut held_new = Vec::new();
-        for mut step in held_steps {
-            if !step.row.held {
-                held_new.push(step.row.clone());
-            }
-            step.row.held = true;
-            self.going(&mut step.row, Standing::Held);
-            self.unsettled(&step.row, false, true);
-        }
-        for row in held_new {
-            let mut entry = self.context.entry(now, &row, "revoke", AuditOutcome::Held, Some(Held::REASON));
-            entry.plan_hash = Some(held.plan_hash.clone());
-            self.audit.push(entry);
-        }
+        let asks = guard::asks(&candidates, self.inputs.leavers);
+        let guarded = !asks.is_empty() || self.inputs.ledger.iter().any(|row| row.held);
+        let (mut remove, held_steps, held) = guard::split(candidates, self.inputs.held);
+        let held_new = self.hold(held_steps, &held);
         for step in &mut remove {
             self.going(&mut step.row, Standing::Revoking);
         }
@@ -423,14 +411,22 @@ impl<'a> Pass<'a> {
                 LedgerChange::Remove(_) => true,
             });
         }
+        let hash = plan_hash(self.inputs.document, &add, &remove, &held);
+        for row in held_new {
+            let mut entry = self.context.entry(now, &row, "revoke", AuditOutcome::Held, Some(Held::REASON));
+            entry.plan_hash = Some(hash.clone());
+            self.audit.push(entry);
+        }
         let ours: BTreeSet<&GrantKey> = self.owned.iter().map(|row| &row.grant).chain(&self.unowned).collect();
         Plan {
-            hash: plan_hash(self.inputs.document, &add, &remove, &held),
+            hash,
             foreign: self.live.foreign(&ours),
             policy: document::written(self.inputs.live, &add, &remove, self.fence),
             add,
             remove,
             held,
+            asks,
+            guarded,
             lost: self.lost,
             unowned: self.unowned,
             remains: self.remains,
@@ -446,6 +442,35 @@ impl<'a> Pass<'a> {
             fence: self.fence,
             lines: self.lines,
         }
+    }
+
+    /// Keeps grants for the claims that the guard holds. Answers the rows that are held for the first time.
+    fn hold(&mut self, steps: Vec<Step>, held: &Held) -> Vec<LedgerRow> {
+        let mut kinds: BTreeMap<&GrantKey, [BTreeSet<MappingKey>; 2]> = BTreeMap::new();
+        for part in &held.parts {
+            for removal in &part.removals {
+                let [others, leavers] = kinds.entry(&removal.grant).or_default();
+                let kind = if part.leavers { leavers } else { others };
+                kind.insert(part.mapping.clone());
+            }
+        }
+        let mut fresh = Vec::new();
+        for Step { mut row, .. } in steps {
+            if !row.held {
+                fresh.push(row.clone());
+            }
+            row.held = true;
+            row.revoking_since.get_or_insert(self.inputs.now);
+            for (mappings, standing) in
+                kinds.remove(&row.grant).unwrap_or_default().into_iter().zip([Standing::Held, Standing::HeldLeaver])
+            {
+                let line = Line { grant: row.grant.clone(), mappings, standing, revoking_since: row.revoking_since };
+                self.lines.push(line);
+            }
+            self.keep(row.clone());
+            self.unsettled(&row, false, true);
+        }
+        fresh
     }
 
     /// A grant that should be gone and is not yet.

@@ -187,7 +187,7 @@ proptest! {
             ledger: rows,
             live,
             now: world.now,
-            released: &world.released,
+            held: &BTreeSet::new(),
             leavers: &|subject| world.left.contains(subject),
         });
         let plain = inputs(&rows, &world.live);

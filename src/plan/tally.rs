@@ -27,6 +27,8 @@ pub(super) enum Standing {
     /// About to be removed.
     Revoking,
     Held,
+    /// Held, and who it is for has left.
+    HeldLeaver,
 }
 
 /// One grant in the report of a pass.
@@ -61,6 +63,8 @@ pub struct Tally {
     pub revoking: usize,
     /// To be removed and held by the guard.
     pub held: usize,
+    /// Of these, for people who have left.
+    pub held_leavers: usize,
     /// Since when the oldest of the grants to be removed, held or not, should be gone.
     pub oldest_revoking_since: Option<Timestamp>,
 }
@@ -81,7 +85,7 @@ impl Plan {
             }
             for mapping in &line.mappings {
                 let tally = tallies.entry(mapping.clone()).or_default();
-                let desired = !matches!(line.standing, Standing::Revoking | Standing::Held);
+                let desired = !matches!(line.standing, Standing::Revoking | Standing::Held | Standing::HeldLeaver);
                 tally.desired += usize::from(desired);
                 match line.standing {
                     Standing::Verified => {
@@ -99,6 +103,10 @@ impl Plan {
                     Standing::Frozen => {}
                     Standing::Revoking => tally.revoking += 1,
                     Standing::Held => tally.held += 1,
+                    Standing::HeldLeaver => {
+                        tally.held += 1;
+                        tally.held_leavers += 1;
+                    }
                 }
                 if !desired {
                     tally.oldest_revoking_since =

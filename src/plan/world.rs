@@ -7,9 +7,10 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::*;
+use crate::model::guard_book::{Facts, GuardBook};
 use crate::model::{
-    AuditOutcome, Claim, ClaimTerms, ConditionHash, DesiredGrant, GrantState, Keep, MemberKey, Principal, Role, Stance,
-    UserId,
+    AuditOutcome, Claim, ClaimTerms, ConditionHash, DesiredGrant, GrantState, Keep, MemberKey, Principal,
+    RemovalLimits, RemovalScope, Role, Stance, UserId,
 };
 
 pub(super) const INVOKER: &str = "roles/run.invoker";
@@ -46,7 +47,7 @@ pub(super) struct World {
     pub(super) ledger: BTreeMap<GrantKey, LedgerRow>,
     pub(super) live: Policy,
     pub(super) now: Timestamp,
-    pub(super) released: BTreeSet<String>,
+    pub(super) book: GuardBook,
     pub(super) left: BTreeSet<Subject>,
     pub(super) audit: Vec<AuditEntry>,
     pub(super) writes: u32,
@@ -61,7 +62,7 @@ impl World {
             ledger: BTreeMap::new(),
             live: serde_json::from_value(live).unwrap(),
             now: "2026-01-01T00:00:00Z".parse().unwrap(),
-            released: BTreeSet::new(),
+            book: GuardBook::default(),
             left: BTreeSet::new(),
             audit: vec![],
             writes: 0,
@@ -98,16 +99,47 @@ impl World {
     }
 
     pub(super) fn plan(&self) -> Plan {
+        self.plan_with(&mut self.book.clone())
+    }
+
+    /// A plan, and the one that it becomes with the guard's answer.
+    fn plan_with(&self, book: &mut GuardBook) -> Plan {
         let rows: Vec<LedgerRow> = self.ledger.values().cloned().collect();
-        plan(&Inputs {
-            document: &self.document,
-            desired: &self.desired,
-            ledger: &rows,
-            live: &self.live,
-            now: self.now,
-            released: &self.released,
-            leavers: &|subject| self.left.contains(subject),
-        })
+        let with = |held: &BTreeSet<Removal>| {
+            plan(&Inputs {
+                document: &self.document,
+                desired: &self.desired,
+                ledger: &rows,
+                live: &self.live,
+                now: self.now,
+                held,
+                leavers: &|subject| self.left.contains(subject),
+            })
+        };
+        let open = with(&BTreeSet::new());
+        if !open.guarded {
+            return open;
+        }
+        let people = |scope: &RemovalScope, since: Timestamp| {
+            let old = |row: &&LedgerRow| {
+                row.state == GrantState::Owned && row.acknowledged_at.is_none_or(|acknowledged| acknowledged < since)
+            };
+            let of = |claim: &&Claim| match scope {
+                RemovalScope::Mapping(mapping) => claim.mapping == *mapping,
+                RemovalScope::Leavers(_) => true,
+            };
+            self.ledger.values().filter(old).flat_map(|row| &row.claims).filter(of).map(|claim| claim.subject).collect()
+        };
+        let limits = RemovalLimits::default();
+        let facts = Facts { limits, now: self.now, provider: &|_| None, people: &people };
+        with(&book.decide(&self.document, &open.asks, &facts))
+    }
+
+    /// Lets go what the guard holds now.
+    pub(super) fn release(&mut self, held: &Held) {
+        for part in &held.parts {
+            self.book.release(&self.document, &part.removals);
+        }
     }
 
     pub(super) fn record(&mut self, (changes, audit): (Vec<LedgerChange>, Vec<AuditEntry>)) {
@@ -151,7 +183,9 @@ impl World {
     /// One whole pass with this outcome; `Unknown` did not commit.
     pub(super) fn pass_with(&mut self, outcome: &CallOutcome) -> Plan {
         self.later(1);
-        let plan = self.plan();
+        let mut book = self.book.clone();
+        let plan = self.plan_with(&mut book);
+        self.book = book;
         if plan.policy.is_none() {
             self.record((plan.ledger.clone(), plan.audit.clone()));
             return plan;

@@ -44,6 +44,8 @@ pub struct Tally {
     pub revoking: u64,
     /// To be removed and held by the guard.
     pub held: u64,
+    /// Of these, for people who have left.
+    pub held_leavers: u64,
     /// Since when the oldest of the grants to be removed should be gone.
     pub oldest_revoking_since: Option<Timestamp>,
 }
@@ -60,6 +62,8 @@ pub struct Lag {
 /// What a guard holds on one document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldOutcome {
+    /// Everybody concerned has left.
+    pub leavers: bool,
     /// Who would lose something. Counted over documents without counting anybody twice.
     pub members: BTreeSet<MemberKey>,
     /// What releases it.
@@ -79,8 +83,8 @@ pub struct DocumentOutcome {
     pub pending_since: Option<Timestamp>,
     /// What is wrong: the error of the last pass, members that Google refused, a limit.
     pub troubles: Vec<Trouble>,
-    /// What the guard holds.
-    pub held: Option<HeldOutcome>,
+    /// What the guard holds: of people who have left, and of others.
+    pub held: Vec<HeldOutcome>,
     /// Grants that were taken away and granted again, since the start.
     pub reverted: u64,
     /// Grants whose last claim ended although they were not ours.
@@ -104,7 +108,7 @@ impl DocumentOutcome {
             tally: None,
             pending_since: None,
             troubles: Vec::new(),
-            held: None,
+            held: Vec::new(),
             reverted: 0,
             remaining: 0,
             foreign: 0,

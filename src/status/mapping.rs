@@ -107,6 +107,7 @@ fn sum(documents: &[&DocumentOutcome]) -> Tally {
         observed: sum.observed.saturating_add(tally.observed),
         revoking: sum.revoking.saturating_add(tally.revoking),
         held: sum.held.saturating_add(tally.held),
+        held_leavers: sum.held_leavers.saturating_add(tally.held_leavers),
         oldest_revoking_since: earliest(sum.oldest_revoking_since, tally.oldest_revoking_since),
     })
 }
@@ -175,7 +176,8 @@ fn refused(paths: &[RefusedPath]) -> Vec<RefusedPath> {
 }
 
 fn held(documents: &[&DocumentOutcome]) -> Option<HeldStatus> {
-    let held: Vec<_> = documents.iter().filter_map(|document| Some((*document, document.held.as_ref()?))).collect();
+    let held: Vec<_> =
+        documents.iter().flat_map(|document| document.held.iter().map(move |held| (*document, held))).collect();
     let since = held.iter().map(|(_, held)| held.since).min()?;
     let people: BTreeSet<&MemberKey> = held.iter().flat_map(|(_, held)| &held.members).collect();
     let hashes: BTreeSet<&str> = held.iter().map(|(_, held)| held.plan_hash.as_str()).collect();
@@ -318,7 +320,7 @@ fn resource_status(document: &DocumentOutcome) -> ResourceStatus {
     let (word, message) = match (troubles.first(), &document.tally) {
         (Some(trouble), _) => (Some(trouble.reason), with_next_step(&trouble.message, trouble.reason)),
         (None, None) => (Some(reason::PROGRESSING), "the policy was not read yet".to_owned()),
-        (None, Some(_)) if document.held.is_some() => (Some(reason::MASS_REMOVAL), explain(reason::MASS_REMOVAL)),
+        (None, Some(_)) if !document.held.is_empty() => (Some(reason::MASS_REMOVAL), explain(reason::MASS_REMOVAL)),
         (None, Some(_)) if document.invoker_iam_disabled => {
             (Some(reason::INVOKER_IAM_DISABLED), explain(reason::INVOKER_IAM_DISABLED))
         }

@@ -168,7 +168,7 @@ fn delegation(case: &Case<'_>) -> Option<Verdict> {
 
 fn revocation(case: &Case<'_>) -> Option<Verdict> {
     if case.total.revoking == 0 {
-        return None;
+        return held_leavers(case);
     }
     let documents =
         case.documents.iter().filter(|document| document.tally.is_some_and(|tally| tally.revoking > 0)).count();
@@ -192,6 +192,22 @@ fn revocation(case: &Case<'_>) -> Option<Verdict> {
         None => (Turn::Ours, format!("{fact}; the removal is under way"), None),
     };
     Some(Verdict { stalled, ..Verdict::new(turn, reason::REVOCATION_PENDING, message) })
+}
+
+/// People who have left and keep access until somebody releases the plan.
+fn held_leavers(case: &Case<'_>) -> Option<Verdict> {
+    if case.total.held_leavers == 0 {
+        return None;
+    }
+    let held = case.documents.iter().flat_map(|document| &document.held).filter(|held| held.leavers);
+    let hashes: std::collections::BTreeSet<&str> = held.map(|held| held.plan_hash.as_str()).collect();
+    let message = format!(
+        "{} of people who left: the guard holds the removal, since more people left within an hour than it lets through; \
+         they keep access until it is released (`rolecall release plan {}`); check the cause first",
+        plural(case.total.held_leavers, "grant", "grants"),
+        hashes.into_iter().collect::<Vec<_>>().join(","),
+    );
+    Some(Verdict::new(Turn::Ours, reason::REVOCATION_PENDING, message))
 }
 
 fn refused_by_google(case: &Case<'_>) -> Option<Verdict> {

@@ -15,6 +15,7 @@ mod decisions;
 mod error;
 mod events;
 mod groups;
+mod guard;
 mod leadership;
 mod ledger;
 mod list;

@@ -26,7 +26,7 @@ const BUSY: Duration = Duration::from_secs(5);
 
 /// Every step of the schema, never changed once released.
 fn steps() -> Vec<Migration> {
-    [(1, "first", include_str!("migrations/0001_first.sql"))]
+    [(1, "first", include_str!("migrations/0001_first.sql")), (4, "guard", include_str!("migrations/0004_guard.sql"))]
         .into_iter()
         .map(|(version, name, sql)| {
             Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)

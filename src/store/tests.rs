@@ -4,6 +4,7 @@ mod abandoned;
 mod audit;
 mod directory;
 mod engine;
+mod guard;
 mod leadership;
 mod opening;
 mod replay;

@@ -306,7 +306,7 @@ impl Metrics {
                 held_members: area.gauges(
                     "held_members",
                     ["action"],
-                    "Members that a guard keeps from being written, by action: `add`, `remove`",
+                    "Members that a guard keeps from being written, by action: `remove`, and of these `leaver`, who left",
                 ),
                 abandoned_members: area.gauges(
                     "abandoned_members",

@@ -5,9 +5,14 @@ use serde_json::json;
 use crate::support::*;
 
 async fn team_of(count: usize) -> (World, Scim, String, Vec<String>, Vec<String>) {
+    team_with(count, &[]).await
+}
+
+async fn team_with(count: usize, flags: &[(&'static str, &str)]) -> (World, Scim, String, Vec<String>, Vec<String>) {
     let mut manifests = base();
     manifests.push(("mapping.yaml", mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "")));
     let mut world = World::prepare(&manifests).await;
+    world.more.extend(flags.iter().map(|(flag, value)| (*flag, (*value).to_owned())));
     world.create_services("shop-dev", &["checkout-api"]).await;
     world.run().await;
     let scim = world.scim("okta", TOKEN);
@@ -71,6 +76,177 @@ async fn mapping_deleted_with_many_people_is_held_too_and_released_by_its_hash()
         if status.is_null() { Ok(()) } else { Err(format!("{status:#}")) }
     })
     .await;
+}
+
+/// How many people of ours are in the policy of a service.
+async fn in_policy(world: &World, service: &str) -> usize {
+    world.policy(service).await.get(INVOKER).map_or(0, |members| members.len())
+}
+
+/// Waits until nothing is under way any more for a mapping: whoever is still in the policy is held.
+async fn all_held(world: &World, name: &str, service: &str) -> serde_json::Value {
+    eventually(&format!("{name}: who is left in {service} is held"), async || {
+        let left = in_policy(world, service).await;
+        let status = world.status("RoleMapping", name).await;
+        let done = status["held"]["people"] == left && status["grants"]["revoking"] == 0;
+        if done { Ok(status) } else { Err(format!("{left} left; {status:#}")) }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn sixty_people_deactivated_one_after_the_other_are_held_from_the_half_on_also_over_a_restart() {
+    let (mut world, scim, _, ids, _) = team_of(60).await;
+    for id in &ids[..40] {
+        scim.set_active(id, false).await;
+    }
+    world.restart().await;
+    for id in &ids[40..] {
+        scim.set_active(id, false).await;
+    }
+    let status = all_held(&world, "checkout/team", "checkout-api").await;
+    let left = in_policy(&world, "checkout-api").await;
+    assert!((31..=59).contains(&left), "some leave at once, and half of all are held: {left}");
+    assert!(has(&status, "Ready", "False", "RevocationPending"), "a leaver keeps access: {status:#}");
+    assert!(has(&status, "Held", "True", "MassRemoval"), "{status:#}");
+    assert_eq!(status["grants"]["held"], left);
+    let metrics = world.http.get(format!("{}/metrics", world.admin_url)).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains(&format!("rolecall_engine_held_members{{action=\"leaver\"}} {left}")), "{metrics}");
+    world.restart().await;
+    let status = all_held(&world, "checkout/team", "checkout-api").await;
+    assert_eq!(in_policy(&world, "checkout-api").await, left, "a restart lets nobody go");
+    let hash = status["held"]["planHash"].as_str().expect("a hash").to_owned();
+    world.command(&["release", "plan", &hash]);
+    world.members_become("checkout-api", INVOKER, &[]).await;
+    world.mapping_status("checkout/team", "ready", |s| has(s, "Ready", "True", "")).await;
+}
+
+#[tokio::test]
+async fn exactly_half_is_held_and_so_is_the_half_of_the_rest_six_times_in_a_row() {
+    let (world, scim, group, ids, members) = team_of(64).await;
+    let all: Vec<&str> = members.iter().map(String::as_str).collect();
+    for keep in [32, 16, 8, 4, 2, 1] {
+        let kept: Vec<&str> = ids[..keep].iter().map(String::as_str).collect();
+        scim.replace_members(&group, &kept).await;
+        world.mapping_status("checkout/team", "all are held", |s| s["held"]["people"] == 64 - keep).await;
+    }
+    world.members_stay("checkout-api", INVOKER, &all).await;
+}
+
+#[tokio::test]
+async fn people_who_leave_different_services_of_different_mappings_are_counted_together() {
+    let services = ["checkout-a", "checkout-b", "checkout-c", "checkout-d"];
+    let mut manifests = base();
+    let files = ["a.yaml", "b.yaml", "c.yaml", "d.yaml"];
+    for (file, service) in files.iter().zip(services) {
+        let resource = format!("services/{service}");
+        manifests.push((file, mapping(service, &format!("team-{service}"), &[&resource], &[INVOKER], "")));
+    }
+    let mut world = World::prepare(&manifests).await;
+    world.create_services("shop-dev", &services).await;
+    world.run().await;
+    let scim = world.scim("okta", TOKEN);
+    let mut ids = Vec::new();
+    for service in services {
+        let (mut users, mut members) = (Vec::new(), Vec::new());
+        for i in 0..10 {
+            users.push(scim.create_user(&format!("{service}-{i}@example.com")).await);
+            members.push(format!("user:{service}-{i}@example.com"));
+        }
+        scim.create_group(&format!("team-{service}"), &users.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        world.members_become(service, INVOKER, &members.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        ids.extend(users);
+    }
+    for id in &ids {
+        scim.set_active(id, false).await;
+    }
+    let mut left = 0;
+    for service in services {
+        all_held(&world, &format!("checkout/{service}"), service).await;
+        left += in_policy(&world, service).await;
+    }
+    assert!((21..=39).contains(&left), "ten on each of four services are forty: {left}");
+}
+
+#[tokio::test]
+async fn one_hash_covers_what_a_mapping_holds_on_all_its_services_and_no_other_mapping_can_use_it() {
+    let services = ["checkout-api", "checkout-web", "checkout-job"];
+    let team = |annotations: &str| {
+        let text = mapping("team", "team-checkout", &["services/checkout-*"], &[INVOKER], "");
+        text.replace("  name: team\n", &format!("  name: team\n{annotations}"))
+    };
+    let other = |annotations: &str| {
+        let text = mapping("other", "team-other", &["services/checkout-api"], &[INVOKER], "");
+        text.replace("  name: other\n", &format!("  name: other\n{annotations}"))
+    };
+    let mut manifests = base();
+    manifests.push(("mapping.yaml", team("")));
+    manifests.push(("other.yaml", other("")));
+    let mut world = World::prepare(&manifests).await;
+    world.create_services("shop-dev", &services).await;
+    world.run().await;
+    let scim = world.scim("okta", TOKEN);
+    let (mut ids, mut members) = (Vec::new(), Vec::new());
+    for i in 0..12 {
+        ids.push(scim.create_user(&format!("user{i:02}@example.com")).await);
+        members.push(format!("user:user{i:02}@example.com"));
+    }
+    let guest = scim.create_user("guest@example.com").await;
+    scim.create_group("team-other", &[&ids[0], &guest]).await;
+    let group = scim.create_group("team-checkout", &ids.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let all: Vec<&str> = members.iter().map(String::as_str).collect();
+    for service in &services[1..] {
+        world.members_become(service, INVOKER, &all).await;
+    }
+    scim.replace_members(&group, &[]).await;
+    let status = world.mapping_status("checkout/team", "held on all services", |s| s["grants"]["held"] == 35).await;
+    assert_eq!(
+        status["held"]["people"], 12,
+        "the same people on three services, one of them wanted on one: {status:#}"
+    );
+    let hash = status["held"]["planHash"].as_str().expect("a hash").to_owned();
+    assert_eq!(hash.len(), 16, "one hash: {hash}");
+    let status = world.status("RoleMapping", "checkout/other").await;
+    assert_eq!(status["held"]["people"], 0, "nothing of the other mapping is held: {status:#}");
+    let release = format!("  annotations: {{rolecall.dev/release: \"{hash}\"}}\n");
+    world.write("other.yaml", &other(&release));
+    for service in &services[1..] {
+        world.members_stay(service, INVOKER, &all).await;
+    }
+    // A mapping with few people goes although another holds grants on the same service.
+    world.remove("other.yaml");
+    eventually("the other mapping is forgotten", async || {
+        let status = world.status("RoleMapping", "checkout/other").await;
+        if status.is_null() { Ok(()) } else { Err(format!("{status:#}")) }
+    })
+    .await;
+    world.members_become("checkout-api", INVOKER, &all[1..]).await;
+    world.write("mapping.yaml", &team(&release));
+    for service in services {
+        world.members_become(service, INVOKER, &[]).await;
+    }
+    world.mapping_status("checkout/team", "nothing is held", |s| s["held"]["people"] == 0).await;
+}
+
+#[tokio::test]
+async fn flags_of_the_guard_let_everybody_go_or_hold_the_second_person() {
+    let high = [("--guard-removals-per-hour", "10000"), ("--guard-leavers-per-hour", "10000")];
+    let (world, scim, group, ids, members) = team_with(30, &high).await;
+    for id in &ids[..15] {
+        scim.set_active(id, false).await;
+    }
+    scim.replace_members(&group, &[&ids[29]]).await;
+    world.members_become("checkout-api", INVOKER, &[&members[29]]).await;
+    drop(world);
+
+    let low = [("--guard-removals-per-hour", "1"), ("--guard-leavers-per-hour", "1")];
+    let (world, scim, group, ids, members) = team_with(4, &low).await;
+    scim.remove_member(&group, &ids[0]).await;
+    world.members_become("checkout-api", INVOKER, &[&members[1], &members[2], &members[3]]).await;
+    scim.remove_member(&group, &ids[1]).await;
+    world.mapping_status("checkout/team", "the second of the hour", |s| s["held"]["people"] == 1).await;
+    scim.set_active(&ids[2], false).await;
+    world.members_become("checkout-api", INVOKER, &[&members[1], &members[3]]).await;
 }
 
 #[tokio::test]

@@ -33,6 +33,7 @@ prop_compose! {
             observed,
             revoking,
             held,
+            held_leavers: 0,
             oldest_revoking_since: (revoking > 0).then(|| ago(5)),
         })
     }
@@ -44,7 +45,7 @@ prop_compose! {
         tally in tallies(),
         pending in prop::option::of(0_i64..200),
         troubles in prop::collection::vec((prop::sample::select(&TROUBLES[..]), 0_i64..200), 0..3),
-        held in prop::option::of(("[ab]", prop::collection::btree_set("[a-d]", 1..3))),
+        held in prop::collection::vec(("[ab]", prop::collection::btree_set("[a-d]", 1..3)), 0..2),
         counts in (0_u64..2, 0_u64..2, 0_u64..2),
         lag in prop::option::of((0_i64..5000, 0_i64..100)),
     ) -> DocumentOutcome {
@@ -52,11 +53,12 @@ prop_compose! {
             tally,
             pending_since: pending.map(ago),
             troubles: troubles.into_iter().map(|(word, since)| trouble(word, ago(since))).collect(),
-            held: held.map(|(plan_hash, members)| HeldOutcome {
+            held: held.into_iter().map(|(plan_hash, members)| HeldOutcome {
+                leavers: false,
                 members: members.iter().map(|name| MemberKey::of(&format!("user:{name}@x.example"))).collect(),
                 plan_hash,
                 since: ago(30),
-            }),
+            }).collect(),
             reverted: counts.0,
             remaining: counts.1,
             foreign: counts.2,

@@ -9,11 +9,12 @@ fn row(scene: &Scene, previous: Option<&RoleMappingStatus>, expected: &str) -> R
 
 fn held(name: &str, members: &[&str], hash: &str) -> DocumentOutcome {
     let mut outcome = with_tally(name, |tally| tally.held = members.len() as u64);
-    outcome.held = Some(HeldOutcome {
+    outcome.held = vec![HeldOutcome {
+        leavers: false,
         members: members.iter().map(|member| MemberKey::of(member)).collect(),
         plan_hash: hash.to_owned(),
         since: ago(300),
-    });
+    }];
     outcome
 }
 
@@ -223,6 +224,19 @@ fn held_by_a_guard_is_ready_and_says_the_hash() {
     assert_eq!(held.plans.len(), 2);
     let message = &get(&status.conditions, kind::HELD).unwrap().message;
     assert!(message.contains("beef,cafe") && message.contains("3 people"), "{message}");
+}
+
+#[test]
+fn a_held_leaver_is_not_ready_and_says_what_releases_it() {
+    let mut outcome = held("checkout-api", &["user:a@x.example"], "beef");
+    outcome.held[0].leavers = true;
+    outcome.tally = outcome.tally.map(|tally| Tally { held_leavers: 1, ..tally });
+    let scene = Scene { documents: vec![outcome], ..Scene::default() };
+    let expected = "Ready=False/RevocationPending Accepted=True/Accepted Reconciling=True/RevocationPending \
+                    Held=True/MassRemoval";
+    let status = row(&scene, None, expected);
+    let message = &get(&status.conditions, kind::READY).unwrap().message;
+    assert!(message.contains("rolecall release plan beef"), "{message}");
 }
 
 #[test]
