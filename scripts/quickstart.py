@@ -84,7 +84,7 @@ class Stage:
         os.mkdir(self.manifests)
         with open(EXAMPLE, encoding="utf-8") as file:
             manifest = file.read()
-        self.private(os.path.join(self.manifests, "rolecall.yaml"), manifest.replace("change-me-before-use", self.token))
+        self.private(os.path.join(self.manifests, "rolecall.yaml"), manifest.replace("change-me-before-use-openssl-rand-hex-32", self.token))
         self.private(self.token_file, self.token)
 
     @staticmethod

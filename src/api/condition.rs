@@ -135,6 +135,9 @@ reasons! {
         "put the manifests back, or confirm with `rolecall release`";
     IDENTITY_PROVIDER_NOT_FOUND = "IdentityProviderNotFound", "a subject names an IdentityProvider that does not exist; its grants stay",
         "create the IdentityProvider, or remove the subject";
+    IDENTITY_PROVIDER_CHANGED = "IdentityProviderChanged",
+        "the people and groups that are stored belong to a former IdentityProvider of this name; nothing is read, stored or granted",
+        "hand them over with `rolecall store accept-provider NAME`, or delete them with `rolecall store purge-provider NAME`";
     TARGET_NOT_FOUND = "TargetNotFound", "a grant names a CloudRunTarget that does not exist; its grants stay",
         "create the CloudRunTarget, or remove the grant";
     GROUP_NOT_FOUND = "GroupNotFound", "the IdP never pushed a group of that name; existing grants stay",
@@ -174,6 +177,8 @@ reasons! {
         "name the Secret in the chart's value `secrets`";
     TOKEN_KEY_NOT_FOUND = "TokenKeyNotFound", "the Secret has neither the key token nor tokenSHA256", "add the key";
     TOKEN_INVALID = "TokenInvalid", "the Secret's value is empty, or tokenSHA256 is not 64 hexadecimal digits", "correct the value";
+    TOKEN_TOO_SHORT = "TokenTooShort", "the token has fewer than 32 characters",
+        "make a new one with `openssl rand -hex 32` and give it to the IdP";
     TOKEN_EXPIRED = "TokenExpired", "the token's `notAfter` has passed; it is refused", "rotate it";
     TOKEN_SHARED = "TokenShared", "two IdentityProviders have the same token; it is refused for both", "give each its own token";
     FRESH = "Fresh", "the IdP made a request within `staleAfter`", "";
@@ -214,14 +219,16 @@ mod tests {
     #[test]
     fn every_reason_to_freeze_is_in_the_list() {
         use FreezeReason::{
-            GroupIdentityChanged, GroupNotFound, IdentityProviderNotFound, InventoryIncomplete, ManifestsMissing,
-            MappingVanished, NotLoaded, Observed, StoreMismatch, StoreRewound, Suspended, TargetNotFound,
+            GroupIdentityChanged, GroupNotFound, IdentityProviderChanged, IdentityProviderNotFound,
+            InventoryIncomplete, ManifestsMissing, MappingVanished, NotLoaded, Observed, StoreMismatch, StoreRewound,
+            Suspended, TargetNotFound,
         };
         for freeze in [
             NotLoaded,
             MappingVanished,
             ManifestsMissing,
             IdentityProviderNotFound,
+            IdentityProviderChanged,
             TargetNotFound,
             Suspended,
             Observed,

@@ -93,7 +93,9 @@ impl Folder {
             }
             "IdentityProvider" => {
                 let object: IdentityProvider = serde_json::from_str(&spec.json).ok()?;
-                self.credentials.provider(ProviderName::new(&spec.name).ok()?, object.spec.clone());
+                let name = ProviderName::new(&spec.name).ok()?;
+                self.credentials.hold(&name, self.engine.former_directories().contains(&name));
+                self.credentials.provider(name, object.spec.clone());
                 Some(Object::IdentityProvider(Box::new(object)).hash())
             }
             "CloudRunTarget" => {
@@ -136,6 +138,7 @@ impl Folder {
                     }
                 }
                 _ = releases.tick() => {
+                    self.review_directories().await;
                     let forgotten = self.releases().await;
                     if !forgotten.is_empty() {
                         tokio::select! {
@@ -220,6 +223,7 @@ impl Folder {
             Object::IdentityProvider(object) => {
                 let name = ProviderName::new(object.metadata.name.as_deref().unwrap_or_default())?;
                 self.engine.apply_provider((**object).clone(), file).await?;
+                self.credentials.hold(&name, self.engine.former_directories().contains(&name));
                 self.credentials.provider(name, object.spec.clone());
                 self.credentials.publish();
                 Ok(())
@@ -264,6 +268,8 @@ impl Folder {
             "CloudRunTarget" => self.engine.remove_target(&TargetName::new(&object.name)?).await?,
             "IdentityProvider" => {
                 let name = ProviderName::new(&object.name)?;
+                // A manifest has no uid: one of the same name that comes later may be anybody's.
+                self.store.leave_directory(&name).await?;
                 self.engine.remove_provider(&name).await?;
                 self.credentials.remove_provider(&name);
                 self.credentials.publish();
@@ -382,6 +388,24 @@ impl Folder {
             self.store.remove_decision(pending.id).await?;
         }
         Ok(())
+    }
+
+    /// Serves providers whose directory was accepted or purged meanwhile.
+    async fn review_directories(&mut self) {
+        let held = self.engine.former_directories();
+        if held.is_empty() {
+            return;
+        }
+        if let Err(error) = self.engine.review_directories().await {
+            tracing::warn!(%error, "cannot look whether the directory of a provider was accepted");
+        }
+        let still = self.engine.former_directories();
+        for name in held.difference(&still) {
+            self.credentials.hold(name, false);
+        }
+        if still != held {
+            self.credentials.publish();
+        }
     }
 
     fn vanished(&self, meant: impl Fn(&MappingKey) -> bool) -> BTreeSet<(ObjectRef, MappingKey)> {

@@ -1,14 +1,16 @@
 //! What a folder of manifests has seen of its store, kept beside the folder: a store that is new, or that was put back
 //! from a backup, must not be taken for the truth about grants.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::model::Seq;
+use crate::store::private::{PRIVATE, tighten};
 use crate::store::{Store, StoreError};
 
 /// The largest mirror file that is read, in bytes; a whole one has about 100.
@@ -139,6 +141,14 @@ pub fn read(path: &Path) -> Result<Option<Mirror>, MirrorError> {
     serde_json::from_slice(&bytes).map(Some).map_err(|error| malformed(error.to_string()))
 }
 
+/// Takes the permissions of others away from a mirror that an older rolecall wrote.
+///
+/// # Errors
+/// [`MirrorError::Io`].
+pub fn make_private(path: &Path) -> Result<(), MirrorError> {
+    tighten(path).map_err(|source| MirrorError::Io { action: "make private", path: path.to_owned(), source })
+}
+
 /// Writes the mirror so that a reader sees the old or the new one, also after a power cut.
 ///
 /// # Errors
@@ -153,7 +163,17 @@ pub fn write(path: &Path, mirror: &Mirror) -> Result<(), MirrorError> {
 fn replace(path: &Path, beside: &Path, mirror: &Mirror) -> io::Result<()> {
     let mut text = serde_json::to_vec(mirror)?;
     text.push(b'\n');
-    let mut file = File::create(beside)?;
+    match fs::remove_file(beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(beside)?;
+    // What root writes by `rolecall store accept` stays readable for the user who runs rolecall. Others may not do this,
+    // and need not.
+    if let Ok(owner) = fs::metadata(path).or_else(|_| fs::metadata(path.parent().unwrap_or(path))) {
+        let _ = fchown(&file, Some(owner.uid()), Some(owner.gid()));
+    }
+    file.set_permissions(Permissions::from_mode(PRIVATE))?;
     file.write_all(&text)?;
     file.sync_all()?;
     fs::rename(beside, path)?;
@@ -232,6 +252,23 @@ mod tests {
             fs::read_to_string(&path).unwrap(),
             "{\"storeId\":\"00000000-0000-0000-0000-000000000007\",\"highestSeq\":2,\"highestAuditSeq\":100}\n"
         );
+    }
+
+    #[test]
+    fn nobody_else_can_read_the_mirror_and_an_older_one_is_made_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = mirror_path(&dir.path().join("access")).unwrap();
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        make_private(&path).unwrap();
+        write(&path, &mirror(7, 1)).unwrap();
+        assert_eq!(mode(), 0o600);
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        // Left behind by a power cut, when it was still readable.
+        fs::write(dir.path().join(".access.rolecall-store.json.new"), "").unwrap();
+        make_private(&path).unwrap();
+        assert_eq!(mode(), 0o600);
+        write(&path, &mirror(7, 2)).unwrap();
+        assert_eq!((mode(), read(&path).unwrap()), (0o600, Some(mirror(7, 2))));
     }
 
     #[test]

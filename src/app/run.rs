@@ -44,6 +44,9 @@ async fn follow_folder(mut process: Process, manifests: std::path::PathBuf) -> R
         engine.bid_farewell(farewell).await?;
     }
     let mirror_path = mirror::mirror_path(&manifests)?;
+    if let Err(error) = mirror::make_private(&mirror_path) {
+        tracing::error!(reason = error.reason(), "{error}");
+    }
     let frozen = compare(&mirror_path, &store).await?;
     let found = mirror::read(&mirror_path).ok().flatten();
     let (folder, known) = Folder::new(

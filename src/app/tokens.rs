@@ -50,6 +50,8 @@ pub(super) struct Credentials {
     table: TokenTable,
     resolved: Arc<Mutex<Resolved>>,
     providers: BTreeMap<ProviderName, IdentityProviderSpec>,
+    /// Providers to whom the people stored under their name do not belong.
+    held: BTreeSet<ProviderName>,
     /// By name: all are of the operator's namespace. A Secret that cannot be read stands with the reason.
     secrets: BTreeMap<String, Result<SecretHashes, &'static str>>,
 }
@@ -57,7 +59,7 @@ pub(super) struct Credentials {
 impl Credentials {
     /// Nothing is accepted yet.
     pub(super) fn new(engine: Engine, table: TokenTable, resolved: Arc<Mutex<Resolved>>) -> Self {
-        Self { engine, table, resolved, providers: BTreeMap::new(), secrets: BTreeMap::new() }
+        Self { engine, table, resolved, providers: BTreeMap::new(), held: BTreeSet::new(), secrets: BTreeMap::new() }
     }
 
     /// A provider is there, or changed. Takes effect with [`Credentials::publish`], as everything here.
@@ -65,14 +67,30 @@ impl Credentials {
         self.providers.insert(name, spec);
     }
 
+    /// Whether the people stored under this name belong to somebody else than the provider that has it.
+    pub(super) fn hold(&mut self, name: &ProviderName, held: bool) {
+        if held {
+            self.held.insert(name.clone());
+        } else {
+            self.held.remove(name);
+        }
+    }
+
+    /// The providers to whom the people stored under their name do not belong.
+    pub(super) fn held(&self) -> &BTreeSet<ProviderName> {
+        &self.held
+    }
+
     /// A provider is gone.
     pub(super) fn remove_provider(&mut self, name: &ProviderName) {
         self.providers.remove(name);
+        self.held.remove(name);
     }
 
     /// All providers there are.
     pub(super) fn only_providers(&mut self, names: &BTreeSet<ProviderName>) {
         self.providers.retain(|name, _| names.contains(name));
+        self.held.retain(|name| names.contains(name));
     }
 
     /// A Secret is there, or changed; or why it cannot be read.
@@ -96,6 +114,8 @@ impl Credentials {
         let resolved = resolve(&self.providers, &self.secrets);
         let suspended = self.providers.iter().filter(|(_, spec)| spec.state == ProviderState::Suspended);
         self.table.suspend(suspended.map(|(name, _)| name.clone()).collect());
+        // Before the tokens that are new: no request sees the people of another.
+        self.table.hold(self.held.clone());
         for (provider, tokens) in self.table.replace(resolved.accepted.clone()) {
             tracing::warn!(
                 %provider, tokens = tokens.len(),
@@ -139,5 +159,6 @@ pub fn resolve(
 
 /// The stored reason as a word of the list.
 fn word(stored: &str) -> &'static str {
-    if stored == reason::TOKEN_KEY_NOT_FOUND { reason::TOKEN_KEY_NOT_FOUND } else { reason::TOKEN_INVALID }
+    let words = [reason::TOKEN_KEY_NOT_FOUND, reason::TOKEN_TOO_SHORT];
+    words.into_iter().find(|word| *word == stored).unwrap_or(reason::TOKEN_INVALID)
 }

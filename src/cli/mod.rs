@@ -29,7 +29,7 @@ pub use reference::{ReferenceArgs, flags_markdown};
 pub use release::{ReleaseArgs, ReleaseCommand};
 pub use run::RunArgs;
 pub use status::StatusArgs;
-pub use store::{StoreAcceptArgs, StoreArgs, StoreCommand};
+pub use store::{StoreAcceptArgs, StoreArgs, StoreCommand, StoreProviderArgs};
 pub use uninstall::UninstallArgs;
 
 const ABOUT: &str = "Keeps Google Cloud Run IAM in step with your identity provider";

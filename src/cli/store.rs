@@ -6,8 +6,8 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 
 use crate::app::mirror::{self, Comparison, MirrorError};
-use crate::model::{Clock as _, SystemClock};
-use crate::store::{Decision, Store};
+use crate::model::{Clock as _, ProviderName, SystemClock};
+use crate::store::{Decision, DirectoryUse, Origin, Store};
 
 use super::config::DatabaseUrl;
 use super::{CliError, Exit, Io};
@@ -25,6 +25,21 @@ Examples:
 
 Exit status: 0 accepted, 2 wrong command line, 3 the store or the file is not usable.";
 
+const PROVIDER_EXAMPLES: &str = "\
+An IdentityProvider that takes the name of another one is not its successor: until one of these commands says what is to
+become of the people and groups that are stored under the name, its requests are answered with 503 and nothing is granted
+or removed (reason IdentityProviderChanged). accept-provider hands them over, with all that was granted to them.
+purge-provider deletes them, as if their IdP had deleted each: what rolecall granted to them is revoked, as far as the
+guard lets it. The rolecall that runs goes on within seconds.
+
+Examples:
+  rolecall store accept-provider okta --database sqlite:/var/lib/rolecall/rolecall.db
+  kubectl exec -n rolecall-system deploy/rolecall -- /rolecall store purge-provider okta \\
+    --database sqlite:/var/lib/rolecall/rolecall.db
+
+Exit status: 0 done, 1 nothing waits to be accepted or the provider is in use, 2 wrong command line, 3 the store is not
+usable.";
+
 /// Flags of `rolecall store`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct StoreArgs {
@@ -39,6 +54,24 @@ pub enum StoreCommand {
     /// Accept a store that is new or was put back, so that grants are written again
     #[command(after_help = ACCEPT_EXAMPLES)]
     Accept(StoreAcceptArgs),
+    /// Hand the people of a former IdentityProvider over to the one that has its name now
+    #[command(after_help = PROVIDER_EXAMPLES)]
+    AcceptProvider(StoreProviderArgs),
+    /// Delete the people and groups of a former IdentityProvider
+    #[command(after_help = PROVIDER_EXAMPLES)]
+    PurgeProvider(StoreProviderArgs),
+}
+
+/// Flags of `rolecall store accept-provider` and `rolecall store purge-provider`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct StoreProviderArgs {
+    /// The name of the IdentityProvider
+    #[arg(value_name = "NAME", value_parser = |text: &str| ProviderName::new(text))]
+    pub name: ProviderName,
+
+    /// The store: sqlite:PATH; it must exist
+    #[arg(long, value_name = "URL", env = "ROLECALL_DATABASE", hide_env_values = true)]
+    pub database: String,
 }
 
 /// Flags of `rolecall store accept`.
@@ -63,7 +96,46 @@ pub(super) async fn open_existing(database: &str) -> Result<Store, CliError> {
 
 /// Carries out `rolecall store …`.
 pub(super) async fn run(args: &StoreArgs, io: &mut Io<'_>) -> Result<Exit, CliError> {
-    let StoreCommand::Accept(args) = &args.command;
+    match &args.command {
+        StoreCommand::Accept(args) => accept(args, io).await,
+        StoreCommand::AcceptProvider(args) => accept_provider(args, io).await,
+        StoreCommand::PurgeProvider(args) => purge_provider(args, io).await,
+    }
+}
+
+async fn accept_provider(args: &StoreProviderArgs, io: &mut Io<'_>) -> Result<Exit, CliError> {
+    let name = &args.name;
+    let store = open_existing(&args.database).await?;
+    if store.accept_directory(name).await? {
+        let counts = store.counts(name).await?;
+        writeln!(
+            io.out,
+            "{} users and {} groups are those of IdentityProvider {name} now",
+            counts.users, counts.groups
+        )?;
+        return Ok(Exit::Done);
+    }
+    writeln!(io.err, "no IdentityProvider {name} waits for people of a former one; nothing was changed")?;
+    Ok(Exit::No)
+}
+
+async fn purge_provider(args: &StoreProviderArgs, io: &mut Io<'_>) -> Result<Exit, CliError> {
+    let name = &args.name;
+    let store = open_existing(&args.database).await?;
+    if store.directory_use(name).await? == DirectoryUse::InUse {
+        writeln!(
+            io.err,
+            "IdentityProvider {name} is in use; delete it first if its people and groups are to be deleted. Nothing was changed"
+        )?;
+        return Ok(Exit::No);
+    }
+    let origin = Origin { token: "purge-provider".to_owned(), request_id: None };
+    let purged = store.purge_directory(name, &origin).await?;
+    writeln!(io.out, "deleted {} users and {} groups of {name}", purged.users, purged.groups)?;
+    Ok(Exit::Done)
+}
+
+async fn accept(args: &StoreAcceptArgs, io: &mut Io<'_>) -> Result<Exit, CliError> {
     let store = open_existing(&args.database).await?;
     let now = mirror::of(&store).await?;
     let Some(manifests) = &args.manifests else {

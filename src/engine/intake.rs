@@ -134,8 +134,17 @@ impl Engine {
         let generation = generation(&object.metadata, known);
         let created = self.0.state().providers.get(&name).map(|memory| memory.created);
         stamp(&mut object.metadata, created, self.0.clock.now());
+        // Before it is stored: what was in force until now tells whose the people of an older database are.
+        let former = !self.0.store.claim_directory(&name, owner_of(object.metadata.uid.as_deref())).await?;
+        if former {
+            tracing::error!(
+                reason = FreezeReason::IdentityProviderChanged.reason(),
+                "IdentityProvider {name}: {}",
+                FreezeReason::IdentityProviderChanged.message()
+            );
+        }
         self.0.keep(kind::PROVIDER, None, name.as_str(), generation, source, stored_json(&object)?).await?;
-        let effects = self.0.install_provider(&name, object, generation);
+        let effects = self.0.install_provider(&name, object, generation, former);
         self.0.absorb(effects, &Trigger::at(self.0.clock.now())).await;
         Ok(self.0.ask_ledger().await?)
     }
@@ -224,6 +233,40 @@ impl Engine {
         state.changed_mappings.insert(key.clone());
         drop(state);
         self.0.changed.notify_one();
+    }
+
+    /// The providers under whose name people of a former one are stored.
+    #[must_use]
+    pub fn former_directories(&self) -> BTreeSet<ProviderName> {
+        let state = self.0.state();
+        state.providers.iter().filter(|(_, memory)| memory.former).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Looks whether directories of former providers were accepted or purged meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError`], when that cannot be read.
+    pub async fn review_directories(&self) -> Result<(), StoreError> {
+        for name in self.former_directories() {
+            let one_at_a_time = self.0.intake.lock().await;
+            let Some(uid) = self.0.state().providers.get(&name).map(|memory| memory.uid.clone()) else { continue };
+            if !self.0.store.claim_directory(&name, owner_of(uid.as_deref())).await? {
+                continue;
+            }
+            tracing::warn!("the directory of {name} was accepted or purged: IdentityProvider {name} is in force");
+            let effects = {
+                let mut state = self.0.state();
+                if let Some(memory) = state.providers.get_mut(&name) {
+                    memory.former = false;
+                }
+                state.changed_providers.insert(name.clone());
+                state.index.set_former(&name, false)
+            };
+            self.0.absorb(effects, &Trigger::at(self.0.clock.now())).await;
+            drop(one_at_a_time);
+            self.0.ask_ledger().await?;
+        }
+        Ok(())
     }
 
     /// What is known about the providers' tokens changed.
@@ -326,10 +369,14 @@ impl Engine {
         let specs = self.0.store.specs().await?;
         for spec in &specs {
             let effects = match spec.kind.as_str() {
-                kind::PROVIDER => parsed::<IdentityProvider>(spec).and_then(|object| {
-                    let name = ProviderName::new(&spec.name).ok()?;
-                    Some(self.0.install_provider(&name, object, spec.generation))
-                }),
+                kind::PROVIDER => match (parsed::<IdentityProvider>(spec), ProviderName::new(&spec.name)) {
+                    (Some(object), Ok(name)) => {
+                        let owner = owner_of(object.metadata.uid.as_deref());
+                        let former = !self.0.store.claim_directory(&name, owner).await?;
+                        Some(self.0.install_provider(&name, object, spec.generation, former))
+                    }
+                    _ => None,
+                },
                 kind::TARGET => parsed::<CloudRunTarget>(spec).and_then(|object| {
                     let name = TargetName::new(&spec.name).ok()?;
                     Some(self.0.install_target(&name, object, spec.generation))
@@ -363,6 +410,12 @@ impl Engine {
         self.0.forget_what_is_done().await?;
         Ok(specs)
     }
+}
+
+/// Who owns the directory of an object: the object itself; where objects have no uid, the one that has not been deleted
+/// since.
+pub(crate) fn owner_of(uid: Option<&str>) -> &str {
+    uid.unwrap_or("manifest")
 }
 
 /// The generation that the API server counts; without one, how often the spec was another one than before.
@@ -417,18 +470,33 @@ impl Inner {
         }
     }
 
-    fn install_provider(&self, name: &ProviderName, object: IdentityProvider, generation: i64) -> Effects {
+    fn install_provider(
+        &self,
+        name: &ProviderName,
+        object: IdentityProvider,
+        generation: i64,
+        former: bool,
+    ) -> Effects {
         let now = self.clock.now();
         let mut state = self.state();
         let created = created(&object.metadata, now);
         let uid = object.metadata.uid.clone();
         let reconcile_requested_at = annotation(&object.metadata, RECONCILE_ANNOTATION).map(str::to_owned);
         let spec = object.spec;
-        let memory =
-            ProviderMemory { uid, spec: spec.clone(), generation, created, reconcile_requested_at, problem: None };
+        let memory = ProviderMemory {
+            uid,
+            spec: spec.clone(),
+            former,
+            generation,
+            created,
+            reconcile_requested_at,
+            problem: None,
+        };
         state.providers.insert(name.clone(), memory);
         state.changed_providers.insert(name.clone());
-        state.index.apply_provider(name.clone(), spec)
+        let mut effects = state.index.set_former(name, former);
+        effects.merge(state.index.apply_provider(name.clone(), spec));
+        effects
     }
 
     fn install_target(&self, name: &TargetName, object: CloudRunTarget, generation: i64) -> Effects {

@@ -38,6 +38,7 @@ use crate::store::{Store, StoreError};
 use crate::telemetry::EngineMetrics;
 
 pub use error::EngineError;
+pub(crate) use intake::owner_of;
 pub use intake::{IntakeError, ObjectProblem};
 pub use queue::DueQueue;
 pub use report::{ProviderTraffic, TrafficSource};

@@ -165,6 +165,7 @@ fn mapping(inner: &Inner, key: &MappingKey) {
             .or(memory.vanished)
             .or(view.frozen)
             .or(part(!view.missing_providers.is_empty(), FreezeReason::IdentityProviderNotFound))
+            .or(part(!view.changed_providers.is_empty(), FreezeReason::IdentityProviderChanged))
             .or(part(!view.missing_targets.is_empty(), FreezeReason::TargetNotFound))
             .or(part(!view.suspended_providers.is_empty(), FreezeReason::Suspended))
             .or(part(!view.overlapped_targets.is_empty(), FreezeReason::OverlappingTarget))
@@ -213,6 +214,7 @@ fn frozen_detail(why: Option<FreezeReason>, view: &MappingView) -> String {
     }
     match why {
         Some(FreezeReason::IdentityProviderNotFound) => listed("IdentityProvider", &view.missing_providers),
+        Some(FreezeReason::IdentityProviderChanged) => listed("IdentityProvider", &view.changed_providers),
         Some(FreezeReason::TargetNotFound) => listed("CloudRunTarget", &view.missing_targets),
         Some(FreezeReason::InventoryIncomplete) => listed("CloudRunTarget", &view.unlisted_targets),
         Some(FreezeReason::OverlappingTarget) => listed("CloudRunTarget", &view.overlapped_targets),
@@ -423,7 +425,7 @@ fn provider(inner: &Inner, name: &ProviderName, counts: Counts) {
             &ProviderInput {
                 generation: memory.generation,
                 problem: problem.as_ref(),
-                frozen: state.frozen,
+                frozen: state.frozen.or(memory.former.then_some(FreezeReason::IdentityProviderChanged)),
                 state: memory.spec.state,
                 endpoint: &traffic.endpoint,
                 dialect: traffic.dialect.as_deref(),

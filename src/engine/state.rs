@@ -186,6 +186,8 @@ pub(super) struct ProviderMemory {
     /// Which object of that name; none without a cluster.
     pub uid: Option<String>,
     pub spec: IdentityProviderSpec,
+    /// The people stored under its name are those of a former object.
+    pub former: bool,
     pub generation: i64,
     pub created: Timestamp,
     pub reconcile_requested_at: Option<String>,

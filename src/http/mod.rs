@@ -39,7 +39,7 @@ use token::Caller;
 pub use token::{AcceptedToken, TokenTable};
 pub use traffic::{MAX_FINDINGS, ProviderTraffic, Traffic};
 
-/// When a client of a suspended provider may ask again, in seconds. Suspending is meant to be short.
+/// When a client of a provider that is suspended, or whose directory is a former one's, may ask again, in seconds. Suspending is meant to be short.
 const SUSPENDED_RETRY: u64 = 300;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -223,6 +223,9 @@ fn with_id(mut response: Response<Body>, request_id: &str) -> Response<Body> {
 
 impl Service {
     fn admit(&self, caller: &Caller) -> Result<(), ScimError> {
+        if self.scim.tokens.is_held(&caller.provider) {
+            return Err(ScimError::FormerDirectory { retry_after: SUSPENDED_RETRY });
+        }
         if self.scim.tokens.is_suspended(&caller.provider) {
             return Err(ScimError::Unavailable { retry_after: SUSPENDED_RETRY });
         }

@@ -39,6 +39,7 @@ struct Entries {
     tokens: HashMap<String, (ProviderName, Vec<AcceptedToken>)>,
     shared: BTreeMap<ProviderName, Vec<String>>,
     suspended: BTreeSet<ProviderName>,
+    held: BTreeSet<ProviderName>,
 }
 
 /// Who a request comes from.
@@ -82,14 +83,24 @@ impl TokenTable {
             accepted.insert(provider.to_string(), (provider, kept));
         }
         let mut entries = self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let suspended = std::mem::take(&mut entries.suspended);
-        *entries = Entries { tokens: accepted, shared: shared.clone(), suspended };
+        entries.tokens = accepted;
+        entries.shared.clone_from(&shared);
         shared
     }
 
     /// The providers whose requests are answered with 503 (`spec.state: Suspended`), in the place of all there were.
     pub fn suspend(&self, providers: BTreeSet<ProviderName>) {
         self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner).suspended = providers;
+    }
+
+    /// The providers whose name had another owner, to whom the stored people belong, in the place of all there were: their
+    /// requests are answered with 503.
+    pub fn hold(&self, providers: BTreeSet<ProviderName>) {
+        self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner).held = providers;
+    }
+
+    pub(super) fn is_held(&self, provider: &ProviderName) -> bool {
+        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).held.contains(provider)
     }
 
     pub(super) fn is_suspended(&self, provider: &ProviderName) -> bool {

@@ -93,13 +93,14 @@ impl Index {
                 return None;
             }
             let tenant = self.tenants.get(&subject.provider)?;
-            let usable = tenant.spec.is_some() && !tenant.is_suspended();
+            let usable = tenant.spec.is_some() && !tenant.former && !tenant.is_suspended();
             tenant.group(id).filter(|_| usable).map(|group| (&subject.provider, (tenant, group)))
         })
     }
 
     fn provider_freeze(&self, provider: &crate::model::ProviderName) -> Option<FreezeReason> {
         match self.tenants.get(provider) {
+            Some(tenant) if tenant.spec.is_some() && tenant.former => Some(FreezeReason::IdentityProviderChanged),
             Some(tenant) if tenant.spec.is_some() => tenant.is_suspended().then_some(FreezeReason::Suspended),
             _ => Some(FreezeReason::IdentityProviderNotFound),
         }

@@ -195,6 +195,18 @@ impl Index {
         effects
     }
 
+    /// The people and groups stored under this name are those of a former `IdentityProvider`, or not any more. As long as
+    /// they are, claims on their ground freeze.
+    pub fn set_former(&mut self, name: &ProviderName, former: bool) -> Effects {
+        let mut effects = Effects::default();
+        let tenant = self.tenants.entry(name.clone()).or_default();
+        if std::mem::replace(&mut tenant.former, former) != former {
+            self.provider_changed(name, Urgency::Revocation, &mut effects);
+            effects.providers.insert(name.clone());
+        }
+        effects
+    }
+
     fn provider_changed(&self, name: &ProviderName, urgency: Urgency, effects: &mut Effects) {
         for (key, mapping) in &self.mappings {
             if mapping.subjects.iter().any(|subject| subject.provider == *name) {

@@ -104,6 +104,8 @@ impl Touched {
 #[derive(Default)]
 pub(super) struct Tenant {
     pub(super) spec: Option<IdentityProviderSpec>,
+    /// Its people and groups are those of a former provider of that name.
+    pub(super) former: bool,
     /// Outlives the spec, so that a provider that comes back unchanged costs nothing.
     rule: Option<Rule>,
     users: Vec<User>,

@@ -93,6 +93,8 @@ pub struct MappingView {
     pub overlapped_targets: BTreeSet<TargetName>,
     /// Providers that do not exist.
     pub missing_providers: BTreeSet<ProviderName>,
+    /// Providers whose stored people are those of a former one.
+    pub changed_providers: BTreeSet<ProviderName>,
     /// Providers that are suspended.
     pub suspended_providers: BTreeSet<ProviderName>,
     /// Active members without a usable principal.
@@ -190,6 +192,10 @@ impl Index {
                 .collect(),
             overlapped_targets,
             missing_providers: providers().filter(|provider| !exists(provider)).cloned().collect(),
+            changed_providers: providers()
+                .filter(|provider| self.tenants.get(*provider).is_some_and(|tenant| tenant.former))
+                .cloned()
+                .collect(),
             suspended_providers: providers()
                 .filter(|provider| self.tenants.get(*provider).is_some_and(super::Tenant::is_suspended))
                 .cloned()

@@ -82,6 +82,8 @@ pub enum FreezeReason {
     ManifestsMissing,
     /// The mapping names an `IdentityProvider` that does not exist.
     IdentityProviderNotFound,
+    /// The people of a provider belong to a former `IdentityProvider` of that name.
+    IdentityProviderChanged,
     /// The mapping names a `CloudRunTarget` that does not exist.
     TargetNotFound,
     /// `mode: Suspend`, or the provider is suspended.
@@ -113,6 +115,7 @@ impl FreezeReason {
             Self::MappingVanished => "MappingVanished",
             Self::ManifestsMissing => "ManifestsMissing",
             Self::IdentityProviderNotFound => "IdentityProviderNotFound",
+            Self::IdentityProviderChanged => "IdentityProviderChanged",
             Self::TargetNotFound => "TargetNotFound",
             Self::Suspended => "Suspended",
             Self::Observed => "Observed",
@@ -139,6 +142,7 @@ impl FreezeReason {
             | Self::InventoryIncomplete => true,
             Self::NotLoaded
             | Self::IdentityProviderNotFound
+            | Self::IdentityProviderChanged
             | Self::TargetNotFound
             | Self::OverlappingTarget
             | Self::Suspended
@@ -161,6 +165,9 @@ impl FreezeReason {
             }
             Self::IdentityProviderNotFound => {
                 "the IdentityProvider does not exist, so its grants stay as they are; create it or remove the subject"
+            }
+            Self::IdentityProviderChanged => {
+                "the people and groups that are stored belong to a former IdentityProvider of this name: SCIM requests are answered with 503, and what was granted stays, until `rolecall store accept-provider NAME` hands them over or `rolecall store purge-provider NAME` deletes them"
             }
             Self::TargetNotFound => {
                 "the CloudRunTarget does not exist, so its grants stay as they are; create it or remove the grant"

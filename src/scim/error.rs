@@ -77,6 +77,16 @@ pub enum ScimError {
         /// Seconds to wait.
         retry_after: u64,
     },
+    /// What is stored belongs to a former provider of this name; nothing is read or stored (503).
+    #[error(
+        "the people and groups that are stored here belong to a former IdentityProvider of this name: nothing is read or \
+         stored until an administrator accepts them (`rolecall store accept-provider`) or deletes them (`rolecall store \
+         purge-provider`)"
+    )]
+    FormerDirectory {
+        /// Seconds to wait.
+        retry_after: u64,
+    },
 }
 
 impl ScimError {
@@ -103,7 +113,7 @@ impl ScimError {
             Self::TooManyRequests { .. } => 429,
             Self::Internal => 500,
             Self::NotImplemented(_) => 501,
-            Self::Unavailable { .. } => 503,
+            Self::Unavailable { .. } | Self::FormerDirectory { .. } => 503,
         }
     }
 
@@ -147,6 +157,7 @@ impl ScimError {
             Self::Internal => "Internal",
             Self::NotImplemented(_) => "NotImplemented",
             Self::Unavailable { .. } => "Unavailable",
+            Self::FormerDirectory { .. } => "IdentityProviderChanged",
         }
     }
 
@@ -154,7 +165,9 @@ impl ScimError {
     #[must_use]
     pub fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::TooManyRequests { retry_after } | Self::Unavailable { retry_after } => Some(*retry_after),
+            Self::TooManyRequests { retry_after }
+            | Self::Unavailable { retry_after }
+            | Self::FormerDirectory { retry_after } => Some(*retry_after),
             _ => None,
         }
     }

@@ -84,6 +84,7 @@ pub fn needs_a_person(word: &str) -> bool {
             | reason::GROUP_AMBIGUOUS
             | reason::GROUP_IDENTITY_CHANGED
             | reason::IDENTITY_PROVIDER_NOT_FOUND
+            | reason::IDENTITY_PROVIDER_CHANGED
             | reason::TARGET_NOT_FOUND
             | reason::OVERLAPPING_TARGET
             | reason::INVALID_MANIFEST
@@ -98,6 +99,7 @@ pub fn needs_a_person(word: &str) -> bool {
             | reason::TOKEN_SECRET_FORBIDDEN
             | reason::TOKEN_KEY_NOT_FOUND
             | reason::TOKEN_INVALID
+            | reason::TOKEN_TOO_SHORT
             | reason::TOKEN_EXPIRED
             | reason::TOKEN_SHARED
     )

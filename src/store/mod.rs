@@ -21,6 +21,8 @@ mod ledger;
 mod list;
 mod members;
 mod open;
+mod owners;
+pub(crate) mod private;
 mod record;
 mod specs;
 mod sql;
@@ -42,6 +44,7 @@ use leadership::Turn;
 pub use decisions::{Decision, Farewell, PendingDecision};
 pub use error::StoreError;
 pub use leadership::{Epoch, Leader};
+pub use owners::{DirectoryUse, Purged};
 pub use record::{
     AuditRow, Condition, Counts, DeleteOutcome, GroupChanged, GroupRecord, GroupUpdate, ListQuery, MemberChange,
     MemberDelta, MemberKind, MemberRecord, Membership, NewGroup, NewUser, Origin, Page, SpecState, StoredSpec,

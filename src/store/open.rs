@@ -1,5 +1,6 @@
 //! Opening a database: its URL, its settings, its schema.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use uuid::Uuid;
 use super::committer::Committer;
 use super::leadership::Turn;
 use super::sql::{self, Columns};
-use super::{Inner, Store, StoreError, events};
+use super::{Inner, Store, StoreError, events, private};
 use crate::model::Clock;
 
 /// How many reads run at once. A read takes micro- to milliseconds; a snapshot holds one for its length.
@@ -26,18 +27,21 @@ const BUSY: Duration = Duration::from_secs(5);
 
 /// Every step of the schema, never changed once released.
 fn steps() -> Vec<Migration> {
-    [(1, "first", include_str!("migrations/0001_first.sql")), (4, "guard", include_str!("migrations/0004_guard.sql"))]
-        .into_iter()
-        .map(|(version, name, sql)| {
-            Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
-        })
-        .collect()
+    [
+        (1, "first", include_str!("migrations/0001_first.sql")),
+        (4, "guard", include_str!("migrations/0004_guard.sql")),
+        (8, "directory owners", include_str!("migrations/0008_directory_owners.sql")),
+    ]
+    .into_iter()
+    .map(|(version, name, sql)| Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false))
+    .collect()
 }
 
 fn options(path: &str) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
-        .create_if_missing(true)
+        // `open` creates it, so that nobody else can read it at any time.
+        .create_if_missing(false)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
@@ -108,16 +112,19 @@ impl Store {
         // Look-ups by id and name land anywhere in their indexes: with the default of 2 MiB, a directory of 100,000 is
         // written from the disk's cache instead of from this one.
         let options = options.pragma("cache_size", "-65536");
+        if let Err(error) = private::create(Path::new(path)) {
+            tracing::debug!(%error, "the database file cannot be created, or not be written");
+        }
         let mut connection = options.connect().await.map_err(|error| cannot_open(path, &error))?;
         migrate(&mut connection, path).await?;
         let id = identify(&mut connection).await?;
+        // Only now it is known to be a database of rolecall.
+        private::tighten_database(Path::new(path));
         let highest = events::highest(&mut connection).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .test_before_acquire(false)
-            .connect_with(
-                options.clone().create_if_missing(false).pragma("cache_size", "-8192").pragma("query_only", "on"),
-            )
+            .connect_with(options.clone().pragma("cache_size", "-8192").pragma("query_only", "on"))
             .await
             .map_err(|error| cannot_open(path, &error))?;
         let committer = Committer::start(options, connection, clock, highest);

@@ -7,6 +7,7 @@ mod engine;
 mod guard;
 mod leadership;
 mod opening;
+mod owners;
 mod replay;
 mod writing;
 

@@ -28,5 +28,7 @@ mod scim_bad_input;
 mod scim_dialogues;
 mod scim_meaning;
 mod scim_server;
+mod secrets;
 mod support;
+mod tenants;
 mod thread;

@@ -12,6 +12,9 @@ use super::object::{finding, metadata_schema, names, only_fields};
 use super::yaml::{Content, Node};
 use crate::api::SecretKey;
 
+/// The fewest characters of a bearer token. At 32 characters of any alphabet in use it cannot be guessed over a network.
+const TOKEN_MIN: usize = 32;
+
 /// The data of a Secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretData {
@@ -43,6 +46,9 @@ pub enum TokenError {
     /// The value is empty or has white space or control characters inside.
     #[error("the token is empty or has white space inside; write it as one line")]
     InvalidToken,
+    /// The token has fewer than 32 characters.
+    #[error("the token has fewer than 32 characters; make one with `openssl rand -hex 32`")]
+    TooShort,
     /// The value is no SHA-256.
     #[error(
         "tokenSHA256 is not 64 hexadecimal digits; write the output of sha256sum over the token without a line end"
@@ -56,6 +62,7 @@ impl TokenError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::KeyNotFound => "TokenKeyNotFound",
+            Self::TooShort => "TokenTooShort",
             Self::InvalidToken | Self::InvalidHash => "TokenInvalid",
         }
     }
@@ -63,7 +70,7 @@ impl TokenError {
 
 impl SecretData {
     /// The SHA-256 of the bearer token that stands under `key`, or under the other key when only that is there. A line end
-    /// after the value is not part of it.
+    /// after the value is not part of it. The length of a token of which only the hash is there cannot be known.
     ///
     /// # Errors
     /// [`TokenError`].
@@ -78,10 +85,11 @@ impl SecretData {
             .ok_or(TokenError::KeyNotFound)?;
         let value = value.trim_ascii();
         match key {
-            SecretKey::Token if !value.is_empty() && value.iter().all(u8::is_ascii_graphic) => {
-                Ok(Sha256::digest(value).into())
+            SecretKey::Token if value.is_empty() || !value.iter().all(u8::is_ascii_graphic) => {
+                Err(TokenError::InvalidToken)
             }
-            SecretKey::Token => Err(TokenError::InvalidToken),
+            SecretKey::Token if value.len() < TOKEN_MIN => Err(TokenError::TooShort),
+            SecretKey::Token => Ok(Sha256::digest(value).into()),
             SecretKey::TokenSha256 => from_hex(value).ok_or(TokenError::InvalidHash),
         }
     }

@@ -13,7 +13,7 @@ mod finalizer;
 mod intake;
 mod lease;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -30,7 +30,7 @@ use super::tokens::{Credentials, SecretHashes};
 use crate::api::condition::reason;
 use crate::api::manifest::{Object, ObjectRef};
 use crate::cli::Mode;
-use crate::engine::Engine;
+use crate::engine::{Engine, owner_of};
 use crate::model::{FreezeReason, ProviderName};
 use crate::status::{StatusBoard, write_statuses};
 use crate::store::{Decision, Store};
@@ -65,6 +65,7 @@ pub(super) async fn run(mut process: Process) -> Result<(), AppError> {
         let task = tokio::spawn(follow_credentials(
             client.clone(),
             process.config.namespace.clone(),
+            process.store.clone(),
             credentials,
             loaded,
             stop.clone(),
@@ -147,6 +148,7 @@ async fn wait_for(mut message: oneshot::Receiver<()>, stop: &CancellationToken, 
 async fn follow_credentials(
     client: Client,
     namespace: String,
+    store: Store,
     mut credentials: Credentials,
     loaded: oneshot::Sender<()>,
     stop: CancellationToken,
@@ -159,6 +161,7 @@ async fn follow_credentials(
     let mut loaded = Some(loaded);
     let mut listed_at = None;
     let mut answered = BTreeSet::new();
+    let mut uids: BTreeMap<ProviderName, Option<String>> = BTreeMap::new();
     loop {
         tokio::select! {
             Some(change) = providers.recv() => match change {
@@ -166,7 +169,10 @@ async fn follow_credentials(
                     if let (Ok(Object::IdentityProvider(object)), Ok(name)) =
                         (&seen.said, ProviderName::new(&seen.object.name))
                     {
-                        credentials.provider(name, object.spec.clone());
+                        let uid = object.metadata.uid.clone();
+                        credentials.hold(&name, !owns_directory(&store, &name, uid.as_deref()).await);
+                        credentials.provider(name.clone(), object.spec.clone());
+                        uids.insert(name, uid);
                     }
                 }
                 ClusterChange::Gone(object) => {
@@ -198,6 +204,12 @@ async fn follow_credentials(
                 }
             },
             () = tokio::time::sleep(Duration::from_millis(200)), if loaded.is_some() => {}
+            () = tokio::time::sleep(TICK), if !credentials.held().is_empty() => {
+                for name in credentials.held().clone() {
+                    let uid = uids.get(&name).cloned().flatten();
+                    credentials.hold(&name, !owns_directory(&store, &name, uid.as_deref()).await);
+                }
+            }
             () = stop.cancelled() => break,
         }
         let named = credentials.named_secrets();
@@ -218,6 +230,17 @@ async fn follow_credentials(
     for task in [watching, reading] {
         if let Err(error) = task.await {
             tracing::error!(%error, "a watch ended badly");
+        }
+    }
+}
+
+/// Whether the people stored under this name are those of this object. A store that does not answer says no.
+async fn owns_directory(store: &Store, name: &ProviderName, uid: Option<&str>) -> bool {
+    match store.claim_directory(name, owner_of(uid)).await {
+        Ok(ours) => ours,
+        Err(error) => {
+            tracing::warn!(%error, provider = %name, "cannot look whose the directory of {name} is; no request is served until then");
+            false
         }
     }
 }
@@ -326,6 +349,9 @@ async fn lead(
         // So that who has nothing to write hears of it too. The engine ends when it is so.
         if let Err(error) = store.check_epoch().await {
             tracing::warn!(reason = error.reason(), "{error}");
+        }
+        if let Err(error) = engine.review_directories().await {
+            tracing::warn!(%error, "cannot look whether the directory of a provider was accepted");
         }
         if let Err(error) = accept(engine, store, &memory).await {
             tracing::warn!(%error, "cannot look whether the store was accepted");

@@ -1,3 +1,8 @@
+use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
 use super::*;
 
 async fn refusal(url: &str) -> StoreError {
@@ -43,6 +48,39 @@ async fn a_copy_of_file_and_log_taken_between_commits_opens_whole() {
     assert_eq!(store.verify_audit_chain().await.unwrap(), 50);
 }
 
+/// The permissions of each file in a folder.
+fn modes(folder: &Path) -> BTreeMap<String, u32> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    let mode = |entry: &std::fs::DirEntry| entry.metadata().unwrap().permissions().mode() & 0o777;
+    entries.map(|entry| (entry.file_name().into_string().unwrap(), mode(&entry))).collect()
+}
+
+#[tokio::test]
+async fn nobody_else_can_read_a_new_database_or_what_sqlite_keeps_beside_it() {
+    let home = Home::new().await;
+    add_user(&home.store, &okta(), "a@x.example").await;
+    let private = ["rolecall.db", "rolecall.db-shm", "rolecall.db-wal"].map(|name| (name.to_owned(), 0o600));
+    assert_eq!(modes(home.folder.path()), BTreeMap::from(private));
+    // Reached through a link whose target does not exist yet.
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("target");
+    std::os::unix::fs::symlink(&target, folder.path().join("rolecall.db")).unwrap();
+    let _store = open(folder.path(), home.clock.clone()).await;
+    assert_eq!(std::fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn the_files_of_an_existing_database_are_made_private() {
+    let home = Home::new().await;
+    for name in modes(home.folder.path()).into_keys() {
+        let readable = Permissions::from_mode(0o644);
+        std::fs::set_permissions(home.folder.path().join(name), readable).unwrap();
+    }
+    let again = open(home.folder.path(), home.clock.clone()).await;
+    assert!(modes(home.folder.path()).values().all(|mode| *mode == 0o600), "{:?}", modes(home.folder.path()));
+    add_user(&again, &okta(), "a@x.example").await;
+}
+
 #[tokio::test]
 async fn a_url_that_is_not_sqlite_is_refused_without_its_password() {
     for url in ["postgres://me:secret@db/rolecall", "rolecall.db", "sqlite:", "sqlite::memory:", ""] {
@@ -68,6 +106,7 @@ async fn a_file_that_is_something_else_is_said_to_be() {
     let error = refusal(&url(folder.path())).await;
     assert_eq!(error.reason(), "NotADatabase", "{error}");
     assert!(std::fs::read_to_string(&path).unwrap().starts_with("this is"), "and is left alone");
+    assert_ne!(modes(folder.path())["rolecall.db"], 0o600, "with its permissions");
 }
 
 #[tokio::test]

@@ -308,18 +308,21 @@ fn a_token_is_hashed_without_its_line_end_and_a_hash_is_taken_as_it_is() {
         name: "x".to_owned(),
         data: data.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec())).collect(),
     };
-    let hash: [u8; 32] = Sha256::digest(b"hunter2").into();
+    let (token, short) = ("hunter2-".repeat(4), "x".repeat(31));
+    let hash: [u8; 32] = Sha256::digest(&token).into();
     let hex: String = hash.iter().fold(String::new(), |mut all, byte| {
         let _ = write!(all, "{byte:02X}");
         all
     });
-    assert_eq!(secret(&[("token", "hunter2\n")]).token_sha256(SecretKey::Token), Ok(hash));
+    assert_eq!(secret(&[("token", &format!("{token}\n"))]).token_sha256(SecretKey::Token), Ok(hash));
     assert_eq!(secret(&[("tokenSHA256", &hex)]).token_sha256(SecretKey::TokenSha256), Ok(hash));
     assert_eq!(secret(&[("tokenSHA256", &hex)]).token_sha256(SecretKey::Token), Ok(hash), "the other key is found");
     let reason = |data: &[(&str, &str)]| secret(data).token_sha256(SecretKey::Token).unwrap_err().reason();
     assert_eq!(reason(&[]), "TokenKeyNotFound");
     assert_eq!(reason(&[("token", " \n")]), "TokenInvalid");
     assert_eq!(reason(&[("token", "two words")]), "TokenInvalid");
+    assert_eq!(reason(&[("token", &short)]), "TokenTooShort");
+    assert_eq!(reason(&[("token", &format!("{short} \n"))]), "TokenTooShort", "what is around it does not count");
     assert_eq!(reason(&[("tokenSHA256", "abc")]), "TokenInvalid");
     assert_eq!(reason(&[("tokenSHA256", &"g".repeat(64))]), "TokenInvalid");
 }
@@ -375,11 +378,16 @@ fn linting_finds_what_does_not_fit_together() {
     let second = second.replace("okta-scim", "entra-scim");
     assert_eq!(linted(&[("p", PROVIDER), ("q", &second)]), [] as [&str; 0]);
     let secret = |name: &str| {
-        format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}}}\nstringData: {{token: hunter2}}\n")
+        format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}}}\nstringData: {{token: {}}}\n",
+            "hunter2-".repeat(4)
+        )
     };
     let shared = linted(&[("p", PROVIDER), ("q", &second), ("s", &secret("okta-scim")), ("u", &secret("entra-scim"))]);
     assert!(shared.len() == 1 && shared[0].ends_with("(TokenShared)"), "two Secrets with one value: {shared:?}");
-    let empty = secret("okta-scim").replace("hunter2", "''");
+    let short = secret("okta-scim").replace(&"hunter2-".repeat(4), "hunter2");
+    assert!(linted(&[("p", PROVIDER), ("s", &short)])[0].ends_with("(TokenTooShort)"));
+    let empty = secret("okta-scim").replace(&"hunter2-".repeat(4), "''");
     assert!(linted(&[("p", PROVIDER), ("s", &empty)])[0].ends_with("(TokenInvalid)"));
 }
 

@@ -1,0 +1,91 @@
+//! A name that had another IdentityProvider before: whose are the people that are stored under it.
+
+use reqwest::Method;
+use serde_json::json;
+
+use crate::support::*;
+
+const ALICE: &str = "user:alice@example.com";
+const OTHER: &str = "scim-token-of-a-new-tenant-0123456789";
+
+/// A world whose provider `okta` pushed alice, who was granted the invoker role; then its manifest was deleted, and one of
+/// the same name written.
+async fn succeeded() -> World {
+    let mut manifests = base();
+    manifests.push(("mapping.yaml", mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "")));
+    let mut world = World::prepare(&manifests).await;
+    world.create_services("shop-dev", &["checkout-api"]).await;
+    world.run().await;
+    let scim = world.scim("okta", TOKEN);
+    let alice = scim.create_user("alice@example.com").await;
+    scim.create_group("team-checkout", &[&alice]).await;
+    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    world.remove("provider.yaml");
+    frozen(&world, "IdentityProviderNotFound").await;
+    world.write("provider.yaml", &provider("okta", OTHER));
+    frozen(&world, "IdentityProviderChanged").await;
+    world
+}
+
+async fn frozen(world: &World, reason: &str) {
+    world.mapping_status("checkout/team", reason, |s| has(s, "Frozen", "True", reason)).await;
+}
+
+/// Waits until the provider's condition `Ready` has this status and reason.
+async fn provider_is(world: &World, value: &str, reason: &str) {
+    eventually(&format!("okta: {value} {reason}"), async || {
+        let status = world.status("IdentityProvider", "okta").await;
+        if has(&status, "Ready", value, reason) {
+            Ok(())
+        } else {
+            Err(format!("{status:#}; log:\n{}", tail(&world.log())))
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn new_provider_of_an_old_name_reads_and_writes_nobody_until_it_is_accepted_also_over_a_restart() {
+    let mut world = succeeded().await;
+    for restarted in [false, true] {
+        if restarted {
+            world.restart().await;
+        }
+        provider_is(&world, "False", "IdentityProviderChanged").await;
+        let scim = world.scim("okta", OTHER);
+        let body =
+            json!({"schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"], "userName": "mallory@example.com"});
+        for (method, path, body) in [
+            (Method::GET, "/Users", None),
+            (Method::GET, "/Users?filter=userName%20eq%20%22alice@example.com%22", None),
+            (Method::GET, "/Groups", None),
+            (Method::POST, "/Users", Some(body)),
+        ] {
+            let (status, answer) = scim.send(method, path, body).await;
+            assert_eq!(status, 503, "{path}: {answer}");
+            assert!(answer["detail"].as_str().is_some_and(|text| text.contains("accept-provider")), "{answer}");
+            assert!(!answer.to_string().contains("alice"), "{answer}");
+        }
+        assert_eq!(world.scim("okta", TOKEN).send(Method::GET, "/Users", None).await.0, 401, "the former token");
+    }
+    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    world.command(&["store", "accept-provider", "okta"]);
+    provider_is(&world, "True", "Accepted").await;
+    let (status, answer) = world.scim("okta", OTHER).send(Method::GET, "/Users", None).await;
+    assert_eq!((status, &answer["totalResults"]), (200, &json!(1)), "{answer}");
+    world.mapping_status("checkout/team", "Ready", |s| has(s, "Ready", "True", "Converged")).await;
+    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+}
+
+#[tokio::test]
+async fn purged_people_lose_what_they_were_granted_and_the_new_provider_begins_without_anybody() {
+    let world = succeeded().await;
+    world.command(&["store", "purge-provider", "okta"]);
+    provider_is(&world, "True", "Accepted").await;
+    let (status, answer) = world.scim("okta", OTHER).send(Method::GET, "/Users", None).await;
+    assert_eq!((status, &answer["totalResults"]), (200, &json!(0)), "{answer}");
+    world.members_become("checkout-api", INVOKER, &[]).await;
+    let database = format!("sqlite:{}", world.database.display());
+    let (exit, _, said) = World::rolecall(&["store", "purge-provider", "okta", "--database", &database]);
+    assert_eq!(exit, 1, "a provider in use is not purged: {said}");
+}
