@@ -39,6 +39,9 @@ pub(crate) struct Match {
     pub(crate) probability: Option<f64>,
 }
 
+/// The types of [`Action`].
+pub(crate) const ACTIONS: [&str; 6] = ["error", "html", "malformed", "latency", "drop", "hang"];
+
 /// What happens to a call that is hit.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
@@ -263,6 +266,13 @@ impl Faults {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_list_of_actions_is_the_one_that_is_understood() {
+        let unknown = serde_json::from_value::<Action>(serde_json::json!({ "type": "none" })).unwrap_err().to_string();
+        let named: Vec<&str> = unknown.split('`').skip(1).step_by(2).skip(1).collect();
+        assert_eq!(named, ACTIONS, "{unknown}");
+    }
 
     fn faults(spec: serde_json::Value) -> Faults {
         let mut faults = Faults::default();

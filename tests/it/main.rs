@@ -30,5 +30,6 @@ mod scim_meaning;
 mod scim_server;
 mod secrets;
 mod support;
+mod switches;
 mod tenants;
 mod thread;

@@ -9,6 +9,12 @@ use crate::member::{self, Account};
 use crate::snapshot::number;
 use crate::world::{Trace, World};
 
+/// What a change of the directory may say.
+pub(super) const FIELDS: [&str; 8] =
+    ["mode", "users", "groups", "serviceAccounts", "canonical", "aliases", "allowedDomains", "existsInMs"];
+/// What is done to one account: `directory/delete`, `directory/undelete`.
+pub(super) const ACTIONS: [&str; 2] = ["delete", "undelete"];
+
 /// Accounts: added, deleted, undeleted, shown.
 pub(super) fn answer(world: &mut World, method: &str, action: &str, body: &Value) -> Result<Value, ControlError> {
     match (method, action) {
@@ -21,7 +27,7 @@ pub(super) fn answer(world: &mut World, method: &str, action: &str, body: &Value
             change_directory(world, body)?;
             Ok(directory_view(world))
         }
-        ("POST", "delete" | "undelete") => {
+        ("POST", action) if ACTIONS.contains(&action) => {
             let object = fields(body, &["member", "uid"])?;
             let name = object.get("member").and_then(Value::as_str).ok_or_else(|| wrong("`member` is missing"))?;
             let folded = member::fold(name);
@@ -56,10 +62,7 @@ fn default_uid(folded: &str) -> String {
 }
 
 fn change_directory(world: &mut World, body: &Value) -> Result<(), ControlError> {
-    let object = fields(
-        body,
-        &["mode", "users", "groups", "serviceAccounts", "canonical", "aliases", "allowedDomains", "existsInMs"],
-    )?;
+    let object = fields(body, &FIELDS)?;
     let strict = match object.get("mode").and_then(Value::as_str) {
         None if object.contains_key("mode") => return Err(wrong("`mode` must be `strict` or `permissive`")),
         None => world.directory.strict,

@@ -17,6 +17,29 @@ use crate::snapshot::{self, key, number};
 use crate::world::{Trace, World};
 use crate::{fault, run};
 
+/// The switches that are fields of a control call, by topic: [`fields`] takes no others.
+const LAG: [&str; 2] = ["readMs", "effectMs"];
+const QUOTA: [&str; 4] = ["reads", "writes", "status", "retryAfter"];
+const CLOCK: [&str; 2] = ["advanceMs", "set"];
+const CALLERS: [&str; 3] = ["requireToken", "tokens", "permissions"];
+const POLICIES: [&str; 2] = ["add", "remove"];
+
+/// Everything that a test can switch, by topic of the control API. `settings` are limits; `GET settings` names them.
+fn switches() -> Value {
+    let directory = [&directory::FIELDS[..], &directory::ACTIONS[..]].concat();
+    json!({
+        "lag": LAG,
+        "quota": QUOTA,
+        "clock": CLOCK,
+        "callers": CALLERS,
+        "policies": POLICIES,
+        "directory": directory,
+        "faults": fault::ACTIONS,
+        "resources": ["recreate"],
+        "settings": [],
+    })
+}
+
 impl From<String> for ControlError {
     fn from(message: String) -> Self {
         Self { status: 400, message }
@@ -41,7 +64,7 @@ pub(crate) fn answer(
 ) -> Result<Value, ControlError> {
     let (topic, rest) = path.split_once('/').unwrap_or((path, ""));
     match (method, topic, rest) {
-        ("GET", "", "") => Ok(json!({ "status": "ok", "lastSeq": world.journal.last_seq() })),
+        ("GET", "", "") => Ok(json!({ "status": "ok", "lastSeq": world.journal.last_seq(), "switches": switches() })),
         ("POST", "reset", "") => {
             world.reset();
             Ok(json!({}))
@@ -214,7 +237,7 @@ fn policies(world: &mut World, method: &str, name: &str, body: &Value) -> Result
             world.commit(&target, bindings, audit_configs);
         }
         "POST" => {
-            let object = fields(body, &["add", "remove"])?;
+            let object = fields(body, &POLICIES)?;
             let mut bindings = current.as_ref().map(|policy| policy.bindings.clone()).unwrap_or_default();
             for binding in edits(object, "remove")? {
                 for old in &mut bindings {
@@ -358,7 +381,7 @@ fn quota(world: &mut World, method: &str, body: &Value) -> Result<Value, Control
         "GET" => {}
         "DELETE" => world.quota.set(None),
         "POST" | "PUT" => {
-            let object = fields(body, &["reads", "writes", "status", "retryAfter"])?;
+            let object = fields(body, &QUOTA)?;
             let per_minute = |name: &str, default: u32| -> Result<u32, ControlError> {
                 optional_number(object, name)?.map_or(Ok(default), |value| {
                     u32::try_from(value).map_err(|_| wrong(format!("`{name}` is too large")))
@@ -395,7 +418,7 @@ fn lag(world: &mut World, method: &str, body: &Value) -> Result<Value, ControlEr
         "GET" => {}
         "DELETE" => world.lag = crate::world::Lag::default(),
         "POST" | "PUT" => {
-            let object = fields(body, &["readMs", "effectMs"])?;
+            let object = fields(body, &LAG)?;
             if let Some(milliseconds) = optional_number(object, "readMs")? {
                 world.lag.read = milliseconds.saturating_mul(1000);
             }
@@ -413,7 +436,7 @@ fn clock(world: &mut World, method: &str, body: &Value) -> Result<Value, Control
         "GET" => {}
         "DELETE" => world.clock.offset_micros = 0,
         "POST" | "PUT" => {
-            let object = fields(body, &["advanceMs", "set"])?;
+            let object = fields(body, &CLOCK)?;
             if let Some(milliseconds) = optional_number(object, "advanceMs")? {
                 let micros =
                     i64::try_from(milliseconds.saturating_mul(1000)).map_err(|_| wrong("`advanceMs` is too large"))?;
@@ -437,7 +460,7 @@ fn callers(world: &mut World, method: &str, body: &Value) -> Result<Value, Contr
         "GET" => {}
         "DELETE" => world.callers = crate::caller::Callers::default(),
         "POST" | "PUT" => {
-            let object = fields(body, &["requireToken", "tokens", "permissions"])?;
+            let object = fields(body, &CALLERS)?;
             let map = |name: &str| match object.get(name) {
                 None => Ok(Map::new()),
                 Some(Value::Object(map)) => Ok(map.clone()),
