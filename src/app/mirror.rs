@@ -7,6 +7,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::model::Seq;
@@ -119,6 +120,88 @@ pub fn mirror_path(manifests: &Path) -> Result<PathBuf, MirrorError> {
     file.push(name);
     file.push(".rolecall-store.json");
     Ok(folder.with_file_name(file))
+}
+
+/// The two places in which a folder's mirror stands: one of them outlives the loss of the other, or of the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirrors {
+    /// Beside the folder of manifests.
+    pub manifests: PathBuf,
+    /// In the folder of the database, by the path of the manifests, so that another database there is compared with it.
+    pub database: PathBuf,
+}
+
+impl Mirrors {
+    /// The places for these manifests and this database file.
+    ///
+    /// # Errors
+    /// As [`mirror_path`].
+    pub fn of(manifests: &Path, database: &Path) -> Result<Self, MirrorError> {
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| MirrorError::Io { action: "resolve", path, source }
+        };
+        let beside = mirror_path(manifests)?;
+        let digest: String = Sha256::digest(beside.as_os_str().as_encoded_bytes())
+            .iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let database = std::path::absolute(database).map_err(io(database))?;
+        Ok(Self { manifests: beside, database: database.with_file_name(format!(".rolecall-store-{digest}.json")) })
+    }
+
+    fn paths(&self) -> [&Path; 2] {
+        [&self.manifests, &self.database]
+    }
+
+    /// What both say, as far as they can be read.
+    #[must_use]
+    pub fn found(&self) -> [Option<Mirror>; 2] {
+        self.paths().map(|path| read(path).ok().flatten())
+    }
+
+    /// Compares both with the store at hand; the worse answer counts. A file that is not a mirror is a mismatch.
+    ///
+    /// # Errors
+    /// [`MirrorError::Io`].
+    pub fn compare(&self, now: &Mirror) -> Result<Comparison, MirrorError> {
+        let mut worst = Comparison::Match;
+        for path in self.paths() {
+            let comparison = match read(path) {
+                Ok(seen) => compare(seen.as_ref(), now),
+                Err(error @ MirrorError::Malformed { .. }) => {
+                    tracing::error!(reason = error.reason(), "{error}");
+                    Comparison::Mismatch
+                }
+                Err(error) => return Err(error),
+            };
+            worst = match (worst, comparison) {
+                (Comparison::Mismatch, _) | (_, Comparison::Mismatch) => Comparison::Mismatch,
+                (Comparison::Rewound, _) | (_, Comparison::Rewound) => Comparison::Rewound,
+                (Comparison::Match, Comparison::Match) => Comparison::Match,
+            };
+        }
+        Ok(worst)
+    }
+
+    /// Writes both.
+    ///
+    /// # Errors
+    /// The first [`MirrorError`]; the other is written all the same.
+    pub fn write(&self, mirror: &Mirror) -> Result<(), MirrorError> {
+        let [manifests, database] = self.paths().map(|path| write(path, mirror));
+        manifests.and(database)
+    }
+
+    /// Takes the permissions of others away from both.
+    ///
+    /// # Errors
+    /// The first [`MirrorError`].
+    pub fn make_private(&self) -> Result<(), MirrorError> {
+        let [manifests, database] = self.paths().map(make_private);
+        manifests.and(database)
+    }
 }
 
 /// Reads the mirror; none when the file does not exist.
@@ -252,6 +335,27 @@ mod tests {
             fs::read_to_string(&path).unwrap(),
             "{\"storeId\":\"00000000-0000-0000-0000-000000000007\",\"highestSeq\":2,\"highestAuditSeq\":100}\n"
         );
+    }
+
+    #[test]
+    fn one_of_two_mirrors_is_enough_to_know_that_a_store_is_another_or_older() {
+        let dir = tempfile::tempdir().unwrap();
+        let mirrors = Mirrors::of(&dir.path().join("access"), &dir.path().join("rolecall.db")).unwrap();
+        assert_eq!(mirrors, Mirrors::of(&dir.path().join("access/"), &dir.path().join("other.db")).unwrap());
+        assert_eq!(mirrors.compare(&mirror(1, 0)).unwrap(), Comparison::Match);
+        mirrors.write(&mirror(7, 5)).unwrap();
+        assert_eq!(mirrors.found(), [Some(mirror(7, 5)); 2]);
+        for lost in [&mirrors.manifests, &mirrors.database] {
+            mirrors.write(&mirror(7, 5)).unwrap();
+            fs::remove_file(lost).unwrap();
+            for (now, comparison) in
+                [((7, 5), Comparison::Match), ((7, 4), Comparison::Rewound), ((8, 9), Comparison::Mismatch)]
+            {
+                assert_eq!(mirrors.compare(&mirror(now.0, now.1)).unwrap(), comparison, "{now:?}");
+            }
+        }
+        fs::write(&mirrors.database, "shopping list").unwrap();
+        assert_eq!(mirrors.compare(&mirror(7, 5)).unwrap(), Comparison::Mismatch);
     }
 
     #[test]

@@ -7,13 +7,13 @@ use tokio::sync::oneshot;
 
 use super::cluster;
 use super::folder::Folder;
-use super::mirror::{self, Comparison, Mirror, MirrorError};
+use super::mirror::{self, Comparison, Mirror, MirrorError, Mirrors};
 use super::process::{AppError, Process};
 use super::tokens::Credentials;
-use crate::cli::RunConfig;
+use crate::cli::{DatabaseUrl, RunConfig};
 use crate::engine::Engine;
 use crate::model::FreezeReason;
-use crate::store::Store;
+use crate::store::{Store, Trust};
 use crate::watch::folder::PollOptions;
 
 /// How often the folder is looked at, the mirror written and a freeze looked at again.
@@ -43,12 +43,17 @@ async fn follow_folder(mut process: Process, manifests: std::path::PathBuf) -> R
     if let Some(farewell) = store.farewell().await? {
         engine.bid_farewell(farewell).await?;
     }
-    let mirror_path = mirror::mirror_path(&manifests)?;
-    if let Err(error) = mirror::make_private(&mirror_path) {
+    let DatabaseUrl::Sqlite(database) = &process.config.database;
+    let mirrors = Mirrors::of(&manifests, database)?;
+    if let Err(error) = mirrors.make_private() {
         tracing::error!(reason = error.reason(), "{error}");
     }
-    let frozen = compare(&mirror_path, &store).await?;
-    let found = mirror::read(&mirror_path).ok().flatten();
+    let frozen = compare(&mirrors, &store).await?;
+    let (found, doubted) = (mirrors.found(), store.trust().await? == Trust::Doubted);
+    if frozen.is_none() && found == [None, None] {
+        // Nothing remembers a store: it is new, or its memory was lost with it.
+        engine.begin_first_look().await?;
+    }
     let (folder, known) = Folder::new(
         engine.clone(),
         store.clone(),
@@ -66,7 +71,7 @@ async fn follow_folder(mut process: Process, manifests: std::path::PathBuf) -> R
     let mut memory = Memory::default();
     if frozen.is_none() {
         // Before the first write to Google: from here on another database would be noticed.
-        remember(&store, &mirror_path, &mut memory).await;
+        remember(&store, &mirrors, &mut memory).await;
     }
     engine.freeze(frozen).await?;
 
@@ -87,7 +92,7 @@ async fn follow_folder(mut process: Process, manifests: std::path::PathBuf) -> R
             tracing::warn!(reason = error.reason(), "{error}");
         }
         if let Some(reason) = engine.frozen() {
-            match thaw(&engine, &mirror_path, found, &store).await {
+            match thaw(&engine, &mirrors, (found, doubted), &store).await {
                 Ok(true) => tracing::warn!(reason = reason.reason(), "the store was accepted; the freeze is lifted"),
                 Ok(false) => {}
                 Err(error) => {
@@ -96,7 +101,7 @@ async fn follow_folder(mut process: Process, manifests: std::path::PathBuf) -> R
             }
         }
         if engine.frozen().is_none() {
-            remember(&store, &mirror_path, &mut memory).await;
+            remember(&store, &mirrors, &mut memory).await;
         }
         process.count_events().await;
     }
@@ -107,22 +112,15 @@ async fn follow_folder(mut process: Process, manifests: std::path::PathBuf) -> R
         }
     }
     if engine.frozen().is_none() {
-        remember(&store, &mirror_path, &mut memory).await;
+        remember(&store, &mirrors, &mut memory).await;
     }
     if process.is_ending() { Ok(()) } else { Err(process.why().await) }
 }
 
-/// Compares the store with what the folder has seen of it.
-async fn compare(path: &std::path::Path, store: &Store) -> Result<Option<FreezeReason>, AppError> {
-    let seen = match mirror::read(path) {
-        Ok(seen) => seen,
-        Err(error @ MirrorError::Malformed { .. }) => {
-            tracing::error!(reason = error.reason(), "{error}");
-            return Ok(Some(FreezeReason::StoreMismatch));
-        }
-        Err(error) => return Err(error.into()),
-    };
-    Ok(match mirror::compare(seen.as_ref(), &mirror::of(store).await?) {
+/// Compares the store with what was seen of it, and with what it says of itself.
+async fn compare(mirrors: &Mirrors, store: &Store) -> Result<Option<FreezeReason>, AppError> {
+    Ok(match mirrors.compare(&mirror::of(store).await?)? {
+        Comparison::Match if store.trust().await? == Trust::Doubted => Some(FreezeReason::StoreMismatch),
         Comparison::Match => None,
         Comparison::Mismatch => Some(FreezeReason::StoreMismatch),
         Comparison::Rewound => Some(FreezeReason::StoreRewound),
@@ -130,10 +128,16 @@ async fn compare(path: &std::path::Path, store: &Store) -> Result<Option<FreezeR
 }
 
 /// Lifts the freeze when somebody accepted the store. That it matches is not enough: a store that was behind what was
-/// `found` at the start catches up with it when the IdP pushes, and still lacks what it lacks.
-async fn thaw(engine: &Engine, path: &std::path::Path, found: Option<Mirror>, store: &Store) -> Result<bool, AppError> {
-    let written = mirror::read(path).ok().flatten() != found;
-    let accepted = written && compare(path, store).await?.is_none();
+/// `found` at the start catches up with it when the IdP pushes, and still lacks what it lacks. Of a store that was
+/// `doubted` then, the mirrors say nothing else once it is accepted.
+async fn thaw(
+    engine: &Engine,
+    mirrors: &Mirrors,
+    (found, doubted): ([Option<Mirror>; 2], bool),
+    store: &Store,
+) -> Result<bool, AppError> {
+    let said = mirrors.found() != found || (doubted && store.trust().await? == Trust::Accepted);
+    let accepted = said && compare(mirrors, store).await?.is_none();
     if accepted {
         engine.freeze(None).await?;
     }
@@ -164,17 +168,19 @@ impl Memory {
 }
 
 /// Writes down how far the store is, so that an older copy of it is known as one.
-async fn remember(store: &Store, path: &std::path::Path, memory: &mut Memory) {
+async fn remember(store: &Store, mirrors: &Mirrors, memory: &mut Memory) {
     let Ok(now) = mirror::of(store).await else { return };
     if memory.written == Some(now) {
         return;
     }
-    match memory.note(now, mirror::write(path, &now)) {
+    match memory.note(now, mirrors.write(&now)) {
         None => {}
-        Some(Ok(())) => tracing::info!(path = %path.display(), "how far the store is can be written down again"),
+        Some(Ok(())) => {
+            tracing::info!(path = %mirrors.manifests.display(), "how far the store is can be written down again")
+        }
         Some(Err(error)) => tracing::warn!(
             reason = error.reason(),
-            "{error}; as long as that is so, an older database would not be noticed"
+            "{error}; as long as that is so, an older or a lost database may not be noticed"
         ),
     }
 }

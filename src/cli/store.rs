@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 
-use crate::app::mirror::{self, Comparison, MirrorError};
+use crate::app::mirror::{self, Comparison, MirrorError, Mirrors};
 use crate::model::{Clock as _, ProviderName, SystemClock};
-use crate::store::{Decision, DirectoryUse, Origin, Store};
+use crate::store::{Decision, DirectoryUse, Origin, Store, Trust};
 
 use super::config::DatabaseUrl;
 use super::{CliError, Exit, Io};
@@ -139,6 +139,7 @@ async fn accept(args: &StoreAcceptArgs, io: &mut Io<'_>) -> Result<Exit, CliErro
     let store = open_existing(&args.database).await?;
     let now = mirror::of(&store).await?;
     let Some(manifests) = &args.manifests else {
+        store.set_trust(Trust::Accepted).await?;
         store.put_decision(Decision::AcceptStore, SystemClock.now()).await?;
         writeln!(
             io.out,
@@ -147,29 +148,36 @@ async fn accept(args: &StoreAcceptArgs, io: &mut Io<'_>) -> Result<Exit, CliErro
         )?;
         return Ok(Exit::Done);
     };
-    let path = mirror::mirror_path(manifests)?;
-    let before = match mirror::read(&path) {
-        Ok(seen) => match (mirror::compare(seen.as_ref(), &now), seen) {
-            (Comparison::Match, Some(seen)) if seen == now => {
-                writeln!(io.out, "store {} at position {} is already accepted", now.store_id, now.highest_seq)?;
-                return Ok(Exit::Done);
-            }
-            (_, None) => "no store".to_owned(),
-            (_, Some(seen)) => format!("store {} at position {}", seen.store_id, seen.highest_seq),
-        },
+    let DatabaseUrl::Sqlite(database) = DatabaseUrl::parse(&args.database)?;
+    let mirrors = Mirrors::of(manifests, &database)?;
+    let doubted = store.trust().await? == Trust::Doubted;
+    let before = match mirror::read(&mirrors.manifests) {
+        Ok(Some(seen)) if !doubted && mirrors.found() == [Some(now); 2] => {
+            writeln!(io.out, "store {} at position {} is already accepted", seen.store_id, seen.highest_seq)?;
+            return Ok(Exit::Done);
+        }
+        Ok(None) => "no store".to_owned(),
+        Ok(Some(seen)) => format!("store {} at position {}", seen.store_id, seen.highest_seq),
         Err(error @ MirrorError::Malformed { .. }) => {
             writeln!(io.err, "{error}")?;
             "a file that could not be read".to_owned()
         }
         Err(error) => return Err(error.into()),
     };
-    mirror::write(&path, &now)?;
+    if let Err(error) = mirrors.write(&now) {
+        // Where another store stands in it, this one stays frozen; where nothing does, the store itself says enough.
+        if mirrors.compare(&now)? != Comparison::Match {
+            return Err(error.into());
+        }
+        writeln!(io.err, "{error}")?;
+    }
+    store.set_trust(Trust::Accepted).await?;
     writeln!(
         io.out,
         "accepted store {} at position {}; before: {before}; written to {}",
         now.store_id,
         now.highest_seq,
-        path.display()
+        mirrors.manifests.display()
     )?;
     Ok(Exit::Done)
 }

@@ -13,6 +13,7 @@ mod discovery;
 mod ending;
 mod error;
 mod feed;
+mod first_look;
 mod guard;
 mod intake;
 mod pass;
@@ -34,7 +35,7 @@ use crate::google::CloudRun;
 use crate::index::{Ceiling, Effects, Index, Urgency};
 use crate::model::{Clock, DocumentKey, FreezeReason, MappingKey, RemovalLimits, Seq, TargetName};
 use crate::status::StatusBoard;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Trust};
 use crate::telemetry::EngineMetrics;
 
 pub use error::EngineError;
@@ -43,6 +44,7 @@ pub use intake::{IntakeError, ObjectProblem};
 pub use queue::DueQueue;
 pub use report::{ProviderTraffic, TrafficSource};
 
+use first_look::FirstLook;
 use state::{State, Trigger};
 
 /// How the engine behaves. Times are chosen by flags; the rest are constants with reasons.
@@ -169,6 +171,10 @@ impl Engine {
         let inner = &self.0;
         let effects = {
             let mut state = inner.state();
+            if matches!(state.frozen, Some(FreezeReason::StoreMismatch | FreezeReason::StoreRewound)) {
+                // Lifted, it was accepted; what it holds is not doubted any more.
+                state.first_look = None;
+            }
             state.frozen = reason;
             if reason.is_none() {
                 state.thawed_at.get_or_insert_with(Instant::now);
@@ -178,6 +184,25 @@ impl Engine {
         inner.absorb(effects, &Trigger::none()).await;
         inner.ask_all().await?;
         inner.forget_what_is_done().await
+    }
+
+    /// Has the policies looked at for what a lost database may have granted, when this one is new and nothing remembers
+    /// another.
+    ///
+    /// # Errors
+    /// [`StoreError`], when it cannot be written down that it is new.
+    pub async fn begin_first_look(&self) -> Result<(), StoreError> {
+        let now = self.0.clock.now();
+        let looks = match self.0.store.trust().await? {
+            Trust::Unsaid if self.0.store.is_new().await? => {
+                self.0.store.set_trust(Trust::FirstStart(now)).await?;
+                true
+            }
+            Trust::FirstStart(since) => !first_look::is_over(since, now),
+            Trust::Unsaid | Trust::Doubted | Trust::Accepted => false,
+        };
+        self.0.state().first_look = looks.then(FirstLook::default);
+        Ok(())
     }
 
     /// Is what was there before the start still being found out, so that nothing can be said of what is not known?

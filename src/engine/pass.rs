@@ -153,10 +153,17 @@ async fn attempt(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
     Err(GoogleError::Conflict.into())
 }
 
+/// When a policy that could not be read for a first look is read again.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
 /// Reads what the pass is planned from, and plans. None: nothing concerns this document.
 async fn prepare(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -> Result<Option<Plan>, EngineError> {
     // A document that was planned before is one to plan again: its policy is asked for while the ledger is read.
-    let known = inner.state().documents.get(document).is_some_and(|memory| memory.found.is_some());
+    let (known, first_look) = {
+        let state = inner.state();
+        let known = state.documents.get(document).is_some_and(|memory| memory.found.is_some());
+        (known, state.is_first_look(document))
+    };
     let (ledger, early) = if known {
         let (ledger, answer) = tokio::join!(inner.store.ledger(document), inner.google.policy(document));
         (ledger?, Some(answer))
@@ -165,7 +172,12 @@ async fn prepare(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
     };
     let claimants: BTreeSet<MappingKey> =
         ledger.iter().flat_map(|row| &row.claims).map(|claim| claim.mapping.clone()).collect();
-    if early.is_none() && ledger.is_empty() && inner.state().index.desired(document, &claimants).grants.is_empty() {
+    let first_look = first_look && ledger.is_empty();
+    if early.is_none()
+        && !first_look
+        && ledger.is_empty()
+        && inner.state().index.desired(document, &claimants).grants.is_empty()
+    {
         verdict.idle = true;
         return Ok(None);
     }
@@ -173,6 +185,25 @@ async fn prepare(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
         Some(answer) => answer,
         None => inner.google.policy(document).await,
     };
+    if first_look {
+        let doubted = {
+            let mut state = inner.state();
+            let desired = state.index.desired(document, &claimants);
+            match &answer {
+                Ok(live) => state.look(document, live, &desired),
+                Err(_) => {
+                    // Where nothing is wanted, nobody else asks for it again.
+                    verdict.recheck = Some(LOOK_AGAIN);
+                    false
+                }
+            }
+        };
+        if doubted {
+            inner.doubt(document).await?;
+            verdict.again = true;
+            return Ok(None);
+        }
+    }
     let Some((known, guarded)) = look_up(inner, document, ledger, &claimants, answer, verdict)? else {
         return Ok(None);
     };

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use jiff::{SignedDuration, Timestamp};
 
 use super::error::EngineError;
+use super::first_look::FirstLook;
 use super::intake::ObjectProblem;
 use super::pass::Verdict;
 use crate::api::{CloudRunTargetSpec, DriftKind, IdentityProviderSpec, RoleMappingSpec};
@@ -218,6 +219,8 @@ pub(super) struct MappingMemory {
 pub(super) struct State {
     pub index: Index,
     pub frozen: Option<FreezeReason>,
+    /// What a new database has seen of policies; none when it is not new.
+    pub first_look: Option<FirstLook>,
     /// rolecall is to go: nothing is granted any more, and all that was granted ends.
     pub farewell: Option<Farewell>,
     /// When writing was first allowed.
@@ -241,6 +244,7 @@ impl State {
         Self {
             index,
             frozen: Some(FreezeReason::NotLoaded),
+            first_look: None,
             farewell: None,
             thawed_at: None,
             directory_seq: 0,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::api::MappingMode;
 use crate::model::{
     Claim, ClaimTerms, ConditionHash, Desired, DesiredGrant, DocumentKey, FreezeReason, GrantKey, Keep, MappingKey,
-    Stance, Subject,
+    Role, Stance, Subject,
 };
 
 use super::mapping::{Life, Mapping, Resolution, Roles};
@@ -80,6 +80,19 @@ impl Index {
                 }
             }
         }
+    }
+
+    /// The roles that mappings give on this document, each with the domains that its people are of.
+    #[must_use]
+    pub fn grantable(&self, document: &DocumentKey) -> BTreeMap<&Role, BTreeSet<&str>> {
+        let mut roles: BTreeMap<&Role, BTreeSet<&str>> = BTreeMap::new();
+        let mappings = self.by_document.get(document).into_iter().flatten().filter_map(|key| self.mappings.get(key));
+        for (role, providers) in mappings.filter_map(|mapping| mapping.reach.documents.get(document)).flatten() {
+            let specs = providers.iter().filter_map(|provider| self.tenants.get(provider)?.spec.as_ref());
+            let domains = specs.flat_map(|spec| &spec.principals.allowed_domains).map(String::as_str);
+            roles.entry(role).or_default().extend(domains);
+        }
+        roles
     }
 
     /// The resolved groups of a mapping whose pins are stored, of providers that are there and not suspended.

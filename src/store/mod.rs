@@ -26,6 +26,7 @@ pub(crate) mod private;
 mod record;
 mod specs;
 mod sql;
+mod trust;
 mod users;
 
 #[cfg(test)]
@@ -50,6 +51,7 @@ pub use record::{
     MemberDelta, MemberKind, MemberRecord, Membership, NewGroup, NewUser, Origin, Page, SpecState, StoredSpec,
     UpdateOutcome, UserRecord, UserUpdate,
 };
+pub use trust::Trust;
 
 /// The store. Cheap to clone; the database closes when the last clone goes.
 #[derive(Clone)]

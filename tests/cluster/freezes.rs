@@ -84,6 +84,41 @@ async fn empty_database_freezes_until_it_is_accepted_also_over_a_restart() {
 }
 
 #[tokio::test]
+async fn database_and_lease_are_lost_and_the_statuses_of_mappings_know() {
+    let (mut world, _) = World::with_team(&[]).await;
+    world.pod.shutdown().await;
+    std::fs::remove_dir_all(&world.release.volume).expect("the volume");
+    std::fs::create_dir_all(&world.release.volume).expect("the volume");
+    world.admin().delete("Lease", &format!("{SYSTEM}/rolecall")).await;
+    // A provider that was made again says nothing of the store either.
+    world.admin().delete("IdentityProvider", "okta").await;
+    world.admin().apply(&provider("okta", TOKEN)).await;
+    world.pod.start().await;
+    frozen(&world, "StoreMismatch", &[ALICE]).await;
+    world.pod.exec(&["store", "accept"]).await.ok();
+    let scim = world.scim("okta", TOKEN);
+    let bob = scim.create_user("bob@example.com").await;
+    scim.create_group("team-checkout", &[&bob]).await;
+    world.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
+}
+
+#[tokio::test]
+async fn identity_provider_that_was_made_again_is_not_served_until_it_is_accepted() {
+    let (world, _) = World::with_team(&[]).await;
+    world.admin().delete("IdentityProvider", "okta").await;
+    world.admin().apply(&provider("okta", TOKEN)).await;
+    let changed = |object: &Value| has(&object["status"], "Ready", "False", "IdentityProviderChanged");
+    world.until("IdentityProvider", "okta", "IdentityProviderChanged", changed).await;
+    let scim = world.scim("okta", TOKEN);
+    let (status, answer) = scim.send(reqwest::Method::GET, "/Users", None).await;
+    assert!(status == 503 && !answer.to_string().contains("alice"), "{status} {answer}");
+    frozen(&world, "IdentityProviderChanged", &[ALICE]).await;
+    world.pod.exec(&["store", "accept-provider", "okta"]).await.ok();
+    ready(&world).await;
+    assert_eq!(scim.send(reqwest::Method::GET, "/Users", None).await.0, 200);
+}
+
+#[tokio::test]
 async fn second_release_in_another_namespace_touches_nothing_while_the_first_is_alive() {
     let (mut world, team) = World::with_team(&[]).await;
     let named = |s: &Value| s["status"]["operatorNamespace"] == SYSTEM && s["status"]["storeId"].is_string();
@@ -229,6 +264,10 @@ async fn target_and_provider_that_are_deleted_freeze_until_they_are_there_again(
     world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
     world.admin().apply(&provider).await;
     world.admin().apply(&target).await;
+    // Another object of the same name: whether the people are its own is for somebody to say.
+    frozen(&world, "IdentityProviderChanged", &[ALICE]).await;
+    accepted(&team.scim, 503).await;
+    world.pod.exec(&["store", "accept-provider", "okta"]).await.ok();
     ready(&world).await;
     assert_eq!(world.emulator_writes("checkout-api"), writes, "taken up without a write");
     accepted(&team.scim, 200).await;

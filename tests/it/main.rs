@@ -19,6 +19,7 @@ mod google;
 mod guard;
 mod leadership;
 mod manifests;
+mod memory;
 mod people;
 mod policies;
 mod process;

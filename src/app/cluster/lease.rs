@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{FIELD_MANAGER, IdentityProvider};
+use crate::api::{FIELD_MANAGER, IdentityProvider, RoleMapping};
 use crate::app::mirror::{self, Comparison, Mirror};
 use crate::model::FreezeReason;
 
@@ -27,6 +27,9 @@ const DURATION: u64 = 15;
 const GRACE: u64 = 10;
 /// How long to wait after an error of the API server.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// How many mappings are listed at once.
+const PAGE: u32 = 250;
 
 const STORE_ID: &str = "rolecall.dev/store-id";
 const HIGHEST_SEQ: &str = "rolecall.dev/highest-seq";
@@ -134,6 +137,8 @@ pub(super) struct Compared {
     pub(super) freeze: Option<FreezeReason>,
     /// The namespace of another rolecall whose store the providers' statuses name.
     pub(super) other: Option<String>,
+    /// Nothing in the cluster remembers a store.
+    pub(super) first: bool,
 }
 
 impl ClusterMirror {
@@ -142,8 +147,9 @@ impl ClusterMirror {
     }
 
     /// Compares `now` with the Lease, and where that remembers nothing, with the statuses of the `IdentityProvider`s: a
-    /// second rolecall in another namespace has a Lease of its own.
-    pub(super) async fn compare(&self, now: &Mirror) -> Result<Compared, kube::Error> {
+    /// second rolecall in another namespace has a Lease of its own. Where they name none, and the store `is_new`, a
+    /// `RoleMapping` with acknowledged grants says that another one was lost.
+    pub(super) async fn compare(&self, now: &Mirror, is_new: bool) -> Result<Compared, kube::Error> {
         let lease = self.leases.get_opt(LEASE).await?;
         let annotation = |lease: &Lease, key: &str| lease.annotations().get(key).cloned();
         let remembered = lease.as_ref().and_then(|lease| {
@@ -159,7 +165,7 @@ impl ClusterMirror {
                 Comparison::Mismatch => Some(FreezeReason::StoreMismatch),
                 Comparison::Rewound => Some(FreezeReason::StoreRewound),
             };
-            return Ok(Compared { freeze, other: None });
+            return Ok(Compared { freeze, other: None, first: false });
         }
         let ours = now.store_id.to_string();
         let resource = ApiResource::erase::<IdentityProvider>(&());
@@ -173,9 +179,33 @@ impl ClusterMirror {
             Some(provider) => Compared {
                 freeze: Some(FreezeReason::StoreMismatch),
                 other: text(provider, "operatorNamespace").filter(|namespace| *namespace != self.namespace),
+                first: false,
             },
-            None => Compared { freeze: None, other: None },
+            None if is_new && self.has_acknowledged_grants().await? => {
+                Compared { freeze: Some(FreezeReason::StoreMismatch), other: None, first: false }
+            }
+            None => Compared { freeze: None, other: None, first: true },
         })
+    }
+
+    /// Whether the status of a mapping says that Google acknowledged grants for it: then there was a store.
+    async fn has_acknowledged_grants(&self) -> Result<bool, kube::Error> {
+        let resource = ApiResource::erase::<RoleMapping>(&());
+        let mappings: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+        let mut params = ListParams::default().limit(PAGE);
+        loop {
+            let page = mappings.list(&params).await?;
+            let acknowledged = |mapping: &DynamicObject| {
+                mapping.data.pointer("/status/grants/acknowledged").and_then(serde_json::Value::as_u64)
+            };
+            if page.items.iter().any(|mapping| acknowledged(mapping).is_some_and(|grants| grants > 0)) {
+                return Ok(true);
+            }
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = ListParams::default().limit(PAGE).continue_token(&token),
+                None => return Ok(false),
+            }
+        }
     }
 
     /// Writes down how far the store is.

@@ -33,7 +33,7 @@ use crate::cli::Mode;
 use crate::engine::{Engine, owner_of};
 use crate::model::{FreezeReason, ProviderName};
 use crate::status::{StatusBoard, write_statuses};
-use crate::store::{Decision, Store};
+use crate::store::{Decision, Store, Trust};
 use crate::watch::cluster::{ClusterChange, SecretAbsence, SecretChange, Watched, follow, follow_secrets};
 
 /// How often the mirror is written and a freeze looked at again.
@@ -264,7 +264,13 @@ async fn lead(
         engine.bid_farewell(farewell).await?;
     }
     let memory = ClusterMirror::new(client.clone(), &process.config.namespace);
-    let Some(found) = compare(&memory, store, &over).await? else { return Ok(()) };
+    let Some(mut found) = compare(&memory, store, &over).await? else { return Ok(()) };
+    if found.freeze.is_none() && store.trust().await? == Trust::Doubted {
+        found.freeze = Some(FreezeReason::StoreMismatch);
+    } else if found.first {
+        // Nothing remembers a store: it is new, or its memory was lost with it.
+        engine.begin_first_look().await?;
+    }
     if let Some(why) = found.freeze {
         tracing::error!(
             reason = why.reason(),
@@ -389,7 +395,7 @@ async fn compare(
     over: &CancellationToken,
 ) -> Result<Option<Compared>, AppError> {
     loop {
-        match memory.compare(&mirror::of(store).await?).await {
+        match memory.compare(&mirror::of(store).await?, store.is_new().await?).await {
             Ok(compared) => return Ok(Some(compared)),
             Err(error) => {
                 tracing::warn!(%error, "cannot read what the cluster remembers of the store; nothing is written until then");
