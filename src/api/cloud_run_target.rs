@@ -77,6 +77,23 @@ pub struct AllowSpec {
     /// Globs and basic roles are refused.
     #[schemars(schema_with = "schema::roles")]
     pub roles: Vec<String>,
+
+    /// What these mappings may do that keeps access of people who left: Orphan (deletionPolicy: Orphan forgets the grants)
+    /// and Suspend (mode Suspend or Observe freezes them). Omitted: neither; people who are deactivated or deleted at the
+    /// identity provider lose access all the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2), extend("x-kubernetes-list-type" = "set"))]
+    pub permit: Vec<Permission>,
+}
+
+/// What a mapping may do that keeps access of people who left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "What a mapping may do that keeps access of people who left.")]
+pub enum Permission {
+    /// `deletionPolicy: Orphan` leaves the grants in the policies and forgets them.
+    Orphan,
+    /// `mode: Suspend` and `mode: Observe` freeze the grants of everybody.
+    Suspend,
 }
 
 /// Which namespaces: those that are named, and those that have all the labels.

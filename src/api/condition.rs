@@ -148,8 +148,10 @@ reasons! {
     GROUP_IDENTITY_CHANGED = "GroupIdentityChanged",
         "the name now means another group than before; existing grants stay and the new group gets nothing",
         "accept the new group with the annotation rolecall.dev/accept-group, or name the group by externalId";
-    PRINCIPAL_INVALID = "PrincipalInvalid", "a user has no usable address at the configured attribute, or one outside `allowedDomains`",
+    PRINCIPAL_INVALID = "PrincipalInvalid", "a user has an address that is not admitted at the configured attribute, such as one outside `allowedDomains`; what a former address was granted ends",
         "correct the attribute at the IdP, or the mapping of attributes in the IdentityProvider";
+    PRINCIPAL_MISSING = "PrincipalMissing", "a user has no value at the configured attribute, so nothing new is granted and nothing is taken away",
+        "have the IdP send the attribute";
     PRINCIPAL_COLLISION = "PrincipalCollision", "two users have the same address; nothing new is granted to it",
         "correct the address of one of them at the IdP";
     INVENTORY_INCOMPLETE = "InventoryIncomplete",

@@ -13,8 +13,8 @@ mod role_mapping;
 mod schema;
 
 pub use cloud_run_target::{
-    AllowSpec, CloudRunTarget, CloudRunTargetSpec, CloudRunTargetStatus, DriftKind, NamespacesSpec, PolicyCounts,
-    ResourceCounts, TargetDrift,
+    AllowSpec, CloudRunTarget, CloudRunTargetSpec, CloudRunTargetStatus, DriftKind, NamespacesSpec, Permission,
+    PolicyCounts, ResourceCounts, TargetDrift,
 };
 pub mod manifest;
 pub use crd::{CrdError, GROUP, VERSION, crds, crds_yaml};

@@ -346,6 +346,9 @@ impl Folder {
                 Decision::ReleasePlan(hash) => {
                     if self.engine.release_plan(hash).await? {
                         tracing::info!(plan.hash = %hash, "removals that were held are released");
+                    } else if self.engine.is_settling() {
+                        // What is held is not known again yet.
+                        continue;
                     } else {
                         tracing::warn!(plan.hash = %hash, "nothing is held under this hash; the release is dropped");
                     }

@@ -10,7 +10,7 @@ use super::state::{State, Trigger};
 use super::{Engine, Inner};
 use crate::api::{DeletionPolicy, RoleMapping};
 use crate::index::Life;
-use crate::model::{FreezeReason, MappingKey};
+use crate::model::{DocumentKey, FreezeReason, MappingKey};
 use crate::store::{Farewell, SpecState, StoreError, StoredSpec};
 
 impl Engine {
@@ -54,6 +54,9 @@ impl Engine {
                 memory.vanished = None;
             }
             state.changed_mappings.insert(key.clone());
+            if state.farewell == Some(Farewell::Orphan) {
+                state.index.leave_all();
+            }
             // While rolecall is to go, what was said about all of it counts, also for what is deleted meanwhile.
             match state.farewell.map(|farewell| farewell == Farewell::Orphan).or(orphan) {
                 None => state.index.revoke_mapping(key),
@@ -122,6 +125,7 @@ impl Engine {
         let state = self.0.state();
         let memory = state.mappings.get(key)?;
         Some(match (memory.ending, memory.vanished) {
+            (true, _) if state.index.life(key) == Some(Life::Orphaned) => Life::Orphaned,
             (true, _) => Life::Ending { orphan: memory.spec.deletion_policy == DeletionPolicy::Orphan },
             (false, Some(_)) => Life::Vanished,
             (false, None) => Life::Live,
@@ -191,6 +195,41 @@ impl Inner {
         state.mappings.remove(key);
         state.changed_mappings.insert(key.clone());
         let _ = state.index.forget_mapping(key);
+        Ok(())
+    }
+
+    /// Waits no longer for a deleted mapping of which nothing is left but grants that stay until their people leave: its
+    /// target does not let it leave them behind. It is remembered as deleted, over restarts too, until the last one is gone.
+    pub(super) async fn orphan_if_settled(&self, key: &MappingKey) -> Result<(), StoreError> {
+        let _one_at_a_time = self.intake.lock().await;
+        let over = |state: &State| {
+            state.farewell.is_none()
+                && state.is_ending(key)
+                && !state.is_planned(key)
+                && state.index.life(key) == Some(Life::Ending { orphan: true })
+        };
+        if !over(&self.state()) {
+            return Ok(());
+        }
+        let documents = self.store.claimed_documents(key).await?;
+        let mut state = self.state();
+        let quiet = |document: &DocumentKey| {
+            state.documents.get(document).filter(|memory| memory.error.is_none()).is_some_and(|memory| {
+                memory.tallies.get(key).is_some_and(|tally| tally.revoking == 0 && tally.held == 0)
+            })
+        };
+        if documents.is_empty() || !over(&state) || !documents.iter().all(quiet) {
+            return Ok(());
+        }
+        tracing::info!(
+            mapping.name = %key, policies = documents.len(),
+            "{key} was deleted with deletionPolicy: Orphan, which its target does not permit: its grants stay in the ledger \
+             and go when their people leave"
+        );
+        state.index.orphan_mapping(key);
+        state.changed_mappings.insert(key.clone());
+        drop(state);
+        self.changed.notify_one();
         Ok(())
     }
 

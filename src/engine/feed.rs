@@ -7,7 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Inner;
 use super::state::Trigger;
-use crate::model::Seq;
+use crate::model::{DirectoryChange, Seq, Subject, UserId};
+use crate::store::StoreError;
 
 /// Events a read: bounds memory, and lets a burst become dirty documents in few steps.
 const BATCH: u32 = 500;
@@ -37,6 +38,11 @@ pub(super) async fn follow(inner: Arc<Inner>, from: Seq, stop: CancellationToken
                         effects
                     };
                     inner.absorb(effects, &trigger).await;
+                    if let Some(person) = leaver(&event.change)
+                        && let Err(error) = inner.ask_claimed_for(person, &trigger).await
+                    {
+                        tracing::warn!(%error, "cannot look what somebody who left has; the next look at each policy finds it");
+                    }
                     cursor = event.seq;
                 }
                 inner.state().directory_seq = cursor;
@@ -49,5 +55,40 @@ pub(super) async fn follow(inner: Arc<Inner>, from: Seq, stop: CancellationToken
                 }
             }
         }
+    }
+}
+
+/// Who left with this change, if anybody.
+fn leaver(change: &DirectoryChange) -> Option<UserId> {
+    match change {
+        DirectoryChange::User(facts) => (!facts.active).then_some(facts.id),
+        DirectoryChange::UserDeleted { id } => Some(*id),
+        DirectoryChange::Group(_) | DirectoryChange::GroupDeleted { .. } | DirectoryChange::Members { .. } => None,
+    }
+}
+
+impl Inner {
+    /// Asks for a turn of every document on which the ledger holds claims of somebody who left: what is frozen, and what no
+    /// mapping reaches any more, the index does not know.
+    async fn ask_claimed_for(&self, person: UserId, trigger: &Trigger) -> Result<(), StoreError> {
+        let documents = self.store.documents_of(Subject::User(person)).await?;
+        if documents.is_empty() {
+            return Ok(());
+        }
+        let at = super::overtaking(tokio::time::Instant::now());
+        {
+            let mut state = self.state();
+            for document in &documents {
+                state.document(document).note(trigger);
+            }
+        }
+        {
+            let mut queue = self.queue();
+            for document in &documents {
+                queue.ask(document, at);
+            }
+        }
+        self.due.notify_one();
+        Ok(())
     }
 }

@@ -424,6 +424,9 @@ impl Inner {
             if let Err(error) = self.forget_if_done(&mapping).await {
                 tracing::warn!(%error, mapping.name = %mapping, "cannot forget the deleted mapping {mapping} yet");
             }
+            if let Err(error) = self.orphan_if_settled(&mapping).await {
+                tracing::warn!(%error, mapping.name = %mapping, "cannot look what is left of the deleted mapping {mapping}");
+            }
         }
         self.due.notify_one();
         self.changed.notify_one();

@@ -21,8 +21,8 @@ use super::Inner;
 use super::error::EngineError;
 use super::state::Trigger;
 use crate::google::{Backoff, ErrorClass, GoogleError};
-use crate::index::{Ceiling, PersonState};
-use crate::model::{Desired, DocumentKey, LedgerRow, MappingKey, MemberKey, Policy, Removal, Subject};
+use crate::index::Ceiling;
+use crate::model::{Claim, Desired, DocumentKey, LedgerRow, MappingKey, MemberKey, Policy, Removal, Subject};
 use crate::plan::{CallOutcome, Inputs, Plan, plan};
 
 /// How often one pass reads and plans again after a conflict, before the document goes back into the queue.
@@ -281,16 +281,16 @@ fn look_up(
     memory.planned = planned;
     // What was noted since the pass began is served by it, too.
     verdict.trigger.merge(&memory.take_trigger());
-    // Somebody unknown was deleted before this start: ids are never used again.
-    // Observe mode writes nothing, not even for them.
-    let has_left = |subject: &Subject| match subject {
-        Subject::User(id) if inner.config.ceiling == Ceiling::Enforce => {
-            matches!(state.index.person(*id), PersonState::Inactive | PersonState::Deleted | PersonState::Unknown)
+    // Observe mode writes nothing, not even for people who left.
+    let has_left = |row: &LedgerRow, claim: &Claim| match claim.subject {
+        Subject::User(id) => {
+            let provider = row.grounds.get(claim).map(|ground| &ground.provider);
+            inner.config.ceiling == Ceiling::Enforce && state.index.has_left(id, provider)
         }
-        Subject::User(_) | Subject::Group(_) => false,
+        Subject::Group(_) => false,
     };
-    let subjects = ledger.iter().flat_map(|row| &row.claims).map(|claim| claim.subject);
-    let left = subjects.filter(has_left).collect();
+    let claims = ledger.iter().flat_map(|row| row.claims.iter().map(move |claim| (row, claim)));
+    let left = claims.filter(|(row, claim)| has_left(row, claim)).map(|(_, claim)| claim.subject).collect();
     let guarded = state.farewell.is_none();
     Ok(Some((Known { desired, ledger, live, now: inner.clock.now(), left }, guarded)))
 }

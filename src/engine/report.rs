@@ -14,7 +14,7 @@ use crate::api::condition::reason;
 use crate::api::{
     DriftKind, DriftSample, FindingStatus, PolicyCounts, RefusedPath, ResourceCounts, TargetDrift, duration,
 };
-use crate::index::{Acceptance, Ceiling, MappingView, Resolution, SubjectView};
+use crate::index::{Acceptance, Ceiling, Life, MappingView, Resolution, SubjectView};
 use crate::model::{DocumentKey, FreezeReason, MappingKey, ProviderName, ResourceKind, TargetName};
 use crate::plan;
 use crate::status::{
@@ -126,6 +126,11 @@ fn mapping(inner: &Inner, key: &MappingKey) {
             inner.board.remove(Kind::RoleMapping, Some(key.namespace()), key.name());
             return;
         };
+        if state.index.life(key) == Some(Life::Orphaned) {
+            // The object is gone; what is left of it goes with the people.
+            inner.board.remove(Kind::RoleMapping, Some(key.namespace()), key.name());
+            return;
+        }
         let Some(view) = state.index.mapping(key) else { return };
         let unlisted = || {
             let targets = view.unlisted_targets.iter().filter_map(|name| Some((name, state.targets.get(name)?)));
@@ -241,6 +246,7 @@ fn subject(view: &SubjectView) -> SubjectOutcome {
         problem: view.resolution.reason(),
         left_out: BTreeMap::from([
             (reason::PRINCIPAL_INVALID, view.invalid_principals as u64),
+            (reason::PRINCIPAL_MISSING, view.missing_principals as u64),
             (reason::PRINCIPAL_COLLISION, view.collisions as u64),
         ]),
     }

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::api::MappingMode;
+use crate::api::{MappingMode, Permission};
 use crate::model::{
-    Claim, ClaimTerms, ConditionHash, Desired, DesiredGrant, DocumentKey, FreezeReason, GrantKey, Keep, MappingKey,
-    Role, Stance, Subject,
+    Claim, ClaimTerms, ConditionHash, Desired, DesiredGrant, DocumentKey, FreezeReason, GrantKey, Ground, GroupId,
+    Keep, KeptGroups, KeptSubjects, MappingKey, Role, Stance, Subject,
 };
 
 use super::mapping::{Life, Mapping, Resolution, Roles};
@@ -22,11 +22,14 @@ impl Index {
         let mut desired = Desired {
             resource_uid: self.listed(document).map(|item| item.uid.clone()),
             absent: self.owner(document).is_some_and(|(_, target)| target.lacks(document)),
+            uncovered: self.owner(document).is_none(),
+            leave_all: self.leave_all,
             ..Desired::default()
         };
         for key in keys {
             let stance = self.stance(key, document);
             if let Some(mapping) = self.mappings.get(key) {
+                self.permit(key, mapping, document, &mut desired);
                 if mapping.spec.is_some() {
                     desired.generations.insert(key.clone(), mapping.generation);
                 }
@@ -44,6 +47,20 @@ impl Index {
         desired
     }
 
+    /// Says what the owner of the document lets the mapping do with the access of people who left.
+    fn permit(&self, key: &MappingKey, mapping: &Mapping, document: &DocumentKey, desired: &mut Desired) {
+        let orphans = matches!(mapping.life, Life::Ending { orphan: true } | Life::Orphaned);
+        let suspends = mapping.spec.is_some() && mapping.mode() != MappingMode::Enforce && !orphans;
+        if !orphans && !suspends {
+            return;
+        }
+        let what = if orphans { Permission::Orphan } else { Permission::Suspend };
+        let Some((_, target)) = self.owner(document) else { return };
+        let roles = mapping.permitted(key, target, document, what);
+        let place = if orphans { &mut desired.may_orphan } else { &mut desired.may_suspend };
+        place.insert(key.clone(), roles);
+    }
+
     fn want(&self, key: &MappingKey, mapping: &Mapping, document: &DocumentKey, write: bool, desired: &mut Desired) {
         let by_name: Roles;
         let (roles, write) = if let Some(roles) = mapping.reach.documents.get(document) {
@@ -57,8 +74,8 @@ impl Index {
         };
         let terms = ClaimTerms { write, regrant: mapping.regrants() };
         for (role, providers) in roles {
-            for (tenant, group) in
-                self.groups(mapping).filter(|(provider, _)| providers.contains(*provider)).map(|(_, it)| it)
+            for (provider, (tenant, group)) in
+                self.groups(mapping).filter(|(provider, _)| providers.contains(*provider))
             {
                 for user in tenant.members(group) {
                     let (Some(member), Some(member_key)) = (tenant.principal(user), &user.key) else { continue };
@@ -75,7 +92,11 @@ impl Index {
                         member,
                         condition: None,
                         claims: BTreeMap::new(),
+                        grounds: BTreeMap::new(),
                     });
+                    let ground = wanted.grounds.entry(claim.clone());
+                    let from = || Ground { provider: provider.clone(), groups: BTreeSet::new() };
+                    ground.or_insert_with(from).groups.insert(group.id);
                     wanted.claims.insert(claim, terms);
                 }
             }
@@ -125,13 +146,13 @@ impl Index {
             return Some(reason);
         }
         // To forget what stays is no write to Google.
-        let observed = |life: Life| !matches!(life, Life::Vanished | Life::Ending { orphan: true });
+        let observed = |life: Life| !matches!(life, Life::Vanished | Life::Ending { orphan: true } | Life::Orphaned);
         if self.ceiling == Ceiling::Observe && mapping.is_some_and(|mapping| observed(mapping.life)) {
             return Some(FreezeReason::Observed);
         }
         let Some(mapping) = mapping else { return Some(FreezeReason::MappingVanished) };
         match mapping.life {
-            Life::Ending { .. } => return None,
+            Life::Ending { .. } | Life::Orphaned => return None,
             Life::Vanished => return Some(FreezeReason::MappingVanished),
             Life::Live => {}
         }
@@ -149,14 +170,34 @@ impl Index {
     /// Which claims stay although they are not wanted now.
     pub(super) fn keep(&self, mapping: &Mapping) -> Keep {
         let providers = mapping.subjects.iter().find_map(|subject| self.provider_freeze(&subject.provider));
-        let groups = || mapping.subjects.iter().find_map(|subject| subject.resolution.freeze());
         let pending = || mapping.subjects.iter().any(|subject| subject.pending).then_some(FreezeReason::NotLoaded);
-        if let Some(reason) = providers.or_else(groups).or_else(pending) {
+        if let Some(reason) = providers.or_else(pending) {
             return Keep::Everything(reason);
         }
-        let mut subjects = BTreeSet::new();
+        let mut subjects = KeptSubjects::new();
         for (_, (tenant, group)) in self.groups(mapping) {
-            subjects.extend(tenant.unclear(group).map(|user| Subject::User(user.id)));
+            for user in tenant.unclear(group) {
+                match &user.key {
+                    // The same address as somebody else's: what was granted to it stays.
+                    Some(key) => drop(subjects.insert(Subject::User(user.id), Some(key.clone()))),
+                    None if tenant.lacks_address(user) => drop(subjects.insert(Subject::User(user.id), None)),
+                    // An address that is not admitted is a word about the former one: it is not the user's any more.
+                    None => {}
+                }
+            }
+        }
+        if let Some(reason) = mapping.subjects.iter().find_map(|subject| subject.resolution.freeze()) {
+            let (mut unresolved, mut known) = (BTreeSet::<GroupId>::new(), BTreeSet::<GroupId>::new());
+            for subject in &mapping.subjects {
+                match &subject.resolution {
+                    Resolution::Resolved(group) | Resolution::Deleted { pinned: group, .. } => known.insert(*group),
+                    Resolution::IdentityChanged { pinned, .. } => unresolved.insert(*pinned),
+                    Resolution::NotFound | Resolution::Ambiguous => {
+                        subject.pinned.is_some_and(|group| unresolved.insert(group))
+                    }
+                };
+            }
+            return Keep::Groups(KeptGroups { reason, unresolved, known, subjects });
         }
         if subjects.is_empty() { Keep::Nothing } else { Keep::Subjects(subjects) }
     }
@@ -175,6 +216,7 @@ impl Index {
         match mapping {
             None => Stance::Frozen(FreezeReason::MappingVanished),
             Some(Mapping { life: Life::Ending { orphan }, .. }) => Stance::Ended { orphan: *orphan },
+            Some(Mapping { life: Life::Orphaned, .. }) => Stance::Ended { orphan: true },
             Some(mapping) => match self.place_freeze(mapping, document) {
                 Some(reason) => Stance::Frozen(reason),
                 None => Stance::Live { keep: self.keep(mapping) },

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use crate::api::glob::ResourcePattern;
-use crate::api::{CloudRunTargetSpec, DeletionPolicy, MappingMode, OnMissing, RoleMappingSpec};
+use crate::api::{CloudRunTargetSpec, DeletionPolicy, MappingMode, OnMissing, Permission, RoleMappingSpec};
 use crate::model::{DocumentKey, FreezeReason, GroupId, MappingKey, ProviderName, ResourceKind, Role, TargetName};
 
 use super::tenant::Selector;
@@ -34,6 +34,7 @@ struct Allow {
     providers: BTreeSet<String>,
     resources: Vec<ResourcePattern>,
     roles: BTreeSet<String>,
+    permit: BTreeSet<Permission>,
 }
 
 #[derive(PartialEq, Eq)]
@@ -81,6 +82,7 @@ impl Target {
                 providers: allow.identity_providers.iter().cloned().collect(),
                 resources: allow.resources.iter().filter_map(|text| ResourcePattern::parse(text).ok()).collect(),
                 roles: allow.roles.iter().cloned().collect(),
+                permit: allow.permit.iter().copied().collect(),
             })
             .collect();
         Self { spec, age, allow, inventory: None, failed: false }
@@ -123,6 +125,21 @@ impl Target {
     fn admits(&self, mapping: Place<'_>, provider: &ProviderName, role: &str, document: &DocumentKey) -> bool {
         self.entries(mapping, provider, role)
             .any(|allow| allow.resources.iter().any(|pattern| pattern.matches(document.kind(), document.name())))
+    }
+
+    /// The roles on a document for which a mapping may do this, whichever of its providers the people come from.
+    fn permitted(&self, place: Place<'_>, mapping: &Mapping, on: &DocumentKey, what: Permission) -> BTreeSet<Role> {
+        let entries = || self.allow.iter().filter(|allow| allow.permit.contains(&what));
+        let roles: BTreeSet<&String> = entries().flat_map(|allow| &allow.roles).collect();
+        let admits = |role: &str, provider: &ProviderName| {
+            self.entries(place, provider, role).any(|allow| {
+                allow.permit.contains(&what)
+                    && allow.resources.iter().any(|pattern| pattern.matches(on.kind(), on.name()))
+            })
+        };
+        let providers = mapping.providers();
+        let all = |role: &&&String| !providers.is_empty() && providers.iter().all(|provider| admits(role, provider));
+        roles.iter().filter(all).filter_map(|role| Role::new(role).ok()).collect()
     }
 
     /// Would anything that the pattern may come to match be admitted?
@@ -180,6 +197,9 @@ pub enum Life {
         /// Its grants stay and are forgotten.
         orphan: bool,
     },
+    /// It was deleted and its grants were to stay, which the target does not let it decide: nothing is left of it but
+    /// claims of people who have not left.
+    Orphaned,
     /// It is gone, and nobody saw it being deleted.
     Vanished,
 }
@@ -379,6 +399,17 @@ impl Mapping {
 
     pub(super) fn orphans(&self) -> bool {
         self.spec.as_ref().is_some_and(|spec| spec.deletion_policy == DeletionPolicy::Orphan)
+    }
+
+    /// The roles on a document for which the target lets this mapping do something.
+    pub(super) fn permitted(
+        &self,
+        key: &MappingKey,
+        target: &Target,
+        document: &DocumentKey,
+        what: Permission,
+    ) -> BTreeSet<Role> {
+        target.permitted((key, &self.labels), self, document, what)
     }
 
     pub(super) fn names(&self, target: &TargetName) -> bool {

@@ -113,20 +113,6 @@ pub struct InventoryItem {
     pub invoker_iam_disabled: bool,
 }
 
-/// What the directory knows about a person.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PersonState {
-    /// Pushed, and active.
-    Active,
-    /// Pushed, and inactive.
-    Inactive,
-    /// Deleted over SCIM since the directory was loaded.
-    Deleted,
-    /// Nobody of that id. Ids are issued here and never used again, so once the right database is loaded this is
-    /// somebody who was deleted before.
-    Unknown,
-}
-
 /// Where a pin belongs: mapping, provider, selector.
 type Place = (MappingKey, ProviderName, String);
 
@@ -134,6 +120,8 @@ type Place = (MappingKey, ProviderName, String);
 pub struct Index {
     ceiling: Ceiling,
     frozen: Option<FreezeReason>,
+    /// rolecall goes, and all grants stay.
+    leave_all: bool,
     tenants: BTreeMap<ProviderName, Tenant>,
     targets: BTreeMap<TargetName, Target>,
     regions: Regions,
@@ -156,6 +144,7 @@ impl Index {
         Self {
             ceiling,
             frozen: Some(FreezeReason::NotLoaded),
+            leave_all: false,
             tenants: BTreeMap::new(),
             targets: BTreeMap::new(),
             regions: Regions::default(),
@@ -345,6 +334,24 @@ impl Index {
         self.live_on(key, Life::Ending { orphan })
     }
 
+    /// rolecall goes, and all grants stay, whatever the targets permit.
+    pub fn leave_all(&mut self) {
+        self.leave_all = true;
+    }
+
+    /// Nothing is left of a deleted mapping but claims of people who have not left.
+    pub fn orphan_mapping(&mut self, key: &MappingKey) {
+        if let Some(mapping) = self.mappings.get_mut(key) {
+            mapping.life = Life::Orphaned;
+        }
+    }
+
+    /// Where a mapping stands in its life; none when nothing is known of it.
+    #[must_use]
+    pub fn life(&self, key: &MappingKey) -> Option<Life> {
+        self.mappings.get(key).map(|mapping| mapping.life)
+    }
+
     /// The mapping is gone and nobody saw it being deleted: its claims freeze.
     pub fn vanish_mapping(&mut self, key: &MappingKey) -> Effects {
         if self.mappings.get(key).is_some_and(|mapping| mapping.life != Life::Live) {
@@ -509,14 +516,18 @@ impl Index {
         self.by_document.keys().cloned().collect()
     }
 
-    /// What is known about a person. Ids are unique over all providers.
+    /// Is this person inactive or deleted, as far as the provider that says so is in force? Somebody of whom nothing is known
+    /// was deleted before: ids are never used again. `provider`: whose person it is, as far as that is remembered.
     #[must_use]
-    pub fn person(&self, id: UserId) -> PersonState {
-        match self.tenants.values().find_map(|tenant| tenant.user(id)).map(|user| user.state) {
-            Some(UserState::Active) => PersonState::Active,
-            Some(UserState::Inactive) => PersonState::Inactive,
-            Some(UserState::Deleted) => PersonState::Deleted,
-            Some(UserState::Unseen) | None => PersonState::Unknown,
+    pub fn has_left(&self, id: UserId, provider: Option<&ProviderName>) -> bool {
+        let found = self.tenants.values().find_map(|tenant| Some((tenant, tenant.user(id)?.state)));
+        match found {
+            Some((_, UserState::Active)) => false,
+            Some((tenant, UserState::Inactive | UserState::Deleted)) => tenant.is_in_force(),
+            Some((_, UserState::Unseen)) | None => match provider {
+                Some(provider) => self.tenants.get(provider).is_some_and(Tenant::is_in_force),
+                None => self.tenants.values().all(Tenant::is_in_force),
+            },
         }
     }
 

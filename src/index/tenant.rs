@@ -142,6 +142,11 @@ impl Tenant {
         derive || before != Some(state)
     }
 
+    /// There is an `IdentityProvider` whose people these are, and it is not suspended.
+    pub(super) fn is_in_force(&self) -> bool {
+        self.spec.is_some() && !self.former && !self.is_suspended()
+    }
+
     pub(super) fn is_suspended(&self) -> bool {
         self.spec.as_ref().is_some_and(|spec| spec.state == ProviderState::Suspended)
     }
@@ -183,13 +188,22 @@ impl Tenant {
     /// What is written for this user, whatever its state.
     pub(super) fn principal(&self, user: &User) -> Option<Principal> {
         let rule = self.rule.as_ref()?;
+        Principal::google_account(Self::address(rule, user)?, &rule.allowed_domains).ok()
+    }
+
+    fn address<'u>(rule: &Rule, user: &'u User) -> Option<&'u str> {
         let address = match rule.attribute {
             UserAttribute::UserName => &user.user_name,
             UserAttribute::ExternalId => &user.external_id,
             UserAttribute::PrimaryEmail => &user.primary_email,
             UserAttribute::WorkEmail => &user.work_email,
         };
-        Principal::google_account(address.as_deref()?, &rule.allowed_domains).ok()
+        address.as_deref().filter(|address| !address.trim().is_empty())
+    }
+
+    /// Has the user no value at the attribute, so that nothing is known of the principal?
+    pub(super) fn lacks_address(&self, user: &User) -> bool {
+        self.rule.as_ref().is_none_or(|rule| Self::address(rule, user).is_none())
     }
 
     /// Brings the user's principal up to date, with what that means for those who share it.
@@ -308,6 +322,8 @@ impl Tenant {
         }
         let was_active = user.state == UserState::Active;
         let before = user.key.clone();
+        let lacked = self.lacks_address(&self.users[at]);
+        let user = &mut self.users[at];
         user.state = if facts.active { UserState::Active } else { UserState::Inactive };
         let user_name: Arc<str> = facts.user_name.as_str().into();
         // An address that equals the userName, as most do, shares its text.
@@ -320,7 +336,8 @@ impl Tenant {
         let active = facts.active;
         self.derive(at, touched);
         self.sort(at);
-        let moved = before != self.users[at].key;
+        // What was kept for want of an address may end for an address that is not admitted.
+        let moved = before != self.users[at].key || lacked != self.lacks_address(&self.users[at]);
         if was_active && (!active || moved) {
             self.touch(at, Urgency::Revocation, touched);
         } else if active && !was_active {

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::world::*;
 use super::*;
-use crate::model::{Keep, Stance, Subject};
+use crate::model::{Keep, KeptGroups, MemberKey, Stance, Subject};
 
 const NOTHING: Stance = Stance::Live { keep: Keep::Nothing };
 
@@ -13,7 +13,14 @@ fn everything(reason: FreezeReason) -> Stance {
 }
 
 fn kept(people: &[u128]) -> Stance {
-    Stance::Live { keep: Keep::Subjects(people.iter().map(|n| Subject::User(user(*n))).collect()) }
+    Stance::Live { keep: Keep::Subjects(people.iter().map(|n| (Subject::User(user(*n)), None)).collect()) }
+}
+
+/// Some groups of the mapping cannot be resolved.
+fn groups(reason: FreezeReason, unresolved: &[u128], known: &[u128]) -> Stance {
+    let ids = |groups: &[u128]| groups.iter().map(|n| group(*n)).collect();
+    let kept = KeptGroups { reason, unresolved: ids(unresolved), known: ids(known), subjects: BTreeMap::new() };
+    Stance::Live { keep: Keep::Groups(kept) }
 }
 
 fn with<const N: usize>(spec: &RoleMappingSpec, fields: [(&str, serde_json::Value); N]) -> RoleMappingSpec {
@@ -142,15 +149,14 @@ fn a_group_as_member_of_a_group_is_not_expanded() {
 
 #[test]
 fn the_state_of_a_person_tells_leavers_from_strangers() {
-    use PersonState::{Active, Deleted, Inactive, Unknown};
     let mut index = index();
     index.tell(&inactive(1));
     index.tell(&DirectoryChange::UserDeleted { id: user(2) });
     index.tell(&joined(1, &[50]));
-    let states: Vec<_> = [3, 1, 2, 50, 51].map(|n| index.person(user(n))).into();
-    assert_eq!(states, [Active, Inactive, Deleted, Unknown, Unknown]);
+    let left = [3, 1, 2, 50, 51].map(|n| index.has_left(user(n), None));
+    assert_eq!(left, [false, true, true, true, true], "active, inactive, deleted, and two of whom nothing is known");
     index.tell(&person(2));
-    assert_eq!(index.person(user(2)), Deleted, "ids are never used again");
+    assert!(index.has_left(user(2), None), "ids are never used again");
 }
 
 #[test]
@@ -169,23 +175,40 @@ fn the_configured_attribute_gives_the_address() {
         let expected: Vec<String> = address.iter().map(|address| format!("invoker user:{address} m 1")).collect();
         assert_eq!(index.wanted(&document("a")), expected);
         let stance = index.stance_of("m", &document("a"));
-        assert_eq!(stance, if address.is_some() { NOTHING } else { kept(&[1]) });
+        assert_eq!(stance, NOTHING, "an address that is not admitted keeps nothing");
     }
 }
 
 #[test]
-fn an_active_user_without_a_principal_is_kept_and_counted_and_an_inactive_one_is_not() {
+fn an_address_that_is_not_admitted_ends_the_former_claim_and_one_that_is_missing_keeps_it() {
     let mut index = index();
     index.map("m", spec(&["red"], &["services/a"], &[INVOKER]));
     let mut foreign = facts(1, true);
     foreign.user_name = "p1@elsewhere.example".into();
     index.tell(&DirectoryChange::User(foreign.clone()));
     assert_eq!(index.people("a"), BTreeSet::from([2]));
-    assert_eq!(index.stance_of("m", &document("a")), kept(&[1]));
+    assert_eq!(index.stance_of("m", &document("a")), NOTHING);
     assert_eq!(index.mapping(&key("m")).unwrap().invalid_principals, 1);
+    let counts = |index: &Index| {
+        let subject = index.mapping(&key("m")).unwrap().subjects[0].clone();
+        (subject.invalid_principals, subject.missing_principals)
+    };
+    assert_eq!(counts(&index), (1, 0));
+    foreign.user_name = " ".into();
+    index.tell(&DirectoryChange::User(foreign.clone()));
+    assert_eq!(index.stance_of("m", &document("a")), kept(&[1]));
+    assert_eq!(counts(&index), (0, 1));
+    foreign.user_name = "nobody".into();
+    let effects = index.tell(&DirectoryChange::User(foreign.clone()));
+    assert_eq!(effects.dirty[&document("a")], Urgency::Revocation, "it was missing, and is another now");
     foreign.active = false;
+    foreign.user_name = String::new();
     index.tell(&DirectoryChange::User(foreign));
     assert_eq!(index.stance_of("m", &document("a")), NOTHING);
+
+    let effects = index.apply_provider(okta(), provider_spec("userName", &["other.example"]));
+    assert_eq!(effects.dirty[&document("a")], Urgency::Revocation);
+    assert_eq!((index.stance_of("m", &document("a")), index.people("a").len()), (NOTHING, 0), "a domain is withdrawn");
 }
 
 #[test]
@@ -197,7 +220,15 @@ fn two_active_users_with_one_principal_get_nothing_new_and_lose_nothing_until_on
     let effects = index.tell(&DirectoryChange::User(twin.clone()));
     assert_eq!(effects.dirty[&document("a")], Urgency::Addition, "the twin is in no group, and still in the way");
     assert_eq!(index.people("a"), BTreeSet::from([2]));
-    assert_eq!(index.stance_of("m", &document("a")), kept(&[1]));
+    let only = |n: u128, member: &str| {
+        let kept = BTreeMap::from([(Subject::User(user(n)), Some(MemberKey::of(member)))]);
+        Stance::Live { keep: Keep::Subjects(kept) }
+    };
+    assert_eq!(
+        index.stance_of("m", &document("a")),
+        only(1, "user:p1@corp.example"),
+        "of that address, and no former one"
+    );
     assert_eq!(index.mapping(&key("m")).unwrap().collisions, 1);
     assert_eq!(index.provider(&okta()).unwrap().collisions, 2);
     twin.active = false;
@@ -244,16 +275,22 @@ fn group_names_match_exactly() {
     for name in ["Red", "red ", "re"] {
         index.map("m", spec(&[name], &["services/a"], &[INVOKER]));
         assert_eq!(index.mapping(&key("m")).unwrap().subjects[0].resolution, Resolution::NotFound);
-        assert_eq!(index.stance_of("m", &document("a")), everything(FreezeReason::GroupNotFound));
+        assert_eq!(index.stance_of("m", &document("a")), groups(FreezeReason::GroupNotFound, &[], &[]));
     }
 }
 
 #[test]
-fn a_group_never_seen_freezes_its_mapping_and_resolves_when_it_is_pushed() {
+fn a_group_never_seen_freezes_what_it_could_have_given_and_resolves_when_it_is_pushed() {
     let mut index = index();
     index.map("m", spec(&["red", "green"], &["services/a"], &[INVOKER]));
     assert_eq!(index.people("a"), BTreeSet::from([1, 2]), "the rest goes on");
-    assert_eq!(index.stance_of("m", &document("a")), everything(FreezeReason::GroupNotFound));
+    assert_eq!(index.stance_of("m", &document("a")), groups(FreezeReason::GroupNotFound, &[], &[1]));
+    let desired = index.desired(&document("a"), &BTreeSet::new());
+    for wanted in desired.grants.values() {
+        let grounds: Vec<_> =
+            wanted.grounds.values().map(|ground| (ground.provider.clone(), ground.groups.clone())).collect();
+        assert_eq!(grounds, [(okta(), BTreeSet::from([group(1)]))]);
+    }
     let effects = index.tell(&named(3, "green"));
     assert_eq!(effects.dirty[&document("a")], Urgency::Addition);
     assert_eq!(effects.pins.len(), 1);
@@ -285,7 +322,7 @@ fn a_name_that_comes_to_mean_another_group_is_held_until_the_new_id_is_accepted(
     let effects = index.tell(&named(3, "red"));
     assert_eq!(effects.dirty[&document("a")], Urgency::Revocation);
     assert!(index.people("a").is_empty(), "neither group gets anything new");
-    assert_eq!(index.stance_of("m", &document("a")), everything(FreezeReason::GroupIdentityChanged));
+    assert_eq!(index.stance_of("m", &document("a")), groups(FreezeReason::GroupIdentityChanged, &[1], &[]));
     let resolution = index.mapping(&key("m")).unwrap().subjects[0].resolution.clone();
     assert_eq!(resolution, Resolution::IdentityChanged { pinned: group(1), now: group(3) });
 
@@ -323,7 +360,7 @@ fn several_groups_of_one_name_are_ambiguous_unless_one_of_them_is_pinned() {
     assert_eq!(index.people("a"), BTreeSet::from([1, 2]));
     index.map("n", spec(&["red"], &["services/b"], &[INVOKER]));
     assert!(index.people("b").is_empty());
-    assert_eq!(index.stance_of("n", &document("b")), everything(FreezeReason::GroupAmbiguous));
+    assert_eq!(index.stance_of("n", &document("b")), groups(FreezeReason::GroupAmbiguous, &[], &[]));
 }
 
 #[test]
@@ -764,4 +801,53 @@ fn labels_of_a_namespace_delegate_as_its_name_does_and_withdraw_it_when_they_go(
     assert!(index.wanted(&document("a")).is_empty());
     let mapping = index.mapping(&key("m")).unwrap();
     assert_eq!(mapping.acceptance, Acceptance::NotDelegated);
+}
+
+#[test]
+fn a_target_permits_by_namespace_provider_resource_and_role() {
+    let permitting = |permit: &str, roles: &[&str]| {
+        let mut entry = allow(&["okta"], &["services/a"], roles);
+        entry["permit"] = json!([permit]);
+        target_spec(&["l"], &json!([entry, allow(&["okta", "entra"], &["services/*"], &[INVOKER, VIEWER])]))
+    };
+    let red = || spec(&["red"], &["services/*"], &[INVOKER, VIEWER]);
+    let roles =
+        |roles: &[&str]| roles.iter().map(|role| crate::model::Role::new(role).unwrap()).collect::<BTreeSet<_>>();
+    let mut index = index();
+    let suspended = |index: &Index, service: &str| {
+        index.desired(&document(service), &BTreeSet::new()).may_suspend.get(&key("m")).cloned().unwrap_or_default()
+    };
+    index.map("m", red());
+    index.apply_target(target("t"), permitting("Suspend", &[INVOKER]), Timestamp::UNIX_EPOCH);
+    assert_eq!(suspended(&index, "a"), roles(&[]), "a mapping in force does not suspend anything");
+    index.map("m", with(&red(), [("mode", json!("Suspend"))]));
+    assert_eq!(suspended(&index, "a"), roles(&[INVOKER]));
+    assert_eq!(suspended(&index, "b"), roles(&[]));
+    let both = json!([
+        {"identityProvider": "okta", "groups": [{"displayName": "red"}]},
+        {"identityProvider": "entra", "groups": [{"displayName": "red"}]},
+    ]);
+    index.map("m", with(&red(), [("mode", json!("Observe")), ("subjects", both)]));
+    assert_eq!(suspended(&index, "a"), roles(&[]), "for the people of one provider only");
+
+    index.map("m", with(&red(), [("deletionPolicy", json!("Orphan"))]));
+    index.revoke_mapping(&key("m"));
+    let orphaned = |index: &Index| index.desired(&document("a"), &BTreeSet::new()).may_orphan[&key("m")].clone();
+    assert_eq!(orphaned(&index), roles(&[]));
+    index.apply_target(target("t"), permitting("Orphan", &[VIEWER]), Timestamp::UNIX_EPOCH);
+    assert_eq!(orphaned(&index), roles(&[VIEWER]));
+    index.orphan_mapping(&key("m"));
+    assert_eq!(index.stance_of("m", &document("a")), crate::model::Stance::Ended { orphan: true });
+    assert_eq!(orphaned(&index), roles(&[VIEWER]));
+}
+
+#[test]
+fn who_left_is_said_by_a_provider_that_is_in_force() {
+    let mut index = index();
+    index.tell(&inactive(1));
+    assert!(index.has_left(user(1), None) && !index.has_left(user(2), None) && index.has_left(user(99), None));
+    index.remove_provider(&okta());
+    index.apply_provider(provider("entra"), provider_spec("userName", &["corp.example"]));
+    assert!(!index.has_left(user(1), Some(&okta())) && !index.has_left(user(99), None));
+    assert!(!index.has_left(user(99), Some(&okta())) && index.has_left(user(99), Some(&provider("entra"))));
 }

@@ -56,8 +56,10 @@ pub struct SubjectView {
     pub current_external_id: Option<String>,
     /// Direct user members, active or not.
     pub members: usize,
-    /// Active members without a usable principal.
+    /// Active members whose address is not admitted.
     pub invalid_principals: usize,
+    /// Active members without an address: they keep what they had.
+    pub missing_principals: usize,
     /// Active members who share a principal with somebody else.
     pub collisions: usize,
 }
@@ -225,6 +227,10 @@ impl Index {
             let tenant = self.tenants.get(&subject.provider);
             let group = group.and_then(|id| tenant?.group(id));
             let unclear = || tenant.zip(group).into_iter().flat_map(|(tenant, group)| tenant.unclear(group));
+            let lacks = |user: &&super::tenant::User| {
+                user.key.is_none() && tenant.is_some_and(|tenant| tenant.lacks_address(user))
+            };
+            let missing = unclear().filter(lacks).count();
             SubjectView {
                 provider: subject.provider.clone(),
                 display_name,
@@ -233,7 +239,8 @@ impl Index {
                 current_name: group.map(|group| group.display_name.to_string()),
                 current_external_id: group.and_then(|group| group.external_id.as_deref()).map(str::to_owned),
                 members: group.map_or(0, |group| group.members.len()),
-                invalid_principals: unclear().filter(|user| user.key.is_none()).count(),
+                invalid_principals: unclear().filter(|user| user.key.is_none()).count() - missing,
+                missing_principals: missing,
                 collisions: unclear().filter(|user| user.key.is_some()).count(),
             }
         };

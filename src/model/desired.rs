@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Claim, Condition, GrantKey, MappingKey, Principal, Subject};
+use super::{Claim, Condition, GrantKey, Ground, GroupId, MappingKey, MemberKey, Principal, Role, Subject};
 
 /// What should stand in one document, as far as the mappings that can be resolved now say.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -19,6 +19,34 @@ pub struct Desired {
     /// A complete list of its region lacks the resource. Together with Google's own word that it is not there, its policy
     /// went with it; alone it says nothing.
     pub absent: bool,
+    /// The roles for which the owner of the document lets a mapping keep access of people who left while it is suspended or
+    /// observed.
+    pub may_suspend: BTreeMap<MappingKey, BTreeSet<Role>>,
+    /// The roles for which the owner of the document lets a mapping that is deleted leave its grants behind.
+    pub may_orphan: BTreeMap<MappingKey, BTreeSet<Role>>,
+    /// rolecall itself goes, and whoever decided that said that all grants stay.
+    pub leave_all: bool,
+    /// No target covers the document, so that nobody says what may be written there.
+    pub uncovered: bool,
+}
+
+impl Desired {
+    /// Does a freeze for this reason keep the access of people who left?
+    #[must_use]
+    pub fn keeps_leavers(&self, mapping: &MappingKey, role: &Role, reason: FreezeReason) -> bool {
+        let may_suspend = || self.may_suspend.get(mapping).is_some_and(|roles| roles.contains(role));
+        match reason {
+            FreezeReason::Suspended | FreezeReason::Observed => self.uncovered || may_suspend(),
+            FreezeReason::TargetNotFound => self.uncovered,
+            other => !other.lets_leavers_go(),
+        }
+    }
+
+    /// May the mapping leave a grant of this role behind when it is deleted?
+    #[must_use]
+    pub fn may_orphan(&self, mapping: &MappingKey, role: &Role) -> bool {
+        self.leave_all || self.may_orphan.get(mapping).is_some_and(|roles| roles.contains(role))
+    }
 }
 
 /// One wanted grant.
@@ -30,6 +58,8 @@ pub struct DesiredGrant {
     pub condition: Option<Condition>,
     /// Who wants it, and on what terms. Never empty.
     pub claims: BTreeMap<Claim, ClaimTerms>,
+    /// Where each claim comes from.
+    pub grounds: BTreeMap<Claim, Ground>,
 }
 
 /// On what terms a claim is made.
@@ -51,9 +81,10 @@ pub enum Stance {
     },
     /// Nothing is removed and nothing new is granted on this ground.
     Frozen(FreezeReason),
-    /// The mapping was deleted: its claims end. `orphan`: the grants stay and are forgotten (`deletionPolicy: Orphan`).
+    /// The mapping was deleted: its claims end.
     Ended {
-        /// Leave the grants in the policy and forget them.
+        /// Its grants are to stay (`deletionPolicy: Orphan`): they are forgotten where [`Desired::may_orphan`] lets it, and
+        /// elsewhere remembered until the person leaves.
         orphan: bool,
     },
 }
@@ -64,11 +95,68 @@ pub enum Keep {
     /// None.
     #[default]
     Nothing,
-    /// Those of these subjects: an active user whose principal cannot be derived, or collides with another's.
-    Subjects(BTreeSet<Subject>),
-    /// All, because a group of the mapping cannot be resolved and the ledger does not say through which group a claim
-    /// came.
+    /// Those of these subjects.
+    Subjects(KeptSubjects),
+    /// All, because a provider of the mapping is not in force.
     Everything(FreezeReason),
+    /// Those that a group which cannot be resolved now could have given.
+    Groups(KeptGroups),
+}
+
+/// Active people who keep what they had: all of it, when they have no value any more at the attribute that principals are
+/// derived from; or that of this member, when somebody else has the same.
+pub type KeptSubjects = BTreeMap<Subject, Option<MemberKey>>;
+
+/// What is known of the groups of a mapping of which some cannot be resolved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptGroups {
+    /// Why the first of them cannot.
+    pub reason: FreezeReason,
+    /// Groups that were meant and cannot be told now.
+    pub unresolved: BTreeSet<GroupId>,
+    /// Groups that are known, deleted ones included.
+    pub known: BTreeSet<GroupId>,
+    /// Members of those that are resolved who keep what they had.
+    pub subjects: KeptSubjects,
+}
+
+/// What becomes of a claim that is not wanted now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// It ends.
+    No,
+    /// It stays.
+    Yes,
+    /// It stays for this reason, as long as nobody left.
+    Frozen(FreezeReason),
+}
+
+impl Keep {
+    /// Does a claim for `member` stay that came from `ground`?
+    #[must_use]
+    pub fn keeps(&self, subject: &Subject, member: &MemberKey, ground: Option<&Ground>) -> Kept {
+        let of = |subjects: &KeptSubjects| {
+            let kept = subjects.get(subject).is_some_and(|only| only.as_ref().is_none_or(|only| only == member));
+            if kept { Kept::Yes } else { Kept::No }
+        };
+        match self {
+            Self::Nothing => Kept::No,
+            Self::Subjects(subjects) => of(subjects),
+            Self::Everything(reason) => Kept::Frozen(*reason),
+            Self::Groups(groups) if groups.gave(ground) => Kept::Frozen(groups.reason),
+            Self::Groups(groups) => of(&groups.subjects),
+        }
+    }
+}
+
+impl KeptGroups {
+    /// Could a group that cannot be resolved have given a claim from there? What came through a group that the mapping does
+    /// not name any more counts as renamed where no group of the mapping is known.
+    fn gave(&self, ground: Option<&Ground>) -> bool {
+        let Some(ground) = ground else { return true };
+        let renamed = |group: &GroupId| self.known.is_empty() && !self.unresolved.contains(group);
+        ground.groups.iter().any(|group| self.unresolved.contains(group) || renamed(group))
+    }
 }
 
 /// Why nothing is concluded from an absence. The words are condition reasons.
@@ -130,7 +218,8 @@ impl FreezeReason {
     }
 
     /// Do the claims of people whom the IdP reports inactive or deleted end in spite of the freeze? They do wherever the
-    /// directory is known to be right and only the other ground of the claim is missing.
+    /// directory is known to be right and only the other ground of the claim is missing, unless the owner of the document
+    /// says otherwise ([`Desired::keeps_leavers`]). Of a provider that is missing or suspended nobody has left.
     #[must_use]
     pub fn lets_leavers_go(self) -> bool {
         match self {
@@ -139,16 +228,14 @@ impl FreezeReason {
             | Self::GroupNotFound
             | Self::GroupAmbiguous
             | Self::GroupIdentityChanged
-            | Self::InventoryIncomplete => true,
-            Self::NotLoaded
+            | Self::InventoryIncomplete
             | Self::IdentityProviderNotFound
             | Self::IdentityProviderChanged
             | Self::TargetNotFound
             | Self::OverlappingTarget
             | Self::Suspended
-            | Self::Observed
-            | Self::StoreMismatch
-            | Self::StoreRewound => false,
+            | Self::Observed => true,
+            Self::NotLoaded | Self::StoreMismatch | Self::StoreRewound => false,
         }
     }
 
@@ -172,8 +259,12 @@ impl FreezeReason {
             Self::TargetNotFound => {
                 "the CloudRunTarget does not exist, so its grants stay as they are; create it or remove the grant"
             }
-            Self::Suspended => "the mapping or its IdentityProvider is suspended: nothing is added or removed",
-            Self::Observed => "observe mode: the plan is reported and nothing is written",
+            Self::Suspended => {
+                "the mapping or its IdentityProvider is suspended: nothing is added or removed, but for people who leave, unless the target permits that too"
+            }
+            Self::Observed => {
+                "observe mode: the plan is reported and nothing is written, but for people who leave, unless the target permits that too or --mode is observe"
+            }
             Self::OverlappingTarget => {
                 "an older CloudRunTarget covers the same project and region, so the grants of this one stay as they are; remove one of the two or split the regions"
             }
@@ -181,7 +272,7 @@ impl FreezeReason {
                 "several groups have the name that the mapping gives; existing grants stay; name the group by externalId or rename one of them"
             }
             Self::GroupNotFound => {
-                "a group that the mapping names was never pushed by the IdP; existing grants stay; push the group or correct the name"
+                "a group that the mapping names was never pushed by the IdP; what it gave stays, and so does everything while no group of the mapping is known; push the group or correct the name"
             }
             Self::GroupIdentityChanged => {
                 "a group name now means another group than before; existing grants stay and the new group gets nothing until the annotation rolecall.dev/accept-group names its id"

@@ -1,6 +1,6 @@
 //! What rolecall remembers about grants: whose they are, who claims them, what is under way, and the audit row.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,15 @@ pub struct Claim {
     pub mapping: MappingKey,
     /// For whom.
     pub subject: Subject,
+}
+
+/// Where a claim came from when it was last wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ground {
+    /// The provider of the subject.
+    pub provider: ProviderName,
+    /// The groups of the mapping that gave it.
+    pub groups: BTreeSet<GroupId>,
 }
 
 /// Whose a grant is.
@@ -98,6 +107,8 @@ pub struct LedgerRow {
     pub intent: Option<Intent>,
     /// Why it is wanted. Empty: nobody wants it any more.
     pub claims: BTreeSet<Claim>,
+    /// Where the claims came from, as far as that is known: a first version did not remember it.
+    pub grounds: BTreeMap<Claim, Ground>,
     /// When the set call that granted it returned 2xx.
     pub acknowledged_at: Option<Timestamp>,
     /// When a read begun after that saw it.

@@ -15,7 +15,7 @@ mod raw;
 mod role;
 
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use desired::{ClaimTerms, Desired, DesiredGrant, FreezeReason, Keep, Stance};
+pub use desired::{ClaimTerms, Desired, DesiredGrant, FreezeReason, Keep, Kept, KeptGroups, KeptSubjects, Stance};
 pub use directory::{DirectoryChange, DirectoryEvent, EmailFact, GroupFacts, GroupId, Seq, UserFacts, UserId};
 pub use document::{DocumentKey, DocumentKeyError, ResourceKind};
 pub use guard::{
@@ -23,7 +23,7 @@ pub use guard::{
     RemovalScope, ScopeCounts,
 };
 pub use ledger::{
-    AuditEntry, AuditOutcome, Claim, GrantState, Intent, IntentAction, LedgerChange, LedgerRow, Pin, Subject,
+    AuditEntry, AuditOutcome, Claim, GrantState, Ground, Intent, IntentAction, LedgerChange, LedgerRow, Pin, Subject,
 };
 pub use name::{MappingKey, NameError, ProviderName, TargetName};
 pub use policy::{Binding, Condition, ConditionHash, GrantKey, MAX_PRINCIPALS, Policy};

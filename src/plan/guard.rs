@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::model::{Claim, DocumentKey, GrantKey, MappingKey, Removal, Subject};
 
-use super::{Held, HeldPart, Step};
+use super::{Held, HeldPart, Step, grounds};
 
 /// Part of every hash, so that a release given under other rules releases nothing.
 const GENERATION: &str = "compiled-in/2";
@@ -104,6 +104,7 @@ pub(super) fn split(candidates: Vec<Step>, held: &BTreeSet<Removal>) -> (Vec<Ste
             pass.push(step);
         } else {
             step.row.claims = own;
+            grounds::update(&mut step.row, None);
             kept.push(step);
         }
     }

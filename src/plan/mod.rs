@@ -13,6 +13,7 @@
 //! access is taken and why, and so that a mapping is not done with while a grant of it is still there.
 
 mod document;
+mod grounds;
 mod guard;
 mod pass;
 mod settle;

@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use crate::model::{
-    AuditEntry, AuditOutcome, Claim, DesiredGrant, FreezeReason, GrantKey, GrantState, IntentAction, Keep,
+    AuditEntry, AuditOutcome, Claim, DesiredGrant, FreezeReason, GrantKey, GrantState, IntentAction, Kept,
     LedgerChange, LedgerRow, MappingKey, Stance,
 };
 
 use super::document::{self, Live};
 use super::settle::{Context, NOT_COMMITTED, Unsettled, action_word};
 use super::tally::{Line, Standing};
-use super::{Cause, Held, INTENT_FENCE, Inputs, LostGrant, Observed, Plan, Step, guard, plan_hash};
+use super::{Cause, Held, INTENT_FENCE, Inputs, LostGrant, Observed, Plan, Step, grounds, guard, plan_hash};
 
 /// The outcome of a call could not be told from the etag, and the member is as the call would have left it.
 const AMBIGUOUS: &str = "AttributionAmbiguous";
@@ -120,7 +120,7 @@ impl<'a> Pass<'a> {
         let before = self.rows.get(key).copied();
         let want = self.inputs.desired.grants.get(key);
         let present = self.live.has(key);
-        let claims = self.claims(before, want);
+        let claims = self.claims(key, before, want, present);
         let resolved = before.map(|row| self.resolve(row, present));
         let row = match (resolved, want) {
             (Some(row), _) => row,
@@ -138,7 +138,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Sorts the claims of a row into those that hold and those that ended.
-    fn claims(&self, row: Option<&LedgerRow>, want: Option<&DesiredGrant>) -> Claims {
+    fn claims(&self, key: &GrantKey, row: Option<&LedgerRow>, want: Option<&DesiredGrant>, present: bool) -> Claims {
         let mut claims = Claims {
             kept: BTreeSet::new(),
             ended: BTreeSet::new(),
@@ -149,28 +149,44 @@ impl<'a> Pass<'a> {
             observed: true,
         };
         let has_left = self.inputs.leavers;
+        let desired = self.inputs.desired;
+        let unless_left = |claim: &Claim, reason: FreezeReason| {
+            !has_left(&claim.subject) || desired.keeps_leavers(&claim.mapping, &key.role, reason)
+        };
+        // A removal that was under way when the mapping was deleted goes on.
+        let under_way = row.is_some_and(|row| row.revoking_since.is_some());
+        // Ours, or it turns out to be from here on.
+        let ours = present && row.is_some_and(|row| row.state == GrantState::Owned || row.intent.is_some());
         for claim in row.iter().flat_map(|row| &row.claims) {
             let wanted = want.is_some_and(|want| want.claims.contains_key(claim));
-            let stance = self.inputs.desired.stances.get(&claim.mapping);
+            let stance = desired.stances.get(&claim.mapping);
+            let may_orphan = || desired.may_orphan(&claim.mapping, &key.role);
             let kept = wanted
                 || match stance {
                     // Whichever ground is missing: who has left is entitled through none.
-                    Some(Stance::Frozen(reason) | Stance::Live { keep: Keep::Everything(reason) }) => {
-                        !(reason.lets_leavers_go() && has_left(&claim.subject))
+                    Some(Stance::Frozen(reason)) => unless_left(claim, *reason),
+                    Some(Stance::Live { keep }) => {
+                        match keep.keeps(&claim.subject, &key.member, row.and_then(|row| row.grounds.get(claim))) {
+                            Kept::No => false,
+                            Kept::Yes => true,
+                            Kept::Frozen(reason) => unless_left(claim, reason),
+                        }
+                    }
+                    Some(Stance::Ended { orphan: true }) if ours && !under_way => {
+                        !has_left(&claim.subject) && !may_orphan()
                     }
                     None => true,
-                    Some(Stance::Live { keep: Keep::Subjects(subjects) }) => subjects.contains(&claim.subject),
-                    Some(Stance::Live { keep: Keep::Nothing } | Stance::Ended { .. }) => false,
+                    Some(Stance::Ended { .. }) => false,
                 };
             claims.wanted |= wanted;
             claims.observed &= !wanted && stance == Some(&Stance::Frozen(FreezeReason::Observed));
             if kept {
                 claims.kept.insert(claim.clone());
             } else {
-                // A removal that was under way when the mapping was deleted goes on.
-                let under_way = row.is_some_and(|row| row.revoking_since.is_some());
-                claims.orphan |=
-                    stance == Some(&Stance::Ended { orphan: true }) && !has_left(&claim.subject) && !under_way;
+                claims.orphan |= stance == Some(&Stance::Ended { orphan: true })
+                    && !has_left(&claim.subject)
+                    && !under_way
+                    && may_orphan();
                 claims.ended.insert(claim.clone());
             }
         }
@@ -234,6 +250,7 @@ impl<'a> Pass<'a> {
     fn wanted(&mut self, mut row: LedgerRow, want: Option<&DesiredGrant>, claims: Claims, present: bool) {
         let Claims { kept, wanted, write, regrant, observed, .. } = claims;
         row.claims = kept;
+        grounds::update(&mut row, want);
         if wanted {
             row.revoking_since = None;
             row.held = false;
@@ -308,6 +325,7 @@ impl<'a> Pass<'a> {
     fn unwanted(&mut self, mut row: LedgerRow, claims: Claims, present: bool) {
         let Claims { ended, orphan, .. } = claims;
         row.claims = ended;
+        grounds::update(&mut row, None);
         let mappings = || row.claims.iter().map(|claim| claim.mapping.clone()).collect::<BTreeSet<_>>();
         match (row.state, present) {
             (GrantState::Owned, true) if orphan => {
@@ -496,6 +514,7 @@ fn fresh(key: &GrantKey, want: &DesiredGrant) -> LedgerRow {
         state: GrantState::Wanted,
         intent: None,
         claims: BTreeSet::new(),
+        grounds: BTreeMap::new(),
         acknowledged_at: None,
         verified_at: None,
         revoking_since: None,

@@ -48,7 +48,7 @@ fn any_stance() -> impl Strategy<Value = Option<Stance>> {
         Just(None),
         Just(Some(Stance::Frozen(FreezeReason::Observed))),
         Just(Some(Stance::Live { keep: Keep::Nothing })),
-        Just(Some(Stance::Live { keep: Keep::Subjects(BTreeSet::from([user(1), user(2)])) })),
+        Just(Some(Stance::Live { keep: Keep::Subjects(BTreeMap::from([(user(1), None), (user(2), None)])) })),
         Just(Some(Stance::Live { keep: Keep::Everything(FreezeReason::GroupNotFound) })),
         any::<bool>().prop_map(|orphan| Some(Stance::Ended { orphan })),
     ]
@@ -77,6 +77,7 @@ prop_compose! {
                 plan_hash: "p".into(),
             }),
             claims: claims.into_iter().map(|(at, ..)| claim(at, person)).collect(),
+            grounds: BTreeMap::new(),
             acknowledged_at: times.0.then_some(now),
             verified_at: (times.0 && times.1).then_some(now),
             revoking_since: times.2.then_some(now),
@@ -106,7 +107,7 @@ prop_compose! {
                 .map(|(at, write, regrant)| (claim(at, person), ClaimTerms { write, regrant }))
                 .collect();
             let grant = key(if role { INVOKER } else { VIEWER }, &email(person));
-            world.desired.grants.insert(grant, DesiredGrant { member, condition: None, claims });
+            world.desired.grants.insert(grant, DesiredGrant { member, condition: None, claims, grounds: BTreeMap::new() });
         }
         world.left = left.into_iter().map(user).collect();
         world

@@ -6,7 +6,8 @@ use uuid::Uuid;
 use super::world::*;
 use super::*;
 use crate::model::{
-    AuditOutcome, Claim, ClaimTerms, FreezeReason, GrantState, GroupId, Intent, Keep, MAX_PRINCIPALS, Stance,
+    AuditOutcome, Claim, ClaimTerms, FreezeReason, GrantState, Ground, GroupId, Intent, Keep, KeptGroups,
+    MAX_PRINCIPALS, Stance,
 };
 
 #[test]
@@ -215,6 +216,7 @@ fn orphan_leaves_the_grant_and_forgets_it_unless_another_mapping_claims_it() {
     world.pass();
     world.unwant("m");
     world.stance("m", Stance::Ended { orphan: true });
+    world.permit_orphan("m");
     let plan = world.pass();
     assert_eq!((plan.orphaned.as_slice(), plan.policy), ([invoker(1)].as_slice(), None));
     assert_eq!(world.audited("forget"), [(AuditOutcome::Verified, Some("Orphan"))]);
@@ -233,10 +235,45 @@ fn orphan_does_not_rescue_a_removal_that_was_under_way_or_a_leaver() {
     assert!(world.row(&invoker(1)).revoking_since.is_some());
     world.unwant("m");
     world.stance("m", Stance::Ended { orphan: true });
+    world.permit_orphan("m");
     world.left.insert(user(2));
     let plan = world.pass();
     assert_eq!((plan.remove.len(), plan.orphaned.len()), (2, 0));
     assert!(world.ledger.is_empty());
+}
+
+#[test]
+fn orphan_that_the_target_does_not_permit_keeps_the_rows_until_the_person_leaves() {
+    let mut world = granted(3);
+    world.stranger(INVOKER, &email(3), false);
+    world.unwant("m");
+    world.stance("m", Stance::Ended { orphan: true });
+    let plan = world.pass();
+    assert_eq!((plan.orphaned.len(), plan.remove.len(), plan.add.len()), (0, 0, 0));
+    assert_eq!(world.ledger.keys().collect::<Vec<_>>(), [&invoker(1), &invoker(2)], "what is gone is forgotten");
+    world.left.insert(user(1));
+    assert_eq!(world.pass().remove.len(), 1);
+    assert!(world.pass().ledger.is_empty());
+    world.permit_orphan("m");
+    assert_eq!(world.pass().orphaned, [invoker(2)], "its owner permits it later");
+    assert!(world.ledger.is_empty() && world.members(INVOKER).contains(&email(2).as_str()));
+}
+
+#[test]
+fn suspension_keeps_leavers_only_for_the_roles_for_which_it_may() {
+    for reason in [FreezeReason::Suspended, FreezeReason::Observed] {
+        let mut world = granted(2);
+        world.want("m", VIEWER, 1, WRITE);
+        world.pass();
+        world.unwant("m");
+        world.stance("m", Stance::Frozen(reason));
+        world.left.insert(user(1));
+        world.desired.may_suspend.insert(mapping("m"), BTreeSet::from([key(VIEWER, "x").role]));
+        let plan = world.pass();
+        assert_eq!(plan.remove.iter().map(Step::grant).collect::<Vec<_>>(), [&invoker(1)], "{reason:?}");
+        world.desired.may_suspend.clear();
+        assert_eq!(world.pass().remove.len(), 1);
+    }
 }
 
 #[test]
@@ -246,6 +283,7 @@ fn frozen_and_unknown_claimants_lose_nothing_and_get_nothing() {
         world.unwant("m");
         world.desired.stances.clear();
         world.desired.stances.extend(stance.map(|stance| (mapping("m"), stance)));
+        world.desired.uncovered = true;
         world.left.insert(user(1));
         let plan = world.pass();
         assert!(plan.policy.is_none() && plan.ledger.is_empty());
@@ -265,10 +303,10 @@ fn a_leaver_goes_in_spite_of_a_freeze_only_where_the_directory_is_known_to_be_ri
         (FreezeReason::NotLoaded, false),
         (FreezeReason::StoreMismatch, false),
         (FreezeReason::StoreRewound, false),
-        (FreezeReason::Suspended, false),
-        (FreezeReason::Observed, false),
-        (FreezeReason::IdentityProviderNotFound, false),
-        (FreezeReason::TargetNotFound, false),
+        (FreezeReason::Suspended, true),
+        (FreezeReason::Observed, true),
+        (FreezeReason::IdentityProviderNotFound, true),
+        (FreezeReason::TargetNotFound, true),
     ];
     for (reason, goes) in freezes {
         let mut world = granted(3);
@@ -287,7 +325,7 @@ fn a_leaver_goes_in_spite_of_a_freeze_only_where_the_directory_is_known_to_be_ri
 fn kept_subjects_stay_while_the_others_of_the_mapping_go() {
     let mut world = granted(3);
     world.unwant("m");
-    world.stance("m", Stance::Live { keep: Keep::Subjects(BTreeSet::from([user(2)])) });
+    world.stance("m", Stance::Live { keep: Keep::Subjects(BTreeMap::from([(user(2), None)])) });
     world.pass();
     assert_eq!(world.members(INVOKER), ["user:foreign@corp.example", &email(2)]);
 }
@@ -707,4 +745,46 @@ fn a_row_put_by_the_bookkeeping_is_not_put_twice_before_the_call() {
         })
         .collect();
     assert_eq!(changes.len(), grants.len());
+}
+
+#[test]
+fn a_group_that_cannot_be_resolved_keeps_what_it_could_have_given_and_nothing_else() {
+    let group = |n: u128| GroupId(Uuid::from_u128(1000 + n));
+    let ground = |groups: &[u128]| Ground {
+        provider: crate::model::ProviderName::new("okta").unwrap(),
+        groups: groups.iter().map(|n| group(*n)).collect(),
+    };
+    let mut world = World::new(&json!([]));
+    // Through group 1, through 2, through both, through one that is not named any more; and one of a first version.
+    for (person, groups) in [(1, &[1][..]), (2, &[2]), (3, &[1, 2]), (4, &[7])] {
+        world.want("m", INVOKER, person, WRITE);
+        let wanted = world.desired.grants.get_mut(&invoker(person)).unwrap();
+        let claim = wanted.claims.keys().next().unwrap().clone();
+        wanted.grounds.insert(claim, ground(groups));
+    }
+    world.want("m", INVOKER, 5, WRITE);
+    world.pass();
+    world.pass();
+    let keeping = |unresolved: &[u128], known: &[u128]| Stance::Live {
+        keep: Keep::Groups(KeptGroups {
+            reason: FreezeReason::GroupNotFound,
+            unresolved: unresolved.iter().map(|n| group(*n)).collect(),
+            known: known.iter().map(|n| group(*n)).collect(),
+            subjects: BTreeMap::new(),
+        }),
+    };
+    world.unwant("m");
+    let gone = |world: &World, stance: Stance| {
+        let mut after = World { ledger: world.ledger.clone(), live: world.live.clone(), ..World::new(&json!([])) };
+        after.stance("m", stance);
+        after.plan().remove.iter().map(|step| step.grant().clone()).collect::<BTreeSet<_>>()
+    };
+    let of = |people: &[u128]| people.iter().map(|n| invoker(*n)).collect::<BTreeSet<_>>();
+    assert_eq!(gone(&world, keeping(&[], &[1])), of(&[1, 2, 3, 4]), "one that was never pushed gave nothing");
+    assert_eq!(gone(&world, keeping(&[2], &[1])), of(&[1, 4]), "one whose name means another now");
+    assert_eq!(gone(&world, keeping(&[], &[])), of(&[]), "nothing is known of any group: it may have been renamed");
+    world.stance("m", keeping(&[2], &[1]));
+    world.left.insert(user(2));
+    assert!(world.pass().remove.iter().any(|step| *step.grant() == invoker(2)), "who left goes");
+    assert!(world.row(&invoker(3)).grounds.values().all(|known| *known == ground(&[1, 2])));
 }

@@ -75,6 +75,7 @@ impl World {
             member,
             condition: None,
             claims: BTreeMap::new(),
+            grounds: BTreeMap::new(),
         });
         grant.claims.insert(Claim { mapping: mapping(by), subject: user(n) }, terms);
         self.stance(by, Stance::Live { keep: Keep::Nothing });
@@ -92,6 +93,10 @@ impl World {
             grant.claims.retain(|claim, _| claim.subject != user(n));
         }
         self.desired.grants.retain(|_, grant| !grant.claims.is_empty());
+    }
+
+    pub(super) fn permit_orphan(&mut self, by: &str) {
+        self.desired.may_orphan.insert(mapping(by), BTreeSet::from([key(INVOKER, "x").role, key(VIEWER, "x").role]));
     }
 
     pub(super) fn stance(&mut self, by: &str, stance: Stance) {

@@ -298,8 +298,12 @@ fn subject_status(subject: &SubjectOutcome) -> SubjectStatus {
     let (word, message) = match (subject.problem, left_out) {
         (Some(problem), _) => (Some(problem), Some(explain(problem))),
         (None, Some((word, n))) => {
-            let who = plural(*n, "member gets", "members get");
-            (Some(*word), Some(format!("{who} nothing: {}", explain(word))))
+            let message = if *word == reason::PRINCIPAL_MISSING {
+                format!("keep what they had: {}; {}", plural(*n, "member", "members"), explain(word))
+            } else {
+                format!("{} nothing: {}", plural(*n, "member gets", "members get"), explain(word))
+            };
+            (Some(*word), Some(message))
         }
         (None, None) => (None, None),
     };

@@ -345,7 +345,12 @@ fn left_out(case: &Case<'_>) -> Vec<String> {
     people
         .into_iter()
         .filter(|(_, n)| *n > 0)
-        .map(|(word, n)| format!("{} nothing: {}", plural(n, "person gets", "people get"), explain(word)))
+        .map(|(word, n)| match word {
+            reason::PRINCIPAL_MISSING => {
+                format!("keep what they had: {}; {}", plural(n, "person", "people"), explain(word))
+            }
+            word => format!("{} nothing: {}", plural(n, "person gets", "people get"), explain(word)),
+        })
         .collect()
 }
 

@@ -143,6 +143,15 @@ impl Store {
         self.commit_leading(move |tx| Box::pin(async move { decide(tx, &document, asks, limits).await })).await
     }
 
+    /// The documents on which there are claims of a person or group.
+    pub async fn documents_of(&self, subject: Subject) -> Result<Vec<DocumentKey>, StoreError> {
+        let rows = query("SELECT DISTINCT document FROM claims INDEXED BY claims_by_subject WHERE subject_id = ?")
+            .bind(id(subject).as_bytes().as_slice())
+            .fetch_all(self.readers())
+            .await?;
+        rows.iter().map(|row| Columns::of(row, "claims").parse()).collect()
+    }
+
     /// Lets held removals go, exactly these, with the audit rows of that.
     ///
     /// # Errors

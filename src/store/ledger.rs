@@ -13,8 +13,8 @@ use super::committer::Transaction;
 use super::sql::{Columns, json, nanos};
 use super::{Store, StoreError};
 use crate::model::{
-    AuditEntry, Claim, ConditionHash, DocumentKey, GrantKey, GrantState, GroupId, Intent, IntentAction, LedgerChange,
-    LedgerRow, MappingKey, MemberKey, Role, Subject, UserId,
+    AuditEntry, Claim, ConditionHash, DocumentKey, GrantKey, GrantState, Ground, GroupId, Intent, IntentAction,
+    LedgerChange, LedgerRow, MappingKey, MemberKey, ProviderName, Role, Subject, UserId,
 };
 
 /// Forgets, puts, and makes the claims of what was put exactly those given. Parameters: document and list, four times;
@@ -40,9 +40,12 @@ pub(super) const RECORD: &str = "\
         AND (role, condition_hash, member_key, mapping, subject_kind, subject_id) NOT IN \
             (SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, unhex(value ->> 5) \
              FROM json_each(?)); \
-    INSERT INTO claims (document, role, condition_hash, member_key, mapping, subject_kind, subject_id) \
-        SELECT ?, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, unhex(value ->> 5) \
-        FROM json_each(?) WHERE true ON CONFLICT DO NOTHING";
+    INSERT INTO claims (document, role, condition_hash, member_key, mapping, subject_kind, subject_id, provider, groups) \
+        SELECT ?, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, unhex(value ->> 5), value ->> 6, \
+            value ->> 7 \
+        FROM json_each(?) WHERE true \
+        ON CONFLICT DO UPDATE SET provider = excluded.provider, groups = excluded.groups \
+            WHERE provider IS NOT excluded.provider OR groups IS NOT excluded.groups";
 
 /// Grants and claims of a document in the order of their keys, each as one JSON text: a row of its own for each of them
 /// would be a hop between threads.
@@ -51,7 +54,8 @@ const READ: &str = "SELECT \
             intent_etag_before, intent_present_before, intent_at, intent_plan_hash, acknowledged_at, verified_at, \
             revoking_since, held)) \
         FROM (SELECT * FROM grants WHERE document = ?1 ORDER BY role, condition_hash, member_key)), \
-    (SELECT json_group_array(json_array(role, condition_hash, member_key, mapping, subject_kind, hex(subject_id))) \
+    (SELECT json_group_array(json_array(role, condition_hash, member_key, mapping, subject_kind, hex(subject_id), \
+            provider, groups)) \
         FROM (SELECT * FROM claims WHERE document = ?1 ORDER BY role, condition_hash, member_key))";
 
 /// The key columns of a grant.
@@ -108,18 +112,22 @@ impl<'a> Grant<'a> {
     }
 }
 
-/// The columns of a claim: those of its grant, mapping, kind and id of the subject.
+/// The columns of a claim: those of its grant, mapping, kind and id of the subject, and where it came from.
 #[derive(Serialize)]
-struct ClaimColumns<'a>(&'a str, &'a str, &'a str, String, &'static str, String);
+struct ClaimColumns<'a>(&'a str, &'a str, &'a str, String, &'static str, String, Option<&'a str>, Option<String>);
 
 impl<'a> ClaimColumns<'a> {
-    fn of(grant: &'a GrantKey, claim: &Claim) -> Self {
-        let Key(role, condition_hash, member_key) = Key::of(grant);
+    fn of(row: &'a LedgerRow, claim: &Claim) -> Result<Self, StoreError> {
+        let Key(role, condition_hash, member_key) = Key::of(&row.grant);
+        let ground = row.grounds.get(claim);
+        let groups = ground.map(|ground| json(&ground.groups)).transpose()?;
+        let provider = ground.map(|ground| ground.provider.as_str());
         let (kind, id) = match claim.subject {
             Subject::User(UserId(id)) => ("user", id),
             Subject::Group(GroupId(id)) => ("group", id),
         };
-        Self(role, condition_hash, member_key, claim.mapping.to_string(), kind, id.simple().to_string())
+        let mapping = claim.mapping.to_string();
+        Ok(Self(role, condition_hash, member_key, mapping, kind, id.simple().to_string(), provider, groups))
     }
 }
 
@@ -154,7 +162,8 @@ struct ReadGrant<'a>(
     i64,
 );
 
-/// The columns of a claim as [`READ`] gives them: key of its grant, mapping, kind and id of the subject.
+/// The columns of a claim as [`READ`] gives them: key of its grant, mapping, kind and id of the subject, and where it came
+/// from.
 #[derive(Deserialize)]
 struct ReadClaim<'a>(
     #[serde(borrow)] Cow<'a, str>,
@@ -163,6 +172,8 @@ struct ReadClaim<'a>(
     #[serde(borrow)] Cow<'a, str>,
     #[serde(borrow)] Cow<'a, str>,
     #[serde(borrow)] Cow<'a, str>,
+    Option<String>,
+    Option<String>,
 );
 
 fn damaged(what: &'static str, problem: &impl ToString) -> StoreError {
@@ -209,6 +220,7 @@ impl ReadGrant<'_> {
                 .ok_or_else(|| damaged("grants", &format!("`{state}` is not a state")))?,
             intent,
             claims: BTreeSet::new(),
+            grounds: BTreeMap::new(),
             acknowledged_at: self.11.map(time).transpose()?,
             verified_at: self.12.map(time).transpose()?,
             revoking_since: self.13.map(time).transpose()?,
@@ -218,8 +230,8 @@ impl ReadGrant<'_> {
 }
 
 impl ReadClaim<'_> {
-    fn claim(self, mappings: &mut BTreeMap<String, MappingKey>) -> Result<Claim, StoreError> {
-        let Self(_, _, _, mapping, kind, id) = self;
+    fn claim(self, mappings: &mut BTreeMap<String, MappingKey>) -> Result<(Claim, Option<Ground>), StoreError> {
+        let Self(_, _, _, mapping, kind, id, provider, groups) = self;
         let mapping = if let Some(known) = mappings.get(&*mapping) {
             known.clone()
         } else {
@@ -230,7 +242,14 @@ impl ReadClaim<'_> {
         };
         let id = Uuid::try_parse(&id).map_err(|error| damaged("claims", &error))?;
         let subject = if kind == "group" { Subject::Group(GroupId(id)) } else { Subject::User(UserId(id)) };
-        Ok(Claim { mapping, subject })
+        let ground = match (provider, groups) {
+            (Some(provider), Some(groups)) => Some(Ground {
+                provider: ProviderName::try_from(provider).map_err(|error| damaged("claims", &error))?,
+                groups: serde_json::from_str(&groups).map_err(|error| damaged("claims", &error))?,
+            }),
+            _ => None,
+        };
+        Ok((Claim { mapping, subject }, ground))
     }
 }
 
@@ -242,12 +261,14 @@ fn ledger(grants: &str, claims: &str) -> Result<Vec<LedgerRow>, StoreError> {
     let mut ledger: Vec<LedgerRow> = Vec::with_capacity(grants.len());
     let mut mappings = BTreeMap::new();
     for grant in grants {
-        let mut own = BTreeSet::new();
+        let (mut own, mut grounds) = (BTreeSet::new(), BTreeMap::new());
         while let Some(claim) = claims.next_if(|claim| claim.0 == grant.0 && claim.1 == grant.1 && claim.2 == grant.2) {
-            own.insert(claim.claim(&mut mappings)?);
+            let (claim, ground) = claim.claim(&mut mappings)?;
+            grounds.extend(ground.map(|ground| (claim.clone(), ground)));
+            own.insert(claim);
         }
         let row = grant.row(ledger.last())?;
-        ledger.push(LedgerRow { claims: own, ..row });
+        ledger.push(LedgerRow { claims: own, grounds, ..row });
     }
     match claims.next() {
         None => Ok(ledger),
@@ -268,8 +289,10 @@ async fn record(tx: &mut Transaction, document: &DocumentKey, changes: &[LedgerC
     let rows: Vec<&LedgerRow> = last.values().copied().flatten().collect();
     let keys: Vec<_> = rows.iter().map(|row| Key::of(&row.grant)).collect();
     let grants = rows.iter().map(|row| Grant::of(row)).collect::<Result<Vec<_>, _>>()?;
-    let claims: Vec<_> =
-        rows.iter().flat_map(|row| row.claims.iter().map(|claim| ClaimColumns::of(&row.grant, claim))).collect();
+    let claims = rows
+        .iter()
+        .flat_map(|row| row.claims.iter().map(|claim| ClaimColumns::of(row, claim)))
+        .collect::<Result<Vec<_>, _>>()?;
     let document = document.to_string();
     let claims = json(&claims)?;
     query(RECORD)

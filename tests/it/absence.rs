@@ -205,14 +205,84 @@ async fn group_deleted_over_scim_revokes_and_a_namesake_gets_nothing() {
 }
 
 #[tokio::test]
-async fn active_user_without_a_derivable_principal_keeps_the_grant() {
+async fn active_user_whose_address_is_not_admitted_any_more_loses_what_the_former_one_had() {
     let (world, scim, alice, _) = granted().await;
     let body = json!({"schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"],
         "Operations": [{"op": "replace", "path": "userName", "value": "alice@foreign.example"}]});
     scim.send(reqwest::Method::PATCH, &format!("/Users/{alice}"), Some(body)).await;
     world.mapping_status("checkout/team", "PrincipalInvalid", |s| s.to_string().contains("PrincipalInvalid")).await;
+    world.members_become("checkout-api", INVOKER, &[]).await;
+}
+
+#[tokio::test]
+async fn domain_that_is_not_allowed_any_more_ends_what_it_had_as_far_as_the_guard_lets_it() {
+    let (world, scim, _, group) = granted().await;
+    let provider = |domains: &str| provider("okta", TOKEN).replace("[example.com]", domains);
+    world.write("provider.yaml", &provider("[example.com, old.example]"));
+    let bob = scim.create_user("bob@old.example").await;
+    scim.add_members(&group, &[&bob]).await;
+    world.members_become("checkout-api", INVOKER, &[ALICE, "user:bob@old.example"]).await;
+    world.write("provider.yaml", &provider("[example.com]"));
+    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    for i in 0..11 {
+        let id = scim.create_user(&format!("user{i}@example.com")).await;
+        scim.add_members(&group, &[&id]).await;
+    }
+    world.mapping_status("checkout/team", "12 are granted", |s| s["grants"]["acknowledged"] == 12).await;
+    world.write("provider.yaml", &provider("[new.example]"));
+    let status = world.mapping_status("checkout/team", "held", |s| s["held"]["people"] == 12).await;
+    assert!(has(&status, "Held", "True", "MassRemoval"), "{status:#}");
+}
+
+#[tokio::test]
+async fn active_user_without_an_address_keeps_the_grant_and_is_counted() {
+    let text = provider("okta", TOKEN).replace("attribute: userName", "attribute: \"emails[primary eq true].value\"");
+    let mut manifests = base();
+    manifests[0].1 = text;
+    manifests.push(("mapping.yaml", mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "")));
+    let mut world = World::prepare(&manifests).await;
+    world.create_services("shop-dev", &["checkout-api"]).await;
+    world.run().await;
+    let scim = world.scim("okta", TOKEN);
+    let user = |email: Option<&str>| {
+        let emails: Vec<_> = email.iter().map(|email| json!({"value": email, "primary": true})).collect();
+        json!({"schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"], "userName": "alice", "active": true,
+            "emails": emails})
+    };
+    let (status, created) = scim.send(reqwest::Method::POST, "/Users", Some(user(Some("alice@example.com")))).await;
+    assert_eq!(status, 201, "{created}");
+    let alice = created["id"].as_str().expect("an id").to_owned();
+    scim.create_group("team-checkout", &[&alice]).await;
+    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    let path = format!("/Users/{alice}");
+    scim.send(reqwest::Method::PUT, &path, Some(user(None))).await;
+    world
+        .mapping_status("checkout/team", "counted", |s| {
+            s["subjects"][0]["reason"] == "PrincipalMissing" && s.to_string().contains("keep what they had: 1 ")
+        })
+        .await;
     world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
-    scim.set_active(&alice, false).await;
+    scim.send(reqwest::Method::PUT, &path, Some(user(Some("alice@elsewhere.example")))).await;
+    world.members_become("checkout-api", INVOKER, &[]).await;
+}
+
+#[tokio::test]
+async fn group_that_was_never_pushed_freezes_nothing_of_a_group_beside_it() {
+    let (mut world, scim, alice, group) = granted().await;
+    let both = mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "")
+        .replace("[{displayName: team-checkout}]", "[{displayName: team-checkout}, {displayName: team-never}]");
+    world.write("mapping.yaml", &both);
+    world.mapping_status("checkout/team", "GroupNotFound", |s| s.to_string().contains("GroupNotFound")).await;
+    let (bob, carol) = (scim.create_user("bob@example.com").await, scim.create_user("carol@example.com").await);
+    scim.add_members(&group, &[&bob, &carol]).await;
+    let (bob_member, carol_member) = ("user:bob@example.com", "user:carol@example.com");
+    world.members_become("checkout-api", INVOKER, &[ALICE, bob_member, carol_member]).await;
+    scim.remove_member(&group, &alice).await;
+    world.members_become("checkout-api", INVOKER, &[bob_member, carol_member]).await;
+    world.restart().await;
+    scim.remove_member(&group, &bob).await;
+    world.members_become("checkout-api", INVOKER, &[carol_member]).await;
+    scim.delete(&format!("/Groups/{group}")).await;
     world.members_become("checkout-api", INVOKER, &[]).await;
 }
 

@@ -21,6 +21,7 @@ mod leadership;
 mod manifests;
 mod memory;
 mod people;
+mod permits;
 mod policies;
 mod process;
 mod record;

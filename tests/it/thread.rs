@@ -174,7 +174,9 @@ async fn spec_changed_to_another_group_role_or_service_moves_the_grants() {
 #[tokio::test]
 async fn deleted_mapping_with_orphan_leaves_and_forgets_its_grants() {
     let text = mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "  deletionPolicy: Orphan\n");
-    let mut world = World::prepare(&with(base(), "mapping.yaml", text)).await;
+    let target = format!("{}      permit: [Orphan]\n", target(&["services/*"], &[INVOKER, VIEWER]));
+    let manifests = [("provider.yaml", provider("okta", TOKEN)), ("target.yaml", target), ("mapping.yaml", text)];
+    let mut world = World::prepare(&manifests).await;
     world.create_services("shop-dev", &["checkout-api"]).await;
     world.run().await;
     let scim = world.scim("okta", TOKEN);

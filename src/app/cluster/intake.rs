@@ -427,7 +427,7 @@ impl Intake {
     async fn mapping_gone(&self, key: &MappingKey) -> Result<(), IntakeError> {
         let engine = &self.parts.engine;
         match engine.mapping_life(key) {
-            None | Some(Life::Ending { .. } | Life::Vanished) => {}
+            None | Some(Life::Ending { .. } | Life::Orphaned | Life::Vanished) => {}
             Some(Life::Live) if engine.has_claims(key).await? || !self.is_believed() => {
                 tracing::warn!(
                     mapping.name = %key, reason = FreezeReason::MappingVanished.reason(),

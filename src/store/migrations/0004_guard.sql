@@ -18,3 +18,8 @@ CREATE INDEX claims_held ON claims (held_scope, subject_id, held_at)
 -- The people of a mapping in the order of their ids, so that counting them need not look at every document.
 DROP INDEX claims_by_mapping;
 CREATE INDEX claims_by_mapping ON claims (mapping, subject_id);
+
+-- Where the claim came from when it was last wanted: the provider of the subject, and the ids of the groups as JSON. NULL: not
+-- known, as in rows of the first version until they are looked at again.
+ALTER TABLE claims ADD COLUMN provider TEXT;
+ALTER TABLE claims ADD COLUMN groups TEXT;

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::model::{
-    Claim, Condition as IamCondition, ConditionHash, DocumentKey, GrantKey, GrantState, Intent, IntentAction,
+    Claim, Condition as IamCondition, ConditionHash, DocumentKey, GrantKey, GrantState, Ground, Intent, IntentAction,
     LedgerChange, LedgerRow, MappingKey, MemberKey, Pin, Role, Subject,
 };
 
@@ -26,6 +26,7 @@ pub(super) fn row(member: &str, claims: &[(&str, Subject)]) -> LedgerRow {
         state: GrantState::Wanted,
         intent: None,
         claims: claims.iter().map(|(name, subject)| Claim { mapping: mapping(name), subject: *subject }).collect(),
+        grounds: BTreeMap::new(),
         acknowledged_at: None,
         verified_at: None,
         revoking_since: None,
@@ -62,12 +63,20 @@ async fn ledger_rows_read_back_as_written() {
     full.verified_at = Some(home.now());
     full.revoking_since = Some("1969-12-31T23:59:59.999999999Z".parse().unwrap());
     full.held = true;
+    let ground = |groups: &[u128]| Ground {
+        provider: ProviderName::new("okta").unwrap(),
+        groups: groups.iter().map(|n| GroupId(Uuid::from_u128(*n))).collect(),
+    };
+    full.grounds.insert(full.claims.first().unwrap().clone(), ground(&[1, 2]));
     let plain = row("user:bob@x.example", &[]);
     let d = document("s");
     let puts = vec![LedgerChange::Put(plain.clone()), LedgerChange::Put(full.clone())];
     home.store.record(&d, puts, vec![]).await.unwrap();
     assert_eq!(home.store.ledger(&d).await.unwrap(), [plain.clone(), full.clone()]);
     assert!(home.store.ledger(&document("other")).await.unwrap().is_empty());
+    full.grounds.insert(full.claims.first().unwrap().clone(), ground(&[]));
+    home.store.record(&d, vec![LedgerChange::Put(full.clone())], vec![]).await.unwrap();
+    assert_eq!(home.store.ledger(&d).await.unwrap(), [plain.clone(), full.clone()]);
 
     home.store.record(&d, vec![LedgerChange::Remove(full.grant)], vec![]).await.unwrap();
     assert_eq!(home.store.ledger(&d).await.unwrap(), [plain]);
