@@ -29,5 +29,5 @@ COPY --from=build --chown=65532:65532 /empty/ /
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /rolecall /rolecall
 USER 65532:65532
-EXPOSE 8080 8081
+EXPOSE 8080 8081 8082
 ENTRYPOINT ["/rolecall"]

@@ -130,7 +130,8 @@ class Stage:
         self.start("rolecall", "run", "--mode", "enforce", "--listen", self.scim, "--admin-listen", self.admin,
                    "--database", f"sqlite:{self.folder}/rolecall.db", "--manifests", self.manifests,
                    "--google-endpoint", f"http://{self.google}", "--google-credentials", "none", "--drift-interval", "1h",
-                   "--guard-removals-per-hour", "1000000", "--guard-leavers-per-hour", "1000000")
+                   "--guard-removals-per-hour", "1000000", "--guard-leavers-per-hour", "1000000",
+                   "--requests-per-second", "100000")
         if ready:
             self.wait(f"http://{self.admin}/readyz", 60)
 

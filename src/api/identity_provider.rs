@@ -74,6 +74,12 @@ pub struct ScimSpec {
     /// it at the IdP, remove the old one.
     #[schemars(length(min = 1, max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub tokens: Vec<TokenSpec>,
+
+    /// How many requests a second each token may make, with bursts of as many; further ones are answered with 429 and
+    /// Retry-After. Below 25, Microsoft Entra ID is slowed down. Omitted: what --requests-per-second says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub requests_per_second: Option<i64>,
 }
 
 /// How documented habits of IdPs are met.

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::mirror::MirrorError;
-use super::serve::{Bounds, serve};
+use super::serve::{Bounds, Server};
 use super::tokens::Resolved;
 use crate::api::FindingStatus;
 use crate::api::condition::reason;
@@ -23,7 +24,16 @@ use crate::index::Ceiling;
 use crate::model::{Clock, ProviderName, SystemClock};
 use crate::status::{StatusBoard, TokenOutcome};
 use crate::store::{Store, StoreError};
-use crate::telemetry::{Metrics, Part, Readiness, admin_router};
+use crate::telemetry::{Metrics, Part, Readiness, admin_router, probe_router};
+
+/// Connections to the admin port: of everybody, and of one address.
+const ADMIN_CONNECTIONS: (usize, usize) = (256, 64);
+/// The same of the port for probes.
+const PROBE_CONNECTIONS: (usize, usize) = (64, 32);
+/// The fewest connections that SCIM is served with.
+const MIN_CONNECTIONS: usize = 64;
+/// Files that are open beside the connections of clients: the store's, those to Google and to the API server.
+const OTHER_FILES: usize = 128;
 
 /// How long requests that are under way at the end may take.
 const GRACE: Duration = Duration::from_secs(10);
@@ -111,6 +121,8 @@ pub(super) struct Process {
     servers: JoinSet<()>,
     scim: Option<(TcpListener, SocketAddr)>,
     admin_address: SocketAddr,
+    /// Connections to the SCIM port.
+    connections: usize,
 }
 
 impl Process {
@@ -124,6 +136,11 @@ impl Process {
         let told = end_on_signals(&stop)?;
         let (scim_listener, scim_address) = listen(config.listen).await?;
         let (admin_listener, admin_address) = listen(config.admin_listen).await?;
+        let probe_listener = match config.probe_listen {
+            Some(address) => Some(listen(address).await?),
+            None => None,
+        };
+        let connections = connections_within_file_limit(config.max_connections);
         let external_url = config.external_url(scim_address);
         let store = Store::open(&config.database.to_string(), clock.clone()).await?;
 
@@ -138,8 +155,17 @@ impl Process {
                 let items = board.list().items;
                 items.into_iter().filter_map(|item| serde_json::to_value(item).ok()).collect()
             });
-            let router = admin_router(metrics.clone(), readiness, status);
-            servers.spawn(serve(admin_listener, router, Bounds::default(), stop.clone()));
+            let server = |listener, name, (total, per_peer)| {
+                let bounds = Bounds::open(total, per_peer);
+                Server { listener, name, bounds, metrics: metrics.http.clone() }
+            };
+            let router = admin_router(metrics.clone(), readiness.clone(), status);
+            servers.spawn(server(admin_listener, "admin", ADMIN_CONNECTIONS).serve(router, stop.clone()));
+            if let Some((listener, address)) = probe_listener {
+                tracing::info!(probe_address = %address, "probes are answered at http://{address}/livez and /readyz");
+                let router = probe_router(readiness);
+                servers.spawn(server(listener, "probe", PROBE_CONNECTIONS).serve(router, stop.clone()));
+            }
         }
 
         let (tokens, traffic, resolved) = (TokenTable::new(), Traffic::new(), Arc::<Mutex<Resolved>>::default());
@@ -182,6 +208,7 @@ impl Process {
             servers,
             scim: Some((scim_listener, scim_address)),
             admin_address,
+            connections,
         })
     }
 
@@ -194,10 +221,12 @@ impl Process {
             traffic: self.traffic.clone(),
             external_url: self.external_url.clone(),
             clock: self.clock.clone(),
-            limits: Limits::default(),
+            limits: Limits { requests_per_second: Some(self.config.requests_per_second), ..Limits::default() },
             metrics: self.metrics.scim.clone(),
         });
-        self.servers.spawn(serve(listener, router, Bounds::default(), self.stop.clone()));
+        let bounds = Bounds::proven(self.connections, self.config.max_connections_per_peer);
+        let server = Server { listener, name: "scim", bounds, metrics: self.metrics.http.clone() };
+        self.servers.spawn(server.serve(router, self.stop.clone()));
         self.loaded.open();
         let (base, admin) = (&self.external_url, self.admin_address);
         tracing::info!(
@@ -249,6 +278,33 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppErr
     let listener = TcpListener::bind(address).await.map_err(wrong)?;
     let bound = listener.local_addr().map_err(wrong)?;
     Ok((listener, bound))
+}
+
+/// How many connections of clients there may be: as many as asked for, if the system lets this process open as many
+/// files. Its soft limit is raised as far as it may be.
+fn connections_within_file_limit(wanted: usize) -> usize {
+    let needed = wanted + ADMIN_CONNECTIONS.0 + PROBE_CONNECTIONS.0 + OTHER_FILES;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let (needed_files, short) = (needed as u64, |limit: Option<u64>| limit.is_some_and(|limit| limit < needed as u64));
+    if !short(current) {
+        return wanted;
+    }
+    let raised = maximum.map_or(needed_files, |maximum| maximum.min(needed_files));
+    let files = match setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum }) {
+        Ok(()) => raised,
+        Err(_) => current.unwrap_or(raised),
+    };
+    if files >= needed_files {
+        return wanted;
+    }
+    let spared = usize::try_from(needed_files - files).unwrap_or(usize::MAX);
+    let connections = wanted.saturating_sub(spared).max(MIN_CONNECTIONS);
+    tracing::warn!(
+        files,
+        connections,
+        "the system lets this process open {files} files only, so there may be {connections} connections and not {wanted}: raise the limit (ulimit -n)"
+    );
+    connections
 }
 
 fn google(config: &RunConfig) -> Result<CloudRun, AppError> {

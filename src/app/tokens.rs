@@ -1,6 +1,7 @@
 //! Which bearer tokens each provider accepts, out of `IdentityProvider`s and Secrets. Only hashes are held and stored.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -116,6 +117,11 @@ impl Credentials {
         self.table.suspend(suspended.map(|(name, _)| name.clone()).collect());
         // Before the tokens that are new: no request sees the people of another.
         self.table.hold(self.held.clone());
+        let rates = self.providers.iter().filter_map(|(name, spec)| {
+            let rate = u32::try_from(spec.scim.requests_per_second?).ok().and_then(NonZeroU32::new)?;
+            Some((name.clone(), rate))
+        });
+        self.table.set_rates(rates.collect());
         for (provider, tokens) in self.table.replace(resolved.accepted.clone()) {
             tracing::warn!(
                 %provider, tokens = tokens.len(),

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,6 +22,8 @@ pub const MIN_DRIFT_INTERVAL: Duration = Duration::from_millis(100);
 pub const MAX_DRIFT_INTERVAL: Duration = Duration::from_hours(24);
 /// What `--finalizer-deadline` may be.
 const FINALIZER_DEADLINES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
+/// Requests a second that an identity provider is known to need.
+const ENTRA_RATE: NonZeroU32 = NonZeroU32::new(25).unwrap();
 /// Below this, [`RunConfig::warnings`] says what it costs.
 const BUSY_DRIFT_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -94,6 +97,14 @@ pub struct RunConfig {
     pub listen: SocketAddr,
     /// Where health, metrics and status are served.
     pub admin_listen: SocketAddr,
+    /// Where probes are answered, apart from the admin port.
+    pub probe_listen: Option<SocketAddr>,
+    /// Connections to the SCIM port.
+    pub max_connections: usize,
+    /// Connections to the SCIM port from one address.
+    pub max_connections_per_peer: usize,
+    /// SCIM requests a second of each token.
+    pub requests_per_second: NonZeroU32,
     /// What IdPs call this server, when it was said; see [`RunConfig::external_url`].
     pub external_url: Option<Url>,
     /// Where the store is.
@@ -155,6 +166,12 @@ impl RunConfig {
                 self.admin_listen
             ));
         }
+        if self.requests_per_second < ENTRA_RATE {
+            warnings.push(format!(
+                "--requests-per-second {}: Microsoft Entra ID relies on {ENTRA_RATE}; slower ones are refused requests that it may not send again",
+                self.requests_per_second
+            ));
+        }
         if self.drift_interval < BUSY_DRIFT_INTERVAL {
             warnings.push(format!(
                 "--drift-interval {:?} reads every policy that often and uses up Google's read quota: 5m is usual",
@@ -172,12 +189,21 @@ impl RunConfig {
         let mut errors = Vec::new();
         let listen = note(&mut errors, parse_address("--listen", &args.listen));
         let admin_listen = note(&mut errors, parse_address("--admin-listen", &args.admin_listen));
+        let probe_listen = note(
+            &mut errors,
+            args.probe_listen.as_deref().map(|text| parse_address("--probe-listen", text)).transpose(),
+        );
         if let (Some(one), Some(other)) = (listen, admin_listen)
-            && one.port() != 0
-            && one.port() == other.port()
-            && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
+            && collide(one, other)
         {
-            errors.push(ConfigError::SameAddress { address: one });
+            errors.push(ConfigError::SameAddress { flag: "--admin-listen", address: one, other: "--listen" });
+        }
+        for (taken, other) in [(listen, "--listen"), (admin_listen, "--admin-listen")] {
+            if let (Some(taken), Some(Some(probes))) = (taken, probe_listen)
+                && collide(taken, probes)
+            {
+                errors.push(ConfigError::SameAddress { flag: "--probe-listen", address: taken, other });
+            }
         }
         let external_url = note(
             &mut errors,
@@ -213,6 +239,7 @@ impl RunConfig {
         match (
             listen,
             admin_listen,
+            probe_listen,
             external_url,
             database,
             namespace,
@@ -224,6 +251,7 @@ impl RunConfig {
             (
                 Some(listen),
                 Some(admin_listen),
+                Some(probe_listen),
                 Some(external_url),
                 Some(database),
                 Some(namespace),
@@ -234,6 +262,10 @@ impl RunConfig {
             ) if errors.is_empty() => Ok(Self {
                 listen,
                 admin_listen,
+                probe_listen,
+                max_connections: usize::try_from(args.max_connections).unwrap_or(usize::MAX),
+                max_connections_per_peer: usize::try_from(args.max_connections_per_peer).unwrap_or(usize::MAX),
+                requests_per_second: NonZeroU32::new(args.requests_per_second).unwrap_or(NonZeroU32::MIN),
                 external_url,
                 database,
                 manifests: args.manifests.clone(),
@@ -264,9 +296,13 @@ pub enum ConfigError {
         /// What was given.
         value: String,
     },
-    /// SCIM and the admin port cannot share an address.
-    #[error("--admin-listen: {address} is already the address of --listen: choose another port")]
+    /// Two listeners cannot share an address.
+    #[error("{flag}: {address} is already the address of {other}: choose another port")]
     SameAddress {
+        /// Which flag.
+        flag: &'static str,
+        /// The other one.
+        other: &'static str,
         /// The address that both name.
         address: SocketAddr,
     },
@@ -371,6 +407,13 @@ fn shown(text: &str) -> String {
 /// A URL as an error shows it: what stands before an `@` may be a password, whether or not the rest is a URL.
 fn shown_url(text: &str) -> String {
     text.rsplit_once('@').map_or_else(|| shown(text), |(_, host)| format!("…@{}", shown(host)))
+}
+
+/// Whether two listeners would share an address.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    one.port() != 0
+        && one.port() == other.port()
+        && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
 }
 
 fn parse_address(flag: &'static str, text: &str) -> Result<SocketAddr, ConfigError> {

@@ -38,6 +38,35 @@ pub struct RunArgs {
     #[arg(long, value_name = "ADDR", env = "ROLECALL_ADMIN_LISTEN", default_value = "127.0.0.1:8081")]
     pub admin_listen: String,
 
+    /// Address of /livez and /readyz alone, for probes of whoever runs the process; default: on the admin port only
+    ///
+    /// A listener of its own, so that connections to the other ports cannot keep probes from being answered.
+    #[arg(long, value_name = "ADDR", env = "ROLECALL_PROBE_LISTEN")]
+    pub probe_listen: Option<String>,
+
+    /// Connections to the SCIM port at a time, 8 to 65536; a quarter is kept for clients that showed an accepted token
+    ///
+    /// When they are used up, the connection that has waited longest for its client is closed for a new one, those that
+    /// showed no token first. A connection whose request is being worked on is never closed.
+    #[arg(long, value_name = "N", env = "ROLECALL_MAX_CONNECTIONS", default_value = "1024",
+        value_parser = clap::value_parser!(u32).range(8..=65536))]
+    pub max_connections: u32,
+
+    /// Connections to the SCIM port from one address at a time, 1 to 65536: an IPv4 address, or an IPv6 /64
+    ///
+    /// At the limit the address loses its own connection that has waited longest, so a proxy that keeps many idle ones is
+    /// not locked out. Behind a single proxy all clients have one address: then set it to that of --max-connections.
+    #[arg(long, value_name = "N", env = "ROLECALL_MAX_CONNECTIONS_PER_PEER", default_value = "512",
+        value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub max_connections_per_peer: u32,
+
+    /// SCIM requests a second of each token, with bursts of as many; further ones get 429. 1 to 100000
+    ///
+    /// `spec.scim.requestsPerSecond` of an `IdentityProvider` wins. Microsoft Entra ID relies on 25.
+    #[arg(long, value_name = "N", env = "ROLECALL_REQUESTS_PER_SECOND", default_value = "1000",
+        value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub requests_per_second: u32,
+
     /// What identity providers call this server; default: http:// and the address of --listen
     ///
     /// `meta.location` and `status.endpoint` come from it, never from a request's Host header.

@@ -1,8 +1,10 @@
 //! Answers: SCIM JSON in all cases, errors included (RFC 7644 §3.1, §3.12).
 
-use axum::body::Body;
-use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, ETAG, HeaderName, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
+use axum::body::{Body, HttpBody as _};
+use axum::http::header::{
+    ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use serde_json::Value;
 
 use crate::scim::ScimError;
@@ -97,6 +99,18 @@ pub(super) fn response(request: &HeaderMap, result: Result<Answer, ScimError>) -
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if let Some(body) = body {
         *response.body_mut() = Body::from(body.to_string());
+    }
+    response
+}
+
+/// The answer to HEAD: that to GET without its body, with the length that it has (RFC 9110 §9.3.2).
+pub(super) fn without_body_for(method: &Method, mut response: Response<Body>) -> Response<Body> {
+    if method == Method::HEAD {
+        let length = response.body().size_hint().exact();
+        *response.body_mut() = Body::empty();
+        if let Some(length) = length.filter(|length| *length > 0) {
+            response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
     }
     response
 }

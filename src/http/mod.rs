@@ -5,16 +5,17 @@
 //! errors included, is SCIM JSON. Queries, bodies and tokens are never logged.
 
 mod answer;
+mod connection;
+mod failures;
 mod groups;
 mod request;
 mod search;
+mod share;
 mod token;
 mod traffic;
 mod users;
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -22,43 +23,28 @@ use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
 use axum::routing::any;
-use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use percent_encoding::percent_decode_str;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::model::{Clock, ProviderName};
 use crate::scim::{Findings, GroupChange, Projection, ResourceType, ScimError, UserChange, json, schema};
 use crate::store::{Origin, Store, StoreError};
 use crate::telemetry::{ScimMetrics, code_word};
 use answer::Answer;
+use failures::FailedAuthentications;
 use groups::Reply;
 use request::{Query, Versions};
+use share::{Admitted, BodyMemory, Shares, Slot};
 use token::Caller;
 
+pub use connection::Connection;
+pub use share::{DEFAULT_REQUESTS_PER_SECOND, Limits};
 pub use token::{AcceptedToken, TokenTable};
 pub use traffic::{MAX_FINDINGS, ProviderTraffic, Traffic};
 
 /// When a client of a provider that is suspended, or whose directory is a former one's, may ask again, in seconds. Suspending is meant to be short.
 const SUSPENDED_RETRY: u64 = 300;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// What one client may use of the endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Requests per second and token, with bursts of as many; none for no limit, which is the default: an identity
-    /// provider pushes as fast as it can, and what it is refused it may not send again. Not below 25
-    /// (Microsoft Entra ID relies on that many).
-    pub requests_per_second: Option<NonZeroU32>,
-    /// How long a request body may take to arrive.
-    pub body_timeout: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { requests_per_second: None, body_timeout: Duration::from_secs(30) }
-    }
-}
 
 /// What the endpoint is made of.
 #[derive(Clone)]
@@ -81,24 +67,25 @@ pub struct Scim {
 
 struct Service {
     scim: Scim,
-    limiter: Option<DefaultKeyedRateLimiter<(ProviderName, String)>>,
+    shares: Arc<Shares>,
+    failures: FailedAuthentications,
 }
 
 /// The routes of the SCIM endpoint of all identity providers.
 pub fn router(mut scim: Scim) -> Router {
     scim.external_url.truncate(scim.external_url.trim_end_matches('/').len());
-    let limiter = scim.limits.requests_per_second.map(|rate| RateLimiter::keyed(Quota::per_second(rate)));
+    let shares = Shares::new(scim.limits);
     Router::new()
         .route("/idp/{identityProvider}/scim/v2", any(serve))
         .route("/idp/{identityProvider}/scim/v2/", any(serve))
         .route("/idp/{identityProvider}/scim/v2/{*route}", any(serve))
         .fallback(elsewhere)
-        .with_state(Arc::new(Service { scim, limiter }))
+        .with_state(Arc::new(Service { scim, shares, failures: FailedAuthentications::default() }))
 }
 
 async fn elsewhere(request: Request) -> Response<Body> {
     let error = ScimError::NotFound("nothing is served here; the SCIM base URL is `/idp/NAME/scim/v2`".into());
-    answer::response(request.headers(), Err(error))
+    answer::without_body_for(request.method(), answer::response(request.headers(), Err(error)))
 }
 
 /// One authenticated request.
@@ -107,6 +94,12 @@ struct Call<'a> {
     caller: &'a Caller,
     request_id: &'a str,
     findings: Findings,
+    /// None when it was refused before.
+    admitted: Option<Admitted>,
+    connection: &'a Connection,
+    /// Held from when the request is complete until it is answered.
+    slot: Option<Slot>,
+    memory: Option<BodyMemory>,
 }
 
 impl Call<'_> {
@@ -158,18 +151,37 @@ async fn serve(State(service): State<Arc<Service>>, request: Request) -> Respons
     let provider = percent_decode_str(provider).decode_utf8_lossy();
     let authorization = parts.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
     let now = service.scim.clock.now();
-    let Some(caller) = service.scim.tokens.authenticate(&provider, authorization, now) else {
+    let connection = parts.extensions.get::<Connection>().cloned().unwrap_or_default();
+    let authenticated = service.scim.tokens.authenticate(&provider, authorization, now);
+    connection.set_authenticated(authenticated.is_some());
+    let Some(caller) = authenticated else {
         service.scim.traffic.turned_away();
         service.scim.metrics.requests.inc(["unauthorized", code_word(401)]);
-        tracing::debug!(request_id, "a SCIM request came without an accepted token");
-        return with_id(answer::response(&parts.headers, Err(ScimError::Unauthorized)), &request_id);
+        let known = service.scim.tokens.known(&provider);
+        service.failures.note(&service.scim.metrics, known, connection.peer(), now);
+        let response = answer::response(&parts.headers, Err(ScimError::Unauthorized));
+        return with_id(answer::without_body_for(&parts.method, response), &request_id);
     };
-    let mut call = Call { scim: &service.scim, caller: &caller, request_id: &request_id, findings: Findings::new() };
+    let mut call = Call {
+        scim: &service.scim,
+        caller: &caller,
+        request_id: &request_id,
+        findings: Findings::new(),
+        admitted: None,
+        connection: &connection,
+        slot: None,
+        memory: None,
+    };
     let started = std::time::Instant::now();
     let route = route.strip_prefix("scim/v2").unwrap_or_default().trim_matches('/');
-    let operation = operation(&parts.method, route);
+    // HEAD is GET without the body of the answer (RFC 9110 §9.3.2).
+    let method = if parts.method == Method::HEAD { Method::GET } else { parts.method.clone() };
+    let operation = operation(&method, route);
     let result = match service.admit(&caller) {
-        Ok(()) => call.dispatch(&parts.method, route, parts.uri.query(), &parts.headers, body).await,
+        Ok(admitted) => {
+            call.admitted = Some(admitted);
+            call.dispatch(&method, route, parts.uri.query(), &parts.headers, body).await
+        }
         Err(error) => Err(error),
     };
     let reason = result.as_ref().err().map(ScimError::reason);
@@ -179,7 +191,7 @@ async fn serve(State(service): State<Arc<Service>>, request: Request) -> Respons
     service.scim.metrics.requests.inc([operation, code_word(status)]);
     service.scim.metrics.request_seconds.observe([operation], started.elapsed());
     service.scim.traffic.answered(&caller, now, status, call.findings);
-    with_id(response, &request_id)
+    with_id(answer::without_body_for(&parts.method, response), &request_id)
 }
 
 /// What a request is counted as.
@@ -222,23 +234,37 @@ fn with_id(mut response: Response<Body>, request_id: &str) -> Response<Body> {
 }
 
 impl Service {
-    fn admit(&self, caller: &Caller) -> Result<(), ScimError> {
+    fn admit(&self, caller: &Caller) -> Result<Admitted, ScimError> {
         if self.scim.tokens.is_held(&caller.provider) {
             return Err(ScimError::FormerDirectory { retry_after: SUSPENDED_RETRY });
         }
         if self.scim.tokens.is_suspended(&caller.provider) {
             return Err(ScimError::Unavailable { retry_after: SUSPENDED_RETRY });
         }
-        let Some(limiter) = &self.limiter else { return Ok(()) };
-        let key = (caller.provider.clone(), caller.token.clone());
-        limiter.check_key(&key).map_err(|until| {
-            let wait = until.wait_time_from(DefaultClock::default().now());
-            ScimError::TooManyRequests { retry_after: wait.as_secs().saturating_add(1) }
-        })
+        self.shares.admit(caller, self.scim.tokens.rate(&caller.provider))
     }
 }
 
 impl Call<'_> {
+    /// Waits for its turn to be worked on. Called when nothing of the request is missing any more.
+    async fn take_slot(&mut self) -> Result<(), ScimError> {
+        if let Some(admitted) = &self.admitted {
+            self.slot = Some(admitted.slot().await?);
+        }
+        Ok(())
+    }
+
+    /// Reads the body, which must be a JSON object, and waits for the request's turn.
+    async fn object(&mut self, headers: &HeaderMap, body: Body) -> Result<Map<String, Value>, ScimError> {
+        self.connection.set_receiving(true);
+        let read = request::body(headers, body, &self.scim.limits, self.admitted.as_ref()).await;
+        self.connection.set_receiving(false);
+        let read = read?;
+        self.memory = read.memory;
+        self.take_slot().await?;
+        json::object(&read.bytes)
+    }
+
     async fn dispatch(
         &mut self,
         method: &Method,
@@ -253,30 +279,32 @@ impl Call<'_> {
             .map(|segment| percent_decode_str(segment).decode_utf8_lossy().into_owned())
             .collect();
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-        let within = self.scim.limits.body_timeout;
         let if_match = Versions::if_match(headers);
+        if matches!(*method, Method::GET | Method::DELETE) {
+            self.take_slot().await?;
+        }
         match segments.as_slice() {
             ["Users"] => match *method {
                 Method::GET => users::list(self, &Query::from_url(query)?).await,
                 Method::POST => {
-                    let body = request::object(headers, body, within).await?;
+                    let body = self.object(headers, body).await?;
                     users::create(self, body, &Query::from_url(query)?).await
                 }
-                _ => Err(ScimError::MethodNotAllowed("GET, POST")),
+                _ => Err(ScimError::MethodNotAllowed("GET, HEAD, POST")),
             },
             ["Groups"] => match *method {
                 Method::GET => groups::list(self, &Query::from_url(query)?).await,
                 Method::POST => {
-                    let body = request::object(headers, body, within).await?;
+                    let body = self.object(headers, body).await?;
                     groups::create(self, body, &Query::from_url(query)?).await
                 }
-                _ => Err(ScimError::MethodNotAllowed("GET, POST")),
+                _ => Err(ScimError::MethodNotAllowed("GET, HEAD, POST")),
             },
             [kind @ ("Users" | "Groups"), ".search"] => {
                 if *method != Method::POST {
                     return Err(ScimError::MethodNotAllowed("POST"));
                 }
-                let query = Query::from_search(request::object(headers, body, within).await?)?;
+                let query = Query::from_search(self.object(headers, body).await?)?;
                 if *kind == "Users" { users::list(self, &query).await } else { groups::list(self, &query).await }
             }
             ["Users", id] => {
@@ -284,17 +312,17 @@ impl Call<'_> {
                 match *method {
                     Method::GET => users::get(self, id, &query, Versions::if_none_match(headers)).await,
                     Method::PUT => {
-                        let body = request::object(headers, body, within).await?;
+                        let body = self.object(headers, body).await?;
                         users::update(self, id, |id, findings| UserChange::put(id, body, findings), &query, if_match)
                             .await
                     }
                     Method::PATCH => {
-                        let body = request::object(headers, body, within).await?;
+                        let body = self.object(headers, body).await?;
                         users::update(self, id, |id, findings| UserChange::patch(id, body, findings), &query, if_match)
                             .await
                     }
                     Method::DELETE => users::delete(self, id, if_match).await,
-                    _ => Err(ScimError::MethodNotAllowed("GET, PUT, PATCH, DELETE")),
+                    _ => Err(ScimError::MethodNotAllowed("GET, HEAD, PUT, PATCH, DELETE")),
                 }
             }
             ["Groups", id] => {
@@ -302,22 +330,22 @@ impl Call<'_> {
                 match *method {
                     Method::GET => groups::get(self, id, &query, Versions::if_none_match(headers)).await,
                     Method::PUT => {
-                        let body = request::object(headers, body, within).await?;
+                        let body = self.object(headers, body).await?;
                         let parse = |id, findings: &mut Findings| GroupChange::put(id, body, findings);
                         groups::update(self, id, parse, Reply::Group, &query, if_match).await
                     }
                     Method::PATCH => {
-                        let body = request::object(headers, body, within).await?;
+                        let body = self.object(headers, body).await?;
                         let parse = |id, findings: &mut Findings| GroupChange::patch(id, body, findings);
                         groups::update(self, id, parse, Reply::Nothing, &query, if_match).await
                     }
                     Method::DELETE => groups::delete(self, id, if_match).await,
-                    _ => Err(ScimError::MethodNotAllowed("GET, PUT, PATCH, DELETE")),
+                    _ => Err(ScimError::MethodNotAllowed("GET, HEAD, PUT, PATCH, DELETE")),
                 }
             }
             ["ServiceProviderConfig" | "ResourceTypes" | "Schemas", ..] if segments.len() <= 2 => {
                 if *method != Method::GET {
-                    return Err(ScimError::MethodNotAllowed("GET"));
+                    return Err(ScimError::MethodNotAllowed("GET, HEAD"));
                 }
                 self.discovery(&segments, &Query::from_url(query)?)
             }
@@ -327,7 +355,7 @@ impl Call<'_> {
                 if *method != Method::POST {
                     return Err(ScimError::MethodNotAllowed("POST"));
                 }
-                let query = Query::from_search(request::object(headers, body, within).await?)?;
+                let query = Query::from_search(self.object(headers, body).await?)?;
                 self.search_all(&query).await
             }
             _ => Err(ScimError::NotFound(

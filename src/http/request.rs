@@ -8,8 +8,10 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, IF_MATCH, IF_NONE
 use futures::StreamExt;
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 
 use super::answer::etag;
+use super::share::{Admitted, BodyMemory, Limits, SMALL_BODY};
 use crate::scim::{ScimError, json};
 
 /// How much of a body that is too large is read and thrown away, so that the client gets to read the answer.
@@ -132,8 +134,20 @@ impl Versions {
     }
 }
 
-/// Reads a body that must be a JSON object.
-pub(super) async fn object(headers: &HeaderMap, body: Body, within: Duration) -> Result<Map<String, Value>, ScimError> {
+/// A body that was read whole.
+pub(super) struct Complete {
+    pub(super) bytes: Vec<u8>,
+    /// What a large one holds until it is not needed any more.
+    pub(super) memory: Option<BodyMemory>,
+}
+
+/// Reads a body whole, or says why not: wrong type, too large, too slow.
+pub(super) async fn body(
+    headers: &HeaderMap,
+    body: Body,
+    limits: &Limits,
+    admitted: Option<&Admitted>,
+) -> Result<Complete, ScimError> {
     if let Some(given) = headers.get(CONTENT_TYPE) {
         let essence = given.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
         if !["application/scim+json", "application/json"].iter().any(|known| known.eq_ignore_ascii_case(essence)) {
@@ -145,31 +159,59 @@ pub(super) async fn object(headers: &HeaderMap, body: Body, within: Duration) ->
     if announced.is_some_and(|length| length > DISCARDED || (length > json::MAX_BODY && headers.contains_key(EXPECT))) {
         return Err(too_large());
     }
-    let bytes = tokio::time::timeout(within, read(body, announced.unwrap_or_default()))
+    let reading = read(body, announced, limits, admitted);
+    tokio::time::timeout(limits.body_timeout, reading)
         .await
         .map_err(|_| ScimError::RequestTimeout)??
-        .ok_or_else(too_large)?;
-    json::object(&bytes)
+        .ok_or_else(too_large)
 }
 
-/// The whole body, or none when it is too large.
-async fn read(body: Body, announced: usize) -> Result<Option<Vec<u8>>, ScimError> {
-    let mut bytes = Vec::with_capacity(announced.min(json::MAX_BODY));
+/// The whole body, or none when it is too large. It has to keep up with the minimum rate.
+async fn read(
+    body: Body,
+    announced: Option<usize>,
+    limits: &Limits,
+    admitted: Option<&Admitted>,
+) -> Result<Option<Complete>, ScimError> {
+    // All the memory that it may come to need is waited for at once: what is granted in parts can be held by bodies of
+    // which each waits for the part of another.
+    let reserve = async |bytes: usize| match admitted {
+        Some(admitted) => admitted.body_memory(bytes.min(json::MAX_BODY)).await.map(Some),
+        None => Ok(None),
+    };
+    let mut memory = match announced {
+        Some(length) if length > SMALL_BODY => reserve(length).await?,
+        _ => None,
+    };
+    let mut reserved = memory.is_some();
+    let mut bytes = Vec::with_capacity(announced.unwrap_or_default().min(json::MAX_BODY));
     let mut total = 0_usize;
     let mut stream = body.into_data_stream();
-    while let Some(chunk) = stream.next().await {
+    let mut begun = Instant::now();
+    loop {
+        let earned = Duration::from_secs_f64(total as f64 / f64::from(limits.body_rate.max(1)));
+        let next = tokio::time::timeout_at(begun + limits.body_grace + earned, stream.next()).await;
+        let Some(chunk) = next.map_err(|_| ScimError::RequestTimeout)? else { break };
         let chunk = chunk.map_err(|_| ScimError::InvalidSyntax("the body ended before it was complete".into()))?;
         total = total.saturating_add(chunk.len());
+        if total > SMALL_BODY && !reserved {
+            let waits = Instant::now();
+            memory = reserve(json::MAX_BODY).await?;
+            reserved = true;
+            // Nothing was read meanwhile, which is not the client's fault.
+            begun += waits.elapsed();
+        }
         if total <= json::MAX_BODY {
             bytes.extend_from_slice(&chunk);
         } else {
             bytes = Vec::new();
+            memory = None;
         }
         if total > DISCARDED {
             break;
         }
     }
-    Ok(if total > json::MAX_BODY { None } else { Some(bytes) })
+    Ok(if total > json::MAX_BODY { None } else { Some(Complete { bytes, memory }) })
 }
 
 #[cfg(test)]

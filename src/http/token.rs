@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::{Arc, RwLock};
 
 use jiff::Timestamp;
@@ -40,6 +41,7 @@ struct Entries {
     shared: BTreeMap<ProviderName, Vec<String>>,
     suspended: BTreeSet<ProviderName>,
     held: BTreeSet<ProviderName>,
+    rates: BTreeMap<ProviderName, NonZeroU32>,
 }
 
 /// Who a request comes from.
@@ -105,6 +107,21 @@ impl TokenTable {
 
     pub(super) fn is_suspended(&self, provider: &ProviderName) -> bool {
         self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).suspended.contains(provider)
+    }
+
+    /// The providers with a rate of their own (`spec.scim.requestsPerSecond`), in the place of all there were.
+    pub fn set_rates(&self, rates: BTreeMap<ProviderName, NonZeroU32>) {
+        self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner).rates = rates;
+    }
+
+    pub(super) fn rate(&self, provider: &ProviderName) -> Option<NonZeroU32> {
+        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).rates.get(provider).copied()
+    }
+
+    /// The provider of this name, if there is one.
+    pub(super) fn known(&self, provider: &str) -> Option<ProviderName> {
+        let entries = self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        entries.tokens.get(provider).map(|(name, _)| name.clone())
     }
 
     /// The names of tokens that are refused because two providers list them, by provider.

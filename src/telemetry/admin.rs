@@ -39,11 +39,24 @@ struct Admin {
 /// | `/status` | a Kubernetes-style list of the resources with their status |
 pub fn admin_router(metrics: Arc<Metrics>, readiness: Readiness, status: StatusProvider) -> Router {
     Router::new()
-        .route("/livez", get(|| async { "ok\n" }))
+        .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(exposition))
         .route("/status", get(list))
         .with_state(Admin { metrics, readiness, status })
+}
+
+/// The routes of the port for probes, which whoever runs the process may reach where the admin port is closed to it:
+/// `/livez` and `/readyz`, as on the admin port.
+pub fn probe_router(readiness: Readiness) -> Router {
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(async |State(readiness): State<Readiness>| ready(&readiness)))
+        .with_state(readiness)
+}
+
+async fn livez() -> &'static str {
+    "ok\n"
 }
 
 /// What the admin port says is true for a moment and is text, whatever a browser makes of it.
@@ -51,7 +64,11 @@ const HEADERS: [(HeaderName, &str); 2] =
     [(header::CACHE_CONTROL, "no-store"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
 
 async fn readyz(State(admin): State<Admin>) -> Response {
-    let waiting = admin.readiness.waiting_for();
+    ready(&admin.readiness)
+}
+
+fn ready(readiness: &Readiness) -> Response {
+    let waiting = readiness.waiting_for();
     let code = if waiting.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, HEADERS, Json(json!({"ready": waiting.is_empty(), "waitingFor": waiting}))).into_response()
 }
@@ -128,6 +145,26 @@ mod tests {
         let (code, kind, body) = ask(&router(&Readiness::default()), Method::GET, "/metrics").await;
         assert_eq!((code.as_u16(), kind.as_str()), (200, OPENMETRICS));
         assert!(body.ends_with("# EOF\n"), "{body}");
+    }
+
+    #[tokio::test]
+    async fn head_is_answered_as_get_without_its_body() {
+        let readiness = Readiness::default();
+        let admin = router(&readiness);
+        let probes = probe_router(readiness);
+        for (router, path) in [
+            (&admin, "/livez"),
+            (&admin, "/readyz"),
+            (&admin, "/metrics"),
+            (&admin, "/status"),
+            (&probes, "/livez"),
+            (&probes, "/readyz"),
+        ] {
+            let (code, kind, body) = ask(router, Method::GET, path).await;
+            assert_eq!((code.as_u16(), body.is_empty()), (200, false), "{path}");
+            assert_eq!(ask(router, Method::HEAD, path).await, (code, kind, String::new()), "{path}");
+        }
+        assert_eq!(ask(&probes, Method::GET, "/status").await.0, 404, "probes learn nothing else");
     }
 
     #[tokio::test]

@@ -22,6 +22,9 @@ const CALL_SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0
 /// minutes, a guard hours.
 const PROPAGATION_SECONDS: [f64; 12] = [0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0];
 
+/// The label that holds the name of an `IdentityProvider`.
+const PROVIDER_LABEL: &str = "identity_provider";
+
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 
 /// One metric as the reference lists it.
@@ -53,6 +56,19 @@ impl<const N: usize> Counters<N> {
     /// Counts `by` more.
     pub fn add(&self, values: [&'static str; N], by: u64) {
         self.family.get_or_create(&pair(self.names, values)).inc_by(by);
+    }
+}
+
+/// Counters by identity provider. The names are those of `IdentityProvider` objects, never what a request says.
+#[derive(Debug, Clone)]
+pub struct ProviderCounters {
+    family: Family<[(&'static str, String); 1], Counter>,
+}
+
+impl ProviderCounters {
+    /// Counts one more of this provider.
+    pub fn inc(&self, provider: &str) {
+        self.family.get_or_create(&[(PROVIDER_LABEL, provider.to_owned())]).inc();
     }
 }
 
@@ -133,6 +149,14 @@ impl Areas {
         Counters { names, family }
     }
 
+    /// `what` comes without the suffix `_total`.
+    fn provider_counters(&mut self, what: &str, help: &'static str) -> ProviderCounters {
+        let name = self.define("counter", what, &[PROVIDER_LABEL], help);
+        let family = Family::default();
+        self.registry.register(name, help, family.clone());
+        ProviderCounters { family }
+    }
+
     fn gauges<const N: usize>(&mut self, what: &str, names: [&'static str; N], help: &'static str) -> Gauges<N> {
         let name = self.define("gauge", what, &names, help);
         let family = Family::default();
@@ -171,6 +195,17 @@ pub struct ScimMetrics {
     pub requests: Counters<2>,
     /// By operation.
     pub request_seconds: Histograms<1>,
+    /// Requests without an accepted token, by provider.
+    pub failed_authentications: ProviderCounters,
+}
+
+/// The listeners.
+#[derive(Debug, Clone)]
+pub struct HttpMetrics {
+    /// Open connections, by listener.
+    pub connections: Gauges<1>,
+    /// Connections that the server closed, by listener and reason.
+    pub connections_closed: Counters<2>,
 }
 
 /// The cluster that the resources come from.
@@ -228,6 +263,8 @@ pub struct Metrics {
     definitions: Vec<Definition>,
     /// SCIM, as served.
     pub scim: ScimMetrics,
+    /// The listeners.
+    pub http: HttpMetrics,
     /// The store.
     pub store: StoreMetrics,
     /// The cluster.
@@ -262,6 +299,21 @@ impl Metrics {
                     ["operation"],
                     "Seconds from the request to its answer",
                     call_seconds,
+                ),
+                failed_authentications: area.provider_counters(
+                    "failed_authentications",
+                    "SCIM requests without an accepted token, by the IdentityProvider of the path: `(unknown)` when there is none of that name",
+                ),
+            }
+        };
+        let http = {
+            let area = areas.begin("http");
+            HttpMetrics {
+                connections: area.gauges("connections", ["listener"], "Open connections, by listener: `scim`, `admin`, `probe`"),
+                connections_closed: area.counters(
+                    "connections_closed",
+                    ["listener", "reason"],
+                    "Connections that were refused or closed before their client did so, by listener and reason: `PeerLimit` and `Limit` (refused), `Displaced` (it waited for its client when another needed the room), `HeadTimeout`, `IdleTimeout`, `WriteTimeout`",
                 ),
             }
         };
@@ -344,7 +396,7 @@ impl Metrics {
             }
         };
         let Areas { registry, definitions, area: _ } = areas;
-        Self { registry, definitions, scim, store, cluster, engine, google }
+        Self { registry, definitions, scim, http, store, cluster, engine, google }
     }
 
     /// All metrics in the `OpenMetrics` text format.
@@ -369,7 +421,7 @@ impl Metrics {
         let mut page = String::from(
             "# Metrics\n\n\
              Served at `/metrics` on the admin port, in the OpenMetrics text format. No label ever holds the name of a \
-             person, a group or a resource.\n\n\
+             person, a group or a resource at Google; `identity_provider` holds that of an IdentityProvider.\n\n\
              | name | type | labels | what it says |\n|---|---|---|---|\n",
         );
         for Definition { name, kind, labels, help } in &self.definitions {
@@ -417,8 +469,10 @@ mod tests {
     #[test]
     fn every_metric_is_exposed_under_the_name_and_type_that_the_reference_gives() {
         let metrics = Metrics::new();
-        let Metrics { scim, cluster, engine, google, .. } = &metrics;
-        for labelled in [&scim.requests, &google.requests] {
+        let Metrics { scim, http, cluster, engine, google, .. } = &metrics;
+        scim.failed_authentications.inc("okta");
+        http.connections.set(["a"], 1);
+        for labelled in [&scim.requests, &google.requests, &http.connections_closed] {
             labelled.inc(["a", "b"]);
         }
         for labelled in [&engine.syncs, &engine.members, &cluster.watch_failures] {

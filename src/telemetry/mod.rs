@@ -9,10 +9,10 @@ mod log;
 mod metrics;
 mod readiness;
 
-pub use admin::{DEFAULT_ADMIN_LISTEN, StatusProvider, admin_router};
+pub use admin::{DEFAULT_ADMIN_LISTEN, StatusProvider, admin_router, probe_router};
 pub use log::{DEFAULT_FILTER, LogFormat, TelemetryError, init_logs};
 pub use metrics::{
-    ClusterMetrics, Counters, Definition, EngineMetrics, Gauges, GoogleMetrics, Histograms, Metrics, ScimMetrics,
-    StoreMetrics, code_word,
+    ClusterMetrics, Counters, Definition, EngineMetrics, Gauges, GoogleMetrics, Histograms, HttpMetrics, Metrics,
+    ProviderCounters, ScimMetrics, StoreMetrics, code_word,
 };
 pub use readiness::{Part, Readiness};

@@ -37,14 +37,16 @@ fn the_old_pod_ends_before_the_new_one_starts() {
 }
 
 #[test]
-fn the_probes_ask_the_admin_port() {
-    let objects = render(json!({ "ports": { "scim": 18080, "admin": 18081 } }));
+fn the_probes_ask_a_port_of_their_own() {
+    let objects = render(json!({ "ports": { "scim": 18080, "admin": 18081, "probe": 18082 } }));
     for (probe, path) in [("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")] {
-        assert_eq!(container(&objects)[probe]["httpGet"], json!({ "path": path, "port": "admin" }), "{probe}");
+        assert_eq!(container(&objects)[probe]["httpGet"], json!({ "path": path, "port": "probe" }), "{probe}");
     }
     let ports: Vec<_> = container(&objects)["ports"].as_array().unwrap().iter().collect();
     assert_eq!(ports[0]["containerPort"], 18080);
     assert_eq!(ports[1], &json!({ "name": "admin", "containerPort": 18081, "protocol": "TCP" }));
+    assert_eq!(ports[2], &json!({ "name": "probe", "containerPort": 18082, "protocol": "TCP" }));
+    assert!(args(&objects).windows(2).any(|pair| pair == ["--probe-listen", "0.0.0.0:18082"]));
     assert!(args(&objects).windows(2).any(|pair| pair == ["--listen", "0.0.0.0:18080"]));
     assert!(args(&objects).windows(2).any(|pair| pair == ["--admin-listen", "0.0.0.0:18081"]));
 }
@@ -132,6 +134,7 @@ fn values_become_flags() {
         "finalizerDeadline": "30m", "log": { "format": "text", "level": "rolecall=debug,info" },
         "google": { "endpoint": "http://emulator.test:9090", "credentials": "none" },
         "database": { "sqlite": { "path": "/data/x/y.db" } }, "listenAddress": "[::]",
+        "maxConnections": 2000, "maxConnectionsPerPeer": 1500, "requestsPerSecond": 100,
     }));
     assert_eq!(
         args(&objects),
@@ -141,6 +144,14 @@ fn values_become_flags() {
             "[::]:8080",
             "--admin-listen",
             "[::]:8081",
+            "--probe-listen",
+            "[::]:8082",
+            "--max-connections",
+            "2000",
+            "--max-connections-per-peer",
+            "1500",
+            "--requests-per-second",
+            "100",
             "--database",
             "sqlite:/data/x/y.db",
             "--mode",
@@ -199,7 +210,7 @@ fn the_image_and_the_pod_agree() {
         (&pod_of(&objects)["securityContext"]["runAsUser"], &pod_of(&objects)["securityContext"]["runAsGroup"]);
     assert!(image.contains(&format!("\nUSER {user}:{group}\n")));
     assert!(image.contains(&format!("\nENTRYPOINT {}\n", container(&objects)["command"])));
-    assert!(image.contains("\nEXPOSE 8080 8081\n"));
+    assert!(image.contains("\nEXPOSE 8080 8081 8082\n"));
     let (_, last) = image.rsplit_once("\nFROM ").unwrap();
     assert!(last.starts_with("scratch\n"), "nothing but what is copied");
     assert!(last.contains("/etc/ssl/certs/ca-certificates.crt"), "TLS trusts what the system trusts");

@@ -31,6 +31,7 @@ fn two_replicas_are_refused_with_the_reason() {
 fn what_no_schema_can_say_is_refused_with_the_reason() {
     for (values, reason) in [
         (json!({ "ports": { "scim": 8081 } }), "ports: scim and admin are both 8081"),
+        (json!({ "ports": { "probe": 8081 } }), "ports: probe is 8081, which is the port of scim or admin"),
         (json!({ "google": { "endpoint": "http://emulator.test" } }), "adc is sent to https://*.googleapis.com only"),
         (json!({ "google": { "endpoint": "https://evil.test/.googleapis.com" } }), "adc is sent to"),
         (json!({ "ingress": { "enabled": true } }), "ingress.hosts: is empty"),

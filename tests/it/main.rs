@@ -12,6 +12,7 @@
 mod common;
 
 mod absence;
+mod connections;
 mod crash;
 mod farewell;
 mod folder;

@@ -350,12 +350,12 @@ async fn routes_methods_and_media_types_that_are_not_served_get_scim_errors() {
     server.okta("GET", "/Users/not-a-uuid", None).await.refused(404, None);
     server.okta("GET", "/Schemas/urn:nothing", None).await.refused(404, None);
     for (method, path, allow) in [
-        ("DELETE", "/Users".to_owned(), "GET, POST"),
-        ("PATCH", "/Groups".to_owned(), "GET, POST"),
-        ("POST", format!("/Users/{id}"), "GET, PUT, PATCH, DELETE"),
-        ("POST", "/Schemas".to_owned(), "GET"),
-        ("PUT", "/ServiceProviderConfig".to_owned(), "GET"),
-        ("DELETE", "/ResourceTypes/User".to_owned(), "GET"),
+        ("DELETE", "/Users".to_owned(), "GET, HEAD, POST"),
+        ("PATCH", "/Groups".to_owned(), "GET, HEAD, POST"),
+        ("POST", format!("/Users/{id}"), "GET, HEAD, PUT, PATCH, DELETE"),
+        ("POST", "/Schemas".to_owned(), "GET, HEAD"),
+        ("PUT", "/ServiceProviderConfig".to_owned(), "GET, HEAD"),
+        ("DELETE", "/ResourceTypes/User".to_owned(), "GET, HEAD"),
     ] {
         let reply = server.okta(method, &path, None).await;
         reply.refused(405, None);

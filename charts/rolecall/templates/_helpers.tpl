@@ -56,6 +56,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if eq (int .Values.ports.scim) (int .Values.ports.admin) }}
 {{- fail (printf "ports: scim and admin are both %d: the admin port answers without authentication and must not be the one that is exposed. Choose another port" (int .Values.ports.scim)) }}
 {{- end }}
+{{- if or (eq (int .Values.ports.probe) (int .Values.ports.scim)) (eq (int .Values.ports.probe) (int .Values.ports.admin)) }}
+{{- fail (printf "ports: probe is %d, which is the port of scim or admin: probes have a port of their own. Choose another one" (int .Values.ports.probe)) }}
+{{- end }}
 {{- if and .Values.google.endpoint (eq .Values.google.credentials "adc") (not (regexMatch "^https://[^/]+\\.googleapis\\.com(:443)?(/|$)" .Values.google.endpoint)) }}
 {{- fail (printf "google.credentials: adc is sent to https://*.googleapis.com only, and google.endpoint is %s. Set google.credentials to none for an emulator" .Values.google.endpoint) }}
 {{- end }}

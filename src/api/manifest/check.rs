@@ -25,6 +25,7 @@ pub(super) struct Check {
     pattern: Option<Regex>,
     choices: Vec<String>,
     minimum: Option<f64>,
+    maximum: Option<f64>,
     default: Option<Value>,
     rules: Option<Rules>,
 }
@@ -120,6 +121,7 @@ impl Check {
                 "minLength" => check.length.0 = number()?,
                 "maxLength" => check.length.1 = number()?,
                 "minimum" => check.minimum = Some(value.as_f64().ok_or_else(wrong)?),
+                "maximum" => check.maximum = Some(value.as_f64().ok_or_else(wrong)?),
                 "pattern" => {
                     let pattern = value.as_str().ok_or_else(wrong)?;
                     check.pattern = Some(Regex::new(pattern).map_err(|_| wrong())?);
@@ -157,6 +159,7 @@ impl Check {
             pattern: None,
             choices: Vec::new(),
             minimum: None,
+            maximum: None,
             default: None,
             rules: None,
         }
@@ -222,6 +225,9 @@ impl Check {
             (Kind::Integer, Content::Scalar(Value::Number(number))) if number.is_i64() || number.is_u64() => {
                 if let Some(minimum) = self.minimum.filter(|minimum| number.as_f64().is_some_and(|n| n < *minimum)) {
                     say("OutOfRange", format!("must be at least {minimum}"));
+                }
+                if let Some(maximum) = self.maximum.filter(|maximum| number.as_f64().is_some_and(|n| n > *maximum)) {
+                    say("OutOfRange", format!("must be at most {maximum}"));
                 }
             }
             (kind, content) => {

@@ -24,6 +24,9 @@ fn defaults_are_the_documented_ones() {
     let config = config(&[]).unwrap();
     assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.admin_listen.to_string(), "127.0.0.1:8081");
+    assert_eq!(config.probe_listen, None);
+    assert_eq!((config.max_connections, config.max_connections_per_peer), (1024, 512));
+    assert_eq!(config.requests_per_second, crate::http::DEFAULT_REQUESTS_PER_SECOND);
     assert_eq!(config.mode, Mode::Observe);
     assert_eq!(config.namespace, "rolecall-system");
     assert_eq!(config.google_credentials, CredentialsKind::Adc);
@@ -61,6 +64,9 @@ fn each_wrong_flag_is_named_with_what_was_given_and_how_to_mend_it() {
         (&["--admin-listen", "nowhere"], "--admin-listen: `nowhere`", "127.0.0.1:8080"),
         (&["--listen", "127.0.0.1:8081"], "--admin-listen: 127.0.0.1:8081", "another port"),
         (&["--listen", "0.0.0.0:8081"], "--admin-listen: 0.0.0.0:8081", "another port"),
+        (&["--probe-listen", "nowhere"], "--probe-listen: `nowhere`", "127.0.0.1:8080"),
+        (&["--probe-listen", "0.0.0.0:8081"], "--probe-listen: 127.0.0.1:8081", "another port"),
+        (&["--probe-listen", "127.0.0.1:8080"], "is already the address of --listen", "another port"),
         (&["--external-url", "scim.corp.example"], "--external-url: `scim.corp.example` is not a URL", "http(s)://"),
         (&["--external-url", "ftp://a.example"], "neither http nor https", "http(s)://"),
         (&["--external-url", "https://a.example/?x=1"], "has a query", "http(s)://"),
@@ -161,6 +167,8 @@ fn what_is_probably_not_meant_is_said_once_at_start() {
     let quiet = config(&["--mode", "enforce"]).unwrap();
     assert_eq!(quiet.warnings(), Vec::<String>::new());
     let open = config(&["--listen", "0.0.0.0:80", "--admin-listen", "0.0.0.0:81", "--drift-interval", "1s"]).unwrap();
+    let slow = config(&["--requests-per-second", "24"]).unwrap();
+    assert!(slow.warnings().join("\n").contains("Entra"));
     let text = open.warnings().join("\n");
     for word in ["observe", "without TLS", "--admin-listen", "read quota"] {
         assert!(text.contains(word), "{text}");

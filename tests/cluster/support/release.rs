@@ -19,6 +19,7 @@ pub struct Release {
     pub namespace: String,
     pub scim: SocketAddr,
     pub admin: SocketAddr,
+    probe: SocketAddr,
     /// What the `PersistentVolumeClaim` stands for: every pod has it.
     pub volume: PathBuf,
     /// The chart's folder; a test may put another in its place before an upgrade.
@@ -36,7 +37,7 @@ impl Release {
         namespace: &str,
         more: &[&str],
     ) -> Result<Self, Output> {
-        let (scim, admin) = (free_port(), free_port());
+        let (scim, admin, probe) = (free_port(), free_port(), free_port());
         let volume = cluster.folder().join(format!("volume-{namespace}-{name}"));
         std::fs::create_dir_all(&volume).expect("a volume");
         let mut values = vec![
@@ -47,12 +48,13 @@ impl Release {
             "listenAddress=127.0.0.1".to_owned(),
             format!("ports.scim={}", scim.port()),
             format!("ports.admin={}", admin.port()),
+            format!("ports.probe={}", probe.port()),
             "secrets={okta-scim,entra-scim}".to_owned(),
             "log.format=text".to_owned(),
         ];
         values.extend(more.iter().map(|&value| value.to_owned()));
         let (name, namespace, chart) = (name.to_owned(), namespace.to_owned(), PathBuf::from(CHART));
-        let this = Self { name, namespace, scim, admin, volume, chart, values };
+        let this = Self { name, namespace, scim, admin, probe, volume, chart, values };
         let output = this.helm(cluster, "install", &["--create-namespace"]).await;
         if output.status == 0 { Ok(this) } else { Err(output) }
     }
@@ -98,11 +100,16 @@ impl Release {
 
         let own = cluster.folder().join(format!("pod-{}-{name}", self.namespace));
         std::fs::create_dir_all(&own).expect("a folder");
-        let (scim, admin) = if name.ends_with("-0") { (self.scim, self.admin) } else { (free_port(), free_port()) };
+        let (scim, admin, probe) = if name.ends_with("-0") {
+            (self.scim, self.admin, self.probe)
+        } else {
+            (free_port(), free_port(), free_port())
+        };
         let here = |text: &str| {
             let text = text
                 .replace(&format!(":{}", self.scim.port()), &format!(":{}", scim.port()))
-                .replace(&format!(":{}", self.admin.port()), &format!(":{}", admin.port()));
+                .replace(&format!(":{}", self.admin.port()), &format!(":{}", admin.port()))
+                .replace(&format!(":{}", self.probe.port()), &format!(":{}", probe.port()));
             for mount in list(&container["volumeMounts"]) {
                 let path = mount["mountPath"].as_str().expect("a path");
                 let volume = list(&spec["volumes"]).find(|volume| volume["name"] == mount["name"]).expect("its volume");

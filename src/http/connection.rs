@@ -1,0 +1,54 @@
+//! What a listener and the SCIM endpoint tell each other about one connection.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// One connection, as a request extension: the listener says who is at the other end, and the endpoint says whether a
+/// request with an accepted token came over it and whether it waits for a body. The listener decides by that which
+/// connection it closes when there are too many.
+#[derive(Debug, Clone, Default)]
+pub struct Connection(Arc<Notes>);
+
+#[derive(Debug, Default)]
+struct Notes {
+    peer: Option<IpAddr>,
+    authenticated: AtomicBool,
+    receiving: AtomicBool,
+}
+
+impl Connection {
+    /// A connection of this peer.
+    #[must_use]
+    pub fn of(peer: IpAddr) -> Self {
+        Self(Arc::new(Notes { peer: Some(peer), ..Notes::default() }))
+    }
+
+    /// The address at the other end, which may be a proxy's.
+    #[must_use]
+    pub fn peer(&self) -> Option<IpAddr> {
+        self.0.peer
+    }
+
+    /// Whether the last request on it had an accepted token.
+    #[must_use]
+    pub fn is_authenticated(&self) -> bool {
+        self.0.authenticated.load(Ordering::Acquire)
+    }
+
+    /// Whether a request on it waits for its body.
+    #[must_use]
+    pub fn is_receiving(&self) -> bool {
+        self.0.receiving.load(Ordering::Acquire)
+    }
+
+    /// Says whether the request had an accepted token.
+    pub fn set_authenticated(&self, authenticated: bool) {
+        self.0.authenticated.store(authenticated, Ordering::Release);
+    }
+
+    /// Says whether a request waits for its body.
+    pub fn set_receiving(&self, receiving: bool) {
+        self.0.receiving.store(receiving, Ordering::Release);
+    }
+}
