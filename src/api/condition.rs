@@ -16,6 +16,8 @@ pub mod kind {
     pub const DRIFTED: &str = "Drifted";
     /// Grants stay as they are because their ground cannot be seen.
     pub const FROZEN: &str = "Frozen";
+    /// The IdP has stored all that its quota allows.
+    pub const QUOTA_EXCEEDED: &str = "QuotaExceeded";
     /// The IdP made a request within `staleAfter`.
     pub const FRESH: &str = "Fresh";
     /// Every token can be used.
@@ -34,6 +36,7 @@ pub mod kind {
         HELD,
         DRIFTED,
         FROZEN,
+        QUOTA_EXCEEDED,
         FRESH,
         TOKENS_VALID,
         REACHABLE,
@@ -186,6 +189,9 @@ reasons! {
     FRESH = "Fresh", "the IdP made a request within `staleAfter`", "";
     STALE = "Stale", "the IdP made no request for longer than `staleAfter`; nothing is removed for that",
         "look at the provisioning log of the IdP";
+    QUOTA_EXCEEDED = "QuotaExceeded",
+        "the IdP has stored all that its quota allows; what it pushes beyond that is refused with 507, deactivations and removals aside",
+        "delete what is not needed at the IdP, or raise `--max-rows-per-provider` or `--max-bytes-per-provider`";
     NEVER_SEEN = "NeverSeen", "the IdP never made an authenticated request",
         "enter `status.endpoint` and the token at the IdP";
     REACHABLE = "Reachable", "the resources of the project were listed completely", "";

@@ -143,6 +143,7 @@ impl Process {
         let connections = connections_within_file_limit(config.max_connections);
         let external_url = config.external_url(scim_address);
         let store = Store::open(&config.database.to_string(), clock.clone()).await?;
+        store.set_quota(config.quota);
 
         let metrics = Arc::new(Metrics::new());
         let readiness = Readiness::default();
@@ -351,6 +352,7 @@ fn seen(
         endpoint: format!("{base}/idp/{provider}/scim/v2"),
         tokens: outcomes.into_values().collect(),
         last_request: seen.last_request,
+        quota_refused_at: seen.quota_refused_at,
         dialect: None,
         operator_namespace: namespace.map(str::to_owned),
         findings: seen

@@ -15,6 +15,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::run::RunArgs;
 use crate::model::RemovalLimits;
+use crate::store::Quota;
 
 /// The shortest accepted `--drift-interval`: enough for tests; below a second it only burns read quota.
 pub const MIN_DRIFT_INTERVAL: Duration = Duration::from_millis(100);
@@ -105,6 +106,8 @@ pub struct RunConfig {
     pub max_connections_per_peer: usize,
     /// SCIM requests a second of each token.
     pub requests_per_second: NonZeroU32,
+    /// What each provider may store.
+    pub quota: Quota,
     /// What IdPs call this server, when it was said; see [`RunConfig::external_url`].
     pub external_url: Option<Url>,
     /// Where the store is.
@@ -266,6 +269,7 @@ impl RunConfig {
                 max_connections: usize::try_from(args.max_connections).unwrap_or(usize::MAX),
                 max_connections_per_peer: usize::try_from(args.max_connections_per_peer).unwrap_or(usize::MAX),
                 requests_per_second: NonZeroU32::new(args.requests_per_second).unwrap_or(NonZeroU32::MIN),
+                quota: Quota { rows: args.max_rows_per_provider, bytes: args.max_bytes_per_provider },
                 external_url,
                 database,
                 manifests: args.manifests.clone(),

@@ -67,6 +67,19 @@ pub struct RunArgs {
         value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub requests_per_second: u32,
 
+    /// Users, groups and memberships that one `IdentityProvider` may store
+    ///
+    /// What would go beyond is refused with 507, and the condition `QuotaExceeded` says so. Deactivations, deletions and
+    /// removals of members are accepted in any case.
+    #[arg(long, value_name = "N", env = "ROLECALL_MAX_ROWS_PER_PROVIDER", default_value = "2000000",
+        value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_rows_per_provider: u64,
+
+    /// Bytes of users and groups, as JSON without members, that one `IdentityProvider` may store; as above
+    #[arg(long, value_name = "BYTES", env = "ROLECALL_MAX_BYTES_PER_PROVIDER", default_value = "1073741824",
+        value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_bytes_per_provider: u64,
+
     /// What identity providers call this server; default: http:// and the address of --listen
     ///
     /// `meta.location` and `status.endpoint` come from it, never from a request's Host header.

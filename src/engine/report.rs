@@ -18,10 +18,10 @@ use crate::index::{Acceptance, Ceiling, Life, MappingView, Resolution, SubjectVi
 use crate::model::{DocumentKey, FreezeReason, MappingKey, ProviderName, ResourceKind, TargetName};
 use crate::plan;
 use crate::status::{
-    DocumentOutcome, HeldOutcome, Item, Kind, Lag, ListingOutcome, MappingInput, Metadata, ProviderInput, Status,
-    SubjectOutcome, Tally, TargetInput, TokenOutcome, Trouble, fold_mapping, fold_provider, fold_target,
+    DocumentOutcome, HeldOutcome, Item, Kind, Lag, ListingOutcome, MappingInput, Metadata, ProviderInput, QuotaOutcome,
+    Status, SubjectOutcome, Tally, TargetInput, TokenOutcome, Trouble, fold_mapping, fold_provider, fold_target,
 };
-use crate::store::Counts;
+use crate::store::{Counts, StoreError, Usage};
 
 /// Several outcomes within this time are folded once.
 const COALESCE: Duration = Duration::from_millis(100);
@@ -45,6 +45,8 @@ pub struct ProviderTraffic {
     pub findings: Vec<FindingStatus>,
     /// The namespace rolecall runs in; none without a cluster.
     pub operator_namespace: Option<String>,
+    /// When something was last refused because of the quota, unless something was created since.
+    pub quota_refused_at: Option<Timestamp>,
 }
 
 /// Asks for what the SCIM side knows.
@@ -84,14 +86,15 @@ async fn publish(inner: &Inner) {
         target(inner, &name);
     }
     for name in providers {
-        let counts = match inner.store.counts(&name).await {
-            Ok(counts) => counts,
-            Err(error) => {
+        let counted = async { Ok((inner.store.counts(&name).await?, inner.store.usage(&name).await?)) };
+        let (counts, usage) = match counted.await {
+            Ok(counted) => counted,
+            Err::<_, StoreError>(error) => {
                 tracing::warn!(%error, "cannot count the directory for the status");
                 continue;
             }
         };
-        provider(inner, &name, counts);
+        provider(inner, &name, counts, usage);
     }
     gauges(inner);
 }
@@ -409,7 +412,19 @@ fn target(inner: &Inner, name: &TargetName) {
     inner.board.publish(item);
 }
 
-fn provider(inner: &Inner, name: &ProviderName, counts: Counts) {
+fn quota(inner: &Inner, usage: Usage, refused_at: Option<Timestamp>) -> QuotaOutcome {
+    let limits = inner.store.quota();
+    let count = |number: i64| u64::try_from(number).unwrap_or(0);
+    QuotaOutcome {
+        rows: count(usage.rows()),
+        max_rows: limits.rows,
+        bytes: count(usage.bytes),
+        max_bytes: limits.bytes,
+        refused_at,
+    }
+}
+
+fn provider(inner: &Inner, name: &ProviderName, counts: Counts, usage: Usage) {
     let now = inner.clock.now();
     let previous = inner.board.provider(name);
     let mut traffic = (inner.traffic)(name);
@@ -441,6 +456,7 @@ fn provider(inner: &Inner, name: &ProviderName, counts: Counts) {
                 stale_after: memory.spec.stale_after.as_deref().and_then(|text| duration::parse(text).ok()),
                 tokens: &traffic.tokens,
                 findings: &traffic.findings,
+                quota: quota(inner, usage, traffic.quota_refused_at),
                 store_id: &store_id,
                 operator_namespace: traffic.operator_namespace.as_deref(),
                 last_handled_reconcile_at: memory.reconcile_requested_at.as_deref(),

@@ -7,23 +7,28 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use serde_json::Value;
 
+use super::render::Content;
 use crate::scim::ScimError;
 
 /// What is answered, before it becomes bytes.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub(super) struct Answer {
     status: u16,
-    body: Option<Value>,
+    body: Option<Content>,
     version: Option<String>,
     location: Option<String>,
 }
 
 impl Answer {
     pub(super) fn ok(body: Value) -> Self {
+        Self::with(Content::Value(body))
+    }
+
+    pub(super) fn with(body: Content) -> Self {
         Self { status: 200, body: Some(body), version: None, location: None }
     }
 
-    pub(super) fn created(body: Value, location: String) -> Self {
+    pub(super) fn created(body: Content, location: String) -> Self {
         Self { status: 201, body: Some(body), version: None, location: Some(location) }
     }
 
@@ -90,7 +95,7 @@ pub(super) fn response(request: &HeaderMap, result: Result<Answer, ScimError>) -
             if let Some(seconds) = error.retry_after() {
                 set(headers, RETRY_AFTER, &seconds.to_string());
             }
-            (error.status(), Some(error.body()))
+            (error.status(), Some(Content::Value(error.body())))
         }
     };
     if body.is_some() {
@@ -98,7 +103,11 @@ pub(super) fn response(request: &HeaderMap, result: Result<Answer, ScimError>) -
     }
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if let Some(body) = body {
-        *response.body_mut() = Body::from(body.to_string());
+        *response.body_mut() = match body {
+            Content::Value(value) => Body::from(value.to_string()),
+            Content::Text(text) => Body::from(text),
+            Content::Stream(body) => body,
+        };
     }
     response
 }

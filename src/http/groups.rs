@@ -1,23 +1,19 @@
 //! `/Groups` (RFC 7644 §3). Nothing here but an answer that lists members reads the members of a group.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::answer::Answer;
+use super::render::{Content, Document, Part};
 use super::request::{Query, Versions};
 use super::search::{list_query, start_index};
-use super::users::completed;
 use super::{Call, store_error};
 use crate::model::GroupId;
 use crate::scim::{
-    FindingCode, GroupChange, MemberChange, Projection, ResourceType, ScimError, group_facts, new_group, schema,
+    FindingCode, GroupChange, MemberChange, Projection, ResourceType, ScimError, bounds, group_facts, new_group,
 };
-use crate::store::{self, DeleteOutcome, GroupRecord, GroupUpdate, MemberDelta, MemberKind, NewGroup, UpdateOutcome};
+use crate::store::{self, DeleteOutcome, GroupRecord, GroupUpdate, MemberDelta, NewGroup, UpdateOutcome};
 
 const OF: ResourceType = ResourceType::Group;
-
-/// The most members that one list answer has; it then has fewer groups than asked for (RFC 7644 §3.4.2.4 allows
-/// that), but at least one, and never a group without some of its members.
-const MAX_MEMBERS_PER_LIST: u64 = 100_000;
 
 /// How the answer to a change says what the group is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,30 +24,9 @@ pub(super) enum Reply {
     Nothing,
 }
 
-async fn rendered(call: &Call<'_>, group: &GroupRecord, projection: &Projection) -> Result<Value, ScimError> {
-    let id = group.facts.id.to_string();
-    let location = call.location(OF, &id);
-    let times = (group.created_at, group.updated_at);
-    let mut resource = completed(&group.resource, &id, OF, &location, group.version, times);
-    if group.member_count > 0 && projection.includes("members") {
-        let members =
-            call.scim.store.members(call.provider(), group.facts.id).await.map_err(|error| store_error(&error))?;
-        let members: Vec<Value> = members
-            .iter()
-            .map(|member| {
-                let of = match member.kind {
-                    MemberKind::User => ResourceType::User,
-                    MemberKind::Group => ResourceType::Group,
-                };
-                let id = member.id.to_string();
-                json!({"value": id, "$ref": call.location(of, &id), "type": of.name()})
-            })
-            .collect();
-        if !members.is_empty() {
-            resource.insert("members".to_owned(), Value::Array(members));
-        }
-    }
-    Ok(projection.apply(Value::Object(resource)))
+/// One group with its members.
+async fn shown(call: &mut Call<'_>, group: GroupRecord, projection: Projection) -> Result<Content, ScimError> {
+    call.content(Document::Group(Box::new(group), projection)).await
 }
 
 fn not_found(id: &str) -> ScimError {
@@ -64,25 +39,16 @@ fn id_of(text: &str) -> Result<GroupId, ScimError> {
 }
 
 pub(super) async fn list(call: &mut Call<'_>, query: &Query) -> Result<Answer, ScimError> {
-    let (total, resources) = found(call, query).await?;
-    Ok(Answer::ok(schema::list_response(total, start_index(query), &resources)))
+    let (total, part) = planned(call, query).await?;
+    call.list(total, start_index(query), vec![part]).await
 }
 
 /// `totalResults` and the page that was asked for.
-pub(super) async fn found(call: &mut Call<'_>, query: &Query) -> Result<(u64, Vec<Value>), ScimError> {
+pub(super) async fn planned(call: &mut Call<'_>, query: &Query) -> Result<(u64, Part), ScimError> {
     let projection = call.projection(OF, query);
     let wanted = list_query(OF, query, &mut call.findings)?;
-    let page = call.scim.store.groups(call.provider(), &wanted).await.map_err(|error| store_error(&error))?;
-    let mut resources = Vec::with_capacity(page.items.len());
-    let mut members = 0_u64;
-    for group in &page.items {
-        members = members.saturating_add(group.member_count);
-        if projection.includes("members") && members > MAX_MEMBERS_PER_LIST && !resources.is_empty() {
-            break;
-        }
-        resources.push(rendered(call, group, &projection).await?);
-    }
-    Ok((page.total, resources))
+    let plan = call.scim.store.plan_groups(call.provider(), &wanted).await.map_err(|error| store_error(&error))?;
+    Ok((plan.total, Part { of: OF, rows: plan.rows, projection }))
 }
 
 fn note_members(call: &mut Call<'_>, delta: MemberDelta, replaced: bool) {
@@ -99,6 +65,7 @@ fn note_members(call: &mut Call<'_>, delta: MemberDelta, replaced: bool) {
 
 pub(super) async fn create(call: &mut Call<'_>, body: Map<String, Value>, query: &Query) -> Result<Answer, ScimError> {
     let request = new_group(body, &mut call.findings)?;
+    bounds::check(OF, None, &request.resource)?;
     let id = GroupId(uuid::Uuid::new_v4());
     let facts = group_facts(id, &request.resource);
     let origin = call.origin();
@@ -106,8 +73,9 @@ pub(super) async fn create(call: &mut Call<'_>, body: Map<String, Value>, query:
     let created =
         call.scim.store.create_group(call.provider(), &origin, new).await.map_err(|error| store_error(&error))?;
     note_members(call, created.members, false);
-    let body = rendered(call, &created.group, &call.projection(OF, query)).await?;
-    Ok(Answer::created(body, call.location(OF, &id.to_string())).with_version(created.group.version))
+    let (version, projection) = (created.group.version, call.projection(OF, query));
+    let body = shown(call, created.group, projection).await?;
+    Ok(Answer::created(body, call.location(OF, &id.to_string())).with_version(version))
 }
 
 pub(super) async fn get(
@@ -126,7 +94,8 @@ pub(super) async fn get(
     if if_none_match.is_some_and(|versions| versions.contain(group.version)) {
         return Ok(Answer::not_modified().with_version(group.version));
     }
-    Ok(Answer::ok(rendered(call, &group, &call.projection(OF, query)).await?).with_version(group.version))
+    let (version, projection) = (group.version, call.projection(OF, query));
+    Ok(Answer::with(shown(call, group, projection).await?).with_version(version))
 }
 
 fn stored_change(change: MemberChange) -> store::MemberChange {
@@ -161,6 +130,9 @@ pub(super) async fn update(
                 return Err(ScimError::PreconditionFailed);
             }
             let resource = change.apply(&current.resource)?.filter(|resource| *resource != current.resource);
+            if let Some(resource) = &resource {
+                bounds::check(OF, Some(&current.resource), resource)?;
+            }
             let facts = resource.as_ref().map(|resource| group_facts(group_id, resource));
             Ok(GroupUpdate { resource, facts, members })
         })
@@ -176,7 +148,8 @@ pub(super) async fn update(
     if reply == Reply::Nothing && !projection.is_explicit() {
         return Ok(Answer::no_content().with_version(changed.group.version));
     }
-    Ok(Answer::ok(rendered(call, &changed.group, &projection).await?).with_version(changed.group.version))
+    let version = changed.group.version;
+    Ok(Answer::with(shown(call, changed.group, projection).await?).with_version(version))
 }
 
 pub(super) async fn delete(call: &mut Call<'_>, id: &str, if_match: Option<Versions>) -> Result<Answer, ScimError> {

@@ -8,6 +8,7 @@ mod answer;
 mod connection;
 mod failures;
 mod groups;
+mod render;
 mod request;
 mod search;
 mod share;
@@ -33,6 +34,7 @@ use crate::telemetry::{ScimMetrics, code_word};
 use answer::Answer;
 use failures::FailedAuthentications;
 use groups::Reply;
+use render::{Content, Document, MAX_PAGE, Part, Render};
 use request::{Query, Versions};
 use share::{Admitted, BodyMemory, Shares, Slot};
 use token::Caller;
@@ -116,7 +118,27 @@ impl Call<'_> {
     }
 
     fn location(&self, of: ResourceType, id: &str) -> String {
-        format!("{}/idp/{}/scim/v2{}/{id}", self.scim.external_url, self.caller.provider, of.endpoint())
+        format!("{}{}/{id}", self.base(), of.endpoint())
+    }
+
+    fn render(&self) -> Render {
+        Render { store: self.scim.store.clone(), provider: self.provider().clone(), base: self.base() }
+    }
+
+    /// The body of an answer that may be large.
+    async fn content(&mut self, document: Document) -> Result<Content, ScimError> {
+        self.render().content(document, &mut self.admitted).await
+    }
+
+    /// What a list answers: `totalResults` and the resources, as many as one page may have.
+    async fn list(&mut self, total: u64, start: u64, mut parts: Vec<Part>) -> Result<Answer, ScimError> {
+        let mut left = MAX_PAGE;
+        let mut first = true;
+        for part in &mut parts {
+            part.cut(&mut left, first);
+            first &= part.rows.is_empty();
+        }
+        Ok(Answer::with(self.content(Document::List { total, start, parts }).await?))
     }
 
     #[expect(clippy::unused_self, reason = "reads as part of the call, beside the other answers about it")]
@@ -131,6 +153,7 @@ fn store_error(error: &StoreError) -> ScimError {
             ScimError::Uniqueness(format!("another resource of this identity provider already has this `{attribute}`"))
         }
         StoreError::NoKnownMember { .. } | StoreError::NotAMember => ScimError::InvalidValue(error.to_string()),
+        StoreError::QuotaExceeded { .. } => ScimError::QuotaExceeded(error.to_string()),
         StoreError::UnsupportedFilter { .. } => ScimError::InvalidFilter(error.to_string()),
         StoreError::Unavailable { problem } => {
             tracing::error!(reason = error.reason(), problem, "a SCIM request was not stored");
@@ -367,33 +390,34 @@ impl Call<'_> {
     /// Users, then groups (RFC 7644 §3.4.3). A filter on what one of the types does not have matches none of it.
     async fn search_all(&mut self, query: &Query) -> Result<Answer, ScimError> {
         let mut unknown = None;
-        let (mut total, mut resources) = match users::found(self, query).await {
-            Ok(found) => found,
+        let (mut total, users) = match users::planned(self, query).await {
+            Ok(planned) => planned,
             Err(error @ ScimError::InvalidFilter(_)) => {
                 unknown = Some(error);
-                (0, Vec::new())
+                let projection = self.projection(ResourceType::User, query);
+                (0, Part { of: ResourceType::User, rows: Vec::new(), projection })
             }
             Err(error) => return Err(error),
         };
         let start = query.start_index.unwrap_or(1).max(1);
         let before = i64::try_from(total).unwrap_or(i64::MAX);
         let wanted = query.count.unwrap_or(i64::from(search::MAX_RESULTS)).clamp(0, i64::from(search::MAX_RESULTS));
-        let given = i64::try_from(resources.len()).unwrap_or(i64::MAX);
+        let given = i64::try_from(users.rows.len()).unwrap_or(i64::MAX);
         let rest = Query {
             start_index: Some(start.saturating_sub(before).max(1)),
             count: Some(wanted.saturating_sub(given)),
             ..query.clone()
         };
-        match (groups::found(self, &rest).await, unknown) {
+        let mut parts = vec![users];
+        match (groups::planned(self, &rest).await, unknown) {
             (Ok((more, groups)), _) => {
                 total = total.saturating_add(more);
-                resources.extend(groups);
+                parts.push(groups);
             }
             (Err(ScimError::InvalidFilter(_)), None) => {}
             (Err(_), Some(error)) | (Err(error), None) => return Err(error),
         }
-        let start = u64::try_from(start).unwrap_or(1);
-        Ok(Answer::ok(schema::list_response(total, start, &resources)))
+        self.list(total, u64::try_from(start).unwrap_or(1), parts).await
     }
 
     /// Discovery (RFC 7644 §4).

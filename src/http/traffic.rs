@@ -30,6 +30,8 @@ pub struct ProviderTraffic {
     pub refused: u64,
     /// Requests among them that were answered with 5xx.
     pub failed: u64,
+    /// When one of them was last refused because of the quota, unless something was created since.
+    pub quota_refused_at: Option<Timestamp>,
 }
 
 #[derive(Default)]
@@ -87,6 +89,11 @@ impl Traffic {
             None => drop(traffic.tokens_last_used.insert(caller.token.clone(), at)),
         }
         traffic.requests = traffic.requests.saturating_add(1);
+        match status {
+            201 => traffic.quota_refused_at = None,
+            507 => traffic.quota_refused_at = Some(at),
+            _ => {}
+        }
         match status {
             400..=499 => traffic.refused = traffic.refused.saturating_add(1),
             500.. => traffic.failed = traffic.failed.saturating_add(1),

@@ -3,11 +3,12 @@
 use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, etag};
+use super::render::{Content, Part};
 use super::request::{Query, Versions};
 use super::search::{list_query, start_index};
 use super::{Call, store_error};
 use crate::model::UserId;
-use crate::scim::{Projection, ResourceType, ScimError, UserChange, new_user, schema, user_facts};
+use crate::scim::{ResourceType, ScimError, UserChange, bounds, new_user, user_facts};
 use crate::store::{DeleteOutcome, NewUser, UpdateOutcome, UserRecord, UserUpdate};
 
 const OF: ResourceType = ResourceType::User;
@@ -41,13 +42,6 @@ pub(super) fn completed(
     resource
 }
 
-fn rendered(call: &Call<'_>, user: &UserRecord, projection: &Projection) -> Value {
-    let id = user.facts.id.to_string();
-    let location = call.location(OF, &id);
-    let times = (user.created_at, user.updated_at);
-    projection.apply(Value::Object(completed(&user.resource, &id, OF, &location, user.version, times)))
-}
-
 fn not_found(id: &str) -> ScimError {
     let id: String = id.chars().take(60).collect();
     ScimError::NotFound(format!("there is no user with the id `{id}`"))
@@ -58,20 +52,26 @@ fn id_of(text: &str) -> Result<UserId, ScimError> {
 }
 
 pub(super) async fn list(call: &mut Call<'_>, query: &Query) -> Result<Answer, ScimError> {
-    let (total, resources) = found(call, query).await?;
-    Ok(Answer::ok(schema::list_response(total, start_index(query), &resources)))
+    let (total, part) = planned(call, query).await?;
+    call.list(total, start_index(query), vec![part]).await
 }
 
 /// `totalResults` and the page that was asked for.
-pub(super) async fn found(call: &mut Call<'_>, query: &Query) -> Result<(u64, Vec<Value>), ScimError> {
+pub(super) async fn planned(call: &mut Call<'_>, query: &Query) -> Result<(u64, Part), ScimError> {
     let projection = call.projection(OF, query);
     let wanted = list_query(OF, query, &mut call.findings)?;
-    let page = call.scim.store.users(call.provider(), &wanted).await.map_err(|error| store_error(&error))?;
-    Ok((page.total, page.items.iter().map(|user| rendered(call, user, &projection)).collect()))
+    let plan = call.scim.store.plan_users(call.provider(), &wanted).await.map_err(|error| store_error(&error))?;
+    Ok((plan.total, Part { of: OF, rows: plan.rows, projection }))
+}
+
+/// One user, whole.
+fn shown(call: &Call<'_>, user: &UserRecord, query: &Query) -> Content {
+    Content::Value(call.render().user(user, &call.projection(OF, query)))
 }
 
 pub(super) async fn create(call: &mut Call<'_>, body: Map<String, Value>, query: &Query) -> Result<Answer, ScimError> {
     let resource = new_user(body, &mut call.findings)?;
+    bounds::check(OF, None, &resource)?;
     let id = UserId(uuid::Uuid::new_v4());
     let facts = user_facts(id, &resource, true);
     let origin = call.origin();
@@ -81,7 +81,7 @@ pub(super) async fn create(call: &mut Call<'_>, body: Map<String, Value>, query:
         .create_user(call.provider(), &origin, NewUser { resource, facts })
         .await
         .map_err(|error| store_error(&error))?;
-    let body = rendered(call, &user, &call.projection(OF, query));
+    let body = shown(call, &user, query);
     Ok(Answer::created(body, call.location(OF, &id.to_string())).with_version(user.version))
 }
 
@@ -101,7 +101,7 @@ pub(super) async fn get(
     if if_none_match.is_some_and(|versions| versions.contain(user.version)) {
         return Ok(Answer::not_modified().with_version(user.version));
     }
-    Ok(Answer::ok(rendered(call, &user, &call.projection(OF, query))).with_version(user.version))
+    Ok(Answer::with(shown(call, &user, query)).with_version(user.version))
 }
 
 /// PUT or PATCH: the change is parsed before the store is asked, and applied inside its transaction.
@@ -126,6 +126,7 @@ pub(super) async fn update(
             if resource == current.resource {
                 return Ok(None);
             }
+            bounds::check(OF, Some(&current.resource), &resource)?;
             let facts = user_facts(user_id, &resource, current.facts.active);
             Ok(Some(UserUpdate { resource, facts }))
         })
@@ -136,7 +137,7 @@ pub(super) async fn update(
         UpdateOutcome::NotFound => return Err(not_found(id)),
         UpdateOutcome::Refused(error) => return Err(error),
     };
-    Ok(Answer::ok(rendered(call, &user, &call.projection(OF, query))).with_version(user.version))
+    Ok(Answer::with(shown(call, &user, query)).with_version(user.version))
 }
 
 pub(super) async fn delete(call: &mut Call<'_>, id: &str, if_match: Option<Versions>) -> Result<Answer, ScimError> {

@@ -331,6 +331,10 @@ impl Index {
             }
             let groups: BTreeMap<_, _> = tenant.groups().iter().map(|group| (group.id, group)).collect();
             for (id, group) in groups {
+                // Of the deleted ones, those that a pin names are loaded after a restart.
+                if group.state == GroupState::Deleted && !self.pins.values().any(|pinned| *pinned == id) {
+                    continue;
+                }
                 let external: &Option<Arc<str>> = &group.external_id;
                 sink(&format!("group {name} {id} {:?} {:?} {external:?}", group.state, group.display_name));
                 let members: BTreeSet<_> = tenant.members(group).map(|user| user.id).collect();

@@ -71,6 +71,25 @@ pub struct UserFacts {
     pub emails: Vec<EmailFact>,
 }
 
+impl UserFacts {
+    /// The same with the e-mail addresses that a principal can be derived from, and no others.
+    #[must_use]
+    pub fn for_access(&self) -> Self {
+        let work = |email: &EmailFact| email.kind.as_deref().is_some_and(|kind| kind.eq_ignore_ascii_case("work"));
+        let primary = self.emails.iter().position(|email| email.primary);
+        let work = self.emails.iter().position(work);
+        let chosen = |at: usize| Some(at) == primary || Some(at) == work;
+        let emails = self.emails.iter().enumerate().filter(|(at, _)| chosen(*at)).map(|(_, email)| email.clone());
+        Self {
+            id: self.id,
+            active: self.active,
+            user_name: self.user_name.clone(),
+            external_id: self.external_id.clone(),
+            emails: emails.collect(),
+        }
+    }
+}
+
 /// What access depends on in a group, members aside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupFacts {

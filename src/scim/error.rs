@@ -71,6 +71,9 @@ pub enum ScimError {
     /// A part of SCIM that this server does not have (501).
     #[error("{0}")]
     NotImplemented(String),
+    /// The identity provider has stored as much as it may (507).
+    #[error("{0}")]
+    QuotaExceeded(String),
     /// Nothing was stored; the same request may be sent again (503).
     #[error("the directory cannot be reached now, and nothing was stored; try again in {retry_after} s")]
     Unavailable {
@@ -114,6 +117,7 @@ impl ScimError {
             Self::Internal => 500,
             Self::NotImplemented(_) => 501,
             Self::Unavailable { .. } | Self::FormerDirectory { .. } => 503,
+            Self::QuotaExceeded(_) => 507,
         }
     }
 
@@ -158,6 +162,7 @@ impl ScimError {
             Self::NotImplemented(_) => "NotImplemented",
             Self::Unavailable { .. } => "Unavailable",
             Self::FormerDirectory { .. } => "IdentityProviderChanged",
+            Self::QuotaExceeded(_) => "QuotaExceeded",
         }
     }
 

@@ -5,6 +5,7 @@
 //! and every such acceptance leaves a [`Finding`].
 
 mod assign;
+pub mod bounds;
 mod edit;
 mod element;
 mod error;

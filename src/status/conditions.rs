@@ -102,6 +102,7 @@ pub fn needs_a_person(word: &str) -> bool {
             | reason::TOKEN_TOO_SHORT
             | reason::TOKEN_EXPIRED
             | reason::TOKEN_SHARED
+            | reason::QUOTA_EXCEEDED
     )
 }
 

@@ -224,6 +224,21 @@ pub struct TokenOutcome {
     pub problem: Option<&'static str>,
 }
 
+/// How much a provider has stored, and how much it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct QuotaOutcome {
+    /// Users, groups and memberships.
+    pub rows: u64,
+    /// How many there may be.
+    pub max_rows: u64,
+    /// Bytes of resources.
+    pub bytes: u64,
+    /// How many there may be.
+    pub max_bytes: u64,
+    /// When something was last refused because of it, unless something was created since.
+    pub refused_at: Option<Timestamp>,
+}
+
 /// What the status of a provider is folded from.
 #[derive(Debug, Clone, Copy)]
 pub struct ProviderInput<'a> {
@@ -251,6 +266,8 @@ pub struct ProviderInput<'a> {
     pub tokens: &'a [TokenOutcome],
     /// What the IdP does that the RFCs do not allow.
     pub findings: &'a [FindingStatus],
+    /// What is stored, and what may be.
+    pub quota: QuotaOutcome,
     /// The id of the store.
     pub store_id: &'a str,
     /// The namespace rolecall runs in; none without a cluster.

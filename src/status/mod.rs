@@ -18,8 +18,8 @@ pub use board::{Item, Kind, List, Metadata, Status, StatusBoard};
 pub use changed::{same_mapping, same_provider, same_target};
 pub use conditions::needs_a_person;
 pub use input::{
-    DocumentOutcome, HeldOutcome, Lag, ListingOutcome, MappingInput, ProviderInput, SubjectOutcome, Tally, TargetInput,
-    TokenOutcome, Trouble,
+    DocumentOutcome, HeldOutcome, Lag, ListingOutcome, MappingInput, ProviderInput, QuotaOutcome, SubjectOutcome,
+    Tally, TargetInput, TokenOutcome, Trouble,
 };
 pub use mapping::{fold_mapping, not_taken_in};
 pub use provider::fold_provider;

@@ -9,7 +9,7 @@ use crate::model::FreezeReason;
 
 use super::Folded;
 use super::conditions::{Conditions, earliest, explain, int, later, plural, with_next_step};
-use super::input::{ProviderInput, TokenOutcome};
+use super::input::{ProviderInput, QuotaOutcome, TokenOutcome};
 
 /// Most findings that are listed.
 const LISTED: usize = 50;
@@ -27,8 +27,11 @@ pub fn fold_provider(
         tokens.iter().filter_map(|token| Some((token.name.as_str(), token_problem(token, now)?))).collect();
 
     let mut conditions = Conditions::new(previous.map_or(&[], |status| &status.conditions), input.generation, now);
-    let (status, word, message) = ready(input, &problems);
+    let (status, word, message) = ready(input, &problems, now);
     conditions.set_ready(status, word, &message);
+    if let Some(message) = quota_exceeded(&input.quota, now) {
+        conditions.set(kind::QUOTA_EXCEEDED, true, reason::QUOTA_EXCEEDED, &message);
+    }
     let (status, word, message) = tokens_valid(&problems);
     conditions.set(kind::TOKENS_VALID, status, word, &message);
     let (status, word, stale_at) = fresh(input, now);
@@ -75,7 +78,7 @@ fn token_problem(token: &TokenOutcome, now: Timestamp) -> Option<&'static str> {
     token.problem.or_else(|| token.not_after.is_some_and(|at| at <= now).then_some(reason::TOKEN_EXPIRED))
 }
 
-fn ready(input: &ProviderInput<'_>, problems: &[(&str, &'static str)]) -> (bool, &'static str, String) {
+fn ready(input: &ProviderInput<'_>, problems: &[(&str, &'static str)], now: Timestamp) -> (bool, &'static str, String) {
     if let Some(problem) = input.problem {
         let message = format!("{}; what the manifest last said stays in force", problem.message);
         return (false, problem.reason, with_next_step(&message, problem.reason));
@@ -90,6 +93,9 @@ fn ready(input: &ProviderInput<'_>, problems: &[(&str, &'static str)]) -> (bool,
     if let (true, Some((_, word))) = (problems.len() == input.tokens.len(), problems.first()) {
         return (false, word, format!("no token can be used, so every request is refused: {}", listed(problems)));
     }
+    if let Some(message) = quota_exceeded(&input.quota, now) {
+        return (false, reason::QUOTA_EXCEEDED, message);
+    }
     let message = match input.last_request {
         None => with_next_step("waiting for the first request of the IdP", reason::NEVER_SEEN),
         Some(_) => format!(
@@ -99,6 +105,22 @@ fn ready(input: &ProviderInput<'_>, problems: &[(&str, &'static str)]) -> (bool,
         ),
     };
     (true, reason::ACCEPTED, message)
+}
+
+/// A refusal is shown so long, when nothing was created after it. An IdP that was refused something asks again.
+const REFUSED: SignedDuration = SignedDuration::from_hours(24);
+
+/// Whether the quota is used up or something was refused because of it, in words.
+fn quota_exceeded(quota: &QuotaOutcome, now: Timestamp) -> Option<String> {
+    let refused = quota.refused_at.is_some_and(|at| now.duration_since(at) < REFUSED);
+    let full = |used: u64, limit: u64| limit > 0 && used >= limit;
+    (refused || full(quota.rows, quota.max_rows) || full(quota.bytes, quota.max_bytes)).then(|| {
+        let stored = format!(
+            "{} of {} rows and {} of {} bytes are stored",
+            quota.rows, quota.max_rows, quota.bytes, quota.max_bytes
+        );
+        with_next_step(&stored, reason::QUOTA_EXCEEDED)
+    })
 }
 
 fn tokens_valid(problems: &[(&str, &'static str)]) -> (bool, &'static str, String) {

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::audit::{self, AuditDraft};
 use super::sql::{Columns, json, nanos};
-use super::{Epoch, StoreError, groups};
+use super::{Epoch, StoreError, Usage, groups};
 use crate::model::{Clock, DirectoryChange, GroupId, ProviderName, Seq};
 
 /// How many requests share a commit at most: bounds how long the first of them waits.
@@ -222,7 +222,7 @@ pub(super) struct Transaction {
     audit_hash: String,
     events: Vec<(Seq, ProviderName, i64, String)>,
     audit: Vec<AuditDraft>,
-    counters: BTreeMap<ProviderName, (i64, i64)>,
+    counters: BTreeMap<ProviderName, Usage>,
     /// The row of the group that the request begins with, as [`groups::ONE`] reads it.
     first: Option<(ProviderName, GroupId, Option<SqliteRow>)>,
     /// What is left to write of the group that the request changed.
@@ -243,7 +243,7 @@ struct Mark {
     seq: Seq,
     events: usize,
     audit: usize,
-    counters: BTreeMap<ProviderName, (i64, i64)>,
+    counters: BTreeMap<ProviderName, Usage>,
 }
 
 /// Opens transaction and first savepoint, and reads where the two logs end and whose turn it is: another process may
@@ -260,9 +260,10 @@ const NEXT: &str = "RELEASE request; SAVEPOINT request";
 const LOGS: &str = "\
     INSERT INTO events (seq, provider, at, change) \
         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?); \
-    INSERT INTO counters (provider, users, groups) \
-        SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?) WHERE true \
-        ON CONFLICT (provider) DO UPDATE SET users = users + excluded.users, groups = groups + excluded.groups;";
+    INSERT INTO counters (provider, users, groups, members, bytes) \
+        SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?) WHERE true \
+        ON CONFLICT (provider) DO UPDATE SET users = users + excluded.users, groups = groups + excluded.groups, \
+            members = members + excluded.members, bytes = bytes + excluded.bytes;";
 
 /// Writes both logs and the counters, and commits: one way to the database and back.
 pub(super) static FINISH: LazyLock<String> = LazyLock::new(|| format!("{LOGS} {} COMMIT", audit::APPEND));
@@ -415,11 +416,15 @@ impl Transaction {
         self.audit.push(draft);
     }
 
-    /// Counts users and groups that came or went.
-    pub(super) fn count(&mut self, provider: &ProviderName, users: i64, groups: i64) {
+    /// Counts what came or went.
+    pub(super) fn count(&mut self, provider: &ProviderName, change: Usage) {
         let counter = self.counters.entry(provider.clone()).or_default();
-        counter.0 += users;
-        counter.1 += groups;
+        *counter = counter.plus(change);
+    }
+
+    /// What came or went of this provider in this transaction.
+    pub(super) fn counted(&self, provider: &ProviderName) -> Usage {
+        self.counters.get(provider).copied().unwrap_or_default()
     }
 
     async fn finish(&mut self) -> Result<(), StoreError> {
@@ -428,7 +433,8 @@ impl Transaction {
             query("COMMIT").execute(&mut self.connection).await?;
             return Ok(());
         }
-        let counters: Vec<_> = self.counters.iter().map(|(name, (users, groups))| (name, users, groups)).collect();
+        let counters: Vec<_> =
+            self.counters.iter().map(|(name, all)| (name, all.users, all.groups, all.members, all.bytes)).collect();
         let (people, rows) = audit::chain(self.audit_seq, &self.audit_hash, &self.audit)?;
         let statement = match &touched {
             None => query(AssertSqlSafe(FINISH.as_str())),

@@ -70,6 +70,16 @@ pub enum StoreError {
         "a member to remove is no id that this server issued, and the group has no such member; send the `id` of the user, not its name or `externalId`"
     )]
     NotAMember,
+    /// The provider has stored as much as it may.
+    #[error(
+        "the identity provider has stored all that its quota of {limit} {what} allows; delete what is not needed, or ask for more"
+    )]
+    QuotaExceeded {
+        /// `rows` or `bytes`.
+        what: &'static str,
+        /// How many.
+        limit: u64,
+    },
     /// The filter is not one that an index can answer.
     #[error("a filter on `{attribute}` is not supported here")]
     UnsupportedFilter {
@@ -122,6 +132,7 @@ impl StoreError {
             Self::Taken { .. } => "Uniqueness",
             Self::NoKnownMember { .. } => "NoKnownMember",
             Self::NotAMember => "NotAMember",
+            Self::QuotaExceeded { .. } => "QuotaExceeded",
             Self::UnsupportedFilter { .. } => "UnsupportedFilter",
             Self::Damaged { .. } => "StoreDamaged",
             Self::AuditBroken { .. } => "AuditBroken",

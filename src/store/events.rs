@@ -11,6 +11,33 @@ use crate::model::{DirectoryChange, DirectoryEvent, GroupId, ProviderName, Seq, 
 /// How many members of one group a change of the snapshot holds at most.
 const CHUNK: usize = 1000;
 
+/// How many bytes of events are read together. Those of the first version can be megabytes long.
+const MAX_BATCH: u64 = 4 * 1024 * 1024;
+
+/// The deleted users and groups that something still refers to: what others were is of no interest, and their number
+/// grows for ever.
+const TOMBSTONES: &str = "SELECT t.provider, t.id, t.kind \
+    FROM (SELECT subject_id AS id FROM claims UNION SELECT group_id FROM pins) referred \
+    CROSS JOIN (SELECT provider FROM counters) p \
+    CROSS JOIN tombstones t ON t.provider = p.provider AND t.id = referred.id";
+
+/// Users, with what access may depend on and no more. Longer texts than are accepted can be there from the first version:
+/// no address is as long as what is left of them here, so no other principal comes of it.
+const USERS: &str = "SELECT provider, id, active, substr(user_name, 1, 1100), substr(external_id, 1, 1100), \
+    CASE WHEN octet_length(emails) <= 4096 THEN emails ELSE ( \
+        SELECT json_group_array(json_object( \
+            'value', substr(e.value ->> 'value', 1, 1100), \
+            'type', iif(lower(e.value ->> 'type') = 'work', 'work', NULL), \
+            'primary', json(iif(e.value ->> 'primary', 'true', 'false')))) \
+        FROM json_each(emails) e WHERE e.key IN ( \
+            (SELECT min(key) FROM json_each(emails) WHERE value ->> 'primary'), \
+            (SELECT min(key) FROM json_each(emails) WHERE lower(value ->> 'type') = 'work'))) END \
+    FROM users ORDER BY position";
+
+/// Groups. No selector is as long as what is left of a name here.
+const GROUPS: &str = "SELECT provider, id, substr(display_name, 1, 1100), substr(external_id, 1, 1100) \
+    FROM groups ORDER BY position";
+
 /// Takes what a snapshot consists of.
 type Sink<'a> = &'a mut (dyn FnMut(ProviderName, DirectoryChange) + Send);
 
@@ -69,23 +96,46 @@ impl Store {
         highest(&mut *self.readers().acquire().await?).await
     }
 
-    /// Events after a position, in order, of all providers, at most `limit`.
+    /// Events after a position, in order, of all providers: at most `limit`, and no more than fit into some megabytes, but
+    /// one if there is one.
     pub async fn events_after(&self, after: Seq, limit: u32) -> Result<Vec<DirectoryEvent>, StoreError> {
-        let rows = query("SELECT seq, provider, at, change FROM events WHERE seq > ? ORDER BY seq LIMIT ?")
+        let Some(last) = self.last_within(after, limit).await? else { return Ok(vec![]) };
+        let rows = query("SELECT seq, provider, at, change FROM events WHERE seq > ? AND seq <= ? ORDER BY seq")
             .bind(after)
-            .bind(limit)
+            .bind(last)
             .fetch_all(self.readers())
             .await?;
         rows.iter().map(event_row).collect()
     }
 
-    /// The whole directory as changes: tombstones, users, groups, then members. Read in one transaction, row by row;
+    /// The last of the events after a position that are read together; none when there is no event.
+    async fn last_within(&self, after: Seq, limit: u32) -> Result<Option<Seq>, StoreError> {
+        let rows = query("SELECT seq, octet_length(change) FROM events WHERE seq > ? ORDER BY seq LIMIT ?")
+            .bind(after)
+            .bind(limit)
+            .fetch_all(self.readers())
+            .await?;
+        let mut last = None;
+        let mut bytes = 0_u64;
+        for row in &rows {
+            let mut columns = Columns::of(row, "events");
+            let seq = columns.integer()?;
+            bytes = bytes.saturating_add(columns.count()?);
+            if last.is_some() && bytes > MAX_BATCH {
+                break;
+            }
+            last = Some(seq);
+        }
+        Ok(last)
+    }
+
+    /// The whole directory as changes: tombstones that something refers to, users, groups, then members. Read in one transaction, row by row;
     /// answers the position of the event log that it stands for.
     pub async fn snapshot(&self, sink: Sink<'_>) -> Result<Seq, StoreError> {
         let mut transaction = self.readers().begin().await?;
         let connection = &mut *transaction;
         let seq = highest(connection).await?;
-        stream(connection, "SELECT provider, id, kind FROM tombstones", |mut columns| {
+        stream(connection, TOMBSTONES, |mut columns| {
             let provider = columns.provider()?;
             let id = columns.id()?;
             let deleted = columns.word(|word| match word {
@@ -97,23 +147,15 @@ impl Store {
             Ok(())
         })
         .await?;
-        stream(
-            connection,
-            "SELECT provider, id, active, user_name, external_id, emails FROM users ORDER BY position",
-            |mut columns| {
-                sink(columns.provider()?, DirectoryChange::User(users::facts(&mut columns)?));
-                Ok(())
-            },
-        )
+        stream(connection, USERS, |mut columns| {
+            sink(columns.provider()?, DirectoryChange::User(users::facts(&mut columns)?.for_access()));
+            Ok(())
+        })
         .await?;
-        stream(
-            connection,
-            "SELECT provider, id, display_name, external_id FROM groups ORDER BY position",
-            |mut columns| {
-                sink(columns.provider()?, DirectoryChange::Group(groups::facts(&mut columns)?));
-                Ok(())
-            },
-        )
+        stream(connection, GROUPS, |mut columns| {
+            sink(columns.provider()?, DirectoryChange::Group(groups::facts(&mut columns)?));
+            Ok(())
+        })
         .await?;
         members(connection, sink).await?;
         transaction.commit().await?;

@@ -7,10 +7,11 @@ use super::audit::AuditDraft;
 use super::committer::{Touched, Transaction};
 use super::list::{self, Kind};
 use super::members;
-use super::sql::{Columns, fold, json};
+use super::quota::Growth;
+use super::sql::{Columns, fold, json, size};
 use super::{
-    Counts, DeleteOutcome, GroupChanged, GroupRecord, GroupUpdate, ListQuery, MemberChange, NewGroup, Origin, Page,
-    Store, StoreError, UpdateOutcome,
+    Counts, DeleteOutcome, GroupChanged, GroupRecord, GroupUpdate, ListPlan, ListQuery, MemberChange, NewGroup, Origin,
+    Page, Quota, Store, StoreError, UpdateOutcome, Usage,
 };
 use crate::model::{DirectoryChange, GroupFacts, GroupId, ProviderName};
 
@@ -65,9 +66,12 @@ async fn create(
     tx: &mut Transaction,
     p: &ProviderName,
     o: &Origin,
+    quota: &Quota,
     group: NewGroup,
 ) -> Result<GroupChanged, StoreError> {
     let NewGroup { resource, facts, members } = group;
+    let text = json(&resource)?;
+    tx.grow(p, quota, Usage { groups: 1, bytes: size(&text), ..Usage::default() }, Growth::Plain).await?;
     let id = facts.id;
     let bytes = id.0.as_bytes().as_slice();
     let now = tx.now_nanos();
@@ -77,7 +81,7 @@ async fn create(
         .bind(&facts.display_name)
         .bind(fold(&facts.display_name))
         .bind(&facts.external_id)
-        .bind(json(&resource)?)
+        .bind(text)
         .bind(now)
         .bind(now)
         .bind(p.as_str())
@@ -88,13 +92,13 @@ async fn create(
         members::promoted(tx, p, &promoted, None).await?;
     }
     let cause = tx.event(p, &DirectoryChange::Group(facts.clone()))?;
-    tx.count(p, 0, 1);
     tx.audit(
         AuditDraft::directory(tx.now, p, o, "group.create", id.to_string(), vec![cause]).named(&facts.display_name),
     );
     let mut delta = super::MemberDelta::default();
     if !members.is_empty() {
         let net = members::apply(tx, p, id, &[MemberChange::Add(members)]).await?;
+        tx.grow(p, quota, net.usage(), Growth::Plain).await?;
         delta = net.delta(0);
         net.log(tx, p, o, id, delta)?;
         let count = stored_count(delta.after);
@@ -115,6 +119,7 @@ async fn update<E>(
     p: &ProviderName,
     o: &Origin,
     id: GroupId,
+    quota: &Quota,
     change: impl FnOnce(&GroupRecord) -> Result<GroupUpdate, E> + Send,
 ) -> Result<UpdateOutcome<GroupChanged, E>, StoreError> {
     let Some(before) = read(tx, p, id).await? else { return Ok(UpdateOutcome::NotFound) };
@@ -133,6 +138,12 @@ async fn update<E>(
     if !renamed && net.is_nothing() {
         return Ok(UpdateOutcome::Unchanged(GroupChanged { group: before, members: delta }));
     }
+    let bytes = match &resource {
+        Some(resource) => size(&json(resource)?) - size(&json(&before.resource)?),
+        None => 0,
+    };
+    let growth = if net.takes_away() { Growth::TakesAway } else { Growth::Plain };
+    tx.grow(p, quota, Usage { bytes, ..net.usage() }, growth).await?;
 
     let group = GroupRecord {
         member_count: delta.after,
@@ -181,7 +192,9 @@ async fn delete(
     if if_version.is_some_and(|version| version != before.version) {
         return Ok(DeleteOutcome::VersionDiffers);
     }
-    members::leave_all(tx, p, id.0).await?;
+    let members = members::leave_all(tx, p, id.0).await? + members::count(tx, p, id).await?;
+    let change = Usage { groups: -1, members: -members, bytes: -size(&json(&before.resource)?), ..Usage::default() };
+    tx.count(p, change);
     let bytes = id.0.as_bytes().as_slice();
     query(DELETE)
         .bind(p.as_str())
@@ -192,7 +205,6 @@ async fn delete(
         .execute(&mut tx.connection)
         .await?;
     let cause = tx.event(p, &DirectoryChange::GroupDeleted { id })?;
-    tx.count(p, 0, -1);
     let detail = json(&serde_json::json!({"count": before.member_count}))?;
     tx.audit(
         AuditDraft::directory(tx.now, p, o, "group.delete", id.to_string(), vec![cause])
@@ -214,8 +226,8 @@ impl Store {
         o: &Origin,
         group: NewGroup,
     ) -> Result<GroupChanged, StoreError> {
-        let (p, o) = (p.clone(), o.clone());
-        self.committer().commit(move |tx| Box::pin(async move { create(tx, &p, &o, group).await })).await
+        let (p, o, quota) = (p.clone(), o.clone(), self.quota());
+        self.committer().commit(move |tx| Box::pin(async move { create(tx, &p, &o, &quota, group).await })).await
     }
 
     /// One group, without its members.
@@ -238,9 +250,11 @@ impl Store {
         id: GroupId,
         change: impl FnOnce(&GroupRecord) -> Result<GroupUpdate, E> + Send + 'static,
     ) -> Result<UpdateOutcome<GroupChanged, E>, StoreError> {
-        let (p, o) = (p.clone(), o.clone());
+        let (p, o, quota) = (p.clone(), o.clone(), self.quota());
         let first = (p.clone(), id);
-        self.committer().commit_on(first, move |tx| Box::pin(async move { update(tx, &p, &o, id, change).await })).await
+        self.committer()
+            .commit_on(first, move |tx| Box::pin(async move { update(tx, &p, &o, id, &quota, change).await }))
+            .await
     }
 
     /// Deletes a group with its memberships; the id is never known again. `if_version`: only in this version
@@ -262,6 +276,19 @@ impl Store {
     /// [`StoreError::UnsupportedFilter`] when no index answers the condition.
     pub async fn groups(&self, p: &ProviderName, q: &ListQuery) -> Result<Page<GroupRecord>, StoreError> {
         list::page(self.readers(), Kind::Groups, p, q, group_row).await
+    }
+
+    /// Which groups [`Store::groups`] would answer, and how large they are.
+    ///
+    /// # Errors
+    /// As [`Store::groups`].
+    pub async fn plan_groups(&self, p: &ProviderName, q: &ListQuery) -> Result<ListPlan, StoreError> {
+        list::plan(self.readers(), Kind::Groups, p, q).await
+    }
+
+    /// The groups at these positions that are still there, without their members.
+    pub async fn groups_at(&self, p: &ProviderName, positions: &[i64]) -> Result<Vec<GroupRecord>, StoreError> {
+        list::at(self.readers(), Kind::Groups, p, positions, group_row).await
     }
 
     /// How large the directory of one provider is.

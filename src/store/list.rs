@@ -4,8 +4,8 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite, SqlitePool, query};
 use uuid::Uuid;
 
-use super::sql::{Columns, fold};
-use super::{Condition, ListQuery, Page, StoreError, groups, users};
+use super::sql::{Columns, fold, json};
+use super::{Condition, ListPlan, ListQuery, Page, PlannedRow, StoreError, groups, users};
 use crate::model::ProviderName;
 
 /// Which table is listed.
@@ -29,7 +29,18 @@ impl Kind {
             Self::Groups => groups::COLUMNS,
         }
     }
+
+    /// Position, bytes and members of a row: what [`PlannedRow`] has. The length of a text is read without the text.
+    fn weight(self) -> &'static str {
+        match self {
+            Self::Users => "position, octet_length(resource) + octet_length(emails) + octet_length(user_name), 0",
+            Self::Groups => "position, octet_length(resource) + octet_length(display_name), member_count",
+        }
+    }
 }
+
+/// How many rows [`page`] reads at a time.
+const CHUNK: usize = 100;
 
 /// One page of the users or groups that match.
 pub(super) async fn page<T>(
@@ -39,10 +50,41 @@ pub(super) async fn page<T>(
     q: &ListQuery,
     read: fn(&SqliteRow) -> Result<T, StoreError>,
 ) -> Result<Page<T>, StoreError> {
+    let plan = plan(readers, kind, p, q).await?;
+    let mut items = Vec::with_capacity(plan.rows.len());
+    for rows in plan.rows.chunks(CHUNK) {
+        let positions: Vec<i64> = rows.iter().map(|row| row.position).collect();
+        items.extend(at(readers, kind, p, &positions, read).await?);
+    }
+    Ok(Page { items, total: plan.total })
+}
+
+/// The rows at these positions that are still there, in order.
+pub(super) async fn at<T>(
+    readers: &SqlitePool,
+    kind: Kind,
+    p: &ProviderName,
+    positions: &[i64],
+    read: fn(&SqliteRow) -> Result<T, StoreError>,
+) -> Result<Vec<T>, StoreError> {
+    let mut sql = QueryBuilder::new(format!("SELECT {} FROM {}", kind.columns(), kind.table()));
+    sql.push(" WHERE position IN (SELECT value FROM json_each(").push_bind(json(&positions)?);
+    // The `+` keeps the planner at the positions.
+    sql.push(")) AND +provider = ").push_bind(p.as_str()).push(" ORDER BY position");
+    sql.build().fetch_all(readers).await?.iter().map(read).collect()
+}
+
+/// Which rows a page has and how large each of them is, read without the rows.
+pub(super) async fn plan(
+    readers: &SqlitePool,
+    kind: Kind,
+    p: &ProviderName,
+    q: &ListQuery,
+) -> Result<ListPlan, StoreError> {
     let offset = q.start_index.saturating_sub(1);
     let mut items = Vec::new();
     if q.count > 0 {
-        let rows = select(kind, kind.columns(), p, q.condition.as_ref())?
+        let rows = select(kind, kind.weight(), p, q.condition.as_ref())?
             .push(" ORDER BY position LIMIT ")
             .push_bind(i64::try_from(q.count).unwrap_or(i64::MAX))
             .push(" OFFSET ")
@@ -50,7 +92,7 @@ pub(super) async fn page<T>(
             .build()
             .fetch_all(readers)
             .await?;
-        items = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        items = rows.iter().map(planned).collect::<Result<Vec<_>, _>>()?;
     }
     let found = items.len() as u64;
     // A page that is not full ends the list, so its end is the total. That saves a look-up its count.
@@ -59,7 +101,12 @@ pub(super) async fn page<T>(
     } else {
         total(readers, kind, p, q.condition.as_ref()).await?
     };
-    Ok(Page { items, total })
+    Ok(ListPlan { rows: items, total })
+}
+
+fn planned(row: &SqliteRow) -> Result<PlannedRow, StoreError> {
+    let mut columns = Columns::of(row, "list");
+    Ok(PlannedRow { position: columns.integer()?, bytes: columns.count()?, members: columns.count()? })
 }
 
 async fn total(

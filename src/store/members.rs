@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::audit::AuditDraft;
 use super::committer::Transaction;
 use super::sql::{Columns, id_list, json};
-use super::{MemberChange, MemberDelta, MemberKind, MemberRecord, Membership, Origin, Store, StoreError};
+use super::{MemberChange, MemberDelta, MemberKind, MemberRecord, Membership, Origin, Store, StoreError, Usage};
 use crate::model::{DirectoryChange, GroupId, ProviderName, Seq, UserId};
 
 /// How many ids one event holds at most.
@@ -103,6 +103,16 @@ impl Net {
     /// Is everything as before?
     pub(super) fn is_nothing(&self) -> bool {
         self.rows.values().all(|(_, sum)| *sum == 0)
+    }
+
+    /// By how many rows the memberships grow.
+    pub(super) fn usage(&self) -> Usage {
+        Usage { members: self.rows.values().map(|(_, sum)| i64::from(*sum)).sum(), ..Usage::default() }
+    }
+
+    /// Whether somebody ceased to be a member.
+    pub(super) fn takes_away(&self) -> bool {
+        self.rows.values().any(|(_, sum)| *sum < 0)
     }
 
     /// The counts, given how many members there were.
@@ -248,9 +258,20 @@ pub(super) async fn promoted(
         .collect()
 }
 
-/// Ends all memberships of an id that is about to be deleted.
-pub(super) async fn leave_all(tx: &mut Transaction, p: &ProviderName, id: Uuid) -> Result<(), StoreError> {
+/// How many memberships a group has, those of ids that are not known included.
+pub(super) async fn count(tx: &mut Transaction, p: &ProviderName, group: GroupId) -> Result<i64, StoreError> {
+    let statement = query("SELECT count(*) FROM members WHERE provider = ? AND group_id = ?");
+    let row = statement.bind(p.as_str()).bind(group.0.as_bytes().as_slice()).fetch_one(&mut tx.connection).await?;
+    Columns::of(&row, "members").integer()
+}
+
+/// Ends all memberships of an id that is about to be deleted; answers how many there were.
+pub(super) async fn leave_all(tx: &mut Transaction, p: &ProviderName, id: Uuid) -> Result<i64, StoreError> {
     let id = id.as_bytes().as_slice();
+    let statement =
+        query("SELECT count(*) FROM members INDEXED BY members_by_member WHERE provider = ? AND member_id = ?");
+    let row = statement.bind(p.as_str()).bind(id).fetch_one(&mut tx.connection).await?;
+    let members = Columns::of(&row, "members").integer()?;
     query(LEAVE_ALL)
         .bind(tx.now_nanos())
         .bind(p.as_str())
@@ -260,7 +281,18 @@ pub(super) async fn leave_all(tx: &mut Transaction, p: &ProviderName, id: Uuid) 
         .bind(id)
         .execute(&mut tx.connection)
         .await?;
-    Ok(())
+    Ok(members)
+}
+
+fn member_row(row: &SqliteRow) -> Result<MemberRecord, StoreError> {
+    let mut columns = Columns::of(row, "members");
+    let id = columns.id()?;
+    let kind = columns.word(|word| match word {
+        "user" => Some(MemberKind::User),
+        "group" => Some(MemberKind::Group),
+        _ => None,
+    })?;
+    Ok(MemberRecord { id, kind })
 }
 
 impl Store {
@@ -275,18 +307,29 @@ impl Store {
         .bind(id.0.as_bytes().as_slice())
         .fetch_all(self.readers())
         .await?;
-        rows.iter()
-            .map(|row| {
-                let mut columns = Columns::of(row, "members");
-                let id = columns.id()?;
-                let kind = columns.word(|word| match word {
-                    "user" => Some(MemberKind::User),
-                    "group" => Some(MemberKind::Group),
-                    _ => None,
-                })?;
-                Ok(MemberRecord { id, kind })
-            })
-            .collect()
+        rows.iter().map(member_row).collect()
+    }
+
+    /// As [`Store::members`], at most `limit` of them, in the order of their ids behind `after`.
+    pub async fn members_after(
+        &self,
+        p: &ProviderName,
+        id: GroupId,
+        after: Option<Uuid>,
+        limit: u32,
+    ) -> Result<Vec<MemberRecord>, StoreError> {
+        let after = after.map(|id| id.as_bytes().to_vec()).unwrap_or_default();
+        let rows = query(
+            "SELECT member_id, kind FROM members WHERE provider = ? AND group_id = ? AND member_id > ? \
+             AND kind <> 'pending' ORDER BY member_id LIMIT ?",
+        )
+        .bind(p.as_str())
+        .bind(id.0.as_bytes().as_slice())
+        .bind(after)
+        .bind(limit)
+        .fetch_all(self.readers())
+        .await?;
+        rows.iter().map(member_row).collect()
     }
 
     /// The groups that a user or group is a direct member of, in the order of their creation.

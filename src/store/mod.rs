@@ -23,6 +23,7 @@ mod members;
 mod open;
 mod owners;
 pub(crate) mod private;
+mod quota;
 mod record;
 mod specs;
 mod sql;
@@ -32,7 +33,7 @@ mod users;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use sqlx::SqlitePool;
 use tokio::sync::watch;
@@ -46,10 +47,11 @@ pub use decisions::{Decision, Farewell, PendingDecision};
 pub use error::StoreError;
 pub use leadership::{Epoch, Leader};
 pub use owners::{DirectoryUse, Purged};
+pub use quota::{Quota, Usage};
 pub use record::{
-    AuditRow, Condition, Counts, DeleteOutcome, GroupChanged, GroupRecord, GroupUpdate, ListQuery, MemberChange,
-    MemberDelta, MemberKind, MemberRecord, Membership, NewGroup, NewUser, Origin, Page, SpecState, StoredSpec,
-    UpdateOutcome, UserRecord, UserUpdate,
+    AuditRow, Condition, Counts, DeleteOutcome, GroupChanged, GroupRecord, GroupUpdate, ListPlan, ListQuery,
+    MemberChange, MemberDelta, MemberKind, MemberRecord, Membership, NewGroup, NewUser, Origin, Page, PlannedRow,
+    SpecState, StoredSpec, UpdateOutcome, UserRecord, UserUpdate,
 };
 pub use trust::Trust;
 
@@ -62,6 +64,7 @@ struct Inner {
     readers: SqlitePool,
     committer: Committer,
     turn: Turn,
+    quota: OnceLock<Quota>,
 }
 
 impl Store {
@@ -75,6 +78,19 @@ impl Store {
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Seq> {
         self.0.committer.subscribe()
+    }
+
+    /// What each provider may store from now on, as long as this handle and its clones live. Said once, before requests
+    /// are served.
+    pub fn set_quota(&self, quota: Quota) {
+        // Nobody says it twice.
+        let _said = self.0.quota.set(quota);
+    }
+
+    /// What each provider may store.
+    #[must_use]
+    pub fn quota(&self) -> Quota {
+        self.0.quota.get().copied().unwrap_or_default()
     }
 
     fn readers(&self) -> &SqlitePool {

@@ -1,7 +1,7 @@
 //! Opening a database: its URL, its settings, its schema.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
@@ -30,6 +30,7 @@ fn steps() -> Vec<Migration> {
     [
         (1, "first", include_str!("migrations/0001_first.sql")),
         (4, "guard", include_str!("migrations/0004_guard.sql")),
+        (6, "usage", include_str!("migrations/0006_usage.sql")),
         (8, "directory owners", include_str!("migrations/0008_directory_owners.sql")),
     ]
     .into_iter()
@@ -128,6 +129,6 @@ impl Store {
             .await
             .map_err(|error| cannot_open(path, &error))?;
         let committer = Committer::start(options, connection, clock, highest);
-        Ok(Self(Arc::new(Inner { id, readers, committer, turn: Turn::default() })))
+        Ok(Self(Arc::new(Inner { id, readers, committer, turn: Turn::default(), quota: OnceLock::new() })))
     }
 }

@@ -234,6 +234,26 @@ pub struct Page<T> {
     pub total: u64,
 }
 
+/// A row of a list that is not read yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlannedRow {
+    /// Where it is.
+    pub position: i64,
+    /// How many bytes of it are to be read, its members aside.
+    pub bytes: u64,
+    /// How many members it has; 0 for a user.
+    pub members: u64,
+}
+
+/// Part of a list, to be read row by row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListPlan {
+    /// The rows, in the order of their creation.
+    pub rows: Vec<PlannedRow>,
+    /// `totalResults`: exact.
+    pub total: u64,
+}
+
 /// How large the directory of one provider is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {

@@ -37,6 +37,11 @@ pub(super) fn id_list(ids: &[Uuid]) -> String {
     text
 }
 
+/// The length of a text as the database counts it.
+pub(super) fn size(text: &str) -> i64 {
+    i64::try_from(text.len()).unwrap_or(i64::MAX)
+}
+
 /// JSON text of a value that always has one.
 pub(super) fn json(value: &impl Serialize) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|error| StoreError::Internal { problem: error.to_string() })

@@ -9,6 +9,7 @@ mod leadership;
 mod opening;
 mod owners;
 mod replay;
+mod size;
 mod writing;
 
 use std::path::Path;
@@ -86,6 +87,17 @@ impl Store {
             })
             .await
             .unwrap()
+    }
+
+    /// What a provider has stored, counted anew.
+    async fn recount(&self, p: &ProviderName) -> Usage {
+        let sql = "SELECT (SELECT count(*) FROM users WHERE provider = ?1), \
+            (SELECT count(*) FROM groups WHERE provider = ?1), (SELECT count(*) FROM members WHERE provider = ?1), \
+            (SELECT coalesce(sum(octet_length(resource)), 0) FROM users WHERE provider = ?1) \
+            + (SELECT coalesce(sum(octet_length(resource)), 0) FROM groups WHERE provider = ?1)";
+        let row = sqlx::query(sql).bind(p.as_str()).fetch_one(self.readers()).await.unwrap();
+        let count = |index: usize| sqlx::Row::get::<i64, _>(&row, index);
+        Usage { users: count(0), groups: count(1), members: count(2), bytes: count(3) }
     }
 
     /// The audit table as text, without the names.

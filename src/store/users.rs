@@ -7,9 +7,11 @@ use super::audit::AuditDraft;
 use super::committer::Transaction;
 use super::list::{self, Kind};
 use super::members;
-use super::sql::{Columns, fold, json};
+use super::quota::Growth;
+use super::sql::{Columns, fold, json, size};
 use super::{
-    DeleteOutcome, ListQuery, NewUser, Origin, Page, Store, StoreError, UpdateOutcome, UserRecord, UserUpdate,
+    DeleteOutcome, ListPlan, ListQuery, NewUser, Origin, Page, Quota, Store, StoreError, UpdateOutcome, Usage,
+    UserRecord, UserUpdate,
 };
 use crate::model::{DirectoryChange, EmailFact, ProviderName, UserFacts, UserId};
 
@@ -71,9 +73,17 @@ fn email_keys(emails: &[EmailFact]) -> Result<String, StoreError> {
     json(&keys)
 }
 
-async fn create(tx: &mut Transaction, p: &ProviderName, o: &Origin, user: NewUser) -> Result<UserRecord, StoreError> {
+async fn create(
+    tx: &mut Transaction,
+    p: &ProviderName,
+    o: &Origin,
+    quota: &Quota,
+    user: NewUser,
+) -> Result<UserRecord, StoreError> {
     let NewUser { resource, facts } = user;
     let id = facts.id;
+    let text = json(&resource)?;
+    tx.grow(p, quota, Usage { users: 1, bytes: size(&text), ..Usage::default() }, Growth::Plain).await?;
     let now = tx.now_nanos();
     let promoted = query(CREATE)
         .bind(p.as_str())
@@ -83,7 +93,7 @@ async fn create(tx: &mut Transaction, p: &ProviderName, o: &Origin, user: NewUse
         .bind(fold(&facts.user_name))
         .bind(&facts.external_id)
         .bind(json(&facts.emails)?)
-        .bind(json(&resource)?)
+        .bind(text)
         .bind(now)
         .bind(now)
         .bind(p.as_str())
@@ -92,11 +102,10 @@ async fn create(tx: &mut Transaction, p: &ProviderName, o: &Origin, user: NewUse
         .bind(id.0.as_bytes().as_slice())
         .fetch_all(&mut tx.connection)
         .await?;
-    let mut causes = vec![tx.event(p, &DirectoryChange::User(facts.clone()))?];
+    let mut causes = vec![tx.event(p, &DirectoryChange::User(facts.for_access()))?];
     if !promoted.is_empty() {
         causes.extend(members::promoted(tx, p, &promoted, Some(id)).await?);
     }
-    tx.count(p, 1, 0);
     tx.audit(AuditDraft::directory(tx.now, p, o, "user.create", id.to_string(), causes).named(&facts.user_name));
     Ok(UserRecord { resource, facts, version: 1, created_at: tx.now, updated_at: tx.now })
 }
@@ -111,6 +120,7 @@ async fn update<E>(
     p: &ProviderName,
     o: &Origin,
     id: UserId,
+    quota: &Quota,
     change: impl FnOnce(&UserRecord) -> Result<Option<UserUpdate>, E> + Send,
 ) -> Result<UpdateOutcome<UserRecord, E>, StoreError> {
     let Some(before) = read(tx, p, id).await? else { return Ok(UpdateOutcome::NotFound) };
@@ -127,11 +137,15 @@ async fn update<E>(
     }
     let bytes = id.0.as_bytes().as_slice();
     let version = before.version + 1;
+    let text = json(&resource)?;
+    let growth = if before.facts.active && !facts.active { Growth::Deactivates } else { Growth::Plain };
+    let grown = size(&text) - size(&json(&before.resource)?);
+    tx.grow(p, quota, Usage { bytes: grown, ..Usage::default() }, growth).await?;
     query(UPDATE)
         .bind(facts.active)
         .bind(&facts.external_id)
         .bind(json(&facts.emails)?)
-        .bind(json(&resource)?)
+        .bind(text)
         .bind(version)
         .bind(tx.now_nanos())
         .bind(p.as_str())
@@ -158,8 +172,9 @@ async fn update<E>(
             .await?;
     }
     let mut causes = Vec::new();
-    if facts != before.facts {
-        causes.push(tx.event(p, &DirectoryChange::User(facts.clone()))?);
+    let access = facts.for_access();
+    if access != before.facts.for_access() {
+        causes.push(tx.event(p, &DirectoryChange::User(access))?);
     }
     let action = match (before.facts.active, facts.active) {
         (true, false) => "user.deactivate",
@@ -181,7 +196,9 @@ async fn delete(
     if if_version.is_some_and(|version| version != before.version) {
         return Ok(DeleteOutcome::VersionDiffers);
     }
-    members::leave_all(tx, p, id.0).await?;
+    let members = members::leave_all(tx, p, id.0).await?;
+    let change = Usage { users: -1, members: -members, bytes: -size(&json(&before.resource)?), ..Usage::default() };
+    tx.count(p, change);
     let bytes = id.0.as_bytes().as_slice();
     query(DELETE)
         .bind(p.as_str())
@@ -192,7 +209,6 @@ async fn delete(
         .execute(&mut tx.connection)
         .await?;
     let cause = tx.event(p, &DirectoryChange::UserDeleted { id })?;
-    tx.count(p, -1, 0);
     tx.audit(
         AuditDraft::directory(tx.now, p, o, "user.delete", id.to_string(), vec![cause]).named(&before.facts.user_name),
     );
@@ -204,10 +220,10 @@ impl Store {
     /// that were told of the id before have it as a member from now on.
     ///
     /// # Errors
-    /// [`StoreError::Taken`].
+    /// [`StoreError::Taken`], [`StoreError::QuotaExceeded`].
     pub async fn create_user(&self, p: &ProviderName, o: &Origin, user: NewUser) -> Result<UserRecord, StoreError> {
-        let (p, o) = (p.clone(), o.clone());
-        self.committer().commit(move |tx| Box::pin(async move { create(tx, &p, &o, user).await })).await
+        let (p, o, quota) = (p.clone(), o.clone(), self.quota());
+        self.committer().commit(move |tx| Box::pin(async move { create(tx, &p, &o, &quota, user).await })).await
     }
 
     /// One user.
@@ -229,8 +245,8 @@ impl Store {
         id: UserId,
         change: impl FnOnce(&UserRecord) -> Result<Option<UserUpdate>, E> + Send + 'static,
     ) -> Result<UpdateOutcome<UserRecord, E>, StoreError> {
-        let (p, o) = (p.clone(), o.clone());
-        self.committer().commit(move |tx| Box::pin(async move { update(tx, &p, &o, id, change).await })).await
+        let (p, o, quota) = (p.clone(), o.clone(), self.quota());
+        self.committer().commit(move |tx| Box::pin(async move { update(tx, &p, &o, id, &quota, change).await })).await
     }
 
     /// Deletes a user with all memberships; the id is never known again. `if_version`: only in this version
@@ -252,5 +268,18 @@ impl Store {
     /// [`StoreError::UnsupportedFilter`] when no index answers the condition.
     pub async fn users(&self, p: &ProviderName, q: &ListQuery) -> Result<Page<UserRecord>, StoreError> {
         list::page(self.readers(), Kind::Users, p, q, user_row).await
+    }
+
+    /// Which users [`Store::users`] would answer, and how large they are.
+    ///
+    /// # Errors
+    /// As [`Store::users`].
+    pub async fn plan_users(&self, p: &ProviderName, q: &ListQuery) -> Result<ListPlan, StoreError> {
+        list::plan(self.readers(), Kind::Users, p, q).await
+    }
+
+    /// The users at these positions that are still there.
+    pub async fn users_at(&self, p: &ProviderName, positions: &[i64]) -> Result<Vec<UserRecord>, StoreError> {
+        list::at(self.readers(), Kind::Users, p, positions, user_row).await
     }
 }

@@ -32,6 +32,7 @@ mod scim_dialogues;
 mod scim_meaning;
 mod scim_server;
 mod secrets;
+mod size;
 mod support;
 mod switches;
 mod tenants;

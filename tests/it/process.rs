@@ -144,16 +144,20 @@ async fn lint_says_file_line_column_and_field_of_what_run_would_refuse() {
     assert_eq!(World::rolecall(&["lint"]).0, 2, "no files");
 }
 
+/// Some 56 kB, which is about as much as one user may have.
+fn padding() -> Value {
+    (0..7).map(|n| json!({"value": format!("https://photos.example/{n}/{}", "x".repeat(8000))})).collect()
+}
+
 #[tokio::test]
 async fn database_on_a_full_disk_is_answered_with_503_and_nothing_is_half_written() {
     let mut world = prepared().await;
     world.file_limit = Some(1500);
     world.run().await;
     let scim = granted(&world).await;
-    let padding = "x".repeat(100_000);
     let body = |i: usize| {
         json!({"schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"], "userName": format!("user{i}@example.com"),
-            "displayName": padding})
+            "photos": padding()})
     };
     let mut stored = Vec::new();
     let refused = loop {
@@ -193,7 +197,7 @@ async fn disk_that_has_room_again_is_written_to_without_a_restart() {
     let group = scim.create_group("team-other", &[]).await;
     let body = |i: usize| {
         json!({"schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"], "userName": format!("user{i}@example.com"),
-            "displayName": "x".repeat(100_000)})
+            "photos": padding()})
     };
     let mut i = 0;
     while scim.send(reqwest::Method::POST, "/Users", Some(body(i))).await.0 == 201 {

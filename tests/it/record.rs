@@ -156,6 +156,8 @@ async fn replaying_the_event_log_of_the_store_gives_the_same_index_as_loading_it
         }
         // As after a restart: the snapshot, with the pins from the store.
         let mut loaded = index_of_a_fixed_world(&pins);
+        server.store.begin_epoch("test").await.expect("an epoch");
+        server.store.put_pins(pins.iter().cloned().collect()).await.expect("stored pins");
         let seq = server
             .store
             .snapshot(&mut |provider, change| drop(loaded.apply_directory(&provider, &change)))

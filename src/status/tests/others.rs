@@ -136,6 +136,7 @@ fn provider(tokens: &[TokenOutcome]) -> ProviderInput<'_> {
         stale_after: None,
         tokens,
         findings: &[],
+        quota: QuotaOutcome { rows: 3, max_rows: 100, bytes: 900, max_bytes: 10_000, refused_at: None },
         store_id: "5f0c",
         last_handled_reconcile_at: None,
     }
@@ -151,6 +152,24 @@ fn provider_row(input: &ProviderInput<'_>, expected: &str) {
 fn provider_that_pushes_is_ready() {
     let tokens = [token("a")];
     provider_row(&provider(&tokens), "Ready=True/Accepted Fresh=True/Fresh TokensValid=True/TokensValid");
+}
+
+#[test]
+fn provider_that_is_refused_what_it_pushes_is_not_ready() {
+    let tokens = [token("a")];
+    let quota = provider(&tokens).quota;
+    let exceeded = "Ready=False/QuotaExceeded Stalled=True/QuotaExceeded QuotaExceeded=True/QuotaExceeded \
+                    Fresh=True/Fresh TokensValid=True/TokensValid";
+    for quota in [
+        QuotaOutcome { rows: 100, ..quota },
+        QuotaOutcome { bytes: 10_001, ..quota },
+        QuotaOutcome { refused_at: Some(ago(3600)), ..quota },
+    ] {
+        provider_row(&ProviderInput { quota, ..provider(&tokens) }, exceeded);
+    }
+    let long_ago = QuotaOutcome { refused_at: Some(ago(100_000)), ..quota };
+    let input = ProviderInput { quota: long_ago, ..provider(&tokens) };
+    provider_row(&input, "Ready=True/Accepted Fresh=True/Fresh TokensValid=True/TokensValid");
 }
 
 #[test]

@@ -47,7 +47,7 @@ impl Home {
         let sql = format!(
             "INSERT INTO users (provider, id, active, user_name, user_name_fold, emails, resource, version, created_at, \
              updated_at) VALUES ('okta', unhex('{:032x}'), 1, 'p{n}', 'p{n}', '[]', '', 1, 0, 0); \
-             INSERT INTO counters VALUES ('okta', 1, 0) ON CONFLICT DO NOTHING",
+             INSERT INTO counters (provider, users, groups) VALUES ('okta', 1, 0) ON CONFLICT DO NOTHING",
             n
         );
         self.store.tamper(sql.leak()).await;

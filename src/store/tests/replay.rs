@@ -22,11 +22,11 @@ impl Model {
             DirectoryChange::Group(facts) => drop(self.groups.insert((p, facts.id), Some(facts))),
             DirectoryChange::UserDeleted { id } => {
                 self.members.retain(|(provider, _, member)| (provider, *member) != (&p, id));
-                self.users.insert((p, id), None);
+                self.users.remove(&(p, id));
             }
             DirectoryChange::GroupDeleted { id } => {
                 self.members.retain(|(provider, group, _)| (provider, *group) != (&p, id));
-                self.groups.insert((p, id), None);
+                self.groups.remove(&(p, id));
             }
             DirectoryChange::Members { group, added, removed } => {
                 for member in removed {
@@ -153,6 +153,7 @@ async fn compare(store: &Store) {
         let users = snapshot.users.iter().filter(|((q, _), facts)| *q == p && facts.is_some()).count();
         let groups = snapshot.groups.iter().filter(|((q, _), facts)| *q == p && facts.is_some()).count();
         assert_eq!((counts.users, counts.groups), (users as u64, groups as u64));
+        assert_eq!(store.usage(&p).await.unwrap(), store.recount(&p).await);
     }
     store.verify_audit_chain().await.unwrap();
 }

@@ -1,0 +1,346 @@
+//! Resources and lists as they go out: small ones whole, large ones piece by piece, so that what is in memory does not
+//! grow with the page that was asked for or with the members of a group.
+
+use std::io;
+
+use axum::body::{Body, Bytes};
+use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
+
+use super::share::Admitted;
+use super::store_error;
+use super::users::completed;
+use crate::model::ProviderName;
+use crate::scim::schema::LIST_URN;
+use crate::scim::{Projection, ResourceType, ScimError};
+use crate::store::{GroupRecord, MemberKind, PlannedRow, Store, StoreError, UserRecord};
+
+/// The most bytes of resources that one list answer has, members included; it then has fewer resources than asked for
+/// (RFC 7644 §3.4.2.4 allows that), but at least one, and never a group without some of its members.
+pub(super) const MAX_PAGE: u64 = 8 * 1024 * 1024;
+
+/// About how many bytes a member is in an answer.
+const MEMBER: u64 = 160;
+
+/// What is larger is sent piece by piece.
+const SMALL: u64 = 64 * 1024;
+
+/// How large the pieces are.
+const PIECE: usize = 32 * 1024;
+
+/// How many bytes of stored resources are read at a time; one resource more at most.
+const READ: u64 = 128 * 1024;
+
+/// How many members are read at a time.
+const MEMBERS: u32 = 1000;
+
+/// The body of an answer.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// JSON that is whole.
+    Value(Value),
+    /// JSON as text that is whole.
+    Text(Vec<u8>),
+    /// JSON that comes piece by piece.
+    Stream(Body),
+}
+
+/// Why nothing more of an answer is made.
+enum Stopped {
+    /// The client has gone.
+    Gone,
+    Store(StoreError),
+}
+
+impl From<StoreError> for Stopped {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Where the bytes of an answer go.
+enum Out {
+    Memory(Vec<u8>),
+    Channel { pending: Vec<u8>, to: mpsc::Sender<Result<Bytes, io::Error>> },
+}
+
+impl Out {
+    async fn put(&mut self, bytes: &[u8]) -> Result<(), Stopped> {
+        match self {
+            Self::Memory(all) => all.extend_from_slice(bytes),
+            Self::Channel { pending, .. } => {
+                pending.extend_from_slice(bytes);
+                if pending.len() >= PIECE {
+                    self.flush().await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), Stopped> {
+        if let Self::Channel { pending, to } = self
+            && !pending.is_empty()
+        {
+            let piece = Bytes::from(std::mem::take(pending));
+            to.send(Ok(piece)).await.map_err(|_| Stopped::Gone)?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes resources into what is answered.
+#[derive(Clone)]
+pub(super) struct Render {
+    pub(super) store: Store,
+    pub(super) provider: ProviderName,
+    /// The tenant's SCIM base URL.
+    pub(super) base: String,
+}
+
+/// Resources of one type in a list answer.
+pub(super) struct Part {
+    pub(super) of: ResourceType,
+    pub(super) rows: Vec<PlannedRow>,
+    pub(super) projection: Projection,
+}
+
+/// What is answered with.
+pub(super) enum Document {
+    Group(Box<GroupRecord>, Projection),
+    List { total: u64, start: u64, parts: Vec<Part> },
+}
+
+fn with_members(of: ResourceType, projection: &Projection) -> bool {
+    of == ResourceType::Group && projection.includes("members")
+}
+
+fn weight(row: &PlannedRow, members: bool) -> u64 {
+    row.bytes.saturating_add(if members { row.members.saturating_mul(MEMBER) } else { 0 })
+}
+
+impl Part {
+    /// Leaves as many rows as `left` bytes allow, and one if `first`. Takes them off `left`.
+    pub(super) fn cut(&mut self, left: &mut u64, mut first: bool) {
+        let members = with_members(self.of, &self.projection);
+        let fits = self.rows.iter().take_while(|row| {
+            let weight = weight(row, members);
+            let fits = first || weight <= *left;
+            first = false;
+            *left = if fits { left.saturating_sub(weight) } else { 0 };
+            fits
+        });
+        let count = fits.count();
+        self.rows.truncate(count);
+    }
+
+    fn weight(&self) -> u64 {
+        let members = with_members(self.of, &self.projection);
+        self.rows.iter().map(|row| weight(row, members)).sum()
+    }
+}
+
+impl Document {
+    fn weight(&self) -> u64 {
+        match self {
+            Self::Group(group, projection) if with_members(ResourceType::Group, projection) => {
+                group.member_count.saturating_mul(MEMBER)
+            }
+            Self::Group(..) => 0,
+            Self::List { parts, .. } => parts.iter().map(Part::weight).sum(),
+        }
+    }
+}
+
+impl Render {
+    fn location(&self, of: ResourceType, id: &str) -> String {
+        format!("{}{}/{id}", self.base, of.endpoint())
+    }
+
+    /// A user.
+    pub(super) fn user(&self, user: &UserRecord, projection: &Projection) -> Value {
+        let of = ResourceType::User;
+        let id = user.facts.id.to_string();
+        let times = (user.created_at, user.updated_at);
+        let resource = completed(&user.resource, &id, of, &self.location(of, &id), user.version, times);
+        projection.apply(Value::Object(resource))
+    }
+
+    /// The body of an answer. What is large is made while it is sent, and `admitted` counts until then.
+    pub(super) async fn content(
+        self,
+        document: Document,
+        admitted: &mut Option<Admitted>,
+    ) -> Result<Content, ScimError> {
+        if document.weight() <= SMALL {
+            let mut out = Out::Memory(Vec::new());
+            return match (self.write(&document, &mut out).await, out) {
+                (Ok(()), Out::Memory(text)) => Ok(Content::Text(text)),
+                (Err(Stopped::Store(error)), _) => Err(store_error(&error)),
+                _ => Err(ScimError::Internal),
+            };
+        }
+        let (to, from) = mpsc::channel(1);
+        let admitted = admitted.take();
+        tokio::spawn(async move {
+            let mut out = Out::Channel { pending: Vec::new(), to: to.clone() };
+            let written = match self.write(&document, &mut out).await {
+                Ok(()) => out.flush().await,
+                stopped => stopped,
+            };
+            if let Err(Stopped::Store(error)) = written {
+                tracing::error!(reason = error.reason(), problem = %error, "a SCIM answer could not be finished");
+                // The client sees that the answer is not whole: it has no end.
+                let _gone = to.send(Err(io::Error::other("the store cannot be read"))).await;
+            }
+            drop(admitted);
+        });
+        let pieces =
+            futures::stream::unfold(from, |mut from| async move { from.recv().await.map(|piece| (piece, from)) });
+        Ok(Content::Stream(Body::from_stream(pieces)))
+    }
+
+    async fn write(&self, document: &Document, out: &mut Out) -> Result<(), Stopped> {
+        match document {
+            Document::Group(group, projection) => self.group(group, projection, out).await,
+            Document::List { total, start, parts } => self.list(*total, *start, parts, out).await,
+        }
+    }
+
+    /// A list answer (RFC 7644 §3.4.2). How many resources it has is said at its end: one of them may be deleted before
+    /// it is read.
+    async fn list(&self, total: u64, start: u64, parts: &[Part], out: &mut Out) -> Result<(), Stopped> {
+        let head = json!({"schemas": [LIST_URN], "totalResults": total, "startIndex": start}).to_string();
+        out.put(head.trim_end_matches('}').as_bytes()).await?;
+        out.put(b",\"Resources\":[").await?;
+        let mut count = 0_u64;
+        for part in parts {
+            let mut rows = part.rows.as_slice();
+            while !rows.is_empty() {
+                let (now, later) = rows.split_at(readable(rows));
+                rows = later;
+                let positions: Vec<i64> = now.iter().map(|row| row.position).collect();
+                match part.of {
+                    ResourceType::User => {
+                        for user in self.store.users_at(&self.provider, &positions).await? {
+                            separate(&mut count, out).await?;
+                            out.put(self.user(&user, &part.projection).to_string().as_bytes()).await?;
+                        }
+                    }
+                    ResourceType::Group => {
+                        for group in self.store.groups_at(&self.provider, &positions).await? {
+                            separate(&mut count, out).await?;
+                            self.group(&group, &part.projection, out).await?;
+                        }
+                    }
+                }
+            }
+        }
+        out.put(format!("],\"itemsPerPage\":{count}}}").as_bytes()).await
+    }
+
+    /// A group, with its members as they are while it is written. The version that it shows was read before, so that it
+    /// is never newer than the members.
+    async fn group(&self, group: &GroupRecord, projection: &Projection, out: &mut Out) -> Result<(), Stopped> {
+        let of = ResourceType::Group;
+        let id = group.facts.id.to_string();
+        let times = (group.created_at, group.updated_at);
+        let resource = completed(&group.resource, &id, of, &self.location(of, &id), group.version, times);
+        let text = projection.apply(Value::Object(resource)).to_string();
+        if group.member_count == 0 || !projection.includes("members") {
+            return out.put(text.as_bytes()).await;
+        }
+        // There is an id in it, so a comma is right.
+        out.put(text.strip_suffix('}').unwrap_or(&text).as_bytes()).await?;
+        let mut after = None;
+        let mut count = 0_u64;
+        loop {
+            let members = self.store.members_after(&self.provider, group.facts.id, after, MEMBERS).await?;
+            let Some(last) = members.last() else { break };
+            after = Some(last.id);
+            let members: Vec<Value> = members
+                .iter()
+                .map(|member| {
+                    let of = match member.kind {
+                        MemberKind::User => ResourceType::User,
+                        MemberKind::Group => ResourceType::Group,
+                    };
+                    let id = member.id.to_string();
+                    json!({"value": id, "$ref": self.location(of, &id), "type": of.name()})
+                })
+                .collect();
+            let chosen =
+                projection.apply(Value::Object(Map::from_iter([("members".to_owned(), Value::Array(members))])));
+            for member in chosen.get("members").and_then(Value::as_array).into_iter().flatten() {
+                if count == 0 {
+                    out.put(b",\"members\":[").await?;
+                }
+                separate(&mut count, out).await?;
+                out.put(member.to_string().as_bytes()).await?;
+            }
+        }
+        let end: &[u8] = if count > 0 { b"]}" } else { b"}" };
+        out.put(end).await
+    }
+}
+
+/// A comma before each but the first.
+async fn separate(count: &mut u64, out: &mut Out) -> Result<(), Stopped> {
+    *count += 1;
+    if *count > 1 { out.put(b",").await } else { Ok(()) }
+}
+
+/// How many of these rows are read at once: at least one.
+fn readable(rows: &[PlannedRow]) -> usize {
+    let mut bytes = 0_u64;
+    let fits = rows.iter().take_while(|row| {
+        bytes = bytes.saturating_add(row.bytes);
+        bytes <= READ
+    });
+    fits.count().max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(bytes: &[u64]) -> Vec<PlannedRow> {
+        bytes.iter().map(|&bytes| PlannedRow { position: 1, bytes, members: 0 }).collect()
+    }
+
+    fn part(of: ResourceType, rows: Vec<PlannedRow>) -> Part {
+        Part { of, rows, projection: Projection::default() }
+    }
+
+    #[test]
+    fn a_page_ends_where_its_bytes_do_and_has_at_least_one_resource() {
+        let mut users = part(ResourceType::User, rows(&[400, 400, 400, 1]));
+        let mut left = 1000;
+        users.cut(&mut left, true);
+        assert_eq!((users.rows.len(), left), (2, 0), "and nothing behind the one that does not fit");
+        let mut large = part(ResourceType::User, rows(&[4_000_000, 1]));
+        large.cut(&mut 1000, true);
+        assert_eq!(large.rows.len(), 1);
+        let mut second = part(ResourceType::User, rows(&[4_000_000, 1]));
+        second.cut(&mut 1000, false);
+        assert_eq!(second.rows.len(), 0);
+    }
+
+    #[test]
+    fn members_count_where_they_are_shown() {
+        let rows = vec![PlannedRow { position: 1, bytes: 10, members: 1000 }; 3];
+        let mut shown = part(ResourceType::Group, rows.clone());
+        shown.cut(&mut (2 * 1000 * MEMBER), true);
+        assert_eq!(shown.rows.len(), 1);
+        let mut hidden = part(ResourceType::Group, rows);
+        hidden.projection = Projection::new(ResourceType::Group, None, Some("members"));
+        hidden.cut(&mut 1000, true);
+        assert_eq!(hidden.rows.len(), 3);
+    }
+
+    #[test]
+    fn what_is_read_at_once_is_bounded_by_bytes() {
+        assert_eq!(readable(&rows(&[READ * 30, 1])), 1);
+        assert_eq!(readable(&rows(&[1000; 500])), 131);
+    }
+}

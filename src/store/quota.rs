@@ -1,0 +1,177 @@
+//! How much one provider may store. What takes access away is never refused for it.
+
+use sqlx::query;
+
+use super::committer::Transaction;
+use super::sql::Columns;
+use super::{Store, StoreError};
+use crate::model::ProviderName;
+
+/// What one provider may store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// Users, groups and memberships.
+    pub rows: u64,
+    /// Bytes of their resources, as JSON.
+    pub bytes: u64,
+}
+
+impl Default for Quota {
+    fn default() -> Self {
+        Self { rows: 2_000_000, bytes: 1024 * 1024 * 1024 }
+    }
+}
+
+/// What one provider has stored, or by how much that changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Users.
+    pub users: i64,
+    /// Groups.
+    pub groups: i64,
+    /// Memberships, those of ids that are not known included.
+    pub members: i64,
+    /// Bytes of the resources of users and groups, as JSON.
+    pub bytes: i64,
+}
+
+impl Usage {
+    /// Users, groups and memberships.
+    #[must_use]
+    pub fn rows(&self) -> i64 {
+        self.users.saturating_add(self.groups).saturating_add(self.members)
+    }
+
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self {
+            users: self.users.saturating_add(other.users),
+            groups: self.groups.saturating_add(other.groups),
+            members: self.members.saturating_add(other.members),
+            bytes: self.bytes.saturating_add(other.bytes),
+        }
+    }
+}
+
+/// What a change does beside growing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Growth {
+    /// Nothing that anybody's access could depend on being done.
+    Plain,
+    /// It takes members away, too: a tenth of the quota is kept for these.
+    TakesAway,
+    /// It deactivates a user: accepted beyond the quota, as far as the record does not grow by much.
+    Deactivates,
+}
+
+/// By how many bytes a record may grow when its user is deactivated, whatever the quota is.
+const DEACTIVATION: i64 = 4 * 1024;
+
+impl Quota {
+    /// Which part of the quota a change would exceed, given what is stored.
+    pub(super) fn exceeded(&self, stored: Usage, change: Usage, growth: Growth) -> Option<(&'static str, u64)> {
+        let over = |stored: i64, change: i64, limit: u64| {
+            let reserve = if growth == Growth::Plain { 0 } else { limit / 10 };
+            let limit = i64::try_from(limit.saturating_add(reserve)).unwrap_or(i64::MAX);
+            change > 0 && stored.saturating_add(change) > limit
+        };
+        if over(stored.rows(), change.rows(), self.rows) {
+            return Some(("rows", self.rows));
+        }
+        if growth == Growth::Deactivates && change.bytes <= DEACTIVATION {
+            return None;
+        }
+        over(stored.bytes, change.bytes, self.bytes).then_some(("bytes", self.bytes))
+    }
+}
+
+impl Transaction {
+    /// Notes that the provider's rows and bytes change. Refuses a growth that the quota does not allow.
+    ///
+    /// # Errors
+    /// [`StoreError::QuotaExceeded`].
+    pub(super) async fn grow(
+        &mut self,
+        p: &ProviderName,
+        quota: &Quota,
+        change: Usage,
+        growth: Growth,
+    ) -> Result<(), StoreError> {
+        if change.rows() > 0 || change.bytes > 0 {
+            let stored = self.usage(p).await?;
+            if let Some((what, limit)) = quota.exceeded(stored, change, growth) {
+                return Err(StoreError::QuotaExceeded { what, limit });
+            }
+        }
+        self.count(p, change);
+        Ok(())
+    }
+
+    async fn usage(&mut self, p: &ProviderName) -> Result<Usage, StoreError> {
+        let row = query(USAGE).bind(p.as_str()).fetch_optional(&mut self.connection).await?;
+        let stored = row.as_ref().map(usage_row).transpose()?.unwrap_or_default();
+        Ok(stored.plus(self.counted(p)))
+    }
+}
+
+pub(super) const USAGE: &str = "SELECT users, groups, members, bytes FROM counters WHERE provider = ?";
+
+fn usage_row(row: &sqlx::sqlite::SqliteRow) -> Result<Usage, StoreError> {
+    let mut columns = Columns::of(row, "counters");
+    Ok(Usage {
+        users: columns.integer()?,
+        groups: columns.integer()?,
+        members: columns.integer()?,
+        bytes: columns.integer()?,
+    })
+}
+
+impl Store {
+    /// What a provider has stored.
+    pub async fn usage(&self, p: &ProviderName) -> Result<Usage, StoreError> {
+        let row = query(USAGE).bind(p.as_str()).fetch_optional(self.readers()).await?;
+        Ok(row.as_ref().map(usage_row).transpose()?.unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUOTA: Quota = Quota { rows: 100, bytes: 1000 };
+
+    fn rows(members: i64) -> Usage {
+        Usage { members, ..Usage::default() }
+    }
+
+    fn bytes(bytes: i64) -> Usage {
+        Usage { bytes, ..Usage::default() }
+    }
+
+    #[test]
+    fn growth_beyond_the_quota_is_refused_and_up_to_it_is_not() {
+        assert_eq!(QUOTA.exceeded(rows(99), rows(1), Growth::Plain), None);
+        assert_eq!(QUOTA.exceeded(rows(100), rows(1), Growth::Plain), Some(("rows", 100)));
+        assert_eq!(QUOTA.exceeded(bytes(990), bytes(10), Growth::Plain), None);
+        assert_eq!(QUOTA.exceeded(bytes(990), bytes(11), Growth::Plain), Some(("bytes", 1000)));
+    }
+
+    #[test]
+    fn what_does_not_grow_is_accepted_however_much_there_is() {
+        for growth in [Growth::Plain, Growth::TakesAway, Growth::Deactivates] {
+            assert_eq!(QUOTA.exceeded(rows(10_000), rows(-1), growth), None);
+            assert_eq!(QUOTA.exceeded(bytes(10_000), bytes(0), growth), None);
+        }
+    }
+
+    #[test]
+    fn what_takes_members_away_and_adds_some_has_a_reserve() {
+        assert_eq!(QUOTA.exceeded(rows(100), rows(10), Growth::TakesAway), None);
+        assert_eq!(QUOTA.exceeded(rows(100), rows(11), Growth::TakesAway), Some(("rows", 100)));
+    }
+
+    #[test]
+    fn a_deactivation_is_accepted_beyond_the_quota_and_no_way_around_it() {
+        assert_eq!(QUOTA.exceeded(bytes(1_000_000), bytes(1), Growth::Deactivates), None);
+        assert_eq!(QUOTA.exceeded(bytes(1_000_000), bytes(60_000), Growth::Deactivates), Some(("bytes", 1000)));
+    }
+}

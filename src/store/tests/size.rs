@@ -1,0 +1,183 @@
+//! Large records, quotas, and what is loaded at the start.
+
+use sqlx::Connection as _;
+use sqlx::sqlite::SqliteConnection;
+
+use super::*;
+use crate::model::DirectoryChange;
+
+async fn snapshot(store: &Store) -> Vec<DirectoryChange> {
+    let mut changes = Vec::new();
+    store.snapshot(&mut |_, change| changes.push(change)).await.unwrap();
+    changes
+}
+
+async fn refused(store: &Store, name: &str) -> StoreError {
+    store.create_user(&okta(), &origin(), new_user(name)).await.unwrap_err()
+}
+
+async fn deactivated(store: &Store, id: UserId, more: &str) -> Result<UpdateOutcome<UserRecord, ()>, StoreError> {
+    let more = more.to_owned();
+    let change = move |current: &UserRecord| {
+        let mut facts = current.facts.clone();
+        facts.active = false;
+        let mut resource = current.resource.clone();
+        resource["active"] = json!(false);
+        resource["title"] = json!(more);
+        Ok(Some(UserUpdate { resource, facts }))
+    };
+    store.update_user(&okta(), &origin(), id, change).await
+}
+
+#[tokio::test]
+async fn above_the_quota_of_rows_everything_that_takes_away_is_accepted_and_nothing_that_adds() {
+    let home = Home::new().await;
+    let store = &home.store;
+    let (a, b) = (add_user(store, &okta(), "a").await.facts.id, add_user(store, &okta(), "b").await.facts.id);
+    let group = add_group(store, &okta(), "g", &[a.0, b.0]).await.group.facts.id;
+    assert_eq!(store.usage(&okta()).await.unwrap().rows(), 5);
+    store.set_quota(Quota { rows: 3, bytes: u64::MAX });
+
+    assert!(matches!(refused(store, "c").await, StoreError::QuotaExceeded { what: "rows", limit: 3 }));
+    let group_too = store.create_group(&okta(), &origin(), new_group("h", &[])).await;
+    assert!(matches!(group_too, Err(StoreError::QuotaExceeded { .. })));
+    let member = change(store, &okta(), group, vec![MemberChange::Add(vec![Uuid::new_v4()])]).await;
+    assert!(matches!(member, Err(StoreError::QuotaExceeded { .. })), "ids that are not known are rows, too");
+    assert_eq!(member_ids(store, &okta(), group).await.len(), 2, "all or nothing");
+
+    assert!(matches!(deactivated(store, a, "").await, Ok(UpdateOutcome::Changed(_))));
+    assert!(change(store, &okta(), group, vec![MemberChange::Remove(vec![a.0])]).await.is_ok());
+    assert!(change(store, &okta(), group, vec![MemberChange::Replace(vec![b.0])]).await.is_ok());
+    assert!(change(store, &okta(), group, vec![MemberChange::Clear]).await.is_ok());
+    store.delete_user(&okta(), &origin(), a, None).await.unwrap();
+    store.delete_group(&okta(), &origin(), group, None).await.unwrap();
+    assert_eq!(store.usage(&okta()).await.unwrap(), store.recount(&okta()).await);
+    add_user(store, &okta(), "c").await;
+    add_user(store, &provider("entra"), "another tenant has a quota of its own").await;
+}
+
+#[tokio::test]
+async fn above_the_quota_of_bytes_a_user_can_be_deactivated_even_if_its_record_grows_a_little() {
+    let home = Home::new().await;
+    let store = &home.store;
+    let a = add_user(store, &okta(), "a").await.facts.id;
+    store.set_quota(Quota { rows: 1000, bytes: 1 });
+    assert!(matches!(refused(store, "b").await, StoreError::QuotaExceeded { what: "bytes", .. }));
+    assert!(matches!(deactivated(store, a, "left").await, Ok(UpdateOutcome::Changed(_))));
+    let grown = deactivated(store, a, "was inactive already, and now gets a title that is longer").await;
+    assert!(matches!(grown, Err(StoreError::QuotaExceeded { what: "bytes", .. })));
+    assert_eq!(store.usage(&okta()).await.unwrap(), store.recount(&okta()).await);
+}
+
+#[tokio::test]
+async fn requests_of_one_batch_cannot_pass_the_quota_together() {
+    let home = Home::new().await;
+    home.store.set_quota(Quota { rows: 10, bytes: u64::MAX });
+    let creates = (0..40).map(|index| {
+        let store = home.store.clone();
+        tokio::spawn(async move { store.create_user(&okta(), &origin(), new_user(&format!("u{index}"))).await.is_ok() })
+    });
+    let mut created = 0;
+    for create in creates.collect::<Vec<_>>() {
+        created += usize::from(create.await.unwrap());
+    }
+    assert_eq!(created, 10);
+}
+
+#[tokio::test]
+async fn a_database_from_before_quotas_is_counted_when_it_is_opened() {
+    let mut old = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+    for sql in [
+        include_str!("../migrations/0001_first.sql"),
+        "INSERT INTO users (provider, id, active, user_name, user_name_fold, emails, resource, version, created_at, updated_at) \
+         VALUES ('okta', x'01', 1, 'a', 'a', '[]', '{\"userName\":\"ä\"}', 1, 0, 0); \
+         INSERT INTO groups (provider, id, display_name, display_name_fold, resource, member_count, version, created_at, updated_at) \
+         VALUES ('okta', x'02', 'g', 'g', '{}', 1, 1, 0, 0); \
+         INSERT INTO members VALUES ('okta', x'02', x'01', 'user'), ('okta', x'02', x'03', 'pending'); \
+         INSERT INTO counters VALUES ('okta', 1, 1), ('entra', 0, 0)",
+        include_str!("../migrations/0006_usage.sql"),
+    ] {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut old).await.unwrap();
+    }
+    let row = sqlx::query("SELECT users, groups, members, bytes FROM counters WHERE provider = 'okta'");
+    let row = row.fetch_one(&mut old).await.unwrap();
+    let counted: Vec<i64> = (0..4).map(|index| sqlx::Row::get(&row, index)).collect();
+    assert_eq!(counted, [1, 1, 2, 19]);
+}
+
+#[tokio::test]
+async fn deleted_ones_are_loaded_only_where_something_still_refers_to_them() {
+    let home = Home::new().await;
+    let store = &home.store;
+    let mut gone = Vec::new();
+    for name in ["a", "b", "c"] {
+        let user = add_user(store, &okta(), name).await.facts.id;
+        store.delete_user(&okta(), &origin(), user, None).await.unwrap();
+        gone.push(user);
+    }
+    assert!(snapshot(store).await.is_empty());
+    // A claim of the first, as the ledger has it.
+    store
+        .tamper(
+            "INSERT INTO grants (document, role, condition_hash, member_key, member, state, held) \
+             VALUES ('d', 'r', '', 'm', 'user:m@x.example', 'owned', 0); \
+             INSERT INTO claims (document, role, condition_hash, member_key, mapping, subject_kind, subject_id) \
+             SELECT 'd', 'r', '', 'm', 'ns/m', 'user', id FROM tombstones ORDER BY deleted_at, id LIMIT 1",
+        )
+        .await;
+    let loaded = snapshot(store).await;
+    assert_eq!(loaded.len(), 1);
+    assert!(matches!(loaded[0], DirectoryChange::UserDeleted { id } if gone.contains(&id)), "{loaded:?}");
+}
+
+#[tokio::test]
+async fn events_and_what_is_loaded_have_the_addresses_that_access_depends_on_and_no_others() {
+    let home = Home::new().await;
+    let email = |value: &str, kind: &str, primary| EmailFact { value: value.into(), kind: Some(kind.into()), primary };
+    let mut user = new_user("a");
+    user.facts.emails = vec![
+        email("home@x.example", "home", false),
+        email("one@x.example", "Work", false),
+        email("two@x.example", "work", false),
+        email("main@x.example", "other", true),
+    ];
+    let stored = home.store.create_user(&okta(), &origin(), user).await.unwrap();
+    let expected = [email("one@x.example", "Work", false), email("main@x.example", "other", true)];
+    let events = home.store.events_after(0, 10).await.unwrap();
+    for change in [&events[0].change, &snapshot(&home.store).await[0]] {
+        let DirectoryChange::User(facts) = change else { panic!("{change:?}") };
+        assert_eq!(facts.emails, expected);
+    }
+    let change = |current: &UserRecord| {
+        let mut facts = current.facts.clone();
+        facts.emails[0].value = "moved@x.example".into();
+        Ok::<_, ()>(Some(UserUpdate { resource: current.resource.clone(), facts }))
+    };
+    home.store.update_user(&okta(), &origin(), stored.facts.id, change).await.unwrap();
+    assert_eq!(home.store.highest_seq().await.unwrap(), 1, "nobody's access depends on that address");
+}
+
+#[tokio::test]
+async fn records_from_before_there_were_bounds_are_loaded_in_part_and_read_one_by_one() {
+    let home = Home::new().await;
+    for index in 0..4 {
+        let mut user = new_user(&format!("{index}{}", "x".repeat(1_000_000)));
+        user.facts.external_id = Some(format!("{index}{}", "y".repeat(1_000_000)));
+        let value = format!("{index}{}", "z".repeat(1_000_000));
+        user.facts.emails = vec![
+            EmailFact { value: value.clone(), kind: Some("home".into()), primary: true },
+            EmailFact { value, kind: Some("WORK".into()), primary: false },
+        ];
+        home.store.create_user(&okta(), &origin(), user).await.unwrap();
+    }
+    for change in snapshot(&home.store).await {
+        let DirectoryChange::User(facts) = change else { panic!("{change:?}") };
+        let size = serde_json::to_string(&facts).unwrap().len();
+        assert!(size < 8192 && facts.emails.len() == 2 && facts.emails[0].primary, "{size}");
+        assert!(facts.user_name.len() > 254, "still too long for an address");
+    }
+    assert!(home.store.events_after(0, 500).await.unwrap().len() < 4, "read in parts");
+    let plan = home.store.plan_users(&okta(), &ListQuery { condition: None, start_index: 1, count: 60 }).await.unwrap();
+    assert_eq!((plan.rows.len(), plan.total), (4, 4));
+    assert!(plan.rows.iter().all(|row| row.bytes > 2_000_000), "known before they are read");
+}
