@@ -91,6 +91,11 @@ reasons! {
         "mend what the message names";
     ETAG_CONFLICT = "EtagConflict", "somebody else keeps changing the policy, so it was read and planned again",
         "wait; if it lasts, find out who edits the policy so often";
+    STALE_READ = "StaleRead", "Google still shows a version of the policy that a write of ours replaced; nothing is concluded from it",
+        "wait; such reads end after seconds";
+    PRINCIPAL_RESPELLED = "PrincipalRespelled",
+        "Google keeps the account under another address, outside `allowedDomains`; it was taken out and is not sent again",
+        "correct the address at the IdP, or add the domain to `allowedDomains`";
     API_DISABLED = "ApiDisabled", "the Cloud Run Admin API is not enabled in the project", "enable run.googleapis.com";
     UNAUTHENTICATED = "Unauthenticated", "Google did not accept the credentials, or none could be had",
         "give the process a service account key or Workload Identity; see `--google-credentials`";

@@ -12,6 +12,9 @@ pub enum EngineError {
     /// A fault of this program.
     #[error("the pass broke off on a fault of its own: {0}")]
     Internal(String),
+    /// Google shows a version of the policy that a write of ours replaced. Nothing is concluded from it.
+    #[error("google still shows an older version of the policy; it is read again")]
+    StaleRead,
     /// The store cannot read or write. Nothing is sent to Google that was not recorded first.
     #[error("the store cannot record the step, so it is not taken: {0}")]
     Store(#[from] StoreError),
@@ -25,6 +28,7 @@ impl EngineError {
             Self::Google(error) => error.reason(),
             Self::Store(error) => error.reason(),
             Self::Internal(_) => "EngineFault",
+            Self::StaleRead => "StaleRead",
         }
     }
 }

@@ -18,6 +18,7 @@ mod guard;
 mod intake;
 mod pass;
 mod queue;
+mod reads;
 mod report;
 mod state;
 

@@ -17,13 +17,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::Inner;
 use super::error::EngineError;
 use super::state::Trigger;
+use super::{Inner, reads};
 use crate::google::{Backoff, ErrorClass, GoogleError};
 use crate::index::Ceiling;
 use crate::model::{Claim, Desired, DocumentKey, LedgerRow, MappingKey, MemberKey, Policy, Removal, Subject};
-use crate::plan::{CallOutcome, Inputs, Plan, plan};
+use crate::plan::{CallOutcome, Inputs, PRINCIPAL_RESPELLED, Plan, Settlement, plan};
+use crate::store::DocumentLedger;
 
 /// How often one pass reads and plans again after a conflict, before the document goes back into the queue.
 const CONFLICTS: u32 = 6;
@@ -88,6 +89,9 @@ impl Verdict {
 /// After a refusal a person has to do something: trying often helps nobody.
 const REFUSED: Backoff = Backoff { cap: Duration::from_mins(5), ..Backoff::FAILURE };
 
+/// A read that shows the past is repeated until it shows the present; that takes seconds.
+const STALE: Backoff = Backoff { cap: Duration::from_secs(5), ..Backoff::CONFLICT };
+
 /// How one write ended.
 enum Written {
     Acknowledged,
@@ -115,6 +119,7 @@ pub(super) async fn run(inner: &Inner, document: &DocumentKey) -> Verdict {
                     REFUSED.delay(failures, rand::random())
                 }
                 EngineError::Google(GoogleError::Conflict) => Backoff::CONFLICT.delay(failures, rand::random()),
+                EngineError::StaleRead => STALE.delay(failures, rand::random()),
                 _ => Backoff::FAILURE.delay(failures, rand::random()),
             };
             tracing::warn!(
@@ -137,7 +142,7 @@ async fn attempt(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
         }
         let Some(plan) = prepare(inner, document, verdict).await?.map(Arc::new) else { return Ok(()) };
         (verdict.plan, verdict.outcome) = (None, None);
-        verdict.isolated.clear();
+        verdict.isolated = plan.forbidden.iter().map(|grant| (grant.member.clone(), PRINCIPAL_RESPELLED)).collect();
         let result = execute(inner, document, &plan, verdict).await;
         verdict.recheck = plan.recheck_at.map(|at| {
             let wait = at.duration_since(inner.clock.now());
@@ -165,19 +170,16 @@ async fn prepare(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
         (known, state.is_first_look(document))
     };
     let (ledger, early) = if known {
-        let (ledger, answer) = tokio::join!(inner.store.ledger(document), inner.google.policy(document));
+        let (ledger, answer) = tokio::join!(inner.store.document_ledger(document), inner.google.policy(document));
         (ledger?, Some(answer))
     } else {
-        (inner.store.ledger(document).await?, None)
+        (inner.store.document_ledger(document).await?, None)
     };
     let claimants: BTreeSet<MappingKey> =
-        ledger.iter().flat_map(|row| &row.claims).map(|claim| claim.mapping.clone()).collect();
-    let first_look = first_look && ledger.is_empty();
-    if early.is_none()
-        && !first_look
-        && ledger.is_empty()
-        && inner.state().index.desired(document, &claimants).grants.is_empty()
-    {
+        ledger.rows.iter().flat_map(|row| &row.claims).map(|claim| claim.mapping.clone()).collect();
+    let first_look = first_look && ledger.rows.is_empty();
+    let is_idle = || ledger.rows.is_empty() && inner.state().index.desired(document, &claimants).grants.is_empty();
+    if early.is_none() && !first_look && is_idle() {
         verdict.idle = true;
         return Ok(None);
     }
@@ -204,10 +206,34 @@ async fn prepare(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
             return Ok(None);
         }
     }
-    let Some((known, guarded)) = look_up(inner, document, ledger, &claimants, answer, verdict)? else {
+    if is_idle() {
+        verdict.idle = true;
         return Ok(None);
+    }
+    let (live, read) = match answer {
+        Ok(policy) => {
+            let read = reads::judge(inner, document, &ledger, &policy.etag).await?;
+            (policy, read)
+        }
+        Err(error @ GoogleError::NotFound { .. }) => {
+            if !inner.state().index.desired(document, &claimants).absent {
+                inner.list_again(document);
+                return Err(error.into());
+            }
+            // The complete list lacks it and Google says it is not there: its policy went with it.
+            (Policy::default(), reads::Read::GONE)
+        }
+        Err(error) => return Err(error.into()),
     };
+    let (mut known, mut guarded) = look_up(inner, document, ledger, &claimants, live, read, verdict);
     let mut plan = known.plan(document, &BTreeSet::new());
+    if known.read.depends_on_the_resource(&plan, &known.ledger) {
+        let uid = reads::uid(inner, document).await?;
+        known.read.identified(uid, &known.ledger);
+        let Known { ledger, live, read, .. } = known;
+        (known, guarded) = look_up(inner, document, ledger, &claimants, live, read, verdict);
+        plan = known.plan(document, &BTreeSet::new());
+    }
     // Who says that rolecall goes means all of it, the guard aside.
     if plan.guarded && guarded {
         let held = inner.held(document, &plan).await?;
@@ -224,8 +250,9 @@ async fn prepare(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
 /// What one pass is planned from.
 struct Known {
     desired: Desired,
-    ledger: Vec<LedgerRow>,
+    ledger: DocumentLedger,
     live: Policy,
+    read: reads::Read,
     now: Timestamp,
     /// The people with claims who are inactive or deleted.
     left: BTreeSet<Subject>,
@@ -236,8 +263,11 @@ impl Known {
         plan(&Inputs {
             document,
             desired: &self.desired,
-            ledger: &self.ledger,
+            ledger: &self.ledger.rows,
             live: &self.live,
+            evidence: self.read.evidence,
+            revision: self.ledger.revision.as_ref(),
+            resource_uid: self.read.resource_uid.as_deref(),
             now: self.now,
             held,
             leavers: &|subject| self.left.contains(subject),
@@ -246,35 +276,18 @@ impl Known {
 }
 
 /// Looks up what is wanted, after the policy was read and however long that took: who left meanwhile is not granted any
-/// more. Answers that, and whether the guard has a say. None: nothing concerns this document.
+/// more. Answers that, and whether the guard has a say.
 fn look_up(
     inner: &Inner,
     document: &DocumentKey,
-    ledger: Vec<LedgerRow>,
+    ledger: DocumentLedger,
     claimants: &BTreeSet<MappingKey>,
-    answer: Result<Policy, GoogleError>,
+    live: Policy,
+    read: reads::Read,
     verdict: &mut Verdict,
-) -> Result<Option<(Known, bool)>, EngineError> {
+) -> (Known, bool) {
     let mut state = inner.state();
     let desired = state.index.desired(document, claimants);
-    if ledger.is_empty() && desired.grants.is_empty() {
-        verdict.idle = true;
-        return Ok(None);
-    }
-    let live = match answer {
-        Ok(policy) => policy,
-        Err(GoogleError::NotFound { .. }) if desired.absent => {
-            // The complete list lacks it and Google says it is not there: its policy went with it.
-            Policy::default()
-        }
-        Err(error) => {
-            drop(state);
-            if matches!(error, GoogleError::NotFound { .. }) {
-                inner.list_again(document);
-            }
-            return Err(error.into());
-        }
-    };
     // A mapping that is deleted from here on is not forgotten before this pass has ended.
     let planned = desired.stances.keys().cloned().collect();
     let memory = state.document(document);
@@ -289,10 +302,10 @@ fn look_up(
         }
         Subject::Group(_) => false,
     };
-    let claims = ledger.iter().flat_map(|row| row.claims.iter().map(move |claim| (row, claim)));
+    let claims = ledger.rows.iter().flat_map(|row| row.claims.iter().map(move |claim| (row, claim)));
     let left = claims.filter(|(row, claim)| has_left(row, claim)).map(|(_, claim)| claim.subject).collect();
     let guarded = state.farewell.is_none();
-    Ok(Some((Known { desired, ledger, live, now: inner.clock.now(), left }, guarded)))
+    (Known { desired, ledger, live, read, now: inner.clock.now(), left }, guarded)
 }
 
 async fn execute(
@@ -373,9 +386,10 @@ async fn write(
     let withheld = if repeated { std::mem::take(&mut audit) } else { Vec::new() };
     inner.store.record(document, changes, audit).await?;
     let answer = inner.google.set_policy(document, policy).await;
-    let (outcome, written) = match answer {
-        Ok(after) => (CallOutcome::Acknowledged { etag: after.etag }, Written::Acknowledged),
+    let (outcome, written) = match &answer {
+        Ok(after) => (CallOutcome::Acknowledged { etag: after.etag.clone() }, Written::Acknowledged),
         Err(error) => {
+            let error = error.clone();
             let outcome = match error.class() {
                 ErrorClass::Conflict | ErrorClass::Retry | ErrorClass::Throttle => CallOutcome::Conflict,
                 ErrorClass::Definitive => CallOutcome::Refused { reason: error.reason().to_owned() },
@@ -399,9 +413,19 @@ async fn write(
             inner.metrics.propagation_seconds.observe([change], lag);
         }
     }
+    if matches!(written, Written::Conflict) {
+        let only_proof = plan.add.is_empty() && plan.remove.is_empty();
+        inner.state().document(document).reads.conflict(&policy.etag, only_proof, inner.clock.now());
+    }
     verdict.outcome = Some(outcome.clone());
     verdict.plan = Some(plan.clone());
-    let (changes, mut audit) = plan.settle(&outcome, inner.clock.now());
+    let Settlement { changes, mut audit, write } = match &answer {
+        Ok(after) => plan.settle_answer(policy, after, inner.clock.now()),
+        Err(_) => {
+            let (changes, audit) = plan.settle(&outcome, inner.clock.now());
+            Settlement { changes, audit, write: None }
+        }
+    };
     for entry in &mut audit {
         entry.cause_seqs.clone_from(&verdict.trigger.seqs);
     }
@@ -413,7 +437,7 @@ async fn write(
     let same = refused.is_some() && before == refused;
     let audit = if same { Vec::new() } else { withheld.into_iter().chain(audit).collect() };
     // If this fails the intents stay, and the next pass resolves them from the etag.
-    inner.store.record(document, changes, audit).await?;
+    inner.store.record_write(document, changes, audit, write).await?;
     if matches!(written, Written::Acknowledged) {
         tracing::info!(
             target.document = %document, plan.add = plan.add.len(), plan.remove = plan.remove.len(), plan.hash = %plan.hash,

@@ -488,7 +488,8 @@ pub(super) enum Standing {
 
 impl DocumentMemory {
     pub(super) fn standing(&self) -> Standing {
-        if self.error.is_some() {
+        // A read that shows the past is read again within seconds.
+        if self.error.as_ref().is_some_and(|(word, _)| *word != reason::STALE_READ) {
             return Standing::Failed;
         }
         match &self.found {
@@ -506,7 +507,11 @@ impl DocumentMemory {
             troubles.push(Trouble { reason, message: message.clone(), since });
         }
         for (member, reason) in &self.isolated {
-            let message = format!("Google refused {member} on {}", document.short());
+            let message = if *reason == reason::PRINCIPAL_RESPELLED {
+                format!("Google keeps {member} under an address outside allowedDomains on {}", document.short())
+            } else {
+                format!("Google refused {member} on {}", document.short())
+            };
             troubles.push(Trouble { reason, message, since: self.isolated_since.unwrap_or(since) });
         }
         if let Some(limit) = self.found.as_ref().and_then(|found| found.limit.as_ref()) {

@@ -108,6 +108,8 @@ pub(super) struct DocumentMemory {
     pub planned: BTreeSet<MappingKey>,
     /// The plan that Google refused last, and why.
     pub refused: Option<(String, String)>,
+    /// What reads of this document are known to be old, besides what the store remembers.
+    pub reads: super::reads::ReadMemory,
     /// Failed passes in a row.
     pub failures: u32,
     /// What the last pass that had a plan found.

@@ -112,6 +112,7 @@ pub fn install_crypto_provider() {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Operation {
     List,
+    Get,
     GetPolicy,
     SetPolicy,
 }
@@ -119,7 +120,7 @@ enum Operation {
 impl Operation {
     fn call(self) -> Call {
         match self {
-            Self::List | Self::GetPolicy => Call::Read,
+            Self::List | Self::Get | Self::GetPolicy => Call::Read,
             Self::SetPolicy => Call::Write,
         }
     }
@@ -128,6 +129,7 @@ impl Operation {
     fn word(self) -> &'static str {
         match self {
             Self::List => "list",
+            Self::Get => "get",
             Self::GetPolicy => "getIamPolicy",
             Self::SetPolicy => "setIamPolicy",
         }
@@ -167,6 +169,12 @@ struct Item {
     labels: BTreeMap<String, String>,
     #[serde(default)]
     invoker_iam_disabled: bool,
+}
+
+#[derive(Deserialize)]
+struct Identified {
+    #[serde(default)]
+    uid: String,
 }
 
 #[derive(Serialize)]
@@ -250,6 +258,17 @@ impl CloudRun {
         all.unreachable.sort_unstable();
         all.unreachable.dedup();
         all
+    }
+
+    /// The uid of the resource that a document belongs to. It tells a resource from a namesake that was made after it was
+    /// deleted.
+    ///
+    /// # Errors
+    /// [`GoogleError`].
+    pub async fn resource_uid(&self, document: &DocumentKey) -> Result<String, GoogleError> {
+        let url = self.url(&format!("v2/{}", document.resource()))?;
+        let resource: Identified = self.call(Operation::Get, Request::new(Method::GET, url)).await?;
+        if resource.uid.is_empty() { Err(malformed("the resource has no uid")) } else { Ok(resource.uid) }
     }
 
     /// The policy of a document, asked for in version 3.

@@ -93,6 +93,7 @@ impl Index {
                         condition: None,
                         claims: BTreeMap::new(),
                         grounds: BTreeMap::new(),
+                        allowed_domains: tenant.allowed_domains(),
                     });
                     let ground = wanted.grounds.entry(claim.clone());
                     let from = || Ground { provider: provider.clone(), groups: BTreeSet::new() };

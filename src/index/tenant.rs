@@ -81,7 +81,7 @@ pub(super) struct Group {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Rule {
     attribute: UserAttribute,
-    allowed_domains: Vec<String>,
+    allowed_domains: Arc<[String]>,
 }
 
 /// What a change of the directory touched.
@@ -126,7 +126,7 @@ impl Tenant {
     pub(super) fn apply_spec(&mut self, spec: IdentityProviderSpec) -> bool {
         let rule = Rule {
             attribute: spec.principals.users.google_account.attribute,
-            allowed_domains: spec.principals.allowed_domains.clone(),
+            allowed_domains: spec.principals.allowed_domains.clone().into(),
         };
         let state = spec.state;
         let before = self.spec.replace(spec).map(|spec| spec.state);
@@ -183,6 +183,11 @@ impl Tenant {
     /// Do several active users have this user's principal?
     pub(super) fn collides(&self, user: &User) -> bool {
         user.key.as_ref().is_some_and(|key| self.owners.get(key).is_some_and(|owners| owners.len() > 1))
+    }
+
+    /// The domains in which Google may keep the members of this provider.
+    pub(super) fn allowed_domains(&self) -> Arc<[String]> {
+        self.rule.as_ref().map(|rule| rule.allowed_domains.clone()).unwrap_or_default()
     }
 
     /// What is written for this user, whatever its state.

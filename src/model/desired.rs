@@ -1,6 +1,7 @@
 //! What a document should hold, and why: the answer of the index and the input of the plan.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::{Claim, Condition, GrantKey, Ground, GroupId, MappingKey, MemberKey, Principal, Role, Subject};
 
@@ -60,6 +61,17 @@ pub struct DesiredGrant {
     pub claims: BTreeMap<Claim, ClaimTerms>,
     /// Where each claim comes from.
     pub grounds: BTreeMap<Claim, Ground>,
+    /// The domains in which Google may keep the member: `allowedDomains` of the provider, lower case.
+    pub allowed_domains: Arc<[String]>,
+}
+
+impl DesiredGrant {
+    /// May the grant stand under this spelling, which is Google's?
+    #[must_use]
+    pub fn permits(&self, spelling: &str) -> bool {
+        let domain = spelling.rsplit_once('@').map(|(_, domain)| domain.to_ascii_lowercase());
+        domain.is_none_or(|domain| self.allowed_domains.contains(&domain))
+    }
 }
 
 /// On what terms a claim is made.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Condition, DocumentKey, GrantKey, GroupId, MappingKey, ProviderName, Seq, UserId};
+use super::{Condition, DocumentKey, GrantKey, GroupId, MappingKey, MemberKey, ProviderName, Seq, UserId};
 
 /// Whom a claim is made for. People are ids here; names stand elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -117,6 +117,46 @@ pub struct LedgerRow {
     pub revoking_since: Option<Timestamp>,
     /// The guard held its removal at least once since then.
     pub held: bool,
+    /// The uid of the resource on whose policy the grant was written, as far as it was known. A resource of another uid
+    /// has another policy.
+    pub resource_uid: Option<String>,
+    /// The spellings under which Google keeps the member, where they are not that of `member` (an alias becomes the
+    /// primary address). Empty: as it was sent. A spelling that stands in several rows belongs to all of them, because they
+    /// cannot be told apart.
+    pub stored_as: BTreeSet<String>,
+}
+
+impl LedgerRow {
+    /// The keys under which the grant may stand in the policy.
+    pub fn spellings(&self) -> impl Iterator<Item = GrantKey> + '_ {
+        let stored =
+            self.stored_as.iter().map(|member| GrantKey { member: MemberKey::of(member), ..self.grant.clone() });
+        let sent = self.stored_as.is_empty().then(|| self.grant.clone());
+        sent.into_iter().chain(stored)
+    }
+}
+
+/// What is remembered about the versions of one policy document: the last acknowledged write, and what stood beside our
+/// grants in its answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revision {
+    /// The etag that the last acknowledged write returned. A policy with this etag is the current one.
+    pub etag: String,
+    /// [`GrantKey::digest`] of all members that stood under roles of ours in that answer and were not ours.
+    pub beside: BTreeSet<String>,
+    /// The uid of the resource, as far as it was known.
+    pub resource_uid: Option<String>,
+}
+
+/// A write that Google acknowledged, as the store remembers it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AcknowledgedWrite {
+    /// What is in force now.
+    pub revision: Revision,
+    /// Etags that are known to be of older versions from now on.
+    pub superseded: BTreeSet<String>,
+    /// When the write was acknowledged.
+    pub at: Timestamp,
 }
 
 /// One change of the ledger. A batch of them is one transaction, together with its audit rows.

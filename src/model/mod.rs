@@ -23,7 +23,8 @@ pub use guard::{
     RemovalScope, ScopeCounts,
 };
 pub use ledger::{
-    AuditEntry, AuditOutcome, Claim, GrantState, Ground, Intent, IntentAction, LedgerChange, LedgerRow, Pin, Subject,
+    AcknowledgedWrite, AuditEntry, AuditOutcome, Claim, GrantState, Ground, Intent, IntentAction, LedgerChange,
+    LedgerRow, Pin, Revision, Subject,
 };
 pub use name::{MappingKey, NameError, ProviderName, TargetName};
 pub use policy::{Binding, Condition, ConditionHash, GrantKey, MAX_PRINCIPALS, Policy};

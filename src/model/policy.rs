@@ -270,3 +270,20 @@ pub struct GrantKey {
     /// Who, folded.
     pub member: MemberKey,
 }
+
+impl GrantKey {
+    /// 16 hex digits that stand for this grant where only equality matters.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        for part in [self.role.as_str(), self.condition.as_str(), self.member.as_str()] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part.as_bytes());
+        }
+        let digest = hash.finalize();
+        digest.iter().take(8).fold(String::with_capacity(16), |mut text, byte| {
+            text.extend([byte >> 4, byte & 0xf].into_iter().filter_map(|half| char::from_digit(u32::from(half), 16)));
+            text
+        })
+    }
+}

@@ -9,7 +9,8 @@ use super::{LimitExceeded, Step};
 
 /// What stands in a policy, as a set.
 pub(super) struct Live {
-    grants: BTreeSet<GrantKey>,
+    /// Each grant, with its member as Google spells it.
+    grants: BTreeMap<GrantKey, String>,
     /// Members under roles that rolecall never grants, such as basic roles.
     beyond: usize,
     /// All appearances of principals, as Google counts them.
@@ -18,15 +19,16 @@ pub(super) struct Live {
 
 impl Live {
     pub(super) fn of(policy: &Policy) -> Self {
-        let mut grants = BTreeSet::new();
+        let mut grants = BTreeMap::new();
         let mut beyond = BTreeSet::new();
         for binding in &policy.bindings {
             let condition = ConditionHash::of(binding.condition.as_ref());
             let role = Role::new(&binding.role);
-            for member in &binding.members {
-                let member = MemberKey::of(member);
+            for spelling in &binding.members {
+                let member = MemberKey::of(spelling);
                 if let Ok(role) = &role {
-                    grants.insert(GrantKey { role: role.clone(), condition: condition.clone(), member });
+                    let grant = GrantKey { role: role.clone(), condition: condition.clone(), member };
+                    grants.entry(grant).or_insert_with(|| spelling.clone());
                 } else {
                     beyond.insert((binding.role.as_str(), condition.clone(), member));
                 }
@@ -36,17 +38,33 @@ impl Live {
     }
 
     pub(super) fn has(&self, grant: &GrantKey) -> bool {
-        self.grants.contains(grant)
+        self.grants.contains_key(grant)
+    }
+
+    /// All grants, each with its member as Google spells it.
+    pub(super) fn grants(&self) -> impl Iterator<Item = (&GrantKey, &str)> {
+        self.grants.iter().map(|(grant, spelling)| (grant, spelling.as_str()))
+    }
+
+    /// The grants of the same role and condition, in order.
+    pub(super) fn beside<'a>(&'a self, grant: &'a GrantKey) -> impl Iterator<Item = (&'a GrantKey, &'a str)> {
+        self.grants().filter(|(other, _)| other.role == grant.role && other.condition == grant.condition)
     }
 
     /// How many members there are that are none of these.
-    pub(super) fn foreign(&self, ours: &BTreeSet<&GrantKey>) -> usize {
-        self.beyond + self.grants.iter().filter(|grant| !ours.contains(grant)).count()
+    pub(super) fn foreign(&self, ours: &BTreeSet<GrantKey>) -> usize {
+        self.beyond + self.grants.keys().filter(|grant| !ours.contains(grant)).count()
     }
 
     /// Takes from the additions, last first, what would take the policy over the limit.
-    pub(super) fn fit(&self, policy: &Policy, add: &mut Vec<Step>, remove: &[Step]) -> Option<LimitExceeded> {
-        let kept = match edited(policy, &[], remove) {
+    pub(super) fn fit(
+        &self,
+        policy: &Policy,
+        add: &mut Vec<Step>,
+        remove: &[Step],
+        sweep: &BTreeSet<GrantKey>,
+    ) -> Option<LimitExceeded> {
+        let kept = match edited(policy, &[], remove, sweep) {
             Some(policy) => appearances(&policy),
             None => self.appearances,
         };
@@ -73,22 +91,29 @@ fn place(grant: &GrantKey) -> Place<'_> {
 
 /// What to write: the policy with these steps done. With none of them, the policy as it is where it has to be a fence: a
 /// write moves the etag, and an earlier call that carries the old one is refused from then on.
-pub(super) fn written(live: &Policy, add: &[Step], remove: &[Step], fence: bool) -> Option<Policy> {
-    edited(live, add, remove).or_else(|| fence.then(|| Policy { version: 3, ..live.clone() }))
+pub(super) fn written(
+    live: &Policy,
+    add: &[Step],
+    remove: &[Step],
+    sweep: &BTreeSet<GrantKey>,
+    fence: bool,
+) -> Option<Policy> {
+    edited(live, add, remove, sweep).or_else(|| fence.then(|| Policy { version: 3, ..live.clone() }))
 }
 
-/// The policy with these steps done; none when there are none. Bindings keep their order, foreign members, conditions
-/// and unknown fields their bytes. A binding that a removal empties is dropped, one that was empty before stays. Bindings
-/// are not merged; a member is added to one that says nothing else than its role and condition, or to a new one.
-pub(super) fn edited(live: &Policy, add: &[Step], remove: &[Step]) -> Option<Policy> {
-    if add.is_empty() && remove.is_empty() {
+/// The policy with these steps done and these members swept out; none when there are none. Bindings keep their order,
+/// foreign members, conditions and unknown fields their bytes. A binding that a removal empties is dropped, one that was
+/// empty before stays. Bindings are not merged; a member is added to one that says nothing else than its role and
+/// condition, or to a new one.
+pub(super) fn edited(live: &Policy, add: &[Step], remove: &[Step], sweep: &BTreeSet<GrantKey>) -> Option<Policy> {
+    if add.is_empty() && remove.is_empty() && sweep.is_empty() {
         return None;
     }
     let mut policy = Policy { version: 3, ..live.clone() };
     let hashes: Vec<ConditionHash> =
         policy.bindings.iter().map(|binding| ConditionHash::of(binding.condition.as_ref())).collect();
 
-    let gone: BTreeSet<&GrantKey> = remove.iter().map(Step::grant).collect();
+    let gone: BTreeSet<&GrantKey> = remove.iter().flat_map(|step| &step.out).chain(sweep).collect();
     let places: BTreeSet<Place> = gone.iter().map(|grant| place(grant)).collect();
     let mut shrunk = vec![false; policy.bindings.len()];
     for (at, binding) in policy.bindings.iter_mut().enumerate() {

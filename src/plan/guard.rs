@@ -103,8 +103,10 @@ pub(super) fn split(candidates: Vec<Step>, held: &BTreeSet<Removal>) -> (Vec<Ste
         if own.is_empty() {
             pass.push(step);
         } else {
-            step.row.claims = own;
+            step.row.claims.clone_from(&own);
             grounds::update(&mut step.row, None);
+            step.restore.claims = own;
+            grounds::update(&mut step.restore, None);
             kept.push(step);
         }
     }

@@ -13,14 +13,18 @@
 //! access is taken and why, and so that a mapping is not done with while a grant of it is still there.
 
 mod document;
+mod evidence;
 mod grounds;
 mod guard;
 mod pass;
 mod settle;
+mod spelling;
 mod tally;
 
 #[cfg(test)]
 mod guard_tests;
+#[cfg(test)]
+mod lagging;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
@@ -36,12 +40,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::model::{
-    AuditEntry, Desired, DocumentKey, GrantKey, IntentAction, LedgerChange, LedgerRow, MappingKey, Policy, Removal,
-    Subject,
+    AuditEntry, Desired, DocumentKey, GrantKey, GrantState, IntentAction, LedgerChange, LedgerRow, MappingKey, Policy,
+    Removal, Revision, Subject,
 };
 
+pub use evidence::{Evidence, ReadAge, age};
 pub use guard::held_hash;
-pub use settle::CallOutcome;
+pub use settle::{CallOutcome, Settlement};
 pub use tally::Tally;
 
 use document::Live;
@@ -63,6 +68,12 @@ pub struct Inputs<'a> {
     /// The policy as just read, with its etag. The read began after the last settlement of this document. The default
     /// without an etag: Google says that the resource is not there.
     pub live: &'a Policy,
+    /// What the read is worth.
+    pub evidence: Evidence,
+    /// The last acknowledged write of this document, as far as it is remembered.
+    pub revision: Option<&'a Revision>,
+    /// The uid of the resource, read after the policy; none when it was not asked for.
+    pub resource_uid: Option<&'a str>,
     /// When the plan is made.
     pub now: Timestamp,
     /// The removals that the guard holds. A plan that asks about some ([`Plan::asks`]) is made again with the answer.
@@ -70,6 +81,9 @@ pub struct Inputs<'a> {
     /// Has the IdP said that this subject is inactive or deleted?
     pub leavers: &'a dyn Fn(&Subject) -> bool,
 }
+
+/// Google keeps a member under another spelling than it was sent.
+pub const PRINCIPAL_RESPELLED: &str = "PrincipalRespelled";
 
 /// Why a step is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,6 +98,10 @@ pub enum Cause {
     MappingDeleted,
     /// No mapping wants it any more: a membership, a spec or a delegation changed.
     NotWanted,
+    /// Google keeps the member under a spelling that `allowedDomains` does not permit.
+    SpellingForbidden,
+    /// Another spelling of the grant goes with that of somebody who leaves, so the member is written again.
+    Respelled,
 }
 
 impl Cause {
@@ -96,6 +114,7 @@ impl Cause {
             Self::Leaver => "Leaver",
             Self::MappingDeleted => "MappingDeleted",
             Self::NotWanted => "NotWanted",
+            Self::SpellingForbidden | Self::Respelled => PRINCIPAL_RESPELLED,
         }
     }
 }
@@ -109,6 +128,11 @@ pub struct Step {
     pub cause: Cause,
     /// The ledger row as it stands before the call. It carries an intent only if an earlier call for it may still land.
     pub row: LedgerRow,
+    /// The row as it is put back when the call surely did nothing: without what only the read says.
+    pub restore: LedgerRow,
+    /// The members that go: all spellings of the grant, and what Google leaves of an account that was deleted. Of an
+    /// addition there are none.
+    pub out: BTreeSet<GrantKey>,
 }
 
 impl Step {
@@ -220,6 +244,8 @@ pub struct Plan {
     pub orphaned: Vec<GrantKey>,
     /// What observe mode keeps from being done.
     pub observed: Observed,
+    /// Wanted and not sent: Google would keep the member under a spelling that `allowedDomains` does not permit.
+    pub forbidden: Vec<GrantKey>,
     /// What to record if no call is made: claims, verifications, resolved intents, forgotten rows.
     pub ledger: Vec<LedgerChange>,
     /// What to append if no call is made.
@@ -233,6 +259,14 @@ pub struct Plan {
     pub recheck_at: Option<Timestamp>,
     context: settle::Context,
     live: Policy,
+    /// The last acknowledged write before this pass.
+    superseded: Option<String>,
+    /// What follows from the read once a write of ours has proven it.
+    concluded: settle::Conclusions,
+    /// Grants of ours as they stand after the pass, for the comparison with Google's answer.
+    standing: Vec<LedgerRow>,
+    /// Members of deleted accounts that were ours, and that go with whatever is written.
+    sweep: BTreeSet<GrantKey>,
     unsettled: Vec<settle::Unsettled>,
     fence: bool,
     lines: Vec<tally::Line>,
@@ -246,8 +280,8 @@ impl Plan {
         let (add, left_out): (Vec<Step>, Vec<Step>) = self.add.iter().cloned().partition(wanted);
         let mut unsettled = self.unsettled.clone();
         unsettled.extend(left_out.iter().filter_map(|step| settle::Unsettled::of(&step.row, false)));
-        let fence = self.fence || unsettled.len() > self.unsettled.len();
-        let policy = document::written(&self.live, &add, &self.remove, fence)?;
+        let fence = self.fence || unsettled.len() > self.unsettled.len() || self.concluded.need_proof();
+        let policy = document::written(&self.live, &add, &self.remove, &self.sweep, fence)?;
         let hash = plan_hash(&self.context.document, &add, &self.remove, &self.held);
         let mut lines = self.lines.clone();
         let left: BTreeSet<&GrantKey> = add.iter().map(Step::grant).collect();
@@ -267,6 +301,20 @@ impl Plan {
             fence,
             ..self.clone()
         })
+    }
+
+    /// The uid of the resource that the plan goes by.
+    #[must_use]
+    pub fn resource_uid(&self) -> Option<&str> {
+        self.context.resource_uid.as_deref()
+    }
+
+    /// Does the pass take anything back, grant anything again, or conclude anything? Then it has to be sure which resource
+    /// the policy belongs to.
+    #[must_use]
+    pub fn depends_on_the_resource(&self) -> bool {
+        let again = self.add.iter().any(|step| step.row.state != GrantState::Wanted);
+        again || !self.remove.is_empty() || !self.held.parts.is_empty() || !self.concluded.is_empty()
     }
 
     /// The removals alone, if there are any beside additions: what to try after a mixed write was refused.

@@ -10,15 +10,22 @@ use crate::model::{
 };
 
 use super::document::{self, Live};
-use super::settle::{Context, NOT_COMMITTED, Unsettled, action_word};
+use super::settle::{Conclusions, Context, NOT_COMMITTED, Unsettled, action_word};
 use super::tally::{Line, Standing};
-use super::{Cause, Held, INTENT_FENCE, Inputs, LostGrant, Observed, Plan, Step, grounds, guard, plan_hash};
+use super::{
+    Cause, Evidence, Held, INTENT_FENCE, Inputs, LostGrant, Observed, Plan, Step, grounds, guard, plan_hash, spelling,
+};
+
+mod respelling;
 
 /// The outcome of a call could not be told from the etag, and the member is as the call would have left it.
 const AMBIGUOUS: &str = "AttributionAmbiguous";
 
 /// The resource is not listed any more and Google says that it is not there.
 const RESOURCE_GONE: &str = "ResourceGone";
+
+/// The resource was deleted and made again: the policy on which the grant was written is gone.
+const RESOURCE_RECREATED: &str = "ResourceRecreated";
 
 /// Whose claims are behind a row, after the mappings' word on it.
 #[expect(clippy::struct_excessive_bools, reason = "five independent facts, each read once by its name")]
@@ -55,6 +62,19 @@ pub(super) struct Pass<'a> {
     orphaned: Vec<GrantKey>,
     observed: Observed,
     owned: Vec<LedgerRow>,
+    forbidden: Vec<GrantKey>,
+    /// Spelled otherwise than allowed: these go whatever the guard says, since nobody ever wanted them.
+    outside: Vec<Step>,
+    /// Rows that stay, as they stand after the pass.
+    staying: Vec<LedgerRow>,
+    sweep: BTreeSet<GrantKey>,
+    concluded: Conclusions,
+    /// The uid of the resource, as far as it is known.
+    uid: Option<String>,
+    /// What Google made of other grants of ours.
+    respellings: BTreeSet<GrantKey>,
+    /// Spellings that took the place of a grant's member without anybody writing.
+    replaced: BTreeMap<GrantKey, BTreeSet<String>>,
     lines: Vec<Line>,
     unsettled: Vec<Unsettled>,
     fence: bool,
@@ -63,13 +83,29 @@ pub(super) struct Pass<'a> {
 
 impl<'a> Pass<'a> {
     pub(super) fn new(inputs: &'a Inputs<'a>, live: &'a Live) -> Self {
+        let rows: BTreeMap<&GrantKey, &LedgerRow> = inputs.ledger.iter().map(|row| (&row.grant, row)).collect();
+        let uid = inputs.resource_uid.map(str::to_owned).or_else(|| inputs.desired.resource_uid.clone());
+        let replaced = match inputs.revision {
+            Some(revision) if revision.etag == inputs.live.etag => spelling::took_their_place(&rows, live, revision),
+            _ => BTreeMap::new(),
+        };
+        let respelled = rows.values().filter(|row| row.state == GrantState::Owned && !row.stored_as.is_empty());
+        let respellings = respelled.flat_map(|row| row.spellings()).filter(|spelling| live.has(spelling)).collect();
         Self {
             inputs,
             live,
-            rows: inputs.ledger.iter().map(|row| (&row.grant, row)).collect(),
+            rows,
+            respellings,
+            replaced,
+            forbidden: vec![],
+            outside: vec![],
+            staying: vec![],
+            sweep: BTreeSet::new(),
+            concluded: Conclusions::default(),
+            uid: uid.clone(),
             context: Context {
                 document: inputs.document.clone(),
-                resource_uid: inputs.desired.resource_uid.clone(),
+                resource_uid: uid,
                 generations: inputs.desired.generations.clone(),
             },
             ledger: vec![],
@@ -102,6 +138,18 @@ impl<'a> Pass<'a> {
         self.finish()
     }
 
+    /// Does the read show the present, or is there nothing that could be newer than it?
+    fn is_proven(&self) -> bool {
+        self.inputs.evidence == Evidence::Current || self.inputs.live.etag.is_empty()
+    }
+
+    /// The resource on whose policy this row was written is another one than that which was read.
+    fn is_of_another_resource(&self, row: &LedgerRow) -> bool {
+        let ours = self.inputs.revision.is_some_and(|revision| revision.etag == self.inputs.live.etag);
+        let differs = matches!((row.resource_uid.as_deref(), self.inputs.resource_uid), (Some(a), Some(b)) if a != b);
+        differs && !ours && !self.inputs.desired.stances.values().any(doubts_everything)
+    }
+
     /// The policy went with its resource: whatever comes back under its name starts afresh.
     fn forget(&mut self, key: &GrantKey) {
         let Some(row) = self.rows.get(key).copied() else { return };
@@ -117,24 +165,50 @@ impl<'a> Pass<'a> {
     }
 
     fn grant(&mut self, key: &GrantKey) {
-        let before = self.rows.get(key).copied();
+        let mut before = self.rows.get(key).copied();
+        if let Some(row) = before.filter(|row| self.is_of_another_resource(row)) {
+            self.note(row, "forget", AuditOutcome::Verified, Some(RESOURCE_RECREATED));
+            self.ledger.push(LedgerChange::Remove(key.clone()));
+            self.rows.remove(key);
+            before = None;
+        }
         let want = self.inputs.desired.grants.get(key);
-        let present = self.live.has(key);
+        let present = before.map_or_else(|| self.live.has(key), |row| self.is_present(row));
         let claims = self.claims(key, before, want, present);
         let resolved = before.map(|row| self.resolve(row, present));
-        let row = match (resolved, want) {
-            (Some(row), _) => row,
-            (None, Some(want)) if claims.write => fresh(key, want),
+        let (row, base) = match (resolved, want) {
+            (Some(row), _) => (row, before.cloned()),
+            (None, Some(want)) if claims.write => (fresh(key, want), None),
             (None, want) => return self.unrecorded(key, want, present),
         };
+        let base = base.unwrap_or_else(|| row.clone());
         if claims.kept.is_empty() {
-            self.unwanted(row, claims, present);
+            self.unwanted(base, row, claims, present);
             if let Some(want) = want {
                 self.line(key, want.claims.keys(), Standing::Observed, None);
             }
         } else {
-            self.wanted(row, want, claims, present);
+            self.wanted(base, row, want, claims, present);
         }
+    }
+
+    fn is_present(&self, row: &LedgerRow) -> bool {
+        self.replaced.contains_key(&row.grant) || spelling::is_present(row, self.live)
+    }
+
+    /// What follows from the read. It is recorded at once where the read is proven, and otherwise with the write that
+    /// proves it. Where that write may not be made, it is not recorded.
+    fn conclude(&mut self, change: LedgerChange, may_write: bool) {
+        if self.is_proven() {
+            self.ledger.push(change);
+        } else {
+            self.concluded.add(change, may_write);
+        }
+    }
+
+    /// An audit row about a conclusion.
+    fn conclude_entry(&mut self, entry: AuditEntry) {
+        if self.is_proven() { self.audit.push(entry) } else { self.concluded.note(entry) }
     }
 
     /// Sorts the claims of a row into those that hold and those that ended.
@@ -231,7 +305,7 @@ impl<'a> Pass<'a> {
         entry.plan_hash = Some(intent.plan_hash);
         entry.etag_before = Some(intent.etag_before);
         entry.etag_after = moved.then(|| self.inputs.live.etag.clone());
-        self.audit.push(entry);
+        self.conclude_entry(entry);
         row
     }
 
@@ -247,29 +321,57 @@ impl<'a> Pass<'a> {
         self.line(key, want.iter().flat_map(|want| want.claims.keys()), standing, None);
     }
 
-    fn wanted(&mut self, mut row: LedgerRow, want: Option<&DesiredGrant>, claims: Claims, present: bool) {
+    /// `base`: the row as it stands, `row`: the same after what the read says of an earlier call. What does not depend on
+    /// the read is changed in both.
+    fn wanted(
+        &mut self,
+        mut base: LedgerRow,
+        mut row: LedgerRow,
+        want: Option<&DesiredGrant>,
+        claims: Claims,
+        present: bool,
+    ) {
         let Claims { kept, wanted, write, regrant, observed, .. } = claims;
-        row.claims = kept;
-        grounds::update(&mut row, want);
-        if wanted {
-            row.revoking_since = None;
-            row.held = false;
+        let verified = (row.state == GrantState::Owned && present && row.acknowledged_at.is_some())
+            .then(|| row.verified_at.unwrap_or(self.inputs.now));
+        let newly = verified.is_some() && row.verified_at.is_none();
+        let known_resource = self.is_proven() || self.inputs.resource_uid.is_some();
+        for row in [&mut base, &mut row] {
+            row.claims.clone_from(&kept);
+            grounds::update(row, want);
+            if wanted {
+                row.revoking_since = None;
+                row.held = false;
+            }
+            if let Some(want) = want {
+                want.member.as_str().clone_into(&mut row.member);
+            }
+            row.verified_at = verified.or(row.verified_at);
+            if row.resource_uid.is_none() && row.state == GrantState::Owned && known_resource {
+                row.resource_uid.clone_from(&self.uid);
+            }
         }
-        if let Some(want) = want {
-            want.member.as_str().clone_into(&mut row.member);
+        let may_write = self.may_write(&row) || write;
+        if newly {
+            self.note(&row, "grant", AuditOutcome::Verified, None);
         }
+        self.respell(&mut row);
+        let forbidden = want.is_some_and(|want| row.stored_as.iter().any(|member| !want.permits(member)));
         let mut cause = None;
         let standing = match (row.state, present) {
             (GrantState::Owned, true) => {
-                if row.acknowledged_at.is_some() && row.verified_at.is_none() {
-                    row.verified_at = Some(self.inputs.now);
-                    self.note(&row, "grant", AuditOutcome::Verified, None);
-                }
                 if observed {
                     self.observed.remove.push(row.grant.clone());
                 }
                 self.owned.push(row.clone());
-                if row.verified_at.is_some() { Standing::Verified } else { Standing::Acknowledged }
+                if forbidden && may_write {
+                    self.take_out(&row, &base);
+                    Standing::Withheld
+                } else if row.verified_at.is_some() {
+                    Standing::Verified
+                } else {
+                    Standing::Acknowledged
+                }
             }
             (GrantState::Unowned | GrantState::Wanted | GrantState::Lost, true) => {
                 row.state = GrantState::Unowned;
@@ -282,7 +384,11 @@ impl<'a> Pass<'a> {
                 row.acknowledged_at = None;
                 row.verified_at = None;
                 if first_seen {
-                    self.note(&row, "lost", AuditOutcome::Verified, None);
+                    if may_write {
+                        self.sweep.extend(self.tombstones(&row));
+                    }
+                    let entry = self.context.entry(self.inputs.now, &row, "lost", AuditOutcome::Verified, None);
+                    self.conclude_entry(entry);
                 }
                 self.lost.push(LostGrant { grant: row.grant.clone(), first_seen, regranted: regrant });
                 if regrant {
@@ -294,7 +400,10 @@ impl<'a> Pass<'a> {
             }
             (GrantState::Wanted | GrantState::Unowned, false) => {
                 row.state = GrantState::Wanted;
-                if write {
+                if write && forbidden {
+                    self.forbidden.push(row.grant.clone());
+                    Standing::Withheld
+                } else if write {
                     cause = Some(Cause::Wanted);
                     Standing::Pending
                 } else if wanted {
@@ -306,28 +415,42 @@ impl<'a> Pass<'a> {
             }
         };
         if cause.is_none() {
-            let may_write = row.claims.iter().any(|claim| {
-                matches!(
-                    self.inputs.desired.stances.get(&claim.mapping),
-                    Some(Stance::Live { .. } | Stance::Ended { .. })
-                )
-            });
             self.unsettled(&row, false, may_write);
         }
         let claimants = row.claims.iter().chain(want.iter().flat_map(|want| want.claims.keys()));
         self.line(&row.grant, claimants, standing, row.revoking_since);
         if let Some(cause) = cause {
-            self.add.push(Step { action: IntentAction::Grant, cause, row: row.clone() });
+            let (row, restore) = if self.is_proven() {
+                (row.clone(), row.clone())
+            } else {
+                (LedgerRow { intent: row.intent.clone(), ..base.clone() }, base.clone())
+            };
+            self.add_step(cause, row, restore);
         }
-        self.keep(row);
+        self.keep(base, row, may_write);
     }
 
-    fn unwanted(&mut self, mut row: LedgerRow, claims: Claims, present: bool) {
+    /// May something be written on the ground of these claims, at least to prove the read?
+    fn may_write(&self, row: &LedgerRow) -> bool {
+        row.claims.iter().any(|claim| {
+            let stance = self.inputs.desired.stances.get(&claim.mapping);
+            matches!(stance, Some(Stance::Live { .. } | Stance::Ended { .. }))
+        })
+    }
+
+    fn add_step(&mut self, cause: Cause, row: LedgerRow, restore: LedgerRow) {
+        self.add.push(Step { action: IntentAction::Grant, cause, row, restore, out: BTreeSet::new() });
+    }
+
+    fn unwanted(&mut self, mut base: LedgerRow, mut row: LedgerRow, claims: Claims, present: bool) {
         let Claims { ended, orphan, .. } = claims;
-        row.claims = ended;
-        grounds::update(&mut row, None);
-        let mappings = || row.claims.iter().map(|claim| claim.mapping.clone()).collect::<BTreeSet<_>>();
-        match (row.state, present) {
+        for row in [&mut base, &mut row] {
+            row.claims.clone_from(&ended);
+            grounds::update(row, None);
+        }
+        self.respell(&mut row);
+        let tombstones = if row.state == GrantState::Owned { self.tombstones(&row) } else { BTreeSet::new() };
+        match (row.state, present || !tombstones.is_empty()) {
             (GrantState::Owned, true) if orphan => {
                 self.note(&row, "forget", AuditOutcome::Verified, Some("Orphan"));
                 self.orphaned.push(row.grant.clone());
@@ -336,25 +459,49 @@ impl<'a> Pass<'a> {
             (GrantState::Owned, true) => {
                 self.owned.push(row.clone());
                 let cause = self.cause(&row);
-                self.candidates.push(Step { action: IntentAction::Revoke, cause, row });
+                let step = Step { action: IntentAction::Revoke, cause, row, restore: base, out: tombstones };
+                self.candidates.push(step);
             }
             (_, true) => {
-                self.remains.push((row.grant.clone(), mappings()));
-                self.note(&row, "remains", AuditOutcome::Verified, Some("GrantRemains"));
-                self.ledger.push(LedgerChange::Remove(row.grant));
+                let mappings: BTreeSet<MappingKey> = row.claims.iter().map(|claim| claim.mapping.clone()).collect();
+                for spelling in row.spellings().filter(|spelling| self.live.has(spelling)) {
+                    self.remains.push((spelling, mappings.clone()));
+                }
+                let entry =
+                    self.context.entry(self.inputs.now, &row, "remains", AuditOutcome::Verified, Some("GrantRemains"));
+                self.gone(base, row, entry);
             }
             // A call that may still land: whatever it grants must be found to be ours.
             (_, false) if row.intent.is_some() => {
                 self.unsettled(&row, row.state != GrantState::Owned, true);
-                self.keep(row);
+                self.keep(base, row, true);
             }
-            (state, false) => {
-                if state == GrantState::Owned {
-                    self.note(&row, "forget", AuditOutcome::Verified, Some("AlreadyGone"));
-                }
-                self.ledger.push(LedgerChange::Remove(row.grant));
+            (_, false) => {
+                let entry =
+                    self.context.entry(self.inputs.now, &row, "forget", AuditOutcome::Verified, Some("AlreadyGone"));
+                self.gone(base, row, entry);
             }
         }
+    }
+
+    /// Nobody wants the grant and the read says that there is nothing of ours to take away. What the row says of a grant
+    /// of ours, or of a call whose outcome was not known, is given up only where the read is proven.
+    fn gone(&mut self, mut base: LedgerRow, row: LedgerRow, entry: AuditEntry) {
+        let is_told = entry.action == "remains" || row.state == GrantState::Owned;
+        if base.state != GrantState::Owned && base.intent.is_none() || self.is_proven() {
+            if is_told {
+                self.audit.push(entry);
+            }
+            self.ledger.push(LedgerChange::Remove(row.grant));
+            return;
+        }
+        if is_told {
+            self.conclude_entry(entry);
+        }
+        base.revoking_since.get_or_insert(self.inputs.now);
+        self.line(&base.grant, base.claims.iter(), Standing::Revoking, base.revoking_since);
+        self.conclude(LedgerChange::Remove(row.grant), true);
+        self.record(base);
     }
 
     fn cause(&self, row: &LedgerRow) -> Cause {
@@ -388,9 +535,25 @@ impl<'a> Pass<'a> {
     }
 
     /// Records the row if anything about it changed.
-    fn keep(&mut self, row: LedgerRow) {
+    fn record(&mut self, row: LedgerRow) {
         if self.rows.get(&row.grant).copied() != Some(&row) {
             self.ledger.push(LedgerChange::Put(row));
+        }
+    }
+
+    /// Records a row that stays, and what follows from the read.
+    fn keep(&mut self, base: LedgerRow, row: LedgerRow, may_write: bool) {
+        self.staying.push(row.clone());
+        if self.is_proven() {
+            return self.record(row);
+        }
+        // A grant that is somebody else's either way is worth no write: neither row would ever let it be removed.
+        let theirs = |row: &LedgerRow| row.state != GrantState::Owned;
+        let matters = !theirs(&base) || !theirs(&row) || base.intent != row.intent;
+        let concluded = (row != base).then(|| LedgerChange::Put(row));
+        self.record(base);
+        if let Some(change) = concluded {
+            self.conclude(change, may_write && matters);
         }
     }
 
@@ -407,39 +570,29 @@ impl<'a> Pass<'a> {
         let (mut remove, held_steps, held) = guard::split(candidates, self.inputs.held);
         let held_new = self.hold(held_steps, &held);
         for step in &mut remove {
-            self.going(&mut step.row, Standing::Revoking);
+            self.going(step, Standing::Revoking);
         }
+        self.leave_together(&mut remove);
+        remove.append(&mut self.outside);
+        remove.sort_by(|a, b| a.grant().cmp(b.grant()));
 
         let mut add = std::mem::take(&mut self.add);
-        let uncertain: Vec<LedgerRow> =
-            add.iter().filter(|step| step.row.intent.is_some()).map(|step| step.row.clone()).collect();
-        let limit = self.live.fit(self.inputs.live, &mut add, &remove);
-        if let Some(limit) = &limit {
-            let withheld: BTreeSet<&GrantKey> = limit.withheld.iter().collect();
-            for row in uncertain.iter().filter(|row| withheld.contains(&row.grant)) {
-                self.unsettled(row, false, true);
-            }
-            for line in self.lines.iter_mut().filter(|line| withheld.contains(&line.grant)) {
-                line.standing = Standing::Withheld;
-            }
-            // What never was in the ledger need not be remembered before there is room for it.
-            let rows = &self.rows;
-            self.ledger.retain(|change| match change {
-                LedgerChange::Put(row) => !withheld.contains(&row.grant) || rows.contains_key(&row.grant),
-                LedgerChange::Remove(_) => true,
-            });
-        }
+        add.sort_by(|a, b| a.grant().cmp(b.grant()));
+        let limit = self.fit(&mut add, &remove);
         let hash = plan_hash(self.inputs.document, &add, &remove, &held);
         for row in held_new {
             let mut entry = self.context.entry(now, &row, "revoke", AuditOutcome::Held, Some(Held::REASON));
             entry.plan_hash = Some(hash.clone());
             self.audit.push(entry);
         }
-        let ours: BTreeSet<&GrantKey> = self.owned.iter().map(|row| &row.grant).chain(&self.unowned).collect();
+        let ours: BTreeSet<GrantKey> =
+            self.owned.iter().flat_map(LedgerRow::spellings).chain(self.unowned.iter().cloned()).collect();
+        let may_prove = matches!(self.inputs.evidence, Evidence::Unproven { may_prove: true });
+        let fence = self.fence || (self.concluded.need_proof() && may_prove && !self.inputs.live.etag.is_empty());
         Plan {
             hash,
             foreign: self.live.foreign(&ours),
-            policy: document::written(self.inputs.live, &add, &remove, self.fence),
+            policy: document::written(self.inputs.live, &add, &remove, &self.sweep, fence),
             add,
             remove,
             held,
@@ -450,14 +603,19 @@ impl<'a> Pass<'a> {
             remains: self.remains,
             orphaned: self.orphaned,
             observed: self.observed,
+            forbidden: self.forbidden,
             ledger: self.ledger,
             audit: self.audit,
             limit,
             recheck_at: self.recheck_at,
             context: self.context,
             live: self.inputs.live.clone(),
+            superseded: self.inputs.revision.map(|revision| revision.etag.clone()),
+            concluded: self.concluded,
+            standing: self.staying.into_iter().filter(|row| row.state == GrantState::Owned).collect(),
+            sweep: self.sweep,
             unsettled: self.unsettled,
-            fence: self.fence,
+            fence,
             lines: self.lines,
         }
     }
@@ -473,29 +631,55 @@ impl<'a> Pass<'a> {
             }
         }
         let mut fresh = Vec::new();
-        for Step { mut row, .. } in steps {
+        for Step { mut row, mut restore, .. } in steps {
             if !row.held {
                 fresh.push(row.clone());
             }
             row.held = true;
             row.revoking_since.get_or_insert(self.inputs.now);
+            (restore.held, restore.revoking_since) = (true, row.revoking_since);
             for (mappings, standing) in
                 kinds.remove(&row.grant).unwrap_or_default().into_iter().zip([Standing::Held, Standing::HeldLeaver])
             {
                 let line = Line { grant: row.grant.clone(), mappings, standing, revoking_since: row.revoking_since };
                 self.lines.push(line);
             }
-            self.keep(row.clone());
             self.unsettled(&row, false, true);
+            self.keep(restore, row, true);
         }
         fresh
     }
 
+    /// Takes from the additions what does not fit into the policy.
+    fn fit(&mut self, add: &mut Vec<Step>, remove: &[Step]) -> Option<super::LimitExceeded> {
+        let uncertain: Vec<LedgerRow> =
+            add.iter().filter(|step| step.row.intent.is_some()).map(|step| step.row.clone()).collect();
+        let limit = self.live.fit(self.inputs.live, add, remove, &self.sweep)?;
+        let withheld: BTreeSet<&GrantKey> = limit.withheld.iter().collect();
+        for row in uncertain.iter().filter(|row| withheld.contains(&row.grant)) {
+            self.unsettled(row, false, true);
+        }
+        for line in self.lines.iter_mut().filter(|line| withheld.contains(&line.grant)) {
+            line.standing = Standing::Withheld;
+        }
+        // What never was in the ledger need not be remembered before there is room for it.
+        let rows = &self.rows;
+        self.ledger.retain(|change| match change {
+            LedgerChange::Put(row) => !withheld.contains(&row.grant) || rows.contains_key(&row.grant),
+            LedgerChange::Remove(_) => true,
+        });
+        Some(limit)
+    }
+
     /// A grant that should be gone and is not yet.
-    fn going(&mut self, row: &mut LedgerRow, standing: Standing) {
-        row.revoking_since.get_or_insert(self.inputs.now);
-        self.line(&row.grant, row.claims.iter(), standing, row.revoking_since);
-        self.keep(row.clone());
+    fn going(&mut self, step: &mut Step, standing: Standing) {
+        step.row.revoking_since.get_or_insert(self.inputs.now);
+        step.restore.revoking_since = step.row.revoking_since;
+        self.line(&step.row.grant, step.row.claims.iter(), standing, step.row.revoking_since);
+        if self.is_proven() {
+            step.restore = step.row.clone();
+        }
+        self.record(step.restore.clone());
     }
 }
 
@@ -519,6 +703,8 @@ fn fresh(key: &GrantKey, want: &DesiredGrant) -> LedgerRow {
         verified_at: None,
         revoking_since: None,
         held: false,
+        resource_uid: None,
+        stored_as: BTreeSet::new(),
     }
 }
 

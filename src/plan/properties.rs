@@ -82,6 +82,8 @@ prop_compose! {
             verified_at: (times.0 && times.1).then_some(now),
             revoking_since: times.2.then_some(now),
             held: times.2 && times.1,
+            resource_uid: None,
+            stored_as: BTreeSet::new(),
         }
     }
 }
@@ -107,7 +109,14 @@ prop_compose! {
                 .map(|(at, write, regrant)| (claim(at, person), ClaimTerms { write, regrant }))
                 .collect();
             let grant = key(if role { INVOKER } else { VIEWER }, &email(person));
-            world.desired.grants.insert(grant, DesiredGrant { member, condition: None, claims, grounds: BTreeMap::new() });
+            let wanted = DesiredGrant {
+                member,
+                condition: None,
+                claims,
+                grounds: BTreeMap::new(),
+                allowed_domains: ["corp.example".to_owned()].into(),
+            };
+            world.desired.grants.insert(grant, wanted);
         }
         world.left = left.into_iter().map(user).collect();
         world
@@ -149,7 +158,14 @@ proptest! {
     fn everything_foreign_is_in_the_result_byte_for_byte_and_in_order(world in any_world()) {
         let plan = world.plan();
         if let Some(written) = &plan.policy {
-            let touched = &grants(&plan.add) | &grants(&plan.remove);
+            let mut touched = grants(&plan.add);
+            touched.extend(plan.remove.iter().flat_map(|step| step.out.iter().cloned()).chain(plan.sweep.iter().cloned()));
+            let theirs = |grant: &GrantKey| {
+                world.ledger.values().any(|row| {
+                    row.grant == *grant || grant.member.as_str().starts_with(&format!("deleted:{}?uid=", row.grant.member))
+                })
+            };
+            prop_assert!(touched.iter().all(|grant| theirs(grant) || world.desired.grants.contains_key(grant)));
             prop_assert_eq!(without(written, &touched), without(&world.live, &touched));
             let empty = |policy: &Policy| policy.bindings.iter().filter(|binding| binding.members.is_empty()).count();
             prop_assert!(empty(written) <= empty(&world.live));
@@ -187,6 +203,9 @@ proptest! {
             desired: &world.desired,
             ledger: rows,
             live,
+            evidence: Evidence::Current,
+            revision: None,
+            resource_uid: None,
             now: world.now,
             held: &BTreeSet::new(),
             leavers: &|subject| world.left.contains(subject),

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use crate::model::{
-    AuditEntry, AuditOutcome, DocumentKey, GrantKey, GrantState, Intent, IntentAction, LedgerChange, LedgerRow,
-    MappingKey, Subject,
+    AcknowledgedWrite, AuditEntry, AuditOutcome, DocumentKey, GrantKey, GrantState, Intent, IntentAction, LedgerChange,
+    LedgerRow, MappingKey, Policy, Revision, Role, Subject,
 };
 
-use super::{Cause, Plan, Step};
+use super::spelling::{self, Respelling};
+use super::{Cause, PRINCIPAL_RESPELLED, Plan, Step};
 
 /// How the call of a plan ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +63,45 @@ impl Unsettled {
             LedgerChange::Put(LedgerRow { intent: None, ..self.row.clone() })
         }
     }
+}
+
+/// What follows from a read that is not proven yet.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Conclusions {
+    changes: Vec<LedgerChange>,
+    audit: Vec<AuditEntry>,
+    /// One of them is worth a write of its own.
+    worth_a_write: bool,
+}
+
+impl Conclusions {
+    pub(super) fn add(&mut self, change: LedgerChange, may_write: bool) {
+        self.changes.push(change);
+        self.worth_a_write |= may_write;
+    }
+
+    pub(super) fn note(&mut self, entry: AuditEntry) {
+        self.audit.push(entry);
+    }
+
+    pub(super) fn need_proof(&self) -> bool {
+        self.worth_a_write
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+}
+
+/// What to record in one transaction after a call.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Settlement {
+    /// Changes of the ledger.
+    pub changes: Vec<LedgerChange>,
+    /// What the audit says of them.
+    pub audit: Vec<AuditEntry>,
+    /// The write, if it was acknowledged.
+    pub write: Option<AcknowledgedWrite>,
 }
 
 /// What all audit rows of one pass have in common.
@@ -158,8 +198,12 @@ impl Plan {
     pub fn settle(&self, outcome: &CallOutcome, now: Timestamp) -> (Vec<LedgerChange>, Vec<AuditEntry>) {
         let mut changes = Vec::new();
         let mut audit = Vec::new();
+        if matches!(outcome, CallOutcome::Acknowledged { .. }) {
+            changes.clone_from(&self.concluded.changes);
+            audit.clone_from(&self.concluded.audit);
+        }
         for step in self.steps() {
-            let restored = || LedgerChange::Put(step.row.clone());
+            let restored = || LedgerChange::Put(step.restore.clone());
             match outcome {
                 CallOutcome::Unknown => {}
                 CallOutcome::Refused { reason } => {
@@ -173,16 +217,17 @@ impl Plan {
                 CallOutcome::Acknowledged { etag } => {
                     audit.extend(step.row.intent.as_ref().map(|earlier| self.not_committed(&step.row, earlier, now)));
                     changes.push(match step.action {
+                        IntentAction::Revoke if step.cause == Cause::SpellingForbidden => {
+                            LedgerChange::Put(LedgerRow {
+                                state: GrantState::Wanted,
+                                intent: None,
+                                acknowledged_at: None,
+                                verified_at: None,
+                                ..step.row.clone()
+                            })
+                        }
                         IntentAction::Revoke => LedgerChange::Remove(step.grant().clone()),
-                        IntentAction::Grant => LedgerChange::Put(LedgerRow {
-                            state: GrantState::Owned,
-                            intent: None,
-                            acknowledged_at: Some(now),
-                            verified_at: None,
-                            revoking_since: None,
-                            held: false,
-                            ..step.row.clone()
-                        }),
+                        IntentAction::Grant => LedgerChange::Put(self.granted(step, now)),
                     });
                     let mut entry = self.step_entry(step, now, AuditOutcome::Acknowledged, Some(step.cause.reason()));
                     entry.etag_after = Some(etag.clone());
@@ -201,6 +246,99 @@ impl Plan {
             }
         }
         (changes, audit)
+    }
+
+    fn granted(&self, step: &Step, now: Timestamp) -> LedgerRow {
+        LedgerRow {
+            state: GrantState::Owned,
+            intent: None,
+            acknowledged_at: Some(now),
+            verified_at: None,
+            revoking_since: None,
+            held: false,
+            resource_uid: self.context.resource_uid.clone().or_else(|| step.row.resource_uid.clone()),
+            stored_as: BTreeSet::new(),
+            ..step.row.clone()
+        }
+    }
+
+    /// As [`Plan::settle`] for a call that was acknowledged with this answer: what Google made of the members, and which
+    /// versions are older from now on.
+    #[must_use]
+    pub fn settle_answer(&self, sent: &Policy, answer: &Policy, now: Timestamp) -> Settlement {
+        let outcome = CallOutcome::Acknowledged { etag: answer.etag.clone() };
+        let (mut changes, mut audit) = self.settle(&outcome, now);
+        let granted = self.add.iter().map(|step| (step.grant(), self.granted(step, now)));
+        let mut rows: BTreeMap<&GrantKey, LedgerRow> =
+            self.standing.iter().map(|row| (&row.grant, row.clone())).chain(granted).collect();
+        for step in self.remove.iter().filter(|step| step.cause == Cause::SpellingForbidden) {
+            rows.remove(step.grant());
+        }
+        let sent_rows: Vec<LedgerRow> = rows.values().cloned().collect();
+        for Respelling { grant, stored_as, owned } in spelling::respelled(sent, answer, &sent_rows) {
+            let Some(row) = rows.get_mut(&grant) else { continue };
+            row.stored_as = stored_as;
+            let mut entry = self.context.entry(now, row, "grant", AuditOutcome::Verified, Some(PRINCIPAL_RESPELLED));
+            if !owned {
+                row.state = GrantState::Unowned;
+                row.acknowledged_at = None;
+                "forget".clone_into(&mut entry.action);
+            }
+            entry.etag_after = Some(answer.etag.clone());
+            audit.push(entry);
+            changes.push(LedgerChange::Put(row.clone()));
+        }
+        audit.extend(self.swept(answer, now));
+        let beside = self.beside(answer, rows.values());
+        Settlement { changes, audit, write: Some(self.acknowledged_write(answer, beside, now)) }
+    }
+
+    /// What stands under roles of ours and is not ours.
+    fn beside<'r>(&self, answer: &Policy, rows: impl Iterator<Item = &'r LedgerRow>) -> BTreeSet<String> {
+        let ours: Vec<&LedgerRow> = rows.filter(|row| row.state == GrantState::Owned).collect();
+        let spellings: BTreeSet<GrantKey> = ours.iter().flat_map(|row| row.spellings()).collect();
+        let places: BTreeSet<(&Role, &crate::model::ConditionHash)> =
+            ours.iter().map(|row| (&row.grant.role, &row.grant.condition)).collect();
+        let live = super::document::Live::of(answer);
+        live.grants()
+            .filter(|(grant, _)| places.contains(&(&grant.role, &grant.condition)) && !spellings.contains(grant))
+            .map(|(grant, _)| grant.digest())
+            .collect()
+    }
+
+    fn acknowledged_write(&self, answer: &Policy, beside: BTreeSet<String>, now: Timestamp) -> AcknowledgedWrite {
+        let intents = self.steps().flat_map(|step| [&step.row.intent, &step.restore.intent]).flatten();
+        let unsettled = self.unsettled.iter().map(|unsettled| &unsettled.intent);
+        let mut superseded: BTreeSet<String> =
+            intents.chain(unsettled).map(|intent| intent.etag_before.clone()).collect();
+        superseded.extend(self.superseded.clone());
+        superseded.insert(self.live.etag.clone());
+        superseded.remove(&answer.etag);
+        let revision = Revision { etag: answer.etag.clone(), beside, resource_uid: self.context.resource_uid.clone() };
+        AcknowledgedWrite { revision, superseded, at: now }
+    }
+
+    /// The audit of members of deleted accounts that went with this write.
+    fn swept(&self, answer: &Policy, now: Timestamp) -> Vec<AuditEntry> {
+        self.sweep
+            .iter()
+            .map(|grant| AuditEntry {
+                at: now,
+                actor: "drift".to_owned(),
+                request_id: None,
+                cause_seqs: vec![],
+                document: Some(self.context.document.clone()),
+                resource_uid: self.context.resource_uid.clone(),
+                action: "revoke".to_owned(),
+                grant: Some(grant.clone()),
+                subject: None,
+                plan_hash: Some(self.hash.clone()),
+                etag_before: Some(self.live.etag.clone()),
+                etag_after: Some(answer.etag.clone()),
+                outcome: AuditOutcome::Acknowledged,
+                reason: Some("AccountDeleted".to_owned()),
+            })
+            .collect()
     }
 
     /// A write with the etag of an earlier call was acknowledged, so that one was not done and never will be.

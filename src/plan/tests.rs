@@ -635,13 +635,31 @@ fn a_recreated_resource_gets_all_its_grants_again() {
 }
 
 #[test]
-fn our_member_that_google_marks_deleted_is_missing_and_the_mark_is_foreign() {
+fn our_member_that_google_marks_deleted_is_missing_and_the_mark_is_swept_out() {
     let mut world = granted(1);
     world.stranger(INVOKER, &email(1), false);
     world.stranger(INVOKER, "deleted:user:p1@corp.example?uid=1", true);
     let plan = world.pass();
     assert_eq!((plan.lost.len(), plan.foreign), (1, 2));
-    assert!(world.members(INVOKER).contains(&"deleted:user:p1@corp.example?uid=1"));
+    assert_eq!(world.members(INVOKER), ["user:foreign@corp.example", "user:p1@corp.example"]);
+}
+
+#[test]
+fn the_mark_of_a_deleted_account_goes_with_the_person_and_a_mark_that_stood_there_before_stays() {
+    let mut world = granted(1);
+    world.unwant_person(1);
+    world.stranger(INVOKER, &email(1), false);
+    world.stranger(INVOKER, "deleted:user:p1@corp.example?uid=1", true);
+    let plan = world.pass();
+    assert_eq!(plan.remove.len(), 1);
+    assert_eq!(world.members(INVOKER), ["user:foreign@corp.example"]);
+
+    let mut world = World::new(&json!([{"role": INVOKER, "members": ["deleted:user:p1@corp.example?uid=1"]}]));
+    world.want("m", INVOKER, 1, WRITE);
+    world.pass();
+    world.unwant_person(1);
+    world.pass();
+    assert_eq!(world.members(INVOKER), ["deleted:user:p1@corp.example?uid=1"]);
 }
 
 #[test]

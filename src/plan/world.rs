@@ -76,6 +76,7 @@ impl World {
             condition: None,
             claims: BTreeMap::new(),
             grounds: BTreeMap::new(),
+            allowed_domains: ["corp.example".to_owned()].into(),
         });
         grant.claims.insert(Claim { mapping: mapping(by), subject: user(n) }, terms);
         self.stance(by, Stance::Live { keep: Keep::Nothing });
@@ -116,6 +117,9 @@ impl World {
                 desired: &self.desired,
                 ledger: &rows,
                 live: &self.live,
+                evidence: Evidence::Current,
+                revision: None,
+                resource_uid: None,
                 now: self.now,
                 held,
                 leavers: &|subject| self.left.contains(subject),

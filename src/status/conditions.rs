@@ -79,6 +79,7 @@ pub fn needs_a_person(word: &str) -> bool {
             | reason::API_DISABLED
             | reason::DOMAIN_RESTRICTED
             | reason::ROLE_NOT_SUPPORTED
+            | reason::PRINCIPAL_RESPELLED
             | reason::PROJECT_NOT_FOUND
             | reason::GROUP_DELETED
             | reason::GROUP_AMBIGUOUS

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use sqlx::{Row as _, query};
 use uuid::Uuid;
@@ -13,8 +13,8 @@ use super::committer::Transaction;
 use super::sql::{Columns, json, nanos};
 use super::{Store, StoreError};
 use crate::model::{
-    AuditEntry, Claim, ConditionHash, DocumentKey, GrantKey, GrantState, Ground, GroupId, Intent, IntentAction,
-    LedgerChange, LedgerRow, MappingKey, MemberKey, ProviderName, Role, Subject, UserId,
+    AcknowledgedWrite, AuditEntry, Claim, ConditionHash, DocumentKey, GrantKey, GrantState, Ground, GroupId, Intent,
+    IntentAction, LedgerChange, LedgerRow, MappingKey, MemberKey, ProviderName, Revision, Role, Subject, UserId,
 };
 
 /// Forgets, puts, and makes the claims of what was put exactly those given. Parameters: document and list, four times;
@@ -24,17 +24,17 @@ pub(super) const RECORD: &str = "\
         (SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?)); \
     INSERT INTO grants (document, role, condition_hash, member_key, member, condition, state, intent_action, \
             intent_etag_before, intent_present_before, intent_at, intent_plan_hash, acknowledged_at, verified_at, \
-            revoking_since, held) \
+            revoking_since, held, resource_uid, stored_as) \
         SELECT ?, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, \
             value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13, \
-            value ->> 14 \
+            value ->> 14, value ->> 15, value ->> 16 \
         FROM json_each(?) WHERE true \
         ON CONFLICT DO UPDATE SET member = excluded.member, condition = excluded.condition, state = excluded.state, \
             intent_action = excluded.intent_action, intent_etag_before = excluded.intent_etag_before, \
             intent_present_before = excluded.intent_present_before, intent_at = excluded.intent_at, \
             intent_plan_hash = excluded.intent_plan_hash, acknowledged_at = excluded.acknowledged_at, \
             verified_at = excluded.verified_at, revoking_since = excluded.revoking_since, \
-            held = excluded.held; \
+            held = excluded.held, resource_uid = excluded.resource_uid, stored_as = excluded.stored_as; \
     DELETE FROM claims WHERE document = ? \
         AND (role, condition_hash, member_key) IN (SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?)) \
         AND (role, condition_hash, member_key, mapping, subject_kind, subject_id) NOT IN \
@@ -52,11 +52,27 @@ pub(super) const RECORD: &str = "\
 const READ: &str = "SELECT \
     (SELECT json_group_array(json_array(role, condition_hash, member_key, member, condition, state, intent_action, \
             intent_etag_before, intent_present_before, intent_at, intent_plan_hash, acknowledged_at, verified_at, \
-            revoking_since, held)) \
+            revoking_since, held, resource_uid, stored_as)) \
         FROM (SELECT * FROM grants WHERE document = ?1 ORDER BY role, condition_hash, member_key)), \
     (SELECT json_group_array(json_array(role, condition_hash, member_key, mapping, subject_kind, hex(subject_id), \
             provider, groups)) \
-        FROM (SELECT * FROM claims WHERE document = ?1 ORDER BY role, condition_hash, member_key))";
+        FROM (SELECT * FROM claims WHERE document = ?1 ORDER BY role, condition_hash, member_key)), \
+    (SELECT etag FROM revisions WHERE document = ?1), \
+    (SELECT beside FROM revisions WHERE document = ?1), \
+    (SELECT resource_uid FROM revisions WHERE document = ?1)";
+
+/// How long the etag of an older version is remembered. Google documents no bound for the age of a read; seconds are
+/// what is seen.
+const SUPERSEDED: SignedDuration = SignedDuration::from_hours(1);
+
+/// What the store holds about one document.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DocumentLedger {
+    /// Its grants, in the order of their keys.
+    pub rows: Vec<LedgerRow>,
+    /// The last acknowledged write; none before the first, and for what a version that did not record it wrote.
+    pub revision: Option<Revision>,
+}
 
 /// The key columns of a grant.
 #[derive(Serialize)]
@@ -86,6 +102,8 @@ struct Grant<'a>(
     Option<i64>,
     Option<i64>,
     i64,
+    Option<&'a str>,
+    Option<String>,
 );
 
 impl<'a> Grant<'a> {
@@ -108,6 +126,8 @@ impl<'a> Grant<'a> {
             row.verified_at.map(nanos),
             row.revoking_since.map(nanos),
             i64::from(row.held),
+            row.resource_uid.as_deref(),
+            (!row.stored_as.is_empty()).then(|| json(&row.stored_as)).transpose()?,
         ))
     }
 }
@@ -160,6 +180,8 @@ struct ReadGrant<'a>(
     Option<i64>,
     Option<i64>,
     i64,
+    Option<String>,
+    Option<String>,
 );
 
 /// The columns of a claim as [`READ`] gives them: key of its grant, mapping, kind and id of the subject, and where it came
@@ -225,6 +247,11 @@ impl ReadGrant<'_> {
             verified_at: self.12.map(time).transpose()?,
             revoking_since: self.13.map(time).transpose()?,
             held: self.14 != 0,
+            resource_uid: self.15,
+            stored_as: match self.16 {
+                None => BTreeSet::new(),
+                Some(text) => serde_json::from_str(&text).map_err(|error| damaged("grants", &error))?,
+            },
         })
     }
 }
@@ -310,12 +337,66 @@ async fn record(tx: &mut Transaction, document: &DocumentKey, changes: &[LedgerC
     Ok(())
 }
 
+/// Keeps which version is the current one and which are older, and forgets what is older than an hour, of any document:
+/// each write forgets about as many as it adds.
+async fn remember(tx: &mut Transaction, document: &DocumentKey, write: &AcknowledgedWrite) -> Result<(), StoreError> {
+    let document = document.to_string();
+    query(
+        "INSERT INTO revisions (document, etag, beside, resource_uid) VALUES (?, ?, ?, ?) \
+         ON CONFLICT DO UPDATE SET etag = excluded.etag, beside = excluded.beside, \
+             resource_uid = excluded.resource_uid; \
+         INSERT INTO superseded_etags (document, etag, at) SELECT ?, value, ? FROM json_each(?) WHERE true \
+         ON CONFLICT DO UPDATE SET at = excluded.at; \
+         DELETE FROM superseded_etags WHERE document = ? AND etag = ?; \
+         DELETE FROM superseded_etags WHERE at < ?",
+    )
+    .bind(&document)
+    .bind(&write.revision.etag)
+    .bind(json(&write.revision.beside)?)
+    .bind(write.revision.resource_uid.as_deref())
+    .bind(&document)
+    .bind(nanos(write.at))
+    .bind(json(&write.superseded)?)
+    .bind(&document)
+    .bind(&write.revision.etag)
+    .bind(nanos(write.at.saturating_sub(SUPERSEDED).unwrap_or(Timestamp::MIN)))
+    .execute(&mut tx.connection)
+    .await?;
+    Ok(())
+}
+
 impl Store {
     /// What is known about the grants of one document, in the order of their keys.
     pub async fn ledger(&self, d: &DocumentKey) -> Result<Vec<LedgerRow>, StoreError> {
+        Ok(self.document_ledger(d).await?.rows)
+    }
+
+    /// What is known about one document: its grants, and which version of its policy is the current one.
+    pub async fn document_ledger(&self, d: &DocumentKey) -> Result<DocumentLedger, StoreError> {
         let row = query(READ).bind(d.to_string()).fetch_one(self.readers()).await?;
         let text = |index: usize| row.try_get::<&str, _>(index).map_err(StoreError::from);
-        ledger(text(0)?, text(1)?)
+        let rows = ledger(text(0)?, text(1)?)?;
+        let etag: Option<String> = row.try_get(2)?;
+        let revision = match etag {
+            None => None,
+            Some(etag) => {
+                let beside = serde_json::from_str(text(3)?).map_err(|error| damaged("revisions", &error))?;
+                Some(Revision { etag, beside, resource_uid: row.try_get(4)? })
+            }
+        };
+        Ok(DocumentLedger { rows, revision })
+    }
+
+    /// Is this the etag of a version of the document that a write of ours superseded within the last hour?
+    pub async fn is_superseded(&self, d: &DocumentKey, etag: &str, now: Timestamp) -> Result<bool, StoreError> {
+        let since = nanos(now.saturating_sub(SUPERSEDED).unwrap_or(Timestamp::MIN));
+        let row = query("SELECT EXISTS (SELECT 1 FROM superseded_etags WHERE document = ? AND etag = ? AND at > ?)")
+            .bind(d.to_string())
+            .bind(etag)
+            .bind(since)
+            .fetch_one(self.readers())
+            .await?;
+        Ok(row.try_get::<i64, _>(0)? != 0)
     }
 
     /// All documents that the ledger knows, each with the mappings that hold claims there.
@@ -360,7 +441,21 @@ impl Store {
         changes: Vec<LedgerChange>,
         audit: Vec<AuditEntry>,
     ) -> Result<(), StoreError> {
-        if changes.is_empty() && audit.is_empty() {
+        self.record_write(d, changes, audit, None).await
+    }
+
+    /// As [`Store::record`], with the acknowledged write that the changes follow from.
+    ///
+    /// # Errors
+    /// As [`Store::record`].
+    pub async fn record_write(
+        &self,
+        d: &DocumentKey,
+        changes: Vec<LedgerChange>,
+        audit: Vec<AuditEntry>,
+        write: Option<AcknowledgedWrite>,
+    ) -> Result<(), StoreError> {
+        if changes.is_empty() && audit.is_empty() && write.is_none() {
             return Ok(());
         }
         let d = d.clone();
@@ -368,6 +463,9 @@ impl Store {
             Box::pin(async move {
                 if !changes.is_empty() {
                     record(tx, &d, &changes).await?;
+                }
+                if let Some(write) = &write {
+                    remember(tx, &d, write).await?;
                 }
                 for entry in audit {
                     tx.audit(AuditDraft::of(entry));

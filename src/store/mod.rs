@@ -46,6 +46,7 @@ use leadership::Turn;
 pub use decisions::{Decision, Farewell, PendingDecision};
 pub use error::StoreError;
 pub use leadership::{Epoch, Leader};
+pub use ledger::DocumentLedger;
 pub use owners::{DirectoryUse, Purged};
 pub use quota::{Quota, Usage};
 pub use record::{

@@ -385,7 +385,7 @@ impl Metrics {
                 requests: area.counters(
                     "requests",
                     ["operation", "outcome"],
-                    "Calls to Google, by operation (`list`, `getIamPolicy`, `setIamPolicy`) and outcome: `ok` or the reason of the error",
+                    "Calls to Google, by operation (`list`, `get`, `getIamPolicy`, `setIamPolicy`) and outcome: `ok` or the reason of the error",
                 ),
                 request_seconds: area.histograms(
                     "request_seconds",

@@ -40,8 +40,10 @@ pub async fn agree(google: &Google, database: &Path) {
         for row in store.ledger(&document).await.expect("the ledger") {
             assert!(row.intent.is_none(), "{document}: an intent is left: {row:?}");
             let role = row.grant.role.to_string();
-            let present =
-                live.get(&role).is_some_and(|members| members.iter().any(|m| MemberKey::of(m) == row.grant.member));
+            let members = live.get(&role);
+            let stands =
+                |member: &MemberKey| members.is_some_and(|all| all.iter().any(|m| MemberKey::of(m) == *member));
+            let present = row.spellings().all(|spelling| stands(&spelling.member));
             if row.state == GrantState::Owned {
                 assert!(present, "{document}: owned and not in the policy: {:?}", row.grant);
                 owned.insert((role, row.grant.member.clone()));

@@ -243,7 +243,7 @@ async fn each_write_that_google_committed_is_in_the_audit_with_its_etag_and_was_
     let rows = audit(&store).await;
     let of_calls =
         |row: &&AuditRow| matches!(row.entry.action.as_str(), "grant" | "revoke") && row.entry.grant.is_some();
-    let mut committed = BTreeSet::new();
+    let (mut committed, mut proofs) = (BTreeSet::new(), 0);
     for call in world.emulator.journal().iter().filter(|call| call.committed && call.path.contains(":setIamPolicy")) {
         let service = call.resource.clone().expect("a resource");
         let document: DocumentKey = format!("run:{service}").parse().expect("a document");
@@ -264,7 +264,9 @@ async fn each_write_that_google_committed_is_in_the_audit_with_its_etag_and_was_
         };
         let (had, has) = (members(&before), members(&after));
         let (came, went) = (&has - &had, &had - &has);
-        assert!(!came.is_empty() || !went.is_empty(), "no write without a difference: {}", call.path);
+        if came.is_empty() && went.is_empty() {
+            proofs += 1;
+        }
         for (action, changed) in [("grant", came), ("revoke", went)] {
             let intended =
                 rows_of(action, &|row| row.entry.outcome == AuditOutcome::Intended && row.entry.at <= call.time);
@@ -279,6 +281,7 @@ async fn each_write_that_google_committed_is_in_the_audit_with_its_etag_and_was_
         }
     }
     assert!(committed.len() >= 6, "{committed:?}");
+    assert!(proofs <= 1, "only after the lost answer a write without a difference has to tell what was done: {proofs}");
     // And the other way: what the audit calls acknowledged is a write that Google committed.
     for row in rows.iter().filter(of_calls).filter(|row| row.entry.outcome == AuditOutcome::Acknowledged) {
         let key = (row.entry.document.clone().expect("a document"), row.entry.etag_after.clone().expect("an etag"));

@@ -31,6 +31,8 @@ pub(super) fn row(member: &str, claims: &[(&str, Subject)]) -> LedgerRow {
         verified_at: None,
         revoking_since: None,
         held: false,
+        resource_uid: None,
+        stored_as: BTreeSet::new(),
     }
 }
 
@@ -68,6 +70,8 @@ async fn ledger_rows_read_back_as_written() {
         groups: groups.iter().map(|n| GroupId(Uuid::from_u128(*n))).collect(),
     };
     full.grounds.insert(full.claims.first().unwrap().clone(), ground(&[1, 2]));
+    full.resource_uid = Some("11111111-1111-4111-8111-111111111111".to_owned());
+    full.stored_as = ["user:al@x.example".to_owned()].into();
     let plain = row("user:bob@x.example", &[]);
     let d = document("s");
     let puts = vec![LedgerChange::Put(plain.clone()), LedgerChange::Put(full.clone())];

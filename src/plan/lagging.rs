@@ -1,0 +1,236 @@
+//! Reads that lag behind, answers that get lost, restarts and a stranger's edits, in any order: nobody who left keeps
+//! access, nothing of anybody else's goes, and the lag costs no writes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::world::*;
+use super::*;
+use crate::model::{Revision, Stance};
+
+const PEOPLE: u128 = 5;
+
+/// A policy with all its versions, and what the store remembers of them.
+struct Lagging {
+    world: World,
+    /// Oldest first; the last one is in force.
+    versions: Vec<Policy>,
+    revision: Option<Revision>,
+    superseded: BTreeSet<String>,
+    /// Etags with which a conflict was met, or with which a read was to be proven in vain.
+    conflicted: BTreeSet<String>,
+    proofs: BTreeMap<String, u32>,
+    sent: u32,
+}
+
+#[derive(Debug, Clone)]
+enum Event {
+    Comes(u128),
+    Goes(u128),
+    Stranger(u8),
+    StrangerTakesOurs(u128),
+    Pass { age: usize, end: End },
+}
+
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Answered,
+    AnswerLost,
+    NeverArrived,
+    KilledBeforeTheCall,
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let end = prop_oneof![
+        5 => Just(End::Answered),
+        1 => Just(End::AnswerLost),
+        1 => Just(End::NeverArrived),
+        1 => Just(End::KilledBeforeTheCall),
+    ];
+    prop_oneof![
+        3 => (1..=PEOPLE).prop_map(Event::Comes),
+        3 => (1..=PEOPLE).prop_map(Event::Goes),
+        1 => any::<u8>().prop_map(Event::Stranger),
+        1 => (1..=PEOPLE).prop_map(Event::StrangerTakesOurs),
+        8 => (0..6_usize, end).prop_map(|(age, end)| Event::Pass { age, end }),
+    ]
+}
+
+impl Lagging {
+    fn new() -> Self {
+        let mut world = World::new(&json!([]));
+        world.stance("m", Stance::Live { keep: crate::model::Keep::Nothing });
+        let versions = vec![world.live.clone()];
+        Self {
+            world,
+            versions,
+            revision: None,
+            superseded: BTreeSet::new(),
+            conflicted: BTreeSet::new(),
+            proofs: BTreeMap::new(),
+            sent: 0,
+        }
+    }
+
+    fn newest(&self) -> Policy {
+        self.versions.last().cloned().unwrap()
+    }
+
+    /// The stranger edits what is in force.
+    fn edit(&mut self, edit: impl Fn(&mut World)) {
+        self.world.live = self.newest();
+        edit(&mut self.world);
+        self.versions.push(self.world.live.clone());
+    }
+
+    /// What Google does with a call.
+    fn set(&mut self, policy: &Policy) -> Option<Policy> {
+        self.sent += 1;
+        if policy.etag != self.newest().etag {
+            return None;
+        }
+        self.world.live = policy.clone();
+        self.world.touch();
+        self.versions.push(self.world.live.clone());
+        Some(self.world.live.clone())
+    }
+
+    /// One pass upon a version that is `age` versions old.
+    fn pass(&mut self, age: usize, end: End) {
+        self.world.later(1);
+        let read = self.versions[self.versions.len().saturating_sub(age + 1)].clone();
+        let rows: Vec<LedgerRow> = self.world.ledger.values().cloned().collect();
+        let superseded = self.superseded.contains(&read.etag);
+        let evidence = match super::age(&read.etag, self.revision.as_ref(), superseded, &rows) {
+            ReadAge::Stale => return,
+            ReadAge::Current => Evidence::Current,
+            ReadAge::Unproven => Evidence::Unproven { may_prove: !self.conflicted.contains(&read.etag) },
+        };
+        if self.conflicted.contains(&read.etag) && read.etag != self.newest().etag {
+            return;
+        }
+        let plan = plan(&Inputs {
+            document: &self.world.document,
+            desired: &self.world.desired,
+            ledger: &rows,
+            live: &read,
+            evidence,
+            revision: self.revision.as_ref(),
+            resource_uid: None,
+            now: self.world.now,
+            held: &BTreeSet::new(),
+            leavers: &|_| false,
+        });
+        let Some(policy) = plan.policy.clone() else {
+            return self.world.record((plan.ledger.clone(), plan.audit.clone()));
+        };
+        if plan.add.is_empty() && plan.remove.is_empty() {
+            *self.proofs.entry(read.etag.clone()).or_default() += 1;
+        }
+        let before: Vec<LedgerRow> = rows;
+        self.world.record(plan.intend(self.world.now));
+        self.world.later(1);
+        match end {
+            End::KilledBeforeTheCall => {}
+            End::NeverArrived => self.world.record(plan.settle(&CallOutcome::Unknown, self.world.now)),
+            End::AnswerLost => {
+                self.set(&policy);
+                self.world.record(plan.settle(&CallOutcome::Unknown, self.world.now));
+            }
+            End::Answered => match self.set(&policy) {
+                Some(answer) => {
+                    let settlement = plan.settle_answer(&policy, &answer, self.world.now);
+                    self.world.record((settlement.changes, settlement.audit));
+                    let write = settlement.write.unwrap();
+                    self.superseded.extend(write.superseded);
+                    self.revision = Some(write.revision);
+                }
+                None => {
+                    self.conflicted.insert(policy.etag.clone());
+                    self.world.record(plan.settle(&CallOutcome::Conflict, self.world.now));
+                    for row in before.iter().filter(|row| row.state == GrantState::Owned) {
+                        let after = self.world.ledger.get(&row.grant).map(|row| row.state);
+                        assert_eq!(after, Some(GrantState::Owned), "a conflict changes nothing");
+                    }
+                }
+            },
+        }
+    }
+
+    fn play(&mut self, event: &Event, strangers: &mut BTreeSet<String>) {
+        match event {
+            Event::Comes(person) => self.world.want("m", INVOKER, *person, WRITE),
+            Event::Goes(person) => self.world.unwant_person(*person),
+            Event::Stranger(n) => {
+                let member = format!("user:stranger{n}@elsewhere.example");
+                if strangers.insert(member.clone()) {
+                    self.edit(|world| world.stranger(INVOKER, &member, true));
+                }
+            }
+            Event::StrangerTakesOurs(person) => {
+                self.edit(|world| world.stranger(INVOKER, &email(*person), false));
+            }
+            Event::Pass { age, end } => self.pass(*age, *end),
+        }
+    }
+
+    fn converge(&mut self) {
+        for _ in 0..8 {
+            self.pass(0, End::Answered);
+        }
+    }
+
+    fn invokers(&self) -> BTreeSet<String> {
+        let newest = self.newest();
+        newest.bindings.iter().flat_map(|binding| &binding.members).cloned().collect()
+    }
+
+    fn wanted(&self) -> BTreeSet<String> {
+        self.world.desired.grants.values().map(|grant| grant.member.to_string()).collect()
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_version_is_read_nobody_keeps_access_and_nothing_foreign_goes(
+        events in prop::collection::vec(any_event(), 0..50),
+    ) {
+        let mut lagging = Lagging::new();
+        let mut strangers = BTreeSet::new();
+        for event in &events {
+            lagging.play(event, &mut strangers);
+            prop_assert!(strangers.is_subset(&lagging.invokers()), "a stranger's member went");
+        }
+        lagging.converge();
+        prop_assert_eq!(lagging.invokers(), &lagging.wanted() | &strangers);
+        for row in lagging.world.ledger.values() {
+            prop_assert!(row.state == GrantState::Owned && row.intent.is_none(), "{row:?}");
+        }
+        for everybody in 1..=PEOPLE {
+            lagging.world.unwant_person(everybody);
+        }
+        lagging.converge();
+        prop_assert_eq!(lagging.invokers(), strangers);
+        prop_assert!(lagging.world.ledger.is_empty());
+    }
+
+    #[test]
+    fn without_other_editors_and_lost_answers_each_etag_is_sent_at_most_once_however_old_the_reads(
+        events in prop::collection::vec(any_event(), 0..50),
+    ) {
+        let mut lagging = Lagging::new();
+        let mut strangers = BTreeSet::new();
+        for event in &events {
+            match event {
+                Event::Stranger(_) | Event::StrangerTakesOurs(_) => {}
+                Event::Pass { age, .. } => lagging.pass(*age, End::Answered),
+                event => lagging.play(event, &mut strangers),
+            }
+        }
+        // Every call was acknowledged: the versions beyond the first are as many as the calls.
+        prop_assert_eq!(usize::try_from(lagging.sent).unwrap(), lagging.versions.len() - 1);
+        prop_assert!(lagging.proofs.is_empty());
+    }
+}

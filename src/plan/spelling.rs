@@ -1,0 +1,149 @@
+//! Members that Google keeps under another spelling than they were sent: an alias becomes the primary address, a renamed
+//! account shows its new one, a deleted account leaves `deleted:…?uid=`. Ownership follows the account.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::{GrantKey, GrantState, LedgerRow, MemberKey, Policy, Revision, Role};
+
+use super::document::Live;
+
+/// The rows of one role and condition that changed their spelling, and what stands there instead.
+type Changed = BTreeMap<(Role, crate::model::ConditionHash), (Vec<GrantKey>, BTreeSet<String>)>;
+
+/// Is the grant of this row in the policy, under its own spelling or under all those that are known for it?
+pub(super) fn is_present(row: &LedgerRow, live: &Live) -> bool {
+    live.has(&row.grant) || row.spellings().all(|spelling| live.has(&spelling))
+}
+
+/// What Google leaves of the accounts of a row that were deleted: `deleted:user:X?uid=N`. `beside`: what stood there
+/// beside our grants when the last write was acknowledged, which is not ours. Where that is not known, only what took
+/// the place of the member counts.
+pub(super) fn tombstones(row: &LedgerRow, live: &Live, beside: Option<&BTreeSet<String>>) -> BTreeSet<GrantKey> {
+    let names: Vec<String> = row.spellings().map(|spelling| format!("deleted:{}?uid=", spelling.member)).collect();
+    let is_of = |member: &MemberKey| names.iter().any(|name| member.as_str().starts_with(name.as_str()));
+    if beside.is_none() && is_present(row, live) {
+        return BTreeSet::new();
+    }
+    live.beside(&row.grant)
+        .filter(|(grant, _)| is_of(&grant.member))
+        .filter(|(grant, _)| beside.is_none_or(|beside| !beside.contains(&grant.digest())))
+        .map(|(grant, _)| grant.clone())
+        .collect()
+}
+
+/// The spellings that took the place of ours in a policy with the etag of our last acknowledged write: nobody else wrote
+/// since, so that what is new there is what Google made of our members. Nothing, where it might as well be what Google
+/// made of somebody else's.
+pub(super) fn took_their_place(
+    rows: &BTreeMap<&GrantKey, &LedgerRow>,
+    live: &Live,
+    revision: &Revision,
+) -> BTreeMap<GrantKey, BTreeSet<String>> {
+    let is_missing = |row: &LedgerRow| {
+        row.state == GrantState::Owned
+            && row.intent.is_none()
+            && !is_present(row, live)
+            && tombstones(row, live, Some(&revision.beside)).is_empty()
+    };
+    let missing: Vec<&GrantKey> = rows.values().filter(|row| is_missing(row)).map(|row| &row.grant).collect();
+    if missing.is_empty() {
+        return BTreeMap::new();
+    }
+    let there: BTreeSet<String> = live.grants().map(|(grant, _)| grant.digest()).collect();
+    if !revision.beside.is_subset(&there) {
+        return BTreeMap::new();
+    }
+    let known: BTreeSet<GrantKey> = rows.values().flat_map(|row| row.spellings().chain([row.grant.clone()])).collect();
+    let mut changed = Changed::new();
+    for grant in missing {
+        let entry = changed.entry((grant.role.clone(), grant.condition.clone())).or_default();
+        entry.0.push(grant.clone());
+    }
+    for (grant, spelling) in live.grants() {
+        let new = !known.contains(grant) && !revision.beside.contains(&grant.digest());
+        if let Some(entry) = changed.get_mut(&(grant.role.clone(), grant.condition.clone()))
+            && new
+            && !spelling.starts_with("deleted:")
+        {
+            entry.1.insert(spelling.to_owned());
+        }
+    }
+    changed
+        .into_values()
+        .filter(|(_, new)| !new.is_empty())
+        .flat_map(|(rows, new)| rows.into_iter().map(move |row| (row, new.clone())))
+        .collect()
+}
+
+/// What became of a member that Google did not store as it was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Respelling {
+    /// Which grant.
+    pub(super) grant: GrantKey,
+    /// What stands for it; several, where they cannot be told apart.
+    pub(super) stored_as: BTreeSet<String>,
+    /// The policy written upon lacked them, so that they are ours.
+    pub(super) owned: bool,
+}
+
+/// Compares Google's answer with what was sent. `rows`: the grants of ours that were sent.
+pub(super) fn respelled(sent: &Policy, answer: &Policy, rows: &[LedgerRow]) -> Vec<Respelling> {
+    let (sent, answer) = (Live::of(sent), Live::of(answer));
+    let was_sent = |row: &LedgerRow| is_present(row, &sent);
+    let gone: Vec<&LedgerRow> = rows.iter().filter(|row| was_sent(row) && !is_present(row, &answer)).collect();
+    let mut found = Vec::new();
+    for row in gone {
+        let here = || answer.beside(&row.grant).filter(|(_, spelling)| !spelling.starts_with("deleted:"));
+        let new: BTreeSet<String> =
+            here().filter(|(grant, _)| !sent.has(grant)).map(|(_, spelling)| spelling.to_owned()).collect();
+        if !new.is_empty() {
+            found.push(Respelling { grant: row.grant.clone(), stored_as: new, owned: true });
+            continue;
+        }
+        // It is one of those that were sent beside it; which one, Google does not say.
+        let ours: BTreeSet<GrantKey> = rows
+            .iter()
+            .filter(|other| other.state == GrantState::Owned && other.grant != row.grant)
+            .flat_map(LedgerRow::spellings)
+            .collect();
+        let owned = here().all(|(grant, _)| ours.contains(grant));
+        let candidates: BTreeSet<String> = here().map(|(_, spelling)| spelling.to_owned()).collect();
+        if !candidates.is_empty() {
+            found.push(Respelling { grant: row.grant.clone(), stored_as: candidates, owned });
+        }
+    }
+    found
+}
+
+/// The members that go with the grants that leave, where Google keeps several grants under spellings that cannot be told
+/// apart: all of them go, and `stay` is who has to be written again in the same call.
+pub(super) fn leave_together(
+    leaving: &LedgerRow,
+    stay: &[&LedgerRow],
+    live: &Live,
+) -> (BTreeSet<GrantKey>, BTreeSet<GrantKey>) {
+    let mut out: BTreeSet<GrantKey> = leaving.spellings().filter(|key| live.has(key)).collect();
+    if out.is_empty() && live.has(&leaving.grant) {
+        out.insert(leaving.grant.clone());
+    }
+    let mut again = BTreeSet::new();
+    loop {
+        let sharing = stay.iter().filter(|row| !row.stored_as.is_empty() && !again.contains(&row.grant));
+        let next: Vec<&&LedgerRow> = sharing.filter(|row| row.spellings().any(|key| out.contains(&key))).collect();
+        if next.is_empty() {
+            break;
+        }
+        for row in next {
+            again.insert(row.grant.clone());
+            if row.state == GrantState::Owned {
+                out.extend(row.spellings().filter(|key| live.has(key)));
+            }
+        }
+    }
+    // What is sent again under the very spelling that stands there needs no change.
+    for row in stay.iter().filter(|row| row.stored_as.is_empty() || again.contains(&row.grant)) {
+        out.remove(&row.grant);
+    }
+    again.retain(|grant| !live.has(grant));
+    (out, again)
+}

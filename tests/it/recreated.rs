@@ -1,0 +1,81 @@
+//! A service that was deleted and made again is another one: what stands on it was not granted by us.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::*;
+
+const SERVICE: &str = "projects/shop-dev/locations/europe-west1/services/checkout-api";
+
+async fn world(extra: &str) -> (World, Scim, String) {
+    let mut manifests = base();
+    manifests.push(("mapping.yaml", mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], extra)));
+    let mut world = World::prepare(&manifests).await;
+    world.create_services("shop-dev", &["checkout-api"]).await;
+    world.run().await;
+    let scim = world.scim("okta", TOKEN);
+    let alice = scim.create_user("alice@example.com").await;
+    scim.create_group("team-checkout", &[&alice]).await;
+    world.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    (world, scim, alice)
+}
+
+fn recreate(world: &World) {
+    world.emulator.control("POST", &format!("resources/{SERVICE}:recreate"), &json!({})).expect("made again");
+}
+
+/// What the deploy pipeline grants on the new service is not ours, however late the list is.
+async fn pipeline_grants(world: &World, member: &str) {
+    let edit = json!({"add": [{"role": INVOKER, "member": member}]});
+    world.emulator.control("POST", &format!("policies/{SERVICE}"), &edit).expect("an edit");
+}
+
+#[tokio::test]
+async fn what_the_pipeline_granted_on_the_new_service_stays_when_our_person_leaves() {
+    let (mut world, scim, alice) = world("").await;
+    recreate(&world);
+    pipeline_grants(&world, "user:alice@example.com").await;
+    scim.set_active(&alice, false).await;
+    world.members_stay("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    world.agree().await;
+}
+
+#[tokio::test]
+async fn what_the_pipeline_granted_stays_although_the_list_is_late() {
+    let (mut world, scim, alice) = world("").await;
+    world
+        .fault(
+            json!({"match": {"method": "GET", "pathRegex": "services$"}, "action": {"type": "error", "status": 503}}),
+        )
+        .await;
+    recreate(&world);
+    pipeline_grants(&world, "user:alice@example.com").await;
+    scim.set_active(&alice, false).await;
+    world.members_stay("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    world.clear_faults().await;
+    world.agree().await;
+}
+
+#[tokio::test]
+async fn the_new_service_gets_the_grants_also_where_missing_ones_are_only_reported() {
+    let (mut world, scim, alice) = world("  onMissing: Report\n").await;
+    recreate(&world);
+    world.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    world.mapping_status("checkout/team", "nothing missing", |status| status["drift"]["missing"] == 0).await;
+    scim.set_active(&alice, false).await;
+    world.members_become("checkout-api", INVOKER, &[]).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    world.agree().await;
+}
+
+#[tokio::test]
+async fn a_service_made_again_while_everybody_was_gone_is_granted_on_at_once() {
+    let (mut world, scim, alice) = world("").await;
+    scim.set_active(&alice, false).await;
+    world.members_become("checkout-api", INVOKER, &[]).await;
+    recreate(&world);
+    scim.set_active(&alice, true).await;
+    world.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    world.agree().await;
+}
