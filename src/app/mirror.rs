@@ -142,13 +142,10 @@ impl Mirrors {
             move |source| MirrorError::Io { action: "resolve", path, source }
         };
         let beside = mirror_path(manifests)?;
-        let digest: String = Sha256::digest(beside.as_os_str().as_encoded_bytes())
-            .iter()
-            .take(8)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let digest = Sha256::digest(beside.as_os_str().as_encoded_bytes());
+        let head = digest.iter().take(8).fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));
         let database = std::path::absolute(database).map_err(io(database))?;
-        Ok(Self { manifests: beside, database: database.with_file_name(format!(".rolecall-store-{digest}.json")) })
+        Ok(Self { manifests: beside, database: database.with_file_name(format!(".rolecall-store-{head:016x}.json")) })
     }
 
     fn paths(&self) -> [&Path; 2] {

@@ -176,7 +176,7 @@ async fn remember(store: &Store, mirrors: &Mirrors, memory: &mut Memory) {
     match memory.note(now, mirrors.write(&now)) {
         None => {}
         Some(Ok(())) => {
-            tracing::info!(path = %mirrors.manifests.display(), "how far the store is can be written down again")
+            tracing::info!(path = %mirrors.manifests.display(), "how far the store is can be written down again");
         }
         Some(Err(error)) => tracing::warn!(
             reason = error.reason(),

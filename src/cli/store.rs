@@ -54,10 +54,10 @@ pub enum StoreCommand {
     /// Accept a store that is new or was put back, so that grants are written again
     #[command(after_help = ACCEPT_EXAMPLES)]
     Accept(StoreAcceptArgs),
-    /// Hand the people of a former IdentityProvider over to the one that has its name now
+    /// Hand the people of a former provider over to the one that has its name now
     #[command(after_help = PROVIDER_EXAMPLES)]
     AcceptProvider(StoreProviderArgs),
-    /// Delete the people and groups of a former IdentityProvider
+    /// Delete the people and groups of a former provider
     #[command(after_help = PROVIDER_EXAMPLES)]
     PurgeProvider(StoreProviderArgs),
 }
@@ -65,7 +65,7 @@ pub enum StoreCommand {
 /// Flags of `rolecall store accept-provider` and `rolecall store purge-provider`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct StoreProviderArgs {
-    /// The name of the IdentityProvider
+    /// The name of the provider
     #[arg(value_name = "NAME", value_parser = |text: &str| ProviderName::new(text))]
     pub name: ProviderName,
 

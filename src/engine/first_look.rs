@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::Inner;
 use super::state::{State, Trigger};
-use crate::model::{Desired, DocumentKey, FreezeReason, GrantKey, MemberKey, Policy};
+use crate::model::{ConditionHash, Desired, DocumentKey, FreezeReason, GrantKey, MemberKey, Policy};
 use crate::store::{StoreError, Trust};
 
 /// How many people have to hold what mappings give before a new database is doubted. One or two are more often those whom
@@ -51,7 +51,7 @@ impl State {
                     continue;
                 }
                 let grant =
-                    GrantKey { role: role.clone(), condition: Default::default(), member: MemberKey::of(member) };
+                    GrantKey { role: role.clone(), condition: ConditionHash::default(), member: MemberKey::of(member) };
                 if !desired.grants.contains_key(&grant) {
                     found.insert(grant.member);
                 }

@@ -191,13 +191,12 @@ async fn prepare(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
         let doubted = {
             let mut state = inner.state();
             let desired = state.index.desired(document, &claimants);
-            match &answer {
-                Ok(live) => state.look(document, live, &desired),
-                Err(_) => {
-                    // Where nothing is wanted, nobody else asks for it again.
-                    verdict.recheck = Some(LOOK_AGAIN);
-                    false
-                }
+            if let Ok(live) = &answer {
+                state.look(document, live, &desired)
+            } else {
+                // Where nothing is wanted, nobody else asks for it again.
+                verdict.recheck = Some(LOOK_AGAIN);
+                false
             }
         };
         if doubted {

@@ -177,6 +177,13 @@ struct Identified {
     uid: String,
 }
 
+/// What is looked at in every answer before it is read: it is an object, and no error.
+#[derive(Deserialize)]
+struct Outline {
+    #[serde(default)]
+    error: Option<IgnoredAny>,
+}
+
 #[derive(Serialize)]
 struct SetPolicy<'a> {
     policy: &'a Policy,
@@ -376,14 +383,14 @@ impl CloudRun {
         }
         // Read from the text, not through a tree of values: that would round large numbers in parts of a policy that are
         // somebody else's.
-        let names: BTreeMap<String, IgnoredAny> = match serde_json::from_slice(&body) {
-            Ok(names) => names,
+        let outline: Outline = match serde_json::from_slice(&body) {
+            Ok(outline) => outline,
             Err(error) if error.is_data() => {
                 return Err(call.unreadable("the answer is no object of the API".to_owned()));
             }
             Err(error) => return Err(call.unreadable(format!("the answer is not JSON: {error}"))),
         };
-        if names.contains_key("error") {
+        if outline.error.is_some() {
             return Err(call.unreadable("the answer is no object of the API".to_owned()));
         }
         serde_json::from_slice(&body).map_err(|error| call.unreadable(bounded(&format!("unexpected field: {error}"))))

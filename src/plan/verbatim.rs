@@ -164,7 +164,8 @@ proptest! {
         wanted in prop::collection::btree_set((1_u128..4, any::<bool>()), 0..4),
         owned in prop::collection::btree_set(1_u128..4, 0..3),
     ) {
-        let rest: String = rest.iter().map(|(name, value)| format!(", {}: {value}", json!(name))).collect();
+        let rest: Vec<String> = rest.iter().map(|(name, value)| format!(", {}: {value}", json!(name))).collect();
+        let rest = rest.concat();
         let read = world(&bindings, &rest);
         let mut world = granted(3);
         world.unwant("m");

@@ -23,7 +23,8 @@ pub(crate) fn tighten(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    if mode & 0o077 == 0 {
+    let of_others = mode & 0o077;
+    if of_others == 0 {
         return Ok(());
     }
     tracing::warn!(path = %path.display(), "others could read or write `{}`; that is ended now", path.display());
