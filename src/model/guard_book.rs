@@ -100,7 +100,7 @@ impl GuardBook {
         let held: BTreeMap<Subject, Timestamp> =
             latched.into_iter().filter(|(person, at)| recent(*at) && !passed.contains_key(person)).collect();
         let counts = ScopeCounts { passed: passed.len() as u64, held: held.len() as u64, new: new.len() as u64 };
-        let hold = match facts.limits.of(scope).judge(counts) {
+        let stopped = match facts.limits.of(scope).judge(counts) {
             Judgement::Pass => false,
             Judgement::Hold => true,
             Judgement::HoldUnlessMore(than) => {
@@ -111,7 +111,7 @@ impl GuardBook {
             }
         };
         for person in new {
-            if hold {
+            if stopped {
                 kept.insert(person, facts.now);
             } else {
                 self.passed.insert((scope.clone(), person), facts.now);

@@ -322,13 +322,13 @@ async fn hold(
         let mut columns = Columns::of(&row, "claims");
         counted.push((columns.count()?, columns.integer_or_none()?));
     }
-    let [(passed, first), (held, then)] = counted[..] else { return Ok(true) };
-    let than = match limit.judge(ScopeCounts { passed, held, new: new.len() as u64 }) {
+    let [(passed, passed_since), (held, held_since)] = counted[..] else { return Ok(true) };
+    let others = match limit.judge(ScopeCounts { passed, held, new: new.len() as u64 }) {
         Judgement::Pass => return Ok(false),
         Judgement::Hold => return Ok(true),
-        Judgement::HoldUnlessMore(than) => than,
+        Judgement::HoldUnlessMore(others) => others,
     };
-    let since = first.into_iter().chain(then).min().unwrap_or(hour.now);
+    let since = passed_since.into_iter().chain(held_since).min().unwrap_or(hour.now);
     let (next, whose, name) = match scope {
         RemovalScope::Mapping(mapping) => (OF_MAPPING, "true", mapping.to_string()),
         RemovalScope::Leavers(provider) => {
@@ -353,10 +353,10 @@ async fn hold(
         .bind(id_list(new))
         .bind(since)
         .bind(name)
-        .bind(limited(than.saturating_add(1)))
+        .bind(limited(others.saturating_add(1)))
         .fetch_one(&mut *connection)
         .await?;
-    Ok(Columns::of(&row, "claims").count()? <= than)
+    Ok(Columns::of(&row, "claims").count()? <= others)
 }
 
 /// Brings the marks of a document from what they were to what they are to be.

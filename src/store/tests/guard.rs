@@ -46,9 +46,8 @@ impl Home {
     async fn user(&self, n: u128) {
         let sql = format!(
             "INSERT INTO users (provider, id, active, user_name, user_name_fold, emails, resource, version, created_at, \
-             updated_at) VALUES ('okta', unhex('{:032x}'), 1, 'p{n}', 'p{n}', '[]', '', 1, 0, 0); \
-             INSERT INTO counters (provider, users, groups) VALUES ('okta', 1, 0) ON CONFLICT DO NOTHING",
-            n
+             updated_at) VALUES ('okta', unhex('{n:032x}'), 1, 'p{n}', 'p{n}', '[]', '', 1, 0, 0); \
+             INSERT INTO counters (provider, users, groups) VALUES ('okta', 1, 0) ON CONFLICT DO NOTHING"
         );
         self.store.tamper(sql.leak()).await;
     }
