@@ -77,11 +77,11 @@ async fn requests_of_one_batch_cannot_pass_the_quota_together() {
         let store = home.store.clone();
         tokio::spawn(async move { store.create_user(&okta(), &origin(), new_user(&format!("u{index}"))).await.is_ok() })
     });
-    let mut created = 0;
+    let mut count = 0;
     for create in creates.collect::<Vec<_>>() {
-        created += usize::from(create.await.unwrap());
+        count += usize::from(create.await.unwrap());
     }
-    assert_eq!(created, 10);
+    assert_eq!(count, 10);
 }
 
 #[tokio::test]
