@@ -86,6 +86,9 @@ reasons! {
         "check that the account exists; correct it at the IdP";
     DOMAIN_RESTRICTED = "DomainRestricted", "the organization's policy lets only members of certain organizations into policies",
         "allow the organization in `iam.allowedPolicyMemberDomains`, or map only its own people";
+    FOREIGN_MEMBER_REJECTED = "ForeignMemberRejected",
+        "Google refuses the policy of a resource because of a member that rolecall did not put into it, so nothing can be changed there",
+        "correct or remove that member by hand; the message has Google's reason";
     ROLE_NOT_SUPPORTED = "RoleNotSupported", "the role does not fit this kind of resource", "correct `spec.grants[].roles`";
     POLICY_REFUSED = "PolicyRefused", "Google refused the call for another reason, which the message has",
         "mend what the message names";

@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::state::{Listing, Trigger};
 use super::{Inner, sleep_until};
-use crate::google::{Backoff, ErrorClass};
+use crate::google::{Backoff, ErrorClass, Resources};
 use crate::index::{Inventory, InventoryItem};
-use crate::model::{ResourceKind, TargetName};
+use crate::model::{Region, ResourceKind, TargetName};
 use crate::status::Trouble;
 
 /// A change of manifests asks for a new list, at most this often a target.
@@ -20,6 +20,8 @@ pub(super) const FRESH: Duration = Duration::from_secs(1);
 
 /// How many targets are listed at once.
 const PARALLEL: usize = 8;
+/// A target that takes longer to list leaves its place to others.
+const PROMPT: Duration = Duration::from_secs(1);
 /// Longest time between two lists of a target whose lists are refused, unless its own interval is longer.
 const REFUSED_MAX: Duration = Duration::from_hours(1);
 /// What is listed in each region.
@@ -43,12 +45,18 @@ pub(super) async fn follow(inner: Arc<Inner>, stop: CancellationToken) {
         let worker = inner.clone();
         let Ok(permit) = permits.clone().acquire_owned().await else { return };
         tokio::spawn(async move {
-            let listing = tokio::spawn({
+            let mut listing = tokio::spawn({
                 let (worker, target) = (worker.clone(), target.clone());
                 async move { list(&worker, &target).await }
             });
-            let next = listing.await.unwrap_or(Some(Backoff::FAILURE.cap));
+            // A target whose lists hang leaves its place to others; there are not many targets.
+            let prompt = tokio::time::timeout(PROMPT, &mut listing).await;
             drop(permit);
+            let ended = match prompt {
+                Ok(ended) => ended,
+                Err(_) => listing.await,
+            };
+            let next = ended.unwrap_or(Some(Backoff::FAILURE.cap));
             let now = Instant::now();
             let mut queue = worker.discovery();
             queue.done(&target, Some(now + FRESH));
@@ -59,6 +67,23 @@ pub(super) async fn follow(inner: Arc<Inner>, stop: CancellationToken) {
             worker.list.notify_one();
         });
     }
+}
+
+/// Lists what is in one region, once its quota for reads allows it.
+async fn list_region(inner: &Inner, project: &str, location: &str) -> Resources {
+    let region = Region::new(project, location);
+    let opens = inner.queue().reads_open(&region, Instant::now());
+    if let Some(opens) = opens {
+        tokio::time::sleep_until(opens).await;
+    }
+    let begun = Instant::now();
+    let found = inner.google.resources(project, location).await;
+    match found.failed.iter().find(|(_, error)| error.class() == ErrorClass::Throttle) {
+        Some((_, error)) => inner.note_quota(&region, false, begun, Some(error)),
+        None if found.failed.is_empty() => inner.note_quota(&region, false, begun, None),
+        None => {}
+    }
+    found
 }
 
 /// Lists one target and tells the index. Answers when to list it again; none when the target is gone.
@@ -73,8 +98,10 @@ async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
     let mut unlisted = BTreeSet::new();
     let mut problem = None;
     let mut lasting = false;
-    for location in &locations {
-        let found = inner.google.resources(&project, location).await;
+    // Regions are asked at the same time: one that does not answer must not hide what is in the others for longer.
+    let asked = locations.iter().map(|location| list_region(inner, &project, location));
+    let answers = futures::future::join_all(asked).await;
+    for (location, found) in locations.iter().zip(answers) {
         for resource in found.items {
             items.push(InventoryItem {
                 document: resource.document,

@@ -6,6 +6,7 @@
 use tokio::time::Instant;
 
 use super::intake::{DEFAULT_NAMESPACE, IntakeError, SOURCE_OF_ENDING, kind, stored_json};
+use super::lanes::Lane;
 use super::state::{State, Trigger};
 use super::{Engine, Inner};
 use crate::api::{DeletionPolicy, RoleMapping};
@@ -167,7 +168,7 @@ impl Inner {
         {
             let mut queue = self.queue();
             for document in &documents {
-                queue.ask(document, at);
+                queue.ask(document, Lane::Removal, at);
             }
         }
         self.due.notify_one();

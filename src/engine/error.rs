@@ -1,5 +1,6 @@
 //! What can stop a pass.
 
+use crate::api::condition::reason;
 use crate::google::GoogleError;
 use crate::store::StoreError;
 
@@ -9,6 +10,14 @@ pub enum EngineError {
     /// Google did not do, or did not answer, what was asked.
     #[error("{0}")]
     Google(#[from] GoogleError),
+    /// Google refuses the policy without anything that rolecall would add to it.
+    #[error(
+        "google refuses the policy even without the additions of rolecall, so a member that others put into it is the cause"
+    )]
+    ForeignMember {
+        /// The reason word of Google's refusal.
+        reason: &'static str,
+    },
     /// A fault of this program.
     #[error("the pass broke off on a fault of its own: {0}")]
     Internal(String),
@@ -27,6 +36,7 @@ impl EngineError {
         match self {
             Self::Google(error) => error.reason(),
             Self::Store(error) => error.reason(),
+            Self::ForeignMember { .. } => reason::FOREIGN_MEMBER_REJECTED,
             Self::Internal(_) => "EngineFault",
             Self::StaleRead => "StaleRead",
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Inner;
+use super::lanes::Lane;
 use super::state::Trigger;
 use crate::model::{DirectoryChange, Seq, Subject, UserId};
 use crate::store::StoreError;
@@ -35,6 +36,7 @@ pub(super) async fn follow(inner: Arc<Inner>, from: Seq, stop: CancellationToken
                         let mut state = inner.state();
                         let effects = state.index.apply_directory(&event.provider, &event.change);
                         state.note(&effects, &trigger);
+                        state.refusals.directory_changed(&event.change);
                         effects
                     };
                     inner.absorb(effects, &trigger).await;
@@ -85,7 +87,7 @@ impl Inner {
         {
             let mut queue = self.queue();
             for document in &documents {
-                queue.ask(document, at);
+                queue.ask(document, Lane::Removal, at);
             }
         }
         self.due.notify_one();

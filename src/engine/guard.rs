@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use tokio::time::Instant;
 
+use super::lanes::Lane;
 use super::state::State;
 use super::{Engine, Inner};
 use crate::model::{AuditEntry, AuditOutcome, DocumentKey, MappingKey, Removal};
@@ -57,7 +58,7 @@ impl Inner {
         {
             let mut queue = self.queue();
             for (document, _) in &removals {
-                queue.ask(document, super::overtaking(Instant::now()));
+                queue.ask(document, Lane::Removal, super::overtaking(Instant::now()));
             }
         }
         self.due.notify_one();

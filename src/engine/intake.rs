@@ -492,7 +492,16 @@ impl Inner {
             reconcile_requested_at,
             problem: None,
         };
-        state.providers.insert(name.clone(), memory);
+        let asked = memory.reconcile_requested_at.clone();
+        let before = state.providers.insert(name.clone(), memory);
+        if before.is_some_and(|old| old.spec != spec || old.reconcile_requested_at != asked) {
+            let with = |memory: &MappingMemory| {
+                memory.spec.subjects.iter().any(|subject| subject.identity_provider == name.as_str())
+            };
+            let mappings =
+                state.mappings.iter().filter(|(_, memory)| with(memory)).map(|(key, _)| key.clone()).collect();
+            state.retry_additions(&mappings);
+        }
         state.changed_providers.insert(name.clone());
         let mut effects = state.index.set_former(name, former);
         effects.merge(state.index.apply_provider(name.clone(), spec));
@@ -505,6 +514,12 @@ impl Inner {
             let mut state = self.state();
             let old = state.targets.remove(name);
             let created = created(&object.metadata, now);
+            let asked = annotation(&object.metadata, RECONCILE_ANNOTATION);
+            let changed =
+                |old: &TargetMemory| old.spec != object.spec || old.reconcile_requested_at.as_deref() != asked;
+            if old.as_ref().is_some_and(changed) {
+                state.refusals.project_changed(&object.spec.project);
+            }
             let discovery_interval = duration::parse(&object.spec.discovery_interval).unwrap_or(DISCOVERY);
             let memory = TargetMemory {
                 uid: object.metadata.uid.clone(),
@@ -550,11 +565,17 @@ impl Inner {
             state.changed_mappings.insert(key.clone());
             let mut effects = state.index.apply_mapping(key.clone(), generation, object.spec, accepted);
             let now = &state.mappings[key];
+            let changed = before
+                .as_ref()
+                .is_some_and(|old| old.spec != now.spec || old.reconcile_requested_at != now.reconcile_requested_at);
             let asked = before.is_none_or(|old| {
                 old.released != now.released || old.reconcile_requested_at != now.reconcile_requested_at
             });
             if asked {
                 effects.merge(state.look_again(key));
+            }
+            if changed {
+                state.retry_additions(&BTreeSet::from([key.clone()]));
             }
             (effects, targets)
         };

@@ -9,6 +9,8 @@
 //! Everything that is remembered in memory stands in one [`State`] behind one lock that is never held across an await.
 //! What must survive stands in the store. Documents are worked on in parallel, one pass at a time each.
 
+mod bisect;
+mod choice;
 mod discovery;
 mod ending;
 mod error;
@@ -16,13 +18,16 @@ mod feed;
 mod first_look;
 mod guard;
 mod intake;
+mod lanes;
 mod pass;
 mod queue;
 mod reads;
+mod refusals;
 mod report;
 mod state;
+mod throttle;
+mod turns;
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::condition::reason;
 use crate::google::CloudRun;
 use crate::index::{Ceiling, Effects, Index, Urgency};
-use crate::model::{Clock, DocumentKey, FreezeReason, MappingKey, RemovalLimits, Seq, TargetName};
+use crate::model::{Clock, FreezeReason, RemovalLimits, Seq, TargetName};
 use crate::status::StatusBoard;
 use crate::store::{Store, StoreError, Trust};
 use crate::telemetry::EngineMetrics;
@@ -46,6 +51,7 @@ pub use queue::DueQueue;
 pub use report::{ProviderTraffic, TrafficSource};
 
 use first_look::FirstLook;
+use lanes::{Lane, Lanes};
 use state::{State, Trigger};
 
 /// How the engine behaves. Times are chosen by flags; the rest are constants with reasons.
@@ -57,26 +63,16 @@ pub struct EngineConfig {
     pub drift_interval: Duration,
     /// How long an addition waits so that a burst becomes one write. Revocations do not wait.
     pub addition_window: Duration,
-    /// How many documents are worked on at once. Each has at most one call to Google under way.
-    pub parallel: usize,
     /// How many people may lose access within an hour before the guard holds the rest.
     pub limits: RemovalLimits,
 }
 
 impl EngineConfig {
     /// The defaults beside a drift interval. A quarter of a second is below what a person notices and above the
-    /// distance between the requests of an IdP's burst. Eight passes at once share commits and are more than a region's
-    /// read quota allows for; they are few enough that the first write for a leaver does not wait for the reads of
-    /// fifty other policies.
+    /// distance between the requests of an IdP's burst.
     #[must_use]
     pub fn new(ceiling: Ceiling, drift_interval: Duration) -> Self {
-        Self {
-            ceiling,
-            drift_interval,
-            addition_window: Duration::from_millis(250),
-            parallel: 8,
-            limits: RemovalLimits::default(),
-        }
+        Self { ceiling, drift_interval, addition_window: Duration::from_millis(250), limits: RemovalLimits::default() }
     }
 }
 
@@ -95,7 +91,7 @@ struct Inner {
     state: Mutex<State>,
     /// One change of a custom resource at a time, from the stored spec to the index; forgetting a mapping is one too.
     intake: tokio::sync::Mutex<()>,
-    queue: Mutex<DueQueue<DocumentKey, Instant>>,
+    queue: Mutex<Lanes>,
     discovery: Mutex<DueQueue<TargetName, Instant>>,
     /// A document may have become due.
     due: Notify,
@@ -144,6 +140,8 @@ impl Engine {
     pub async fn load_directory(&self) -> Result<Seq, StoreError> {
         let inner = &self.0;
         let pins = inner.store.pins().await?;
+        let (refusals, budgets) = (inner.store.refusals().await?, inner.store.write_budgets().await?);
+        inner.state().refusals.load(refusals, budgets);
         {
             let mut state = inner.state();
             for pin in pins {
@@ -231,7 +229,7 @@ impl Engine {
         tasks.spawn(feed::follow(self.0.clone(), from, stop.clone()));
         tasks.spawn(discovery::follow(self.0.clone(), stop.clone()));
         tasks.spawn(report::follow(self.0.clone(), stop.clone()));
-        tasks.spawn(dispatch(self.0.clone(), stop.clone()));
+        tasks.spawn(turns::dispatch(self.0.clone(), stop.clone()));
         tasks.spawn(give_way(self.0.clone(), stop.clone()));
         while let Some(ended) = tasks.join_next().await {
             if !stop.is_cancelled() {
@@ -258,72 +256,17 @@ async fn give_way(inner: Arc<Inner>, stop: CancellationToken) {
     }
 }
 
-/// How long passes that are under way at the end may take: longer than one call to Google.
-const GRACE: Duration = Duration::from_secs(35);
-
-/// How many passes begin at once after a time with nothing to do: what they share is time to compute, and the first write
-/// after a quiet time is the one that somebody waits for. Each pass that ends lets one more run beside the others.
-const FIRST: usize = 2;
-
-async fn dispatch(inner: Arc<Inner>, stop: CancellationToken) {
-    let mut passes = JoinSet::new();
-    let mut limit = FIRST;
-    loop {
-        let document = tokio::select! {
-            biased;
-            () = stop.cancelled() => break,
-            Some(_) = passes.join_next(), if !passes.is_empty() => {
-                limit = if passes.is_empty() { FIRST } else { (limit + 1).min(inner.config.parallel) };
-                continue;
-            }
-            document = inner.next_due(&stop), if passes.len() < limit => document,
-        };
-        let Some(document) = document else { break };
-        let worker = inner.clone();
-        passes.spawn(async move {
-            // In a task of its own: whatever goes wrong in a pass, the document gets its next turn.
-            let pass = tokio::spawn({
-                let (worker, document) = (worker.clone(), document.clone());
-                async move { pass::run(&worker, &document).await }
-            });
-            let verdict = pass.await.unwrap_or_else(|error| pass::Verdict::broken(&error.to_string()));
-            worker.finish(&document, verdict).await;
-        });
-    }
-    let finished = tokio::time::timeout(GRACE, async { while passes.join_next().await.is_some() {} }).await;
-    if finished.is_err() {
-        tracing::warn!("some passes did not end in time; their intents are settled at the next start");
-    }
-}
-
 impl Inner {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn queue(&self) -> MutexGuard<'_, DueQueue<DocumentKey, Instant>> {
+    fn queue(&self) -> MutexGuard<'_, Lanes> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn discovery(&self) -> MutexGuard<'_, DueQueue<TargetName, Instant>> {
         self.discovery.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn next_due(&self, stop: &CancellationToken) -> Option<DocumentKey> {
-        loop {
-            let (taken, next) = {
-                let mut queue = self.queue();
-                (queue.take(Instant::now()), queue.next_due())
-            };
-            if taken.is_some() {
-                return taken;
-            }
-            tokio::select! {
-                () = self.due.notified() => {}
-                () = sleep_until(next) => {}
-                () = stop.cancelled() => return None,
-            }
-        }
     }
 
     /// Makes durable and due what a change of the index brought.
@@ -359,13 +302,14 @@ impl Inner {
         {
             let mut queue = self.queue();
             for (document, urgency) in &effects.dirty {
-                let at = match urgency {
-                    Urgency::Revocation => overtaking(now),
-                    Urgency::Addition => now + self.config.addition_window,
+                let (lane, at) = match urgency {
+                    Urgency::Revocation => (Lane::Removal, overtaking(now)),
+                    Urgency::Addition => (Lane::Addition, now + self.config.addition_window),
                 };
-                queue.ask(document, at);
+                queue.ask(document, lane, at);
             }
         }
+        self.flush_refusals().await;
         self.due.notify_one();
         self.changed.notify_one();
     }
@@ -386,51 +330,11 @@ impl Inner {
         {
             let mut queue = self.queue();
             for document in ledger.iter().map(|(document, _)| document).chain(&documents) {
-                queue.ask(document, now);
+                queue.ask(document, Lane::Removal, now);
             }
         }
         self.due.notify_one();
         Ok(())
-    }
-
-    /// Remembers what a pass found, and when to look again.
-    async fn finish(&self, document: &DocumentKey, verdict: pass::Verdict) {
-        let now = Instant::now();
-        let jitter = rand::random_range(0.9..1.1);
-        {
-            let mut queue = self.queue();
-            queue.done(document, verdict.not_before.map(|delay| now + delay));
-            if verdict.again {
-                queue.ask(document, now);
-            } else if let Some(delay) = verdict.recheck {
-                queue.ask(document, now + delay);
-            }
-            if !verdict.idle {
-                queue.ask(document, now + self.config.drift_interval.mul_f64(jitter));
-            }
-        }
-        let (mappings, ending): (BTreeSet<MappingKey>, Vec<MappingKey>) = {
-            let mut state = self.state();
-            let mappings = state.settle_document(document, verdict, self.clock.now());
-            let ending = mappings.iter().filter(|key| state.is_ending(key)).cloned().collect();
-            state.changed_mappings.extend(mappings.iter().cloned());
-            let targets = state.targets_of(document);
-            state.changed_targets.extend(targets);
-            (mappings, ending)
-        };
-        if let Err(error) = self.release_named(&mappings).await {
-            tracing::warn!(%error, "cannot store that held removals are released; the next pass tries again");
-        }
-        for mapping in ending {
-            if let Err(error) = self.forget_if_done(&mapping).await {
-                tracing::warn!(%error, mapping.name = %mapping, "cannot forget the deleted mapping {mapping} yet");
-            }
-            if let Err(error) = self.orphan_if_settled(&mapping).await {
-                tracing::warn!(%error, mapping.name = %mapping, "cannot look what is left of the deleted mapping {mapping}");
-            }
-        }
-        self.due.notify_one();
-        self.changed.notify_one();
     }
 }
 

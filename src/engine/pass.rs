@@ -4,7 +4,7 @@
 //! ledger ─┐
 //! index ──┼─► plan ─► record intents ─► setIamPolicy ─┬─ 2xx ──────► settle: acknowledged
 //! policy ─┘                                           ├─ 409 ──────► settle: not committed; read and plan again
-//!                                                     ├─ refused ──► settle: refused; the rest of the plan alone
+//!                                                     ├─ refused ──► settle: refused; the removals go in the next turn
 //!                                                     └─ unknown ──► intents stay; the next read decides
 //! ```
 //!
@@ -16,22 +16,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
+use super::choice::{self, Answer, Follows, What};
 use super::error::EngineError;
+use super::lanes::{Lane, Throttled};
 use super::state::Trigger;
 use super::{Inner, reads};
 use crate::google::{Backoff, ErrorClass, GoogleError};
 use crate::index::Ceiling;
-use crate::model::{Claim, Desired, DocumentKey, LedgerRow, MappingKey, MemberKey, Policy, Removal, Subject};
-use crate::plan::{CallOutcome, Inputs, PRINCIPAL_RESPELLED, Plan, Settlement, plan};
+use crate::model::{Claim, Desired, DocumentKey, LedgerRow, MappingKey, MemberKey, Policy, Region, Removal, Subject};
+use crate::plan::{CallOutcome, Inputs, Plan, Settlement, plan};
 use crate::store::DocumentLedger;
 
 /// How often one pass reads and plans again after a conflict, before the document goes back into the queue.
 const CONFLICTS: u32 = 6;
-/// How many members that Google refuses one by one are isolated in one pass.
-const ISOLATED: usize = 16;
 
 /// How a pass ended, for the queue and for the status.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about one pass, each read once by its name")]
 pub(super) struct Verdict {
     /// What the last plan of the pass said; none when the policy could not be read or nothing concerns the document.
     pub plan: Option<Arc<Plan>>,
@@ -41,14 +43,18 @@ pub(super) struct Verdict {
     pub written: bool,
     /// What is wrong, if anything.
     pub error: Option<EngineError>,
-    /// Members that Google refused, each with its reason; the rest was written.
-    pub isolated: Vec<(MemberKey, &'static str)>,
-    /// Nobody before this.
-    pub not_before: Option<Duration>,
-    /// Once more, at once.
-    pub again: bool,
+    /// No turn of a lane before this, and one then.
+    pub retry: [Option<Duration>; 2],
+    /// Lanes in which another turn is due at once, as far as the quota allows.
+    pub again: Vec<Lane>,
     /// Look again after this, because time will settle something.
     pub recheck: Option<Duration>,
+    /// Members that Google keeps under a spelling that is not permitted.
+    pub forbidden: Vec<MemberKey>,
+    /// Somebody has to lose access here, or may have to.
+    pub removals: bool,
+    /// Something is left for another turn.
+    pub unfinished: bool,
     /// Nothing concerns this document any more.
     pub idle: bool,
     /// What asked for the pass.
@@ -62,10 +68,12 @@ impl Verdict {
             outcome: None,
             written: false,
             error: None,
-            isolated: Vec::new(),
-            not_before: None,
-            again: false,
+            retry: [None; 2],
+            again: Vec::new(),
             recheck: None,
+            forbidden: Vec::new(),
+            removals: false,
+            unfinished: false,
             idle: false,
             trigger,
         }
@@ -79,9 +87,18 @@ impl Verdict {
         let delay = Backoff::FAILURE.cap;
         Self {
             error: Some(EngineError::Internal(problem.to_owned())),
-            not_before: Some(delay),
-            recheck: Some(delay),
+            retry: [Some(delay); 2],
             ..Self::new(Trigger::none())
+        }
+    }
+}
+
+impl Verdict {
+    /// What Google's last answer was, if that is what is wrong.
+    pub(super) fn class(&self) -> Option<ErrorClass> {
+        match &self.error {
+            Some(EngineError::Google(error)) => Some(error.class()),
+            _ => None,
         }
     }
 }
@@ -91,48 +108,69 @@ const REFUSED: Backoff = Backoff { cap: Duration::from_mins(5), ..Backoff::FAILU
 
 /// A read that shows the past is repeated until it shows the present; that takes seconds.
 const STALE: Backoff = Backoff { cap: Duration::from_secs(5), ..Backoff::CONFLICT };
+/// Somebody keeps access as long as a removal is not written: it is tried more often than anything else.
+const REMOVAL: Backoff = Backoff { cap: Duration::from_secs(10), ..Backoff::FAILURE };
+
+/// The same after a refusal.
+const REMOVAL_REFUSED: Backoff = Backoff { cap: Duration::from_secs(30), ..Backoff::FAILURE };
 
 /// How one write ended.
 enum Written {
     Acknowledged,
     Conflict,
-    Failed(GoogleError),
+    Failed(EngineError),
 }
 
-pub(super) async fn run(inner: &Inner, document: &DocumentKey) -> Verdict {
+pub(super) async fn run(inner: &Inner, document: &DocumentKey, lane: Lane) -> Verdict {
     let (trigger, failures) = {
         let mut state = inner.state();
         let memory = state.document(document);
         (memory.take_trigger(), memory.failures)
     };
     let mut verdict = Verdict::new(trigger);
+    verdict.removals = lane == Lane::Removal;
     match attempt(inner, document, &mut verdict).await {
         Ok(()) => {
             inner.metrics.syncs.inc([if verdict.written { "Written" } else { "Unchanged" }]);
         }
         Err(error) => {
-            let delay = match &error {
-                EngineError::Google(GoogleError::Throttled { retry_after: Some(delay), .. }) => {
-                    Backoff::FAILURE.delay(failures, rand::random()).max(*delay)
-                }
-                EngineError::Google(error) if error.class() == ErrorClass::Definitive => {
-                    REFUSED.delay(failures, rand::random())
-                }
-                EngineError::Google(GoogleError::Conflict) => Backoff::CONFLICT.delay(failures, rand::random()),
-                EngineError::StaleRead => STALE.delay(failures, rand::random()),
-                _ => Backoff::FAILURE.delay(failures, rand::random()),
-            };
+            back_off(&mut verdict, &error, failures);
+            let delay = verdict.retry.into_iter().flatten().min().unwrap_or_default();
             tracing::warn!(
                 target.document = %document, reason = error.reason(), attempt = failures,
                 "{document} is not in step: {error}; next try in {delay:.1?}"
             );
             inner.metrics.syncs.inc([error.reason()]);
-            verdict.not_before = Some(delay);
-            verdict.recheck = Some(delay);
             verdict.error = Some(error);
         }
     }
     verdict
+}
+
+/// When either lane has its next turn after an error. A lane without removals does not wait for that.
+fn back_off(verdict: &mut Verdict, error: &EngineError, failures: u32) {
+    let random = rand::random();
+    let (removal, addition) = match error {
+        // All documents of the region wait for the same quota.
+        EngineError::Google(GoogleError::Throttled { .. }) => {
+            verdict.again.push(Lane::Addition);
+            if verdict.removals {
+                verdict.again.push(Lane::Removal);
+            }
+            return;
+        }
+        // What the document waits for is known there.
+        EngineError::ForeignMember { .. } => {
+            verdict.retry[Lane::Removal as usize] = verdict.removals.then(|| REMOVAL_REFUSED.delay(failures, random));
+            return;
+        }
+        EngineError::Google(GoogleError::NotFound { .. }) => (REFUSED, REFUSED),
+        EngineError::Google(error) if error.class() == ErrorClass::Definitive => (REMOVAL_REFUSED, REFUSED),
+        EngineError::Google(GoogleError::Conflict) => (Backoff::CONFLICT, Backoff::CONFLICT),
+        EngineError::StaleRead => (STALE, STALE),
+        _ => (REMOVAL, Backoff::FAILURE),
+    };
+    verdict.retry = [verdict.removals.then(|| removal.delay(failures, random)), Some(addition.delay(failures, random))];
 }
 
 async fn attempt(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -> Result<(), EngineError> {
@@ -142,17 +180,16 @@ async fn attempt(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
         }
         let Some(plan) = prepare(inner, document, verdict).await?.map(Arc::new) else { return Ok(()) };
         (verdict.plan, verdict.outcome) = (None, None);
-        verdict.isolated = plan.forbidden.iter().map(|grant| (grant.member.clone(), PRINCIPAL_RESPELLED)).collect();
-        let result = execute(inner, document, &plan, verdict).await;
+        verdict.forbidden = plan.forbidden.iter().map(|grant| grant.member.clone()).collect();
+        verdict.removals = !plan.remove.is_empty();
         verdict.recheck = plan.recheck_at.map(|at| {
             let wait = at.duration_since(inner.clock.now());
             Duration::try_from(wait).unwrap_or(Duration::ZERO)
         });
-        verdict.plan.get_or_insert(plan);
-        match result? {
+        match execute(inner, document, &plan, verdict).await? {
             Written::Acknowledged => return Ok(()),
             Written::Conflict => {}
-            Written::Failed(error) => return Err(error.into()),
+            Written::Failed(error) => return Err(error),
         }
     }
     Err(GoogleError::Conflict.into())
@@ -170,7 +207,7 @@ async fn prepare(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
         (known, state.is_first_look(document))
     };
     let (ledger, early) = if known {
-        let (ledger, answer) = tokio::join!(inner.store.document_ledger(document), inner.google.policy(document));
+        let (ledger, answer) = tokio::join!(inner.store.document_ledger(document), inner.policy(document));
         (ledger?, Some(answer))
     } else {
         (inner.store.document_ledger(document).await?, None)
@@ -185,7 +222,7 @@ async fn prepare(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
     }
     let answer = match early {
         Some(answer) => answer,
-        None => inner.google.policy(document).await,
+        None => inner.policy(document).await,
     };
     if first_look {
         let doubted = {
@@ -201,7 +238,7 @@ async fn prepare(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
         };
         if doubted {
             inner.doubt(document).await?;
-            verdict.again = true;
+            verdict.again.push(Lane::Removal);
             return Ok(None);
         }
     }
@@ -307,64 +344,48 @@ fn look_up(
     (Known { desired, ledger, live, read, now: inner.clock.now(), left }, guarded)
 }
 
+/// Writes what is chosen of the plan, and remembers what Google's answer says about the additions.
 async fn execute(
     inner: &Inner,
     document: &DocumentKey,
     plan: &Arc<Plan>,
     verdict: &mut Verdict,
 ) -> Result<Written, EngineError> {
-    let quarantined = inner.state().document(document).quarantined(inner.clock.now());
-    let mut current = plan.clone();
-    if plan.policy.is_none() || !quarantined.is_empty() {
-        if !plan.ledger.is_empty() || !plan.audit.is_empty() {
-            inner.store.record(document, plan.ledger.clone(), plan.audit.clone()).await?;
-        }
-        for (member, reason) in &quarantined {
-            if plan.add.iter().any(|step| step.grant().member == *member) {
-                verdict.isolated.push((member.clone(), reason));
-            }
-        }
-        if plan.policy.is_none() {
-            return Ok(Written::Acknowledged);
-        }
-        let keep = |member: &MemberKey| !quarantined.iter().any(|(bad, _)| bad == member);
-        match plan.with_additions(|step| keep(&step.grant().member)) {
-            Some(rest) => current = Arc::new(rest),
-            None => return Ok(Written::Acknowledged),
-        }
+    let choice = choice::choose(inner, document, plan);
+    let carried_out = choice.carried_out(plan).map(Arc::new);
+    verdict.again.extend(choice.again);
+    verdict.recheck = [verdict.recheck, choice.wait].into_iter().flatten().min();
+    verdict.unfinished = choice.waits || choice.again.is_some();
+    // Only the whole plan records the rest of the pass together with its intents.
+    if (carried_out.is_none() || choice.what != What::AsPlanned) && !(plan.ledger.is_empty() && plan.audit.is_empty()) {
+        inner.store.record(document, plan.ledger.clone(), plan.audit.clone()).await?;
     }
-    for _ in 0..ISOLATED {
-        let error = match write(inner, document, &current, verdict).await? {
-            Written::Failed(error) if error.class() == ErrorClass::Definitive => error,
-            other => return Ok(other),
-        };
-        // Google refuses a policy as a whole. One bad member must not keep the others out, and nothing may keep a
-        // removal from being written.
-        let bad = match &error {
-            GoogleError::Refused { member: Some(member), .. } => Some(MemberKey::of(member)),
-            _ => None,
-        };
-        let isolated = bad.as_ref().filter(|bad| current.add.iter().any(|step| step.grant().member == **bad));
-        let rest = if let Some(bad) = isolated {
-            inner.state().document(document).quarantine(bad.clone(), error.reason(), inner.clock.now());
-            verdict.isolated.push((bad.clone(), error.reason()));
-            current.with_additions(|step| step.grant().member != *bad)
-        } else {
-            let removals = current.removals_only().map(Arc::new);
-            if let Some(removals) = removals {
-                match write(inner, document, &removals, verdict).await? {
-                    Written::Conflict => return Ok(Written::Conflict),
-                    Written::Acknowledged | Written::Failed(_) => {}
-                }
-            }
-            return Ok(Written::Failed(error));
-        };
-        match rest {
-            Some(rest) => current = Arc::new(rest),
-            None => return Ok(Written::Acknowledged),
-        }
+    if let Some(spent) = choice.spent {
+        inner.store.put_write_budget(document, spent).await?;
     }
-    Ok(Written::Conflict)
+    let Some(carried_out) = carried_out else {
+        verdict.plan = Some(Arc::new(choice.reported(plan)));
+        return Ok(Written::Acknowledged);
+    };
+    let written = write(inner, document, &carried_out, verdict).await?;
+    let answer = match &written {
+        Written::Acknowledged => Answer::Acknowledged,
+        Written::Failed(EngineError::Google(error)) => Answer::Failed(error),
+        Written::Conflict | Written::Failed(_) => return Ok(written),
+    };
+    Ok(match choice::learn(inner, document, &choice, &carried_out, &answer) {
+        Follows::Done => written,
+        Follows::Again(lane) => {
+            verdict.again.push(lane);
+            verdict.unfinished = true;
+            if !verdict.written {
+                // What was refused is told apart in the next turns: nothing has failed yet.
+                verdict.outcome = None;
+            }
+            Written::Acknowledged
+        }
+        Follows::Foreign(reason) => Written::Failed(EngineError::ForeignMember { reason }),
+    })
 }
 
 /// Records the intents, calls, and settles.
@@ -384,7 +405,7 @@ async fn write(
     let repeated = inner.state().document(document).refused.as_ref().is_some_and(|(hash, _)| *hash == plan.hash);
     let withheld = if repeated { std::mem::take(&mut audit) } else { Vec::new() };
     inner.store.record(document, changes, audit).await?;
-    let answer = inner.google.set_policy(document, policy).await;
+    let answer = inner.set_policy(document, policy).await;
     let (outcome, written) = match &answer {
         Ok(after) => (CallOutcome::Acknowledged { etag: after.etag.clone() }, Written::Acknowledged),
         Err(error) => {
@@ -396,7 +417,7 @@ async fn write(
             };
             let written = match error {
                 GoogleError::Conflict => Written::Conflict,
-                error => Written::Failed(error),
+                error => Written::Failed(error.into()),
             };
             (outcome, written)
         }
@@ -444,4 +465,33 @@ async fn write(
         );
     }
     Ok(written)
+}
+
+impl Inner {
+    async fn policy(&self, document: &DocumentKey) -> Result<Policy, GoogleError> {
+        let begun = Instant::now();
+        let answer = self.answer_to(document, self.google.policy(document)).await;
+        self.note_quota(&document.region(), false, begun, answer.as_ref().err());
+        answer
+    }
+
+    async fn set_policy(&self, document: &DocumentKey, policy: &Policy) -> Result<Policy, GoogleError> {
+        let begun = Instant::now();
+        let answer = self.answer_to(document, self.google.set_policy(document, policy)).await;
+        self.note_quota(&document.region(), true, begun, answer.as_ref().err());
+        answer
+    }
+
+    /// Takes a call's answer into the back-off that its region shares.
+    pub(super) fn note_quota(&self, region: &Region, write: bool, begun: Instant, error: Option<&GoogleError>) {
+        let mut queue = self.queue();
+        match error {
+            Some(GoogleError::Throttled { retry_after, .. }) => {
+                let (now, random) = (Instant::now(), rand::random());
+                queue.throttled(region, write, Throttled { begun, now, retry_after: *retry_after, random });
+            }
+            None => queue.answered(region, write, begun),
+            Some(_) => {}
+        }
+    }
 }

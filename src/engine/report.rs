@@ -1,6 +1,6 @@
 //! Outcomes become statuses: what the engine remembers, folded and put on the board.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +9,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio_util::sync::CancellationToken;
 
 use super::Inner;
+use super::choice::RefusedGrant;
 use super::state::{DocumentMemory, SAMPLES, State};
 use crate::api::condition::reason;
 use crate::api::{
     DriftKind, DriftSample, FindingStatus, PolicyCounts, RefusedPath, ResourceCounts, TargetDrift, duration,
 };
 use crate::index::{Acceptance, Ceiling, Life, MappingView, Resolution, SubjectView};
-use crate::model::{DocumentKey, FreezeReason, MappingKey, ProviderName, ResourceKind, TargetName};
+use crate::model::{DocumentKey, FreezeReason, MappingKey, ProviderName, ResourceKind, Subject, TargetName};
 use crate::plan;
 use crate::status::{
     DocumentOutcome, HeldOutcome, Item, Kind, Lag, ListingOutcome, MappingInput, Metadata, ProviderInput, QuotaOutcome,
@@ -27,6 +28,8 @@ use crate::store::{Counts, StoreError, Usage};
 const COALESCE: Duration = Duration::from_millis(100);
 /// Time alone changes statuses too (a change pending for more than a minute): all of them are folded this often.
 const REFRESH: Duration = Duration::from_secs(5);
+/// How many refused people or roles a sentence names.
+const NAMED: usize = 3;
 /// How many differences the status of a target shows.
 const SHOWN: usize = 50;
 
@@ -261,7 +264,7 @@ fn outcome(state: &State, view: &MappingView, key: &MappingKey, document: &Docum
     outcome.invoker_iam_disabled = view.invoker_iam_disabled.contains(document);
     let Some(memory) = state.documents.get(document) else { return outcome };
     outcome.pending_since = memory.pending_since;
-    outcome.troubles = memory.troubles(document);
+    outcome.troubles = memory.troubles(document, key);
     outcome.reverted = memory.reverted.get(key).copied().unwrap_or_default();
     let remaining = || memory.remains.iter().filter(|(_, mappings)| mappings.contains(key));
     outcome.remaining = remaining().count() as u64;
@@ -489,7 +492,8 @@ pub(super) enum Standing {
 impl DocumentMemory {
     pub(super) fn standing(&self) -> Standing {
         // A read that shows the past is read again within seconds.
-        if self.error.as_ref().is_some_and(|(word, _)| *word != reason::STALE_READ) {
+        let failed = self.error.as_ref().is_some_and(|(word, _)| *word != reason::STALE_READ);
+        if failed || self.additions.foreign.is_some() {
             return Standing::Failed;
         }
         match &self.found {
@@ -500,19 +504,44 @@ impl DocumentMemory {
         }
     }
 
-    fn troubles(&self, document: &DocumentKey) -> Vec<Trouble> {
+    /// What is wrong here for one mapping. Additions that Google refuses are told to those that ask for them.
+    fn troubles(&self, document: &DocumentKey, key: &MappingKey) -> Vec<Trouble> {
         let since = self.failing_since.unwrap_or(Timestamp::UNIX_EPOCH);
         let mut troubles: Vec<Trouble> = Vec::new();
-        if let Some((reason, message)) = &self.error {
+        let is_foreign = |reason: &str| reason == reason::FOREIGN_MEMBER_REJECTED;
+        if let Some((reason, message)) = self.error.as_ref().filter(|(reason, _)| !is_foreign(reason)) {
             troubles.push(Trouble { reason, message: message.clone(), since });
         }
-        for (member, reason) in &self.isolated {
-            let message = if *reason == reason::PRINCIPAL_RESPELLED {
-                format!("Google keeps {member} under an address outside allowedDomains on {}", document.short())
-            } else {
-                format!("Google refused {member} on {}", document.short())
-            };
-            troubles.push(Trouble { reason, message, since: self.isolated_since.unwrap_or(since) });
+        for member in &self.forbidden {
+            let message =
+                format!("Google keeps {member} under an address outside allowedDomains on {}", document.short());
+            let since = self.forbidden_since.unwrap_or(since);
+            troubles.push(Trouble { reason: reason::PRINCIPAL_RESPELLED, message, since });
+        }
+        let tally = self.tallies.get(key).copied().unwrap_or_default();
+        if let Some(foreign) = self.additions.foreign.as_ref()
+            && tally.pending + tally.failed + tally.revoking > 0
+        {
+            let message = format!(
+                "Google refuses the policy of {} ({}) also without what rolecall would add",
+                document.short(),
+                foreign.reason
+            );
+            troubles.push(Trouble { reason: reason::FOREIGN_MEMBER_REJECTED, message, since: foreign.since });
+        }
+        troubles.extend(refused_additions(&self.additions.refused, document, key));
+        if let Some(unresolved) = &self.additions.unresolved
+            && let Some(count) = unresolved.mappings.get(key)
+        {
+            let message = format!(
+                "Google refuses one or more of {count} additions to {} without naming them; they are told apart from {:.0} on",
+                document.short(),
+                unresolved.until
+            );
+            match troubles.iter_mut().find(|trouble| trouble.reason == unresolved.reason) {
+                Some(trouble) => trouble.message = format!("{}; {message}", trouble.message),
+                None => troubles.push(Trouble { reason: unresolved.reason, message, since: unresolved.since }),
+            }
         }
         if let Some(limit) = self.found.as_ref().and_then(|found| found.limit.as_ref()) {
             let message = format!(
@@ -526,6 +555,36 @@ impl DocumentMemory {
         }
         troubles
     }
+}
+
+/// The additions of one mapping that Google refuses, one sentence a reason.
+fn refused_additions(refused: &[RefusedGrant], document: &DocumentKey, key: &MappingKey) -> Vec<Trouble> {
+    let mut by_reason: BTreeMap<(bool, &'static str), Vec<&RefusedGrant>> = BTreeMap::new();
+    for grant in refused.iter().filter(|grant| grant.mappings.contains(key)) {
+        by_reason.entry((grant.of_role, grant.reason)).or_default().push(grant);
+    }
+    by_reason
+        .into_iter()
+        .map(|((of_role, reason), grants)| {
+            let named: BTreeSet<String> = grants
+                .iter()
+                .map(|grant| match grant.subject {
+                    _ if of_role => grant.role.clone(),
+                    Some(Subject::User(id)) => format!("user {id}"),
+                    Some(Subject::Group(id)) => format!("group {id}"),
+                    None => "a member that nobody claims".to_owned(),
+                })
+                .collect();
+            let shown: Vec<&str> = named.iter().take(NAMED).map(String::as_str).collect();
+            let more = match named.len().saturating_sub(shown.len()) {
+                0 => String::new(),
+                n => format!(" and {n} more"),
+            };
+            let message = format!("Google refused {}{more} on {}", shown.join(", "), document.short());
+            let since = grants.iter().map(|grant| grant.since).min().unwrap_or(Timestamp::UNIX_EPOCH);
+            Trouble { reason, message, since }
+        })
+        .collect()
 }
 
 fn gauges(inner: &Inner) {

@@ -7,10 +7,12 @@ use tokio::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::choice::Additions;
 use super::error::EngineError;
 use super::first_look::FirstLook;
 use super::intake::ObjectProblem;
 use super::pass::Verdict;
+use super::refusals::Refusals;
 use crate::api::{CloudRunTargetSpec, DriftKind, IdentityProviderSpec, RoleMappingSpec};
 use crate::google::GoogleError;
 use crate::index::{Effects, Index, Urgency};
@@ -27,8 +29,6 @@ const CAUSES: usize = 32;
 pub(super) const SAMPLES: usize = 10;
 /// How many remaining grants of one document are kept for the statuses.
 const REMAINING: usize = 100;
-/// How long a member that Google refused is left out before it is tried again.
-const QUARANTINE: SignedDuration = SignedDuration::from_secs(300);
 /// How long after the start a status is kept as it was, until what it is folded from is known again: lists, and the
 /// policies. A restart is no news.
 const SETTLING: Duration = Duration::from_secs(30);
@@ -103,7 +103,6 @@ impl Found {
 #[derive(Debug, Default)]
 pub(super) struct DocumentMemory {
     trigger: Trigger,
-    quarantine: BTreeMap<MemberKey, (&'static str, Timestamp)>,
     /// The mappings that a pass under way has in its plan.
     pub planned: BTreeSet<MappingKey>,
     /// The plan that Google refused last, and why.
@@ -118,10 +117,12 @@ pub(super) struct DocumentMemory {
     pub error: Option<(&'static str, String)>,
     /// Since when it is not in step.
     pub failing_since: Option<Timestamp>,
-    /// Members that Google refused in the last pass.
-    pub isolated: Vec<(MemberKey, &'static str)>,
+    /// What Google accepts and refuses of its additions.
+    pub additions: Additions,
+    /// Members that Google keeps under a spelling that is not permitted.
+    pub forbidden: Vec<MemberKey>,
     /// Since when.
-    pub isolated_since: Option<Timestamp>,
+    pub forbidden_since: Option<Timestamp>,
     /// The permission that Google said is missing, in the last pass.
     pub missing_permission: Option<String>,
     /// Directory event → acknowledged, of the last change, and when that was.
@@ -150,15 +151,6 @@ impl DocumentMemory {
 
     pub fn take_trigger(&mut self) -> Trigger {
         std::mem::take(&mut self.trigger)
-    }
-
-    pub fn quarantine(&mut self, member: MemberKey, reason: &'static str, now: Timestamp) {
-        self.quarantine.insert(member, (reason, now.saturating_add(QUARANTINE).unwrap_or(Timestamp::MAX)));
-    }
-
-    pub fn quarantined(&mut self, now: Timestamp) -> Vec<(MemberKey, &'static str)> {
-        self.quarantine.retain(|_, (_, until)| *until > now);
-        self.quarantine.iter().map(|(member, (reason, _))| (member.clone(), *reason)).collect()
     }
 }
 
@@ -229,6 +221,8 @@ pub(super) struct State {
     pub thawed_at: Option<Instant>,
     pub directory_seq: Seq,
     pub documents: HashMap<DocumentKey, DocumentMemory>,
+    /// What Google refused, over all documents.
+    pub refusals: Refusals,
     /// The documents whose memory names a mapping.
     pub by_mapping: BTreeMap<MappingKey, BTreeSet<DocumentKey>>,
     pub targets: BTreeMap<TargetName, TargetMemory>,
@@ -251,6 +245,7 @@ impl State {
             thawed_at: None,
             directory_seq: 0,
             documents: HashMap::new(),
+            refusals: Refusals::default(),
             by_mapping: BTreeMap::new(),
             targets: BTreeMap::new(),
             providers: BTreeMap::new(),
@@ -320,6 +315,16 @@ impl State {
         self.documents.values().any(|memory| memory.planned.contains(key))
     }
 
+    /// One of these mappings says something new, or somebody asks: what Google refused of them is tried again.
+    pub fn retry_additions(&mut self, mappings: &BTreeSet<MappingKey>) {
+        self.refusals.mappings_changed(mappings);
+        for document in mappings.iter().filter_map(|key| self.by_mapping.get(key)).flatten() {
+            if let Some(memory) = self.documents.get_mut(document) {
+                memory.additions.retry();
+            }
+        }
+    }
+
     /// Every document that this mapping had a part in, as due now.
     pub fn look_again(&self, key: &MappingKey) -> Effects {
         let documents = self.by_mapping.get(key).into_iter().flatten();
@@ -358,7 +363,11 @@ impl State {
             memory.failures = 0;
             memory.error = None;
             memory.failing_since = None;
-            memory.pending_since = None;
+            if verdict.unfinished {
+                memory.note(&verdict.trigger);
+            } else {
+                memory.pending_since = None;
+            }
         }
         if let (true, None, Some(since)) = (verdict.written, &verdict.error, verdict.trigger.since) {
             memory.lag = Some((now.duration_since(since), now));
@@ -367,8 +376,8 @@ impl State {
             Some(EngineError::Google(GoogleError::Denied { permission, .. })) => permission.clone(),
             _ => None,
         };
-        memory.isolated_since = if verdict.isolated.is_empty() { None } else { memory.isolated_since.or(Some(now)) };
-        memory.isolated = verdict.isolated;
+        memory.forbidden_since = if verdict.forbidden.is_empty() { None } else { memory.forbidden_since.or(Some(now)) };
+        memory.forbidden = verdict.forbidden;
         if let Some(plan) = verdict.plan {
             memory.held_since = if plan.held.is_empty() { None } else { memory.held_since.or(Some(now)) };
             for (grant, mappings) in &plan.remains {

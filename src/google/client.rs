@@ -27,6 +27,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// and a waiting write holds its document.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The same for a read, which is repeated without harm: what waits behind one that hangs is tried again sooner.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Google's front end closes idle connections after a few minutes; one that is given back before is never found dead.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -90,6 +93,7 @@ pub struct CloudRun {
     endpoint: Endpoint,
     tokens: Arc<dyn TokenSource>,
     metrics: Option<GoogleMetrics>,
+    read_timeout: Duration,
 }
 
 impl fmt::Debug for CloudRun {
@@ -228,7 +232,7 @@ impl CloudRun {
             http = http.no_proxy().tls_certs_only([]);
         }
         let http = http.build().map_err(|error| GoogleError::Unavailable { message: describe(error) })?;
-        Ok(Self { http, endpoint, tokens, metrics: None })
+        Ok(Self { http, endpoint, tokens, metrics: None, read_timeout: READ_TIMEOUT.min(total) })
     }
 
     /// The same client, counting its calls.
@@ -285,7 +289,9 @@ impl CloudRun {
     pub async fn policy(&self, document: &DocumentKey) -> Result<Policy, GoogleError> {
         let mut url = self.url(&format!("v2/{}:getIamPolicy", document.resource()))?;
         url.query_pairs_mut().append_pair("options.requestedPolicyVersion", "3");
-        let policy: Policy = self.call(Operation::GetPolicy, Request::new(Method::GET, url)).await?;
+        let mut request = Request::new(Method::GET, url);
+        *request.timeout_mut() = Some(self.read_timeout);
+        let policy: Policy = self.call(Operation::GetPolicy, request).await?;
         writable(&policy)?;
         Ok(policy)
     }

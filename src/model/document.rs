@@ -51,6 +51,21 @@ pub struct DocumentKey {
     name: Arc<str>,
 }
 
+/// A project and region: what shares Google's quota.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Region {
+    project: Arc<str>,
+    location: Arc<str>,
+}
+
+impl Region {
+    /// The region `location` of `project`.
+    #[must_use]
+    pub fn new(project: &str, location: &str) -> Self {
+        Self { project: project.into(), location: location.into() }
+    }
+}
+
 fn is_segment(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 100
@@ -68,6 +83,12 @@ impl DocumentKey {
         } else {
             Err(DocumentKeyError(format!("projects/{project}/locations/{location}/{}/{name}", kind.collection())))
         }
+    }
+
+    /// The project and region, which share Google's quota.
+    #[must_use]
+    pub fn region(&self) -> Region {
+        Region { project: self.project.clone(), location: self.location.clone() }
     }
 
     /// The project id.

@@ -12,12 +12,13 @@ mod name;
 mod policy;
 mod principal;
 mod raw;
+mod refusal;
 mod role;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use desired::{ClaimTerms, Desired, DesiredGrant, FreezeReason, Keep, Kept, KeptGroups, KeptSubjects, Stance};
 pub use directory::{DirectoryChange, DirectoryEvent, EmailFact, GroupFacts, GroupId, Seq, UserFacts, UserId};
-pub use document::{DocumentKey, DocumentKeyError, ResourceKind};
+pub use document::{DocumentKey, DocumentKeyError, Region, ResourceKind};
 pub use guard::{
     DEFAULT_LEAVERS_PER_HOUR, DEFAULT_REMOVALS_PER_HOUR, GUARD_WINDOW, Judgement, Removal, RemovalLimit, RemovalLimits,
     RemovalScope, ScopeCounts,
@@ -31,4 +32,5 @@ pub use policy::{Binding, Condition, ConditionHash, GrantKey, MAX_PRINCIPALS, Po
 pub use principal::{MemberKey, Principal, PrincipalError};
 #[cfg(test)]
 pub(crate) use raw::RawJson;
+pub use refusal::{Reach, ReachError, Refusal, RefusalKey, WriteBudget};
 pub use role::{Role, RoleError};

@@ -20,6 +20,7 @@ mod pass;
 mod settle;
 mod spelling;
 mod tally;
+mod withhold;
 
 #[cfg(test)]
 mod guard_tests;
@@ -273,34 +274,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The same pass with only some of its additions, for another try after Google refused the whole. None when nothing
-    /// of it is left. What the first [`Plan::intend`] recorded besides the intents is not in it again.
-    #[must_use]
-    pub fn with_additions(&self, wanted: impl Fn(&Step) -> bool) -> Option<Self> {
-        let (add, left_out): (Vec<Step>, Vec<Step>) = self.add.iter().cloned().partition(wanted);
-        let mut unsettled = self.unsettled.clone();
-        unsettled.extend(left_out.iter().filter_map(|step| settle::Unsettled::of(&step.row, false)));
-        let fence = self.fence || unsettled.len() > self.unsettled.len() || self.concluded.need_proof();
-        let policy = document::written(&self.live, &add, &self.remove, &self.sweep, fence)?;
-        let hash = plan_hash(&self.context.document, &add, &self.remove, &self.held);
-        let mut lines = self.lines.clone();
-        let left: BTreeSet<&GrantKey> = add.iter().map(Step::grant).collect();
-        for line in lines.iter_mut().filter(|line| line.standing == tally::Standing::Pending) {
-            if !left.contains(&line.grant) {
-                line.standing = tally::Standing::Withheld;
-            }
-        }
-        Some(Self {
-            hash,
-            policy: Some(policy),
-            ledger: vec![],
-            audit: vec![],
-            lines,
-            add,
-            unsettled,
-            fence,
-            ..self.clone()
-        })
+    /// The same pass with only some of its additions. None when nothing of it is left.
+    #[cfg(test)]
+    fn with_additions(&self, wanted: impl Fn(&Step) -> bool) -> Option<Self> {
+        let (now, left): (Vec<&Step>, Vec<&Step>) = self.add.iter().partition(|step| wanted(step));
+        let grants = |steps: Vec<&Step>| steps.into_iter().map(|step| step.grant().clone()).collect();
+        Some(self.restricted(&grants(now), &grants(left))).filter(|plan| plan.policy.is_some())
     }
 
     /// The uid of the resource that the plan goes by.
@@ -318,8 +297,8 @@ impl Plan {
     }
 
     /// The removals alone, if there are any beside additions: what to try after a mixed write was refused.
-    #[must_use]
-    pub fn removals_only(&self) -> Option<Self> {
+    #[cfg(test)]
+    fn removals_only(&self) -> Option<Self> {
         if self.add.is_empty() { None } else { self.with_additions(|_| false) }
     }
 }

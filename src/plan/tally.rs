@@ -15,8 +15,10 @@ pub(super) enum Standing {
     Acknowledged,
     /// About to be granted.
     Pending,
-    /// Does not fit into the policy.
+    /// Does not fit into the policy, or is refused by Google.
     Withheld,
+    /// To be granted, and not with this call.
+    Waiting,
     Unowned,
     /// Taken away by somebody else and not granted again.
     Missing,
@@ -95,7 +97,7 @@ impl Plan {
                     Standing::Acknowledged => tally.acknowledged += 1,
                     Standing::Pending if acknowledged => tally.acknowledged += 1,
                     Standing::Pending if refused => tally.failed += 1,
-                    Standing::Pending => tally.pending += 1,
+                    Standing::Pending | Standing::Waiting => tally.pending += 1,
                     Standing::Withheld => tally.failed += 1,
                     Standing::Unowned => tally.unowned += 1,
                     Standing::Missing => tally.missing += 1,

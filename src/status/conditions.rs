@@ -71,6 +71,7 @@ pub fn needs_a_person(word: &str) -> bool {
         word,
         reason::PERMISSION_DENIED
             | reason::MEMBER_REFUSED
+            | reason::FOREIGN_MEMBER_REJECTED
             | reason::POLICY_FULL
             | reason::POLICY_REFUSED
             | reason::POLICY_UNKNOWN_VERSION

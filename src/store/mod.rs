@@ -25,6 +25,7 @@ mod owners;
 pub(crate) mod private;
 mod quota;
 mod record;
+mod refusals;
 mod specs;
 mod sql;
 mod trust;

@@ -30,6 +30,7 @@ fn steps() -> Vec<Migration> {
     [
         (1, "first", include_str!("migrations/0001_first.sql")),
         (2, "revisions", include_str!("migrations/0002_revisions.sql")),
+        (3, "refusals", include_str!("migrations/0003_refusals.sql")),
         (4, "guard", include_str!("migrations/0004_guard.sql")),
         (6, "usage", include_str!("migrations/0006_usage.sql")),
         (8, "directory owners", include_str!("migrations/0008_directory_owners.sql")),

@@ -18,6 +18,7 @@ mod farewell;
 mod folder;
 mod google;
 mod guard;
+mod lanes;
 mod leadership;
 mod manifests;
 mod memory;

@@ -60,3 +60,298 @@ async fn target_whose_list_is_not_permitted_is_listed_ever_more_rarely_and_at_on
     })
     .await;
 }
+
+const CAROL: &str = "user:carol@example.com";
+const API: &str = "projects/shop-dev/locations/europe-west1/services/checkout-api";
+
+/// What Google answers when it refuses a policy without a word about whom.
+fn refused(body: &str) -> serde_json::Value {
+    json!({"match": {"method": "POST", "path": ":setIamPolicy", "body": body},
+        "action": {"type": "error", "status": 400, "reason": "INVALID_ARGUMENT", "message": "Request contains an invalid argument."}})
+}
+
+async fn people(scim: &Scim, names: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut ids = Vec::new();
+    for name in names {
+        ids.push(scim.create_user(&name).await);
+    }
+    ids
+}
+
+fn refs(ids: &[String]) -> Vec<&str> {
+    ids.iter().map(String::as_str).collect()
+}
+
+/// The members of a role on a service, without a call that the emulator counts.
+fn members(world: &World, service: &str, role: &str) -> Vec<String> {
+    let resource = format!("projects/shop-dev/locations/europe-west1/services/{service}");
+    let policy = world.emulator.policy(&resource).unwrap_or_default();
+    let of_role = policy["bindings"].as_array().into_iter().flatten().find(|binding| binding["role"] == role);
+    let members = of_role.and_then(|binding| binding["members"].as_array()).cloned().unwrap_or_default();
+    members.iter().filter_map(|member| member.as_str().map(str::to_owned)).collect()
+}
+
+/// The writes of a service's policy, by status.
+fn writes(world: &World, service: &str, status: u16) -> usize {
+    let path = format!("/services/{service}:setIamPolicy");
+    world.emulator.journal().iter().filter(|call| call.path.contains(&path) && call.status == Some(status)).count()
+}
+
+#[tokio::test]
+async fn refused_addition_that_nobody_is_named_for_is_isolated_and_told_to_the_mapping_that_asked() {
+    let (world, scim) = mapped(&["checkout-api"], &["services/checkout-api"]).await;
+    world.write("other.yaml", &mapping("other", "team-other", &["services/checkout-api"], &[INVOKER], ""));
+    let dora = scim.create_user("dora@example.com").await;
+    scim.create_group("team-other", &[&dora]).await;
+    world.members_become("checkout-api", INVOKER, &["user:dora@example.com"]).await;
+    world.fault(refused("carol@example.com")).await;
+    let ids = people(&scim, (0..20).map(|n| format!("p{n:02}@example.com"))).await;
+    let carol = scim.create_user("carol@example.com").await;
+    let mut all = refs(&ids);
+    all.push(&carol);
+    scim.create_group("team-checkout", &all).await;
+    eventually("all but carol are in", async || {
+        let seen = members(&world, "checkout-api", INVOKER);
+        if seen.len() == 21 { Ok(()) } else { Err(format!("{}: {}", seen.len(), tail(&world.log()))) }
+    })
+    .await;
+    let status = world
+        .mapping_status("checkout/team", "told", |s| {
+            s["grants"]["acknowledged"] == 20 && s["grants"]["failed"] == 1 && has(s, "Ready", "False", "PolicyRefused")
+        })
+        .await;
+    assert!(!status["conditions"].to_string().contains("carol"), "people are named by their ids: {status:#}");
+    assert!(status["conditions"].to_string().contains(&carol), "{status:#}");
+    world.mapping_status("checkout/other", "not concerned", |s| has(s, "Ready", "True", "")).await;
+    let spent = writes(&world, "checkout-api", 400);
+    assert!(writes(&world, "checkout-api", 200) + spent <= 14, "{spent} refused");
+    // A leaver is out at once, beside what is refused; and nothing is tried again for it.
+    scim.set_active(&ids[3], false).await;
+    eventually("the leaver is out", async || {
+        let seen = members(&world, "checkout-api", INVOKER);
+        if seen.len() == 20 { Ok(()) } else { Err(seen.len().to_string()) }
+    })
+    .await;
+    assert_eq!(writes(&world, "checkout-api", 400), spent);
+}
+
+#[tokio::test]
+async fn unresolved_additions_are_pending_when_the_writes_of_the_hour_are_spent_and_newcomers_get_in() {
+    let (mut world, scim) = mapped(&["checkout-api"], &["services/checkout-api"]).await;
+    let first = scim.create_user("dora@example.com").await;
+    let group = scim.create_group("team-checkout", &[&first]).await;
+    world.members_become("checkout-api", INVOKER, &["user:dora@example.com"]).await;
+    world.fault(refused("bad-")).await;
+    let ids =
+        people(&scim, (0..40).map(|n| format!("{}{n:02}@example.com", if n % 8 == 0 { "bad-" } else { "good-" })))
+            .await;
+    scim.add_members(&group, &refs(&ids)).await;
+    let status = world
+        .mapping_status("checkout/team", "some are pending, none is lost sight of", |s| {
+            let count = |name: &str| s["grants"][name].as_i64().unwrap_or_default();
+            count("desired") == 41
+                && count("pending") > 0
+                && count("acknowledged") + count("pending") + count("failed") == 41
+                && has(s, "Ready", "False", "PolicyRefused")
+                && s.to_string().contains("told apart from")
+        })
+        .await;
+    let spent = writes(&world, "checkout-api", 400);
+    assert!(spent <= 12, "{spent} refused: {status:#}");
+    let newcomer = scim.create_user("new@example.com").await;
+    scim.add_members(&group, &[&newcomer]).await;
+    eventually("the newcomer is in", async || {
+        let seen = members(&world, "checkout-api", INVOKER);
+        if seen.iter().any(|member| member == "user:new@example.com") { Ok(()) } else { Err(tail(&world.log())) }
+    })
+    .await;
+    scim.set_active(&first, false).await;
+    eventually("the leaver is out", async || {
+        let seen = members(&world, "checkout-api", INVOKER);
+        if seen.iter().any(|member| member == "user:dora@example.com") { Err(tail(&world.log())) } else { Ok(()) }
+    })
+    .await;
+    // Not even a restart gives more writes.
+    world.restart().await;
+    world.mapping_status("checkout/team", "read again", |s| !s.is_null()).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let after = writes(&world, "checkout-api", 400);
+    assert!(after <= spent + 1, "{after} refused after the restart");
+}
+
+#[tokio::test]
+async fn member_of_somebody_else_that_google_refuses_is_the_cause_and_nothing_is_bisected() {
+    let (world, scim) = mapped(&["checkout-api"], &["services/checkout-api"]).await;
+    let alice = scim.create_user("alice@example.com").await;
+    let group = scim.create_group("team-checkout", &[&alice]).await;
+    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    let add = json!({"add": [{"role": VIEWER, "member": "user:stranger@elsewhere.example"}]});
+    world.emulator.control("POST", &format!("policies/{API}"), &add).expect("a stranger's member");
+    world.fault(refused("stranger@elsewhere.example")).await;
+    let ids = people(&scim, (0..10).map(|n| format!("p{n:02}@example.com"))).await;
+    scim.add_members(&group, &refs(&ids)).await;
+    world
+        .mapping_status("checkout/team", "the cause is told", |s| has(s, "Ready", "False", "ForeignMemberRejected"))
+        .await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(writes(&world, "checkout-api", 400) <= 2, "the additions, and the policy as it was");
+    // A leaver is tried all the same, and goes as soon as it is possible.
+    scim.set_active(&alice, false).await;
+    world.mapping_status("checkout/team", "said", |s| has(s, "Ready", "False", "RevocationPending")).await;
+    world.clear_faults().await;
+    eventually_within(Duration::from_secs(60), "the leaver is out and the others are in", async || {
+        let seen = members(&world, "checkout-api", INVOKER);
+        if seen.len() == 10 && !seen.contains(&ALICE.to_owned()) { Ok(()) } else { Err(format!("{seen:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn role_that_the_resource_does_not_take_stops_nobody_else() {
+    let jobs = "roles/run.jobsExecutor";
+    let mut manifests = base();
+    manifests[1].1 = target(&["services/*"], &[INVOKER, jobs]);
+    manifests.push(("mapping.yaml", mapping("team", "team-checkout", &["services/*"], &[INVOKER], "")));
+    manifests.push(("jobs.yaml", mapping("jobs", "team-checkout", &["services/*"], &[jobs], "")));
+    let mut world = World::prepare(&manifests).await;
+    world.create_services("shop-dev", &["a", "b", "c"]).await;
+    world.run().await;
+    let scim = world.scim("okta", TOKEN);
+    let ids = people(&scim, ["alice@example.com".to_owned(), "carol@example.com".to_owned()]).await;
+    scim.create_group("team-checkout", &refs(&ids)).await;
+    for service in ["a", "b", "c"] {
+        world.members_become(service, INVOKER, &[ALICE, CAROL]).await;
+    }
+    world.mapping_status("checkout/jobs", "told", |s| has(s, "Ready", "False", "RoleNotSupported")).await;
+    world.mapping_status("checkout/team", "not concerned", |s| has(s, "Ready", "True", "")).await;
+    scim.set_active(&ids[0], false).await;
+    for service in ["a", "b", "c"] {
+        world.members_become(service, INVOKER, &[CAROL]).await;
+    }
+}
+
+#[tokio::test]
+async fn person_outside_domain_restricted_sharing_is_left_out_in_the_whole_project_and_stops_nobody() {
+    let mut manifests = base();
+    manifests[0].1 = provider("okta", TOKEN).replace("[example.com]", "[example.com, partner.example]");
+    manifests.push(("mapping.yaml", mapping("team", "team-checkout", &["services/*"], &[INVOKER], "")));
+    let mut world = World::prepare(&manifests).await;
+    let services = ["a", "b", "c", "d"];
+    world.create_services("shop-dev", &services).await;
+    world.emulator.control("PUT", "directory", &json!({"allowedDomains": ["example.com"]})).expect("a restriction");
+    world.run().await;
+    let scim = world.scim("okta", TOKEN);
+    let mut ids = people(&scim, (0..10).map(|n| format!("p{n:02}@example.com"))).await;
+    ids.extend(people(&scim, ["x@partner.example".to_owned()]).await);
+    scim.create_group("team-checkout", &refs(&ids)).await;
+    for service in services {
+        eventually("all insiders are in", async || {
+            let seen = members(&world, service, INVOKER);
+            if seen.len() == 10 { Ok(()) } else { Err(format!("{service}: {seen:?} {}", tail(&world.log()))) }
+        })
+        .await;
+    }
+    world.mapping_status("checkout/team", "told", |s| has(s, "Ready", "False", "DomainRestricted")).await;
+    let refused: usize = services.iter().map(|service| writes(&world, service, 400)).sum();
+    assert!(refused <= 10, "what one document found out the others know: {refused}");
+    scim.set_active(&ids[0], false).await;
+    for service in services {
+        eventually("the leaver is out", async || {
+            let seen = members(&world, service, INVOKER);
+            if seen.len() == 9 { Ok(()) } else { Err(format!("{service}: {seen:?}")) }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn refusals_outlive_a_restart_and_are_lifted_by_request_and_by_the_directory() {
+    let services = ["a", "b", "c"];
+    let (mut world, scim) = mapped(&services, &["services/*"]).await;
+    world.unknown_to_google(ALICE);
+    world.unknown_to_google("user:bob@example.com");
+    let ids = people(&scim, ["alice", "bob", "carol"].map(|name| format!("{name}@example.com"))).await;
+    scim.create_group("team-checkout", &refs(&ids)).await;
+    for service in services {
+        world.members_become(service, INVOKER, &[CAROL]).await;
+    }
+    world.mapping_status("checkout/team", "told", |s| has(s, "Ready", "False", "MemberRefused")).await;
+    let refused = || services.iter().map(|service| writes(&world, service, 400)).sum::<usize>();
+    let before = refused();
+    assert!(before <= 8, "{before} refused");
+    world.restart().await;
+    let refused = || services.iter().map(|service| writes(&world, service, 400)).sum::<usize>();
+    world.mapping_status("checkout/team", "told", |s| has(s, "Ready", "False", "MemberRefused")).await;
+    let dora = scim.create_user("dora@example.com").await;
+    let other = scim.create_group("team-other", &[&dora]).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(refused(), before, "nothing is tried again after a restart");
+    // The account appears at Google, and a person asks.
+    world.emulator.control("POST", "directory/undelete", &json!({"member": ALICE})).expect("an account");
+    let asked = mapping("team", "team-checkout", &["services/*"], &[INVOKER], "").replace(
+        "  namespace: checkout\n",
+        "  namespace: checkout\n  annotations: {rolecall.dev/reconcile-requested-at: now}\n",
+    );
+    world.write("mapping.yaml", &asked);
+    for service in services {
+        world.members_become(service, INVOKER, &[ALICE, CAROL]).await;
+    }
+    // The directory says something new of bob.
+    world
+        .emulator
+        .control("POST", "directory/undelete", &json!({"member": "user:bob@example.com"}))
+        .expect("an account");
+    scim.set_active(&ids[1], false).await;
+    scim.set_active(&ids[1], true).await;
+    for service in services {
+        world.members_become(service, INVOKER, &[ALICE, "user:bob@example.com", CAROL]).await;
+    }
+    world.mapping_status("checkout/team", "well", |s| has(s, "Ready", "True", "")).await;
+    scim.delete(&format!("/Groups/{other}")).await;
+}
+
+#[tokio::test]
+async fn refusal_that_is_due_is_probed_on_one_document_and_lifted_on_all() {
+    let services = ["a", "b", "c"];
+    let (mut world, scim) = mapped(&services, &["services/*"]).await;
+    world.unknown_to_google(ALICE);
+    let ids = people(&scim, ["alice", "carol"].map(|name| format!("{name}@example.com"))).await;
+    scim.create_group("team-checkout", &refs(&ids)).await;
+    for service in services {
+        world.members_become(service, INVOKER, &[CAROL]).await;
+    }
+    world.mapping_status("checkout/team", "told", |s| has(s, "Ready", "False", "MemberRefused")).await;
+    // Five minutes later, as far as the refusal goes.
+    for known in [false, true] {
+        world.shutdown().await;
+        let url = format!("sqlite:{}", world.database.display());
+        let store = rolecall::store::Store::open(&url, std::sync::Arc::new(rolecall::model::SystemClock))
+            .await
+            .expect("the store");
+        store.begin_epoch("test").await.expect("an epoch");
+        let mut refusals = store.refusals().await.expect("refusals");
+        assert_eq!(refusals.len(), 1, "{refusals:?}");
+        assert_eq!(refusals[0].probes, u32::from(known));
+        let due = rolecall::model::Clock::now(&rolecall::model::SystemClock);
+        assert!(refusals[0].probe_at > due, "{refusals:?}");
+        refusals[0].probe_at = due;
+        store.change_refusals(refusals, vec![]).await.expect("changed");
+        drop(store);
+        if known {
+            world.emulator.control("POST", "directory/undelete", &json!({"member": ALICE})).expect("an account");
+        }
+        let before: usize = services.iter().map(|service| writes(&world, service, 400)).sum();
+        world.run().await;
+        if known {
+            for service in services {
+                world.members_become(service, INVOKER, &[ALICE, CAROL]).await;
+            }
+        } else {
+            let refused = || services.iter().map(|service| writes(&world, service, 400)).sum::<usize>();
+            eventually("a probe", async || if refused() > before { Ok(()) } else { Err(tail(&world.log())) }).await;
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            assert_eq!(refused(), before + 1, "one probe, on one document");
+        }
+    }
+    world.agree().await;
+}

@@ -1,0 +1,526 @@
+//! Which addition of a policy Google refuses, when its answer names nobody: pure, one write at a time.
+//!
+//! ```text
+//! refused as a whole ─► the policy without the additions ─┬─ refused ──► somebody else's member is the cause
+//!                                                          └─ accepted ─► halves, until one grant is left
+//! ```
+//!
+//! A half that is accepted stays written. Of a set that was refused, a half that is accepted says that the other one holds
+//! the cause, without a write for it; but nothing is isolated that was not itself refused. What was not tested is tested at
+//! the end, in one write. So one bad grant among `n` costs about `log2 n` writes, and people who are no cause get in on the way.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::google::Refusal;
+use crate::model::{GrantKey, MemberKey, Role};
+
+type Grants = BTreeSet<GrantKey>;
+
+/// What the bisection does next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Write the policy without any of the additions.
+    Prove,
+    /// Write these additions and no others.
+    Test(Grants),
+    /// Every addition was accepted or isolated.
+    Done,
+}
+
+/// What was found to be a cause.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Isolated {
+    /// The member is refused under every role.
+    Member(MemberKey),
+    /// The role is refused for every member.
+    Role(Role),
+    /// Only this combination is refused.
+    Grant(GrantKey),
+}
+
+/// What a refusal can be about, as far as its text tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum About {
+    Anything,
+    Members,
+    Roles,
+}
+
+/// The state of a bisection over the additions of one document.
+#[derive(Debug, Clone)]
+pub(super) struct Bisection {
+    pub(super) cause: Refusal,
+    about: About,
+    /// The policy without the additions was accepted.
+    proven: bool,
+    /// Sets that hold a cause each, and whether they were refused themselves. The last is worked on.
+    suspects: Vec<(Grants, bool)>,
+    /// Grants of which nothing is known.
+    untested: Grants,
+    /// Grants that were untested when a role was split off and was refused: tested before the role is split further.
+    test_rest: bool,
+    /// Members, roles and domains of members that stand in the policy, or were accepted in a test.
+    members: BTreeSet<MemberKey>,
+    roles: BTreeSet<Role>,
+    domains: BTreeSet<String>,
+    /// Members that are refused elsewhere for the same reason.
+    hints: BTreeSet<MemberKey>,
+    /// Members that were refused alone, by role.
+    alone: BTreeMap<Role, BTreeSet<MemberKey>>,
+    /// The set that is being written, and the rest of the suspect it was split from.
+    testing: Option<(Grants, Option<Grants>)>,
+}
+
+impl Bisection {
+    /// Begins after `refused` was refused as a whole. `roles` and `members`: what stands in the policy.
+    pub(super) fn new(
+        cause: Refusal,
+        refused: Grants,
+        roles: BTreeSet<Role>,
+        members: BTreeSet<MemberKey>,
+        hints: BTreeSet<MemberKey>,
+    ) -> Self {
+        let about = match cause {
+            Refusal::PrincipalUnknown
+            | Refusal::PrincipalRefused
+            | Refusal::PrincipalMalformed
+            | Refusal::DomainRestricted => About::Members,
+            Refusal::RoleNotSupported => About::Roles,
+            Refusal::OrganizationPolicy | Refusal::LimitExceeded | Refusal::Other => About::Anything,
+        };
+        let domains = members.iter().map(|member| domain(member).to_owned()).collect();
+        Self {
+            cause,
+            about,
+            proven: false,
+            suspects: vec![(refused, true)],
+            untested: Grants::new(),
+            test_rest: false,
+            members,
+            roles,
+            domains,
+            hints,
+            alone: BTreeMap::new(),
+            testing: None,
+        }
+    }
+
+    /// The grants that are neither accepted nor isolated.
+    pub(super) fn open(&self) -> impl Iterator<Item = &GrantKey> {
+        self.suspects.iter().flat_map(|(group, _)| group).chain(&self.untested)
+    }
+
+    /// Forgets what tests said: the world may have changed since.
+    pub(super) fn start_over(&mut self) {
+        let suspects = std::mem::take(&mut self.suspects);
+        self.untested.extend(suspects.into_iter().flat_map(|(group, _)| group));
+        (self.proven, self.test_rest, self.testing) = (false, false, None);
+        self.alone.clear();
+    }
+
+    /// The policy without the additions was accepted.
+    pub(super) fn proven(&mut self) {
+        self.proven = true;
+    }
+
+    /// What to write next, given the additions that are wanted now, and what was isolated on the way.
+    pub(super) fn next(&mut self, wanted: &Grants) -> (Next, Vec<Isolated>) {
+        let mut isolated = Vec::new();
+        self.keep(wanted);
+        if self.open().next().is_none() {
+            return (Next::Done, isolated);
+        }
+        if !self.proven {
+            return (Next::Prove, isolated);
+        }
+        loop {
+            if self.test_rest && !self.untested.is_empty() {
+                return (self.test(self.untested.clone(), None), isolated);
+            }
+            let Some((group, tested)) = self.suspects.last().cloned() else { break };
+            if let Some(found) = self.conclude(&group) {
+                if !tested {
+                    return (self.test(group, None), isolated);
+                }
+                self.isolate(&found);
+                isolated.push(found);
+                continue;
+            }
+            let (first, rest) = self.split(&group);
+            return (self.test(first, Some(rest)), isolated);
+        }
+        if self.untested.is_empty() {
+            return (Next::Done, isolated);
+        }
+        (self.test(self.untested.clone(), None), isolated)
+    }
+
+    fn test(&mut self, grants: Grants, rest: Option<Grants>) -> Next {
+        self.testing = Some((grants.clone(), rest));
+        Next::Test(grants)
+    }
+
+    /// The last test was accepted, or refused without anybody named.
+    pub(super) fn answer(&mut self, accepted: bool) {
+        let Some((tested, rest)) = self.testing.take() else { return };
+        if rest.is_none() {
+            self.test_rest = false;
+        }
+        match (accepted, rest) {
+            (true, None) => {
+                self.clear(&tested);
+                self.suspects.retain(|(group, _)| *group != tested);
+                self.untested.retain(|grant| !tested.contains(grant));
+            }
+            (true, Some(rest)) => {
+                self.clear(&tested);
+                self.suspects.pop();
+                self.suspects.push((rest, false));
+            }
+            (false, None) => {
+                self.suspects.retain(|(group, _)| *group != tested);
+                self.untested.retain(|grant| !tested.contains(grant));
+                self.suspects.push((tested, true));
+            }
+            (false, Some(rest)) => {
+                self.suspects.pop();
+                // Whether the members are accepted under another role tells a bad role from a bad member.
+                self.test_rest = self.about == About::Anything && roles(&tested).is_disjoint(&roles(&rest));
+                self.untested.extend(rest);
+                self.suspects.push((tested, true));
+            }
+        }
+    }
+
+    fn clear(&mut self, accepted: &Grants) {
+        for grant in accepted {
+            self.members.insert(grant.member.clone());
+            self.roles.insert(grant.role.clone());
+            self.domains.insert(domain(&grant.member).to_owned());
+        }
+    }
+
+    /// Drops what is not wanted any more. A suspect that loses a grant may have lost the cause.
+    fn keep(&mut self, wanted: &Grants) {
+        let known: Grants = self.open().cloned().collect();
+        self.untested.retain(|grant| wanted.contains(grant));
+        for (mut group, tested) in std::mem::take(&mut self.suspects) {
+            let before = group.len();
+            group.retain(|grant| wanted.contains(grant));
+            if group.len() == before {
+                self.suspects.push((group, tested));
+            } else {
+                self.untested.extend(group);
+            }
+        }
+        self.untested.extend(wanted.iter().filter(|grant| !known.contains(*grant)).cloned());
+    }
+
+    /// The cause in a set that holds one, if it can be told without another write.
+    fn conclude(&self, group: &Grants) -> Option<Isolated> {
+        let (all_roles, all_members) = (roles(group), members(group));
+        let role_is_open = |role: &Role| self.about != About::Members && !self.roles.contains(role);
+        let members_are_clear =
+            self.about == About::Roles || all_members.iter().all(|member| self.members.contains(*member));
+        if let (true, [role]) = (members_are_clear, all_roles.iter().collect::<Vec<_>>().as_slice())
+            && role_is_open(role)
+        {
+            return Some(Isolated::Role((**role).clone()));
+        }
+        let roles_are_clear = !all_roles.iter().any(|role| role_is_open(role));
+        if let (true, [member]) = (roles_are_clear, all_members.iter().collect::<Vec<_>>().as_slice())
+            && !self.members.contains(**member)
+        {
+            return Some(Isolated::Member((**member).clone()));
+        }
+        let only = group.first().filter(|_| group.len() == 1)?;
+        if members_are_clear || self.members.contains(&only.member) {
+            return Some(Isolated::Grant(only.clone()));
+        }
+        // A second member that is refused alone under a role that nobody was accepted under: it is the role.
+        let others = self.alone.get(&only.role).is_some_and(|alone| alone.iter().any(|member| *member != only.member));
+        if role_is_open(&only.role) && others {
+            return Some(Isolated::Role(only.role.clone()));
+        }
+        Some(Isolated::Member(only.member.clone()))
+    }
+
+    fn isolate(&mut self, found: &Isolated) {
+        let (group, _) = self.suspects.pop().unwrap_or_default();
+        for grant in &group {
+            self.alone.entry(grant.role.clone()).or_default().insert(grant.member.clone());
+        }
+        self.untested.extend(group);
+        let is_it = |grant: &GrantKey| match found {
+            Isolated::Member(member) => grant.member == *member,
+            Isolated::Role(role) => grant.role == *role,
+            Isolated::Grant(one) => grant == one,
+        };
+        self.untested.retain(|grant| !is_it(grant));
+        for (mut group, tested) in std::mem::take(&mut self.suspects) {
+            if group.iter().any(is_it) {
+                group.retain(|grant| !is_it(grant));
+                self.untested.extend(group);
+            } else {
+                self.suspects.push((group, tested));
+            }
+        }
+    }
+
+    /// Two parts of a set of more than one grant, neither of them empty. The first is the one to test: the larger or the
+    /// less suspicious.
+    fn split(&self, group: &Grants) -> (Grants, Grants) {
+        let by = |first: &dyn Fn(&GrantKey) -> bool| -> Option<(Grants, Grants)> {
+            let (one, other): (Grants, Grants) = group.iter().cloned().partition(first);
+            (!one.is_empty() && !other.is_empty()).then_some((one, other))
+        };
+        if let Some(parts) = by(&|grant| !self.hints.contains(&grant.member)) {
+            return parts;
+        }
+        if self.about == About::Members
+            && let Some(parts) = self.split_by_domain(group, &by)
+        {
+            return parts;
+        }
+        if self.about != About::Members {
+            if let Some(parts) = by(&|grant| self.roles.contains(&grant.role)) {
+                return parts;
+            }
+            let first = group.first().map(|grant| grant.role.clone());
+            if let Some(parts) = by(&|grant| Some(&grant.role) == first.as_ref()) {
+                return parts;
+            }
+        }
+        let all: Vec<&MemberKey> = members(group).into_iter().collect();
+        // While the role or the domain may be the cause, one member tells more than half of them.
+        let doubtful = match self.about {
+            About::Members => {
+                self.cause == Refusal::DomainRestricted
+                    && all.iter().all(|member| !self.domains.contains(domain(member)))
+            }
+            About::Anything | About::Roles => group.iter().all(|grant| !self.roles.contains(&grant.role)),
+        };
+        let half = if doubtful && all.len() > 2 { 1 } else { all.len().div_ceil(2) };
+        let first: BTreeSet<&MemberKey> = all.into_iter().take(half).collect();
+        by(&|grant| first.contains(&grant.member)).unwrap_or_else(|| {
+            let mut rest = group.clone();
+            let one = rest.pop_first().into_iter().collect();
+            (one, rest)
+        })
+    }
+
+    /// Domains that were accepted before others, otherwise the most frequent one first.
+    fn split_by_domain(
+        &self,
+        group: &Grants,
+        by: &dyn Fn(&dyn Fn(&GrantKey) -> bool) -> Option<(Grants, Grants)>,
+    ) -> Option<(Grants, Grants)> {
+        if let Some(parts) = by(&|grant| self.domains.contains(domain(&grant.member))) {
+            return Some(parts);
+        }
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for grant in group {
+            *counts.entry(domain(&grant.member)).or_default() += 1;
+        }
+        let most = counts.iter().max_by_key(|(_, count)| **count).map(|(name, _)| (*name).to_owned())?;
+        by(&|grant| domain(&grant.member) == most)
+    }
+}
+
+fn roles(grants: &Grants) -> BTreeSet<&Role> {
+    grants.iter().map(|grant| &grant.role).collect()
+}
+
+fn members(grants: &Grants) -> BTreeSet<&MemberKey> {
+    grants.iter().map(|grant| &grant.member).collect()
+}
+
+/// What stands behind the last `@`; the whole member where there is none.
+fn domain(member: &MemberKey) -> &str {
+    member.as_str().rsplit_once('@').map_or(member.as_str(), |(_, domain)| domain)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::ConditionHash;
+
+    fn grant(role: &str, member: &str) -> GrantKey {
+        GrantKey {
+            role: Role::new(role).unwrap(),
+            condition: ConditionHash::default(),
+            member: MemberKey::of(&format!("user:{member}")),
+        }
+    }
+
+    fn people(role: &str, count: usize, domain: &str) -> Grants {
+        (0..count).map(|n| grant(role, &format!("p{n:03}@{domain}"))).collect()
+    }
+
+    struct Outcome {
+        /// Writes after the one that was refused as a whole.
+        writes: usize,
+        accepted: Grants,
+        isolated: BTreeSet<Isolated>,
+    }
+
+    fn covered(found: &BTreeSet<Isolated>, grant: &GrantKey) -> bool {
+        found.iter().any(|found| match found {
+            Isolated::Member(member) => grant.member == *member,
+            Isolated::Role(role) => grant.role == *role,
+            Isolated::Grant(one) => grant == one,
+        })
+    }
+
+    /// Google refuses whatever holds a grant that `is_bad`. Ends after `budget` writes.
+    fn run(mut bisection: Bisection, all: &Grants, budget: usize, is_bad: impl Fn(&GrantKey) -> bool) -> Outcome {
+        let mut outcome = Outcome { writes: 0, accepted: Grants::new(), isolated: BTreeSet::new() };
+        loop {
+            let wanted: Grants = all
+                .iter()
+                .filter(|grant| !outcome.accepted.contains(*grant) && !covered(&outcome.isolated, grant))
+                .cloned()
+                .collect();
+            let (next, isolated) = bisection.next(&wanted);
+            outcome.isolated.extend(isolated);
+            match next {
+                Next::Done => return outcome,
+                _ if outcome.writes == budget => return outcome,
+                Next::Prove => bisection.proven(),
+                Next::Test(grants) => {
+                    assert!(!grants.is_empty());
+                    let accepted = !grants.iter().any(&is_bad);
+                    bisection.answer(accepted);
+                    if accepted {
+                        outcome.accepted.extend(grants);
+                    }
+                }
+            }
+            outcome.writes += 1;
+        }
+    }
+
+    fn fresh(cause: Refusal, all: &Grants) -> Bisection {
+        Bisection::new(cause, all.clone(), BTreeSet::new(), BTreeSet::new(), BTreeSet::new())
+    }
+
+    const INVOKER: &str = "roles/run.invoker";
+    const VIEWER: &str = "roles/run.viewer";
+
+    #[test]
+    fn one_bad_member_of_sixty_is_found_within_twelve_writes_wherever_it_stands() {
+        let all = people(INVOKER, 60, "example.com");
+        for bad in &all {
+            for cause in [Refusal::Other, Refusal::DomainRestricted] {
+                let outcome = run(fresh(cause, &all), &all, 11, |grant| grant == bad);
+                assert_eq!(outcome.isolated, BTreeSet::from([Isolated::Member(bad.member.clone())]), "{cause:?}");
+                assert_eq!(outcome.accepted.len(), 59, "{cause:?} {bad:?} after {} writes", outcome.writes);
+            }
+        }
+    }
+
+    #[test]
+    fn a_role_that_is_refused_for_everybody_is_found_by_few_writes() {
+        let mut all = people(INVOKER, 60, "example.com");
+        all.extend(people(VIEWER, 60, "example.com"));
+        for role in [INVOKER, VIEWER] {
+            let role = Role::new(role).unwrap();
+            let outcome = run(fresh(Refusal::Other, &all), &all, 11, |grant| grant.role == role);
+            assert_eq!(outcome.isolated, BTreeSet::from([Isolated::Role(role)]));
+            assert_eq!(outcome.accepted.len(), 60);
+            assert!(outcome.writes <= 4, "{}", outcome.writes);
+        }
+        let alone = people(INVOKER, 60, "example.com");
+        let outcome = run(fresh(Refusal::Other, &alone), &alone, 11, |_| true);
+        assert!(outcome.isolated.contains(&Isolated::Role(Role::new(INVOKER).unwrap())), "{:?}", outcome.isolated);
+        assert!(outcome.writes <= 6, "{}", outcome.writes);
+        let outcome = run(fresh(Refusal::RoleNotSupported, &alone), &alone, 11, |_| true);
+        assert_eq!(outcome.isolated, BTreeSet::from([Isolated::Role(Role::new(INVOKER).unwrap())]));
+        assert_eq!(outcome.writes, 1, "the text says that it is the role, and there is one");
+    }
+
+    #[test]
+    fn a_member_with_two_roles_is_found_as_a_member() {
+        let mut all = people(INVOKER, 30, "example.com");
+        all.extend(people(VIEWER, 30, "example.com"));
+        let bad = MemberKey::of("user:p017@example.com");
+        let outcome = run(fresh(Refusal::Other, &all), &all, 11, |grant| grant.member == bad);
+        assert!(outcome.isolated.contains(&Isolated::Member(bad)), "{:?}", outcome.isolated);
+        assert_eq!(outcome.isolated.len(), 1);
+    }
+
+    #[test]
+    fn people_of_a_domain_that_is_not_permitted_are_told_from_the_others_at_once() {
+        let mut all = people(INVOKER, 40, "example.com");
+        all.extend(people(INVOKER, 2, "partner.example"));
+        let outcome =
+            run(fresh(Refusal::DomainRestricted, &all), &all, 11, |grant| domain(&grant.member) != "example.com");
+        assert_eq!(outcome.isolated.len(), 2, "{:?}", outcome.isolated);
+        assert_eq!(outcome.accepted.len(), 40);
+        assert!(outcome.writes <= 5, "{}", outcome.writes);
+    }
+
+    #[test]
+    fn nobody_is_isolated_when_the_cause_is_gone() {
+        let all = people(INVOKER, 60, "example.com");
+        for cause in [Refusal::Other, Refusal::DomainRestricted] {
+            let outcome = run(fresh(cause, &all), &all, 11, |_| false);
+            assert_eq!((outcome.accepted.len(), outcome.isolated.len()), (60, 0), "{cause:?}");
+        }
+        let alone = people(INVOKER, 1, "example.com");
+        let mut bisection = fresh(Refusal::Other, &alone);
+        bisection.start_over();
+        assert_eq!(run(bisection, &alone, 11, |_| false).accepted.len(), 1);
+    }
+
+    #[test]
+    fn what_was_refused_elsewhere_is_suspected_first() {
+        let all = people(INVOKER, 60, "example.com");
+        let bad = MemberKey::of("user:p041@example.com");
+        let hints = BTreeSet::from([bad.clone()]);
+        let roles = BTreeSet::from([Role::new(INVOKER).unwrap()]);
+        let bisection = Bisection::new(Refusal::Other, all.clone(), roles, BTreeSet::new(), hints);
+        let outcome = run(bisection, &all, 11, |grant| grant.member == bad);
+        assert_eq!((outcome.accepted.len(), outcome.writes), (59, 3), "the proof, all the others, and the one");
+    }
+
+    proptest! {
+        #[test]
+        fn without_a_bound_everything_good_is_accepted_and_only_what_is_bad_is_isolated(
+            bad in proptest::collection::btree_set((0_usize..2, 0_usize..24), 0..6),
+            bad_members in proptest::collection::btree_set(0_usize..24, 0..4),
+            about_members: bool,
+        ) {
+            let mut all = people(INVOKER, 24, "example.com");
+            all.extend(people(VIEWER, 24, "example.com"));
+            let names = |at: &usize| MemberKey::of(&format!("user:p{at:03}@example.com"));
+            let members: BTreeSet<MemberKey> = bad_members.iter().map(names).collect();
+            let role = |at: usize| Role::new([INVOKER, VIEWER][at]).unwrap();
+            let is_bad = |grant: &GrantKey| {
+                members.contains(&grant.member)
+                    || (!about_members && bad.iter().any(|(at, n)| grant.role == role(*at) && grant.member == names(n)))
+            };
+            let cause = if about_members { Refusal::DomainRestricted } else { Refusal::Other };
+            // Both roles are known to be accepted here: a role is not in doubt.
+            let roles = BTreeSet::from([role(0), role(1)]);
+            let bisection = Bisection::new(cause, all.clone(), roles, BTreeSet::new(), BTreeSet::new());
+            let outcome = run(bisection, &all, 1000, is_bad);
+            for grant in &all {
+                prop_assert_eq!(outcome.accepted.contains(grant), !covered(&outcome.isolated, grant), "{:?}", grant);
+                if is_bad(grant) {
+                    prop_assert!(covered(&outcome.isolated, grant), "{:?}", grant);
+                } else if about_members {
+                    prop_assert!(!covered(&outcome.isolated, grant), "{:?}", grant);
+                }
+            }
+            for found in &outcome.isolated {
+                if let Isolated::Member(member) = found {
+                    let guilty = all.iter().any(|grant| grant.member == *member && is_bad(grant));
+                    prop_assert!(guilty, "{:?}", member);
+                }
+            }
+        }
+    }
+}

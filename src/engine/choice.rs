@@ -1,0 +1,620 @@
+//! What one turn writes of its plan, and what follows from Google's answer for the additions of the document.
+//!
+//! Removals go alone whenever additions of the document are refused, are being told apart, or have to wait. A turn has at
+//! most one write; what is left over asks for another turn.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::Inner;
+use super::bisect::{Bisection, Isolated, Next};
+use super::lanes::Lane;
+use super::refusals::Refusals;
+use super::state::State;
+use crate::google::{GoogleError, Refusal as RefusalCause};
+use crate::model::{DocumentKey, GrantKey, MappingKey, MemberKey, Reach, RefusalKey, Subject, WriteBudget};
+use crate::plan::{Cause, Plan};
+
+/// Fewest additions of one write while Google refuses members one after the other: each refused write repeats the others.
+const CHUNK: usize = 8;
+/// Between two probes of one document.
+const PROBE_PACE: Duration = Duration::from_secs(2);
+/// How many refused grants of one document are kept for the statuses.
+const REPORTED: usize = 200;
+/// Until a policy that is refused because of somebody else's member is tried again unless it changes; doubles up to an hour.
+const FOREIGN: Duration = Duration::from_mins(5);
+const FOREIGN_MAX: Duration = Duration::from_hours(1);
+/// A document that waits for another one looks again after this at the latest.
+const WAITING: Duration = Duration::from_secs(30);
+
+/// Google refuses the policy as others left it.
+#[derive(Debug)]
+pub(super) struct Foreign {
+    etag: String,
+    until: Instant,
+    tries: u32,
+    /// Since when.
+    pub since: Timestamp,
+    /// Google's reason word.
+    pub reason: &'static str,
+}
+
+/// A grant that is left out because Google refuses it.
+#[derive(Debug, Clone)]
+pub(super) struct RefusedGrant {
+    pub mappings: BTreeSet<MappingKey>,
+    pub subject: Option<Subject>,
+    pub role: String,
+    /// The refusal is about the role, for whomever.
+    pub of_role: bool,
+    pub reason: &'static str,
+    pub since: Timestamp,
+}
+
+/// Additions among which one is refused, and the writes to tell which are spent.
+#[derive(Debug, Clone)]
+pub(super) struct Unresolved {
+    pub reason: &'static str,
+    /// How many additions of each mapping.
+    pub mappings: BTreeMap<MappingKey, usize>,
+    pub since: Timestamp,
+    pub until: Timestamp,
+}
+
+/// What is remembered about the additions of one document.
+#[derive(Debug, Default)]
+pub(super) struct Additions {
+    /// Additions were refused, or refused for the quota: removals go alone.
+    apart: bool,
+    /// How many additions are written at once; none: all.
+    chunk: Option<usize>,
+    bisection: Option<Bisection>,
+    exhausted: bool,
+    probe_batch: Option<usize>,
+    probe_after: Option<Instant>,
+    pub foreign: Option<Foreign>,
+    pub refused: Vec<RefusedGrant>,
+    pub unresolved: Option<Unresolved>,
+}
+
+/// Which write a turn makes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum What {
+    /// The whole plan.
+    AsPlanned,
+    /// The removals alone.
+    Removals,
+    /// The policy as it was read.
+    Proof,
+    /// A part of the additions, to tell which of them are refused.
+    Test,
+    /// The additions that nothing is known against, or some of them.
+    Additions,
+    /// What was refused, once more.
+    Probe(BTreeSet<RefusalKey>),
+    /// None now.
+    Nothing,
+}
+
+/// What a turn does.
+#[derive(Debug)]
+pub(super) struct Choice {
+    pub what: What,
+    /// The additions to write.
+    pub now: BTreeSet<GrantKey>,
+    /// Additions that are left out because Google refuses them.
+    pub refused: BTreeSet<GrantKey>,
+    /// Additions that nothing is known against.
+    addable: BTreeSet<GrantKey>,
+    /// When to look again, if only time tells.
+    pub wait: Option<Duration>,
+    /// A lane to ask for again, which waits for quota.
+    pub again: Option<Lane>,
+    /// Additions wait for what another document finds out.
+    pub waits: bool,
+    /// What was spent, to be stored before the write.
+    pub spent: Option<WriteBudget>,
+}
+
+impl Choice {
+    fn is_whole(&self) -> bool {
+        self.what == What::AsPlanned
+    }
+
+    /// The plan that is carried out; none: nothing is written.
+    pub fn carried_out(&self, plan: &Plan) -> Option<Plan> {
+        match self.what {
+            What::AsPlanned => Some(plan.clone()),
+            What::Proof => Some(plan.unchanged(&self.refused)),
+            What::Nothing => None,
+            What::Removals | What::Test | What::Additions | What::Probe(_) => {
+                let mut refused = self.refused.clone();
+                refused.retain(|grant| !self.now.contains(grant));
+                Some(plan.restricted(&self.now, &refused))
+            }
+        }
+        .filter(|plan| plan.policy.is_some())
+    }
+
+    /// The plan as it is reported when nothing is written.
+    pub fn reported(&self, plan: &Plan) -> Plan {
+        if self.is_whole() { plan.clone() } else { plan.restricted(&BTreeSet::new(), &self.refused) }
+    }
+}
+
+/// Decides what this turn writes.
+pub(super) fn choose(inner: &Inner, document: &DocumentKey, plan: &Plan) -> Choice {
+    let now = Instant::now();
+    let (open, removals_open) = {
+        let queue = inner.queue();
+        (queue.additions_open(document, now), queue.write_opens(&document.region(), Lane::Removal, now).is_none())
+    };
+    let at = inner.clock.now();
+    let mut state = inner.state();
+    // Each round isolates something more; the rounds are bounded by the additions.
+    loop {
+        if let Some(choice) = choose_once(&mut state, document, plan, Moment { now, at, open, removals_open }) {
+            return choice;
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Moment {
+    now: Instant,
+    at: Timestamp,
+    open: bool,
+    removals_open: bool,
+}
+
+/// None: something was isolated, so that the choice is another one.
+fn choose_once(state: &mut State, document: &DocumentKey, plan: &Plan, moment: Moment) -> Option<Choice> {
+    let Moment { now, open, removals_open, .. } = moment;
+    state.document(document);
+    let State { refusals, documents, .. } = state;
+    let additions = &mut documents.get_mut(document)?.additions;
+    let withheld = refusals.withheld(document, plan.add.iter());
+    additions.report(refusals, plan, &withheld);
+    let addable: BTreeSet<GrantKey> =
+        plan.add.iter().map(|step| step.grant()).filter(|grant| !withheld.contains_key(*grant)).cloned().collect();
+    let members = addable.iter().map(|grant| grant.member.clone()).collect();
+    let waits = refusals.must_wait(document, &members, now);
+    let foreign = additions.foreign.as_ref().filter(|foreign| foreign.etag == plan.read().etag && now < foreign.until);
+    let blocked =
+        !open || waits || !withheld.is_empty() || additions.apart || additions.bisection.is_some() || foreign.is_some();
+    let mut choice = Choice {
+        what: What::Nothing,
+        now: BTreeSet::new(),
+        refused: withheld.keys().cloned().collect(),
+        addable,
+        wait: None,
+        again: None,
+        waits,
+        spent: None,
+    };
+    if !plan.remove.is_empty() {
+        if !removals_open {
+            choice.again = Some(Lane::Removal);
+        } else if blocked && !plan.add.is_empty() {
+            choice.what = What::Removals;
+            // Who shares a spelling with somebody who leaves is written again in the same call.
+            let again = plan.add.iter().filter(|step| step.cause == Cause::Respelled).map(|step| step.grant());
+            choice.now = again.filter(|grant| choice.addable.contains(*grant)).cloned().collect();
+        } else {
+            choice.what = What::AsPlanned;
+            choice.now.clone_from(&choice.addable);
+        }
+        return Some(choice);
+    }
+    if !open && plan.policy.is_some() {
+        choice.again = Some(Lane::Addition);
+        return Some(choice);
+    }
+    if plan.add.is_empty() {
+        additions.settled();
+        refusals.release(document);
+        choice.what = What::AsPlanned;
+        return Some(choice);
+    }
+    if let Some(foreign) = foreign {
+        choice.wait = Some(foreign.until - now);
+        refusals.release(document);
+        return Some(choice);
+    }
+    if waits {
+        choice.wait = Some(WAITING);
+        return Some(choice);
+    }
+    if additions.bisection.is_some() {
+        return bisect(additions, refusals, document, (plan, &withheld), choice, moment);
+    }
+    if choice.addable.is_empty() {
+        additions.settled();
+        refusals.release(document);
+        probe(additions, refusals, document, &withheld, &mut choice, moment);
+        return Some(choice);
+    }
+    choice.what = if blocked { What::Additions } else { What::AsPlanned };
+    let most = additions.chunk.unwrap_or(usize::MAX);
+    choice.now = choice.addable.iter().take(most).cloned().collect();
+    if choice.now.len() < choice.addable.len() {
+        choice.what = What::Additions;
+    }
+    Some(choice)
+}
+
+/// The next write of a bisection, as far as the writes of this hour are not spent.
+fn bisect(
+    additions: &mut Additions,
+    refusals: &mut Refusals,
+    document: &DocumentKey,
+    (plan, withheld): (&Plan, &BTreeMap<GrantKey, RefusalKey>),
+    mut choice: Choice,
+    moment: Moment,
+) -> Option<Choice> {
+    let at = moment.at;
+    let spent = *refusals.budgets.entry(document.clone()).or_insert_with(|| WriteBudget::new(at));
+    if let Some(until) = spent.exhausted_until(at) {
+        additions.exhausted = true;
+        additions.unresolved = additions.unresolved(spent, plan);
+        refusals.release(document);
+        // Who came since is no part of it.
+        let open: BTreeSet<&GrantKey> = additions.bisection.iter().flat_map(Bisection::open).collect();
+        choice.now = choice.addable.iter().filter(|grant| !open.contains(grant)).cloned().collect();
+        if choice.now.is_empty() {
+            probe(additions, refusals, document, withheld, &mut choice, moment);
+            let renewed = Duration::try_from(until.duration_since(at)).ok();
+            choice.wait = [choice.wait, renewed].into_iter().flatten().min();
+        } else {
+            choice.what = What::Additions;
+        }
+        return Some(choice);
+    }
+    let bisection = additions.bisection.as_mut()?;
+    additions.unresolved = None;
+    if std::mem::take(&mut additions.exhausted) {
+        bisection.start_over();
+    }
+    let (next, isolated) = bisection.next(&choice.addable);
+    if !isolated.is_empty() {
+        for found in &isolated {
+            let key = refusal_key(document, bisection.cause, found);
+            refusals.refuse(key, bisection.cause.reason(), at);
+        }
+        return None;
+    }
+    match next {
+        Next::Prove => choice.what = What::Proof,
+        Next::Test(grants) => {
+            choice.what = What::Test;
+            choice.now = grants;
+        }
+        Next::Done => {
+            additions.bisection = None;
+            return None;
+        }
+    }
+    choice.spent = Some(spend(refusals, document, at));
+    Some(choice)
+}
+
+/// Tries again what is due.
+fn probe(
+    additions: &mut Additions,
+    refusals: &mut Refusals,
+    document: &DocumentKey,
+    withheld: &BTreeMap<GrantKey, RefusalKey>,
+    choice: &mut Choice,
+    Moment { now, at, .. }: Moment,
+) {
+    let (mut due, next) = refusals.due(document, withheld.values(), at);
+    choice.wait = next.and_then(|next| Duration::try_from(next.duration_since(at)).ok());
+    if due.is_empty() {
+        return;
+    }
+    if let Some(after) = additions.probe_after.filter(|after| *after > now) {
+        let pause = after - now;
+        choice.wait = Some(choice.wait.map_or(pause, |wait| wait.min(pause)));
+        return;
+    }
+    if let Some(batch) = additions.probe_batch {
+        due = due.into_iter().take(batch).collect();
+    }
+    let mut roles: BTreeSet<&RefusalKey> = BTreeSet::new();
+    for (grant, key) in withheld.iter().filter(|(_, key)| due.contains(*key)) {
+        // One member tells whether a role is accepted.
+        if key.member.is_some() || roles.insert(key) {
+            choice.now.insert(grant.clone());
+        }
+    }
+    choice.what = What::Probe(due);
+}
+
+/// What Google answered to a write.
+pub(super) enum Answer<'a> {
+    Acknowledged,
+    Failed(&'a GoogleError),
+}
+
+/// What follows for the turn.
+pub(super) enum Follows {
+    /// The turn ends as the answer says.
+    Done,
+    /// Another turn is due in this lane; the refusal is dealt with there.
+    Again(Lane),
+    /// Somebody else's member is the cause; with Google's reason word.
+    Foreign(&'static str),
+}
+
+/// Remembers what the answer says about additions.
+pub(super) fn learn(
+    inner: &Inner,
+    document: &DocumentKey,
+    choice: &Choice,
+    carried_out: &Plan,
+    answer: &Answer<'_>,
+) -> Follows {
+    let (now, at) = (Instant::now(), inner.clock.now());
+    let mut state = inner.state();
+    state.document(document);
+    let State { refusals, documents, .. } = &mut *state;
+    let Some(additions) = documents.get_mut(document).map(|memory| &mut memory.additions) else { return Follows::Done };
+    match answer {
+        Answer::Acknowledged => acknowledged(additions, refusals, document, choice),
+        Answer::Failed(GoogleError::Refused { cause, member, role, .. }) => {
+            if carried_out.add.is_empty() {
+                additions.foreign(carried_out, cause.reason(), now, at);
+                refusals.release(document);
+                return Follows::Foreign(cause.reason());
+            }
+            let told = Told { cause: *cause, member: member.as_deref(), role: role.as_deref() };
+            refused(additions, refusals, document, choice, carried_out, &told, (now, at))
+        }
+        Answer::Failed(GoogleError::Throttled { .. }) => {
+            additions.apart |= !carried_out.add.is_empty();
+            Follows::Done
+        }
+        Answer::Failed(_) => {
+            refusals.release(document);
+            Follows::Done
+        }
+    }
+}
+
+fn acknowledged(
+    additions: &mut Additions,
+    refusals: &mut Refusals,
+    document: &DocumentKey,
+    choice: &Choice,
+) -> Follows {
+    let again = Follows::Again(Lane::Addition);
+    match &choice.what {
+        What::Removals | What::Proof => {
+            additions.foreign = None;
+            if let Some(bisection) = &mut additions.bisection {
+                bisection.proven();
+            }
+            again
+        }
+        What::Test => {
+            if let Some(bisection) = &mut additions.bisection {
+                bisection.answer(true);
+            }
+            again
+        }
+        What::Probe(keys) => {
+            refusals.lift(keys);
+            // Accounts that were pushed together often appear together.
+            additions.probe_batch = None;
+            again
+        }
+        What::AsPlanned | What::Additions => {
+            additions.foreign = None;
+            additions.chunk = additions.chunk.map(|chunk| chunk.saturating_mul(2)).filter(|chunk| *chunk < 1024);
+            if choice.now.len() < choice.addable.len() || !choice.refused.is_empty() {
+                return again;
+            }
+            if additions.bisection.is_none() {
+                additions.settled();
+            }
+            refusals.release(document);
+            Follows::Done
+        }
+        What::Nothing => Follows::Done,
+    }
+}
+
+/// What a refusal says and names.
+struct Told<'a> {
+    cause: RefusalCause,
+    member: Option<&'a str>,
+    role: Option<&'a str>,
+}
+
+impl Told<'_> {
+    /// The refusal of the addition that is named.
+    fn named(&self, document: &DocumentKey, carried_out: &Plan) -> Option<RefusalKey> {
+        let member = self.member.map(MemberKey::of);
+        let is_it = |grant: &GrantKey| match (&member, self.role) {
+            (Some(member), None) => grant.member == *member,
+            (Some(member), Some(role)) => grant.member == *member && grant.role.as_str() == role,
+            (None, Some(role)) => grant.role.as_str() == role,
+            (None, None) => false,
+        };
+        let grant = carried_out.add.iter().map(|step| step.grant()).find(|grant| is_it(grant))?;
+        let kind = || Reach::Kind(document.project().to_owned(), document.kind());
+        Some(match (member, self.role) {
+            (Some(member), Some(_)) => {
+                RefusalKey { reach: kind(), member: Some(member), role: Some(grant.role.clone()) }
+            }
+            (None, _) => RefusalKey { reach: kind(), member: None, role: Some(grant.role.clone()) },
+            (Some(member), None) => {
+                let everywhere = matches!(
+                    self.cause,
+                    RefusalCause::PrincipalUnknown | RefusalCause::PrincipalMalformed | RefusalCause::PrincipalRefused
+                );
+                let reach = if everywhere { Reach::Everywhere } else { reach_of_member(document, self.cause) };
+                RefusalKey { reach, member: Some(member), role: None }
+            }
+        })
+    }
+}
+
+fn refused(
+    additions: &mut Additions,
+    refusals: &mut Refusals,
+    document: &DocumentKey,
+    choice: &Choice,
+    carried_out: &Plan,
+    told: &Told<'_>,
+    (now, at): (Instant, Timestamp),
+) -> Follows {
+    additions.apart = true;
+    let again = Follows::Again(Lane::Addition);
+    let named = told.named(document, carried_out);
+    if let What::Probe(keys) = &choice.what {
+        match named.filter(|key| keys.contains(key)) {
+            Some(key) => refusals.postpone(&key, at),
+            None if keys.len() == 1 => keys.iter().for_each(|key| refusals.postpone(key, at)),
+            None => {}
+        }
+        additions.probe_batch = Some(1);
+        additions.probe_after = Some(now + PROBE_PACE);
+        return again;
+    }
+    let members = choice.addable.iter().map(|grant| grant.member.clone()).collect();
+    refusals.isolate(document, members, now);
+    if let Some(key) = named {
+        refusals.refuse(key, told.cause.reason(), at);
+        let tried = carried_out.add.len();
+        additions.chunk = Some((additions.chunk.unwrap_or(tried).min(tried) / 2).max(CHUNK));
+        return again;
+    }
+    if told.cause == RefusalCause::LimitExceeded {
+        // No addition is worse than the others: there are too many.
+        refusals.release(document);
+        return Follows::Done;
+    }
+    match (&mut additions.bisection, &choice.what) {
+        (Some(bisection), What::Test) => bisection.answer(false),
+        (Some(_), _) => {
+            let _ = spend(refusals, document, at);
+        }
+        (none, _) => {
+            let _ = spend(refusals, document, at);
+            let (roles, members) = carried_out.present();
+            let hints = refusals.hints(document, told.cause.reason());
+            let tried = carried_out.add.iter().map(|step| step.grant().clone()).collect();
+            *none = Some(Bisection::new(told.cause, tried, roles, members, hints));
+        }
+    }
+    again
+}
+
+fn spend(refusals: &mut Refusals, document: &DocumentKey, at: Timestamp) -> WriteBudget {
+    let budget = refusals.budgets.entry(document.clone()).or_insert_with(|| WriteBudget::new(at));
+    budget.spend(at);
+    *budget
+}
+
+/// How far a refusal of a member reaches whose text did not say that the account does not exist.
+fn reach_of_member(document: &DocumentKey, cause: RefusalCause) -> Reach {
+    match cause {
+        RefusalCause::DomainRestricted | RefusalCause::OrganizationPolicy => {
+            Reach::Project(document.project().to_owned())
+        }
+        RefusalCause::PrincipalUnknown | RefusalCause::PrincipalMalformed => Reach::Everywhere,
+        RefusalCause::PrincipalRefused
+        | RefusalCause::RoleNotSupported
+        | RefusalCause::LimitExceeded
+        | RefusalCause::Other => Reach::Document(document.clone()),
+    }
+}
+
+fn refusal_key(document: &DocumentKey, cause: RefusalCause, found: &Isolated) -> RefusalKey {
+    let reach_of_role = || match cause {
+        RefusalCause::RoleNotSupported | RefusalCause::OrganizationPolicy => {
+            Reach::Kind(document.project().to_owned(), document.kind())
+        }
+        _ => Reach::Document(document.clone()),
+    };
+    match found {
+        Isolated::Member(member) => {
+            RefusalKey { reach: reach_of_member(document, cause), member: Some(member.clone()), role: None }
+        }
+        Isolated::Role(role) => RefusalKey { reach: reach_of_role(), member: None, role: Some(role.clone()) },
+        Isolated::Grant(grant) => RefusalKey {
+            reach: Reach::Document(document.clone()),
+            member: Some(grant.member.clone()),
+            role: Some(grant.role.clone()),
+        },
+    }
+}
+
+impl Additions {
+    /// Everything that nothing is known against is written.
+    fn settled(&mut self) {
+        self.apart = false;
+        self.chunk = None;
+        self.bisection = None;
+        self.exhausted = false;
+        self.unresolved = None;
+    }
+
+    fn foreign(&mut self, carried_out: &Plan, reason: &'static str, now: Instant, at: Timestamp) {
+        let etag = carried_out.read().etag.clone();
+        let before = self.foreign.take();
+        // Nothing can be told from refusals that had another cause.
+        if let Some(bisection) = &mut self.bisection {
+            bisection.start_over();
+        }
+        let tries = before.as_ref().filter(|before| before.etag == etag).map_or(0, |before| before.tries + 1);
+        let until = now + FOREIGN.saturating_mul(1 << tries.min(10)).min(FOREIGN_MAX);
+        self.foreign = Some(Foreign { etag, until, tries, since: before.map_or(at, |before| before.since), reason });
+    }
+
+    /// Notes for the statuses what is left out.
+    fn report(&mut self, refusals: &Refusals, plan: &Plan, withheld: &BTreeMap<GrantKey, RefusalKey>) {
+        let known = |word: &str| GoogleError::REASONS.iter().find(|known| **known == word).copied();
+        self.refused.clear();
+        for step in &plan.add {
+            if self.refused.len() == REPORTED {
+                break;
+            }
+            let Some(key) = withheld.get(step.grant()) else { continue };
+            let Some(refusal) = refusals.get(key) else { continue };
+            self.refused.push(RefusedGrant {
+                mappings: step.row.claims.iter().map(|claim| claim.mapping.clone()).collect(),
+                subject: step.row.claims.first().map(|claim| claim.subject),
+                role: step.grant().role.to_string(),
+                of_role: key.member.is_none(),
+                reason: known(&refusal.reason).unwrap_or("PolicyRefused"),
+                since: refusal.since,
+            });
+        }
+    }
+
+    /// The policy is worth another try at once: somebody asked for it, or said something new.
+    pub fn retry(&mut self) {
+        if let Some(foreign) = &mut self.foreign {
+            foreign.until = Instant::now();
+        }
+    }
+
+    fn unresolved(&self, budget: WriteBudget, plan: &Plan) -> Option<Unresolved> {
+        let bisection = self.bisection.as_ref()?;
+        let open: BTreeSet<&GrantKey> = bisection.open().collect();
+        let mut mappings: BTreeMap<MappingKey, usize> = BTreeMap::new();
+        for step in plan.add.iter().filter(|step| open.contains(step.grant())) {
+            let claimants: BTreeSet<&MappingKey> = step.row.claims.iter().map(|claim| &claim.mapping).collect();
+            for mapping in claimants {
+                *mappings.entry(mapping.clone()).or_default() += 1;
+            }
+        }
+        let until = budget.since.saturating_add(WriteBudget::WINDOW).unwrap_or(Timestamp::MAX);
+        Some(Unresolved { reason: bisection.cause.reason(), mappings, since: budget.since, until })
+    }
+}

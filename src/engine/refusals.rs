@@ -1,0 +1,340 @@
+//! What Google refused, over all documents: who is left out where, and who is tried again when.
+//!
+//! A refusal found on one document is left out on all that it reaches. It is lifted when the directory or a spec says
+//! something new, by request, and by a probe: one write on one of those documents. While one document finds out whom Google
+//! refuses, others that would add the same people wait for what it finds.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use crate::model::{
+    DirectoryChange, DocumentKey, GrantKey, MappingKey, MemberKey, Reach, Refusal, RefusalKey, Subject, WriteBudget,
+};
+use crate::plan::Step;
+
+/// After this time without news from it, others do not wait for the document that isolates any more.
+const ISOLATING: Duration = Duration::from_mins(1);
+
+#[derive(Debug)]
+struct Entry {
+    refusal: Refusal,
+    /// Where something is left out because of it, since the start. The first of them probes.
+    documents: BTreeSet<DocumentKey>,
+    /// Who wants what is left out, and for whom.
+    mappings: BTreeSet<MappingKey>,
+    subjects: BTreeSet<Subject>,
+}
+
+impl Entry {
+    /// The document that tries again: the first whose turns do not fail.
+    fn prober(&self, failing: &BTreeSet<DocumentKey>) -> Option<&DocumentKey> {
+        self.documents.iter().find(|document| !failing.contains(*document))
+    }
+}
+
+/// The document that is finding out whom Google refuses.
+#[derive(Debug)]
+struct Isolating {
+    document: DocumentKey,
+    members: BTreeSet<MemberKey>,
+    until: Instant,
+    waiting: BTreeSet<DocumentKey>,
+}
+
+/// What the store has to be told.
+#[derive(Debug, Default)]
+pub(super) struct Unstored {
+    pub put: BTreeMap<RefusalKey, Refusal>,
+    pub remove: BTreeSet<RefusalKey>,
+}
+
+/// All of it.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    entries: BTreeMap<RefusalKey, Entry>,
+    by_member: HashMap<MemberKey, BTreeSet<RefusalKey>>,
+    of_roles: BTreeSet<RefusalKey>,
+    by_document: HashMap<DocumentKey, BTreeSet<RefusalKey>>,
+    isolating: Option<Isolating>,
+    /// Documents whose last turn failed: others probe instead.
+    failing: BTreeSet<DocumentKey>,
+    unstored: Unstored,
+    /// Documents that are to be planned again since something was lifted.
+    lifted: BTreeSet<DocumentKey>,
+    pub budgets: BTreeMap<DocumentKey, WriteBudget>,
+}
+
+impl Refusals {
+    /// What the store remembers.
+    pub fn load(&mut self, refusals: Vec<Refusal>, budgets: BTreeMap<DocumentKey, WriteBudget>) {
+        for refusal in refusals {
+            self.insert(refusal);
+        }
+        self.budgets = budgets;
+    }
+
+    fn insert(&mut self, refusal: Refusal) {
+        let key = refusal.key.clone();
+        match &key.member {
+            Some(member) => self.by_member.entry(member.clone()).or_default().insert(key.clone()),
+            None => self.of_roles.insert(key.clone()),
+        };
+        match self.entries.get_mut(&key) {
+            Some(entry) => entry.refusal = refusal,
+            None => {
+                let (documents, mappings, subjects) = Default::default();
+                self.entries.insert(key, Entry { refusal, documents, mappings, subjects });
+            }
+        }
+    }
+
+    fn remove(&mut self, key: &RefusalKey) {
+        let Some(entry) = self.entries.remove(key) else { return };
+        if let Some(member) = &key.member
+            && let Some(keys) = self.by_member.get_mut(member)
+        {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.by_member.remove(member);
+            }
+        }
+        self.of_roles.remove(key);
+        self.lifted.extend(entry.documents);
+        self.unstored.put.remove(key);
+        self.unstored.remove.insert(key.clone());
+    }
+
+    /// What the store has to be told since the last call.
+    pub fn take_unstored(&mut self) -> Unstored {
+        std::mem::take(&mut self.unstored)
+    }
+
+    /// The store could not be told.
+    pub fn put_back(&mut self, unstored: Unstored) {
+        for (key, refusal) in unstored.put {
+            if self.entries.contains_key(&key) {
+                self.unstored.put.entry(key).or_insert(refusal);
+            }
+        }
+        let forgotten = unstored.remove.into_iter().filter(|key| !self.entries.contains_key(key));
+        self.unstored.remove.extend(forgotten);
+    }
+
+    /// The documents to plan again since the last call.
+    pub fn take_lifted(&mut self) -> BTreeSet<DocumentKey> {
+        std::mem::take(&mut self.lifted)
+    }
+
+    /// Google refused this.
+    pub fn refuse(&mut self, key: RefusalKey, reason: &str, now: Timestamp) {
+        if self.entries.contains_key(&key) {
+            return;
+        }
+        let refusal = Refusal::new(key.clone(), reason, now);
+        self.unstored.remove.remove(&key);
+        self.unstored.put.insert(key, refusal.clone());
+        self.insert(refusal);
+    }
+
+    /// What is known of a refusal.
+    pub fn get(&self, key: &RefusalKey) -> Option<&Refusal> {
+        self.entries.get(key).map(|entry| &entry.refusal)
+    }
+
+    /// Which of these additions are refused, by which refusal. Notes that they are left out here, and nothing else.
+    pub fn withheld<'s>(
+        &mut self,
+        document: &DocumentKey,
+        steps: impl Iterator<Item = &'s Step>,
+    ) -> BTreeMap<GrantKey, RefusalKey> {
+        let mut withheld = BTreeMap::new();
+        let mut found: BTreeSet<RefusalKey> = BTreeSet::new();
+        for step in steps {
+            let of_member = self.by_member.get(&step.grant().member).into_iter().flatten();
+            let Some(key) = of_member.chain(&self.of_roles).find(|key| key.covers(document, step.grant())) else {
+                continue;
+            };
+            let key = key.clone();
+            if let Some(entry) = self.entries.get_mut(&key) {
+                for claim in &step.row.claims {
+                    entry.subjects.insert(claim.subject);
+                    if !entry.mappings.contains(&claim.mapping) {
+                        entry.mappings.insert(claim.mapping.clone());
+                    }
+                }
+            }
+            found.insert(key.clone());
+            withheld.insert(step.grant().clone(), key);
+        }
+        self.note(document, found);
+        withheld
+    }
+
+    /// Nothing is left out on this document any more.
+    pub fn forget_document(&mut self, document: &DocumentKey) {
+        self.note(document, BTreeSet::new());
+        self.note_failure(document, false);
+        self.release(document);
+    }
+
+    fn note(&mut self, document: &DocumentKey, found: BTreeSet<RefusalKey>) {
+        let before = if found.is_empty() {
+            self.by_document.remove(document)
+        } else {
+            self.by_document.insert(document.clone(), found.clone())
+        };
+        let before = before.unwrap_or_default();
+        for key in found.difference(&before) {
+            if let Some(entry) = self.entries.get_mut(key) {
+                entry.documents.insert(document.clone());
+            }
+        }
+        for key in before.difference(&found) {
+            if let Some(entry) = self.entries.get_mut(key)
+                && entry.documents.remove(document)
+                && let Some(next) = entry.prober(&self.failing)
+            {
+                // Another one probes from here on.
+                self.lifted.insert(next.clone());
+            }
+        }
+    }
+
+    /// The turn of this document failed, or did not.
+    pub fn note_failure(&mut self, document: &DocumentKey, failed: bool) {
+        if !failed {
+            self.failing.remove(document);
+        } else if self.failing.insert(document.clone()) {
+            for key in self.by_document.get(document).into_iter().flatten() {
+                if let Some(next) = self.entries.get(key).and_then(|entry| entry.prober(&self.failing)) {
+                    self.lifted.insert(next.clone());
+                }
+            }
+        }
+    }
+
+    /// The refusals that this document is to probe: of these, those that are due. And when the next one is.
+    pub fn due<'k>(
+        &self,
+        document: &DocumentKey,
+        keys: impl Iterator<Item = &'k RefusalKey>,
+        now: Timestamp,
+    ) -> (BTreeSet<RefusalKey>, Option<Timestamp>) {
+        let mut due = BTreeSet::new();
+        let mut next: Option<Timestamp> = None;
+        for key in keys {
+            let is_ours = |entry: &&Entry| entry.prober(&self.failing) == Some(document);
+            let Some(entry) = self.entries.get(key).filter(is_ours) else {
+                continue;
+            };
+            if entry.refusal.probe_at <= now {
+                due.insert(key.clone());
+            } else {
+                next = [next, Some(entry.refusal.probe_at)].into_iter().flatten().min();
+            }
+        }
+        (due, next)
+    }
+
+    /// Google refused a probe of this.
+    pub fn postpone(&mut self, key: &RefusalKey, now: Timestamp) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.refusal.postpone(now);
+            self.unstored.put.insert(key.clone(), entry.refusal.clone());
+        }
+    }
+
+    /// Google does not refuse this any more, or may not.
+    pub fn lift(&mut self, keys: &BTreeSet<RefusalKey>) {
+        for key in keys {
+            self.remove(key);
+        }
+    }
+
+    fn lift_where(&mut self, is_it: impl Fn(&RefusalKey, &Entry) -> bool) {
+        let keys = self.entries.iter().filter(|(key, entry)| is_it(key, entry)).map(|(key, _)| key.clone()).collect();
+        self.lift(&keys);
+    }
+
+    /// The directory says something new of people who are left out.
+    pub fn directory_changed(&mut self, change: &DirectoryChange) {
+        if self.entries.is_empty() {
+            return;
+        }
+        match change {
+            DirectoryChange::User(facts) => {
+                let subject = Subject::User(facts.id);
+                self.lift_where(|_, entry| entry.subjects.contains(&subject));
+            }
+            DirectoryChange::Members { added, .. } => {
+                let subjects: BTreeSet<Subject> = added.iter().map(|id| Subject::User(*id)).collect();
+                self.lift_where(|key, entry| key.member.is_some() && !entry.subjects.is_disjoint(&subjects));
+            }
+            DirectoryChange::UserDeleted { .. } | DirectoryChange::Group(_) | DirectoryChange::GroupDeleted { .. } => {}
+        }
+    }
+
+    /// One of these mappings says something new, or a person asked for a reconcile. A refusal that nothing is known of since
+    /// the start may concern it.
+    pub fn mappings_changed(&mut self, mappings: &BTreeSet<MappingKey>) {
+        self.lift_where(|_, entry| entry.documents.is_empty() || !entry.mappings.is_disjoint(mappings));
+    }
+
+    /// The target of a project says something new, or a person asked for a reconcile.
+    pub fn project_changed(&mut self, project: &str) {
+        self.lift_where(|key, entry| match &key.reach {
+            Reach::Everywhere => entry.documents.iter().any(|document| document.project() == project),
+            Reach::Project(of) | Reach::Kind(of, _) => of == project,
+            Reach::Document(document) => document.project() == project,
+        });
+    }
+
+    /// Members that are refused on other documents of the project, each by a refusal of this reason.
+    pub fn hints(&self, document: &DocumentKey, reason: &str) -> BTreeSet<MemberKey> {
+        let of_project = |reach: &Reach| matches!(reach, Reach::Document(one) if one.project() == document.project());
+        let entries =
+            self.entries.iter().filter(|(key, entry)| of_project(&key.reach) && entry.refusal.reason == reason);
+        entries.filter_map(|(key, _)| key.member.clone()).collect()
+    }
+
+    /// Is another document finding out which of these members Google refuses? Then this one is planned again afterwards.
+    pub fn must_wait(&mut self, document: &DocumentKey, members: &BTreeSet<MemberKey>, now: Instant) -> bool {
+        let Some(isolating) = &mut self.isolating else { return false };
+        let elsewhere = isolating.document != *document && now < isolating.until;
+        if !elsewhere || isolating.members.is_disjoint(members) {
+            return false;
+        }
+        isolating.waiting.insert(document.clone());
+        true
+    }
+
+    /// This document is finding out which of these members Google refuses, unless another one is already.
+    pub fn isolate(&mut self, document: &DocumentKey, members: BTreeSet<MemberKey>, now: Instant) {
+        let until = now + ISOLATING;
+        match &mut self.isolating {
+            Some(isolating) if isolating.document == *document => {
+                isolating.members = members;
+                isolating.until = until;
+            }
+            Some(isolating) if now < isolating.until => {}
+            other => {
+                let waiting = other.take().map(|before| before.waiting).unwrap_or_default();
+                *other = Some(Isolating { document: document.clone(), members, until, waiting });
+            }
+        }
+    }
+
+    /// This document is done with finding out.
+    pub fn release(&mut self, document: &DocumentKey) {
+        if let Some(isolating) = self.isolating.take_if(|isolating| isolating.document == *document) {
+            self.lifted.extend(isolating.waiting);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "refusals_tests.rs"]
+mod tests;

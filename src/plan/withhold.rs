@@ -1,0 +1,112 @@
+//! A plan of which only a part is written now: removals go alone while additions are refused or have to wait.
+
+use std::collections::BTreeSet;
+
+use crate::model::{DocumentKey, GrantKey, MemberKey, Policy, Role};
+
+use super::{Plan, Step, document, plan_hash, settle, tally};
+
+impl Plan {
+    /// The same pass with only those of its additions that are in `now`. Of the others, those in `refused` count as failed
+    /// and the rest as pending. Without anything to write, there is no policy. What the first [`Plan::intend`] recorded
+    /// besides the intents is not in it again.
+    #[must_use]
+    pub fn restricted(&self, now: &BTreeSet<GrantKey>, refused: &BTreeSet<GrantKey>) -> Self {
+        let (add, left_out): (Vec<Step>, Vec<Step>) =
+            self.add.iter().cloned().partition(|step| now.contains(step.grant()));
+        let mut unsettled = self.unsettled.clone();
+        unsettled.extend(left_out.iter().filter_map(|step| settle::Unsettled::of(&step.row, false)));
+        let fence = self.fence || unsettled.len() > self.unsettled.len() || self.concluded.need_proof();
+        let policy = document::written(&self.live, &add, &self.remove, &self.sweep, fence);
+        let hash = plan_hash(&self.context.document, &add, &self.remove, &self.held);
+        let mut lines = self.lines.clone();
+        for line in lines.iter_mut().filter(|line| line.standing == tally::Standing::Pending) {
+            if refused.contains(&line.grant) {
+                line.standing = tally::Standing::Withheld;
+            } else if !now.contains(&line.grant) {
+                line.standing = tally::Standing::Waiting;
+            }
+        }
+        Self { hash, policy, ledger: vec![], audit: vec![], lines, add, unsettled, fence, ..self.clone() }
+    }
+
+    /// The same pass without any step of its own, which writes the policy as it was read: whether Google accepts what
+    /// others put into it. There must be nothing to remove.
+    #[must_use]
+    pub fn unchanged(&self, refused: &BTreeSet<GrantKey>) -> Self {
+        let restricted = self.restricted(&BTreeSet::new(), refused);
+        let policy = document::written(&self.live, &[], &restricted.remove, &self.sweep, true);
+        Self { policy, fence: true, ..restricted }
+    }
+
+    /// The roles and members that stand in the policy as it was read.
+    #[must_use]
+    pub fn present(&self) -> (BTreeSet<Role>, BTreeSet<MemberKey>) {
+        let bindings = || self.live.bindings.iter().filter(|binding| !binding.members.is_empty());
+        (
+            bindings().filter_map(|binding| Role::new(&binding.role).ok()).collect(),
+            bindings().flat_map(|binding| &binding.members).map(|member| MemberKey::of(member)).collect(),
+        )
+    }
+
+    /// Which document it is about.
+    #[must_use]
+    pub fn document(&self) -> &DocumentKey {
+        &self.context.document
+    }
+
+    /// The policy as it was read.
+    #[must_use]
+    pub fn read(&self) -> &Policy {
+        &self.live
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{GrantState, IntentAction, LedgerChange};
+    use crate::plan::CallOutcome;
+    use crate::plan::world::*;
+
+    #[test]
+    fn removals_go_alone_and_what_is_left_out_is_failed_or_pending() {
+        let mut world = granted(3);
+        world.unwant_person(1);
+        for person in [4, 5] {
+            world.want("m", INVOKER, person, WRITE);
+        }
+        let plan = world.plan();
+        let alone = plan.restricted(&BTreeSet::new(), &BTreeSet::from([invoker(4)]));
+        assert_eq!((alone.add.len(), alone.remove.len()), (0, 1));
+        let (changes, _) = alone.intend(world.now);
+        assert!(changes.iter().all(|change| !matches!(change, LedgerChange::Put(row)
+            if row.intent.as_ref().is_some_and(|intent| intent.action == IntentAction::Grant))));
+        let outcome = CallOutcome::Acknowledged { etag: "after".into() };
+        let tally = alone.tally(Some(&outcome))[&mapping("m")];
+        assert_eq!((tally.desired, tally.acknowledged, tally.failed, tally.pending, tally.revoking), (4, 2, 1, 1, 0));
+        world.record(alone.intend(world.now));
+        world.commit(&alone);
+        world.record(alone.settle(&outcome, world.now));
+        assert!(!world.ledger.contains_key(&invoker(1)));
+        assert_eq!(world.ledger.get(&invoker(5)).map(|row| row.state), None, "what was not written is not remembered");
+        assert_eq!(world.pass().add.len(), 2, "it is planned again");
+    }
+
+    #[test]
+    fn unchanged_policy_is_written_as_it_was_read() {
+        let mut world = granted(2);
+        world.want("m", INVOKER, 3, WRITE);
+        let plan = world.plan();
+        let unchanged = plan.unchanged(&BTreeSet::new());
+        let written = unchanged.policy.clone().unwrap();
+        assert_eq!((&written.bindings, &written.etag), (&world.live.bindings, &world.live.etag));
+        assert_eq!(unchanged.intend(world.now), (vec![], vec![]));
+        let tally = unchanged.tally(Some(&CallOutcome::Acknowledged { etag: "after".into() }))[&mapping("m")];
+        assert_eq!((tally.desired, tally.acknowledged, tally.pending), (3, 2, 1));
+        assert!(plan.restricted(&BTreeSet::new(), &BTreeSet::new()).policy.is_none());
+        assert_eq!(world.row(&invoker(1)).state, GrantState::Owned);
+        let (roles, members) = plan.present();
+        assert!(roles.contains(&Role::new(INVOKER).unwrap()) && members.contains(&MemberKey::of(&email(1))));
+    }
+}
