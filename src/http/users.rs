@@ -104,7 +104,7 @@ pub(super) async fn get(
     Ok(Answer::with(shown(call, &user, query)).with_version(user.version))
 }
 
-/// PUT or PATCH: the change is parsed before the store is asked, and applied inside its transaction.
+/// PUT or PATCH: the change is parsed before the store is asked, and worked out on what it has.
 pub(super) async fn update(
     call: &mut Call<'_>,
     id: &str,
@@ -119,7 +119,7 @@ pub(super) async fn update(
         .scim
         .store
         .update_user(call.provider(), &origin, user_id, move |current: &UserRecord| {
-            if if_match.is_some_and(|versions| !versions.contain(current.version)) {
+            if if_match.as_ref().is_some_and(|versions| !versions.contain(current.version)) {
                 return Err(ScimError::PreconditionFailed);
             }
             let resource = change.apply(&current.resource)?;
