@@ -49,6 +49,10 @@ pub(super) const KNOWN: &str = "SELECT given.id FROM (SELECT unhex(value) AS id 
     WHERE EXISTS (SELECT 1 FROM users u WHERE u.provider = ?1 AND u.id = given.id) \
        OR EXISTS (SELECT 1 FROM groups g WHERE g.provider = ?1 AND g.id = given.id)";
 
+/// Those of some ids that are in a group, parked ones too.
+pub(super) const PRESENT: &str = "SELECT member_id FROM members WHERE provider = ?1 AND group_id = ?2 \
+    AND member_id IN (SELECT unhex(value) FROM json_each(?3))";
+
 /// Everybody in a group, parked ids too, up to a number.
 pub(super) const EVERYBODY: &str = "SELECT member_id FROM members WHERE provider = ? AND group_id = ? LIMIT ?";
 
@@ -336,6 +340,18 @@ impl Store {
             .zip(lists)
             .map(|(witness, list)| witness.ok_or(StoreError::NoKnownMember { given: list.len() }))
             .collect()
+    }
+
+    /// Those of `ids` that are in a group, parked ones too.
+    pub(super) async fn present(
+        &self,
+        p: &ProviderName,
+        id: GroupId,
+        ids: &[Uuid],
+    ) -> Result<HashSet<Uuid>, StoreError> {
+        let id = id.0.as_bytes().as_slice();
+        let rows = query(PRESENT).bind(p.as_str()).bind(id).bind(id_list(ids)).fetch_all(self.readers()).await?;
+        rows.iter().map(|row| Columns::of(row, "members").id()).collect()
     }
 
     /// The ids of everybody in a group, parked ones too; at most `limit`.

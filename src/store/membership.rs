@@ -73,6 +73,11 @@ impl Plan {
         self.add.len() + self.remove.len()
     }
 
+    /// What is to be removed and added, whoever is there now; of a plan that is not exact.
+    pub(super) fn lists(&self) -> (Vec<Uuid>, Vec<Uuid>) {
+        (self.remove.iter().copied().collect(), self.add.iter().copied().collect())
+    }
+
     /// What is to be removed and added, given everybody who is in the group now.
     pub(super) fn against(&self, current: &HashSet<Uuid>) -> (Vec<Uuid>, Vec<Uuid>) {
         let gone = |id: &&Uuid| if self.exact { !self.add.contains(*id) } else { self.remove.contains(*id) };

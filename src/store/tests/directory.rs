@@ -408,6 +408,7 @@ async fn no_write_of_a_request_walks_a_table() {
         members::ANY_KNOWN,
         members::KNOWN,
         members::NAMES_SOMEBODY,
+        members::PRESENT,
         members::LEAVE_ALL,
         members::JOINED,
         members::MEMBERSHIPS,
