@@ -107,7 +107,7 @@ fn stored_change(change: MemberChange) -> store::MemberChange {
     }
 }
 
-/// PUT or PATCH: parsed before the store is asked, applied inside its transaction, members as changes.
+/// PUT or PATCH: parsed before the store is asked, worked out on what it has, members as changes.
 pub(super) async fn update(
     call: &mut Call<'_>,
     id: &str,
@@ -122,11 +122,13 @@ pub(super) async fn update(
         std::mem::take(&mut change.members).into_iter().map(stored_change).collect();
     let replaced = members.iter().any(|change| matches!(change, store::MemberChange::Replace(_)));
     let origin = call.origin();
-    let outcome = call
-        .scim
-        .store
-        .update_group(call.provider(), &origin, group_id, move |current: &GroupRecord| {
-            if if_match.is_some_and(|versions| !versions.contain(current.version)) {
+    let store = &call.scim.store;
+    let outcome = if if_match.is_none() && !change.has_attributes() {
+        store.change_members(call.provider(), &origin, group_id, members).await
+    } else {
+        let same_version = if_match.is_some();
+        let work_out = move |current: &GroupRecord| {
+            if if_match.as_ref().is_some_and(|versions| !versions.contain(current.version)) {
                 return Err(ScimError::PreconditionFailed);
             }
             let resource = change.apply(&current.resource)?.filter(|resource| *resource != current.resource);
@@ -134,10 +136,11 @@ pub(super) async fn update(
                 bounds::check(OF, Some(&current.resource), resource)?;
             }
             let facts = resource.as_ref().map(|resource| group_facts(group_id, resource));
-            Ok(GroupUpdate { resource, facts, members })
-        })
-        .await
-        .map_err(|error| store_error(&error))?;
+            Ok(GroupUpdate { resource, facts, members: members.clone(), same_version })
+        };
+        store.update_group(call.provider(), &origin, group_id, work_out).await
+    }
+    .map_err(|error| store_error(&error))?;
     let changed = match outcome {
         UpdateOutcome::Changed(changed) | UpdateOutcome::Unchanged(changed) => changed,
         UpdateOutcome::NotFound => return Err(not_found(id)),

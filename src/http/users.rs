@@ -8,7 +8,7 @@ use super::request::{Query, Versions};
 use super::search::{list_query, start_index};
 use super::{Call, store_error};
 use crate::model::UserId;
-use crate::scim::{ResourceType, ScimError, UserChange, bounds, new_user, user_facts};
+use crate::scim::{MAX_WORK, ResourceType, ScimError, UserChange, bounds, new_user, user_facts};
 use crate::store::{DeleteOutcome, NewUser, UpdateOutcome, UserRecord, UserUpdate};
 
 const OF: ResourceType = ResourceType::User;
@@ -104,7 +104,7 @@ pub(super) async fn get(
     Ok(Answer::with(shown(call, &user, query)).with_version(user.version))
 }
 
-/// PUT or PATCH: the change is parsed before the store is asked, and applied inside its transaction.
+/// PUT or PATCH: the change is parsed before the store is asked, and worked out on what it has.
 pub(super) async fn update(
     call: &mut Call<'_>,
     id: &str,
@@ -115,14 +115,21 @@ pub(super) async fn update(
     let user_id = id_of(id)?;
     let change = parse(user_id, &mut call.findings)?;
     let origin = call.origin();
+    let mut taken = 0_u64;
     let outcome = call
         .scim
         .store
         .update_user(call.provider(), &origin, user_id, move |current: &UserRecord| {
-            if if_match.is_some_and(|versions| !versions.contain(current.version)) {
+            if if_match.as_ref().is_some_and(|versions| !versions.contain(current.version)) {
                 return Err(ScimError::PreconditionFailed);
             }
-            let resource = change.apply(&current.resource)?;
+            let (resource, work) = change.apply_counted(&current.resource);
+            // Where many change one user at once, it is not worked out for ever.
+            taken = taken.saturating_add(work.spent());
+            if taken > MAX_WORK * 2 && resource.is_ok() {
+                return Err(ScimError::Unavailable { retry_after: 1 });
+            }
+            let resource = resource?;
             if resource == current.resource {
                 return Ok(None);
             }

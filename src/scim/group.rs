@@ -87,7 +87,7 @@ impl GroupChange {
     pub fn patch(id: GroupId, body: Map<String, Value>, findings: &mut Findings) -> Result<Self, ScimError> {
         let id = id.to_string();
         let mut change = Self { replace: false, attributes: Vec::new(), work: Work::default(), members: Vec::new() };
-        for (index, operation) in patch::operations(body, findings)?.into_iter().enumerate() {
+        for (index, operation) in patch::operations(ResourceType::Group, body, findings)?.into_iter().enumerate() {
             let edits = change.operation(&id, operation, findings).map_err(|problem| problem.in_operation(index))?;
             change.attributes.extend(edits.into_iter().map(|edit| (Some(index), edit)));
         }

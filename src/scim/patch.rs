@@ -7,7 +7,7 @@ use super::error::{ScimError, shown};
 use super::finding::{FindingCode, Findings};
 use super::json;
 use super::parse::{self, PatchPath};
-use super::schema::PATCH_URN;
+use super::schema::{Mutability, PATCH_URN, ResourceType};
 
 /// The most operations of one request.
 pub const MAX_OPERATIONS: usize = 10_000;
@@ -26,7 +26,20 @@ pub(super) enum What {
 }
 
 /// The operations of a PATCH request, in order.
-pub(super) fn operations(body: Map<String, Value>, findings: &mut Findings) -> Result<Vec<Operation>, ScimError> {
+///
+/// # Errors
+/// `invalidSyntax`; each error of an operation has its index.
+pub(super) fn operations(
+    of: ResourceType,
+    body: Map<String, Value>,
+    findings: &mut Findings,
+) -> Result<Vec<Operation>, ScimError> {
+    if let Some(key) = body.keys().find(|key| is_writable(of, key)) {
+        return Err(ScimError::InvalidSyntax(format!(
+            "`{}` stands beside `Operations`; a change must be one of the operations",
+            shown(key)
+        )));
+    }
     match json::member(&body, "schemas") {
         None => findings.note(FindingCode::SchemasMissing, "schemas"),
         Some(Value::Array(urns)) => {
@@ -56,6 +69,14 @@ pub(super) fn operations(body: Map<String, Value>, findings: &mut Findings) -> R
         .enumerate()
         .map(|(index, value)| operation(value, findings).map_err(|problem| problem.in_operation(index)))
         .collect()
+}
+
+/// Whether a member of the body would be a change if it were in an operation.
+fn is_writable(of: ResourceType, key: &str) -> bool {
+    let attribute = of.core_attribute(key);
+    attribute.is_some_and(|attribute| attribute.mutability == Mutability::ReadWrite && attribute.name != "schemas")
+        || key.eq_ignore_ascii_case(of.urn())
+        || of.extension(key).is_some()
 }
 
 fn operation(value: Value, findings: &mut Findings) -> Result<Operation, ScimError> {

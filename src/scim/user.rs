@@ -89,7 +89,7 @@ impl UserChange {
         let id = id.to_string();
         let mut work = Work::default();
         let mut edits = Vec::new();
-        for (index, operation) in patch::operations(body, findings)?.into_iter().enumerate() {
+        for (index, operation) in patch::operations(ResourceType::User, body, findings)?.into_iter().enumerate() {
             let work = &mut work;
             let mut context =
                 Context { of: ResourceType::User, id: Some(&id), message: Message::Patch, findings, work };

@@ -1,27 +1,25 @@
 //! The one writer: requests of many tasks share a transaction, each in a savepoint of its own, and each is answered
-//! after the commit. When the commit fails, every one of them hears so.
+//! after the commit. When the commit fails, every one of them hears so. Who is served next is a matter of [`super::lanes`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, query};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::audit::{self, AuditDraft};
+use super::lanes::{Lane, Lanes, REQUEST};
 use super::sql::{Columns, json, nanos};
 use super::{Epoch, StoreError, Usage, groups};
 use crate::model::{Clock, DirectoryChange, GroupId, ProviderName, Seq};
 
-/// How many requests share a commit at most: bounds how long the first of them waits.
-const BATCH: usize = 256;
-
-/// How many requests may wait; more wait outside, which is back-pressure for the callers.
-const QUEUE: usize = 1024;
+/// How many requests of one lane may wait; more wait outside, which is back-pressure for their callers and for nobody else.
+const PLACES: usize = 256;
 
 /// One waiting request, whatever it answers.
 trait Request: Send {
@@ -74,10 +72,46 @@ where
     }
 }
 
+/// A request on its way to the writer.
+struct Envelope {
+    lane: Lane,
+    cost: u64,
+    request: Box<dyn Request>,
+    /// Given back when the request is answered.
+    place: OwnedSemaphorePermit,
+}
+
+/// Who asks the writer, and how much of it.
+pub(super) struct Ticket {
+    pub(super) lane: Lane,
+    /// As [`super::lanes::cost`] has it.
+    pub(super) cost: u64,
+    /// The group that the work looks up first with [`Transaction::group`], if any.
+    pub(super) first: Option<GroupId>,
+}
+
+impl Ticket {
+    /// One of rolecall itself.
+    pub(super) fn engine(cost: u64) -> Self {
+        Self { lane: Lane::Engine, cost, first: None }
+    }
+
+    /// One of an identity provider.
+    pub(super) fn provider(provider: &ProviderName, cost: u64) -> Self {
+        Self { lane: Lane::Provider(provider.clone()), cost, first: None }
+    }
+
+    /// For work that first looks up this group.
+    pub(super) fn on(self, group: GroupId) -> Self {
+        Self { first: Some(group), ..self }
+    }
+}
+
 /// The way to the committer.
 #[derive(Clone)]
 pub(super) struct Committer {
-    queue: mpsc::Sender<Box<dyn Request>>,
+    queue: mpsc::UnboundedSender<Envelope>,
+    places: Arc<Mutex<HashMap<Lane, Arc<Semaphore>>>>,
     committed: watch::Receiver<Seq>,
 }
 
@@ -89,41 +123,44 @@ impl Committer {
         clock: Arc<dyn Clock>,
         highest: Seq,
     ) -> Self {
-        let (queue, waiting) = mpsc::channel(QUEUE);
+        // Bounded by the places of the lanes.
+        let (queue, waiting) = mpsc::unbounded_channel();
         let (announce, committed) = watch::channel(highest);
         let writer = Writer { options, connection: Some(connection), clock, announce };
         tokio::spawn(writer.run(waiting));
-        Self { queue, committed }
+        Self { queue, places: Arc::default(), committed }
     }
 
-    /// Has `work` done in the next transaction; answers when that is committed.
+    /// Has `work` of rolecall itself done in the next transaction; answers when that is committed.
     pub(super) async fn commit<T, W>(&self, work: W) -> Result<T, StoreError>
     where
         T: Send + 'static,
         W: for<'t> FnOnce(&'t mut Transaction) -> BoxFuture<'t, Result<T, StoreError>> + Send + 'static,
     {
-        self.enqueue(None, work).await
+        self.commit_as(Ticket::engine(REQUEST), work).await
     }
 
-    /// As [`Committer::commit`], for work that first looks up `group` with [`Transaction::group`].
-    pub(super) async fn commit_on<T, W>(&self, group: (ProviderName, GroupId), work: W) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        W: for<'t> FnOnce(&'t mut Transaction) -> BoxFuture<'t, Result<T, StoreError>> + Send + 'static,
-    {
-        self.enqueue(Some(group), work).await
-    }
-
-    async fn enqueue<T, W>(&self, first: Option<(ProviderName, GroupId)>, work: W) -> Result<T, StoreError>
+    /// As [`Committer::commit`], in the lane of somebody.
+    pub(super) async fn commit_as<T, W>(&self, ticket: Ticket, work: W) -> Result<T, StoreError>
     where
         T: Send + 'static,
         W: for<'t> FnOnce(&'t mut Transaction) -> BoxFuture<'t, Result<T, StoreError>> + Send + 'static,
     {
         let stopped = || StoreError::Unavailable { problem: "the store is shutting down".to_owned() };
+        let Ticket { lane, cost, first } = ticket;
+        let places = {
+            let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+            places.entry(lane.clone()).or_insert_with(|| Arc::new(Semaphore::new(PLACES))).clone()
+        };
+        let place = places.acquire_owned().await.map_err(|_| stopped())?;
+        let first = match (&lane, first) {
+            (Lane::Provider(provider), Some(group)) => Some((provider.clone(), group)),
+            _ => None,
+        };
         let (reply, answer) = oneshot::channel();
         let result = Err(StoreError::Internal { problem: "the request was never run".to_owned() });
-        let request = Waiting { first, work: Some(work), result, reply };
-        self.queue.send(Box::new(request)).await.map_err(|_| stopped())?;
+        let request = Box::new(Waiting { first, work: Some(work), result, reply });
+        self.queue.send(Envelope { lane, cost, request, place }).map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
     }
 
@@ -142,14 +179,27 @@ struct Writer {
 }
 
 impl Writer {
-    async fn run(mut self, mut waiting: mpsc::Receiver<Box<dyn Request>>) {
-        let mut batch = Vec::with_capacity(BATCH);
-        while waiting.recv_many(&mut batch, BATCH).await > 0 {
+    async fn run(mut self, mut waiting: mpsc::UnboundedReceiver<Envelope>) {
+        let mut lanes = Lanes::default();
+        let add =
+            |lanes: &mut Lanes<_>, Envelope { lane, cost, request, place }| lanes.push(lane, cost, (request, place));
+        loop {
+            if lanes.is_empty() {
+                match waiting.recv().await {
+                    Some(envelope) => add(&mut lanes, envelope),
+                    None => break,
+                }
+            }
+            while let Ok(envelope) = waiting.try_recv() {
+                add(&mut lanes, envelope);
+            }
+            let (mut batch, places): (Vec<_>, Vec<_>) = lanes.batch().into_iter().unzip();
             let committed = self.commit(&mut batch).await;
             if let Err(error) = &committed {
                 tracing::warn!(reason = error.reason(), %error, requests = batch.len(), "nothing of a batch was stored");
             }
-            for request in batch.drain(..) {
+            drop(places);
+            for request in batch {
                 request.answer(committed.clone());
             }
         }

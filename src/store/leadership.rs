@@ -12,7 +12,8 @@ use jiff::Timestamp;
 use sqlx::query;
 use tokio_util::sync::CancellationToken;
 
-use super::committer::Transaction;
+use super::committer::{Ticket, Transaction};
+use super::lanes::REQUEST;
 use super::sql::Columns;
 use super::{Store, StoreError};
 
@@ -131,10 +132,19 @@ impl Store {
         T: Send + 'static,
         W: for<'t> FnOnce(&'t mut Transaction) -> BoxFuture<'t, Result<T, StoreError>> + Send + 'static,
     {
+        self.commit_leading_at(REQUEST, work).await
+    }
+
+    /// As [`Store::commit_leading`], for work that costs so much.
+    pub(super) async fn commit_leading_at<T, W>(&self, cost: u64, work: W) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        W: for<'t> FnOnce(&'t mut Transaction) -> BoxFuture<'t, Result<T, StoreError>> + Send + 'static,
+    {
         let ours = self.turn().epoch();
         let result = self
             .committer()
-            .commit(move |tx| match require(ours, tx.epoch()) {
+            .commit_as(Ticket::engine(cost), move |tx| match require(ours, tx.epoch()) {
                 Ok(()) => work(tx),
                 Err(error) => Box::pin(future::ready(Err(error))),
             })

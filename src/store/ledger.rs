@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::audit::AuditDraft;
 use super::committer::Transaction;
+use super::lanes::cost;
 use super::sql::{Columns, json, nanos};
 use super::{Store, StoreError};
 use crate::model::{
@@ -459,7 +460,9 @@ impl Store {
             return Ok(());
         }
         let d = d.clone();
-        self.commit_leading(move |tx| {
+        // A row of the ledger with its claims, and an audit row, are several rows each.
+        let cost = cost((changes.len() + audit.len()) * 4, 0);
+        self.commit_leading_at(cost, move |tx| {
             Box::pin(async move {
                 if !changes.is_empty() {
                     record(tx, &d, &changes).await?;

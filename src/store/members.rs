@@ -2,16 +2,16 @@
 //! is asked for or replaced. The planner, which knows nothing of the sizes, is told which index finds a member: it would
 //! rather walk the tenant.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use sqlx::query;
-use sqlx::sqlite::SqliteRow;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use uuid::Uuid;
 
 use super::audit::AuditDraft;
 use super::committer::Transaction;
 use super::sql::{Columns, id_list, json};
-use super::{MemberChange, MemberDelta, MemberKind, MemberRecord, Membership, Origin, Store, StoreError, Usage};
+use super::{MemberDelta, MemberKind, MemberRecord, Membership, Origin, Store, StoreError, Usage};
 use crate::model::{DirectoryChange, GroupId, ProviderName, Seq, UserId};
 
 /// How many ids one event holds at most.
@@ -44,6 +44,17 @@ pub(super) const NAMES_SOMEBODY: &str = "SELECT EXISTS (SELECT 1 FROM json_each(
         OR EXISTS (SELECT 1 FROM users u WHERE u.provider = ?1 AND u.user_name_fold = value) \
         OR EXISTS (SELECT 1 FROM groups g WHERE g.provider = ?1 AND g.external_id IN (value, upper(value))) \
         OR EXISTS (SELECT 1 FROM groups g WHERE g.provider = ?1 AND g.display_name_fold = value)))";
+
+pub(super) const KNOWN: &str = "SELECT given.id FROM (SELECT unhex(value) AS id FROM json_each(?2)) given \
+    WHERE EXISTS (SELECT 1 FROM users u WHERE u.provider = ?1 AND u.id = given.id) \
+       OR EXISTS (SELECT 1 FROM groups g WHERE g.provider = ?1 AND g.id = given.id)";
+
+/// Those of some ids that are in a group, parked ones too.
+pub(super) const PRESENT: &str = "SELECT member_id FROM members WHERE provider = ?1 AND group_id = ?2 \
+    AND member_id IN (SELECT unhex(value) FROM json_each(?3))";
+
+/// Everybody in a group, parked ids too, up to a number.
+pub(super) const EVERYBODY: &str = "SELECT member_id FROM members WHERE provider = ? AND group_id = ? LIMIT ?";
 
 pub(super) const LEAVE_ALL: &str = "\
     UPDATE groups SET member_count = member_count - 1, version = version + 1, updated_at = ? \
@@ -175,34 +186,44 @@ fn events(
     ids.chunks(CHUNK).map(|chunk| tx.event(p, &change(chunk.to_vec()))).collect()
 }
 
-/// Applies changes in order.
+/// What one turn at the writer does to the membership of a group.
+#[derive(Debug, Default)]
+pub(super) struct Slice {
+    /// All but those that are added cease to be members.
+    pub(super) only: bool,
+    pub(super) remove: Vec<Uuid>,
+    /// Of those that cease to be members: those that may be meant otherwise when they are none.
+    pub(super) unsure: Vec<Uuid>,
+    pub(super) add: Vec<Uuid>,
+}
+
+impl Slice {
+    /// How many ids it has.
+    pub(super) fn len(&self) -> usize {
+        self.remove.len() + self.unsure.len() + self.add.len()
+    }
+}
+
+/// Applies what one turn does.
 pub(super) async fn apply(
     tx: &mut Transaction,
     p: &ProviderName,
     group: GroupId,
-    changes: &[MemberChange],
+    slice: &Slice,
 ) -> Result<Net, StoreError> {
     let mut net = Net::default();
-    for change in changes {
-        match change {
-            MemberChange::Add(ids) => net.note(&run(tx, ADD, p, group, ids).await?, 1)?,
-            MemberChange::Remove(ids) => {
-                let removed = run(tx, REMOVE, p, group, ids).await?;
-                net.note(&removed, -1)?;
-                if removed.len() < ids.len() {
-                    let absent: Vec<Uuid> = ids.iter().copied().filter(|id| !net.rows.contains_key(id)).collect();
-                    nobody_else_is_meant(tx, p, &absent).await?;
-                }
-            }
-            MemberChange::Replace(ids) => {
-                if !ids.is_empty() && !any_known(tx, p, ids).await? {
-                    return Err(StoreError::NoKnownMember { given: ids.len() });
-                }
-                net.note(&run(tx, RETAIN, p, group, ids).await?, -1)?;
-                net.note(&run(tx, ADD, p, group, ids).await?, 1)?;
-            }
-            MemberChange::Clear => net.note(&run(tx, RETAIN, p, group, &[]).await?, -1)?,
-        }
+    if slice.only {
+        net.note(&run(tx, RETAIN, p, group, &slice.add).await?, -1)?;
+    }
+    if !slice.remove.is_empty() {
+        net.note(&run(tx, REMOVE, p, group, &slice.remove).await?, -1)?;
+    }
+    let absent: Vec<Uuid> = slice.unsure.iter().copied().filter(|id| !net.rows.contains_key(id)).collect();
+    if !absent.is_empty() {
+        nobody_else_is_meant(&mut tx.connection, p, &absent).await?;
+    }
+    if !slice.add.is_empty() {
+        net.note(&run(tx, ADD, p, group, &slice.add).await?, 1)?;
     }
     Ok(net)
 }
@@ -218,19 +239,24 @@ async fn run(
     Ok(query(sql).bind(p.as_str()).bind(group).bind(id_list(ids)).fetch_all(&mut tx.connection).await?)
 }
 
-async fn any_known(tx: &mut Transaction, p: &ProviderName, ids: &[Uuid]) -> Result<bool, StoreError> {
-    let row = query(ANY_KNOWN).bind(p.as_str()).bind(id_list(ids)).fetch_one(&mut tx.connection).await?;
+/// Whether a user or group of this id is there.
+pub(super) async fn is_known(tx: &mut Transaction, p: &ProviderName, id: Uuid) -> Result<bool, StoreError> {
+    let row = query(ANY_KNOWN).bind(p.as_str()).bind(id_list(&[id])).fetch_one(&mut tx.connection).await?;
     Ok(Columns::of(&row, "members").integer()? != 0)
 }
 
 /// Refuses to pass over members to remove which the group does not have when they are no ids of this server: a member may
 /// be meant by its name, and would stay.
-async fn nobody_else_is_meant(tx: &mut Transaction, p: &ProviderName, absent: &[Uuid]) -> Result<(), StoreError> {
+pub(super) async fn nobody_else_is_meant(
+    connection: &mut SqliteConnection,
+    p: &ProviderName,
+    absent: &[Uuid],
+) -> Result<(), StoreError> {
     // Version 8 stands for a text that is no id at all.
     let mut elsewhere = absent.iter().any(|id| id.get_version_num() == 8);
     if !elsewhere && !absent.is_empty() {
         let texts: Vec<String> = absent.iter().map(Uuid::to_string).collect();
-        let row = query(NAMES_SOMEBODY).bind(p.as_str()).bind(json(&texts)?).fetch_one(&mut tx.connection).await?;
+        let row = query(NAMES_SOMEBODY).bind(p.as_str()).bind(json(&texts)?).fetch_one(connection).await?;
         elsewhere = Columns::of(&row, "members").integer()? != 0;
     }
     if elsewhere { Err(StoreError::NotAMember) } else { Ok(()) }
@@ -296,6 +322,55 @@ fn member_row(row: &SqliteRow) -> Result<MemberRecord, StoreError> {
 }
 
 impl Store {
+    /// One of each list that is known with this provider, to be found still there by the writer.
+    ///
+    /// # Errors
+    /// [`StoreError::NoKnownMember`], when none of a list is.
+    pub(super) async fn witnesses(&self, p: &ProviderName, lists: &[Vec<Uuid>]) -> Result<Vec<Uuid>, StoreError> {
+        if lists.is_empty() {
+            return Ok(vec![]);
+        }
+        let all: Vec<Uuid> = lists.iter().flatten().copied().collect::<BTreeSet<_>>().into_iter().collect();
+        let rows = query(KNOWN).bind(p.as_str()).bind(id_list(&all)).fetch_all(self.readers()).await?;
+        let known =
+            rows.iter().map(|row| Columns::of(row, "members").id()).collect::<Result<HashSet<Uuid>, StoreError>>()?;
+        lists
+            .iter()
+            .map(|list| list.iter().copied().find(|id| known.contains(id)))
+            .zip(lists)
+            .map(|(witness, list)| witness.ok_or(StoreError::NoKnownMember { given: list.len() }))
+            .collect()
+    }
+
+    /// Those of `ids` that are in a group, parked ones too.
+    pub(super) async fn present(
+        &self,
+        p: &ProviderName,
+        id: GroupId,
+        ids: &[Uuid],
+    ) -> Result<HashSet<Uuid>, StoreError> {
+        let id = id.0.as_bytes().as_slice();
+        let rows = query(PRESENT).bind(p.as_str()).bind(id).bind(id_list(ids)).fetch_all(self.readers()).await?;
+        rows.iter().map(|row| Columns::of(row, "members").id()).collect()
+    }
+
+    /// The ids of everybody in a group, parked ones too; at most `limit`.
+    pub(super) async fn everybody(
+        &self,
+        p: &ProviderName,
+        id: GroupId,
+        limit: usize,
+    ) -> Result<HashSet<Uuid>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = query(EVERYBODY)
+            .bind(p.as_str())
+            .bind(id.0.as_bytes().as_slice())
+            .bind(limit)
+            .fetch_all(self.readers())
+            .await?;
+        rows.iter().map(|row| Columns::of(row, "members").id()).collect()
+    }
+
     /// The members of a group: users and groups, without ids that are not known. Empty when there is no such group. The
     /// group's version is to be read before, so that it is never newer than the members.
     pub async fn members(&self, p: &ProviderName, id: GroupId) -> Result<Vec<MemberRecord>, StoreError> {

@@ -1,6 +1,7 @@
 //! What rolecall remembers: the directory with its event log, pins, the ledger, the audit log and the last good specs.
 //!
-//! One task writes. It takes what is waiting, gives each request a savepoint in one transaction, commits, and answers
+//! What a change comes to is worked out before the writer is asked; the writer checks that what the computation read is
+//! still so. One task writes. It takes what is waiting, in turn of those who ask and no more than a bounded cost at once, gives each request a savepoint in one transaction, commits, and answers
 //! then: a request that was answered with success is on the disk, and a request that was not left nothing behind.
 //! Reads run beside it on connections of their own. Each change of the directory appends its events, its audit row and
 //! its counts in the same transaction.
@@ -16,10 +17,12 @@ mod error;
 mod events;
 mod groups;
 mod guard;
+mod lanes;
 mod leadership;
 mod ledger;
 mod list;
 mod members;
+mod membership;
 mod open;
 mod owners;
 pub(crate) mod private;
@@ -34,6 +37,7 @@ mod users;
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use sqlx::SqlitePool;
@@ -66,7 +70,17 @@ struct Inner {
     readers: SqlitePool,
     committer: Committer,
     turn: Turn,
+    /// How many changes were worked out again because somebody else was faster.
+    retries: AtomicU64,
     quota: OnceLock<Quota>,
+}
+
+/// How often a change is worked out on what is stored now before it is given up. Of those that change one resource at the
+/// same moment, one succeeds each time.
+const ATTEMPTS: u32 = 256;
+
+fn changes_too_often() -> StoreError {
+    StoreError::Unavailable { problem: "others change the same resource all the time".to_owned() }
 }
 
 impl Store {
@@ -93,6 +107,10 @@ impl Store {
     #[must_use]
     pub fn quota(&self) -> Quota {
         self.0.quota.get().copied().unwrap_or_default()
+    }
+
+    fn note_retry(&self) {
+        self.0.retries.fetch_add(1, Ordering::Relaxed);
     }
 
     fn readers(&self) -> &SqlitePool {

@@ -1,6 +1,7 @@
 //! Opening a database: its URL, its settings, its schema.
 
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -131,6 +132,13 @@ impl Store {
             .await
             .map_err(|error| cannot_open(path, &error))?;
         let committer = Committer::start(options, connection, clock, highest);
-        Ok(Self(Arc::new(Inner { id, readers, committer, turn: Turn::default(), quota: OnceLock::new() })))
+        Ok(Self(Arc::new(Inner {
+            id,
+            readers,
+            committer,
+            turn: Turn::default(),
+            retries: AtomicU64::new(0),
+            quota: OnceLock::new(),
+        })))
     }
 }

@@ -93,6 +93,8 @@ pub struct GroupUpdate {
     pub facts: Option<GroupFacts>,
     /// Changes of the membership, applied in this order.
     pub members: Vec<MemberChange>,
+    /// Only on the version that was read (`If-Match`). Otherwise the members may have changed since.
+    pub same_version: bool,
 }
 
 /// One change of a group's membership.

@@ -10,6 +10,7 @@ mod opening;
 mod owners;
 mod replay;
 mod size;
+mod work;
 mod writing;
 
 use std::path::Path;
@@ -55,6 +56,11 @@ impl Store {
                 })
             })
             .await
+    }
+
+    /// A request whose work panics in the writer.
+    async fn panicking(&self) -> Result<(), StoreError> {
+        self.committer().commit(|_| panic!("a fault of the caller")).await
     }
 
     /// Runs SQL behind the store's back.
@@ -165,7 +171,7 @@ async fn change(
     group: GroupId,
     members: Vec<MemberChange>,
 ) -> Result<UpdateOutcome<GroupChanged, ()>, StoreError> {
-    store.update_group(p, &origin(), group, move |_| Ok(GroupUpdate { members, ..GroupUpdate::default() })).await
+    store.change_members(p, &origin(), group, members).await
 }
 
 async fn member_ids(store: &Store, p: &ProviderName, group: GroupId) -> Vec<Uuid> {

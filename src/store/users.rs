@@ -1,17 +1,19 @@
 //! Users: rows, their e-mail look-up, their events and audit rows.
 
+use serde_json::Value;
 use sqlx::query;
 use sqlx::sqlite::SqliteRow;
 
 use super::audit::AuditDraft;
-use super::committer::Transaction;
+use super::committer::{Ticket, Transaction};
+use super::lanes::cost;
 use super::list::{self, Kind};
 use super::members;
 use super::quota::Growth;
 use super::sql::{Columns, fold, json, size};
 use super::{
-    DeleteOutcome, ListPlan, ListQuery, NewUser, Origin, Page, Quota, Store, StoreError, UpdateOutcome, Usage,
-    UserRecord, UserUpdate,
+    ATTEMPTS, DeleteOutcome, ListPlan, ListQuery, NewUser, Origin, Page, Quota, Store, StoreError, UpdateOutcome,
+    Usage, UserRecord, UserUpdate, changes_too_often,
 };
 use crate::model::{DirectoryChange, EmailFact, ProviderName, UserFacts, UserId};
 
@@ -30,7 +32,7 @@ pub(super) const CREATE: &str = "\
     UPDATE members INDEXED BY members_by_member SET kind = 'user' WHERE provider = ? AND member_id = ? AND kind = 'pending' RETURNING group_id";
 
 pub(super) const UPDATE: &str = "UPDATE users SET active = ?, external_id = ?, emails = ?, resource = ?, version = ?, \
-    updated_at = ? WHERE provider = ? AND id = ?";
+    updated_at = ? WHERE provider = ? AND id = ? AND version = ?";
 
 pub(super) const RENAME: &str = "UPDATE users SET user_name = ?, user_name_fold = ? WHERE provider = ? AND id = ?";
 
@@ -73,31 +75,59 @@ fn email_keys(emails: &[EmailFact]) -> Result<String, StoreError> {
     json(&keys)
 }
 
+/// A user in the form in which it is written: made before the writer is asked.
+struct Columned {
+    resource: String,
+    emails: String,
+    email_keys: String,
+    user_name_fold: String,
+    /// How long the resource was that it replaces.
+    was: i64,
+}
+
+impl Columned {
+    fn new(resource: &Value, facts: &UserFacts) -> Result<Self, StoreError> {
+        Ok(Self {
+            resource: json(resource)?,
+            emails: json(&facts.emails)?,
+            email_keys: email_keys(&facts.emails)?,
+            user_name_fold: fold(&facts.user_name),
+            was: 0,
+        })
+    }
+
+    /// The turn at the writer that this takes.
+    fn ticket(&self, p: &ProviderName, facts: &UserFacts) -> Ticket {
+        let bytes = self.resource.len() + self.emails.len() * 2 + self.email_keys.len();
+        Ticket::provider(p, cost(facts.emails.len(), bytes))
+    }
+}
+
 async fn create(
     tx: &mut Transaction,
     p: &ProviderName,
     o: &Origin,
     quota: &Quota,
     user: NewUser,
+    columned: Columned,
 ) -> Result<UserRecord, StoreError> {
     let NewUser { resource, facts } = user;
     let id = facts.id;
-    let text = json(&resource)?;
-    tx.grow(p, quota, Usage { users: 1, bytes: size(&text), ..Usage::default() }, Growth::Plain).await?;
+    tx.grow(p, quota, Usage { users: 1, bytes: size(&columned.resource), ..Usage::default() }, Growth::Plain).await?;
     let now = tx.now_nanos();
     let promoted = query(CREATE)
         .bind(p.as_str())
         .bind(id.0.as_bytes().as_slice())
         .bind(facts.active)
         .bind(&facts.user_name)
-        .bind(fold(&facts.user_name))
+        .bind(columned.user_name_fold)
         .bind(&facts.external_id)
-        .bind(json(&facts.emails)?)
-        .bind(text)
+        .bind(columned.emails)
+        .bind(columned.resource)
         .bind(now)
         .bind(now)
         .bind(p.as_str())
-        .bind(email_keys(&facts.emails)?)
+        .bind(columned.email_keys)
         .bind(p.as_str())
         .bind(id.0.as_bytes().as_slice())
         .fetch_all(&mut tx.connection)
@@ -115,47 +145,42 @@ async fn read(tx: &mut Transaction, p: &ProviderName, id: UserId) -> Result<Opti
     row.as_ref().map(user_row).transpose()
 }
 
-async fn update<E>(
+/// Writes what `before` becomes, if it is still what is stored; none otherwise.
+async fn update(
     tx: &mut Transaction,
     p: &ProviderName,
     o: &Origin,
-    id: UserId,
     quota: &Quota,
-    change: impl FnOnce(&UserRecord) -> Result<Option<UserUpdate>, E> + Send,
-) -> Result<UpdateOutcome<UserRecord, E>, StoreError> {
-    let Some(before) = read(tx, p, id).await? else { return Ok(UpdateOutcome::NotFound) };
-    let UserUpdate { resource, facts } = match change(&before) {
-        Ok(Some(update)) => update,
-        Ok(None) => return Ok(UpdateOutcome::Unchanged(before)),
-        Err(refusal) => return Ok(UpdateOutcome::Refused(refusal)),
-    };
-    if facts.id != id {
-        return Err(StoreError::Internal { problem: "an update tried to change the id of a user".to_owned() });
-    }
-    if facts == before.facts && resource == before.resource {
-        return Ok(UpdateOutcome::Unchanged(before));
-    }
+    before: UserRecord,
+    update: UserUpdate,
+    columned: Columned,
+) -> Result<Option<UserRecord>, StoreError> {
+    let UserUpdate { resource, facts } = update;
+    let id = before.facts.id;
     let bytes = id.0.as_bytes().as_slice();
     let version = before.version + 1;
-    let text = json(&resource)?;
     let growth = if before.facts.active && !facts.active { Growth::Deactivates } else { Growth::Plain };
-    let grown = size(&text) - size(&json(&before.resource)?);
-    tx.grow(p, quota, Usage { bytes: grown, ..Usage::default() }, growth).await?;
-    query(UPDATE)
+    let grown = size(&columned.resource) - columned.was;
+    let written = query(UPDATE)
         .bind(facts.active)
         .bind(&facts.external_id)
-        .bind(json(&facts.emails)?)
-        .bind(text)
+        .bind(columned.emails)
+        .bind(columned.resource)
         .bind(version)
         .bind(tx.now_nanos())
         .bind(p.as_str())
         .bind(bytes)
+        .bind(before.version)
         .execute(&mut tx.connection)
         .await?;
+    if written.rows_affected() == 0 {
+        return Ok(None);
+    }
+    tx.grow(p, quota, Usage { bytes: grown, ..Usage::default() }, growth).await?;
     if facts.user_name != before.facts.user_name {
         query(RENAME)
             .bind(&facts.user_name)
-            .bind(fold(&facts.user_name))
+            .bind(columned.user_name_fold)
             .bind(p.as_str())
             .bind(bytes)
             .execute(&mut tx.connection)
@@ -165,7 +190,7 @@ async fn update<E>(
         query(REPLACE_EMAILS)
             .bind(p.as_str())
             .bind(bytes)
-            .bind(email_keys(&facts.emails)?)
+            .bind(columned.email_keys)
             .bind(p.as_str())
             .bind(bytes)
             .execute(&mut tx.connection)
@@ -182,7 +207,7 @@ async fn update<E>(
         _ => "user.update",
     };
     tx.audit(AuditDraft::directory(tx.now, p, o, action, id.to_string(), causes).named(&facts.user_name));
-    Ok(UpdateOutcome::Changed(UserRecord { resource, facts, version, updated_at: tx.now, ..before }))
+    Ok(Some(UserRecord { resource, facts, version, updated_at: tx.now, ..before }))
 }
 
 async fn delete(
@@ -222,8 +247,12 @@ impl Store {
     /// # Errors
     /// [`StoreError::Taken`], [`StoreError::QuotaExceeded`].
     pub async fn create_user(&self, p: &ProviderName, o: &Origin, user: NewUser) -> Result<UserRecord, StoreError> {
+        let columned = Columned::new(&user.resource, &user.facts)?;
+        let ticket = columned.ticket(p, &user.facts);
         let (p, o, quota) = (p.clone(), o.clone(), self.quota());
-        self.committer().commit(move |tx| Box::pin(async move { create(tx, &p, &o, &quota, user).await })).await
+        self.committer()
+            .commit_as(ticket, move |tx| Box::pin(async move { create(tx, &p, &o, &quota, user, columned).await }))
+            .await
     }
 
     /// One user.
@@ -233,20 +262,48 @@ impl Store {
         row.as_ref().map(user_row).transpose()
     }
 
-    /// Reads, changes and writes a user inside one transaction. `change` answers what the user becomes, or none for "no
-    /// change"; it runs in the writer's task, so it should be quick. The same resource and facts are no change either.
+    /// Reads, changes and writes a user. `change` answers what the user becomes, or none for "no change"; it runs in the
+    /// caller's task, so that it keeps nobody else waiting, and once more for each time that somebody else changed the user
+    /// in between. The same resource and facts are no change either.
     ///
     /// # Errors
-    /// [`StoreError::Taken`].
-    pub async fn update_user<E: Send + 'static>(
+    /// [`StoreError::Taken`]; [`StoreError::Unavailable`], when the user never stays the same for long enough.
+    pub async fn update_user<E: Send>(
         &self,
         p: &ProviderName,
         o: &Origin,
         id: UserId,
-        change: impl FnOnce(&UserRecord) -> Result<Option<UserUpdate>, E> + Send + 'static,
+        mut change: impl FnMut(&UserRecord) -> Result<Option<UserUpdate>, E> + Send,
     ) -> Result<UpdateOutcome<UserRecord, E>, StoreError> {
-        let (p, o, quota) = (p.clone(), o.clone(), self.quota());
-        self.committer().commit(move |tx| Box::pin(async move { update(tx, &p, &o, id, &quota, change).await })).await
+        for _ in 0..ATTEMPTS {
+            let Some(before) = self.user(p, id).await? else { return Ok(UpdateOutcome::NotFound) };
+            let next = match change(&before) {
+                Ok(Some(next)) => next,
+                Ok(None) => return Ok(UpdateOutcome::Unchanged(before)),
+                Err(refusal) => return Ok(UpdateOutcome::Refused(refusal)),
+            };
+            if next.facts.id != id {
+                return Err(StoreError::Internal { problem: "an update tried to change the id of a user".to_owned() });
+            }
+            if next.facts == before.facts && next.resource == before.resource {
+                return Ok(UpdateOutcome::Unchanged(before));
+            }
+            let mut columned = Columned::new(&next.resource, &next.facts)?;
+            columned.was = size(&json(&before.resource)?);
+            let ticket = columned.ticket(p, &next.facts);
+            let (p, o, quota) = (p.clone(), o.clone(), self.quota());
+            let written = self
+                .committer()
+                .commit_as(ticket, move |tx| {
+                    Box::pin(async move { update(tx, &p, &o, &quota, before, next, columned).await })
+                })
+                .await?;
+            if let Some(user) = written {
+                return Ok(UpdateOutcome::Changed(user));
+            }
+            self.note_retry();
+        }
+        Err(changes_too_often())
     }
 
     /// Deletes a user with all memberships; the id is never known again. `if_version`: only in this version
@@ -259,7 +316,10 @@ impl Store {
         if_version: Option<i64>,
     ) -> Result<DeleteOutcome, StoreError> {
         let (p, o) = (p.clone(), o.clone());
-        self.committer().commit(move |tx| Box::pin(async move { delete(tx, &p, &o, id, if_version).await })).await
+        let ticket = Ticket::provider(&p, cost(0, 0));
+        self.committer()
+            .commit_as(ticket, move |tx| Box::pin(async move { delete(tx, &p, &o, id, if_version).await }))
+            .await
     }
 
     /// Users that match, in the order of their creation.

@@ -33,6 +33,7 @@ mod scim_bad_input;
 mod scim_dialogues;
 mod scim_meaning;
 mod scim_server;
+mod scim_work;
 mod secrets;
 mod size;
 mod spelling;

@@ -37,7 +37,7 @@ fn what_identity_providers_send_takes_a_thousandth_of_what_one_request_may() {
 #[test]
 fn six_hundred_filters_of_sixty_four_terms_on_five_hundred_values_are_refused_within_the_bound() {
     let terms = vec!["value co \"x\""; 64].join(" or ");
-    let operations = vec![json!({"op": "replace", "path": format!("emails[{terms}].display"), "value": "y"}); 600];
+    let operations = vec![json!({"op": "remove", "path": format!("emails[{terms}].display")}); 600];
     assert!(json!(operations).to_string().len() > 600_000);
     let (result, steps) = spent(&heavy(7000), &operations);
     assert_eq!(result.unwrap_err().scim_type(), Some("tooMany"));

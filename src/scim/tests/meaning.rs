@@ -235,3 +235,16 @@ fn a_body_that_misplaces_what_access_depends_on_is_refused() {
         assert_eq!(new_user(map(body.clone()), &mut Findings::new()).unwrap_err().status(), 400, "{body}");
     }
 }
+
+#[test]
+fn a_change_beside_the_operations_is_refused() {
+    for beside in ["active", "Emails", USER_URN, ENTERPRISE_URN] {
+        let body = map(json!({"Operations": [{"op": "replace", "path": "title", "value": "T"}], beside: false}));
+        let refused = UserChange::patch(user_id(), body, &mut Findings::new()).unwrap_err();
+        assert_eq!(refused.scim_type(), Some("invalidSyntax"), "{beside}");
+    }
+    let body = map(json!({"id": "1", "meta": {}, "Operations": [{"op": "replace", "path": "title", "value": "T"}]}));
+    assert!(UserChange::patch(user_id(), body, &mut Findings::new()).is_ok());
+    let body = map(json!({"members": [], "Operations": [{"op": "replace", "path": "displayName", "value": "T"}]}));
+    assert!(GroupChange::patch(group_id(), body, &mut Findings::new()).is_err());
+}

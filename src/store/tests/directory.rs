@@ -53,7 +53,7 @@ async fn a_display_name_in_another_case_is_taken() {
     let renamed = home
         .store
         .update_group::<()>(&okta(), &origin(), other.facts.id, move |_| {
-            Ok(GroupUpdate { facts: Some(facts), ..GroupUpdate::default() })
+            Ok(GroupUpdate { facts: Some(facts.clone()), ..GroupUpdate::default() })
         })
         .await;
     assert_eq!(renamed.unwrap_err(), StoreError::Taken { attribute: "displayName" });
@@ -69,7 +69,7 @@ async fn an_update_moves_version_and_time_only_when_something_changed() {
     let outcome = home
         .store
         .update_user::<()>(&okta(), &origin(), user.facts.id, move |_| {
-            Ok(Some(UserUpdate { resource: same.resource, facts: same.facts }))
+            Ok(Some(UserUpdate { resource: same.resource.clone(), facts: same.facts.clone() }))
         })
         .await
         .unwrap();
@@ -406,6 +406,9 @@ async fn no_write_of_a_request_walks_a_table() {
         members::ADD,
         members::REMOVE,
         members::ANY_KNOWN,
+        members::KNOWN,
+        members::NAMES_SOMEBODY,
+        members::PRESENT,
         members::LEAVE_ALL,
         members::JOINED,
         members::MEMBERSHIPS,

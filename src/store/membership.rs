@@ -1,0 +1,141 @@
+//! What several changes of one group's membership come to, worked out before the writer is asked: however many operations a
+//! request has, the writer sees one list of ids to add and one to remove.
+
+use std::collections::{BTreeSet, HashSet};
+
+use uuid::Uuid;
+
+use super::MemberChange;
+
+/// The sum of changes that were applied in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// The members are to be `add` and nobody else. Otherwise those that are not mentioned stay.
+    pub(super) exact: bool,
+    pub(super) add: BTreeSet<Uuid>,
+    /// Empty where `exact`.
+    pub(super) remove: BTreeSet<Uuid>,
+    /// Those to remove of which it is not known whether they are members: if they are none, it may be that somebody else is
+    /// meant.
+    pub(super) unsure: BTreeSet<Uuid>,
+    /// Non-empty replacements, of each of which somebody has to be known.
+    pub(super) asserted: Vec<Vec<Uuid>>,
+}
+
+impl Plan {
+    pub(super) fn new(changes: Vec<MemberChange>) -> Self {
+        let mut plan = Self::default();
+        for change in changes {
+            match change {
+                MemberChange::Add(ids) => {
+                    for id in ids {
+                        plan.remove.remove(&id);
+                        plan.add.insert(id);
+                    }
+                }
+                MemberChange::Remove(ids) => {
+                    for id in ids {
+                        let was_added = plan.add.remove(&id);
+                        if !was_added {
+                            plan.unsure.insert(id);
+                        }
+                        if !plan.exact {
+                            plan.remove.insert(id);
+                        }
+                    }
+                }
+                MemberChange::Replace(ids) => {
+                    plan.exactly(ids.iter().copied().collect());
+                    if !ids.is_empty() {
+                        plan.asserted.push(ids);
+                    }
+                }
+                MemberChange::Clear => plan.exactly(BTreeSet::new()),
+            }
+        }
+        plan
+    }
+
+    fn exactly(&mut self, members: BTreeSet<Uuid>) {
+        self.exact = true;
+        self.add = members;
+        self.remove.clear();
+        self.unsure.clear();
+    }
+
+    /// Whether nothing is asked.
+    pub(super) fn is_nothing(&self) -> bool {
+        !self.exact && self.add.is_empty() && self.remove.is_empty()
+    }
+
+    /// How many ids the writer is given.
+    pub(super) fn len(&self) -> usize {
+        self.add.len() + self.remove.len()
+    }
+
+    /// What is to be removed and added, whoever is there now; of a plan that is not exact.
+    pub(super) fn lists(&self) -> (Vec<Uuid>, Vec<Uuid>) {
+        (self.remove.iter().copied().collect(), self.add.iter().copied().collect())
+    }
+
+    /// What is to be removed and added, given everybody who is in the group now.
+    pub(super) fn against(&self, current: &HashSet<Uuid>) -> (Vec<Uuid>, Vec<Uuid>) {
+        let gone = |id: &&Uuid| if self.exact { !self.add.contains(*id) } else { self.remove.contains(*id) };
+        let mut remove: Vec<Uuid> = current.iter().filter(gone).copied().collect();
+        remove.sort_unstable();
+        let add = self.add.iter().filter(|id| !current.contains(*id)).copied().collect();
+        (remove, add)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn changes() -> impl Strategy<Value = Vec<MemberChange>> {
+        let ids = prop::collection::vec((0_u128..6).prop_map(Uuid::from_u128), 1..4);
+        let change = prop_oneof![
+            ids.clone().prop_map(MemberChange::Add),
+            ids.clone().prop_map(MemberChange::Remove),
+            ids.prop_map(MemberChange::Replace),
+            Just(MemberChange::Clear),
+        ];
+        prop::collection::vec(change, 0..6)
+    }
+
+    proptest! {
+        #[test]
+        fn a_plan_comes_to_what_its_changes_do_in_order(changes in changes(), before in prop::collection::hash_set((0_u128..6).prop_map(Uuid::from_u128), 0..6)) {
+            let mut model = before.clone();
+            let mut unsure = false;
+            for change in changes.clone() {
+                match change {
+                    MemberChange::Add(ids) => model.extend(ids),
+                    MemberChange::Remove(ids) => {
+                        for id in ids {
+                            unsure |= !model.remove(&id);
+                        }
+                    }
+                    MemberChange::Replace(ids) => {
+                        unsure = false;
+                        model = ids.into_iter().collect();
+                    }
+                    MemberChange::Clear => {
+                        unsure = false;
+                        model.clear();
+                    }
+                }
+            }
+            let plan = Plan::new(changes);
+            let (remove, add) = plan.against(&before);
+            let mut after = before.clone();
+            after.retain(|id| !remove.contains(id));
+            after.extend(add);
+            prop_assert_eq!(after, model);
+            // Nobody who was passed over is left out of the question.
+            prop_assert!(!unsure || !plan.unsure.is_empty());
+        }
+    }
+}

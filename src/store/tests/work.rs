@@ -1,0 +1,408 @@
+//! What the writer does for one request, counted in instructions of the database and not in time.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use futures::future::join_all;
+use serde_json::{Map, Value};
+
+use super::*;
+use crate::scim;
+
+/// What one transaction may take. Ten instructions take about a microsecond in a release build, so that this is well
+/// below 50 ms.
+const MAX_STEPS: u64 = 250_000;
+
+/// The instructions that the writer ran, in all and in the longest transaction.
+#[derive(Clone, Default)]
+struct Meter {
+    since: Arc<AtomicU64>,
+    most: Arc<AtomicU64>,
+    transactions: Arc<AtomicU64>,
+}
+
+impl Meter {
+    const GRAIN: i32 = 100;
+
+    async fn of(store: &Store) -> Self {
+        let meter = Self::default();
+        let (progress, commit) = (meter.clone(), meter.clone());
+        store
+            .committer()
+            .commit(move |tx| {
+                Box::pin(async move {
+                    let mut handle = tx.connection.lock_handle().await?;
+                    handle.set_progress_handler(Self::GRAIN, move || {
+                        progress.since.fetch_add(Self::GRAIN.unsigned_abs().into(), Relaxed);
+                        true
+                    });
+                    handle.set_commit_hook(move || {
+                        commit.most.fetch_max(commit.since.swap(0, Relaxed), Relaxed);
+                        commit.transactions.fetch_add(1, Relaxed);
+                        true
+                    });
+                    Ok(())
+                })
+            })
+            .await
+            .unwrap();
+        meter.reset();
+        meter
+    }
+
+    fn reset(&self) {
+        for counter in [&self.since, &self.most, &self.transactions] {
+            counter.store(0, Relaxed);
+        }
+    }
+
+    /// The longest transaction since the last look. What was rolled back counts as well.
+    fn most(&self) -> u64 {
+        let most = self.most.load(Relaxed).max(self.since.load(Relaxed));
+        self.reset();
+        most
+    }
+}
+
+/// As the endpoint does it.
+async fn patch_group(store: &Store, group: GroupId, body: &Value) -> Result<(), scim::ScimError> {
+    let body = scim::json::object(body.to_string().as_bytes())?;
+    let change = scim::GroupChange::patch(group, body, &mut scim::Findings::new())?;
+    let members = change
+        .members
+        .into_iter()
+        .map(|change| match change {
+            scim::MemberChange::Add(ids) => MemberChange::Add(ids),
+            scim::MemberChange::Remove(ids) => MemberChange::Remove(ids),
+            scim::MemberChange::Replace(ids) => MemberChange::Replace(ids),
+            scim::MemberChange::Clear => MemberChange::Clear,
+        })
+        .collect();
+    let _refused = store.change_members::<()>(&okta(), &origin(), group, members).await;
+    Ok(())
+}
+
+/// As the endpoint does it.
+async fn patch_user(store: &Store, user: UserId, body: &Value) -> Result<(), scim::ScimError> {
+    let body = scim::json::object(body.to_string().as_bytes())?;
+    let change = scim::UserChange::patch(user, body, &mut scim::Findings::new())?;
+    let (p, o) = (okta(), origin());
+    let outcome = store.update_user(&p, &o, user, |current| {
+        let resource = change.apply(&current.resource)?;
+        let facts = scim::user_facts(user, &resource, current.facts.active);
+        Ok::<_, scim::ScimError>(Some(UserUpdate { resource, facts }))
+    });
+    match outcome.await {
+        Ok(UpdateOutcome::Refused(refused)) => Err(refused),
+        _ => Ok(()),
+    }
+}
+
+/// A small generator, so that every run makes the same requests.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % sides
+    }
+
+    fn of<T: Clone>(&mut self, list: &[T]) -> T {
+        list[self.below(list.len())].clone()
+    }
+}
+
+/// As many of what `one` makes as a body of a megabyte has room for.
+fn megabyte(mut one: impl FnMut(usize) -> Value) -> Vec<Value> {
+    let mut length = 200;
+    let mut all = Vec::new();
+    while length < 1_000_000 {
+        let next = one(all.len());
+        length += next.to_string().len() + 1;
+        all.push(next);
+    }
+    all
+}
+
+fn member_requests(dice: &mut Dice, known: &[Uuid]) -> Value {
+    let who = |dice: &mut Dice| match dice.below(3) {
+        0 => dice.of(known).to_string(),
+        1 => Uuid::from_u128(0x4000_8000_0000_0000_0000 + dice.below(50_000) as u128).to_string(),
+        _ => format!("foreign{}", dice.below(30_000)),
+    };
+    let op = dice.of(&["add", "remove", "replace"]);
+    match dice.below(5) {
+        0 => json!([{"op": op, "path": "members", "value": megabyte(|_| json!({"value": who(dice)}))}]),
+        1 => json!([{"op": op, "path": "members", "value": megabyte(|index| json!(known[index % known.len()]))}]),
+        2 => {
+            let mut operations = megabyte(|_| json!({"op": op, "path": "members", "value": [who(dice)]}));
+            operations.truncate(scim::MAX_OPERATIONS);
+            json!(operations)
+        }
+        3 => {
+            let mut operations = megabyte(|index| {
+                let op = ["add", "remove", "replace"][index % 3];
+                json!({"op": op, "path": "members", "value": [{"value": known[index % known.len()]}]})
+            });
+            operations.truncate(scim::MAX_OPERATIONS);
+            json!(operations)
+        }
+        _ => json!([{"op": "remove", "path": "members"}]),
+    }
+}
+
+fn user_requests(dice: &mut Dice) -> Value {
+    let attribute = dice.of(&["emails", "phoneNumbers", "addresses", "roles"]);
+    let length = dice.of(&[1, 100, 1900]);
+    let terms = dice.of(&[1, 8, 64]);
+    let comparison = dice.of(&["type eq", "display co", "type ne", "display sw"]);
+    let text = "x".repeat(length / terms);
+    let filter = vec![format!("{comparison} \"{text}\""); terms].join(dice.of(&[" or ", " and "]));
+    let kind = dice.below(5);
+    let mut operations = megabyte(|index| match kind {
+        0 => json!({"op": "replace", "path": format!("{attribute}[{filter}].display"), "value": text}),
+        1 => json!({"op": "add", "path": attribute, "value": [{"value": format!("{index}{text}"), "type": "w"}]}),
+        2 => json!({"op": "replace", "path": format!("{attribute}.display"), "value": format!("{index}{text}")}),
+        3 => {
+            let list: Vec<Value> = (0..500).map(|n| json!({"value": format!("{n}-{index}{text}")})).collect();
+            json!({"op": "replace", "path": "emails", "value": list})
+        }
+        _ => json!({"op": "remove", "path": attribute, "value": [{"value": format!("{index}{text}")}]}),
+    });
+    operations.truncate(scim::MAX_OPERATIONS);
+    json!(operations)
+}
+
+#[tokio::test]
+async fn no_request_of_a_megabyte_keeps_the_writer_for_longer_than_a_bound() {
+    let home = Home::new().await;
+    let store = &home.store;
+    let known: Vec<Uuid> = join_all((0..2500).map(|index| {
+        let store = store.clone();
+        async move { add_user(&store, &okta(), &format!("u{index}@x.example")).await.facts.id.0 }
+    }))
+    .await;
+    let group = add_group(store, &okta(), "g", &[]).await.group.facts.id;
+    let emails: Vec<Value> = (0..500).map(|n| json!({"value": format!("{n:0100}"), "type": "w"})).collect();
+    let body = Map::from_iter([("userName".to_owned(), json!("heavy")), ("emails".to_owned(), json!(emails))]);
+    let resource = scim::new_user(body, &mut scim::Findings::new()).unwrap();
+    let id = UserId(Uuid::new_v4());
+    let facts = scim::user_facts(id, &resource, true);
+    store.create_user(&okta(), &origin(), NewUser { resource, facts }).await.unwrap();
+    let meter = Meter::of(store).await;
+    let mut dice = Dice(11);
+    let mut longest = 0;
+    for round in 0..40 {
+        let many = |from: usize| megabyte(|n| json!(Uuid::from_u128(0x4000_8000_0000_0000_0000 + (from + n) as u128)));
+        let operations = match round {
+            // What is known to be the most work: a full list where nobody is, half of it another, and nobody again.
+            0 => json!([{"op": "add", "path": "members", "value": many(0)}]),
+            2 => {
+                let mut others = many(12_000);
+                others.push(json!(known[0]));
+                json!([{"op": "replace", "path": "members", "value": others}])
+            }
+            4 => json!([{"op": "remove", "path": "members"}]),
+            _ if round % 2 == 0 => member_requests(&mut dice, &known),
+            _ => user_requests(&mut dice),
+        };
+        let body = json!({"Operations": operations});
+        let _refused =
+            if round % 2 == 0 { patch_group(store, group, &body).await } else { patch_user(store, id, &body).await };
+        let transactions = meter.transactions.load(Relaxed);
+        let steps = meter.most();
+        longest = longest.max(transactions);
+        let shown: String = body.to_string().chars().take(300).collect();
+        assert!(steps <= MAX_STEPS, "round {round}: {steps} instructions for {shown}");
+    }
+    assert!(longest >= 10, "a megabyte of members is written in parts, not in {longest}");
+    store.verify_audit_chain().await.unwrap();
+}
+
+#[tokio::test]
+async fn many_members_at_once_are_written_in_turns_and_are_all_there() {
+    let home = Home::new().await;
+    let store = &home.store;
+    let many: Vec<Uuid> = (0..7_000_u128).map(Uuid::from_u128).collect();
+    let group = add_group(store, &okta(), "g", &many).await;
+    assert_eq!(group.members.parked, 7_000);
+    let id = group.group.facts.id;
+    let everybody =
+        async || store.everybody(&okta(), id, usize::MAX).await.unwrap().into_iter().collect::<BTreeSet<_>>();
+    assert_eq!(everybody().await, many.iter().copied().collect());
+    let known = add_user(store, &okta(), "a@x.example").await.facts.id.0;
+    let meter = Meter::of(store).await;
+
+    // Another set of the same size: some go, some stay, some come.
+    let next: Vec<Uuid> = (3_000..10_000_u128).map(Uuid::from_u128).chain([known]).collect();
+    let outcome = changed(change(store, &okta(), id, vec![MemberChange::Replace(next.clone())]).await.unwrap());
+    assert_eq!((outcome.members.before, outcome.members.after, outcome.group.member_count), (0, 1, 1));
+    assert_eq!(outcome.members.parked, 3_000);
+    assert_eq!(everybody().await, next.into_iter().collect());
+    assert!(meter.transactions.load(Relaxed) >= 4);
+    assert!(meter.most() <= MAX_STEPS);
+
+    // A stranger among many to remove is found before the first of them goes.
+    let no_id = uuid::Builder::from_custom_bytes([7; 16]).into_uuid();
+    let before = everybody().await;
+    let remove = vec![MemberChange::Remove(many.iter().copied().chain([no_id]).collect())];
+    assert_eq!(change(store, &okta(), id, remove).await, Err(StoreError::NotAMember));
+    assert_eq!(everybody().await, before);
+
+    assert_eq!(store.delete_group(&okta(), &origin(), id, None).await.unwrap(), DeleteOutcome::Deleted);
+    assert!(meter.most() <= MAX_STEPS);
+    assert!(everybody().await.is_empty());
+    store.verify_audit_chain().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_large_replacements_of_one_group_never_mix() {
+    let home = Home::new().await;
+    let known = add_user(&home.store, &okta(), "a@x.example").await.facts.id.0;
+    let group = add_group(&home.store, &okta(), "g", &[]).await.group.facts.id;
+    let sets = [1_u128, 2]
+        .map(|which| (0..5_000).map(|n| Uuid::from_u128(which * 1_000_000 + n)).chain([known]).collect::<Vec<Uuid>>());
+    let tasks = sets.clone().map(|set| {
+        let store = home.store.clone();
+        tokio::spawn(async move { change(&store, &okta(), group, vec![MemberChange::Replace(set)]).await.unwrap() })
+    });
+    for task in tasks {
+        changed(task.await.unwrap());
+    }
+    let now: BTreeSet<Uuid> = home.store.everybody(&okta(), group, usize::MAX).await.unwrap().into_iter().collect();
+    assert!(sets.iter().any(|set| set.iter().copied().collect::<BTreeSet<_>>() == now));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixty_four_that_add_to_one_group_do_not_work_anything_out_twice() {
+    let home = Home::new().await;
+    let group = add_group(&home.store, &okta(), "g", &[]).await.group.facts.id;
+    let users: Vec<Uuid> = (0..64_u128).map(Uuid::from_u128).collect();
+    let tasks: Vec<_> = users
+        .iter()
+        .copied()
+        .map(|id| {
+            let store = home.store.clone();
+            // As Okta sends it: the name of the group, which stays what it is, comes with each.
+            tokio::spawn(async move {
+                let add = vec![MemberChange::Add(vec![id])];
+                let update =
+                    |_: &GroupRecord| Ok::<_, ()>(GroupUpdate { members: add.clone(), ..GroupUpdate::default() });
+                if id.as_u128() % 2 == 0 {
+                    changed(store.update_group(&okta(), &origin(), group, update).await.unwrap());
+                } else {
+                    changed(change(&store, &okta(), group, add.clone()).await.unwrap());
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(home.store.everybody(&okta(), group, 100).await.unwrap().len(), 64);
+    assert_eq!(home.store.0.retries.load(Relaxed), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_of_one_user_at_once_are_all_done_each_on_the_one_before() {
+    let home = Home::new().await;
+    let user = add_user(&home.store, &okta(), "a@x.example").await.facts.id;
+    let tasks: Vec<_> = (0..24)
+        .map(|index| {
+            let store = home.store.clone();
+            tokio::spawn(async move {
+                let set = |current: &UserRecord| {
+                    let mut resource = current.resource.clone();
+                    resource[format!("k{index}")] = json!(index);
+                    Ok::<_, ()>(Some(UserUpdate { resource, facts: current.facts.clone() }))
+                };
+                changed(store.update_user(&okta(), &origin(), user, set).await.unwrap())
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let after = home.store.user(&okta(), user).await.unwrap().unwrap();
+    assert_eq!(after.version, 25);
+    assert!((0..24).all(|index| after.resource[format!("k{index}")] == json!(index)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_update_of_what_somebody_else_changed_meanwhile_is_worked_out_again() {
+    let home = Home::new().await;
+    let store = &home.store;
+    let user = add_user(store, &okta(), "a@x.example").await.facts.id;
+    let group = add_group(store, &okta(), "g", &[]).await.group.facts.id;
+    let runtime = tokio::runtime::Handle::current();
+    let p = okta();
+    let o = origin();
+    let mut seen = Vec::new();
+    let set = |current: &UserRecord| {
+        seen.push(current.version);
+        if seen.len() == 1 {
+            let faster = store.update_user::<()>(&p, &o, user, |current| {
+                let facts = UserFacts { active: false, ..current.facts.clone() };
+                Ok(Some(UserUpdate { resource: json!({"userName": "a@x.example", "active": false}), facts }))
+            });
+            tokio::task::block_in_place(|| runtime.block_on(faster)).unwrap();
+        }
+        let mut resource = current.resource.clone();
+        resource["title"] = json!("T");
+        Ok::<_, ()>(Some(UserUpdate { resource, facts: current.facts.clone() }))
+    };
+    let after = changed(store.update_user(&okta(), &origin(), user, set).await.unwrap());
+    assert_eq!(seen, [1, 2]);
+    assert_eq!((after.version, after.facts.active, &after.resource["active"]), (3, false, &json!(false)));
+
+    let mut seen = Vec::new();
+    let set = |current: &GroupRecord| {
+        seen.push(current.version);
+        let version = current.version;
+        if seen.len() <= 2 {
+            // Members do not matter to who changes the name; another name does.
+            let faster = async {
+                change(store, &p, group, vec![MemberChange::Add(vec![Uuid::new_v4()])]).await.unwrap();
+                if version == 1 {
+                    let rename = |_: &GroupRecord| {
+                        let resource = Some(json!({"displayName": "g", "externalId": "e"}));
+                        Ok::<_, ()>(GroupUpdate { resource, ..GroupUpdate::default() })
+                    };
+                    changed(store.update_group(&p, &o, group, rename).await.unwrap());
+                }
+            };
+            tokio::task::block_in_place(|| runtime.block_on(faster));
+        }
+        let mut resource = current.resource.clone();
+        resource["x"] = json!(true);
+        Ok::<_, ()>(GroupUpdate { resource: Some(resource), ..GroupUpdate::default() })
+    };
+    let after = changed(store.update_group(&okta(), &origin(), group, set).await.unwrap()).group;
+    assert_eq!(seen, [1, 3]);
+    assert_eq!(after.resource, json!({"displayName": "g", "externalId": "e", "x": true}));
+    assert_eq!((after.version, after.member_count), (5, 0));
+    assert_eq!(store.everybody(&okta(), group, 10).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_tenant_that_floods_the_writer_does_not_keep_another_or_the_engine_waiting() {
+    let home = Home::new().await;
+    let store = &home.store;
+    let (flood, other) = (okta(), provider("entra"));
+    let many = join_all((0..400).map(|index| {
+        let flood = &flood;
+        async move { add_user(store, flood, &format!("u{index}@x.example")).await }
+    }));
+    // The flood is there first. What comes last is in the next batch all the same, whatever still waits.
+    let (many, _, seen) = tokio::join!(many, add_user(store, &other, "b@x.example"), async {
+        store.put_pins(vec![]).await.unwrap();
+        store.counts(&flood).await.unwrap().users
+    });
+    assert_eq!(many.len(), 400);
+    let events = store.events_after(0, 1000).await.unwrap();
+    let at = events.iter().position(|event| event.provider == other).unwrap();
+    assert!(at < 300, "after {at} of the flood");
+    assert!(seen < 400, "after {seen} of the flood");
+    let order: Vec<_> = events.iter().filter(|event| event.provider == flood).map(|event| event.seq).collect();
+    assert!(order.is_sorted());
+}
