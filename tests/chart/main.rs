@@ -18,6 +18,8 @@ use std::sync::OnceLock;
 
 use serde_json::{Map, Value, json};
 
+#[path = "../common/alerts.rs"]
+mod alerts_asked;
 mod gitops;
 mod kept;
 mod monitoring;

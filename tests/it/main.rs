@@ -21,6 +21,7 @@ mod guard;
 mod leadership;
 mod manifests;
 mod memory;
+mod observers;
 mod people;
 mod permits;
 mod policies;
