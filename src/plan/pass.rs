@@ -665,7 +665,9 @@ impl<'a> Pass<'a> {
             for (mappings, standing) in
                 kinds.remove(&row.grant).unwrap_or_default().into_iter().zip([Standing::Held, Standing::HeldLeaver])
             {
-                let line = Line { grant: row.grant.clone(), mappings, standing, revoking_since: row.revoking_since };
+                let subject = row.claims.first().map(|claim| claim.subject);
+                let since = row.revoking_since;
+                let line = Line { grant: row.grant.clone(), mappings, subject, standing, revoking_since: since };
                 self.lines.push(line);
             }
             self.unsettled(&row, false, true);

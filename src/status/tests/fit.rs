@@ -69,11 +69,12 @@ prop_compose! {
                 role: group.clone(),
                 principal: principal.clone(),
             }];
-            outcome.held = Some(HeldOutcome {
+            outcome.held = vec![HeldOutcome {
+                leavers: false,
                 members: names.iter().map(|name| MemberKey::of(name)).collect(),
                 plan_hash: format!("{hash}{n}"),
                 since: at,
-            });
+            }];
             (outcome.reverted, outcome.foreign, outcome.remaining) = (counts[0], counts[1], counts[2]);
             outcome.lag = Some(Lag { took: SignedDuration::from_millis(took), at });
             let tally = outcome.tally.get_or_insert_default();
