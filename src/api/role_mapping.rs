@@ -238,8 +238,8 @@ pub struct GrantCounts {
     /// acknowledged/desired, for tables.
     #[schemars(length(max = 48))]
     pub summary: String,
-    /// Wanted by this mapping, or kept because its ground cannot be seen. It is the sum of acknowledged, pending, held and
-    /// failed.
+    /// Wanted by this mapping, or kept: by a guard although it is no longer wanted, or because its ground cannot be seen. It
+    /// is the sum of acknowledged, pending, held and failed.
     #[schemars(range(min = 0))]
     pub desired: i64,
     /// Wanted and in the policy: the call that granted it returned successfully, or it was there before (unowned).
@@ -252,8 +252,8 @@ pub struct GrantCounts {
     /// answers. When it lasts, Ready is False.
     #[schemars(range(min = 0))]
     pub pending: i64,
-    /// Wanted and kept from being granted: only observed, taken away by somebody else and not granted again because of
-    /// onMissing Report, or frozen. Removals that a guard holds are not wanted and count in revoking and in status.held.
+    /// Kept as it is: removals that a guard holds, and what is wanted and not granted because it is only observed, was taken
+    /// away by somebody else with onMissing Report, or is frozen.
     #[schemars(range(min = 0))]
     pub held: i64,
     /// Wanted and refused by Google, or beyond what the policy may hold.
@@ -262,7 +262,7 @@ pub struct GrantCounts {
     /// Of the acknowledged, those that were there before us: never removed.
     #[schemars(range(min = 0))]
     pub unowned: i64,
-    /// No longer wanted and not gone yet: the removal is not acknowledged, or a guard holds it.
+    /// No longer wanted, and the removal is not acknowledged yet. Removals that a guard holds count in held.
     #[schemars(range(min = 0))]
     pub revoking: i64,
 }

@@ -73,14 +73,14 @@ pub fn fold_mapping(
         observed_generation: Some(input.generation),
         grants: Some(GrantCounts {
             summary: fraction(&total),
-            desired: int(total.desired),
+            desired: int(shown_desired(&total)),
             acknowledged: int(total.acknowledged),
             verified: int(total.verified),
             pending: int(total.pending),
-            held: int(total.kept_back()),
+            held: int(total.kept_back().saturating_add(total.held)),
             failed: int(total.failed),
             unowned: int(total.unowned),
-            revoking: int(total.revoking.saturating_add(total.held)),
+            revoking: int(total.revoking),
         }),
         oldest_revoking_since: total.oldest_revoking_since.map(Time),
         subjects: subjects.iter().take(LISTED).map(|subject| subject_status(subject)).collect(),
@@ -114,7 +114,12 @@ fn sum(documents: &[&DocumentOutcome]) -> Tally {
 }
 
 fn fraction(tally: &Tally) -> String {
-    format!("{}/{}", tally.acknowledged, tally.desired)
+    format!("{}/{}", tally.acknowledged, shown_desired(tally))
+}
+
+/// What is wanted, and what a guard keeps although it is not wanted any more: it stays until somebody releases it.
+fn shown_desired(tally: &Tally) -> u64 {
+    tally.desired.saturating_add(tally.held)
 }
 
 /// The status of a mapping that is not in force, and why it is not.

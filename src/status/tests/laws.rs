@@ -155,7 +155,7 @@ proptest! {
         let sum = |of: fn(&Tally) -> u64| scene.documents.iter().filter_map(|document| document.tally.as_ref()).map(of).sum::<u64>();
         let grants = status.grants.as_ref().unwrap();
         prop_assert_eq!(grants.desired, grants.acknowledged + grants.pending + grants.held + grants.failed);
-        prop_assert_eq!(grants.held, i64::try_from(sum(Tally::kept_back)).unwrap());
+        prop_assert_eq!(grants.held, i64::try_from(sum(Tally::kept_back) + sum(|tally| tally.held)).unwrap());
         let partial = grants.pending > 0 || grants.failed > 0 || sum(|tally| tally.frozen) > 0;
         let lasts = scene.documents.iter().any(|document| document.pending_since.is_some_and(|since| since <= ago(60)));
         prop_assert!(!(ready && partial && lasts), "a partial result that lasts is not Ready");
