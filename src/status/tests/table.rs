@@ -458,5 +458,5 @@ fn lists_are_bounded_and_counts_are_exact() {
     assert_eq!((held.plans.len(), held.people), (50, 1));
     assert!(held.plan_hash.len() <= 4096);
     assert_eq!(status.drift.unwrap().samples.len(), 10);
-    assert_eq!(status.grants.unwrap().desired, 800);
+    assert_eq!(status.grants.unwrap().desired, 1000);
 }
