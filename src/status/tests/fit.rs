@@ -192,6 +192,7 @@ proptest! {
             findings: &findings,
             store_id: &text,
             operator_namespace: Some(&text),
+            quota: crate::status::QuotaOutcome { rows: 3, max_rows: 100, bytes: 900, max_bytes: 10_000, refused_at: Some(at) },
             last_handled_reconcile_at: Some(&text),
         };
         let status = fold_provider(&input, None, now()).status;
