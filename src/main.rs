@@ -23,7 +23,7 @@ async fn main() -> ExitCode {
         LogFormat::Text => Format::Text,
         LogFormat::Json => Format::Json,
     };
-    if let Err(error) = telemetry::init_logs(format, &config.log_level) {
+    if let Err(error) = telemetry::init_logs(format, &config.log_level, app::without_names) {
         tracing::error!(%error, "cannot set up logs");
         return Exit::Usage.into();
     }

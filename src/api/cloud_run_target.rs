@@ -120,9 +120,9 @@ pub struct NamespacesSpec {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CloudRunTargetStatus {
-    /// The generation that this status describes.
+    /// The generation that this status describes; -1 until rolecall has looked at the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = -1))]
     pub observed_generation: Option<i64>,
 
     /// The number of the project.
@@ -199,6 +199,9 @@ pub struct PolicyCounts {
     /// Could not be read or written.
     #[schemars(range(min = 0))]
     pub failed: i64,
+    /// Left as they are for at least one mapping: it is suspended, or its ground cannot be seen.
+    #[schemars(range(min = 0))]
+    pub frozen: i64,
 }
 
 /// In which way a policy differs from what is wanted.
@@ -231,7 +234,8 @@ pub struct TargetDrift {
     #[schemars(length(max = 256))]
     pub role: String,
 
-    /// The principal as it stands in the policy.
+    /// Who: people by their SCIM id, or by the domain and a keyed digest of the address; others as they stand in the
+    /// policy. rolecall status --show-principals has the names.
     #[schemars(length(max = 512))]
     pub principal: String,
 

@@ -171,6 +171,9 @@ reasons! {
         "restore the database, or run `rolecall store accept`";
     STORE_REWOUND = "StoreRewound", "the database is older than what was seen here before; nothing is written",
         "restore a newer database, or run `rolecall store accept`";
+    STATUS_REFUSED = "StatusRefused",
+        "the API server refuses what is to be shown here as malformed, so that only this is shown; what is granted and revoked is not held up",
+        "apply the CRDs that belong to this version of rolecall; if it is still refused then, report the message as a defect";
     MASS_REMOVAL = "MassRemoval", "more people would lose access at once than the guard lets through; their grants stay",
         "check the cause; release the plan by its hash with the annotation rolecall.dev/release";
     DRIFT_REPORTED = "DriftReported", "somebody took away what was granted; `onMissing: Report` leaves it so",

@@ -4,7 +4,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::{Map, Value, json};
 
-use super::{CloudRunTarget, IdentityProvider, RoleMapping};
+use super::{CloudRunTarget, IdentityProvider, RoleMapping, initial_status};
 
 /// The API group of the resources.
 pub const GROUP: &str = "rolecall.dev";
@@ -65,6 +65,7 @@ fn finish(crd: CustomResourceDefinition) -> Result<CustomResourceDefinition, Crd
                 root(schema);
                 if let Some(status) = schema.pointer_mut("/properties/status") {
                     without_defaults(status);
+                    status["default"] = initial_status();
                 }
             }
         }
@@ -95,7 +96,7 @@ fn tidy(schema: &mut Value) {
     children_mut(node).for_each(tidy);
 }
 
-/// Status is written as it is: nothing is filled in by the API server.
+/// Status is written as it is: nothing is filled in by the API server, but for an object that nobody has looked at yet.
 fn without_defaults(schema: &mut Value) {
     let Some(node) = schema.as_object_mut() else { return };
     node.remove("default");

@@ -195,9 +195,9 @@ pub enum UserAttribute {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IdentityProviderStatus {
-    /// The generation that this status describes.
+    /// The generation that this status describes; -1 until rolecall has looked at the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = -1))]
     pub observed_generation: Option<i64>,
 
     /// The SCIM base URL to enter at the IdP.

@@ -7,6 +7,7 @@ mod cloud_run_target;
 pub mod condition;
 mod crd;
 pub mod duration;
+pub(crate) mod fit;
 pub mod glob;
 mod identity_provider;
 mod role_mapping;
@@ -18,6 +19,7 @@ pub use cloud_run_target::{
 };
 pub mod manifest;
 pub use crd::{CrdError, GROUP, VERSION, crds, crds_yaml};
+pub use fit::{fit_status, initial_status, is_initial};
 pub use identity_provider::{
     FindingStatus, GoogleAccountSpec, IdentityProvider, IdentityProviderSpec, IdentityProviderStatus, PrincipalsSpec,
     ProviderState, ScimSpec, SecretKey, SecretKeyRef, Strictness, TokenSpec, TokenStatus, UserAttribute,

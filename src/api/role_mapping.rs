@@ -178,12 +178,13 @@ pub enum DeletionPolicy {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RoleMappingStatus {
-    /// The generation that this status describes.
+    /// The generation that this status describes; -1 until rolecall has looked at the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = -1))]
     pub observed_generation: Option<i64>,
 
-    /// Exact counts of grants. One grant is one role for one principal on one resource.
+    /// Exact counts of grants. One grant is one role for one principal on one resource. They add up: desired is the sum of
+    /// acknowledged, pending, held and failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grants: Option<GrantCounts>,
 
@@ -230,35 +231,38 @@ pub struct RoleMappingStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// Exact counts of grants.
+/// Exact counts of grants: desired = acknowledged + pending + held + failed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct GrantCounts {
     /// acknowledged/desired, for tables.
-    #[schemars(length(max = 32))]
+    #[schemars(length(max = 48))]
     pub summary: String,
-    /// Wanted by this mapping.
+    /// Wanted by this mapping, or kept: by a guard although it is no longer wanted, or because its ground cannot be seen. It
+    /// is the sum of acknowledged, pending, held and failed.
     #[schemars(range(min = 0))]
     pub desired: i64,
-    /// Wanted, and the call that granted it returned successfully.
+    /// Wanted and in the policy: the call that granted it returned successfully, or it was there before (unowned).
     #[schemars(range(min = 0))]
     pub acknowledged: i64,
-    /// Wanted, and seen in the policy by a later read.
+    /// Of the acknowledged, those that a later read has seen in the policy.
     #[schemars(range(min = 0))]
     pub verified: i64,
-    /// Wanted and not granted yet.
+    /// Wanted and not granted yet: a call is due or waits, or the list of resources lacks the resource although its policy
+    /// answers. When it lasts, Ready is False.
     #[schemars(range(min = 0))]
     pub pending: i64,
-    /// Kept by a guard.
+    /// Kept as it is: removals that a guard holds, and what is wanted and not granted because it is only observed, was taken
+    /// away by somebody else with onMissing Report, or is frozen.
     #[schemars(range(min = 0))]
     pub held: i64,
-    /// Refused by Google.
+    /// Wanted and refused by Google, or beyond what the policy may hold.
     #[schemars(range(min = 0))]
     pub failed: i64,
-    /// Wanted, but there before us: never removed.
+    /// Of the acknowledged, those that were there before us: never removed.
     #[schemars(range(min = 0))]
     pub unowned: i64,
-    /// No longer wanted, and the removal is not acknowledged yet.
+    /// No longer wanted, and the removal is not acknowledged yet. Removals that a guard holds count in held.
     #[schemars(range(min = 0))]
     pub revoking: i64,
 }
@@ -311,7 +315,7 @@ pub struct ResourceStatus {
     pub resource: String,
 
     /// acknowledged/desired.
-    #[schemars(length(max = 32))]
+    #[schemars(length(max = 48))]
     pub grants: String,
 
     /// Why it is not done, as a reason word; omitted when it is.
@@ -380,7 +384,8 @@ pub struct DriftSample {
     #[schemars(length(max = 256))]
     pub role: String,
 
-    /// The principal as it stands in the policy.
+    /// Who: people by their SCIM id, or by the domain and a keyed digest of the address; others as they stand in the
+    /// policy. rolecall status --show-principals has the names.
     #[schemars(length(max = 512))]
     pub principal: String,
 }

@@ -3,10 +3,12 @@
 mod cluster;
 mod folder;
 pub mod mirror;
+mod names;
 mod process;
 mod run;
 mod serve;
 mod tokens;
 
+pub use names::without_names;
 pub use process::AppError;
 pub use run::run;

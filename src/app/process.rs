@@ -149,6 +149,8 @@ impl Process {
         let readiness = Readiness::default();
         let loaded = readiness.part("loaded");
         let board = StatusBoard::new();
+        board.hide_people(store.pseudonyms().clone());
+        super::names::know(store.pseudonyms().clone());
         let mut servers = JoinSet::new();
         {
             let board = board.clone();

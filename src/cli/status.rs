@@ -1,20 +1,24 @@
 //! `rolecall status`: what a running rolecall knows, as a table or as data.
 
+use std::borrow::Cow;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use regex::{Captures, Regex};
 use serde_json::Value;
 
 use crate::api::condition::kind;
 use crate::api::{self, CloudRunTargetStatus, IdentityProviderStatus, RoleMappingStatus};
-use crate::model::Clock;
+use crate::model::{Clock, UserId};
 use crate::status::{Item, Kind, List, Status};
+use crate::store::Names;
 
 use super::config::parse_base_url;
 use super::table::{self, Row, Tone};
-use super::{CliError, Exit, Io};
+use super::{CliError, Exit, Io, store};
 
 /// Longest answer that is read, in bytes: 100,000 mappings have about a tenth of it.
 const MAX_ANSWER: usize = 1 << 30;
@@ -27,6 +31,8 @@ Examples:
   rolecall status rolemappings -n checkout          the mappings of one namespace
   rolecall status rolemapping/checkout-team         one of them, with its conditions
   rolecall status idp okta -o yaml                  one IdentityProvider, in full
+  rolecall status -o yaml --show-principals --database sqlite:/var/lib/rolecall/rolecall.db
+                                                    with the names of people, which are only in the store
 
 Exit status: 0 shown, 1 no such object, 2 wrong command line, 3 rolecall not reachable.";
 
@@ -48,6 +54,14 @@ pub struct StatusArgs {
     /// How to show it; without: a table
     #[arg(short, long, value_enum)]
     pub output: Option<OutputFormat>,
+
+    /// Show the names of people in the place of ids and digests; needs the store that the running rolecall works on
+    #[arg(long, requires = "database")]
+    pub show_principals: bool,
+
+    /// The store that the names come from, with --show-principals: sqlite:PATH; it must exist
+    #[arg(long, value_name = "URL", env = "ROLECALL_DATABASE", hide_env_values = true)]
+    pub database: Option<String>,
 
     /// Where the running rolecall serves its admin port
     #[arg(long, value_name = "URL", env = "ROLECALL_ADMIN", default_value = "http://127.0.0.1:8081")]
@@ -127,8 +141,46 @@ pub(super) async fn run(args: &StatusArgs, io: &mut Io<'_>, clock: &dyn Clock) -
     let selection = Selection::from_args(args)?;
     let admin = parse_base_url("--admin", &args.admin)?;
     let base = admin.as_str().trim_end_matches('/').to_owned();
-    let list = fetch(&format!("{base}/status")).await?;
+    let mut list = fetch(&format!("{base}/status")).await?;
+    if let Some(database) = args.database.as_deref().filter(|_| args.show_principals) {
+        let names = store::open_existing(database).await?.names().await?;
+        list.items = list.items.into_iter().map(|item| with_names(item, &names)).collect::<Result<_, _>>()?;
+    }
     show(list, &selection, args.output, &base, io, clock.now())
+}
+
+/// The object with the names of people in the place of what stands for them, in the whole of its status.
+fn with_names(item: Item, names: &Names) -> Result<Item, CliError> {
+    let mut value = serde_json::to_value(item).map_err(std::io::Error::from)?;
+    if let Some(status) = value.get_mut("status") {
+        name_in(status, names);
+    }
+    Ok(serde_json::from_value(value).map_err(std::io::Error::from)?)
+}
+
+fn name_in(value: &mut Value, names: &Names) {
+    match value {
+        Value::String(text) => {
+            if let Cow::Owned(named) = named(text, names) {
+                *text = named;
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| name_in(item, names)),
+        Value::Object(fields) => fields.values_mut().for_each(|field| name_in(field, names)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// `ID` and `DOMAIN#DIGEST`, wherever they stand in a text, by their names.
+fn named<'a>(text: &'a str, names: &Names) -> Cow<'a, str> {
+    static STANDS_FOR_A_PERSON: LazyLock<Option<Regex>> =
+        LazyLock::new(|| Regex::new(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[\w.-]*#[0-9a-f]{16}").ok());
+    let Some(pattern) = &*STANDS_FOR_A_PERSON else { return Cow::Borrowed(text) };
+    pattern.replace_all(text, |found: &Captures<'_>| {
+        let shown = &found[0];
+        let by_id = || names.by_id.get(&UserId(shown.parse().ok()?));
+        names.by_digest.get(shown).or_else(by_id).cloned().unwrap_or_else(|| shown.to_owned())
+    })
 }
 
 async fn fetch(url: &str) -> Result<List, CliError> {

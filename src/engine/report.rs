@@ -11,12 +11,14 @@ use tokio_util::sync::CancellationToken;
 use super::Inner;
 use super::choice::RefusedGrant;
 use super::state::{DocumentMemory, SAMPLES, State};
-use crate::api::condition::reason;
+use crate::api::condition::{kind, reason};
 use crate::api::{
     DriftKind, DriftSample, FindingStatus, PolicyCounts, RefusedPath, ResourceCounts, TargetDrift, duration,
 };
 use crate::index::{Acceptance, Ceiling, Life, MappingView, Resolution, SubjectView};
-use crate::model::{DocumentKey, FreezeReason, MappingKey, ProviderName, ResourceKind, Subject, TargetName};
+use crate::model::{
+    DocumentKey, FreezeReason, GrantKey, MappingKey, MemberKey, ProviderName, ResourceKind, Subject, TargetName,
+};
 use crate::plan;
 use crate::status::{
     DocumentOutcome, HeldOutcome, Item, Kind, Lag, ListingOutcome, MappingInput, Metadata, ProviderInput, QuotaOutcome,
@@ -127,8 +129,10 @@ fn mapping(inner: &Inner, key: &MappingKey) {
     let now = inner.clock.now();
     let previous = inner.board.mapping(key);
     let item = {
-        let state = inner.state();
+        let mut state = inner.state();
         let Some(memory) = state.mappings.get(key) else {
+            state.lacking_since.remove(key);
+            state.frozen_mappings.remove(key);
             inner.board.remove(Kind::RoleMapping, Some(key.namespace()), key.name());
             return;
         };
@@ -153,12 +157,13 @@ fn mapping(inner: &Inner, key: &MappingKey) {
         }
         let problem = memory.problem.clone();
         let mut documents: BTreeMap<&DocumentKey, DocumentOutcome> =
-            view.documents.iter().map(|document| (document, outcome(&state, &view, key, document))).collect();
+            view.documents.iter().map(|document| (document, outcome(inner, &state, &view, key, document))).collect();
         for document in state.by_mapping.get(key).into_iter().flatten() {
-            documents.entry(document).or_insert_with(|| outcome(&state, &view, key, document));
+            documents.entry(document).or_insert_with(|| outcome(inner, &state, &view, key, document));
         }
         let mut documents: Vec<DocumentOutcome> = documents.into_values().collect();
         hold(&state, key, &mut documents);
+        let lacking_since = note_lacking(&mut documents, state.lacking_since.get(key), now);
         let subjects: Vec<SubjectOutcome> = view.subjects.iter().map(subject).collect();
         let refused: Vec<RefusedPath> = view
             .refused
@@ -212,9 +217,38 @@ fn mapping(inner: &Inner, key: &MappingKey) {
             uid: memory.uid.clone(),
         };
         let spec = serde_json::to_value(&memory.spec).ok();
+        let is_frozen = folded.status.conditions.iter().any(|condition| condition.type_ == kind::FROZEN);
+        state.lacking_since.remove(key);
+        if !lacking_since.is_empty() {
+            state.lacking_since.insert(key.clone(), lacking_since);
+        }
+        state.frozen_mappings.remove(key);
+        if is_frozen {
+            let frozen = documents.into_iter().map(|outcome| outcome.document).collect();
+            state.frozen_mappings.insert(key.clone(), frozen);
+        }
         Item::new(metadata, spec, Status::RoleMapping(Box::new(folded.status)))
     };
     inner.board.publish(item);
+}
+
+/// Notes since when something that the mapping wants on a document is lacking, or is not known. A pass that ends well
+/// leaves nothing pending behind it, but what it did not write may be lacking all the same.
+fn note_lacking(
+    documents: &mut [DocumentOutcome],
+    known: Option<&BTreeMap<DocumentKey, Timestamp>>,
+    now: Timestamp,
+) -> BTreeMap<DocumentKey, Timestamp> {
+    let mut lacking = BTreeMap::new();
+    for outcome in documents {
+        if outcome.tally.is_some_and(|tally| !tally.is_partial()) && !outcome.unlisted {
+            continue;
+        }
+        let since = known.and_then(|known| known.get(&outcome.document)).copied().unwrap_or(now);
+        outcome.pending_since = Some(outcome.pending_since.map_or(since, |pending| pending.min(since)));
+        lacking.insert(outcome.document.clone(), since);
+    }
+    lacking
 }
 
 /// Which objects the freeze is about, in words.
@@ -259,30 +293,38 @@ fn subject(view: &SubjectView) -> SubjectOutcome {
 }
 
 /// The part of one mapping on one document.
-fn outcome(state: &State, view: &MappingView, key: &MappingKey, document: &DocumentKey) -> DocumentOutcome {
+fn outcome(
+    inner: &Inner,
+    state: &State,
+    view: &MappingView,
+    key: &MappingKey,
+    document: &DocumentKey,
+) -> DocumentOutcome {
     let mut outcome = DocumentOutcome::unread(document.clone());
     outcome.invoker_iam_disabled = view.invoker_iam_disabled.contains(document);
     let Some(memory) = state.documents.get(document) else { return outcome };
     outcome.pending_since = memory.pending_since;
-    outcome.troubles = memory.troubles(document, key);
+    outcome.troubles = memory.troubles(inner, state, document, key);
     outcome.reverted = memory.reverted.get(key).copied().unwrap_or_default();
     let remaining = || memory.remains.iter().filter(|(_, mappings)| mappings.contains(key));
     outcome.remaining = remaining().count() as u64;
     outcome.lag = memory.lag.map(|(took, at)| Lag { took, at });
-    let samples = memory.found.iter().flat_map(|found| &found.samples).map(|(kind, grant)| (*kind, grant));
-    outcome.samples = samples
-        .chain(remaining().map(|(grant, _)| (DriftKind::Remains, grant)))
+    let concerns = |grant: &GrantKey| memory.remains.get(grant).is_none_or(|mappings| mappings.contains(key));
+    outcome.samples = memory
+        .differences()
+        .filter(|(kind, grant, _)| *kind != DriftKind::Remains || concerns(grant))
         .take(SAMPLES)
-        .map(|(kind, grant)| DriftSample {
+        .map(|(kind, grant, subject)| DriftSample {
             kind,
             resource: document.resource(),
             role: grant.role.to_string(),
-            principal: grant.member.to_string(),
+            principal: shown(inner, state, &grant.member, subject),
         })
         .collect();
     let Some(found) = &memory.found else { return outcome };
     outcome.tally = Some(memory.tallies.get(key).map(tally).unwrap_or_default());
     outcome.foreign = found.foreign as u64;
+    outcome.unlisted = found.unlisted && outcome.tally.is_some_and(|tally| tally.desired > 0);
     outcome
 }
 
@@ -304,6 +346,21 @@ fn hold(state: &State, key: &MappingKey, documents: &mut [DocumentOutcome]) {
     }
 }
 
+/// A member as everybody may read it: people by their id, or by domain and digest.
+fn shown(inner: &Inner, state: &State, member: &MemberKey, subject: Option<Subject>) -> String {
+    let claimed = match subject {
+        Some(Subject::User(id)) => Some(id),
+        Some(Subject::Group(_)) | None => None,
+    };
+    inner.store.pseudonyms().member(member.as_str(), claimed.or_else(|| state.index.person_with(member)))
+}
+
+/// What somebody else said, such as Google in an error, without the names of people.
+fn quoted(inner: &Inner, state: &State, text: &str) -> String {
+    let known = |address: &str| state.index.person_with(&MemberKey::of(&format!("user:{address}")));
+    inner.store.pseudonyms().text_with(text, known).into_owned()
+}
+
 fn tally(tally: &plan::Tally) -> Tally {
     Tally {
         desired: tally.desired as u64,
@@ -314,6 +371,7 @@ fn tally(tally: &plan::Tally) -> Tally {
         unowned: tally.unowned as u64,
         missing: tally.missing as u64,
         observed: tally.observed as u64,
+        frozen: tally.frozen as u64,
         revoking: tally.revoking as u64,
         held: tally.held as u64,
         held_leavers: tally.held_leavers as u64,
@@ -342,26 +400,26 @@ fn target(inner: &Inner, name: &TargetName) {
         let mut policies = PolicyCounts::default();
         let mut drift: Vec<TargetDrift> = Vec::new();
         let mut missing_permissions: Vec<String> = Vec::new();
+        let frozen = state.frozen_documents();
         for (document, memory) in &state.documents {
             if !state.targets_of(document).contains(name) {
                 continue;
             }
             missing_permissions.extend(memory.missing_permission.clone());
-            match memory.standing() {
+            match memory.standing(frozen.contains(document)) {
                 Standing::Failed => policies.failed += 1,
+                Standing::Frozen => policies.frozen += 1,
                 Standing::Held => policies.held += 1,
                 Standing::Drifted => policies.drifted += 1,
                 Standing::InSync => policies.in_sync += 1,
                 Standing::Unread => {}
             }
-            let samples = memory.found.iter().flat_map(|found| &found.samples).map(|(kind, grant)| (*kind, grant));
-            let remains = memory.remains.keys().map(|grant| (DriftKind::Remains, grant));
             let room = SHOWN.saturating_sub(drift.len());
-            drift.extend(samples.chain(remains).take(room).map(|(kind, grant)| TargetDrift {
+            drift.extend(memory.differences().take(room).map(|(kind, grant, subject)| TargetDrift {
                 kind,
                 resource: document.resource(),
                 role: grant.role.to_string(),
-                principal: grant.member.to_string(),
+                principal: shown(inner, &state, &grant.member, subject),
                 first_seen: None,
             }));
         }
@@ -376,7 +434,10 @@ fn target(inner: &Inner, name: &TargetName) {
                 worker_pools: i64::try_from(count(ResourceKind::WorkerPool)).unwrap_or(i64::MAX),
             },
             unreachable: listing.unreachable.clone(),
-            trouble: listing.trouble.clone(),
+            trouble: listing
+                .trouble
+                .as_ref()
+                .map(|trouble| Trouble { message: quoted(inner, &state, &trouble.message), ..trouble.clone() }),
             complete_at: listing.complete_at,
         });
         let overlapped_by = view.overlapped.values().next().map(TargetName::as_str);
@@ -480,23 +541,42 @@ fn provider(inner: &Inner, name: &ProviderName, counts: Counts, usage: Usage) {
 }
 
 /// How one policy stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Standing {
     Unread,
     InSync,
     Drifted,
     Held,
+    Frozen,
     Failed,
 }
 
+impl Standing {
+    const ALL: [Self; 6] = [Self::Unread, Self::InSync, Self::Drifted, Self::Held, Self::Frozen, Self::Failed];
+
+    /// The word in the metric.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Unread => "Pending",
+            Self::InSync => "InSync",
+            Self::Drifted => "Drifted",
+            Self::Held => "Held",
+            Self::Frozen => "Frozen",
+            Self::Failed => "Failed",
+        }
+    }
+}
+
 impl DocumentMemory {
-    pub(super) fn standing(&self) -> Standing {
+    /// `frozen`: the status of a mapping that has a part in it says so.
+    pub(super) fn standing(&self, frozen: bool) -> Standing {
         // A read that shows the past is read again within seconds.
         let failed = self.error.as_ref().is_some_and(|(word, _)| *word != reason::STALE_READ);
         if failed || self.additions.foreign.is_some() {
             return Standing::Failed;
         }
         match &self.found {
+            _ if frozen => Standing::Frozen,
             None => Standing::Unread,
             Some(found) if !found.held.is_empty() => Standing::Held,
             Some(found) if found.missing > 0 => Standing::Drifted,
@@ -504,17 +584,25 @@ impl DocumentMemory {
         }
     }
 
+    /// What differs from what is wanted, as far as it is remembered.
+    fn differences(&self) -> impl Iterator<Item = (DriftKind, &GrantKey, Option<Subject>)> {
+        let samples = self.found.iter().flat_map(|found| &found.samples);
+        let remains =
+            self.remains.keys().map(|grant| (DriftKind::Remains, grant, self.remained_for.get(grant).copied()));
+        samples.map(|sample| (sample.kind, &sample.grant, sample.subject)).chain(remains)
+    }
+
     /// What is wrong here for one mapping. Additions that Google refuses are told to those that ask for them.
-    fn troubles(&self, document: &DocumentKey, key: &MappingKey) -> Vec<Trouble> {
+    fn troubles(&self, inner: &Inner, state: &State, document: &DocumentKey, key: &MappingKey) -> Vec<Trouble> {
         let since = self.failing_since.unwrap_or(Timestamp::UNIX_EPOCH);
         let mut troubles: Vec<Trouble> = Vec::new();
         let is_foreign = |reason: &str| reason == reason::FOREIGN_MEMBER_REJECTED;
         if let Some((reason, message)) = self.error.as_ref().filter(|(reason, _)| !is_foreign(reason)) {
-            troubles.push(Trouble { reason, message: message.clone(), since });
+            troubles.push(Trouble { reason, message: quoted(inner, state, message), since });
         }
         for member in &self.forbidden {
-            let message =
-                format!("Google keeps {member} under an address outside allowedDomains on {}", document.short());
+            let who = shown(inner, state, member, None);
+            let message = format!("Google keeps {who} under an address outside allowedDomains on {}", document.short());
             let since = self.forbidden_since.unwrap_or(since);
             troubles.push(Trouble { reason: reason::PRINCIPAL_RESPELLED, message, since });
         }
@@ -589,17 +677,11 @@ fn refused_additions(refused: &[RefusedGrant], document: &DocumentKey, key: &Map
 
 fn gauges(inner: &Inner) {
     let (mut counts, mut lost, mut foreign, mut unowned, mut held) = (BTreeMap::new(), 0, 0, 0, [0, 0]);
-    {
+    let frozen_mappings = {
         let state = inner.state();
-        for memory in state.documents.values() {
-            let word = match memory.standing() {
-                Standing::Unread => "Pending",
-                Standing::InSync => "InSync",
-                Standing::Drifted => "Drifted",
-                Standing::Held => "Held",
-                Standing::Failed => "Failed",
-            };
-            *counts.entry(word).or_insert(0) += 1;
+        let frozen = state.frozen_documents();
+        for (document, memory) in &state.documents {
+            *counts.entry(memory.standing(frozen.contains(document))).or_insert(0) += 1;
             if let Some(found) = &memory.found {
                 lost += found.lost;
                 foreign += found.foreign;
@@ -608,11 +690,16 @@ fn gauges(inner: &Inner) {
                 held[1] += found.held.grants(true).len();
             }
         }
+        // Before anything was read, and while nothing may be, they are frozen all the same.
+        let unread = frozen.iter().filter(|document| !state.documents.contains_key(**document)).count();
+        *counts.entry(Standing::Frozen).or_insert(0) += unread;
         inner.metrics.event_seq.set([], usize::try_from(state.directory_seq).unwrap_or(0));
+        state.frozen_mappings.len()
+    };
+    for standing in Standing::ALL {
+        inner.metrics.documents.set([standing.word()], counts.get(&standing).copied().unwrap_or(0));
     }
-    for word in ["Pending", "InSync", "Drifted", "Held", "Failed"] {
-        inner.metrics.documents.set([word], counts.get(word).copied().unwrap_or(0));
-    }
+    inner.metrics.frozen_mappings.set([], frozen_mappings);
     inner.metrics.drift_members.set(["lost"], lost);
     inner.metrics.drift_members.set(["foreign"], foreign);
     inner.metrics.drift_members.set(["unowned"], unowned);

@@ -17,7 +17,7 @@ use crate::api::{CloudRunTargetSpec, DriftKind, IdentityProviderSpec, RoleMappin
 use crate::google::GoogleError;
 use crate::index::{Effects, Index, Urgency};
 use crate::model::{
-    DocumentKey, FreezeReason, GrantKey, GroupId, MappingKey, MemberKey, ProviderName, Seq, TargetName,
+    DocumentKey, FreezeReason, GrantKey, GroupId, MappingKey, MemberKey, ProviderName, Seq, Subject, TargetName,
 };
 use crate::plan::{Held, LimitExceeded, Plan, Tally};
 use crate::status::Trouble;
@@ -78,8 +78,18 @@ pub(super) struct Found {
     /// Grants of ours that are missing and not granted again.
     pub missing: usize,
     pub unowned: usize,
+    /// A complete list lacks the resource although its policy answers.
+    pub unlisted: bool,
     /// Some of the differences.
-    pub samples: Vec<(DriftKind, GrantKey)>,
+    pub samples: Vec<Sample>,
+}
+
+/// One grant that differs from what is wanted, and for whom it is claimed.
+#[derive(Debug, Clone)]
+pub(super) struct Sample {
+    pub kind: DriftKind,
+    pub grant: GrantKey,
+    pub subject: Option<Subject>,
 }
 
 impl Found {
@@ -94,7 +104,12 @@ impl Found {
             lost: plan.lost.len(),
             missing: missing().count(),
             unowned: plan.unowned.len(),
-            samples: lost.chain(unowned).take(SAMPLES).map(|(kind, grant)| (kind, grant.clone())).collect(),
+            unlisted: plan.unlisted,
+            samples: lost
+                .chain(unowned)
+                .take(SAMPLES)
+                .map(|(kind, grant)| Sample { kind, grant: grant.clone(), subject: plan.subject_of(grant) })
+                .collect(),
         }
     }
 }
@@ -137,6 +152,8 @@ pub(super) struct DocumentMemory {
     pub mappings: BTreeSet<MappingKey>,
     /// Unowned grants whose last claim ended (`GrantRemains`), with the mappings that had wanted them; bounded.
     pub remains: BTreeMap<GrantKey, BTreeSet<MappingKey>>,
+    /// For whom they were claimed.
+    pub remained_for: BTreeMap<GrantKey, Subject>,
     /// Work is under way or waits: since when.
     pub pending_since: Option<Timestamp>,
 }
@@ -230,6 +247,10 @@ pub(super) struct State {
     pub mappings: BTreeMap<MappingKey, MappingMemory>,
     /// Grants of each document that were let go before they could be revoked.
     pub abandoned: BTreeMap<DocumentKey, u64>,
+    /// Since when each mapping lacks something on a document, as far as its status was folded.
+    pub lacking_since: BTreeMap<MappingKey, BTreeMap<DocumentKey, Timestamp>>,
+    /// The mappings whose status says `Frozen`, with their documents.
+    pub frozen_mappings: BTreeMap<MappingKey, BTreeSet<DocumentKey>>,
     pub changed_mappings: BTreeSet<MappingKey>,
     pub changed_targets: BTreeSet<TargetName>,
     pub changed_providers: BTreeSet<ProviderName>,
@@ -251,6 +272,8 @@ impl State {
             providers: BTreeMap::new(),
             mappings: BTreeMap::new(),
             abandoned: BTreeMap::new(),
+            lacking_since: BTreeMap::new(),
+            frozen_mappings: BTreeMap::new(),
             changed_mappings: BTreeSet::new(),
             changed_targets: BTreeSet::new(),
             changed_providers: BTreeSet::new(),
@@ -303,6 +326,11 @@ impl State {
         self.changed_mappings.extend(self.mappings.keys().cloned());
         self.changed_targets.extend(self.targets.keys().cloned());
         self.changed_providers.extend(self.providers.keys().cloned());
+    }
+
+    /// The documents on which the status of at least one mapping says `Frozen`.
+    pub fn frozen_documents(&self) -> BTreeSet<&DocumentKey> {
+        self.frozen_mappings.values().flatten().collect()
     }
 
     /// Was the mapping deleted, and are its claims being ended?
@@ -383,6 +411,7 @@ impl State {
             for (grant, mappings) in &plan.remains {
                 if memory.remains.len() < REMAINING {
                     memory.remains.entry(grant.clone()).or_default().extend(mappings.iter().cloned());
+                    memory.remained_for.extend(plan.subject_of(grant).map(|subject| (grant.clone(), subject)));
                 }
             }
             memory.tallies = plan.tally(verdict.outcome.as_ref());

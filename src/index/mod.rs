@@ -29,8 +29,8 @@ use jiff::Timestamp;
 
 use crate::api::{CloudRunTargetSpec, IdentityProviderSpec, MappingMode, RoleMappingSpec};
 use crate::model::{
-    DirectoryChange, DocumentKey, FreezeReason, GroupId, MappingKey, Pin, ProviderName, ResourceKind, TargetName,
-    UserId,
+    DirectoryChange, DocumentKey, FreezeReason, GroupId, MappingKey, MemberKey, Pin, ProviderName, ResourceKind,
+    TargetName, UserId,
 };
 
 use mapping::{Labels, Mapping, Reach, Regions, Stock, Target};
@@ -529,6 +529,12 @@ impl Index {
                 None => self.tenants.values().all(Tenant::is_in_force),
             },
         }
+    }
+
+    /// An active person who has this principal.
+    #[must_use]
+    pub fn person_with(&self, member: &MemberKey) -> Option<UserId> {
+        self.tenants.values().find_map(|tenant| tenant.owner(member))
     }
 
     /// Takes a mapping out of everything that finds it.

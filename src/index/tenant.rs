@@ -180,6 +180,12 @@ impl Tenant {
         &self.groups
     }
 
+    /// A user who has this principal.
+    pub(super) fn owner(&self, key: &MemberKey) -> Option<UserId> {
+        let first = self.owners.get(key)?.first()?;
+        self.users.get(*first as usize).map(|user| user.id)
+    }
+
     /// Do several active users have this user's principal?
     pub(super) fn collides(&self, user: &User) -> bool {
         user.key.as_ref().is_some_and(|key| self.owners.get(key).is_some_and(|owners| owners.len() > 1))

@@ -11,6 +11,7 @@ mod ledger;
 mod name;
 mod policy;
 mod principal;
+mod pseudonym;
 mod raw;
 mod refusal;
 mod role;
@@ -30,6 +31,7 @@ pub use ledger::{
 pub use name::{MappingKey, NameError, ProviderName, TargetName};
 pub use policy::{Binding, Condition, ConditionHash, GrantKey, MAX_PRINCIPALS, Policy};
 pub use principal::{MemberKey, Principal, PrincipalError};
+pub use pseudonym::{KEY_BYTES, Pseudonyms};
 #[cfg(test)]
 pub(crate) use raw::RawJson;
 pub use refusal::{Reach, ReachError, Refusal, RefusalKey, WriteBudget};

@@ -35,7 +35,7 @@ mod verbatim;
 #[cfg(test)]
 mod world;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -256,6 +256,8 @@ pub struct Plan {
     pub policy: Option<Policy>,
     /// Set when not all additions fit.
     pub limit: Option<LimitExceeded>,
+    /// A complete list lacks the resource although its policy answers: nothing new is granted there.
+    pub unlisted: bool,
     /// Look again then: the unknown outcome of a call on a resource that is gone will be settled by time.
     pub recheck_at: Option<Timestamp>,
     context: settle::Context,
@@ -271,6 +273,8 @@ pub struct Plan {
     unsettled: Vec<settle::Unsettled>,
     fence: bool,
     lines: Vec<tally::Line>,
+    /// For whom the grants of `remains` were claimed.
+    remained_for: BTreeMap<GrantKey, Subject>,
 }
 
 impl Plan {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::model::{
     AuditEntry, AuditOutcome, Claim, DesiredGrant, FreezeReason, GrantKey, GrantState, IntentAction, Kept,
-    LedgerChange, LedgerRow, MappingKey, Stance,
+    LedgerChange, LedgerRow, MappingKey, Stance, Subject,
 };
 
 use super::document::{self, Live};
@@ -59,6 +59,7 @@ pub(super) struct Pass<'a> {
     lost: Vec<LostGrant>,
     unowned: Vec<GrantKey>,
     remains: Vec<(GrantKey, BTreeSet<MappingKey>)>,
+    remained_for: BTreeMap<GrantKey, Subject>,
     orphaned: Vec<GrantKey>,
     observed: Observed,
     owned: Vec<LedgerRow>,
@@ -115,6 +116,7 @@ impl<'a> Pass<'a> {
             lost: vec![],
             unowned: vec![],
             remains: vec![],
+            remained_for: BTreeMap::new(),
             orphaned: vec![],
             observed: Observed::default(),
             owned: vec![],
@@ -183,9 +185,11 @@ impl<'a> Pass<'a> {
         };
         let base = base.unwrap_or_else(|| row.clone());
         if claims.kept.is_empty() {
+            let theirs = present && row.state != GrantState::Owned;
             self.unwanted(base, row, claims, present);
             if let Some(want) = want {
-                self.line(key, want.claims.keys(), Standing::Observed, None);
+                let standing = if theirs { Standing::Unowned } else { self.unwritten(key, Some(want)) };
+                self.line(key, want.claims.keys(), standing, None);
             }
         } else {
             self.wanted(base, row, want, claims, present);
@@ -315,10 +319,20 @@ impl<'a> Pass<'a> {
             self.unowned.push(key.clone());
             Standing::Unowned
         } else {
-            self.observed.add.push(key.clone());
-            Standing::Observed
+            self.unwritten(key, want)
         };
         self.line(key, want.iter().flat_map(|want| want.claims.keys()), standing, None);
+    }
+
+    /// A wanted grant that is not there and may not be written: only observed, or on a resource that the list lacks.
+    fn unwritten(&mut self, key: &GrantKey, want: Option<&DesiredGrant>) -> Standing {
+        let stances = &self.inputs.desired.stances;
+        let mut claims = want.iter().flat_map(|want| want.claims.keys());
+        if claims.any(|claim| matches!(stances.get(&claim.mapping), Some(Stance::Live { .. }))) {
+            return Standing::Unlisted;
+        }
+        self.observed.add.push(key.clone());
+        Standing::Observed
     }
 
     /// `base`: the row as it stands, `row`: the same after what the read says of an earlier call. What does not depend on
@@ -407,8 +421,7 @@ impl<'a> Pass<'a> {
                     cause = Some(Cause::Wanted);
                     Standing::Pending
                 } else if wanted {
-                    self.observed.add.push(row.grant.clone());
-                    Standing::Observed
+                    self.unwritten(&row.grant, want)
                 } else {
                     Standing::Frozen
                 }
@@ -465,6 +478,9 @@ impl<'a> Pass<'a> {
             (_, true) => {
                 let mappings: BTreeSet<MappingKey> = row.claims.iter().map(|claim| claim.mapping.clone()).collect();
                 for spelling in row.spellings().filter(|spelling| self.live.has(spelling)) {
+                    if let Some(claim) = row.claims.first() {
+                        self.remained_for.insert(spelling.clone(), claim.subject);
+                    }
                     self.remains.push((spelling, mappings.clone()));
                 }
                 let entry =
@@ -522,8 +538,14 @@ impl<'a> Pass<'a> {
         standing: Standing,
         revoking_since: Option<Timestamp>,
     ) {
-        let mappings: BTreeSet<MappingKey> = claims.map(|claim| claim.mapping.clone()).collect();
-        self.lines.push(Line { grant: grant.clone(), mappings, standing, revoking_since });
+        let mut subject = None;
+        let mappings: BTreeSet<MappingKey> = claims
+            .map(|claim| {
+                subject.get_or_insert(claim.subject);
+                claim.mapping.clone()
+            })
+            .collect();
+        self.lines.push(Line { grant: grant.clone(), mappings, subject, standing, revoking_since });
     }
 
     /// Notes that an earlier call for this row may still land, if so. No step of this pass is about the row.
@@ -591,6 +613,7 @@ impl<'a> Pass<'a> {
         let fence = self.fence || (self.concluded.need_proof() && may_prove && !self.inputs.live.etag.is_empty());
         Plan {
             hash,
+            unlisted: self.inputs.desired.absent && !self.inputs.live.etag.is_empty(),
             foreign: self.live.foreign(&ours),
             policy: document::written(self.inputs.live, &add, &remove, &self.sweep, fence),
             add,
@@ -601,6 +624,7 @@ impl<'a> Pass<'a> {
             lost: self.lost,
             unowned: self.unowned,
             remains: self.remains,
+            remained_for: self.remained_for,
             orphaned: self.orphaned,
             observed: self.observed,
             forbidden: self.forbidden,
@@ -641,7 +665,9 @@ impl<'a> Pass<'a> {
             for (mappings, standing) in
                 kinds.remove(&row.grant).unwrap_or_default().into_iter().zip([Standing::Held, Standing::HeldLeaver])
             {
-                let line = Line { grant: row.grant.clone(), mappings, standing, revoking_since: row.revoking_since };
+                let subject = row.claims.first().map(|claim| claim.subject);
+                let since = row.revoking_since;
+                let line = Line { grant: row.grant.clone(), mappings, subject, standing, revoking_since: since };
                 self.lines.push(line);
             }
             self.unsettled(&row, false, true);

@@ -196,6 +196,32 @@ proptest! {
     }
 
     #[test]
+    fn the_counts_of_each_mapping_add_up_whatever_the_outcome(world in any_world(), end in 0..4_u8, some in any::<bool>()) {
+        let whole = world.plan();
+        let plan = if some { whole.with_additions(|step| step.grant().role.as_str() == INVOKER) } else { None };
+        let plan = plan.as_ref().unwrap_or(&whole);
+        let outcome = match end {
+            0 => None,
+            1 => Some(CallOutcome::Acknowledged { etag: "x".into() }),
+            2 => Some(refused()),
+            _ => Some(CallOutcome::Unknown),
+        };
+        let tallies = plan.tally(outcome.as_ref());
+        for (key, tally) in &tallies {
+            let there = tally.acknowledged + tally.pending + tally.failed;
+            let kept_back = tally.missing + tally.observed + tally.frozen;
+            prop_assert_eq!(tally.desired, there + kept_back, "{}: {:?}", key, tally);
+            prop_assert!(tally.verified <= tally.acknowledged && tally.unowned <= tally.verified, "{:?}", tally);
+        }
+        for name in MAPPINGS {
+            let key = mapping(name);
+            let wanted = world.desired.grants.values().filter(|grant| grant.claims.keys().any(|c| c.mapping == key));
+            let counted = tallies.get(&key).map_or(0, |tally| tally.desired);
+            prop_assert!(wanted.count() <= counted, "{} of what {} wants is not counted", name, counted);
+        }
+    }
+
+    #[test]
     fn the_order_of_rows_and_bindings_does_not_matter(world in any_world(), seed in any::<u64>()) {
         let mut rows: Vec<LedgerRow> = world.ledger.values().cloned().collect();
         let inputs = |rows: &[LedgerRow], live: &Policy| plan(&Inputs {

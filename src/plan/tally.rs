@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use crate::model::{GrantKey, MappingKey};
+use crate::model::{GrantKey, MappingKey, Subject};
 
 use super::{CallOutcome, Cause, Plan};
 
@@ -24,6 +24,8 @@ pub(super) enum Standing {
     Missing,
     /// Would be granted if it were not for observe mode.
     Observed,
+    /// Would be granted if the complete list of resources did not lack the resource, whose policy answers.
+    Unlisted,
     /// Not there, and frozen.
     Frozen,
     /// About to be removed.
@@ -38,29 +40,36 @@ pub(super) enum Standing {
 pub(super) struct Line {
     pub(super) grant: GrantKey,
     pub(super) mappings: BTreeSet<MappingKey>,
+    /// Somebody it is claimed for.
+    pub(super) subject: Option<Subject>,
     pub(super) standing: Standing,
     pub(super) revoking_since: Option<Timestamp>,
 }
 
 /// Grants of one mapping on one document, counted. A grant that two mappings want counts for both.
+///
+/// `desired = acknowledged + pending + failed + missing + observed + frozen`. The removals, `revoking` and `held`, are
+/// not wanted and stand beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tally {
-    /// Wanted. What is neither acknowledged nor in another count below is frozen.
+    /// Wanted, or kept because its ground cannot be seen.
     pub desired: usize,
-    /// Ours, and acknowledged by Google.
+    /// In the policy: granted by a call that Google acknowledged, or there before (`unowned`).
     pub acknowledged: usize,
     /// Of these, seen in a later read.
     pub verified: usize,
-    /// Wanted and to be written.
+    /// Wanted and to be written, now or when the resource is listed again.
     pub pending: usize,
     /// Wanted, and refused by Google or over its limit.
     pub failed: usize,
-    /// Wanted, there, and somebody else's.
+    /// Of the acknowledged, those that are somebody else's.
     pub unowned: usize,
     /// Ours, taken away by somebody else, and not granted again.
     pub missing: usize,
     /// Wanted, and only observed.
     pub observed: usize,
+    /// Not there, and not granted because the ground of the claim cannot be seen.
+    pub frozen: usize,
     /// To be removed and not gone yet.
     pub revoking: usize,
     /// To be removed and held by the guard.
@@ -72,6 +81,13 @@ pub struct Tally {
 }
 
 impl Plan {
+    /// Somebody for whom this grant is claimed, or was until this pass.
+    #[must_use]
+    pub fn subject_of(&self, grant: &GrantKey) -> Option<Subject> {
+        let claimed = self.lines.iter().find(|line| line.grant == *grant).and_then(|line| line.subject);
+        claimed.or_else(|| self.remained_for.get(grant).copied())
+    }
+
     /// The counts for each mapping after a call with this outcome, or without a call.
     #[must_use]
     pub fn tally(&self, outcome: Option<&CallOutcome>) -> BTreeMap<MappingKey, Tally> {
@@ -99,10 +115,15 @@ impl Plan {
                     Standing::Pending if refused => tally.failed += 1,
                     Standing::Pending | Standing::Waiting => tally.pending += 1,
                     Standing::Withheld => tally.failed += 1,
-                    Standing::Unowned => tally.unowned += 1,
+                    Standing::Unlisted => tally.pending += 1,
+                    Standing::Unowned => {
+                        tally.acknowledged += 1;
+                        tally.verified += 1;
+                        tally.unowned += 1;
+                    }
                     Standing::Missing => tally.missing += 1,
                     Standing::Observed => tally.observed += 1,
-                    Standing::Frozen => {}
+                    Standing::Frozen => tally.frozen += 1,
                     Standing::Revoking => tally.revoking += 1,
                     Standing::Held => tally.held += 1,
                     Standing::HeldLeaver => {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::*;
 use crate::model::guard_book::{Facts, GuardBook};
 use crate::model::{
-    AuditOutcome, Claim, ClaimTerms, ConditionHash, DesiredGrant, GrantState, Keep, MemberKey, Principal,
+    AuditOutcome, Claim, ClaimTerms, ConditionHash, DesiredGrant, FreezeReason, GrantState, Keep, MemberKey, Principal,
     RemovalLimits, RemovalScope, Role, Stance, UserId,
 };
 
@@ -79,7 +79,8 @@ impl World {
             allowed_domains: ["corp.example".to_owned()].into(),
         });
         grant.claims.insert(Claim { mapping: mapping(by), subject: user(n) }, terms);
-        self.stance(by, Stance::Live { keep: Keep::Nothing });
+        let live = Stance::Live { keep: Keep::Nothing };
+        self.stance(by, if terms.write { live } else { Stance::Frozen(FreezeReason::Observed) });
     }
 
     pub(super) fn unwant(&mut self, by: &str) {

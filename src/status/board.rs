@@ -3,15 +3,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::Notify;
 
-use crate::api::{CloudRunTargetStatus, GROUP, IdentityProviderStatus, RoleMappingStatus, VERSION};
-use crate::model::{MappingKey, ProviderName, TargetName};
+use crate::api::{
+    CloudRunTargetStatus, GROUP, IdentityProviderStatus, RoleMappingStatus, VERSION, fit_status, initial_status,
+};
+use crate::model::{MappingKey, ProviderName, Pseudonyms, TargetName};
 
 use super::changed::{same_mapping, same_provider, same_target};
 
@@ -80,6 +82,49 @@ pub enum Status {
 }
 
 impl Status {
+    fn read(kind: Kind, status: Value) -> Result<Self, serde_json::Error> {
+        Ok(match kind {
+            Kind::IdentityProvider => Self::IdentityProvider(serde_json::from_value(status)?),
+            Kind::CloudRunTarget => Self::CloudRunTarget(serde_json::from_value(status)?),
+            Kind::RoleMapping => Self::RoleMapping(serde_json::from_value(status)?),
+        })
+    }
+
+    /// Each text that may quote what somebody else said.
+    fn each_text(&mut self, change: &dyn Fn(&mut String)) {
+        let conditions = match self {
+            Self::IdentityProvider(status) => {
+                for finding in &mut status.findings {
+                    change(&mut finding.pointer);
+                    change(&mut finding.hint);
+                }
+                &mut status.conditions
+            }
+            Self::CloudRunTarget(status) => {
+                status.drift.iter_mut().for_each(|drift| change(&mut drift.principal));
+                &mut status.conditions
+            }
+            Self::RoleMapping(status) => {
+                let subjects = status.subjects.iter_mut().filter_map(|subject| subject.message.as_mut());
+                let resources = status.resources.iter_mut().filter_map(|resource| resource.message.as_mut());
+                subjects.chain(resources).for_each(&change);
+                let drift = status.drift.iter_mut().flat_map(|drift| &mut drift.samples);
+                drift.for_each(|sample| change(&mut sample.principal));
+                &mut status.conditions
+            }
+        };
+        conditions.iter_mut().for_each(|condition| change(&mut condition.message));
+    }
+
+    /// The same, with everything cut to what the schema of its kind takes.
+    #[must_use]
+    pub fn fitted(self) -> Self {
+        let kind = self.kind();
+        let Ok(value) = serde_json::to_value(&self) else { return self };
+        let fitting = fit_status(kind.as_str(), value.clone());
+        if fitting == value { self } else { Self::read(kind, fitting).unwrap_or(self) }
+    }
+
     /// Whose status it is.
     #[must_use]
     pub fn kind(&self) -> Kind {
@@ -107,7 +152,7 @@ impl Status {
     }
 
     /// Do both say the same to a person? Times and last-seen values aside.
-    fn says_the_same(&self, other: &Self) -> bool {
+    pub(super) fn says_the_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::IdentityProvider(one), Self::IdentityProvider(other)) => same_provider(one, other),
             (Self::CloudRunTarget(one), Self::CloudRunTarget(other)) => same_target(one, other),
@@ -151,12 +196,8 @@ impl TryFrom<RawItem> for Item {
 
     fn try_from(raw: RawItem) -> Result<Self, Self::Error> {
         // An object that was just created has no status yet.
-        let status = if raw.status.is_null() { Value::Object(serde_json::Map::new()) } else { raw.status };
-        let status = match raw.kind {
-            Kind::IdentityProvider => Status::IdentityProvider(serde_json::from_value(status)?),
-            Kind::CloudRunTarget => Status::CloudRunTarget(serde_json::from_value(status)?),
-            Kind::RoleMapping => Status::RoleMapping(serde_json::from_value(status)?),
-        };
+        let status = if raw.status.is_null() { initial_status() } else { raw.status };
+        let status = Status::read(raw.kind, status)?;
         Ok(Self { api_version: raw.api_version, kind: raw.kind, metadata: raw.metadata, spec: raw.spec, status })
     }
 }
@@ -206,6 +247,8 @@ struct Board {
     news: Mutex<BTreeSet<ItemKey>>,
     /// There may be news.
     told: Notify,
+    /// What stands for people; none in tests that have no store.
+    pseudonyms: OnceLock<Pseudonyms>,
 }
 
 impl StatusBoard {
@@ -213,6 +256,17 @@ impl StatusBoard {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// From here on no text on the board names a person.
+    pub fn hide_people(&self, pseudonyms: Pseudonyms) {
+        // Once set it stays: there is one store in a process.
+        let _ = self.0.pseudonyms.set(pseudonyms);
+    }
+
+    /// The text as everybody may read it.
+    pub(super) fn shown(&self, text: &str) -> String {
+        self.0.pseudonyms.get().map_or_else(|| text.to_owned(), |names| names.text(text).into_owned())
     }
 
     fn items(&self) -> RwLockReadGuard<'_, BTreeMap<ItemKey, Item>> {
@@ -229,8 +283,19 @@ impl StatusBoard {
 
     /// Takes in what is now known about one object. Returns whether it says anything new to a person; if not, only the
     /// times and last-seen values are replaced. (Into a cluster, only what is new is written, and they ride along.)
-    pub fn publish(&self, item: Item) -> bool {
+    ///
+    /// What the schema of its kind would not take is cut: a status that the API server refuses would leave the one before
+    /// standing.
+    pub fn publish(&self, mut item: Item) -> bool {
         let key = item.key();
+        // Most statuses are as they were, and those fit.
+        if self.items().get(&key).is_none_or(|old| old.status != item.status) {
+            item.status.each_text(&|text| *text = self.shown(text));
+            item.status = item.status.fitted();
+        }
+        if let Some(Value::String(text)) = item.spec.as_mut().and_then(|spec| spec.get_mut("description")) {
+            *text = self.shown(text);
+        }
         let (tell, news) = {
             let mut items = self.items_mut();
             let old = items.get(&key);

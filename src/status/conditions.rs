@@ -93,6 +93,7 @@ pub fn needs_a_person(word: &str) -> bool {
             | reason::DUPLICATE_OBJECT
             | reason::NOT_DELEGATED
             | reason::REVOCATION_ABANDONED
+            | reason::STATUS_REFUSED
             | reason::SUSPENDED
             | reason::MANIFESTS_MISSING
             | reason::STORE_MISMATCH

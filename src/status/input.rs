@@ -22,11 +22,13 @@ pub struct Trouble {
 }
 
 /// Grants of one mapping on one document, counted.
+///
+/// `desired = acknowledged + pending + failed + missing + observed + frozen`; the removals stand beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tally {
-    /// Wanted.
+    /// Wanted, or kept because its ground cannot be seen.
     pub desired: u64,
-    /// Ours, and acknowledged by Google.
+    /// In the policy: granted by a call that Google acknowledged, or there before (`unowned`).
     pub acknowledged: u64,
     /// Of these, seen in a later read.
     pub verified: u64,
@@ -34,12 +36,14 @@ pub struct Tally {
     pub pending: u64,
     /// Wanted, and refused by Google or over its limit.
     pub failed: u64,
-    /// Wanted, there, and somebody else's.
+    /// Of the acknowledged, those that are somebody else's.
     pub unowned: u64,
     /// Ours, taken away by somebody else, and not granted again.
     pub missing: u64,
     /// Wanted, and only observed.
     pub observed: u64,
+    /// Not there, and not granted because the ground of the claim cannot be seen.
+    pub frozen: u64,
     /// To be removed and not gone yet.
     pub revoking: u64,
     /// To be removed and held by the guard.
@@ -48,6 +52,20 @@ pub struct Tally {
     pub held_leavers: u64,
     /// Since when the oldest of the grants to be removed should be gone.
     pub oldest_revoking_since: Option<Timestamp>,
+}
+
+impl Tally {
+    /// Wanted and kept from being granted: not granted again, only observed, or frozen.
+    #[must_use]
+    pub fn kept_back(&self) -> u64 {
+        self.missing.saturating_add(self.observed).saturating_add(self.frozen)
+    }
+
+    /// Is something wanted that is neither there nor meant to be left out?
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        self.pending > 0 || self.failed > 0 || self.frozen > 0
+    }
 }
 
 /// How long a change took.
@@ -79,8 +97,10 @@ pub struct DocumentOutcome {
     pub document: DocumentKey,
     /// The counts of the last pass; none before the first one.
     pub tally: Option<Tally>,
-    /// Since when a change waits for this document; none when none does.
+    /// Since when a change waits for this document, or something that is wanted there is lacking; none when nothing is.
     pub pending_since: Option<Timestamp>,
+    /// A complete list lacks the resource although its policy answers.
+    pub unlisted: bool,
     /// What is wrong: the error of the last pass, members that Google refused, a limit.
     pub troubles: Vec<Trouble>,
     /// What the guard holds: of people who have left, and of others.
@@ -107,6 +127,7 @@ impl DocumentOutcome {
             document,
             tally: None,
             pending_since: None,
+            unlisted: false,
             troubles: Vec::new(),
             held: Vec::new(),
             reverted: 0,

@@ -17,7 +17,7 @@ use super::conditions::{
     Conditions, clip, earliest, explain, find, int, later, needs_a_person, plural, with_next_step,
 };
 use super::input::{DocumentOutcome, Lag, MappingInput, SubjectOutcome, Tally, Trouble};
-use super::verdict::{Case, Turn, judge};
+use super::verdict::{Case, Turn, judge, unlisted};
 
 /// Most entries of a list in a status; counts are exact.
 const LISTED: usize = 50;
@@ -73,11 +73,11 @@ pub fn fold_mapping(
         observed_generation: Some(input.generation),
         grants: Some(GrantCounts {
             summary: fraction(&total),
-            desired: int(total.desired),
+            desired: int(shown_desired(&total)),
             acknowledged: int(total.acknowledged),
             verified: int(total.verified),
             pending: int(total.pending),
-            held: int(total.held),
+            held: int(total.kept_back().saturating_add(total.held)),
             failed: int(total.failed),
             unowned: int(total.unowned),
             revoking: int(total.revoking),
@@ -105,6 +105,7 @@ fn sum(documents: &[&DocumentOutcome]) -> Tally {
         unowned: sum.unowned.saturating_add(tally.unowned),
         missing: sum.missing.saturating_add(tally.missing),
         observed: sum.observed.saturating_add(tally.observed),
+        frozen: sum.frozen.saturating_add(tally.frozen),
         revoking: sum.revoking.saturating_add(tally.revoking),
         held: sum.held.saturating_add(tally.held),
         held_leavers: sum.held_leavers.saturating_add(tally.held_leavers),
@@ -113,7 +114,12 @@ fn sum(documents: &[&DocumentOutcome]) -> Tally {
 }
 
 fn fraction(tally: &Tally) -> String {
-    format!("{}/{}", tally.acknowledged, tally.desired)
+    format!("{}/{}", tally.acknowledged, shown_desired(tally))
+}
+
+/// What is wanted, and what a guard keeps although it is not wanted any more: it stays until somebody releases it.
+fn shown_desired(tally: &Tally) -> u64 {
+    tally.desired.saturating_add(tally.held)
 }
 
 /// The status of a mapping that is not in force, and why it is not.
@@ -324,7 +330,12 @@ fn resource_status(document: &DocumentOutcome) -> ResourceStatus {
     let (word, message) = match (troubles.first(), &document.tally) {
         (Some(trouble), _) => (Some(trouble.reason), with_next_step(&trouble.message, trouble.reason)),
         (None, None) => (Some(reason::PROGRESSING), "the policy was not read yet".to_owned()),
+        (None, Some(_)) if document.unlisted => (Some(reason::INVENTORY_INCOMPLETE), unlisted()),
         (None, Some(_)) if !document.held.is_empty() => (Some(reason::MASS_REMOVAL), explain(reason::MASS_REMOVAL)),
+        (None, Some(tally)) if tally.is_partial() => {
+            (Some(reason::PROGRESSING), format!("{} acknowledged by Google yet", lacking(tally)))
+        }
+        (None, Some(tally)) if tally.missing > 0 => (Some(reason::DRIFT_REPORTED), explain(reason::DRIFT_REPORTED)),
         (None, Some(_)) if document.invoker_iam_disabled => {
             (Some(reason::INVOKER_IAM_DISABLED), explain(reason::INVOKER_IAM_DISABLED))
         }
@@ -336,6 +347,12 @@ fn resource_status(document: &DocumentOutcome) -> ResourceStatus {
         reason: word.map(str::to_owned),
         message: word.map(|_| clip(&message, ENTRY_MESSAGE)),
     }
+}
+
+/// How much of what is wanted is not there.
+fn lacking(tally: &Tally) -> String {
+    let lacking = tally.pending.saturating_add(tally.failed).saturating_add(tally.frozen);
+    plural(lacking, "grant is not", "grants are not")
 }
 
 /// The change that was acknowledged last; of those at the same moment, the slowest.

@@ -10,6 +10,7 @@ mod conditions;
 mod input;
 mod mapping;
 mod provider;
+mod refused;
 mod target;
 mod verdict;
 mod writer;
@@ -24,7 +25,7 @@ pub use input::{
 pub use mapping::{fold_mapping, not_taken_in};
 pub use provider::fold_provider;
 pub use target::fold_target;
-pub use writer::write_statuses;
+pub use writer::{WriteCount, write_statuses};
 
 use jiff::Timestamp;
 

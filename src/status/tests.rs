@@ -11,6 +11,7 @@ use crate::api::{DriftKind, DriftSample, MappingMode, RefusedPath, RoleMappingSt
 use crate::model::{DocumentKey, FreezeReason, MemberKey, ResourceKind};
 
 mod board;
+mod fit;
 mod laws;
 mod others;
 mod runbook;
@@ -76,6 +77,9 @@ struct Scene {
     unmatched: Vec<String>,
     subjects: Vec<SubjectOutcome>,
     documents: Vec<DocumentOutcome>,
+    loading: Option<String>,
+    frozen_detail: String,
+    reconcile: Option<String>,
 }
 
 impl Default for Scene {
@@ -92,6 +96,9 @@ impl Default for Scene {
             unmatched: Vec::new(),
             subjects: vec![group("team-checkout")],
             documents: vec![settled("checkout-api", 4), settled("checkout-web", 4)],
+            loading: None,
+            frozen_detail: String::new(),
+            reconcile: None,
         }
     }
 }
@@ -99,20 +106,20 @@ impl Default for Scene {
 impl Scene {
     fn fold_at(&self, previous: Option<&RoleMappingStatus>, at: Timestamp) -> Folded<RoleMappingStatus> {
         let input = MappingInput {
-            loading: None,
+            loading: self.loading.as_deref(),
             generation: self.generation,
             mode: self.mode,
             ceiling_observes: self.ceiling_observes,
             ending: self.ending,
             problem: self.problem.as_ref(),
             frozen: self.frozen,
-            frozen_detail: "",
+            frozen_detail: &self.frozen_detail,
             admitted: self.admitted,
             refused: &self.refused,
             unmatched: &self.unmatched,
             subjects: &self.subjects,
             documents: &self.documents,
-            last_handled_reconcile_at: None,
+            last_handled_reconcile_at: self.reconcile.as_deref(),
         };
         fold_mapping(&input, previous, at)
     }

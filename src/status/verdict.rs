@@ -63,14 +63,30 @@ pub(super) struct Case<'a> {
 
 /// The verdict on a mapping.
 pub(super) fn judge(case: &Case<'_>) -> Verdict {
-    let checks: [fn(&Case<'_>) -> Option<Verdict>; 10] =
-        [frozen, revocation, manifest, delegation, loading, refused_by_google, groups, resources, under_way, ending];
+    let checks: [fn(&Case<'_>) -> Option<Verdict>; 11] = [
+        frozen,
+        revocation,
+        manifest,
+        delegation,
+        loading,
+        refused_by_google,
+        groups,
+        unlisted_resources,
+        resources,
+        under_way,
+        ending,
+    ];
     checks.iter().find_map(|check| check(case)).unwrap_or_else(|| well(case))
 }
 
 impl Case<'_> {
-    /// What holds the whole mapping or a subject of it; observing is not a standstill.
+    /// What holds the whole mapping, a subject or a resource of it; observing is not a standstill.
     pub fn freeze(&self) -> Option<(FreezeReason, String)> {
+        self.ground_missing().or_else(|| self.unlisted())
+    }
+
+    /// What holds the whole mapping or a subject of it.
+    fn ground_missing(&self) -> Option<(FreezeReason, String)> {
         let whole = self.input.frozen.filter(|why| *why != FreezeReason::Observed);
         let suspended = (self.input.mode == MappingMode::Suspend).then_some(FreezeReason::Suspended);
         if let Some(why) = whole.or(suspended) {
@@ -84,6 +100,21 @@ impl Case<'_> {
             let subject = self.subjects.iter().find(|subject| subject.problem == Some(why.reason()))?;
             Some((why, format!("{}: {}", subject_name(subject), why.message())))
         })
+    }
+
+    /// A resource that the list lacks although its policy answers, once that is no passing moment.
+    fn unlisted(&self) -> Option<(FreezeReason, String)> {
+        let lasts = |document: &DocumentOutcome| {
+            let since = document.pending_since.unwrap_or(self.now);
+            document.unlisted && (!self.was_ready() || later(since, CHURN) <= self.now)
+        };
+        let lacking: Vec<_> = self.documents.iter().filter(|document| lasts(document)).collect();
+        let first = lacking.first()?;
+        let more = match lacking.len() - 1 {
+            0 => String::new(),
+            n => format!(" and {n} more"),
+        };
+        Some((FreezeReason::InventoryIncomplete, format!("{}{more}: {}", first.document.resource(), unlisted())))
     }
 
     /// Does nothing get written?
@@ -130,6 +161,13 @@ impl Case<'_> {
     }
 }
 
+/// What it means that a list lacks a resource whose policy answers.
+pub(super) fn unlisted() -> String {
+    "the list of resources lacks it although its policy answers; nothing new is granted there until it is listed, and \
+     leavers lose access"
+        .to_owned()
+}
+
 /// How a person names the group.
 pub(super) fn subject_name(subject: &SubjectOutcome) -> String {
     let provider = &subject.identity_provider;
@@ -141,9 +179,15 @@ pub(super) fn subject_name(subject: &SubjectOutcome) -> String {
 }
 
 fn frozen(case: &Case<'_>) -> Option<Verdict> {
-    let (why, message) = case.freeze()?;
+    let (why, message) = case.ground_missing()?;
     // A group that was never pushed has a check of its own: it may still come.
     (why != FreezeReason::GroupNotFound).then(|| Verdict::new(Turn::Theirs, why.reason(), message))
+}
+
+fn unlisted_resources(case: &Case<'_>) -> Option<Verdict> {
+    let (why, message) = case.unlisted()?;
+    let message = format!("{message}; {}", progress(&case.total));
+    Some(Verdict::new(Turn::Theirs, why.reason(), message))
 }
 
 fn manifest(case: &Case<'_>) -> Option<Verdict> {
@@ -265,7 +309,7 @@ fn pending_since(case: &Case<'_>) -> Option<Timestamp> {
     let unread = case.documents.iter().any(|document| document.tally.is_none());
     let waits = case.documents.iter().filter_map(|document| document.pending_since).min();
     let troubled = case.troubles().into_iter().map(|(_, trouble)| trouble.since).min();
-    let any = unread || waits.is_some() || troubled.is_some() || case.total.pending > 0 || case.total.failed > 0;
+    let any = unread || waits.is_some() || troubled.is_some() || case.total.is_partial();
     any.then(|| earliest(waits, troubled).unwrap_or(case.now))
 }
 

@@ -20,8 +20,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::board::{Item, ItemKey, Kind, Status, StatusBoard};
+use super::refused::refused;
 use crate::api::condition::{kind, reason};
 use crate::api::{CloudRunTarget, FIELD_MANAGER, IdentityProvider, RoleMapping};
+use crate::model::{Clock, SystemClock};
 
 /// How long an object is left alone after it was written.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -34,25 +36,36 @@ const PARALLEL: usize = 8;
 /// The longest note of an Event, in bytes, as the API server has it.
 const NOTE: usize = 1024;
 
+/// How a write of a status ended, for whoever counts: `Written`, `Refused` or `Failed`.
+pub type WriteCount = Arc<dyn Fn(&'static str) + Send + Sync>;
+
 /// What the writer needs.
 #[derive(Clone)]
 struct Writer {
     client: Client,
     recorder: Recorder,
     board: StatusBoard,
+    count: WriteCount,
     permits: Arc<Semaphore>,
     /// What the cluster shows, as far as it was written or read here: what an Event is a change from.
     shown: Arc<Mutex<BTreeMap<ItemKey, Item>>>,
 }
 
 /// Writes what is new on the board until `stop` is cancelled. What is on the board now is what the cluster shows.
-pub async fn write_statuses(client: Client, pod: String, board: StatusBoard, stop: CancellationToken) {
+pub async fn write_statuses(
+    client: Client,
+    pod: String,
+    board: StatusBoard,
+    count: WriteCount,
+    stop: CancellationToken,
+) {
     let reporter = Reporter { controller: "rolecall.dev/rolecall".to_owned(), instance: Some(pod) };
     let shown = board.list().items.into_iter().map(|item| (item.key(), item)).collect();
     let writer = Writer {
         recorder: Recorder::new(client.clone(), reporter),
         client,
         board,
+        count,
         permits: Arc::new(Semaphore::new(PARALLEL)),
         shown: Arc::new(Mutex::new(shown)),
     };
@@ -94,35 +107,82 @@ impl Writer {
     /// Writes one object's status, and again until it was taken or the object is gone; then leaves it alone for a while.
     async fn bring(&self, key: &ItemKey) {
         let (mut delay, longest) = AGAIN;
+        // What was shown in the place of a status that was refused.
+        let mut instead: Option<Status> = None;
         loop {
             let Some(item) = self.board.get(key) else {
-                self.shown.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+                self.forget(key);
                 return;
             };
-            let permit = self.permits.acquire().await;
-            let written = tokio::time::timeout(PATIENCE, self.apply(&item)).await;
-            drop(permit);
-            let problem = match written {
-                Ok(Ok(())) => {
+            match self.write(&item).await {
+                Ok(()) => {
                     self.tell(key, item).await;
                     break;
                 }
-                // It was deleted; the watch says so, too.
-                Ok(Err(Error::Api(status))) if status.code == 404 => {
-                    self.shown.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+                Err(WriteError::Gone) => {
+                    self.forget(key);
                     break;
                 }
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => "the API server did not answer".to_owned(),
-            };
-            tracing::warn!(
-                object.kind = %item.kind, object.name = %item.metadata.name, %problem,
-                "cannot write the status of {} {}; it is tried again", item.kind, item.metadata.name
-            );
+                Err(WriteError::Refused(refusal)) => {
+                    tracing::error!(
+                        object.kind = %item.kind, object.name = %item.metadata.name, problem = %refusal,
+                        "the API server refuses the status of {} {} as malformed; a minimal one says so", item.kind, item.metadata.name
+                    );
+                    self.say_refused(key, &item, &refusal, &mut instead).await;
+                }
+                Err(WriteError::Failed(problem)) => {
+                    tracing::warn!(
+                        object.kind = %item.kind, object.name = %item.metadata.name, %problem,
+                        "cannot write the status of {} {}; it is tried again", item.kind, item.metadata.name
+                    );
+                }
+            }
             tokio::time::sleep(delay).await;
             delay = (delay * 2).min(longest);
         }
         tokio::time::sleep(PAUSE).await;
+    }
+
+    fn forget(&self, key: &ItemKey) {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    async fn write(&self, item: &Item) -> Result<(), WriteError> {
+        let permit = self.permits.acquire().await;
+        let written = tokio::time::timeout(PATIENCE, self.apply(item)).await;
+        drop(permit);
+        let result = match written {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(WriteError::of(&error)),
+            Err(_) => Err(WriteError::Failed("the API server did not answer".to_owned())),
+        };
+        match &result {
+            Ok(()) => (self.count)("Written"),
+            Err(WriteError::Refused(_)) => (self.count)("Refused"),
+            Err(WriteError::Failed(_)) => (self.count)("Failed"),
+            // It was deleted; the watch says so, too.
+            Err(WriteError::Gone) => {}
+        }
+        result
+    }
+
+    /// Puts a status that any schema takes in the place of one that was refused: what stands there would be believed.
+    async fn say_refused(&self, key: &ItemKey, item: &Item, refusal: &str, instead: &mut Option<Status>) {
+        let minimal = refused(&item.status, &self.board.shown(refusal), item.metadata.generation, SystemClock.now());
+        if instead.as_ref().is_some_and(|shown| shown.says_the_same(&minimal)) {
+            return;
+        }
+        let item = Item { status: minimal.clone(), ..item.clone() };
+        match self.write(&item).await {
+            Ok(()) => {
+                *instead = Some(minimal);
+                self.tell(key, item).await;
+            }
+            Err(error) => tracing::error!(
+                object.kind = %item.kind, object.name = %item.metadata.name, problem = %error,
+                "not even a minimal status can be written; what {} {} shows is old", item.kind, item.metadata.name
+            ),
+        }
     }
 
     async fn apply(&self, item: &Item) -> Result<(), Error> {
@@ -158,6 +218,31 @@ impl Writer {
                 Ok(Err(error)) => tracing::debug!(%error, event.reason, "an Event was not written"),
                 Err(_) => tracing::debug!(event.reason, "an Event was not written in time"),
             }
+        }
+    }
+}
+
+/// Why a status was not written.
+#[derive(Debug, thiserror::Error)]
+enum WriteError {
+    #[error("the object is gone")]
+    Gone,
+    /// The same again would be refused again.
+    #[error("{0}")]
+    Refused(String),
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl WriteError {
+    fn of(error: &Error) -> Self {
+        let Error::Api(status) = error else { return Self::Failed(error.to_string()) };
+        match status.code {
+            404 => Self::Gone,
+            400 | 413 | 422 => Self::Refused(status.message.clone()),
+            // etcd has a limit of its own.
+            500 if status.message.contains("too large") => Self::Refused(status.message.clone()),
+            _ => Self::Failed(error.to_string()),
         }
     }
 }

@@ -23,6 +23,7 @@ mod ledger;
 mod list;
 mod members;
 mod membership;
+mod names;
 mod open;
 mod owners;
 pub(crate) mod private;
@@ -44,7 +45,7 @@ use sqlx::SqlitePool;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::model::Seq;
+use crate::model::{Pseudonyms, Seq};
 use committer::Committer;
 use leadership::Turn;
 
@@ -52,6 +53,7 @@ pub use decisions::{Decision, Farewell, PendingDecision};
 pub use error::StoreError;
 pub use leadership::{Epoch, Leader};
 pub use ledger::DocumentLedger;
+pub use names::Names;
 pub use owners::{DirectoryUse, Purged};
 pub use quota::{Quota, Usage};
 pub use record::{
@@ -67,6 +69,7 @@ pub struct Store(Arc<Inner>);
 
 struct Inner {
     id: Uuid,
+    pseudonyms: Pseudonyms,
     readers: SqlitePool,
     committer: Committer,
     turn: Turn,
@@ -88,6 +91,12 @@ impl Store {
     #[must_use]
     pub fn id(&self) -> Uuid {
         self.0.id
+    }
+
+    /// What stands for people where everybody may read; the key is this database's own.
+    #[must_use]
+    pub fn pseudonyms(&self) -> &Pseudonyms {
+        &self.0.pseudonyms
     }
 
     /// A hint after each commit that appended events: the position of the last. The log is the truth.

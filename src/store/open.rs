@@ -5,6 +5,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, SqlSafeStr as _, query};
@@ -14,7 +16,7 @@ use super::committer::Committer;
 use super::leadership::Turn;
 use super::sql::{self, Columns};
 use super::{Inner, Store, StoreError, events, private};
-use crate::model::Clock;
+use crate::model::{Clock, KEY_BYTES, Pseudonyms};
 
 /// How many reads run at once. A read takes micro- to milliseconds; a snapshot holds one for its length.
 const READERS: u32 = 4;
@@ -104,6 +106,20 @@ async fn identify(connection: &mut SqliteConnection) -> Result<Uuid, StoreError>
     Uuid::try_parse(&text).map_err(|error| StoreError::Damaged { what: "meta", problem: error.to_string() })
 }
 
+/// The key of the pseudonyms, which the first opening gives it.
+async fn pseudonyms(connection: &mut SqliteConnection) -> Result<Pseudonyms, StoreError> {
+    let fresh: [u8; KEY_BYTES] = rand::random();
+    query("INSERT INTO meta (key, value) VALUES ('pseudonym_key', ?) ON CONFLICT DO NOTHING")
+        .bind(STANDARD.encode(fresh))
+        .execute(&mut *connection)
+        .await?;
+    let row = query("SELECT value FROM meta WHERE key = 'pseudonym_key'").fetch_one(connection).await?;
+    let text = Columns::of(&row, "meta").text()?;
+    let key = STANDARD.decode(text).ok().and_then(|bytes| <[u8; KEY_BYTES]>::try_from(bytes).ok());
+    let damaged = || StoreError::Damaged { what: "meta", problem: "the key of the pseudonyms is none".to_owned() };
+    Ok(Pseudonyms::new(&key.ok_or_else(damaged)?))
+}
+
 impl Store {
     /// Opens or creates the database at `url` (`sqlite:PATH`) and brings its schema up to date.
     ///
@@ -124,6 +140,7 @@ impl Store {
         let id = identify(&mut connection).await?;
         // Only now it is known to be a database of rolecall.
         private::tighten_database(Path::new(path));
+        let pseudonyms = pseudonyms(&mut connection).await?;
         let highest = events::highest(&mut connection).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
@@ -134,6 +151,7 @@ impl Store {
         let committer = Committer::start(options, connection, clock, highest);
         Ok(Self(Arc::new(Inner {
             id,
+            pseudonyms,
             readers,
             committer,
             turn: Turn::default(),

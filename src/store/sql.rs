@@ -103,6 +103,11 @@ impl<'r> Columns<'r> {
         Uuid::from_slice(bytes).map_err(|error| self.damaged(&error))
     }
 
+    pub(super) fn id_or_none(&mut self) -> Result<Option<Uuid>, StoreError> {
+        let bytes: Option<&[u8]> = self.get()?;
+        bytes.map(Uuid::from_slice).transpose().map_err(|error| self.damaged(&error))
+    }
+
     pub(super) fn json<T: DeserializeOwned>(&mut self) -> Result<T, StoreError> {
         let text: &str = self.get()?;
         serde_json::from_str(text).map_err(|error| self.damaged(&error))

@@ -1,6 +1,7 @@
 //! Log lines: to standard error, for people or for machines.
 
-use std::io::IsTerminal;
+use std::borrow::Cow;
+use std::io::{self, IsTerminal, Write};
 
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::layer::SubscriberExt;
@@ -61,17 +62,36 @@ fn parse_filter(filter: &str) -> Result<EnvFilter, TelemetryError> {
         .map_err(|source| TelemetryError::Filter { filter: filter.chars().take(200).collect(), source })
 }
 
-/// Sends the log lines of this process to standard error. Called once, by whoever starts the process.
+/// Makes of a line what may be logged.
+pub type Redact = fn(&str) -> Cow<'_, str>;
+
+/// Standard error, behind a look at each line: whatever a library or another party says there, no person is named.
+struct Redacted(Redact);
+
+impl Write for Redacted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let line = String::from_utf8_lossy(bytes);
+        io::stderr().write_all((self.0)(&line).as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// Sends the log lines of this process to standard error, as `redact` has them. Called once, by whoever starts the
+/// process.
 ///
 /// `filter` is a level, or directives such as `info,rolecall::engine=debug` that are added to [`DEFAULT_FILTER`].
 ///
 /// # Errors
 /// [`TelemetryError`].
-pub fn init_logs(format: LogFormat, filter: &str) -> Result<(), TelemetryError> {
+pub fn init_logs(format: LogFormat, filter: &str, redact: Redact) -> Result<(), TelemetryError> {
     let filter = parse_filter(filter)?;
     let layer = match format {
         LogFormat::Text => fmt::layer()
-            .with_writer(std::io::stderr)
+            .with_writer(move || Redacted(redact))
             .with_ansi(std::io::stderr().is_terminal())
             .with_target(true)
             .boxed(),
@@ -80,7 +100,7 @@ pub fn init_logs(format: LogFormat, filter: &str) -> Result<(), TelemetryError> 
             .flatten_event(true)
             .with_current_span(true)
             .with_span_list(false)
-            .with_writer(std::io::stderr)
+            .with_writer(move || Redacted(redact))
             .boxed(),
     };
     tracing_subscriber::registry().with(filter).with(layer).try_init().map_err(|_| TelemetryError::AlreadySetUp)

@@ -53,6 +53,14 @@ impl<const N: usize> Counters<N> {
         self.add(values, 1);
     }
 
+    /// Exposes these label values from the start, as zero: the first of them is an increase to Prometheus.
+    fn known<const M: usize>(self, values: [[&'static str; N]; M]) -> Self {
+        for values in values {
+            self.add(values, 0);
+        }
+        self
+    }
+
     /// Counts `by` more.
     pub fn add(&self, values: [&'static str; N], by: u64) {
         self.family.get_or_create(&pair(self.names, values)).inc_by(by);
@@ -94,6 +102,14 @@ pub struct Histograms<const N: usize> {
 }
 
 impl<const N: usize> Histograms<N> {
+    /// Exposes these label values from the start, with nothing observed.
+    fn known<const M: usize>(self, values: [[&'static str; N]; M]) -> Self {
+        for values in values {
+            drop(self.family.get_or_create(&pair(self.names, values)));
+        }
+        self
+    }
+
     /// Notes one duration.
     pub fn observe(&self, values: [&'static str; N], took: Duration) {
         self.family.get_or_create(&pair(self.names, values)).observe(took.as_secs_f64());
@@ -215,6 +231,8 @@ pub struct ClusterMetrics {
     pub leader: Gauges<0>,
     /// Failures of watches, by resource.
     pub watch_failures: Counters<1>,
+    /// Writes of statuses, by outcome.
+    pub status_writes: Counters<1>,
 }
 
 /// The store.
@@ -229,6 +247,8 @@ pub struct StoreMetrics {
 pub struct EngineMetrics {
     /// Documents by state.
     pub documents: Gauges<1>,
+    /// Mappings whose condition `Frozen` is true.
+    pub frozen_mappings: Gauges<0>,
     /// Documents that are due or waiting.
     pub queue: Gauges<0>,
     /// Finished passes over a document, by outcome.
@@ -334,6 +354,11 @@ impl Metrics {
                     ["resource"],
                     "Watches of the API server that failed, by resource; each is tried again",
                 ),
+                status_writes: area.counters(
+                    "status_writes",
+                    ["outcome"],
+                    "Writes of statuses to the API server, by outcome: `Written`, `Refused` (as malformed; a minimal status says so), `Failed`",
+                ).known([["Written"], ["Refused"], ["Failed"]]),
             }
         };
         let engine = {
@@ -343,6 +368,11 @@ impl Metrics {
                     "documents",
                     ["state"],
                     "Policy documents by state: `InSync`, `Pending`, `Drifted`, `Held`, `Frozen`, `Failed`",
+                ),
+                frozen_mappings: area.gauges(
+                    "frozen_mappings",
+                    [],
+                    "Mappings of which something is left as it is: suspended, or their ground cannot be seen",
                 ),
                 queue: area.gauges("queue_documents", [], "Policy documents that are due or waiting for their time"),
                 syncs: area.counters(
@@ -354,7 +384,7 @@ impl Metrics {
                     "members",
                     ["action"],
                     "Members written into or out of policies and acknowledged by Google, by action: `add`, `remove`",
-                ),
+                ).known([["add"], ["remove"]]),
                 held_members: area.gauges(
                     "held_members",
                     ["action"],
@@ -376,7 +406,7 @@ impl Metrics {
                     ["change"],
                     "Seconds from a directory event to Google's acknowledgement, by change: `addition`, `revocation`",
                     propagation_seconds,
-                ),
+                ).known([["addition"], ["revocation"]]),
             }
         };
         let google = {
@@ -386,7 +416,7 @@ impl Metrics {
                     "requests",
                     ["operation", "outcome"],
                     "Calls to Google, by operation (`list`, `get`, `getIamPolicy`, `setIamPolicy`) and outcome: `ok` or the reason of the error",
-                ),
+                ).known(["list", "getIamPolicy", "setIamPolicy"].map(|operation| [operation, "PermissionDenied"])),
                 request_seconds: area.histograms(
                     "request_seconds",
                     ["operation"],
@@ -476,7 +506,7 @@ mod tests {
         for labelled in [&scim.requests, &google.requests, &http.connections_closed] {
             labelled.inc(["a", "b"]);
         }
-        for labelled in [&engine.syncs, &engine.members, &cluster.watch_failures] {
+        for labelled in [&engine.syncs, &engine.members, &cluster.watch_failures, &cluster.status_writes] {
             labelled.inc(["a"]);
         }
         for labelled in [&engine.documents, &engine.held_members, &engine.drift_members] {

@@ -10,7 +10,7 @@ mod metrics;
 mod readiness;
 
 pub use admin::{DEFAULT_ADMIN_LISTEN, StatusProvider, admin_router, probe_router};
-pub use log::{DEFAULT_FILTER, LogFormat, TelemetryError, init_logs};
+pub use log::{DEFAULT_FILTER, LogFormat, Redact, TelemetryError, init_logs};
 pub use metrics::{
     ClusterMetrics, Counters, Definition, EngineMetrics, Gauges, GoogleMetrics, Histograms, HttpMetrics, Metrics,
     ProviderCounters, ScimMetrics, StoreMetrics, code_word,

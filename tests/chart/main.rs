@@ -18,6 +18,9 @@ use std::sync::OnceLock;
 
 use serde_json::{Map, Value, json};
 
+#[path = "../common/alerts.rs"]
+#[allow(dead_code, reason = "each test binary uses its part")]
+mod alerts_asked;
 mod gitops;
 mod kept;
 mod monitoring;

@@ -49,6 +49,46 @@ fn alerts_ask_for_metrics_that_there_are() {
     assert!(asked >= 8, "{asked}");
 }
 
+/// Each series that a rule names, as name, label and value; what the chart sets, job and namespace, aside.
+fn asked_for() -> BTreeSet<(String, Option<(String, String)>)> {
+    let mut asked = BTreeSet::new();
+    for alert in alerts() {
+        let expression = alert["expr"].as_str().unwrap();
+        for (at, _) in expression.match_indices("rolecall_") {
+            let (name, rest) = expression[at..].split_once('{').unwrap();
+            let labels = rest.split_once('}').unwrap().0;
+            let own: Vec<_> = labels
+                .split(',')
+                .map(|label| label.trim().split_once('=').unwrap())
+                .filter(|(label, _)| !["job", "namespace"].contains(label))
+                .map(|(label, value)| (label.to_owned(), value.trim_matches(['~', '"']).to_owned()))
+                .collect();
+            assert!(own.len() <= 1, "{expression}");
+            asked.insert((name.trim().to_owned(), own.into_iter().next()));
+        }
+    }
+    asked
+}
+
+#[test]
+fn alerts_ask_for_series_that_rolecall_exports() {
+    let metrics = rolecall::telemetry::Metrics::new();
+    let mut left: BTreeSet<_> = alerts_asked::ASKED_FOR
+        .into_iter()
+        .map(|(name, label)| (name.to_owned(), label.map(|(label, value)| (label.to_owned(), value.to_owned()))))
+        .collect();
+    for series in asked_for() {
+        if series == ("rolecall_scim_requests_total".to_owned(), Some(("code".to_owned(), "5..".to_owned()))) {
+            assert!([500, 503].iter().all(|code| rolecall::telemetry::code_word(*code).starts_with('5')));
+            continue;
+        }
+        assert!(left.remove(&series), "{series:?}: no test shows that a running rolecall exports it");
+        let name = series.0.trim_end_matches("_bucket");
+        assert!(metrics.definitions().iter().any(|one| one.name == name), "{name}");
+    }
+    assert!(left.is_empty(), "no alert asks for {left:?}");
+}
+
 #[test]
 fn alerts_lead_to_a_heading_of_the_runbook_and_say_what_it_means() {
     let headings: BTreeSet<String> = read("docs/runbook.md")

@@ -19,6 +19,7 @@ mod freezes;
 mod gitops;
 mod helm;
 mod leadership;
+mod observers;
 mod outages;
 mod resources;
 mod rights;

@@ -190,3 +190,24 @@ async fn what_happened_before_a_compaction_is_found_by_a_new_list() {
     assert!(ours("watch") && ours("list"), "it tried to go on and then listed: {calls:#?}");
     assert!(world.pod.ended().is_none(), "the same process");
 }
+
+#[tokio::test]
+async fn control_plane_whose_port_was_taken_meanwhile_starts_on_another() {
+    for place in 0..3 {
+        let taken = std::net::TcpListener::bind(free_port()).expect("a port that is taken");
+        let address = taken.local_addr().expect("its address");
+        let mut asked = 0;
+        let cluster = ControlPlane::start_on(true, || {
+            asked += 1;
+            let mut ports = [free_port(), free_port(), free_port()];
+            if asked == 1 {
+                ports[place] = address;
+            }
+            ports
+        })
+        .await;
+        assert_eq!(asked, 2, "port {place} of etcd's two and the API server's one");
+        assert_ne!(cluster.address, address);
+        drop(taken);
+    }
+}

@@ -3,11 +3,15 @@
 #![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
 
 mod agreement;
+pub mod alerts;
 mod google;
 mod manifests;
 mod scim;
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::{SocketAddr, TcpListener};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -52,10 +56,27 @@ pub async fn always(what: &str, span: Duration, mut probe: impl AsyncFnMut() -> 
     }
 }
 
-/// An address on loopback that nobody listens on.
+/// An address on loopback that nobody listens on. The system gives ports of a range of its own to connections that go
+/// out, and would give one away before whoever asked listens on it: these are below that range, and none is named twice.
 pub fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port on loopback")
+    static NEXT: OnceLock<AtomicU32> = OnceLock::new();
+    let next = NEXT.get_or_init(|| {
+        let random = RandomState::new().hash_one(std::process::id()) % u64::from(PORTS);
+        AtomicU32::new(u32::try_from(random).expect("less than the number of ports"))
+    });
+    for _ in 0..PORTS {
+        let port = FIRST_PORT + next.fetch_add(1, Ordering::Relaxed) % PORTS;
+        let address = SocketAddr::from(([127, 0, 0, 1], u16::try_from(port).expect("a port")));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+    panic!("no free port on loopback");
 }
+
+/// The ports that [`free_port`] answers, below what systems give away by themselves (from 32768 on).
+const FIRST_PORT: u32 = 12_000;
+const PORTS: u32 = 20_000;
 
 /// The last lines of a log.
 pub fn tail(log: &str) -> String {

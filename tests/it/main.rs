@@ -22,6 +22,7 @@ mod lanes;
 mod leadership;
 mod manifests;
 mod memory;
+mod observers;
 mod people;
 mod permits;
 mod policies;

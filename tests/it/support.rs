@@ -239,6 +239,15 @@ impl World {
         .await
     }
 
+    /// Waits until `check` finds nothing to complain about in the status of the target `shop-dev`.
+    pub async fn status_of_target(&self, what: &str, check: impl Fn(&Value) -> bool) -> Value {
+        eventually(&format!("shop-dev: {what}"), async || {
+            let status = self.status("CloudRunTarget", "shop-dev").await;
+            if check(&status) { Ok(status) } else { Err(format!("{status:#}; log:\n{}", tail(&self.log()))) }
+        })
+        .await
+    }
+
     pub fn scim(&self, provider: &str, token: &str) -> Scim {
         Scim {
             base: format!("{}/idp/{provider}/scim/v2", self.scim_url),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::check::{Check, Finding, RuleError, join, shown};
 use super::yaml::{Content, Node, Place, Unreadable};
 use super::{Object, ObjectRef, secret};
-use crate::api::{GROUP, VERSION, crds};
+use crate::api::{GROUP, VERSION, crds, initial_status};
 use crate::model::ProviderName;
 
 /// What a CRD says about objects of one kind.
@@ -195,10 +195,11 @@ fn value_at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
     })
 }
 
-/// A file says what is wanted; uid, times and owners are not its to say.
+/// A file says what is wanted; uid, times and owners are not its to say, and its status is that of an object that was just
+/// created, as the API server gives it.
 fn without_what_the_server_writes(mut value: Value) -> Value {
     if let Some(object) = value.as_object_mut() {
-        object.remove("status");
+        object.insert("status".to_owned(), initial_status());
         if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.retain(|field, _| matches!(field.as_str(), "name" | "namespace" | "labels" | "annotations"));
         }

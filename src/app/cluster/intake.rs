@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::finalizer::{is_held, patient, set_finalizers, version};
 use crate::api::condition::reason;
 use crate::api::manifest::{Object, ObjectRef, Problem};
-use crate::api::{GROUP, REVOKE_FINALIZER, RoleMapping, VERSION};
+use crate::api::{GROUP, REVOKE_FINALIZER, RoleMapping, VERSION, is_initial};
 use crate::engine::{Engine, IntakeError, ObjectProblem};
 use crate::index::Life;
 use crate::model::{Clock, FreezeReason, MappingKey, ProviderName, TargetName};
@@ -246,10 +246,11 @@ impl Intake {
         let (namespace, name) = (seen.object.namespace.as_deref(), seen.object.name.as_str());
         let board = &self.parts.board;
         if let Some(known) = board.item(kind, namespace, name) {
-            if seen.status.is_null() || known.metadata.uid != seen.metadata.uid {
+            if is_initial(&seen.status) || known.metadata.uid != seen.metadata.uid {
                 board.tell_again(kind, namespace, name);
             }
-        } else if !seen.status.is_null() && (seen.metadata.deletion_timestamp.is_none() || self.is_known(&seen.object))
+        } else if !is_initial(&seen.status)
+            && (seen.metadata.deletion_timestamp.is_none() || self.is_known(&seen.object))
         {
             let item = json!({
                 "apiVersion": format!("{GROUP}/{VERSION}"),

@@ -32,7 +32,7 @@ use crate::api::manifest::{Object, ObjectRef};
 use crate::cli::Mode;
 use crate::engine::{Engine, owner_of};
 use crate::model::{FreezeReason, ProviderName};
-use crate::status::{StatusBoard, write_statuses};
+use crate::status::{StatusBoard, WriteCount, write_statuses};
 use crate::store::{Decision, Store, Trust};
 use crate::watch::cluster::{ClusterChange, SecretAbsence, SecretChange, Watched, follow, follow_secrets};
 
@@ -329,7 +329,9 @@ async fn lead(
     }
     engine.freeze(found.freeze).await?;
     let parts = (process.board.clone(), engine.clone());
-    tasks.spawn(show(client, memory.clone(), parts, (found, other), identity.to_owned(), over.clone()));
+    let writes = process.metrics.cluster.status_writes.clone();
+    let count: WriteCount = Arc::new(move |outcome| writes.inc([outcome]));
+    tasks.spawn(show(client, memory.clone(), parts, (found, other), (identity.to_owned(), count), over.clone()));
     let worker = tokio::spawn({
         let (engine, over, stop) = (engine.clone(), over.clone(), stop.clone());
         async move {
@@ -452,7 +454,7 @@ async fn show(
     memory: ClusterMirror,
     (board, engine): (StatusBoard, Engine),
     (found, alive): (Compared, Arc<AtomicBool>),
-    identity: String,
+    (identity, count): (String, WriteCount),
     over: CancellationToken,
 ) {
     if let Some(other) = found.other {
@@ -480,5 +482,5 @@ async fn show(
         }
         alive.store(false, Ordering::Release);
     }
-    write_statuses(client, identity, board, over).await;
+    write_statuses(client, identity, board, count, over).await;
 }

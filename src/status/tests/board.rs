@@ -68,5 +68,6 @@ fn object_without_a_status_yet_can_be_read() {
     let text = r#"{"apiVersion":"v1","kind":"List","items":[
         {"apiVersion":"rolecall.dev/v1alpha1","kind":"RoleMapping","metadata":{"name":"a","namespace":"b"}}]}"#;
     let list: List = serde_json::from_str(text).unwrap();
-    assert_eq!(list.items[0].status, Status::RoleMapping(Box::default()));
+    let nobody_looked = RoleMappingStatus { observed_generation: Some(-1), ..RoleMappingStatus::default() };
+    assert_eq!(list.items[0].status, Status::RoleMapping(Box::new(nobody_looked)));
 }

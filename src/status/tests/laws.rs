@@ -20,17 +20,18 @@ const FREEZES: [FreezeReason; 5] = [
 ];
 
 prop_compose! {
-    fn tallies()(n in prop::array::uniform9(0_u64..3), read in prop::bool::weighted(0.9)) -> Option<Tally> {
-        let [acknowledged, pending, failed, unowned, missing, observed, revoking, held, _] = n;
+    pub(super) fn tallies()(n in prop::array::uniform9(0_u64..3), read in prop::bool::weighted(0.9)) -> Option<Tally> {
+        let [acknowledged, pending, failed, unowned, missing, observed, revoking, held, frozen] = n;
         read.then(|| Tally {
-            desired: acknowledged + pending + failed + unowned + missing + observed,
+            desired: acknowledged + pending + failed + missing + observed + frozen,
             acknowledged,
             verified: 0,
             pending,
             failed,
-            unowned,
+            unowned: unowned.min(acknowledged),
             missing,
             observed,
+            frozen,
             revoking,
             held,
             held_leavers: 0,
@@ -40,7 +41,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn outcomes()(
+    pub(super) fn outcomes()(
         name in "[a-c]{1,2}",
         tally in tallies(),
         pending in prop::option::of(0_i64..200),
@@ -48,6 +49,7 @@ prop_compose! {
         held in prop::collection::vec(("[ab]", prop::collection::btree_set("[a-d]", 1..3)), 0..2),
         counts in (0_u64..2, 0_u64..2, 0_u64..2),
         lag in prop::option::of((0_i64..5000, 0_i64..100)),
+        unlisted in prop::bool::weighted(0.1),
     ) -> DocumentOutcome {
         DocumentOutcome {
             tally,
@@ -59,6 +61,7 @@ prop_compose! {
                 plan_hash,
                 since: ago(30),
             }).collect(),
+            unlisted,
             reverted: counts.0,
             remaining: counts.1,
             foreign: counts.2,
@@ -69,7 +72,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn scenes()(
+    pub(super) fn scenes()(
         documents in prop::collection::btree_map("[a-f]{1,2}", outcomes(), 0..5),
         subjects in prop::collection::btree_map("[a-c]", prop::option::weighted(0.2, prop::sample::select(&GROUPS[..])), 1..4),
         refused_paths in prop::collection::btree_set("[0-3]", 0..3),
@@ -149,6 +152,13 @@ proptest! {
             prop_assert!(truth(type_) != Some(false), "{} is present only when it is true", type_);
         }
         prop_assert!(!(ready && truth(kind::FROZEN) == Some(true)));
+        let sum = |of: fn(&Tally) -> u64| scene.documents.iter().filter_map(|document| document.tally.as_ref()).map(of).sum::<u64>();
+        let grants = status.grants.as_ref().unwrap();
+        prop_assert_eq!(grants.desired, grants.acknowledged + grants.pending + grants.held + grants.failed);
+        prop_assert_eq!(grants.held, i64::try_from(sum(Tally::kept_back) + sum(|tally| tally.held)).unwrap());
+        let partial = grants.pending > 0 || grants.failed > 0 || sum(|tally| tally.frozen) > 0;
+        let lasts = scene.documents.iter().any(|document| document.pending_since.is_some_and(|since| since <= ago(60)));
+        prop_assert!(!(ready && partial && lasts), "a partial result that lasts is not Ready");
         let revoking = scene.documents.iter().filter_map(|document| document.tally).any(|tally| tally.revoking > 0);
         prop_assert!(!(ready && revoking), "access that should be gone is never Ready");
         for condition in &status.conditions {

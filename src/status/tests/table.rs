@@ -23,6 +23,7 @@ fn converged() {
     let status = row(&Scene::default(), None, "Ready=True/Converged Accepted=True/Accepted");
     let grants = status.grants.unwrap();
     assert_eq!((grants.summary.as_str(), grants.desired, grants.verified), ("8/8", 8, 8));
+    assert_eq!((grants.pending, grants.held, grants.failed, grants.revoking), (0, 0, 0, 0));
     assert_eq!(status.observed_generation, Some(7));
     assert_eq!(status.resources[0].grants, "4/4");
     assert_eq!(status.resources[0].reason, None);
@@ -217,6 +218,8 @@ fn held_by_a_guard_is_ready_and_says_the_hash() {
         ..Scene::default()
     };
     let status = row(&scene, None, "Ready=True/Converged Accepted=True/Accepted Held=True/MassRemoval");
+    let grants = status.grants.unwrap();
+    assert_eq!((grants.desired, grants.acknowledged, grants.held, grants.revoking), (12, 8, 4, 0));
     let held = status.held.unwrap();
     assert_eq!(held.people, 3, "nobody is counted twice");
     assert_eq!(held.plan_hash, "beef,cafe");
@@ -243,7 +246,13 @@ fn a_held_leaver_is_not_ready_and_says_what_releases_it() {
 fn drift_and_foreign_members_are_ready_and_drifted() {
     type Change = fn(&mut DocumentOutcome);
     let cases: [(Change, &str); 3] = [
-        (|outcome| outcome.tally.as_mut().unwrap().missing = 1, reason::DRIFT_REPORTED),
+        (
+            |outcome| {
+                let tally = outcome.tally.as_mut().unwrap();
+                (tally.acknowledged, tally.missing) = (3, 1);
+            },
+            reason::DRIFT_REPORTED,
+        ),
         (|outcome| outcome.foreign = 2, reason::FOREIGN_MEMBERS),
         (|outcome| outcome.remaining = 1, reason::GRANT_REMAINS),
     ];
@@ -309,6 +318,54 @@ fn every_other_freeze_is_frozen_and_stalled() {
     }
 }
 
+/// Five people joined while the list of services was answered with nothing.
+fn ten_of_fifteen(since: Timestamp) -> Scene {
+    let tally = Tally { desired: 15, acknowledged: 10, verified: 10, pending: 5, ..Tally::default() };
+    let outcome = DocumentOutcome {
+        tally: Some(tally),
+        unlisted: true,
+        pending_since: Some(since),
+        ..DocumentOutcome::unread(document("checkout-api"))
+    };
+    Scene { documents: vec![outcome], unmatched: vec!["shop-dev: services/checkout-*".to_owned()], ..Scene::default() }
+}
+
+#[test]
+fn grants_on_a_resource_that_the_list_lacks_are_pending_and_frozen_when_it_lasts() {
+    let passing = ten_of_fifteen(ago(59)).fold_at(Some(&Scene::before()), now());
+    assert_eq!(line(&passing.status.conditions), "Ready=True/Converged Accepted=True/Accepted");
+    assert_eq!(passing.revisit, Some(now() + SignedDuration::from_secs(1)));
+    let word = reason::INVENTORY_INCOMPLETE;
+    let frozen = format!("Ready=False/{word} Accepted=True/Accepted Stalled=True/{word} Frozen=True/{word}");
+    let status = row(&ten_of_fifteen(ago(60)), Some(&Scene::before()), &frozen);
+    let grants = status.grants.unwrap();
+    assert_eq!((grants.summary.as_str(), grants.desired, grants.pending), ("10/15", 15, 5));
+    let message = &get(&status.conditions, kind::READY).unwrap().message;
+    assert!(message.contains("services/checkout-api") && message.contains("10 of 15"), "{message}");
+    assert_eq!(status.resources[0].reason.as_deref(), Some(word));
+    row(&ten_of_fifteen(ago(1)), None, &frozen);
+}
+
+#[test]
+fn whatever_is_wanted_and_lacking_for_a_minute_is_not_ready() {
+    type Change = fn(&mut Tally);
+    let cases: [Change; 3] = [|tally| tally.pending = 1, |tally| tally.failed = 1, |tally| tally.frozen = 1];
+    for change in cases {
+        let mut scene = Scene::default();
+        scene.documents[0] = with_tally("checkout-api", |tally| {
+            tally.acknowledged = 3;
+            change(tally);
+        });
+        scene.documents[0].pending_since = Some(ago(60));
+        let status = row(
+            &scene,
+            Some(&Scene::before()),
+            "Ready=False/Progressing Accepted=True/Accepted Reconciling=True/Progressing",
+        );
+        assert_eq!(status.resources[0].reason.as_deref(), Some("Progressing"));
+    }
+}
+
 #[test]
 fn suspended_mapping_is_frozen_by_its_mode() {
     let scene = Scene { mode: MappingMode::Suspend, ..Scene::default() };
@@ -350,7 +407,7 @@ fn people_who_get_nothing_are_counted_and_do_not_make_the_mapping_unready() {
 #[test]
 fn what_is_there_but_not_ours_is_said() {
     let mut scene = Scene::default();
-    scene.documents[0] = with_tally("checkout-api", |tally| (tally.acknowledged, tally.unowned) = (3, 1));
+    scene.documents[0] = with_tally("checkout-api", |tally| tally.unowned = 1);
     scene.documents[1].invoker_iam_disabled = true;
     let status = row(&scene, None, "Ready=True/Converged Accepted=True/Accepted");
     let message = &get(&status.conditions, kind::READY).unwrap().message;
@@ -401,5 +458,5 @@ fn lists_are_bounded_and_counts_are_exact() {
     assert_eq!((held.plans.len(), held.people), (50, 1));
     assert!(held.plan_hash.len() <= 4096);
     assert_eq!(status.drift.unwrap().samples.len(), 10);
-    assert_eq!(status.grants.unwrap().desired, 800);
+    assert_eq!(status.grants.unwrap().desired, 1000);
 }

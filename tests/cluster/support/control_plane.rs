@@ -21,6 +21,8 @@ use crate::common::{eventually_within, free_port, tail};
 
 /// How long a control plane may take to start, with two of them on a busy machine.
 const START: Duration = Duration::from_secs(90);
+/// How often a start is tried on other ports, when one was taken by another program.
+const ATTEMPTS: u32 = 5;
 /// `system:masters`. It opens nothing but a control plane on loopback that lives as long as a test.
 const ADMIN: &str = "admin-of-the-tests";
 
@@ -43,6 +45,21 @@ impl ControlPlane {
     }
 
     async fn start_with(keep_connections: bool) -> Self {
+        Self::start_on(keep_connections, || [free_port(), free_port(), free_port()]).await
+    }
+
+    /// Starts on the ports that `ports` answers. When another program took one meanwhile, it is asked for others.
+    pub async fn start_on(keep_connections: bool, mut ports: impl FnMut() -> [SocketAddr; 3]) -> Self {
+        for _ in 0..ATTEMPTS {
+            match Self::attempt(keep_connections, ports()).await {
+                Ok(this) => return this,
+                Err(PortTaken(log)) => println!("a port of the control plane was taken; trying others\n{log}"),
+            }
+        }
+        panic!("the control plane found no free ports in {ATTEMPTS} attempts");
+    }
+
+    async fn attempt(keep_connections: bool, [client, peer, address]: [SocketAddr; 3]) -> Result<Self, PortTaken> {
         let begun = Instant::now();
         let folder = tempfile::Builder::new().prefix("rolecall-cluster-").tempdir().expect("a folder");
         let at = |name: &str| folder.path().join(name);
@@ -56,8 +73,7 @@ impl ControlPlane {
         .expect("an audit policy");
         service_account_keys(&at("sa.key"), &at("sa.pub"));
 
-        let (client, peer, address) = (free_port(), free_port(), free_port());
-        let etcd = Process::start(
+        let mut etcd = Process::start(
             &tool("etcd"),
             &[
                 format!("--data-dir={}", shown("etcd")),
@@ -90,14 +106,17 @@ impl ControlPlane {
             "--audit-log-maxsize=2000".to_owned(),
             "--profiling=false".to_owned(),
         ];
-        let apiserver = Process::start(&tool("kube-apiserver"), &arguments, &[], at("kube-apiserver.log"));
+        let mut apiserver = Process::start(&tool("kube-apiserver"), &arguments, &[], at("kube-apiserver.log"));
         let certificate = at("certs/apiserver.crt");
         let pem = eventually_within(START, "the certificate of the API server", async || {
+            if let Some(taken) = taken([&mut etcd, &mut apiserver]) {
+                return Ok(Err(taken));
+            }
             let pem = std::fs::read(&certificate).map_err(|error| error.to_string())?;
             // Written in one go, but not put in place in one.
-            if pem.ends_with(b"-----END CERTIFICATE-----\n") { Ok(pem) } else { Err("not whole yet".to_owned()) }
+            if pem.ends_with(b"-----END CERTIFICATE-----\n") { Ok(Ok(pem)) } else { Err("not whole yet".to_owned()) }
         })
-        .await;
+        .await?;
         let admin = Kubernetes {
             base: format!("https://{address}"),
             token: ADMIN.to_owned(),
@@ -123,9 +142,9 @@ impl ControlPlane {
             at("kube-controller-manager.log"),
         );
         let mut this = Self { admin, address, apiserver, etcd, controllers, arguments, folder };
-        this.until_ready().await;
+        this.until_ready().await?;
         println!("control plane ready in {:.1} s", begun.elapsed().as_secs_f64());
-        this
+        Ok(this)
     }
 
     /// One for all tests that disturb nothing there: it ends with the last of those that run.
@@ -141,18 +160,16 @@ impl ControlPlane {
         started
     }
 
-    async fn until_ready(&mut self) {
+    async fn until_ready(&mut self) -> Result<(), PortTaken> {
         let admin = self.admin.clone();
         eventually_within(START, "the API server is ready", async || {
-            for process in [&mut self.etcd, &mut self.apiserver, &mut self.controllers] {
-                if let Some(status) = process.ended() {
-                    panic!("{} ended with {status}:\n{}", process.log.display(), tail(&process.said()));
-                }
+            if let Some(taken) = taken([&mut self.etcd, &mut self.apiserver, &mut self.controllers]) {
+                return Ok(Err(taken));
             }
             let ready = admin.call(reqwest::Method::GET, "/readyz", "", String::new()).await;
-            ready.map(|_| ()).map_err(|refused| format!("{refused}\n{}", tail(&self.apiserver.said())))
+            ready.map(|_| Ok(())).map_err(|refused| format!("{refused}\n{}", tail(&self.apiserver.said())))
         })
-        .await;
+        .await
     }
 
     /// Applies the files of `crds/` and waits until they are served.
@@ -191,9 +208,17 @@ impl ControlPlane {
     /// Starts the API server again, on the same port and data, and waits until it is ready.
     pub async fn start_apiserver(&mut self) {
         let log = self.apiserver.log.clone();
-        self.apiserver.kill();
-        self.apiserver = Process::start(&tool("kube-apiserver"), &self.arguments, &[], log);
-        self.until_ready().await;
+        // Whoever connected from this port meanwhile lets go of it soon.
+        for _ in 0..ATTEMPTS {
+            self.apiserver.kill();
+            self.apiserver = Process::start(&tool("kube-apiserver"), &self.arguments, &[], log.clone());
+            match self.until_ready().await {
+                Ok(()) => return,
+                Err(PortTaken(log)) => println!("the port of the API server is taken; trying again\n{log}"),
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        panic!("the port of the API server stays taken");
     }
 
     /// Compacts the store: no watch can be resumed from a version before now. Answers the revision.
@@ -275,6 +300,23 @@ impl ControlPlane {
     pub fn calls_since(&self, then: usize) -> Vec<Call> {
         audit::read(&self.folder.path().join("audit.log"), then)
     }
+}
+
+/// Another program listens on a port that was free a moment before; the end of the log.
+#[derive(Debug)]
+struct PortTaken(String);
+
+/// Has one of them ended because its port was taken? That one of them ended for another reason is a failure.
+fn taken<const N: usize>(processes: [&mut Process; N]) -> Option<PortTaken> {
+    for process in processes {
+        let Some(status) = process.ended() else { continue };
+        let end = tail(&process.said());
+        if end.contains("address already in use") {
+            return Some(PortTaken(end));
+        }
+        panic!("{} ended with {status}:\n{end}", process.log.display());
+    }
+    None
 }
 
 /// A client of the API server with this certificate. Connections belong to the runtime of the test that opened them: who

@@ -1,0 +1,37 @@
+//! What is shown when the API server refuses a status as malformed: that it does, and nothing that could be refused too.
+
+use jiff::Timestamp;
+
+use super::board::Status;
+use super::conditions::{Conditions, with_next_step};
+use crate::api::condition::reason;
+use crate::api::{CloudRunTargetStatus, IdentityProviderStatus, RoleMappingStatus};
+
+/// The status in the place of one that was refused.
+pub(super) fn refused(status: &Status, refusal: &str, generation: Option<i64>, now: Timestamp) -> Status {
+    let mut conditions = Conditions::new(status.conditions(), generation.unwrap_or_default(), now);
+    let message = format!("the API server refuses the status, so that nothing else is shown here: {refusal}");
+    conditions.set_ready(false, reason::STATUS_REFUSED, &with_next_step(&message, reason::STATUS_REFUSED));
+    let conditions = conditions.finish();
+    match status {
+        Status::IdentityProvider(status) => Status::IdentityProvider(Box::new(IdentityProviderStatus {
+            observed_generation: generation,
+            conditions,
+            // What the next start compares its store with.
+            store_id: status.store_id.clone(),
+            operator_namespace: status.operator_namespace.clone(),
+            ..IdentityProviderStatus::default()
+        })),
+        Status::CloudRunTarget(_) => Status::CloudRunTarget(Box::new(CloudRunTargetStatus {
+            observed_generation: generation,
+            conditions,
+            ..CloudRunTargetStatus::default()
+        })),
+        Status::RoleMapping(_) => Status::RoleMapping(Box::new(RoleMappingStatus {
+            observed_generation: generation,
+            conditions,
+            ..RoleMappingStatus::default()
+        })),
+    }
+    .fitted()
+}

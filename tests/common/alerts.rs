@@ -1,0 +1,34 @@
+//! What the alerts of the chart ask Prometheus for: the test of the chart holds the list against the rules as Helm renders
+//! them, the integration test against what a running rolecall exports.
+
+/// Name of the metric, and the label by which a series of it is chosen, with its value.
+pub type Series = (&'static str, Option<(&'static str, &'static str)>);
+
+/// Where rolecall itself has the series, and not Prometheus.
+pub const ASKED_FOR: [Series; 10] = [
+    ("rolecall_engine_held_members", Some(("action", "remove"))),
+    ("rolecall_engine_documents", Some(("state", "Frozen"))),
+    ("rolecall_engine_frozen_mappings", None),
+    ("rolecall_engine_documents", Some(("state", "Failed"))),
+    ("rolecall_google_requests_total", Some(("outcome", "PermissionDenied"))),
+    ("rolecall_engine_drift_members", Some(("kind", "lost"))),
+    ("rolecall_store_event_seq", None),
+    ("rolecall_engine_event_seq", None),
+    ("rolecall_engine_propagation_seconds_bucket", Some(("change", "revocation"))),
+    ("rolecall_cluster_status_writes_total", Some(("outcome", "Refused"))),
+];
+
+/// The sum of a series in the text that `/metrics` answers; none when it is not exported.
+pub fn value_of(exposition: &str, (name, label): Series) -> Option<f64> {
+    let chosen = label.map(|(label, value)| format!("{label}=\"{value}\""));
+    let values: Vec<f64> = exposition
+        .lines()
+        .filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let (found, labels) = series.split_once('{').unwrap_or((series, ""));
+            let chosen = chosen.as_ref().is_none_or(|chosen| labels.contains(chosen.as_str()));
+            (found == name && chosen).then(|| value.parse().ok())?
+        })
+        .collect();
+    (!values.is_empty()).then(|| values.iter().sum())
+}
