@@ -58,6 +58,7 @@ pub struct Cli {
 
 /// The verbs.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one value of it in a process, for a moment")]
 pub enum Command {
     /// Serve SCIM to identity providers and keep the IAM policies in step
     #[command(after_help = run::EXAMPLES)]

@@ -71,6 +71,9 @@ pub(super) struct Bisection {
     testing: Option<(Grants, Option<Grants>)>,
 }
 
+/// Splits a group in two by a property of its grants; none when all or none of them have it.
+type SplitBy<'a> = dyn Fn(&dyn Fn(&GrantKey) -> bool) -> Option<(Grants, Grants)> + 'a;
+
 impl Bisection {
     /// Begins after `refused` was refused as a whole. `roles` and `members`: what stands in the policy.
     pub(super) fn new(
@@ -310,11 +313,7 @@ impl Bisection {
     }
 
     /// Domains that were accepted before others, otherwise the most frequent one first.
-    fn split_by_domain(
-        &self,
-        group: &Grants,
-        by: &dyn Fn(&dyn Fn(&GrantKey) -> bool) -> Option<(Grants, Grants)>,
-    ) -> Option<(Grants, Grants)> {
+    fn split_by_domain(&self, group: &Grants, by: &SplitBy<'_>) -> Option<(Grants, Grants)> {
         if let Some(parts) = by(&|grant| self.domains.contains(domain(&grant.member))) {
             return Some(parts);
         }

@@ -40,6 +40,8 @@ pub(super) struct Foreign {
     pub since: Timestamp,
     /// Google's reason word.
     pub reason: &'static str,
+    /// Google's own words. They may name people.
+    pub message: String,
 }
 
 /// A grant that is left out because Google refuses it.
@@ -178,8 +180,13 @@ fn choose_once(state: &mut State, document: &DocumentKey, plan: &Plan, moment: M
     let additions = &mut documents.get_mut(document)?.additions;
     let withheld = refusals.withheld(document, plan.add.iter());
     additions.report(refusals, plan, &withheld);
-    let addable: BTreeSet<GrantKey> =
-        plan.add.iter().map(|step| step.grant()).filter(|grant| !withheld.contains_key(*grant)).cloned().collect();
+    let addable: BTreeSet<GrantKey> = plan
+        .add
+        .iter()
+        .map(super::super::plan::Step::grant)
+        .filter(|grant| !withheld.contains_key(*grant))
+        .cloned()
+        .collect();
     let members = addable.iter().map(|grant| grant.member.clone()).collect();
     let waits = refusals.must_wait(document, &members, now);
     let foreign = additions.foreign.as_ref().filter(|foreign| foreign.etag == plan.read().etag && now < foreign.until);
@@ -201,7 +208,8 @@ fn choose_once(state: &mut State, document: &DocumentKey, plan: &Plan, moment: M
         } else if blocked && !plan.add.is_empty() {
             choice.what = What::Removals;
             // Who shares a spelling with somebody who leaves is written again in the same call.
-            let again = plan.add.iter().filter(|step| step.cause == Cause::Respelled).map(|step| step.grant());
+            let again =
+                plan.add.iter().filter(|step| step.cause == Cause::Respelled).map(super::super::plan::Step::grant);
             choice.now = again.filter(|grant| choice.addable.contains(*grant)).cloned().collect();
         } else {
             choice.what = What::AsPlanned;
@@ -364,9 +372,9 @@ pub(super) fn learn(
     let Some(additions) = documents.get_mut(document).map(|memory| &mut memory.additions) else { return Follows::Done };
     match answer {
         Answer::Acknowledged => acknowledged(additions, refusals, document, choice),
-        Answer::Failed(GoogleError::Refused { cause, member, role, .. }) => {
+        Answer::Failed(GoogleError::Refused { cause, member, role, message }) => {
             if carried_out.add.is_empty() {
-                additions.foreign(carried_out, cause.reason(), now, at);
+                additions.foreign(carried_out, (cause.reason(), message), now, at);
                 refusals.release(document);
                 return Follows::Foreign(cause.reason());
             }
@@ -444,7 +452,7 @@ impl Told<'_> {
             (None, Some(role)) => grant.role.as_str() == role,
             (None, None) => false,
         };
-        let grant = carried_out.add.iter().map(|step| step.grant()).find(|grant| is_it(grant))?;
+        let grant = carried_out.add.iter().map(super::super::plan::Step::grant).find(|grant| is_it(grant))?;
         let kind = || Reach::Kind(document.project().to_owned(), document.kind());
         Some(match (member, self.role) {
             (Some(member), Some(_)) => {
@@ -564,7 +572,7 @@ impl Additions {
         self.unresolved = None;
     }
 
-    fn foreign(&mut self, carried_out: &Plan, reason: &'static str, now: Instant, at: Timestamp) {
+    fn foreign(&mut self, carried_out: &Plan, (reason, message): (&'static str, &str), now: Instant, at: Timestamp) {
         let etag = carried_out.read().etag.clone();
         let before = self.foreign.take();
         // Nothing can be told from refusals that had another cause.
@@ -573,7 +581,8 @@ impl Additions {
         }
         let tries = before.as_ref().filter(|before| before.etag == etag).map_or(0, |before| before.tries + 1);
         let until = now + FOREIGN.saturating_mul(1 << tries.min(10)).min(FOREIGN_MAX);
-        self.foreign = Some(Foreign { etag, until, tries, since: before.map_or(at, |before| before.since), reason });
+        let since = before.map_or(at, |before| before.since);
+        self.foreign = Some(Foreign { etag, until, tries, since, reason, message: message.to_owned() });
     }
 
     /// Notes for the statuses what is left out.

@@ -26,6 +26,7 @@ mod refusals;
 mod report;
 mod state;
 mod throttle;
+mod troubles;
 mod turns;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -435,16 +435,20 @@ async fn write(
     }
     if matches!(written, Written::Conflict) {
         let only_proof = plan.add.is_empty() && plan.remove.is_empty();
-        inner.state().document(document).reads.conflict(&policy.etag, only_proof, inner.clock.now());
+        inner.state().document(document).reads.conflict(
+            &policy.etag,
+            plan.follows_unknown(),
+            only_proof,
+            inner.clock.now(),
+        );
     }
     verdict.outcome = Some(outcome.clone());
     verdict.plan = Some(plan.clone());
-    let Settlement { changes, mut audit, write } = match &answer {
-        Ok(after) => plan.settle_answer(policy, after, inner.clock.now()),
-        Err(_) => {
-            let (changes, audit) = plan.settle(&outcome, inner.clock.now());
-            Settlement { changes, audit, write: None }
-        }
+    let Settlement { changes, mut audit, write } = if let Ok(after) = &answer {
+        plan.settle_answer(policy, after, inner.clock.now())
+    } else {
+        let (changes, audit) = plan.settle(&outcome, inner.clock.now());
+        Settlement { changes, audit, write: None }
     };
     for entry in &mut audit {
         entry.cause_seqs.clone_from(&verdict.trigger.seqs);

@@ -17,7 +17,7 @@ const NEVER_SET: &str = "ACAB";
 /// How long a policy that was set before may look as if it never was, before a write has to tell.
 const NEVER_SET_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 
-/// After a conflict, a read with the same etag shows the past. How long that is taken for granted, doubled each time.
+/// After a call of ours whose outcome is not known, and a conflict, a read with the same etag shows the past. How long that is taken for granted, doubled each time.
 const CONFLICTED: SignedDuration = SignedDuration::from_secs(1);
 
 /// No longer than that: an etag that comes back for so long is the current one, and the conflict was about something else.
@@ -38,17 +38,21 @@ pub(super) struct ReadMemory {
 }
 
 impl ReadMemory {
-    /// A write with this etag was answered with a conflict. `only_proof`: it would have changed nothing.
-    pub fn conflict(&mut self, etag: &str, only_proof: bool, now: Timestamp) {
+    /// A write with this etag was answered with a conflict. `after_unknown`: a call of ours before it may have been done, so
+    /// that the read that the write was planned on shows the past. `only_proof`: the write would have changed nothing.
+    pub fn conflict(&mut self, etag: &str, after_unknown: bool, only_proof: bool, now: Timestamp) {
+        if only_proof {
+            self.unproven = Some((etag.to_owned(), now.saturating_add(PROOF).unwrap_or(Timestamp::MAX)));
+        }
+        if !after_unknown {
+            return;
+        }
         let times = match &self.conflicted {
             Some((before, _, times)) if before == etag => times.saturating_add(1),
             _ => 0,
         };
         let wait = CONFLICTED.saturating_mul(1 << times.min(8)).min(CONFLICTED_MAX);
         self.conflicted = Some((etag.to_owned(), now.saturating_add(wait).unwrap_or(Timestamp::MAX), times));
-        if only_proof {
-            self.unproven = Some((etag.to_owned(), now.saturating_add(PROOF).unwrap_or(Timestamp::MAX)));
-        }
     }
 
     /// How long to wait before a read with this etag may be believed again; none, when it may be.

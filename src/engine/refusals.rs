@@ -82,12 +82,11 @@ impl Refusals {
             Some(member) => self.by_member.entry(member.clone()).or_default().insert(key.clone()),
             None => self.of_roles.insert(key.clone()),
         };
-        match self.entries.get_mut(&key) {
-            Some(entry) => entry.refusal = refusal,
-            None => {
-                let (documents, mappings, subjects) = Default::default();
-                self.entries.insert(key, Entry { refusal, documents, mappings, subjects });
-            }
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.refusal = refusal;
+        } else {
+            let (documents, mappings, subjects) = Default::default();
+            self.entries.insert(key, Entry { refusal, documents, mappings, subjects });
         }
     }
 
@@ -169,18 +168,18 @@ impl Refusals {
             found.insert(key.clone());
             withheld.insert(step.grant().clone(), key);
         }
-        self.note(document, found);
+        self.note(document, &found);
         withheld
     }
 
     /// Nothing is left out on this document any more.
     pub fn forget_document(&mut self, document: &DocumentKey) {
-        self.note(document, BTreeSet::new());
+        self.note(document, &BTreeSet::new());
         self.note_failure(document, false);
         self.release(document);
     }
 
-    fn note(&mut self, document: &DocumentKey, found: BTreeSet<RefusalKey>) {
+    fn note(&mut self, document: &DocumentKey, found: &BTreeSet<RefusalKey>) {
         let before = if found.is_empty() {
             self.by_document.remove(document)
         } else {
@@ -192,7 +191,7 @@ impl Refusals {
                 entry.documents.insert(document.clone());
             }
         }
-        for key in before.difference(&found) {
+        for key in before.difference(found) {
             if let Some(entry) = self.entries.get_mut(key)
                 && entry.documents.remove(document)
                 && let Some(next) = entry.prober(&self.failing)

@@ -93,9 +93,10 @@ impl Inner {
         let silent = verdict.class().is_some_and(|class| matches!(class, ErrorClass::Retry | ErrorClass::Unknown));
         {
             let mut queue = self.queue();
-            let after = [Lane::Removal, Lane::Addition].map(|lane| match verdict.retry[lane as usize] {
-                Some(delay) => After { not_before: Some(now + delay), ask: Some(now + delay) },
-                None => {
+            let after = [Lane::Removal, Lane::Addition].map(|lane| {
+                if let Some(delay) = verdict.retry[lane as usize] {
+                    After { not_before: Some(now + delay), ask: Some(now + delay) }
+                } else {
                     let bound = queue.not_before(document, lane).filter(|bound| *bound > now);
                     After { not_before: bound, ask: None }
                 }

@@ -27,14 +27,14 @@ impl FailedAuthentications {
     pub(super) fn note(
         &self,
         metrics: &ScimMetrics,
-        provider: Option<ProviderName>,
+        provider: Option<&ProviderName>,
         peer: Option<IpAddr>,
         now: Timestamp,
     ) {
-        metrics.failed_authentications.inc(provider.as_ref().map_or(UNKNOWN, ProviderName::as_str));
-        let Some(failures) = self.due(provider.clone(), now) else { return };
+        metrics.failed_authentications.inc(provider.map_or(UNKNOWN, ProviderName::as_str));
+        let Some(failures) = self.due(provider.cloned(), now) else { return };
         tracing::warn!(
-            { field::IDENTITY_PROVIDER } = provider.as_ref().map_or(UNKNOWN, ProviderName::as_str),
+            { field::IDENTITY_PROVIDER } = provider.map_or(UNKNOWN, ProviderName::as_str),
             failures,
             peer = peer.map(tracing::field::display),
             "SCIM requests came without an accepted token: is the token that the identity provider sends the one in the Secret"

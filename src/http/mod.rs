@@ -181,7 +181,7 @@ async fn serve(State(service): State<Arc<Service>>, request: Request) -> Respons
         service.scim.traffic.turned_away();
         service.scim.metrics.requests.inc(["unauthorized", code_word(401)]);
         let known = service.scim.tokens.known(&provider);
-        service.failures.note(&service.scim.metrics, known, connection.peer(), now);
+        service.failures.note(&service.scim.metrics, known.as_ref(), connection.peer(), now);
         let response = answer::response(&parts.headers, Err(ScimError::Unauthorized));
         return with_id(answer::without_body_for(&parts.method, response), &request_id);
     };

@@ -189,7 +189,8 @@ async fn read(
     let mut stream = body.into_data_stream();
     let mut begun = Instant::now();
     loop {
-        let earned = Duration::from_secs_f64(total as f64 / f64::from(limits.body_rate.max(1)));
+        let earned = Duration::from_secs(1)
+            .mul_f64(f64::from(u32::try_from(total).unwrap_or(u32::MAX)) / f64::from(limits.body_rate.max(1)));
         let next = tokio::time::timeout_at(begun + limits.body_grace + earned, stream.next()).await;
         let Some(chunk) = next.map_err(|_| ScimError::RequestTimeout)? else { break };
         let chunk = chunk.map_err(|_| ScimError::InvalidSyntax("the body ended before it was complete".into()))?;

@@ -139,15 +139,14 @@ impl Lagging {
                 self.set(&policy);
                 self.world.record(plan.settle(&CallOutcome::Unknown, self.world.now));
             }
-            End::Answered => match self.set(&policy) {
-                Some(answer) => {
+            End::Answered => {
+                if let Some(answer) = self.set(&policy) {
                     let settlement = plan.settle_answer(&policy, &answer, self.world.now);
                     self.world.record((settlement.changes, settlement.audit));
                     let write = settlement.write.unwrap();
                     self.superseded.extend(write.superseded);
                     self.revision = Some(write.revision);
-                }
-                None => {
+                } else {
                     self.conflicted.insert(policy.etag.clone());
                     self.world.record(plan.settle(&CallOutcome::Conflict, self.world.now));
                     for row in before.iter().filter(|row| row.state == GrantState::Owned) {
@@ -155,7 +154,7 @@ impl Lagging {
                         assert_eq!(after, Some(GrantState::Owned), "a conflict changes nothing");
                     }
                 }
-            },
+            }
         }
     }
 

@@ -165,6 +165,13 @@ impl Plan {
         entry
     }
 
+    /// Is the outcome of an earlier call not known?
+    #[must_use]
+    pub fn follows_unknown(&self) -> bool {
+        let open = |step: &Step| step.row.intent.is_some() || step.restore.intent.is_some();
+        !self.unsettled.is_empty() || self.steps().any(open)
+    }
+
     /// What to record in one transaction before the call: the bookkeeping of the pass, and an intent for every step.
     #[must_use]
     pub fn intend(&self, now: Timestamp) -> (Vec<LedgerChange>, Vec<AuditEntry>) {
@@ -289,21 +296,8 @@ impl Plan {
             changes.push(LedgerChange::Put(row.clone()));
         }
         audit.extend(self.swept(answer, now));
-        let beside = self.beside(answer, rows.values());
+        let beside = beside(answer, rows.values());
         Settlement { changes, audit, write: Some(self.acknowledged_write(answer, beside, now)) }
-    }
-
-    /// What stands under roles of ours and is not ours.
-    fn beside<'r>(&self, answer: &Policy, rows: impl Iterator<Item = &'r LedgerRow>) -> BTreeSet<String> {
-        let ours: Vec<&LedgerRow> = rows.filter(|row| row.state == GrantState::Owned).collect();
-        let spellings: BTreeSet<GrantKey> = ours.iter().flat_map(|row| row.spellings()).collect();
-        let places: BTreeSet<(&Role, &crate::model::ConditionHash)> =
-            ours.iter().map(|row| (&row.grant.role, &row.grant.condition)).collect();
-        let live = super::document::Live::of(answer);
-        live.grants()
-            .filter(|(grant, _)| places.contains(&(&grant.role, &grant.condition)) && !spellings.contains(grant))
-            .map(|(grant, _)| grant.digest())
-            .collect()
     }
 
     fn acknowledged_write(&self, answer: &Policy, beside: BTreeSet<String>, now: Timestamp) -> AcknowledgedWrite {
@@ -349,4 +343,17 @@ impl Plan {
         entry.etag_before = Some(earlier.etag_before.clone());
         entry
     }
+}
+
+/// What stands under roles of ours and is not ours.
+fn beside<'r>(answer: &Policy, rows: impl Iterator<Item = &'r LedgerRow>) -> BTreeSet<String> {
+    let ours: Vec<&LedgerRow> = rows.filter(|row| row.state == GrantState::Owned).collect();
+    let spellings: BTreeSet<GrantKey> = ours.iter().flat_map(|row| row.spellings()).collect();
+    let places: BTreeSet<(&Role, &crate::model::ConditionHash)> =
+        ours.iter().map(|row| (&row.grant.role, &row.grant.condition)).collect();
+    let live = super::document::Live::of(answer);
+    live.grants()
+        .filter(|(grant, _)| places.contains(&(&grant.role, &grant.condition)) && !spellings.contains(grant))
+        .map(|(grant, _)| grant.digest())
+        .collect()
 }

@@ -113,9 +113,8 @@ impl Plan {
                     Standing::Acknowledged => tally.acknowledged += 1,
                     Standing::Pending if acknowledged => tally.acknowledged += 1,
                     Standing::Pending if refused => tally.failed += 1,
-                    Standing::Pending | Standing::Waiting => tally.pending += 1,
+                    Standing::Pending | Standing::Waiting | Standing::Unlisted => tally.pending += 1,
                     Standing::Withheld => tally.failed += 1,
-                    Standing::Unlisted => tally.pending += 1,
                     Standing::Unowned => {
                         tally.acknowledged += 1;
                         tally.verified += 1;

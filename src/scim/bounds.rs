@@ -194,7 +194,7 @@ pub fn reference() -> String {
             (attribute, "*") => format!("other parts of `{attribute}`"),
             (attribute, sub) => format!("`{attribute}.{sub}`"),
         };
-        page.push_str(&format!("| {name} | {length} |\n"));
+        page.extend(["| ", &name, " | ", &length.to_string(), " |\n"]);
     }
     page
 }

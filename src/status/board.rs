@@ -113,7 +113,9 @@ impl Status {
                 &mut status.conditions
             }
         };
-        conditions.iter_mut().for_each(|condition| change(&mut condition.message));
+        for condition in conditions.iter_mut() {
+            change(&mut condition.message);
+        }
     }
 
     /// The same, with everything cut to what the schema of its kind takes.

@@ -128,7 +128,7 @@ async fn status_that_the_api_server_refuses_gives_way_to_one_that_says_so() {
     assert!(counted.is_some_and(|count| count >= 1.0), "{counted:?}");
 
     world.admin().patch("CustomResourceDefinition", name, &most(48)).await.expect("the CRD as it was");
-    eventually_within(std::time::Duration::from_secs(60), "the whole status", async || {
+    eventually_within(std::time::Duration::from_mins(1), "the whole status", async || {
         let object = world.object("RoleMapping", "checkout/team").await;
         let whole = has(&object["status"], "Frozen", "True", "Suspended") && object["status"]["grants"].is_object();
         if whole { Ok(()) } else { Err(object["status"].to_string()) }

@@ -5,8 +5,9 @@
 pub type Series = (&'static str, Option<(&'static str, &'static str)>);
 
 /// Where rolecall itself has the series, and not Prometheus.
-pub const ASKED_FOR: [Series; 10] = [
+pub const ASKED_FOR: [Series; 11] = [
     ("rolecall_engine_held_members", Some(("action", "remove"))),
+    ("rolecall_engine_held_members", Some(("action", "leaver"))),
     ("rolecall_engine_documents", Some(("state", "Frozen"))),
     ("rolecall_engine_frozen_mappings", None),
     ("rolecall_engine_documents", Some(("state", "Failed"))),

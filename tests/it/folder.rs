@@ -205,6 +205,8 @@ async fn nothing_is_written_for_a_leaver_under_observe_or_suspend_not_even_when_
         let extra = format!("  mode: {mode}\n");
         let text = |extra: &str| mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], extra);
         let mut manifests = base();
+        // The target's owner lets mappings suspend; the process-wide observe mode asks nobody.
+        manifests[1].1.push_str("      permit: [Suspend]\n");
         manifests.push(("mapping.yaml", text("")));
         let mut world = World::prepare(&manifests).await;
         world.create_services("shop-dev", &["checkout-api"]).await;

@@ -80,7 +80,7 @@ async fn mapping_deleted_with_many_people_is_held_too_and_released_by_its_hash()
 
 /// How many people of ours are in the policy of a service.
 async fn in_policy(world: &World, service: &str) -> usize {
-    world.policy(service).await.get(INVOKER).map_or(0, |members| members.len())
+    world.policy(service).await.get(INVOKER).map_or(0, std::collections::BTreeSet::len)
 }
 
 /// Waits until nothing is under way any more for a mapping: whoever is still in the policy is held.

@@ -47,7 +47,7 @@ fn lose(world: &mut World, pattern: &str) {
     for entry in std::fs::read_dir(world.folder.path()).expect("a folder") {
         let path = entry.expect("an entry").path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if path.is_file() && name.contains(pattern) && !name.ends_with(".log") {
+        if path.is_file() && name.contains(pattern) && path.extension().is_none_or(|it| it != "log") {
             std::fs::remove_file(&path).expect("remove a file");
         }
     }

@@ -194,6 +194,10 @@ async fn each_series_that_an_alert_asks_for_is_exported_and_says_so_when_it_is_t
     scim.replace_members(&crowd, &all[..1]).await;
     let suspended = mapping("suspended", "team-one", &["services/checkout-api"], &[INVOKER], "  mode: Suspend\n");
     world.write("b.yaml", &suspended);
+    // More than ten people of the provider, and more than half of them, within the hour.
+    for id in &ids[5..] {
+        scim.set_active(id, false).await;
+    }
     for series in ASKED_FOR {
         // Only in a cluster are statuses written, and there they are not refused: a test of the writer sees to it.
         if series.0 != "rolecall_cluster_status_writes_total" {

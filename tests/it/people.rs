@@ -34,6 +34,8 @@ async fn user_deleted_over_scim_is_gone_and_stays_gone_over_a_restart() {
     world.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
     scim.delete(&format!("/Users/{alice}")).await;
     world.members_become("checkout-api", INVOKER, &[BOB]).await;
+    let settled = |s: &serde_json::Value| s["grants"]["desired"] == 1 && s["grants"]["revoking"] == 0;
+    world.mapping_status("checkout/team", "settled", settled).await;
     world.kill();
     // While rolecall is down, somebody puts her back: not ours any more, and not taken for ours.
     world.stranger_adds("checkout-api", INVOKER, ALICE).await;

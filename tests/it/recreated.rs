@@ -26,7 +26,7 @@ fn recreate(world: &World) {
 }
 
 /// What the deploy pipeline grants on the new service is not ours, however late the list is.
-async fn pipeline_grants(world: &World, member: &str) {
+fn pipeline_grants(world: &World, member: &str) {
     let edit = json!({"add": [{"role": INVOKER, "member": member}]});
     world.emulator.control("POST", &format!("policies/{SERVICE}"), &edit).expect("an edit");
 }
@@ -35,7 +35,7 @@ async fn pipeline_grants(world: &World, member: &str) {
 async fn what_the_pipeline_granted_on_the_new_service_stays_when_our_person_leaves() {
     let (mut world, scim, alice) = world("").await;
     recreate(&world);
-    pipeline_grants(&world, "user:alice@example.com").await;
+    pipeline_grants(&world, "user:alice@example.com");
     scim.set_active(&alice, false).await;
     world.members_stay("checkout-api", INVOKER, &["user:alice@example.com"]).await;
     world.agree().await;
@@ -50,7 +50,7 @@ async fn what_the_pipeline_granted_stays_although_the_list_is_late() {
         )
         .await;
     recreate(&world);
-    pipeline_grants(&world, "user:alice@example.com").await;
+    pipeline_grants(&world, "user:alice@example.com");
     scim.set_active(&alice, false).await;
     world.members_stay("checkout-api", INVOKER, &["user:alice@example.com"]).await;
     world.clear_faults().await;

@@ -199,7 +199,7 @@ async fn member_of_somebody_else_that_google_refuses_is_the_cause_and_nothing_is
     scim.set_active(&alice, false).await;
     world.mapping_status("checkout/team", "said", |s| has(s, "Ready", "False", "RevocationPending")).await;
     world.clear_faults().await;
-    eventually_within(Duration::from_secs(60), "the leaver is out and the others are in", async || {
+    eventually_within(Duration::from_mins(1), "the leaver is out and the others are in", async || {
         let seen = members(&world, "checkout-api", INVOKER);
         if seen.len() == 10 && !seen.contains(&ALICE.to_owned()) { Ok(()) } else { Err(format!("{seen:?}")) }
     })

@@ -19,8 +19,8 @@ async fn world() -> (World, Scim) {
     (world, scim)
 }
 
-fn directory(world: &World, entry: serde_json::Value) {
-    world.emulator.control("POST", "directory", &entry).expect("a directory");
+fn directory(world: &World, entry: &serde_json::Value) {
+    world.emulator.control("POST", "directory", entry).expect("a directory");
 }
 
 /// Some drift intervals in which nothing may be written.
@@ -33,7 +33,7 @@ async fn no_more_writes(world: &World) {
 #[tokio::test]
 async fn an_alias_that_comes_back_as_the_primary_address_is_written_once_and_goes_with_the_person() {
     let (mut world, scim) = world().await;
-    directory(&world, json!({"aliases": {"bobby@example.com": "bob@example.com"}}));
+    directory(&world, &json!({"aliases": {"bobby@example.com": "bob@example.com"}}));
     let bobby = scim.create_user("bobby@example.com").await;
     scim.create_group("team-checkout", &[&bobby]).await;
     world.members_become("checkout-api", INVOKER, &["user:bob@example.com"]).await;
@@ -52,7 +52,7 @@ async fn an_account_renamed_at_google_first_goes_with_the_person() {
     let carol = scim.create_user("carol@example.com").await;
     let group = scim.create_group("team-checkout", &[&bobby]).await;
     world.members_become("checkout-api", INVOKER, &["user:bobby@example.com"]).await;
-    directory(&world, json!({"aliases": {"bobby@example.com": "bob@example.com"}}));
+    directory(&world, &json!({"aliases": {"bobby@example.com": "bob@example.com"}}));
     scim.add_members(&group, &[&carol]).await;
     world.members_become("checkout-api", INVOKER, &["user:bob@example.com", "user:carol@example.com"]).await;
     no_more_writes(&world).await;
@@ -64,7 +64,7 @@ async fn an_account_renamed_at_google_first_goes_with_the_person() {
 #[tokio::test]
 async fn the_account_that_a_stranger_put_there_before_stays_when_its_alias_leaves() {
     let (mut world, scim) = world().await;
-    directory(&world, json!({"aliases": {"bobby@example.com": "bob@example.com"}}));
+    directory(&world, &json!({"aliases": {"bobby@example.com": "bob@example.com"}}));
     world.stranger_adds("checkout-api", INVOKER, "user:bob@example.com").await;
     let bobby = scim.create_user("bobby@example.com").await;
     scim.create_group("team-checkout", &[&bobby]).await;
@@ -83,7 +83,7 @@ async fn two_aliases_that_cannot_be_told_apart_leave_together_and_who_stays_is_w
     let (mut world, scim) = world().await;
     directory(
         &world,
-        json!({"aliases": {"bobby@example.com": "bob@example.com", "annie@example.com": "ann@example.com"}}),
+        &json!({"aliases": {"bobby@example.com": "bob@example.com", "annie@example.com": "ann@example.com"}}),
     );
     let bobby = scim.create_user("bobby@example.com").await;
     let annie = scim.create_user("annie@example.com").await;
@@ -103,7 +103,7 @@ async fn two_aliases_that_cannot_be_told_apart_leave_together_and_who_stays_is_w
 #[tokio::test]
 async fn the_same_account_under_two_names_stays_as_long_as_one_of_them_is_wanted() {
     let (mut world, scim) = world().await;
-    directory(&world, json!({"aliases": {"bobby@example.com": "bob@example.com"}}));
+    directory(&world, &json!({"aliases": {"bobby@example.com": "bob@example.com"}}));
     let bob = scim.create_user("bob@example.com").await;
     let bobby = scim.create_user("bobby@example.com").await;
     scim.create_group("team-checkout", &[&bob, &bobby]).await;
@@ -119,7 +119,7 @@ async fn the_same_account_under_two_names_stays_as_long_as_one_of_them_is_wanted
 #[tokio::test]
 async fn a_name_that_the_idp_corrects_to_the_primary_address_stays_ours() {
     let (mut world, scim) = world().await;
-    directory(&world, json!({"aliases": {"bobby@example.com": "bob@example.com"}}));
+    directory(&world, &json!({"aliases": {"bobby@example.com": "bob@example.com"}}));
     let bobby = scim.create_user("bobby@example.com").await;
     scim.create_group("team-checkout", &[&bobby]).await;
     world.members_become("checkout-api", INVOKER, &["user:bob@example.com"]).await;
@@ -136,7 +136,7 @@ async fn a_name_that_the_idp_corrects_to_the_primary_address_stays_ours() {
 #[tokio::test]
 async fn an_alias_that_leads_outside_allowed_domains_is_taken_out_and_not_sent_again() {
     let (mut world, scim) = world().await;
-    directory(&world, json!({"aliases": {"bobby@example.com": "bob@gmail.example"}}));
+    directory(&world, &json!({"aliases": {"bobby@example.com": "bob@gmail.example"}}));
     let bobby = scim.create_user("bobby@example.com").await;
     let carol = scim.create_user("carol@example.com").await;
     let group = scim.create_group("team-checkout", &[&bobby]).await;

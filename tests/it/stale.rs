@@ -21,7 +21,7 @@ fn invokers(world: &World) -> BTreeSet<String> {
 
 async fn invokers_become(world: &World, wanted: &[&str]) {
     let wanted: BTreeSet<String> = wanted.iter().map(|&member| member.to_owned()).collect();
-    eventually_within(Duration::from_secs(60), &format!("invokers = {wanted:?}"), async || {
+    eventually_within(Duration::from_mins(1), &format!("invokers = {wanted:?}"), async || {
         let seen = invokers(world);
         if seen == wanted { Ok(()) } else { Err(format!("{seen:?}; log:\n{}", tail(&world.log()))) }
     })

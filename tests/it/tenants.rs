@@ -1,4 +1,4 @@
-//! A name that had another IdentityProvider before: whose are the people that are stored under it.
+//! A name that had another `IdentityProvider` before: whose are the people that are stored under it.
 
 use reqwest::Method;
 use serde_json::json;

@@ -250,7 +250,9 @@ mod tests {
         let connections = Connections::new(ROOM);
         let start = Instant::now();
         let busy: Vec<Place> = (0..4).map(|_| let_in(&connections, 1, start)).collect();
-        busy.iter().for_each(|place| place.track.begin(start));
+        for place in &busy {
+            place.track.begin(start);
+        }
         assert_eq!(connections.admit(peer(1), start).place.err(), Some(Closed::PeerLimit));
         assert!(connections.admit(peer(2), start).place.is_ok());
     }

@@ -36,7 +36,7 @@ fn spelled(field: Field, value: Option<&Value>, way: usize, remove: bool) -> Val
     let (urn, ..) = field;
     let short = plain(field);
     let long = format!("{urn}:{short}");
-    let verb = if way % 2 == 0 { "replace" } else { "Add" };
+    let verb = if way.is_multiple_of(2) { "replace" } else { "Add" };
     // Without a value: `remove` at a path, or `replace` with null.
     let verb = if value.is_none() { "Replace" } else { verb };
     if value.is_none() && remove {
@@ -74,7 +74,7 @@ fn changes() -> impl Strategy<Value = Vec<(usize, Option<u8>, usize, bool)>> {
 }
 
 fn value_of(field: Field, number: u8) -> Value {
-    if field.1 == "active" { json!(number % 2 == 0) } else { json!(format!("v{number}")) }
+    if field.1 == "active" { json!(number.is_multiple_of(2)) } else { json!(format!("v{number}")) }
 }
 
 /// What must never be answered with success, because nothing could be done.
@@ -139,12 +139,11 @@ proptest! {
             let (urn, ..) = field;
             let value = value_of(field, number);
             let key = [plain(field), swapped(&plain(field)), format!("{urn}:{}", plain(field))];
-            match key.get(way) {
-                Some(key) => drop(body.insert(key.clone(), value.clone())),
-                None => {
-                    let inner = body.entry(urn).or_insert_with(|| json!({}));
-                    inner[plain(field)] = value.clone();
-                }
+            if let Some(key) = key.get(way) {
+                body.insert(key.clone(), value.clone());
+            } else {
+                let inner = body.entry(urn).or_insert_with(|| json!({}));
+                inner[plain(field)] = value.clone();
             }
             model.insert(plain(field), value);
         }
