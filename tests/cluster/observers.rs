@@ -101,17 +101,23 @@ fn bounded(crd: &Value, most: u64) -> Value {
 
 #[tokio::test]
 async fn status_that_the_api_server_refuses_gives_way_to_one_that_says_so() {
-    let (world, ..) = granted().await;
+    let (world, scim, [group, alice, bob]) = granted().await;
     let name = "rolemappings.rolecall.dev";
     let crd = world.admin().get("CustomResourceDefinition", name).await.expect("the CRD");
     let most = |bound: u64| json!({"spec": bounded(&crd, bound)["spec"]});
     world.admin().patch("CustomResourceDefinition", name, &most(1)).await.expect("a narrower CRD");
-    // Whatever changes from here on is refused, as soon as the API server holds it against the new schema.
+    // A summary that changes from here on is refused, as soon as the API server holds it against the new schema.
     let suspend = |mode: &str| json!({"spec": {"mode": mode}});
     let refused = |object: &Value| has(&object["status"], "Ready", "False", "StatusRefused");
     eventually("the status says that it is refused", async || {
-        for mode in ["Suspend", "Observe"] {
-            world.admin().patch("RoleMapping", "checkout/team", &suspend(mode)).await.expect("a mode");
+        for members in [vec![&*alice], vec![&*alice, &*bob]] {
+            scim.replace_members(&group, &members).await;
+            let count = members.len();
+            eventually("the policy follows", async || {
+                let seen = world.policy("checkout-api").await.remove(INVOKER).unwrap_or_default().len();
+                if seen == count { Ok(()) } else { Err(seen.to_string()) }
+            })
+            .await;
         }
         let object = world.object("RoleMapping", "checkout/team").await;
         if refused(&object) { Ok(()) } else { Err(object["status"].to_string()) }

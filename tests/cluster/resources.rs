@@ -128,6 +128,7 @@ state: Suspended
 staleAfter: 1h
 scim:
   strictness: Explain
+  requestsPerSecond: 25
   tokens:
     - {name: b, secretRef: {name: okta-other, key: tokenSHA256}, notAfter: "2028-01-31T00:00:00Z"}
     - {name: c, secretRef: {name: okta-third}}
@@ -147,6 +148,7 @@ allow:
     identityProviders: [entra]
     resources: ["jobs/*"]
     roles: [roles/run.viewer]
+    permit: [Orphan]
   - namespaces: {names: [billing]}
     identityProviders: [okta]
     resources: ["services/*"]

@@ -11,6 +11,7 @@ spec:
   staleAfter: 26h
   scim:
     strictness: Explain
+    requestsPerSecond: 100
     tokens:
       - name: a
         secretRef: {name: okta-scim, key: token}
@@ -35,6 +36,7 @@ spec:
       identityProviders: [okta]
       resources: ["services/checkout-*"]
       roles: [roles/run.invoker]
+      permit: [Suspend]
 "#;
 
 /// A mapping that says every field.
