@@ -124,9 +124,11 @@ async fn status_that_the_api_server_refuses_gives_way_to_one_that_says_so() {
     })
     .await;
     world.admin().patch("RoleMapping", "checkout/team", &suspend("Suspend")).await.expect("a mode");
-    let object = world.until("RoleMapping", "checkout/team", "refused", refused).await;
+    let of_this_generation =
+        |object: &Value| object["status"]["observedGeneration"] == object["metadata"]["generation"] && refused(object);
+    let object = world.until("RoleMapping", "checkout/team", "refused", of_this_generation).await;
     assert!(object["status"]["grants"].is_null(), "nothing old is left: {object:#}");
-    assert_eq!(judgement(&object).await, "Failed");
+    assert_eq!(judgement(&object).await, "Failed", "{object:#}");
     assert!(world.log().contains("refuses the status"), "{}", tail(&world.log()));
     let metrics = world.http.get(format!("{}/metrics", world.pod.admin_url)).send().await.expect("metrics");
     let asked = ("rolecall_cluster_status_writes_total", Some(("outcome", "Refused")));
