@@ -338,6 +338,7 @@ fn probe(
             choice.now.insert(grant.clone());
         }
     }
+    refusals.begin_probe(document, &due);
     choice.what = What::Probe(due);
 }
 

@@ -23,6 +23,9 @@ struct Entry {
     refusal: Refusal,
     /// Where something is left out because of it, since the start. The first of them probes.
     documents: BTreeSet<DocumentKey>,
+    /// The document whose probe is under way, and until when the others wait for what comes of it: documents become known
+    /// one after the other, and with the first of them who probes.
+    probing: Option<(DocumentKey, Instant)>,
     /// Who wants what is left out, and for whom.
     mappings: BTreeSet<MappingKey>,
     subjects: BTreeSet<Subject>,
@@ -32,6 +35,13 @@ impl Entry {
     /// The document that tries again: the first whose turns do not fail.
     fn prober(&self, failing: &BTreeSet<DocumentKey>) -> Option<&DocumentKey> {
         self.documents.iter().find(|document| !failing.contains(*document))
+    }
+
+    /// Has another document begun to try again?
+    fn is_probed_elsewhere(&self, document: &DocumentKey, failing: &BTreeSet<DocumentKey>) -> bool {
+        self.probing.as_ref().is_some_and(|(other, until)| {
+            other != document && *until > Instant::now() && self.documents.contains(other) && !failing.contains(other)
+        })
     }
 }
 
@@ -85,8 +95,8 @@ impl Refusals {
         if let Some(entry) = self.entries.get_mut(&key) {
             entry.refusal = refusal;
         } else {
-            let (documents, mappings, subjects) = Default::default();
-            self.entries.insert(key, Entry { refusal, documents, mappings, subjects });
+            let (documents, probing, mappings, subjects) = Default::default();
+            self.entries.insert(key, Entry { refusal, documents, probing, mappings, subjects });
         }
     }
 
@@ -225,7 +235,9 @@ impl Refusals {
         let mut due = BTreeSet::new();
         let mut next: Option<Timestamp> = None;
         for key in keys {
-            let is_ours = |entry: &&Entry| entry.prober(&self.failing) == Some(document);
+            let is_ours = |entry: &&Entry| {
+                entry.prober(&self.failing) == Some(document) && !entry.is_probed_elsewhere(document, &self.failing)
+            };
             let Some(entry) = self.entries.get(key).filter(is_ours) else {
                 continue;
             };
@@ -238,9 +250,19 @@ impl Refusals {
         (due, next)
     }
 
+    /// A document tries these again now.
+    pub fn begin_probe(&mut self, document: &DocumentKey, keys: &BTreeSet<RefusalKey>) {
+        for key in keys {
+            if let Some(entry) = self.entries.get_mut(key) {
+                entry.probing = Some((document.clone(), Instant::now() + ISOLATING));
+            }
+        }
+    }
+
     /// Google refused a probe of this.
     pub fn postpone(&mut self, key: &RefusalKey, now: Timestamp) {
         if let Some(entry) = self.entries.get_mut(key) {
+            entry.probing = None;
             entry.refusal.postpone(now);
             self.unstored.put.insert(key.clone(), entry.refusal.clone());
         }
