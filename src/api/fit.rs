@@ -17,7 +17,7 @@ pub fn initial_status() -> Value {
     serde_json::json!({ "observedGeneration": -1 })
 }
 
-/// Does a status say nothing yet?
+/// True when a status says nothing yet.
 #[must_use]
 pub fn is_initial(status: &Value) -> bool {
     status.as_object().is_none_or(Map::is_empty) || *status == initial_status()

@@ -268,7 +268,7 @@ impl Lanes {
         self.regions.get(region)?.reads.opens(Lane::Addition).filter(|opens| *opens > now)
     }
 
-    /// May additions of this document be written: are neither they nor the region's in a back-off?
+    /// True when neither the additions of this document nor those of its region are in a back-off.
     pub fn additions_open(&self, key: &DocumentKey, now: Instant) -> bool {
         let own = self.not_before(key, Lane::Addition).is_none_or(|bound| bound <= now);
         own && self.write_opens(&key.region(), Lane::Addition, now).is_none()
@@ -285,7 +285,7 @@ impl Lanes {
         self.entries.values().filter(waits).count()
     }
 
-    /// Does `key` wait for a turn or have one now?
+    /// True when `key` waits for a turn or has one now.
     pub fn is_busy(&self, key: &DocumentKey) -> bool {
         let busy = |entry: &Entry| entry.turn.is_some() || entry.slots.iter().any(|slot| slot.asked.is_some());
         self.entries.get(key).is_some_and(busy)

@@ -144,7 +144,7 @@ pub(super) async fn judge(
 }
 
 impl ReadMemory {
-    /// Has the policy looked for long as if it had never been set?
+    /// True when the policy has looked for long as if it had never been set.
     fn never_set(&mut self, now: Timestamp) -> bool {
         now.duration_since(*self.never_set_since.get_or_insert(now)) > NEVER_SET_AGAIN
     }

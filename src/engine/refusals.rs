@@ -37,7 +37,7 @@ impl Entry {
         self.documents.iter().find(|document| !failing.contains(*document))
     }
 
-    /// Has another document begun to try again?
+    /// True when another document has begun to probe.
     fn is_probed_elsewhere(&self, document: &DocumentKey, failing: &BTreeSet<DocumentKey>) -> bool {
         self.probing.as_ref().is_some_and(|(other, until)| {
             other != document && *until > Instant::now() && self.documents.contains(other) && !failing.contains(other)

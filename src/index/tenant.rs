@@ -212,7 +212,7 @@ impl Tenant {
         address.as_deref().filter(|address| !address.trim().is_empty())
     }
 
-    /// Has the user no value at the attribute, so that nothing is known of the principal?
+    /// True when the user has no value at the attribute, so that nothing is known of the principal.
     pub(super) fn lacks_address(&self, user: &User) -> bool {
         self.rule.as_ref().is_none_or(|rule| Self::address(rule, user).is_none())
     }

@@ -32,7 +32,7 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// Does a freeze for this reason keep the access of people who left?
+    /// True when a freeze for this reason keeps the access of people who left.
     #[must_use]
     pub fn keeps_leavers(&self, mapping: &MappingKey, role: &Role, reason: FreezeReason) -> bool {
         let may_suspend = || self.may_suspend.get(mapping).is_some_and(|roles| roles.contains(role));
@@ -43,7 +43,7 @@ impl Desired {
         }
     }
 
-    /// May the mapping leave a grant of this role behind when it is deleted?
+    /// True when the mapping may leave a grant of this role behind when it is deleted.
     #[must_use]
     pub fn may_orphan(&self, mapping: &MappingKey, role: &Role) -> bool {
         self.leave_all || self.may_orphan.get(mapping).is_some_and(|roles| roles.contains(role))
@@ -66,7 +66,7 @@ pub struct DesiredGrant {
 }
 
 impl DesiredGrant {
-    /// May the grant stand under this spelling, which is Google's?
+    /// True when the grant may stand under this spelling, which is Google's.
     #[must_use]
     pub fn permits(&self, spelling: &str) -> bool {
         let domain = spelling.rsplit_once('@').map(|(_, domain)| domain.to_ascii_lowercase());
@@ -144,7 +144,7 @@ pub enum Kept {
 }
 
 impl Keep {
-    /// Does a claim for `member` stay that came from `ground`?
+    /// True when a claim for `member` that came from `ground` stays.
     #[must_use]
     pub fn keeps(&self, subject: &Subject, member: &MemberKey, ground: Option<&Ground>) -> Kept {
         let of = |subjects: &KeptSubjects| {

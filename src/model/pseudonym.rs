@@ -150,7 +150,7 @@ fn width(text: &str, at: usize) -> usize {
 }
 
 impl Found {
-    /// Is it the address of a service account or of a group?
+    /// True for the address of a service account or of a group.
     fn is_no_person(&self, text: &str) -> bool {
         let address = text[self.start..self.end].to_ascii_lowercase();
         let before = text[..self.start].to_ascii_lowercase();

@@ -75,7 +75,7 @@ pub struct RefusalKey {
 }
 
 impl RefusalKey {
-    /// Is this grant on this document refused by it?
+    /// True when it refuses this grant on this document.
     #[must_use]
     pub fn covers(&self, document: &DocumentKey, grant: &GrantKey) -> bool {
         let here = match &self.reach {

@@ -139,7 +139,7 @@ impl<'a> Pass<'a> {
         self.finish()
     }
 
-    /// Does the read show the present, or is there nothing that could be newer than it?
+    /// True when the read shows the present, or when there is nothing that could be newer than it.
     fn is_proven(&self) -> bool {
         self.inputs.evidence == Evidence::Current || self.inputs.live.etag.is_empty()
     }
@@ -442,7 +442,7 @@ impl<'a> Pass<'a> {
         self.keep(base, row, may_write);
     }
 
-    /// May something be written on the ground of these claims, at least to prove the read?
+    /// True when something may be written on the ground of these claims, at least to prove the read.
     fn may_write(&self, row: &LedgerRow) -> bool {
         row.claims.iter().any(|claim| {
             let stance = self.inputs.desired.stances.get(&claim.mapping);

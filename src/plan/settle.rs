@@ -165,7 +165,7 @@ impl Plan {
         entry
     }
 
-    /// Is the outcome of an earlier call not known?
+    /// True when the outcome of an earlier call is not known.
     #[must_use]
     pub fn follows_unknown(&self) -> bool {
         let open = |step: &Step| step.row.intent.is_some() || step.restore.intent.is_some();

@@ -10,7 +10,7 @@ use super::document::Live;
 /// The rows of one role and condition that changed their spelling, and what stands there instead.
 type Changed = BTreeMap<(Role, crate::model::ConditionHash), (Vec<GrantKey>, BTreeSet<String>)>;
 
-/// Is the grant of this row in the policy, under its own spelling or under all those that are known for it?
+/// True when the grant of this row is in the policy, under its own spelling or under all those known for it.
 pub(super) fn is_present(row: &LedgerRow, live: &Live) -> bool {
     live.has(&row.grant) || row.spellings().all(|spelling| live.has(&spelling))
 }

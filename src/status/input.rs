@@ -61,7 +61,7 @@ impl Tally {
         self.missing.saturating_add(self.observed).saturating_add(self.frozen)
     }
 
-    /// Is something wanted that is neither there nor meant to be left out?
+    /// True when something is wanted that is neither there nor meant to be left out.
     #[must_use]
     pub fn is_partial(&self) -> bool {
         self.pending > 0 || self.failed > 0 || self.frozen > 0

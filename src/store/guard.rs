@@ -59,7 +59,7 @@ const HELD_COUNT: &str = "WITH RECURSIVE person (id) AS ( \
 /// The people with claims, one after the other: of one mapping, or of all.
 const OF_MAPPING: &str = "SELECT min(subject_id) FROM claims INDEXED BY claims_by_mapping WHERE mapping = ?5";
 const OF_ANY: &str = "SELECT min(subject_id) FROM claims INDEXED BY claims_by_subject WHERE ?5 IS NOT NULL";
-/// Has the person a grant that was there before?
+/// True when the person has a grant that was there before.
 const GRANTED: &str = "EXISTS (SELECT 1 FROM claims c INDEXED BY claims_by_subject JOIN grants g \
         ON g.document = c.document AND g.role = c.role AND g.condition_hash = c.condition_hash \
         AND g.member_key = c.member_key \

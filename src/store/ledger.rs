@@ -388,7 +388,7 @@ impl Store {
         Ok(DocumentLedger { rows, revision })
     }
 
-    /// Is this the etag of a version of the document that a write of ours superseded within the last hour?
+    /// True for the etag of a version of the document that a write of ours superseded within the last hour.
     pub async fn is_superseded(&self, d: &DocumentKey, etag: &str, now: Timestamp) -> Result<bool, StoreError> {
         let since = nanos(now.saturating_sub(SUPERSEDED).unwrap_or(Timestamp::MIN));
         let row = query("SELECT EXISTS (SELECT 1 FROM superseded_etags WHERE document = ? AND etag = ? AND at > ?)")
