@@ -138,6 +138,39 @@ async fn uninstall_that_revokes_leaves_no_grant_and_no_finalizer_and_is_taken_ba
         .await;
 }
 
+/// Gives rolecall these rules in the whole cluster, and answers those that it had.
+async fn with_rules(world: &World, change: impl Fn(Vec<Value>) -> Vec<Value>) -> Vec<Value> {
+    let mut role = world.object("ClusterRole", "rolecall").await;
+    let had = role["rules"].as_array().expect("rules").clone();
+    role["rules"] = change(had.clone()).into();
+    world.admin().replace(&role).await.expect("the role is replaced");
+    had
+}
+
+#[tokio::test]
+async fn uninstall_goes_on_with_mappings_that_changed_while_their_finalizer_was_taken() {
+    let (mut world, _, _) = granted().await;
+    let changes_mappings = |rule: &Value| {
+        let says = |field: &str, word: &str| rule[field].as_array().is_some_and(|words| words.contains(&json!(word)));
+        says("resources", "rolemappings") && says("verbs", "patch")
+    };
+    let less = |rules: Vec<Value>| rules.into_iter().filter(|rule| !changes_mappings(rule)).collect();
+    let rules = with_rules(&world, less).await;
+    let said = world.pod.exec(&["uninstall", "--revoke", "--timeout", "1"]).await.refused();
+    assert!(said.contains("not settled yet"), "{said}");
+    world.pod.says("cannot take the finalizer off checkout/team").await;
+    // Between the look at it and the write somebody else changed it, as any writer of its status does.
+    world
+        .admin()
+        .patch("RoleMapping", "checkout/team", &json!({"metadata": {"labels": {"team": "a"}}}))
+        .await
+        .expect("it");
+    with_rules(&world, |_| rules.clone()).await;
+    let said = world.pod.exec(&["uninstall", "--revoke", "--timeout", "60"]).await.ok();
+    assert!(said.contains("settled"), "{said}");
+    uninstalled(&mut world).await;
+}
+
 #[tokio::test]
 async fn uninstall_that_orphans_leaves_the_grants_and_no_finalizer() {
     let (mut world, _, _) = granted().await;

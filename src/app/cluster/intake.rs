@@ -354,6 +354,7 @@ impl Intake {
         }
         if self.parts.store.farewell().await?.is_some() {
             // Nothing begins any more; those that have the finalizer are let go one after the other.
+            self.leaves_newer(&key, metadata);
             return Ok(());
         }
         // Whatever was of that name and left is another object.
@@ -461,23 +462,32 @@ impl Intake {
             // Kept by somebody else's finalizer, or ours was stripped.
             return self.mapping_gone(&key).await;
         }
+        self.leaves_newer(&key, &metadata);
         if let Some(leaving) = self.leaving.get_mut(&key) {
-            // A newer version: what was refused because of the older one may be tried at once.
-            if leaving.metadata.resource_version != metadata.resource_version {
-                leaving.released = None;
-            }
             let policy = |object: &Option<Box<RoleMapping>>| object.as_ref().map(|said| said.spec.deletion_policy);
             if policy(&leaving.object) != policy(&object) {
                 // Somebody thought better of it, which is still in time.
                 leaving.told = false;
             }
-            leaving.metadata = metadata;
             leaving.object = object;
         } else {
             let leaving = Leaving { metadata, object, told: false, abandoned: false, released: None };
             self.leaving.insert(key.clone(), leaving);
         }
         self.settle(&key).await
+    }
+
+    /// A mapping that leaves was seen again: its finalizer is taken off this version, and no older one.
+    fn leaves_newer(&mut self, key: &MappingKey, metadata: &ObjectMeta) {
+        if !is_held(metadata) {
+            self.leaving.remove(key);
+        } else if let Some(leaving) = self.leaving.get_mut(key) {
+            if leaving.metadata.resource_version != metadata.resource_version {
+                // What was refused because of the older one may be tried at once.
+                leaving.released = None;
+            }
+            leaving.metadata = metadata.clone();
+        }
     }
 
     /// Is the rolecall of another namespace at work on the same resources, and this one frozen because of it? Then the
