@@ -194,7 +194,7 @@ async fn forget(world: &mut World) {
 /// Waits until the API server has refused this, and rolecall has said so.
 async fn refusal(cluster: &ControlPlane, then: usize, user: &str, log: &std::path::Path, born: usize, right: &Right) {
     let by = |call: &&Call| call.user == user && call.code == 403;
-    eventually_within(PATIENCE * 6, &format!("a refusal of {right}"), async || {
+    eventually_within(PATIENCE * 2, &format!("a refusal of {right}"), async || {
         let refused: Vec<Call> = cluster.calls_since(then).iter().filter(by).cloned().collect();
         let said = std::fs::read_to_string(log).unwrap_or_default().split_off(born);
         if !refused.iter().any(|call| right.is_of(call)) {

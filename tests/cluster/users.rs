@@ -366,3 +366,80 @@ async fn kubectl_waits_for_each_kind_and_an_idle_cluster_is_left_alone() {
     let ours = calls.iter().filter(|call| call.user == world.pod.user).count();
     println!("measured: idle for 15 s with {passes} reads of the policy: 0 patches of resources, {ours} calls in all");
 }
+
+#[tokio::test]
+async fn orphaned_mapping_and_its_namespace_go_and_the_grants_go_when_their_people_leave() {
+    let (mut world, scim, [group, alice, bob]) = granted().await;
+    // Whoever edits mappings cannot keep leavers in: the target's owner did not permit it.
+    let orphan = mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "  deletionPolicy: Orphan\n");
+    world.admin().apply(&orphan).await;
+    world.mapping_status("checkout/team", "the second generation", |status| status["observedGeneration"] == 2).await;
+    world.admin().delete("RoleMapping", "checkout/team").await;
+    world.gone("RoleMapping", "checkout/team").await;
+    world.admin().delete("Namespace", "checkout").await;
+    world.gone("Namespace", "checkout").await;
+    world.members_stay("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    scim.remove_member(&group, &bob).await;
+    world.pod.shutdown().await;
+    world.pod.start().await;
+    world.members_stay("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    let scim = world.scim("okta", TOKEN);
+    accepted(&scim, 200).await;
+    scim.set_active(&alice, false).await;
+    world.members_become("checkout-api", INVOKER, &[BOB]).await;
+    scim.delete(&format!("/Users/{bob}")).await;
+    world.members_become("checkout-api", INVOKER, &[]).await;
+}
+
+/// The text of everything in the cluster that a reader of its namespaces or of custom resources sees.
+async fn everything_readable(world: &World) -> String {
+    let mut text = String::new();
+    for kind in ["IdentityProvider", "CloudRunTarget", "RoleMapping"] {
+        for mut object in world.admin().list(kind, None).await.expect("a list") {
+            // What people wrote themselves is theirs.
+            object.as_object_mut().expect("an object").remove("spec");
+            text += &object.to_string();
+        }
+    }
+    for kind in ["Event", "Lease"] {
+        for object in world.admin().list(kind, None).await.expect("a list") {
+            text += &object.to_string();
+        }
+    }
+    text
+}
+
+#[tokio::test]
+async fn nobody_is_named_in_custom_resources_events_and_logs() {
+    let (world, scim, [group, alice, _]) = granted().await;
+    world.unknown_to_google("user:unknown.person@example.com");
+    world.stranger_adds("checkout-api", INVOKER, "user:was.there@example.com").await;
+    let mut people = vec!["alice@", "bob@", "unknown.person", "was.there", "eve.google", "not.a.person"];
+    let mut ids = Vec::new();
+    for name in ["unknown.person", "was.there"] {
+        ids.push(scim.create_user(&format!("{name}@example.com")).await);
+    }
+    scim.add_members(&group, &[&ids[0], &ids[1]]).await;
+    let counts =
+        |what: &'static str| move |status: &Value| status["drift"][what].as_u64().is_some_and(|count| count > 0);
+    world.mapping_status("checkout/team", "refused", |status| status["grants"]["failed"].as_u64() > Some(0)).await;
+    world.stranger_removes("checkout-api", INVOKER, BOB).await;
+    world.mapping_status("checkout/team", "missing or again", |status| !status["drift"]["samples"].is_null()).await;
+    scim.remove_member(&group, &ids[1]).await;
+    world.mapping_status("checkout/team", "remaining", counts("remaining")).await;
+    let text = "Policy names user:alice@example.com and eve.google@example.org, who may not";
+    let action = json!({"type": "error", "status": 400, "message": text});
+    world.fault(json!({"match": {"path": "/services/checkout-api:setIamPolicy"}, "action": action})).await;
+    scim.set_active(&alice, false).await;
+    world.mapping_status("checkout/team", "Google's words", |status| status.to_string().contains("who may not")).await;
+    scim.send(reqwest::Method::POST, "/Users", Some(json!({"userName": "Not.A.Person@example.com", "active": 7})))
+        .await;
+    quiet(&world).await;
+
+    let seen = everything_readable(&world).await;
+    assert!(seen.contains("Google") && seen.contains("events.k8s.io"), "there is something to read: {seen}");
+    people.retain(|person| seen.to_lowercase().contains(person));
+    assert_eq!(people, Vec::<&str>::new(), "{seen}");
+    let log = world.pod.said().to_lowercase();
+    assert!(!log.contains("alice@") && !log.contains("unknown.person@") && !log.contains("eve.google@"), "{log}");
+}

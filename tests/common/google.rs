@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{always, eventually, tail};
+use super::{PATIENCE, always, eventually, tail};
 
 /// Role → members of one policy.
 pub type Bindings = BTreeMap<String, BTreeSet<String>>;
@@ -28,7 +28,7 @@ impl Google {
         Self {
             url: emulator.url(),
             emulator,
-            http: reqwest::Client::builder().timeout(Duration::from_secs(20)).build().expect("a client"),
+            http: reqwest::Client::builder().timeout(PATIENCE).build().expect("a client"),
             log,
         }
     }

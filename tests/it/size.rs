@@ -1,9 +1,10 @@
 //! How much a tenant can make the server store, answer and load.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use rolecall::model::{EmailFact, GroupFacts, GroupId, ProviderName, UserFacts, UserId};
-use rolecall::store::{NewGroup, NewUser, Origin, Quota};
+use rolecall::model::{EmailFact, GroupFacts, GroupId, ProviderName, SystemClock, UserFacts, UserId};
+use rolecall::store::{NewGroup, NewUser, Origin, Quota, Store};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -23,6 +24,10 @@ fn origin() -> Origin {
 
 /// Stores a user past the endpoint, as a version without bounds did.
 async fn old_user(server: &Server, name: &str) -> String {
+    old_user_in(&server.store, name).await
+}
+
+async fn old_user_in(store: &Store, name: &str) -> String {
     let email = EmailFact { value: name.to_owned(), kind: Some("work".into()), primary: true };
     let user = NewUser {
         resource: json!({
@@ -37,7 +42,7 @@ async fn old_user(server: &Server, name: &str) -> String {
             emails: vec![email],
         },
     };
-    server.store.create_user(&okta(), &origin(), user).await.expect("a stored user").facts.id.to_string()
+    store.create_user(&okta(), &origin(), user).await.expect("a stored user").facts.id.to_string()
 }
 
 #[tokio::test]
@@ -124,6 +129,53 @@ async fn a_page_is_bounded_by_bytes_and_the_pages_together_have_everybody() {
     }
     assert_eq!(seen, expected);
     assert!(pages > 1, "all of it would have been too large for one");
+}
+
+/// The most memory that the process had so far, in bytes.
+fn peak(world: &World) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", world.process())).expect("a running process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+}
+
+#[tokio::test]
+async fn a_restart_and_lists_take_memory_for_pages_and_not_for_what_is_stored() {
+    /// What SQLite keeps of its pages: 64 MiB for the writer, and 8 MiB for each of four readers.
+    const CACHES: u64 = 96 * 1024 * 1024;
+    const USERS: usize = 60;
+    const NAME: usize = 700_000;
+    let mut world = World::start(&base()).await;
+    let empty = peak(&world);
+    world.shutdown().await;
+    let store =
+        Store::open(&format!("sqlite:{}", world.database.display()), Arc::new(SystemClock)).await.expect("opened");
+    for index in 0..USERS {
+        old_user_in(&store, &format!("{index}{}", "x".repeat(NAME))).await;
+    }
+    drop(store);
+    world.run().await;
+    let started = peak(&world);
+    assert!(started < empty + CACHES, "empty {empty}, with {USERS} users of {NAME} bytes {started}");
+    let client = reqwest::Client::new();
+    let lists = (0..8).map(|_| async {
+        let url = format!("{}/idp/okta/scim/v2/Users?count=60", world.scim_url);
+        let answer = client.get(url).bearer_auth(TOKEN).send().await.expect("an answer");
+        assert_eq!(answer.status(), 200);
+        answer.bytes().await.expect("a body").len()
+    });
+    let lengths = futures::future::join_all(lists).await;
+    assert!(lengths.iter().all(|length| (1_000_000..PAGE).contains(length)), "{lengths:?}");
+    let listed = peak(&world);
+    assert!(
+        listed < empty + CACHES + 8 * 3 * PAGE as u64,
+        "empty {empty}, started {started}, after eight lists at once {listed}"
+    );
+    println!(
+        "measured: {USERS} users of {} kB: {} MB more at the start, {} MB more with eight lists",
+        NAME / 1000,
+        (started - empty) >> 20,
+        (listed - started) >> 20
+    );
 }
 
 #[tokio::test]

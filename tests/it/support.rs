@@ -149,6 +149,11 @@ impl World {
         self.child = Some(child);
     }
 
+    /// The process id of the running binary.
+    pub fn process(&self) -> u32 {
+        self.child.as_ref().expect("rolecall runs").id()
+    }
+
     /// The disk is not full any more.
     pub fn lift_file_limit(&mut self) {
         self.file_limit = None;

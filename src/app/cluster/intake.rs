@@ -327,13 +327,23 @@ impl Intake {
         self.parts.board.publish(Item::new(metadata, None, Status::RoleMapping(Box::new(status))));
     }
 
-    /// Remembers whether the mapping has the finalizer.
+    /// Remembers whether the mapping has the finalizer, and in which version: it is taken off that one, and no older one.
     fn note(&mut self, key: &MappingKey, metadata: &ObjectMeta) {
         if is_held(metadata) {
             self.held.insert(key.clone(), version(metadata));
         } else {
             self.held.remove(key);
         }
+        let Some(leaving) = self.leaving.get_mut(key) else { return };
+        if !is_held(metadata) || leaving.metadata.uid != metadata.uid {
+            self.leaving.remove(key);
+            return;
+        }
+        if leaving.metadata.resource_version != metadata.resource_version {
+            // What was refused because of the older one may be tried at once.
+            leaving.released = None;
+        }
+        leaving.metadata = metadata.clone();
     }
 
     async fn mapping(&mut self, object: &RoleMapping) -> Result<(), IntakeError> {
@@ -354,7 +364,6 @@ impl Intake {
         }
         if self.parts.store.farewell().await?.is_some() {
             // Nothing begins any more; those that have the finalizer are let go one after the other.
-            self.leaves_newer(&key, metadata);
             return Ok(());
         }
         // Whatever was of that name and left is another object.
@@ -458,11 +467,9 @@ impl Intake {
         object: Option<Box<RoleMapping>>,
     ) -> Result<(), IntakeError> {
         if !is_held(&metadata) {
-            self.leaving.remove(&key);
             // Kept by somebody else's finalizer, or ours was stripped.
             return self.mapping_gone(&key).await;
         }
-        self.leaves_newer(&key, &metadata);
         if let Some(leaving) = self.leaving.get_mut(&key) {
             let policy = |object: &Option<Box<RoleMapping>>| object.as_ref().map(|said| said.spec.deletion_policy);
             if policy(&leaving.object) != policy(&object) {
@@ -475,19 +482,6 @@ impl Intake {
             self.leaving.insert(key.clone(), leaving);
         }
         self.settle(&key).await
-    }
-
-    /// A mapping that leaves was seen again: its finalizer is taken off this version, and no older one.
-    fn leaves_newer(&mut self, key: &MappingKey, metadata: &ObjectMeta) {
-        if !is_held(metadata) {
-            self.leaving.remove(key);
-        } else if let Some(leaving) = self.leaving.get_mut(key) {
-            if leaving.metadata.resource_version != metadata.resource_version {
-                // What was refused because of the older one may be tried at once.
-                leaving.released = None;
-            }
-            leaving.metadata = metadata.clone();
-        }
     }
 
     /// Is the rolecall of another namespace at work on the same resources, and this one frozen because of it? Then the

@@ -75,6 +75,21 @@ async fn people_are_counted_over_documents_passes_and_restarts_and_each_once() {
 }
 
 #[tokio::test]
+async fn people_on_a_thousand_services_are_counted_once_and_held_on_each_of_them() {
+    let home = Home::new().await;
+    let services: Vec<_> = (0..1000).map(|n| document(&format!("s{n}"))).collect();
+    for on in &services {
+        home.grant(on, 1..=20, "m").await;
+    }
+    for on in &services {
+        assert_eq!(home.held(on, &asks(1..=10, "m", false)).await, 0, "ten people are ten, on {on:?}");
+    }
+    for on in &services {
+        assert_eq!(home.held(on, &asks(1..=11, "m", false)).await, 1, "the eleventh is more than half, on {on:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_asked_about_any_more_is_forgotten_and_what_is_released_passes_until_it_is_gone() {
     let home = Home::new().await;
     let d = document("s");

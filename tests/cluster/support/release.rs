@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::control_plane::ControlPlane;
 use super::process::Process;
 use super::tools::Output;
-use crate::common::{Scim, eventually, eventually_within, free_port, tail};
+use crate::common::{PATIENCE, Scim, eventually, eventually_within, free_port, tail};
 
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/rolecall");
 
@@ -330,7 +330,7 @@ impl Pod {
         Scim {
             base: format!("{}/idp/{provider}/scim/v2", self.scim_url),
             token: token.to_owned(),
-            http: reqwest::Client::builder().timeout(std::time::Duration::from_secs(20)).build().expect("a client"),
+            http: reqwest::Client::builder().timeout(PATIENCE).build().expect("a client"),
         }
     }
 }

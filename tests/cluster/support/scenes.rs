@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::kubernetes::named;
 use super::world::World;
-use crate::common::{INVOKER, Scim, TOKEN, eventually, eventually_within, mapping};
+use crate::common::{INVOKER, PATIENCE, Scim, TOKEN, eventually, eventually_within, mapping};
 
 pub const ALICE: &str = "user:alice@example.com";
 pub const BOB: &str = "user:bob@example.com";
@@ -16,7 +16,7 @@ pub fn team() -> String {
 
 /// Waits until a token is answered with this status.
 pub async fn accepted(scim: &Scim, wanted: u16) {
-    accepted_within(Duration::from_secs(20), scim, wanted).await;
+    accepted_within(PATIENCE, scim, wanted).await;
 }
 
 /// As [`accepted`], with a patience of its own.
