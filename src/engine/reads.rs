@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
 
 use super::Inner;
 use super::error::EngineError;
@@ -161,7 +162,10 @@ fn differs(uid: &str, revision: Option<&Revision>, rows: &[LedgerRow]) -> bool {
 /// # Errors
 /// [`GoogleError`].
 pub(super) async fn uid(inner: &Inner, document: &DocumentKey) -> Result<Option<String>, GoogleError> {
-    match inner.google.resource_uid(document).await {
+    let begun = Instant::now();
+    let answer = inner.answer_to(document, inner.google.resource_uid(document)).await;
+    inner.note_quota(&document.region(), false, begun, answer.as_ref().err());
+    match answer {
         Ok(uid) => Ok(Some(uid)),
         Err(error @ GoogleError::Denied { .. }) => {
             tracing::warn!(

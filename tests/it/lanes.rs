@@ -135,3 +135,28 @@ async fn region_that_does_not_answer_hides_nothing_in_another_region() {
     scim.set_active(&alice, false).await;
     world.members_become("a", INVOKER, &[]).await;
 }
+
+#[tokio::test]
+async fn refusal_for_the_quota_of_a_look_at_the_resource_is_waited_for_like_any_other() {
+    let (world, scim) = mapped(&["s00".to_owned()]).await;
+    let alice = scim.create_user("alice@example.com").await;
+    scim.create_group("team-checkout", &[&alice]).await;
+    world.members_become("s00", INVOKER, &["user:alice@example.com"]).await;
+    // Somebody else's edit, so that a removal asks which resource the policy belongs to.
+    let service = "projects/shop-dev/locations/europe-west1/services/s00";
+    let edit = json!({"add": [{"role": VIEWER, "member": "user:stranger@elsewhere.example"}]});
+    world.emulator.control("POST", &format!("policies/{service}"), &edit).expect("an edit");
+    world
+        .fault(json!({"match": {"method": "GET", "pathRegex": "/services/s00$"}, "action": {"type": "error", "status": 429}}))
+        .await;
+    scim.set_active(&alice, false).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let refused = throttled(&world);
+    assert!((1..=8).contains(&refused), "{refused} calls were refused for one spent quota");
+    world.clear_faults().await;
+    eventually("alice is out", async || {
+        let seen = members(&world, "s00");
+        if seen.is_empty() { Ok(()) } else { Err(format!("{seen:?}; {}", tail(&world.log()))) }
+    })
+    .await;
+}
