@@ -62,7 +62,7 @@ pub(super) struct Verdict {
 }
 
 impl Verdict {
-    fn new(trigger: Trigger) -> Self {
+    pub(super) fn new(trigger: Trigger) -> Self {
         Self {
             plan: None,
             outcome: None,

@@ -394,7 +394,8 @@ impl State {
             if verdict.unfinished {
                 memory.note(&verdict.trigger);
             } else {
-                memory.pending_since = None;
+                // What came while the pass wrote waits for the next one.
+                memory.pending_since = memory.trigger.since;
             }
         }
         if let (true, None, Some(since)) = (verdict.written, &verdict.error, verdict.trigger.since) {
@@ -433,5 +434,27 @@ impl State {
         self.link(key, &now_there, true);
         touched.extend(now_there);
         touched
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::Ceiling;
+
+    #[test]
+    fn a_change_that_comes_while_a_pass_writes_is_pending_until_the_pass_that_serves_it() {
+        let mut state = State::new(Index::new(Ceiling::Enforce));
+        let document: DocumentKey = "run:projects/p/locations/l/services/s".parse().unwrap();
+        let first: Timestamp = "2027-01-31T12:00:00Z".parse().unwrap();
+        let later = first + SignedDuration::from_secs(1);
+        state.document(&document).note(&Trigger::event(1, first));
+        let served = state.document(&document).take_trigger();
+        state.document(&document).note(&Trigger::event(2, later));
+        state.settle_document(&document, Verdict::new(served), later);
+        assert_eq!(state.document(&document).pending_since, Some(later));
+        let served = state.document(&document).take_trigger();
+        state.settle_document(&document, Verdict::new(served), later);
+        assert_eq!(state.document(&document).pending_since, None);
     }
 }
