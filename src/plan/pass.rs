@@ -501,7 +501,7 @@ impl<'a> Pass<'a> {
 
     /// Nobody wants the grant and the read says that there is nothing of ours to take away. What the row says of a grant
     /// of ours, or of a call whose outcome was not known, is given up only where the read is proven.
-    fn gone(&mut self, mut base: LedgerRow, row: LedgerRow, entry: AuditEntry) {
+    fn gone(&mut self, base: LedgerRow, row: LedgerRow, entry: AuditEntry) {
         let is_told = entry.action == "remains" || row.state == GrantState::Owned;
         if base.state != GrantState::Owned && base.intent.is_none() || self.is_proven() {
             if is_told {
@@ -513,8 +513,9 @@ impl<'a> Pass<'a> {
         if is_told {
             self.conclude_entry(entry);
         }
-        base.revoking_since.get_or_insert(self.inputs.now);
-        self.line(&base.grant, base.claims.iter(), Standing::Revoking, base.revoking_since);
+        // No removal is under way by that: should the member be there all the same, the guard and the mapping decide first.
+        let since = base.revoking_since.unwrap_or(self.inputs.now);
+        self.line(&base.grant, base.claims.iter(), Standing::Revoking, Some(since));
         self.conclude(LedgerChange::Remove(row.grant), true);
         self.record(base);
     }

@@ -662,6 +662,41 @@ fn the_mark_of_a_deleted_account_goes_with_the_person_and_a_mark_that_stood_ther
     assert_eq!(world.members(INVOKER), ["deleted:user:p1@corp.example?uid=1"]);
 }
 
+
+#[test]
+fn a_read_that_may_show_the_past_begins_no_removal_that_the_guard_or_the_mapping_has_not_decided_about() {
+    let mut world = granted(30);
+    for person in 1..=30 {
+        world.unwant_person(person);
+    }
+    let there = world.live.clone();
+    // A version from before all of it, and the write that is to prove it comes too late.
+    let past = World::new(&json!([{"role": INVOKER, "members": ["user:foreign@corp.example"]}])).live;
+    let rows: Vec<LedgerRow> = world.ledger.values().cloned().collect();
+    let doubtful = plan(&Inputs {
+        document: &world.document,
+        desired: &world.desired,
+        ledger: &rows,
+        live: &Policy { etag: "past".into(), ..past },
+        evidence: Evidence::Unproven { may_prove: true },
+        revision: None,
+        resource_uid: None,
+        now: world.now,
+        held: &BTreeSet::new(),
+        leavers: &|_| false,
+    });
+    assert_eq!(doubtful.tally(None)[&mapping("m")].revoking, 30);
+    world.record(doubtful.intend(world.now));
+    world.record(doubtful.settle(&CallOutcome::Conflict, world.now));
+    world.live = there;
+    let plan = world.plan();
+    assert_eq!((plan.remove.len(), plan.held.grants(false).len()), (0, 30));
+    world.stance("m", Stance::Ended { orphan: true });
+    world.permit_orphan("m");
+    let plan = world.plan();
+    assert_eq!((plan.remove.len(), plan.orphaned.len()), (0, 30));
+}
+
 #[test]
 fn what_was_granted_on_a_service_that_is_gone_is_forgotten_and_granted_afresh_when_it_returns() {
     for terms in [WRITE, REPORT] {
