@@ -371,6 +371,7 @@ impl<'a> Pass<'a> {
         self.respell(&mut row);
         let forbidden = want.is_some_and(|want| row.stored_as.iter().any(|member| !want.permits(member)));
         let mut cause = None;
+        let mut swept = BTreeSet::new();
         let standing = match (row.state, present) {
             (GrantState::Owned, true) => {
                 if observed {
@@ -398,10 +399,10 @@ impl<'a> Pass<'a> {
                 row.verified_at = None;
                 if first_seen {
                     if may_write {
-                        self.sweep.extend(self.tombstones(&row));
+                        swept = self.tombstones(&row);
                     }
                     let entry = self.context.entry(self.inputs.now, &row, "lost", AuditOutcome::Verified, None);
-                    self.conclude_entry(entry);
+                    if swept.is_empty() { self.conclude_entry(entry) } else { self.concluded.note(entry) }
                 }
                 self.lost.push(LostGrant { grant: row.grant.clone(), first_seen, regranted: regrant });
                 if regrant {
@@ -432,14 +433,27 @@ impl<'a> Pass<'a> {
         let claimants = row.claims.iter().chain(want.iter().flat_map(|want| want.claims.keys()));
         self.line(&row.grant, claimants, standing, row.revoking_since);
         if let Some(cause) = cause {
-            let (row, restore) = if self.is_proven() {
+            let (row, restore) = if self.is_proven() && swept.is_empty() {
                 (row.clone(), row.clone())
             } else {
                 (LedgerRow { intent: row.intent.clone(), ..base.clone() }, base.clone())
             };
             self.add_step(cause, row, restore);
         }
-        self.keep(base, row, may_write);
+        if swept.is_empty() {
+            self.keep(base, row, may_write);
+        } else {
+            self.sweep_out(swept, base, row);
+        }
+    }
+
+    /// What is left of a deleted account goes with the next write. Until that is acknowledged, the grant stays ours: who is
+    /// forgotten before would have access again as soon as the account is restored.
+    fn sweep_out(&mut self, tombstones: BTreeSet<GrantKey>, base: LedgerRow, row: LedgerRow) {
+        self.sweep.extend(tombstones);
+        self.staying.push(row.clone());
+        self.record(base);
+        self.concluded.add(LedgerChange::Put(row), true);
     }
 
     /// True when something may be written on the ground of these claims, at least to prove the read.

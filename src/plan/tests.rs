@@ -662,6 +662,17 @@ fn the_mark_of_a_deleted_account_goes_with_the_person_and_a_mark_that_stood_ther
     assert_eq!(world.members(INVOKER), ["deleted:user:p1@corp.example?uid=1"]);
 }
 
+#[test]
+fn the_mark_of_a_deleted_account_goes_with_the_person_whom_google_refused_to_take_again() {
+    let mut world = granted(1);
+    world.stranger(INVOKER, &email(1), false);
+    world.stranger(INVOKER, "deleted:user:p1@corp.example?uid=1", true);
+    assert_eq!(world.pass_with(&refused()).lost.len(), 1);
+    world.unwant_person(1);
+    world.pass();
+    assert_eq!(world.members(INVOKER), ["user:foreign@corp.example"]);
+    assert!(world.ledger.is_empty());
+}
 
 #[test]
 fn a_read_that_may_show_the_past_begins_no_removal_that_the_guard_or_the_mapping_has_not_decided_about() {
