@@ -381,6 +381,11 @@ impl<'a> Pass<'a> {
                 if forbidden && may_write {
                     self.take_out(&row, &base);
                     Standing::Withheld
+                } else if wanted && !spelling::is_whole(&row, self.live) {
+                    // Somebody took one of the spellings that cannot be told apart: whoever it was for lacks it.
+                    self.lost.push(LostGrant { grant: row.grant.clone(), first_seen: false, regranted: regrant });
+                    cause = regrant.then_some(Cause::Missing);
+                    if regrant { Standing::Pending } else { Standing::Missing }
                 } else if row.verified_at.is_some() {
                     Standing::Verified
                 } else {

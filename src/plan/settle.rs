@@ -282,7 +282,9 @@ impl Plan {
             rows.remove(step.grant());
         }
         let sent_rows: Vec<LedgerRow> = rows.values().cloned().collect();
-        for Respelling { grant, stored_as, owned } in spelling::respelled(sent, answer, &sent_rows) {
+        let partly = self.add.iter().filter(|step| step.cause == Cause::Missing && step.row.state == GrantState::Owned);
+        let before = partly.map(|step| (step.grant(), &step.row)).collect();
+        for Respelling { grant, stored_as, owned } in spelling::respelled(sent, answer, &sent_rows, &before) {
             let Some(row) = rows.get_mut(&grant) else { continue };
             row.stored_as = stored_as;
             let mut entry = self.context.entry(now, row, "grant", AuditOutcome::Verified, Some(PRINCIPAL_RESPELLED));

@@ -11,8 +11,20 @@ use super::document::Live;
 type Changed = BTreeMap<(Role, crate::model::ConditionHash), (Vec<GrantKey>, BTreeSet<String>)>;
 
 /// True when the grant of this row is in the policy, under its own spelling or under all those known for it.
-pub(super) fn is_present(row: &LedgerRow, live: &Live) -> bool {
+pub(super) fn is_whole(row: &LedgerRow, live: &Live) -> bool {
     live.has(&row.grant) || row.spellings().all(|spelling| live.has(&spelling))
+}
+
+/// True when the grant of this row is in the policy. Of spellings of ours that cannot be told apart, one that is left may
+/// be that of this row: it goes when the person leaves.
+pub(super) fn is_present(row: &LedgerRow, live: &Live) -> bool {
+    is_whole(row, live) || (row.state == GrantState::Owned && row.spellings().any(|spelling| live.has(&spelling)))
+}
+
+/// The spellings known for the row that stand there.
+fn standing(row: &LedgerRow, live: &Live) -> BTreeSet<String> {
+    let stands = |member: &&String| live.has(&GrantKey { member: MemberKey::of(member), ..row.grant.clone() });
+    row.stored_as.iter().filter(stands).cloned().collect()
 }
 
 /// What Google leaves of the accounts of a row that were deleted: `deleted:user:X?uid=N`. `beside`: what stood there
@@ -42,7 +54,7 @@ pub(super) fn took_their_place(
     let is_missing = |row: &LedgerRow| {
         row.state == GrantState::Owned
             && row.intent.is_none()
-            && !is_present(row, live)
+            && !is_whole(row, live)
             && tombstones(row, live, Some(&revision.beside)).is_empty()
     };
     let missing: Vec<&GrantKey> = rows.values().filter(|row| is_missing(row)).map(|row| &row.grant).collect();
@@ -72,6 +84,10 @@ pub(super) fn took_their_place(
         .into_values()
         .filter(|(_, new)| !new.is_empty())
         .flat_map(|(rows, new)| rows.into_iter().map(move |row| (row, new.clone())))
+        .map(|(grant, new)| {
+            let left = rows.get(&grant).map(|row| standing(row, live)).unwrap_or_default();
+            (grant, &new | &left)
+        })
         .collect()
 }
 
@@ -86,18 +102,25 @@ pub(super) struct Respelling {
     pub(super) owned: bool,
 }
 
-/// Compares Google's answer with what was sent. `rows`: the grants of ours that were sent.
-pub(super) fn respelled(sent: &Policy, answer: &Policy, rows: &[LedgerRow]) -> Vec<Respelling> {
+/// Compares Google's answer with what was sent. `rows`: the grants of ours that were sent. `before`: those of them of which
+/// a part was left, as they were.
+pub(super) fn respelled(
+    sent: &Policy,
+    answer: &Policy,
+    rows: &[LedgerRow],
+    before: &BTreeMap<&GrantKey, &LedgerRow>,
+) -> Vec<Respelling> {
     let (sent, answer) = (Live::of(sent), Live::of(answer));
-    let was_sent = |row: &LedgerRow| is_present(row, &sent);
-    let gone: Vec<&LedgerRow> = rows.iter().filter(|row| was_sent(row) && !is_present(row, &answer)).collect();
+    let was_sent = |row: &LedgerRow| is_whole(row, &sent);
+    let gone: Vec<&LedgerRow> = rows.iter().filter(|row| was_sent(row) && !is_whole(row, &answer)).collect();
     let mut found = Vec::new();
     for row in gone {
         let here = || answer.beside(&row.grant).filter(|(_, spelling)| !spelling.starts_with("deleted:"));
         let new: BTreeSet<String> =
             here().filter(|(grant, _)| !sent.has(grant)).map(|(_, spelling)| spelling.to_owned()).collect();
-        if !new.is_empty() {
-            found.push(Respelling { grant: row.grant.clone(), stored_as: new, owned: true });
+        let left = standing(before.get(&row.grant).copied().unwrap_or(row), &answer);
+        if !new.is_empty() || !left.is_empty() {
+            found.push(Respelling { grant: row.grant.clone(), stored_as: &new | &left, owned: true });
             continue;
         }
         // It is one of those that were sent beside it; which one, Google does not say.

@@ -182,3 +182,32 @@ async fn what_google_leaves_of_a_deleted_account_of_ours_is_swept_out() {
     let members: BTreeSet<String> = world.policy("checkout-api").await.remove(INVOKER).unwrap_or_default();
     assert!(!members.contains("user:alice@example.com"), "{members:?}");
 }
+
+/// Bobby and annie came in one write, and Google keeps them under addresses that cannot be told apart.
+async fn bobby_and_annie() -> (World, Scim, [String; 2]) {
+    let (world, scim) = world().await;
+    directory(
+        &world,
+        &json!({"aliases": {"bobby@example.com": "bob@example.com", "annie@example.com": "ann@example.com"}}),
+    );
+    let bobby = scim.create_user("bobby@example.com").await;
+    let annie = scim.create_user("annie@example.com").await;
+    scim.create_group("team-checkout", &[&bobby, &annie]).await;
+    world.members_become("checkout-api", INVOKER, &["user:ann@example.com", "user:bob@example.com"]).await;
+    no_more_writes(&world).await;
+    (world, scim, [bobby, annie])
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_joint_grant_after_a_strangers_edit_goes_with_its_person() {
+    let (mut world, scim, [bobby, annie]) = bobby_and_annie().await;
+    world.stranger_removes("checkout-api", INVOKER, "user:ann@example.com").await;
+    world.members_become("checkout-api", INVOKER, &["user:ann@example.com", "user:bob@example.com"]).await;
+    no_more_writes(&world).await;
+    scim.set_active(&bobby, false).await;
+    world.members_become("checkout-api", INVOKER, &["user:ann@example.com"]).await;
+    no_more_writes(&world).await;
+    scim.set_active(&annie, false).await;
+    world.members_become("checkout-api", INVOKER, &[]).await;
+    world.agree().await;
+}
