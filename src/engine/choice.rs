@@ -77,6 +77,8 @@ pub(super) struct Additions {
     exhausted: bool,
     probe_batch: Option<usize>,
     probe_after: Option<Instant>,
+    /// Who was to be written again with a removal, and was refused together with it: the removal goes without them.
+    left_behind: BTreeSet<GrantKey>,
     pub foreign: Option<Foreign>,
     pub refused: Vec<RefusedGrant>,
     pub unresolved: Option<Unresolved>,
@@ -210,7 +212,8 @@ fn choose_once(state: &mut State, document: &DocumentKey, plan: &Plan, moment: M
             // Who shares a spelling with somebody who leaves is written again in the same call.
             let again =
                 plan.add.iter().filter(|step| step.cause == Cause::Respelled).map(super::super::plan::Step::grant);
-            choice.now = again.filter(|grant| choice.addable.contains(*grant)).cloned().collect();
+            let may = |grant: &&GrantKey| choice.addable.contains(*grant) && !additions.left_behind.contains(*grant);
+            choice.now = again.filter(may).cloned().collect();
         } else {
             choice.what = What::AsPlanned;
             choice.now.clone_from(&choice.addable);
@@ -403,6 +406,7 @@ fn acknowledged(
     match &choice.what {
         What::Removals | What::Proof => {
             additions.foreign = None;
+            additions.left_behind.clear();
             if let Some(bisection) = &mut additions.bisection {
                 bisection.proven();
             }
@@ -482,7 +486,11 @@ fn refused(
     (now, at): (Instant, Timestamp),
 ) -> Follows {
     additions.apart = true;
-    let again = Follows::Again(Lane::Addition);
+    let again = Follows::Again(if carried_out.remove.is_empty() { Lane::Addition } else { Lane::Removal });
+    let tried = || carried_out.add.iter().map(|step| step.grant().clone());
+    if choice.what == What::Removals {
+        additions.left_behind.extend(tried());
+    }
     let named = told.named(document, carried_out);
     if let What::Probe(keys) = &choice.what {
         match named.filter(|key| keys.contains(key)) {

@@ -199,6 +199,26 @@ async fn bobby_and_annie() -> (World, Scim, [String; 2]) {
 }
 
 #[tokio::test]
+async fn leaver_goes_although_google_refuses_whoever_has_to_be_written_again_with_the_removal() {
+    let (world, scim, [bobby, _]) = bobby_and_annie().await;
+    world
+        .fault(json!({"match": {"method": "POST", "path": ":setIamPolicy", "body": "annie@example.com"},
+            "action": {"type": "error", "status": 400, "reason": "INVALID_ARGUMENT", "message": "Invalid argument."}}))
+        .await;
+    let before = world.emulator_writes("checkout-api");
+    scim.set_active(&bobby, false).await;
+    eventually("bob is out", async || {
+        let members = world.policy("checkout-api").await.remove(INVOKER).unwrap_or_default();
+        let writes = world.emulator_writes("checkout-api") - before;
+        if members.contains("user:bob@example.com") { Err(format!("{writes} writes")) } else { Ok(()) }
+    })
+    .await;
+    world.mapping_status("checkout/team", "annie is refused", |s| has(s, "Ready", "False", "PolicyRefused")).await;
+    let writes = world.emulator_writes("checkout-api") - before;
+    assert!(writes <= 14, "{writes} writes");
+}
+
+#[tokio::test]
 async fn what_is_left_of_a_joint_grant_after_a_strangers_edit_goes_with_its_person() {
     let (mut world, scim, [bobby, annie]) = bobby_and_annie().await;
     world.stranger_removes("checkout-api", INVOKER, "user:ann@example.com").await;
