@@ -126,6 +126,12 @@ impl Bisection {
         self.proven = true;
     }
 
+    /// A write with these was refused that was no test: they wait until they are tested.
+    pub(super) fn suspect(&mut self, grants: impl Iterator<Item = GrantKey>) {
+        let known: Grants = self.open().cloned().collect();
+        self.untested.extend(grants.filter(|grant| !known.contains(grant)));
+    }
+
     /// What to write next, given the additions that are wanted now, and what was isolated on the way.
     pub(super) fn next(&mut self, wanted: &Grants) -> (Next, Vec<Isolated>) {
         let mut isolated = Vec::new();

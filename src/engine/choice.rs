@@ -506,8 +506,8 @@ fn refused(
     refusals.isolate(document, members, now);
     if let Some(key) = named {
         refusals.refuse(key, told.cause.reason(), at);
-        let tried = carried_out.add.len();
-        additions.chunk = Some((additions.chunk.unwrap_or(tried).min(tried) / 2).max(CHUNK));
+        let most = carried_out.add.len();
+        additions.chunk = Some((additions.chunk.unwrap_or(most).min(most) / 2).max(CHUNK));
         return again;
     }
     if told.cause == RefusalCause::LimitExceeded {
@@ -517,15 +517,15 @@ fn refused(
     }
     match (&mut additions.bisection, &choice.what) {
         (Some(bisection), What::Test) => bisection.answer(false),
-        (Some(_), _) => {
+        (Some(bisection), _) => {
+            bisection.suspect(tried());
             let _ = spend(refusals, document, at);
         }
         (none, _) => {
             let _ = spend(refusals, document, at);
             let (roles, members) = carried_out.present();
             let hints = refusals.hints(document, told.cause.reason());
-            let tried = carried_out.add.iter().map(|step| step.grant().clone()).collect();
-            *none = Some(Bisection::new(told.cause, tried, roles, members, hints));
+            *none = Some(Bisection::new(told.cause, tried().collect(), roles, members, hints));
         }
     }
     again

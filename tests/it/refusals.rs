@@ -355,3 +355,36 @@ async fn refusal_that_is_due_is_probed_on_one_document_and_lifted_on_all() {
     }
     world.agree().await;
 }
+
+#[tokio::test]
+async fn newcomer_whom_google_refuses_is_not_written_again_and_again_once_the_writes_of_the_hour_are_spent() {
+    let (world, scim) = mapped(&["checkout-api"], &["services/checkout-api"]).await;
+    let first = scim.create_user("dora@example.com").await;
+    let group = scim.create_group("team-checkout", &[&first]).await;
+    world.members_become("checkout-api", INVOKER, &["user:dora@example.com"]).await;
+    world.fault(refused("bad-")).await;
+    let name = |n: usize| format!("{}{n:02}@example.com", if n.is_multiple_of(8) { "bad-" } else { "good-" });
+    let ids = people(&scim, (0..40).map(name)).await;
+    scim.add_members(&group, &refs(&ids)).await;
+    world.mapping_status("checkout/team", "the writes are spent", |s| s.to_string().contains("told apart from")).await;
+    let spent = writes(&world, "checkout-api", 400);
+    let newcomer = scim.create_user("bad-new@example.com").await;
+    scim.add_members(&group, &[&newcomer]).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let after = writes(&world, "checkout-api", 400);
+    assert!(after <= spent + 1, "{} refused writes for one newcomer", after - spent);
+    world
+        .mapping_status("checkout/team", "counts add up", |s| {
+            let count = |name: &str| s["grants"][name].as_i64().unwrap_or_default();
+            count("desired") == 42 && count("acknowledged") + count("pending") + count("failed") == 42
+        })
+        .await;
+    // Who comes after somebody like that gets in all the same.
+    let good = scim.create_user("new@example.com").await;
+    scim.add_members(&group, &[&good]).await;
+    eventually("a good newcomer is in", async || {
+        let seen = members(&world, "checkout-api", INVOKER);
+        if seen.contains(&"user:new@example.com".to_owned()) { Ok(()) } else { Err(tail(&world.log())) }
+    })
+    .await;
+}
