@@ -310,7 +310,11 @@ impl Bisection {
             About::Anything | About::Roles => group.iter().all(|grant| !self.roles.contains(&grant.role)),
         };
         let half = if doubtful && all.len() > 2 { 1 } else { all.len().div_ceil(2) };
-        let first: BTreeSet<&MemberKey> = all.into_iter().take(half).collect();
+        // After one who was refused alone, the next is somebody far from them: who is refused for the same cause often stands
+        // side by side, and two of those would convict the role for everybody.
+        let again = doubtful && group.iter().any(|grant| self.alone.contains_key(&grant.role));
+        let first: BTreeSet<&MemberKey> =
+            if again { all.into_iter().rev().take(half).collect() } else { all.into_iter().take(half).collect() };
         by(&|grant| first.contains(&grant.member)).unwrap_or_else(|| {
             let mut rest = group.clone();
             let one = rest.pop_first().into_iter().collect();
@@ -444,6 +448,15 @@ mod tests {
         let outcome = run(fresh(Refusal::RoleNotSupported, &alone), &alone, 11, |_| true);
         assert_eq!(outcome.isolated, BTreeSet::from([Isolated::Role(Role::new(INVOKER).unwrap())]));
         assert_eq!(outcome.writes, 1, "the text says that it is the role, and there is one");
+    }
+
+    #[test]
+    fn two_refused_members_side_by_side_do_not_convict_the_role_for_everybody() {
+        let all = people(INVOKER, 40, "example.com");
+        let bad: BTreeSet<Isolated> = all.iter().take(2).map(|grant| Isolated::Member(grant.member.clone())).collect();
+        let outcome = run(fresh(Refusal::Other, &all), &all, 11, |grant| covered(&bad, grant));
+        assert_eq!(outcome.isolated, bad);
+        assert_eq!(outcome.accepted.len(), 38);
     }
 
     #[test]

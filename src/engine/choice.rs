@@ -334,12 +334,18 @@ fn probe(
     if let Some(batch) = additions.probe_batch {
         due = due.into_iter().take(batch).collect();
     }
-    let mut roles: BTreeSet<&RefusalKey> = BTreeSet::new();
+    let mut roles: BTreeMap<&RefusalKey, Vec<&GrantKey>> = BTreeMap::new();
     for (grant, key) in withheld.iter().filter(|(_, key)| due.contains(*key)) {
-        // One member tells whether a role is accepted.
-        if key.member.is_some() || roles.insert(key) {
+        if key.member.is_some() {
             choice.now.insert(grant.clone());
+        } else {
+            roles.entry(key).or_default().push(grant);
         }
+    }
+    for (key, grants) in roles {
+        // One member tells whether a role is accepted; another one each time, since it may be the member that is refused.
+        let probes = refusals.get(key).map_or(0, |refusal| refusal.probes as usize);
+        choice.now.extend(grants.get(probes % grants.len()).map(|grant| (*grant).clone()));
     }
     refusals.begin_probe(document, &due);
     choice.what = What::Probe(due);

@@ -388,3 +388,18 @@ async fn newcomer_whom_google_refuses_is_not_written_again_and_again_once_the_wr
     })
     .await;
 }
+
+#[tokio::test]
+async fn refused_people_who_come_first_do_not_keep_the_others_of_a_new_role_out() {
+    let (world, scim) = mapped(&["checkout-api"], &["services/checkout-api"]).await;
+    world.fault(refused("bad-")).await;
+    let name = |n: usize| format!("{}{n:02}@example.com", if n < 2 { "bad-" } else { "good-" });
+    let ids = people(&scim, (0..40).map(name)).await;
+    scim.create_group("team-checkout", &refs(&ids)).await;
+    eventually("the others are in", async || {
+        let seen = members(&world, "checkout-api", INVOKER);
+        if seen.len() == 38 { Ok(()) } else { Err(format!("{}: {}", seen.len(), tail(&world.log()))) }
+    })
+    .await;
+    world.mapping_status("checkout/team", "two are refused", |s| s["grants"]["failed"] == 2).await;
+}
