@@ -99,6 +99,8 @@ pub(super) enum What {
     Additions,
     /// What was refused, once more.
     Probe(BTreeSet<RefusalKey>),
+    /// No addition: only what the policy has to be written for besides.
+    Besides,
     /// None now.
     Nothing,
 }
@@ -134,13 +136,20 @@ impl Choice {
             What::AsPlanned => Some(plan.clone()),
             What::Proof => Some(plan.unchanged(&self.refused)),
             What::Nothing => None,
-            What::Removals | What::Test | What::Additions | What::Probe(_) => {
+            What::Removals | What::Test | What::Additions | What::Probe(_) | What::Besides => {
                 let mut refused = self.refused.clone();
                 refused.retain(|grant| !self.now.contains(grant));
                 Some(plan.restricted(&self.now, &refused))
             }
         }
         .filter(|plan| plan.policy.is_some())
+    }
+
+    /// Where no addition is written, a read may have to be proven all the same, or an earlier call to be fenced off.
+    fn write_besides(&mut self, plan: &Plan) {
+        if self.what == What::Nothing && plan.writes_besides_steps() {
+            self.what = What::Besides;
+        }
     }
 
     /// The plan as it is reported when nothing is written.
@@ -246,6 +255,7 @@ fn choose_once(state: &mut State, document: &DocumentKey, plan: &Plan, moment: M
         additions.settled();
         refusals.release(document);
         probe(additions, refusals, document, &withheld, &mut choice, moment);
+        choice.write_besides(plan);
         return Some(choice);
     }
     choice.what = if blocked { What::Additions } else { What::AsPlanned };
@@ -279,6 +289,7 @@ fn bisect(
             probe(additions, refusals, document, withheld, &mut choice, moment);
             let renewed = Duration::try_from(until.duration_since(at)).ok();
             choice.wait = [choice.wait, renewed].into_iter().flatten().min();
+            choice.write_besides(plan);
         } else {
             choice.what = What::Additions;
         }
@@ -417,6 +428,10 @@ fn acknowledged(
                 bisection.proven();
             }
             again
+        }
+        What::Besides => {
+            additions.foreign = None;
+            Follows::Done
         }
         What::Test => {
             if let Some(bisection) = &mut additions.bisection {

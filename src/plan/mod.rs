@@ -300,6 +300,13 @@ impl Plan {
         again || !self.remove.is_empty() || !self.held.parts.is_empty() || !self.concluded.is_empty()
     }
 
+    /// Has the policy to be written although nobody comes or goes? To prove a read, to fence off an earlier call, or to sweep
+    /// out what is left of an account that was deleted.
+    #[must_use]
+    pub fn writes_besides_steps(&self) -> bool {
+        self.fence || !self.sweep.is_empty()
+    }
+
     /// The removals alone, if there are any beside additions: what to try after a mixed write was refused.
     #[cfg(test)]
     fn removals_only(&self) -> Option<Self> {

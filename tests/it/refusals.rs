@@ -390,6 +390,29 @@ async fn newcomer_whom_google_refuses_is_not_written_again_and_again_once_the_wr
 }
 
 #[tokio::test]
+async fn removal_whose_answer_was_lost_is_settled_although_the_only_addition_is_refused() {
+    let (mut world, scim) = mapped(&["checkout-api"], &["services/checkout-api"]).await;
+    world.unknown_to_google(ALICE);
+    let ids = people(&scim, ["alice", "bob", "carol"].map(|name| format!("{name}@example.com"))).await;
+    scim.create_group("team-checkout", &refs(&ids)).await;
+    world.members_become("checkout-api", INVOKER, &["user:bob@example.com", CAROL]).await;
+    world.mapping_status("checkout/team", "told", |s| has(s, "Ready", "False", "MemberRefused")).await;
+    world
+        .fault(json!({"match": {"path": ":setIamPolicy", "count": 1}, "action": {"type": "drop", "when": "after"}}))
+        .await;
+    scim.set_active(&ids[1], false).await;
+    world.members_become("checkout-api", INVOKER, &[CAROL]).await;
+    // The policy is read again, some times.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    world
+        .mapping_status("checkout/team", "nothing is left to be removed", |s| {
+            s["grants"]["revoking"] == 0 && has(s, "Ready", "False", "MemberRefused")
+        })
+        .await;
+    world.agree().await;
+}
+
+#[tokio::test]
 async fn refused_people_who_come_first_do_not_keep_the_others_of_a_new_role_out() {
     let (world, scim) = mapped(&["checkout-api"], &["services/checkout-api"]).await;
     world.fault(refused("bad-")).await;
