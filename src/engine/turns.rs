@@ -117,7 +117,9 @@ impl Inner {
             if verdict.idle {
                 state.refusals.forget_document(document);
             } else {
-                state.refusals.note_failure(document, verdict.error.is_some());
+                // Where somebody else's member is in the way nothing can be probed, whether this turn tried or not.
+                let blocked = state.document(document).additions.foreign.is_some();
+                state.refusals.note_failure(document, verdict.error.is_some() || blocked);
             }
             let mappings = state.settle_document(document, verdict, self.clock.now());
             let ending = mappings.iter().filter(|key| state.is_ending(key)).cloned().collect();

@@ -413,6 +413,47 @@ async fn removal_whose_answer_was_lost_is_settled_although_the_only_addition_is_
 }
 
 #[tokio::test]
+async fn policy_that_a_foreign_member_blocks_does_not_keep_other_policies_from_probing() {
+    let services = ["a", "b"];
+    let (mut world, scim) = mapped(&services, &["services/*"]).await;
+    world.unknown_to_google(ALICE);
+    let ids = people(&scim, ["alice", "carol"].map(|name| format!("{name}@example.com"))).await;
+    let group = scim.create_group("team-checkout", &refs(&ids)).await;
+    for service in services {
+        world.members_become(service, INVOKER, &[CAROL]).await;
+    }
+    world.mapping_status("checkout/team", "told", |s| has(s, "Ready", "False", "MemberRefused")).await;
+    let add = json!({"add": [{"role": VIEWER, "member": "user:stranger@elsewhere.example"}]});
+    let first = "projects/shop-dev/locations/europe-west1/services/a";
+    world.emulator.control("POST", &format!("policies/{first}"), &add).expect("a stranger's member");
+    world.fault(refused("stranger@elsewhere.example")).await;
+    let dora = scim.create_user("dora@example.com").await;
+    scim.add_members(&group, &[&dora]).await;
+    world.members_become("b", INVOKER, &[CAROL, "user:dora@example.com"]).await;
+    world.mapping_status("checkout/team", "told", |s| s.to_string().contains("ForeignMemberRejected")).await;
+    // The probe is due some seconds after the next start.
+    world.shutdown().await;
+    let url = format!("sqlite:{}", world.database.display());
+    let clock = std::sync::Arc::new(rolecall::model::SystemClock);
+    let store = rolecall::store::Store::open(&url, clock).await.expect("the store");
+    store.begin_epoch("test").await.expect("an epoch");
+    let mut refusals = store.refusals().await.expect("refusals");
+    assert_eq!(refusals.len(), 1, "{refusals:?}");
+    let now = rolecall::model::Clock::now(&rolecall::model::SystemClock);
+    refusals[0].probe_at = now + jiff::SignedDuration::from_secs(12);
+    store.change_refusals(refusals, vec![]).await.expect("changed");
+    drop(store);
+    world.emulator.control("POST", "directory/undelete", &json!({"member": ALICE})).expect("an account");
+    world.run().await;
+    world.mapping_status("checkout/team", "told", |s| s.to_string().contains("ForeignMemberRejected")).await;
+    eventually_within(Duration::from_secs(40), "alice is in where nothing is in the way", async || {
+        let seen = members(&world, "b", INVOKER);
+        if seen.contains(&ALICE.to_owned()) { Ok(()) } else { Err(format!("{seen:?} {}", tail(&world.log()))) }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn refused_people_who_come_first_do_not_keep_the_others_of_a_new_role_out() {
     let (world, scim) = mapped(&["checkout-api"], &["services/checkout-api"]).await;
     world.fault(refused("bad-")).await;
