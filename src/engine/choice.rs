@@ -234,6 +234,10 @@ fn choose_once(state: &mut State, document: &DocumentKey, plan: &Plan, moment: M
         return Some(choice);
     }
     if plan.add.is_empty() {
+        if plan.policy.is_none() {
+            // There is nothing that it would keep from being written.
+            additions.foreign = None;
+        }
         additions.settled();
         refusals.release(document);
         choice.what = What::AsPlanned;

@@ -454,6 +454,23 @@ async fn policy_that_a_foreign_member_blocks_does_not_keep_other_policies_from_p
 }
 
 #[tokio::test]
+async fn policy_is_not_failed_any_more_when_nothing_is_left_to_be_written_to_it() {
+    let (world, scim) = mapped(&["checkout-api"], &["services/checkout-api"]).await;
+    let alice = scim.create_user("alice@example.com").await;
+    let group = scim.create_group("team-checkout", &[&alice]).await;
+    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    let add = json!({"add": [{"role": VIEWER, "member": "user:stranger@elsewhere.example"}]});
+    world.emulator.control("POST", &format!("policies/{API}"), &add).expect("a stranger's member");
+    world.fault(refused("stranger@elsewhere.example")).await;
+    let carol = scim.create_user("carol@example.com").await;
+    scim.add_members(&group, &[&carol]).await;
+    world.status_of_target("one policy failed", |s| s["policies"]["failed"] == 1).await;
+    scim.remove_member(&group, &carol).await;
+    world.mapping_status("checkout/team", "well", |s| has(s, "Ready", "True", "")).await;
+    world.status_of_target("no policy failed", |s| s["policies"]["failed"] == 0).await;
+}
+
+#[tokio::test]
 async fn refused_people_who_come_first_do_not_keep_the_others_of_a_new_role_out() {
     let (world, scim) = mapped(&["checkout-api"], &["services/checkout-api"]).await;
     world.fault(refused("bad-")).await;
