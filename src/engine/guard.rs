@@ -14,6 +14,13 @@ use crate::store::StoreError;
 /// What is held for one mapping, and for whom.
 type Kind = (MappingKey, bool);
 
+/// Removals that are held, as a person saw them under their hash.
+struct Held {
+    kind: Kind,
+    hash: String,
+    removals: Vec<(DocumentKey, Vec<Removal>)>,
+}
+
 impl Inner {
     /// Which of a plan's removals are held. Once for each pass that has removals, or had some that were held.
     pub(super) async fn held(&self, document: &DocumentKey, plan: &Plan) -> Result<BTreeSet<Removal>, StoreError> {
@@ -22,7 +29,7 @@ impl Inner {
 
     /// Lets go what mappings hold under a hash that their annotation `rolecall.dev/release` names.
     pub(super) async fn release_named(&self, mappings: &BTreeSet<MappingKey>) -> Result<(), StoreError> {
-        let named: Vec<(Kind, String, String)> = {
+        let named: Vec<(Held, String)> = {
             let state = self.state();
             let wants = |key: &&MappingKey| state.mappings.get(*key).is_some_and(|memory| !memory.released.is_empty());
             mappings
@@ -33,24 +40,21 @@ impl Inner {
                     let hashes = state.held_hashes(key).into_iter();
                     hashes
                         .filter(|(_, hash)| memory.released.contains(hash))
-                        .map(|(kind, hash)| (kind, hash, format!("mapping:{key}@{}", memory.generation)))
+                        .map(|named| (state.held(named), format!("mapping:{key}@{}", memory.generation)))
                         .collect::<Vec<_>>()
                 })
                 .collect()
         };
-        for (kind, hash, actor) in named {
-            self.release(&kind, &hash, &actor).await?;
+        for (held, actor) in named {
+            self.release(held, &actor).await?;
         }
         Ok(())
     }
 
-    /// Lets go all that is held of this kind, as it was last seen.
-    async fn release(&self, kind: &Kind, hash: &str, actor: &str) -> Result<(), StoreError> {
-        let removals: Vec<(DocumentKey, Vec<Removal>)> = {
-            let state = self.state();
-            state.held_parts(kind).map(|(document, part)| (document.clone(), part.removals.clone())).collect()
-        };
-        let audit = removals.iter().map(|(document, _)| self.released(document, hash, actor)).collect();
+    /// Releases these removals, and no others that are held by now.
+    async fn release(&self, held: Held, actor: &str) -> Result<(), StoreError> {
+        let Held { kind, hash, removals } = held;
+        let audit = removals.iter().map(|(document, _)| self.released(document, &hash, actor)).collect();
         self.store.release_removals(removals.clone(), audit).await?;
         tracing::info!(
             plan.hash = %hash, mapping.name = %kind.0, policies = removals.len(), "removals that were held are released"
@@ -91,11 +95,9 @@ impl Engine {
     /// # Errors
     /// [`StoreError`], when the release cannot be stored; nothing is let go then.
     pub async fn release_plan(&self, hash: &str) -> Result<bool, StoreError> {
-        let kind = self.0.state().held_under(hash);
-        if let Some(kind) = &kind {
-            self.0.release(kind, hash, "approver:command-line").await?;
-        }
-        Ok(kind.is_some())
+        let Some(held) = self.0.state().held_under(hash) else { return Ok(false) };
+        self.0.release(held, "approver:command-line").await?;
+        Ok(true)
     }
 }
 
@@ -122,10 +124,18 @@ impl State {
         [hash(false), hash(true)].into_iter().flatten().collect()
     }
 
+    /// The removals that the hash, taken under the same lock, stands for.
+    fn held(&self, (kind, hash): (Kind, String)) -> Held {
+        let removals =
+            self.held_parts(&kind).map(|(document, part)| (document.clone(), part.removals.clone())).collect();
+        Held { kind, hash, removals }
+    }
+
     /// What is held under this hash, if anything.
-    fn held_under(&self, hash: &str) -> Option<Kind> {
+    fn held_under(&self, hash: &str) -> Option<Held> {
         let found = self.documents.values().filter_map(|memory| memory.found.as_ref());
         let keys: BTreeSet<&MappingKey> = found.flat_map(|found| &found.held.parts).map(|part| &part.mapping).collect();
-        keys.into_iter().flat_map(|key| self.held_hashes(key)).find(|(_, found)| found == hash).map(|(kind, _)| kind)
+        let found = keys.into_iter().flat_map(|key| self.held_hashes(key)).find(|(_, found)| found == hash);
+        found.map(|found| self.held(found))
     }
 }
