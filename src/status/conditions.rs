@@ -39,13 +39,17 @@ impl<'a> Conditions<'a> {
         });
     }
 
-    /// Sets `Ready`, and when it is not, who has to move: `Stalled` a person, `Reconciling` rolecall or time.
-    pub fn set_ready(&mut self, status: bool, reason: &str, message: &str) {
+    /// Sets `Ready`, and when it is not, who has to move: `Stalled` a person, `Reconciling` rolecall or time. Answers until
+    /// when something that is missing may still arrive.
+    pub fn set_ready(&mut self, status: bool, reason: &str, message: &str) -> Option<Timestamp> {
+        let arrives = arrives_until(self.previous, reason, self.now);
         self.set(kind::READY, status, reason, message);
-        if !status {
-            let turn = if needs_a_person(reason) { kind::STALLED } else { kind::RECONCILING };
-            self.set(turn, true, reason, message);
+        if status {
+            return None;
         }
+        let turn = if needs_a_person(reason) && arrives.is_none() { kind::STALLED } else { kind::RECONCILING };
+        self.set(turn, true, reason, message);
+        arrives
     }
 
     /// Those that were set, in the order of [`kind::ALL`].
@@ -62,6 +66,21 @@ impl<'a> Conditions<'a> {
 /// The condition of this type.
 pub(super) fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
     conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+/// How long an object that another one names may take to arrive after it. Objects that are applied together come one by
+/// one, and a tool that waits for them gives up at once when one of them is `Stalled`.
+const ARRIVAL: SignedDuration = SignedDuration::from_secs(10);
+
+/// Until when the object whose absence the reason says may still arrive; none when it is no such reason, or too late.
+pub(super) fn arrives_until(previous: &[Condition], word: &str, now: Timestamp) -> Option<Timestamp> {
+    let names_another =
+        matches!(word, reason::IDENTITY_PROVIDER_NOT_FOUND | reason::TARGET_NOT_FOUND | reason::TOKEN_SECRET_NOT_FOUND);
+    let since = find(previous, kind::READY)
+        .filter(|ready| ready.status == "False" && ready.reason == word)
+        .map_or(now, |ready| ready.last_transition_time.0);
+    let until = later(since, ARRIVAL);
+    (names_another && now < until).then_some(until)
 }
 
 /// Will waiting not help? Then the object is `Stalled`, otherwise `Reconciling`.

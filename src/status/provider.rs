@@ -28,7 +28,7 @@ pub fn fold_provider(
 
     let mut conditions = Conditions::new(previous.map_or(&[], |status| &status.conditions), input.generation, now);
     let (status, word, message) = ready(input, &problems, now);
-    conditions.set_ready(status, word, &message);
+    let arrives = conditions.set_ready(status, word, &message);
     if let Some(message) = quota_exceeded(&input.quota, now) {
         conditions.set(kind::QUOTA_EXCEEDED, true, reason::QUOTA_EXCEEDED, &message);
     }
@@ -70,7 +70,7 @@ pub fn fold_provider(
         last_handled_reconcile_at: input.last_handled_reconcile_at.map(str::to_owned),
         conditions: conditions.finish(),
     };
-    Folded { status, revisit: earliest(stale_at, expires) }
+    Folded { status, revisit: earliest(earliest(stale_at, expires), arrives) }
 }
 
 /// Why a token is refused: what is wrong with it, or that its time is over.

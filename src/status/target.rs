@@ -41,7 +41,7 @@ pub fn fold_target(
         conditions.set(type_, finding.status, finding.reason, &finding.message);
     }
 
-    conditions.set_ready(ready.status, ready.reason, &ready.message);
+    let revisit = conditions.set_ready(ready.status, ready.reason, &ready.message);
 
     let status = CloudRunTargetStatus {
         observed_generation: Some(input.generation),
@@ -55,7 +55,7 @@ pub fn fold_target(
         last_handled_reconcile_at: input.last_handled_reconcile_at.map(str::to_owned),
         conditions: conditions.finish(),
     };
-    Folded { status, revisit: None }
+    Folded { status, revisit }
 }
 
 struct Finding {

@@ -9,7 +9,7 @@ use crate::api::condition::{kind, reason};
 use crate::api::{MappingMode, RoleMappingStatus};
 use crate::model::FreezeReason;
 
-use super::conditions::{earliest, explain, find, later, needs_a_person, plural, with_next_step};
+use super::conditions::{arrives_until, earliest, explain, find, later, needs_a_person, plural, with_next_step};
 use super::input::{DocumentOutcome, MappingInput, SubjectOutcome, Tally, Trouble};
 
 /// A change that is pending for less than this is churn of the directory.
@@ -181,7 +181,13 @@ pub(super) fn subject_name(subject: &SubjectOutcome) -> String {
 fn frozen(case: &Case<'_>) -> Option<Verdict> {
     let (why, message) = case.ground_missing()?;
     // A group that was never pushed has a check of its own: it may still come.
-    (why != FreezeReason::GroupNotFound).then(|| Verdict::new(Turn::Theirs, why.reason(), message))
+    if why == FreezeReason::GroupNotFound {
+        return None;
+    }
+    let previous = case.previous.map_or(&[][..], |previous| &previous.conditions);
+    let arrives = arrives_until(previous, why.reason(), case.now);
+    let turn = if arrives.is_some() { Turn::Ours } else { Turn::Theirs };
+    Some(Verdict { revisit: arrives, ..Verdict::new(turn, why.reason(), message) })
 }
 
 fn unlisted_resources(case: &Case<'_>) -> Option<Verdict> {

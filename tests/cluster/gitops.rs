@@ -169,7 +169,7 @@ async fn kstatus_agrees_with_the_table_of_conditions_for_mappings() {
         .await;
     judge("groupless", "InProgress", "GroupNotFound", |object| has(&object["status"], "Reconciling", "True", "")).await;
     judge("suspended", "Failed", "Suspended", |object| has(&object["status"], "Frozen", "True", "Suspended")).await;
-    judge("stray", "Failed", "TargetNotFound", |object| has(&object["status"], "Frozen", "True", "")).await;
+    judge("stray", "Failed", "TargetNotFound", |object| has(&object["status"], "Stalled", "True", "")).await;
     judge("denied", "Failed", "PermissionDenied", |object| has(&object["status"], "Stalled", "True", "")).await;
     judge("ill", "InProgress", "GoogleUnavailable", |object| has(&object["status"], "Reconciling", "True", "")).await;
     judge("unsure", "InProgress", "OutcomeUnknown", |object| has(&object["status"], "Reconciling", "True", "")).await;

@@ -1,7 +1,9 @@
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
 use super::*;
-use crate::api::{FindingStatus, PolicyCounts, ProviderState, ResourceCounts, TargetDrift};
+use crate::api::{FindingStatus, IdentityProviderStatus, PolicyCounts, ProviderState, ResourceCounts, TargetDrift};
 
 fn listing() -> ListingOutcome {
     ListingOutcome {
@@ -205,6 +207,21 @@ fn token_that_expired_is_said_and_the_other_keeps_the_provider_ready() {
         &provider(&[expired]),
         "Ready=False/TokenExpired Stalled=True/TokenExpired Fresh=True/Fresh TokensValid=False/TokenExpired",
     );
+}
+
+#[test]
+fn provider_whose_secret_is_applied_with_it_is_not_stalled_before_the_secret_had_time_to_arrive() {
+    let tokens = [TokenOutcome { problem: Some(reason::TOKEN_SECRET_NOT_FOUND), ..token("a") }];
+    let input = provider(&tokens);
+    let mut first = fold_provider(&input, None, now());
+    let turn = |status: &IdentityProviderStatus, kind: &str| get(&status.conditions, kind).is_some();
+    assert!(turn(&first.status, kind::RECONCILING) && !turn(&first.status, kind::STALLED));
+    assert_eq!(first.revisit, Some(now() + SignedDuration::from_secs(10)));
+    let ready = first.status.conditions.iter_mut().find(|condition| condition.type_ == kind::READY).unwrap();
+    ready.last_transition_time = Time(ago(10));
+    let late = fold_provider(&input, Some(&first.status), now());
+    assert!(turn(&late.status, kind::STALLED) && !turn(&late.status, kind::RECONCILING));
+    assert_eq!(late.revisit, None);
 }
 
 #[test]

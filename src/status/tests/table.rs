@@ -1,3 +1,5 @@
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
 use super::*;
 
 #[track_caller]
@@ -121,16 +123,24 @@ fn partly_delegated_is_ready_for_the_rest() {
 }
 
 #[test]
-fn missing_references_are_the_authors_to_mend_and_freeze() {
-    for why in [FreezeReason::TargetNotFound, FreezeReason::IdentityProviderNotFound, FreezeReason::OverlappingTarget] {
+fn missing_references_freeze_and_are_the_authors_to_mend_once_they_had_time_to_arrive() {
+    for why in [FreezeReason::TargetNotFound, FreezeReason::IdentityProviderNotFound] {
         let word = why.reason();
         let scene = Scene { frozen: Some(why), ..Scene::default() };
-        row(
-            &scene,
-            Some(&Scene::before()),
-            &format!("Ready=False/{word} Accepted=False/{word} Stalled=True/{word} Frozen=True/{word}"),
-        );
+        let line =
+            |turn: &str| format!("Ready=False/{word} Accepted=False/{word} {turn}=True/{word} Frozen=True/{word}");
+        let mut status = row(&scene, Some(&Scene::before()), &line("Reconciling"));
+        let ready = status.conditions.iter_mut().find(|condition| condition.type_ == kind::READY).unwrap();
+        ready.last_transition_time = Time(ago(10));
+        row(&scene, Some(&status), &line("Stalled"));
     }
+    let word = FreezeReason::OverlappingTarget.reason();
+    let scene = Scene { frozen: Some(FreezeReason::OverlappingTarget), ..Scene::default() };
+    row(
+        &scene,
+        Some(&Scene::before()),
+        &format!("Ready=False/{word} Accepted=False/{word} Stalled=True/{word} Frozen=True/{word}"),
+    );
 }
 
 #[test]
