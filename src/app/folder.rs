@@ -11,7 +11,7 @@ use super::tokens::{Credentials, SecretHashes};
 use crate::api::condition::reason;
 use crate::api::manifest::{Object, ObjectRef, Problem, SecretData};
 use crate::api::{CloudRunTarget, IdentityProvider, RoleMapping};
-use crate::engine::{Engine, IntakeError, ObjectProblem};
+use crate::engine::{Engine, IntakeError, ObjectProblem, Provenance};
 use crate::model::{Clock, FreezeReason, MappingKey, ProviderName, TargetName};
 use crate::store::{Decision, SpecState, Store, StoreError, StoredSpec};
 use crate::watch::folder::{FolderChange, FolderCommand, Known, KnownObject, PollOptions, Suspicion, poll};
@@ -222,14 +222,16 @@ impl Folder {
         match object {
             Object::IdentityProvider(object) => {
                 let name = ProviderName::new(object.metadata.name.as_deref().unwrap_or_default())?;
-                self.engine.apply_provider((**object).clone(), file).await?;
+                self.engine.apply_provider((**object).clone(), Provenance::file(file)).await?;
                 self.credentials.hold(&name, self.engine.former_directories().contains(&name));
                 self.credentials.provider(name, object.spec.clone());
                 self.credentials.publish();
                 Ok(())
             }
-            Object::CloudRunTarget(object) => self.engine.apply_target((**object).clone(), file).await,
-            Object::RoleMapping(object) => self.engine.apply_mapping((**object).clone(), file).await,
+            Object::CloudRunTarget(object) => {
+                self.engine.apply_target((**object).clone(), Provenance::file(file)).await
+            }
+            Object::RoleMapping(object) => self.engine.apply_mapping((**object).clone(), Provenance::file(file)).await,
             Object::Secret(secret) => Ok(self.apply_secret(secret, file).await?),
         }
     }

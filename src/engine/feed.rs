@@ -20,9 +20,13 @@ pub(super) async fn follow(inner: Arc<Inner>, from: Seq, stop: CancellationToken
     let mut cursor = from;
     let mut hint = inner.store.subscribe();
     while !stop.is_cancelled() {
-        hint.borrow_and_update();
+        // Everything up to here was committed before the read below.
+        let committed = *hint.borrow_and_update();
         match inner.store.events_after(cursor, BATCH).await {
             Ok(events) if events.is_empty() => {
+                // Positions of the history are no events of the directory.
+                cursor = cursor.max(committed);
+                inner.state().directory_seq = cursor;
                 tokio::select! {
                     _ = hint.changed() => {}
                     () = tokio::time::sleep(LOOK) => {}

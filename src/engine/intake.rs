@@ -4,12 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
+use super::provenance::{Provenance, created, generation, stamp};
 use super::state::{MappingMemory, ProviderMemory, TargetMemory, Trigger};
 use super::{Engine, Inner};
 use crate::api::{
@@ -124,7 +124,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`IntakeError`]; the object is not in force then.
-    pub async fn apply_provider(&self, mut object: IdentityProvider, source: &str) -> Result<(), IntakeError> {
+    pub async fn apply_provider(&self, mut object: IdentityProvider, from: Provenance<'_>) -> Result<(), IntakeError> {
         let _one_at_a_time = self.0.intake.lock().await;
         let name = ProviderName::new(object.metadata.name.as_deref().unwrap_or_default())?;
         if self.0.state().providers.get(&name).is_some_and(|memory| memory.says_the_same(&object)) {
@@ -143,7 +143,8 @@ impl Engine {
                 FreezeReason::IdentityProviderChanged.message()
             );
         }
-        self.0.keep(kind::PROVIDER, None, name.as_str(), generation, source, stored_json(&object)?).await?;
+        let id = (kind::PROVIDER, None, name.as_str());
+        self.0.persist_spec(id, generation, from, stored_json(&object)?).await?;
         let effects = self.0.install_provider(&name, object, generation, former);
         self.0.absorb(effects, &Trigger::at(self.0.clock.now())).await;
         Ok(self.0.ask_ledger().await?)
@@ -153,7 +154,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`IntakeError`]; the object is not in force then.
-    pub async fn apply_target(&self, mut object: CloudRunTarget, source: &str) -> Result<(), IntakeError> {
+    pub async fn apply_target(&self, mut object: CloudRunTarget, from: Provenance<'_>) -> Result<(), IntakeError> {
         let _one_at_a_time = self.0.intake.lock().await;
         let name = TargetName::new(object.metadata.name.as_deref().unwrap_or_default())?;
         if self.0.state().targets.get(&name).is_some_and(|memory| memory.says_the_same(&object)) {
@@ -163,7 +164,8 @@ impl Engine {
         let generation = generation(&object.metadata, known);
         let created = self.0.state().targets.get(&name).map(|memory| memory.created);
         stamp(&mut object.metadata, created, self.0.clock.now());
-        self.0.keep(kind::TARGET, None, name.as_str(), generation, source, stored_json(&object)?).await?;
+        let id = (kind::TARGET, None, name.as_str());
+        self.0.persist_spec(id, generation, from, stored_json(&object)?).await?;
         let effects = self.0.install_target(&name, object, generation);
         self.0.absorb(effects, &Trigger::at(self.0.clock.now())).await;
         Ok(self.0.ask_ledger().await?)
@@ -173,7 +175,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`IntakeError`]; the object is not in force then.
-    pub async fn apply_mapping(&self, mut object: RoleMapping, source: &str) -> Result<(), IntakeError> {
+    pub async fn apply_mapping(&self, mut object: RoleMapping, from: Provenance<'_>) -> Result<(), IntakeError> {
         let _one_at_a_time = self.0.intake.lock().await;
         if self.0.state().farewell.is_some() {
             // Nothing begins any more.
@@ -193,7 +195,8 @@ impl Engine {
         let created = self.0.state().mappings.get(&key).map(|memory| memory.created);
         stamp(&mut object.metadata, created, self.0.clock.now());
         let json = stored_json(&object)?;
-        self.0.keep(kind::MAPPING, Some(key.namespace()), key.name(), generation, source, json).await?;
+        let id = (kind::MAPPING, Some(key.namespace()), key.name());
+        self.0.persist_spec(id, generation, from, json).await?;
         let effects = self.0.install_mapping(&key, object, generation, false);
         self.0.absorb(effects, &Trigger::at(self.0.clock.now())).await;
         if known.is_some() {
@@ -324,7 +327,7 @@ impl Engine {
             return Ok(());
         }
         let Some(object) = parsed::<RoleMapping>(&spec) else { return Ok(()) };
-        self.apply_mapping(object, &spec.source).await
+        self.apply_mapping(object, Provenance { source: &spec.source, written_by: None }).await
     }
 
     /// A namespace has these labels, which may delegate something to its mappings or withdraw it.
@@ -418,50 +421,7 @@ pub(crate) fn owner_of(uid: Option<&str>) -> &str {
     uid.unwrap_or("manifest")
 }
 
-/// The generation that the API server counts; without one, how often the spec was another one than before.
-fn generation(metadata: &ObjectMeta, known: Option<(i64, bool)>) -> i64 {
-    match (metadata.generation, known) {
-        (Some(counted), _) => counted,
-        (None, None) => 1,
-        (None, Some((generation, true))) => generation,
-        (None, Some((generation, false))) => generation.saturating_add(1),
-    }
-}
-
-/// Gives an object without one the time since which it is known, so that a restart does not make it younger.
-fn stamp(metadata: &mut ObjectMeta, known: Option<Timestamp>, now: Timestamp) {
-    if metadata.creation_timestamp.is_none() {
-        metadata.creation_timestamp = Some(Time(known.unwrap_or(now)));
-    }
-}
-
-fn created(metadata: &ObjectMeta, now: Timestamp) -> Timestamp {
-    metadata.creation_timestamp.as_ref().map_or(now, |time| time.0)
-}
-
 impl Inner {
-    async fn keep(
-        &self,
-        kind: &str,
-        namespace: Option<&str>,
-        name: &str,
-        generation: i64,
-        source: &str,
-        json: String,
-    ) -> Result<(), StoreError> {
-        self.store
-            .put_spec(StoredSpec {
-                kind: kind.to_owned(),
-                namespace: namespace.map(str::to_owned),
-                name: name.to_owned(),
-                generation,
-                state: SpecState::Active,
-                source: source.to_owned(),
-                json,
-            })
-            .await
-    }
-
     async fn stored_mapping(&self, key: &MappingKey) -> Result<Option<StoredSpec>, StoreError> {
         // A manifest that names no namespace is stored without one.
         match self.store.spec(kind::MAPPING, Some(key.namespace()), key.name()).await? {

@@ -20,6 +20,7 @@ mod guard;
 mod intake;
 mod lanes;
 mod pass;
+mod provenance;
 mod queue;
 mod reads;
 mod refusals;
@@ -48,6 +49,7 @@ use crate::telemetry::EngineMetrics;
 pub use error::EngineError;
 pub(crate) use intake::owner_of;
 pub use intake::{IntakeError, ObjectProblem};
+pub use provenance::Provenance;
 pub use queue::DueQueue;
 pub use report::{ProviderTraffic, TrafficSource};
 

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use super::audit::{self, AuditDraft};
 use super::lanes::{Lane, Lanes, REQUEST};
 use super::sql::{Columns, json, nanos};
-use super::{Epoch, StoreError, Usage, groups};
+use super::{Epoch, StoreError, Usage, events, groups};
 use crate::model::{Clock, DirectoryChange, GroupId, ProviderName, Seq};
 
 /// How many requests of one lane may wait; more wait outside, which is back-pressure for their callers and for nobody else.
@@ -298,10 +298,12 @@ struct Mark {
 
 /// Opens transaction and first savepoint, and reads where the two logs end and whose turn it is: another process may
 /// have written.
-const BEGIN: &str = "BEGIN IMMEDIATE; SAVEPOINT request; \
-    SELECT (SELECT coalesce(max(seq), 0) FROM events), a.seq, a.hash, \
-        coalesce((SELECT epoch FROM leadership), 0) \
-    FROM (SELECT 1) LEFT JOIN (SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1) a";
+const BEGIN: &str = concat!(
+    "BEGIN IMMEDIATE; SAVEPOINT request; SELECT ",
+    events::highest_seq!(),
+    ", a.seq, a.hash, coalesce((SELECT epoch FROM leadership), 0) \
+     FROM (SELECT 1) LEFT JOIN (SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1) a"
+);
 
 static BEGIN_ON: LazyLock<String> = LazyLock::new(|| format!("{BEGIN}; {}", groups::ONE));
 
@@ -456,9 +458,15 @@ impl Transaction {
     /// Appends to the event log; answers the position.
     pub(super) fn event(&mut self, provider: &ProviderName, change: &DirectoryChange) -> Result<Seq, StoreError> {
         let change = json(change)?;
+        let seq = self.next_seq();
+        self.events.push((seq, provider.clone(), nanos(self.now), change));
+        Ok(seq)
+    }
+
+    /// The next position of the one sequence of events and history. Whoever takes it writes a row with it.
+    pub(super) fn next_seq(&mut self) -> Seq {
         self.seq += 1;
-        self.events.push((self.seq, provider.clone(), nanos(self.now), change));
-        Ok(self.seq)
+        self.seq
     }
 
     /// Appends to the audit log.

@@ -8,6 +8,14 @@ use super::sql::Columns;
 use super::{Store, StoreError, groups, users};
 use crate::model::{DirectoryChange, DirectoryEvent, GroupId, ProviderName, Seq, UserId};
 
+/// SQL for the last position of the one sequence: of directory events and of history.
+macro_rules! highest_seq {
+    () => {
+        "max((SELECT coalesce(max(seq), 0) FROM events), (SELECT coalesce(max(seq), 0) FROM spec_versions))"
+    };
+}
+pub(super) use highest_seq;
+
 /// How many members of one group a change of the snapshot holds at most.
 const CHUNK: usize = 1000;
 
@@ -91,13 +99,13 @@ fn flush(of: Option<(ProviderName, GroupId)>, added: &mut Vec<UserId>, sink: Sin
 }
 
 impl Store {
-    /// The last position of the event log; 0 when it is empty.
+    /// The last position of the sequence that directory events and history share; 0 when both are empty.
     pub async fn highest_seq(&self) -> Result<Seq, StoreError> {
         highest(&mut *self.readers().acquire().await?).await
     }
 
-    /// Events after a position, in order, of all providers: at most `limit`, and no more than fit into some megabytes, but
-    /// one if there is one.
+    /// Directory events after a position, in order, of all providers: at most `limit`, and no more than fit into some
+    /// megabytes, but one if there is one. Positions of the history between them are left out.
     pub async fn events_after(&self, after: Seq, limit: u32) -> Result<Vec<DirectoryEvent>, StoreError> {
         let Some(last) = self.last_within(after, limit).await? else { return Ok(vec![]) };
         let rows = query("SELECT seq, provider, at, change FROM events WHERE seq > ? AND seq <= ? ORDER BY seq")
@@ -163,8 +171,8 @@ impl Store {
     }
 }
 
-/// Where the event log ends.
+/// Last position of the sequence that directory events and history share.
 pub(super) async fn highest(connection: &mut SqliteConnection) -> Result<Seq, StoreError> {
-    let row = query("SELECT coalesce(max(seq), 0) FROM events").fetch_one(connection).await?;
+    let row = query(concat!("SELECT ", highest_seq!())).fetch_one(connection).await?;
     Columns::of(&row, "events").integer()
 }

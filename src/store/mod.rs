@@ -34,6 +34,7 @@ mod specs;
 mod sql;
 mod trust;
 mod users;
+mod versions;
 
 #[cfg(test)]
 mod tests;
@@ -59,7 +60,7 @@ pub use quota::{Quota, Usage};
 pub use record::{
     AuditRow, Condition, Counts, DeleteOutcome, GroupChanged, GroupRecord, GroupUpdate, ListPlan, ListQuery,
     MemberChange, MemberDelta, MemberKind, MemberRecord, Membership, NewGroup, NewUser, Origin, Page, PlannedRow,
-    SpecState, StoredSpec, UpdateOutcome, UserRecord, UserUpdate,
+    SpecPhase, SpecState, SpecVersion, StoredSpec, UpdateOutcome, UserRecord, UserUpdate, VersionRef,
 };
 pub use trust::Trust;
 
@@ -99,7 +100,7 @@ impl Store {
         &self.0.pseudonyms
     }
 
-    /// A hint after each commit that appended events: the position of the last. The log is the truth.
+    /// A hint after each commit that appended events or history: the last position. The log is the truth.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Seq> {
         self.0.committer.subscribe()

@@ -37,6 +37,7 @@ fn steps() -> Vec<Migration> {
         (4, "guard", include_str!("migrations/0004_guard.sql")),
         (6, "usage", include_str!("migrations/0006_usage.sql")),
         (8, "directory owners", include_str!("migrations/0008_directory_owners.sql")),
+        (9, "history", include_str!("migrations/0009_history.sql")),
     ]
     .into_iter()
     .map(|(version, name, sql)| Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false))

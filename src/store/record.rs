@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::model::{AuditEntry, GroupFacts, ProviderName, UserFacts};
+use crate::model::{AuditEntry, GroupFacts, ProviderName, Seq, UserFacts};
 
 /// On whose behalf a directory change is made: becomes the actor and the request id of its audit row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -299,6 +299,86 @@ pub struct StoredSpec {
     pub source: String,
     /// The resource as JSON. Tokens only as SHA-256.
     pub json: String,
+}
+
+/// Phase of a version of a custom resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SpecPhase {
+    /// In force.
+    Active,
+    /// Deleted properly; its claims are being ended.
+    Terminating,
+    /// Gone without a deletion that anybody saw; its claims are frozen.
+    Missing,
+    /// Nothing is left of it. A later version of the same name is another object.
+    Removed,
+}
+
+impl SpecPhase {
+    /// The stored word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Terminating => "terminating",
+            Self::Missing => "missing",
+            Self::Removed => "removed",
+        }
+    }
+
+    /// The phase whose stored word this is.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Active, Self::Terminating, Self::Missing, Self::Removed].into_iter().find(|it| it.as_str() == word)
+    }
+}
+
+impl From<SpecState> for SpecPhase {
+    fn from(state: SpecState) -> Self {
+        match state {
+            SpecState::Active => Self::Active,
+            SpecState::Ending => Self::Terminating,
+            SpecState::Vanished => Self::Missing,
+        }
+    }
+}
+
+/// One version of a custom resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpecVersion {
+    /// Position in the one sequence that the event log shares.
+    pub seq: Seq,
+    /// When it was stored.
+    pub at: Timestamp,
+    /// The kind.
+    pub kind: String,
+    /// The namespace; none for cluster-scoped kinds.
+    pub namespace: Option<String>,
+    /// The name.
+    pub name: String,
+    /// Which object of that name: the uid of the API server, or one generated for each life of an object of a folder.
+    pub uid: String,
+    /// `metadata.generation`, or its substitute in folder mode.
+    pub generation: i64,
+    /// Its phase from then on.
+    pub phase: SpecPhase,
+    /// Field manager or file that wrote it, as far as known.
+    pub written_by: Option<String>,
+    /// Which file it came from.
+    pub source: String,
+    /// The resource as JSON, without status; none when it was removed.
+    pub json: Option<String>,
+}
+
+/// Names a version of a custom resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionRef {
+    /// Its position.
+    pub seq: Seq,
+    /// The uid of its object.
+    pub uid: String,
+    /// True when it was appended now; false when nothing had changed since.
+    pub is_new: bool,
 }
 
 /// Where a stored custom resource stands.

@@ -4,7 +4,7 @@
 use sqlx::query;
 
 use super::sql::{Columns, json};
-use super::{SpecState, Store, StoreError, StoredSpec, abandoned};
+use super::{SpecPhase, SpecState, Store, StoreError, StoredSpec, VersionRef, abandoned, versions};
 use crate::model::{GroupId, MappingKey, Pin};
 
 impl Store {
@@ -71,13 +71,16 @@ impl Store {
         let (kind, namespace, name) = (kind.to_owned(), namespace.unwrap_or_default().to_owned(), name.to_owned());
         self.commit_leading(move |tx| {
             Box::pin(async move {
-                query("UPDATE specs SET state = ? WHERE kind = ? AND namespace = ? AND name = ?")
+                let updated = query("UPDATE specs SET state = ? WHERE kind = ? AND namespace = ? AND name = ?")
                     .bind(state.as_str())
-                    .bind(kind)
-                    .bind(namespace)
-                    .bind(name)
+                    .bind(&kind)
+                    .bind(&namespace)
+                    .bind(&name)
                     .execute(&mut tx.connection)
                     .await?;
+                if updated.rows_affected() > 0 {
+                    versions::append_phase(tx, &kind, &namespace, &name, state.into()).await?;
+                }
                 Ok(())
             })
         })
@@ -87,9 +90,20 @@ impl Store {
     /// Stores a spec; the one of the same kind, namespace and name is replaced. The claims of a mapping that is there
     /// again are not abandoned any more.
     pub async fn put_spec(&self, spec: StoredSpec) -> Result<(), StoreError> {
+        self.put_spec_version(spec, None).await.map(drop)
+    }
+
+    /// As [`Store::put_spec`], with the field manager or file that wrote it. Appends a version when anything changed.
+    /// Answers the version that is in force; none for a Secret.
+    pub async fn put_spec_version(
+        &self,
+        spec: StoredSpec,
+        written_by: Option<String>,
+    ) -> Result<Option<VersionRef>, StoreError> {
         self.commit_leading(move |tx| {
             Box::pin(async move {
                 abandoned::reclaim(tx, &spec).await?;
+                let version = versions::append(tx, &spec, written_by.as_deref()).await?;
                 query(
                     "INSERT INTO specs (kind, namespace, name, generation, state, source, json) \
                          VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET generation = excluded.generation, \
@@ -104,7 +118,7 @@ impl Store {
                 .bind(spec.json)
                 .execute(&mut tx.connection)
                 .await?;
-                Ok(())
+                Ok(version)
             })
         })
         .await
@@ -116,11 +130,12 @@ impl Store {
         self.commit_leading(move |tx| {
             Box::pin(async move {
                 query("DELETE FROM specs WHERE kind = ? AND namespace = ? AND name = ?")
-                    .bind(kind)
-                    .bind(namespace)
-                    .bind(name)
+                    .bind(&kind)
+                    .bind(&namespace)
+                    .bind(&name)
                     .execute(&mut tx.connection)
                     .await?;
+                versions::append_phase(tx, &kind, &namespace, &name, SpecPhase::Removed).await?;
                 Ok(())
             })
         })

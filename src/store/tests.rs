@@ -5,6 +5,7 @@ mod audit;
 mod directory;
 mod engine;
 mod guard;
+mod history;
 mod leadership;
 mod opening;
 mod owners;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use kube::api::{Api, DynamicObject};
 use kube::core::PartialObjectMeta;
 use kube::discovery::ApiResource;
@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::manifest::{Object, ObjectRef, Problem, SecretData, parse_file};
-use crate::api::{CloudRunTarget, IdentityProvider, RoleMapping};
+use crate::api::{CloudRunTarget, FIELD_MANAGER, IdentityProvider, RoleMapping};
 
 /// How long one watch call lasts, in seconds: a connection that died without a word is noticed 5 s after that.
 const WATCH_SECONDS: u32 = 30;
@@ -33,6 +33,9 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// How long a Secret that could be read and is refused now stays in force: an API server that has just started refuses what
 /// it has not read its rules for.
 const REFUSED: Duration = Duration::from_mins(1);
+
+/// Longest name of a field manager that is kept; the API server admits no longer one.
+const MANAGER_LENGTH: usize = 128;
 
 /// What is watched as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,6 +79,8 @@ pub struct Seen {
     pub object: ObjectRef,
     /// Its metadata, without `managedFields`.
     pub metadata: ObjectMeta,
+    /// Name of the field manager that changed it last, rolecall and writers of subresources aside.
+    pub written_by: Option<String>,
     /// Its status; null when it has none.
     pub status: Value,
     /// What it says, with its metadata; or what is wrong with it.
@@ -360,11 +365,20 @@ fn reference(kind: &str, object: &DynamicObject) -> ObjectRef {
 
 /// Reads an object by the same schema, defaults and rules as a manifest: what an older CRD let in is found here.
 fn seen(kind: &str, mut object: DynamicObject) -> Seen {
-    object.metadata.managed_fields = None;
+    let written_by = last_writer(object.metadata.managed_fields.take().unwrap_or_default());
     let identity = reference(kind, &object);
     let status = object.data.get("status").cloned().unwrap_or(Value::Null);
     let said = read(&identity, &object);
-    Seen { object: identity, metadata: object.metadata, status, said }
+    Seen { object: identity, metadata: object.metadata, written_by, status, said }
+}
+
+/// The field manager of the newest change, among those that do not write subresources only and are not rolecall.
+fn last_writer(entries: Vec<ManagedFieldsEntry>) -> Option<String> {
+    let candidates = entries.into_iter().filter(|entry| entry.subresource.as_deref().unwrap_or_default().is_empty());
+    let newest = candidates
+        .filter(|entry| entry.manager.as_deref().is_some_and(|manager| !manager.is_empty() && manager != FIELD_MANAGER))
+        .max_by_key(|entry| entry.time.as_ref().map(|time| time.0))?;
+    Some(newest.manager?.chars().take(MANAGER_LENGTH).collect())
 }
 
 fn read(identity: &ObjectRef, object: &DynamicObject) -> Result<Object, Vec<Problem>> {
@@ -419,10 +433,27 @@ mod tests {
         let seen = seen("RoleMapping", mapping(&spec));
         assert_eq!(seen.object.to_string(), "RoleMapping checkout/m");
         assert_eq!(seen.status, json!({"observedGeneration": 2}));
+        assert_eq!(seen.written_by.as_deref(), Some("kubectl"));
         let Ok(Object::RoleMapping(said)) = seen.said else { panic!("{:?}", seen.said) };
         assert_eq!(said.metadata.generation, Some(3));
         assert_eq!(said.metadata.uid.as_deref(), Some("1"));
         assert!(said.metadata.managed_fields.is_none());
+    }
+
+    #[test]
+    fn writer_of_an_object_is_who_changed_it_last_but_not_who_writes_its_status() {
+        let entry = |manager: &str, time: &str, subresource: &str| json!({"manager": manager, "operation": "Apply", "time": time, "subresource": subresource});
+        let writer = |entries: Value| last_writer(serde_json::from_value(entries).unwrap());
+        let entries = json!([
+            entry("argocd-controller", "2027-01-31T12:00:02Z", ""),
+            entry("kubectl-edit", "2027-01-31T12:00:01Z", ""),
+            entry("rolecall", "2027-01-31T12:00:03Z", ""),
+            entry("somebody", "2027-01-31T12:00:04Z", "status"),
+        ]);
+        assert_eq!(writer(entries).as_deref(), Some("argocd-controller"));
+        assert_eq!(writer(json!([entry("rolecall", "2027-01-31T12:00:03Z", "")])), None);
+        let long = "m".repeat(5000);
+        assert_eq!(writer(json!([entry(&long, "2027-01-31T12:00:03Z", "")])).map(|name| name.len()), Some(128));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::finalizer::{is_held, patient, set_finalizers, version};
 use crate::api::condition::reason;
 use crate::api::manifest::{Object, ObjectRef, Problem};
 use crate::api::{GROUP, REVOKE_FINALIZER, RoleMapping, VERSION, is_initial};
-use crate::engine::{Engine, IntakeError, ObjectProblem};
+use crate::engine::{Engine, IntakeError, ObjectProblem, Provenance};
 use crate::index::Life;
 use crate::model::{Clock, FreezeReason, MappingKey, ProviderName, TargetName};
 use crate::status::{Item, Kind, Metadata, Status, StatusBoard, not_taken_in};
@@ -217,11 +217,12 @@ impl Intake {
 
     async fn object(&mut self, seen: &Seen) -> Result<(), IntakeError> {
         self.show(seen);
+        let from = Provenance { source: SOURCE, written_by: seen.written_by.as_deref() };
         let engine = &self.parts.engine;
         match &seen.said {
-            Ok(Object::IdentityProvider(object)) => engine.apply_provider((**object).clone(), SOURCE).await,
-            Ok(Object::CloudRunTarget(object)) => engine.apply_target((**object).clone(), SOURCE).await,
-            Ok(Object::RoleMapping(object)) => self.mapping(object).await,
+            Ok(Object::IdentityProvider(object)) => engine.apply_provider((**object).clone(), from).await,
+            Ok(Object::CloudRunTarget(object)) => engine.apply_target((**object).clone(), from).await,
+            Ok(Object::RoleMapping(object)) => self.mapping(object, from).await,
             Ok(Object::Secret(_)) => Ok(()),
             Err(problems) => {
                 self.report(seen, problems);
@@ -346,7 +347,7 @@ impl Intake {
         leaving.metadata = metadata.clone();
     }
 
-    async fn mapping(&mut self, object: &RoleMapping) -> Result<(), IntakeError> {
+    async fn mapping(&mut self, object: &RoleMapping, from: Provenance<'_>) -> Result<(), IntakeError> {
         let metadata = &object.metadata;
         let key = MappingKey::new(
             metadata.namespace.as_deref().unwrap_or_default(),
@@ -358,7 +359,7 @@ impl Intake {
             let known = self.parts.engine.mapping_life(&key).is_some();
             if is_held(metadata) && !known && self.parts.engine.has_claims(&key).await? {
                 // Its last good spec could not be read, or it was never stored: without it nothing would end.
-                self.parts.engine.apply_mapping(object.clone(), SOURCE).await?;
+                self.parts.engine.apply_mapping(object.clone(), from).await?;
             }
             return self.leaves(key, metadata.clone(), Some(Box::new(object.clone()))).await;
         }
@@ -369,7 +370,7 @@ impl Intake {
         // Whatever was of that name and left is another object.
         self.leaving.remove(&key);
         if is_held(metadata) || !(self.parts.enforces || self.parts.engine.has_claims(&key).await?) {
-            return self.parts.engine.apply_mapping(object.clone(), SOURCE).await;
+            return self.parts.engine.apply_mapping(object.clone(), from).await;
         }
         if self.parts.engine.mapping_life(&key) == Some(Life::Live) && !self.parts.engine.has_claims(&key).await? {
             // From a time when nothing was granted: what it says now is taken in with the finalizer, and not before.

@@ -1,0 +1,25 @@
+-- Every version of every custom resource but Secrets. `seq` is a position of the one sequence that `events` shares.
+-- uid: of the API server, or one that is generated for each life of an object of a folder. json: NULL when removed.
+CREATE TABLE spec_versions (
+    seq INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    namespace TEXT NOT NULL, -- empty for cluster-scoped kinds
+    name TEXT NOT NULL,
+    uid TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    phase TEXT NOT NULL CHECK (phase IN ('active', 'terminating', 'missing', 'removed')),
+    written_by TEXT, -- field manager or file; NULL: not known
+    source TEXT NOT NULL,
+    json TEXT
+) STRICT;
+CREATE INDEX spec_versions_by_object ON spec_versions (kind, namespace, name, seq);
+
+-- What is in force is the first version of each.
+INSERT INTO spec_versions (seq, at, kind, namespace, name, uid, generation, phase, written_by, source, json)
+    SELECT (SELECT coalesce(max(seq), 0) FROM events) + row_number() OVER (ORDER BY kind, namespace, name),
+        unixepoch() * 1000000000, kind, namespace, name,
+        coalesce(json ->> '$.metadata.uid', lower(hex(randomblob(16)))), generation,
+        CASE state WHEN 'ending' THEN 'terminating' WHEN 'vanished' THEN 'missing' ELSE state END,
+        NULL, source, json_remove(json, '$.status', '$.metadata.managedFields', '$.metadata.resourceVersion')
+    FROM specs WHERE kind <> 'Secret' AND json_valid(json);

@@ -1,0 +1,182 @@
+use std::path::PathBuf;
+
+use SpecPhase::{Active, Missing, Removed, Terminating};
+
+use super::*;
+
+const MAPPING: &str = "RoleMapping";
+
+fn spec(name: &str, generation: i64, json: &serde_json::Value) -> StoredSpec {
+    StoredSpec {
+        kind: MAPPING.to_owned(),
+        namespace: Some("team".to_owned()),
+        name: name.to_owned(),
+        generation,
+        state: SpecState::Active,
+        source: "a.yaml".to_owned(),
+        json: json.to_string(),
+    }
+}
+
+async fn versions(store: &Store, name: &str) -> Vec<SpecVersion> {
+    store.spec_versions(MAPPING, Some("team"), name).await.unwrap()
+}
+
+fn shape(versions: &[SpecVersion]) -> Vec<(i64, SpecPhase, bool)> {
+    versions.iter().map(|version| (version.generation, version.phase, version.json.is_some())).collect()
+}
+
+#[tokio::test]
+async fn every_version_of_a_spec_is_kept_and_a_restart_that_applies_the_same_adds_none() {
+    let home = Home::new().await;
+    let store = &home.store;
+    let first = json!({"metadata": {"uid": "u1", "resourceVersion": "7"}, "spec": {"mode": "Observe"}});
+    let by = |name: &str| Some(name.to_owned());
+    let version = store.put_spec_version(spec("m", 1, &first), by("kubectl")).await.unwrap().unwrap();
+    assert_eq!((version.seq, version.uid.as_str(), version.is_new), (1, "u1", true));
+    let second = json!({"metadata": {"uid": "u1", "resourceVersion": "8"}, "spec": {"mode": "Enforce"}});
+    store.put_spec_version(spec("m", 2, &second), by("flux")).await.unwrap();
+    store.set_spec_state(MAPPING, Some("team"), "m", SpecState::Vanished).await.unwrap();
+    store.set_spec_state(MAPPING, Some("team"), "m", SpecState::Vanished).await.unwrap();
+    store.put_spec_version(spec("m", 2, &second), None).await.unwrap();
+    let again = open(home.folder.path(), home.clock.clone()).await;
+    again.begin_epoch("again").await.unwrap();
+    // The API server counts its own writes, such as that of a status.
+    let same = json!({
+        "spec": {"mode": "Enforce"}, "status": {"observedGeneration": 2},
+        "metadata": {"resourceVersion": "9", "uid": "u1", "managedFields": [{"manager": "rolecall"}]},
+    });
+    let version = again.put_spec_version(spec("m", 2, &same), by("kubectl")).await.unwrap().unwrap();
+    assert_eq!((version.seq, version.is_new), (4, false));
+    again.set_spec_state(MAPPING, Some("team"), "m", SpecState::Ending).await.unwrap();
+    again.remove_spec(MAPPING, Some("team"), "m").await.unwrap();
+    again.remove_spec(MAPPING, Some("team"), "m").await.unwrap();
+
+    let kept = versions(&again, "m").await;
+    let shapes = [(1, Active), (2, Active), (2, Missing), (2, Active), (2, Terminating), (2, Removed)];
+    assert_eq!(shape(&kept), shapes.map(|(generation, phase)| (generation, phase, phase != Removed)));
+    assert_eq!(kept.iter().map(|version| version.seq).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
+    assert_eq!(kept[1].written_by.as_deref(), Some("flux"));
+    assert_eq!(kept[1].json.as_deref(), Some(r#"{"metadata":{"uid":"u1"},"spec":{"mode":"Enforce"}}"#));
+    assert!(kept.iter().all(|version| version.uid == "u1"));
+}
+
+#[tokio::test]
+async fn mapping_of_a_folder_that_is_made_again_is_another_object_although_its_generation_is_the_same() {
+    let home = Home::new().await;
+    let text = json!({"metadata": {"name": "m"}, "spec": {}});
+    let put = || home.store.put_spec_version(spec("m", 1, &text), Some("a.yaml".to_owned()));
+    let first = put().await.unwrap().unwrap();
+    assert_eq!(put().await.unwrap(), Some(VersionRef { is_new: false, ..first.clone() }));
+    home.store.remove_spec(MAPPING, Some("team"), "m").await.unwrap();
+    let second = put().await.unwrap().unwrap();
+    assert_ne!(first.uid, second.uid);
+    let kept = versions(&home.store, "m").await;
+    assert_eq!(
+        shape(&kept).iter().map(|(_, phase, _)| *phase).collect::<Vec<_>>(),
+        [SpecPhase::Active, SpecPhase::Removed, SpecPhase::Active]
+    );
+    assert_eq!(kept[1].uid, first.uid);
+}
+
+#[tokio::test]
+async fn tokens_have_no_history() {
+    let home = Home::new().await;
+    let hashes = "5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8";
+    let secret = StoredSpec { kind: "Secret".to_owned(), ..spec("tokens", 1, &json!({"a": hashes})) };
+    assert_eq!(home.store.put_spec_version(secret, Some("a.yaml".to_owned())).await.unwrap(), None);
+    home.store.remove_spec("Secret", Some("team"), "tokens").await.unwrap();
+    assert_eq!(home.store.spec_versions("Secret", Some("team"), "tokens").await.unwrap(), []);
+    assert_eq!(home.store.highest_seq().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn history_and_directory_share_one_sequence_and_the_feed_sees_the_directory_only() {
+    let home = Home::new().await;
+    let store = &home.store;
+    let hint = store.subscribe();
+    store.put_spec(spec("m", 1, &json!({}))).await.unwrap();
+    let user = add_user(store, &okta(), "a@x.example").await;
+    store.put_spec(spec("m", 2, &json!({}))).await.unwrap();
+    assert_eq!((store.highest_seq().await.unwrap(), *hint.borrow()), (3, 3));
+    let events = store.events_after(0, 10).await.unwrap();
+    assert_eq!(events.iter().map(|event| event.seq).collect::<Vec<_>>(), [2]);
+    assert_eq!(store.events_after(2, 10).await.unwrap(), []);
+    let audit = store.audit_after(0, 10).await.unwrap();
+    assert_eq!(
+        audit.iter().find(|row| row.entry.subject == Some(user.facts.id.to_string())).unwrap().entry.cause_seqs,
+        [2]
+    );
+
+    // A request that fails takes no position.
+    let taken = store.create_user(&okta(), &origin(), new_user("a@x.example")).await.unwrap_err();
+    assert_eq!(taken.reason(), "Uniqueness");
+    add_user(store, &okta(), "b@x.example").await;
+    assert_eq!(store.events_after(2, 10).await.unwrap()[0].seq, 4);
+
+    let mut loaded = 0;
+    assert_eq!(store.snapshot(&mut |_, _| loaded += 1).await.unwrap(), 4);
+    let again = open(home.folder.path(), home.clock.clone()).await;
+    assert_eq!(*again.subscribe().borrow(), 4);
+}
+
+#[tokio::test]
+async fn older_copy_that_lacks_only_a_version_of_a_spec_is_known_by_its_position() {
+    let home = Home::new().await;
+    add_user(&home.store, &okta(), "a@x.example").await;
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["rolecall.db", "rolecall.db-wal"] {
+        std::fs::copy(home.folder.path().join(name), copy.path().join(name)).unwrap();
+    }
+    home.store.put_spec(spec("m", 1, &json!({}))).await.unwrap();
+    let seen = crate::app::mirror::of(&home.store).await.unwrap();
+    let restored = open(copy.path(), home.clock.clone()).await;
+    let now = crate::app::mirror::of(&restored).await.unwrap();
+    assert_eq!(crate::app::mirror::compare(Some(&seen), &now), crate::app::mirror::Comparison::Rewound);
+}
+
+/// A database as the schema steps before the history left it.
+async fn before_history(folder: &Path, sql: &'static str) -> PathBuf {
+    use sqlx::Connection as _;
+    let path = folder.join("rolecall.db");
+    let store = open(folder, Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH))).await;
+    drop(store);
+    let mut connection = sqlx::SqliteConnection::connect(&format!("sqlite:{}", path.display())).await.unwrap();
+    sqlx::raw_sql("DROP TABLE spec_versions; DELETE FROM _sqlx_migrations WHERE version = 9;")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    path
+}
+
+#[tokio::test]
+async fn history_of_an_older_database_begins_with_what_is_in_force() {
+    let folder = tempfile::tempdir().unwrap();
+    before_history(
+        folder.path(),
+        r#"INSERT INTO events VALUES (5, 'okta', 0, '{"type":"userDeleted","id":"00000000-0000-0000-0000-000000000001"}');
+        INSERT INTO specs VALUES
+            ('CloudRunTarget', '', 't', 3, 'active', 'cluster', '{"metadata":{"uid":"u-t","resourceVersion":"9"},"spec":{}}'),
+            ('RoleMapping', 'team', 'going', 1, 'ending', 'a.yaml', '{"spec":{}}'),
+            ('RoleMapping', 'team', 'gone', 1, 'vanished', 'a.yaml', '{"spec":{}}'),
+            ('Secret', 'rolecall', 's', 1, 'active', 'a.yaml', '{"a":"5e88"}');"#,
+    )
+    .await;
+    let store = open(folder.path(), Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH))).await;
+    store.begin_epoch("test").await.unwrap();
+    let target = &store.spec_versions("CloudRunTarget", None, "t").await.unwrap()[0];
+    assert_eq!((target.seq, target.uid.as_str(), target.generation, target.phase), (6, "u-t", 3, SpecPhase::Active));
+    assert_eq!(target.json.as_deref(), Some(r#"{"metadata":{"uid":"u-t"},"spec":{}}"#));
+    let phases = [("going", SpecPhase::Terminating), ("gone", SpecPhase::Missing)];
+    for (name, phase) in phases {
+        let kept = versions(&store, name).await;
+        assert_eq!((kept.len(), kept[0].phase, kept[0].uid.len()), (1, phase, 32));
+    }
+    assert_eq!(store.spec_versions("Secret", Some("rolecall"), "s").await.unwrap(), []);
+    assert_eq!(store.highest_seq().await.unwrap(), 8);
+    let same = store.put_spec_version(spec("gone", 1, &json!({"spec": {}})), None).await.unwrap().unwrap();
+    assert_eq!((same.seq, same.is_new), (9, true), "it is back");
+    assert_eq!(same.uid, versions(&store, "gone").await[0].uid, "and still the same object");
+}

@@ -1,0 +1,191 @@
+//! Every version of every custom resource, in the one sequence that the event log shares.
+//!
+//! A version is appended in the transaction that changes the spec, and only when something changed: a restart that
+//! applies the same objects appends nothing. Secrets have no versions.
+
+use serde_json::Value;
+use sqlx::query;
+use sqlx::sqlite::SqliteRow;
+use uuid::Uuid;
+
+use super::committer::Transaction;
+use super::sql::Columns;
+use super::{SpecPhase, SpecVersion, Store, StoreError, StoredSpec, VersionRef};
+
+/// The kind whose objects have no versions: they hold tokens.
+pub(super) const SECRET: &str = "Secret";
+
+/// What the API server changes by itself, and what rolecall writes.
+const NOT_SPEC: [(&str, &str); 3] = [("", "status"), ("metadata", "managedFields"), ("metadata", "resourceVersion")];
+
+/// The object without the fields that nobody writes by hand. Text that is no JSON stays as it is.
+fn significant(json: &str) -> String {
+    let Ok(mut object) = serde_json::from_str::<Value>(json) else { return json.to_owned() };
+    for (parent, field) in NOT_SPEC {
+        let parent = if parent.is_empty() { Some(&mut object) } else { object.get_mut(parent) };
+        if let Some(fields) = parent.and_then(Value::as_object_mut) {
+            fields.remove(field);
+        }
+    }
+    object.to_string()
+}
+
+/// Compares content, whatever the order of keys.
+fn is_same(before: Option<&str>, after: &str) -> bool {
+    let parsed = |text: &str| serde_json::from_str::<Value>(text).ok();
+    before.is_some_and(|before| before == after || (parsed(before).is_some() && parsed(before) == parsed(after)))
+}
+
+/// The uid that the API server gave the object.
+fn uid_of(json: &str) -> Option<String> {
+    let object: Value = serde_json::from_str(json).ok()?;
+    object.get("metadata")?.get("uid")?.as_str().map(str::to_owned)
+}
+
+/// The newest version of an object.
+struct Newest {
+    seq: i64,
+    uid: String,
+    generation: i64,
+    phase: SpecPhase,
+    json: Option<String>,
+}
+
+async fn newest(tx: &mut Transaction, kind: &str, namespace: &str, name: &str) -> Result<Option<Newest>, StoreError> {
+    let row = query(
+        "SELECT seq, uid, generation, phase, json FROM spec_versions WHERE kind = ? AND namespace = ? AND name = ? \
+         ORDER BY seq DESC LIMIT 1",
+    )
+    .bind(kind)
+    .bind(namespace)
+    .bind(name)
+    .fetch_optional(&mut tx.connection)
+    .await?;
+    row.map(|row| {
+        let mut columns = Columns::of(&row, "spec_versions");
+        Ok(Newest {
+            seq: columns.integer()?,
+            uid: columns.text()?,
+            generation: columns.integer()?,
+            phase: columns.word(SpecPhase::from_word)?,
+            json: columns.text_or_none()?,
+        })
+    })
+    .transpose()
+}
+
+/// Appends what `spec` says now, unless that is its newest version. Answers the version that is in force; none for kinds
+/// without versions.
+pub(super) async fn append(
+    tx: &mut Transaction,
+    spec: &StoredSpec,
+    written_by: Option<&str>,
+) -> Result<Option<VersionRef>, StoreError> {
+    if spec.kind == SECRET {
+        return Ok(None);
+    }
+    let namespace = spec.namespace.as_deref().unwrap_or_default();
+    let before = newest(tx, &spec.kind, namespace, &spec.name).await?;
+    let before = before.filter(|before| before.phase != SpecPhase::Removed);
+    let json = significant(&spec.json);
+    let phase = SpecPhase::from(spec.state);
+    let uid = match (uid_of(&json), &before) {
+        (Some(uid), _) => uid,
+        (None, Some(before)) => before.uid.clone(),
+        (None, None) => Uuid::new_v4().simple().to_string(),
+    };
+    if let Some(before) = &before
+        && (before.phase, before.generation, &before.uid) == (phase, spec.generation, &uid)
+        && is_same(before.json.as_deref(), &json)
+    {
+        return Ok(Some(VersionRef { seq: before.seq, uid, is_new: false }));
+    }
+    let seq = tx.next_seq();
+    query(
+        "INSERT INTO spec_versions (seq, at, kind, namespace, name, uid, generation, phase, written_by, source, json) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(seq)
+    .bind(tx.now_nanos())
+    .bind(&spec.kind)
+    .bind(namespace)
+    .bind(&spec.name)
+    .bind(&uid)
+    .bind(spec.generation)
+    .bind(phase.as_str())
+    .bind(written_by)
+    .bind(&spec.source)
+    .bind(&json)
+    .execute(&mut tx.connection)
+    .await?;
+    Ok(Some(VersionRef { seq, uid, is_new: true }))
+}
+
+/// Appends that an object is in another phase, unless it is in that phase already or has no version. Answers the new
+/// version.
+pub(super) async fn append_phase(
+    tx: &mut Transaction,
+    kind: &str,
+    namespace: &str,
+    name: &str,
+    phase: SpecPhase,
+) -> Result<Option<VersionRef>, StoreError> {
+    let Some(before) = newest(tx, kind, namespace, name).await? else { return Ok(None) };
+    if before.phase == phase || before.phase == SpecPhase::Removed {
+        return Ok(None);
+    }
+    let seq = tx.next_seq();
+    query(
+        "INSERT INTO spec_versions (seq, at, kind, namespace, name, uid, generation, phase, written_by, source, json) \
+         SELECT ?1, ?2, kind, namespace, name, uid, generation, ?3, NULL, source, iif(?3 = 'removed', NULL, json) \
+         FROM spec_versions WHERE seq = ?4",
+    )
+    .bind(seq)
+    .bind(tx.now_nanos())
+    .bind(phase.as_str())
+    .bind(before.seq)
+    .execute(&mut tx.connection)
+    .await?;
+    Ok(Some(VersionRef { seq, uid: before.uid, is_new: true }))
+}
+
+fn version(row: &SqliteRow) -> Result<SpecVersion, StoreError> {
+    let mut columns = Columns::of(row, "spec_versions");
+    Ok(SpecVersion {
+        seq: columns.integer()?,
+        at: columns.time()?,
+        kind: columns.text()?,
+        namespace: Some(columns.text()?).filter(|namespace| !namespace.is_empty()),
+        name: columns.text()?,
+        uid: columns.text()?,
+        generation: columns.integer()?,
+        phase: columns.word(SpecPhase::from_word)?,
+        written_by: columns.text_or_none()?,
+        source: columns.text()?,
+        json: columns.text_or_none()?,
+    })
+}
+
+impl Store {
+    /// All versions of one custom resource, oldest first; those of former objects of the same name included.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Damaged`].
+    pub async fn spec_versions(
+        &self,
+        kind: &str,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Vec<SpecVersion>, StoreError> {
+        let rows = query(
+            "SELECT seq, at, kind, namespace, name, uid, generation, phase, written_by, source, json FROM spec_versions \
+             WHERE kind = ? AND namespace = ? AND name = ? ORDER BY seq",
+        )
+        .bind(kind)
+        .bind(namespace.unwrap_or_default())
+        .bind(name)
+        .fetch_all(self.readers())
+        .await?;
+        rows.iter().map(version).collect()
+    }
+}
