@@ -1,6 +1,7 @@
 //! Lists the resources of every target, on its own interval and whenever a mapping or target changed.
 
 use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::google::{Backoff, ErrorClass, Resources};
 use crate::index::{Inventory, InventoryItem};
 use crate::model::{Region, ResourceKind, TargetName};
 use crate::status::Trouble;
+use crate::store::{ListingRecord, ResourceRecord};
 
 /// A change of manifests asks for a new list, at most this often a target.
 pub(super) const FRESH: Duration = Duration::from_secs(1);
@@ -86,6 +88,41 @@ async fn list_region(inner: &Inner, project: &str, location: &str) -> Resources 
     found
 }
 
+/// Appends what a list changed to the history, unless it is the one that was appended last. What cannot be stored now is
+/// compared again with the next list.
+async fn record(
+    inner: &Inner,
+    name: &TargetName,
+    items: Option<&[InventoryItem]>,
+    unlisted: &BTreeSet<(String, ResourceKind)>,
+) {
+    let resource = |item: &InventoryItem| ResourceRecord {
+        document: item.document.clone(),
+        uid: item.uid.clone(),
+        labels: item.labels.clone(),
+        invoker_iam_disabled: item.invoker_iam_disabled,
+    };
+    let resources = items.map(|items| items.iter().map(resource).collect());
+    let listing = ListingRecord { resources, unlisted: unlisted.clone() };
+    let mut hasher = DefaultHasher::new();
+    listing.hash(&mut hasher);
+    let hash = hasher.finish();
+    if inner.state().targets.get(name).is_none_or(|target| target.recorded == Some(hash)) {
+        return;
+    }
+    match inner.store.record_listing(name, &listing).await {
+        Ok(_) => {
+            if let Some(target) = inner.state().targets.get_mut(name) {
+                target.recorded = Some(hash);
+            }
+        }
+        Err(error) => tracing::warn!(
+            target.name = %name, reason = error.reason(), %error,
+            "cannot store what the list of resources changed, trying again with the next list"
+        ),
+    }
+}
+
 /// Lists one target and tells the index. Answers when to list it again; none when the target is gone.
 async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
     let (project, locations, interval) = {
@@ -124,6 +161,8 @@ async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
     }
     let complete = unreachable.is_empty();
     let now = inner.clock.now();
+    let listed = unlisted.len() < locations.len() * KINDS.len();
+    record(inner, name, listed.then_some(items.as_slice()), &unlisted).await;
     let effects = {
         let mut state = inner.state();
         let target = state.targets.get_mut(name)?;
@@ -141,7 +180,7 @@ async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
         let complete_at = if complete { Some(now) } else { before.and_then(|listing| listing.complete_at) };
         target.listing = Some(Listing { unreachable, trouble, complete_at });
         state.changed_targets.insert(name.clone());
-        if unlisted.len() < locations.len() * KINDS.len() {
+        if listed {
             state.index.apply_inventory(name, Inventory { resources: items, unlisted })
         } else {
             state.index.inventory_failed(name)

@@ -196,8 +196,9 @@ impl Engine {
         stamp(&mut object.metadata, created, self.0.clock.now());
         let json = stored_json(&object)?;
         let id = (kind::MAPPING, Some(key.namespace()), key.name());
-        self.0.persist_spec(id, generation, from, json).await?;
-        let effects = self.0.install_mapping(&key, object, generation, false);
+        let version = self.0.persist_spec(id, generation, from, json).await?;
+        let uid = version.as_ref().map(|version| version.uid.as_str());
+        let effects = self.0.install_mapping(&key, object, generation, false, uid);
         self.0.absorb(effects, &Trigger::at(self.0.clock.now())).await;
         if known.is_some() {
             self.0.ask_claimed(&key).await?;
@@ -336,6 +337,7 @@ impl Engine {
     /// [`StoreError`], when the ledger cannot be asked which documents are concerned.
     pub async fn apply_namespace(&self, name: &str, labels: BTreeMap<String, String>) -> Result<(), StoreError> {
         let one_at_a_time = self.0.intake.lock().await;
+        self.0.store.record_namespace(name, &labels).await?;
         let effects = self.0.state().index.apply_namespace(name, labels);
         let mappings = effects.mappings.clone();
         self.0.absorb(effects, &Trigger::at(self.0.clock.now())).await;
@@ -370,6 +372,7 @@ impl Engine {
     /// [`StoreError`], when they cannot be read.
     pub async fn restore(&self) -> Result<Vec<StoredSpec>, StoreError> {
         let specs = self.0.store.specs().await?;
+        let uids = self.0.store.spec_uids(kind::MAPPING).await?;
         for spec in &specs {
             let effects = match spec.kind.as_str() {
                 kind::PROVIDER => match (parsed::<IdentityProvider>(spec), ProviderName::new(&spec.name)) {
@@ -388,7 +391,8 @@ impl Engine {
                     let key =
                         MappingKey::new(spec.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE), &spec.name).ok()?;
                     let ending = spec.state == SpecState::Ending;
-                    let mut effects = self.0.install_mapping(&key, object, spec.generation, ending);
+                    let uid = uids.get(&(spec.namespace.clone(), spec.name.clone())).map(String::as_str);
+                    let mut effects = self.0.install_mapping(&key, object, spec.generation, ending, uid);
                     let mut state = self.0.state();
                     match spec.state {
                         SpecState::Active => {}
@@ -489,6 +493,7 @@ impl Inner {
                 discovery_interval,
                 failures: 0,
                 listing: old.and_then(|old| old.listing),
+                recorded: None,
                 reconcile_requested_at: annotation(&object.metadata, RECONCILE_ANNOTATION).map(str::to_owned),
                 problem: None,
             };
@@ -501,7 +506,15 @@ impl Inner {
         effects
     }
 
-    fn install_mapping(&self, key: &MappingKey, object: RoleMapping, generation: i64, ending: bool) -> Effects {
+    /// `uid`: which object of its name it is, as the history has it.
+    fn install_mapping(
+        &self,
+        key: &MappingKey,
+        object: RoleMapping,
+        generation: i64,
+        ending: bool,
+        uid: Option<&str>,
+    ) -> Effects {
         let now = self.clock.now();
         let accepted = accepted_groups(&object.metadata);
         let (effects, targets) = {
@@ -524,6 +537,9 @@ impl Inner {
             let before = state.mappings.insert(key.clone(), memory);
             state.changed_mappings.insert(key.clone());
             let mut effects = state.index.apply_mapping(key.clone(), generation, object.spec, accepted);
+            if let Some(uid) = uid {
+                state.index.identify_mapping(key, uid);
+            }
             let now = &state.mappings[key];
             let changed = before
                 .as_ref()

@@ -189,6 +189,8 @@ pub(super) struct TargetMemory {
     pub discovery_interval: Duration,
     pub failures: u32,
     pub listing: Option<Listing>,
+    /// Hash of the last list whose changes are in the history.
+    pub recorded: Option<u64>,
     pub reconcile_requested_at: Option<String>,
     pub problem: Option<ObjectProblem>,
 }

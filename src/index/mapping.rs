@@ -1,6 +1,7 @@
 //! Mappings and targets as the index keeps them: parsed once, resolved when something they name changes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -304,6 +305,8 @@ pub(super) struct Reach {
 
 /// A mapping, its spec parsed.
 pub(super) struct Mapping {
+    /// Which object of its name, as far as known.
+    pub(super) uid: Option<Arc<str>>,
     pub(super) generation: i64,
     pub(super) spec: Option<RoleMappingSpec>,
     pub(super) accepted: BTreeSet<GroupId>,
@@ -362,6 +365,7 @@ impl Mapping {
             grants.push(Grant { target, patterns, roles });
         }
         Self {
+            uid: None,
             generation,
             spec: Some(spec),
             accepted,
@@ -377,6 +381,7 @@ impl Mapping {
     /// A mapping that is known by its claims only.
     pub(super) fn unknown(life: Life) -> Self {
         Self {
+            uid: None,
             generation: 0,
             spec: None,
             accepted: BTreeSet::new(),

@@ -300,6 +300,15 @@ impl Index {
         effects
     }
 
+    /// Which object of its name a mapping is, for what is recorded of its claims.
+    pub fn identify_mapping(&mut self, key: &MappingKey, uid: &str) {
+        if let Some(mapping) = self.mappings.get_mut(key)
+            && mapping.uid.as_deref() != Some(uid)
+        {
+            mapping.uid = Some(uid.into());
+        }
+    }
+
     /// A namespace has these labels, which may delegate something to its mappings or withdraw it.
     pub fn apply_namespace(&mut self, name: &str, labels: BTreeMap<String, String>) -> Effects {
         let mut effects = Effects::default();

@@ -463,6 +463,16 @@ impl Transaction {
         Ok(seq)
     }
 
+    /// The last position that was taken.
+    pub(super) fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    /// Takes so many positions at once, for rows that were written with the positions that follow [`Transaction::seq`].
+    pub(super) fn take_seqs(&mut self, count: u64) {
+        self.seq = self.seq.saturating_add(Seq::try_from(count).unwrap_or(Seq::MAX));
+    }
+
     /// The next position of the one sequence of events and history. Whoever takes it writes a row with it.
     pub(super) fn next_seq(&mut self) -> Seq {
         self.seq += 1;

@@ -11,7 +11,8 @@ use crate::model::{DirectoryChange, DirectoryEvent, GroupId, ProviderName, Seq, 
 /// SQL for the last position of the one sequence: of directory events and of history.
 macro_rules! highest_seq {
     () => {
-        "max((SELECT coalesce(max(seq), 0) FROM events), (SELECT coalesce(max(seq), 0) FROM spec_versions))"
+        "max((SELECT coalesce(max(seq), 0) FROM events), (SELECT coalesce(max(seq), 0) FROM spec_versions), \
+            (SELECT coalesce(max(seq), 0) FROM history))"
     };
 }
 pub(super) use highest_seq;

@@ -17,6 +17,7 @@ mod error;
 mod events;
 mod groups;
 mod guard;
+mod history;
 mod lanes;
 mod leadership;
 mod ledger;
@@ -52,6 +53,7 @@ use leadership::Turn;
 
 pub use decisions::{Decision, Farewell, PendingDecision};
 pub use error::StoreError;
+pub use history::{ListingRecord, ResourceRecord};
 pub use leadership::{Epoch, Leader};
 pub use ledger::DocumentLedger;
 pub use names::Names;

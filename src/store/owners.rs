@@ -6,7 +6,7 @@ use sqlx::query;
 
 use super::committer::Transaction;
 use super::sql::Columns;
-use super::{DeleteOutcome, Origin, Store, StoreError};
+use super::{DeleteOutcome, Origin, Store, StoreError, history};
 use crate::model::{GroupId, ProviderName, UserId};
 
 /// How many people or groups are purged at once: they share commits, and leave room for other requests.
@@ -82,7 +82,11 @@ impl Store {
                     .bind(provider.as_str())
                     .execute(&mut tx.connection)
                     .await?;
-                    Ok(done.rows_affected() > 0)
+                    let accepted = done.rows_affected() > 0;
+                    if accepted {
+                        history::append_former(tx, provider.as_str(), false).await?;
+                    }
+                    Ok(accepted)
                 })
             })
             .await
@@ -167,5 +171,6 @@ async fn claim(tx: &mut Transaction, provider: &ProviderName, uid: &str) -> Resu
     .bind(waiting)
     .execute(&mut tx.connection)
     .await?;
+    history::append_former(tx, provider.as_str(), !ours).await?;
     Ok(ours)
 }

@@ -4,7 +4,7 @@
 use sqlx::query;
 
 use super::sql::{Columns, json};
-use super::{SpecPhase, SpecState, Store, StoreError, StoredSpec, VersionRef, abandoned, versions};
+use super::{SpecPhase, SpecState, Store, StoreError, StoredSpec, VersionRef, abandoned, history, versions};
 use crate::model::{GroupId, MappingKey, Pin};
 
 impl Store {
@@ -136,6 +136,9 @@ impl Store {
                     .execute(&mut tx.connection)
                     .await?;
                 versions::append_phase(tx, &kind, &namespace, &name, SpecPhase::Removed).await?;
+                if kind == versions::TARGET {
+                    history::append_no_inventory(tx, &name).await?;
+                }
                 Ok(())
             })
         })
@@ -176,7 +179,7 @@ impl Store {
                 .bind(json(&rows)?)
                 .execute(&mut tx.connection)
                 .await?;
-                Ok(())
+                history::append_pins(tx, &pins).await
             })
         })
         .await
@@ -187,6 +190,7 @@ impl Store {
         let mapping = mapping.to_string();
         self.commit_leading(move |tx| {
             Box::pin(async move {
+                history::append_no_pins(tx, &mapping).await?;
                 query("DELETE FROM pins WHERE mapping = ?").bind(mapping).execute(&mut tx.connection).await?;
                 Ok(())
             })

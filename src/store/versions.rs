@@ -3,6 +3,8 @@
 //! A version is appended in the transaction that changes the spec, and only when something changed: a restart that
 //! applies the same objects appends nothing. Secrets have no versions.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 use sqlx::query;
 use sqlx::sqlite::SqliteRow;
@@ -10,10 +12,15 @@ use uuid::Uuid;
 
 use super::committer::Transaction;
 use super::sql::Columns;
-use super::{SpecPhase, SpecVersion, Store, StoreError, StoredSpec, VersionRef};
+use super::{SpecPhase, SpecVersion, Store, StoreError, StoredSpec, VersionRef, history};
 
 /// The kind whose objects have no versions: they hold tokens.
 pub(super) const SECRET: &str = "Secret";
+
+/// The kind that lists resources.
+pub(super) const TARGET: &str = "CloudRunTarget";
+/// What a target lists follows from these.
+const LISTED_BY: [&str; 2] = ["/spec/project", "/spec/locations"];
 
 /// What the API server changes by itself, and what rolecall writes.
 const NOT_SPEC: [(&str, &str); 3] = [("", "status"), ("metadata", "managedFields"), ("metadata", "resourceVersion")];
@@ -34,6 +41,13 @@ fn significant(json: &str) -> String {
 fn is_same(before: Option<&str>, after: &str) -> bool {
     let parsed = |text: &str| serde_json::from_str::<Value>(text).ok();
     before.is_some_and(|before| before == after || (parsed(before).is_some() && parsed(before) == parsed(after)))
+}
+
+/// Whether two versions of a target list other resources.
+fn lists_others(before: Option<&str>, after: &str) -> bool {
+    let parsed = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+    let (before, after) = (before.map(parsed).unwrap_or_default(), parsed(after));
+    LISTED_BY.iter().any(|field| before.pointer(field) != after.pointer(field))
 }
 
 /// The uid that the API server gave the object.
@@ -99,6 +113,9 @@ pub(super) async fn append(
         && is_same(before.json.as_deref(), &json)
     {
         return Ok(Some(VersionRef { seq: before.seq, uid, is_new: false }));
+    }
+    if spec.kind == TARGET && before.as_ref().is_some_and(|before| lists_others(before.json.as_deref(), &json)) {
+        history::append_no_inventory(tx, &spec.name).await?;
     }
     let seq = tx.next_seq();
     query(
@@ -167,6 +184,31 @@ fn version(row: &SqliteRow) -> Result<SpecVersion, StoreError> {
 }
 
 impl Store {
+    /// The uids of the objects of a kind that are there, by namespace and name: those of the API server, or those that
+    /// the history gave to objects of a folder.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Damaged`].
+    pub async fn spec_uids(&self, kind: &str) -> Result<BTreeMap<(Option<String>, String), String>, StoreError> {
+        let rows = query(
+            "SELECT s.namespace, s.name, (SELECT v.uid FROM spec_versions v WHERE v.kind = s.kind \
+             AND v.namespace = s.namespace AND v.name = s.name ORDER BY v.seq DESC LIMIT 1) FROM specs s WHERE s.kind = ?",
+        )
+        .bind(kind)
+        .fetch_all(self.readers())
+        .await?;
+        let mut uids = BTreeMap::new();
+        for row in &rows {
+            let mut columns = Columns::of(row, "spec_versions");
+            let namespace = Some(columns.text()?).filter(|namespace| !namespace.is_empty());
+            let name = columns.text()?;
+            if let Some(uid) = columns.text_or_none()? {
+                uids.insert((namespace, name), uid);
+            }
+        }
+        Ok(uids)
+    }
+
     /// All versions of one custom resource, oldest first; those of former objects of the same name included.
     ///
     /// # Errors

@@ -165,7 +165,9 @@ async fn replaying_the_event_log_of_the_store_gives_the_same_index_as_loading_it
             .expect("a snapshot");
         let late = loaded.freeze_all(None).pins;
         drop(loaded.pins_stored(&late));
-        assert_eq!(seq, after, "the snapshot is as far as the log");
+        // Pins have positions of the same sequence, so that the snapshot may be further than the last event.
+        assert!(seq >= after, "the snapshot is as far as the log");
+        assert_eq!(server.store.events_after(after, 1).await.expect("events"), []);
         assert_eq!(loaded.digest(), replayed.digest());
         digests.insert(loaded.digest());
     }

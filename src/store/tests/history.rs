@@ -1,8 +1,10 @@
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use SpecPhase::{Active, Missing, Removed, Terminating};
 
 use super::*;
+use crate::model::{DocumentKey, MappingKey, Pin, ResourceKind, TargetName};
 
 const MAPPING: &str = "RoleMapping";
 
@@ -142,10 +144,13 @@ async fn before_history(folder: &Path, sql: &'static str) -> PathBuf {
     let store = open(folder, Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH))).await;
     drop(store);
     let mut connection = sqlx::SqliteConnection::connect(&format!("sqlite:{}", path.display())).await.unwrap();
-    sqlx::raw_sql("DROP TABLE spec_versions; DELETE FROM _sqlx_migrations WHERE version = 9;")
-        .execute(&mut connection)
-        .await
-        .unwrap();
+    sqlx::raw_sql(
+        "DROP TABLE spec_versions; DROP TABLE history; ALTER TABLE claims DROP COLUMN mapping_uid; \
+         ALTER TABLE claims DROP COLUMN generation; DELETE FROM _sqlx_migrations WHERE version = 9;",
+    )
+    .execute(&mut connection)
+    .await
+    .unwrap();
     sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
     connection.close().await.unwrap();
     path
@@ -161,7 +166,8 @@ async fn history_of_an_older_database_begins_with_what_is_in_force() {
             ('CloudRunTarget', '', 't', 3, 'active', 'cluster', '{"metadata":{"uid":"u-t","resourceVersion":"9"},"spec":{}}'),
             ('RoleMapping', 'team', 'going', 1, 'ending', 'a.yaml', '{"spec":{}}'),
             ('RoleMapping', 'team', 'gone', 1, 'vanished', 'a.yaml', '{"spec":{}}'),
-            ('Secret', 'rolecall', 's', 1, 'active', 'a.yaml', '{"a":"5e88"}');"#,
+            ('Secret', 'rolecall', 's', 1, 'active', 'a.yaml', '{"a":"5e88"}');
+        INSERT INTO pins VALUES ('team/m', 'okta', 'displayName:a b', x'00000000000040008000000000000007');"#,
     )
     .await;
     let store = open(folder.path(), Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH))).await;
@@ -175,8 +181,124 @@ async fn history_of_an_older_database_begins_with_what_is_in_force() {
         assert_eq!((kept.len(), kept[0].phase, kept[0].uid.len()), (1, phase, 32));
     }
     assert_eq!(store.spec_versions("Secret", Some("rolecall"), "s").await.unwrap(), []);
-    assert_eq!(store.highest_seq().await.unwrap(), 8);
+    assert_eq!(store.highest_seq().await.unwrap(), 9);
+    let key = MappingKey::new("team", "m").unwrap();
+    assert_eq!(store.pins_at(&key, 8).await.unwrap(), []);
+    assert_eq!(store.pins_at(&key, 9).await.unwrap(), store.pins().await.unwrap());
+    store.put_pins(store.pins().await.unwrap()).await.unwrap();
+    assert_eq!(store.highest_seq().await.unwrap(), 9, "nothing changed");
     let same = store.put_spec_version(spec("gone", 1, &json!({"spec": {}})), None).await.unwrap().unwrap();
-    assert_eq!((same.seq, same.is_new), (9, true), "it is back");
+    assert_eq!((same.seq, same.is_new), (10, true), "it is back");
     assert_eq!(same.uid, versions(&store, "gone").await[0].uid, "and still the same object");
+}
+
+#[tokio::test]
+async fn pins_can_be_read_as_they_were_and_what_does_not_change_one_adds_nothing() {
+    let home = Home::new().await;
+    let store = &home.store;
+    let pin = |selector: &str, group: u128| Pin {
+        mapping: MappingKey::new("team", "m").unwrap(),
+        provider: okta(),
+        selector: selector.to_owned(),
+        group: GroupId(Uuid::from_u128(group)),
+    };
+    let (red, blue) = ("displayName:red team", "externalId:blue");
+    store.put_pins(vec![pin(red, 1), pin(blue, 2)]).await.unwrap();
+    store.put_pins(vec![pin(red, 1), pin(blue, 2)]).await.unwrap();
+    let again = open(home.folder.path(), home.clock.clone()).await;
+    again.begin_epoch("again").await.unwrap();
+    again.put_pins(vec![pin(red, 1), pin(blue, 3)]).await.unwrap();
+    again.remove_pins(&pin(red, 1).mapping).await.unwrap();
+    again.remove_pins(&pin(red, 1).mapping).await.unwrap();
+    assert_eq!(again.highest_seq().await.unwrap(), 5);
+    let expected = [vec![], vec![pin(red, 1)], vec![pin(red, 1), pin(blue, 2)], vec![pin(red, 1), pin(blue, 3)]];
+    for (seq, expected) in (0..).zip(&expected) {
+        assert_eq!(again.pins_at(&pin(red, 1).mapping, seq).await.unwrap(), *expected, "at {seq}");
+    }
+    assert_eq!(again.pins_at(&pin(red, 1).mapping, 5).await.unwrap(), []);
+}
+
+fn resource(region: &str, name: &str, label: &str) -> ResourceRecord {
+    ResourceRecord {
+        document: DocumentKey::try_from(format!("run:projects/p/locations/{region}/services/{name}")).unwrap(),
+        uid: format!("uid-{name}"),
+        labels: BTreeMap::from([("team".to_owned(), label.to_owned())]),
+        invoker_iam_disabled: label == "open",
+    }
+}
+
+fn listing(resources: &[ResourceRecord], unlisted: &[&str]) -> ListingRecord {
+    let unlisted = unlisted.iter().map(|region| ((*region).to_owned(), ResourceKind::Service)).collect();
+    ListingRecord { resources: Some(resources.to_vec()), unlisted }
+}
+
+#[tokio::test]
+async fn inventory_is_kept_as_differences_and_can_be_read_as_it_was() {
+    let home = Home::new().await;
+    let store = &home.store;
+    let target = TargetName::new("t").unwrap();
+    let (a, b) = (resource("l", "a", "red"), resource("k", "b", "open"));
+    assert_eq!(store.listing_at(&target, i64::MAX).await.unwrap(), None);
+    assert_eq!(store.record_listing(&target, &listing(&[a.clone(), b.clone()], &[])).await.unwrap(), 3);
+    assert_eq!(store.record_listing(&target, &listing(&[b.clone(), a.clone()], &[])).await.unwrap(), 0);
+    let again = open(home.folder.path(), home.clock.clone()).await;
+    again.begin_epoch("again").await.unwrap();
+    assert_eq!(again.record_listing(&target, &listing(&[a.clone(), b.clone()], &[])).await.unwrap(), 0);
+    // Another label; and a region that could not be listed, where nothing is concluded from absence.
+    let blue = resource("l", "a", "blue");
+    assert_eq!(again.record_listing(&target, &listing(std::slice::from_ref(&blue), &["k"])).await.unwrap(), 2);
+    // Nothing could be listed: all stays.
+    let failed = ListingRecord { resources: None, unlisted: BTreeSet::new() };
+    assert_eq!(again.record_listing(&target, &failed).await.unwrap(), 1);
+    assert_eq!(again.record_listing(&target, &failed).await.unwrap(), 0);
+    assert_eq!(again.record_listing(&target, &listing(std::slice::from_ref(&blue), &[])).await.unwrap(), 2);
+
+    let at = async |seq| again.listing_at(&target, seq).await.unwrap();
+    assert_eq!(at(3).await, Some((listing(&[b.clone(), a], &[]), false)));
+    assert_eq!(at(5).await, Some((listing(&[b.clone(), blue.clone()], &["k"]), false)));
+    assert_eq!(at(6).await, Some((listing(&[b, blue.clone()], &[]), true)));
+    assert_eq!(at(8).await, Some((listing(&[blue], &[]), false)));
+    assert_eq!(again.highest_seq().await.unwrap(), 8);
+}
+
+#[tokio::test]
+async fn target_that_lists_other_resources_or_goes_has_no_inventory_until_its_next_list() {
+    let home = Home::new().await;
+    let store = &home.store;
+    let target = TargetName::new("t").unwrap();
+    let put = async |generation, project: &str| {
+        let json = json!({"spec": {"project": project, "locations": ["l"]}}).to_string();
+        let spec = StoredSpec {
+            kind: "CloudRunTarget".to_owned(),
+            namespace: None,
+            name: "t".to_owned(),
+            generation,
+            state: SpecState::Active,
+            source: String::new(),
+            json,
+        };
+        store.put_spec(spec).await.unwrap();
+        store.highest_seq().await.unwrap()
+    };
+    put(1, "p").await;
+    let listed = listing(&[resource("l", "a", "red")], &[]);
+    store.record_listing(&target, &listed).await.unwrap();
+    put(2, "p").await;
+    assert_eq!(store.listing_at(&target, i64::MAX).await.unwrap(), Some((listed.clone(), false)));
+    let moved = put(3, "q").await;
+    assert_eq!(store.listing_at(&target, moved).await.unwrap(), None);
+    assert_eq!(store.record_listing(&target, &listed).await.unwrap(), 2, "known again");
+    store.remove_spec("CloudRunTarget", None, "t").await.unwrap();
+    assert_eq!(store.listing_at(&target, i64::MAX).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn labels_of_a_namespace_are_stored_once_for_each_change() {
+    let home = Home::new().await;
+    let labels = BTreeMap::from([("team".to_owned(), "checkout".to_owned())]);
+    for labels in [&labels, &labels, &BTreeMap::new(), &BTreeMap::new(), &labels] {
+        home.store.record_namespace("team", labels).await.unwrap();
+    }
+    home.store.record_namespace("bare", &BTreeMap::new()).await.unwrap();
+    assert_eq!(home.store.highest_seq().await.unwrap(), 3);
 }
