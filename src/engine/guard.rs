@@ -71,6 +71,7 @@ impl Inner {
 
     fn released(&self, document: &DocumentKey, hash: &str, actor: &str) -> AuditEntry {
         AuditEntry {
+            claims: vec![],
             at: self.clock.now(),
             actor: actor.to_owned(),
             request_id: None,

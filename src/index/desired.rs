@@ -96,7 +96,12 @@ impl Index {
                         allowed_domains: tenant.allowed_domains(),
                     });
                     let ground = wanted.grounds.entry(claim.clone());
-                    let from = || Ground { provider: provider.clone(), groups: BTreeSet::new() };
+                    let from = || Ground {
+                        provider: provider.clone(),
+                        groups: BTreeSet::new(),
+                        mapping_uid: mapping.uid.clone(),
+                        generation: Some(mapping.generation),
+                    };
                     ground.or_insert_with(from).groups.insert(group.id);
                     wanted.claims.insert(claim, terms);
                 }

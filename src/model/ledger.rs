@@ -1,6 +1,7 @@
 //! What rolecall remembers about grants: whose they are, who claims them, what is under way, and the audit row.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,33 @@ pub struct Ground {
     pub provider: ProviderName,
     /// The groups of the mapping that gave it.
     pub groups: BTreeSet<GroupId>,
+    /// Which object of the mapping's name made the claim; none where that is not known.
+    pub mapping_uid: Option<Arc<str>>,
+    /// Generation of the mapping when the rest of this was recorded.
+    pub generation: Option<i64>,
+}
+
+impl Ground {
+    /// True when both say the same but for the generation, which alone is no reason to record a claim again.
+    #[must_use]
+    pub fn agrees(&self, other: &Self) -> bool {
+        (&self.provider, &self.groups, &self.mapping_uid) == (&other.provider, &other.groups, &other.mapping_uid)
+    }
+}
+
+/// A claim as an audit row names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditClaim {
+    /// Which mapping.
+    pub mapping: MappingKey,
+    /// Which object of that name, as far as known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+    /// Its generation, as far as known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
+    /// For whom, as an id.
+    pub subject: String,
 }
 
 /// Whose a grant is.
@@ -236,8 +264,10 @@ pub struct AuditEntry {
     pub action: String,
     /// Which grant.
     pub grant: Option<GrantKey>,
-    /// For whom, as an id.
+    /// For whom, as an id: the subject of the first claim of a grant.
     pub subject: Option<String>,
+    /// All claims of the grant.
+    pub claims: Vec<AuditClaim>,
     /// The plan it belongs to.
     pub plan_hash: Option<String>,
     /// The etag the call carried.

@@ -25,8 +25,8 @@ pub use guard::{
     RemovalScope, ScopeCounts,
 };
 pub use ledger::{
-    AcknowledgedWrite, AuditEntry, AuditOutcome, Claim, GrantState, Ground, Intent, IntentAction, LedgerChange,
-    LedgerRow, Pin, Revision, Subject,
+    AcknowledgedWrite, AuditClaim, AuditEntry, AuditOutcome, Claim, GrantState, Ground, Intent, IntentAction,
+    LedgerChange, LedgerRow, Pin, Revision, Subject,
 };
 pub use name::{MappingKey, NameError, ProviderName, TargetName};
 pub use policy::{Binding, Condition, ConditionHash, GrantKey, MAX_PRINCIPALS, Policy};

@@ -8,7 +8,7 @@ pub(super) fn update(row: &mut LedgerRow, want: Option<&DesiredGrant>) {
     let LedgerRow { claims, grounds, .. } = row;
     grounds.retain(|claim, _| claims.contains(claim));
     for (claim, ground) in want.iter().flat_map(|want| &want.grounds) {
-        if claims.contains(claim) && grounds.get(claim) != Some(ground) {
+        if claims.contains(claim) && !grounds.get(claim).is_some_and(|known| known.agrees(ground)) {
             grounds.insert(claim.clone(), ground.clone());
         }
     }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use crate::model::{
-    AcknowledgedWrite, AuditEntry, AuditOutcome, DocumentKey, GrantKey, GrantState, Intent, IntentAction, LedgerChange,
-    LedgerRow, MappingKey, Policy, Revision, Role, Subject,
+    AcknowledgedWrite, AuditClaim, AuditEntry, AuditOutcome, DocumentKey, GrantKey, GrantState, Intent, IntentAction,
+    LedgerChange, LedgerRow, MappingKey, Policy, Revision, Role, Subject,
 };
 
 use super::spelling::{self, Respelling};
@@ -127,13 +127,20 @@ impl Context {
             Some((mapping, None)) => format!("mapping:{mapping}"),
             None => "drift".to_owned(),
         };
-        let subject = row.claims.first().map(|claim| match claim.subject {
-            Subject::User(id) => id.to_string(),
-            Subject::Group(id) => id.to_string(),
+        let subject = row.claims.first().map(|claim| subject_id(claim.subject));
+        let claims = row.claims.iter().map(|claim| {
+            let ground = row.grounds.get(claim);
+            AuditClaim {
+                mapping: claim.mapping.clone(),
+                uid: ground.and_then(|ground| ground.mapping_uid.as_deref()).map(str::to_owned),
+                generation: ground.and_then(|ground| ground.generation),
+                subject: subject_id(claim.subject),
+            }
         });
         AuditEntry {
             at,
             actor,
+            claims: claims.collect(),
             request_id: None,
             cause_seqs: vec![],
             document: Some(self.document.clone()),
@@ -147,6 +154,13 @@ impl Context {
             outcome,
             reason: reason.map(str::to_owned),
         }
+    }
+}
+
+fn subject_id(subject: Subject) -> String {
+    match subject {
+        Subject::User(id) => id.to_string(),
+        Subject::Group(id) => id.to_string(),
     }
 }
 
@@ -319,6 +333,7 @@ impl Plan {
         self.sweep
             .iter()
             .map(|grant| AuditEntry {
+                claims: vec![],
                 at: now,
                 actor: "drift".to_owned(),
                 request_id: None,

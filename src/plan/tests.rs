@@ -817,6 +817,8 @@ fn a_group_that_cannot_be_resolved_keeps_what_it_could_have_given_and_nothing_el
     let ground = |groups: &[u128]| Ground {
         provider: crate::model::ProviderName::new("okta").unwrap(),
         groups: groups.iter().map(|n| group(*n)).collect(),
+        mapping_uid: None,
+        generation: None,
     };
     let mut world = World::new(&json!([]));
     // Through group 1, through 2, through both, through one that is not named any more; and one of a first version.

@@ -61,6 +61,7 @@ impl Store {
                     let (document, claims) = (columns.parse()?, columns.count()?);
                     marked += claims;
                     let entry = AuditEntry {
+                        claims: vec![],
                         at: tx.now,
                         actor: format!("mapping:{mapping}"),
                         request_id: None,

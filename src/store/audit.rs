@@ -1,14 +1,14 @@
 //! The audit log: rows chained by hash, with the names of people in a table of their own.
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use sqlx::query;
 use sqlx::sqlite::SqliteRow;
 
 use super::sql::{Columns, json, nanos};
 use super::{AuditRow, Origin, Store, StoreError};
-use crate::model::{AuditEntry, AuditOutcome, ConditionHash, GrantKey, MemberKey, ProviderName, Role, Seq};
+use crate::model::{AuditClaim, AuditEntry, AuditOutcome, ConditionHash, GrantKey, MemberKey, ProviderName, Role, Seq};
 
 /// What stands for a member whose name was erased.
 const ERASED: &str = "erased";
@@ -24,7 +24,8 @@ impl AuditDraft {
     /// A row of the engine. The member's name goes to the names.
     pub(super) fn of(entry: AuditEntry) -> Self {
         let name = entry.grant.as_ref().map(|grant| grant.member.as_str().to_owned());
-        Self { entry, name, detail: None }
+        let detail = (!entry.claims.is_empty()).then(|| serde_json::json!({"claims": entry.claims}).to_string());
+        Self { entry, name, detail }
     }
 
     /// A change of the directory that was accepted from an IdP.
@@ -37,6 +38,7 @@ impl AuditDraft {
         cause_seqs: Vec<Seq>,
     ) -> Self {
         let entry = AuditEntry {
+            claims: vec![],
             at,
             actor: origin.actor(provider),
             request_id: origin.request_id.clone(),
@@ -141,6 +143,15 @@ const READ: &str = "SELECT a.seq, a.at, a.actor, a.request_id, a.cause_seqs, a.d
         a.detail, a.hash, p.name \
     FROM audit a LEFT JOIN people p ON p.id = a.person WHERE a.seq > ? ORDER BY a.seq LIMIT ?";
 
+/// The claims that a row names. Those of other actions and of older versions name none.
+fn claims_of(detail: &str) -> Vec<AuditClaim> {
+    #[derive(Deserialize)]
+    struct Detail {
+        claims: Vec<AuditClaim>,
+    }
+    serde_json::from_str(detail).map(|detail: Detail| detail.claims).unwrap_or_default()
+}
+
 fn audit_row(row: &SqliteRow) -> Result<AuditRow, StoreError> {
     let mut columns = Columns::of(row, "audit");
     let seq = columns.integer()?;
@@ -162,6 +173,7 @@ fn audit_row(row: &SqliteRow) -> Result<AuditRow, StoreError> {
     let detail = columns.text_or_none()?;
     let hash = columns.text()?;
     let name = columns.text_or_none()?;
+    let claims = detail.as_deref().map(claims_of).unwrap_or_default();
     let grant = role.map(|role| GrantKey {
         role,
         condition: ConditionHash::from_text(condition.as_deref().unwrap_or_default()),
@@ -177,6 +189,7 @@ fn audit_row(row: &SqliteRow) -> Result<AuditRow, StoreError> {
         action,
         grant,
         subject,
+        claims,
         plan_hash,
         etag_before,
         etag_after,

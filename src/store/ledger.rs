@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -41,12 +42,15 @@ pub(super) const RECORD: &str = "\
         AND (role, condition_hash, member_key, mapping, subject_kind, subject_id) NOT IN \
             (SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, unhex(value ->> 5) \
              FROM json_each(?)); \
-    INSERT INTO claims (document, role, condition_hash, member_key, mapping, subject_kind, subject_id, provider, groups) \
+    INSERT INTO claims (document, role, condition_hash, member_key, mapping, subject_kind, subject_id, provider, groups, \
+            mapping_uid, generation) \
         SELECT ?, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, unhex(value ->> 5), value ->> 6, \
-            value ->> 7 \
+            value ->> 7, value ->> 8, value ->> 9 \
         FROM json_each(?) WHERE true \
-        ON CONFLICT DO UPDATE SET provider = excluded.provider, groups = excluded.groups \
-            WHERE provider IS NOT excluded.provider OR groups IS NOT excluded.groups";
+        ON CONFLICT DO UPDATE SET provider = excluded.provider, groups = excluded.groups, \
+            mapping_uid = excluded.mapping_uid, generation = excluded.generation \
+            WHERE provider IS NOT excluded.provider OR groups IS NOT excluded.groups \
+                OR mapping_uid IS NOT excluded.mapping_uid OR generation IS NOT excluded.generation";
 
 /// Grants and claims of a document in the order of their keys, each as one JSON text: a row of its own for each of them
 /// would be a hop between threads.
@@ -56,7 +60,7 @@ const READ: &str = "SELECT \
             revoking_since, held, resource_uid, stored_as)) \
         FROM (SELECT * FROM grants WHERE document = ?1 ORDER BY role, condition_hash, member_key)), \
     (SELECT json_group_array(json_array(role, condition_hash, member_key, mapping, subject_kind, hex(subject_id), \
-            provider, groups)) \
+            provider, groups, mapping_uid, generation)) \
         FROM (SELECT * FROM claims WHERE document = ?1 ORDER BY role, condition_hash, member_key)), \
     (SELECT etag FROM revisions WHERE document = ?1), \
     (SELECT beside FROM revisions WHERE document = ?1), \
@@ -133,9 +137,21 @@ impl<'a> Grant<'a> {
     }
 }
 
-/// The columns of a claim: those of its grant, mapping, kind and id of the subject, and where it came from.
+/// The columns of a claim: those of its grant, mapping, kind and id of the subject, where it came from, uid and generation
+/// of the mapping.
 #[derive(Serialize)]
-struct ClaimColumns<'a>(&'a str, &'a str, &'a str, String, &'static str, String, Option<&'a str>, Option<String>);
+struct ClaimColumns<'a>(
+    &'a str,
+    &'a str,
+    &'a str,
+    String,
+    &'static str,
+    String,
+    Option<&'a str>,
+    Option<String>,
+    Option<&'a str>,
+    Option<i64>,
+);
 
 impl<'a> ClaimColumns<'a> {
     fn of(row: &'a LedgerRow, claim: &Claim) -> Result<Self, StoreError> {
@@ -148,7 +164,10 @@ impl<'a> ClaimColumns<'a> {
             Subject::Group(GroupId(id)) => ("group", id),
         };
         let mapping = claim.mapping.to_string();
-        Ok(Self(role, condition_hash, member_key, mapping, kind, id.simple().to_string(), provider, groups))
+        let uid = ground.and_then(|ground| ground.mapping_uid.as_deref());
+        let generation = ground.and_then(|ground| ground.generation);
+        let id = id.simple().to_string();
+        Ok(Self(role, condition_hash, member_key, mapping, kind, id, provider, groups, uid, generation))
     }
 }
 
@@ -185,8 +204,8 @@ struct ReadGrant<'a>(
     Option<String>,
 );
 
-/// The columns of a claim as [`READ`] gives them: key of its grant, mapping, kind and id of the subject, and where it came
-/// from.
+/// The columns of a claim as [`READ`] gives them: key of its grant, mapping, kind and id of the subject, where it came from,
+/// uid and generation of the mapping.
 #[derive(Deserialize)]
 struct ReadClaim<'a>(
     #[serde(borrow)] Cow<'a, str>,
@@ -197,6 +216,8 @@ struct ReadClaim<'a>(
     #[serde(borrow)] Cow<'a, str>,
     Option<String>,
     Option<String>,
+    #[serde(borrow)] Option<Cow<'a, str>>,
+    Option<i64>,
 );
 
 fn damaged(what: &'static str, problem: &impl ToString) -> StoreError {
@@ -259,7 +280,7 @@ impl ReadGrant<'_> {
 
 impl ReadClaim<'_> {
     fn claim(self, mappings: &mut BTreeMap<String, MappingKey>) -> Result<(Claim, Option<Ground>), StoreError> {
-        let Self(_, _, _, mapping, kind, id, provider, groups) = self;
+        let Self(_, _, _, mapping, kind, id, provider, groups, uid, generation) = self;
         let mapping = if let Some(known) = mappings.get(&*mapping) {
             known.clone()
         } else {
@@ -274,6 +295,8 @@ impl ReadClaim<'_> {
             (Some(provider), Some(groups)) => Some(Ground {
                 provider: ProviderName::try_from(provider).map_err(|error| damaged("claims", &error))?,
                 groups: serde_json::from_str(&groups).map_err(|error| damaged("claims", &error))?,
+                mapping_uid: uid.as_deref().map(Arc::from),
+                generation,
             }),
             _ => None,
         };

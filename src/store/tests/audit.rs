@@ -7,6 +7,7 @@ fn document() -> DocumentKey {
 
 fn entry(at: Timestamp, action: &str) -> AuditEntry {
     AuditEntry {
+        claims: vec![],
         at,
         actor: "mapping:checkout/invokers@3".to_owned(),
         request_id: None,

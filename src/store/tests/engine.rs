@@ -68,6 +68,8 @@ async fn ledger_rows_read_back_as_written() {
     let ground = |groups: &[u128]| Ground {
         provider: ProviderName::new("okta").unwrap(),
         groups: groups.iter().map(|n| GroupId(Uuid::from_u128(*n))).collect(),
+        mapping_uid: Some("u-1".into()),
+        generation: Some(3),
     };
     full.grounds.insert(full.claims.first().unwrap().clone(), ground(&[1, 2]));
     full.resource_uid = Some("11111111-1111-4111-8111-111111111111".to_owned());

@@ -4,6 +4,7 @@ use crate::model::{AuditEntry, AuditOutcome, LedgerChange, Pin};
 
 fn entry(at: Timestamp) -> AuditEntry {
     AuditEntry {
+        claims: vec![],
         at,
         actor: "drift".to_owned(),
         request_id: None,
