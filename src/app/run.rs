@@ -38,6 +38,7 @@ async fn follow_folder(mut process: Process, manifests: std::path::PathBuf) -> R
     // From here on a rolecall that was started before this one on the same database can write nothing any more.
     let epoch = store.begin_epoch(&format!("process {} at {}", std::process::id(), process.external_url)).await?;
     tracing::info!(%epoch, "this process took over the database");
+    engine.record_mode().await?;
     let specs = engine.restore().await?;
     let seq = engine.load_directory().await?;
     if let Some(farewell) = store.farewell().await? {

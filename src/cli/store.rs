@@ -172,6 +172,10 @@ async fn accept(args: &StoreAcceptArgs, io: &mut Io<'_>) -> Result<Exit, CliErro
         writeln!(io.err, "{error}")?;
     }
     store.set_trust(Trust::Accepted).await?;
+    // The audit has a row more now, which is no difference to what was accepted.
+    if let Err(error) = mirrors.write(&mirror::of(&store).await?) {
+        writeln!(io.err, "{error}")?;
+    }
     writeln!(
         io.out,
         "accepted store {} at position {}; before: {before}; written to {}",

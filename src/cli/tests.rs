@@ -139,7 +139,10 @@ async fn store_that_is_accepted_matches_from_then_on() {
     let (out, err, exit) = rolecall(&line).await;
     assert_eq!(exit, Exit::Done);
     assert!(err.contains("does not say") && out.contains("could not be read"), "{out}{err}");
-    assert_eq!(mirror::read(&path).unwrap().unwrap(), seen);
+    // The audit tells of both decisions.
+    let now = mirror::of(&store).await.unwrap();
+    assert_eq!(mirror::read(&path).unwrap().unwrap(), now);
+    assert_eq!(now, Mirror { highest_audit_seq: seen.highest_audit_seq + 1, ..seen });
 }
 
 #[tokio::test]

@@ -207,6 +207,18 @@ impl Engine {
         Ok(())
     }
 
+    /// Notes in the store how far this process may go, so that a change of it is in the audit.
+    ///
+    /// # Errors
+    /// [`StoreError`], when it cannot be stored.
+    pub async fn record_mode(&self) -> Result<(), StoreError> {
+        let mode = match self.0.config.ceiling {
+            Ceiling::Observe => "observe",
+            Ceiling::Enforce => "enforce",
+        };
+        self.0.store.record_mode(mode).await
+    }
+
     /// Is what was there before the start still being found out, so that nothing can be said of what is not known?
     #[must_use]
     pub fn is_settling(&self) -> bool {

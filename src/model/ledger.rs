@@ -249,7 +249,8 @@ impl AuditOutcome {
 pub struct AuditEntry {
     /// When.
     pub at: Timestamp,
-    /// `idp:NAME/TOKEN`, `mapping:NAMESPACE/NAME@GENERATION`, `drift`, `expiry`, `approver:NAME`.
+    /// `idp:NAME/TOKEN`, `mapping:NAMESPACE/NAME@GENERATION`, `drift`, `expiry`, `approver:NAME`; of configuration:
+    /// `manager:NAME`, `file:PATH`, `cluster`, `command`.
     pub actor: String,
     /// The request that caused it, where there is one.
     pub request_id: Option<String>,
@@ -260,7 +261,8 @@ pub struct AuditEntry {
     /// The uid of the resource behind the document, when known.
     pub resource_uid: Option<String>,
     /// A stable word: `grant`, `revoke`, `lost`, `forget`, `remains`, `abandon`, `user.create`, `user.deactivate`,
-    /// `group.member.add` and the like.
+    /// `group.member.add` and the like; of configuration `mapping.apply`, `target.change`, `provider.remove`, `token.add`,
+    /// `delegation.change`, `mode.change`, `store.accept` and the like.
     pub action: String,
     /// Which grant.
     pub grant: Option<GrantKey>,

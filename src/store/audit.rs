@@ -57,6 +57,28 @@ impl AuditDraft {
         Self { entry, name: None, detail: None }
     }
 
+    /// A change of the configuration, or a decision of a person. `seq`: the version of a spec that it made, if any.
+    pub(super) fn configuration(at: Timestamp, actor: &str, action: &str, subject: &str, seq: Option<Seq>) -> Self {
+        let entry = AuditEntry {
+            at,
+            actor: actor.to_owned(),
+            request_id: None,
+            cause_seqs: seq.into_iter().collect(),
+            document: None,
+            resource_uid: None,
+            action: action.to_owned(),
+            grant: None,
+            subject: Some(subject.to_owned()),
+            claims: vec![],
+            plan_hash: None,
+            etag_before: None,
+            etag_after: None,
+            outcome: AuditOutcome::Acknowledged,
+            reason: None,
+        };
+        Self { entry, name: None, detail: None }
+    }
+
     /// With the name that the subject has now.
     pub(super) fn named(mut self, name: &str) -> Self {
         self.name = Some(name.to_owned());
@@ -76,13 +98,22 @@ struct Chained<'a>(i64, i64, [Option<&'a str>; 15]);
 
 impl Chained<'_> {
     fn hash(&self, previous: &str) -> Result<String, StoreError> {
-        let mut hash = Sha256::new();
-        hash.update(previous.as_bytes());
-        hash.update(json(self)?.as_bytes());
-        let digits = hash.finalize().into_iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
-        Ok(digits.filter_map(|digit| char::from_digit(u32::from(digit), 16)).collect())
+        Ok(sha256(&[previous, &json(self)?]))
     }
 }
+
+/// SHA-256 over texts, one after the other, as 64 hex digits.
+pub(super) fn sha256(texts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for text in texts {
+        hash.update(text.as_bytes());
+    }
+    let digits = hash.finalize().into_iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+    digits.filter_map(|digit| char::from_digit(u32::from(digit), 16)).collect()
+}
+
+/// The actor of what was decided on the command line.
+pub(super) const COMMAND: &str = "command";
 
 /// Takes two parameters, both made by [`chain`].
 pub(super) const APPEND: &str = "\

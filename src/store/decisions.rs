@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use sqlx::query;
 
+use super::audit::{AuditDraft, COMMAND};
 use super::sql::{Columns, nanos};
 use super::{Store, StoreError};
 use crate::model::MappingKey;
@@ -94,16 +95,21 @@ impl Store {
             .commit(move |tx| {
                 Box::pin(async move {
                     // That all is settled is only said to who asked for it.
-                    query(
+                    let stored = query(
                         "INSERT INTO decisions (action, mapping, at) SELECT ?1, ?2, ?3 WHERE ?1 <> 'uninstalled' OR EXISTS \
                          (SELECT 1 FROM decisions WHERE action IN ('uninstall-revoke', 'uninstall-orphan')) \
                          ON CONFLICT DO NOTHING",
                     )
                         .bind(action)
-                        .bind(mapping)
+                        .bind(&mapping)
                         .bind(nanos(at))
                         .execute(&mut tx.connection)
                         .await?;
+                    // Accepting the store and the end of an uninstall are recorded where they take effect.
+                    if stored.rows_affected() > 0 && !matches!(action, ACCEPT_STORE | UNINSTALLED) {
+                        let subject = if mapping.is_empty() { "all" } else { &mapping };
+                        tx.audit(AuditDraft::configuration(tx.now, COMMAND, action, subject, None));
+                    }
                     Ok(())
                 })
             })
@@ -124,12 +130,15 @@ impl Store {
         self.committer()
             .commit(|tx| {
                 Box::pin(async move {
-                    query("DELETE FROM decisions WHERE action IN (?, ?, ?)")
+                    let cancelled = query("DELETE FROM decisions WHERE action IN (?, ?, ?)")
                         .bind(UNINSTALL_REVOKE)
                         .bind(UNINSTALL_ORPHAN)
                         .bind(UNINSTALLED)
                         .execute(&mut tx.connection)
                         .await?;
+                    if cancelled.rows_affected() > 0 {
+                        tx.audit(AuditDraft::configuration(tx.now, COMMAND, "uninstall.cancel", "all", None));
+                    }
                     Ok(())
                 })
             })

@@ -6,9 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use sqlx::query;
 
+use super::audit::AuditDraft;
 use super::committer::Transaction;
 use super::lanes::cost;
 use super::sql::{Columns, json};
+use super::versions::TARGET;
 use super::{Store, StoreError};
 use crate::model::{DocumentKey, GroupId, MappingKey, Pin, ProviderName, ResourceKind, Seq, TargetName};
 
@@ -214,6 +216,40 @@ fn listing_drafts(
     Ok(drafts)
 }
 
+/// Appends to the audit what changed of the labels of a namespace, as far as a target delegates by them.
+async fn audit_delegation(
+    tx: &mut Transaction,
+    namespace: &str,
+    before: Option<&str>,
+    after: Option<&str>,
+) -> Result<(), StoreError> {
+    let rows = query(
+        "SELECT DISTINCT label.key FROM specs, json_each(specs.json, '$.spec.allow') allow, \
+            json_each(allow.value, '$.namespaces.matchLabels') label WHERE specs.kind = ? ORDER BY label.key",
+    )
+    .bind(TARGET)
+    .fetch_all(&mut tx.connection)
+    .await?;
+    let parsed = |text: Option<&str>| {
+        text.and_then(|text| serde_json::from_str::<BTreeMap<String, String>>(text).ok()).unwrap_or_default()
+    };
+    let (before, after) = (parsed(before), parsed(after));
+    let mut changed = BTreeMap::new();
+    for row in &rows {
+        let label = Columns::of(row, "specs").text()?;
+        if before.get(&label) != after.get(&label) {
+            let change = serde_json::json!({"from": before.get(&label), "to": after.get(&label)});
+            changed.insert(label, change);
+        }
+    }
+    if !changed.is_empty() {
+        let detail = serde_json::json!({"labels": changed}).to_string();
+        let draft = AuditDraft::configuration(tx.now, "cluster", "delegation.change", namespace, Some(tx.seq()));
+        tx.audit(draft.with_detail(detail));
+    }
+    Ok(())
+}
+
 impl Store {
     /// The values of a kind and scope as of a position, by name.
     async fn history_values(
@@ -266,8 +302,16 @@ impl Store {
         if before.values().next() == value.as_ref() {
             return Ok(());
         }
+        let (before, after) = (before.into_values().next(), value.clone());
         let draft = HistoryDraft { kind: HistoryKind::Namespace, scope: name.to_owned(), name: String::new(), value };
-        self.commit_leading(move |tx| Box::pin(async move { append(tx, &[draft]).await.map(drop) })).await
+        self.commit_leading(move |tx| {
+            Box::pin(async move {
+                let scope = draft.scope.clone();
+                append(tx, &[draft]).await?;
+                audit_delegation(tx, &scope, before.as_deref(), after.as_deref()).await
+            })
+        })
+        .await
     }
 
     /// The pins of a mapping as of a position.

@@ -4,6 +4,7 @@
 use futures::future::try_join_all;
 use sqlx::query;
 
+use super::audit::{AuditDraft, COMMAND};
 use super::committer::Transaction;
 use super::sql::Columns;
 use super::{DeleteOutcome, Origin, Store, StoreError, history};
@@ -84,6 +85,8 @@ impl Store {
                     .await?;
                     let accepted = done.rows_affected() > 0;
                     if accepted {
+                        let name = provider.as_str();
+                        tx.audit(AuditDraft::configuration(tx.now, COMMAND, "provider.accept", name, None));
                         history::append_former(tx, provider.as_str(), false).await?;
                     }
                     Ok(accepted)
@@ -113,6 +116,15 @@ impl Store {
     /// after an interruption, it goes on.
     pub async fn purge_directory(&self, provider: &ProviderName, origin: &Origin) -> Result<Purged, StoreError> {
         let mut purged = Purged::default();
+        let name = provider.clone();
+        self.committer()
+            .commit(move |tx| {
+                Box::pin(async move {
+                    tx.audit(AuditDraft::configuration(tx.now, COMMAND, "provider.purge", name.as_str(), None));
+                    Ok(())
+                })
+            })
+            .await?;
         loop {
             let ids =
                 self.first_ids("SELECT id FROM users WHERE provider = ? ORDER BY position LIMIT ?", provider).await?;

@@ -104,6 +104,10 @@ impl Store {
             Box::pin(async move {
                 abandoned::reclaim(tx, &spec).await?;
                 let version = versions::append(tx, &spec, written_by.as_deref()).await?;
+                if spec.kind == versions::SECRET {
+                    let id = (spec.namespace.as_deref().unwrap_or_default(), spec.name.as_str());
+                    versions::audit_secret(tx, id, Some(&spec), &spec.source).await?;
+                }
                 query(
                     "INSERT INTO specs (kind, namespace, name, generation, state, source, json) \
                          VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET generation = excluded.generation, \
@@ -129,6 +133,9 @@ impl Store {
         let (kind, namespace, name) = (kind.to_owned(), namespace.unwrap_or_default().to_owned(), name.to_owned());
         self.commit_leading(move |tx| {
             Box::pin(async move {
+                if kind == versions::SECRET {
+                    versions::audit_secret(tx, (&namespace, &name), None, "").await?;
+                }
                 query("DELETE FROM specs WHERE kind = ? AND namespace = ? AND name = ?")
                     .bind(&kind)
                     .bind(&namespace)

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use sqlx::query;
 
+use super::audit::{AuditDraft, COMMAND};
 use super::sql::Columns;
 use super::{Store, StoreError};
 
@@ -49,6 +50,9 @@ impl Store {
         self.committer()
             .commit(move |tx| {
                 Box::pin(async move {
+                    if trust == Trust::Accepted {
+                        tx.audit(AuditDraft::configuration(tx.now, COMMAND, "store.accept", "store", None));
+                    }
                     match text {
                         None => query("DELETE FROM meta WHERE key = 'trust'").execute(&mut tx.connection).await?,
                         Some(text) => {
@@ -65,6 +69,35 @@ impl Store {
                 })
             })
             .await
+    }
+
+    /// Notes how far this process may go. Appends to the audit when it is not as far as the last one.
+    ///
+    /// # Errors
+    /// [`StoreError::StaleEpoch`], when another process took over.
+    pub async fn record_mode(&self, mode: &'static str) -> Result<(), StoreError> {
+        self.commit_leading(move |tx| {
+            Box::pin(async move {
+                let row = query("SELECT value FROM meta WHERE key = 'mode'").fetch_optional(&mut tx.connection).await?;
+                let before = row.map(|row| Columns::of(&row, "meta").text()).transpose()?;
+                if before.as_deref() == Some(mode) {
+                    return Ok(());
+                }
+                query(
+                    "INSERT INTO meta (key, value) VALUES ('mode', ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+                )
+                .bind(mode)
+                .execute(&mut tx.connection)
+                .await?;
+                if let Some(before) = before {
+                    let detail = serde_json::json!({"from": before, "to": mode}).to_string();
+                    let draft = AuditDraft::configuration(tx.now, COMMAND, "mode.change", mode, None);
+                    tx.audit(draft.with_detail(detail));
+                }
+                Ok(())
+            })
+        })
+        .await
     }
 
     /// Whether the database knows of no grant. People may have been pushed into a new one before anybody looks.

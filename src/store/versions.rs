@@ -10,6 +10,7 @@ use sqlx::query;
 use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
+use super::audit::{AuditDraft, sha256};
 use super::committer::Transaction;
 use super::sql::Columns;
 use super::{SpecPhase, SpecVersion, Store, StoreError, StoredSpec, VersionRef, history};
@@ -37,6 +38,31 @@ fn significant(json: &str) -> String {
     object.to_string()
 }
 
+/// Who changed a spec, for the audit: a field manager, a file, or just the cluster.
+fn actor(written_by: Option<&str>, source: &str) -> String {
+    match (written_by, source) {
+        (Some(writer), source) if writer != source => format!("manager:{writer}"),
+        (_, "" | "cluster" | "deleted") => "cluster".to_owned(),
+        (_, file) => format!("file:{file}"),
+    }
+}
+
+/// Name of an action on a spec in the audit.
+fn action(kind: &str, verb: &str) -> String {
+    let noun = match kind {
+        "RoleMapping" => "mapping",
+        TARGET => "target",
+        "IdentityProvider" => "provider",
+        other => other,
+    };
+    format!("{noun}.{verb}")
+}
+
+/// An object in the audit: `NAME`, or `NAMESPACE/NAME`.
+fn subject(namespace: &str, name: &str) -> String {
+    if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") }
+}
+
 /// Compares content, whatever the order of keys.
 fn is_same(before: Option<&str>, after: &str) -> bool {
     let parsed = |text: &str| serde_json::from_str::<Value>(text).ok();
@@ -56,18 +82,58 @@ fn uid_of(json: &str) -> Option<String> {
     object.get("metadata")?.get("uid")?.as_str().map(str::to_owned)
 }
 
+/// What brought a spec into a phase, in the audit.
+fn verb(phase: SpecPhase) -> &'static str {
+    match phase {
+        SpecPhase::Active => "change",
+        SpecPhase::Terminating => "delete",
+        SpecPhase::Missing => "missing",
+        SpecPhase::Removed => "remove",
+    }
+}
+
+/// Appends to the audit what becomes of a Secret: its name, and nothing that it holds. `after`: none when it goes.
+pub(super) async fn audit_secret(
+    tx: &mut Transaction,
+    (namespace, name): (&str, &str),
+    after: Option<&StoredSpec>,
+    source: &str,
+) -> Result<(), StoreError> {
+    let row = query("SELECT json, source FROM specs WHERE kind = ? AND namespace = ? AND name = ?")
+        .bind(SECRET)
+        .bind(namespace)
+        .bind(name)
+        .fetch_optional(&mut tx.connection)
+        .await?;
+    let before = row.map(|row| {
+        let mut columns = Columns::of(&row, "specs");
+        Ok::<_, StoreError>((columns.text()?, columns.text()?))
+    });
+    let before = before.transpose()?;
+    let (verb, source) = match (&before, after) {
+        (None, Some(_)) => ("add", source),
+        (Some((json, _)), Some(after)) if *json != after.json => ("change", source),
+        (Some((_, source)), None) => ("remove", source.as_str()),
+        (Some(_), Some(_)) | (None, None) => return Ok(()),
+    };
+    let action = action("token", verb);
+    tx.audit(AuditDraft::configuration(tx.now, &actor(None, source), &action, &subject(namespace, name), None));
+    Ok(())
+}
+
 /// The newest version of an object.
 struct Newest {
     seq: i64,
     uid: String,
     generation: i64,
     phase: SpecPhase,
+    source: String,
     json: Option<String>,
 }
 
 async fn newest(tx: &mut Transaction, kind: &str, namespace: &str, name: &str) -> Result<Option<Newest>, StoreError> {
     let row = query(
-        "SELECT seq, uid, generation, phase, json FROM spec_versions WHERE kind = ? AND namespace = ? AND name = ? \
+        "SELECT seq, uid, generation, phase, source, json FROM spec_versions WHERE kind = ? AND namespace = ? AND name = ? \
          ORDER BY seq DESC LIMIT 1",
     )
     .bind(kind)
@@ -82,6 +148,7 @@ async fn newest(tx: &mut Transaction, kind: &str, namespace: &str, name: &str) -
             uid: columns.text()?,
             generation: columns.integer()?,
             phase: columns.word(SpecPhase::from_word)?,
+            source: columns.text()?,
             json: columns.text_or_none()?,
         })
     })
@@ -135,6 +202,15 @@ pub(super) async fn append(
     .bind(&json)
     .execute(&mut tx.connection)
     .await?;
+    let verb = match (&before, phase) {
+        (None, SpecPhase::Active) => "apply",
+        (_, SpecPhase::Active) => "change",
+        (_, phase) => verb(phase),
+    };
+    let detail = serde_json::json!({"uid": uid, "generation": spec.generation, "specHash": sha256(&[&json])});
+    let (who, action) = (actor(written_by, &spec.source), action(&spec.kind, verb));
+    let draft = AuditDraft::configuration(tx.now, &who, &action, &subject(namespace, &spec.name), Some(seq));
+    tx.audit(draft.with_detail(detail.to_string()));
     Ok(Some(VersionRef { seq, uid, is_new: true }))
 }
 
@@ -163,6 +239,10 @@ pub(super) async fn append_phase(
     .bind(before.seq)
     .execute(&mut tx.connection)
     .await?;
+    let detail = serde_json::json!({"uid": before.uid, "generation": before.generation});
+    let (who, action) = (actor(None, &before.source), action(kind, verb(phase)));
+    let draft = AuditDraft::configuration(tx.now, &who, &action, &subject(namespace, name), Some(seq));
+    tx.audit(draft.with_detail(detail.to_string()));
     Ok(Some(VersionRef { seq, uid: before.uid, is_new: true }))
 }
 

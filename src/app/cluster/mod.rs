@@ -258,6 +258,7 @@ async fn lead(
     let over = stop.child_token();
     store.begin_epoch(identity).await?;
     process.metrics.cluster.leader.set([], 1);
+    engine.record_mode().await?;
     engine.restore().await?;
     let seq = engine.load_directory().await?;
     if let Some(farewell) = store.farewell().await? {
