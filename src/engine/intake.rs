@@ -99,7 +99,7 @@ impl MappingMemory {
     }
 }
 
-fn accepted_groups(metadata: &ObjectMeta) -> BTreeSet<GroupId> {
+pub(super) fn accepted_groups(metadata: &ObjectMeta) -> BTreeSet<GroupId> {
     let text = annotation(metadata, ACCEPT_GROUP_ANNOTATION).unwrap_or_default();
     text.split(',').filter_map(|id| id.trim().parse().ok().map(GroupId)).collect()
 }

@@ -20,6 +20,9 @@ mod guard;
 mod intake;
 mod lanes;
 mod pass;
+mod past;
+#[cfg(test)]
+mod past_tests;
 mod provenance;
 mod queue;
 mod reads;
@@ -49,6 +52,7 @@ use crate::telemetry::EngineMetrics;
 pub use error::EngineError;
 pub(crate) use intake::owner_of;
 pub use intake::{IntakeError, ObjectProblem};
+pub use past::catalog_at;
 pub use provenance::Provenance;
 pub use queue::DueQueue;
 pub use report::{ProviderTraffic, TrafficSource};

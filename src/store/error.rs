@@ -1,6 +1,7 @@
 //! What can go wrong in the store.
 
 use super::Epoch;
+use crate::model::Seq;
 
 /// Why the store did not do what it was asked to. Nothing of the request was stored then.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -100,6 +101,16 @@ pub enum StoreError {
         /// First row that does not hold.
         seq: i64,
     },
+    /// A position that is older than the history, which began later or was pruned.
+    #[error(
+        "what was so at position {seq} is not known any more; the oldest position that can be looked at is {oldest}"
+    )]
+    HistoryNotKept {
+        /// The position that was asked for.
+        seq: Seq,
+        /// The oldest that can be rebuilt.
+        oldest: Seq,
+    },
     /// Another process took over the database, or this one never did; see [`Store::begin_epoch`].
     ///
     /// [`Store::begin_epoch`]: super::Store::begin_epoch
@@ -136,6 +147,7 @@ impl StoreError {
             Self::UnsupportedFilter { .. } => "UnsupportedFilter",
             Self::Damaged { .. } => "StoreDamaged",
             Self::AuditBroken { .. } => "AuditBroken",
+            Self::HistoryNotKept { .. } => "HistoryNotKept",
             Self::StaleEpoch { .. } => "LeadershipLost",
             Self::Internal { .. } => "StoreFault",
         }

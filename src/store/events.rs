@@ -48,7 +48,7 @@ const GROUPS: &str = "SELECT provider, id, substr(display_name, 1, 1100), substr
     FROM groups ORDER BY position";
 
 /// Takes what a snapshot consists of.
-type Sink<'a> = &'a mut (dyn FnMut(ProviderName, DirectoryChange) + Send);
+pub(super) type Sink<'a> = &'a mut (dyn FnMut(ProviderName, DirectoryChange) + Send);
 
 fn event_row(row: &SqliteRow) -> Result<DirectoryEvent, StoreError> {
     let mut columns = Columns::of(row, "events");

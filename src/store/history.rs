@@ -91,6 +91,8 @@ struct StoredListing {
     /// Region and collection.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     unlisted: BTreeSet<(String, String)>,
+    /// There is a list, of this attempt or an earlier one.
+    listed: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     failed: bool,
 }
@@ -107,6 +109,11 @@ const APPEND: &str = "INSERT INTO history (seq, at, kind, scope, name, value) \
 const VALUES: &str = "SELECT h.name, h.value FROM history h WHERE h.kind = ?1 AND h.scope = ?2 AND h.seq <= ?3 \
     AND h.value IS NOT NULL AND h.seq = (SELECT max(l.seq) FROM history l WHERE l.kind = h.kind \
         AND l.scope = h.scope AND l.name = h.name AND l.seq <= ?3) ORDER BY h.name";
+
+/// The scopes of a kind that have a value as of a position.
+const SCOPES: &str = "SELECT DISTINCT h.scope FROM history h WHERE h.kind = ?1 AND h.seq <= ?2 AND h.value IS NOT NULL \
+    AND h.seq = (SELECT max(l.seq) FROM history l WHERE l.kind = h.kind AND l.scope = h.scope AND l.name = h.name \
+        AND l.seq <= ?2) ORDER BY h.scope";
 
 /// Appends what differs from the last value of the same kind, scope and name. Names must differ from each other.
 pub(super) async fn append(tx: &mut Transaction, drafts: &[HistoryDraft]) -> Result<u64, StoreError> {
@@ -187,10 +194,18 @@ fn listing_drafts(
     target: &TargetName,
     listing: &ListingRecord,
     known: &BTreeMap<String, String>,
+    before: Option<&String>,
 ) -> Result<Vec<HistoryDraft>, StoreError> {
     let draft = |kind, name: String, value| HistoryDraft { kind, scope: target.as_str().to_owned(), name, value };
     let unlisted = listing.unlisted.iter().map(|(region, kind)| (region.clone(), kind.collection().to_owned()));
-    let stored = StoredListing { unlisted: unlisted.collect(), failed: listing.resources.is_none() };
+    let stored = match &listing.resources {
+        Some(_) => StoredListing { unlisted: unlisted.collect(), listed: true, failed: false },
+        // The last list stays.
+        None => StoredListing {
+            failed: true,
+            ..before.and_then(|before| serde_json::from_str(before).ok()).unwrap_or_default()
+        },
+    };
     let mut drafts = vec![draft(HistoryKind::Listing, String::new(), Some(json(&stored)?))];
     let Some(resources) = &listing.resources else { return Ok(drafts) };
     let mut listed = BTreeSet::new();
@@ -252,7 +267,7 @@ async fn audit_delegation(
 
 impl Store {
     /// The values of a kind and scope as of a position, by name.
-    async fn history_values(
+    pub(super) async fn history_values(
         &self,
         kind: HistoryKind,
         scope: &str,
@@ -267,6 +282,12 @@ impl Store {
             .collect()
     }
 
+    /// The scopes of a kind that have a value as of a position.
+    pub(super) async fn history_scopes(&self, kind: HistoryKind, seq: Seq) -> Result<Vec<String>, StoreError> {
+        let rows = query(SCOPES).bind(kind.as_str()).bind(seq).fetch_all(self.readers()).await?;
+        rows.iter().map(|row| Columns::of(row, "history").text()).collect()
+    }
+
     /// Appends what a list of a target's resources changed since the last one, also over a restart. Answers how many rows
     /// were appended.
     ///
@@ -274,12 +295,12 @@ impl Store {
     /// [`StoreError::StaleEpoch`], when another process took over; [`StoreError::Unavailable`].
     pub async fn record_listing(&self, target: &TargetName, listing: &ListingRecord) -> Result<u64, StoreError> {
         let known = self.history_values(HistoryKind::Resource, target.as_str(), Seq::MAX).await?;
-        let mut drafts = listing_drafts(target, listing, &known)?;
-        if let [only] = drafts.as_slice() {
-            let before = self.history_values(HistoryKind::Listing, target.as_str(), Seq::MAX).await?;
-            if before.values().next() == only.value.as_ref() {
-                return Ok(0);
-            }
+        let before = self.history_values(HistoryKind::Listing, target.as_str(), Seq::MAX).await?.into_values().next();
+        let mut drafts = listing_drafts(target, listing, &known, before.as_ref())?;
+        if let [only] = drafts.as_slice()
+            && before == only.value
+        {
+            return Ok(0);
         }
         let mut appended = 0;
         while !drafts.is_empty() {
@@ -337,7 +358,8 @@ impl Store {
             .collect()
     }
 
-    /// What a target listed as of a position, and whether the last attempt to list it failed; none before its first list.
+    /// What a target listed as of a position, and whether the last attempt to list it failed; none before its first
+    /// attempt, without resources when none has succeeded yet.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Damaged`].
@@ -357,7 +379,8 @@ impl Store {
             let kind = ResourceKind::from_collection(&collection);
             kind.map(|kind| (region, kind)).ok_or_else(|| damaged(format!("`{collection}` is no collection")))
         });
-        let listing = ListingRecord { resources: Some(resources), unlisted: unlisted.collect::<Result<_, _>>()? };
+        let resources = stored.listed.then_some(resources);
+        let listing = ListingRecord { resources, unlisted: unlisted.collect::<Result<_, _>>()? };
         Ok(Some((listing, stored.failed)))
     }
 }

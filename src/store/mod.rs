@@ -27,6 +27,7 @@ mod membership;
 mod names;
 mod open;
 mod owners;
+mod past;
 pub(crate) mod private;
 mod quota;
 mod record;
@@ -58,6 +59,7 @@ pub use leadership::{Epoch, Leader};
 pub use ledger::DocumentLedger;
 pub use names::Names;
 pub use owners::{DirectoryUse, Purged};
+pub use past::PastCatalog;
 pub use quota::{Quota, Usage};
 pub use record::{
     AuditRow, Condition, Counts, DeleteOutcome, GroupChanged, GroupRecord, GroupUpdate, ListPlan, ListQuery,

@@ -29,7 +29,7 @@ const ROWS: usize = 2048;
 const BUSY: Duration = Duration::from_secs(5);
 
 /// Every step of the schema, never changed once released.
-fn steps() -> Vec<Migration> {
+pub(super) fn steps() -> Vec<Migration> {
     [
         (1, "first", include_str!("migrations/0001_first.sql")),
         (2, "revisions", include_str!("migrations/0002_revisions.sql")),

@@ -15,6 +15,9 @@ use super::committer::Transaction;
 use super::sql::Columns;
 use super::{SpecPhase, SpecVersion, Store, StoreError, StoredSpec, VersionRef, history};
 
+/// The columns of a version as [`version`] reads them.
+pub(super) const COLUMNS: &str = "seq, at, kind, namespace, name, uid, generation, phase, written_by, source, json";
+
 /// The kind whose objects have no versions: they hold tokens.
 pub(super) const SECRET: &str = "Secret";
 
@@ -246,7 +249,7 @@ pub(super) async fn append_phase(
     Ok(Some(VersionRef { seq, uid: before.uid, is_new: true }))
 }
 
-fn version(row: &SqliteRow) -> Result<SpecVersion, StoreError> {
+pub(super) fn version(row: &SqliteRow) -> Result<SpecVersion, StoreError> {
     let mut columns = Columns::of(row, "spec_versions");
     Ok(SpecVersion {
         seq: columns.integer()?,

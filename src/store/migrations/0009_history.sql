@@ -47,3 +47,8 @@ INSERT INTO history (seq, at, kind, scope, name, value)
 -- Which object of the mapping's name made the claim, and its generation then. NULL: not known.
 ALTER TABLE claims ADD COLUMN mapping_uid TEXT;
 ALTER TABLE claims ADD COLUMN generation INTEGER;
+
+-- The first position whose catalog can be rebuilt: specs and pins of before are not known.
+INSERT INTO meta (key, value) SELECT 'history_since', CAST(max(
+    (SELECT coalesce(max(seq), 0) FROM events), (SELECT coalesce(max(seq), 0) FROM spec_versions),
+    (SELECT coalesce(max(seq), 0) FROM history)) AS TEXT);

@@ -144,7 +144,7 @@ async fn before_history(folder: &Path, sql: &'static str) -> PathBuf {
     drop(store);
     let mut connection = sqlx::SqliteConnection::connect(&format!("sqlite:{}", path.display())).await.unwrap();
     sqlx::raw_sql(
-        "DROP TABLE spec_versions; DROP TABLE history; ALTER TABLE claims DROP COLUMN mapping_uid; \
+        "DROP TABLE spec_versions; DROP TABLE history; DELETE FROM meta WHERE key = 'history_since'; ALTER TABLE claims DROP COLUMN mapping_uid; \
          ALTER TABLE claims DROP COLUMN generation; DELETE FROM _sqlx_migrations WHERE version = 9;",
     )
     .execute(&mut connection)
@@ -160,7 +160,7 @@ async fn history_of_an_older_database_begins_with_what_is_in_force() {
     let folder = tempfile::tempdir().unwrap();
     before_history(
         folder.path(),
-        r#"INSERT INTO events VALUES (5, 'okta', 0, '{"type":"userDeleted","id":"00000000-0000-0000-0000-000000000001"}');
+        r#"INSERT INTO events VALUES (5, 'okta', 0, '{"kind":"userDeleted","id":"00000000-0000-0000-0000-000000000001"}');
         INSERT INTO specs VALUES
             ('CloudRunTarget', '', 't', 3, 'active', 'cluster', '{"metadata":{"uid":"u-t","resourceVersion":"9"},"spec":{}}'),
             ('RoleMapping', 'team', 'going', 1, 'ending', 'a.yaml', '{"spec":{}}'),
@@ -181,6 +181,10 @@ async fn history_of_an_older_database_begins_with_what_is_in_force() {
     }
     assert_eq!(store.spec_versions("Secret", Some("rolecall"), "s").await.unwrap(), []);
     assert_eq!(store.highest_seq().await.unwrap(), 9);
+    assert_eq!(store.oldest_seq().await.unwrap(), 9);
+    let before = store.catalog_at(8, &mut |_, _| {}).await;
+    assert_eq!(before, Err(StoreError::HistoryNotKept { seq: 8, oldest: 9 }));
+    assert_eq!(store.catalog_at(9, &mut |_, _| {}).await.unwrap().specs.len(), 3);
     let key = MappingKey::new("team", "m").unwrap();
     assert_eq!(store.pins_at(&key, 8).await.unwrap(), []);
     assert_eq!(store.pins_at(&key, 9).await.unwrap(), store.pins().await.unwrap());
@@ -242,6 +246,10 @@ async fn inventory_is_kept_as_differences_and_can_be_read_as_it_was() {
     assert_eq!(store.record_listing(&target, &listing(&[b.clone(), a.clone()], &[])).await.unwrap(), 0);
     let again = open(home.folder.path(), home.clock.clone()).await;
     again.begin_epoch("again").await.unwrap();
+    let other = TargetName::new("u").unwrap();
+    let unlisted = ListingRecord::default();
+    assert_eq!(again.record_listing(&other, &unlisted).await.unwrap(), 1);
+    assert_eq!(again.listing_at(&other, 4).await.unwrap(), Some((unlisted, true)), "never listed");
     assert_eq!(again.record_listing(&target, &listing(&[a.clone(), b.clone()], &[])).await.unwrap(), 0);
     // Another label; and a region that could not be listed, where nothing is concluded from absence.
     let blue = resource("l", "a", "blue");
@@ -254,10 +262,10 @@ async fn inventory_is_kept_as_differences_and_can_be_read_as_it_was() {
 
     let at = async |seq| again.listing_at(&target, seq).await.unwrap();
     assert_eq!(at(3).await, Some((listing(&[b.clone(), a], &[]), false)));
-    assert_eq!(at(5).await, Some((listing(&[b.clone(), blue.clone()], &["k"]), false)));
-    assert_eq!(at(6).await, Some((listing(&[b, blue.clone()], &[]), true)));
-    assert_eq!(at(8).await, Some((listing(&[blue], &[]), false)));
-    assert_eq!(again.highest_seq().await.unwrap(), 8);
+    assert_eq!(at(6).await, Some((listing(&[b.clone(), blue.clone()], &["k"]), false)));
+    assert_eq!(at(7).await, Some((listing(&[b, blue.clone()], &["k"]), true)));
+    assert_eq!(at(9).await, Some((listing(&[blue], &[]), false)));
+    assert_eq!(again.highest_seq().await.unwrap(), 9);
 }
 
 #[tokio::test]

@@ -1,0 +1,129 @@
+//! All that the catalog follows from, as of a past position.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sqlx::query;
+
+use super::events::Sink;
+use super::history::HistoryKind;
+use super::sql::Columns;
+use super::versions::{self, COLUMNS};
+use super::{ListingRecord, SpecVersion, Store, StoreError};
+use crate::model::{Pin, ProviderName, Seq, TargetName};
+
+/// How many events of the directory are read together.
+const BATCH: u32 = 500;
+
+/// All that the catalog follows from beside the directory.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PastCatalog {
+    /// The versions in force, by kind, namespace and name; removed ones are left out.
+    pub specs: Vec<SpecVersion>,
+    /// The pins of all mappings.
+    pub pins: Vec<Pin>,
+    /// What each target listed, and whether the last attempt to list it failed.
+    pub listings: BTreeMap<TargetName, (ListingRecord, bool)>,
+    /// The labels of the namespaces that have any.
+    pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    /// Providers under whose name people of a former one are stored.
+    pub former: BTreeSet<ProviderName>,
+}
+
+impl Store {
+    /// The oldest position whose catalog can be rebuilt.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Damaged`].
+    pub async fn oldest_seq(&self) -> Result<Seq, StoreError> {
+        let row = query("SELECT value FROM meta WHERE key = 'history_since'").fetch_optional(self.readers()).await?;
+        let Some(row) = row else { return Ok(0) };
+        let text = Columns::of(&row, "meta").text()?;
+        text.parse().map_err(|_| StoreError::Damaged {
+            what: "meta",
+            problem: format!("`{text}` is no position of the history"),
+        })
+    }
+
+    /// All that the catalog followed from right after a position; the directory goes to `sink`, as the changes that made
+    /// it. What other processes append meanwhile is not among it.
+    ///
+    /// # Errors
+    /// [`StoreError::HistoryNotKept`], when the position is older than the history; [`StoreError::Unavailable`],
+    /// [`StoreError::Damaged`].
+    pub async fn catalog_at(&self, seq: Seq, sink: Sink<'_>) -> Result<PastCatalog, StoreError> {
+        let oldest = self.oldest_seq().await?;
+        if seq < oldest {
+            return Err(StoreError::HistoryNotKept { seq, oldest });
+        }
+        let catalog = PastCatalog {
+            specs: self.specs_at(seq).await?,
+            pins: self.all_pins_at(seq).await?,
+            listings: self.listings_at(seq).await?,
+            namespaces: self.namespaces_at(seq).await?,
+            former: self.former_at(seq).await?,
+        };
+        let mut after = 0;
+        loop {
+            let events = self.events_after(after, BATCH).await?;
+            let Some(last) = events.last() else { break };
+            after = last.seq;
+            for event in events.into_iter().take_while(|event| event.seq <= seq) {
+                sink(event.provider, event.change);
+            }
+            if after >= seq {
+                break;
+            }
+        }
+        Ok(catalog)
+    }
+
+    async fn specs_at(&self, seq: Seq) -> Result<Vec<SpecVersion>, StoreError> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM spec_versions v WHERE seq <= ?1 AND phase <> 'removed' AND seq = (SELECT max(l.seq) \
+             FROM spec_versions l WHERE l.kind = v.kind AND l.namespace = v.namespace AND l.name = v.name \
+             AND l.seq <= ?1) ORDER BY kind, namespace, name"
+        );
+        let rows = query(sqlx::AssertSqlSafe(sql)).bind(seq).fetch_all(self.readers()).await?;
+        rows.iter().map(versions::version).collect()
+    }
+
+    async fn all_pins_at(&self, seq: Seq) -> Result<Vec<Pin>, StoreError> {
+        let mut pins = Vec::new();
+        for mapping in self.history_scopes(HistoryKind::Pin, seq).await? {
+            let mapping = mapping.try_into().map_err(|error| damaged(&error))?;
+            pins.extend(self.pins_at(&mapping, seq).await?);
+        }
+        Ok(pins)
+    }
+
+    async fn listings_at(&self, seq: Seq) -> Result<BTreeMap<TargetName, (ListingRecord, bool)>, StoreError> {
+        let mut listings = BTreeMap::new();
+        for target in self.history_scopes(HistoryKind::Listing, seq).await? {
+            let target = TargetName::new(&target).map_err(|error| damaged(&error))?;
+            if let Some(listing) = self.listing_at(&target, seq).await? {
+                listings.insert(target, listing);
+            }
+        }
+        Ok(listings)
+    }
+
+    async fn namespaces_at(&self, seq: Seq) -> Result<BTreeMap<String, BTreeMap<String, String>>, StoreError> {
+        let mut namespaces = BTreeMap::new();
+        for name in self.history_scopes(HistoryKind::Namespace, seq).await? {
+            for labels in self.history_values(HistoryKind::Namespace, &name, seq).await?.into_values() {
+                let labels = serde_json::from_str(&labels).map_err(|error| damaged(&error))?;
+                namespaces.insert(name.clone(), labels);
+            }
+        }
+        Ok(namespaces)
+    }
+
+    async fn former_at(&self, seq: Seq) -> Result<BTreeSet<ProviderName>, StoreError> {
+        let scopes = self.history_scopes(HistoryKind::Directory, seq).await?;
+        scopes.iter().map(|name| ProviderName::new(name).map_err(|error| damaged(&error))).collect()
+    }
+}
+
+fn damaged(problem: &impl ToString) -> StoreError {
+    StoreError::Damaged { what: "history", problem: problem.to_string() }
+}
