@@ -1,0 +1,113 @@
+use std::collections::BTreeSet;
+
+use sqlx::Connection as _;
+use sqlx::migrate::Migrator;
+
+use super::*;
+use crate::model::{AuditOutcome, DirectoryChange, DocumentKey, GrantState, MappingKey, MemberKey, Pin, Subject};
+
+/// A row or more in every table of schema step 1 but `events` and `audit`, which the test writes.
+const ROWS: &str = include_str!("../../../tests/fixtures/store/first_version.sql");
+
+fn person(n: u128) -> UserId {
+    UserId(Uuid::from_u128(0x4000_8000_0000_0000_0000 + n))
+}
+
+/// Makes a database as the first version left it.
+async fn first_version(folder: &Path) {
+    let path = folder.join("rolecall.db");
+    std::fs::File::create(&path).unwrap();
+    let mut connection = sqlx::SqliteConnection::connect(&format!("sqlite:{}", path.display())).await.unwrap();
+    let steps: Vec<_> = crate::store::open::steps().into_iter().take(1).collect();
+    Migrator::with_migrations(steps).run_direct(None, &mut connection, false).await.unwrap();
+    sqlx::raw_sql(ROWS).execute(&mut connection).await.unwrap();
+    let joined = DirectoryChange::Members {
+        group: GroupId(Uuid::from_u128(0x4000_8000_0000_0000_0010)),
+        added: vec![person(1)],
+        removed: vec![],
+    };
+    let events = [DirectoryChange::UserDeleted { id: person(3) }, joined];
+    for (seq, change) in (1_i64..).zip(events) {
+        sqlx::query("INSERT INTO events VALUES (?, 'okta', 1801396800000000000, ?)")
+            .bind(seq)
+            .bind(serde_json::to_string(&change).unwrap())
+            .execute(&mut connection)
+            .await
+            .unwrap();
+    }
+    // Hash of a row of the first version, computed with nothing but its columns.
+    let columns = r#"[1,1801396800000000000,["idp:okta/a","req-1","[1]",null,null,"user.create",null,null,"00000000-0000-4000-8000-000000000001",null,null,null,"acknowledged",null,null]]"#;
+    sqlx::query(
+        "INSERT INTO audit (seq, at, actor, request_id, cause_seqs, action, subject, outcome, person, hash) \
+         VALUES (1, 1801396800000000000, 'idp:okta/a', 'req-1', '[1]', 'user.create', \
+            '00000000-0000-4000-8000-000000000001', 'acknowledged', 1, ?)",
+    )
+    .bind(crate::store::audit::sha256(&[columns]))
+    .execute(&mut connection)
+    .await
+    .unwrap();
+    connection.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn database_of_the_first_version_opens_whole_and_its_history_begins_with_its_specs() {
+    let folder = tempfile::tempdir().unwrap();
+    first_version(folder.path()).await;
+    let clock = Arc::new(ManualClock::new("2027-02-01T08:00:00Z".parse().unwrap()));
+    let store = open(folder.path(), clock.clone()).await;
+
+    assert_eq!(store.id().to_string(), "11111111-1111-4111-8111-111111111111");
+    assert_eq!(store.user(&okta(), person(1)).await.unwrap().unwrap().facts.user_name, "alice@corp.example");
+    let stored = store.counts(&okta()).await.unwrap();
+    assert_eq!((stored.users, stored.groups), (2, 1));
+    assert_eq!(store.events_after(0, 10).await.unwrap().len(), 2);
+    assert_eq!(store.verify_audit_chain().await.unwrap(), 1);
+    let row = store.audit_after(0, 1).await.unwrap().remove(0);
+    assert_eq!((row.entry.outcome, row.name.as_deref()), (AuditOutcome::Acknowledged, Some("user:alice@corp.example")));
+    assert_eq!(store.leader().await.unwrap().unwrap().epoch.to_string(), "4");
+    let d: DocumentKey = "run:projects/shop/locations/europe-west1/services/api".parse().unwrap();
+    let grant = store.ledger(&d).await.unwrap().remove(0);
+    assert_eq!(
+        (grant.state, grant.grant.member.clone()),
+        (GrantState::Owned, MemberKey::of("user:alice@corp.example"))
+    );
+    let claim = grant.claims.first().unwrap();
+    assert_eq!(claim.subject, Subject::User(person(1)));
+    assert!(grant.grounds.is_empty(), "where it came from is not known");
+    let decided: Vec<_> = store.decisions().await.unwrap().into_iter().map(|pending| pending.decision).collect();
+    assert_eq!(decided, [Decision::ReleaseMapping(MappingKey::new("checkout", "team").unwrap())]);
+
+    // The history: three specs and a pin after the two events, and the Secret nowhere in it.
+    let specs = store.specs().await.unwrap();
+    assert_eq!(specs.len(), 4);
+    assert_eq!((store.highest_seq().await.unwrap(), store.oldest_seq().await.unwrap()), (6, 6));
+    let mut changes = 0;
+    let past = store.catalog_at(6, &mut |_, _| changes += 1).await.unwrap();
+    assert_eq!(changes, 2);
+    let kinds: BTreeSet<&str> = past.specs.iter().map(|version| version.kind.as_str()).collect();
+    assert_eq!(kinds, BTreeSet::from(["CloudRunTarget", "IdentityProvider", "RoleMapping"]));
+    let pin = Pin {
+        mapping: MappingKey::new("checkout", "team").unwrap(),
+        provider: okta(),
+        selector: "displayName:team-checkout".to_owned(),
+        group: GroupId(Uuid::from_u128(0x4000_8000_0000_0000_0010)),
+    };
+    assert_eq!(past.pins, [pin]);
+    assert_eq!(store.pins().await.unwrap(), past.pins);
+
+    // It works on: what is applied again is no new version, what changes is.
+    store.begin_epoch("test").await.unwrap();
+    for spec in specs.clone() {
+        store.put_spec(spec).await.unwrap();
+    }
+    assert_eq!((store.highest_seq().await.unwrap(), store.highest_audit_seq().await.unwrap()), (6, 1));
+    let mapping = specs.into_iter().find(|spec| spec.kind == "RoleMapping").unwrap();
+    store.put_spec(StoredSpec { generation: 4, ..mapping }).await.unwrap();
+    let versions = store.spec_versions("RoleMapping", Some("checkout"), "team").await.unwrap();
+    assert_eq!(versions.iter().map(|version| version.generation).collect::<Vec<_>>(), [3, 4]);
+    assert_eq!(versions[1].seq, 7);
+    assert_eq!(versions[0].uid, versions[1].uid);
+    add_user(&store, &okta(), "carol@corp.example").await;
+    assert_eq!(store.highest_seq().await.unwrap(), 8);
+    assert_eq!(store.verify_audit_chain().await.unwrap(), 3);
+}
