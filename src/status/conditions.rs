@@ -42,7 +42,7 @@ impl<'a> Conditions<'a> {
     /// Sets `Ready`, and when it is not, who has to move: `Stalled` a person, `Reconciling` rolecall or time. Answers until
     /// when something that is missing may still arrive.
     pub fn set_ready(&mut self, status: bool, reason: &str, message: &str) -> Option<Timestamp> {
-        let arrives = arrives_until(self.previous, reason, self.now);
+        let arrives = arrives_until(self.previous, self.generation, reason, self.now);
         self.set(kind::READY, status, reason, message);
         if status {
             return None;
@@ -72,15 +72,22 @@ pub(super) fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a C
 /// one, and a tool that waits for them gives up at once when one of them is `Stalled`.
 const ARRIVAL: SignedDuration = SignedDuration::from_secs(10);
 
-/// Until when the object whose absence the reason says may still arrive; none when it is no such reason, or too late.
-pub(super) fn arrives_until(previous: &[Condition], word: &str, now: Timestamp) -> Option<Timestamp> {
+/// Until when the object whose absence the reason says may still arrive; none when it is no such reason, or too late, or
+/// when this generation was ready or stalled before.
+pub(super) fn arrives_until(previous: &[Condition], generation: i64, word: &str, now: Timestamp) -> Option<Timestamp> {
     let names_another =
         matches!(word, reason::IDENTITY_PROVIDER_NOT_FOUND | reason::TARGET_NOT_FOUND | reason::TOKEN_SECRET_NOT_FOUND);
-    let since = find(previous, kind::READY)
+    let ready = find(previous, kind::READY);
+    // This generation was ready with it, or has waited for it already.
+    let settled = [kind::READY, kind::STALLED]
+        .into_iter()
+        .filter_map(|type_| find(previous, type_))
+        .any(|condition| condition.status == "True" && condition.observed_generation == Some(generation));
+    let since = ready
         .filter(|ready| ready.status == "False" && ready.reason == word)
         .map_or(now, |ready| ready.last_transition_time.0);
     let until = later(since, ARRIVAL);
-    (names_another && now < until).then_some(until)
+    (names_another && !settled && now < until).then_some(until)
 }
 
 /// Will waiting not help? Then the object is `Stalled`, otherwise `Reconciling`.

@@ -185,7 +185,7 @@ fn frozen(case: &Case<'_>) -> Option<Verdict> {
         return None;
     }
     let previous = case.previous.map_or(&[][..], |previous| &previous.conditions);
-    let arrives = arrives_until(previous, why.reason(), case.now);
+    let arrives = arrives_until(previous, case.input.generation, why.reason(), case.now);
     let turn = if arrives.is_some() { Turn::Ours } else { Turn::Theirs };
     Some(Verdict { revisit: arrives, ..Verdict::new(turn, why.reason(), message) })
 }

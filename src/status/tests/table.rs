@@ -123,13 +123,15 @@ fn partly_delegated_is_ready_for_the_rest() {
 }
 
 #[test]
-fn missing_references_freeze_and_are_the_authors_to_mend_once_they_had_time_to_arrive() {
+fn missing_references_freeze_and_are_the_authors_to_mend_once_new_ones_had_time_to_arrive() {
     for why in [FreezeReason::TargetNotFound, FreezeReason::IdentityProviderNotFound] {
         let word = why.reason();
         let scene = Scene { frozen: Some(why), ..Scene::default() };
         let line =
             |turn: &str| format!("Ready=False/{word} Accepted=False/{word} {turn}=True/{word} Frozen=True/{word}");
-        let mut status = row(&scene, Some(&Scene::before()), &line("Reconciling"));
+        let status = row(&scene, Some(&Scene::before()), &line("Stalled"));
+        row(&scene, Some(&status), &line("Stalled"));
+        let mut status = row(&scene, None, &line("Reconciling"));
         let ready = status.conditions.iter_mut().find(|condition| condition.type_ == kind::READY).unwrap();
         ready.last_transition_time = Time(ago(10));
         row(&scene, Some(&status), &line("Stalled"));
