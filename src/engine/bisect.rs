@@ -126,7 +126,7 @@ impl Bisection {
         self.proven = true;
     }
 
-    /// A write with these was refused that was no test: they wait until they are tested.
+    /// Adds grants of a refused write that was not a test of this bisection. They stay pending until they are tested.
     pub(super) fn suspect(&mut self, grants: impl Iterator<Item = GrantKey>) {
         let known: Grants = self.open().cloned().collect();
         self.untested.extend(grants.filter(|grant| !known.contains(grant)));

@@ -77,7 +77,8 @@ pub(super) struct Additions {
     exhausted: bool,
     probe_batch: Option<usize>,
     probe_after: Option<Instant>,
-    /// Who was to be written again with a removal, and was refused together with it: the removal goes without them.
+    /// Members that share a spelling with a leaver and were refused in the call that removed the leaver. The next removal
+    /// leaves them out.
     left_behind: BTreeSet<GrantKey>,
     pub foreign: Option<Foreign>,
     pub refused: Vec<RefusedGrant>,
@@ -99,7 +100,7 @@ pub(super) enum What {
     Additions,
     /// What was refused, once more.
     Probe(BTreeSet<RefusalKey>),
-    /// No addition: only what the policy has to be written for besides.
+    /// No addition: the write proves a read, fences off an earlier call, or sweeps out deleted accounts.
     Besides,
     /// None now.
     Nothing,
@@ -145,7 +146,7 @@ impl Choice {
         .filter(|plan| plan.policy.is_some())
     }
 
-    /// Where no addition is written, a read may have to be proven all the same, or an earlier call to be fenced off.
+    /// Writes the policy without additions when a read must be proven or an earlier call fenced off.
     fn write_besides(&mut self, plan: &Plan) {
         if self.what == What::Nothing && plan.writes_besides_steps() {
             self.what = What::Besides;

@@ -13,7 +13,7 @@ use crate::model::{DocumentKey, MappingKey, Subject};
 use crate::plan;
 use crate::status::Trouble;
 
-/// How many refused people or roles a sentence names.
+/// Most refused people or roles that one message names.
 const NAMED: usize = 3;
 
 impl DocumentMemory {

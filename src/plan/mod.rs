@@ -300,8 +300,8 @@ impl Plan {
         again || !self.remove.is_empty() || !self.held.parts.is_empty() || !self.concluded.is_empty()
     }
 
-    /// Has the policy to be written although nobody comes or goes? To prove a read, to fence off an earlier call, or to sweep
-    /// out what is left of an account that was deleted.
+    /// True when the policy must be written although no member is added or removed: to prove a read, to fence off an earlier
+    /// call, or to sweep out what is left of a deleted account.
     #[must_use]
     pub fn writes_besides_steps(&self) -> bool {
         self.fence || !self.sweep.is_empty()

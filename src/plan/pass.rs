@@ -382,7 +382,7 @@ impl<'a> Pass<'a> {
                     self.take_out(&row, &base);
                     Standing::Withheld
                 } else if wanted && !spelling::is_whole(&row, self.live) {
-                    // Somebody took one of the spellings that cannot be told apart: whoever it was for lacks it.
+                    // A foreign edit removed one of the jointly owned spellings, so that one of their owners lacks access.
                     self.lost.push(LostGrant { grant: row.grant.clone(), first_seen: false, regranted: regrant });
                     cause = regrant.then_some(Cause::Missing);
                     if regrant { Standing::Pending } else { Standing::Missing }

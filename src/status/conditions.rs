@@ -68,8 +68,8 @@ pub(super) fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a C
     conditions.iter().find(|condition| condition.type_ == type_)
 }
 
-/// How long an object that another one names may take to arrive after it. Objects that are applied together come one by
-/// one, and a tool that waits for them gives up at once when one of them is `Stalled`.
+/// Time within which an object that a new one refers to may still arrive. Objects that are applied together arrive one by
+/// one, and Flux gives up at once when one of them is `Stalled`.
 const ARRIVAL: SignedDuration = SignedDuration::from_secs(10);
 
 /// Until when the object whose absence the reason says may still arrive; none when it is no such reason, or too late, or

@@ -34,27 +34,13 @@ impl AuditDraft {
         provider: &ProviderName,
         origin: &Origin,
         action: &str,
-        subject: String,
+        subject: &str,
         cause_seqs: Vec<Seq>,
     ) -> Self {
-        let entry = AuditEntry {
-            claims: vec![],
-            at,
-            actor: origin.actor(provider),
-            request_id: origin.request_id.clone(),
-            cause_seqs,
-            document: None,
-            resource_uid: None,
-            action: action.to_owned(),
-            grant: None,
-            subject: Some(subject),
-            plan_hash: None,
-            etag_before: None,
-            etag_after: None,
-            outcome: AuditOutcome::Acknowledged,
-            reason: None,
-        };
-        Self { entry, name: None, detail: None }
+        let mut draft = Self::configuration(at, &origin.actor(provider), action, subject, None);
+        draft.entry.request_id.clone_from(&origin.request_id);
+        draft.entry.cause_seqs = cause_seqs;
+        draft
     }
 
     /// A change of the configuration, or a decision of a person. `seq`: the version of a spec that it made, if any.

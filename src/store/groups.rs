@@ -142,7 +142,7 @@ async fn create(
     }
     let cause = tx.event(p, &DirectoryChange::Group(facts.clone()))?;
     tx.audit(
-        AuditDraft::directory(tx.now, p, o, "group.create", id.to_string(), vec![cause]).named(&facts.display_name),
+        AuditDraft::directory(tx.now, p, o, "group.create", &id.to_string(), vec![cause]).named(&facts.display_name),
     );
     let mut delta = MemberDelta::default();
     if !members.is_empty() {
@@ -225,7 +225,7 @@ async fn step(
             Some(facts) => vec![tx.event(p, &DirectoryChange::Group(facts))?],
             None => vec![],
         };
-        let draft = AuditDraft::directory(tx.now, p, o, "group.update", id.to_string(), causes);
+        let draft = AuditDraft::directory(tx.now, p, o, "group.update", &id.to_string(), causes);
         tx.audit(draft.named(&group.facts.display_name));
     }
     net.log(tx, p, o, id, delta)?;
@@ -262,7 +262,7 @@ async fn delete(
     let cause = tx.event(p, &DirectoryChange::GroupDeleted { id })?;
     let detail = json(&serde_json::json!({"count": before.member_count}))?;
     tx.audit(
-        AuditDraft::directory(tx.now, p, o, "group.delete", id.to_string(), vec![cause])
+        AuditDraft::directory(tx.now, p, o, "group.delete", &id.to_string(), vec![cause])
             .named(&before.facts.display_name)
             .with_detail(detail),
     );

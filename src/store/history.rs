@@ -14,7 +14,7 @@ use super::versions::TARGET;
 use super::{Store, StoreError};
 use crate::model::{DocumentKey, GroupId, MappingKey, Pin, ProviderName, ResourceKind, Seq, TargetName};
 
-/// How many changes of an inventory are stored in one transaction.
+/// Most changes of an inventory in one transaction.
 const CHUNK: usize = 500;
 
 /// What a row of the history is about.

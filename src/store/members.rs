@@ -165,7 +165,7 @@ impl Net {
                 if let Some(id) = only.filter(|_| count == 1) {
                     detail["member"] = id.to_string().into();
                 }
-                let draft = AuditDraft::directory(tx.now, p, o, action, group.to_string(), causes);
+                let draft = AuditDraft::directory(tx.now, p, o, action, &group.to_string(), causes);
                 tx.audit(draft.with_detail(json(&detail)?));
             }
             Ok(())

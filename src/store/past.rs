@@ -11,7 +11,7 @@ use super::versions::{self, COLUMNS};
 use super::{ListingRecord, SpecVersion, Store, StoreError};
 use crate::model::{Pin, ProviderName, Seq, TargetName};
 
-/// How many events of the directory are read together.
+/// Most events of the directory in one read.
 const BATCH: u32 = 500;
 
 /// All that the catalog follows from beside the directory.

@@ -136,7 +136,7 @@ async fn create(
     if !promoted.is_empty() {
         causes.extend(members::promoted(tx, p, &promoted, Some(id)).await?);
     }
-    tx.audit(AuditDraft::directory(tx.now, p, o, "user.create", id.to_string(), causes).named(&facts.user_name));
+    tx.audit(AuditDraft::directory(tx.now, p, o, "user.create", &id.to_string(), causes).named(&facts.user_name));
     Ok(UserRecord { resource, facts, version: 1, created_at: tx.now, updated_at: tx.now })
 }
 
@@ -206,7 +206,7 @@ async fn update(
         (false, true) => "user.activate",
         _ => "user.update",
     };
-    tx.audit(AuditDraft::directory(tx.now, p, o, action, id.to_string(), causes).named(&facts.user_name));
+    tx.audit(AuditDraft::directory(tx.now, p, o, action, &id.to_string(), causes).named(&facts.user_name));
     Ok(Some(UserRecord { resource, facts, version, updated_at: tx.now, ..before }))
 }
 
@@ -235,7 +235,7 @@ async fn delete(
         .await?;
     let cause = tx.event(p, &DirectoryChange::UserDeleted { id })?;
     tx.audit(
-        AuditDraft::directory(tx.now, p, o, "user.delete", id.to_string(), vec![cause]).named(&before.facts.user_name),
+        AuditDraft::directory(tx.now, p, o, "user.delete", &id.to_string(), vec![cause]).named(&before.facts.user_name),
     );
     Ok(DeleteOutcome::Deleted)
 }

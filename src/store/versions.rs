@@ -41,7 +41,7 @@ fn significant(json: &str) -> String {
     object.to_string()
 }
 
-/// Who changed a spec, for the audit: a field manager, a file, or just the cluster.
+/// Actor of a changed spec in the audit: the field manager or file, or `cluster` where neither is known.
 fn actor(written_by: Option<&str>, source: &str) -> String {
     match (written_by, source) {
         (Some(writer), source) if writer != source => format!("manager:{writer}"),

@@ -339,7 +339,13 @@ impl Metrics {
         };
         let store = {
             let area = areas.begin("store");
-            StoreMetrics { event_seq: area.gauges("event_seq", [], "The highest seq in the event log") }
+            StoreMetrics {
+                event_seq: area.gauges(
+                    "event_seq",
+                    [],
+                    "The highest position of the sequence that the event log and the history share",
+                ),
+            }
         };
         let cluster = {
             let area = areas.begin("cluster");
@@ -400,7 +406,7 @@ impl Metrics {
                     ["kind"],
                     "Members that others changed, by kind: `lost` (ours, gone), `foreign` (not ours), `unowned` (wanted, not ours)",
                 ),
-                event_seq: area.gauges("event_seq", [], "The last seq of the event log that the engine has taken in"),
+                event_seq: area.gauges("event_seq", [], "The last position of that sequence whose events the engine has taken in"),
                 propagation_seconds: area.histograms(
                     "propagation_seconds",
                     ["change"],

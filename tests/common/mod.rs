@@ -21,8 +21,7 @@ pub use google::Google;
 pub use manifests::{INVOKER, TOKEN, VIEWER, base, mapping, provider, target};
 pub use scim::Scim;
 
-/// How long a step may take before the test gives up, on a machine that is busy with other things. Bounds of time that a
-/// test is about are its own.
+/// Timeout of one step of a test on a busy machine. A test that checks a duration has a bound of its own.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Runs `probe` until it answers `Ok`, and panics with its last complaint when patience ends.

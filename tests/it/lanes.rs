@@ -142,7 +142,7 @@ async fn refusal_for_the_quota_of_a_look_at_the_resource_is_waited_for_like_any_
     let alice = scim.create_user("alice@example.com").await;
     scim.create_group("team-checkout", &[&alice]).await;
     world.members_become("s00", INVOKER, &["user:alice@example.com"]).await;
-    // Somebody else's edit, so that a removal asks which resource the policy belongs to.
+    // After a foreign edit a removal first reads the uid of the resource.
     let service = "projects/shop-dev/locations/europe-west1/services/s00";
     let edit = json!({"add": [{"role": VIEWER, "member": "user:stranger@elsewhere.example"}]});
     world.emulator.control("POST", &format!("policies/{service}"), &edit).expect("an edit");
