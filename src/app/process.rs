@@ -355,6 +355,7 @@ fn seen(
         tokens: outcomes.into_values().collect(),
         last_request: seen.last_request,
         quota_refused_at: seen.quota_refused_at,
+        former: tokens.is_held(provider),
         dialect: None,
         operator_namespace: namespace.map(str::to_owned),
         findings: seen
@@ -386,4 +387,22 @@ fn end_on_signals(stop: &CancellationToken) -> Result<Arc<AtomicBool>, AppError>
         stop.cancel();
     });
     Ok(told)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A status that is Ready of an endpoint that answers 503 would be wrong.
+    #[test]
+    fn what_is_seen_of_a_provider_says_that_its_endpoint_is_held() {
+        let (tokens, traffic, resolved) = (TokenTable::new(), Traffic::new(), Mutex::default());
+        let okta = ProviderName::new("okta").unwrap();
+        let former = || seen(&okta, &tokens, &traffic, &resolved, "http://localhost", None).former;
+        assert!(!former());
+        tokens.hold([okta.clone()].into());
+        assert!(former());
+        tokens.hold(std::collections::BTreeSet::new());
+        assert!(!former());
+    }
 }

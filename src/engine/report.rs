@@ -49,6 +49,8 @@ pub struct ProviderTraffic {
     pub operator_namespace: Option<String>,
     /// When something was last refused because of the quota, unless something was created since.
     pub quota_refused_at: Option<Timestamp>,
+    /// Its requests are answered with 503, since the stored people are those of a former provider of its name.
+    pub former: bool,
 }
 
 /// Asks for what the SCIM side knows.
@@ -503,11 +505,13 @@ fn provider(inner: &Inner, name: &ProviderName, counts: Counts, usage: Usage) {
             return;
         };
         let problem = memory.problem.clone();
+        // The endpoint looks for itself whose the people are: the status says so for as long as either of the two does.
+        let former = memory.former || traffic.former;
         let folded = fold_provider(
             &ProviderInput {
                 generation: memory.generation,
                 problem: problem.as_ref(),
-                frozen: state.frozen.or(memory.former.then_some(FreezeReason::IdentityProviderChanged)),
+                frozen: state.frozen.or(former.then_some(FreezeReason::IdentityProviderChanged)),
                 state: memory.spec.state,
                 endpoint: &traffic.endpoint,
                 dialect: traffic.dialect.as_deref(),

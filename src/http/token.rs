@@ -101,7 +101,9 @@ impl TokenTable {
         self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner).held = providers;
     }
 
-    pub(super) fn is_held(&self, provider: &ProviderName) -> bool {
+    /// Whether the people stored under this name belong to another owner ([`TokenTable::hold`]).
+    #[must_use]
+    pub fn is_held(&self, provider: &ProviderName) -> bool {
         self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).held.contains(provider)
     }
 

@@ -114,8 +114,10 @@ async fn identity_provider_that_was_made_again_is_not_served_until_it_is_accepte
     assert!(status == 503 && !answer.to_string().contains("alice"), "{status} {answer}");
     frozen(&world, "IdentityProviderChanged", &[ALICE]).await;
     world.pod.exec(&["store", "accept-provider", "okta"]).await.ok();
-    ready(&world).await;
+    world.until("IdentityProvider", "okta", "Ready", |object| has(&object["status"], "Ready", "True", "")).await;
+    // Its status says what its endpoint does, also in the moment in which that changes.
     assert_eq!(scim.send(reqwest::Method::GET, "/Users", None).await.0, 200);
+    ready(&world).await;
 }
 
 #[tokio::test]

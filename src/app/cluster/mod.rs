@@ -162,6 +162,9 @@ async fn follow_credentials(
     let mut listed_at = None;
     let mut answered = BTreeSet::new();
     let mut uids: BTreeMap<ProviderName, Option<String>> = BTreeMap::new();
+    // Not a pause that each change begins anew: who changes much would keep it from ever ending.
+    let mut look = tokio::time::interval(TICK);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             Some(change) = providers.recv() => match change {
@@ -204,7 +207,7 @@ async fn follow_credentials(
                 }
             },
             () = tokio::time::sleep(Duration::from_millis(200)), if loaded.is_some() => {}
-            () = tokio::time::sleep(TICK), if !credentials.held().is_empty() => {
+            _ = look.tick(), if !credentials.held().is_empty() => {
                 for name in credentials.held().clone() {
                     let uid = uids.get(&name).cloned().flatten();
                     credentials.hold(&name, !owns_directory(&store, &name, uid.as_deref()).await);
