@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Builds what the cluster tests run beside rolecall: etcd, kube-apiserver, kube-controller-manager, kubectl, helm, kstatus.
+"""Builds what the cluster tests run beside rolecall: etcd, kube-apiserver, kube-controller-manager, kubectl, helm, kstatus
+and Flux's kustomize-controller, and copies the CRDs of Flux out of its modules.
 
 Each comes from a small Go module under `tests/cluster/tools/`, is built once and kept under
 `${XDG_CACHE_HOME:-~/.cache}/rolecall/cluster/<module>-<hash of go.mod, go.sum and the sources>/`. When
@@ -9,6 +10,7 @@ Prints one `NAME=PATH` line a variable; everything else goes to standard error. 
 
 import argparse
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -36,15 +38,23 @@ def binaries():
     major, minor, _ = kubernetes.lstrip("v").split(".")
     stamp = " ".join(f"-X k8s.io/component-base/version.{name}={value}"
                      for name, value in (("gitVersion", kubernetes), ("gitMajor", major), ("gitMinor", minor)))
-    helm = version_of("helm", "helm.sh/helm/v3")
+    helm = version_of("delivery", "helm.sh/helm/v3")
     return [
-        ("helm", "helm", "helm.sh/helm/v3/cmd/helm", f"-X helm.sh/helm/v3/internal/version.version={helm}"),
+        ("delivery", "helm", "helm.sh/helm/v3/cmd/helm", f"-X helm.sh/helm/v3/internal/version.version={helm}"),
         ("kubernetes", "etcd", "go.etcd.io/etcd/server/v3", ""),
         ("kubernetes", "kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver", stamp),
         ("kubernetes", "kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager", stamp),
         ("kubernetes", "kubectl", "k8s.io/kubernetes/cmd/kubectl", stamp),
         ("kstatus", "kstatus", ".", ""),
+        ("delivery", "kustomize-controller", "github.com/fluxcd/kustomize-controller", ""),
     ]
+
+
+# Folders with CRDs: name -> module, and the Go module whose `config/crd/bases` it is a copy of.
+CRDS = {
+    "kustomize-crds": ("delivery", "github.com/fluxcd/kustomize-controller"),
+    "source-crds": ("source", "github.com/fluxcd/source-controller"),
+}
 
 
 def home(module):
@@ -62,13 +72,17 @@ def say(text):
     print(text, file=sys.stderr, flush=True)
 
 
+def need_go():
+    if not shutil.which("go"):
+        sys.exit("`go` was not found: install Go 1.26 or later (https://go.dev/dl), or set KUBEBUILDER_ASSETS, then try again")
+
+
 def build(module, binary, package, ldflags):
     """Builds one binary into the cache, unless it is there. Returns its path."""
     target = os.path.join(home(module), binary)
     if os.path.exists(target):
         return target
-    if not shutil.which("go"):
-        sys.exit("`go` was not found: install Go 1.26 or later (https://go.dev/dl), or set KUBEBUILDER_ASSETS, then try again")
+    need_go()
     os.makedirs(home(module), exist_ok=True)
     say(f"building {binary} once into {home(module)}")
     started = time.monotonic()
@@ -82,11 +96,34 @@ def build(module, binary, package, ldflags):
     return target
 
 
+def copy_crds(module, path):
+    """Copies the CRDs of a Go module into the cache, unless they are there. Returns the folder. Nothing is built."""
+    target = os.path.join(home(module), "crds")
+    if os.path.isdir(target):
+        return target
+    need_go()
+    # Compares what it downloads with the module's go.sum.
+    downloaded = subprocess.run(["go", "mod", "download", "-json", path], cwd=os.path.join(MODULES, module),
+                                stdout=subprocess.PIPE, text=True, check=True)
+    bases = os.path.join(json.loads(downloaded.stdout)["Dir"], "config", "crd", "bases")
+    unfinished = f"{target}.{os.getpid()}"
+    os.makedirs(unfinished)
+    for name in os.listdir(bases):
+        # Contents alone: what is in the module cache is read-only.
+        shutil.copyfile(os.path.join(bases, name), os.path.join(unfinished, name))
+    try:
+        os.rename(unfinished, target)
+    except OSError:
+        # Another run was faster.
+        shutil.rmtree(unfinished)
+    return target
+
+
 def main():
     every = binaries()
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=[binary for _, binary, _, _ in every],
-                        help="these alone, such as helm")
+                        help="these alone, such as helm; the CRDs of Flux come with kustomize-controller")
     only = parser.parse_args().only
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     paths = {}
@@ -96,8 +133,10 @@ def main():
         given = os.path.join(assets, binary) if assets else ""
         # A folder of assets need not hold a controller manager: what it lacks is built.
         paths[binary] = given if given and os.path.exists(given) else build(module, binary, package, ldflags)
-    for binary, path in paths.items():
-        print(f"ROLECALL_TEST_{binary.upper().replace('-', '_')}={path}")
+    if "kustomize-controller" in paths:
+        paths.update((name, copy_crds(module, path)) for name, (module, path) in CRDS.items())
+    for name, path in paths.items():
+        print(f"ROLECALL_TEST_{name.upper().replace('-', '_')}={path}")
 
 
 if __name__ == "__main__":

@@ -152,7 +152,7 @@ def dependency_rules():
 
 def control_plane():
     """The programs that the cluster tests run beside rolecall: NAME -> path, or None when they could not be built."""
-    step = Step("Control plane for the cluster tests (the first time takes 11 minutes)",
+    step = Step("Control plane and Flux for the cluster tests (the first time takes 13 minutes)",
                 [sys.executable, os.path.join("scripts", "cluster_tools.py")], timeout=3600)
     status = step.run()
     found = dict(re.findall(r"^(ROLECALL_TEST_\w+)=(.+)$", "\n".join(step.lines), re.MULTILINE))

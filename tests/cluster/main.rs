@@ -15,6 +15,7 @@ mod common;
 #[path = "../../src/api/manifest/tests/table.rs"]
 mod table;
 
+mod flux;
 mod freezes;
 mod gitops;
 mod helm;

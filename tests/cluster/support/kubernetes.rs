@@ -46,6 +46,8 @@ fn place(kind: &str) -> (&'static str, &'static str, bool) {
         "ClusterRoleBinding" => ("/apis/rbac.authorization.k8s.io/v1", "clusterrolebindings", false),
         "Role" => ("/apis/rbac.authorization.k8s.io/v1", "roles", true),
         "RoleBinding" => ("/apis/rbac.authorization.k8s.io/v1", "rolebindings", true),
+        "GitRepository" => ("/apis/source.toolkit.fluxcd.io/v1", "gitrepositories", true),
+        "Kustomization" => ("/apis/kustomize.toolkit.fluxcd.io/v1", "kustomizations", true),
         "CustomResourceDefinition" => ("/apis/apiextensions.k8s.io/v1", "customresourcedefinitions", false),
         other => panic!("where are the objects of kind {other}?"),
     }

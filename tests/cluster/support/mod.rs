@@ -19,6 +19,7 @@
 //!   `exec(&["uninstall", …])` as `kubectl exec` would. A second one: `world.release.pod(&world.cluster, "rolecall-1",
 //!   world.proxy.address).await`; it shares `world.release.volume` as the pods of a Deployment share a claim.
 //! - `granted()` is a world in which Alice and Bob have what the mapping `checkout/team` says; more of these in `scenes.rs`.
+//! - [`Flux::start`]: the real kustomize-controller, whose Git source is what `flux.publish(&[(path, text)])` was given last.
 //! - A second release: [`Release::install`] into another namespace, then its own `pod(…)`.
 //! - [`ControlPlane::shared`] for tests without rolecall that leave nothing behind: it lives as long as one of them.
 //!
@@ -30,6 +31,7 @@
 
 mod audit;
 mod control_plane;
+mod flux;
 mod kubernetes;
 mod process;
 mod proxy;
@@ -41,6 +43,7 @@ mod world;
 
 pub use audit::Call;
 pub use control_plane::ControlPlane;
+pub use flux::{Flux, checks_health, is_ready};
 pub use kubernetes::{Refused, collection, documents, named, path};
 pub use release::{Pod, Release};
 pub use scenes::*;

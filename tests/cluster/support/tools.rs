@@ -7,7 +7,8 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-/// The path of a tool: `etcd`, `kube-apiserver`, `kube-controller-manager`, `kubectl`, `helm`, `kstatus`.
+/// The path of a tool: `etcd`, `kube-apiserver`, `kube-controller-manager`, `kubectl`, `helm`, `kstatus`,
+/// `kustomize-controller`; or of a folder of CRDs, `kustomize-crds` and `source-crds`.
 pub fn tool(name: &str) -> PathBuf {
     let variable = format!("ROLECALL_TEST_{}", name.to_uppercase().replace('-', "_"));
     match std::env::var_os(&variable) {
