@@ -33,6 +33,7 @@ mod refusals;
 mod scim_bad_input;
 mod scim_dialogues;
 mod scim_meaning;
+mod scim_routes;
 mod scim_server;
 mod scim_work;
 mod secrets;

@@ -10,6 +10,7 @@ use rolecall::http::{AcceptedToken, Limits, Scim, TokenTable, Traffic, router};
 use rolecall::model::{ManualClock, ProviderName};
 use rolecall::scim::FindingCode;
 use rolecall::store::Store;
+use rolecall::telemetry::Metrics;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -20,6 +21,8 @@ pub struct Server {
     pub address: std::net::SocketAddr,
     pub traffic: Traffic,
     pub store: Store,
+    pub metrics: Metrics,
+    pub tokens: TokenTable,
     pub client: reqwest::Client,
     _folder: tempfile::TempDir,
 }
@@ -77,11 +80,11 @@ impl Server {
         let clock = Arc::new(ManualClock::new("2026-06-01T00:00:00Z".parse().unwrap()));
         let url = format!("sqlite:{}", folder.path().join("rolecall.db").display());
         let store = Store::open(&url, clock.clone()).await.unwrap();
-        let traffic = Traffic::new();
+        let (traffic, metrics) = (Traffic::new(), Metrics::new());
         let app = router(Scim {
-            metrics: rolecall::telemetry::Metrics::new().scim,
+            metrics: metrics.scim.clone(),
             store: store.clone(),
-            tokens: table,
+            tokens: table.clone(),
             traffic: traffic.clone(),
             external_url: "https://rolecall.example.com/".into(),
             clock,
@@ -92,7 +95,7 @@ impl Server {
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
-        Self { address, traffic, store, client, _folder: folder }
+        Self { address, traffic, store, metrics, tokens: table, client, _folder: folder }
     }
 
     /// Sends a request as it is; a header without a value is left out.
