@@ -217,10 +217,10 @@ fn the_table_has_no_circle() {
 }
 
 #[test]
-fn engine_and_http_never_meet() {
+fn engine_and_scim_server_never_meet() {
     let table = table();
-    assert!(!table["engine"].uses.contains("http"));
-    assert!(!table["http"].uses.contains("engine"));
+    assert!(!table["engine"].uses.contains("scim_server"));
+    assert!(!table["scim_server"].uses.contains("engine"));
 }
 
 #[test]

@@ -19,9 +19,9 @@ use crate::api::condition::reason;
 use crate::cli::{CredentialsKind, Mode, RunConfig};
 use crate::engine::{Engine, EngineConfig, ProviderTraffic};
 use crate::google::{CloudRun, Credentials, Endpoint, GoogleError};
-use crate::http::{self, Limits, Scim, TokenTable, Traffic};
 use crate::index::Ceiling;
 use crate::model::{Clock, ProviderName, SystemClock};
+use crate::scim_server::{self, Limits, Scim, TokenTable, Traffic};
 use crate::status::{StatusBoard, TokenOutcome};
 use crate::store::{Store, StoreError};
 use crate::telemetry::{Metrics, Part, Readiness, admin_router, probe_router};
@@ -218,7 +218,7 @@ impl Process {
     /// Serves SCIM from here on.
     pub(super) fn serve_scim(&mut self) {
         let Some((listener, address)) = self.scim.take() else { return };
-        let router = http::router(Scim {
+        let router = scim_server::router(Scim {
             store: self.store.clone(),
             tokens: self.tokens.clone(),
             traffic: self.traffic.clone(),

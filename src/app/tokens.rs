@@ -10,8 +10,8 @@ use crate::api::condition::reason;
 use crate::api::manifest::SecretData;
 use crate::api::{IdentityProviderSpec, ProviderState, SecretKey};
 use crate::engine::Engine;
-use crate::http::{AcceptedToken, TokenTable};
 use crate::model::ProviderName;
+use crate::scim_server::{AcceptedToken, TokenTable};
 
 /// What the keys of a Secret amount to, as it is kept: hashes only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

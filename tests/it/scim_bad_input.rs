@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
-use rolecall::http::Limits;
 use rolecall::model::ProviderName;
 use rolecall::scim::FindingCode;
+use rolecall::scim_server::Limits;
 use serde_json::{Value, json};
 
 use crate::scim_server::{ENTRA_TOKEN, OKTA_TOKEN, Server};

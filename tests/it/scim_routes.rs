@@ -100,7 +100,7 @@ fn described(reply: &Reply, hidden: &[String]) -> String {
         }
     }
     if reply.text.is_empty() {
-        text.push_str(if reply.header("content-length") == "" { " unknown length" } else { " no body" });
+        text.push_str(if reply.header("content-length").is_empty() { " unknown length" } else { " no body" });
     } else if let Ok(body) = serde_json::from_str::<Value>(&reply.text) {
         if let Some(scim_type) = body["scimType"].as_str() {
             write!(text, " {scim_type}").unwrap();
@@ -243,6 +243,7 @@ async fn suspended_and_limited_providers_are_told_so_on_every_path_before_the_ro
         for method in METHODS {
             let reply = send(&server, method, path, "{").await;
             assert_eq!((reply.status, reply.header("retry-after")), (503, "300"), "{method} {path}");
+            assert_eq!(reply.headers.get("allow"), None, "{method} {path}");
             assert_eq!(reply.header("content-type"), "application/scim+json");
             assert!(!reply.header("x-request-id").is_empty());
         }

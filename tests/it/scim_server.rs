@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rolecall::http::{AcceptedToken, Limits, Scim, TokenTable, Traffic, router};
 use rolecall::model::{ManualClock, ProviderName};
 use rolecall::scim::FindingCode;
+use rolecall::scim_server::{AcceptedToken, Limits, Scim, TokenTable, Traffic, router};
 use rolecall::store::Store;
 use rolecall::telemetry::Metrics;
 use serde_json::{Value, json};

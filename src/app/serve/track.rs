@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 use super::Timeouts;
 use super::connections::Closed;
-use crate::http::Connection;
+use crate::scim_server::Connection;
 
 /// What a connection waits for its client with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

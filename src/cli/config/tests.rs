@@ -26,7 +26,7 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(config.admin_listen.to_string(), "127.0.0.1:8081");
     assert_eq!(config.probe_listen, None);
     assert_eq!((config.max_connections, config.max_connections_per_peer), (1024, 512));
-    assert_eq!(config.requests_per_second, crate::http::DEFAULT_REQUESTS_PER_SECOND);
+    assert_eq!(config.requests_per_second, crate::scim_server::DEFAULT_REQUESTS_PER_SECOND);
     assert_eq!(config.quota, Quota::default());
     assert_eq!(config.mode, Mode::Observe);
     assert_eq!(config.namespace, "rolecall-system");

@@ -1,6 +1,10 @@
-//! Filters as what the store can look up.
+//! Lists and searches (RFC 7644 §3.4.2, §3.4.3).
 
+use super::answer::Answer;
+use super::call::{Call, Object};
+use super::render::{Document, MAX_PAGE, Part, Render};
 use super::request::Query;
+use super::store_error;
 use crate::scim::schema::ENTERPRISE_URN;
 use crate::scim::{CompareOp, Filter, FilterValue, Findings, ResourceType, ScimError, Test, parse};
 use crate::store::{Condition, ListQuery};
@@ -8,8 +12,70 @@ use crate::store::{Condition, ListQuery};
 /// The most resources of one answer, and what is answered when no `count` is asked for.
 pub(super) const MAX_RESULTS: u32 = 1000;
 
-/// What to ask the store for, and the `startIndex` to echo.
-pub(super) fn list_query(of: ResourceType, query: &Query, findings: &mut Findings) -> Result<ListQuery, ScimError> {
+/// The resources of one type that a query asks for.
+pub(super) async fn one_type(call: &Call, of: ResourceType, query: &Query) -> Result<Answer, ScimError> {
+    let (total, part) = planned(call, of, query).await?;
+    page(call, total, start_index(query), vec![part]).await
+}
+
+/// Users, then groups. A filter on what one of the types does not have matches none of it.
+pub(super) async fn all(call: Call, body: Object) -> Result<Answer, ScimError> {
+    let query = Query::from_search(body.members)?;
+    let mut unknown = None;
+    let (mut total, users) = match planned(&call, ResourceType::User, &query).await {
+        Ok(planned) => planned,
+        Err(error @ ScimError::InvalidFilter(_)) => {
+            unknown = Some(error);
+            let of = ResourceType::User;
+            (0, Part { of, rows: Vec::new(), projection: query.projection(of) })
+        }
+        Err(error) => return Err(error),
+    };
+    let start = query.start_index.unwrap_or(1).max(1);
+    let before = i64::try_from(total).unwrap_or(i64::MAX);
+    let wanted = query.count.unwrap_or(i64::from(MAX_RESULTS)).clamp(0, i64::from(MAX_RESULTS));
+    let given = i64::try_from(users.rows.len()).unwrap_or(i64::MAX);
+    let rest = Query {
+        start_index: Some(start.saturating_sub(before).max(1)),
+        count: Some(wanted.saturating_sub(given)),
+        ..query
+    };
+    let mut parts = vec![users];
+    match (planned(&call, ResourceType::Group, &rest).await, unknown) {
+        (Ok((more, groups)), _) => {
+            total = total.saturating_add(more);
+            parts.push(groups);
+        }
+        (Err(ScimError::InvalidFilter(_)), None) => {}
+        (Err(_), Some(error)) | (Err(error), None) => return Err(error),
+    }
+    page(&call, total, u64::try_from(start).unwrap_or(1), parts).await
+}
+
+/// `totalResults` and the rows of the page that was asked for.
+async fn planned(call: &Call, of: ResourceType, query: &Query) -> Result<(u64, Part), ScimError> {
+    let wanted = list_query(of, query, &mut call.findings())?;
+    let plan = match of {
+        ResourceType::User => call.store().plan_users(call.provider(), &wanted).await,
+        ResourceType::Group => call.store().plan_groups(call.provider(), &wanted).await,
+    };
+    let plan = plan.map_err(|error| store_error(&error))?;
+    Ok((plan.total, Part { of, rows: plan.rows, projection: query.projection(of) }))
+}
+
+/// A list answer: `totalResults` and the resources, as many as one page may have.
+async fn page(call: &Call, total: u64, start: u64, mut parts: Vec<Part>) -> Result<Answer, ScimError> {
+    let mut left = MAX_PAGE;
+    let mut first = true;
+    for part in &mut parts {
+        part.cut(&mut left, first);
+        first &= part.rows.is_empty();
+    }
+    Ok(Answer::with(Render::new(call).content(Document::List { total, start, parts }).await?))
+}
+
+/// What to ask the store for.
+fn list_query(of: ResourceType, query: &Query, findings: &mut Findings) -> Result<ListQuery, ScimError> {
     let condition = match query.filter.as_deref().map(str::trim) {
         None | Some("") => None,
         Some(text) => Some(condition(&parse::filter(text, findings)?.resolved(of)?, of)?),
@@ -22,7 +88,7 @@ pub(super) fn list_query(of: ResourceType, query: &Query, findings: &mut Finding
 }
 
 /// `startIndex` as it counts, and as it is echoed: from 1.
-pub(super) fn start_index(query: &Query) -> u64 {
+fn start_index(query: &Query) -> u64 {
     query.start_index.and_then(|start| u64::try_from(start).ok()).unwrap_or(1).max(1)
 }
 

@@ -1,10 +1,13 @@
 //! Requests: query, conditions, body, each with its bounds.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, IF_MATCH, IF_NONE_MATCH};
+use axum::http::request::Parts;
 use futures::StreamExt;
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
@@ -12,7 +15,7 @@ use tokio::time::Instant;
 
 use super::answer::etag;
 use super::share::{Admitted, BodyMemory, Limits, SMALL_BODY};
-use crate::scim::{ScimError, json};
+use crate::scim::{Projection, ResourceType, ScimError, json};
 
 /// How much of a body that is too large is read and thrown away, so that the client gets to read the answer.
 const DISCARDED: usize = 32 * 1024 * 1024;
@@ -76,6 +79,19 @@ impl Query {
         }
         Ok(parsed)
     }
+
+    /// The attributes that are asked for.
+    pub(super) fn projection(&self, of: ResourceType) -> Projection {
+        Projection::new(of, self.attributes.as_deref(), self.excluded.as_deref())
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Query {
+    type Rejection = ScimError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ScimError> {
+        Self::from_url(parts.uri.query())
+    }
 }
 
 fn names(value: &Value) -> Option<String> {
@@ -100,15 +116,29 @@ pub(super) enum Versions {
     These(Vec<String>),
 }
 
+/// `If-Match`, where there is one.
+pub(super) struct IfMatch(pub(super) Option<Versions>);
+
+/// `If-None-Match`, where there is one.
+pub(super) struct IfNoneMatch(pub(super) Option<Versions>);
+
+impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        Ok(Self(Versions::from_header(&parts.headers, &IF_MATCH)))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for IfNoneMatch {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        Ok(Self(Versions::from_header(&parts.headers, &IF_NONE_MATCH)))
+    }
+}
+
 impl Versions {
-    pub(super) fn if_match(headers: &HeaderMap) -> Option<Self> {
-        Self::from_header(headers, &IF_MATCH)
-    }
-
-    pub(super) fn if_none_match(headers: &HeaderMap) -> Option<Self> {
-        Self::from_header(headers, &IF_NONE_MATCH)
-    }
-
     fn from_header(headers: &HeaderMap, name: &axum::http::HeaderName) -> Option<Self> {
         let mut tags = Vec::new();
         for value in headers.get_all(name) {
@@ -146,7 +176,7 @@ pub(super) async fn body(
     headers: &HeaderMap,
     body: Body,
     limits: &Limits,
-    admitted: Option<&Admitted>,
+    admitted: &Admitted,
 ) -> Result<Complete, ScimError> {
     if let Some(given) = headers.get(CONTENT_TYPE) {
         let essence = given.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
@@ -171,16 +201,12 @@ async fn read(
     body: Body,
     announced: Option<usize>,
     limits: &Limits,
-    admitted: Option<&Admitted>,
+    admitted: &Admitted,
 ) -> Result<Option<Complete>, ScimError> {
     // All the memory that it may come to need is waited for at once: what is granted in parts can be held by bodies of
     // which each waits for the part of another.
-    let reserve = async |bytes: usize| match admitted {
-        Some(admitted) => admitted.body_memory(bytes.min(json::MAX_BODY)).await.map(Some),
-        None => Ok(None),
-    };
     let mut memory = match announced {
-        Some(length) if length > SMALL_BODY => reserve(length).await?,
+        Some(length) if length > SMALL_BODY => Some(admitted.body_memory(length.min(json::MAX_BODY)).await?),
         _ => None,
     };
     let mut reserved = memory.is_some();
@@ -197,7 +223,7 @@ async fn read(
         total = total.saturating_add(chunk.len());
         if total > SMALL_BODY && !reserved {
             let waits = Instant::now();
-            memory = reserve(json::MAX_BODY).await?;
+            memory = Some(admitted.body_memory(json::MAX_BODY).await?);
             reserved = true;
             // Nothing was read meanwhile, which is not the client's fault.
             begun += waits.elapsed();
@@ -237,10 +263,10 @@ mod tests {
     fn weak_and_strong_tags_name_the_same_version() {
         let mut headers = HeaderMap::new();
         headers.insert(IF_MATCH, "W/\"3\", \"4\"".parse().unwrap());
-        let versions = Versions::if_match(&headers).unwrap();
+        let versions = Versions::from_header(&headers, &IF_MATCH).unwrap();
         assert!(versions.contain(3) && versions.contain(4) && !versions.contain(34));
         headers.insert(IF_MATCH, "*".parse().unwrap());
-        assert!(Versions::if_match(&headers).unwrap().contain(99));
-        assert_eq!(Versions::if_none_match(&headers), None);
+        assert!(Versions::from_header(&headers, &IF_MATCH).unwrap().contain(99));
+        assert_eq!(Versions::from_header(&headers, &IF_NONE_MATCH), None);
     }
 }

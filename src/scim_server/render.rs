@@ -7,13 +7,12 @@ use axum::body::{Body, Bytes};
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
-use super::share::Admitted;
+use super::answer::etag;
+use super::call::Call;
 use super::store_error;
-use super::users::completed;
-use crate::model::ProviderName;
 use crate::scim::schema::LIST_URN;
 use crate::scim::{Projection, ResourceType, ScimError};
-use crate::store::{GroupRecord, MemberKind, PlannedRow, Store, StoreError, UserRecord};
+use crate::store::{GroupRecord, MemberKind, PlannedRow, StoreError, UserRecord};
 
 /// The most bytes of resources that one list answer has, members included; it then has fewer resources than asked for
 /// (RFC 7644 §3.4.2.4 allows that), but at least one, and never a group without some of its members.
@@ -90,12 +89,10 @@ impl Out {
 }
 
 /// Makes resources into what is answered.
-#[derive(Clone)]
 pub(super) struct Render {
-    pub(super) store: Store,
-    pub(super) provider: ProviderName,
-    /// The tenant's SCIM base URL.
-    pub(super) base: String,
+    call: Call,
+    /// The provider's SCIM base URL.
+    base: String,
 }
 
 /// Resources of one type in a list answer.
@@ -152,7 +149,40 @@ impl Document {
     }
 }
 
+/// A stored resource with what the server itself says about it.
+fn completed(
+    stored: &Value,
+    id: &str,
+    of: ResourceType,
+    location: &str,
+    version: i64,
+    times: (jiff::Timestamp, jiff::Timestamp),
+) -> Map<String, Value> {
+    let mut resource = Map::new();
+    let stored = stored.as_object();
+    if let Some(schemas) = stored.and_then(|stored| stored.get("schemas")) {
+        resource.insert("schemas".to_owned(), schemas.clone());
+    }
+    resource.insert("id".to_owned(), json!(id));
+    for (name, value) in stored.into_iter().flatten().filter(|(name, _)| *name != "schemas") {
+        resource.insert(name.clone(), value.clone());
+    }
+    let meta = json!({
+        "resourceType": of.name(),
+        "created": times.0,
+        "lastModified": times.1,
+        "location": location,
+        "version": etag(version),
+    });
+    resource.insert("meta".to_owned(), meta);
+    resource
+}
+
 impl Render {
+    pub(super) fn new(call: &Call) -> Self {
+        Self { call: call.clone(), base: call.base() }
+    }
+
     fn location(&self, of: ResourceType, id: &str) -> String {
         format!("{}{}/{id}", self.base, of.endpoint())
     }
@@ -166,12 +196,8 @@ impl Render {
         projection.apply(Value::Object(resource))
     }
 
-    /// The body of an answer. What is large is made while it is sent, and `admitted` counts until then.
-    pub(super) async fn content(
-        self,
-        document: Document,
-        admitted: &mut Option<Admitted>,
-    ) -> Result<Content, ScimError> {
+    /// The body of an answer. What is large is made while it is sent, and the request counts as admitted until then.
+    pub(super) async fn content(self, document: Document) -> Result<Content, ScimError> {
         if document.weight() <= SMALL {
             let mut out = Out::Memory(Vec::new());
             return match (self.write(&document, &mut out).await, out) {
@@ -181,7 +207,6 @@ impl Render {
             };
         }
         let (to, from) = mpsc::channel(1);
-        let admitted = admitted.take();
         tokio::spawn(async move {
             let mut out = Out::Channel { pending: Vec::new(), to: to.clone() };
             let written = match self.write(&document, &mut out).await {
@@ -193,7 +218,6 @@ impl Render {
                 // The client sees that the answer is not whole: it has no end.
                 let _gone = to.send(Err(io::Error::other("the store cannot be read"))).await;
             }
-            drop(admitted);
         });
         let pieces =
             futures::stream::unfold(from, |mut from| async move { from.recv().await.map(|piece| (piece, from)) });
@@ -222,13 +246,13 @@ impl Render {
                 let positions: Vec<i64> = now.iter().map(|row| row.position).collect();
                 match part.of {
                     ResourceType::User => {
-                        for user in self.store.users_at(&self.provider, &positions).await? {
+                        for user in self.call.store().users_at(self.call.provider(), &positions).await? {
                             separate(&mut count, out).await?;
                             out.put(self.user(&user, &part.projection).to_string().as_bytes()).await?;
                         }
                     }
                     ResourceType::Group => {
-                        for group in self.store.groups_at(&self.provider, &positions).await? {
+                        for group in self.call.store().groups_at(self.call.provider(), &positions).await? {
                             separate(&mut count, out).await?;
                             self.group(&group, &part.projection, out).await?;
                         }
@@ -255,7 +279,8 @@ impl Render {
         let mut after = None;
         let mut count = 0_u64;
         loop {
-            let members = self.store.members_after(&self.provider, group.facts.id, after, MEMBERS).await?;
+            let (store, provider) = (self.call.store(), self.call.provider());
+            let members = store.members_after(provider, group.facts.id, after, MEMBERS).await?;
             let Some(last) = members.last() else { break };
             after = Some(last.id);
             let members: Vec<Value> = members

@@ -1,0 +1,110 @@
+//! Answers: SCIM JSON in all cases, errors included (RFC 7644 §3.1, §3.12).
+
+use axum::body::Body;
+use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, ETAG, HeaderName, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+
+use super::render::Content;
+use crate::scim::ScimError;
+
+pub(super) const SCIM_JSON: HeaderValue = HeaderValue::from_static("application/scim+json");
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// The stable word of the refusal that an answer is, as an extension of it.
+#[derive(Clone, Copy)]
+pub(super) struct Reason(pub(super) &'static str);
+
+/// What is answered, before it becomes bytes.
+#[derive(Debug)]
+pub(super) struct Answer {
+    status: u16,
+    body: Option<Content>,
+    version: Option<String>,
+    location: Option<String>,
+}
+
+impl Answer {
+    pub(super) fn ok(body: Value) -> Self {
+        Self::with(Content::Value(body))
+    }
+
+    pub(super) fn with(body: Content) -> Self {
+        Self { status: 200, body: Some(body), version: None, location: None }
+    }
+
+    pub(super) fn created(body: Content, location: String) -> Self {
+        Self { status: 201, body: Some(body), version: None, location: Some(location) }
+    }
+
+    pub(super) fn no_content() -> Self {
+        Self { status: 204, body: None, version: None, location: None }
+    }
+
+    pub(super) fn not_modified() -> Self {
+        Self { status: 304, body: None, version: None, location: None }
+    }
+
+    pub(super) fn with_version(self, version: i64) -> Self {
+        Self { version: Some(etag(version)), ..self }
+    }
+}
+
+/// The weak entity tag of a version.
+pub(super) fn etag(version: i64) -> String {
+    format!("W/\"{version}\"")
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+fn response(status: u16, body: Option<Content>) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if let Some(body) = body {
+        response.headers_mut().insert(CONTENT_TYPE, SCIM_JSON);
+        *response.body_mut() = match body {
+            Content::Value(value) => Body::from(value.to_string()),
+            Content::Text(text) => Body::from(text),
+            Content::Stream(body) => body,
+        };
+    }
+    response
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        let mut response = response(self.status, self.body);
+        let headers = response.headers_mut();
+        if let Some(version) = &self.version {
+            set(headers, ETAG, version);
+        }
+        if let Some(location) = &self.location {
+            set(headers, LOCATION, location);
+        }
+        response
+    }
+}
+
+impl IntoResponse for ScimError {
+    fn into_response(self) -> Response {
+        let mut response = response(self.status(), Some(Content::Value(self.body())));
+        let headers = response.headers_mut();
+        match &self {
+            Self::Unauthorized => set(headers, WWW_AUTHENTICATE, "Bearer"),
+            Self::MethodNotAllowed(allowed) => set(headers, ALLOW, allowed),
+            // What is left of the request on this connection is not read.
+            Self::PayloadTooLarge { .. } | Self::RequestTimeout => set(headers, CONNECTION, "close"),
+            _ => {}
+        }
+        if let Some(seconds) = self.retry_after() {
+            set(headers, RETRY_AFTER, &seconds.to_string());
+        }
+        response.extensions_mut().insert(Reason(self.reason()));
+        response
+    }
+}

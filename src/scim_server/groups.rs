@@ -1,0 +1,110 @@
+//! Groups as resources of the endpoint. Nothing here but an answer that lists members reads the members of a group.
+
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::call::Call;
+use super::render::{Content, Document, Render};
+use super::request::Versions;
+use super::resource::{Change, Resource, updated};
+use super::store_error;
+use crate::model::GroupId;
+use crate::scim::{
+    FindingCode, GroupChange, MemberChange, Projection, ResourceType, ScimError, bounds, group_facts, new_group,
+};
+use crate::store::{self, DeleteOutcome, GroupRecord, GroupUpdate, MemberDelta, NewGroup, StoreError};
+
+fn note_members(call: &Call, delta: MemberDelta, replaced: bool) {
+    let mut findings = call.findings();
+    if delta.parked > 0 {
+        findings.note(FindingCode::MemberUnknown, "members");
+    }
+    if delta.nested > 0 {
+        findings.note(FindingCode::NestedGroup, "members");
+    }
+    if replaced && delta.after < delta.before {
+        findings.note(FindingCode::MembersShrunk, &format!("members ({} → {})", delta.before, delta.after));
+    }
+}
+
+fn stored_change(change: MemberChange) -> store::MemberChange {
+    match change {
+        MemberChange::Add(ids) => store::MemberChange::Add(ids),
+        MemberChange::Remove(ids) => store::MemberChange::Remove(ids),
+        MemberChange::Replace(ids) => store::MemberChange::Replace(ids),
+        MemberChange::Clear => store::MemberChange::Clear,
+    }
+}
+
+impl Resource for GroupRecord {
+    const OF: ResourceType = ResourceType::Group;
+    const PATCH_IS_SILENT: bool = true;
+
+    fn id(&self) -> Uuid {
+        self.facts.id.0
+    }
+
+    fn version(&self) -> i64 {
+        self.version
+    }
+
+    async fn read(call: &Call, id: Uuid) -> Result<Option<Self>, StoreError> {
+        call.store().group(call.provider(), GroupId(id)).await
+    }
+
+    async fn create(call: &Call, body: Map<String, Value>) -> Result<Self, ScimError> {
+        let request = new_group(body, &mut call.findings())?;
+        bounds::check(Self::OF, None, &request.resource)?;
+        let facts = group_facts(GroupId(Uuid::new_v4()), &request.resource);
+        let new = NewGroup { resource: request.resource, facts, members: request.members };
+        let created = call.store().create_group(call.provider(), &call.origin(), new).await;
+        let created = created.map_err(|error| store_error(&error))?;
+        note_members(call, created.members, false);
+        Ok(created.group)
+    }
+
+    async fn change(
+        call: &Call,
+        id: Uuid,
+        change: Change,
+        if_match: Option<Versions>,
+    ) -> Result<Option<Self>, ScimError> {
+        let id = GroupId(id);
+        let mut change = match change {
+            Change::Replace(body) => GroupChange::put(id, body, &mut call.findings()),
+            Change::Modify(body) => GroupChange::patch(id, body, &mut call.findings()),
+        }?;
+        let members: Vec<store::MemberChange> =
+            std::mem::take(&mut change.members).into_iter().map(stored_change).collect();
+        let replaced = members.iter().any(|change| matches!(change, store::MemberChange::Replace(_)));
+        let (store, origin) = (call.store(), call.origin());
+        let outcome = if if_match.is_none() && !change.has_attributes() {
+            store.change_members(call.provider(), &origin, id, members).await
+        } else {
+            let same_version = if_match.is_some();
+            let work_out = move |current: &Self| {
+                if if_match.as_ref().is_some_and(|versions| !versions.contain(current.version)) {
+                    return Err(ScimError::PreconditionFailed);
+                }
+                let resource = change.apply(&current.resource)?.filter(|resource| *resource != current.resource);
+                if let Some(resource) = &resource {
+                    bounds::check(Self::OF, Some(&current.resource), resource)?;
+                }
+                let facts = resource.as_ref().map(|resource| group_facts(id, resource));
+                Ok(GroupUpdate { resource, facts, members: members.clone(), same_version })
+            };
+            store.update_group(call.provider(), &origin, id, work_out).await
+        };
+        let Some(changed) = updated(outcome)? else { return Ok(None) };
+        note_members(call, changed.members, replaced);
+        Ok(Some(changed.group))
+    }
+
+    async fn delete(call: &Call, id: Uuid, if_version: Option<i64>) -> Result<DeleteOutcome, StoreError> {
+        call.store().delete_group(call.provider(), &call.origin(), GroupId(id), if_version).await
+    }
+
+    async fn content(self, call: &Call, projection: Projection) -> Result<Content, ScimError> {
+        Render::new(call).content(Document::Group(Box::new(self), projection)).await
+    }
+}

@@ -1,0 +1,222 @@
+//! What every request passes on its way to a handler, and every answer on its way back.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{MatchedPath, Path, Request, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::uri::PathAndQuery;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+
+use super::answer::{JSON, Reason, SCIM_JSON};
+use super::call::Call;
+use super::{BASE, Connection, Service};
+use crate::scim::ScimError;
+use crate::telemetry::code_word;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Gives JSON the media type that the client accepts: `application/json` where it accepts that and not what SCIM is.
+pub(super) async fn negotiate(request: Request, next: Next) -> Response {
+    let plain = accepts_only_json(request.headers());
+    let mut response = next.run(request).await;
+    if plain && response.headers().get(CONTENT_TYPE).is_some_and(|given| given == SCIM_JSON) {
+        response.headers_mut().insert(CONTENT_TYPE, JSON);
+    }
+    response
+}
+
+fn accepts_only_json(headers: &HeaderMap) -> bool {
+    let accepts = |wanted: &str| {
+        let values = headers.get_all(axum::http::header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        let mut parts = values.flat_map(|value| value.as_bytes().windows(wanted.len()));
+        parts.any(|part| part.eq_ignore_ascii_case(wanted.as_bytes()))
+    };
+    accepts("application/json") && !["application/scim+json", "*/*", "application/*"].into_iter().any(accepts)
+}
+
+/// Puts the path into its normal form, by which the router goes: without empty segments, and without percent-encoding where
+/// none is needed (RFC 3986 §6.2.2.2).
+pub(super) fn normalize_path(mut request: Request) -> Request {
+    if let Some(uri) = normal_uri(request.uri()) {
+        *request.uri_mut() = uri;
+    }
+    request
+}
+
+/// None when the path is in its normal form.
+fn normal_uri(uri: &Uri) -> Option<Uri> {
+    let path = normal_path(uri.path())?;
+    let path_and_query = match uri.query() {
+        Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
+        None => PathAndQuery::try_from(path),
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(path_and_query.ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+/// None when it is in its normal form.
+fn normal_path(path: &str) -> Option<String> {
+    if !path.contains('%') && !path.contains("//") && !path.ends_with('/') {
+        return None;
+    }
+    let mut normal = String::with_capacity(path.len());
+    for mut rest in path.split('/').filter(|segment| !segment.is_empty()) {
+        normal.push('/');
+        while let Some((before, after)) = rest.split_once('%') {
+            normal.push_str(before);
+            let byte = after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+            if let Some(byte) = byte.filter(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(byte)) {
+                normal.push(char::from(byte));
+                rest = &after[2..];
+            } else {
+                normal.push('%');
+                rest = after;
+            }
+        }
+        normal.push_str(rest);
+    }
+    if normal.is_empty() {
+        normal.push('/');
+    }
+    Some(normal)
+}
+
+/// Leaves the client's own id of the request where it has a plain form.
+pub(super) fn drop_odd_request_id(mut request: Request) -> Request {
+    if request.headers().get(&REQUEST_ID).is_some_and(|id| !is_plain(id)) {
+        request.headers_mut().remove(&REQUEST_ID);
+    }
+    request
+}
+
+fn is_plain(id: &HeaderValue) -> bool {
+    (1..=128).contains(&id.len())
+        && id.as_bytes().iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(byte))
+}
+
+/// Lets requests with an accepted token through, as a [`Call`].
+pub(super) async fn authenticate(
+    State(service): State<Arc<Service>>,
+    provider: Result<Path<String>, PathRejection>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    // What is not UTF-8 is the name of nobody.
+    let provider = provider.map(|Path(provider)| provider).unwrap_or_default();
+    let now = service.scim.clock.now();
+    let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
+    let connection = request.extensions().get::<Connection>().cloned().unwrap_or_default();
+    let authenticated = service.scim.tokens.authenticate(&provider, authorization, now);
+    connection.set_authenticated(authenticated.is_some());
+    let Some(caller) = authenticated else {
+        service.scim.traffic.turned_away();
+        service.scim.metrics.requests.inc(["unauthorized", code_word(401)]);
+        let known = service.scim.tokens.known(&provider);
+        service.failures.note(&service.scim.metrics, known.as_ref(), connection.peer(), now);
+        return ScimError::Unauthorized.into_response();
+    };
+    let request_id = request.headers().get(&REQUEST_ID).cloned();
+    request.extensions_mut().insert(Call::new(service, caller, request_id, now, connection));
+    next.run(request).await
+}
+
+/// Counts what is answered: metrics, the provider's statistics and findings, and a line at debug level.
+pub(super) async fn count(call: Call, matched: Option<MatchedPath>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = request.method().clone();
+    let route = matched.as_ref().and_then(|path| path.as_str().strip_prefix(BASE));
+    let operation = operation(&method, route.unwrap_or(request.uri().path()));
+    let response = next.run(request).await;
+    let status = response.status().as_u16();
+    let reason = response.extensions().get::<Reason>().map(|Reason(reason)| *reason);
+    let (caller, scim) = (call.caller(), call.scim());
+    tracing::debug!(
+        request_id = call.request_id(), provider = %caller.provider, token = caller.token, %method, status, reason, "SCIM"
+    );
+    scim.metrics.requests.inc([operation, code_word(status)]);
+    scim.metrics.request_seconds.observe([operation], started.elapsed());
+    scim.traffic.answered(caller, call.received_at(), status, call.take_findings());
+    response
+}
+
+/// What a request is counted as. `route` is the path of the route, or that of the request where there is no such route.
+fn operation(method: &Method, route: &str) -> &'static str {
+    let route = route.trim_matches('/');
+    let users = route.starts_with("Users");
+    match (method.as_str(), users || route.starts_with("Groups"), route.contains('/')) {
+        ("POST", true, true) => "search",
+        ("GET" | "HEAD", true, false) if users => "users.list",
+        ("GET" | "HEAD", true, false) => "groups.list",
+        ("GET" | "HEAD", true, true) if users => "users.get",
+        ("GET" | "HEAD", true, true) => "groups.get",
+        ("POST", true, _) if users => "users.create",
+        ("POST", true, _) => "groups.create",
+        ("PUT", true, _) if users => "users.replace",
+        ("PUT", true, _) => "groups.replace",
+        ("PATCH", true, _) if users => "users.patch",
+        ("PATCH", true, _) => "groups.patch",
+        ("DELETE", true, _) if users => "users.delete",
+        ("DELETE", true, _) => "groups.delete",
+        ("GET" | "HEAD", ..) => "discovery",
+        _ => "other",
+    }
+}
+
+/// Lets requests through that the provider and its token may make now. One that needs no body waits for its slot here, any
+/// other when its body is complete.
+pub(super) async fn admit(call: Call, request: Request, next: Next) -> Result<Response, ScimError> {
+    call.admit()?;
+    let slot = match *request.method() {
+        Method::GET | Method::HEAD | Method::DELETE => Some(call.slot().await?),
+        _ => None,
+    };
+    let response = next.run(request).await;
+    drop(slot);
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_in_another_form_names_the_same_route_and_no_other_segment() {
+        for (path, normal) in [
+            ("/Users", None),
+            ("/", Some("/")),
+            ("//", Some("/")),
+            ("/Users/", Some("/Users")),
+            ("//Users//x//", Some("/Users/x")),
+            ("/%55sers/%2esearch", Some("/Users/.search")),
+            ("/Users/a%2Fb", Some("/Users/a%2Fb")),
+            ("/Users/%2541", Some("/Users/%2541")),
+            ("/Users/%25%34", Some("/Users/%254")),
+            ("/Users/%", Some("/Users/%")),
+            ("/Users/%4", Some("/Users/%4")),
+            ("/Users/%+A%FF", Some("/Users/%+A%FF")),
+        ] {
+            assert_eq!(normal_path(path).as_deref(), normal, "{path}");
+        }
+        let uri: Uri = "/Users/?a=%55&b=//".parse().unwrap();
+        assert_eq!(normal_uri(&uri).unwrap(), "/Users?a=%55&b=//", "the query stays as it is");
+    }
+
+    #[test]
+    fn media_types_are_looked_for_in_all_headers_and_in_any_case() {
+        let only_json = |values: &[&str]| {
+            let values = values.iter().map(|value| (axum::http::header::ACCEPT, value.parse().unwrap()));
+            accepts_only_json(&values.collect())
+        };
+        assert!(only_json(&["text/html", "Application/JSON;q=0.9"]));
+        for other in
+            [&["application/json", "*/*"][..], &["application/json, application/SCIM+json"], &["text/html"], &[]]
+        {
+            assert!(!only_json(other), "{other:?}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! The SCIM 2.0 endpoint over HTTP: `/idp/{identityProvider}/scim/v2`.
+//!
+//! A request passes the [layers]: its path in normal form, its id, authentication, the count of what is answered, admission by
+//! rate and fair share. The router then chooses the handler, which reads query and body, makes the change as data
+//! ([`crate::scim`]) and asks the store. What Users and Groups share is in [resource]. Nothing is answered with 2xx before
+//! the store has committed it, and every answer, errors included, is SCIM JSON. Queries, bodies and tokens are never logged.
+
+mod answer;
+mod call;
+mod connection;
+mod discovery;
+mod failures;
+mod groups;
+mod layers;
+mod render;
+mod request;
+mod resource;
+mod search;
+mod share;
+mod token;
+mod traffic;
+mod users;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::any;
+use tower::ServiceBuilder;
+use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
+
+use crate::model::Clock;
+use crate::scim::ScimError;
+use crate::store::{GroupRecord, Store, StoreError, UserRecord};
+use crate::telemetry::ScimMetrics;
+use failures::FailedAuthentications;
+use share::Shares;
+
+pub use connection::Connection;
+pub use share::{DEFAULT_REQUESTS_PER_SECOND, Limits};
+pub use token::{AcceptedToken, TokenTable};
+pub use traffic::{MAX_FINDINGS, ProviderTraffic, Traffic};
+
+/// The base of the endpoint of one identity provider.
+const BASE: &str = "/idp/{identityProvider}/scim/v2";
+
+/// Parts of the SCIM endpoint.
+#[derive(Clone)]
+pub struct Scim {
+    /// The directory.
+    pub store: Store,
+    /// Accepted bearer tokens.
+    pub tokens: TokenTable,
+    /// Per-provider request statistics.
+    pub traffic: Traffic,
+    /// How clients reach this server, such as `https://rolecall.example.com`; the only source of `meta.location`.
+    pub external_url: String,
+    /// The present moment.
+    pub clock: Arc<dyn Clock>,
+    /// What one client may use.
+    pub limits: Limits,
+    /// Request counters.
+    pub metrics: ScimMetrics,
+}
+
+struct Service {
+    scim: Scim,
+    shares: Arc<Shares>,
+    failures: FailedAuthentications,
+}
+
+/// The routes of the SCIM endpoint of all identity providers.
+pub fn router(mut scim: Scim) -> Router {
+    scim.external_url.truncate(scim.external_url.trim_end_matches('/').len());
+    let shares = Shares::new(scim.limits);
+    let service = Arc::new(Service { scim, shares, failures: FailedAuthentications::default() });
+    // Of two layers of a router, the later one is passed first.
+    let routes = routes().layer(from_fn(layers::admit)).layer(from_fn(layers::count));
+    let endpoint = ServiceBuilder::new()
+        .map_request(layers::normalize_path)
+        .map_request(layers::drop_odd_request_id)
+        .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+        .layer(PropagateRequestIdLayer::x_request_id())
+        .layer(from_fn_with_state(service, layers::authenticate))
+        .service(routes);
+    Router::new().nest_service(BASE, endpoint).fallback(elsewhere).layer(from_fn(layers::negotiate))
+}
+
+/// The routes below [`BASE`].
+fn routes() -> Router {
+    Router::new()
+        .merge(resource::routes::<UserRecord>())
+        .merge(resource::routes::<GroupRecord>())
+        .merge(discovery::routes())
+        .route("/.search", any(|| async { ScimError::MethodNotAllowed("POST") }).post(search::all))
+        .route("/Bulk", any(bulk))
+        .route("/Me", any(me))
+        .route("/Me/{*rest}", any(me))
+        .fallback(no_such_endpoint)
+}
+
+async fn bulk() -> ScimError {
+    ScimError::NotImplemented("bulk requests are not served; send them one by one".into())
+}
+
+async fn me() -> ScimError {
+    ScimError::NotImplemented("`/Me` is not served; use `/Users/ID`".into())
+}
+
+async fn no_such_endpoint() -> ScimError {
+    ScimError::NotFound("there is no such SCIM endpoint; `/ResourceTypes` lists those there are".into())
+}
+
+async fn elsewhere() -> ScimError {
+    ScimError::NotFound("nothing is served here; the SCIM base URL is `/idp/NAME/scim/v2`".into())
+}
+
+fn store_error(error: &StoreError) -> ScimError {
+    match error {
+        StoreError::Taken { attribute } => {
+            ScimError::Uniqueness(format!("another resource of this identity provider already has this `{attribute}`"))
+        }
+        StoreError::NoKnownMember { .. } | StoreError::NotAMember => ScimError::InvalidValue(error.to_string()),
+        StoreError::QuotaExceeded { .. } => ScimError::QuotaExceeded(error.to_string()),
+        StoreError::UnsupportedFilter { .. } => ScimError::InvalidFilter(error.to_string()),
+        StoreError::Unavailable { problem } => {
+            tracing::error!(reason = error.reason(), problem, "a SCIM request was not stored");
+            ScimError::Unavailable { retry_after: 5 }
+        }
+        other => {
+            tracing::error!(reason = other.reason(), problem = %other, "a SCIM request failed");
+            ScimError::Internal
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What Users and Groups share (RFC 7644 §3): routes, reading, lists, creating, changing, deleting.
+
+use axum::Router;
+use axum::http::Uri;
+use axum::routing::any;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::answer::Answer;
+use super::call::{Call, Id, Object};
+use super::render::Content;
+use super::request::{IfMatch, IfNoneMatch, Query, Versions};
+use super::{search, store_error};
+use crate::scim::{Projection, ResourceType, ScimError, issued_id};
+use crate::store::{DeleteOutcome, StoreError, UpdateOutcome};
+
+/// What a request asks of a stored resource.
+pub(super) enum Change {
+    /// PUT.
+    Replace(Map<String, Value>),
+    /// PATCH.
+    Modify(Map<String, Value>),
+}
+
+/// A stored resource, and how its type is stored and shown.
+pub(super) trait Resource: Sized + Send + Sync + 'static {
+    const OF: ResourceType;
+
+    /// Whether PATCH is answered without a body unless attributes are asked for (RFC 7644 §3.5.2).
+    const PATCH_IS_SILENT: bool;
+
+    fn id(&self) -> Uuid;
+
+    fn version(&self) -> i64;
+
+    fn read(call: &Call, id: Uuid) -> impl Future<Output = Result<Option<Self>, StoreError>> + Send;
+
+    fn create(call: &Call, body: Map<String, Value>) -> impl Future<Output = Result<Self, ScimError>> + Send;
+
+    /// Parses the change before the store is asked, and works it out on what is stored. None: there is no such resource.
+    fn change(
+        call: &Call,
+        id: Uuid,
+        change: Change,
+        if_match: Option<Versions>,
+    ) -> impl Future<Output = Result<Option<Self>, ScimError>> + Send;
+
+    fn delete(
+        call: &Call,
+        id: Uuid,
+        if_version: Option<i64>,
+    ) -> impl Future<Output = Result<DeleteOutcome, StoreError>> + Send;
+
+    /// The body of an answer with this resource.
+    fn content(self, call: &Call, projection: Projection) -> impl Future<Output = Result<Content, ScimError>> + Send;
+}
+
+/// The routes of one type. What other methods are answered with says itself what is allowed.
+pub(super) fn routes<R: Resource>() -> Router {
+    let endpoint = R::OF.endpoint();
+    let all = any(|| async { ScimError::MethodNotAllowed("GET, HEAD, POST") });
+    let search = any(|| async { ScimError::MethodNotAllowed("POST") });
+    let one = any(|_: Query| async { ScimError::MethodNotAllowed("GET, HEAD, PUT, PATCH, DELETE") });
+    Router::new()
+        .route(endpoint, all.get(list::<R>).post(create::<R>))
+        .route(&format!("{endpoint}/.search"), search.post(self::search::<R>))
+        .route(
+            &format!("{endpoint}/{{id}}"),
+            one.get(read::<R>).put(replace::<R>).patch(modify::<R>).delete(delete::<R>),
+        )
+}
+
+/// How an update of the store ended; none: there is no such resource.
+pub(super) fn updated<T>(outcome: Result<UpdateOutcome<T, ScimError>, StoreError>) -> Result<Option<T>, ScimError> {
+    match outcome.map_err(|error| store_error(&error))? {
+        UpdateOutcome::Changed(record) | UpdateOutcome::Unchanged(record) => Ok(Some(record)),
+        UpdateOutcome::NotFound => Ok(None),
+        UpdateOutcome::Refused(error) => Err(error),
+    }
+}
+
+async fn stored<R: Resource>(call: &Call, id: Uuid) -> Result<Option<R>, ScimError> {
+    R::read(call, id).await.map_err(|error| store_error(&error))
+}
+
+/// The id, when it has the form of one that was issued here.
+fn issued<R: Resource>(id: &Id) -> Result<Uuid, ScimError> {
+    issued_id(&id.0).ok_or_else(|| id.not_found(R::OF))
+}
+
+/// An answer with the resource.
+async fn shown<R: Resource>(call: &Call, resource: R, projection: Projection) -> Result<Answer, ScimError> {
+    let version = resource.version();
+    Ok(Answer::with(resource.content(call, projection).await?).with_version(version))
+}
+
+async fn list<R: Resource>(call: Call, query: Query) -> Result<Answer, ScimError> {
+    search::one_type(&call, R::OF, &query).await
+}
+
+async fn search<R: Resource>(call: Call, body: Object) -> Result<Answer, ScimError> {
+    search::one_type(&call, R::OF, &Query::from_search(body.members)?).await
+}
+
+async fn create<R: Resource>(call: Call, uri: Uri, body: Object) -> Result<Answer, ScimError> {
+    let query = Query::from_url(uri.query())?;
+    let resource = R::create(&call, body.members).await?;
+    let (version, location) = (resource.version(), format!("{}{}/{}", call.base(), R::OF.endpoint(), resource.id()));
+    let content = resource.content(&call, query.projection(R::OF)).await?;
+    Ok(Answer::created(content, location).with_version(version))
+}
+
+async fn read<R: Resource>(
+    call: Call,
+    id: Id,
+    query: Query,
+    IfNoneMatch(if_none_match): IfNoneMatch,
+) -> Result<Answer, ScimError> {
+    let resource: R = stored(&call, issued::<R>(&id)?).await?.ok_or_else(|| id.not_found(R::OF))?;
+    if if_none_match.is_some_and(|versions| versions.contain(resource.version())) {
+        return Ok(Answer::not_modified().with_version(resource.version()));
+    }
+    shown(&call, resource, query.projection(R::OF)).await
+}
+
+async fn replace<R: Resource>(
+    call: Call,
+    id: Id,
+    query: Query,
+    IfMatch(if_match): IfMatch,
+    body: Object,
+) -> Result<Answer, ScimError> {
+    let resource = R::change(&call, issued::<R>(&id)?, Change::Replace(body.members), if_match).await?;
+    shown(&call, resource.ok_or_else(|| id.not_found(R::OF))?, query.projection(R::OF)).await
+}
+
+async fn modify<R: Resource>(
+    call: Call,
+    id: Id,
+    query: Query,
+    IfMatch(if_match): IfMatch,
+    body: Object,
+) -> Result<Answer, ScimError> {
+    let resource = R::change(&call, issued::<R>(&id)?, Change::Modify(body.members), if_match).await?;
+    let resource = resource.ok_or_else(|| id.not_found(R::OF))?;
+    let projection = query.projection(R::OF);
+    if R::PATCH_IS_SILENT && !projection.is_explicit() {
+        return Ok(Answer::no_content().with_version(resource.version()));
+    }
+    shown(&call, resource, projection).await
+}
+
+async fn delete<R: Resource>(
+    call: Call,
+    id: Id,
+    _query: Query,
+    IfMatch(if_match): IfMatch,
+) -> Result<Answer, ScimError> {
+    let issued = issued::<R>(&id)?;
+    let if_version = match if_match {
+        None | Some(Versions::Any) => None,
+        Some(versions) => {
+            let resource: R = stored(&call, issued).await?.ok_or_else(|| id.not_found(R::OF))?;
+            if !versions.contain(resource.version()) {
+                return Err(ScimError::PreconditionFailed);
+            }
+            Some(resource.version())
+        }
+    };
+    match R::delete(&call, issued, if_version).await.map_err(|error| store_error(&error))? {
+        DeleteOutcome::Deleted => Ok(Answer::no_content()),
+        DeleteOutcome::NotFound => Err(id.not_found(R::OF)),
+        DeleteOutcome::VersionDiffers => Err(ScimError::PreconditionFailed),
+    }
+}

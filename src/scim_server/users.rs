@@ -1,0 +1,79 @@
+//! Users as resources of the endpoint.
+
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::call::Call;
+use super::render::{Content, Render};
+use super::request::Versions;
+use super::resource::{Change, Resource, updated};
+use super::store_error;
+use crate::model::UserId;
+use crate::scim::{MAX_WORK, Projection, ResourceType, ScimError, UserChange, bounds, new_user, user_facts};
+use crate::store::{DeleteOutcome, NewUser, StoreError, UserRecord, UserUpdate};
+
+impl Resource for UserRecord {
+    const OF: ResourceType = ResourceType::User;
+    const PATCH_IS_SILENT: bool = false;
+
+    fn id(&self) -> Uuid {
+        self.facts.id.0
+    }
+
+    fn version(&self) -> i64 {
+        self.version
+    }
+
+    async fn read(call: &Call, id: Uuid) -> Result<Option<Self>, StoreError> {
+        call.store().user(call.provider(), UserId(id)).await
+    }
+
+    async fn create(call: &Call, body: Map<String, Value>) -> Result<Self, ScimError> {
+        let resource = new_user(body, &mut call.findings())?;
+        bounds::check(Self::OF, None, &resource)?;
+        let facts = user_facts(UserId(Uuid::new_v4()), &resource, true);
+        let created = call.store().create_user(call.provider(), &call.origin(), NewUser { resource, facts }).await;
+        created.map_err(|error| store_error(&error))
+    }
+
+    async fn change(
+        call: &Call,
+        id: Uuid,
+        change: Change,
+        if_match: Option<Versions>,
+    ) -> Result<Option<Self>, ScimError> {
+        let id = UserId(id);
+        let change = match change {
+            Change::Replace(body) => UserChange::put(id, body, &mut call.findings()),
+            Change::Modify(body) => UserChange::patch(id, body, &mut call.findings()),
+        }?;
+        let mut taken = 0_u64;
+        let work_out = move |current: &Self| {
+            if if_match.as_ref().is_some_and(|versions| !versions.contain(current.version)) {
+                return Err(ScimError::PreconditionFailed);
+            }
+            let (resource, work) = change.apply_counted(&current.resource);
+            // Where many change one user at once, it is not worked out for ever.
+            taken = taken.saturating_add(work.spent());
+            if taken > MAX_WORK * 2 && resource.is_ok() {
+                return Err(ScimError::Unavailable { retry_after: 1 });
+            }
+            let resource = resource?;
+            if resource == current.resource {
+                return Ok(None);
+            }
+            bounds::check(Self::OF, Some(&current.resource), &resource)?;
+            let facts = user_facts(id, &resource, current.facts.active);
+            Ok(Some(UserUpdate { resource, facts }))
+        };
+        updated(call.store().update_user(call.provider(), &call.origin(), id, work_out).await)
+    }
+
+    async fn delete(call: &Call, id: Uuid, if_version: Option<i64>) -> Result<DeleteOutcome, StoreError> {
+        call.store().delete_user(call.provider(), &call.origin(), UserId(id), if_version).await
+    }
+
+    async fn content(self, call: &Call, projection: Projection) -> Result<Content, ScimError> {
+        Ok(Content::Value(Render::new(call).user(&self, &projection)))
+    }
+}
