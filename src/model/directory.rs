@@ -102,6 +102,21 @@ pub struct GroupFacts {
     pub external_id: Option<String>,
 }
 
+/// One change of a group's membership, as it is asked for. What it comes to is in the events
+/// ([`DirectoryChange::Members`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MemberChange {
+    /// These become members; those that are already, stay.
+    Add(Vec<Uuid>),
+    /// These, and only these, cease to be members. Those that are none are passed over, unless what is given is another
+    /// name of somebody, or no id at all.
+    Remove(Vec<Uuid>),
+    /// The members are exactly these, of whom one at least is to be known.
+    Replace(Vec<Uuid>),
+    /// Nobody is a member.
+    Clear,
+}
+
 /// One change of the directory. A snapshot is a sequence of these too, so that loading a snapshot and replaying the
 /// log run through the same code.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -18,7 +18,9 @@ mod role;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use desired::{ClaimTerms, Desired, DesiredGrant, FreezeReason, Keep, Kept, KeptGroups, KeptSubjects, Stance};
-pub use directory::{DirectoryChange, DirectoryEvent, EmailFact, GroupFacts, GroupId, Seq, UserFacts, UserId};
+pub use directory::{
+    DirectoryChange, DirectoryEvent, EmailFact, GroupFacts, GroupId, MemberChange, Seq, UserFacts, UserId,
+};
 pub use document::{DocumentKey, DocumentKeyError, Region, ResourceKind};
 pub use guard::{
     DEFAULT_LEAVERS_PER_HOUR, DEFAULT_REMOVALS_PER_HOUR, GUARD_WINDOW, Judgement, Removal, RemovalLimit, RemovalLimits,

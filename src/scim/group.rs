@@ -16,20 +16,7 @@ use super::patch::{self, Operation};
 use super::schema::ResourceType;
 use super::user::whole;
 use super::work::Work;
-use crate::model::{GroupFacts, GroupId};
-
-/// One change of a group's membership.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MemberChange {
-    /// These become members.
-    Add(Vec<Uuid>),
-    /// These, and only these, cease to be members.
-    Remove(Vec<Uuid>),
-    /// The members are exactly these; never empty.
-    Replace(Vec<Uuid>),
-    /// Nobody is a member.
-    Clear,
-}
+use crate::model::{GroupFacts, GroupId, MemberChange};
 
 /// What a PUT or PATCH asks of a group: parsed whole before anything is applied.
 #[derive(Debug, Clone)]

@@ -24,7 +24,7 @@ mod work;
 pub use error::ScimError;
 pub use filter::{AttributePath, CompareOp, Filter, FilterValue, Test};
 pub use finding::{Finding, FindingCode, Findings};
-pub use group::{GroupChange, MemberChange, NewGroupRequest, group_facts, issued_id, new_group};
+pub use group::{GroupChange, NewGroupRequest, group_facts, issued_id, new_group};
 pub use parse::PatchPath;
 pub use patch::MAX_OPERATIONS;
 pub use projection::Projection;

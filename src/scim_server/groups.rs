@@ -8,11 +8,9 @@ use super::render::{Content, Document, Render};
 use super::request::Versions;
 use super::resource::{Change, Resource, updated};
 use super::store_error;
-use crate::model::GroupId;
-use crate::scim::{
-    FindingCode, GroupChange, MemberChange, Projection, ResourceType, ScimError, bounds, group_facts, new_group,
-};
-use crate::store::{self, DeleteOutcome, GroupRecord, GroupUpdate, MemberDelta, NewGroup, StoreError};
+use crate::model::{GroupId, MemberChange};
+use crate::scim::{FindingCode, GroupChange, Projection, ResourceType, ScimError, bounds, group_facts, new_group};
+use crate::store::{DeleteOutcome, GroupRecord, GroupUpdate, MemberDelta, NewGroup, StoreError};
 
 fn note_members(call: &Call, delta: MemberDelta, replaced: bool) {
     let mut findings = call.findings();
@@ -24,15 +22,6 @@ fn note_members(call: &Call, delta: MemberDelta, replaced: bool) {
     }
     if replaced && delta.after < delta.before {
         findings.note(FindingCode::MembersShrunk, &format!("members ({} → {})", delta.before, delta.after));
-    }
-}
-
-fn stored_change(change: MemberChange) -> store::MemberChange {
-    match change {
-        MemberChange::Add(ids) => store::MemberChange::Add(ids),
-        MemberChange::Remove(ids) => store::MemberChange::Remove(ids),
-        MemberChange::Replace(ids) => store::MemberChange::Replace(ids),
-        MemberChange::Clear => store::MemberChange::Clear,
     }
 }
 
@@ -74,9 +63,8 @@ impl Resource for GroupRecord {
             Change::Replace(body) => GroupChange::put(id, body, &mut call.findings()),
             Change::Modify(body) => GroupChange::patch(id, body, &mut call.findings()),
         }?;
-        let members: Vec<store::MemberChange> =
-            std::mem::take(&mut change.members).into_iter().map(stored_change).collect();
-        let replaced = members.iter().any(|change| matches!(change, store::MemberChange::Replace(_)));
+        let members = std::mem::take(&mut change.members);
+        let replaced = members.iter().any(|change| matches!(change, MemberChange::Replace(_)));
         let (store, origin) = (call.store(), call.origin());
         let outcome = if if_match.is_none() && !change.has_attributes() {
             store.change_members(call.provider(), &origin, id, members).await

@@ -63,10 +63,12 @@ pub use past::PastCatalog;
 pub use quota::{Quota, Usage};
 pub use record::{
     AuditRow, Condition, Counts, DeleteOutcome, GroupChanged, GroupRecord, GroupUpdate, ListPlan, ListQuery,
-    MemberChange, MemberDelta, MemberKind, MemberRecord, Membership, NewGroup, NewUser, Origin, Page, PlannedRow,
+    MemberDelta, MemberKind, MemberRecord, Membership, NewGroup, NewUser, Origin, Page, PlannedRow,
     SpecPhase, SpecState, SpecVersion, StoredSpec, UpdateOutcome, UserRecord, UserUpdate, VersionRef,
 };
 pub use trust::Trust;
+
+pub use crate::model::MemberChange;
 
 /// The store. Cheap to clone; the database closes when the last clone goes.
 #[derive(Clone)]

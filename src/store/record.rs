@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::model::{AuditEntry, GroupFacts, ProviderName, Seq, UserFacts};
+use crate::model::{AuditEntry, GroupFacts, MemberChange, ProviderName, Seq, UserFacts};
 
 /// On whose behalf a directory change is made: becomes the actor and the request id of its audit row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,21 +95,6 @@ pub struct GroupUpdate {
     pub members: Vec<MemberChange>,
     /// Only on the version that was read (`If-Match`). Otherwise the members may have changed since.
     pub same_version: bool,
-}
-
-/// One change of a group's membership.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MemberChange {
-    /// These become members; those that are already, stay.
-    Add(Vec<Uuid>),
-    /// These, and only these, cease to be members; those that are none are passed over, unless what is given is another name
-    /// of somebody, or no id at all: then the update is refused with [`StoreError::NotAMember`](super::StoreError::NotAMember).
-    Remove(Vec<Uuid>),
-    /// The members are exactly these. When there are some and none is known, the whole update is refused with
-    /// [`StoreError::NoKnownMember`](super::StoreError::NoKnownMember).
-    Replace(Vec<Uuid>),
-    /// Nobody is a member.
-    Clear,
 }
 
 /// What a member is.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::super::schema::{ENTERPRISE_URN, GROUP_URN, USER_URN};
 use super::super::*;
 use super::{ONE, TWO, alice, group_id, map, member_changes, patched, user, user_id};
+use crate::model::MemberChange;
 
 /// One attribute with one value: URN, name, sub-attribute.
 type Field = (&'static str, &'static str, Option<&'static str>);

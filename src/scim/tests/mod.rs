@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::*;
+use crate::model::MemberChange;
 use crate::model::{GroupId, UserId};
 
 fn map(value: Value) -> Map<String, Value> {

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::super::*;
 use super::{ONE, TWO, alice, map, member_changes, patched, user_id};
+use crate::model::MemberChange;
 
 fn values() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![

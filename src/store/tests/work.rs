@@ -68,17 +68,7 @@ impl Meter {
 async fn patch_group(store: &Store, group: GroupId, body: &Value) -> Result<(), scim::ScimError> {
     let body = scim::json::object(body.to_string().as_bytes())?;
     let change = scim::GroupChange::patch(group, body, &mut scim::Findings::new())?;
-    let members = change
-        .members
-        .into_iter()
-        .map(|change| match change {
-            scim::MemberChange::Add(ids) => MemberChange::Add(ids),
-            scim::MemberChange::Remove(ids) => MemberChange::Remove(ids),
-            scim::MemberChange::Replace(ids) => MemberChange::Replace(ids),
-            scim::MemberChange::Clear => MemberChange::Clear,
-        })
-        .collect();
-    let _refused = store.change_members::<()>(&okta(), &origin(), group, members).await;
+    let _refused = store.change_members::<()>(&okta(), &origin(), group, change.members).await;
     Ok(())
 }
 
