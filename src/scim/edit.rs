@@ -36,7 +36,7 @@ enum Target {
     /// One sub-attribute; of a multi-valued attribute: in every element.
     Sub(&'static Attribute),
     /// The elements that pass the filter, or one sub-attribute of theirs.
-    Elements(Elements, Option<&'static Attribute>),
+    Elements(Box<Elements>, Option<&'static Attribute>),
 }
 
 /// Elements of a multi-valued attribute: the filter as it is shown, and as it is run.
@@ -113,7 +113,7 @@ impl Context<'_> {
                 match &path.sub {
                     None => {
                         let value = intake.element(attribute, value, &pointer)?;
-                        (Target::Elements(Elements::new(attribute, filter), None), value)
+                        (Target::Elements(Box::new(Elements::new(attribute, filter)), None), value)
                     }
                     Some(name) => {
                         let Some(sub) = attribute.sub(name) else {
@@ -123,7 +123,7 @@ impl Context<'_> {
                             )));
                         };
                         let value = intake.simple(sub, value, &format!("{pointer}.{}", sub.name))?;
-                        (Target::Elements(Elements::new(attribute, filter), Some(sub)), value)
+                        (Target::Elements(Box::new(Elements::new(attribute, filter)), Some(sub)), value)
                     }
                 }
             }

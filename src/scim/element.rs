@@ -1,50 +1,31 @@
-//! Filters on the elements of one attribute, made ready to be run on many: what they compare with is folded once, and so
-//! is each value of an element, however many terms ask for it.
+//! Filters run on the elements of one attribute, often on many: what they compare with is folded once, and so is each value
+//! of an element, however many terms ask for it.
 
 use serde_json::Value;
 
 use super::error::ScimError;
-use super::filter::{CompareOp, Filter, FilterValue, Test, compare, is_empty};
+use super::filter::{CompareOp, Filter, FilterValue, Test};
 use super::schema::Attribute;
 use super::work::{Work, steps};
 
-/// A [resolved](Filter::resolved_in) filter on the elements of an attribute.
+/// A [resolved](Filter::resolved_in) filter on the elements of an attribute, ready to be run.
 #[derive(Debug, Clone)]
 pub(super) struct ElementFilter {
     attribute: &'static Attribute,
-    node: Node,
-}
-
-#[derive(Debug, Clone)]
-enum Node {
-    All(Vec<Node>),
-    Any(Vec<Node>),
-    Not(Box<Node>),
-    /// A test of the sub-attribute at this position.
-    Sub(usize, Check),
-    Never,
-}
-
-#[derive(Debug, Clone)]
-enum Check {
-    Present,
-    /// Whether it has no value is this.
-    Empty(bool),
-    Bool(CompareOp, bool),
-    /// Folded, unless the sub-attribute is case-exact.
-    Text(CompareOp, String),
-    Never,
+    /// With strings in lower case, unless their sub-attribute is case-exact.
+    folded: Filter,
 }
 
 /// An element under test, with the values that were folded for earlier terms.
 struct Subject<'v> {
+    attribute: &'static Attribute,
     element: &'v Value,
     folded: Vec<Option<String>>,
 }
 
 impl ElementFilter {
     pub(super) fn new(attribute: &'static Attribute, filter: &Filter) -> Self {
-        Self { attribute, node: node(attribute, filter) }
+        Self { attribute, folded: folded(attribute, filter) }
     }
 
     /// Whether an element passes.
@@ -52,104 +33,154 @@ impl ElementFilter {
     /// # Errors
     /// `tooMany` when the request has taken all the steps that it may.
     pub(super) fn passes(&self, element: &Value, work: &mut Work) -> Result<bool, ScimError> {
-        let mut subject = Subject { element, folded: vec![None; self.attribute.subs.len()] };
-        self.node.passes(self.attribute, &mut subject, work)
+        let attribute = self.attribute;
+        Subject { attribute, element, folded: vec![None; attribute.subs.len()] }.passes(&self.folded, work)
     }
 }
 
-fn node(attribute: &'static Attribute, filter: &Filter) -> Node {
-    let all = |terms: &[Filter]| terms.iter().map(|term| node(attribute, term)).collect();
+fn folded(attribute: &'static Attribute, filter: &Filter) -> Filter {
+    let all = |terms: &[Filter]| terms.iter().map(|term| folded(attribute, term)).collect();
     match filter {
-        Filter::And(terms) => Node::All(all(terms)),
-        Filter::Or(terms) => Node::Any(all(terms)),
-        Filter::Not(inner) => Node::Not(Box::new(node(attribute, inner))),
-        Filter::Element { .. } => Node::Never,
-        Filter::Attribute(path, test) => {
-            let sub = attribute.subs.iter().enumerate().find(|(_, sub)| sub.name.eq_ignore_ascii_case(&path.name));
-            sub.map_or(Node::Never, |(at, sub)| Node::Sub(at, check(sub, test)))
+        Filter::And(terms) => Filter::And(all(terms)),
+        Filter::Or(terms) => Filter::Or(all(terms)),
+        Filter::Not(inner) => Filter::Not(Box::new(folded(attribute, inner))),
+        Filter::Attribute(path, Test::Compare(op, FilterValue::String(wanted)))
+            if attribute.sub(&path.name).is_some_and(|sub| !sub.case_exact) =>
+        {
+            Filter::Attribute(path.clone(), Test::Compare(*op, FilterValue::String(wanted.to_lowercase())))
         }
+        other => other.clone(),
     }
 }
 
-fn check(sub: &Attribute, test: &Test) -> Check {
-    match test {
-        Test::Present => Check::Present,
-        Test::Compare(op, FilterValue::Null) => Check::Empty(*op == CompareOp::Equal),
-        Test::Compare(op, FilterValue::Bool(wanted)) => Check::Bool(*op, *wanted),
-        Test::Compare(op, FilterValue::String(wanted)) => {
-            Check::Text(*op, if sub.case_exact { wanted.clone() } else { wanted.to_lowercase() })
-        }
-        Test::Compare(_, FilterValue::Number(_)) => Check::Never,
-    }
-}
-
-impl Node {
-    fn passes(
-        &self,
-        attribute: &'static Attribute,
-        subject: &mut Subject<'_>,
-        work: &mut Work,
-    ) -> Result<bool, ScimError> {
-        match self {
-            Self::All(terms) => {
+impl Subject<'_> {
+    fn passes(&mut self, filter: &Filter, work: &mut Work) -> Result<bool, ScimError> {
+        match filter {
+            Filter::And(terms) => {
                 for term in terms {
-                    if !term.passes(attribute, subject, work)? {
+                    if !self.passes(term, work)? {
                         return Ok(false);
                     }
                 }
                 Ok(true)
             }
-            Self::Any(terms) => {
+            Filter::Or(terms) => {
                 for term in terms {
-                    if term.passes(attribute, subject, work)? {
+                    if self.passes(term, work)? {
                         return Ok(true);
                     }
                 }
                 Ok(false)
             }
-            Self::Not(inner) => Ok(!inner.passes(attribute, subject, work)?),
-            Self::Sub(at, check) => subject.passes(attribute, *at, check, work),
-            Self::Never => Ok(false),
+            Filter::Not(inner) => Ok(!self.passes(inner, work)?),
+            Filter::Attribute(path, test) => self.passes_test(&path.name, test, work),
+            Filter::Element { .. } => Ok(false),
         }
     }
-}
 
-impl Subject<'_> {
-    fn passes(
-        &mut self,
-        attribute: &'static Attribute,
-        at: usize,
-        check: &Check,
-        work: &mut Work,
-    ) -> Result<bool, ScimError> {
+    /// A test of the sub-attribute of this name.
+    fn passes_test(&mut self, name: &str, test: &Test, work: &mut Work) -> Result<bool, ScimError> {
+        let subs = self.attribute.subs.iter().zip(&mut self.folded);
+        let Some((sub, folded)) = subs.into_iter().find(|(sub, _)| sub.name.eq_ignore_ascii_case(name)) else {
+            return Ok(false);
+        };
         work.spend(1)?;
-        let Some(sub) = attribute.subs.get(at) else { return Ok(false) };
         let value = self.element.get(sub.name);
-        Ok(match check {
-            Check::Present => !is_empty(value),
-            Check::Empty(wanted) => is_empty(value) == *wanted,
-            Check::Bool(op, wanted) => match (op, value.and_then(Value::as_bool)) {
+        let (op, wanted) = match test {
+            Test::Present => return Ok(!is_empty(value)),
+            Test::Compare(op, wanted) => (*op, wanted),
+        };
+        Ok(match (wanted, value) {
+            (FilterValue::Null, value) => (op == CompareOp::Equal) == is_empty(value),
+            (FilterValue::Bool(wanted), value) => match (op, value.and_then(Value::as_bool)) {
                 (CompareOp::Equal, Some(value)) => value == *wanted,
                 (CompareOp::NotEqual, Some(value)) => value != *wanted,
                 (CompareOp::NotEqual, None) => true,
                 _ => false,
             },
-            Check::Never => false,
-            Check::Text(op, wanted) => match value {
-                Some(Value::String(given)) => {
-                    work.spend(steps(given.len() + wanted.len()))?;
-                    if sub.case_exact {
-                        compare(*op, given, wanted)
-                    } else {
-                        let Some(slot) = self.folded.get_mut(at) else { return Ok(false) };
-                        if slot.is_none() {
-                            work.spend(steps(given.len()))?;
-                        }
-                        compare(*op, slot.get_or_insert_with(|| given.to_lowercase()), wanted)
-                    }
+            (FilterValue::Number(_), _) => false,
+            (FilterValue::String(wanted), Some(Value::String(given))) => {
+                work.spend(steps(given.len() + wanted.len()))?;
+                if sub.case_exact {
+                    return Ok(compare(op, given, wanted));
                 }
-                _ => *op == CompareOp::NotEqual,
-            },
+                if folded.is_none() {
+                    work.spend(steps(given.len()))?;
+                }
+                compare(op, folded.get_or_insert_with(|| given.to_lowercase()), wanted)
+            }
+            (FilterValue::String(_), _) => op == CompareOp::NotEqual,
         })
+    }
+}
+
+fn is_empty(value: Option<&Value>) -> bool {
+    match value {
+        None | Some(Value::Null) => true,
+        Some(Value::String(text)) => text.is_empty(),
+        Some(Value::Array(list)) => list.is_empty(),
+        Some(Value::Object(map)) => map.is_empty(),
+        Some(_) => false,
+    }
+}
+
+fn compare(op: CompareOp, value: &str, wanted: &str) -> bool {
+    match op {
+        CompareOp::Equal => value == wanted,
+        CompareOp::NotEqual => value != wanted,
+        CompareOp::Contains => value.contains(wanted),
+        CompareOp::StartsWith => value.starts_with(wanted),
+        CompareOp::EndsWith => value.ends_with(wanted),
+        CompareOp::Greater => value > wanted,
+        CompareOp::GreaterOrEqual => value >= wanted,
+        CompareOp::Less => value < wanted,
+        CompareOp::LessOrEqual => value <= wanted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::scim::filter::AttributePath;
+    use crate::scim::{Findings, ResourceType, parse};
+
+    fn passes(of: ResourceType, name: &str, filter: &str, element: &Value) -> bool {
+        let path = AttributePath { schema: None, name: name.to_owned(), sub: None };
+        let attribute = of.resolve(&path).unwrap().attribute;
+        let filter = parse::filter(filter, &mut Findings::new()).unwrap().resolved_in(attribute).unwrap();
+        ElementFilter::new(attribute, &filter).passes(element, &mut Work::default()).unwrap()
+    }
+
+    #[test]
+    fn filters_are_run_on_elements_as_the_rfc_says() {
+        let email = json!({"value": "Alice@example.com", "type": "work", "primary": true});
+        for text in [
+            "value eq \"ALICE@example.com\"",
+            "value sw \"alice\" and value ew \".com\" and value co \"@\"",
+            "type eq \"work\" and primary eq true and VALUE eq \"alice@example.com\"",
+            "type eq \"home\" or primary eq true",
+            "not (display pr)",
+            "display eq null",
+            "display ne \"x\"",
+            "primary ne false",
+            "value gt \"Al\" and value le \"b\"",
+        ] {
+            assert!(passes(ResourceType::User, "emails", text, &email), "{text}");
+        }
+        for text in [
+            "type eq \"home\"",
+            "value eq \"alice@example.com\" and type eq \"home\"",
+            "primary eq false",
+            "display pr",
+            "display eq \"\"",
+            "type ne null and value ge \"b\"",
+        ] {
+            assert!(!passes(ResourceType::User, "emails", text, &email), "{text}");
+        }
+        let member = json!({"value": "x1"});
+        assert!(passes(ResourceType::Group, "members", "value eq \"x1\"", &member));
+        assert!(!passes(ResourceType::Group, "members", "value eq \"X1\"", &member), "an id is case-exact");
     }
 }

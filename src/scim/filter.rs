@@ -1,4 +1,5 @@
-//! Filters as trees (RFC 7644 §3.4.2.2): printed, resolved against the schemas, and run on values.
+//! Filters as trees (RFC 7644 §3.4.2.2): printed, and resolved against the schemas. The one form of a filter: the store
+//! compiles it to SQL, and a PATCH runs it on the elements of an attribute.
 
 use std::fmt;
 
@@ -249,47 +250,6 @@ impl Filter {
             Self::Attribute(path, _) | Self::Element { path, .. } => Err(unknown_sub(attribute, &path.to_string())),
         }
     }
-
-    /// Whether a resource passes. The filter must be [resolved](Filter::resolved).
-    #[must_use]
-    pub fn matches(&self, of: ResourceType, resource: &Value) -> bool {
-        match self {
-            Self::And(terms) => terms.iter().all(|term| term.matches(of, resource)),
-            Self::Or(terms) => terms.iter().any(|term| term.matches(of, resource)),
-            Self::Not(inner) => !inner.matches(of, resource),
-            Self::Attribute(path, test) => {
-                let Some(found) = of.resolve(path) else { return false };
-                let value = find(resource, path);
-                match found.sub {
-                    Some(sub) => test_each(value, &|element| test_value(test, sub, element.get(sub.name))),
-                    None => test_value(test, found.attribute, value),
-                }
-            }
-            Self::Element { path, filter, then } => {
-                let Some(found) = of.resolve(path) else { return false };
-                any_element(find(resource, path), |element| {
-                    filter.matches_element(found.attribute, element)
-                        && then.as_ref().is_none_or(|(name, test)| {
-                            found.attribute.sub(name).is_some_and(|sub| test_value(test, sub, element.get(sub.name)))
-                        })
-                })
-            }
-        }
-    }
-
-    /// Whether one element of a multi-valued attribute passes what stands inside the brackets.
-    #[must_use]
-    pub(super) fn matches_element(&self, attribute: &Attribute, element: &Value) -> bool {
-        match self {
-            Self::And(terms) => terms.iter().all(|term| term.matches_element(attribute, element)),
-            Self::Or(terms) => terms.iter().any(|term| term.matches_element(attribute, element)),
-            Self::Not(inner) => !inner.matches_element(attribute, element),
-            Self::Attribute(path, test) => {
-                attribute.sub(&path.name).is_some_and(|sub| test_value(test, sub, element.get(sub.name)))
-            }
-            Self::Element { .. } => false,
-        }
-    }
 }
 
 fn canonical_path(found: &Resolved, sub: Option<&Attribute>) -> AttributePath {
@@ -342,75 +302,5 @@ fn checked(test: &Test, attribute: &Attribute, path: &AttributePath) -> Result<T
             FilterValue::String(_) => Ok(test.clone()),
             _ => refuse("is a string; put the value into quotation marks"),
         },
-    }
-}
-
-fn find<'a>(resource: &'a Value, path: &AttributePath) -> Option<&'a Value> {
-    let home = match &path.schema {
-        Some(schema) => resource.get(schema)?,
-        None => resource,
-    };
-    home.get(&path.name)
-}
-
-fn any_element(value: Option<&Value>, mut passes: impl FnMut(&Value) -> bool) -> bool {
-    match value {
-        Some(Value::Array(elements)) => elements.iter().any(passes),
-        Some(Value::Null) | None => false,
-        Some(one) => passes(one),
-    }
-}
-
-fn test_each(value: Option<&Value>, passes: &dyn Fn(&Value) -> bool) -> bool {
-    match value {
-        None | Some(Value::Null) => passes(&Value::Null),
-        Some(Value::Array(elements)) if elements.is_empty() => passes(&Value::Null),
-        some => any_element(some, passes),
-    }
-}
-
-pub(super) fn is_empty(value: Option<&Value>) -> bool {
-    match value {
-        None | Some(Value::Null) => true,
-        Some(Value::String(text)) => text.is_empty(),
-        Some(Value::Array(list)) => list.is_empty(),
-        Some(Value::Object(map)) => map.is_empty(),
-        Some(_) => false,
-    }
-}
-
-fn test_value(test: &Test, attribute: &Attribute, value: Option<&Value>) -> bool {
-    let (op, wanted) = match test {
-        Test::Present => return !is_empty(value),
-        Test::Compare(op, wanted) => (*op, wanted),
-    };
-    match wanted {
-        FilterValue::Null => (op == CompareOp::Equal) == is_empty(value),
-        FilterValue::Bool(wanted) => match (op, value.and_then(Value::as_bool)) {
-            (CompareOp::Equal, Some(value)) => value == *wanted,
-            (CompareOp::NotEqual, Some(value)) => value != *wanted,
-            (CompareOp::NotEqual, None) => true,
-            _ => false,
-        },
-        FilterValue::Number(_) => false,
-        FilterValue::String(wanted) => match value {
-            Some(Value::String(given)) if attribute.case_exact => compare(op, given, wanted),
-            Some(Value::String(given)) => compare(op, &given.to_lowercase(), &wanted.to_lowercase()),
-            _ => op == CompareOp::NotEqual,
-        },
-    }
-}
-
-pub(super) fn compare(op: CompareOp, value: &str, wanted: &str) -> bool {
-    match op {
-        CompareOp::Equal => value == wanted,
-        CompareOp::NotEqual => value != wanted,
-        CompareOp::Contains => value.contains(wanted),
-        CompareOp::StartsWith => value.starts_with(wanted),
-        CompareOp::EndsWith => value.ends_with(wanted),
-        CompareOp::Greater => value > wanted,
-        CompareOp::GreaterOrEqual => value >= wanted,
-        CompareOp::Less => value < wanted,
-        CompareOp::LessOrEqual => value <= wanted,
     }
 }

@@ -82,10 +82,12 @@ pub enum StoreError {
         limit: u64,
     },
     /// The filter is not one that an index can answer.
-    #[error("a filter on `{attribute}` is not supported here")]
+    #[error("{what} is not supported here{instead}")]
     UnsupportedFilter {
         /// What cannot be looked up.
-        attribute: &'static str,
+        what: String,
+        /// What can be, where that is not said by `what`; begins with a semicolon.
+        instead: &'static str,
     },
     /// A stored value cannot be read back.
     #[error("the stored `{what}` cannot be read: {problem}; restore the database from a backup")]

@@ -8,16 +8,17 @@ use uuid::Uuid;
 use super::audit::AuditDraft;
 use super::committer::{Ticket, Touched, Transaction};
 use super::lanes::cost;
-use super::list::{self, Kind};
+use super::list;
 use super::members::{self, Slice};
 use super::membership::Plan;
 use super::quota::Growth;
 use super::sql::{Columns, fold, json, size};
 use super::{
-    ATTEMPTS, Counts, DeleteOutcome, GroupChanged, GroupRecord, GroupUpdate, ListPlan, ListQuery, MemberChange,
-    MemberDelta, NewGroup, Origin, Page, Quota, Store, StoreError, UpdateOutcome, Usage, changes_too_often,
+    ATTEMPTS, Counts, DeleteOutcome, GroupChanged, GroupRecord, GroupUpdate, ListQuery, MemberChange, MemberDelta,
+    NewGroup, Origin, Page, Quota, Store, StoreError, UpdateOutcome, Usage, changes_too_often,
 };
 use crate::model::{DirectoryChange, GroupFacts, GroupId, ProviderName};
+use crate::scim::ResourceType;
 
 /// How many memberships one turn at the writer changes at most.
 pub(super) const SLICE: usize = 2_000;
@@ -548,22 +549,14 @@ impl Store {
     /// Groups that match, without their members, in the order of their creation.
     ///
     /// # Errors
-    /// [`StoreError::UnsupportedFilter`] when no index answers the condition.
+    /// [`StoreError::UnsupportedFilter`] when no index answers the filter.
     pub async fn groups(&self, p: &ProviderName, q: &ListQuery) -> Result<Page<GroupRecord>, StoreError> {
-        list::page(self.readers(), Kind::Groups, p, q, group_row).await
-    }
-
-    /// Which groups [`Store::groups`] would answer, and how large they are.
-    ///
-    /// # Errors
-    /// As [`Store::groups`].
-    pub async fn plan_groups(&self, p: &ProviderName, q: &ListQuery) -> Result<ListPlan, StoreError> {
-        list::plan(self.readers(), Kind::Groups, p, q).await
+        list::page(self.readers(), ResourceType::Group, p, q, group_row).await
     }
 
     /// The groups at these positions that are still there, without their members.
     pub async fn groups_at(&self, p: &ProviderName, positions: &[i64]) -> Result<Vec<GroupRecord>, StoreError> {
-        list::at(self.readers(), Kind::Groups, p, positions, group_row).await
+        list::at(self.readers(), ResourceType::Group, p, positions, group_row).await
     }
 
     /// How large the directory of one provider is.

@@ -1,41 +1,32 @@
-//! Lists: conditions become SQL over indexed columns, or are refused.
+//! Lists: pages of users or groups, and how large their rows are.
 
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite, SqlitePool, query};
-use uuid::Uuid;
 
-use super::sql::{Columns, fold, json};
-use super::{Condition, ListPlan, ListQuery, Page, PlannedRow, StoreError, groups, users};
+use super::sql::{Columns, json};
+use super::{ListPlan, ListQuery, Page, PlannedRow, Store, StoreError, filter, groups, users};
 use crate::model::ProviderName;
+use crate::scim::{Filter, ResourceType};
 
-/// Which table is listed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Users,
-    Groups,
+fn table(of: ResourceType) -> &'static str {
+    match of {
+        ResourceType::User => "users",
+        ResourceType::Group => "groups",
+    }
 }
 
-impl Kind {
-    fn table(self) -> &'static str {
-        match self {
-            Self::Users => "users",
-            Self::Groups => "groups",
-        }
+fn columns(of: ResourceType) -> &'static str {
+    match of {
+        ResourceType::User => users::COLUMNS,
+        ResourceType::Group => groups::COLUMNS,
     }
+}
 
-    fn columns(self) -> &'static str {
-        match self {
-            Self::Users => users::COLUMNS,
-            Self::Groups => groups::COLUMNS,
-        }
-    }
-
-    /// Position, bytes and members of a row: what [`PlannedRow`] has. The length of a text is read without the text.
-    fn weight(self) -> &'static str {
-        match self {
-            Self::Users => "position, octet_length(resource) + octet_length(emails) + octet_length(user_name), 0",
-            Self::Groups => "position, octet_length(resource) + octet_length(display_name), member_count",
-        }
+/// Position, bytes and members of a row: what [`PlannedRow`] has. The length of a text is read without the text.
+fn weight(of: ResourceType) -> &'static str {
+    match of {
+        ResourceType::User => "position, octet_length(resource) + octet_length(emails) + octet_length(user_name), 0",
+        ResourceType::Group => "position, octet_length(resource) + octet_length(display_name), member_count",
     }
 }
 
@@ -45,16 +36,16 @@ const CHUNK: usize = 100;
 /// One page of the users or groups that match.
 pub(super) async fn page<T>(
     readers: &SqlitePool,
-    kind: Kind,
+    of: ResourceType,
     p: &ProviderName,
     q: &ListQuery,
     read: fn(&SqliteRow) -> Result<T, StoreError>,
 ) -> Result<Page<T>, StoreError> {
-    let plan = plan(readers, kind, p, q).await?;
+    let plan = plan(readers, of, p, q).await?;
     let mut items = Vec::with_capacity(plan.rows.len());
     for rows in plan.rows.chunks(CHUNK) {
         let positions: Vec<i64> = rows.iter().map(|row| row.position).collect();
-        items.extend(at(readers, kind, p, &positions, read).await?);
+        items.extend(at(readers, of, p, &positions, read).await?);
     }
     Ok(Page { items, total: plan.total })
 }
@@ -62,12 +53,12 @@ pub(super) async fn page<T>(
 /// The rows at these positions that are still there, in order.
 pub(super) async fn at<T>(
     readers: &SqlitePool,
-    kind: Kind,
+    of: ResourceType,
     p: &ProviderName,
     positions: &[i64],
     read: fn(&SqliteRow) -> Result<T, StoreError>,
 ) -> Result<Vec<T>, StoreError> {
-    let mut sql = QueryBuilder::new(format!("SELECT {} FROM {}", kind.columns(), kind.table()));
+    let mut sql = QueryBuilder::new(format!("SELECT {} FROM {}", columns(of), table(of)));
     sql.push(" WHERE position IN (SELECT value FROM json_each(").push_bind(json(&positions)?);
     // The `+` keeps the planner at the positions.
     sql.push(")) AND +provider = ").push_bind(p.as_str()).push(" ORDER BY position");
@@ -77,14 +68,14 @@ pub(super) async fn at<T>(
 /// Which rows a page has and how large each of them is, read without the rows.
 pub(super) async fn plan(
     readers: &SqlitePool,
-    kind: Kind,
+    of: ResourceType,
     p: &ProviderName,
     q: &ListQuery,
 ) -> Result<ListPlan, StoreError> {
     let offset = q.start_index.saturating_sub(1);
     let mut items = Vec::new();
     if q.count > 0 {
-        let rows = select(kind, kind.weight(), p, q.condition.as_ref())?
+        let rows = select(of, weight(of), p, q.filter.as_ref())?
             .push(" ORDER BY position LIMIT ")
             .push_bind(i64::try_from(q.count).unwrap_or(i64::MAX))
             .push(" OFFSET ")
@@ -99,7 +90,7 @@ pub(super) async fn plan(
     let total = if found < q.count && (found > 0 || offset == 0) {
         offset + found
     } else {
-        total(readers, kind, p, q.condition.as_ref()).await?
+        total(readers, of, p, q.filter.as_ref()).await?
     };
     Ok(ListPlan { rows: items, total })
 }
@@ -111,19 +102,19 @@ fn planned(row: &SqliteRow) -> Result<PlannedRow, StoreError> {
 
 async fn total(
     readers: &SqlitePool,
-    kind: Kind,
+    of: ResourceType,
     p: &ProviderName,
-    condition: Option<&Condition>,
+    filter: Option<&Filter>,
 ) -> Result<u64, StoreError> {
-    let row = match (condition, kind) {
-        (Some(_), _) => select(kind, "count(*)", p, condition)?.build().fetch_one(readers).await?,
-        (None, Kind::Users) => {
+    let row = match (filter, of) {
+        (Some(_), _) => select(of, "count(*)", p, filter)?.build().fetch_one(readers).await?,
+        (None, ResourceType::User) => {
             query("SELECT coalesce((SELECT users FROM counters WHERE provider = ?), 0)")
                 .bind(p.as_str())
                 .fetch_one(readers)
                 .await?
         }
-        (None, Kind::Groups) => {
+        (None, ResourceType::Group) => {
             query("SELECT coalesce((SELECT groups FROM counters WHERE provider = ?), 0)")
                 .bind(p.as_str())
                 .fetch_one(readers)
@@ -135,105 +126,32 @@ async fn total(
 
 /// `SELECT what FROM table WHERE …`, open for more.
 pub(super) fn select(
-    kind: Kind,
+    of: ResourceType,
     what: &str,
     p: &ProviderName,
-    condition: Option<&Condition>,
+    filter: Option<&Filter>,
 ) -> Result<QueryBuilder<Sqlite>, StoreError> {
-    let mut sql = QueryBuilder::new(format!("SELECT {what} FROM {}", kind.table()));
-    match condition {
+    let mut sql = QueryBuilder::new(format!("SELECT {what} FROM {}", table(of)));
+    match filter {
         None => {
             sql.push(" WHERE provider = ").push_bind(p.as_str());
         }
-        Some(condition) => {
+        Some(filter) => {
             // The `+` keeps the planner from walking the whole tenant in order of creation: each term brings the
             // provider to the index that answers it.
             sql.push(" WHERE +provider = ").push_bind(p.as_str());
-            if !push(&mut sql, kind, p, condition)? {
-                return Err(StoreError::UnsupportedFilter { attribute: lonely(condition) });
-            }
+            filter::push(&mut sql, of, p, filter)?;
         }
     }
     Ok(sql)
 }
 
-/// The attribute that an index does not answer.
-fn lonely(condition: &Condition) -> &'static str {
-    match condition {
-        Condition::And(terms) => terms.first().map_or("and", lonely),
-        Condition::ManagerEq(_) => "manager",
-        Condition::IdEq(_) => "id",
-        Condition::UserNameEq(_) => "userName",
-        Condition::ExternalIdEq(_) => "externalId",
-        Condition::DisplayNameEq(_) => "displayName",
-        Condition::EmailEq { .. } => "emails",
-        Condition::MemberEq(_) => "members",
+impl Store {
+    /// Which users or groups a list has, and how large they are.
+    ///
+    /// # Errors
+    /// [`StoreError::UnsupportedFilter`] when no index answers the filter.
+    pub async fn plan_list(&self, of: ResourceType, p: &ProviderName, q: &ListQuery) -> Result<ListPlan, StoreError> {
+        plan(self.readers(), of, p, q).await
     }
-}
-
-/// Appends ` AND …`; says whether an index answers it.
-fn push(
-    sql: &mut QueryBuilder<Sqlite>,
-    kind: Kind,
-    p: &ProviderName,
-    condition: &Condition,
-) -> Result<bool, StoreError> {
-    match (condition, kind) {
-        (Condition::And(terms), _) => {
-            let mut indexed = false;
-            for term in terms {
-                indexed |= push(sql, kind, p, term)?;
-            }
-            return Ok(indexed);
-        }
-        (Condition::IdEq(id), _) => match Uuid::try_parse(id) {
-            Ok(id) => equal(sql, p, "id", id.as_bytes().as_slice()),
-            Err(_) => nothing(sql),
-        },
-        (Condition::ExternalIdEq(value), _) => equal(sql, p, "external_id", value.as_str()),
-        (Condition::UserNameEq(value), Kind::Users) => equal(sql, p, "user_name_fold", fold(value)),
-        (Condition::DisplayNameEq(value), Kind::Groups) => equal(sql, p, "display_name_fold", fold(value)),
-        (Condition::EmailEq { kind, value }, Kind::Users) => {
-            sql.push(" AND position IN (SELECT user FROM user_emails WHERE provider = ").push_bind(p.as_str());
-            sql.push(" AND value_fold = ").push_bind(fold(value));
-            if let Some(kind) = kind {
-                sql.push(" AND kind_fold = ").push_bind(fold(kind));
-            }
-            sql.push(")");
-        }
-        (Condition::MemberEq(member), Kind::Groups) => match Uuid::try_parse(member) {
-            Ok(member) => {
-                sql.push(
-                    " AND position IN (SELECT g.position FROM members m INDEXED BY members_by_member \
-                     CROSS JOIN groups g ON g.provider = m.provider AND g.id = m.group_id \
-                     WHERE m.kind <> 'pending' AND m.provider = ",
-                )
-                .push_bind(p.as_str());
-                sql.push(" AND m.member_id = ").push_bind(member.as_bytes().as_slice()).push(")");
-            }
-            Err(_) => nothing(sql),
-        },
-        (Condition::ManagerEq(manager), Kind::Users) => {
-            sql.push(
-                " AND resource ->> '$.\"urn:ietf:params:scim:schemas:extension:enterprise:2.0:User\".manager.value' = ",
-            )
-            .push_bind(manager.as_str());
-            return Ok(false);
-        }
-        _ => return Err(StoreError::UnsupportedFilter { attribute: lonely(condition) }),
-    }
-    Ok(true)
-}
-
-fn equal<'t, T>(sql: &mut QueryBuilder<Sqlite>, p: &ProviderName, column: &'static str, value: T)
-where
-    T: sqlx::Encode<'t, Sqlite> + sqlx::Type<Sqlite>,
-{
-    sql.push(" AND provider = ").push_bind(p.as_str());
-    sql.push(format_args!(" AND {column} = ")).push_bind(value);
-}
-
-/// What is asked for cannot exist, such as a text that is no id.
-fn nothing(sql: &mut QueryBuilder<Sqlite>) {
-    sql.push(" AND false");
 }

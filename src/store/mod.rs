@@ -15,6 +15,7 @@ mod committer;
 mod decisions;
 mod error;
 mod events;
+mod filter;
 mod groups;
 mod guard;
 mod history;
@@ -62,9 +63,9 @@ pub use owners::{DirectoryUse, Purged};
 pub use past::PastCatalog;
 pub use quota::{Quota, Usage};
 pub use record::{
-    AuditRow, Condition, Counts, DeleteOutcome, GroupChanged, GroupRecord, GroupUpdate, ListPlan, ListQuery,
-    MemberDelta, MemberKind, MemberRecord, Membership, NewGroup, NewUser, Origin, Page, PlannedRow,
-    SpecPhase, SpecState, SpecVersion, StoredSpec, UpdateOutcome, UserRecord, UserUpdate, VersionRef,
+    AuditRow, Counts, DeleteOutcome, GroupChanged, GroupRecord, GroupUpdate, ListPlan, ListQuery, MemberDelta,
+    MemberKind, MemberRecord, Membership, NewGroup, NewUser, Origin, Page, PlannedRow, SpecPhase, SpecState,
+    SpecVersion, StoredSpec, UpdateOutcome, UserRecord, UserUpdate, VersionRef,
 };
 pub use trust::Trust;
 

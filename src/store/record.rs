@@ -5,6 +5,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::model::{AuditEntry, GroupFacts, MemberChange, ProviderName, Seq, UserFacts};
+use crate::scim::Filter;
 
 /// On whose behalf a directory change is made: becomes the actor and the request id of its audit row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,41 +176,14 @@ pub enum DeleteOutcome {
 }
 
 /// Which users or groups to list.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ListQuery {
-    /// What must hold; none means all.
-    pub condition: Option<Condition>,
+    /// What must hold, with the names of the schema ([`Filter::resolved`]); none means all.
+    pub filter: Option<Filter>,
     /// Position of the first result, from 1 (RFC 7644 §3.4.2.4).
     pub start_index: u64,
     /// How many results at most; 0 asks for the total only.
     pub count: u64,
-}
-
-/// What can be looked up. At least one term of a conjunction must be one that an index answers, which is every one
-/// but [`Condition::ManagerEq`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Condition {
-    /// All of these hold.
-    And(Vec<Condition>),
-    /// `id eq`; a text that is no id matches nothing.
-    IdEq(String),
-    /// `userName eq`, without regard to case. Users only.
-    UserNameEq(String),
-    /// `externalId eq`, case-exact.
-    ExternalIdEq(String),
-    /// `displayName eq`, without regard to case. Groups only.
-    DisplayNameEq(String),
-    /// `emails eq`, `emails.value eq`, `emails[type eq "…"].value eq`, without regard to case. Users only.
-    EmailEq {
-        /// `type` of the same element, if it was asked for.
-        kind: Option<String>,
-        /// The address.
-        value: String,
-    },
-    /// `manager eq` of the enterprise extension. Users only, and only beside a term that an index answers.
-    ManagerEq(String),
-    /// `members eq`: the groups that this id is a direct member of. Groups only.
-    MemberEq(String),
 }
 
 /// Part of a list.

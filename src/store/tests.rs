@@ -24,6 +24,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::model::{Clock, EmailFact, GroupFacts, GroupId, ManualClock, ProviderName, UserFacts, UserId};
+use crate::scim::{Filter, Findings, ResourceType, parse};
 
 /// A store in a folder of its own.
 struct Home {
@@ -185,8 +186,21 @@ fn sorted(mut ids: Vec<Uuid>) -> Vec<Uuid> {
     ids
 }
 
-fn matching(condition: Condition) -> ListQuery {
-    ListQuery { condition: Some(condition), start_index: 1, count: 100 }
+/// A filter as the endpoint reads it.
+fn filter(of: ResourceType, text: &str) -> Filter {
+    parse::filter(text, &mut Findings::new()).unwrap().resolved(of).unwrap()
+}
+
+fn matching(filter: Filter) -> ListQuery {
+    ListQuery { filter: Some(filter), start_index: 1, count: 100 }
+}
+
+fn users_with(text: &str) -> ListQuery {
+    matching(filter(ResourceType::User, text))
+}
+
+fn groups_with(text: &str) -> ListQuery {
+    matching(filter(ResourceType::Group, text))
 }
 
 fn changed<R: std::fmt::Debug, E: std::fmt::Debug>(outcome: UpdateOutcome<R, E>) -> R {

@@ -7,15 +7,16 @@ use sqlx::sqlite::SqliteRow;
 use super::audit::AuditDraft;
 use super::committer::{Ticket, Transaction};
 use super::lanes::cost;
-use super::list::{self, Kind};
+use super::list;
 use super::members;
 use super::quota::Growth;
 use super::sql::{Columns, fold, json, size};
 use super::{
-    ATTEMPTS, DeleteOutcome, ListPlan, ListQuery, NewUser, Origin, Page, Quota, Store, StoreError, UpdateOutcome,
-    Usage, UserRecord, UserUpdate, changes_too_often,
+    ATTEMPTS, DeleteOutcome, ListQuery, NewUser, Origin, Page, Quota, Store, StoreError, UpdateOutcome, Usage,
+    UserRecord, UserUpdate, changes_too_often,
 };
 use crate::model::{DirectoryChange, EmailFact, ProviderName, UserFacts, UserId};
+use crate::scim::ResourceType;
 
 /// What [`user_row`] reads.
 pub(super) const COLUMNS: &str =
@@ -325,21 +326,13 @@ impl Store {
     /// Users that match, in the order of their creation.
     ///
     /// # Errors
-    /// [`StoreError::UnsupportedFilter`] when no index answers the condition.
+    /// [`StoreError::UnsupportedFilter`] when no index answers the filter.
     pub async fn users(&self, p: &ProviderName, q: &ListQuery) -> Result<Page<UserRecord>, StoreError> {
-        list::page(self.readers(), Kind::Users, p, q, user_row).await
-    }
-
-    /// Which users [`Store::users`] would answer, and how large they are.
-    ///
-    /// # Errors
-    /// As [`Store::users`].
-    pub async fn plan_users(&self, p: &ProviderName, q: &ListQuery) -> Result<ListPlan, StoreError> {
-        list::plan(self.readers(), Kind::Users, p, q).await
+        list::page(self.readers(), ResourceType::User, p, q, user_row).await
     }
 
     /// The users at these positions that are still there.
     pub async fn users_at(&self, p: &ProviderName, positions: &[i64]) -> Result<Vec<UserRecord>, StoreError> {
-        list::at(self.readers(), Kind::Users, p, positions, user_row).await
+        list::at(self.readers(), ResourceType::User, p, positions, user_row).await
     }
 }

@@ -121,9 +121,9 @@ async fn a_renamed_user_is_found_by_the_new_name_and_address_only() {
         .await
         .unwrap();
     for (name, found) in [("OLD@x.example", 0), ("new@X.example", 1)] {
-        let by_name = home.store.users(&okta(), &matching(Condition::UserNameEq(name.to_owned()))).await.unwrap();
-        let email = Condition::EmailEq { kind: Some("WORK".to_owned()), value: name.to_owned() };
-        let by_email = home.store.users(&okta(), &matching(email)).await.unwrap();
+        let by_name = home.store.users(&okta(), &users_with(&format!("userName eq \"{name}\""))).await.unwrap();
+        let email = users_with(&format!("emails[type eq \"WORK\"].value eq \"{name}\""));
+        let by_email = home.store.users(&okta(), &email).await.unwrap();
         assert_eq!((by_name.total, by_email.total), (found, found), "{name}");
     }
     add_user(&home.store, &okta(), "old@x.example").await;
@@ -262,8 +262,7 @@ async fn a_deleted_user_leaves_its_groups_and_is_never_known_again() {
     assert!(member_ids(&home.store, &okta(), group).await.is_empty());
     let again = changed(change(&home.store, &okta(), group, vec![MemberChange::Add(vec![id.0])]).await.unwrap());
     assert_eq!(again.members.parked, 1);
-    let email = Condition::EmailEq { kind: None, value: "a@x.example".to_owned() };
-    assert_eq!(home.store.users(&okta(), &matching(email)).await.unwrap().total, 0);
+    assert_eq!(home.store.users(&okta(), &users_with("emails eq \"a@x.example\"")).await.unwrap().total, 0);
 }
 
 #[tokio::test]
@@ -290,7 +289,7 @@ async fn lists_page_in_the_order_of_creation_with_exact_totals() {
     let page = |start_index, count| {
         let store = home.store.clone();
         async move {
-            let page = store.users(&okta(), &ListQuery { condition: None, start_index, count }).await.unwrap();
+            let page = store.users(&okta(), &ListQuery { filter: None, start_index, count }).await.unwrap();
             let names: Vec<_> =
                 page.items.iter().map(|user| user.facts.user_name.trim_end_matches("@x.example").to_owned()).collect();
             (names.join(" "), page.total)
@@ -302,12 +301,12 @@ async fn lists_page_in_the_order_of_creation_with_exact_totals() {
     assert_eq!(page(26, 10).await, (String::new(), 25));
     assert_eq!(page(1000, 10).await, (String::new(), 25));
     assert_eq!(page(1, 0).await, (String::new(), 25));
-    let all = ListQuery { condition: None, start_index: 1, count: 5 };
+    let all = ListQuery { filter: None, start_index: 1, count: 5 };
     assert_eq!(home.store.users(&provider("ping"), &all).await.unwrap().total, 0);
 }
 
 #[tokio::test]
-async fn every_condition_finds_what_it_names_and_nothing_else() {
+async fn every_filter_finds_what_it_names_and_nothing_else() {
     let home = Home::new().await;
     let mut alice = new_user("alice@x.example");
     alice.facts.external_id = Some("00u1".to_owned());
@@ -320,69 +319,67 @@ async fn every_condition_finds_what_it_names_and_nothing_else() {
     let group = add_group(&home.store, &okta(), "Team", &[alice.0]).await.group.facts.id;
     add_group(&home.store, &okta(), "Empty", &[]).await;
 
-    let email =
-        |kind: Option<&str>, value: &str| Condition::EmailEq { kind: kind.map(str::to_owned), value: value.to_owned() };
-    let id = |id: Uuid| Condition::IdEq(id.to_string());
-    for (condition, expected) in [
-        (Condition::UserNameEq("ALICE@x.example".to_owned()), vec![alice]),
-        (Condition::UserNameEq("ali".to_owned()), vec![]),
-        (Condition::ExternalIdEq("00u1".to_owned()), vec![alice]),
-        (Condition::ExternalIdEq("00U1".to_owned()), vec![]),
-        (id(bob.0), vec![bob]),
-        (Condition::IdEq("not an id".to_owned()), vec![]),
-        (email(None, "a@HOME.example"), vec![alice]),
-        (email(Some("work"), "a@home.example"), vec![]),
-        (email(Some("Work"), "bob@x.example"), vec![bob]),
-        (Condition::And(vec![Condition::ManagerEq(manager.clone()), id(alice.0)]), vec![alice]),
-        (Condition::And(vec![Condition::ManagerEq(manager.clone()), id(bob.0)]), vec![]),
-        (Condition::And(vec![email(None, "bob@x.example"), Condition::UserNameEq("alice@x.example".into())]), vec![]),
+    for (text, expected) in [
+        ("userName eq \"ALICE@x.example\"".to_owned(), vec![alice]),
+        ("userName eq \"ali\"".to_owned(), vec![]),
+        ("externalId eq \"00u1\"".to_owned(), vec![alice]),
+        ("externalId eq \"00U1\"".to_owned(), vec![]),
+        (format!("id eq \"{bob}\""), vec![bob]),
+        ("id eq \"not an id\"".to_owned(), vec![]),
+        ("emails eq \"a@HOME.example\"".to_owned(), vec![alice]),
+        ("emails[value eq \"a@HOME.example\"]".to_owned(), vec![alice]),
+        ("emails[type eq \"work\"].value eq \"a@home.example\"".to_owned(), vec![]),
+        ("emails[type eq \"Work\"].value eq \"bob@x.example\"".to_owned(), vec![bob]),
+        ("emails[value eq \"bob@x.example\" and type eq \"work\"]".to_owned(), vec![bob]),
+        (format!("manager eq \"{manager}\" and id eq \"{alice}\""), vec![alice]),
+        (format!("manager eq \"{manager}\" and id eq \"{bob}\""), vec![]),
+        ("emails eq \"bob@x.example\" and userName eq \"alice@x.example\"".to_owned(), vec![]),
     ] {
-        let page = home.store.users(&okta(), &matching(condition.clone())).await.unwrap();
+        let page = home.store.users(&okta(), &users_with(&text)).await.unwrap();
         let found: Vec<_> = page.items.iter().map(|user| user.facts.id).collect();
-        assert_eq!((found, page.total), (expected.clone(), expected.len() as u64), "{condition:?}");
-        let counted = ListQuery { condition: Some(condition.clone()), start_index: 1, count: 0 };
-        assert_eq!(home.store.users(&okta(), &counted).await.unwrap().total, expected.len() as u64, "{condition:?}");
+        assert_eq!((found, page.total), (expected.clone(), expected.len() as u64), "{text}");
+        let counted = ListQuery { count: 0, ..users_with(&text) };
+        assert_eq!(home.store.users(&okta(), &counted).await.unwrap().total, expected.len() as u64, "{text}");
     }
-    let member = |id: Uuid| Condition::MemberEq(id.to_string());
-    for (condition, expected) in [
-        (Condition::DisplayNameEq("TEAM".to_owned()), vec![group]),
-        (member(alice.0), vec![group]),
-        (member(bob.0), vec![]),
-        (Condition::And(vec![id(group.0), member(alice.0)]), vec![group]),
-        (Condition::And(vec![id(group.0), member(bob.0)]), vec![]),
-        (Condition::MemberEq("x".to_owned()), vec![]),
+    for (text, expected) in [
+        ("displayName eq \"TEAM\"".to_owned(), vec![group]),
+        (format!("members eq \"{alice}\""), vec![group]),
+        (format!("members[value eq \"{alice}\"]"), vec![group]),
+        (format!("members eq \"{bob}\""), vec![]),
+        (format!("id eq \"{group}\" and members eq \"{alice}\""), vec![group]),
+        (format!("id eq \"{group}\" and members eq \"{bob}\""), vec![]),
+        ("members eq \"x\"".to_owned(), vec![]),
     ] {
-        let page = home.store.groups(&okta(), &matching(condition.clone())).await.unwrap();
+        let page = home.store.groups(&okta(), &groups_with(&text)).await.unwrap();
         let found: Vec<_> = page.items.iter().map(|group| group.facts.id).collect();
-        assert_eq!(found, expected, "{condition:?}");
+        assert_eq!(found, expected, "{text}");
     }
-    for condition in [
-        Condition::ManagerEq(manager),
-        Condition::DisplayNameEq("x".to_owned()),
-        Condition::And(vec![]),
-        Condition::And(vec![id(bob.0), Condition::MemberEq("x".to_owned())]),
+    for refused in [
+        users_with(&format!("manager eq \"{manager}\"")),
+        users_with("displayName eq \"x\""),
+        matching(Filter::And(vec![])),
+        groups_with(&format!("id eq \"{bob}\" and members eq \"x\"")),
     ] {
-        let refused = home.store.users(&okta(), &matching(condition.clone())).await;
-        assert!(matches!(refused, Err(StoreError::UnsupportedFilter { .. })), "{condition:?}");
+        let answer = home.store.users(&okta(), &refused).await;
+        assert!(matches!(answer, Err(StoreError::UnsupportedFilter { .. })), "{refused:?}");
     }
 }
 
 #[tokio::test]
 async fn no_look_up_walks_a_table() {
     let home = Home::new().await;
-    let id = || Condition::IdEq(Uuid::new_v4().to_string());
-    let text = || "x".to_owned();
+    let id = Uuid::new_v4();
     let users = [
-        Condition::UserNameEq(text()),
-        Condition::ExternalIdEq(text()),
-        Condition::EmailEq { kind: Some(text()), value: text() },
-        Condition::And(vec![Condition::ManagerEq(text()), id()]),
+        "userName eq \"x\"".to_owned(),
+        "externalId eq \"x\"".to_owned(),
+        "emails[type eq \"x\"].value eq \"x\"".to_owned(),
+        format!("manager eq \"x\" and id eq \"{id}\""),
     ];
-    let groups = [Condition::DisplayNameEq(text()), Condition::MemberEq(Uuid::new_v4().to_string()), id()];
-    let users = users.into_iter().map(|condition| (list::Kind::Users, condition));
-    let groups = groups.into_iter().map(|condition| (list::Kind::Groups, condition));
-    for (kind, condition) in users.chain(groups) {
-        let select = list::select(kind, "*", &okta(), Some(&condition)).unwrap().into_string();
+    let groups = ["displayName eq \"x\"".to_owned(), format!("members eq \"{id}\""), format!("id eq \"{id}\"")];
+    let users = users.into_iter().map(|text| (ResourceType::User, text));
+    let groups = groups.into_iter().map(|text| (ResourceType::Group, text));
+    for (of, text) in users.chain(groups) {
+        let select = list::select(of, "*", &okta(), Some(&filter(of, &text))).unwrap().into_string();
         stays_small(&home.store, &format!("{select} ORDER BY position LIMIT 9")).await;
     }
 }
@@ -470,15 +467,11 @@ async fn tenants_with_the_same_names_never_mix() {
     assert_eq!(refused.unwrap_err(), StoreError::NoKnownMember { given: 1 });
     for (p, user, group) in [(&okta, ours, our_group), (&entra, theirs, their_group)] {
         assert_eq!(member_ids(store, p, group).await, vec![user.0]);
-        for condition in [
-            Condition::UserNameEq("alice@x.example".to_owned()),
-            Condition::ExternalIdEq("e".to_owned()),
-            Condition::EmailEq { kind: None, value: "alice@x.example".to_owned() },
-        ] {
-            let page = store.users(p, &matching(condition)).await.unwrap();
+        for text in ["userName eq \"alice@x.example\"", "externalId eq \"e\"", "emails eq \"alice@x.example\""] {
+            let page = store.users(p, &users_with(text)).await.unwrap();
             assert_eq!(page.items.iter().map(|user| user.facts.id).collect::<Vec<_>>(), [user]);
         }
-        let page = store.groups(p, &matching(Condition::MemberEq(user.to_string()))).await.unwrap();
+        let page = store.groups(p, &groups_with(&format!("members eq \"{user}\""))).await.unwrap();
         assert_eq!(page.items.iter().map(|group| group.facts.id).collect::<Vec<_>>(), [group]);
     }
     store.delete_user(&okta, &origin(), ours, None).await.unwrap();

@@ -177,7 +177,11 @@ async fn records_from_before_there_were_bounds_are_loaded_in_part_and_read_one_b
         assert!(facts.user_name.len() > 254, "still too long for an address");
     }
     assert!(home.store.events_after(0, 500).await.unwrap().len() < 4, "read in parts");
-    let plan = home.store.plan_users(&okta(), &ListQuery { condition: None, start_index: 1, count: 60 }).await.unwrap();
+    let plan = home
+        .store
+        .plan_list(ResourceType::User, &okta(), &ListQuery { filter: None, start_index: 1, count: 60 })
+        .await
+        .unwrap();
     assert_eq!((plan.rows.len(), plan.total), (4, 4));
     assert!(plan.rows.iter().all(|row| row.bytes > 2_000_000), "known before they are read");
 }
