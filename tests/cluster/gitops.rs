@@ -73,8 +73,13 @@ async fn manifests_of_another_field_manager_are_not_fought_over_and_may_be_prune
     let grants = &object["spec"]["grants"][0];
     assert_eq!((&grants["resources"], &grants["roles"]), (&json!(["services/checkout-web"]), &json!([VIEWER])));
     assert_eq!(object["metadata"]["finalizers"], json!(["rolecall.dev/revoke"]));
-    let written = patches(&world, then);
-    assert!(!written.is_empty() && written.iter().all(|call| call.contains("/status ")), "{written:?}");
+    // The API server writes its audit log after its answers.
+    let written = eventually("the status was patched", async || {
+        let written = patches(&world, then);
+        if written.is_empty() { Err("no patch yet".to_owned()) } else { Ok(written) }
+    })
+    .await;
+    assert!(written.iter().all(|call| call.contains("/status ")), "{written:?}");
 
     // A replacement (PUT) says nothing of the finalizer, which takes it off: it is put back, and nothing froze.
     let mut whole = changed.clone();

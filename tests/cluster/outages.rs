@@ -183,11 +183,14 @@ async fn what_happened_before_a_compaction_is_found_by_a_new_list() {
     world.gone("RoleMapping", "checkout/api").await;
     assert!(!world.policy("checkout-api").await.contains_key(INVOKER), "revoked before the object went");
     world.members_stay("checkout-web", INVOKER, &[ALICE]).await;
-    let calls = world.cluster.calls_since(then);
-    let ours = |verb: &str| {
-        calls.iter().any(|call| call.user == world.pod.user && call.verb == verb && call.resource == "rolemappings")
-    };
-    assert!(ours("watch") && ours("list"), "it tried to go on and then listed: {calls:#?}");
+    eventually("it tried to go on and then listed", async || {
+        let calls = world.cluster.calls_since(then);
+        let ours = |verb: &str| {
+            calls.iter().any(|call| call.user == world.pod.user && call.verb == verb && call.resource == "rolemappings")
+        };
+        if ours("watch") && ours("list") { Ok(()) } else { Err(format!("{calls:#?}")) }
+    })
+    .await;
     assert!(world.pod.ended().is_none(), "the same process");
 }
 

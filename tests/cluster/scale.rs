@@ -134,7 +134,13 @@ async fn two_thousand_mappings_on_five_hundred_services_converge_with_few_calls_
     let statuses = most(&world, then, "rolemappings/status");
     println!("measured: at most {finalizers} finalizer patch and {statuses} status patches for one mapping");
     assert_eq!(finalizers, 1);
-    assert!(statuses <= 3, "{statuses} status patches for one mapping");
+    // Pending, ready, verified. Where it takes long, one that has been pending for a minute says so, too.
+    let all = kubernetes(&world, then).remove("patch rolemappings/status").unwrap_or_default();
+    assert!(all <= 3 * MAPPINGS, "{all} status patches for {MAPPINGS} mappings");
+    assert!(
+        statuses <= 3 + usize::from(took > Duration::from_mins(1)) * 3,
+        "{statuses} status patches for one mapping"
+    );
 
     // One change of one group reaches each policy in which it has a part, and no other.
     let concerned = MAPPINGS / GROUPS;
@@ -151,7 +157,10 @@ async fn two_thousand_mappings_on_five_hundred_services_converge_with_few_calls_
         "measured: one person more in one group: its {concerned} mappings follow within {:.1} s; {reads} reads and {writes} writes of {concerned} policies, at most {statuses} status patches for one mapping",
         took.as_secs_f64(),
     );
-    assert!(statuses <= 3, "{statuses} status patches for one mapping");
+    assert!(
+        statuses <= 3 + usize::from(took > Duration::from_mins(1)) * 3,
+        "{statuses} status patches for one mapping"
+    );
     assert_eq!(most(&world, then, "rolemappings"), 0, "no finalizer is touched");
     assert_eq!((reads, writes), (concerned, concerned), "one read and one write a policy");
 
