@@ -224,6 +224,22 @@ fn engine_and_scim_server_never_meet() {
 }
 
 #[test]
+fn planning_and_the_engine_know_no_target_in_particular() {
+    let mut broken = Vec::new();
+    for name in ["plan", "engine", "index", "status"] {
+        for file in rust_files(&root().join("src").join(name)) {
+            let code = code(&file);
+            for word in ["google::", "etag", "Policy", "GoogleError", "CloudRun"] {
+                if names_path(&code, word) {
+                    broken.push(format!("{} names `{word}`", shown(&file)));
+                }
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
 fn pure_rooms_name_no_io_and_no_system_clock() {
     let mut broken = Vec::new();
     let table = table();

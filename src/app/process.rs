@@ -18,12 +18,13 @@ use crate::api::FindingStatus;
 use crate::api::condition::reason;
 use crate::cli::{CredentialsKind, Mode, RunConfig};
 use crate::engine::{Engine, EngineConfig, ProviderTraffic};
-use crate::google::{CloudRun, Credentials, Endpoint, GoogleError};
 use crate::index::Ceiling;
 use crate::model::{Clock, ProviderName, SystemClock};
 use crate::scim_server::{self, Limits, Scim, TokenTable, Traffic};
 use crate::status::{StatusBoard, TokenOutcome};
 use crate::store::{Store, StoreError};
+use crate::target::Target;
+use crate::target::google::{CloudRun, Credentials, Endpoint, GoogleError};
 use crate::telemetry::{Metrics, Part, Readiness, admin_router, probe_router};
 
 /// Connections to the admin port: of everybody, and of one address.
@@ -57,7 +58,7 @@ pub enum AppError {
     Google(#[from] GoogleError),
     /// The endpoint for Google is not one.
     #[error("--google-endpoint: {0}")]
-    Endpoint(#[from] crate::google::EndpointError),
+    Endpoint(#[from] crate::target::google::EndpointError),
     /// There is nowhere to keep what the folder has seen of its store.
     #[error(transparent)]
     Mirror(#[from] MirrorError),
@@ -188,7 +189,7 @@ impl Process {
         let engine = Engine::new(
             EngineConfig { limits: config.guard, ..EngineConfig::new(ceiling, config.drift_interval) },
             store.clone(),
-            google,
+            Target::Google(google),
             clock.clone(),
             metrics.engine.clone(),
             board.clone(),

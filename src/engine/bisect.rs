@@ -11,8 +11,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::google::Refusal;
 use crate::model::{GrantKey, MemberKey, Role};
+use crate::target::RefusalCause;
 
 type Grants = BTreeSet<GrantKey>;
 
@@ -49,7 +49,7 @@ enum About {
 /// The state of a bisection over the additions of one document.
 #[derive(Debug, Clone)]
 pub(super) struct Bisection {
-    pub(super) cause: Refusal,
+    pub(super) cause: RefusalCause,
     about: About,
     /// The policy without the additions was accepted.
     proven: bool,
@@ -77,19 +77,19 @@ type SplitBy<'a> = dyn Fn(&dyn Fn(&GrantKey) -> bool) -> Option<(Grants, Grants)
 impl Bisection {
     /// Begins after `refused` was refused as a whole. `roles` and `members`: what stands in the policy.
     pub(super) fn new(
-        cause: Refusal,
+        cause: RefusalCause,
         refused: Grants,
         roles: BTreeSet<Role>,
         members: BTreeSet<MemberKey>,
         hints: BTreeSet<MemberKey>,
     ) -> Self {
         let about = match cause {
-            Refusal::PrincipalUnknown
-            | Refusal::PrincipalRefused
-            | Refusal::PrincipalMalformed
-            | Refusal::DomainRestricted => About::Members,
-            Refusal::RoleNotSupported => About::Roles,
-            Refusal::OrganizationPolicy | Refusal::LimitExceeded | Refusal::Other => About::Anything,
+            RefusalCause::PrincipalUnknown
+            | RefusalCause::PrincipalRefused
+            | RefusalCause::PrincipalMalformed
+            | RefusalCause::DomainRestricted => About::Members,
+            RefusalCause::RoleNotSupported => About::Roles,
+            RefusalCause::OrganizationPolicy | RefusalCause::LimitExceeded | RefusalCause::Other => About::Anything,
         };
         let domains = members.iter().map(|member| domain(member).to_owned()).collect();
         Self {
@@ -304,7 +304,7 @@ impl Bisection {
         // While the role or the domain may be the cause, one member tells more than half of them.
         let doubtful = match self.about {
             About::Members => {
-                self.cause == Refusal::DomainRestricted
+                self.cause == RefusalCause::DomainRestricted
                     && all.iter().all(|member| !self.domains.contains(domain(member)))
             }
             About::Anything | About::Roles => group.iter().all(|grant| !self.roles.contains(&grant.role)),
@@ -411,7 +411,7 @@ mod tests {
         }
     }
 
-    fn fresh(cause: Refusal, all: &Grants) -> Bisection {
+    fn fresh(cause: RefusalCause, all: &Grants) -> Bisection {
         Bisection::new(cause, all.clone(), BTreeSet::new(), BTreeSet::new(), BTreeSet::new())
     }
 
@@ -422,7 +422,7 @@ mod tests {
     fn one_bad_member_of_sixty_is_found_within_twelve_writes_wherever_it_stands() {
         let all = people(INVOKER, 60, "example.com");
         for bad in &all {
-            for cause in [Refusal::Other, Refusal::DomainRestricted] {
+            for cause in [RefusalCause::Other, RefusalCause::DomainRestricted] {
                 let outcome = run(fresh(cause, &all), &all, 11, |grant| grant == bad);
                 assert_eq!(outcome.isolated, BTreeSet::from([Isolated::Member(bad.member.clone())]), "{cause:?}");
                 assert_eq!(outcome.accepted.len(), 59, "{cause:?} {bad:?} after {} writes", outcome.writes);
@@ -436,16 +436,16 @@ mod tests {
         all.extend(people(VIEWER, 60, "example.com"));
         for role in [INVOKER, VIEWER] {
             let role = Role::new(role).unwrap();
-            let outcome = run(fresh(Refusal::Other, &all), &all, 11, |grant| grant.role == role);
+            let outcome = run(fresh(RefusalCause::Other, &all), &all, 11, |grant| grant.role == role);
             assert_eq!(outcome.isolated, BTreeSet::from([Isolated::Role(role)]));
             assert_eq!(outcome.accepted.len(), 60);
             assert!(outcome.writes <= 4, "{}", outcome.writes);
         }
         let alone = people(INVOKER, 60, "example.com");
-        let outcome = run(fresh(Refusal::Other, &alone), &alone, 11, |_| true);
+        let outcome = run(fresh(RefusalCause::Other, &alone), &alone, 11, |_| true);
         assert!(outcome.isolated.contains(&Isolated::Role(Role::new(INVOKER).unwrap())), "{:?}", outcome.isolated);
         assert!(outcome.writes <= 6, "{}", outcome.writes);
-        let outcome = run(fresh(Refusal::RoleNotSupported, &alone), &alone, 11, |_| true);
+        let outcome = run(fresh(RefusalCause::RoleNotSupported, &alone), &alone, 11, |_| true);
         assert_eq!(outcome.isolated, BTreeSet::from([Isolated::Role(Role::new(INVOKER).unwrap())]));
         assert_eq!(outcome.writes, 1, "the text says that it is the role, and there is one");
     }
@@ -454,7 +454,7 @@ mod tests {
     fn two_refused_members_side_by_side_do_not_convict_the_role_for_everybody() {
         let all = people(INVOKER, 40, "example.com");
         let bad: BTreeSet<Isolated> = all.iter().take(2).map(|grant| Isolated::Member(grant.member.clone())).collect();
-        let outcome = run(fresh(Refusal::Other, &all), &all, 11, |grant| covered(&bad, grant));
+        let outcome = run(fresh(RefusalCause::Other, &all), &all, 11, |grant| covered(&bad, grant));
         assert_eq!(outcome.isolated, bad);
         assert_eq!(outcome.accepted.len(), 38);
     }
@@ -464,7 +464,7 @@ mod tests {
         let mut all = people(INVOKER, 30, "example.com");
         all.extend(people(VIEWER, 30, "example.com"));
         let bad = MemberKey::of("user:p017@example.com");
-        let outcome = run(fresh(Refusal::Other, &all), &all, 11, |grant| grant.member == bad);
+        let outcome = run(fresh(RefusalCause::Other, &all), &all, 11, |grant| grant.member == bad);
         assert!(outcome.isolated.contains(&Isolated::Member(bad)), "{:?}", outcome.isolated);
         assert_eq!(outcome.isolated.len(), 1);
     }
@@ -474,7 +474,7 @@ mod tests {
         let mut all = people(INVOKER, 40, "example.com");
         all.extend(people(INVOKER, 2, "partner.example"));
         let outcome =
-            run(fresh(Refusal::DomainRestricted, &all), &all, 11, |grant| domain(&grant.member) != "example.com");
+            run(fresh(RefusalCause::DomainRestricted, &all), &all, 11, |grant| domain(&grant.member) != "example.com");
         assert_eq!(outcome.isolated.len(), 2, "{:?}", outcome.isolated);
         assert_eq!(outcome.accepted.len(), 40);
         assert!(outcome.writes <= 5, "{}", outcome.writes);
@@ -483,12 +483,12 @@ mod tests {
     #[test]
     fn nobody_is_isolated_when_the_cause_is_gone() {
         let all = people(INVOKER, 60, "example.com");
-        for cause in [Refusal::Other, Refusal::DomainRestricted] {
+        for cause in [RefusalCause::Other, RefusalCause::DomainRestricted] {
             let outcome = run(fresh(cause, &all), &all, 11, |_| false);
             assert_eq!((outcome.accepted.len(), outcome.isolated.len()), (60, 0), "{cause:?}");
         }
         let alone = people(INVOKER, 1, "example.com");
-        let mut bisection = fresh(Refusal::Other, &alone);
+        let mut bisection = fresh(RefusalCause::Other, &alone);
         bisection.start_over();
         assert_eq!(run(bisection, &alone, 11, |_| false).accepted.len(), 1);
     }
@@ -499,7 +499,7 @@ mod tests {
         let bad = MemberKey::of("user:p041@example.com");
         let hints = BTreeSet::from([bad.clone()]);
         let roles = BTreeSet::from([Role::new(INVOKER).unwrap()]);
-        let bisection = Bisection::new(Refusal::Other, all.clone(), roles, BTreeSet::new(), hints);
+        let bisection = Bisection::new(RefusalCause::Other, all.clone(), roles, BTreeSet::new(), hints);
         let outcome = run(bisection, &all, 11, |grant| grant.member == bad);
         assert_eq!((outcome.accepted.len(), outcome.writes), (59, 3), "the proof, all the others, and the one");
     }
@@ -520,7 +520,7 @@ mod tests {
                 members.contains(&grant.member)
                     || (!about_members && bad.iter().any(|(at, n)| grant.role == role(*at) && grant.member == names(n)))
             };
-            let cause = if about_members { Refusal::DomainRestricted } else { Refusal::Other };
+            let cause = if about_members { RefusalCause::DomainRestricted } else { RefusalCause::Other };
             // Both roles are known to be accepted here: a role is not in doubt.
             let roles = BTreeSet::from([role(0), role(1)]);
             let bisection = Bisection::new(cause, all.clone(), roles, BTreeSet::new(), BTreeSet::new());

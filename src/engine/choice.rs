@@ -14,9 +14,9 @@ use super::bisect::{Bisection, Isolated, Next};
 use super::lanes::Lane;
 use super::refusals::Refusals;
 use super::state::State;
-use crate::google::{GoogleError, Refusal as RefusalCause};
 use crate::model::{DocumentKey, GrantKey, MappingKey, MemberKey, Reach, RefusalKey, Subject, WriteBudget};
-use crate::plan::{Cause, Plan};
+use crate::plan::{Cause, Plan, Step};
+use crate::target::{ErrorKind, RefusalCause, Refused, TargetError};
 
 /// Fewest additions of one write while Google refuses members one after the other: each refused write repeats the others.
 const CHUNK: usize = 8;
@@ -33,7 +33,7 @@ const WAITING: Duration = Duration::from_secs(30);
 /// Google refuses the policy as others left it.
 #[derive(Debug)]
 pub(super) struct Foreign {
-    etag: String,
+    revision: String,
     until: Instant,
     tries: u32,
     /// Since when.
@@ -143,7 +143,7 @@ impl Choice {
                 Some(plan.restricted(&self.now, &refused))
             }
         }
-        .filter(|plan| plan.policy.is_some())
+        .filter(|plan| plan.changes.is_some())
     }
 
     /// Writes the policy without additions when a read must be proven or an earlier call fenced off.
@@ -192,16 +192,12 @@ fn choose_once(state: &mut State, document: &DocumentKey, plan: &Plan, moment: M
     let additions = &mut documents.get_mut(document)?.additions;
     let withheld = refusals.withheld(document, plan.add.iter());
     additions.report(refusals, plan, &withheld);
-    let addable: BTreeSet<GrantKey> = plan
-        .add
-        .iter()
-        .map(super::super::plan::Step::grant)
-        .filter(|grant| !withheld.contains_key(*grant))
-        .cloned()
-        .collect();
+    let addable: BTreeSet<GrantKey> =
+        plan.add.iter().map(Step::grant).filter(|grant| !withheld.contains_key(*grant)).cloned().collect();
     let members = addable.iter().map(|grant| grant.member.clone()).collect();
     let waits = refusals.must_wait(document, &members, now);
-    let foreign = additions.foreign.as_ref().filter(|foreign| foreign.etag == plan.read().etag && now < foreign.until);
+    let foreign =
+        additions.foreign.as_ref().filter(|foreign| foreign.revision == plan.read().revision && now < foreign.until);
     let blocked =
         !open || waits || !withheld.is_empty() || additions.apart || additions.bisection.is_some() || foreign.is_some();
     let mut choice = Choice {
@@ -220,8 +216,7 @@ fn choose_once(state: &mut State, document: &DocumentKey, plan: &Plan, moment: M
         } else if blocked && !plan.add.is_empty() {
             choice.what = What::Removals;
             // Who shares a spelling with somebody who leaves is written again in the same call.
-            let again =
-                plan.add.iter().filter(|step| step.cause == Cause::Respelled).map(super::super::plan::Step::grant);
+            let again = plan.add.iter().filter(|step| step.cause == Cause::Respelled).map(Step::grant);
             let may = |grant: &&GrantKey| choice.addable.contains(*grant) && !additions.left_behind.contains(*grant);
             choice.now = again.filter(may).cloned().collect();
         } else {
@@ -230,12 +225,12 @@ fn choose_once(state: &mut State, document: &DocumentKey, plan: &Plan, moment: M
         }
         return Some(choice);
     }
-    if !open && plan.policy.is_some() {
+    if !open && plan.changes.is_some() {
         choice.again = Some(Lane::Addition);
         return Some(choice);
     }
     if plan.add.is_empty() {
-        if plan.policy.is_none() {
+        if plan.changes.is_none() {
             // There is nothing that it would keep from being written.
             additions.foreign = None;
         }
@@ -370,7 +365,7 @@ fn probe(
 /// What Google answered to a write.
 pub(super) enum Answer<'a> {
     Acknowledged,
-    Failed(&'a GoogleError),
+    Failed(&'a TargetError),
 }
 
 /// What follows for the turn.
@@ -398,23 +393,23 @@ pub(super) fn learn(
     let Some(additions) = documents.get_mut(document).map(|memory| &mut memory.additions) else { return Follows::Done };
     match answer {
         Answer::Acknowledged => acknowledged(additions, refusals, document, choice),
-        Answer::Failed(GoogleError::Refused { cause, member, role, message }) => {
-            if carried_out.add.is_empty() {
-                additions.foreign(carried_out, (cause.reason(), message), now, at);
+        Answer::Failed(error) => match &error.kind {
+            ErrorKind::Refused(what) if carried_out.add.is_empty() => {
+                let reason = what.cause.reason();
+                additions.foreign(carried_out, (reason, &what.message), now, at);
                 refusals.release(document);
-                return Follows::Foreign(cause.reason());
+                Follows::Foreign(reason)
             }
-            let told = Told { cause: *cause, member: member.as_deref(), role: role.as_deref() };
-            refused(additions, refusals, document, choice, carried_out, &told, (now, at))
-        }
-        Answer::Failed(GoogleError::Throttled { .. }) => {
-            additions.apart |= !carried_out.add.is_empty();
-            Follows::Done
-        }
-        Answer::Failed(_) => {
-            refusals.release(document);
-            Follows::Done
-        }
+            ErrorKind::Refused(what) => refused(additions, refusals, document, choice, carried_out, what, (now, at)),
+            ErrorKind::Throttled { .. } => {
+                additions.apart |= !carried_out.add.is_empty();
+                Follows::Done
+            }
+            _ => {
+                refusals.release(document);
+                Follows::Done
+            }
+        },
     }
 }
 
@@ -466,40 +461,29 @@ fn acknowledged(
     }
 }
 
-/// What a refusal says and names.
-struct Told<'a> {
-    cause: RefusalCause,
-    member: Option<&'a str>,
-    role: Option<&'a str>,
-}
-
-impl Told<'_> {
-    /// The refusal of the addition that is named.
-    fn named(&self, document: &DocumentKey, carried_out: &Plan) -> Option<RefusalKey> {
-        let member = self.member.map(MemberKey::of);
-        let is_it = |grant: &GrantKey| match (&member, self.role) {
-            (Some(member), None) => grant.member == *member,
-            (Some(member), Some(role)) => grant.member == *member && grant.role.as_str() == role,
-            (None, Some(role)) => grant.role.as_str() == role,
-            (None, None) => false,
-        };
-        let grant = carried_out.add.iter().map(super::super::plan::Step::grant).find(|grant| is_it(grant))?;
-        let kind = || Reach::Kind(document.project().to_owned(), document.kind());
-        Some(match (member, self.role) {
-            (Some(member), Some(_)) => {
-                RefusalKey { reach: kind(), member: Some(member), role: Some(grant.role.clone()) }
-            }
-            (None, _) => RefusalKey { reach: kind(), member: None, role: Some(grant.role.clone()) },
-            (Some(member), None) => {
-                let everywhere = matches!(
-                    self.cause,
-                    RefusalCause::PrincipalUnknown | RefusalCause::PrincipalMalformed | RefusalCause::PrincipalRefused
-                );
-                let reach = if everywhere { Reach::Everywhere } else { reach_of_member(document, self.cause) };
-                RefusalKey { reach, member: Some(member), role: None }
-            }
-        })
-    }
+/// The refusal of the addition that the target names.
+fn named(what: &Refused, document: &DocumentKey, carried_out: &Plan) -> Option<RefusalKey> {
+    let (member, role) = (what.member.as_deref().map(MemberKey::of), what.role.as_deref());
+    let is_it = |grant: &GrantKey| match (&member, role) {
+        (Some(member), None) => grant.member == *member,
+        (Some(member), Some(role)) => grant.member == *member && grant.role.as_str() == role,
+        (None, Some(role)) => grant.role.as_str() == role,
+        (None, None) => false,
+    };
+    let grant = carried_out.add.iter().map(Step::grant).find(|grant| is_it(grant))?;
+    let kind = || Reach::Kind(document.project().to_owned(), document.kind());
+    Some(match (member, role) {
+        (Some(member), Some(_)) => RefusalKey { reach: kind(), member: Some(member), role: Some(grant.role.clone()) },
+        (None, _) => RefusalKey { reach: kind(), member: None, role: Some(grant.role.clone()) },
+        (Some(member), None) => {
+            let everywhere = matches!(
+                what.cause,
+                RefusalCause::PrincipalUnknown | RefusalCause::PrincipalMalformed | RefusalCause::PrincipalRefused
+            );
+            let reach = if everywhere { Reach::Everywhere } else { reach_of_member(document, what.cause) };
+            RefusalKey { reach, member: Some(member), role: None }
+        }
+    })
 }
 
 fn refused(
@@ -508,7 +492,7 @@ fn refused(
     document: &DocumentKey,
     choice: &Choice,
     carried_out: &Plan,
-    told: &Told<'_>,
+    what: &Refused,
     (now, at): (Instant, Timestamp),
 ) -> Follows {
     additions.apart = true;
@@ -517,7 +501,7 @@ fn refused(
     if choice.what == What::Removals {
         additions.left_behind.extend(tried());
     }
-    let named = told.named(document, carried_out);
+    let named = named(what, document, carried_out);
     if let What::Probe(keys) = &choice.what {
         match named.filter(|key| keys.contains(key)) {
             Some(key) => refusals.postpone(&key, at),
@@ -531,12 +515,12 @@ fn refused(
     let members = choice.addable.iter().map(|grant| grant.member.clone()).collect();
     refusals.isolate(document, members, now);
     if let Some(key) = named {
-        refusals.refuse(key, told.cause.reason(), at);
+        refusals.refuse(key, what.cause.reason(), at);
         let most = carried_out.add.len();
         additions.chunk = Some((additions.chunk.unwrap_or(most).min(most) / 2).max(CHUNK));
         return again;
     }
-    if told.cause == RefusalCause::LimitExceeded {
+    if what.cause == RefusalCause::LimitExceeded {
         // No addition is worse than the others: there are too many.
         refusals.release(document);
         return Follows::Done;
@@ -550,8 +534,8 @@ fn refused(
         (none, _) => {
             let _ = spend(refusals, document, at);
             let (roles, members) = carried_out.present();
-            let hints = refusals.hints(document, told.cause.reason());
-            *none = Some(Bisection::new(told.cause, tried().collect(), roles, members, hints));
+            let hints = refusals.hints(document, what.cause.reason());
+            *none = Some(Bisection::new(what.cause, tried().collect(), roles, members, hints));
         }
     }
     again
@@ -608,21 +592,20 @@ impl Additions {
     }
 
     fn foreign(&mut self, carried_out: &Plan, (reason, message): (&'static str, &str), now: Instant, at: Timestamp) {
-        let etag = carried_out.read().etag.clone();
+        let revision = carried_out.read().revision.clone();
         let before = self.foreign.take();
         // Nothing can be told from refusals that had another cause.
         if let Some(bisection) = &mut self.bisection {
             bisection.start_over();
         }
-        let tries = before.as_ref().filter(|before| before.etag == etag).map_or(0, |before| before.tries + 1);
+        let tries = before.as_ref().filter(|before| before.revision == revision).map_or(0, |before| before.tries + 1);
         let until = now + FOREIGN.saturating_mul(1 << tries.min(10)).min(FOREIGN_MAX);
         let since = before.map_or(at, |before| before.since);
-        self.foreign = Some(Foreign { etag, until, tries, since, reason, message: message.to_owned() });
+        self.foreign = Some(Foreign { revision, until, tries, since, reason, message: message.to_owned() });
     }
 
     /// Notes for the statuses what is left out.
     fn report(&mut self, refusals: &Refusals, plan: &Plan, withheld: &BTreeMap<GrantKey, RefusalKey>) {
-        let known = |word: &str| GoogleError::REASONS.iter().find(|known| **known == word).copied();
         self.refused.clear();
         for step in &plan.add {
             if self.refused.len() == REPORTED {
@@ -635,7 +618,7 @@ impl Additions {
                 subject: step.row.claims.first().map(|claim| claim.subject),
                 role: step.grant().role.to_string(),
                 of_role: key.member.is_none(),
-                reason: known(&refusal.reason).unwrap_or("PolicyRefused"),
+                reason: RefusalCause::known_reason(&refusal.reason).unwrap_or("PolicyRefused"),
                 since: refusal.since,
             });
         }

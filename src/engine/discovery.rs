@@ -11,11 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::state::{Listing, Trigger};
 use super::{Inner, sleep_until};
-use crate::google::{Backoff, ErrorClass, Resources};
 use crate::index::{Inventory, InventoryItem};
 use crate::model::{Region, ResourceKind, TargetName};
 use crate::status::Trouble;
 use crate::store::{ListingRecord, ResourceRecord};
+use crate::target::{Backoff, Discovery, ErrorClass};
 
 /// A change of manifests asks for a new list, at most this often a target.
 pub(super) const FRESH: Duration = Duration::from_secs(1);
@@ -72,14 +72,14 @@ pub(super) async fn follow(inner: Arc<Inner>, stop: CancellationToken) {
 }
 
 /// Lists what is in one region, once its quota for reads allows it.
-async fn list_region(inner: &Inner, project: &str, location: &str) -> Resources {
+async fn list_region(inner: &Inner, project: &str, location: &str) -> Discovery {
     let region = Region::new(project, location);
     let opens = inner.queue().reads_open(&region, Instant::now());
     if let Some(opens) = opens {
         tokio::time::sleep_until(opens).await;
     }
     let begun = Instant::now();
-    let found = inner.google.resources(project, location).await;
+    let found = inner.target.discover(project, location).await;
     match found.failed.iter().find(|(_, error)| error.class() == ErrorClass::Throttle) {
         Some((_, error)) => inner.note_quota(&region, false, begun, Some(error)),
         None if found.failed.is_empty() => inner.note_quota(&region, false, begun, None),
@@ -155,8 +155,7 @@ async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
             lasting |= error.class() == ErrorClass::Definitive;
             unlisted.insert((location.clone(), kind));
             unreachable.push(format!("{location}/{}", kind.collection()));
-            problem
-                .get_or_insert((error.reason(), format!("cannot list {} in {location}: {error}", kind.collection())));
+            problem.get_or_insert((error.reason, format!("cannot list {} in {location}: {error}", kind.collection())));
         }
     }
     let complete = unreachable.is_empty();

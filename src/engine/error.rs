@@ -1,15 +1,15 @@
 //! What can stop a pass.
 
 use crate::api::condition::reason;
-use crate::google::GoogleError;
 use crate::store::StoreError;
+use crate::target::TargetError;
 
 /// Why a pass over a document did not reach its end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EngineError {
-    /// Google did not do, or did not answer, what was asked.
+    /// The target did not do, or did not answer, what was asked.
     #[error("{0}")]
-    Google(#[from] GoogleError),
+    Target(#[from] TargetError),
     /// Google refuses the policy without anything that rolecall would add to it.
     #[error(
         "google refuses the policy even without the additions of rolecall, so a member that others put into it is the cause"
@@ -34,7 +34,7 @@ impl EngineError {
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Google(error) => error.reason(),
+            Self::Target(error) => error.reason,
             Self::Store(error) => error.reason(),
             Self::ForeignMember { .. } => reason::FOREIGN_MEMBER_REJECTED,
             Self::Internal(_) => "EngineFault",

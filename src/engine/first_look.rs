@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::Inner;
 use super::state::{State, Trigger};
-use crate::model::{ConditionHash, Desired, DocumentKey, FreezeReason, GrantKey, MemberKey, Policy};
+use crate::model::{ConditionHash, Desired, DocumentKey, FreezeReason, Live, MemberKey};
 use crate::store::{StoreError, Trust};
 
 /// How many people have to hold what mappings give before a new database is doubted. One or two are more often those whom
@@ -41,19 +41,18 @@ impl State {
     }
 
     /// Takes in the policy of a document of which the ledger knows nothing. Answers whether the database is to be doubted.
-    pub(super) fn look(&mut self, document: &DocumentKey, live: &Policy, desired: &Desired) -> bool {
+    pub(super) fn look(&mut self, document: &DocumentKey, live: &Live, desired: &Desired) -> bool {
         let mut found = BTreeSet::new();
         for (role, domains) in self.index.grantable(document) {
-            let bindings = live.bindings.iter().filter(|it| it.role == role.as_str() && it.condition.is_none());
-            for member in bindings.flat_map(|binding| &binding.members) {
+            let unconditional = ConditionHash::default();
+            let here = live.grants().filter(|(grant, _)| grant.role == *role && grant.condition == unconditional);
+            for (grant, member) in here {
                 let domain = member.strip_prefix("user:").and_then(|address| address.rsplit_once('@'));
                 if !domain.is_some_and(|(_, domain)| domains.contains(domain.to_ascii_lowercase().as_str())) {
                     continue;
                 }
-                let grant =
-                    GrantKey { role: role.clone(), condition: ConditionHash::default(), member: MemberKey::of(member) };
-                if !desired.grants.contains_key(&grant) {
-                    found.insert(grant.member);
+                if !desired.grants.contains_key(grant) {
+                    found.insert(grant.member.clone());
                 }
             }
         }

@@ -82,8 +82,8 @@ impl Inner {
             grant: None,
             subject: None,
             plan_hash: Some(hash.to_owned()),
-            etag_before: None,
-            etag_after: None,
+            revision_before: None,
+            revision_after: None,
             outcome: AuditOutcome::Acknowledged,
             reason: None,
         }

@@ -28,6 +28,8 @@ mod queue;
 mod reads;
 mod refusals;
 mod report;
+#[cfg(test)]
+mod scripted_tests;
 mod state;
 mod throttle;
 mod troubles;
@@ -42,11 +44,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::condition::reason;
-use crate::google::CloudRun;
 use crate::index::{Ceiling, Effects, Index, Urgency};
 use crate::model::{Clock, FreezeReason, RemovalLimits, Seq, TargetName};
 use crate::status::StatusBoard;
 use crate::store::{Store, StoreError, Trust};
+use crate::target::Target;
 use crate::telemetry::EngineMetrics;
 
 pub use error::EngineError;
@@ -91,7 +93,7 @@ struct Inner {
     config: EngineConfig,
     traffic: TrafficSource,
     store: Store,
-    google: CloudRun,
+    target: Target,
     clock: Arc<dyn Clock>,
     metrics: EngineMetrics,
     board: StatusBoard,
@@ -114,7 +116,7 @@ impl Engine {
     pub fn new(
         config: EngineConfig,
         store: Store,
-        google: CloudRun,
+        target: Target,
         clock: Arc<dyn Clock>,
         metrics: EngineMetrics,
         board: StatusBoard,
@@ -126,7 +128,7 @@ impl Engine {
             config,
             traffic,
             store,
-            google,
+            target,
             clock,
             metrics,
             board,

@@ -1,21 +1,20 @@
-//! One pass over one policy document: read, plan, record the intent, write, settle.
+//! One pass over one document: read, plan, record the intent, write, settle.
 //!
 //! ```text
 //! ledger ─┐
-//! index ──┼─► plan ─► record intents ─► setIamPolicy ─┬─ 2xx ──────► settle: acknowledged
-//! policy ─┘                                           ├─ 409 ──────► settle: not committed; read and plan again
-//!                                                     ├─ refused ──► settle: refused; the removals go in the next turn
-//!                                                     └─ unknown ──► intents stay; the next read decides
+//! index ──┼─► plan ─► record intents ─► apply ─┬─ done ─────► settle: acknowledged
+//! target ─┘                                    ├─ conflict ─► settle: not committed; read and plan again
+//!                                              ├─ refused ──► settle: refused; the removals go in the next turn
+//!                                              └─ unknown ──► intents stay; the next read decides
 //! ```
 //!
-//! The process may end between any two steps: an intent that was recorded and not settled is resolved from the policy's
-//! etag by the next pass: where that has not changed, a write of its own takes the call its etag.
+//! The process may end between any two steps: an intent that was recorded and not settled is resolved from the document's
+//! revision by the next pass: where that has not changed, a write of its own takes the call its revision.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::choice::{self, Answer, Follows, What};
@@ -23,11 +22,11 @@ use super::error::EngineError;
 use super::lanes::{Lane, Throttled};
 use super::state::Trigger;
 use super::{Inner, reads};
-use crate::google::{Backoff, ErrorClass, GoogleError};
 use crate::index::Ceiling;
-use crate::model::{Claim, Desired, DocumentKey, LedgerRow, MappingKey, MemberKey, Policy, Region, Removal, Subject};
-use crate::plan::{CallOutcome, Inputs, Plan, Settlement, plan};
+use crate::model::{Changes, Claim, DocumentKey, LedgerRow, Live, MappingKey, MemberKey, Region, Subject};
+use crate::plan::{self, CallOutcome, Inputs, Plan, Settlement};
 use crate::store::DocumentLedger;
+use crate::target::{Backoff, ErrorClass, ErrorKind, Snapshot, TargetError};
 
 /// How often one pass reads and plans again after a conflict, before the document goes back into the queue.
 const CONFLICTS: u32 = 6;
@@ -94,10 +93,10 @@ impl Verdict {
 }
 
 impl Verdict {
-    /// What Google's last answer was, if that is what is wrong.
+    /// What the target's last answer was, if that is what is wrong.
     pub(super) fn class(&self) -> Option<ErrorClass> {
         match &self.error {
-            Some(EngineError::Google(error)) => Some(error.class()),
+            Some(EngineError::Target(error)) => Some(error.class()),
             _ => None,
         }
     }
@@ -117,7 +116,7 @@ const REMOVAL_REFUSED: Backoff = Backoff { cap: Duration::from_secs(30), ..Backo
 /// How one write ended.
 enum Written {
     Acknowledged,
-    Conflict,
+    Conflict(TargetError),
     Failed(EngineError),
 }
 
@@ -152,7 +151,7 @@ fn back_off(verdict: &mut Verdict, error: &EngineError, failures: u32) {
     let random = rand::random();
     let (removal, addition) = match error {
         // All documents of the region wait for the same quota.
-        EngineError::Google(GoogleError::Throttled { .. }) => {
+        EngineError::Target(error) if error.class() == ErrorClass::Throttle => {
             verdict.again.push(Lane::Addition);
             if verdict.removals {
                 verdict.again.push(Lane::Removal);
@@ -164,9 +163,9 @@ fn back_off(verdict: &mut Verdict, error: &EngineError, failures: u32) {
             verdict.retry[Lane::Removal as usize] = verdict.removals.then(|| REMOVAL_REFUSED.delay(failures, random));
             return;
         }
-        EngineError::Google(GoogleError::NotFound { .. }) => (REFUSED, REFUSED),
-        EngineError::Google(error) if error.class() == ErrorClass::Definitive => (REMOVAL_REFUSED, REFUSED),
-        EngineError::Google(GoogleError::Conflict) => (Backoff::CONFLICT, Backoff::CONFLICT),
+        EngineError::Target(error) if error.is_not_found() => (REFUSED, REFUSED),
+        EngineError::Target(error) if error.class() == ErrorClass::Definitive => (REMOVAL_REFUSED, REFUSED),
+        EngineError::Target(error) if error.is_conflict() => (Backoff::CONFLICT, Backoff::CONFLICT),
         EngineError::StaleRead => (STALE, STALE),
         _ => (REMOVAL, Backoff::FAILURE),
     };
@@ -174,11 +173,10 @@ fn back_off(verdict: &mut Verdict, error: &EngineError, failures: u32) {
 }
 
 async fn attempt(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -> Result<(), EngineError> {
-    for attempt in 0..CONFLICTS {
-        if attempt > 0 {
-            tokio::time::sleep(Backoff::CONFLICT.delay(attempt - 1, rand::random())).await;
-        }
-        let Some(plan) = prepare(inner, document, verdict).await?.map(Arc::new) else { return Ok(()) };
+    let mut attempt = 0;
+    loop {
+        let Some((plan, read)) = prepare(inner, document, verdict).await? else { return Ok(()) };
+        let plan = Arc::new(plan);
         (verdict.plan, verdict.outcome) = (None, None);
         verdict.forbidden = plan.forbidden.iter().map(|grant| grant.member.clone()).collect();
         verdict.removals = !plan.remove.is_empty();
@@ -186,28 +184,35 @@ async fn attempt(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
             let wait = at.duration_since(inner.clock.now());
             Duration::try_from(wait).unwrap_or(Duration::ZERO)
         });
-        match execute(inner, document, &plan, verdict).await? {
+        match execute(inner, document, &plan, &read, verdict).await? {
             Written::Acknowledged => return Ok(()),
-            Written::Conflict => {}
+            Written::Conflict(error) if attempt + 1 == CONFLICTS => return Err(error.into()),
+            Written::Conflict(_) => {}
             Written::Failed(error) => return Err(error),
         }
+        tokio::time::sleep(Backoff::CONFLICT.delay(attempt, rand::random())).await;
+        attempt += 1;
     }
-    Err(GoogleError::Conflict.into())
 }
 
 /// When a policy that could not be read for a first look is read again.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
-/// Reads what the pass is planned from, and plans. None: nothing concerns this document.
-async fn prepare(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -> Result<Option<Plan>, EngineError> {
-    // A document that was planned before is one to plan again: its policy is asked for while the ledger is read.
+/// Reads what the pass is planned from, and plans. Answers the plan and the read that it is made upon; none: nothing
+/// concerns this document.
+async fn prepare(
+    inner: &Inner,
+    document: &DocumentKey,
+    verdict: &mut Verdict,
+) -> Result<Option<(Plan, Snapshot)>, EngineError> {
+    // A document that was planned before is one to plan again: it is asked for while the ledger is read.
     let (known, first_look) = {
         let state = inner.state();
         let known = state.documents.get(document).is_some_and(|memory| memory.found.is_some());
         (known, state.is_first_look(document))
     };
     let (ledger, early) = if known {
-        let (ledger, answer) = tokio::join!(inner.store.document_ledger(document), inner.policy(document));
+        let (ledger, answer) = tokio::join!(inner.store.document_ledger(document), inner.snapshot(document));
         (ledger?, Some(answer))
     } else {
         (inner.store.document_ledger(document).await?, None)
@@ -222,14 +227,14 @@ async fn prepare(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
     }
     let answer = match early {
         Some(answer) => answer,
-        None => inner.policy(document).await,
+        None => inner.snapshot(document).await,
     };
     if first_look {
         let doubted = {
             let mut state = inner.state();
             let desired = state.index.desired(document, &claimants);
-            if let Ok(live) = &answer {
-                state.look(document, live, &desired)
+            if let Ok(read) = &answer {
+                state.look(document, &read.live, &desired)
             } else {
                 // Where nothing is wanted, nobody else asks for it again.
                 verdict.recheck = Some(LOOK_AGAIN);
@@ -246,82 +251,54 @@ async fn prepare(inner: &Inner, document: &DocumentKey, verdict: &mut Verdict) -
         verdict.idle = true;
         return Ok(None);
     }
-    let (live, read) = match answer {
-        Ok(policy) => {
-            let read = reads::judge(inner, document, &ledger, &policy.etag).await?;
-            (policy, read)
+    let (snapshot, read) = match answer {
+        Ok(snapshot) => {
+            let read = reads::judge(inner, document, &ledger, &snapshot.live).await?;
+            (snapshot, read)
         }
-        Err(error @ GoogleError::NotFound { .. }) => {
+        Err(error) if error.is_not_found() => {
             if !inner.state().index.desired(document, &claimants).absent {
                 inner.list_again(document);
                 return Err(error.into());
             }
             // The complete list lacks it and Google says it is not there: its policy went with it.
-            (Policy::default(), reads::Read::GONE)
+            (Snapshot::absent(), reads::Read::GONE)
         }
         Err(error) => return Err(error.into()),
     };
-    let (mut known, mut guarded) = look_up(inner, document, ledger, &claimants, live, read, verdict);
-    let mut plan = known.plan(document, &BTreeSet::new());
-    if known.read.depends_on_the_resource(&plan, &known.ledger) {
+    let (mut read, live) = (read, &snapshot.live);
+    let (mut inputs, mut guarded) = look_up(inner, document, ledger, &claimants, (live, &read), verdict);
+    let mut plan = plan::plan(&inputs);
+    if read.depends_on_the_resource(&plan, inputs.revision.as_ref(), &inputs.ledger) {
         let uid = reads::uid(inner, document).await?;
-        known.read.identified(uid, &known.ledger);
-        let Known { ledger, live, read, .. } = known;
-        (known, guarded) = look_up(inner, document, ledger, &claimants, live, read, verdict);
-        plan = known.plan(document, &BTreeSet::new());
+        read.identified(uid, inputs.revision.as_ref(), &inputs.ledger);
+        let ledger = DocumentLedger { rows: inputs.ledger, revision: inputs.revision };
+        (inputs, guarded) = look_up(inner, document, ledger, &claimants, (live, &read), verdict);
+        plan = plan::plan(&inputs);
     }
     // Who says that rolecall goes means all of it, the guard aside.
     if plan.guarded && guarded {
-        let held = inner.held(document, &plan).await?;
-        if !held.is_empty() {
-            plan = known.plan(document, &held);
+        inputs.held = inner.held(document, &plan).await?;
+        if !inputs.held.is_empty() {
+            plan = plan::plan(&inputs);
         }
     }
     for entry in &mut plan.audit {
         entry.cause_seqs.extend_from_slice(&verdict.trigger.seqs);
     }
-    Ok(Some(plan))
+    Ok(Some((plan, snapshot)))
 }
 
-/// What one pass is planned from.
-struct Known {
-    desired: Desired,
-    ledger: DocumentLedger,
-    live: Policy,
-    read: reads::Read,
-    now: Timestamp,
-    /// The people with claims who are inactive or deleted.
-    left: BTreeSet<Subject>,
-}
-
-impl Known {
-    fn plan(&self, document: &DocumentKey, held: &BTreeSet<Removal>) -> Plan {
-        plan(&Inputs {
-            document,
-            desired: &self.desired,
-            ledger: &self.ledger.rows,
-            live: &self.live,
-            evidence: self.read.evidence,
-            revision: self.ledger.revision.as_ref(),
-            resource_uid: self.read.resource_uid.as_deref(),
-            now: self.now,
-            held,
-            leavers: &|subject| self.left.contains(subject),
-        })
-    }
-}
-
-/// Looks up what is wanted, after the policy was read and however long that took: who left meanwhile is not granted any
-/// more. Answers that, and whether the guard has a say.
+/// Looks up what is wanted, after the document was read and however long that took: who left meanwhile is not granted any
+/// more. Answers what to plan from, and whether the guard has a say.
 fn look_up(
     inner: &Inner,
     document: &DocumentKey,
     ledger: DocumentLedger,
     claimants: &BTreeSet<MappingKey>,
-    live: Policy,
-    read: reads::Read,
+    (live, read): (&Arc<Live>, &reads::Read),
     verdict: &mut Verdict,
-) -> (Known, bool) {
+) -> (Inputs, bool) {
     let mut state = inner.state();
     let desired = state.index.desired(document, claimants);
     // A mapping that is deleted from here on is not forgotten before this pass has ended.
@@ -339,16 +316,29 @@ fn look_up(
         Subject::Group(_) => false,
     };
     let claims = ledger.rows.iter().flat_map(|row| row.claims.iter().map(move |claim| (row, claim)));
-    let left = claims.filter(|(row, claim)| has_left(row, claim)).map(|(_, claim)| claim.subject).collect();
+    let leavers = claims.filter(|(row, claim)| has_left(row, claim)).map(|(_, claim)| claim.subject).collect();
     let guarded = state.farewell.is_none();
-    (Known { desired, ledger, live, read, now: inner.clock.now(), left }, guarded)
+    let inputs = Inputs {
+        document: document.clone(),
+        desired,
+        ledger: ledger.rows,
+        live: live.clone(),
+        evidence: read.evidence,
+        revision: ledger.revision,
+        resource_uid: read.resource_uid.clone(),
+        now: inner.clock.now(),
+        held: BTreeSet::new(),
+        leavers,
+    };
+    (inputs, guarded)
 }
 
-/// Writes what is chosen of the plan, and remembers what Google's answer says about the additions.
+/// Writes what is chosen of the plan, and remembers what the target's answer says about the additions.
 async fn execute(
     inner: &Inner,
     document: &DocumentKey,
     plan: &Arc<Plan>,
+    read: &Snapshot,
     verdict: &mut Verdict,
 ) -> Result<Written, EngineError> {
     let choice = choice::choose(inner, document, plan);
@@ -367,11 +357,11 @@ async fn execute(
         verdict.plan = Some(Arc::new(choice.reported(plan)));
         return Ok(Written::Acknowledged);
     };
-    let written = write(inner, document, &carried_out, verdict).await?;
+    let written = write(inner, document, &carried_out, read, verdict).await?;
     let answer = match &written {
         Written::Acknowledged => Answer::Acknowledged,
-        Written::Failed(EngineError::Google(error)) => Answer::Failed(error),
-        Written::Conflict | Written::Failed(_) => return Ok(written),
+        Written::Failed(EngineError::Target(error)) => Answer::Failed(error),
+        Written::Conflict(_) | Written::Failed(_) => return Ok(written),
     };
     Ok(match choice::learn(inner, document, &choice, &carried_out, &answer) {
         Follows::Done => written,
@@ -393,10 +383,11 @@ async fn write(
     inner: &Inner,
     document: &DocumentKey,
     plan: &Arc<Plan>,
+    read: &Snapshot,
     verdict: &mut Verdict,
 ) -> Result<Written, EngineError> {
-    let Some(policy) = &plan.policy else { return Ok(Written::Acknowledged) };
-    let (changes, mut audit) = plan.intend(inner.clock.now());
+    let Some(changes) = &plan.changes else { return Ok(Written::Acknowledged) };
+    let (intents, mut audit) = plan.intend(inner.clock.now());
     for entry in &mut audit {
         entry.cause_seqs.clone_from(&verdict.trigger.seqs);
     }
@@ -404,21 +395,18 @@ async fn write(
     // try would fill the audit with the same.
     let repeated = inner.state().document(document).refused.as_ref().is_some_and(|(hash, _)| *hash == plan.hash);
     let withheld = if repeated { std::mem::take(&mut audit) } else { Vec::new() };
-    inner.store.record(document, changes, audit).await?;
-    let answer = inner.set_policy(document, policy).await;
+    inner.store.record(document, intents, audit).await?;
+    let answer = inner.apply(document, read, changes).await;
     let (outcome, written) = match &answer {
-        Ok(after) => (CallOutcome::Acknowledged { etag: after.etag.clone() }, Written::Acknowledged),
+        Ok(after) => (CallOutcome::Acknowledged { revision: after.live.revision.clone() }, Written::Acknowledged),
         Err(error) => {
             let error = error.clone();
             let outcome = match error.class() {
                 ErrorClass::Conflict | ErrorClass::Retry | ErrorClass::Throttle => CallOutcome::Conflict,
-                ErrorClass::Definitive => CallOutcome::Refused { reason: error.reason().to_owned() },
+                ErrorClass::Definitive => CallOutcome::Refused { reason: error.reason.to_owned() },
                 ErrorClass::Unknown => CallOutcome::Unknown,
             };
-            let written = match error {
-                GoogleError::Conflict => Written::Conflict,
-                error => Written::Failed(error.into()),
-            };
+            let written = if error.is_conflict() { Written::Conflict(error) } else { Written::Failed(error.into()) };
             (outcome, written)
         }
     };
@@ -433,10 +421,10 @@ async fn write(
             inner.metrics.propagation_seconds.observe([change], lag);
         }
     }
-    if matches!(written, Written::Conflict) {
+    if matches!(written, Written::Conflict(_)) {
         let only_proof = plan.add.is_empty() && plan.remove.is_empty();
         inner.state().document(document).reads.conflict(
-            &policy.etag,
+            &plan.read().revision,
             plan.follows_unknown(),
             only_proof,
             inner.clock.now(),
@@ -445,7 +433,7 @@ async fn write(
     verdict.outcome = Some(outcome.clone());
     verdict.plan = Some(plan.clone());
     let Settlement { changes, mut audit, write } = if let Ok(after) = &answer {
-        plan.settle_answer(policy, after, inner.clock.now())
+        plan.settle_answer(&after.live, inner.clock.now())
     } else {
         let (changes, audit) = plan.settle(&outcome, inner.clock.now());
         Settlement { changes, audit, write: None }
@@ -460,7 +448,7 @@ async fn write(
     let before = std::mem::replace(&mut inner.state().document(document).refused, refused.clone());
     let same = refused.is_some() && before == refused;
     let audit = if same { Vec::new() } else { withheld.into_iter().chain(audit).collect() };
-    // If this fails the intents stay, and the next pass resolves them from the etag.
+    // If this fails the intents stay, and the next pass resolves them from the revision.
     inner.store.record_write(document, changes, audit, write).await?;
     if matches!(written, Written::Acknowledged) {
         tracing::info!(
@@ -472,25 +460,25 @@ async fn write(
 }
 
 impl Inner {
-    async fn policy(&self, document: &DocumentKey) -> Result<Policy, GoogleError> {
+    async fn snapshot(&self, document: &DocumentKey) -> Result<Snapshot, TargetError> {
         let begun = Instant::now();
-        let answer = self.answer_to(document, self.google.policy(document)).await;
+        let answer = self.answer_to(document, self.target.read(document)).await;
         self.note_quota(&document.region(), false, begun, answer.as_ref().err());
         answer
     }
 
-    async fn set_policy(&self, document: &DocumentKey, policy: &Policy) -> Result<Policy, GoogleError> {
+    async fn apply(&self, document: &DocumentKey, read: &Snapshot, changes: &Changes) -> Result<Snapshot, TargetError> {
         let begun = Instant::now();
-        let answer = self.answer_to(document, self.google.set_policy(document, policy)).await;
+        let answer = self.answer_to(document, self.target.apply(document, read, changes)).await;
         self.note_quota(&document.region(), true, begun, answer.as_ref().err());
         answer
     }
 
     /// Takes a call's answer into the back-off that its region shares.
-    pub(super) fn note_quota(&self, region: &Region, write: bool, begun: Instant, error: Option<&GoogleError>) {
+    pub(super) fn note_quota(&self, region: &Region, write: bool, begun: Instant, error: Option<&TargetError>) {
         let mut queue = self.queue();
-        match error {
-            Some(GoogleError::Throttled { retry_after, .. }) => {
+        match error.map(|error| &error.kind) {
+            Some(ErrorKind::Throttled { retry_after }) => {
                 let (now, random) = (Instant::now(), rand::random());
                 queue.throttled(region, write, Throttled { begun, now, retry_after: *retry_after, random });
             }

@@ -14,7 +14,6 @@ use super::intake::ObjectProblem;
 use super::pass::Verdict;
 use super::refusals::Refusals;
 use crate::api::{CloudRunTargetSpec, DriftKind, IdentityProviderSpec, RoleMappingSpec};
-use crate::google::GoogleError;
 use crate::index::{Effects, Index, Urgency};
 use crate::model::{
     DocumentKey, FreezeReason, GrantKey, GroupId, MappingKey, MemberKey, ProviderName, Seq, Subject, TargetName,
@@ -22,6 +21,7 @@ use crate::model::{
 use crate::plan::{Held, LimitExceeded, Plan, Tally};
 use crate::status::Trouble;
 use crate::store::Farewell;
+use crate::target::{ErrorKind, TargetError};
 
 /// How many event positions a pass names as its causes.
 const CAUSES: usize = 32;
@@ -404,7 +404,7 @@ impl State {
             memory.lag = Some((now.duration_since(since), now));
         }
         memory.missing_permission = match &verdict.error {
-            Some(EngineError::Google(GoogleError::Denied { permission, .. })) => permission.clone(),
+            Some(EngineError::Target(TargetError { kind: ErrorKind::Denied { permission }, .. })) => permission.clone(),
             _ => None,
         };
         memory.forbidden_since = if verdict.forbidden.is_empty() { None } else { memory.forbidden_since.or(Some(now)) };

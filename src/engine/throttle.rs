@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::lanes::{Lane, Throttled};
-use crate::google::Backoff;
+use crate::target::Backoff;
 
 /// A removal is tried again soon: somebody has access meanwhile, and quota comes back by the second.
 const REMOVAL: Backoff =

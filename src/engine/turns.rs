@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::lanes::{After, Lane};
 use super::{Inner, pass, sleep_until};
-use crate::google::ErrorClass;
 use crate::model::{DocumentKey, MappingKey};
+use crate::target::ErrorClass;
 
 /// How long turns that are under way at the end may take: longer than one call to Google.
 const GRACE: Duration = Duration::from_secs(35);

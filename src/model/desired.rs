@@ -3,17 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Claim, Condition, GrantKey, Ground, GroupId, MappingKey, MemberKey, Principal, Role, Subject};
+use serde::{Deserialize, Serialize};
+
+use super::{Claim, Condition, GrantKey, Ground, GroupId, MappingKey, MemberKey, Principal, Role, Subject, pairs};
 
 /// What should stand in one document, as far as the mappings that can be resolved now say.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Desired {
     /// Wanted grants with all their claims.
+    #[serde(with = "pairs")]
     pub grants: BTreeMap<GrantKey, DesiredGrant>,
     /// How to treat the claims that the ledger holds for each mapping: an entry for every claimant that was asked
     /// about and for every mapping that wants something here. A claimant without an entry is frozen.
+    #[serde(with = "pairs")]
     pub stances: BTreeMap<MappingKey, Stance>,
     /// The `metadata.generation` of each mapping that has a spec, for the audit.
+    #[serde(with = "pairs")]
     pub generations: BTreeMap<MappingKey, i64>,
     /// The uid of the resource as last listed. A resource that was re-created starts with an empty policy.
     pub resource_uid: Option<String>,
@@ -22,8 +28,10 @@ pub struct Desired {
     pub absent: bool,
     /// The roles for which the owner of the document lets a mapping keep access of people who left while it is suspended or
     /// observed.
+    #[serde(with = "pairs")]
     pub may_suspend: BTreeMap<MappingKey, BTreeSet<Role>>,
     /// The roles for which the owner of the document lets a mapping that is deleted leave its grants behind.
+    #[serde(with = "pairs")]
     pub may_orphan: BTreeMap<MappingKey, BTreeSet<Role>>,
     /// rolecall itself goes, and whoever decided that said that all grants stay.
     pub leave_all: bool,
@@ -51,15 +59,18 @@ impl Desired {
 }
 
 /// One wanted grant.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct DesiredGrant {
     /// The member to write.
     pub member: Principal,
     /// The condition to write, whose hash is in the key.
     pub condition: Option<Condition>,
     /// Who wants it, and on what terms. Never empty.
+    #[serde(with = "pairs")]
     pub claims: BTreeMap<Claim, ClaimTerms>,
     /// Where each claim comes from.
+    #[serde(with = "pairs")]
     pub grounds: BTreeMap<Claim, Ground>,
     /// The domains in which Google may keep the member: `allowedDomains` of the provider, lower case.
     pub allowed_domains: Arc<[String]>,
@@ -75,7 +86,8 @@ impl DesiredGrant {
 }
 
 /// On what terms a claim is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ClaimTerms {
     /// May a write be made on this ground? False under `Observe`.
     pub write: bool,
@@ -84,7 +96,8 @@ pub struct ClaimTerms {
 }
 
 /// How the claims that the ledger holds for one mapping on one document are to be treated.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Stance {
     /// The mapping is known and resolved: ledger claims that are not wanted now end, except those that are kept.
     Live {
@@ -102,13 +115,14 @@ pub enum Stance {
 }
 
 /// Which ledger claims of a live mapping stay although they are not wanted now.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Keep {
     /// None.
     #[default]
     Nothing,
     /// Those of these subjects.
-    Subjects(KeptSubjects),
+    Subjects(#[serde(with = "pairs")] KeptSubjects),
     /// All, because a provider of the mapping is not in force.
     Everything(FreezeReason),
     /// Those that a group which cannot be resolved now could have given.
@@ -120,7 +134,8 @@ pub enum Keep {
 pub type KeptSubjects = BTreeMap<Subject, Option<MemberKey>>;
 
 /// What is known of the groups of a mapping of which some cannot be resolved.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct KeptGroups {
     /// Why the first of them cannot.
     pub reason: FreezeReason,
@@ -129,6 +144,7 @@ pub struct KeptGroups {
     /// Groups that are known, deleted ones included.
     pub known: BTreeSet<GroupId>,
     /// Members of those that are resolved who keep what they had.
+    #[serde(with = "pairs")]
     pub subjects: KeptSubjects,
 }
 
@@ -172,7 +188,7 @@ impl KeptGroups {
 }
 
 /// Why nothing is concluded from an absence. The words are condition reasons.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum FreezeReason {
     /// Manifests, watches or the directory are not loaded yet.
     NotLoaded,

@@ -1,4 +1,4 @@
-//! Policy documents: the unit of work. One document is one IAM policy with one etag.
+//! Documents: the unit of work. One document is one IAM policy of a resource, or what else is read and written as one.
 
 use std::fmt;
 use std::str::FromStr;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use jiff::SignedDuration;
+use serde::{Deserialize, Serialize};
 
 use super::{Claim, GrantKey, MappingKey, ProviderName};
 
@@ -38,7 +39,8 @@ impl fmt::Display for RemovalScope {
 }
 
 /// One claim that ended on a grant of ours that stands in a policy: what the guard decides about.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Removal {
     /// The grant.
     pub grant: GrantKey,

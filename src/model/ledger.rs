@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Condition, DocumentKey, GrantKey, GroupId, MappingKey, MemberKey, ProviderName, Seq, UserId};
+use super::{Condition, DocumentKey, GrantKey, GroupId, MappingKey, MemberKey, ProviderName, Seq, UserId, pairs};
 
 /// Whom a claim is made for. People are ids here; names stand elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -28,7 +28,8 @@ pub struct Claim {
 }
 
 /// Where a claim came from when it was last wanted.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Ground {
     /// The provider of the subject.
     pub provider: ProviderName,
@@ -110,8 +111,8 @@ pub enum IntentAction {
 pub struct Intent {
     /// What the call does.
     pub action: IntentAction,
-    /// The etag that the call carries.
-    pub etag_before: String,
+    /// The revision that the call was made upon (of a policy of Google: its etag).
+    pub revision_before: String,
     /// Was the member in the policy before the call?
     pub present_before: bool,
     /// When the intent was written.
@@ -121,7 +122,8 @@ pub struct Intent {
 }
 
 /// What the ledger holds about one grant in one document.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct LedgerRow {
     /// Role, condition, member (folded).
     pub grant: GrantKey,
@@ -136,6 +138,7 @@ pub struct LedgerRow {
     /// Why it is wanted. Empty: nobody wants it any more.
     pub claims: BTreeSet<Claim>,
     /// Where the claims came from, as far as that is known: a first version did not remember it.
+    #[serde(with = "pairs")]
     pub grounds: BTreeMap<Claim, Ground>,
     /// When the set call that granted it returned 2xx.
     pub acknowledged_at: Option<Timestamp>,
@@ -166,10 +169,12 @@ impl LedgerRow {
 
 /// What is remembered about the versions of one policy document: the last acknowledged write, and what stood beside our
 /// grants in its answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Revision {
-    /// The etag that the last acknowledged write returned. A policy with this etag is the current one.
-    pub etag: String,
+    /// What the last acknowledged write returned (of a policy of Google: its etag). A document that is read with it is the
+    /// current one.
+    pub id: String,
     /// [`GrantKey::digest`] of all members that stood under roles of ours in that answer and were not ours.
     pub beside: BTreeSet<String>,
     /// The uid of the resource, as far as it was known.
@@ -181,7 +186,7 @@ pub struct Revision {
 pub struct AcknowledgedWrite {
     /// What is in force now.
     pub revision: Revision,
-    /// Etags that are known to be of older versions from now on.
+    /// Revisions that are known to be older from now on.
     pub superseded: BTreeSet<String>,
     /// When the write was acknowledged.
     pub at: Timestamp,
@@ -272,10 +277,10 @@ pub struct AuditEntry {
     pub claims: Vec<AuditClaim>,
     /// The plan it belongs to.
     pub plan_hash: Option<String>,
-    /// The etag the call carried.
-    pub etag_before: Option<String>,
-    /// The etag the call returned.
-    pub etag_after: Option<String>,
+    /// The revision that the call was made upon.
+    pub revision_before: Option<String>,
+    /// The revision that the call returned.
+    pub revision_after: Option<String>,
     /// How it ended.
     pub outcome: AuditOutcome,
     /// The stable reason word, where there is one.

@@ -4,12 +4,14 @@ mod clock;
 mod desired;
 mod directory;
 mod document;
+mod grant;
 mod guard;
 #[cfg(test)]
 pub(crate) mod guard_book;
 mod ledger;
+mod live;
 mod name;
-mod policy;
+mod pairs;
 mod principal;
 mod pseudonym;
 mod raw;
@@ -22,6 +24,7 @@ pub use directory::{
     DirectoryChange, DirectoryEvent, EmailFact, GroupFacts, GroupId, MemberChange, Seq, UserFacts, UserId,
 };
 pub use document::{DocumentKey, DocumentKeyError, Region, ResourceKind};
+pub use grant::{Condition, ConditionHash, GrantKey};
 pub use guard::{
     DEFAULT_LEAVERS_PER_HOUR, DEFAULT_REMOVALS_PER_HOUR, GUARD_WINDOW, Judgement, Removal, RemovalLimit, RemovalLimits,
     RemovalScope, ScopeCounts,
@@ -30,11 +33,10 @@ pub use ledger::{
     AcknowledgedWrite, AuditClaim, AuditEntry, AuditOutcome, Claim, GrantState, Ground, Intent, IntentAction,
     LedgerChange, LedgerRow, Pin, Revision, Subject,
 };
+pub use live::{Addition, Capacity, Changes, Live, Room, Stored};
 pub use name::{MappingKey, NameError, ProviderName, TargetName};
-pub use policy::{Binding, Condition, ConditionHash, GrantKey, MAX_PRINCIPALS, Policy};
 pub use principal::{MemberKey, Principal, PrincipalError};
 pub use pseudonym::{KEY_BYTES, Pseudonyms};
-#[cfg(test)]
 pub(crate) use raw::RawJson;
 pub use refusal::{Reach, ReachError, Refusal, RefusalKey, WriteBudget};
 pub use role::{Role, RoleError};

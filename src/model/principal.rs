@@ -64,8 +64,26 @@ pub enum PrincipalError {
 }
 
 /// A member that rolecall itself may write: well formed and inside `allowedDomains`.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Principal(Arc<str>);
+
+impl From<Principal> for String {
+    fn from(principal: Principal) -> Self {
+        principal.0.as_ref().to_owned()
+    }
+}
+
+/// A principal that was admitted before.
+impl TryFrom<String> for Principal {
+    type Error = PrincipalError;
+
+    fn try_from(text: String) -> Result<Self, PrincipalError> {
+        let email = text.strip_prefix("user:").ok_or(PrincipalError::NotAnEmail)?;
+        let domain = email.rsplit_once('@').map(|(_, domain)| domain.to_ascii_lowercase());
+        Self::google_account(email, domain.as_slice())
+    }
+}
 
 impl Principal {
     /// `user:<email>` for a Google account. The local part keeps its spelling, the domain is lower-cased and must be

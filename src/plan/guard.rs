@@ -42,7 +42,7 @@ impl Texts {
     }
 }
 
-/// 16 hex digits over the document, the guard's generation and the items in their order. Neither the etag nor the
+/// 16 hex digits over the document, the guard's generation and the items in their order. Neither the revision nor the
 /// time is in it, so it stays the same from pass to pass.
 pub(super) fn digest<'a>(document: &DocumentKey, items: impl Iterator<Item = (&'a str, &'a GrantKey)>) -> String {
     let mut texts = Texts::new();
@@ -73,12 +73,12 @@ pub fn held_hash<'a>(
 }
 
 /// What is asked about these removals. What passed once passes again, however the call ended.
-pub(super) fn asks(candidates: &[Step], leaver: &dyn Fn(&Subject) -> bool) -> Vec<Removal> {
+pub(super) fn asks(candidates: &[Step], leavers: &BTreeSet<Subject>) -> Vec<Removal> {
     let fresh = candidates.iter().filter(|step| step.row.held || step.row.revoking_since.is_none());
     let of = |step: &Step, claim: &Claim| Removal {
         grant: step.grant().clone(),
         claim: claim.clone(),
-        leaver: leaver(&claim.subject),
+        leaver: leavers.contains(&claim.subject),
     };
     fresh.flat_map(|step| step.row.claims.iter().map(move |claim| of(step, claim))).collect()
 }

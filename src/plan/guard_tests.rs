@@ -50,12 +50,12 @@ fn mass_removal_is_held_listed_and_released_while_additions_go_on() {
     let name = hash(&world, &first);
     assert_eq!(name.len(), 16);
     assert_eq!(world.audited("revoke"), vec![(AuditOutcome::Held, Some("MassRemoval")); 20]);
-    let tally = first.tally(Some(&CallOutcome::Acknowledged { etag: String::new() }))[&mapping("m")];
+    let tally = first.tally(Some(&CallOutcome::Acknowledged { revision: String::new() }))[&mapping("m")];
     assert_eq!((tally.held, tally.held_leavers, tally.acknowledged, tally.revoking), (20, 0, 40, 0));
 
     let second = world.pass();
     assert_eq!(second.held, first.held, "additions do not dilute it");
-    assert_eq!(hash(&world, &second), name, "neither time nor etag change its hash");
+    assert_eq!(hash(&world, &second), name, "neither time nor revision change its hash");
     assert_eq!(world.audited("revoke").len(), 20, "said once");
     world.later(86_400);
     assert_eq!(world.pass().held, first.held, "it does not drain as the hour slides");

@@ -12,14 +12,14 @@ use crate::model::{Revision, Stance};
 
 const PEOPLE: u128 = 5;
 
-/// A policy with all its versions, and what the store remembers of them.
+/// A document with all its versions, and what the store remembers of them.
 struct Lagging {
     world: World,
     /// Oldest first; the last one is in force.
-    versions: Vec<Policy>,
+    versions: Vec<Live>,
     revision: Option<Revision>,
     superseded: BTreeSet<String>,
-    /// Etags with which a conflict was met, or with which a read was to be proven in vain.
+    /// Revisions upon which a conflict was met, or with which a read was to be proven in vain.
     conflicted: BTreeSet<String>,
     proofs: BTreeMap<String, u32>,
     sent: u32,
@@ -74,7 +74,7 @@ impl Lagging {
         }
     }
 
-    fn newest(&self) -> Policy {
+    fn newest(&self) -> Live {
         self.versions.last().cloned().unwrap()
     }
 
@@ -85,13 +85,13 @@ impl Lagging {
         self.versions.push(self.world.live.clone());
     }
 
-    /// What Google does with a call.
-    fn set(&mut self, policy: &Policy) -> Option<Policy> {
+    /// What the target does with a call.
+    fn set(&mut self, plan: &Plan) -> Option<Live> {
         self.sent += 1;
-        if policy.etag != self.newest().etag {
+        if plan.read().revision != self.newest().revision {
             return None;
         }
-        self.world.live = policy.clone();
+        self.world.live = plan.read().after(plan.changes.as_ref().unwrap());
         self.world.touch();
         self.versions.push(self.world.live.clone());
         Some(self.world.live.clone())
@@ -102,32 +102,26 @@ impl Lagging {
         self.world.later(1);
         let read = self.versions[self.versions.len().saturating_sub(age + 1)].clone();
         let rows: Vec<LedgerRow> = self.world.ledger.values().cloned().collect();
-        let superseded = self.superseded.contains(&read.etag);
-        let evidence = match super::age(&read.etag, self.revision.as_ref(), superseded, &rows) {
+        let superseded = self.superseded.contains(&read.revision);
+        let evidence = match super::age(&read.revision, self.revision.as_ref(), superseded, &rows) {
             ReadAge::Stale => return,
             ReadAge::Current => Evidence::Current,
-            ReadAge::Unproven => Evidence::Unproven { may_prove: !self.conflicted.contains(&read.etag) },
+            ReadAge::Unproven => Evidence::Unproven { may_prove: !self.conflicted.contains(&read.revision) },
         };
-        if self.conflicted.contains(&read.etag) && read.etag != self.newest().etag {
+        if self.conflicted.contains(&read.revision) && read.revision != self.newest().revision {
             return;
         }
         let plan = plan(&Inputs {
-            document: &self.world.document,
-            desired: &self.world.desired,
-            ledger: &rows,
-            live: &read,
+            live: Arc::new(read.clone()),
             evidence,
-            revision: self.revision.as_ref(),
-            resource_uid: None,
-            now: self.world.now,
-            held: &BTreeSet::new(),
-            leavers: &|_| false,
+            revision: self.revision.clone(),
+            ..self.world.inputs()
         });
-        let Some(policy) = plan.policy.clone() else {
+        if plan.changes.is_none() {
             return self.world.record((plan.ledger.clone(), plan.audit.clone()));
-        };
+        }
         if plan.add.is_empty() && plan.remove.is_empty() {
-            *self.proofs.entry(read.etag.clone()).or_default() += 1;
+            *self.proofs.entry(read.revision.clone()).or_default() += 1;
         }
         let before: Vec<LedgerRow> = rows;
         self.world.record(plan.intend(self.world.now));
@@ -136,18 +130,18 @@ impl Lagging {
             End::KilledBeforeTheCall => {}
             End::NeverArrived => self.world.record(plan.settle(&CallOutcome::Unknown, self.world.now)),
             End::AnswerLost => {
-                self.set(&policy);
+                self.set(&plan);
                 self.world.record(plan.settle(&CallOutcome::Unknown, self.world.now));
             }
             End::Answered => {
-                if let Some(answer) = self.set(&policy) {
-                    let settlement = plan.settle_answer(&policy, &answer, self.world.now);
+                if let Some(answer) = self.set(&plan) {
+                    let settlement = plan.settle_answer(&answer, self.world.now);
                     self.world.record((settlement.changes, settlement.audit));
                     let write = settlement.write.unwrap();
                     self.superseded.extend(write.superseded);
                     self.revision = Some(write.revision);
                 } else {
-                    self.conflicted.insert(policy.etag.clone());
+                    self.conflicted.insert(read.revision.clone());
                     self.world.record(plan.settle(&CallOutcome::Conflict, self.world.now));
                     for row in before.iter().filter(|row| row.state == GrantState::Owned) {
                         let after = self.world.ledger.get(&row.grant).map(|row| row.state);
@@ -183,7 +177,7 @@ impl Lagging {
 
     fn invokers(&self) -> BTreeSet<String> {
         let newest = self.newest();
-        newest.bindings.iter().flat_map(|binding| &binding.members).cloned().collect()
+        newest.grants().map(|(_, member)| member.to_owned()).collect()
     }
 
     fn wanted(&self) -> BTreeSet<String> {
@@ -216,7 +210,7 @@ proptest! {
     }
 
     #[test]
-    fn without_other_editors_and_lost_answers_each_etag_is_sent_at_most_once_however_old_the_reads(
+    fn without_other_editors_and_lost_answers_each_revision_is_sent_at_most_once_however_old_the_reads(
         events in prop::collection::vec(any_event(), 0..50),
     ) {
         let mut lagging = Lagging::new();

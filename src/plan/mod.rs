@@ -6,13 +6,12 @@
 //!                                      foreign = live − owned − desired    (kept byte for byte)
 //! ```
 //!
-//! One pass over a document: [`plan`] → [`Plan::intend`] (recorded before the call) → the call with [`Plan::policy`] →
+//! One pass over a document: [`plan`] → [`Plan::intend`] (recorded before the call) → the call with [`Plan::changes`] →
 //! [`Plan::settle`] (recorded after it). A pass without a call records [`Plan::ledger`] and [`Plan::audit`] instead.
 //!
 //! A row keeps the claims that ended until its removal is settled, so that every later pass can tell again whose
 //! access is taken and why, and so that a mapping is not done with while a grant of it is still there.
 
-mod document;
 mod evidence;
 mod grounds;
 mod guard;
@@ -31,18 +30,18 @@ mod properties;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-mod verbatim;
-#[cfg(test)]
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    AuditEntry, Desired, DocumentKey, GrantKey, GrantState, IntentAction, LedgerChange, LedgerRow, MappingKey, Policy,
-    Removal, Revision, Subject,
+    Addition, AuditEntry, Changes, Desired, DocumentKey, GrantKey, GrantState, IntentAction, LedgerChange, LedgerRow,
+    Live, MappingKey, Removal, Revision, Subject,
 };
 
 pub use evidence::{Evidence, ReadAge, age};
@@ -50,37 +49,37 @@ pub use guard::held_hash;
 pub use settle::{CallOutcome, Settlement};
 pub use tally::Tally;
 
-use document::Live;
 use pass::Pass;
 
 /// How long a call whose outcome is unknown is remembered when the resource is gone: one of that name may be back by the
 /// time it lands. Where there is a policy, it is fenced off by a write instead.
 pub const INTENT_FENCE: Duration = Duration::from_mins(10);
 
-/// What one pass over a document is planned from.
-#[derive(Clone, Copy)]
-pub struct Inputs<'a> {
+/// What one pass over a document is planned from: data alone, so that a pass can be written down and planned again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Inputs {
     /// Which document.
-    pub document: &'a DocumentKey,
+    pub document: DocumentKey,
     /// What the mappings want there.
-    pub desired: &'a Desired,
+    pub desired: Desired,
     /// What the ledger holds about it; one row a grant, in any order.
-    pub ledger: &'a [LedgerRow],
-    /// The policy as just read, with its etag. The read began after the last settlement of this document. The default
-    /// without an etag: Google says that the resource is not there.
-    pub live: &'a Policy,
+    pub ledger: Vec<LedgerRow>,
+    /// The document as just read. The read began after the last settlement of this document. The default: the target says that
+    /// the resource is not there.
+    pub live: Arc<Live>,
     /// What the read is worth.
     pub evidence: Evidence,
     /// The last acknowledged write of this document, as far as it is remembered.
-    pub revision: Option<&'a Revision>,
+    pub revision: Option<Revision>,
     /// The uid of the resource, read after the policy; none when it was not asked for.
-    pub resource_uid: Option<&'a str>,
+    pub resource_uid: Option<String>,
     /// When the plan is made.
     pub now: Timestamp,
     /// The removals that the guard holds. A plan that asks about some ([`Plan::asks`]) is made again with the answer.
-    pub held: &'a BTreeSet<Removal>,
-    /// Has the IdP said that this subject is inactive or deleted?
-    pub leavers: &'a dyn Fn(&Subject) -> bool,
+    pub held: BTreeSet<Removal>,
+    /// Those with claims in the ledger of whom the IdP said that they are inactive or deleted.
+    pub leavers: BTreeSet<Subject>,
 }
 
 /// Google keeps a member under another spelling than it was sent.
@@ -251,9 +250,9 @@ pub struct Plan {
     pub ledger: Vec<LedgerChange>,
     /// What to append if no call is made.
     pub audit: Vec<AuditEntry>,
-    /// What to write, with the etag of the read; none when there is nothing to write. Without additions and removals it is
-    /// a fence: the policy as it is, so that an earlier call whose outcome is unknown finds its etag gone.
-    pub policy: Option<Policy>,
+    /// What to write upon the revision that was read; none when there is nothing to write. Without additions and removals it
+    /// is a fence: the document as it is, so that an earlier call whose outcome is unknown finds its revision gone.
+    pub changes: Option<Changes>,
     /// Set when not all additions fit.
     pub limit: Option<LimitExceeded>,
     /// A complete list lacks the resource although its policy answers: nothing new is granted there.
@@ -261,7 +260,7 @@ pub struct Plan {
     /// Look again then: the unknown outcome of a call on a resource that is gone will be settled by time.
     pub recheck_at: Option<Timestamp>,
     context: settle::Context,
-    live: Policy,
+    live: Arc<Live>,
     /// The last acknowledged write before this pass.
     superseded: Option<String>,
     /// What follows from the read once a write of ours has proven it.
@@ -283,7 +282,7 @@ impl Plan {
     fn with_additions(&self, wanted: impl Fn(&Step) -> bool) -> Option<Self> {
         let (now, left): (Vec<&Step>, Vec<&Step>) = self.add.iter().partition(|step| wanted(step));
         let grants = |steps: Vec<&Step>| steps.into_iter().map(|step| step.grant().clone()).collect();
-        Some(self.restricted(&grants(now), &grants(left))).filter(|plan| plan.policy.is_some())
+        Some(self.restricted(&grants(now), &grants(left))).filter(|plan| plan.changes.is_some())
     }
 
     /// The uid of the resource that the plan goes by.
@@ -314,6 +313,23 @@ impl Plan {
     }
 }
 
+/// What these steps change in the document, and who is swept out with them. None, where that is nothing and no fence either: a
+/// write moves the revision, and an earlier call upon the old one is refused from then on.
+fn changes(add: &[Step], remove: &[Step], sweep: &BTreeSet<GrantKey>, fence: bool) -> Option<Changes> {
+    if add.is_empty() && remove.is_empty() && sweep.is_empty() && !fence {
+        return None;
+    }
+    let addition = |step: &Step| Addition {
+        grant: step.grant().clone(),
+        member: step.row.member.clone(),
+        condition: step.row.condition.clone(),
+    };
+    Some(Changes {
+        add: add.iter().map(addition).collect(),
+        remove: remove.iter().flat_map(|step| &step.out).chain(sweep).cloned().collect(),
+    })
+}
+
 fn plan_hash(document: &DocumentKey, add: &[Step], remove: &[Step], held: &Held) -> String {
     let steps = add.iter().map(|step| ("+", step.grant())).chain(remove.iter().map(|step| ("-", step.grant())));
     guard::digest(document, steps.chain(held.grants(false).into_iter().map(|grant| ("=", grant))))
@@ -321,7 +337,6 @@ fn plan_hash(document: &DocumentKey, add: &[Step], remove: &[Step], held: &Held)
 
 /// Plans one pass. Total: every input has a plan, and the order of ledger rows and claims does not matter.
 #[must_use]
-pub fn plan(inputs: &Inputs<'_>) -> Plan {
-    let live = Live::of(inputs.live);
-    Pass::new(inputs, &live).run()
+pub fn plan(inputs: &Inputs) -> Plan {
+    Pass::new(inputs).run()
 }

@@ -6,10 +6,9 @@ use jiff::Timestamp;
 
 use crate::model::{
     AuditEntry, AuditOutcome, Claim, DesiredGrant, FreezeReason, GrantKey, GrantState, IntentAction, Kept,
-    LedgerChange, LedgerRow, MappingKey, Stance, Subject,
+    LedgerChange, LedgerRow, Live, MappingKey, Stance, Subject,
 };
 
-use super::document::Live;
 use super::settle::{Conclusions, Context, NOT_COMMITTED, Unsettled, action_word};
 use super::tally::{Line, Standing};
 use super::{Cause, Evidence, INTENT_FENCE, Inputs, LostGrant, Observed, Plan, Step, grounds, spelling};
@@ -17,7 +16,7 @@ use super::{Cause, Evidence, INTENT_FENCE, Inputs, LostGrant, Observed, Plan, St
 mod finish;
 mod respelling;
 
-/// The outcome of a call could not be told from the etag, and the member is as the call would have left it.
+/// The outcome of a call could not be told from the revision, and the member is as the call would have left it.
 const AMBIGUOUS: &str = "AttributionAmbiguous";
 
 /// The resource is not listed any more and Google says that it is not there.
@@ -47,7 +46,7 @@ struct Claims {
 
 /// The pass while it is being worked out.
 pub(super) struct Pass<'a> {
-    inputs: &'a Inputs<'a>,
+    inputs: &'a Inputs,
     live: &'a Live,
     rows: BTreeMap<&'a GrantKey, &'a LedgerRow>,
     context: Context,
@@ -82,11 +81,12 @@ pub(super) struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    pub(super) fn new(inputs: &'a Inputs<'a>, live: &'a Live) -> Self {
+    pub(super) fn new(inputs: &'a Inputs) -> Self {
+        let live: &Live = &inputs.live;
         let rows: BTreeMap<&GrantKey, &LedgerRow> = inputs.ledger.iter().map(|row| (&row.grant, row)).collect();
-        let uid = inputs.resource_uid.map(str::to_owned).or_else(|| inputs.desired.resource_uid.clone());
-        let replaced = match inputs.revision {
-            Some(revision) if revision.etag == inputs.live.etag => spelling::took_their_place(&rows, live, revision),
+        let uid = inputs.resource_uid.clone().or_else(|| inputs.desired.resource_uid.clone());
+        let replaced = match &inputs.revision {
+            Some(revision) if revision.id == live.revision => spelling::took_their_place(&rows, live, revision),
             _ => BTreeMap::new(),
         };
         let respelled = rows.values().filter(|row| row.state == GrantState::Owned && !row.stored_as.is_empty());
@@ -130,8 +130,7 @@ impl<'a> Pass<'a> {
     pub(super) fn run(mut self) -> Plan {
         let keys: BTreeSet<&GrantKey> = self.rows.keys().copied().chain(self.inputs.desired.grants.keys()).collect();
         let gone = self.inputs.desired.absent
-            && self.inputs.live.etag.is_empty()
-            && self.inputs.live.bindings.is_empty()
+            && self.live.is_absent()
             && !self.inputs.desired.stances.values().any(doubts_everything);
         for key in keys {
             if gone { self.forget(key) } else { self.grant(key) }
@@ -141,13 +140,14 @@ impl<'a> Pass<'a> {
 
     /// True when the read shows the present, or when there is nothing that could be newer than it.
     fn is_proven(&self) -> bool {
-        self.inputs.evidence == Evidence::Current || self.inputs.live.etag.is_empty()
+        self.inputs.evidence == Evidence::Current || self.live.is_absent()
     }
 
     /// The resource on whose policy this row was written is another one than that which was read.
     fn is_of_another_resource(&self, row: &LedgerRow) -> bool {
-        let ours = self.inputs.revision.is_some_and(|revision| revision.etag == self.inputs.live.etag);
-        let differs = matches!((row.resource_uid.as_deref(), self.inputs.resource_uid), (Some(a), Some(b)) if a != b);
+        let ours = self.inputs.revision.as_ref().is_some_and(|revision| revision.id == self.live.revision);
+        let differs =
+            matches!((row.resource_uid.as_deref(), self.inputs.resource_uid.as_deref()), (Some(a), Some(b)) if a != b);
         differs && !ours && !self.inputs.desired.stances.values().any(doubts_everything)
     }
 
@@ -225,8 +225,8 @@ impl<'a> Pass<'a> {
             orphan: false,
             observed: true,
         };
-        let has_left = self.inputs.leavers;
-        let desired = self.inputs.desired;
+        let has_left = |subject: &Subject| self.inputs.leavers.contains(subject);
+        let desired = &self.inputs.desired;
         let unless_left = |claim: &Claim, reason: FreezeReason| {
             !has_left(&claim.subject) || desired.keeps_leavers(&claim.mapping, &key.role, reason)
         };
@@ -279,12 +279,12 @@ impl<'a> Pass<'a> {
         claims
     }
 
-    /// Settles what the etag tells about a call whose outcome was unknown. An unchanged etag tells nothing: the call may
-    /// still arrive, however late, and would be done. Such an intent stays until a write has moved the etag.
+    /// Settles what the revision tells about a call whose outcome was unknown. An unchanged revision tells nothing: the call may
+    /// still arrive, however late, and would be done. Such an intent stays until a write has moved the revision.
     fn resolve(&mut self, before: &LedgerRow, present: bool) -> LedgerRow {
         let mut row = before.clone();
         let Some(intent) = before.intent.clone() else { return row };
-        let moved = intent.etag_before != self.inputs.live.etag;
+        let moved = intent.revision_before != self.live.revision;
         let (outcome, reason) = match (intent.action, present, moved) {
             (IntentAction::Grant, true, true) if !intent.present_before => {
                 row.state = GrantState::Owned;
@@ -306,8 +306,8 @@ impl<'a> Pass<'a> {
         row.intent = None;
         let mut entry = self.context.entry(self.inputs.now, before, action_word(intent.action), outcome, Some(reason));
         entry.plan_hash = Some(intent.plan_hash);
-        entry.etag_before = Some(intent.etag_before);
-        entry.etag_after = moved.then(|| self.inputs.live.etag.clone());
+        entry.revision_before = Some(intent.revision_before);
+        entry.revision_after = moved.then(|| self.live.revision.clone());
         self.conclude_entry(entry);
         row
     }
@@ -541,7 +541,7 @@ impl<'a> Pass<'a> {
 
     fn cause(&self, row: &LedgerRow) -> Cause {
         let all = |is: &dyn Fn(&Claim) -> bool| !row.claims.is_empty() && row.claims.iter().all(is);
-        if all(&|claim| (self.inputs.leavers)(&claim.subject)) {
+        if all(&|claim| self.inputs.leavers.contains(&claim.subject)) {
             Cause::Leaver
         } else if all(&|claim| matches!(self.inputs.desired.stances.get(&claim.mapping), Some(Stance::Ended { .. }))) {
             Cause::MappingDeleted
@@ -571,7 +571,7 @@ impl<'a> Pass<'a> {
     fn unsettled(&mut self, row: &LedgerRow, forget: bool, may_write: bool) {
         if let Some(unsettled) = Unsettled::of(row, forget) {
             self.unsettled.push(unsettled);
-            self.fence |= may_write && !self.inputs.live.etag.is_empty();
+            self.fence |= may_write && !self.live.is_absent();
         }
     }
 

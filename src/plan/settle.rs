@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use crate::model::{
-    AcknowledgedWrite, AuditClaim, AuditEntry, AuditOutcome, DocumentKey, GrantKey, GrantState, Intent, IntentAction,
-    LedgerChange, LedgerRow, MappingKey, Policy, Revision, Role, Subject,
+    AcknowledgedWrite, AuditClaim, AuditEntry, AuditOutcome, Changes, DocumentKey, GrantKey, GrantState, Intent,
+    IntentAction, LedgerChange, LedgerRow, Live, MappingKey, Revision, Role, Subject,
 };
 
 use super::spelling::{self, Respelling};
@@ -15,10 +15,10 @@ use super::{Cause, PRINCIPAL_RESPELLED, Plan, Step};
 /// How the call of a plan ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallOutcome {
-    /// Google returned 2xx and this etag.
+    /// The target did it.
     Acknowledged {
-        /// The etag of the policy that is in force now.
-        etag: String,
+        /// The revision of the document that is in force now.
+        revision: String,
     },
     /// Google refused it for good; nothing was changed.
     Refused {
@@ -149,8 +149,8 @@ impl Context {
             grant: Some(row.grant.clone()),
             subject,
             plan_hash: None,
-            etag_before: None,
-            etag_after: None,
+            revision_before: None,
+            revision_after: None,
             outcome,
             reason: reason.map(str::to_owned),
         }
@@ -175,7 +175,7 @@ impl Plan {
             "drift".clone_into(&mut entry.actor);
         }
         entry.plan_hash = Some(self.hash.clone());
-        entry.etag_before = Some(self.live.etag.clone());
+        entry.revision_before = Some(self.live.revision.clone());
         entry
     }
 
@@ -200,7 +200,7 @@ impl Plan {
         for step in self.steps() {
             let intent = Intent {
                 action: step.action,
-                etag_before: self.live.etag.clone(),
+                revision_before: self.live.revision.clone(),
                 present_before: step.action == IntentAction::Revoke,
                 at: now,
                 plan_hash: self.hash.clone(),
@@ -212,7 +212,7 @@ impl Plan {
     }
 
     /// What to record in one transaction after the call. An unknown outcome records nothing: the intents stay, and the
-    /// next pass tells from the etag what became of them. A refusal or a conflict puts each row back as it was before
+    /// next pass tells from the revision what became of them. A refusal or a conflict puts each row back as it was before
     /// the call, with the intent of an earlier call whose outcome is still unknown, if there is one: that call may be
     /// the very one that changed the policy.
     #[must_use]
@@ -235,7 +235,7 @@ impl Plan {
                     changes.push(restored());
                     audit.push(self.step_entry(step, now, AuditOutcome::Failed, Some("Conflict")));
                 }
-                CallOutcome::Acknowledged { etag } => {
+                CallOutcome::Acknowledged { revision } => {
                     audit.extend(step.row.intent.as_ref().map(|earlier| self.not_committed(&step.row, earlier, now)));
                     changes.push(match step.action {
                         IntentAction::Revoke if step.cause == Cause::SpellingForbidden => {
@@ -251,18 +251,18 @@ impl Plan {
                         IntentAction::Grant => LedgerChange::Put(self.granted(step, now)),
                     });
                     let mut entry = self.step_entry(step, now, AuditOutcome::Acknowledged, Some(step.cause.reason()));
-                    entry.etag_after = Some(etag.clone());
+                    entry.revision_after = Some(revision.clone());
                     audit.push(entry);
                 }
             }
         }
-        if let CallOutcome::Acknowledged { etag } = outcome
-            && *etag != self.live.etag
+        if let CallOutcome::Acknowledged { revision } = outcome
+            && *revision != self.live.revision
         {
             for unsettled in &self.unsettled {
                 changes.push(unsettled.settled());
                 let mut entry = self.not_committed(&unsettled.row, &unsettled.intent, now);
-                entry.etag_after = Some(etag.clone());
+                entry.revision_after = Some(revision.clone());
                 audit.push(entry);
             }
         }
@@ -286,8 +286,8 @@ impl Plan {
     /// As [`Plan::settle`] for a call that was acknowledged with this answer: what Google made of the members, and which
     /// versions are older from now on.
     #[must_use]
-    pub fn settle_answer(&self, sent: &Policy, answer: &Policy, now: Timestamp) -> Settlement {
-        let outcome = CallOutcome::Acknowledged { etag: answer.etag.clone() };
+    pub fn settle_answer(&self, answer: &Live, now: Timestamp) -> Settlement {
+        let outcome = CallOutcome::Acknowledged { revision: answer.revision.clone() };
         let (mut changes, mut audit) = self.settle(&outcome, now);
         let granted = self.add.iter().map(|step| (step.grant(), self.granted(step, now)));
         let mut rows: BTreeMap<&GrantKey, LedgerRow> =
@@ -297,8 +297,9 @@ impl Plan {
         }
         let sent_rows: Vec<LedgerRow> = rows.values().cloned().collect();
         let partly = self.add.iter().filter(|step| step.cause == Cause::Missing && step.row.state == GrantState::Owned);
+        let sent = self.live.after(self.changes.as_ref().unwrap_or(&Changes::default()));
         let before = partly.map(|step| (step.grant(), &step.row)).collect();
-        for Respelling { grant, stored_as, owned } in spelling::respelled(sent, answer, &sent_rows, &before) {
+        for Respelling { grant, stored_as, owned } in spelling::respelled(&sent, answer, &sent_rows, &before) {
             let Some(row) = rows.get_mut(&grant) else { continue };
             row.stored_as = stored_as;
             let mut entry = self.context.entry(now, row, "grant", AuditOutcome::Verified, Some(PRINCIPAL_RESPELLED));
@@ -307,7 +308,7 @@ impl Plan {
                 row.acknowledged_at = None;
                 "forget".clone_into(&mut entry.action);
             }
-            entry.etag_after = Some(answer.etag.clone());
+            entry.revision_after = Some(answer.revision.clone());
             audit.push(entry);
             changes.push(LedgerChange::Put(row.clone()));
         }
@@ -316,20 +317,21 @@ impl Plan {
         Settlement { changes, audit, write: Some(self.acknowledged_write(answer, beside, now)) }
     }
 
-    fn acknowledged_write(&self, answer: &Policy, beside: BTreeSet<String>, now: Timestamp) -> AcknowledgedWrite {
+    fn acknowledged_write(&self, answer: &Live, beside: BTreeSet<String>, now: Timestamp) -> AcknowledgedWrite {
         let intents = self.steps().flat_map(|step| [&step.row.intent, &step.restore.intent]).flatten();
         let unsettled = self.unsettled.iter().map(|unsettled| &unsettled.intent);
         let mut superseded: BTreeSet<String> =
-            intents.chain(unsettled).map(|intent| intent.etag_before.clone()).collect();
+            intents.chain(unsettled).map(|intent| intent.revision_before.clone()).collect();
         superseded.extend(self.superseded.clone());
-        superseded.insert(self.live.etag.clone());
-        superseded.remove(&answer.etag);
-        let revision = Revision { etag: answer.etag.clone(), beside, resource_uid: self.context.resource_uid.clone() };
+        superseded.insert(self.live.revision.clone());
+        superseded.remove(&answer.revision);
+        let revision =
+            Revision { id: answer.revision.clone(), beside, resource_uid: self.context.resource_uid.clone() };
         AcknowledgedWrite { revision, superseded, at: now }
     }
 
     /// The audit of members of deleted accounts that went with this write.
-    fn swept(&self, answer: &Policy, now: Timestamp) -> Vec<AuditEntry> {
+    fn swept(&self, answer: &Live, now: Timestamp) -> Vec<AuditEntry> {
         self.sweep
             .iter()
             .map(|grant| AuditEntry {
@@ -344,32 +346,32 @@ impl Plan {
                 grant: Some(grant.clone()),
                 subject: None,
                 plan_hash: Some(self.hash.clone()),
-                etag_before: Some(self.live.etag.clone()),
-                etag_after: Some(answer.etag.clone()),
+                revision_before: Some(self.live.revision.clone()),
+                revision_after: Some(answer.revision.clone()),
                 outcome: AuditOutcome::Acknowledged,
                 reason: Some("AccountDeleted".to_owned()),
             })
             .collect()
     }
 
-    /// A write with the etag of an earlier call was acknowledged, so that one was not done and never will be.
+    /// A write upon the revision of an earlier call was acknowledged, so that one was not done and never will be.
     fn not_committed(&self, row: &LedgerRow, earlier: &Intent, now: Timestamp) -> AuditEntry {
         let action = action_word(earlier.action);
         let mut entry = self.context.entry(now, row, action, AuditOutcome::Failed, Some(NOT_COMMITTED));
         entry.plan_hash = Some(earlier.plan_hash.clone());
-        entry.etag_before = Some(earlier.etag_before.clone());
+        entry.revision_before = Some(earlier.revision_before.clone());
         entry
     }
 }
 
 /// What stands under roles of ours and is not ours.
-fn beside<'r>(answer: &Policy, rows: impl Iterator<Item = &'r LedgerRow>) -> BTreeSet<String> {
+fn beside<'r>(answer: &Live, rows: impl Iterator<Item = &'r LedgerRow>) -> BTreeSet<String> {
     let ours: Vec<&LedgerRow> = rows.filter(|row| row.state == GrantState::Owned).collect();
     let spellings: BTreeSet<GrantKey> = ours.iter().flat_map(|row| row.spellings()).collect();
     let places: BTreeSet<(&Role, &crate::model::ConditionHash)> =
         ours.iter().map(|row| (&row.grant.role, &row.grant.condition)).collect();
-    let live = super::document::Live::of(answer);
-    live.grants()
+    answer
+        .grants()
         .filter(|(grant, _)| places.contains(&(&grant.role, &grant.condition)) && !spellings.contains(grant))
         .map(|(grant, _)| grant.digest())
         .collect()

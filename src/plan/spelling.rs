@@ -3,9 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{GrantKey, GrantState, LedgerRow, MemberKey, Policy, Revision, Role};
-
-use super::document::Live;
+use crate::model::{GrantKey, GrantState, LedgerRow, Live, MemberKey, Revision, Role};
 
 /// The rows of one role and condition that changed their spelling, and what stands there instead.
 type Changed = BTreeMap<(Role, crate::model::ConditionHash), (Vec<GrantKey>, BTreeSet<String>)>;
@@ -43,7 +41,7 @@ pub(super) fn tombstones(row: &LedgerRow, live: &Live, beside: Option<&BTreeSet<
         .collect()
 }
 
-/// The spellings that took the place of ours in a policy with the etag of our last acknowledged write: nobody else wrote
+/// The spellings that took the place of ours in a document with the revision of our last acknowledged write: nobody else wrote
 /// since, so that what is new there is what Google made of our members. Nothing, where it might as well be what Google
 /// made of somebody else's.
 pub(super) fn took_their_place(
@@ -105,20 +103,19 @@ pub(super) struct Respelling {
 /// Compares Google's answer with what was sent. `rows`: the grants of ours that were sent. `before`: those of them of which
 /// a part was left, as they were.
 pub(super) fn respelled(
-    sent: &Policy,
-    answer: &Policy,
+    sent: &Live,
+    answer: &Live,
     rows: &[LedgerRow],
     before: &BTreeMap<&GrantKey, &LedgerRow>,
 ) -> Vec<Respelling> {
-    let (sent, answer) = (Live::of(sent), Live::of(answer));
-    let was_sent = |row: &LedgerRow| is_whole(row, &sent);
-    let gone: Vec<&LedgerRow> = rows.iter().filter(|row| was_sent(row) && !is_whole(row, &answer)).collect();
+    let was_sent = |row: &LedgerRow| is_whole(row, sent);
+    let gone: Vec<&LedgerRow> = rows.iter().filter(|row| was_sent(row) && !is_whole(row, answer)).collect();
     let mut found = Vec::new();
     for row in gone {
         let here = || answer.beside(&row.grant).filter(|(_, spelling)| !spelling.starts_with("deleted:"));
         let new: BTreeSet<String> =
             here().filter(|(grant, _)| !sent.has(grant)).map(|(_, spelling)| spelling.to_owned()).collect();
-        let left = standing(before.get(&row.grant).copied().unwrap_or(row), &answer);
+        let left = standing(before.get(&row.grant).copied().unwrap_or(row), answer);
         if !new.is_empty() || !left.is_empty() {
             found.push(Respelling { grant: row.grant.clone(), stored_as: &new | &left, owned: true });
             continue;

@@ -6,43 +6,22 @@ use uuid::Uuid;
 use super::world::*;
 use super::*;
 use crate::model::{
-    AuditOutcome, Claim, ClaimTerms, FreezeReason, GrantState, Ground, GroupId, Intent, Keep, KeptGroups,
-    MAX_PRINCIPALS, Stance,
+    AuditOutcome, Claim, ClaimTerms, FreezeReason, GrantState, Ground, GroupId, Intent, Keep, KeptGroups, Stance,
 };
 
 #[test]
-fn a_wanted_member_is_added_with_version_3_the_etag_of_the_read_and_everything_else_untouched() {
-    let bindings = json!([
+fn a_wanted_member_is_added_and_everybody_else_is_foreign() {
+    let mut world = World::new(&json!([
         {"role": VIEWER, "members": []},
-        {"role": "roles/owner", "members": ["user:Boss@Corp.example"], "x-unknown": {"kept": true}},
+        {"role": "roles/owner", "members": ["user:Boss@Corp.example"]},
         {"role": INVOKER, "members": ["allUsers"], "condition": {"title": "t", "expression": "true"}},
         {"role": INVOKER, "members": ["deleted:user:p1@corp.example?uid=7"]},
-    ]);
-    let mut world = World::new(&json!([]));
-    let auditing = json!([{"service": "allServices"}]);
-    let live = json!({"version": 1, "etag": "e0", "bindings": bindings, "auditConfigs": auditing});
-    world.live = serde_json::from_value(live).unwrap();
+    ]));
     world.want("m", INVOKER, 1, WRITE);
     let plan = world.plan();
-    let mut expected = bindings;
-    expected[3]["members"] = json!(["deleted:user:p1@corp.example?uid=7", "user:p1@corp.example"]);
-    let written = serde_json::to_value(plan.policy.unwrap()).unwrap();
-    assert_eq!(written, json!({"version": 3, "etag": "e0", "bindings": expected, "auditConfigs": auditing}));
+    let addition = Addition { grant: invoker(1), member: email(1), condition: None };
+    assert_eq!(plan.changes, Some(Changes { add: vec![addition], remove: BTreeSet::new() }));
     assert_eq!((plan.foreign, plan.add.len(), plan.remove.len()), (3, 1, 0));
-}
-
-#[test]
-fn a_new_binding_is_made_when_the_role_has_none_without_condition() {
-    let mut world = World::new(
-        &json!([{"role": INVOKER, "members": ["user:a@b.c"], "condition": {"title": "t", "expression": "e"}}]),
-    );
-    world.want("m", INVOKER, 1, WRITE);
-    world.pass();
-    assert_eq!(world.members(INVOKER), ["user:p1@corp.example"]);
-    assert_eq!(world.live.bindings.len(), 2);
-    world.unwant("m");
-    world.pass();
-    assert_eq!(world.live.bindings.len(), 1, "the binding that our removal emptied is dropped");
 }
 
 #[test]
@@ -57,7 +36,7 @@ fn an_acknowledged_grant_is_verified_by_the_next_read_and_then_nothing_changes()
         ]
     );
     let plan = world.pass();
-    assert!(plan.policy.is_none() && plan.ledger.is_empty() && plan.audit.is_empty());
+    assert!(plan.changes.is_none() && plan.ledger.is_empty() && plan.audit.is_empty());
     let tally = plan.tally(None)[&mapping("m")];
     assert_eq!((tally.desired, tally.acknowledged, tally.verified, plan.foreign), (1, 1, 1, 1));
 }
@@ -65,17 +44,15 @@ fn an_acknowledged_grant_is_verified_by_the_next_read_and_then_nothing_changes()
 #[test]
 fn a_removed_member_is_taken_out_and_forgotten_whatever_its_spelling_in_the_policy() {
     let mut world = granted(2);
-    for binding in &mut world.live.bindings {
-        for member in &mut binding.members {
-            *member = member.replace("user:p1@corp", "user:P1@Corp");
-        }
+    for stored in world.live.grants.values_mut() {
+        stored.member = stored.member.replace("user:p1@corp", "user:P1@Corp");
     }
     world.unwant_person(1);
     let plan = world.pass();
     assert_eq!(plan.remove[0].cause, Cause::NotWanted);
     assert_eq!(world.members(INVOKER), ["user:foreign@corp.example", "user:p2@corp.example"]);
     assert!(!world.ledger.contains_key(&invoker(1)));
-    assert_eq!(plan.tally(Some(&CallOutcome::Acknowledged { etag: String::new() }))[&mapping("m")].revoking, 0);
+    assert_eq!(plan.tally(Some(&CallOutcome::Acknowledged { revision: String::new() }))[&mapping("m")].revoking, 0);
 }
 
 #[test]
@@ -104,7 +81,7 @@ fn a_refused_mixed_write_is_tried_again_with_the_removals_alone() {
     let alone = whole.removals_only().unwrap();
     world.record(alone.intend(world.now));
     world.commit(&alone);
-    let outcome = CallOutcome::Acknowledged { etag: "e".into() };
+    let outcome = CallOutcome::Acknowledged { revision: "e".into() };
     world.record(alone.settle(&outcome, world.now));
     assert_eq!(world.members(INVOKER), ["user:foreign@corp.example"]);
     assert_eq!(world.row(&invoker(2)).state, GrantState::Wanted);
@@ -133,7 +110,7 @@ fn with_on_missing_report_a_lost_grant_stays_lost_and_is_not_ours_when_a_strange
     world.stranger(INVOKER, &email(1), false);
     for first_seen in [true, false] {
         let plan = world.pass();
-        assert!(plan.policy.is_none());
+        assert!(plan.changes.is_none());
         assert_eq!(plan.lost, [LostGrant { grant: invoker(1), first_seen, regranted: false }]);
         assert_eq!(plan.tally(None)[&mapping("m")].missing, 1);
     }
@@ -150,7 +127,7 @@ fn a_strangers_member_is_kept_and_counted() {
     let mut world = granted(1);
     world.stranger(INVOKER, "user:other@corp.example", true);
     let plan = world.pass();
-    assert_eq!((plan.foreign, plan.policy), (2, None));
+    assert_eq!((plan.foreign, plan.changes), (2, None));
 }
 
 #[test]
@@ -158,7 +135,7 @@ fn a_grant_that_was_there_before_is_unowned_stays_and_is_reported_as_remaining()
     let mut world = World::new(&json!([{"role": INVOKER, "members": [email(1)]}]));
     world.want("m", INVOKER, 1, WRITE);
     let plan = world.pass();
-    assert!(plan.policy.is_none());
+    assert!(plan.changes.is_none());
     assert_eq!(plan.unowned, [invoker(1)]);
     assert_eq!(plan.tally(None)[&mapping("m")].unowned, 1);
     world.unwant("m");
@@ -196,7 +173,7 @@ fn a_shared_grant_stays_until_its_last_claim_ends() {
     world.stance("b", Stance::Ended { orphan: false });
     let plan = world.pass();
     assert_eq!(plan.remove[0].cause, Cause::MappingDeleted);
-    assert!(world.live.bindings.is_empty() && world.ledger.is_empty());
+    assert!(world.live.grants.is_empty() && world.ledger.is_empty());
 }
 
 #[test]
@@ -218,7 +195,7 @@ fn orphan_leaves_the_grant_and_forgets_it_unless_another_mapping_claims_it() {
     world.stance("m", Stance::Ended { orphan: true });
     world.permit_orphan("m");
     let plan = world.pass();
-    assert_eq!((plan.orphaned.as_slice(), plan.policy), ([invoker(1)].as_slice(), None));
+    assert_eq!((plan.orphaned.as_slice(), plan.changes), ([invoker(1)].as_slice(), None));
     assert_eq!(world.audited("forget"), [(AuditOutcome::Verified, Some("Orphan"))]);
     assert_eq!(world.ledger.keys().collect::<Vec<_>>(), [&invoker(2)]);
     assert_eq!(world.members(INVOKER).len(), 3);
@@ -286,11 +263,11 @@ fn frozen_and_unknown_claimants_lose_nothing_and_get_nothing() {
         world.desired.uncovered = true;
         world.left.insert(user(1));
         let plan = world.pass();
-        assert!(plan.policy.is_none() && plan.ledger.is_empty());
+        assert!(plan.changes.is_none() && plan.ledger.is_empty());
         assert_eq!(plan.tally(None)[&mapping("m")].acknowledged, 2);
         world.stranger(INVOKER, &email(1), false);
         let plan = world.pass();
-        assert_eq!((plan.lost.len(), plan.policy), (1, None), "what is frozen is reported missing, not granted");
+        assert_eq!((plan.lost.len(), plan.changes), (1, None), "what is frozen is reported missing, not granted");
     }
 }
 
@@ -381,7 +358,7 @@ fn observe_reports_what_it_would_do_and_writes_nothing() {
     world.want("m", INVOKER, 3, OBSERVE);
     world.stance("m", Stance::Frozen(FreezeReason::Observed));
     let plan = world.pass();
-    assert!(plan.policy.is_none() && plan.ledger.is_empty());
+    assert!(plan.changes.is_none() && plan.ledger.is_empty());
     assert_eq!(plan.observed, Observed { add: vec![invoker(3)], remove: vec![invoker(1)] });
     let tally = plan.tally(None)[&mapping("m")];
     assert_eq!((tally.desired, tally.acknowledged, tally.observed), (3, 2, 1));
@@ -455,7 +432,7 @@ fn a_grant_committed_behind_a_timeout_is_ours_and_its_attribution_is_audited() {
     let plan = world.pass();
     assert_eq!(plan.remove.len(), 1, "no orphan, even if it is no longer wanted");
     assert_eq!(world.audited("grant")[1], (AuditOutcome::Ambiguous, Some("AttributionAmbiguous")));
-    assert!(world.live.bindings.is_empty());
+    assert!(world.live.grants.is_empty());
 }
 
 #[test]
@@ -485,19 +462,18 @@ fn a_second_call_that_is_acknowledged_closes_the_first_as_not_committed() {
 
 #[test]
 fn a_call_that_may_still_land_and_that_nobody_wants_any_more_is_fenced_off_by_a_write_that_changes_nothing() {
-    let mut world = World::new(&json!([{"role": INVOKER, "members": ["user:foreign@corp.example"], "x-new": 1}]));
+    let mut world = World::new(&json!([{"role": INVOKER, "members": ["user:foreign@corp.example"]}]));
     world.want("m", INVOKER, 1, WRITE);
     let first = world.pass_with(&CallOutcome::Unknown);
     world.unwant("m");
     world.later(100_000);
     let fence = world.plan();
     assert!(fence.add.is_empty() && fence.remove.is_empty());
-    let written = fence.policy.unwrap();
-    assert_eq!((&written.bindings, &written.etag), (&world.live.bindings, &world.live.etag));
+    assert_eq!(fence.changes, Some(Changes::default()));
 
     // Whatever keeps the fence from being written keeps the intent: the call may still come.
     for outcome in [CallOutcome::Unknown, CallOutcome::Conflict, refused()] {
-        assert!(world.pass_with(&outcome).policy.is_some());
+        assert!(world.pass_with(&outcome).changes.is_some());
         assert!(world.row(&invoker(1)).intent.is_some());
     }
     let live = world.live.clone();
@@ -505,21 +481,21 @@ fn a_call_that_may_still_land_and_that_nobody_wants_any_more_is_fenced_off_by_a_
     assert_eq!(world.plan().remove.len(), 1, "if it lands it is ours");
     world.live = live;
 
-    assert!(world.pass().policy.is_some());
-    assert!(world.ledger.is_empty() && world.live.etag != first.policy.unwrap().etag);
+    assert!(world.pass().changes.is_some());
+    assert!(world.ledger.is_empty() && world.live.revision != first.read().revision);
     assert_eq!(world.audited("grant")[1], (AuditOutcome::Failed, Some("NotCommitted")));
-    assert!(world.plan().policy.is_none());
+    assert!(world.plan().changes.is_none());
 }
 
 #[test]
-fn an_acknowledgement_that_leaves_the_etag_fences_nothing_off() {
+fn an_acknowledgement_that_leaves_the_revision_fences_nothing_off() {
     let mut world = World::new(&json!([]));
     world.want("m", INVOKER, 1, WRITE);
     world.pass_with(&CallOutcome::Unknown);
     world.unwant("m");
     let plan = world.plan();
-    let etag = world.live.etag.clone();
-    assert_eq!(plan.settle(&CallOutcome::Acknowledged { etag }, world.now), (vec![], vec![]));
+    let revision = world.live.revision.clone();
+    assert_eq!(plan.settle(&CallOutcome::Acknowledged { revision }, world.now), (vec![], vec![]));
 }
 
 #[test]
@@ -531,7 +507,7 @@ fn an_earlier_call_is_fenced_off_by_whatever_is_written() {
     world.want("m", INVOKER, 2, WRITE);
     assert_eq!(world.pass().add.len(), 1);
     assert_eq!(world.ledger.keys().collect::<Vec<_>>(), [&invoker(2)]);
-    assert!(world.pass().policy.is_none());
+    assert!(world.pass().changes.is_none());
 }
 
 #[test]
@@ -547,10 +523,10 @@ fn what_may_not_be_written_on_any_ground_is_not_fenced_off_and_not_forgotten() {
             None => world.desired.stances.clear(),
         }
         world.later(100_000);
-        assert!(world.pass().policy.is_none());
+        assert!(world.pass().changes.is_none());
         assert!(world.row(&invoker(1)).intent.is_some());
         world.stance("m", Stance::Ended { orphan: false });
-        assert!(world.pass().policy.is_some());
+        assert!(world.pass().changes.is_some());
         assert!(world.ledger.is_empty());
     }
 }
@@ -562,9 +538,9 @@ fn an_addition_that_google_refused_leaves_an_earlier_call_for_it_fenced_off() {
     world.pass_with(&CallOutcome::Unknown);
     let plan = world.pass_with(&refused());
     let alone = plan.with_additions(|_| false).unwrap();
-    assert!(alone.add.is_empty() && alone.policy.as_ref().unwrap().bindings.is_empty());
+    assert!(alone.add.is_empty() && alone.changes == Some(Changes::default()));
     world.commit(&alone);
-    world.record(alone.settle(&CallOutcome::Acknowledged { etag: "after".into() }, world.now));
+    world.record(alone.settle(&CallOutcome::Acknowledged { revision: "after".into() }, world.now));
     assert_eq!(world.row(&invoker(1)).intent, None);
 }
 
@@ -593,7 +569,7 @@ fn a_revocation_that_may_still_land_is_fenced_off_when_the_member_is_wanted_agai
     let late = world.pass_with(&CallOutcome::Unknown);
     world.want("m", INVOKER, 1, WRITE);
     let plan = world.pass_with(&CallOutcome::Conflict);
-    assert!(plan.policy.is_some() && plan.add.is_empty() && plan.remove.is_empty());
+    assert!(plan.changes.is_some() && plan.add.is_empty() && plan.remove.is_empty());
     let live = world.live.clone();
     world.commit(&late);
     let plan = world.plan();
@@ -604,7 +580,7 @@ fn a_revocation_that_may_still_land_is_fenced_off_when_the_member_is_wanted_agai
     world.pass();
     assert_eq!((world.row(&invoker(1)).state, &world.row(&invoker(1)).intent), (GrantState::Owned, &None));
     assert_eq!(world.members(INVOKER).len(), 2);
-    assert!(world.pass().policy.is_none());
+    assert!(world.pass().changes.is_none());
 }
 
 #[test]
@@ -616,7 +592,7 @@ fn a_member_that_was_present_before_the_call_is_not_ours_after_it() {
     row.state = GrantState::Wanted;
     row.intent = Some(Intent {
         action: IntentAction::Grant,
-        etag_before: "older".into(),
+        revision_before: "older".into(),
         present_before: true,
         at: world.now,
         plan_hash: String::new(),
@@ -629,7 +605,7 @@ fn a_member_that_was_present_before_the_call_is_not_ours_after_it() {
 #[test]
 fn a_recreated_resource_gets_all_its_grants_again() {
     let mut world = granted(12);
-    world.live = Policy { etag: "ACAB".into(), ..Policy::default() };
+    world.live = Live { revision: "never".into(), never_set: true, ..Live::default() };
     let plan = world.pass();
     assert_eq!((plan.lost.len(), plan.add.len(), plan.held.grants(false).len()), (12, 12, 0));
 }
@@ -683,18 +659,11 @@ fn a_read_that_may_show_the_past_begins_no_removal_that_the_guard_or_the_mapping
     let there = world.live.clone();
     // A version from before all of it, and the write that is to prove it comes too late.
     let past = World::new(&json!([{"role": INVOKER, "members": ["user:foreign@corp.example"]}])).live;
-    let rows: Vec<LedgerRow> = world.ledger.values().cloned().collect();
     let doubtful = plan(&Inputs {
-        document: &world.document,
-        desired: &world.desired,
-        ledger: &rows,
-        live: &Policy { etag: "past".into(), ..past },
+        live: Arc::new(Live { revision: "past".into(), ..past }),
         evidence: Evidence::Unproven { may_prove: true },
-        revision: None,
-        resource_uid: None,
-        now: world.now,
-        held: &BTreeSet::new(),
-        leavers: &|_| false,
+        leavers: BTreeSet::new(),
+        ..world.inputs()
     });
     assert_eq!(doubtful.tally(None)[&mapping("m")].revoking, 30);
     world.record(doubtful.intend(world.now));
@@ -718,20 +687,20 @@ fn what_was_granted_on_a_service_that_is_gone_is_forgotten_and_granted_afresh_wh
         }
         world.desired.absent = true;
         let plan = world.pass();
-        assert!(plan.policy.is_none() && plan.ledger.is_empty(), "a list alone removes and forgets nothing");
-        world.live = Policy { etag: "ACAB".into(), ..Policy::default() };
+        assert!(plan.changes.is_none() && plan.ledger.is_empty(), "a list alone removes and forgets nothing");
+        world.live = Live { revision: "never".into(), never_set: true, ..Live::default() };
         assert!(world.plan().ledger.iter().all(|change| matches!(change, LedgerChange::Put(_))));
 
-        world.live = Policy::default();
+        world.live = Live::default();
         world.stance("m", Stance::Frozen(FreezeReason::StoreRewound));
         assert!(world.plan().ledger.iter().all(|change| matches!(change, LedgerChange::Put(_))));
         world.stance("m", Stance::Live { keep: Keep::Nothing });
         let plan = world.pass();
-        assert!(plan.policy.is_none() && plan.lost.is_empty() && plan.tally(None).is_empty());
+        assert!(plan.changes.is_none() && plan.lost.is_empty() && plan.tally(None).is_empty());
         assert!(world.ledger.is_empty());
         assert_eq!(world.audited("forget"), [(AuditOutcome::Verified, Some("ResourceGone")); 2]);
 
-        world.live = Policy { bindings: vec![], ..here };
+        world.live = Live { grants: BTreeMap::new(), ..here };
         world.desired = there;
         for person in 1..=2 {
             world.want("m", INVOKER, person, terms);
@@ -746,7 +715,7 @@ fn a_call_that_may_still_land_is_remembered_after_its_service_is_gone_until_it_c
     world.want("m", INVOKER, 1, WRITE);
     world.pass_with(&CallOutcome::Unknown);
     world.desired.absent = true;
-    world.live = Policy::default();
+    world.live = Live::default();
     assert!(world.pass().recheck_at.is_some_and(|at| at > world.now));
     assert_eq!(world.ledger.len(), 1);
     world.later(600);
@@ -756,8 +725,9 @@ fn a_call_that_may_still_land_is_remembered_after_its_service_is_gone_until_it_c
 #[test]
 fn additions_that_do_not_fit_are_withheld_and_removals_are_written() {
     let mut world = granted(2);
-    let crowd: Vec<String> = (0..MAX_PRINCIPALS - 4).map(|n| format!("user:f{n}@other.example")).collect();
-    world.live.bindings.push(serde_json::from_value(json!({"role": VIEWER, "members": crowd})).unwrap());
+    for n in 0..LIMIT - 4 {
+        world.stranger(VIEWER, &format!("user:f{n}@other.example"), true);
+    }
     world.touch();
     world.unwant_person(1);
     for person in 3..=6 {
@@ -765,7 +735,7 @@ fn additions_that_do_not_fit_are_withheld_and_removals_are_written() {
     }
     let plan = world.pass();
     let limit = plan.limit.clone().unwrap();
-    assert_eq!((limit.appearances, limit.limit), (MAX_PRINCIPALS + 2, MAX_PRINCIPALS));
+    assert_eq!((limit.appearances, limit.limit), (LIMIT + 2, LIMIT));
     assert_eq!(limit.withheld, [invoker(5), invoker(6)]);
     assert_eq!((plan.add.len(), plan.remove.len()), (2, 1));
     assert_eq!(plan.tally(None)[&mapping("m")].failed, 2);
@@ -791,8 +761,8 @@ fn audit_rows_name_the_generation_of_the_mapping() {
     world.desired.generations.insert(mapping("m"), 7);
     world.pass();
     assert_eq!(world.audit[0].actor, "mapping:team/m@7");
-    assert_eq!(world.audit[0].etag_before.as_deref(), Some("e0"));
-    assert_eq!(world.audit[1].etag_after.as_deref(), Some("after"));
+    assert_eq!(world.audit[0].revision_before.as_deref(), Some("e0"));
+    assert_eq!(world.audit[1].revision_after.as_deref(), Some("after"));
 }
 
 #[test]

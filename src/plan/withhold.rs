@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::{DocumentKey, GrantKey, MemberKey, Policy, Role};
+use crate::model::{DocumentKey, GrantKey, Live, MemberKey, Role};
 
-use super::{Plan, Step, document, plan_hash, settle, tally};
+use super::{Plan, Step, changes, plan_hash, settle, tally};
 
 impl Plan {
     /// The same pass with only those of its additions that are in `now`. Of the others, those in `refused` count as failed
-    /// and the rest as pending. Without anything to write, there is no policy. What the first [`Plan::intend`] recorded
+    /// and the rest as pending. Without anything to write, there are no changes. What the first [`Plan::intend`] recorded
     /// besides the intents is not in it again.
     #[must_use]
     pub fn restricted(&self, now: &BTreeSet<GrantKey>, refused: &BTreeSet<GrantKey>) -> Self {
@@ -17,7 +17,7 @@ impl Plan {
         let mut unsettled = self.unsettled.clone();
         unsettled.extend(left_out.iter().filter_map(|step| settle::Unsettled::of(&step.row, false)));
         let fence = self.fence || unsettled.len() > self.unsettled.len() || self.concluded.need_proof();
-        let policy = document::written(&self.live, &add, &self.remove, &self.sweep, fence);
+        let changes = changes(&add, &self.remove, &self.sweep, fence);
         let hash = plan_hash(&self.context.document, &add, &self.remove, &self.held);
         let mut lines = self.lines.clone();
         for line in lines.iter_mut().filter(|line| line.standing == tally::Standing::Pending) {
@@ -27,7 +27,7 @@ impl Plan {
                 line.standing = tally::Standing::Waiting;
             }
         }
-        Self { hash, policy, ledger: vec![], audit: vec![], lines, add, unsettled, fence, ..self.clone() }
+        Self { hash, changes, ledger: vec![], audit: vec![], lines, add, unsettled, fence, ..self.clone() }
     }
 
     /// The same pass without any step of its own, which writes the policy as it was read: whether Google accepts what
@@ -35,18 +35,14 @@ impl Plan {
     #[must_use]
     pub fn unchanged(&self, refused: &BTreeSet<GrantKey>) -> Self {
         let restricted = self.restricted(&BTreeSet::new(), refused);
-        let policy = document::written(&self.live, &[], &restricted.remove, &self.sweep, true);
-        Self { policy, fence: true, ..restricted }
+        let changes = changes(&[], &restricted.remove, &self.sweep, true);
+        Self { changes, fence: true, ..restricted }
     }
 
     /// The roles and members that stand in the policy as it was read.
     #[must_use]
     pub fn present(&self) -> (BTreeSet<Role>, BTreeSet<MemberKey>) {
-        let bindings = || self.live.bindings.iter().filter(|binding| !binding.members.is_empty());
-        (
-            bindings().filter_map(|binding| Role::new(&binding.role).ok()).collect(),
-            bindings().flat_map(|binding| &binding.members).map(|member| MemberKey::of(member)).collect(),
-        )
+        self.live.present()
     }
 
     /// Which document it is about.
@@ -55,9 +51,9 @@ impl Plan {
         &self.context.document
     }
 
-    /// The policy as it was read.
+    /// The document as it was read.
     #[must_use]
-    pub fn read(&self) -> &Policy {
+    pub fn read(&self) -> &Live {
         &self.live
     }
 }
@@ -65,7 +61,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{GrantState, IntentAction, LedgerChange};
+    use crate::model::{Changes, GrantState, IntentAction, LedgerChange};
     use crate::plan::CallOutcome;
     use crate::plan::world::*;
 
@@ -82,7 +78,7 @@ mod tests {
         let (changes, _) = alone.intend(world.now);
         assert!(changes.iter().all(|change| !matches!(change, LedgerChange::Put(row)
             if row.intent.as_ref().is_some_and(|intent| intent.action == IntentAction::Grant))));
-        let outcome = CallOutcome::Acknowledged { etag: "after".into() };
+        let outcome = CallOutcome::Acknowledged { revision: "after".into() };
         let tally = alone.tally(Some(&outcome))[&mapping("m")];
         assert_eq!((tally.desired, tally.acknowledged, tally.failed, tally.pending, tally.revoking), (4, 2, 1, 1, 0));
         world.record(alone.intend(world.now));
@@ -94,17 +90,16 @@ mod tests {
     }
 
     #[test]
-    fn unchanged_policy_is_written_as_it_was_read() {
+    fn unchanged_document_is_written_as_it_was_read() {
         let mut world = granted(2);
         world.want("m", INVOKER, 3, WRITE);
         let plan = world.plan();
         let unchanged = plan.unchanged(&BTreeSet::new());
-        let written = unchanged.policy.clone().unwrap();
-        assert_eq!((&written.bindings, &written.etag), (&world.live.bindings, &world.live.etag));
+        assert_eq!(unchanged.changes, Some(Changes::default()));
         assert_eq!(unchanged.intend(world.now), (vec![], vec![]));
-        let tally = unchanged.tally(Some(&CallOutcome::Acknowledged { etag: "after".into() }))[&mapping("m")];
+        let tally = unchanged.tally(Some(&CallOutcome::Acknowledged { revision: "after".into() }))[&mapping("m")];
         assert_eq!((tally.desired, tally.acknowledged, tally.pending), (3, 2, 1));
-        assert!(plan.restricted(&BTreeSet::new(), &BTreeSet::new()).policy.is_none());
+        assert!(plan.restricted(&BTreeSet::new(), &BTreeSet::new()).changes.is_none());
         assert_eq!(world.row(&invoker(1)).state, GrantState::Owned);
         let (roles, members) = plan.present();
         assert!(roles.contains(&Role::new(INVOKER).unwrap()) && members.contains(&MemberKey::of(&email(1))));

@@ -1,4 +1,4 @@
-//! A small world for the tests of this room: a policy with an etag, a ledger, and what is wanted.
+//! A small world for the tests of planning: a document with a revision, a ledger, and what is wanted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,8 +9,8 @@ use uuid::Uuid;
 use super::*;
 use crate::model::guard_book::{Facts, GuardBook};
 use crate::model::{
-    AuditOutcome, Claim, ClaimTerms, ConditionHash, DesiredGrant, FreezeReason, GrantState, Keep, MemberKey, Principal,
-    RemovalLimits, RemovalScope, Role, Stance, UserId,
+    AuditOutcome, Capacity, Claim, ClaimTerms, Condition, ConditionHash, DesiredGrant, FreezeReason, GrantState, Keep,
+    MemberKey, Principal, RemovalLimits, RemovalScope, Role, Stance, Stored, UserId,
 };
 
 pub(super) const INVOKER: &str = "roles/run.invoker";
@@ -39,13 +39,47 @@ pub(super) fn invoker(n: u128) -> GrantKey {
     key(INVOKER, &email(n))
 }
 
-/// A small world around `plan`: a policy, a ledger, what is desired, and who has left.
+/// How many appearances of principals the document of a world may have.
+pub(super) const LIMIT: usize = 100;
+
+/// A document with these bindings, each a role, its members and maybe a condition.
+pub(super) fn document(bindings: &serde_json::Value) -> Live {
+    let mut live = Live { revision: "e0".to_owned(), ..Live::default() };
+    for binding in bindings.as_array().unwrap() {
+        let condition: Option<Condition> =
+            binding.get("condition").map(|condition| serde_json::from_value(condition.clone()).unwrap());
+        let role = binding["role"].as_str().unwrap();
+        for member in binding["members"].as_array().unwrap() {
+            put(&mut live, role, ConditionHash::of(condition.as_ref()), member.as_str().unwrap());
+        }
+    }
+    live.capacity = Some(capacity(&live));
+    live
+}
+
+/// Puts a member into the document.
+pub(super) fn put(live: &mut Live, role: &str, condition: ConditionHash, member: &str) {
+    let key = MemberKey::of(member);
+    let Ok(role) = Role::new(role) else {
+        live.beyond.insert((role.to_owned(), condition, key));
+        return;
+    };
+    let stored = live.grants.entry(GrantKey { role, condition, member: key });
+    stored.or_insert_with(|| Stored { member: member.to_owned(), times: 0 }).times += 1;
+}
+
+fn capacity(live: &Live) -> Capacity {
+    let used = live.grants.values().map(|stored| stored.times).sum::<usize>() + live.beyond.len();
+    Capacity { used, limit: LIMIT }
+}
+
+/// A small world around `plan`: a document, a ledger, what is desired, and who has left.
 #[derive(Debug)]
 pub(super) struct World {
     pub(super) document: DocumentKey,
     pub(super) desired: Desired,
     pub(super) ledger: BTreeMap<GrantKey, LedgerRow>,
-    pub(super) live: Policy,
+    pub(super) live: Live,
     pub(super) now: Timestamp,
     pub(super) book: GuardBook,
     pub(super) left: BTreeSet<Subject>,
@@ -55,12 +89,11 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(bindings: &serde_json::Value) -> Self {
-        let live = json!({"version": 1, "etag": "e0", "bindings": bindings});
         Self {
             document: "run:projects/p/locations/l/services/s".parse().unwrap(),
             desired: Desired::default(),
             ledger: BTreeMap::new(),
-            live: serde_json::from_value(live).unwrap(),
+            live: document(bindings),
             now: "2026-01-01T00:00:00Z".parse().unwrap(),
             book: GuardBook::default(),
             left: BTreeSet::new(),
@@ -109,23 +142,25 @@ impl World {
         self.plan_with(&mut self.book.clone())
     }
 
+    /// What is planned from, without anything held.
+    pub(super) fn inputs(&self) -> Inputs {
+        Inputs {
+            document: self.document.clone(),
+            desired: self.desired.clone(),
+            ledger: self.ledger.values().cloned().collect(),
+            live: Arc::new(self.live.clone()),
+            evidence: Evidence::Current,
+            revision: None,
+            resource_uid: None,
+            now: self.now,
+            held: BTreeSet::new(),
+            leavers: self.left.clone(),
+        }
+    }
+
     /// A plan, and the one that it becomes with the guard's answer.
     fn plan_with(&self, book: &mut GuardBook) -> Plan {
-        let rows: Vec<LedgerRow> = self.ledger.values().cloned().collect();
-        let with = |held: &BTreeSet<Removal>| {
-            plan(&Inputs {
-                document: &self.document,
-                desired: &self.desired,
-                ledger: &rows,
-                live: &self.live,
-                evidence: Evidence::Current,
-                revision: None,
-                resource_uid: None,
-                now: self.now,
-                held,
-                leavers: &|subject| self.left.contains(subject),
-            })
-        };
+        let with = |held: &BTreeSet<Removal>| plan(&Inputs { held: held.clone(), ..self.inputs() });
         let open = with(&BTreeSet::new());
         if !open.guarded {
             return open;
@@ -163,25 +198,23 @@ impl World {
     }
 
     pub(super) fn commit(&mut self, plan: &Plan) {
-        self.live = plan.policy.clone().unwrap();
+        self.live = plan.read().after(plan.changes.as_ref().unwrap());
         self.touch();
     }
 
-    /// Somebody wrote the policy.
+    /// Somebody wrote the document.
     pub(super) fn touch(&mut self) {
         self.writes += 1;
-        self.live.etag = format!("e{}", self.writes);
+        self.live.never_set = false;
+        self.live.capacity = Some(capacity(&self.live));
+        self.live.revision = format!("e{}", self.writes);
     }
 
     pub(super) fn stranger(&mut self, role: &str, member: &str, there: bool) {
-        match self.live.bindings.iter_mut().find(|binding| binding.role == role && binding.condition.is_none()) {
-            Some(binding) if there => binding.members.push(member.into()),
-            Some(binding) => binding.members.retain(|other| other != member),
-            None if there => {
-                let binding = json!({"role": role, "members": [member]});
-                self.live.bindings.push(serde_json::from_value(binding).unwrap());
-            }
-            None => {}
+        if there {
+            put(&mut self.live, role, ConditionHash::default(), member);
+        } else {
+            self.live.grants.remove(&key(role, member));
         }
         self.touch();
     }
@@ -196,7 +229,7 @@ impl World {
         let mut book = self.book.clone();
         let plan = self.plan_with(&mut book);
         self.book = book;
-        if plan.policy.is_none() {
+        if plan.changes.is_none() {
             self.record((plan.ledger.clone(), plan.audit.clone()));
             return plan;
         }
@@ -210,12 +243,12 @@ impl World {
     }
 
     pub(super) fn pass(&mut self) -> Plan {
-        self.pass_with(&CallOutcome::Acknowledged { etag: "after".into() })
+        self.pass_with(&CallOutcome::Acknowledged { revision: "after".into() })
     }
 
     pub(super) fn members(&self, role: &str) -> Vec<&str> {
-        let of = |binding: &&crate::model::Binding| binding.role == role && binding.condition.is_none();
-        self.live.bindings.iter().filter(of).flat_map(|binding| &binding.members).map(String::as_str).collect()
+        let here = |grant: &GrantKey| grant.role.as_str() == role && grant.condition == ConditionHash::default();
+        self.live.grants().filter(|(grant, _)| here(grant)).map(|(_, member)| member).collect()
     }
 
     pub(super) fn row(&self, grant: &GrantKey) -> &LedgerRow {

@@ -72,8 +72,8 @@ impl Store {
                         grant: None,
                         subject: None,
                         plan_hash: None,
-                        etag_before: None,
-                        etag_after: None,
+                        revision_before: None,
+                        revision_after: None,
                         outcome: AuditOutcome::Failed,
                         reason: Some(REASON.to_owned()),
                     };

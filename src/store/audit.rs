@@ -57,8 +57,8 @@ impl AuditDraft {
             subject: Some(subject.to_owned()),
             claims: vec![],
             plan_hash: None,
-            etag_before: None,
-            etag_after: None,
+            revision_before: None,
+            revision_after: None,
             outcome: AuditOutcome::Acknowledged,
             reason: None,
         };
@@ -138,8 +138,8 @@ pub(super) fn chain(seq: i64, hash: &str, drafts: &[AuditDraft]) -> Result<(Stri
                 entry.grant.as_ref().map(|grant| grant.condition.as_str()),
                 entry.subject.as_deref(),
                 entry.plan_hash.as_deref(),
-                entry.etag_before.as_deref(),
-                entry.etag_after.as_deref(),
+                entry.revision_before.as_deref(),
+                entry.revision_after.as_deref(),
                 Some(entry.outcome.as_str()),
                 entry.reason.as_deref(),
                 draft.detail.as_deref(),
@@ -183,8 +183,8 @@ fn audit_row(row: &SqliteRow) -> Result<AuditRow, StoreError> {
     let condition = columns.text_or_none()?;
     let subject = columns.text_or_none()?;
     let plan_hash = columns.text_or_none()?;
-    let etag_before = columns.text_or_none()?;
-    let etag_after = columns.text_or_none()?;
+    let revision_before = columns.text_or_none()?;
+    let revision_after = columns.text_or_none()?;
     let outcome = columns.word(AuditOutcome::from_word)?;
     let reason = columns.text_or_none()?;
     let detail = columns.text_or_none()?;
@@ -208,8 +208,8 @@ fn audit_row(row: &SqliteRow) -> Result<AuditRow, StoreError> {
         subject,
         claims,
         plan_hash,
-        etag_before,
-        etag_after,
+        revision_before,
+        revision_after,
         outcome,
         reason,
     };

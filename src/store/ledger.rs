@@ -123,7 +123,7 @@ impl<'a> Grant<'a> {
             row.condition.as_ref().map(json).transpose()?,
             row.state.as_str(),
             intent.map(|intent| action_word(intent.action)),
-            intent.map(|intent| intent.etag_before.as_str()),
+            intent.map(|intent| intent.revision_before.as_str()),
             intent.map(|intent| i64::from(intent.present_before)),
             intent.map(|intent| nanos(intent.at)),
             intent.map(|intent| intent.plan_hash.as_str()),
@@ -235,10 +235,10 @@ impl ReadGrant<'_> {
             self;
         let intent = match (action, etag, present, at, plan) {
             (None, None, None, None, None) => None,
-            (Some(action), Some(etag_before), Some(present), Some(at), Some(plan_hash)) => Some(Intent {
+            (Some(action), Some(revision_before), Some(present), Some(at), Some(plan_hash)) => Some(Intent {
                 action: action_from_word(&action)
                     .ok_or_else(|| damaged("grants", &format!("`{action}` is not an action")))?,
-                etag_before,
+                revision_before,
                 present_before: present != 0,
                 at: time(at)?,
                 plan_hash,
@@ -375,14 +375,14 @@ async fn remember(tx: &mut Transaction, document: &DocumentKey, write: &Acknowle
          DELETE FROM superseded_etags WHERE at < ?",
     )
     .bind(&document)
-    .bind(&write.revision.etag)
+    .bind(&write.revision.id)
     .bind(json(&write.revision.beside)?)
     .bind(write.revision.resource_uid.as_deref())
     .bind(&document)
     .bind(nanos(write.at))
     .bind(json(&write.superseded)?)
     .bind(&document)
-    .bind(&write.revision.etag)
+    .bind(&write.revision.id)
     .bind(nanos(write.at.saturating_sub(SUPERSEDED).unwrap_or(Timestamp::MIN)))
     .execute(&mut tx.connection)
     .await?;
@@ -405,7 +405,7 @@ impl Store {
             None => None,
             Some(etag) => {
                 let beside = serde_json::from_str(text(3)?).map_err(|error| damaged("revisions", &error))?;
-                Some(Revision { etag, beside, resource_uid: row.try_get(4)? })
+                Some(Revision { id: etag, beside, resource_uid: row.try_get(4)? })
             }
         };
         Ok(DocumentLedger { rows, revision })

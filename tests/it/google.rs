@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use rolecall::api::condition;
-use rolecall::google::{CloudRun, Credentials, Endpoint, ErrorClass, GoogleError, Refusal};
-use rolecall::model::{Binding, DocumentKey, Policy, ResourceKind};
+use rolecall::model::{DocumentKey, ResourceKind};
+use rolecall::target::google::{Binding, CloudRun, Credentials, Endpoint, GoogleError, Policy};
+use rolecall::target::{ErrorClass, RefusalCause};
 use rolecall_emulator::Emulator;
 use serde_json::{Value, json};
 
@@ -171,7 +172,9 @@ async fn google_client_names_the_member_that_google_refuses_as_the_policy_spells
     grant(&mut policy, "user:known@example.com");
     grant(&mut policy, "user:Gone@Example.com");
     let error = client.set_policy(&service, &policy).await.unwrap_err();
-    let GoogleError::Refused { cause: Refusal::PrincipalUnknown, member, .. } = &error else { panic!("{error:?}") };
+    let GoogleError::Refused { cause: RefusalCause::PrincipalUnknown, member, .. } = &error else {
+        panic!("{error:?}")
+    };
     assert_eq!(member.as_deref(), Some("user:Gone@Example.com"));
     assert_eq!(error.class(), ErrorClass::Definitive);
 }

@@ -258,7 +258,7 @@ async fn each_write_that_google_committed_is_in_the_audit_with_its_etag_and_was_
             let rows = rows.iter().filter(of_calls).filter(|row| {
                 row.entry.document.as_ref() == Some(&document)
                     && row.entry.action == action
-                    && row.entry.etag_before.as_deref() == Some(sent)
+                    && row.entry.revision_before.as_deref() == Some(sent)
                     && fits(row)
             });
             let grants = rows.filter_map(|row| row.entry.grant.clone());
@@ -275,7 +275,7 @@ async fn each_write_that_google_committed_is_in_the_audit_with_its_etag_and_was_
             assert!(changed.is_subset(&intended), "{document}: {action} {changed:?} was not intended: {intended:?}");
             // Of a call whose answer was lost, the next read tells; somebody else may have written in between.
             let settled = rows_of(action, &|row| match row.entry.outcome {
-                AuditOutcome::Acknowledged => row.entry.etag_after.as_deref() == Some(etag),
+                AuditOutcome::Acknowledged => row.entry.revision_after.as_deref() == Some(etag),
                 AuditOutcome::Ambiguous => call.fault.is_some(),
                 _ => false,
             });
@@ -286,7 +286,7 @@ async fn each_write_that_google_committed_is_in_the_audit_with_its_etag_and_was_
     assert!(proofs <= 1, "only after the lost answer a write without a difference has to tell what was done: {proofs}");
     // And the other way: what the audit calls acknowledged is a write that Google committed.
     for row in rows.iter().filter(of_calls).filter(|row| row.entry.outcome == AuditOutcome::Acknowledged) {
-        let key = (row.entry.document.clone().expect("a document"), row.entry.etag_after.clone().expect("an etag"));
+        let key = (row.entry.document.clone().expect("a document"), row.entry.revision_after.clone().expect("an etag"));
         assert!(committed.contains(&key), "acknowledged and never committed: {:?}", row.entry);
     }
     let outcomes: BTreeSet<&str> = rows.iter().filter(of_calls).map(|row| row.entry.outcome.as_str()).collect();
@@ -324,7 +324,7 @@ async fn intent_is_on_the_disk_while_google_is_still_deciding() {
     assert!(!intent.present_before);
     let rows = audit(&store).await;
     let intended = rows.iter().find(|row| row.entry.outcome == AuditOutcome::Intended).expect("an audit row");
-    assert_eq!(intended.entry.etag_before.as_deref(), Some(intent.etag_before.as_str()));
+    assert_eq!(intended.entry.revision_before.as_deref(), Some(intent.revision_before.as_str()));
     drop(store);
     world.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
     world.agree().await;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{AuditOutcome, GrantKey, GrantState, LedgerChange, LedgerRow, MappingKey};
 use crate::plan::tally::{Line, Standing};
-use crate::plan::{Evidence, Held, LimitExceeded, Plan, Step, document, guard, plan_hash};
+use crate::plan::{Evidence, Held, LimitExceeded, Plan, Step, changes, guard, plan_hash};
 
 use super::Pass;
 
@@ -13,9 +13,9 @@ impl Pass<'_> {
     pub(super) fn finish(mut self) -> Plan {
         let now = self.inputs.now;
         let candidates = std::mem::take(&mut self.candidates);
-        let asks = guard::asks(&candidates, self.inputs.leavers);
+        let asks = guard::asks(&candidates, &self.inputs.leavers);
         let guarded = !asks.is_empty() || self.inputs.ledger.iter().any(|row| row.held);
-        let (mut remove, held_steps, held) = guard::split(candidates, self.inputs.held);
+        let (mut remove, held_steps, held) = guard::split(candidates, &self.inputs.held);
         let held_new = self.hold(held_steps, &held);
         for step in &mut remove {
             self.going(step, Standing::Revoking);
@@ -27,7 +27,7 @@ impl Pass<'_> {
         let mut add = std::mem::take(&mut self.add);
         add.sort_by(|a, b| a.grant().cmp(b.grant()));
         let limit = self.fit(&mut add, &remove);
-        let hash = plan_hash(self.inputs.document, &add, &remove, &held);
+        let hash = plan_hash(&self.inputs.document, &add, &remove, &held);
         for row in held_new {
             let mut entry = self.context.entry(now, &row, "revoke", AuditOutcome::Held, Some(Held::REASON));
             entry.plan_hash = Some(hash.clone());
@@ -36,12 +36,12 @@ impl Pass<'_> {
         let ours: BTreeSet<GrantKey> =
             self.owned.iter().flat_map(LedgerRow::spellings).chain(self.unowned.iter().cloned()).collect();
         let may_prove = matches!(self.inputs.evidence, Evidence::Unproven { may_prove: true });
-        let fence = self.fence || (self.concluded.need_proof() && may_prove && !self.inputs.live.etag.is_empty());
+        let fence = self.fence || (self.concluded.need_proof() && may_prove && !self.live.is_absent());
         Plan {
             hash,
-            unlisted: self.inputs.desired.absent && !self.inputs.live.etag.is_empty(),
+            unlisted: self.inputs.desired.absent && !self.live.is_absent(),
             foreign: self.live.foreign(&ours),
-            policy: document::written(self.inputs.live, &add, &remove, &self.sweep, fence),
+            changes: changes(&add, &remove, &self.sweep, fence),
             add,
             remove,
             held,
@@ -60,7 +60,7 @@ impl Pass<'_> {
             recheck_at: self.recheck_at,
             context: self.context,
             live: self.inputs.live.clone(),
-            superseded: self.inputs.revision.map(|revision| revision.etag.clone()),
+            superseded: self.inputs.revision.as_ref().map(|revision| revision.id.clone()),
             concluded: self.concluded,
             standing: self.staying.into_iter().filter(|row| row.state == GrantState::Owned).collect(),
             sweep: self.sweep,
@@ -102,11 +102,15 @@ impl Pass<'_> {
         fresh
     }
 
-    /// Takes from the additions what does not fit into the policy.
+    /// Takes from the additions, last first, what does not fit into the document.
     pub(super) fn fit(&mut self, add: &mut Vec<Step>, remove: &[Step]) -> Option<LimitExceeded> {
+        let gone = remove.iter().flat_map(|step| &step.out).chain(&self.sweep).collect::<BTreeSet<_>>();
+        let room = self.live.room_without(gone.into_iter()).filter(|room| add.len() > room.left)?;
         let uncertain: Vec<LedgerRow> =
             add.iter().filter(|step| step.row.intent.is_some()).map(|step| step.row.clone()).collect();
-        let limit = self.live.fit(self.inputs.live, add, remove, &self.sweep)?;
+        let appearances = room.kept + add.len();
+        let withheld = add.split_off(room.left).into_iter().map(|step| step.row.grant).collect();
+        let limit = LimitExceeded { appearances, limit: room.limit, withheld };
         let withheld: BTreeSet<&GrantKey> = limit.withheld.iter().collect();
         for row in uncertain.iter().filter(|row| withheld.contains(&row.grant)) {
             self.unsettled(row, false, true);

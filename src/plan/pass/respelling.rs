@@ -35,7 +35,7 @@ impl Pass<'_> {
     }
 
     pub(super) fn tombstones(&self, row: &LedgerRow) -> BTreeSet<GrantKey> {
-        spelling::tombstones(row, self.live, self.inputs.revision.map(|revision| &revision.beside))
+        spelling::tombstones(row, self.live, self.inputs.revision.as_ref().map(|revision| &revision.beside))
     }
 
     /// A spelling that is not allowed goes with what is written next.

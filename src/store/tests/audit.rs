@@ -22,8 +22,8 @@ fn entry(at: Timestamp, action: &str) -> AuditEntry {
         }),
         subject: Some("0b3f".to_owned()),
         plan_hash: Some("plan".to_owned()),
-        etag_before: Some("e1".to_owned()),
-        etag_after: None,
+        revision_before: Some("e1".to_owned()),
+        revision_after: None,
         outcome: AuditOutcome::Intended,
         reason: None,
     }

@@ -56,7 +56,7 @@ async fn ledger_rows_read_back_as_written() {
     full.state = GrantState::Owned;
     full.intent = Some(Intent {
         action: IntentAction::Revoke,
-        etag_before: "etag".to_owned(),
+        revision_before: "etag".to_owned(),
         present_before: true,
         at: "2026-11-21T08:00:00.123456789Z".parse().unwrap(),
         plan_hash: "plan".to_owned(),

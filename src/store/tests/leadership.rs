@@ -15,8 +15,8 @@ fn entry(at: Timestamp) -> AuditEntry {
         grant: None,
         subject: None,
         plan_hash: None,
-        etag_before: None,
-        etag_after: None,
+        revision_before: None,
+        revision_after: None,
         outcome: AuditOutcome::Intended,
         reason: None,
     }

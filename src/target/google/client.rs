@@ -15,8 +15,9 @@ use tracing::debug;
 
 use super::classify::bounded;
 use super::endpoint::may_carry_token;
-use super::{Call, Credentials, Endpoint, GoogleError, TokenSource, classify};
-use crate::model::{DocumentKey, MemberKey, Policy, ResourceKind};
+use super::{Call, Credentials, Endpoint, GoogleError, Policy, TokenSource, classify};
+use crate::model::{DocumentKey, MemberKey, ResourceKind};
+use crate::target::{Discovery, Resource};
 use crate::telemetry::{GoogleMetrics, field};
 
 /// A TCP and TLS handshake with Google takes well under a second; five leave room for a lost packet or two and still
@@ -45,19 +46,6 @@ const PAGES_MAX: usize = 200;
 /// The only version in which conditions can be read and written.
 const POLICY_VERSION: i32 = 3;
 
-/// One Cloud Run resource as a list shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resource {
-    /// Its policy document, with the project as it was asked for (Google may answer with the number).
-    pub document: DocumentKey,
-    /// Stable until the resource is deleted; a re-created namesake has another.
-    pub uid: String,
-    /// User labels.
-    pub labels: BTreeMap<String, String>,
-    /// Services only: invocation is open to everybody, whatever the policy says.
-    pub invoker_iam_disabled: bool,
-}
-
 /// The services of one project and region.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Services {
@@ -83,6 +71,13 @@ impl Resources {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.unreachable.is_empty() && self.failed.is_empty()
+    }
+}
+
+impl From<Resources> for Discovery {
+    fn from(found: Resources) -> Self {
+        let failed = found.failed.into_iter().map(|(kind, error)| (kind, error.into())).collect();
+        Self { items: found.items, unreachable: found.unreachable, failed }
     }
 }
 

@@ -19,7 +19,8 @@ use tokio::net::TcpListener;
 
 use super::client::BODY_MAX;
 use super::*;
-use crate::model::{DocumentKey, Policy, ResourceKind};
+use crate::model::{DocumentKey, ResourceKind};
+use crate::target::{ErrorClass, RefusalCause, Resource};
 use crate::telemetry::Metrics;
 
 /// For the test that waits for it. The others have time, since a busy machine is slow.
@@ -326,7 +327,9 @@ async fn a_refused_member_is_spelled_as_the_written_policy_spells_it() {
     ] {
         let (_, client) = StandIn::start([Answer::Json(400, error_body(400, "INVALID_ARGUMENT", text))]).await;
         let error = client.set_policy(&document(), &some_policy()).await.unwrap_err();
-        let GoogleError::Refused { cause: Refusal::PrincipalUnknown, member, .. } = error else { panic!("{error:?}") };
+        let GoogleError::Refused { cause: RefusalCause::PrincipalUnknown, member, .. } = error else {
+            panic!("{error:?}")
+        };
         assert_eq!(member.as_deref(), expected, "{text}");
     }
 }

@@ -9,7 +9,8 @@ use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{GoogleError, Refusal};
+use super::GoogleError;
+use crate::target::RefusalCause;
 
 /// No longer wait is believed: the longest quota window of these APIs is a minute, a day's quota does not exist.
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(10);
@@ -105,7 +106,7 @@ pub fn classify(call: Call, status: StatusCode, headers: &HeaderMap, body: &[u8]
         404 if known && error.status == "NOT_FOUND" => GoogleError::NotFound { message },
         409 if error.status == "ABORTED" => GoogleError::Conflict,
         413 => GoogleError::Refused {
-            cause: Refusal::LimitExceeded,
+            cause: RefusalCause::LimitExceeded,
             message: if known { message } else { "the request is larger than Google accepts".to_owned() },
             member: None,
             role: None,
@@ -116,7 +117,7 @@ pub fn classify(call: Call, status: StatusCode, headers: &HeaderMap, body: &[u8]
             GoogleError::Refused { cause, message, member, role }
         }
         501 if error.status == "UNIMPLEMENTED" => {
-            GoogleError::Refused { cause: Refusal::Other, message, member: None, role: None }
+            GoogleError::Refused { cause: RefusalCause::Other, message, member: None, role: None }
         }
         _ => call.lost(message),
     }
@@ -139,17 +140,17 @@ fn permission(error: &Body) -> Option<String> {
 
 /// What a refusal says, and whom or what it names.
 struct Named {
-    cause: Refusal,
+    cause: RefusalCause,
     member: Option<String>,
     role: Option<String>,
 }
 
 impl Named {
-    fn nobody(cause: Refusal) -> Self {
+    fn nobody(cause: RefusalCause) -> Self {
         Self { cause, member: None, role: None }
     }
 
-    fn member(cause: Refusal, member: Option<String>) -> Self {
+    fn member(cause: RefusalCause, member: Option<String>) -> Self {
         Self { cause, member, role: None }
     }
 }
@@ -158,45 +159,45 @@ fn refusal(error: &Body) -> Named {
     let text = error.message.as_str();
     for (before, kind) in [("Service account ", "serviceAccount"), ("Group ", "group"), ("User ", "user")] {
         if let Some(name) = between(text, before, " does not exist") {
-            return Named::member(Refusal::PrincipalUnknown, member(kind, name));
+            return Named::member(RefusalCause::PrincipalUnknown, member(kind, name));
         }
     }
     if let Some(name) = between(text, "Member '", "' is not allowed in role '") {
         let role = between(text, "' is not allowed in role '", "'").and_then(role);
-        return Named { cause: Refusal::PrincipalRefused, member: Some(bounded(name)), role };
+        return Named { cause: RefusalCause::PrincipalRefused, member: Some(bounded(name)), role };
     }
     // `Account X is of type "group". Please set the type prefix to be "group:".`
     if text.contains(" is of type \"")
         && let Some(name) = between(text, "Account ", " is of type \"")
     {
-        return Named::member(Refusal::PrincipalRefused, member("user", name));
+        return Named::member(RefusalCause::PrincipalRefused, member("user", name));
     }
     if let Some(name) = between(text, "Invalid value for member '", "'") {
-        return Named::member(Refusal::PrincipalMalformed, Some(bounded(name)));
+        return Named::member(RefusalCause::PrincipalMalformed, Some(bounded(name)));
     }
     if let Some(name) = between(text, "The member ", " is of an unknown type") {
-        return Named::member(Refusal::PrincipalMalformed, Some(bounded(name)));
+        return Named::member(RefusalCause::PrincipalMalformed, Some(bounded(name)));
     }
     if text.contains("do not belong to a permitted customer") {
-        return Named::member(Refusal::DomainRestricted, violator(error));
+        return Named::member(RefusalCause::DomainRestricted, violator(error));
     }
     if text.contains("Operation denied by org policy") || text.contains("Operation denied by custom org polic") {
         let of_members = text.contains("allowedPolicyMembers") || text.contains("allowedPolicyMemberDomains");
-        let cause = if of_members { Refusal::DomainRestricted } else { Refusal::OrganizationPolicy };
+        let cause = if of_members { RefusalCause::DomainRestricted } else { RefusalCause::OrganizationPolicy };
         return Named::member(cause, violator(error));
     }
     if text.contains("Policy members must be of the form") {
-        return Named::nobody(Refusal::PrincipalMalformed);
+        return Named::nobody(RefusalCause::PrincipalMalformed);
     }
     let unsupported = between(text, "Role ", " is not supported for this resource");
     let missing = || between(text, "Role (", ") does not exist in the resource's hierarchy");
     if let Some(name) = unsupported.or_else(missing) {
-        return Named { cause: Refusal::RoleNotSupported, member: None, role: role(name) };
+        return Named { cause: RefusalCause::RoleNotSupported, member: None, role: role(name) };
     }
     if text.contains("The number of members in the policy (") || text.contains("The number of groups in the policy (") {
-        return Named::nobody(Refusal::LimitExceeded);
+        return Named::nobody(RefusalCause::LimitExceeded);
     }
-    Named::nobody(Refusal::Other)
+    Named::nobody(RefusalCause::Other)
 }
 
 /// A role as policies name it.

@@ -12,22 +12,27 @@
 //!                 GoogleError::class() decides what the engine does next, GoogleError::reason() what people read
 //! ```
 //!
-//! Two rules hold everywhere in this room. A policy is read with version 3 and written with version 3 and the etag of
+//! Two rules hold everywhere here. A policy is read with version 3 and written with version 3 and the etag of
 //! that read, never without. And an error of a write either says that Google surely did not commit it, or it is
 //! [`GoogleError::Unknown`]: there is no third kind.
 
-mod backoff;
 mod classify;
 mod client;
 mod credentials;
+mod edit;
+#[cfg(test)]
+mod edit_tests;
 mod endpoint;
 mod error;
+mod policy;
 #[cfg(test)]
 mod tests;
 
-pub use backoff::Backoff;
 pub use classify::{Call, classify};
-pub use client::{CloudRun, Resource, Resources, Services, install_crypto_provider};
+pub use client::{CloudRun, Resources, Services, install_crypto_provider};
 pub use credentials::{ApplicationDefault, Bearer, Credentials, CredentialsError, NoCredentials, TokenSource};
+pub use edit::MAX_PRINCIPALS;
+pub(super) use edit::{edited, live};
 pub use endpoint::{Endpoint, EndpointError};
-pub use error::{ErrorClass, GoogleError, Refusal};
+pub use error::GoogleError;
+pub use policy::{Binding, Policy};

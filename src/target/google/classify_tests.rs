@@ -2,7 +2,7 @@ use reqwest::header::{HeaderName, HeaderValue};
 use serde_json::json;
 
 use super::*;
-use crate::google::ErrorClass;
+use crate::target::ErrorClass;
 
 const HTML: &str = "<!DOCTYPE html><html lang=en><title>Error</title><p><b>502.</b> That’s an error.";
 
@@ -156,26 +156,30 @@ fn a_write_is_unknown_for_every_status_of_a_server_failure_whatever_the_body() {
 #[test]
 fn a_refusal_names_the_principal_that_the_text_names() {
     let table = [
-        ("User gone@example.com does not exist.", Refusal::PrincipalUnknown, Some("user:gone@example.com")),
-        ("Group gone@example.com does not exist.", Refusal::PrincipalUnknown, Some("group:gone@example.com")),
+        ("User gone@example.com does not exist.", RefusalCause::PrincipalUnknown, Some("user:gone@example.com")),
+        ("Group gone@example.com does not exist.", RefusalCause::PrincipalUnknown, Some("group:gone@example.com")),
         (
             "Service account gone@p.iam.gserviceaccount.com does not exist.",
-            Refusal::PrincipalUnknown,
+            RefusalCause::PrincipalUnknown,
             Some("serviceAccount:gone@p.iam.gserviceaccount.com"),
         ),
         (
             "Invalid argument: User gone@example.com does not exist.",
-            Refusal::PrincipalUnknown,
+            RefusalCause::PrincipalUnknown,
             Some("user:gone@example.com"),
         ),
         (
             "Account ops@example.com is of type \"group\". Please set the type prefix to be \"group:\".",
-            Refusal::PrincipalRefused,
+            RefusalCause::PrincipalRefused,
             Some("user:ops@example.com"),
         ),
-        ("Invalid value for member 'user:x<y@example.com'.", Refusal::PrincipalMalformed, Some("user:x<y@example.com")),
-        ("User of this and that does not exist.", Refusal::PrincipalUnknown, None),
-        ("Something does not exist.", Refusal::Other, None),
+        (
+            "Invalid value for member 'user:x<y@example.com'.",
+            RefusalCause::PrincipalMalformed,
+            Some("user:x<y@example.com"),
+        ),
+        ("User of this and that does not exist.", RefusalCause::PrincipalUnknown, None),
+        ("Something does not exist.", RefusalCause::Other, None),
     ];
     for (text, cause, member) in table {
         let error = answer(Call::Write, 400, &envelope(400, "INVALID_ARGUMENT", text));
@@ -190,23 +194,23 @@ fn a_refusal_names_the_role_that_the_text_names() {
     let table = [
         (
             "Role roles/run.invoker is not supported for this resource.",
-            Refusal::RoleNotSupported,
+            RefusalCause::RoleNotSupported,
             None,
             Some("roles/run.invoker"),
         ),
         (
             "Role (projects/p/roles/x) does not exist in the resource's hierarchy.",
-            Refusal::RoleNotSupported,
+            RefusalCause::RoleNotSupported,
             None,
             Some("projects/p/roles/x"),
         ),
         (
             "Member 'allUsers' is not allowed in role 'roles/run.admin'.",
-            Refusal::PrincipalRefused,
+            RefusalCause::PrincipalRefused,
             Some("allUsers"),
             Some("roles/run.admin"),
         ),
-        ("Role of this and that is not supported for this resource.", Refusal::RoleNotSupported, None, None),
+        ("Role of this and that is not supported for this resource.", RefusalCause::RoleNotSupported, None, None),
     ];
     for (text, cause, member, role) in table {
         let error = answer(Call::Write, 400, &envelope(400, "INVALID_ARGUMENT", text));
@@ -220,11 +224,11 @@ fn a_denial_by_an_organization_policy_is_told_from_a_refused_member() {
     let table = [
         (
             "Operation denied by org policy on resource 'projects/p': [\"constraints/iam.managed.allowedPolicyMembers\": \"outside\"]",
-            Refusal::DomainRestricted,
+            RefusalCause::DomainRestricted,
         ),
         (
             "Operation denied by custom org policies: [\"customConstraints/custom.noViewers\": \"no viewers\"].",
-            Refusal::OrganizationPolicy,
+            RefusalCause::OrganizationPolicy,
         ),
     ];
     for (text, wanted) in table {
@@ -252,7 +256,7 @@ fn a_domain_restriction_names_the_principal_of_its_details() {
         let GoogleError::Refused { cause, member, .. } = answer(Call::Write, 400, &body(violation)) else {
             panic!("not a refusal")
         };
-        assert_eq!(cause, Refusal::DomainRestricted);
+        assert_eq!(cause, RefusalCause::DomainRestricted);
         assert_eq!(member.as_deref(), Some("user:service-b-123@gcp-sa-logging.iam.gserviceaccount.com"));
     }
 }

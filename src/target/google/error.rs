@@ -2,55 +2,7 @@
 
 use std::time::Duration;
 
-/// What follows from an error. The only thing that decides whether an intent is cleared and when the document is due.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ErrorClass {
-    /// Surely not committed; the same call may succeed later. Back off.
-    Retry,
-    /// Surely not committed; the same call will be refused again until somebody mends something.
-    Definitive,
-    /// Surely not committed; read again, plan again, write again.
-    Conflict,
-    /// Surely not committed; the quota is spent. Wait as long as Google says, or back off.
-    Throttle,
-    /// A write whose outcome is not known. Keep the intent and read.
-    Unknown,
-}
-
-/// Which known refusal a 400 is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Refusal {
-    /// A member names nobody that Google knows.
-    PrincipalUnknown,
-    /// A member that this role or resource does not take (`allUsers`).
-    PrincipalRefused,
-    /// A member without a type, or otherwise not of the grammar.
-    PrincipalMalformed,
-    /// Domain-restricted sharing: a member is outside the permitted organisations.
-    DomainRestricted,
-    /// Another policy of the organisation forbids what the policy would say.
-    OrganizationPolicy,
-    /// The role does not fit this kind of resource, or does not exist.
-    RoleNotSupported,
-    /// More members than a policy may have, or a policy too large.
-    LimitExceeded,
-    /// Anything else.
-    Other,
-}
-
-impl Refusal {
-    /// The stable word for this refusal. What is mended in the same way has the same word.
-    #[must_use]
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::PrincipalUnknown | Self::PrincipalRefused | Self::PrincipalMalformed => "MemberRefused",
-            Self::DomainRestricted => "DomainRestricted",
-            Self::RoleNotSupported => "RoleNotSupported",
-            Self::LimitExceeded => "PolicyFull",
-            Self::OrganizationPolicy | Self::Other => "PolicyRefused",
-        }
-    }
-}
+use crate::target::{ErrorClass, ErrorKind, RefusalCause, Refused, TargetError};
 
 /// Why a call to Google gave no result. `message` is Google's own text, without control characters and of bounded
 /// length; it may name a person, so that it belongs into status, not into logs at level info or below.
@@ -83,7 +35,7 @@ pub enum GoogleError {
     #[error("google refused the request: {message}")]
     Refused {
         /// Which refusal.
-        cause: Refusal,
+        cause: RefusalCause,
         /// Google's text.
         message: String,
         /// The member of the written policy that Google complains about, when the text tells.
@@ -185,19 +137,28 @@ impl GoogleError {
     /// What follows from it.
     #[must_use]
     pub fn class(&self) -> ErrorClass {
+        self.kind().class()
+    }
+
+    fn kind(&self) -> ErrorKind {
         match self {
-            Self::Conflict => ErrorClass::Conflict,
-            Self::Throttled { .. } => ErrorClass::Throttle,
-            Self::Unknown { .. } => ErrorClass::Unknown,
+            Self::Conflict => ErrorKind::Conflict,
+            Self::Throttled { retry_after, .. } => ErrorKind::Throttled { retry_after: *retry_after },
+            Self::Unknown { .. } => ErrorKind::Unknown,
             Self::Unavailable { .. } | Self::Malformed { .. } | Self::Unauthenticated { .. } | Self::EtagMissing => {
-                ErrorClass::Retry
+                ErrorKind::Unavailable
             }
-            Self::Denied { .. }
-            | Self::ApiDisabled { .. }
-            | Self::NotFound { .. }
-            | Self::Refused { .. }
-            | Self::PolicyUnknownVersion { .. }
-            | Self::ConditionsHidden { .. } => ErrorClass::Definitive,
+            Self::Denied { permission, .. } => ErrorKind::Denied { permission: permission.clone() },
+            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::Refused { cause, message, member, role } => ErrorKind::Refused(Refused {
+                cause: *cause,
+                member: member.clone(),
+                role: role.clone(),
+                message: message.clone(),
+            }),
+            Self::ApiDisabled { .. } | Self::PolicyUnknownVersion { .. } | Self::ConditionsHidden { .. } => {
+                ErrorKind::Rejected
+            }
         }
     }
 
@@ -208,5 +169,11 @@ impl GoogleError {
             Self::Throttled { retry_after, .. } => *retry_after,
             _ => None,
         }
+    }
+}
+
+impl From<GoogleError> for TargetError {
+    fn from(error: GoogleError) -> Self {
+        Self { kind: error.kind(), reason: error.reason(), message: error.to_string() }
     }
 }

@@ -4,16 +4,39 @@ use proptest::prelude::*;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::world::*;
-use super::*;
-use crate::model::{Binding, Condition, ConditionHash, RawJson};
+use super::edit::{MAX_PRINCIPALS, edited, live};
+use super::policy::{Binding, Policy};
+use crate::model::{Addition, Changes, Condition, ConditionHash, GrantKey, MemberKey, RawJson, Role};
 
-/// The policy read from this text, in a world that wants `p1` to have the invoker role there.
-fn world(bindings: &[String], rest: &str) -> World {
-    let mut world = World::new(&json!([]));
+const INVOKER: &str = "roles/run.invoker";
+const VIEWER: &str = "roles/run.viewer";
+
+fn email(n: u128) -> String {
+    format!("user:p{n}@corp.example")
+}
+
+fn key(role: &str, member: &str) -> GrantKey {
+    GrantKey { role: Role::new(role).unwrap(), condition: ConditionHash::default(), member: MemberKey::of(member) }
+}
+
+fn addition(role: &str, n: u128) -> Addition {
+    Addition { grant: key(role, &email(n)), member: email(n), condition: None }
+}
+
+/// `p1` comes in as an invoker.
+fn p1_comes() -> Changes {
+    Changes { add: vec![addition(INVOKER, 1)], ..Changes::default() }
+}
+
+/// `p1` goes.
+fn p1_goes() -> Changes {
+    Changes { add: vec![], remove: [key(INVOKER, &email(1))].into() }
+}
+
+/// The policy read from this text.
+fn read(bindings: &[String], rest: &str) -> Policy {
     let text = format!(r#"{{"version": 1, "etag": "e0", "bindings": [{}]{rest}}}"#, bindings.join(", "));
-    world.live = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
-    world
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
 /// The text of each field of an object, in order.
@@ -27,13 +50,68 @@ fn field(text: &str, name: &str) -> String {
     fields.into_iter().find(|(field, _)| field == name).map(|(_, value)| value).unwrap_or_default()
 }
 
-/// The text of each binding that the plan writes.
-fn written(world: &World) -> Vec<String> {
-    let policy = serde_json::to_string(world.plan().policy.as_ref().unwrap()).unwrap();
+/// The text of each binding that is written.
+fn written(policy: &Policy) -> Vec<String> {
+    let policy = serde_json::to_string(policy).unwrap();
     let bindings = field(&policy, "bindings");
     // A policy that nobody is in any more has none.
     let raw: Vec<Box<RawValue>> = if bindings.is_empty() { vec![] } else { serde_json::from_str(&bindings).unwrap() };
     raw.iter().map(|binding| binding.get().to_owned()).collect()
+}
+
+#[test]
+fn a_member_is_added_with_version_3_the_etag_of_the_read_and_everything_else_untouched() {
+    let bindings = json!([
+        {"role": VIEWER, "members": []},
+        {"role": "roles/owner", "members": ["user:Boss@Corp.example"], "x-unknown": {"kept": true}},
+        {"role": INVOKER, "members": ["allUsers"], "condition": {"title": "t", "expression": "true"}},
+        {"role": INVOKER, "members": ["deleted:user:p1@corp.example?uid=7"]},
+    ]);
+    let auditing = json!([{"service": "allServices"}]);
+    let text = json!({"version": 1, "etag": "e0", "bindings": bindings, "auditConfigs": auditing});
+    let policy = edited(&serde_json::from_value(text).unwrap(), &p1_comes());
+    let mut expected = bindings;
+    expected[3]["members"] = json!(["deleted:user:p1@corp.example?uid=7", "user:p1@corp.example"]);
+    let written = serde_json::to_value(policy).unwrap();
+    assert_eq!(written, json!({"version": 3, "etag": "e0", "bindings": expected, "auditConfigs": auditing}));
+}
+
+#[test]
+fn a_new_binding_is_made_when_the_role_has_none_without_condition_and_dropped_when_a_removal_empties_it() {
+    let foreign = r#"{"role":"roles/run.invoker","members":["user:a@b.c"],"condition":{"title":"t","expression":"e"}}"#;
+    let policy = edited(&read(&[foreign.into()], ""), &p1_comes());
+    assert_eq!(written(&policy), [foreign, r#"{"role":"roles/run.invoker","members":["user:p1@corp.example"]}"#]);
+    assert_eq!(written(&edited(&policy, &p1_goes())), [foreign]);
+}
+
+#[test]
+fn a_policy_without_changes_is_written_as_it_is_whoever_is_in_it() {
+    let foreign = [r#"{"role":"roles/run.viewer"}"#, r#"{"members":[],"role":"roles/run.invoker","x-new":1}"#];
+    let policy = read(&foreign.map(str::to_owned), "");
+    let fence = edited(&policy, &Changes::default());
+    assert_eq!(written(&fence), foreign);
+    assert_eq!((fence.version, &fence.etag), (3, &policy.etag));
+}
+
+#[test]
+fn a_policy_is_read_as_a_set_with_the_appearances_that_google_counts() {
+    let bindings = [
+        r#"{"role":"roles/run.invoker","members":["user:P1@corp.example","user:b@x.example"]}"#,
+        r#"{"role":"roles/run.invoker","members":["user:p1@corp.example"]}"#,
+        r#"{"role":"roles/owner","members":["user:p1@corp.example"]}"#,
+        r#"{"role":"roles/run.viewer"}"#,
+    ];
+    let set = live(&read(&bindings.map(str::to_owned), ""));
+    assert_eq!((set.revision.as_str(), set.never_set, set.grants.len(), set.beyond.len()), ("e0", false, 2, 1));
+    let stored = &set.grants[&key(INVOKER, &email(1))];
+    assert_eq!((stored.member.as_str(), stored.times), ("user:P1@corp.example", 2), "as Google spells it first");
+    let capacity = set.capacity.unwrap();
+    assert_eq!((capacity.used, capacity.limit), (4, MAX_PRINCIPALS));
+    let gone = p1_goes().remove;
+    let room = set.room_without(gone.iter()).unwrap();
+    assert_eq!((room.kept, room.left), (2, MAX_PRINCIPALS - 2));
+    let never = Policy { etag: "ACAB".into(), ..Policy::default() };
+    assert!(live(&never).never_set && live(&Policy::default()).is_absent());
 }
 
 #[test]
@@ -46,18 +124,17 @@ fn foreign_bindings_and_conditions_are_written_back_as_the_text_that_was_read() 
         r#"{"role":"roles/run.invoker","members":["user:a@x.example"],"condition":"of another kind"}"#,
     ]
     .map(str::to_owned);
-    let mut world = world(&foreign, r#", "auditConfigs": [{"n": 1e400}]"#);
-    world.want("m", INVOKER, 1, WRITE);
-    let bindings = written(&world);
+    let policy = edited(&read(&foreign, r#", "auditConfigs": [{"n": 1e400}]"#), &p1_comes());
+    let bindings = written(&policy);
     assert_eq!(bindings[..5], foreign);
     assert_eq!(bindings[5..], [r#"{"role":"roles/run.invoker","members":["user:p1@corp.example"]}"#]);
-    let policy = serde_json::to_string(world.plan().policy.as_ref().unwrap()).unwrap();
+    let policy = serde_json::to_string(&policy).unwrap();
     assert_eq!(field(&policy, "auditConfigs"), r#"[{"n": 1e400}]"#);
 }
 
 #[test]
 fn a_binding_that_gets_a_member_keeps_the_text_of_its_other_fields() {
-    let mut world = world(
+    let policy = read(
         &[
             r#"{"role":"roles/run.invoker","members":["user:a@x.example"],"x-new":{"id":99999999999999999999}}"#.into(),
             r#"{"role":"roles/run.invoker","members":["user:b@x.example"],"condition":null}"#.into(),
@@ -65,8 +142,7 @@ fn a_binding_that_gets_a_member_keeps_the_text_of_its_other_fields() {
         ],
         "",
     );
-    world.want("m", INVOKER, 1, WRITE);
-    let bindings = written(&world);
+    let bindings = written(&edited(&policy, &p1_comes()));
     assert_eq!(
         bindings[0],
         r#"{"role":"roles/run.invoker","members":["user:a@x.example"],"x-new":{"id":99999999999999999999}}"#
@@ -80,15 +156,13 @@ fn a_binding_that_gets_a_member_keeps_the_text_of_its_other_fields() {
 
 #[test]
 fn a_member_of_ours_leaves_every_binding_of_its_role_and_the_rest_of_them_stays() {
-    let mut world = granted(1);
     let text = r#"{"version": 1, "etag": "e0", "bindings": [
         {"role":"roles/run.invoker","x-new":1e3,"members":["user:p1@corp.example","user:b@x.example"]},
         {"role":"roles/run.invoker","members":["user:p1@corp.example"]},
         {"role":"roles/run.invoker","members":[]}]}"#;
-    world.live = serde_json::from_str(text).unwrap();
-    world.unwant("m");
+    let policy: Policy = serde_json::from_str(text).unwrap();
     assert_eq!(
-        written(&world),
+        written(&edited(&policy, &p1_goes())),
         [
             r#"{"role":"roles/run.invoker","x-new":1e3,"members":["user:b@x.example"]}"#,
             r#"{"role":"roles/run.invoker","members":[]}"#
@@ -163,38 +237,42 @@ proptest! {
     fn whatever_json_a_policy_holds_only_the_members_of_a_step_change_in_it(
         bindings in prop::collection::vec(any_text(), 0..6),
         rest in prop::collection::btree_map("[A-Z]{1,5}", any_json(), 0..3),
-        wanted in prop::collection::btree_set((1_u128..4, any::<bool>()), 0..4),
-        owned in prop::collection::btree_set(1_u128..4, 0..3),
+        added in prop::collection::btree_set((1_u128..4, any::<bool>()), 0..4),
+        removed in prop::collection::btree_set(1_u128..4, 0..3),
     ) {
         let rest: Vec<String> = rest.iter().map(|(name, value)| format!(", {}: {value}", json!(name))).collect();
         let rest = rest.concat();
-        let read = world(&bindings, &rest);
-        let mut world = granted(3);
-        world.unwant("m");
-        world.ledger.retain(|_, row| owned.iter().any(|n| row.member == email(*n)));
-        world.live = read.live;
-        for (n, role) in wanted {
-            world.want("m", if role { INVOKER } else { VIEWER }, n, WRITE);
-        }
-        let plan = world.plan();
-        let Some(policy) = &plan.policy else { return Ok(()) };
-        let policy_text = serde_json::to_string(policy).unwrap();
+        let policy = read(&bindings, &rest);
+        let additions = added.iter().map(|(n, role)| addition(if *role { INVOKER } else { VIEWER }, *n));
+        // Who stands there already is not added.
+        let before = live(&policy);
+        let changes = Changes {
+            add: additions.filter(|addition| !before.has(&addition.grant)).collect(),
+            remove: removed.iter().map(|n| key(INVOKER, &email(*n))).collect(),
+        };
+        let policy = edited(&policy, &changes);
+        let policy_text = serde_json::to_string(&policy).unwrap();
         for (name, value) in fields(&format!("{{\"a\":1{rest}}}")).into_iter().skip(1) {
             prop_assert_eq!(field(&policy_text, &name), value);
         }
-        let mut written = written(&world).into_iter().peekable();
+        let mut written = written(&policy).into_iter().peekable();
         let mut added = 0;
         for before in &bindings {
             let (others, members) = split(before);
             let binding: Binding = serde_json::from_str(before).unwrap();
             let condition = ConditionHash::of(binding.condition.as_ref());
-            let is_of = |step: &&Step| step.grant().role.as_str() == binding.role && step.grant().condition == condition;
-            let is_in = |steps: &[Step], member: &String| steps.iter().filter(is_of).any(|step| step.row.member == *member);
-            let kept: Vec<String> = members.iter().filter(|m| !is_in(&plan.remove, m)).cloned().collect();
+            let is_of = |grant: &GrantKey| grant.role.as_str() == binding.role && grant.condition == condition;
+            let comes = |member: &String| {
+                changes.add.iter().any(|addition| is_of(&addition.grant) && addition.member == *member)
+            };
+            let goes = |member: &String| {
+                changes.remove.iter().any(|grant| is_of(grant) && grant.member == MemberKey::of(member))
+            };
+            let kept: Vec<String> = members.iter().filter(|member| !goes(member)).cloned().collect();
             let emptied = kept.is_empty() && !members.is_empty();
             let here = |after: &String| {
                 let (others_after, members_after) = split(after);
-                others_after == others && (!emptied || members_after.iter().all(|member| is_in(&plan.add, member)))
+                others_after == others && (!emptied || members_after.iter().all(comes))
             };
             if emptied && !written.peek().is_some_and(here) {
                 continue;
@@ -207,7 +285,7 @@ proptest! {
             }
             prop_assert_eq!(&others, &others_after);
             prop_assert!(members_after.starts_with(&kept), "{:?} {:?}", kept, members_after);
-            prop_assert!(members_after[kept.len()..].iter().all(|member| is_in(&plan.add, member)));
+            prop_assert!(members_after[kept.len()..].iter().all(comes));
             added += members_after.len() - kept.len();
         }
         for new in written {
@@ -215,6 +293,6 @@ proptest! {
             prop_assert_eq!(others.len(), 1, "a new binding has a role and members");
             added += members.len();
         }
-        prop_assert_eq!(added, plan.add.len());
+        prop_assert_eq!(added, changes.add.len());
     }
 }
