@@ -18,11 +18,12 @@ use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use kube::{Client, Resource, ResourceExt as _};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::manifest::{Object, ObjectRef, Problem, SecretData, parse_file};
+use crate::api::manifest::{Object, ObjectRef, Problem, SecretData, read_object};
 use crate::api::{CloudRunTarget, FIELD_MANAGER, IdentityProvider, RoleMapping};
 
 /// How long one watch call lasts, in seconds: a connection that died without a word is noticed 5 s after that.
@@ -87,6 +88,17 @@ pub struct Seen {
     pub said: Result<Object, Vec<Problem>>,
 }
 
+/// A custom resource of which nothing but its status and version changed.
+#[derive(Debug, Clone)]
+pub struct Restated {
+    /// Which object.
+    pub object: ObjectRef,
+    /// Its metadata, without `managedFields`.
+    pub metadata: ObjectMeta,
+    /// Its status; null when it has none.
+    pub status: Value,
+}
+
 /// Why a Secret gives nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecretAbsence {
@@ -101,6 +113,8 @@ pub enum SecretAbsence {
 pub enum ClusterChange {
     /// An object is there, or changed.
     Object(Box<Seen>),
+    /// An object that says what it said before: only its status was written, or nothing at all.
+    Restated(Box<Restated>),
     /// An object was deleted, and all its finalizers were done with.
     Gone(ObjectRef),
     /// A namespace has these labels; none when it is gone.
@@ -178,6 +192,8 @@ async fn objects(
     stop: CancellationToken,
 ) {
     let mut listed = BTreeSet::new();
+    // What each object said when it was last looked at. A list is looked at as a whole: it begins anew.
+    let mut said: BTreeMap<ObjectRef, [u8; 32]> = BTreeMap::new();
     loop {
         let event = tokio::select! {
             event = events.next() => event,
@@ -188,16 +204,29 @@ async fn objects(
             Some(Err(error)) => ClusterChange::Trouble { what, problem: explain(&error) },
             Some(Ok(Event::Init)) => {
                 listed.clear();
+                said.clear();
                 continue;
             }
             Some(Ok(Event::InitApply(object))) => {
+                said.insert(reference(kind, &object), fingerprint(&object));
                 let seen = seen(kind, object);
                 listed.insert(seen.object.clone());
                 ClusterChange::Object(Box::new(seen))
             }
             Some(Ok(Event::InitDone)) => ClusterChange::Listed { what, objects: std::mem::take(&mut listed) },
-            Some(Ok(Event::Apply(object))) => ClusterChange::Object(Box::new(seen(kind, object))),
-            Some(Ok(Event::Delete(object))) => ClusterChange::Gone(reference(kind, &object)),
+            Some(Ok(Event::Apply(object))) => {
+                let (name, now) = (reference(kind, &object), fingerprint(&object));
+                if said.insert(name, now) == Some(now) {
+                    ClusterChange::Restated(Box::new(restated(kind, object)))
+                } else {
+                    ClusterChange::Object(Box::new(seen(kind, object)))
+                }
+            }
+            Some(Ok(Event::Delete(object))) => {
+                let object = reference(kind, &object);
+                said.remove(&object);
+                ClusterChange::Gone(object)
+            }
         };
         if changes.send(change).await.is_err() {
             return;
@@ -363,6 +392,22 @@ fn reference(kind: &str, object: &DynamicObject) -> ObjectRef {
     ObjectRef { kind: kind.to_owned(), namespace: object.namespace(), name: object.name_any() }
 }
 
+/// SHA-256 over all that an object says: all of it but the status, the version and who manages which field.
+fn fingerprint(object: &DynamicObject) -> [u8; 32] {
+    let metadata = ObjectMeta { managed_fields: None, resource_version: None, ..object.metadata.clone() };
+    let data = object.data.as_object();
+    let data: Vec<_> = data.into_iter().flatten().filter(|(field, _)| field.as_str() != "status").collect();
+    // Maps with text keys, which always can be written.
+    Sha256::digest(serde_json::to_vec(&(&object.types, metadata, data)).unwrap_or_default()).into()
+}
+
+fn restated(kind: &str, mut object: DynamicObject) -> Restated {
+    object.metadata.managed_fields = None;
+    let identity = reference(kind, &object);
+    let status = object.data.get_mut("status").map(Value::take).unwrap_or_default();
+    Restated { object: identity, metadata: object.metadata, status }
+}
+
 /// Reads an object by the same schema, defaults and rules as a manifest: what an older CRD let in is found here.
 fn seen(kind: &str, mut object: DynamicObject) -> Seen {
     let written_by = last_writer(object.metadata.managed_fields.take().unwrap_or_default());
@@ -382,17 +427,13 @@ fn last_writer(entries: Vec<ManagedFieldsEntry>) -> Option<String> {
 }
 
 fn read(identity: &ObjectRef, object: &DynamicObject) -> Result<Object, Vec<Problem>> {
-    let place = format!("{identity}.json");
-    let wrong = |message: String| vec![Problem::of_file(&place, "InvalidManifest", message)];
+    let name = identity.to_string();
+    let wrong = |message: String| vec![Problem::of_file(&name, "InvalidManifest", message)];
     let mut value = serde_json::to_value(object).map_err(|error| wrong(error.to_string()))?;
     if let Some(fields) = value.as_object_mut() {
         fields.remove("status");
     }
-    let mut parsed = parse_file(&place, &value.to_string());
-    let mut said = match parsed.pop() {
-        Some(document) if parsed.is_empty() => document.result?,
-        _ => return Err(wrong("is not one object".to_owned())),
-    };
+    let mut said = read_object(&name, &value)?;
     let metadata = object.metadata.clone();
     match &mut said {
         Object::IdentityProvider(said) => *said.meta_mut() = metadata,
@@ -438,6 +479,66 @@ mod tests {
         assert_eq!(said.metadata.generation, Some(3));
         assert_eq!(said.metadata.uid.as_deref(), Some("1"));
         assert!(said.metadata.managed_fields.is_none());
+    }
+
+    #[tokio::test]
+    async fn object_of_which_only_the_status_was_written_is_not_read_again() {
+        let spec = json!({
+            "subjects": [{"identityProvider": "okta", "groups": [{"displayName": "team"}]}],
+            "grants": [{"target": {"name": "shop"}, "resources": ["services/a"], "roles": ["roles/run.invoker"]}]
+        });
+        let changed = |change: &dyn Fn(&mut DynamicObject)| {
+            let mut object = mapping(&spec);
+            change(&mut object);
+            object
+        };
+        let status = changed(&|object| {
+            object.metadata.resource_version = Some("8".to_owned());
+            object.metadata.managed_fields = None;
+            object.data["status"] = json!({"observedGeneration": 3});
+        });
+        let annotated = changed(&|object| {
+            object.metadata.annotations = Some([("a".to_owned(), "b".to_owned())].into());
+        });
+        let renewed = changed(&|object| object.metadata.uid = Some("2".to_owned()));
+        let edited = changed(&|object| object.data["spec"]["mode"] = json!("Observe"));
+        let events = [
+            Event::Init,
+            Event::InitApply(mapping(&spec)),
+            Event::InitDone,
+            Event::Apply(status.clone()),
+            Event::Apply(annotated),
+            Event::Apply(renewed),
+            Event::Apply(edited.clone()),
+            Event::Apply(edited.clone()),
+            Event::Delete(edited.clone()),
+            Event::Apply(edited.clone()),
+            Event::Init,
+            Event::InitApply(edited),
+            Event::InitDone,
+        ];
+        let (tell, mut told) = mpsc::channel(64);
+        let events = futures::stream::iter(events.map(Ok));
+        objects(Watched::RoleMappings, "RoleMapping", events, tell, CancellationToken::new()).await;
+        let mut words = Vec::new();
+        while let Some(change) = told.recv().await {
+            words.push(match change {
+                ClusterChange::Object(_) => "object",
+                ClusterChange::Restated(restated) => {
+                    assert!(restated.metadata.managed_fields.is_none() && restated.metadata.resource_version.is_some());
+                    assert!(restated.status["observedGeneration"].is_i64());
+                    "restated"
+                }
+                ClusterChange::Gone(_) => "gone",
+                ClusterChange::Listed { objects, .. } => {
+                    assert_eq!(objects.len(), 1);
+                    "listed"
+                }
+                other => panic!("{other:?}"),
+            });
+        }
+        let expected = "object listed restated object object object restated gone object object listed";
+        assert_eq!(words.join(" "), expected);
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod tests;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use self::check::Finding;
@@ -188,6 +189,23 @@ pub fn parse_file(file: &str, text: &str) -> Vec<ParsedDocument> {
         parsed.push(unreadable(parsed.len(), problem));
     }
     parsed
+}
+
+/// Reads one object that was no text, such as one of an API server. `name`: what it is called in problems.
+///
+/// # Errors
+/// All that is wrong with it; never an empty list.
+pub fn read_object(name: &str, value: &Value) -> Result<Object, Vec<Problem>> {
+    let problem = |field, reason, message| Problem { field, ..Problem::of_file(name, reason, message) };
+    let node = Node::of_value(value).map_err(|error| vec![problem(String::new(), error.reason, error.message)])?;
+    match object::read(&node, &[]) {
+        Some((_, Ok(object))) => Ok(object),
+        Some((_, Err(found))) => {
+            let problems = found.into_iter().take(MAX_PROBLEMS);
+            Err(problems.map(|found| problem(found.path, found.reason, found.message)).collect())
+        }
+        None => Err(vec![problem(String::new(), "NotAManifest", "is no object of rolecall".to_owned())]),
+    }
 }
 
 fn unreadable(index: usize, problem: Problem) -> ParsedDocument {

@@ -52,6 +52,37 @@ pub(super) struct Key {
 }
 
 impl Node {
+    /// A value that has no text, and so no places.
+    ///
+    /// # Errors
+    /// [`Unreadable`], when it is nested too deeply or has too many values.
+    pub fn of_value(value: &Value) -> Result<Self, Unreadable> {
+        let mut left = MAX_NODES;
+        Self::of_bounded(value, MAX_DEPTH, &mut left)
+    }
+
+    fn of_bounded(value: &Value, depth: usize, left: &mut usize) -> Result<Self, Unreadable> {
+        let place = Place::default();
+        *left = left.checked_sub(1).ok_or_else(|| too_many(place))?;
+        let before = *left;
+        let deeper = || depth.checked_sub(1).ok_or_else(|| too_deep(place));
+        let content = match value {
+            Value::Array(items) => {
+                let depth = deeper()?;
+                let items = items.iter().map(|item| Self::of_bounded(item, depth, left));
+                Content::List(items.collect::<Result<_, _>>()?)
+            }
+            Value::Object(fields) => {
+                let depth = deeper()?;
+                let key = |text: &String| Key { text: text.clone(), place, merge: false };
+                let fields = fields.iter().map(|(name, value)| Ok((key(name), Self::of_bounded(value, depth, left)?)));
+                Content::Map(fields.collect::<Result<_, Unreadable>>()?)
+            }
+            scalar => Content::Scalar(scalar.clone()),
+        };
+        Ok(Self { place, content, size: before - *left + 1 })
+    }
+
     /// The value of a field, when this is a map that has it.
     pub fn get(&self, key: &str) -> Option<&Node> {
         match &self.content {
@@ -259,7 +290,7 @@ impl Builder {
             return Err(error(place, "InvalidYaml", "a list or a map cannot be a key"));
         }
         if self.stack.len() >= MAX_DEPTH {
-            return Err(error(place, "TooDeep", &format!("nested deeper than {MAX_DEPTH} levels")));
+            return Err(too_deep(place));
         }
         self.stack.push(Frame { place, anchor, size: 1, open });
         Ok(())
@@ -321,11 +352,15 @@ impl Builder {
 }
 
 fn within_bounds(nodes: usize, place: Place) -> Result<(), Unreadable> {
-    if nodes <= MAX_NODES {
-        return Ok(());
-    }
-    let message = format!("more than {MAX_NODES} values, counting what aliases stand for");
-    Err(error(place, "TooManyValues", &message))
+    if nodes <= MAX_NODES { Ok(()) } else { Err(too_many(place)) }
+}
+
+fn too_many(place: Place) -> Unreadable {
+    error(place, "TooManyValues", &format!("more than {MAX_NODES} values, counting what aliases stand for"))
+}
+
+fn too_deep(place: Place) -> Unreadable {
+    error(place, "TooDeep", &format!("nested deeper than {MAX_DEPTH} levels"))
 }
 
 /// `<<: *defaults` puts the entries of another map beside those that stand here and win.

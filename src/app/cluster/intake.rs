@@ -13,7 +13,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::Api;
 use kube::{Client, CustomResourceExt as _};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -163,6 +163,13 @@ impl Intake {
     async fn take(&mut self, change: &ClusterChange) -> Result<(), IntakeError> {
         match change {
             ClusterChange::Object(seen) => self.object(seen).await,
+            ClusterChange::Restated(restated) => {
+                self.show(&restated.object, &restated.metadata, &restated.status);
+                if let Some(key) = mapping_key(&restated.object) {
+                    self.note(&key, &restated.metadata);
+                }
+                Ok(())
+            }
             ClusterChange::Gone(object) => self.gone(object).await,
             ClusterChange::Namespace { name, labels } => {
                 Ok(self.parts.engine.apply_namespace(name, labels.clone()).await?)
@@ -216,7 +223,7 @@ impl Intake {
     }
 
     async fn object(&mut self, seen: &Seen) -> Result<(), IntakeError> {
-        self.show(seen);
+        self.show(&seen.object, &seen.metadata, &seen.status);
         let from = Provenance { source: SOURCE, written_by: seen.written_by.as_deref() };
         let engine = &self.parts.engine;
         match &seen.said {
@@ -238,32 +245,30 @@ impl Intake {
     }
 
     /// What the cluster shows of an object is where its status goes on from; what it lacks is written again.
-    fn show(&self, seen: &Seen) {
-        let kind = match seen.object.kind.as_str() {
+    fn show(&self, object: &ObjectRef, metadata: &ObjectMeta, status: &Value) {
+        let kind = match object.kind.as_str() {
             "IdentityProvider" => Kind::IdentityProvider,
             "CloudRunTarget" => Kind::CloudRunTarget,
             _ => Kind::RoleMapping,
         };
-        let (namespace, name) = (seen.object.namespace.as_deref(), seen.object.name.as_str());
+        let (namespace, name) = (object.namespace.as_deref(), object.name.as_str());
         let board = &self.parts.board;
         if let Some(known) = board.item(kind, namespace, name) {
-            if is_initial(&seen.status) || known.metadata.uid != seen.metadata.uid {
+            if is_initial(status) || known.metadata.uid != metadata.uid {
                 board.tell_again(kind, namespace, name);
             }
-        } else if !is_initial(&seen.status)
-            && (seen.metadata.deletion_timestamp.is_none() || self.is_known(&seen.object))
-        {
+        } else if !is_initial(status) && (metadata.deletion_timestamp.is_none() || self.is_known(object)) {
             let item = json!({
                 "apiVersion": format!("{GROUP}/{VERSION}"),
                 "kind": kind,
-                "metadata": seen.metadata,
-                "status": seen.status,
+                "metadata": metadata,
+                "status": status,
             });
             match serde_json::from_value::<Item>(item) {
                 Ok(item) => board.seed(item),
                 // It will be written anew.
                 Err(error) => {
-                    tracing::debug!(%error, object = %seen.object, "the status in the cluster cannot be read");
+                    tracing::debug!(%error, %object, "the status in the cluster cannot be read");
                 }
             }
         }

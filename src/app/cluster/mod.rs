@@ -191,7 +191,7 @@ async fn follow_credentials(
                 ClusterChange::Trouble { what, problem } => {
                     tracing::warn!(%what, %problem, "cannot watch {what}; it is tried again");
                 }
-                ClusterChange::Namespace { .. } => {}
+                ClusterChange::Restated(_) | ClusterChange::Namespace { .. } => {}
             },
             Some(change) = secrets.recv() => match change {
                 SecretChange::Data(secret) => {
