@@ -1,5 +1,5 @@
-//! Filters run on the elements of one attribute, often on many: what they compare with is folded once, and so is each value
-//! of an element, however many terms ask for it.
+//! Evaluation of filters on the elements of one attribute. Operands are folded once, and so is each value of an element, however
+//! many terms compare it.
 
 use serde_json::Value;
 
@@ -8,11 +8,11 @@ use super::filter::{CompareOp, Filter, FilterValue, Test};
 use super::schema::Attribute;
 use super::work::{Work, steps};
 
-/// A [resolved](Filter::resolved_in) filter on the elements of an attribute, ready to be run.
+/// A [resolved](Filter::resolved_in) filter on the elements of an attribute.
 #[derive(Debug, Clone)]
 pub(super) struct ElementFilter {
     attribute: &'static Attribute,
-    /// With strings in lower case, unless their sub-attribute is case-exact.
+    /// Operands in lower case, unless their sub-attribute is case-exact.
     folded: Filter,
 }
 

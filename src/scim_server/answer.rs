@@ -12,11 +12,11 @@ use crate::scim::ScimError;
 pub(super) const SCIM_JSON: HeaderValue = HeaderValue::from_static("application/scim+json");
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// The stable word of the refusal that an answer is, as an extension of it.
+/// Reason word of a refusal, as an extension of its answer.
 #[derive(Clone, Copy)]
 pub(super) struct Reason(pub(super) &'static str);
 
-/// What is answered, before it becomes bytes.
+/// A successful answer before it is serialized.
 #[derive(Debug)]
 pub(super) struct Answer {
     status: u16,
@@ -97,7 +97,7 @@ impl IntoResponse for ScimError {
         match &self {
             Self::Unauthorized => set(headers, WWW_AUTHENTICATE, "Bearer"),
             Self::MethodNotAllowed(allowed) => set(headers, ALLOW, allowed),
-            // What is left of the request on this connection is not read.
+            // The rest of the request is not read.
             Self::PayloadTooLarge { .. } | Self::RequestTimeout => set(headers, CONNECTION, "close"),
             _ => {}
         }

@@ -1,4 +1,4 @@
-//! One authenticated request as its handler sees it.
+//! An authenticated request, and the extractors of its parts.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -7,6 +7,7 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::HeaderValue;
 use axum::http::request::Parts;
 use jiff::Timestamp;
+use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
 use super::share::{Admitted, BodyMemory, Slot};
@@ -19,7 +20,7 @@ use crate::store::{Origin, Store};
 /// `Retry-After` of a provider that is suspended, or whose directory is a former one's, in seconds. Suspending is meant to be short.
 const SUSPENDED_RETRY: u64 = 300;
 
-/// One authenticated request. Clones are of the same request, which counts as admitted until the last of them is dropped.
+/// An authenticated request. Clones share it; it counts as admitted until the last of them is dropped.
 #[derive(Clone)]
 pub(super) struct Call(Arc<Context>);
 
@@ -79,7 +80,7 @@ impl Call {
         format!("{}/idp/{}/scim/v2", self.scim().external_url, self.provider())
     }
 
-    /// Deviations that were accepted. Not to be held while anything is waited for.
+    /// Accepted deviations. The guard must not be held across an await.
     pub(super) fn findings(&self) -> MutexGuard<'_, Findings> {
         self.0.findings.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -88,7 +89,7 @@ impl Call {
         std::mem::take(&mut self.findings())
     }
 
-    /// Counts the request among those of its provider and token, or says when to come again.
+    /// Admits the request by the state, rate and share of its provider and token.
     pub(super) fn admit(&self) -> Result<(), ScimError> {
         let Service { scim, shares, .. } = &*self.0.service;
         let caller = self.caller();
@@ -106,7 +107,7 @@ impl Call {
         self.0.admitted.get().ok_or(ScimError::Internal)
     }
 
-    /// Waits for its turn to be worked on.
+    /// Waits for a slot.
     pub(super) async fn slot(&self) -> Result<Slot, ScimError> {
         self.admitted()?.slot().await
     }
@@ -120,7 +121,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Call {
     }
 }
 
-/// A body that is a JSON object, read whole. What the request holds while it is worked on is held until this is dropped.
+/// A body that is a JSON object, read whole. Holds the slot and the memory of the request.
 pub(super) struct Object {
     pub(super) members: Map<String, Value>,
     _slot: Slot,
@@ -146,11 +147,15 @@ impl<S: Send + Sync> FromRequest<S> for Object {
 pub(super) struct Id(pub(super) String);
 
 impl Id {
-    /// The refusal of an id that names nothing.
+    /// The 404 of this id.
     pub(super) fn not_found(&self, of: ResourceType) -> ScimError {
         let id: String = self.0.chars().take(60).collect();
         ScimError::NotFound(format!("there is no {} with the id `{id}`", of.name().to_ascii_lowercase()))
     }
+}
+
+fn lossy(segment: &str) -> String {
+    percent_decode_str(segment).decode_utf8_lossy().into_owned()
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Id {
@@ -158,7 +163,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
         let path = Path::<(String, String)>::from_request_parts(parts, state).await;
-        // What is not UTF-8 is the id of nothing.
-        Ok(Self(path.map_or_else(|_| char::REPLACEMENT_CHARACTER.to_string(), |Path((_, id))| id)))
+        Ok(Self(match path {
+            Ok(Path((_, id))) => id,
+            // Not UTF-8: the id of nothing, for the text of the refusal.
+            Err(_) => lossy(parts.uri.path().rsplit('/').next().unwrap_or_default()),
+        }))
     }
 }

@@ -1,12 +1,11 @@
-//! What a listener and the SCIM endpoint tell each other about one connection.
+//! State of one connection that its listener and the SCIM endpoint share.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// One connection, as a request extension: the listener says who is at the other end, and the endpoint says whether a
-/// request with an accepted token came over it and whether it waits for a body. The listener decides by that which
-/// connection it closes when there are too many.
+/// One connection, as a request extension. The listener sets the peer; the endpoint sets whether the last request had an accepted
+/// token and whether it waits for a body. By these the listener chooses which connection to close when there are too many.
 #[derive(Debug, Clone, Default)]
 pub struct Connection(Arc<Notes>);
 
@@ -42,12 +41,12 @@ impl Connection {
         self.0.receiving.load(Ordering::Acquire)
     }
 
-    /// Says whether the request had an accepted token.
+    /// Sets whether the last request had an accepted token.
     pub fn set_authenticated(&self, authenticated: bool) {
         self.0.authenticated.store(authenticated, Ordering::Release);
     }
 
-    /// Says whether a request waits for its body.
+    /// Sets whether a request waits for its body.
     pub fn set_receiving(&self, receiving: bool) {
         self.0.receiving.store(receiving, Ordering::Release);
     }

@@ -1,4 +1,4 @@
-//! Discovery: what this server serves (RFC 7644 §4).
+//! Discovery (RFC 7644 §4).
 
 use axum::Router;
 use axum::routing::{MethodRouter, any};
@@ -26,7 +26,7 @@ pub(super) fn routes() -> Router {
         .merge(documents("/Schemas", schema::schemas))
 }
 
-/// All documents of a kind, and each of them by its id, in any case.
+/// Routes of a list of documents and of each document by its id, in any case.
 fn documents(path: &str, documents: fn(&str) -> Vec<Value>) -> Router {
     let all = move |call: Call, query: Query| async move {
         unfiltered(&query)?;

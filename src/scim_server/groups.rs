@@ -70,7 +70,7 @@ impl Resource for GroupRecord {
             store.change_members(call.provider(), &origin, id, members).await
         } else {
             let same_version = if_match.is_some();
-            let work_out = move |current: &Self| {
+            let apply = move |current: &Self| {
                 if if_match.as_ref().is_some_and(|versions| !versions.contain(current.version)) {
                     return Err(ScimError::PreconditionFailed);
                 }
@@ -81,7 +81,7 @@ impl Resource for GroupRecord {
                 let facts = resource.as_ref().map(|resource| group_facts(id, resource));
                 Ok(GroupUpdate { resource, facts, members: members.clone(), same_version })
             };
-            store.update_group(call.provider(), &origin, id, work_out).await
+            store.update_group(call.provider(), &origin, id, apply).await
         };
         let Some(changed) = updated(outcome)? else { return Ok(None) };
         note_members(call, changed.members, replaced);

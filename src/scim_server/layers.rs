@@ -1,4 +1,4 @@
-//! What every request passes on its way to a handler, and every answer on its way back.
+//! Tower layers that requests pass on the way to their handler, and answers on the way back.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,7 +19,7 @@ use crate::telemetry::code_word;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Gives JSON the media type that the client accepts: `application/json` where it accepts that and not what SCIM is.
+/// Sets the media type of the answer: `application/json` for clients that accept it and not `application/scim+json`.
 pub(super) async fn negotiate(request: Request, next: Next) -> Response {
     let plain = accepts_only_json(request.headers());
     let mut response = next.run(request).await;
@@ -38,8 +38,8 @@ fn accepts_only_json(headers: &HeaderMap) -> bool {
     accepts("application/json") && !["application/scim+json", "*/*", "application/*"].into_iter().any(accepts)
 }
 
-/// Puts the path into its normal form, by which the router goes: without empty segments, and without percent-encoding where
-/// none is needed (RFC 3986 §6.2.2.2).
+/// Puts the path into the normal form that the router matches: no empty segments and no needless percent-encoding
+/// (RFC 3986 §6.2.2.2).
 pub(super) fn normalize_path(mut request: Request) -> Request {
     if let Some(uri) = normal_uri(request.uri()) {
         *request.uri_mut() = uri;
@@ -47,7 +47,7 @@ pub(super) fn normalize_path(mut request: Request) -> Request {
     request
 }
 
-/// None when the path is in its normal form.
+/// None when the path is in normal form already.
 fn normal_uri(uri: &Uri) -> Option<Uri> {
     let path = normal_path(uri.path())?;
     let path_and_query = match uri.query() {
@@ -59,7 +59,7 @@ fn normal_uri(uri: &Uri) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
-/// None when it is in its normal form.
+/// None when the path is in normal form already.
 fn normal_path(path: &str) -> Option<String> {
     if !path.contains('%') && !path.contains("//") && !path.ends_with('/') {
         return None;
@@ -86,8 +86,8 @@ fn normal_path(path: &str) -> Option<String> {
     Some(normal)
 }
 
-/// Leaves the client's own id of the request where it has a plain form.
-pub(super) fn drop_odd_request_id(mut request: Request) -> Request {
+/// Removes a request id of the client that is too long or has other characters than ids have; another one is then generated.
+pub(super) fn drop_malformed_request_id(mut request: Request) -> Request {
     if request.headers().get(&REQUEST_ID).is_some_and(|id| !is_plain(id)) {
         request.headers_mut().remove(&REQUEST_ID);
     }
@@ -99,14 +99,14 @@ fn is_plain(id: &HeaderValue) -> bool {
         && id.as_bytes().iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(byte))
 }
 
-/// Lets requests with an accepted token through, as a [`Call`].
+/// Passes requests with an accepted token on, as a [`Call`]; answers others with 401.
 pub(super) async fn authenticate(
     State(service): State<Arc<Service>>,
     provider: Result<Path<String>, PathRejection>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    // What is not UTF-8 is the name of nobody.
+    // A name that is not UTF-8 belongs to no provider.
     let provider = provider.map(|Path(provider)| provider).unwrap_or_default();
     let now = service.scim.clock.now();
     let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
@@ -114,10 +114,10 @@ pub(super) async fn authenticate(
     let authenticated = service.scim.tokens.authenticate(&provider, authorization, now);
     connection.set_authenticated(authenticated.is_some());
     let Some(caller) = authenticated else {
-        service.scim.traffic.turned_away();
+        service.scim.traffic.record_unauthorized();
         service.scim.metrics.requests.inc(["unauthorized", code_word(401)]);
         let known = service.scim.tokens.known(&provider);
-        service.failures.note(&service.scim.metrics, known.as_ref(), connection.peer(), now);
+        service.failures.record(&service.scim.metrics, known.as_ref(), connection.peer(), now);
         return ScimError::Unauthorized.into_response();
     };
     let request_id = request.headers().get(&REQUEST_ID).cloned();
@@ -125,8 +125,8 @@ pub(super) async fn authenticate(
     next.run(request).await
 }
 
-/// Counts what is answered: metrics, the provider's statistics and findings, and a line at debug level.
-pub(super) async fn count(call: Call, matched: Option<MatchedPath>, request: Request, next: Next) -> Response {
+/// Records the answer: metrics, statistics and findings of the provider, a log line at debug level.
+pub(super) async fn record(call: Call, matched: Option<MatchedPath>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
     let route = matched.as_ref().and_then(|path| path.as_str().strip_prefix(BASE));
@@ -140,11 +140,11 @@ pub(super) async fn count(call: Call, matched: Option<MatchedPath>, request: Req
     );
     scim.metrics.requests.inc([operation, code_word(status)]);
     scim.metrics.request_seconds.observe([operation], started.elapsed());
-    scim.traffic.answered(caller, call.received_at(), status, call.take_findings());
+    scim.traffic.record(caller, call.received_at(), status, call.take_findings());
     response
 }
 
-/// What a request is counted as. `route` is the path of the route, or that of the request where there is no such route.
+/// Operation label of a request. `route` is the path of the matched route, or of the request when none matched.
 fn operation(method: &Method, route: &str) -> &'static str {
     let route = route.trim_matches('/');
     let users = route.starts_with("Users");
@@ -167,8 +167,8 @@ fn operation(method: &Method, route: &str) -> &'static str {
     }
 }
 
-/// Lets requests through that the provider and its token may make now. One that needs no body waits for its slot here, any
-/// other when its body is complete.
+/// Passes requests on that provider and token may make now. Requests without a body acquire their slot here, others when their
+/// body is complete.
 pub(super) async fn admit(call: Call, request: Request, next: Next) -> Result<Response, ScimError> {
     call.admit()?;
     let slot = match *request.method() {

@@ -1,8 +1,8 @@
 //! The SCIM 2.0 endpoint over HTTP: `/idp/{identityProvider}/scim/v2`.
 //!
-//! A request passes the [layers]: its path in normal form, its id, authentication, the count of what is answered, admission by
-//! rate and fair share. The router then chooses the handler, which reads query and body, makes the change as data
-//! ([`crate::scim`]) and asks the store. What Users and Groups share is in [resource]. Nothing is answered with 2xx before
+//! A request passes the [layers]: normal form of its path, request id, authentication, metrics, admission by rate and fair share.
+//! The router chooses the handler, which reads query and body, computes the change as data ([`crate::scim`]) and asks the
+//! store. Handlers that Users and Groups share are in [resource]. Nothing is answered with 2xx before
 //! the store has committed it, and every answer, errors included, is SCIM JSON. Queries, bodies and tokens are never logged.
 
 mod answer;
@@ -53,11 +53,11 @@ pub struct Scim {
     pub tokens: TokenTable,
     /// Per-provider request statistics.
     pub traffic: Traffic,
-    /// How clients reach this server, such as `https://rolecall.example.com`; the only source of `meta.location`.
+    /// URL by which clients reach this server, such as `https://rolecall.example.com`; the only source of `meta.location`.
     pub external_url: String,
-    /// The present moment.
+    /// Source of the time.
     pub clock: Arc<dyn Clock>,
-    /// What one client may use.
+    /// Limits of one client.
     pub limits: Limits,
     /// Request counters.
     pub metrics: ScimMetrics,
@@ -74,16 +74,16 @@ pub fn router(mut scim: Scim) -> Router {
     scim.external_url.truncate(scim.external_url.trim_end_matches('/').len());
     let shares = Shares::new(scim.limits);
     let service = Arc::new(Service { scim, shares, failures: FailedAuthentications::default() });
-    // Of two layers of a router, the later one is passed first.
-    let routes = routes().layer(from_fn(layers::admit)).layer(from_fn(layers::count));
+    // The layer that is added last is passed first.
+    let routes = routes().layer(from_fn(layers::admit)).layer(from_fn(layers::record));
     let endpoint = ServiceBuilder::new()
         .map_request(layers::normalize_path)
-        .map_request(layers::drop_odd_request_id)
+        .map_request(layers::drop_malformed_request_id)
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(from_fn_with_state(service, layers::authenticate))
         .service(routes);
-    Router::new().nest_service(BASE, endpoint).fallback(elsewhere).layer(from_fn(layers::negotiate))
+    Router::new().nest_service(BASE, endpoint).fallback(outside).layer(from_fn(layers::negotiate))
 }
 
 /// The routes below [`BASE`].
@@ -111,7 +111,7 @@ async fn no_such_endpoint() -> ScimError {
     ScimError::NotFound("there is no such SCIM endpoint; `/ResourceTypes` lists those there are".into())
 }
 
-async fn elsewhere() -> ScimError {
+async fn outside() -> ScimError {
     ScimError::NotFound("nothing is served here; the SCIM base URL is `/idp/NAME/scim/v2`".into())
 }
 

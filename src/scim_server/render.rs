@@ -1,5 +1,4 @@
-//! Resources and lists as they go out: small ones whole, large ones piece by piece, so that what is in memory does not
-//! grow with the page that was asked for or with the members of a group.
+//! Bodies of answers: small ones whole, large ones streamed, so that memory does not grow with the size of a page or of a group.
 
 use std::io;
 
@@ -14,23 +13,23 @@ use crate::scim::schema::LIST_URN;
 use crate::scim::{Projection, ResourceType, ScimError};
 use crate::store::{GroupRecord, MemberKind, PlannedRow, StoreError, UserRecord};
 
-/// The most bytes of resources that one list answer has, members included; it then has fewer resources than asked for
+/// Most bytes of resources in one list answer, members included; it then has fewer resources than asked for
 /// (RFC 7644 §3.4.2.4 allows that), but at least one, and never a group without some of its members.
 pub(super) const MAX_PAGE: u64 = 8 * 1024 * 1024;
 
-/// About how many bytes a member is in an answer.
+/// Approximate size of a member in an answer, in bytes.
 const MEMBER: u64 = 160;
 
-/// What is larger is sent piece by piece.
+/// Largest answer that is not streamed, in bytes.
 const SMALL: u64 = 64 * 1024;
 
-/// How large the pieces are.
+/// Size of the chunks of a streamed answer, in bytes.
 const PIECE: usize = 32 * 1024;
 
-/// How many bytes of stored resources are read at a time; one resource more at most.
+/// Bytes of stored resources that are read at a time; one resource more at most.
 const READ: u64 = 128 * 1024;
 
-/// How many members are read at a time.
+/// Members that are read at a time.
 const MEMBERS: u32 = 1000;
 
 /// The body of an answer.
@@ -40,11 +39,11 @@ pub(super) enum Content {
     Value(Value),
     /// JSON as text that is whole.
     Text(Vec<u8>),
-    /// JSON that comes piece by piece.
+    /// JSON that is streamed.
     Stream(Body),
 }
 
-/// Why nothing more of an answer is made.
+/// Why rendering stopped early.
 enum Stopped {
     /// The client has gone.
     Gone,
@@ -57,7 +56,7 @@ impl From<StoreError> for Stopped {
     }
 }
 
-/// Where the bytes of an answer go.
+/// Destination of the bytes of an answer.
 enum Out {
     Memory(Vec<u8>),
     Channel { pending: Vec<u8>, to: mpsc::Sender<Result<Bytes, io::Error>> },
@@ -88,7 +87,7 @@ impl Out {
     }
 }
 
-/// Makes resources into what is answered.
+/// Renders resources of the provider of one request.
 pub(super) struct Render {
     call: Call,
     /// The provider's SCIM base URL.
@@ -102,7 +101,7 @@ pub(super) struct Part {
     pub(super) projection: Projection,
 }
 
-/// What is answered with.
+/// Content of an answer before it is rendered.
 pub(super) enum Document {
     Group(Box<GroupRecord>, Projection),
     List { total: u64, start: u64, parts: Vec<Part> },
@@ -117,7 +116,7 @@ fn weight(row: &PlannedRow, members: bool) -> u64 {
 }
 
 impl Part {
-    /// Leaves as many rows as `left` bytes allow, and one if `first`. Takes them off `left`.
+    /// Truncates to the rows that `left` bytes allow, at least one if `first`, and subtracts their size from `left`.
     pub(super) fn cut(&mut self, left: &mut u64, mut first: bool) {
         let members = with_members(self.of, &self.projection);
         let fits = self.rows.iter().take_while(|row| {
@@ -149,7 +148,7 @@ impl Document {
     }
 }
 
-/// A stored resource with what the server itself says about it.
+/// A stored resource with the attributes that the server adds: `id` and `meta`.
 fn completed(
     stored: &Value,
     id: &str,
@@ -196,7 +195,7 @@ impl Render {
         projection.apply(Value::Object(resource))
     }
 
-    /// The body of an answer. What is large is made while it is sent, and the request counts as admitted until then.
+    /// The body of an answer. A large one is rendered while it is sent, and the request counts as admitted until then.
     pub(super) async fn content(self, document: Document) -> Result<Content, ScimError> {
         if document.weight() <= SMALL {
             let mut out = Out::Memory(Vec::new());
@@ -215,7 +214,7 @@ impl Render {
             };
             if let Err(Stopped::Store(error)) = written {
                 tracing::error!(reason = error.reason(), problem = %error, "a SCIM answer could not be finished");
-                // The client sees that the answer is not whole: it has no end.
+                // The body then has no end, by which the client knows that the answer is not whole.
                 let _gone = to.send(Err(io::Error::other("the store cannot be read"))).await;
             }
         });
@@ -231,8 +230,7 @@ impl Render {
         }
     }
 
-    /// A list answer (RFC 7644 §3.4.2). How many resources it has is said at its end: one of them may be deleted before
-    /// it is read.
+    /// A list answer (RFC 7644 §3.4.2). `itemsPerPage` stands at its end, since a resource may be deleted before it is read.
     async fn list(&self, total: u64, start: u64, parts: &[Part], out: &mut Out) -> Result<(), Stopped> {
         let head = json!({"schemas": [LIST_URN], "totalResults": total, "startIndex": start}).to_string();
         out.put(head.trim_end_matches('}').as_bytes()).await?;
@@ -263,8 +261,8 @@ impl Render {
         out.put(format!("],\"itemsPerPage\":{count}}}").as_bytes()).await
     }
 
-    /// A group, with its members as they are while it is written. The version that it shows was read before, so that it
-    /// is never newer than the members.
+    /// A group, with its members as they are while it is rendered. Its version was read before, so that it is never newer than the
+    /// members.
     async fn group(&self, group: &GroupRecord, projection: &Projection, out: &mut Out) -> Result<(), Stopped> {
         let of = ResourceType::Group;
         let id = group.facts.id.to_string();
@@ -274,7 +272,7 @@ impl Render {
         if group.member_count == 0 || !projection.includes("members") {
             return out.put(text.as_bytes()).await;
         }
-        // There is an id in it, so a comma is right.
+        // The object has an `id` at least, so that a comma may follow.
         out.put(text.strip_suffix('}').unwrap_or(&text).as_bytes()).await?;
         let mut after = None;
         let mut count = 0_u64;
@@ -309,13 +307,13 @@ impl Render {
     }
 }
 
-/// A comma before each but the first.
+/// Writes a comma before each item but the first.
 async fn separate(count: &mut u64, out: &mut Out) -> Result<(), Stopped> {
     *count += 1;
     if *count > 1 { out.put(b",").await } else { Ok(()) }
 }
 
-/// How many of these rows are read at once: at least one.
+/// Number of these rows to read at once, at least one.
 fn readable(rows: &[PlannedRow]) -> usize {
     let mut bytes = 0_u64;
     let fits = rows.iter().take_while(|row| {

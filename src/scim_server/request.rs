@@ -1,4 +1,4 @@
-//! Requests: query, conditions, body, each with its bounds.
+//! Query, conditional headers and body of a request, each with its bounds.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -17,10 +17,10 @@ use super::answer::etag;
 use super::share::{Admitted, BodyMemory, Limits, SMALL_BODY};
 use crate::scim::{Projection, ResourceType, ScimError, json};
 
-/// How much of a body that is too large is read and thrown away, so that the client gets to read the answer.
+/// Bytes of a body that is too large that are read and discarded, so that the client gets to read the answer.
 const DISCARDED: usize = 32 * 1024 * 1024;
 
-/// The parameters of a query that mean something here; others are ignored (RFC 7644 §3.4.2).
+/// The query parameters of RFC 7644 §3.4.2; others are ignored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Query {
     pub(super) filter: Option<String>,
@@ -108,7 +108,7 @@ fn number(name: &str, text: &str) -> Result<i64, ScimError> {
     text.parse().map_err(|_| ScimError::InvalidValue(format!("`{name}` must be a whole number")))
 }
 
-/// What `If-Match` or `If-None-Match` names.
+/// Value of `If-Match` or `If-None-Match`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Versions {
     Any,
@@ -116,10 +116,10 @@ pub(super) enum Versions {
     These(Vec<String>),
 }
 
-/// `If-Match`, where there is one.
+/// Extracts `If-Match`.
 pub(super) struct IfMatch(pub(super) Option<Versions>);
 
-/// `If-None-Match`, where there is one.
+/// Extracts `If-None-Match`.
 pub(super) struct IfNoneMatch(pub(super) Option<Versions>);
 
 impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
@@ -167,11 +167,11 @@ impl Versions {
 /// A body that was read whole.
 pub(super) struct Complete {
     pub(super) bytes: Vec<u8>,
-    /// What a large one holds until it is not needed any more.
+    /// Permit of a large body, held until the request is answered.
     pub(super) memory: Option<BodyMemory>,
 }
 
-/// Reads a body whole, or says why not: wrong type, too large, too slow.
+/// Reads a body whole. Refuses other media types, and bodies that are too large or too slow.
 pub(super) async fn body(
     headers: &HeaderMap,
     body: Body,
@@ -196,15 +196,15 @@ pub(super) async fn body(
         .ok_or_else(too_large)
 }
 
-/// The whole body, or none when it is too large. It has to keep up with the minimum rate.
+/// The whole body, or none when it is too large. The body has to keep up with the minimum rate.
 async fn read(
     body: Body,
     announced: Option<usize>,
     limits: &Limits,
     admitted: &Admitted,
 ) -> Result<Option<Complete>, ScimError> {
-    // All the memory that it may come to need is waited for at once: what is granted in parts can be held by bodies of
-    // which each waits for the part of another.
+    // All the memory that the body may need is acquired at once. Acquired in parts, it could be held by bodies that each wait for
+    // the part of another.
     let mut memory = match announced {
         Some(length) if length > SMALL_BODY => Some(admitted.body_memory(length.min(json::MAX_BODY)).await?),
         _ => None,
@@ -225,7 +225,7 @@ async fn read(
             let waits = Instant::now();
             memory = Some(admitted.body_memory(json::MAX_BODY).await?);
             reserved = true;
-            // Nothing was read meanwhile, which is not the client's fault.
+            // The time of waiting does not count against the client's rate.
             begun += waits.elapsed();
         }
         if total <= json::MAX_BODY {

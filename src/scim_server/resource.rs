@@ -1,4 +1,4 @@
-//! What Users and Groups share (RFC 7644 §3): routes, reading, lists, creating, changing, deleting.
+//! Routes and handlers that Users and Groups share (RFC 7644 §3).
 
 use axum::Router;
 use axum::http::Uri;
@@ -14,7 +14,7 @@ use super::{search, store_error};
 use crate::scim::{Projection, ResourceType, ScimError, issued_id};
 use crate::store::{DeleteOutcome, StoreError, UpdateOutcome};
 
-/// What a request asks of a stored resource.
+/// Body of a request that changes a stored resource.
 pub(super) enum Change {
     /// PUT.
     Replace(Map<String, Value>),
@@ -22,7 +22,7 @@ pub(super) enum Change {
     Modify(Map<String, Value>),
 }
 
-/// A stored resource, and how its type is stored and shown.
+/// A record of the store as a resource of the endpoint: how its type is stored and rendered.
 pub(super) trait Resource: Sized + Send + Sync + 'static {
     const OF: ResourceType;
 
@@ -37,7 +37,7 @@ pub(super) trait Resource: Sized + Send + Sync + 'static {
 
     fn create(call: &Call, body: Map<String, Value>) -> impl Future<Output = Result<Self, ScimError>> + Send;
 
-    /// Parses the change before the store is asked, and works it out on what is stored. None: there is no such resource.
+    /// Parses the change before the store is asked, and applies it to the stored resource. None: there is no such resource.
     fn change(
         call: &Call,
         id: Uuid,
@@ -55,7 +55,7 @@ pub(super) trait Resource: Sized + Send + Sync + 'static {
     fn content(self, call: &Call, projection: Projection) -> impl Future<Output = Result<Content, ScimError>> + Send;
 }
 
-/// The routes of one type. What other methods are answered with says itself what is allowed.
+/// The routes of one type. `any` takes the methods that are not listed: refusals state themselves what is allowed.
 pub(super) fn routes<R: Resource>() -> Router {
     let endpoint = R::OF.endpoint();
     let all = any(|| async { ScimError::MethodNotAllowed("GET, HEAD, POST") });
@@ -70,7 +70,7 @@ pub(super) fn routes<R: Resource>() -> Router {
         )
 }
 
-/// How an update of the store ended; none: there is no such resource.
+/// The record after an update. None: there is no such resource.
 pub(super) fn updated<T>(outcome: Result<UpdateOutcome<T, ScimError>, StoreError>) -> Result<Option<T>, ScimError> {
     match outcome.map_err(|error| store_error(&error))? {
         UpdateOutcome::Changed(record) | UpdateOutcome::Unchanged(record) => Ok(Some(record)),
@@ -83,13 +83,13 @@ async fn stored<R: Resource>(call: &Call, id: Uuid) -> Result<Option<R>, ScimErr
     R::read(call, id).await.map_err(|error| store_error(&error))
 }
 
-/// The id, when it has the form of one that was issued here.
+/// The UUID of an id, if the id has the form of those that this server issues.
 fn issued<R: Resource>(id: &Id) -> Result<Uuid, ScimError> {
     issued_id(&id.0).ok_or_else(|| id.not_found(R::OF))
 }
 
-/// An answer with the resource.
-async fn shown<R: Resource>(call: &Call, resource: R, projection: Projection) -> Result<Answer, ScimError> {
+/// A 200 with the resource.
+async fn answer<R: Resource>(call: &Call, resource: R, projection: Projection) -> Result<Answer, ScimError> {
     let version = resource.version();
     Ok(Answer::with(resource.content(call, projection).await?).with_version(version))
 }
@@ -120,7 +120,7 @@ async fn read<R: Resource>(
     if if_none_match.is_some_and(|versions| versions.contain(resource.version())) {
         return Ok(Answer::not_modified().with_version(resource.version()));
     }
-    shown(&call, resource, query.projection(R::OF)).await
+    answer(&call, resource, query.projection(R::OF)).await
 }
 
 async fn replace<R: Resource>(
@@ -131,7 +131,7 @@ async fn replace<R: Resource>(
     body: Object,
 ) -> Result<Answer, ScimError> {
     let resource = R::change(&call, issued::<R>(&id)?, Change::Replace(body.members), if_match).await?;
-    shown(&call, resource.ok_or_else(|| id.not_found(R::OF))?, query.projection(R::OF)).await
+    answer(&call, resource.ok_or_else(|| id.not_found(R::OF))?, query.projection(R::OF)).await
 }
 
 async fn modify<R: Resource>(
@@ -147,7 +147,7 @@ async fn modify<R: Resource>(
     if R::PATCH_IS_SILENT && !projection.is_explicit() {
         return Ok(Answer::no_content().with_version(resource.version()));
     }
-    shown(&call, resource, projection).await
+    answer(&call, resource, projection).await
 }
 
 async fn delete<R: Resource>(

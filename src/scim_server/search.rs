@@ -11,13 +11,13 @@ use crate::store::ListQuery;
 /// The most resources of one answer, and what is answered when no `count` is asked for.
 pub(super) const MAX_RESULTS: u32 = 1000;
 
-/// The resources of one type that a query asks for.
+/// Answers with the resources of one type that a query selects.
 pub(super) async fn one_type(call: &Call, of: ResourceType, query: &Query) -> Result<Answer, ScimError> {
     let (total, part) = planned(call, of, query).await?;
     page(call, total, start_index(query), vec![part]).await
 }
 
-/// Users, then groups. A filter on what one of the types does not have matches none of it.
+/// Answers with users, then groups. A filter on an attribute that one of the types lacks matches none of that type.
 pub(super) async fn all(call: Call, body: Object) -> Result<Answer, ScimError> {
     let query = Query::from_search(body.members)?;
     let mut unknown = None;
@@ -51,7 +51,7 @@ pub(super) async fn all(call: Call, body: Object) -> Result<Answer, ScimError> {
     page(&call, total, u64::try_from(start).unwrap_or(1), parts).await
 }
 
-/// `totalResults` and the rows of the page that was asked for.
+/// `totalResults` and the rows of the requested page.
 async fn planned(call: &Call, of: ResourceType, query: &Query) -> Result<(u64, Part), ScimError> {
     let wanted = list_query(of, query, &mut call.findings())?;
     let plan = call.store().plan_list(of, call.provider(), &wanted).await.map_err(|error| store_error(&error))?;
@@ -69,7 +69,7 @@ async fn page(call: &Call, total: u64, start: u64, mut parts: Vec<Part>) -> Resu
     Ok(Answer::with(Render::new(call).content(Document::List { total, start, parts }).await?))
 }
 
-/// What to ask the store for.
+/// The query as the store takes it.
 fn list_query(of: ResourceType, query: &Query, findings: &mut Findings) -> Result<ListQuery, ScimError> {
     let filter = match query.filter.as_deref().map(str::trim) {
         None | Some("") => None,

@@ -1,11 +1,11 @@
-//! What one client may use at a time: requests, slots to be worked on, memory for bodies; and how often it may ask.
+//! Rate limits and fair shares: how often one client may ask, and how many requests, slots and bytes of bodies it may hold at a time.
 //!
 //! ```text
-//! token accepted ─► rate ─► requests of the token, of the provider ─► body read, at a minimum rate ─► slot ─► worked on
+//! token accepted ─► rate ─► requests of the token, of the provider ─► body read, at a minimum rate ─► slot ─► handler
 //! ```
 //!
-//! A request holds no slot while its body comes, so that slow bodies delay nobody. Waiting for a slot or for memory is
-//! in the order of arrival, of one provider before all.
+//! A request holds no slot while its body arrives, so that slow bodies delay nobody. Slots and memory are granted in the order of
+//! arrival, first among the requests of one provider and then among all.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -20,27 +20,27 @@ use super::token::Caller;
 use crate::model::ProviderName;
 use crate::scim::{ScimError, json};
 
-/// The rate at which one token may ask when nobody says otherwise: far above what identity providers do (Microsoft
+/// Default rate of one token: far above what identity providers do (Microsoft
 /// Entra ID relies on 25), and below what one database can take from all of them.
 pub const DEFAULT_REQUESTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(1000).unwrap();
 
-/// Bodies up to this size need no share of the memory for large ones.
+/// Bodies up to this size count against no memory limit.
 pub(super) const SMALL_BODY: usize = 64 * 1024;
 
-/// Token names of a provider whose rate is remembered; they change with each rotation.
+/// Most token names of a provider with a rate limiter; names change with each rotation.
 const MAX_TOKENS: usize = 64;
 
-/// What clients may use of the endpoint.
+/// Limits of the endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Requests per second and token, with bursts of as many; a provider may have a rate of its own
     /// (`TokenTable::set_rates`). None: no limit.
     pub requests_per_second: Option<NonZeroU32>,
-    /// Requests of one token at a time, bodies that are still coming included; further ones are answered with 429.
+    /// Requests of one token at a time, bodies that are still arriving included; further ones are answered with 429.
     pub requests_per_token: usize,
     /// The same of one provider, all its tokens together.
     pub requests_per_provider: usize,
-    /// Requests that are worked on at a time; further ones wait.
+    /// Requests with a running handler; further ones wait.
     pub slots: usize,
     /// The same of one provider.
     pub slots_per_provider: usize,
@@ -48,13 +48,13 @@ pub struct Limits {
     pub body_memory: usize,
     /// The same of one provider.
     pub body_memory_per_provider: usize,
-    /// How long a body may bring nothing at the beginning; then it has to keep up with `body_rate`.
+    /// Grace period at the beginning of a body, after which it has to keep up with `body_rate`.
     pub body_grace: Duration,
-    /// How fast a body has to come on the whole, in bytes per second.
+    /// Minimum average rate of a body, in bytes per second.
     pub body_rate: u32,
-    /// How long a body may take at most.
+    /// Timeout of a whole body.
     pub body_timeout: Duration,
-    /// How long a request may wait for a slot or for memory.
+    /// Timeout of waiting for a slot or for memory.
     pub wait: Duration,
 }
 
@@ -76,7 +76,7 @@ impl Default for Limits {
     }
 }
 
-/// Bytes as permits: one a KiB.
+/// Bytes as permits of one KiB each.
 fn kib(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
 }
@@ -85,7 +85,7 @@ fn semaphore(bytes: usize) -> Arc<Semaphore> {
     Arc::new(Semaphore::new(bytes.div_ceil(1024).min(Semaphore::MAX_PERMITS)))
 }
 
-/// What all clients share, and the share of each.
+/// Semaphores of the whole endpoint, and the share of each provider.
 pub(super) struct Shares {
     limits: Limits,
     slots: Arc<Semaphore>,
@@ -93,7 +93,7 @@ pub(super) struct Shares {
     providers: Mutex<HashMap<ProviderName, Arc<Share>>>,
 }
 
-/// What one provider uses.
+/// Usage of one provider.
 struct Share {
     slots: Arc<Semaphore>,
     body_memory: Arc<Semaphore>,
@@ -112,14 +112,14 @@ struct TokenUsage {
     limiter: Option<(NonZeroU32, DefaultDirectRateLimiter)>,
 }
 
-/// A request that was let in. It counts until this is dropped.
+/// An admitted request, counted until this is dropped.
 pub(super) struct Admitted {
     shares: Arc<Shares>,
     share: Arc<Share>,
     token: String,
 }
 
-/// What a request holds while it is worked on.
+/// Permit of a request to run its handler.
 pub(super) struct Slot {
     _own: OwnedSemaphorePermit,
     _shared: OwnedSemaphorePermit,
@@ -159,7 +159,7 @@ impl Shares {
         share
     }
 
-    /// Lets a request in, or says when to come again. `rate` is the provider's own.
+    /// Admits a request, or refuses it with the time after which to retry. `rate` is the provider's own.
     pub(super) fn admit(self: &Arc<Self>, caller: &Caller, rate: Option<NonZeroU32>) -> Result<Admitted, ScimError> {
         let share = self.share(&caller.provider);
         {
@@ -210,7 +210,7 @@ impl Admitted {
         Ok(BodyMemory { _own: own, _shared: shared })
     }
 
-    /// The provider's own first: while one provider waits for itself, it holds nothing that others wait for.
+    /// Permits of the provider before shared ones: a provider that waits for its own holds nothing that others wait for.
     async fn both(
         &self,
         own: &Arc<Semaphore>,

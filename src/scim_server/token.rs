@@ -1,4 +1,4 @@
-//! Who may speak for which identity provider (RFC 6750).
+//! Accepted bearer tokens of identity providers (RFC 6750).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -11,14 +11,14 @@ use subtle::ConstantTimeEq;
 
 use crate::model::ProviderName;
 
-/// A token that is accepted for one identity provider; only its hash is known here.
+/// A token that is accepted for one identity provider, as its hash.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AcceptedToken {
     /// The name in `spec.scim.tokens`.
     pub name: String,
     /// SHA-256 of the token.
     pub sha256: [u8; 32],
-    /// Not accepted from then on.
+    /// End of its validity.
     pub not_after: Option<Timestamp>,
 }
 
@@ -31,7 +31,7 @@ impl fmt::Debug for AcceptedToken {
     }
 }
 
-/// All accepted tokens; shared with whoever reads the custom resources, and replaced as a whole.
+/// All accepted tokens. Clones share one table, which is replaced as a whole when the custom resources change.
 #[derive(Clone, Default)]
 pub struct TokenTable(Arc<RwLock<Entries>>);
 
@@ -44,7 +44,7 @@ struct Entries {
     rates: BTreeMap<ProviderName, NonZeroU32>,
 }
 
-/// Who a request comes from.
+/// Provider and token that a request was authenticated as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Caller {
     pub(super) provider: ProviderName,
@@ -52,14 +52,14 @@ pub(super) struct Caller {
 }
 
 impl TokenTable {
-    /// A table without tokens: nobody gets in.
+    /// A table without tokens: every request is unauthorized.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Puts these tokens in the place of all there were. A token that two providers list is accepted for neither,
-    /// since it does not say who speaks. Answers the names of those, by provider.
+    /// Replaces all tokens. A token that two providers list is accepted for neither, since it does not identify one of them.
+    /// Returns the names of those, by provider.
     pub fn replace(&self, tokens: BTreeMap<ProviderName, Vec<AcceptedToken>>) -> BTreeMap<ProviderName, Vec<String>> {
         let mut owners: HashMap<[u8; 32], Option<ProviderName>> = HashMap::new();
         for (provider, list) in &tokens {
@@ -90,13 +90,13 @@ impl TokenTable {
         shared
     }
 
-    /// The providers whose requests are answered with 503 (`spec.state: Suspended`), in the place of all there were.
+    /// Replaces the set of providers whose requests are answered with 503 (`spec.state: Suspended`).
     pub fn suspend(&self, providers: BTreeSet<ProviderName>) {
         self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner).suspended = providers;
     }
 
-    /// The providers whose name had another owner, to whom the stored people belong, in the place of all there were: their
-    /// requests are answered with 503.
+    /// Replaces the set of providers whose name had another owner, to whom the stored people belong. Their requests are answered
+    /// with 503.
     pub fn hold(&self, providers: BTreeSet<ProviderName>) {
         self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner).held = providers;
     }
@@ -111,7 +111,7 @@ impl TokenTable {
         self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).suspended.contains(provider)
     }
 
-    /// The providers with a rate of their own (`spec.scim.requestsPerSecond`), in the place of all there were.
+    /// Replaces the rates that providers have of their own (`spec.scim.requestsPerSecond`).
     pub fn set_rates(&self, rates: BTreeMap<ProviderName, NonZeroU32>) {
         self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner).rates = rates;
     }
@@ -132,8 +132,8 @@ impl TokenTable {
         self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).shared.clone()
     }
 
-    /// Who presents this `Authorization` header at this provider's endpoint. The work is the same whether the
-    /// provider exists or not, and whichever token matches.
+    /// Finds the token of an `Authorization` header among those of a provider. The work is the same whether the provider exists
+    /// or not, and whichever token matches.
     pub(super) fn authenticate(&self, provider: &str, authorization: Option<&[u8]>, now: Timestamp) -> Option<Caller> {
         let presented = authorization.and_then(bearer);
         let digest: [u8; 32] = Sha256::digest(presented.unwrap_or_default()).into();

@@ -1,4 +1,4 @@
-//! What was seen of each identity provider since the start: for its status. Bounded, in memory.
+//! Request statistics of each identity provider since the start, for its status. Bounded, in memory.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,20 +9,20 @@ use super::token::Caller;
 use crate::model::ProviderName;
 use crate::scim::{Finding, Findings};
 
-/// The most different findings that are kept of one provider; further ones are counted in
+/// Most distinct findings of one provider that are kept; further ones are counted in
 /// [`ProviderTraffic::findings_dropped`].
 pub const MAX_FINDINGS: usize = 100;
 
-/// What was seen of one identity provider.
+/// Request statistics of one identity provider.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ProviderTraffic {
-    /// When the last authenticated request came.
+    /// Time of the last authenticated request.
     pub last_request: Option<Timestamp>,
-    /// When each token was last used.
+    /// Time of the last request by token.
     pub tokens_last_used: BTreeMap<String, Timestamp>,
-    /// Deviations that were accepted, with how often.
+    /// Accepted deviations and their number.
     pub findings: BTreeMap<Finding, u64>,
-    /// Findings that were not kept, because there are too many different ones.
+    /// Findings beyond [`MAX_FINDINGS`].
     pub findings_dropped: u64,
     /// Authenticated requests.
     pub requests: u64,
@@ -30,59 +30,59 @@ pub struct ProviderTraffic {
     pub refused: u64,
     /// Requests among them that were answered with 5xx.
     pub failed: u64,
-    /// When one of them was last refused because of the quota, unless something was created since.
+    /// Time of the last refusal because of the quota, unless something was created since.
     pub quota_refused_at: Option<Timestamp>,
 }
 
 #[derive(Default)]
-struct Seen {
+struct Statistics {
     providers: HashMap<ProviderName, ProviderTraffic>,
     unauthorized: u64,
 }
 
-/// What was seen of all of them. Cheap to clone; clones see the same.
+/// Request statistics of all identity providers. Cheap to clone; clones share them.
 #[derive(Clone, Default)]
-pub struct Traffic(Arc<Mutex<Seen>>);
+pub struct Traffic(Arc<Mutex<Statistics>>);
 
 impl Traffic {
-    /// Nothing yet.
+    /// No requests yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    fn seen(&self) -> MutexGuard<'_, Seen> {
+    fn statistics(&self) -> MutexGuard<'_, Statistics> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was seen of one provider.
+    /// Statistics of one provider.
     #[must_use]
     pub fn of(&self, provider: &ProviderName) -> ProviderTraffic {
-        self.seen().providers.get(provider).cloned().unwrap_or_default()
+        self.statistics().providers.get(provider).cloned().unwrap_or_default()
     }
 
-    /// How many requests came without an accepted token.
+    /// Number of requests without an accepted token.
     #[must_use]
     pub fn unauthorized(&self) -> u64 {
-        self.seen().unauthorized
+        self.statistics().unauthorized
     }
 
-    /// Forgets providers that are no more.
+    /// Drops the statistics of all other providers.
     pub fn retain(&self, providers: &BTreeSet<ProviderName>) {
-        self.seen().providers.retain(|name, _| providers.contains(name));
+        self.statistics().providers.retain(|name, _| providers.contains(name));
     }
 
-    pub(super) fn turned_away(&self) {
-        let mut seen = self.seen();
-        seen.unauthorized = seen.unauthorized.saturating_add(1);
+    pub(super) fn record_unauthorized(&self) {
+        let mut statistics = self.statistics();
+        statistics.unauthorized = statistics.unauthorized.saturating_add(1);
     }
 
-    pub(super) fn answered(&self, caller: &Caller, at: Timestamp, status: u16, findings: Findings) {
-        let mut seen = self.seen();
-        if !seen.providers.contains_key(&caller.provider) {
-            seen.providers.insert(caller.provider.clone(), ProviderTraffic::default());
+    pub(super) fn record(&self, caller: &Caller, at: Timestamp, status: u16, findings: Findings) {
+        let mut statistics = self.statistics();
+        if !statistics.providers.contains_key(&caller.provider) {
+            statistics.providers.insert(caller.provider.clone(), ProviderTraffic::default());
         }
-        let Some(traffic) = seen.providers.get_mut(&caller.provider) else { return };
+        let Some(traffic) = statistics.providers.get_mut(&caller.provider) else { return };
         traffic.last_request = Some(at);
         match traffic.tokens_last_used.get_mut(&caller.token) {
             Some(last) => *last = at,
@@ -125,7 +125,7 @@ mod tests {
             let mut findings = Findings::new();
             findings.note(FindingCode::AttributeNotStored, &format!("x{index}"));
             findings.note(FindingCode::BooleanAsString, "active");
-            traffic.answered(&caller, now, 200, findings);
+            traffic.record(&caller, now, 200, findings);
         }
         let seen = traffic.of(&provider);
         assert_eq!(seen.findings.len(), MAX_FINDINGS);

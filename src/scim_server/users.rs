@@ -48,12 +48,12 @@ impl Resource for UserRecord {
             Change::Modify(body) => UserChange::patch(id, body, &mut call.findings()),
         }?;
         let mut taken = 0_u64;
-        let work_out = move |current: &Self| {
+        let apply = move |current: &Self| {
             if if_match.as_ref().is_some_and(|versions| !versions.contain(current.version)) {
                 return Err(ScimError::PreconditionFailed);
             }
             let (resource, work) = change.apply_counted(&current.resource);
-            // Where many change one user at once, it is not worked out for ever.
+            // Bounds the work of one request when many change one user at once.
             taken = taken.saturating_add(work.spent());
             if taken > MAX_WORK * 2 && resource.is_ok() {
                 return Err(ScimError::Unavailable { retry_after: 1 });
@@ -66,7 +66,7 @@ impl Resource for UserRecord {
             let facts = user_facts(id, &resource, current.facts.active);
             Ok(Some(UserUpdate { resource, facts }))
         };
-        updated(call.store().update_user(call.provider(), &call.origin(), id, work_out).await)
+        updated(call.store().update_user(call.provider(), &call.origin(), id, apply).await)
     }
 
     async fn delete(call: &Call, id: Uuid, if_version: Option<i64>) -> Result<DeleteOutcome, StoreError> {

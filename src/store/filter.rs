@@ -1,4 +1,4 @@
-//! Filters (RFC 7644 §3.4.2.2) as SQL over indexed columns. What no index answers is refused, and never answered with nothing.
+//! Filters (RFC 7644 §3.4.2.2) compiled to SQL over indexed columns. A filter that no index answers is refused.
 
 use sqlx::{QueryBuilder, Sqlite};
 use uuid::Uuid;
@@ -9,7 +9,7 @@ use crate::model::ProviderName;
 use crate::scim::schema::ENTERPRISE_URN;
 use crate::scim::{AttributePath, CompareOp, Filter, FilterValue, ResourceType, Test};
 
-/// What can be looked up.
+/// Filters that are supported, for the text of a refusal.
 const INSTEAD: &str =
     "; use `eq`, joined by `and`, on id, externalId, userName, emails, displayName of groups, members or manager";
 
@@ -23,7 +23,7 @@ pub(super) fn push(
     if term(sql, of, p, filter)? {
         return Ok(());
     }
-    // The only term that no index answers, and which has to stand beside one that does.
+    // `manager` alone has no index: a filter on it needs another term that has one.
     Err(StoreError::UnsupportedFilter { what: "a filter on `manager`".to_owned(), instead: "" })
 }
 
@@ -41,7 +41,7 @@ fn unsupported(filter: &Filter) -> StoreError {
     StoreError::UnsupportedFilter { what, instead: INSTEAD }
 }
 
-/// The text that something is to be equal to.
+/// The operand of `eq` with a string.
 fn equal_to(test: &Test) -> Option<&str> {
     match test {
         Test::Compare(CompareOp::Equal, FilterValue::String(value)) => Some(value),
@@ -49,7 +49,7 @@ fn equal_to(test: &Test) -> Option<&str> {
     }
 }
 
-/// Appends ` AND …`; says whether an index answers it.
+/// Appends ` AND …`. Returns whether an index answers it.
 fn term(
     sql: &mut QueryBuilder<Sqlite>,
     of: ResourceType,
@@ -80,7 +80,7 @@ fn term(
     }
 }
 
-/// None: no column answers it. Otherwise whether an index does.
+/// As [`term`], for one attribute. None: no column answers it.
 fn attribute(
     sql: &mut QueryBuilder<Sqlite>,
     of: ResourceType,
@@ -111,7 +111,7 @@ fn attribute(
     Some(true)
 }
 
-/// `type` and `value` that one element is to have: `[type eq "work"].value eq "a"`, `[type eq "work" and value eq "a"]`.
+/// The `type` and `value` that a filter requires of one element: `[type eq "work"].value eq "a"`, `[type eq "work" and value eq "a"]`.
 /// None for anything else.
 fn element<'f>(filter: &'f Filter, then: Option<&'f (String, Test)>) -> Option<(Option<&'f str>, &'f str)> {
     let terms = match filter {
@@ -167,7 +167,7 @@ where
     sql.push(format_args!(" AND {column} = ")).push_bind(value);
 }
 
-/// What is asked for cannot exist, such as a text that is no id.
+/// A term that nothing matches, such as an id that is no UUID.
 fn nothing(sql: &mut QueryBuilder<Sqlite>) {
     sql.push(" AND false");
 }

@@ -1,4 +1,4 @@
-//! Every method on every path: what it answers, and what it is counted as. The table is `tests/fixtures/scim/routes.txt`.
+//! Answers and metric labels of every method on every path. The table is `tests/fixtures/scim/routes.txt`.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
@@ -14,7 +14,7 @@ use crate::scim_server::{OKTA_TOKEN, Reply, Server};
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PURGE"];
 
 /// Below `/idp/okta/scim/v2`. `{Users}` and `{Groups}` stand for ids that exist.
-const PATHS: [&str; 57] = [
+const PATHS: [&str; 58] = [
     "",
     "/",
     "//",
@@ -35,6 +35,7 @@ const PATHS: [&str; 57] = [
     "/Users/nobody",
     "/Users/nobody?count=many",
     "/Users/%00%2F%20x",
+    "/Users/a%FFb",
     "/Users/00000000-0000-4000-8000-0000000000ff",
     "/Users/.search",
     "/Users/.search/",
@@ -74,7 +75,7 @@ const PATHS: [&str; 57] = [
     "/other/Users",
 ];
 
-/// How often each operation was counted.
+/// Requests by operation.
 fn counted(server: &Server) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     for line in server.metrics.exposition().unwrap().lines().filter(|line| line.contains("scim_requests_total{")) {
@@ -84,13 +85,13 @@ fn counted(server: &Server) -> BTreeMap<String, u64> {
     counts
 }
 
-/// The operation that one more was counted of.
+/// The operation whose count grew.
 fn operation(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> String {
     let grown = after.iter().filter(|(name, count)| before.get(*name).copied().unwrap_or_default() < **count);
     grown.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join("+")
 }
 
-/// What a row says of an answer.
+/// The row of an answer.
 fn described(reply: &Reply, hidden: &[String]) -> String {
     let mut text = reply.status.to_string();
     for name in ["allow", "www-authenticate", "content-type", "retry-after", "location", "etag"] {
@@ -128,7 +129,7 @@ fn created(reply: &Reply) -> Option<String> {
 }
 
 #[tokio::test]
-async fn every_method_on_every_path_answers_what_the_table_says() {
+async fn every_method_on_every_path_is_answered_as_in_the_table() {
     let server = Server::start().await;
     let mut table = String::new();
     let mut before = counted(&server);
@@ -136,7 +137,7 @@ async fn every_method_on_every_path_answers_what_the_table_says() {
     for path in PATHS {
         for method in METHODS {
             rows += 1;
-            // What a row deletes is not there for the next one.
+            // A row may delete them.
             let (user, group) =
                 (server.user(&format!("user {rows}")).await, server.group(&format!("{rows}"), &[]).await);
             let filled = path.replace("{Users}", &user).replace("{Groups}", &group);
@@ -171,10 +172,10 @@ async fn without_a_token_every_path_of_every_provider_is_answered_alike() {
         for method in METHODS {
             let headers = [("content-type", Some("text/plain")), ("x-request-id", Some("mine"))];
             let reply = server.send(provider, method, path, &headers, Some(b"{".to_vec())).await;
-            let said = "401 www-authenticate=Bearer content-type=application/scim+json";
+            let start = "401 www-authenticate=Bearer content-type=application/scim+json";
             let wanted = match method {
-                "HEAD" => format!("{said} no body"),
-                _ => format!("{said} \"the bearer token is missing or not accepted here\""),
+                "HEAD" => format!("{start} no body"),
+                _ => format!("{start} \"the bearer token is missing or not accepted here\""),
             };
             assert_eq!(described(&reply, &[]), wanted, "{method} {provider} {path}");
             assert_eq!(reply.header("x-request-id"), "mine", "{method} {provider} {path}");
@@ -199,17 +200,16 @@ async fn the_provider_in_the_path_may_be_percent_encoded_and_nothing_is_served_o
             assert_eq!(response.headers()["content-type"], "application/scim+json", "{method} {path}");
             assert_eq!(response.headers().get("x-request-id"), None, "{method} {path}");
             let text = response.text().await.unwrap();
-            let said = text.contains("nothing is served here; the SCIM base URL is `/idp/NAME/scim/v2`");
-            assert_eq!(said, method != "HEAD", "{method} {path}: {text}");
+            let has_text = text.contains("nothing is served here; the SCIM base URL is `/idp/NAME/scim/v2`");
+            assert_eq!(has_text, method != "HEAD", "{method} {path}: {text}");
         }
     }
     let counts = counted(&server);
     assert_eq!(counts, BTreeMap::from([("users.list".to_owned(), 1)]), "what is outside is not counted");
 }
 
-/// The first thing that is wrong is what is answered.
 #[tokio::test]
-async fn query_body_and_id_are_looked_at_in_a_fixed_order() {
+async fn query_body_and_id_are_checked_in_a_fixed_order() {
     let server = Server::start().await;
     let user = server.user("alice@example.com").await;
     let one = format!("/Users/{user}");
@@ -235,7 +235,7 @@ async fn query_body_and_id_are_looked_at_in_a_fixed_order() {
 }
 
 #[tokio::test]
-async fn suspended_and_limited_providers_are_told_so_on_every_path_before_the_route_matters() {
+async fn suspended_and_rate_limited_providers_are_refused_on_every_path_before_routing() {
     let server = Server::start().await;
     let okta = ProviderName::new("okta").unwrap();
     server.tokens.suspend(BTreeSet::from([okta.clone()]));
@@ -271,7 +271,7 @@ async fn answers_have_the_media_type_that_is_accepted_and_the_request_id_of_the_
         ] {
             let headers = [("authorization", Some(authorization.as_str())), ("accept", accept)];
             let reply = server.send("okta", "GET", path, &headers, None).await;
-            // The client of the test says `*/*` where nothing is said.
+            // The client of the test sends `*/*` by default.
             assert_eq!(reply.header("content-type"), wanted, "{path} {accept:?}");
         }
         for (given, kept) in [("a-1_2.3:/+=", true), ("with space", false), (&"x".repeat(129), false)] {
