@@ -20,12 +20,10 @@ pub(super) async fn follow(inner: Arc<Inner>, from: Seq, stop: CancellationToken
     let mut cursor = from;
     let mut hint = inner.store.subscribe();
     while !stop.is_cancelled() {
-        // Everything up to here was committed before the read below.
-        let committed = *hint.borrow_and_update();
-        match inner.store.events_after(cursor, BATCH).await {
-            Ok(events) if events.is_empty() => {
-                // Positions of the history are no events of the directory.
-                cursor = cursor.max(committed);
+        hint.borrow_and_update();
+        match inner.store.follow_events(cursor, BATCH).await {
+            Ok((events, position)) if events.is_empty() => {
+                cursor = position;
                 inner.state().directory_seq = cursor;
                 tokio::select! {
                     _ = hint.changed() => {}
@@ -33,7 +31,7 @@ pub(super) async fn follow(inner: Arc<Inner>, from: Seq, stop: CancellationToken
                     () = stop.cancelled() => return,
                 }
             }
-            Ok(events) => {
+            Ok((events, _)) => {
                 for event in events {
                     let trigger = Trigger::event(event.seq, event.at);
                     let effects = {
@@ -52,6 +50,11 @@ pub(super) async fn follow(inner: Arc<Inner>, from: Seq, stop: CancellationToken
                     cursor = event.seq;
                 }
                 inner.state().directory_seq = cursor;
+            }
+            Err(error @ StoreError::HistoryNotKept { .. }) => {
+                // A removal may be among what was not seen: the next start reads the directory as it is now.
+                tracing::error!(%error, reason = error.reason(), "the event log was pruned beyond what was read of it");
+                return;
             }
             Err(error) => {
                 tracing::warn!(%error, reason = error.reason(), "cannot read the event log, trying again");

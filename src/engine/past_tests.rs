@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -9,15 +10,19 @@ use super::catalog_at;
 use crate::api::{CloudRunTargetSpec, IdentityProviderSpec, RoleMappingSpec};
 use crate::index::{Ceiling, Effects, Index, Inventory, InventoryItem};
 use crate::model::{
-    Desired, DocumentKey, EmailFact, GroupFacts, GroupId, ManualClock, MappingKey, ProviderName, ResourceKind, Seq,
-    TargetName, UserFacts, UserId,
+    Clock as _, Desired, DocumentKey, EmailFact, GroupFacts, GroupId, ManualClock, MappingKey, ProviderName,
+    ResourceKind, Seq, TargetName, UserFacts, UserId,
 };
 use crate::store::{
-    ListingRecord, MemberChange, NewGroup, NewUser, Origin, ResourceRecord, SpecState, Store, StoredSpec, UserUpdate,
+    ListingRecord, MemberChange, NewGroup, NewUser, Origin, ResourceRecord, SpecState, Store, StoreError, StoredSpec,
+    UserUpdate,
 };
 
 const SERVICES: [&str; 3] = ["a", "ab", "b"];
 const NAMES: [&str; 3] = ["red", "blue", "green"];
+
+/// Time between two steps.
+const MINUTE: Duration = Duration::from_mins(1);
 
 /// A random change: what it is, and two numbers that say which.
 type Step = (u8, u8, u8);
@@ -47,6 +52,7 @@ struct World {
     groups: Vec<GroupId>,
     generations: BTreeMap<MappingKey, i64>,
     seen: Vec<(Seq, Vec<Desired>)>,
+    clock: Arc<ManualClock>,
 }
 
 fn desired(index: &Index) -> Vec<Desired> {
@@ -65,12 +71,12 @@ impl World {
     async fn new(folder: &std::path::Path) -> Self {
         let clock = Arc::new(ManualClock::new("2027-01-31T12:00:00Z".parse().unwrap()));
         let url = format!("sqlite:{}", folder.join("a.db").display());
-        let store = Store::open(&url, clock).await.unwrap();
+        let store = Store::open(&url, clock.clone()).await.unwrap();
         store.begin_epoch("test").await.unwrap();
         let mut live = Index::new(Ceiling::Enforce);
         let _ = live.freeze_all(None);
         let (users, groups, generations, seen) = (vec![], vec![], BTreeMap::new(), vec![]);
-        Self { store, live, cursor: 0, users, groups, generations, seen }
+        Self { store, live, cursor: 0, users, groups, generations, seen, clock }
     }
 
     async fn pin(&mut self, effects: Effects) {
@@ -120,6 +126,7 @@ impl World {
             _ => self.provider(a).await,
         }
         self.settle().await;
+        self.clock.advance(MINUTE);
     }
 
     async fn user(&mut self, a: u8, b: u8) {
@@ -295,10 +302,9 @@ impl World {
     }
 }
 
-/// Runs the steps; answers how many different states there were.
-async fn run(steps: &[Step]) -> Result<usize, TestCaseError> {
-    let folder = tempfile::tempdir().unwrap();
-    let mut world = World::new(folder.path()).await;
+/// A world that the steps were taken in.
+async fn after(folder: &std::path::Path, steps: &[Step]) -> World {
+    let mut world = World::new(folder).await;
     // Something to begin with, so that most steps have an effect.
     for step in [(9, 2, 0), (6, 2, 0), (7, 7, 1), (0, 0, 1), (0, 1, 1), (1, 0, 0), (3, 0, 3)] {
         world.step(step).await;
@@ -306,20 +312,64 @@ async fn run(steps: &[Step]) -> Result<usize, TestCaseError> {
     for step in steps {
         world.step(*step).await;
     }
+    world
+}
+
+impl World {
+    /// Rebuilds the catalog for each position from one on and compares it with what it was then.
+    async fn check(&self, since: Seq) -> Result<(), TestCaseError> {
+        for (at, (seq, expected)) in self.seen.iter().enumerate() {
+            // Of several steps without a row of their own the last counts.
+            if self.seen.get(at + 1).is_some_and(|(next, _)| next == seq) {
+                continue;
+            }
+            match catalog_at(&self.store, *seq, Ceiling::Enforce).await {
+                Ok(rebuilt) => {
+                    prop_assert!(*seq >= since);
+                    prop_assert_eq!(&desired(&rebuilt), expected, "at {} after step {}", seq, at);
+                }
+                Err(StoreError::HistoryNotKept { oldest, .. }) => {
+                    prop_assert!(*seq < since && oldest == since, "{seq} {since}");
+                }
+                Err(error) => prop_assert!(false, "{error}"),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs the steps; answers how many different states there were.
+async fn run(steps: &[Step]) -> Result<usize, TestCaseError> {
+    let folder = tempfile::tempdir().unwrap();
+    let world = after(folder.path(), steps).await;
     let states: Vec<&Vec<Desired>> = world.seen.iter().map(|(_, desired)| desired).collect();
     let mut different = 1;
     for pair in states.windows(2) {
         different += usize::from(pair[0] != pair[1]);
     }
-    for (at, (seq, expected)) in world.seen.iter().enumerate() {
-        // Of several steps without a row of their own the last counts.
-        if world.seen.get(at + 1).is_some_and(|(next, _)| next == seq) {
-            continue;
-        }
-        let rebuilt = catalog_at(&world.store, *seq, Ceiling::Enforce).await.unwrap();
-        prop_assert_eq!(&desired(&rebuilt), expected, "at {} after step {}", seq, at);
-    }
+    world.check(0).await?;
     Ok(different)
+}
+
+/// Runs the steps, and prunes what is older than one of them, twice.
+async fn run_pruned(steps: &[Step], ages: [u8; 2]) -> Result<(), TestCaseError> {
+    let folder = tempfile::tempdir().unwrap();
+    let world = after(folder.path(), steps).await;
+    let total = world.seen.len();
+    let highest = world.store.highest_seq().await.unwrap();
+    let mut since = 0;
+    for age in ages {
+        let before = world.clock.now() - MINUTE * u32::try_from(usize::from(age) % (total + 1)).unwrap();
+        let dry = world.store.prune(before, true).await.unwrap();
+        let pruned = world.store.prune(before, false).await.unwrap();
+        prop_assert_eq!(pruned, dry);
+        prop_assert!(pruned.history_since >= since);
+        since = pruned.history_since;
+        world.check(since).await?;
+        prop_assert_eq!(world.store.highest_seq().await.unwrap(), highest);
+        world.store.verify_audit().await.unwrap();
+    }
+    Ok(())
 }
 
 proptest! {
@@ -331,6 +381,15 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(run(&steps))?;
+    }
+
+    #[test]
+    fn catalog_of_each_position_that_a_prune_left_is_what_it_was_and_older_ones_are_refused(
+        steps in prop::collection::vec(any::<Step>(), 5..30),
+        ages in any::<[u8; 2]>(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(run_pruned(&steps, ages))?;
     }
 }
 

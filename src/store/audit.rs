@@ -98,6 +98,26 @@ pub(super) fn sha256(texts: &[&str]) -> String {
     digits.filter_map(|digit| char::from_digit(u32::from(digit), 16)).collect()
 }
 
+/// The action of a prune. Its row tells how far the audit was pruned, so that removed rows are on record.
+pub(super) const PRUNE: &str = "store.prune";
+
+/// The last row that was pruned: the chain is verified from there on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Anchor {
+    /// 0: no row was ever pruned.
+    pub(super) seq: i64,
+    pub(super) hash: String,
+}
+
+/// What a verification of the audit covered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuditChain {
+    /// The first row that is there; those before were pruned.
+    pub since: i64,
+    /// How many rows there are.
+    pub rows: u64,
+}
+
 /// The actor of what was decided on the command line.
 pub(super) const COMMAND: &str = "command";
 
@@ -242,25 +262,80 @@ impl Store {
         rows.iter().map(audit_row).collect()
     }
 
-    /// Recomputes the hash chain from the first row; answers how many rows there are. Whoever can rewrite the whole
-    /// log can also forge the chain, so the last hash is worth keeping elsewhere.
+    /// The last row that was pruned.
+    pub(super) async fn audit_anchor(&self) -> Result<Anchor, StoreError> {
+        let row = query("SELECT value FROM meta WHERE key = 'audit_anchor'").fetch_optional(self.readers()).await?;
+        let Some(row) = row else { return Ok(Anchor::default()) };
+        let (seq, hash) = Columns::of(&row, "meta").json()?;
+        Ok(Anchor { seq, hash })
+    }
+
+    /// Recomputes the hash chain from the first row that was not pruned; answers how many rows there are. Whoever can rewrite
+    /// the whole log can also forge the chain, so the last hash is worth keeping elsewhere.
+    ///
+    /// # Errors
+    /// [`StoreError::AuditBroken`], also when rows are gone that no prune on record removed.
     pub async fn verify_audit_chain(&self) -> Result<u64, StoreError> {
+        Ok(self.verify_audit().await?.rows)
+    }
+
+    /// As [`Store::verify_audit_chain`], with the row that it began with.
+    ///
+    /// # Errors
+    /// As [`Store::verify_audit_chain`].
+    pub async fn verify_audit(&self) -> Result<AuditChain, StoreError> {
         const PAGE: u32 = 1000;
-        let mut previous = String::new();
-        let mut verified: i64 = 0;
         loop {
-            let rows = query(READ).bind(verified).bind(PAGE).fetch_all(self.readers()).await?;
-            if rows.is_empty() {
-                return Ok(verified.unsigned_abs());
-            }
-            for row in &rows {
-                let (seq, expected, stored) = hashes(row, &previous)?;
-                if seq != verified + 1 || expected != stored {
-                    return Err(StoreError::AuditBroken { seq: verified + 1 });
+            let anchor = self.audit_anchor().await?;
+            let mut previous = anchor.hash.clone();
+            let mut verified = anchor.seq;
+            let mut recorded = anchor.seq == 0;
+            let broken = loop {
+                let rows = query(READ).bind(verified).bind(PAGE).fetch_all(self.readers()).await?;
+                if rows.is_empty() {
+                    break (!recorded).then(|| anchor.seq.saturating_add(1));
                 }
-                previous = stored;
-                verified = seq;
+                let mut broken = None;
+                for row in &rows {
+                    let (seq, expected, stored) = hashes(row, &previous)?;
+                    if seq != verified + 1 || expected != stored {
+                        broken = Some(verified + 1);
+                        break;
+                    }
+                    recorded = recorded || records(&audit_row(row)?, &anchor);
+                    previous = stored;
+                    verified = seq;
+                }
+                if broken.is_some() {
+                    break broken;
+                }
+            };
+            // Rows may be pruned while they are verified.
+            match broken {
+                Some(_) if self.audit_anchor().await? != anchor => {}
+                Some(seq) => return Err(StoreError::AuditBroken { seq }),
+                None => {
+                    let rows = verified.saturating_sub(anchor.seq).unsigned_abs();
+                    return Ok(AuditChain { since: anchor.seq.saturating_add(1), rows });
+                }
             }
         }
     }
+}
+
+/// True for the row of a prune that went, or was to go, as far as the anchor.
+fn records(row: &AuditRow, anchor: &Anchor) -> bool {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Detail {
+        audit_through: i64,
+        audit_hash: String,
+    }
+    let detail = row.detail.as_deref().filter(|_| row.entry.action == PRUNE);
+    let detail = detail.and_then(|detail| serde_json::from_str::<Detail>(detail).ok());
+    detail.is_some_and(|detail| {
+        let same = detail.audit_through == anchor.seq && detail.audit_hash == anchor.hash;
+        // An interrupted prune came to a row before.
+        same || detail.audit_through > anchor.seq
+    })
 }

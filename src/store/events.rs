@@ -1,18 +1,19 @@
 //! The event log, and the directory as a snapshot of it.
 
 use futures::TryStreamExt as _;
-use sqlx::sqlite::SqliteRow;
 use sqlx::{SqliteConnection, query};
 
 use super::sql::Columns;
 use super::{Store, StoreError, groups, users};
 use crate::model::{DirectoryChange, DirectoryEvent, GroupId, ProviderName, Seq, UserId};
 
-/// SQL for the last position of the one sequence: of directory events and of history.
+/// SQL for the last position of the one sequence: of directory events and of history. It does not fall when the last rows
+/// are pruned: the history then begins there.
 macro_rules! highest_seq {
     () => {
         "max((SELECT coalesce(max(seq), 0) FROM events), (SELECT coalesce(max(seq), 0) FROM spec_versions), \
-            (SELECT coalesce(max(seq), 0) FROM history))"
+            (SELECT coalesce(max(seq), 0) FROM history), \
+            coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'history_since'), 0))"
     };
 }
 pub(super) use highest_seq;
@@ -50,8 +51,19 @@ const GROUPS: &str = "SELECT provider, id, substr(display_name, 1, 1100), substr
 /// Takes what a snapshot consists of.
 pub(super) type Sink<'a> = &'a mut (dyn FnMut(ProviderName, DirectoryChange) + Send);
 
-fn event_row(row: &SqliteRow) -> Result<DirectoryEvent, StoreError> {
-    let mut columns = Columns::of(row, "events");
+/// Events, each with the oldest position that is kept. Parameters: positions after which and up to which.
+const FOLLOWED: &str = "SELECT coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'history_since'), 0), \
+    seq, provider, at, change FROM events WHERE seq > ? AND seq <= ? ORDER BY seq";
+
+/// The last position, the oldest that is kept, and whether there are events after a position.
+const UP_TO_DATE: &str = concat!(
+    "SELECT ",
+    highest_seq!(),
+    ", coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'history_since'), 0), \
+     EXISTS (SELECT 1 FROM events WHERE seq > ?)"
+);
+
+fn event(columns: &mut Columns) -> Result<DirectoryEvent, StoreError> {
     Ok(DirectoryEvent {
         seq: columns.integer()?,
         provider: columns.provider()?,
@@ -114,7 +126,39 @@ impl Store {
             .bind(last)
             .fetch_all(self.readers())
             .await?;
-        rows.iter().map(event_row).collect()
+        rows.iter().map(|row| event(&mut Columns::of(row, "events"))).collect()
+    }
+
+    /// As [`Store::events_after`], for a follower that has taken over everything up to a position. Answers the position up to
+    /// which it then has; positions of the history are passed over.
+    ///
+    /// # Errors
+    /// [`StoreError::HistoryNotKept`], when events that the follower has not seen were pruned: what they took away is not
+    /// in the log any more. Others as for [`Store::events_after`].
+    pub async fn follow_events(&self, after: Seq, limit: u32) -> Result<(Vec<DirectoryEvent>, Seq), StoreError> {
+        // `history_since` moves before anything is pruned, so that one snapshot tells whether these are all.
+        let told = |oldest: Seq| {
+            if after < oldest { Err(StoreError::HistoryNotKept { seq: after, oldest }) } else { Ok(()) }
+        };
+        loop {
+            if let Some(last) = self.last_within(after, limit).await? {
+                let rows = query(FOLLOWED).bind(after).bind(last).fetch_all(self.readers()).await?;
+                if let Some(row) = rows.first() {
+                    told(Columns::of(row, "meta").integer()?)?;
+                    let events = rows.iter().map(|row| event(&mut Columns::after(row, "events", 1)));
+                    let events = events.collect::<Result<Vec<_>, _>>()?;
+                    let position = events.last().map_or(after, |event| event.seq);
+                    return Ok((events, position));
+                }
+            }
+            let row = query(UP_TO_DATE).bind(after).fetch_one(self.readers()).await?;
+            let mut columns = Columns::of(&row, "events");
+            let (highest, oldest, more) = (columns.integer()?, columns.integer()?, columns.integer()? != 0);
+            told(oldest)?;
+            if !more {
+                return Ok((vec![], after.max(highest)));
+            }
+        }
     }
 
     /// The last of the events after a position that are read together; none when there is no event.

@@ -12,9 +12,11 @@
 mod abandoned;
 mod audit;
 mod committer;
+mod compaction;
 mod decisions;
 mod error;
 mod events;
+mod file;
 mod filter;
 mod groups;
 mod guard;
@@ -30,6 +32,7 @@ mod open;
 mod owners;
 mod past;
 pub(crate) mod private;
+mod prune;
 mod quota;
 mod record;
 mod refusals;
@@ -46,6 +49,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use sqlx::SqlitePool;
+use sqlx::sqlite::SqliteConnectOptions;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -53,6 +57,7 @@ use crate::model::{Pseudonyms, Seq};
 use committer::Committer;
 use leadership::Turn;
 
+pub use audit::AuditChain;
 pub use decisions::{Decision, Farewell, PendingDecision};
 pub use error::StoreError;
 pub use history::{ListingRecord, ResourceRecord};
@@ -61,6 +66,7 @@ pub use ledger::DocumentLedger;
 pub use names::Names;
 pub use owners::{DirectoryUse, Purged};
 pub use past::PastCatalog;
+pub use prune::Pruned;
 pub use quota::{Quota, Usage};
 pub use record::{
     AuditRow, Counts, DeleteOutcome, GroupChanged, GroupRecord, GroupUpdate, ListPlan, ListQuery, MemberDelta,
@@ -79,6 +85,8 @@ struct Inner {
     id: Uuid,
     pseudonyms: Pseudonyms,
     readers: SqlitePool,
+    /// For connections of their own.
+    options: SqliteConnectOptions,
     committer: Committer,
     turn: Turn,
     /// How many changes were worked out again because somebody else was faster.

@@ -149,11 +149,12 @@ impl Store {
             .connect_with(options.clone().pragma("cache_size", "-8192").pragma("query_only", "on"))
             .await
             .map_err(|error| cannot_open(path, &error))?;
-        let committer = Committer::start(options, connection, clock, highest);
+        let committer = Committer::start(options.clone(), connection, clock, highest);
         Ok(Self(Arc::new(Inner {
             id,
             pseudonyms,
             readers,
+            options,
             committer,
             turn: Turn::default(),
             retries: AtomicU64::new(0),

@@ -51,10 +51,7 @@ impl Store {
     /// [`StoreError::HistoryNotKept`], when the position is older than the history; [`StoreError::Unavailable`],
     /// [`StoreError::Damaged`].
     pub async fn catalog_at(&self, seq: Seq, sink: Sink<'_>) -> Result<PastCatalog, StoreError> {
-        let oldest = self.oldest_seq().await?;
-        if seq < oldest {
-            return Err(StoreError::HistoryNotKept { seq, oldest });
-        }
+        self.require_kept(seq).await?;
         let catalog = PastCatalog {
             specs: self.specs_at(seq).await?,
             pins: self.all_pins_at(seq).await?,
@@ -74,7 +71,14 @@ impl Store {
                 break;
             }
         }
+        // It may have been pruned while it was read.
+        self.require_kept(seq).await?;
         Ok(catalog)
+    }
+
+    async fn require_kept(&self, seq: Seq) -> Result<(), StoreError> {
+        let oldest = self.oldest_seq().await?;
+        if seq < oldest { Err(StoreError::HistoryNotKept { seq, oldest }) } else { Ok(()) }
     }
 
     async fn specs_at(&self, seq: Seq) -> Result<Vec<SpecVersion>, StoreError> {

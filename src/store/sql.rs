@@ -56,7 +56,12 @@ pub(super) struct Columns<'r> {
 
 impl<'r> Columns<'r> {
     pub(super) fn of(row: &'r SqliteRow, what: &'static str) -> Self {
-        Self { row, what, next: 0 }
+        Self::after(row, what, 0)
+    }
+
+    /// As [`Columns::of`], without so many columns at the beginning.
+    pub(super) fn after(row: &'r SqliteRow, what: &'static str, next: usize) -> Self {
+        Self { row, what, next }
     }
 
     fn damaged(&self, problem: &impl ToString) -> StoreError {

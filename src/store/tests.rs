@@ -10,6 +10,7 @@ mod history;
 mod leadership;
 mod opening;
 mod owners;
+mod prune;
 mod replay;
 mod size;
 mod work;

@@ -1,0 +1,213 @@
+//! What of the event log before a position is needed to rebuild the directory at that position and at later ones.
+
+use std::collections::{HashMap, HashSet};
+
+use uuid::Uuid;
+
+use crate::model::{DirectoryChange, GroupId, Seq, UserId};
+
+/// What becomes of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It stays as it is.
+    Retain,
+    /// A part of it stays.
+    Shorten(DirectoryChange),
+    /// Later events say all that it says.
+    Remove,
+}
+
+/// The directory after a sequence of events, with the event that each part of it follows from. Costs memory for people,
+/// groups and memberships, not for events.
+#[derive(Default)]
+pub(super) struct Compaction {
+    users: HashMap<UserId, Seq>,
+    groups: HashMap<GroupId, Seq>,
+    deleted: HashSet<Uuid>,
+    /// Short names of the ids in `members`, of which there are many more than of people and groups.
+    places: HashMap<Uuid, u32>,
+    members: HashMap<(u32, u32), Seq>,
+}
+
+impl Compaction {
+    fn place(&mut self, id: Uuid) -> u32 {
+        let next = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
+        *self.places.entry(id).or_insert(next)
+    }
+
+    /// Takes the next event over.
+    pub(super) fn note(&mut self, seq: Seq, change: &DirectoryChange) {
+        match change {
+            DirectoryChange::User(facts) => drop(self.users.insert(facts.id, seq)),
+            DirectoryChange::Group(facts) => drop(self.groups.insert(facts.id, seq)),
+            DirectoryChange::UserDeleted { id } => drop(self.deleted.insert(id.0)),
+            DirectoryChange::GroupDeleted { id } => drop(self.deleted.insert(id.0)),
+            DirectoryChange::Members { group, added, removed } => {
+                let group = self.place(group.0);
+                for user in removed {
+                    let user = self.place(user.0);
+                    self.members.remove(&(group, user));
+                }
+                for user in added {
+                    let user = self.place(user.0);
+                    self.members.insert((group, user), seq);
+                }
+            }
+        }
+    }
+
+    /// True when this event is the one by which the user is a member at the end.
+    fn joins(&self, seq: Seq, group: GroupId, user: UserId) -> bool {
+        let (Some(group), Some(place)) = (self.places.get(&group.0), self.places.get(&user.0)) else { return false };
+        self.members.get(&(*group, *place)) == Some(&seq) && !self.deleted.contains(&user.0)
+    }
+
+    /// Decides about an event that was taken over. Applied to the events in order, each prefix leads to the same directory
+    /// at the end: what an event of the rest changes, it changes last.
+    pub(super) fn fate(&self, seq: Seq, change: &DirectoryChange) -> Fate {
+        let of_entity = |id: Uuid, newest: Option<&Seq>| {
+            if newest == Some(&seq) && !self.deleted.contains(&id) { Fate::Retain } else { Fate::Remove }
+        };
+        match change {
+            DirectoryChange::User(facts) => of_entity(facts.id.0, self.users.get(&facts.id)),
+            DirectoryChange::Group(facts) => of_entity(facts.id.0, self.groups.get(&facts.id)),
+            // Who was deleted has left, which frozen claims depend on; a group that was never seen freezes.
+            DirectoryChange::UserDeleted { .. } | DirectoryChange::GroupDeleted { .. } => Fate::Retain,
+            DirectoryChange::Members { group, .. } if self.deleted.contains(&group.0) => Fate::Remove,
+            DirectoryChange::Members { group, added, removed } => {
+                let joined: Vec<UserId> = added.iter().copied().filter(|user| self.joins(seq, *group, *user)).collect();
+                if joined.is_empty() {
+                    Fate::Remove
+                } else if removed.is_empty() && joined.len() == added.len() {
+                    Fate::Retain
+                } else {
+                    Fate::Shorten(DirectoryChange::Members { group: *group, added: joined, removed: vec![] })
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::{GroupFacts, UserFacts};
+
+    fn user(n: u8) -> UserId {
+        UserId(Uuid::from_u128(1 + u128::from(n)))
+    }
+
+    fn group(n: u8) -> GroupId {
+        GroupId(Uuid::from_u128(100 + u128::from(n)))
+    }
+
+    /// The directory as the catalog takes it over: what was deleted stays so.
+    #[derive(Debug, Default, PartialEq)]
+    struct Directory {
+        users: BTreeMap<UserId, Option<UserFacts>>,
+        groups: BTreeMap<GroupId, Option<GroupFacts>>,
+        members: BTreeSet<(GroupId, UserId)>,
+    }
+
+    impl Directory {
+        fn apply(&mut self, change: &DirectoryChange) {
+            match change {
+                DirectoryChange::User(facts) => {
+                    if self.users.get(&facts.id) != Some(&None) {
+                        self.users.insert(facts.id, Some(facts.clone()));
+                    }
+                }
+                DirectoryChange::Group(facts) => {
+                    if self.groups.get(&facts.id) != Some(&None) {
+                        self.groups.insert(facts.id, Some(facts.clone()));
+                    }
+                }
+                DirectoryChange::UserDeleted { id } => {
+                    self.users.insert(*id, None);
+                    self.members.retain(|(_, user)| user != id);
+                }
+                DirectoryChange::GroupDeleted { id } => {
+                    self.groups.insert(*id, None);
+                    self.members.retain(|(group, _)| group != id);
+                }
+                DirectoryChange::Members { group, added, removed } => {
+                    if self.groups.get(group) == Some(&None) {
+                        return;
+                    }
+                    self.members.retain(|(of, user)| of != group || !removed.contains(user));
+                    let alive = added.iter().filter(|user| self.users.get(user) != Some(&None));
+                    let alive: Vec<_> = alive.map(|user| (*group, *user)).collect();
+                    self.members.extend(alive);
+                }
+            }
+        }
+
+        fn of<'c>(changes: impl Iterator<Item = &'c DirectoryChange>) -> Self {
+            let mut directory = Self::default();
+            changes.for_each(|change| directory.apply(change));
+            directory
+        }
+    }
+
+    fn changes() -> impl Strategy<Value = Vec<DirectoryChange>> {
+        let users = || prop::collection::vec((0_u8..4).prop_map(user), 0..4);
+        let change = prop_oneof![
+            3 => (0_u8..4, any::<bool>(), 0_u8..3).prop_map(|(n, active, name)| {
+                let (id, user_name) = (user(n), format!("u{name}"));
+                DirectoryChange::User(UserFacts { id, active, user_name, external_id: None, emails: vec![] })
+            }),
+            2 => (0_u8..3, 0_u8..3).prop_map(|(n, name)| {
+                let (id, display_name) = (group(n), format!("g{name}"));
+                DirectoryChange::Group(GroupFacts { id, display_name, external_id: None })
+            }),
+            1 => (0_u8..4).prop_map(|n| DirectoryChange::UserDeleted { id: user(n) }),
+            1 => (0_u8..3).prop_map(|n| DirectoryChange::GroupDeleted { id: group(n) }),
+            8 => (0_u8..3, users(), users())
+                .prop_map(|(n, added, removed)| DirectoryChange::Members { group: group(n), added, removed }),
+        ];
+        prop::collection::vec(change, 0..40)
+    }
+
+    proptest! {
+        #[test]
+        fn directory_is_the_same_at_the_cut_and_at_every_later_position_however_far_the_compaction_came(
+            changes in changes(),
+            cut in 0_usize..40,
+            done in 0_i64..40,
+        ) {
+            let cut = cut.min(changes.len());
+            let mut compaction = Compaction::default();
+            for (seq, change) in (1..).zip(&changes[..cut]) {
+                compaction.note(seq, change);
+            }
+            let mut kept = Vec::new();
+            for (seq, change) in (1..).zip(&changes[..cut]) {
+                let fate = if seq <= done { compaction.fate(seq, change) } else { Fate::Retain };
+                match fate {
+                    Fate::Retain => kept.push(change.clone()),
+                    Fate::Shorten(change) => kept.push(change),
+                    Fate::Remove => {}
+                }
+            }
+            for later in cut..=changes.len() {
+                let whole = Directory::of(changes[..later].iter());
+                let compacted = Directory::of(kept.iter().chain(&changes[cut..later]));
+                prop_assert_eq!(&whole, &compacted, "at {}", later);
+            }
+            // Applied again, it finds nothing left to do.
+            if usize::try_from(done).unwrap() >= cut {
+                let mut again = Compaction::default();
+                for (seq, change) in (1..).zip(&kept) {
+                    again.note(seq, change);
+                }
+                for (seq, change) in (1..).zip(&kept) {
+                    prop_assert_eq!(again.fate(seq, change), Fate::Retain);
+                }
+            }
+        }
+    }
+}

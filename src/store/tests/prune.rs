@@ -1,0 +1,303 @@
+use std::time::Duration;
+
+use super::*;
+use crate::model::{DirectoryChange, MappingKey, Pin, Seq};
+
+/// The directory as the events up to a position make it, each with its own.
+async fn changes(store: &Store) -> Vec<(Seq, DirectoryChange)> {
+    store.events_after(0, 1000).await.unwrap().into_iter().map(|event| (event.seq, event.change)).collect()
+}
+
+fn hour() -> Duration {
+    Duration::from_hours(1)
+}
+
+/// A store with a user who was renamed, one who was deleted, a group that changed its members, a mapping with versions
+/// and pins; each change an hour after the one before.
+async fn with_history() -> (Home, [UserId; 2], GroupId) {
+    let home = Home::new().await;
+    let store = &home.store;
+    let alice = add_user(store, &okta(), "alice@x.example").await.facts.id;
+    let bob = add_user(store, &okta(), "bob@x.example").await.facts.id;
+    let group = add_group(store, &okta(), "team", &[alice.0, bob.0]).await.group.facts.id;
+    home.clock.advance(hour());
+    store
+        .update_user::<()>(&okta(), &origin(), alice, |before| {
+            let mut facts = before.facts.clone();
+            facts.user_name = "alice.smith@x.example".to_owned();
+            facts.emails[0].value = facts.user_name.clone();
+            Ok(Some(UserUpdate { resource: json!({"userName": facts.user_name}), facts }))
+        })
+        .await
+        .unwrap();
+    home.clock.advance(hour());
+    change(store, &okta(), group, vec![MemberChange::Remove(vec![bob.0])]).await.unwrap();
+    for generation in 1..4 {
+        home.clock.advance(hour());
+        store.put_spec(spec(generation)).await.unwrap();
+    }
+    let pin = |group| Pin {
+        mapping: MappingKey::new("team", "m").unwrap(),
+        provider: okta(),
+        selector: "displayName:team".to_owned(),
+        group,
+    };
+    store.put_pins(vec![pin(GroupId(Uuid::from_u128(9)))]).await.unwrap();
+    store.put_pins(vec![pin(group)]).await.unwrap();
+    home.clock.advance(hour());
+    store.delete_user(&okta(), &origin(), bob, None).await.unwrap();
+    (home, [alice, bob], group)
+}
+
+fn spec(generation: i64) -> StoredSpec {
+    StoredSpec {
+        kind: "RoleMapping".to_owned(),
+        namespace: Some("team".to_owned()),
+        name: "m".to_owned(),
+        generation,
+        state: SpecState::Active,
+        source: "a.yaml".to_owned(),
+        json: json!({"spec": {"generation": generation}}).to_string(),
+    }
+}
+
+#[tokio::test]
+async fn all_that_is_older_and_not_needed_goes_and_what_stands_for_the_present_stays() {
+    let (home, [alice, bob], group) = with_history().await;
+    let store = &home.store;
+    let (highest, audited) = (store.highest_seq().await.unwrap(), store.highest_audit_seq().await.unwrap());
+    home.clock.advance(hour());
+    let dry = store.prune(home.now(), true).await.unwrap();
+    assert_eq!(changes(store).await.len(), 7);
+    let done = store.prune(home.now(), false).await.unwrap();
+    assert_eq!(done, dry);
+    let expected = Pruned {
+        history_since: highest,
+        audit_since: audited + 1,
+        events: 3,
+        shortened_events: 1,
+        spec_versions: 2,
+        history: 1,
+        audit_rows: audited.unsigned_abs(),
+        names: 4,
+        refusals: 0,
+    };
+    assert_eq!(done, expected);
+
+    let left = changes(store).await;
+    let kinds: Vec<_> = left.iter().map(|(_, change)| change).collect();
+    let member = DirectoryChange::Members { group, added: vec![alice], removed: vec![] };
+    assert!(kinds.contains(&&member) && kinds.contains(&&DirectoryChange::UserDeleted { id: bob }), "{left:?}");
+    let named = |name: &str| left.iter().any(|(_, change)| format!("{change:?}").contains(name));
+    assert!(named("alice.smith@x.example") && !named("\"alice@x.example") && !named("bob@x.example"), "{left:?}");
+    let versions = store.spec_versions("RoleMapping", Some("team"), "m").await.unwrap();
+    assert_eq!(versions.iter().map(|version| version.generation).collect::<Vec<_>>(), [3]);
+    let pins = store.pins_at(&MappingKey::new("team", "m").unwrap(), highest).await.unwrap();
+    assert_eq!(pins.iter().map(|pin| pin.group).collect::<Vec<_>>(), [group]);
+    // The row of the prune itself is what is left.
+    let rows = store.audit_after(0, 10).await.unwrap();
+    assert_eq!(rows.iter().map(|row| row.entry.action.as_str()).collect::<Vec<_>>(), ["store.prune"]);
+    assert_eq!(store.verify_audit().await.unwrap(), AuditChain { since: audited + 1, rows: 1 });
+    assert_eq!(store.oldest_seq().await.unwrap(), highest);
+    let mut ignored = |_, _| {};
+    let before = store.catalog_at(highest - 1, &mut ignored).await;
+    assert_eq!(before, Err(StoreError::HistoryNotKept { seq: highest - 1, oldest: highest }));
+    store.catalog_at(highest, &mut ignored).await.unwrap();
+    let again = store.prune(home.now(), false).await.unwrap();
+    let nothing = Pruned { history_since: highest, audit_since: audited + 1, ..Pruned::default() };
+    assert_eq!(again, nothing, "the row of the first prune is not older than now");
+}
+
+#[tokio::test]
+async fn neither_position_falls_when_the_last_rows_are_pruned_and_both_logs_go_on() {
+    let home = Home::new().await;
+    let store = &home.store;
+    store.put_spec(spec(1)).await.unwrap();
+    store.remove_spec("RoleMapping", Some("team"), "m").await.unwrap();
+    home.clock.advance(hour());
+    let pruned = store.prune(home.now(), false).await.unwrap();
+    assert_eq!((pruned.spec_versions, pruned.history_since), (2, 2), "nothing is left of what was removed");
+    assert_eq!((store.highest_seq().await.unwrap(), store.highest_audit_seq().await.unwrap()), (2, 3));
+    drop(home.store.clone());
+    let again = open(home.folder.path(), home.clock.clone()).await;
+    assert_eq!(again.highest_seq().await.unwrap(), 2);
+    let alice = add_user(&again, &okta(), "alice@x.example").await.facts.id;
+    let events = changes(&again).await;
+    assert!(matches!(&events[..], [(3, DirectoryChange::User(facts))] if facts.id == alice), "{events:?}");
+    assert_eq!(again.verify_audit().await.unwrap(), AuditChain { since: 3, rows: 2 });
+}
+
+#[tokio::test]
+async fn younger_rows_are_not_touched_and_a_clock_that_was_set_back_leaves_more() {
+    let (home, _, _) = with_history().await;
+    let store = &home.store;
+    let whole = changes(store).await;
+    let rows = store.highest_audit_seq().await.unwrap();
+    // The first three rows are of the first hour.
+    let first = home.now() - hour() * 6 + Duration::from_secs(1);
+    let pruned = store.prune(first, false).await.unwrap();
+    assert_eq!((pruned.history_since, pruned.events, pruned.shortened_events), (4, 0, 0));
+    assert_eq!((pruned.audit_rows, pruned.names), (4, 2), "bob's name stands in a younger row");
+    assert_eq!(changes(store).await, whole, "all of it is still what the directory was then");
+    assert_eq!(store.verify_audit().await.unwrap(), AuditChain { since: 5, rows: rows.unsigned_abs() - 4 + 1 });
+    store.tamper("UPDATE events SET at = 9000000000000000000 WHERE seq = 1").await;
+    store.tamper("UPDATE spec_versions SET at = 9000000000000000000").await;
+    home.clock.advance(hour());
+    let pruned = store.prune(home.now(), false).await.unwrap();
+    assert_eq!((pruned.history_since, pruned.events, pruned.spec_versions), (4, 0, 0));
+}
+
+#[tokio::test]
+async fn versions_that_a_claim_was_made_under_stay() {
+    let (home, [alice, _], _) = with_history().await;
+    let store = &home.store;
+    let uid = store.spec_versions("RoleMapping", Some("team"), "m").await.unwrap()[0].uid.clone();
+    let sql = format!(
+        "INSERT INTO grants (document, role, condition_hash, member_key, member, state, held) \
+             VALUES ('run:projects/p/locations/l/services/s', 'roles/run.invoker', '', 'user:a', 'user:a', 'owned', 0); \
+         INSERT INTO claims (document, role, condition_hash, member_key, mapping, subject_kind, subject_id, mapping_uid, \
+             generation) VALUES ('run:projects/p/locations/l/services/s', 'roles/run.invoker', '', 'user:a', 'team/m', \
+             'user', x'{}', '{uid}', 1)",
+        alice.0.simple()
+    );
+    store.tamper(sql.leak()).await;
+    store.remove_spec("RoleMapping", Some("team"), "m").await.unwrap();
+    home.clock.advance(hour());
+    store.prune(home.now(), false).await.unwrap();
+    let left = store.spec_versions("RoleMapping", Some("team"), "m").await.unwrap();
+    let left: Vec<_> = left.iter().map(|version| (version.generation, version.phase)).collect();
+    // Without the last row the mapping would be in force again at a past position.
+    assert_eq!(left, [(1, SpecPhase::Active), (3, SpecPhase::Removed)]);
+}
+
+#[tokio::test]
+async fn prune_that_is_dropped_anywhere_leaves_a_store_that_holds_and_is_pruned_again() {
+    for step in 0.. {
+        let home = Home::new().await;
+        let store = home.store.clone();
+        let alice = add_user(&store, &okta(), "alice@x.example").await.facts.id;
+        let group = add_group(&store, &okta(), "team", &[]).await.group.facts.id;
+        for n in 0..600 {
+            let change_of = if n % 2 == 0 { MemberChange::Add } else { MemberChange::Remove };
+            change(&store, &okta(), group, vec![change_of(vec![alice.0])]).await.unwrap();
+        }
+        let highest = store.highest_seq().await.unwrap();
+        home.clock.advance(hour());
+        let (at, before) = (home.now(), store.clone());
+        let pruning = tokio::spawn(async move { before.prune(at, false).await });
+        // Each step lets one more transaction through.
+        let mut seen = (0, 0);
+        let mut left = step;
+        while left > 0 && !pruning.is_finished() {
+            let now = (changes(&store).await.len(), store.verify_audit().await.unwrap().since);
+            if now != seen {
+                (seen, left) = (now, left - 1);
+            }
+            tokio::task::yield_now().await;
+        }
+        let finished = pruning.is_finished();
+        pruning.abort();
+        let _ = pruning.await;
+        assert_eq!(store.highest_seq().await.unwrap(), highest);
+        store.verify_audit().await.unwrap();
+        let mut members = std::collections::BTreeSet::new();
+        let mut sink = |_, change| {
+            if let DirectoryChange::Members { added, removed, .. } = change {
+                members.retain(|user| !removed.contains(user));
+                members.extend(added);
+            }
+        };
+        store.catalog_at(highest, &mut sink).await.unwrap();
+        assert!(members.is_empty(), "after {step} steps");
+        store.prune(at, false).await.unwrap();
+        let left = changes(&store).await;
+        assert_eq!(left.len(), 2, "the user and the group: {left:?}");
+        assert_eq!(store.verify_audit_chain().await.unwrap(), store.audit_after(0, 10).await.unwrap().len() as u64);
+        if finished {
+            assert!(step > 3, "several transactions");
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn rows_that_are_gone_without_a_prune_on_record_are_found_and_what_does_not_hold_is_not_pruned() {
+    let pruned = async || {
+        let (home, _, _) = with_history().await;
+        home.clock.advance(hour());
+        let first = home.now() - hour() * 5;
+        home.store.prune(first, false).await.unwrap();
+        home.store.verify_audit().await.unwrap();
+        home
+    };
+    for tampering in [
+        "UPDATE meta SET value = json_array(6, (SELECT hash FROM audit WHERE seq = 6)) WHERE key = 'audit_anchor'; \
+         DELETE FROM audit WHERE seq <= 6",
+        "UPDATE meta SET value = json_array(value ->> 0, 'forged') WHERE key = 'audit_anchor'",
+        "DELETE FROM meta WHERE key = 'audit_anchor'",
+        "UPDATE audit SET detail = NULL WHERE action = 'store.prune'",
+        "DELETE FROM audit WHERE seq = (SELECT min(seq) FROM audit)",
+    ] {
+        let home = pruned().await;
+        home.store.tamper(tampering).await;
+        let broken = home.store.verify_audit().await.unwrap_err();
+        assert!(matches!(broken, StoreError::AuditBroken { .. }), "{tampering}: {broken}");
+        let left = changes(&home.store).await;
+        assert_eq!(home.store.prune(home.now(), false).await, Err(broken), "{tampering}");
+        assert_eq!(changes(&home.store).await, left);
+    }
+    // Without a row of the prune, nothing says that rows were meant to go.
+    let (home, _, _) = with_history().await;
+    home.store
+        .tamper(
+            "INSERT INTO meta SELECT 'audit_anchor', json_array(seq, hash) FROM audit WHERE seq = 2; \
+             DELETE FROM audit WHERE seq <= 2",
+        )
+        .await;
+    assert_eq!(home.store.verify_audit().await, Err(StoreError::AuditBroken { seq: 3 }));
+}
+
+#[tokio::test]
+async fn follower_that_lags_behind_a_prune_is_told_and_one_that_does_not_goes_on() {
+    let (home, _, _) = with_history().await;
+    let store = &home.store;
+    let highest = store.highest_seq().await.unwrap();
+    let (events, position) = store.follow_events(0, 2).await.unwrap();
+    assert_eq!((events.len(), position), (2, 2));
+    let (events, position) = store.follow_events(highest - 1, 2).await.unwrap();
+    assert_eq!((events.len(), position), (1, highest));
+    // Positions of the history are passed over.
+    store.put_spec(spec(9)).await.unwrap();
+    let (events, position) = store.follow_events(highest, 2).await.unwrap();
+    assert_eq!((events.len(), position), (0, highest + 1));
+    home.clock.advance(hour());
+    store.prune(home.now(), false).await.unwrap();
+    assert!(store.follow_events(position, 2).await.unwrap().0.is_empty());
+    let behind = store.follow_events(highest, 2).await;
+    assert_eq!(behind.unwrap_err(), StoreError::HistoryNotKept { seq: highest, oldest: highest + 1 });
+}
+
+/// The bytes of a database and of its log.
+pub(super) fn bytes(home: &Home) -> Vec<u8> {
+    let files = std::fs::read_dir(home.folder.path()).unwrap().map(|entry| entry.unwrap().path());
+    files.flat_map(|file| std::fs::read(file).unwrap()).collect()
+}
+
+/// Whether the bytes hold a text, in either case.
+pub(super) fn holds(bytes: &[u8], text: &str) -> bool {
+    let bytes = bytes.to_ascii_lowercase();
+    bytes.windows(text.len()).any(|window| window == text.to_ascii_lowercase().as_bytes())
+}
+
+#[tokio::test]
+async fn nothing_of_what_was_pruned_is_left_in_a_file_that_was_rewritten() {
+    let (home, _, _) = with_history().await;
+    let other = open(home.folder.path(), home.clock.clone()).await;
+    home.clock.advance(hour());
+    other.prune(home.now(), false).await.unwrap();
+    assert!(holds(&bytes(&home), "bob@x.example"));
+    other.rewrite_file().await.unwrap();
+    assert!(!holds(&bytes(&home), "bob@x.example") && holds(&bytes(&home), "alice.smith@x.example"));
+    add_user(&home.store, &okta(), "carol@x.example").await;
+    assert_eq!(home.store.verify_audit_chain().await.unwrap(), 2);
+}
