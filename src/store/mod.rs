@@ -14,6 +14,7 @@ mod audit;
 mod committer;
 mod compaction;
 mod decisions;
+mod erase;
 mod error;
 mod events;
 mod file;
@@ -59,6 +60,7 @@ use leadership::Turn;
 
 pub use audit::AuditChain;
 pub use decisions::{Decision, Farewell, PendingDecision};
+pub use erase::{Erased, Erasure, KnownPerson};
 pub use error::StoreError;
 pub use history::{ListingRecord, ResourceRecord};
 pub use leadership::{Epoch, Leader};

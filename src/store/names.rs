@@ -17,11 +17,16 @@ pub struct Names {
     pub by_digest: HashMap<String, String>,
 }
 
+/// The address in a member of a policy: `deleted:user:ADDRESS?uid=N`. Another name is one by itself.
+pub(super) fn address_of(name: &str) -> &str {
+    let address = name.strip_prefix("deleted:").unwrap_or(name);
+    let address = address.strip_prefix("user:").unwrap_or(address);
+    address.split_once('?').map_or(address, |(address, _)| address)
+}
+
 impl Names {
     fn add(&mut self, store: &Store, id: Option<UserId>, name: &str) {
-        let address = name.strip_prefix("deleted:").unwrap_or(name);
-        let address = address.strip_prefix("user:").unwrap_or(address);
-        let address = address.split_once('?').map_or(address, |(address, _)| address);
+        let address = address_of(name);
         if let Some(id) = id {
             self.by_id.entry(id).or_insert_with(|| address.to_owned());
         }

@@ -4,6 +4,7 @@ mod abandoned;
 mod audit;
 mod directory;
 mod engine;
+mod erase;
 mod first_version;
 mod guard;
 mod history;
