@@ -11,7 +11,9 @@ use clap::{Parser, Subcommand};
 use crate::model::{Clock, MappingKey};
 
 mod config;
+mod erase;
 mod lint;
+mod prune;
 mod reference;
 mod release;
 mod run;
@@ -24,7 +26,9 @@ pub use config::{
     ConfigError, ConfigErrors, CredentialsKind, DatabaseUrl, LogFormat, MAX_DRIFT_INTERVAL, MIN_DRIFT_INTERVAL, Mode,
     RunConfig,
 };
+pub use erase::StoreEraseArgs;
 pub use lint::LintArgs;
+pub use prune::{ResultFormat, StorePruneArgs};
 pub use reference::{ReferenceArgs, flags_markdown};
 pub use release::{ReleaseArgs, ReleaseCommand};
 pub use run::RunArgs;
@@ -253,7 +257,7 @@ pub async fn dispatch(cli: Cli, io: &mut Io<'_>, clock: &dyn Clock) -> Result<Ne
             }
             Exit::Done
         }
-        Command::Store(args) => store::run(&args, io).await?,
+        Command::Store(args) => store::run(&args, io, clock).await?,
         Command::Release(args) => release::run(&args, io, clock).await?,
         Command::Uninstall(args) => uninstall::run(&args, io, clock).await?,
         Command::Version => {

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 
 use crate::app::mirror::{self, Comparison, MirrorError, Mirrors};
-use crate::model::{Clock as _, ProviderName, SystemClock};
+use crate::model::{Clock, ProviderName, SystemClock};
 use crate::store::{Decision, DirectoryUse, Origin, Store, Trust};
 
 use super::config::DatabaseUrl;
+use super::erase::{self, StoreEraseArgs};
+use super::prune::{self, StorePruneArgs};
 use super::{CliError, Exit, Io};
 
 const ACCEPT_EXAMPLES: &str = "\
@@ -60,6 +62,12 @@ pub enum StoreCommand {
     /// Delete the people and groups of a former provider
     #[command(after_help = PROVIDER_EXAMPLES)]
     PurgeProvider(StoreProviderArgs),
+    /// Remove history and audit rows that are older than a retention period
+    #[command(after_help = prune::EXAMPLES)]
+    Prune(StorePruneArgs),
+    /// Erase the names and addresses of a person who was deleted
+    #[command(after_help = erase::EXAMPLES)]
+    Erase(StoreEraseArgs),
 }
 
 /// Flags of `rolecall store accept-provider` and `rolecall store purge-provider`.
@@ -95,11 +103,13 @@ pub(super) async fn open_existing(database: &str) -> Result<Store, CliError> {
 }
 
 /// Carries out `rolecall store …`.
-pub(super) async fn run(args: &StoreArgs, io: &mut Io<'_>) -> Result<Exit, CliError> {
+pub(super) async fn run(args: &StoreArgs, io: &mut Io<'_>, clock: &dyn Clock) -> Result<Exit, CliError> {
     match &args.command {
         StoreCommand::Accept(args) => accept(args, io).await,
         StoreCommand::AcceptProvider(args) => accept_provider(args, io).await,
         StoreCommand::PurgeProvider(args) => purge_provider(args, io).await,
+        StoreCommand::Prune(args) => prune::run(args, io, clock).await,
+        StoreCommand::Erase(args) => erase::run(args, io).await,
     }
 }
 

@@ -5,8 +5,8 @@ use clap::CommandFactory;
 
 use super::*;
 use crate::app::mirror::{self, Mirror};
-use crate::model::SystemClock;
-use crate::store::{Decision, SpecState, Store, StoredSpec};
+use crate::model::{ManualClock, ProviderName, SystemClock, UserFacts, UserId};
+use crate::store::{Decision, NewUser, Origin, SpecState, Store, StoredSpec};
 
 /// Carries out a command line; what it wrote, and how it ended.
 async fn rolecall(arguments: &[&str]) -> (String, String, Exit) {
@@ -171,6 +171,104 @@ async fn release_of_a_known_mapping_is_left_for_the_running_process() {
     let decided: Vec<Decision> = store.decisions().await.unwrap().into_iter().map(|pending| pending.decision).collect();
     let team = MappingKey::new("checkout", "team").unwrap();
     assert_eq!(decided, [Decision::ReleaseMapping(team), Decision::ReleaseManifests]);
+}
+
+/// Pushes a user as an identity provider does; answers the id.
+async fn push(store: &Store, name: &str) -> UserId {
+    let facts = UserFacts {
+        id: UserId(uuid::Uuid::new_v4()),
+        active: true,
+        user_name: name.to_owned(),
+        external_id: None,
+        emails: vec![],
+    };
+    let user = NewUser { resource: serde_json::json!({"userName": name}), facts };
+    store.create_user(&okta(), &origin(), user).await.unwrap().facts.id
+}
+
+fn okta() -> ProviderName {
+    ProviderName::new("okta").unwrap()
+}
+
+fn origin() -> Origin {
+    Origin { token: "a".to_owned(), request_id: None }
+}
+
+#[tokio::test]
+async fn prune_says_in_numbers_what_went_and_a_dry_run_removes_nothing() {
+    let (_dir, store, [flag, url]) = store().await;
+    push(&store, "alice@corp.example").await;
+    let line = ["store", "prune", "--older-than", "400d", &flag, &url];
+    let (out, err, exit) = rolecall(&line).await;
+    assert_eq!((exit, err.as_str()), (Exit::Done, ""));
+    assert!(out.starts_with("removed what is older than ") && out.contains(" 0 events"), "{out}");
+
+    // A year and more later.
+    let later = ManualClock::new(SystemClock.now() + jiff::SignedDuration::from_hours(24 * 500));
+    let run = async |arguments: &[&str]| {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let cli = Cli::try_parse_from(std::iter::once("rolecall").chain(arguments.iter().copied())).unwrap();
+        let mut io = Io { out: &mut out, err: &mut err };
+        assert!(matches!(dispatch(cli, &mut io, &later).await, Ok(Next::Exit(Exit::Done))));
+        plain(&out)
+    };
+    let json = async |dry: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&run(&[&line[..], &["-o", "json"], dry].concat()).await).unwrap()
+    };
+    let would = json(&["--dry-run"]).await;
+    assert_eq!(store.audit_after(0, 10).await.unwrap().len(), 2);
+    let did = json(&["--vacuum"]).await;
+    assert_eq!((&would["dryRun"], &did["dryRun"]), (&true.into(), &false.into()));
+    assert_eq!(did["removed"]["auditRows"], 2);
+    for key in ["before", "historySince", "auditSince", "removed"] {
+        assert_eq!(would[key], did[key], "{key}");
+    }
+    assert_eq!(store.verify_audit_chain().await.unwrap(), 1);
+
+    for age in ["59m", "soon"] {
+        let error = Cli::try_parse_from(["rolecall", "store", "prune", "--older-than", age, &flag, &url]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+    }
+    assert!(Cli::try_parse_from(["rolecall", "store", "prune", &flag, &url]).is_err(), "nothing is removed by default");
+}
+
+#[tokio::test]
+async fn erase_is_refused_with_what_to_do_until_the_person_is_deleted_and_then_says_what_was_erased() {
+    let (dir, store, [flag, url]) = store().await;
+    let alice = push(&store, "alice@corp.example").await;
+    let erase =
+        async |who: &str, more: &[&str]| rolecall(&[&["store", "erase", who, &flag, &url][..], more].concat()).await;
+    let (out, err, exit) = erase("alice@corp.example", &[]).await;
+    assert_eq!((exit, out.as_str()), (Exit::No, ""));
+    let request = format!("DELETE /idp/okta/scim/v2/Users/{alice}");
+    assert!(err.contains("has not deleted") && err.contains(&request), "{err}");
+    let (out, _, exit) = erase("carol@corp.example", &["-o", "json"]).await;
+    let answer: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((exit, &answer["reason"], &answer["erased"]), (Exit::No, &"PersonUnknown".into(), &false.into()));
+
+    store.delete_user(&okta(), &origin(), alice, None).await.unwrap();
+    let again = push(&store, "Alice@corp.example").await;
+    let (_, err, exit) = erase("alice@corp.example", &[]).await;
+    assert_eq!(exit, Exit::No);
+    for (id, state) in [(alice, "deleted"), (again, "not deleted")] {
+        assert!(err.contains(&format!("{id}  okta  {state}")), "{err}");
+    }
+    store.delete_user(&okta(), &origin(), again, None).await.unwrap();
+    let (out, _, exit) = erase(&alice.to_string(), &["--dry-run"]).await;
+    assert_eq!(exit, Exit::Done);
+    assert!(out.starts_with("would erase "), "{out}");
+    for id in [alice, again] {
+        let (out, err, exit) = erase(&id.to_string(), &["-o", "json"]).await;
+        let answer: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((exit, err.as_str(), &answer["erased"]), (Exit::Done, "", &true.into()));
+        assert_eq!((&answer["events"], &answer["names"]), (&1.into(), &1.into()));
+    }
+    for file in std::fs::read_dir(dir.path()).unwrap() {
+        let text = String::from_utf8_lossy(&std::fs::read(file.unwrap().path()).unwrap()).to_lowercase();
+        assert!(!text.contains("alice"));
+    }
+    let (_, err, exit) = erase("alice@corp.example", &[]).await;
+    assert!(exit == Exit::No && err.contains("person.erase"), "{err}");
 }
 
 #[test]

@@ -30,6 +30,7 @@ mod process;
 mod record;
 mod recreated;
 mod refusals;
+mod retention;
 mod scim_bad_input;
 mod scim_dialogues;
 mod scim_meaning;
