@@ -3,8 +3,10 @@
 use std::fmt::Write as _;
 
 use clap::Args;
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 
+use crate::model::Clock;
 use crate::store::{Erased, Erasure, KnownPerson, Store};
 
 use super::prune::ResultFormat;
@@ -28,6 +30,9 @@ Examples:
     --database sqlite:/var/lib/rolecall/rolecall.db
 
 Exit status: 0 erased, 1 refused or nobody of that name, 2 wrong command line, 3 the store is not usable.";
+
+/// Until the rolecall that runs has heard of a deletion, it may be about to grant something.
+const SETTLE: SignedDuration = SignedDuration::from_secs(2);
 
 /// How many policies are named.
 const SHOWN: usize = 5;
@@ -69,9 +74,15 @@ impl Answer {
 }
 
 /// Carries out `rolecall store erase`.
-pub(super) async fn run(args: &StoreEraseArgs, io: &mut Io<'_>) -> Result<Exit, CliError> {
+pub(super) async fn run(args: &StoreEraseArgs, io: &mut Io<'_>, clock: &dyn Clock) -> Result<Exit, CliError> {
     let store = open_existing(&args.database).await?;
-    let answer = match store.find_people(&args.person).await?.as_slice() {
+    let people = store.find_people(&args.person).await?;
+    if let [KnownPerson { deleted_at: Some(at), .. }] = people.as_slice() {
+        let heard = at.saturating_add(SETTLE).unwrap_or(*at);
+        let left = heard.duration_since(clock.now()).clamp(SignedDuration::ZERO, SETTLE);
+        tokio::time::sleep(left.unsigned_abs()).await;
+    }
+    let answer = match people.as_slice() {
         [] if uuid::Uuid::try_parse(&args.person).is_ok() => nobody(&store).await?,
         [] => erase(&store, None, args).await?,
         [person] => erase(&store, Some(person), args).await?,
@@ -106,10 +117,12 @@ async fn nobody(store: &Store) -> Result<Answer, CliError> {
 fn ambiguous(several: &[KnownPerson]) -> Answer {
     let mut text = format!("{} people were known by this name; name one of them by the id:", several.len());
     let mut choices = Vec::new();
-    for KnownPerson { id, provider, is_present } in several {
-        let state = if *is_present { "not deleted" } else { "deleted" };
+    for KnownPerson { id, provider, deleted_at } in several {
+        let state = deleted_at.map_or_else(|| "not deleted".to_owned(), |at| format!("deleted {at}"));
         let _ = write!(text, "\n  {id}  {provider}  {state}");
-        choices.push(json!({"id": id, "identityProvider": provider.as_str(), "deleted": !is_present}));
+        choices.push(
+            json!({"id": id, "identityProvider": provider.as_str(), "deletedAt": deleted_at.map(|at| at.to_string())}),
+        );
     }
     Answer::refused("PersonAmbiguous", text, json!({"choices": choices}))
 }

@@ -21,6 +21,7 @@ mod status;
 mod store;
 mod table;
 mod uninstall;
+mod verify;
 
 pub use config::{
     ConfigError, ConfigErrors, CredentialsKind, DatabaseUrl, LogFormat, MAX_DRIFT_INTERVAL, MIN_DRIFT_INTERVAL, Mode,
@@ -35,6 +36,7 @@ pub use run::RunArgs;
 pub use status::StatusArgs;
 pub use store::{StoreAcceptArgs, StoreArgs, StoreCommand, StoreProviderArgs};
 pub use uninstall::UninstallArgs;
+pub use verify::StoreVerifyArgs;
 
 const ABOUT: &str = "Keeps Google Cloud Run IAM in step with your identity provider";
 

@@ -12,6 +12,7 @@ use crate::store::{Decision, DirectoryUse, Origin, Store, Trust};
 use super::config::DatabaseUrl;
 use super::erase::{self, StoreEraseArgs};
 use super::prune::{self, StorePruneArgs};
+use super::verify::{self, StoreVerifyArgs};
 use super::{CliError, Exit, Io};
 
 const ACCEPT_EXAMPLES: &str = "\
@@ -68,6 +69,9 @@ pub enum StoreCommand {
     /// Erase the names and addresses of a person who was deleted
     #[command(after_help = erase::EXAMPLES)]
     Erase(StoreEraseArgs),
+    /// Verify the hash chain of the audit
+    #[command(after_help = verify::EXAMPLES)]
+    Verify(StoreVerifyArgs),
 }
 
 /// Flags of `rolecall store accept-provider` and `rolecall store purge-provider`.
@@ -109,7 +113,8 @@ pub(super) async fn run(args: &StoreArgs, io: &mut Io<'_>, clock: &dyn Clock) ->
         StoreCommand::AcceptProvider(args) => accept_provider(args, io).await,
         StoreCommand::PurgeProvider(args) => purge_provider(args, io).await,
         StoreCommand::Prune(args) => prune::run(args, io, clock).await,
-        StoreCommand::Erase(args) => erase::run(args, io).await,
+        StoreCommand::Erase(args) => erase::run(args, io, clock).await,
+        StoreCommand::Verify(args) => verify::run(args, io).await,
     }
 }
 

@@ -223,7 +223,15 @@ async fn prune_says_in_numbers_what_went_and_a_dry_run_removes_nothing() {
     for key in ["before", "historySince", "auditSince", "removed"] {
         assert_eq!(would[key], did[key], "{key}");
     }
-    assert_eq!(store.verify_audit_chain().await.unwrap(), 1);
+    let (out, _, exit) = rolecall(&["store", "verify", &flag, &url]).await;
+    assert_eq!(exit, Exit::Done);
+    assert!(
+        out.starts_with("1 rows of the audit hold; the last is row 3 ") && out.contains("begins with row 3"),
+        "{out}"
+    );
+    let (out, _, _) = rolecall(&["store", "verify", "-o", "json", &flag, &url]).await;
+    let chain: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&chain["holds"], &chain["since"], &chain["last"]), (&true.into(), &3.into(), &3.into()));
 
     for age in ["59m", "soon"] {
         let error = Cli::try_parse_from(["rolecall", "store", "prune", "--older-than", age, &flag, &url]).unwrap_err();

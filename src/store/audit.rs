@@ -110,12 +110,14 @@ pub(super) struct Anchor {
 }
 
 /// What a verification of the audit covered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditChain {
     /// The first row that is there; those before were pruned.
     pub since: i64,
     /// How many rows there are.
     pub rows: u64,
+    /// The hash of the last one, or of the last that was pruned; empty in an empty log.
+    pub hash: String,
 }
 
 /// The actor of what was decided on the command line.
@@ -316,7 +318,7 @@ impl Store {
                 Some(seq) => return Err(StoreError::AuditBroken { seq }),
                 None => {
                     let rows = verified.saturating_sub(anchor.seq).unsigned_abs();
-                    return Ok(AuditChain { since: anchor.seq.saturating_add(1), rows });
+                    return Ok(AuditChain { since: anchor.seq.saturating_add(1), rows, hash: previous });
                 }
             }
         }

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::TryStreamExt as _;
+use jiff::Timestamp;
 use serde_json::json;
 use sqlx::query;
 use uuid::Uuid;
@@ -20,9 +21,9 @@ use super::{Store, StoreError};
 use crate::model::{DirectoryChange, DocumentKey, MemberKey, ProviderName, Seq, UserFacts, UserId};
 
 /// Whose ids these are, of users that are there and of deleted ones.
-const PROVIDERS: &str = "SELECT c.provider, EXISTS (SELECT 1 FROM users u WHERE u.provider = c.provider AND u.id = ?1) \
-    FROM counters c WHERE EXISTS (SELECT 1 FROM users u WHERE u.provider = c.provider AND u.id = ?1) \
-        OR EXISTS (SELECT 1 FROM tombstones t WHERE t.provider = c.provider AND t.id = ?1 AND t.kind = 'user')";
+const PROVIDERS: &str = "SELECT c.provider, t.deleted_at FROM counters c \
+    LEFT JOIN tombstones t ON t.provider = c.provider AND t.id = ?1 AND t.kind = 'user' \
+    WHERE t.id IS NOT NULL OR EXISTS (SELECT 1 FROM users u WHERE u.provider = c.provider AND u.id = ?1)";
 
 /// Users who are there, by a folded name.
 const PRESENT: &str = "SELECT id FROM users WHERE user_name_fold = ?1 OR lower(external_id) = ?1 \
@@ -57,8 +58,8 @@ pub struct KnownPerson {
     pub id: UserId,
     /// The identity provider.
     pub provider: ProviderName,
-    /// The identity provider has not deleted the person.
-    pub is_present: bool,
+    /// When the identity provider deleted the person; none while it has not.
+    pub deleted_at: Option<Timestamp>,
 }
 
 /// What erasing a person came to.
@@ -168,7 +169,7 @@ impl Store {
         let row = query(PROVIDERS).bind(id.0.as_bytes().as_slice()).fetch_optional(self.readers()).await?;
         row.map(|row| {
             let mut columns = Columns::of(&row, "users");
-            Ok(KnownPerson { id, provider: columns.provider()?, is_present: columns.integer()? != 0 })
+            Ok(KnownPerson { id, provider: columns.provider()?, deleted_at: columns.time_or_none()? })
         })
         .transpose()
     }
@@ -269,7 +270,7 @@ async fn erase(tx: &mut Transaction, id: Option<UserId>, traces: Traces, dry: bo
         let Some(row) = row else { return Ok(Erasure::Unknown) };
         let mut columns = Columns::of(&row, "users");
         let provider = columns.provider()?;
-        if columns.integer()? != 0 {
+        if columns.time_or_none()?.is_none() {
             return Ok(Erasure::NotDeleted(provider));
         }
     }

@@ -103,6 +103,12 @@ impl<'r> Columns<'r> {
         Timestamp::from_nanosecond(i128::from(number)).map_err(|error| self.damaged(&error))
     }
 
+    pub(super) fn time_or_none(&mut self) -> Result<Option<Timestamp>, StoreError> {
+        let number = self.integer_or_none()?;
+        let time = number.map(|number| Timestamp::from_nanosecond(i128::from(number)));
+        time.transpose().map_err(|error| self.damaged(&error))
+    }
+
     pub(super) fn id(&mut self) -> Result<Uuid, StoreError> {
         let bytes: &[u8] = self.get()?;
         Uuid::from_slice(bytes).map_err(|error| self.damaged(&error))

@@ -147,7 +147,7 @@ async fn nothing_of_the_name_and_addresses_of_an_erased_person_is_left_in_any_fi
         assert_eq!(store.find_people(name).await.unwrap(), []);
     }
     let found = store.find_people(&alice.to_string()).await.unwrap();
-    assert_eq!(found, [KnownPerson { id: alice, provider: okta(), is_present: false }]);
+    assert_eq!(found, [KnownPerson { id: alice, provider: okta(), deleted_at: Some(home.now()) }]);
     assert_eq!(store.erase_person(Some(alice), None, false).await.unwrap(), Erasure::Erased(Erased::default()));
     assert_eq!(store.verify_audit_chain().await.unwrap(), verified + 1);
 }
@@ -197,11 +197,11 @@ async fn nobody_is_erased_who_is_there_or_has_a_grant_or_a_removal_that_is_still
 async fn people_are_found_by_id_and_by_every_name_they_had_and_all_of_them() {
     let (home, alice, bob) = alice_left().await;
     let store = &home.store;
-    let gone = KnownPerson { id: alice, provider: okta(), is_present: false };
+    let gone = KnownPerson { id: alice, provider: okta(), deleted_at: Some(home.now()) };
     for name in ["ALICE@x.example", "alice.married@x.example", "alice.mail@X.example", "okta-alice-77"] {
         assert_eq!(store.find_people(name).await.unwrap(), std::slice::from_ref(&gone), "{name}");
     }
-    let there = KnownPerson { id: bob, provider: okta(), is_present: true };
+    let there = KnownPerson { id: bob, provider: okta(), deleted_at: None };
     assert_eq!(store.find_people("Bob@x.example").await.unwrap(), std::slice::from_ref(&there));
     assert_eq!(store.find_people(&bob.to_string()).await.unwrap(), [there]);
     for name in ["", "carol@x.example", "alice", "team", "11111111-1111-4111-8111-111111111111"] {
@@ -209,7 +209,7 @@ async fn people_are_found_by_id_and_by_every_name_they_had_and_all_of_them() {
     }
     let entra = provider("entra");
     let again = add_user(store, &entra, "alice@x.example").await.facts.id;
-    let mut both = vec![gone, KnownPerson { id: again, provider: entra, is_present: true }];
+    let mut both = vec![gone, KnownPerson { id: again, provider: entra, deleted_at: None }];
     both.sort_unstable_by_key(|person| person.id);
     assert_eq!(store.find_people("alice@x.example").await.unwrap(), both);
 }

@@ -111,3 +111,20 @@ async fn database_of_the_first_version_opens_whole_and_its_history_begins_with_i
     assert_eq!(store.highest_seq().await.unwrap(), 8);
     assert_eq!(store.verify_audit_chain().await.unwrap(), 3);
 }
+
+#[tokio::test]
+async fn database_of_the_first_version_can_be_pruned_and_its_people_erased() {
+    let folder = tempfile::tempdir().unwrap();
+    first_version(folder.path()).await;
+    let clock = Arc::new(ManualClock::new("2027-02-01T08:00:00Z".parse().unwrap()));
+    let store = open(folder.path(), clock.clone()).await;
+    let before = (store.highest_seq().await.unwrap(), store.oldest_seq().await.unwrap());
+    // The rows of the first version are of the day before; what was in force is of the moment of the upgrade.
+    let pruned = store.prune(clock.now(), false).await.unwrap();
+    assert_eq!((pruned.audit_rows, pruned.audit_since), (1, 2));
+    assert_eq!((store.highest_seq().await.unwrap(), store.oldest_seq().await.unwrap()), before);
+    assert_eq!(store.verify_audit_chain().await.unwrap(), 1);
+    let alice = store.user(&okta(), person(1)).await.unwrap().unwrap().facts;
+    assert_eq!(alice.user_name, "alice@corp.example");
+    assert_eq!(store.erase_person(Some(person(1)), None, false).await.unwrap(), Erasure::NotDeleted(okta()));
+}
