@@ -1,15 +1,15 @@
 //! Outcomes become statuses: what the engine remembers, folded and put on the board.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio_util::sync::CancellationToken;
 
 use super::Inner;
-use super::state::{DocumentMemory, SAMPLES, State};
+use super::state::{DocumentMemory, SAMPLES, State, StatusOf};
 use crate::api::condition::{kind, reason};
 use crate::api::{
     DriftKind, DriftSample, FindingStatus, PolicyCounts, RefusedPath, ResourceCounts, TargetDrift, duration,
@@ -22,13 +22,18 @@ use crate::plan;
 use crate::status::{
     DocumentOutcome, HeldOutcome, Item, Kind, Lag, ListingOutcome, MappingInput, Metadata, ProviderInput, QuotaOutcome,
     Status, SubjectOutcome, Tally, TargetInput, TokenOutcome, Trouble, fold_mapping, fold_provider, fold_target,
+    same_mapping, same_target,
 };
 use crate::store::{Counts, StoreError, Usage};
 
 /// Several outcomes within this time are folded once.
 const COALESCE: Duration = Duration::from_millis(100);
-/// Time alone changes statuses too (a change pending for more than a minute): all of them are folded this often.
+/// What the SCIM side knows of providers is looked at this often: it tells nobody when it changes.
 const REFRESH: Duration = Duration::from_secs(5);
+/// All statuses are folded this often, whatever was told.
+const RESYNC: Duration = Duration::from_mins(1);
+/// A status that changed, or that would say too little after a start, is folded again after this.
+const SETTLES: SignedDuration = SignedDuration::from_secs(1);
 /// How many differences the status of a target shows.
 const SHOWN: usize = 50;
 
@@ -57,16 +62,31 @@ pub struct ProviderTraffic {
 pub type TrafficSource = Arc<dyn Fn(&ProviderName) -> ProviderTraffic + Send + Sync>;
 
 pub(super) async fn follow(inner: Arc<Inner>, stop: CancellationToken) {
-    let mut refreshed = tokio::time::Instant::now();
+    let (mut refreshed, mut resynced) = (tokio::time::Instant::now(), tokio::time::Instant::now());
     loop {
+        let due = inner
+            .state()
+            .revisits
+            .next_due()
+            .map_or(REFRESH, |due| Duration::try_from(due.duration_since(inner.clock.now())).unwrap_or_default());
         tokio::select! {
             () = inner.changed.notified() => {}
+            () = tokio::time::sleep(due) => {}
             () = tokio::time::sleep_until(refreshed + REFRESH) => {}
             () = stop.cancelled() => return,
         }
-        if refreshed.elapsed() >= REFRESH {
-            refreshed = tokio::time::Instant::now();
-            inner.state().everything_changed();
+        {
+            let mut state = inner.state();
+            if resynced.elapsed() >= RESYNC {
+                resynced = tokio::time::Instant::now();
+                state.everything_changed();
+            }
+            if refreshed.elapsed() >= REFRESH {
+                refreshed = tokio::time::Instant::now();
+                let providers: Vec<ProviderName> = state.providers.keys().cloned().collect();
+                state.changed_providers.extend(providers);
+            }
+            state.take_revisits(inner.clock.now());
         }
         publish(&inner).await;
         tokio::time::sleep(COALESCE).await;
@@ -131,7 +151,9 @@ fn mapping(inner: &Inner, key: &MappingKey) {
         let mut state = inner.state();
         let Some(memory) = state.mappings.get(key) else {
             state.lacking_since.remove(key);
-            state.frozen_mappings.remove(key);
+            if state.note_frozen(key, BTreeSet::new()) {
+                inner.changed.notify_one();
+            }
             inner.board.remove(Kind::RoleMapping, Some(key.namespace()), key.name());
             return;
         };
@@ -152,6 +174,7 @@ fn mapping(inner: &Inner, key: &MappingKey) {
                 && inner.queue().is_busy(document)
         };
         if previous.is_some() && state.is_settling() && (loading.is_some() || view.documents.iter().any(unread)) {
+            state.revisits.ask(&StatusOf::Mapping(key.clone()), later(now, SETTLES));
             return;
         }
         let problem = memory.problem.clone();
@@ -221,10 +244,13 @@ fn mapping(inner: &Inner, key: &MappingKey) {
         if !lacking_since.is_empty() {
             state.lacking_since.insert(key.clone(), lacking_since);
         }
-        state.frozen_mappings.remove(key);
-        if is_frozen {
-            let frozen = documents.into_iter().map(|outcome| outcome.document).collect();
-            state.frozen_mappings.insert(key.clone(), frozen);
+        let changed = previous.as_ref().is_none_or(|before| !same_mapping(before, &folded.status));
+        if let Some(due) = revisit(changed, folded.revisit, now) {
+            state.revisits.ask(&StatusOf::Mapping(key.clone()), due);
+        }
+        let frozen = documents.into_iter().map(|outcome| outcome.document).filter(|_| is_frozen).collect();
+        if state.note_frozen(key, frozen) {
+            inner.changed.notify_one();
         }
         Item::new(metadata, spec, Status::RoleMapping(Box::new(folded.status)))
     };
@@ -304,7 +330,9 @@ fn outcome(
     let Some(memory) = state.documents.get(document) else { return outcome };
     outcome.pending_since = memory.pending_since;
     outcome.troubles = memory.troubles(inner, state, document, key);
-    outcome.reverted = memory.reverted.get(key).copied().unwrap_or_default();
+    if let Some((count, at)) = memory.reverted.get(key) {
+        (outcome.reverted, outcome.reverted_at) = (*count, Some(*at));
+    }
     let remaining = || memory.remains.iter().filter(|(_, mappings)| mappings.contains(key));
     outcome.remaining = remaining().count() as u64;
     outcome.lag = memory.lag.map(|(took, at)| Lag { took, at });
@@ -378,17 +406,29 @@ fn tally(tally: &plan::Tally) -> Tally {
     }
 }
 
+/// When to fold a status again although nothing is told. One that changed is folded once more: what it follows from includes
+/// what it was.
+fn revisit(changed: bool, due: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+    let again = changed.then(|| later(now, SETTLES));
+    [again, due].into_iter().flatten().min()
+}
+
+fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
+    at.saturating_add(by).unwrap_or(Timestamp::MAX)
+}
+
 fn target(inner: &Inner, name: &TargetName) {
     let now = inner.clock.now();
     let previous = inner.board.target(name);
     if previous.is_some() {
-        let state = inner.state();
+        let mut state = inner.state();
         let unlisted = state.targets.get(name).is_some_and(|memory| memory.listing.is_none());
         if unlisted && state.is_settling() {
+            state.revisits.ask(&StatusOf::Target(name.clone()), later(now, SETTLES));
             return;
         }
     }
-    let item = {
+    let (item, due) = {
         let state = inner.state();
         let Some(memory) = state.targets.get(name) else {
             inner.board.remove(Kind::CloudRunTarget, None, name.as_str());
@@ -399,9 +439,9 @@ fn target(inner: &Inner, name: &TargetName) {
         let mut policies = PolicyCounts::default();
         let mut drift: Vec<TargetDrift> = Vec::new();
         let mut missing_permissions: Vec<String> = Vec::new();
-        let frozen = state.frozen_documents();
+        let (frozen, covered) = (state.frozen_documents(), memory);
         for (document, memory) in &state.documents {
-            if !state.targets_of(document).contains(name) {
+            if !covered.covers(document) {
                 continue;
             }
             missing_permissions.extend(memory.missing_permission.clone());
@@ -440,12 +480,8 @@ fn target(inner: &Inner, name: &TargetName) {
             complete_at: listing.complete_at,
         });
         let overlapped_by = view.overlapped.values().next().map(TargetName::as_str);
-        let abandoned = state
-            .abandoned
-            .iter()
-            .filter(|(document, _)| state.targets_of(document).contains(name))
-            .map(|(_, grants)| grants)
-            .sum();
+        let abandoned =
+            state.abandoned.iter().filter(|(document, _)| covered.covers(document)).map(|(_, grants)| grants).sum();
         let folded = fold_target(
             &TargetInput {
                 generation: memory.generation,
@@ -470,8 +506,14 @@ fn target(inner: &Inner, name: &TargetName) {
             creation_timestamp: Some(Time(memory.created)),
             uid: memory.uid.clone(),
         };
-        Item::new(metadata, serde_json::to_value(&memory.spec).ok(), Status::CloudRunTarget(Box::new(folded.status)))
+        let spec = serde_json::to_value(&memory.spec).ok();
+        let changed = previous.as_ref().is_none_or(|before| !same_target(before, &folded.status));
+        let due = revisit(changed, folded.revisit, now);
+        (Item::new(metadata, spec, Status::CloudRunTarget(Box::new(folded.status))), due)
     };
+    if let Some(due) = due {
+        inner.state().revisits.ask(&StatusOf::Target(name.clone()), due);
+    }
     inner.board.publish(item);
 }
 

@@ -12,6 +12,7 @@ use super::error::EngineError;
 use super::first_look::FirstLook;
 use super::intake::ObjectProblem;
 use super::pass::Verdict;
+use super::queue::DueQueue;
 use super::refusals::Refusals;
 use crate::api::{CloudRunTargetSpec, DriftKind, IdentityProviderSpec, RoleMappingSpec};
 use crate::index::{Effects, Index, Urgency};
@@ -142,8 +143,8 @@ pub(super) struct DocumentMemory {
     pub missing_permission: Option<String>,
     /// Directory event → acknowledged, of the last change, and when that was.
     pub lag: Option<(SignedDuration, Timestamp)>,
-    /// Grants of ours that were taken away and granted again, since the start, per mapping.
-    pub reverted: BTreeMap<MappingKey, u64>,
+    /// Grants of ours that were taken away and granted again, since the start, per mapping; and when the last of them was.
+    pub reverted: BTreeMap<MappingKey, (u64, Timestamp)>,
     /// The counts of the last pass.
     pub tallies: BTreeMap<MappingKey, Tally>,
     /// Since when the guard holds something.
@@ -193,6 +194,14 @@ pub(super) struct TargetMemory {
     pub recorded: Option<u64>,
     pub reconcile_requested_at: Option<String>,
     pub problem: Option<ObjectProblem>,
+}
+
+impl TargetMemory {
+    /// Is the document in the project and one of the regions of the target?
+    pub fn covers(&self, document: &DocumentKey) -> bool {
+        self.spec.project == document.project()
+            && self.spec.locations.iter().any(|location| location == document.location())
+    }
 }
 
 #[derive(Debug)]
@@ -256,6 +265,15 @@ pub(super) struct State {
     pub changed_mappings: BTreeSet<MappingKey>,
     pub changed_targets: BTreeSet<TargetName>,
     pub changed_providers: BTreeSet<ProviderName>,
+    /// When time alone may change a status.
+    pub revisits: DueQueue<StatusOf, Timestamp>,
+}
+
+/// Whose status.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum StatusOf {
+    Mapping(MappingKey),
+    Target(TargetName),
 }
 
 impl State {
@@ -279,6 +297,7 @@ impl State {
             changed_mappings: BTreeSet::new(),
             changed_targets: BTreeSet::new(),
             changed_providers: BTreeSet::new(),
+            revisits: DueQueue::default(),
         }
     }
 
@@ -298,11 +317,7 @@ impl State {
 
     /// The targets whose project and regions cover this document.
     pub fn targets_of(&self, document: &DocumentKey) -> Vec<TargetName> {
-        let covers = |memory: &TargetMemory| {
-            memory.spec.project == document.project()
-                && memory.spec.locations.iter().any(|location| location == document.location())
-        };
-        self.targets.iter().filter(|(_, memory)| covers(memory)).map(|(name, _)| name.clone()).collect()
+        self.targets.iter().filter(|(_, memory)| memory.covers(document)).map(|(name, _)| name.clone()).collect()
     }
 
     fn link(&mut self, document: &DocumentKey, mappings: &BTreeSet<MappingKey>, there: bool) {
@@ -321,6 +336,34 @@ impl State {
     /// Is what the statuses are folded from still being found out after a start?
     pub fn is_settling(&self) -> bool {
         self.frozen.is_none() && self.thawed_at.is_some_and(|at| at.elapsed() < SETTLING)
+    }
+
+    /// The statuses that time alone may have changed are to be folded again.
+    pub fn take_revisits(&mut self, now: Timestamp) {
+        while let Some(of) = self.revisits.take(now) {
+            self.revisits.done(&of, None);
+            match of {
+                StatusOf::Mapping(key) => drop(self.changed_mappings.insert(key)),
+                StatusOf::Target(name) => drop(self.changed_targets.insert(name)),
+            }
+        }
+    }
+
+    /// Notes on which documents the status of a mapping says `Frozen`: their targets count them. Answers whether that
+    /// changed.
+    pub fn note_frozen(&mut self, key: &MappingKey, documents: BTreeSet<DocumentKey>) -> bool {
+        let before = self.frozen_mappings.remove(key).unwrap_or_default();
+        let changed = before != documents;
+        if changed {
+            for document in before.symmetric_difference(&documents) {
+                let targets = self.targets_of(document);
+                self.changed_targets.extend(targets);
+            }
+        }
+        if !documents.is_empty() {
+            self.frozen_mappings.insert(key.clone(), documents);
+        }
+        changed
     }
 
     /// Every status is to be folded again.
@@ -424,7 +467,8 @@ impl State {
                     "somebody took a grant of ours away on {key}; it was granted again"
                 );
                 for mapping in mappings {
-                    *memory.reverted.entry(mapping).or_default() += 1;
+                    let (count, at) = memory.reverted.entry(mapping).or_insert((0, now));
+                    (*count, *at) = (count.saturating_add(1), now);
                 }
             }
             memory.mappings = memory.tallies.keys().cloned().collect();

@@ -107,6 +107,8 @@ pub struct DocumentOutcome {
     pub held: Vec<HeldOutcome>,
     /// Grants that were taken away and granted again, since the start.
     pub reverted: u64,
+    /// When the last of them was.
+    pub reverted_at: Option<Timestamp>,
     /// Grants whose last claim ended although they were not ours.
     pub remaining: u64,
     /// Members that are neither ours nor wanted.
@@ -131,6 +133,7 @@ impl DocumentOutcome {
             troubles: Vec::new(),
             held: Vec::new(),
             reverted: 0,
+            reverted_at: None,
             remaining: 0,
             foreign: 0,
             samples: Vec::new(),

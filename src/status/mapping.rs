@@ -13,9 +13,7 @@ use crate::api::{
 use crate::model::{FreezeReason, MemberKey};
 
 use super::Folded;
-use super::conditions::{
-    Conditions, clip, earliest, explain, find, int, later, needs_a_person, plural, with_next_step,
-};
+use super::conditions::{Conditions, clip, earliest, explain, int, later, needs_a_person, plural, with_next_step};
 use super::input::{DocumentOutcome, Lag, MappingInput, SubjectOutcome, Tally, Trouble};
 use super::verdict::{Case, Turn, judge, unlisted};
 
@@ -61,7 +59,8 @@ pub fn fold_mapping(
     if let Some(held) = &held {
         conditions.set(kind::HELD, true, reason::MASS_REMOVAL, &held_message(held, total.held, input.ending));
     }
-    let (drifted, drift_ends) = drifted(&drift, previous, now);
+    let reverted_at = documents.iter().filter_map(|document| document.reverted_at).max();
+    let (drifted, drift_ends) = drifted(&drift, reverted_at, now);
     if let Some((word, message)) = drifted {
         conditions.set(kind::DRIFTED, true, word, &message);
     }
@@ -251,19 +250,10 @@ fn drift(documents: &[&DocumentOutcome], missing: u64) -> DriftCounts {
 /// count alone does not tell that it just happened.
 fn drifted(
     drift: &DriftCounts,
-    previous: Option<&RoleMappingStatus>,
+    reverted_at: Option<Timestamp>,
     now: Timestamp,
 ) -> (Option<(&'static str, String)>, Option<Timestamp>) {
-    let before = previous.and_then(|status| status.drift.as_ref()).map_or(0, |before| before.reverted);
-    let shown_until = previous
-        .and_then(|status| find(&status.conditions, kind::DRIFTED))
-        .filter(|shown| shown.reason == reason::REVERTED)
-        .map(|shown| later(shown.last_transition_time.0, REVERTED_SHOWN));
-    let until = if drift.reverted > before {
-        Some(later(now, REVERTED_SHOWN))
-    } else {
-        shown_until.filter(|until| now < *until && drift.reverted > 0)
-    };
+    let until = reverted_at.map(|at| later(at, REVERTED_SHOWN)).filter(|until| now < *until);
     let count = |n: i64| u64::try_from(n).unwrap_or(0);
     let mut parts = Vec::new();
     let mut words = Vec::new();

@@ -75,6 +75,7 @@ prop_compose! {
                 plan_hash: format!("{hash}{n}"),
                 since: at,
             }];
+            outcome.reverted_at = Some(at);
             (outcome.reverted, outcome.foreign, outcome.remaining) = (counts[0], counts[1], counts[2]);
             outcome.lag = Some(Lag { took: SignedDuration::from_millis(took), at });
             let tally = outcome.tally.get_or_insert_default();

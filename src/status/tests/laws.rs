@@ -63,6 +63,7 @@ prop_compose! {
             }).collect(),
             unlisted,
             reverted: counts.0,
+            reverted_at: (counts.0 > 0).then(|| ago(i64::try_from(counts.2).unwrap_or_default() * 3000)),
             remaining: counts.1,
             foreign: counts.2,
             lag: lag.map(|(took, at)| Lag { took: SignedDuration::from_millis(took), at: ago(at) }),
@@ -137,6 +138,23 @@ proptest! {
         for (one, other) in second.conditions.iter().zip(&third.conditions) {
             prop_assert_eq!(&one.last_transition_time, &other.last_transition_time);
         }
+    }
+
+    #[test]
+    fn time_alone_changes_nothing_before_the_status_is_due(
+        scene in scenes(), known in any::<bool>(), seconds in 1_i64..8000,
+    ) {
+        let before = Scene::before();
+        let then = now() + SignedDuration::from_secs(1);
+        let new = scene.fold_at(known.then_some(&before), now()).status;
+        // A status that changed is folded once more: what it follows from includes what it was.
+        let first = scene.fold_at(Some(&new), then);
+        let later = then + SignedDuration::from_secs(seconds);
+        if first.revisit.is_none_or(|due| later < due) {
+            let second = scene.fold_at(Some(&first.status), later).status;
+            prop_assert!(same_mapping(&first.status, &second), "due {:?}\n{:#?}\n{:#?}", first.revisit, first.status, second);
+        }
+        prop_assert!(first.revisit.is_none_or(|due| due > then), "{:?}", first.revisit);
     }
 
     #[test]

@@ -282,7 +282,7 @@ fn drift_and_foreign_members_are_ready_and_drifted() {
 #[test]
 fn grant_that_was_granted_again_is_shown_for_an_hour_and_stays_counted() {
     let mut scene = Scene::default();
-    scene.documents[0].reverted = 1;
+    (scene.documents[0].reverted, scene.documents[0].reverted_at) = (1, Some(now()));
     let shown = "Ready=True/Converged Accepted=True/Accepted Drifted=True/Reverted";
     let first = scene.fold_at(Some(&Scene::before()), now());
     assert_eq!(line(&first.status.conditions), shown);
@@ -293,6 +293,27 @@ fn grant_that_was_granted_again_is_shown_for_an_hour_and_stays_counted() {
     let after = scene.fold_at(Some(&later.status), now() + hour);
     assert_eq!(line(&after.status.conditions), "Ready=True/Converged Accepted=True/Accepted");
     assert_eq!(after.status.drift.unwrap().reverted, 1);
+}
+
+#[test]
+fn grant_that_was_granted_again_is_told_as_long_beside_what_else_differs() {
+    for (foreign, missing) in [(3, 0), (0, 1), (3, 1)] {
+        let mut scene = Scene::default();
+        scene.documents[0].foreign = foreign;
+        if missing > 0 {
+            scene.documents[0] = with_tally("checkout-api", |tally| (tally.acknowledged, tally.missing) = (3, 1));
+            scene.documents[0].foreign = foreign;
+        }
+        let long_before = scene.fold_at(None, ago(7200)).status;
+        (scene.documents[0].reverted, scene.documents[0].reverted_at) = (1, Some(now()));
+        let told = |status: &RoleMappingStatus| {
+            get(&status.conditions, kind::DRIFTED).is_some_and(|drifted| drifted.message.contains("granted again"))
+        };
+        let first = scene.fold_at(Some(&long_before), now());
+        let next = scene.fold_at(Some(&first.status), now() + SignedDuration::from_secs(5));
+        assert!(told(&first.status) && told(&next.status), "{foreign} foreign, {missing} missing");
+        assert!(!told(&scene.fold_at(Some(&next.status), now() + SignedDuration::from_hours(1)).status));
+    }
 }
 
 #[test]
