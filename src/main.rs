@@ -2,15 +2,14 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use rolecall::app;
-use rolecall::cli::{self, Cli, Exit, Io, LogFormat, Next};
+use rolecall::cli::{self, Exit, Io, LogFormat, Next};
 use rolecall::model::SystemClock;
 use rolecall::telemetry::{self, LogFormat as Format};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = cli::parse();
     let mut out = anstream::AutoStream::auto(std::io::stdout());
     let mut err = anstream::AutoStream::auto(std::io::stderr());
     let mut io = Io { out: &mut out, err: &mut err };

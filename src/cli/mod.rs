@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::model::{Clock, MappingKey};
 
@@ -60,6 +60,35 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// Reads the command line of this process. What is wrong with it is said, and the process ends.
+#[must_use]
+pub fn parse() -> Cli {
+    let matches = with_paragraphs(Cli::command()).get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+/// Lets the terminal break the lines of prose: the source breaks them where no terminal would.
+fn with_paragraphs(mut command: clap::Command) -> clap::Command {
+    if let Some(help) = command.get_after_help().map(ToString::to_string) {
+        command = command.after_help(paragraphs(&help));
+    }
+    command.mut_subcommands(with_paragraphs)
+}
+
+/// Each paragraph in one line. Lines that are indented, such as examples, stay as they are.
+fn paragraphs(text: &str) -> String {
+    let is_prose = |line: &str| !line.is_empty() && !line.starts_with(' ');
+    let mut joined = String::with_capacity(text.len());
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        joined.push_str(line);
+        if let Some(next) = lines.peek() {
+            joined.push(if is_prose(line) && is_prose(next) { ' ' } else { '\n' });
+        }
+    }
+    joined
 }
 
 /// The verbs.

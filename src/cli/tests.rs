@@ -27,6 +27,28 @@ fn plain(bytes: &[u8]) -> String {
 }
 
 #[test]
+fn prose_of_help_is_broken_by_the_terminal_and_examples_are_not() {
+    let text = "One sentence\nover two lines.\n\nAnother.\n\nExamples:\n  rolecall a \\\n    --b\n  rolecall c\n\nExit status: 0.";
+    let expected = "One sentence over two lines.\n\nAnother.\n\nExamples:\n  rolecall a \\\n    --b\n  rolecall c\n\nExit status: 0.";
+    assert_eq!(super::paragraphs(text), expected);
+    let mut command = super::with_paragraphs(Cli::command()).term_width(80);
+    let help = command
+        .find_subcommand_mut("store")
+        .and_then(|store| store.find_subcommand_mut("erase"))
+        .unwrap()
+        .clone()
+        .term_width(80)
+        .render_help()
+        .to_string();
+    let (_, prose) = help.split_once("Takes the names").unwrap();
+    let (prose, _) = prose.split_once("\n\n").unwrap();
+    assert!(
+        prose.lines().rev().skip(1).all(|line| (60..=80).contains(&line.len()) || line.starts_with(" and")),
+        "{prose}"
+    );
+}
+
+#[test]
 fn the_definition_of_the_command_line_is_sound() {
     Cli::command().debug_assert();
 }

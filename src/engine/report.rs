@@ -32,7 +32,8 @@ const COALESCE: Duration = Duration::from_millis(100);
 const REFRESH: Duration = Duration::from_secs(5);
 /// All statuses are folded this often, whatever was told.
 const RESYNC: Duration = Duration::from_mins(1);
-/// A status that changed, or that would say too little after a start, is folded again after this.
+/// A status that changed is folded again after this, since what it follows from includes what it was; so is one that would
+/// say too little after a start.
 const SETTLES: SignedDuration = SignedDuration::from_secs(1);
 /// How many differences the status of a target shows.
 const SHOWN: usize = 50;
@@ -244,8 +245,7 @@ fn mapping(inner: &Inner, key: &MappingKey) {
         if !lacking_since.is_empty() {
             state.lacking_since.insert(key.clone(), lacking_since);
         }
-        let changed = previous.as_ref().is_none_or(|before| !same_mapping(before, &folded.status));
-        if let Some(due) = revisit(changed, folded.revisit, now) {
+        if let Some(due) = folded.revisit {
             state.revisits.ask(&StatusOf::Mapping(key.clone()), due);
         }
         let frozen = documents.into_iter().map(|outcome| outcome.document).filter(|_| is_frozen).collect();
@@ -255,6 +255,11 @@ fn mapping(inner: &Inner, key: &MappingKey) {
         Item::new(metadata, spec, Status::RoleMapping(Box::new(folded.status)))
     };
     inner.board.publish(item);
+    // As it is shown: without the names of people, and cut to what the resource can hold.
+    let shown = inner.board.mapping(key);
+    if shown.as_ref().zip(previous.as_ref()).is_none_or(|(shown, before)| !same_mapping(shown, before)) {
+        inner.state().revisits.ask(&StatusOf::Mapping(key.clone()), later(now, SETTLES));
+    }
 }
 
 /// Notes since when something that the mapping wants on a document is lacking, or is not known. A pass that ends well
@@ -406,13 +411,6 @@ fn tally(tally: &plan::Tally) -> Tally {
     }
 }
 
-/// When to fold a status again although nothing is told. One that changed is folded once more: what it follows from includes
-/// what it was.
-fn revisit(changed: bool, due: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
-    let again = changed.then(|| later(now, SETTLES));
-    [again, due].into_iter().flatten().min()
-}
-
 fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
     at.saturating_add(by).unwrap_or(Timestamp::MAX)
 }
@@ -507,14 +505,15 @@ fn target(inner: &Inner, name: &TargetName) {
             uid: memory.uid.clone(),
         };
         let spec = serde_json::to_value(&memory.spec).ok();
-        let changed = previous.as_ref().is_none_or(|before| !same_target(before, &folded.status));
-        let due = revisit(changed, folded.revisit, now);
-        (Item::new(metadata, spec, Status::CloudRunTarget(Box::new(folded.status))), due)
+        (Item::new(metadata, spec, Status::CloudRunTarget(Box::new(folded.status))), folded.revisit)
     };
-    if let Some(due) = due {
+    inner.board.publish(item);
+    let shown = inner.board.target(name);
+    let changed = shown.as_ref().zip(previous.as_ref()).is_none_or(|(shown, before)| !same_target(shown, before));
+    let again = changed.then(|| later(now, SETTLES));
+    if let Some(due) = [again, due].into_iter().flatten().min() {
         inner.state().revisits.ask(&StatusOf::Target(name.clone()), due);
     }
-    inner.board.publish(item);
 }
 
 fn quota(inner: &Inner, usage: Usage, refused_at: Option<Timestamp>) -> QuotaOutcome {

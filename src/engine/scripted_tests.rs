@@ -63,6 +63,10 @@ struct World {
 
 impl World {
     async fn new() -> Self {
+        Self::with_drift_interval(Duration::from_millis(300)).await
+    }
+
+    async fn with_drift_interval(drift_interval: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", folder.path().join("a.db").display());
         let store = Store::open(&url, Arc::new(SystemClock)).await.unwrap();
@@ -71,7 +75,7 @@ impl World {
         target.create(&document());
         let config = EngineConfig {
             addition_window: Duration::from_millis(10),
-            ..EngineConfig::new(Ceiling::Enforce, Duration::from_millis(300))
+            ..EngineConfig::new(Ceiling::Enforce, drift_interval)
         };
         let engine = Engine::new(
             config,
@@ -278,5 +282,50 @@ async fn document_at_rest_is_read_and_not_written() {
     // The list comes every five minutes; the read of the new resource tells first.
     world.settles(&[person(1)]).await;
     assert!(world.engine.frozen().is_none());
+    world.end().await;
+}
+
+#[tokio::test]
+async fn mapping_is_not_ready_as_soon_as_a_new_document_of_it_cannot_be_read() {
+    // No other pass tells the mapping of it.
+    let world = World::with_drift_interval(Duration::from_mins(5)).await;
+    let inner = &world.engine.0;
+    let key = crate::model::MappingKey::new("team", "m").unwrap();
+    let ready = || {
+        let status = inner.board.mapping(&key)?;
+        let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready")?;
+        Some((ready.status.clone(), ready.reason.clone()))
+    };
+    let until = async |what: &str, is: &dyn Fn() -> bool, patience: Duration| {
+        let begun = std::time::Instant::now();
+        while !is() {
+            assert!(begun.elapsed() < patience, "{what}: {:?}", ready());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let spec = json!({
+        "subjects": [{"identityProvider": "okta", "groups": [{"displayName": "team"}]}],
+        "grants": [{"target": {"name": "t"}, "resources": ["services/*"], "roles": ["roles/run.invoker"]}],
+    });
+    let metadata = json!({"name": "m", "namespace": "team", "generation": 2});
+    world.engine.apply_mapping(object("RoleMapping", metadata, &spec), Provenance::file("a.yaml")).await.unwrap();
+    world.join(&[1]).await;
+    world.settles(&[person(1)]).await;
+    until("ready", &|| ready().is_some_and(|(status, _)| status == "True"), PATIENCE).await;
+    let second: DocumentKey = "run:projects/p/locations/l/services/b".parse().unwrap();
+    for _ in 0..4 {
+        world.target.on_read(&second, Fault::Error(error(ErrorKind::Unavailable, "GoogleUnavailable")));
+    }
+    for _ in 0..200 {
+        let denied = error(ErrorKind::Denied { permission: None }, "PermissionDenied");
+        world.target.on_read(&second, Fault::Error(denied));
+    }
+    world.target.create(&second);
+    inner.list_again(&document());
+    let reason = || inner.state().documents.get(&second).and_then(|memory| memory.error.as_ref().map(|error| error.0));
+    until("denied", &|| reason() == Some("PermissionDenied"), PATIENCE).await;
+    // Long before all is folded again, whatever was told.
+    let told = || ready().is_some_and(|(_, reason)| reason == "PermissionDenied");
+    until("told", &told, Duration::from_secs(20)).await;
     world.end().await;
 }

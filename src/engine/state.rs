@@ -343,8 +343,14 @@ impl State {
         while let Some(of) = self.revisits.take(now) {
             self.revisits.done(&of, None);
             match of {
-                StatusOf::Mapping(key) => drop(self.changed_mappings.insert(key)),
-                StatusOf::Target(name) => drop(self.changed_targets.insert(name)),
+                // Of what is gone there may be a namesake, whose status others write.
+                StatusOf::Mapping(key) if self.mappings.contains_key(&key) => {
+                    self.changed_mappings.insert(key);
+                }
+                StatusOf::Target(name) if self.targets.contains_key(&name) => {
+                    self.changed_targets.insert(name);
+                }
+                StatusOf::Mapping(_) | StatusOf::Target(_) => {}
             }
         }
     }

@@ -124,6 +124,9 @@ impl Inner {
             let mappings = state.settle_document(document, verdict, self.clock.now());
             let ending = mappings.iter().filter(|key| state.is_ending(key)).cloned().collect();
             state.changed_mappings.extend(mappings.iter().cloned());
+            // Also those that have nothing in its plan, or whose document could not be read: their statuses count it.
+            let reaching: Vec<MappingKey> = state.index.reaching(document).cloned().collect();
+            state.changed_mappings.extend(reaching);
             let targets = state.targets_of(document);
             state.changed_targets.extend(targets);
             (mappings, ending)

@@ -398,6 +398,7 @@ impl Index {
         }
         self.frozen = why;
         effects.mappings = self.mappings.keys().cloned().collect();
+        effects.targets = self.targets.keys().cloned().collect();
         if why.is_none() {
             for key in effects.mappings.clone() {
                 self.resolve_subjects(&key, &mut effects);
@@ -523,6 +524,11 @@ impl Index {
     #[must_use]
     pub fn documents(&self) -> BTreeSet<DocumentKey> {
         self.by_document.keys().cloned().collect()
+    }
+
+    /// The mappings that reach this document.
+    pub fn reaching(&self, document: &DocumentKey) -> impl Iterator<Item = &MappingKey> {
+        self.by_document.get(document).into_iter().flatten()
     }
 
     /// Is this person inactive or deleted, as far as the provider that says so is in force? Somebody of whom nothing is known

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::manifest::{Object, ObjectRef, Problem, SecretData, read_object};
-use crate::api::{CloudRunTarget, FIELD_MANAGER, IdentityProvider, RoleMapping};
+use crate::api::{CloudRunTarget, FIELD_MANAGER, IdentityProvider, REVOKE_FINALIZER, RoleMapping};
 
 /// How long one watch call lasts, in seconds: a connection that died without a word is noticed 5 s after that.
 const WATCH_SECONDS: u32 = 30;
@@ -113,7 +113,8 @@ pub enum SecretAbsence {
 pub enum ClusterChange {
     /// An object is there, or changed.
     Object(Box<Seen>),
-    /// An object that says what it said before: only its status was written, or nothing at all.
+    /// An object that says what it said before: only its status was written, or nothing at all. A mapping without our
+    /// finalizer is never told so.
     Restated(Box<Restated>),
     /// An object was deleted, and all its finalizers were done with.
     Gone(ObjectRef),
@@ -216,7 +217,7 @@ async fn objects(
             Some(Ok(Event::InitDone)) => ClusterChange::Listed { what, objects: std::mem::take(&mut listed) },
             Some(Ok(Event::Apply(object))) => {
                 let (name, now) = (reference(kind, &object), fingerprint(&object));
-                if said.insert(name, now) == Some(now) {
+                if said.insert(name, now) == Some(now) && is_held(kind, &object) {
                     ClusterChange::Restated(Box::new(restated(kind, object)))
                 } else {
                     ClusterChange::Object(Box::new(seen(kind, object)))
@@ -401,6 +402,12 @@ fn fingerprint(object: &DynamicObject) -> [u8; 32] {
     Sha256::digest(serde_json::to_vec(&(&object.types, metadata, data)).unwrap_or_default()).into()
 }
 
+/// A mapping without our finalizer waits for it: each of its versions is looked at, since the finalizer is put on the
+/// newest.
+fn is_held(kind: &str, object: &DynamicObject) -> bool {
+    kind != "RoleMapping" || object.finalizers().iter().any(|finalizer| finalizer == REVOKE_FINALIZER)
+}
+
 fn restated(kind: &str, mut object: DynamicObject) -> Restated {
     object.metadata.managed_fields = None;
     let identity = reference(kind, &object);
@@ -501,6 +508,7 @@ mod tests {
             object.metadata.annotations = Some([("a".to_owned(), "b".to_owned())].into());
         });
         let renewed = changed(&|object| object.metadata.uid = Some("2".to_owned()));
+        let bare = changed(&|object| object.metadata.finalizers = None);
         let edited = changed(&|object| object.data["spec"]["mode"] = json!("Observe"));
         let events = [
             Event::Init,
@@ -513,6 +521,9 @@ mod tests {
             Event::Apply(edited.clone()),
             Event::Delete(edited.clone()),
             Event::Apply(edited.clone()),
+            // One that lacks the finalizer waits for it.
+            Event::Apply(bare.clone()),
+            Event::Apply(bare),
             Event::Init,
             Event::InitApply(edited),
             Event::InitDone,
@@ -537,7 +548,7 @@ mod tests {
                 other => panic!("{other:?}"),
             });
         }
-        let expected = "object listed restated object object object restated gone object object listed";
+        let expected = "object listed restated object object object restated gone object object object object listed";
         assert_eq!(words.join(" "), expected);
     }
 
