@@ -29,12 +29,11 @@ use jiff::Timestamp;
 
 use crate::api::{CloudRunTargetSpec, IdentityProviderSpec, MappingMode, RoleMappingSpec};
 use crate::model::{
-    DirectoryChange, DocumentKey, FreezeReason, GroupId, MappingKey, MemberKey, Pin, ProviderName, ResourceKind,
-    TargetName, UserId,
+    DirectoryChange, DocumentKey, FreezeReason, GroupId, MappingKey, Pin, ProviderName, ResourceKind, TargetName,
 };
 
 use mapping::{Labels, Mapping, Reach, Regions, Stock, Target};
-use tenant::{Selector, Tenant, UserState};
+use tenant::{Selector, Tenant};
 
 pub use mapping::{Life, REFUSED_LISTED, Refused, Resolution};
 pub use view::{Acceptance, MappingView, ProviderView, SubjectView, TargetView};
@@ -518,38 +517,6 @@ impl Index {
             effects.mappings.extend(naming.map(|(key, _)| key.clone()));
         }
         effects
-    }
-
-    /// All documents that any mapping reaches now.
-    #[must_use]
-    pub fn documents(&self) -> BTreeSet<DocumentKey> {
-        self.by_document.keys().cloned().collect()
-    }
-
-    /// The mappings that reach this document.
-    pub fn reaching(&self, document: &DocumentKey) -> impl Iterator<Item = &MappingKey> {
-        self.by_document.get(document).into_iter().flatten()
-    }
-
-    /// Is this person inactive or deleted, as far as the provider that says so is in force? Somebody of whom nothing is known
-    /// was deleted before: ids are never used again. `provider`: whose person it is, as far as that is remembered.
-    #[must_use]
-    pub fn has_left(&self, id: UserId, provider: Option<&ProviderName>) -> bool {
-        let found = self.tenants.values().find_map(|tenant| Some((tenant, tenant.user(id)?.state)));
-        match found {
-            Some((_, UserState::Active)) => false,
-            Some((tenant, UserState::Inactive | UserState::Deleted)) => tenant.is_in_force(),
-            Some((_, UserState::Unseen)) | None => match provider {
-                Some(provider) => self.tenants.get(provider).is_some_and(Tenant::is_in_force),
-                None => self.tenants.values().all(Tenant::is_in_force),
-            },
-        }
-    }
-
-    /// An active person who has this principal.
-    #[must_use]
-    pub fn person_with(&self, member: &MemberKey) -> Option<UserId> {
-        self.tenants.values().find_map(|tenant| tenant.owner(member))
     }
 
     /// Takes a mapping out of everything that finds it.

@@ -6,7 +6,8 @@ use serde_json::json;
 use super::world::*;
 use super::*;
 use crate::api::glob::ResourcePattern;
-use crate::model::{GroupFacts, Keep, Principal, Stance, Subject, UserFacts};
+use crate::index::tenant::UserState;
+use crate::model::{GroupFacts, Keep, Principal, Stance, Subject, UserFacts, UserId};
 
 const PEOPLE: u128 = 7;
 const GROUPS: u128 = 4;

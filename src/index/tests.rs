@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::world::*;
 use super::*;
-use crate::model::{Keep, KeptGroups, MemberKey, Stance, Subject};
+use crate::model::{Keep, KeptGroups, MemberKey, Stance, Subject, UserId};
 
 const NOTHING: Stance = Stance::Live { keep: Keep::Nothing };
 

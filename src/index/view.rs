@@ -6,11 +6,12 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::model::{
-    DocumentKey, FreezeReason, GroupId, Keep, MappingKey, ProviderName, ResourceKind, Stance, TargetName,
+    DocumentKey, FreezeReason, GroupId, Keep, MappingKey, MemberKey, ProviderName, ResourceKind, Stance, TargetName,
+    UserId,
 };
 
 use super::mapping::{Life, Mapping, Refused, Resolution, Target};
-use super::tenant::{GroupState, Selector, UserState};
+use super::tenant::{GroupState, Selector, Tenant, UserState};
 use super::{Index, InventoryItem};
 
 /// Whether the targets let the mapping do what it asks for.
@@ -140,6 +141,38 @@ pub struct ProviderView {
 }
 
 impl Index {
+    /// All documents that any mapping reaches now.
+    #[must_use]
+    pub fn documents(&self) -> BTreeSet<DocumentKey> {
+        self.by_document.keys().cloned().collect()
+    }
+
+    /// The mappings that reach this document.
+    pub fn reaching(&self, document: &DocumentKey) -> impl Iterator<Item = &MappingKey> {
+        self.by_document.get(document).into_iter().flatten()
+    }
+
+    /// Is this person inactive or deleted, as far as the provider that says so is in force? Somebody of whom nothing is known
+    /// was deleted before: ids are never used again. `provider`: whose person it is, as far as that is remembered.
+    #[must_use]
+    pub fn has_left(&self, id: UserId, provider: Option<&ProviderName>) -> bool {
+        let found = self.tenants.values().find_map(|tenant| Some((tenant, tenant.user(id)?.state)));
+        match found {
+            Some((_, UserState::Active)) => false,
+            Some((tenant, UserState::Inactive | UserState::Deleted)) => tenant.is_in_force(),
+            Some((_, UserState::Unseen)) | None => match provider {
+                Some(provider) => self.tenants.get(provider).is_some_and(Tenant::is_in_force),
+                None => self.tenants.values().all(Tenant::is_in_force),
+            },
+        }
+    }
+
+    /// An active person who has this principal.
+    #[must_use]
+    pub fn person_with(&self, member: &MemberKey) -> Option<UserId> {
+        self.tenants.values().find_map(|tenant| tenant.owner(member))
+    }
+
     /// A mapping resolved; costs the members of its groups that have no principal of their own, not all members.
     #[must_use]
     pub fn mapping(&self, key: &MappingKey) -> Option<MappingView> {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::*;
-use crate::model::{EmailFact, GroupFacts, Subject, UserFacts};
+use crate::model::{EmailFact, GroupFacts, Subject, UserFacts, UserId};
 
 pub(super) const INVOKER: &str = "roles/run.invoker";
 pub(super) const VIEWER: &str = "roles/run.viewer";
