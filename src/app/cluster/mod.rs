@@ -162,7 +162,7 @@ async fn follow_credentials(
     let mut listed_at = None;
     let mut answered = BTreeSet::new();
     let mut uids: BTreeMap<ProviderName, Option<String>> = BTreeMap::new();
-    // Not a pause that each change begins anew: who changes much would keep it from ever ending.
+    // An interval, since a pause would begin anew with each change and might never end.
     let mut look = tokio::time::interval(TICK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
