@@ -11,10 +11,10 @@ use super::tokens::{Credentials, SecretHashes};
 use crate::api::condition::reason;
 use crate::api::manifest::{Object, ObjectRef, Problem, SecretData};
 use crate::api::{CloudRunTarget, IdentityProvider, RoleMapping};
-use crate::engine::{Engine, IntakeError, ObjectProblem, Provenance};
 use crate::model::{Clock, FreezeReason, MappingKey, ProviderName, TargetName};
+use crate::source::folder::{FolderChange, FolderCommand, Known, KnownObject, PollOptions, Suspicion, poll};
 use crate::store::{Decision, SpecState, Store, StoreError, StoredSpec};
-use crate::watch::folder::{FolderChange, FolderCommand, Known, KnownObject, PollOptions, Suspicion, poll};
+use crate::sync::{Engine, IntakeError, ObjectProblem, Provenance};
 
 /// The kind under which hashes of tokens are stored.
 const SECRET: &str = "Secret";
@@ -357,8 +357,8 @@ impl Folder {
                     self.store.remove_decision(pending.id).await?;
                     continue;
                 }
-                Decision::Uninstall(farewell) => {
-                    if self.engine.bid_farewell(*farewell).await? == 0 {
+                Decision::Uninstall(uninstall) => {
+                    if self.engine.begin_uninstall(*uninstall).await? == 0 {
                         self.store.put_decision(Decision::Uninstalled, self.clock.now()).await?;
                     }
                     continue;

@@ -1,8 +1,8 @@
 //! Wiring: `rolecall run` from flags to servers, engine and the folder or cluster the resources come from.
 
+pub mod checkpoint;
 mod cluster;
 mod folder;
-pub mod mirror;
 mod names;
 mod process;
 mod run;

@@ -11,18 +11,18 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::mirror::MirrorError;
+use super::checkpoint::CheckpointError;
 use super::serve::{Bounds, Server};
 use super::tokens::Resolved;
 use crate::api::FindingStatus;
 use crate::api::condition::reason;
+use crate::catalog::Ceiling;
 use crate::cli::{CredentialsKind, Mode, RunConfig};
-use crate::engine::{Engine, EngineConfig, ProviderTraffic};
-use crate::index::Ceiling;
 use crate::model::{Clock, ProviderName, SystemClock};
 use crate::scim_server::{self, Limits, Scim, TokenTable, Traffic};
-use crate::status::{StatusBoard, TokenOutcome};
+use crate::status::{StatusCache, TokenOutcome};
 use crate::store::{Store, StoreError};
+use crate::sync::{Engine, EngineConfig, ProviderTraffic};
 use crate::target::Target;
 use crate::target::google::{CloudRun, Credentials, Endpoint, GoogleError};
 use crate::telemetry::{Metrics, Part, Readiness, admin_router, probe_router};
@@ -61,7 +61,7 @@ pub enum AppError {
     Endpoint(#[from] crate::target::google::EndpointError),
     /// There is nowhere to keep what the folder has seen of its store.
     #[error(transparent)]
-    Mirror(#[from] MirrorError),
+    Checkpoint(#[from] CheckpointError),
     /// Another process took over the database.
     #[error("{leader} took over the database: only one rolecall works on it at a time, so this one ends")]
     LeadershipLost {
@@ -93,7 +93,7 @@ impl AppError {
             Self::Store(error) => error.reason(),
             Self::Google(error) => error.reason(),
             Self::Endpoint(_) => "EndpointInvalid",
-            Self::Mirror(error) => error.reason(),
+            Self::Checkpoint(error) => error.reason(),
             Self::NoCluster(_) => "NoCluster",
             Self::LeadershipLost { .. } | Self::LeaseLost => reason::LEADERSHIP_LOST,
             Self::EngineEnded => "EngineEnded",
@@ -107,7 +107,7 @@ pub(super) struct Process {
     pub(super) config: RunConfig,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) store: Store,
-    pub(super) board: StatusBoard,
+    pub(super) cache: StatusCache,
     pub(super) engine: Engine,
     pub(super) tokens: TokenTable,
     pub(super) resolved: Arc<Mutex<Resolved>>,
@@ -149,14 +149,14 @@ impl Process {
         let metrics = Arc::new(Metrics::new());
         let readiness = Readiness::default();
         let loaded = readiness.part("loaded");
-        let board = StatusBoard::new();
-        board.hide_people(store.pseudonyms().clone());
+        let cache = StatusCache::new();
+        cache.hide_people(store.pseudonyms().clone());
         super::names::know(store.pseudonyms().clone());
         let mut servers = JoinSet::new();
         {
-            let board = board.clone();
+            let cache = cache.clone();
             let status = Arc::new(move || {
-                let items = board.list().items;
+                let items = cache.list().items;
                 items.into_iter().filter_map(|item| serde_json::to_value(item).ok()).collect()
             });
             let server = |listener, name, (total, per_peer)| {
@@ -192,14 +192,14 @@ impl Process {
             Target::Google(google),
             clock.clone(),
             metrics.engine.clone(),
-            board.clone(),
+            cache.clone(),
             source,
         );
         Ok(Self {
             config,
             clock,
             store,
-            board,
+            cache,
             engine,
             tokens,
             resolved,

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::checkpoint::{self, Checkpoint, CheckpointError, Checkpoints, Comparison};
 use super::cluster;
 use super::folder::Folder;
-use super::mirror::{self, Comparison, Mirror, MirrorError, Mirrors};
 use super::process::{AppError, Process};
 use super::tokens::Credentials;
 use crate::cli::{DatabaseUrl, RunConfig};
-use crate::engine::Engine;
 use crate::model::FreezeReason;
+use crate::source::folder::PollOptions;
 use crate::store::{Store, Trust};
-use crate::watch::folder::PollOptions;
+use crate::sync::Engine;
 
 /// How often the folder is looked at, the mirror written and a freeze looked at again.
 const TICK: Duration = Duration::from_secs(1);
@@ -41,11 +41,11 @@ async fn follow_folder(mut process: Process, manifests: std::path::PathBuf) -> R
     engine.record_mode().await?;
     let specs = engine.restore().await?;
     let seq = engine.load_directory().await?;
-    if let Some(farewell) = store.farewell().await? {
-        engine.bid_farewell(farewell).await?;
+    if let Some(uninstall) = store.farewell().await? {
+        engine.begin_uninstall(uninstall).await?;
     }
     let DatabaseUrl::Sqlite(database) = &process.config.database;
-    let mirrors = Mirrors::of(&manifests, database)?;
+    let mirrors = Checkpoints::of(&manifests, database)?;
     if let Err(error) = mirrors.make_private() {
         tracing::error!(reason = error.reason(), "{error}");
     }
@@ -93,7 +93,7 @@ async fn follow_folder(mut process: Process, manifests: std::path::PathBuf) -> R
             tracing::warn!(reason = error.reason(), "{error}");
         }
         if let Some(reason) = engine.frozen() {
-            match thaw(&engine, &mirrors, (found, doubted), &store).await {
+            match unfreeze(&engine, &mirrors, (found, doubted), &store).await {
                 Ok(true) => tracing::warn!(reason = reason.reason(), "the store was accepted; the freeze is lifted"),
                 Ok(false) => {}
                 Err(error) => {
@@ -119,8 +119,8 @@ async fn follow_folder(mut process: Process, manifests: std::path::PathBuf) -> R
 }
 
 /// Compares the store with what was seen of it, and with what it says of itself.
-async fn compare(mirrors: &Mirrors, store: &Store) -> Result<Option<FreezeReason>, AppError> {
-    Ok(match mirrors.compare(&mirror::of(store).await?)? {
+async fn compare(mirrors: &Checkpoints, store: &Store) -> Result<Option<FreezeReason>, AppError> {
+    Ok(match mirrors.compare(&checkpoint::of(store).await?)? {
         Comparison::Match if store.trust().await? == Trust::Doubted => Some(FreezeReason::StoreMismatch),
         Comparison::Match => None,
         Comparison::Mismatch => Some(FreezeReason::StoreMismatch),
@@ -131,10 +131,10 @@ async fn compare(mirrors: &Mirrors, store: &Store) -> Result<Option<FreezeReason
 /// Lifts the freeze when somebody accepted the store. That it matches is not enough: a store that was behind what was
 /// `found` at the start catches up with it when the IdP pushes, and still lacks what it lacks. Of a store that was
 /// `doubted` then, the mirrors say nothing else once it is accepted.
-async fn thaw(
+async fn unfreeze(
     engine: &Engine,
-    mirrors: &Mirrors,
-    (found, doubted): ([Option<Mirror>; 2], bool),
+    mirrors: &Checkpoints,
+    (found, doubted): ([Option<Checkpoint>; 2], bool),
     store: &Store,
 ) -> Result<bool, AppError> {
     let said = mirrors.found() != found || (doubted && store.trust().await? == Trust::Accepted);
@@ -148,13 +148,13 @@ async fn thaw(
 /// What was written to the mirror, and why the last attempt failed, which is said once.
 #[derive(Default)]
 struct Memory {
-    written: Option<Mirror>,
+    written: Option<Checkpoint>,
     trouble: Option<String>,
 }
 
 impl Memory {
     /// Takes in how an attempt went; answers what is new about it.
-    fn note(&mut self, now: Mirror, outcome: Result<(), MirrorError>) -> Option<Result<(), MirrorError>> {
+    fn note(&mut self, now: Checkpoint, outcome: Result<(), CheckpointError>) -> Option<Result<(), CheckpointError>> {
         match outcome {
             Ok(()) => {
                 self.written = Some(now);
@@ -169,8 +169,8 @@ impl Memory {
 }
 
 /// Writes down how far the store is, so that an older copy of it is known as one.
-async fn remember(store: &Store, mirrors: &Mirrors, memory: &mut Memory) {
-    let Ok(now) = mirror::of(store).await else { return };
+async fn remember(store: &Store, mirrors: &Checkpoints, memory: &mut Memory) {
+    let Ok(now) = checkpoint::of(store).await else { return };
     if memory.written == Some(now) {
         return;
     }
@@ -192,8 +192,8 @@ mod tests {
 
     #[test]
     fn a_mirror_that_cannot_be_written_is_said_once_and_again_when_it_can() {
-        let now = Mirror { store_id: uuid::Uuid::from_u128(1), highest_seq: 1, highest_audit_seq: 1 };
-        let refused = || mirror::write(std::path::Path::new("/nonexistent/.a.rolecall-store.json"), &now);
+        let now = Checkpoint { store_id: uuid::Uuid::from_u128(1), highest_seq: 1, highest_audit_seq: 1 };
+        let refused = || checkpoint::write(std::path::Path::new("/nonexistent/.a.rolecall-store.json"), &now);
         let mut memory = Memory::default();
         assert!(memory.note(now, Ok(())).is_none());
         assert!(matches!(memory.note(now, refused()), Some(Err(_))));

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::api::condition::reason;
 use crate::api::manifest::SecretData;
 use crate::api::{IdentityProviderSpec, ProviderState, SecretKey};
-use crate::engine::Engine;
 use crate::model::ProviderName;
 use crate::scim_server::{AcceptedToken, TokenTable};
+use crate::sync::Engine;
 
 /// What the keys of a Secret amount to, as it is kept: hashes only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use crate::api::manifest::{LintFinding, LintReport, Severity};
-use crate::watch::folder::lint_paths;
+use crate::source::folder::lint_paths;
 
 use super::table::{BAD, CAUTION, HEADER, RESET, one_line};
 use super::{CliError, Exit, Io};

@@ -226,7 +226,7 @@ pub enum CliError {
     Store(#[from] crate::store::StoreError),
     /// The file beside the manifests could not be read or written.
     #[error(transparent)]
-    Mirror(#[from] crate::app::mirror::MirrorError),
+    Checkpoint(#[from] crate::app::checkpoint::CheckpointError),
     /// The output could not be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
@@ -246,7 +246,7 @@ impl CliError {
             | Self::Read { .. }
             | Self::Crds(_)
             | Self::Store(_)
-            | Self::Mirror(_)
+            | Self::Checkpoint(_)
             | Self::Output(_) => Exit::Unavailable,
         }
     }

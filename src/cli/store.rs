@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 
-use crate::app::mirror::{self, Comparison, MirrorError, Mirrors};
+use crate::app::checkpoint::{self, CheckpointError, Checkpoints, Comparison};
 use crate::model::{Clock, ProviderName, SystemClock};
 use crate::store::{Decision, DirectoryUse, Origin, Store, Trust};
 
@@ -152,7 +152,7 @@ async fn purge_provider(args: &StoreProviderArgs, io: &mut Io<'_>) -> Result<Exi
 
 async fn accept(args: &StoreAcceptArgs, io: &mut Io<'_>) -> Result<Exit, CliError> {
     let store = open_existing(&args.database).await?;
-    let now = mirror::of(&store).await?;
+    let now = checkpoint::of(&store).await?;
     let Some(manifests) = &args.manifests else {
         store.set_trust(Trust::Accepted).await?;
         store.put_decision(Decision::AcceptStore, SystemClock.now()).await?;
@@ -164,16 +164,16 @@ async fn accept(args: &StoreAcceptArgs, io: &mut Io<'_>) -> Result<Exit, CliErro
         return Ok(Exit::Done);
     };
     let DatabaseUrl::Sqlite(database) = DatabaseUrl::parse(&args.database)?;
-    let mirrors = Mirrors::of(manifests, &database)?;
+    let mirrors = Checkpoints::of(manifests, &database)?;
     let doubted = store.trust().await? == Trust::Doubted;
-    let before = match mirror::read(&mirrors.manifests) {
+    let before = match checkpoint::read(&mirrors.manifests) {
         Ok(Some(seen)) if !doubted && mirrors.found() == [Some(now); 2] => {
             writeln!(io.out, "store {} at position {} is already accepted", seen.store_id, seen.highest_seq)?;
             return Ok(Exit::Done);
         }
         Ok(None) => "no store".to_owned(),
         Ok(Some(seen)) => format!("store {} at position {}", seen.store_id, seen.highest_seq),
-        Err(error @ MirrorError::Malformed { .. }) => {
+        Err(error @ CheckpointError::Malformed { .. }) => {
             writeln!(io.err, "{error}")?;
             "a file that could not be read".to_owned()
         }
@@ -188,7 +188,7 @@ async fn accept(args: &StoreAcceptArgs, io: &mut Io<'_>) -> Result<Exit, CliErro
     }
     store.set_trust(Trust::Accepted).await?;
     // The audit has a row more now, which is no difference to what was accepted.
-    if let Err(error) = mirrors.write(&mirror::of(&store).await?) {
+    if let Err(error) = mirrors.write(&checkpoint::of(&store).await?) {
         writeln!(io.err, "{error}")?;
     }
     writeln!(

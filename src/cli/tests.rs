@@ -4,7 +4,7 @@ use std::sync::Arc;
 use clap::CommandFactory;
 
 use super::*;
-use crate::app::mirror::{self, Mirror};
+use crate::app::checkpoint::{self, Checkpoint};
 use crate::model::{ManualClock, ProviderName, SystemClock, UserFacts, UserId};
 use crate::store::{Decision, NewUser, Origin, SpecState, Store, StoredSpec};
 
@@ -144,15 +144,15 @@ async fn store() -> (tempfile::TempDir, Store, [String; 2]) {
 async fn store_that_is_accepted_matches_from_then_on() {
     let (dir, store, [flag, url]) = store().await;
     let manifests = dir.path().join("access").display().to_string();
-    let path = mirror::mirror_path(Path::new(&manifests)).unwrap();
-    let other = Mirror { store_id: uuid::Uuid::from_u128(7), highest_seq: 40, highest_audit_seq: 0 };
-    mirror::write(&path, &other).unwrap();
+    let path = checkpoint::mirror_path(Path::new(&manifests)).unwrap();
+    let other = Checkpoint { store_id: uuid::Uuid::from_u128(7), highest_seq: 40, highest_audit_seq: 0 };
+    checkpoint::write(&path, &other).unwrap();
     let line = ["store", "accept", &flag, &url, "--manifests", &manifests];
     let (out, _, exit) = rolecall(&line).await;
     assert_eq!(exit, Exit::Done);
     assert!(out.contains(&store.id().to_string()) && out.contains("position 40"), "{out}");
-    let seen = mirror::read(&path).unwrap().unwrap();
-    assert_eq!(mirror::compare(Some(&seen), &mirror::of(&store).await.unwrap()), mirror::Comparison::Match);
+    let seen = checkpoint::read(&path).unwrap().unwrap();
+    assert_eq!(checkpoint::compare(Some(&seen), &checkpoint::of(&store).await.unwrap()), checkpoint::Comparison::Match);
     let (out, _, exit) = rolecall(&line).await;
     assert_eq!(exit, Exit::Done);
     assert!(out.contains("already accepted"), "{out}");
@@ -162,9 +162,9 @@ async fn store_that_is_accepted_matches_from_then_on() {
     assert_eq!(exit, Exit::Done);
     assert!(err.contains("does not say") && out.contains("could not be read"), "{out}{err}");
     // The audit tells of both decisions.
-    let now = mirror::of(&store).await.unwrap();
-    assert_eq!(mirror::read(&path).unwrap().unwrap(), now);
-    assert_eq!(now, Mirror { highest_audit_seq: seen.highest_audit_seq + 1, ..seen });
+    let now = checkpoint::of(&store).await.unwrap();
+    assert_eq!(checkpoint::read(&path).unwrap().unwrap(), now);
+    assert_eq!(now, Checkpoint { highest_audit_seq: seen.highest_audit_seq + 1, ..seen });
 }
 
 #[tokio::test]
@@ -377,14 +377,14 @@ async fn admin(status: &str, body: &str) -> String {
 
 #[tokio::test]
 async fn status_shows_what_the_admin_port_serves() {
-    let board = crate::status::StatusBoard::new();
+    let cache = crate::status::StatusCache::new();
     let metadata = crate::status::Metadata { name: "okta".to_owned(), ..Default::default() };
-    board.publish(crate::status::Item::new(
+    cache.publish(crate::status::Item::new(
         metadata,
         Some(serde_json::json!({"state": "Active"})),
         crate::status::Status::IdentityProvider(Box::default()),
     ));
-    let url = admin("200 OK", &serde_json::to_string(&board.list()).unwrap()).await;
+    let url = admin("200 OK", &serde_json::to_string(&cache.list()).unwrap()).await;
     let (out, err, exit) = rolecall(&["status", "--admin", &url]).await;
     assert_eq!((exit, err.as_str()), (Exit::Done, ""));
     assert!(out.lines().nth(1).unwrap().starts_with("okta   Active"), "{out}");

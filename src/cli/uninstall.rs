@@ -6,7 +6,7 @@ use clap::{ArgGroup, Args};
 
 use crate::model::Clock;
 use crate::status::Kind;
-use crate::store::{Decision, Farewell, Store};
+use crate::store::{Decision, Store, UninstallMode};
 
 use super::store::open_existing;
 use super::{CliError, Exit, Io};
@@ -77,12 +77,12 @@ pub(super) async fn run(args: &UninstallArgs, io: &mut Io<'_>, clock: &dyn Clock
         writeln!(io.out, "taken back; start rolecall again, and it follows the mappings again")?;
         return Ok(Exit::Done);
     }
-    let farewell = if args.orphan { Farewell::Orphan } else { Farewell::Revoke };
-    if store.farewell().await? != Some(farewell) {
+    let uninstall = if args.orphan { UninstallMode::Orphan } else { UninstallMode::Revoke };
+    if store.farewell().await? != Some(uninstall) {
         // Also that an earlier one was settled is no answer to this one.
         store.stay().await?;
     }
-    store.put_decision(Decision::Uninstall(farewell), clock.now()).await?;
+    store.put_decision(Decision::Uninstall(uninstall), clock.now()).await?;
     let since = std::time::Instant::now();
     let mut shown = None;
     loop {

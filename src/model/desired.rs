@@ -17,7 +17,7 @@ pub struct Desired {
     /// How to treat the claims that the ledger holds for each mapping: an entry for every claimant that was asked
     /// about and for every mapping that wants something here. A claimant without an entry is frozen.
     #[serde(with = "pairs")]
-    pub stances: BTreeMap<MappingKey, Stance>,
+    pub stances: BTreeMap<MappingKey, Enforcement>,
     /// The `metadata.generation` of each mapping that has a spec, for the audit.
     #[serde(with = "pairs")]
     pub generations: BTreeMap<MappingKey, i64>,
@@ -98,7 +98,7 @@ pub struct ClaimTerms {
 /// How the claims that the ledger holds for one mapping on one document are to be treated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Stance {
+pub enum Enforcement {
     /// The mapping is known and resolved: ledger claims that are not wanted now end, except those that are kept.
     Live {
         /// Which ledger claims stay although they are not wanted now.

@@ -19,7 +19,7 @@ mod refusal;
 mod role;
 
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use desired::{ClaimTerms, Desired, DesiredGrant, FreezeReason, Keep, Kept, KeptGroups, KeptSubjects, Stance};
+pub use desired::{ClaimTerms, Desired, DesiredGrant, Enforcement, FreezeReason, Keep, Kept, KeptGroups, KeptSubjects};
 pub use directory::{
     DirectoryChange, DirectoryEvent, EmailFact, GroupFacts, GroupId, MemberChange, Seq, UserFacts, UserId,
 };

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::world::*;
+use super::fixtures::*;
 use super::*;
-use crate::model::{AuditOutcome, Keep, Stance};
+use crate::model::{AuditOutcome, Enforcement, Keep};
 
 /// How many people each mapping and kind is held for.
 fn held(plan: &Plan) -> Vec<(String, bool, usize)> {
@@ -50,8 +50,8 @@ fn mass_removal_is_held_listed_and_released_while_additions_go_on() {
     let name = hash(&world, &first);
     assert_eq!(name.len(), 16);
     assert_eq!(world.audited("revoke"), vec![(AuditOutcome::Held, Some("MassRemoval")); 20]);
-    let tally = first.tally(Some(&CallOutcome::Acknowledged { revision: String::new() }))[&mapping("m")];
-    assert_eq!((tally.held, tally.held_leavers, tally.acknowledged, tally.revoking), (20, 0, 40, 0));
+    let counts = first.counts(Some(&CallOutcome::Acknowledged { revision: String::new() }))[&mapping("m")];
+    assert_eq!((counts.held, counts.held_leavers, counts.acknowledged, counts.revoking), (20, 0, 40, 0));
 
     let second = world.pass();
     assert_eq!(second.held, first.held, "additions do not dilute it");
@@ -125,8 +125,8 @@ fn everybody_deactivated_one_after_the_other_is_stopped_at_half() {
     }
     assert_eq!(held(&world.plan()), leavers(31));
     assert_eq!(world.members(INVOKER).len(), 32, "29 of 60 passed, and a stranger is there");
-    let tally = world.plan().tally(None)[&mapping("m")];
-    assert_eq!((tally.held, tally.held_leavers), (31, 31));
+    let counts = world.plan().counts(None)[&mapping("m")];
+    assert_eq!((counts.held, counts.held_leavers), (31, 31));
 }
 
 #[test]
@@ -195,8 +195,8 @@ fn what_one_mapping_holds_does_not_keep_another_that_is_deleted_with_one_person(
     world.pass();
     world.unwant("m");
     world.unwant("other");
-    world.stance("m", Stance::Ended { orphan: false });
-    world.stance("other", Stance::Ended { orphan: false });
+    world.enforcement("m", Enforcement::Ended { orphan: false });
+    world.enforcement("other", Enforcement::Ended { orphan: false });
     let plan = world.pass();
     assert_eq!(held(&plan), removals(20));
     assert_eq!(plan.remove.iter().map(Step::grant).collect::<Vec<_>>(), [&key(VIEWER, &email(30))]);
@@ -229,7 +229,7 @@ fn the_same_person_by_two_mappings_is_held_by_either_and_counted_once_as_a_leave
     for person in 1..=12 {
         world.want("other", VIEWER, person, WRITE);
     }
-    world.stance("other", Stance::Live { keep: Keep::Nothing });
+    world.enforcement("other", Enforcement::Live { keep: Keep::Nothing });
     world.pass();
     for person in 1..=10 {
         leave(&mut world, person);

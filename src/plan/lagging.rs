@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::world::*;
+use super::fixtures::*;
 use super::*;
-use crate::model::{Revision, Stance};
+use crate::model::{Enforcement, Revision};
 
 const PEOPLE: u128 = 5;
 
@@ -61,7 +61,7 @@ fn any_event() -> impl Strategy<Value = Event> {
 impl Lagging {
     fn new() -> Self {
         let mut world = World::new(&json!([]));
-        world.stance("m", Stance::Live { keep: crate::model::Keep::Nothing });
+        world.enforcement("m", Enforcement::Live { keep: crate::model::Keep::Nothing });
         let versions = vec![world.live.clone()];
         Self {
             world,

@@ -12,15 +12,17 @@
 //! A row keeps the claims that ended until its removal is settled, so that every later pass can tell again whose
 //! access is taken and why, and so that a mapping is not done with while a grant of it is still there.
 
+mod counts;
 mod evidence;
 mod grounds;
 mod guard;
-mod pass;
+mod planner;
 mod settle;
 mod spelling;
-mod tally;
 mod withhold;
 
+#[cfg(test)]
+mod fixtures;
 #[cfg(test)]
 mod guard_tests;
 #[cfg(test)]
@@ -29,8 +31,6 @@ mod lagging;
 mod properties;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -44,12 +44,12 @@ use crate::model::{
     Live, MappingKey, Removal, Revision, Subject,
 };
 
+pub use counts::ClaimCounts;
 pub use evidence::{Evidence, ReadAge, age};
 pub use guard::held_hash;
 pub use settle::{CallOutcome, Settlement};
-pub use tally::Tally;
 
-use pass::Pass;
+use planner::Pass;
 
 /// How long a call whose outcome is unknown is remembered when the resource is gone: one of that name may be back by the
 /// time it lands. Where there is a policy, it is fenced off by a write instead.
@@ -266,12 +266,12 @@ pub struct Plan {
     /// What follows from the read once a write of ours has proven it.
     concluded: settle::Conclusions,
     /// Grants of ours as they stand after the pass, for the comparison with Google's answer.
-    standing: Vec<LedgerRow>,
+    staying: Vec<LedgerRow>,
     /// Members of deleted accounts that were ours, and that go with whatever is written.
     sweep: BTreeSet<GrantKey>,
     unsettled: Vec<settle::Unsettled>,
     fence: bool,
-    lines: Vec<tally::Line>,
+    lines: Vec<counts::CountedGrant>,
     /// For whom the grants of `remains` were claimed.
     remained_for: BTreeMap<GrantKey, Subject>,
 }

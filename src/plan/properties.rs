@@ -3,11 +3,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::world::*;
+use super::fixtures::*;
 use super::*;
 use crate::model::{
-    Claim, ClaimTerms, Condition, ConditionHash, DesiredGrant, FreezeReason, GrantState, Intent, Keep, Principal,
-    Stance,
+    Claim, ClaimTerms, Condition, ConditionHash, DesiredGrant, Enforcement, FreezeReason, GrantState, Intent, Keep,
+    Principal,
 };
 
 const PEOPLE: u128 = 6;
@@ -36,14 +36,14 @@ fn claim(at: usize, person: u128) -> Claim {
     Claim { mapping: mapping(MAPPINGS[at]), subject: user(person) }
 }
 
-fn any_stance() -> impl Strategy<Value = Option<Stance>> {
+fn any_stance() -> impl Strategy<Value = Option<Enforcement>> {
     prop_oneof![
         Just(None),
-        Just(Some(Stance::Frozen(FreezeReason::Observed))),
-        Just(Some(Stance::Live { keep: Keep::Nothing })),
-        Just(Some(Stance::Live { keep: Keep::Subjects(BTreeMap::from([(user(1), None), (user(2), None)])) })),
-        Just(Some(Stance::Live { keep: Keep::Everything(FreezeReason::GroupNotFound) })),
-        any::<bool>().prop_map(|orphan| Some(Stance::Ended { orphan })),
+        Just(Some(Enforcement::Frozen(FreezeReason::Observed))),
+        Just(Some(Enforcement::Live { keep: Keep::Nothing })),
+        Just(Some(Enforcement::Live { keep: Keep::Subjects(BTreeMap::from([(user(1), None), (user(2), None)])) })),
+        Just(Some(Enforcement::Live { keep: Keep::Everything(FreezeReason::GroupNotFound) })),
+        any::<bool>().prop_map(|orphan| Some(Enforcement::Ended { orphan })),
     ]
 }
 
@@ -97,8 +97,8 @@ prop_compose! {
             }
         }
         world.ledger = rows.into_iter().map(|row| (row.grant.clone(), row)).collect();
-        for (at, stance) in stances.into_iter().enumerate() {
-            world.desired.stances.extend(stance.map(|stance| (mapping(MAPPINGS[at]), stance)));
+        for (at, enforcement) in stances.into_iter().enumerate() {
+            world.desired.stances.extend(enforcement.map(|enforcement| (mapping(MAPPINGS[at]), enforcement)));
         }
         for (person, role, claims) in wants.into_iter().filter(|(_, _, claims)| !claims.is_empty()) {
             let member = Principal::google_account(&email(person)[5..], &["corp.example".into()]).unwrap();
@@ -189,17 +189,17 @@ proptest! {
             2 => Some(refused()),
             _ => Some(CallOutcome::Unknown),
         };
-        let tallies = plan.tally(outcome.as_ref());
-        for (key, tally) in &tallies {
-            let there = tally.acknowledged + tally.pending + tally.failed;
-            let kept_back = tally.missing + tally.observed + tally.frozen;
-            prop_assert_eq!(tally.desired, there + kept_back, "{}: {:?}", key, tally);
-            prop_assert!(tally.verified <= tally.acknowledged && tally.unowned <= tally.verified, "{:?}", tally);
+        let claim_counts = plan.counts(outcome.as_ref());
+        for (key, counts) in &claim_counts {
+            let there = counts.acknowledged + counts.pending + counts.failed;
+            let kept_back = counts.missing + counts.observed + counts.frozen;
+            prop_assert_eq!(counts.desired, there + kept_back, "{}: {:?}", key, counts);
+            prop_assert!(counts.verified <= counts.acknowledged && counts.unowned <= counts.verified, "{:?}", counts);
         }
         for name in MAPPINGS {
             let key = mapping(name);
             let wanted = world.desired.grants.values().filter(|grant| grant.claims.keys().any(|c| c.mapping == key));
-            let counted = tallies.get(&key).map_or(0, |tally| tally.desired);
+            let counted = claim_counts.get(&key).map_or(0, |counts| counts.desired);
             prop_assert!(wanted.count() <= counted, "{} of what {} wants is not counted", name, counted);
         }
     }
@@ -326,7 +326,7 @@ proptest! {
         let mut strangers: BTreeSet<String> = before.into_iter().collect();
         let mut in_flight: Vec<Call> = Vec::new();
         for name in MAPPINGS {
-            world.stance(name, Stance::Live { keep: Keep::Nothing });
+            world.enforcement(name, Enforcement::Live { keep: Keep::Nothing });
         }
         for event in events {
             match event {

@@ -291,7 +291,7 @@ impl Plan {
         let (mut changes, mut audit) = self.settle(&outcome, now);
         let granted = self.add.iter().map(|step| (step.grant(), self.granted(step, now)));
         let mut rows: BTreeMap<&GrantKey, LedgerRow> =
-            self.standing.iter().map(|row| (&row.grant, row.clone())).chain(granted).collect();
+            self.staying.iter().map(|row| (&row.grant, row.clone())).chain(granted).collect();
         for step in self.remove.iter().filter(|step| step.cause == Cause::SpellingForbidden) {
             rows.remove(step.grant());
         }

@@ -3,10 +3,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::world::*;
+use super::fixtures::*;
 use super::*;
 use crate::model::{
-    AuditOutcome, Claim, ClaimTerms, FreezeReason, GrantState, Ground, GroupId, Intent, Keep, KeptGroups, Stance,
+    AuditOutcome, Claim, ClaimTerms, Enforcement, FreezeReason, GrantState, Ground, GroupId, Intent, Keep, KeptGroups,
 };
 
 #[test]
@@ -37,8 +37,8 @@ fn an_acknowledged_grant_is_verified_by_the_next_read_and_then_nothing_changes()
     );
     let plan = world.pass();
     assert!(plan.changes.is_none() && plan.ledger.is_empty() && plan.audit.is_empty());
-    let tally = plan.tally(None)[&mapping("m")];
-    assert_eq!((tally.desired, tally.acknowledged, tally.verified, plan.foreign), (1, 1, 1, 1));
+    let counts = plan.counts(None)[&mapping("m")];
+    assert_eq!((counts.desired, counts.acknowledged, counts.verified, plan.foreign), (1, 1, 1, 1));
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn a_removed_member_is_taken_out_and_forgotten_whatever_its_spelling_in_the_poli
     assert_eq!(plan.remove[0].cause, Cause::NotWanted);
     assert_eq!(world.members(INVOKER), ["user:foreign@corp.example", "user:p2@corp.example"]);
     assert!(!world.ledger.contains_key(&invoker(1)));
-    assert_eq!(plan.tally(Some(&CallOutcome::Acknowledged { revision: String::new() }))[&mapping("m")].revoking, 0);
+    assert_eq!(plan.counts(Some(&CallOutcome::Acknowledged { revision: String::new() }))[&mapping("m")].revoking, 0);
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn a_refused_mixed_write_is_tried_again_with_the_removals_alone() {
     let whole = world.plan();
     world.record(whole.intend(world.now));
     world.record(whole.settle(&refused(), world.now));
-    assert_eq!(whole.tally(Some(&refused()))[&mapping("m")].failed, 1);
+    assert_eq!(whole.counts(Some(&refused()))[&mapping("m")].failed, 1);
     let alone = whole.removals_only().unwrap();
     world.record(alone.intend(world.now));
     world.commit(&alone);
@@ -85,8 +85,8 @@ fn a_refused_mixed_write_is_tried_again_with_the_removals_alone() {
     world.record(alone.settle(&outcome, world.now));
     assert_eq!(world.members(INVOKER), ["user:foreign@corp.example"]);
     assert_eq!(world.row(&invoker(2)).state, GrantState::Wanted);
-    let tally = alone.tally(Some(&outcome))[&mapping("m")];
-    assert_eq!((tally.failed, tally.acknowledged, tally.revoking), (1, 0, 0));
+    let counts = alone.counts(Some(&outcome))[&mapping("m")];
+    assert_eq!((counts.failed, counts.acknowledged, counts.revoking), (1, 0, 0));
     assert!(whole.removals_only().unwrap().removals_only().is_none());
 }
 
@@ -112,7 +112,7 @@ fn with_on_missing_report_a_lost_grant_stays_lost_and_is_not_ours_when_a_strange
         let plan = world.pass();
         assert!(plan.changes.is_none());
         assert_eq!(plan.lost, [LostGrant { grant: invoker(1), first_seen, regranted: false }]);
-        assert_eq!(plan.tally(None)[&mapping("m")].missing, 1);
+        assert_eq!(plan.counts(None)[&mapping("m")].missing, 1);
     }
     world.stranger(INVOKER, &email(1), true);
     world.pass();
@@ -137,9 +137,9 @@ fn a_grant_that_was_there_before_is_unowned_stays_and_is_reported_as_remaining()
     let plan = world.pass();
     assert!(plan.changes.is_none());
     assert_eq!(plan.unowned, [invoker(1)]);
-    assert_eq!(plan.tally(None)[&mapping("m")].unowned, 1);
+    assert_eq!(plan.counts(None)[&mapping("m")].unowned, 1);
     world.unwant("m");
-    world.stance("m", Stance::Ended { orphan: false });
+    world.enforcement("m", Enforcement::Ended { orphan: false });
     let plan = world.pass();
     assert_eq!(plan.remains, [(invoker(1), BTreeSet::from([mapping("m")]))]);
     assert_eq!(world.audited("remains"), [(AuditOutcome::Verified, Some("GrantRemains"))]);
@@ -165,12 +165,12 @@ fn a_shared_grant_stays_until_its_last_claim_ends() {
     world.want("b", INVOKER, 1, WRITE);
     world.pass();
     world.unwant("a");
-    world.stance("a", Stance::Ended { orphan: false });
+    world.enforcement("a", Enforcement::Ended { orphan: false });
     world.pass();
     assert_eq!(world.members(INVOKER), [email(1)]);
     assert_eq!(world.row(&invoker(1)).claims.len(), 1);
     world.unwant("b");
-    world.stance("b", Stance::Ended { orphan: false });
+    world.enforcement("b", Enforcement::Ended { orphan: false });
     let plan = world.pass();
     assert_eq!(plan.remove[0].cause, Cause::MappingDeleted);
     assert!(world.live.grants.is_empty() && world.ledger.is_empty());
@@ -192,7 +192,7 @@ fn orphan_leaves_the_grant_and_forgets_it_unless_another_mapping_claims_it() {
     world.want("other", INVOKER, 2, WRITE);
     world.pass();
     world.unwant("m");
-    world.stance("m", Stance::Ended { orphan: true });
+    world.enforcement("m", Enforcement::Ended { orphan: true });
     world.permit_orphan("m");
     let plan = world.pass();
     assert_eq!((plan.orphaned.as_slice(), plan.changes), ([invoker(1)].as_slice(), None));
@@ -211,7 +211,7 @@ fn orphan_does_not_rescue_a_removal_that_was_under_way_or_a_leaver() {
     world.pass_with(&refused());
     assert!(world.row(&invoker(1)).revoking_since.is_some());
     world.unwant("m");
-    world.stance("m", Stance::Ended { orphan: true });
+    world.enforcement("m", Enforcement::Ended { orphan: true });
     world.permit_orphan("m");
     world.left.insert(user(2));
     let plan = world.pass();
@@ -224,7 +224,7 @@ fn orphan_that_the_target_does_not_permit_keeps_the_rows_until_the_person_leaves
     let mut world = granted(3);
     world.stranger(INVOKER, &email(3), false);
     world.unwant("m");
-    world.stance("m", Stance::Ended { orphan: true });
+    world.enforcement("m", Enforcement::Ended { orphan: true });
     let plan = world.pass();
     assert_eq!((plan.orphaned.len(), plan.remove.len(), plan.add.len()), (0, 0, 0));
     assert_eq!(world.ledger.keys().collect::<Vec<_>>(), [&invoker(1), &invoker(2)], "what is gone is forgotten");
@@ -243,7 +243,7 @@ fn suspension_keeps_leavers_only_for_the_roles_for_which_it_may() {
         world.want("m", VIEWER, 1, WRITE);
         world.pass();
         world.unwant("m");
-        world.stance("m", Stance::Frozen(reason));
+        world.enforcement("m", Enforcement::Frozen(reason));
         world.left.insert(user(1));
         world.desired.may_suspend.insert(mapping("m"), BTreeSet::from([key(VIEWER, "x").role]));
         let plan = world.pass();
@@ -255,16 +255,16 @@ fn suspension_keeps_leavers_only_for_the_roles_for_which_it_may() {
 
 #[test]
 fn frozen_and_unknown_claimants_lose_nothing_and_get_nothing() {
-    for stance in [None, Some(Stance::Frozen(FreezeReason::TargetNotFound))] {
+    for enforcement in [None, Some(Enforcement::Frozen(FreezeReason::TargetNotFound))] {
         let mut world = granted(2);
         world.unwant("m");
         world.desired.stances.clear();
-        world.desired.stances.extend(stance.map(|stance| (mapping("m"), stance)));
+        world.desired.stances.extend(enforcement.map(|enforcement| (mapping("m"), enforcement)));
         world.desired.uncovered = true;
         world.left.insert(user(1));
         let plan = world.pass();
         assert!(plan.changes.is_none() && plan.ledger.is_empty());
-        assert_eq!(plan.tally(None)[&mapping("m")].acknowledged, 2);
+        assert_eq!(plan.counts(None)[&mapping("m")].acknowledged, 2);
         world.stranger(INVOKER, &email(1), false);
         let plan = world.pass();
         assert_eq!((plan.lost.len(), plan.changes), (1, None), "what is frozen is reported missing, not granted");
@@ -288,7 +288,7 @@ fn a_leaver_goes_in_spite_of_a_freeze_only_where_the_directory_is_known_to_be_ri
     for (reason, goes) in freezes {
         let mut world = granted(3);
         world.unwant("m");
-        world.stance("m", Stance::Frozen(reason));
+        world.enforcement("m", Enforcement::Frozen(reason));
         world.left.insert(user(3));
         let plan = world.pass();
         assert_eq!(plan.remove.len(), usize::from(goes), "{reason:?}");
@@ -302,7 +302,7 @@ fn a_leaver_goes_in_spite_of_a_freeze_only_where_the_directory_is_known_to_be_ri
 fn kept_subjects_stay_while_the_others_of_the_mapping_go() {
     let mut world = granted(3);
     world.unwant("m");
-    world.stance("m", Stance::Live { keep: Keep::Subjects(BTreeMap::from([(user(2), None)])) });
+    world.enforcement("m", Enforcement::Live { keep: Keep::Subjects(BTreeMap::from([(user(2), None)])) });
     world.pass();
     assert_eq!(world.members(INVOKER), ["user:foreign@corp.example", &email(2)]);
 }
@@ -311,7 +311,7 @@ fn kept_subjects_stay_while_the_others_of_the_mapping_go() {
 fn a_mapping_with_an_unresolved_group_keeps_everything_but_its_leavers() {
     let mut world = granted(3);
     world.unwant("m");
-    world.stance("m", Stance::Live { keep: Keep::Everything(FreezeReason::GroupIdentityChanged) });
+    world.enforcement("m", Enforcement::Live { keep: Keep::Everything(FreezeReason::GroupIdentityChanged) });
     world.left.insert(user(3));
     let plan = world.pass();
     assert_eq!(plan.remove.len(), 1);
@@ -337,10 +337,10 @@ fn leavers_go_under_every_freeze_that_leaves_the_directory_in_no_doubt() {
         StoreRewound,
     ];
     for reason in reasons {
-        for stance in [Stance::Frozen(reason), Stance::Live { keep: Keep::Everything(reason) }] {
+        for enforcement in [Enforcement::Frozen(reason), Enforcement::Live { keep: Keep::Everything(reason) }] {
             let mut world = granted(2);
             world.unwant("m");
-            world.stance("m", stance);
+            world.enforcement("m", enforcement);
             world.left.insert(user(1));
             let plan = world.pass();
             assert_eq!(plan.remove.len(), usize::from(reason.lets_leavers_go()), "{reason:?}");
@@ -356,12 +356,12 @@ fn observe_reports_what_it_would_do_and_writes_nothing() {
     world.unwant("m");
     world.want("m", INVOKER, 2, OBSERVE);
     world.want("m", INVOKER, 3, OBSERVE);
-    world.stance("m", Stance::Frozen(FreezeReason::Observed));
+    world.enforcement("m", Enforcement::Frozen(FreezeReason::Observed));
     let plan = world.pass();
     assert!(plan.changes.is_none() && plan.ledger.is_empty());
     assert_eq!(plan.observed, Observed { add: vec![invoker(3)], remove: vec![invoker(1)] });
-    let tally = plan.tally(None)[&mapping("m")];
-    assert_eq!((tally.desired, tally.acknowledged, tally.observed), (3, 2, 1));
+    let counts = plan.counts(None)[&mapping("m")];
+    assert_eq!((counts.desired, counts.acknowledged, counts.observed), (3, 2, 1));
 }
 
 #[test]
@@ -369,7 +369,7 @@ fn an_observed_claim_does_not_hold_what_nobody_else_wants() {
     let mut world = granted(1);
     world.unwant("m");
     world.want("other", INVOKER, 1, OBSERVE);
-    world.stance("other", Stance::Frozen(FreezeReason::Observed));
+    world.enforcement("other", Enforcement::Frozen(FreezeReason::Observed));
     assert_eq!(world.pass().remove.len(), 1);
 }
 
@@ -379,7 +379,7 @@ fn after_a_refusal_a_member_that_a_stranger_adds_is_not_ours_and_stays() {
         let mut world = World::new(&json!([]));
         world.want("m", INVOKER, 1, WRITE);
         let plan = world.pass_with(&refused());
-        assert_eq!(plan.tally(Some(&refused()))[&mapping("m")].failed, 1);
+        assert_eq!(plan.counts(Some(&refused()))[&mapping("m")].failed, 1);
         assert_eq!((world.row(&invoker(1)).state, &world.row(&invoker(1)).intent), (GrantState::Wanted, &None));
         world.stranger(INVOKER, &email(1), true);
         if seen_between {
@@ -387,7 +387,7 @@ fn after_a_refusal_a_member_that_a_stranger_adds_is_not_ours_and_stays() {
             assert_eq!(world.row(&invoker(1)).state, GrantState::Unowned);
         }
         world.unwant("m");
-        world.stance("m", Stance::Ended { orphan: false });
+        world.enforcement("m", Enforcement::Ended { orphan: false });
         assert_eq!(world.pass().remains.len(), 1);
         assert_eq!(world.members(INVOKER), [email(1)]);
         assert!(world.ledger.is_empty());
@@ -403,8 +403,8 @@ fn a_refused_revocation_stays_owned_and_says_since_when() {
     let since = world.row(&invoker(1)).revoking_since;
     let plan = world.pass_with(&refused());
     assert_eq!(world.row(&invoker(1)).state, GrantState::Owned);
-    let tally = plan.tally(Some(&refused()))[&mapping("m")];
-    assert_eq!((tally.revoking, tally.oldest_revoking_since), (1, since));
+    let counts = plan.counts(Some(&refused()))[&mapping("m")];
+    assert_eq!((counts.revoking, counts.oldest_revoking_since), (1, since));
     world.want("m", INVOKER, 1, WRITE);
     world.pass();
     assert_eq!(world.row(&invoker(1)).revoking_since, None);
@@ -512,20 +512,21 @@ fn an_earlier_call_is_fenced_off_by_whatever_is_written() {
 
 #[test]
 fn what_may_not_be_written_on_any_ground_is_not_fenced_off_and_not_forgotten() {
-    for stance in [Some(Stance::Frozen(FreezeReason::Observed)), Some(Stance::Frozen(FreezeReason::StoreRewound)), None]
+    for enforcement in
+        [Some(Enforcement::Frozen(FreezeReason::Observed)), Some(Enforcement::Frozen(FreezeReason::StoreRewound)), None]
     {
         let mut world = World::new(&json!([]));
         world.want("m", INVOKER, 1, WRITE);
         world.pass_with(&CallOutcome::Unknown);
         world.unwant("m");
-        match stance {
-            Some(stance) => world.stance("m", stance),
+        match enforcement {
+            Some(enforcement) => world.enforcement("m", enforcement),
             None => world.desired.stances.clear(),
         }
         world.later(100_000);
         assert!(world.pass().changes.is_none());
         assert!(world.row(&invoker(1)).intent.is_some());
-        world.stance("m", Stance::Ended { orphan: false });
+        world.enforcement("m", Enforcement::Ended { orphan: false });
         assert!(world.pass().changes.is_some());
         assert!(world.ledger.is_empty());
     }
@@ -665,13 +666,13 @@ fn a_read_that_may_show_the_past_begins_no_removal_that_the_guard_or_the_mapping
         leavers: BTreeSet::new(),
         ..world.inputs()
     });
-    assert_eq!(doubtful.tally(None)[&mapping("m")].revoking, 30);
+    assert_eq!(doubtful.counts(None)[&mapping("m")].revoking, 30);
     world.record(doubtful.intend(world.now));
     world.record(doubtful.settle(&CallOutcome::Conflict, world.now));
     world.live = there;
     let plan = world.plan();
     assert_eq!((plan.remove.len(), plan.held.grants(false).len()), (0, 30));
-    world.stance("m", Stance::Ended { orphan: true });
+    world.enforcement("m", Enforcement::Ended { orphan: true });
     world.permit_orphan("m");
     let plan = world.plan();
     assert_eq!((plan.remove.len(), plan.orphaned.len()), (0, 30));
@@ -692,11 +693,11 @@ fn what_was_granted_on_a_service_that_is_gone_is_forgotten_and_granted_afresh_wh
         assert!(world.plan().ledger.iter().all(|change| matches!(change, LedgerChange::Put(_))));
 
         world.live = Live::default();
-        world.stance("m", Stance::Frozen(FreezeReason::StoreRewound));
+        world.enforcement("m", Enforcement::Frozen(FreezeReason::StoreRewound));
         assert!(world.plan().ledger.iter().all(|change| matches!(change, LedgerChange::Put(_))));
-        world.stance("m", Stance::Live { keep: Keep::Nothing });
+        world.enforcement("m", Enforcement::Live { keep: Keep::Nothing });
         let plan = world.pass();
-        assert!(plan.changes.is_none() && plan.lost.is_empty() && plan.tally(None).is_empty());
+        assert!(plan.changes.is_none() && plan.lost.is_empty() && plan.counts(None).is_empty());
         assert!(world.ledger.is_empty());
         assert_eq!(world.audited("forget"), [(AuditOutcome::Verified, Some("ResourceGone")); 2]);
 
@@ -738,7 +739,7 @@ fn additions_that_do_not_fit_are_withheld_and_removals_are_written() {
     assert_eq!((limit.appearances, limit.limit), (LIMIT + 2, LIMIT));
     assert_eq!(limit.withheld, [invoker(5), invoker(6)]);
     assert_eq!((plan.add.len(), plan.remove.len()), (2, 1));
-    assert_eq!(plan.tally(None)[&mapping("m")].failed, 2);
+    assert_eq!(plan.counts(None)[&mapping("m")].failed, 2);
     assert!(!world.ledger.contains_key(&invoker(5)), "a crowd that does not fit is not written down one by one");
     assert!(plan.ledger.iter().all(|change| !matches!(change, LedgerChange::Put(row) if row.grant == invoker(6))));
 }
@@ -801,7 +802,7 @@ fn a_group_that_cannot_be_resolved_keeps_what_it_could_have_given_and_nothing_el
     world.want("m", INVOKER, 5, WRITE);
     world.pass();
     world.pass();
-    let keeping = |unresolved: &[u128], known: &[u128]| Stance::Live {
+    let keeping = |unresolved: &[u128], known: &[u128]| Enforcement::Live {
         keep: Keep::Groups(KeptGroups {
             reason: FreezeReason::GroupNotFound,
             unresolved: unresolved.iter().map(|n| group(*n)).collect(),
@@ -810,16 +811,16 @@ fn a_group_that_cannot_be_resolved_keeps_what_it_could_have_given_and_nothing_el
         }),
     };
     world.unwant("m");
-    let gone = |world: &World, stance: Stance| {
+    let gone = |world: &World, enforcement: Enforcement| {
         let mut after = World { ledger: world.ledger.clone(), live: world.live.clone(), ..World::new(&json!([])) };
-        after.stance("m", stance);
+        after.enforcement("m", enforcement);
         after.plan().remove.iter().map(|step| step.grant().clone()).collect::<BTreeSet<_>>()
     };
     let of = |people: &[u128]| people.iter().map(|n| invoker(*n)).collect::<BTreeSet<_>>();
     assert_eq!(gone(&world, keeping(&[], &[1])), of(&[1, 2, 3, 4]), "one that was never pushed gave nothing");
     assert_eq!(gone(&world, keeping(&[2], &[1])), of(&[1, 4]), "one whose name means another now");
     assert_eq!(gone(&world, keeping(&[], &[])), of(&[]), "nothing is known of any group: it may have been renamed");
-    world.stance("m", keeping(&[2], &[1]));
+    world.enforcement("m", keeping(&[2], &[1]));
     world.left.insert(user(2));
     assert!(world.pass().remove.iter().any(|step| *step.grant() == invoker(2)), "who left goes");
     assert!(world.row(&invoker(3)).grounds.values().all(|known| *known == ground(&[1, 2])));

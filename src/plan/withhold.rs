@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::model::{DocumentKey, GrantKey, Live, MemberKey, Role};
 
-use super::{Plan, Step, changes, plan_hash, settle, tally};
+use super::{Plan, Step, changes, counts, plan_hash, settle};
 
 impl Plan {
     /// The same pass with only those of its additions that are in `now`. Of the others, those in `refused` count as failed
@@ -20,11 +20,11 @@ impl Plan {
         let changes = changes(&add, &self.remove, &self.sweep, fence);
         let hash = plan_hash(&self.context.document, &add, &self.remove, &self.held);
         let mut lines = self.lines.clone();
-        for line in lines.iter_mut().filter(|line| line.standing == tally::Standing::Pending) {
+        for line in lines.iter_mut().filter(|line| line.counted_as == counts::CountedAs::Pending) {
             if refused.contains(&line.grant) {
-                line.standing = tally::Standing::Withheld;
+                line.counted_as = counts::CountedAs::Withheld;
             } else if !now.contains(&line.grant) {
-                line.standing = tally::Standing::Waiting;
+                line.counted_as = counts::CountedAs::Waiting;
             }
         }
         Self { hash, changes, ledger: vec![], audit: vec![], lines, add, unsettled, fence, ..self.clone() }
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
     use crate::model::{Changes, GrantState, IntentAction, LedgerChange};
     use crate::plan::CallOutcome;
-    use crate::plan::world::*;
+    use crate::plan::fixtures::*;
 
     #[test]
     fn removals_go_alone_and_what_is_left_out_is_failed_or_pending() {
@@ -79,8 +79,11 @@ mod tests {
         assert!(changes.iter().all(|change| !matches!(change, LedgerChange::Put(row)
             if row.intent.as_ref().is_some_and(|intent| intent.action == IntentAction::Grant))));
         let outcome = CallOutcome::Acknowledged { revision: "after".into() };
-        let tally = alone.tally(Some(&outcome))[&mapping("m")];
-        assert_eq!((tally.desired, tally.acknowledged, tally.failed, tally.pending, tally.revoking), (4, 2, 1, 1, 0));
+        let counts = alone.counts(Some(&outcome))[&mapping("m")];
+        assert_eq!(
+            (counts.desired, counts.acknowledged, counts.failed, counts.pending, counts.revoking),
+            (4, 2, 1, 1, 0)
+        );
         world.record(alone.intend(world.now));
         world.commit(&alone);
         world.record(alone.settle(&outcome, world.now));
@@ -97,8 +100,8 @@ mod tests {
         let unchanged = plan.unchanged(&BTreeSet::new());
         assert_eq!(unchanged.changes, Some(Changes::default()));
         assert_eq!(unchanged.intend(world.now), (vec![], vec![]));
-        let tally = unchanged.tally(Some(&CallOutcome::Acknowledged { revision: "after".into() }))[&mapping("m")];
-        assert_eq!((tally.desired, tally.acknowledged, tally.pending), (3, 2, 1));
+        let counts = unchanged.counts(Some(&CallOutcome::Acknowledged { revision: "after".into() }))[&mapping("m")];
+        assert_eq!((counts.desired, counts.acknowledged, counts.pending), (3, 2, 1));
         assert!(plan.restricted(&BTreeSet::new(), &BTreeSet::new()).changes.is_none());
         assert_eq!(world.row(&invoker(1)).state, GrantState::Owned);
         let (roles, members) = plan.present();

@@ -8,7 +8,7 @@ use super::assign::{Assignment, Context, Message};
 use super::element::ElementFilter;
 use super::error::{ScimError, shown};
 use super::filter::{AttributePath, CompareOp, Filter, FilterValue, Test};
-use super::intake::{self, Intake};
+use super::normalize::{self, Intake};
 use super::schema::{Attribute, Resolved, ResourceType};
 use super::work::{Work, steps};
 
@@ -275,7 +275,7 @@ impl Edit {
         match (home.get_mut(name), value) {
             (Some(Value::Array(there)), Value::Array(new)) if self.verb == Verb::Add => {
                 for element in new {
-                    work.spend(steps(intake::size(element)))?;
+                    work.spend(steps(normalize::size(element)))?;
                     add_element(there, element.clone(), name, work)?;
                 }
             }
@@ -309,7 +309,7 @@ impl Edit {
         let listed: Vec<Listed> = listed.iter().filter_map(|listed| Listed::new(self.attribute, listed)).collect();
         let mut left = Vec::with_capacity(there.len());
         for element in std::mem::take(there) {
-            work.spend(steps(intake::size(&element)))?;
+            work.spend(steps(normalize::size(&element)))?;
             work.spend(listed.len())?;
             let goes =
                 Listed::new(self.attribute, &element).is_some_and(|own| listed.iter().any(|listed| listed.means(&own)));
@@ -369,7 +369,7 @@ impl Edit {
                 set(&mut new, sub, value);
                 vec![add_element(&mut elements, Value::Object(new), name, work)?]
             } else {
-                let cost = steps(intake::size(value));
+                let cost = steps(normalize::size(value));
                 for &index in &matched {
                     work.spend(cost)?;
                     if let Some(Value::Object(element)) = elements.get_mut(index) {
@@ -378,8 +378,8 @@ impl Edit {
                 }
                 matched
             };
-            if let Some(&winner) = touched.iter().find(|&&index| intake::primary_at(&elements, index)) {
-                intake::clear_other_primaries(&mut elements, winner);
+            if let Some(&winner) = touched.iter().find(|&&index| normalize::primary_at(&elements, index)) {
+                normalize::clear_other_primaries(&mut elements, winner);
             }
         }
         if !elements.is_empty() {
@@ -453,12 +453,15 @@ impl<'v> Listed<'v> {
 }
 
 fn add_element(elements: &mut Vec<Value>, element: Value, name: &str, work: &mut Work) -> Result<usize, ScimError> {
-    let at = intake::merge_or_push(elements, element, work)?;
-    if elements.len() > intake::MAX_ELEMENTS {
-        return Err(ScimError::InvalidValue(format!("`{name}` would have more than {} entries", intake::MAX_ELEMENTS)));
+    let at = normalize::merge_or_push(elements, element, work)?;
+    if elements.len() > normalize::MAX_ELEMENTS {
+        return Err(ScimError::InvalidValue(format!(
+            "`{name}` would have more than {} entries",
+            normalize::MAX_ELEMENTS
+        )));
     }
-    if intake::primary_at(elements, at) {
-        intake::clear_other_primaries(elements, at);
+    if normalize::primary_at(elements, at) {
+        normalize::clear_other_primaries(elements, at);
     }
     Ok(at)
 }

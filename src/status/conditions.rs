@@ -47,8 +47,8 @@ impl<'a> Conditions<'a> {
         if status {
             return None;
         }
-        let turn = if needs_a_person(reason) && arrives.is_none() { kind::STALLED } else { kind::RECONCILING };
-        self.set(turn, true, reason, message);
+        let kind = if needs_a_person(reason) && arrives.is_none() { kind::STALLED } else { kind::RECONCILING };
+        self.set(kind, true, reason, message);
         arrives
     }
 

@@ -12,7 +12,7 @@ use crate::model::{DocumentKey, FreezeReason, MemberKey};
 
 /// Something that went wrong: a reason word of the one list, a sentence about this case, and since when.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Trouble {
+pub struct Failure {
     /// The stable word; see [`crate::api::condition::REASONS`].
     pub reason: &'static str,
     /// What exactly: the last answer of Google, the file with line and field. Without secrets.
@@ -25,7 +25,7 @@ pub struct Trouble {
 ///
 /// `desired = acknowledged + pending + failed + missing + observed + frozen`; the removals stand beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tally {
+pub struct ClaimCounts {
     /// Wanted, or kept because its ground cannot be seen.
     pub desired: u64,
     /// In the policy: granted by a call that Google acknowledged, or there before (`unowned`).
@@ -54,7 +54,7 @@ pub struct Tally {
     pub oldest_revoking_since: Option<Timestamp>,
 }
 
-impl Tally {
+impl ClaimCounts {
     /// Wanted and kept from being granted: not granted again, only observed, or frozen.
     #[must_use]
     pub fn kept_back(&self) -> u64 {
@@ -96,13 +96,13 @@ pub struct DocumentOutcome {
     /// Which document.
     pub document: DocumentKey,
     /// The counts of the last pass; none before the first one.
-    pub tally: Option<Tally>,
+    pub claims: Option<ClaimCounts>,
     /// Since when a change waits for this document, or something that is wanted there is lacking; none when nothing is.
     pub pending_since: Option<Timestamp>,
     /// A complete list lacks the resource although its policy answers.
     pub unlisted: bool,
     /// What is wrong: the error of the last pass, members that Google refused, a limit.
-    pub troubles: Vec<Trouble>,
+    pub troubles: Vec<Failure>,
     /// What the guard holds: of people who have left, and of others.
     pub held: Vec<HeldOutcome>,
     /// Grants that were taken away and granted again, since the start.
@@ -127,7 +127,7 @@ impl DocumentOutcome {
     pub fn unread(document: DocumentKey) -> Self {
         Self {
             document,
-            tally: None,
+            claims: None,
             pending_since: None,
             unlisted: false,
             troubles: Vec::new(),
@@ -174,7 +174,7 @@ pub struct MappingInput<'a> {
     /// Deleted properly; its claims are being ended.
     pub ending: bool,
     /// The manifest cannot be read, or stands twice: what it last said is in force.
-    pub problem: Option<&'a Trouble>,
+    pub problem: Option<&'a Failure>,
     /// Why all of it, or a part, is frozen; subjects aside.
     pub frozen: Option<FreezeReason>,
     /// A target whose resources were never listed since the start.
@@ -203,7 +203,7 @@ pub struct ListingOutcome {
     /// Regions that could not be listed.
     pub unreachable: Vec<String>,
     /// Why it failed, when it did.
-    pub trouble: Option<Trouble>,
+    pub trouble: Option<Failure>,
     /// When it was last complete.
     pub complete_at: Option<Timestamp>,
 }
@@ -214,7 +214,7 @@ pub struct TargetInput<'a> {
     /// The generation that is in force.
     pub generation: i64,
     /// The manifest cannot be read, or stands twice.
-    pub problem: Option<&'a Trouble>,
+    pub problem: Option<&'a Failure>,
     /// The older target that covers the same documents.
     pub overlapped_by: Option<&'a str>,
     /// Why everything is frozen.
@@ -269,7 +269,7 @@ pub struct ProviderInput<'a> {
     /// The generation that is in force.
     pub generation: i64,
     /// The manifest cannot be read, or stands twice.
-    pub problem: Option<&'a Trouble>,
+    pub problem: Option<&'a Failure>,
     /// Why everything is frozen.
     pub frozen: Option<FreezeReason>,
     /// `spec.state`.

@@ -14,8 +14,8 @@ use crate::model::{FreezeReason, MemberKey};
 
 use super::Folded;
 use super::conditions::{Conditions, clip, earliest, explain, int, later, needs_a_person, plural, with_next_step};
-use super::input::{DocumentOutcome, Lag, MappingInput, SubjectOutcome, Tally, Trouble};
-use super::verdict::{Case, Turn, judge, unlisted};
+use super::input::{ClaimCounts, DocumentOutcome, Failure, Lag, MappingInput, SubjectOutcome};
+use super::ready::{FoldContext, Waiting, judge, unlisted};
 
 /// Most entries of a list in a status; counts are exact.
 const LISTED: usize = 50;
@@ -39,20 +39,20 @@ pub fn fold_mapping(
     subjects.sort();
 
     let total = sum(&documents);
-    let case = Case { input, total, documents: &documents, subjects: &subjects, previous, now };
-    let verdict = judge(&case);
+    let context = FoldContext { input, total, documents: &documents, subjects: &subjects, previous, now };
+    let decision = judge(&context);
     let held = held(&documents);
     let drift = drift(&documents, total.missing);
 
     let mut conditions = Conditions::new(previous.map_or(&[], |status| &status.conditions), input.generation, now);
-    let (accepted, word, message) = accepted(&case);
+    let (accepted, word, message) = accepted(&context);
     conditions.set(kind::ACCEPTED, accepted, word, &message);
-    conditions.set(kind::READY, verdict.turn == Turn::Nobody, verdict.reason, &verdict.message);
-    match verdict.turn {
-        Turn::Nobody => {}
-        Turn::Ours => conditions.set(kind::RECONCILING, true, verdict.reason, &verdict.message),
-        Turn::Theirs => {
-            let (word, message) = verdict.stalled.unwrap_or((verdict.reason, verdict.message));
+    conditions.set(kind::READY, decision.waiting == Waiting::Nobody, decision.reason, &decision.message);
+    match decision.waiting {
+        Waiting::Nobody => {}
+        Waiting::OnSystem => conditions.set(kind::RECONCILING, true, decision.reason, &decision.message),
+        Waiting::OnUser => {
+            let (word, message) = decision.stalled.unwrap_or((decision.reason, decision.message));
             conditions.set(kind::STALLED, true, word, &message);
         }
     }
@@ -64,7 +64,7 @@ pub fn fold_mapping(
     if let Some((word, message)) = drifted {
         conditions.set(kind::DRIFTED, true, word, &message);
     }
-    if let Some((why, message)) = case.freeze() {
+    if let Some((why, message)) = context.freeze() {
         conditions.set(kind::FROZEN, true, why.reason(), &message);
     }
 
@@ -91,34 +91,34 @@ pub fn fold_mapping(
         last_handled_reconcile_at: input.last_handled_reconcile_at.map(str::to_owned),
         conditions: conditions.finish(),
     };
-    Folded { status, revisit: earliest(verdict.revisit, drift_ends) }
+    Folded { status, revisit: earliest(decision.revisit, drift_ends) }
 }
 
-fn sum(documents: &[&DocumentOutcome]) -> Tally {
-    documents.iter().filter_map(|document| document.tally).fold(Tally::default(), |sum, tally| Tally {
-        desired: sum.desired.saturating_add(tally.desired),
-        acknowledged: sum.acknowledged.saturating_add(tally.acknowledged),
-        verified: sum.verified.saturating_add(tally.verified),
-        pending: sum.pending.saturating_add(tally.pending),
-        failed: sum.failed.saturating_add(tally.failed),
-        unowned: sum.unowned.saturating_add(tally.unowned),
-        missing: sum.missing.saturating_add(tally.missing),
-        observed: sum.observed.saturating_add(tally.observed),
-        frozen: sum.frozen.saturating_add(tally.frozen),
-        revoking: sum.revoking.saturating_add(tally.revoking),
-        held: sum.held.saturating_add(tally.held),
-        held_leavers: sum.held_leavers.saturating_add(tally.held_leavers),
-        oldest_revoking_since: earliest(sum.oldest_revoking_since, tally.oldest_revoking_since),
+fn sum(documents: &[&DocumentOutcome]) -> ClaimCounts {
+    documents.iter().filter_map(|document| document.claims).fold(ClaimCounts::default(), |sum, claims| ClaimCounts {
+        desired: sum.desired.saturating_add(claims.desired),
+        acknowledged: sum.acknowledged.saturating_add(claims.acknowledged),
+        verified: sum.verified.saturating_add(claims.verified),
+        pending: sum.pending.saturating_add(claims.pending),
+        failed: sum.failed.saturating_add(claims.failed),
+        unowned: sum.unowned.saturating_add(claims.unowned),
+        missing: sum.missing.saturating_add(claims.missing),
+        observed: sum.observed.saturating_add(claims.observed),
+        frozen: sum.frozen.saturating_add(claims.frozen),
+        revoking: sum.revoking.saturating_add(claims.revoking),
+        held: sum.held.saturating_add(claims.held),
+        held_leavers: sum.held_leavers.saturating_add(claims.held_leavers),
+        oldest_revoking_since: earliest(sum.oldest_revoking_since, claims.oldest_revoking_since),
     })
 }
 
-fn fraction(tally: &Tally) -> String {
-    format!("{}/{}", tally.acknowledged, shown_desired(tally))
+fn fraction(claims: &ClaimCounts) -> String {
+    format!("{}/{}", claims.acknowledged, shown_desired(claims))
 }
 
 /// What is wanted, and what a guard keeps although it is not wanted any more: it stays until somebody releases it.
-fn shown_desired(tally: &Tally) -> u64 {
-    tally.desired.saturating_add(tally.held)
+fn shown_desired(claims: &ClaimCounts) -> u64 {
+    claims.desired.saturating_add(claims.held)
 }
 
 /// The status of a mapping that is not in force, and why it is not.
@@ -145,8 +145,8 @@ pub fn not_taken_in(
 }
 
 /// Is the mapping valid, and is what it asks for delegated to it?
-fn accepted(case: &Case<'_>) -> (bool, &'static str, String) {
-    let input = case.input;
+fn accepted(context: &FoldContext<'_>) -> (bool, &'static str, String) {
+    let input = context.input;
     if let Some(problem) = input.problem {
         return (false, problem.reason, with_next_step(&problem.message, problem.reason));
     }
@@ -154,7 +154,7 @@ fn accepted(case: &Case<'_>) -> (bool, &'static str, String) {
     if let Some((
         why @ (FreezeReason::TargetNotFound | FreezeReason::IdentityProviderNotFound | FreezeReason::OverlappingTarget),
         message,
-    )) = case.freeze()
+    )) = context.freeze()
     {
         return (false, why.reason(), message);
     }
@@ -315,17 +315,17 @@ fn subject_status(subject: &SubjectOutcome) -> SubjectStatus {
 }
 
 fn resource_status(document: &DocumentOutcome) -> ResourceStatus {
-    let mut troubles: Vec<&Trouble> = document.troubles.iter().collect();
+    let mut troubles: Vec<&Failure> = document.troubles.iter().collect();
     troubles.sort();
-    let (word, message) = match (troubles.first(), &document.tally) {
+    let (word, message) = match (troubles.first(), &document.claims) {
         (Some(trouble), _) => (Some(trouble.reason), with_next_step(&trouble.message, trouble.reason)),
         (None, None) => (Some(reason::PROGRESSING), "the policy was not read yet".to_owned()),
         (None, Some(_)) if document.unlisted => (Some(reason::INVENTORY_INCOMPLETE), unlisted()),
         (None, Some(_)) if !document.held.is_empty() => (Some(reason::MASS_REMOVAL), explain(reason::MASS_REMOVAL)),
-        (None, Some(tally)) if tally.is_partial() => {
-            (Some(reason::PROGRESSING), format!("{} acknowledged by Google yet", lacking(tally)))
+        (None, Some(claims)) if claims.is_partial() => {
+            (Some(reason::PROGRESSING), format!("{} acknowledged by Google yet", lacking(claims)))
         }
-        (None, Some(tally)) if tally.missing > 0 => (Some(reason::DRIFT_REPORTED), explain(reason::DRIFT_REPORTED)),
+        (None, Some(claims)) if claims.missing > 0 => (Some(reason::DRIFT_REPORTED), explain(reason::DRIFT_REPORTED)),
         (None, Some(_)) if document.invoker_iam_disabled => {
             (Some(reason::INVOKER_IAM_DISABLED), explain(reason::INVOKER_IAM_DISABLED))
         }
@@ -333,15 +333,15 @@ fn resource_status(document: &DocumentOutcome) -> ResourceStatus {
     };
     ResourceStatus {
         resource: document.document.resource(),
-        grants: fraction(&document.tally.unwrap_or_default()),
+        grants: fraction(&document.claims.unwrap_or_default()),
         reason: word.map(str::to_owned),
         message: word.map(|_| clip(&message, ENTRY_MESSAGE)),
     }
 }
 
 /// How much of what is wanted is not there.
-fn lacking(tally: &Tally) -> String {
-    let lacking = tally.pending.saturating_add(tally.failed).saturating_add(tally.frozen);
+fn lacking(claims: &ClaimCounts) -> String {
+    let lacking = claims.pending.saturating_add(claims.failed).saturating_add(claims.frozen);
     plural(lacking, "grant is not", "grants are not")
 }
 

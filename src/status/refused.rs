@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::board::Status;
+use super::cache::Status;
 use super::conditions::{Conditions, with_next_step};
 use crate::api::condition::reason;
 use crate::api::{CloudRunTargetStatus, IdentityProviderStatus, RoleMappingStatus};

@@ -10,7 +10,7 @@ use crate::api::condition::{kind, lookup, reason};
 use crate::api::{DriftKind, DriftSample, MappingMode, RefusedPath, RoleMappingStatus};
 use crate::model::{DocumentKey, FreezeReason, MemberKey, ResourceKind};
 
-mod board;
+mod cache;
 mod fit;
 mod laws;
 mod others;
@@ -31,18 +31,18 @@ fn document(name: &str) -> DocumentKey {
 
 /// A document on which `n` grants are as wanted.
 fn settled(name: &str, n: u64) -> DocumentOutcome {
-    let tally = Tally { desired: n, acknowledged: n, verified: n, ..Tally::default() };
-    DocumentOutcome { tally: Some(tally), ..DocumentOutcome::unread(document(name)) }
+    let claims = ClaimCounts { desired: n, acknowledged: n, verified: n, ..ClaimCounts::default() };
+    DocumentOutcome { claims: Some(claims), ..DocumentOutcome::unread(document(name)) }
 }
 
-fn with_tally(name: &str, change: impl FnOnce(&mut Tally)) -> DocumentOutcome {
+fn with_claims(name: &str, change: impl FnOnce(&mut ClaimCounts)) -> DocumentOutcome {
     let mut outcome = settled(name, 4);
-    change(outcome.tally.as_mut().unwrap());
+    change(outcome.claims.as_mut().unwrap());
     outcome
 }
 
-fn trouble(reason: &'static str, since: Timestamp) -> Trouble {
-    Trouble { reason, message: "Google said so".to_owned(), since }
+fn trouble(reason: &'static str, since: Timestamp) -> Failure {
+    Failure { reason, message: "Google said so".to_owned(), since }
 }
 
 fn group(name: &str) -> SubjectOutcome {
@@ -70,7 +70,7 @@ struct Scene {
     mode: MappingMode,
     ceiling_observes: bool,
     ending: bool,
-    problem: Option<Trouble>,
+    problem: Option<Failure>,
     frozen: Option<FreezeReason>,
     admitted: u64,
     refused: Vec<RefusedPath>,

@@ -1,4 +1,4 @@
-//! The one writer of statuses and Events in a cluster: what is new on the board goes to the API server.
+//! The one writer of statuses and Events in a cluster: what is new on the cache goes to the API server.
 //!
 //! Statuses are written by server-side apply as one field manager, so that nobody else's fields are touched and a
 //! condition that is not said any more goes. An object is written at most once in [`PAUSE`]; what changes meanwhile
@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::board::{Item, ItemKey, Kind, Status, StatusBoard};
+use super::cache::{Item, ItemKey, Kind, Status, StatusCache};
 use super::refused::refused;
 use crate::api::condition::{kind, reason};
 use crate::api::{CloudRunTarget, FIELD_MANAGER, IdentityProvider, RoleMapping};
@@ -44,27 +44,27 @@ pub type WriteCount = Arc<dyn Fn(&'static str) + Send + Sync>;
 struct Writer {
     client: Client,
     recorder: Recorder,
-    board: StatusBoard,
+    cache: StatusCache,
     count: WriteCount,
     permits: Arc<Semaphore>,
     /// What the cluster shows, as far as it was written or read here: what an Event is a change from.
     shown: Arc<Mutex<BTreeMap<ItemKey, Item>>>,
 }
 
-/// Writes what is new on the board until `stop` is cancelled. What is on the board now is what the cluster shows.
+/// Writes what is new on the cache until `stop` is cancelled. What is on the cache now is what the cluster shows.
 pub async fn write_statuses(
     client: Client,
     pod: String,
-    board: StatusBoard,
+    cache: StatusCache,
     count: WriteCount,
     stop: CancellationToken,
 ) {
     let reporter = Reporter { controller: "rolecall.dev/rolecall".to_owned(), instance: Some(pod) };
-    let shown = board.list().items.into_iter().map(|item| (item.key(), item)).collect();
+    let shown = cache.list().items.into_iter().map(|item| (item.key(), item)).collect();
     let writer = Writer {
         recorder: Recorder::new(client.clone(), reporter),
         client,
-        board,
+        cache,
         count,
         permits: Arc::new(Semaphore::new(PARALLEL)),
         shown: Arc::new(Mutex::new(shown)),
@@ -74,7 +74,7 @@ pub async fn write_statuses(
     let mut under_way: JoinSet<ItemKey> = JoinSet::new();
     loop {
         let keys = tokio::select! {
-            news = writer.board.news() => news,
+            news = writer.cache.news() => news,
             Some(done) = under_way.join_next() => match done {
                 Ok(key) => {
                     busy.remove(&key);
@@ -110,7 +110,7 @@ impl Writer {
         // What was shown in the place of a status that was refused.
         let mut instead: Option<Status> = None;
         loop {
-            let Some(item) = self.board.get(key) else {
+            let Some(item) = self.cache.get(key) else {
                 self.forget(key);
                 return;
             };
@@ -168,7 +168,7 @@ impl Writer {
 
     /// Puts a status that any schema takes in the place of one that was refused: what stands there would be believed.
     async fn say_refused(&self, key: &ItemKey, item: &Item, refusal: &str, instead: &mut Option<Status>) {
-        let minimal = refused(&item.status, &self.board.shown(refusal), item.metadata.generation, SystemClock.now());
+        let minimal = refused(&item.status, &self.cache.shown(refusal), item.metadata.generation, SystemClock.now());
         if instead.as_ref().is_some_and(|shown| shown.says_the_same(&minimal)) {
             return;
         }

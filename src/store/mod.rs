@@ -59,7 +59,7 @@ use committer::Committer;
 use leadership::Turn;
 
 pub use audit::AuditChain;
-pub use decisions::{Decision, Farewell, PendingDecision};
+pub use decisions::{Decision, Farewell as UninstallMode, PendingDecision};
 pub use erase::{Erased, Erasure, KnownPerson};
 pub use error::StoreError;
 pub use history::{ListingRecord, ResourceRecord};

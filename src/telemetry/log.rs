@@ -83,7 +83,7 @@ impl Write for Redacted {
 /// Sends the log lines of this process to standard error, as `redact` has them. Called once, by whoever starts the
 /// process.
 ///
-/// `filter` is a level, or directives such as `info,rolecall::engine=debug` that are added to [`DEFAULT_FILTER`].
+/// `filter` is a level, or directives such as `info,rolecall::sync=debug` that are added to [`DEFAULT_FILTER`].
 ///
 /// # Errors
 /// [`TelemetryError`].
@@ -120,8 +120,8 @@ mod tests {
 
     #[test]
     fn directives_are_added_and_override() {
-        let filter = parse_filter("rolecall::engine=trace,gcp_auth=warn").unwrap().to_string();
-        assert!(filter.contains("rolecall::engine=trace") && filter.contains("gcp_auth=warn"), "{filter}");
+        let filter = parse_filter("rolecall::sync=trace,gcp_auth=warn").unwrap().to_string();
+        assert!(filter.contains("rolecall::sync=trace") && filter.contains("gcp_auth=warn"), "{filter}");
         assert!(filter.contains("rolecall=info"), "{filter}");
     }
 

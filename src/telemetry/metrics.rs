@@ -1,4 +1,4 @@
-//! The metrics of all rooms. They are registered in one place, and the reference is printed from what was registered.
+//! The metrics of all modules. They are registered in one place, and the reference is printed from what was registered.
 //!
 //! Label values are `&'static str`: a name that a user typed or an IdP sent cannot become one.
 
@@ -276,7 +276,7 @@ pub struct GoogleMetrics {
     pub request_seconds: Histograms<1>,
 }
 
-/// All metrics of the process. Each room is handed its own part, which it may clone.
+/// All metrics of the process. Each module is handed its own part, which it may clone.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,

@@ -15,6 +15,7 @@ mod common;
 #[path = "../../src/api/manifest/tests/table.rs"]
 mod table;
 
+mod end_to_end;
 mod flux;
 mod freezes;
 mod gitops;
@@ -26,5 +27,4 @@ mod resources;
 mod rights;
 mod scale;
 mod support;
-mod thread;
 mod users;

@@ -12,7 +12,7 @@ const ROLES: [(&str, &str); 2] = [("ClusterRole", "rolecall"), ("Role", "rolecal
 /// The smallest thing that a rule can allow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Right {
-    /// Index into [`ROLES`].
+    /// Catalog into [`ROLES`].
     role: usize,
     group: String,
     resource: String,

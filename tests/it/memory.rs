@@ -102,7 +102,7 @@ async fn mirror_that_cannot_be_written_does_not_make_a_lost_database_a_first_sta
     eventually(
         "said",
         async || {
-            if world.log().contains("MirrorUnavailable") { Ok(()) } else { Err(tail(&world.log())) }
+            if world.log().contains("CheckpointUnavailable") { Ok(()) } else { Err(tail(&world.log())) }
         },
     )
     .await;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use rolecall::index::{Ceiling, Index, Inventory, InventoryItem};
+use rolecall::catalog::{Catalog, Ceiling, Inventory, InventoryItem};
 use rolecall::model::{
     AuditOutcome, DocumentKey, IntentAction, MappingKey, MemberKey, Pin, ProviderName, ResourceKind, SystemClock,
     TargetName,
@@ -23,8 +23,8 @@ fn provider_name(name: &str) -> ProviderName {
 }
 
 /// An index with two providers, a target of two services and mappings by name, by external id and of both providers.
-fn index_of_a_fixed_world(pins: &BTreeSet<Pin>) -> Index {
-    let mut index = Index::new(Ceiling::Enforce);
+fn index_of_a_fixed_world(pins: &BTreeSet<Pin>) -> Catalog {
+    let mut index = Catalog::new(Ceiling::Enforce);
     for name in ["okta", "entra"] {
         let spec = typed(json!({
             "scim": {"tokens": [{"name": "a", "secretRef": {"name": "s"}}]},

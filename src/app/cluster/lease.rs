@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{FIELD_MANAGER, IdentityProvider, RoleMapping};
-use crate::app::mirror::{self, Comparison, Mirror};
+use crate::app::checkpoint::{self, Checkpoint, Comparison};
 use crate::model::FreezeReason;
 
 /// The name of the Lease, whatever the release is called: two releases in one namespace share it.
@@ -37,7 +37,7 @@ const HIGHEST_AUDIT_SEQ: &str = "rolecall.dev/highest-audit-seq";
 
 /// Where this process stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum LeaderState {
     /// Another leads, or nobody yet.
     Waiting,
     /// This one leads.
@@ -52,8 +52,8 @@ pub(super) fn stand(
     namespace: String,
     identity: String,
     stop: CancellationToken,
-) -> (watch::Receiver<Standing>, JoinHandle<()>) {
-    let (tell, standing) = watch::channel(Standing::Waiting);
+) -> (watch::Receiver<LeaderState>, JoinHandle<()>) {
+    let (tell, standing) = watch::channel(LeaderState::Waiting);
     let task = tokio::spawn(async move {
         let Some(mut manager) = manager_of(&client, &namespace, &identity, &stop).await else { return };
         loop {
@@ -61,14 +61,14 @@ pub(super) fn stand(
                 changed = manager.changed() => changed,
                 () = stop.cancelled() => break,
             };
-            let led = *tell.borrow() == Standing::Leader;
+            let led = *tell.borrow() == LeaderState::Leader;
             match changed {
                 Ok(true) => {
-                    tell.send_replace(Standing::Leader);
+                    tell.send_replace(LeaderState::Leader);
                 }
                 // Somebody deleted the Lease: the next process makes another, and leads.
                 Ok(false) | Err(LeaseManagerError::NonexistentLease(_)) if led => {
-                    tell.send_replace(Standing::Lost);
+                    tell.send_replace(LeaderState::Lost);
                     return;
                 }
                 Ok(false) => {}
@@ -149,18 +149,18 @@ impl ClusterMirror {
     /// Compares `now` with the Lease, and where that remembers nothing, with the statuses of the `IdentityProvider`s: a
     /// second rolecall in another namespace has a Lease of its own. Where they name none, and the store `is_new`, a
     /// `RoleMapping` with acknowledged grants says that another one was lost.
-    pub(super) async fn compare(&self, now: &Mirror, is_new: bool) -> Result<Compared, kube::Error> {
+    pub(super) async fn compare(&self, now: &Checkpoint, is_new: bool) -> Result<Compared, kube::Error> {
         let lease = self.leases.get_opt(LEASE).await?;
         let annotation = |lease: &Lease, key: &str| lease.annotations().get(key).cloned();
         let remembered = lease.as_ref().and_then(|lease| {
-            Some(Mirror {
+            Some(Checkpoint {
                 store_id: annotation(lease, STORE_ID)?.parse().unwrap_or_default(),
                 highest_seq: annotation(lease, HIGHEST_SEQ)?.parse().unwrap_or(i64::MAX),
                 highest_audit_seq: annotation(lease, HIGHEST_AUDIT_SEQ)?.parse().unwrap_or(i64::MAX),
             })
         });
         if remembered.is_some() {
-            let freeze = match mirror::compare(remembered.as_ref(), now) {
+            let freeze = match checkpoint::compare(remembered.as_ref(), now) {
                 Comparison::Match => None,
                 Comparison::Mismatch => Some(FreezeReason::StoreMismatch),
                 Comparison::Rewound => Some(FreezeReason::StoreRewound),
@@ -209,7 +209,7 @@ impl ClusterMirror {
     }
 
     /// Writes down how far the store is.
-    pub(super) async fn write(&self, now: &Mirror) -> Result<(), kube::Error> {
+    pub(super) async fn write(&self, now: &Checkpoint) -> Result<(), kube::Error> {
         let patch = json!({"metadata": {"annotations": {
             STORE_ID: now.store_id.to_string(),
             HIGHEST_SEQ: now.highest_seq.to_string(),

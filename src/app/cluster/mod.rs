@@ -2,16 +2,16 @@
 //!
 //! ```text
 //! every process    IdentityProviders, their Secrets ─► tokens ─► SCIM
-//! the leader       all resources, namespaces ─► intake ─► engine ─► board ─► statuses, Events
+//! the leader       all resources, namespaces ─► intake ─► engine ─► cache ─► statuses, Events
 //! ```
 //!
 //! A process that does not lead any more ends: whoever starts it again starts it with nothing in memory that another
 //! leader has changed meanwhile.
 
-mod decisions;
+mod commands;
 mod finalizer;
-mod intake;
 mod lease;
+mod resources;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,19 +22,19 @@ use kube::{Client, Config};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::intake::{Intake, Parts};
-use self::lease::{ClusterMirror, Compared, Standing};
-use super::mirror::{self, Mirror};
+use self::lease::{ClusterMirror, Compared, LeaderState};
+use self::resources::{Parts, Resources};
+use super::checkpoint::{self, Checkpoint};
 use super::process::{AppError, Process};
 use super::tokens::{Credentials, SecretHashes};
 use crate::api::condition::reason;
 use crate::api::manifest::{Object, ObjectRef};
 use crate::cli::Mode;
-use crate::engine::{Engine, owner_of};
 use crate::model::{FreezeReason, ProviderName};
-use crate::status::{StatusBoard, WriteCount, write_statuses};
+use crate::source::cluster::{ClusterChange, SecretAbsence, SecretChange, Watched, follow, follow_secrets};
+use crate::status::{StatusCache, WriteCount, write_statuses};
 use crate::store::{Decision, Store, Trust};
-use crate::watch::cluster::{ClusterChange, SecretAbsence, SecretChange, Watched, follow, follow_secrets};
+use crate::sync::{Engine, owner_of};
 
 /// How often the mirror is written and a freeze looked at again.
 const TICK: Duration = Duration::from_secs(1);
@@ -89,7 +89,7 @@ pub(super) async fn run(mut process: Process) -> Result<(), AppError> {
     let (mut standing, election) =
         lease::stand(client.clone(), process.config.namespace.clone(), identity.clone(), candidacy.clone());
     let led = loop {
-        if *standing.borrow_and_update() == Standing::Leader {
+        if *standing.borrow_and_update() == LeaderState::Leader {
             break true;
         }
         tokio::select! {
@@ -253,7 +253,7 @@ async fn lead(
     process: &Process,
     client: Client,
     identity: &str,
-    mut standing: watch::Receiver<Standing>,
+    mut standing: watch::Receiver<LeaderState>,
 ) -> Result<(), AppError> {
     let (engine, store, stop) = (&process.engine, &process.store, &process.stop);
     let began = tokio::time::Instant::now();
@@ -264,8 +264,8 @@ async fn lead(
     engine.record_mode().await?;
     engine.restore().await?;
     let seq = engine.load_directory().await?;
-    if let Some(farewell) = store.farewell().await? {
-        engine.bid_farewell(farewell).await?;
+    if let Some(uninstall) = store.farewell().await? {
+        engine.begin_uninstall(uninstall).await?;
     }
     let memory = ClusterMirror::new(client.clone(), &process.config.namespace);
     let Some(mut found) = compare(&memory, store, &over).await? else { return Ok(()) };
@@ -296,12 +296,12 @@ async fn lead(
     }
     drop(tell);
     let (loaded, first) = oneshot::channel();
-    let intake = Intake::new(
+    let intake = Resources::new(
         Parts {
             client: client.clone(),
             engine: engine.clone(),
             store: store.clone(),
-            board: process.board.clone(),
+            cache: process.cache.clone(),
             clock: process.clock.clone(),
             enforces: process.config.mode == Mode::Enforce,
             finalizer_deadline: process.config.finalizer_deadline,
@@ -332,7 +332,7 @@ async fn lead(
         written = remember(&memory, store, written).await;
     }
     engine.freeze(found.freeze).await?;
-    let parts = (process.board.clone(), engine.clone());
+    let parts = (process.cache.clone(), engine.clone());
     let writes = process.metrics.cluster.status_writes.clone();
     let count: WriteCount = Arc::new(move |outcome| writes.inc([outcome]));
     tasks.spawn(show(client, memory.clone(), parts, (found, other), (identity.to_owned(), count), over.clone()));
@@ -386,9 +386,9 @@ async fn lead(
     result
 }
 
-async fn lost(standing: &mut watch::Receiver<Standing>) {
+async fn lost(standing: &mut watch::Receiver<LeaderState>) {
     loop {
-        if *standing.borrow_and_update() == Standing::Lost || standing.changed().await.is_err() {
+        if *standing.borrow_and_update() == LeaderState::Lost || standing.changed().await.is_err() {
             return;
         }
     }
@@ -401,7 +401,7 @@ async fn compare(
     over: &CancellationToken,
 ) -> Result<Option<Compared>, AppError> {
     loop {
-        match memory.compare(&mirror::of(store).await?, store.is_new().await?).await {
+        match memory.compare(&checkpoint::of(store).await?, store.is_new().await?).await {
             Ok(compared) => return Ok(Some(compared)),
             Err(error) => {
                 tracing::warn!(%error, "cannot read what the cluster remembers of the store; nothing is written until then");
@@ -415,8 +415,8 @@ async fn compare(
 }
 
 /// Writes down how far the store is, so that an older copy of it is known as one. Answers what is written.
-async fn remember(memory: &ClusterMirror, store: &Store, written: Option<Mirror>) -> Option<Mirror> {
-    let Ok(now) = mirror::of(store).await else { return written };
+async fn remember(memory: &ClusterMirror, store: &Store, written: Option<Checkpoint>) -> Option<Checkpoint> {
+    let Ok(now) = checkpoint::of(store).await else { return written };
     if written == Some(now) {
         return written;
     }
@@ -456,7 +456,7 @@ async fn accept(engine: &Engine, store: &Store, memory: &ClusterMirror) -> Resul
 async fn show(
     client: Client,
     memory: ClusterMirror,
-    (board, engine): (StatusBoard, Engine),
+    (cache, engine): (StatusCache, Engine),
     (found, alive): (Compared, Arc<AtomicBool>),
     (identity, count): (String, WriteCount),
     over: CancellationToken,
@@ -486,5 +486,5 @@ async fn show(
         }
         alive.store(false, Ordering::Release);
     }
-    write_statuses(client, identity, board, count, over).await;
+    write_statuses(client, identity, cache, count, over).await;
 }

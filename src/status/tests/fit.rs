@@ -29,13 +29,13 @@ fn moments() -> impl Strategy<Value = Timestamp> {
     prop_oneof![8 => (-100_000_i64..100_000).prop_map(ago), 1 => Just(Timestamp::MIN), 1 => Just(Timestamp::MAX)]
 }
 
-/// What the board shows of a status.
+/// What the cache shows of a status.
 fn published(status: Status, generation: i64) -> Value {
-    let board = StatusBoard::new();
+    let cache = StatusCache::new();
     let namespace = (status.kind() == Kind::RoleMapping).then(|| "checkout".to_owned());
     let metadata = Metadata { name: "a".to_owned(), namespace, generation: Some(generation), ..Metadata::default() };
-    board.publish(Item::new(metadata, None, status));
-    serde_json::to_value(&board.list().items[0].status).unwrap()
+    cache.publish(Item::new(metadata, None, status));
+    serde_json::to_value(&cache.list().items[0].status).unwrap()
 }
 
 fn refused_by_the_schema(status: Status) -> Vec<String> {
@@ -62,7 +62,7 @@ prop_compose! {
         for n in 0..many_documents {
             let mut outcome = scene.documents.first().cloned().unwrap_or_else(|| settled("a", 1));
             outcome.document = document(&format!("s{n}"));
-            outcome.troubles = vec![Trouble { reason: reason::POLICY_REFUSED, message: message.clone(), since: at }];
+            outcome.troubles = vec![Failure { reason: reason::POLICY_REFUSED, message: message.clone(), since: at }];
             outcome.samples = vec![DriftSample {
                 kind: DriftKind::Missing,
                 resource: outcome.document.resource(),
@@ -78,9 +78,9 @@ prop_compose! {
             outcome.reverted_at = Some(at);
             (outcome.reverted, outcome.foreign, outcome.remaining) = (counts[0], counts[1], counts[2]);
             outcome.lag = Some(Lag { took: SignedDuration::from_millis(took), at });
-            let tally = outcome.tally.get_or_insert_default();
-            (tally.pending, tally.desired) = (counts[3], counts[3].saturating_add(tally.acknowledged));
-            tally.oldest_revoking_since = Some(at);
+            let claims = outcome.claims.get_or_insert_default();
+            (claims.pending, claims.desired) = (counts[3], counts[3].saturating_add(claims.acknowledged));
+            claims.oldest_revoking_since = Some(at);
             scene.documents.push(outcome);
         }
         scene.subjects = names
@@ -143,7 +143,7 @@ proptest! {
         let listing = ListingOutcome {
             resources: ResourceCounts { services: counts[0], jobs: counts[1], worker_pools: counts[2] },
             unreachable: names.clone(),
-            trouble: Some(Trouble { reason: reason::GOOGLE_UNAVAILABLE, message: text.clone(), since: at }),
+            trouble: Some(Failure { reason: reason::GOOGLE_UNAVAILABLE, message: text.clone(), since: at }),
             complete_at: Some(at),
         };
         let input = TargetInput {

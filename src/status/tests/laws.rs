@@ -20,9 +20,9 @@ const FREEZES: [FreezeReason; 5] = [
 ];
 
 prop_compose! {
-    pub(super) fn tallies()(n in prop::array::uniform9(0_u64..3), read in prop::bool::weighted(0.9)) -> Option<Tally> {
+    pub(super) fn claim_counts()(n in prop::array::uniform9(0_u64..3), read in prop::bool::weighted(0.9)) -> Option<ClaimCounts> {
         let [acknowledged, pending, failed, unowned, missing, observed, revoking, held, frozen] = n;
-        read.then(|| Tally {
+        read.then(|| ClaimCounts {
             desired: acknowledged + pending + failed + missing + observed + frozen,
             acknowledged,
             verified: 0,
@@ -43,7 +43,7 @@ prop_compose! {
 prop_compose! {
     pub(super) fn outcomes()(
         name in "[a-c]{1,2}",
-        tally in tallies(),
+        claims in claim_counts(),
         pending in prop::option::of(0_i64..200),
         troubles in prop::collection::vec((prop::sample::select(&TROUBLES[..]), 0_i64..200), 0..3),
         held in prop::collection::vec(("[ab]", prop::collection::btree_set("[a-d]", 1..3)), 0..2),
@@ -52,7 +52,7 @@ prop_compose! {
         unlisted in prop::bool::weighted(0.1),
     ) -> DocumentOutcome {
         DocumentOutcome {
-            tally,
+            claims,
             pending_since: pending.map(ago),
             troubles: troubles.into_iter().map(|(word, since)| trouble(word, ago(since))).collect(),
             held: held.into_iter().map(|(plan_hash, members)| HeldOutcome {
@@ -170,14 +170,14 @@ proptest! {
             prop_assert!(truth(type_) != Some(false), "{} is present only when it is true", type_);
         }
         prop_assert!(!(ready && truth(kind::FROZEN) == Some(true)));
-        let sum = |of: fn(&Tally) -> u64| scene.documents.iter().filter_map(|document| document.tally.as_ref()).map(of).sum::<u64>();
+        let sum = |of: fn(&ClaimCounts) -> u64| scene.documents.iter().filter_map(|document| document.claims.as_ref()).map(of).sum::<u64>();
         let grants = status.grants.as_ref().unwrap();
         prop_assert_eq!(grants.desired, grants.acknowledged + grants.pending + grants.held + grants.failed);
-        prop_assert_eq!(grants.held, i64::try_from(sum(Tally::kept_back) + sum(|tally| tally.held)).unwrap());
-        let partial = grants.pending > 0 || grants.failed > 0 || sum(|tally| tally.frozen) > 0;
+        prop_assert_eq!(grants.held, i64::try_from(sum(ClaimCounts::kept_back) + sum(|claims| claims.held)).unwrap());
+        let partial = grants.pending > 0 || grants.failed > 0 || sum(|claims| claims.frozen) > 0;
         let lasts = scene.documents.iter().any(|document| document.pending_since.is_some_and(|since| since <= ago(60)));
         prop_assert!(!(ready && partial && lasts), "a partial result that lasts is not Ready");
-        let revoking = scene.documents.iter().filter_map(|document| document.tally).any(|tally| tally.revoking > 0);
+        let revoking = scene.documents.iter().filter_map(|document| document.claims).any(|claims| claims.revoking > 0);
         prop_assert!(!(ready && revoking), "access that should be gone is never Ready");
         for condition in &status.conditions {
             prop_assert!(lookup(&condition.reason).is_some(), "{} has no entry", condition.reason);

@@ -10,7 +10,7 @@ fn row(scene: &Scene, previous: Option<&RoleMappingStatus>, expected: &str) -> R
 }
 
 fn held(name: &str, members: &[&str], hash: &str) -> DocumentOutcome {
-    let mut outcome = with_tally(name, |tally| tally.held = members.len() as u64);
+    let mut outcome = with_claims(name, |claims| claims.held = members.len() as u64);
     outcome.held = vec![HeldOutcome {
         leavers: false,
         members: members.iter().map(|member| MemberKey::of(member)).collect(),
@@ -34,7 +34,7 @@ fn converged() {
 #[test]
 fn change_pending_under_a_minute_is_churn_when_the_generation_was_ready() {
     let mut scene = Scene::default();
-    scene.documents[0] = with_tally("checkout-api", |tally| (tally.acknowledged, tally.pending) = (3, 1));
+    scene.documents[0] = with_claims("checkout-api", |claims| (claims.acknowledged, claims.pending) = (3, 1));
     scene.documents[0].pending_since = Some(ago(59));
     let folded = scene.fold_at(Some(&Scene::before()), now());
     assert_eq!(line(&folded.status.conditions), "Ready=True/Converged Accepted=True/Accepted");
@@ -44,7 +44,7 @@ fn change_pending_under_a_minute_is_churn_when_the_generation_was_ready() {
 #[test]
 fn change_pending_longer_is_reconciling() {
     let mut scene = Scene::default();
-    scene.documents[0] = with_tally("checkout-api", |tally| (tally.acknowledged, tally.pending) = (3, 1));
+    scene.documents[0] = with_claims("checkout-api", |claims| (claims.acknowledged, claims.pending) = (3, 1));
     scene.documents[0].pending_since = Some(ago(60));
     row(&scene, Some(&Scene::before()), "Ready=False/Progressing Accepted=True/Accepted Reconciling=True/Progressing");
 }
@@ -76,9 +76,9 @@ fn backing_off_longer_than_a_minute_says_the_last_answer() {
 #[test]
 fn revocation_that_is_not_acknowledged_is_said_at_once() {
     let mut scene = Scene::default();
-    scene.documents[0] = with_tally("checkout-api", |tally| {
-        tally.revoking = 1;
-        tally.oldest_revoking_since = Some(ago(2));
+    scene.documents[0] = with_claims("checkout-api", |claims| {
+        claims.revoking = 1;
+        claims.oldest_revoking_since = Some(ago(2));
     });
     let status = row(
         &scene,
@@ -93,7 +93,7 @@ fn revocation_that_is_not_acknowledged_is_said_at_once() {
 #[test]
 fn revocation_that_google_refuses_waits_for_a_person() {
     let mut scene = Scene::default();
-    scene.documents[0] = with_tally("checkout-api", |tally| tally.revoking = 1);
+    scene.documents[0] = with_claims("checkout-api", |claims| claims.revoking = 1);
     scene.documents[0].troubles = vec![trouble(reason::PERMISSION_DENIED, ago(2))];
     row(
         &scene,
@@ -147,7 +147,7 @@ fn missing_references_freeze_and_are_the_authors_to_mend_once_new_ones_had_time_
 
 #[test]
 fn manifest_that_cannot_be_read_is_not_accepted_and_says_where() {
-    let problem = Trouble {
+    let problem = Failure {
         reason: reason::INVALID_MANIFEST,
         message: "mapping.yaml:12:5 spec.grants[0].roles[0]: not a role".to_owned(),
         since: ago(5),
@@ -208,7 +208,7 @@ fn group_that_was_deleted_waits_for_a_person() {
 fn permission_missing_at_google() {
     for word in [reason::PERMISSION_DENIED, reason::MEMBER_REFUSED, reason::POLICY_FULL] {
         let mut scene = Scene::default();
-        scene.documents[1] = with_tally("checkout-web", |tally| (tally.acknowledged, tally.failed) = (3, 1));
+        scene.documents[1] = with_claims("checkout-web", |claims| (claims.acknowledged, claims.failed) = (3, 1));
         scene.documents[1].troubles = vec![trouble(word, ago(1))];
         let status = row(
             &scene,
@@ -245,7 +245,7 @@ fn held_by_a_guard_is_ready_and_says_the_hash() {
 fn a_held_leaver_is_not_ready_and_says_what_releases_it() {
     let mut outcome = held("checkout-api", &["user:a@x.example"], "beef");
     outcome.held[0].leavers = true;
-    outcome.tally = outcome.tally.map(|tally| Tally { held_leavers: 1, ..tally });
+    outcome.claims = outcome.claims.map(|claims| ClaimCounts { held_leavers: 1, ..claims });
     let scene = Scene { documents: vec![outcome], ..Scene::default() };
     let expected = "Ready=False/RevocationPending Accepted=True/Accepted Reconciling=True/RevocationPending \
                     Held=True/MassRemoval";
@@ -260,8 +260,8 @@ fn drift_and_foreign_members_are_ready_and_drifted() {
     let cases: [(Change, &str); 3] = [
         (
             |outcome| {
-                let tally = outcome.tally.as_mut().unwrap();
-                (tally.acknowledged, tally.missing) = (3, 1);
+                let claims = outcome.claims.as_mut().unwrap();
+                (claims.acknowledged, claims.missing) = (3, 1);
             },
             reason::DRIFT_REPORTED,
         ),
@@ -301,7 +301,7 @@ fn grant_that_was_granted_again_is_told_as_long_beside_what_else_differs() {
         let mut scene = Scene::default();
         scene.documents[0].foreign = foreign;
         if missing > 0 {
-            scene.documents[0] = with_tally("checkout-api", |tally| (tally.acknowledged, tally.missing) = (3, 1));
+            scene.documents[0] = with_claims("checkout-api", |claims| (claims.acknowledged, claims.missing) = (3, 1));
             scene.documents[0].foreign = foreign;
         }
         let long_before = scene.fold_at(None, ago(7200)).status;
@@ -318,7 +318,7 @@ fn grant_that_was_granted_again_is_told_as_long_beside_what_else_differs() {
 
 #[test]
 fn observe_is_ready_by_mode_by_ceiling_and_by_freeze() {
-    let observed = || with_tally("checkout-api", |tally| (tally.acknowledged, tally.observed) = (0, 4));
+    let observed = || with_claims("checkout-api", |claims| (claims.acknowledged, claims.observed) = (0, 4));
     let base = Scene { documents: vec![observed()], ..Scene::default() };
     for scene in [
         Scene { mode: MappingMode::Observe, ..base.clone() },
@@ -353,9 +353,9 @@ fn every_other_freeze_is_frozen_and_stalled() {
 
 /// Five people joined while the list of services was answered with nothing.
 fn ten_of_fifteen(since: Timestamp) -> Scene {
-    let tally = Tally { desired: 15, acknowledged: 10, verified: 10, pending: 5, ..Tally::default() };
+    let claims = ClaimCounts { desired: 15, acknowledged: 10, verified: 10, pending: 5, ..ClaimCounts::default() };
     let outcome = DocumentOutcome {
-        tally: Some(tally),
+        claims: Some(claims),
         unlisted: true,
         pending_since: Some(since),
         ..DocumentOutcome::unread(document("checkout-api"))
@@ -381,13 +381,13 @@ fn grants_on_a_resource_that_the_list_lacks_are_pending_and_frozen_when_it_lasts
 
 #[test]
 fn whatever_is_wanted_and_lacking_for_a_minute_is_not_ready() {
-    type Change = fn(&mut Tally);
-    let cases: [Change; 3] = [|tally| tally.pending = 1, |tally| tally.failed = 1, |tally| tally.frozen = 1];
+    type Change = fn(&mut ClaimCounts);
+    let cases: [Change; 3] = [|claims| claims.pending = 1, |claims| claims.failed = 1, |claims| claims.frozen = 1];
     for change in cases {
         let mut scene = Scene::default();
-        scene.documents[0] = with_tally("checkout-api", |tally| {
-            tally.acknowledged = 3;
-            change(tally);
+        scene.documents[0] = with_claims("checkout-api", |claims| {
+            claims.acknowledged = 3;
+            change(claims);
         });
         scene.documents[0].pending_since = Some(ago(60));
         let status = row(
@@ -440,7 +440,7 @@ fn people_who_get_nothing_are_counted_and_do_not_make_the_mapping_unready() {
 #[test]
 fn what_is_there_but_not_ours_is_said() {
     let mut scene = Scene::default();
-    scene.documents[0] = with_tally("checkout-api", |tally| tally.unowned = 1);
+    scene.documents[0] = with_claims("checkout-api", |claims| claims.unowned = 1);
     scene.documents[1].invoker_iam_disabled = true;
     let status = row(&scene, None, "Ready=True/Converged Accepted=True/Accepted");
     let message = &get(&status.conditions, kind::READY).unwrap().message;

@@ -346,7 +346,7 @@ async fn what_people_change_is_in_the_audit_once_with_who_it_was_and_without_any
     let mapping = MappingKey::new("team", "m").unwrap();
     for _ in 0..2 {
         store.put_decision(Decision::ReleaseMapping(mapping.clone()), home.now()).await.unwrap();
-        store.put_decision(Decision::Uninstall(Farewell::Revoke), home.now()).await.unwrap();
+        store.put_decision(Decision::Uninstall(UninstallMode::Revoke), home.now()).await.unwrap();
     }
     store.put_decision(Decision::Uninstalled, home.now()).await.unwrap();
     store.stay().await.unwrap();

@@ -1,0 +1,251 @@
+//! What one document should hold, and how the claims of each mapping on it are to be treated.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::api::{MappingMode, Permission};
+use crate::model::{
+    Claim, ClaimTerms, ConditionHash, Desired, DesiredGrant, DocumentKey, Enforcement, FreezeReason, GrantKey, Ground,
+    GroupId, Keep, KeptGroups, KeptSubjects, MappingKey, Role, Subject,
+};
+
+use super::mapping::{Life, Mapping, Resolution, Roles};
+use super::tenant::{Group, Tenant};
+use super::{Catalog, Ceiling};
+
+impl Catalog {
+    /// What should stand in this document. `claimants`: the mappings that hold claims on it in the ledger. Costs the
+    /// members of the groups that are mapped onto it.
+    #[must_use]
+    pub fn desired(&self, document: &DocumentKey, claimants: &BTreeSet<MappingKey>) -> Desired {
+        let reaching = self.by_document.get(document);
+        let keys: BTreeSet<&MappingKey> = reaching.into_iter().flatten().chain(claimants).collect();
+        let mut desired = Desired {
+            resource_uid: self.listed(document).map(|item| item.uid.clone()),
+            absent: self.owner(document).is_some_and(|(_, target)| target.lacks(document)),
+            uncovered: self.owner(document).is_none(),
+            leave_all: self.leave_all,
+            ..Desired::default()
+        };
+        for key in keys {
+            let enforcement = self.enforcement(key, document);
+            if let Some(mapping) = self.mappings.get(key) {
+                self.permit(key, mapping, document, &mut desired);
+                if mapping.spec.is_some() {
+                    desired.generations.insert(key.clone(), mapping.generation);
+                }
+                let write = match enforcement {
+                    Enforcement::Live { .. } => Some(true),
+                    Enforcement::Frozen(FreezeReason::Observed) => Some(false),
+                    Enforcement::Frozen(_) | Enforcement::Ended { .. } => None,
+                };
+                if let Some(write) = write {
+                    self.want(key, mapping, document, write, &mut desired);
+                }
+            }
+            desired.stances.insert(key.clone(), enforcement);
+        }
+        desired
+    }
+
+    /// Says what the owner of the document lets the mapping do with the access of people who left.
+    fn permit(&self, key: &MappingKey, mapping: &Mapping, document: &DocumentKey, desired: &mut Desired) {
+        let orphans = matches!(mapping.life, Life::Ending { orphan: true } | Life::Orphaned);
+        let suspends = mapping.spec.is_some() && mapping.mode() != MappingMode::Enforce && !orphans;
+        if !orphans && !suspends {
+            return;
+        }
+        let what = if orphans { Permission::Orphan } else { Permission::Suspend };
+        let Some((_, target)) = self.owner(document) else { return };
+        let roles = mapping.permitted(key, target, document, what);
+        let place = if orphans { &mut desired.may_orphan } else { &mut desired.may_suspend };
+        place.insert(key.clone(), roles);
+    }
+
+    fn want(&self, key: &MappingKey, mapping: &Mapping, document: &DocumentKey, write: bool, desired: &mut Desired) {
+        let by_name: Roles;
+        let (roles, write) = if let Some(roles) = mapping.reach.documents.get(document) {
+            (roles, write)
+        } else {
+            // A complete list that lacks it: until Google says that it is gone, what is there stays wanted, and nothing
+            // is granted on a name alone.
+            let Some((name, target)) = self.owner(document) else { return };
+            by_name = mapping.roles_on(key, name, target, document);
+            (&by_name, false)
+        };
+        let terms = ClaimTerms { write, regrant: mapping.regrants() };
+        for (role, providers) in roles {
+            for (provider, (tenant, group)) in
+                self.groups(mapping).filter(|(provider, _)| providers.contains(*provider))
+            {
+                for user in tenant.members(group) {
+                    let (Some(member), Some(member_key)) = (tenant.principal(user), &user.key) else { continue };
+                    if tenant.collides(user) {
+                        continue;
+                    }
+                    let grant = GrantKey {
+                        role: role.clone(),
+                        condition: ConditionHash::default(),
+                        member: member_key.clone(),
+                    };
+                    let claim = Claim { mapping: key.clone(), subject: Subject::User(user.id) };
+                    let wanted = desired.grants.entry(grant).or_insert_with(|| DesiredGrant {
+                        member,
+                        condition: None,
+                        claims: BTreeMap::new(),
+                        grounds: BTreeMap::new(),
+                        allowed_domains: tenant.allowed_domains(),
+                    });
+                    let ground = wanted.grounds.entry(claim.clone());
+                    let from = || Ground {
+                        provider: provider.clone(),
+                        groups: BTreeSet::new(),
+                        mapping_uid: mapping.uid.clone(),
+                        generation: Some(mapping.generation),
+                    };
+                    ground.or_insert_with(from).groups.insert(group.id);
+                    wanted.claims.insert(claim, terms);
+                }
+            }
+        }
+    }
+
+    /// The roles that mappings give on this document, each with the domains that its people are of.
+    #[must_use]
+    pub fn grantable(&self, document: &DocumentKey) -> BTreeMap<&Role, BTreeSet<&str>> {
+        let mut roles: BTreeMap<&Role, BTreeSet<&str>> = BTreeMap::new();
+        let mappings = self.by_document.get(document).into_iter().flatten().filter_map(|key| self.mappings.get(key));
+        for (role, providers) in mappings.filter_map(|mapping| mapping.reach.documents.get(document)).flatten() {
+            let specs = providers.iter().filter_map(|provider| self.tenants.get(provider)?.spec.as_ref());
+            let domains = specs.flat_map(|spec| &spec.principals.allowed_domains).map(String::as_str);
+            roles.entry(role).or_default().extend(domains);
+        }
+        roles
+    }
+
+    /// The resolved groups of a mapping whose pins are stored, of providers that are there and not suspended.
+    pub(super) fn groups<'a>(
+        &'a self,
+        mapping: &'a Mapping,
+    ) -> impl Iterator<Item = (&'a crate::model::ProviderName, (&'a Tenant, &'a Group))> {
+        mapping.subjects.iter().filter_map(|subject| {
+            let Resolution::Resolved(id) = subject.resolution else { return None };
+            if subject.pending {
+                return None;
+            }
+            let tenant = self.tenants.get(&subject.provider)?;
+            let usable = tenant.spec.is_some() && !tenant.former && !tenant.is_suspended();
+            tenant.group(id).filter(|_| usable).map(|group| (&subject.provider, (tenant, group)))
+        })
+    }
+
+    fn provider_freeze(&self, provider: &crate::model::ProviderName) -> Option<FreezeReason> {
+        match self.tenants.get(provider) {
+            Some(tenant) if tenant.spec.is_some() && tenant.former => Some(FreezeReason::IdentityProviderChanged),
+            Some(tenant) if tenant.spec.is_some() => tenant.is_suspended().then_some(FreezeReason::Suspended),
+            _ => Some(FreezeReason::IdentityProviderNotFound),
+        }
+    }
+
+    /// Why everything that this mapping claims anywhere is frozen.
+    pub(super) fn freeze(&self, mapping: Option<&Mapping>) -> Option<FreezeReason> {
+        if let Some(reason) = self.frozen {
+            return Some(reason);
+        }
+        // To forget what stays is no write to Google.
+        let observed = |life: Life| !matches!(life, Life::Vanished | Life::Ending { orphan: true } | Life::Orphaned);
+        if self.ceiling == Ceiling::Observe && mapping.is_some_and(|mapping| observed(mapping.life)) {
+            return Some(FreezeReason::Observed);
+        }
+        let Some(mapping) = mapping else { return Some(FreezeReason::MappingVanished) };
+        match mapping.life {
+            Life::Ending { .. } | Life::Orphaned => return None,
+            Life::Vanished => return Some(FreezeReason::MappingVanished),
+            Life::Live => {}
+        }
+        let providers: Vec<Option<FreezeReason>> =
+            mapping.providers().into_iter().map(|provider| self.provider_freeze(provider)).collect();
+        let no_provider =
+            if providers.iter().all(Option::is_some) { providers.into_iter().flatten().next() } else { None };
+        match mapping.mode() {
+            MappingMode::Suspend => Some(FreezeReason::Suspended),
+            MappingMode::Observe => Some(FreezeReason::Observed),
+            MappingMode::Enforce => no_provider,
+        }
+    }
+
+    /// Which claims stay although they are not wanted now.
+    pub(super) fn keep(&self, mapping: &Mapping) -> Keep {
+        let providers = mapping.subjects.iter().find_map(|subject| self.provider_freeze(&subject.provider));
+        let pending = || mapping.subjects.iter().any(|subject| subject.pending).then_some(FreezeReason::NotLoaded);
+        if let Some(reason) = providers.or_else(pending) {
+            return Keep::Everything(reason);
+        }
+        let mut subjects = KeptSubjects::new();
+        for (_, (tenant, group)) in self.groups(mapping) {
+            for user in tenant.unclear(group) {
+                match &user.key {
+                    // The same address as somebody else's: what was granted to it stays.
+                    Some(key) => drop(subjects.insert(Subject::User(user.id), Some(key.clone()))),
+                    None if tenant.lacks_address(user) => drop(subjects.insert(Subject::User(user.id), None)),
+                    // An address that is not admitted is a word about the former one: it is not the user's any more.
+                    None => {}
+                }
+            }
+        }
+        if let Some(reason) = mapping.subjects.iter().find_map(|subject| subject.resolution.freeze()) {
+            let (mut unresolved, mut known) = (BTreeSet::<GroupId>::new(), BTreeSet::<GroupId>::new());
+            for subject in &mapping.subjects {
+                match &subject.resolution {
+                    Resolution::Resolved(group) | Resolution::Deleted { pinned: group, .. } => known.insert(*group),
+                    Resolution::IdentityChanged { pinned, .. } => unresolved.insert(*pinned),
+                    Resolution::NotFound | Resolution::Ambiguous => {
+                        subject.pinned.is_some_and(|group| unresolved.insert(group))
+                    }
+                };
+            }
+            return Keep::Groups(KeptGroups { reason, unresolved, known, subjects });
+        }
+        if subjects.is_empty() { Keep::Nothing } else { Keep::Subjects(subjects) }
+    }
+
+    fn enforcement(&self, key: &MappingKey, document: &DocumentKey) -> Enforcement {
+        let mapping = self.mappings.get(key);
+        if let Some(reason) = self.freeze(mapping) {
+            // A mapping that vanished lets people go who left, unless its own word was that nothing is written for it.
+            let suspended =
+                mapping.is_some_and(|mapping| mapping.spec.is_some() && mapping.mode() != MappingMode::Enforce);
+            return Enforcement::Frozen(match reason {
+                FreezeReason::MappingVanished if suspended => FreezeReason::Suspended,
+                reason => reason,
+            });
+        }
+        match mapping {
+            None => Enforcement::Frozen(FreezeReason::MappingVanished),
+            Some(Mapping { life: Life::Ending { orphan }, .. }) => Enforcement::Ended { orphan: *orphan },
+            Some(Mapping { life: Life::Orphaned, .. }) => Enforcement::Ended { orphan: true },
+            Some(mapping) => match self.place_freeze(mapping, document) {
+                Some(reason) => Enforcement::Frozen(reason),
+                None => Enforcement::Live { keep: self.keep(mapping) },
+            },
+        }
+    }
+
+    /// Why nothing can be said about what the mapping claims on this document. A document in a region of a target that
+    /// the mapping does not name (any more) is none of its business: those claims end.
+    fn place_freeze(&self, mapping: &Mapping, document: &DocumentKey) -> Option<FreezeReason> {
+        if let Some((name, target)) = self.owner(document)
+            && mapping.names(name)
+        {
+            let listed = target.inventory.as_ref().is_some_and(|stock| stock.items.contains_key(document));
+            return (!listed && !target.lacks(document)).then_some(FreezeReason::InventoryIncomplete);
+        }
+        let named = || mapping.grants.iter().map(|grant| self.targets.get(&grant.target));
+        if named().any(|target| target.is_none()) {
+            Some(FreezeReason::TargetNotFound)
+        } else if named().flatten().any(|target| target.covers(document)) {
+            Some(FreezeReason::OverlappingTarget)
+        } else {
+            None
+        }
+    }
+}

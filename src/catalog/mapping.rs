@@ -1,0 +1,496 @@
+//! Mappings and targets as the index keeps them: parsed once, resolved when something they name changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::api::glob::ResourcePattern;
+use crate::api::{CloudRunTargetSpec, DeletionPolicy, MappingMode, OnMissing, Permission, RoleMappingSpec};
+use crate::model::{DocumentKey, FreezeReason, GroupId, MappingKey, ProviderName, ResourceKind, Role, TargetName};
+
+use super::tenant::Selector;
+use super::{Inventory, InventoryItem};
+
+/// How many refused paths are listed; the count is exact.
+pub const REFUSED_LISTED: usize = 50;
+
+/// A target with what it delegates and what was found there.
+pub(super) struct Target {
+    pub(super) spec: CloudRunTargetSpec,
+    pub(super) age: Timestamp,
+    allow: Vec<Allow>,
+    /// As last listed, items of other targets' regions included.
+    pub(super) inventory: Option<KnownResources>,
+    pub(super) failed: bool,
+}
+
+/// The labels of a namespace.
+pub(super) type Labels = BTreeMap<String, String>;
+
+struct Allow {
+    namespaces: BTreeSet<String>,
+    /// Labels that a namespace has all of; none: no namespace is chosen by its labels.
+    labels: Labels,
+    providers: BTreeSet<String>,
+    resources: Vec<ResourcePattern>,
+    roles: BTreeSet<String>,
+    permit: BTreeSet<Permission>,
+}
+
+#[derive(PartialEq, Eq)]
+pub(super) struct KnownResources {
+    pub(super) items: BTreeMap<DocumentKey, InventoryItem>,
+    pub(super) unlisted: BTreeSet<(String, ResourceKind)>,
+}
+
+impl KnownResources {
+    /// What was listed now, and what is known from before about the rest.
+    pub(super) fn of(inventory: Inventory, before: Option<&Self>) -> Self {
+        let Inventory { resources, unlisted } = inventory;
+        let mut items: BTreeMap<_, _> = resources.into_iter().map(|item| (item.document.clone(), item)).collect();
+        for (document, item) in before.into_iter().flat_map(|before| &before.items) {
+            if unlisted.contains(&(document.location().to_owned(), document.kind())) {
+                items.entry(document.clone()).or_insert_with(|| item.clone());
+            }
+        }
+        Self { items, unlisted }
+    }
+
+    /// Was this kind listed in all the regions?
+    pub(super) fn lists(&self, kind: ResourceKind, region: impl Fn(&str) -> bool) -> bool {
+        !self.unlisted.iter().any(|(location, unlisted)| *unlisted == kind && region(location))
+    }
+}
+
+impl Allow {
+    /// Is the mapping's namespace named, or has it all the labels?
+    fn admits_namespace(&self, mapping: &MappingKey, labels: &Labels) -> bool {
+        let labelled =
+            || !self.labels.is_empty() && self.labels.iter().all(|(label, value)| labels.get(label) == Some(value));
+        self.namespaces.contains(mapping.namespace()) || labelled()
+    }
+}
+
+impl Target {
+    pub(super) fn new(spec: CloudRunTargetSpec, age: Timestamp) -> Self {
+        let allow = spec
+            .allow
+            .iter()
+            .map(|allow| Allow {
+                namespaces: allow.namespaces.names.iter().cloned().collect(),
+                labels: allow.namespaces.match_labels.clone(),
+                providers: allow.identity_providers.iter().cloned().collect(),
+                resources: allow.resources.iter().filter_map(|text| ResourcePattern::parse(text).ok()).collect(),
+                roles: allow.roles.iter().cloned().collect(),
+                permit: allow.permit.iter().copied().collect(),
+            })
+            .collect();
+        Self { spec, age, allow, inventory: None, failed: false }
+    }
+
+    /// Was the last list whole?
+    pub(super) fn is_listed(&self) -> bool {
+        !self.failed && self.inventory.as_ref().is_some_and(|known| known.unlisted.is_empty())
+    }
+
+    /// Was this kind listed in all the regions, the last time?
+    pub(super) fn lists(&self, kind: ResourceKind, region: impl Fn(&str) -> bool) -> bool {
+        !self.failed && self.inventory.as_ref().is_some_and(|known| known.lists(kind, region))
+    }
+
+    /// Was the last list whole where this would be, and does it lack it?
+    pub(super) fn lacks(&self, document: &DocumentKey) -> bool {
+        self.lists(document.kind(), |location| location == document.location())
+            && self.inventory.as_ref().is_some_and(|known| !known.items.contains_key(document))
+    }
+
+    pub(super) fn covers(&self, document: &DocumentKey) -> bool {
+        self.spec.project == document.project() && self.spec.locations.iter().any(|l| l == document.location())
+    }
+
+    /// What the target says about who may map what, the resource aside.
+    fn entries<'a>(
+        &'a self,
+        (mapping, labels): Place<'a>,
+        provider: &'a ProviderName,
+        role: &'a str,
+    ) -> impl Iterator<Item = &'a Allow> {
+        self.allow.iter().filter(move |allow| {
+            allow.admits_namespace(mapping, labels)
+                && allow.providers.contains(provider.as_str())
+                && allow.roles.contains(role)
+        })
+    }
+
+    fn admits(&self, mapping: Place<'_>, provider: &ProviderName, role: &str, document: &DocumentKey) -> bool {
+        self.entries(mapping, provider, role)
+            .any(|allow| allow.resources.iter().any(|pattern| pattern.matches(document.kind(), document.name())))
+    }
+
+    /// The roles on a document for which a mapping may do this, whichever of its providers the people come from.
+    fn permitted(&self, place: Place<'_>, mapping: &Mapping, on: &DocumentKey, what: Permission) -> BTreeSet<Role> {
+        let entries = || self.allow.iter().filter(|allow| allow.permit.contains(&what));
+        let roles: BTreeSet<&String> = entries().flat_map(|allow| &allow.roles).collect();
+        let admits = |role: &str, provider: &ProviderName| {
+            self.entries(place, provider, role).any(|allow| {
+                allow.permit.contains(&what)
+                    && allow.resources.iter().any(|pattern| pattern.matches(on.kind(), on.name()))
+            })
+        };
+        let providers = mapping.providers();
+        let all = |role: &&&String| !providers.is_empty() && providers.iter().all(|provider| admits(role, provider));
+        roles.iter().filter(all).filter_map(|role| Role::new(role).ok()).collect()
+    }
+
+    /// Would anything that the pattern may come to match be admitted?
+    fn may_admit(&self, mapping: Place<'_>, provider: &ProviderName, role: &str, pattern: &ResourcePattern) -> bool {
+        self.entries(mapping, provider, role).any(|allow| match pattern.literal() {
+            Some(name) => allow.resources.iter().any(|allowed| allowed.matches(pattern.kind(), name)),
+            None => allow.resources.iter().any(|allowed| allowed.kind() == pattern.kind()),
+        })
+    }
+}
+
+/// Who asks: a mapping, and the labels of its namespace.
+type Place<'a> = (&'a MappingKey, &'a Labels);
+
+/// Which target each region belongs to: of several that cover it the oldest, then the first by name.
+#[derive(Default)]
+pub(super) struct Regions(BTreeMap<(String, String), TargetName>);
+
+impl Regions {
+    pub(super) fn of(targets: &BTreeMap<TargetName, Target>) -> Self {
+        let mut by_age: Vec<_> = targets.iter().map(|(name, target)| (target.age, name, target)).collect();
+        by_age.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
+        let mut regions = BTreeMap::new();
+        for (_, name, target) in by_age {
+            for location in &target.spec.locations {
+                regions.entry((target.spec.project.clone(), location.clone())).or_insert_with(|| name.clone());
+            }
+        }
+        Self(regions)
+    }
+
+    pub(super) fn owner(&self, document: &DocumentKey) -> Option<&TargetName> {
+        self.in_region(document.project(), document.location())
+    }
+
+    pub(super) fn in_region(&self, project: &str, location: &str) -> Option<&TargetName> {
+        self.0.get(&(project.to_owned(), location.to_owned()))
+    }
+
+    /// Targets that gained or lost a region.
+    pub(super) fn changed(&self, other: &Self) -> BTreeSet<TargetName> {
+        let regions: BTreeSet<_> = self.0.keys().chain(other.0.keys()).collect();
+        let moved = regions.into_iter().filter(|region| self.0.get(*region) != other.0.get(*region));
+        moved.flat_map(|region| [self.0.get(region), other.0.get(region)]).flatten().cloned().collect()
+    }
+}
+
+/// Where a mapping stands in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// It has a spec.
+    Live,
+    /// It was deleted; its claims end.
+    Ending {
+        /// Its grants stay and are forgotten.
+        orphan: bool,
+    },
+    /// It was deleted and its grants were to stay, which the target does not let it decide: nothing is left of it but
+    /// claims of people who have not left.
+    Orphaned,
+    /// It is gone, and nobody saw it being deleted.
+    Vanished,
+}
+
+/// What a group selector means now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resolution {
+    /// This group, and nothing else since it was pinned.
+    Resolved(GroupId),
+    /// No group of that name was ever seen, or not the one it is pinned to.
+    NotFound,
+    /// Several groups have that name.
+    Ambiguous,
+    /// The pinned group lost the name to another, which gets nothing until it is accepted.
+    IdentityChanged {
+        /// The group that was meant.
+        pinned: GroupId,
+        /// The group that has the name now.
+        now: GroupId,
+    },
+    /// The pinned group was deleted over SCIM: what it gave is revoked.
+    Deleted {
+        /// The group that was meant.
+        pinned: GroupId,
+        /// A later group of that name, which gets nothing until it is accepted.
+        now: Option<GroupId>,
+    },
+}
+
+impl Resolution {
+    /// Why claims that may have come through this selector stay.
+    #[must_use]
+    pub fn freeze(&self) -> Option<FreezeReason> {
+        match self {
+            Self::NotFound => Some(FreezeReason::GroupNotFound),
+            Self::Ambiguous => Some(FreezeReason::GroupAmbiguous),
+            Self::IdentityChanged { .. } => Some(FreezeReason::GroupIdentityChanged),
+            Self::Resolved(_) | Self::Deleted { .. } => None,
+        }
+    }
+
+    /// The condition reason; none when all is well.
+    #[must_use]
+    pub fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Deleted { now: None, .. } => Some("GroupDeleted"),
+            Self::Deleted { now: Some(_), .. } => Some(FreezeReason::GroupIdentityChanged.reason()),
+            other => other.freeze().map(FreezeReason::reason),
+        }
+    }
+}
+
+/// One way in which a mapping names a group.
+pub(super) struct Subject {
+    pub(super) provider: ProviderName,
+    pub(super) selector: Selector,
+    /// What it meant when it was first resolved, or accepted since.
+    pub(super) pinned: Option<GroupId>,
+    pub(super) resolution: Resolution,
+    /// Resolved, and the pin is not known to be stored yet: nothing is wanted on that ground.
+    pub(super) pending: bool,
+}
+
+/// One entry of `spec.grants`.
+pub(super) struct Grant {
+    pub(super) target: TargetName,
+    patterns: Vec<ResourcePattern>,
+    roles: Vec<Role>,
+}
+
+impl Grant {
+    /// The kinds of resources that it may match.
+    pub(super) fn kinds(&self) -> BTreeSet<ResourceKind> {
+        self.patterns.iter().map(ResourcePattern::kind).collect()
+    }
+}
+
+/// A part of the mapping that its target does not delegate.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Refused {
+    /// Which entry of the spec: `spec.grants[0].roles[1]`.
+    pub path: String,
+    /// The resource, or the pattern when nothing of it is delegated.
+    pub resource: String,
+    /// The role.
+    pub role: String,
+    /// For the groups of this provider.
+    pub provider: ProviderName,
+}
+
+/// What a mapping gets on one document: roles, and for each the providers whose groups get it.
+pub(super) type Roles = BTreeMap<Role, BTreeSet<ProviderName>>;
+
+/// Where a mapping gets what, as far as targets and inventories say now.
+#[derive(Default, PartialEq, Eq)]
+pub(super) struct Matches {
+    pub(super) documents: BTreeMap<DocumentKey, Roles>,
+    pub(super) refused: Vec<Refused>,
+    pub(super) refused_count: usize,
+    pub(super) unmatched: Vec<(TargetName, String)>,
+}
+
+/// A mapping, its spec parsed.
+pub(super) struct Mapping {
+    /// Which object of its name, as far as known.
+    pub(super) uid: Option<Arc<str>>,
+    pub(super) generation: i64,
+    pub(super) spec: Option<RoleMappingSpec>,
+    pub(super) accepted: BTreeSet<GroupId>,
+    pub(super) life: Life,
+    pub(super) subjects: Vec<Subject>,
+    pub(super) grants: Vec<Grant>,
+    /// Parts of the spec that are none: it should never have come here.
+    pub(super) invalid: Vec<String>,
+    pub(super) reach: Matches,
+    /// The labels of its namespace, as far as they are known.
+    pub(super) labels: Labels,
+}
+
+impl Mapping {
+    pub(super) fn new(generation: i64, spec: RoleMappingSpec, accepted: BTreeSet<GroupId>) -> Self {
+        let mut subjects = Vec::new();
+        let mut grants = Vec::new();
+        let mut invalid = Vec::new();
+        for (at, subject) in spec.subjects.iter().enumerate() {
+            let Ok(provider) = ProviderName::new(&subject.identity_provider) else {
+                invalid.push(format!("spec.subjects[{at}].identityProvider"));
+                continue;
+            };
+            for (group, selector) in subject.groups.iter().enumerate() {
+                match Selector::of(selector) {
+                    Some(selector) => subjects.push(Subject {
+                        provider: provider.clone(),
+                        selector,
+                        pinned: None,
+                        resolution: Resolution::NotFound,
+                        pending: false,
+                    }),
+                    None => invalid.push(format!("spec.subjects[{at}].groups[{group}]")),
+                }
+            }
+        }
+        for (at, grant) in spec.grants.iter().enumerate() {
+            let Ok(target) = TargetName::new(&grant.target.name) else {
+                invalid.push(format!("spec.grants[{at}].target.name"));
+                continue;
+            };
+            let mut patterns = Vec::new();
+            for (index, text) in grant.resources.iter().enumerate() {
+                match ResourcePattern::parse(text) {
+                    Ok(pattern) => patterns.push(pattern),
+                    Err(_) => invalid.push(format!("spec.grants[{at}].resources[{index}]")),
+                }
+            }
+            let mut roles = Vec::new();
+            for (index, text) in grant.roles.iter().enumerate() {
+                match Role::new(text) {
+                    Ok(role) => roles.push(role),
+                    Err(_) => invalid.push(format!("spec.grants[{at}].roles[{index}]")),
+                }
+            }
+            grants.push(Grant { target, patterns, roles });
+        }
+        Self {
+            uid: None,
+            generation,
+            spec: Some(spec),
+            accepted,
+            life: Life::Live,
+            subjects,
+            grants,
+            invalid,
+            reach: Matches::default(),
+            labels: Labels::new(),
+        }
+    }
+
+    /// A mapping that is known by its claims only.
+    pub(super) fn unknown(life: Life) -> Self {
+        Self {
+            uid: None,
+            generation: 0,
+            spec: None,
+            accepted: BTreeSet::new(),
+            life,
+            subjects: vec![],
+            grants: vec![],
+            invalid: vec![],
+            reach: Matches::default(),
+            labels: Labels::new(),
+        }
+    }
+
+    pub(super) fn mode(&self) -> MappingMode {
+        self.spec.as_ref().map_or(MappingMode::Suspend, |spec| spec.mode)
+    }
+
+    pub(super) fn regrants(&self) -> bool {
+        self.spec.as_ref().is_some_and(|spec| spec.on_missing == OnMissing::Revert)
+    }
+
+    pub(super) fn orphans(&self) -> bool {
+        self.spec.as_ref().is_some_and(|spec| spec.deletion_policy == DeletionPolicy::Orphan)
+    }
+
+    /// The roles on a document for which the target lets this mapping do something.
+    pub(super) fn permitted(
+        &self,
+        key: &MappingKey,
+        target: &Target,
+        document: &DocumentKey,
+        what: Permission,
+    ) -> BTreeSet<Role> {
+        target.permitted((key, &self.labels), self, document, what)
+    }
+
+    pub(super) fn names(&self, target: &TargetName) -> bool {
+        self.grants.iter().any(|grant| grant.target == *target)
+    }
+
+    pub(super) fn providers(&self) -> BTreeSet<&ProviderName> {
+        self.subjects.iter().map(|subject| &subject.provider).collect()
+    }
+
+    /// What it would get on a document by its name alone, whether or not an inventory has it.
+    pub(super) fn roles_on(&self, key: &MappingKey, name: &TargetName, target: &Target, on: &DocumentKey) -> Roles {
+        let mut roles = Roles::new();
+        for grant in self.grants.iter().filter(|grant| grant.target == *name) {
+            if !grant.patterns.iter().any(|pattern| pattern.matches(on.kind(), on.name())) {
+                continue;
+            }
+            for role in &grant.roles {
+                for provider in self.providers() {
+                    if target.admits((key, &self.labels), provider, role.as_str(), on) {
+                        roles.entry(role.clone()).or_default().insert(provider.clone());
+                    }
+                }
+            }
+        }
+        roles
+    }
+
+    /// Resolves `spec.grants` against targets and inventories.
+    pub(super) fn reach(&self, key: &MappingKey, targets: &BTreeMap<TargetName, Target>, regions: &Regions) -> Matches {
+        let mut documents: BTreeMap<DocumentKey, Roles> = BTreeMap::new();
+        let mut refused = BTreeSet::new();
+        let mut unmatched = BTreeSet::new();
+        let providers = self.providers();
+        for (at, grant) in self.grants.iter().enumerate() {
+            let Some(target) = targets.get(&grant.target) else { continue };
+            let items = target.inventory.iter().flat_map(|known| known.items.keys());
+            let ours: Vec<_> = items.filter(|document| regions.owner(document) == Some(&grant.target)).collect();
+            for pattern in &grant.patterns {
+                let matched: Vec<_> =
+                    ours.iter().filter(|document| pattern.matches(document.kind(), document.name())).collect();
+                let owned = |location: &str| regions.in_region(&target.spec.project, location) == Some(&grant.target);
+                let listed = |known: &KnownResources| known.lists(pattern.kind(), owned);
+                if matched.is_empty() && target.inventory.as_ref().is_some_and(listed) {
+                    unmatched.insert((grant.target.clone(), pattern.to_string()));
+                }
+                for (index, role) in grant.roles.iter().enumerate() {
+                    for provider in &providers {
+                        let refuse = |resource: String| Refused {
+                            path: format!("spec.grants[{at}].roles[{index}]"),
+                            resource,
+                            role: role.to_string(),
+                            provider: (*provider).clone(),
+                        };
+                        let (yes, no): (Vec<&DocumentKey>, Vec<_>) =
+                            matched.iter().map(|document| **document).partition(|document| {
+                                target.admits((key, &self.labels), provider, role.as_str(), document)
+                            });
+                        if yes.is_empty()
+                            && (!no.is_empty()
+                                || !target.may_admit((key, &self.labels), provider, role.as_str(), pattern))
+                        {
+                            refused.insert(refuse(pattern.to_string()));
+                        } else {
+                            refused.extend(no.iter().map(|document| refuse(document.resource())));
+                        }
+                        for document in yes {
+                            let roles = documents.entry(document.clone()).or_default();
+                            roles.entry(role.clone()).or_default().insert((*provider).clone());
+                        }
+                    }
+                }
+            }
+        }
+        let refused_count = refused.len();
+        let refused = refused.into_iter().take(REFUSED_LISTED).collect();
+        Matches { documents, refused, refused_count, unmatched: unmatched.into_iter().collect() }
+    }
+}

@@ -1,0 +1,673 @@
+//! Mappings × directory: who should have what on which document, and what a change makes worth another look. Pure and
+//! synchronous; the same state follows from the same facts in whatever order they came.
+//!
+//! ```text
+//! watches ──apply_mapping/target/provider──► Catalog ◄──apply_directory── event log
+//!                                             │  every call answers with Effects: dirty documents, pins, views
+//!                                             ▼
+//!                                   desired(document, claimants) ──► plan
+//! ```
+//!
+//! Absence is not deletion: what cannot be seen freezes the claims that depend on it. [`Catalog::desired`] says so for
+//! every claimant of a document through its [`crate::model::Enforcement`].
+
+mod desired;
+mod mapping;
+mod tenant;
+mod view;
+
+#[cfg(test)]
+mod fixtures;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use jiff::Timestamp;
+
+use crate::api::{CloudRunTargetSpec, IdentityProviderSpec, MappingMode, RoleMappingSpec};
+use crate::model::{
+    DirectoryChange, DocumentKey, FreezeReason, GroupId, MappingKey, Pin, ProviderName, ResourceKind, TargetName,
+};
+
+use mapping::{KnownResources, Labels, Mapping, Matches, Regions, Target};
+use tenant::{Selector, Tenant};
+
+pub use mapping::{Life, REFUSED_LISTED, Refused, Resolution};
+pub use view::{Acceptance, MappingView, ProviderView, SubjectView, TargetView};
+
+/// How far anything may go (`--mode`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ceiling {
+    /// Plan and report, write nothing.
+    Observe,
+    /// What each mapping says.
+    Enforce,
+}
+
+/// How soon a document is worth another look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// Somebody may have to lose access: at once.
+    Revocation,
+    /// After the window that lets a burst become one write.
+    Addition,
+}
+
+/// What a call changed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Effects {
+    /// Documents to plan again. A document that only the ledger knows is found through the ledger.
+    pub dirty: BTreeMap<DocumentKey, Urgency>,
+    /// Names that were resolved for the first time, or accepted anew: to be stored and reported to
+    /// [`Catalog::pins_stored`] before anything is wanted on their ground.
+    pub pins: Vec<Pin>,
+    /// Mappings whose view may have changed.
+    pub mappings: BTreeSet<MappingKey>,
+    /// Targets whose view may have changed.
+    pub targets: BTreeSet<TargetName>,
+    /// Providers whose view may have changed.
+    pub providers: BTreeSet<ProviderName>,
+}
+
+impl Effects {
+    /// Adds what another call changed.
+    pub fn merge(&mut self, other: Self) {
+        for (document, urgency) in &other.dirty {
+            self.document(document, *urgency);
+        }
+        self.pins.extend(other.pins);
+        self.mappings.extend(other.mappings);
+        self.targets.extend(other.targets);
+        self.providers.extend(other.providers);
+    }
+
+    fn document(&mut self, document: &DocumentKey, urgency: Urgency) {
+        let known = self.dirty.entry(document.clone()).or_insert(urgency);
+        *known = (*known).min(urgency);
+    }
+}
+
+/// The resources of a target that exist now.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Inventory {
+    /// All that were listed.
+    pub resources: Vec<InventoryItem>,
+    /// What could not be listed, as region and kind: nothing is concluded from absence there.
+    pub unlisted: BTreeSet<(String, ResourceKind)>,
+}
+
+/// One resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InventoryItem {
+    /// Its policy document.
+    pub document: DocumentKey,
+    /// Google's uid; another one is another resource.
+    pub uid: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The resource does not check `roles/run.invoker` at all.
+    pub invoker_iam_disabled: bool,
+}
+
+/// Where a pin belongs: mapping, provider, selector.
+type Slot = (MappingKey, ProviderName, String);
+
+/// The index.
+pub struct Catalog {
+    ceiling: Ceiling,
+    frozen: Option<FreezeReason>,
+    /// rolecall goes, and all grants stay.
+    leave_all: bool,
+    tenants: BTreeMap<ProviderName, Tenant>,
+    targets: BTreeMap<TargetName, Target>,
+    regions: Regions,
+    mappings: BTreeMap<MappingKey, Mapping>,
+    /// The labels of namespaces that have any.
+    namespaces: BTreeMap<String, Labels>,
+    pins: BTreeMap<Slot, GroupId>,
+    /// Pins that are not known to be stored yet, and how soon their documents are due once they are.
+    unstored: BTreeMap<Slot, Urgency>,
+    by_document: BTreeMap<DocumentKey, BTreeSet<MappingKey>>,
+    /// Mappings that a group means something to: resolved, pinned, or in the way.
+    by_group: HashMap<GroupId, BTreeSet<MappingKey>>,
+    by_name: HashMap<(ProviderName, Selector), BTreeSet<MappingKey>>,
+}
+
+impl Catalog {
+    /// An index that knows nothing and is frozen as [`FreezeReason::NotLoaded`].
+    #[must_use]
+    pub fn new(ceiling: Ceiling) -> Self {
+        Self {
+            ceiling,
+            frozen: Some(FreezeReason::NotLoaded),
+            leave_all: false,
+            tenants: BTreeMap::new(),
+            targets: BTreeMap::new(),
+            regions: Regions::default(),
+            mappings: BTreeMap::new(),
+            namespaces: BTreeMap::new(),
+            pins: BTreeMap::new(),
+            unstored: BTreeMap::new(),
+            by_document: BTreeMap::new(),
+            by_group: HashMap::new(),
+            by_name: HashMap::new(),
+        }
+    }
+
+    /// An `IdentityProvider` exists with this spec.
+    pub fn apply_provider(&mut self, name: ProviderName, spec: IdentityProviderSpec) -> Effects {
+        let mut effects = Effects::default();
+        let tenant = self.tenants.entry(name.clone()).or_default();
+        let is_new = tenant.spec.is_none();
+        if tenant.spec.as_ref() == Some(&spec) {
+            return effects;
+        }
+        if tenant.apply_spec(spec) {
+            let urgency = if is_new { Urgency::Addition } else { Urgency::Revocation };
+            self.provider_changed(&name, urgency, &mut effects);
+        }
+        effects.providers.insert(name);
+        effects
+    }
+
+    /// The `IdentityProvider` is gone: claims on its ground freeze. Its directory stays.
+    pub fn remove_provider(&mut self, name: &ProviderName) -> Effects {
+        let mut effects = Effects::default();
+        if self.tenants.get_mut(name).is_some_and(|tenant| tenant.spec.take().is_some()) {
+            self.provider_changed(name, Urgency::Addition, &mut effects);
+            effects.providers.insert(name.clone());
+        }
+        effects
+    }
+
+    /// The people and groups stored under this name are those of a former `IdentityProvider`, or not any more. As long as
+    /// they are, claims on their ground freeze.
+    pub fn set_former(&mut self, name: &ProviderName, former: bool) -> Effects {
+        let mut effects = Effects::default();
+        let tenant = self.tenants.entry(name.clone()).or_default();
+        if std::mem::replace(&mut tenant.former, former) != former {
+            self.provider_changed(name, Urgency::Revocation, &mut effects);
+            effects.providers.insert(name.clone());
+        }
+        effects
+    }
+
+    fn provider_changed(&self, name: &ProviderName, urgency: Urgency, effects: &mut Effects) {
+        for (key, mapping) in &self.mappings {
+            if mapping.subjects.iter().any(|subject| subject.provider == *name) {
+                effects.mappings.insert(key.clone());
+                mapping.reach.documents.keys().for_each(|document| effects.document(document, urgency));
+            }
+        }
+    }
+
+    /// A `CloudRunTarget` exists with this spec. `age` is its creation: of two targets that cover one region the older
+    /// has it. Until its resources are listed (again, when project or regions change) claims there freeze.
+    pub fn apply_target(&mut self, name: TargetName, spec: CloudRunTargetSpec, age: Timestamp) -> Effects {
+        let mut effects = Effects::default();
+        let old = self.targets.get(&name);
+        if old.is_some_and(|old| old.spec == spec && old.age == age) {
+            return effects;
+        }
+        let mut target = Target::new(spec, age);
+        if let Some(old) = self.targets.remove(&name)
+            && old.spec.project == target.spec.project
+            && old.spec.locations == target.spec.locations
+        {
+            target.inventory = old.inventory;
+            target.failed = old.failed;
+        }
+        self.targets.insert(name.clone(), target);
+        self.targets_changed(name, &mut effects);
+        effects
+    }
+
+    /// The `CloudRunTarget` is gone: claims there freeze.
+    pub fn remove_target(&mut self, name: &TargetName) -> Effects {
+        let mut effects = Effects::default();
+        if self.targets.remove(name).is_some() {
+            self.targets_changed(name.clone(), &mut effects);
+        }
+        effects
+    }
+
+    fn targets_changed(&mut self, name: TargetName, effects: &mut Effects) {
+        let regions = Regions::of(&self.targets);
+        effects.targets.extend(regions.changed(&self.regions));
+        effects.targets.insert(name);
+        self.regions = regions;
+        self.reach_again(&effects.targets.clone(), effects);
+    }
+
+    /// Resolves the grants of the mappings that name one of these targets.
+    fn reach_again(&mut self, targets: &BTreeSet<TargetName>, effects: &mut Effects) {
+        let keys: Vec<MappingKey> = self
+            .mappings
+            .iter()
+            .filter(|(_, mapping)| mapping.grants.iter().any(|grant| targets.contains(&grant.target)))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in keys {
+            self.resolve_grants(&key, effects);
+            effects.mappings.insert(key);
+        }
+    }
+
+    /// A `RoleMapping` exists with this spec. `accepted`: the groups that the annotation `rolecall.dev/accept-group`
+    /// names. Takes back an end, a freeze or a disappearance.
+    pub fn apply_mapping(
+        &mut self,
+        key: MappingKey,
+        generation: i64,
+        spec: RoleMappingSpec,
+        accepted: BTreeSet<GroupId>,
+    ) -> Effects {
+        let mut effects = Effects::default();
+        if let Some(known) = self.mappings.get_mut(&key)
+            && known.spec.as_ref() == Some(&spec)
+            && known.accepted == accepted
+            && known.life == Life::Live
+        {
+            if known.generation != generation {
+                known.generation = generation;
+                effects.mappings.insert(key);
+            }
+            return effects;
+        }
+        let old = self.unlink(&key);
+        let urgency = if old.is_some() { Urgency::Revocation } else { Urgency::Addition };
+        for document in old.iter().flat_map(|old| old.reach.documents.keys()) {
+            effects.document(document, urgency);
+        }
+        let mut mapping = Mapping::new(generation, spec, accepted);
+        mapping.labels = self.namespaces.get(key.namespace()).cloned().unwrap_or_default();
+        for subject in &mapping.subjects {
+            let name = (subject.provider.clone(), subject.selector.clone());
+            self.by_name.entry(name).or_default().insert(key.clone());
+        }
+        self.mappings.insert(key.clone(), mapping);
+        self.resolve_subjects(&key, &mut effects);
+        self.resolve_grants(&key, &mut effects);
+        let reached: Vec<DocumentKey> = self.mappings[&key].reach.documents.keys().cloned().collect();
+        for document in &reached {
+            effects.document(document, urgency);
+        }
+        effects.mappings.insert(key);
+        effects
+    }
+
+    /// Which object of its name a mapping is, for what is recorded of its claims.
+    pub fn identify_mapping(&mut self, key: &MappingKey, uid: &str) {
+        if let Some(mapping) = self.mappings.get_mut(key)
+            && mapping.uid.as_deref() != Some(uid)
+        {
+            mapping.uid = Some(uid.into());
+        }
+    }
+
+    /// A namespace has these labels, which may delegate something to its mappings or withdraw it.
+    pub fn apply_namespace(&mut self, name: &str, labels: BTreeMap<String, String>) -> Effects {
+        let mut effects = Effects::default();
+        if self.namespaces.get(name).map_or(labels.is_empty(), |known| *known == labels) {
+            return effects;
+        }
+        let keys: Vec<MappingKey> = self.mappings.keys().filter(|key| key.namespace() == name).cloned().collect();
+        for key in keys {
+            if let Some(mapping) = self.mappings.get_mut(&key) {
+                mapping.labels.clone_from(&labels);
+            }
+            self.resolve_grants(&key, &mut effects);
+            effects.mappings.insert(key);
+        }
+        if labels.is_empty() {
+            self.namespaces.remove(name);
+        } else {
+            self.namespaces.insert(name.to_owned(), labels);
+        }
+        effects
+    }
+
+    /// The mapping was deleted properly: its claims end as its last `deletionPolicy` says. Documents that only the
+    /// ledger knows are not among the effects.
+    pub fn revoke_mapping(&mut self, key: &MappingKey) -> Effects {
+        let orphan = self.mappings.get(key).is_some_and(Mapping::orphans);
+        self.set_phase(key, Life::Ending { orphan })
+    }
+
+    /// As [`Catalog::revoke_mapping`], whatever its `deletionPolicy`.
+    pub fn end_mapping(&mut self, key: &MappingKey, orphan: bool) -> Effects {
+        self.set_phase(key, Life::Ending { orphan })
+    }
+
+    /// rolecall goes, and all grants stay, whatever the targets permit.
+    pub fn leave_all(&mut self) {
+        self.leave_all = true;
+    }
+
+    /// Nothing is left of a deleted mapping but claims of people who have not left.
+    pub fn orphan_mapping(&mut self, key: &MappingKey) {
+        if let Some(mapping) = self.mappings.get_mut(key) {
+            mapping.life = Life::Orphaned;
+        }
+    }
+
+    /// Where a mapping stands in its life; none when nothing is known of it.
+    #[must_use]
+    pub fn life(&self, key: &MappingKey) -> Option<Life> {
+        self.mappings.get(key).map(|mapping| mapping.life)
+    }
+
+    /// The mapping is gone and nobody saw it being deleted: its claims freeze.
+    pub fn vanish_mapping(&mut self, key: &MappingKey) -> Effects {
+        if self.mappings.get(key).is_some_and(|mapping| mapping.life != Life::Live) {
+            return Effects::default();
+        }
+        self.set_phase(key, Life::Vanished)
+    }
+
+    fn set_phase(&mut self, key: &MappingKey, life: Life) -> Effects {
+        let mut effects = Effects::default();
+        let mapping = self.mappings.entry(key.clone()).or_insert_with(|| Mapping::unknown(life));
+        mapping.life = life;
+        mapping.reach.documents.keys().for_each(|document| effects.document(document, Urgency::Revocation));
+        effects.mappings.insert(key.clone());
+        effects
+    }
+
+    /// The revocation of a mapping is complete: nothing is known of it any more, its pins included.
+    pub fn forget_mapping(&mut self, key: &MappingKey) -> Effects {
+        let mut effects = Effects::default();
+        if let Some(old) = self.unlink(key) {
+            old.reach.documents.keys().for_each(|document| effects.document(document, Urgency::Addition));
+            effects.mappings.insert(key.clone());
+        }
+        self.pins.retain(|(mapping, ..), _| mapping != key);
+        self.unstored.retain(|(mapping, ..), _| mapping != key);
+        effects
+    }
+
+    /// Freezes everything, or lifts that. What was wanted meanwhile is due then.
+    pub fn freeze_all(&mut self, why: Option<FreezeReason>) -> Effects {
+        let mut effects = Effects::default();
+        if self.frozen == why {
+            return effects;
+        }
+        self.frozen = why;
+        effects.mappings = self.mappings.keys().cloned().collect();
+        effects.targets = self.targets.keys().cloned().collect();
+        if why.is_none() {
+            for key in effects.mappings.clone() {
+                self.resolve_subjects(&key, &mut effects);
+            }
+            for document in self.by_document.keys() {
+                effects.document(document, Urgency::Revocation);
+            }
+        }
+        effects
+    }
+
+    /// A pin from the store.
+    pub fn apply_pin(&mut self, pin: Pin) {
+        let Pin { mapping, provider, selector, group } = pin;
+        let place = (mapping.clone(), provider, selector);
+        self.unstored.remove(&place);
+        self.pins.insert(place, group);
+        self.resolve_subjects(&mapping, &mut Effects::default());
+    }
+
+    /// These pins are durable now: what they give is wanted from here on.
+    pub fn pins_stored(&mut self, pins: &[Pin]) -> Effects {
+        let mut effects = Effects::default();
+        for pin in pins {
+            let place = (pin.mapping.clone(), pin.provider.clone(), pin.selector.clone());
+            if self.pins.get(&place) != Some(&pin.group) {
+                continue;
+            }
+            let Some(urgency) = self.unstored.remove(&place) else { continue };
+            let Some(mapping) = self.mappings.get_mut(&pin.mapping) else { continue };
+            for subject in &mut mapping.subjects {
+                if subject.provider == pin.provider && subject.selector.to_string() == pin.selector {
+                    subject.pending = false;
+                }
+            }
+            effects.mappings.insert(pin.mapping.clone());
+            mapping.reach.documents.keys().for_each(|document| effects.document(document, urgency));
+        }
+        effects
+    }
+
+    /// Takes one change of a directory over. Costs what the change touches: people, and documents of the mappings whose
+    /// groups they are in.
+    pub fn apply_directory(&mut self, provider: &ProviderName, change: &DirectoryChange) -> Effects {
+        let mut effects = Effects::default();
+        let is_new = !self.tenants.contains_key(provider);
+        let tenant = self.tenants.entry(provider.clone()).or_default();
+        let touched = tenant.apply(change);
+        if is_new || !touched.names.is_empty() {
+            effects.providers.insert(provider.clone());
+        }
+        let of_group = matches!(change, DirectoryChange::Group(_) | DirectoryChange::GroupDeleted { .. });
+        let of_person = matches!(change, DirectoryChange::User(_) | DirectoryChange::UserDeleted { .. });
+        let mut resolve = BTreeSet::new();
+        for (group, urgency) in &touched.groups {
+            for key in self.by_group.get(group).into_iter().flatten() {
+                let Some(mapping) = self.mappings.get(key) else { continue };
+                effects.mappings.insert(key.clone());
+                if of_group {
+                    resolve.insert(key.clone());
+                }
+                let resolved = |subject: &mapping::Subject| subject.resolution == Resolution::Resolved(*group);
+                let acts = mapping.life == Life::Live && mapping.mode() != MappingMode::Suspend;
+                let through = acts && mapping.subjects.iter().any(resolved);
+                // Who has left goes from what is frozen, too.
+                let leaver = of_person && *urgency == Some(Urgency::Revocation);
+                if let (Some(urgency), true) = (*urgency, through || leaver) {
+                    for (document, roles) in &mapping.reach.documents {
+                        if roles.values().any(|providers| providers.contains(provider)) {
+                            effects.document(document, urgency);
+                        }
+                    }
+                }
+            }
+        }
+        for selector in &touched.names {
+            resolve.extend(self.by_name.get(&(provider.clone(), selector.clone())).into_iter().flatten().cloned());
+        }
+        for key in resolve {
+            self.resolve_subjects(&key, &mut effects);
+        }
+        effects
+    }
+
+    /// The resources of a target were listed. Where they could not be, the last list stays.
+    pub fn apply_inventory(&mut self, target: &TargetName, inventory: Inventory) -> Effects {
+        let mut effects = Effects::default();
+        let Some(known) = self.targets.get_mut(target) else { return effects };
+        let resources = KnownResources::of(inventory, known.inventory.as_ref());
+        let was_failed = std::mem::take(&mut known.failed);
+        if !was_failed && known.inventory.as_ref().is_some_and(|old| *old == resources) {
+            return effects;
+        }
+        let old = known.inventory.replace(resources);
+        effects.targets.insert(target.clone());
+        self.reach_again(&effects.targets.clone(), &mut effects);
+        // A resource of another uid starts with an empty policy.
+        if let (Some(old), Some(KnownResources { items, .. })) = (old, &self.targets[target].inventory) {
+            for (document, item) in items {
+                let replaced = old.items.get(document).is_some_and(|before| before.uid != item.uid);
+                if replaced && self.by_document.contains_key(document) {
+                    effects.document(document, Urgency::Addition);
+                }
+            }
+        }
+        effects
+    }
+
+    /// The resources of a target could not be listed: the last list stays, and nothing is concluded from what it lacks.
+    pub fn inventory_failed(&mut self, target: &TargetName) -> Effects {
+        let mut effects = Effects::default();
+        if let Some(known) = self.targets.get_mut(target)
+            && !std::mem::replace(&mut known.failed, true)
+        {
+            effects.targets.insert(target.clone());
+            let naming = self.mappings.iter().filter(|(_, mapping)| mapping.names(target));
+            effects.mappings.extend(naming.map(|(key, _)| key.clone()));
+        }
+        effects
+    }
+
+    /// Takes a mapping out of everything that finds it.
+    fn unlink(&mut self, key: &MappingKey) -> Option<Mapping> {
+        let old = self.mappings.remove(key)?;
+        for subject in &old.subjects {
+            let name = (subject.provider.clone(), subject.selector.clone());
+            if let Some(keys) = self.by_name.get_mut(&name) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.by_name.remove(&name);
+                }
+            }
+        }
+        self.unlink_groups(key, &old);
+        for document in old.reach.documents.keys() {
+            self.unlink_document(key, document);
+        }
+        Some(old)
+    }
+
+    fn unlink_groups(&mut self, key: &MappingKey, mapping: &Mapping) {
+        for group in mapping.subjects.iter().flat_map(groups_of) {
+            if let Some(keys) = self.by_group.get_mut(&group) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.by_group.remove(&group);
+                }
+            }
+        }
+    }
+
+    fn unlink_document(&mut self, key: &MappingKey, document: &DocumentKey) {
+        if let Some(keys) = self.by_document.get_mut(document) {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.by_document.remove(document);
+            }
+        }
+    }
+
+    /// Resolves `spec.subjects` of a mapping, and pins what is resolved for the first time.
+    fn resolve_subjects(&mut self, key: &MappingKey, effects: &mut Effects) {
+        let Some(mut mapping) = self.mappings.remove(key) else { return };
+        self.unlink_groups(key, &mapping);
+        let mut changed = None;
+        for subject in &mut mapping.subjects {
+            let place = (key.clone(), subject.provider.clone(), subject.selector.to_string());
+            let pinned = self.pins.get(&place).copied();
+            let tenant = self.tenants.get(&subject.provider);
+            subject.pinned = pinned;
+            let new = resolve(tenant, &subject.selector, pinned, &mapping.accepted);
+            if let Resolution::Resolved(group) = new
+                && pinned != Some(group)
+                && self.frozen.is_none()
+                && mapping.life == Life::Live
+            {
+                let (mapping, provider, selector) = place.clone();
+                effects.pins.push(Pin { mapping, provider, selector, group });
+                // What came through another group before may have to go then.
+                let due = if pinned.is_some() { Urgency::Revocation } else { Urgency::Addition };
+                self.unstored.insert(place.clone(), due);
+                self.pins.insert(place.clone(), group);
+                subject.pinned = Some(group);
+            }
+            subject.pending = matches!(new, Resolution::Resolved(_)) && self.unstored.contains_key(&place);
+            if new != subject.resolution {
+                let lost = !matches!(subject.resolution, Resolution::NotFound | Resolution::Ambiguous);
+                let urgency = if lost { Urgency::Revocation } else { Urgency::Addition };
+                changed = changed.into_iter().chain([urgency]).min();
+                subject.resolution = new;
+            }
+        }
+        for group in mapping.subjects.iter().flat_map(groups_of) {
+            self.by_group.entry(group).or_default().insert(key.clone());
+        }
+        if let Some(urgency) = changed {
+            effects.mappings.insert(key.clone());
+            mapping.reach.documents.keys().for_each(|document| effects.document(document, urgency));
+        }
+        self.mappings.insert(key.clone(), mapping);
+    }
+
+    /// Resolves `spec.grants` of a mapping; documents where something changed are dirty.
+    fn resolve_grants(&mut self, key: &MappingKey, effects: &mut Effects) {
+        let Some(mapping) = self.mappings.get_mut(key) else { return };
+        let reach = mapping.reach(key, &self.targets, &self.regions);
+        let old: Matches = std::mem::replace(&mut mapping.reach, reach);
+        let new: Vec<(DocumentKey, Option<Urgency>)> = mapping
+            .reach
+            .documents
+            .iter()
+            .map(|(document, roles)| match old.documents.get(document) {
+                Some(before) if before == roles => (document.clone(), None),
+                Some(_) => (document.clone(), Some(Urgency::Revocation)),
+                None => (document.clone(), Some(Urgency::Addition)),
+            })
+            .collect();
+        let gone: Vec<&DocumentKey> =
+            old.documents.keys().filter(|document| !mapping.reach.documents.contains_key(*document)).collect();
+        for document in gone {
+            effects.document(document, Urgency::Revocation);
+            self.unlink_document(key, document);
+        }
+        for (document, urgency) in new {
+            if let Some(urgency) = urgency {
+                effects.document(&document, urgency);
+            }
+            self.by_document.entry(document).or_default().insert(key.clone());
+        }
+    }
+}
+
+/// The groups whose changes matter to what a selector means.
+fn groups_of(subject: &mapping::Subject) -> BTreeSet<GroupId> {
+    let found = match &subject.resolution {
+        Resolution::Resolved(group) => Some(*group),
+        Resolution::NotFound | Resolution::Ambiguous => None,
+        Resolution::IdentityChanged { now, .. } => Some(*now),
+        Resolution::Deleted { now, .. } => *now,
+    };
+    found.into_iter().chain(subject.pinned).collect()
+}
+
+/// What a selector means, given what it was pinned to and what was accepted since.
+fn resolve(
+    tenant: Option<&Tenant>,
+    selector: &Selector,
+    pinned: Option<GroupId>,
+    accepted: &BTreeSet<GroupId>,
+) -> Resolution {
+    let Some(tenant) = tenant else { return Resolution::NotFound };
+    let mut named: Vec<GroupId> = tenant.named(selector).collect();
+    let Some(pinned) = pinned else {
+        return match named.as_slice() {
+            [] => Resolution::NotFound,
+            [group] => Resolution::Resolved(*group),
+            _ => Resolution::Ambiguous,
+        };
+    };
+    let present = tenant.group(pinned).map(|group| group.state);
+    if present == Some(tenant::GroupState::Present) && (named.is_empty() || named.contains(&pinned)) {
+        return Resolution::Resolved(pinned);
+    }
+    named.retain(|group| *group != pinned);
+    if let Some(group) = named.iter().find(|group| accepted.contains(group)) {
+        return Resolution::Resolved(*group);
+    }
+    match (present, named.first()) {
+        (Some(tenant::GroupState::Deleted), now) => Resolution::Deleted { pinned, now: now.copied() },
+        (_, Some(now)) => Resolution::IdentityChanged { pinned, now: *now },
+        (_, None) => Resolution::NotFound,
+    }
+}

@@ -1,0 +1,402 @@
+//! What the status of each resource is folded from.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use crate::model::{
+    DocumentKey, Enforcement, FreezeReason, GroupId, Keep, MappingKey, MemberKey, ProviderName, ResourceKind,
+    TargetName, UserId,
+};
+
+use super::mapping::{Life, Mapping, Refused, Resolution, Target};
+use super::tenant::{GroupState, Selector, Tenant, UserState};
+use super::{Catalog, InventoryItem};
+
+/// Whether the targets let the mapping do what it asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acceptance {
+    /// All of it.
+    Accepted,
+    /// A part is refused; the rest is granted.
+    PartlyDelegated,
+    /// All of it is refused.
+    NotDelegated,
+    /// Only targets whose regions belong to older ones are named.
+    OverlappingTarget,
+}
+
+impl Acceptance {
+    /// The condition reason.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Accepted => "Accepted",
+            Self::PartlyDelegated => "PartlyDelegated",
+            Self::NotDelegated => "NotDelegated",
+            Self::OverlappingTarget => "OverlappingTarget",
+        }
+    }
+}
+
+/// One way in which a mapping names a group, resolved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubjectView {
+    /// The tenant.
+    pub provider: ProviderName,
+    /// `displayName`, when the mapping says it.
+    pub display_name: Option<String>,
+    /// `externalId`, when the mapping says it.
+    pub external_id: Option<String>,
+    /// What it means.
+    pub resolution: Resolution,
+    /// The name that the group has now, which a rename may have changed.
+    pub current_name: Option<String>,
+    /// The `externalId` that the group has now.
+    pub current_external_id: Option<String>,
+    /// Direct user members, active or not.
+    pub members: usize,
+    /// Active members whose address is not admitted.
+    pub invalid_principals: usize,
+    /// Active members without an address: they keep what they had.
+    pub missing_principals: usize,
+    /// Active members who share a principal with somebody else.
+    pub collisions: usize,
+}
+
+/// A mapping resolved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MappingView {
+    /// `metadata.generation` of the spec.
+    pub generation: i64,
+    /// Where it stands in its life.
+    pub life: Life,
+    /// Why all its claims are frozen; `Observed` included.
+    pub frozen: Option<FreezeReason>,
+    /// Which claims stay although they are not wanted now.
+    pub keep: Keep,
+    /// Its groups, in the order of the spec.
+    pub subjects: Vec<SubjectView>,
+    /// The documents it reaches.
+    pub documents: BTreeSet<DocumentKey>,
+    /// Does delegation allow it?
+    pub acceptance: Acceptance,
+    /// What is refused: the first [`super::REFUSED_LISTED`].
+    pub refused: Vec<Refused>,
+    /// How much is refused.
+    pub refused_count: usize,
+    /// Patterns that match nothing in a completely listed target.
+    pub unmatched: Vec<(TargetName, String)>,
+    /// Targets that do not exist.
+    pub missing_targets: BTreeSet<TargetName>,
+    /// Targets that were never listed, or the last time not in what concerns this mapping.
+    pub unlisted_targets: BTreeSet<TargetName>,
+    /// Targets that an older one overlaps.
+    pub overlapped_targets: BTreeSet<TargetName>,
+    /// Providers that do not exist.
+    pub missing_providers: BTreeSet<ProviderName>,
+    /// Providers whose stored people are those of a former one.
+    pub changed_providers: BTreeSet<ProviderName>,
+    /// Providers that are suspended.
+    pub suspended_providers: BTreeSet<ProviderName>,
+    /// Active members without a usable principal.
+    pub invalid_principals: usize,
+    /// Active members who share a principal with somebody else.
+    pub collisions: usize,
+    /// Documents that do not check `roles/run.invoker`.
+    pub invoker_iam_disabled: BTreeSet<DocumentKey>,
+    /// Parts of the spec that are not well formed and were left out.
+    pub invalid: Vec<String>,
+}
+
+/// A target as the index sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetView {
+    /// Regions that belong to an older target, and that one.
+    pub overlapped: BTreeMap<String, TargetName>,
+    /// Was it listed, ever?
+    pub listed: bool,
+    /// Was the last list complete?
+    pub complete: bool,
+    /// How many resources of each kind there are.
+    pub resources: BTreeMap<ResourceKind, usize>,
+    /// Documents in its regions that mappings reach.
+    pub documents: BTreeSet<DocumentKey>,
+}
+
+/// A provider as the index sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderView {
+    /// Is there an `IdentityProvider`?
+    pub exists: bool,
+    /// Users that were pushed and not deleted.
+    pub users: usize,
+    /// Groups that were pushed and not deleted.
+    pub groups: usize,
+    /// Active users without a usable principal.
+    pub invalid_principals: usize,
+    /// Active users who share a principal.
+    pub collisions: usize,
+}
+
+impl Catalog {
+    /// All documents that any mapping reaches now.
+    #[must_use]
+    pub fn documents(&self) -> BTreeSet<DocumentKey> {
+        self.by_document.keys().cloned().collect()
+    }
+
+    /// The mappings that reach this document.
+    pub fn reaching(&self, document: &DocumentKey) -> impl Iterator<Item = &MappingKey> {
+        self.by_document.get(document).into_iter().flatten()
+    }
+
+    /// Is this person inactive or deleted, as far as the provider that says so is in force? Somebody of whom nothing is known
+    /// was deleted before: ids are never used again. `provider`: whose person it is, as far as that is remembered.
+    #[must_use]
+    pub fn has_left(&self, id: UserId, provider: Option<&ProviderName>) -> bool {
+        let found = self.tenants.values().find_map(|tenant| Some((tenant, tenant.user(id)?.state)));
+        match found {
+            Some((_, UserState::Active)) => false,
+            Some((tenant, UserState::Inactive | UserState::Deleted)) => tenant.is_in_force(),
+            Some((_, UserState::Unseen)) | None => match provider {
+                Some(provider) => self.tenants.get(provider).is_some_and(Tenant::is_in_force),
+                None => self.tenants.values().all(Tenant::is_in_force),
+            },
+        }
+    }
+
+    /// An active person who has this principal.
+    #[must_use]
+    pub fn person_with(&self, member: &MemberKey) -> Option<UserId> {
+        self.tenants.values().find_map(|tenant| tenant.owner(member))
+    }
+
+    /// A mapping resolved; costs the members of its groups that have no principal of their own, not all members.
+    #[must_use]
+    pub fn mapping(&self, key: &MappingKey) -> Option<MappingView> {
+        let mapping = self.mappings.get(key)?;
+        let named: BTreeSet<&TargetName> = mapping.grants.iter().map(|grant| &grant.target).collect();
+        let pick = |wanted: &dyn Fn(&TargetName, Option<&Target>) -> bool| -> BTreeSet<TargetName> {
+            named.iter().filter(|name| wanted(name, self.targets.get(**name))).map(|name| (*name).clone()).collect()
+        };
+        let overlapped = |name: &TargetName, target: &Target| !self.overlaps(name, target).is_empty();
+        let inert =
+            |name: &TargetName, target: &Target| self.overlaps(name, target).len() == target.spec.locations.len();
+        let mut people = BTreeSet::new();
+        let mut invalid_principals = 0;
+        let mut collisions = 0;
+        for (_, (tenant, group)) in self.groups(mapping) {
+            for user in tenant.unclear(group) {
+                if people.insert(user.id) {
+                    invalid_principals += usize::from(user.key.is_none());
+                    collisions += usize::from(user.key.is_some());
+                }
+            }
+        }
+        let reach = &mapping.reach;
+        let overlapped_targets = pick(&|name, target| target.is_some_and(|target| overlapped(name, target)));
+        let all_inert = !named.is_empty()
+            && named.iter().all(|name| self.targets.get(*name).is_some_and(|target| inert(name, target)));
+        let acceptance = match (reach.refused_count, reach.documents.is_empty()) {
+            _ if all_inert => Acceptance::OverlappingTarget,
+            (0, _) => Acceptance::Accepted,
+            (_, false) => Acceptance::PartlyDelegated,
+            (_, true) => Acceptance::NotDelegated,
+        };
+        let providers = || mapping.subjects.iter().map(|subject| &subject.provider);
+        let exists = |provider: &ProviderName| self.tenants.get(provider).is_some_and(|tenant| tenant.spec.is_some());
+        Some(MappingView {
+            generation: mapping.generation,
+            life: mapping.life,
+            frozen: self.freeze(Some(mapping)),
+            keep: self.keep(mapping),
+            subjects: self.subjects(mapping),
+            documents: reach.documents.keys().cloned().collect(),
+            acceptance,
+            refused: reach.refused.clone(),
+            refused_count: reach.refused_count,
+            unmatched: reach.unmatched.clone(),
+            missing_targets: pick(&|_, target| target.is_none()),
+            unlisted_targets: mapping
+                .grants
+                .iter()
+                .filter(|grant| self.targets.get(&grant.target).is_some_and(|target| !self.lists(grant, target)))
+                .map(|grant| grant.target.clone())
+                .collect(),
+            overlapped_targets,
+            missing_providers: providers().filter(|provider| !exists(provider)).cloned().collect(),
+            changed_providers: providers()
+                .filter(|provider| self.tenants.get(*provider).is_some_and(|tenant| tenant.former))
+                .cloned()
+                .collect(),
+            suspended_providers: providers()
+                .filter(|provider| self.tenants.get(*provider).is_some_and(super::Tenant::is_suspended))
+                .cloned()
+                .collect(),
+            invalid_principals,
+            collisions,
+            invoker_iam_disabled: reach
+                .documents
+                .keys()
+                .filter(|document| self.listed(document).is_some_and(|item| item.invoker_iam_disabled))
+                .cloned()
+                .collect(),
+            invalid: mapping.invalid.clone(),
+        })
+    }
+
+    fn subjects(&self, mapping: &Mapping) -> Vec<SubjectView> {
+        let view = |subject: &super::mapping::Subject| {
+            let (display_name, external_id) = match &subject.selector {
+                Selector::DisplayName(name) => (Some(name.to_string()), None),
+                Selector::ExternalId(id) => (None, Some(id.to_string())),
+            };
+            let group = match &subject.resolution {
+                Resolution::Resolved(id) | Resolution::IdentityChanged { pinned: id, .. } => Some(*id),
+                Resolution::NotFound | Resolution::Ambiguous | Resolution::Deleted { .. } => None,
+            };
+            let tenant = self.tenants.get(&subject.provider);
+            let group = group.and_then(|id| tenant?.group(id));
+            let unclear = || tenant.zip(group).into_iter().flat_map(|(tenant, group)| tenant.unclear(group));
+            let lacks = |user: &&super::tenant::User| {
+                user.key.is_none() && tenant.is_some_and(|tenant| tenant.lacks_address(user))
+            };
+            let missing = unclear().filter(lacks).count();
+            SubjectView {
+                provider: subject.provider.clone(),
+                display_name,
+                external_id,
+                resolution: subject.resolution.clone(),
+                current_name: group.map(|group| group.display_name.to_string()),
+                current_external_id: group.and_then(|group| group.external_id.as_deref()).map(str::to_owned),
+                members: group.map_or(0, |group| group.members.len()),
+                invalid_principals: unclear().filter(|user| user.key.is_none()).count() - missing,
+                missing_principals: missing,
+                collisions: unclear().filter(|user| user.key.is_some()).count(),
+            }
+        };
+        mapping.subjects.iter().map(view).collect()
+    }
+
+    /// Was everything listed that this entry may match?
+    fn lists(&self, grant: &super::mapping::Grant, target: &Target) -> bool {
+        let owned = |location: &str| self.regions.in_region(&target.spec.project, location) == Some(&grant.target);
+        grant.kinds().into_iter().all(|kind| target.lists(kind, owned))
+    }
+
+    /// The regions of a target that belong to an older one.
+    fn overlaps(&self, name: &TargetName, target: &Target) -> BTreeMap<String, TargetName> {
+        let of = |location: &String| {
+            Some((location.clone(), self.regions.in_region(&target.spec.project, location)?.clone()))
+        };
+        target.spec.locations.iter().filter_map(of).filter(|(_, owner)| owner != name).collect()
+    }
+
+    pub(super) fn owner(&self, document: &DocumentKey) -> Option<(&TargetName, &Target)> {
+        let name = self.regions.owner(document)?;
+        self.targets.get(name).map(|target| (name, target))
+    }
+
+    pub(super) fn listed(&self, document: &DocumentKey) -> Option<&InventoryItem> {
+        self.owner(document)?.1.inventory.as_ref()?.items.get(document)
+    }
+
+    /// A target as the index sees it.
+    #[must_use]
+    pub fn target(&self, name: &TargetName) -> Option<TargetView> {
+        let target = self.targets.get(name)?;
+        let mut resources = BTreeMap::new();
+        for document in target.inventory.iter().flat_map(|stock| stock.items.keys()) {
+            *resources.entry(document.kind()).or_default() += 1;
+        }
+        Some(TargetView {
+            overlapped: self.overlaps(name, target),
+            listed: target.inventory.is_some(),
+            complete: target.is_listed(),
+            resources,
+            documents: self.by_document.keys().filter(|on| self.regions.owner(on) == Some(name)).cloned().collect(),
+        })
+    }
+
+    /// A provider as the index sees it; costs its users.
+    #[must_use]
+    pub fn provider(&self, name: &ProviderName) -> Option<ProviderView> {
+        let tenant = self.tenants.get(name)?;
+        let count =
+            |wanted: &dyn Fn(&super::tenant::User) -> bool| tenant.users().iter().filter(|user| wanted(user)).count();
+        Some(ProviderView {
+            exists: tenant.spec.is_some(),
+            users: count(&|user| matches!(user.state, UserState::Active | UserState::Inactive)),
+            groups: tenant.groups().iter().filter(|group| group.state == GroupState::Present).count(),
+            invalid_principals: count(&|user| user.state == UserState::Active && user.key.is_none()),
+            collisions: count(&|user| tenant.collides(user)),
+        })
+    }
+
+    /// A value that is equal for two indexes that know the same, however they came to know it: SHA-256 over directory,
+    /// pins, resolution and what every document should hold. Costs all of that.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        self.lines(&mut |line| {
+            hash.update((line.len() as u64).to_be_bytes());
+            hash.update(line.as_bytes());
+        });
+        hash.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
+            for digit in [byte >> 4, byte & 15] {
+                text.push(char::from_digit(u32::from(digit), 16).unwrap_or('0'));
+            }
+            text
+        })
+    }
+
+    /// What the digest is over, line by line.
+    pub(super) fn lines(&self, sink: &mut dyn FnMut(&str)) {
+        for (name, tenant) in &self.tenants {
+            let users: BTreeMap<_, _> = tenant.users().iter().map(|user| (user.id, user)).collect();
+            for (id, user) in users {
+                if matches!(user.state, UserState::Active | UserState::Inactive) {
+                    let principal = tenant.principal(user);
+                    sink(&format!("user {name} {id} {:?} {principal:?} {}", user.state, tenant.collides(user)));
+                }
+            }
+            let groups: BTreeMap<_, _> = tenant.groups().iter().map(|group| (group.id, group)).collect();
+            for (id, group) in groups {
+                // Of the deleted ones, those that a pin names are loaded after a restart.
+                if group.state == GroupState::Deleted && !self.pins.values().any(|pinned| *pinned == id) {
+                    continue;
+                }
+                let external: &Option<Arc<str>> = &group.external_id;
+                sink(&format!("group {name} {id} {:?} {:?} {external:?}", group.state, group.display_name));
+                let members: BTreeSet<_> = tenant.members(group).map(|user| user.id).collect();
+                for member in &members {
+                    sink(&format!("member {id} {member}"));
+                }
+            }
+        }
+        for (place, group) in &self.pins {
+            sink(&format!("pin {place:?} {group}"));
+        }
+        for key in self.mappings.keys() {
+            sink(&format!("mapping {key} {:?}", self.mapping(key)));
+        }
+        for (document, mappings) in &self.by_document {
+            let desired = self.desired(document, mappings);
+            sink(&format!("document {document} {:?}", desired.resource_uid));
+            for (grant, wanted) in &desired.grants {
+                sink(&format!("grant {grant:?} {wanted:?}"));
+            }
+            let stances: &BTreeMap<MappingKey, Enforcement> = &desired.stances;
+            for (mapping, enforcement) in stances {
+                sink(&format!("enforcement {mapping} {enforcement:?}"));
+            }
+        }
+        sink(&format!("{:?} {:?}", self.ceiling, self.frozen));
+        let groups: BTreeMap<&GroupId, &BTreeSet<MappingKey>> = self.by_group.iter().collect();
+        for (group, mappings) in &groups {
+            sink(&format!("group {group} means something to {mappings:?}"));
+        }
+    }
+}

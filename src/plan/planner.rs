@@ -1,0 +1,636 @@
+//! One pass, grant by grant: what an unknown outcome turned out to be, who still wants the grant, and what follows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use crate::model::{
+    AuditEntry, AuditOutcome, Claim, DesiredGrant, Enforcement, FreezeReason, GrantKey, GrantState, IntentAction, Kept,
+    LedgerChange, LedgerRow, Live, MappingKey, Subject,
+};
+
+use super::counts::{CountedAs, CountedGrant};
+use super::settle::{Conclusions, Context, NOT_COMMITTED, Unsettled, action_word};
+use super::{Cause, Evidence, INTENT_FENCE, Inputs, LostGrant, Observed, Plan, Step, grounds, spelling};
+
+mod finish;
+mod respelling;
+
+/// The outcome of a call could not be told from the revision, and the member is as the call would have left it.
+const AMBIGUOUS: &str = "AttributionAmbiguous";
+
+/// The resource is not listed any more and Google says that it is not there.
+const RESOURCE_GONE: &str = "ResourceGone";
+
+/// The resource was deleted and made again: the policy on which the grant was written is gone.
+const RESOURCE_RECREATED: &str = "ResourceRecreated";
+
+/// Whose claims are behind a row, after the mappings' word on it.
+#[expect(clippy::struct_excessive_bools, reason = "five independent facts, each read once by its name")]
+struct Claims {
+    /// Still wanted, or frozen.
+    kept: BTreeSet<Claim>,
+    /// No longer wanted.
+    ended: BTreeSet<Claim>,
+    /// Some of them are wanted now, not merely frozen.
+    wanted: bool,
+    /// A write may be made on this ground.
+    write: bool,
+    /// A grant of ours that is missing is granted again.
+    regrant: bool,
+    /// A mapping that ended says that its grants stay.
+    orphan: bool,
+    /// Only observe mode keeps these claims from ending.
+    observed: bool,
+}
+
+/// The pass while it is being worked out.
+pub(super) struct Pass<'a> {
+    inputs: &'a Inputs,
+    live: &'a Live,
+    rows: BTreeMap<&'a GrantKey, &'a LedgerRow>,
+    context: Context,
+    ledger: Vec<LedgerChange>,
+    audit: Vec<AuditEntry>,
+    add: Vec<Step>,
+    candidates: Vec<Step>,
+    lost: Vec<LostGrant>,
+    unowned: Vec<GrantKey>,
+    remains: Vec<(GrantKey, BTreeSet<MappingKey>)>,
+    remained_for: BTreeMap<GrantKey, Subject>,
+    orphaned: Vec<GrantKey>,
+    observed: Observed,
+    owned: Vec<LedgerRow>,
+    forbidden: Vec<GrantKey>,
+    /// Spelled otherwise than allowed: these go whatever the guard says, since nobody ever wanted them.
+    outside: Vec<Step>,
+    /// Rows that stay, as they stand after the pass.
+    staying: Vec<LedgerRow>,
+    sweep: BTreeSet<GrantKey>,
+    concluded: Conclusions,
+    /// The uid of the resource, as far as it is known.
+    uid: Option<String>,
+    /// What Google made of other grants of ours.
+    respellings: BTreeSet<GrantKey>,
+    /// Spellings that took the place of a grant's member without anybody writing.
+    replaced: BTreeMap<GrantKey, BTreeSet<String>>,
+    lines: Vec<CountedGrant>,
+    unsettled: Vec<Unsettled>,
+    fence: bool,
+    recheck_at: Option<Timestamp>,
+}
+
+impl<'a> Pass<'a> {
+    pub(super) fn new(inputs: &'a Inputs) -> Self {
+        let live: &Live = &inputs.live;
+        let rows: BTreeMap<&GrantKey, &LedgerRow> = inputs.ledger.iter().map(|row| (&row.grant, row)).collect();
+        let uid = inputs.resource_uid.clone().or_else(|| inputs.desired.resource_uid.clone());
+        let replaced = match &inputs.revision {
+            Some(revision) if revision.id == live.revision => spelling::took_their_place(&rows, live, revision),
+            _ => BTreeMap::new(),
+        };
+        let respelled = rows.values().filter(|row| row.state == GrantState::Owned && !row.stored_as.is_empty());
+        let respellings = respelled.flat_map(|row| row.spellings()).filter(|spelling| live.has(spelling)).collect();
+        Self {
+            inputs,
+            live,
+            rows,
+            respellings,
+            replaced,
+            forbidden: vec![],
+            outside: vec![],
+            staying: vec![],
+            sweep: BTreeSet::new(),
+            concluded: Conclusions::default(),
+            uid: uid.clone(),
+            context: Context {
+                document: inputs.document.clone(),
+                resource_uid: uid,
+                generations: inputs.desired.generations.clone(),
+            },
+            ledger: vec![],
+            audit: vec![],
+            add: vec![],
+            candidates: vec![],
+            lost: vec![],
+            unowned: vec![],
+            remains: vec![],
+            remained_for: BTreeMap::new(),
+            orphaned: vec![],
+            observed: Observed::default(),
+            owned: vec![],
+            lines: vec![],
+            unsettled: vec![],
+            fence: false,
+            recheck_at: None,
+        }
+    }
+
+    /// Works out every grant that is wanted, or in the ledger, or both.
+    pub(super) fn run(mut self) -> Plan {
+        let keys: BTreeSet<&GrantKey> = self.rows.keys().copied().chain(self.inputs.desired.grants.keys()).collect();
+        let gone = self.inputs.desired.absent
+            && self.live.is_absent()
+            && !self.inputs.desired.stances.values().any(doubts_everything);
+        for key in keys {
+            if gone { self.forget(key) } else { self.grant(key) }
+        }
+        self.finish()
+    }
+
+    /// True when the read shows the present, or when there is nothing that could be newer than it.
+    fn is_proven(&self) -> bool {
+        self.inputs.evidence == Evidence::Current || self.live.is_absent()
+    }
+
+    /// The resource on whose policy this row was written is another one than that which was read.
+    fn is_of_another_resource(&self, row: &LedgerRow) -> bool {
+        let ours = self.inputs.revision.as_ref().is_some_and(|revision| revision.id == self.live.revision);
+        let differs =
+            matches!((row.resource_uid.as_deref(), self.inputs.resource_uid.as_deref()), (Some(a), Some(b)) if a != b);
+        differs && !ours && !self.inputs.desired.stances.values().any(doubts_everything)
+    }
+
+    /// The policy went with its resource: whatever comes back under its name starts afresh.
+    fn forget(&mut self, key: &GrantKey) {
+        let Some(row) = self.rows.get(key).copied() else { return };
+        // A call that may still land on a resource that comes back must be found to be ours.
+        if let Some(at) = row.intent.as_ref().map(|intent| fence(intent.at))
+            && at > self.inputs.now
+        {
+            self.recheck_at = Some(self.recheck_at.map_or(at, |earlier| earlier.min(at)));
+            return;
+        }
+        self.note(row, "forget", AuditOutcome::Verified, Some(RESOURCE_GONE));
+        self.ledger.push(LedgerChange::Remove(key.clone()));
+    }
+
+    fn grant(&mut self, key: &GrantKey) {
+        let mut before = self.rows.get(key).copied();
+        if let Some(row) = before.filter(|row| self.is_of_another_resource(row)) {
+            self.note(row, "forget", AuditOutcome::Verified, Some(RESOURCE_RECREATED));
+            self.ledger.push(LedgerChange::Remove(key.clone()));
+            self.rows.remove(key);
+            before = None;
+        }
+        let want = self.inputs.desired.grants.get(key);
+        let present = before.map_or_else(|| self.live.has(key), |row| self.is_present(row));
+        let claims = self.claims(key, before, want, present);
+        let resolved = before.map(|row| self.resolve(row, present));
+        let (row, base) = match (resolved, want) {
+            (Some(row), _) => (row, before.cloned()),
+            (None, Some(want)) if claims.write => (fresh(key, want), None),
+            (None, want) => return self.unrecorded(key, want, present),
+        };
+        let base = base.unwrap_or_else(|| row.clone());
+        if claims.kept.is_empty() {
+            let theirs = present && row.state != GrantState::Owned;
+            self.unwanted(base, row, claims, present);
+            if let Some(want) = want {
+                let counted_as = if theirs { CountedAs::Unowned } else { self.unwritten(key, Some(want)) };
+                self.line(key, want.claims.keys(), counted_as, None);
+            }
+        } else {
+            self.wanted(base, row, want, claims, present);
+        }
+    }
+
+    fn is_present(&self, row: &LedgerRow) -> bool {
+        self.replaced.contains_key(&row.grant) || spelling::is_present(row, self.live)
+    }
+
+    /// What follows from the read. It is recorded at once where the read is proven, and otherwise with the write that
+    /// proves it. Where that write may not be made, it is not recorded.
+    fn conclude(&mut self, change: LedgerChange, may_write: bool) {
+        if self.is_proven() {
+            self.ledger.push(change);
+        } else {
+            self.concluded.add(change, may_write);
+        }
+    }
+
+    /// An audit row about a conclusion.
+    fn conclude_entry(&mut self, entry: AuditEntry) {
+        if self.is_proven() { self.audit.push(entry) } else { self.concluded.note(entry) }
+    }
+
+    /// Sorts the claims of a row into those that hold and those that ended.
+    fn claims(&self, key: &GrantKey, row: Option<&LedgerRow>, want: Option<&DesiredGrant>, present: bool) -> Claims {
+        let mut claims = Claims {
+            kept: BTreeSet::new(),
+            ended: BTreeSet::new(),
+            wanted: false,
+            write: false,
+            regrant: false,
+            orphan: false,
+            observed: true,
+        };
+        let has_left = |subject: &Subject| self.inputs.leavers.contains(subject);
+        let desired = &self.inputs.desired;
+        let unless_left = |claim: &Claim, reason: FreezeReason| {
+            !has_left(&claim.subject) || desired.keeps_leavers(&claim.mapping, &key.role, reason)
+        };
+        // A removal that was under way when the mapping was deleted goes on.
+        let under_way = row.is_some_and(|row| row.revoking_since.is_some());
+        // Ours, or it turns out to be from here on.
+        let ours = present && row.is_some_and(|row| row.state == GrantState::Owned || row.intent.is_some());
+        for claim in row.iter().flat_map(|row| &row.claims) {
+            let wanted = want.is_some_and(|want| want.claims.contains_key(claim));
+            let enforcement = desired.stances.get(&claim.mapping);
+            let may_orphan = || desired.may_orphan(&claim.mapping, &key.role);
+            let kept = wanted
+                || match enforcement {
+                    // Whichever ground is missing: who has left is entitled through none.
+                    Some(Enforcement::Frozen(reason)) => unless_left(claim, *reason),
+                    Some(Enforcement::Live { keep }) => {
+                        match keep.keeps(&claim.subject, &key.member, row.and_then(|row| row.grounds.get(claim))) {
+                            Kept::No => false,
+                            Kept::Yes => true,
+                            Kept::Frozen(reason) => unless_left(claim, reason),
+                        }
+                    }
+                    Some(Enforcement::Ended { orphan: true }) if ours && !under_way => {
+                        !has_left(&claim.subject) && !may_orphan()
+                    }
+                    None => true,
+                    Some(Enforcement::Ended { .. }) => false,
+                };
+            claims.wanted |= wanted;
+            claims.observed &= !wanted && enforcement == Some(&Enforcement::Frozen(FreezeReason::Observed));
+            if kept {
+                claims.kept.insert(claim.clone());
+            } else {
+                claims.orphan |= enforcement == Some(&Enforcement::Ended { orphan: true })
+                    && !has_left(&claim.subject)
+                    && !under_way
+                    && may_orphan();
+                claims.ended.insert(claim.clone());
+            }
+        }
+        for (claim, terms) in want.iter().flat_map(|want| &want.claims) {
+            if terms.write {
+                claims.kept.insert(claim.clone());
+                claims.wanted = true;
+                claims.write = true;
+                claims.regrant |= terms.regrant;
+                claims.observed = false;
+            }
+        }
+        claims
+    }
+
+    /// Settles what the revision tells about a call whose outcome was unknown. An unchanged revision tells nothing: the call may
+    /// still arrive, however late, and would be done. Such an intent stays until a write has moved the revision.
+    fn resolve(&mut self, before: &LedgerRow, present: bool) -> LedgerRow {
+        let mut row = before.clone();
+        let Some(intent) = before.intent.clone() else { return row };
+        let moved = intent.revision_before != self.live.revision;
+        let (outcome, reason) = match (intent.action, present, moved) {
+            (IntentAction::Grant, true, true) if !intent.present_before => {
+                row.state = GrantState::Owned;
+                row.acknowledged_at = Some(self.inputs.now);
+                row.verified_at = Some(self.inputs.now);
+                (AuditOutcome::Ambiguous, AMBIGUOUS)
+            }
+            (IntentAction::Revoke, false, _) => {
+                row.state = GrantState::Wanted;
+                row.acknowledged_at = None;
+                row.verified_at = None;
+                row.revoking_since = None;
+                row.held = false;
+                (AuditOutcome::Ambiguous, AMBIGUOUS)
+            }
+            (IntentAction::Grant, false, false) | (IntentAction::Revoke, true, false) => return row,
+            _ => (AuditOutcome::Failed, NOT_COMMITTED),
+        };
+        row.intent = None;
+        let mut entry = self.context.entry(self.inputs.now, before, action_word(intent.action), outcome, Some(reason));
+        entry.plan_hash = Some(intent.plan_hash);
+        entry.revision_before = Some(intent.revision_before);
+        entry.revision_after = moved.then(|| self.live.revision.clone());
+        self.conclude_entry(entry);
+        row
+    }
+
+    /// Nothing may be written for this grant and the ledger knows nothing of it: seen, and said, and not remembered.
+    fn unrecorded(&mut self, key: &GrantKey, want: Option<&DesiredGrant>, present: bool) {
+        let counted_as = if present {
+            self.unowned.push(key.clone());
+            CountedAs::Unowned
+        } else {
+            self.unwritten(key, want)
+        };
+        self.line(key, want.iter().flat_map(|want| want.claims.keys()), counted_as, None);
+    }
+
+    /// A wanted grant that is not there and may not be written: only observed, or on a resource that the list lacks.
+    fn unwritten(&mut self, key: &GrantKey, want: Option<&DesiredGrant>) -> CountedAs {
+        let stances = &self.inputs.desired.stances;
+        let mut claims = want.iter().flat_map(|want| want.claims.keys());
+        if claims.any(|claim| matches!(stances.get(&claim.mapping), Some(Enforcement::Live { .. }))) {
+            return CountedAs::Unlisted;
+        }
+        self.observed.add.push(key.clone());
+        CountedAs::Observed
+    }
+
+    /// `base`: the row as it stands, `row`: the same after what the read says of an earlier call. What does not depend on
+    /// the read is changed in both.
+    fn wanted(
+        &mut self,
+        mut base: LedgerRow,
+        mut row: LedgerRow,
+        want: Option<&DesiredGrant>,
+        claims: Claims,
+        present: bool,
+    ) {
+        let Claims { kept, wanted, write, regrant, observed, .. } = claims;
+        let verified = (row.state == GrantState::Owned && present && row.acknowledged_at.is_some())
+            .then(|| row.verified_at.unwrap_or(self.inputs.now));
+        let newly = verified.is_some() && row.verified_at.is_none();
+        let known_resource = self.is_proven() || self.inputs.resource_uid.is_some();
+        for row in [&mut base, &mut row] {
+            row.claims.clone_from(&kept);
+            grounds::update(row, want);
+            if wanted {
+                row.revoking_since = None;
+                row.held = false;
+            }
+            if let Some(want) = want {
+                want.member.as_str().clone_into(&mut row.member);
+            }
+            row.verified_at = verified.or(row.verified_at);
+            if row.resource_uid.is_none() && row.state == GrantState::Owned && known_resource {
+                row.resource_uid.clone_from(&self.uid);
+            }
+        }
+        let may_write = self.may_write(&row) || write;
+        if newly {
+            self.note(&row, "grant", AuditOutcome::Verified, None);
+        }
+        self.respell(&mut row);
+        let forbidden = want.is_some_and(|want| row.stored_as.iter().any(|member| !want.permits(member)));
+        let mut cause = None;
+        let mut swept = BTreeSet::new();
+        let counted_as = match (row.state, present) {
+            (GrantState::Owned, true) => {
+                if observed {
+                    self.observed.remove.push(row.grant.clone());
+                }
+                self.owned.push(row.clone());
+                if forbidden && may_write {
+                    self.take_out(&row, &base);
+                    CountedAs::Withheld
+                } else if wanted && !spelling::is_whole(&row, self.live) {
+                    // A foreign edit removed one of the jointly owned spellings, so that one of their owners lacks access.
+                    self.lost.push(LostGrant { grant: row.grant.clone(), first_seen: false, regranted: regrant });
+                    cause = regrant.then_some(Cause::Missing);
+                    if regrant { CountedAs::Pending } else { CountedAs::Missing }
+                } else if row.verified_at.is_some() {
+                    CountedAs::Verified
+                } else {
+                    CountedAs::Acknowledged
+                }
+            }
+            (GrantState::Unowned | GrantState::Wanted | GrantState::Lost, true) => {
+                row.state = GrantState::Unowned;
+                self.unowned.push(row.grant.clone());
+                CountedAs::Unowned
+            }
+            (GrantState::Owned | GrantState::Lost, false) => {
+                let first_seen = row.state == GrantState::Owned;
+                row.state = GrantState::Lost;
+                row.acknowledged_at = None;
+                row.verified_at = None;
+                if first_seen {
+                    if may_write {
+                        swept = self.tombstones(&row);
+                    }
+                    let entry = self.context.entry(self.inputs.now, &row, "lost", AuditOutcome::Verified, None);
+                    if swept.is_empty() { self.conclude_entry(entry) } else { self.concluded.note(entry) }
+                }
+                self.lost.push(LostGrant { grant: row.grant.clone(), first_seen, regranted: regrant });
+                if regrant {
+                    cause = Some(Cause::Missing);
+                    CountedAs::Pending
+                } else {
+                    CountedAs::Missing
+                }
+            }
+            (GrantState::Wanted | GrantState::Unowned, false) => {
+                row.state = GrantState::Wanted;
+                if write && forbidden {
+                    self.forbidden.push(row.grant.clone());
+                    CountedAs::Withheld
+                } else if write {
+                    cause = Some(Cause::Wanted);
+                    CountedAs::Pending
+                } else if wanted {
+                    self.unwritten(&row.grant, want)
+                } else {
+                    CountedAs::Frozen
+                }
+            }
+        };
+        if cause.is_none() {
+            self.unsettled(&row, false, may_write);
+        }
+        let claimants = row.claims.iter().chain(want.iter().flat_map(|want| want.claims.keys()));
+        self.line(&row.grant, claimants, counted_as, row.revoking_since);
+        if let Some(cause) = cause {
+            let (row, restore) = if self.is_proven() && swept.is_empty() {
+                (row.clone(), row.clone())
+            } else {
+                (LedgerRow { intent: row.intent.clone(), ..base.clone() }, base.clone())
+            };
+            self.add_step(cause, row, restore);
+        }
+        if swept.is_empty() {
+            self.keep(base, row, may_write);
+        } else {
+            self.sweep_out(swept, base, row);
+        }
+    }
+
+    /// What is left of a deleted account goes with the next write. Until that is acknowledged, the grant stays ours: who is
+    /// forgotten before would have access again as soon as the account is restored.
+    fn sweep_out(&mut self, tombstones: BTreeSet<GrantKey>, base: LedgerRow, row: LedgerRow) {
+        self.sweep.extend(tombstones);
+        self.staying.push(row.clone());
+        self.record(base);
+        self.concluded.add(LedgerChange::Put(row), true);
+    }
+
+    /// True when something may be written on the ground of these claims, at least to prove the read.
+    fn may_write(&self, row: &LedgerRow) -> bool {
+        row.claims.iter().any(|claim| {
+            let enforcement = self.inputs.desired.stances.get(&claim.mapping);
+            matches!(enforcement, Some(Enforcement::Live { .. } | Enforcement::Ended { .. }))
+        })
+    }
+
+    fn add_step(&mut self, cause: Cause, row: LedgerRow, restore: LedgerRow) {
+        self.add.push(Step { action: IntentAction::Grant, cause, row, restore, out: BTreeSet::new() });
+    }
+
+    fn unwanted(&mut self, mut base: LedgerRow, mut row: LedgerRow, claims: Claims, present: bool) {
+        let Claims { ended, orphan, .. } = claims;
+        for row in [&mut base, &mut row] {
+            row.claims.clone_from(&ended);
+            grounds::update(row, None);
+        }
+        self.respell(&mut row);
+        let tombstones = if row.state == GrantState::Owned { self.tombstones(&row) } else { BTreeSet::new() };
+        match (row.state, present || !tombstones.is_empty()) {
+            (GrantState::Owned, true) if orphan => {
+                self.note(&row, "forget", AuditOutcome::Verified, Some("Orphan"));
+                self.orphaned.push(row.grant.clone());
+                self.ledger.push(LedgerChange::Remove(row.grant));
+            }
+            (GrantState::Owned, true) => {
+                self.owned.push(row.clone());
+                let cause = self.cause(&row);
+                let step = Step { action: IntentAction::Revoke, cause, row, restore: base, out: tombstones };
+                self.candidates.push(step);
+            }
+            (_, true) => {
+                let mappings: BTreeSet<MappingKey> = row.claims.iter().map(|claim| claim.mapping.clone()).collect();
+                for spelling in row.spellings().filter(|spelling| self.live.has(spelling)) {
+                    if let Some(claim) = row.claims.first() {
+                        self.remained_for.insert(spelling.clone(), claim.subject);
+                    }
+                    self.remains.push((spelling, mappings.clone()));
+                }
+                let entry =
+                    self.context.entry(self.inputs.now, &row, "remains", AuditOutcome::Verified, Some("GrantRemains"));
+                self.gone(base, row, entry);
+            }
+            // A call that may still land: whatever it grants must be found to be ours.
+            (_, false) if row.intent.is_some() => {
+                self.unsettled(&row, row.state != GrantState::Owned, true);
+                self.keep(base, row, true);
+            }
+            (_, false) => {
+                let entry =
+                    self.context.entry(self.inputs.now, &row, "forget", AuditOutcome::Verified, Some("AlreadyGone"));
+                self.gone(base, row, entry);
+            }
+        }
+    }
+
+    /// Nobody wants the grant and the read says that there is nothing of ours to take away. What the row says of a grant
+    /// of ours, or of a call whose outcome was not known, is given up only where the read is proven.
+    fn gone(&mut self, base: LedgerRow, row: LedgerRow, entry: AuditEntry) {
+        let is_told = entry.action == "remains" || row.state == GrantState::Owned;
+        if base.state != GrantState::Owned && base.intent.is_none() || self.is_proven() {
+            if is_told {
+                self.audit.push(entry);
+            }
+            self.ledger.push(LedgerChange::Remove(row.grant));
+            return;
+        }
+        if is_told {
+            self.conclude_entry(entry);
+        }
+        // No removal is under way by that: should the member be there all the same, the guard and the mapping decide first.
+        let since = base.revoking_since.unwrap_or(self.inputs.now);
+        self.line(&base.grant, base.claims.iter(), CountedAs::Revoking, Some(since));
+        self.conclude(LedgerChange::Remove(row.grant), true);
+        self.record(base);
+    }
+
+    fn cause(&self, row: &LedgerRow) -> Cause {
+        let all = |is: &dyn Fn(&Claim) -> bool| !row.claims.is_empty() && row.claims.iter().all(is);
+        if all(&|claim| self.inputs.leavers.contains(&claim.subject)) {
+            Cause::Leaver
+        } else if all(&|claim| {
+            matches!(self.inputs.desired.stances.get(&claim.mapping), Some(Enforcement::Ended { .. }))
+        }) {
+            Cause::MappingDeleted
+        } else {
+            Cause::NotWanted
+        }
+    }
+
+    fn line<'c>(
+        &mut self,
+        grant: &GrantKey,
+        claims: impl Iterator<Item = &'c Claim>,
+        counted_as: CountedAs,
+        revoking_since: Option<Timestamp>,
+    ) {
+        let mut subject = None;
+        let mappings: BTreeSet<MappingKey> = claims
+            .map(|claim| {
+                subject.get_or_insert(claim.subject);
+                claim.mapping.clone()
+            })
+            .collect();
+        self.lines.push(CountedGrant { grant: grant.clone(), mappings, subject, counted_as, revoking_since });
+    }
+
+    /// Notes that an earlier call for this row may still land, if so. No step of this pass is about the row.
+    fn unsettled(&mut self, row: &LedgerRow, forget: bool, may_write: bool) {
+        if let Some(unsettled) = Unsettled::of(row, forget) {
+            self.unsettled.push(unsettled);
+            self.fence |= may_write && !self.live.is_absent();
+        }
+    }
+
+    /// Records the row if anything about it changed.
+    fn record(&mut self, row: LedgerRow) {
+        if self.rows.get(&row.grant).copied() != Some(&row) {
+            self.ledger.push(LedgerChange::Put(row));
+        }
+    }
+
+    /// Records a row that stays, and what follows from the read.
+    fn keep(&mut self, base: LedgerRow, row: LedgerRow, may_write: bool) {
+        self.staying.push(row.clone());
+        if self.is_proven() {
+            return self.record(row);
+        }
+        // A grant that is somebody else's either way is worth no write: neither row would ever let it be removed.
+        let theirs = |row: &LedgerRow| row.state != GrantState::Owned;
+        let matters = !theirs(&base) || !theirs(&row) || base.intent != row.intent;
+        let concluded = (row != base).then_some(LedgerChange::Put(row));
+        self.record(base);
+        if let Some(change) = concluded {
+            self.conclude(change, may_write && matters);
+        }
+    }
+
+    fn note(&mut self, row: &LedgerRow, action: &str, outcome: AuditOutcome, reason: Option<&str>) {
+        self.audit.push(self.context.entry(self.inputs.now, row, action, outcome, reason));
+    }
+}
+
+/// Freezes under which not even the ledger is tidied up.
+fn doubts_everything(enforcement: &Enforcement) -> bool {
+    let doubt = [FreezeReason::NotLoaded, FreezeReason::StoreMismatch, FreezeReason::StoreRewound];
+    matches!(enforcement, Enforcement::Frozen(reason) if doubt.contains(reason))
+}
+
+/// The row of a grant that is wanted for the first time.
+fn fresh(key: &GrantKey, want: &DesiredGrant) -> LedgerRow {
+    LedgerRow {
+        grant: key.clone(),
+        member: want.member.as_str().to_owned(),
+        condition: want.condition.clone(),
+        state: GrantState::Wanted,
+        intent: None,
+        claims: BTreeSet::new(),
+        grounds: BTreeMap::new(),
+        acknowledged_at: None,
+        verified_at: None,
+        revoking_since: None,
+        held: false,
+        resource_uid: None,
+        stored_as: BTreeSet::new(),
+    }
+}
+
+/// When a call made then can no longer land.
+fn fence(at: Timestamp) -> Timestamp {
+    at.saturating_add(INTENT_FENCE).unwrap_or(Timestamp::MAX)
+}

@@ -1,0 +1,141 @@
+//! The end of a pass: the guard's word on the removals, the limit on the additions, and the plan put together.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::{AuditOutcome, GrantKey, GrantState, LedgerChange, LedgerRow, MappingKey};
+use crate::plan::counts::{CountedAs, CountedGrant};
+use crate::plan::{Evidence, Held, LimitExceeded, Plan, Step, changes, guard, plan_hash};
+
+use super::Pass;
+
+impl Pass<'_> {
+    /// Lets the guard look at the removals and the limit at the additions, and puts the plan together.
+    pub(super) fn finish(mut self) -> Plan {
+        let now = self.inputs.now;
+        let candidates = std::mem::take(&mut self.candidates);
+        let asks = guard::asks(&candidates, &self.inputs.leavers);
+        let guarded = !asks.is_empty() || self.inputs.ledger.iter().any(|row| row.held);
+        let (mut remove, held_steps, held) = guard::split(candidates, &self.inputs.held);
+        let held_new = self.hold(held_steps, &held);
+        for step in &mut remove {
+            self.going(step, CountedAs::Revoking);
+        }
+        self.leave_together(&mut remove);
+        remove.append(&mut self.outside);
+        remove.sort_by(|a, b| a.grant().cmp(b.grant()));
+
+        let mut add = std::mem::take(&mut self.add);
+        add.sort_by(|a, b| a.grant().cmp(b.grant()));
+        let limit = self.fit(&mut add, &remove);
+        let hash = plan_hash(&self.inputs.document, &add, &remove, &held);
+        for row in held_new {
+            let mut entry = self.context.entry(now, &row, "revoke", AuditOutcome::Held, Some(Held::REASON));
+            entry.plan_hash = Some(hash.clone());
+            self.audit.push(entry);
+        }
+        let ours: BTreeSet<GrantKey> =
+            self.owned.iter().flat_map(LedgerRow::spellings).chain(self.unowned.iter().cloned()).collect();
+        let may_prove = matches!(self.inputs.evidence, Evidence::Unproven { may_prove: true });
+        let fence = self.fence || (self.concluded.need_proof() && may_prove && !self.live.is_absent());
+        Plan {
+            hash,
+            unlisted: self.inputs.desired.absent && !self.live.is_absent(),
+            foreign: self.live.foreign(&ours),
+            changes: changes(&add, &remove, &self.sweep, fence),
+            add,
+            remove,
+            held,
+            asks,
+            guarded,
+            lost: self.lost,
+            unowned: self.unowned,
+            remains: self.remains,
+            remained_for: self.remained_for,
+            orphaned: self.orphaned,
+            observed: self.observed,
+            forbidden: self.forbidden,
+            ledger: self.ledger,
+            audit: self.audit,
+            limit,
+            recheck_at: self.recheck_at,
+            context: self.context,
+            live: self.inputs.live.clone(),
+            superseded: self.inputs.revision.as_ref().map(|revision| revision.id.clone()),
+            concluded: self.concluded,
+            staying: self.staying.into_iter().filter(|row| row.state == GrantState::Owned).collect(),
+            sweep: self.sweep,
+            unsettled: self.unsettled,
+            fence,
+            lines: self.lines,
+        }
+    }
+
+    /// Keeps grants for the claims that the guard holds. Answers the rows that are held for the first time.
+    pub(super) fn hold(&mut self, steps: Vec<Step>, held: &Held) -> Vec<LedgerRow> {
+        let mut kinds: BTreeMap<&GrantKey, [BTreeSet<MappingKey>; 2]> = BTreeMap::new();
+        for part in &held.parts {
+            for removal in &part.removals {
+                let [others, leavers] = kinds.entry(&removal.grant).or_default();
+                let kind = if part.leavers { leavers } else { others };
+                kind.insert(part.mapping.clone());
+            }
+        }
+        let mut fresh = Vec::new();
+        for Step { mut row, mut restore, .. } in steps {
+            if !row.held {
+                fresh.push(row.clone());
+            }
+            row.held = true;
+            row.revoking_since.get_or_insert(self.inputs.now);
+            (restore.held, restore.revoking_since) = (true, row.revoking_since);
+            for (mappings, counted_as) in
+                kinds.remove(&row.grant).unwrap_or_default().into_iter().zip([CountedAs::Held, CountedAs::HeldLeaver])
+            {
+                let subject = row.claims.first().map(|claim| claim.subject);
+                let since = row.revoking_since;
+                let line =
+                    CountedGrant { grant: row.grant.clone(), mappings, subject, counted_as, revoking_since: since };
+                self.lines.push(line);
+            }
+            self.unsettled(&row, false, true);
+            self.keep(restore, row, true);
+        }
+        fresh
+    }
+
+    /// Takes from the additions, last first, what does not fit into the document.
+    pub(super) fn fit(&mut self, add: &mut Vec<Step>, remove: &[Step]) -> Option<LimitExceeded> {
+        let gone = remove.iter().flat_map(|step| &step.out).chain(&self.sweep).collect::<BTreeSet<_>>();
+        let room = self.live.room_without(gone.into_iter()).filter(|room| add.len() > room.left)?;
+        let uncertain: Vec<LedgerRow> =
+            add.iter().filter(|step| step.row.intent.is_some()).map(|step| step.row.clone()).collect();
+        let appearances = room.kept + add.len();
+        let withheld = add.split_off(room.left).into_iter().map(|step| step.row.grant).collect();
+        let limit = LimitExceeded { appearances, limit: room.limit, withheld };
+        let withheld: BTreeSet<&GrantKey> = limit.withheld.iter().collect();
+        for row in uncertain.iter().filter(|row| withheld.contains(&row.grant)) {
+            self.unsettled(row, false, true);
+        }
+        for line in self.lines.iter_mut().filter(|line| withheld.contains(&line.grant)) {
+            line.counted_as = CountedAs::Withheld;
+        }
+        // What never was in the ledger need not be remembered before there is room for it.
+        let rows = &self.rows;
+        self.ledger.retain(|change| match change {
+            LedgerChange::Put(row) => !withheld.contains(&row.grant) || rows.contains_key(&row.grant),
+            LedgerChange::Remove(_) => true,
+        });
+        Some(limit)
+    }
+
+    /// A grant that should be gone and is not yet.
+    pub(super) fn going(&mut self, step: &mut Step, counted_as: CountedAs) {
+        step.row.revoking_since.get_or_insert(self.inputs.now);
+        step.restore.revoking_since = step.row.revoking_since;
+        self.line(&step.row.grant, step.row.claims.iter(), counted_as, step.row.revoking_since);
+        if self.is_proven() {
+            step.restore = step.row.clone();
+        }
+        self.record(step.restore.clone());
+    }
+}

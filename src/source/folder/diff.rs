@@ -1,0 +1,250 @@
+//! What a look at the folder means, given what is in force. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{FolderChange, Known, KnownObject, Observation, Scan, ScanFailure, Suspicion};
+use crate::api::manifest::{Object, ObjectRef, Problem};
+
+/// The folder itself, where a file is named.
+const FOLDER: &str = ".";
+
+/// The changes that a look at the folder calls for.
+///
+/// - A document that can be read is applied, whatever stands beside it in the file.
+/// - A document or file that cannot be read keeps in force what it said last, and also what vanished in the same moment as
+///   a file came that cannot be read at all: it may have been moved there.
+/// - Of two files with one object the first by path counts; the second has a problem.
+/// - What is missing is judged only when two looks in a row agree on it and no file is being written. Then it is deleted,
+///   unless the folder is missing or empty or more than half of the mappings (and more than one) are gone: that is
+///   suspicious, and stays so until nothing is missing any more.
+#[must_use]
+pub fn diff(known: &Known, scan: &Scan) -> Vec<FolderChange> {
+    judge(known, scan).0
+}
+
+/// [`diff`], and `known` as it is after it.
+pub fn step(known: &mut Known, scan: &Scan) -> Vec<FolderChange> {
+    let (changes, next) = judge(known, scan);
+    *known = next;
+    changes
+}
+
+fn judge(known: &Known, scan: &Scan) -> (Vec<FolderChange>, Known) {
+    let mut next = known.clone();
+    let mut changes = Vec::new();
+    let there = scan.missing.is_none();
+    let missing = match &scan.missing {
+        Some(error) => {
+            folder_trouble(error, &mut next, &mut changes);
+            known.objects.keys().cloned().collect()
+        }
+        None => contents(known, scan, &mut next, &mut changes),
+    };
+    let why = if missing.is_empty() {
+        None
+    } else if !there {
+        Some(Suspicion::FolderMissing)
+    } else if scan.files.values().all(|documents| documents.is_empty()) {
+        Some(Suspicion::FolderEmpty)
+    } else if most_mappings(&missing, known) {
+        Some(Suspicion::MostMappingsGone)
+    } else {
+        None
+    };
+    let complete = scan.complete || !there;
+    let observation = Observation { why, missing, complete };
+    let settled = scan.settled || !there;
+    if settled && known.observed.as_ref() == Some(&observation) {
+        if complete {
+            conclude(known, &observation, &mut next, &mut changes);
+            next.problems.values_mut().for_each(|trouble| trouble.fresh = false);
+        }
+        if !known.loaded {
+            next.loaded = true;
+            changes.push(FolderChange::Loaded);
+        }
+    }
+    next.observed = settled.then_some(observation);
+    (changes, next)
+}
+
+/// Takes in what the files say; answers which objects in force are said by none of them.
+fn contents(known: &Known, scan: &Scan, next: &mut Known, changes: &mut Vec<FolderChange>) -> BTreeSet<ObjectRef> {
+    let Found { present, broken, named, mut troubles } = Found::of(scan);
+    let mut missing = BTreeSet::new();
+    for (object, at) in known.objects.iter().filter(|(object, _)| !present.contains_key(object)) {
+        let holder = if broken.contains(&at.file) { Some(&at.file) } else { named.get(object) };
+        match holder.and_then(|file| troubles.get_mut(file).map(|trouble| (file, trouble))) {
+            Some((file, trouble)) => {
+                trouble.keeps.insert(object.clone());
+                move_to(next, object, file);
+            }
+            None => {
+                missing.insert(object.clone());
+            }
+        }
+    }
+    for (file, trouble) in &mut troubles {
+        let before = known.problems.get(file).filter(|before| before.anonymous);
+        trouble.fresh = trouble.anonymous && before.is_none_or(|before| before.fresh);
+    }
+    if scan.complete && scan.settled {
+        adopt(next, &mut troubles, &mut missing);
+    }
+    apply(known, &present, next, changes);
+    report(known, troubles, next, changes);
+    missing
+}
+
+fn folder_trouble(error: &str, next: &mut Known, changes: &mut Vec<FolderChange>) {
+    let problems = vec![Problem::of_file(FOLDER, "FolderMissing", format!("the folder cannot be read: {error}"))];
+    if next.problems.get(FOLDER).is_none_or(|before| before.problems != problems) {
+        let keeps = BTreeSet::new();
+        changes.push(FolderChange::Unreadable { file: FOLDER.to_owned(), problems: problems.clone(), keeps });
+        next.problems.insert(FOLDER.to_owned(), ScanFailure { problems, ..ScanFailure::default() });
+    }
+}
+
+/// The documents of a scan, sorted by what they are good for.
+struct Found<'a> {
+    /// What can be read, with the first file that says it.
+    present: BTreeMap<ObjectRef, (&'a str, &'a Object)>,
+    /// Files with a document that cannot be read.
+    broken: BTreeSet<String>,
+    /// Objects whose document cannot be read, with its file.
+    named: BTreeMap<ObjectRef, String>,
+    troubles: BTreeMap<String, ScanFailure>,
+}
+
+impl<'a> Found<'a> {
+    fn of(scan: &'a Scan) -> Self {
+        let mut found = Self {
+            present: BTreeMap::new(),
+            broken: BTreeSet::new(),
+            named: BTreeMap::new(),
+            troubles: BTreeMap::new(),
+        };
+        for (file, documents) in &scan.files {
+            for document in documents.iter() {
+                match &document.result {
+                    Err(problems) => {
+                        found.broken.insert(file.clone());
+                        let trouble = found.troubles.entry(file.clone()).or_default();
+                        trouble.problems.extend(problems.iter().cloned());
+                        match &document.identity {
+                            Some(object) => {
+                                found.named.entry(object.clone()).or_insert_with(|| file.clone());
+                            }
+                            None => trouble.anonymous = true,
+                        }
+                    }
+                    Ok(object) => {
+                        let identity = object.object_ref();
+                        if let Some((first, _)) = found.present.get(&identity) {
+                            let message =
+                                format!("{identity} is defined in {first} already, which counts; remove one of them");
+                            let mut problem = Problem::of_file(file, "DuplicateObject", message);
+                            problem.line = document.line;
+                            found.troubles.entry(file.clone()).or_default().problems.push(problem);
+                        } else {
+                            found.present.insert(identity, (file, object));
+                        }
+                    }
+                }
+            }
+        }
+        found
+    }
+}
+
+fn move_to(next: &mut Known, object: &ObjectRef, file: &str) {
+    if let Some(at) = next.objects.get_mut(object)
+        && at.file != file
+    {
+        file.clone_into(&mut at.file);
+    }
+}
+
+/// What vanished in the moment in which a file came that cannot be read at all may well be in it.
+fn adopt(next: &mut Known, troubles: &mut BTreeMap<String, ScanFailure>, missing: &mut BTreeSet<ObjectRef>) {
+    if let Some((file, trouble)) = troubles.iter_mut().find(|(_, trouble)| trouble.fresh) {
+        for object in std::mem::take(missing) {
+            move_to(next, &object, file);
+            trouble.keeps.insert(object);
+        }
+    }
+}
+
+fn apply(
+    known: &Known,
+    present: &BTreeMap<ObjectRef, (&str, &Object)>,
+    next: &mut Known,
+    changes: &mut Vec<FolderChange>,
+) {
+    let mut in_order: Vec<_> = present.iter().collect();
+    in_order.sort_by_key(|(identity, _)| rank(identity));
+    for (identity, (file, object)) in in_order {
+        let hash = object.hash();
+        let now = KnownObject { file: (*file).to_owned(), hash: Some(hash) };
+        if known.objects.get(identity) != Some(&now) {
+            next.objects.insert(identity.clone(), now);
+            let object = Box::new((*object).clone());
+            changes.push(FolderChange::Apply { object, file: (*file).to_owned(), hash });
+        }
+    }
+}
+
+fn report(known: &Known, troubles: BTreeMap<String, ScanFailure>, next: &mut Known, changes: &mut Vec<FolderChange>) {
+    for (file, trouble) in &troubles {
+        let said = |before: &ScanFailure| before.problems == trouble.problems && before.keeps == trouble.keeps;
+        if !known.problems.get(file).is_some_and(said) {
+            let (file, problems, keeps) = (file.clone(), trouble.problems.clone(), trouble.keeps.clone());
+            changes.push(FolderChange::Unreadable { file, problems, keeps });
+        }
+    }
+    for file in known.problems.keys().filter(|file| !troubles.contains_key(*file)) {
+        changes.push(FolderChange::Readable { file: file.clone() });
+    }
+    next.problems = troubles;
+}
+
+/// One mapping may always go, or the last one of a folder never could.
+fn most_mappings(missing: &BTreeSet<ObjectRef>, known: &Known) -> bool {
+    let is_mapping = |object: &&ObjectRef| object.kind == "RoleMapping";
+    let gone = missing.iter().filter(is_mapping).count();
+    let all = known.objects.keys().filter(is_mapping).count();
+    gone > 1 && gone * 2 > all
+}
+
+/// Two looks agree on what is missing.
+fn conclude(known: &Known, observation: &Observation, next: &mut Known, changes: &mut Vec<FolderChange>) {
+    let lasting = (known.alarm.is_some() && !observation.missing.is_empty()).then_some(Suspicion::StillMissing);
+    if let Some(why) = observation.why.or(lasting) {
+        let alarm = (why, observation.missing.clone());
+        if known.alarm.as_ref() != Some(&alarm) {
+            changes.push(FolderChange::Suspicious { why, missing: alarm.1.clone() });
+        }
+        next.alarm = Some(alarm);
+        return;
+    }
+    let mut gone: Vec<_> = observation.missing.iter().collect();
+    gone.sort_by_key(|object| std::cmp::Reverse(rank(object)));
+    for object in gone {
+        if let Some(at) = next.objects.remove(object) {
+            changes.push(FolderChange::Deleted { object: object.clone(), file: at.file });
+        }
+    }
+    if next.alarm.take().is_some() {
+        changes.push(FolderChange::Healthy);
+    }
+}
+
+/// What is named by others comes first.
+fn rank(object: &ObjectRef) -> u8 {
+    match object.kind.as_str() {
+        "Secret" => 0,
+        "IdentityProvider" => 1,
+        "CloudRunTarget" => 2,
+        _ => 3,
+    }
+}

@@ -1,0 +1,392 @@
+//! The statuses of one process, as a Kubernetes-style list: what a cluster keeps in etcd, kept in memory and served at
+//! `/status` where there is no cluster.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use crate::api::{
+    CloudRunTargetStatus, GROUP, IdentityProviderStatus, RoleMappingStatus, VERSION, fit_status, initial_status,
+};
+use crate::model::{MappingKey, ProviderName, Pseudonyms, TargetName};
+
+use super::changed::{same_mapping, same_provider, same_target};
+
+/// The kinds that have a status, in the order in which they are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Kind {
+    /// One SCIM tenant.
+    IdentityProvider,
+    /// One project with its regions.
+    CloudRunTarget,
+    /// Who gets which role on what.
+    RoleMapping,
+}
+
+impl Kind {
+    /// All kinds, in the order in which they are listed.
+    pub const ALL: [Self; 3] = [Self::IdentityProvider, Self::CloudRunTarget, Self::RoleMapping];
+
+    /// The kind as manifests write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::IdentityProvider => "IdentityProvider",
+            Self::CloudRunTarget => "CloudRunTarget",
+            Self::RoleMapping => "RoleMapping",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The part of `metadata` that a status list needs.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Metadata {
+    /// The object's name.
+    pub name: String,
+    /// Its namespace, for mappings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// The generation of its spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
+    /// Which object of that name; none without a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+    /// When it was created; from a folder: when it was first seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creation_timestamp: Option<Time>,
+}
+
+/// The status of one object.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Status {
+    /// Of an `IdentityProvider`.
+    IdentityProvider(Box<IdentityProviderStatus>),
+    /// Of a `CloudRunTarget`.
+    CloudRunTarget(Box<CloudRunTargetStatus>),
+    /// Of a `RoleMapping`.
+    RoleMapping(Box<RoleMappingStatus>),
+}
+
+impl Status {
+    fn read(kind: Kind, status: Value) -> Result<Self, serde_json::Error> {
+        Ok(match kind {
+            Kind::IdentityProvider => Self::IdentityProvider(serde_json::from_value(status)?),
+            Kind::CloudRunTarget => Self::CloudRunTarget(serde_json::from_value(status)?),
+            Kind::RoleMapping => Self::RoleMapping(serde_json::from_value(status)?),
+        })
+    }
+
+    /// Each text that may quote what somebody else said.
+    fn each_text(&mut self, change: &dyn Fn(&mut String)) {
+        let conditions = match self {
+            Self::IdentityProvider(status) => {
+                for finding in &mut status.findings {
+                    change(&mut finding.pointer);
+                    change(&mut finding.hint);
+                }
+                &mut status.conditions
+            }
+            Self::CloudRunTarget(status) => {
+                status.drift.iter_mut().for_each(|drift| change(&mut drift.principal));
+                &mut status.conditions
+            }
+            Self::RoleMapping(status) => {
+                let subjects = status.subjects.iter_mut().filter_map(|subject| subject.message.as_mut());
+                let resources = status.resources.iter_mut().filter_map(|resource| resource.message.as_mut());
+                subjects.chain(resources).for_each(&change);
+                let drift = status.drift.iter_mut().flat_map(|drift| &mut drift.samples);
+                drift.for_each(|sample| change(&mut sample.principal));
+                &mut status.conditions
+            }
+        };
+        for condition in conditions.iter_mut() {
+            change(&mut condition.message);
+        }
+    }
+
+    /// The same, with everything cut to what the schema of its kind takes.
+    #[must_use]
+    pub fn fitted(self) -> Self {
+        let kind = self.kind();
+        let Ok(value) = serde_json::to_value(&self) else { return self };
+        let fitting = fit_status(kind.as_str(), value.clone());
+        if fitting == value { self } else { Self::read(kind, fitting).unwrap_or(self) }
+    }
+
+    /// Whose status it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::IdentityProvider(_) => Kind::IdentityProvider,
+            Self::CloudRunTarget(_) => Kind::CloudRunTarget,
+            Self::RoleMapping(_) => Kind::RoleMapping,
+        }
+    }
+
+    /// The conditions, in the order in which they stand.
+    #[must_use]
+    pub fn conditions(&self) -> &[Condition] {
+        match self {
+            Self::IdentityProvider(status) => &status.conditions,
+            Self::CloudRunTarget(status) => &status.conditions,
+            Self::RoleMapping(status) => &status.conditions,
+        }
+    }
+
+    /// The condition of this type, when it is present.
+    #[must_use]
+    pub fn condition(&self, type_: &str) -> Option<&Condition> {
+        self.conditions().iter().find(|condition| condition.type_ == type_)
+    }
+
+    /// Do both say the same to a person? Times and last-seen values aside.
+    pub(super) fn says_the_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::IdentityProvider(one), Self::IdentityProvider(other)) => same_provider(one, other),
+            (Self::CloudRunTarget(one), Self::CloudRunTarget(other)) => same_target(one, other),
+            (Self::RoleMapping(one), Self::RoleMapping(other)) => same_mapping(one, other),
+            _ => false,
+        }
+    }
+}
+
+/// One object of the list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", try_from = "RawItem")]
+pub struct Item {
+    /// Group and version.
+    pub api_version: String,
+    /// Which kind.
+    pub kind: Kind,
+    /// Which object.
+    pub metadata: Metadata,
+    /// The spec as it is in force, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spec: Option<Value>,
+    /// What is known about it.
+    pub status: Status,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawItem {
+    api_version: String,
+    kind: Kind,
+    metadata: Metadata,
+    #[serde(default)]
+    spec: Option<Value>,
+    #[serde(default)]
+    status: Value,
+}
+
+impl TryFrom<RawItem> for Item {
+    type Error = serde_json::Error;
+
+    fn try_from(raw: RawItem) -> Result<Self, Self::Error> {
+        // An object that was just created has no status yet.
+        let status = if raw.status.is_null() { initial_status() } else { raw.status };
+        let status = Status::read(raw.kind, status)?;
+        Ok(Self { api_version: raw.api_version, kind: raw.kind, metadata: raw.metadata, spec: raw.spec, status })
+    }
+}
+
+impl Item {
+    /// An object of this project's group and version.
+    #[must_use]
+    pub fn new(metadata: Metadata, spec: Option<Value>, status: Status) -> Self {
+        Self { api_version: format!("{GROUP}/{VERSION}"), kind: status.kind(), metadata, spec, status }
+    }
+
+    pub(super) fn key(&self) -> ItemKey {
+        (self.kind, self.metadata.namespace.clone().unwrap_or_default(), self.metadata.name.clone())
+    }
+}
+
+/// A Kubernetes-style list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct List {
+    /// Always `v1`.
+    pub api_version: String,
+    /// Always `List`.
+    pub kind: String,
+    /// By kind, namespace and name.
+    pub items: Vec<Item>,
+}
+
+impl List {
+    /// A list of these objects.
+    #[must_use]
+    pub fn new(items: Vec<Item>) -> Self {
+        Self { api_version: "v1".to_owned(), kind: "List".to_owned(), items }
+    }
+}
+
+pub(super) type ItemKey = (Kind, String, String);
+
+/// The statuses of one process. Clones share them; no lock is held over an await.
+#[derive(Debug, Clone, Default)]
+pub struct StatusCache(Arc<Cache>);
+
+#[derive(Debug, Default)]
+struct Cache {
+    items: RwLock<BTreeMap<ItemKey, Item>>,
+    /// What says something that was not taken yet; at most one entry an object.
+    news: Mutex<BTreeSet<ItemKey>>,
+    /// There may be news.
+    told: Notify,
+    /// What stands for people; none in tests that have no store.
+    pseudonyms: OnceLock<Pseudonyms>,
+}
+
+impl StatusCache {
+    /// An empty cache.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// From here on no text on the cache names a person.
+    pub fn hide_people(&self, pseudonyms: Pseudonyms) {
+        // Once set it stays: there is one store in a process.
+        let _ = self.0.pseudonyms.set(pseudonyms);
+    }
+
+    /// The text as everybody may read it.
+    pub(super) fn shown(&self, text: &str) -> String {
+        self.0.pseudonyms.get().map_or_else(|| text.to_owned(), |names| names.text(text).into_owned())
+    }
+
+    fn items(&self) -> RwLockReadGuard<'_, BTreeMap<ItemKey, Item>> {
+        self.0.items.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn items_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<ItemKey, Item>> {
+        self.0.items.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn news_mut(&self) -> MutexGuard<'_, BTreeSet<ItemKey>> {
+        self.0.news.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what is now known about one object. Returns whether it says anything new to a person; if not, only the
+    /// times and last-seen values are replaced. (Into a cluster, only what is new is written, and they ride along.)
+    ///
+    /// What the schema of its kind would not take is cut: a status that the API server refuses would leave the one before
+    /// standing.
+    pub fn publish(&self, mut item: Item) -> bool {
+        let key = item.key();
+        // Most statuses are as they were, and those fit.
+        if self.items().get(&key).is_none_or(|old| old.status != item.status) {
+            item.status.each_text(&|text| *text = self.shown(text));
+            item.status = item.status.fitted();
+        }
+        if let Some(Value::String(text)) = item.spec.as_mut().and_then(|spec| spec.get_mut("description")) {
+            *text = self.shown(text);
+        }
+        let (tell, news) = {
+            let mut items = self.items_mut();
+            let old = items.get(&key);
+            // A cluster has the spec already.
+            let tell = old.is_none_or(|old| old.metadata != item.metadata || !old.status.says_the_same(&item.status));
+            let news = tell || old.is_none_or(|old| old.spec != item.spec);
+            items.insert(key.clone(), item);
+            (tell, news)
+        };
+        if tell {
+            self.announce(key);
+        }
+        news
+    }
+
+    /// Takes in what the cluster already shows of an object that is not on the cache: it is no news.
+    pub fn seed(&self, item: Item) {
+        self.items_mut().entry(item.key()).or_insert(item);
+    }
+
+    /// What is on the cache about this object is not what the cluster shows.
+    pub fn tell_again(&self, kind: Kind, namespace: Option<&str>, name: &str) {
+        self.announce((kind, namespace.unwrap_or_default().to_owned(), name.to_owned()));
+    }
+
+    pub(super) fn announce(&self, key: ItemKey) {
+        self.news_mut().insert(key);
+        self.0.told.notify_one();
+    }
+
+    /// Waits for news and takes them.
+    pub(super) async fn news(&self) -> BTreeSet<ItemKey> {
+        loop {
+            let news = std::mem::take(&mut *self.news_mut());
+            if !news.is_empty() {
+                return news;
+            }
+            self.0.told.notified().await;
+        }
+    }
+
+    /// Takes an object off the cache. Returns whether it was there.
+    pub fn remove(&self, kind: Kind, namespace: Option<&str>, name: &str) -> bool {
+        let key = (kind, namespace.unwrap_or_default().to_owned(), name.to_owned());
+        self.news_mut().remove(&key);
+        self.items_mut().remove(&key).is_some()
+    }
+
+    pub(super) fn get(&self, key: &ItemKey) -> Option<Item> {
+        self.items().get(key).cloned()
+    }
+
+    /// One object.
+    #[must_use]
+    pub fn item(&self, kind: Kind, namespace: Option<&str>, name: &str) -> Option<Item> {
+        let key = (kind, namespace.unwrap_or_default().to_owned(), name.to_owned());
+        self.get(&key)
+    }
+
+    /// The previous status of a mapping, for the next fold.
+    #[must_use]
+    pub fn mapping(&self, key: &MappingKey) -> Option<RoleMappingStatus> {
+        match self.item(Kind::RoleMapping, Some(key.namespace()), key.name())?.status {
+            Status::RoleMapping(status) => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// The previous status of a target, for the next fold.
+    #[must_use]
+    pub fn target(&self, name: &TargetName) -> Option<CloudRunTargetStatus> {
+        match self.item(Kind::CloudRunTarget, None, name.as_str())?.status {
+            Status::CloudRunTarget(status) => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// The previous status of a provider, for the next fold.
+    #[must_use]
+    pub fn provider(&self, name: &ProviderName) -> Option<IdentityProviderStatus> {
+        match self.item(Kind::IdentityProvider, None, name.as_str())?.status {
+            Status::IdentityProvider(status) => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// Everything, by kind, namespace and name.
+    #[must_use]
+    pub fn list(&self) -> List {
+        List::new(self.items().values().cloned().collect())
+    }
+}

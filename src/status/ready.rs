@@ -1,0 +1,414 @@
+//! Is a mapping ready, and if not, who has to move? A chain of checks, the first that applies decides.
+//!
+//! The order is: what stops everything, access that should be gone, what the author must mend, what Google or the IdP
+//! lack, what is on its way, and last what is well.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::api::condition::{kind, reason};
+use crate::api::{MappingMode, RoleMappingStatus};
+use crate::model::FreezeReason;
+
+use super::conditions::{arrives_until, earliest, explain, find, later, needs_a_person, plural, with_next_step};
+use super::input::{ClaimCounts, DocumentOutcome, Failure, MappingInput, SubjectOutcome};
+
+/// A change that is pending for less than this is churn of the directory.
+pub(super) const CHURN: SignedDuration = SignedDuration::from_secs(60);
+/// How long a group or resource that is not found may still come.
+pub(super) const PATIENCE: SignedDuration = SignedDuration::from_mins(10);
+
+/// What freezes the claims of one subject, the one that waiting does not mend first.
+const GROUP_FREEZES: [FreezeReason; 3] =
+    [FreezeReason::GroupIdentityChanged, FreezeReason::GroupAmbiguous, FreezeReason::GroupNotFound];
+
+/// Who has to move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waiting {
+    /// Nobody: `Ready`.
+    Nobody,
+    /// rolecall, or time: `Reconciling`.
+    OnSystem,
+    /// A person: `Stalled`.
+    OnUser,
+}
+
+/// What `Ready` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ReadyDecision {
+    pub waiting: Waiting,
+    pub reason: &'static str,
+    pub message: String,
+    /// What `Stalled` says when it is not the same.
+    pub stalled: Option<(&'static str, String)>,
+    pub revisit: Option<Timestamp>,
+}
+
+impl ReadyDecision {
+    fn new(waiting: Waiting, reason: &'static str, message: String) -> Self {
+        Self { waiting, reason, message, stalled: None, revisit: None }
+    }
+}
+
+/// Everything a check may look at.
+pub(super) struct FoldContext<'a> {
+    pub input: &'a MappingInput<'a>,
+    pub total: ClaimCounts,
+    /// In the order of their keys.
+    pub documents: &'a [&'a DocumentOutcome],
+    /// In their natural order.
+    pub subjects: &'a [&'a SubjectOutcome],
+    pub previous: Option<&'a RoleMappingStatus>,
+    pub now: Timestamp,
+}
+
+/// The decision on a mapping.
+pub(super) fn judge(context: &FoldContext<'_>) -> ReadyDecision {
+    let checks: [fn(&FoldContext<'_>) -> Option<ReadyDecision>; 11] = [
+        frozen,
+        revocation,
+        manifest,
+        delegation,
+        loading,
+        refused_by_google,
+        groups,
+        unlisted_resources,
+        resources,
+        under_way,
+        ending,
+    ];
+    checks.iter().find_map(|check| check(context)).unwrap_or_else(|| well(context))
+}
+
+impl FoldContext<'_> {
+    /// What holds the whole mapping, a subject or a resource of it; observing is not a standstill.
+    pub fn freeze(&self) -> Option<(FreezeReason, String)> {
+        self.ground_missing().or_else(|| self.unlisted())
+    }
+
+    /// What holds the whole mapping or a subject of it.
+    fn ground_missing(&self) -> Option<(FreezeReason, String)> {
+        let whole = self.input.frozen.filter(|why| *why != FreezeReason::Observed);
+        let suspended = (self.input.mode == MappingMode::Suspend).then_some(FreezeReason::Suspended);
+        if let Some(why) = whole.or(suspended) {
+            let message = match self.input.frozen_detail {
+                "" => why.message().to_owned(),
+                detail => format!("{detail}: {}", why.message()),
+            };
+            return Some((why, message));
+        }
+        GROUP_FREEZES.into_iter().find_map(|why| {
+            let subject = self.subjects.iter().find(|subject| subject.problem == Some(why.reason()))?;
+            Some((why, format!("{}: {}", subject_name(subject), why.message())))
+        })
+    }
+
+    /// A resource that the list lacks although its policy answers, once that is no passing moment.
+    fn unlisted(&self) -> Option<(FreezeReason, String)> {
+        let lasts = |document: &DocumentOutcome| {
+            let since = document.pending_since.unwrap_or(self.now);
+            document.unlisted && (!self.was_ready() || later(since, CHURN) <= self.now)
+        };
+        let lacking: Vec<_> = self.documents.iter().filter(|document| lasts(document)).collect();
+        let first = lacking.first()?;
+        let more = match lacking.len() - 1 {
+            0 => String::new(),
+            n => format!(" and {n} more"),
+        };
+        Some((FreezeReason::InventoryIncomplete, format!("{}{more}: {}", first.document.resource(), unlisted())))
+    }
+
+    /// Does nothing get written?
+    pub fn observes(&self) -> bool {
+        self.input.ceiling_observes
+            || self.input.mode == MappingMode::Observe
+            || self.input.frozen == Some(FreezeReason::Observed)
+    }
+
+    /// What is wrong, by document and reason.
+    fn troubles(&self) -> Vec<(&DocumentOutcome, &Failure)> {
+        let mut troubles: Vec<_> = self
+            .documents
+            .iter()
+            .flat_map(|document| document.troubles.iter().map(move |trouble| (*document, trouble)))
+            .collect();
+        troubles.sort_by(|(one, first), (other, second)| (&one.document, first).cmp(&(&other.document, second)));
+        troubles
+    }
+
+    /// The first trouble that waiting does not mend.
+    fn lasting_trouble(&self) -> Option<(&DocumentOutcome, &Failure)> {
+        self.troubles().into_iter().find(|(_, trouble)| needs_a_person(trouble.reason))
+    }
+
+    /// That, or else the first of any kind.
+    fn worst_trouble(&self) -> Option<(&DocumentOutcome, &Failure)> {
+        self.lasting_trouble().or_else(|| self.troubles().into_iter().next())
+    }
+
+    /// Since when the object is not ready for this reason; now, when it was not so before.
+    fn since(&self, word: &str) -> Timestamp {
+        self.previous
+            .and_then(|previous| find(&previous.conditions, kind::READY))
+            .filter(|ready| ready.status == "False" && ready.reason == word)
+            .map_or(self.now, |ready| ready.last_transition_time.0)
+    }
+
+    /// Was the generation that is in force ready when last folded?
+    fn was_ready(&self) -> bool {
+        self.previous
+            .and_then(|previous| find(&previous.conditions, kind::READY))
+            .is_some_and(|ready| ready.status == "True" && ready.observed_generation == Some(self.input.generation))
+    }
+}
+
+/// What it means that a list lacks a resource whose policy answers.
+pub(super) fn unlisted() -> String {
+    "the list of resources lacks it although its policy answers; nothing new is granted there until it is listed, and \
+     leavers lose access"
+        .to_owned()
+}
+
+/// How a person names the group.
+pub(super) fn subject_name(subject: &SubjectOutcome) -> String {
+    let provider = &subject.identity_provider;
+    match (&subject.display_name, &subject.external_id) {
+        (Some(name), _) => format!("group `{name}` of {provider}"),
+        (None, Some(id)) => format!("group with externalId `{id}` of {provider}"),
+        (None, None) => format!("a group of {provider}"),
+    }
+}
+
+fn frozen(context: &FoldContext<'_>) -> Option<ReadyDecision> {
+    let (why, message) = context.ground_missing()?;
+    // A group that was never pushed has a check of its own: it may still come.
+    if why == FreezeReason::GroupNotFound {
+        return None;
+    }
+    let previous = context.previous.map_or(&[][..], |previous| &previous.conditions);
+    let arrives = arrives_until(previous, context.input.generation, why.reason(), context.now);
+    let waiting = if arrives.is_some() { Waiting::OnSystem } else { Waiting::OnUser };
+    Some(ReadyDecision { revisit: arrives, ..ReadyDecision::new(waiting, why.reason(), message) })
+}
+
+fn unlisted_resources(context: &FoldContext<'_>) -> Option<ReadyDecision> {
+    let (why, message) = context.unlisted()?;
+    let message = format!("{message}; {}", progress(&context.total));
+    Some(ReadyDecision::new(Waiting::OnUser, why.reason(), message))
+}
+
+fn manifest(context: &FoldContext<'_>) -> Option<ReadyDecision> {
+    let problem = context.input.problem?;
+    let message =
+        with_next_step(&format!("{}; what the manifest last said stays in force", problem.message), problem.reason);
+    Some(ReadyDecision::new(Waiting::OnUser, problem.reason, message))
+}
+
+fn loading(context: &FoldContext<'_>) -> Option<ReadyDecision> {
+    let target = context.input.loading?;
+    let message = format!("the resources of CloudRunTarget {target} are being listed for the first time");
+    Some(ReadyDecision::new(Waiting::OnSystem, reason::PROGRESSING, message))
+}
+
+fn delegation(context: &FoldContext<'_>) -> Option<ReadyDecision> {
+    if context.input.refused.is_empty() || context.input.admitted > 0 {
+        return None;
+    }
+    Some(ReadyDecision::new(Waiting::OnUser, reason::NOT_DELEGATED, explain(reason::NOT_DELEGATED)))
+}
+
+fn revocation(context: &FoldContext<'_>) -> Option<ReadyDecision> {
+    if context.total.revoking == 0 {
+        return held_leavers(context);
+    }
+    let documents =
+        context.documents.iter().filter(|document| document.claims.is_some_and(|claims| claims.revoking > 0)).count();
+    let oldest = context.total.oldest_revoking_since.map(|since| format!(", the oldest since {since:.0}"));
+    let fact = format!(
+        "{} that should be gone, in {}, Google has not acknowledged to be removed{}",
+        plural(context.total.revoking, "grant", "grants"),
+        plural(documents as u64, "policy", "policies"),
+        oldest.unwrap_or_default(),
+    );
+    let (waiting, message, stalled) = match context.worst_trouble() {
+        Some((document, trouble)) => {
+            let message = with_next_step(
+                &format!("{fact}; {}: {}", document.document.resource(), trouble.message),
+                trouble.reason,
+            );
+            let stalled = needs_a_person(trouble.reason);
+            let waiting = if stalled { Waiting::OnUser } else { Waiting::OnSystem };
+            (waiting, message.clone(), stalled.then_some((trouble.reason, message)))
+        }
+        None => (Waiting::OnSystem, format!("{fact}; the removal is under way"), None),
+    };
+    Some(ReadyDecision { stalled, ..ReadyDecision::new(waiting, reason::REVOCATION_PENDING, message) })
+}
+
+/// People who have left and keep access until somebody releases the plan.
+fn held_leavers(context: &FoldContext<'_>) -> Option<ReadyDecision> {
+    if context.total.held_leavers == 0 {
+        return None;
+    }
+    let held = context.documents.iter().flat_map(|document| &document.held).filter(|held| held.leavers);
+    let hashes: std::collections::BTreeSet<&str> = held.map(|held| held.plan_hash.as_str()).collect();
+    let message = format!(
+        "{} of people who left: the guard holds the removal, since more people left within an hour than it lets through; \
+         they keep access until it is released (`rolecall release plan {}`); check the cause first",
+        plural(context.total.held_leavers, "grant", "grants"),
+        hashes.into_iter().collect::<Vec<_>>().join(","),
+    );
+    Some(ReadyDecision::new(Waiting::OnSystem, reason::REVOCATION_PENDING, message))
+}
+
+fn refused_by_google(context: &FoldContext<'_>) -> Option<ReadyDecision> {
+    let (document, trouble) = context.lasting_trouble()?;
+    let message = with_next_step(
+        &format!("{}: {}; {}", document.document.resource(), trouble.message, progress(&context.total)),
+        trouble.reason,
+    );
+    Some(ReadyDecision::new(Waiting::OnUser, trouble.reason, message))
+}
+
+fn groups(context: &FoldContext<'_>) -> Option<ReadyDecision> {
+    // What cannot come by itself is said first.
+    let subject = context
+        .subjects
+        .iter()
+        .find(|subject| subject.problem.is_some_and(|problem| problem != reason::GROUP_NOT_FOUND))
+        .or_else(|| context.subjects.iter().find(|subject| subject.problem.is_some()))?;
+    let problem = subject.problem?;
+    let message = format!("{}: {}", subject_name(subject), explain(problem));
+    Some(if problem == reason::GROUP_NOT_FOUND {
+        patient(context, problem, message)
+    } else {
+        ReadyDecision::new(Waiting::OnUser, problem, message)
+    })
+}
+
+fn resources(context: &FoldContext<'_>) -> Option<ReadyDecision> {
+    // A pattern may wait for its resources as long as another one has some; a name was meant.
+    let nothing = context.documents.is_empty();
+    let mut missing: Vec<&str> = context
+        .input
+        .unmatched
+        .iter()
+        .map(String::as_str)
+        .filter(|pattern| nothing || !pattern.contains('*'))
+        .collect();
+    missing.sort_unstable();
+    let first = missing.first()?;
+    let more = match missing.len() - 1 {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    let message = with_next_step(&format!("no resource is called `{first}`{more}"), reason::RESOURCE_NOT_FOUND);
+    Some(patient(context, reason::RESOURCE_NOT_FOUND, message))
+}
+
+/// Ours to wait for some time, then theirs.
+fn patient(context: &FoldContext<'_>, word: &'static str, message: String) -> ReadyDecision {
+    let until = later(context.since(word), PATIENCE);
+    if context.now < until {
+        ReadyDecision { revisit: Some(until), ..ReadyDecision::new(Waiting::OnSystem, word, message) }
+    } else {
+        ReadyDecision::new(Waiting::OnUser, word, message)
+    }
+}
+
+/// Since when something waits; now, when nobody noted it.
+fn pending_since(context: &FoldContext<'_>) -> Option<Timestamp> {
+    let unread = context.documents.iter().any(|document| document.claims.is_none());
+    let waits = context.documents.iter().filter_map(|document| document.pending_since).min();
+    let troubled = context.troubles().into_iter().map(|(_, trouble)| trouble.since).min();
+    let any = unread || waits.is_some() || troubled.is_some() || context.total.is_partial();
+    any.then(|| earliest(waits, troubled).unwrap_or(context.now))
+}
+
+/// Until when something that is pending counts as churn; none when it does not, or nothing is pending.
+fn churn_until(context: &FoldContext<'_>) -> Option<Timestamp> {
+    let until = later(pending_since(context)?, CHURN);
+    (context.was_ready() && context.now < until).then_some(until)
+}
+
+fn under_way(context: &FoldContext<'_>) -> Option<ReadyDecision> {
+    pending_since(context)?;
+    if churn_until(context).is_some() {
+        return None;
+    }
+    let (word, fact) = match context.worst_trouble() {
+        Some((document, trouble)) => (trouble.reason, format!("{}: {}", document.document.resource(), trouble.message)),
+        None => (reason::PROGRESSING, "a change is on its way to Google".to_owned()),
+    };
+    let message = with_next_step(&format!("{fact}; {}", progress(&context.total)), word);
+    Some(ReadyDecision::new(Waiting::OnSystem, word, message))
+}
+
+fn ending(context: &FoldContext<'_>) -> Option<ReadyDecision> {
+    context.input.ending.then(|| {
+        let message = if context.total.held > 0 {
+            format!("the mapping was deleted; {}", explain(reason::MASS_REMOVAL))
+        } else {
+            "the mapping was deleted; it goes when the last of its grants is settled".to_owned()
+        };
+        ReadyDecision::new(Waiting::OnSystem, reason::PROGRESSING, message)
+    })
+}
+
+fn well(context: &FoldContext<'_>) -> ReadyDecision {
+    let mut parts = Vec::new();
+    let word = if context.observes() {
+        parts.push(explain(reason::OBSERVED));
+        if context.total.observed > 0 {
+            parts.push(format!("{} would be written", plural(context.total.observed, "grant", "grants")));
+        }
+        reason::OBSERVED
+    } else {
+        parts.push(progress(&context.total));
+        reason::CONVERGED
+    };
+    if context.total.unowned > 0 {
+        parts.push(format!(
+            "{} there before rolecall, which never removes what it did not grant",
+            plural(context.total.unowned, "was", "were"),
+        ));
+    }
+    if context.total.desired == 0 && !context.documents.is_empty() && context.input.refused.is_empty() {
+        parts.push("the groups have no active members".to_owned());
+    }
+    parts.extend(left_out(context));
+    let decorative = context.documents.iter().filter(|document| document.invoker_iam_disabled).count() as u64;
+    if decorative > 0 {
+        parts.push(format!(
+            "{} not check roles/run.invoker at all, so that role has no effect there",
+            plural(decorative, "service does", "services do"),
+        ));
+    }
+    if context.total.desired > 0 && word == reason::CONVERGED {
+        parts.push("Google may take some minutes to honour the last edit".to_owned());
+    }
+    ReadyDecision { revisit: churn_until(context), ..ReadyDecision::new(Waiting::Nobody, word, parts.join("; ")) }
+}
+
+/// People who are members and get nothing, by reason.
+fn left_out(context: &FoldContext<'_>) -> Vec<String> {
+    let mut people = std::collections::BTreeMap::<&str, u64>::new();
+    for subject in context.subjects {
+        for (word, n) in &subject.left_out {
+            *people.entry(word).or_default() += n;
+        }
+    }
+    people
+        .into_iter()
+        .filter(|(_, n)| *n > 0)
+        .map(|(word, n)| match word {
+            reason::PRINCIPAL_MISSING => {
+                format!("keep what they had: {}; {}", plural(n, "person", "people"), explain(word))
+            }
+            word => format!("{} nothing: {}", plural(n, "person gets", "people get"), explain(word)),
+        })
+        .collect()
+}
+
+fn progress(total: &ClaimCounts) -> String {
+    format!("{} of {} acknowledged by Google", total.acknowledged, plural(total.desired, "grant", "grants"))
+}

@@ -1,0 +1,575 @@
+//! Custom resources come in, whoever brings them: a folder of manifests, or watches of a cluster.
+//!
+//! Each is stored as last good spec before it takes effect, so that a restart in a bad moment removes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use super::provenance::{Provenance, created, generation, stamp};
+use super::state::{MappingState, ProviderState, TargetState, Trigger};
+use super::{Engine, Inner};
+use crate::api::{
+    ACCEPT_GROUP_ANNOTATION, CloudRunTarget, IdentityProvider, RECONCILE_ANNOTATION, RELEASE_ANNOTATION, RoleMapping,
+    duration,
+};
+use crate::catalog::Effects;
+use crate::model::{DocumentKey, FreezeReason, GroupId, MappingKey, NameError, ProviderName, TargetName};
+use crate::status::Failure;
+use crate::store::{SpecState, StoreError, StoredSpec};
+
+/// Where a mapping lives whose manifest names no namespace, as with `kubectl apply`.
+pub(super) const DEFAULT_NAMESPACE: &str = "default";
+
+/// The place that is stored for what a mapping said when it was deleted.
+pub(super) const SOURCE_OF_ENDING: &str = "deleted";
+
+/// The kinds, as stored.
+pub(super) mod kind {
+    pub const PROVIDER: &str = "IdentityProvider";
+    pub const TARGET: &str = "CloudRunTarget";
+    pub const MAPPING: &str = "RoleMapping";
+}
+
+/// What is wrong with the text of an object whose last good version is in force.
+pub type ObjectProblem = Failure;
+
+/// Why an object was not taken in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IntakeError {
+    /// The store cannot keep it; it does not take effect.
+    #[error("cannot store the resource, so it does not take effect: {0}")]
+    Store(#[from] StoreError),
+    /// The name is not one.
+    #[error(transparent)]
+    Name(#[from] NameError),
+}
+
+fn annotation<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+    metadata.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+fn released(metadata: &ObjectMeta) -> BTreeSet<String> {
+    let text = annotation(metadata, RELEASE_ANNOTATION).unwrap_or_default();
+    text.split(',').map(|hash| hash.trim().to_owned()).filter(|hash| !hash.is_empty()).collect()
+}
+
+impl ProviderState {
+    /// As [`MappingState::says_the_same`].
+    fn says_the_same(&self, object: &IdentityProvider) -> bool {
+        let asked = annotation(&object.metadata, RECONCILE_ANNOTATION);
+        is_known(&object.metadata, self.uid.as_deref(), self.generation)
+            && self.problem.is_none()
+            && self.reconcile_requested_at.as_deref() == asked
+            && self.spec == object.spec
+    }
+}
+
+impl TargetState {
+    /// As [`MappingState::says_the_same`].
+    fn says_the_same(&self, object: &CloudRunTarget) -> bool {
+        let asked = annotation(&object.metadata, RECONCILE_ANNOTATION);
+        is_known(&object.metadata, self.uid.as_deref(), self.generation)
+            && self.problem.is_none()
+            && self.reconcile_requested_at.as_deref() == asked
+            && self.spec == object.spec
+    }
+}
+
+/// Is it the object, and the generation, that we know?
+fn is_known(metadata: &ObjectMeta, uid: Option<&str>, generation: i64) -> bool {
+    metadata.uid.is_some() && metadata.uid.as_deref() == uid && metadata.generation == Some(generation)
+}
+
+impl MappingState {
+    /// Is this object what is in force already? Only of objects whose generation the API server counts.
+    fn says_the_same(&self, object: &RoleMapping) -> bool {
+        let metadata = &object.metadata;
+        is_known(metadata, self.uid.as_deref(), self.generation)
+            && !self.ending
+            && self.vanished.is_none()
+            && self.problem.is_none()
+            && self.accepted == accepted_groups(metadata)
+            && self.released == released(metadata)
+            && self.reconcile_requested_at.as_deref() == annotation(metadata, RECONCILE_ANNOTATION)
+            && self.spec == object.spec
+    }
+}
+
+pub(super) fn accepted_groups(metadata: &ObjectMeta) -> BTreeSet<GroupId> {
+    let text = annotation(metadata, ACCEPT_GROUP_ANNOTATION).unwrap_or_default();
+    text.split(',').filter_map(|id| id.trim().parse().ok().map(GroupId)).collect()
+}
+
+/// The part of an object that is stored: what is needed to apply it again.
+pub(super) fn stored_json<T: Serialize>(object: &T) -> Result<String, StoreError> {
+    serde_json::to_string(object).map_err(|error| StoreError::Internal { problem: error.to_string() })
+}
+
+fn parsed<T: DeserializeOwned>(spec: &StoredSpec) -> Option<T> {
+    match serde_json::from_str(&spec.json) {
+        Ok(object) => Some(object),
+        Err(error) => {
+            tracing::error!(%error, kind = %spec.kind, name = %spec.name, "a stored spec cannot be read; its claims stay frozen");
+            None
+        }
+    }
+}
+
+impl Engine {
+    /// Puts an `IdentityProvider` in force.
+    ///
+    /// # Errors
+    /// [`IntakeError`]; the object is not in force then.
+    pub async fn apply_provider(&self, mut object: IdentityProvider, from: Provenance<'_>) -> Result<(), IntakeError> {
+        let _one_at_a_time = self.0.intake.lock().await;
+        let name = ProviderName::new(object.metadata.name.as_deref().unwrap_or_default())?;
+        if self.0.state().providers.get(&name).is_some_and(|memory| memory.says_the_same(&object)) {
+            return Ok(());
+        }
+        let known = self.0.state().providers.get(&name).map(|memory| (memory.generation, memory.spec == object.spec));
+        let generation = generation(&object.metadata, known);
+        let created = self.0.state().providers.get(&name).map(|memory| memory.created);
+        stamp(&mut object.metadata, created, self.0.clock.now());
+        // Before it is stored: what was in force until now tells whose the people of an older database are.
+        let former = !self.0.store.claim_directory(&name, owner_of(object.metadata.uid.as_deref())).await?;
+        if former {
+            tracing::error!(
+                reason = FreezeReason::IdentityProviderChanged.reason(),
+                "IdentityProvider {name}: {}",
+                FreezeReason::IdentityProviderChanged.message()
+            );
+        }
+        let id = (kind::PROVIDER, None, name.as_str());
+        self.0.persist_spec(id, generation, from, stored_json(&object)?).await?;
+        let effects = self.0.install_provider(&name, object, generation, former);
+        self.0.apply_effects(effects, &Trigger::at(self.0.clock.now())).await;
+        Ok(self.0.ask_ledger().await?)
+    }
+
+    /// Puts a `CloudRunTarget` in force.
+    ///
+    /// # Errors
+    /// [`IntakeError`]; the object is not in force then.
+    pub async fn apply_target(&self, mut object: CloudRunTarget, from: Provenance<'_>) -> Result<(), IntakeError> {
+        let _one_at_a_time = self.0.intake.lock().await;
+        let name = TargetName::new(object.metadata.name.as_deref().unwrap_or_default())?;
+        if self.0.state().targets.get(&name).is_some_and(|memory| memory.says_the_same(&object)) {
+            return Ok(());
+        }
+        let known = self.0.state().targets.get(&name).map(|memory| (memory.generation, memory.spec == object.spec));
+        let generation = generation(&object.metadata, known);
+        let created = self.0.state().targets.get(&name).map(|memory| memory.created);
+        stamp(&mut object.metadata, created, self.0.clock.now());
+        let id = (kind::TARGET, None, name.as_str());
+        self.0.persist_spec(id, generation, from, stored_json(&object)?).await?;
+        let effects = self.0.install_target(&name, object, generation);
+        self.0.apply_effects(effects, &Trigger::at(self.0.clock.now())).await;
+        Ok(self.0.ask_ledger().await?)
+    }
+
+    /// Puts a `RoleMapping` in force.
+    ///
+    /// # Errors
+    /// [`IntakeError`]; the object is not in force then.
+    pub async fn apply_mapping(&self, mut object: RoleMapping, from: Provenance<'_>) -> Result<(), IntakeError> {
+        let _one_at_a_time = self.0.intake.lock().await;
+        if self.0.state().uninstall.is_some() {
+            // Nothing begins any more.
+            return Ok(());
+        }
+        let metadata = &object.metadata;
+        let key = MappingKey::new(
+            metadata.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE),
+            metadata.name.as_deref().unwrap_or_default(),
+        )?;
+        if self.0.state().mappings.get(&key).is_some_and(|memory| memory.says_the_same(&object)) {
+            // Such as a status of ours that comes back by the watch.
+            return Ok(());
+        }
+        let known = self.0.state().mappings.get(&key).map(|memory| (memory.generation, memory.spec == object.spec));
+        let generation = generation(&object.metadata, known);
+        let created = self.0.state().mappings.get(&key).map(|memory| memory.created);
+        stamp(&mut object.metadata, created, self.0.clock.now());
+        let json = stored_json(&object)?;
+        let id = (kind::MAPPING, Some(key.namespace()), key.name());
+        let version = self.0.persist_spec(id, generation, from, json).await?;
+        let uid = version.as_ref().map(|version| version.uid.as_str());
+        let effects = self.0.install_mapping(&key, object, generation, false, uid);
+        self.0.apply_effects(effects, &Trigger::at(self.0.clock.now())).await;
+        if known.is_some() {
+            self.0.enqueue_claimed(&key).await?;
+        }
+        Ok(())
+    }
+
+    /// The object's text is no longer valid; what it last said stays in force. None: the text is valid again.
+    pub fn report_provider(&self, name: &ProviderName, problem: Option<ObjectProblem>) {
+        let mut state = self.0.state();
+        if let Some(memory) = state.providers.get_mut(name) {
+            memory.problem = problem;
+        }
+        state.changed_providers.insert(name.clone());
+        drop(state);
+        self.0.changed.notify_one();
+    }
+
+    /// As [`Engine::report_provider`], for a target.
+    pub fn report_target(&self, name: &TargetName, problem: Option<ObjectProblem>) {
+        let mut state = self.0.state();
+        if let Some(memory) = state.targets.get_mut(name) {
+            memory.problem = problem;
+        }
+        state.changed_targets.insert(name.clone());
+        drop(state);
+        self.0.changed.notify_one();
+    }
+
+    /// As [`Engine::report_provider`], for a mapping.
+    pub fn report_mapping(&self, key: &MappingKey, problem: Option<ObjectProblem>) {
+        let mut state = self.0.state();
+        if let Some(memory) = state.mappings.get_mut(key) {
+            memory.problem = problem;
+        }
+        state.changed_mappings.insert(key.clone());
+        drop(state);
+        self.0.changed.notify_one();
+    }
+
+    /// The providers under whose name people of a former one are stored.
+    #[must_use]
+    pub fn former_directories(&self) -> BTreeSet<ProviderName> {
+        let state = self.0.state();
+        state.providers.iter().filter(|(_, memory)| memory.former).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Looks whether directories of former providers were accepted or purged meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError`], when that cannot be read.
+    pub async fn review_directories(&self) -> Result<(), StoreError> {
+        for name in self.former_directories() {
+            let one_at_a_time = self.0.intake.lock().await;
+            let Some(uid) = self.0.state().providers.get(&name).map(|memory| memory.uid.clone()) else { continue };
+            if !self.0.store.claim_directory(&name, owner_of(uid.as_deref())).await? {
+                continue;
+            }
+            tracing::warn!("the directory of {name} was accepted or purged: IdentityProvider {name} is in force");
+            let effects = {
+                let mut state = self.0.state();
+                if let Some(memory) = state.providers.get_mut(&name) {
+                    memory.former = false;
+                }
+                state.changed_providers.insert(name.clone());
+                state.catalog.set_former(&name, false)
+            };
+            self.0.apply_effects(effects, &Trigger::at(self.0.clock.now())).await;
+            drop(one_at_a_time);
+            self.0.ask_ledger().await?;
+        }
+        Ok(())
+    }
+
+    /// What is known about the providers' tokens changed.
+    pub fn providers_changed(&self) {
+        let mut state = self.0.state();
+        let names: Vec<ProviderName> = state.providers.keys().cloned().collect();
+        state.changed_providers.extend(names);
+        drop(state);
+        self.0.changed.notify_one();
+    }
+
+    /// The provider is gone: the claims of its people freeze.
+    ///
+    /// # Errors
+    /// [`StoreError`], when that cannot be remembered.
+    pub async fn remove_provider(&self, name: &ProviderName) -> Result<(), StoreError> {
+        let one_at_a_time = self.0.intake.lock().await;
+        self.0.store.remove_spec(kind::PROVIDER, None, name.as_str()).await?;
+        let effects = {
+            let mut state = self.0.state();
+            state.providers.remove(name);
+            state.changed_providers.insert(name.clone());
+            state.catalog.remove_provider(name)
+        };
+        self.0.apply_effects(effects, &Trigger::none()).await;
+        drop(one_at_a_time);
+        self.0.ask_ledger().await
+    }
+
+    /// The target is gone: the claims on its documents freeze.
+    ///
+    /// # Errors
+    /// [`StoreError`], when that cannot be remembered.
+    pub async fn remove_target(&self, name: &TargetName) -> Result<(), StoreError> {
+        let one_at_a_time = self.0.intake.lock().await;
+        self.0.store.remove_spec(kind::TARGET, None, name.as_str()).await?;
+        let effects = {
+            let mut state = self.0.state();
+            state.targets.remove(name);
+            state.changed_targets.insert(name.clone());
+            state.catalog.remove_target(name)
+        };
+        self.0.apply_effects(effects, &Trigger::none()).await;
+        drop(one_at_a_time);
+        self.0.ask_ledger().await
+    }
+
+    /// A mapping that had vanished is there again: what it last said is in force.
+    ///
+    /// # Errors
+    /// [`IntakeError`].
+    pub async fn revive_mapping(&self, key: &MappingKey) -> Result<(), IntakeError> {
+        let Some(spec) = self.0.stored_mapping(key).await? else { return Ok(()) };
+        if spec.state != SpecState::Vanished {
+            return Ok(());
+        }
+        let Some(object) = parsed::<RoleMapping>(&spec) else { return Ok(()) };
+        self.apply_mapping(object, Provenance { source: &spec.source, written_by: None }).await
+    }
+
+    /// A namespace has these labels, which may delegate something to its mappings or withdraw it.
+    ///
+    /// # Errors
+    /// [`StoreError`], when the ledger cannot be asked which documents are concerned.
+    pub async fn apply_namespace(&self, name: &str, labels: BTreeMap<String, String>) -> Result<(), StoreError> {
+        let one_at_a_time = self.0.intake.lock().await;
+        self.0.store.record_namespace(name, &labels).await?;
+        let effects = self.0.state().catalog.apply_namespace(name, labels);
+        let mappings = effects.mappings.clone();
+        self.0.apply_effects(effects, &Trigger::at(self.0.clock.now())).await;
+        for key in &mappings {
+            self.0.enqueue_claimed(key).await?;
+        }
+        drop(one_at_a_time);
+        Ok(())
+    }
+
+    /// The mappings in force, those that are ending or vanished included.
+    #[must_use]
+    pub fn mappings(&self) -> Vec<MappingKey> {
+        self.0.state().mappings.keys().cloned().collect()
+    }
+
+    /// The targets in force.
+    #[must_use]
+    pub fn targets(&self) -> Vec<TargetName> {
+        self.0.state().targets.keys().cloned().collect()
+    }
+
+    /// The providers in force.
+    #[must_use]
+    pub fn providers(&self) -> Vec<ProviderName> {
+        self.0.state().providers.keys().cloned().collect()
+    }
+
+    /// Puts the last good specs in force again, at start. Answers them.
+    ///
+    /// # Errors
+    /// [`StoreError`], when they cannot be read.
+    pub async fn restore(&self) -> Result<Vec<StoredSpec>, StoreError> {
+        let specs = self.0.store.specs().await?;
+        let uids = self.0.store.spec_uids(kind::MAPPING).await?;
+        for spec in &specs {
+            let effects = match spec.kind.as_str() {
+                kind::PROVIDER => match (parsed::<IdentityProvider>(spec), ProviderName::new(&spec.name)) {
+                    (Some(object), Ok(name)) => {
+                        let owner = owner_of(object.metadata.uid.as_deref());
+                        let former = !self.0.store.claim_directory(&name, owner).await?;
+                        Some(self.0.install_provider(&name, object, spec.generation, former))
+                    }
+                    _ => None,
+                },
+                kind::TARGET => parsed::<CloudRunTarget>(spec).and_then(|object| {
+                    let name = TargetName::new(&spec.name).ok()?;
+                    Some(self.0.install_target(&name, object, spec.generation))
+                }),
+                kind::MAPPING => parsed::<RoleMapping>(spec).and_then(|object| {
+                    let key =
+                        MappingKey::new(spec.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE), &spec.name).ok()?;
+                    let ending = spec.state == SpecState::Ending;
+                    let uid = uids.get(&(spec.namespace.clone(), spec.name.clone())).map(String::as_str);
+                    let mut effects = self.0.install_mapping(&key, object, spec.generation, ending, uid);
+                    let mut state = self.0.state();
+                    match spec.state {
+                        SpecState::Active => {}
+                        SpecState::Ending => effects.merge(state.catalog.revoke_mapping(&key)),
+                        SpecState::Vanished => {
+                            if let Some(memory) = state.mappings.get_mut(&key) {
+                                memory.vanished = Some(FreezeReason::MappingVanished);
+                            }
+                            effects.merge(state.catalog.vanish_mapping(&key));
+                        }
+                    }
+                    drop(state);
+                    Some(effects)
+                }),
+                _ => None,
+            };
+            if let Some(effects) = effects {
+                self.0.apply_effects(effects, &Trigger::none()).await;
+            }
+        }
+        // The process may have ended between the last claim and the mapping itself.
+        self.0.forget_what_is_done().await?;
+        Ok(specs)
+    }
+}
+
+/// Who owns the directory of an object: the object itself; where objects have no uid, the one that has not been deleted
+/// since.
+pub(crate) fn owner_of(uid: Option<&str>) -> &str {
+    uid.unwrap_or("manifest")
+}
+
+impl Inner {
+    async fn stored_mapping(&self, key: &MappingKey) -> Result<Option<StoredSpec>, StoreError> {
+        // A manifest that names no namespace is stored without one.
+        match self.store.spec(kind::MAPPING, Some(key.namespace()), key.name()).await? {
+            None if key.namespace() == DEFAULT_NAMESPACE => self.store.spec(kind::MAPPING, None, key.name()).await,
+            found => Ok(found),
+        }
+    }
+
+    fn install_provider(
+        &self,
+        name: &ProviderName,
+        object: IdentityProvider,
+        generation: i64,
+        former: bool,
+    ) -> Effects {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let created = created(&object.metadata, now);
+        let uid = object.metadata.uid.clone();
+        let reconcile_requested_at = annotation(&object.metadata, RECONCILE_ANNOTATION).map(str::to_owned);
+        let spec = object.spec;
+        let memory = ProviderState {
+            uid,
+            spec: spec.clone(),
+            former,
+            generation,
+            created,
+            reconcile_requested_at,
+            problem: None,
+        };
+        let asked = memory.reconcile_requested_at.clone();
+        let before = state.providers.insert(name.clone(), memory);
+        if before.is_some_and(|old| old.spec != spec || old.reconcile_requested_at != asked) {
+            let with = |memory: &MappingState| {
+                memory.spec.subjects.iter().any(|subject| subject.identity_provider == name.as_str())
+            };
+            let mappings =
+                state.mappings.iter().filter(|(_, memory)| with(memory)).map(|(key, _)| key.clone()).collect();
+            state.retry_additions(&mappings);
+        }
+        state.changed_providers.insert(name.clone());
+        let mut effects = state.catalog.set_former(name, former);
+        effects.merge(state.catalog.apply_provider(name.clone(), spec));
+        effects
+    }
+
+    fn install_target(&self, name: &TargetName, object: CloudRunTarget, generation: i64) -> Effects {
+        let now = self.clock.now();
+        let effects = {
+            let mut state = self.state();
+            let old = state.targets.remove(name);
+            let created = created(&object.metadata, now);
+            let asked = annotation(&object.metadata, RECONCILE_ANNOTATION);
+            let changed = |old: &TargetState| old.spec != object.spec || old.reconcile_requested_at.as_deref() != asked;
+            if old.as_ref().is_some_and(changed) {
+                state.refusals.project_changed(&object.spec.project);
+            }
+            let discovery_interval = duration::parse(&object.spec.discovery_interval).unwrap_or(DISCOVERY);
+            let memory = TargetState {
+                uid: object.metadata.uid.clone(),
+                spec: object.spec.clone(),
+                generation,
+                created,
+                discovery_interval,
+                failures: 0,
+                listing: old.and_then(|old| old.listing),
+                recorded: None,
+                reconcile_requested_at: annotation(&object.metadata, RECONCILE_ANNOTATION).map(str::to_owned),
+                problem: None,
+            };
+            state.targets.insert(name.clone(), memory);
+            state.changed_targets.insert(name.clone());
+            state.catalog.apply_target(name.clone(), object.spec, created)
+        };
+        self.discovery().enqueue(name, Instant::now());
+        self.list.notify_one();
+        effects
+    }
+
+    /// `uid`: which object of its name it is, as the history has it.
+    fn install_mapping(
+        &self,
+        key: &MappingKey,
+        object: RoleMapping,
+        generation: i64,
+        ending: bool,
+        uid: Option<&str>,
+    ) -> Effects {
+        let now = self.clock.now();
+        let accepted = accepted_groups(&object.metadata);
+        let (effects, targets) = {
+            let mut state = self.state();
+            let created = created(&object.metadata, now);
+            let targets: Vec<TargetName> =
+                object.spec.grants.iter().filter_map(|grant| TargetName::new(&grant.target.name).ok()).collect();
+            let memory = MappingState {
+                uid: object.metadata.uid.clone(),
+                spec: object.spec.clone(),
+                generation,
+                created,
+                accepted: accepted.clone(),
+                released: released(&object.metadata),
+                reconcile_requested_at: annotation(&object.metadata, RECONCILE_ANNOTATION).map(str::to_owned),
+                problem: None,
+                ending,
+                vanished: None,
+            };
+            let before = state.mappings.insert(key.clone(), memory);
+            state.changed_mappings.insert(key.clone());
+            let mut effects = state.catalog.apply_mapping(key.clone(), generation, object.spec, accepted);
+            if let Some(uid) = uid {
+                state.catalog.identify_mapping(key, uid);
+            }
+            let now = &state.mappings[key];
+            let changed = before
+                .as_ref()
+                .is_some_and(|old| old.spec != now.spec || old.reconcile_requested_at != now.reconcile_requested_at);
+            let asked = before.is_none_or(|old| {
+                old.released != now.released || old.reconcile_requested_at != now.reconcile_requested_at
+            });
+            if asked {
+                effects.merge(state.look_again(key));
+            }
+            if changed {
+                state.retry_additions(&BTreeSet::from([key.clone()]));
+            }
+            (effects, targets)
+        };
+        for target in targets {
+            self.discovery().enqueue(&target, Instant::now());
+        }
+        self.list.notify_one();
+        effects
+    }
+
+    /// The list of resources may be out of date for this document.
+    pub(super) fn list_again(&self, document: &DocumentKey) {
+        let targets = self.state().targets_of(document);
+        for target in targets {
+            self.discovery().enqueue(&target, Instant::now());
+        }
+        self.list.notify_one();
+    }
+}
+
+/// What `discoveryInterval` is when its text is not understood, which the schema does not let happen.
+const DISCOVERY: std::time::Duration = std::time::Duration::from_mins(5);

@@ -1,0 +1,223 @@
+//! Lists the resources of every target, on its own interval and whenever a mapping or target changed.
+
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::state::{Listing, Trigger};
+use super::{Inner, sleep_until};
+use crate::catalog::{Inventory, InventoryItem};
+use crate::model::{Region, ResourceKind, TargetName};
+use crate::status::Failure;
+use crate::store::{ListingRecord, ResourceRecord};
+use crate::target::{Backoff, Discovery, ErrorClass};
+
+/// A change of manifests asks for a new list, at most this often a target.
+pub(super) const FRESH: Duration = Duration::from_secs(1);
+
+/// How many targets are listed at once.
+const PARALLEL: usize = 8;
+/// A target that takes longer to list leaves its place to others.
+const PROMPT: Duration = Duration::from_secs(1);
+/// Longest time between two lists of a target whose lists are refused, unless its own interval is longer.
+const REFUSED_MAX: Duration = Duration::from_hours(1);
+/// What is listed in each region.
+const KINDS: [ResourceKind; 3] = [ResourceKind::Service, ResourceKind::Job, ResourceKind::WorkerPool];
+
+pub(super) async fn follow(inner: Arc<Inner>, stop: CancellationToken) {
+    let permits = Arc::new(Semaphore::new(PARALLEL));
+    while !stop.is_cancelled() {
+        let (taken, next) = {
+            let mut queue = inner.discovery();
+            (queue.pop(Instant::now()), queue.next_due())
+        };
+        let Some(target) = taken else {
+            tokio::select! {
+                () = inner.list.notified() => {}
+                () = sleep_until(next) => {}
+                () = stop.cancelled() => return,
+            }
+            continue;
+        };
+        let worker = inner.clone();
+        let Ok(permit) = permits.clone().acquire_owned().await else { return };
+        tokio::spawn(async move {
+            let mut listing = tokio::spawn({
+                let (worker, target) = (worker.clone(), target.clone());
+                async move { list(&worker, &target).await }
+            });
+            // A target whose lists hang leaves its place to others; there are not many targets.
+            let prompt = tokio::time::timeout(PROMPT, &mut listing).await;
+            drop(permit);
+            let ended = match prompt {
+                Ok(ended) => ended,
+                Err(_) => listing.await,
+            };
+            let next = ended.unwrap_or(Some(Backoff::FAILURE.cap));
+            let now = Instant::now();
+            let mut queue = worker.discovery();
+            queue.complete(&target, Some(now + FRESH));
+            if let Some(delay) = next {
+                queue.enqueue(&target, now + delay);
+            }
+            drop(queue);
+            worker.list.notify_one();
+        });
+    }
+}
+
+/// Lists what is in one region, once its quota for reads allows it.
+async fn list_region(inner: &Inner, project: &str, location: &str) -> Discovery {
+    let region = Region::new(project, location);
+    let opens = inner.queue().reads_open(&region, Instant::now());
+    if let Some(opens) = opens {
+        tokio::time::sleep_until(opens).await;
+    }
+    let begun = Instant::now();
+    let found = inner.target.discover(project, location).await;
+    match found.failed.iter().find(|(_, error)| error.class() == ErrorClass::Throttle) {
+        Some((_, error)) => inner.note_quota(&region, false, begun, Some(error)),
+        None if found.failed.is_empty() => inner.note_quota(&region, false, begun, None),
+        None => {}
+    }
+    found
+}
+
+/// Appends what a list changed to the history, unless it is the one that was appended last. What cannot be stored now is
+/// compared again with the next list.
+async fn record(
+    inner: &Inner,
+    name: &TargetName,
+    items: Option<&[InventoryItem]>,
+    unlisted: &BTreeSet<(String, ResourceKind)>,
+) {
+    let resource = |item: &InventoryItem| ResourceRecord {
+        document: item.document.clone(),
+        uid: item.uid.clone(),
+        labels: item.labels.clone(),
+        invoker_iam_disabled: item.invoker_iam_disabled,
+    };
+    let resources = items.map(|items| items.iter().map(resource).collect());
+    let listing = ListingRecord { resources, unlisted: unlisted.clone() };
+    let mut hasher = DefaultHasher::new();
+    listing.hash(&mut hasher);
+    let hash = hasher.finish();
+    if inner.state().targets.get(name).is_none_or(|target| target.recorded == Some(hash)) {
+        return;
+    }
+    match inner.store.record_listing(name, &listing).await {
+        Ok(_) => {
+            if let Some(target) = inner.state().targets.get_mut(name) {
+                target.recorded = Some(hash);
+            }
+        }
+        Err(error) => tracing::warn!(
+            target.name = %name, reason = error.reason(), %error,
+            "cannot store what the list of resources changed, trying again with the next list"
+        ),
+    }
+}
+
+/// Lists one target and tells the catalog. Answers when to list it again; none when the target is gone.
+async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
+    let (project, locations, interval) = {
+        let state = inner.state();
+        let target = state.targets.get(name)?;
+        (target.spec.project.clone(), target.spec.locations.clone(), target.discovery_interval)
+    };
+    let mut items = Vec::new();
+    let mut unreachable = Vec::new();
+    let mut unlisted = BTreeSet::new();
+    let mut problem = None;
+    let mut lasting = false;
+    // Regions are asked at the same time: one that does not answer must not hide what is in the others for longer.
+    let asked = locations.iter().map(|location| list_region(inner, &project, location));
+    let answers = futures::future::join_all(asked).await;
+    for (location, found) in locations.iter().zip(answers) {
+        for resource in found.items {
+            items.push(InventoryItem {
+                document: resource.document,
+                uid: resource.uid,
+                labels: resource.labels,
+                invoker_iam_disabled: resource.invoker_iam_disabled,
+            });
+        }
+        if !found.unreachable.is_empty() {
+            unlisted.extend(KINDS.map(|kind| (location.clone(), kind)));
+        }
+        unreachable.extend(found.unreachable);
+        for (kind, error) in found.failed {
+            lasting |= error.class() == ErrorClass::Definitive;
+            unlisted.insert((location.clone(), kind));
+            unreachable.push(format!("{location}/{}", kind.collection()));
+            problem.get_or_insert((error.reason, format!("cannot list {} in {location}: {error}", kind.collection())));
+        }
+    }
+    let complete = unreachable.is_empty();
+    let now = inner.clock.now();
+    let listed = unlisted.len() < locations.len() * KINDS.len();
+    record(inner, name, listed.then_some(items.as_slice()), &unlisted).await;
+    let effects = {
+        let mut state = inner.state();
+        let target = state.targets.get_mut(name)?;
+        target.failures = if complete { 0 } else { target.failures.saturating_add(1) };
+        let before = target.listing.take();
+        let trouble = problem.as_ref().map(|(reason, message)| Failure {
+            reason,
+            message: message.clone(),
+            since: before
+                .as_ref()
+                .and_then(|listing| listing.trouble.as_ref())
+                .filter(|trouble| trouble.reason == *reason)
+                .map_or(now, |trouble| trouble.since),
+        });
+        let complete_at = if complete { Some(now) } else { before.and_then(|listing| listing.complete_at) };
+        target.listing = Some(Listing { unreachable, trouble, complete_at });
+        state.changed_targets.insert(name.clone());
+        if listed {
+            state.catalog.apply_inventory(name, Inventory { resources: items, unlisted })
+        } else {
+            state.catalog.inventory_failed(name)
+        }
+    };
+    if let Some((reason, message)) = problem {
+        tracing::warn!(target.name = %name, reason, "{message}");
+    }
+    inner.apply_effects(effects, &Trigger::at(now)).await;
+    let failures = inner.state().targets.get(name)?.failures;
+    let jitter = rand::random_range(0.9..1.1);
+    Some(if failures == 0 {
+        interval.mul_f64(jitter)
+    } else if lasting {
+        refused_again(interval, failures).mul_f64(jitter)
+    } else {
+        Backoff::FAILURE.delay(failures, rand::random()).min(interval)
+    })
+}
+
+/// The time until the next list after `failures` refusals in a row, such as for a missing permission. Only a person mends
+/// that, so it is at least the usual interval and doubles: what is mended is noticed after at most as long as it was
+/// broken, and at once by the annotation for a reconcile.
+fn refused_again(interval: Duration, failures: u32) -> Duration {
+    let doubled = 1_u32 << failures.saturating_sub(1).min(31);
+    interval.saturating_mul(doubled).min(REFUSED_MAX.max(interval))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn target_whose_list_is_refused_is_listed_after_its_interval_then_ever_more_rarely_up_to_an_hour() {
+        let minutes = |n: u64| Duration::from_mins(n);
+        let delays: Vec<Duration> = (1..=6).map(|failures| refused_again(minutes(5), failures)).collect();
+        assert_eq!(delays, [5, 10, 20, 40, 60, 60].map(minutes));
+        assert_eq!(refused_again(minutes(90), 1), minutes(90), "an interval beyond an hour stays");
+        assert_eq!(refused_again(minutes(90), u32::MAX), minutes(90));
+    }
+}

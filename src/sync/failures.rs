@@ -1,0 +1,108 @@
+//! What is wrong on one document, in the words that a status shows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use super::Inner;
+use super::choice::RefusedGrant;
+use super::report::{quoted, shown};
+use super::state::{DocumentState, State};
+use crate::api::condition::reason;
+use crate::model::{DocumentKey, MappingKey, Subject};
+use crate::plan;
+use crate::status::Failure;
+
+/// Most refused people or roles that one message names.
+const NAMED: usize = 3;
+
+impl DocumentState {
+    /// What is wrong here for one mapping. Additions that Google refuses are told to those that ask for them.
+    pub(super) fn troubles(
+        &self,
+        inner: &Inner,
+        state: &State,
+        document: &DocumentKey,
+        key: &MappingKey,
+    ) -> Vec<Failure> {
+        let since = self.failing_since.unwrap_or(Timestamp::UNIX_EPOCH);
+        let mut troubles: Vec<Failure> = Vec::new();
+        let is_foreign = |reason: &str| reason == reason::FOREIGN_MEMBER_REJECTED;
+        if let Some((reason, message)) = self.error.as_ref().filter(|(reason, _)| !is_foreign(reason)) {
+            troubles.push(Failure { reason, message: quoted(inner, state, message), since });
+        }
+        for member in &self.forbidden {
+            let who = shown(inner, state, member, None);
+            let message = format!("Google keeps {who} under an address outside allowedDomains on {}", document.short());
+            let since = self.forbidden_since.unwrap_or(since);
+            troubles.push(Failure { reason: reason::PRINCIPAL_RESPELLED, message, since });
+        }
+        let counts = self.claim_counts.get(key).copied().unwrap_or_default();
+        if let Some(foreign) = self.additions.foreign.as_ref()
+            && counts.pending + counts.failed + counts.revoking > 0
+        {
+            let message = format!(
+                "Google refuses the policy of {} ({}) also without what rolecall would add: {}",
+                document.short(),
+                foreign.reason,
+                quoted(inner, state, &foreign.message)
+            );
+            troubles.push(Failure { reason: reason::FOREIGN_MEMBER_REJECTED, message, since: foreign.since });
+        }
+        troubles.extend(refused_additions(&self.additions.refused, document, key));
+        if let Some(unresolved) = &self.additions.unresolved
+            && let Some(count) = unresolved.mappings.get(key)
+        {
+            let message = format!(
+                "Google refuses one or more of {count} additions to {} without naming them; they are told apart from {:.0} on",
+                document.short(),
+                unresolved.until
+            );
+            match troubles.iter_mut().find(|trouble| trouble.reason == unresolved.reason) {
+                Some(trouble) => trouble.message = format!("{}; {message}", trouble.message),
+                None => troubles.push(Failure { reason: unresolved.reason, message, since: unresolved.since }),
+            }
+        }
+        if let Some(limit) = self.found.as_ref().and_then(|found| found.limit.as_ref()) {
+            let message = format!(
+                "the policy of {} would name {} principals, {} are allowed; {} grants are left out",
+                document.short(),
+                limit.appearances,
+                limit.limit,
+                limit.withheld.len()
+            );
+            troubles.push(Failure { reason: plan::LimitExceeded::REASON, message, since });
+        }
+        troubles
+    }
+}
+
+/// The additions of one mapping that Google refuses, one sentence a reason.
+fn refused_additions(refused: &[RefusedGrant], document: &DocumentKey, key: &MappingKey) -> Vec<Failure> {
+    let mut by_reason: BTreeMap<(bool, &'static str), Vec<&RefusedGrant>> = BTreeMap::new();
+    for grant in refused.iter().filter(|grant| grant.mappings.contains(key)) {
+        by_reason.entry((grant.of_role, grant.reason)).or_default().push(grant);
+    }
+    by_reason
+        .into_iter()
+        .map(|((of_role, reason), grants)| {
+            let named: BTreeSet<String> = grants
+                .iter()
+                .map(|grant| match grant.subject {
+                    _ if of_role => grant.role.clone(),
+                    Some(Subject::User(id)) => format!("user {id}"),
+                    Some(Subject::Group(id)) => format!("group {id}"),
+                    None => "a member that nobody claims".to_owned(),
+                })
+                .collect();
+            let shown: Vec<&str> = named.iter().take(NAMED).map(String::as_str).collect();
+            let more = match named.len().saturating_sub(shown.len()) {
+                0 => String::new(),
+                n => format!(" and {n} more"),
+            };
+            let message = format!("Google refused {}{more} on {}", shown.join(", "), document.short());
+            let since = grants.iter().map(|grant| grant.since).min().unwrap_or(Timestamp::UNIX_EPOCH);
+            Failure { reason, message, since }
+        })
+        .collect()
+}

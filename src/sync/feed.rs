@@ -1,0 +1,103 @@
+//! Follows the event log. The notification is only a hint; the log is the truth.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Inner;
+use super::lanes::Lane;
+use super::state::Trigger;
+use crate::model::{DirectoryChange, Seq, Subject, UserId};
+use crate::store::StoreError;
+
+/// Events a read: bounds memory, and lets a burst become dirty documents in few steps.
+const BATCH: u32 = 500;
+/// How long to wait for a hint before looking anyway.
+const LOOK: Duration = Duration::from_secs(1);
+
+pub(super) async fn follow(inner: Arc<Inner>, from: Seq, stop: CancellationToken) {
+    let mut cursor = from;
+    let mut hint = inner.store.subscribe();
+    while !stop.is_cancelled() {
+        hint.borrow_and_update();
+        match inner.store.follow_events(cursor, BATCH).await {
+            Ok((events, position)) if events.is_empty() => {
+                cursor = position;
+                inner.state().directory_seq = cursor;
+                tokio::select! {
+                    _ = hint.changed() => {}
+                    () = tokio::time::sleep(LOOK) => {}
+                    () = stop.cancelled() => return,
+                }
+            }
+            Ok((events, _)) => {
+                for event in events {
+                    let trigger = Trigger::event(event.seq, event.at);
+                    let effects = {
+                        let mut state = inner.state();
+                        let effects = state.catalog.apply_directory(&event.provider, &event.change);
+                        state.note(&effects, &trigger);
+                        state.refusals.directory_changed(&event.change);
+                        effects
+                    };
+                    inner.apply_effects(effects, &trigger).await;
+                    if let Some(person) = leaver(&event.change)
+                        && let Err(error) = inner.ask_claimed_for(person, &trigger).await
+                    {
+                        tracing::warn!(%error, "cannot look what somebody who left has; the next look at each policy finds it");
+                    }
+                    cursor = event.seq;
+                }
+                inner.state().directory_seq = cursor;
+            }
+            Err(error @ StoreError::HistoryNotKept { .. }) => {
+                // A removal may be among what was not seen: the next start reads the directory as it is now.
+                tracing::error!(%error, reason = error.reason(), "the event log was pruned beyond what was read of it");
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(%error, reason = error.reason(), "cannot read the event log, trying again");
+                tokio::select! {
+                    () = tokio::time::sleep(LOOK) => {}
+                    () = stop.cancelled() => return,
+                }
+            }
+        }
+    }
+}
+
+/// Who left with this change, if anybody.
+fn leaver(change: &DirectoryChange) -> Option<UserId> {
+    match change {
+        DirectoryChange::User(facts) => (!facts.active).then_some(facts.id),
+        DirectoryChange::UserDeleted { id } => Some(*id),
+        DirectoryChange::Group(_) | DirectoryChange::GroupDeleted { .. } | DirectoryChange::Members { .. } => None,
+    }
+}
+
+impl Inner {
+    /// Asks for a turn of every document on which the ledger holds claims of somebody who left: what is frozen, and what no
+    /// mapping reaches any more, the catalog does not know.
+    async fn ask_claimed_for(&self, person: UserId, trigger: &Trigger) -> Result<(), StoreError> {
+        let documents = self.store.documents_of(Subject::User(person)).await?;
+        if documents.is_empty() {
+            return Ok(());
+        }
+        let at = super::revocation_due_at(tokio::time::Instant::now());
+        {
+            let mut state = self.state();
+            for document in &documents {
+                state.document(document).note(trigger);
+            }
+        }
+        {
+            let mut queue = self.queue();
+            for document in &documents {
+                queue.enqueue(document, Lane::Removal, at);
+            }
+        }
+        self.due.notify_one();
+        Ok(())
+    }
+}

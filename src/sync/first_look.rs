@@ -1,0 +1,87 @@
+//! The first look of a database that nothing remembers at the policies it is to keep: was rolecall at work on them before?
+//!
+//! Then the database is not new but lost. Nobody is in its directory yet, so that everybody whom the lost one granted a
+//! role would be somebody else's from now on, and stay after they leave.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::Inner;
+use super::state::{State, Trigger};
+use crate::model::{ConditionHash, Desired, DocumentKey, FreezeReason, Live, MemberKey};
+use crate::store::{StoreError, Trust};
+
+/// How many people have to hold what mappings give before a new database is doubted. One or two are more often those whom
+/// somebody granted a role by hand before rolecall was installed.
+const PEOPLE: usize = 3;
+
+/// How long after its first start a database looks at policies that it sees for the first time.
+pub(super) const SPAN: Duration = Duration::from_hours(1);
+
+/// What was seen so far.
+#[derive(Debug, Default)]
+pub(super) struct FirstLook {
+    documents: BTreeSet<DocumentKey>,
+    /// At most [`PEOPLE`].
+    people: BTreeSet<MemberKey>,
+}
+
+/// Whether the first start was long enough ago that everything was looked at.
+pub(super) fn is_over(since: Timestamp, now: Timestamp) -> bool {
+    Duration::try_from(now.duration_since(since)).is_ok_and(|passed| passed > SPAN)
+}
+
+impl State {
+    /// Whether the policy of this document is to be read although nobody is to have anything there.
+    pub(super) fn is_first_look(&self, document: &DocumentKey) -> bool {
+        let unseen = self.first_look.as_ref().is_some_and(|look| !look.documents.contains(document));
+        unseen && !self.catalog.grantable(document).is_empty()
+    }
+
+    /// Takes in the policy of a document of which the ledger knows nothing. Answers whether the database is to be doubted.
+    pub(super) fn look(&mut self, document: &DocumentKey, live: &Live, desired: &Desired) -> bool {
+        let mut found = BTreeSet::new();
+        for (role, domains) in self.catalog.grantable(document) {
+            let unconditional = ConditionHash::default();
+            let here = live.grants().filter(|(grant, _)| grant.role == *role && grant.condition == unconditional);
+            for (grant, member) in here {
+                let domain = member.strip_prefix("user:").and_then(|address| address.rsplit_once('@'));
+                if !domain.is_some_and(|(_, domain)| domains.contains(domain.to_ascii_lowercase().as_str())) {
+                    continue;
+                }
+                if !desired.grants.contains_key(grant) {
+                    found.insert(grant.member.clone());
+                }
+            }
+        }
+        let Some(look) = &mut self.first_look else { return false };
+        look.documents.insert(document.clone());
+        let room = PEOPLE - look.people.len().min(PEOPLE);
+        look.people.extend(found.into_iter().take(room));
+        look.people.len() >= PEOPLE
+    }
+}
+
+impl Inner {
+    /// Freezes everything until a person accepts the database.
+    pub(super) async fn doubt(&self, document: &DocumentKey) -> Result<(), StoreError> {
+        self.store.set_trust(Trust::Doubted).await?;
+        let effects = {
+            let mut state = self.state();
+            state.first_look = None;
+            state.frozen = Some(FreezeReason::StoreMismatch);
+            state.catalog.freeze_all(Some(FreezeReason::StoreMismatch))
+        };
+        tracing::error!(
+            reason = FreezeReason::StoreMismatch.reason(), target.document = %document,
+            "this database is new, nothing remembers another one, and {document} and policies read before it have people of \
+             `allowedDomains` in roles that mappings give: they look like grants of a database that was lost. Nothing is \
+             written until `rolecall store accept`. Restore the database, or accept this one when the grants were made by \
+             hand or may be taken for somebody else's"
+        );
+        self.apply_effects(effects, &Trigger::none()).await;
+        Ok(())
+    }
+}

@@ -1,0 +1,373 @@
+//! The loop that turns "what should be" into policies: one worker per policy document.
+//!
+//! ```text
+//! feed (event log) ──┐
+//! intake (manifests) ├─► catalog ─► dirty documents ─► queue ─► pass ─► store, Google ─► outcome ─► report (status)
+//! discovery (lists) ─┘
+//! ```
+//!
+//! Everything that is remembered in memory stands in one [`State`] behind one lock that is never held across an await.
+//! What must survive stands in the store. Documents are worked on in parallel, one pass at a time each.
+
+mod apply;
+mod bisect;
+mod choice;
+mod discovery;
+mod error;
+mod failures;
+mod feed;
+mod first_look;
+mod guard;
+mod history;
+#[cfg(test)]
+mod history_tests;
+mod lanes;
+mod provenance;
+mod queue;
+mod reads;
+mod reconcile;
+mod refusals;
+mod report;
+#[cfg(test)]
+mod scripted_tests;
+mod state;
+mod termination;
+mod throttle;
+mod turns;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::condition::reason;
+use crate::catalog::{Catalog, Ceiling, Effects, Urgency};
+use crate::model::{Clock, FreezeReason, RemovalLimits, Seq, TargetName};
+use crate::status::StatusCache;
+use crate::store::{Store, StoreError, Trust};
+use crate::target::Target;
+use crate::telemetry::EngineMetrics;
+
+pub(crate) use apply::owner_of;
+pub use apply::{IntakeError, ObjectProblem};
+pub use error::EngineError;
+pub use history::catalog_at;
+pub use provenance::Provenance;
+pub use queue::DueQueue;
+pub use report::{ProviderTraffic, TrafficSource};
+
+use first_look::FirstLook;
+use lanes::{Lane, Lanes};
+use state::{State, Trigger};
+
+/// How the engine behaves. Times are chosen by flags; the rest are constants with reasons.
+#[derive(Debug, Clone, Copy)]
+pub struct EngineConfig {
+    /// How far anything may go.
+    pub ceiling: Ceiling,
+    /// How often every policy is read, before ± 10 % of jitter.
+    pub drift_interval: Duration,
+    /// How long an addition waits so that a burst becomes one write. Revocations do not wait.
+    pub addition_window: Duration,
+    /// How many people may lose access within an hour before the guard holds the rest.
+    pub limits: RemovalLimits,
+}
+
+impl EngineConfig {
+    /// The defaults beside a drift interval. A quarter of a second is below what a person notices and above the
+    /// distance between the requests of an IdP's burst.
+    #[must_use]
+    pub fn new(ceiling: Ceiling, drift_interval: Duration) -> Self {
+        Self { ceiling, drift_interval, addition_window: Duration::from_millis(250), limits: RemovalLimits::default() }
+    }
+}
+
+/// The engine. Cheap to clone; all clones are the same engine.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    config: EngineConfig,
+    traffic: TrafficSource,
+    store: Store,
+    target: Target,
+    clock: Arc<dyn Clock>,
+    metrics: EngineMetrics,
+    board: StatusCache,
+    state: Mutex<State>,
+    /// One change of a custom resource at a time, from the stored spec to the catalog; forgetting a mapping is one too.
+    intake: tokio::sync::Mutex<()>,
+    queue: Mutex<Lanes>,
+    discovery: Mutex<DueQueue<TargetName, Instant>>,
+    /// A document may have become due.
+    due: Notify,
+    /// A target may have become due for listing.
+    list: Notify,
+    /// Some status may have changed.
+    changed: Notify,
+}
+
+impl Engine {
+    /// An engine that knows nothing yet and writes nothing until [`Engine::unfreeze`].
+    #[must_use]
+    pub fn new(
+        config: EngineConfig,
+        store: Store,
+        target: Target,
+        clock: Arc<dyn Clock>,
+        metrics: EngineMetrics,
+        board: StatusCache,
+        traffic: TrafficSource,
+    ) -> Self {
+        let mut catalog = Catalog::new(config.ceiling);
+        let _ = catalog.freeze_all(Some(FreezeReason::NotLoaded));
+        Self(Arc::new(Inner {
+            config,
+            traffic,
+            store,
+            target,
+            clock,
+            metrics,
+            board,
+            state: Mutex::new(State::new(catalog)),
+            intake: tokio::sync::Mutex::new(()),
+            queue: Mutex::default(),
+            discovery: Mutex::default(),
+            due: Notify::new(),
+            list: Notify::new(),
+            changed: Notify::new(),
+        }))
+    }
+
+    /// Loads pins and the directory. Answers the position of the event log up to which it is loaded.
+    ///
+    /// # Errors
+    /// [`StoreError`], when the store cannot be read.
+    pub async fn load_directory(&self) -> Result<Seq, StoreError> {
+        let inner = &self.0;
+        let pins = inner.store.pins().await?;
+        let (refusals, budgets) = (inner.store.refusals().await?, inner.store.write_budgets().await?);
+        inner.state().refusals.load(refusals, budgets);
+        {
+            let mut state = inner.state();
+            for pin in pins {
+                state.catalog.apply_pin(pin);
+            }
+        }
+        let mut pins = Vec::new();
+        let seq = {
+            let mut sink = |provider, change| {
+                let effects = inner.state().catalog.apply_directory(&provider, &change);
+                pins.extend(effects.pins);
+            };
+            inner.store.snapshot(&mut sink).await?
+        };
+        if !pins.is_empty() {
+            inner.store.put_pins(pins.clone()).await?;
+            let effects = inner.state().catalog.pins_stored(&pins);
+            inner.apply_effects(effects, &Trigger::none()).await;
+        }
+        inner.state().directory_seq = seq;
+        Ok(seq)
+    }
+
+    /// Freezes everything for `reason`, or lifts the freeze, and looks at every document again.
+    pub async fn freeze(&self, reason: Option<FreezeReason>) -> Result<(), StoreError> {
+        let inner = &self.0;
+        let effects = {
+            let mut state = inner.state();
+            if matches!(state.frozen, Some(FreezeReason::StoreMismatch | FreezeReason::StoreRewound)) {
+                // Lifted, it was accepted; what it holds is not doubted any more.
+                state.first_look = None;
+            }
+            state.frozen = reason;
+            if reason.is_none() {
+                state.unfrozen_at.get_or_insert_with(Instant::now);
+            }
+            state.catalog.freeze_all(reason)
+        };
+        inner.apply_effects(effects, &Trigger::none()).await;
+        inner.ask_all().await?;
+        inner.forget_what_is_done().await
+    }
+
+    /// Has the policies looked at for what a lost database may have granted, when this one is new and nothing remembers
+    /// another.
+    ///
+    /// # Errors
+    /// [`StoreError`], when it cannot be written down that it is new.
+    pub async fn begin_first_look(&self) -> Result<(), StoreError> {
+        let now = self.0.clock.now();
+        let looks = match self.0.store.trust().await? {
+            Trust::Unsaid if self.0.store.is_new().await? => {
+                self.0.store.set_trust(Trust::FirstStart(now)).await?;
+                true
+            }
+            Trust::FirstStart(since) => !first_look::is_over(since, now),
+            Trust::Unsaid | Trust::Doubted | Trust::Accepted => false,
+        };
+        self.0.state().first_look = looks.then(FirstLook::default);
+        Ok(())
+    }
+
+    /// Notes in the store how far this process may go, so that a change of it is in the audit.
+    ///
+    /// # Errors
+    /// [`StoreError`], when it cannot be stored.
+    pub async fn record_mode(&self) -> Result<(), StoreError> {
+        let mode = match self.0.config.ceiling {
+            Ceiling::Observe => "observe",
+            Ceiling::Enforce => "enforce",
+        };
+        self.0.store.record_mode(mode).await
+    }
+
+    /// Is what was there before the start still being found out, so that nothing can be said of what is not known?
+    #[must_use]
+    pub fn is_settling(&self) -> bool {
+        self.0.state().is_settling()
+    }
+
+    /// Why everything is frozen, if it is.
+    #[must_use]
+    pub fn frozen(&self) -> Option<FreezeReason> {
+        self.0.state().frozen
+    }
+
+    /// The position of the event log up to which the engine has read.
+    #[must_use]
+    pub fn directory_seq(&self) -> Seq {
+        self.0.state().directory_seq
+    }
+
+    /// Works until `stop` is cancelled; passes that are under way then are finished, for a bounded time. Cancels it by
+    /// itself when a part of the engine ends, or when another process took over the store.
+    pub async fn run(&self, from: Seq, stop: CancellationToken) {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(feed::follow(self.0.clone(), from, stop.clone()));
+        tasks.spawn(discovery::follow(self.0.clone(), stop.clone()));
+        tasks.spawn(report::follow(self.0.clone(), stop.clone()));
+        tasks.spawn(turns::dispatch(self.0.clone(), stop.clone()));
+        tasks.spawn(stop_on_leadership_loss(self.0.clone(), stop.clone()));
+        while let Some(ended) = tasks.join_next().await {
+            if !stop.is_cancelled() {
+                // Half an engine is worse than none: the process ends, and is started again.
+                tracing::error!(
+                    error = ended.err().map(tracing::field::display),
+                    "a part of the engine ended by itself"
+                );
+                stop.cancel();
+            }
+        }
+    }
+}
+
+/// Stops everything once the store says that another process took over. Nothing is lost by it: what this one was about to
+/// do is recorded, or was never begun.
+async fn stop_on_leadership_loss(inner: Arc<Inner>, stop: CancellationToken) {
+    tokio::select! {
+        () = inner.store.deposed() => {
+            tracing::error!(reason = reason::LEADERSHIP_LOST, "another rolecall took over the database; this one ends");
+            stop.cancel();
+        }
+        () = stop.cancelled() => {}
+    }
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Lanes> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn discovery(&self) -> MutexGuard<'_, DueQueue<TargetName, Instant>> {
+        self.discovery.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes durable and due what a change of the catalog brought.
+    async fn apply_effects(&self, mut effects: Effects, trigger: &Trigger) {
+        if !effects.pins.is_empty() {
+            // A pin must outlive a crash before anything is granted on its ground.
+            let mut delay = Duration::from_millis(100);
+            while let Err(error) = self.store.put_pins(effects.pins.clone()).await {
+                if self.store.is_deposed() {
+                    // It never will, and the process ends.
+                    return;
+                }
+                tracing::warn!(%error, "cannot store which groups the mappings mean; nothing is granted until it works");
+                tokio::time::sleep(delay).await;
+                delay = (delay * 2).min(Duration::from_secs(10));
+            }
+            let stored = {
+                let mut state = self.state();
+                let stored = state.catalog.pins_stored(&effects.pins);
+                state.note(&stored, trigger);
+                stored
+            };
+            effects.merge(stored);
+        }
+        let now = Instant::now();
+        {
+            let mut state = self.state();
+            state.note(&effects, trigger);
+            state.changed_mappings.extend(effects.mappings);
+            state.changed_targets.extend(effects.targets);
+            state.changed_providers.extend(effects.providers);
+        }
+        {
+            let mut queue = self.queue();
+            for (document, urgency) in &effects.dirty {
+                let (lane, at) = match urgency {
+                    Urgency::Revocation => (Lane::Removal, revocation_due_at(now)),
+                    Urgency::Addition => (Lane::Addition, now + self.config.addition_window),
+                };
+                queue.enqueue(document, lane, at);
+            }
+        }
+        self.flush_refusals().await;
+        self.due.notify_one();
+        self.changed.notify_one();
+    }
+
+    /// Asks for a turn of every document that the ledger knows, unless nothing is loaded yet: then all are asked later.
+    async fn ask_ledger(&self) -> Result<(), StoreError> {
+        if self.state().frozen == Some(FreezeReason::NotLoaded) {
+            return Ok(());
+        }
+        self.ask_all().await
+    }
+
+    /// Asks for a turn of every document that the catalog or the ledger knows.
+    async fn ask_all(&self) -> Result<(), StoreError> {
+        let ledger = self.store.ledger_documents().await?;
+        let documents = self.state().catalog.documents();
+        let now = Instant::now();
+        {
+            let mut queue = self.queue();
+            for document in ledger.iter().map(|(document, _)| document).chain(&documents) {
+                queue.enqueue(document, Lane::Removal, now);
+            }
+        }
+        self.due.notify_one();
+        Ok(())
+    }
+}
+
+/// The due time of a revocation: now, and before everything that became due within the last minute. What has waited
+/// longer than that goes first all the same.
+fn revocation_due_at(now: Instant) -> Instant {
+    now.checked_sub(Duration::from_mins(1)).unwrap_or(now)
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,182 @@
+//! Which reads of a policy show the past, and which resource it belongs to.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
+
+use super::Inner;
+use super::error::EngineError;
+use crate::model::{DocumentKey, LedgerRow, Live, Revision};
+use crate::plan::{Evidence, Plan, ReadAge, age};
+use crate::store::DocumentLedger;
+use crate::target::{ErrorKind, TargetError};
+
+/// How long a document that was written before may look as if it never was, before a write has to tell.
+const NEVER_SET_AGAIN: SignedDuration = SignedDuration::from_secs(30);
+
+/// After a call of ours whose outcome is not known, and a conflict, a read with the same revision shows the past. How long that is taken for granted, doubled each time.
+const CONFLICTED: SignedDuration = SignedDuration::from_secs(1);
+
+/// No longer than that: a revision that comes back for so long is the current one, and the conflict was about something else.
+const CONFLICTED_MAX: SignedDuration = SignedDuration::from_secs(16);
+
+/// How long a version that a write did not prove is not written again only to prove it.
+const PROOF: SignedDuration = SignedDuration::from_hours(1);
+
+/// What is known of the versions of one document beyond what the store holds. Nothing in here must survive a restart.
+#[derive(Debug, Default)]
+pub(super) struct ReadState {
+    /// A write upon this revision met a conflict: until when, and how often.
+    conflicted: Option<(String, Timestamp, u32)>,
+    /// The policy was written as it was read, and that was no proof.
+    unproven: Option<(String, Timestamp)>,
+    /// Since when the policy looks as if it had never been set, though it was.
+    never_set_since: Option<Timestamp>,
+}
+
+impl ReadState {
+    /// A write upon this revision was answered with a conflict. `after_unknown`: a call of ours before it may have been done, so
+    /// that the read that the write was planned on shows the past. `only_proof`: the write would have changed nothing.
+    pub fn conflict(&mut self, revision: &str, after_unknown: bool, only_proof: bool, now: Timestamp) {
+        if only_proof {
+            self.unproven = Some((revision.to_owned(), now.saturating_add(PROOF).unwrap_or(Timestamp::MAX)));
+        }
+        if !after_unknown {
+            return;
+        }
+        let times = match &self.conflicted {
+            Some((before, _, times)) if before == revision => times.saturating_add(1),
+            _ => 0,
+        };
+        let wait = CONFLICTED.saturating_mul(1 << times.min(8)).min(CONFLICTED_MAX);
+        self.conflicted = Some((revision.to_owned(), now.saturating_add(wait).unwrap_or(Timestamp::MAX), times));
+    }
+
+    /// How long to wait before a read with this revision may be believed again; none, when it may be.
+    fn conflicted_for(&self, revision: &str, now: Timestamp) -> Option<Duration> {
+        let (_, until, _) = self.conflicted.as_ref().filter(|(before, ..)| before == revision)?;
+        Duration::try_from(until.duration_since(now)).ok().filter(|left| !left.is_zero())
+    }
+
+    fn may_prove(&self, revision: &str, now: Timestamp) -> bool {
+        self.unproven.as_ref().is_none_or(|(before, until)| before != revision || *until <= now)
+    }
+}
+
+/// What one read is worth.
+pub(super) struct Read {
+    pub evidence: Evidence,
+    /// The uid of the resource, if it had to be asked for.
+    pub resource_uid: Option<String>,
+    /// The uid that the list gave for the resource may be out of date.
+    asked: bool,
+}
+
+impl Read {
+    /// There is no resource, and so no policy.
+    pub const GONE: Self = Self { evidence: Evidence::Current, resource_uid: None, asked: true };
+
+    /// Does it matter for this plan which resource the policy belongs to, and is that not known? A document with the revision of
+    /// our own last write belongs to the resource on which we wrote, unless the list says that there is another one.
+    pub fn depends_on_the_resource(&self, plan: &Plan, revision: Option<&Revision>, rows: &[LedgerRow]) -> bool {
+        let listed = plan.resource_uid();
+        let is_another = listed.is_some_and(|uid| differs(uid, revision, rows));
+        !self.asked
+            && self.resource_uid.is_none()
+            && (is_another || (self.evidence != Evidence::Current && plan.depends_on_the_resource()))
+    }
+
+    /// Takes over which resource it is. That another one has the revision of our last write cannot be: a write has to tell.
+    pub fn identified(&mut self, uid: Option<String>, revision: Option<&Revision>, rows: &[LedgerRow]) {
+        let is_another = uid.as_deref().is_some_and(|uid| differs(uid, revision, rows));
+        if is_another && self.evidence == Evidence::Current {
+            self.evidence = Evidence::Unproven { may_prove: true };
+        }
+        self.resource_uid = uid;
+        self.asked = true;
+    }
+}
+
+/// Looks what this read is worth.
+///
+/// # Errors
+/// [`EngineError::StaleRead`], when it shows the past.
+pub(super) async fn judge(
+    inner: &Inner,
+    document: &DocumentKey,
+    ledger: &DocumentLedger,
+    live: &Live,
+) -> Result<Read, EngineError> {
+    let read = live.revision.as_str();
+    let now = inner.clock.now();
+    let revision = ledger.revision.as_ref();
+    let superseded =
+        revision.is_some_and(|revision| revision.id != read) && inner.store.is_superseded(document, read, now).await?;
+    let mut resource_uid = None;
+    let age = match age(read, revision, superseded, &ledger.rows) {
+        ReadAge::Stale if live.never_set => {
+            let uid = uid(inner, document).await?;
+            let is_another = uid.as_deref().is_some_and(|uid| differs(uid, revision, &ledger.rows));
+            resource_uid = uid;
+            if is_another || inner.state().document(document).reads.never_set(now) {
+                ReadAge::Unproven
+            } else {
+                ReadAge::Stale
+            }
+        }
+        age => {
+            inner.state().document(document).reads.never_set_since = None;
+            age
+        }
+    };
+    let mut state = inner.state();
+    let reads = &mut state.document(document).reads;
+    if age == ReadAge::Stale || reads.conflicted_for(read, now).is_some() {
+        return Err(EngineError::StaleRead);
+    }
+    let evidence = match age {
+        ReadAge::Current => Evidence::Current,
+        ReadAge::Stale | ReadAge::Unproven => Evidence::Unproven { may_prove: reads.may_prove(read, now) },
+    };
+    Ok(Read { evidence, asked: resource_uid.is_some(), resource_uid })
+}
+
+impl ReadState {
+    /// True when the policy has looked for long as if it had never been set.
+    fn never_set(&mut self, now: Timestamp) -> bool {
+        now.duration_since(*self.never_set_since.get_or_insert(now)) > NEVER_SET_AGAIN
+    }
+}
+
+fn differs(uid: &str, revision: Option<&Revision>, rows: &[LedgerRow]) -> bool {
+    let known = revision.and_then(|revision| revision.resource_uid.as_deref());
+    known.is_some_and(|known| known != uid)
+        || rows.iter().filter_map(|row| row.resource_uid.as_deref()).any(|known| known != uid)
+}
+
+/// Asks which resource the document belongs to now. None where that may not be asked: then the list has to do.
+///
+/// # Errors
+/// [`TargetError`].
+pub(super) async fn uid(inner: &Inner, document: &DocumentKey) -> Result<Option<String>, TargetError> {
+    let begun = Instant::now();
+    let answer = inner.answer_to(document, inner.target.resource_uid(document)).await;
+    inner.note_quota(&document.region(), false, begun, answer.as_ref().err());
+    match answer {
+        Ok(uid) => Ok(Some(uid)),
+        Err(error) if matches!(error.kind, ErrorKind::Denied { .. }) => {
+            tracing::warn!(
+                target.document = %document, reason = error.reason,
+                "cannot read which resource the policy of {document} belongs to; the last list has to do"
+            );
+            Ok(None)
+        }
+        Err(error) => {
+            if error.is_not_found() {
+                inner.list_again(document);
+            }
+            Err(error)
+        }
+    }
+}

@@ -1,0 +1,491 @@
+//! One pass over one document: read, plan, record the intent, write, settle.
+//!
+//! ```text
+//! ledger ─┐
+//! catalog ──┼─► plan ─► record intents ─► apply ─┬─ done ─────► settle: acknowledged
+//! target ─┘                                    ├─ conflict ─► settle: not committed; read and plan again
+//!                                              ├─ refused ──► settle: refused; the removals go in the next turn
+//!                                              └─ unknown ──► intents stay; the next read decides
+//! ```
+//!
+//! The process may end between any two steps: an intent that was recorded and not settled is resolved from the document's
+//! revision by the next pass: where that has not changed, a write of its own takes the call its revision.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::choice::{self, Answer, Follows, What};
+use super::error::EngineError;
+use super::lanes::{Lane, Throttled};
+use super::state::Trigger;
+use super::{Inner, reads};
+use crate::catalog::Ceiling;
+use crate::model::{Changes, Claim, DocumentKey, LedgerRow, Live, MappingKey, MemberKey, Region, Subject};
+use crate::plan::{self, CallOutcome, Inputs, Plan, Settlement};
+use crate::store::DocumentLedger;
+use crate::target::{Backoff, ErrorClass, ErrorKind, Snapshot, TargetError};
+
+/// How often one pass reads and plans again after a conflict, before the document goes back into the queue.
+const CONFLICTS: u32 = 6;
+
+/// How a pass ended, for the queue and for the status.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about one pass, each read once by its name")]
+pub(super) struct ReconcileOutcome {
+    /// What the last plan of the pass said; none when the policy could not be read or nothing concerns the document.
+    pub plan: Option<Arc<Plan>>,
+    /// How the last call of that plan ended; none when there was none.
+    pub outcome: Option<CallOutcome>,
+    /// A call was acknowledged in this pass.
+    pub written: bool,
+    /// What is wrong, if anything.
+    pub error: Option<EngineError>,
+    /// No turn of a lane before this, and one then.
+    pub retry: [Option<Duration>; 2],
+    /// Lanes in which another turn is due at once, as far as the quota allows.
+    pub again: Vec<Lane>,
+    /// Look again after this, because time will settle something.
+    pub recheck: Option<Duration>,
+    /// Members that Google keeps under a spelling that is not permitted.
+    pub forbidden: Vec<MemberKey>,
+    /// Somebody has to lose access here, or may have to.
+    pub removals: bool,
+    /// Something is left for another turn.
+    pub unfinished: bool,
+    /// Nothing concerns this document any more.
+    pub idle: bool,
+    /// What asked for the pass.
+    pub trigger: Trigger,
+}
+
+impl ReconcileOutcome {
+    pub(super) fn new(trigger: Trigger) -> Self {
+        Self {
+            plan: None,
+            outcome: None,
+            written: false,
+            error: None,
+            retry: [None; 2],
+            again: Vec::new(),
+            recheck: None,
+            forbidden: Vec::new(),
+            removals: false,
+            unfinished: false,
+            idle: false,
+            trigger,
+        }
+    }
+}
+
+impl ReconcileOutcome {
+    /// Of a pass that broke off on a fault of its own.
+    pub(super) fn broken(problem: &str) -> Self {
+        tracing::error!(problem, "a pass broke off");
+        let delay = Backoff::FAILURE.cap;
+        Self {
+            error: Some(EngineError::Internal(problem.to_owned())),
+            retry: [Some(delay); 2],
+            ..Self::new(Trigger::none())
+        }
+    }
+}
+
+impl ReconcileOutcome {
+    /// What the target's last answer was, if that is what is wrong.
+    pub(super) fn class(&self) -> Option<ErrorClass> {
+        match &self.error {
+            Some(EngineError::Target(error)) => Some(error.class()),
+            _ => None,
+        }
+    }
+}
+
+/// After a refusal a person has to do something: trying often helps nobody.
+const REFUSED: Backoff = Backoff { cap: Duration::from_mins(5), ..Backoff::FAILURE };
+
+/// A read that shows the past is repeated until it shows the present; that takes seconds.
+const STALE: Backoff = Backoff { cap: Duration::from_secs(5), ..Backoff::CONFLICT };
+/// Somebody keeps access as long as a removal is not written: it is tried more often than anything else.
+const REMOVAL: Backoff = Backoff { cap: Duration::from_secs(10), ..Backoff::FAILURE };
+
+/// The same after a refusal.
+const REMOVAL_REFUSED: Backoff = Backoff { cap: Duration::from_secs(30), ..Backoff::FAILURE };
+
+/// How one write ended.
+enum Written {
+    Acknowledged,
+    Conflict(TargetError),
+    Failed(EngineError),
+}
+
+pub(super) async fn run(inner: &Inner, document: &DocumentKey, lane: Lane) -> ReconcileOutcome {
+    let (trigger, failures) = {
+        let mut state = inner.state();
+        let memory = state.document(document);
+        (memory.take_trigger(), memory.failures)
+    };
+    let mut reconciled = ReconcileOutcome::new(trigger);
+    reconciled.removals = lane == Lane::Removal;
+    match attempt(inner, document, &mut reconciled).await {
+        Ok(()) => {
+            inner.metrics.syncs.inc([if reconciled.written { "Written" } else { "Unchanged" }]);
+        }
+        Err(error) => {
+            back_off(&mut reconciled, &error, failures);
+            let delay = reconciled.retry.into_iter().flatten().min().unwrap_or_default();
+            tracing::warn!(
+                target.document = %document, reason = error.reason(), attempt = failures,
+                "{document} is not in step: {error}; next try in {delay:.1?}"
+            );
+            inner.metrics.syncs.inc([error.reason()]);
+            reconciled.error = Some(error);
+        }
+    }
+    reconciled
+}
+
+/// When either lane has its next turn after an error. A lane without removals does not wait for that.
+fn back_off(reconciled: &mut ReconcileOutcome, error: &EngineError, failures: u32) {
+    let random = rand::random();
+    let (removal, addition) = match error {
+        // All documents of the region wait for the same quota.
+        EngineError::Target(error) if error.class() == ErrorClass::Throttle => {
+            reconciled.again.push(Lane::Addition);
+            if reconciled.removals {
+                reconciled.again.push(Lane::Removal);
+            }
+            return;
+        }
+        // What the document waits for is known there.
+        EngineError::ForeignMember { .. } => {
+            reconciled.retry[Lane::Removal as usize] =
+                reconciled.removals.then(|| REMOVAL_REFUSED.delay(failures, random));
+            return;
+        }
+        EngineError::Target(error) if error.is_not_found() => (REFUSED, REFUSED),
+        EngineError::Target(error) if error.class() == ErrorClass::Definitive => (REMOVAL_REFUSED, REFUSED),
+        EngineError::Target(error) if error.is_conflict() => (Backoff::CONFLICT, Backoff::CONFLICT),
+        EngineError::StaleRead => (STALE, STALE),
+        _ => (REMOVAL, Backoff::FAILURE),
+    };
+    reconciled.retry =
+        [reconciled.removals.then(|| removal.delay(failures, random)), Some(addition.delay(failures, random))];
+}
+
+async fn attempt(inner: &Inner, document: &DocumentKey, reconciled: &mut ReconcileOutcome) -> Result<(), EngineError> {
+    let mut attempt = 0;
+    loop {
+        let Some((plan, read)) = prepare(inner, document, reconciled).await? else { return Ok(()) };
+        let plan = Arc::new(plan);
+        (reconciled.plan, reconciled.outcome) = (None, None);
+        reconciled.forbidden = plan.forbidden.iter().map(|grant| grant.member.clone()).collect();
+        reconciled.removals = !plan.remove.is_empty();
+        reconciled.recheck = plan.recheck_at.map(|at| {
+            let wait = at.duration_since(inner.clock.now());
+            Duration::try_from(wait).unwrap_or(Duration::ZERO)
+        });
+        match execute(inner, document, &plan, &read, reconciled).await? {
+            Written::Acknowledged => return Ok(()),
+            Written::Conflict(error) if attempt + 1 == CONFLICTS => return Err(error.into()),
+            Written::Conflict(_) => {}
+            Written::Failed(error) => return Err(error),
+        }
+        tokio::time::sleep(Backoff::CONFLICT.delay(attempt, rand::random())).await;
+        attempt += 1;
+    }
+}
+
+/// When a policy that could not be read for a first look is read again.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// Reads what the pass is planned from, and plans. Answers the plan and the read that it is made upon; none: nothing
+/// concerns this document.
+async fn prepare(
+    inner: &Inner,
+    document: &DocumentKey,
+    reconciled: &mut ReconcileOutcome,
+) -> Result<Option<(Plan, Snapshot)>, EngineError> {
+    // A document that was planned before is one to plan again: it is asked for while the ledger is read.
+    let (known, first_look) = {
+        let state = inner.state();
+        let known = state.documents.get(document).is_some_and(|memory| memory.found.is_some());
+        (known, state.is_first_look(document))
+    };
+    let (ledger, early) = if known {
+        let (ledger, answer) = tokio::join!(inner.store.document_ledger(document), inner.snapshot(document));
+        (ledger?, Some(answer))
+    } else {
+        (inner.store.document_ledger(document).await?, None)
+    };
+    let claimants: BTreeSet<MappingKey> =
+        ledger.rows.iter().flat_map(|row| &row.claims).map(|claim| claim.mapping.clone()).collect();
+    let first_look = first_look && ledger.rows.is_empty();
+    let is_idle = || ledger.rows.is_empty() && inner.state().catalog.desired(document, &claimants).grants.is_empty();
+    if early.is_none() && !first_look && is_idle() {
+        reconciled.idle = true;
+        return Ok(None);
+    }
+    let answer = match early {
+        Some(answer) => answer,
+        None => inner.snapshot(document).await,
+    };
+    if first_look {
+        let doubted = {
+            let mut state = inner.state();
+            let desired = state.catalog.desired(document, &claimants);
+            if let Ok(read) = &answer {
+                state.look(document, &read.live, &desired)
+            } else {
+                // Where nothing is wanted, nobody else asks for it again.
+                reconciled.recheck = Some(LOOK_AGAIN);
+                false
+            }
+        };
+        if doubted {
+            inner.doubt(document).await?;
+            reconciled.again.push(Lane::Removal);
+            return Ok(None);
+        }
+    }
+    if is_idle() {
+        reconciled.idle = true;
+        return Ok(None);
+    }
+    let (snapshot, read) = match answer {
+        Ok(snapshot) => {
+            let read = reads::judge(inner, document, &ledger, &snapshot.live).await?;
+            (snapshot, read)
+        }
+        Err(error) if error.is_not_found() => {
+            if !inner.state().catalog.desired(document, &claimants).absent {
+                inner.list_again(document);
+                return Err(error.into());
+            }
+            // The complete list lacks it and Google says it is not there: its policy went with it.
+            (Snapshot::absent(), reads::Read::GONE)
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let (mut read, live) = (read, &snapshot.live);
+    let (mut inputs, mut guarded) = look_up(inner, document, ledger, &claimants, (live, &read), reconciled);
+    let mut plan = plan::plan(&inputs);
+    if read.depends_on_the_resource(&plan, inputs.revision.as_ref(), &inputs.ledger) {
+        let uid = reads::uid(inner, document).await?;
+        read.identified(uid, inputs.revision.as_ref(), &inputs.ledger);
+        let ledger = DocumentLedger { rows: inputs.ledger, revision: inputs.revision };
+        (inputs, guarded) = look_up(inner, document, ledger, &claimants, (live, &read), reconciled);
+        plan = plan::plan(&inputs);
+    }
+    // Who says that rolecall goes means all of it, the guard aside.
+    if plan.guarded && guarded {
+        inputs.held = inner.held(document, &plan).await?;
+        if !inputs.held.is_empty() {
+            plan = plan::plan(&inputs);
+        }
+    }
+    for entry in &mut plan.audit {
+        entry.cause_seqs.extend_from_slice(&reconciled.trigger.seqs);
+    }
+    Ok(Some((plan, snapshot)))
+}
+
+/// Looks up what is wanted, after the document was read and however long that took: who left meanwhile is not granted any
+/// more. Answers what to plan from, and whether the guard has a say.
+fn look_up(
+    inner: &Inner,
+    document: &DocumentKey,
+    ledger: DocumentLedger,
+    claimants: &BTreeSet<MappingKey>,
+    (live, read): (&Arc<Live>, &reads::Read),
+    reconciled: &mut ReconcileOutcome,
+) -> (Inputs, bool) {
+    let mut state = inner.state();
+    let desired = state.catalog.desired(document, claimants);
+    // A mapping that is deleted from here on is not forgotten before this pass has ended.
+    let planned = desired.stances.keys().cloned().collect();
+    let memory = state.document(document);
+    memory.planned = planned;
+    // What was noted since the pass began is served by it, too.
+    reconciled.trigger.merge(&memory.take_trigger());
+    // Observe mode writes nothing, not even for people who left.
+    let has_left = |row: &LedgerRow, claim: &Claim| match claim.subject {
+        Subject::User(id) => {
+            let provider = row.grounds.get(claim).map(|ground| &ground.provider);
+            inner.config.ceiling == Ceiling::Enforce && state.catalog.has_left(id, provider)
+        }
+        Subject::Group(_) => false,
+    };
+    let claims = ledger.rows.iter().flat_map(|row| row.claims.iter().map(move |claim| (row, claim)));
+    let leavers = claims.filter(|(row, claim)| has_left(row, claim)).map(|(_, claim)| claim.subject).collect();
+    let guarded = state.uninstall.is_none();
+    let inputs = Inputs {
+        document: document.clone(),
+        desired,
+        ledger: ledger.rows,
+        live: live.clone(),
+        evidence: read.evidence,
+        revision: ledger.revision,
+        resource_uid: read.resource_uid.clone(),
+        now: inner.clock.now(),
+        held: BTreeSet::new(),
+        leavers,
+    };
+    (inputs, guarded)
+}
+
+/// Writes what is chosen of the plan, and remembers what the target's answer says about the additions.
+async fn execute(
+    inner: &Inner,
+    document: &DocumentKey,
+    plan: &Arc<Plan>,
+    read: &Snapshot,
+    reconciled: &mut ReconcileOutcome,
+) -> Result<Written, EngineError> {
+    let choice = choice::choose(inner, document, plan);
+    let carried_out = choice.carried_out(plan).map(Arc::new);
+    reconciled.again.extend(choice.again);
+    reconciled.recheck = [reconciled.recheck, choice.wait].into_iter().flatten().min();
+    reconciled.unfinished = choice.waits || choice.again.is_some();
+    // Only the whole plan records the rest of the pass together with its intents.
+    if (carried_out.is_none() || choice.what != What::AsPlanned) && !(plan.ledger.is_empty() && plan.audit.is_empty()) {
+        inner.store.record(document, plan.ledger.clone(), plan.audit.clone()).await?;
+    }
+    if let Some(spent) = choice.spent {
+        inner.store.put_write_budget(document, spent).await?;
+    }
+    let Some(carried_out) = carried_out else {
+        reconciled.plan = Some(Arc::new(choice.reported(plan)));
+        return Ok(Written::Acknowledged);
+    };
+    let written = write(inner, document, &carried_out, read, reconciled).await?;
+    let answer = match &written {
+        Written::Acknowledged => Answer::Acknowledged,
+        Written::Failed(EngineError::Target(error)) => Answer::Failed(error),
+        Written::Conflict(_) | Written::Failed(_) => return Ok(written),
+    };
+    Ok(match choice::learn(inner, document, &choice, &carried_out, &answer) {
+        Follows::Done => written,
+        Follows::Again(lane) => {
+            reconciled.again.push(lane);
+            reconciled.unfinished = true;
+            if !reconciled.written {
+                // What was refused is told apart in the next turns: nothing has failed yet.
+                reconciled.outcome = None;
+            }
+            Written::Acknowledged
+        }
+        Follows::Foreign(reason) => Written::Failed(EngineError::ForeignMember { reason }),
+    })
+}
+
+/// Records the intents, calls, and settles.
+async fn write(
+    inner: &Inner,
+    document: &DocumentKey,
+    plan: &Arc<Plan>,
+    read: &Snapshot,
+    reconciled: &mut ReconcileOutcome,
+) -> Result<Written, EngineError> {
+    let Some(changes) = &plan.changes else { return Ok(Written::Acknowledged) };
+    let (intents, mut audit) = plan.intend(inner.clock.now());
+    for entry in &mut audit {
+        entry.cause_seqs.clone_from(&reconciled.trigger.seqs);
+    }
+    // The very plan that Google refused last time: its rows are written when something new comes of it, or else every
+    // try would fill the audit with the same.
+    let repeated = inner.state().document(document).refused.as_ref().is_some_and(|(hash, _)| *hash == plan.hash);
+    let withheld = if repeated { std::mem::take(&mut audit) } else { Vec::new() };
+    inner.store.record(document, intents, audit).await?;
+    let answer = inner.apply(document, read, changes).await;
+    let (outcome, written) = match &answer {
+        Ok(after) => (CallOutcome::Acknowledged { revision: after.live.revision.clone() }, Written::Acknowledged),
+        Err(error) => {
+            let error = error.clone();
+            let outcome = match error.class() {
+                ErrorClass::Conflict | ErrorClass::Retry | ErrorClass::Throttle => CallOutcome::Conflict,
+                ErrorClass::Definitive => CallOutcome::Refused { reason: error.reason.to_owned() },
+                ErrorClass::Unknown => CallOutcome::Unknown,
+            };
+            let written = if error.is_conflict() { Written::Conflict(error) } else { Written::Failed(error.into()) };
+            (outcome, written)
+        }
+    };
+    if matches!(written, Written::Acknowledged) {
+        reconciled.written = true;
+        inner.metrics.members.add(["add"], plan.add.len() as u64);
+        inner.metrics.members.add(["remove"], plan.remove.len() as u64);
+        let has_steps = !plan.add.is_empty() || !plan.remove.is_empty();
+        if let Some(since) = reconciled.trigger.since.filter(|_| has_steps) {
+            let change = if plan.remove.is_empty() { "addition" } else { "revocation" };
+            let lag = Duration::try_from(inner.clock.now().duration_since(since)).unwrap_or_default();
+            inner.metrics.propagation_seconds.observe([change], lag);
+        }
+    }
+    if matches!(written, Written::Conflict(_)) {
+        let only_proof = plan.add.is_empty() && plan.remove.is_empty();
+        inner.state().document(document).reads.conflict(
+            &plan.read().revision,
+            plan.follows_unknown(),
+            only_proof,
+            inner.clock.now(),
+        );
+    }
+    reconciled.outcome = Some(outcome.clone());
+    reconciled.plan = Some(plan.clone());
+    let Settlement { changes, mut audit, write } = if let Ok(after) = &answer {
+        plan.settle_answer(&after.live, inner.clock.now())
+    } else {
+        let (changes, audit) = plan.settle(&outcome, inner.clock.now());
+        Settlement { changes, audit, write: None }
+    };
+    for entry in &mut audit {
+        entry.cause_seqs.clone_from(&reconciled.trigger.seqs);
+    }
+    let refused = match &outcome {
+        CallOutcome::Refused { reason } => Some((plan.hash.clone(), reason.clone())),
+        CallOutcome::Acknowledged { .. } | CallOutcome::Conflict | CallOutcome::Unknown => None,
+    };
+    let before = std::mem::replace(&mut inner.state().document(document).refused, refused.clone());
+    let same = refused.is_some() && before == refused;
+    let audit = if same { Vec::new() } else { withheld.into_iter().chain(audit).collect() };
+    // If this fails the intents stay, and the next pass resolves them from the revision.
+    inner.store.record_write(document, changes, audit, write).await?;
+    if matches!(written, Written::Acknowledged) {
+        tracing::info!(
+            target.document = %document, plan.add = plan.add.len(), plan.remove = plan.remove.len(), plan.hash = %plan.hash,
+            "{document} written: {} in, {} out", plan.add.len(), plan.remove.len()
+        );
+    }
+    Ok(written)
+}
+
+impl Inner {
+    async fn snapshot(&self, document: &DocumentKey) -> Result<Snapshot, TargetError> {
+        let begun = Instant::now();
+        let answer = self.answer_to(document, self.target.read(document)).await;
+        self.note_quota(&document.region(), false, begun, answer.as_ref().err());
+        answer
+    }
+
+    async fn apply(&self, document: &DocumentKey, read: &Snapshot, changes: &Changes) -> Result<Snapshot, TargetError> {
+        let begun = Instant::now();
+        let answer = self.answer_to(document, self.target.apply(document, read, changes)).await;
+        self.note_quota(&document.region(), true, begun, answer.as_ref().err());
+        answer
+    }
+
+    /// Takes a call's answer into the back-off that its region shares.
+    pub(super) fn note_quota(&self, region: &Region, write: bool, begun: Instant, error: Option<&TargetError>) {
+        let mut queue = self.queue();
+        match error.map(|error| &error.kind) {
+            Some(ErrorKind::Throttled { retry_after }) => {
+                let (now, random) = (Instant::now(), rand::random());
+                queue.throttled(region, write, Throttled { begun, now, retry_after: *retry_after, random });
+            }
+            None => queue.answered(region, write, begun),
+            Some(_) => {}
+        }
+    }
+}

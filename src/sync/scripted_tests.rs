@@ -1,0 +1,331 @@
+//! The engine upon a target in memory that is slow, wrong, or silent when it is told to be.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::*;
+use crate::model::{
+    DocumentKey, EmailFact, GrantKey, GrantState, GroupFacts, GroupId, LedgerRow, ProviderName, Stored, SystemClock,
+    UserFacts, UserId,
+};
+use crate::store::{MemberChange, NewGroup, NewUser, Origin, UserUpdate};
+use crate::target::scripted::{Fault, Scripted, error};
+use crate::target::{ErrorKind, RefusalCause, Refused};
+use crate::telemetry::Metrics;
+
+/// How long something may take on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+fn okta() -> ProviderName {
+    ProviderName::new("okta").unwrap()
+}
+
+fn origin() -> Origin {
+    Origin { token: "a".to_owned(), request_id: None }
+}
+
+fn document() -> DocumentKey {
+    "run:projects/p/locations/l/services/a".parse().unwrap()
+}
+
+fn invoker(member: &str) -> GrantKey {
+    let role = crate::model::Role::new("roles/run.invoker").unwrap();
+    GrantKey { role, condition: crate::model::ConditionHash::default(), member: crate::model::MemberKey::of(member) }
+}
+
+fn person(n: u8) -> GrantKey {
+    invoker(&format!("user:p{n}@corp.example"))
+}
+
+fn object<T: serde::de::DeserializeOwned>(kind: &str, metadata: Value, spec: &Value) -> T {
+    let mut metadata = metadata;
+    metadata["creationTimestamp"] = json!("2027-01-31T12:00:00Z");
+    metadata["uid"] = json!("uid");
+    let object = json!({"apiVersion": "rolecall.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec});
+    serde_json::from_value(object).unwrap()
+}
+
+/// An engine at work on one service that the group `team` may invoke.
+struct World {
+    store: Store,
+    target: Scripted,
+    engine: Engine,
+    team: GroupId,
+    stop: CancellationToken,
+    work: tokio::task::JoinHandle<()>,
+    _folder: tempfile::TempDir,
+}
+
+impl World {
+    async fn new() -> Self {
+        Self::with_drift_interval(Duration::from_millis(300)).await
+    }
+
+    async fn with_drift_interval(drift_interval: Duration) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("a.db").display());
+        let store = Store::open(&url, Arc::new(SystemClock)).await.unwrap();
+        store.begin_epoch("test").await.unwrap();
+        let target = Scripted::default();
+        target.create(&document());
+        let config = EngineConfig {
+            addition_window: Duration::from_millis(10),
+            ..EngineConfig::new(Ceiling::Enforce, drift_interval)
+        };
+        let engine = Engine::new(
+            config,
+            store.clone(),
+            Target::Scripted(target.clone()),
+            Arc::new(SystemClock),
+            Metrics::new().engine,
+            StatusCache::new(),
+            Arc::new(|_| ProviderTraffic::default()),
+        );
+        let from = Provenance::file("a.yaml");
+        let provider = json!({
+            "scim": {"tokens": [{"name": "a", "secretRef": {"name": "s"}}]},
+            "principals": {"allowedDomains": ["corp.example"], "users": {"googleAccount": {"attribute": "userName"}}},
+        });
+        engine.apply_provider(object("IdentityProvider", json!({"name": "okta"}), &provider), from).await.unwrap();
+        let allow = json!([{
+            "namespaces": {"names": ["team"]}, "identityProviders": ["okta"], "resources": ["services/*"],
+            "roles": ["roles/run.invoker"],
+        }]);
+        let spec = json!({"project": "p", "locations": ["l"], "allow": allow});
+        engine.apply_target(object("CloudRunTarget", json!({"name": "t"}), &spec), from).await.unwrap();
+        let spec = json!({
+            "subjects": [{"identityProvider": "okta", "groups": [{"displayName": "team"}]}],
+            "grants": [{"target": {"name": "t"}, "resources": ["services/a"], "roles": ["roles/run.invoker"]}],
+        });
+        let metadata = json!({"name": "m", "namespace": "team"});
+        engine.apply_mapping(object("RoleMapping", metadata, &spec), from).await.unwrap();
+        let facts = GroupFacts { id: GroupId(Uuid::new_v4()), display_name: "team".to_owned(), external_id: None };
+        let team = facts.id;
+        let resource = json!({"displayName": "team"});
+        store.create_group(&okta(), &origin(), NewGroup { resource, facts, members: vec![] }).await.unwrap();
+        let seq = engine.load_directory().await.unwrap();
+        engine.freeze(None).await.unwrap();
+        let stop = CancellationToken::new();
+        let work = tokio::spawn({
+            let (engine, stop) = (engine.clone(), stop.clone());
+            async move { engine.run(seq, stop).await }
+        });
+        Self { store, target, engine, team, stop, work, _folder: folder }
+    }
+
+    async fn create(&self, n: u8) -> UserId {
+        let id = UserId(Uuid::new_v4());
+        let (resource, facts) = facts(id, n, true);
+        self.store.create_user(&okta(), &origin(), NewUser { resource, facts }).await.unwrap();
+        id
+    }
+
+    /// These people are created, and join the team in one request.
+    async fn join(&self, people: &[u8]) -> Vec<UserId> {
+        let mut ids = Vec::new();
+        for n in people {
+            ids.push(self.create(*n).await);
+        }
+        let change = MemberChange::Add(ids.iter().map(|id| id.0).collect());
+        self.store.change_members::<()>(&okta(), &origin(), self.team, vec![change]).await.unwrap();
+        ids
+    }
+
+    async fn leave(&self, id: UserId, n: u8) {
+        let (resource, facts) = facts(id, n, false);
+        let change = |_: &_| Ok(Some(UserUpdate { resource: resource.clone(), facts: facts.clone() }));
+        self.store.update_user::<()>(&okta(), &origin(), id, change).await.unwrap();
+    }
+
+    /// Waits until the target holds these and the ledger has nothing under way.
+    async fn settles(&self, expected: &[GrantKey]) -> Vec<LedgerRow> {
+        let expected: BTreeSet<GrantKey> = expected.iter().cloned().collect();
+        let begun = std::time::Instant::now();
+        loop {
+            let rows = self.store.document_ledger(&document()).await.unwrap().rows;
+            let grants = self.target.grants(&document());
+            let is_settled = rows.iter().all(|row| row.intent.is_none() && row.revoking_since.is_none());
+            if grants == expected && is_settled {
+                return rows;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{grants:?} instead of {expected:?}; {rows:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        self.work.await.unwrap();
+    }
+}
+
+fn facts(id: UserId, n: u8, active: bool) -> (Value, UserFacts) {
+    let user_name = format!("p{n}@corp.example");
+    let email = EmailFact { value: user_name.clone(), kind: Some("work".to_owned()), primary: true };
+    let resource = json!({"userName": user_name, "active": active});
+    (resource, UserFacts { id, active, user_name, external_id: None, emails: vec![email] })
+}
+
+fn stranger(target: &Scripted) {
+    let stored = Stored { member: "user:s@elsewhere.example".to_owned(), times: 1 };
+    target.edit(&document(), |grants| drop(grants.insert(invoker(&stored.member), stored.clone())));
+}
+
+fn theirs() -> GrantKey {
+    invoker("user:s@elsewhere.example")
+}
+
+#[tokio::test]
+async fn whoever_joins_is_granted_and_whoever_leaves_is_not_and_each_is_one_write() {
+    let world = World::new().await;
+    let ids = world.join(&[1, 2]).await;
+    let rows = world.settles(&[person(1), person(2)]).await;
+    assert!(rows.iter().all(|row| row.state == GrantState::Owned));
+    world.leave(ids[0], 1).await;
+    world.settles(&[person(2)]).await;
+    let journal = world.target.journal();
+    let steps: Vec<_> = journal.iter().map(|write| (write.add.len(), write.remove.len())).collect();
+    assert_eq!(steps, [(2, 0), (0, 1)], "{journal:?}");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn somebody_who_edits_between_read_and_write_loses_nothing() {
+    let world = World::new().await;
+    let ids = world.join(&[1]).await;
+    world.settles(&[person(1)]).await;
+    world.target.on_write(&document(), Fault::Slow(Duration::from_millis(200)));
+    world.leave(ids[0], 1).await;
+    let begun = std::time::Instant::now();
+    while !world.store.document_ledger(&document()).await.unwrap().rows.iter().any(|row| row.intent.is_some()) {
+        assert!(begun.elapsed() < PATIENCE, "no write was begun");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    stranger(&world.target);
+    let rows = world.settles(&[theirs()]).await;
+    assert!(rows.is_empty(), "{rows:?}");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn write_whose_answer_is_lost_is_found_to_be_ours_and_goes_with_the_person() {
+    let world = World::new().await;
+    world.target.on_write(&document(), Fault::AnswerLost);
+    let ids = world.join(&[1]).await;
+    let rows = world.settles(&[person(1)]).await;
+    assert_eq!(rows[0].state, GrantState::Owned);
+    world.target.on_write(&document(), Fault::AnswerLost);
+    world.leave(ids[0], 1).await;
+    assert!(world.settles(&[]).await.is_empty());
+    let added: usize = world.target.journal().iter().map(|write| write.add.len()).sum();
+    assert_eq!(added, 1, "granted once");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn reads_that_show_the_past_change_nothing_and_the_leaver_goes() {
+    let world = World::new().await;
+    world.target.on_read(&document(), Fault::Stale);
+    let ids = world.join(&[1, 2]).await;
+    world.settles(&[person(1), person(2)]).await;
+    for _ in 0..3 {
+        world.target.on_read(&document(), Fault::Stale);
+    }
+    world.leave(ids[0], 1).await;
+    let rows = world.settles(&[person(2)]).await;
+    assert!(rows.iter().all(|row| row.state == GrantState::Owned), "{rows:?}");
+    let removed: usize = world.target.journal().iter().map(|write| write.remove.len()).sum();
+    assert_eq!(removed, 1);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn member_that_the_target_refuses_is_left_out_and_keeps_nobody_from_leaving() {
+    let world = World::new().await;
+    let ids = world.join(&[1]).await;
+    world.settles(&[person(1)]).await;
+    let named = Refused {
+        cause: RefusalCause::PrincipalUnknown,
+        member: Some("user:p2@corp.example".to_owned()),
+        role: None,
+        message: "no such account".to_owned(),
+    };
+    world.target.on_write(&document(), Fault::Error(error(ErrorKind::Refused(named), "MemberRefused")));
+    world.join(&[2, 3]).await;
+    world.settles(&[person(1), person(3)]).await;
+    world.leave(ids[0], 1).await;
+    let rows = world.settles(&[person(3)]).await;
+    assert!(rows.iter().all(|row| row.grant != person(2) || row.state == GrantState::Wanted), "{rows:?}");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn document_at_rest_is_read_and_not_written() {
+    let world = World::new().await;
+    world.join(&[1]).await;
+    world.settles(&[person(1)]).await;
+    let (writes, reads) = (world.target.journal().len(), world.target.reads());
+    stranger(&world.target);
+    let begun = std::time::Instant::now();
+    while world.target.reads() < reads + 3 {
+        assert!(begun.elapsed() < PATIENCE, "no drift pass");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(world.target.journal().len(), writes, "what is foreign is left alone");
+    world.target.delete(&document());
+    world.target.create(&document());
+    // The list comes every five minutes; the read of the new resource tells first.
+    world.settles(&[person(1)]).await;
+    assert!(world.engine.frozen().is_none());
+    world.end().await;
+}
+
+#[tokio::test]
+async fn mapping_is_not_ready_as_soon_as_a_new_document_of_it_cannot_be_read() {
+    // No other pass tells the mapping of it.
+    let world = World::with_drift_interval(Duration::from_mins(5)).await;
+    let inner = &world.engine.0;
+    let key = crate::model::MappingKey::new("team", "m").unwrap();
+    let ready = || {
+        let status = inner.board.mapping(&key)?;
+        let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready")?;
+        Some((ready.status.clone(), ready.reason.clone()))
+    };
+    let until = async |what: &str, is: &dyn Fn() -> bool, patience: Duration| {
+        let begun = std::time::Instant::now();
+        while !is() {
+            assert!(begun.elapsed() < patience, "{what}: {:?}", ready());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let spec = json!({
+        "subjects": [{"identityProvider": "okta", "groups": [{"displayName": "team"}]}],
+        "grants": [{"target": {"name": "t"}, "resources": ["services/*"], "roles": ["roles/run.invoker"]}],
+    });
+    let metadata = json!({"name": "m", "namespace": "team", "generation": 2});
+    world.engine.apply_mapping(object("RoleMapping", metadata, &spec), Provenance::file("a.yaml")).await.unwrap();
+    world.join(&[1]).await;
+    world.settles(&[person(1)]).await;
+    until("ready", &|| ready().is_some_and(|(status, _)| status == "True"), PATIENCE).await;
+    let second: DocumentKey = "run:projects/p/locations/l/services/b".parse().unwrap();
+    for _ in 0..4 {
+        world.target.on_read(&second, Fault::Error(error(ErrorKind::Unavailable, "GoogleUnavailable")));
+    }
+    for _ in 0..200 {
+        let denied = error(ErrorKind::Denied { permission: None }, "PermissionDenied");
+        world.target.on_read(&second, Fault::Error(denied));
+    }
+    world.target.create(&second);
+    inner.list_again(&document());
+    let reason = || inner.state().documents.get(&second).and_then(|memory| memory.error.as_ref().map(|error| error.0));
+    until("denied", &|| reason() == Some("PermissionDenied"), PATIENCE).await;
+    // Long before all is folded again, whatever was told.
+    let told = || ready().is_some_and(|(_, reason)| reason == "PermissionDenied");
+    until("told", &told, Duration::from_secs(20)).await;
+    world.end().await;
+}

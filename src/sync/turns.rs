@@ -1,0 +1,176 @@
+//! Turns of documents: who begins one, how many there are at once, and what follows from how one ended.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::lanes::{After, Lane};
+use super::{Inner, reconcile, sleep_until};
+use crate::model::{DocumentKey, MappingKey};
+use crate::target::ErrorClass;
+
+/// How long turns that are under way at the end may take: longer than one call to Google.
+const GRACE: Duration = Duration::from_secs(35);
+
+/// A turn that waits longer for an answer of Google leaves its place to others.
+const PROMPT: Duration = Duration::from_millis(150);
+
+/// A turn that fails after this time without an answer hangs.
+const HUNG: Duration = Duration::from_secs(2);
+
+pub(super) async fn dispatch(inner: Arc<Inner>, stop: CancellationToken) {
+    let mut turns = JoinSet::new();
+    loop {
+        let (document, lane) = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(_) = turns.join_next(), if !turns.is_empty() => continue,
+            taken = inner.next_due(&stop) => match taken {
+                Some(taken) => taken,
+                None => break,
+            },
+        };
+        turns.spawn(turn(inner.clone(), document, lane));
+    }
+    let finished = tokio::time::timeout(GRACE, async { while turns.join_next().await.is_some() {} }).await;
+    if finished.is_err() {
+        tracing::warn!("some passes did not end in time; their intents are settled at the next start");
+    }
+}
+
+async fn turn(inner: Arc<Inner>, document: DocumentKey, lane: Lane) {
+    let begun = Instant::now();
+    // In a task of its own: whatever goes wrong in a pass, the document gets its next turn.
+    let attempt = tokio::spawn({
+        let (inner, document) = (inner.clone(), document.clone());
+        async move { reconcile::run(&inner, &document, lane).await }
+    });
+    let outcome = attempt.await.unwrap_or_else(|error| reconcile::ReconcileOutcome::broken(&error.to_string()));
+    inner.finish(&document, outcome, begun).await;
+}
+
+impl Inner {
+    /// Waits for Google's answer to the turn of `document`. If that takes long, others are worked on meanwhile.
+    pub(super) async fn answer_to<T>(&self, document: &DocumentKey, call: impl Future<Output = T>) -> T {
+        let mut call = std::pin::pin!(call);
+        if let Ok(answer) = tokio::time::timeout(PROMPT, &mut call).await {
+            return answer;
+        }
+        if self.queue().hangs(document) {
+            self.due.notify_one();
+        }
+        call.await
+    }
+
+    /// Takes the document whose turn is next, as soon as there is one.
+    async fn next_due(&self, stop: &CancellationToken) -> Option<(DocumentKey, Lane)> {
+        loop {
+            let (taken, next) = {
+                let mut queue = self.queue();
+                let taken = queue.pop(Instant::now());
+                let next = if taken.is_none() { queue.next_due(Instant::now()) } else { None };
+                (taken, next)
+            };
+            if taken.is_some() {
+                return taken;
+            }
+            tokio::select! {
+                () = self.due.notified() => {}
+                () = sleep_until(next) => {}
+                () = stop.cancelled() => return None,
+            }
+        }
+    }
+
+    /// Remembers what a pass found, and when to look again.
+    async fn finish(&self, document: &DocumentKey, outcome: reconcile::ReconcileOutcome, begun: Instant) {
+        let now = Instant::now();
+        let jitter = rand::random_range(0.9..1.1);
+        let silent = outcome.class().is_some_and(|class| matches!(class, ErrorClass::Retry | ErrorClass::Unknown));
+        {
+            let mut queue = self.queue();
+            let after = [Lane::Removal, Lane::Addition].map(|lane| {
+                if let Some(delay) = outcome.retry[lane as usize] {
+                    After { not_before: Some(now + delay), ask: Some(now + delay) }
+                } else {
+                    let bound = queue.not_before(document, lane).filter(|bound| *bound > now);
+                    After { not_before: bound, ask: None }
+                }
+            });
+            queue.complete(document, silent && now - begun > HUNG, after);
+            for lane in outcome.again.iter().copied() {
+                queue.enqueue(document, lane, now);
+            }
+            if let Some(delay) = outcome.recheck {
+                queue.enqueue(document, Lane::Addition, now + delay);
+            }
+            if !outcome.idle {
+                queue.enqueue(document, Lane::Addition, now + self.config.drift_interval.mul_f64(jitter));
+            }
+        }
+        let (mappings, ending): (BTreeSet<MappingKey>, Vec<MappingKey>) = {
+            let mut state = self.state();
+            if outcome.idle {
+                state.refusals.forget_document(document);
+            } else {
+                // Where somebody else's member is in the way nothing can be probed, whether this turn tried or not.
+                let blocked = state.document(document).additions.foreign.is_some();
+                state.refusals.note_failure(document, outcome.error.is_some() || blocked);
+            }
+            let mappings = state.settle_document(document, outcome, self.clock.now());
+            let ending = mappings.iter().filter(|key| state.is_ending(key)).cloned().collect();
+            state.changed_mappings.extend(mappings.iter().cloned());
+            // Also those that have nothing in its plan, or whose document could not be read: their statuses count it.
+            let reaching: Vec<MappingKey> = state.catalog.reaching(document).cloned().collect();
+            state.changed_mappings.extend(reaching);
+            let targets = state.targets_of(document);
+            state.changed_targets.extend(targets);
+            (mappings, ending)
+        };
+        if let Err(error) = self.release_named(&mappings).await {
+            tracing::warn!(%error, "cannot store that held removals are released; the next pass tries again");
+        }
+        for mapping in ending {
+            if let Err(error) = self.forget_if_done(&mapping).await {
+                tracing::warn!(%error, mapping.name = %mapping, "cannot forget the deleted mapping {mapping} yet");
+            }
+            if let Err(error) = self.orphan_if_settled(&mapping).await {
+                tracing::warn!(%error, mapping.name = %mapping, "cannot look what is left of the deleted mapping {mapping}");
+            }
+        }
+        self.flush_refusals().await;
+        self.due.notify_one();
+        self.changed.notify_one();
+    }
+
+    /// Stores what changed about refusals, and asks for a turn of every document that a lifted one concerns.
+    pub(super) async fn flush_refusals(&self) {
+        let (unstored, lifted) = {
+            let mut state = self.state();
+            (state.refusals.take_unstored(), state.refusals.take_lifted())
+        };
+        if !lifted.is_empty() {
+            let now = Instant::now();
+            {
+                let mut queue = self.queue();
+                for document in &lifted {
+                    queue.enqueue(document, Lane::Addition, now);
+                }
+            }
+            self.due.notify_one();
+        }
+        if unstored.put.is_empty() && unstored.remove.is_empty() {
+            return;
+        }
+        let (put, remove) = (unstored.put.values().cloned().collect(), unstored.remove.iter().cloned().collect());
+        if let Err(error) = self.store.change_refusals(put, remove).await {
+            // They hold as long as this process runs, and are stored with the next one.
+            tracing::warn!(%error, "cannot store what Google refused");
+            self.state().refusals.put_back(unstored);
+        }
+    }
+}
