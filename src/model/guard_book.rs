@@ -23,7 +23,7 @@ pub(crate) struct GuardBook {
     held: BTreeMap<(DocumentKey, Removal), Entry>,
 }
 
-/// What the book has to be told about the world.
+/// What the guard book is told about the directory.
 pub(crate) struct Facts<'a> {
     pub(crate) limits: RemovalLimits,
     pub(crate) now: Timestamp,

@@ -1,4 +1,4 @@
-//! A small world for the tests of planning: a document with a revision, a ledger, and what is wanted.
+//! A small fixture for the tests of planning: a document with a revision, a ledger, and what is wanted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,7 +39,7 @@ pub(super) fn invoker(n: u128) -> GrantKey {
     key(INVOKER, &email(n))
 }
 
-/// How many appearances of principals the document of a world may have.
+/// How many appearances of principals the document of a fixture may have.
 pub(super) const LIMIT: usize = 100;
 
 /// A document with these bindings, each a role, its members and maybe a condition.
@@ -73,9 +73,9 @@ fn capacity(live: &Live) -> Capacity {
     Capacity { used, limit: LIMIT }
 }
 
-/// A small world around `plan`: a document, a ledger, what is desired, and who has left.
+/// A small fixture around `plan`: a document, a ledger, what is desired, and who has left.
 #[derive(Debug)]
-pub(super) struct World {
+pub(super) struct Fixture {
     pub(super) document: DocumentKey,
     pub(super) desired: Desired,
     pub(super) ledger: BTreeMap<GrantKey, LedgerRow>,
@@ -87,7 +87,7 @@ pub(super) struct World {
     pub(super) writes: u32,
 }
 
-impl World {
+impl Fixture {
     pub(super) fn new(bindings: &serde_json::Value) -> Self {
         Self {
             document: "run:projects/p/locations/l/services/s".parse().unwrap(),
@@ -266,13 +266,13 @@ pub(super) fn refused() -> CallOutcome {
 }
 
 /// People 1..=n hold the invoker role through the mapping `m`, all of it verified.
-pub(super) fn granted(n: u128) -> World {
-    let mut world = World::new(&json!([{"role": INVOKER, "members": ["user:foreign@corp.example"]}]));
+pub(super) fn granted(n: u128) -> Fixture {
+    let mut fixture = Fixture::new(&json!([{"role": INVOKER, "members": ["user:foreign@corp.example"]}]));
     for person in 1..=n {
-        world.want("m", INVOKER, person, WRITE);
+        fixture.want("m", INVOKER, person, WRITE);
     }
-    world.pass();
-    world.pass();
-    assert!(world.ledger.values().all(|row| row.state == GrantState::Owned && row.verified_at.is_some()));
-    world
+    fixture.pass();
+    fixture.pass();
+    assert!(fixture.ledger.values().all(|row| row.state == GrantState::Owned && row.verified_at.is_some()));
+    fixture
 }

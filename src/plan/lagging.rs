@@ -14,7 +14,7 @@ const PEOPLE: u128 = 5;
 
 /// A document with all its versions, and what the store remembers of them.
 struct Lagging {
-    world: World,
+    fixture: Fixture,
     /// Oldest first; the last one is in force.
     versions: Vec<Live>,
     revision: Option<Revision>,
@@ -60,11 +60,11 @@ fn any_event() -> impl Strategy<Value = Event> {
 
 impl Lagging {
     fn new() -> Self {
-        let mut world = World::new(&json!([]));
-        world.enforcement("m", Enforcement::Live { keep: crate::model::Keep::Nothing });
-        let versions = vec![world.live.clone()];
+        let mut fixture = Fixture::new(&json!([]));
+        fixture.enforcement("m", Enforcement::Live { keep: crate::model::Keep::Nothing });
+        let versions = vec![fixture.live.clone()];
         Self {
-            world,
+            fixture,
             versions,
             revision: None,
             superseded: BTreeSet::new(),
@@ -79,10 +79,10 @@ impl Lagging {
     }
 
     /// The stranger edits what is in force.
-    fn edit(&mut self, edit: impl Fn(&mut World)) {
-        self.world.live = self.newest();
-        edit(&mut self.world);
-        self.versions.push(self.world.live.clone());
+    fn edit(&mut self, edit: impl Fn(&mut Fixture)) {
+        self.fixture.live = self.newest();
+        edit(&mut self.fixture);
+        self.versions.push(self.fixture.live.clone());
     }
 
     /// What the target does with a call.
@@ -91,17 +91,17 @@ impl Lagging {
         if plan.read().revision != self.newest().revision {
             return None;
         }
-        self.world.live = plan.read().after(plan.changes.as_ref().unwrap());
-        self.world.touch();
-        self.versions.push(self.world.live.clone());
-        Some(self.world.live.clone())
+        self.fixture.live = plan.read().after(plan.changes.as_ref().unwrap());
+        self.fixture.touch();
+        self.versions.push(self.fixture.live.clone());
+        Some(self.fixture.live.clone())
     }
 
     /// One pass upon a version that is `age` versions old.
     fn pass(&mut self, age: usize, end: End) {
-        self.world.later(1);
+        self.fixture.later(1);
         let read = self.versions[self.versions.len().saturating_sub(age + 1)].clone();
-        let rows: Vec<LedgerRow> = self.world.ledger.values().cloned().collect();
+        let rows: Vec<LedgerRow> = self.fixture.ledger.values().cloned().collect();
         let superseded = self.superseded.contains(&read.revision);
         let evidence = match super::age(&read.revision, self.revision.as_ref(), superseded, &rows) {
             ReadAge::Stale => return,
@@ -115,36 +115,36 @@ impl Lagging {
             live: Arc::new(read.clone()),
             evidence,
             revision: self.revision.clone(),
-            ..self.world.inputs()
+            ..self.fixture.inputs()
         });
         if plan.changes.is_none() {
-            return self.world.record((plan.ledger.clone(), plan.audit.clone()));
+            return self.fixture.record((plan.ledger.clone(), plan.audit.clone()));
         }
         if plan.add.is_empty() && plan.remove.is_empty() {
             *self.proofs.entry(read.revision.clone()).or_default() += 1;
         }
         let before: Vec<LedgerRow> = rows;
-        self.world.record(plan.intend(self.world.now));
-        self.world.later(1);
+        self.fixture.record(plan.intend(self.fixture.now));
+        self.fixture.later(1);
         match end {
             End::KilledBeforeTheCall => {}
-            End::NeverArrived => self.world.record(plan.settle(&CallOutcome::Unknown, self.world.now)),
+            End::NeverArrived => self.fixture.record(plan.settle(&CallOutcome::Unknown, self.fixture.now)),
             End::AnswerLost => {
                 self.set(&plan);
-                self.world.record(plan.settle(&CallOutcome::Unknown, self.world.now));
+                self.fixture.record(plan.settle(&CallOutcome::Unknown, self.fixture.now));
             }
             End::Answered => {
                 if let Some(answer) = self.set(&plan) {
-                    let settlement = plan.settle_answer(&answer, self.world.now);
-                    self.world.record((settlement.changes, settlement.audit));
+                    let settlement = plan.settle_answer(&answer, self.fixture.now);
+                    self.fixture.record((settlement.changes, settlement.audit));
                     let write = settlement.write.unwrap();
                     self.superseded.extend(write.superseded);
                     self.revision = Some(write.revision);
                 } else {
                     self.conflicted.insert(read.revision.clone());
-                    self.world.record(plan.settle(&CallOutcome::Conflict, self.world.now));
+                    self.fixture.record(plan.settle(&CallOutcome::Conflict, self.fixture.now));
                     for row in before.iter().filter(|row| row.state == GrantState::Owned) {
-                        let after = self.world.ledger.get(&row.grant).map(|row| row.state);
+                        let after = self.fixture.ledger.get(&row.grant).map(|row| row.state);
                         assert_eq!(after, Some(GrantState::Owned), "a conflict changes nothing");
                     }
                 }
@@ -154,16 +154,16 @@ impl Lagging {
 
     fn play(&mut self, event: &Event, strangers: &mut BTreeSet<String>) {
         match event {
-            Event::Comes(person) => self.world.want("m", INVOKER, *person, WRITE),
-            Event::Goes(person) => self.world.unwant_person(*person),
+            Event::Comes(person) => self.fixture.want("m", INVOKER, *person, WRITE),
+            Event::Goes(person) => self.fixture.unwant_person(*person),
             Event::Stranger(n) => {
                 let member = format!("user:stranger{n}@elsewhere.example");
                 if strangers.insert(member.clone()) {
-                    self.edit(|world| world.stranger(INVOKER, &member, true));
+                    self.edit(|fixture| fixture.stranger(INVOKER, &member, true));
                 }
             }
             Event::StrangerTakesOurs(person) => {
-                self.edit(|world| world.stranger(INVOKER, &email(*person), false));
+                self.edit(|fixture| fixture.stranger(INVOKER, &email(*person), false));
             }
             Event::Pass { age, end } => self.pass(*age, *end),
         }
@@ -181,7 +181,7 @@ impl Lagging {
     }
 
     fn wanted(&self) -> BTreeSet<String> {
-        self.world.desired.grants.values().map(|grant| grant.member.to_string()).collect()
+        self.fixture.desired.grants.values().map(|grant| grant.member.to_string()).collect()
     }
 }
 
@@ -198,15 +198,15 @@ proptest! {
         }
         lagging.converge();
         prop_assert_eq!(lagging.invokers(), &lagging.wanted() | &strangers);
-        for row in lagging.world.ledger.values() {
+        for row in lagging.fixture.ledger.values() {
             prop_assert!(row.state == GrantState::Owned && row.intent.is_none(), "{row:?}");
         }
         for everybody in 1..=PEOPLE {
-            lagging.world.unwant_person(everybody);
+            lagging.fixture.unwant_person(everybody);
         }
         lagging.converge();
         prop_assert_eq!(lagging.invokers(), strangers);
-        prop_assert!(lagging.world.ledger.is_empty());
+        prop_assert!(lagging.fixture.ledger.is_empty());
     }
 
     #[test]

@@ -82,23 +82,23 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn any_world()(
+    fn any_fixture()(
         bindings in prop::collection::vec(any_binding(), 0..5),
         rows in prop::collection::vec(any_row(), 0..10),
         wants in prop::collection::vec((1..=PEOPLE, any::<bool>(), any_claims()), 0..10),
         stances in prop::collection::vec(any_stance(), MAPPINGS.len()),
         left in prop::collection::btree_set(1..=PEOPLE, 0..3),
-    ) -> World {
-        let mut world = World::new(&json!([]));
+    ) -> Fixture {
+        let mut fixture = Fixture::new(&json!([]));
         for (role, members, title) in bindings {
             let condition = title.map(|title| Condition { title, expression: "true".into(), ..Condition::default() });
             for member in members {
-                put(&mut world.live, role, ConditionHash::of(condition.as_ref()), &member);
+                put(&mut fixture.live, role, ConditionHash::of(condition.as_ref()), &member);
             }
         }
-        world.ledger = rows.into_iter().map(|row| (row.grant.clone(), row)).collect();
+        fixture.ledger = rows.into_iter().map(|row| (row.grant.clone(), row)).collect();
         for (at, enforcement) in stances.into_iter().enumerate() {
-            world.desired.stances.extend(enforcement.map(|enforcement| (mapping(MAPPINGS[at]), enforcement)));
+            fixture.desired.stances.extend(enforcement.map(|enforcement| (mapping(MAPPINGS[at]), enforcement)));
         }
         for (person, role, claims) in wants.into_iter().filter(|(_, _, claims)| !claims.is_empty()) {
             let member = Principal::google_account(&email(person)[5..], &["corp.example".into()]).unwrap();
@@ -114,10 +114,10 @@ prop_compose! {
                 grounds: BTreeMap::new(),
                 allowed_domains: ["corp.example".to_owned()].into(),
             };
-            world.desired.grants.insert(grant, wanted);
+            fixture.desired.grants.insert(grant, wanted);
         }
-        world.left = left.into_iter().map(user).collect();
-        world
+        fixture.left = left.into_iter().map(user).collect();
+        fixture
     }
 }
 
@@ -127,17 +127,17 @@ fn grants(steps: &[Step]) -> BTreeSet<GrantKey> {
 
 proptest! {
     #[test]
-    fn planning_again_after_the_write_finds_nothing_to_write(mut world in any_world()) {
-        world.pass();
-        let again = world.pass();
+    fn planning_again_after_the_write_finds_nothing_to_write(mut fixture in any_fixture()) {
+        fixture.pass();
+        let again = fixture.pass();
         prop_assert!(again.changes.is_none(), "{:?} {:?}", again.add, again.remove);
-        let third = world.plan();
+        let third = fixture.plan();
         prop_assert!(third.ledger.is_empty() && third.audit.is_empty(), "{:?} {:?}", third.ledger, third.audit);
     }
 
     #[test]
-    fn nothing_foreign_is_changed_and_what_is_changed_are_the_steps(world in any_world()) {
-        let plan = world.plan();
+    fn nothing_foreign_is_changed_and_what_is_changed_are_the_steps(fixture in any_fixture()) {
+        let plan = fixture.plan();
         if let Some(changes) = &plan.changes {
             let added: BTreeSet<GrantKey> = changes.add.iter().map(|addition| addition.grant.clone()).collect();
             prop_assert_eq!(&added, &grants(&plan.add));
@@ -145,32 +145,32 @@ proptest! {
             let gone = plan.remove.iter().flat_map(|step| &step.out).chain(&plan.sweep);
             prop_assert_eq!(&gone.cloned().collect::<BTreeSet<_>>(), &changes.remove);
             let theirs = |grant: &GrantKey| {
-                world.ledger.values().any(|row| {
+                fixture.ledger.values().any(|row| {
                     row.grant == *grant || grant.member.as_str().starts_with(&format!("deleted:{}?uid=", row.grant.member))
                 })
             };
             let touched = added.iter().chain(&changes.remove);
-            let ours = |grant: &GrantKey| theirs(grant) || world.desired.grants.contains_key(grant);
+            let ours = |grant: &GrantKey| theirs(grant) || fixture.desired.grants.contains_key(grant);
             prop_assert!(touched.clone().all(ours));
-            prop_assert_eq!(&plan.read().revision, &world.live.revision);
+            prop_assert_eq!(&plan.read().revision, &fixture.live.revision);
         }
     }
 
     #[test]
-    fn only_what_is_ours_is_removed_and_only_what_may_be_written_is_added(world in any_world()) {
-        let plan = world.plan();
+    fn only_what_is_ours_is_removed_and_only_what_may_be_written_is_added(fixture in any_fixture()) {
+        let plan = fixture.plan();
         for step in &plan.remove {
-            let row = world.row(step.grant());
+            let row = fixture.row(step.grant());
             let committed = row.intent.as_ref().is_some_and(|intent| {
-                intent.action == IntentAction::Grant && !intent.present_before && intent.revision_before != world.live.revision
+                intent.action == IntentAction::Grant && !intent.present_before && intent.revision_before != fixture.live.revision
             });
             prop_assert!(row.state == GrantState::Owned || committed);
-            prop_assert!(!world.desired.grants.get(step.grant()).is_some_and(|want| want.claims.values().any(|t| t.write)));
+            prop_assert!(!fixture.desired.grants.get(step.grant()).is_some_and(|want| want.claims.values().any(|t| t.write)));
         }
         for step in &plan.add {
-            prop_assert!(world.desired.grants[step.grant()].claims.values().any(|terms| terms.write));
+            prop_assert!(fixture.desired.grants[step.grant()].claims.values().any(|terms| terms.write));
         }
-        let (changes, _) = plan.intend(world.now);
+        let (changes, _) = plan.intend(fixture.now);
         let mut seen = BTreeSet::new();
         for change in &changes {
             let (LedgerChange::Put(LedgerRow { grant, .. }) | LedgerChange::Remove(grant)) = change;
@@ -179,8 +179,8 @@ proptest! {
     }
 
     #[test]
-    fn the_counts_of_each_mapping_add_up_whatever_the_outcome(world in any_world(), end in 0..4_u8, some in any::<bool>()) {
-        let whole = world.plan();
+    fn the_counts_of_each_mapping_add_up_whatever_the_outcome(fixture in any_fixture(), end in 0..4_u8, some in any::<bool>()) {
+        let whole = fixture.plan();
         let plan = if some { whole.with_additions(|step| step.grant().role.as_str() == INVOKER) } else { None };
         let plan = plan.as_ref().unwrap_or(&whole);
         let outcome = match end {
@@ -198,15 +198,15 @@ proptest! {
         }
         for name in MAPPINGS {
             let key = mapping(name);
-            let wanted = world.desired.grants.values().filter(|grant| grant.claims.keys().any(|c| c.mapping == key));
+            let wanted = fixture.desired.grants.values().filter(|grant| grant.claims.keys().any(|c| c.mapping == key));
             let counted = claim_counts.get(&key).map_or(0, |counts| counts.desired);
             prop_assert!(wanted.count() <= counted, "{} of what {} wants is not counted", name, counted);
         }
     }
 
     #[test]
-    fn a_pass_that_was_written_down_is_planned_again_in_the_same_way(world in any_world()) {
-        let inputs = world.inputs();
+    fn a_pass_that_was_written_down_is_planned_again_in_the_same_way(fixture in any_fixture()) {
+        let inputs = fixture.inputs();
         let written = serde_json::to_string(&inputs).unwrap();
         let read: Inputs = serde_json::from_str(&written).unwrap();
         prop_assert_eq!(plan(&read), plan(&inputs));
@@ -214,9 +214,9 @@ proptest! {
     }
 
     #[test]
-    fn the_order_of_rows_does_not_matter(world in any_world(), seed in any::<u64>()) {
-        let mut rows: Vec<LedgerRow> = world.ledger.values().cloned().collect();
-        let inputs = |rows: &[LedgerRow]| plan(&Inputs { ledger: rows.to_vec(), ..world.inputs() });
+    fn the_order_of_rows_does_not_matter(fixture in any_fixture(), seed in any::<u64>()) {
+        let mut rows: Vec<LedgerRow> = fixture.ledger.values().cloned().collect();
+        let inputs = |rows: &[LedgerRow]| plan(&Inputs { ledger: rows.to_vec(), ..fixture.inputs() });
         let plain = inputs(&rows);
         rows.reverse();
         let turn = usize::try_from(seed % 10).unwrap() % rows.len().max(1);
@@ -272,45 +272,45 @@ fn any_event() -> impl Strategy<Value = Event> {
 /// A call that may still come: the document as it was read, and as it is sent.
 type Call = (String, Live);
 
-fn lands(world: &mut World, (revision, sent): &Call) {
-    if *revision == world.live.revision {
-        world.live = sent.clone();
-        world.touch();
+fn lands(fixture: &mut Fixture, (revision, sent): &Call) {
+    if *revision == fixture.live.revision {
+        fixture.live = sent.clone();
+        fixture.touch();
     }
 }
 
-fn cut_off(world: &mut World, edge: Edge, in_flight: &mut Vec<Call>) {
-    world.later(1);
-    let plan = world.plan();
-    let Some(changes) = &plan.changes else { return world.record((plan.ledger.clone(), plan.audit.clone())) };
+fn cut_off(fixture: &mut Fixture, edge: Edge, in_flight: &mut Vec<Call>) {
+    fixture.later(1);
+    let plan = fixture.plan();
+    let Some(changes) = &plan.changes else { return fixture.record((plan.ledger.clone(), plan.audit.clone())) };
     let call = (plan.read().revision.clone(), plan.read().after(changes));
-    world.record(plan.intend(world.now));
+    fixture.record(plan.intend(fixture.now));
     let acknowledged = CallOutcome::Acknowledged { revision: "x".into() };
     match edge {
         // The call left, or leaves when the process is let run again.
         Edge::KilledAfterIntend => in_flight.push(call),
-        Edge::KilledAfterSet => lands(world, &call),
+        Edge::KilledAfterSet => lands(fixture, &call),
         Edge::TimedOut => {
             in_flight.push(call);
-            world.record(plan.settle(&CallOutcome::Unknown, world.now));
+            fixture.record(plan.settle(&CallOutcome::Unknown, fixture.now));
         }
-        Edge::Refused => world.record(plan.settle(&refused(), world.now)),
+        Edge::Refused => fixture.record(plan.settle(&refused(), fixture.now)),
         Edge::RefusedThenRemovalsOnly => {
-            world.record(plan.settle(&refused(), world.now));
+            fixture.record(plan.settle(&refused(), fixture.now));
             if let Some(alone) = plan.removals_only() {
-                world.record(alone.intend(world.now));
-                world.commit(&alone);
-                world.record(alone.settle(&acknowledged, world.now));
+                fixture.record(alone.intend(fixture.now));
+                fixture.commit(&alone);
+                fixture.record(alone.settle(&acknowledged, fixture.now));
             }
         }
         Edge::Raced => {
-            world.touch();
-            world.record(plan.settle(&CallOutcome::Conflict, world.now));
+            fixture.touch();
+            fixture.record(plan.settle(&CallOutcome::Conflict, fixture.now));
         }
         Edge::Whole => {
             // An earlier call may land between the read and this one.
-            lands(world, &call);
-            world.record(plan.settle(&acknowledged, world.now));
+            lands(fixture, &call);
+            fixture.record(plan.settle(&acknowledged, fixture.now));
         }
     }
 }
@@ -322,58 +322,58 @@ proptest! {
         events in prop::collection::vec(any_event(), 0..40),
     ) {
         let before: Vec<String> = there_before.iter().map(|person| email(*person)).collect();
-        let mut world = World::new(&json!([{"role": INVOKER, "members": before}]));
+        let mut fixture = Fixture::new(&json!([{"role": INVOKER, "members": before}]));
         let mut strangers: BTreeSet<String> = before.into_iter().collect();
         let mut in_flight: Vec<Call> = Vec::new();
         for name in MAPPINGS {
-            world.enforcement(name, Enforcement::Live { keep: Keep::Nothing });
+            fixture.enforcement(name, Enforcement::Live { keep: Keep::Nothing });
         }
         for event in events {
             match event {
-                Event::Want(at, person) => world.want(MAPPINGS[at], INVOKER, person, WRITE),
+                Event::Want(at, person) => fixture.want(MAPPINGS[at], INVOKER, person, WRITE),
                 Event::Unwant(at, person) => {
-                    for grant in world.desired.grants.values_mut() {
+                    for grant in fixture.desired.grants.values_mut() {
                         grant.claims.remove(&claim(at, person));
                     }
-                    world.desired.grants.retain(|_, grant| !grant.claims.is_empty());
+                    fixture.desired.grants.retain(|_, grant| !grant.claims.is_empty());
                 }
                 Event::StrangerComes(n) => {
                     let member = format!("user:stranger{n}@elsewhere.example");
                     if strangers.insert(member.clone()) {
-                        world.stranger(INVOKER, &member, true);
+                        fixture.stranger(INVOKER, &member, true);
                     }
                 }
                 Event::StrangerTakesOurs(person) => {
                     strangers.remove(&email(person));
-                    world.stranger(INVOKER, &email(person), false);
+                    fixture.stranger(INVOKER, &email(person), false);
                 }
-                Event::Pass(edge) => cut_off(&mut world, edge, &mut in_flight),
+                Event::Pass(edge) => cut_off(&mut fixture, edge, &mut in_flight),
                 Event::InFlightLands => {
                     if let Some(call) = in_flight.pop() {
-                        lands(&mut world, &call);
+                        lands(&mut fixture, &call);
                     }
                 }
-                Event::Wait(seconds) => world.later(seconds),
+                Event::Wait(seconds) => fixture.later(seconds),
             }
         }
         for _ in 0..4 {
-            world.pass();
+            fixture.pass();
         }
-        let end = world.plan();
+        let end = fixture.plan();
         prop_assert!(end.changes.is_none() && end.ledger.is_empty() && end.audit.is_empty());
-        let wanted: BTreeSet<String> = world.desired.grants.values().map(|grant| grant.member.to_string()).collect();
-        let live: BTreeSet<String> = world.members(INVOKER).into_iter().map(str::to_owned).collect();
+        let wanted: BTreeSet<String> = fixture.desired.grants.values().map(|grant| grant.member.to_string()).collect();
+        let live: BTreeSet<String> = fixture.members(INVOKER).into_iter().map(str::to_owned).collect();
         prop_assert_eq!(live, &wanted | &strangers);
-        for (grant, row) in &world.ledger {
+        for (grant, row) in &fixture.ledger {
             let ours = !strangers.contains(&row.member);
             prop_assert_eq!(row.state, if ours { GrantState::Owned } else { GrantState::Unowned });
-            prop_assert!(world.desired.grants.contains_key(grant) && row.intent.is_none());
+            prop_assert!(fixture.desired.grants.contains_key(grant) && row.intent.is_none());
         }
         // However late they come: no call that was cut off can land any more.
-        prop_assert!(in_flight.iter().all(|(revision, _)| *revision != world.live.revision));
+        prop_assert!(in_flight.iter().all(|(revision, _)| *revision != fixture.live.revision));
         // No call ends in the audit more often than it was intended.
         let mut open: BTreeMap<(String, Option<GrantKey>, Option<String>), i32> = BTreeMap::new();
-        for entry in world.audit.iter().filter(|entry| entry.plan_hash.is_some()) {
+        for entry in fixture.audit.iter().filter(|entry| entry.plan_hash.is_some()) {
             let call = (entry.action.clone(), entry.grant.clone(), entry.plan_hash.clone());
             *open.entry(call).or_default() += if entry.outcome == crate::model::AuditOutcome::Intended { 1 } else { -1 };
         }

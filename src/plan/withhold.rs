@@ -67,15 +67,15 @@ mod tests {
 
     #[test]
     fn removals_go_alone_and_what_is_left_out_is_failed_or_pending() {
-        let mut world = granted(3);
-        world.unwant_person(1);
+        let mut fixture = granted(3);
+        fixture.unwant_person(1);
         for person in [4, 5] {
-            world.want("m", INVOKER, person, WRITE);
+            fixture.want("m", INVOKER, person, WRITE);
         }
-        let plan = world.plan();
+        let plan = fixture.plan();
         let alone = plan.restricted(&BTreeSet::new(), &BTreeSet::from([invoker(4)]));
         assert_eq!((alone.add.len(), alone.remove.len()), (0, 1));
-        let (changes, _) = alone.intend(world.now);
+        let (changes, _) = alone.intend(fixture.now);
         assert!(changes.iter().all(|change| !matches!(change, LedgerChange::Put(row)
             if row.intent.as_ref().is_some_and(|intent| intent.action == IntentAction::Grant))));
         let outcome = CallOutcome::Acknowledged { revision: "after".into() };
@@ -84,26 +84,30 @@ mod tests {
             (counts.desired, counts.acknowledged, counts.failed, counts.pending, counts.revoking),
             (4, 2, 1, 1, 0)
         );
-        world.record(alone.intend(world.now));
-        world.commit(&alone);
-        world.record(alone.settle(&outcome, world.now));
-        assert!(!world.ledger.contains_key(&invoker(1)));
-        assert_eq!(world.ledger.get(&invoker(5)).map(|row| row.state), None, "what was not written is not remembered");
-        assert_eq!(world.pass().add.len(), 2, "it is planned again");
+        fixture.record(alone.intend(fixture.now));
+        fixture.commit(&alone);
+        fixture.record(alone.settle(&outcome, fixture.now));
+        assert!(!fixture.ledger.contains_key(&invoker(1)));
+        assert_eq!(
+            fixture.ledger.get(&invoker(5)).map(|row| row.state),
+            None,
+            "what was not written is not remembered"
+        );
+        assert_eq!(fixture.pass().add.len(), 2, "it is planned again");
     }
 
     #[test]
     fn unchanged_document_is_written_as_it_was_read() {
-        let mut world = granted(2);
-        world.want("m", INVOKER, 3, WRITE);
-        let plan = world.plan();
+        let mut fixture = granted(2);
+        fixture.want("m", INVOKER, 3, WRITE);
+        let plan = fixture.plan();
         let unchanged = plan.unchanged(&BTreeSet::new());
         assert_eq!(unchanged.changes, Some(Changes::default()));
-        assert_eq!(unchanged.intend(world.now), (vec![], vec![]));
+        assert_eq!(unchanged.intend(fixture.now), (vec![], vec![]));
         let counts = unchanged.counts(Some(&CallOutcome::Acknowledged { revision: "after".into() }))[&mapping("m")];
         assert_eq!((counts.desired, counts.acknowledged, counts.pending), (3, 2, 1));
         assert!(plan.restricted(&BTreeSet::new(), &BTreeSet::new()).changes.is_none());
-        assert_eq!(world.row(&invoker(1)).state, GrantState::Owned);
+        assert_eq!(fixture.row(&invoker(1)).state, GrantState::Owned);
         let (roles, members) = plan.present();
         assert!(roles.contains(&Role::new(INVOKER).unwrap()) && members.contains(&MemberKey::of(&email(1))));
     }

@@ -113,7 +113,7 @@ impl Bisection {
         self.suspects.iter().flat_map(|(group, _)| group).chain(&self.untested)
     }
 
-    /// Forgets what tests said: the world may have changed since.
+    /// Forgets what tests said: the target may have changed since.
     pub(super) fn start_over(&mut self) {
         let suspects = std::mem::take(&mut self.suspects);
         self.untested.extend(suspects.into_iter().flat_map(|(group, _)| group));

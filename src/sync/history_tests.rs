@@ -44,7 +44,7 @@ fn key(n: u8) -> MappingKey {
 }
 
 /// Store and catalog side by side: the catalog hears of a change once the store has it.
-struct World {
+struct Fixture {
     store: Store,
     live: Catalog,
     cursor: Seq,
@@ -67,7 +67,7 @@ fn facts(id: UserId, n: u8, active: bool) -> (Value, UserFacts) {
     (resource, UserFacts { id, active, user_name, external_id: None, emails: vec![email] })
 }
 
-impl World {
+impl Fixture {
     async fn new(folder: &std::path::Path) -> Self {
         let clock = Arc::new(ManualClock::new("2027-01-31T12:00:00Z".parse().unwrap()));
         let url = format!("sqlite:{}", folder.join("a.db").display());
@@ -302,20 +302,20 @@ impl World {
     }
 }
 
-/// A world that the steps were taken in.
-async fn after(folder: &std::path::Path, steps: &[Step]) -> World {
-    let mut world = World::new(folder).await;
+/// A store and catalog that the steps were taken in.
+async fn after(folder: &std::path::Path, steps: &[Step]) -> Fixture {
+    let mut fixture = Fixture::new(folder).await;
     // Something to begin with, so that most steps have an effect.
     for step in [(9, 2, 0), (6, 2, 0), (7, 7, 1), (0, 0, 1), (0, 1, 1), (1, 0, 0), (3, 0, 3)] {
-        world.step(step).await;
+        fixture.step(step).await;
     }
     for step in steps {
-        world.step(*step).await;
+        fixture.step(*step).await;
     }
-    world
+    fixture
 }
 
-impl World {
+impl Fixture {
     /// Rebuilds the catalog for each position from one on and compares it with what it was then.
     async fn check(&self, since: Seq) -> Result<(), TestCaseError> {
         for (at, (seq, expected)) in self.seen.iter().enumerate() {
@@ -341,33 +341,33 @@ impl World {
 /// Runs the steps; answers how many different states there were.
 async fn run(steps: &[Step]) -> Result<usize, TestCaseError> {
     let folder = tempfile::tempdir().unwrap();
-    let world = after(folder.path(), steps).await;
-    let states: Vec<&Vec<Desired>> = world.seen.iter().map(|(_, desired)| desired).collect();
+    let fixture = after(folder.path(), steps).await;
+    let states: Vec<&Vec<Desired>> = fixture.seen.iter().map(|(_, desired)| desired).collect();
     let mut different = 1;
     for pair in states.windows(2) {
         different += usize::from(pair[0] != pair[1]);
     }
-    world.check(0).await?;
+    fixture.check(0).await?;
     Ok(different)
 }
 
 /// Runs the steps, and prunes what is older than one of them, twice.
 async fn run_pruned(steps: &[Step], ages: [u8; 2]) -> Result<(), TestCaseError> {
     let folder = tempfile::tempdir().unwrap();
-    let world = after(folder.path(), steps).await;
-    let total = world.seen.len();
-    let highest = world.store.highest_seq().await.unwrap();
+    let fixture = after(folder.path(), steps).await;
+    let total = fixture.seen.len();
+    let highest = fixture.store.highest_seq().await.unwrap();
     let mut since = 0;
     for age in ages {
-        let before = world.clock.now() - MINUTE * u32::try_from(usize::from(age) % (total + 1)).unwrap();
-        let dry = world.store.prune(before, true).await.unwrap();
-        let pruned = world.store.prune(before, false).await.unwrap();
+        let before = fixture.clock.now() - MINUTE * u32::try_from(usize::from(age) % (total + 1)).unwrap();
+        let dry = fixture.store.prune(before, true).await.unwrap();
+        let pruned = fixture.store.prune(before, false).await.unwrap();
         prop_assert_eq!(pruned, dry);
         prop_assert!(pruned.history_since >= since);
         since = pruned.history_since;
-        world.check(since).await?;
-        prop_assert_eq!(world.store.highest_seq().await.unwrap(), highest);
-        world.store.verify_audit().await.unwrap();
+        fixture.check(since).await?;
+        prop_assert_eq!(fixture.store.highest_seq().await.unwrap(), highest);
+        fixture.store.verify_audit().await.unwrap();
     }
     Ok(())
 }

@@ -51,7 +51,7 @@ fn object<T: serde::de::DeserializeOwned>(kind: &str, metadata: Value, spec: &Va
 }
 
 /// An engine at work on one service that the group `team` may invoke.
-struct World {
+struct Fixture {
     store: Store,
     target: Scripted,
     engine: Engine,
@@ -61,7 +61,7 @@ struct World {
     _folder: tempfile::TempDir,
 }
 
-impl World {
+impl Fixture {
     async fn new() -> Self {
         Self::with_drift_interval(Duration::from_millis(300)).await
     }
@@ -182,114 +182,114 @@ fn theirs() -> GrantKey {
 
 #[tokio::test]
 async fn whoever_joins_is_granted_and_whoever_leaves_is_not_and_each_is_one_write() {
-    let world = World::new().await;
-    let ids = world.join(&[1, 2]).await;
-    let rows = world.settles(&[person(1), person(2)]).await;
+    let fixture = Fixture::new().await;
+    let ids = fixture.join(&[1, 2]).await;
+    let rows = fixture.settles(&[person(1), person(2)]).await;
     assert!(rows.iter().all(|row| row.state == GrantState::Owned));
-    world.leave(ids[0], 1).await;
-    world.settles(&[person(2)]).await;
-    let journal = world.target.journal();
+    fixture.leave(ids[0], 1).await;
+    fixture.settles(&[person(2)]).await;
+    let journal = fixture.target.journal();
     let steps: Vec<_> = journal.iter().map(|write| (write.add.len(), write.remove.len())).collect();
     assert_eq!(steps, [(2, 0), (0, 1)], "{journal:?}");
-    world.end().await;
+    fixture.end().await;
 }
 
 #[tokio::test]
 async fn somebody_who_edits_between_read_and_write_loses_nothing() {
-    let world = World::new().await;
-    let ids = world.join(&[1]).await;
-    world.settles(&[person(1)]).await;
-    world.target.on_write(&document(), Fault::Slow(Duration::from_millis(200)));
-    world.leave(ids[0], 1).await;
+    let fixture = Fixture::new().await;
+    let ids = fixture.join(&[1]).await;
+    fixture.settles(&[person(1)]).await;
+    fixture.target.on_write(&document(), Fault::Slow(Duration::from_millis(200)));
+    fixture.leave(ids[0], 1).await;
     let begun = std::time::Instant::now();
-    while !world.store.document_ledger(&document()).await.unwrap().rows.iter().any(|row| row.intent.is_some()) {
+    while !fixture.store.document_ledger(&document()).await.unwrap().rows.iter().any(|row| row.intent.is_some()) {
         assert!(begun.elapsed() < PATIENCE, "no write was begun");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    stranger(&world.target);
-    let rows = world.settles(&[theirs()]).await;
+    stranger(&fixture.target);
+    let rows = fixture.settles(&[theirs()]).await;
     assert!(rows.is_empty(), "{rows:?}");
-    world.end().await;
+    fixture.end().await;
 }
 
 #[tokio::test]
 async fn write_whose_answer_is_lost_is_found_to_be_ours_and_goes_with_the_person() {
-    let world = World::new().await;
-    world.target.on_write(&document(), Fault::AnswerLost);
-    let ids = world.join(&[1]).await;
-    let rows = world.settles(&[person(1)]).await;
+    let fixture = Fixture::new().await;
+    fixture.target.on_write(&document(), Fault::AnswerLost);
+    let ids = fixture.join(&[1]).await;
+    let rows = fixture.settles(&[person(1)]).await;
     assert_eq!(rows[0].state, GrantState::Owned);
-    world.target.on_write(&document(), Fault::AnswerLost);
-    world.leave(ids[0], 1).await;
-    assert!(world.settles(&[]).await.is_empty());
-    let added: usize = world.target.journal().iter().map(|write| write.add.len()).sum();
+    fixture.target.on_write(&document(), Fault::AnswerLost);
+    fixture.leave(ids[0], 1).await;
+    assert!(fixture.settles(&[]).await.is_empty());
+    let added: usize = fixture.target.journal().iter().map(|write| write.add.len()).sum();
     assert_eq!(added, 1, "granted once");
-    world.end().await;
+    fixture.end().await;
 }
 
 #[tokio::test]
 async fn reads_that_show_the_past_change_nothing_and_the_leaver_goes() {
-    let world = World::new().await;
-    world.target.on_read(&document(), Fault::Stale);
-    let ids = world.join(&[1, 2]).await;
-    world.settles(&[person(1), person(2)]).await;
+    let fixture = Fixture::new().await;
+    fixture.target.on_read(&document(), Fault::Stale);
+    let ids = fixture.join(&[1, 2]).await;
+    fixture.settles(&[person(1), person(2)]).await;
     for _ in 0..3 {
-        world.target.on_read(&document(), Fault::Stale);
+        fixture.target.on_read(&document(), Fault::Stale);
     }
-    world.leave(ids[0], 1).await;
-    let rows = world.settles(&[person(2)]).await;
+    fixture.leave(ids[0], 1).await;
+    let rows = fixture.settles(&[person(2)]).await;
     assert!(rows.iter().all(|row| row.state == GrantState::Owned), "{rows:?}");
-    let removed: usize = world.target.journal().iter().map(|write| write.remove.len()).sum();
+    let removed: usize = fixture.target.journal().iter().map(|write| write.remove.len()).sum();
     assert_eq!(removed, 1);
-    world.end().await;
+    fixture.end().await;
 }
 
 #[tokio::test]
 async fn member_that_the_target_refuses_is_left_out_and_keeps_nobody_from_leaving() {
-    let world = World::new().await;
-    let ids = world.join(&[1]).await;
-    world.settles(&[person(1)]).await;
+    let fixture = Fixture::new().await;
+    let ids = fixture.join(&[1]).await;
+    fixture.settles(&[person(1)]).await;
     let named = Refused {
         cause: RefusalCause::PrincipalUnknown,
         member: Some("user:p2@corp.example".to_owned()),
         role: None,
         message: "no such account".to_owned(),
     };
-    world.target.on_write(&document(), Fault::Error(error(ErrorKind::Refused(named), "MemberRefused")));
-    world.join(&[2, 3]).await;
-    world.settles(&[person(1), person(3)]).await;
-    world.leave(ids[0], 1).await;
-    let rows = world.settles(&[person(3)]).await;
+    fixture.target.on_write(&document(), Fault::Error(error(ErrorKind::Refused(named), "MemberRefused")));
+    fixture.join(&[2, 3]).await;
+    fixture.settles(&[person(1), person(3)]).await;
+    fixture.leave(ids[0], 1).await;
+    let rows = fixture.settles(&[person(3)]).await;
     assert!(rows.iter().all(|row| row.grant != person(2) || row.state == GrantState::Wanted), "{rows:?}");
-    world.end().await;
+    fixture.end().await;
 }
 
 #[tokio::test]
 async fn document_at_rest_is_read_and_not_written() {
-    let world = World::new().await;
-    world.join(&[1]).await;
-    world.settles(&[person(1)]).await;
-    let (writes, reads) = (world.target.journal().len(), world.target.reads());
-    stranger(&world.target);
+    let fixture = Fixture::new().await;
+    fixture.join(&[1]).await;
+    fixture.settles(&[person(1)]).await;
+    let (writes, reads) = (fixture.target.journal().len(), fixture.target.reads());
+    stranger(&fixture.target);
     let begun = std::time::Instant::now();
-    while world.target.reads() < reads + 3 {
+    while fixture.target.reads() < reads + 3 {
         assert!(begun.elapsed() < PATIENCE, "no drift pass");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(world.target.journal().len(), writes, "what is foreign is left alone");
-    world.target.delete(&document());
-    world.target.create(&document());
+    assert_eq!(fixture.target.journal().len(), writes, "what is foreign is left alone");
+    fixture.target.delete(&document());
+    fixture.target.create(&document());
     // The list comes every five minutes; the read of the new resource tells first.
-    world.settles(&[person(1)]).await;
-    assert!(world.engine.frozen().is_none());
-    world.end().await;
+    fixture.settles(&[person(1)]).await;
+    assert!(fixture.engine.frozen().is_none());
+    fixture.end().await;
 }
 
 #[tokio::test]
 async fn mapping_is_not_ready_as_soon_as_a_new_document_of_it_cannot_be_read() {
     // No other pass tells the mapping of it.
-    let world = World::with_drift_interval(Duration::from_mins(5)).await;
-    let inner = &world.engine.0;
+    let fixture = Fixture::with_drift_interval(Duration::from_mins(5)).await;
+    let inner = &fixture.engine.0;
     let key = crate::model::MappingKey::new("team", "m").unwrap();
     let ready = || {
         let status = inner.board.mapping(&key)?;
@@ -308,24 +308,24 @@ async fn mapping_is_not_ready_as_soon_as_a_new_document_of_it_cannot_be_read() {
         "grants": [{"target": {"name": "t"}, "resources": ["services/*"], "roles": ["roles/run.invoker"]}],
     });
     let metadata = json!({"name": "m", "namespace": "team", "generation": 2});
-    world.engine.apply_mapping(object("RoleMapping", metadata, &spec), Provenance::file("a.yaml")).await.unwrap();
-    world.join(&[1]).await;
-    world.settles(&[person(1)]).await;
+    fixture.engine.apply_mapping(object("RoleMapping", metadata, &spec), Provenance::file("a.yaml")).await.unwrap();
+    fixture.join(&[1]).await;
+    fixture.settles(&[person(1)]).await;
     until("ready", &|| ready().is_some_and(|(status, _)| status == "True"), PATIENCE).await;
     let second: DocumentKey = "run:projects/p/locations/l/services/b".parse().unwrap();
     for _ in 0..4 {
-        world.target.on_read(&second, Fault::Error(error(ErrorKind::Unavailable, "GoogleUnavailable")));
+        fixture.target.on_read(&second, Fault::Error(error(ErrorKind::Unavailable, "GoogleUnavailable")));
     }
     for _ in 0..200 {
         let denied = error(ErrorKind::Denied { permission: None }, "PermissionDenied");
-        world.target.on_read(&second, Fault::Error(denied));
+        fixture.target.on_read(&second, Fault::Error(denied));
     }
-    world.target.create(&second);
+    fixture.target.create(&second);
     inner.list_again(&document());
     let reason = || inner.state().documents.get(&second).and_then(|memory| memory.error.as_ref().map(|error| error.0));
     until("denied", &|| reason() == Some("PermissionDenied"), PATIENCE).await;
     // Long before all is folded again, whatever was told.
     let told = || ready().is_some_and(|(_, reason)| reason == "PermissionDenied");
     until("told", &told, Duration::from_secs(20)).await;
-    world.end().await;
+    fixture.end().await;
 }

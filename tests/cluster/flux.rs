@@ -14,13 +14,13 @@ fn members(members: &[&str]) -> BTreeSet<String> {
 }
 
 /// Waits until Flux has read a mapping so often, while its `Kustomization` is not Ready and stays in its health checks.
-async fn looked_in_vain(world: &World, flux: &Flux, revision: &str, times: usize) {
-    let then = world.cluster.now();
+async fn looked_in_vain(fixture: &Fixture, flux: &Flux, revision: &str, times: usize) {
+    let then = fixture.cluster.now();
     eventually_within(Duration::from_mins(1), &format!("{times} polls of Flux"), async || {
         let object = flux.kustomization().await;
         assert!(checks_health(&object, revision), "still waited for: {:#}\n{}", object["status"], tail(&flux.said()));
         assert!(has(&object["status"], "Ready", "Unknown", "Progressing"), "{:#}", object["status"]);
-        let calls = world.cluster.calls_since(then);
+        let calls = fixture.cluster.calls_since(then);
         let polls = calls.iter().filter(|call| call.user == flux.user && call.resource == "rolemappings");
         let polls = polls.filter(|call| call.verb == "get").count();
         if polls >= times { Ok(()) } else { Err(format!("{polls} polls")) }
@@ -29,65 +29,65 @@ async fn looked_in_vain(world: &World, flux: &Flux, revision: &str, times: usize
 }
 
 /// Each write of a policy is held back by more than Flux needs from an apply to its first poll.
-async fn slow_writes(world: &World) {
+async fn slow_writes(fixture: &Fixture) {
     let slow =
         json!({"match": {"method": "POST", "path": ":setIamPolicy"}, "action": {"type": "latency", "latencyMs": 2000}});
-    world.fault(slow).await;
+    fixture.fault(slow).await;
 }
 
 #[tokio::test]
 async fn kustomization_that_waits_is_not_ready_before_somebody_has_looked_at_its_mapping_and_granted_it() {
-    let mut world = World::prepare(&[]).await;
+    let mut fixture = Fixture::prepare(&[]).await;
     for (_, text) in base() {
-        world.admin().apply(&text).await;
+        fixture.admin().apply(&text).await;
     }
-    let mut flux = Flux::start(&world.cluster).await;
+    let mut flux = Flux::start(&fixture.cluster).await;
     let revision = flux.publish(&[("team.yaml", &team())]).await;
 
     // rolecall is down.
     flux.waiting(&revision).await;
-    looked_in_vain(&world, &flux, &revision, 2).await;
-    let mapping = world.object("RoleMapping", "checkout/team").await;
+    looked_in_vain(&fixture, &flux, &revision, 2).await;
+    let mapping = fixture.object("RoleMapping", "checkout/team").await;
     assert_eq!(mapping["status"], json!({"observedGeneration": -1}), "nobody has looked at it");
 
     // It looks, and nobody has pushed the group.
-    world.pod.start().await;
-    world.mapping_status("checkout/team", "looked at", |status| status["observedGeneration"] == 1).await;
-    looked_in_vain(&world, &flux, &revision, 1).await;
+    fixture.pod.start().await;
+    fixture.mapping_status("checkout/team", "looked at", |status| status["observedGeneration"] == 1).await;
+    looked_in_vain(&fixture, &flux, &revision, 1).await;
 
-    slow_writes(&world).await;
-    two_people(&world).await;
+    slow_writes(&fixture).await;
+    two_people(&fixture).await;
     flux.ready(&revision).await;
-    assert_eq!(world.policy("checkout-api").await.remove(INVOKER), Some(members(&[ALICE, BOB])));
-    let mapping = world.object("RoleMapping", "checkout/team").await;
+    assert_eq!(fixture.policy("checkout-api").await.remove(INVOKER), Some(members(&[ALICE, BOB])));
+    let mapping = fixture.object("RoleMapping", "checkout/team").await;
     assert!(has(&mapping["status"], "Ready", "True", "Converged"), "{mapping:#}");
 }
 
 #[tokio::test]
 async fn mapping_after_mapping_that_flux_applies_while_rolecall_is_up_is_granted_when_the_kustomization_is_ready() {
-    let world = World::start().await;
-    two_people(&world).await;
+    let fixture = Fixture::start().await;
+    two_people(&fixture).await;
     let services = ["first", "second", "third", "fourth"];
-    world.create_services("shop-dev", &services).await;
-    world.until("CloudRunTarget", "shop-dev", "ready", |object| has(&object["status"], "Ready", "True", "")).await;
-    slow_writes(&world).await;
-    let mut flux = Flux::start(&world.cluster).await;
+    fixture.create_services("shop-dev", &services).await;
+    fixture.until("CloudRunTarget", "shop-dev", "ready", |object| has(&object["status"], "Ready", "True", "")).await;
+    slow_writes(&fixture).await;
+    let mut flux = Flux::start(&fixture.cluster).await;
     let mut files: Vec<(String, String)> = Vec::new();
     for service in services {
         let text = mapping(service, "team-checkout", &[&format!("services/{service}")], &[INVOKER], "");
         files.push((format!("{service}.yaml"), text));
-        assert!(world.policy(service).await.is_empty(), "{service} is not granted yet");
+        assert!(fixture.policy(service).await.is_empty(), "{service} is not granted yet");
         let listed: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
         let revision = flux.publish(&listed).await;
         flux.ready(&revision).await;
-        assert_eq!(world.policy(service).await.remove(INVOKER), Some(members(&[ALICE, BOB])), "{service}");
+        assert_eq!(fixture.policy(service).await.remove(INVOKER), Some(members(&[ALICE, BOB])), "{service}");
     }
 }
 
 #[tokio::test]
 async fn mapping_that_flux_prunes_is_revoked_and_what_another_mapping_gives_on_the_same_service_stays() {
-    let world = World::start().await;
-    let (scim, [_, alice, _]) = two_people(&world).await;
+    let fixture = Fixture::start().await;
+    let (scim, [_, alice, _]) = two_people(&fixture).await;
     let carol = scim.create_user("carol@example.com").await;
     scim.create_group("solo", &[&carol]).await;
     scim.create_group("twin", &[&alice]).await;
@@ -95,43 +95,43 @@ async fn mapping_that_flux_prunes_is_revoked_and_what_another_mapping_gives_on_t
     let web = mapping("web", "team-checkout", &["services/checkout-web"], &[VIEWER], "");
     let (team, solo, twin) = (team(), on_api("solo"), on_api("twin"));
     let all: [(&str, &str); 4] = [("team.yaml", &team), ("solo.yaml", &solo), ("twin.yaml", &twin), ("web.yaml", &web)];
-    let mut flux = Flux::start(&world.cluster).await;
+    let mut flux = Flux::start(&fixture.cluster).await;
     let revision = flux.publish(&all).await;
     flux.ready(&revision).await;
-    assert_eq!(world.policy("checkout-api").await.remove(INVOKER), Some(members(&[ALICE, BOB, CAROL])));
-    assert_eq!(world.policy("checkout-web").await.remove(VIEWER), Some(members(&[ALICE, BOB])));
+    assert_eq!(fixture.policy("checkout-api").await.remove(INVOKER), Some(members(&[ALICE, BOB, CAROL])));
+    assert_eq!(fixture.policy("checkout-web").await.remove(VIEWER), Some(members(&[ALICE, BOB])));
 
     // Carol has it of the pruned mapping alone; Alice has it of another one too.
     let revision = flux.publish(&[all[0], all[2], all[3]]).await;
     flux.ready(&revision).await;
-    world.gone("RoleMapping", "checkout/solo").await;
-    assert_eq!(world.policy("checkout-api").await.remove(INVOKER), Some(members(&[ALICE, BOB])), "before it went");
+    fixture.gone("RoleMapping", "checkout/solo").await;
+    assert_eq!(fixture.policy("checkout-api").await.remove(INVOKER), Some(members(&[ALICE, BOB])), "before it went");
     let revision = flux.publish(&[all[0], all[3]]).await;
     flux.ready(&revision).await;
-    world.gone("RoleMapping", "checkout/twin").await;
-    world.members_stay("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    fixture.gone("RoleMapping", "checkout/twin").await;
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE, BOB]).await;
 
     // A whole service.
     let revision = flux.publish(&[all[0]]).await;
     flux.ready(&revision).await;
-    world.gone("RoleMapping", "checkout/web").await;
-    assert!(world.policy("checkout-web").await.is_empty(), "revoked before it went");
-    assert_eq!(world.policy("checkout-api").await.remove(INVOKER), Some(members(&[ALICE, BOB])));
-    let left = world.admin().list("RoleMapping", None).await.expect("mappings");
+    fixture.gone("RoleMapping", "checkout/web").await;
+    assert!(fixture.policy("checkout-web").await.is_empty(), "revoked before it went");
+    assert_eq!(fixture.policy("checkout-api").await.remove(INVOKER), Some(members(&[ALICE, BOB])));
+    let left = fixture.admin().list("RoleMapping", None).await.expect("mappings");
     assert_eq!(left.len(), 1, "{left:#?}");
 }
 
 #[tokio::test]
 async fn all_kinds_in_one_kustomization_become_ready_together_and_are_not_written_again() {
-    let mut world = World::prepare(&[]).await;
-    world.pod.start().await;
-    let mut flux = Flux::start(&world.cluster).await;
+    let mut fixture = Fixture::prepare(&[]).await;
+    fixture.pod.start().await;
+    let mut flux = Flux::start(&fixture.cluster).await;
     let (manifests, team) = (base(), team());
     let mut files: Vec<(&str, &str)> = manifests.iter().map(|(name, text)| (*name, text.as_str())).collect();
     files.push(("team.yaml", &team));
     let revision = flux.publish(&files).await;
     flux.waiting(&revision).await;
-    two_people(&world).await;
+    two_people(&fixture).await;
     let object = flux.ready(&revision).await;
     for line in flux.said().lines().filter(|line| line.contains("Reconciliation failed")) {
         println!("before: {line}");
@@ -149,17 +149,17 @@ async fn all_kinds_in_one_kustomization_become_ready_together_and_are_not_writte
         "rolecall-system_okta-scim__Secret",
     ];
     assert_eq!(ids, BTreeSet::from(all));
-    assert_eq!(world.policy("checkout-api").await.remove(INVOKER), Some(members(&[ALICE, BOB])));
+    assert_eq!(fixture.policy("checkout-api").await.remove(INVOKER), Some(members(&[ALICE, BOB])));
     let kinds = [("IdentityProvider", "okta"), ("CloudRunTarget", "shop-dev"), ("RoleMapping", "checkout/team")];
     for (kind, name) in kinds {
-        let object: Value = world.object(kind, name).await;
+        let object: Value = fixture.object(kind, name).await;
         assert!(has(&object["status"], "Ready", "True", ""), "{object:#}");
     }
 
     // The default of the status and the finalizer are no drift to Flux.
-    let then = world.cluster.now();
+    let then = fixture.cluster.now();
     flux.reconcile("again").await;
-    let calls = world.cluster.calls_since(then);
+    let calls = fixture.cluster.calls_since(then);
     let writes: Vec<_> = calls
         .iter()
         .filter(|call| call.user == flux.user && call.group == "rolecall.dev" && !call.uri.contains("dryRun"))

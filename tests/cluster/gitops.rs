@@ -10,20 +10,20 @@ use crate::support::*;
 const ARGOCD: &str = "argocd-controller";
 
 /// Server-side apply of everything by Argo CD, conflicts forced.
-async fn sync(world: &World, manifests: &[Value]) {
+async fn sync(fixture: &Fixture, manifests: &[Value]) {
     for manifest in manifests {
-        if let Err(refused) = world.admin().apply_as(ARGOCD, "", manifest).await {
+        if let Err(refused) = fixture.admin().apply_as(ARGOCD, "", manifest).await {
             panic!("{manifest}: {refused}");
         }
     }
 }
 
 /// The resource versions of what these manifests describe.
-async fn versions(world: &World, manifests: &[Value]) -> Vec<Value> {
+async fn versions(fixture: &Fixture, manifests: &[Value]) -> Vec<Value> {
     let mut versions = Vec::new();
     for manifest in manifests {
         let (kind, name) = named(manifest);
-        versions.push(world.object(&kind, &name).await["metadata"]["resourceVersion"].clone());
+        versions.push(fixture.object(&kind, &name).await["metadata"]["resourceVersion"].clone());
     }
     versions
 }
@@ -34,38 +34,38 @@ fn is_ready(status: &Value) -> bool {
 
 #[tokio::test]
 async fn manifests_of_another_field_manager_are_not_fought_over_and_may_be_pruned_and_applied_again() {
-    let mut world = World::prepare(&[]).await;
-    world.pod.start().await;
+    let mut fixture = Fixture::prepare(&[]).await;
+    fixture.pod.start().await;
     let mut manifests: Vec<Value> = base().iter().flat_map(|(_, text)| documents(text)).collect();
     manifests.extend(documents(&team()));
-    sync(&world, &manifests).await;
-    two_people(&world).await;
-    world.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
-    world
+    sync(&fixture, &manifests).await;
+    two_people(&fixture).await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    fixture
         .mapping_status("checkout/team", "verified", |status| is_ready(status) && status["grants"]["verified"] == 2)
         .await;
-    quiet(&world).await;
+    quiet(&fixture).await;
 
     // What is applied again and again changes nothing, and nobody writes because of it.
-    let (then, before) = (world.cluster.now(), versions(&world, &manifests).await);
+    let (then, before) = (fixture.cluster.now(), versions(&fixture, &manifests).await);
     for _ in 0..10 {
-        sync(&world, &manifests).await;
+        sync(&fixture, &manifests).await;
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(versions(&world, &manifests).await, before);
-    assert!(patches(&world, then).is_empty(), "{:?}", patches(&world, then));
+    assert_eq!(versions(&fixture, &manifests).await, before);
+    assert!(patches(&fixture, then).is_empty(), "{:?}", patches(&fixture, then));
     let all = manifests.iter().map(Value::to_string).collect::<Vec<_>>().join("\n---\n");
     let diff = ["diff", "--server-side", "--force-conflicts", "--field-manager", ARGOCD, "-f", "-"];
-    assert_eq!(world.cluster.kubectl_with(&diff, &all).await.ok(), "");
+    assert_eq!(fixture.cluster.kubectl_with(&diff, &all).await.ok(), "");
 
     // A change is taken up, and only the status is written.
     let changed = documents(&mapping("team", "team-checkout", &["services/checkout-web"], &[VIEWER], "")).remove(0);
     for _ in 0..3 {
-        sync(&world, std::slice::from_ref(&changed)).await;
+        sync(&fixture, std::slice::from_ref(&changed)).await;
     }
-    world.members_become("checkout-web", VIEWER, &[ALICE, BOB]).await;
-    world.members_become("checkout-api", INVOKER, &[]).await;
-    let object = world
+    fixture.members_become("checkout-web", VIEWER, &[ALICE, BOB]).await;
+    fixture.members_become("checkout-api", INVOKER, &[]).await;
+    let object = fixture
         .until("RoleMapping", "checkout/team", "ready", |object| {
             is_ready(&object["status"]) && object["status"]["observedGeneration"] == 2
         })
@@ -75,7 +75,7 @@ async fn manifests_of_another_field_manager_are_not_fought_over_and_may_be_prune
     assert_eq!(object["metadata"]["finalizers"], json!(["rolecall.dev/revoke"]));
     // The API server writes its audit log after its answers.
     let written = eventually("the status was patched", async || {
-        let written = patches(&world, then);
+        let written = patches(&fixture, then);
         if written.is_empty() { Err("no patch yet".to_owned()) } else { Ok(written) }
     })
     .await;
@@ -86,41 +86,41 @@ async fn manifests_of_another_field_manager_are_not_fought_over_and_may_be_prune
     whole["spec"]["grants"][0]["roles"] = json!([INVOKER]);
     eventually("kubectl replace", async || {
         whole["metadata"]["resourceVersion"] =
-            world.object("RoleMapping", "checkout/team").await["metadata"]["resourceVersion"].clone();
-        world.admin().replace(&whole).await.map(|_| ()).map_err(|refused| refused.to_string())
+            fixture.object("RoleMapping", "checkout/team").await["metadata"]["resourceVersion"].clone();
+        fixture.admin().replace(&whole).await.map(|_| ()).map_err(|refused| refused.to_string())
     })
     .await;
-    world.members_become("checkout-web", INVOKER, &[ALICE, BOB]).await;
-    world.members_become("checkout-web", VIEWER, &[]).await;
-    world
+    fixture.members_become("checkout-web", INVOKER, &[ALICE, BOB]).await;
+    fixture.members_become("checkout-web", VIEWER, &[]).await;
+    fixture
         .until("RoleMapping", "checkout/team", "held again", |object| {
             object["metadata"]["finalizers"] == json!(["rolecall.dev/revoke"]) && is_ready(&object["status"])
         })
         .await;
 
     // Pruned, and back again.
-    world.admin().delete("RoleMapping", "checkout/team").await;
-    world.gone("RoleMapping", "checkout/team").await;
-    assert!(world.policy("checkout-web").await.is_empty(), "revoked before it went");
-    sync(&world, &manifests).await;
-    world.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
-    world.mapping_status("checkout/team", "ready again", is_ready).await;
+    fixture.admin().delete("RoleMapping", "checkout/team").await;
+    fixture.gone("RoleMapping", "checkout/team").await;
+    assert!(fixture.policy("checkout-web").await.is_empty(), "revoked before it went");
+    sync(&fixture, &manifests).await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    fixture.mapping_status("checkout/team", "ready again", is_ready).await;
 }
 
 /// Waits for a state and asks kstatus about the very object that shows it.
-async fn judged(world: &World, kind: &str, name: &str, wanted: &str, reason: &str, state: impl Fn(&Value) -> bool) {
+async fn judged(fixture: &Fixture, kind: &str, name: &str, wanted: &str, reason: &str, state: impl Fn(&Value) -> bool) {
     let seen = |object: &Value| condition(&object["status"], "Ready")["reason"] == reason;
-    let object = world.until(kind, name, reason, |object| seen(object) && state(object)).await;
+    let object = fixture.until(kind, name, reason, |object| seen(object) && state(object)).await;
     let (status, message) = kstatus(std::slice::from_ref(&object)).await.remove(0);
     assert_eq!(status, wanted, "{kind} {name} ({reason}): {message}\n{object:#}");
 }
 
 /// What waits after a failure is tried at once.
-async fn reconcile(world: &World, kind: &str, name: &str) {
+async fn reconcile(fixture: &Fixture, kind: &str, name: &str) {
     static ASKED: AtomicU32 = AtomicU32::new(0);
     let asked = ASKED.fetch_add(1, Ordering::Relaxed).to_string();
     let patch = json!({"metadata": {"annotations": {"rolecall.dev/reconcile-requested-at": asked}}});
-    world.admin().patch(kind, name, &patch).await.expect("an annotation");
+    fixture.admin().patch(kind, name, &patch).await.expect("an annotation");
 }
 
 fn any(_: &Value) -> bool {
@@ -134,29 +134,29 @@ fn failing(path: &str, status: u16) -> Value {
 
 #[tokio::test]
 async fn kstatus_agrees_with_the_table_of_conditions_for_mappings() {
-    let (world, scim, [group, _, bob]) = granted().await;
-    world.create_services("shop-dev", &["denied", "ill", "unsure", "crowded"]).await;
+    let (fixture, scim, [group, _, bob]) = granted().await;
+    fixture.create_services("shop-dev", &["denied", "ill", "unsure", "crowded"]).await;
     let judge = async |name: &str, wanted: &str, reason: &str, state: fn(&Value) -> bool| {
-        judged(&world, "RoleMapping", &format!("checkout/{name}"), wanted, reason, state).await;
+        judged(&fixture, "RoleMapping", &format!("checkout/{name}"), wanted, reason, state).await;
     };
     let apply = async |name: &str, group: &str, resource: &str, roles: &[&str], extra: &str| {
-        world.admin().apply(&mapping(name, group, &[resource], roles, extra)).await;
+        fixture.admin().apply(&mapping(name, group, &[resource], roles, extra)).await;
     };
     judge("team", "Current", "Converged", any).await;
 
-    world.fault(failing("/services/denied:setIamPolicy", 403)).await;
-    world.fault(failing("/services/ill:getIamPolicy", 503)).await;
-    world.fault(failing("/services/unsure:setIamPolicy", 503)).await;
-    world
+    fixture.fault(failing("/services/denied:setIamPolicy", 403)).await;
+    fixture.fault(failing("/services/ill:getIamPolicy", 503)).await;
+    fixture.fault(failing("/services/unsure:setIamPolicy", 503)).await;
+    fixture
         .fault(json!({"match": {"path": "/projects/slow-dev/"}, "action": {"type": "latency", "latencyMs": 6000}}))
         .await;
     let slow = target(&["services/*"], &[INVOKER]).replace("shop-dev", "slow-dev");
-    world.admin().apply(&slow).await;
+    fixture.admin().apply(&slow).await;
     let unlisted =
         mapping("unlisted", "team-checkout", &["services/a"], &[INVOKER], "").replace("shop-dev", "slow-dev");
-    world.admin().apply(&unlisted).await;
+    fixture.admin().apply(&unlisted).await;
     judge("unlisted", "InProgress", "Progressing", |object| has(&object["status"], "Reconciling", "True", "")).await;
-    judged(&world, "CloudRunTarget", "slow-dev", "InProgress", "Progressing", any).await;
+    judged(&fixture, "CloudRunTarget", "slow-dev", "InProgress", "Progressing", any).await;
 
     apply("observing", "team-checkout", "services/checkout-web", &[INVOKER], "  mode: Observe\n").await;
     apply("refused", "team-checkout", "services/checkout-web", &["roles/run.admin"], "").await;
@@ -167,7 +167,7 @@ async fn kstatus_agrees_with_the_table_of_conditions_for_mappings() {
     apply("ill", "team-checkout", "services/ill", &[INVOKER], "").await;
     apply("unsure", "team-checkout", "services/unsure", &[INVOKER], "").await;
     let stray = mapping("stray", "team-checkout", &["services/a"], &[INVOKER], "").replace("shop-dev", "nowhere");
-    world.admin().apply(&stray).await;
+    fixture.admin().apply(&stray).await;
     judge("observing", "Current", "Observed", any).await;
     judge("refused", "Failed", "NotDelegated", any).await;
     judge("partly", "Current", "Converged", |object| has(&object["status"], "Accepted", "False", "PartlyDelegated"))
@@ -179,28 +179,28 @@ async fn kstatus_agrees_with_the_table_of_conditions_for_mappings() {
     judge("ill", "InProgress", "GoogleUnavailable", |object| has(&object["status"], "Reconciling", "True", "")).await;
     judge("unsure", "InProgress", "OutcomeUnknown", |object| has(&object["status"], "Reconciling", "True", "")).await;
     // The target knows whose turn it is, too.
-    judged(&world, "CloudRunTarget", "shop-dev", "Failed", "PermissionDenied", |object| {
+    judged(&fixture, "CloudRunTarget", "shop-dev", "Failed", "PermissionDenied", |object| {
         has(&object["status"], "PermissionsValid", "False", "PermissionDenied")
     })
     .await;
 
     // A removal that Google does not acknowledge, of one person and of the whole mapping.
-    world.clear_faults().await;
-    reconcile(&world, "CloudRunTarget", "shop-dev").await;
+    fixture.clear_faults().await;
+    reconcile(&fixture, "CloudRunTarget", "shop-dev").await;
     for name in ["denied", "ill", "unsure"] {
         judge(name, "Current", "Converged", any).await;
     }
-    judged(&world, "CloudRunTarget", "shop-dev", "Current", "Converged", any).await;
-    world.fault(failing("/services/checkout-api:setIamPolicy", 503)).await;
+    judged(&fixture, "CloudRunTarget", "shop-dev", "Current", "Converged", any).await;
+    fixture.fault(failing("/services/checkout-api:setIamPolicy", 503)).await;
     scim.remove_member(&group, &bob).await;
     judge("team", "InProgress", "RevocationPending", |object| has(&object["status"], "Reconciling", "True", "")).await;
-    judged(&world, "CloudRunTarget", "shop-dev", "InProgress", "BackingOff", any).await;
-    world.admin().delete("RoleMapping", "checkout/team").await;
+    judged(&fixture, "CloudRunTarget", "shop-dev", "InProgress", "BackingOff", any).await;
+    fixture.admin().delete("RoleMapping", "checkout/team").await;
     judge("team", "Terminating", "RevocationPending", |object| object["metadata"]["deletionTimestamp"].is_string())
         .await;
-    world.clear_faults().await;
-    reconcile(&world, "CloudRunTarget", "shop-dev").await;
-    world.gone("RoleMapping", "checkout/team").await;
+    fixture.clear_faults().await;
+    reconcile(&fixture, "CloudRunTarget", "shop-dev").await;
+    fixture.gone("RoleMapping", "checkout/team").await;
 
     // Held by the guard: nothing is broken.
     let mut users = Vec::new();
@@ -217,37 +217,37 @@ async fn kstatus_agrees_with_the_table_of_conditions_for_mappings() {
 
 #[tokio::test]
 async fn kstatus_tells_a_broken_target_or_provider_from_one_that_is_well() {
-    let world = World::start().await;
-    judged(&world, "CloudRunTarget", "shop-dev", "Current", "Converged", any).await;
-    judged(&world, "IdentityProvider", "okta", "Current", "Accepted", any).await;
+    let fixture = Fixture::start().await;
+    judged(&fixture, "CloudRunTarget", "shop-dev", "Current", "Converged", any).await;
+    judged(&fixture, "IdentityProvider", "okta", "Current", "Accepted", any).await;
 
     let other = |project: &str| target(&["services/*"], &[INVOKER]).replace("shop-dev", project);
-    world.fault(failing("/projects/closed-dev/", 403)).await;
-    world.fault(failing("/projects/ill-dev/", 503)).await;
+    fixture.fault(failing("/projects/closed-dev/", 403)).await;
+    fixture.fault(failing("/projects/ill-dev/", 503)).await;
     for project in ["closed-dev", "ill-dev"] {
-        world.admin().apply(&other(project)).await;
+        fixture.admin().apply(&other(project)).await;
     }
     let stalled: fn(&Value) -> bool = |object| has(&object["status"], "Stalled", "True", "");
     let reconciling: fn(&Value) -> bool = |object| has(&object["status"], "Reconciling", "True", "");
-    judged(&world, "CloudRunTarget", "closed-dev", "Failed", "PermissionDenied", stalled).await;
-    judged(&world, "CloudRunTarget", "ill-dev", "InProgress", "GoogleUnavailable", reconciling).await;
+    judged(&fixture, "CloudRunTarget", "closed-dev", "Failed", "PermissionDenied", stalled).await;
+    judged(&fixture, "CloudRunTarget", "ill-dev", "InProgress", "GoogleUnavailable", reconciling).await;
     let overlapping = target(&["services/*"], &[INVOKER]).replace("{name: shop-dev}", "{name: second}");
-    world.admin().apply(&overlapping).await;
-    judged(&world, "CloudRunTarget", "second", "Failed", "OverlappingTarget", stalled).await;
-    world.clear_faults().await;
+    fixture.admin().apply(&overlapping).await;
+    judged(&fixture, "CloudRunTarget", "second", "Failed", "OverlappingTarget", stalled).await;
+    fixture.clear_faults().await;
     for project in ["closed-dev", "ill-dev"] {
-        reconcile(&world, "CloudRunTarget", project).await;
-        judged(&world, "CloudRunTarget", project, "Current", "Converged", any).await;
+        reconcile(&fixture, "CloudRunTarget", project).await;
+        judged(&fixture, "CloudRunTarget", project, "Current", "Converged", any).await;
     }
 
     let entra = documents(&provider("entra", "scim-token-of-entra-0123456789abcdef"));
-    world.admin().apply_as("kubectl", "", &entra[1]).await.expect("a provider");
-    judged(&world, "IdentityProvider", "entra", "Failed", "TokenSecretNotFound", stalled).await;
-    world.admin().apply_as("kubectl", "", &entra[0]).await.expect("its Secret");
-    judged(&world, "IdentityProvider", "entra", "Current", "Accepted", any).await;
+    fixture.admin().apply_as("kubectl", "", &entra[1]).await.expect("a provider");
+    judged(&fixture, "IdentityProvider", "entra", "Failed", "TokenSecretNotFound", stalled).await;
+    fixture.admin().apply_as("kubectl", "", &entra[0]).await.expect("its Secret");
+    judged(&fixture, "IdentityProvider", "entra", "Current", "Accepted", any).await;
     let state = |state: &str| json!({"spec": {"state": state}});
-    world.admin().patch("IdentityProvider", "entra", &state("Suspended")).await.expect("suspended");
-    judged(&world, "IdentityProvider", "entra", "Failed", "Suspended", stalled).await;
-    world.admin().patch("IdentityProvider", "entra", &state("Active")).await.expect("active");
-    judged(&world, "IdentityProvider", "entra", "Current", "Accepted", any).await;
+    fixture.admin().patch("IdentityProvider", "entra", &state("Suspended")).await.expect("suspended");
+    judged(&fixture, "IdentityProvider", "entra", "Failed", "Suspended", stalled).await;
+    fixture.admin().patch("IdentityProvider", "entra", &state("Active")).await.expect("active");
+    judged(&fixture, "IdentityProvider", "entra", "Current", "Accepted", any).await;
 }

@@ -22,53 +22,53 @@ fn copy(from: &Path, to: &Path) {
 
 #[tokio::test]
 async fn upgrade_with_a_changed_definition_keeps_all_objects_and_grants() {
-    let (mut world, _, _) = granted().await;
+    let (mut fixture, _, _) = granted().await;
     let objects = [("RoleMapping", "checkout/team"), ("CloudRunTarget", "shop-dev"), ("IdentityProvider", "okta")];
     let mut before = Vec::new();
     for (kind, name) in objects {
-        before.push(world.object(kind, name).await);
+        before.push(fixture.object(kind, name).await);
     }
-    let writes = world.emulator_writes("checkout-api");
+    let writes = fixture.emulator_writes("checkout-api");
 
-    let chart = world.cluster.folder().join("chart");
-    copy(&world.release.chart, &chart);
+    let chart = fixture.cluster.folder().join("chart");
+    copy(&fixture.release.chart, &chart);
     let definition = chart.join("files/crds/rolecall.dev_rolemappings.yaml");
     let text = std::fs::read_to_string(&definition).expect("a definition");
     let columns = "  - additionalPrinterColumns:\n";
     assert!(text.contains(columns), "{text}");
     let more = format!("{columns}    - jsonPath: .spec.deletionPolicy\n      name: Deletion\n      type: string\n");
     std::fs::write(&definition, text.replace(columns, &more)).expect("a changed definition");
-    world.release.chart = chart;
-    world.release.upgrade(&world.cluster, &[]).await.ok();
+    fixture.release.chart = chart;
+    fixture.release.upgrade(&fixture.cluster, &[]).await.ok();
     let table = eventually("the new column", async || {
-        let table = world.cluster.kubectl(&["get", "rolemappings", "--namespace=checkout"]).await.ok();
+        let table = fixture.cluster.kubectl(&["get", "rolemappings", "--namespace=checkout"]).await.ok();
         if table.contains("DELETION") { Ok(table) } else { Err(table) }
     })
     .await;
     assert!(table.contains("Revoke") && table.contains("2/2"), "{table}");
     // The Deployment starts its pod anew.
-    world.pod.shutdown().await;
-    world.pod = world.release.pod(&world.cluster, "rolecall-0", world.proxy.address).await;
-    world.pod.start().await;
-    world.members_stay("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    fixture.pod.shutdown().await;
+    fixture.pod = fixture.release.pod(&fixture.cluster, "rolecall-0", fixture.proxy.address).await;
+    fixture.pod.start().await;
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE, BOB]).await;
     for ((kind, name), before) in objects.into_iter().zip(before) {
-        let after = world.object(kind, name).await;
+        let after = fixture.object(kind, name).await;
         for field in ["uid", "generation", "finalizers"] {
             assert_eq!(after["metadata"][field], before["metadata"][field], "{kind} {field}");
         }
         assert_eq!(after["spec"], before["spec"], "{kind}");
         assert!(has(&after["status"], "Ready", "True", ""), "{after:#}");
     }
-    assert_eq!(world.emulator_writes("checkout-api"), writes, "nothing was written");
+    assert_eq!(fixture.emulator_writes("checkout-api"), writes, "nothing was written");
     // And the changed kind is followed.
-    world.admin().apply(&mapping("web", "team-checkout", &["services/checkout-web"], &[INVOKER], "")).await;
-    world.members_become("checkout-web", INVOKER, &[ALICE, BOB]).await;
+    fixture.admin().apply(&mapping("web", "team-checkout", &["services/checkout-web"], &[INVOKER], "")).await;
+    fixture.members_become("checkout-web", INVOKER, &[ALICE, BOB]).await;
 }
 
 /// `helm uninstall` and the end of its pod; what the pages say stays, and nothing else.
-async fn uninstalled(world: &mut World) {
-    world.release.uninstall(&world.cluster).await.ok();
-    world.pod.shutdown().await;
+async fn uninstalled(fixture: &mut Fixture) {
+    fixture.release.uninstall(&fixture.cluster).await.ok();
+    fixture.pod.shutdown().await;
     let here = |name: &str| format!("{SYSTEM}/{name}");
     for (kind, name) in [
         ("CustomResourceDefinition", "identityproviders.rolecall.dev".to_owned()),
@@ -81,7 +81,7 @@ async fn uninstalled(world: &mut World) {
         ("CloudRunTarget", "shop-dev".to_owned()),
         ("RoleMapping", "checkout/team".to_owned()),
     ] {
-        let object = world.object(kind, &name).await;
+        let object = fixture.object(kind, &name).await;
         assert!(object.is_object() && object["metadata"]["deletionTimestamp"].is_null(), "{kind} {name}: {object:#}");
     }
     for (kind, name) in [
@@ -95,42 +95,42 @@ async fn uninstalled(world: &mut World) {
         ("Role", here("rolecall")),
         ("RoleBinding", here("rolecall")),
     ] {
-        world.gone(kind, &name).await;
+        fixture.gone(kind, &name).await;
     }
-    let finalizers = world.object("RoleMapping", "checkout/team").await["metadata"]["finalizers"].clone();
+    let finalizers = fixture.object("RoleMapping", "checkout/team").await["metadata"]["finalizers"].clone();
     assert!(finalizers.as_array().is_none_or(Vec::is_empty), "{finalizers}");
 }
 
 #[tokio::test]
 async fn uninstall_that_revokes_leaves_no_grant_and_no_finalizer_and_is_taken_back_by_cancel() {
-    let (mut world, _, _) = granted().await;
-    world.stranger_adds("checkout-api", INVOKER, "user:carol@example.com").await;
-    world.admin().apply(&mapping("web", "team-checkout", &["services/checkout-web"], &[INVOKER], "")).await;
-    world.members_become("checkout-web", INVOKER, &[ALICE, BOB]).await;
+    let (mut fixture, _, _) = granted().await;
+    fixture.stranger_adds("checkout-api", INVOKER, "user:carol@example.com").await;
+    fixture.admin().apply(&mapping("web", "team-checkout", &["services/checkout-web"], &[INVOKER], "")).await;
+    fixture.members_become("checkout-web", INVOKER, &[ALICE, BOB]).await;
 
-    let said = world.pod.exec(&["uninstall", "--revoke", "--timeout", "60"]).await.ok();
+    let said = fixture.pod.exec(&["uninstall", "--revoke", "--timeout", "60"]).await.ok();
     assert!(said.contains("settled"), "{said}");
-    assert!(world.policy("checkout-web").await.is_empty());
-    world.members_become("checkout-api", INVOKER, &["user:carol@example.com"]).await;
+    assert!(fixture.policy("checkout-web").await.is_empty());
+    fixture.members_become("checkout-api", INVOKER, &["user:carol@example.com"]).await;
     // Nothing begins any more, also with the process still there.
-    world.admin().apply(&mapping("late", "team-checkout", &["services/checkout-web"], &[INVOKER], "")).await;
-    world.members_stay("checkout-web", INVOKER, &[]).await;
-    uninstalled(&mut world).await;
+    fixture.admin().apply(&mapping("late", "team-checkout", &["services/checkout-web"], &[INVOKER], "")).await;
+    fixture.members_stay("checkout-web", INVOKER, &[]).await;
+    uninstalled(&mut fixture).await;
     for name in ["web", "late"] {
-        world.admin().delete("RoleMapping", &format!("checkout/{name}")).await;
-        world.gone("RoleMapping", &format!("checkout/{name}")).await;
+        fixture.admin().delete("RoleMapping", &format!("checkout/{name}")).await;
+        fixture.gone("RoleMapping", &format!("checkout/{name}")).await;
     }
 
     // Installed again on what was kept, it remembers, and goes on when that is taken back.
-    world.release.reinstall(&world.cluster).await.ok();
-    world.pod = world.release.pod(&world.cluster, "rolecall-0", world.proxy.address).await;
-    world.pod.start().await;
-    world.members_stay("checkout-api", INVOKER, &["user:carol@example.com"]).await;
-    world.pod.exec(&["uninstall", "--cancel"]).await.ok();
-    world.pod.shutdown().await;
-    world.pod.start().await;
-    world.members_become("checkout-api", INVOKER, &[ALICE, BOB, "user:carol@example.com"]).await;
-    world
+    fixture.release.reinstall(&fixture.cluster).await.ok();
+    fixture.pod = fixture.release.pod(&fixture.cluster, "rolecall-0", fixture.proxy.address).await;
+    fixture.pod.start().await;
+    fixture.members_stay("checkout-api", INVOKER, &["user:carol@example.com"]).await;
+    fixture.pod.exec(&["uninstall", "--cancel"]).await.ok();
+    fixture.pod.shutdown().await;
+    fixture.pod.start().await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE, BOB, "user:carol@example.com"]).await;
+    fixture
         .until("RoleMapping", "checkout/team", "held and ready", |object| {
             object["metadata"]["finalizers"] == json!(["rolecall.dev/revoke"])
                 && has(&object["status"], "Ready", "True", "Converged")
@@ -139,51 +139,51 @@ async fn uninstall_that_revokes_leaves_no_grant_and_no_finalizer_and_is_taken_ba
 }
 
 /// Gives rolecall these rules in the whole cluster, and answers those that it had.
-async fn with_rules(world: &World, change: impl Fn(Vec<Value>) -> Vec<Value>) -> Vec<Value> {
-    let mut role = world.object("ClusterRole", "rolecall").await;
+async fn with_rules(fixture: &Fixture, change: impl Fn(Vec<Value>) -> Vec<Value>) -> Vec<Value> {
+    let mut role = fixture.object("ClusterRole", "rolecall").await;
     let had = role["rules"].as_array().expect("rules").clone();
     role["rules"] = change(had.clone()).into();
-    world.admin().replace(&role).await.expect("the role is replaced");
+    fixture.admin().replace(&role).await.expect("the role is replaced");
     had
 }
 
 #[tokio::test]
 async fn uninstall_goes_on_with_mappings_that_changed_while_their_finalizer_was_taken() {
-    let (mut world, _, _) = granted().await;
+    let (mut fixture, _, _) = granted().await;
     let changes_mappings = |rule: &Value| {
         let says = |field: &str, word: &str| rule[field].as_array().is_some_and(|words| words.contains(&json!(word)));
         says("resources", "rolemappings") && says("verbs", "patch")
     };
     let less = |rules: Vec<Value>| rules.into_iter().filter(|rule| !changes_mappings(rule)).collect();
-    let rules = with_rules(&world, less).await;
-    let said = world.pod.exec(&["uninstall", "--revoke", "--timeout", "1"]).await.refused();
+    let rules = with_rules(&fixture, less).await;
+    let said = fixture.pod.exec(&["uninstall", "--revoke", "--timeout", "1"]).await.refused();
     assert!(said.contains("not settled yet"), "{said}");
-    world.pod.says("cannot take the finalizer off checkout/team").await;
+    fixture.pod.says("cannot take the finalizer off checkout/team").await;
     // Between the look at it and the write somebody else changed it, as any writer of its status does.
-    world
+    fixture
         .admin()
         .patch("RoleMapping", "checkout/team", &json!({"metadata": {"labels": {"team": "a"}}}))
         .await
         .expect("it");
-    with_rules(&world, |_| rules.clone()).await;
-    let said = world.pod.exec(&["uninstall", "--revoke", "--timeout", "60"]).await.ok();
+    with_rules(&fixture, |_| rules.clone()).await;
+    let said = fixture.pod.exec(&["uninstall", "--revoke", "--timeout", "60"]).await.ok();
     assert!(said.contains("settled"), "{said}");
-    uninstalled(&mut world).await;
+    uninstalled(&mut fixture).await;
 }
 
 #[tokio::test]
 async fn uninstall_that_orphans_leaves_the_grants_and_no_finalizer() {
-    let (mut world, _, _) = granted().await;
-    let writes = world.emulator_writes("checkout-api");
-    let said = world.pod.exec(&["uninstall", "--orphan", "--timeout", "60"]).await.ok();
+    let (mut fixture, _, _) = granted().await;
+    let writes = fixture.emulator_writes("checkout-api");
+    let said = fixture.pod.exec(&["uninstall", "--orphan", "--timeout", "60"]).await.ok();
     assert!(said.contains("settled"), "{said}");
-    uninstalled(&mut world).await;
-    world.admin().delete("RoleMapping", "checkout/team").await;
-    world.gone("RoleMapping", "checkout/team").await;
-    world.admin().delete("Namespace", "checkout").await;
-    world.gone("Namespace", "checkout").await;
-    world.members_stay("checkout-api", INVOKER, &[ALICE, BOB]).await;
-    assert_eq!(world.emulator_writes("checkout-api"), writes);
+    uninstalled(&mut fixture).await;
+    fixture.admin().delete("RoleMapping", "checkout/team").await;
+    fixture.gone("RoleMapping", "checkout/team").await;
+    fixture.admin().delete("Namespace", "checkout").await;
+    fixture.gone("Namespace", "checkout").await;
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    assert_eq!(fixture.emulator_writes("checkout-api"), writes);
 }
 
 /// The commands of a numbered step of the notes: what is indented by five.
@@ -208,38 +208,38 @@ fn step(notes: &str, number: usize) -> Vec<String> {
 
 #[tokio::test]
 async fn notes_of_the_installation_are_shown_and_their_commands_work_as_they_stand() {
-    let mut world = World::prepare(&["externalUrl=https://rolecall.example.com"]).await;
-    let notes = world.cluster.helm(&["get", "notes", "rolecall", "--namespace", SYSTEM]).await.ok();
+    let mut fixture = Fixture::prepare(&["externalUrl=https://rolecall.example.com"]).await;
+    let notes = fixture.cluster.helm(&["get", "notes", "rolecall", "--namespace", SYSTEM]).await.ok();
     assert!(notes.contains("runs in namespace rolecall-system in enforce mode"), "{notes}");
     assert!(!notes.contains("WARNING: externalUrl") && !notes.contains("WARNING: secrets"), "{notes}");
     assert!(notes.contains("rolecall-database"), "{notes}");
-    world.pod.start().await;
+    fixture.pod.start().await;
 
-    world.cluster.shell(&step(&notes, 1).join("\n")).await.ok();
-    let token = world.cluster.shell("cat scim.token").await.ok().trim().to_owned();
-    let secret = world.admin().get("Secret", &format!("{SYSTEM}/okta-scim")).await.expect("a Secret");
+    fixture.cluster.shell(&step(&notes, 1).join("\n")).await.ok();
+    let token = fixture.cluster.shell("cat scim.token").await.ok().trim().to_owned();
+    let secret = fixture.admin().get("Secret", &format!("{SYSTEM}/okta-scim")).await.expect("a Secret");
     assert!(secret["data"]["tokenSHA256"].is_string() && secret["data"]["token"].is_null(), "{secret:#}");
 
     for object in base().iter().flat_map(|(_, text)| documents(text)).filter(|object| object["kind"] != "Secret") {
-        world.admin().apply_as("kubectl", "", &object).await.expect("applied");
+        fixture.admin().apply_as("kubectl", "", &object).await.expect("applied");
     }
-    accepted(&world.scim("okta", &token), 200).await;
-    world.until("IdentityProvider", "okta", "an endpoint", |object| object["status"]["endpoint"].is_string()).await;
+    accepted(&fixture.scim("okta", &token), 200).await;
+    fixture.until("IdentityProvider", "okta", "an endpoint", |object| object["status"]["endpoint"].is_string()).await;
     let [endpoint] = &step(&notes, 2)[..] else { panic!("one command in step 2 of:\n{notes}") };
-    let said = world.cluster.shell(endpoint).await.ok();
+    let said = fixture.cluster.shell(endpoint).await.ok();
     assert!(said.contains("https://rolecall.example.com/idp/okta/scim/v2"), "{said}");
 
-    world.create_services("shop-dev", &["checkout-api"]).await;
-    let alice = world.scim("okta", &token).create_user("alice@example.com").await;
-    world.scim("okta", &token).create_group("team-checkout", &[&alice]).await;
-    world.admin().apply(&team()).await;
-    world.mapping_status("checkout/team", "ready", |status: &Value| has(status, "Ready", "True", "Converged")).await;
+    fixture.create_services("shop-dev", &["checkout-api"]).await;
+    let alice = fixture.scim("okta", &token).create_user("alice@example.com").await;
+    fixture.scim("okta", &token).create_group("team-checkout", &[&alice]).await;
+    fixture.admin().apply(&team()).await;
+    fixture.mapping_status("checkout/team", "ready", |status: &Value| has(status, "Ready", "True", "Converged")).await;
     let [watching, inside] = &step(&notes, 3)[..] else { panic!("two commands in step 3 of:\n{notes}") };
     // A watch ends with the request; kubectl says nothing of it.
-    let said = world.cluster.shell(&format!("{watching} --request-timeout=3s")).await.stdout;
+    let said = fixture.cluster.shell(&format!("{watching} --request-timeout=3s")).await.stdout;
     assert!(said.contains("team") && said.contains("1/1"), "{said}");
     let inside = inside.strip_prefix("kubectl -n rolecall-system exec deploy/rolecall -- /rolecall ");
-    let said = world.pod.exec(&inside.expect("a command in the pod").split(' ').collect::<Vec<_>>()).await.ok();
+    let said = fixture.pod.exec(&inside.expect("a command in the pod").split(' ').collect::<Vec<_>>()).await.ok();
     assert!(said.contains("team") && said.contains("okta") && said.contains("shop-dev"), "{said}");
     let leaving = notes.lines().find(|line| line.contains("/rolecall uninstall --revoke")).expect("how to leave");
     assert!(leaving.trim_start().starts_with("kubectl -n rolecall-system exec deploy/rolecall -- "), "{leaving}");

@@ -9,13 +9,13 @@ use crate::support::*;
 const STRANGER: &str = "user:stranger@elsewhere.example";
 
 /// The fault hits the next write of a policy.
-async fn next_write(world: &World, action: Value) {
-    world.fault(json!({"match": {"method": "POST", "path": ":setIamPolicy", "count": 1}, "action": action})).await;
+async fn next_write(fixture: &Fixture, action: Value) {
+    fixture.fault(json!({"match": {"method": "POST", "path": ":setIamPolicy", "count": 1}, "action": action})).await;
 }
 
-async fn write_is_under_way(world: &World) {
-    eventually("a write under way", async || match world.faults_fired().await {
-        0 => Err(tail(&world.pod.said())),
+async fn write_is_under_way(fixture: &Fixture) {
+    eventually("a write under way", async || match fixture.faults_fired().await {
+        0 => Err(tail(&fixture.pod.said())),
         _ => Ok(()),
     })
     .await;
@@ -23,8 +23,8 @@ async fn write_is_under_way(world: &World) {
 
 #[tokio::test]
 async fn operator_that_is_killed_between_intend_and_settle_leaves_no_orphan() {
-    let (mut world, team) = World::with_team(&[]).await;
-    world.stranger_adds("checkout-api", INVOKER, STRANGER).await;
+    let (mut fixture, team) = Fixture::with_team(&[]).await;
+    fixture.stranger_adds("checkout-api", INVOKER, STRANGER).await;
     let bob = team.scim.create_user("bob@example.com").await;
     // The call is lost, or its answer is; each time the team changes by one that comes and one that goes.
     let edges = [
@@ -32,75 +32,76 @@ async fn operator_that_is_killed_between_intend_and_settle_leaves_no_orphan() {
         (json!({"type": "hang", "when": "after"}), &team.alice, ALICE),
     ];
     for (action, comes, stays) in edges {
-        next_write(&world, action).await;
+        next_write(&fixture, action).await;
         team.scim.replace_members(&team.group, &[comes]).await;
-        write_is_under_way(&world).await;
+        write_is_under_way(&fixture).await;
         let killed = Instant::now();
-        world.pod.kill();
-        world.clear_faults().await;
-        world.pod.start().await;
-        world.pod.at_work().await;
+        fixture.pod.kill();
+        fixture.clear_faults().await;
+        fixture.pod.start().await;
+        fixture.pod.at_work().await;
         println!("measured: at work again after SIGKILL: {:.1} s", killed.elapsed().as_secs_f64());
-        world.members_become("checkout-api", INVOKER, &[STRANGER, stays]).await;
+        fixture.members_become("checkout-api", INVOKER, &[STRANGER, stays]).await;
     }
     // Ours is still known to be ours: it goes when it is no longer wanted, and the stranger's stays.
     team.scim.remove_member(&team.group, &team.alice).await;
-    world.members_become("checkout-api", INVOKER, &[STRANGER]).await;
-    world.agree().await;
+    fixture.members_become("checkout-api", INVOKER, &[STRANGER]).await;
+    fixture.agree().await;
 }
 
 /// The leader is stopped while Google has its call that grants Bob. Answers another pod that stands by, and Bob.
-async fn stopped_mid_write(world: &mut World, team: &Team, action: Value) -> (Pod, String) {
-    let mut standby = world.release.pod(&world.cluster, "rolecall-1", world.proxy.address).await;
+async fn stopped_mid_write(fixture: &mut Fixture, team: &Team, action: Value) -> (Pod, String) {
+    let mut standby = fixture.release.pod(&fixture.cluster, "rolecall-1", fixture.proxy.address).await;
     standby.start().await;
-    next_write(world, action).await;
+    next_write(fixture, action).await;
     let bob = team.add_bob().await;
-    write_is_under_way(world).await;
-    world.pod.signal("STOP");
+    write_is_under_way(fixture).await;
+    fixture.pod.signal("STOP");
     (standby, bob)
 }
 
 /// The first process wakes up, learns that it does not lead any more, and ends.
-async fn wakes_and_ends(world: &mut World) {
-    world.pod.signal("CONT");
-    assert_eq!(world.pod.end().await, Some(3), "{}", tail(&world.pod.said()));
-    assert!(world.pod.said().contains("LeadershipLost"), "it says why:\n{}", tail(&world.pod.said()));
+async fn wakes_and_ends(fixture: &mut Fixture) {
+    fixture.pod.signal("CONT");
+    assert_eq!(fixture.pod.end().await, Some(3), "{}", tail(&fixture.pod.said()));
+    assert!(fixture.pod.said().contains("LeadershipLost"), "it says why:\n{}", tail(&fixture.pod.said()));
 }
 
 #[tokio::test]
 async fn leader_that_is_stopped_mid_write_grants_nothing_twice_when_it_wakes() {
-    let (mut world, team) = World::with_team(&[]).await;
-    let writes = world.emulator_writes("checkout-api");
+    let (mut fixture, team) = Fixture::with_team(&[]).await;
+    let writes = fixture.emulator_writes("checkout-api");
     // The write takes effect while the leader sleeps: its late write is the one that would settle it.
-    let (mut standby, _) = stopped_mid_write(&mut world, &team, json!({"type": "latency", "latencyMs": 1500})).await;
+    let (mut standby, _) = stopped_mid_write(&mut fixture, &team, json!({"type": "latency", "latencyMs": 1500})).await;
     let stopped = Instant::now();
     standby.at_work().await;
     println!("measured: take-over from a stopped leader: {:.1} s", stopped.elapsed().as_secs_f64());
-    world.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
     let slept = stopped.elapsed();
-    wakes_and_ends(&mut world).await;
+    wakes_and_ends(&mut fixture).await;
     // Longer than a call may take, and the answer is not looked at.
     if slept.as_secs() < 28 {
         let refused = "the store cannot record the step, so it is not taken: another rolecall took over";
-        assert!(world.pod.said().contains(refused), "its late write is refused:\n{}", tail(&world.pod.said()));
+        assert!(fixture.pod.said().contains(refused), "its late write is refused:\n{}", tail(&fixture.pod.said()));
     }
-    world.members_stay("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE, BOB]).await;
     // One write granted him; one more proves the read that tells what became of it, where nothing else is to be written.
-    let since = world.emulator_writes("checkout-api") - writes;
+    let since = fixture.emulator_writes("checkout-api") - writes;
     assert!((1..=2).contains(&since), "{since} writes");
     // The second knows the grant as its own.
     let scim = standby.scim("okta", TOKEN);
     scim.replace_members(&team.group, &[&team.alice]).await;
-    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
     standby.shutdown().await;
-    agree(&world.google, &world.release.database()).await;
+    agree(&fixture.google, &fixture.release.database()).await;
 }
 
 #[tokio::test]
 async fn call_of_a_stopped_leader_grants_nobody_who_was_removed_meanwhile() {
-    let (mut world, team) = World::with_team(&[]).await;
-    let before = world.emulator.journal().len();
-    let (mut standby, bob) = stopped_mid_write(&mut world, &team, json!({"type": "latency", "latencyMs": 30000})).await;
+    let (mut fixture, team) = Fixture::with_team(&[]).await;
+    let before = fixture.emulator.journal().len();
+    let (mut standby, bob) =
+        stopped_mid_write(&mut fixture, &team, json!({"type": "latency", "latencyMs": 30000})).await;
     let stopped = Instant::now();
     let scim = standby.scim("okta", TOKEN);
     scim.remove_member(&team.group, &bob).await;
@@ -108,7 +109,7 @@ async fn call_of_a_stopped_leader_grants_nobody_who_was_removed_meanwhile() {
     let took_over = stopped.elapsed();
     println!("measured: take-over from a stopped leader: {:.1} s", took_over.as_secs_f64());
     let late = eventually_within(std::time::Duration::from_mins(1), "the late call, taken up", async || {
-        let journal = world.emulator.journal();
+        let journal = fixture.emulator.journal();
         let found = journal[before..].iter().find(|call| call.fault == Some("latency"));
         found.and_then(|call| call.status).ok_or_else(|| "not taken up yet".to_owned())
     })
@@ -116,32 +117,32 @@ async fn call_of_a_stopped_leader_grants_nobody_who_was_removed_meanwhile() {
     if took_over.as_secs() < 25 {
         assert_eq!(late, 409, "the second has made its etag invalid:\n{}", tail(&standby.said()));
     }
-    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
-    wakes_and_ends(&mut world).await;
-    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    wakes_and_ends(&mut fixture).await;
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
     standby.shutdown().await;
-    agree(&world.google, &world.release.database()).await;
+    agree(&fixture.google, &fixture.release.database()).await;
 }
 
 #[tokio::test]
 async fn standby_serves_scim_and_the_leader_follows() {
-    let (mut world, team) = World::with_team(&[]).await;
-    let mut standby = world.release.pod(&world.cluster, "rolecall-1", world.proxy.address).await;
+    let (mut fixture, team) = Fixture::with_team(&[]).await;
+    let mut standby = fixture.release.pod(&fixture.cluster, "rolecall-1", fixture.proxy.address).await;
     standby.start().await;
     let scim = standby.scim("okta", TOKEN);
     let bob = scim.create_user("bob@example.com").await;
     scim.add_members(&team.group, &[&bob]).await;
-    world.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
-    world.mapping_status("checkout/team", "counts Bob", |s| s["grants"]["verified"] == 2).await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    fixture.mapping_status("checkout/team", "counts Bob", |s| s["grants"]["verified"] == 2).await;
     assert!(!standby.said().contains("leading since"), "the first leads:\n{}", standby.said());
     // And it takes over from a leader that ends.
     let ended = Instant::now();
-    world.pod.shutdown().await;
+    fixture.pod.shutdown().await;
     standby.at_work().await;
     let took = ended.elapsed();
     println!("measured: take-over from a leader that ended: {:.1} s", took.as_secs_f64());
     scim.remove_member(&team.group, &bob).await;
-    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
     standby.shutdown().await;
-    agree(&world.google, &world.release.database()).await;
+    agree(&fixture.google, &fixture.release.database()).await;
 }

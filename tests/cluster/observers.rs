@@ -11,10 +11,10 @@ async fn judgement(object: &Value) -> String {
 }
 
 /// Every object of the smallest set, without the Secret, as the API server answers its creation.
-async fn created(world: &World) -> Vec<Value> {
+async fn created(fixture: &Fixture) -> Vec<Value> {
     let mut created = Vec::new();
     for manifest in base().iter().flat_map(|(_, text)| documents(text)).chain(documents(&team())) {
-        let answer = world.admin().create(&manifest).await.expect("created");
+        let answer = fixture.admin().create(&manifest).await.expect("created");
         if answer["kind"] != "Secret" {
             created.push(answer);
         }
@@ -24,34 +24,34 @@ async fn created(world: &World) -> Vec<Value> {
 
 #[tokio::test]
 async fn object_that_nobody_has_looked_at_is_in_progress_from_the_moment_of_its_creation() {
-    let mut world = World::prepare(&[]).await;
-    let seen = created(&world).await;
+    let mut fixture = Fixture::prepare(&[]).await;
+    let seen = created(&fixture).await;
     assert_eq!(seen.len(), 3);
     for object in &seen {
         assert_eq!(object["status"], json!({"observedGeneration": -1}), "as Flux's own kinds have it");
         assert_eq!(judgement(object).await, "InProgress", "{object:#}");
         let (kind, name) = named(object);
-        let read = world.object(&kind, &name).await;
+        let read = fixture.object(&kind, &name).await;
         assert_eq!(judgement(&read).await, "InProgress", "rolecall is down, and it stays so: {read:#}");
     }
 
     // Up, it looks: until then, and until Google has what is asked for, nothing is Current.
-    world.pod.start().await;
-    two_people(&world).await;
-    world.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    fixture.pod.start().await;
+    two_people(&fixture).await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
     for object in &seen {
         let (kind, name) = named(object);
-        let ready = world.until(&kind, &name, "ready", |object| has(&object["status"], "Ready", "True", "")).await;
+        let ready = fixture.until(&kind, &name, "ready", |object| has(&object["status"], "Ready", "True", "")).await;
         assert_eq!(judgement(&ready).await, "Current");
     }
     for turn in 0..4 {
         let name = format!("late-{turn}");
         let late = documents(&mapping(&name, "team-checkout", &["services/checkout-web"], &[VIEWER], "")).remove(0);
-        let object = world.admin().create(&late).await.expect("created while rolecall is up");
+        let object = fixture.admin().create(&late).await.expect("created while rolecall is up");
         assert_eq!(judgement(&object).await, "InProgress", "{object:#}");
         let name = format!("checkout/{name}");
         let object = eventually("Current", async || {
-            let object = world.object("RoleMapping", &name).await;
+            let object = fixture.object("RoleMapping", &name).await;
             match judgement(&object).await.as_str() {
                 "Current" => Ok(object),
                 other => {
@@ -61,31 +61,31 @@ async fn object_that_nobody_has_looked_at_is_in_progress_from_the_moment_of_its_
             }
         })
         .await;
-        let granted = world.policy("checkout-web").await.remove(VIEWER).unwrap_or_default();
+        let granted = fixture.policy("checkout-web").await.remove(VIEWER).unwrap_or_default();
         assert_eq!(granted.len(), 2, "Current is said of what is granted: {object:#}");
-        world.admin().delete("RoleMapping", &name).await;
-        world.gone("RoleMapping", &name).await;
+        fixture.admin().delete("RoleMapping", &name).await;
+        fixture.gone("RoleMapping", &name).await;
     }
 }
 
 #[tokio::test]
 async fn an_annotation_longer_than_the_schema_takes_does_not_keep_the_status_from_being_written() {
-    let (world, ..) = granted().await;
+    let (fixture, ..) = granted().await;
     let long = json!({"metadata": {"annotations": {"rolecall.dev/reconcile-requested-at": "x".repeat(300)}}});
-    world.admin().patch("RoleMapping", "checkout/team", &long).await.expect("an annotation");
-    world.admin().patch("CloudRunTarget", "shop-dev", &long).await.expect("an annotation");
-    world.admin().patch("IdentityProvider", "okta", &long).await.expect("an annotation");
+    fixture.admin().patch("RoleMapping", "checkout/team", &long).await.expect("an annotation");
+    fixture.admin().patch("CloudRunTarget", "shop-dev", &long).await.expect("an annotation");
+    fixture.admin().patch("IdentityProvider", "okta", &long).await.expect("an annotation");
     let suspend = json!({"spec": {"mode": "Suspend"}});
-    world.admin().patch("RoleMapping", "checkout/team", &suspend).await.expect("a suspension");
+    fixture.admin().patch("RoleMapping", "checkout/team", &suspend).await.expect("a suspension");
     let echoed =
         |object: &Value| object["status"]["lastHandledReconcileAt"].as_str().unwrap_or("").chars().count() == 256;
-    world
+    fixture
         .until("RoleMapping", "checkout/team", "suspended", |object| {
             has(&object["status"], "Frozen", "True", "Suspended") && echoed(object)
         })
         .await;
-    world.until("CloudRunTarget", "shop-dev", "echoed", echoed).await;
-    world.until("IdentityProvider", "okta", "echoed", echoed).await;
+    fixture.until("CloudRunTarget", "shop-dev", "echoed", echoed).await;
+    fixture.until("IdentityProvider", "okta", "echoed", echoed).await;
 }
 
 /// The schema of the summary of grants in the CRD of mappings, with this bound.
@@ -101,11 +101,11 @@ fn bounded(crd: &Value, most: u64) -> Value {
 
 #[tokio::test]
 async fn status_that_the_api_server_refuses_gives_way_to_one_that_says_so() {
-    let (world, scim, [group, alice, bob]) = granted().await;
+    let (fixture, scim, [group, alice, bob]) = granted().await;
     let name = "rolemappings.rolecall.dev";
-    let crd = world.admin().get("CustomResourceDefinition", name).await.expect("the CRD");
+    let crd = fixture.admin().get("CustomResourceDefinition", name).await.expect("the CRD");
     let most = |bound: u64| json!({"spec": bounded(&crd, bound)["spec"]});
-    world.admin().patch("CustomResourceDefinition", name, &most(1)).await.expect("a narrower CRD");
+    fixture.admin().patch("CustomResourceDefinition", name, &most(1)).await.expect("a narrower CRD");
     // A summary that changes from here on is refused, as soon as the API server holds it against the new schema.
     let suspend = |mode: &str| json!({"spec": {"mode": mode}});
     let refused = |object: &Value| has(&object["status"], "Ready", "False", "StatusRefused");
@@ -114,30 +114,30 @@ async fn status_that_the_api_server_refuses_gives_way_to_one_that_says_so() {
             scim.replace_members(&group, &members).await;
             let count = members.len();
             eventually("the policy follows", async || {
-                let seen = world.policy("checkout-api").await.remove(INVOKER).unwrap_or_default().len();
+                let seen = fixture.policy("checkout-api").await.remove(INVOKER).unwrap_or_default().len();
                 if seen == count { Ok(()) } else { Err(seen.to_string()) }
             })
             .await;
         }
-        let object = world.object("RoleMapping", "checkout/team").await;
+        let object = fixture.object("RoleMapping", "checkout/team").await;
         if refused(&object) { Ok(()) } else { Err(object["status"].to_string()) }
     })
     .await;
-    world.admin().patch("RoleMapping", "checkout/team", &suspend("Suspend")).await.expect("a mode");
+    fixture.admin().patch("RoleMapping", "checkout/team", &suspend("Suspend")).await.expect("a mode");
     let of_this_generation =
         |object: &Value| object["status"]["observedGeneration"] == object["metadata"]["generation"] && refused(object);
-    let object = world.until("RoleMapping", "checkout/team", "refused", of_this_generation).await;
+    let object = fixture.until("RoleMapping", "checkout/team", "refused", of_this_generation).await;
     assert!(object["status"]["grants"].is_null(), "nothing old is left: {object:#}");
     assert_eq!(judgement(&object).await, "Failed", "{object:#}");
-    assert!(world.log().contains("refuses the status"), "{}", tail(&world.log()));
-    let metrics = world.http.get(format!("{}/metrics", world.pod.admin_url)).send().await.expect("metrics");
+    assert!(fixture.log().contains("refuses the status"), "{}", tail(&fixture.log()));
+    let metrics = fixture.http.get(format!("{}/metrics", fixture.pod.admin_url)).send().await.expect("metrics");
     let asked = ("rolecall_cluster_status_writes_total", Some(("outcome", "Refused")));
     let counted = crate::common::alerts::value_of(&metrics.text().await.expect("text"), asked);
     assert!(counted.is_some_and(|count| count >= 1.0), "{counted:?}");
 
-    world.admin().patch("CustomResourceDefinition", name, &most(48)).await.expect("the CRD as it was");
+    fixture.admin().patch("CustomResourceDefinition", name, &most(48)).await.expect("the CRD as it was");
     eventually_within(std::time::Duration::from_mins(1), "the whole status", async || {
-        let object = world.object("RoleMapping", "checkout/team").await;
+        let object = fixture.object("RoleMapping", "checkout/team").await;
         let whole = has(&object["status"], "Frozen", "True", "Suspended") && object["status"]["grants"].is_object();
         if whole { Ok(()) } else { Err(object["status"].to_string()) }
     })

@@ -6,11 +6,11 @@ use crate::support::*;
 
 const ALICE: &str = "user:alice@example.com";
 
-/// A world in which Alice, of `team-checkout`, may invoke `checkout-api`; `checkout-web` is there too.
-async fn checkout() -> World {
-    let world = World::start().await;
-    world.create_services("shop-dev", &["checkout-api", "checkout-web"]).await;
-    let scim = world.scim("okta", TOKEN);
+/// A fixture in which Alice, of `team-checkout`, may invoke `checkout-api`; `checkout-web` is there too.
+async fn checkout() -> Fixture {
+    let fixture = Fixture::start().await;
+    fixture.create_services("shop-dev", &["checkout-api", "checkout-web"]).await;
+    let scim = fixture.scim("okta", TOKEN);
     eventually("the token is known", async || match scim.send(reqwest::Method::GET, "/Users?count=1", None).await {
         (200, _) => Ok(()),
         (status, answer) => Err(format!("{status} {answer}")),
@@ -18,48 +18,48 @@ async fn checkout() -> World {
     .await;
     let alice = scim.create_user("alice@example.com").await;
     scim.create_group("team-checkout", &[&alice]).await;
-    apply(&world, "api").await;
-    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
-    world
+    apply(&fixture, "api").await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    fixture
 }
 
 /// A mapping of the team onto one service.
-async fn apply(world: &World, service: &str) {
+async fn apply(fixture: &Fixture, service: &str) {
     let resource = format!("services/checkout-{service}");
-    world.admin().apply(&mapping(service, "team-checkout", &[&resource], &[INVOKER], "")).await;
+    fixture.admin().apply(&mapping(service, "team-checkout", &[&resource], &[INVOKER], "")).await;
 }
 
 /// What is applied now takes effect, in the policy and in the status.
-async fn follows(world: &World) {
-    apply(world, "web").await;
-    world.members_become("checkout-web", INVOKER, &[ALICE]).await;
-    world.mapping_status("checkout/web", "ready", |status| has(status, "Ready", "True", "")).await;
-    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+async fn follows(fixture: &Fixture) {
+    apply(fixture, "web").await;
+    fixture.members_become("checkout-web", INVOKER, &[ALICE]).await;
+    fixture.mapping_status("checkout/web", "ready", |status| has(status, "Ready", "True", "")).await;
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
 }
 
 #[tokio::test]
 async fn api_server_that_is_killed_and_started_again_is_followed_again() {
-    let mut world = checkout().await;
-    world.cluster.kill_apiserver();
-    world.cluster.start_apiserver().await;
-    follows(&world).await;
+    let mut fixture = checkout().await;
+    fixture.cluster.kill_apiserver();
+    fixture.cluster.start_apiserver().await;
+    follows(&fixture).await;
 }
 
 #[tokio::test]
 async fn connections_that_are_cut_or_go_silent_are_made_anew() {
-    let world = checkout().await;
-    world.proxy.cut();
-    world.proxy.blackhole();
+    let fixture = checkout().await;
+    fixture.proxy.cut();
+    fixture.proxy.blackhole();
     tokio::time::sleep(Duration::from_secs(3)).await;
-    world.proxy.heal();
-    follows(&world).await;
+    fixture.proxy.heal();
+    follows(&fixture).await;
 }
 
 /// Waits until this many mappings of `checkout` are ready.
-async fn all_ready(world: &World, wanted: usize) {
+async fn all_ready(fixture: &Fixture, wanted: usize) {
     eventually_within(Duration::from_mins(4), &format!("{wanted} mappings are ready"), async || {
         let mappings =
-            world.admin().list("RoleMapping", Some("checkout")).await.map_err(|refused| refused.to_string())?;
+            fixture.admin().list("RoleMapping", Some("checkout")).await.map_err(|refused| refused.to_string())?;
         let (ready, rest): (Vec<_>, Vec<_>) =
             mappings.iter().partition(|mapping| has(&mapping["status"], "Ready", "True", "Converged"));
         if ready.len() == wanted && rest.is_empty() {
@@ -67,7 +67,7 @@ async fn all_ready(world: &World, wanted: usize) {
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
         let one = rest.first().map(|mapping| mapping["status"]["conditions"].to_string());
-        Err(format!("{} of {wanted}; such as {one:?}\n{}", ready.len(), tail(&world.pod.said())))
+        Err(format!("{} of {wanted}; such as {one:?}\n{}", ready.len(), tail(&fixture.pod.said())))
     })
     .await;
 }
@@ -76,10 +76,10 @@ async fn all_ready(world: &World, wanted: usize) {
 async fn api_server_that_dies_under_load_delays_what_is_applied_and_no_push() {
     const MAPPINGS: usize = 200;
     const SERVICES: usize = 20;
-    let mut world = World::start().await;
+    let mut fixture = Fixture::start().await;
     let names: Vec<String> = (0..SERVICES).map(|n| format!("s{n}")).collect();
-    world.create_services("shop-dev", &names.iter().map(String::as_str).collect::<Vec<_>>()).await;
-    let scim = world.scim("okta", TOKEN);
+    fixture.create_services("shop-dev", &names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let scim = fixture.scim("okta", TOKEN);
     accepted(&scim, 200).await;
     let first = scim.create_user("user0@example.com").await;
     let group = scim.create_group("team-load", &[&first]).await;
@@ -96,7 +96,7 @@ async fn api_server_that_dies_under_load_delays_what_is_applied_and_no_push() {
         }
         pushed
     });
-    let admin = world.admin().clone();
+    let admin = fixture.admin().clone();
     let (count, counted) = tokio::sync::watch::channel(0);
     let applying = tokio::spawn(async move {
         let mut refused = 0;
@@ -117,22 +117,22 @@ async fn api_server_that_dies_under_load_delays_what_is_applied_and_no_push() {
         if applied >= MAPPINGS / 4 { Ok(()) } else { Err(applied.to_string()) }
     })
     .await;
-    world.cluster.kill_apiserver();
+    fixture.cluster.kill_apiserver();
     let killed = std::time::Instant::now();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    world.cluster.start_apiserver().await;
+    fixture.cluster.start_apiserver().await;
     let away = killed.elapsed();
     let refused = applying.await.expect("all are applied");
     assert!(refused > 0, "the API server was away while mappings were applied");
     stop.send_replace(true);
     let pushed = pushing.await.expect("each push was taken");
-    all_ready(&world, MAPPINGS).await;
+    all_ready(&fixture, MAPPINGS).await;
     let members: Vec<String> = (0..pushed).map(|n| format!("user:user{n}@example.com")).collect();
     let members: Vec<&str> = members.iter().map(String::as_str).collect();
     for name in &names {
-        world.members_become(name, INVOKER, &members).await;
+        fixture.members_become(name, INVOKER, &members).await;
     }
-    assert!(world.pod.ended().is_none(), "the same process");
+    assert!(fixture.pod.ended().is_none(), "the same process");
     println!(
         "measured: {MAPPINGS} mappings applied and {} SCIM pushes answered while the API server was away for {:.1} s; all ready {:.1} s after it died",
         2 * pushed,
@@ -143,55 +143,57 @@ async fn api_server_that_dies_under_load_delays_what_is_applied_and_no_push() {
 
 #[tokio::test]
 async fn watch_that_leads_nowhere_is_given_up_and_what_it_missed_is_noticed() {
-    let mut world = checkout().await;
-    world.proxy.strand();
+    let mut fixture = checkout().await;
+    fixture.proxy.strand();
     let since = std::time::Instant::now();
-    apply(&world, "web").await;
-    world.admin().delete("RoleMapping", "checkout/api").await;
+    apply(&fixture, "web").await;
+    fixture.admin().delete("RoleMapping", "checkout/api").await;
     // A watch lasts 30 s, and 5 s after that it is given up; a silent connection after 45 s.
     eventually_within(Duration::from_secs(90), "what was applied takes effect", async || {
-        let (api, web) = (world.policy("checkout-api").await, world.policy("checkout-web").await);
+        let (api, web) = (fixture.policy("checkout-api").await, fixture.policy("checkout-web").await);
         if web.contains_key(INVOKER) && !api.contains_key(INVOKER) {
             return Ok(());
         }
-        Err(format!("{api:?} {web:?}; log:\n{}", tail(&world.pod.said())))
+        Err(format!("{api:?} {web:?}; log:\n{}", tail(&fixture.pod.said())))
     })
     .await;
     println!("measured: a change was noticed {:.1} s after all connections went dead", since.elapsed().as_secs_f64());
-    world.gone("RoleMapping", "checkout/api").await;
-    world.mapping_status("checkout/web", "ready", |status| has(status, "Ready", "True", "")).await;
-    assert!(world.pod.ended().is_none(), "the same process");
+    fixture.gone("RoleMapping", "checkout/api").await;
+    fixture.mapping_status("checkout/web", "ready", |status| has(status, "Ready", "True", "")).await;
+    assert!(fixture.pod.ended().is_none(), "the same process");
 }
 
 #[tokio::test]
 async fn what_happened_before_a_compaction_is_found_by_a_new_list() {
-    let mut world = checkout().await;
-    apply(&world, "web").await;
-    world.members_become("checkout-web", INVOKER, &[ALICE]).await;
-    world.mapping_status("checkout/web", "ready", |status| has(status, "Ready", "True", "")).await;
-    world.proxy.refuse();
-    world.admin().delete("RoleMapping", "checkout/api").await;
+    let mut fixture = checkout().await;
+    apply(&fixture, "web").await;
+    fixture.members_become("checkout-web", INVOKER, &[ALICE]).await;
+    fixture.mapping_status("checkout/web", "ready", |status| has(status, "Ready", "True", "")).await;
+    fixture.proxy.refuse();
+    fixture.admin().delete("RoleMapping", "checkout/api").await;
     for n in 0..20 {
         let patch = serde_json::json!({"metadata": {"annotations": {"example.com/n": n.to_string()}}});
-        world.admin().patch("RoleMapping", "checkout/web", &patch).await.expect("an annotation");
+        fixture.admin().patch("RoleMapping", "checkout/web", &patch).await.expect("an annotation");
     }
-    world.cluster.kill_apiserver();
-    world.cluster.compact().await;
-    world.cluster.start_apiserver().await;
-    let then = world.cluster.now();
-    world.proxy.heal();
-    world.gone("RoleMapping", "checkout/api").await;
-    assert!(!world.policy("checkout-api").await.contains_key(INVOKER), "revoked before the object went");
-    world.members_stay("checkout-web", INVOKER, &[ALICE]).await;
+    fixture.cluster.kill_apiserver();
+    fixture.cluster.compact().await;
+    fixture.cluster.start_apiserver().await;
+    let then = fixture.cluster.now();
+    fixture.proxy.heal();
+    fixture.gone("RoleMapping", "checkout/api").await;
+    assert!(!fixture.policy("checkout-api").await.contains_key(INVOKER), "revoked before the object went");
+    fixture.members_stay("checkout-web", INVOKER, &[ALICE]).await;
     eventually("it tried to go on and then listed", async || {
-        let calls = world.cluster.calls_since(then);
+        let calls = fixture.cluster.calls_since(then);
         let ours = |verb: &str| {
-            calls.iter().any(|call| call.user == world.pod.user && call.verb == verb && call.resource == "rolemappings")
+            calls
+                .iter()
+                .any(|call| call.user == fixture.pod.user && call.verb == verb && call.resource == "rolemappings")
         };
         if ours("watch") && ours("list") { Ok(()) } else { Err(format!("{calls:#?}")) }
     })
     .await;
-    assert!(world.pod.ended().is_none(), "the same process");
+    assert!(fixture.pod.ended().is_none(), "the same process");
 }
 
 #[tokio::test]

@@ -165,9 +165,9 @@ async fn life(cluster: &ControlPlane, google: &Google, pod: &mut Pod) {
 }
 
 /// Everything as before the first life.
-async fn forget(world: &mut World) {
-    world.pod.kill();
-    let admin = world.admin();
+async fn forget(fixture: &mut Fixture) {
+    fixture.pod.kill();
+    let admin = fixture.admin();
     let _ = admin.patch("RoleMapping", TEAM, &json!({"metadata": {"finalizers": []}})).await;
     let objects = [
         ("RoleMapping", TEAM),
@@ -186,9 +186,9 @@ async fn forget(world: &mut World) {
         admin.delete(kind, &format!("checkout/{name}")).await;
     }
     admin.namespace("checkout", &json!({})).await;
-    world.edit_policy("checkout-api", Vec::clear).await;
-    std::fs::remove_dir_all(&world.release.volume).expect("the volume");
-    std::fs::create_dir_all(&world.release.volume).expect("the volume");
+    fixture.edit_policy("checkout-api", Vec::clear).await;
+    std::fs::remove_dir_all(&fixture.release.volume).expect("the volume");
+    std::fs::create_dir_all(&fixture.release.volume).expect("the volume");
 }
 
 /// Waits until the API server has refused this, and rolecall has said so.
@@ -212,16 +212,16 @@ async fn refusal(cluster: &ControlPlane, then: usize, user: &str, log: &std::pat
 
 #[tokio::test]
 async fn every_right_of_the_chart_is_needed_and_none_is_missing() {
-    let mut world = World::prepare(&["secrets={okta-scim}"]).await;
-    world.create_services("shop-dev", &["checkout-api"]).await;
-    let user = world.pod.user.clone();
-    let rights = rights(&world.cluster).await;
+    let mut fixture = Fixture::prepare(&["secrets={okta-scim}"]).await;
+    fixture.create_services("shop-dev", &["checkout-api"]).await;
+    let user = fixture.pod.user.clone();
+    let rights = rights(&fixture.cluster).await;
     assert!(rights.len() > 15, "{rights:#?}");
 
-    let then = world.cluster.now();
-    life(&world.cluster, &world.google, &mut world.pod).await;
+    let then = fixture.cluster.now();
+    life(&fixture.cluster, &fixture.google, &mut fixture.pod).await;
     eventually("something was done with each right", async || {
-        let calls: Vec<Call> = world.cluster.calls_since(then).into_iter().filter(|call| call.user == user).collect();
+        let calls: Vec<Call> = fixture.cluster.calls_since(then).into_iter().filter(|call| call.user == user).collect();
         let refused: Vec<&Call> = calls.iter().filter(|call| call.code == 403).collect();
         assert!(refused.is_empty(), "rolecall lacks a right: {refused:#?}");
         let is_used = |right: &Right| calls.iter().any(|call| right.is_of(call));
@@ -231,12 +231,12 @@ async fn every_right_of_the_chart_is_needed_and_none_is_missing() {
     .await;
 
     for right in &rights {
-        forget(&mut world).await;
-        allow(&world.cluster, &user, &rights, Some(right)).await;
-        let (then, log, born) = (world.cluster.now(), world.pod.log.clone(), world.pod.said().len());
+        forget(&mut fixture).await;
+        allow(&fixture.cluster, &user, &rights, Some(right)).await;
+        let (then, log, born) = (fixture.cluster.now(), fixture.pod.log.clone(), fixture.pod.said().len());
         tokio::select! {
-            () = life(&world.cluster, &world.google, &mut world.pod) => panic!("all is well without {right}"),
-            () = refusal(&world.cluster, then, &user, &log, born, right) => {}
+            () = life(&fixture.cluster, &fixture.google, &mut fixture.pod) => panic!("all is well without {right}"),
+            () = refusal(&fixture.cluster, then, &user, &log, born, right) => {}
         }
     }
     println!("measured: rights of the chart, each of them needed: {}", rights.len());

@@ -18,11 +18,11 @@ const PER_SERVICE: usize = MAPPINGS / SERVICES;
 const PATIENCE: Duration = Duration::from_mins(8);
 
 /// Waits until this many mappings are ready with the grants of this many people each.
-async fn converged(world: &World, wanted: usize, people: usize) {
+async fn converged(fixture: &Fixture, wanted: usize, people: usize) {
     let summary = format!("{people}/{people}");
     eventually_within(PATIENCE, "all mappings are ready", async || {
         let mappings =
-            world.admin().list("RoleMapping", Some("checkout")).await.map_err(|refused| refused.to_string())?;
+            fixture.admin().list("RoleMapping", Some("checkout")).await.map_err(|refused| refused.to_string())?;
         let done = |mapping: &&Value| {
             has(&mapping["status"], "Ready", "True", "Converged") && mapping["status"]["grants"]["summary"] == summary
         };
@@ -32,20 +32,20 @@ async fn converged(world: &World, wanted: usize, people: usize) {
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
         let one = mappings.iter().find(|mapping| !done(mapping)).map(|mapping| mapping["status"].to_string());
-        Err(format!("{ready} of {wanted}, such as {one:?}; log:\n{}", tail(&world.pod.said())))
+        Err(format!("{ready} of {wanted}, such as {one:?}; log:\n{}", tail(&fixture.pod.said())))
     })
     .await;
 }
 
 /// Reads and writes of policies so far.
-fn google(world: &World) -> (usize, usize) {
-    (world.emulator.count("GET", ":getIamPolicy"), world.emulator.count("POST", ":setIamPolicy"))
+fn google(fixture: &Fixture) -> (usize, usize) {
+    (fixture.emulator.count("GET", ":getIamPolicy"), fixture.emulator.count("POST", ":setIamPolicy"))
 }
 
 /// The calls of rolecall at the API server since then, by verb and resource.
-fn kubernetes(world: &World, then: usize) -> BTreeMap<String, usize> {
+fn kubernetes(fixture: &Fixture, then: usize) -> BTreeMap<String, usize> {
     let mut counted = BTreeMap::new();
-    for call in world.cluster.calls_since(then).iter().filter(|call| call.user == world.pod.user) {
+    for call in fixture.cluster.calls_since(then).iter().filter(|call| call.user == fixture.pod.user) {
         *counted.entry(format!("{} {}", call.verb, call.resource)).or_default() += 1;
     }
     counted
@@ -57,10 +57,10 @@ fn per(count: usize, objects: usize) -> String {
 }
 
 /// The most calls of one kind for one object since then.
-fn most(world: &World, then: usize, resource: &str) -> usize {
+fn most(fixture: &Fixture, then: usize, resource: &str) -> usize {
     let mut counted = BTreeMap::<String, usize>::new();
-    for call in world.cluster.calls_since(then) {
-        if call.user == world.pod.user && call.verb == "patch" && call.resource == resource {
+    for call in fixture.cluster.calls_since(then) {
+        if call.user == fixture.pod.user && call.verb == "patch" && call.resource == resource {
             *counted.entry(call.name).or_default() += 1;
         }
     }
@@ -70,32 +70,32 @@ fn most(world: &World, then: usize, resource: &str) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_thousand_mappings_on_five_hundred_services_converge_with_few_calls_and_then_rest() {
     // Drift passes would blur the counts.
-    let mut world = World::prepare(&["driftInterval=24h"]).await;
+    let mut fixture = Fixture::prepare(&["driftInterval=24h"]).await;
     let services: Vec<Value> = (0..SERVICES)
         .map(|n| json!({"name": format!("projects/shop-dev/locations/europe-west1/services/s{n}")}))
         .collect();
-    world.emulator.control("POST", "resources", &json!({"resources": services})).expect("services");
+    fixture.emulator.control("POST", "resources", &json!({"resources": services})).expect("services");
     let limits = json!({"journalEntries": 200_000, "journalBytes": 1_u64 << 30});
-    world.emulator.control("PATCH", "settings", &limits).expect("a long journal");
+    fixture.emulator.control("PATCH", "settings", &limits).expect("a long journal");
     for (_, text) in base() {
-        world.admin().apply(&text.replace("discoveryInterval: 1s", "discoveryInterval: 5m")).await;
+        fixture.admin().apply(&text.replace("discoveryInterval: 1s", "discoveryInterval: 5m")).await;
     }
-    world.pod.start().await;
-    let scim = world.scim("okta", TOKEN);
+    fixture.pod.start().await;
+    let scim = fixture.scim("okta", TOKEN);
     accepted(&scim, 200).await;
     let mut groups = Vec::new();
     for n in 0..GROUPS {
         let user = scim.create_user(&format!("user{n}@example.com")).await;
         groups.push(scim.create_group(&format!("team{n}"), &[&user]).await);
     }
-    quiet(&world).await;
-    let idle = world.pod.resident();
+    quiet(&fixture).await;
+    let idle = fixture.pod.resident();
 
     // Many people apply at once.
-    let (then, reads_and_writes, begun) = (world.cluster.now(), google(&world), Instant::now());
+    let (then, reads_and_writes, begun) = (fixture.cluster.now(), google(&fixture), Instant::now());
     let mut applying = JoinSet::new();
     for part in 0..8 {
-        let admin = world.admin().clone();
+        let admin = fixture.admin().clone();
         applying.spawn(async move {
             for n in (0..MAPPINGS).filter(|n| n % 8 == part) {
                 let (group, service) = (format!("team{}", n % GROUPS), format!("services/s{}", n / PER_SERVICE));
@@ -108,10 +108,10 @@ async fn two_thousand_mappings_on_five_hundred_services_converge_with_few_calls_
         done.expect("all are applied");
     }
     let applied = begun.elapsed();
-    converged(&world, MAPPINGS, 1).await;
+    converged(&fixture, MAPPINGS, 1).await;
     let took = begun.elapsed();
-    quiet(&world).await;
-    let (reads, writes) = google(&world);
+    quiet(&fixture).await;
+    let (reads, writes) = google(&fixture);
     let (reads, writes) = (reads - reads_and_writes.0, writes - reads_and_writes.1);
     println!(
         "measured: {MAPPINGS} mappings on {SERVICES} services applied in {:.1} s, all ready {:.1} s after the first was applied (debug build)",
@@ -119,23 +119,23 @@ async fn two_thousand_mappings_on_five_hundred_services_converge_with_few_calls_
         took.as_secs_f64()
     );
     println!("measured: calls to Google per policy: {} reads, {} writes", per(reads, SERVICES), per(writes, SERVICES));
-    for (what, count) in kubernetes(&world, then) {
+    for (what, count) in kubernetes(&fixture, then) {
         println!("measured: calls to Kubernetes: {what}: {count}, {} a mapping", per(count, MAPPINGS));
     }
     println!(
         "measured: resident memory: {} MiB idle before, {} MiB with all of it",
         idle / 1024,
-        world.pod.resident() / 1024
+        fixture.pod.resident() / 1024
     );
     // The mappings of a policy come one after the other: each may be worth a pass of its own, and none more than one.
     assert!((SERVICES..=MAPPINGS).contains(&writes), "{writes} writes");
     assert!((writes..=MAPPINGS + SERVICES).contains(&reads), "{reads} reads, {writes} writes");
-    let finalizers = most(&world, then, "rolemappings");
-    let statuses = most(&world, then, "rolemappings/status");
+    let finalizers = most(&fixture, then, "rolemappings");
+    let statuses = most(&fixture, then, "rolemappings/status");
     println!("measured: at most {finalizers} finalizer patch and {statuses} status patches for one mapping");
     assert_eq!(finalizers, 1);
     // Pending, ready, verified. Where it takes long, one that has been pending for a minute says so, too.
-    let all = kubernetes(&world, then).remove("patch rolemappings/status").unwrap_or_default();
+    let all = kubernetes(&fixture, then).remove("patch rolemappings/status").unwrap_or_default();
     assert!(all <= 3 * MAPPINGS, "{all} status patches for {MAPPINGS} mappings");
     assert!(
         statuses <= 3 + usize::from(took > Duration::from_mins(1)) * 3,
@@ -144,15 +144,15 @@ async fn two_thousand_mappings_on_five_hundred_services_converge_with_few_calls_
 
     // One change of one group reaches each policy in which it has a part, and no other.
     let concerned = MAPPINGS / GROUPS;
-    let (then, before, since) = (world.cluster.now(), google(&world), Instant::now());
+    let (then, before, since) = (fixture.cluster.now(), google(&fixture), Instant::now());
     let user = scim.create_user("more@example.com").await;
     scim.add_members(&groups[0], &[&user]).await;
-    converged(&world, concerned, 2).await;
+    converged(&fixture, concerned, 2).await;
     let took = since.elapsed();
-    quiet(&world).await;
-    let (reads, writes) = google(&world);
+    quiet(&fixture).await;
+    let (reads, writes) = google(&fixture);
     let (reads, writes) = (reads - before.0, writes - before.1);
-    let statuses = most(&world, then, "rolemappings/status");
+    let statuses = most(&fixture, then, "rolemappings/status");
     println!(
         "measured: one person more in one group: its {concerned} mappings follow within {:.1} s; {reads} reads and {writes} writes of {concerned} policies, at most {statuses} status patches for one mapping",
         took.as_secs_f64(),
@@ -161,15 +161,15 @@ async fn two_thousand_mappings_on_five_hundred_services_converge_with_few_calls_
         statuses <= 3 + usize::from(took > Duration::from_mins(1)) * 3,
         "{statuses} status patches for one mapping"
     );
-    assert_eq!(most(&world, then, "rolemappings"), 0, "no finalizer is touched");
+    assert_eq!(most(&fixture, then, "rolemappings"), 0, "no finalizer is touched");
     assert_eq!((reads, writes), (concerned, concerned), "one read and one write a policy");
 
-    let then = world.cluster.now();
+    let then = fixture.cluster.now();
     tokio::time::sleep(Duration::from_secs(10)).await;
-    let written = patches(&world, then);
+    let written = patches(&fixture, then);
     assert!(written.is_empty(), "idle: {written:?}");
     println!(
         "measured: idle for 10 s with {MAPPINGS} mappings: 0 patches, {} calls in all",
-        kubernetes(&world, then).values().sum::<usize>()
+        kubernetes(&fixture, then).values().sum::<usize>()
     );
 }

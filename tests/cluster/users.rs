@@ -32,14 +32,14 @@ fn forbidden<T: std::fmt::Debug>(what: &str, answer: Result<T, Refused>) {
 /// All of these is so; nobody else's people, tokens and delegations are a team's to see.
 #[tokio::test]
 async fn namespace_user_writes_mappings_at_home_and_can_neither_delegate_nor_see_other_people() {
-    let (world, _, _) = granted().await;
-    world.create_services("shop-dev", &["payments"]).await;
-    world.admin().apply(&target(&["services/checkout-*"], &[INVOKER, VIEWER])).await;
-    world.admin().namespace("elsewhere", &json!({})).await;
+    let (fixture, _, _) = granted().await;
+    fixture.create_services("shop-dev", &["payments"]).await;
+    fixture.admin().apply(&target(&["services/checkout-*"], &[INVOKER, VIEWER])).await;
+    fixture.admin().namespace("elsewhere", &json!({})).await;
     let theirs = mapping("theirs", "team-checkout", &["services/checkout-api"], &[INVOKER], "");
-    world.admin().apply(&theirs.replace("namespace: checkout", "namespace: elsewhere")).await;
-    world.admin().create(&editor("dana", "checkout")).await.expect("a binding");
-    let dana = world.admin().acting_as("dana", &["system:authenticated"]);
+    fixture.admin().apply(&theirs.replace("namespace: checkout", "namespace: elsewhere")).await;
+    fixture.admin().create(&editor("dana", "checkout")).await.expect("a binding");
+    let dana = fixture.admin().acting_as("dana", &["system:authenticated"]);
     let own = |name: &str, resource: &str, role: &str| {
         documents(&mapping(name, "team-checkout", &[resource], &[role], "")).remove(0)
     };
@@ -50,16 +50,16 @@ async fn namespace_user_writes_mappings_at_home_and_can_neither_delegate_nor_see
         answer.map(|_| ()).map_err(|refused| refused.to_string())
     })
     .await;
-    world.members_become("checkout-web", INVOKER, &[ALICE, BOB]).await;
+    fixture.members_become("checkout-web", INVOKER, &[ALICE, BOB]).await;
     let edit = json!({"spec": {"description": "of dana"}});
     dana.patch("RoleMapping", "checkout/web", &edit).await.expect("an edit at home");
     dana.apply_as("kubectl", "", &own("web", "services/checkout-web", VIEWER)).await.expect("another role");
-    world.members_become("checkout-web", VIEWER, &[ALICE, BOB]).await;
-    world.members_become("checkout-web", INVOKER, &[]).await;
+    fixture.members_become("checkout-web", VIEWER, &[ALICE, BOB]).await;
+    fixture.members_become("checkout-web", INVOKER, &[]).await;
     assert_eq!(dana.list("RoleMapping", Some("checkout")).await.expect("those at home").len(), 2);
 
     for (kind, name) in [("CloudRunTarget", "shop-dev"), ("IdentityProvider", "okta")] {
-        let mut object = world.object(kind, name).await;
+        let mut object = fixture.object(kind, name).await;
         forbidden(&format!("reading {kind}"), dana.get(kind, name).await);
         object["metadata"] = json!({"name": "of-dana"});
         forbidden(&format!("creating {kind}"), dana.create(&object).await);
@@ -86,89 +86,89 @@ async fn namespace_user_writes_mappings_at_home_and_can_neither_delegate_nor_see
     for (name, resource, role) in
         [("greedy", "services/payments", INVOKER), ("mighty", "services/checkout-web", "roles/run.admin")]
     {
-        let writes = world.emulator_writes("payments") + world.emulator_writes("checkout-web");
+        let writes = fixture.emulator_writes("payments") + fixture.emulator_writes("checkout-web");
         dana.create(&own(name, resource, role)).await.expect("a mapping at home");
         let refused = |status: &Value| {
             has(status, "Accepted", "False", "NotDelegated")
                 && has(status, "Ready", "False", "NotDelegated")
                 && has(status, "Stalled", "True", "NotDelegated")
         };
-        world.mapping_status(&format!("checkout/{name}"), "not delegated", refused).await;
-        world.members_stay("payments", INVOKER, &[]).await;
-        assert!(!world.policy("checkout-web").await.contains_key("roles/run.admin"));
-        assert_eq!(world.emulator_writes("payments") + world.emulator_writes("checkout-web"), writes, "{name}");
+        fixture.mapping_status(&format!("checkout/{name}"), "not delegated", refused).await;
+        fixture.members_stay("payments", INVOKER, &[]).await;
+        assert!(!fixture.policy("checkout-web").await.contains_key("roles/run.admin"));
+        assert_eq!(fixture.emulator_writes("payments") + fixture.emulator_writes("checkout-web"), writes, "{name}");
     }
 
     for name in ["web", "greedy", "mighty"] {
         dana.delete("RoleMapping", &format!("checkout/{name}")).await;
-        world.gone("RoleMapping", &format!("checkout/{name}")).await;
+        fixture.gone("RoleMapping", &format!("checkout/{name}")).await;
     }
-    assert!(world.policy("checkout-web").await.is_empty(), "revoked with the mapping");
-    world.members_stay("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    assert!(fixture.policy("checkout-web").await.is_empty(), "revoked with the mapping");
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE, BOB]).await;
 }
 
 #[tokio::test]
 async fn label_of_a_namespace_delegates_and_its_removal_revokes() {
-    let world = World::start().await;
-    two_people(&world).await;
+    let fixture = Fixture::start().await;
+    two_people(&fixture).await;
     let by_label =
         target(&["services/*"], &[INVOKER]).replace("{names: [checkout]}", "{matchLabels: {cloud-run: invoke}}");
-    world.admin().apply(&by_label).await;
-    world.admin().apply(&team()).await;
+    fixture.admin().apply(&by_label).await;
+    fixture.admin().apply(&team()).await;
     let refused = |status: &Value| has(status, "Ready", "False", "NotDelegated");
-    world.mapping_status("checkout/team", "not delegated without the label", refused).await;
-    assert_eq!(world.emulator_writes("checkout-api"), 0);
+    fixture.mapping_status("checkout/team", "not delegated without the label", refused).await;
+    assert_eq!(fixture.emulator_writes("checkout-api"), 0);
 
     let label = |value: Value| json!({"metadata": {"labels": {"cloud-run": value}}});
-    world.admin().patch("Namespace", "checkout", &label(json!("invoke"))).await.expect("a label");
-    world.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
-    world.mapping_status("checkout/team", "ready", |status| has(status, "Ready", "True", "Converged")).await;
+    fixture.admin().patch("Namespace", "checkout", &label(json!("invoke"))).await.expect("a label");
+    fixture.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    fixture.mapping_status("checkout/team", "ready", |status| has(status, "Ready", "True", "Converged")).await;
 
-    world.admin().patch("Namespace", "checkout", &label(json!("read"))).await.expect("another label");
-    world.members_become("checkout-api", INVOKER, &[]).await;
-    world.mapping_status("checkout/team", "not delegated again", refused).await;
-    world.admin().patch("Namespace", "checkout", &label(json!("invoke"))).await.expect("a label");
-    world.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
-    world.admin().patch("Namespace", "checkout", &label(Value::Null)).await.expect("no label");
-    world.members_become("checkout-api", INVOKER, &[]).await;
-    world.mapping_status("checkout/team", "not delegated without the label", refused).await;
+    fixture.admin().patch("Namespace", "checkout", &label(json!("read"))).await.expect("another label");
+    fixture.members_become("checkout-api", INVOKER, &[]).await;
+    fixture.mapping_status("checkout/team", "not delegated again", refused).await;
+    fixture.admin().patch("Namespace", "checkout", &label(json!("invoke"))).await.expect("a label");
+    fixture.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    fixture.admin().patch("Namespace", "checkout", &label(Value::Null)).await.expect("no label");
+    fixture.members_become("checkout-api", INVOKER, &[]).await;
+    fixture.mapping_status("checkout/team", "not delegated without the label", refused).await;
 }
 
 #[tokio::test]
 async fn request_to_reconcile_is_echoed_by_each_kind_and_finds_drift_at_once() {
-    let mut world = World::prepare(&["driftInterval=24h"]).await;
+    let mut fixture = Fixture::prepare(&["driftInterval=24h"]).await;
     for (_, text) in base() {
-        world.admin().apply(&text).await;
+        fixture.admin().apply(&text).await;
     }
-    world.pod.start().await;
-    two_people(&world).await;
-    world.admin().apply(&team()).await;
-    world.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
-    world.mapping_status("checkout/team", "ready", |status| has(status, "Ready", "True", "Converged")).await;
+    fixture.pod.start().await;
+    two_people(&fixture).await;
+    fixture.admin().apply(&team()).await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    fixture.mapping_status("checkout/team", "ready", |status| has(status, "Ready", "True", "Converged")).await;
     // What verifies a write is behind us.
-    quiet(&world).await;
-    world.stranger_removes("checkout-api", INVOKER, BOB).await;
-    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    quiet(&fixture).await;
+    fixture.stranger_removes("checkout-api", INVOKER, BOB).await;
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
     let objects = [("RoleMapping", "checkout/team"), ("CloudRunTarget", "shop-dev"), ("IdentityProvider", "okta")];
     for (round, (kind, name)) in objects.into_iter().enumerate() {
         let asked = format!("2026-11-22T10:00:0{round}Z");
         let patch = json!({"metadata": {"annotations": {"rolecall.dev/reconcile-requested-at": asked}}});
-        let generation = world.object(kind, name).await["metadata"]["generation"].clone();
-        world.admin().patch(kind, name, &patch).await.expect("an annotation");
+        let generation = fixture.object(kind, name).await["metadata"]["generation"].clone();
+        fixture.admin().patch(kind, name, &patch).await.expect("an annotation");
         let object =
-            world.until(kind, name, "echoes", |object| object["status"]["lastHandledReconcileAt"] == asked).await;
+            fixture.until(kind, name, "echoes", |object| object["status"]["lastHandledReconcileAt"] == asked).await;
         assert_eq!(object["status"]["observedGeneration"], generation, "{kind}");
         if kind == "IdentityProvider" {
             continue;
         }
-        world.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
-        world.stranger_removes("checkout-api", INVOKER, BOB).await;
+        fixture.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
+        fixture.stranger_removes("checkout-api", INVOKER, BOB).await;
     }
 }
 
 #[tokio::test]
 async fn observed_generation_follows_the_spec_and_the_columns_say_what_a_person_asks_first() {
-    let (world, _, _) = granted().await;
+    let (fixture, _, _) = granted().await;
     let edits: [(&str, &str, SpecEdit); 3] = [
         ("RoleMapping", "checkout/team", |n| json!({"spec": {"description": format!("edition {n}")}})),
         ("CloudRunTarget", "shop-dev", |n| json!({"spec": {"discoveryInterval": format!("{n}s")}})),
@@ -176,8 +176,8 @@ async fn observed_generation_follows_the_spec_and_the_columns_say_what_a_person_
     ];
     for (kind, name, edit) in edits {
         for generation in [2, 3] {
-            world.admin().patch(kind, name, &edit(generation)).await.expect("an edit");
-            let object = world
+            fixture.admin().patch(kind, name, &edit(generation)).await.expect("an edit");
+            let object = fixture
                 .until(kind, name, "observed", |object| object["status"]["observedGeneration"] == generation)
                 .await;
             assert_eq!(object["metadata"]["generation"], generation, "{kind}");
@@ -186,34 +186,34 @@ async fn observed_generation_follows_the_spec_and_the_columns_say_what_a_person_
             }
         }
     }
-    world.mapping_status("checkout/team", "ready", |status| has(status, "Ready", "True", "Converged")).await;
+    fixture.mapping_status("checkout/team", "ready", |status| has(status, "Ready", "True", "Converged")).await;
 
     let cells = |table: &str| -> Vec<Vec<String>> {
         table.lines().map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
     };
-    let table = world.cluster.kubectl(&["get", "rolemappings", "--namespace=checkout"]).await.ok();
+    let table = fixture.cluster.kubectl(&["get", "rolemappings", "--namespace=checkout"]).await.ok();
     let mut rows = cells(&table);
     assert_eq!(rows[0], ["NAME", "MODE", "GRANTS", "HELD", "DRIFT", "LAG", "READY", "REASON", "AGE"]);
     rows[1].remove(5);
     assert_eq!(rows[1][..7], ["team", "Enforce", "2/2", "0", "0", "True", "Converged"], "{table}");
-    let table = world.cluster.kubectl(&["get", "cloudruntargets"]).await.ok();
+    let table = fixture.cluster.kubectl(&["get", "cloudruntargets"]).await.ok();
     assert_eq!(cells(&table)[0], ["NAME", "PROJECT", "SERVICES", "IN-SYNC", "DRIFTED", "READY", "REASON", "AGE"]);
     assert_eq!(cells(&table)[1][..7], ["shop-dev", "shop-dev", "2", "1", "0", "True", "Converged"], "{table}");
-    let table = world.cluster.kubectl(&["get", "identityproviders"]).await.ok();
+    let table = fixture.cluster.kubectl(&["get", "identityproviders"]).await.ok();
     assert_eq!(cells(&table)[0], ["NAME", "STATE", "DIALECT", "USERS", "GROUPS", "READY", "REASON", "AGE"]);
     assert!(table.contains("True") && table.contains("Accepted"), "{table}");
     // The short name and the category.
-    world.cluster.kubectl(&["get", "rmap", "--namespace=checkout"]).await.ok();
-    let all = world.cluster.kubectl(&["get", "rolecall", "--all-namespaces"]).await.ok();
+    fixture.cluster.kubectl(&["get", "rmap", "--namespace=checkout"]).await.ok();
+    let all = fixture.cluster.kubectl(&["get", "rolecall", "--all-namespaces"]).await.ok();
     for name in ["shop-dev", "okta", "team"] {
         assert!(all.contains(name), "{all}");
     }
 }
 
 /// Reason → how many Events of it there are of an object, repetitions counted.
-async fn events(world: &World, namespace: &str, object: &Value) -> BTreeMap<String, u64> {
+async fn events(fixture: &Fixture, namespace: &str, object: &Value) -> BTreeMap<String, u64> {
     let mut counted = BTreeMap::new();
-    for event in world.admin().list("Event", Some(namespace)).await.expect("Events") {
+    for event in fixture.admin().list("Event", Some(namespace)).await.expect("Events") {
         if event["regarding"]["name"] == object["metadata"]["name"] && event["regarding"]["kind"] == object["kind"] {
             assert_eq!(event["regarding"]["uid"], object["metadata"]["uid"], "{event:#}");
             assert_eq!(event["reportingController"], "rolecall.dev/rolecall", "{event:#}");
@@ -226,96 +226,96 @@ async fn events(world: &World, namespace: &str, object: &Value) -> BTreeMap<Stri
 
 #[tokio::test]
 async fn event_is_written_once_for_a_change_of_reason_and_blocks_nothing_where_it_cannot_be_written() {
-    let (mut world, _, _) = granted().await;
-    let object = world.object("RoleMapping", "checkout/team").await;
+    let (mut fixture, _, _) = granted().await;
+    let object = fixture.object("RoleMapping", "checkout/team").await;
     let then = eventually("Converged is told", async || {
-        let seen = events(&world, "checkout", &object).await;
+        let seen = events(&fixture, "checkout", &object).await;
         if seen.get("Converged") == Some(&1) { Ok(seen) } else { Err(format!("{seen:?}")) }
     })
     .await;
     // A drift pass a second, and a restart.
     tokio::time::sleep(Duration::from_secs(4)).await;
-    world.pod.shutdown().await;
-    world.pod.start().await;
+    fixture.pod.shutdown().await;
+    fixture.pod.start().await;
     tokio::time::sleep(Duration::from_secs(4)).await;
-    assert_eq!(events(&world, "checkout", &object).await, then, "no pass and no restart is an Event");
+    assert_eq!(events(&fixture, "checkout", &object).await, then, "no pass and no restart is an Event");
 
-    world.stranger_adds("checkout-api", INVOKER, "user:carol@example.com").await;
+    fixture.stranger_adds("checkout-api", INVOKER, "user:carol@example.com").await;
     eventually("ForeignMembers is told", async || {
-        let seen = events(&world, "checkout", &object).await;
+        let seen = events(&fixture, "checkout", &object).await;
         if seen.get("ForeignMembers") == Some(&1) { Ok(()) } else { Err(format!("{seen:?}")) }
     })
     .await;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let now = events(&world, "checkout", &object).await;
+    let now = events(&fixture, "checkout", &object).await;
     assert_eq!(now.get("ForeignMembers"), Some(&1), "{now:?}");
     assert_eq!(now.values().sum::<u64>(), then.values().sum::<u64>() + 1, "{then:?} became {now:?}");
     for command in [
         ["events", "--for=rolemapping/team", "--namespace=checkout"],
         ["describe", "rolemapping/team", "--namespace=checkout"],
     ] {
-        let said = world.cluster.kubectl(&command).await.ok();
+        let said = fixture.cluster.kubectl(&command).await.ok();
         assert!(said.contains("ForeignMembers"), "{command:?}: {said}");
     }
 
     // Without the right to write any.
-    let mut role = world.admin().get("ClusterRole", "rolecall").await.expect("the role");
+    let mut role = fixture.admin().get("ClusterRole", "rolecall").await.expect("the role");
     let rules = role["rules"].as_array_mut().expect("rules");
     let before = rules.len();
     rules.retain(|rule| rule["resources"] != json!(["events"]));
     assert_eq!(rules.len() + 1, before);
-    world.admin().replace(&role).await.expect("a smaller role");
+    fixture.admin().replace(&role).await.expect("a smaller role");
     let writes_nothing = |calls: &[u16]| !calls.is_empty() && calls.iter().all(|code| *code == 403);
-    let then = world.cluster.now();
-    world.admin().apply(&mapping("web", "team-checkout", &["services/checkout-web"], &[INVOKER], "")).await;
-    world.members_become("checkout-web", INVOKER, &[ALICE, BOB]).await;
-    world.mapping_status("checkout/web", "ready", |status| has(status, "Ready", "True", "Converged")).await;
+    let then = fixture.cluster.now();
+    fixture.admin().apply(&mapping("web", "team-checkout", &["services/checkout-web"], &[INVOKER], "")).await;
+    fixture.members_become("checkout-web", INVOKER, &[ALICE, BOB]).await;
+    fixture.mapping_status("checkout/web", "ready", |status| has(status, "Ready", "True", "Converged")).await;
     eventually("an Event is refused", async || {
-        let calls = world.cluster.calls_since(then);
-        let events = calls.iter().filter(|call| call.user == world.pod.user && call.resource == "events");
+        let calls = fixture.cluster.calls_since(then);
+        let events = calls.iter().filter(|call| call.user == fixture.pod.user && call.resource == "events");
         let codes: Vec<u16> = events.map(|call| call.code).collect();
         if writes_nothing(&codes) { Ok(()) } else { Err(format!("{codes:?}")) }
     })
     .await;
     // And in a namespace that goes, where nothing can be created any more.
-    world.admin().delete("Namespace", "checkout").await;
+    fixture.admin().delete("Namespace", "checkout").await;
     eventually_within(Duration::from_mins(1), "the namespace is gone", async || {
-        let namespace = world.object("Namespace", "checkout").await;
-        if namespace.is_null() { Ok(()) } else { Err(format!("{namespace:#}\n{}", tail(&world.pod.said()))) }
+        let namespace = fixture.object("Namespace", "checkout").await;
+        if namespace.is_null() { Ok(()) } else { Err(format!("{namespace:#}\n{}", tail(&fixture.pod.said()))) }
     })
     .await;
     for service in ["checkout-api", "checkout-web"] {
-        let left = world.policy(service).await.remove(INVOKER).unwrap_or_default();
+        let left = fixture.policy(service).await.remove(INVOKER).unwrap_or_default();
         assert!(left.iter().all(|member| member == "user:carol@example.com"), "{left:?}");
     }
-    assert!(world.pod.ended().is_none(), "it goes on");
+    assert!(fixture.pod.ended().is_none(), "it goes on");
 }
 
 #[tokio::test]
 async fn secret_that_the_chart_does_not_name_is_forbidden_until_it_is_named() {
-    let mut world = World::prepare(&["secrets={entra-scim}"]).await;
+    let mut fixture = Fixture::prepare(&["secrets={entra-scim}"]).await;
     for (_, text) in base() {
-        world.admin().apply(&text).await;
+        fixture.admin().apply(&text).await;
     }
-    world.pod.start().await;
+    fixture.pod.start().await;
     let forbidden = |object: &Value| {
         has(&object["status"], "TokensValid", "False", "TokenSecretForbidden")
             && has(&object["status"], "Ready", "False", "TokenSecretForbidden")
             && object["status"]["tokens"][0]["reason"] == "TokenSecretForbidden"
     };
-    let object = world.until("IdentityProvider", "okta", "the Secret is forbidden", forbidden).await;
+    let object = fixture.until("IdentityProvider", "okta", "the Secret is forbidden", forbidden).await;
     let message = condition(&object["status"], "TokensValid")["message"].as_str().unwrap_or_default().to_owned();
     assert!(message.contains("`secrets`"), "{message}");
-    let scim = world.scim("okta", TOKEN);
+    let scim = fixture.scim("okta", TOKEN);
     accepted(&scim, 401).await;
-    world.release.upgrade(&world.cluster, &["secrets={okta-scim,entra-scim}"]).await.ok();
+    fixture.release.upgrade(&fixture.cluster, &["secrets={okta-scim,entra-scim}"]).await.ok();
     // A watch that was refused is tried again after half a minute at most.
     accepted_within(Duration::from_mins(1), &scim, 200).await;
-    world.until("IdentityProvider", "okta", "ready", |object| has(&object["status"], "Ready", "True", "")).await;
+    fixture.until("IdentityProvider", "okta", "ready", |object| has(&object["status"], "Ready", "True", "")).await;
 
     // A right that is gone for a moment, as when an API server starts, costs no push, and nothing is missed.
-    let then = world.cluster.now();
-    let role = world.admin().get("Role", &format!("{SYSTEM}/rolecall")).await.expect("the role");
+    let then = fixture.cluster.now();
+    let role = fixture.admin().get("Role", &format!("{SYSTEM}/rolecall")).await.expect("the role");
     let mut smaller = json!({"apiVersion": role["apiVersion"], "kind": "Role", "metadata": {"name": "rolecall", "namespace": SYSTEM}});
     smaller["rules"] = role["rules"]
         .as_array()
@@ -325,84 +325,84 @@ async fn secret_that_the_chart_does_not_name_is_forbidden_until_it_is_named() {
         .cloned()
         .collect();
     let replace = async |mut object: Value| {
-        let now = world.object("Role", &format!("{SYSTEM}/rolecall")).await;
+        let now = fixture.object("Role", &format!("{SYSTEM}/rolecall")).await;
         object["metadata"]["resourceVersion"] = now["metadata"]["resourceVersion"].clone();
-        world.admin().replace(&object).await.expect("another role");
+        fixture.admin().replace(&object).await.expect("another role");
     };
     replace(smaller).await;
-    world.proxy.cut();
+    fixture.proxy.cut();
     eventually("a Secret is refused", async || {
-        let calls = world.cluster.calls_since(then);
+        let calls = fixture.cluster.calls_since(then);
         let refused =
-            calls.iter().filter(|call| call.user == world.pod.user && call.resource == "secrets" && call.code == 403);
-        if refused.count() > 1 { Ok(()) } else { Err(tail(&world.pod.said())) }
+            calls.iter().filter(|call| call.user == fixture.pod.user && call.resource == "secrets" && call.code == 403);
+        if refused.count() > 1 { Ok(()) } else { Err(tail(&fixture.pod.said())) }
     })
     .await;
     accepted(&scim, 200).await;
     let other = "another-token-of-okta-0123456789abcdef";
     let patch = json!({"stringData": {"token": other}});
-    world.admin().patch("Secret", &format!("{SYSTEM}/okta-scim"), &patch).await.expect("a new token");
+    fixture.admin().patch("Secret", &format!("{SYSTEM}/okta-scim"), &patch).await.expect("a new token");
     replace(role).await;
-    accepted_within(Duration::from_mins(1), &world.scim("okta", other), 200).await;
+    accepted_within(Duration::from_mins(1), &fixture.scim("okta", other), 200).await;
     accepted(&scim, 401).await;
-    assert!(world.pod.ended().is_none(), "the same process");
+    assert!(fixture.pod.ended().is_none(), "the same process");
 }
 
 #[tokio::test]
 async fn kubectl_waits_for_each_kind_and_an_idle_cluster_is_left_alone() {
-    let (world, _, _) = granted().await;
+    let (fixture, _, _) = granted().await;
     for object in ["rolemapping/team", "cloudruntarget/shop-dev", "identityprovider/okta"] {
         let arguments = ["wait", "--for=condition=Ready", object, "--namespace=checkout", "--timeout=20s"];
-        world.cluster.kubectl(&arguments).await.ok();
+        fixture.cluster.kubectl(&arguments).await.ok();
     }
-    quiet(&world).await;
-    let (then, reads) = (world.cluster.now(), world.emulator.count("GET", "/services/checkout-api:getIamPolicy"));
+    quiet(&fixture).await;
+    let (then, reads) = (fixture.cluster.now(), fixture.emulator.count("GET", "/services/checkout-api:getIamPolicy"));
     tokio::time::sleep(Duration::from_secs(15)).await;
-    let passes = world.emulator.count("GET", "/services/checkout-api:getIamPolicy") - reads;
+    let passes = fixture.emulator.count("GET", "/services/checkout-api:getIamPolicy") - reads;
     assert!(passes >= 5, "only {passes} passes that found nothing to do");
-    let written = patches(&world, then);
+    let written = patches(&fixture, then);
     assert!(written.is_empty(), "{written:?}");
-    let calls = world.cluster.calls_since(then);
-    let ours = calls.iter().filter(|call| call.user == world.pod.user).count();
+    let calls = fixture.cluster.calls_since(then);
+    let ours = calls.iter().filter(|call| call.user == fixture.pod.user).count();
     println!("measured: idle for 15 s with {passes} reads of the policy: 0 patches of resources, {ours} calls in all");
 }
 
 #[tokio::test]
 async fn orphaned_mapping_and_its_namespace_go_and_the_grants_go_when_their_people_leave() {
-    let (mut world, scim, [group, alice, bob]) = granted().await;
+    let (mut fixture, scim, [group, alice, bob]) = granted().await;
     // Whoever edits mappings cannot keep leavers in: the target's owner did not permit it.
     let orphan = mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "  deletionPolicy: Orphan\n");
-    world.admin().apply(&orphan).await;
-    world.mapping_status("checkout/team", "the second generation", |status| status["observedGeneration"] == 2).await;
-    world.admin().delete("RoleMapping", "checkout/team").await;
-    world.gone("RoleMapping", "checkout/team").await;
-    world.admin().delete("Namespace", "checkout").await;
-    world.gone("Namespace", "checkout").await;
-    world.members_stay("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    fixture.admin().apply(&orphan).await;
+    fixture.mapping_status("checkout/team", "the second generation", |status| status["observedGeneration"] == 2).await;
+    fixture.admin().delete("RoleMapping", "checkout/team").await;
+    fixture.gone("RoleMapping", "checkout/team").await;
+    fixture.admin().delete("Namespace", "checkout").await;
+    fixture.gone("Namespace", "checkout").await;
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE, BOB]).await;
     scim.remove_member(&group, &bob).await;
-    world.pod.shutdown().await;
-    world.pod.start().await;
-    world.members_stay("checkout-api", INVOKER, &[ALICE, BOB]).await;
-    let scim = world.scim("okta", TOKEN);
+    fixture.pod.shutdown().await;
+    fixture.pod.start().await;
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    let scim = fixture.scim("okta", TOKEN);
     accepted(&scim, 200).await;
     scim.set_active(&alice, false).await;
-    world.members_become("checkout-api", INVOKER, &[BOB]).await;
+    fixture.members_become("checkout-api", INVOKER, &[BOB]).await;
     scim.delete(&format!("/Users/{bob}")).await;
-    world.members_become("checkout-api", INVOKER, &[]).await;
+    fixture.members_become("checkout-api", INVOKER, &[]).await;
 }
 
 /// The text of everything in the cluster that a reader of its namespaces or of custom resources sees.
-async fn everything_readable(world: &World) -> String {
+async fn everything_readable(fixture: &Fixture) -> String {
     let mut text = String::new();
     for kind in ["IdentityProvider", "CloudRunTarget", "RoleMapping"] {
-        for mut object in world.admin().list(kind, None).await.expect("a list") {
+        for mut object in fixture.admin().list(kind, None).await.expect("a list") {
             // What people wrote themselves is theirs.
             object.as_object_mut().expect("an object").remove("spec");
             text += &object.to_string();
         }
     }
     for kind in ["Event", "Lease"] {
-        for object in world.admin().list(kind, None).await.expect("a list") {
+        for object in fixture.admin().list(kind, None).await.expect("a list") {
             text += &object.to_string();
         }
     }
@@ -411,9 +411,9 @@ async fn everything_readable(world: &World) -> String {
 
 #[tokio::test]
 async fn nobody_is_named_in_custom_resources_events_and_logs() {
-    let (world, scim, [group, alice, _]) = granted().await;
-    world.unknown_to_google("user:unknown.person@example.com");
-    world.stranger_adds("checkout-api", INVOKER, "user:was.there@example.com").await;
+    let (fixture, scim, [group, alice, _]) = granted().await;
+    fixture.unknown_to_google("user:unknown.person@example.com");
+    fixture.stranger_adds("checkout-api", INVOKER, "user:was.there@example.com").await;
     let mut people = vec!["alice@", "bob@", "unknown.person", "was.there", "eve.google", "not.a.person"];
     let mut ids = Vec::new();
     for name in ["unknown.person", "was.there"] {
@@ -422,24 +422,26 @@ async fn nobody_is_named_in_custom_resources_events_and_logs() {
     scim.add_members(&group, &[&ids[0], &ids[1]]).await;
     let counts =
         |what: &'static str| move |status: &Value| status["drift"][what].as_u64().is_some_and(|count| count > 0);
-    world.mapping_status("checkout/team", "refused", |status| status["grants"]["failed"].as_u64() > Some(0)).await;
-    world.stranger_removes("checkout-api", INVOKER, BOB).await;
-    world.mapping_status("checkout/team", "missing or again", |status| !status["drift"]["samples"].is_null()).await;
+    fixture.mapping_status("checkout/team", "refused", |status| status["grants"]["failed"].as_u64() > Some(0)).await;
+    fixture.stranger_removes("checkout-api", INVOKER, BOB).await;
+    fixture.mapping_status("checkout/team", "missing or again", |status| !status["drift"]["samples"].is_null()).await;
     scim.remove_member(&group, &ids[1]).await;
-    world.mapping_status("checkout/team", "remaining", counts("remaining")).await;
+    fixture.mapping_status("checkout/team", "remaining", counts("remaining")).await;
     let text = "Policy names user:alice@example.com and eve.google@example.org, who may not";
     let action = json!({"type": "error", "status": 400, "message": text});
-    world.fault(json!({"match": {"path": "/services/checkout-api:setIamPolicy"}, "action": action})).await;
+    fixture.fault(json!({"match": {"path": "/services/checkout-api:setIamPolicy"}, "action": action})).await;
     scim.set_active(&alice, false).await;
-    world.mapping_status("checkout/team", "Google's words", |status| status.to_string().contains("who may not")).await;
+    fixture
+        .mapping_status("checkout/team", "Google's words", |status| status.to_string().contains("who may not"))
+        .await;
     scim.send(reqwest::Method::POST, "/Users", Some(json!({"userName": "Not.A.Person@example.com", "active": 7})))
         .await;
-    quiet(&world).await;
+    quiet(&fixture).await;
 
-    let seen = everything_readable(&world).await;
+    let seen = everything_readable(&fixture).await;
     assert!(seen.contains("Google") && seen.contains("events.k8s.io"), "there is something to read: {seen}");
     people.retain(|person| seen.to_lowercase().contains(person));
     assert_eq!(people, Vec::<&str>::new(), "{seen}");
-    let log = world.pod.said().to_lowercase();
+    let log = fixture.pod.said().to_lowercase();
     assert!(!log.contains("alice@") && !log.contains("unknown.person@") && !log.contains("eve.google@"), "{log}");
 }

@@ -6,82 +6,82 @@ use crate::support::*;
 
 const ALICE: &str = "user:alice@example.com";
 
-/// A world in which mapping `checkout/team` granted alice the invoker role on `checkout-api`.
-async fn granted() -> (World, Scim, String, String) {
+/// A fixture in which mapping `checkout/team` granted alice the invoker role on `checkout-api`.
+async fn granted() -> (Fixture, Scim, String, String) {
     let mut manifests = base();
     manifests.push(("mapping.yaml", mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "")));
-    let mut world = World::prepare(&manifests).await;
-    world.create_services("shop-dev", &["checkout-api"]).await;
-    world.run().await;
-    let scim = world.scim("okta", TOKEN);
+    let mut fixture = Fixture::prepare(&manifests).await;
+    fixture.create_services("shop-dev", &["checkout-api"]).await;
+    fixture.run().await;
+    let scim = fixture.scim("okta", TOKEN);
     let alice = scim.create_user("alice@example.com").await;
     let group = scim.create_group("team-checkout", &[&alice]).await;
-    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
-    world.mapping_status("checkout/team", "Ready", |s| has(s, "Ready", "True", "")).await;
-    (world, scim, alice, group)
+    fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.mapping_status("checkout/team", "Ready", |s| has(s, "Ready", "True", "")).await;
+    (fixture, scim, alice, group)
 }
 
-async fn frozen(world: &World, reason: &str) {
-    world.mapping_status("checkout/team", &format!("Frozen {reason}"), |s| has(s, "Frozen", "True", reason)).await;
-    let status = world.status("RoleMapping", "checkout/team").await;
+async fn frozen(fixture: &Fixture, reason: &str) {
+    fixture.mapping_status("checkout/team", &format!("Frozen {reason}"), |s| has(s, "Frozen", "True", reason)).await;
+    let status = fixture.status("RoleMapping", "checkout/team").await;
     assert!(has(&status, "Ready", "False", ""), "frozen is not ready: {status:#}");
     assert!(has(&status, "Stalled", "True", ""), "frozen is stalled: {status:#}");
-    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
 }
 
 #[tokio::test]
 async fn manifest_that_stops_parsing_keeps_what_it_last_said_also_over_a_restart() {
-    let (mut world, scim, _, group) = granted().await;
-    world.write(
+    let (mut fixture, scim, _, group) = granted().await;
+    fixture.write(
         "mapping.yaml",
         "apiVersion: rolecall.dev/v1alpha1\nkind: RoleMapping\nmetadata: {name: team, namespace: [\n",
     );
-    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
-    world.restart().await;
-    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.restart().await;
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
     let bob = scim.create_user("bob@example.com").await;
     scim.add_members(&group, &[&bob]).await;
-    world.members_become("checkout-api", INVOKER, &[ALICE, "user:bob@example.com"]).await;
-    let status = world
+    fixture.members_become("checkout-api", INVOKER, &[ALICE, "user:bob@example.com"]).await;
+    let status = fixture
         .mapping_status("checkout/team", "the file is reported", |s| has(s, "Accepted", "False", "InvalidManifest"))
         .await;
     let message = condition(&status, "Accepted")["message"].as_str().unwrap_or_default().to_owned();
     assert!(message.contains("mapping.yaml:"), "file and line are named: {message}");
-    assert!(world.log().contains("mapping.yaml:"), "and logged");
+    assert!(fixture.log().contains("mapping.yaml:"), "and logged");
 }
 
 #[tokio::test]
 async fn manifest_with_an_invalid_field_keeps_what_it_last_said_and_names_the_field() {
-    let (world, _, _, _) = granted().await;
+    let (fixture, _, _, _) = granted().await;
     let text = mapping("team", "team-checkout", &["services/checkout-api"], &["roles/owner"], "");
-    world.write("mapping.yaml", &text);
-    let status = world
+    fixture.write("mapping.yaml", &text);
+    let status = fixture
         .mapping_status("checkout/team", "the field is named", |s| has(s, "Accepted", "False", "InvalidManifest"))
         .await;
     let message = condition(&status, "Accepted")["message"].as_str().unwrap_or_default().to_owned();
     assert!(message.contains("spec.grants[0].roles[0]"), "{message}");
-    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
 }
 
 #[tokio::test]
 async fn folder_that_is_missing_freezes_also_over_a_restart() {
-    let (mut world, ..) = granted().await;
-    let away = world.folder.path().join("away");
-    std::fs::rename(world.manifests(), &away).expect("move the folder");
-    frozen(&world, "ManifestsMissing").await;
-    world.restart_unready().await;
-    frozen(&world, "ManifestsMissing").await;
-    std::fs::rename(&away, world.manifests()).expect("move it back");
-    world.mapping_status("checkout/team", "thawed", |s| has(s, "Ready", "True", "")).await;
+    let (mut fixture, ..) = granted().await;
+    let away = fixture.folder.path().join("away");
+    std::fs::rename(fixture.manifests(), &away).expect("move the folder");
+    frozen(&fixture, "ManifestsMissing").await;
+    fixture.restart_unready().await;
+    frozen(&fixture, "ManifestsMissing").await;
+    std::fs::rename(&away, fixture.manifests()).expect("move it back");
+    fixture.mapping_status("checkout/team", "thawed", |s| has(s, "Ready", "True", "")).await;
 }
 
 #[tokio::test]
 async fn folder_that_is_empty_freezes() {
-    let (world, ..) = granted().await;
+    let (fixture, ..) = granted().await;
     for file in ["provider.yaml", "target.yaml", "mapping.yaml"] {
-        world.remove(file);
+        fixture.remove(file);
     }
-    frozen(&world, "ManifestsMissing").await;
+    frozen(&fixture, "ManifestsMissing").await;
 }
 
 #[tokio::test]
@@ -94,143 +94,143 @@ async fn more_than_half_of_the_mappings_gone_in_one_scan_freezes_them() {
             _ => ("c.yaml", mapping("c", "team-a", &["services/checkout-web"], &[INVOKER], "")),
         });
     }
-    let mut world = World::prepare(&manifests).await;
-    world.create_services("shop-dev", &["checkout-api", "checkout-web"]).await;
-    world.run().await;
-    let scim = world.scim("okta", TOKEN);
+    let mut fixture = Fixture::prepare(&manifests).await;
+    fixture.create_services("shop-dev", &["checkout-api", "checkout-web"]).await;
+    fixture.run().await;
+    let scim = fixture.scim("okta", TOKEN);
     let alice = scim.create_user("alice@example.com").await;
     scim.create_group("team-a", &[&alice]).await;
-    world.members_become("checkout-web", INVOKER, &[ALICE]).await;
-    world.members_become("checkout-api", VIEWER, &[ALICE]).await;
-    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.members_become("checkout-web", INVOKER, &[ALICE]).await;
+    fixture.members_become("checkout-api", VIEWER, &[ALICE]).await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
     // All in one scan: the folder is swapped for one that lacks two of the three.
-    let next = world.folder.path().join("next");
+    let next = fixture.folder.path().join("next");
     std::fs::create_dir(&next).expect("a folder");
     for file in ["provider.yaml", "target.yaml", "c.yaml"] {
-        std::fs::copy(world.manifests().join(file), next.join(file)).expect("copy a manifest");
+        std::fs::copy(fixture.manifests().join(file), next.join(file)).expect("copy a manifest");
     }
-    std::fs::rename(world.manifests(), world.folder.path().join("before")).expect("swap out");
-    std::fs::rename(&next, world.manifests()).expect("swap in");
-    world.mapping_status("checkout/a", "frozen", |s| has(s, "Frozen", "True", "ManifestsMissing")).await;
-    world.mapping_status("checkout/b", "frozen", |s| has(s, "Frozen", "True", "ManifestsMissing")).await;
-    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
-    world.members_stay("checkout-api", VIEWER, &[ALICE]).await;
+    std::fs::rename(fixture.manifests(), fixture.folder.path().join("before")).expect("swap out");
+    std::fs::rename(&next, fixture.manifests()).expect("swap in");
+    fixture.mapping_status("checkout/a", "frozen", |s| has(s, "Frozen", "True", "ManifestsMissing")).await;
+    fixture.mapping_status("checkout/b", "frozen", |s| has(s, "Frozen", "True", "ManifestsMissing")).await;
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.members_stay("checkout-api", VIEWER, &[ALICE]).await;
     // A release turns the freeze into a revocation, deliberately.
-    world.command(&["release", "mapping", "checkout/a"]);
-    world.members_become("checkout-api", INVOKER, &[]).await;
-    world.members_stay("checkout-api", VIEWER, &[ALICE]).await;
+    fixture.command(&["release", "mapping", "checkout/a"]);
+    fixture.members_become("checkout-api", INVOKER, &[]).await;
+    fixture.members_stay("checkout-api", VIEWER, &[ALICE]).await;
 }
 
 #[tokio::test]
 async fn identity_provider_that_is_missing_freezes() {
-    let (world, ..) = granted().await;
-    world.remove("provider.yaml");
-    frozen(&world, "IdentityProviderNotFound").await;
-    let (status, _) = world.scim("okta", TOKEN).send(reqwest::Method::GET, "/Users", None).await;
+    let (fixture, ..) = granted().await;
+    fixture.remove("provider.yaml");
+    frozen(&fixture, "IdentityProviderNotFound").await;
+    let (status, _) = fixture.scim("okta", TOKEN).send(reqwest::Method::GET, "/Users", None).await;
     assert_eq!(status, 401, "and its endpoint is closed");
 }
 
 #[tokio::test]
 async fn target_that_is_missing_freezes() {
-    let (world, ..) = granted().await;
-    world.remove("target.yaml");
-    frozen(&world, "TargetNotFound").await;
+    let (fixture, ..) = granted().await;
+    fixture.remove("target.yaml");
+    frozen(&fixture, "TargetNotFound").await;
 }
 
 #[tokio::test]
 async fn observe_and_suspend_freeze() {
-    let (world, scim, _, group) = granted().await;
+    let (fixture, scim, _, group) = granted().await;
     let bob = scim.create_user("bob@example.com").await;
     for (mode, reason) in [("Suspend", "Suspended"), ("Observe", "Observed")] {
         let extra = format!("  mode: {mode}\n");
-        world.write("mapping.yaml", &mapping("team", "team-checkout", &["services/checkout-api"], &[VIEWER], &extra));
-        world.mapping_status("checkout/team", mode, |s| s.to_string().contains(reason)).await;
+        fixture.write("mapping.yaml", &mapping("team", "team-checkout", &["services/checkout-api"], &[VIEWER], &extra));
+        fixture.mapping_status("checkout/team", mode, |s| s.to_string().contains(reason)).await;
         scim.add_members(&group, &[&bob]).await;
-        world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
-        assert!(!world.policy("checkout-api").await.contains_key(VIEWER));
+        fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+        assert!(!fixture.policy("checkout-api").await.contains_key(VIEWER));
     }
 }
 
 #[tokio::test]
 async fn observe_as_the_ceiling_writes_nothing_at_all() {
-    let (mut world, scim, alice, group) = granted().await;
-    world.kill();
-    world.mode = "observe".to_owned();
-    world.run().await;
+    let (mut fixture, scim, alice, group) = granted().await;
+    fixture.kill();
+    fixture.mode = "observe".to_owned();
+    fixture.run().await;
     let bob = scim.create_user("bob@example.com").await;
     scim.add_members(&group, &[&bob]).await;
     scim.remove_member(&group, &alice).await;
-    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
 }
 
 #[tokio::test]
 async fn group_that_was_never_seen_grants_nothing_and_is_reported() {
-    let (world, ..) = granted().await;
-    world.write("mapping.yaml", &mapping("team", "team-typo", &["services/checkout-api"], &[INVOKER], ""));
-    world.mapping_status("checkout/team", "GroupNotFound", |s| s.to_string().contains("GroupNotFound")).await;
-    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    let (fixture, ..) = granted().await;
+    fixture.write("mapping.yaml", &mapping("team", "team-typo", &["services/checkout-api"], &[INVOKER], ""));
+    fixture.mapping_status("checkout/team", "GroupNotFound", |s| s.to_string().contains("GroupNotFound")).await;
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
 }
 
 #[tokio::test]
 async fn group_name_that_comes_to_mean_another_group_is_held() {
-    let (world, scim, _, group) = granted().await;
+    let (fixture, scim, _, group) = granted().await;
     let mallory = scim.create_user("mallory@example.com").await;
     let body = json!({"schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"],
         "Operations": [{"op": "replace", "path": "displayName", "value": "renamed"}]});
     scim.send(reqwest::Method::PATCH, &format!("/Groups/{group}"), Some(body)).await;
-    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
     let other = scim.create_group("team-checkout", &[&mallory]).await;
-    world
+    fixture
         .mapping_status("checkout/team", "GroupIdentityChanged", |s| s.to_string().contains("GroupIdentityChanged"))
         .await;
-    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
     let accepted = mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "").replace(
         "  name: team\n",
         &format!("  name: team\n  annotations: {{rolecall.dev/accept-group: \"{other}\"}}\n"),
     );
-    world.write("mapping.yaml", &accepted);
-    world.members_become("checkout-api", INVOKER, &["user:mallory@example.com"]).await;
+    fixture.write("mapping.yaml", &accepted);
+    fixture.members_become("checkout-api", INVOKER, &["user:mallory@example.com"]).await;
 }
 
 #[tokio::test]
 async fn group_deleted_over_scim_revokes_and_a_namesake_gets_nothing() {
-    let (world, scim, alice, group) = granted().await;
+    let (fixture, scim, alice, group) = granted().await;
     scim.delete(&format!("/Groups/{group}")).await;
-    world.members_become("checkout-api", INVOKER, &[]).await;
+    fixture.members_become("checkout-api", INVOKER, &[]).await;
     scim.create_group("team-checkout", &[&alice]).await;
-    world
+    fixture
         .mapping_status("checkout/team", "GroupIdentityChanged", |s| s.to_string().contains("GroupIdentityChanged"))
         .await;
-    world.members_stay("checkout-api", INVOKER, &[]).await;
+    fixture.members_stay("checkout-api", INVOKER, &[]).await;
 }
 
 #[tokio::test]
 async fn active_user_whose_address_is_not_admitted_any_more_loses_what_the_former_one_had() {
-    let (world, scim, alice, _) = granted().await;
+    let (fixture, scim, alice, _) = granted().await;
     let body = json!({"schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"],
         "Operations": [{"op": "replace", "path": "userName", "value": "alice@foreign.example"}]});
     scim.send(reqwest::Method::PATCH, &format!("/Users/{alice}"), Some(body)).await;
-    world.mapping_status("checkout/team", "PrincipalInvalid", |s| s.to_string().contains("PrincipalInvalid")).await;
-    world.members_become("checkout-api", INVOKER, &[]).await;
+    fixture.mapping_status("checkout/team", "PrincipalInvalid", |s| s.to_string().contains("PrincipalInvalid")).await;
+    fixture.members_become("checkout-api", INVOKER, &[]).await;
 }
 
 #[tokio::test]
 async fn domain_that_is_not_allowed_any_more_ends_what_it_had_as_far_as_the_guard_lets_it() {
-    let (world, scim, _, group) = granted().await;
+    let (fixture, scim, _, group) = granted().await;
     let provider = |domains: &str| provider("okta", TOKEN).replace("[example.com]", domains);
-    world.write("provider.yaml", &provider("[example.com, old.example]"));
+    fixture.write("provider.yaml", &provider("[example.com, old.example]"));
     let bob = scim.create_user("bob@old.example").await;
     scim.add_members(&group, &[&bob]).await;
-    world.members_become("checkout-api", INVOKER, &[ALICE, "user:bob@old.example"]).await;
-    world.write("provider.yaml", &provider("[example.com]"));
-    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE, "user:bob@old.example"]).await;
+    fixture.write("provider.yaml", &provider("[example.com]"));
+    fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
     for i in 0..11 {
         let id = scim.create_user(&format!("user{i}@example.com")).await;
         scim.add_members(&group, &[&id]).await;
     }
-    world.mapping_status("checkout/team", "12 are granted", |s| s["grants"]["acknowledged"] == 12).await;
-    world.write("provider.yaml", &provider("[new.example]"));
-    let status = world.mapping_status("checkout/team", "held", |s| s["held"]["people"] == 12).await;
+    fixture.mapping_status("checkout/team", "12 are granted", |s| s["grants"]["acknowledged"] == 12).await;
+    fixture.write("provider.yaml", &provider("[new.example]"));
+    let status = fixture.mapping_status("checkout/team", "held", |s| s["held"]["people"] == 12).await;
     assert!(has(&status, "Held", "True", "MassRemoval"), "{status:#}");
 }
 
@@ -240,10 +240,10 @@ async fn active_user_without_an_address_keeps_the_grant_and_is_counted() {
     let mut manifests = base();
     manifests[0].1 = text;
     manifests.push(("mapping.yaml", mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "")));
-    let mut world = World::prepare(&manifests).await;
-    world.create_services("shop-dev", &["checkout-api"]).await;
-    world.run().await;
-    let scim = world.scim("okta", TOKEN);
+    let mut fixture = Fixture::prepare(&manifests).await;
+    fixture.create_services("shop-dev", &["checkout-api"]).await;
+    fixture.run().await;
+    let scim = fixture.scim("okta", TOKEN);
     let user = |email: Option<&str>| {
         let emails: Vec<_> = email.iter().map(|email| json!({"value": email, "primary": true})).collect();
         json!({"schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"], "userName": "alice", "active": true,
@@ -253,84 +253,84 @@ async fn active_user_without_an_address_keeps_the_grant_and_is_counted() {
     assert_eq!(status, 201, "{created}");
     let alice = created["id"].as_str().expect("an id").to_owned();
     scim.create_group("team-checkout", &[&alice]).await;
-    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
     let path = format!("/Users/{alice}");
     scim.send(reqwest::Method::PUT, &path, Some(user(None))).await;
-    world
+    fixture
         .mapping_status("checkout/team", "counted", |s| {
             s["subjects"][0]["reason"] == "PrincipalMissing" && s.to_string().contains("keep what they had: 1 ")
         })
         .await;
-    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
     scim.send(reqwest::Method::PUT, &path, Some(user(Some("alice@elsewhere.example")))).await;
-    world.members_become("checkout-api", INVOKER, &[]).await;
+    fixture.members_become("checkout-api", INVOKER, &[]).await;
 }
 
 #[tokio::test]
 async fn group_that_was_never_pushed_freezes_nothing_of_a_group_beside_it() {
-    let (mut world, scim, alice, group) = granted().await;
+    let (mut fixture, scim, alice, group) = granted().await;
     let both = mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "")
         .replace("[{displayName: team-checkout}]", "[{displayName: team-checkout}, {displayName: team-never}]");
-    world.write("mapping.yaml", &both);
-    world.mapping_status("checkout/team", "GroupNotFound", |s| s.to_string().contains("GroupNotFound")).await;
+    fixture.write("mapping.yaml", &both);
+    fixture.mapping_status("checkout/team", "GroupNotFound", |s| s.to_string().contains("GroupNotFound")).await;
     let (bob, carol) = (scim.create_user("bob@example.com").await, scim.create_user("carol@example.com").await);
     scim.add_members(&group, &[&bob, &carol]).await;
     let (bob_member, carol_member) = ("user:bob@example.com", "user:carol@example.com");
-    world.members_become("checkout-api", INVOKER, &[ALICE, bob_member, carol_member]).await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE, bob_member, carol_member]).await;
     scim.remove_member(&group, &alice).await;
-    world.members_become("checkout-api", INVOKER, &[bob_member, carol_member]).await;
-    world.restart().await;
+    fixture.members_become("checkout-api", INVOKER, &[bob_member, carol_member]).await;
+    fixture.restart().await;
     scim.remove_member(&group, &bob).await;
-    world.members_become("checkout-api", INVOKER, &[carol_member]).await;
+    fixture.members_become("checkout-api", INVOKER, &[carol_member]).await;
     scim.delete(&format!("/Groups/{group}")).await;
-    world.members_become("checkout-api", INVOKER, &[]).await;
+    fixture.members_become("checkout-api", INVOKER, &[]).await;
 }
 
 #[tokio::test]
 async fn list_of_services_that_fails_or_is_partial_removes_nothing() {
-    let (mut world, ..) = granted().await;
-    world
+    let (mut fixture, ..) = granted().await;
+    fixture
         .fault(
             json!({"match": {"method": "GET", "pathRegex": "/services$"}, "action": {"type": "error", "status": 503}}),
         )
         .await;
-    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
-    world.restart_unready().await;
-    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
-    world.mapping_status("checkout/team", "said", |s| s.to_string().contains("InventoryIncomplete")).await;
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.restart_unready().await;
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.mapping_status("checkout/team", "said", |s| s.to_string().contains("InventoryIncomplete")).await;
 }
 
 #[tokio::test]
 async fn database_that_is_empty_or_another_one_freezes_until_it_is_accepted() {
-    let (mut world, ..) = granted().await;
-    world.kill();
-    world.database = world.folder.path().join("other.db");
-    world.run().await;
-    frozen(&world, "StoreMismatch").await;
+    let (mut fixture, ..) = granted().await;
+    fixture.kill();
+    fixture.database = fixture.folder.path().join("other.db");
+    fixture.run().await;
+    frozen(&fixture, "StoreMismatch").await;
     // The IdP pushes a group without alice into the new database: still nothing is concluded.
-    let scim = world.scim("okta", TOKEN);
+    let scim = fixture.scim("okta", TOKEN);
     let bob = scim.create_user("bob@example.com").await;
     scim.create_group("team-checkout", &[&bob]).await;
-    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
-    world.store_accept();
-    world.members_become("checkout-api", INVOKER, &[ALICE, "user:bob@example.com"]).await;
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.store_accept();
+    fixture.members_become("checkout-api", INVOKER, &[ALICE, "user:bob@example.com"]).await;
 }
 
 #[tokio::test]
 async fn database_that_is_older_than_what_was_seen_freezes_until_it_is_accepted() {
-    let (mut world, scim, alice, group) = granted().await;
-    world.kill();
-    let backup = world.folder.path().join("backup");
+    let (mut fixture, scim, alice, group) = granted().await;
+    fixture.kill();
+    let backup = fixture.folder.path().join("backup");
     std::fs::create_dir(&backup).expect("a folder");
-    world.copy_database(&backup);
-    world.run().await;
+    fixture.copy_database(&backup);
+    fixture.run().await;
     let bob = scim.create_user("bob@example.com").await;
     scim.add_members(&group, &[&bob]).await;
     scim.set_active(&alice, false).await;
-    world.members_become("checkout-api", INVOKER, &["user:bob@example.com"]).await;
-    world.shutdown().await;
-    world.restore_database(&backup);
-    world.run().await;
-    world.mapping_status("checkout/team", "StoreRewound", |s| has(s, "Frozen", "True", "StoreRewound")).await;
-    world.members_stay("checkout-api", INVOKER, &["user:bob@example.com"]).await;
+    fixture.members_become("checkout-api", INVOKER, &["user:bob@example.com"]).await;
+    fixture.shutdown().await;
+    fixture.restore_database(&backup);
+    fixture.run().await;
+    fixture.mapping_status("checkout/team", "StoreRewound", |s| has(s, "Frozen", "True", "StoreRewound")).await;
+    fixture.members_stay("checkout-api", INVOKER, &["user:bob@example.com"]).await;
 }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::scim_server::{ENTRA_TOKEN, OKTA_TOKEN, Server};
-use crate::support::{PATIENCE, TOKEN, World, base, eventually, free_port, provider};
+use crate::support::{Fixture, PATIENCE, TOKEN, base, eventually, free_port, provider};
 
 const OTHER_TOKEN: &str = "scim-token-of-entra-0123456789abcdef";
 
@@ -25,8 +25,8 @@ fn address(url: &str) -> SocketAddr {
 }
 
 /// The sum of the samples of a metric whose line has all of these words.
-async fn metric(world: &World, words: &[&str]) -> u64 {
-    let text = world.http.get(format!("{}/metrics", world.admin_url)).send().await.expect("metrics").text().await;
+async fn metric(fixture: &Fixture, words: &[&str]) -> u64 {
+    let text = fixture.http.get(format!("{}/metrics", fixture.admin_url)).send().await.expect("metrics").text().await;
     let text = text.expect("metrics");
     let lines = text.lines().filter(|line| !line.starts_with('#') && words.iter().all(|word| line.contains(word)));
     lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
@@ -79,64 +79,64 @@ async fn open_bodies_of_one_tenant_are_bounded_by_its_token_and_delay_no_other_t
 
 #[tokio::test]
 async fn three_hundred_open_bodies_of_one_tenant_keep_no_other_tenant_out() {
-    let world = World::start(&two_tenants()).await;
+    let fixture = Fixture::start(&two_tenants()).await;
     let mut open = Vec::new();
     for _ in 0..300 {
-        open.push(open_body(address(&world.scim_url), "okta", TOKEN).await);
+        open.push(open_body(address(&fixture.scim_url), "okta", TOKEN).await);
     }
-    world.scim("entra", OTHER_TOKEN).create_user("alice@example.com").await;
-    eventually("some are refused", async || match metric(&world, &["scim_requests_total", "429"]).await {
+    fixture.scim("entra", OTHER_TOKEN).create_user("alice@example.com").await;
+    eventually("some are refused", async || match metric(&fixture, &["scim_requests_total", "429"]).await {
         0 => Err("none yet".to_owned()),
         _ => Ok(()),
     })
     .await;
-    assert_eq!(metric(&world, &["connections_closed_total", "scim"]).await, 0, "nobody lost a connection");
+    assert_eq!(metric(&fixture, &["connections_closed_total", "scim"]).await, 0, "nobody lost a connection");
 }
 
 #[tokio::test]
 async fn idle_connections_on_every_port_keep_nobody_out() {
-    let mut world = World::prepare(&two_tenants()).await;
+    let mut fixture = Fixture::prepare(&two_tenants()).await;
     let probes = free_port();
-    world.more = vec![
+    fixture.more = vec![
         ("--probe-listen", probes.to_string()),
         ("--max-connections", "64".to_owned()),
         ("--max-connections-per-peer", "48".to_owned()),
     ];
-    world.run().await;
+    fixture.run().await;
     // Without keep-alive: each request is a new connection.
     let fresh = || reqwest::Client::builder().pool_max_idle_per_host(0).timeout(PATIENCE).build().expect("a client");
     let mut idle = Vec::new();
-    for (port, count) in [(address(&world.scim_url), 200), (address(&world.admin_url), 300), (probes, 100)] {
+    for (port, count) in [(address(&fixture.scim_url), 200), (address(&fixture.admin_url), 300), (probes, 100)] {
         for _ in 0..count {
             idle.push(TcpStream::connect(port).await.expect("a connection"));
         }
     }
     for url in [
-        format!("{}/livez", world.admin_url),
-        format!("{}/readyz", world.admin_url),
+        format!("{}/livez", fixture.admin_url),
+        format!("{}/readyz", fixture.admin_url),
         format!("http://{probes}/livez"),
         format!("http://{probes}/readyz"),
     ] {
         assert_eq!(fresh().get(&url).send().await.expect(&url).status(), 200, "{url}");
     }
-    let mut okta = world.scim("okta", TOKEN);
+    let mut okta = fixture.scim("okta", TOKEN);
     okta.http = fresh();
     okta.create_user("alice@example.com").await;
     for (listener, least) in [("scim", 200 - 48), ("admin", 300 - 64), ("probe", 100 - 32)] {
-        let dropped = metric(&world, &["connections_closed_total", listener, "Displaced"]).await;
+        let dropped = metric(&fixture, &["connections_closed_total", listener, "Displaced"]).await;
         assert!(dropped >= least, "{listener}: {dropped}, at least {least}");
     }
-    assert_eq!(metric(&world, &["connections_closed_total", "Limit"]).await, 0, "nobody was refused");
+    assert_eq!(metric(&fixture, &["connections_closed_total", "Limit"]).await, 0, "nobody was refused");
     let not_found = fresh().get(format!("http://{probes}/status")).send().await.expect("an answer").status();
     assert_eq!(not_found, 404, "the port for probes shows nothing else");
 }
 
 #[tokio::test]
 async fn strangers_do_not_displace_the_connection_of_an_idp_that_showed_its_token() {
-    let mut world = World::prepare(&two_tenants()).await;
-    world.more = vec![("--max-connections", "32".to_owned()), ("--max-connections-per-peer", "32".to_owned())];
-    world.run().await;
-    let scim = address(&world.scim_url);
+    let mut fixture = Fixture::prepare(&two_tenants()).await;
+    fixture.more = vec![("--max-connections", "32".to_owned()), ("--max-connections-per-peer", "32".to_owned())];
+    fixture.run().await;
+    let scim = address(&fixture.scim_url);
     let mut idp = TcpStream::connect(scim).await.expect("a connection");
     let request =
         format!("GET /idp/okta/scim/v2/Users?count=0 HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {TOKEN}\r\n\r\n");
@@ -186,11 +186,11 @@ async fn a_provider_with_a_rate_of_its_own_is_held_to_it_and_others_to_the_flag(
     let mut manifests = two_tenants();
     let limited = provider("okta", TOKEN).replace("  scim:\n", "  scim:\n    requestsPerSecond: 5\n");
     manifests[0] = ("provider.yaml", limited);
-    let mut world = World::prepare(&manifests).await;
-    world.more = vec![("--requests-per-second", "100000".to_owned())];
-    world.run().await;
+    let mut fixture = Fixture::prepare(&manifests).await;
+    fixture.more = vec![("--requests-per-second", "100000".to_owned())];
+    fixture.run().await;
     let refused = async |provider: &str, token: &str| {
-        let scim = world.scim(provider, token);
+        let scim = fixture.scim(provider, token);
         let mut refused = 0;
         for _ in 0..200 {
             let (status, _) = scim.send(reqwest::Method::GET, "/Users?count=0", None).await;
@@ -223,12 +223,12 @@ fn comparable(head: &str) -> Vec<&str> {
 
 #[tokio::test]
 async fn head_is_answered_as_get_without_a_body_on_scim_probes_and_admin() {
-    let mut world = World::prepare(&two_tenants()).await;
+    let mut fixture = Fixture::prepare(&two_tenants()).await;
     let probes = free_port();
-    world.more = vec![("--probe-listen", probes.to_string())];
-    world.run().await;
-    let id = world.scim("okta", TOKEN).create_user("alice@example.com").await;
-    let (scim, admin) = (address(&world.scim_url), address(&world.admin_url));
+    fixture.more = vec![("--probe-listen", probes.to_string())];
+    fixture.run().await;
+    let id = fixture.scim("okta", TOKEN).create_user("alice@example.com").await;
+    let (scim, admin) = (address(&fixture.scim_url), address(&fixture.admin_url));
     for (port, path, token, status) in [
         (scim, format!("/idp/okta/scim/v2/Users/{id}"), TOKEN, "200"),
         (scim, "/idp/okta/scim/v2/Users?count=1".to_owned(), TOKEN, "200"),
@@ -254,20 +254,21 @@ async fn head_is_answered_as_get_without_a_body_on_scim_probes_and_admin() {
 
 #[tokio::test]
 async fn failed_authentication_is_counted_by_provider_and_said_without_the_token() {
-    let world = World::start(&two_tenants()).await;
+    let fixture = Fixture::start(&two_tenants()).await;
     let secret = "a-token-that-somebody-guessed-0123456789";
     for provider in ["okta", "okta", "okta", "nobody-in-particular"] {
-        let (status, _): (u16, Value) = world.scim(provider, secret).send(reqwest::Method::GET, "/Users", None).await;
+        let (status, _): (u16, Value) = fixture.scim(provider, secret).send(reqwest::Method::GET, "/Users", None).await;
         assert_eq!(status, 401);
     }
-    assert_eq!(metric(&world, &["failed_authentications_total", "\"okta\""]).await, 3);
-    assert_eq!(metric(&world, &["failed_authentications_total", "\"entra\""]).await, 0);
-    assert_eq!(metric(&world, &["failed_authentications_total", "(unknown)"]).await, 1);
-    let log = world.log();
+    assert_eq!(metric(&fixture, &["failed_authentications_total", "\"okta\""]).await, 3);
+    assert_eq!(metric(&fixture, &["failed_authentications_total", "\"entra\""]).await, 0);
+    assert_eq!(metric(&fixture, &["failed_authentications_total", "(unknown)"]).await, 1);
+    let log = fixture.log();
     let said: Vec<&str> = log.lines().filter(|line| line.contains("without an accepted token")).collect();
     assert_eq!(said.len(), 2, "once for okta, once for the unknown one: {said:?}");
     assert!(said.iter().all(|line| line.contains("WARN")) && said[0].contains("okta"), "{said:?}");
-    let metrics = world.http.get(format!("{}/metrics", world.admin_url)).send().await.expect("metrics").text().await;
+    let metrics =
+        fixture.http.get(format!("{}/metrics", fixture.admin_url)).send().await.expect("metrics").text().await;
     for text in [&log, &metrics.expect("metrics")] {
         assert!(!text.contains(secret) && !text.contains("nobody-in-particular"));
     }

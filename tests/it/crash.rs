@@ -6,42 +6,42 @@ use serde_json::json;
 
 use crate::support::*;
 
-async fn world_with(services: &[&str], resources: &[&str]) -> (World, Scim) {
+async fn fixture_with(services: &[&str], resources: &[&str]) -> (Fixture, Scim) {
     let mut manifests = base();
     manifests.push(("mapping.yaml", mapping("team", "team-checkout", resources, &[INVOKER], "")));
-    let mut world = World::prepare(&manifests).await;
-    world.create_services("shop-dev", services).await;
-    world.run().await;
-    let scim = world.scim("okta", TOKEN);
-    (world, scim)
+    let mut fixture = Fixture::prepare(&manifests).await;
+    fixture.create_services("shop-dev", services).await;
+    fixture.run().await;
+    let scim = fixture.scim("okta", TOKEN);
+    (fixture, scim)
 }
 
 /// Kills rolecall while a write is under way, at the edge that `action` makes, and checks that nothing is orphaned and
 /// nothing foreign lost.
 async fn killed_at(action: serde_json::Value) {
-    let (mut world, scim) = world_with(&["checkout-api"], &["services/checkout-api"]).await;
-    world.stranger_adds("checkout-api", INVOKER, "user:stranger@elsewhere.example").await;
+    let (mut fixture, scim) = fixture_with(&["checkout-api"], &["services/checkout-api"]).await;
+    fixture.stranger_adds("checkout-api", INVOKER, "user:stranger@elsewhere.example").await;
     let alice = scim.create_user("alice@example.com").await;
     let bob = scim.create_user("bob@example.com").await;
     let group = scim.create_group("team-checkout", &[&alice]).await;
     let stranger = "user:stranger@elsewhere.example";
-    world.members_become("checkout-api", INVOKER, &[stranger, "user:alice@example.com"]).await;
-    world.fault(json!({"match": {"method": "POST", "path": ":setIamPolicy", "count": 1}, "action": action})).await;
-    let writes = world.emulator_writes("checkout-api");
+    fixture.members_become("checkout-api", INVOKER, &[stranger, "user:alice@example.com"]).await;
+    fixture.fault(json!({"match": {"method": "POST", "path": ":setIamPolicy", "count": 1}, "action": action})).await;
+    let writes = fixture.emulator_writes("checkout-api");
     scim.add_members(&group, &[&bob]).await;
     scim.remove_member(&group, &alice).await;
     eventually("a write under way", async || {
-        if world.emulator_writes("checkout-api") > writes { Ok(()) } else { Err("no write yet".to_owned()) }
+        if fixture.emulator_writes("checkout-api") > writes { Ok(()) } else { Err("no write yet".to_owned()) }
     })
     .await;
-    world.kill();
-    world.clear_faults().await;
-    world.run().await;
-    world.members_become("checkout-api", INVOKER, &[stranger, "user:bob@example.com"]).await;
+    fixture.kill();
+    fixture.clear_faults().await;
+    fixture.run().await;
+    fixture.members_become("checkout-api", INVOKER, &[stranger, "user:bob@example.com"]).await;
     // Ours is still known to be ours: it goes when it is no longer wanted, and the stranger's stays.
     scim.remove_member(&group, &bob).await;
-    world.members_become("checkout-api", INVOKER, &[stranger]).await;
-    world.agree().await;
+    fixture.members_become("checkout-api", INVOKER, &[stranger]).await;
+    fixture.agree().await;
 }
 
 #[tokio::test]
@@ -61,53 +61,53 @@ async fn killed_while_google_is_still_deciding() {
 
 #[tokio::test]
 async fn call_that_google_takes_up_long_after_the_kill_leaves_no_grant_of_who_was_removed_meanwhile() {
-    let (mut world, scim) = world_with(&["checkout-api"], &["services/checkout-api"]).await;
+    let (mut fixture, scim) = fixture_with(&["checkout-api"], &["services/checkout-api"]).await;
     let alice = scim.create_user("alice@example.com").await;
     let bob = scim.create_user("bob@example.com").await;
     let group = scim.create_group("team-checkout", &[&alice]).await;
-    world.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
-    let before = world.emulator.journal().len();
+    fixture.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    let before = fixture.emulator.journal().len();
     let (set, get) =
         (json!({"method": "POST", "path": ":setIamPolicy"}), json!({"method": "GET", "path": ":getIamPolicy"}));
-    world.fault(json!({"match": set, "action": {"type": "latency", "latencyMs": 6000}})).await;
+    fixture.fault(json!({"match": set, "action": {"type": "latency", "latencyMs": 6000}})).await;
     scim.add_members(&group, &[&bob]).await;
     eventually("a write that Google has not taken up", async || {
-        if world.faults_fired().await > 0 { Ok(()) } else { Err("no write yet".to_owned()) }
+        if fixture.faults_fired().await > 0 { Ok(()) } else { Err("no write yet".to_owned()) }
     })
     .await;
-    world.kill();
-    world.clear_faults().await;
+    fixture.kill();
+    fixture.clear_faults().await;
     // No pass reads the policy before bob is removed, or else he would be granted again, and that write be the fence.
-    world.fault(json!({"match": get, "action": {"type": "error", "status": 503}})).await;
-    world.run().await;
+    fixture.fault(json!({"match": get, "action": {"type": "error", "status": 503}})).await;
+    fixture.run().await;
     scim.remove_member(&group, &bob).await;
-    world.clear_faults().await;
+    fixture.clear_faults().await;
     let late = eventually("the late call, refused", async || {
-        let journal = world.emulator.journal();
+        let journal = fixture.emulator.journal();
         let found = journal[before..].iter().find(|call| call.fault == Some("latency"));
         found.map(|call| call.status).ok_or_else(|| "not taken up yet".to_owned())
     });
     assert_eq!(late.await, Some(409), "its etag is gone");
     let sets = |committed: bool| {
-        let journal = world.emulator.journal();
+        let journal = fixture.emulator.journal();
         let sets = journal[before..].iter().filter(|call| call.path.ends_with(":setIamPolicy"));
         sets.filter(|call| call.committed == committed).count()
     };
     assert_eq!((sets(true), sets(false)), (1, 1), "one write that changes nothing, and the late call");
-    world.members_stay("checkout-api", INVOKER, &["user:alice@example.com"]).await;
-    world.agree().await;
+    fixture.members_stay("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    fixture.agree().await;
 }
 
 #[tokio::test]
 async fn killed_at_random_in_a_burst_of_2000_membership_changes() {
     let services = ["checkout-a", "checkout-b", "checkout-c", "checkout-d"];
-    let (mut world, scim) = world_with(&services, &["services/checkout-*"]).await;
+    let (mut fixture, scim) = fixture_with(&services, &["services/checkout-*"]).await;
     // Hundreds of people come and go within a minute: not what the guard is for.
-    world.more =
+    fixture.more =
         ["--guard-removals-per-hour", "--guard-leavers-per-hour"].map(|flag| (flag, "10000".to_owned())).to_vec();
-    world.restart().await;
+    fixture.restart().await;
     for service in services {
-        world.stranger_adds(service, INVOKER, "user:stranger@elsewhere.example").await;
+        fixture.stranger_adds(service, INVOKER, "user:stranger@elsewhere.example").await;
     }
     let mut users = Vec::new();
     for i in 0..50 {
@@ -149,9 +149,9 @@ async fn killed_at_random_in_a_burst_of_2000_membership_changes() {
         }
         state[i] = wanted;
         if change % 250 == 100 {
-            world.kill();
+            fixture.kill();
             kills += 1;
-            world.spawn();
+            fixture.spawn();
         }
     }
     assert!(kills >= 8);
@@ -160,7 +160,7 @@ async fn killed_at_random_in_a_burst_of_2000_membership_changes() {
     // More than half may have gone at once while rolecall was down; then the guard holds, and that is right too. The
     // walk toggles single members, so at rest the policy is exact.
     for service in services {
-        world.members_become(service, INVOKER, &wanted).await;
+        fixture.members_become(service, INVOKER, &wanted).await;
     }
-    world.agree().await;
+    fixture.agree().await;
 }

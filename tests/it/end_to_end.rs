@@ -11,164 +11,164 @@ fn with(mut manifests: Vec<(&'static str, String)>, file: &'static str, text: St
     manifests
 }
 
-/// A world with services `checkout-api` and `checkout-web`, and one mapping of `team-checkout` to invoker on the first.
-async fn checkout() -> (World, Scim) {
+/// A fixture with services `checkout-api` and `checkout-web`, and one mapping of `team-checkout` to invoker on the first.
+async fn checkout() -> (Fixture, Scim) {
     let manifests =
         with(base(), "mapping.yaml", mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], ""));
-    let mut world = World::prepare(&manifests).await;
-    world.create_services("shop-dev", &["checkout-api", "checkout-web"]).await;
-    world.run().await;
-    let scim = world.scim("okta", TOKEN);
-    (world, scim)
+    let mut fixture = Fixture::prepare(&manifests).await;
+    fixture.create_services("shop-dev", &["checkout-api", "checkout-web"]).await;
+    fixture.run().await;
+    let scim = fixture.scim("okta", TOKEN);
+    (fixture, scim)
 }
 
 #[tokio::test]
 async fn user_added_to_the_group_is_bound() {
-    let (world, scim) = checkout().await;
+    let (fixture, scim) = checkout().await;
     let alice = scim.create_user("alice@example.com").await;
     let group = scim.create_group("team-checkout", &[]).await;
     scim.add_members(&group, &[&alice]).await;
-    world.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
-    assert!(world.policy("checkout-web").await.is_empty(), "nothing outside the mapping is written");
-    let status = world
+    fixture.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    assert!(fixture.policy("checkout-web").await.is_empty(), "nothing outside the mapping is written");
+    let status = fixture
         .mapping_status("checkout/team", "Ready with one grant", |status| {
             has(status, "Ready", "True", "") && status["grants"]["acknowledged"] == 1
         })
         .await;
     assert_eq!(status["grants"]["desired"], 1);
     assert_eq!(status["subjects"][0]["members"], 1);
-    world.mapping_status("checkout/team", "verified by a later read", |s| s["grants"]["verified"] == 1).await;
+    fixture.mapping_status("checkout/team", "verified by a later read", |s| s["grants"]["verified"] == 1).await;
 }
 
 #[tokio::test]
 async fn member_removed_from_the_group_is_gone() {
-    let (world, scim) = checkout().await;
+    let (fixture, scim) = checkout().await;
     let alice = scim.create_user("alice@example.com").await;
     let bob = scim.create_user("bob@example.com").await;
     let group = scim.create_group("team-checkout", &[&alice, &bob]).await;
-    world.members_become("checkout-api", INVOKER, &["user:alice@example.com", "user:bob@example.com"]).await;
+    fixture.members_become("checkout-api", INVOKER, &["user:alice@example.com", "user:bob@example.com"]).await;
     scim.remove_member(&group, &alice).await;
-    world.members_become("checkout-api", INVOKER, &["user:bob@example.com"]).await;
+    fixture.members_become("checkout-api", INVOKER, &["user:bob@example.com"]).await;
 }
 
 #[tokio::test]
 async fn inactive_user_is_gone_while_an_addition_waits() {
-    let (world, scim) = checkout().await;
+    let (fixture, scim) = checkout().await;
     let alice = scim.create_user("alice@example.com").await;
     let bob = scim.create_user("bob@example.com").await;
     let group = scim.create_group("team-checkout", &[&alice]).await;
-    world.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    fixture.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
     // Google refuses whatever names bob, so his addition waits; the removal of alice must not wait with it.
-    world.unknown_to_google("user:bob@example.com");
+    fixture.unknown_to_google("user:bob@example.com");
     scim.add_members(&group, &[&bob]).await;
     scim.set_active(&alice, false).await;
-    world.members_become("checkout-api", INVOKER, &[]).await;
+    fixture.members_become("checkout-api", INVOKER, &[]).await;
     scim.set_active(&alice, true).await;
-    world.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    fixture.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
 }
 
 #[tokio::test]
 async fn our_member_removed_by_a_stranger_is_reported_and_granted_again() {
-    let (world, scim) = checkout().await;
+    let (fixture, scim) = checkout().await;
     let alice = scim.create_user("alice@example.com").await;
     scim.create_group("team-checkout", &[&alice]).await;
-    world.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
-    world.mapping_status("checkout/team", "Ready", |s| has(s, "Ready", "True", "")).await;
-    world.stranger_removes("checkout-api", INVOKER, "user:alice@example.com").await;
-    world.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
-    world.mapping_status("checkout/team", "the repair is counted", |s| s["drift"]["reverted"] == 1).await;
+    fixture.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    fixture.mapping_status("checkout/team", "Ready", |s| has(s, "Ready", "True", "")).await;
+    fixture.stranger_removes("checkout-api", INVOKER, "user:alice@example.com").await;
+    fixture.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    fixture.mapping_status("checkout/team", "the repair is counted", |s| s["drift"]["reverted"] == 1).await;
 }
 
 #[tokio::test]
 async fn our_member_removed_by_a_stranger_is_only_reported_when_the_mapping_says_report() {
     let text = mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "  onMissing: Report\n");
-    let mut world = World::prepare(&with(base(), "mapping.yaml", text)).await;
-    world.create_services("shop-dev", &["checkout-api"]).await;
-    world.run().await;
-    let scim = world.scim("okta", TOKEN);
+    let mut fixture = Fixture::prepare(&with(base(), "mapping.yaml", text)).await;
+    fixture.create_services("shop-dev", &["checkout-api"]).await;
+    fixture.run().await;
+    let scim = fixture.scim("okta", TOKEN);
     let alice = scim.create_user("alice@example.com").await;
     scim.create_group("team-checkout", &[&alice]).await;
-    world.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
-    world.stranger_removes("checkout-api", INVOKER, "user:alice@example.com").await;
-    world.mapping_status("checkout/team", "drift is reported", |s| s["drift"]["missing"] == 1).await;
-    let status = world.status("RoleMapping", "checkout/team").await;
+    fixture.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    fixture.stranger_removes("checkout-api", INVOKER, "user:alice@example.com").await;
+    fixture.mapping_status("checkout/team", "drift is reported", |s| s["drift"]["missing"] == 1).await;
+    let status = fixture.status("RoleMapping", "checkout/team").await;
     assert!(has(&status, "Drifted", "True", ""), "{status:#}");
-    world.members_stay("checkout-api", INVOKER, &[]).await;
+    fixture.members_stay("checkout-api", INVOKER, &[]).await;
 }
 
 #[tokio::test]
 async fn member_added_by_a_stranger_is_kept_and_counted() {
-    let (world, scim) = checkout().await;
+    let (fixture, scim) = checkout().await;
     let alice = scim.create_user("alice@example.com").await;
     let group = scim.create_group("team-checkout", &[&alice]).await;
-    world.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
-    world.stranger_adds("checkout-api", INVOKER, "user:Stranger@Elsewhere.example").await;
-    world.stranger_adds("checkout-api", "roles/run.developer", "group:devs@elsewhere.example").await;
-    world.mapping_status("checkout/team", "the foreign members are counted", |s| s["drift"]["foreign"] == 2).await;
+    fixture.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    fixture.stranger_adds("checkout-api", INVOKER, "user:Stranger@Elsewhere.example").await;
+    fixture.stranger_adds("checkout-api", "roles/run.developer", "group:devs@elsewhere.example").await;
+    fixture.mapping_status("checkout/team", "the foreign members are counted", |s| s["drift"]["foreign"] == 2).await;
     scim.remove_member(&group, &alice).await;
-    world.members_become("checkout-api", INVOKER, &["user:stranger@elsewhere.example"]).await;
-    world.members_stay("checkout-api", "roles/run.developer", &["group:devs@elsewhere.example"]).await;
+    fixture.members_become("checkout-api", INVOKER, &["user:stranger@elsewhere.example"]).await;
+    fixture.members_stay("checkout-api", "roles/run.developer", &["group:devs@elsewhere.example"]).await;
 }
 
 #[tokio::test]
 async fn grant_that_was_there_before_is_unowned_and_stays_and_is_reported_as_remaining() {
     let manifests =
         with(base(), "mapping.yaml", mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], ""));
-    let mut world = World::prepare(&manifests).await;
-    world.create_services("shop-dev", &["checkout-api"]).await;
-    world.stranger_adds("checkout-api", INVOKER, "user:alice@example.com").await;
-    world.run().await;
-    let scim = world.scim("okta", TOKEN);
+    let mut fixture = Fixture::prepare(&manifests).await;
+    fixture.create_services("shop-dev", &["checkout-api"]).await;
+    fixture.stranger_adds("checkout-api", INVOKER, "user:alice@example.com").await;
+    fixture.run().await;
+    let scim = fixture.scim("okta", TOKEN);
     let alice = scim.create_user("alice@example.com").await;
     let bob = scim.create_user("bob@example.com").await;
     let group = scim.create_group("team-checkout", &[&alice, &bob]).await;
-    world.members_become("checkout-api", INVOKER, &["user:alice@example.com", "user:bob@example.com"]).await;
-    world.mapping_status("checkout/team", "one grant is unowned", |s| s["grants"]["unowned"] == 1).await;
+    fixture.members_become("checkout-api", INVOKER, &["user:alice@example.com", "user:bob@example.com"]).await;
+    fixture.mapping_status("checkout/team", "one grant is unowned", |s| s["grants"]["unowned"] == 1).await;
     scim.remove_member(&group, &alice).await;
-    world
+    fixture
         .mapping_status("checkout/team", "the remaining grant is said", |s| {
             s["grants"]["desired"] == 1 && s["drift"]["remaining"] == 1
         })
         .await;
-    world.remove("mapping.yaml");
-    world.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
-    world.members_stay("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    fixture.remove("mapping.yaml");
+    fixture.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    fixture.members_stay("checkout-api", INVOKER, &["user:alice@example.com"]).await;
 }
 
 #[tokio::test]
 async fn grant_shared_by_two_mappings_stays_when_one_of_them_goes() {
-    let (world, scim) = checkout().await;
-    world.write("second.yaml", &mapping("second", "team-web", &["services/checkout-*"], &[INVOKER], ""));
+    let (fixture, scim) = checkout().await;
+    fixture.write("second.yaml", &mapping("second", "team-web", &["services/checkout-*"], &[INVOKER], ""));
     let alice = scim.create_user("alice@example.com").await;
     scim.create_group("team-checkout", &[&alice]).await;
     scim.create_group("team-web", &[&alice]).await;
-    world.members_become("checkout-web", INVOKER, &["user:alice@example.com"]).await;
-    world.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
-    world.remove("second.yaml");
-    world.members_become("checkout-web", INVOKER, &[]).await;
-    world.members_stay("checkout-api", INVOKER, &["user:alice@example.com"]).await;
-    world.write("other.yaml", &mapping("other", "team-web", &["services/checkout-web"], &[VIEWER], ""));
-    world.members_become("checkout-web", VIEWER, &["user:alice@example.com"]).await;
-    world.remove("mapping.yaml");
-    world.members_become("checkout-api", INVOKER, &[]).await;
+    fixture.members_become("checkout-web", INVOKER, &["user:alice@example.com"]).await;
+    fixture.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    fixture.remove("second.yaml");
+    fixture.members_become("checkout-web", INVOKER, &[]).await;
+    fixture.members_stay("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    fixture.write("other.yaml", &mapping("other", "team-web", &["services/checkout-web"], &[VIEWER], ""));
+    fixture.members_become("checkout-web", VIEWER, &["user:alice@example.com"]).await;
+    fixture.remove("mapping.yaml");
+    fixture.members_become("checkout-api", INVOKER, &[]).await;
 }
 
 #[tokio::test]
 async fn spec_changed_to_another_group_role_or_service_moves_the_grants() {
-    let (world, scim) = checkout().await;
+    let (fixture, scim) = checkout().await;
     let alice = scim.create_user("alice@example.com").await;
     let bob = scim.create_user("bob@example.com").await;
     scim.create_group("team-checkout", &[&alice]).await;
     scim.create_group("team-web", &[&bob]).await;
-    world.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
-    world.write("mapping.yaml", &mapping("team", "team-web", &["services/checkout-api"], &[INVOKER], ""));
-    world.members_become("checkout-api", INVOKER, &["user:bob@example.com"]).await;
-    world.write("mapping.yaml", &mapping("team", "team-web", &["services/checkout-api"], &[VIEWER], ""));
-    world.members_become("checkout-api", VIEWER, &["user:bob@example.com"]).await;
-    world.members_become("checkout-api", INVOKER, &[]).await;
-    world.write("mapping.yaml", &mapping("team", "team-web", &["services/checkout-web"], &[VIEWER], ""));
-    world.members_become("checkout-web", VIEWER, &["user:bob@example.com"]).await;
-    world.members_become("checkout-api", VIEWER, &[]).await;
+    fixture.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    fixture.write("mapping.yaml", &mapping("team", "team-web", &["services/checkout-api"], &[INVOKER], ""));
+    fixture.members_become("checkout-api", INVOKER, &["user:bob@example.com"]).await;
+    fixture.write("mapping.yaml", &mapping("team", "team-web", &["services/checkout-api"], &[VIEWER], ""));
+    fixture.members_become("checkout-api", VIEWER, &["user:bob@example.com"]).await;
+    fixture.members_become("checkout-api", INVOKER, &[]).await;
+    fixture.write("mapping.yaml", &mapping("team", "team-web", &["services/checkout-web"], &[VIEWER], ""));
+    fixture.members_become("checkout-web", VIEWER, &["user:bob@example.com"]).await;
+    fixture.members_become("checkout-api", VIEWER, &[]).await;
 }
 
 #[tokio::test]
@@ -176,25 +176,25 @@ async fn deleted_mapping_with_orphan_leaves_and_forgets_its_grants() {
     let text = mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "  deletionPolicy: Orphan\n");
     let target = format!("{}      permit: [Orphan]\n", target(&["services/*"], &[INVOKER, VIEWER]));
     let manifests = [("provider.yaml", provider("okta", TOKEN)), ("target.yaml", target), ("mapping.yaml", text)];
-    let mut world = World::prepare(&manifests).await;
-    world.create_services("shop-dev", &["checkout-api"]).await;
-    world.run().await;
-    let scim = world.scim("okta", TOKEN);
+    let mut fixture = Fixture::prepare(&manifests).await;
+    fixture.create_services("shop-dev", &["checkout-api"]).await;
+    fixture.run().await;
+    let scim = fixture.scim("okta", TOKEN);
     let alice = scim.create_user("alice@example.com").await;
     let group = scim.create_group("team-checkout", &[&alice]).await;
-    world.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
-    world.remove("mapping.yaml");
+    fixture.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    fixture.remove("mapping.yaml");
     eventually("the mapping is forgotten", async || {
-        let status = world.status("RoleMapping", "checkout/team").await;
+        let status = fixture.status("RoleMapping", "checkout/team").await;
         if status.is_null() { Ok(()) } else { Err(format!("{status:#}")) }
     })
     .await;
-    world.members_stay("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    fixture.members_stay("checkout-api", INVOKER, &["user:alice@example.com"]).await;
     // Forgotten: the same mapping with Revoke finds a grant that is not its own, and leaves it when it goes.
-    world.write("mapping.yaml", &mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], ""));
-    world.mapping_status("checkout/team", "the grant is unowned now", |s| s["grants"]["unowned"] == 1).await;
+    fixture.write("mapping.yaml", &mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], ""));
+    fixture.mapping_status("checkout/team", "the grant is unowned now", |s| s["grants"]["unowned"] == 1).await;
     scim.remove_member(&group, &alice).await;
-    world.members_stay("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    fixture.members_stay("checkout-api", INVOKER, &["user:alice@example.com"]).await;
 }
 
 #[tokio::test]
@@ -208,39 +208,39 @@ async fn mapping_outside_its_delegation_is_refused_and_the_delegated_part_works(
     manifests.push(("outside.yaml", mapping("outside", "team-checkout", &["services/admin"], &[INVOKER], "")));
     let foreign = mapping("elsewhere", "team-checkout", &["services/checkout-api"], &[VIEWER], "");
     manifests.push(("elsewhere.yaml", foreign.replace("namespace: checkout", "namespace: payments")));
-    let mut world = World::prepare(&manifests).await;
-    world.create_services("shop-dev", &["checkout-api", "admin"]).await;
-    world.run().await;
-    let scim = world.scim("okta", TOKEN);
+    let mut fixture = Fixture::prepare(&manifests).await;
+    fixture.create_services("shop-dev", &["checkout-api", "admin"]).await;
+    fixture.run().await;
+    let scim = fixture.scim("okta", TOKEN);
     let alice = scim.create_user("alice@example.com").await;
     scim.create_group("team-checkout", &[&alice]).await;
-    world.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
-    world.mapping_status("checkout/team", "partly", |s| has(s, "Accepted", "False", "PartlyDelegated")).await;
-    world.mapping_status("checkout/outside", "refused", |s| has(s, "Accepted", "False", "NotDelegated")).await;
-    world.mapping_status("payments/elsewhere", "refused", |s| has(s, "Accepted", "False", "NotDelegated")).await;
-    let status = world.mapping_status("checkout/team", "the rest works", |s| has(s, "Ready", "True", "")).await;
+    fixture.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    fixture.mapping_status("checkout/team", "partly", |s| has(s, "Accepted", "False", "PartlyDelegated")).await;
+    fixture.mapping_status("checkout/outside", "refused", |s| has(s, "Accepted", "False", "NotDelegated")).await;
+    fixture.mapping_status("payments/elsewhere", "refused", |s| has(s, "Accepted", "False", "NotDelegated")).await;
+    let status = fixture.mapping_status("checkout/team", "the rest works", |s| has(s, "Ready", "True", "")).await;
     let message = condition(&status, "Accepted")["message"].as_str().unwrap_or_default().to_owned();
     assert!(message.contains("services/admin"), "the refused path is named: {message}");
-    assert!(world.policy("admin").await.is_empty());
-    assert!(!world.policy("checkout-api").await.contains_key(VIEWER));
+    assert!(fixture.policy("admin").await.is_empty());
+    assert!(!fixture.policy("checkout-api").await.contains_key(VIEWER));
     // Delegation withdrawn: what it covered is revoked.
-    world.write("target.yaml", &target(&["services/other-*"], &[INVOKER]));
-    world.members_become("checkout-api", INVOKER, &[]).await;
+    fixture.write("target.yaml", &target(&["services/other-*"], &[INVOKER]));
+    fixture.members_become("checkout-api", INVOKER, &[]).await;
 }
 
 #[tokio::test]
 async fn conflict_storm_converges() {
-    let (world, scim) = checkout().await;
-    world.fault(json!({"match": {"method": "POST", "path": ":setIamPolicy", "count": 25}, "action": {"type": "error", "status": 409}})).await;
+    let (fixture, scim) = checkout().await;
+    fixture.fault(json!({"match": {"method": "POST", "path": ":setIamPolicy", "count": 25}, "action": {"type": "error", "status": 409}})).await;
     let alice = scim.create_user("alice@example.com").await;
     scim.create_group("team-checkout", &[&alice]).await;
-    world.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
-    world.mapping_status("checkout/team", "Ready", |s| has(s, "Ready", "True", "")).await;
+    fixture.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    fixture.mapping_status("checkout/team", "Ready", |s| has(s, "Ready", "True", "")).await;
 }
 
 #[tokio::test]
 async fn real_conflicts_with_a_busy_stranger_lose_nobodys_member() {
-    let (world, scim) = checkout().await;
+    let (fixture, scim) = checkout().await;
     let group = scim.create_group("team-checkout", &[]).await;
     let mut ours = Vec::new();
     let mut theirs = Vec::new();
@@ -248,46 +248,46 @@ async fn real_conflicts_with_a_busy_stranger_lose_nobodys_member() {
         let user = scim.create_user(&format!("user{i}@example.com")).await;
         let stranger = format!("user:stranger{i}@elsewhere.example");
         let added = [user.as_str()];
-        tokio::join!(world.stranger_adds("checkout-api", INVOKER, &stranger), scim.add_members(&group, &added));
+        tokio::join!(fixture.stranger_adds("checkout-api", INVOKER, &stranger), scim.add_members(&group, &added));
         ours.push(format!("user:user{i}@example.com"));
         theirs.push(stranger);
     }
     let all: Vec<&str> = ours.iter().chain(&theirs).map(String::as_str).collect();
-    world.members_become("checkout-api", INVOKER, &all).await;
+    fixture.members_become("checkout-api", INVOKER, &all).await;
 }
 
 #[tokio::test]
 async fn member_that_a_stranger_adds_after_our_write_was_refused_stays_when_the_mapping_goes() {
-    let (world, scim) = checkout().await;
-    world.fault(json!({"match": {"method": "POST", "path": ":setIamPolicy", "count": 1000}, "action": {"type": "error", "status": 403}})).await;
+    let (fixture, scim) = checkout().await;
+    fixture.fault(json!({"match": {"method": "POST", "path": ":setIamPolicy", "count": 1000}, "action": {"type": "error", "status": 403}})).await;
     let alice = scim.create_user("alice@example.com").await;
     scim.create_group("team-checkout", &[&alice]).await;
-    world
+    fixture
         .mapping_status("checkout/team", "the refusal is said", |s| has(s, "Ready", "False", "PermissionDenied"))
         .await;
-    world.clear_faults().await;
-    world.stranger_adds("checkout-api", INVOKER, "user:alice@example.com").await;
-    world.mapping_status("checkout/team", "it is not ours", |s| s["grants"]["unowned"] == 1).await;
-    world.remove("mapping.yaml");
-    world.members_stay("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    fixture.clear_faults().await;
+    fixture.stranger_adds("checkout-api", INVOKER, "user:alice@example.com").await;
+    fixture.mapping_status("checkout/team", "it is not ours", |s| s["grants"]["unowned"] == 1).await;
+    fixture.remove("mapping.yaml");
+    fixture.members_stay("checkout-api", INVOKER, &["user:alice@example.com"]).await;
 }
 
 #[tokio::test]
 async fn write_that_timed_out_after_google_committed_leaves_no_orphan() {
-    let (world, scim) = checkout().await;
-    world
+    let (fixture, scim) = checkout().await;
+    fixture
         .fault(json!({"match": {"method": "POST", "path": ":setIamPolicy", "count": 1}, "action": {"type": "drop", "when": "after"}}))
         .await;
     let alice = scim.create_user("alice@example.com").await;
     let group = scim.create_group("team-checkout", &[&alice]).await;
-    world.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    fixture.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
     scim.remove_member(&group, &alice).await;
-    world.members_become("checkout-api", INVOKER, &[]).await;
+    fixture.members_become("checkout-api", INVOKER, &[]).await;
 }
 
 #[tokio::test]
 async fn burst_of_changes_becomes_few_writes() {
-    let (world, scim) = checkout().await;
+    let (fixture, scim) = checkout().await;
     let group = scim.create_group("team-checkout", &[]).await;
     let mut wanted = Vec::new();
     for i in 0..40 {
@@ -296,8 +296,8 @@ async fn burst_of_changes_becomes_few_writes() {
         wanted.push(format!("user:user{i}@example.com"));
     }
     let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
-    world.members_become("checkout-api", INVOKER, &wanted).await;
+    fixture.members_become("checkout-api", INVOKER, &wanted).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let writes = world.emulator_writes("checkout-api");
+    let writes = fixture.emulator_writes("checkout-api");
     assert!(writes < 30, "40 changes took {writes} writes");
 }

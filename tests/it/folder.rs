@@ -33,21 +33,21 @@ fn with_tokens(tokens: &[(&str, &str, &str)]) -> String {
         .expect("a provider")
 }
 
-async fn answers(world: &World, token: &str) -> u16 {
-    world.scim("okta", token).send(reqwest::Method::GET, "/Users", None).await.0
+async fn answers(fixture: &Fixture, token: &str) -> u16 {
+    fixture.scim("okta", token).send(reqwest::Method::GET, "/Users", None).await.0
 }
 
-async fn answers_become(world: &World, token: &str, wanted: u16) {
+async fn answers_become(fixture: &Fixture, token: &str, wanted: u16) {
     eventually(&format!("{wanted} for {token}"), async || {
-        let status = answers(world, token).await;
+        let status = answers(fixture, token).await;
         if status == wanted { Ok(()) } else { Err(format!("{status}")) }
     })
     .await;
 }
 
-async fn provider_says(world: &World, reason: &str) {
+async fn provider_says(fixture: &Fixture, reason: &str) {
     eventually(&format!("TokensValid {reason}"), async || {
-        let status = world.status("IdentityProvider", "okta").await;
+        let status = fixture.status("IdentityProvider", "okta").await;
         let value = if reason.is_empty() { "True" } else { "False" };
         if has(&status, "TokensValid", value, reason) { Ok(()) } else { Err(format!("{status:#}")) }
     })
@@ -66,24 +66,24 @@ async fn json_yml_and_sub_folders_are_read_and_names_that_begin_with_a_dot_are_l
              "roles": [INVOKER, VIEWER]}]},
     });
     let manifests = [("provider.yml", provider("okta", TOKEN)), ("target.json", target_json.to_string())];
-    let mut world = World::prepare(&manifests).await;
+    let mut fixture = Fixture::prepare(&manifests).await;
     for folder in ["team", ".git"] {
-        std::fs::create_dir(world.manifests().join(folder)).expect("a folder");
+        std::fs::create_dir(fixture.manifests().join(folder)).expect("a folder");
     }
     let granted = mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "");
     let hidden = mapping("hidden", "team-checkout", &["services/checkout-api"], &[VIEWER], "");
-    std::fs::write(world.manifests().join("team/mapping.yaml"), granted).expect("a manifest");
+    std::fs::write(fixture.manifests().join("team/mapping.yaml"), granted).expect("a manifest");
     for file in [".hidden.yaml", ".git/hidden.yaml", "hidden.txt", "hidden.yaml~"] {
-        std::fs::write(world.manifests().join(file), &hidden).expect("a file that is no manifest");
+        std::fs::write(fixture.manifests().join(file), &hidden).expect("a file that is no manifest");
     }
-    world.create_services("shop-dev", &["checkout-api"]).await;
-    world.run().await;
-    let scim = world.scim("okta", TOKEN);
+    fixture.create_services("shop-dev", &["checkout-api"]).await;
+    fixture.run().await;
+    let scim = fixture.scim("okta", TOKEN);
     let alice = scim.create_user("alice@example.com").await;
     scim.create_group("team-checkout", &[&alice]).await;
-    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
-    assert!(world.status("RoleMapping", "checkout/hidden").await.is_null());
-    assert!(!world.policy("checkout-api").await.contains_key(VIEWER));
+    fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    assert!(fixture.status("RoleMapping", "checkout/hidden").await.is_null());
+    assert!(!fixture.policy("checkout-api").await.contains_key(VIEWER));
 }
 
 #[tokio::test]
@@ -93,26 +93,26 @@ async fn several_tokens_are_accepted_until_their_end_and_that_is_how_one_rotates
     manifests[0].1 = with_tokens(&[("a", "old", ""), ("b", "new", "")]);
     manifests.push(("old.yaml", secret("old", OLD)));
     manifests.push(("new.yaml", secret("new", NEW)));
-    let world = World::start(&manifests).await;
+    let fixture = Fixture::start(&manifests).await;
     for token in [OLD, NEW] {
-        assert_eq!(answers(&world, token).await, 200, "both live at once");
+        assert_eq!(answers(&fixture, token).await, 200, "both live at once");
     }
-    provider_says(&world, "").await;
+    provider_says(&fixture, "").await;
     let soon = SystemClock.now() + Duration::from_secs(4);
-    world.write("provider.yaml", &with_tokens(&[("a", "old", &soon.to_string()), ("b", "new", "")]));
+    fixture.write("provider.yaml", &with_tokens(&[("a", "old", &soon.to_string()), ("b", "new", "")]));
     eventually("the end is said before it comes", async || {
-        let status = world.status("IdentityProvider", "okta").await;
+        let status = fixture.status("IdentityProvider", "okta").await;
         let said = status["tokens"].as_array().is_some_and(|tokens| tokens.iter().any(|t| !t["notAfter"].is_null()));
         if said { Ok(()) } else { Err(format!("{status:#}")) }
     })
     .await;
-    answers_become(&world, OLD, 401).await;
+    answers_become(&fixture, OLD, 401).await;
     assert!(SystemClock.now() >= soon, "not before its end");
-    assert_eq!(answers(&world, NEW).await, 200);
+    assert_eq!(answers(&fixture, NEW).await, 200);
     // All of them past their end: refused, and said.
-    world.write("provider.yaml", &with_tokens(&[("a", "old", past), ("b", "new", past)]));
-    answers_become(&world, NEW, 401).await;
-    provider_says(&world, "TokenExpired").await;
+    fixture.write("provider.yaml", &with_tokens(&[("a", "old", past), ("b", "new", past)]));
+    answers_become(&fixture, NEW, 401).await;
+    provider_says(&fixture, "TokenExpired").await;
 }
 
 #[tokio::test]
@@ -120,19 +120,19 @@ async fn token_in_a_changed_secret_is_taken_over_and_a_deleted_secret_closes_the
     let mut manifests = base();
     manifests[0].1 = with_tokens(&[("a", "scim", "")]);
     manifests.push(("secret.yaml", secret("scim", OLD)));
-    let world = World::start(&manifests).await;
-    assert_eq!(answers(&world, OLD).await, 200);
-    world.write("secret.yaml", &secret("scim", NEW));
-    answers_become(&world, NEW, 200).await;
-    assert_eq!(answers(&world, OLD).await, 401, "the old one is not accepted beside it");
-    world.remove("secret.yaml");
-    answers_become(&world, NEW, 401).await;
-    provider_says(&world, "TokenSecretNotFound").await;
-    world.write("secret.yaml", &secret("scim", OLD));
-    answers_become(&world, OLD, 200).await;
-    provider_says(&world, "").await;
+    let fixture = Fixture::start(&manifests).await;
+    assert_eq!(answers(&fixture, OLD).await, 200);
+    fixture.write("secret.yaml", &secret("scim", NEW));
+    answers_become(&fixture, NEW, 200).await;
+    assert_eq!(answers(&fixture, OLD).await, 401, "the old one is not accepted beside it");
+    fixture.remove("secret.yaml");
+    answers_become(&fixture, NEW, 401).await;
+    provider_says(&fixture, "TokenSecretNotFound").await;
+    fixture.write("secret.yaml", &secret("scim", OLD));
+    answers_become(&fixture, OLD, 200).await;
+    provider_says(&fixture, "").await;
     for token in [OLD, NEW] {
-        assert!(!world.log().contains(token), "a token is in the log");
+        assert!(!fixture.log().contains(token), "a token is in the log");
     }
 }
 
@@ -141,25 +141,22 @@ async fn token_stays_accepted_when_its_secret_stops_parsing_also_over_a_restart(
     let mut manifests = base();
     manifests[0].1 = with_tokens(&[("a", "scim", "")]);
     manifests.push(("secret.yaml", secret("scim", OLD)));
-    let mut world = World::start(&manifests).await;
-    world.write(
+    let mut fixture = Fixture::start(&manifests).await;
+    fixture.write(
         "secret.yaml",
         &format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: scim\nstringData: {{token: {NEW}}}\n"),
     );
-    eventually(
-        "the file is reported",
-        async || {
-            if world.log().contains("secret.yaml:") { Ok(()) } else { Err(world.log()) }
-        },
-    )
+    eventually("the file is reported", async || {
+        if fixture.log().contains("secret.yaml:") { Ok(()) } else { Err(fixture.log()) }
+    })
     .await;
-    assert_eq!(answers(&world, OLD).await, 200);
-    world.restart().await;
-    assert_eq!(answers(&world, OLD).await, 200, "what it last said is in force");
-    assert_eq!(answers(&world, NEW).await, 401);
-    world.write("secret.yaml", &secret("scim", NEW));
-    answers_become(&world, NEW, 200).await;
-    assert!(!world.log().contains(NEW), "not even in the report of the file");
+    assert_eq!(answers(&fixture, OLD).await, 200);
+    fixture.restart().await;
+    assert_eq!(answers(&fixture, OLD).await, 200, "what it last said is in force");
+    assert_eq!(answers(&fixture, NEW).await, 401);
+    fixture.write("secret.yaml", &secret("scim", NEW));
+    answers_become(&fixture, NEW, 200).await;
+    assert!(!fixture.log().contains(NEW), "not even in the report of the file");
 }
 
 #[tokio::test]
@@ -167,36 +164,36 @@ async fn secret_of_another_namespace_is_not_read() {
     let mut manifests = base();
     manifests[0].1 = with_tokens(&[("a", "scim", "")]);
     manifests.push(("secret.yaml", secret("scim", OLD).replace("rolecall-system", "checkout")));
-    let mut world = World::start(&manifests).await;
-    assert_eq!(answers(&world, OLD).await, 401);
-    provider_says(&world, "TokenSecretNotFound").await;
-    world.kill();
-    world.more.push(("--namespace", "checkout".to_owned()));
-    world.run().await;
-    answers_become(&world, OLD, 200).await;
+    let mut fixture = Fixture::start(&manifests).await;
+    assert_eq!(answers(&fixture, OLD).await, 401);
+    provider_says(&fixture, "TokenSecretNotFound").await;
+    fixture.kill();
+    fixture.more.push(("--namespace", "checkout".to_owned()));
+    fixture.run().await;
+    answers_become(&fixture, OLD, 200).await;
 }
 
 #[tokio::test]
 async fn leaver_goes_in_spite_of_a_missing_folder_and_an_addition_waits() {
     let mut manifests = base();
     manifests.push(("mapping.yaml", mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "")));
-    let mut world = World::prepare(&manifests).await;
-    world.create_services("shop-dev", &["checkout-api"]).await;
-    world.run().await;
-    let scim = world.scim("okta", TOKEN);
+    let mut fixture = Fixture::prepare(&manifests).await;
+    fixture.create_services("shop-dev", &["checkout-api"]).await;
+    fixture.run().await;
+    let scim = fixture.scim("okta", TOKEN);
     let alice = scim.create_user("alice@example.com").await;
     let bob = scim.create_user("bob@example.com").await;
     let group = scim.create_group("team-checkout", &[&alice]).await;
-    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
-    let away = world.folder.path().join("away");
-    std::fs::rename(world.manifests(), &away).expect("move the folder");
-    world.mapping_status("checkout/team", "frozen", |s| has(s, "Frozen", "True", "ManifestsMissing")).await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    let away = fixture.folder.path().join("away");
+    std::fs::rename(fixture.manifests(), &away).expect("move the folder");
+    fixture.mapping_status("checkout/team", "frozen", |s| has(s, "Frozen", "True", "ManifestsMissing")).await;
     scim.add_members(&group, &[&bob]).await;
     scim.set_active(&alice, false).await;
-    world.members_become("checkout-api", INVOKER, &[]).await;
-    world.members_stay("checkout-api", INVOKER, &[]).await;
-    std::fs::rename(&away, world.manifests()).expect("move it back");
-    world.members_become("checkout-api", INVOKER, &["user:bob@example.com"]).await;
+    fixture.members_become("checkout-api", INVOKER, &[]).await;
+    fixture.members_stay("checkout-api", INVOKER, &[]).await;
+    std::fs::rename(&away, fixture.manifests()).expect("move it back");
+    fixture.members_become("checkout-api", INVOKER, &["user:bob@example.com"]).await;
 }
 
 #[tokio::test]
@@ -208,24 +205,24 @@ async fn nothing_is_written_for_a_leaver_under_observe_or_suspend_not_even_when_
         // The target's owner lets mappings suspend; the process-wide observe mode asks nobody.
         manifests[1].1.push_str("      permit: [Suspend]\n");
         manifests.push(("mapping.yaml", text("")));
-        let mut world = World::prepare(&manifests).await;
-        world.create_services("shop-dev", &["checkout-api"]).await;
-        world.run().await;
-        let scim = world.scim("okta", TOKEN);
+        let mut fixture = Fixture::prepare(&manifests).await;
+        fixture.create_services("shop-dev", &["checkout-api"]).await;
+        fixture.run().await;
+        let scim = fixture.scim("okta", TOKEN);
         let alice = scim.create_user("alice@example.com").await;
         scim.create_group("team-checkout", &[&alice]).await;
-        world.members_become("checkout-api", INVOKER, &[ALICE]).await;
-        world.kill();
-        world.write("mapping.yaml", &text(&extra));
-        ceiling.clone_into(&mut world.mode);
-        world.run().await;
+        fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
+        fixture.kill();
+        fixture.write("mapping.yaml", &text(&extra));
+        ceiling.clone_into(&mut fixture.mode);
+        fixture.run().await;
         let said = |s: &Value| s.to_string().contains("Observed") || s.to_string().contains("Suspended");
-        world.mapping_status("checkout/team", "nothing is written", said).await;
-        let away = world.folder.path().join("away");
-        std::fs::rename(world.manifests(), &away).expect("move the folder");
-        world.mapping_status("checkout/team", "frozen", |s| has(s, "Frozen", "True", "ManifestsMissing")).await;
+        fixture.mapping_status("checkout/team", "nothing is written", said).await;
+        let away = fixture.folder.path().join("away");
+        std::fs::rename(fixture.manifests(), &away).expect("move the folder");
+        fixture.mapping_status("checkout/team", "frozen", |s| has(s, "Frozen", "True", "ManifestsMissing")).await;
         scim.set_active(&alice, false).await;
-        world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+        fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
     }
 }
 
@@ -233,29 +230,29 @@ async fn nothing_is_written_for_a_leaver_under_observe_or_suspend_not_even_when_
 async fn leaver_of_a_database_that_is_too_old_waits_until_it_is_accepted() {
     let mut manifests = base();
     manifests.push(("mapping.yaml", mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "")));
-    let mut world = World::prepare(&manifests).await;
-    world.create_services("shop-dev", &["checkout-api"]).await;
-    world.run().await;
-    let scim = world.scim("okta", TOKEN);
+    let mut fixture = Fixture::prepare(&manifests).await;
+    fixture.create_services("shop-dev", &["checkout-api"]).await;
+    fixture.run().await;
+    let scim = fixture.scim("okta", TOKEN);
     let alice = scim.create_user("alice@example.com").await;
     scim.create_group("team-checkout", &[&alice]).await;
-    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
-    world.mapping_status("checkout/team", "at rest", |s| s["grants"]["verified"] == 1).await;
-    world.shutdown().await;
-    let backup = world.folder.path().join("backup");
+    fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.mapping_status("checkout/team", "at rest", |s| s["grants"]["verified"] == 1).await;
+    fixture.shutdown().await;
+    let backup = fixture.folder.path().join("backup");
     std::fs::create_dir(&backup).expect("a folder");
-    world.copy_database(&backup);
-    world.run().await;
+    fixture.copy_database(&backup);
+    fixture.run().await;
     for i in 0..3 {
         scim.create_user(&format!("later{i}@example.com")).await;
     }
-    world.shutdown().await;
-    world.restore_database(&backup);
-    world.run().await;
-    world.mapping_status("checkout/team", "StoreRewound", |s| has(s, "Frozen", "True", "StoreRewound")).await;
+    fixture.shutdown().await;
+    fixture.restore_database(&backup);
+    fixture.run().await;
+    fixture.mapping_status("checkout/team", "StoreRewound", |s| has(s, "Frozen", "True", "StoreRewound")).await;
     // The directory is not known to be right, so nothing is concluded from it.
     scim.set_active(&alice, false).await;
-    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
-    world.store_accept();
-    world.members_become("checkout-api", INVOKER, &[]).await;
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.store_accept();
+    fixture.members_become("checkout-api", INVOKER, &[]).await;
 }

@@ -20,17 +20,17 @@ fn provider() -> String {
         .to_owned()
 }
 
-async fn answers(world: &World, token: &str, wanted: u16) {
+async fn answers(fixture: &Fixture, token: &str, wanted: u16) {
     eventually(&format!("{wanted} for a token"), async || {
-        let (status, _) = world.scim("okta", token).send(Method::GET, "/Users", None).await;
+        let (status, _) = fixture.scim("okta", token).send(Method::GET, "/Users", None).await;
         if status == wanted { Ok(()) } else { Err(status.to_string()) }
     })
     .await;
 }
 
-async fn answers_still(world: &World, token: &str) {
+async fn answers_still(fixture: &Fixture, token: &str) {
     always("the token is accepted", Duration::from_secs(2), async || {
-        let (status, _) = world.scim("okta", token).send(Method::GET, "/Users", None).await;
+        let (status, _) = fixture.scim("okta", token).send(Method::GET, "/Users", None).await;
         if status == 200 { Ok(()) } else { Err(status.to_string()) }
     })
     .await;
@@ -40,86 +40,86 @@ async fn answers_still(world: &World, token: &str) {
 async fn token_outlives_a_namesake_elsewhere_and_a_namespace_that_is_spelled_out() {
     let first = "a-token-of-the-operator-with-40-characters";
     let second = "another-token-of-the-operator-40-characters";
-    let mut world = World::prepare(&[
+    let mut fixture = Fixture::prepare(&[
         ("provider.yaml", provider()),
         ("secret.yaml", secret("", first)),
         ("shop.yaml", secret(", namespace: shop", "the-token-of-somebody-else-40-characters")),
     ])
     .await;
-    world.run().await;
-    answers(&world, first, 200).await;
-    world.remove("shop.yaml");
-    answers_still(&world, first).await;
-    world.write("secret.yaml", &secret(", namespace: rolecall-system", second));
-    answers(&world, second, 200).await;
-    answers(&world, first, 401).await;
-    answers_still(&world, second).await;
-    world.restart().await;
-    answers_still(&world, second).await;
-    world.remove("secret.yaml");
-    answers(&world, second, 401).await;
+    fixture.run().await;
+    answers(&fixture, first, 200).await;
+    fixture.remove("shop.yaml");
+    answers_still(&fixture, first).await;
+    fixture.write("secret.yaml", &secret(", namespace: rolecall-system", second));
+    answers(&fixture, second, 200).await;
+    answers(&fixture, first, 401).await;
+    answers_still(&fixture, second).await;
+    fixture.restart().await;
+    answers_still(&fixture, second).await;
+    fixture.remove("secret.yaml");
+    answers(&fixture, second, 401).await;
 }
 
 #[tokio::test]
 async fn release_of_the_manifests_ends_nothing_while_the_folder_is_missing() {
     let mut manifests = base();
     manifests.push(("mapping.yaml", mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "")));
-    let mut world = World::prepare(&manifests).await;
-    world.create_services("shop-dev", &["checkout-api"]).await;
-    world.run().await;
-    let scim = world.scim("okta", TOKEN);
+    let mut fixture = Fixture::prepare(&manifests).await;
+    fixture.create_services("shop-dev", &["checkout-api"]).await;
+    fixture.run().await;
+    let scim = fixture.scim("okta", TOKEN);
     let alice = scim.create_user("alice@example.com").await;
     scim.create_group("team-checkout", &[&alice]).await;
-    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
-    let away = world.folder.path().join("away");
-    std::fs::rename(world.manifests(), &away).expect("move the folder");
-    world.mapping_status("checkout/team", "frozen", |s| has(s, "Frozen", "True", "ManifestsMissing")).await;
-    world.command(&["release", "manifests"]);
-    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    let away = fixture.folder.path().join("away");
+    std::fs::rename(fixture.manifests(), &away).expect("move the folder");
+    fixture.mapping_status("checkout/team", "frozen", |s| has(s, "Frozen", "True", "ManifestsMissing")).await;
+    fixture.command(&["release", "manifests"]);
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
     // One that was made while nobody ran, before it is known what the folder lacks.
-    world.kill();
-    world.command(&["release", "manifests"]);
-    world.restart_unready().await;
-    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
-    assert!(world.log().contains("a release of the manifests is refused"), "and it is said");
-    std::fs::rename(&away, world.manifests()).expect("move it back");
-    world.mapping_status("checkout/team", "thawed", |s| has(s, "Ready", "True", "")).await;
-    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.kill();
+    fixture.command(&["release", "manifests"]);
+    fixture.restart_unready().await;
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    assert!(fixture.log().contains("a release of the manifests is refused"), "and it is said");
+    std::fs::rename(&away, fixture.manifests()).expect("move it back");
+    fixture.mapping_status("checkout/team", "thawed", |s| has(s, "Ready", "True", "")).await;
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
     // The release of one mapping is about that mapping, whatever became of the folder.
-    std::fs::rename(world.manifests(), &away).expect("move the folder");
-    world.mapping_status("checkout/team", "frozen", |s| has(s, "Frozen", "True", "ManifestsMissing")).await;
-    world.command(&["release", "mapping", "checkout/team"]);
-    world.members_become("checkout-api", INVOKER, &[]).await;
+    std::fs::rename(fixture.manifests(), &away).expect("move the folder");
+    fixture.mapping_status("checkout/team", "frozen", |s| has(s, "Frozen", "True", "ManifestsMissing")).await;
+    fixture.command(&["release", "mapping", "checkout/team"]);
+    fixture.members_become("checkout-api", INVOKER, &[]).await;
 }
 
 #[tokio::test]
 async fn database_without_a_grant_that_no_event_stands_for_is_older() {
-    let mut world = World::prepare(&base()).await;
-    world.create_services("shop-dev", &["checkout-api"]).await;
-    world.run().await;
-    let scim = world.scim("okta", TOKEN);
+    let mut fixture = Fixture::prepare(&base()).await;
+    fixture.create_services("shop-dev", &["checkout-api"]).await;
+    fixture.run().await;
+    let scim = fixture.scim("okta", TOKEN);
     let alice = scim.create_user("alice@example.com").await;
     scim.create_group("team-checkout", &[&alice]).await;
-    world.shutdown().await;
-    let backup = world.folder.path().join("backup");
+    fixture.shutdown().await;
+    let backup = fixture.folder.path().join("backup");
     std::fs::create_dir(&backup).expect("a folder");
-    world.copy_database(&backup);
-    world.run().await;
-    world.write("mapping.yaml", &mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], ""));
-    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
-    world.shutdown().await;
-    world.restore_database(&backup);
-    world.run().await;
-    world.mapping_status("checkout/team", "StoreRewound", |s| has(s, "Frozen", "True", "StoreRewound")).await;
+    fixture.copy_database(&backup);
+    fixture.run().await;
+    fixture.write("mapping.yaml", &mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], ""));
+    fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.shutdown().await;
+    fixture.restore_database(&backup);
+    fixture.run().await;
+    fixture.mapping_status("checkout/team", "StoreRewound", |s| has(s, "Frozen", "True", "StoreRewound")).await;
     // What the IdP pushes brings it as far as it was, and does not bring back what it lacks.
     for n in 0..30 {
         scim.create_user(&format!("user-{n}@example.com")).await;
     }
     always("still frozen", Duration::from_millis(2500), async || {
-        let status = world.status("RoleMapping", "checkout/team").await;
+        let status = fixture.status("RoleMapping", "checkout/team").await;
         if has(&status, "Frozen", "True", "StoreRewound") { Ok(()) } else { Err(format!("{status:#}")) }
     })
     .await;
-    world.store_accept();
-    world.mapping_status("checkout/team", "thawed", |s| !s.is_null() && !has(s, "Frozen", "True", "")).await;
+    fixture.store_accept();
+    fixture.mapping_status("checkout/team", "thawed", |s| !s.is_null() && !has(s, "Frozen", "True", "")).await;
 }

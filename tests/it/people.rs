@@ -8,16 +8,16 @@ const ALICE: &str = "user:alice@example.com";
 const BOB: &str = "user:bob@example.com";
 
 /// Service `checkout-api`, and mapping `checkout/team` of these groups to invoker on it.
-async fn mapped(groups: &[&str]) -> (World, Scim) {
+async fn mapped(groups: &[&str]) -> (Fixture, Scim) {
     let named: Vec<String> = groups.iter().map(|group| format!("{{displayName: {group}}}")).collect();
     let text = mapping("team", "GROUPS", &["services/checkout-api"], &[INVOKER], "");
     let mut manifests = base();
     manifests.push(("mapping.yaml", text.replace("{displayName: GROUPS}", &named.join(", "))));
-    let mut world = World::prepare(&manifests).await;
-    world.create_services("shop-dev", &["checkout-api"]).await;
-    world.run().await;
-    let scim = world.scim("okta", TOKEN);
-    (world, scim)
+    let mut fixture = Fixture::prepare(&manifests).await;
+    fixture.create_services("shop-dev", &["checkout-api"]).await;
+    fixture.run().await;
+    let scim = fixture.scim("okta", TOKEN);
+    (fixture, scim)
 }
 
 async fn patch_user(scim: &Scim, id: &str, operation: serde_json::Value) -> u16 {
@@ -27,57 +27,57 @@ async fn patch_user(scim: &Scim, id: &str, operation: serde_json::Value) -> u16 
 
 #[tokio::test]
 async fn user_deleted_over_scim_is_gone_and_stays_gone_over_a_restart() {
-    let (mut world, scim) = mapped(&["team-checkout"]).await;
+    let (mut fixture, scim) = mapped(&["team-checkout"]).await;
     let alice = scim.create_user("alice@example.com").await;
     let bob = scim.create_user("bob@example.com").await;
     scim.create_group("team-checkout", &[&alice, &bob]).await;
-    world.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
     scim.delete(&format!("/Users/{alice}")).await;
-    world.members_become("checkout-api", INVOKER, &[BOB]).await;
+    fixture.members_become("checkout-api", INVOKER, &[BOB]).await;
     let settled = |s: &serde_json::Value| s["grants"]["desired"] == 1 && s["grants"]["revoking"] == 0;
-    world.mapping_status("checkout/team", "settled", settled).await;
-    world.kill();
+    fixture.mapping_status("checkout/team", "settled", settled).await;
+    fixture.kill();
     // While rolecall is down, somebody puts her back: not ours any more, and not taken for ours.
-    world.stranger_adds("checkout-api", INVOKER, ALICE).await;
-    world.run().await;
-    world.members_stay("checkout-api", INVOKER, &[ALICE, BOB]).await;
-    world.agree().await;
+    fixture.stranger_adds("checkout-api", INVOKER, ALICE).await;
+    fixture.run().await;
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    fixture.agree().await;
 }
 
 #[tokio::test]
 async fn user_with_a_new_address_is_bound_under_it_and_no_longer_under_the_old_one() {
-    let (mut world, scim) = mapped(&["team-checkout"]).await;
+    let (mut fixture, scim) = mapped(&["team-checkout"]).await;
     let alice = scim.create_user("alice@example.com").await;
     scim.create_group("team-checkout", &[&alice]).await;
-    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
     let renamed = json!({"op": "Replace", "path": "userName", "value": "alice.smith@example.com"});
     assert!([200, 204].contains(&patch_user(&scim, &alice, renamed).await));
-    world.members_become("checkout-api", INVOKER, &["user:alice.smith@example.com"]).await;
-    world.agree().await;
+    fixture.members_become("checkout-api", INVOKER, &["user:alice.smith@example.com"]).await;
+    fixture.agree().await;
 }
 
 #[tokio::test]
 async fn user_deactivated_with_the_words_of_entra_is_gone() {
-    let (world, scim) = mapped(&["team-checkout"]).await;
+    let (fixture, scim) = mapped(&["team-checkout"]).await;
     let alice = scim.create_user("alice@example.com").await;
     scim.create_group("team-checkout", &[&alice]).await;
-    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
     let operation = json!({"op": "Replace", "path": "active", "value": "False"});
     assert!([200, 204].contains(&patch_user(&scim, &alice, operation).await));
-    world.members_become("checkout-api", INVOKER, &[]).await;
+    fixture.members_become("checkout-api", INVOKER, &[]).await;
 }
 
 #[tokio::test]
 async fn member_of_two_mapped_groups_keeps_the_grant_until_the_last_membership_ends() {
-    let (world, scim) = mapped(&["team-a", "team-b"]).await;
+    let (fixture, scim) = mapped(&["team-a", "team-b"]).await;
     let alice = scim.create_user("alice@example.com").await;
     let first = scim.create_group("team-a", &[&alice]).await;
     let second = scim.create_group("team-b", &[&alice]).await;
-    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
     scim.remove_member(&first, &alice).await;
-    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
     scim.delete(&format!("/Groups/{second}")).await;
-    world.members_become("checkout-api", INVOKER, &[]).await;
+    fixture.members_become("checkout-api", INVOKER, &[]).await;
 }
 
 #[tokio::test]
@@ -86,10 +86,10 @@ async fn two_users_with_one_principal_get_nothing_new_and_it_is_said() {
     let mut manifests = base();
     manifests[0].1 = text;
     manifests.push(("mapping.yaml", mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "")));
-    let mut world = World::prepare(&manifests).await;
-    world.create_services("shop-dev", &["checkout-api"]).await;
-    world.run().await;
-    let scim = world.scim("okta", TOKEN);
+    let mut fixture = Fixture::prepare(&manifests).await;
+    fixture.create_services("shop-dev", &["checkout-api"]).await;
+    fixture.run().await;
+    let scim = fixture.scim("okta", TOKEN);
     let mut ids = Vec::new();
     for name in ["alice", "alice-admin"] {
         let body = json!({"schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"], "userName": name, "active": true,
@@ -100,32 +100,32 @@ async fn two_users_with_one_principal_get_nothing_new_and_it_is_said() {
     }
     let bob = scim.create_user("bob@example.com").await;
     scim.create_group("team-checkout", &[&ids[0], &ids[1], &bob]).await;
-    world.members_become("checkout-api", INVOKER, &[BOB]).await;
-    world.mapping_status("checkout/team", "said", |s| s.to_string().contains("PrincipalCollision")).await;
-    world.members_stay("checkout-api", INVOKER, &[BOB]).await;
+    fixture.members_become("checkout-api", INVOKER, &[BOB]).await;
+    fixture.mapping_status("checkout/team", "said", |s| s.to_string().contains("PrincipalCollision")).await;
+    fixture.members_stay("checkout-api", INVOKER, &[BOB]).await;
     // One of the two goes: the other is meant.
     scim.delete(&format!("/Users/{}", ids[1])).await;
-    world.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
 }
 
 #[tokio::test]
 async fn what_was_changed_while_rolecall_was_down_is_caught_up_with() {
-    let (mut world, scim) = mapped(&["team-checkout"]).await;
-    world.write("second.yaml", &mapping("second", "team-checkout", &["services/checkout-api"], &[VIEWER], ""));
+    let (mut fixture, scim) = mapped(&["team-checkout"]).await;
+    fixture.write("second.yaml", &mapping("second", "team-checkout", &["services/checkout-api"], &[VIEWER], ""));
     let alice = scim.create_user("alice@example.com").await;
     let bob = scim.create_user("bob@example.com").await;
     scim.create_group("team-checkout", &[&alice]).await;
     scim.create_group("team-web", &[&bob]).await;
-    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
-    world.members_become("checkout-api", VIEWER, &[ALICE]).await;
-    world.kill();
+    fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.members_become("checkout-api", VIEWER, &[ALICE]).await;
+    fixture.kill();
     // One mapping deleted, one that says something else now, and a stranger at work.
-    world.remove("second.yaml");
-    world.write("mapping.yaml", &mapping("team", "team-web", &["services/checkout-api"], &[INVOKER], ""));
-    world.stranger_adds("checkout-api", VIEWER, "user:stranger@elsewhere.example").await;
-    world.run().await;
-    world.members_become("checkout-api", INVOKER, &[BOB]).await;
-    world.members_become("checkout-api", VIEWER, &["user:stranger@elsewhere.example"]).await;
-    world.mapping_status("checkout/second", "done with", serde_json::Value::is_null).await;
-    world.agree().await;
+    fixture.remove("second.yaml");
+    fixture.write("mapping.yaml", &mapping("team", "team-web", &["services/checkout-api"], &[INVOKER], ""));
+    fixture.stranger_adds("checkout-api", VIEWER, "user:stranger@elsewhere.example").await;
+    fixture.run().await;
+    fixture.members_become("checkout-api", INVOKER, &[BOB]).await;
+    fixture.members_become("checkout-api", VIEWER, &["user:stranger@elsewhere.example"]).await;
+    fixture.mapping_status("checkout/second", "done with", serde_json::Value::is_null).await;
+    fixture.agree().await;
 }

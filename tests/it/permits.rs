@@ -12,7 +12,7 @@ fn team(extra: &str) -> String {
 
 /// Alice, bob and carol have the invoker role through the mapping; a second mapping is there, so that one that goes is not
 /// more than half of all.
-async fn granted(permit: &str) -> (World, Scim, String, Vec<String>) {
+async fn granted(permit: &str) -> (Fixture, Scim, String, Vec<String>) {
     let target = format!("{}{permit}", target(&["services/*"], &[INVOKER, VIEWER]));
     let manifests = [
         ("provider.yaml", provider("okta", TOKEN)),
@@ -20,70 +20,70 @@ async fn granted(permit: &str) -> (World, Scim, String, Vec<String>) {
         ("mapping.yaml", team("")),
         ("second.yaml", mapping("second", "team-none", &["services/checkout-web"], &[VIEWER], "")),
     ];
-    let mut world = World::prepare(&manifests).await;
-    world.create_services("shop-dev", &["checkout-api", "checkout-web"]).await;
-    world.run().await;
-    let scim = world.scim("okta", TOKEN);
+    let mut fixture = Fixture::prepare(&manifests).await;
+    fixture.create_services("shop-dev", &["checkout-api", "checkout-web"]).await;
+    fixture.run().await;
+    let scim = fixture.scim("okta", TOKEN);
     let mut ids = Vec::new();
     for name in ["alice", "bob", "carol"] {
         ids.push(scim.create_user(&format!("{name}@example.com")).await);
     }
     let group = scim.create_group("team-checkout", &ids.iter().map(String::as_str).collect::<Vec<_>>()).await;
-    world.members_become("checkout-api", INVOKER, &[ALICE, BOB, CAROL]).await;
-    (world, scim, group, ids)
+    fixture.members_become("checkout-api", INVOKER, &[ALICE, BOB, CAROL]).await;
+    (fixture, scim, group, ids)
 }
 
 #[tokio::test]
 async fn suspend_and_observe_freeze_everything_but_leavers() {
     for mode in ["Suspend", "Observe"] {
-        let (world, scim, group, ids) = granted("").await;
-        world.write("mapping.yaml", &team(&format!("  mode: {mode}\n")));
-        world.mapping_status("checkout/team", mode, |s| s.to_string().contains(mode)).await;
+        let (fixture, scim, group, ids) = granted("").await;
+        fixture.write("mapping.yaml", &team(&format!("  mode: {mode}\n")));
+        fixture.mapping_status("checkout/team", mode, |s| s.to_string().contains(mode)).await;
         scim.remove_member(&group, &ids[1]).await;
         scim.set_active(&ids[0], false).await;
-        world.members_become("checkout-api", INVOKER, &[BOB, CAROL]).await;
+        fixture.members_become("checkout-api", INVOKER, &[BOB, CAROL]).await;
         // Out of the group first, and then out of the company: no mapping reaches him any more.
         scim.delete(&format!("/Users/{}", ids[1])).await;
-        world.members_become("checkout-api", INVOKER, &[CAROL]).await;
-        world.members_stay("checkout-api", INVOKER, &[CAROL]).await;
+        fixture.members_become("checkout-api", INVOKER, &[CAROL]).await;
+        fixture.members_stay("checkout-api", INVOKER, &[CAROL]).await;
     }
 }
 
 #[tokio::test]
 async fn suspend_keeps_leavers_where_the_target_permits_it() {
-    let (world, scim, _, ids) = granted("      permit: [Suspend]\n").await;
-    world.write("mapping.yaml", &team("  mode: Suspend\n"));
-    world.mapping_status("checkout/team", "suspended", |s| has(s, "Frozen", "True", "Suspended")).await;
+    let (fixture, scim, _, ids) = granted("      permit: [Suspend]\n").await;
+    fixture.write("mapping.yaml", &team("  mode: Suspend\n"));
+    fixture.mapping_status("checkout/team", "suspended", |s| has(s, "Frozen", "True", "Suspended")).await;
     scim.set_active(&ids[0], false).await;
-    world.members_stay("checkout-api", INVOKER, &[ALICE, BOB, CAROL]).await;
-    world.write("target.yaml", &target(&["services/*"], &[INVOKER, VIEWER]));
-    world.members_become("checkout-api", INVOKER, &[BOB, CAROL]).await;
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE, BOB, CAROL]).await;
+    fixture.write("target.yaml", &target(&["services/*"], &[INVOKER, VIEWER]));
+    fixture.members_become("checkout-api", INVOKER, &[BOB, CAROL]).await;
 }
 
 #[tokio::test]
 async fn grants_of_an_orphaned_mapping_stay_until_their_people_leave_also_over_a_restart() {
-    let (mut world, scim, group, ids) = granted("").await;
-    world.write("mapping.yaml", &team("  deletionPolicy: Orphan\n"));
-    world.mapping_status("checkout/team", "the second generation", |s| s["observedGeneration"] == 2).await;
-    world.remove("mapping.yaml");
+    let (mut fixture, scim, group, ids) = granted("").await;
+    fixture.write("mapping.yaml", &team("  deletionPolicy: Orphan\n"));
+    fixture.mapping_status("checkout/team", "the second generation", |s| s["observedGeneration"] == 2).await;
+    fixture.remove("mapping.yaml");
     eventually("nobody waits for the mapping", async || {
-        let status = world.status("RoleMapping", "checkout/team").await;
+        let status = fixture.status("RoleMapping", "checkout/team").await;
         if status.is_null() { Ok(()) } else { Err(format!("{status:#}")) }
     })
     .await;
-    world.members_stay("checkout-api", INVOKER, &[ALICE, BOB, CAROL]).await;
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE, BOB, CAROL]).await;
     scim.set_active(&ids[0], false).await;
-    world.members_become("checkout-api", INVOKER, &[BOB, CAROL]).await;
-    world.restart().await;
+    fixture.members_become("checkout-api", INVOKER, &[BOB, CAROL]).await;
+    fixture.restart().await;
     scim.remove_member(&group, &ids[1]).await;
-    world.members_stay("checkout-api", INVOKER, &[BOB, CAROL]).await;
+    fixture.members_stay("checkout-api", INVOKER, &[BOB, CAROL]).await;
     scim.delete(&format!("/Users/{}", ids[1])).await;
-    world.members_become("checkout-api", INVOKER, &[CAROL]).await;
+    fixture.members_become("checkout-api", INVOKER, &[CAROL]).await;
     scim.delete(&format!("/Groups/{group}")).await;
-    world.members_stay("checkout-api", INVOKER, &[CAROL]).await;
+    fixture.members_stay("checkout-api", INVOKER, &[CAROL]).await;
     scim.set_active(&ids[2], false).await;
-    world.members_become("checkout-api", INVOKER, &[]).await;
-    world.agree().await;
+    fixture.members_become("checkout-api", INVOKER, &[]).await;
+    fixture.agree().await;
 }
 
 #[tokio::test]
@@ -96,12 +96,12 @@ async fn references_to_what_does_not_exist_do_not_keep_leavers() {
         },
     ];
     for (edit, reason) in edits.into_iter().zip(["TargetNotFound", "IdentityProviderNotFound"]) {
-        let (world, scim, group, ids) = granted("").await;
-        world.write("mapping.yaml", &edit(team("")));
-        world.mapping_status("checkout/team", reason, |s| s.to_string().contains(reason)).await;
+        let (fixture, scim, group, ids) = granted("").await;
+        fixture.write("mapping.yaml", &edit(team("")));
+        fixture.mapping_status("checkout/team", reason, |s| s.to_string().contains(reason)).await;
         scim.remove_member(&group, &ids[1]).await;
         scim.set_active(&ids[0], false).await;
-        world.members_become("checkout-api", INVOKER, &[BOB, CAROL]).await;
-        world.members_stay("checkout-api", INVOKER, &[BOB, CAROL]).await;
+        fixture.members_become("checkout-api", INVOKER, &[BOB, CAROL]).await;
+        fixture.members_stay("checkout-api", INVOKER, &[BOB, CAROL]).await;
     }
 }

@@ -23,7 +23,7 @@ fn provider_name(name: &str) -> ProviderName {
 }
 
 /// An index with two providers, a target of two services and mappings by name, by external id and of both providers.
-fn index_of_a_fixed_world(pins: &BTreeSet<Pin>) -> Catalog {
+fn catalog_of_fixed_events(pins: &BTreeSet<Pin>) -> Catalog {
     let mut index = Catalog::new(Ceiling::Enforce);
     for name in ["okta", "entra"] {
         let spec = typed(json!({
@@ -134,7 +134,7 @@ async fn replaying_the_event_log_of_the_store_gives_the_same_index_as_loading_it
         }
         // As it ran: the log from the beginning, and the pins that came of it.
         let mut pins = BTreeSet::new();
-        let mut replayed = index_of_a_fixed_world(&pins);
+        let mut replayed = catalog_of_fixed_events(&pins);
         let first = replayed.freeze_all(None).pins;
         drop(replayed.pins_stored(&first));
         pins.extend(first);
@@ -155,7 +155,7 @@ async fn replaying_the_event_log_of_the_store_gives_the_same_index_as_loading_it
             }
         }
         // As after a restart: the snapshot, with the pins from the store.
-        let mut loaded = index_of_a_fixed_world(&pins);
+        let mut loaded = catalog_of_fixed_events(&pins);
         server.store.begin_epoch("test").await.expect("an epoch");
         server.store.put_pins(pins.iter().cloned().collect()).await.expect("stored pins");
         let seq = server
@@ -202,10 +202,10 @@ async fn each_write_that_google_committed_is_in_the_audit_with_its_etag_and_was_
     let mut manifests = base();
     manifests
         .push(("mapping.yaml", mapping("team", "team-checkout", &["services/checkout-*"], &[INVOKER, VIEWER], "")));
-    let mut world = World::prepare(&manifests).await;
-    world.create_services("shop-dev", &["checkout-api", "checkout-web"]).await;
-    world.run().await;
-    let scim = world.scim("okta", TOKEN);
+    let mut fixture = Fixture::prepare(&manifests).await;
+    fixture.create_services("shop-dev", &["checkout-api", "checkout-web"]).await;
+    fixture.run().await;
+    let scim = fixture.scim("okta", TOKEN);
     // A conflict, a refusal and an answer that was lost are among the calls. The answer is lost where no stranger is at work:
     // a call that meets a conflict has none to lose.
     let calls = [
@@ -214,7 +214,7 @@ async fn each_write_that_google_committed_is_in_the_audit_with_its_etag_and_was_
         json!({"match": {"path": "checkout-web:setIamPolicy", "nth": 4}, "action": {"type": "error", "status": 403}}),
     ];
     for fault in calls {
-        world.fault(fault).await;
+        fixture.fault(fault).await;
     }
     let group = scim.create_group("team-checkout", &[]).await;
     let mut wanted = BTreeSet::new();
@@ -229,29 +229,29 @@ async fn each_write_that_google_committed_is_in_the_audit_with_its_etag_and_was_
         // Each of them is written before the next comes, however slow that is.
         let all: Vec<&str> = wanted.iter().map(String::as_str).collect();
         for (service, role) in [("checkout-api", INVOKER), ("checkout-web", VIEWER)] {
-            world.members_become(service, role, &all).await;
+            fixture.members_become(service, role, &all).await;
         }
         // A stranger through the back door, which the journal of calls leaves out.
         let name = "policies/projects/shop-dev/locations/europe-west1/services/checkout-web";
         let add = json!({"add": {"role": INVOKER, "member": format!("user:stranger{i}@elsewhere.example")}});
-        world.emulator.control("POST", name, &add).expect("a stranger's edit");
+        fixture.emulator.control("POST", name, &add).expect("a stranger's edit");
     }
     let all: Vec<&str> = wanted.iter().map(String::as_str).collect();
     for (service, role) in [("checkout-api", INVOKER), ("checkout-api", VIEWER), ("checkout-web", VIEWER)] {
-        world.members_become(service, role, &all).await;
+        fixture.members_become(service, role, &all).await;
     }
-    world
+    fixture
         .mapping_status("checkout/team", "at rest", |s| has(s, "Ready", "True", "") && s["grants"]["pending"] == 0)
         .await;
-    world.shutdown().await;
+    fixture.shutdown().await;
 
-    let url = format!("sqlite:{}", world.database.display());
+    let url = format!("sqlite:{}", fixture.database.display());
     let store = Store::open(&url, Arc::new(SystemClock)).await.expect("the store");
     let rows = audit(&store).await;
     let of_calls =
         |row: &&AuditRow| matches!(row.entry.action.as_str(), "grant" | "revoke") && row.entry.grant.is_some();
     let (mut committed, mut proofs) = (BTreeSet::new(), 0);
-    for call in world.emulator.journal().iter().filter(|call| call.committed && call.path.contains(":setIamPolicy")) {
+    for call in fixture.emulator.journal().iter().filter(|call| call.committed && call.path.contains(":setIamPolicy")) {
         let service = call.resource.clone().expect("a resource");
         let document: DocumentKey = format!("run:{service}").parse().expect("a document");
         let (before, after) = (call.before().expect("before"), call.after().expect("after"));
@@ -304,18 +304,18 @@ async fn each_write_that_google_committed_is_in_the_audit_with_its_etag_and_was_
 async fn intent_is_on_the_disk_while_google_is_still_deciding() {
     let mut manifests = base();
     manifests.push(("mapping.yaml", mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "")));
-    let mut world = World::prepare(&manifests).await;
-    world.create_services("shop-dev", &["checkout-api"]).await;
-    world.run().await;
-    let scim = world.scim("okta", TOKEN);
-    world
+    let mut fixture = Fixture::prepare(&manifests).await;
+    fixture.create_services("shop-dev", &["checkout-api"]).await;
+    fixture.run().await;
+    let scim = fixture.scim("okta", TOKEN);
+    fixture
         .fault(
             json!({"match": {"path": ":setIamPolicy", "count": 1}, "action": {"type": "latency", "latencyMs": 3000}}),
         )
         .await;
     let alice = scim.create_user("alice@example.com").await;
     scim.create_group("team-checkout", &[&alice]).await;
-    let url = format!("sqlite:{}", world.database.display());
+    let url = format!("sqlite:{}", fixture.database.display());
     let store = Store::open(&url, Arc::new(SystemClock)).await.expect("the store, beside the running process");
     let document =
         DocumentKey::cloud_run("shop-dev", "europe-west1", ResourceKind::Service, "checkout-api").expect("a key");
@@ -324,13 +324,13 @@ async fn intent_is_on_the_disk_while_google_is_still_deciding() {
         rows.into_iter().find_map(|row| row.intent).ok_or_else(|| "none".to_owned())
     })
     .await;
-    assert!(!world.policy("checkout-api").await.contains_key(INVOKER), "Google has not decided yet");
+    assert!(!fixture.policy("checkout-api").await.contains_key(INVOKER), "Google has not decided yet");
     assert_eq!(intent.action, IntentAction::Grant);
     assert!(!intent.present_before);
     let rows = audit(&store).await;
     let intended = rows.iter().find(|row| row.entry.outcome == AuditOutcome::Intended).expect("an audit row");
     assert_eq!(intended.entry.revision_before.as_deref(), Some(intent.revision_before.as_str()));
     drop(store);
-    world.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
-    world.agree().await;
+    fixture.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    fixture.agree().await;
 }

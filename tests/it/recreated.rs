@@ -8,74 +8,74 @@ use crate::support::*;
 
 const SERVICE: &str = "projects/shop-dev/locations/europe-west1/services/checkout-api";
 
-async fn world(extra: &str) -> (World, Scim, String) {
+async fn fixture(extra: &str) -> (Fixture, Scim, String) {
     let mut manifests = base();
     manifests.push(("mapping.yaml", mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], extra)));
-    let mut world = World::prepare(&manifests).await;
-    world.create_services("shop-dev", &["checkout-api"]).await;
-    world.run().await;
-    let scim = world.scim("okta", TOKEN);
+    let mut fixture = Fixture::prepare(&manifests).await;
+    fixture.create_services("shop-dev", &["checkout-api"]).await;
+    fixture.run().await;
+    let scim = fixture.scim("okta", TOKEN);
     let alice = scim.create_user("alice@example.com").await;
     scim.create_group("team-checkout", &[&alice]).await;
-    world.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
-    (world, scim, alice)
+    fixture.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    (fixture, scim, alice)
 }
 
-fn recreate(world: &World) {
-    world.emulator.control("POST", &format!("resources/{SERVICE}:recreate"), &json!({})).expect("made again");
+fn recreate(fixture: &Fixture) {
+    fixture.emulator.control("POST", &format!("resources/{SERVICE}:recreate"), &json!({})).expect("made again");
 }
 
 /// What the deploy pipeline grants on the new service is not ours, however late the list is.
-fn pipeline_grants(world: &World, member: &str) {
+fn pipeline_grants(fixture: &Fixture, member: &str) {
     let edit = json!({"add": [{"role": INVOKER, "member": member}]});
-    world.emulator.control("POST", &format!("policies/{SERVICE}"), &edit).expect("an edit");
+    fixture.emulator.control("POST", &format!("policies/{SERVICE}"), &edit).expect("an edit");
 }
 
 #[tokio::test]
 async fn what_the_pipeline_granted_on_the_new_service_stays_when_our_person_leaves() {
-    let (mut world, scim, alice) = world("").await;
-    recreate(&world);
-    pipeline_grants(&world, "user:alice@example.com");
+    let (mut fixture, scim, alice) = fixture("").await;
+    recreate(&fixture);
+    pipeline_grants(&fixture, "user:alice@example.com");
     scim.set_active(&alice, false).await;
-    world.members_stay("checkout-api", INVOKER, &["user:alice@example.com"]).await;
-    world.agree().await;
+    fixture.members_stay("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    fixture.agree().await;
 }
 
 #[tokio::test]
 async fn what_the_pipeline_granted_stays_although_the_list_is_late() {
-    let (mut world, scim, alice) = world("").await;
-    world
+    let (mut fixture, scim, alice) = fixture("").await;
+    fixture
         .fault(
             json!({"match": {"method": "GET", "pathRegex": "services$"}, "action": {"type": "error", "status": 503}}),
         )
         .await;
-    recreate(&world);
-    pipeline_grants(&world, "user:alice@example.com");
+    recreate(&fixture);
+    pipeline_grants(&fixture, "user:alice@example.com");
     scim.set_active(&alice, false).await;
-    world.members_stay("checkout-api", INVOKER, &["user:alice@example.com"]).await;
-    world.clear_faults().await;
-    world.agree().await;
+    fixture.members_stay("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    fixture.clear_faults().await;
+    fixture.agree().await;
 }
 
 #[tokio::test]
 async fn the_new_service_gets_the_grants_also_where_missing_ones_are_only_reported() {
-    let (mut world, scim, alice) = world("  onMissing: Report\n").await;
-    recreate(&world);
-    world.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
-    world.mapping_status("checkout/team", "nothing missing", |status| status["drift"]["missing"] == 0).await;
+    let (mut fixture, scim, alice) = fixture("  onMissing: Report\n").await;
+    recreate(&fixture);
+    fixture.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    fixture.mapping_status("checkout/team", "nothing missing", |status| status["drift"]["missing"] == 0).await;
     scim.set_active(&alice, false).await;
-    world.members_become("checkout-api", INVOKER, &[]).await;
+    fixture.members_become("checkout-api", INVOKER, &[]).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
-    world.agree().await;
+    fixture.agree().await;
 }
 
 #[tokio::test]
 async fn a_service_made_again_while_everybody_was_gone_is_granted_on_at_once() {
-    let (mut world, scim, alice) = world("").await;
+    let (mut fixture, scim, alice) = fixture("").await;
     scim.set_active(&alice, false).await;
-    world.members_become("checkout-api", INVOKER, &[]).await;
-    recreate(&world);
+    fixture.members_become("checkout-api", INVOKER, &[]).await;
+    recreate(&fixture);
     scim.set_active(&alice, true).await;
-    world.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
-    world.agree().await;
+    fixture.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
+    fixture.agree().await;
 }

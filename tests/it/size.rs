@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::scim_server::Server;
-use crate::support::{INVOKER, TOKEN, World, base, condition, eventually, has, mapping};
+use crate::support::{Fixture, INVOKER, TOKEN, base, condition, eventually, has, mapping};
 
 /// The most bytes of a page, and what may come on top: one resource, and what the server adds to each.
 const PAGE: usize = 8 * 1024 * 1024 + 1024 * 1024;
@@ -132,8 +132,8 @@ async fn a_page_is_bounded_by_bytes_and_the_pages_together_have_everybody() {
 }
 
 /// The most memory that the process had so far, in bytes.
-fn peak(world: &World) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", world.process())).expect("a running process");
+fn peak(fixture: &Fixture) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", fixture.process())).expect("a running process");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
 }
@@ -144,28 +144,28 @@ async fn a_restart_and_lists_take_memory_for_pages_and_not_for_what_is_stored() 
     const CACHES: u64 = 96 * 1024 * 1024;
     const USERS: usize = 60;
     const NAME: usize = 700_000;
-    let mut world = World::start(&base()).await;
-    let empty = peak(&world);
-    world.shutdown().await;
+    let mut fixture = Fixture::start(&base()).await;
+    let empty = peak(&fixture);
+    fixture.shutdown().await;
     let store =
-        Store::open(&format!("sqlite:{}", world.database.display()), Arc::new(SystemClock)).await.expect("opened");
+        Store::open(&format!("sqlite:{}", fixture.database.display()), Arc::new(SystemClock)).await.expect("opened");
     for index in 0..USERS {
         old_user_in(&store, &format!("{index}{}", "x".repeat(NAME))).await;
     }
     drop(store);
-    world.run().await;
-    let started = peak(&world);
+    fixture.run().await;
+    let started = peak(&fixture);
     assert!(started < empty + CACHES, "empty {empty}, with {USERS} users of {NAME} bytes {started}");
     let client = reqwest::Client::new();
     let lists = (0..8).map(|_| async {
-        let url = format!("{}/idp/okta/scim/v2/Users?count=60", world.scim_url);
+        let url = format!("{}/idp/okta/scim/v2/Users?count=60", fixture.scim_url);
         let answer = client.get(url).bearer_auth(TOKEN).send().await.expect("an answer");
         assert_eq!(answer.status(), 200);
         answer.bytes().await.expect("a body").len()
     });
     let lengths = futures::future::join_all(lists).await;
     assert!(lengths.iter().all(|length| (1_000_000..PAGE).contains(length)), "{lengths:?}");
-    let listed = peak(&world);
+    let listed = peak(&fixture);
     assert!(
         listed < empty + CACHES + 8 * 3 * PAGE as u64,
         "empty {empty}, started {started}, after eight lists at once {listed}"
@@ -231,25 +231,25 @@ async fn above_its_quota_a_tenant_is_refused_with_507_and_can_take_everything_aw
 async fn a_used_up_quota_is_a_condition_of_the_provider_and_leavers_still_lose_access() {
     let mut manifests = base();
     manifests.push(("team.yaml", mapping("team", "team", &["services/web"], &[INVOKER], "")));
-    let mut world = World::prepare(&manifests).await;
-    world.create_services("shop-dev", &["web"]).await;
-    world.more = vec![("--max-rows-per-provider", "5".to_owned())];
-    world.run().await;
-    let idp = world.scim("okta", TOKEN);
+    let mut fixture = Fixture::prepare(&manifests).await;
+    fixture.create_services("shop-dev", &["web"]).await;
+    fixture.more = vec![("--max-rows-per-provider", "5".to_owned())];
+    fixture.run().await;
+    let idp = fixture.scim("okta", TOKEN);
     let (alice, bob) = (idp.create_user("alice@example.com").await, idp.create_user("bob@example.com").await);
     idp.create_group("team", &[&alice, &bob]).await;
-    world.members_become("web", INVOKER, &["user:alice@example.com", "user:bob@example.com"]).await;
+    fixture.members_become("web", INVOKER, &["user:alice@example.com", "user:bob@example.com"]).await;
     let (status, refusal) =
         idp.send(reqwest::Method::POST, "/Users", Some(json!({"userName": "carol@example.com"}))).await;
     assert_eq!((status, &refusal["status"]), (507, &json!("507")), "{refusal}");
     eventually("the condition", async || {
-        let status = world.status("IdentityProvider", "okta").await;
+        let status = fixture.status("IdentityProvider", "okta").await;
         let exceeded = has(&status, "QuotaExceeded", "True", "QuotaExceeded");
         if exceeded && has(&status, "Ready", "False", "QuotaExceeded") { Ok(()) } else { Err(format!("{status:#}")) }
     })
     .await;
     idp.set_active(&bob, false).await;
-    world.members_become("web", INVOKER, &["user:alice@example.com"]).await;
+    fixture.members_become("web", INVOKER, &["user:alice@example.com"]).await;
     idp.delete(&format!("/Users/{bob}")).await;
     eventually("room again", async || {
         let (status, answer) =
@@ -259,7 +259,7 @@ async fn a_used_up_quota_is_a_condition_of_the_provider_and_leavers_still_lose_a
     .await;
     idp.delete(&format!("/Users/{alice}")).await;
     eventually("no condition any more", async || {
-        let status = world.status("IdentityProvider", "okta").await;
+        let status = fixture.status("IdentityProvider", "okta").await;
         if condition(&status, "QuotaExceeded").is_null() { Ok(()) } else { Err(format!("{status:#}")) }
     })
     .await;

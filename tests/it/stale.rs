@@ -10,8 +10,8 @@ use crate::support::*;
 const SERVICE: &str = "projects/shop-dev/locations/europe-west1/services/checkout-api";
 
 /// The invokers as the last writer left them, whatever a read shows.
-fn invokers(world: &World) -> BTreeSet<String> {
-    let policy = world.emulator.policy(SERVICE).unwrap_or_default();
+fn invokers(fixture: &Fixture) -> BTreeSet<String> {
+    let policy = fixture.emulator.policy(SERVICE).unwrap_or_default();
     let bindings = policy["bindings"].as_array().cloned().unwrap_or_default();
     let ours = bindings.iter().filter(|binding| binding["role"] == INVOKER);
     ours.flat_map(|binding| binding["members"].as_array().cloned().unwrap_or_default())
@@ -19,35 +19,35 @@ fn invokers(world: &World) -> BTreeSet<String> {
         .collect()
 }
 
-async fn invokers_become(world: &World, wanted: &[&str]) {
+async fn invokers_become(fixture: &Fixture, wanted: &[&str]) {
     let wanted: BTreeSet<String> = wanted.iter().map(|&member| member.to_owned()).collect();
     eventually_within(Duration::from_mins(1), &format!("invokers = {wanted:?}"), async || {
-        let seen = invokers(world);
-        if seen == wanted { Ok(()) } else { Err(format!("{seen:?}; log:\n{}", tail(&world.log()))) }
+        let seen = invokers(fixture);
+        if seen == wanted { Ok(()) } else { Err(format!("{seen:?}; log:\n{}", tail(&fixture.log()))) }
     })
     .await;
 }
 
-fn lag(world: &World, read_ms: u64) {
-    world.emulator.control("PUT", "lag", &json!({"readMs": read_ms})).expect("a lag");
+fn lag(fixture: &Fixture, read_ms: u64) {
+    fixture.emulator.control("PUT", "lag", &json!({"readMs": read_ms})).expect("a lag");
 }
 
-async fn world_with(extra: &str) -> (World, Scim) {
+async fn fixture_with(extra: &str) -> (Fixture, Scim) {
     let mut manifests = base();
     manifests.push(("mapping.yaml", mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], extra)));
-    let mut world = World::prepare(&manifests).await;
-    world.create_services("shop-dev", &["checkout-api"]).await;
-    world.run().await;
-    let scim = world.scim("okta", TOKEN);
-    (world, scim)
+    let mut fixture = Fixture::prepare(&manifests).await;
+    fixture.create_services("shop-dev", &["checkout-api"]).await;
+    fixture.run().await;
+    let scim = fixture.scim("okta", TOKEN);
+    (fixture, scim)
 }
 
 /// Thirty people come at five a second, and ten of them are deactivated at once, which no guard holds. Answers how many
 /// writes that took.
 async fn thirty_come_and_ten_go(read_ms: u64) -> usize {
-    let (mut world, scim) = world_with("").await;
+    let (mut fixture, scim) = fixture_with("").await;
     let group = scim.create_group("team-checkout", &[]).await;
-    lag(&world, read_ms);
+    lag(&fixture, read_ms);
     let mut people = Vec::new();
     for person in 0..30 {
         let id = scim.create_user(&format!("p{person}@example.com")).await;
@@ -60,14 +60,14 @@ async fn thirty_come_and_ten_go(read_ms: u64) -> usize {
     }
     let left: Vec<String> = (10..30).map(|person| format!("user:p{person}@example.com")).collect();
     let left: Vec<&str> = left.iter().map(String::as_str).collect();
-    invokers_become(&world, &left).await;
-    let before = world.emulator_writes("checkout-api");
+    invokers_become(&fixture, &left).await;
+    let before = fixture.emulator_writes("checkout-api");
     tokio::time::sleep(Duration::from_secs(3)).await;
-    invokers_become(&world, &left).await;
-    world.mapping_status("checkout/team", "Ready", |status| has(status, "Ready", "True", "")).await;
-    assert_eq!(world.emulator_writes("checkout-api"), before, "nothing more is written");
-    lag(&world, 0);
-    world.agree().await;
+    invokers_become(&fixture, &left).await;
+    fixture.mapping_status("checkout/team", "Ready", |status| has(status, "Ready", "True", "")).await;
+    assert_eq!(fixture.emulator_writes("checkout-api"), before, "nothing more is written");
+    lag(&fixture, 0);
+    fixture.agree().await;
     before
 }
 
@@ -78,55 +78,55 @@ async fn leavers_lose_access_while_reads_lag_behind() {
 
 #[tokio::test]
 async fn owned_and_missing_in_a_stale_read_is_not_lost_and_goes_when_the_person_leaves() {
-    let (mut world, scim) = world_with("").await;
+    let (mut fixture, scim) = fixture_with("").await;
     let (alice, bob) = (scim.create_user("alice@example.com").await, scim.create_user("bob@example.com").await);
     let group = scim.create_group("team-checkout", &[]).await;
-    lag(&world, 3000);
+    lag(&fixture, 3000);
     scim.add_members(&group, &[&alice]).await;
-    invokers_become(&world, &["user:alice@example.com"]).await;
+    invokers_become(&fixture, &["user:alice@example.com"]).await;
     scim.add_members(&group, &[&bob]).await;
-    invokers_become(&world, &["user:alice@example.com", "user:bob@example.com"]).await;
+    invokers_become(&fixture, &["user:alice@example.com", "user:bob@example.com"]).await;
     scim.set_active(&alice, false).await;
     scim.set_active(&bob, false).await;
-    invokers_become(&world, &[]).await;
-    lag(&world, 0);
-    world.agree().await;
+    invokers_become(&fixture, &[]).await;
+    lag(&fixture, 0);
+    fixture.agree().await;
 }
 
 #[tokio::test]
 async fn a_restart_does_not_forget_which_reads_are_old() {
-    let (mut world, scim) = world_with("").await;
+    let (mut fixture, scim) = fixture_with("").await;
     let alice = scim.create_user("alice@example.com").await;
     let group = scim.create_group("team-checkout", &[]).await;
-    lag(&world, 8000);
+    lag(&fixture, 8000);
     scim.add_members(&group, &[&alice]).await;
-    invokers_become(&world, &["user:alice@example.com"]).await;
-    world.kill();
-    world.run().await;
+    invokers_become(&fixture, &["user:alice@example.com"]).await;
+    fixture.kill();
+    fixture.run().await;
     scim.set_active(&alice, false).await;
-    invokers_become(&world, &[]).await;
-    lag(&world, 0);
-    world.agree().await;
+    invokers_become(&fixture, &[]).await;
+    lag(&fixture, 0);
+    fixture.agree().await;
 }
 
 #[tokio::test]
 async fn a_lost_answer_while_reads_lag_leaves_nobody_behind() {
-    let (mut world, scim) = world_with("").await;
+    let (mut fixture, scim) = fixture_with("").await;
     let (alice, bob) = (scim.create_user("alice@example.com").await, scim.create_user("bob@example.com").await);
     let group = scim.create_group("team-checkout", &[]).await;
     scim.add_members(&group, &[&alice]).await;
-    invokers_become(&world, &["user:alice@example.com"]).await;
-    lag(&world, 1500);
-    world
+    invokers_become(&fixture, &["user:alice@example.com"]).await;
+    lag(&fixture, 1500);
+    fixture
         .fault(json!({"match": {"path": ":setIamPolicy", "count": 1}, "action": {"type": "drop", "when": "after"}}))
         .await;
     scim.add_members(&group, &[&bob]).await;
-    invokers_become(&world, &["user:alice@example.com", "user:bob@example.com"]).await;
+    invokers_become(&fixture, &["user:alice@example.com", "user:bob@example.com"]).await;
     scim.set_active(&bob, false).await;
     scim.set_active(&alice, false).await;
-    invokers_become(&world, &[]).await;
-    lag(&world, 0);
-    world.agree().await;
+    invokers_become(&fixture, &[]).await;
+    lag(&fixture, 0);
+    fixture.agree().await;
 }
 
 #[tokio::test]
@@ -139,15 +139,15 @@ async fn nobody_else_edits_and_the_lag_costs_no_more_writes() {
 
 #[tokio::test]
 async fn what_a_stranger_took_away_is_reported_as_missing_only_once_it_is_proven() {
-    let (mut world, scim) = world_with("  onMissing: Report\n").await;
+    let (mut fixture, scim) = fixture_with("  onMissing: Report\n").await;
     let alice = scim.create_user("alice@example.com").await;
     scim.create_group("team-checkout", &[&alice]).await;
-    invokers_become(&world, &["user:alice@example.com"]).await;
-    world.stranger_removes("checkout-api", INVOKER, "user:alice@example.com").await;
-    let writes = world.emulator_writes("checkout-api");
-    world.mapping_status("checkout/team", "one missing", |status| status["drift"]["missing"] == 1).await;
+    invokers_become(&fixture, &["user:alice@example.com"]).await;
+    fixture.stranger_removes("checkout-api", INVOKER, "user:alice@example.com").await;
+    let writes = fixture.emulator_writes("checkout-api");
+    fixture.mapping_status("checkout/team", "one missing", |status| status["drift"]["missing"] == 1).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(world.emulator_writes("checkout-api"), writes + 1, "one write of the policy as read proves it");
-    assert_eq!(invokers(&world), BTreeSet::new());
-    world.agree().await;
+    assert_eq!(fixture.emulator_writes("checkout-api"), writes + 1, "one write of the policy as read proves it");
+    assert_eq!(invokers(&fixture), BTreeSet::new());
+    fixture.agree().await;
 }

@@ -1,4 +1,4 @@
-//! One running world: the emulator in this process, the real binary as a child, a SCIM client, a folder of manifests.
+//! One fixture: the emulator in this process, the real binary as a child, a SCIM client, a folder of manifests.
 
 use std::net::SocketAddr;
 use std::ops::Deref;
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 pub use crate::common::*;
 
-pub struct World {
+pub struct Fixture {
     pub google: Google,
     pub folder: tempfile::TempDir,
     pub scim_url: String,
@@ -25,13 +25,13 @@ pub struct World {
     /// No file may grow beyond this, in KiB: a full disk for whoever writes more.
     pub file_limit: Option<u32>,
     child: Option<Child>,
-    /// The process that [`World::run_another`] was started beside.
+    /// The process that [`Fixture::run_another`] was started beside.
     first: Option<Child>,
     listen: SocketAddr,
     admin: SocketAddr,
 }
 
-impl Drop for World {
+impl Drop for Fixture {
     fn drop(&mut self) {
         self.kill();
         self.child = self.first.take();
@@ -39,7 +39,7 @@ impl Drop for World {
     }
 }
 
-impl Deref for World {
+impl Deref for Fixture {
     type Target = Google;
 
     fn deref(&self) -> &Google {
@@ -47,14 +47,14 @@ impl Deref for World {
     }
 }
 
-impl World {
+impl Fixture {
     /// The emulator runs, the manifests are written, rolecall is not started yet.
     pub async fn prepare(manifests: &[(&str, String)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let google = Google::start(folder.path().join("rolecall.log")).await;
         std::fs::create_dir(folder.path().join("manifests")).expect("a folder for manifests");
         let (listen, admin) = (free_port(), free_port());
-        let world = Self {
+        let fixture = Self {
             google,
             scim_url: format!("http://{listen}"),
             admin_url: format!("http://{admin}"),
@@ -71,16 +71,16 @@ impl World {
             admin,
         };
         for (file, text) in manifests {
-            world.write(file, text);
+            fixture.write(file, text);
         }
-        world
+        fixture
     }
 
-    /// As [`World::prepare`], with rolecall started and ready.
+    /// As [`Fixture::prepare`], with rolecall started and ready.
     pub async fn start(manifests: &[(&str, String)]) -> Self {
-        let mut world = Self::prepare(manifests).await;
-        world.run().await;
-        world
+        let mut fixture = Self::prepare(manifests).await;
+        fixture.run().await;
+        fixture
     }
 
     pub fn manifests(&self) -> PathBuf {
@@ -177,7 +177,7 @@ impl World {
         }
     }
 
-    /// Starts a second process on the database and manifests of the running one. From here on this is the world of the
+    /// Starts a second process on the database and manifests of the running one. From here on this is the fixture of the
     /// second.
     pub async fn run_another(&mut self) {
         self.first = self.child.take();
@@ -262,7 +262,7 @@ impl World {
     }
 }
 
-impl World {
+impl Fixture {
     /// SIGTERM, and waits for a clean end.
     pub async fn shutdown(&mut self) {
         let Some(mut child) = self.child.take() else { return };
@@ -292,7 +292,7 @@ impl World {
         .await;
     }
 
-    /// Runs a verb of the binary against this world's database and folder.
+    /// Runs a verb of the binary against this fixture's database and folder.
     pub fn command(&self, arguments: &[&str]) {
         let output = Command::new(env!("CARGO_BIN_EXE_rolecall"))
             .args(arguments)
@@ -329,7 +329,7 @@ impl World {
     }
 }
 
-impl World {
+impl Fixture {
     /// Stops rolecall and checks that ledger, policies and audit tell the same story.
     pub async fn agree(&mut self) {
         self.shutdown().await;

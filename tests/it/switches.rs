@@ -44,8 +44,8 @@ fn plays(sources: &str, topic: &str, name: &str) -> bool {
 
 #[tokio::test]
 async fn every_switch_of_the_emulator_is_played_by_a_test() {
-    let world = World::prepare(&[]).await;
-    let listed = world.emulator.control("GET", "", &Value::Null).expect("the control API");
+    let fixture = Fixture::prepare(&[]).await;
+    let listed = fixture.emulator.control("GET", "", &Value::Null).expect("the control API");
     let switches = listed["switches"].as_object().expect("switches by topic");
     let sources = sources();
     let mut unplayed = Vec::new();
@@ -61,23 +61,23 @@ async fn every_switch_of_the_emulator_is_played_by_a_test() {
     assert!(!plays(&sources, "lag", &["write", "Ms"].concat()), "what does not exist is not found");
 }
 
-/// A world whose group `team-checkout` has alice, mapped onto `checkout-api`; rolecall looks at policies of its own accord
+/// A fixture whose group `team-checkout` has alice, mapped onto `checkout-api`; rolecall looks at policies of its own accord
 /// after an hour.
-async fn team() -> (World, Scim, String) {
+async fn team() -> (Fixture, Scim, String) {
     let mut manifests = base();
     manifests.push(("mapping.yaml", mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "")));
-    let mut world = World::prepare(&manifests).await;
-    "1h".clone_into(&mut world.drift);
-    world.create_services("shop-dev", &["checkout-api"]).await;
-    world.run().await;
-    let scim = world.scim("okta", TOKEN);
+    let mut fixture = Fixture::prepare(&manifests).await;
+    "1h".clone_into(&mut fixture.drift);
+    fixture.create_services("shop-dev", &["checkout-api"]).await;
+    fixture.run().await;
+    let scim = fixture.scim("okta", TOKEN);
     let alice = scim.create_user("alice@example.com").await;
     let group = scim.create_group("team-checkout", &[&alice]).await;
-    (world, scim, group)
+    (fixture, scim, group)
 }
 
-fn switch(world: &World, method: &str, path: &str, body: &Value) {
-    world.emulator.control(method, path, body).unwrap_or_else(|error| panic!("{method} {path} {body}: {error:?}"));
+fn switch(fixture: &Fixture, method: &str, path: &str, body: &Value) {
+    fixture.emulator.control(method, path, body).unwrap_or_else(|error| panic!("{method} {path} {body}: {error:?}"));
 }
 
 async fn add_bob(scim: &Scim, group: &str) {
@@ -87,128 +87,128 @@ async fn add_bob(scim: &Scim, group: &str) {
 
 #[tokio::test]
 async fn acknowledged_grant_that_google_does_not_honour_yet_is_not_written_again() {
-    let (world, _, _) = team().await;
-    switch(&world, "PUT", "lag", &json!({"effectMs": 600_000}));
-    switch(&world, "PUT", "callers", &json!({"tokens": {"alice": ALICE}}));
-    world.mapping_status("checkout/team", "acknowledged", |s| s["grants"]["acknowledged"] == 1).await;
+    let (fixture, _, _) = team().await;
+    switch(&fixture, "PUT", "lag", &json!({"effectMs": 600_000}));
+    switch(&fixture, "PUT", "callers", &json!({"tokens": {"alice": ALICE}}));
+    fixture.mapping_status("checkout/team", "acknowledged", |s| s["grants"]["acknowledged"] == 1).await;
     let may = async || {
-        let url = format!("{}/v2/{SERVICE}:testIamPermissions", world.url);
+        let url = format!("{}/v2/{SERVICE}:testIamPermissions", fixture.url);
         let body = json!({"permissions": ["run.routes.invoke"]});
-        let answer = world.http.post(url).bearer_auth("alice").json(&body).send().await.expect("an answer");
+        let answer = fixture.http.post(url).bearer_auth("alice").json(&body).send().await.expect("an answer");
         let answer: Value = answer.json().await.expect("JSON");
         answer["permissions"].as_array().is_some_and(|held| !held.is_empty())
     };
     assert!(!may().await, "not in force yet");
-    let writes = world.emulator_writes("checkout-api");
-    switch(&world, "POST", "clock", &json!({"advanceMs": 601_000}));
+    let writes = fixture.emulator_writes("checkout-api");
+    switch(&fixture, "POST", "clock", &json!({"advanceMs": 601_000}));
     assert!(may().await, "in force");
-    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
-    assert_eq!(world.emulator_writes("checkout-api"), writes);
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    assert_eq!(fixture.emulator_writes("checkout-api"), writes);
 }
 
 #[tokio::test]
 async fn account_that_google_does_not_know_yet_stops_nobody_else() {
-    let (world, scim, group) = team().await;
-    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    let (fixture, scim, group) = team().await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
     let ci = "ci@shop-dev.iam.gserviceaccount.com";
-    switch(&world, "PUT", "directory", &json!({"groups": ["ops@example.com"], "serviceAccounts": [ci]}));
-    switch(&world, "PUT", "directory", &json!({"mode": "strict", "users": ["alice@example.com"]}));
-    switch(&world, "PUT", "directory", &json!({"users": ["bob@example.com"], "existsInMs": 3_600_000}));
-    switch(&world, "PUT", "directory", &json!({"users": ["carol@example.com"]}));
+    switch(&fixture, "PUT", "directory", &json!({"groups": ["ops@example.com"], "serviceAccounts": [ci]}));
+    switch(&fixture, "PUT", "directory", &json!({"mode": "strict", "users": ["alice@example.com"]}));
+    switch(&fixture, "PUT", "directory", &json!({"users": ["bob@example.com"], "existsInMs": 3_600_000}));
+    switch(&fixture, "PUT", "directory", &json!({"users": ["carol@example.com"]}));
     add_bob(&scim, &group).await;
     let carol = scim.create_user("carol@example.com").await;
     scim.add_members(&group, &[&carol]).await;
-    world.members_become("checkout-api", INVOKER, &[ALICE, "user:carol@example.com"]).await;
-    world.mapping_status("checkout/team", "bob is missing", |s| has(s, "Ready", "False", "")).await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE, "user:carol@example.com"]).await;
+    fixture.mapping_status("checkout/team", "bob is missing", |s| has(s, "Ready", "False", "")).await;
 }
 
 #[tokio::test]
 async fn account_that_was_deleted_and_restored_keeps_what_it_was_granted() {
-    let (world, scim, group) = team().await;
-    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
-    switch(&world, "POST", "directory/delete", &json!({"member": ALICE, "uid": 123}));
-    world.members_become("checkout-api", INVOKER, &["deleted:user:alice@example.com?uid=123"]).await;
-    switch(&world, "POST", "directory/undelete", &json!({"member": ALICE}));
+    let (fixture, scim, group) = team().await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    switch(&fixture, "POST", "directory/delete", &json!({"member": ALICE, "uid": 123}));
+    fixture.members_become("checkout-api", INVOKER, &["deleted:user:alice@example.com?uid=123"]).await;
+    switch(&fixture, "POST", "directory/undelete", &json!({"member": ALICE}));
     add_bob(&scim, &group).await;
-    world.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
 }
 
 #[tokio::test]
 async fn person_whose_address_is_an_alias_is_granted_the_role_once() {
-    let (world, scim, group) = team().await;
-    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
-    switch(&world, "PUT", "directory", &json!({"aliases": {"bobby@example.com": "bob@example.com"}}));
+    let (fixture, scim, group) = team().await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    switch(&fixture, "PUT", "directory", &json!({"aliases": {"bobby@example.com": "bob@example.com"}}));
     let bobby = scim.create_user("bobby@example.com").await;
     scim.add_members(&group, &[&bobby]).await;
-    world.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
 }
 
 #[tokio::test]
 async fn domain_that_google_does_not_let_in_is_not_granted_anything_and_the_mapping_is_not_ready() {
-    let (world, scim, group) = team().await;
-    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
-    switch(&world, "PUT", "directory", &json!({"allowedDomains": ["elsewhere.example"]}));
+    let (fixture, scim, group) = team().await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    switch(&fixture, "PUT", "directory", &json!({"allowedDomains": ["elsewhere.example"]}));
     add_bob(&scim, &group).await;
-    world.mapping_status("checkout/team", "refused", |s| has(s, "Ready", "False", "")).await;
-    world.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.mapping_status("checkout/team", "refused", |s| has(s, "Ready", "False", "")).await;
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
 }
 
 #[tokio::test]
 async fn reads_that_lag_behind_delay_and_lose_nothing() {
-    let (world, scim, group) = team().await;
-    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
-    switch(&world, "PUT", "lag", &json!({"readMs": 300}));
+    let (fixture, scim, group) = team().await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    switch(&fixture, "PUT", "lag", &json!({"readMs": 300}));
     add_bob(&scim, &group).await;
-    world.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
-    switch(&world, "DELETE", "lag", &Value::Null);
-    world.mapping_status("checkout/team", "Ready", |s| has(s, "Ready", "True", "")).await;
-    world.members_stay("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    switch(&fixture, "DELETE", "lag", &Value::Null);
+    fixture.mapping_status("checkout/team", "Ready", |s| has(s, "Ready", "True", "")).await;
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE, BOB]).await;
 }
 
 #[tokio::test]
 async fn service_that_was_made_again_gets_all_grants_again() {
-    let (world, _, _) = team().await;
-    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
-    switch(&world, "POST", &[format!("resources/{SERVICE}").as_str(), ":recreate"].concat(), &Value::Null);
-    world.write("mapping.yaml", &mapping("team", "team-checkout", &["services/*"], &[INVOKER], ""));
-    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    let (fixture, _, _) = team().await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    switch(&fixture, "POST", &[format!("resources/{SERVICE}").as_str(), ":recreate"].concat(), &Value::Null);
+    fixture.write("mapping.yaml", &mapping("team", "team-checkout", &["services/*"], &[INVOKER], ""));
+    fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
 }
 
 #[tokio::test]
 async fn permission_that_is_missing_is_said_and_what_waited_is_done_when_it_is_given() {
-    let (mut world, scim, group) = team().await;
-    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    let (mut fixture, scim, group) = team().await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
     let read = ["run.services.list", "run.services.getIamPolicy", "run.jobs.*", "run.workerpools.*"];
-    switch(&world, "PUT", "callers", &json!({"permissions": {"anonymous": read}}));
+    switch(&fixture, "PUT", "callers", &json!({"permissions": {"anonymous": read}}));
     add_bob(&scim, &group).await;
-    world.mapping_status("checkout/team", "denied", |s| has(s, "Ready", "False", "PermissionDenied")).await;
-    switch(&world, "DELETE", "callers", &Value::Null);
-    switch(&world, "PUT", "callers", &json!({"requireToken": true}));
-    world.restart().await;
+    fixture.mapping_status("checkout/team", "denied", |s| has(s, "Ready", "False", "PermissionDenied")).await;
+    switch(&fixture, "DELETE", "callers", &Value::Null);
+    switch(&fixture, "PUT", "callers", &json!({"requireToken": true}));
+    fixture.restart().await;
     eventually("rolecall is refused", async || {
-        let refused = world.emulator.journal().iter().any(|call| call.status == Some(401));
-        if refused { Ok(()) } else { Err(tail(&world.log())) }
+        let refused = fixture.emulator.journal().iter().any(|call| call.status == Some(401));
+        if refused { Ok(()) } else { Err(tail(&fixture.log())) }
     })
     .await;
-    switch(&world, "DELETE", "callers", &Value::Null);
-    world.restart().await;
-    world.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    switch(&fixture, "DELETE", "callers", &Value::Null);
+    fixture.restart().await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
 }
 
 #[tokio::test]
 async fn strangers_edit_and_spent_quotas_delay_and_lose_nothing() {
-    let (world, scim, group) = team().await;
-    world.members_become("checkout-api", INVOKER, &[ALICE]).await;
-    switch(&world, "PUT", "quota", &json!({"reads": 600, "writes": 1, "status": 429, "retryAfter": 1}));
+    let (fixture, scim, group) = team().await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    switch(&fixture, "PUT", "quota", &json!({"reads": 600, "writes": 1, "status": 429, "retryAfter": 1}));
     let stranger = |member: &str| json!([{"role": INVOKER, "members": [member]}]);
     let policy = ["policies", SERVICE].join("/");
     let edit = json!({"add": stranger("user:carol@elsewhere.example"), "remove": stranger("user:nobody@example.com")});
-    switch(&world, "POST", &policy, &edit);
+    switch(&fixture, "POST", &policy, &edit);
     add_bob(&scim, &group).await;
     let (status, _) = scim.send(Method::GET, "/Users", None).await;
     assert_eq!(status, 200);
     // A bucket of the emulator's clock is full again.
-    switch(&world, "POST", "clock", &json!({"set": "2030-01-01T00:00:00Z"}));
-    switch(&world, "DELETE", "quota", &Value::Null);
-    world.members_become("checkout-api", INVOKER, &[ALICE, BOB, "user:carol@elsewhere.example"]).await;
+    switch(&fixture, "POST", "clock", &json!({"set": "2030-01-01T00:00:00Z"}));
+    switch(&fixture, "DELETE", "quota", &Value::Null);
+    fixture.members_become("checkout-api", INVOKER, &[ALICE, BOB, "user:carol@elsewhere.example"]).await;
 }

@@ -1,29 +1,29 @@
 //! A cluster for tests. How to write one, from the top down:
 //!
-//! - [`World::start`]: etcd, kube-apiserver and kube-controller-manager on loopback, the emulator as Google, the chart
+//! - [`Fixture::start`]: etcd, kube-apiserver and kube-controller-manager on loopback, the emulator as Google, the chart
 //!   installed with real `helm install` into `rolecall-system`, its Deployment's container running as a process with a
 //!   token of its service account, and the provider `okta` and the target `shop-dev` of `common::base()` applied. It derefs
-//!   to `common::Google`: `world.policy(…)`, `world.members_become(…)`, `world.fault(…)` are those of `tests/it`.
-//! - [`World::with_team`]: the same, and Alice of `team-checkout` may invoke `checkout-api` by the mapping `checkout/team`.
-//! - [`World::prepare`]: the same as `start` with more `--set`s and the pod not started; then `world.pod.start().await`.
-//! - `world.admin()`: the API as `serde_json::Value`s ([`Kubernetes`]): `apply(yaml)`, `apply_as(manager, "/status", …)`,
+//!   to `common::Google`: `fixture.policy(…)`, `fixture.members_become(…)`, `fixture.fault(…)` are those of `tests/it`.
+//! - [`Fixture::with_team`]: the same, and Alice of `team-checkout` may invoke `checkout-api` by the mapping `checkout/team`.
+//! - [`Fixture::prepare`]: the same as `start` with more `--set`s and the pod not started; then `fixture.pod.start().await`.
+//! - `fixture.admin()`: the API as `serde_json::Value`s ([`Kubernetes`]): `apply(yaml)`, `apply_as(manager, "/status", …)`,
 //!   `create`, `replace`, `patch`, `delete`, `get`, `list`; `acting_as(user, groups)` is another user. Names are `NAME`
-//!   or `NAMESPACE/NAME`. `world.until(kind, name, what, check)` waits; `mapping_status` and `gone` are short for it.
-//! - `world.cluster.kubectl(&[…]).await.ok()` runs the real kubectl, `.helm(…)` the real Helm, [`kstatus`] the library.
-//! - `world.cluster.now()` and `.calls_since(then)`: who called what at the API server, from its audit log;
-//!   `world.pod.user` is rolecall's name there.
-//! - `world.cluster.kill_apiserver()`, `.start_apiserver().await` (same port and data), `.stop_apiserver()` (SIGSTOP).
-//!   The pod reaches the API server through `world.proxy`: `blackhole()`, `strand()`, `cut()`, `refuse()`, `heal()`.
+//!   or `NAMESPACE/NAME`. `fixture.until(kind, name, what, check)` waits; `mapping_status` and `gone` are short for it.
+//! - `fixture.cluster.kubectl(&[…]).await.ok()` runs the real kubectl, `.helm(…)` the real Helm, [`kstatus`] the library.
+//! - `fixture.cluster.now()` and `.calls_since(then)`: who called what at the API server, from its audit log;
+//!   `fixture.pod.user` is rolecall's name there.
+//! - `fixture.cluster.kill_apiserver()`, `.start_apiserver().await` (same port and data), `.stop_apiserver()` (SIGSTOP).
+//!   The pod reaches the API server through `fixture.proxy`: `blackhole()`, `strand()`, `cut()`, `refuse()`, `heal()`.
 //!   `.compact()` makes old versions unknown (410).
-//! - `world.pod`: `kill()` (SIGKILL), `signal("STOP")`, `shutdown()`, `start()`, `spawn()` without waiting, `said()`,
-//!   `exec(&["uninstall", …])` as `kubectl exec` would. A second one: `world.release.pod(&world.cluster, "rolecall-1",
-//!   world.proxy.address).await`; it shares `world.release.volume` as the pods of a Deployment share a claim.
-//! - `granted()` is a world in which Alice and Bob have what the mapping `checkout/team` says; more of these in `scenes.rs`.
+//! - `fixture.pod`: `kill()` (SIGKILL), `signal("STOP")`, `shutdown()`, `start()`, `spawn()` without waiting, `said()`,
+//!   `exec(&["uninstall", …])` as `kubectl exec` would. A second one: `fixture.release.pod(&fixture.cluster, "rolecall-1",
+//!   fixture.proxy.address).await`; it shares `fixture.release.volume` as the pods of a Deployment share a claim.
+//! - `granted()` is a fixture in which Alice and Bob have what the mapping `checkout/team` says; more of these in `scenes.rs`.
 //! - [`Flux::start`]: the real kustomize-controller, whose Git source is what `flux.publish(&[(path, text)])` was given last.
 //! - A second release: [`Release::install`] into another namespace, then its own `pod(…)`.
 //! - [`ControlPlane::shared`] for tests without rolecall that leave nothing behind: it lives as long as one of them.
 //!
-//! Children die with the test binary, whatever ends it; folders go with the `World`. A control plane takes 4 s and
+//! Children die with the test binary, whatever ends it; folders go with the `Fixture`. A control plane takes 4 s and
 //! 430 MB, so at most two run at a time: `--test-threads 2`. By hand:
 //! `env $(python3 scripts/cluster_tools.py) cargo test --test cluster -- --test-threads 2 --nocapture NAME`.
 
@@ -31,6 +31,7 @@
 
 mod audit;
 mod control_plane;
+mod fixture;
 mod flux;
 mod kubernetes;
 mod process;
@@ -39,16 +40,15 @@ mod release;
 mod scenes;
 mod team;
 mod tools;
-mod world;
 
 pub use audit::Call;
 pub use control_plane::ControlPlane;
+pub use fixture::{Fixture, SYSTEM};
 pub use flux::{Flux, checks_health, is_ready};
 pub use kubernetes::{Refused, collection, documents, named, path};
 pub use release::{Pod, Release};
 pub use scenes::*;
 pub use team::Team;
 pub use tools::kstatus;
-pub use world::{SYSTEM, World};
 
 pub use crate::common::*;

@@ -1,9 +1,9 @@
-//! Worlds that several tests begin with.
+//! Fixtures that several tests begin with.
 
 use std::time::Duration;
 
+use super::fixture::Fixture;
 use super::kubernetes::named;
-use super::world::World;
 use crate::common::{INVOKER, PATIENCE, Scim, TOKEN, eventually, eventually_within, mapping};
 
 pub const ALICE: &str = "user:alice@example.com";
@@ -30,9 +30,9 @@ pub async fn accepted_within(patience: Duration, scim: &Scim, wanted: u16) {
 
 /// The services `checkout-api` and `checkout-web`, and Alice and Bob in the group `team-checkout`. Answers the IdP, and
 /// the ids of the group, of Alice and of Bob.
-pub async fn two_people(world: &World) -> (Scim, [String; 3]) {
-    world.create_services("shop-dev", &["checkout-api", "checkout-web"]).await;
-    let scim = world.scim("okta", TOKEN);
+pub async fn two_people(fixture: &Fixture) -> (Scim, [String; 3]) {
+    fixture.create_services("shop-dev", &["checkout-api", "checkout-web"]).await;
+    let scim = fixture.scim("okta", TOKEN);
     accepted(&scim, 200).await;
     let alice = scim.create_user("alice@example.com").await;
     let bob = scim.create_user("bob@example.com").await;
@@ -41,32 +41,32 @@ pub async fn two_people(world: &World) -> (Scim, [String; 3]) {
 }
 
 /// The same with [`team`] applied, granted and `Ready`.
-pub async fn granted() -> (World, Scim, [String; 3]) {
-    let world = World::start().await;
-    let (scim, ids) = two_people(&world).await;
-    world.admin().apply(&team()).await;
-    world.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
+pub async fn granted() -> (Fixture, Scim, [String; 3]) {
+    let fixture = Fixture::start().await;
+    let (scim, ids) = two_people(&fixture).await;
+    fixture.admin().apply(&team()).await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
     let verified = |status: &serde_json::Value| {
         status["grants"]["verified"] == 2 && crate::common::has(status, "Ready", "True", "Converged")
     };
-    world.mapping_status("checkout/team", "ready and verified", verified).await;
-    (world, scim, ids)
+    fixture.mapping_status("checkout/team", "ready and verified", verified).await;
+    (fixture, scim, ids)
 }
 
 /// The patches of rolecall on its own resources since then, as `resource name`.
-pub fn patches(world: &World, then: usize) -> Vec<String> {
-    let calls = world.cluster.calls_since(then);
-    let ours = calls.iter().filter(|call| call.user == world.pod.user && call.group == "rolecall.dev");
+pub fn patches(fixture: &Fixture, then: usize) -> Vec<String> {
+    let calls = fixture.cluster.calls_since(then);
+    let ours = calls.iter().filter(|call| call.user == fixture.pod.user && call.group == "rolecall.dev");
     let writes = ours.filter(|call| !matches!(call.verb.as_str(), "get" | "list" | "watch"));
     writes.map(|call| format!("{} {} {}/{}", call.verb, call.resource, call.namespace, call.name)).collect()
 }
 
 /// Waits until rolecall has written nothing for two seconds.
-pub async fn quiet(world: &World) {
+pub async fn quiet(fixture: &Fixture) {
     eventually("two seconds without a write of rolecall", async || {
-        let then = world.cluster.now();
+        let then = fixture.cluster.now();
         tokio::time::sleep(Duration::from_secs(2)).await;
-        let written = patches(world, then);
+        let written = patches(fixture, then);
         if written.is_empty() { Ok(()) } else { Err(format!("{written:?}")) }
     })
     .await;

@@ -1,7 +1,7 @@
 //! The team that most tests are about.
 
+use super::fixture::Fixture;
 use super::scenes::{ALICE, accepted, team};
-use super::world::World;
 use crate::common::{INVOKER, Scim, TOKEN, agree, base, has};
 
 /// The group `team-checkout`, of which Alice is.
@@ -20,24 +20,24 @@ impl Team {
     }
 }
 
-impl World {
-    /// A world with the services `checkout-api` and `checkout-web`, in which the mapping `checkout/team` has given Alice
+impl Fixture {
+    /// A fixture with the services `checkout-api` and `checkout-web`, in which the mapping `checkout/team` has given Alice
     /// the invoker role on the first. `more` are further `--set`s.
     pub async fn with_team(more: &[&str]) -> (Self, Team) {
-        let mut world = Self::prepare(more).await;
-        world.create_services("shop-dev", &["checkout-api", "checkout-web"]).await;
+        let mut fixture = Self::prepare(more).await;
+        fixture.create_services("shop-dev", &["checkout-api", "checkout-web"]).await;
         for (_, text) in base() {
-            world.admin().apply(&text).await;
+            fixture.admin().apply(&text).await;
         }
-        world.admin().apply(&team()).await;
-        world.pod.start().await;
-        let scim = world.scim("okta", TOKEN);
+        fixture.admin().apply(&team()).await;
+        fixture.pod.start().await;
+        let scim = fixture.scim("okta", TOKEN);
         accepted(&scim, 200).await;
         let alice = scim.create_user("alice@example.com").await;
         let group = scim.create_group("team-checkout", &[&alice]).await;
-        world.members_become("checkout-api", INVOKER, &[ALICE]).await;
-        world.mapping_status("checkout/team", "ready", |s| has(s, "Ready", "True", "Converged")).await;
-        (world, Team { scim, alice, group })
+        fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
+        fixture.mapping_status("checkout/team", "ready", |s| has(s, "Ready", "True", "Converged")).await;
+        (fixture, Team { scim, alice, group })
     }
 
     /// Stops rolecall and checks that ledger, policies and audit tell the same story.

@@ -13,7 +13,7 @@ use crate::common::{Google, Scim, base, eventually, tail};
 /// The namespace of the release; the Secrets of [`crate::common::provider`] are in it.
 pub const SYSTEM: &str = "rolecall-system";
 
-pub struct World {
+pub struct Fixture {
     // Dropped in this order: the pod before what it talks to.
     pub pod: Pod,
     pub release: Release,
@@ -22,7 +22,7 @@ pub struct World {
     pub cluster: ControlPlane,
 }
 
-impl Deref for World {
+impl Deref for Fixture {
     type Target = Google;
 
     fn deref(&self) -> &Google {
@@ -30,7 +30,7 @@ impl Deref for World {
     }
 }
 
-impl World {
+impl Fixture {
     /// Everything but a running pod. The namespace `checkout` is there, no object of rolecall is.
     pub async fn prepare(more: &[&str]) -> Self {
         let cluster = ControlPlane::start().await;
@@ -47,12 +47,12 @@ impl World {
 
     /// The same with the pod ready and [`base`] applied.
     pub async fn start() -> Self {
-        let mut world = Self::prepare(&[]).await;
+        let mut fixture = Self::prepare(&[]).await;
         for (_, text) in base() {
-            world.admin().apply(&text).await;
+            fixture.admin().apply(&text).await;
         }
-        world.pod.start().await;
-        world
+        fixture.pod.start().await;
+        fixture
     }
 
     /// The administrator of the cluster.
