@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::state::{Listing, Trigger};
 use super::{Inner, sleep_until};
@@ -31,26 +33,29 @@ const KINDS: [ResourceKind; 3] = [ResourceKind::Service, ResourceKind::Job, Reso
 
 pub(super) async fn follow(inner: Arc<Inner>, stop: CancellationToken) {
     let permits = Arc::new(Semaphore::new(PARALLEL));
+    let mut lists = JoinSet::new();
     while !stop.is_cancelled() {
+        while lists.try_join_next().is_some() {}
         let (taken, next) = {
             let mut queue = inner.discovery();
             (queue.pop(Instant::now()), queue.next_due())
         };
         let Some(target) = taken else {
             tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
                 () = inner.list.notified() => {}
                 () = sleep_until(next) => {}
-                () = stop.cancelled() => return,
             }
             continue;
         };
         let worker = inner.clone();
         let Ok(permit) = permits.clone().acquire_owned().await else { return };
-        tokio::spawn(async move {
-            let mut listing = tokio::spawn({
+        lists.spawn(async move {
+            let mut listing = AbortOnDropHandle::new(tokio::spawn({
                 let (worker, target) = (worker.clone(), target.clone());
                 async move { list(&worker, &target).await }
-            });
+            }));
             // A target whose lists hang leaves its place to others; there are not many targets.
             let prompt = tokio::time::timeout(PROMPT, &mut listing).await;
             drop(permit);
@@ -190,13 +195,13 @@ async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
     }
     inner.apply_effects(effects, &Trigger::at(now)).await;
     let failures = inner.state().targets.get(name)?.failures;
-    let jitter = rand::random_range(0.9..1.1);
+    let jitter = inner.random.jitter();
     Some(if failures == 0 {
         interval.mul_f64(jitter)
     } else if lasting {
         refused_again(interval, failures).mul_f64(jitter)
     } else {
-        Backoff::FAILURE.delay(failures, rand::random()).min(interval)
+        Backoff::FAILURE.delay(failures, inner.random.fraction()).min(interval)
     })
 }
 

@@ -26,9 +26,10 @@ pub(super) async fn follow(inner: Arc<Inner>, from: Seq, stop: CancellationToken
                 cursor = position;
                 inner.state().directory_seq = cursor;
                 tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
                     _ = hint.changed() => {}
                     () = tokio::time::sleep(LOOK) => {}
-                    () = stop.cancelled() => return,
                 }
             }
             Ok((events, _)) => {
@@ -59,8 +60,9 @@ pub(super) async fn follow(inner: Arc<Inner>, from: Seq, stop: CancellationToken
             Err(error) => {
                 tracing::warn!(%error, reason = error.reason(), "cannot read the event log, trying again");
                 tokio::select! {
-                    () = tokio::time::sleep(LOOK) => {}
+                    biased;
                     () = stop.cancelled() => return,
+                    () = tokio::time::sleep(LOOK) => {}
                 }
             }
         }

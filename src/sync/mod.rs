@@ -45,7 +45,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::condition::reason;
 use crate::catalog::{Catalog, Ceiling, Effects, Urgency};
-use crate::model::{Clock, FreezeReason, RemovalLimits, Seq, TargetName};
+use crate::model::{Clock, FreezeReason, Randomness, RemovalLimits, Seq, TargetName};
 use crate::status::StatusCache;
 use crate::store::{Store, StoreError, Trust};
 use crate::target::Target;
@@ -74,6 +74,8 @@ pub struct EngineConfig {
     pub addition_window: Duration,
     /// How many people may lose access within an hour before the guard holds the rest.
     pub limits: RemovalLimits,
+    /// Seed of all jitter, for a run that is to be repeated; none: no two runs are alike.
+    pub seed: Option<u64>,
 }
 
 impl EngineConfig {
@@ -81,7 +83,13 @@ impl EngineConfig {
     /// distance between the requests of an IdP's burst.
     #[must_use]
     pub fn new(ceiling: Ceiling, drift_interval: Duration) -> Self {
-        Self { ceiling, drift_interval, addition_window: Duration::from_millis(250), limits: RemovalLimits::default() }
+        Self {
+            ceiling,
+            drift_interval,
+            addition_window: Duration::from_millis(250),
+            limits: RemovalLimits::default(),
+            seed: None,
+        }
     }
 }
 
@@ -95,6 +103,7 @@ struct Inner {
     store: Store,
     target: Target,
     clock: Arc<dyn Clock>,
+    random: Randomness,
     metrics: EngineMetrics,
     board: StatusCache,
     state: Mutex<State>,
@@ -130,6 +139,7 @@ impl Engine {
             store,
             target,
             clock,
+            random: Randomness::new(config.seed),
             metrics,
             board,
             state: Mutex::new(State::new(catalog)),
@@ -244,7 +254,8 @@ impl Engine {
     }
 
     /// Works until `stop` is cancelled; passes that are under way then are finished, for a bounded time. Cancels it by
-    /// itself when a part of the engine ends, or when another process took over the store.
+    /// itself when a part of the engine ends, or when another process took over the store. All tasks belong to this future:
+    /// when it is dropped, they end where they are.
     pub async fn run(&self, from: Seq, stop: CancellationToken) {
         let mut tasks = JoinSet::new();
         tasks.spawn(feed::follow(self.0.clone(), from, stop.clone()));
@@ -269,6 +280,7 @@ impl Engine {
 /// do is recorded, or was never begun.
 async fn stop_on_leadership_loss(inner: Arc<Inner>, stop: CancellationToken) {
     tokio::select! {
+        biased;
         () = inner.store.deposed() => {
             tracing::error!(reason = reason::LEADERSHIP_LOST, "another rolecall took over the database; this one ends");
             stop.cancel();

@@ -133,7 +133,7 @@ pub(super) async fn run(inner: &Inner, document: &DocumentKey, lane: Lane) -> Re
             inner.metrics.syncs.inc([if reconciled.written { "Written" } else { "Unchanged" }]);
         }
         Err(error) => {
-            back_off(&mut reconciled, &error, failures);
+            back_off(&mut reconciled, &error, failures, inner.random.fraction());
             let delay = reconciled.retry.into_iter().flatten().min().unwrap_or_default();
             tracing::warn!(
                 target.document = %document, reason = error.reason(), attempt = failures,
@@ -147,8 +147,7 @@ pub(super) async fn run(inner: &Inner, document: &DocumentKey, lane: Lane) -> Re
 }
 
 /// When either lane has its next turn after an error. A lane without removals does not wait for that.
-fn back_off(reconciled: &mut ReconcileOutcome, error: &EngineError, failures: u32) {
-    let random = rand::random();
+fn back_off(reconciled: &mut ReconcileOutcome, error: &EngineError, failures: u32, random: f64) {
     let (removal, addition) = match error {
         // All documents of the region wait for the same quota.
         EngineError::Target(error) if error.class() == ErrorClass::Throttle => {
@@ -192,7 +191,7 @@ async fn attempt(inner: &Inner, document: &DocumentKey, reconciled: &mut Reconci
             Written::Conflict(_) => {}
             Written::Failed(error) => return Err(error),
         }
-        tokio::time::sleep(Backoff::CONFLICT.delay(attempt, rand::random())).await;
+        tokio::time::sleep(Backoff::CONFLICT.delay(attempt, inner.random.fraction())).await;
         attempt += 1;
     }
 }
@@ -481,7 +480,7 @@ impl Inner {
         let mut queue = self.queue();
         match error.map(|error| &error.kind) {
             Some(ErrorKind::Throttled { retry_after }) => {
-                let (now, random) = (Instant::now(), rand::random());
+                let (now, random) = (Instant::now(), self.random.fraction());
                 queue.throttled(region, write, Throttled { begun, now, retry_after: *retry_after, random });
             }
             None => queue.answered(region, write, begun),

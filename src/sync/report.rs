@@ -71,10 +71,11 @@ pub(super) async fn follow(inner: Arc<Inner>, stop: CancellationToken) {
             .next_due()
             .map_or(REFRESH, |due| Duration::try_from(due.duration_since(inner.clock.now())).unwrap_or_default());
         tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
             () = inner.changed.notified() => {}
             () = tokio::time::sleep(due) => {}
             () = tokio::time::sleep_until(refreshed + REFRESH) => {}
-            () = stop.cancelled() => return,
         }
         {
             let mut state = inner.state();

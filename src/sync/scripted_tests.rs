@@ -329,3 +329,22 @@ async fn mapping_is_not_ready_as_soon_as_a_new_document_of_it_cannot_be_read() {
     until("told", &told, Duration::from_secs(20)).await;
     fixture.end().await;
 }
+
+#[tokio::test]
+async fn engine_that_is_dropped_makes_no_call_any_more() {
+    let mut fixture = Fixture::new().await;
+    fixture.target.on_write(&document(), Fault::Slow(Duration::from_millis(200)));
+    let ids = fixture.join(&[1]).await;
+    let begun = std::time::Instant::now();
+    while !fixture.store.document_ledger(&document()).await.unwrap().rows.iter().any(|row| row.intent.is_some()) {
+        assert!(begun.elapsed() < PATIENCE, "no write was begun");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // The tasks of its passes and lists end with it, also where they wait for an answer.
+    fixture.work.abort();
+    assert!((&mut fixture.work).await.unwrap_err().is_cancelled());
+    let reads = fixture.target.reads();
+    fixture.leave(ids[0], 1).await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!((fixture.target.journal().len(), fixture.target.reads()), (0, reads));
+}

@@ -1,6 +1,6 @@
 //! What the engine remembers in memory, behind one lock. Nothing in here must survive a restart.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -248,7 +248,7 @@ pub(super) struct State {
     /// When writing was first allowed.
     pub unfrozen_at: Option<Instant>,
     pub directory_seq: Seq,
-    pub documents: HashMap<DocumentKey, DocumentState>,
+    pub documents: BTreeMap<DocumentKey, DocumentState>,
     /// What Google refused, over all documents.
     pub refusals: Refusals,
     /// The documents whose memory names a mapping.
@@ -285,7 +285,7 @@ impl State {
             uninstall: None,
             unfrozen_at: None,
             directory_seq: 0,
-            documents: HashMap::new(),
+            documents: BTreeMap::new(),
             refusals: Refusals::default(),
             by_mapping: BTreeMap::new(),
             targets: BTreeMap::new(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::lanes::{After, Lane};
 use super::{Inner, reconcile, sleep_until};
@@ -45,10 +46,10 @@ pub(super) async fn dispatch(inner: Arc<Inner>, stop: CancellationToken) {
 async fn turn(inner: Arc<Inner>, document: DocumentKey, lane: Lane) {
     let begun = Instant::now();
     // In a task of its own: whatever goes wrong in a pass, the document gets its next turn.
-    let attempt = tokio::spawn({
+    let attempt = AbortOnDropHandle::new(tokio::spawn({
         let (inner, document) = (inner.clone(), document.clone());
         async move { reconcile::run(&inner, &document, lane).await }
-    });
+    }));
     let outcome = attempt.await.unwrap_or_else(|error| reconcile::ReconcileOutcome::broken(&error.to_string()));
     inner.finish(&document, outcome, begun).await;
 }
@@ -79,9 +80,10 @@ impl Inner {
                 return taken;
             }
             tokio::select! {
+                biased;
+                () = stop.cancelled() => return None,
                 () = self.due.notified() => {}
                 () = sleep_until(next) => {}
-                () = stop.cancelled() => return None,
             }
         }
     }
@@ -89,7 +91,7 @@ impl Inner {
     /// Remembers what a pass found, and when to look again.
     async fn finish(&self, document: &DocumentKey, outcome: reconcile::ReconcileOutcome, begun: Instant) {
         let now = Instant::now();
-        let jitter = rand::random_range(0.9..1.1);
+        let jitter = self.random.jitter();
         let silent = outcome.class().is_some_and(|class| matches!(class, ErrorClass::Retry | ErrorClass::Unknown));
         {
             let mut queue = self.queue();

@@ -1,0 +1,73 @@
+//! Randomness as a value that is handed in, so that a simulation draws the same numbers again.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The step between two states of the seeded generator (splitmix64).
+const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// Where random numbers come from. They spread work over time; nothing depends on nobody guessing them.
+#[derive(Debug, Default)]
+pub struct Randomness {
+    /// State of the seeded generator; none: the generator of the process.
+    seeded: Option<AtomicU64>,
+}
+
+impl Randomness {
+    /// The generator of the process without a seed, otherwise one that draws the same numbers for the same seed.
+    #[must_use]
+    pub fn new(seed: Option<u64>) -> Self {
+        Self { seeded: seed.map(AtomicU64::new) }
+    }
+
+    /// The next number.
+    #[must_use]
+    pub fn draw(&self) -> u64 {
+        let Some(state) = &self.seeded else { return rand::random() };
+        let mut mixed = state.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number from 0 up to 1.
+    #[must_use]
+    pub fn fraction(&self) -> f64 {
+        let high = u32::try_from(self.draw() >> 32).unwrap_or(u32::MAX);
+        f64::from(high) / (f64::from(u32::MAX) + 1.0)
+    }
+
+    /// A factor between 0.9 and 1.1, which keeps what has the same interval from happening at the same moment.
+    #[must_use]
+    pub fn jitter(&self) -> f64 {
+        0.9 + 0.2 * self.fraction()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn same_seed_draws_the_same_numbers_and_another_seed_draws_others() {
+        let draws = |seed: u64| {
+            let random = Randomness::new(Some(seed));
+            [(); 8].map(|()| random.draw())
+        };
+        assert_eq!(draws(7), draws(7));
+        assert_ne!(draws(7), draws(8));
+        assert_ne!(Randomness::new(None).draw(), Randomness::new(None).draw());
+    }
+
+    proptest! {
+        #[test]
+        fn fraction_and_jitter_stay_within_their_bounds(seed: u64) {
+            let random = Randomness::new(Some(seed));
+            for _ in 0..32 {
+                prop_assert!((0.0..1.0).contains(&random.fraction()));
+                prop_assert!((0.9..=1.1).contains(&random.jitter()));
+            }
+        }
+    }
+}
