@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::schema;
+use crate::model::ClaimDisposal;
 
 /// Who gets which role on what.
 #[derive(CustomResource, Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -172,6 +173,15 @@ pub enum DeletionPolicy {
     Revoke,
     /// They stay and are forgotten.
     Orphan,
+}
+
+impl From<DeletionPolicy> for ClaimDisposal {
+    fn from(policy: DeletionPolicy) -> Self {
+        match policy {
+            DeletionPolicy::Revoke => Self::Revoke,
+            DeletionPolicy::Orphan => Self::Orphan,
+        }
+    }
 }
 
 /// How far the mapping has been carried out.

@@ -386,7 +386,7 @@ impl Folder {
             }
             for (object, key) in meant {
                 tracing::info!(mapping.name = %key, "{key} was released: its grants end");
-                self.engine.delete_mapping(&key).await?;
+                self.engine.approve_removal(&key).await?;
                 self.missing.remove(&object);
                 released.insert(object);
             }

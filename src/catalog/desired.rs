@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::{MappingMode, Permission};
 use crate::model::{
-    Claim, ClaimTerms, ConditionHash, Desired, DesiredGrant, DocumentKey, Enforcement, FreezeReason, GrantKey, Ground,
-    GroupId, Keep, KeptGroups, KeptSubjects, MappingKey, Role, Subject,
+    Claim, ClaimDisposal, ClaimTerms, ConditionHash, Desired, DesiredGrant, DocumentKey, Enforcement, FreezeReason,
+    GrantKey, Ground, GroupId, Keep, KeptGroups, KeptSubjects, MappingKey, MappingPhase, Role, Subject,
 };
 
-use super::mapping::{Life, Mapping, Resolution, Roles};
+use super::mapping::{Mapping, Resolution, Roles};
 use super::tenant::{Group, Tenant};
 use super::{Catalog, Ceiling};
 
@@ -49,7 +49,7 @@ impl Catalog {
 
     /// Says what the owner of the document lets the mapping do with the access of people who left.
     fn permit(&self, key: &MappingKey, mapping: &Mapping, document: &DocumentKey, desired: &mut Desired) {
-        let orphans = matches!(mapping.life, Life::Ending { orphan: true } | Life::Orphaned);
+        let orphans = mapping.phase.disposal() == Some(ClaimDisposal::Orphan);
         let suspends = mapping.spec.is_some() && mapping.mode() != MappingMode::Enforce && !orphans;
         if !orphans && !suspends {
             return;
@@ -152,15 +152,20 @@ impl Catalog {
             return Some(reason);
         }
         // To forget what stays is no write to Google.
-        let observed = |life: Life| !matches!(life, Life::Vanished | Life::Ending { orphan: true } | Life::Orphaned);
-        if self.ceiling == Ceiling::Observe && mapping.is_some_and(|mapping| observed(mapping.life)) {
+        let observed =
+            |phase: MappingPhase| phase.missing().is_none() && phase.disposal() != Some(ClaimDisposal::Orphan);
+        if self.ceiling == Ceiling::Observe && mapping.is_some_and(|mapping| observed(mapping.phase)) {
             return Some(FreezeReason::Observed);
         }
         let Some(mapping) = mapping else { return Some(FreezeReason::MappingVanished) };
-        match mapping.life {
-            Life::Ending { .. } | Life::Orphaned => return None,
-            Life::Vanished => return Some(FreezeReason::MappingVanished),
-            Life::Live => {}
+        match mapping.phase {
+            MappingPhase::Terminating(_)
+            | MappingPhase::ApprovedForRemoval(_)
+            | MappingPhase::RevocationDeferred(_)
+            | MappingPhase::Orphaned => return None,
+            // Whatever made it missing, the claims are treated alike.
+            MappingPhase::Missing(_) => return Some(FreezeReason::MappingVanished),
+            MappingPhase::Live => {}
         }
         let providers: Vec<Option<FreezeReason>> =
             mapping.providers().into_iter().map(|provider| self.provider_freeze(provider)).collect();
@@ -219,14 +224,13 @@ impl Catalog {
                 reason => reason,
             });
         }
-        match mapping {
-            None => Enforcement::Frozen(FreezeReason::MappingVanished),
-            Some(Mapping { life: Life::Ending { orphan }, .. }) => Enforcement::Ended { orphan: *orphan },
-            Some(Mapping { life: Life::Orphaned, .. }) => Enforcement::Ended { orphan: true },
-            Some(mapping) => match self.place_freeze(mapping, document) {
-                Some(reason) => Enforcement::Frozen(reason),
-                None => Enforcement::Live { keep: self.keep(mapping) },
-            },
+        let Some(mapping) = mapping else { return Enforcement::Frozen(FreezeReason::MappingVanished) };
+        if let Some(disposal) = mapping.phase.disposal() {
+            return Enforcement::Ended { orphan: disposal == ClaimDisposal::Orphan };
+        }
+        match self.place_freeze(mapping, document) {
+            Some(reason) => Enforcement::Frozen(reason),
+            None => Enforcement::Live { keep: self.keep(mapping) },
         }
     }
 
@@ -239,10 +243,10 @@ impl Catalog {
             let listed = target.inventory.as_ref().is_some_and(|stock| stock.items.contains_key(document));
             return (!listed && !target.lacks(document)).then_some(FreezeReason::InventoryIncomplete);
         }
-        let named = || mapping.grants.iter().map(|grant| self.targets.get(&grant.target));
-        if named().any(|target| target.is_none()) {
+        let named = || mapping.grants.iter().map(|grant| &grant.target);
+        if named().any(|target| !self.targets.contains_key(target)) {
             Some(FreezeReason::TargetNotFound)
-        } else if named().flatten().any(|target| target.covers(document)) {
+        } else if named().any(|target| self.regions.is_overlapped(target, document)) {
             Some(FreezeReason::OverlappingTarget)
         } else {
             None

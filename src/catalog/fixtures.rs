@@ -178,6 +178,14 @@ impl Catalog {
         self.stored(effects)
     }
 
+    pub(super) fn vanish(&mut self, name: &str) -> Effects {
+        self.advance(&key(name), PhaseEvent::FoundMissing(FreezeReason::MappingVanished))
+    }
+
+    pub(super) fn delete(&mut self, name: &str) -> Effects {
+        self.advance(&key(name), PhaseEvent::DeletionObserved(self.disposal(&key(name))))
+    }
+
     pub(super) fn tell(&mut self, change: &DirectoryChange) -> Effects {
         self.put_directory(&okta(), change)
     }

@@ -6,8 +6,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::api::glob::ResourcePattern;
-use crate::api::{CloudRunTargetSpec, DeletionPolicy, MappingMode, OnMissing, Permission, RoleMappingSpec};
-use crate::model::{DocumentKey, FreezeReason, GroupId, MappingKey, ProviderName, ResourceKind, Role, TargetName};
+use crate::api::{CloudRunTargetSpec, MappingMode, OnMissing, Permission, RoleMappingSpec};
+use crate::model::{
+    ClaimDisposal, DocumentKey, FreezeReason, GroupId, MappingKey, MappingPhase, ProviderName, ResourceKind, Role,
+    TargetName,
+};
 
 use super::tenant::Selector;
 use super::{Inventory, InventoryItem};
@@ -105,10 +108,6 @@ impl Target {
             && self.inventory.as_ref().is_some_and(|known| !known.items.contains_key(document))
     }
 
-    pub(super) fn covers(&self, document: &DocumentKey) -> bool {
-        self.spec.project == document.project() && self.spec.locations.iter().any(|l| l == document.location())
-    }
-
     /// What the target says about who may map what, the resource aside.
     fn entries<'a>(
         &'a self,
@@ -155,21 +154,26 @@ impl Target {
 /// Who asks: a mapping, and the labels of its namespace.
 type Place<'a> = (&'a MappingKey, &'a Labels);
 
-/// Which target each region belongs to: of several that cover it the oldest, then the first by name.
+/// Which targets cover each region of each project: the owner first, which is the oldest, then the first by name; after it
+/// those that it overlaps. The one answer to which target a document belongs to.
 #[derive(Default)]
-pub(super) struct Regions(BTreeMap<(String, String), TargetName>);
+pub(super) struct Regions(BTreeMap<String, BTreeMap<String, Vec<TargetName>>>);
 
 impl Regions {
     pub(super) fn of(targets: &BTreeMap<TargetName, Target>) -> Self {
         let mut by_age: Vec<_> = targets.iter().map(|(name, target)| (target.age, name, target)).collect();
         by_age.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
-        let mut regions = BTreeMap::new();
+        let mut regions = Self::default();
         for (_, name, target) in by_age {
             for location in &target.spec.locations {
-                regions.entry((target.spec.project.clone(), location.clone())).or_insert_with(|| name.clone());
+                let project = regions.0.entry(target.spec.project.clone()).or_default();
+                let covering = project.entry(location.clone()).or_default();
+                if !covering.contains(name) {
+                    covering.push(name.clone());
+                }
             }
         }
-        Self(regions)
+        regions
     }
 
     pub(super) fn owner(&self, document: &DocumentKey) -> Option<&TargetName> {
@@ -177,32 +181,30 @@ impl Regions {
     }
 
     pub(super) fn in_region(&self, project: &str, location: &str) -> Option<&TargetName> {
-        self.0.get(&(project.to_owned(), location.to_owned()))
+        self.covering(project, location).first()
+    }
+
+    /// Does the target cover the document and an older one own it?
+    pub(super) fn is_overlapped(&self, target: &TargetName, document: &DocumentKey) -> bool {
+        self.covering(document.project(), document.location()).iter().skip(1).any(|covering| covering == target)
+    }
+
+    fn covering(&self, project: &str, location: &str) -> &[TargetName] {
+        self.0.get(project).and_then(|locations| locations.get(location)).map_or(&[], Vec::as_slice)
     }
 
     /// Targets that gained or lost a region.
     pub(super) fn changed(&self, other: &Self) -> BTreeSet<TargetName> {
-        let regions: BTreeSet<_> = self.0.keys().chain(other.0.keys()).collect();
-        let moved = regions.into_iter().filter(|region| self.0.get(*region) != other.0.get(*region));
-        moved.flat_map(|region| [self.0.get(region), other.0.get(region)]).flatten().cloned().collect()
+        let all = |of: &Self| -> BTreeSet<(String, String)> {
+            let each = |(project, locations): (&String, &BTreeMap<String, Vec<TargetName>>)| {
+                locations.keys().map(|location| (project.clone(), location.clone())).collect::<Vec<_>>()
+            };
+            of.0.iter().flat_map(each).collect()
+        };
+        let regions: BTreeSet<_> = all(self).into_iter().chain(all(other)).collect();
+        let owners = regions.iter().map(|(project, at)| [self.in_region(project, at), other.in_region(project, at)]);
+        owners.filter(|[now, before]| now != before).flatten().flatten().cloned().collect()
     }
-}
-
-/// Where a mapping stands in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Life {
-    /// It has a spec.
-    Live,
-    /// It was deleted; its claims end.
-    Ending {
-        /// Its grants stay and are forgotten.
-        orphan: bool,
-    },
-    /// It was deleted and its grants were to stay, which the target does not let it decide: nothing is left of it but
-    /// claims of people who have not left.
-    Orphaned,
-    /// It is gone, and nobody saw it being deleted.
-    Vanished,
 }
 
 /// What a group selector means now.
@@ -310,7 +312,7 @@ pub(super) struct Mapping {
     pub(super) generation: i64,
     pub(super) spec: Option<RoleMappingSpec>,
     pub(super) accepted: BTreeSet<GroupId>,
-    pub(super) life: Life,
+    pub(super) phase: MappingPhase,
     pub(super) subjects: Vec<Subject>,
     pub(super) grants: Vec<Grant>,
     /// Parts of the spec that are none: it should never have come here.
@@ -369,7 +371,7 @@ impl Mapping {
             generation,
             spec: Some(spec),
             accepted,
-            life: Life::Live,
+            phase: MappingPhase::Live,
             subjects,
             grants,
             invalid,
@@ -379,13 +381,13 @@ impl Mapping {
     }
 
     /// A mapping that is known by its claims only.
-    pub(super) fn unknown(life: Life) -> Self {
+    pub(super) fn unknown(phase: MappingPhase) -> Self {
         Self {
             uid: None,
             generation: 0,
             spec: None,
             accepted: BTreeSet::new(),
-            life,
+            phase,
             subjects: vec![],
             grants: vec![],
             invalid: vec![],
@@ -402,8 +404,9 @@ impl Mapping {
         self.spec.as_ref().is_some_and(|spec| spec.on_missing == OnMissing::Revert)
     }
 
-    pub(super) fn orphans(&self) -> bool {
-        self.spec.as_ref().is_some_and(|spec| spec.deletion_policy == DeletionPolicy::Orphan)
+    /// What its `deletionPolicy` says.
+    pub(super) fn disposal(&self) -> ClaimDisposal {
+        self.spec.as_ref().map_or(ClaimDisposal::Revoke, |spec| spec.deletion_policy.into())
     }
 
     /// The roles on a document for which the target lets this mapping do something.

@@ -29,13 +29,14 @@ use jiff::Timestamp;
 
 use crate::api::{CloudRunTargetSpec, IdentityProviderSpec, MappingMode, RoleMappingSpec};
 use crate::model::{
-    DirectoryChange, DocumentKey, FreezeReason, GroupId, MappingKey, Pin, ProviderName, ResourceKind, TargetName,
+    ClaimDisposal, DirectoryChange, DocumentKey, FreezeReason, GroupId, MappingKey, MappingPhase, PhaseEffect,
+    PhaseEvent, Pin, ProviderName, ResourceKind, TargetName, Transition,
 };
 
 use mapping::{KnownResources, Labels, Mapping, Matches, Regions, Target};
 use tenant::{Selector, Tenant};
 
-pub use mapping::{Life, REFUSED_LISTED, Refused, Resolution};
+pub use mapping::{REFUSED_LISTED, Refused, Resolution};
 pub use view::{Acceptance, MappingView, ProviderView, SubjectView, TargetView};
 
 /// How far anything may go (`--mode`).
@@ -269,7 +270,7 @@ impl Catalog {
         if let Some(known) = self.mappings.get_mut(&key)
             && known.spec.as_ref() == Some(&spec)
             && known.accepted == accepted
-            && known.life == Life::Live
+            && known.phase == MappingPhase::Live
         {
             if known.generation != generation {
                 known.generation = generation;
@@ -330,48 +331,45 @@ impl Catalog {
         effects
     }
 
-    /// The mapping was deleted properly: its claims end as its last `deletionPolicy` says. Documents that only the
-    /// ledger knows are not among the effects.
-    pub fn revoke_mapping(&mut self, key: &MappingKey) -> Effects {
-        let orphan = self.mappings.get(key).is_some_and(Mapping::orphans);
-        self.set_phase(key, Life::Ending { orphan })
-    }
-
-    /// As [`Catalog::revoke_mapping`], whatever its `deletionPolicy`.
-    pub fn end_mapping(&mut self, key: &MappingKey, orphan: bool) -> Effects {
-        self.set_phase(key, Life::Ending { orphan })
-    }
-
     /// rolecall goes, and all grants stay, whatever the targets permit.
     pub fn leave_all(&mut self) {
         self.leave_all = true;
     }
 
-    /// Nothing is left of a deleted mapping but claims of people who have not left.
-    pub fn orphan_mapping(&mut self, key: &MappingKey) {
-        if let Some(mapping) = self.mappings.get_mut(key) {
-            mapping.life = Life::Orphaned;
-        }
-    }
-
-    /// Where a mapping stands in its life; none when nothing is known of it.
+    /// Phase of a mapping; none when nothing is known of it.
     #[must_use]
-    pub fn life(&self, key: &MappingKey) -> Option<Life> {
-        self.mappings.get(key).map(|mapping| mapping.life)
+    pub fn phase(&self, key: &MappingKey) -> Option<MappingPhase> {
+        self.mappings.get(key).map(|mapping| mapping.phase)
     }
 
-    /// The mapping is gone and nobody saw it being deleted: its claims freeze.
-    pub fn vanish_mapping(&mut self, key: &MappingKey) -> Effects {
-        if self.mappings.get(key).is_some_and(|mapping| mapping.life != Life::Live) {
-            return Effects::default();
+    /// What becomes of the claims of a mapping that ends, as its last `deletionPolicy` says.
+    #[must_use]
+    pub fn disposal(&self, key: &MappingKey) -> ClaimDisposal {
+        self.mappings.get(key).map_or(ClaimDisposal::Revoke, Mapping::disposal)
+    }
+
+    /// Something happened to a mapping that brings no spec: its phase changes as [`MappingPhase::on`] says. Documents that only
+    /// the ledger knows are not among the effects. An object that is there comes with [`Catalog::apply_mapping`].
+    pub fn advance(&mut self, key: &MappingKey, event: PhaseEvent) -> Effects {
+        let Transition { next, effects } = MappingPhase::after(self.phase(key), event);
+        match next {
+            Some(phase) if effects.contains(&PhaseEffect::Plan) => self.set_phase(key, phase),
+            Some(phase) => {
+                if let Some(mapping) = self.mappings.get_mut(key) {
+                    mapping.phase = phase;
+                }
+                let mappings = (!effects.is_empty()).then(|| key.clone()).into_iter().collect();
+                Effects { mappings, ..Effects::default() }
+            }
+            None => self.forget_mapping(key),
         }
-        self.set_phase(key, Life::Vanished)
     }
 
-    fn set_phase(&mut self, key: &MappingKey, life: Life) -> Effects {
+    /// Puts a mapping into the phase that is stored of it.
+    pub fn set_phase(&mut self, key: &MappingKey, phase: MappingPhase) -> Effects {
         let mut effects = Effects::default();
-        let mapping = self.mappings.entry(key.clone()).or_insert_with(|| Mapping::unknown(life));
-        mapping.life = life;
+        let mapping = self.mappings.entry(key.clone()).or_insert_with(|| Mapping::unknown(phase));
+        mapping.phase = phase;
         mapping.reach.documents.keys().for_each(|document| effects.document(document, Urgency::Revocation));
         effects.mappings.insert(key.clone());
         effects
@@ -460,7 +458,7 @@ impl Catalog {
                     resolve.insert(key.clone());
                 }
                 let resolved = |subject: &mapping::Subject| subject.resolution == Resolution::Resolved(*group);
-                let acts = mapping.life == Life::Live && mapping.mode() != MappingMode::Suspend;
+                let acts = mapping.phase == MappingPhase::Live && mapping.mode() != MappingMode::Suspend;
                 let through = acts && mapping.subjects.iter().any(resolved);
                 // Who has left goes from what is frozen, too.
                 let leaver = of_person && *urgency == Some(Urgency::Revocation);
@@ -572,7 +570,7 @@ impl Catalog {
             if let Resolution::Resolved(group) = new
                 && pinned != Some(group)
                 && self.frozen.is_none()
-                && mapping.life == Life::Live
+                && mapping.phase == MappingPhase::Live
             {
                 let (mapping, provider, selector) = place.clone();
                 effects.pins.push(Pin { mapping, provider, selector, group });

@@ -92,7 +92,7 @@ fn each_kind_of_directory_change_says_what_is_dirty_and_how_urgently() {
 fn a_leaver_makes_the_documents_of_frozen_mappings_dirty_and_other_changes_do_not() {
     type Freeze = fn(&mut Catalog);
     let freezes: [(&str, Freeze); 3] = [
-        ("vanished", |index| drop(index.vanish_mapping(&key("m")))),
+        ("vanished", |index| drop(index.vanish("m"))),
         ("the pinned group lost its name to another", |index| {
             index.tell(&named(1, "old"));
             index.tell(&named(3, "red"));
@@ -479,7 +479,7 @@ fn each_absence_freezes_with_its_reason_and_wants_nothing_new() {
     let cases: Vec<(Change, Enforcement)> = vec![
         (|i| drop(i.put_freeze(Some(FreezeReason::NotLoaded))), Enforcement::Frozen(FreezeReason::NotLoaded)),
         (|i| drop(i.put_freeze(Some(FreezeReason::StoreMismatch))), Enforcement::Frozen(FreezeReason::StoreMismatch)),
-        (|i| drop(i.vanish_mapping(&key("m"))), Enforcement::Frozen(FreezeReason::MappingVanished)),
+        (|i| drop(i.vanish("m")), Enforcement::Frozen(FreezeReason::MappingVanished)),
         (|i| drop(i.remove_provider(&okta())), Enforcement::Frozen(FreezeReason::IdentityProviderNotFound)),
         (|i| drop(i.remove_target(&target("t"))), Enforcement::Frozen(FreezeReason::TargetNotFound)),
         (
@@ -521,7 +521,7 @@ fn what_was_gone_comes_back_as_it_was() {
     let red = spec(&["red"], &["services/a"], &[INVOKER]);
     index.map("m", red.clone());
     let before = index.digest();
-    index.vanish_mapping(&key("m"));
+    index.vanish("m");
     assert_ne!(index.digest(), before);
     index.map("m", red);
     assert_eq!(index.digest(), before);
@@ -568,13 +568,13 @@ fn observe_wants_without_writing_and_freezes_what_there_is() {
     index.map("m", with(&red, [("mode", json!("Observe"))]));
     assert_eq!(index.wanted(&document("a"))[0], "invoker user:p1@corp.example m 1 observed");
     assert_eq!(index.stance_of("m", &document("a")), Enforcement::Frozen(FreezeReason::Observed));
-    index.revoke_mapping(&key("m"));
+    index.delete("m");
     assert_eq!(index.stance_of("m", &document("a")), Enforcement::Ended { orphan: false });
 
     index.ceiling = Ceiling::Observe;
     index.map("m", red);
     assert_eq!(index.wanted(&document("a"))[0], "invoker user:p1@corp.example m 1 observed");
-    index.revoke_mapping(&key("m"));
+    index.delete("m");
     assert_eq!(
         index.stance_of("m", &document("a")),
         Enforcement::Frozen(FreezeReason::Observed),
@@ -597,11 +597,11 @@ fn a_deleted_mapping_ends_as_its_last_deletion_policy_says_until_it_is_forgotten
         let mut index = index();
         let red = with(&spec(&["red"], &["services/a"], &[INVOKER]), [("deletionPolicy", json!(policy))]);
         index.map("m", red.clone());
-        let effects = index.revoke_mapping(&key("m"));
+        let effects = index.delete("m");
         assert_eq!(effects.dirty, BTreeMap::from([(document("a"), Urgency::Revocation)]));
         assert_eq!(index.stance_of("m", &document("a")), Enforcement::Ended { orphan });
         assert!(index.people("a").is_empty());
-        index.vanish_mapping(&key("m"));
+        index.vanish("m");
         assert_eq!(
             index.stance_of("m", &document("a")),
             Enforcement::Ended { orphan },
@@ -609,8 +609,8 @@ fn a_deleted_mapping_ends_as_its_last_deletion_policy_says_until_it_is_forgotten
         );
         index.map("m", red);
         assert_eq!(index.people("a"), BTreeSet::from([1, 2]));
-        index.revoke_mapping(&key("m"));
-        index.forget_mapping(&key("m"));
+        index.delete("m");
+        index.advance(&key("m"), PhaseEvent::ClaimsEnded);
         assert!(index.mapping(&key("m")).is_none() && index.documents().is_empty() && index.pins.is_empty());
         assert!(index.by_group.is_empty() && index.by_name.is_empty());
     }
@@ -619,7 +619,7 @@ fn a_deleted_mapping_ends_as_its_last_deletion_policy_says_until_it_is_forgotten
 #[test]
 fn a_vanished_mapping_that_is_released_ends_even_if_only_the_ledger_knew_it() {
     let mut index = index();
-    index.revoke_mapping(&key("m"));
+    index.delete("m");
     assert_eq!(index.stance_of("m", &document("a")), Enforcement::Ended { orphan: false });
 }
 
@@ -839,12 +839,12 @@ fn a_target_permits_by_namespace_provider_resource_and_role() {
     assert_eq!(suspended(&index, "a"), roles(&[]), "for the people of one provider only");
 
     index.map("m", with(&red(), [("deletionPolicy", json!("Orphan"))]));
-    index.revoke_mapping(&key("m"));
+    index.delete("m");
     let orphaned = |index: &Catalog| index.desired(&document("a"), &BTreeSet::new()).may_orphan[&key("m")].clone();
     assert_eq!(orphaned(&index), roles(&[]));
     index.apply_target(target("t"), permitting("Orphan", &[VIEWER]), Timestamp::UNIX_EPOCH);
     assert_eq!(orphaned(&index), roles(&[VIEWER]));
-    index.orphan_mapping(&key("m"));
+    index.advance(&key("m"), PhaseEvent::OnlyOrphansLeft);
     assert_eq!(index.stance_of("m", &document("a")), crate::model::Enforcement::Ended { orphan: true });
     assert_eq!(orphaned(&index), roles(&[VIEWER]));
 }

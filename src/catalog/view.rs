@@ -6,11 +6,11 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::model::{
-    DocumentKey, Enforcement, FreezeReason, GroupId, Keep, MappingKey, MemberKey, ProviderName, ResourceKind,
-    TargetName, UserId,
+    DocumentKey, Enforcement, FreezeReason, GroupId, Keep, MappingKey, MappingPhase, MemberKey, ProviderName,
+    ResourceKind, TargetName, UserId,
 };
 
-use super::mapping::{Life, Mapping, Refused, Resolution, Target};
+use super::mapping::{Mapping, Refused, Resolution, Target};
 use super::tenant::{GroupState, Selector, Tenant, UserState};
 use super::{Catalog, InventoryItem};
 
@@ -70,8 +70,8 @@ pub struct SubjectView {
 pub struct MappingView {
     /// `metadata.generation` of the spec.
     pub generation: i64,
-    /// Where it stands in its life.
-    pub life: Life,
+    /// Its phase.
+    pub phase: MappingPhase,
     /// Why all its claims are frozen; `Observed` included.
     pub frozen: Option<FreezeReason>,
     /// Which claims stay although they are not wanted now.
@@ -119,7 +119,7 @@ pub struct TargetView {
     pub listed: bool,
     /// Was the last list complete?
     pub complete: bool,
-    /// How many resources of each kind there are.
+    /// How many resources of each kind there are, those of its regions that belong to an older target aside.
     pub resources: BTreeMap<ResourceKind, usize>,
     /// Documents in its regions that mappings reach.
     pub documents: BTreeSet<DocumentKey>,
@@ -209,7 +209,7 @@ impl Catalog {
         let exists = |provider: &ProviderName| self.tenants.get(provider).is_some_and(|tenant| tenant.spec.is_some());
         Some(MappingView {
             generation: mapping.generation,
-            life: mapping.life,
+            phase: mapping.phase,
             frozen: self.freeze(Some(mapping)),
             keep: self.keep(mapping),
             subjects: self.subjects(mapping),
@@ -294,6 +294,12 @@ impl Catalog {
         target.spec.locations.iter().filter_map(of).filter(|(_, owner)| owner != name).collect()
     }
 
+    /// The target that a document belongs to: of those that cover it the oldest. None when none covers it.
+    #[must_use]
+    pub fn target_of(&self, document: &DocumentKey) -> Option<&TargetName> {
+        self.regions.owner(document)
+    }
+
     pub(super) fn owner(&self, document: &DocumentKey) -> Option<(&TargetName, &Target)> {
         let name = self.regions.owner(document)?;
         self.targets.get(name).map(|target| (name, target))
@@ -308,7 +314,8 @@ impl Catalog {
     pub fn target(&self, name: &TargetName) -> Option<TargetView> {
         let target = self.targets.get(name)?;
         let mut resources = BTreeMap::new();
-        for document in target.inventory.iter().flat_map(|stock| stock.items.keys()) {
+        let listed = target.inventory.iter().flat_map(|stock| stock.items.keys());
+        for document in listed.filter(|document| self.regions.owner(document) == Some(name)) {
             *resources.entry(document.kind()).or_default() += 1;
         }
         Some(TargetView {

@@ -12,6 +12,7 @@ mod ledger;
 mod live;
 mod name;
 mod pairs;
+mod phase;
 mod principal;
 mod pseudonym;
 mod random;
@@ -36,6 +37,7 @@ pub use ledger::{
 };
 pub use live::{Addition, Capacity, Changes, Live, Room, Stored};
 pub use name::{MappingKey, NameError, ProviderName, TargetName};
+pub use phase::{ClaimDisposal, MappingPhase, PhaseEffect, PhaseEvent, Transition};
 pub use principal::{MemberKey, Principal, PrincipalError};
 pub use pseudonym::{KEY_BYTES, Pseudonyms};
 pub use random::Randomness;

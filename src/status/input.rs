@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::api::{
     DriftSample, FindingStatus, MappingMode, PolicyCounts, ProviderState, RefusedPath, ResourceCounts, TargetDrift,
 };
-use crate::model::{DocumentKey, FreezeReason, MemberKey};
+use crate::model::{DocumentKey, FreezeReason, MappingPhase, MemberKey};
 
 /// Something that went wrong: a reason word of the one list, a sentence about this case, and since when.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -171,8 +171,8 @@ pub struct MappingInput<'a> {
     pub mode: MappingMode,
     /// Is `--mode observe` the ceiling?
     pub ceiling_observes: bool,
-    /// Deleted properly; its claims are being ended.
-    pub ending: bool,
+    /// Its phase.
+    pub phase: MappingPhase,
     /// The manifest cannot be read, or stands twice: what it last said is in force.
     pub problem: Option<&'a Failure>,
     /// Why all of it, or a part, is frozen; subjects aside.

@@ -57,7 +57,12 @@ pub fn fold_mapping(
         }
     }
     if let Some(held) = &held {
-        conditions.set(kind::HELD, true, reason::MASS_REMOVAL, &held_message(held, total.held, input.ending));
+        conditions.set(
+            kind::HELD,
+            true,
+            reason::MASS_REMOVAL,
+            &held_message(held, total.held, input.phase.is_terminating()),
+        );
     }
     let reverted_at = documents.iter().filter_map(|document| document.reverted_at).max();
     let (drifted, drift_ends) = drifted(&drift, reverted_at, now);

@@ -344,7 +344,7 @@ fn under_way(context: &FoldContext<'_>) -> Option<ReadyDecision> {
 }
 
 fn ending(context: &FoldContext<'_>) -> Option<ReadyDecision> {
-    context.input.ending.then(|| {
+    context.input.phase.is_terminating().then(|| {
         let message = if context.total.held > 0 {
             format!("the mapping was deleted; {}", explain(reason::MASS_REMOVAL))
         } else {

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use super::*;
 use crate::api::condition::{kind, lookup, reason};
 use crate::api::{DriftKind, DriftSample, MappingMode, RefusedPath, RoleMappingStatus};
-use crate::model::{DocumentKey, FreezeReason, MemberKey, ResourceKind};
+use crate::model::{ClaimDisposal, DocumentKey, FreezeReason, MappingPhase, MemberKey, ResourceKind};
 
 mod cache;
 mod fit;
@@ -110,7 +110,7 @@ impl Scene {
             generation: self.generation,
             mode: self.mode,
             ceiling_observes: self.ceiling_observes,
-            ending: self.ending,
+            phase: if self.ending { MappingPhase::Terminating(ClaimDisposal::Revoke) } else { MappingPhase::Live },
             problem: self.problem.as_ref(),
             frozen: self.frozen,
             frozen_detail: &self.frozen_detail,

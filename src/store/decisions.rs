@@ -6,7 +6,7 @@ use sqlx::query;
 use super::audit::{AuditDraft, COMMAND};
 use super::sql::{Columns, nanos};
 use super::{Store, StoreError};
-use crate::model::MappingKey;
+use crate::model::{ClaimDisposal, MappingKey};
 
 /// A decision that only a person can make.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +32,15 @@ pub enum Farewell {
     Revoke,
     /// It stays and is forgotten.
     Orphan,
+}
+
+impl From<Farewell> for ClaimDisposal {
+    fn from(mode: Farewell) -> Self {
+        match mode {
+            Farewell::Revoke => Self::Revoke,
+            Farewell::Orphan => Self::Orphan,
+        }
+    }
 }
 
 /// A decision that was not carried out yet.

@@ -4,7 +4,9 @@ use jiff::Timestamp;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::model::{AuditEntry, GroupFacts, MemberChange, ProviderName, Seq, UserFacts};
+use crate::model::{
+    AuditEntry, ClaimDisposal, FreezeReason, GroupFacts, MappingPhase, MemberChange, ProviderName, Seq, UserFacts,
+};
 use crate::scim::Filter;
 
 /// On whose behalf a directory change is made: becomes the actor and the request id of its audit row.
@@ -351,7 +353,30 @@ pub enum SpecState {
     Vanished,
 }
 
+impl From<MappingPhase> for SpecState {
+    fn from(phase: MappingPhase) -> Self {
+        match phase {
+            MappingPhase::Live => Self::Active,
+            MappingPhase::Missing(_) => Self::Vanished,
+            MappingPhase::Terminating(_)
+            | MappingPhase::ApprovedForRemoval(_)
+            | MappingPhase::RevocationDeferred(_)
+            | MappingPhase::Orphaned => Self::Ending,
+        }
+    }
+}
+
 impl SpecState {
+    /// The phase of a mapping that is restored from here. `claims`: what its stored spec says about its end.
+    #[must_use]
+    pub fn phase(self, claims: ClaimDisposal) -> MappingPhase {
+        match self {
+            Self::Active => MappingPhase::Live,
+            Self::Ending => MappingPhase::Terminating(claims),
+            Self::Vanished => MappingPhase::Missing(FreezeReason::MappingVanished),
+        }
+    }
+
     /// The stored word.
     #[must_use]
     pub fn as_str(self) -> &'static str {

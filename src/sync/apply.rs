@@ -17,9 +17,9 @@ use crate::api::{
     duration,
 };
 use crate::catalog::Effects;
-use crate::model::{DocumentKey, FreezeReason, GroupId, MappingKey, NameError, ProviderName, TargetName};
+use crate::model::{DocumentKey, FreezeReason, GroupId, MappingKey, MappingPhase, NameError, ProviderName, TargetName};
 use crate::status::Failure;
-use crate::store::{SpecState, StoreError, StoredSpec};
+use crate::store::{StoreError, StoredSpec};
 
 /// Where a mapping lives whose manifest names no namespace, as with `kubectl apply`.
 pub(super) const DEFAULT_NAMESPACE: &str = "default";
@@ -85,12 +85,10 @@ fn is_known(metadata: &ObjectMeta, uid: Option<&str>, generation: i64) -> bool {
 }
 
 impl MappingState {
-    /// Is this object what is in force already? Only of objects whose generation the API server counts.
+    /// Does this object say what was taken in last? Only of objects whose generation the API server counts.
     fn says_the_same(&self, object: &RoleMapping) -> bool {
         let metadata = &object.metadata;
         is_known(metadata, self.uid.as_deref(), self.generation)
-            && !self.ending
-            && self.vanished.is_none()
             && self.problem.is_none()
             && self.accepted == accepted_groups(metadata)
             && self.released == released(metadata)
@@ -186,7 +184,8 @@ impl Engine {
             metadata.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE),
             metadata.name.as_deref().unwrap_or_default(),
         )?;
-        if self.0.state().mappings.get(&key).is_some_and(|memory| memory.says_the_same(&object)) {
+        let is_live = self.mapping_phase(&key) == Some(MappingPhase::Live);
+        if is_live && self.0.state().mappings.get(&key).is_some_and(|memory| memory.says_the_same(&object)) {
             // Such as a status of ours that comes back by the watch.
             return Ok(());
         }
@@ -198,7 +197,7 @@ impl Engine {
         let id = (kind::MAPPING, Some(key.namespace()), key.name());
         let version = self.0.persist_spec(id, generation, from, json).await?;
         let uid = version.as_ref().map(|version| version.uid.as_str());
-        let effects = self.0.install_mapping(&key, object, generation, false, uid);
+        let effects = self.0.install_mapping(&key, object, generation, uid);
         self.0.apply_effects(effects, &Trigger::at(self.0.clock.now())).await;
         if known.is_some() {
             self.0.enqueue_claimed(&key).await?;
@@ -323,10 +322,10 @@ impl Engine {
     /// # Errors
     /// [`IntakeError`].
     pub async fn revive_mapping(&self, key: &MappingKey) -> Result<(), IntakeError> {
-        let Some(spec) = self.0.stored_mapping(key).await? else { return Ok(()) };
-        if spec.state != SpecState::Vanished {
+        if self.mapping_phase(key).and_then(MappingPhase::missing).is_none() {
             return Ok(());
         }
+        let Some(spec) = self.0.stored_mapping(key).await? else { return Ok(()) };
         let Some(object) = parsed::<RoleMapping>(&spec) else { return Ok(()) };
         self.apply_mapping(object, Provenance { source: &spec.source, written_by: None }).await
     }
@@ -390,19 +389,12 @@ impl Engine {
                 kind::MAPPING => parsed::<RoleMapping>(spec).and_then(|object| {
                     let key =
                         MappingKey::new(spec.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE), &spec.name).ok()?;
-                    let ending = spec.state == SpecState::Ending;
                     let uid = uids.get(&(spec.namespace.clone(), spec.name.clone())).map(String::as_str);
-                    let mut effects = self.0.install_mapping(&key, object, spec.generation, ending, uid);
+                    let mut effects = self.0.install_mapping(&key, object, spec.generation, uid);
                     let mut state = self.0.state();
-                    match spec.state {
-                        SpecState::Active => {}
-                        SpecState::Ending => effects.merge(state.catalog.revoke_mapping(&key)),
-                        SpecState::Vanished => {
-                            if let Some(memory) = state.mappings.get_mut(&key) {
-                                memory.vanished = Some(FreezeReason::MappingVanished);
-                            }
-                            effects.merge(state.catalog.vanish_mapping(&key));
-                        }
+                    let phase = spec.state.phase(state.catalog.disposal(&key));
+                    if phase != MappingPhase::Live {
+                        effects.merge(state.catalog.set_phase(&key, phase));
                     }
                     drop(state);
                     Some(effects)
@@ -506,14 +498,7 @@ impl Inner {
     }
 
     /// `uid`: which object of its name it is, as the history has it.
-    fn install_mapping(
-        &self,
-        key: &MappingKey,
-        object: RoleMapping,
-        generation: i64,
-        ending: bool,
-        uid: Option<&str>,
-    ) -> Effects {
+    fn install_mapping(&self, key: &MappingKey, object: RoleMapping, generation: i64, uid: Option<&str>) -> Effects {
         let now = self.clock.now();
         let accepted = accepted_groups(&object.metadata);
         let (effects, targets) = {
@@ -530,8 +515,6 @@ impl Inner {
                 released: released(&object.metadata),
                 reconcile_requested_at: annotation(&object.metadata, RECONCILE_ANNOTATION).map(str::to_owned),
                 problem: None,
-                ending,
-                vanished: None,
             };
             let before = state.mappings.insert(key.clone(), memory);
             state.changed_mappings.insert(key.clone());
@@ -563,8 +546,8 @@ impl Inner {
 
     /// The list of resources may be out of date for this document.
     pub(super) fn list_again(&self, document: &DocumentKey) {
-        let targets = self.state().targets_of(document);
-        for target in targets {
+        let target = self.state().target_of(document);
+        if let Some(target) = target {
             self.discovery().enqueue(&target, Instant::now());
         }
         self.list.notify_one();

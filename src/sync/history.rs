@@ -5,7 +5,7 @@ use super::provenance::created;
 use crate::api::{CloudRunTarget, IdentityProvider, RoleMapping};
 use crate::catalog::{Catalog, Ceiling, Inventory, InventoryItem};
 use crate::model::{MappingKey, ProviderName, Seq, TargetName};
-use crate::store::{ListingRecord, SpecPhase, SpecVersion, Store, StoreError};
+use crate::store::{ListingRecord, SpecPhase, SpecState, SpecVersion, Store, StoreError};
 
 /// Rebuilds the catalog as it was once everything up to a position was taken in, its pins included. `ceiling`: how far
 /// anything was allowed to go, which the audit tells.
@@ -76,8 +76,10 @@ fn apply(catalog: &mut Catalog, version: &SpecVersion) -> Result<(), StoreError>
             catalog.identify_mapping(&key, &version.uid);
             match version.phase {
                 SpecPhase::Active | SpecPhase::Removed => {}
-                SpecPhase::Terminating => drop(catalog.revoke_mapping(&key)),
-                SpecPhase::Missing => drop(catalog.vanish_mapping(&key)),
+                SpecPhase::Terminating => {
+                    let _ = catalog.set_phase(&key, SpecState::Ending.phase(catalog.disposal(&key)));
+                }
+                SpecPhase::Missing => drop(catalog.set_phase(&key, SpecState::Vanished.phase(catalog.disposal(&key)))),
             }
         }
         _ => {}

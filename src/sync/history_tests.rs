@@ -10,8 +10,8 @@ use super::catalog_at;
 use crate::api::{CloudRunTargetSpec, IdentityProviderSpec, RoleMappingSpec};
 use crate::catalog::{Catalog, Ceiling, Effects, Inventory, InventoryItem};
 use crate::model::{
-    Clock as _, Desired, DocumentKey, EmailFact, GroupFacts, GroupId, ManualClock, MappingKey, ProviderName,
-    ResourceKind, Seq, TargetName, UserFacts, UserId,
+    Clock as _, Desired, DocumentKey, EmailFact, FreezeReason, GroupFacts, GroupId, ManualClock, MappingKey,
+    MappingPhase, PhaseEvent, ProviderName, ResourceKind, Seq, TargetName, UserFacts, UserId,
 };
 use crate::store::{
     ListingRecord, MemberChange, NewGroup, NewUser, Origin, ResourceRecord, SpecState, Store, StoreError, StoredSpec,
@@ -201,18 +201,18 @@ impl Fixture {
 
     async fn mapping_goes(&mut self, a: u8, b: u8) {
         let key = key(a);
-        if self.live.life(&key).is_none() {
+        if self.live.phase(&key).is_none() {
             return;
         }
         let id = ("RoleMapping", Some(key.namespace()), key.name());
         match b % 3 {
             0 => {
                 self.store.set_spec_state(id.0, id.1, id.2, SpecState::Ending).await.unwrap();
-                let _ = self.live.revoke_mapping(&key);
+                let _ = self.live.advance(&key, PhaseEvent::DeletionObserved(self.live.disposal(&key)));
             }
-            1 if self.live.life(&key) == Some(crate::catalog::Life::Live) => {
+            1 if self.live.phase(&key) == Some(MappingPhase::Live) => {
                 self.store.set_spec_state(id.0, id.1, id.2, SpecState::Vanished).await.unwrap();
-                let _ = self.live.vanish_mapping(&key);
+                let _ = self.live.advance(&key, PhaseEvent::FoundMissing(FreezeReason::MappingVanished));
             }
             _ => {
                 self.store.remove_pins(&key).await.unwrap();

@@ -14,9 +14,10 @@ use crate::api::condition::{kind, reason};
 use crate::api::{
     DriftKind, DriftSample, FindingStatus, PolicyCounts, RefusedPath, ResourceCounts, TargetDrift, duration,
 };
-use crate::catalog::{Acceptance, Ceiling, Life, MappingView, Resolution, SubjectView};
+use crate::catalog::{Acceptance, Ceiling, MappingView, Resolution, SubjectView};
 use crate::model::{
-    DocumentKey, FreezeReason, GrantKey, MappingKey, MemberKey, ProviderName, ResourceKind, Subject, TargetName,
+    DocumentKey, FreezeReason, GrantKey, MappingKey, MappingPhase, MemberKey, ProviderName, ResourceKind, Subject,
+    TargetName,
 };
 use crate::plan;
 use crate::status::{
@@ -139,8 +140,8 @@ async fn look_for_abandoned(inner: &Inner) {
     if state.abandoned != abandoned {
         let touched: Vec<DocumentKey> = state.abandoned.keys().chain(abandoned.keys()).cloned().collect();
         for document in touched {
-            let targets = state.targets_of(&document);
-            state.changed_targets.extend(targets);
+            let target = state.target_of(&document);
+            state.changed_targets.extend(target);
         }
         state.abandoned = abandoned;
     }
@@ -159,7 +160,7 @@ fn mapping(inner: &Inner, key: &MappingKey) {
             inner.board.remove(Kind::RoleMapping, Some(key.namespace()), key.name());
             return;
         };
-        if state.catalog.life(key) == Some(Life::Orphaned) {
+        if state.phase(key) == Some(MappingPhase::Orphaned) {
             // The object is gone; what is left of it goes with the people.
             inner.board.remove(Kind::RoleMapping, Some(key.namespace()), key.name());
             return;
@@ -202,7 +203,7 @@ fn mapping(inner: &Inner, key: &MappingKey) {
         let part = |names: bool, why: FreezeReason| names.then_some(why);
         let frozen = state
             .frozen
-            .or(memory.vanished)
+            .or(view.phase.missing())
             .or(view.frozen)
             .or(part(!view.missing_providers.is_empty(), FreezeReason::IdentityProviderNotFound))
             .or(part(!view.changed_providers.is_empty(), FreezeReason::IdentityProviderChanged))
@@ -218,7 +219,7 @@ fn mapping(inner: &Inner, key: &MappingKey) {
                 generation: memory.generation,
                 mode: memory.spec.mode,
                 ceiling_observes: inner.config.ceiling == Ceiling::Observe,
-                ending: memory.ending,
+                phase: view.phase,
                 problem: problem.as_ref(),
                 frozen,
                 frozen_detail: &detail,
@@ -438,11 +439,9 @@ fn target(inner: &Inner, name: &TargetName) {
         let mut policies = PolicyCounts::default();
         let mut drift: Vec<TargetDrift> = Vec::new();
         let mut missing_permissions: Vec<String> = Vec::new();
-        let (frozen, covered) = (state.frozen_documents(), memory);
-        for (document, memory) in &state.documents {
-            if !covered.covers(document) {
-                continue;
-            }
+        let frozen = state.frozen_documents();
+        let owned = |document: &DocumentKey| state.catalog.target_of(document) == Some(name);
+        for (document, memory) in state.documents.iter().filter(|(document, _)| owned(document)) {
             missing_permissions.extend(memory.missing_permission.clone());
             match memory.standing(frozen.contains(document)) {
                 DocumentHealth::Failed => policies.failed += 1,
@@ -479,8 +478,7 @@ fn target(inner: &Inner, name: &TargetName) {
             complete_at: listing.complete_at,
         });
         let overlapped_by = view.overlapped.values().next().map(TargetName::as_str);
-        let abandoned =
-            state.abandoned.iter().filter(|(document, _)| covered.covers(document)).map(|(_, grants)| grants).sum();
+        let abandoned = state.abandoned.iter().filter(|(document, _)| owned(document)).map(|(_, grants)| grants).sum();
         let folded = fold_target(
             &TargetInput {
                 generation: memory.generation,

@@ -44,7 +44,9 @@ fn person(n: u8) -> GrantKey {
 
 fn object<T: serde::de::DeserializeOwned>(kind: &str, metadata: Value, spec: &Value) -> T {
     let mut metadata = metadata;
-    metadata["creationTimestamp"] = json!("2027-01-31T12:00:00Z");
+    if metadata["creationTimestamp"].is_null() {
+        metadata["creationTimestamp"] = json!("2027-01-31T12:00:00Z");
+    }
     metadata["uid"] = json!("uid");
     let object = json!({"apiVersion": "rolecall.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec});
     serde_json::from_value(object).unwrap()
@@ -347,4 +349,41 @@ async fn engine_that_is_dropped_makes_no_call_any_more() {
     fixture.leave(ids[0], 1).await;
     tokio::time::sleep(Duration::from_millis(600)).await;
     assert_eq!((fixture.target.journal().len(), fixture.target.reads()), (0, reads));
+}
+
+#[tokio::test]
+async fn status_of_a_younger_target_counts_nothing_of_what_an_older_one_covers() {
+    let fixture = Fixture::new().await;
+    let allow = json!([{
+        "namespaces": {"names": ["team"]}, "identityProviders": ["okta"], "resources": ["services/*"],
+        "roles": ["roles/run.invoker"],
+    }]);
+    let spec = json!({"project": "p", "locations": ["l"], "allow": allow});
+    let metadata = json!({"name": "b", "creationTimestamp": "2027-01-31T12:00:01Z"});
+    // By name alone it would be the first.
+    fixture.engine.apply_target(object("CloudRunTarget", metadata, &spec), Provenance::file("b.yaml")).await.unwrap();
+    let granted_by_hand = Stored { member: "user:p1@corp.example".to_owned(), times: 1 };
+    fixture.target.edit(&document(), |grants| drop(grants.insert(person(1), granted_by_hand.clone())));
+    fixture.join(&[1]).await;
+    let status = |name: &str| fixture.engine.0.board.target(&TargetName::new(name).unwrap());
+    let services = |name: &str| status(name).and_then(|status| status.resources).map(|counts| counts.services);
+    let begun = std::time::Instant::now();
+    while status("t").is_none_or(|status| status.drift.is_empty()) || services("b").is_none() {
+        assert!(begun.elapsed() < PATIENCE, "{:?} {:?}", status("t"), status("b"));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (older, younger) = (status("t").unwrap(), status("b").unwrap());
+    assert_eq!(older.policies.map(|policies| policies.in_sync), Some(1), "{older:?}");
+    assert_eq!(services("t"), Some(1));
+    assert_eq!(younger.policies, Some(crate::api::PolicyCounts::default()), "{younger:?}");
+    assert!(younger.drift.is_empty(), "{younger:?}");
+    assert_eq!(services("b"), Some(0), "{younger:?}");
+    // Once the older one is gone, what it covered is the younger one's.
+    fixture.engine.remove_target(&TargetName::new("t").unwrap()).await.unwrap();
+    let begun = std::time::Instant::now();
+    while services("b") != Some(1) || status("b").is_none_or(|status| status.drift.is_empty()) {
+        assert!(begun.elapsed() < PATIENCE, "{:?}", status("b"));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    fixture.end().await;
 }

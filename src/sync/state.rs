@@ -17,7 +17,8 @@ use super::refusals::Refusals;
 use crate::api::{CloudRunTargetSpec, DriftKind, IdentityProviderSpec, RoleMappingSpec};
 use crate::catalog::{Catalog, Effects, Urgency};
 use crate::model::{
-    DocumentKey, FreezeReason, GrantKey, GroupId, MappingKey, MemberKey, ProviderName, Seq, Subject, TargetName,
+    DocumentKey, FreezeReason, GrantKey, GroupId, MappingKey, MappingPhase, MemberKey, ProviderName, Seq, Subject,
+    TargetName,
 };
 use crate::plan::{ClaimCounts, Held, LimitExceeded, Plan};
 use crate::status::Failure;
@@ -196,14 +197,6 @@ pub(super) struct TargetState {
     pub problem: Option<ObjectProblem>,
 }
 
-impl TargetState {
-    /// Is the document in the project and one of the regions of the target?
-    pub fn covers(&self, document: &DocumentKey) -> bool {
-        self.spec.project == document.project()
-            && self.spec.locations.iter().any(|location| location == document.location())
-    }
-}
-
 #[derive(Debug)]
 pub(super) struct ProviderState {
     /// Which object of that name; none without a cluster.
@@ -231,10 +224,6 @@ pub(super) struct MappingState {
     /// The annotation `rolecall.dev/reconcile-requested-at`.
     pub reconcile_requested_at: Option<String>,
     pub problem: Option<ObjectProblem>,
-    /// Deleted properly; its claims are being ended.
-    pub ending: bool,
-    /// Gone, and nobody saw it being deleted: why nothing is concluded from that.
-    pub vanished: Option<FreezeReason>,
 }
 
 /// All of it.
@@ -315,9 +304,14 @@ impl State {
         }
     }
 
-    /// The targets whose project and regions cover this document.
-    pub fn targets_of(&self, document: &DocumentKey) -> Vec<TargetName> {
-        self.targets.iter().filter(|(_, memory)| memory.covers(document)).map(|(name, _)| name.clone()).collect()
+    /// The target that counts this document in its status, if any.
+    pub fn target_of(&self, document: &DocumentKey) -> Option<TargetName> {
+        self.catalog.target_of(document).cloned()
+    }
+
+    /// Phase of a mapping that is in force, or ends.
+    pub fn phase(&self, key: &MappingKey) -> Option<MappingPhase> {
+        self.mappings.contains_key(key).then(|| self.catalog.phase(key)).flatten()
     }
 
     fn link(&mut self, document: &DocumentKey, mappings: &BTreeSet<MappingKey>, there: bool) {
@@ -362,8 +356,8 @@ impl State {
         let changed = before != documents;
         if changed {
             for document in before.symmetric_difference(&documents) {
-                let targets = self.targets_of(document);
-                self.changed_targets.extend(targets);
+                let target = self.target_of(document);
+                self.changed_targets.extend(target);
             }
         }
         if !documents.is_empty() {
@@ -384,9 +378,9 @@ impl State {
         self.frozen_mappings.values().flatten().collect()
     }
 
-    /// Was the mapping deleted, and are its claims being ended?
-    pub fn is_ending(&self, key: &MappingKey) -> bool {
-        self.mappings.get(key).is_some_and(|memory| memory.ending)
+    /// True when the claims of the mapping end.
+    pub fn is_terminating(&self, key: &MappingKey) -> bool {
+        self.phase(key).is_some_and(MappingPhase::is_terminating)
     }
 
     /// Does a pass that is under way have this mapping in its plan?

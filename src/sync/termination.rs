@@ -1,6 +1,6 @@
-//! Mappings end: deleted, vanished, released, abandoned, or with rolecall itself.
+//! Carries out the transitions of [`MappingPhase`]: the stored spec, the catalog, the documents.
 //!
-//! A mapping that was deleted properly is remembered as ending until nothing is claimed for it any more, over restarts
+//! A mapping whose deletion was observed is remembered as terminating until nothing is claimed for it any more, over restarts
 //! too. One that is gone and that nobody saw being deleted freezes its claims.
 
 use tokio::time::Instant;
@@ -9,18 +9,19 @@ use super::apply::{DEFAULT_NAMESPACE, IntakeError, SOURCE_OF_ENDING, kind, store
 use super::lanes::Lane;
 use super::state::{State, Trigger};
 use super::{Engine, Inner};
-use crate::api::{DeletionPolicy, RoleMapping};
-use crate::catalog::Life;
-use crate::model::{DocumentKey, FreezeReason, MappingKey};
+use crate::api::RoleMapping;
+use crate::model::{
+    ClaimDisposal, DocumentKey, FreezeReason, MappingKey, MappingPhase, PhaseEffect, PhaseEvent, Transition,
+};
 use crate::store::{SpecState, StoreError, StoredSpec, UninstallMode};
 
 impl Engine {
-    /// The mapping was deleted, properly: its claims end as its `deletionPolicy` says.
+    /// The deletion of a mapping was observed: its claims end as its `deletionPolicy` says.
     ///
     /// # Errors
     /// [`StoreError`], when that cannot be remembered.
     pub async fn delete_mapping(&self, key: &MappingKey) -> Result<(), StoreError> {
-        self.end(key, None).await
+        self.0.advance(key, PhaseEvent::DeletionObserved).await.map(drop)
     }
 
     /// As [`Engine::delete_mapping`], by what the object said last, which may not have been in force yet.
@@ -28,7 +29,7 @@ impl Engine {
     /// # Errors
     /// [`IntakeError`], when that cannot be remembered.
     pub async fn delete_mapping_as(&self, key: &MappingKey, object: RoleMapping) -> Result<(), IntakeError> {
-        let orphan = object.spec.deletion_policy == DeletionPolicy::Orphan;
+        let claims = ClaimDisposal::from(object.spec.deletion_policy);
         {
             let _one_at_a_time = self.0.intake.lock().await;
             let memory = self.0.state().mappings.get(key).map(|memory| (memory.generation, memory.spec == object.spec));
@@ -41,33 +42,17 @@ impl Engine {
                 }
             }
         }
-        Ok(self.end(key, Some(orphan)).await?)
+        Ok(self.0.advance(key, |_| PhaseEvent::DeletionObserved(claims)).await.map(drop)?)
     }
 
-    async fn end(&self, key: &MappingKey, orphan: Option<bool>) -> Result<(), StoreError> {
-        let one_at_a_time = self.0.intake.lock().await;
-        self.0.mark(key, SpecState::Ending).await?;
-        let effects = {
-            let mut state = self.0.state();
-            if let Some(memory) = state.mappings.get_mut(key) {
-                memory.ending = true;
-                memory.problem = None;
-                memory.vanished = None;
-            }
-            state.changed_mappings.insert(key.clone());
-            if state.uninstall == Some(UninstallMode::Orphan) {
-                state.catalog.leave_all();
-            }
-            // While rolecall is to go, what was said about all of it counts, also for what is deleted meanwhile.
-            match state.uninstall.map(|uninstall| uninstall == UninstallMode::Orphan).or(orphan) {
-                None => state.catalog.revoke_mapping(key),
-                Some(orphan) => state.catalog.end_mapping(key, orphan),
-            }
-        };
-        self.0.apply_effects(effects, &Trigger::at(self.0.clock.now())).await;
-        self.0.enqueue_claimed(key).await?;
-        drop(one_at_a_time);
-        self.0.forget_if_done(key).await
+    /// A person approved that a mapping that is missing is taken as deleted. Nothing happens to one that is there. Answers
+    /// whether its claims end.
+    ///
+    /// # Errors
+    /// [`StoreError`], when that cannot be remembered.
+    pub async fn approve_removal(&self, key: &MappingKey) -> Result<bool, StoreError> {
+        let transition = self.0.advance(key, PhaseEvent::RemovalApproved).await?;
+        Ok(transition.effects.contains(&PhaseEffect::Persist))
     }
 
     /// The mapping is gone and nobody saw it being deleted: its claims freeze.
@@ -75,19 +60,7 @@ impl Engine {
     /// # Errors
     /// [`StoreError`], when that cannot be remembered.
     pub async fn vanish_mapping(&self, key: &MappingKey, why: FreezeReason) -> Result<(), StoreError> {
-        let one_at_a_time = self.0.intake.lock().await;
-        self.0.mark(key, SpecState::Vanished).await?;
-        let effects = {
-            let mut state = self.0.state();
-            if let Some(memory) = state.mappings.get_mut(key) {
-                memory.vanished = Some(why);
-            }
-            state.changed_mappings.insert(key.clone());
-            state.catalog.vanish_mapping(key)
-        };
-        self.0.apply_effects(effects, &Trigger::none()).await;
-        drop(one_at_a_time);
-        Ok(())
+        self.0.advance(key, |_| PhaseEvent::FoundMissing(why)).await.map(drop)
     }
 
     /// rolecall is to go: the claims of all mappings end as `uninstall` says, the guard aside, and no mapping is taken in any
@@ -100,37 +73,37 @@ impl Engine {
             let mut state = self.0.state();
             let again = state.uninstall.replace(uninstall) == Some(uninstall);
             let left: Vec<MappingKey> = state.mappings.keys().cloned().collect();
-            let begun = |key: &MappingKey| again && state.is_ending(key);
+            let begun = |key: &MappingKey| again && state.is_terminating(key);
             left.into_iter().map(|key| (begun(&key), key)).collect::<Vec<_>>()
         };
         for (_, key) in keys.iter().filter(|(begun, _)| !begun) {
-            self.end(key, Some(uninstall == UninstallMode::Orphan)).await?;
+            self.0.advance(key, |_| PhaseEvent::UninstallRequested(uninstall.into())).await?;
         }
         Ok(self.0.state().mappings.len())
     }
 
-    /// The object of a deleted mapping is let go before its claims could be ended: they are marked as abandoned, and are
-    /// ended all the same as soon as that is possible. Answers how many there are.
+    /// The object of a deleted mapping is let go before its claims could be ended: they are marked, and are ended all the
+    /// same as soon as that is possible. Answers how many there are; none when that was so before, or nothing ends.
     ///
     /// # Errors
     /// [`StoreError`], when that cannot be remembered.
-    pub async fn abandon_mapping(&self, key: &MappingKey) -> Result<u64, StoreError> {
+    pub async fn defer_revocation(&self, key: &MappingKey) -> Result<Option<u64>, StoreError> {
+        let one_at_a_time = self.0.intake.lock().await;
+        let deferred = self.mapping_phase(key).map(|phase| phase.on(PhaseEvent::DeadlineExceeded));
+        if !deferred.is_some_and(|transition| transition.effects.contains(&PhaseEffect::MarkDeferred)) {
+            return Ok(None);
+        }
         let grants = self.0.store.abandon_claims(key).await?;
-        self.0.state().changed_mappings.insert(key.clone());
-        Ok(grants)
+        let effects = self.0.state().catalog.advance(key, PhaseEvent::DeadlineExceeded);
+        self.0.apply_effects(effects, &Trigger::none()).await;
+        drop(one_at_a_time);
+        Ok(Some(grants))
     }
 
-    /// Where a mapping stands in its life; none when nothing is known of it (any more).
+    /// Phase of a mapping; none when nothing is known of it (any more).
     #[must_use]
-    pub fn mapping_life(&self, key: &MappingKey) -> Option<Life> {
-        let state = self.0.state();
-        let memory = state.mappings.get(key)?;
-        Some(match (memory.ending, memory.vanished) {
-            (true, _) if state.catalog.life(key) == Some(Life::Orphaned) => Life::Orphaned,
-            (true, _) => Life::Ending { orphan: memory.spec.deletion_policy == DeletionPolicy::Orphan },
-            (false, Some(_)) => Life::Vanished,
-            (false, None) => Life::Live,
-        })
+    pub fn mapping_phase(&self, key: &MappingKey) -> Option<MappingPhase> {
+        self.0.state().phase(key)
     }
 
     /// Does the ledger hold claims of this mapping?
@@ -143,6 +116,49 @@ impl Engine {
 }
 
 impl Inner {
+    /// Takes a mapping through what happens to it: the stored spec first, then the catalog, then the documents. `event` is
+    /// told what becomes of the claims by the mapping's own word.
+    async fn advance(
+        &self,
+        key: &MappingKey,
+        event: impl FnOnce(ClaimDisposal) -> PhaseEvent,
+    ) -> Result<Transition, StoreError> {
+        let one_at_a_time = self.intake.lock().await;
+        let (event, transition) = {
+            let state = self.state();
+            let event = match (event(state.catalog.disposal(key)), state.uninstall) {
+                // While rolecall is to go, what was said about all of it counts, also for what is deleted meanwhile.
+                (PhaseEvent::DeletionObserved(_) | PhaseEvent::RemovalApproved(_), Some(uninstall)) => {
+                    PhaseEvent::UninstallRequested(uninstall.into())
+                }
+                (event, _) => event,
+            };
+            (event, MappingPhase::after(state.catalog.phase(key), event))
+        };
+        let ends = transition.next.is_some_and(MappingPhase::is_terminating);
+        if let Some(phase) = transition.next.filter(|_| transition.effects.contains(&PhaseEffect::Persist)) {
+            self.mark(key, phase.into()).await?;
+        }
+        let effects = {
+            let mut state = self.state();
+            if let Some(memory) = state.mappings.get_mut(key).filter(|_| ends) {
+                memory.problem = None;
+            }
+            if event == PhaseEvent::UninstallRequested(ClaimDisposal::Orphan) {
+                state.catalog.leave_all();
+            }
+            state.catalog.advance(key, event)
+        };
+        let trigger = if ends { Trigger::at(self.clock.now()) } else { Trigger::none() };
+        self.apply_effects(effects, &trigger).await;
+        if transition.effects.contains(&PhaseEffect::PlanClaimed) {
+            self.enqueue_claimed(key).await?;
+            drop(one_at_a_time);
+            self.forget_if_done(key).await?;
+        }
+        Ok(transition)
+    }
+
     async fn keep_ending(&self, key: &MappingKey, generation: i64, json: String) -> Result<(), StoreError> {
         let spec = StoredSpec {
             kind: kind::MAPPING.to_owned(),
@@ -156,7 +172,7 @@ impl Inner {
         self.store.put_spec(spec).await
     }
 
-    pub(super) async fn mark(&self, key: &MappingKey, to: SpecState) -> Result<(), StoreError> {
+    async fn mark(&self, key: &MappingKey, to: SpecState) -> Result<(), StoreError> {
         self.store.set_spec_state(kind::MAPPING, Some(key.namespace()), key.name(), to).await
     }
 
@@ -178,7 +194,7 @@ impl Inner {
     /// Forgets a deleted mapping once nothing is claimed for it any more and no pass has it in its plan.
     pub(super) async fn forget_if_done(&self, key: &MappingKey) -> Result<(), StoreError> {
         let _one_at_a_time = self.intake.lock().await;
-        let over = |state: &State| state.is_ending(key) && !state.is_planned(key);
+        let over = |state: &State| state.is_terminating(key) && !state.is_planned(key);
         if !over(&self.state()) || !self.store.claimed_documents(key).await?.is_empty() {
             return Ok(());
         }
@@ -195,7 +211,7 @@ impl Inner {
         let mut state = self.state();
         state.mappings.remove(key);
         state.changed_mappings.insert(key.clone());
-        let _ = state.catalog.forget_mapping(key);
+        let _ = state.catalog.advance(key, PhaseEvent::ClaimsEnded);
         Ok(())
     }
 
@@ -204,10 +220,9 @@ impl Inner {
     pub(super) async fn orphan_if_settled(&self, key: &MappingKey) -> Result<(), StoreError> {
         let _one_at_a_time = self.intake.lock().await;
         let over = |state: &State| {
-            state.uninstall.is_none()
-                && state.is_ending(key)
-                && !state.is_planned(key)
-                && state.catalog.life(key) == Some(Life::Ending { orphan: true })
+            let phase = state.phase(key);
+            let next = MappingPhase::after(phase, PhaseEvent::OnlyOrphansLeft).next;
+            state.uninstall.is_none() && !state.is_planned(key) && next != phase
         };
         if !over(&self.state()) {
             return Ok(());
@@ -227,7 +242,7 @@ impl Inner {
             "{key} was deleted with deletionPolicy: Orphan, which its target does not permit: its grants stay in the ledger \
              and go when their people leave"
         );
-        state.catalog.orphan_mapping(key);
+        let _ = state.catalog.advance(key, PhaseEvent::OnlyOrphansLeft);
         state.changed_mappings.insert(key.clone());
         drop(state);
         self.changed.notify_one();
@@ -238,7 +253,7 @@ impl Inner {
     pub(super) async fn forget_what_is_done(&self) -> Result<(), StoreError> {
         let ending: Vec<MappingKey> = {
             let state = self.state();
-            state.mappings.iter().filter(|(_, memory)| memory.ending).map(|(key, _)| key.clone()).collect()
+            state.mappings.keys().filter(|key| state.is_terminating(key)).cloned().collect()
         };
         for key in ending {
             self.forget_if_done(&key).await?;

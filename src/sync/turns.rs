@@ -124,13 +124,13 @@ impl Inner {
                 state.refusals.note_failure(document, outcome.error.is_some() || blocked);
             }
             let mappings = state.settle_document(document, outcome, self.clock.now());
-            let ending = mappings.iter().filter(|key| state.is_ending(key)).cloned().collect();
+            let ending = mappings.iter().filter(|key| state.is_terminating(key)).cloned().collect();
             state.changed_mappings.extend(mappings.iter().cloned());
             // Also those that have nothing in its plan, or whose document could not be read: their statuses count it.
             let reaching: Vec<MappingKey> = state.catalog.reaching(document).cloned().collect();
             state.changed_mappings.extend(reaching);
-            let targets = state.targets_of(document);
-            state.changed_targets.extend(targets);
+            let target = state.target_of(document);
+            state.changed_targets.extend(target);
             (mappings, ending)
         };
         if let Err(error) = self.release_named(&mappings).await {

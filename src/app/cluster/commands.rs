@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use super::resources::{Resources, Terminating};
-use crate::catalog::Life;
-use crate::model::MappingKey;
+use crate::model::{MappingKey, MappingPhase};
 use crate::store::{Decision, StoreError, UninstallMode};
 
 /// How often is said what is in the way.
@@ -29,7 +28,7 @@ impl Resources {
         let engine_may_revoke = self.parts.enforces;
         let left = engine.begin_uninstall(uninstall).await?;
         for (key, metadata) in self.held.clone() {
-            if engine.mapping_life(&key).is_none() && !self.leaving.contains_key(&key) {
+            if engine.mapping_phase(&key).is_none() && !self.leaving.contains_key(&key) {
                 self.leaving.insert(key, Terminating::finalizer_only(metadata));
             }
         }
@@ -79,7 +78,7 @@ impl Resources {
                     tracing::warn!(plan.hash = %hash, "nothing is held under this hash; the release is dropped");
                 }
             } else {
-                let vanished = |key: &MappingKey| engine.mapping_life(key) == Some(Life::Vanished);
+                let vanished = |key: &MappingKey| engine.mapping_phase(key).and_then(MappingPhase::missing).is_some();
                 let keys: Vec<MappingKey> =
                     engine.mappings().into_iter().filter(|key| meant(key) && vanished(key)).collect();
                 if keys.is_empty() {
@@ -87,7 +86,7 @@ impl Resources {
                 }
                 for key in keys {
                     tracing::info!(mapping.name = %key, "{key} was released: its grants end");
-                    engine.delete_mapping(&key).await?;
+                    engine.approve_removal(&key).await?;
                 }
             }
             store.remove_decision(pending.id).await?;

@@ -22,8 +22,7 @@ use super::finalizer::{is_held, patient, set_finalizers, version};
 use crate::api::condition::reason;
 use crate::api::manifest::{Object, ObjectRef, Problem};
 use crate::api::{GROUP, REVOKE_FINALIZER, RoleMapping, VERSION, is_initial};
-use crate::catalog::Life;
-use crate::model::{Clock, FreezeReason, MappingKey, ProviderName, TargetName};
+use crate::model::{Clock, FreezeReason, MappingKey, MappingPhase, ProviderName, TargetName};
 use crate::source::cluster::{ClusterChange, Seen, Watched};
 use crate::status::{Item, Kind, Metadata, Status, StatusCache, not_taken_in};
 use crate::store::{Store, UninstallMode};
@@ -66,8 +65,6 @@ pub(super) struct Terminating {
     object: Option<Box<RoleMapping>>,
     /// The engine was told.
     told: bool,
-    /// It was said that its claims could not be ended in time.
-    abandoned: bool,
     /// Its finalizer was taken away, or that was tried: not again before this.
     released: Option<tokio::time::Instant>,
 }
@@ -98,7 +95,7 @@ pub(super) struct Resources {
 impl Terminating {
     /// One that nobody deleted: only the finalizer is to go.
     pub(super) fn finalizer_only(metadata: ObjectMeta) -> Self {
-        Self { metadata, object: None, told: true, abandoned: false, released: None }
+        Self { metadata, object: None, told: true, released: None }
     }
 }
 
@@ -276,7 +273,7 @@ impl Resources {
 
     /// Is the object in force? If it is not and is being deleted, it has no status any more.
     fn is_known(&self, object: &ObjectRef) -> bool {
-        mapping_key(object).is_none_or(|key| self.parts.engine.mapping_life(&key).is_some())
+        mapping_key(object).is_none_or(|key| self.parts.engine.mapping_phase(&key).is_some())
     }
 
     fn report(&self, seen: &Seen, problems: &[Problem]) {
@@ -291,7 +288,7 @@ impl Resources {
         };
         let message = format!("{first}{more}");
         if let Some(key) = mapping_key(object)
-            && self.parts.engine.mapping_life(&key).is_none()
+            && self.parts.engine.mapping_phase(&key).is_none()
         {
             self.say(&key, &seen.metadata, reason::INVALID_MANIFEST, &message);
             return;
@@ -361,7 +358,7 @@ impl Resources {
         self.unheld.remove(&key);
         self.note(&key, metadata);
         if metadata.deletion_timestamp.is_some() {
-            let known = self.parts.engine.mapping_life(&key).is_some();
+            let known = self.parts.engine.mapping_phase(&key).is_some();
             if is_held(metadata) && !known && self.parts.engine.has_claims(&key).await? {
                 // Its last good spec could not be read, or it was never stored: without it nothing would end.
                 self.parts.engine.apply_mapping(object.clone(), from).await?;
@@ -377,7 +374,9 @@ impl Resources {
         if is_held(metadata) || !(self.parts.enforces || self.parts.engine.has_claims(&key).await?) {
             return self.parts.engine.apply_mapping(object.clone(), from).await;
         }
-        if self.parts.engine.mapping_life(&key) == Some(Life::Live) && !self.parts.engine.has_claims(&key).await? {
+        if self.parts.engine.mapping_phase(&key) == Some(MappingPhase::Live)
+            && !self.parts.engine.has_claims(&key).await?
+        {
             // From a time when nothing was granted: what it says now is taken in with the finalizer, and not before.
             self.parts.engine.delete_mapping(&key).await?;
         }
@@ -412,7 +411,7 @@ impl Resources {
             mapping.name = %key, %error,
             "cannot put the finalizer {REVOKE_FINALIZER} on {key}, so nothing is granted for it yet; it is tried again"
         );
-        if self.parts.engine.mapping_life(&key).is_none() {
+        if self.parts.engine.mapping_phase(&key).is_none() {
             let message = format!("the finalizer {REVOKE_FINALIZER} cannot be put: {error}");
             self.say(&key, &metadata, reason::FINALIZER_REFUSED, &message);
         }
@@ -430,7 +429,7 @@ impl Resources {
                     self.leaving.remove(&key);
                     self.held.remove(&key);
                     self.mapping_gone(&key).await?;
-                    if self.parts.engine.mapping_life(&key).is_none() {
+                    if self.parts.engine.mapping_phase(&key).is_none() {
                         self.parts.cache.remove(Kind::RoleMapping, Some(key.namespace()), key.name());
                     }
                     Ok(())
@@ -443,16 +442,17 @@ impl Resources {
     /// The object is not there any more. Its claims are being ended, or there are none, or nobody saw it go.
     async fn mapping_gone(&self, key: &MappingKey) -> Result<(), IntakeError> {
         let engine = &self.parts.engine;
-        match engine.mapping_life(key) {
-            None | Some(Life::Ending { .. } | Life::Orphaned | Life::Vanished) => {}
-            Some(Life::Live) if engine.has_claims(key).await? || !self.is_believed() => {
+        match engine.mapping_phase(key) {
+            None => {}
+            Some(phase) if phase != MappingPhase::Live => {}
+            Some(_) if engine.has_claims(key).await? || !self.is_believed() => {
                 tracing::warn!(
                     mapping.name = %key, reason = FreezeReason::MappingVanished.reason(),
                     "{key} is gone and its deletion was not seen: its grants stay as they are"
                 );
                 engine.vanish_mapping(key, FreezeReason::MappingVanished).await?;
             }
-            Some(Life::Live) => engine.delete_mapping(key).await?,
+            Some(_) => engine.delete_mapping(key).await?,
         }
         Ok(())
     }
@@ -484,7 +484,7 @@ impl Resources {
             }
             leaving.object = object;
         } else {
-            let leaving = Terminating { metadata, object, told: false, abandoned: false, released: None };
+            let leaving = Terminating { metadata, object, told: false, released: None };
             self.leaving.insert(key.clone(), leaving);
         }
         self.settle(&key).await
@@ -535,10 +535,12 @@ impl Resources {
             }
         }
         let told = self.leaving.get(key).is_some_and(|leaving| leaving.told);
-        if told && !matches!(engine.mapping_life(key), Some(Life::Ending { .. })) {
+        let waits =
+            engine.mapping_phase(key).is_some_and(|phase| phase.is_terminating() && phase != MappingPhase::Orphaned);
+        if told && !waits {
             self.release(key).await;
         } else if let (true, Some(waited)) = (told, overdue) {
-            self.abandon(key, waited).await?;
+            self.defer(key, waited).await?;
             self.release(key).await;
         }
         Ok(())
@@ -552,12 +554,8 @@ impl Resources {
     }
 
     /// A mapping that could not be ended in time goes, so that nothing blocks its namespace; its claims do not.
-    async fn abandon(&mut self, key: &MappingKey, waited: Duration) -> Result<(), IntakeError> {
-        let Some(leaving) = self.leaving.get_mut(key) else { return Ok(()) };
-        if std::mem::replace(&mut leaving.abandoned, true) {
-            return Ok(());
-        }
-        let grants = self.parts.engine.abandon_mapping(key).await?;
+    async fn defer(&self, key: &MappingKey, waited: Duration) -> Result<(), IntakeError> {
+        let Some(grants) = self.parts.engine.defer_revocation(key).await? else { return Ok(()) };
         tracing::warn!(
             mapping.name = %key, grants, reason = reason::REVOCATION_ABANDONED,
             "{key} was deleted and for {waited:.0?} {grants} of its grants could not be revoked; the object is let go, and \

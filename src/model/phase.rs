@@ -1,0 +1,296 @@
+//! Phases of a mapping, and what brings it from one into another. Pure: who observes an event, and what an effect costs, is
+//! the business of others.
+
+use super::FreezeReason;
+
+/// What becomes of the claims of a mapping that ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ClaimDisposal {
+    /// What was granted because of them is revoked.
+    Revoke,
+    /// The grants stay and are forgotten, as far as their target permits it.
+    Orphan,
+}
+
+/// Phase of a mapping. Of one that is in none nothing is known: it never was in force, or nothing is left of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MappingPhase {
+    /// In force.
+    Live,
+    /// Gone without a deletion that anybody observed, for this reason: its claims are frozen.
+    Missing(FreezeReason),
+    /// Deleted: its claims end.
+    Terminating(ClaimDisposal),
+    /// Not deleted, but a person approved its removal, or uninstalls rolecall: its claims end.
+    ApprovedForRemoval(ClaimDisposal),
+    /// Deleted, and its object was let go before the claims could be ended: they still end, as soon as that is possible.
+    RevocationDeferred(ClaimDisposal),
+    /// Deleted with grants that were to stay, which their target does not permit: nothing is left of it but claims of
+    /// people who have not left.
+    Orphaned,
+}
+
+/// What happens to a mapping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PhaseEvent {
+    /// There is an object of its name that nobody deletes: a new one, a new version, a file that is back.
+    Applied,
+    /// Its deletion was observed.
+    DeletionObserved(ClaimDisposal),
+    /// It is not there, and its deletion was not observed.
+    FoundMissing(FreezeReason),
+    /// A person approved that what is missing is taken as deleted.
+    RemovalApproved(ClaimDisposal),
+    /// rolecall is uninstalled.
+    UninstallRequested(ClaimDisposal),
+    /// Its claims could not be ended within the deadline of its finalizer.
+    DeadlineExceeded,
+    /// Nothing of it is left to be done but grants that stay until their people leave.
+    OnlyOrphansLeft,
+    /// The ledger holds no claim of it any more.
+    ClaimsEnded,
+}
+
+/// What follows from a transition, to be carried out in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PhaseEffect {
+    /// The stored spec takes the new phase, before anything else follows from it.
+    Persist,
+    /// Its claims are marked as deferred in the ledger.
+    MarkDeferred,
+    /// The documents that it reaches are planned again at once.
+    Plan,
+    /// So are the documents on which the ledger holds claims of it.
+    PlanClaimed,
+    /// Its spec and its pins are forgotten.
+    Forget,
+    /// Its status is folded again.
+    Report,
+}
+
+/// The phase after an event, and what follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transition {
+    /// The phase from now on; none when nothing is known of the mapping any more.
+    pub next: Option<MappingPhase>,
+    /// What is to be done because of it.
+    pub effects: &'static [PhaseEffect],
+}
+
+/// What follows when claims begin to end, or come into force.
+const END: &[PhaseEffect] = &[PhaseEffect::Persist, PhaseEffect::Plan, PhaseEffect::PlanClaimed, PhaseEffect::Report];
+const FREEZE: &[PhaseEffect] = &[PhaseEffect::Persist, PhaseEffect::Plan, PhaseEffect::Report];
+const DEFER: &[PhaseEffect] = &[PhaseEffect::MarkDeferred, PhaseEffect::Report];
+const FORGET: &[PhaseEffect] = &[PhaseEffect::Forget, PhaseEffect::Report];
+const REPORT: &[PhaseEffect] = &[PhaseEffect::Report];
+const NOTHING: &[PhaseEffect] = &[];
+
+impl MappingPhase {
+    /// The transition from this phase.
+    #[must_use]
+    pub fn on(self, event: PhaseEvent) -> Transition {
+        Self::after(Some(self), event)
+    }
+
+    /// As [`MappingPhase::on`], also for a mapping of which nothing is known.
+    #[must_use]
+    pub fn after(phase: Option<Self>, event: PhaseEvent) -> Transition {
+        use MappingPhase::{ApprovedForRemoval, Live, Missing, Orphaned, RevocationDeferred, Terminating};
+        use PhaseEvent::{
+            Applied, ClaimsEnded, DeadlineExceeded, DeletionObserved, FoundMissing, OnlyOrphansLeft, RemovalApproved,
+            UninstallRequested,
+        };
+        let to = |next, effects| Transition { next: Some(next), effects };
+        let stays = Transition { next: phase, effects: NOTHING };
+        match (phase, event) {
+            // The object is stored with its spec, which takes back whatever was said of a former one.
+            (_, Applied) => to(Live, END),
+            // Who let an object go before its claims ended still owes their end.
+            (Some(RevocationDeferred(_)), DeletionObserved(claims) | UninstallRequested(claims)) => {
+                to(RevocationDeferred(claims), END)
+            }
+            (_, DeletionObserved(claims)) => to(Terminating(claims), END),
+            (None | Some(Live), FoundMissing(why)) => to(Missing(why), FREEZE),
+            (Some(Missing(_)), FoundMissing(why)) => to(Missing(why), REPORT),
+            (_, UninstallRequested(claims)) | (None | Some(Missing(_)), RemovalApproved(claims)) => {
+                to(ApprovedForRemoval(claims), END)
+            }
+            (Some(Terminating(claims) | ApprovedForRemoval(claims)), DeadlineExceeded) => {
+                to(RevocationDeferred(claims), DEFER)
+            }
+            (
+                Some(
+                    Terminating(ClaimDisposal::Orphan)
+                    | ApprovedForRemoval(ClaimDisposal::Orphan)
+                    | RevocationDeferred(ClaimDisposal::Orphan),
+                ),
+                OnlyOrphansLeft,
+            ) => to(Orphaned, REPORT),
+            (Some(Terminating(_) | ApprovedForRemoval(_) | RevocationDeferred(_) | Orphaned), ClaimsEnded) => {
+                Transition { next: None, effects: FORGET }
+            }
+            // What ends already is not missing, and nobody has to approve it; what is in force is not forgotten for want of
+            // claims, and a person's approval of what is missing says nothing about what is there.
+            (
+                None
+                | Some(Live | Missing(_) | Terminating(_) | ApprovedForRemoval(_) | RevocationDeferred(_) | Orphaned),
+                FoundMissing(_) | RemovalApproved(_) | DeadlineExceeded | OnlyOrphansLeft | ClaimsEnded,
+            ) => stays,
+        }
+    }
+
+    /// What becomes of its claims, if they end.
+    #[must_use]
+    pub fn disposal(self) -> Option<ClaimDisposal> {
+        match self {
+            Self::Live | Self::Missing(_) => None,
+            Self::Terminating(claims) | Self::ApprovedForRemoval(claims) | Self::RevocationDeferred(claims) => {
+                Some(claims)
+            }
+            Self::Orphaned => Some(ClaimDisposal::Orphan),
+        }
+    }
+
+    /// True when its claims end, or are kept only until their people leave.
+    #[must_use]
+    pub fn is_terminating(self) -> bool {
+        self.disposal().is_some()
+    }
+
+    /// Why it is frozen, if it is missing.
+    #[must_use]
+    pub fn missing(self) -> Option<FreezeReason> {
+        match self {
+            Self::Missing(why) => Some(why),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ClaimDisposal::{Orphan, Revoke};
+    use FreezeReason::{ManifestsMissing, MappingVanished};
+    use MappingPhase::{ApprovedForRemoval, Live, Missing, Orphaned, RevocationDeferred, Terminating};
+    use PhaseEvent::{
+        Applied, ClaimsEnded, DeadlineExceeded, DeletionObserved, FoundMissing, OnlyOrphansLeft, RemovalApproved,
+        UninstallRequested,
+    };
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A line for each phase, a column for each event, in this order.
+    const EVENTS: [PhaseEvent; 8] = [
+        Applied,
+        DeletionObserved(Revoke),
+        FoundMissing(MappingVanished),
+        RemovalApproved(Revoke),
+        UninstallRequested(Orphan),
+        DeadlineExceeded,
+        OnlyOrphansLeft,
+        ClaimsEnded,
+    ];
+
+    type Row = (Option<MappingPhase>, [(Option<MappingPhase>, &'static [PhaseEffect]); 8]);
+
+    fn table() -> Vec<Row> {
+        let live = (Some(Live), END);
+        let deleted = (Some(Terminating(Revoke)), END);
+        let missing = (Some(Missing(MappingVanished)), FREEZE);
+        let approved = (Some(ApprovedForRemoval(Revoke)), END);
+        let uninstalled = (Some(ApprovedForRemoval(Orphan)), END);
+        let deferred = |claims| (Some(RevocationDeferred(claims)), DEFER);
+        let orphaned = (Some(Orphaned), REPORT);
+        let forgotten = (None, FORGET);
+        let stays = |phase| (phase, NOTHING);
+        let mut table = vec![(None, {
+            let nothing = stays(None);
+            [live, deleted, missing, approved, uninstalled, nothing, nothing, nothing]
+        })];
+        let mut row =
+            |phase, next: [(Option<MappingPhase>, &'static [PhaseEffect]); 8]| table.push((Some(phase), next));
+        let s = stays(Some(Live));
+        row(Live, [live, deleted, missing, s, uninstalled, s, s, s]);
+        let (s, again) = (stays(Some(Missing(ManifestsMissing))), (Some(Missing(MappingVanished)), REPORT));
+        row(Missing(ManifestsMissing), [live, deleted, again, approved, uninstalled, s, s, s]);
+        let s = stays(Some(Terminating(Revoke)));
+        row(Terminating(Revoke), [live, deleted, s, s, uninstalled, deferred(Revoke), s, forgotten]);
+        let s = stays(Some(Terminating(Orphan)));
+        row(Terminating(Orphan), [live, deleted, s, s, uninstalled, deferred(Orphan), orphaned, forgotten]);
+        let s = stays(Some(ApprovedForRemoval(Revoke)));
+        row(ApprovedForRemoval(Revoke), [live, deleted, s, s, uninstalled, deferred(Revoke), s, forgotten]);
+        let s = stays(Some(ApprovedForRemoval(Orphan)));
+        row(ApprovedForRemoval(Orphan), [live, deleted, s, s, uninstalled, deferred(Orphan), orphaned, forgotten]);
+        let (owes, left) = ((Some(RevocationDeferred(Revoke)), END), (Some(RevocationDeferred(Orphan)), END));
+        let s = stays(Some(RevocationDeferred(Revoke)));
+        row(RevocationDeferred(Revoke), [live, owes, s, s, left, s, s, forgotten]);
+        let s = stays(Some(RevocationDeferred(Orphan)));
+        row(RevocationDeferred(Orphan), [live, owes, s, s, left, s, orphaned, forgotten]);
+        let s = stays(Some(Orphaned));
+        row(Orphaned, [live, deleted, s, s, uninstalled, s, s, forgotten]);
+        table
+    }
+
+    #[test]
+    fn each_event_brings_each_phase_where_the_table_says() {
+        for (phase, row) in table() {
+            for (event, (next, effects)) in EVENTS.into_iter().zip(row) {
+                let transition = MappingPhase::after(phase, event);
+                assert_eq!(transition, Transition { next, effects }, "{phase:?} on {event:?}");
+            }
+        }
+    }
+
+    fn disposal() -> impl Strategy<Value = ClaimDisposal> {
+        prop_oneof![Just(Revoke), Just(Orphan)]
+    }
+
+    fn why() -> impl Strategy<Value = FreezeReason> {
+        prop_oneof![Just(MappingVanished), Just(ManifestsMissing)]
+    }
+
+    fn event() -> impl Strategy<Value = PhaseEvent> {
+        prop_oneof![
+            Just(Applied),
+            disposal().prop_map(DeletionObserved),
+            why().prop_map(FoundMissing),
+            disposal().prop_map(RemovalApproved),
+            disposal().prop_map(UninstallRequested),
+            Just(DeadlineExceeded),
+            Just(OnlyOrphansLeft),
+            Just(ClaimsEnded),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn only_an_object_that_is_there_brings_a_mapping_into_force_and_absence_never_ends_a_claim(
+            events in prop::collection::vec(event(), 1..40)
+        ) {
+            let mut phase = None;
+            for event in events {
+                let Transition { next, effects } = MappingPhase::after(phase, event);
+                let ends = |phase: Option<MappingPhase>| phase.is_some_and(MappingPhase::is_terminating);
+                if next == Some(Live) && phase != Some(Live) {
+                    prop_assert_eq!(event, Applied);
+                }
+                if ends(next) && !ends(phase) {
+                    let decided = matches!(event, DeletionObserved(_) | RemovalApproved(_) | UninstallRequested(_));
+                    prop_assert!(decided, "{:?} on {:?}", phase, event);
+                }
+                if phase.is_some() && next.is_none() {
+                    prop_assert!(ends(phase) && event == ClaimsEnded);
+                }
+                if next != phase && next.is_some() && event != DeadlineExceeded && event != OnlyOrphansLeft {
+                    let only_why = matches!((phase, next), (Some(Missing(_)), Some(Missing(_))));
+                    prop_assert!(only_why || effects.first() == Some(&PhaseEffect::Persist), "durable first");
+                }
+                if next == phase && effects.is_empty() {
+                    prop_assert_eq!(MappingPhase::after(next, event), Transition { next, effects });
+                }
+                phase = next;
+            }
+        }
+    }
+}
