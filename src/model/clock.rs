@@ -1,17 +1,17 @@
-//! Time as a value that is handed in, so that planning and tests decide what "now" is.
+//! Time as a value that is passed in, so that callers and tests decide what "now" is.
 
 use std::sync::Mutex;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// Where the present moment comes from.
+/// Source of the current time.
 pub trait Clock: Send + Sync + 'static {
-    /// The present moment, in UTC.
+    /// The current time, in UTC.
     fn now(&self) -> Timestamp;
 }
 
-/// The wall clock. The only place that reads it.
+/// The system's wall clock, and the only code that reads it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
@@ -22,12 +22,12 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until it is moved: for tests and simulations.
+/// A clock for tests and simulations that only moves when it is advanced.
 #[derive(Debug)]
 pub struct ManualClock(Mutex<Timestamp>);
 
 impl ManualClock {
-    /// A clock that shows `now`.
+    /// Creates a clock that shows `now`.
     #[must_use]
     pub fn new(now: Timestamp) -> Self {
         Self(Mutex::new(now))

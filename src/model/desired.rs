@@ -1,4 +1,5 @@
-//! What a document should hold, and why: the answer of the index and the input of the plan.
+//! The grants that a document should have and the reasons for them: the answer of the index and the input of the
+//! planner.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,40 +8,40 @@ use serde::{Deserialize, Serialize};
 
 use super::{Claim, Condition, GrantKey, Ground, GroupId, MappingKey, MemberKey, Principal, Role, Subject, pairs};
 
-/// What should stand in one document, as far as the mappings that can be resolved now say.
+/// The grants that one document should have, according to the mappings that can currently be resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Desired {
-    /// Wanted grants with all their claims.
+    /// Wanted grants, each with all its claims.
     #[serde(with = "pairs")]
     pub grants: BTreeMap<GrantKey, DesiredGrant>,
-    /// How to treat the claims that the ledger holds for each mapping: an entry for every claimant that was asked
-    /// about and for every mapping that wants something here. A claimant without an entry is frozen.
+    /// How to treat the claims in the ledger, by mapping. There is an entry for every claimant that was queried and for
+    /// every mapping that wants a grant in this document. Claims of a mapping without an entry are frozen.
     #[serde(with = "pairs")]
     pub stances: BTreeMap<MappingKey, Enforcement>,
     /// The `metadata.generation` of each mapping that has a spec, for the audit.
     #[serde(with = "pairs")]
     pub generations: BTreeMap<MappingKey, i64>,
-    /// The uid of the resource as last listed. A resource that was re-created starts with an empty policy.
+    /// The uid of the resource as last listed. A re-created resource starts with an empty policy.
     pub resource_uid: Option<String>,
-    /// A complete list of its region lacks the resource. Together with Google's own word that it is not there, its policy
-    /// went with it; alone it says nothing.
+    /// True when a complete list of its region does not contain the resource. The policy is known to be gone only if
+    /// Google also answers that the resource does not exist; this flag alone proves nothing.
     pub absent: bool,
-    /// The roles for which the owner of the document lets a mapping keep access of people who left while it is suspended or
+    /// Roles for which the target allows a mapping to keep the access of leavers while the mapping is suspended or
     /// observed.
     #[serde(with = "pairs")]
     pub may_suspend: BTreeMap<MappingKey, BTreeSet<Role>>,
-    /// The roles for which the owner of the document lets a mapping that is deleted leave its grants behind.
+    /// Roles for which the target allows a deleted mapping to leave its grants behind.
     #[serde(with = "pairs")]
     pub may_orphan: BTreeMap<MappingKey, BTreeSet<Role>>,
-    /// rolecall itself goes, and whoever decided that said that all grants stay.
+    /// True when rolecall is being uninstalled in the mode in which all grants stay.
     pub leave_all: bool,
-    /// No target covers the document, so that nobody says what may be written there.
+    /// True when no target covers the document, so that no target defines what may be written to it.
     pub uncovered: bool,
 }
 
 impl Desired {
-    /// True when a freeze for this reason keeps the access of people who left.
+    /// True when a freeze for this reason also keeps the access of leavers.
     #[must_use]
     pub fn keeps_leavers(&self, mapping: &MappingKey, role: &Role, reason: FreezeReason) -> bool {
         let may_suspend = || self.may_suspend.get(mapping).is_some_and(|roles| roles.contains(role));
@@ -51,7 +52,7 @@ impl Desired {
         }
     }
 
-    /// True when the mapping may leave a grant of this role behind when it is deleted.
+    /// True when the mapping may leave a grant of this role behind after it is deleted.
     #[must_use]
     pub fn may_orphan(&self, mapping: &MappingKey, role: &Role) -> bool {
         self.leave_all || self.may_orphan.get(mapping).is_some_and(|roles| roles.contains(role))
@@ -64,20 +65,20 @@ impl Desired {
 pub struct DesiredGrant {
     /// The member to write.
     pub member: Principal,
-    /// The condition to write, whose hash is in the key.
+    /// The condition to write; its hash is part of the key.
     pub condition: Option<Condition>,
-    /// Who wants it, and on what terms. Never empty.
+    /// The claims for the grant and their terms. Never empty.
     #[serde(with = "pairs")]
     pub claims: BTreeMap<Claim, ClaimTerms>,
     /// Where each claim comes from.
     #[serde(with = "pairs")]
     pub grounds: BTreeMap<Claim, Ground>,
-    /// The domains in which Google may keep the member: `allowedDomains` of the provider, lower case.
+    /// The domains under which Google may store the member: `allowedDomains` of the provider, in lower case.
     pub allowed_domains: Arc<[String]>,
 }
 
 impl DesiredGrant {
-    /// True when the grant may stand under this spelling, which is Google's.
+    /// True when the grant may be stored under this spelling, which is Google's.
     #[must_use]
     pub fn permits(&self, spelling: &str) -> bool {
         let domain = spelling.rsplit_once('@').map(|(_, domain)| domain.to_ascii_lowercase());
@@ -85,82 +86,84 @@ impl DesiredGrant {
     }
 }
 
-/// On what terms a claim is made.
+/// Terms of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClaimTerms {
-    /// May a write be made on this ground? False under `Observe`.
+    /// Whether this claim justifies a write. False under `Observe`.
     pub write: bool,
-    /// Is a grant of ours that was taken away granted again (`onMissing: Revert`)?
+    /// Whether a grant that rolecall made and that somebody else removed is granted again (`onMissing: Revert`).
     pub regrant: bool,
 }
 
-/// How the claims that the ledger holds for one mapping on one document are to be treated.
+/// How to treat the claims of one mapping in the ledger of one document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Enforcement {
-    /// The mapping is known and resolved: ledger claims that are not wanted now end, except those that are kept.
+    /// The mapping is known and resolved. Claims in the ledger that are no longer wanted end, except those that are
+    /// kept.
     Live {
-        /// Which ledger claims stay although they are not wanted now.
+        /// Claims in the ledger that stay although they are no longer wanted.
         keep: Keep,
     },
-    /// Nothing is removed and nothing new is granted on this ground.
+    /// Claims of this mapping cause neither removals nor new grants.
     Frozen(FreezeReason),
-    /// The mapping was deleted: its claims end.
+    /// The mapping was deleted, so its claims end.
     Ended {
-        /// Its grants are to stay (`deletionPolicy: Orphan`): they are forgotten where [`Desired::may_orphan`] lets it, and
-        /// elsewhere remembered until the person leaves.
+        /// The grants are to stay (`deletionPolicy: Orphan`). Where [`Desired::may_orphan`] permits it, the ledger
+        /// forgets them; elsewhere the ledger keeps them until the person leaves.
         orphan: bool,
     },
 }
 
-/// Which ledger claims of a live mapping stay although they are not wanted now.
+/// The ledger claims of a live mapping that stay although they are no longer wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Keep {
     /// None.
     #[default]
     Nothing,
-    /// Those of these subjects.
+    /// Claims for these subjects.
     Subjects(#[serde(with = "pairs")] KeptSubjects),
-    /// All, because a provider of the mapping is not in force.
+    /// All claims, because a provider of the mapping is not in force.
     Everything(FreezeReason),
-    /// Those that a group which cannot be resolved now could have given.
+    /// Claims that may have come from a group that cannot currently be resolved.
     Groups(KeptGroups),
 }
 
-/// Active people who keep what they had: all of it, when they have no value any more at the attribute that principals are
-/// derived from; or that of this member, when somebody else has the same.
+/// Active people whose claims stay. With no member given, all claims of the person stay, because the attribute that
+/// principals are derived from no longer has a value. Otherwise only the claims of that member stay, because somebody
+/// else has the same value.
 pub type KeptSubjects = BTreeMap<Subject, Option<MemberKey>>;
 
-/// What is known of the groups of a mapping of which some cannot be resolved.
+/// The resolved and unresolved groups of a mapping of which at least one group cannot be resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KeptGroups {
-    /// Why the first of them cannot.
+    /// Why the first unresolved group cannot be resolved.
     pub reason: FreezeReason,
-    /// Groups that were meant and cannot be told now.
+    /// Groups that the mapping meant and that cannot currently be identified.
     pub unresolved: BTreeSet<GroupId>,
-    /// Groups that are known, deleted ones included.
+    /// Known groups, including deleted ones.
     pub known: BTreeSet<GroupId>,
-    /// Members of those that are resolved who keep what they had.
+    /// Members of resolved groups whose claims stay.
     #[serde(with = "pairs")]
     pub subjects: KeptSubjects,
 }
 
-/// What becomes of a claim that is not wanted now.
+/// What happens to a claim that is no longer wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kept {
-    /// It ends.
+    /// The claim ends.
     No,
-    /// It stays.
+    /// The claim stays.
     Yes,
-    /// It stays for this reason, as long as nobody left.
+    /// The claim stays for this reason until the person leaves.
     Frozen(FreezeReason),
 }
 
 impl Keep {
-    /// True when a claim for `member` that came from `ground` stays.
+    /// Decides whether a claim for `member` that came from `ground` stays.
     #[must_use]
     pub fn keeps(&self, subject: &Subject, member: &MemberKey, ground: Option<&Ground>) -> Kept {
         let of = |subjects: &KeptSubjects| {
@@ -178,8 +181,8 @@ impl Keep {
 }
 
 impl KeptGroups {
-    /// Could a group that cannot be resolved have given a claim from there? What came through a group that the mapping does
-    /// not name any more counts as renamed where no group of the mapping is known.
+    /// True when an unresolved group may have given a claim with this ground. A group that the mapping no longer names
+    /// counts as renamed if no group of the mapping is known.
     fn gave(&self, ground: Option<&Ground>) -> bool {
         let Some(ground) = ground else { return true };
         let renamed = |group: &GroupId| self.known.is_empty() && !self.unresolved.contains(group);
@@ -187,38 +190,38 @@ impl KeptGroups {
     }
 }
 
-/// Why nothing is concluded from an absence. The words are condition reasons.
+/// Why an absence is not treated as a deletion. The words are condition reasons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum FreezeReason {
-    /// Manifests, watches or the directory are not loaded yet.
+    /// Manifests, watches or the directory have not been loaded yet.
     NotLoaded,
-    /// The mapping is gone, and nobody saw it being deleted.
+    /// The mapping is missing, and no deletion was observed.
     MappingVanished,
-    /// The folder of manifests is missing or empty, or more than half of the mappings are gone at once.
+    /// The manifest folder is missing or empty, or more than half of the mappings disappeared at once.
     ManifestsMissing,
     /// The mapping names an `IdentityProvider` that does not exist.
     IdentityProviderNotFound,
-    /// The people of a provider belong to a former `IdentityProvider` of that name.
+    /// The people of a provider belong to a former `IdentityProvider` of the same name.
     IdentityProviderChanged,
     /// The mapping names a `CloudRunTarget` that does not exist.
     TargetNotFound,
-    /// `mode: Suspend`, or the provider is suspended.
+    /// The mapping or the provider is suspended (`mode: Suspend`).
     Suspended,
-    /// `mode: Observe`, or `--mode observe`.
+    /// Observe mode, of the mapping (`mode: Observe`) or of the process (`--mode observe`).
     Observed,
     /// An older target covers the same project and region.
     OverlappingTarget,
     /// Several groups have that name.
     GroupAmbiguous,
-    /// No group of that name was ever seen.
+    /// No group of that name has ever been pushed.
     GroupNotFound,
-    /// The name means another group than the one it was pinned to.
+    /// The name now refers to another group than the one it was pinned to.
     GroupIdentityChanged,
     /// The list of resources failed or was partial.
     InventoryIncomplete,
-    /// The database is not the one that was used here before, or it is empty.
+    /// The database is empty, or not the one that was used here before.
     StoreMismatch,
-    /// The database is older than what was seen here before.
+    /// The database is older than the state observed here before.
     StoreRewound,
 }
 
@@ -245,9 +248,10 @@ impl FreezeReason {
         }
     }
 
-    /// Do the claims of people whom the IdP reports inactive or deleted end in spite of the freeze? They do wherever the
-    /// directory is known to be right and only the other ground of the claim is missing, unless the owner of the document
-    /// says otherwise ([`Desired::keeps_leavers`]). Of a provider that is missing or suspended nobody has left.
+    /// True when claims of people whom the IdP reports inactive or deleted end in spite of the freeze. That is so
+    /// wherever the directory is known to be right and only the other ground of the claim is missing, unless the target
+    /// says otherwise ([`Desired::keeps_leavers`]). Nobody counts as a leaver of a provider that is missing or
+    /// suspended.
     #[must_use]
     pub fn lets_leavers_go(self) -> bool {
         match self {

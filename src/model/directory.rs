@@ -1,4 +1,4 @@
-//! What the directory says about people and groups, reduced to what access depends on, and how it changes.
+//! The facts about people and groups that access depends on, and the changes of those facts.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::ProviderName;
 
-/// Position in the event log. Starts at 1, visible in commit order; 0 is "nothing yet".
+/// Position in the event log. Starts at 1 and becomes visible in commit order; 0 means "no event yet".
 pub type Seq = i64;
 
 macro_rules! id_type {
@@ -54,12 +54,12 @@ pub struct EmailFact {
     pub primary: bool,
 }
 
-/// What access depends on in a user.
+/// The facts about a user that access depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserFacts {
-    /// The id issued here.
+    /// The id issued by this server.
     pub id: UserId,
-    /// `active`; absent in a create means true (the resource that is stored says so).
+    /// `active`. Absent in a create request means true, and the stored resource says so.
     pub active: bool,
     /// `userName` as pushed.
     pub user_name: String,
@@ -72,7 +72,7 @@ pub struct UserFacts {
 }
 
 impl UserFacts {
-    /// The same with the e-mail addresses that a principal can be derived from, and no others.
+    /// A copy that has only the e-mail addresses that a principal can be derived from.
     #[must_use]
     pub fn for_access(&self) -> Self {
         let work = |email: &EmailFact| email.kind.as_deref().is_some_and(|kind| kind.eq_ignore_ascii_case("work"));
@@ -90,10 +90,10 @@ impl UserFacts {
     }
 }
 
-/// What access depends on in a group, members aside.
+/// The facts about a group that access depends on, except its members.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupFacts {
-    /// The id issued here.
+    /// The id issued by this server.
     pub id: GroupId,
     /// `displayName` as pushed.
     pub display_name: String,
@@ -102,43 +102,43 @@ pub struct GroupFacts {
     pub external_id: Option<String>,
 }
 
-/// One change of a group's membership, as it is asked for. What it comes to is in the events
+/// One requested change of a group's membership. The resulting changes are in the events
 /// ([`DirectoryChange::Members`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MemberChange {
-    /// These become members; those that are already, stay.
+    /// These become members; existing members stay.
     Add(Vec<Uuid>),
-    /// These, and only these, cease to be members. Those that are none are passed over, unless what is given is another
-    /// name of somebody, or no id at all.
+    /// Exactly these cease to be members. Ids of non-members are ignored, unless the given value is another name of a
+    /// person or not an id at all.
     Remove(Vec<Uuid>),
-    /// The members are exactly these, of whom one at least is to be known.
+    /// The members become exactly these; at least one of them must be known.
     Replace(Vec<Uuid>),
-    /// Nobody is a member.
+    /// All members are removed.
     Clear,
 }
 
-/// One change of the directory. A snapshot is a sequence of these too, so that loading a snapshot and replaying the
-/// log run through the same code.
+/// One change of the directory. A snapshot is a sequence of these changes too, so that loading a snapshot and replaying
+/// the log run through the same code.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "camelCase")]
 pub enum DirectoryChange {
-    /// A user was created or changed; the facts as they are now.
+    /// A user was created or changed; carries the current facts.
     User(UserFacts),
-    /// A user was deleted; all memberships of the user went with it.
+    /// A user was deleted, together with all its memberships.
     UserDeleted {
-        /// Which.
+        /// The deleted user.
         id: UserId,
     },
-    /// A group was created or changed; the facts as they are now.
+    /// A group was created or changed; carries the current facts.
     Group(GroupFacts),
-    /// A group was deleted over SCIM; its memberships went with it. In a snapshot: a tombstone.
+    /// A group was deleted over SCIM, together with its memberships. In a snapshot: a tombstone.
     GroupDeleted {
-        /// Which.
+        /// The deleted group.
         id: GroupId,
     },
-    /// Direct user members of a group changed. Chunked: a large change is several of these.
+    /// Direct user members of a group changed. A large change is split into several of these.
     Members {
-        /// Which group.
+        /// The changed group.
         group: GroupId,
         /// Users that became members.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -149,15 +149,15 @@ pub enum DirectoryChange {
     },
 }
 
-/// A change as it stands in the event log.
+/// A change as stored in the event log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirectoryEvent {
     /// Position in the log.
     pub seq: Seq,
-    /// Which tenant.
+    /// The tenant.
     pub provider: ProviderName,
-    /// When it was accepted.
+    /// Time at which the change was accepted.
     pub at: Timestamp,
-    /// What changed.
+    /// The change.
     pub change: DirectoryChange,
 }

@@ -1,4 +1,5 @@
-//! Documents: the unit of work. One document is one IAM policy of a resource, or what else is read and written as one.
+//! Documents, the unit of work. One document is one IAM policy of a resource, or anything else that is read and written
+//! as a whole.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// The kinds of Cloud Run resources that carry a policy of their own.
+/// The kinds of Cloud Run resources that have a policy of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ResourceKind {
     /// `services/NAME`
@@ -18,7 +19,7 @@ pub enum ResourceKind {
 }
 
 impl ResourceKind {
-    /// The collection's name in paths of Cloud Run v2 and in manifests.
+    /// The name of the collection in paths of Cloud Run v2 and in manifests.
     #[must_use]
     pub fn collection(self) -> &'static str {
         match self {
@@ -35,7 +36,7 @@ impl ResourceKind {
     }
 }
 
-/// Why a text names no document.
+/// Error for a text that is not the name of a document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a policy document: write run:projects/P/locations/L/services/S")]
 pub struct DocumentKeyError(String);
@@ -51,7 +52,7 @@ pub struct DocumentKey {
     name: Arc<str>,
 }
 
-/// A project and region: what shares Google's quota.
+/// A project and region: the scope of one quota at Google.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Region {
     project: Arc<str>,
@@ -76,7 +77,7 @@ impl DocumentKey {
     /// The policy of one Cloud Run resource.
     ///
     /// # Errors
-    /// [`DocumentKeyError`] when a part is empty or has characters that no such name has.
+    /// [`DocumentKeyError`] when a part is empty or has characters that such a name cannot contain.
     pub fn cloud_run(project: &str, location: &str, kind: ResourceKind, name: &str) -> Result<Self, DocumentKeyError> {
         if [project, location, name].into_iter().all(is_segment) {
             Ok(Self { project: project.into(), location: location.into(), kind, name: name.into() })
@@ -85,7 +86,7 @@ impl DocumentKey {
         }
     }
 
-    /// The project and region, which share Google's quota.
+    /// The project and region, the scope of one quota at Google.
     #[must_use]
     pub fn region(&self) -> Region {
         Region { project: self.project.clone(), location: self.location.clone() }
@@ -103,7 +104,7 @@ impl DocumentKey {
         &self.location
     }
 
-    /// What kind of resource the policy belongs to.
+    /// The kind of resource the policy belongs to.
     #[must_use]
     pub fn kind(&self) -> ResourceKind {
         self.kind
@@ -115,13 +116,13 @@ impl DocumentKey {
         &self.name
     }
 
-    /// The resource name as Google's v2 API has it: `projects/P/locations/L/services/S`.
+    /// The resource name in Google's v2 API: `projects/P/locations/L/services/S`.
     #[must_use]
     pub fn resource(&self) -> String {
         format!("projects/{}/locations/{}/{}/{}", self.project, self.location, self.kind.collection(), self.name)
     }
 
-    /// The name inside its project and region, as manifests write it: `services/S`.
+    /// The name within its project and region, as in manifests: `services/S`.
     #[must_use]
     pub fn short(&self) -> String {
         format!("{}/{}", self.kind.collection(), self.name)

@@ -1,4 +1,4 @@
-//! The key of one grant in a document, and the condition it may have.
+//! The key of one grant in a document, and its optional condition.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,9 +19,9 @@ pub struct Condition {
     pub description: String,
     /// The CEL expression.
     pub expression: String,
-    /// Free text that says where the expression came from.
+    /// Free text that says where the expression comes from.
     pub location: String,
-    /// The condition as it was read, when it says more than the four texts, or something else.
+    /// The condition as it was read, when it is not fully expressed by the four texts.
     pub(crate) beyond: Option<RawJson>,
 }
 
@@ -70,14 +70,14 @@ impl Serialize for Condition {
     }
 }
 
-/// A condition as part of a key: empty for none, otherwise 16 hex digits over its four texts. Where it has anything else,
-/// the digits are over all of it, so that it is nobody else's key.
+/// A condition as part of a key: empty for no condition, otherwise 16 hex digits over its four texts. If the condition
+/// has further fields, the digits cover all of it, so that no other condition has the same key.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ConditionHash(Arc<str>);
 
 impl ConditionHash {
-    /// The key part for a binding's condition.
+    /// Computes the key part for a binding's condition.
     #[must_use]
     pub fn of(condition: Option<&Condition>) -> Self {
         let Some(condition) = condition else { return Self::default() };
@@ -95,13 +95,13 @@ impl ConditionHash {
         Self(format!("{head:016x}").into())
     }
 
-    /// From the text form, as stored.
+    /// Creates the value from its stored text form.
     #[must_use]
     pub fn from_text(text: &str) -> Self {
         Self(text.into())
     }
 
-    /// The text form; empty for "no condition".
+    /// The text form; empty for no condition.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -114,19 +114,19 @@ impl fmt::Debug for ConditionHash {
     }
 }
 
-/// What one grant is keyed by inside a document: role, condition, member.
+/// The key of one grant inside a document: role, condition and member.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct GrantKey {
-    /// The role, which is one that rolecall may grant.
+    /// The role, which must be one that rolecall may grant.
     pub role: Role,
-    /// Which condition, if any.
+    /// The condition, if any.
     pub condition: ConditionHash,
-    /// Who, folded.
+    /// The member, folded for comparison.
     pub member: MemberKey,
 }
 
 impl GrantKey {
-    /// 16 hex digits that stand for this grant where only equality matters.
+    /// 16 hex digits that identify this grant where only equality matters.
     #[must_use]
     pub fn digest(&self) -> String {
         let mut hash = Sha256::new();

@@ -1,4 +1,5 @@
-//! The limits of the guard: how many people may lose access within an hour before somebody has to look.
+//! The limits of the guard: how many people may lose access within an hour before a person has to approve further
+//! removals.
 
 use std::fmt;
 
@@ -7,21 +8,21 @@ use serde::{Deserialize, Serialize};
 
 use super::{Claim, GrantKey, MappingKey, ProviderName};
 
-/// The time over which people are counted.
+/// The period over which people are counted.
 pub const GUARD_WINDOW: SignedDuration = SignedDuration::from_hours(1);
 
-/// The limits that hold when nobody says otherwise: people an hour of one mapping, and leavers an hour of one provider.
+/// Default limit of people per hour for one mapping. [`DEFAULT_LEAVERS_PER_HOUR`] is the limit for one provider.
 pub const DEFAULT_REMOVALS_PER_HOUR: u32 = 25;
-/// As [`DEFAULT_REMOVALS_PER_HOUR`], for leavers.
+/// Default limit of leavers per hour for one provider.
 pub const DEFAULT_LEAVERS_PER_HOUR: u32 = 100;
 
-/// So few people always pass, whatever their share.
+/// Number of people who always pass, whatever their share of the scope.
 const FEW: u64 = 10;
 
 /// People whose removals are counted together.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RemovalScope {
-    /// People whom one mapping does not grant something to any more.
+    /// People who lost their last claim of one mapping.
     Mapping(MappingKey),
     /// People of one provider who are inactive or deleted; none when the provider of a deleted person is not known.
     Leavers(Option<ProviderName>),
@@ -38,7 +39,7 @@ impl fmt::Display for RemovalScope {
     }
 }
 
-/// One claim that ended on a grant of ours that stands in a policy: what the guard decides about.
+/// One ended claim on a grant that rolecall made and that is still in a policy: the unit the guard decides about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Removal {
@@ -46,27 +47,27 @@ pub struct Removal {
     pub grant: GrantKey,
     /// The claim that ended.
     pub claim: Claim,
-    /// The subject is inactive or deleted at the IdP.
+    /// True when the subject is inactive or deleted at the IdP.
     pub leaver: bool,
 }
 
-/// How many people of one scope are concerned within the hour. Nobody is in two of the counts.
+/// Number of affected people of one scope within the hour. Nobody is in two of the counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ScopeCounts {
     /// People whose removal passed.
     pub passed: u64,
-    /// People whose removal is held since then.
+    /// People whose removal is currently held.
     pub held: u64,
-    /// People who are asked about for the first time.
+    /// People whose removal is proposed for the first time.
     pub new: u64,
 }
 
-/// What becomes of the people who are asked about for the first time. They pass or are held together.
+/// The decision about people whose removal is proposed for the first time. They pass or are held together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Judgement {
     /// They lose access.
     Pass,
-    /// They keep it until somebody releases them.
+    /// They keep access until a person releases the removals.
     Hold,
     /// They are held unless more than this many other people of the scope have grants.
     HoldUnlessMore(u64),
@@ -75,28 +76,28 @@ pub enum Judgement {
 /// The limit of one kind of scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RemovalLimit {
-    /// Up to this many people pass although they are half of the scope or more.
+    /// Up to this many people pass even if they are half of the scope or more.
     few: u64,
     /// More people than this are held.
     most: u64,
-    /// People who are held already do not keep a few others from passing.
+    /// True when a few people may pass while others are already held.
     beside_held: bool,
 }
 
 impl RemovalLimit {
-    /// Beyond the default, the number of people who may be half of the scope grows in proportion to the limit.
+    /// Above the default, the number of people who may be half of the scope grows in proportion to the limit.
     fn new(most: u32, default: u32, beside_held: bool) -> Self {
         let most = u64::from(most);
         Self { few: FEW.max(most.saturating_mul(FEW) / u64::from(default)), most, beside_held }
     }
 
-    /// The largest count that makes a difference.
+    /// The largest count that affects the decision.
     #[must_use]
     pub fn relevant(self) -> u64 {
         self.few.max(self.most).saturating_add(1)
     }
 
-    /// Judges people who are asked about for the first time.
+    /// Decides about people whose removal is proposed for the first time.
     #[must_use]
     pub fn judge(self, counts: ScopeCounts) -> Judgement {
         let all = counts.passed.saturating_add(counts.held).saturating_add(counts.new);
@@ -114,15 +115,16 @@ impl RemovalLimit {
 /// The limits of both kinds of scopes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RemovalLimits {
-    /// Of a mapping.
+    /// Limit of a mapping.
     pub mapping: RemovalLimit,
-    /// Of a provider.
+    /// Limit of a provider's leavers.
     pub leavers: RemovalLimit,
 }
 
 impl RemovalLimits {
-    /// Holds removals above so many people an hour of one mapping, and leavers above so many an hour of one provider;
-    /// and above 10 people when they are at least half, which grows with a number above the default.
+    /// Creates limits that hold removals above `removals_per_hour` people of one mapping and above `leavers_per_hour`
+    /// leavers of one provider. Above 10 people, removals are also held when they are at least half of the scope; the
+    /// 10 grows in proportion to a limit above the default.
     #[must_use]
     pub fn new(removals_per_hour: u32, leavers_per_hour: u32) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! The guard's book in memory: what the store does in SQL, said once more in plain code, for tests.
+//! An in-memory guard book for tests: the rules that the store implements in SQL, repeated in plain code.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use super::{
     DocumentKey, GUARD_WINDOW, Judgement, ProviderName, Removal, RemovalLimits, RemovalScope, ScopeCounts, Subject,
 };
 
-/// A removal that is held, or was released.
+/// A removal that is held or was released.
 #[derive(Debug, Clone)]
 struct Entry {
     scope: RemovalScope,
@@ -16,24 +16,24 @@ struct Entry {
     released: bool,
 }
 
-/// Who passed when, and what is held.
+/// Removals that passed, with their time, and removals that are held.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct GuardBook {
     passed: BTreeMap<(RemovalScope, Subject), Timestamp>,
     held: BTreeMap<(DocumentKey, Removal), Entry>,
 }
 
-/// What the guard book is told about the directory.
+/// Facts about the directory that the guard book depends on.
 pub(crate) struct Facts<'a> {
     pub(crate) limits: RemovalLimits,
     pub(crate) now: Timestamp,
     pub(crate) provider: &'a dyn Fn(&Subject) -> Option<ProviderName>,
-    /// People of the scope with grants that were acknowledged before then.
+    /// People of the scope with grants that were acknowledged before this time.
     pub(crate) people: &'a dyn Fn(&RemovalScope, Timestamp) -> BTreeSet<Subject>,
 }
 
 impl GuardBook {
-    /// Decides about the removals of one document. Answers those that are held.
+    /// Decides about the removals of one document and returns those that are held.
     pub(crate) fn decide(&mut self, document: &DocumentKey, asks: &[Removal], facts: &Facts<'_>) -> BTreeSet<Removal> {
         let mut scopes: BTreeMap<RemovalScope, Vec<&Removal>> = BTreeMap::new();
         for ask in asks {
@@ -68,7 +68,7 @@ impl GuardBook {
         now_held
     }
 
-    /// Since when each person's removal is held who is not to lose access.
+    /// Computes, for each person who must not lose access, since when the removal is held.
     fn judge(
         &mut self,
         scope: &RemovalScope,
@@ -120,7 +120,7 @@ impl GuardBook {
         kept
     }
 
-    /// Lets these removals go.
+    /// Releases these removals.
     pub(crate) fn release(&mut self, document: &DocumentKey, removals: &[Removal]) {
         for removal in removals {
             if let Some(entry) = self.held.get_mut(&(document.clone(), removal.clone())) {

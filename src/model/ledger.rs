@@ -1,4 +1,4 @@
-//! What rolecall remembers about grants: whose they are, who claims them, what is under way, and the audit row.
+//! The ledger: who owns each grant, who claims it, which call is in progress, and the audit rows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Condition, DocumentKey, GrantKey, GroupId, MappingKey, MemberKey, ProviderName, Seq, UserId, pairs};
 
-/// Whom a claim is made for. People are ids here; names stand elsewhere.
+/// The subject of a claim. People are ids here; their names are stored elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Subject {
@@ -18,12 +18,12 @@ pub enum Subject {
     Group(GroupId),
 }
 
-/// One reason for a grant: this mapping wants it for this subject. A grant goes when its last claim goes.
+/// One reason for a grant: this mapping wants it for this subject. A grant is removed when its last claim ends.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Claim {
-    /// Which mapping.
+    /// The mapping.
     pub mapping: MappingKey,
-    /// For whom.
+    /// The subject.
     pub subject: Subject,
 }
 
@@ -33,47 +33,47 @@ pub struct Claim {
 pub struct Ground {
     /// The provider of the subject.
     pub provider: ProviderName,
-    /// The groups of the mapping that gave it.
+    /// The groups of the mapping that gave the claim.
     pub groups: BTreeSet<GroupId>,
-    /// Which object of the mapping's name made the claim; none where that is not known.
+    /// The uid of the mapping object that made the claim; none where it is not known.
     pub mapping_uid: Option<Arc<str>>,
-    /// Generation of the mapping when the rest of this was recorded.
+    /// Generation of the mapping when the other fields were recorded.
     pub generation: Option<i64>,
 }
 
 impl Ground {
-    /// True when both say the same but for the generation, which alone is no reason to record a claim again.
+    /// True when both are equal except for the generation, which alone is no reason to record a claim again.
     #[must_use]
     pub fn agrees(&self, other: &Self) -> bool {
         (&self.provider, &self.groups, &self.mapping_uid) == (&other.provider, &other.groups, &other.mapping_uid)
     }
 }
 
-/// A claim as an audit row names it.
+/// A claim as an audit row refers to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditClaim {
-    /// Which mapping.
+    /// The mapping.
     pub mapping: MappingKey,
-    /// Which object of that name, as far as known.
+    /// The uid of the mapping object, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<String>,
-    /// Its generation, as far as known.
+    /// The generation of the mapping, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<i64>,
-    /// For whom, as an id.
+    /// The subject, as an id.
     pub subject: String,
 }
 
-/// Whose a grant is.
+/// Ownership of a grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum GrantState {
-    /// Wanted, not (yet) granted by us and not known to be there.
+    /// Wanted, not yet granted by rolecall and not known to be in the policy.
     Wanted,
-    /// rolecall granted it: removed when the last claim goes.
+    /// Granted by rolecall; removed when the last claim ends.
     Owned,
-    /// Wanted, but it was there before us: never removed.
+    /// Wanted, but in the policy before rolecall could grant it; never removed.
     Unowned,
-    /// rolecall granted it and saw it gone: not owned until granted again.
+    /// Granted by rolecall and later found missing; not owned until it is granted again.
     Lost,
 }
 
@@ -96,69 +96,69 @@ impl GrantState {
     }
 }
 
-/// What a call to Google is about to do to one grant.
+/// The change that a call to Google makes to one grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum IntentAction {
-    /// Put the member in.
+    /// Add the member.
     Grant,
-    /// Take the member out.
+    /// Remove the member.
     Revoke,
 }
 
-/// Written before the call, cleared when the outcome is known.
+/// A planned change of one grant, written before the call and cleared when the outcome is known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intent {
-    /// What the call does.
+    /// The change.
     pub action: IntentAction,
-    /// The revision that the call was made upon (of a policy of Google: its etag).
+    /// The revision that the call is conditional on (for a policy of Google: its etag).
     pub revision_before: String,
-    /// Was the member in the policy before the call?
+    /// Whether the member was in the policy before the call.
     pub present_before: bool,
-    /// When the intent was written.
+    /// Time at which the intent was written.
     pub at: Timestamp,
-    /// Hash of the plan the call belongs to.
+    /// Hash of the plan that the call belongs to.
     pub plan_hash: String,
 }
 
-/// What the ledger holds about one grant in one document.
+/// The ledger's row for one grant in one document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LedgerRow {
     /// Role, condition, member (folded).
     pub grant: GrantKey,
-    /// The member as it is written to Google.
+    /// The member as written to Google.
     pub member: String,
-    /// The condition as it is written to Google.
+    /// The condition as written to Google.
     pub condition: Option<Condition>,
-    /// Whose it is.
+    /// Ownership of the grant.
     pub state: GrantState,
-    /// What is under way, if anything.
+    /// The intent of a call whose outcome is not known yet, if any.
     pub intent: Option<Intent>,
-    /// Why it is wanted. Empty: nobody wants it any more.
+    /// The claims for the grant. Empty: no mapping wants it any more.
     pub claims: BTreeSet<Claim>,
-    /// Where the claims came from, as far as that is known: a first version did not remember it.
+    /// Where the claims came from, where that is known; the first version did not record it.
     #[serde(with = "pairs")]
     pub grounds: BTreeMap<Claim, Ground>,
-    /// When the set call that granted it returned 2xx.
+    /// Time at which the set call that granted it returned 2xx.
     pub acknowledged_at: Option<Timestamp>,
-    /// When a read begun after that saw it.
+    /// Time at which a read that began after the acknowledgement showed the grant.
     pub verified_at: Option<Timestamp>,
-    /// Since when it should be gone and is not (`oldestRevokingSince`).
+    /// Since when the grant should be gone but is not (`oldestRevokingSince`).
     pub revoking_since: Option<Timestamp>,
-    /// The guard held its removal at least once since then.
+    /// True when the guard has held the removal at least once since then.
     pub held: bool,
-    /// The uid of the resource on whose policy the grant was written, as far as it was known. A resource of another uid
-    /// has another policy.
+    /// The uid of the resource on whose policy the grant was written, where known. A resource with another uid has
+    /// another policy.
     pub resource_uid: Option<String>,
-    /// The spellings under which Google keeps the member, where they are not that of `member` (an alias becomes the
-    /// primary address). Empty: as it was sent. A spelling that stands in several rows belongs to all of them, because they
-    /// cannot be told apart.
+    /// The spellings under which Google stores the member, where they differ from `member` (an alias becomes the
+    /// primary address). Empty: as it was sent. A spelling that is in several rows belongs to all of them, because the
+    /// rows cannot be told apart.
     pub stored_as: BTreeSet<String>,
 }
 
 impl LedgerRow {
-    /// The keys under which the grant may stand in the policy.
+    /// The keys under which the grant may be in the policy.
     pub fn spellings(&self) -> impl Iterator<Item = GrantKey> + '_ {
         let stored =
             self.stored_as.iter().map(|member| GrantKey { member: MemberKey::of(member), ..self.grant.clone() });
@@ -167,28 +167,29 @@ impl LedgerRow {
     }
 }
 
-/// What is remembered about the versions of one policy document: the last acknowledged write, and what stood beside our
-/// grants in its answer.
+/// What the ledger stores about the versions of one policy document: the last acknowledged write, and the other members
+/// in Google's answer to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Revision {
-    /// What the last acknowledged write returned (of a policy of Google: its etag). A document that is read with it is the
-    /// current one.
+    /// The revision that the last acknowledged write returned (for a policy of Google: its etag). A read with this
+    /// revision is current.
     pub id: String,
-    /// [`GrantKey::digest`] of all members that stood under roles of ours in that answer and were not ours.
+    /// [`GrantKey::digest`] of every member in that answer that was under a managed role and was not granted by
+    /// rolecall.
     pub beside: BTreeSet<String>,
-    /// The uid of the resource, as far as it was known.
+    /// The uid of the resource, where it was known.
     pub resource_uid: Option<String>,
 }
 
-/// A write that Google acknowledged, as the store remembers it.
+/// A write that Google acknowledged, as the store records it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AcknowledgedWrite {
-    /// What is in force now.
+    /// The revision that is in force now.
     pub revision: Revision,
-    /// Revisions that are known to be older from now on.
+    /// Revisions that are known to be older than it.
     pub superseded: BTreeSet<String>,
-    /// When the write was acknowledged.
+    /// Time of the acknowledgement.
     pub at: Timestamp,
 }
 
@@ -201,11 +202,11 @@ pub struct AcknowledgedWrite {
 pub enum LedgerChange {
     /// Insert or replace the row of this grant.
     Put(LedgerRow),
-    /// Forget the row.
+    /// Delete the row.
     Remove(GrantKey),
 }
 
-/// How an audited action ended.
+/// The outcome of an audited action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum AuditOutcome {
@@ -213,15 +214,15 @@ pub enum AuditOutcome {
     Intended,
     /// Google returned 2xx.
     Acknowledged,
-    /// Seen in a read begun after the acknowledgement.
+    /// Observed in a read that began after the acknowledgement.
     Verified,
-    /// The call failed and may be tried again.
+    /// The call failed and may be retried.
     Failed,
-    /// A guard keeps it from being written.
+    /// Withheld by the guard.
     Held,
     /// Google refused it definitively.
     Refused,
-    /// The outcome was unknown and the later state does not tell who did it (`AttributionAmbiguous`).
+    /// The outcome was unknown, and the later state does not show who made the change (`AttributionAmbiguous`).
     Ambiguous,
 }
 
@@ -252,50 +253,50 @@ impl AuditOutcome {
 /// One audit row before the store gives it a `seq` and the hash of its predecessor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditEntry {
-    /// When.
+    /// The time of the action.
     pub at: Timestamp,
     /// `idp:NAME/TOKEN`, `mapping:NAMESPACE/NAME@GENERATION`, `drift`, `expiry`, `approver:NAME`; of configuration:
     /// `manager:NAME`, `file:PATH`, `cluster`, `command`.
     pub actor: String,
-    /// The request that caused it, where there is one.
+    /// The request that caused it, if any.
     pub request_id: Option<String>,
-    /// Event-log positions that caused it.
+    /// Positions in the event log that caused it.
     pub cause_seqs: Vec<Seq>,
-    /// Which policy document; none for directory actions.
+    /// The policy document; none for directory actions.
     pub document: Option<DocumentKey>,
-    /// The uid of the resource behind the document, when known.
+    /// The uid of the resource behind the document, where known.
     pub resource_uid: Option<String>,
     /// A stable word: `grant`, `revoke`, `lost`, `forget`, `remains`, `abandon`, `user.create`, `user.deactivate`,
     /// `group.member.add` and the like; of configuration `mapping.apply`, `target.change`, `provider.remove`, `token.add`,
     /// `delegation.change`, `mode.change`, `store.accept` and the like.
     pub action: String,
-    /// Which grant.
+    /// The grant.
     pub grant: Option<GrantKey>,
-    /// For whom, as an id: the subject of the first claim of a grant.
+    /// The id of the subject of the grant's first claim.
     pub subject: Option<String>,
     /// All claims of the grant.
     pub claims: Vec<AuditClaim>,
-    /// The plan it belongs to.
+    /// The plan that the action belongs to.
     pub plan_hash: Option<String>,
-    /// The revision that the call was made upon.
+    /// The revision that the call was conditional on.
     pub revision_before: Option<String>,
     /// The revision that the call returned.
     pub revision_after: Option<String>,
-    /// How it ended.
+    /// The outcome.
     pub outcome: AuditOutcome,
-    /// The stable reason word, where there is one.
+    /// The stable reason word, if any.
     pub reason: Option<String>,
 }
 
-/// A group name as a mapping meant it, fixed to the id it meant when it was first resolved.
+/// A group name used by a mapping, fixed to the id that it had when it was first resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Pin {
     /// The mapping that named the group.
     pub mapping: MappingKey,
     /// The tenant.
     pub provider: ProviderName,
-    /// How it was named: `displayName:team-checkout` or `externalId:00g1abcd`.
+    /// The selector: `displayName:team-checkout` or `externalId:00g1abcd`.
     pub selector: String,
-    /// The group that it means.
+    /// The group that it refers to.
     pub group: GroupId,
 }

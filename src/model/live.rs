@@ -1,4 +1,4 @@
-//! A document as a set of grants, and a change of it: what planning and the targets have in common.
+//! A document as a set of grants, and a change of such a document. Shared by the planner and the targets.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,73 +6,74 @@ use serde::{Deserialize, Serialize};
 
 use super::{Condition, ConditionHash, GrantKey, MemberKey, Role, pairs};
 
-/// What stands in a document, as it was read.
+/// The content of a document as it was read.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Live {
-    /// Names this version of the document, as the target does; only equality means something. Empty: the target says that
+    /// The target's name for this version of the document; only equality is meaningful. Empty: the target answered that
     /// there is no such document.
     pub revision: String,
-    /// The document was never written since it was made. Unlike all others, this version comes back: with a resource that is
-    /// made again.
+    /// True when the document has never been written since its resource was created. Unlike all others, this revision
+    /// can occur again, when the resource is re-created.
     pub never_set: bool,
-    /// What could be ours.
+    /// Grants under roles that rolecall may grant.
     #[serde(with = "pairs")]
     pub grants: BTreeMap<GrantKey, Stored>,
     /// Members under roles that rolecall never grants, such as basic roles.
     pub beyond: BTreeSet<(String, ConditionHash, MemberKey)>,
-    /// How much the document can hold; none: no bound is known.
+    /// How much the document can hold; none: no limit is known.
     pub capacity: Option<Capacity>,
 }
 
-/// How a grant stands in a document.
+/// A grant as it is stored in a document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Stored {
     /// The member as the target spells it.
     pub member: String,
-    /// How many times it takes up capacity.
+    /// How many times it counts towards the capacity.
     pub times: usize,
 }
 
-/// How much a document holds, and how much it can hold.
+/// The size of a document and its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Capacity {
-    /// Appearances of principals there are.
+    /// Number of appearances of principals in the document.
     pub used: usize,
-    /// Appearances of principals there may be.
+    /// Largest permitted number of appearances of principals.
     pub limit: usize,
 }
 
-/// What is to change in a document. Nothing of it: the document is written as it is, which moves its revision.
+/// The changes to make to a document. Without any change, the document is written back as it is, which moves its
+/// revision.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Changes {
-    /// What to put in, sorted by grant.
+    /// Members to add, sorted by grant.
     pub add: Vec<Addition>,
-    /// What to take out.
+    /// Members to remove.
     pub remove: BTreeSet<GrantKey>,
 }
 
-/// One member to put in.
+/// One member to add.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addition {
-    /// Which grant.
+    /// The grant.
     pub grant: GrantKey,
     /// The member to write.
     pub member: String,
-    /// The condition to write, whose hash is in the key.
+    /// The condition to write; its hash is part of the key.
     pub condition: Option<Condition>,
 }
 
 impl Live {
-    /// The target says that there is no such document.
+    /// True when the target answered that there is no such document.
     #[must_use]
     pub fn is_absent(&self) -> bool {
         self.revision.is_empty()
     }
 
-    /// True when the grant stands there.
+    /// True when the document has the grant.
     #[must_use]
     pub fn has(&self, grant: &GrantKey) -> bool {
         self.grants.contains_key(grant)
@@ -88,13 +89,13 @@ impl Live {
         self.grants().filter(|(other, _)| other.role == grant.role && other.condition == grant.condition)
     }
 
-    /// How many members there are that are none of these.
+    /// The number of members that are none of these.
     #[must_use]
     pub fn foreign(&self, ours: &BTreeSet<GrantKey>) -> usize {
         self.beyond.len() + self.grants.keys().filter(|grant| !ours.contains(grant)).count()
     }
 
-    /// How many more members fit when these are taken out; none: no bound is known.
+    /// How many more members fit once these are removed; none: no limit is known.
     #[must_use]
     pub fn room_without<'a>(&self, gone: impl Iterator<Item = &'a GrantKey>) -> Option<Room> {
         let capacity = self.capacity?;
@@ -103,7 +104,7 @@ impl Live {
         Some(Room { kept, left: capacity.limit.saturating_sub(kept), limit: capacity.limit })
     }
 
-    /// The roles and members that stand there.
+    /// The roles and members of the document.
     #[must_use]
     pub fn present(&self) -> (BTreeSet<Role>, BTreeSet<MemberKey>) {
         let members = self.grants.keys().map(|grant| &grant.member);
@@ -113,7 +114,7 @@ impl Live {
         )
     }
 
-    /// The document as it is sent: with these changes, upon this revision.
+    /// The document that is sent: this revision with the changes applied.
     #[must_use]
     pub fn after(&self, changes: &Changes) -> Self {
         let mut grants = self.grants.clone();
@@ -126,13 +127,13 @@ impl Live {
     }
 }
 
-/// How many members fit into a document.
+/// How many more members fit into a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
     /// Appearances of principals that stay.
     pub kept: usize,
-    /// How many more there may be.
+    /// Number of further appearances that fit.
     pub left: usize,
-    /// How many there may be in all.
+    /// Largest permitted number of appearances.
     pub limit: usize,
 }

@@ -1,4 +1,4 @@
-//! The words of the domain: types that cannot hold a wrong value, without IO and without a clock of their own.
+//! The domain model: types whose values are always valid, without IO and without reading the clock.
 
 mod clock;
 mod desired;

@@ -1,4 +1,4 @@
-//! Names of custom resources: DNS subdomains, as Kubernetes has them.
+//! Names of custom resources: DNS subdomains, as in Kubernetes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// Why a name is not one.
+/// Why a text is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Not a DNS-1123 subdomain of at most 253 bytes.
     #[error("`{0}` is not a name: use lower-case letters, digits, `-` and `.`, at most 253 characters")]
     NotADnsSubdomain(String),
-    /// A mapping key needs `namespace/name`.
+    /// Not of the form `namespace/name`, which a mapping key needs.
     #[error("`{0}` is not a mapping: write NAMESPACE/NAME")]
     NotAMappingKey(String),
 }
@@ -91,7 +91,7 @@ macro_rules! name_type {
 }
 
 name_type! {
-    /// The name of an `IdentityProvider`: one SCIM tenant. Every row of the directory carries it.
+    /// The name of an `IdentityProvider`, which is one SCIM tenant. Every row of the directory carries it.
     ProviderName
 }
 name_type! {
@@ -99,7 +99,7 @@ name_type! {
     TargetName
 }
 
-/// A `RoleMapping`, as `namespace/name`.
+/// The key of a `RoleMapping`: `namespace/name`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct MappingKey {
@@ -121,13 +121,13 @@ impl MappingKey {
         Ok(Self { namespace: namespace.into(), name: name.into() })
     }
 
-    /// The namespace the mapping lives in.
+    /// The namespace of the mapping.
     #[must_use]
     pub fn namespace(&self) -> &str {
         &self.namespace
     }
 
-    /// The name inside the namespace.
+    /// The name within the namespace.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name

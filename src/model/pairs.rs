@@ -1,10 +1,10 @@
-//! Maps whose keys are no strings, as lists of pairs: JSON has no other way to write them.
+//! Serialization of maps whose keys are not strings as lists of pairs, because JSON objects only have string keys.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// As a list of pairs, sorted by key.
+/// Writes the map as a list of pairs, sorted by key.
 ///
 /// # Errors
 /// Those of the serializer.
@@ -15,7 +15,7 @@ pub(crate) fn serialize<K: Serialize, V: Serialize, S: Serializer>(
     serializer.collect_seq(map)
 }
 
-/// From a list of pairs.
+/// Reads the map from a list of pairs.
 ///
 /// # Errors
 /// Those of the deserializer.

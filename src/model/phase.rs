@@ -1,83 +1,83 @@
-//! Phases of a mapping, and what brings it from one into another. Pure: who observes an event, and what an effect costs, is
-//! the business of others.
+//! Phases of a mapping and the transitions between them. The module is pure: it neither observes events nor carries out
+//! effects.
 
 use super::FreezeReason;
 
-/// What becomes of the claims of a mapping that ends.
+/// What happens to the claims of a mapping that terminates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ClaimDisposal {
-    /// What was granted because of them is revoked.
+    /// The grants made for the claims are revoked.
     Revoke,
-    /// The grants stay and are forgotten, as far as their target permits it.
+    /// The grants stay and the ledger forgets them, as far as their target permits it.
     Orphan,
 }
 
-/// Phase of a mapping. Of one that is in none nothing is known: it never was in force, or nothing is left of it.
+/// Phase of a mapping. A mapping without a phase is unknown: it was never in force, or nothing is left of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MappingPhase {
     /// In force.
     Live,
-    /// Gone without a deletion that anybody observed, for this reason: its claims are frozen.
+    /// Missing without an observed deletion, for this reason: its claims are frozen.
     Missing(FreezeReason),
     /// Deleted: its claims end.
     Terminating(ClaimDisposal),
-    /// Not deleted, but a person approved its removal, or uninstalls rolecall: its claims end.
+    /// Not deleted, but its removal was approved by a person or follows from uninstalling rolecall: its claims end.
     ApprovedForRemoval(ClaimDisposal),
-    /// Deleted, and its object was let go before the claims could be ended: they still end, as soon as that is possible.
+    /// Deleted, and the finalizer was removed before the claims could end: they still end as soon as possible.
     RevocationDeferred(ClaimDisposal),
-    /// Deleted with grants that were to stay, which their target does not permit: nothing is left of it but claims of
-    /// people who have not left.
+    /// Deleted with grants that were to stay although their target does not permit it. Only claims of people who have
+    /// not left remain.
     Orphaned,
 }
 
-/// What happens to a mapping.
+/// An event that can change the phase of a mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PhaseEvent {
-    /// There is an object of its name that nobody deletes: a new one, a new version, a file that is back.
+    /// An object of this name exists and is not being deleted: a new one, a new version, or a file that is back.
     Applied,
     /// Its deletion was observed.
     DeletionObserved(ClaimDisposal),
-    /// It is not there, and its deletion was not observed.
+    /// The mapping is missing, and no deletion was observed.
     FoundMissing(FreezeReason),
-    /// A person approved that what is missing is taken as deleted.
+    /// A person approved that a missing mapping is treated as deleted.
     RemovalApproved(ClaimDisposal),
-    /// rolecall is uninstalled.
+    /// rolecall is being uninstalled.
     UninstallRequested(ClaimDisposal),
     /// Its claims could not be ended within the deadline of its finalizer.
     DeadlineExceeded,
-    /// Nothing of it is left to be done but grants that stay until their people leave.
+    /// Only orphaned grants remain, which stay until their people leave.
     OnlyOrphansLeft,
-    /// The ledger holds no claim of it any more.
+    /// The ledger holds no claim of the mapping any more.
     ClaimsEnded,
 }
 
-/// What follows from a transition, to be carried out in this order.
+/// An effect of a transition. The effects of one transition are carried out in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PhaseEffect {
-    /// The stored spec takes the new phase, before anything else follows from it.
+    /// Store the new phase with the spec, before any other effect.
     Persist,
-    /// Its claims are marked as deferred in the ledger.
+    /// Mark the claims as deferred in the ledger.
     MarkDeferred,
-    /// The documents that it reaches are planned again at once.
+    /// Plan the documents that the mapping covers again, immediately.
     Plan,
-    /// So are the documents on which the ledger holds claims of it.
+    /// Plan the documents on which the ledger holds claims of the mapping again, immediately.
     PlanClaimed,
-    /// Its spec and its pins are forgotten.
+    /// Forget the spec and the pins.
     Forget,
-    /// Its status is folded again.
+    /// Fold the status again.
     Report,
 }
 
-/// The phase after an event, and what follows.
+/// The phase after an event, and the effects of the transition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transition {
-    /// The phase from now on; none when nothing is known of the mapping any more.
+    /// The new phase; none when nothing is known of the mapping any more.
     pub next: Option<MappingPhase>,
-    /// What is to be done because of it.
+    /// The effects to carry out.
     pub effects: &'static [PhaseEffect],
 }
 
-/// What follows when claims begin to end, or come into force.
+/// Effects when claims start to end, or come into force.
 const END: &[PhaseEffect] = &[PhaseEffect::Persist, PhaseEffect::Plan, PhaseEffect::PlanClaimed, PhaseEffect::Report];
 const FREEZE: &[PhaseEffect] = &[PhaseEffect::Persist, PhaseEffect::Plan, PhaseEffect::Report];
 const DEFER: &[PhaseEffect] = &[PhaseEffect::MarkDeferred, PhaseEffect::Report];
@@ -86,7 +86,7 @@ const REPORT: &[PhaseEffect] = &[PhaseEffect::Report];
 const NOTHING: &[PhaseEffect] = &[];
 
 impl MappingPhase {
-    /// The transition from this phase.
+    /// Computes the transition from this phase.
     #[must_use]
     pub fn on(self, event: PhaseEvent) -> Transition {
         Self::after(Some(self), event)
@@ -103,9 +103,9 @@ impl MappingPhase {
         let to = |next, effects| Transition { next: Some(next), effects };
         let stays = Transition { next: phase, effects: NOTHING };
         match (phase, event) {
-            // The object is stored with its spec, which takes back whatever was said of a former one.
+            // The object is stored with its spec, which replaces the phase of any former object.
             (_, Applied) => to(Live, END),
-            // Who let an object go before its claims ended still owes their end.
+            // A mapping whose finalizer was removed before its claims ended still owes their revocation.
             (Some(RevocationDeferred(_)), DeletionObserved(claims) | UninstallRequested(claims)) => {
                 to(RevocationDeferred(claims), END)
             }
@@ -129,8 +129,8 @@ impl MappingPhase {
             (Some(Terminating(_) | ApprovedForRemoval(_) | RevocationDeferred(_) | Orphaned), ClaimsEnded) => {
                 Transition { next: None, effects: FORGET }
             }
-            // What ends already is not missing, and nobody has to approve it; what is in force is not forgotten for want of
-            // claims, and a person's approval of what is missing says nothing about what is there.
+            // A terminating mapping is neither missing nor in need of approval. A live mapping is not forgotten because
+            // it has no claims, and approving the removal of a missing mapping does not apply to a live one.
             (
                 None
                 | Some(Live | Missing(_) | Terminating(_) | ApprovedForRemoval(_) | RevocationDeferred(_) | Orphaned),
@@ -139,7 +139,7 @@ impl MappingPhase {
         }
     }
 
-    /// What becomes of its claims, if they end.
+    /// What happens to the claims, if they end.
     #[must_use]
     pub fn disposal(self) -> Option<ClaimDisposal> {
         match self {
@@ -151,13 +151,13 @@ impl MappingPhase {
         }
     }
 
-    /// True when its claims end, or are kept only until their people leave.
+    /// True when the claims end, or are kept only until their people leave.
     #[must_use]
     pub fn is_terminating(self) -> bool {
         self.disposal().is_some()
     }
 
-    /// Why it is frozen, if it is missing.
+    /// The freeze reason, if the mapping is missing.
     #[must_use]
     pub fn missing(self) -> Option<FreezeReason> {
         match self {
@@ -180,7 +180,7 @@ mod tests {
 
     use super::*;
 
-    /// A line for each phase, a column for each event, in this order.
+    /// One row for each phase, one column for each event, in this order.
     const EVENTS: [PhaseEvent; 8] = [
         Applied,
         DeletionObserved(Revoke),

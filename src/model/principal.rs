@@ -1,18 +1,18 @@
-//! Members of IAM policies: what rolecall may write, and how spellings are compared.
+//! Members of IAM policies: those rolecall may write, and how spellings are compared.
 
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// A member of a policy folded for comparison: the values of `user:`, `group:`, `serviceAccount:` and `domain:` (also
-/// behind `deleted:`) compare without regard to case, everything else byte for byte. Never sent to Google.
+/// A member of a policy, folded for comparison. The values of `user:`, `group:`, `serviceAccount:` and `domain:` (also
+/// after `deleted:`) compare without regard to case, everything else byte for byte. Never sent to Google.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct MemberKey(Arc<str>);
 
 impl MemberKey {
-    /// Folds a member as read from, or written to, a policy.
+    /// Folds a member as it is in a policy.
     #[must_use]
     pub fn of(member: &str) -> Self {
         let (deleted, rest) = match member.strip_prefix("deleted:") {
@@ -46,13 +46,14 @@ impl fmt::Debug for MemberKey {
     }
 }
 
-/// Why an attribute of a user or group is not a principal that rolecall writes. The reason word is `PrincipalInvalid`.
+/// Why an attribute of a user or group is not a principal that rolecall writes. The condition reason is
+/// `PrincipalInvalid`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PrincipalError {
     /// The user has no value at the configured attribute.
     #[error("the attribute has no value")]
     Missing,
-    /// Not an address that an account of Google can have: see [`Principal::google_account`].
+    /// Not an address that a Google account can have: see [`Principal::google_account`].
     #[error(
         "the value is not the address of a Google account: before the one `@`, up to 64 letters, digits and . _ - + ' in ASCII, \
          no period at an end or beside another"
@@ -63,7 +64,7 @@ pub enum PrincipalError {
     DomainNotAllowed,
 }
 
-/// A member that rolecall itself may write: well formed and inside `allowedDomains`.
+/// A member that rolecall may write: well formed and inside `allowedDomains`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Principal(Arc<str>);
@@ -74,7 +75,7 @@ impl From<Principal> for String {
     }
 }
 
-/// A principal that was admitted before.
+/// Reads a stored principal, which was validated before it was stored.
 impl TryFrom<String> for Principal {
     type Error = PrincipalError;
 
@@ -89,9 +90,9 @@ impl Principal {
     /// `user:<email>` for a Google account. The local part keeps its spelling, the domain is lower-cased and must be
     /// exactly one of `allowed_domains` (lower case).
     ///
-    /// The local part follows the grammar of Google accounts, stricter than that of e-mail: 1 to 64 ASCII letters, digits
-    /// and `. _ - + '`, with no period first, last or beside another. Google refuses a whole policy because of one address
-    /// that it cannot read, so that an address outside of this grammar is never sent.
+    /// The local part follows the grammar of Google accounts, which is stricter than that of e-mail: 1 to 64 ASCII
+    /// letters, digits and `. _ - + '`, with no period first, last or beside another. Google refuses a whole policy
+    /// because of one address that it cannot parse, so an address outside of this grammar is never sent.
     ///
     /// # Errors
     /// [`PrincipalError`].
@@ -100,7 +101,7 @@ impl Principal {
         Ok(Self(format!("user:{local}@{domain}").into()))
     }
 
-    /// The member text as it is sent to Google.
+    /// The member text sent to Google.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,8 +1,9 @@
-//! People without their names: what stands for an address wherever everybody may read.
+//! Pseudonyms of people, used instead of addresses wherever everybody may read.
 //!
-//! A person whom the directory knows is shown by the SCIM id; any other by the domain and a digest of the address under a
-//! key that is the store's own, so that the same person is the same everywhere and nobody can try addresses without the
-//! key. Service accounts, groups, `allUsers` and the like are no people and keep their names.
+//! A person whom the directory knows is shown as the SCIM id. Any other person is shown as the domain and a digest of
+//! the address. The key of the digest belongs to the store, so that a person has the same pseudonym everywhere and
+//! nobody without the key can test addresses. Service accounts, groups, `allUsers` and the like are not people and keep
+//! their names.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
@@ -13,10 +14,10 @@ use super::UserId;
 
 /// The length of the key, in bytes.
 pub const KEY_BYTES: usize = 32;
-/// How many bytes of the digest are shown.
+/// Number of bytes of the digest that are shown.
 const SHOWN: usize = 8;
 
-/// Stands in for the names of people. The key never leaves it.
+/// Replaces the names of people. The key never leaves this value.
 #[derive(Clone)]
 pub struct Pseudonyms(hmac::Key);
 
@@ -33,7 +34,7 @@ impl Pseudonyms {
         Self(hmac::Key::new(hmac::HMAC_SHA256, key))
     }
 
-    /// What stands for an address: `example.com#1f2e3d4c5b6a7988`. Letter case does not matter.
+    /// The pseudonym of an address: `example.com#1f2e3d4c5b6a7988`. Letter case does not matter.
     #[must_use]
     pub fn address(&self, address: &str) -> String {
         let folded = address.to_lowercase();
@@ -47,9 +48,10 @@ impl Pseudonyms {
         shown
     }
 
-    /// What stands for a member of a policy. `id`: the person, where the directory or a claim knows.
+    /// The pseudonym of a member of a policy. `id`: the person, where the directory or a claim knows it.
     ///
-    /// `user:ADDRESS` → `user:ID` or `user:DOMAIN#DIGEST`, also behind `deleted:`; the subject of a workforce pool likewise.
+    /// `user:ADDRESS` becomes `user:ID` or `user:DOMAIN#DIGEST`, also after `deleted:`; the subject of a workforce pool
+    /// likewise.
     #[must_use]
     pub fn member(&self, member: &str, id: Option<UserId>) -> String {
         let (deleted, rest) = match member.strip_prefix("deleted:") {
@@ -71,14 +73,14 @@ impl Pseudonyms {
         self.text(member).into_owned()
     }
 
-    /// A text in which each address of a person is replaced: what Google says in an error, a line of a log. Addresses of
-    /// service accounts and groups stay.
+    /// Replaces each address of a person in a text, such as an error of Google or a log line. Addresses of service
+    /// accounts and groups stay.
     #[must_use]
     pub fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
         self.text_with(text, |_| None)
     }
 
-    /// As [`Self::text`], with the ids of those who are known.
+    /// Like [`Self::text`], but uses the ids of known people.
     #[must_use]
     pub fn text_with<'a>(&self, text: &'a str, known: impl Fn(&str) -> Option<UserId>) -> Cow<'a, str> {
         let mut shown = String::new();
@@ -107,7 +109,7 @@ impl Pseudonyms {
     }
 }
 
-/// The next `@`, also where a URL has it escaped: where it begins and ends.
+/// Finds the next `@`, also when percent-encoded as in a URL, and returns where it begins and ends.
 fn next_at(text: &str, from: usize) -> Option<(usize, usize)> {
     let rest = text.get(from..)?;
     let plain = rest.find('@').map(|at| (from + at, from + at + 1));
@@ -127,20 +129,20 @@ fn around(text: &str, limit: usize, at: usize, end: usize) -> Option<Found> {
     let domain = text[end..end + domain].trim_end_matches(['.', '-', '@']);
     let before = &text[limit..at];
     let start = match before.strip_suffix('"') {
-        // A local part in quotes, which may hold anything.
+        // A quoted local part may contain any character.
         Some(quoted) => quoted.rfind('"')?,
         None => before.rfind(ends_local_part).map_or(0, |found| found + width(before, found)),
     };
     let start = start + before[start..].len() - before[start..].trim_start_matches(['\'', '.', '!']).len();
-    // Colours of a log on a terminal: `ESC [ 0 m` stands right before a value.
+    // Colors of a terminal log: `ESC [ 0 m` may stand directly before a value.
     let colour = if before[..start].ends_with("\u{1b}[") { before[start..].find('m').map_or(0, |m| m + 1) } else { 0 };
     let start = start + colour;
-    // `NAMESPACE/NAME@7` is a generation.
+    // A number after the `@` is a generation, as in `NAMESPACE/NAME@7`.
     let is_number = domain.bytes().all(|byte| byte.is_ascii_digit());
     (limit + start < at && !is_number).then_some(Found { start: limit + start, end: end + domain.len() })
 }
 
-/// What stands around an address, and not in one that anybody has.
+/// True for a character that delimits an address and does not occur in real ones.
 fn ends_local_part(c: char) -> bool {
     c.is_whitespace() || c.is_control() || "\"`()[]{}<>,;:|/\\=&?@".contains(c)
 }

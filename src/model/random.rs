@@ -1,25 +1,25 @@
-//! Randomness as a value that is handed in, so that a simulation draws the same numbers again.
+//! Randomness as a value that is passed in, so that a simulation can repeat the same numbers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The step between two states of the seeded generator (splitmix64).
 const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// Where random numbers come from. They spread work over time; nothing depends on nobody guessing them.
+/// Source of random numbers. They spread work over time; nothing depends on their being unpredictable.
 #[derive(Debug, Default)]
 pub struct Randomness {
-    /// State of the seeded generator; none: the generator of the process.
+    /// State of the seeded generator; none: the process's own generator is used.
     seeded: Option<AtomicU64>,
 }
 
 impl Randomness {
-    /// The generator of the process without a seed, otherwise one that draws the same numbers for the same seed.
+    /// Uses the process's own generator without a seed, otherwise one that draws the same numbers for the same seed.
     #[must_use]
     pub fn new(seed: Option<u64>) -> Self {
         Self { seeded: seed.map(AtomicU64::new) }
     }
 
-    /// The next number.
+    /// Draws the next number.
     #[must_use]
     pub fn draw(&self) -> u64 {
         let Some(state) = &self.seeded else { return rand::random() };
@@ -29,14 +29,14 @@ impl Randomness {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number from 0 up to 1.
+    /// Draws a number from 0 up to, but not including, 1.
     #[must_use]
     pub fn fraction(&self) -> f64 {
         let high = u32::try_from(self.draw() >> 32).unwrap_or(u32::MAX);
         f64::from(high) / (f64::from(u32::MAX) + 1.0)
     }
 
-    /// A factor between 0.9 and 1.1, which keeps what has the same interval from happening at the same moment.
+    /// Draws a factor between 0.9 and 1.1, which keeps timers with the same interval from firing at the same moment.
     #[must_use]
     pub fn jitter(&self) -> f64 {
         0.9 + 0.2 * self.fraction()

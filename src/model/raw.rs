@@ -1,4 +1,4 @@
-//! JSON that is written back as it was read: numbers of any size, spelling, order and whitespace included.
+//! JSON that is written back exactly as it was read: numbers of any size, spelling, order and whitespace included.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,7 +8,7 @@ use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-/// One JSON value as its text.
+/// The text of one JSON value.
 #[derive(Clone)]
 pub(crate) struct RawJson(Arc<RawValue>);
 
@@ -18,12 +18,13 @@ impl RawJson {
         self.0.get()
     }
 
-    /// What the value means; `null` means the default, as in protobuf's JSON.
+    /// Parses the value; `null` means the default, as in the JSON mapping of protobuf.
     pub(crate) fn parse<T: DeserializeOwned + Default>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_str::<Option<T>>(self.text()).map(Option::unwrap_or_default)
     }
 
-    /// The fields of an object, in their order. A name that stands there twice is an error: readers differ on which counts.
+    /// The fields of an object, in their order. A duplicate name is an error, because readers differ on which value
+    /// counts.
     pub(crate) fn fields(&self) -> Result<Vec<(String, RawJson)>, serde_json::Error> {
         serde_json::from_str::<Fields>(self.text()).map(|fields| fields.0)
     }

@@ -1,4 +1,4 @@
-//! What Google refused to put into policies: remembered, so that it is not tried again with every write.
+//! Refusals: additions to policies that Google refused, stored so that they are not retried with every write.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,20 +7,20 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{DocumentKey, GrantKey, MemberKey, ResourceKind, Role};
 
-/// Where a refusal holds.
+/// Scope of a refusal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reach {
-    /// In every policy: the account does not exist.
+    /// Every policy: the account does not exist.
     Everywhere,
-    /// In the policies of one project: an organization policy.
+    /// The policies of one project: refused by an organization policy.
     Project(String),
-    /// In the policies of one kind of resource of one project: a role.
+    /// The policies of one kind of resource in one project: refused because of the role.
     Kind(String, ResourceKind),
-    /// In one policy: Google did not say why.
+    /// One policy: Google did not say why.
     Document(DocumentKey),
 }
 
-/// A text that names no reach.
+/// Error for a text that is not the scope of a refusal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not the reach of a refusal")]
 pub struct ReachError(String);
@@ -63,19 +63,19 @@ impl TryFrom<String> for Reach {
     }
 }
 
-/// What is refused: a member, a role, or a member under a role; never neither.
+/// The refused member, role, or member under a role. At least one of the two is given.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RefusalKey {
-    /// Where.
+    /// The scope.
     pub reach: Reach,
-    /// Which member; none: every member.
+    /// The refused member; none: every member.
     pub member: Option<MemberKey>,
-    /// Under which role; none: every role.
+    /// The refused role; none: every role.
     pub role: Option<Role>,
 }
 
 impl RefusalKey {
-    /// True when it refuses this grant on this document.
+    /// True when the refusal applies to this grant on this document.
     #[must_use]
     pub fn covers(&self, document: &DocumentKey, grant: &GrantKey) -> bool {
         let here = match &self.reach {
@@ -92,31 +92,31 @@ impl RefusalKey {
 /// One refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// What is refused, and where.
+    /// The refused member or role, and the scope.
     pub key: RefusalKey,
     /// The stable reason word.
     pub reason: String,
-    /// Since when.
+    /// Time of the first refusal.
     pub since: Timestamp,
-    /// When it is tried again.
+    /// Time of the next probe.
     pub probe_at: Timestamp,
-    /// How often it was tried again.
+    /// Number of probes so far.
     pub probes: u32,
 }
 
 impl Refusal {
-    /// The time until the first probe. Accounts often appear at Google some minutes after the IdP pushed them here.
+    /// Time until the first probe. Accounts often appear at Google some minutes after the IdP pushed them to rolecall.
     pub const FIRST_PROBE: SignedDuration = SignedDuration::from_mins(5);
     /// Longest time between two probes.
     pub const LONGEST: SignedDuration = SignedDuration::from_hours(1);
 
-    /// A refusal that was seen now.
+    /// Creates a refusal that was observed now.
     #[must_use]
     pub fn new(key: RefusalKey, reason: &str, now: Timestamp) -> Self {
         Self { key, reason: reason.to_owned(), since: now, probe_at: later(now, Self::FIRST_PROBE), probes: 0 }
     }
 
-    /// It was probed and refused again: the next probe is twice as far away, up to an hour.
+    /// Records a failed probe: the interval to the next one doubles, up to an hour.
     pub fn postpone(&mut self, now: Timestamp) {
         self.probes = self.probes.saturating_add(1);
         let wait = (0..self.probes.min(10)).fold(Self::FIRST_PROBE, |wait, _| (wait * 2).min(Self::LONGEST));
@@ -124,35 +124,35 @@ impl Refusal {
     }
 }
 
-/// The writes that were spent on finding out which addition of a policy is refused.
+/// Count of the writes that were spent on finding out which addition of a policy is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WriteBudget {
-    /// When the first of them was sent.
+    /// Time of the first write.
     pub since: Timestamp,
-    /// How many.
+    /// Number of writes.
     pub writes: u32,
 }
 
 impl WriteBudget {
-    /// How many writes a policy and hour may be spent.
+    /// Largest number of writes that may be spent on one policy within [`Self::WINDOW`].
     pub const WRITES: u32 = 12;
-    /// After this time all of them may be spent again.
+    /// Time after which all writes are available again.
     pub const WINDOW: SignedDuration = SignedDuration::from_hours(1);
 
-    /// A budget of which nothing is spent.
+    /// Creates an unspent budget.
     #[must_use]
     pub fn new(now: Timestamp) -> Self {
         Self { since: now, writes: 0 }
     }
 
-    /// When writes may be spent again; none: now.
+    /// Time at which writes are available again; none: they are available now.
     #[must_use]
     pub fn exhausted_until(&self, now: Timestamp) -> Option<Timestamp> {
         let end = later(self.since, Self::WINDOW);
         (self.writes >= Self::WRITES && now < end).then_some(end)
     }
 
-    /// Spends one.
+    /// Spends one write.
     pub fn spend(&mut self, now: Timestamp) {
         if now >= later(self.since, Self::WINDOW) || self.writes == 0 {
             *self = Self::new(now);

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// Why a text is not a role that can be granted here.
+/// Why a text is not a role that rolecall can grant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RoleError {
-    /// Neither `roles/NAME` nor a custom role of a project or organisation.
+    /// Neither `roles/NAME` nor a custom role of a project or organization.
     #[error("`{0}` is not a role: write roles/NAME, projects/ID/roles/NAME or organizations/NUMBER/roles/NAME")]
     NotARole(String),
     /// `roles/owner`, `roles/editor` or `roles/viewer`.
@@ -25,7 +25,7 @@ impl Role {
     /// Checks the form of a role name. Google role ids are letters, digits, `_` and `.`.
     ///
     /// # Errors
-    /// [`RoleError`], which says what is wrong.
+    /// [`RoleError`], which names the problem.
     pub fn new(text: &str) -> Result<Self, RoleError> {
         let shown = || text.chars().take(200).collect::<String>();
         if matches!(text, "roles/owner" | "roles/editor" | "roles/viewer") {

@@ -1,4 +1,4 @@
-//! The outcome of a pass counted for each mapping, which is what its status is folded from.
+//! The outcome of a reconcile, counted for each mapping. The status of a mapping is folded from these counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,39 +8,40 @@ use crate::model::{GrantKey, MappingKey, Subject};
 
 use super::{CallOutcome, Cause, Plan};
 
-/// How one grant stands after the pass, apart from the outcome of the call.
+/// State of one grant after the reconcile, apart from the outcome of the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CountedAs {
     Verified,
     Acknowledged,
     /// About to be granted.
     Pending,
-    /// Does not fit into the policy, or is refused by Google.
+    /// Does not fit into the policy, or was refused by Google.
     Withheld,
-    /// To be granted, and not with this call.
+    /// Wanted, but not part of this call.
     Waiting,
     Unowned,
-    /// Taken away by somebody else and not granted again.
+    /// Removed by somebody else and not granted again.
     Missing,
-    /// Would be granted if it were not for observe mode.
+    /// Would be granted outside observe mode.
     Observed,
-    /// Would be granted if the complete list of resources did not lack the resource, whose policy answers.
+    /// Would be granted, but the complete list of resources does not contain the resource although its policy can be
+    /// read.
     Unlisted,
-    /// Not there, and frozen.
+    /// Not in the policy, and frozen.
     Frozen,
     /// About to be removed.
     Revoking,
     Held,
-    /// Held, and who it is for has left.
+    /// Held, and the subject has left.
     HeldLeaver,
 }
 
-/// One grant in the report of a pass.
+/// One grant in the report of a reconcile.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct CountedGrant {
     pub(super) grant: GrantKey,
     pub(super) mappings: BTreeSet<MappingKey>,
-    /// Somebody it is claimed for.
+    /// A subject for whom it is claimed.
     pub(super) subject: Option<Subject>,
     pub(super) counted_as: CountedAs,
     pub(super) revoking_since: Option<Timestamp>,
@@ -49,46 +50,46 @@ pub(super) struct CountedGrant {
 /// Grants of one mapping on one document, counted. A grant that two mappings want counts for both.
 ///
 /// `desired = acknowledged + pending + failed + missing + observed + frozen`. The removals, `revoking` and `held`, are
-/// not wanted and stand beside it.
+/// not wanted and are counted separately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ClaimCounts {
-    /// Wanted, or kept because its ground cannot be seen.
+    /// Wanted, or kept because the ground of its claim is unknown.
     pub desired: usize,
-    /// In the policy: granted by a call that Google acknowledged, or there before (`unowned`).
+    /// In the policy: granted by a call that Google acknowledged, or already there before (`unowned`).
     pub acknowledged: usize,
-    /// Of these, seen in a later read.
+    /// Of these, observed in a later read.
     pub verified: usize,
-    /// Wanted and to be written, now or when the resource is listed again.
+    /// Wanted and to be written, now or as soon as the resource is listed again.
     pub pending: usize,
-    /// Wanted, and refused by Google or over its limit.
+    /// Wanted, but refused by Google or beyond its limit.
     pub failed: usize,
-    /// Of the acknowledged, those that are somebody else's.
+    /// Of the acknowledged, those that rolecall did not grant.
     pub unowned: usize,
-    /// Ours, taken away by somebody else, and not granted again.
+    /// Granted by rolecall, removed by somebody else, and not granted again.
     pub missing: usize,
     /// Wanted, and only observed.
     pub observed: usize,
-    /// Not there, and not granted because the ground of the claim cannot be seen.
+    /// Not in the policy, and not granted because the ground of the claim is unknown.
     pub frozen: usize,
-    /// To be removed and not gone yet.
+    /// To be removed but still in the policy.
     pub revoking: usize,
     /// To be removed and held by the guard.
     pub held: usize,
     /// Of these, for people who have left.
     pub held_leavers: usize,
-    /// Since when the oldest of the grants to be removed, held or not, should be gone.
+    /// Since when the oldest grant to be removed, held or not, should be gone.
     pub oldest_revoking_since: Option<Timestamp>,
 }
 
 impl Plan {
-    /// Somebody for whom this grant is claimed, or was until this pass.
+    /// A subject for whom this grant is claimed, or was until this reconcile.
     #[must_use]
     pub fn subject_of(&self, grant: &GrantKey) -> Option<Subject> {
         let claimed = self.lines.iter().find(|line| line.grant == *grant).and_then(|line| line.subject);
         claimed.or_else(|| self.remained_for.get(grant).copied())
     }
 
-    /// The counts for each mapping after a call with this outcome, or without a call.
+    /// Counts the grants of each mapping after a call with this outcome, or without a call.
     #[must_use]
     pub fn counts(&self, outcome: Option<&CallOutcome>) -> BTreeMap<MappingKey, ClaimCounts> {
         let mut claim_counts: BTreeMap<MappingKey, ClaimCounts> = BTreeMap::new();
@@ -139,7 +140,7 @@ impl Plan {
         claim_counts
     }
 
-    /// Grants of ours that somebody took away and that this call put back, each with the mappings that want it.
+    /// Grants of rolecall that somebody else removed and that this call restored, each with the mappings that want it.
     #[must_use]
     pub fn reverted(&self, outcome: Option<&CallOutcome>) -> Vec<(GrantKey, BTreeSet<MappingKey>)> {
         if !matches!(outcome, Some(CallOutcome::Acknowledged { .. })) {

@@ -1,36 +1,37 @@
-//! What a read says about the present. A target's reads may be eventually consistent: they may show an older policy.
+//! What a read proves about the current policy. Reads may be eventually consistent and return an older policy.
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{LedgerRow, Revision};
 
-/// How the revision of a read stands to those of our own writes.
+/// Relation of a read's revision to the revisions of our own writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadAge {
     /// The revision that our last acknowledged write returned.
     Current,
-    /// A revision that a write of ours superseded: the read shows the past. Nothing is concluded and nothing written.
+    /// A revision that one of our writes superseded: the read is outdated. Nothing is concluded and nothing is written.
     Stale,
-    /// Any other revision: somebody else wrote, or the outcome of a write of ours is not known.
+    /// Any other revision: somebody else wrote, or the outcome of one of our writes is not known.
     Unproven,
 }
 
-/// What the read that a pass is planned from is worth.
+/// How far the read that a reconcile is planned from can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Evidence {
-    /// It shows the policy as it is.
+    /// The read shows the current policy.
     Current,
-    /// It may show the past. A write upon its revision that succeeds proves it, and then what follows from it is recorded.
+    /// The read may be outdated. A successful write conditional on its revision proves it; only then are conclusions
+    /// from the read recorded.
     Unproven {
-        /// May the policy be written as it is only to prove the read? Once for each revision.
+        /// Whether the policy may be written back unchanged only to prove the read. Once for each revision.
         may_prove: bool,
     },
 }
 
-/// The age of a read with this revision. `superseded`: a write of ours replaced that version within the last hour. A call
-/// whose outcome is not known was made upon the newest revision known then: the last acknowledged version is not
-/// known to be the current one any more.
+/// Computes the age of a read with this revision. `superseded`: one of our writes replaced that version within the last
+/// hour. A call with an unknown outcome was conditional on the newest revision known then, so while there is one, the
+/// last acknowledged version may no longer be the current one.
 #[must_use]
 pub fn age(read: &str, last: Option<&Revision>, superseded: bool, rows: &[LedgerRow]) -> ReadAge {
     if superseded {

@@ -1,4 +1,4 @@
-//! A small fixture for the tests of planning: a document with a revision, a ledger, and what is wanted.
+//! Test fixture for planning: a document with a revision, a ledger, and the wanted grants.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,10 +39,10 @@ pub(super) fn invoker(n: u128) -> GrantKey {
     key(INVOKER, &email(n))
 }
 
-/// How many appearances of principals the document of a fixture may have.
+/// Capacity of the fixture's document, in appearances of principals.
 pub(super) const LIMIT: usize = 100;
 
-/// A document with these bindings, each a role, its members and maybe a condition.
+/// A document with these bindings, each with a role, members and an optional condition.
 pub(super) fn document(bindings: &serde_json::Value) -> Live {
     let mut live = Live { revision: "e0".to_owned(), ..Live::default() };
     for binding in bindings.as_array().unwrap() {
@@ -57,7 +57,7 @@ pub(super) fn document(bindings: &serde_json::Value) -> Live {
     live
 }
 
-/// Puts a member into the document.
+/// Adds a member to the document.
 pub(super) fn put(live: &mut Live, role: &str, condition: ConditionHash, member: &str) {
     let key = MemberKey::of(member);
     let Ok(role) = Role::new(role) else {
@@ -73,7 +73,7 @@ fn capacity(live: &Live) -> Capacity {
     Capacity { used, limit: LIMIT }
 }
 
-/// A small fixture around `plan`: a document, a ledger, what is desired, and who has left.
+/// Fixture around `plan`: a document, a ledger, the wanted grants, and the people who have left.
 #[derive(Debug)]
 pub(super) struct Fixture {
     pub(super) document: DocumentKey,
@@ -142,7 +142,7 @@ impl Fixture {
         self.plan_with(&mut self.book.clone())
     }
 
-    /// What is planned from, without anything held.
+    /// The inputs of the planner, without anything held.
     pub(super) fn inputs(&self) -> Inputs {
         Inputs {
             document: self.document.clone(),
@@ -158,7 +158,7 @@ impl Fixture {
         }
     }
 
-    /// A plan, and the one that it becomes with the guard's answer.
+    /// Plans, and plans again with the guard's answer.
     fn plan_with(&self, book: &mut GuardBook) -> Plan {
         let with = |held: &BTreeSet<Removal>| plan(&Inputs { held: held.clone(), ..self.inputs() });
         let open = with(&BTreeSet::new());
@@ -180,7 +180,7 @@ impl Fixture {
         with(&book.decide(&self.document, &open.asks, &facts))
     }
 
-    /// Lets go what the guard holds now.
+    /// Releases the removals that the guard currently holds.
     pub(super) fn release(&mut self, held: &Held) {
         for part in &held.parts {
             self.book.release(&self.document, &part.removals);
@@ -202,7 +202,7 @@ impl Fixture {
         self.touch();
     }
 
-    /// Somebody wrote the document.
+    /// Simulates a foreign write of the document.
     pub(super) fn touch(&mut self) {
         self.writes += 1;
         self.live.never_set = false;
@@ -223,7 +223,7 @@ impl Fixture {
         self.now += SignedDuration::from_secs(seconds);
     }
 
-    /// One whole pass with this outcome; `Unknown` did not commit.
+    /// Runs one whole reconcile with this outcome; `Unknown` did not take effect.
     pub(super) fn pass_with(&mut self, outcome: &CallOutcome) -> Plan {
         self.later(1);
         let mut book = self.book.clone();
@@ -265,7 +265,7 @@ pub(super) fn refused() -> CallOutcome {
     CallOutcome::Refused { reason: "PermissionDenied".into() }
 }
 
-/// People 1..=n hold the invoker role through the mapping `m`, all of it verified.
+/// A fixture in which people 1..=n have the invoker role through the mapping `m`, all of it verified.
 pub(super) fn granted(n: u128) -> Fixture {
     let mut fixture = Fixture::new(&json!([{"role": INVOKER, "members": ["user:foreign@corp.example"]}]));
     for person in 1..=n {

@@ -1,9 +1,9 @@
-//! Where the claims of a row come from.
+//! Grounds of the claims of a row.
 
 use crate::model::{DesiredGrant, LedgerRow};
 
-/// Brings the grounds of a row up to date with its claims and with what is wanted now. What is not wanted now keeps the
-/// ground that it had.
+/// Updates the grounds of a row from its claims and from the grants wanted now. A claim that is no longer wanted keeps
+/// its last ground.
 pub(super) fn update(row: &mut LedgerRow, want: Option<&DesiredGrant>) {
     let LedgerRow { claims, grounds, .. } = row;
     grounds.retain(|claim, _| claims.contains(claim));

@@ -1,7 +1,7 @@
-//! The guard's part in a plan: which removals it decides about, and what is held of them.
+//! The guard's part in a plan: the removals that it decides about, and the removals that it holds.
 //!
-//! Who is held is decided beside the plan, where people are counted over documents and time; see
-//! [`RemovalLimit`](crate::model::RemovalLimit). A plan that asks is made again with the answer.
+//! The decision is made outside the plan, where people are counted over documents and time; see
+//! [`RemovalLimit`](crate::model::RemovalLimit). A plan that needs a decision is made again with the answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,10 +11,10 @@ use crate::model::{Claim, DocumentKey, GrantKey, MappingKey, Removal, Subject};
 
 use super::{Held, HeldPart, Step, grounds};
 
-/// Part of every hash, so that a release given under other rules releases nothing.
+/// Version of the guard's rules. Part of every hash, so that a release made under other rules releases nothing.
 const GENERATION: &str = "compiled-in/2";
 
-/// SHA-256 over texts, each with its length.
+/// SHA-256 over texts, each prefixed with its length.
 struct Texts(Sha256);
 
 impl Texts {
@@ -42,8 +42,8 @@ impl Texts {
     }
 }
 
-/// 16 hex digits over the document, the guard's generation and the items in their order. Neither the revision nor the
-/// time is in it, so it stays the same from pass to pass.
+/// 16 hex digits over the document, the version of the guard's rules and the items in their order. Neither revision nor
+/// time is included, so that the digest is the same in every reconcile.
 pub(super) fn digest<'a>(document: &DocumentKey, items: impl Iterator<Item = (&'a str, &'a GrantKey)>) -> String {
     let mut texts = Texts::new();
     texts.add(&document.to_string());
@@ -54,8 +54,8 @@ pub(super) fn digest<'a>(document: &DocumentKey, items: impl Iterator<Item = (&'
     texts.short()
 }
 
-/// What releases the held removals of one mapping and kind: 16 hex digits over all documents on which there are any, in
-/// the order of the documents. The same from pass to pass as long as the same removals are held.
+/// The hash by which the held removals of one mapping and kind are released: 16 hex digits over all documents that have
+/// any, in the order of the documents. It does not change as long as the same removals are held.
 #[must_use]
 pub fn held_hash<'a>(
     mapping: &MappingKey,
@@ -72,7 +72,8 @@ pub fn held_hash<'a>(
     texts.short()
 }
 
-/// What is asked about these removals. What passed once passes again, however the call ended.
+/// The removals that the guard has to decide about. A removal that passed once passes again, whatever the outcome of
+/// the call.
 pub(super) fn asks(candidates: &[Step], leavers: &BTreeSet<Subject>) -> Vec<Removal> {
     let fresh = candidates.iter().filter(|step| step.row.held || step.row.revoking_since.is_none());
     let of = |step: &Step, claim: &Claim| Removal {
@@ -83,7 +84,7 @@ pub(super) fn asks(candidates: &[Step], leavers: &BTreeSet<Subject>) -> Vec<Remo
     fresh.flat_map(|step| step.row.claims.iter().map(move |claim| of(step, claim))).collect()
 }
 
-/// Splits the removals into what passes and what is held. A grant stays for the claims that are held and for no others.
+/// Splits the removals into those that pass and those that are held. A grant stays only for the claims that are held.
 pub(super) fn split(candidates: Vec<Step>, held: &BTreeSet<Removal>) -> (Vec<Step>, Vec<Step>, Held) {
     let mut claims: BTreeMap<&GrantKey, Vec<&Removal>> = BTreeMap::new();
     for removal in held {

@@ -1,4 +1,4 @@
-//! What the guard holds, what it lets pass, and what lets go.
+//! Tests of the guard: what it holds, what it lets pass, and what releases held removals.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use super::fixtures::*;
 use super::*;
 use crate::model::{AuditOutcome, Enforcement, Keep};
 
-/// How many people each mapping and kind is held for.
+/// Number of people for whom removals are held, by mapping and kind.
 fn held(plan: &Plan) -> Vec<(String, bool, usize)> {
     let of = |part: &HeldPart| {
         let people: BTreeSet<_> = part.removals.iter().map(|removal| removal.claim.subject).collect();
@@ -238,7 +238,7 @@ fn the_same_person_by_two_mappings_is_held_by_either_and_counted_once_as_a_leave
     assert_eq!((plan.remove.len(), held(&plan)), (20, vec![]), "ten people and twenty grants");
 }
 
-/// The most people of a scope who may lose access within an hour.
+/// Largest number of people of a scope who may lose access within an hour.
 fn allowed(people: u128) -> usize {
     usize::try_from((people - 1) / 2).unwrap().clamp(10, 100)
 }

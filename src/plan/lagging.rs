@@ -1,5 +1,5 @@
-//! Reads that lag behind, answers that get lost, restarts and a stranger's edits, in any order: nobody who left keeps
-//! access, nothing of anybody else's goes, and the lag costs no writes.
+//! Property test with delayed reads, lost answers, restarts and foreign edits in any order. Nobody who left keeps
+//! access, no foreign grant is removed, and the delay causes no writes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,14 +12,14 @@ use crate::model::{Enforcement, Revision};
 
 const PEOPLE: u128 = 5;
 
-/// A document with all its versions, and what the store remembers of them.
+/// A document with all its versions, and what the store records about them.
 struct Lagging {
     fixture: Fixture,
-    /// Oldest first; the last one is in force.
+    /// All versions, oldest first; the last one is in force.
     versions: Vec<Live>,
     revision: Option<Revision>,
     superseded: BTreeSet<String>,
-    /// Revisions upon which a conflict was met, or with which a read was to be proven in vain.
+    /// Revisions on which a write met a conflict, or that a write failed to prove.
     conflicted: BTreeSet<String>,
     proofs: BTreeMap<String, u32>,
     sent: u32,
@@ -78,14 +78,14 @@ impl Lagging {
         self.versions.last().cloned().unwrap()
     }
 
-    /// The stranger edits what is in force.
+    /// A foreign edit of the version in force.
     fn edit(&mut self, edit: impl Fn(&mut Fixture)) {
         self.fixture.live = self.newest();
         edit(&mut self.fixture);
         self.versions.push(self.fixture.live.clone());
     }
 
-    /// What the target does with a call.
+    /// Simulates the target's answer to a call.
     fn set(&mut self, plan: &Plan) -> Option<Live> {
         self.sent += 1;
         if plan.read().revision != self.newest().revision {
@@ -97,7 +97,7 @@ impl Lagging {
         Some(self.fixture.live.clone())
     }
 
-    /// One pass upon a version that is `age` versions old.
+    /// Runs one reconcile that reads the version that is `age` versions old.
     fn pass(&mut self, age: usize, end: End) {
         self.fixture.later(1);
         let read = self.versions[self.versions.len().saturating_sub(age + 1)].clone();
@@ -222,7 +222,7 @@ proptest! {
                 event => lagging.play(event, &mut strangers),
             }
         }
-        // Every call was acknowledged: the versions beyond the first are as many as the calls.
+        // Every call was acknowledged, so there is one further version for each call.
         prop_assert_eq!(usize::try_from(lagging.sent).unwrap(), lagging.versions.len() - 1);
         prop_assert!(lagging.proofs.is_empty());
     }

@@ -1,4 +1,5 @@
-//! What has to change in one policy document, and what the ledger and the audit say about it: pure arithmetic.
+//! Planning: computes the changes of one policy document and the matching ledger changes and audit rows. Pure
+//! functions.
 //!
 //! ```text
 //! add    = desired − live              lost   = (owned ∩ desired) − live   (drift; granted again)
@@ -6,11 +7,12 @@
 //!                                      foreign = live − owned − desired    (kept byte for byte)
 //! ```
 //!
-//! One pass over a document: [`plan`] → [`Plan::intend`] (recorded before the call) → the call with [`Plan::changes`] →
-//! [`Plan::settle`] (recorded after it). A pass without a call records [`Plan::ledger`] and [`Plan::audit`] instead.
+//! One reconcile of a document: [`plan`] → [`Plan::intend`] (recorded before the call) → the call with
+//! [`Plan::changes`] → [`Plan::settle`] (recorded after the call). A reconcile without a call records [`Plan::ledger`]
+//! and [`Plan::audit`] instead.
 //!
-//! A row keeps the claims that ended until its removal is settled, so that every later pass can tell again whose
-//! access is taken and why, and so that a mapping is not done with while a grant of it is still there.
+//! A row keeps its ended claims until its removal is settled. Every later reconcile can therefore tell whose access is
+//! removed and why, and a mapping does not finish terminating while one of its grants is still in the policy.
 
 mod counts;
 mod evidence;
@@ -51,38 +53,38 @@ pub use settle::{CallOutcome, Settlement};
 
 use planner::Pass;
 
-/// How long a call whose outcome is unknown is remembered when the resource is gone: one of that name may be back by the
-/// time it lands. Where there is a policy, it is fenced off by a write instead.
+/// How long a call with an unknown outcome is remembered when the resource is gone: a resource of that name may exist
+/// again when the call arrives. Where there is a policy, a write fences the call off instead.
 pub const INTENT_FENCE: Duration = Duration::from_mins(10);
 
-/// What one pass over a document is planned from: data alone, so that a pass can be written down and planned again.
+/// The inputs for planning one reconcile. Plain data, so that a reconcile can be recorded and planned again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Inputs {
-    /// Which document.
+    /// The document.
     pub document: DocumentKey,
-    /// What the mappings want there.
+    /// The grants that the mappings want.
     pub desired: Desired,
-    /// What the ledger holds about it; one row a grant, in any order.
+    /// The ledger rows of the document, one for each grant, in any order.
     pub ledger: Vec<LedgerRow>,
-    /// The document as just read. The read began after the last settlement of this document. The default: the target says that
-    /// the resource is not there.
+    /// The document as just read. The read began after the last settlement of this document. The default means that the
+    /// resource does not exist according to the target.
     pub live: Arc<Live>,
-    /// What the read is worth.
+    /// How far the read can be trusted.
     pub evidence: Evidence,
-    /// The last acknowledged write of this document, as far as it is remembered.
+    /// The last acknowledged write of this document, if it is still recorded.
     pub revision: Option<Revision>,
-    /// The uid of the resource, read after the policy; none when it was not asked for.
+    /// The uid of the resource, read after the policy; none when it was not read.
     pub resource_uid: Option<String>,
-    /// When the plan is made.
+    /// Time of planning.
     pub now: Timestamp,
-    /// The removals that the guard holds. A plan that asks about some ([`Plan::asks`]) is made again with the answer.
+    /// The removals that the guard holds. A plan that needs decisions ([`Plan::asks`]) is made again with the answer.
     pub held: BTreeSet<Removal>,
-    /// Those with claims in the ledger of whom the IdP said that they are inactive or deleted.
+    /// Subjects with claims in the ledger whom the IdP reports inactive or deleted.
     pub leavers: BTreeSet<Subject>,
 }
 
-/// Google keeps a member under another spelling than it was sent.
+/// Reason: Google stores a member under another spelling than it was sent.
 pub const PRINCIPAL_RESPELLED: &str = "PrincipalRespelled";
 
 /// Why a step is taken.
@@ -90,22 +92,22 @@ pub const PRINCIPAL_RESPELLED: &str = "PrincipalRespelled";
 pub enum Cause {
     /// A mapping wants the grant.
     Wanted,
-    /// Our grant was taken away by somebody else, and is granted again.
+    /// A grant made by rolecall was removed by somebody else, and is granted again.
     Missing,
-    /// Everybody the grant was for is inactive or deleted.
+    /// Every subject of the grant is inactive or deleted.
     Leaver,
     /// The mappings that wanted it were deleted.
     MappingDeleted,
     /// No mapping wants it any more: a membership, a spec or a delegation changed.
     NotWanted,
-    /// Google keeps the member under a spelling that `allowedDomains` does not permit.
+    /// Google stores the member under a spelling that `allowedDomains` does not permit.
     SpellingForbidden,
-    /// Another spelling of the grant goes with that of somebody who leaves, so the member is written again.
+    /// Another spelling of the grant is removed with that of a leaver, so the member is written again.
     Respelled,
 }
 
 impl Cause {
-    /// The stable word, as in the audit.
+    /// The stable word used in the audit.
     #[must_use]
     pub fn reason(self) -> &'static str {
         match self {
@@ -119,67 +121,67 @@ impl Cause {
     }
 }
 
-/// One member put into, or taken out of, the policy.
+/// One member added to or removed from the policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// In or out.
+    /// The direction of the change.
     pub action: IntentAction,
-    /// Why.
+    /// The cause.
     pub cause: Cause,
-    /// The ledger row as it stands before the call. It carries an intent only if an earlier call for it may still land.
+    /// The ledger row before the call. It carries an intent only if an earlier call for it may still take effect.
     pub row: LedgerRow,
-    /// The row as it is put back when the call surely did nothing: without what only the read says.
+    /// The row that is restored when the call certainly did nothing. It lacks everything that only the read shows.
     pub restore: LedgerRow,
-    /// The members that go: all spellings of the grant, and what Google leaves of an account that was deleted. Of an
-    /// addition there are none.
+    /// The members to remove: all spellings of the grant, and the tombstone that Google leaves of a deleted account.
+    /// Empty for an addition.
     pub out: BTreeSet<GrantKey>,
 }
 
 impl Step {
-    /// Which grant.
+    /// The grant.
     #[must_use]
     pub fn grant(&self) -> &GrantKey {
         &self.row.grant
     }
 }
 
-/// A grant of ours that somebody else took away.
+/// A grant made by rolecall that somebody else removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostGrant {
-    /// Which.
+    /// The grant.
     pub grant: GrantKey,
-    /// Seen for the first time in this pass.
+    /// True when this reconcile is the first to observe it.
     pub first_seen: bool,
-    /// Is it granted again (`onMissing: Revert`)?
+    /// Whether it is granted again (`onMissing: Revert`).
     pub regranted: bool,
 }
 
-/// What the guard keeps from being removed in one document.
+/// The removals of one document that the guard holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Held {
-    /// By mapping and kind, in that order.
+    /// The parts, sorted by mapping and kind.
     pub parts: Vec<HeldPart>,
 }
 
-/// What is held for one mapping in one document: leavers, or people who have not left.
+/// The removals held for one mapping in one document: either of leavers, or of people who have not left.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldPart {
     /// The mapping whose claims ended.
     pub mapping: MappingKey,
-    /// Everybody concerned is inactive or deleted.
+    /// True when every subject is inactive or deleted.
     pub leavers: bool,
     /// The removals, by grant.
     pub removals: Vec<Removal>,
-    /// Over the removals; see [`held_hash`].
+    /// Digest over the removals; see [`held_hash`].
     pub digest: [u8; 32],
 }
 
-/// Additions that would take the policy over Google's limit.
+/// Additions that would make the policy exceed Google's limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitExceeded {
-    /// How many appearances of principals the policy would have.
+    /// Number of appearances of principals the policy would have.
     pub appearances: usize,
-    /// How many it may have.
+    /// Largest permitted number.
     pub limit: usize,
     /// The additions that are not written.
     pub withheld: Vec<GrantKey>,
@@ -189,13 +191,13 @@ impl Held {
     /// The audit reason.
     pub const REASON: &'static str = "MassRemoval";
 
-    /// Nothing is held.
+    /// True when nothing is held.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.parts.is_empty()
     }
 
-    /// The grants that stay for now; of leavers only, if asked so.
+    /// The grants that stay because they are held; with `leavers_only`, those of leavers only.
     #[must_use]
     pub fn grants(&self, leavers_only: bool) -> BTreeSet<&GrantKey> {
         let parts = self.parts.iter().filter(|part| part.leavers || !leavers_only);
@@ -208,7 +210,7 @@ impl LimitExceeded {
     pub const REASON: &'static str = "PolicyFull";
 }
 
-/// What `Observe` keeps from being done.
+/// Changes that are not made because of `Observe`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Observed {
     /// Would be granted.
@@ -217,67 +219,72 @@ pub struct Observed {
     pub remove: Vec<GrantKey>,
 }
 
-/// What one pass does and reports.
+/// The actions and the report of one reconcile.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
-    /// Names this plan in the audit: 16 hex digits over document, additions, removals and what is held.
+    /// Identifies this plan in the audit: 16 hex digits over document, additions, removals and held removals.
     pub hash: String,
-    /// Members to put in, sorted by grant.
+    /// Members to add, sorted by grant.
     pub add: Vec<Step>,
-    /// Members to take out, sorted by grant.
+    /// Members to remove, sorted by grant.
     pub remove: Vec<Step>,
-    /// What the guard withholds.
+    /// Removals that the guard withholds.
     pub held: Held,
-    /// The removals that the guard has to decide about before this plan is carried out.
+    /// The removals that the guard has to decide about before this plan is executed.
     pub asks: Vec<Removal>,
-    /// The guard has to hear of this plan, although it may ask about nothing: something of the document was held before.
+    /// True when the guard must receive this plan even if it needs no decision, because some removal of the document
+    /// was held before.
     pub guarded: bool,
-    /// Drift: grants of ours that are missing.
+    /// Drift: grants made by rolecall that are missing.
     pub lost: Vec<LostGrant>,
-    /// How many members (per role and condition) are somebody else's business.
+    /// Number of members (per role and condition) that are foreign.
     pub foreign: usize,
-    /// Wanted, there, and not ours.
+    /// Grants that are wanted and in the policy, but not made by rolecall.
     pub unowned: Vec<GrantKey>,
-    /// No longer wanted, still there, not ours: forgotten from here on (`GrantRemains`).
+    /// Grants that are no longer wanted and still in the policy, but not made by rolecall. The ledger forgets them
+    /// (`GrantRemains`).
     pub remains: Vec<(GrantKey, BTreeSet<MappingKey>)>,
-    /// Left in the policy and forgotten because of `deletionPolicy: Orphan`.
+    /// Grants that stay in the policy and that the ledger forgets because of `deletionPolicy: Orphan`.
     pub orphaned: Vec<GrantKey>,
-    /// What observe mode keeps from being done.
+    /// Changes that observe mode prevents.
     pub observed: Observed,
-    /// Wanted and not sent: Google would keep the member under a spelling that `allowedDomains` does not permit.
+    /// Grants that are wanted but not sent, because Google would store the member under a spelling that
+    /// `allowedDomains` does not permit.
     pub forbidden: Vec<GrantKey>,
-    /// What to record if no call is made: claims, verifications, resolved intents, forgotten rows.
+    /// Ledger changes to record if no call is made: claims, verifications, resolved intents, forgotten rows.
     pub ledger: Vec<LedgerChange>,
-    /// What to append if no call is made.
+    /// Audit rows to append if no call is made.
     pub audit: Vec<AuditEntry>,
-    /// What to write upon the revision that was read; none when there is nothing to write. Without additions and removals it
-    /// is a fence: the document as it is, so that an earlier call whose outcome is unknown finds its revision gone.
+    /// The write to make, conditional on the revision that was read; none when there is nothing to write. Without
+    /// additions and removals the write is a fence: it writes the document back as it is, so that an earlier call with
+    /// an unknown outcome fails on its revision.
     pub changes: Option<Changes>,
     /// Set when not all additions fit.
     pub limit: Option<LimitExceeded>,
-    /// A complete list lacks the resource although its policy answers: nothing new is granted there.
+    /// True when a complete list lacks the resource although its policy can be read: nothing new is granted there.
     pub unlisted: bool,
-    /// Look again then: the unknown outcome of a call on a resource that is gone will be settled by time.
+    /// Time of a further reconcile, at which a call with an unknown outcome on a missing resource can no longer take
+    /// effect.
     pub recheck_at: Option<Timestamp>,
     context: settle::Context,
     live: Arc<Live>,
-    /// The last acknowledged write before this pass.
+    /// The revision of the last acknowledged write before this reconcile.
     superseded: Option<String>,
-    /// What follows from the read once a write of ours has proven it.
+    /// Conclusions from the read, recorded once one of our writes has proven it.
     concluded: settle::Conclusions,
-    /// Grants of ours as they stand after the pass, for the comparison with Google's answer.
+    /// Grants made by rolecall as they are after the reconcile, for the comparison with Google's answer.
     staying: Vec<LedgerRow>,
-    /// Members of deleted accounts that were ours, and that go with whatever is written.
+    /// Tombstones of deleted accounts whose grants rolecall had made; they are removed with the next write.
     sweep: BTreeSet<GrantKey>,
     unsettled: Vec<settle::Unsettled>,
     fence: bool,
     lines: Vec<counts::CountedGrant>,
-    /// For whom the grants of `remains` were claimed.
+    /// The subjects for whom the grants of `remains` were claimed.
     remained_for: BTreeMap<GrantKey, Subject>,
 }
 
 impl Plan {
-    /// The same pass with only some of its additions. None when nothing of it is left.
+    /// The same plan with only some of its additions; none when nothing of it is left.
     #[cfg(test)]
     fn with_additions(&self, wanted: impl Fn(&Step) -> bool) -> Option<Self> {
         let (now, left): (Vec<&Step>, Vec<&Step>) = self.add.iter().partition(|step| wanted(step));
@@ -285,36 +292,36 @@ impl Plan {
         Some(self.restricted(&grants(now), &grants(left))).filter(|plan| plan.changes.is_some())
     }
 
-    /// The uid of the resource that the plan goes by.
+    /// The uid of the resource that the plan relies on.
     #[must_use]
     pub fn resource_uid(&self) -> Option<&str> {
         self.context.resource_uid.as_deref()
     }
 
-    /// Does the pass take anything back, grant anything again, or conclude anything? Then it has to be sure which resource
-    /// the policy belongs to.
+    /// True when the plan removes a grant, grants one again, or draws a conclusion. It then has to be certain which
+    /// resource the policy belongs to.
     #[must_use]
     pub fn depends_on_the_resource(&self) -> bool {
         let again = self.add.iter().any(|step| step.row.state != GrantState::Wanted);
         again || !self.remove.is_empty() || !self.held.parts.is_empty() || !self.concluded.is_empty()
     }
 
-    /// True when the policy must be written although no member is added or removed: to prove a read, to fence off an earlier
-    /// call, or to sweep out what is left of a deleted account.
+    /// True when the policy must be written although no member is added or removed: to prove a read, to fence off an
+    /// earlier call, or to remove tombstones of deleted accounts.
     #[must_use]
     pub fn writes_besides_steps(&self) -> bool {
         self.fence || !self.sweep.is_empty()
     }
 
-    /// The removals alone, if there are any beside additions: what to try after a mixed write was refused.
+    /// The removals alone, if there are additions too: the plan to try after a mixed write was refused.
     #[cfg(test)]
     fn removals_only(&self) -> Option<Self> {
         if self.add.is_empty() { None } else { self.with_additions(|_| false) }
     }
 }
 
-/// What these steps change in the document, and who is swept out with them. None, where that is nothing and no fence either: a
-/// write moves the revision, and an earlier call upon the old one is refused from then on.
+/// The changes of the document made by these steps and by removing these tombstones. None where that is nothing and no
+/// fence is needed. A fence moves the revision, so that an earlier call conditional on the old one is refused.
 fn changes(add: &[Step], remove: &[Step], sweep: &BTreeSet<GrantKey>, fence: bool) -> Option<Changes> {
     if add.is_empty() && remove.is_empty() && sweep.is_empty() && !fence {
         return None;
@@ -335,7 +342,7 @@ fn plan_hash(document: &DocumentKey, add: &[Step], remove: &[Step], held: &Held)
     guard::digest(document, steps.chain(held.grants(false).into_iter().map(|grant| ("=", grant))))
 }
 
-/// Plans one pass. Total: every input has a plan, and the order of ledger rows and claims does not matter.
+/// Plans one reconcile. Total: every input has a plan, and the order of ledger rows and claims does not matter.
 #[must_use]
 pub fn plan(inputs: &Inputs) -> Plan {
     Pass::new(inputs).run()

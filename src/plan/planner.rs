@@ -1,4 +1,5 @@
-//! One pass, grant by grant: what an unknown outcome turned out to be, who still wants the grant, and what follows.
+//! Plans one reconcile grant by grant: resolves unknown outcomes, finds out who still wants the grant, and derives the
+//! step.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,35 +17,35 @@ use super::{Cause, Evidence, INTENT_FENCE, Inputs, LostGrant, Observed, Plan, St
 mod finish;
 mod respelling;
 
-/// The outcome of a call could not be told from the revision, and the member is as the call would have left it.
+/// Audit reason: the revision does not show the outcome of a call, and the member is as the call would have left it.
 const AMBIGUOUS: &str = "AttributionAmbiguous";
 
-/// The resource is not listed any more and Google says that it is not there.
+/// Audit reason: the resource is no longer listed and Google answers that it does not exist.
 const RESOURCE_GONE: &str = "ResourceGone";
 
-/// The resource was deleted and made again: the policy on which the grant was written is gone.
+/// Audit reason: the resource was deleted and re-created, so the policy in which the grant was written is gone.
 const RESOURCE_RECREATED: &str = "ResourceRecreated";
 
-/// Whose claims are behind a row, after the mappings' word on it.
+/// The claims of a row, sorted by what the mappings want now.
 #[expect(clippy::struct_excessive_bools, reason = "five independent facts, each read once by its name")]
 struct Claims {
-    /// Still wanted, or frozen.
+    /// Claims that are still wanted, or frozen.
     kept: BTreeSet<Claim>,
-    /// No longer wanted.
+    /// Claims that are no longer wanted.
     ended: BTreeSet<Claim>,
-    /// Some of them are wanted now, not merely frozen.
+    /// True when some of them are wanted now, not merely frozen.
     wanted: bool,
-    /// A write may be made on this ground.
+    /// True when one of the claims justifies a write.
     write: bool,
-    /// A grant of ours that is missing is granted again.
+    /// True when a missing grant of rolecall is granted again.
     regrant: bool,
-    /// A mapping that ended says that its grants stay.
+    /// True when a terminated mapping lets its grants stay.
     orphan: bool,
-    /// Only observe mode keeps these claims from ending.
+    /// True when only observe mode keeps these claims from ending.
     observed: bool,
 }
 
-/// The pass while it is being worked out.
+/// The state of a plan under construction.
 pub(super) struct Pass<'a> {
     inputs: &'a Inputs,
     live: &'a Live,
@@ -62,17 +63,18 @@ pub(super) struct Pass<'a> {
     observed: Observed,
     owned: Vec<LedgerRow>,
     forbidden: Vec<GrantKey>,
-    /// Spelled otherwise than allowed: these go whatever the guard says, since nobody ever wanted them.
+    /// Removals of members under a forbidden spelling. The guard does not apply to them, since no mapping ever wanted
+    /// them.
     outside: Vec<Step>,
-    /// Rows that stay, as they stand after the pass.
+    /// Rows that stay, as they are after the reconcile.
     staying: Vec<LedgerRow>,
     sweep: BTreeSet<GrantKey>,
     concluded: Conclusions,
-    /// The uid of the resource, as far as it is known.
+    /// The uid of the resource, where it is known.
     uid: Option<String>,
-    /// What Google made of other grants of ours.
+    /// Spellings that Google gave to other grants of rolecall.
     respellings: BTreeSet<GrantKey>,
-    /// Spellings that took the place of a grant's member without anybody writing.
+    /// Spellings that replaced the member of a grant without a write by anybody.
     replaced: BTreeMap<GrantKey, BTreeSet<String>>,
     lines: Vec<CountedGrant>,
     unsettled: Vec<Unsettled>,
@@ -126,7 +128,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Works out every grant that is wanted, or in the ledger, or both.
+    /// Plans every grant that is wanted, or in the ledger, or both.
     pub(super) fn run(mut self) -> Plan {
         let keys: BTreeSet<&GrantKey> = self.rows.keys().copied().chain(self.inputs.desired.grants.keys()).collect();
         let gone = self.inputs.desired.absent
@@ -138,12 +140,12 @@ impl<'a> Pass<'a> {
         self.finish()
     }
 
-    /// True when the read shows the present, or when there is nothing that could be newer than it.
+    /// True when the read is current, or when nothing newer than it can exist.
     fn is_proven(&self) -> bool {
         self.inputs.evidence == Evidence::Current || self.live.is_absent()
     }
 
-    /// The resource on whose policy this row was written is another one than that which was read.
+    /// True when this row was written in the policy of another resource than the one that was read.
     fn is_of_another_resource(&self, row: &LedgerRow) -> bool {
         let ours = self.inputs.revision.as_ref().is_some_and(|revision| revision.id == self.live.revision);
         let differs =
@@ -151,10 +153,10 @@ impl<'a> Pass<'a> {
         differs && !ours && !self.inputs.desired.stances.values().any(doubts_everything)
     }
 
-    /// The policy went with its resource: whatever comes back under its name starts afresh.
+    /// Drops a row whose policy is gone with its resource. A new resource of the same name starts afresh.
     fn forget(&mut self, key: &GrantKey) {
         let Some(row) = self.rows.get(key).copied() else { return };
-        // A call that may still land on a resource that comes back must be found to be ours.
+        // A call that may still reach a re-created resource must remain attributable to rolecall.
         if let Some(at) = row.intent.as_ref().map(|intent| fence(intent.at))
             && at > self.inputs.now
         {
@@ -199,8 +201,8 @@ impl<'a> Pass<'a> {
         self.replaced.contains_key(&row.grant) || spelling::is_present(row, self.live)
     }
 
-    /// What follows from the read. It is recorded at once where the read is proven, and otherwise with the write that
-    /// proves it. Where that write may not be made, it is not recorded.
+    /// Adds a conclusion from the read. It is recorded immediately if the read is proven, and otherwise with the write
+    /// that proves it. If that write is not permitted, it is not recorded.
     fn conclude(&mut self, change: LedgerChange, may_write: bool) {
         if self.is_proven() {
             self.ledger.push(change);
@@ -209,12 +211,12 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// An audit row about a conclusion.
+    /// Adds the audit row of a conclusion.
     fn conclude_entry(&mut self, entry: AuditEntry) {
         if self.is_proven() { self.audit.push(entry) } else { self.concluded.note(entry) }
     }
 
-    /// Sorts the claims of a row into those that hold and those that ended.
+    /// Sorts the claims of a row into those that hold and those that have ended.
     fn claims(&self, key: &GrantKey, row: Option<&LedgerRow>, want: Option<&DesiredGrant>, present: bool) -> Claims {
         let mut claims = Claims {
             kept: BTreeSet::new(),
@@ -230,9 +232,9 @@ impl<'a> Pass<'a> {
         let unless_left = |claim: &Claim, reason: FreezeReason| {
             !has_left(&claim.subject) || desired.keeps_leavers(&claim.mapping, &key.role, reason)
         };
-        // A removal that was under way when the mapping was deleted goes on.
+        // A removal that was in progress when the mapping was deleted continues.
         let under_way = row.is_some_and(|row| row.revoking_since.is_some());
-        // Ours, or it turns out to be from here on.
+        // Made by rolecall, or found to be so by this reconcile.
         let ours = present && row.is_some_and(|row| row.state == GrantState::Owned || row.intent.is_some());
         for claim in row.iter().flat_map(|row| &row.claims) {
             let wanted = want.is_some_and(|want| want.claims.contains_key(claim));
@@ -240,7 +242,7 @@ impl<'a> Pass<'a> {
             let may_orphan = || desired.may_orphan(&claim.mapping, &key.role);
             let kept = wanted
                 || match enforcement {
-                    // Whichever ground is missing: who has left is entitled through none.
+                    // Whichever ground is missing, a person who has left is not entitled through any.
                     Some(Enforcement::Frozen(reason)) => unless_left(claim, *reason),
                     Some(Enforcement::Live { keep }) => {
                         match keep.keeps(&claim.subject, &key.member, row.and_then(|row| row.grounds.get(claim))) {
@@ -279,8 +281,8 @@ impl<'a> Pass<'a> {
         claims
     }
 
-    /// Settles what the revision tells about a call whose outcome was unknown. An unchanged revision tells nothing: the call may
-    /// still arrive, however late, and would be done. Such an intent stays until a write has moved the revision.
+    /// Settles what the revision shows about a call with an unknown outcome. An unchanged revision shows nothing: the
+    /// call may still arrive, however late, and take effect. Such an intent stays until a write has moved the revision.
     fn resolve(&mut self, before: &LedgerRow, present: bool) -> LedgerRow {
         let mut row = before.clone();
         let Some(intent) = before.intent.clone() else { return row };
@@ -312,7 +314,7 @@ impl<'a> Pass<'a> {
         row
     }
 
-    /// Nothing may be written for this grant and the ledger knows nothing of it: seen, and said, and not remembered.
+    /// Reports a grant that may not be written and that the ledger does not know. Nothing is recorded.
     fn unrecorded(&mut self, key: &GrantKey, want: Option<&DesiredGrant>, present: bool) {
         let counted_as = if present {
             self.unowned.push(key.clone());
@@ -323,7 +325,8 @@ impl<'a> Pass<'a> {
         self.line(key, want.iter().flat_map(|want| want.claims.keys()), counted_as, None);
     }
 
-    /// A wanted grant that is not there and may not be written: only observed, or on a resource that the list lacks.
+    /// Reports a wanted grant that is missing and may not be written: because of observe mode, or because the resource
+    /// is not listed.
     fn unwritten(&mut self, key: &GrantKey, want: Option<&DesiredGrant>) -> CountedAs {
         let stances = &self.inputs.desired.stances;
         let mut claims = want.iter().flat_map(|want| want.claims.keys());
@@ -334,8 +337,8 @@ impl<'a> Pass<'a> {
         CountedAs::Observed
     }
 
-    /// `base`: the row as it stands, `row`: the same after what the read says of an earlier call. What does not depend on
-    /// the read is changed in both.
+    /// Plans a wanted grant. `base` is the row as stored; `row` is the same row with the outcome of an earlier call as
+    /// shown by the read. Changes that do not depend on the read are made in both.
     fn wanted(
         &mut self,
         mut base: LedgerRow,
@@ -382,7 +385,7 @@ impl<'a> Pass<'a> {
                     self.take_out(&row, &base);
                     CountedAs::Withheld
                 } else if wanted && !spelling::is_whole(&row, self.live) {
-                    // A foreign edit removed one of the jointly owned spellings, so that one of their owners lacks access.
+                    // A foreign edit removed one of the jointly owned spellings, so one of their owners lacks access.
                     self.lost.push(LostGrant { grant: row.grant.clone(), first_seen: false, regranted: regrant });
                     cause = regrant.then_some(Cause::Missing);
                     if regrant { CountedAs::Pending } else { CountedAs::Missing }
@@ -452,8 +455,8 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// What is left of a deleted account goes with the next write. Until that is acknowledged, the grant stays ours: who is
-    /// forgotten before would have access again as soon as the account is restored.
+    /// Plans the removal of tombstones with the next write. Until that write is acknowledged, the grant stays owned: if
+    /// the ledger forgot it earlier, the person would regain access when the account is restored.
     fn sweep_out(&mut self, tombstones: BTreeSet<GrantKey>, base: LedgerRow, row: LedgerRow) {
         self.sweep.extend(tombstones);
         self.staying.push(row.clone());
@@ -461,7 +464,7 @@ impl<'a> Pass<'a> {
         self.concluded.add(LedgerChange::Put(row), true);
     }
 
-    /// True when something may be written on the ground of these claims, at least to prove the read.
+    /// True when one of these claims justifies a write, at least to prove the read.
     fn may_write(&self, row: &LedgerRow) -> bool {
         row.claims.iter().any(|claim| {
             let enforcement = self.inputs.desired.stances.get(&claim.mapping);
@@ -505,7 +508,7 @@ impl<'a> Pass<'a> {
                     self.context.entry(self.inputs.now, &row, "remains", AuditOutcome::Verified, Some("GrantRemains"));
                 self.gone(base, row, entry);
             }
-            // A call that may still land: whatever it grants must be found to be ours.
+            // A call that may still take effect: whatever it grants must remain attributable to rolecall.
             (_, false) if row.intent.is_some() => {
                 self.unsettled(&row, row.state != GrantState::Owned, true);
                 self.keep(base, row, true);
@@ -518,8 +521,8 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Nobody wants the grant and the read says that there is nothing of ours to take away. What the row says of a grant
-    /// of ours, or of a call whose outcome was not known, is given up only where the read is proven.
+    /// Plans a grant that no mapping wants and of which, according to the read, nothing made by rolecall is left. The
+    /// ownership or the intent recorded in the row is dropped only if the read is proven.
     fn gone(&mut self, base: LedgerRow, row: LedgerRow, entry: AuditEntry) {
         let is_told = entry.action == "remains" || row.state == GrantState::Owned;
         if base.state != GrantState::Owned && base.intent.is_none() || self.is_proven() {
@@ -532,7 +535,8 @@ impl<'a> Pass<'a> {
         if is_told {
             self.conclude_entry(entry);
         }
-        // No removal is under way by that: should the member be there all the same, the guard and the mapping decide first.
+        // This does not start a removal: should the member be in the policy after all, the guard and the mapping decide
+        // first.
         let since = base.revoking_since.unwrap_or(self.inputs.now);
         self.line(&base.grant, base.claims.iter(), CountedAs::Revoking, Some(since));
         self.conclude(LedgerChange::Remove(row.grant), true);
@@ -569,7 +573,7 @@ impl<'a> Pass<'a> {
         self.lines.push(CountedGrant { grant: grant.clone(), mappings, subject, counted_as, revoking_since });
     }
 
-    /// Notes that an earlier call for this row may still land, if so. No step of this pass is about the row.
+    /// Notes that an earlier call for this row may still take effect. This plan has no step for the row.
     fn unsettled(&mut self, row: &LedgerRow, forget: bool, may_write: bool) {
         if let Some(unsettled) = Unsettled::of(row, forget) {
             self.unsettled.push(unsettled);
@@ -577,20 +581,20 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Records the row if anything about it changed.
+    /// Records the row if it changed.
     fn record(&mut self, row: LedgerRow) {
         if self.rows.get(&row.grant).copied() != Some(&row) {
             self.ledger.push(LedgerChange::Put(row));
         }
     }
 
-    /// Records a row that stays, and what follows from the read.
+    /// Records a row that stays, and the conclusions from the read.
     fn keep(&mut self, base: LedgerRow, row: LedgerRow, may_write: bool) {
         self.staying.push(row.clone());
         if self.is_proven() {
             return self.record(row);
         }
-        // A grant that is somebody else's either way is worth no write: neither row would ever let it be removed.
+        // A grant that is foreign either way does not justify a write: neither row would ever permit its removal.
         let theirs = |row: &LedgerRow| row.state != GrantState::Owned;
         let matters = !theirs(&base) || !theirs(&row) || base.intent != row.intent;
         let concluded = (row != base).then_some(LedgerChange::Put(row));
@@ -605,13 +609,13 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// Freezes under which not even the ledger is tidied up.
+/// True for freezes under which not even the ledger is cleaned up.
 fn doubts_everything(enforcement: &Enforcement) -> bool {
     let doubt = [FreezeReason::NotLoaded, FreezeReason::StoreMismatch, FreezeReason::StoreRewound];
     matches!(enforcement, Enforcement::Frozen(reason) if doubt.contains(reason))
 }
 
-/// The row of a grant that is wanted for the first time.
+/// A new row for a grant that is wanted for the first time.
 fn fresh(key: &GrantKey, want: &DesiredGrant) -> LedgerRow {
     LedgerRow {
         grant: key.clone(),
@@ -630,7 +634,7 @@ fn fresh(key: &GrantKey, want: &DesiredGrant) -> LedgerRow {
     }
 }
 
-/// When a call made then can no longer land.
+/// Time after which a call made at `at` can no longer take effect.
 fn fence(at: Timestamp) -> Timestamp {
     at.saturating_add(INTENT_FENCE).unwrap_or(Timestamp::MAX)
 }

@@ -13,7 +13,7 @@ use crate::model::{
 const PEOPLE: u128 = 6;
 const MAPPINGS: [&str; 3] = ["a", "b", "c"];
 
-/// A role, its members and the title of a condition.
+/// A role, its members and the optional title of a condition.
 type AnyBinding = (&'static str, Vec<String>, Option<String>);
 
 fn any_binding() -> impl Strategy<Value = AnyBinding> {
@@ -236,7 +236,7 @@ enum Event {
     Wait(i64),
 }
 
-/// Where a pass is cut off.
+/// The point at which a reconcile is cut off.
 #[derive(Debug, Clone, Copy)]
 enum Edge {
     Whole,
@@ -269,7 +269,7 @@ fn any_event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// A call that may still come: the document as it was read, and as it is sent.
+/// A call that may still take effect: the document as it was read, and as it is sent.
 type Call = (String, Live);
 
 fn lands(fixture: &mut Fixture, (revision, sent): &Call) {
@@ -287,7 +287,7 @@ fn cut_off(fixture: &mut Fixture, edge: Edge, in_flight: &mut Vec<Call>) {
     fixture.record(plan.intend(fixture.now));
     let acknowledged = CallOutcome::Acknowledged { revision: "x".into() };
     match edge {
-        // The call left, or leaves when the process is let run again.
+        // The call was sent, or is sent when the suspended process resumes.
         Edge::KilledAfterIntend => in_flight.push(call),
         Edge::KilledAfterSet => lands(fixture, &call),
         Edge::TimedOut => {
@@ -308,7 +308,7 @@ fn cut_off(fixture: &mut Fixture, edge: Edge, in_flight: &mut Vec<Call>) {
             fixture.record(plan.settle(&CallOutcome::Conflict, fixture.now));
         }
         Edge::Whole => {
-            // An earlier call may land between the read and this one.
+            // An earlier call may take effect between the read and this call.
             lands(fixture, &call);
             fixture.record(plan.settle(&acknowledged, fixture.now));
         }
@@ -369,9 +369,9 @@ proptest! {
             prop_assert_eq!(row.state, if ours { GrantState::Owned } else { GrantState::Unowned });
             prop_assert!(fixture.desired.grants.contains_key(grant) && row.intent.is_none());
         }
-        // However late they come: no call that was cut off can land any more.
+        // However late they arrive, no call that was cut off can take effect any more.
         prop_assert!(in_flight.iter().all(|(revision, _)| *revision != fixture.live.revision));
-        // No call ends in the audit more often than it was intended.
+        // In the audit, no call ends more often than it was intended.
         let mut open: BTreeMap<(String, Option<GrantKey>, Option<String>), i32> = BTreeMap::new();
         for entry in fixture.audit.iter().filter(|entry| entry.plan_hash.is_some()) {
             let call = (entry.action.clone(), entry.grant.clone(), entry.plan_hash.clone());

@@ -1,4 +1,4 @@
-//! What is recorded before and after the call, and the audit rows of both.
+//! Ledger changes before and after the call, and the audit rows of both.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,26 +12,26 @@ use crate::model::{
 use super::spelling::{self, Respelling};
 use super::{Cause, PRINCIPAL_RESPELLED, Plan, Step};
 
-/// How the call of a plan ended.
+/// Outcome of the call of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallOutcome {
-    /// The target did it.
+    /// The target applied the changes.
     Acknowledged {
-        /// The revision of the document that is in force now.
+        /// The revision of the document that is now in force.
         revision: String,
     },
-    /// Google refused it for good; nothing was changed.
+    /// Google refused the call definitively; nothing was changed.
     Refused {
         /// The stable reason word.
         reason: String,
     },
-    /// The policy had changed since it was read; nothing was changed.
+    /// The policy had changed since it was read; nothing was written.
     Conflict,
-    /// Nobody knows: a timeout, a reset, or a 5xx after the request was sent.
+    /// Unknown: a timeout, a reset, or a 5xx after the request was sent.
     Unknown,
 }
 
-/// The call did not take effect.
+/// Audit reason: the call did not take effect.
 pub(super) const NOT_COMMITTED: &str = "NotCommitted";
 
 pub(super) fn action_word(action: IntentAction) -> &'static str {
@@ -41,12 +41,12 @@ pub(super) fn action_word(action: IntentAction) -> &'static str {
     }
 }
 
-/// A row of which no step is taken, with an intent of an earlier call that may still land.
+/// A row without a step in this plan, with an intent of an earlier call that may still take effect.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Unsettled {
     row: LedgerRow,
     intent: Intent,
-    /// The intent is all that the row is remembered for.
+    /// True when the intent is the only reason to keep the row.
     forget: bool,
 }
 
@@ -55,7 +55,7 @@ impl Unsettled {
         Some(Self { row: row.clone(), intent: row.intent.clone()?, forget })
     }
 
-    /// What becomes of the row once the call cannot land any more.
+    /// The change of the row once the call can no longer take effect.
     fn settled(&self) -> LedgerChange {
         if self.forget {
             LedgerChange::Remove(self.row.grant.clone())
@@ -65,12 +65,12 @@ impl Unsettled {
     }
 }
 
-/// What follows from a read that is not proven yet.
+/// Conclusions from a read that is not proven yet.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Conclusions {
     changes: Vec<LedgerChange>,
     audit: Vec<AuditEntry>,
-    /// One of them is worth a write of its own.
+    /// True when one of them justifies a write of its own.
     worth_a_write: bool,
 }
 
@@ -93,18 +93,18 @@ impl Conclusions {
     }
 }
 
-/// What to record in one transaction after a call.
+/// Ledger changes and audit rows to record in one transaction after a call.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Settlement {
     /// Changes of the ledger.
     pub changes: Vec<LedgerChange>,
-    /// What the audit says of them.
+    /// Audit rows.
     pub audit: Vec<AuditEntry>,
     /// The write, if it was acknowledged.
     pub write: Option<AcknowledgedWrite>,
 }
 
-/// What all audit rows of one pass have in common.
+/// Fields common to all audit rows of one reconcile.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Context {
     pub(super) document: DocumentKey,
@@ -186,7 +186,7 @@ impl Plan {
         !self.unsettled.is_empty() || self.steps().any(open)
     }
 
-    /// What to record in one transaction before the call: the bookkeeping of the pass, and an intent for every step.
+    /// What to record in one transaction before the call: the ledger changes of the plan, and an intent for every step.
     #[must_use]
     pub fn intend(&self, now: Timestamp) -> (Vec<LedgerChange>, Vec<AuditEntry>) {
         let stepped: BTreeSet<&GrantKey> = self.steps().map(Step::grant).collect();
@@ -212,9 +212,9 @@ impl Plan {
     }
 
     /// What to record in one transaction after the call. An unknown outcome records nothing: the intents stay, and the
-    /// next pass tells from the revision what became of them. A refusal or a conflict puts each row back as it was before
-    /// the call, with the intent of an earlier call whose outcome is still unknown, if there is one: that call may be
-    /// the very one that changed the policy.
+    /// next reconcile derives the outcome from the revision. A refusal or a conflict restores each row as it was before
+    /// the call, including the intent of an earlier call whose outcome is still unknown: that call may be the very one
+    /// that changed the policy.
     #[must_use]
     pub fn settle(&self, outcome: &CallOutcome, now: Timestamp) -> (Vec<LedgerChange>, Vec<AuditEntry>) {
         let mut changes = Vec::new();
@@ -283,8 +283,8 @@ impl Plan {
         }
     }
 
-    /// As [`Plan::settle`] for a call that was acknowledged with this answer: what Google made of the members, and which
-    /// versions are older from now on.
+    /// Like [`Plan::settle`] for a call that was acknowledged with this answer. Also records the spellings that Google
+    /// gave to the members, and the versions that are now known to be older.
     #[must_use]
     pub fn settle_answer(&self, answer: &Live, now: Timestamp) -> Settlement {
         let outcome = CallOutcome::Acknowledged { revision: answer.revision.clone() };
@@ -330,7 +330,7 @@ impl Plan {
         AcknowledgedWrite { revision, superseded, at: now }
     }
 
-    /// The audit of members of deleted accounts that went with this write.
+    /// Audit rows for the tombstones removed by this write.
     fn swept(&self, answer: &Live, now: Timestamp) -> Vec<AuditEntry> {
         self.sweep
             .iter()
@@ -354,7 +354,8 @@ impl Plan {
             .collect()
     }
 
-    /// A write upon the revision of an earlier call was acknowledged, so that one was not done and never will be.
+    /// Audit row for an earlier call on the same revision: this write was acknowledged, so that call did not and never
+    /// will take effect.
     fn not_committed(&self, row: &LedgerRow, earlier: &Intent, now: Timestamp) -> AuditEntry {
         let action = action_word(earlier.action);
         let mut entry = self.context.entry(now, row, action, AuditOutcome::Failed, Some(NOT_COMMITTED));
@@ -364,7 +365,7 @@ impl Plan {
     }
 }
 
-/// What stands under roles of ours and is not ours.
+/// The members under managed roles that rolecall did not grant.
 fn beside<'r>(answer: &Live, rows: impl Iterator<Item = &'r LedgerRow>) -> BTreeSet<String> {
     let ours: Vec<&LedgerRow> = rows.filter(|row| row.state == GrantState::Owned).collect();
     let spellings: BTreeSet<GrantKey> = ours.iter().flat_map(|row| row.spellings()).collect();

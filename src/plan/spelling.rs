@@ -1,33 +1,33 @@
-//! Members that Google keeps under another spelling than they were sent: an alias becomes the primary address, a renamed
-//! account shows its new one, a deleted account leaves `deleted:…?uid=`. Ownership follows the account.
+//! Members that Google stores under another spelling than they were sent: an alias becomes the primary address, a
+//! renamed account has a new address, a deleted account becomes `deleted:…?uid=`. Ownership follows the account.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{GrantKey, GrantState, LedgerRow, Live, MemberKey, Revision, Role};
 
-/// The rows of one role and condition that changed their spelling, and what stands there instead.
+/// The rows of one role and condition whose spelling changed, and the spellings found instead.
 type Changed = BTreeMap<(Role, crate::model::ConditionHash), (Vec<GrantKey>, BTreeSet<String>)>;
 
-/// True when the grant of this row is in the policy, under its own spelling or under all those known for it.
+/// True when the grant of this row is in the policy, under its own spelling or under all of its known spellings.
 pub(super) fn is_whole(row: &LedgerRow, live: &Live) -> bool {
     live.has(&row.grant) || row.spellings().all(|spelling| live.has(&spelling))
 }
 
-/// True when the grant of this row is in the policy. Of spellings of ours that cannot be told apart, one that is left may
-/// be that of this row: it goes when the person leaves.
+/// True when the grant of this row is in the policy. When several spellings of rolecall cannot be told apart, any one
+/// that is left may belong to this row, and is removed when the person leaves.
 pub(super) fn is_present(row: &LedgerRow, live: &Live) -> bool {
     is_whole(row, live) || (row.state == GrantState::Owned && row.spellings().any(|spelling| live.has(&spelling)))
 }
 
-/// The spellings known for the row that stand there.
+/// The known spellings of the row that are in the policy.
 fn standing(row: &LedgerRow, live: &Live) -> BTreeSet<String> {
     let stands = |member: &&String| live.has(&GrantKey { member: MemberKey::of(member), ..row.grant.clone() });
     row.stored_as.iter().filter(stands).cloned().collect()
 }
 
-/// What Google leaves of the accounts of a row that were deleted: `deleted:user:X?uid=N`. `beside`: what stood there
-/// beside our grants when the last write was acknowledged, which is not ours. Where that is not known, only what took
-/// the place of the member counts.
+/// The tombstones that Google leaves of the deleted accounts of a row: `deleted:user:X?uid=N`. `beside`: foreign
+/// members at the time of the last acknowledged write. If they are not known, only tombstones that replaced the member
+/// count.
 pub(super) fn tombstones(row: &LedgerRow, live: &Live, beside: Option<&BTreeSet<String>>) -> BTreeSet<GrantKey> {
     let names: Vec<String> = row.spellings().map(|spelling| format!("deleted:{}?uid=", spelling.member)).collect();
     let is_of = |member: &MemberKey| names.iter().any(|name| member.as_str().starts_with(name.as_str()));
@@ -41,9 +41,9 @@ pub(super) fn tombstones(row: &LedgerRow, live: &Live, beside: Option<&BTreeSet<
         .collect()
 }
 
-/// The spellings that took the place of ours in a document with the revision of our last acknowledged write: nobody else wrote
-/// since, so that what is new there is what Google made of our members. Nothing, where it might as well be what Google
-/// made of somebody else's.
+/// The spellings that replaced ours in a document with the revision of our last acknowledged write. Nobody else has
+/// written since, so a new spelling there is one that Google gave to our members. Empty where it may just as well
+/// belong to a foreign member.
 pub(super) fn took_their_place(
     rows: &BTreeMap<&GrantKey, &LedgerRow>,
     live: &Live,
@@ -89,19 +89,19 @@ pub(super) fn took_their_place(
         .collect()
 }
 
-/// What became of a member that Google did not store as it was sent.
+/// A member that Google did not store as it was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Respelling {
-    /// Which grant.
+    /// The grant.
     pub(super) grant: GrantKey,
-    /// What stands for it; several, where they cannot be told apart.
+    /// The spellings stored for it; several where they cannot be told apart.
     pub(super) stored_as: BTreeSet<String>,
-    /// The policy written upon lacked them, so that they are ours.
+    /// True when the policy before the write lacked these spellings, which proves that they belong to rolecall.
     pub(super) owned: bool,
 }
 
-/// Compares Google's answer with what was sent. `rows`: the grants of ours that were sent. `before`: those of them of which
-/// a part was left, as they were.
+/// Compares Google's answer with the sent policy. `rows`: the grants of rolecall that were sent. `before`: those of
+/// which a part remained, as they were.
 pub(super) fn respelled(
     sent: &Live,
     answer: &Live,
@@ -120,7 +120,7 @@ pub(super) fn respelled(
             found.push(Respelling { grant: row.grant.clone(), stored_as: &new | &left, owned: true });
             continue;
         }
-        // It is one of those that were sent beside it; which one, Google does not say.
+        // It is one of the grants sent in the same call; Google does not say which one.
         let ours: BTreeSet<GrantKey> = rows
             .iter()
             .filter(|other| other.state == GrantState::Owned && other.grant != row.grant)
@@ -135,8 +135,8 @@ pub(super) fn respelled(
     found
 }
 
-/// The members that go with the grants that leave, where Google keeps several grants under spellings that cannot be told
-/// apart: all of them go, and `stay` is who has to be written again in the same call.
+/// The members to remove together with the leaving grants, where Google stores several grants under spellings that
+/// cannot be told apart. All of them are removed; `stay` lists the grants to write again in the same call.
 pub(super) fn leave_together(
     leaving: &LedgerRow,
     stay: &[&LedgerRow],
@@ -160,7 +160,7 @@ pub(super) fn leave_together(
             }
         }
     }
-    // What is sent again under the very spelling that stands there needs no change.
+    // A grant that is sent again under the very spelling that is stored needs no change.
     for row in stay.iter().filter(|row| row.stored_as.is_empty() || again.contains(&row.grant)) {
         out.remove(&row.grant);
     }

@@ -471,7 +471,7 @@ fn a_call_that_may_still_land_and_that_nobody_wants_any_more_is_fenced_off_by_a_
     assert!(fence.add.is_empty() && fence.remove.is_empty());
     assert_eq!(fence.changes, Some(Changes::default()));
 
-    // Whatever keeps the fence from being written keeps the intent: the call may still come.
+    // Whatever prevents the fence also keeps the intent: the call may still arrive.
     for outcome in [CallOutcome::Unknown, CallOutcome::Conflict, refused()] {
         assert!(fixture.pass_with(&outcome).changes.is_some());
         assert!(fixture.row(&invoker(1)).intent.is_some());
@@ -658,7 +658,7 @@ fn a_read_that_may_show_the_past_begins_no_removal_that_the_guard_or_the_mapping
         fixture.unwant_person(person);
     }
     let there = fixture.live.clone();
-    // A version from before all of it, and the write that is to prove it comes too late.
+    // An old version, and a write to prove it that comes too late.
     let past = Fixture::new(&json!([{"role": INVOKER, "members": ["user:foreign@corp.example"]}])).live;
     let doubtful = plan(&Inputs {
         live: Arc::new(Live { revision: "past".into(), ..past }),
@@ -792,7 +792,7 @@ fn a_group_that_cannot_be_resolved_keeps_what_it_could_have_given_and_nothing_el
         generation: None,
     };
     let mut fixture = Fixture::new(&json!([]));
-    // Through group 1, through 2, through both, through one that is not named any more; and one of a first version.
+    // Grounds: group 1, group 2, both, a group that is no longer named, and none, as in a row of the first version.
     for (person, groups) in [(1, &[1][..]), (2, &[2]), (3, &[1, 2]), (4, &[7])] {
         fixture.want("m", INVOKER, person, WRITE);
         let wanted = fixture.desired.grants.get_mut(&invoker(person)).unwrap();

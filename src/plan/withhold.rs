@@ -1,4 +1,4 @@
-//! A plan of which only a part is written now: removals go alone while additions are refused or have to wait.
+//! Plans of which only a part is written now: removals alone, while additions are refused or have to wait.
 
 use std::collections::BTreeSet;
 
@@ -7,9 +7,9 @@ use crate::model::{DocumentKey, GrantKey, Live, MemberKey, Role};
 use super::{Plan, Step, changes, counts, plan_hash, settle};
 
 impl Plan {
-    /// The same pass with only those of its additions that are in `now`. Of the others, those in `refused` count as failed
-    /// and the rest as pending. Without anything to write, there are no changes. What the first [`Plan::intend`] recorded
-    /// besides the intents is not in it again.
+    /// The same plan with only those of its additions that are in `now`. Of the others, those in `refused` count as
+    /// failed and the rest as pending. Without anything to write, there are no changes. Records that the first
+    /// [`Plan::intend`] made besides the intents are not repeated.
     #[must_use]
     pub fn restricted(&self, now: &BTreeSet<GrantKey>, refused: &BTreeSet<GrantKey>) -> Self {
         let (add, left_out): (Vec<Step>, Vec<Step>) =
@@ -30,8 +30,8 @@ impl Plan {
         Self { hash, changes, ledger: vec![], audit: vec![], lines, add, unsettled, fence, ..self.clone() }
     }
 
-    /// The same pass without any step of its own, which writes the policy as it was read: whether Google accepts what
-    /// others put into it. There must be nothing to remove.
+    /// The same plan without any step of its own. It writes the policy as it was read, to find out whether Google
+    /// accepts its foreign members. There must be nothing to remove.
     #[must_use]
     pub fn unchanged(&self, refused: &BTreeSet<GrantKey>) -> Self {
         let restricted = self.restricted(&BTreeSet::new(), refused);
@@ -39,13 +39,13 @@ impl Plan {
         Self { changes, fence: true, ..restricted }
     }
 
-    /// The roles and members that stand in the policy as it was read.
+    /// The roles and members in the policy as it was read.
     #[must_use]
     pub fn present(&self) -> (BTreeSet<Role>, BTreeSet<MemberKey>) {
         self.live.present()
     }
 
-    /// Which document it is about.
+    /// The document that the plan is for.
     #[must_use]
     pub fn document(&self) -> &DocumentKey {
         &self.context.document

@@ -1,4 +1,4 @@
-//! The end of a pass: the guard's word on the removals, the limit on the additions, and the plan put together.
+//! The last steps of planning: the guard's decision on removals, the limit on additions, and assembling the plan.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use crate::plan::{Evidence, Held, LimitExceeded, Plan, Step, changes, guard, pla
 use super::Pass;
 
 impl Pass<'_> {
-    /// Lets the guard look at the removals and the limit at the additions, and puts the plan together.
+    /// Applies the guard to the removals and the limit to the additions, and assembles the plan.
     pub(super) fn finish(mut self) -> Plan {
         let now = self.inputs.now;
         let candidates = std::mem::take(&mut self.candidates);
@@ -70,7 +70,7 @@ impl Pass<'_> {
         }
     }
 
-    /// Keeps grants for the claims that the guard holds. Answers the rows that are held for the first time.
+    /// Keeps grants for the claims that the guard holds. Returns the rows that are held for the first time.
     pub(super) fn hold(&mut self, steps: Vec<Step>, held: &Held) -> Vec<LedgerRow> {
         let mut kinds: BTreeMap<&GrantKey, [BTreeSet<MappingKey>; 2]> = BTreeMap::new();
         for part in &held.parts {
@@ -103,7 +103,7 @@ impl Pass<'_> {
         fresh
     }
 
-    /// Takes from the additions, last first, what does not fit into the document.
+    /// Removes those additions, starting with the last, that do not fit into the document.
     pub(super) fn fit(&mut self, add: &mut Vec<Step>, remove: &[Step]) -> Option<LimitExceeded> {
         let gone = remove.iter().flat_map(|step| &step.out).chain(&self.sweep).collect::<BTreeSet<_>>();
         let room = self.live.room_without(gone.into_iter()).filter(|room| add.len() > room.left)?;
@@ -119,7 +119,7 @@ impl Pass<'_> {
         for line in self.lines.iter_mut().filter(|line| withheld.contains(&line.grant)) {
             line.counted_as = CountedAs::Withheld;
         }
-        // What never was in the ledger need not be remembered before there is room for it.
+        // A row that has never been in the ledger is not recorded before it fits.
         let rows = &self.rows;
         self.ledger.retain(|change| match change {
             LedgerChange::Put(row) => !withheld.contains(&row.grant) || rows.contains_key(&row.grant),
@@ -128,7 +128,7 @@ impl Pass<'_> {
         Some(limit)
     }
 
-    /// A grant that should be gone and is not yet.
+    /// Counts a grant that should be gone but is not yet.
     pub(super) fn going(&mut self, step: &mut Step, counted_as: CountedAs) {
         step.row.revoking_since.get_or_insert(self.inputs.now);
         step.restore.revoking_since = step.row.revoking_since;

@@ -1,4 +1,4 @@
-//! The part of a pass that follows an account through its spellings.
+//! Tracks an account through its spellings.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use crate::plan::{Cause, PRINCIPAL_RESPELLED, Step, spelling};
 use super::Pass;
 
 impl Pass<'_> {
-    /// What Google made of the member, as far as the read tells.
+    /// Records the spelling that Google gave to the member, as far as the read shows it.
     pub(super) fn respell(&mut self, row: &mut LedgerRow) {
         if self.inputs.resource_uid.is_some() {
             row.resource_uid.clone_from(&self.uid);
@@ -24,7 +24,7 @@ impl Pass<'_> {
         {
             row.stored_as.clear();
         }
-        // It stands there because another row of ours put it there under another name.
+        // The member is there because another row of rolecall put it there under another name.
         if row.state != GrantState::Owned && row.intent.is_none() && self.respellings.contains(&row.grant) {
             row.state = GrantState::Owned;
             row.acknowledged_at = Some(self.inputs.now);
@@ -38,7 +38,7 @@ impl Pass<'_> {
         spelling::tombstones(row, self.live, self.inputs.revision.as_ref().map(|revision| &revision.beside))
     }
 
-    /// A spelling that is not allowed goes with what is written next.
+    /// Removes a forbidden spelling with the next write.
     pub(super) fn take_out(&mut self, row: &LedgerRow, base: &LedgerRow) {
         let out = row.spellings().filter(|spelling| self.live.has(spelling)).collect();
         self.forbidden.push(row.grant.clone());
@@ -51,8 +51,8 @@ impl Pass<'_> {
         });
     }
 
-    /// Completes what goes with each removal: where Google keeps several grants under spellings that cannot be told apart,
-    /// all of them go, and those that stay are written again in the same call.
+    /// Completes the members of each removal. Where Google stores several grants under spellings that cannot be told
+    /// apart, all of them are removed, and those that stay are written again in the same call.
     pub(super) fn leave_together(&mut self, remove: &mut [Step]) {
         let shared = |row: &LedgerRow| !row.stored_as.is_empty();
         let simple = !self.staying.iter().any(shared) && !remove.iter().any(|step| shared(&step.row));
