@@ -1,4 +1,4 @@
-//! What one document should hold, and how the claims of each mapping on it are to be treated.
+//! The grants wanted in one document, and the treatment of each mapping's claims in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,8 +13,8 @@ use super::tenant::{Group, Tenant};
 use super::{Catalog, Ceiling};
 
 impl Catalog {
-    /// What should stand in this document. `claimants`: the mappings that hold claims on it in the ledger. Costs the
-    /// members of the groups that are mapped onto it.
+    /// Computes the grants wanted in this document. `claimants`: the mappings that hold claims on it in the ledger. The
+    /// cost is proportional to the members of the groups mapped onto the document.
     #[must_use]
     pub fn desired(&self, document: &DocumentKey, claimants: &BTreeSet<MappingKey>) -> Desired {
         let reaching = self.by_document.get(document);
@@ -47,7 +47,7 @@ impl Catalog {
         desired
     }
 
-    /// Says what the owner of the document lets the mapping do with the access of people who left.
+    /// Records what the target of the document lets the mapping do with the access of leavers.
     fn permit(&self, key: &MappingKey, mapping: &Mapping, document: &DocumentKey, desired: &mut Desired) {
         let orphans = mapping.phase.disposal() == Some(ClaimDisposal::Orphan);
         let suspends = mapping.spec.is_some() && mapping.mode() != MappingMode::Enforce && !orphans;
@@ -66,8 +66,8 @@ impl Catalog {
         let (roles, write) = if let Some(roles) = mapping.reach.documents.get(document) {
             (roles, write)
         } else {
-            // A complete list that lacks it: until Google says that it is gone, what is there stays wanted, and nothing
-            // is granted on a name alone.
+            // A complete list lacks the resource. Until Google answers that it does not exist, existing grants stay
+            // wanted, and nothing new is granted on a name alone.
             let Some((name, target)) = self.owner(document) else { return };
             by_name = mapping.roles_on(key, name, target, document);
             (&by_name, false)
@@ -109,7 +109,7 @@ impl Catalog {
         }
     }
 
-    /// The roles that mappings give on this document, each with the domains that its people are of.
+    /// The roles that mappings grant on this document, each with the domains of its people.
     #[must_use]
     pub fn grantable(&self, document: &DocumentKey) -> BTreeMap<&Role, BTreeSet<&str>> {
         let mut roles: BTreeMap<&Role, BTreeSet<&str>> = BTreeMap::new();
@@ -122,7 +122,7 @@ impl Catalog {
         roles
     }
 
-    /// The resolved groups of a mapping whose pins are stored, of providers that are there and not suspended.
+    /// The resolved groups of a mapping whose pins are stored, of providers that exist and are not suspended.
     pub(super) fn groups<'a>(
         &'a self,
         mapping: &'a Mapping,
@@ -146,12 +146,12 @@ impl Catalog {
         }
     }
 
-    /// Why everything that this mapping claims anywhere is frozen.
+    /// The reason for which every claim of this mapping is frozen, if any.
     pub(super) fn freeze(&self, mapping: Option<&Mapping>) -> Option<FreezeReason> {
         if let Some(reason) = self.frozen {
             return Some(reason);
         }
-        // To forget what stays is no write to Google.
+        // Forgetting an orphaned grant is not a write to Google.
         let observed =
             |phase: MappingPhase| phase.missing().is_none() && phase.disposal() != Some(ClaimDisposal::Orphan);
         if self.ceiling == Ceiling::Observe && mapping.is_some_and(|mapping| observed(mapping.phase)) {
@@ -163,7 +163,7 @@ impl Catalog {
             | MappingPhase::ApprovedForRemoval(_)
             | MappingPhase::RevocationDeferred(_)
             | MappingPhase::Orphaned => return None,
-            // Whatever made it missing, the claims are treated alike.
+            // The claims are treated alike, whatever the reason for which the mapping is missing.
             MappingPhase::Missing(_) => return Some(FreezeReason::MappingVanished),
             MappingPhase::Live => {}
         }
@@ -178,7 +178,7 @@ impl Catalog {
         }
     }
 
-    /// Which claims stay although they are not wanted now.
+    /// The claims that stay although they are no longer wanted.
     pub(super) fn keep(&self, mapping: &Mapping) -> Keep {
         let providers = mapping.subjects.iter().find_map(|subject| self.provider_freeze(&subject.provider));
         let pending = || mapping.subjects.iter().any(|subject| subject.pending).then_some(FreezeReason::NotLoaded);
@@ -189,10 +189,10 @@ impl Catalog {
         for (_, (tenant, group)) in self.groups(mapping) {
             for user in tenant.unclear(group) {
                 match &user.key {
-                    // The same address as somebody else's: what was granted to it stays.
+                    // Somebody else has the same address: existing grants to it stay.
                     Some(key) => drop(subjects.insert(Subject::User(user.id), Some(key.clone()))),
                     None if tenant.lacks_address(user) => drop(subjects.insert(Subject::User(user.id), None)),
-                    // An address that is not admitted is a word about the former one: it is not the user's any more.
+                    // An address that is not admitted is information about the former one: it is no longer the user's.
                     None => {}
                 }
             }
@@ -216,7 +216,7 @@ impl Catalog {
     fn enforcement(&self, key: &MappingKey, document: &DocumentKey) -> Enforcement {
         let mapping = self.mappings.get(key);
         if let Some(reason) = self.freeze(mapping) {
-            // A mapping that vanished lets people go who left, unless its own word was that nothing is written for it.
+            // A missing mapping still loses its leavers, unless its own mode was that nothing is written for it.
             let suspended =
                 mapping.is_some_and(|mapping| mapping.spec.is_some() && mapping.mode() != MappingMode::Enforce);
             return Enforcement::Frozen(match reason {
@@ -234,8 +234,8 @@ impl Catalog {
         }
     }
 
-    /// Why nothing can be said about what the mapping claims on this document. A document in a region of a target that
-    /// the mapping does not name (any more) is none of its business: those claims end.
+    /// The reason for which the claims of the mapping on this document are frozen, if any. A document in a region of a
+    /// target that the mapping does not name (any more) does not concern the mapping: those claims end.
     fn place_freeze(&self, mapping: &Mapping, document: &DocumentKey) -> Option<FreezeReason> {
         if let Some((name, target)) = self.owner(document)
             && mapping.names(name)

@@ -1,4 +1,4 @@
-//! Short ways to say things in the tests of this room.
+//! Test fixtures of the catalog.
 
 use std::collections::BTreeSet;
 
@@ -122,8 +122,8 @@ pub(super) fn okta() -> ProviderName {
     provider("okta")
 }
 
-/// Okta with the people 1..=4, the groups `red` (1, 2) and `blue` (2, 3), the target `t` with services a and b, all of
-/// it delegated, and nothing frozen.
+/// An index with the provider Okta, the people 1..=4, the groups `red` (1, 2) and `blue` (2, 3), and the target `t`
+/// with services a and b, fully delegated. Nothing is frozen.
 pub(super) fn index() -> Catalog {
     let mut index = Catalog::new(Ceiling::Enforce);
     index.apply_provider(okta(), provider_spec("userName", &["corp.example"]));
@@ -150,7 +150,7 @@ impl Catalog {
         self.put_mapping(key(name), 1, spec, BTreeSet::new())
     }
 
-    /// As the engine does: what is to be stored is stored before anything else happens.
+    /// Stores pins before anything else happens, as the engine does.
     fn stored(&mut self, mut effects: Effects) -> Effects {
         let pins = effects.pins.clone();
         effects.merge(self.pins_stored(&pins));
@@ -190,7 +190,7 @@ impl Catalog {
         self.put_directory(&okta(), change)
     }
 
-    /// What is wanted on a document, with everybody who maps it as claimant: `role member mapping subject`.
+    /// The grants wanted on a document when every mapping that reaches it is a claimant: `role member mapping subject`.
     pub(super) fn wanted(&self, document: &DocumentKey) -> Vec<String> {
         let desired = self.desired(document, &BTreeSet::new());
         let mut lines = Vec::new();

@@ -1,4 +1,4 @@
-//! Mappings and targets as the index keeps them: parsed once, resolved when something they name changes.
+//! Mappings and targets in the index: parsed once, resolved again when something they name changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,15 +15,15 @@ use crate::model::{
 use super::tenant::Selector;
 use super::{Inventory, InventoryItem};
 
-/// How many refused paths are listed; the count is exact.
+/// Number of refused paths that are listed; the count is exact.
 pub const REFUSED_LISTED: usize = 50;
 
-/// A target with what it delegates and what was found there.
+/// A target, its delegation and its inventory.
 pub(super) struct Target {
     pub(super) spec: CloudRunTargetSpec,
     pub(super) age: Timestamp,
     allow: Vec<Allow>,
-    /// As last listed, items of other targets' regions included.
+    /// The last list, including resources in regions that belong to other targets.
     pub(super) inventory: Option<KnownResources>,
     pub(super) failed: bool,
 }
@@ -33,7 +33,7 @@ pub(super) type Labels = BTreeMap<String, String>;
 
 struct Allow {
     namespaces: BTreeSet<String>,
-    /// Labels that a namespace has all of; none: no namespace is chosen by its labels.
+    /// Labels that a namespace must all have; none: namespaces are not selected by labels.
     labels: Labels,
     providers: BTreeSet<String>,
     resources: Vec<ResourcePattern>,
@@ -48,7 +48,7 @@ pub(super) struct KnownResources {
 }
 
 impl KnownResources {
-    /// What was listed now, and what is known from before about the rest.
+    /// Combines a new list with the former knowledge of what could not be listed now.
     pub(super) fn of(inventory: Inventory, before: Option<&Self>) -> Self {
         let Inventory { resources, unlisted } = inventory;
         let mut items: BTreeMap<_, _> = resources.into_iter().map(|item| (item.document.clone(), item)).collect();
@@ -60,14 +60,14 @@ impl KnownResources {
         Self { items, unlisted }
     }
 
-    /// Was this kind listed in all the regions?
+    /// True when this kind was listed in all the regions.
     pub(super) fn lists(&self, kind: ResourceKind, region: impl Fn(&str) -> bool) -> bool {
         !self.unlisted.iter().any(|(location, unlisted)| *unlisted == kind && region(location))
     }
 }
 
 impl Allow {
-    /// Is the mapping's namespace named, or has it all the labels?
+    /// True when the mapping's namespace is named, or has all the labels.
     fn admits_namespace(&self, mapping: &MappingKey, labels: &Labels) -> bool {
         let labelled =
             || !self.labels.is_empty() && self.labels.iter().all(|(label, value)| labels.get(label) == Some(value));
@@ -92,23 +92,23 @@ impl Target {
         Self { spec, age, allow, inventory: None, failed: false }
     }
 
-    /// Was the last list whole?
+    /// True when the last list was complete.
     pub(super) fn is_listed(&self) -> bool {
         !self.failed && self.inventory.as_ref().is_some_and(|known| known.unlisted.is_empty())
     }
 
-    /// Was this kind listed in all the regions, the last time?
+    /// True when the last list included this kind in all the regions.
     pub(super) fn lists(&self, kind: ResourceKind, region: impl Fn(&str) -> bool) -> bool {
         !self.failed && self.inventory.as_ref().is_some_and(|known| known.lists(kind, region))
     }
 
-    /// Was the last list whole where this would be, and does it lack it?
+    /// True when the last list was complete for the region and kind of this document and does not contain it.
     pub(super) fn lacks(&self, document: &DocumentKey) -> bool {
         self.lists(document.kind(), |location| location == document.location())
             && self.inventory.as_ref().is_some_and(|known| !known.items.contains_key(document))
     }
 
-    /// What the target says about who may map what, the resource aside.
+    /// The delegation entries that apply to a mapping, whatever the resource.
     fn entries<'a>(
         &'a self,
         (mapping, labels): Place<'a>,
@@ -127,7 +127,8 @@ impl Target {
             .any(|allow| allow.resources.iter().any(|pattern| pattern.matches(document.kind(), document.name())))
     }
 
-    /// The roles on a document for which a mapping may do this, whichever of its providers the people come from.
+    /// The roles on a document for which a mapping has this permission, whichever of its providers the people come
+    /// from.
     fn permitted(&self, place: Place<'_>, mapping: &Mapping, on: &DocumentKey, what: Permission) -> BTreeSet<Role> {
         let entries = || self.allow.iter().filter(|allow| allow.permit.contains(&what));
         let roles: BTreeSet<&String> = entries().flat_map(|allow| &allow.roles).collect();
@@ -142,7 +143,7 @@ impl Target {
         roles.iter().filter(all).filter_map(|role| Role::new(role).ok()).collect()
     }
 
-    /// Would anything that the pattern may come to match be admitted?
+    /// True when a resource matched by the pattern, now or later, could be admitted.
     fn may_admit(&self, mapping: Place<'_>, provider: &ProviderName, role: &str, pattern: &ResourcePattern) -> bool {
         self.entries(mapping, provider, role).any(|allow| match pattern.literal() {
             Some(name) => allow.resources.iter().any(|allowed| allowed.matches(pattern.kind(), name)),
@@ -151,11 +152,11 @@ impl Target {
     }
 }
 
-/// Who asks: a mapping, and the labels of its namespace.
+/// A mapping and the labels of its namespace, to which delegation applies.
 type Place<'a> = (&'a MappingKey, &'a Labels);
 
-/// Which targets cover each region of each project: the owner first, which is the oldest, then the first by name; after it
-/// those that it overlaps. The one answer to which target a document belongs to.
+/// The targets that cover each region of each project. The first one, which is the oldest and then the first by name,
+/// owns the region; it overlaps those after it. The only answer to which target a document belongs to.
 #[derive(Default)]
 pub(super) struct Regions(BTreeMap<String, BTreeMap<String, Vec<TargetName>>>);
 
@@ -184,7 +185,7 @@ impl Regions {
         self.covering(project, location).first()
     }
 
-    /// Does the target cover the document and an older one own it?
+    /// True when the target covers the document but an older one owns it.
     pub(super) fn is_overlapped(&self, target: &TargetName, document: &DocumentKey) -> bool {
         self.covering(document.project(), document.location()).iter().skip(1).any(|covering| covering == target)
     }
@@ -207,25 +208,25 @@ impl Regions {
     }
 }
 
-/// What a group selector means now.
+/// The current meaning of a group selector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resolution {
-    /// This group, and nothing else since it was pinned.
+    /// This group, and no other since it was pinned.
     Resolved(GroupId),
-    /// No group of that name was ever seen, or not the one it is pinned to.
+    /// No group of that name was ever pushed, or the pinned group does not exist.
     NotFound,
     /// Several groups have that name.
     Ambiguous,
-    /// The pinned group lost the name to another, which gets nothing until it is accepted.
+    /// The pinned group lost the name to another group, which gets nothing until it is accepted.
     IdentityChanged {
-        /// The group that was meant.
+        /// The group that the mapping meant.
         pinned: GroupId,
         /// The group that has the name now.
         now: GroupId,
     },
-    /// The pinned group was deleted over SCIM: what it gave is revoked.
+    /// The pinned group was deleted over SCIM: its grants are revoked.
     Deleted {
-        /// The group that was meant.
+        /// The group that the mapping meant.
         pinned: GroupId,
         /// A later group of that name, which gets nothing until it is accepted.
         now: Option<GroupId>,
@@ -233,7 +234,7 @@ pub enum Resolution {
 }
 
 impl Resolution {
-    /// Why claims that may have come through this selector stay.
+    /// The reason for which claims that may have come through this selector stay, if any.
     #[must_use]
     pub fn freeze(&self) -> Option<FreezeReason> {
         match self {
@@ -244,7 +245,7 @@ impl Resolution {
         }
     }
 
-    /// The condition reason; none when all is well.
+    /// The condition reason; none when the selector is resolved.
     #[must_use]
     pub fn reason(&self) -> Option<&'static str> {
         match self {
@@ -259,10 +260,11 @@ impl Resolution {
 pub(super) struct Subject {
     pub(super) provider: ProviderName,
     pub(super) selector: Selector,
-    /// What it meant when it was first resolved, or accepted since.
+    /// The group it referred to when it was first resolved, or that was accepted since.
     pub(super) pinned: Option<GroupId>,
     pub(super) resolution: Resolution,
-    /// Resolved, and the pin is not known to be stored yet: nothing is wanted on that ground.
+    /// True while the selector is resolved but its pin is not known to be stored: until then nothing is wanted because
+    /// of it.
     pub(super) pending: bool,
 }
 
@@ -274,7 +276,7 @@ pub(super) struct Grant {
 }
 
 impl Grant {
-    /// The kinds of resources that it may match.
+    /// The kinds of resources that the entry may match.
     pub(super) fn kinds(&self) -> BTreeSet<ResourceKind> {
         self.patterns.iter().map(ResourcePattern::kind).collect()
     }
@@ -283,20 +285,20 @@ impl Grant {
 /// A part of the mapping that its target does not delegate.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Refused {
-    /// Which entry of the spec: `spec.grants[0].roles[1]`.
+    /// The path of the entry in the spec: `spec.grants[0].roles[1]`.
     pub path: String,
-    /// The resource, or the pattern when nothing of it is delegated.
+    /// The resource, or the pattern when none of its matches is delegated.
     pub resource: String,
     /// The role.
     pub role: String,
-    /// For the groups of this provider.
+    /// The provider of the groups that are refused.
     pub provider: ProviderName,
 }
 
-/// What a mapping gets on one document: roles, and for each the providers whose groups get it.
+/// The grants of a mapping on one document: roles, each with the providers whose groups get it.
 pub(super) type Roles = BTreeMap<Role, BTreeSet<ProviderName>>;
 
-/// Where a mapping gets what, as far as targets and inventories say now.
+/// The documents and roles of a mapping, resolved against targets and inventories.
 #[derive(Default, PartialEq, Eq)]
 pub(super) struct Matches {
     pub(super) documents: BTreeMap<DocumentKey, Roles>,
@@ -305,9 +307,9 @@ pub(super) struct Matches {
     pub(super) unmatched: Vec<(TargetName, String)>,
 }
 
-/// A mapping, its spec parsed.
+/// A mapping with its parsed spec.
 pub(super) struct Mapping {
-    /// Which object of its name, as far as known.
+    /// The uid of the mapping object, where known.
     pub(super) uid: Option<Arc<str>>,
     pub(super) generation: i64,
     pub(super) spec: Option<RoleMappingSpec>,
@@ -315,10 +317,10 @@ pub(super) struct Mapping {
     pub(super) phase: MappingPhase,
     pub(super) subjects: Vec<Subject>,
     pub(super) grants: Vec<Grant>,
-    /// Parts of the spec that are none: it should never have come here.
+    /// Malformed parts of the spec, which validation should have rejected earlier.
     pub(super) invalid: Vec<String>,
     pub(super) reach: Matches,
-    /// The labels of its namespace, as far as they are known.
+    /// The labels of its namespace, where known.
     pub(super) labels: Labels,
 }
 
@@ -380,7 +382,7 @@ impl Mapping {
         }
     }
 
-    /// A mapping that is known by its claims only.
+    /// A mapping that is known only by its claims.
     pub(super) fn unknown(phase: MappingPhase) -> Self {
         Self {
             uid: None,
@@ -404,12 +406,12 @@ impl Mapping {
         self.spec.as_ref().is_some_and(|spec| spec.on_missing == OnMissing::Revert)
     }
 
-    /// What its `deletionPolicy` says.
+    /// The disposal of its claims according to its `deletionPolicy`.
     pub(super) fn disposal(&self) -> ClaimDisposal {
         self.spec.as_ref().map_or(ClaimDisposal::Revoke, |spec| spec.deletion_policy.into())
     }
 
-    /// The roles on a document for which the target lets this mapping do something.
+    /// The roles on a document for which the target gives this mapping a permission.
     pub(super) fn permitted(
         &self,
         key: &MappingKey,
@@ -428,7 +430,7 @@ impl Mapping {
         self.subjects.iter().map(|subject| &subject.provider).collect()
     }
 
-    /// What it would get on a document by its name alone, whether or not an inventory has it.
+    /// The roles that its patterns give on a document by name alone, whether or not an inventory contains the document.
     pub(super) fn roles_on(&self, key: &MappingKey, name: &TargetName, target: &Target, on: &DocumentKey) -> Roles {
         let mut roles = Roles::new();
         for grant in self.grants.iter().filter(|grant| grant.target == *name) {

@@ -1,5 +1,5 @@
-//! Mappings × directory: who should have what on which document, and what a change makes worth another look. Pure and
-//! synchronous; the same state follows from the same facts in whatever order they came.
+//! The index of mappings and directories: computes who should have which role on which document, and which documents a
+//! change affects. Pure and synchronous; the state depends on the facts but not on the order in which they arrive.
 //!
 //! ```text
 //! watches ──apply_mapping/target/provider──► Catalog ◄──apply_directory── event log
@@ -8,8 +8,8 @@
 //!                                   desired(document, claimants) ──► plan
 //! ```
 //!
-//! Absence is not deletion: what cannot be seen freezes the claims that depend on it. [`Catalog::desired`] says so for
-//! every claimant of a document through its [`crate::model::Enforcement`].
+//! Absence is not deletion: when a fact is not available, the claims that depend on it are frozen. [`Catalog::desired`]
+//! says so for every claimant of a document through its [`crate::model::Enforcement`].
 
 mod desired;
 mod mapping;
@@ -39,31 +39,31 @@ use tenant::{Selector, Tenant};
 pub use mapping::{REFUSED_LISTED, Refused, Resolution};
 pub use view::{Acceptance, MappingView, ProviderView, SubjectView, TargetView};
 
-/// How far anything may go (`--mode`).
+/// Upper limit of what any mapping may do (`--mode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ceiling {
     /// Plan and report, write nothing.
     Observe,
-    /// What each mapping says.
+    /// Do what each mapping says.
     Enforce,
 }
 
-/// How soon a document is worth another look.
+/// How soon a document has to be planned again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Urgency {
-    /// Somebody may have to lose access: at once.
+    /// Immediately, because somebody may have to lose access.
     Revocation,
-    /// After the window that lets a burst become one write.
+    /// After a window in which a burst of changes becomes one write.
     Addition,
 }
 
-/// What a call changed.
+/// The effects of a change of the index.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Effects {
-    /// Documents to plan again. A document that only the ledger knows is found through the ledger.
+    /// Documents to plan again. Documents that only the ledger knows must be found in the ledger.
     pub dirty: BTreeMap<DocumentKey, Urgency>,
-    /// Names that were resolved for the first time, or accepted anew: to be stored and reported to
-    /// [`Catalog::pins_stored`] before anything is wanted on their ground.
+    /// Names that were resolved for the first time, or accepted again. They must be stored and reported to
+    /// [`Catalog::pins_stored`] before anything is wanted because of them.
     pub pins: Vec<Pin>,
     /// Mappings whose view may have changed.
     pub mappings: BTreeSet<MappingKey>,
@@ -74,7 +74,7 @@ pub struct Effects {
 }
 
 impl Effects {
-    /// Adds what another call changed.
+    /// Adds the effects of another change.
     pub fn merge(&mut self, other: Self) {
         for (document, urgency) in &other.dirty {
             self.document(document, *urgency);
@@ -91,36 +91,36 @@ impl Effects {
     }
 }
 
-/// The resources of a target that exist now.
+/// The current resources of a target.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Inventory {
-    /// All that were listed.
+    /// All listed resources.
     pub resources: Vec<InventoryItem>,
-    /// What could not be listed, as region and kind: nothing is concluded from absence there.
+    /// Regions and kinds that could not be listed: an absence there proves nothing.
     pub unlisted: BTreeSet<(String, ResourceKind)>,
 }
 
-/// One resource.
+/// A listed resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InventoryItem {
     /// Its policy document.
     pub document: DocumentKey,
-    /// Google's uid; another one is another resource.
+    /// The uid at Google. A resource with another uid is another resource.
     pub uid: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
-    /// The resource does not check `roles/run.invoker` at all.
+    /// True when the resource does not check `roles/run.invoker` at all.
     pub invoker_iam_disabled: bool,
 }
 
-/// Where a pin belongs: mapping, provider, selector.
+/// The key of a pin: mapping, provider, selector.
 type Slot = (MappingKey, ProviderName, String);
 
 /// The index.
 pub struct Catalog {
     ceiling: Ceiling,
     frozen: Option<FreezeReason>,
-    /// rolecall goes, and all grants stay.
+    /// True when rolecall is being uninstalled and all grants stay.
     leave_all: bool,
     tenants: BTreeMap<ProviderName, Tenant>,
     targets: BTreeMap<TargetName, Target>,
@@ -129,16 +129,16 @@ pub struct Catalog {
     /// The labels of namespaces that have any.
     namespaces: BTreeMap<String, Labels>,
     pins: BTreeMap<Slot, GroupId>,
-    /// Pins that are not known to be stored yet, and how soon their documents are due once they are.
+    /// Pins that are not known to be stored, and how soon their documents are due once they are.
     unstored: BTreeMap<Slot, Urgency>,
     by_document: BTreeMap<DocumentKey, BTreeSet<MappingKey>>,
-    /// Mappings that a group means something to: resolved, pinned, or in the way.
+    /// Mappings affected by a group: because it is resolved, pinned, or has the name of a pinned one.
     by_group: HashMap<GroupId, BTreeSet<MappingKey>>,
     by_name: HashMap<(ProviderName, Selector), BTreeSet<MappingKey>>,
 }
 
 impl Catalog {
-    /// An index that knows nothing and is frozen as [`FreezeReason::NotLoaded`].
+    /// Creates an empty index, frozen as [`FreezeReason::NotLoaded`].
     #[must_use]
     pub fn new(ceiling: Ceiling) -> Self {
         Self {
@@ -158,7 +158,7 @@ impl Catalog {
         }
     }
 
-    /// An `IdentityProvider` exists with this spec.
+    /// Adds or replaces the spec of an `IdentityProvider`.
     pub fn apply_provider(&mut self, name: ProviderName, spec: IdentityProviderSpec) -> Effects {
         let mut effects = Effects::default();
         let tenant = self.tenants.entry(name.clone()).or_default();
@@ -174,7 +174,7 @@ impl Catalog {
         effects
     }
 
-    /// The `IdentityProvider` is gone: claims on its ground freeze. Its directory stays.
+    /// Removes an `IdentityProvider`: its claims freeze. Its directory stays.
     pub fn remove_provider(&mut self, name: &ProviderName) -> Effects {
         let mut effects = Effects::default();
         if self.tenants.get_mut(name).is_some_and(|tenant| tenant.spec.take().is_some()) {
@@ -184,8 +184,8 @@ impl Catalog {
         effects
     }
 
-    /// The people and groups stored under this name are those of a former `IdentityProvider`, or not any more. As long as
-    /// they are, claims on their ground freeze.
+    /// Sets whether the people and groups stored under this name belong to a former `IdentityProvider`. While they do,
+    /// the claims that depend on them are frozen.
     pub fn set_former(&mut self, name: &ProviderName, former: bool) -> Effects {
         let mut effects = Effects::default();
         let tenant = self.tenants.entry(name.clone()).or_default();
@@ -205,8 +205,9 @@ impl Catalog {
         }
     }
 
-    /// A `CloudRunTarget` exists with this spec. `age` is its creation: of two targets that cover one region the older
-    /// has it. Until its resources are listed (again, when project or regions change) claims there freeze.
+    /// Adds or replaces the spec of a `CloudRunTarget`. `age` is its creation time: of two targets that cover one
+    /// region, the older one owns it. Claims freeze until the resources are listed, and again when project or regions
+    /// change.
     pub fn apply_target(&mut self, name: TargetName, spec: CloudRunTargetSpec, age: Timestamp) -> Effects {
         let mut effects = Effects::default();
         let old = self.targets.get(&name);
@@ -226,7 +227,7 @@ impl Catalog {
         effects
     }
 
-    /// The `CloudRunTarget` is gone: claims there freeze.
+    /// Removes a `CloudRunTarget`: claims on its documents freeze.
     pub fn remove_target(&mut self, name: &TargetName) -> Effects {
         let mut effects = Effects::default();
         if self.targets.remove(name).is_some() {
@@ -243,7 +244,7 @@ impl Catalog {
         self.reach_again(&effects.targets.clone(), effects);
     }
 
-    /// Resolves the grants of the mappings that name one of these targets.
+    /// Resolves the grants of the mappings that name one of these targets again.
     fn reach_again(&mut self, targets: &BTreeSet<TargetName>, effects: &mut Effects) {
         let keys: Vec<MappingKey> = self
             .mappings
@@ -257,8 +258,8 @@ impl Catalog {
         }
     }
 
-    /// A `RoleMapping` exists with this spec. `accepted`: the groups that the annotation `rolecall.dev/accept-group`
-    /// names. Takes back an end, a freeze or a disappearance.
+    /// Adds or replaces the spec of a `RoleMapping`. `accepted`: the groups named by the annotation
+    /// `rolecall.dev/accept-group`. Ends a freeze, a termination or the phase `Missing`.
     pub fn apply_mapping(
         &mut self,
         key: MappingKey,
@@ -300,7 +301,7 @@ impl Catalog {
         effects
     }
 
-    /// Which object of its name a mapping is, for what is recorded of its claims.
+    /// Sets the uid of a mapping object, which is recorded with its claims.
     pub fn identify_mapping(&mut self, key: &MappingKey, uid: &str) {
         if let Some(mapping) = self.mappings.get_mut(key)
             && mapping.uid.as_deref() != Some(uid)
@@ -309,7 +310,7 @@ impl Catalog {
         }
     }
 
-    /// A namespace has these labels, which may delegate something to its mappings or withdraw it.
+    /// Sets the labels of a namespace, which may delegate something to its mappings or withdraw it.
     pub fn apply_namespace(&mut self, name: &str, labels: BTreeMap<String, String>) -> Effects {
         let mut effects = Effects::default();
         if self.namespaces.get(name).map_or(labels.is_empty(), |known| *known == labels) {
@@ -331,7 +332,7 @@ impl Catalog {
         effects
     }
 
-    /// rolecall goes, and all grants stay, whatever the targets permit.
+    /// Makes all grants stay, whatever the targets permit, because rolecall is being uninstalled.
     pub fn leave_all(&mut self) {
         self.leave_all = true;
     }
@@ -342,14 +343,14 @@ impl Catalog {
         self.mappings.get(key).map(|mapping| mapping.phase)
     }
 
-    /// What becomes of the claims of a mapping that ends, as its last `deletionPolicy` says.
+    /// The disposal of a terminating mapping's claims, according to its last `deletionPolicy`.
     #[must_use]
     pub fn disposal(&self, key: &MappingKey) -> ClaimDisposal {
         self.mappings.get(key).map_or(ClaimDisposal::Revoke, Mapping::disposal)
     }
 
-    /// Something happened to a mapping that brings no spec: its phase changes as [`MappingPhase::on`] says. Documents that only
-    /// the ledger knows are not among the effects. An object that is there comes with [`Catalog::apply_mapping`].
+    /// Applies an event that brings no spec: the phase changes as in [`MappingPhase::on`]. Documents that only the
+    /// ledger knows are not among the effects. An existing object comes through [`Catalog::apply_mapping`].
     pub fn advance(&mut self, key: &MappingKey, event: PhaseEvent) -> Effects {
         let Transition { next, effects } = MappingPhase::after(self.phase(key), event);
         match next {
@@ -365,7 +366,7 @@ impl Catalog {
         }
     }
 
-    /// Puts a mapping into the phase that is stored of it.
+    /// Sets the stored phase of a mapping.
     pub fn set_phase(&mut self, key: &MappingKey, phase: MappingPhase) -> Effects {
         let mut effects = Effects::default();
         let mapping = self.mappings.entry(key.clone()).or_insert_with(|| Mapping::unknown(phase));
@@ -375,7 +376,7 @@ impl Catalog {
         effects
     }
 
-    /// The revocation of a mapping is complete: nothing is known of it any more, its pins included.
+    /// Forgets a mapping whose revocation is complete, including its pins.
     pub fn forget_mapping(&mut self, key: &MappingKey) -> Effects {
         let mut effects = Effects::default();
         if let Some(old) = self.unlink(key) {
@@ -387,7 +388,7 @@ impl Catalog {
         effects
     }
 
-    /// Freezes everything, or lifts that. What was wanted meanwhile is due then.
+    /// Freezes everything, or ends that freeze. Changes made meanwhile are due then.
     pub fn freeze_all(&mut self, why: Option<FreezeReason>) -> Effects {
         let mut effects = Effects::default();
         if self.frozen == why {
@@ -407,7 +408,7 @@ impl Catalog {
         effects
     }
 
-    /// A pin from the store.
+    /// Adds a pin from the store.
     pub fn apply_pin(&mut self, pin: Pin) {
         let Pin { mapping, provider, selector, group } = pin;
         let place = (mapping.clone(), provider, selector);
@@ -416,7 +417,7 @@ impl Catalog {
         self.resolve_subjects(&mapping, &mut Effects::default());
     }
 
-    /// These pins are durable now: what they give is wanted from here on.
+    /// Marks these pins as durable; what depends on them is wanted from then on.
     pub fn pins_stored(&mut self, pins: &[Pin]) -> Effects {
         let mut effects = Effects::default();
         for pin in pins {
@@ -437,8 +438,8 @@ impl Catalog {
         effects
     }
 
-    /// Takes one change of a directory over. Costs what the change touches: people, and documents of the mappings whose
-    /// groups they are in.
+    /// Applies one change of a directory. The cost is proportional to what the change touches: people, and the
+    /// documents of mappings whose groups they are in.
     pub fn apply_directory(&mut self, provider: &ProviderName, change: &DirectoryChange) -> Effects {
         let mut effects = Effects::default();
         let is_new = !self.tenants.contains_key(provider);
@@ -460,7 +461,7 @@ impl Catalog {
                 let resolved = |subject: &mapping::Subject| subject.resolution == Resolution::Resolved(*group);
                 let acts = mapping.phase == MappingPhase::Live && mapping.mode() != MappingMode::Suspend;
                 let through = acts && mapping.subjects.iter().any(resolved);
-                // Who has left goes from what is frozen, too.
+                // A leaver also loses what is frozen.
                 let leaver = of_person && *urgency == Some(Urgency::Revocation);
                 if let (Some(urgency), true) = (*urgency, through || leaver) {
                     for (document, roles) in &mapping.reach.documents {
@@ -480,7 +481,7 @@ impl Catalog {
         effects
     }
 
-    /// The resources of a target were listed. Where they could not be, the last list stays.
+    /// Applies a list of a target's resources. The former list remains valid for what could not be listed.
     pub fn apply_inventory(&mut self, target: &TargetName, inventory: Inventory) -> Effects {
         let mut effects = Effects::default();
         let Some(known) = self.targets.get_mut(target) else { return effects };
@@ -492,7 +493,7 @@ impl Catalog {
         let old = known.inventory.replace(resources);
         effects.targets.insert(target.clone());
         self.reach_again(&effects.targets.clone(), &mut effects);
-        // A resource of another uid starts with an empty policy.
+        // A resource with another uid starts with an empty policy.
         if let (Some(old), Some(KnownResources { items, .. })) = (old, &self.targets[target].inventory) {
             for (document, item) in items {
                 let replaced = old.items.get(document).is_some_and(|before| before.uid != item.uid);
@@ -504,7 +505,7 @@ impl Catalog {
         effects
     }
 
-    /// The resources of a target could not be listed: the last list stays, and nothing is concluded from what it lacks.
+    /// Records that listing a target's resources failed. The last list stays, and absences from it prove nothing.
     pub fn inventory_failed(&mut self, target: &TargetName) -> Effects {
         let mut effects = Effects::default();
         if let Some(known) = self.targets.get_mut(target)
@@ -517,7 +518,7 @@ impl Catalog {
         effects
     }
 
-    /// Takes a mapping out of everything that finds it.
+    /// Removes a mapping from all indexes that refer to it.
     fn unlink(&mut self, key: &MappingKey) -> Option<Mapping> {
         let old = self.mappings.remove(key)?;
         for subject in &old.subjects {
@@ -556,7 +557,7 @@ impl Catalog {
         }
     }
 
-    /// Resolves `spec.subjects` of a mapping, and pins what is resolved for the first time.
+    /// Resolves `spec.subjects` of a mapping, and pins groups that are resolved for the first time.
     fn resolve_subjects(&mut self, key: &MappingKey, effects: &mut Effects) {
         let Some(mut mapping) = self.mappings.remove(key) else { return };
         self.unlink_groups(key, &mapping);
@@ -574,7 +575,7 @@ impl Catalog {
             {
                 let (mapping, provider, selector) = place.clone();
                 effects.pins.push(Pin { mapping, provider, selector, group });
-                // What came through another group before may have to go then.
+                // Grants that came through another group may have to be removed then.
                 let due = if pinned.is_some() { Urgency::Revocation } else { Urgency::Addition };
                 self.unstored.insert(place.clone(), due);
                 self.pins.insert(place.clone(), group);
@@ -598,7 +599,7 @@ impl Catalog {
         self.mappings.insert(key.clone(), mapping);
     }
 
-    /// Resolves `spec.grants` of a mapping; documents where something changed are dirty.
+    /// Resolves `spec.grants` of a mapping and marks changed documents as dirty.
     fn resolve_grants(&mut self, key: &MappingKey, effects: &mut Effects) {
         let Some(mapping) = self.mappings.get_mut(key) else { return };
         let reach = mapping.reach(key, &self.targets, &self.regions);
@@ -628,7 +629,7 @@ impl Catalog {
     }
 }
 
-/// The groups whose changes matter to what a selector means.
+/// The groups whose changes may change the meaning of a selector.
 fn groups_of(subject: &mapping::Subject) -> BTreeSet<GroupId> {
     let found = match &subject.resolution {
         Resolution::Resolved(group) => Some(*group),
@@ -639,7 +640,7 @@ fn groups_of(subject: &mapping::Subject) -> BTreeSet<GroupId> {
     found.into_iter().chain(subject.pinned).collect()
 }
 
-/// What a selector means, given what it was pinned to and what was accepted since.
+/// The meaning of a selector, given its pin and the groups accepted since.
 fn resolve(
     tenant: Option<&Tenant>,
     selector: &Selector,

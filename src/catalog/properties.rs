@@ -13,7 +13,7 @@ const PEOPLE: u128 = 7;
 const GROUPS: u128 = 4;
 const SERVICES: [&str; 4] = ["a", "ab", "b", "c"];
 
-/// A directory as a store keeps it: it emits only what it accepted.
+/// A directory as a store keeps it, which emits only changes that it accepted.
 #[derive(Debug, Default)]
 struct Store {
     users: BTreeMap<u128, UserFacts>,
@@ -51,7 +51,7 @@ impl Store {
         match push {
             Push::User { person: n, active, address } if !self.tombstones.contains(n) => {
                 let address = match address {
-                    // Two people may come to share these, and the last is none.
+                    // Two people may end up with the same one of these; the last is not an address.
                     0..=2 => format!("P{address}@corp.example"),
                     3 => "nobody".to_owned(),
                     _ => format!("p{n}@corp.example"),
@@ -96,7 +96,7 @@ impl Store {
         }
     }
 
-    /// What loading it afresh emits.
+    /// The changes that loading the directory emits.
     fn snapshot(&self) -> Vec<DirectoryChange> {
         let gone = self.tombstones.iter().filter(|n| **n > 100).map(|n| deleted(n - 100));
         let users = self.users.values().cloned().map(DirectoryChange::User);
@@ -149,7 +149,7 @@ fn targeted(index: &mut Catalog, allowed: &[(&str, &str)]) {
     index.apply_inventory(&target("t"), inventory(&SERVICES));
 }
 
-/// The definition, without anything that makes it fast: `service role address mapping person`.
+/// The definition of the wanted grants without any optimization: `service role address mapping person`.
 fn reference(store: &Store, allowed: &[(&str, &str)], mappings: &[Mapped]) -> BTreeSet<String> {
     let address = |facts: &UserFacts| {
         let domains = ["corp.example".to_owned()];
@@ -268,7 +268,7 @@ proptest! {
             store.push(push);
         }
         for change in &store.log {
-            // Another spelling of the same principal is no change.
+            // Another spelling of the same principal is not a change.
             let look = |index: &Catalog, service: &str| {
                 let desired = index.desired(&document(service), &BTreeSet::new());
                 let claims = desired.grants.into_iter().map(|(grant, wanted)| (grant, wanted.claims));
@@ -286,7 +286,7 @@ proptest! {
                 let lost = old.0.iter().any(|(grant, claims)| {
                     claims.keys().any(|claim| !new.0.get(grant).is_some_and(|claims| claims.contains_key(claim)))
                 });
-                // What a collision takes from the wanted stays in the policy: nothing to hurry for.
+                // What a collision takes from the wanted grants stays in the policy, so it is not urgent.
                 let kept = new.1.values().any(|enforcement| *enforcement != Enforcement::Live { keep: Keep::Nothing });
                 prop_assert!(!lost || kept || urgency == Some(Urgency::Revocation), "{service} {change:?}");
             }

@@ -1,5 +1,5 @@
-//! The directory of one identity provider, reduced to what access depends on. Ids are interned to 32 bits; a change
-//! costs what it changes, never the size of a group.
+//! The directory of one identity provider, reduced to what access depends on. Ids are interned to 32 bits. The cost of
+//! a change is proportional to the change, never to the size of a group.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -10,7 +10,7 @@ use crate::model::{DirectoryChange, GroupFacts, GroupId, MemberKey, Principal, U
 
 use super::Urgency;
 
-/// How a mapping names a group. Names match exactly.
+/// How a mapping selects a group. Names match exactly.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Selector {
     DisplayName(Arc<str>),
@@ -18,7 +18,7 @@ pub(super) enum Selector {
 }
 
 impl Selector {
-    /// None for a selector that names nothing: it selects nothing.
+    /// None for a selector without any name, which selects nothing.
     pub(super) fn of(selector: &GroupSelector) -> Option<Self> {
         match (&selector.display_name, &selector.external_id) {
             (Some(name), None) if !name.is_empty() => Some(Self::DisplayName(name.as_str().into())),
@@ -39,7 +39,7 @@ impl fmt::Display for Selector {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum UserState {
-    /// Named as a member before anything else was said about it.
+    /// Known as a member of a group only; the user has not been pushed yet.
     Unseen,
     Active,
     Inactive,
@@ -73,23 +73,23 @@ pub(super) struct Group {
     pub(super) display_name: Arc<str>,
     pub(super) external_id: Option<Arc<str>>,
     pub(super) members: BTreeSet<u32>,
-    /// Those of them who are active and have no principal of their own: none, or one that others have too.
+    /// Active members without a principal of their own: without any, or with one that others have too.
     unclear: BTreeSet<u32>,
 }
 
-/// How users of this provider become principals.
+/// How principals are derived from users of this provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Rule {
     attribute: UserAttribute,
     allowed_domains: Arc<[String]>,
 }
 
-/// What a change of the directory touched.
+/// What a change of the directory affects.
 #[derive(Debug, Default)]
 pub(super) struct Touched {
-    /// Groups, and what it means for whoever gets access through them; none: counts only.
+    /// Affected groups, with the urgency for people who get access through them; none: only counts changed.
     pub(super) groups: BTreeMap<GroupId, Option<Urgency>>,
-    /// Ways to name a group that may mean something else now.
+    /// Selectors whose meaning may have changed.
     pub(super) names: BTreeSet<Selector>,
 }
 
@@ -100,13 +100,13 @@ impl Touched {
     }
 }
 
-/// One identity provider: its spec, if there is one, and its directory.
+/// One identity provider: its directory, and its spec if it exists.
 #[derive(Default)]
 pub(super) struct Tenant {
     pub(super) spec: Option<IdentityProviderSpec>,
-    /// Its people and groups are those of a former provider of that name.
+    /// True when its people and groups belong to a former provider of that name.
     pub(super) former: bool,
-    /// Outlives the spec, so that a provider that comes back unchanged costs nothing.
+    /// Kept when the spec is removed, so that a provider that returns unchanged costs nothing.
     rule: Option<Rule>,
     users: Vec<User>,
     user_at: HashMap<UserId, u32>,
@@ -122,7 +122,7 @@ fn place(at: usize) -> u32 {
 }
 
 impl Tenant {
-    /// Takes the spec over; true if anything about claims changed.
+    /// Applies the spec; true if anything about claims changed.
     pub(super) fn apply_spec(&mut self, spec: IdentityProviderSpec) -> bool {
         let rule = Rule {
             attribute: spec.principals.users.google_account.attribute,
@@ -142,7 +142,7 @@ impl Tenant {
         derive || before != Some(state)
     }
 
-    /// There is an `IdentityProvider` whose people these are, and it is not suspended.
+    /// True when an `IdentityProvider` exists, owns the stored people, and is not suspended.
     pub(super) fn is_in_force(&self) -> bool {
         self.spec.is_some() && !self.former && !self.is_suspended()
     }
@@ -167,7 +167,7 @@ impl Tenant {
         group.members.iter().map(|at| &self.users[*at as usize])
     }
 
-    /// The active members who have no principal of their own.
+    /// The active members without a principal of their own.
     pub(super) fn unclear(&self, group: &Group) -> impl Iterator<Item = &User> {
         group.unclear.iter().map(|at| &self.users[*at as usize])
     }
@@ -186,17 +186,17 @@ impl Tenant {
         self.users.get(*first as usize).map(|user| user.id)
     }
 
-    /// Do several active users have this user's principal?
+    /// True when several active users have this user's principal.
     pub(super) fn collides(&self, user: &User) -> bool {
         user.key.as_ref().is_some_and(|key| self.owners.get(key).is_some_and(|owners| owners.len() > 1))
     }
 
-    /// The domains in which Google may keep the members of this provider.
+    /// The domains under which Google may store the members of this provider.
     pub(super) fn allowed_domains(&self) -> Arc<[String]> {
         self.rule.as_ref().map(|rule| rule.allowed_domains.clone()).unwrap_or_default()
     }
 
-    /// What is written for this user, whatever its state.
+    /// The principal to write for this user, whatever the user's state.
     pub(super) fn principal(&self, user: &User) -> Option<Principal> {
         let rule = self.rule.as_ref()?;
         Principal::google_account(Self::address(rule, user)?, &rule.allowed_domains).ok()
@@ -212,12 +212,12 @@ impl Tenant {
         address.as_deref().filter(|address| !address.trim().is_empty())
     }
 
-    /// True when the user has no value at the attribute, so that nothing is known of the principal.
+    /// True when the user has no value at the attribute, so that the principal is unknown.
     pub(super) fn lacks_address(&self, user: &User) -> bool {
         self.rule.as_ref().is_none_or(|rule| Self::address(rule, user).is_none())
     }
 
-    /// Brings the user's principal up to date, with what that means for those who share it.
+    /// Updates the user's principal, and the state of users who share the former or the new one.
     fn derive(&mut self, at: usize, touched: &mut Touched) {
         let user = &self.users[at];
         let new = if user.state == UserState::Active { self.principal(user).map(|found| found.key()) } else { None };
@@ -236,7 +236,7 @@ impl Tenant {
             }
         }
         if let Some(mut new) = new {
-            // One allocation for the map and its users.
+            // The map and its users share one allocation.
             if let Some((known, _)) = self.owners.get_key_value(&new) {
                 new = known.clone();
             }
@@ -258,7 +258,7 @@ impl Tenant {
         user.state == UserState::Active && (user.key.is_none() || self.collides(user))
     }
 
-    /// Brings up to date what the user's groups know of whether their principal is clear.
+    /// Updates, in the user's groups, whether the user's principal is clear.
     fn sort(&mut self, at: usize) {
         let unclear = self.is_unclear(at);
         let Self { users, groups, .. } = self;
@@ -310,7 +310,7 @@ impl Tenant {
         }) as usize
     }
 
-    /// Takes one change over. What was deleted stays so: ids are never used again.
+    /// Applies one change. Deleted ids stay deleted: they are never reused.
     pub(super) fn apply(&mut self, change: &DirectoryChange) -> Touched {
         let mut touched = Touched::default();
         match change {
@@ -337,7 +337,7 @@ impl Tenant {
         let user = &mut self.users[at];
         user.state = if facts.active { UserState::Active } else { UserState::Inactive };
         let user_name: Arc<str> = facts.user_name.as_str().into();
-        // An address that equals the userName, as most do, shares its text.
+        // Most addresses equal the userName, and then share its text.
         let shared = |text: &str| if *text == *user_name { user_name.clone() } else { text.into() };
         let work = |kind: &Option<String>| kind.as_deref().is_some_and(|kind| kind.eq_ignore_ascii_case("work"));
         user.external_id = facts.external_id.as_deref().map(shared);
@@ -347,7 +347,7 @@ impl Tenant {
         let active = facts.active;
         self.derive(at, touched);
         self.sort(at);
-        // What was kept for want of an address may end for an address that is not admitted.
+        // A claim kept for want of an address may end when the new address is not admitted.
         let moved = before != self.users[at].key || lacked != self.lacks_address(&self.users[at]);
         if was_active && (!active || moved) {
             self.touch(at, Urgency::Revocation, touched);

@@ -16,7 +16,7 @@ fn kept(people: &[u128]) -> Enforcement {
     Enforcement::Live { keep: Keep::Subjects(people.iter().map(|n| (Subject::User(user(*n)), None)).collect()) }
 }
 
-/// Some groups of the mapping cannot be resolved.
+/// The enforcement when some groups of the mapping cannot be resolved.
 fn groups(reason: FreezeReason, unresolved: &[u128], known: &[u128]) -> Enforcement {
     let ids = |groups: &[u128]| groups.iter().map(|n| group(*n)).collect();
     let kept = KeptGroups { reason, unresolved: ids(unresolved), known: ids(known), subjects: BTreeMap::new() };
@@ -499,7 +499,7 @@ fn each_absence_freezes_with_its_reason_and_wants_nothing_new() {
         ),
         (
             |i| {
-                // The regions change, so that what was listed says nothing about them.
+                // The regions change, so the former list says nothing about the new ones.
                 i.apply_target(target("t"), target_spec(&["l", "k"], &allow_all()), Timestamp::UNIX_EPOCH);
             },
             Enforcement::Frozen(FreezeReason::InventoryIncomplete),

@@ -1,4 +1,4 @@
-//! What the status of each resource is folded from.
+//! Views of mappings, targets and providers, from which the status of each resource is folded.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,16 +14,16 @@ use super::mapping::{Mapping, Refused, Resolution, Target};
 use super::tenant::{GroupState, Selector, Tenant, UserState};
 use super::{Catalog, InventoryItem};
 
-/// Whether the targets let the mapping do what it asks for.
+/// Whether the targets delegate what the mapping asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acceptance {
-    /// All of it.
+    /// Everything is delegated.
     Accepted,
     /// A part is refused; the rest is granted.
     PartlyDelegated,
-    /// All of it is refused.
+    /// Everything is refused.
     NotDelegated,
-    /// Only targets whose regions belong to older ones are named.
+    /// The mapping names only targets whose regions belong to older ones.
     OverlappingTarget,
 }
 
@@ -40,63 +40,63 @@ impl Acceptance {
     }
 }
 
-/// One way in which a mapping names a group, resolved.
+/// A resolved subject of a mapping.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubjectView {
     /// The tenant.
     pub provider: ProviderName,
-    /// `displayName`, when the mapping says it.
+    /// `displayName`, if the mapping gives it.
     pub display_name: Option<String>,
-    /// `externalId`, when the mapping says it.
+    /// `externalId`, if the mapping gives it.
     pub external_id: Option<String>,
-    /// What it means.
+    /// The current meaning.
     pub resolution: Resolution,
-    /// The name that the group has now, which a rename may have changed.
+    /// The current name of the group, which may differ after a rename.
     pub current_name: Option<String>,
-    /// The `externalId` that the group has now.
+    /// The current `externalId` of the group.
     pub current_external_id: Option<String>,
     /// Direct user members, active or not.
     pub members: usize,
     /// Active members whose address is not admitted.
     pub invalid_principals: usize,
-    /// Active members without an address: they keep what they had.
+    /// Active members without an address; their claims stay.
     pub missing_principals: usize,
     /// Active members who share a principal with somebody else.
     pub collisions: usize,
 }
 
-/// A mapping resolved.
+/// A resolved mapping.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MappingView {
     /// `metadata.generation` of the spec.
     pub generation: i64,
     /// Its phase.
     pub phase: MappingPhase,
-    /// Why all its claims are frozen; `Observed` included.
+    /// The reason for which all its claims are frozen, including `Observed`.
     pub frozen: Option<FreezeReason>,
-    /// Which claims stay although they are not wanted now.
+    /// The claims that stay although they are no longer wanted.
     pub keep: Keep,
     /// Its groups, in the order of the spec.
     pub subjects: Vec<SubjectView>,
-    /// The documents it reaches.
+    /// The documents that the mapping reaches.
     pub documents: BTreeSet<DocumentKey>,
-    /// Does delegation allow it?
+    /// Whether delegation permits the mapping.
     pub acceptance: Acceptance,
-    /// What is refused: the first [`super::REFUSED_LISTED`].
+    /// Refused parts: the first [`super::REFUSED_LISTED`].
     pub refused: Vec<Refused>,
-    /// How much is refused.
+    /// Number of refused parts.
     pub refused_count: usize,
     /// Patterns that match nothing in a completely listed target.
     pub unmatched: Vec<(TargetName, String)>,
     /// Targets that do not exist.
     pub missing_targets: BTreeSet<TargetName>,
-    /// Targets that were never listed, or the last time not in what concerns this mapping.
+    /// Targets that were never listed, or whose last list was incomplete for this mapping.
     pub unlisted_targets: BTreeSet<TargetName>,
-    /// Targets that an older one overlaps.
+    /// Targets that are overlapped by an older one.
     pub overlapped_targets: BTreeSet<TargetName>,
     /// Providers that do not exist.
     pub missing_providers: BTreeSet<ProviderName>,
-    /// Providers whose stored people are those of a former one.
+    /// Providers whose stored people belong to a former provider.
     pub changed_providers: BTreeSet<ProviderName>,
     /// Providers that are suspended.
     pub suspended_providers: BTreeSet<ProviderName>,
@@ -106,29 +106,29 @@ pub struct MappingView {
     pub collisions: usize,
     /// Documents that do not check `roles/run.invoker`.
     pub invoker_iam_disabled: BTreeSet<DocumentKey>,
-    /// Parts of the spec that are not well formed and were left out.
+    /// Malformed parts of the spec, which were left out.
     pub invalid: Vec<String>,
 }
 
-/// A target as the index sees it.
+/// State of a target in the index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetView {
-    /// Regions that belong to an older target, and that one.
+    /// Regions that belong to an older target, each with that target.
     pub overlapped: BTreeMap<String, TargetName>,
-    /// Was it listed, ever?
+    /// True when the target was listed at least once.
     pub listed: bool,
-    /// Was the last list complete?
+    /// True when the last list was complete.
     pub complete: bool,
-    /// How many resources of each kind there are, those of its regions that belong to an older target aside.
+    /// Number of resources of each kind, without those in regions that belong to an older target.
     pub resources: BTreeMap<ResourceKind, usize>,
     /// Documents in its regions that mappings reach.
     pub documents: BTreeSet<DocumentKey>,
 }
 
-/// A provider as the index sees it.
+/// State of a provider in the index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProviderView {
-    /// Is there an `IdentityProvider`?
+    /// True when an `IdentityProvider` of that name exists.
     pub exists: bool,
     /// Users that were pushed and not deleted.
     pub users: usize,
@@ -141,7 +141,7 @@ pub struct ProviderView {
 }
 
 impl Catalog {
-    /// All documents that any mapping reaches now.
+    /// All documents that any mapping currently reaches.
     #[must_use]
     pub fn documents(&self) -> BTreeSet<DocumentKey> {
         self.by_document.keys().cloned().collect()
@@ -152,8 +152,8 @@ impl Catalog {
         self.by_document.get(document).into_iter().flatten()
     }
 
-    /// Is this person inactive or deleted, as far as the provider that says so is in force? Somebody of whom nothing is known
-    /// was deleted before: ids are never used again. `provider`: whose person it is, as far as that is remembered.
+    /// True when this person is inactive or deleted according to a provider that is in force. A person without any
+    /// record was deleted earlier: ids are never reused. `provider`: the person's provider, where it is recorded.
     #[must_use]
     pub fn has_left(&self, id: UserId, provider: Option<&ProviderName>) -> bool {
         let found = self.tenants.values().find_map(|tenant| Some((tenant, tenant.user(id)?.state)));
@@ -173,7 +173,8 @@ impl Catalog {
         self.tenants.values().find_map(|tenant| tenant.owner(member))
     }
 
-    /// A mapping resolved; costs the members of its groups that have no principal of their own, not all members.
+    /// The state of a mapping. The cost is proportional to the group members without a principal of their own, not to
+    /// all members.
     #[must_use]
     pub fn mapping(&self, key: &MappingKey) -> Option<MappingView> {
         let mapping = self.mappings.get(key)?;
@@ -280,7 +281,7 @@ impl Catalog {
         mapping.subjects.iter().map(view).collect()
     }
 
-    /// Was everything listed that this entry may match?
+    /// True when everything that this entry may match was listed.
     fn lists(&self, grant: &super::mapping::Grant, target: &Target) -> bool {
         let owned = |location: &str| self.regions.in_region(&target.spec.project, location) == Some(&grant.target);
         grant.kinds().into_iter().all(|kind| target.lists(kind, owned))
@@ -294,7 +295,7 @@ impl Catalog {
         target.spec.locations.iter().filter_map(of).filter(|(_, owner)| owner != name).collect()
     }
 
-    /// The target that a document belongs to: of those that cover it the oldest. None when none covers it.
+    /// The target that a document belongs to: the oldest of those that cover it. None when no target covers it.
     #[must_use]
     pub fn target_of(&self, document: &DocumentKey) -> Option<&TargetName> {
         self.regions.owner(document)
@@ -309,7 +310,7 @@ impl Catalog {
         self.owner(document)?.1.inventory.as_ref()?.items.get(document)
     }
 
-    /// A target as the index sees it.
+    /// The state of a target.
     #[must_use]
     pub fn target(&self, name: &TargetName) -> Option<TargetView> {
         let target = self.targets.get(name)?;
@@ -327,7 +328,7 @@ impl Catalog {
         })
     }
 
-    /// A provider as the index sees it; costs its users.
+    /// The state of a provider. The cost is proportional to its users.
     #[must_use]
     pub fn provider(&self, name: &ProviderName) -> Option<ProviderView> {
         let tenant = self.tenants.get(name)?;
@@ -342,8 +343,8 @@ impl Catalog {
         })
     }
 
-    /// A value that is equal for two indexes that know the same, however they came to know it: SHA-256 over directory,
-    /// pins, resolution and what every document should hold. Costs all of that.
+    /// A digest that is equal for two indexes with the same knowledge, however they acquired it: SHA-256 over
+    /// directory, pins, resolution and the wanted grants of every document. Its cost covers all of that.
     #[must_use]
     pub fn digest(&self) -> String {
         let mut hash = Sha256::new();
@@ -359,7 +360,7 @@ impl Catalog {
         })
     }
 
-    /// What the digest is over, line by line.
+    /// The input of the digest, line by line.
     pub(super) fn lines(&self, sink: &mut dyn FnMut(&str)) {
         for (name, tenant) in &self.tenants {
             let users: BTreeMap<_, _> = tenant.users().iter().map(|user| (user.id, user)).collect();
@@ -371,7 +372,7 @@ impl Catalog {
             }
             let groups: BTreeMap<_, _> = tenant.groups().iter().map(|group| (group.id, group)).collect();
             for (id, group) in groups {
-                // Of the deleted ones, those that a pin names are loaded after a restart.
+                // Deleted groups are loaded after a restart only if a pin refers to them.
                 if group.state == GroupState::Deleted && !self.pins.values().any(|pinned| *pinned == id) {
                     continue;
                 }

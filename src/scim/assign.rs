@@ -1,9 +1,10 @@
-//! Which attribute a request means, however it says so: plain, dotted, behind a URN, or inside a URN's object; as the key of
-//! a body, or as the path of an operation. One rule for users and groups, for POST, PUT and PATCH.
+//! Assignments: finds the attribute that a request means, in each permitted form. An attribute may be plain, dotted,
+//! prefixed with a URN, or inside the object of a URN; it may be the key of a body or the path of an operation. The
+//! same rules apply to users and groups, and to POST, PUT and PATCH.
 //!
-//! A PATCH names what it wants changed, so that what is not understood there is refused (RFC 7644 §3.5.2). A POST or PUT
-//! describes a whole resource, of which attributes that are not stored are passed over with a finding, and read-only ones
-//! are ignored (RFC 7644 §3.5.1).
+//! A PATCH names what it changes, so an attribute that is not understood there is refused (RFC 7644 §3.5.2). A POST or
+//! PUT describes a whole resource: attributes that are not stored are skipped with a finding, and read-only ones are
+//! ignored (RFC 7644 §3.5.1).
 
 use serde_json::{Map, Value};
 
@@ -16,7 +17,7 @@ use super::patch::{Operation, What};
 use super::schema::{Attribute, Mutability, Resolved, ResourceType};
 use super::work::Work;
 
-/// What kind of request is read.
+/// The kind of request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Message {
     /// POST or PUT.
@@ -25,41 +26,41 @@ pub(super) enum Message {
     Patch,
 }
 
-/// What a request is read for.
+/// Context of reading a request.
 pub(super) struct Context<'a> {
     pub(super) of: ResourceType,
-    /// The resource's own id, in a change of one that exists.
+    /// The resource's own id, when an existing resource is changed.
     pub(super) id: Option<&'a str>,
     pub(super) message: Message,
     pub(super) findings: &'a mut Findings,
     pub(super) work: &'a mut Work,
 }
 
-/// One attribute that is asked to change.
+/// One attribute to change.
 pub(super) struct Assignment {
     pub(super) verb: Verb,
     pub(super) found: Resolved,
-    /// As it was written, but for the schema of what stands inside an extension's object.
+    /// The path as it was sent; inside an extension's object, completed with its schema.
     pub(super) path: PatchPath,
-    /// As it was sent; none when there is none.
+    /// The value as it was sent; none when there is none.
     pub(super) value: Option<Value>,
 }
 
 impl Assignment {
-    /// Whether this is about the members of a group.
+    /// True when this changes the members of a group.
     pub(super) fn is_members(&self) -> bool {
         self.found.extension.is_none() && self.found.attribute.name == "members"
     }
 }
 
-/// A URN whose object holds attributes.
+/// A URN whose object contains attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Container {
     Core,
     Extension(&'static str),
 }
 
-/// Where a path leads.
+/// The attribute that a path leads to.
 enum Located {
     Attribute(Resolved),
     /// An attribute that only the server changes.
@@ -88,7 +89,7 @@ fn locate(of: ResourceType, path: &AttributePath) -> Located {
     }
 }
 
-/// Whether a name is, or begins with, the URN of a core schema, of which there is one for each type.
+/// True when a name is, or begins with, the URN of a core schema. Each type has one.
 fn names_a_core_schema(name: &str) -> bool {
     name.to_ascii_lowercase().contains(":schemas:core:")
 }
@@ -102,7 +103,7 @@ impl Context<'_> {
         }
     }
 
-    /// What the members of an object ask for: the body of a POST or PUT, or the value of an operation without a path.
+    /// The assignments in an object: the body of a POST or PUT, or the value of an operation without a path.
     ///
     /// # Errors
     /// `invalidPath`, `invalidValue`, `mutability`.
@@ -114,7 +115,7 @@ impl Context<'_> {
         Ok(assignments)
     }
 
-    /// What an operation of a PATCH asks for.
+    /// The assignments of a PATCH operation.
     ///
     /// # Errors
     /// `invalidPath`, `invalidValue`, `mutability`.
@@ -125,7 +126,7 @@ impl Context<'_> {
         }
     }
 
-    /// What an operation with a path asks for.
+    /// The assignments of an operation with a path.
     ///
     /// # Errors
     /// `invalidPath`, `invalidValue`, `mutability`.
@@ -235,7 +236,8 @@ impl Context<'_> {
         }));
     }
 
-    /// `explicit`: the path of an operation, which must mean something. Other names without a value ask for nothing.
+    /// Adds one assignment. `explicit`: the name is the path of an operation, which must be understood. Other names
+    /// without a value ask for nothing.
     fn assign(
         &mut self,
         verb: Verb,
@@ -248,7 +250,8 @@ impl Context<'_> {
         match locate(self.of, &path.attribute) {
             Located::Attribute(found) => {
                 if found.extension.is_some() && path.attribute.schema.is_none() {
-                    // A whole resource without a value for it is one that does not mention it.
+                    // In a whole resource, an attribute without a value is the same as an attribute that is not
+                    // mentioned.
                     if !asks && self.message == Message::Whole {
                         return Ok(());
                     }
@@ -294,7 +297,7 @@ impl Context<'_> {
         ))
     }
 
-    /// A name that is none of an attribute here.
+    /// Handles a name that is not an attribute of this type.
     fn unknown(&mut self, name: &str, value: &Value) -> Result<(), ScimError> {
         if value.is_null() {
             return Ok(());
@@ -302,14 +305,14 @@ impl Context<'_> {
         if self.message == Message::Patch || names_a_core_schema(name) {
             return Err(self.not_stored(name));
         }
-        // A password placeholder is sent by Okta with every create: it is dropped here, before anything can log it.
+        // Okta sends a password placeholder with every create request; it is dropped here, before anything can log it.
         if !name.eq_ignore_ascii_case("password") {
             self.findings.note(FindingCode::AttributeNotStored, name);
         }
         Ok(())
     }
 
-    /// Notes URNs that mean nothing here. The endpoint decides the type.
+    /// Notes unknown URNs. The endpoint, not `schemas`, decides the type.
     fn schemas(&mut self, value: Option<&Value>) {
         for urn in value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
             if !self.of.knows_schema(urn) {

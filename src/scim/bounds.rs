@@ -1,7 +1,7 @@
-//! How large a resource may be: a length for each attribute, and a size for the whole without its members.
+//! Size limits of a resource: a length for each attribute, and a size for the whole without its members.
 //!
-//! What is stored already may stay as it is: a change is refused for what it makes longer, never for what was there
-//! before there were bounds, so that an old record can always be deactivated.
+//! A change is refused only for what it makes longer, never for what was stored before there were limits, so that an
+//! old record can always be deactivated.
 
 use std::io;
 
@@ -10,16 +10,16 @@ use serde_json::{Map, Value};
 use super::error::ScimError;
 use super::schema::{ENTERPRISE_URN, ResourceType};
 
-/// The largest resource, as JSON without its members and without what the server adds, in bytes.
+/// Largest resource in bytes, as JSON without its members and without attributes added by the server.
 pub const MAX_RESOURCE: usize = 64 * 1024;
 
-/// By how much a record from before there were bounds may grow while it is deactivated.
+/// Number of bytes by which a record from before the limits may grow while it is deactivated.
 const SLACK: usize = 4 * 1024;
 
-/// What is true of an attribute that has no line of its own.
+/// Limit of an attribute without an entry of its own.
 const DEFAULT: usize = 1024;
 
-/// The longest values, in bytes of UTF-8: attribute, sub-attribute (`*` for each), length.
+/// Largest lengths in bytes of UTF-8: attribute, sub-attribute (`*` for each), length.
 pub const LENGTHS: &[(&str, &str, usize)] = &[
     ("userName", "", 256),
     ("externalId", "", 512),
@@ -51,7 +51,7 @@ pub const LENGTHS: &[(&str, &str, usize)] = &[
     ("*", "*", DEFAULT),
 ];
 
-/// The longest value of an attribute, or of one of its sub-attributes.
+/// The largest length of an attribute, or of one of its sub-attributes.
 #[must_use]
 pub fn max_length(attribute: &str, sub: Option<&str>) -> usize {
     let sub = sub.unwrap_or_default();
@@ -59,7 +59,7 @@ pub fn max_length(attribute: &str, sub: Option<&str>) -> usize {
     LENGTHS.iter().find(|(of, part, _)| fits(of, attribute) && fits(part, sub)).map_or(DEFAULT, |(.., length)| *length)
 }
 
-/// Checks a resource that is to be stored in the place of `before`.
+/// Checks a resource that is to replace `before`.
 ///
 /// # Errors
 /// `invalidValue`: a value that is too long, with its attribute, or a resource that is too large.
@@ -150,14 +150,14 @@ fn length(
     )))
 }
 
-/// The size as JSON. Without `active`, so that a change of it alone is no growth.
+/// The size as JSON. `active` does not count, so that a change of it alone is not growth.
 fn size(resource: &Map<String, Value>) -> usize {
     let parts = resource.iter().filter(|(name, _)| *name != "active");
-    // Quotes, colon and comma of each.
+    // The quotes, colon and comma of each.
     parts.map(|(name, value)| json_length(value).saturating_add(name.len()).saturating_add(4)).sum::<usize>() + 2
 }
 
-/// How long a value is as JSON.
+/// The length of a value as JSON.
 pub(super) fn json_length(value: &Value) -> usize {
     struct Counter(usize);
     impl io::Write for Counter {
@@ -177,7 +177,7 @@ pub(super) fn json_length(value: &Value) -> usize {
     }
 }
 
-/// The reference page: the longest value of each attribute, as Markdown.
+/// The reference page with the largest length of each attribute, as Markdown.
 #[must_use]
 pub fn reference() -> String {
     let mut page = format!(

@@ -1,4 +1,4 @@
-//! Changes of one resource: parsed and checked first, all of them, then applied to its JSON (RFC 7644 §3.5.2).
+//! Changes of one resource: all of them are parsed and checked first, then applied to its JSON (RFC 7644 §3.5.2).
 
 use std::collections::{HashMap, HashSet};
 
@@ -28,18 +28,18 @@ impl Verb {
     }
 }
 
-/// What an edit is aimed at.
+/// The target of an edit.
 #[derive(Debug, Clone)]
 enum Target {
     /// The attribute as a whole.
     Whole,
-    /// One sub-attribute; of a multi-valued attribute: in every element.
+    /// One sub-attribute; in a multi-valued attribute: of every element.
     Sub(&'static Attribute),
-    /// The elements that pass the filter, or one sub-attribute of theirs.
+    /// The elements that pass the filter, or one of their sub-attributes.
     Elements(Box<Elements>, Option<&'static Attribute>),
 }
 
-/// Elements of a multi-valued attribute: the filter as it is shown, and as it is run.
+/// Elements of a multi-valued attribute: the filter as it is printed, and as it is evaluated.
 #[derive(Debug, Clone)]
 struct Elements {
     filter: Filter,
@@ -53,24 +53,24 @@ impl Elements {
     }
 }
 
-/// One change, checked against the schema, of a form that applying cannot misread.
+/// One change, checked against the schema, in a form that leaves no ambiguity when it is applied.
 #[derive(Debug, Clone)]
 pub(super) struct Edit {
     verb: Verb,
     extension: Option<&'static str>,
     attribute: &'static Attribute,
     target: Target,
-    /// In the stored form; none means "no value".
+    /// The value in its stored form; none means "no value".
     value: Option<Value>,
-    /// Whether the request had a value at all.
+    /// True when the request had a value at all.
     given: bool,
 }
 
 impl Context<'_> {
-    /// Edits for what one object or one operation asks for, checked against the schema.
+    /// The edits for one object or one operation, checked against the schema.
     ///
     /// # Errors
-    /// `invalidPath`, `invalidValue`; `invalidSyntax` where it asks for two things of one attribute.
+    /// `invalidPath`, `invalidValue`; `invalidSyntax` where the request gives one attribute two different values.
     pub(super) fn edits(&mut self, assignments: Vec<Assignment>) -> Result<Vec<Edit>, ScimError> {
         let mut slots = Slots::default();
         let mut edits = Vec::with_capacity(assignments.len());
@@ -143,8 +143,8 @@ fn pointer(extension: Option<&str>, attribute: &Attribute, sub: Option<&Attribut
     .to_string()
 }
 
-/// What the edits of one object are aimed at. The members of an object have no order, so that two of them must not ask for
-/// different things of one attribute.
+/// The targets of the edits of one object. The members of a JSON object have no order, so two of them must not give one
+/// attribute different values.
 #[derive(Default)]
 struct Slots {
     taken: HashMap<Slot, Option<Value>>,
@@ -158,7 +158,7 @@ struct Slots {
 type Slot = (Option<&'static str>, &'static str, Option<String>, Option<&'static str>);
 
 impl Slots {
-    /// Whether an edit is to be made; not when an earlier one says the same.
+    /// True when the edit is to be made; false when an earlier one is the same.
     fn takes(&mut self, edit: &Edit) -> Result<bool, ScimError> {
         let key = (edit.extension, edit.attribute.name);
         let contradiction = || {
@@ -181,7 +181,7 @@ impl Slots {
         match (new, edit.attribute.multi, &edit.value) {
             (None, ..) => return contradiction(),
             (Some(_), true, _) if mixed => return contradiction(),
-            // The parts of an object, each for itself, so that `name` and `name.givenName` may stand side by side.
+            // The parts of an object are entered separately, so that `name` and `name.givenName` may be used together.
             (Some(true), false, Some(Value::Object(parts))) if whole => {
                 for (name, value) in parts {
                     let Some(sub) = edit.attribute.sub(name) else { continue };
@@ -200,7 +200,7 @@ impl Slots {
         Ok(new == Some(true))
     }
 
-    /// Whether the slot was free; none when it has another value.
+    /// True when the slot was free; none when it has another value.
     fn take(&mut self, slot: Slot, value: Option<&Value>) -> Option<bool> {
         match self.taken.get(&slot) {
             None => {
@@ -217,7 +217,8 @@ impl Edit {
     /// Applies the change. The resource is in the stored form before and after.
     ///
     /// # Errors
-    /// `invalidValue` for clearing what is required, `noTarget` for an element that is not there and cannot be made.
+    /// `invalidValue` for clearing what is required, `noTarget` for an element that does not exist and cannot be
+    /// created.
     pub(super) fn apply(&self, resource: &mut Map<String, Value>, work: &mut Work) -> Result<(), ScimError> {
         work.spend(1)?;
         let home = match self.extension {
@@ -250,7 +251,7 @@ impl Edit {
         }
     }
 
-    /// Whether this takes the value away: `remove`, or `replace` with nothing. `add` of nothing changes nothing.
+    /// True when the edit removes the value: `remove`, or `replace` with nothing. `add` of nothing changes nothing.
     fn unsets(&self) -> bool {
         match self.verb {
             Verb::Remove => true,
@@ -302,7 +303,7 @@ impl Edit {
         Ok(())
     }
 
-    /// `remove` with a list of values takes away these, and only these.
+    /// Applies a `remove` with a list of values: removes exactly these.
     fn remove_listed(&self, home: &mut Map<String, Value>, work: &mut Work) -> Result<(), ScimError> {
         let Some(Value::Array(listed)) = &self.value else { return Ok(()) };
         let Some(Value::Array(there)) = home.get_mut(self.attribute.name) else { return Ok(()) };
@@ -388,7 +389,7 @@ impl Edit {
         Ok(())
     }
 
-    /// What an element must be to pass the filter, where the filter says so by `eq` alone.
+    /// The element that satisfies the filter, if the filter consists of `eq` only.
     fn new_element(&self, filter: &Filter) -> Result<Map<String, Value>, ScimError> {
         let mut element = Map::new();
         let terms = match filter {
@@ -423,7 +424,7 @@ fn set(element: &mut Map<String, Value>, sub: Option<&Attribute>, value: &Value)
     }
 }
 
-/// An element that a `remove` lists, or one that is there, as they are compared.
+/// An element listed by a `remove`, or a stored element, in the form in which they are compared.
 struct Listed<'v> {
     of: &'static Attribute,
     element: &'v Map<String, Value>,
@@ -442,8 +443,8 @@ impl<'v> Listed<'v> {
         Some(Self { of, element, value: folded("value"), kind: folded("type") })
     }
 
-    /// Whether this, as it was listed, means that element: by its value, and its type where one is listed. Where no value is
-    /// listed, all that is listed decides.
+    /// True when the listed element means the stored one: by its value, and by its type if one is listed. Without a
+    /// listed value, everything listed has to match.
     fn means(&self, there: &Self) -> bool {
         if self.of.default_sub().is_some() && self.value.is_some() {
             return self.value == there.value && (self.kind.is_none() || self.kind == there.kind);
@@ -466,12 +467,12 @@ fn add_element(elements: &mut Vec<Value>, element: Value, name: &str, work: &mut
     Ok(at)
 }
 
-/// Whether an element still says anything once a sub-attribute of it is gone.
+/// True when an element still has a value after a sub-attribute was removed.
 fn says_something(element: &Map<String, Value>) -> bool {
     element.keys().any(|key| !matches!(key.as_str(), "type" | "primary" | "display"))
 }
 
-/// Applies all edits, or answers the first refusal.
+/// Applies all edits, or returns the first refusal.
 pub(super) fn apply(
     of: ResourceType,
     edits: &[(Option<usize>, Edit)],

@@ -1,5 +1,5 @@
-//! Evaluation of filters on the elements of one attribute. Operands are folded once, and so is each value of an element, however
-//! many terms compare it.
+//! Evaluation of filters on the elements of one attribute. Operands are folded once, and so is each value of an
+//! element, regardless of how many terms compare it.
 
 use serde_json::Value;
 
@@ -12,11 +12,11 @@ use super::work::{Work, steps};
 #[derive(Debug, Clone)]
 pub(super) struct ElementFilter {
     attribute: &'static Attribute,
-    /// Operands in lower case, unless their sub-attribute is case-exact.
+    /// The filter with its operands in lower case, unless their sub-attribute is case-exact.
     folded: Filter,
 }
 
-/// An element under test, with the values that were folded for earlier terms.
+/// An element under test, with the values that were already folded for earlier terms.
 struct Subject<'v> {
     attribute: &'static Attribute,
     element: &'v Value,
@@ -28,10 +28,10 @@ impl ElementFilter {
         Self { attribute, folded: folded(attribute, filter) }
     }
 
-    /// Whether an element passes.
+    /// True when an element passes.
     ///
     /// # Errors
-    /// `tooMany` when the request has taken all the steps that it may.
+    /// `tooMany` when the request has used up its steps.
     pub(super) fn passes(&self, element: &Value, work: &mut Work) -> Result<bool, ScimError> {
         let attribute = self.attribute;
         Subject { attribute, element, folded: vec![None; attribute.subs.len()] }.passes(&self.folded, work)
@@ -78,7 +78,7 @@ impl Subject<'_> {
         }
     }
 
-    /// A test of the sub-attribute of this name.
+    /// Evaluates a test of the sub-attribute of this name.
     fn passes_test(&mut self, name: &str, test: &Test, work: &mut Work) -> Result<bool, ScimError> {
         let subs = self.attribute.subs.iter().zip(&mut self.folded);
         let Some((sub, folded)) = subs.into_iter().find(|(sub, _)| sub.name.eq_ignore_ascii_case(name)) else {

@@ -1,20 +1,20 @@
-//! What the server answers when it does not do what was asked (RFC 7644 §3.12).
+//! Error answers of the server (RFC 7644 §3.12).
 
 use serde_json::{Map, Value, json};
 
 use super::schema::ERROR_URN;
 
-/// A refusal. Every variant is one situation with one status, one `scimType` at most and one stable reason word; the
-/// text says what is wrong, where, and how to mend it, and never repeats a token or a person's data at length.
+/// A refusal. Every variant is one situation with one status, at most one `scimType` and one stable reason word. The
+/// text says what is wrong, where, and how to fix it, and never repeats a token or much of a person's data.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScimError {
     /// The body is not JSON of the expected form (400 `invalidSyntax`).
     #[error("{0}")]
     InvalidSyntax(String),
-    /// The filter does not parse, is too large, or names what cannot be filtered on (400 `invalidFilter`).
+    /// The filter does not parse, is too large, or uses an attribute that cannot be filtered on (400 `invalidFilter`).
     #[error("{0}")]
     InvalidFilter(String),
-    /// The PATCH path does not parse or names nothing that can be changed this way (400 `invalidPath`).
+    /// The PATCH path does not parse or leads to nothing that can be changed this way (400 `invalidPath`).
     #[error("{0}")]
     InvalidPath(String),
     /// An operation has no target (400 `noTarget`).
@@ -26,13 +26,13 @@ pub enum ScimError {
     /// The attribute cannot be changed (400 `mutability`).
     #[error("{0}")]
     Mutability(String),
-    /// The request takes more work than the server does for one (400 `tooMany`).
+    /// The request exceeds the work limit of one request (400 `tooMany`).
     #[error("{0}")]
     TooMany(String),
-    /// The value belongs to another resource already (409 `uniqueness`).
+    /// The value already belongs to another resource (409 `uniqueness`).
     #[error("{0}")]
     Uniqueness(String),
-    /// No acceptable token. One text for all causes, so that nothing is learned from it (401).
+    /// No acceptable token (401). All causes have the same text, so that it reveals nothing.
     #[error("the bearer token is missing or not accepted here")]
     Unauthorized,
     /// Filtering discovery documents is not allowed (403, RFC 7644 §4).
@@ -47,7 +47,7 @@ pub enum ScimError {
     /// The request was not complete in time (408).
     #[error("the request took too long")]
     RequestTimeout,
-    /// `If-Match` names another version (412).
+    /// `If-Match` has another version (412).
     #[error("the resource has changed since the version that `If-Match` names; read it again")]
     PreconditionFailed,
     /// The body is over the limit (413).
@@ -65,22 +65,22 @@ pub enum ScimError {
         /// Seconds to wait.
         retry_after: u64,
     },
-    /// Something that went wrong here (500). The cause is in the log, not in the answer.
+    /// An internal error (500). The cause is in the log, not in the answer.
     #[error("the server could not answer; its log has the cause")]
     Internal,
-    /// A part of SCIM that this server does not have (501).
+    /// A part of SCIM that this server does not implement (501).
     #[error("{0}")]
     NotImplemented(String),
-    /// The identity provider has stored as much as it may (507).
+    /// The identity provider has reached its storage quota (507).
     #[error("{0}")]
     QuotaExceeded(String),
-    /// Nothing was stored; the same request may be sent again (503).
+    /// Nothing was stored; the same request may be retried (503).
     #[error("the directory cannot be reached now, and nothing was stored; try again in {retry_after} s")]
     Unavailable {
         /// Seconds to wait.
         retry_after: u64,
     },
-    /// What is stored belongs to a former provider of this name; nothing is read or stored (503).
+    /// The stored data belongs to a former provider of this name; nothing is read or stored (503).
     #[error(
         "the people and groups that are stored here belong to a former IdentityProvider of this name: nothing is read or \
          stored until an administrator accepts them (`rolecall store accept-provider`) or deletes them (`rolecall store \
@@ -121,7 +121,7 @@ impl ScimError {
         }
     }
 
-    /// The detail error keyword of RFC 7644 table 9, where there is one.
+    /// The `scimType` of RFC 7644 table 9, if there is one.
     #[must_use]
     pub fn scim_type(&self) -> Option<&'static str> {
         match self {
@@ -190,7 +190,7 @@ impl ScimError {
         Value::Object(body)
     }
 
-    /// The same refusal with the place of the operation in front of its text.
+    /// The same refusal, with the index of the operation before its text.
     #[must_use]
     pub(super) fn in_operation(self, index: usize) -> Self {
         let at = |text: String| format!("operation {index}: {text}");
@@ -207,7 +207,7 @@ impl ScimError {
     }
 }
 
-/// At most 60 characters of `text`, so that an error names what was sent without repeating all of it.
+/// At most 60 characters of `text`, so that an error identifies the input without repeating all of it.
 pub(super) fn shown(text: &str) -> String {
     let mut short: String = text.chars().take(60).map(|c| if c.is_control() { ' ' } else { c }).collect();
     if text.chars().nth(60).is_some() {

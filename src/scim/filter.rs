@@ -1,5 +1,5 @@
-//! Filters as trees (RFC 7644 §3.4.2.2): printed, and resolved against the schemas. The one form of a filter: the store
-//! compiles it to SQL, and a PATCH runs it on the elements of an attribute.
+//! Filters as trees (RFC 7644 §3.4.2.2), which can be printed and resolved against the schemas. This is the only form
+//! of a filter: the store compiles it to SQL, and a PATCH evaluates it on the elements of an attribute.
 
 use std::fmt;
 
@@ -8,11 +8,11 @@ use serde_json::{Number, Value};
 use super::error::{ScimError, shown};
 use super::schema::{Attribute, Kind, Resolved, ResourceType};
 
-/// A path to an attribute: `[URN ":"] name ["." sub]`. Names are as written until [`Filter::resolved`] spells them as the
-/// schema does.
+/// A path to an attribute: `[URN ":"] name ["." sub]`. Names are as sent until [`Filter::resolved`] replaces them with
+/// the spelling of the schema.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct AttributePath {
-    /// The schema the attribute belongs to, where it is written. After resolution: only for extensions.
+    /// The schema of the attribute, if given. After resolution: only for extensions.
     pub schema: Option<String>,
     /// The attribute.
     pub name: String,
@@ -114,12 +114,12 @@ impl fmt::Display for FilterValue {
     }
 }
 
-/// What is asked of one attribute.
+/// A test of one attribute.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Test {
     /// `pr`: it has a value that is not empty.
     Present,
-    /// It compares so with the value.
+    /// The comparison with the value holds.
     Compare(CompareOp, FilterValue),
 }
 
@@ -132,23 +132,23 @@ impl fmt::Display for Test {
     }
 }
 
-/// A filter. `Display` prints what parses to the same tree.
+/// A filter. `Display` prints text that parses to the same tree.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Filter {
-    /// All of these; at least two.
+    /// Conjunction of at least two filters.
     And(Vec<Filter>),
-    /// Any of these; at least two.
+    /// Disjunction of at least two filters.
     Or(Vec<Filter>),
-    /// Not this.
+    /// Negation.
     Not(Box<Filter>),
     /// A test of one attribute: `userName eq "a"`.
     Attribute(AttributePath, Test),
-    /// One and the same element of a multi-valued attribute passes the filter, and the test of one of its
-    /// sub-attributes if there is one: `emails[type eq "work"]`, `emails[type eq "work"].value eq "a@example.com"`.
+    /// A single element of a multi-valued attribute passes the filter, and also the test of one of its sub-attributes
+    /// if there is one: `emails[type eq "work"]`, `emails[type eq "work"].value eq "a@example.com"`.
     Element {
         /// The multi-valued attribute.
         path: AttributePath,
-        /// What the element must pass; its paths are those of sub-attributes.
+        /// The filter for the element; its paths are those of sub-attributes.
         filter: Box<Filter>,
         /// A further test of a sub-attribute of that element.
         then: Option<(String, Test)>,
@@ -188,12 +188,12 @@ fn join(f: &mut fmt::Formatter<'_>, terms: &[Filter], word: &str, grouped: fn(&F
 }
 
 impl Filter {
-    /// The same filter with the names of the schema: attributes spelled as there, extension attributes with their URN
-    /// (also `manager` without one), multi-valued complex attributes without sub-attribute as their `value`
-    /// (`members eq` → `members.value eq`), and `"True"` compared with a boolean as `true`.
+    /// The same filter with the names of the schema. Attributes have the schema's spelling, and extension attributes
+    /// their URN (also `manager` without one). Multi-valued complex attributes without a sub-attribute become their
+    /// `value` (`members eq` → `members.value eq`). `"True"` compared with a boolean becomes `true`.
     ///
     /// # Errors
-    /// `invalidFilter` for an attribute that the type does not have, or a comparison that its type does not allow.
+    /// `invalidFilter` for an attribute that the type does not have, or a comparison that its data type does not allow.
     pub fn resolved(&self, of: ResourceType) -> Result<Self, ScimError> {
         match self {
             Self::And(terms) => Ok(Self::And(terms.iter().map(|term| term.resolved(of)).collect::<Result<_, _>>()?)),
@@ -231,7 +231,7 @@ impl Filter {
         }
     }
 
-    /// [`Filter::resolved`] for what stands inside the brackets after a complex attribute.
+    /// [`Filter::resolved`] for a filter in brackets after a complex attribute.
     pub(super) fn resolved_in(&self, attribute: &Attribute) -> Result<Self, ScimError> {
         match self {
             Self::And(terms) => {
@@ -274,7 +274,8 @@ fn unknown_sub(attribute: &Attribute, sub: &str) -> ScimError {
     ScimError::InvalidFilter(format!("`{}` has no sub-attribute `{}`", attribute.name, shown(sub)))
 }
 
-/// Checks that an attribute of this type can be tested so, and turns `"True"` into a boolean where one is due.
+/// Checks that an attribute of this data type permits the test, and turns `"True"` into a boolean where one is
+/// expected.
 fn checked(test: &Test, attribute: &Attribute, path: &AttributePath) -> Result<Test, ScimError> {
     let Test::Compare(op, value) = test else { return Ok(Test::Present) };
     let refuse = |what: &str| Err(ScimError::InvalidFilter(format!("`{}` {what}", shown(&path.to_string()))));

@@ -1,11 +1,11 @@
-//! What was accepted although it is not what the RFCs say: told to the people who set the identity provider up.
+//! Findings: deviations from the RFCs that were accepted, reported to the people who set up the identity provider.
 
-/// One deviation that was accepted.
+/// One accepted deviation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Finding {
-    /// What kind of deviation.
+    /// The kind of deviation.
     pub code: FindingCode,
-    /// Where: an attribute path, never a value. At most 100 characters.
+    /// The attribute path, never a value. At most 100 characters.
     pub pointer: String,
 }
 
@@ -16,19 +16,19 @@ pub enum FindingCode {
     AttributeNotStored,
     /// An attribute of an extension outside that extension.
     AttributeOutsideExtension,
-    /// `"True"` or `"False"` where a boolean is due.
+    /// `"True"` or `"False"` where a boolean is expected.
     BooleanAsString,
     /// A JSON document inside a string.
     JsonInString,
-    /// A schema URN of SCIM 1.x or of nobody's.
+    /// An unknown schema URN, or one of SCIM 1.x.
     SchemaUnknown,
     /// `schemas` is missing.
     SchemasMissing,
-    /// One value where a list is due.
+    /// One value where a list is expected.
     ListExpected,
-    /// A list where one value is due.
+    /// A list where one value is expected.
     ListNotExpected,
-    /// A bare string where an object is due.
+    /// A bare string where an object is expected.
     ObjectExpected,
     /// Several `primary: true` in one attribute.
     SeveralPrimaries,
@@ -42,11 +42,11 @@ pub enum FindingCode {
     RemoveOfNothing,
     /// A PUT of a group that does not mention `members`.
     MembersNotAsserted,
-    /// `replace members` or PUT made the group smaller.
+    /// `replace members` or a PUT made the group smaller.
     MembersShrunk,
     /// A member id that this server did not issue in this tenant.
     MemberUnknown,
-    /// A member id of a form that this server never issues.
+    /// A member id in a form that this server never issues.
     MemberIdForeign,
     /// A member that is a group.
     NestedGroup,
@@ -79,7 +79,7 @@ impl FindingCode {
         }
     }
 
-    /// What was done, and what to change at the identity provider.
+    /// How the server treated it, and what to change at the identity provider.
     #[must_use]
     pub fn hint(self) -> &'static str {
         match self {
@@ -114,21 +114,21 @@ impl FindingCode {
     }
 }
 
-/// Collects findings of one request; bounded, and without repetitions.
+/// Collects the findings of one request, bounded and without duplicates.
 #[derive(Debug, Clone, Default)]
 pub struct Findings(Vec<Finding>);
 
 impl Findings {
-    /// How many findings one request can leave.
+    /// Largest number of findings of one request.
     pub const MAX: usize = 50;
 
-    /// None yet.
+    /// Creates an empty collection.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Notes a deviation at an attribute path.
+    /// Records a deviation at an attribute path.
     pub fn note(&mut self, code: FindingCode, pointer: &str) {
         let pointer: String = pointer.chars().take(100).map(|c| if c.is_control() { ' ' } else { c }).collect();
         let finding = Finding { code, pointer };
@@ -137,13 +137,13 @@ impl Findings {
         }
     }
 
-    /// Whether nothing was found.
+    /// True when there are no findings.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// What was found, in the order of the request.
+    /// The findings, in the order of the request.
     #[must_use]
     pub fn as_slice(&self) -> &[Finding] {
         &self.0

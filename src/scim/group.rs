@@ -1,4 +1,4 @@
-//! Groups: attributes as JSON, membership as changes that never need the list of members.
+//! Groups: attributes as JSON, and membership as changes that never need the full list of members.
 
 use std::collections::HashSet;
 
@@ -18,18 +18,18 @@ use super::user::whole;
 use super::work::Work;
 use crate::model::{GroupFacts, GroupId, MemberChange};
 
-/// What a PUT or PATCH asks of a group: parsed whole before anything is applied.
+/// The change of a group in a PUT or PATCH, fully parsed before any of it is applied.
 #[derive(Debug, Clone)]
 pub struct GroupChange {
     replace: bool,
     attributes: Vec<(Option<usize>, Edit)>,
-    /// What reading the request took.
+    /// The work of reading the request.
     work: Work,
-    /// In the order of the request.
+    /// Membership changes, in the order of the request.
     pub members: Vec<MemberChange>,
 }
 
-/// A group that is to be created.
+/// A group to create.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewGroupRequest {
     /// The resource to store, without `id`, `meta` and `members`.
@@ -38,7 +38,7 @@ pub struct NewGroupRequest {
     pub members: Vec<Uuid>,
 }
 
-/// What a POST asks for.
+/// Parses a POST.
 ///
 /// # Errors
 /// `invalidValue`: a value of the wrong type, no `displayName`, a member without an id.
@@ -53,7 +53,7 @@ pub fn new_group(body: Map<String, Value>, findings: &mut Findings) -> Result<Ne
 }
 
 impl GroupChange {
-    /// What a PUT asks for. A body that does not mention `members` leaves them alone.
+    /// Parses a PUT. A body that does not mention `members` leaves them unchanged.
     ///
     /// # Errors
     /// `invalidValue`, `invalidSyntax`.
@@ -67,7 +67,7 @@ impl GroupChange {
         Ok(Self { replace: true, attributes: read.edits, work, members })
     }
 
-    /// What a PATCH asks for.
+    /// Parses a PATCH.
     ///
     /// # Errors
     /// `invalidSyntax`, `invalidPath`, `invalidValue`, `noTarget`, `mutability`, `tooMany`, each with the operation's index.
@@ -90,13 +90,13 @@ impl GroupChange {
         Ok(edits)
     }
 
-    /// Whether anything but the members is to change, so that the group as it is has to be known.
+    /// True when anything but the members changes, so that the stored group has to be read.
     #[must_use]
     pub fn has_attributes(&self) -> bool {
         self.replace || !self.attributes.is_empty()
     }
 
-    /// The attributes as they will be, without the members; none when no attribute is mentioned.
+    /// The resulting attributes, without the members; none when no attribute is mentioned.
     ///
     /// # Errors
     /// `invalidValue`, `tooMany`.
@@ -115,21 +115,22 @@ impl GroupChange {
     }
 }
 
-/// What access depends on in a group, members aside.
+/// The facts about a group that access depends on, except its members.
 #[must_use]
 pub fn group_facts(id: GroupId, resource: &Value) -> GroupFacts {
     let text = |name: &str| resource.get(name).and_then(Value::as_str).map(str::to_owned);
     GroupFacts { id, display_name: text("displayName").unwrap_or_default(), external_id: text("externalId") }
 }
 
-/// An id of the form that this server issues: a hyphenated UUID.
+/// Parses an id in the form that this server issues: a hyphenated UUID.
 #[must_use]
 pub fn issued_id(text: &str) -> Option<Uuid> {
     if text.len() == 36 { Uuid::try_parse(text).ok() } else { None }
 }
 
-/// What a text that is no id of this server is kept as: the same text is the same id, so that what was parked can be
-/// removed again. Version 8 (RFC 9562 §5.8) is never issued, so nobody can come to be the member that is meant.
+/// The id under which a text that is not an id of this server is stored. The same text gives the same id, so that a
+/// member that was parked can be removed again. Version 8 (RFC 9562 §5.8) is never issued, so no resource can ever have
+/// this id.
 fn foreign_id(text: &str) -> Uuid {
     let mut bytes = [0; 16];
     for (byte, digest) in bytes.iter_mut().zip(Sha256::digest(text)) {
@@ -138,7 +139,7 @@ fn foreign_id(text: &str) -> Uuid {
     uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
-/// The list in `{"members": […]}`, which some send where the list itself is due.
+/// The list in `{"members": […]}`, which some providers send where the list itself is expected.
 fn listed(object: &mut Map<String, Value>) -> Result<Option<Value>, ScimError> {
     let urn = format!("{}:members", ResourceType::Group.urn());
     let is_members = |key: &str| key.eq_ignore_ascii_case("members") || key.eq_ignore_ascii_case(&urn);
@@ -151,7 +152,7 @@ fn listed(object: &mut Map<String, Value>) -> Result<Option<Value>, ScimError> {
     Ok(object.values_mut().next().map(Value::take))
 }
 
-/// What one object or operation asks of the members, however often it says it.
+/// The membership change of one object or operation, even if it mentions the members several times.
 fn member_change(members: Vec<Assignment>, findings: &mut Findings) -> Result<Option<MemberChange>, ScimError> {
     let mut asked: Option<Option<MemberChange>> = None;
     for assignment in members {
@@ -207,8 +208,8 @@ fn at_members(
             None => Err(ScimError::InvalidValue("`replace` of `members` comes without a value".into())),
         },
         (Verb::Remove, None) => match value {
-            // No value at all is RFC 7644 §3.5.2.2: the attribute goes. Any value, even an empty one, is a list of who
-            // is meant.
+            // No value at all removes the attribute (RFC 7644 §3.5.2.2). Any value, even an empty one, is a list of the
+            // members that are meant.
             None => Ok(Some(MemberChange::Clear)),
             Some(Value::Null) => {
                 findings.note(FindingCode::RemoveOfNothing, "members");
@@ -254,14 +255,14 @@ fn replace_members(value: Value, findings: &mut Findings) -> Result<MemberChange
     Ok(if ids.is_empty() { MemberChange::Clear } else { MemberChange::Replace(ids) })
 }
 
-/// Whether the listed members are to be there or to go.
+/// Whether the listed members are to be added or removed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Given {
     Wanted,
     Unwanted,
 }
 
-/// The ids of a list of members, each once. Empty only for an empty list.
+/// The ids in a list of members, without duplicates. Empty only for an empty list.
 fn member_ids(value: Value, given: Given, findings: &mut Findings) -> Result<Vec<Uuid>, ScimError> {
     let list = match value {
         Value::Array(list) => list,

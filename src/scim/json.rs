@@ -1,4 +1,4 @@
-//! Bodies: JSON of bounded depth, read without regard to the case of names.
+//! Request bodies: JSON of bounded depth, whose names have no case.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -8,16 +8,17 @@ use serde_json::{Map, Value};
 
 use super::error::{ScimError, shown};
 
-/// The largest request body that is read, in bytes.
+/// Largest request body, in bytes.
 pub const MAX_BODY: usize = 4 * 1024 * 1024;
-/// The deepest nesting of objects and lists that is read.
+/// Deepest nesting of objects and lists.
 pub const MAX_DEPTH: usize = 32;
 
 /// Reads a body that must be one JSON object.
 ///
 /// # Errors
-/// `invalidSyntax`: no JSON, no object, nested deeper than [`MAX_DEPTH`], or one name twice in an object. Names of
-/// attributes have no case (RFC 7643 §2.1), so `members` and `Members` are one name, of which only one could be meant.
+/// `invalidSyntax`: not JSON, not an object, nested deeper than [`MAX_DEPTH`], or with a duplicate name in an object.
+/// Names of attributes have no case (RFC 7643 §2.1), so `members` and `Members` are the same name, and it is unclear
+/// which of them was meant.
 pub fn object(body: &[u8]) -> Result<Map<String, Value>, ScimError> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Err(ScimError::InvalidSyntax("the body is empty; send a JSON object".into()));
@@ -37,11 +38,11 @@ pub fn object(body: &[u8]) -> Result<Map<String, Value>, ScimError> {
     }
 }
 
-/// JSON without an object that has one name twice, in whatever case: of two such members, a parser keeps one and drops the
-/// other, and the sender never knows which.
+/// JSON without duplicate names in any object, in whatever case. Of two such members, a parser keeps one and drops the
+/// other, and the sender does not learn which.
 struct Unambiguous(Value);
 
-/// Up to so many names are compared with each other; more are looked up.
+/// Up to this many names are compared pairwise; more are looked up in a set.
 const FEW: usize = 8;
 
 impl<'de> Deserialize<'de> for Unambiguous {
@@ -116,7 +117,7 @@ impl<'de> Visitor<'de> for Reader {
     }
 }
 
-/// Whether brackets outside strings nest deeper than `limit`: asked before anything recursive reads the text.
+/// True when brackets outside strings nest deeper than `limit`. Checked before any recursive code reads the text.
 fn deeper_than(text: &[u8], limit: usize) -> bool {
     let mut depth = 0_usize;
     let mut in_string = false;

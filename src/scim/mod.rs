@@ -1,8 +1,8 @@
 //! SCIM 2.0 as data (RFC 7643, RFC 7644): schemas, filters, paths, resources and their changes. Pure.
 //!
-//! Requests are parsed whole into typed changes before the first of them is applied, so that a request does all it
-//! says or nothing. Habits of identity providers that the RFCs do not know are accepted where their meaning is clear,
-//! and every such acceptance leaves a [`Finding`].
+//! Requests are fully parsed into typed changes before the first of them is applied, so that a request takes effect as
+//! a whole or not at all. Habits of identity providers that the RFCs do not define are accepted where their meaning is
+//! clear, and every acceptance leaves a [`Finding`].
 
 mod assign;
 pub mod bounds;

@@ -1,4 +1,4 @@
-//! Values as identity providers send them, turned into the form that is stored.
+//! Converts values as identity providers send them into their stored form.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -10,21 +10,21 @@ use super::finding::{FindingCode, Findings};
 use super::schema::{Attribute, Kind};
 use super::work::{Work, steps};
 
-/// The most elements of one multi-valued attribute of a user.
+/// Largest number of elements of one multi-valued attribute of a user.
 pub(super) const MAX_ELEMENTS: usize = 500;
 
-/// What reading the values of one request needs.
+/// Context of reading the values of one request.
 pub(super) struct Intake<'a> {
     pub(super) findings: &'a mut Findings,
     pub(super) work: &'a mut Work,
-    /// In a PATCH, a value of which nothing is understood is refused. In a POST or PUT it is passed over like an attribute
-    /// that is not stored.
+    /// In a PATCH, a value that is not understood is refused. In a POST or PUT it is skipped, like an attribute that is
+    /// not stored.
     pub(super) patch: bool,
 }
 
 impl Intake<'_> {
-    /// The value of a whole attribute. None means "no value": null, an empty string, an empty list, an empty object.
-    /// In the object of a single-valued complex attribute, null stands for a sub-attribute that is to be unset.
+    /// The value of a whole attribute. None means "no value": null, an empty string, an empty list, an empty object. In
+    /// the object of a single-valued complex attribute, null unsets a sub-attribute.
     ///
     /// # Errors
     /// `invalidValue` for the wrong type, with the attribute path.
@@ -48,7 +48,7 @@ impl Intake<'_> {
         }
     }
 
-    /// One element of a multi-valued attribute, or what is to be merged into one.
+    /// One element of a multi-valued attribute, or a partial element to merge into one.
     pub(super) fn element(
         &mut self,
         attribute: &Attribute,
@@ -83,7 +83,7 @@ impl Intake<'_> {
         for value in given {
             let Some(element) = self.object(attribute, value, false, pointer)? else { continue };
             self.work.spend(steps(size(&element)))?;
-            // Most have a value, by which an equal one is found without comparing all of them.
+            // Most elements have a value, by which an equal one is found without comparing all of them.
             let Some(key) = key(&element) else {
                 merge_or_push(&mut elements, element, self.work)?;
                 continue;
@@ -124,7 +124,7 @@ impl Intake<'_> {
         for (key, value) in given {
             self.work.spend(1)?;
             let Some(sub) = attribute.sub(&key) else {
-                // References to this or another server are derived from `value`, so nothing is lost with them.
+                // References to this or another server are derived from `value`, so dropping them loses nothing.
                 if !key.eq_ignore_ascii_case("$ref") && !value.is_null() {
                     self.findings.note(FindingCode::AttributeNotStored, &format!("{pointer}.{key}"));
                 }
@@ -162,7 +162,8 @@ impl Intake<'_> {
         match (attribute.kind, value) {
             (_, Value::Null) => Ok(None),
             (Kind::Boolean, Value::Bool(value)) => Ok(Some(Value::Bool(value))),
-            // An empty string is neither true nor false, and no word for "no value" where access may depend on it.
+            // An empty string is neither true nor false. It also does not mean "no value", because access may depend on
+            // the attribute.
             (Kind::Boolean, Value::String(text)) => {
                 let value = if text.eq_ignore_ascii_case("true") {
                     true
@@ -188,7 +189,7 @@ impl Intake<'_> {
     }
 }
 
-/// Whether two elements are the same value: the same `type` and, where they have one, the same `value`.
+/// True when two elements are the same: the same `type` and, if they have one, the same `value`.
 fn same_element(one: &Value, other: &Value) -> bool {
     match (one.get("value"), other.get("value")) {
         (None, None) => one == other,
@@ -196,7 +197,7 @@ fn same_element(one: &Value, other: &Value) -> bool {
     }
 }
 
-/// What [`same_element`] compares of an element that has a value.
+/// The parts that [`same_element`] compares when an element has a value.
 fn key(element: &Value) -> Option<(String, Option<String>)> {
     let text = |name: &str| element.get(name).and_then(Value::as_str).map(str::to_owned);
     Some((text("value")?, text("type")))
@@ -209,7 +210,7 @@ fn merge(elements: &mut [Value], at: usize, element: Value) {
     }
 }
 
-/// The bytes that comparing two elements has to look at.
+/// Number of bytes to read for comparing two elements.
 fn compared(one: &Value, other: &Value) -> usize {
     match (one.get("value").and_then(Value::as_str), other.get("value").and_then(Value::as_str)) {
         (Some(one), Some(other)) if one.len() == other.len() => one.len(),
@@ -218,7 +219,7 @@ fn compared(one: &Value, other: &Value) -> usize {
     }
 }
 
-/// The bytes of the text in an element.
+/// Number of bytes of text in an element.
 pub(super) fn size(element: &Value) -> usize {
     match element {
         Value::Object(map) => map.values().filter_map(Value::as_str).map(str::len).sum(),
@@ -227,7 +228,7 @@ pub(super) fn size(element: &Value) -> usize {
     }
 }
 
-/// Adds an element, or completes the one that is there already. Answers where it is.
+/// Adds an element, or completes an equal one. Returns its index.
 pub(super) fn merge_or_push(elements: &mut Vec<Value>, element: Value, work: &mut Work) -> Result<usize, ScimError> {
     let mut at = None;
     for (index, there) in elements.iter().enumerate() {
@@ -250,13 +251,13 @@ fn is_primary(element: &Value) -> bool {
     element.get("primary").and_then(Value::as_bool).unwrap_or(false)
 }
 
-/// Leaves `primary: true` with the first element that has it. Answers whether another had it too.
+/// Keeps `primary: true` only on the first element that has it. Returns whether another had it too.
 pub(super) fn keep_first_primary(elements: &mut [Value]) -> bool {
     let first = elements.iter().position(is_primary);
     first.is_some_and(|first| clear_other_primaries(elements, first))
 }
 
-/// Sets `primary` to false everywhere but at `keep`. Answers whether another had it.
+/// Sets `primary` to false everywhere but at `keep`. Returns whether another had it.
 pub(super) fn clear_other_primaries(elements: &mut [Value], keep: usize) -> bool {
     let mut cleared = false;
     for (index, element) in elements.iter_mut().enumerate() {
@@ -271,7 +272,7 @@ pub(super) fn clear_other_primaries(elements: &mut [Value], keep: usize) -> bool
     cleared
 }
 
-/// Whether `elements[index]` is marked primary.
+/// True when `elements[index]` is marked primary.
 pub(super) fn primary_at(elements: &[Value], index: usize) -> bool {
     elements.get(index).is_some_and(is_primary)
 }

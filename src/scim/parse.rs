@@ -1,7 +1,7 @@
-//! Text to filter and PATCH path (RFC 7644 §3.4.2.2, §3.5.2), by descent with bounds.
+//! Recursive-descent parser for filters and PATCH paths (RFC 7644 §3.4.2.2, §3.5.2), with bounds.
 //!
-//! Beyond the RFC: `emails[type eq "work"].value eq "x"`, values without quotation marks (noted as a finding), and no
-//! space before a quoted value. The parser never looks a name up; that is [`Filter::resolved`]'s part.
+//! It accepts more than the RFC: `emails[type eq "work"].value eq "x"`, values without quotation marks (noted as a
+//! finding), and no space before a quoted value. The parser never looks up a name; [`Filter::resolved`] does.
 
 use std::fmt;
 
@@ -11,11 +11,11 @@ use super::error::{ScimError, shown};
 use super::filter::{AttributePath, CompareOp, Filter, FilterValue, Test};
 use super::finding::{FindingCode, Findings};
 
-/// The longest filter or path, in bytes.
+/// Longest filter or path, in bytes.
 pub const MAX_LENGTH: usize = 4096;
-/// The most comparisons in one filter.
+/// Largest number of comparisons in one filter.
 pub const MAX_TERMS: usize = 64;
-/// The deepest nesting of parentheses and brackets.
+/// Deepest nesting of parentheses and brackets.
 pub const MAX_NESTING: usize = 32;
 
 /// A PATCH path: `attribute`, `attribute.sub`, `attribute[filter]` or `attribute[filter].sub`.
@@ -23,7 +23,7 @@ pub const MAX_NESTING: usize = 32;
 pub struct PatchPath {
     /// The attribute; its `sub` is empty where there is a filter.
     pub attribute: AttributePath,
-    /// Which elements of a multi-valued attribute.
+    /// The filter that selects elements of a multi-valued attribute.
     pub filter: Option<Filter>,
     /// The sub-attribute of those elements.
     pub sub: Option<String>,
@@ -45,7 +45,7 @@ impl fmt::Display for PatchPath {
 /// Parses a filter that has been percent-decoded.
 ///
 /// # Errors
-/// `invalidFilter`, with the byte at which it stopped making sense.
+/// `invalidFilter`, with the byte offset of the error.
 pub fn filter(text: &str, findings: &mut Findings) -> Result<Filter, ScimError> {
     let mut parser = Parser::new(text, findings).map_err(ScimError::InvalidFilter)?;
     parser.whole(Parser::or).map_err(ScimError::InvalidFilter)
@@ -54,7 +54,7 @@ pub fn filter(text: &str, findings: &mut Findings) -> Result<Filter, ScimError> 
 /// Parses a PATCH path.
 ///
 /// # Errors
-/// `invalidPath`, with the byte at which it stopped making sense.
+/// `invalidPath`, with the byte offset of the error.
 pub fn patch_path(text: &str, findings: &mut Findings) -> Result<PatchPath, ScimError> {
     let mut parser = Parser::new(text, findings).map_err(ScimError::InvalidPath)?;
     parser.whole(Parser::patch_path).map_err(ScimError::InvalidPath)
@@ -131,7 +131,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// Takes `word` in any case if it stands here as a whole word, with the spaces after it.
+    /// Consumes `word` in any case if it is the next whole word, and the spaces after it.
     fn keyword(&mut self, word: &str) -> bool {
         let Some(head) = self.rest().get(..word.len()) else { return false };
         let after = self.text.as_bytes().get(self.at + word.len());
@@ -340,7 +340,7 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// What may stand in front of the last colon of a path.
+/// True for a text that may come before the last colon of a path.
 fn is_urn(text: &str) -> bool {
     text.split_once(':').is_some_and(|(scheme, rest)| {
         scheme.eq_ignore_ascii_case("urn")
@@ -349,7 +349,7 @@ fn is_urn(text: &str) -> bool {
     })
 }
 
-/// A number in the form of JSON, read exactly: what is printed of it reads as the same number.
+/// A number in JSON notation, read exactly: its printed form reads as the same number.
 fn number(word: &str) -> Option<Number> {
     let number: Number = serde_json::from_str(word).ok()?;
     if number.is_f64() { word.parse().ok().and_then(Number::from_f64) } else { Some(number) }

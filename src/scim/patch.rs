@@ -9,17 +9,17 @@ use super::json;
 use super::parse::{self, PatchPath};
 use super::schema::{Mutability, PATCH_URN, ResourceType};
 
-/// The most operations of one request.
+/// Largest number of operations in one request.
 pub const MAX_OPERATIONS: usize = 10_000;
 
-/// One operation, of which verb and path are understood.
+/// One operation with its parsed verb and path.
 pub(super) struct Operation {
     pub(super) verb: Verb,
     pub(super) what: What,
 }
 
 pub(super) enum What {
-    /// At a path; the value is none when the key is absent.
+    /// With a path; the value is none when the key is absent.
     Path(Box<PatchPath>, Option<Value>),
     /// Without a path: the members of an object.
     Object(Map<String, Value>),
@@ -71,7 +71,7 @@ pub(super) fn operations(
         .collect()
 }
 
-/// Whether a member of the body would be a change if it were in an operation.
+/// True when a member of the body would be a valid change inside an operation.
 fn is_writable(of: ResourceType, key: &str) -> bool {
     let attribute = of.core_attribute(key);
     attribute.is_some_and(|attribute| attribute.mutability == Mutability::ReadWrite && attribute.name != "schemas")
@@ -122,7 +122,7 @@ fn operation(value: Value, findings: &mut Findings) -> Result<Operation, ScimErr
     Ok(Operation { verb, what })
 }
 
-/// The value of an operation without a path: an object, or one in a string.
+/// The value of an operation without a path: an object, or an object in a string.
 fn whole(value: Option<Value>, findings: &mut Findings) -> Result<Map<String, Value>, ScimError> {
     let refused = || ScimError::InvalidValue("without a path, `value` must be an object of attributes".into());
     match value {

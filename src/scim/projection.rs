@@ -1,4 +1,4 @@
-//! Which attributes an answer has: `attributes` and `excludedAttributes` (RFC 7644 §3.9).
+//! Selection of the attributes in an answer: `attributes` and `excludedAttributes` (RFC 7644 §3.9).
 
 use serde_json::{Map, Value};
 
@@ -7,7 +7,7 @@ use super::finding::Findings;
 use super::parse;
 use super::schema::ResourceType;
 
-/// Which attributes are wanted in the answer.
+/// The attributes wanted in the answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Projection {
     only: Option<Vec<Wanted>>,
@@ -21,8 +21,8 @@ enum Wanted {
 }
 
 impl Projection {
-    /// From the values of the two query parameters: lists with commas, names in any case. Names that mean nothing are
-    /// passed over (RFC 7644 §3.9 has no error for them).
+    /// Parses the values of the two query parameters: comma-separated lists of names in any case. Unknown names are
+    /// ignored (RFC 7644 §3.9 has no error for them).
     #[must_use]
     pub fn new(of: ResourceType, attributes: Option<&str>, excluded: Option<&str>) -> Self {
         let list =
@@ -33,13 +33,13 @@ impl Projection {
         }
     }
 
-    /// Whether certain attributes were asked for.
+    /// True when the request lists attributes.
     #[must_use]
     pub fn is_explicit(&self) -> bool {
         self.only.is_some()
     }
 
-    /// Whether a core attribute is part of the answer at all: asked before an expensive one is read.
+    /// True when a core attribute is part of the answer. Checked before an expensive one is read.
     #[must_use]
     pub fn includes(&self, name: &str) -> bool {
         let names =
@@ -51,7 +51,7 @@ impl Projection {
                 .any(|wanted| names(wanted) && matches!(wanted, Wanted::Attribute(path) if path.sub.is_none()))
     }
 
-    /// Leaves in `resource` what is wanted; `id` and `schemas` always stay.
+    /// Keeps only the wanted attributes of `resource`; `id` and `schemas` always stay.
     #[must_use]
     pub fn apply(&self, resource: Value) -> Value {
         let Value::Object(mut resource) = resource else { return resource };

@@ -1,4 +1,4 @@
-//! Users: what a request asks for, what becomes of the stored resource, and what access depends on in it.
+//! Users: the requested change, the resulting resource, and the facts that access depends on.
 
 use serde_json::{Map, Value};
 
@@ -12,13 +12,13 @@ use super::schema::ResourceType;
 use super::work::Work;
 use crate::model::{EmailFact, UserFacts, UserId};
 
-/// What a PUT or PATCH asks of a user: parsed whole, and checked against the schema, before anything is applied.
+/// The change of a user in a PUT or PATCH, fully parsed and checked against the schema before any of it is applied.
 #[derive(Debug, Clone)]
 pub struct UserChange {
-    /// PUT: what is not mentioned goes, but for what must not be lost by silence.
+    /// True for a PUT: attributes that are not mentioned are removed, except those that must not be lost by omission.
     replace: bool,
     edits: Vec<(Option<usize>, Edit)>,
-    /// What reading the request took.
+    /// The work of reading the request.
     work: Work,
 }
 
@@ -31,7 +31,7 @@ pub fn new_user(body: Map<String, Value>, findings: &mut Findings) -> Result<Val
     let edits = whole(ResourceType::User, None, body, findings, &mut work)?.edits;
     let mut resource = edit::apply(ResourceType::User, &edits, Map::new(), &mut work)?;
     if let Value::Object(resource) = &mut resource {
-        // Said explicitly, so that a later change that does not mention it finds it.
+        // Stored explicitly, so that a later change that does not mention it does not change it.
         resource.entry("active").or_insert(Value::Bool(true));
     }
     Ok(resource)
@@ -40,7 +40,7 @@ pub fn new_user(body: Map<String, Value>, findings: &mut Findings) -> Result<Val
 /// The body of a POST or PUT.
 pub(super) struct WholeBody {
     pub(super) edits: Vec<(Option<usize>, Edit)>,
-    /// What it says about the members of a group.
+    /// The changes of a group's members in the body.
     pub(super) members: Vec<Assignment>,
 }
 
@@ -63,15 +63,15 @@ pub(super) fn whole(
         Ok(WholeBody { edits, members })
     });
     read.map_err(|problem| match problem {
-        // In a PUT the id of the URL counts; another one in the body is a wrong value (RFC 7644 §3.5.1). The keys of a body
-        // are no paths.
+        // In a PUT the id of the URL counts; another one in the body is a wrong value (RFC 7644 §3.5.1). The keys of a
+        // body are not paths.
         ScimError::Mutability(text) | ScimError::InvalidPath(text) => ScimError::InvalidValue(text),
         other => other,
     })
 }
 
 impl UserChange {
-    /// What a PUT asks for.
+    /// Parses a PUT.
     ///
     /// # Errors
     /// `invalidValue`, `invalidSyntax`, `tooMany`.
@@ -81,7 +81,7 @@ impl UserChange {
         Ok(Self { replace: true, edits, work })
     }
 
-    /// What a PATCH asks for.
+    /// Parses a PATCH.
     ///
     /// # Errors
     /// `invalidSyntax`, `invalidPath`, `invalidValue`, `noTarget`, `mutability`, `tooMany`, each with the operation's index.
@@ -102,7 +102,7 @@ impl UserChange {
         Ok(Self { replace: false, edits, work })
     }
 
-    /// The resource as it will be. All of the change is in it, or an error is answered.
+    /// The resulting resource. Contains the whole change, or an error is returned.
     ///
     /// # Errors
     /// `invalidValue`, `noTarget`, `tooMany`.
@@ -110,7 +110,7 @@ impl UserChange {
         self.apply_counted(current).0
     }
 
-    /// As [`UserChange::apply`], with the work of the whole request up to its end or its refusal.
+    /// Like [`UserChange::apply`], but also returns the work of the whole request up to its end or its refusal.
     pub fn apply_counted(&self, current: &Value) -> (Result<Value, ScimError>, Work) {
         let mut work = self.work;
         let start = match current {
@@ -125,8 +125,8 @@ impl UserChange {
     }
 }
 
-/// What access depends on in a user. Where the resource does not say whether it is active, nothing has changed about
-/// that: silence neither lets a leaver back in nor locks anybody out.
+/// The facts about a user that access depends on. If the resource does not say whether the user is active, `was_active`
+/// stays: an omission neither restores the access of a leaver nor locks anybody out.
 #[must_use]
 pub fn user_facts(id: UserId, resource: &Value, was_active: bool) -> UserFacts {
     let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);

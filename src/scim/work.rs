@@ -1,22 +1,23 @@
-//! What one request may cost, counted in steps and never in time: the same request costs the same on every machine.
+//! Work limit of one request, counted in steps and not in time, so that the same request costs the same on every
+//! machine.
 
 use super::error::ScimError;
 
-/// The most steps of one request. A step is a comparison, or a copy, of at most [`STEP_BYTES`] bytes. A request of an identity
-/// provider takes a few hundred; this many take some tens of milliseconds.
+/// Largest number of steps of one request. A step is a comparison, or a copy, of at most [`STEP_BYTES`] bytes. A
+/// request of an identity provider takes a few hundred; this many take some tens of milliseconds.
 pub const MAX_WORK: u64 = 500_000;
 
-/// How much text one step covers.
+/// Number of bytes of text that one step covers.
 const STEP_BYTES: usize = 64;
 
-/// The steps that a request has taken so far.
+/// The steps that a request has used so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Work {
     spent: u64,
 }
 
 impl Work {
-    /// Takes `steps` more.
+    /// Uses `steps` more.
     ///
     /// # Errors
     /// `tooMany` beyond [`MAX_WORK`].
@@ -30,14 +31,14 @@ impl Work {
         )))
     }
 
-    /// How many steps were taken.
+    /// The number of used steps.
     #[must_use]
     pub fn spent(self) -> u64 {
         self.spent
     }
 }
 
-/// The steps that handling this many bytes takes.
+/// The number of steps for handling this many bytes.
 pub(super) fn steps(bytes: usize) -> usize {
     1 + bytes / STEP_BYTES
 }

@@ -55,7 +55,7 @@ pub(super) trait Resource: Sized + Send + Sync + 'static {
     fn content(self, call: &Call, projection: Projection) -> impl Future<Output = Result<Content, ScimError>> + Send;
 }
 
-/// The routes of one type. `any` takes the methods that are not listed: refusals state themselves what is allowed.
+/// The routes of one type. `any` takes all other methods, so that refusals can list the permitted ones.
 pub(super) fn routes<R: Resource>() -> Router {
     let endpoint = R::OF.endpoint();
     let all = any(|| async { ScimError::MethodNotAllowed("GET, HEAD, POST") });

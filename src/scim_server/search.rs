@@ -8,7 +8,7 @@ use super::store_error;
 use crate::scim::{Findings, ResourceType, ScimError, parse};
 use crate::store::ListQuery;
 
-/// The most resources of one answer, and what is answered when no `count` is asked for.
+/// Largest number of resources in one answer; also the default of `count`.
 pub(super) const MAX_RESULTS: u32 = 1000;
 
 /// Answers with the resources of one type that a query selects.

@@ -1,4 +1,5 @@
-//! Rate limits and fair shares: how often one client may ask, and how many requests, slots and bytes of bodies it may hold at a time.
+//! Rate limits and fair shares: how often one client may send requests, and how many requests, slots and bytes of
+//! bodies it may hold at a time.
 //!
 //! ```text
 //! token accepted ─► rate ─► requests of the token, of the provider ─► body read, at a minimum rate ─► slot ─► handler

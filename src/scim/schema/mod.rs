@@ -1,4 +1,4 @@
-//! The schemas as data (RFC 7643 §7, §8.7): what is stored, compared, advertised and written follows these tables.
+//! The schemas as data (RFC 7643 §7, §8.7). Storage, comparison, discovery and writing all follow these tables.
 
 mod tables;
 
@@ -14,14 +14,14 @@ pub const USER_URN: &str = "urn:ietf:params:scim:schemas:core:2.0:User";
 pub const GROUP_URN: &str = "urn:ietf:params:scim:schemas:core:2.0:Group";
 /// The enterprise extension of users.
 pub const ENTERPRISE_URN: &str = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User";
-/// The message that PATCH requests are.
+/// The schema of PATCH requests.
 pub const PATCH_URN: &str = "urn:ietf:params:scim:api:messages:2.0:PatchOp";
-/// The message that answers to queries are.
+/// The schema of answers to queries.
 pub const LIST_URN: &str = "urn:ietf:params:scim:api:messages:2.0:ListResponse";
-/// The message that errors are.
+/// The schema of errors.
 pub const ERROR_URN: &str = "urn:ietf:params:scim:api:messages:2.0:Error";
 
-/// The data types of RFC 7643 §2.3 that occur.
+/// The data types of RFC 7643 §2.3 that are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// `string`
@@ -66,7 +66,7 @@ pub enum Mutability {
 #[derive(Debug, Clone, Copy)]
 #[expect(clippy::struct_excessive_bools, reason = "the characteristics are those of RFC 7643 §2.2")]
 pub struct Attribute {
-    /// The name, as it is written in answers.
+    /// The name, spelled as in answers.
     pub name: &'static str,
     /// The data type.
     pub kind: Kind,
@@ -88,7 +88,7 @@ pub struct Attribute {
     pub references: &'static [&'static str],
     /// `subAttributes`
     pub subs: &'static [Attribute],
-    /// What it means.
+    /// The description.
     pub description: &'static str,
 }
 
@@ -99,7 +99,7 @@ impl Attribute {
         self.subs.iter().find(|sub| sub.name.eq_ignore_ascii_case(name))
     }
 
-    /// What a complex attribute means where no sub-attribute is named: its `value`.
+    /// The sub-attribute that a complex attribute means when none is named: its `value`.
     #[must_use]
     pub fn default_sub(&self) -> Option<&'static Attribute> {
         self.sub("value")
@@ -134,7 +134,7 @@ impl Attribute {
     }
 }
 
-/// The types of resources that are served.
+/// The resource types of the endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ResourceType {
     /// `/Users`
@@ -143,19 +143,19 @@ pub enum ResourceType {
     Group,
 }
 
-/// Where a path leads.
+/// The attribute that a path leads to.
 #[derive(Debug, Clone, Copy)]
 pub struct Resolved {
     /// The URN of the extension the attribute belongs to, if it is not a core attribute.
     pub extension: Option<&'static str>,
     /// The attribute.
     pub attribute: &'static Attribute,
-    /// Its sub-attribute, where one is named.
+    /// Its sub-attribute, if one is named.
     pub sub: Option<&'static Attribute>,
 }
 
 impl ResourceType {
-    /// All of them.
+    /// All types.
     pub const ALL: [Self; 2] = [Self::User, Self::Group];
 
     /// The name, such as `User`.
@@ -203,7 +203,7 @@ impl ResourceType {
         }
     }
 
-    /// The extension with this URN, in any case. The URNs of SCIM 1.x are taken for what became of them.
+    /// The extension with this URN, in any case. URNs of SCIM 1.x count as those of their successors.
     #[must_use]
     pub fn extension(self, urn: &str) -> Option<(&'static str, &'static [Attribute])> {
         let urn = if is_legacy_enterprise(urn) { ENTERPRISE_URN } else { urn };
@@ -219,8 +219,8 @@ impl ResourceType {
             .find(|attribute| attribute.name.eq_ignore_ascii_case(name))
     }
 
-    /// Where a path leads. An extension's attribute is found without its URN too, because identity providers send
-    /// `manager` so.
+    /// Resolves a path. An extension's attribute is found without its URN too, because identity providers send
+    /// `manager` that way.
     #[must_use]
     pub fn resolve(self, path: &AttributePath) -> Option<Resolved> {
         let (extension, attribute) = match &path.schema {
@@ -243,7 +243,7 @@ impl ResourceType {
         Some(Resolved { extension, attribute, sub })
     }
 
-    /// Whether a URN in `schemas` is one of this type.
+    /// True when a URN in `schemas` belongs to this type.
     #[must_use]
     pub fn knows_schema(self, urn: &str) -> bool {
         urn.eq_ignore_ascii_case(self.urn())
@@ -300,7 +300,7 @@ pub fn service_provider_config(base: &str, max_payload: usize, max_results: u32)
     json!({
         "schemas": ["urn:ietf:params:scim:schemas:core:2.0:ServiceProviderConfig"],
         "patch": {"supported": true},
-        // Not served; clients read the limits all the same, to size their PATCH requests.
+        // Bulk is not supported, but clients read the limits to size their PATCH requests.
         "bulk": {"supported": false, "maxOperations": 1000, "maxPayloadSize": max_payload},
         "filter": {"supported": true, "maxResults": max_results},
         "changePassword": {"supported": false},

@@ -1,4 +1,4 @@
-//! The tables of RFC 7643 §4 and §8.7, with the attributes that are stored and no others.
+//! The tables of RFC 7643 §4 and §8.7, limited to the attributes that are stored.
 
 use super::{Attribute, Kind, Mutability};
 

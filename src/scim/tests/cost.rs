@@ -1,11 +1,11 @@
-//! What requests cost, in steps.
+//! The cost of requests in steps.
 
 use serde_json::{Value, json};
 
 use super::super::*;
 use super::{alice, map, user, user_id};
 
-/// A user with 500 values of `length` bytes, no two alike.
+/// A user with 500 distinct values of `length` bytes.
 fn heavy(length: usize) -> Value {
     let emails: Vec<Value> =
         (0..500).map(|number| json!({"value": format!("{number:0length$}"), "type": "w"})).collect();
@@ -41,7 +41,7 @@ fn six_hundred_filters_of_sixty_four_terms_on_five_hundred_values_are_refused_wi
     assert!(json!(operations).to_string().len() > 600_000);
     let (result, steps) = spent(&heavy(7000), &operations);
     assert_eq!(result.unwrap_err().scim_type(), Some("tooMany"));
-    // What is over the bound is the one step that found out, with the text that it was about to read.
+    // The bound is exceeded by at most one operation, with the text that it was about to read.
     assert!(steps < MAX_WORK + 1000, "{steps}");
 }
 
@@ -51,7 +51,8 @@ fn a_value_is_folded_once_however_many_terms_ask_for_it() {
     let operation = |terms| [json!({"op": "remove", "path": filter(terms)})];
     let long = user(json!({"userName": "a", "emails": [{"value": "y".repeat(64_000)}]}));
     let [one, many] = [1, 64].map(|terms| spent(&long, &operation(terms)).1);
-    // A thousand steps to fold, once. Each further term may have to look at all of the text, but does not fold it.
+    // Folding takes a thousand steps, once. Each further term may have to compare all of the text, but does not fold
+    // it.
     assert!(one > 2000, "{one}");
     assert_eq!(many - one, 63 * 1002);
 }

@@ -1,4 +1,4 @@
-//! Filters and paths: what identity providers send, bounds, properties, and another parser as the oracle.
+//! Filters and paths: forms sent by identity providers, bounds, properties, and a second parser as the oracle.
 
 use proptest::prelude::*;
 
@@ -241,7 +241,7 @@ fn what_the_oracle_parses_is_parsed_here_to_an_equal_tree() {
     ] {
         let theirs: scim_v2::filter::Filter = text.parse().unwrap();
         let ours = parsed(text).unwrap();
-        // Printed by either and read by the other: the same trees come out.
+        // Each parser reads what the other prints, with the same tree as the result.
         let crossed: scim_v2::filter::Filter = ours.to_string().parse().unwrap();
         assert_eq!(crossed, theirs, "{text}");
         assert_eq!(parsed(&theirs.to_string()).unwrap(), ours, "{text}");

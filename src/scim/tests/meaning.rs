@@ -1,4 +1,4 @@
-//! However a change is spelled, it is done: what is stored equals a small model, or the answer is 400.
+//! However a change is spelled, the stored resource equals that of a small model, or the answer is 400.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,18 +27,18 @@ fn plain((_, name, sub): Field) -> String {
     sub.map_or(name.to_owned(), |sub| format!("{name}.{sub}"))
 }
 
-/// Every other letter in the other case.
+/// The text with the case of every other letter swapped.
 fn swapped(text: &str) -> String {
     text.char_indices().map(|(i, c)| if i % 2 == 0 { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() }).collect()
 }
 
-/// What is asked of a field, in one of the ways that it can be said. `None` takes the value away.
+/// A request that sets a field, in one of the possible spellings. `None` removes the value.
 fn spelled(field: Field, value: Option<&Value>, way: usize, remove: bool) -> Value {
     let (urn, ..) = field;
     let short = plain(field);
     let long = format!("{urn}:{short}");
     let verb = if way.is_multiple_of(2) { "replace" } else { "Add" };
-    // Without a value: `remove` at a path, or `replace` with null.
+    // Without a value: `remove` with a path, or `replace` with null.
     let verb = if value.is_none() { "Replace" } else { verb };
     if value.is_none() && remove {
         let path = [short.clone(), swapped(&short), long.clone(), swapped(&long)][way % 4].clone();
@@ -78,7 +78,7 @@ fn value_of(field: Field, number: u8) -> Value {
     if field.1 == "active" { json!(number.is_multiple_of(2)) } else { json!(format!("v{number}")) }
 }
 
-/// What must never be answered with success, because nothing could be done.
+/// Requests that must never succeed, because they have no effect.
 fn nonsense() -> impl Strategy<Value = Value> {
     prop::sample::select(vec![
         json!({"op": "replace", "path": "active.value", "value": false}),

@@ -1,4 +1,4 @@
-//! What goes through all of the room: properties, the tables of PATCH, and incidents that must stay impossible.
+//! Tests across the whole module: properties, tables of PATCH requests, and regressions.
 
 mod cost;
 mod filters;
@@ -320,7 +320,8 @@ fn the_table_of_member_operations_holds() {
         (json!({"op": "remove", "path": "members", "value": {"members": value(ONE)}}), vec![Remove(ids(&[ONE]))]),
         (json!({"op": "remove", "path": "members", "value": []}), vec![]),
         (json!({"op": "remove", "path": "members", "value": null}), vec![]),
-        // What no id of this server can be stands for itself, so that a parked one can go; version 8 is issued to nobody.
+        // An id that this server cannot have issued represents itself, so that a parked member can be removed; version
+        // 8 is never issued.
         (
             json!({"op": "remove", "path": "members", "value": [{"value": "stranger"}]}),
             vec![Remove(ids(&["8aca4f36-774f-82a6-bc50-7cb9c9667948"]))],

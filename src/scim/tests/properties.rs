@@ -1,4 +1,4 @@
-//! What holds for every change, whatever was sent.
+//! Properties of every change, whatever was sent.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -83,10 +83,10 @@ proptest! {
             prop_assert!(!emails.is_empty());
             prop_assert!(emails.iter().filter(|email| email["primary"] == true).count() <= 1, "{:?}", emails);
         }
-        // The result is in the stored form: sending all of it back changes nothing.
+        // The result is in the stored form: sending it back as a PUT changes nothing.
         let put = UserChange::put(user_id(), map(after.clone()), &mut Findings::new()).unwrap();
         prop_assert_eq!(put.apply(&after).unwrap(), after.clone());
-        // And it is a fixed point of a change that says nothing.
+        // It is also a fixed point of an empty change.
         let rest = patched(&after, json!([{"op": "replace", "value": {}}])).unwrap();
         prop_assert_eq!(rest, after);
     }
