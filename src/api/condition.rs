@@ -1,22 +1,22 @@
-//! Condition types and reasons: one list for status, events, metrics, audit and the runbook.
+//! Condition types and reasons: the single list for status, events, metrics, audit and the runbook.
 
 /// The condition types.
 pub mod kind {
-    /// Everything that is wanted is in effect as far as Google acknowledged it.
+    /// Everything that is wanted is in effect and acknowledged by Google.
     pub const READY: &str = "Ready";
-    /// The object is valid and what it asks for is delegated to it.
+    /// The object is valid, and what it asks for is delegated to it.
     pub const ACCEPTED: &str = "Accepted";
-    /// Work is under way (kstatus).
+    /// Work is in progress (kstatus).
     pub const RECONCILING: &str = "Reconciling";
-    /// Nothing will change until a person does something (kstatus).
+    /// Nothing will change without action by a person (kstatus).
     pub const STALLED: &str = "Stalled";
-    /// A guard keeps something from being written.
+    /// The guard holds a change.
     pub const HELD: &str = "Held";
     /// Somebody else changed a policy.
     pub const DRIFTED: &str = "Drifted";
-    /// Grants stay as they are because their ground cannot be seen.
+    /// Grants stay as they are because the ground of their claims is unknown.
     pub const FROZEN: &str = "Frozen";
-    /// The IdP has stored all that its quota allows.
+    /// The IdP has reached its storage quota.
     pub const QUOTA_EXCEEDED: &str = "QuotaExceeded";
     /// The IdP made a request within `staleAfter`.
     pub const FRESH: &str = "Fresh";
@@ -27,7 +27,7 @@ pub mod kind {
     /// rolecall has the permissions it needs in the project.
     pub const PERMISSIONS_VALID: &str = "PermissionsValid";
 
-    /// All of them.
+    /// All condition types.
     pub const ALL: &[&str] = &[
         READY,
         ACCEPTED,
@@ -44,12 +44,12 @@ pub mod kind {
     ];
 }
 
-/// What a reason means and what to do about it.
+/// The meaning of a reason, and what to do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reason {
     /// The stable word, which is also a heading of the runbook.
     pub word: &'static str,
-    /// What is the case.
+    /// The meaning.
     pub meaning: &'static str,
     /// What to do; empty when there is nothing to do.
     pub action: &'static str,

@@ -1,4 +1,4 @@
-//! The CRDs as they are installed: what the derive makes of the types, put into the form the API conventions ask for.
+//! The CRDs: generated from the types, then adapted to the form that the API conventions ask for.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -14,7 +14,7 @@ pub const VERSION: &str = "v1alpha1";
 /// Why the CRDs cannot be printed.
 #[derive(Debug, thiserror::Error)]
 pub enum CrdError {
-    /// A CRD does not have the form of one: a defect of this program.
+    /// A CRD does not have the expected form: a defect of this program.
     #[error("the CustomResourceDefinition cannot be built: {0}")]
     Malformed(#[from] serde_json::Error),
     /// A CRD cannot be written as YAML: a defect of this program.
@@ -73,7 +73,7 @@ fn finish(crd: CustomResourceDefinition) -> Result<CustomResourceDefinition, Crd
     Ok(serde_json::from_value(value)?)
 }
 
-/// The name stands in URLs and in keys of the store, which take labels of 63 characters.
+/// Limits the name, which is part of URLs and of keys in the store, to 63 characters, the length of a label.
 fn root(schema: &mut Value) {
     schema["x-kubernetes-validations"] = json!([{
         "rule": "size(self.metadata.name) <= 63",
@@ -86,7 +86,8 @@ fn root(schema: &mut Value) {
     schema["properties"]["status"]["description"] = json!("What rolecall found and did. Written by rolecall only.");
 }
 
-/// An absent field is the one way to say "none", so `nullable` goes; descriptions become one paragraph of plain text.
+/// Removes `nullable`, because an absent field is the only way to express "none", and turns descriptions into one
+/// paragraph of plain text.
 fn tidy(schema: &mut Value) {
     let Some(node) = schema.as_object_mut() else { return };
     node.remove("nullable");
@@ -96,7 +97,8 @@ fn tidy(schema: &mut Value) {
     children_mut(node).for_each(tidy);
 }
 
-/// Status is written as it is: nothing is filled in by the API server, but for an object that nobody has looked at yet.
+/// Removes the defaults of the status, so that the API server fills in nothing. The only exception is the initial
+/// status of a new object.
 fn without_defaults(schema: &mut Value) {
     let Some(node) = schema.as_object_mut() else { return };
     node.remove("default");
@@ -113,7 +115,7 @@ fn children_mut(node: &mut Map<String, Value>) -> impl Iterator<Item = &mut Valu
     })
 }
 
-/// Bounds are floating-point numbers in the type of a CRD; `0.0` would stand in the file.
+/// Writes bounds as integers. They are floating-point numbers in the type of a CRD, which would print `0.0`.
 fn whole_numbers(value: &mut Value) {
     match value {
         Value::Object(fields) => fields.values_mut().for_each(whole_numbers),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Why a text is not a duration.
+/// Error for a text that is not a duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a duration: write numbers with h, m or s, such as 30s, 5m or 1h30m")]
 pub struct DurationError(String);
@@ -15,7 +15,7 @@ impl DurationError {
     }
 }
 
-/// Reads a duration: one to three numbers of at most five digits, each followed by `h`, `m` or `s`; they add up.
+/// Parses a duration: one to three numbers of at most five digits, each followed by `h`, `m` or `s`; they are added.
 ///
 /// # Errors
 /// [`DurationError`] when the text has another form.

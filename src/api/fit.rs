@@ -1,5 +1,6 @@
-//! A status made to fit the schema that the API server holds it against: what is too long is cut, what is too many is
-//! left out. A status that the API server refuses would leave the one before standing, which may say that all is well.
+//! Fits a status to its schema, so that the API server accepts it: texts that are too long are cut, and entries beyond
+//! a limit are omitted. If the API server refused a status, the former one would remain, and might say that all is
+//! well.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -10,20 +11,21 @@ use serde_json::{Map, Value};
 
 use super::crds;
 
-/// What a status is until somebody has looked at the object, as Flux's kinds have it: kstatus takes an object whose
+/// The status of a new object before the first reconcile, as in Flux's kinds. kstatus considers an object whose
+/// `observedGeneration` differs from its generation to be in progress.
 /// `observedGeneration` is not its generation for one that is in progress.
 #[must_use]
 pub fn initial_status() -> Value {
     serde_json::json!({ "observedGeneration": -1 })
 }
 
-/// True when a status says nothing yet.
+/// True for a status that has not been written by a reconcile yet.
 #[must_use]
 pub fn is_initial(status: &Value) -> bool {
     status.as_object().is_none_or(Map::is_empty) || *status == initial_status()
 }
 
-/// The schemas of the statuses by kind, compiled; empty when they cannot be, which a test excludes.
+/// The compiled schemas of the statuses by kind. Empty when compilation fails, which a test excludes.
 static STATUSES: LazyLock<BTreeMap<String, Node>> = LazyLock::new(|| {
     let mut statuses = BTreeMap::new();
     for crd in crds().unwrap_or_default() {
@@ -35,7 +37,7 @@ static STATUSES: LazyLock<BTreeMap<String, Node>> = LazyLock::new(|| {
     statuses
 });
 
-/// The status of an object of this kind, made to fit its schema. What fits already comes back as it is.
+/// Fits the status of an object of this kind to its schema. A status that already fits is returned unchanged.
 #[must_use]
 pub fn fit_status(kind: &str, status: Value) -> Value {
     match STATUSES.get(kind) {
@@ -44,7 +46,7 @@ pub fn fit_status(kind: &str, status: Value) -> Value {
     }
 }
 
-/// One node of a structural schema, as far as it bounds values.
+/// One node of a structural schema, reduced to what bounds values.
 #[derive(Debug)]
 enum Node {
     Text(Text),
@@ -115,7 +117,7 @@ impl Node {
         }
     }
 
-    /// The value, made to fit; none when it cannot be and is to be left out.
+    /// Fits the value; none when that is impossible and the value has to be omitted.
     fn fit(&self, value: Value) -> Option<Value> {
         match (self, value) {
             (Self::Any, value) => Some(value),
@@ -174,7 +176,7 @@ impl Unique {
     }
 }
 
-/// RFC 3339 as the API server reads it: four digits of a year.
+/// True for RFC 3339 as the API server accepts it: with a year of four digits.
 fn is_time(text: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_digit()) && text.parse::<Timestamp>().is_ok()
 }
@@ -190,7 +192,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// The schema of a kind's status, as the CRD has it.
+    /// The schema of a kind's status in the CRD.
     pub(crate) fn status_schema(kind: &str) -> Value {
         let crds = crds().unwrap();
         let crd = crds.iter().find(|crd| crd.spec.names.kind == kind).unwrap();
@@ -198,7 +200,7 @@ pub(crate) mod tests {
         versions.pointer("/0/schema/openAPIV3Schema/properties/status").unwrap().clone()
     }
 
-    /// All that a schema refuses about a value, worked out keyword by keyword from the schema itself.
+    /// Everything that a schema refuses in a value, derived keyword by keyword from the schema itself.
     #[expect(clippy::cast_precision_loss, reason = "lengths and bounds are small")]
     pub(crate) fn refusals(schema: &Value, value: &Value, path: &str, found: &mut Vec<String>) {
         let bound = |keyword: &str| schema.get(keyword).map(|bound| bound.as_f64().unwrap());
@@ -267,7 +269,7 @@ pub(crate) mod tests {
         assert!(found.is_empty(), "{kind}: {found:#?}");
     }
 
-    /// Values of the shape that a schema describes, within its bounds and beyond them.
+    /// Values of the shape that a schema describes, both within and beyond its bounds.
     fn values(schema: &Value) -> BoxedStrategy<Value> {
         let most = |keyword: &str| usize::try_from(schema[keyword].as_u64().unwrap_or(8)).unwrap();
         match schema["type"].as_str().unwrap() {

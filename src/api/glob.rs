@@ -14,7 +14,7 @@ pub enum PatternError {
     /// The collection is not one of the three.
     #[error("`{0}` is not a resource pattern: write services/NAME, jobs/NAME or workerPools/NAME")]
     UnknownCollection(String),
-    /// NAME is empty, too long or has characters that no name has.
+    /// NAME is empty, too long or has characters that are not permitted in a name.
     #[error("`{0}` is not a resource pattern: NAME has lower-case letters, digits, `-` and `*` only")]
     InvalidName(String),
 }
@@ -30,8 +30,8 @@ impl PatternError {
     }
 }
 
-/// A pattern of resources of one kind. `*` in the name stands for any run of characters, also none; there is no other
-/// wildcard.
+/// A pattern of resources of one kind. `*` in the name matches any number of characters, including none; there is no
+/// other wildcard.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ResourcePattern {
     kind: ResourceKind,
@@ -39,10 +39,10 @@ pub struct ResourcePattern {
 }
 
 impl ResourcePattern {
-    /// Reads `services/NAME`, `jobs/NAME` or `workerPools/NAME`.
+    /// Parses `services/NAME`, `jobs/NAME` or `workerPools/NAME`.
     ///
     /// # Errors
-    /// [`PatternError`], which says what is wrong.
+    /// [`PatternError`], which names the problem.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         let shown = || text.chars().take(MAX_LEN).collect::<String>();
         let (collection, name) = text.split_once('/').ok_or_else(|| PatternError::UnknownCollection(shown()))?;
@@ -59,22 +59,22 @@ impl ResourcePattern {
         self.kind
     }
 
-    /// The one name that it matches, when it has no wildcard.
+    /// The single name that it matches, if it has no wildcard.
     #[must_use]
     pub fn literal(&self) -> Option<&str> {
         if self.name.contains('*') { None } else { Some(&self.name) }
     }
 
-    /// Does it match this resource? Linear in the name for each run between wildcards, without backtracking over more
-    /// than one of them.
+    /// True when the pattern matches this resource. The cost is linear in the name for each run between wildcards;
+    /// there is no backtracking over more than one wildcard.
     #[must_use]
     pub fn matches(&self, kind: ResourceKind, name: &str) -> bool {
         self.kind == kind && glob(&self.name, name)
     }
 }
 
-/// Greedy from the left: each literal run takes its first place, which leaves the most room for the ones after it, so
-/// that nothing has to be tried again; the last run is tied to the end.
+/// Greedy matching from the left. Each literal run takes its first match, which leaves the most text for the following
+/// ones, so that no match has to be revised. The last run is anchored at the end.
 fn glob(pattern: &str, text: &str) -> bool {
     let Some((head, tail)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut rest) = text.strip_prefix(head) else { return false };

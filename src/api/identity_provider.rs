@@ -135,7 +135,7 @@ pub enum SecretKey {
 }
 
 impl SecretKey {
-    /// The key as it stands in the Secret.
+    /// The key as it is spelled in the Secret.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,7 +1,7 @@
-//! The custom resources as users write and read them: types, schema, defaults and rules, conditions and reasons.
+//! The custom resources: types, schema, defaults and rules, conditions and reasons.
 //!
-//! The schema that [`crds`] prints is the only validation there is: the API server, a folder of manifests and
-//! `rolecall lint` all apply the same one.
+//! The schema that [`crds`] prints is the only validation: the API server, a folder of manifests and `rolecall lint`
+//! all apply the same one.
 
 mod cloud_run_target;
 pub mod condition;
@@ -31,13 +31,13 @@ pub use role_mapping::{
     SubjectStatus, TargetRef,
 };
 
-/// On a `RoleMapping`: the hashes of held plans that may be written (comma-separated).
+/// Annotation of a `RoleMapping`: the hashes of held plans to release (comma-separated).
 pub const RELEASE_ANNOTATION: &str = "rolecall.dev/release";
-/// On a `RoleMapping`: ids of groups that a name may mean from now on (comma-separated).
+/// Annotation of a `RoleMapping`: ids of groups that a name may refer to from now on (comma-separated).
 pub const ACCEPT_GROUP_ANNOTATION: &str = "rolecall.dev/accept-group";
-/// On any of the resources: reconcile now; `status.lastHandledReconcileAt` echoes the value.
+/// Annotation of any resource: requests a reconcile now; `status.lastHandledReconcileAt` echoes the value.
 pub const RECONCILE_ANNOTATION: &str = "rolecall.dev/reconcile-requested-at";
-/// On a `RoleMapping`: the object stays until what it granted is revoked.
+/// Finalizer of a `RoleMapping`: keeps the object until its grants are revoked.
 pub const REVOKE_FINALIZER: &str = "rolecall.dev/revoke";
-/// The field manager as which rolecall writes.
+/// The field manager of rolecall's writes.
 pub const FIELD_MANAGER: &str = "rolecall";

@@ -1,4 +1,4 @@
-//! Parts of the schema that several fields share: bounds, and CEL rules whose messages say how to mend the value.
+//! Parts of the schema that several fields share: bounds, and CEL rules whose messages say how to fix the value.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
@@ -11,13 +11,14 @@ const SUBDOMAIN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a
 const DOMAIN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)+$";
 /// `services/NAME`, `jobs/NAME`, `workerPools/NAME`, globs in NAME only.
 const RESOURCE: &str = "^(services|jobs|workerPools)/[a-z0-9*-]+$";
-/// Predefined and custom roles, as [`crate::model::Role`] has them.
+/// Predefined and custom roles, as accepted by [`crate::model::Role`].
 const ROLE: &str = "^(roles|projects/[^/]+/roles|organizations/[0-9]+/roles)/[A-Za-z0-9_.]+$";
-/// A project id, also one of a domain (`example.com:shop`). A number passes here: another rule has better words for it.
+/// A project id, also one of a domain (`example.com:shop`). A number passes here, because another rule has a better
+/// message for it.
 const PROJECT: &str = "^([0-9]+|([a-z0-9.-]+:)?[a-z][a-z0-9-]*[a-z0-9])$";
 /// A region.
 const LOCATION: &str = "^[a-z]+-[a-z]+[0-9]+$";
-/// Hours, minutes and seconds, as [`super::duration`] reads them.
+/// Hours, minutes and seconds, as accepted by [`super::duration`].
 const DURATION: &str = "^([0-9]{1,5}(h|m|s)){1,3}$";
 
 fn matches(pattern: &str, message: &str) -> Value {
@@ -63,7 +64,7 @@ pub(super) fn namespace_names(_: &mut SchemaGenerator) -> Schema {
     set(256, &text(63, &[matches(LABEL, "a namespace has lower-case letters, digits and '-' only; globs are refused")]))
 }
 
-/// Labels that all have to be there.
+/// Labels that must all be present.
 pub(super) fn labels(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",

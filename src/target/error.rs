@@ -1,98 +1,98 @@
-//! What an answer of a target means, and what to do about it.
+//! The meaning of a target's errors, and the reaction to them.
 
 use std::time::Duration;
 
-/// What follows from an error. The only thing that decides whether an intent is cleared and when the document is due.
+/// The reaction to an error. It alone decides whether an intent is cleared and when the document is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorClass {
-    /// Surely not committed; the same call may succeed later. Back off.
+    /// Certainly not committed; the same call may succeed later. Back off.
     Retry,
-    /// Surely not committed; the same call will be refused again until somebody mends something.
+    /// Certainly not committed; the same call will be refused until somebody fixes something.
     Definitive,
-    /// Surely not committed; read again, plan again, write again.
+    /// Certainly not committed; read again, plan again, write again.
     Conflict,
-    /// Surely not committed; the quota is spent. Wait as long as the target says, or back off.
+    /// Certainly not committed; the quota is exceeded. Wait as long as the target asks, or back off.
     Throttle,
     /// A write whose outcome is not known. Keep the intent and read.
     Unknown,
 }
 
-/// Why a target did not do, or did not answer, what was asked.
+/// An error of a target.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct TargetError {
-    /// What kind of error it is.
+    /// The kind of the error.
     pub kind: ErrorKind,
     /// The one stable word for conditions, events, metrics and the audit row.
     pub reason: &'static str,
-    /// What people read: in the target's own words, without control characters and of bounded length. It may name a person, so
-    /// that it belongs into status, not into logs at level info or below.
+    /// Message for people, in the target's own words, without control characters and of bounded length. It may name a
+    /// person, so it belongs into status, not into logs at level info or below.
     pub message: String,
 }
 
-/// The kinds of errors that are treated differently.
+/// The kinds of errors that are handled differently.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ErrorKind {
     /// The document changed since it was read.
     Conflict,
-    /// The caller may not do that.
+    /// The caller lacks a permission.
     Denied {
-        /// The permission that is missing, when the answer names it.
+        /// The missing permission, if the answer names it.
         permission: Option<String>,
     },
     /// There is no such resource.
     NotFound,
-    /// The content of the write is refused.
+    /// The content of the write was refused.
     Refused(Refused),
-    /// Refused until somebody mends something else.
+    /// Refused until somebody fixes something other than the content.
     Rejected,
-    /// The quota is spent.
+    /// The quota is exceeded.
     Throttled {
-        /// How long the target asks to wait, if it does.
+        /// The delay that the target asks for, if any.
         retry_after: Option<Duration>,
     },
-    /// It cannot be reached, or cannot answer now. Nothing was committed.
+    /// The target cannot be reached, or cannot answer now. Nothing was committed.
     Unavailable,
     /// A write that may have been committed.
     Unknown,
 }
 
-/// What a target refuses of a write.
+/// The part of a write that a target refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// Which refusal.
+    /// The cause.
     pub cause: RefusalCause,
-    /// The member of the write that the target complains about, when it tells.
+    /// The refused member, if the target names it.
     pub member: Option<String>,
-    /// The role that it complains about, when it tells.
+    /// The refused role, if the target names it.
     pub role: Option<String>,
-    /// Its own words; see [`TargetError::message`].
+    /// The target's own words; see [`TargetError::message`].
     pub message: String,
 }
 
 /// Why the content of a write is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RefusalCause {
-    /// A member names nobody that the target knows.
+    /// A member refers to an account that the target does not know.
     PrincipalUnknown,
-    /// A member that this role or resource does not take (`allUsers`).
+    /// A member that this role or resource does not accept (`allUsers`).
     PrincipalRefused,
-    /// A member without a type, or otherwise not of the grammar.
+    /// A member without a type, or otherwise malformed.
     PrincipalMalformed,
-    /// Domain-restricted sharing: a member is outside the permitted organisations.
+    /// Domain-restricted sharing: a member is outside the permitted organizations.
     DomainRestricted,
-    /// Another policy of the organisation forbids what the document would say.
+    /// Another policy of the organization forbids the content of the document.
     OrganizationPolicy,
-    /// The role does not fit this kind of resource, or does not exist.
+    /// The role does not apply to this kind of resource, or does not exist.
     RoleNotSupported,
-    /// More members than a document may have, or a document too large.
+    /// More members than a document may have, or a document that is too large.
     LimitExceeded,
     /// Anything else.
     Other,
 }
 
 impl RefusalCause {
-    /// All of them.
+    /// All causes.
     pub const ALL: [Self; 8] = [
         Self::PrincipalUnknown,
         Self::PrincipalRefused,
@@ -104,7 +104,7 @@ impl RefusalCause {
         Self::Other,
     ];
 
-    /// The stable word for this refusal. What is mended in the same way has the same word.
+    /// The stable word for this refusal. Causes with the same remedy have the same word.
     #[must_use]
     pub fn reason(self) -> &'static str {
         match self {
@@ -116,7 +116,7 @@ impl RefusalCause {
         }
     }
 
-    /// The word of a refusal, given a word that was stored.
+    /// The static word equal to a stored one.
     #[must_use]
     pub fn known_reason(word: &str) -> Option<&'static str> {
         Self::ALL.into_iter().map(Self::reason).find(|known| *known == word)
@@ -124,19 +124,19 @@ impl RefusalCause {
 }
 
 impl TargetError {
-    /// The document changed since it was read.
+    /// True when the document changed since it was read.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         self.kind == ErrorKind::Conflict
     }
 
-    /// There is no such resource.
+    /// True when there is no such resource.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         self.kind == ErrorKind::NotFound
     }
 
-    /// What follows from it.
+    /// The reaction to this error.
     #[must_use]
     pub fn class(&self) -> ErrorClass {
         self.kind.class()
@@ -144,7 +144,7 @@ impl TargetError {
 }
 
 impl ErrorKind {
-    /// What follows from an error of this kind.
+    /// The reaction to an error of this kind.
     #[must_use]
     pub fn class(&self) -> ErrorClass {
         match self {

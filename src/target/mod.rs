@@ -1,12 +1,12 @@
-//! Where access is granted: one port that the engine speaks to, and what stands behind it.
+//! Targets, where access is granted: the port that the engine uses, and its implementations.
 //!
 //! ```text
 //! engine ── discover, read, apply ──► Target ─┬─► google    Cloud Run's policies: etags, editing, credentials, error texts
 //!                                             └─► scripted  in memory, for tests
 //! ```
 //!
-//! What comes out is data of `model`: a document is a set of grants with an opaque revision, a write is a set of changes.
-//! How a target keeps what is somebody else's stays behind the port.
+//! The port exchanges data of `model`: a document is a set of grants with an opaque revision, and a write is a set of
+//! changes. How a target preserves foreign content stays behind the port.
 
 mod backoff;
 mod error;
@@ -22,25 +22,25 @@ use crate::model::{Changes, DocumentKey, Live, ResourceKind};
 pub use backoff::Backoff;
 pub use error::{ErrorClass, ErrorKind, RefusalCause, Refused, TargetError};
 
-/// One resource as a list shows it.
+/// One resource in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resource {
-    /// Its document, with the project as it was asked for (Google may answer with the number).
+    /// Its document, with the project as requested (Google may answer with the project number).
     pub document: DocumentKey,
-    /// Stable until the resource is deleted; a re-created namesake has another.
+    /// The uid, which is stable until the resource is deleted; a re-created resource of the same name has another.
     pub uid: String,
     /// User labels.
     pub labels: BTreeMap<String, String>,
-    /// Services only: invocation is open to everybody, whatever the policy says.
+    /// Services only: anybody may invoke the service, whatever the policy says.
     pub invoker_iam_disabled: bool,
 }
 
 /// The resources of all kinds in one project and region.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Discovery {
-    /// What is there.
+    /// The listed resources.
     pub items: Vec<Resource>,
-    /// Regions that could not be asked: nothing follows from what is absent there.
+    /// Regions that could not be reached: absences there prove nothing.
     pub unreachable: Vec<String>,
     /// Kinds whose list failed.
     pub failed: Vec<(ResourceKind, TargetError)>,
@@ -49,15 +49,15 @@ pub struct Discovery {
 /// A document as it was read.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
-    /// What stands in it.
+    /// The content of the document.
     pub live: Arc<Live>,
     edit: Edit,
 }
 
-/// What a target needs to write a document that it read.
+/// What a target needs to write back a document that it read.
 #[derive(Debug, Clone)]
 enum Edit {
-    /// There is no document.
+    /// The document does not exist.
     Absent,
     Google(Arc<google::Policy>),
     #[cfg(test)]
@@ -65,25 +65,25 @@ enum Edit {
 }
 
 impl Snapshot {
-    /// The target says that there is no such document.
+    /// The snapshot of a document that does not exist.
     #[must_use]
     pub fn absent() -> Self {
         Self { live: Arc::default(), edit: Edit::Absent }
     }
 }
 
-/// A place where access is granted. Cheap to clone; all clones share connections and credentials.
+/// A system in which access is granted. Cheap to clone; all clones share connections and credentials.
 #[derive(Debug, Clone)]
 pub enum Target {
     /// Google Cloud Run.
     Google(google::CloudRun),
-    /// In memory.
+    /// An in-memory target for tests.
     #[cfg(test)]
     Scripted(scripted::Scripted),
 }
 
 impl Target {
-    /// The resources of one project and region. What could not be listed is said beside the rest.
+    /// Lists the resources of one project and region. Failed parts are reported together with the rest.
     pub async fn discover(&self, project: &str, location: &str) -> Discovery {
         match self {
             Self::Google(client) => client.resources(project, location).await.into(),
@@ -92,10 +92,10 @@ impl Target {
         }
     }
 
-    /// The document as it is, or was a moment ago: reads may lag behind.
+    /// Reads the document. Reads may be delayed and return an older state.
     ///
     /// # Errors
-    /// [`TargetError`]; also when the document could not be written back without losing what it says.
+    /// [`TargetError`]; also when the document could not be written back without losing content.
     pub async fn read(&self, document: &DocumentKey) -> Result<Snapshot, TargetError> {
         match self {
             Self::Google(client) => Ok(snapshot(client.policy(document).await?)),
@@ -104,12 +104,12 @@ impl Target {
         }
     }
 
-    /// Makes these changes, if the document still has the revision of the snapshot. Without changes the document is written as
-    /// it is, which moves its revision. The result is the document as the target keeps it now.
+    /// Makes these changes if the document still has the revision of the snapshot. Without changes the document is
+    /// written as it is, which moves its revision. Returns the document as the target now stores it.
     ///
     /// # Errors
-    /// [`TargetError`]; one of the kind [`ErrorKind::Unknown`] when the changes may have been made; any other: they surely
-    /// were not.
+    /// [`TargetError`]. With the kind [`ErrorKind::Unknown`], the changes may have been made; with any other, they
+    /// certainly were not.
     pub async fn apply(
         &self,
         document: &DocumentKey,
@@ -122,7 +122,7 @@ impl Target {
             }
             #[cfg(test)]
             (Self::Scripted(target), Edit::Scripted) => target.apply(document, &read.live, changes).await,
-            // Nobody plans a write of what is not there; whoever does reads again.
+            // No plan writes a document that does not exist; a caller that does has to read again.
             _ => Err(TargetError {
                 kind: ErrorKind::Unavailable,
                 reason: "EtagMissing",
@@ -131,8 +131,8 @@ impl Target {
         }
     }
 
-    /// The uid of the resource that a document belongs to. It tells a resource from a namesake that was made after it was
-    /// deleted.
+    /// The uid of the resource that a document belongs to. It distinguishes a resource from one of the same name that
+    /// was created after it was deleted.
     ///
     /// # Errors
     /// [`TargetError`].

@@ -1,4 +1,4 @@
-//! A target in memory for tests: it does what it is told, late, wrongly, or not at all, and keeps a journal.
+//! An in-memory target for tests. It can be scripted to act late, wrongly, or not at all, and keeps a journal.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,16 +7,16 @@ use std::time::Duration;
 use super::{Discovery, Edit, ErrorKind, Resource, Snapshot, TargetError};
 use crate::model::{Changes, DocumentKey, GrantKey, Live, Stored};
 
-/// What becomes of one call.
+/// The fault of one call.
 #[derive(Debug, Clone)]
 pub(crate) enum Fault {
-    /// It is answered with this error and does nothing.
+    /// The call returns this error and does nothing.
     Error(TargetError),
-    /// A write is done, and its answer is lost.
+    /// The write is done, and its answer is lost.
     AnswerLost,
-    /// It takes this long.
+    /// The call takes this long.
     Slow(Duration),
-    /// A read shows the version before the last one.
+    /// The read returns the version before the last one.
     Stale,
 }
 
@@ -31,7 +31,7 @@ pub(crate) struct Write {
 #[derive(Debug)]
 struct Document {
     uid: String,
-    /// Oldest first; the last one is in force.
+    /// All versions, oldest first; the last one is in force.
     versions: Vec<Live>,
 }
 
@@ -45,7 +45,7 @@ struct State {
     read: u64,
 }
 
-/// The target. All clones are the same.
+/// The target. All clones share its state.
 #[derive(Debug, Clone, Default)]
 pub struct Scripted(Arc<Mutex<State>>);
 
@@ -54,7 +54,7 @@ impl Scripted {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a resource with an empty document.
+    /// Creates a resource with an empty document.
     pub(crate) fn create(&self, document: &DocumentKey) {
         let mut state = self.state();
         state.made += 1;
@@ -68,17 +68,17 @@ impl Scripted {
         self.state().documents.remove(document);
     }
 
-    /// Somebody else edits the document.
+    /// Simulates a foreign edit of the document.
     pub(crate) fn edit(&self, document: &DocumentKey, edit: impl FnOnce(&mut BTreeMap<GrantKey, Stored>)) {
         self.state().change(document, edit);
     }
 
-    /// What happens to the next read of the document that nothing was told about.
+    /// Sets the fault of the next read of the document that has none yet.
     pub(crate) fn on_read(&self, document: &DocumentKey, fault: Fault) {
         self.state().reads.entry(document.clone()).or_default().push_back(fault);
     }
 
-    /// What happens to the next write of the document that nothing was told about.
+    /// Sets the fault of the next write of the document that has none yet.
     pub(crate) fn on_write(&self, document: &DocumentKey, fault: Fault) {
         self.state().writes.entry(document.clone()).or_default().push_back(fault);
     }
@@ -95,7 +95,7 @@ impl Scripted {
         self.state().journal.clone()
     }
 
-    /// How many reads were answered.
+    /// Number of answered reads.
     pub(crate) fn reads(&self) -> u64 {
         self.state().read
     }
@@ -177,7 +177,7 @@ impl State {
     }
 }
 
-/// An error without more to say.
+/// An error without a message.
 pub(crate) fn error(kind: ErrorKind, reason: &'static str) -> TargetError {
     TargetError { kind, reason, message: reason.to_owned() }
 }

@@ -1,4 +1,4 @@
-//! The admin port: health for whoever runs the process, metrics, and status without a cluster.
+//! The admin port: health checks, metrics, and status without a cluster.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use serde_json::{Value, json};
 
 use super::{Metrics, Readiness};
 
-/// Where the admin port is unless somebody says otherwise. Loopback, because nobody is asked who they are there.
+/// Default address of the admin port. Loopback, because the port has no authentication.
 pub const DEFAULT_ADMIN_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
 
 /// The content type of the `OpenMetrics` text format.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Gives the objects with their status, as `/status` lists them: each with `kind`, `metadata` and `status`. It is
-/// called for every request and must not wait for anything but memory.
+/// Returns the objects with their status, as `/status` lists them: each with `kind`, `metadata` and `status`. Called
+/// for every request; it must not wait for anything but memory.
 pub type StatusProvider = Arc<dyn Fn() -> Vec<Value> + Send + Sync>;
 
 #[derive(Clone)]
@@ -29,7 +29,7 @@ struct Admin {
     status: StatusProvider,
 }
 
-/// The routes of the admin port. All are GET, none changes anything.
+/// The routes of the admin port. All are GET, and none changes anything.
 ///
 /// | path | answer |
 /// |---|---|
@@ -46,8 +46,8 @@ pub fn admin_router(metrics: Arc<Metrics>, readiness: Readiness, status: StatusP
         .with_state(Admin { metrics, readiness, status })
 }
 
-/// The routes of the port for probes, which whoever runs the process may reach where the admin port is closed to it:
-/// `/livez` and `/readyz`, as on the admin port.
+/// The routes of the probe port, for callers that cannot reach the admin port: `/livez` and `/readyz`, as on the admin
+/// port.
 pub fn probe_router(readiness: Readiness) -> Router {
     Router::new()
         .route("/livez", get(livez))
@@ -59,7 +59,7 @@ async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// What the admin port says is true for a moment and is text, whatever a browser makes of it.
+/// Headers of every answer: it is valid for a moment only, and it is text, whatever a browser might guess.
 const HEADERS: [(HeaderName, &str); 2] =
     [(header::CACHE_CONTROL, "no-store"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
 

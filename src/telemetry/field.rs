@@ -1,4 +1,4 @@
-//! The names of log fields, so that one search finds a document in the lines of every room.
+//! Names of log fields, shared so that one search finds a document in the log lines of every module.
 //!
 //! In a `tracing` macro a constant is named in braces: `info!({ field::DOCUMENT } = %key, "…")`.
 
@@ -26,9 +26,9 @@ pub const REQUEST_ID: &str = "request.id";
 pub const PLAN_ADD: &str = "plan.add";
 /// Members that a plan removes.
 pub const PLAN_REMOVE: &str = "plan.remove";
-/// The hash that names a plan.
+/// The hash that identifies a plan.
 pub const PLAN_HASH: &str = "plan.hash";
-/// How long something took, in milliseconds.
+/// A duration in milliseconds.
 pub const DURATION_MS: &str = "duration_ms";
 /// The stable word of an error: its `reason()`.
 pub const REASON: &str = "reason";

@@ -1,4 +1,4 @@
-//! Log lines: to standard error, for people or for machines.
+//! Log lines on standard error, as text or as JSON.
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
@@ -8,33 +8,33 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
-/// What is logged unless somebody asks otherwise. Libraries speak up from warnings on; `gcp_auth` not at all, because
-/// it logs the answers of token endpoints, nor the calls of `kube_client`, where a conflict is no error (rolecall reports
-/// the failure itself).
+/// The default filter. Libraries log from level warn. `gcp_auth` is off, because it logs the answers of token
+/// endpoints. The calls of `kube_client` are off too: they log conflicts as errors, and rolecall reports failures
+/// itself.
 pub const DEFAULT_FILTER: &str = "warn,rolecall=info,gcp_auth=off,kube_client::client::builder=off";
 
-/// How log lines are written.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
-    /// One line of text an event, in colour on a terminal.
+    /// One line of text per event, in color on a terminal.
     #[default]
     Text,
-    /// One JSON object an event, with the fields at the top level.
+    /// One JSON object per event, with the fields at the top level.
     Json,
 }
 
-/// Why logging cannot start.
+/// Why logging cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// The filter does not parse.
-    #[error("`{filter}` is not a log filter: write a level (error, warn, info, debug, trace) or ROOM=LEVEL,…")]
+    #[error("`{filter}` is not a log filter: write a level (error, warn, info, debug, trace) or MODULE=LEVEL,…")]
     Filter {
-        /// What was given.
+        /// The given filter.
         filter: String,
-        /// What the parser says.
+        /// The error of the parser.
         source: ParseError,
     },
-    /// Something else in this process logs already.
+    /// Logging was already set up in this process.
     #[error("logging is already set up in this process")]
     AlreadySetUp,
 }
@@ -50,7 +50,7 @@ impl TelemetryError {
     }
 }
 
-/// The filter that a text means. A bare level is rolecall's own: libraries keep their [`DEFAULT_FILTER`].
+/// Parses a filter. A bare level applies to rolecall only: libraries keep their [`DEFAULT_FILTER`].
 ///
 /// # Errors
 /// [`TelemetryError::Filter`].
@@ -62,10 +62,11 @@ fn parse_filter(filter: &str) -> Result<EnvFilter, TelemetryError> {
         .map_err(|source| TelemetryError::Filter { filter: filter.chars().take(200).collect(), source })
 }
 
-/// Makes of a line what may be logged.
+/// Redacts a line before it is logged.
 pub type Redact = fn(&str) -> Cow<'_, str>;
 
-/// Standard error, behind a look at each line: whatever a library or another party says there, no person is named.
+/// Standard error with redaction of each line, so that no person is named, whatever a library or a foreign answer
+/// contains.
 struct Redacted(Redact);
 
 impl Write for Redacted {
@@ -80,7 +81,7 @@ impl Write for Redacted {
     }
 }
 
-/// Sends the log lines of this process to standard error, as `redact` has them. Called once, by whoever starts the
+/// Sends the log lines of this process to standard error, redacted by `redact`. Called once, at the start of the
 /// process.
 ///
 /// `filter` is a level, or directives such as `info,rolecall::sync=debug` that are added to [`DEFAULT_FILTER`].

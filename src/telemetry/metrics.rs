@@ -1,6 +1,6 @@
-//! The metrics of all modules. They are registered in one place, and the reference is printed from what was registered.
+//! The metrics of all modules, registered in one place. The reference page is generated from what was registered.
 //!
-//! Label values are `&'static str`: a name that a user typed or an IdP sent cannot become one.
+//! Label values are `&'static str`, so that a name typed by a user or sent by an IdP cannot become one.
 
 use std::fmt::{self, Write as _};
 use std::time::Duration;
@@ -15,19 +15,19 @@ use prometheus_client::registry::Registry;
 /// The prefix of every name.
 const PREFIX: &str = "rolecall";
 
-/// From a fast SQL statement to a call that times out, in seconds.
+/// Buckets in seconds, from a fast SQL statement to a call that times out.
 const CALL_SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
-/// From a directory event to Google's acknowledgement, in seconds: the target is milliseconds, a spent quota costs
-/// minutes, a guard hours.
+/// Buckets in seconds, from a directory event to Google's acknowledgement: the goal is milliseconds, an exceeded quota
+/// takes minutes, the guard takes hours.
 const PROPAGATION_SECONDS: [f64; 12] = [0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0];
 
-/// The label that holds the name of an `IdentityProvider`.
+/// The label with the name of an `IdentityProvider`.
 const PROVIDER_LABEL: &str = "identity_provider";
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 
-/// One metric as the reference lists it.
+/// One metric in the reference page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Definition {
     /// The full name, with prefix and with the suffix `_total` of counters.
@@ -36,11 +36,11 @@ pub struct Definition {
     pub kind: &'static str,
     /// The names of the labels.
     pub labels: Vec<&'static str>,
-    /// What it counts or measures, and in which unit.
+    /// The measured quantity and its unit.
     pub help: &'static str,
 }
 
-/// Counters that differ in their labels.
+/// Counters with labels.
 #[derive(Debug, Clone)]
 pub struct Counters<const N: usize> {
     names: [&'static str; N],
@@ -48,12 +48,12 @@ pub struct Counters<const N: usize> {
 }
 
 impl<const N: usize> Counters<N> {
-    /// Counts one more, under these label values in the order of the reference.
+    /// Increments by one, with these label values in the order of the reference.
     pub fn inc(&self, values: [&'static str; N]) {
         self.add(values, 1);
     }
 
-    /// Exposes these label values from the start, as zero: the first of them is an increase to Prometheus.
+    /// Exposes these label values from the start, as zero, so that Prometheus sees the first event as an increase.
     fn known<const M: usize>(self, values: [[&'static str; N]; M]) -> Self {
         for values in values {
             self.add(values, 0);
@@ -61,26 +61,26 @@ impl<const N: usize> Counters<N> {
         self
     }
 
-    /// Counts `by` more.
+    /// Increments by `by`.
     pub fn add(&self, values: [&'static str; N], by: u64) {
         self.family.get_or_create(&pair(self.names, values)).inc_by(by);
     }
 }
 
-/// Counters by identity provider. The names are those of `IdentityProvider` objects, never what a request says.
+/// Counters by identity provider. The names are those of `IdentityProvider` objects, never taken from a request.
 #[derive(Debug, Clone)]
 pub struct ProviderCounters {
     family: Family<[(&'static str, String); 1], Counter>,
 }
 
 impl ProviderCounters {
-    /// Counts one more of this provider.
+    /// Increments the counter of this provider by one.
     pub fn inc(&self, provider: &str) {
         self.family.get_or_create(&[(PROVIDER_LABEL, provider.to_owned())]).inc();
     }
 }
 
-/// Gauges that differ in their labels.
+/// Gauges with labels.
 #[derive(Debug, Clone)]
 pub struct Gauges<const N: usize> {
     names: [&'static str; N],
@@ -88,13 +88,13 @@ pub struct Gauges<const N: usize> {
 }
 
 impl<const N: usize> Gauges<N> {
-    /// Sets the value that these label values have now.
+    /// Sets the current value for these label values.
     pub fn set(&self, values: [&'static str; N], to: usize) {
         self.family.get_or_create(&pair(self.names, values)).set(i64::try_from(to).unwrap_or(i64::MAX));
     }
 }
 
-/// Histograms of durations that differ in their labels.
+/// Histograms of durations, with labels.
 #[derive(Debug, Clone)]
 pub struct Histograms<const N: usize> {
     names: [&'static str; N],
@@ -102,7 +102,7 @@ pub struct Histograms<const N: usize> {
 }
 
 impl<const N: usize> Histograms<N> {
-    /// Exposes these label values from the start, with nothing observed.
+    /// Exposes these label values from the start, without observations.
     fn known<const M: usize>(self, values: [[&'static str; N]; M]) -> Self {
         for values in values {
             drop(self.family.get_or_create(&pair(self.names, values)));
@@ -110,13 +110,13 @@ impl<const N: usize> Histograms<N> {
         self
     }
 
-    /// Notes one duration.
+    /// Records one duration.
     pub fn observe(&self, values: [&'static str; N], took: Duration) {
         self.family.get_or_create(&pair(self.names, values)).observe(took.as_secs_f64());
     }
 }
 
-/// A metric without labels is exposed from the start, as zero.
+/// Exposes a metric without labels from the start, as zero.
 fn start<const N: usize, M: Clone, C: MetricConstructor<M>>(
     family: &Family<Labels<N>, M, C>,
     names: [&'static str; N],
@@ -130,7 +130,7 @@ fn pair<const N: usize>(names: [&'static str; N], values: [&'static str; N]) -> 
     std::array::from_fn(|i| (names[i], values[i]))
 }
 
-/// Registers the metrics of one area after the other and writes down what it registers.
+/// Registers the metrics of one area after the other and records their definitions.
 struct Areas {
     registry: Registry,
     definitions: Vec<Definition>,
@@ -138,7 +138,7 @@ struct Areas {
 }
 
 impl Areas {
-    /// What is registered from now on belongs to this area.
+    /// Starts a new area for the metrics registered next.
     fn begin(&mut self, area: &'static str) -> &mut Self {
         self.area = area;
         self
@@ -156,7 +156,7 @@ impl Areas {
         name
     }
 
-    /// `what` comes without the suffix `_total`.
+    /// Registers counters. `what` is the name without the suffix `_total`.
     fn counters<const N: usize>(&mut self, what: &str, names: [&'static str; N], help: &'static str) -> Counters<N> {
         let name = self.define("counter", what, &names, help);
         let family = Family::default();
@@ -165,7 +165,7 @@ impl Areas {
         Counters { names, family }
     }
 
-    /// `what` comes without the suffix `_total`.
+    /// Registers counters by provider. `what` is the name without the suffix `_total`.
     fn provider_counters(&mut self, what: &str, help: &'static str) -> ProviderCounters {
         let name = self.define("counter", what, &[PROVIDER_LABEL], help);
         let family = Family::default();
@@ -204,7 +204,7 @@ fn propagation_seconds() -> Histogram {
     Histogram::new(PROPAGATION_SECONDS)
 }
 
-/// SCIM, as served.
+/// Metrics of the SCIM endpoint.
 #[derive(Debug, Clone)]
 pub struct ScimMetrics {
     /// By operation and HTTP status ([`code_word`]).
@@ -215,7 +215,7 @@ pub struct ScimMetrics {
     pub failed_authentications: ProviderCounters,
 }
 
-/// The listeners.
+/// Metrics of the listeners.
 #[derive(Debug, Clone)]
 pub struct HttpMetrics {
     /// Open connections, by listener.
@@ -224,10 +224,10 @@ pub struct HttpMetrics {
     pub connections_closed: Counters<2>,
 }
 
-/// The cluster that the resources come from.
+/// Metrics of the cluster connection.
 #[derive(Debug, Clone)]
 pub struct ClusterMetrics {
-    /// 1 while this process leads.
+    /// 1 while this process is the leader.
     pub leader: Gauges<0>,
     /// Failures of watches, by resource.
     pub watch_failures: Counters<1>,
@@ -235,14 +235,14 @@ pub struct ClusterMetrics {
     pub status_writes: Counters<1>,
 }
 
-/// The store.
+/// Metrics of the store.
 #[derive(Debug, Clone)]
 pub struct StoreMetrics {
-    /// The highest seq.
+    /// Highest sequence number.
     pub event_seq: Gauges<0>,
 }
 
-/// The engine: documents, plans, drift.
+/// Metrics of the engine: documents, plans, drift.
 #[derive(Debug, Clone)]
 pub struct EngineMetrics {
     /// Documents by state.
@@ -251,23 +251,23 @@ pub struct EngineMetrics {
     pub frozen_mappings: Gauges<0>,
     /// Documents that are due or waiting.
     pub queue: Gauges<0>,
-    /// Finished passes over a document, by outcome.
+    /// Finished reconciles of documents, by outcome.
     pub syncs: Counters<1>,
     /// Members written, by action.
     pub members: Counters<1>,
-    /// Members that a guard keeps from being written, by action.
+    /// Members held by the guard, by action.
     pub held_members: Gauges<1>,
-    /// Members whose mapping was deleted and let go before they could be removed.
+    /// Members of a deleted mapping whose finalizer was removed before they could be revoked.
     pub abandoned_members: Gauges<0>,
-    /// Members that are not as they should be, by kind of drift.
+    /// Members that deviate from what is wanted, by kind of drift.
     pub drift_members: Gauges<1>,
-    /// The last directory event that the engine has taken in.
+    /// The last directory event that the engine has processed.
     pub event_seq: Gauges<0>,
-    /// From directory event to acknowledgement, by kind of change.
+    /// Time from directory event to acknowledgement, by kind of change.
     pub propagation_seconds: Histograms<1>,
 }
 
-/// Calls to Google.
+/// Metrics of calls to Google.
 #[derive(Debug, Clone)]
 pub struct GoogleMetrics {
     /// By operation and outcome: `ok` or the reason of the error.
@@ -276,18 +276,18 @@ pub struct GoogleMetrics {
     pub request_seconds: Histograms<1>,
 }
 
-/// All metrics of the process. Each module is handed its own part, which it may clone.
+/// All metrics of the process. Each module receives its own part, which it may clone.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     definitions: Vec<Definition>,
-    /// SCIM, as served.
+    /// The SCIM endpoint.
     pub scim: ScimMetrics,
     /// The listeners.
     pub http: HttpMetrics,
     /// The store.
     pub store: StoreMetrics,
-    /// The cluster.
+    /// The cluster connection.
     pub cluster: ClusterMetrics,
     /// The engine.
     pub engine: EngineMetrics,
@@ -302,7 +302,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Registers everything.
+    /// Registers all metrics.
     #[must_use]
     pub fn new() -> Self {
         let mut areas = Areas { registry: Registry::with_prefix(PREFIX), definitions: Vec::new(), area: "" };
@@ -438,14 +438,14 @@ impl Metrics {
     /// All metrics in the `OpenMetrics` text format.
     ///
     /// # Errors
-    /// When the encoder cannot write into memory, which it can.
+    /// When the encoder cannot write into memory, which does not happen.
     pub fn exposition(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
     }
 
-    /// What is registered, in the order of the reference.
+    /// The definitions of all metrics, in the order of the reference.
     #[must_use]
     pub fn definitions(&self) -> &[Definition] {
         &self.definitions
@@ -462,7 +462,7 @@ impl Metrics {
         );
         for Definition { name, kind, labels, help } in &self.definitions {
             let labels = if labels.is_empty() { "–".to_owned() } else { format!("`{}`", labels.join("`, `")) };
-            // Writing into a String does not fail.
+            // Writing into a String cannot fail.
             let _ = writeln!(page, "| `{name}` | {kind} | {labels} | {help} |");
         }
         page

@@ -1,7 +1,7 @@
-//! What rolecall says about itself: log lines, metrics and the admin port.
+//! Telemetry: log lines, metrics and the admin port.
 //!
-//! Log fields are dotted and spelled the same everywhere; the names are in [`field`]. A message is a sentence without a
-//! full stop. Lines at level info and below name no person and no token: people are ids there.
+//! Log fields are dotted and spelled the same everywhere; their names are in [`field`]. A message is a sentence without
+//! a full stop. Lines at level info and below contain no names of people, only ids, and no tokens.
 
 mod admin;
 pub mod field;

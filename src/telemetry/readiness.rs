@@ -1,15 +1,15 @@
-//! Which parts of the process have to be up before it may be sent requests.
+//! Readiness: the parts of the process that must be up before it may receive requests.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The parts that readiness waits for. Clones share them.
+/// The parts that readiness depends on. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
     parts: Arc<Mutex<Vec<Part>>>,
 }
 
-/// One part, closed until it says otherwise. Clones are the same part.
+/// One part, not ready until [`Part::open`] is called. Clones share its state.
 #[derive(Debug, Clone)]
 pub struct Part {
     name: &'static str,
@@ -17,19 +17,19 @@ pub struct Part {
 }
 
 impl Part {
-    /// The part is up.
+    /// Marks the part as ready.
     pub fn open(&self) {
         self.open.store(true, Ordering::Release);
     }
 
-    /// The part is not up (any more).
+    /// Marks the part as not ready.
     pub fn close(&self) {
         self.open.store(false, Ordering::Release);
     }
 }
 
 impl Readiness {
-    /// Adds a part that has to open. The name is a word that people read (`store`, `directory`, `manifests`).
+    /// Adds a part. The name is shown to people (`store`, `directory`, `manifests`).
     #[must_use]
     pub fn part(&self, name: &'static str) -> Part {
         let part = Part { name, open: Arc::default() };
@@ -37,7 +37,7 @@ impl Readiness {
         part
     }
 
-    /// The parts that are not open, in the order in which they were added; none means ready.
+    /// The parts that are not ready, in the order in which they were added; empty means ready.
     #[must_use]
     pub fn waiting_for(&self) -> Vec<&'static str> {
         let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);

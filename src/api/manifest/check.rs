@@ -1,4 +1,4 @@
-//! The structural part of a CRD's schema, compiled once and applied to nodes, so that every problem has a place.
+//! The structural part of a CRD's schema, compiled once and applied to nodes, so that every problem has a position.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::yaml::{Content, Node, Place};
 
-/// What a node must be.
+/// The requirements of a node.
 #[derive(Debug)]
 pub(super) struct Check {
     kind: Kind,
@@ -30,26 +30,26 @@ pub(super) struct Check {
     rules: Option<Rules>,
 }
 
-/// The CEL rules of one node, without those of the nodes below.
+/// The CEL rules of one node, without those of its descendants.
 #[derive(Debug)]
 struct Rules {
     compiled: CompiledSchema,
-    /// What the rules said about texts: roles and patterns recur, and the interpreter compiles a regular expression anew
-    /// each time it meets one.
+    /// Cached results of the rules for texts. Roles and patterns recur, and the interpreter recompiles a regular
+    /// expression every time it evaluates one.
     texts: RefCell<HashMap<String, Vec<RuleError>>>,
 }
 
-/// Most texts that are remembered for one node.
+/// Largest number of cached texts of one node.
 const MAX_REMEMBERED: usize = 4096;
 
-/// A rule that a value does not keep.
+/// A rule that a value violates.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct RuleError {
     /// The path of the value.
     pub path: String,
-    /// The message of the rule, or why it cannot be evaluated.
+    /// The message of the rule, or why the rule cannot be evaluated.
     pub message: String,
-    /// Does the value break the rule, or the rule itself break on the value?
+    /// True when the value violates the rule; false when the rule could not be evaluated on the value.
     pub evaluated: bool,
 }
 
@@ -71,12 +71,12 @@ enum Unique {
     Keys(Vec<String>),
 }
 
-/// A schema that this checker does not understand in full: it must not be taken for checked.
+/// A schema that this checker does not fully understand, so that it must not pass as checked.
 #[derive(Debug, thiserror::Error)]
 #[error("the schema cannot be compiled: `{0}` is not understood")]
 pub(super) struct SchemaError(String);
 
-/// A problem with the path and place it has in its document.
+/// A problem with its path and position in the document.
 #[derive(Debug)]
 pub(super) struct Finding {
     pub place: Place,
@@ -94,7 +94,7 @@ impl Check {
             let wrong = || SchemaError(format!("{keyword}: {value}"));
             let number = || value.as_u64().and_then(|number| usize::try_from(number).ok()).ok_or_else(wrong);
             match keyword.as_str() {
-                // What is looked at with another keyword, or bears on no object.
+                // Keywords that are handled together with another one, or that do not affect objects.
                 "description" | "x-kubernetes-list-map-keys" | "format" => {}
                 "x-kubernetes-validations" => check.rules = Some(Rules::of(schema)?),
                 "type" => {
@@ -145,7 +145,7 @@ impl Check {
         Ok(check)
     }
 
-    /// Whatever there is, is taken.
+    /// A check that accepts every value.
     pub fn anything() -> Self {
         Self {
             kind: Kind::Any,
@@ -165,17 +165,17 @@ impl Check {
         }
     }
 
-    /// Puts another check in the place of a field's.
+    /// Replaces the check of a field.
     pub fn replace_field(&mut self, name: &str, check: Check) {
         self.fields.insert(name.to_owned(), check);
     }
 
-    /// Makes a field one that must be there.
+    /// Makes a field required.
     pub fn require(&mut self, name: &str) {
         self.required.insert(0, name.to_owned());
     }
 
-    /// All that is wrong with the node, in the order of the text.
+    /// Collects all problems of the node, in the order of the text.
     pub fn check(&self, node: &Node, path: &str, found: &mut Vec<Finding>) {
         let mut say =
             |reason, message| found.push(Finding { place: node.place, path: path.to_owned(), reason, message });
@@ -185,7 +185,7 @@ impl Check {
                 for (key, child) in entries {
                     let path = join(path, &key.text);
                     match self.fields.get(&key.text).or(self.values.as_deref()) {
-                        // Null means the default where there is one, as with the API server.
+                        // Null means the default where there is one, as in the API server.
                         Some(field) if child.is_null() && field.default.is_some() => {}
                         Some(field) => field.check(child, &path, found),
                         None => {
@@ -285,8 +285,8 @@ impl Check {
         }
     }
 
-    /// The node as a value with the schema's defaults, as the API server would store it. Fields that the schema does not
-    /// know, and nulls, are left out.
+    /// The node as a value with the schema's defaults, as the API server would store it. Unknown fields and nulls are
+    /// omitted.
     pub fn value(&self, node: &Node) -> Value {
         match &node.content {
             Content::Map(entries) if self.kind == Kind::Object => {
@@ -313,7 +313,7 @@ impl Check {
 }
 
 impl Check {
-    /// The CEL rules of this node and all below, on a value with defaults.
+    /// Evaluates the CEL rules of this node and its descendants on a value with defaults.
     pub fn rules(&self, value: &Value, path: &str, validator: &Validator, errors: &mut Vec<RuleError>) {
         if let Some(rules) = &self.rules {
             let broken = rules.of_value(value, validator);
@@ -420,7 +420,7 @@ fn texts(value: &Value) -> Option<Vec<String>> {
     value.as_array()?.iter().map(|text| text.as_str().map(str::to_owned)).collect()
 }
 
-/// RFC 3339 with seconds and an offset, which is what both the API server and this program read.
+/// True for RFC 3339 with seconds and an offset, the form that both the API server and this program accept.
 fn is_time(text: &str) -> bool {
     let bytes = text.as_bytes();
     let shape = bytes.len() >= 20 && bytes.len() <= 40 && matches!(bytes[10], b'T' | b't') && !text.contains('[');
@@ -440,7 +440,7 @@ fn characters(count: usize) -> String {
     if count == 1 { "1 character".to_owned() } else { format!("{count} characters") }
 }
 
-/// A value in a message: short, and without characters that would move the cursor of a terminal.
+/// A value as shown in a message: short, and without characters that would move the cursor of a terminal.
 pub(super) fn shown(text: &str) -> String {
     text.chars().take(80).map(|character| if character.is_control() { ' ' } else { character }).collect()
 }

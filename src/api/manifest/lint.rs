@@ -1,4 +1,4 @@
-//! What can be said about a set of manifests without a cluster: each by itself, and how they fit together.
+//! Checks of a set of manifests without a cluster: each manifest alone, and the references between them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,24 +9,24 @@ use super::{Object, ObjectRef, ParsedDocument, Problem, SecretData};
 use crate::api::glob::ResourcePattern;
 use crate::api::{AllowSpec, CloudRunTarget, GrantSpec, RoleMapping};
 
-/// How bad a finding is.
+/// Severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// It would be refused.
+    /// The object would be refused.
     Error,
-    /// It would be accepted, and probably not do what is meant.
+    /// The object would be accepted, but probably does not do what is meant.
     Warning,
 }
 
 /// One finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LintFinding {
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
-    /// The object it concerns, when that much could be read.
+    /// The object concerned, if it could be identified.
     pub object: Option<ObjectRef>,
-    /// What and where.
+    /// The problem and its position.
     #[serde(flatten)]
     pub problem: Problem,
 }
@@ -41,23 +41,23 @@ impl fmt::Display for LintFinding {
     }
 }
 
-/// What linting found.
+/// The result of linting.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct LintReport {
-    /// How many objects of rolecall (and Secrets) were good.
+    /// Number of valid objects of rolecall, including Secrets.
     pub objects: usize,
-    /// What was found, by file and line.
+    /// The findings, by file and line.
     pub findings: Vec<LintFinding>,
 }
 
 impl LintReport {
-    /// Would anything be refused?
+    /// True when an object would be refused.
     #[must_use]
     pub fn has_errors(&self) -> bool {
         self.findings.iter().any(|finding| finding.severity == Severity::Error)
     }
 
-    /// Puts the findings in order of file and line.
+    /// Sorts the findings by file and line.
     pub fn sort(&mut self) {
         let key = |finding: &LintFinding| {
             let problem = &finding.problem;
@@ -81,8 +81,8 @@ impl Known<'_> {
     }
 }
 
-/// Judges the documents of a set of files. A reference to something outside of the set is a warning, since it may well
-/// exist where the manifests are applied.
+/// Checks the documents of a set of files. A reference to an object outside of the set is a warning, since the object
+/// may exist where the manifests are applied.
 #[must_use]
 pub fn lint<'a>(files: impl IntoIterator<Item = (&'a str, &'a [ParsedDocument])>) -> LintReport {
     let mut report = LintReport::default();
@@ -159,7 +159,7 @@ fn references(
     }
 }
 
-/// What of a grant no entry of the target can admit, whatever resources there are.
+/// The parts of a grant that no entry of the target can admit, whatever resources exist.
 fn undelegated(mapping: &RoleMapping, grant: &GrantSpec, target: &CloudRunTarget) -> Vec<(String, String)> {
     let namespace = mapping.metadata.namespace.as_deref().unwrap_or_default();
     let target_name = target.metadata.name.as_deref().unwrap_or_default();
@@ -194,7 +194,8 @@ fn undelegated(mapping: &RoleMapping, grant: &GrantSpec, target: &CloudRunTarget
     refused
 }
 
-/// Can one resource match both? Exact when one of the patterns has no wildcard; otherwise the kinds are compared.
+/// True when one resource can match both patterns. Exact when one of the patterns has no wildcard; otherwise only the
+/// kinds are compared.
 fn may_share(allowed: &str, wanted: &str) -> bool {
     let (Ok(allowed), Ok(wanted)) = (ResourcePattern::parse(allowed), ResourcePattern::parse(wanted)) else {
         return false;
@@ -216,7 +217,7 @@ fn overlaps(
         let Object::CloudRunTarget(other) = other.object else { continue };
         let theirs = &other.spec.locations;
         let both: Vec<_> = target.spec.locations.iter().filter(|region| theirs.contains(region)).cloned().collect();
-        // Each pair is reported once, on the one that is later by name.
+        // Each pair is reported once, on the target that is later by name.
         if other.metadata.name < target.metadata.name && other.spec.project == target.spec.project && !both.is_empty() {
             let name = other.metadata.name.as_deref().unwrap_or_default();
             let message = format!(
@@ -230,10 +231,11 @@ fn overlaps(
     }
 }
 
-/// The reference, and the hash where the Secret is at hand.
+/// The reference to a token, and its hash if the Secret is part of the set.
 type TokenIdentity = (String, Option<[u8; 32]>);
 
-/// One token for two tenants is refused for both, whether they name one Secret or two Secrets have one value.
+/// Reports tokens that two tenants share, which are refused for both: whether they refer to one Secret, or to two
+/// Secrets with the same value.
 fn tokens(known: &BTreeMap<ObjectRef, Known<'_>>, report: &mut LintReport) {
     let secrets: BTreeMap<&str, &SecretData> = known
         .values()

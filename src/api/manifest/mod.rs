@@ -1,4 +1,4 @@
-//! Text of manifests → objects, through the very schema that the CRDs print: structure, defaults, CEL rules.
+//! Parses manifests into objects, using the schema that the CRDs print: structure, defaults, CEL rules.
 
 mod check;
 mod lint;
@@ -26,15 +26,15 @@ pub use secret::{SecretData, TokenError};
 pub const MAX_FILE_BYTES: usize = 1 << 20;
 /// Deepest nesting of lists and maps.
 pub const MAX_DEPTH: usize = 64;
-/// Most values in one file, counting what aliases stand for.
+/// Largest number of values in one file, counting what aliases expand to.
 pub const MAX_NODES: usize = 100_000;
-/// Most problems that are reported for one document.
+/// Largest number of problems reported for one document.
 const MAX_PROBLEMS: usize = 50;
 
-/// What is wrong, where, and how to mend it.
+/// A problem with its position and a way to fix it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// The file, as it was handed in.
+    /// The file name as passed by the caller.
     pub file: String,
     /// The line, from 1.
     pub line: Option<u32>,
@@ -44,12 +44,12 @@ pub struct Problem {
     pub field: String,
     /// The stable word.
     pub reason: &'static str,
-    /// What is wrong and how to mend it. Never has a value of a Secret.
+    /// The problem and how to fix it. Never contains a value of a Secret.
     pub message: String,
 }
 
 impl Problem {
-    /// A problem of a whole file.
+    /// Creates a problem of a whole file.
     #[must_use]
     pub fn of_file(file: &str, reason: &'static str, message: String) -> Self {
         Self { file: file.to_owned(), line: None, column: None, field: String::new(), reason, message }
@@ -79,7 +79,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Which object, whatever it says.
+/// Identity of an object.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ObjectRef {
     /// `IdentityProvider`, `CloudRunTarget`, `RoleMapping` or `Secret`.
@@ -104,18 +104,18 @@ impl fmt::Display for ObjectRef {
 /// An object of a manifest, with defaults.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Object {
-    /// One SCIM tenant.
+    /// An identity provider, which is one SCIM tenant.
     IdentityProvider(Box<IdentityProvider>),
-    /// Where roles may be granted.
+    /// A target of grants.
     CloudRunTarget(Box<CloudRunTarget>),
-    /// Who gets what.
+    /// A role mapping.
     RoleMapping(Box<RoleMapping>),
-    /// Tokens.
+    /// A Secret with tokens.
     Secret(SecretData),
 }
 
 impl Object {
-    /// Which object this is.
+    /// The identity of the object.
     #[must_use]
     pub fn object_ref(&self) -> ObjectRef {
         let (kind, metadata) = match self {
@@ -131,7 +131,7 @@ impl Object {
         ObjectRef { kind: kind.to_owned(), namespace: metadata.namespace.clone(), name }
     }
 
-    /// SHA-256 over all that the object says: metadata, spec or data. Equal when nothing changed but the spelling.
+    /// SHA-256 over the content of the object: metadata, spec or data. Equal when nothing but the notation changed.
     #[must_use]
     pub fn hash(&self) -> [u8; 32] {
         let said = match self {
@@ -140,28 +140,28 @@ impl Object {
             Self::RoleMapping(object) => serde_json::to_vec(object),
             Self::Secret(secret) => serde_json::to_vec(&(&secret.namespace, &secret.name, &secret.data)),
         };
-        // Values of these types are maps with text keys, which always can be written.
+        // Serialization cannot fail: values of these types are maps with text keys.
         Sha256::digest(said.unwrap_or_default()).into()
     }
 }
 
-/// One document of a file that concerns rolecall, or that cannot be read.
+/// One document of a file that concerns rolecall, or that cannot be parsed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ParsedDocument {
-    /// Which document of the file, from 0; skipped and empty ones are not counted.
+    /// Index of the document in the file, from 0; skipped and empty ones are not counted.
     pub index: usize,
-    /// Which object it is, when that much can be read.
+    /// The identity of the object, if it can be read.
     pub identity: Option<ObjectRef>,
-    /// The place where it begins.
+    /// The line where it begins.
     pub line: Option<u32>,
-    /// The object, or all that is wrong with it. Never an empty list.
+    /// The object, or all of its problems. Never an empty list.
     pub result: Result<Object, Vec<Problem>>,
 }
 
-/// Reads a file of YAML documents, or of one JSON document (a name that ends in `.json`).
+/// Parses a file of YAML documents, or of one JSON document (a name that ends in `.json`).
 ///
-/// Documents of other groups and kinds are left out without a word, so that a folder may hold whatever else belongs to
-/// an application. `v1` Lists are taken apart.
+/// Documents of other groups and kinds are skipped silently, so that a folder may contain the other manifests of an
+/// application. `v1` Lists are split into their items.
 #[must_use]
 pub fn parse_file(file: &str, text: &str) -> Vec<ParsedDocument> {
     if text.len() > MAX_FILE_BYTES {
@@ -191,10 +191,10 @@ pub fn parse_file(file: &str, text: &str) -> Vec<ParsedDocument> {
     parsed
 }
 
-/// Reads one object that was no text, such as one of an API server. `name`: what it is called in problems.
+/// Reads one object that was not a text, such as one from an API server. `name`: its name in problems.
 ///
 /// # Errors
-/// All that is wrong with it; never an empty list.
+/// All of its problems; never an empty list.
 pub fn read_object(name: &str, value: &Value) -> Result<Object, Vec<Problem>> {
     let problem = |field, reason, message| Problem { field, ..Problem::of_file(name, reason, message) };
     let node = Node::of_value(value).map_err(|error| vec![problem(String::new(), error.reason, error.message)])?;

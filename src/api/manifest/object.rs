@@ -1,4 +1,4 @@
-//! One document → one object: which kind it is, and whether it is a good one.
+//! Converts one document into one object: determines its kind and validates it.
 
 use kube::core::cel::Validator;
 use serde::de::DeserializeOwned;
@@ -10,20 +10,20 @@ use super::{Object, ObjectRef, secret};
 use crate::api::{GROUP, VERSION, crds, initial_status};
 use crate::model::ProviderName;
 
-/// What a CRD says about objects of one kind.
+/// The schema of one kind in its CRD.
 struct KindSchema {
     namespaced: bool,
     check: Check,
 }
 
-/// All CRDs, compiled.
+/// The compiled schemas of all CRDs.
 struct Schemas {
     kinds: Vec<(String, KindSchema)>,
     validator: Validator,
 }
 
 thread_local! {
-    // The validator is not shared between threads; compiling takes a few milliseconds and is done once in each.
+    // The validator cannot be shared between threads; compiling takes a few milliseconds and happens once per thread.
     static SCHEMAS: Result<Schemas, String> = Schemas::compile().map_err(|error| error.to_string());
 }
 
@@ -39,7 +39,7 @@ impl Schemas {
             check.replace_field("kind", Check::compile(&json!({"type": "string"}))?);
             check.replace_field("metadata", Check::compile(&metadata_schema())?);
             check.require("metadata");
-            // Status is rolecall's to write; what `kubectl get -o yaml` printed of it does no harm.
+            // Only rolecall writes the status, so a status copied from `kubectl get -o yaml` is harmless.
             check.replace_field("status", Check::anything());
             let namespaced = text("/spec/scope") == "Namespaced";
             kinds.push((text("/spec/names/kind").to_owned(), KindSchema { namespaced, check }));
@@ -48,7 +48,7 @@ impl Schemas {
     }
 }
 
-/// `ObjectMeta` as the API server has it. What the server fills in is taken and not looked at.
+/// The schema of `ObjectMeta` in the API server. Fields that the server fills in are accepted without validation.
 pub(super) fn metadata_schema() -> Value {
     let texts = json!({"type": "object", "additionalProperties": {"type": "string"}});
     let text = json!({"type": "string", "minLength": 1, "maxLength": 253});
@@ -72,14 +72,14 @@ pub(super) fn metadata_schema() -> Value {
 
 pub(super) type Outcome = (Option<ObjectRef>, Result<Object, Vec<Finding>>);
 
-/// Reads one document; `problems` were found while its text was read. None: it is no concern of rolecall.
+/// Reads one document; `problems` were found while its text was parsed. None: the document does not concern rolecall.
 pub(super) fn read(node: &Node, problems: &[Unreadable]) -> Option<Outcome> {
     let mut found: Vec<_> =
         problems.iter().map(|problem| finding(problem.place, "", problem.reason, problem.message.clone())).collect();
     let text = |field: &str| node.get(field).and_then(Node::as_str);
     let (version, kind) = match (&node.content, text("apiVersion"), text("kind")) {
         (Content::Map(_), Some(version), Some(kind)) => (version, kind),
-        // Something that is no manifest at all, such as the values of a chart.
+        // Not a manifest at all, for example the values of a chart.
         (Content::Map(_), None, None) if node.get("spec").is_none() => return None,
         (Content::Map(_), ..) => {
             found.push(finding(node.place, "", "NotAManifest", "a manifest has apiVersion and kind".to_owned()));
@@ -134,13 +134,13 @@ fn custom<T: DeserializeOwned>(node: &Node, kind: &str, mut found: Vec<Finding>)
             return Err(found);
         }
         serde_json::from_value(without_what_the_server_writes(value)).map(Box::new).map_err(|error| {
-            // The schema lets nothing through that the type does not take; a test holds that.
+            // The schema refuses everything that the type cannot hold, as a test verifies.
             vec![finding(node.place, "", "SchemaUnusable", format!("the object does not fit its type: {error}"))]
         })
     })
 }
 
-/// Names, where the schema of `metadata` is not the CRD's to write.
+/// Checks names, because a CRD cannot define the schema of `metadata`.
 pub(super) fn names(node: &Node, kind: &str, namespaced: bool, found: &mut Vec<Finding>) {
     let Some(metadata) = node.get("metadata") else { return };
     for field in ["name", "namespace"] {
@@ -163,8 +163,8 @@ pub(super) fn names(node: &Node, kind: &str, namespaced: bool, found: &mut Vec<F
     }
 }
 
-/// The CEL rules. Where the structure is wrong already, only what a rule says about other fields is added: the API server
-/// would say the rest after the next attempt.
+/// Evaluates the CEL rules. If the structure is already invalid, only problems of other fields are added; the API
+/// server would report the rest on the next attempt.
 fn rules(node: &Node, value: &Value, check: &Check, validator: &Validator, found: &mut Vec<Finding>) {
     let mut errors = Vec::new();
     check.rules(value, "", validator, &mut errors);
@@ -182,7 +182,7 @@ fn rules(node: &Node, value: &Value, check: &Check, validator: &Validator, found
     }
 }
 
-/// Is `inner` the same path as `outer`, or one below it?
+/// True when `inner` is the same path as `outer`, or below it.
 fn within(inner: &str, outer: &str) -> bool {
     let rest = inner.strip_prefix(outer).filter(|_| !outer.is_empty());
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
@@ -195,8 +195,8 @@ fn value_at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
     })
 }
 
-/// A file says what is wanted; uid, times and owners are not its to say, and its status is that of an object that was just
-/// created, as the API server gives it.
+/// Removes what the API server writes: uid, times and owners. The status becomes that of a new object, as the API
+/// server sets it.
 fn without_what_the_server_writes(mut value: Value) -> Value {
     if let Some(object) = value.as_object_mut() {
         object.insert("status".to_owned(), initial_status());
@@ -211,7 +211,7 @@ pub(super) fn finding(place: Place, path: &str, reason: &'static str, message: S
     Finding { place, path: path.to_owned(), reason, message }
 }
 
-/// Unknown fields of a map that is not a custom resource's.
+/// Reports unknown fields of a map that is not a custom resource's.
 pub(super) fn only_fields(node: &Node, known: &[&str], found: &mut Vec<Finding>) {
     let Content::Map(entries) = &node.content else { return };
     for (key, _) in entries.iter().filter(|(key, _)| !known.contains(&key.text.as_str())) {

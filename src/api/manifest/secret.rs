@@ -1,4 +1,4 @@
-//! `v1` Secrets in a folder: bearer tokens. Values are never shown, not even in what is wrong with them.
+//! `v1` Secrets in a folder: bearer tokens. Values are never shown, not even in the text of a problem.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,13 +12,14 @@ use super::object::{finding, metadata_schema, names, only_fields};
 use super::yaml::{Content, Node};
 use crate::api::SecretKey;
 
-/// The fewest characters of a bearer token. At 32 characters of any alphabet in use it cannot be guessed over a network.
+/// Smallest number of characters of a bearer token. With 32 characters of any common alphabet it cannot be guessed over
+/// a network.
 const TOKEN_MIN: usize = 32;
 
 /// The data of a Secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretData {
-    /// The namespace; none when the manifest names none, which means the operator's own.
+    /// The namespace; none when the manifest has none, which means the operator's own.
     pub namespace: Option<String>,
     /// The name.
     pub name: String,
@@ -37,19 +38,19 @@ impl fmt::Debug for SecretData {
     }
 }
 
-/// Why a Secret gives no token. The reasons are those of the condition `TokensValid`.
+/// Why a Secret has no usable token. The reasons are those of the condition `TokensValid`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// Neither key is there.
+    /// The Secret has neither key.
     #[error("the Secret has neither the key token nor tokenSHA256; add one")]
     KeyNotFound,
-    /// The value is empty or has white space or control characters inside.
+    /// The value is empty, or contains white space or control characters.
     #[error("the token is empty or has white space inside; write it as one line")]
     InvalidToken,
     /// The token has fewer than 32 characters.
     #[error("the token has fewer than 32 characters; make one with `openssl rand -hex 32`")]
     TooShort,
-    /// The value is no SHA-256.
+    /// The value is not a SHA-256.
     #[error(
         "tokenSHA256 is not 64 hexadecimal digits; write the output of sha256sum over the token without a line end"
     )]
@@ -69,8 +70,8 @@ impl TokenError {
 }
 
 impl SecretData {
-    /// The SHA-256 of the bearer token that stands under `key`, or under the other key when only that is there. A line end
-    /// after the value is not part of it. The length of a token of which only the hash is there cannot be known.
+    /// The SHA-256 of the bearer token under `key`, or under the other key when only that one exists. A line end after
+    /// the value is not part of it. The length of a token cannot be checked if only its hash is given.
     ///
     /// # Errors
     /// [`TokenError`].
@@ -116,7 +117,7 @@ pub(super) fn read(node: &Node, mut found: Vec<Finding>) -> Result<SecretData, V
             found.push(finding(node.place, "metadata", "MissingField", "required and missing".to_owned()));
         }
     }
-    // A namespace may be left out: Secrets are read from one namespace only.
+    // The namespace is optional, because Secrets are read from one namespace only.
     if node.get("metadata").is_some_and(|metadata| metadata.get("namespace").is_some()) {
         names(node, "Secret", true, &mut found);
     }

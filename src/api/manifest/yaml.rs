@@ -1,7 +1,7 @@
-//! YAML and JSON text as nodes that know where they stand, with bounds on size, depth and aliases.
+//! Parses YAML and JSON into nodes with positions, with bounds on size, depth and aliases.
 //!
-//! Scalars are typed by the core schema of YAML 1.2. What `kubectl` would read otherwise (`yes`, `on`) is refused rather
-//! than guessed, so that a file means the same here and in a cluster.
+//! Scalars are typed by the core schema of YAML 1.2. Scalars that `kubectl` would read differently (`yes`, `on`) are
+//! refused, so that a file has the same meaning here and in a cluster.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
@@ -13,7 +13,7 @@ use serde_json::{Map, Number, Value};
 
 use super::{MAX_DEPTH, MAX_NODES};
 
-/// A place in a text, both counted from 1.
+/// A position in a text, both counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Place {
     pub line: u32,
@@ -27,18 +27,18 @@ impl Place {
     }
 }
 
-/// One value with its place.
+/// One value with its position.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
     pub place: Place,
     pub content: Content,
-    /// How many nodes there are in it, itself included.
+    /// Number of nodes in this value, including itself.
     size: usize,
 }
 
 #[derive(Debug, Clone)]
 pub(super) enum Content {
-    /// Null, boolean, number or string.
+    /// A null, boolean, number or string.
     Scalar(Value),
     List(Vec<Node>),
     Map(Vec<(Key, Node)>),
@@ -52,7 +52,7 @@ pub(super) struct Key {
 }
 
 impl Node {
-    /// A value that has no text, and so no places.
+    /// Converts a value that has no text, and therefore no positions.
     ///
     /// # Errors
     /// [`Unreadable`], when it is nested too deeply or has too many values.
@@ -83,7 +83,7 @@ impl Node {
         Ok(Self { place, content, size: before - *left + 1 })
     }
 
-    /// The value of a field, when this is a map that has it.
+    /// The value of a field, if this is a map with that field.
     pub fn get(&self, key: &str) -> Option<&Node> {
         match &self.content {
             Content::Map(entries) => entries.iter().find(|(name, _)| name.text == key).map(|(_, node)| node),
@@ -113,7 +113,7 @@ impl Node {
         }
     }
 
-    /// The place of a path such as `spec.grants[0].roles[1]`, or of the last part of it that exists.
+    /// The position of a path such as `spec.grants[0].roles[1]`, or of the longest part of it that exists.
     pub fn locate(&self, path: &str) -> Place {
         let mut node = self;
         for part in path.split(['.', '[']).filter(|part| !part.is_empty()) {
@@ -131,7 +131,7 @@ impl Node {
     }
 }
 
-/// Why a text cannot be read.
+/// Why a text cannot be parsed.
 #[derive(Debug, Clone)]
 pub(super) struct Unreadable {
     pub place: Place,
@@ -139,14 +139,14 @@ pub(super) struct Unreadable {
     pub message: String,
 }
 
-/// One document, and what is wrong in it although it can be read.
+/// One document, and its problems that did not prevent parsing.
 #[derive(Debug, Clone)]
 pub(super) struct Document {
     pub node: Node,
     pub problems: Vec<Unreadable>,
 }
 
-/// The documents of a YAML text in order; empty ones are left out. After an error nothing more is read.
+/// Parses the documents of a YAML text in order and omits empty ones. Parsing stops at the first error.
 pub(super) fn documents(text: &str) -> (Vec<Document>, Option<Unreadable>) {
     let mut builder = Builder::default();
     let mut parser = Parser::new_from_str(text);
@@ -167,8 +167,8 @@ pub(super) fn documents(text: &str) -> (Vec<Document>, Option<Unreadable>) {
     (builder.documents, None)
 }
 
-/// The documents of a JSON text: one. The text is checked as JSON and then read as the YAML that it also is, which
-/// gives the places.
+/// Parses the single document of a JSON text. The text is validated as JSON and then parsed as YAML, which it also is,
+/// to obtain positions.
 pub(super) fn json_documents(text: &str) -> (Vec<Document>, Option<Unreadable>) {
     if let Err(error) = serde_json::from_str::<IgnoredAny>(text) {
         let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
@@ -178,11 +178,11 @@ pub(super) fn json_documents(text: &str) -> (Vec<Document>, Option<Unreadable>) 
             Some(Unreadable { place, reason: "InvalidJson", message: format!("not valid JSON: {error}") }),
         );
     }
-    // In valid JSON a tab stands between tokens only; YAML does not take it there.
+    // In valid JSON, tabs occur between tokens only; YAML does not accept them there.
     documents(&join_surrogates(&text.replace('\t', " ")))
 }
 
-/// JSON writes characters beyond U+FFFF as two escapes, YAML as one.
+/// JSON escapes a character beyond U+FFFF as two escapes, YAML as one.
 fn join_surrogates(text: &str) -> Cow<'_, str> {
     if !text.contains("\\u") {
         return Cow::Borrowed(text);
@@ -198,11 +198,11 @@ fn join_surrogates(text: &str) -> Cow<'_, str> {
         joined.push_str(&text[rest..at]);
         if let (Some(high @ 0xD800..=0xDBFF), Some(low @ 0xDC00..=0xDFFF)) = (unit(at), unit(at + 6)) {
             let character = 0x1_0000 + ((high - 0xD800) << 10) + (low - 0xDC00);
-            // Writing to a String does not fail.
+            // Writing to a String cannot fail.
             let _ = write!(joined, "\\U{character:08x}");
             rest = at + 12;
         } else {
-            // The escaped character is ASCII, so that two bytes are two characters.
+            // The escaped character is ASCII, so two bytes are two characters.
             rest = (at + 2).min(text.len());
             joined.push_str(&text[at..rest]);
         }
@@ -253,7 +253,7 @@ impl Builder {
             Event::Alias(id) => {
                 let node = self.anchors.get(&id).filter(|_| !self.wants_key());
                 let node = node.ok_or_else(|| error(place, "InvalidYaml", "an alias cannot stand here"))?;
-                // What it stands for counts in full, and before it is copied.
+                // The expansion of an alias counts in full, before it is copied.
                 let nodes = self.nodes + node.size;
                 within_bounds(nodes, place)?;
                 let node = node.clone();
@@ -306,7 +306,7 @@ impl Builder {
     }
 
     fn add(&mut self, node: Node, anchor: usize) -> Result<(), Unreadable> {
-        // What an anchor keeps is a copy, too.
+        // The value stored for an anchor is a copy too.
         self.nodes += if anchor > 0 { 1 + node.size } else { 1 };
         within_bounds(self.nodes, node.place)?;
         if anchor > 0 {
@@ -363,7 +363,7 @@ fn too_deep(place: Place) -> Unreadable {
     error(place, "TooDeep", &format!("nested deeper than {MAX_DEPTH} levels"))
 }
 
-/// `<<: *defaults` puts the entries of another map beside those that stand here and win.
+/// Merges the entries of another map (`<<: *defaults`). Entries of the map itself take precedence.
 fn merged(entries: Vec<(Key, Node)>) -> Result<Vec<(Key, Node)>, Unreadable> {
     if !entries.iter().any(|(key, _)| key.merge) {
         return Ok(entries);

@@ -1,5 +1,5 @@
-//! What an answer means: pure, from status, headers and body. The texts are those that Cloud Run and IAM are known to
-//! send; an answer that is not theirs (a page of a proxy or front end) never counts as theirs.
+//! Classification of Google's answers: a pure function of status, headers and body. The texts are those that Cloud Run
+//! and IAM are known to send. An answer from anything else (a page of a proxy or front end) never counts as theirs.
 
 use std::time::Duration;
 
@@ -12,23 +12,23 @@ use serde_json::Value;
 use super::GoogleError;
 use crate::target::RefusalCause;
 
-/// No longer wait is believed: the longest quota window of these APIs is a minute, a day's quota does not exist.
+/// Longest accepted wait: the longest quota window of these APIs is a minute, and there are no daily quotas.
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(10);
 
-/// Google's texts are one or two sentences. More than this is cut, so that a status stays readable and bounded.
+/// Google's texts are one or two sentences. Longer ones are cut, so that a status stays readable and bounded.
 const MESSAGE_MAX: usize = 1000;
 
 /// Whether a call changes something, which decides what a lost answer means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
-    /// A lost answer is no harm: nothing was changed.
+    /// A lost answer is harmless: nothing was changed.
     Read,
     /// A lost answer leaves the outcome open.
     Write,
 }
 
 impl Call {
-    /// The error of a call whose answer never came or says nothing: the one place that makes a write uncertain.
+    /// The error of a call whose answer never came or has no meaning. Only this makes the outcome of a write uncertain.
     pub(super) fn lost(self, message: String) -> GoogleError {
         match self {
             Self::Read => GoogleError::Unavailable { message },
@@ -36,7 +36,7 @@ impl Call {
         }
     }
 
-    /// The error of a 2xx whose body is not what it should be. A write has been committed then.
+    /// The error of a 2xx with an unexpected body. A write has been committed in this case.
     pub(super) fn unreadable(self, message: String) -> GoogleError {
         match self {
             Self::Read => GoogleError::Malformed { message },
@@ -73,7 +73,7 @@ impl Body {
         self.detail("ErrorInfo")?.get("reason")?.as_str()
     }
 
-    /// A quota, in any of the forms in which Google says so.
+    /// True for a quota error, in any of the forms that Google uses.
     fn is_quota(&self) -> bool {
         let legacy = |error: &Value| {
             let reason = error.get("reason").and_then(Value::as_str);
@@ -111,7 +111,7 @@ pub fn classify(call: Call, status: StatusCode, headers: &HeaderMap, body: &[u8]
             member: None,
             role: None,
         },
-        // 408 and 499 are cancelled calls, which may have been carried out.
+        // 408 and 499 are canceled calls, which may have been carried out.
         400..=499 if known && !matches!(status.as_u16(), 404 | 408 | 499) => {
             let Named { cause, member, role } = refusal(&error);
             GoogleError::Refused { cause, message, member, role }
@@ -128,7 +128,8 @@ fn is_disabled(error: &Body) -> bool {
         || (error.message.contains(" API has not been used in project ") && error.message.contains("or it is disabled"))
 }
 
-/// `Permission 'run.services.setIamPolicy' denied on resource …`, or the metadata of the details.
+/// The denied permission, from the text `Permission 'run.services.setIamPolicy' denied on resource …` or from the
+/// metadata of the details.
 fn permission(error: &Body) -> Option<String> {
     let told = between(&error.message, "Permission '", "' denied");
     let detailed = || error.detail("ErrorInfo")?.get("metadata")?.get("permission")?.as_str();
@@ -138,7 +139,7 @@ fn permission(error: &Body) -> Option<String> {
     is_one.then(|| permission.to_owned())
 }
 
-/// What a refusal says, and whom or what it names.
+/// The cause of a refusal, and the member or role that it names.
 struct Named {
     cause: RefusalCause,
     member: Option<String>,
@@ -200,14 +201,14 @@ fn refusal(error: &Body) -> Named {
     Named::nobody(RefusalCause::Other)
 }
 
-/// A role as policies name it.
+/// A role in the spelling of policies.
 fn role(name: &str) -> Option<String> {
     let plausible =
         !name.is_empty() && name.len() <= 200 && !name.contains(|c: char| c.is_whitespace() || c.is_control());
     plausible.then(|| name.to_owned())
 }
 
-/// The principal in the details of a domain restriction. Google writes `User` in front of service accounts, too.
+/// The principal in the details of a domain restriction. Google writes `User` before service accounts, too.
 fn violator(error: &Body) -> Option<String> {
     let violations = error.detail("PreconditionFailure")?.get("violations")?.as_array()?;
     violations.iter().find_map(|violation| {
@@ -228,7 +229,7 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
     rest.split_once(after).map(|(found, _)| found)
 }
 
-/// `Retry-After` as seconds or as a date (against the answer's own `Date`), else the delay of `RetryInfo`.
+/// `Retry-After` as seconds or as a date (relative to the answer's own `Date`), otherwise the delay of `RetryInfo`.
 fn retry_after(headers: &HeaderMap, error: &Body) -> Option<Duration> {
     let header = |name| headers.get(name).and_then(|value: &reqwest::header::HeaderValue| value.to_str().ok());
     let from_header = header(RETRY_AFTER).and_then(|text| {
@@ -246,7 +247,7 @@ fn retry_after(headers: &HeaderMap, error: &Body) -> Option<Duration> {
     from_header.or_else(from_details).map(|wait| wait.min(RETRY_AFTER_MAX))
 }
 
-/// A text of somebody else, made fit for a status: no control characters, bounded length.
+/// A foreign text made safe for a status: without control characters, and of bounded length.
 pub(super) fn bounded(text: &str) -> String {
     let mut clean: String = text.chars().take(MESSAGE_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
     if text.chars().nth(MESSAGE_MAX).is_some() {

@@ -333,7 +333,7 @@ proptest::proptest! {
         let read = classify(Call::Read, status, &headers, &body);
         proptest::prop_assert_ne!(read.class(), ErrorClass::Unknown);
         let write = classify(Call::Write, status, &headers, &body);
-        // What a write surely did not do is never worded as a failure of Google's side.
+        // A write that certainly did nothing is never reported as a failure on Google's side.
         proptest::prop_assert_ne!(write.reason(), "GoogleUnavailable");
     }
 }

@@ -20,54 +20,54 @@ use crate::model::{DocumentKey, MemberKey, ResourceKind};
 use crate::target::{Discovery, Resource};
 use crate::telemetry::{GoogleMetrics, field};
 
-/// A TCP and TLS handshake with Google takes well under a second; five leave room for a lost packet or two and still
-/// let a dead network be reported soon.
+/// A TCP and TLS handshake with Google takes well under a second. Five seconds tolerate a lost packet or two and still
+/// report a dead network soon.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A policy call takes tens to hundreds of milliseconds. What has not been answered after thirty seconds will not be,
-/// and a waiting write holds its document.
+/// A policy call takes tens to hundreds of milliseconds. A call that has not been answered after thirty seconds will
+/// not be, and a waiting write blocks its document.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The same for a read, which is repeated without harm: what waits behind one that hangs is tried again sooner.
+/// The same for a read, which can be repeated safely: calls that wait behind a hanging read are retried sooner.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Google's front end closes idle connections after a few minutes; one that is given back before is never found dead.
+/// Google's front end closes idle connections after a few minutes; closing them earlier avoids dead connections.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// A policy has some tens of kilobytes, a page of a hundred services with all their settings may have megabytes.
+/// A policy has some tens of kilobytes; a page of a hundred services with all their settings may have megabytes.
 pub(super) const BODY_MAX: usize = 16 * 1024 * 1024;
 
-/// Resources asked for in one page.
+/// Resources per page.
 const PAGE_SIZE: u32 = 100;
 
-/// Pages read of one list: 20,000 resources, far above what one region of one project may hold.
+/// Largest number of pages of one list: 20,000 resources, far above what one region of one project may have.
 const PAGES_MAX: usize = 200;
 
-/// The only version in which conditions can be read and written.
+/// The only policy version in which conditions can be read and written.
 const POLICY_VERSION: i32 = 3;
 
 /// The services of one project and region.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Services {
-    /// What is there.
+    /// The listed services.
     pub items: Vec<Resource>,
-    /// Regions that could not be asked: nothing follows from what is absent here.
+    /// Regions that could not be reached: absences prove nothing.
     pub unreachable: Vec<String>,
 }
 
 /// The resources of all kinds in one project and region.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Resources {
-    /// What is there.
+    /// The listed resources.
     pub items: Vec<Resource>,
-    /// Regions that could not be asked.
+    /// Regions that could not be reached.
     pub unreachable: Vec<String>,
     /// Kinds whose list failed.
     pub failed: Vec<(ResourceKind, GoogleError)>,
 }
 
 impl Resources {
-    /// Whether absence from `items` means that a resource does not exist.
+    /// True when a resource that is absent from `items` does not exist.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.unreachable.is_empty() && self.failed.is_empty()
@@ -97,17 +97,17 @@ impl fmt::Debug for CloudRun {
     }
 }
 
-/// Makes ring the cryptography of all TLS in this process. [`CloudRun::new`] does it; whoever opens another TLS
-/// connection before calls it first. Repeated calls, and a provider that is already there, are no harm.
+/// Makes ring the TLS cryptography provider of this process. [`CloudRun::new`] calls it; code that opens another TLS
+/// connection earlier has to call it first. Repeated calls, and a provider that is already installed, are harmless.
 pub fn install_crypto_provider() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
-        // An error means that a provider is installed already, which is as good.
+        // An error means that a provider is already installed, which is fine.
         drop(rustls::crypto::ring::default_provider().install_default());
     });
 }
 
-/// What is asked of Google.
+/// The kind of a call to Google.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Operation {
     List,
@@ -142,8 +142,8 @@ struct Page {
 }
 
 impl Page {
-    /// An empty object is an empty page. An object that has nothing of a page is something else: taking it for an empty
-    /// list would say that nothing exists.
+    /// Reads a page. An empty object is an empty page. An object without any field of a page is an error: treating it
+    /// as an empty list would mean that no resource exists.
     fn read(mut object: Map<String, Value>, kind: ResourceKind) -> Result<Self, GoogleError> {
         fn field<T: DeserializeOwned + Default>(value: Option<Value>) -> Result<T, GoogleError> {
             let Some(value) = value else { return Ok(T::default()) };
@@ -176,7 +176,7 @@ struct Identified {
     uid: String,
 }
 
-/// What is looked at in every answer before it is read: it is an object, and no error.
+/// The parts of every answer that are checked before it is parsed: it must be an object, and not an error.
 #[derive(Deserialize)]
 struct Outline {
     #[serde(default)]
@@ -189,7 +189,7 @@ struct SetPolicy<'a> {
 }
 
 impl CloudRun {
-    /// A client with the named credentials. No connection is opened and no credentials are looked for yet.
+    /// Creates a client with the named credentials. No connection is opened and no credentials are loaded yet.
     ///
     /// # Errors
     /// [`GoogleError::Unauthenticated`] when the credentials must not be sent to this endpoint;
@@ -198,7 +198,7 @@ impl CloudRun {
         Self::with_source(endpoint, credentials.source())
     }
 
-    /// A client with any source of tokens.
+    /// Creates a client with any source of tokens.
     ///
     /// # Errors
     /// As [`CloudRun::new`].
@@ -223,21 +223,21 @@ impl CloudRun {
             .redirect(redirect::Policy::none())
             .referer(false);
         if endpoint.is_plain_loopback() {
-            // What stays on this machine needs neither a proxy nor the system's certificates.
+            // Requests that stay on this machine need neither a proxy nor the system's certificates.
             http = http.no_proxy().tls_certs_only([]);
         }
         let http = http.build().map_err(|error| GoogleError::Unavailable { message: describe(error) })?;
         Ok(Self { http, endpoint, tokens, metrics: None, read_timeout: READ_TIMEOUT.min(total) })
     }
 
-    /// The same client, counting its calls.
+    /// The same client, with metrics of its calls.
     #[must_use]
     pub fn with_metrics(mut self, metrics: GoogleMetrics) -> Self {
         self.metrics = Some(metrics);
         self
     }
 
-    /// The services of a project and region, all pages.
+    /// Lists the services of a project and region, all pages.
     ///
     /// # Errors
     /// [`GoogleError`]; a list that cannot be read to its end is an error, never a short list.
@@ -245,8 +245,8 @@ impl CloudRun {
         self.list(project, location, ResourceKind::Service).await
     }
 
-    /// The services, jobs and worker pools of a project and region. The kinds are asked at the same time; one that
-    /// fails is reported beside the others.
+    /// Lists the services, jobs and worker pools of a project and region. The kinds are listed concurrently; one that
+    /// fails is reported together with the others.
     pub async fn resources(&self, project: &str, location: &str) -> Resources {
         let list = async |kind| (kind, self.list(project, location, kind).await);
         let (services, jobs, pools) =
@@ -266,8 +266,8 @@ impl CloudRun {
         all
     }
 
-    /// The uid of the resource that a document belongs to. It tells a resource from a namesake that was made after it was
-    /// deleted.
+    /// The uid of the resource that a document belongs to. It distinguishes a resource from one of the same name that
+    /// was created after it was deleted.
     ///
     /// # Errors
     /// [`GoogleError`].
@@ -277,10 +277,10 @@ impl CloudRun {
         if resource.uid.is_empty() { Err(malformed("the resource has no uid")) } else { Ok(resource.uid) }
     }
 
-    /// The policy of a document, asked for in version 3.
+    /// Reads the policy of a document, in version 3.
     ///
     /// # Errors
-    /// [`GoogleError`]; also when what comes back could not be written back safely.
+    /// [`GoogleError`]; also when the policy could not be written back safely.
     pub async fn policy(&self, document: &DocumentKey) -> Result<Policy, GoogleError> {
         let mut url = self.url(&format!("v2/{}:getIamPolicy", document.resource()))?;
         url.query_pairs_mut().append_pair("options.requestedPolicyVersion", "3");
@@ -291,12 +291,12 @@ impl CloudRun {
         Ok(policy)
     }
 
-    /// Replaces the policy of a document, if it still has the etag of `policy`. Sent in version 3. The result is the
-    /// policy that Google now has.
+    /// Replaces the policy of a document if it still has the etag of `policy`. Sent in version 3. Returns the policy
+    /// that Google now has.
     ///
     /// # Errors
-    /// [`GoogleError::EtagMissing`], and nothing is sent, when `policy` has no etag; [`GoogleError::Unknown`] when the
-    /// policy may have been written; any other: it surely was not.
+    /// [`GoogleError::EtagMissing`], and nothing is sent, when `policy` has no etag. [`GoogleError::Unknown`] when the
+    /// policy may have been written; with any other error it certainly was not.
     pub async fn set_policy(&self, document: &DocumentKey, policy: &Policy) -> Result<Policy, GoogleError> {
         writable(policy)?;
         let mut sent = policy.clone();
@@ -318,7 +318,7 @@ impl CloudRun {
     }
 
     async fn list(&self, project: &str, location: &str, kind: ResourceKind) -> Result<Services, GoogleError> {
-        // The key type knows which characters a project and a region may have.
+        // The key type validates the characters of project and region.
         let probe = DocumentKey::cloud_run(project, location, kind, "x")
             .map_err(|error| GoogleError::Malformed { message: error.to_string() })?;
         let resource = probe.resource();
@@ -347,14 +347,14 @@ impl CloudRun {
         Err(malformed("the list has more pages than any region can have"))
     }
 
-    /// An absolute URL below the endpoint whose path is exactly what was meant: a name such as `..` would change it.
+    /// An absolute URL below the endpoint whose path is exactly the intended one: a name such as `..` would change it.
     fn url(&self, path: &str) -> Result<Url, GoogleError> {
         let text = format!("{}{path}", self.endpoint.cloud_run());
         let url = Url::parse(&text).map_err(|_| malformed("the resource name makes no URL"))?;
         if url.as_str() == text { Ok(url) } else { Err(malformed("the resource name is not a plain name")) }
     }
 
-    /// One call, counted and timed.
+    /// Makes one call, counted and timed.
     async fn call<T: DeserializeOwned>(&self, operation: Operation, request: Request) -> Result<T, GoogleError> {
         let path = request.url().path().to_owned();
         let begun = Instant::now();
@@ -382,8 +382,8 @@ impl CloudRun {
         if !status.is_success() {
             return Err(classify(call, status, &headers, &body));
         }
-        // Read from the text, not through a tree of values: that would round large numbers in parts of a policy that are
-        // somebody else's.
+        // Parsed from the text, not through a tree of values, which would round large numbers in foreign parts of a
+        // policy.
         let outline: Outline = match serde_json::from_slice(&body) {
             Ok(outline) => outline,
             Err(error) if error.is_data() => {
@@ -397,7 +397,7 @@ impl CloudRun {
         serde_json::from_slice(&body).map_err(|error| call.unreadable(bounded(&format!("unexpected field: {error}"))))
     }
 
-    /// Puts the token on a request whose URL may carry it. No request goes out without one that should have one.
+    /// Adds the token to a request whose URL may carry it. No request that needs a token is sent without one.
     pub(super) async fn authorize(&self, request: &mut Request) -> Result<(), GoogleError> {
         if !self.tokens.has_tokens() {
             return Ok(());
@@ -413,13 +413,13 @@ impl CloudRun {
 
     async fn exchange(&self, call: Call, request: Request) -> Result<(StatusCode, HeaderMap, Vec<u8>), GoogleError> {
         let mut response = self.http.execute(request).await.map_err(|error| {
-            // Before the connection stands nothing can have been sent. Everything later may have arrived.
+            // Before the connection is open, nothing can have been sent. Anything later may have arrived.
             let sent = !(error.is_connect() || error.is_builder());
             let message = describe(error);
             if sent { call.lost(message) } else { GoogleError::Unavailable { message } }
         })?;
         let status = response.status();
-        // A refusal is known by its status even when its body is lost.
+        // A refusal is recognized by its status even when its body is lost.
         let lost = |message: String| {
             if status.is_success() { call.unreadable(message) } else { classify(call, status, &HeaderMap::new(), &[]) }
         };
@@ -459,7 +459,7 @@ fn describe(error: reqwest::Error) -> String {
     bounded(&text)
 }
 
-/// Whether a policy can be written back without losing what it says.
+/// Checks that a policy can be written back without losing content.
 fn writable(policy: &Policy) -> Result<(), GoogleError> {
     if !matches!(policy.version, 0 | 1 | 3) {
         return Err(GoogleError::PolicyUnknownVersion { version: policy.version });
@@ -470,7 +470,7 @@ fn writable(policy: &Policy) -> Result<(), GoogleError> {
     if policy.etag.is_empty() { Err(GoogleError::EtagMissing) } else { Ok(()) }
 }
 
-/// The role name that stands for a role with a condition in an answer below version 3.
+/// True for a role name that replaces a role with a condition in an answer below version 3.
 fn hides_condition(role: &str) -> bool {
     role.rsplit_once("_withcond_")
         .is_some_and(|(_, hash)| hash.len() == 20 && hash.bytes().all(|b| b.is_ascii_hexdigit()))
@@ -478,7 +478,7 @@ fn hides_condition(role: &str) -> bool {
 
 fn listed(item: Item, project: &str, location: &str, kind: ResourceKind) -> Result<Resource, GoogleError> {
     let wrong = || malformed(&format!("the list of {} has an item it should not have", kind.collection()));
-    // The project is not compared: it may be asked for by id and answered by number.
+    // The project is not compared: it may be requested by id and answered by number.
     let name = match item.name.split('/').collect::<Vec<_>>().as_slice() {
         ["projects", _, "locations", region, collection, name]
             if *region == location && *collection == kind.collection() =>
@@ -494,8 +494,8 @@ fn listed(item: Item, project: &str, location: &str, kind: ResourceKind) -> Resu
     Ok(Resource { document, uid: item.uid, labels: item.labels, invoker_iam_disabled: item.invoker_iam_disabled })
 }
 
-/// Spells the member that a refusal names as the written policy spells it, so that it can be found there. A refusal
-/// that names nobody in the policy names nobody.
+/// Replaces the member that a refusal names by its spelling in the written policy, so that it can be found there. A
+/// name that is not in the policy is dropped.
 fn pointed_at(error: GoogleError, policy: &Policy) -> GoogleError {
     let GoogleError::Refused { cause, message, member: Some(named), role } = error else { return error };
     let members = || policy.bindings.iter().flat_map(|binding| &binding.members);

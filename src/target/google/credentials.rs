@@ -1,4 +1,4 @@
-//! Who we are to Google. A token is fetched at the last moment, cached by its source and shown nowhere.
+//! Credentials for Google. A token is fetched at the last moment, cached by its source and never shown.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,24 +12,24 @@ use tokio::sync::OnceCell;
 
 use super::GoogleError;
 
-/// The one scope that all APIs which rolecall calls accept.
+/// The scope that all APIs called by rolecall accept.
 const SCOPES: &[&str] = &["https://www.googleapis.com/auth/cloud-platform"];
 
-/// Finding credentials and fetching a token, together. A metadata server answers in milliseconds and a token endpoint
-/// in well under a second; ten seconds leave room for the source's own retries.
+/// Timeout of finding credentials and fetching a token, together. A metadata server answers in milliseconds and a token
+/// endpoint in well under a second; ten seconds allow for the source's own retries.
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Which credentials to use, as `--google-credentials` names them.
+/// The credentials to use, as named by `--google-credentials`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Credentials {
     /// Application Default Credentials: a service account key named by `GOOGLE_APPLICATION_CREDENTIALS`, gcloud's
     /// application default login, the metadata server (Workload Identity on GKE), gcloud itself. In that order.
     Adc,
-    /// None at all, for an emulator.
+    /// No credentials, for an emulator.
     None,
 }
 
-/// Why a word names no credentials.
+/// Error for a word that does not name credentials.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` names no credentials: write adc or none")]
 pub struct CredentialsError(String);
@@ -56,7 +56,7 @@ impl fmt::Display for Credentials {
 }
 
 impl Credentials {
-    /// The source of tokens. Nothing is read or called before the first token is asked for.
+    /// The source of tokens. Nothing is read or called before the first token is requested.
     #[must_use]
     pub fn source(self) -> Arc<dyn TokenSource> {
         match self {
@@ -71,10 +71,11 @@ impl Credentials {
 pub struct Bearer(HeaderValue);
 
 impl Bearer {
-    /// Makes a header of a token.
+    /// Turns a token into a header.
     ///
     /// # Errors
-    /// [`GoogleError::Unauthenticated`] when the token has bytes that no header may have. The token is not repeated.
+    /// [`GoogleError::Unauthenticated`] when the token has bytes that a header cannot contain. The error does not
+    /// repeat the token.
     pub fn new(token: &str) -> Result<Self, GoogleError> {
         let mut value = HeaderValue::try_from(format!("Bearer {token}"))
             .map_err(|_| unauthenticated("the token has characters that cannot be sent"))?;
@@ -93,12 +94,12 @@ impl fmt::Debug for Bearer {
     }
 }
 
-/// Where bearer tokens come from.
+/// Source of bearer tokens.
 pub trait TokenSource: Send + Sync + 'static {
-    /// A token that is valid now, or `None` when requests go out without one. Implementations cache.
+    /// A currently valid token, or `None` when requests are sent without one. Implementations cache tokens.
     fn token(&self) -> BoxFuture<'_, Result<Option<Bearer>, GoogleError>>;
 
-    /// Whether this source ever gives a token: such a source is not used with an endpoint that must not see one.
+    /// True when this source can return a token. Such a source is not used with an endpoint that must not receive one.
     fn has_tokens(&self) -> bool {
         true
     }
@@ -118,15 +119,15 @@ impl TokenSource for NoCredentials {
     }
 }
 
-/// Application Default Credentials by way of the crate `gcp_auth`. They are looked for when the first token is asked
-/// for, by one caller at a time, and again after a failure.
+/// Application Default Credentials, through the crate `gcp_auth`. They are loaded when the first token is requested, by
+/// one caller at a time, and again after a failure.
 #[derive(Default)]
 pub struct ApplicationDefault {
     provider: OnceCell<Arc<dyn TokenProvider>>,
 }
 
 impl ApplicationDefault {
-    /// With a provider that is already known, such as a service account key read from a file.
+    /// Uses a given provider, such as a service account key read from a file.
     #[must_use]
     pub fn with_provider(provider: Arc<dyn TokenProvider>) -> Self {
         Self { provider: OnceCell::new_with(Some(provider)) }
@@ -161,7 +162,7 @@ fn unauthenticated(message: &str) -> GoogleError {
     GoogleError::Unauthenticated { message: message.to_owned() }
 }
 
-/// Both kinds of failure of one fetch, so that `?` serves for either.
+/// Both kinds of failure of a fetch, so that `?` works for either.
 mod gcp_auth_failure {
     use super::GoogleError;
 
@@ -185,7 +186,7 @@ mod gcp_auth_failure {
     impl From<Failure> for GoogleError {
         fn from(failure: Failure) -> Self {
             match failure {
-                // Display only: no variant of it shows a token, a key or an answer.
+                // Display only: no variant of it contains a token, a key or an answer.
                 Failure::Source(error) => Self::Unauthenticated { message: describe(&error) },
                 Failure::Token(error) => error,
             }

@@ -1,4 +1,4 @@
-//! A policy as a set of grants, and edits that leave everything else as it was read.
+//! Policies as sets of grants, and edits that preserve everything else as it was read.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::policy::{Binding, Policy};
 use crate::model::{Capacity, Changes, ConditionHash, GrantKey, Live, MemberKey, Role, Stored};
 
-/// Google's limit: all appearances of principals in all bindings of one policy.
+/// Google's limit on the appearances of principals in all bindings of one policy.
 pub const MAX_PRINCIPALS: usize = 1500;
 
-/// The etag of a policy that was never set.
+/// The etag of a policy that has never been set.
 const NEVER_SET: &str = "ACAB";
 
-/// What stands in a policy, as a set.
+/// The grants of a policy, as a set.
 pub(in crate::target) fn live(policy: &Policy) -> Live {
     let mut grants: BTreeMap<GrantKey, Stored> = BTreeMap::new();
     let mut beyond = BTreeSet::new();
@@ -40,16 +40,17 @@ pub(in crate::target) fn live(policy: &Policy) -> Live {
     }
 }
 
-/// A role under a condition: what bindings are told apart by.
+/// A role and a condition: the identity of a binding.
 type Place<'a> = (&'a str, &'a ConditionHash);
 
 fn place(grant: &GrantKey) -> Place<'_> {
     (grant.role.as_str(), &grant.condition)
 }
 
-/// The policy with these changes made, or as it is when there are none. Bindings keep their order, foreign members,
-/// conditions and unknown fields their bytes. A binding that a removal empties is dropped, one that was empty before stays.
-/// Bindings are not merged; a member is added to one that says nothing else than its role and condition, or to a new one.
+/// The policy with these changes, or unchanged when there are none. Bindings keep their order; foreign members,
+/// conditions and unknown fields keep their bytes. A binding that a removal empties is dropped; one that was empty
+/// before stays. Bindings are not merged. A member is added to a binding with no fields besides role, condition and
+/// members, or to a new one.
 pub(in crate::target) fn edited(read: &Policy, changes: &Changes) -> Policy {
     let mut policy = Policy { version: 3, ..read.clone() };
     if changes.add.is_empty() && changes.remove.is_empty() {
@@ -59,8 +60,8 @@ pub(in crate::target) fn edited(read: &Policy, changes: &Changes) -> Policy {
         policy.bindings.iter().map(|binding| ConditionHash::of(binding.condition.as_ref())).collect();
     let mut shrunk = take_out(&mut policy, &hashes, &changes.remove);
 
-    // The first binding of each place that says nothing but what rolecall knows. One without members is somebody's own
-    // and stays as it is.
+    // The first binding of each role and condition without unknown fields. A binding without members is foreign and
+    // stays as it is.
     let mut takes: BTreeMap<(String, ConditionHash), usize> = BTreeMap::new();
     for (at, binding) in policy.bindings.iter().enumerate().rev() {
         if !binding.has_unknown_fields() && (shrunk[at] || !binding.members.is_empty()) {
@@ -89,7 +90,7 @@ pub(in crate::target) fn edited(read: &Policy, changes: &Changes) -> Policy {
     policy
 }
 
-/// Takes these members out of every binding of their place. Answers which bindings lost a member.
+/// Removes these members from every binding with their role and condition. Returns which bindings lost a member.
 fn take_out(policy: &mut Policy, hashes: &[ConditionHash], gone: &BTreeSet<GrantKey>) -> Vec<bool> {
     let places: BTreeSet<Place> = gone.iter().map(place).collect();
     let mut shrunk = vec![false; policy.bindings.len()];

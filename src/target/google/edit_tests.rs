@@ -1,4 +1,4 @@
-//! What somebody else wrote into a policy is written back as the text that was read.
+//! Foreign content of a policy is written back as the text that was read.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -23,12 +23,12 @@ fn addition(role: &str, n: u128) -> Addition {
     Addition { grant: key(role, &email(n)), member: email(n), condition: None }
 }
 
-/// `p1` comes in as an invoker.
+/// Adds `p1` as an invoker.
 fn p1_comes() -> Changes {
     Changes { add: vec![addition(INVOKER, 1)], ..Changes::default() }
 }
 
-/// `p1` goes.
+/// Removes `p1`.
 fn p1_goes() -> Changes {
     Changes { add: vec![], remove: [key(INVOKER, &email(1))].into() }
 }
@@ -50,11 +50,11 @@ fn field(text: &str, name: &str) -> String {
     fields.into_iter().find(|(field, _)| field == name).map(|(_, value)| value).unwrap_or_default()
 }
 
-/// The text of each binding that is written.
+/// The text of each written binding.
 fn written(policy: &Policy) -> Vec<String> {
     let policy = serde_json::to_string(policy).unwrap();
     let bindings = field(&policy, "bindings");
-    // A policy that nobody is in any more has none.
+    // A policy without any member has no bindings.
     let raw: Vec<Box<RawValue>> = if bindings.is_empty() { vec![] } else { serde_json::from_str(&bindings).unwrap() };
     raw.iter().map(|binding| binding.get().to_owned()).collect()
 }
@@ -210,7 +210,7 @@ fn any_condition() -> impl Strategy<Value = String> {
     prop_oneof![4 => prop::collection::btree_map(name, value, 0..5).prop_map(|fields| object(&fields)), 1 => any_json()]
 }
 
-/// The text of a binding, which may hold people of ours.
+/// The text of a binding, which may include members granted by rolecall.
 fn any_text() -> impl Strategy<Value = String> {
     let member = prop_oneof![(1_u128..4).prop_map(email), Just("allUsers".into()), "[a-z]{1,4}:[A-Z@a-z.]{1,5}"];
     let members = prop::option::of(prop::collection::vec(member, 0..4));
@@ -244,7 +244,7 @@ proptest! {
         let rest = rest.concat();
         let policy = read(&bindings, &rest);
         let additions = added.iter().map(|(n, role)| addition(if *role { INVOKER } else { VIEWER }, *n));
-        // Who stands there already is not added.
+        // A member that is already there is not added.
         let before = live(&policy);
         let changes = Changes {
             add: additions.filter(|addition| !before.has(&addition.grant)).collect(),

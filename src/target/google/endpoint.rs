@@ -1,4 +1,4 @@
-//! Where Google is, and who may be shown a token.
+//! Endpoints of Google's APIs, and the rule about which of them may receive a token.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use reqwest::Url;
 /// Cloud Run's global host. It serves every region.
 const CLOUD_RUN: &str = "https://run.googleapis.com/";
 
-/// Why a text is no endpoint.
+/// Why a text is not a valid endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
     /// Not an absolute URL with a host.
@@ -40,17 +40,17 @@ impl EndpointError {
     }
 }
 
-/// Where the APIs are.
+/// The location of the APIs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Endpoint {
     /// Each API at its own host under `googleapis.com`.
     #[default]
     Google,
-    /// One base for all APIs, as `--google-endpoint` names it: an emulator, or a private way to Google.
+    /// One base for all APIs, as given by `--google-endpoint`: an emulator, or a private endpoint of Google.
     Base(Base),
 }
 
-/// A checked base URL. Its path ends with `/`.
+/// A validated base URL. Its path ends with `/`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Base(Url);
 
@@ -70,7 +70,7 @@ impl Endpoint {
         }
     }
 
-    /// Whether every request stays on this machine in plain http.
+    /// True when every request stays on this machine in plain http.
     #[must_use]
     pub fn is_plain_loopback(&self) -> bool {
         matches!(self, Self::Base(base) if base.0.scheme() == "http")
@@ -109,16 +109,17 @@ impl fmt::Display for Endpoint {
 }
 
 fn is_loopback(host: &str) -> bool {
-    // As a URL has it, an IPv6 address stands in brackets.
+    // In a URL, an IPv6 address is in brackets.
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
-/// Whether a request to this URL may carry Google credentials: `https://*.googleapis.com` on the standard port, without
-/// a user name or password in the URL. It is asked with the URL that is really sent, not with the configured base.
+/// True when a request to this URL may carry Google credentials: `https://*.googleapis.com` on the standard port,
+/// without a user name or password in the URL. Checked with the URL that is actually sent, not with the configured
+/// base.
 pub(super) fn may_carry_token(url: &Url) -> bool {
     let google = url.host_str().is_some_and(|host| {
-        // The parser has lower-cased the host and mapped look-alike dots already.
+        // The parser has already lower-cased the host and mapped look-alike dots.
         host.strip_suffix(".googleapis.com").is_some_and(|label| !label.is_empty() && !label.starts_with('.'))
     });
     google && url.scheme() == "https" && url.port().is_none() && url.username().is_empty() && url.password().is_none()
@@ -171,7 +172,7 @@ mod tests {
             "https://[::1]/",
             "ftp://run.googleapis.com/",
         ] {
-            // What the parser refuses cannot be sent at all.
+            // A URL that the parser refuses cannot be sent at all.
             if let Ok(parsed) = Url::parse(url) {
                 assert!(!may_carry_token(&parsed), "{url}");
             }

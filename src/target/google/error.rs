@@ -1,11 +1,11 @@
-//! What an answer of Google means, and what to do about it.
+//! The meaning of Google's errors, and the reaction to them.
 
 use std::time::Duration;
 
 use crate::target::{ErrorClass, ErrorKind, RefusalCause, Refused, TargetError};
 
-/// Why a call to Google gave no result. `message` is Google's own text, without control characters and of bounded
-/// length; it may name a person, so that it belongs into status, not into logs at level info or below.
+/// Why a call to Google failed. `message` is Google's own text, without control characters and of bounded length; it
+/// may name a person, so it belongs into status, not into logs at level info or below.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GoogleError {
     /// 409 `ABORTED`: the policy changed since it was read.
@@ -14,12 +14,12 @@ pub enum GoogleError {
     /// 403.
     #[error("google denied the call: {message}")]
     Denied {
-        /// The permission that is missing, when the answer names it.
+        /// The missing permission, if the answer names it.
         permission: Option<String>,
         /// Google's text.
         message: String,
     },
-    /// 403 because the API is switched off in the project.
+    /// 403 because the API is disabled in the project.
     #[error("the API is not enabled in the project: {message}")]
     ApiDisabled {
         /// Google's text.
@@ -34,19 +34,19 @@ pub enum GoogleError {
     /// 400, and other answers that say the request itself is wrong.
     #[error("google refused the request: {message}")]
     Refused {
-        /// Which refusal.
+        /// The cause.
         cause: RefusalCause,
         /// Google's text.
         message: String,
-        /// The member of the written policy that Google complains about, when the text tells.
+        /// The refused member of the written policy, if the text names it.
         member: Option<String>,
-        /// The role that Google complains about, when the text tells.
+        /// The refused role, if the text names it.
         role: Option<String>,
     },
-    /// 429, or the 403 that is a quota.
+    /// 429, or a 403 that means a quota.
     #[error("google's quota is spent: {message}")]
     Throttled {
-        /// How long Google asks to wait, if it does.
+        /// The delay that Google asks for, if any.
         retry_after: Option<Duration>,
         /// Google's text.
         message: String,
@@ -57,31 +57,31 @@ pub enum GoogleError {
         /// What happened.
         message: String,
     },
-    /// A write that may have been committed: timeout, connection lost, any 5xx, an answer that cannot be read.
+    /// A write that may have been committed: timeout, connection lost, any 5xx, or an unreadable answer.
     #[error("the outcome of the write is unknown: {message}")]
     Unknown {
         /// What happened.
         message: String,
     },
-    /// A read was answered with something that is not what the API documents.
+    /// The answer to a read does not conform to the API's documentation.
     #[error("google's answer cannot be understood: {message}")]
     Malformed {
         /// What is wrong with it.
         message: String,
     },
-    /// 401, or no credentials could be had.
+    /// 401, or no credentials could be obtained.
     #[error("the credentials were not accepted: {message}")]
     Unauthenticated {
         /// What happened.
         message: String,
     },
-    /// A policy without etag, read or about to be written. Writing it would overwrite whatever is there.
+    /// A policy without etag, read or about to be written. Writing it would overwrite whatever is stored.
     #[error("the policy has no etag, so it cannot be written safely")]
     EtagMissing,
-    /// A policy of a version that does not exist today.
+    /// A policy of an unknown version.
     #[error("the policy has version {version}, of which only 0, 1 and 3 are known")]
     PolicyUnknownVersion {
-        /// The version it has.
+        /// The version.
         version: i32,
     },
     /// A policy in which conditions were replaced by `_withcond_` role names. Writing it would lose the conditions.
@@ -93,7 +93,7 @@ pub enum GoogleError {
 }
 
 impl GoogleError {
-    /// Every word that [`GoogleError::reason`] gives, for the lists that must know them all.
+    /// Every word that [`GoogleError::reason`] returns, for lists that have to be complete.
     pub const REASONS: &[&str] = &[
         "EtagConflict",
         "PermissionDenied",
@@ -134,7 +134,7 @@ impl GoogleError {
         }
     }
 
-    /// What follows from it.
+    /// The reaction to this error.
     #[must_use]
     pub fn class(&self) -> ErrorClass {
         self.kind().class()
@@ -162,7 +162,7 @@ impl GoogleError {
         }
     }
 
-    /// How long Google asks to wait before the next call, if it does.
+    /// The delay that Google asks for before the next call, if any.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -1,5 +1,5 @@
-//! The only code that talks to Google: the policies and lists of Cloud Run's Admin API v2, credentials, and what an
-//! answer means.
+//! The only code that calls Google: policies and lists of Cloud Run's Admin API v2, credentials, and the classification
+//! of answers.
 //!
 //! ```text
 //!             Endpoint        TokenSource (Adc | none)
@@ -12,8 +12,8 @@
 //!                 GoogleError::class() decides what the engine does next, GoogleError::reason() what people read
 //! ```
 //!
-//! Two rules hold everywhere here. A policy is read with version 3 and written with version 3 and the etag of
-//! that read, never without. And an error of a write either says that Google surely did not commit it, or it is
+//! Two rules hold for the whole module. A policy is read with version 3 and written with version 3 and the etag of that
+//! read, never without. And an error of a write either means that Google certainly did not commit it, or it is
 //! [`GoogleError::Unknown`]: there is no third kind.
 
 mod classify;

@@ -1,4 +1,4 @@
-//! IAM policies as Google writes them.
+//! IAM policies in Google's JSON.
 
 use serde::de::Error as _;
 use serde::ser::{Error as _, SerializeMap};
@@ -10,43 +10,43 @@ const ROLE: &str = "role";
 const MEMBERS: &str = "members";
 const CONDITION: &str = "condition";
 
-/// An allow policy. What rolecall does not know travels through as it was read.
+/// An allow policy. Parts that rolecall does not know are preserved as they were read.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Policy {
     /// 0, 1 or 3; rolecall always asks for and writes 3.
     pub version: i32,
-    /// Opaque; a write carries the etag of the read it was planned on.
+    /// Opaque; a write carries the etag of the read that it was planned on.
     pub etag: String,
     /// Role bindings, in Google's order.
     pub bindings: Vec<Binding>,
-    /// Whatever else the policy has (`auditConfigs`).
+    /// All other fields of the policy (`auditConfigs`).
     pub(crate) rest: Vec<(String, RawJson)>,
 }
 
-/// One binding of a policy. One that was read and not edited is written back as the very text that was read; of an edited
-/// one, every field but the edited ones.
+/// One binding of a policy. An unedited binding is written back as the text that was read. In an edited one, every
+/// field but the edited ones is preserved.
 #[derive(Debug, Clone)]
 pub struct Binding {
-    /// The role as Google spells it; foreign bindings may have any.
+    /// The role as Google spells it; foreign bindings may have any role.
     pub role: String,
     /// Members byte for byte as read.
     pub members: Vec<String>,
     /// The IAM condition, if any.
     pub condition: Option<Condition>,
-    /// Fields that rolecall does not know.
+    /// Unknown fields.
     unknown: Vec<(String, RawJson)>,
     /// The binding as it was read; none for a binding that rolecall made.
     read: Option<RawJson>,
 }
 
 impl Binding {
-    /// A binding of rolecall's own making.
+    /// Creates a new binding.
     #[must_use]
     pub fn new(role: String, members: Vec<String>, condition: Option<Condition>) -> Self {
         Self { role, members, condition, unknown: vec![], read: None }
     }
 
-    /// Whether the binding has fields that rolecall does not know: they may narrow or widen what it grants.
+    /// True when the binding has unknown fields, which may narrow or widen what it grants.
     #[must_use]
     pub fn has_unknown_fields(&self) -> bool {
         !self.unknown.is_empty()
@@ -66,7 +66,7 @@ impl Binding {
     }
 }
 
-/// Two bindings are equal when they say the same, however it is written.
+/// Two bindings are equal when they have the same meaning, whatever their notation.
 impl PartialEq for Binding {
     fn eq(&self, other: &Self) -> bool {
         self.role == other.role
@@ -125,7 +125,7 @@ impl Serialize for Binding {
             }
             fields = read.fields().map_err(S::Error::custom)?;
         }
-        // What was not edited stands as it was read, in its place; what was edited, or is new, stands behind it.
+        // Unedited fields keep their text and place; edited and new ones follow.
         let edited = [
             (ROLE, self.role != was.role),
             (MEMBERS, self.members != was.members),

@@ -1,4 +1,4 @@
-//! The client over HTTP, against a small server that answers what it is told and keeps what it was asked.
+//! Tests of the client over HTTP, against a small scripted server that records requests.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
@@ -23,7 +23,7 @@ use crate::model::{DocumentKey, ResourceKind};
 use crate::target::{ErrorClass, RefusalCause, Resource};
 use crate::telemetry::Metrics;
 
-/// For the test that waits for it. The others have time, since a busy machine is slow.
+/// Timeout of the test that waits for it. The others have longer ones, since a busy machine is slow.
 const SOON: Duration = Duration::from_millis(500);
 const AMPLE: Duration = Duration::from_secs(30);
 
@@ -321,7 +321,7 @@ async fn a_conflict_and_a_spent_quota_are_told_from_each_other_over_http() {
 async fn a_refused_member_is_spelled_as_the_written_policy_spells_it() {
     for (text, expected) in [
         ("User bob@example.com does not exist.", Some("user:Bob@Example.com")),
-        // Google's word for it may be wrong about the kind.
+        // The type that Google names may be wrong.
         ("User x@p.iam.gserviceaccount.com does not exist.", Some("serviceAccount:x@p.iam.gserviceaccount.com")),
         ("User somebody@else.example does not exist.", None),
     ] {
@@ -417,7 +417,7 @@ async fn calls_are_counted_by_operation_and_outcome() {
     }
 }
 
-/// A provider of one token, as `gcp_auth` would give it.
+/// A provider of one token, like those of `gcp_auth`.
 struct OneToken;
 
 impl gcp_auth::TokenProvider for OneToken {
@@ -468,7 +468,7 @@ fn credentials_and_an_endpoint_that_must_not_see_them_make_no_client() {
     assert!(CloudRun::with_source(private, one_token()).is_ok());
 }
 
-/// A source that has tokens and cannot get one.
+/// A source of tokens that fails.
 struct Failing;
 
 impl TokenSource for Failing {

@@ -162,7 +162,7 @@ fn what_the_api_server_fills_in_is_taken_and_does_not_count() {
     assert_ne!(other.hash(), plain.hash());
     let annotated = replaced(MAPPING, "spec:\n", "  annotations: {rolecall.dev/release: abc}\nspec:\n");
     assert_ne!(one(&annotated).unwrap().hash(), plain.hash());
-    // Spelling, order and defaults do not count.
+    // Notation, order and explicit defaults do not affect the hash.
     let spelled = replaced(MAPPING, "  mode: Enforce\n  onMissing: Revert\n", "  \"onMissing\": 'Revert'\n");
     assert_eq!(one(&spelled).unwrap().hash(), plain.hash());
 }

@@ -1,9 +1,9 @@
-//! The table of rules, in folder mode.
+//! The table of rules, applied to a folder of manifests.
 
 use super::table::rows;
 use super::*;
 
-/// The rows of the table hold.
+/// Each row of the table holds.
 #[test]
 fn every_rule_takes_what_is_good_and_refuses_what_is_not() {
     for (text, from, good, bad) in rows() {

@@ -1,7 +1,7 @@
-//! Each rule of the schema: what it takes, and what it refuses with which reason and which words. The API server of the
-//! cluster tests sees the same rows.
+//! The rules of the schema: for each, values that it accepts, and values that it refuses, with reason and words of the
+//! message. The cluster tests send the same rows to an API server.
 
-/// A provider that says every field.
+/// A provider that sets every field.
 pub const PROVIDER: &str = r#"apiVersion: rolecall.dev/v1alpha1
 kind: IdentityProvider
 metadata:
@@ -22,7 +22,7 @@ spec:
       googleAccount: {attribute: userName}
 "#;
 
-/// A target that says every field.
+/// A target that sets every field.
 pub const TARGET: &str = r#"apiVersion: rolecall.dev/v1alpha1
 kind: CloudRunTarget
 metadata:
@@ -39,7 +39,7 @@ spec:
       permit: [Suspend]
 "#;
 
-/// A mapping that says every field.
+/// A mapping that sets every field.
 pub const MAPPING: &str = r#"apiVersion: rolecall.dev/v1alpha1
 kind: RoleMapping
 metadata:
@@ -65,10 +65,10 @@ pub fn replaced(text: &str, from: &str, to: &str) -> String {
     text.replacen(from, to, 1)
 }
 
-/// What is written, the reason, and words of the message.
+/// The refused text, the reason, and words of the message.
 pub type Refused = (String, &'static str, &'static str);
 
-/// A manifest, what is replaced in it, what is taken in its place, and what is refused.
+/// A manifest, the text to replace in it, accepted replacements, and refused ones.
 pub type Row = (&'static str, &'static str, Vec<String>, Vec<Refused>);
 
 /// The rows.
