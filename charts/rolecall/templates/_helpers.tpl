@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{/* Long names leave room for the suffixes of what is named after them. */}}
+{{/* Names are truncated so that suffixes fit. */}}
 {{- define "rolecall.fullname" -}}
 {{- if .Values.fullnameOverride }}
 {{- .Values.fullnameOverride | trunc 45 | trimSuffix "-" }}
@@ -48,7 +48,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- default (printf "%s-database" (include "rolecall.fullname" .)) .Values.database.sqlite.existingClaim }}
 {{- end }}
 
-{{/* What a schema can only refuse without saying why. */}}
+{{/* Rules that a schema cannot refuse with a reason. */}}
 {{- define "rolecall.validate" -}}
 {{- if gt (int .Values.replicas) 1 }}
 {{- fail (printf "replicas: %d is not possible with SQLite: its one file has one writer, and the volume one node. Set replicas to 1" (int .Values.replicas)) }}
