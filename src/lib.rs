@@ -1,6 +1,7 @@
 //! rolecall keeps access to Google Cloud Run in step with the identity provider.
 //!
-//! The modules, and what each may use, are described in `docs/architecture.md`; `tests/layering.rs` holds the table.
+//! The modules, and the modules that each may use, are described in `docs/architecture.md`; `tests/layering.rs`
+//! enforces them.
 
 pub mod api;
 pub mod app;

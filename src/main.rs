@@ -1,4 +1,4 @@
-//! The binary: reads the command line, sets up logs, and hands over.
+//! The binary: parses the command line, sets up logging, and runs the command.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! What a folder of manifests has seen of its store, kept beside the folder: a store that is new, or that was put back
-//! from a backup, must not be taken for the truth about grants.
+//! Checkpoints of the store, kept next to a folder of manifests. They detect a store that is new or was restored from a
+//! backup, which must not be trusted about grants.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -14,56 +14,56 @@ use crate::model::Seq;
 use crate::store::private::{PRIVATE, tighten};
 use crate::store::{Store, StoreError};
 
-/// The largest mirror file that is read, in bytes; a whole one has about 100.
+/// Largest checkpoint file that is read, in bytes; a complete one has about 100.
 const MAX_BYTES: u64 = 4096;
 
-/// The store as the folder last saw it.
+/// The last state of the store that was used with the folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Checkpoint {
     /// The id the store was given when it was created.
     pub store_id: Uuid,
-    /// The highest event position that was seen; it only grows, except by `rolecall store accept`.
+    /// Highest observed position of the event log; it only grows, except by `rolecall store accept`.
     pub highest_seq: Seq,
-    /// The highest position of the audit log that was seen, which grows also with grants that no event of the directory
-    /// stands for. Files written before this was kept have none.
+    /// Highest observed position of the audit log, which also grows with grants that no directory event causes. Absent
+    /// from files of older versions.
     #[serde(default)]
     pub highest_audit_seq: i64,
 }
 
-/// How a store compares with what its folder has seen.
+/// Result of comparing a store with a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Comparison {
-    /// The same store, not behind; or a folder that has never seen a store.
+    /// The same store, and not behind; or no store was used with the folder yet.
     Match,
     /// Another store: claims freeze as `StoreMismatch`.
     Mismatch,
-    /// The same store, but older than what was seen: claims freeze as `StoreRewound`.
+    /// The same store, but older than the checkpoint: claims freeze as `StoreRewound`.
     Rewound,
 }
 
-/// Why the mirror could not be read or written.
+/// Why the checkpoint could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// The folder of manifests has no name to put the file beside.
-    #[error("`{0}` has no name of its own, so nothing can be kept beside it: name a folder below it")]
+    /// The folder of manifests has no name next to which a file could be placed.
+    #[error("`{0}` has no name of its own, so no checkpoint can be kept next to it: name a folder below it")]
     NoFolderName(PathBuf),
-    /// The file system refused.
+    /// An error of the file system.
     #[error("cannot {action} `{path}`: {source}")]
     Io {
-        /// What was tried.
+        /// The attempted operation.
         action: &'static str,
-        /// On which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// There is a file, and it is not one of ours. To be treated as [`Comparison::Mismatch`].
-    #[error("`{path}` does not say which store was used here: {problem}; `rolecall store accept` writes it anew")]
+    /// The file is not a checkpoint. To be treated as [`Comparison::Mismatch`].
+    #[error("`{path}` does not say which store was used here: {problem}; `rolecall store accept` replaces it")]
     Malformed {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
 }
@@ -80,7 +80,7 @@ impl CheckpointError {
     }
 }
 
-/// The store as it is now.
+/// Creates a checkpoint of the store's current state.
 ///
 /// # Errors
 /// [`StoreError`], when it cannot be read.
@@ -89,7 +89,7 @@ pub async fn of(store: &Store) -> Result<Checkpoint, StoreError> {
     Ok(Checkpoint { store_id: store.id(), highest_seq, highest_audit_seq })
 }
 
-/// Compares what the folder has seen with the store at hand.
+/// Compares a checkpoint with the current state of a store.
 #[must_use]
 pub fn compare(seen: Option<&Checkpoint>, now: &Checkpoint) -> Comparison {
     match seen {
@@ -101,11 +101,12 @@ pub fn compare(seen: Option<&Checkpoint>, now: &Checkpoint) -> Comparison {
     }
 }
 
-/// The file that belongs to a folder of manifests: `.NAME.rolecall-store.json` beside it. A folder that is a symbolic
-/// link is taken by the name that was given, so that a link which is moved to a new checkout keeps its file.
+/// The checkpoint file of a folder of manifests: `.NAME.rolecall-store.json` next to it. A folder that is a symbolic
+/// link is known by the given name, so that a link that is moved to a new checkout keeps its file.
 ///
 /// # Errors
-/// [`CheckpointError::NoFolderName`] for a root, [`CheckpointError::Io`] when the working directory cannot be found out.
+/// [`CheckpointError::NoFolderName`] for a root, [`CheckpointError::Io`] when the working directory cannot be
+/// determined.
 pub fn mirror_path(manifests: &Path) -> Result<PathBuf, CheckpointError> {
     let io = |source| CheckpointError::Io { action: "resolve", path: manifests.to_owned(), source };
     let mut folder = std::path::absolute(manifests).map_err(io)?;
@@ -122,12 +123,13 @@ pub fn mirror_path(manifests: &Path) -> Result<PathBuf, CheckpointError> {
     Ok(folder.with_file_name(file))
 }
 
-/// The two places in which a folder's mirror stands: one of them outlives the loss of the other, or of the database.
+/// The two places of a folder's checkpoint: one of them survives the loss of the other, or of the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoints {
-    /// Beside the folder of manifests.
+    /// Next to the folder of manifests.
     pub manifests: PathBuf,
-    /// In the folder of the database, by the path of the manifests, so that another database there is compared with it.
+    /// In the folder of the database, named by the path of the manifests, so that a replaced database is compared with
+    /// it.
     pub database: PathBuf,
 }
 
@@ -135,7 +137,7 @@ impl Checkpoints {
     /// The places for these manifests and this database file.
     ///
     /// # Errors
-    /// As [`mirror_path`].
+    /// Those of [`mirror_path`].
     pub fn of(manifests: &Path, database: &Path) -> Result<Self, CheckpointError> {
         let io = |path: &Path| {
             let path = path.to_owned();
@@ -152,13 +154,14 @@ impl Checkpoints {
         [&self.manifests, &self.database]
     }
 
-    /// What both say, as far as they can be read.
+    /// Both checkpoints, where they can be read.
     #[must_use]
     pub fn found(&self) -> [Option<Checkpoint>; 2] {
         self.paths().map(|path| read(path).ok().flatten())
     }
 
-    /// Compares both with the store at hand; the worse answer counts. A file that is not a mirror is a mismatch.
+    /// Compares both with the current state of the store; the worse result counts. A file that is not a checkpoint is a
+    /// mismatch.
     ///
     /// # Errors
     /// [`CheckpointError::Io`].
@@ -185,13 +188,13 @@ impl Checkpoints {
     /// Writes both.
     ///
     /// # Errors
-    /// The first [`CheckpointError`]; the other is written all the same.
+    /// The first [`CheckpointError`]; the other file is still written.
     pub fn write(&self, mirror: &Checkpoint) -> Result<(), CheckpointError> {
         let [manifests, database] = self.paths().map(|path| write(path, mirror));
         manifests.and(database)
     }
 
-    /// Takes the permissions of others away from both.
+    /// Removes the permissions of other users from both.
     ///
     /// # Errors
     /// The first [`CheckpointError`].
@@ -201,10 +204,10 @@ impl Checkpoints {
     }
 }
 
-/// Reads the mirror; none when the file does not exist.
+/// Reads the checkpoint; none when the file does not exist.
 ///
 /// # Errors
-/// [`CheckpointError::Io`], and [`CheckpointError::Malformed`] for a file that is not a mirror.
+/// [`CheckpointError::Io`], and [`CheckpointError::Malformed`] for a file that is not a checkpoint.
 pub fn read(path: &Path) -> Result<Option<Checkpoint>, CheckpointError> {
     let io = |source| CheckpointError::Io { action: "read", path: path.to_owned(), source };
     let malformed = |problem: String| CheckpointError::Malformed { path: path.to_owned(), problem };
@@ -221,7 +224,7 @@ pub fn read(path: &Path) -> Result<Option<Checkpoint>, CheckpointError> {
     serde_json::from_slice(&bytes).map(Some).map_err(|error| malformed(error.to_string()))
 }
 
-/// Takes the permissions of others away from a mirror that an older rolecall wrote.
+/// Removes the permissions of other users from a checkpoint written by an older version.
 ///
 /// # Errors
 /// [`CheckpointError::Io`].
@@ -229,10 +232,10 @@ pub fn make_private(path: &Path) -> Result<(), CheckpointError> {
     tighten(path).map_err(|source| CheckpointError::Io { action: "make private", path: path.to_owned(), source })
 }
 
-/// Writes the mirror so that a reader sees the old or the new one, also after a power cut.
+/// Writes the checkpoint atomically: a reader sees the old or the new file, also after a power failure.
 ///
 /// # Errors
-/// [`CheckpointError::Io`]; the old file is then still there.
+/// [`CheckpointError::Io`]; the old file then still exists.
 pub fn write(path: &Path, mirror: &Checkpoint) -> Result<(), CheckpointError> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
@@ -252,8 +255,8 @@ fn replace(path: &Path, beside: &Path, mirror: &Checkpoint) -> io::Result<()> {
         _ => {}
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(beside)?;
-    // What root writes by `rolecall store accept` stays readable for the user who runs rolecall. Others may not do this,
-    // and need not.
+    // A file written by root with `rolecall store accept` stays readable for the user that runs rolecall. Other users
+    // are not permitted to change the owner, and do not need to.
     if let Ok(owner) = fs::metadata(path).or_else(|_| fs::metadata(path.parent().unwrap_or(path))) {
         let _ = fchown(&file, Some(owner.uid()), Some(owner.gid()));
     }
@@ -368,7 +371,7 @@ mod tests {
         write(&path, &mirror(7, 1)).unwrap();
         assert_eq!(mode(), 0o600);
         fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
-        // Left behind by a power cut, when it was still readable.
+        // Left over from a power failure, with permissions of an older version.
         fs::write(dir.path().join(".access.rolecall-store.json.new"), "").unwrap();
         make_private(&path).unwrap();
         assert_eq!(mode(), 0o600);

@@ -1,4 +1,5 @@
-//! What every `rolecall run` has, wherever its resources come from: listeners, store, engine, tokens, and an orderly end.
+//! The parts of every `rolecall run`, whether its resources come from a folder or a cluster: listeners, store, engine,
+//! tokens, and an orderly shutdown.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -27,27 +28,27 @@ use crate::target::Target;
 use crate::target::google::{CloudRun, Credentials, Endpoint, GoogleError};
 use crate::telemetry::{Metrics, Part, Readiness, admin_router, probe_router};
 
-/// Connections to the admin port: of everybody, and of one address.
+/// Largest number of connections to the admin port: in total, and from one address.
 const ADMIN_CONNECTIONS: (usize, usize) = (256, 64);
-/// The same of the port for probes.
+/// Largest number of connections to the probe port: in total, and from one address.
 const PROBE_CONNECTIONS: (usize, usize) = (64, 32);
-/// The fewest connections that SCIM is served with.
+/// Smallest number of SCIM connections that is served.
 const MIN_CONNECTIONS: usize = 64;
-/// Files that are open beside the connections of clients: the store's, those to Google and to the API server.
+/// Number of open files besides the connections of clients: those of the store, to Google and to the API server.
 const OTHER_FILES: usize = 128;
 
-/// How long requests that are under way at the end may take.
+/// Time that requests in progress may take during shutdown.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Why rolecall did not start, or ended.
+/// Why rolecall did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// An address cannot be listened on.
+    /// An address cannot be bound.
     #[error("cannot listen on {address}: {source}: is another rolecall running there?")]
     Listen {
-        /// Which.
+        /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
     /// The store cannot be opened or read.
@@ -56,28 +57,28 @@ pub enum AppError {
     /// The client for Google cannot be set up.
     #[error("cannot set up the client for Google: {0}")]
     Google(#[from] GoogleError),
-    /// The endpoint for Google is not one.
+    /// The endpoint of Google is invalid.
     #[error("--google-endpoint: {0}")]
     Endpoint(#[from] crate::target::google::EndpointError),
-    /// There is nowhere to keep what the folder has seen of its store.
+    /// There is no place for the checkpoint of the store.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// Another process took over the database.
-    #[error("{leader} took over the database: only one rolecall works on it at a time, so this one ends")]
+    #[error("lost the database to {leader}; only one rolecall may use it at a time, exiting")]
     LeadershipLost {
-        /// Which, as far as it can be told.
+        /// The other process, where it is known.
         leader: String,
     },
-    /// There is no cluster to speak to.
+    /// No Kubernetes cluster is configured.
     #[error(
         "no Kubernetes cluster can be reached with what is configured: {0}: run it in a cluster, set KUBECONFIG, or name a folder with --manifests"
     )]
     NoCluster(String),
-    /// The Lease went to another process, or was deleted.
-    #[error("the Lease is not held any more, so another rolecall may be at work: this one ends")]
+    /// The Lease was taken by another process, or deleted.
+    #[error("lost the Lease, so another rolecall may be active; exiting")]
     LeaseLost,
-    /// A part of the engine ended by itself.
-    #[error("a part of the engine ended by itself; the log says which and why")]
+    /// A part of the engine stopped unexpectedly.
+    #[error("a part of the engine stopped unexpectedly; the log has the part and the cause")]
     EngineEnded,
     /// A signal handler cannot be installed.
     #[error("cannot listen for signals: {0}")]
@@ -102,7 +103,7 @@ impl AppError {
     }
 }
 
-/// One process, from its start to its end.
+/// One process, from start to shutdown.
 pub(super) struct Process {
     pub(super) config: RunConfig,
     pub(super) clock: Arc<dyn Clock>,
@@ -112,9 +113,9 @@ pub(super) struct Process {
     pub(super) tokens: TokenTable,
     pub(super) resolved: Arc<Mutex<Resolved>>,
     pub(super) external_url: String,
-    /// Open when SCIM is served.
+    /// Ready when SCIM is served.
     pub(super) loaded: Part,
-    /// The process is ending: it was told to, or cannot go on.
+    /// Cancelled when the process shuts down: because of a signal, or because it cannot continue.
     pub(super) stop: CancellationToken,
     told: Arc<AtomicBool>,
     pub(super) metrics: Arc<Metrics>,
@@ -122,12 +123,12 @@ pub(super) struct Process {
     servers: JoinSet<()>,
     scim: Option<(TcpListener, SocketAddr)>,
     admin_address: SocketAddr,
-    /// Connections to the SCIM port.
+    /// Largest number of connections to the SCIM port.
     connections: usize,
 }
 
 impl Process {
-    /// Listens, opens the store and serves the admin port; nothing is loaded yet.
+    /// Binds the addresses, opens the store and serves the admin port. Nothing is loaded yet.
     pub(super) async fn start(config: RunConfig) -> Result<Self, AppError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         for warning in config.warnings() {
@@ -216,7 +217,7 @@ impl Process {
         })
     }
 
-    /// Serves SCIM from here on.
+    /// Starts to serve SCIM.
     pub(super) fn serve_scim(&mut self) {
         let Some((listener, address)) = self.scim.take() else { return };
         let router = scim_server::router(Scim {
@@ -239,27 +240,27 @@ impl Process {
         );
     }
 
-    /// Was the process told to end?
+    /// True when the process was asked to shut down.
     pub(super) fn is_ending(&self) -> bool {
         self.told.load(Ordering::Acquire)
     }
 
-    /// Shows how far the event log is.
+    /// Updates the metric of the event log's position.
     pub(super) async fn count_events(&self) {
         if let Some(seq) = self.store.highest_seq().await.ok().and_then(|seq| usize::try_from(seq).ok()) {
             self.metrics.store.event_seq.set([], seq);
         }
     }
 
-    /// Finishes what is being answered.
+    /// Finishes the requests in progress.
     pub(super) async fn end(&mut self) {
-        tracing::info!("ending: requests and passes under way are finished");
+        tracing::info!("shutting down, finishing requests and reconciles in progress");
         self.stop.cancel();
         let servers = &mut self.servers;
         let _ = tokio::time::timeout(GRACE, async { while servers.join_next().await.is_some() {} }).await;
     }
 
-    /// Why the engine stopped without being told to.
+    /// Why the engine stopped although it was not asked to.
     pub(super) async fn why(&self) -> AppError {
         if self.store.is_deposed() {
             AppError::LeadershipLost { leader: successor(&self.store).await }
@@ -269,7 +270,7 @@ impl Process {
     }
 }
 
-/// Who took over, in words.
+/// Description of the process that took over.
 async fn successor(store: &Store) -> String {
     match store.leader().await {
         Ok(Some(leader)) => format!("another rolecall ({}, since {})", leader.holder, leader.since),
@@ -284,8 +285,8 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppErr
     Ok((listener, bound))
 }
 
-/// How many connections of clients there may be: as many as asked for, if the system lets this process open as many
-/// files. Its soft limit is raised as far as it may be.
+/// Largest number of client connections: as many as requested, if the system lets this process open that many files.
+/// The soft limit of the process is raised as far as permitted.
 fn connections_within_file_limit(wanted: usize) -> usize {
     let needed = wanted + ADMIN_CONNECTIONS.0 + PROBE_CONNECTIONS.0 + OTHER_FILES;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
@@ -306,7 +307,7 @@ fn connections_within_file_limit(wanted: usize) -> usize {
     tracing::warn!(
         files,
         connections,
-        "the system lets this process open {files} files only, so there may be {connections} connections and not {wanted}: raise the limit (ulimit -n)"
+        "the system limits this process to {files} open files, so only {connections} connections are accepted instead of {wanted}: raise the limit (ulimit -n)"
     );
     connections
 }
@@ -372,7 +373,7 @@ fn seen(
     }
 }
 
-/// Has `stop` cancelled by SIGTERM and SIGINT. Answers whether it was.
+/// Makes SIGTERM and SIGINT cancel `stop`. Returns a flag that is set when one has arrived.
 fn end_on_signals(stop: &CancellationToken) -> Result<Arc<AtomicBool>, AppError> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Signals)?;
@@ -394,7 +395,7 @@ fn end_on_signals(stop: &CancellationToken) -> Result<Arc<AtomicBool>, AppError>
 mod tests {
     use super::*;
 
-    /// A status that is Ready of an endpoint that answers 503 would be wrong.
+    /// A Ready status of a provider whose endpoint answers 503 would be wrong.
     #[test]
     fn what_is_seen_of_a_provider_says_that_its_endpoint_is_held() {
         let (tokens, traffic, resolved) = (TokenTable::new(), Traffic::new(), Mutex::default());

@@ -1,5 +1,5 @@
-//! `rolecall run`: one process that serves SCIM, follows the resources of a folder or a cluster and keeps the policies in
-//! step. Here: the folder.
+//! `rolecall run` with a folder of manifests: one process that serves SCIM, follows the folder and keeps the policies
+//! in step.
 
 use std::time::Duration;
 
@@ -16,9 +16,9 @@ use crate::source::folder::PollOptions;
 use crate::store::{Store, Trust};
 use crate::sync::Engine;
 
-/// How often the folder is looked at, the mirror written and a freeze looked at again.
+/// Interval at which the folder is scanned, the checkpoint is written and a freeze is checked.
 const TICK: Duration = Duration::from_secs(1);
-/// How long the first read of the folder may take before what was in force at the last end is worked with.
+/// Timeout of the first read of the folder, after which the specs that were last in force are used.
 const FIRST_READ: Duration = Duration::from_secs(10);
 
 /// Runs until SIGTERM or SIGINT.
@@ -35,7 +35,7 @@ pub async fn run(config: RunConfig) -> Result<(), AppError> {
 
 async fn follow_folder(mut process: Process, manifests: std::path::PathBuf) -> Result<(), AppError> {
     let (engine, store, stop) = (process.engine.clone(), process.store.clone(), process.stop.clone());
-    // From here on a rolecall that was started before this one on the same database can write nothing any more.
+    // From here on, a rolecall that was started earlier on the same database cannot write any more.
     let epoch = store.begin_epoch(&format!("process {} at {}", std::process::id(), process.external_url)).await?;
     tracing::info!(%epoch, "this process took over the database");
     engine.record_mode().await?;
@@ -52,7 +52,7 @@ async fn follow_folder(mut process: Process, manifests: std::path::PathBuf) -> R
     let frozen = compare(&mirrors, &store).await?;
     let (found, doubted) = (mirrors.found(), store.trust().await? == Trust::Doubted);
     if frozen.is_none() && found == [None, None] {
-        // Nothing remembers a store: it is new, or its memory was lost with it.
+        // There is no checkpoint of a store: the store is new, or the checkpoint was lost with a former one.
         engine.begin_first_look().await?;
     }
     let (folder, known) = Folder::new(
@@ -71,7 +71,7 @@ async fn follow_folder(mut process: Process, manifests: std::path::PathBuf) -> R
     }
     let mut memory = Memory::default();
     if frozen.is_none() {
-        // Before the first write to Google: from here on another database would be noticed.
+        // Before the first write to Google: from here on, a replaced database is detected.
         remember(&store, &mirrors, &mut memory).await;
     }
     engine.freeze(frozen).await?;
@@ -85,10 +85,10 @@ async fn follow_folder(mut process: Process, manifests: std::path::PathBuf) -> R
     loop {
         tokio::select! {
             () = tokio::time::sleep(TICK) => {}
-            // Told to end; or the engine stopped by itself and said why, and ending is what gets it started again.
+            // Cancelled from outside, or by the engine, which has logged why; a restart gets it going again.
             () = stop.cancelled() => break,
         }
-        // So that who has nothing to write hears of it too. The engine ends when it is so.
+        // Detects a lost epoch even when there is nothing to write. The engine stops in that case.
         if let Err(error) = store.check_epoch().await {
             tracing::warn!(reason = error.reason(), "{error}");
         }
@@ -97,7 +97,7 @@ async fn follow_folder(mut process: Process, manifests: std::path::PathBuf) -> R
                 Ok(true) => tracing::warn!(reason = reason.reason(), "the store was accepted; the freeze is lifted"),
                 Ok(false) => {}
                 Err(error) => {
-                    tracing::warn!(reason = error.reason(), "cannot look whether the store was accepted: {error}");
+                    tracing::warn!(reason = error.reason(), "cannot read whether the store was accepted: {error}");
                 }
             }
         }
@@ -109,7 +109,7 @@ async fn follow_folder(mut process: Process, manifests: std::path::PathBuf) -> R
     process.end().await;
     for task in [worker, following] {
         if let Err(error) = task.await {
-            tracing::error!(%error, "a task ended badly");
+            tracing::error!(%error, "a task failed");
         }
     }
     if engine.frozen().is_none() {
@@ -118,7 +118,7 @@ async fn follow_folder(mut process: Process, manifests: std::path::PathBuf) -> R
     if process.is_ending() { Ok(()) } else { Err(process.why().await) }
 }
 
-/// Compares the store with what was seen of it, and with what it says of itself.
+/// Compares the store with its checkpoints and with its own record of trust.
 async fn compare(mirrors: &Checkpoints, store: &Store) -> Result<Option<FreezeReason>, AppError> {
     Ok(match mirrors.compare(&checkpoint::of(store).await?)? {
         Comparison::Match if store.trust().await? == Trust::Doubted => Some(FreezeReason::StoreMismatch),
@@ -128,9 +128,9 @@ async fn compare(mirrors: &Checkpoints, store: &Store) -> Result<Option<FreezeRe
     })
 }
 
-/// Lifts the freeze when somebody accepted the store. That it matches is not enough: a store that was behind what was
-/// `found` at the start catches up with it when the IdP pushes, and still lacks what it lacks. Of a store that was
-/// `doubted` then, the mirrors say nothing else once it is accepted.
+/// Ends the freeze when a person has accepted the store. A matching checkpoint is not sufficient: a store that was
+/// behind the checkpoints `found` at the start catches up when the IdP pushes, but still lacks what it lost. For a
+/// store that was `doubted` at the start, the checkpoints do not change when it is accepted.
 async fn unfreeze(
     engine: &Engine,
     mirrors: &Checkpoints,
@@ -145,7 +145,7 @@ async fn unfreeze(
     Ok(accepted)
 }
 
-/// What was written to the mirror, and why the last attempt failed, which is said once.
+/// The last written checkpoint, and the last error, which is logged once.
 #[derive(Default)]
 struct Memory {
     written: Option<Checkpoint>,
@@ -153,7 +153,7 @@ struct Memory {
 }
 
 impl Memory {
-    /// Takes in how an attempt went; answers what is new about it.
+    /// Records the outcome of an attempt and returns what is new about it.
     fn note(&mut self, now: Checkpoint, outcome: Result<(), CheckpointError>) -> Option<Result<(), CheckpointError>> {
         match outcome {
             Ok(()) => {
@@ -168,7 +168,7 @@ impl Memory {
     }
 }
 
-/// Writes down how far the store is, so that an older copy of it is known as one.
+/// Writes the position of the store to the checkpoints, so that an older copy of the store is detected.
 async fn remember(store: &Store, mirrors: &Checkpoints, memory: &mut Memory) {
     let Ok(now) = checkpoint::of(store).await else { return };
     if memory.written == Some(now) {
@@ -177,11 +177,11 @@ async fn remember(store: &Store, mirrors: &Checkpoints, memory: &mut Memory) {
     match memory.note(now, mirrors.write(&now)) {
         None => {}
         Some(Ok(())) => {
-            tracing::info!(path = %mirrors.manifests.display(), "how far the store is can be written down again");
+            tracing::info!(path = %mirrors.manifests.display(), "the checkpoint of the store can be written again");
         }
         Some(Err(error)) => tracing::warn!(
             reason = error.reason(),
-            "{error}; as long as that is so, an older or a lost database may not be noticed"
+            "{error}; until that is fixed, an older or a lost database may not be detected"
         ),
     }
 }

@@ -1,4 +1,5 @@
-//! Which bearer tokens each provider accepts, out of `IdentityProvider`s and Secrets. Only hashes are held and stored.
+//! Accepted bearer tokens of each provider, derived from `IdentityProvider`s and Secrets. Only hashes are kept in
+//! memory and in the store.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
@@ -13,7 +14,7 @@ use crate::model::ProviderName;
 use crate::scim_server::{AcceptedToken, TokenTable};
 use crate::sync::Engine;
 
-/// What the keys of a Secret amount to, as it is kept: hashes only.
+/// The usable keys of a Secret, as hashes only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecretHashes {
     token: Result<[u8; 32], String>,
@@ -21,7 +22,7 @@ pub struct SecretHashes {
 }
 
 impl SecretHashes {
-    /// Hashes what can be a token.
+    /// Hashes the tokens of a Secret.
     #[must_use]
     pub fn of(secret: &SecretData) -> Self {
         let hash = |key| secret.token_sha256(key).map_err(|error| error.reason().to_owned());
@@ -36,39 +37,39 @@ impl SecretHashes {
     }
 }
 
-/// The tokens of all providers: those that can be used, and why the others cannot (provider → token → reason).
+/// The tokens of all providers: those that are accepted, and the problems of the others (provider → token → reason).
 #[derive(Debug, Default)]
 pub struct Resolved {
-    /// What is accepted.
+    /// Accepted tokens.
     pub accepted: BTreeMap<ProviderName, Vec<AcceptedToken>>,
-    /// What is not, and why.
+    /// Tokens that are not accepted, with the reason.
     pub problems: BTreeMap<ProviderName, BTreeMap<String, &'static str>>,
 }
 
-/// What providers and Secrets say, as they come one by one, and the tokens that are accepted because of it.
+/// Providers and Secrets, updated one by one, and the tokens that are accepted because of them.
 pub(super) struct Credentials {
     engine: Engine,
     table: TokenTable,
     resolved: Arc<Mutex<Resolved>>,
     providers: BTreeMap<ProviderName, IdentityProviderSpec>,
-    /// Providers to whom the people stored under their name do not belong.
+    /// Providers that do not own the people stored under their name.
     held: BTreeSet<ProviderName>,
-    /// By name: all are of the operator's namespace. A Secret that cannot be read stands with the reason.
+    /// Secrets by name; all are in the operator's namespace. The value of an unreadable Secret is the reason.
     secrets: BTreeMap<String, Result<SecretHashes, &'static str>>,
 }
 
 impl Credentials {
-    /// Nothing is accepted yet.
+    /// Creates an empty value, with which no token is accepted.
     pub(super) fn new(engine: Engine, table: TokenTable, resolved: Arc<Mutex<Resolved>>) -> Self {
         Self { engine, table, resolved, providers: BTreeMap::new(), held: BTreeSet::new(), secrets: BTreeMap::new() }
     }
 
-    /// A provider is there, or changed. Takes effect with [`Credentials::publish`], as everything here.
+    /// Adds or replaces a provider. Like all changes here, it takes effect with [`Credentials::publish`].
     pub(super) fn provider(&mut self, name: ProviderName, spec: IdentityProviderSpec) {
         self.providers.insert(name, spec);
     }
 
-    /// Whether the people stored under this name belong to somebody else than the provider that has it.
+    /// Sets whether the people stored under this name belong to another provider than the one that has the name.
     pub(super) fn hold(&mut self, name: &ProviderName, held: bool) {
         if held {
             self.held.insert(name.clone());
@@ -77,45 +78,45 @@ impl Credentials {
         }
     }
 
-    /// The providers to whom the people stored under their name do not belong.
+    /// The providers that do not own the people stored under their name.
     pub(super) fn held(&self) -> &BTreeSet<ProviderName> {
         &self.held
     }
 
-    /// A provider is gone.
+    /// Removes a provider.
     pub(super) fn remove_provider(&mut self, name: &ProviderName) {
         self.providers.remove(name);
         self.held.remove(name);
     }
 
-    /// All providers there are.
+    /// Removes all other providers.
     pub(super) fn only_providers(&mut self, names: &BTreeSet<ProviderName>) {
         self.providers.retain(|name, _| names.contains(name));
         self.held.retain(|name| names.contains(name));
     }
 
-    /// A Secret is there, or changed; or why it cannot be read.
+    /// Adds or replaces a Secret, or the reason for which it cannot be read.
     pub(super) fn secret(&mut self, name: String, secret: Result<SecretHashes, &'static str>) {
         self.secrets.insert(name, secret);
     }
 
-    /// A Secret is gone.
+    /// Removes a Secret.
     pub(super) fn remove_secret(&mut self, name: &str) {
         self.secrets.remove(name);
     }
 
-    /// The names of the Secrets that the providers name.
+    /// The names of the Secrets that the providers refer to.
     pub(super) fn named_secrets(&self) -> BTreeSet<String> {
         let tokens = self.providers.values().flat_map(|spec| &spec.scim.tokens);
         tokens.map(|token| token.secret_ref.name.clone()).collect()
     }
 
-    /// Puts in force what was said so far.
+    /// Puts the changes so far into force.
     pub(super) fn publish(&self) {
         let resolved = resolve(&self.providers, &self.secrets);
         let suspended = self.providers.iter().filter(|(_, spec)| spec.state == ProviderState::Suspended);
         self.table.suspend(suspended.map(|(name, _)| name.clone()).collect());
-        // Before the tokens that are new: no request sees the people of another.
+        // Before new tokens take effect, so that no request reads the people of another provider.
         self.table.hold(self.held.clone());
         let rates = self.providers.iter().filter_map(|(name, spec)| {
             let rate = u32::try_from(spec.scim.requests_per_second?).ok().and_then(NonZeroU32::new)?;
@@ -163,7 +164,7 @@ pub fn resolve(
     resolved
 }
 
-/// The stored reason as a word of the list.
+/// The static word equal to a stored reason.
 fn word(stored: &str) -> &'static str {
     let words = [reason::TOKEN_KEY_NOT_FOUND, reason::TOKEN_TOO_SHORT];
     words.into_iter().find(|word| *word == stored).unwrap_or(reason::TOKEN_INVALID)

@@ -1,5 +1,5 @@
-//! The configuration of `rolecall run`, checked as a whole: every text is parsed here, so that nobody after this
-//! sees a raw flag.
+//! The configuration of `rolecall run`, checked as a whole. Every text is parsed here, so that no other module handles
+//! raw flags.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -17,15 +17,15 @@ use super::run::RunArgs;
 use crate::model::RemovalLimits;
 use crate::store::Quota;
 
-/// The shortest accepted `--drift-interval`: enough for tests; below a second it only burns read quota.
+/// Shortest accepted `--drift-interval`. Enough for tests; below a second it only wastes read quota.
 pub const MIN_DRIFT_INTERVAL: Duration = Duration::from_millis(100);
-/// The longest accepted `--drift-interval`: a drift that nobody looks for in a day is not looked for.
+/// Longest accepted `--drift-interval`: a longer one would leave drift undetected for more than a day.
 pub const MAX_DRIFT_INTERVAL: Duration = Duration::from_hours(24);
-/// What `--finalizer-deadline` may be.
+/// Accepted range of `--finalizer-deadline`.
 const FINALIZER_DEADLINES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
-/// Requests a second that an identity provider is known to need.
+/// Requests per second that Microsoft Entra ID is known to need.
 const ENTRA_RATE: NonZeroU32 = NonZeroU32::new(25).unwrap();
-/// Below this, [`RunConfig::warnings`] says what it costs.
+/// Below this, [`RunConfig::warnings`] mentions the cost.
 const BUSY_DRIFT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The ceiling for everything that one process does.
@@ -55,7 +55,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// Where the store is.
+/// Location of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DatabaseUrl {
     /// `sqlite:PATH`: one file on a local disk.
@@ -91,31 +91,31 @@ impl fmt::Display for DatabaseUrl {
     }
 }
 
-/// Everything `rolecall run` needs, parsed and checked against each other.
+/// The configuration of `rolecall run`, parsed and checked for consistency.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunConfig {
-    /// Where SCIM is served. Port 0 lets the system choose.
+    /// Address of the SCIM endpoint. Port 0 lets the system choose.
     pub listen: SocketAddr,
-    /// Where health, metrics and status are served.
+    /// Address of health checks, metrics and status.
     pub admin_listen: SocketAddr,
-    /// Where probes are answered, apart from the admin port.
+    /// Address of the separate port for probes.
     pub probe_listen: Option<SocketAddr>,
-    /// Connections to the SCIM port.
+    /// Largest number of connections to the SCIM port.
     pub max_connections: usize,
-    /// Connections to the SCIM port from one address.
+    /// Largest number of connections to the SCIM port from one address.
     pub max_connections_per_peer: usize,
-    /// SCIM requests a second of each token.
+    /// Largest number of SCIM requests per second and token.
     pub requests_per_second: NonZeroU32,
-    /// What each provider may store.
+    /// Storage quota of each provider.
     pub quota: Quota,
-    /// What IdPs call this server, when it was said; see [`RunConfig::external_url`].
+    /// The given base URL of this server for IdPs; see [`RunConfig::external_url`].
     pub external_url: Option<Url>,
-    /// Where the store is.
+    /// Location of the store.
     pub database: DatabaseUrl,
-    /// The folder of manifests; none: a cluster. The folder may be missing: that is a state of its own, not a mistake in
-    /// the flags.
+    /// The folder of manifests; none: a cluster. The folder may be missing, which is a state of its own and not an
+    /// error in the flags.
     pub manifests: Option<PathBuf>,
-    /// The ceiling.
+    /// Upper limit of what any mapping may do.
     pub mode: Mode,
     /// The namespace that Secrets are read from.
     pub namespace: String,
@@ -123,23 +123,23 @@ pub struct RunConfig {
     pub google_endpoint: Option<Url>,
     /// How to authenticate to Google.
     pub google_credentials: CredentialsKind,
-    /// How often every policy is read to look for drift, before jitter.
+    /// Interval between reads of every policy to detect drift, before jitter.
     pub drift_interval: Duration,
-    /// How many people may lose access within an hour before the guard holds the rest.
+    /// Number of people who may lose access within an hour before the guard holds further removals.
     pub guard: RemovalLimits,
     /// How long a deleted mapping is kept while its claims cannot be ended.
     pub finalizer_deadline: Duration,
-    /// Who holds the Lease.
+    /// The identity of this process as holder of the Lease.
     pub pod_name: Option<String>,
     /// How log lines are written.
     pub log_format: LogFormat,
-    /// What is logged, in the syntax of `tracing_subscriber::EnvFilter`; checked.
+    /// The log filter, in the syntax of `tracing_subscriber::EnvFilter`; validated.
     pub log_level: String,
 }
 
 impl RunConfig {
-    /// What IdPs call this server, without a trailing slash: `--external-url`, or `http://` and the address that was
-    /// bound (an unspecified address becomes `localhost`). Never taken from a request.
+    /// The base URL of this server for IdPs, without a trailing slash: `--external-url`, or `http://` and the bound
+    /// address (an unspecified address becomes `localhost`). Never taken from a request.
     #[must_use]
     pub fn external_url(&self, bound: SocketAddr) -> String {
         match &self.external_url {
@@ -149,7 +149,7 @@ impl RunConfig {
         }
     }
 
-    /// What works but is probably not meant; to be logged once at start.
+    /// Warnings about settings that work but are probably not intended; to be logged once at start.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
@@ -184,7 +184,7 @@ impl RunConfig {
         warnings
     }
 
-    /// Parses and checks all flags, and reports all that is wrong at once.
+    /// Parses and checks all flags, and reports all mistakes at once.
     ///
     /// # Errors
     /// [`ConfigErrors`], one entry for each mistake, in the order of the flags.
@@ -289,46 +289,46 @@ impl RunConfig {
     }
 }
 
-/// One mistake in the flags or environment: which flag, what was found, how to mend it.
+/// One mistake in the flags or environment: the flag, the given value, and how to fix it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// Not an address to listen on.
     #[error("{flag}: `{value}` is not an address: write IP:PORT, such as 127.0.0.1:8080, or 0.0.0.0:8080 for all")]
     Address {
-        /// Which flag.
+        /// The flag.
         flag: &'static str,
-        /// What was given.
+        /// The given value.
         value: String,
     },
-    /// Two listeners cannot share an address.
+    /// Two listeners with the same address.
     #[error("{flag}: {address} is already the address of {other}: choose another port")]
     SameAddress {
-        /// Which flag.
+        /// The flag.
         flag: &'static str,
-        /// The other one.
+        /// The other flag.
         other: &'static str,
-        /// The address that both name.
+        /// The address given for both.
         address: SocketAddr,
     },
     /// Not a base URL.
     #[error("{flag}: `{value}` {problem}: write http(s)://HOST[:PORT][/PATH]")]
     BaseUrl {
-        /// Which flag.
+        /// The flag.
         flag: &'static str,
-        /// What was given, without credentials.
+        /// The given value, without credentials.
         value: String,
-        /// What is wrong.
+        /// The problem.
         problem: &'static str,
     },
-    /// Not a database that can be used.
+    /// Not a usable database URL.
     #[error("--database: `{value}` {problem}: write sqlite:PATH, such as sqlite:/var/lib/rolecall/rolecall.db")]
     Database {
-        /// What was given.
+        /// The given value.
         value: String,
-        /// What is wrong.
+        /// The problem.
         problem: &'static str,
     },
-    /// On Cloud Run the local disk does not outlive the instance.
+    /// A database on the local disk of Cloud Run, which is lost with the instance.
     #[error(
         "--database: this is the Cloud Run service `{service}` (K_SERVICE is set), whose disk is lost with the instance, and with it the record of which grants are rolecall's: run it where the file of sqlite:PATH is kept, such as a VM or a cluster with a volume"
     )]
@@ -336,7 +336,7 @@ pub enum ConfigError {
         /// The value of `K_SERVICE`.
         service: String,
     },
-    /// No folder named.
+    /// An empty folder name.
     #[error("--manifests: is empty: name the folder with the IdentityProvider, CloudRunTarget and RoleMapping files")]
     NoManifests,
     /// Not a namespace.
@@ -344,44 +344,44 @@ pub enum ConfigError {
         "--namespace: `{value}` is not a namespace: write at most 63 of a-z, 0-9 and -, beginning and ending with a letter or digit"
     )]
     Namespace {
-        /// What was given.
+        /// The given value.
         value: String,
     },
-    /// Real credentials go to Google only.
+    /// Real credentials with an endpoint that is not Google's.
     #[error(
         "--google-credentials: adc is sent to https://*.googleapis.com only, and --google-endpoint is {endpoint}: add --google-credentials none for an emulator"
     )]
     CredentialsLeaveGoogle {
-        /// Where they would have gone.
+        /// The endpoint.
         endpoint: Url,
     },
     /// Not a duration.
     #[error("{flag}: `{value}` is not a duration: write a number with a unit, such as 30s, 5m or 1h")]
     Duration {
-        /// Which flag.
+        /// The flag.
         flag: &'static str,
-        /// What was given.
+        /// The given value.
         value: String,
     },
     /// Too short or too long.
     #[error("{flag}: `{value}` is outside {least:?} to 24h")]
     DurationBounds {
-        /// Which flag.
+        /// The flag.
         flag: &'static str,
-        /// The shortest that is accepted.
+        /// The shortest accepted value.
         least: Duration,
-        /// What was given.
+        /// The given value.
         value: String,
     },
     /// Not a log filter.
     #[error("--log-level: `{value}` is not a filter: write error, warn, info, debug or trace, or rolecall=debug,info")]
     LogLevel {
-        /// What was given.
+        /// The given value.
         value: String,
     },
 }
 
-/// All mistakes of one command line, each on a line of its own.
+/// All mistakes of one command line, each on its own line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigErrors(pub Vec<ConfigError>);
 
@@ -403,17 +403,17 @@ fn note<T>(errors: &mut Vec<ConfigError>, result: Result<T, ConfigError>) -> Opt
     result.map_err(|error| errors.push(error)).ok()
 }
 
-/// A value as an error shows it: bounded.
+/// A value in the form shown by errors: of bounded length.
 fn shown(text: &str) -> String {
     text.chars().take(200).collect()
 }
 
-/// A URL as an error shows it: what stands before an `@` may be a password, whether or not the rest is a URL.
+/// A URL in the form shown by errors: text before an `@` may be a password, whether or not the rest is a URL.
 fn shown_url(text: &str) -> String {
     text.rsplit_once('@').map_or_else(|| shown(text), |(_, host)| format!("…@{}", shown(host)))
 }
 
-/// Whether two listeners would share an address.
+/// True when two listeners would share an address.
 fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() != 0
         && one.port() == other.port()
@@ -421,7 +421,7 @@ fn collide(one: SocketAddr, other: SocketAddr) -> bool {
 }
 
 fn parse_address(flag: &'static str, text: &str) -> Result<SocketAddr, ConfigError> {
-    // `localhost` is the one name that needs no resolver.
+    // `localhost` is the only name that needs no resolver.
     let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
     numeric.as_deref().unwrap_or(text).parse().map_err(|_| ConfigError::Address { flag, value: shown(text) })
 }

@@ -31,10 +31,10 @@ Examples:
 
 Exit status: 0 erased, 1 refused or nobody of that name, 2 wrong command line, 3 the store is not usable.";
 
-/// Until the rolecall that runs has heard of a deletion, it may be about to grant something.
+/// Time that a running rolecall may take to process a deletion, during which it may still grant something.
 const SETTLE: SignedDuration = SignedDuration::from_secs(2);
 
-/// How many policies are named.
+/// Number of policies that are listed.
 const SHOWN: usize = 5;
 
 /// Flags of `rolecall store erase`.
@@ -57,7 +57,7 @@ pub struct StoreEraseArgs {
     pub database: String,
 }
 
-/// What came of it: for machines, and in words.
+/// The result, for machines and in words.
 struct Answer {
     exit: Exit,
     value: Value,
@@ -73,7 +73,7 @@ impl Answer {
     }
 }
 
-/// Carries out `rolecall store erase`.
+/// Runs `rolecall store erase`.
 pub(super) async fn run(args: &StoreEraseArgs, io: &mut Io<'_>, clock: &dyn Clock) -> Result<Exit, CliError> {
     let store = open_existing(&args.database).await?;
     let people = store.find_people(&args.person).await?;
@@ -88,7 +88,7 @@ pub(super) async fn run(args: &StoreEraseArgs, io: &mut Io<'_>, clock: &dyn Cloc
         [person] => erase(&store, Some(person), args).await?,
         several => ambiguous(several),
     };
-    // Also what an earlier run that was interrupted left to do.
+    // Includes a rewrite left over by an earlier, interrupted run.
     if !args.dry_run && store.is_rewrite_due().await? {
         store.rewrite_file().await?;
     }
@@ -127,7 +127,7 @@ fn ambiguous(several: &[KnownPerson]) -> Answer {
     Answer::refused("PersonAmbiguous", text, json!({"choices": choices}))
 }
 
-/// `person`: none when nothing connects the name to an id any more.
+/// Erases a person. `person`: none when nothing connects the name to an id any more.
 async fn erase(store: &Store, person: Option<&KnownPerson>, args: &StoreEraseArgs) -> Result<Answer, CliError> {
     let id = person.map(|person| person.id);
     let name = args.person.as_str();
@@ -172,7 +172,7 @@ fn done(who: &str, erased: Erased, mut value: Value, dry: bool) -> Answer {
         text.push_str(", and rewrote the file");
     }
     if mentioned_by > 0 {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(
             text,
             "; {mentioned_by} other users still have an address of this person in what their identity provider pushed of them, \

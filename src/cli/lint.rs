@@ -1,4 +1,4 @@
-//! `rolecall lint`: the checks that `run` applies to its folder, on files and without running anything.
+//! `rolecall lint`: the checks that `run` applies to its folder, on files and without starting anything.
 
 use std::path::PathBuf;
 
@@ -39,7 +39,7 @@ pub enum LintFormat {
     Json,
 }
 
-/// Carries out `rolecall lint`.
+/// Runs `rolecall lint`.
 pub(super) fn run(args: &LintArgs, io: &mut Io<'_>) -> Result<Exit, CliError> {
     let report = lint_paths(&args.files);
     match args.output {

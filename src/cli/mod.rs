@@ -1,6 +1,6 @@
-//! The verbs of the binary: flags in, text out, an exit status.
+//! The commands of the binary: from flags to text and an exit status.
 //!
-//! Nothing here prints by itself: text goes through [`Io`], so that every verb is tested like a function.
+//! No code here prints directly: text goes through [`Io`], so that every command can be tested like a function.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -62,14 +62,14 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// Reads the command line of this process. What is wrong with it is said, and the process ends.
+/// Parses the command line of this process. On an error, prints it and exits.
 #[must_use]
 pub fn parse() -> Cli {
     let matches = with_paragraphs(Cli::command()).get_matches();
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
-/// Lets the terminal break the lines of prose: the source breaks them where no terminal would.
+/// Joins the lines of each paragraph of help text, so that the terminal wraps them at its own width.
 fn with_paragraphs(mut command: clap::Command) -> clap::Command {
     if let Some(help) = command.get_after_help().map(ToString::to_string) {
         command = command.after_help(paragraphs(&help));
@@ -77,7 +77,7 @@ fn with_paragraphs(mut command: clap::Command) -> clap::Command {
     command.mut_subcommands(with_paragraphs)
 }
 
-/// Each paragraph in one line. Lines that are indented, such as examples, stay as they are.
+/// The text with each paragraph on one line. Indented lines, such as examples, are not joined.
 fn paragraphs(text: &str) -> String {
     let is_prose = |line: &str| !line.is_empty() && !line.starts_with(' ');
     let mut joined = String::with_capacity(text.len());
@@ -120,25 +120,25 @@ pub enum Command {
     Reference(ReferenceArgs),
 }
 
-/// Where a verb writes. Text may hold ANSI styles: wrap a stream that is not a terminal so that they are taken out
-/// (`anstream` does, and heeds `NO_COLOR`).
+/// Output streams of a command. Text may contain ANSI styles: a stream that is not a terminal has to be wrapped so that
+/// they are removed (`anstream` does, and respects `NO_COLOR`).
 pub struct Io<'a> {
-    /// What was asked for.
+    /// Output of the command.
     pub out: &'a mut dyn Write,
-    /// Everything said about it.
+    /// Messages and errors.
     pub err: &'a mut dyn Write,
 }
 
-/// How a verb ended.
+/// Outcome of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// Done.
+    /// Success.
     Done,
-    /// It worked, and the answer is no.
+    /// The command worked, and its answer is negative.
     No,
     /// The command line is wrong.
     Usage,
-    /// It could not be done.
+    /// The command could not be carried out.
     Unavailable,
 }
 
@@ -161,64 +161,64 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a verb could not do what it was asked.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
-    /// The flags of `run` are wrong.
+    /// The flags of `run` are invalid.
     #[error(transparent)]
     Config(#[from] ConfigErrors),
-    /// A flag of another verb is wrong.
+    /// A flag of another command is invalid.
     #[error(transparent)]
     Flag(#[from] ConfigError),
-    /// No such kind.
+    /// The kind is unknown.
     #[error("`{kind}` is not a kind: write one of {known}")]
     UnknownKind {
-        /// What was given.
+        /// The given kind.
         kind: String,
-        /// What there is.
+        /// The known kinds.
         known: String,
     },
-    /// No such object.
+    /// The object is unknown.
     #[error("{kind} `{name}` is not known to the rolecall at {admin}: `rolecall status` lists what is")]
     NotFound {
-        /// Which kind.
+        /// The kind.
         kind: String,
-        /// Which name.
+        /// The name.
         name: String,
-        /// Who was asked.
+        /// The URL of the admin port.
         admin: String,
     },
-    /// No such mapping in the store.
+    /// The mapping is not in the store.
     #[error("RoleMapping `{mapping}` was never read from manifests with this store, so there is nothing to release")]
     UnknownMapping {
-        /// Which.
+        /// The mapping.
         mapping: MappingKey,
     },
     /// The admin port did not answer.
     #[error("cannot reach rolecall at {url}: {problem}: is it running, and is --admin its --admin-listen address?")]
     AdminUnreachable {
-        /// What was asked.
+        /// The requested URL.
         url: String,
-        /// What went wrong.
+        /// The problem.
         problem: String,
     },
-    /// The admin port answered something else than a status list.
+    /// The admin port answered with something other than a status list.
     #[error("{url} does not answer like a rolecall of this version: {problem}")]
     AdminStrange {
-        /// What was asked.
+        /// The requested URL.
         url: String,
-        /// What went wrong.
+        /// The problem.
         problem: String,
     },
     /// A file could not be read.
     #[error("cannot read `{path}`: {source}")]
     Read {
-        /// Which.
+        /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The definitions could not be generated.
+    /// The CRDs could not be generated.
     #[error(transparent)]
     Crds(#[from] crate::api::CrdError),
     /// The store could not be opened or used.
@@ -233,13 +233,13 @@ pub enum CliError {
 }
 
 impl CliError {
-    /// The exit status that says it.
+    /// The exit status for this error.
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
             Self::Config(_) | Self::Flag(_) | Self::UnknownKind { .. } => Exit::Usage,
             Self::NotFound { .. } | Self::UnknownMapping { .. } => Exit::No,
-            // A reader that has seen enough (`| head`) is not a failure.
+            // A reader that closed its end (`| head`) is not a failure.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
             Self::AdminUnreachable { .. }
             | Self::AdminStrange { .. }
@@ -251,12 +251,12 @@ impl CliError {
         }
     }
 
-    /// Says it on the error stream, one line a mistake, and gives the exit status.
+    /// Writes the error to the error stream, one line per mistake, and returns the exit status.
     pub fn report(&self, io: &mut Io<'_>) -> Exit {
         let exit = self.exit();
         if exit != Exit::Done {
             for line in self.to_string().lines() {
-                // When not even the error stream can be written, the exit status is all there is.
+                // If even the error stream cannot be written, only the exit status is left.
                 let _ = writeln!(io.err, "{}error:{} {line}", table::BAD, table::RESET);
             }
         }
@@ -264,19 +264,19 @@ impl CliError {
     }
 }
 
-/// What is left to do after the command line was read.
+/// The next step after a command.
 #[derive(Debug)]
 pub enum Next {
     /// Run the service with this configuration.
     Run(Box<RunConfig>),
-    /// The verb has been carried out.
+    /// The command is finished.
     Exit(Exit),
 }
 
-/// Carries out a verb. `run` is only checked: its configuration is handed back, since wiring is the matter of `app`.
+/// Runs a command. `run` is only checked: its configuration is returned, since wiring belongs to `app`.
 ///
 /// # Errors
-/// [`CliError`]; [`CliError::report`] says it and gives the exit status.
+/// [`CliError`]; [`CliError::report`] prints it and gives the exit status.
 pub async fn dispatch(cli: Cli, io: &mut Io<'_>, clock: &dyn Clock) -> Result<Next, CliError> {
     let exit = match cli.command {
         Command::Run(args) => return Ok(Next::Run(Box::new(RunConfig::from_args(&args)?))),

@@ -28,7 +28,7 @@ Examples:
 
 Exit status: 0 done, 2 wrong command line, 3 the store is not usable, or its audit was tampered with.";
 
-/// A follower of the event log is never so far behind.
+/// Smallest permitted age. No follower of the event log is ever this far behind.
 const LEAST: SignedDuration = SignedDuration::from_hours(1);
 
 /// An age: a number of days or weeks, or a duration of smaller units.
@@ -73,7 +73,7 @@ pub struct StorePruneArgs {
     pub database: String,
 }
 
-/// Carries out `rolecall store prune`.
+/// Runs `rolecall store prune`.
 pub(super) async fn run(args: &StorePruneArgs, io: &mut Io<'_>, clock: &dyn Clock) -> Result<Exit, CliError> {
     let store = open_existing(&args.database).await?;
     let before = clock.now().saturating_sub(args.older_than).unwrap_or(Timestamp::MIN);

@@ -1,4 +1,4 @@
-//! Pages of the documentation that are made from the code.
+//! Pages of the documentation that are generated from the code.
 
 use std::fmt::Write as _;
 
@@ -22,14 +22,14 @@ pub enum Page {
     Flags,
 }
 
-/// Carries out `rolecall reference`.
+/// Runs `rolecall reference`.
 pub(super) fn run(args: &ReferenceArgs, io: &mut Io<'_>) -> Result<Exit, CliError> {
     let Page::Flags = args.page;
     io.out.write_all(flags_markdown().as_bytes())?;
     Ok(Exit::Done)
 }
 
-/// All verbs and flags, as Markdown: `docs/reference/flags.md`.
+/// All commands and flags, as Markdown: `docs/reference/flags.md`.
 #[must_use]
 pub fn flags_markdown() -> String {
     let mut root = Cli::command();
@@ -82,7 +82,7 @@ fn code(text: &str) -> String {
     format!("`{text}`")
 }
 
-/// A bar would end the cell.
+/// Escapes bars, which would end the cell.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ")
 }
@@ -110,7 +110,7 @@ fn default(arg: &clap::Arg) -> String {
 }
 
 fn meaning(arg: &clap::Arg) -> String {
-    // The long text begins with the short one.
+    // The long text starts with the short one.
     text(arg.get_long_help().or_else(|| arg.get_help())).replace("\n\n", ". ")
 }
 

@@ -1,4 +1,4 @@
-//! `rolecall release`: what vanished was meant to go.
+//! `rolecall release`: confirms that missing mappings were meant to be deleted, and releases held removals.
 
 use clap::{Args, Subcommand};
 
@@ -88,7 +88,7 @@ pub enum ReleaseCommand {
     },
 }
 
-/// Carries out `rolecall release …`: the decision is left in the store, where the running process finds it.
+/// Runs `rolecall release …`: stores the decision in the store, where the running process finds it.
 pub(super) async fn run(args: &ReleaseArgs, io: &mut Io<'_>, clock: &dyn Clock) -> Result<Exit, CliError> {
     match &args.command {
         ReleaseCommand::Mapping { mapping, database } => {

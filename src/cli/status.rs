@@ -1,4 +1,4 @@
-//! `rolecall status`: what a running rolecall knows, as a table or as data.
+//! `rolecall status`: the status of the resources of a running rolecall, as a table or as data.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -20,9 +20,9 @@ use super::config::parse_base_url;
 use super::table::{self, Row, Tone};
 use super::{CliError, Exit, Io, store};
 
-/// Longest answer that is read, in bytes: 100,000 mappings have about a tenth of it.
+/// Largest accepted answer, in bytes: 100,000 mappings need about a tenth of it.
 const MAX_ANSWER: usize = 1 << 30;
-/// How long the whole request may take.
+/// Timeout of the whole request.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) const EXAMPLES: &str = "\
@@ -79,7 +79,7 @@ pub enum OutputFormat {
     Wide,
 }
 
-/// Which objects were asked for.
+/// The requested objects.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Selection {
     kind: Option<Kind>,
@@ -115,8 +115,8 @@ impl Selection {
     }
 }
 
-/// The kind that a word means: its name, singular, plural or short name, without regard to case, also with the group
-/// behind a dot, as the definitions have them.
+/// Finds a kind by its name, singular, plural or short name, without regard to case, with or without the group after a
+/// dot, as in the CRDs.
 fn kind_of(word: &str) -> Result<Kind, CliError> {
     let lower = word.to_ascii_lowercase();
     let bare = lower.strip_suffix(&format!(".{}", api::GROUP)).unwrap_or(&lower);
@@ -136,7 +136,7 @@ fn kind_of(word: &str) -> Result<Kind, CliError> {
     Err(CliError::UnknownKind { kind: table::one_line(word).chars().take(100).collect(), known: known.join(", ") })
 }
 
-/// Carries out `rolecall status`.
+/// Runs `rolecall status`.
 pub(super) async fn run(args: &StatusArgs, io: &mut Io<'_>, clock: &dyn Clock) -> Result<Exit, CliError> {
     let selection = Selection::from_args(args)?;
     let admin = parse_base_url("--admin", &args.admin)?;
@@ -149,7 +149,7 @@ pub(super) async fn run(args: &StatusArgs, io: &mut Io<'_>, clock: &dyn Clock) -
     show(list, &selection, args.output, &base, io, clock.now())
 }
 
-/// The object with the names of people in the place of what stands for them, in the whole of its status.
+/// The object with the names of people instead of their pseudonyms, throughout its status.
 fn with_names(item: Item, names: &Names) -> Result<Item, CliError> {
     let mut value = serde_json::to_value(item).map_err(std::io::Error::from)?;
     if let Some(status) = value.get_mut("status") {
@@ -171,7 +171,7 @@ fn name_in(value: &mut Value, names: &Names) {
     }
 }
 
-/// `ID` and `DOMAIN#DIGEST`, wherever they stand in a text, by their names.
+/// Replaces `ID` and `DOMAIN#DIGEST` by names, wherever they occur in a text.
 fn named<'a>(text: &'a str, names: &Names) -> Cow<'a, str> {
     static STANDS_FOR_A_PERSON: LazyLock<Option<Regex>> =
         LazyLock::new(|| Regex::new(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[\w.-]*#[0-9a-f]{16}").ok());
@@ -184,7 +184,7 @@ fn named<'a>(text: &'a str, names: &Names) -> Cow<'a, str> {
 }
 
 async fn fetch(url: &str) -> Result<List, CliError> {
-    // reqwest wants a provider even for plain HTTP; an earlier one is as good.
+    // reqwest needs a provider even for plain HTTP; one that is already installed is fine.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let unreachable = |error: reqwest::Error| CliError::AdminUnreachable {
         url: url.to_owned(),
@@ -211,7 +211,7 @@ async fn fetch(url: &str) -> Result<List, CliError> {
     serde_json::from_slice(&body).map_err(|error| strange(error.to_string()))
 }
 
-/// The innermost cause, which is the one that says something ("connection refused").
+/// The innermost cause, which is the specific one ("connection refused").
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {
@@ -238,7 +238,7 @@ fn show(
     }
     match output {
         Some(OutputFormat::Json | OutputFormat::Yaml) => {
-            // As kubectl does: one object by name is that object, everything else is a list.
+            // As in kubectl, one object by name is printed as that object, everything else as a list.
             let value = match <[Item; 1]>::try_from(items) {
                 Ok([item]) if selection.name.is_some() => serde_json::to_value(item),
                 Ok([item]) => serde_json::to_value(List::new(vec![item])),
@@ -277,7 +277,7 @@ fn tables(items: &[Item], wide: bool, selection: &Selection, now: Timestamp) -> 
                 cells: columns
                     .iter()
                     .map(|column| match (column.title, kinds.len()) {
-                        // Several tables: names that can be handed back to this verb, as kubectl does.
+                        // With several tables, names are printed in a form that this command accepts, as kubectl does.
                         ("NAME", 2..) => format!("{}/{}", kind.as_str().to_ascii_lowercase(), item.metadata.name),
                         _ => (column.cell)(item, now),
                     })

@@ -98,7 +98,7 @@ pub struct StoreAcceptArgs {
     pub manifests: Option<PathBuf>,
 }
 
-/// Opens a store that must be there: to create one here would hide a mistyped path.
+/// Opens an existing store. Creating one here would hide a mistyped path.
 pub(super) async fn open_existing(database: &str) -> Result<Store, CliError> {
     let url = DatabaseUrl::parse(database)?;
     let DatabaseUrl::Sqlite(path) = &url;
@@ -106,7 +106,7 @@ pub(super) async fn open_existing(database: &str) -> Result<Store, CliError> {
     Ok(Store::open(&url.to_string(), Arc::new(SystemClock)).await?)
 }
 
-/// Carries out `rolecall store …`.
+/// Runs `rolecall store …`.
 pub(super) async fn run(args: &StoreArgs, io: &mut Io<'_>, clock: &dyn Clock) -> Result<Exit, CliError> {
     match &args.command {
         StoreCommand::Accept(args) => accept(args, io).await,
@@ -180,14 +180,15 @@ async fn accept(args: &StoreAcceptArgs, io: &mut Io<'_>) -> Result<Exit, CliErro
         Err(error) => return Err(error.into()),
     };
     if let Err(error) = mirrors.write(&now) {
-        // Where another store stands in it, this one stays frozen; where nothing does, the store itself says enough.
+        // If the checkpoint belongs to another store, this one stays frozen. If there is no checkpoint, the decision in
+        // the store is sufficient.
         if mirrors.compare(&now)? != Comparison::Match {
             return Err(error.into());
         }
         writeln!(io.err, "{error}")?;
     }
     store.set_trust(Trust::Accepted).await?;
-    // The audit has a row more now, which is no difference to what was accepted.
+    // The audit now has one more row, which does not matter to what was accepted.
     if let Err(error) = mirrors.write(&checkpoint::of(&store).await?) {
         writeln!(io.err, "{error}")?;
     }

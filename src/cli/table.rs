@@ -1,18 +1,18 @@
-//! Tables as `kubectl` prints them: no borders, three spaces between columns, one line a row.
+//! Tables in the style of `kubectl`: no borders, three spaces between columns, one line per row.
 
 use comfy_table::{Table, presets};
 use jiff::Timestamp;
 
-/// Style of what is not as it should be.
+/// Style of errors.
 pub(super) const BAD: &str = "\u{1b}[31m";
-/// Style of what a person should look at.
+/// Style of warnings.
 pub(super) const CAUTION: &str = "\u{1b}[33m";
 /// Style of headers.
 pub(super) const HEADER: &str = "\u{1b}[1m";
-/// Back to plain.
+/// Resets the style.
 pub(super) const RESET: &str = "\u{1b}[0m";
 
-/// How a row is shown on a terminal.
+/// Style of a row on a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tone {
     Plain,
@@ -56,17 +56,17 @@ pub(super) fn render(header: &[&str], rows: &[Row]) -> String {
     text
 }
 
-/// A cell on one line: names that an IdP pushed must not move the cursor or break the table.
+/// The text of a cell on one line: names pushed by an IdP must not move the cursor or break the table.
 pub(super) fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() || is_direction_mark(c) { '\u{fffd}' } else { c }).collect()
 }
 
-/// Characters that turn the direction of what stands around them.
+/// True for characters that change the direction of the text around them.
 fn is_direction_mark(c: char) -> bool {
     matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
 }
 
-/// How long ago, as `kubectl` says it: two units where one would be too coarse.
+/// The age in the style of `kubectl`: with two units where one would be too coarse.
 pub(super) fn age(since: Timestamp, now: Timestamp) -> String {
     let seconds = now.duration_since(since).as_secs().max(0);
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);

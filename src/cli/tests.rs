@@ -8,7 +8,7 @@ use crate::app::checkpoint::{self, Checkpoint};
 use crate::model::{ManualClock, ProviderName, SystemClock, UserFacts, UserId};
 use crate::store::{Decision, NewUser, Origin, SpecState, Store, StoredSpec};
 
-/// Carries out a command line; what it wrote, and how it ended.
+/// Runs a command line and returns its output, its errors and its outcome.
 async fn rolecall(arguments: &[&str]) -> (String, String, Exit) {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let cli = Cli::try_parse_from(std::iter::once("rolecall").chain(arguments.iter().copied())).unwrap();
@@ -131,7 +131,7 @@ async fn store_that_does_not_exist_is_not_created_by_accepting_it() {
     assert!(!file.exists());
 }
 
-/// A store in a folder of its own, and the flags that name it.
+/// A store in a folder of its own, and the flags that refer to it.
 async fn store() -> (tempfile::TempDir, Store, [String; 2]) {
     let dir = tempfile::tempdir().unwrap();
     let url = format!("sqlite:{}", dir.path().join("rolecall.db").display());
@@ -161,7 +161,7 @@ async fn store_that_is_accepted_matches_from_then_on() {
     let (out, err, exit) = rolecall(&line).await;
     assert_eq!(exit, Exit::Done);
     assert!(err.contains("does not say") && out.contains("could not be read"), "{out}{err}");
-    // The audit tells of both decisions.
+    // The audit has rows for both decisions.
     let now = checkpoint::of(&store).await.unwrap();
     assert_eq!(checkpoint::read(&path).unwrap().unwrap(), now);
     assert_eq!(now, Checkpoint { highest_audit_seq: seen.highest_audit_seq + 1, ..seen });
@@ -195,7 +195,7 @@ async fn release_of_a_known_mapping_is_left_for_the_running_process() {
     assert_eq!(decided, [Decision::ReleaseMapping(team), Decision::ReleaseManifests]);
 }
 
-/// Pushes a user as an identity provider does; answers the id.
+/// Pushes a user as an identity provider does, and returns the id.
 async fn push(store: &Store, name: &str) -> UserId {
     let facts = UserFacts {
         id: UserId(uuid::Uuid::new_v4()),
@@ -225,7 +225,7 @@ async fn prune_says_in_numbers_what_went_and_a_dry_run_removes_nothing() {
     assert_eq!((exit, err.as_str()), (Exit::Done, ""));
     assert!(out.starts_with("removed what is older than ") && out.contains(" 0 events"), "{out}");
 
-    // A year and more later.
+    // More than a year later.
     let later = ManualClock::new(SystemClock.now() + jiff::SignedDuration::from_hours(24 * 500));
     let run = async |arguments: &[&str]| {
         let (mut out, mut err) = (Vec::new(), Vec::new());
@@ -359,7 +359,7 @@ async fn lint_of_a_file_that_is_not_there_answers_no() {
     assert!(out.contains("/nonexistent/mapping.yaml"), "{out}");
 }
 
-/// An admin port that gives one answer to one request.
+/// An admin port that answers a single request.
 async fn admin(status: &str, body: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

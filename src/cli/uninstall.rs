@@ -1,4 +1,4 @@
-//! `rolecall uninstall`: settles all that was granted, before the installation is removed.
+//! `rolecall uninstall`: ends all grants before the installation is removed.
 
 use std::time::Duration;
 
@@ -25,10 +25,10 @@ Examples:
 
 Exit status: 0 all is settled, 1 not within --timeout (it goes on), 2 wrong command line, 3 the store is not usable.";
 
-/// How often is looked how far it is.
+/// Interval between checks of the progress.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// A duration, or a number of seconds.
+/// Parses a duration, or a number of seconds.
 fn timeout(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().map(Duration::from_secs);
     let duration = || text.parse::<jiff::SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
@@ -56,7 +56,7 @@ pub struct UninstallArgs {
     pub timeout: Duration,
 }
 
-/// How far the running process is.
+/// Remaining work of the running process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Left {
     mappings: usize,
@@ -69,7 +69,7 @@ async fn left(store: &Store) -> Result<Left, CliError> {
     Ok(Left { mappings, policies: store.ledger_documents().await?.len() })
 }
 
-/// Carries out `rolecall uninstall`: the decision is left in the store, and the running process carries it out.
+/// Runs `rolecall uninstall`: stores the decision in the store, and the running process carries it out.
 pub(super) async fn run(args: &UninstallArgs, io: &mut Io<'_>, clock: &dyn Clock) -> Result<Exit, CliError> {
     let store = open_existing(&args.database).await?;
     if args.cancel {
@@ -79,7 +79,8 @@ pub(super) async fn run(args: &UninstallArgs, io: &mut Io<'_>, clock: &dyn Clock
     }
     let uninstall = if args.orphan { UninstallMode::Orphan } else { UninstallMode::Revoke };
     if store.farewell().await? != Some(uninstall) {
-        // Also that an earlier one was settled is no answer to this one.
+        // Also clears the record that an earlier uninstall has settled, which would be mistaken for the answer to this
+        // one.
         store.stay().await?;
     }
     store.put_decision(Decision::Uninstall(uninstall), clock.now()).await?;

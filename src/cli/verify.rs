@@ -35,7 +35,7 @@ pub struct StoreVerifyArgs {
     pub database: String,
 }
 
-/// Carries out `rolecall store verify`.
+/// Runs `rolecall store verify`.
 pub(super) async fn run(args: &StoreVerifyArgs, io: &mut Io<'_>) -> Result<Exit, CliError> {
     let store = open_existing(&args.database).await?;
     let (exit, value, text) = match store.verify_audit().await {
@@ -43,7 +43,7 @@ pub(super) async fn run(args: &StoreVerifyArgs, io: &mut Io<'_>) -> Result<Exit,
             let last = since.saturating_add_unsigned(rows).saturating_sub(1);
             let mut text = format!("{rows} rows of the audit hold; the last is row {last} with hash {hash}");
             if since > 1 {
-                // Writing to a string does not fail.
+                // Writing to a string cannot fail.
                 let _ = write!(text, "; it begins with row {since}, those before were pruned");
             }
             let value = json!({"holds": true, "rows": rows, "since": since, "last": last, "hash": hash});

@@ -1,5 +1,5 @@
-//! The statuses of one process, as a Kubernetes-style list: what a cluster keeps in etcd, kept in memory and served at
-//! `/status` where there is no cluster.
+//! The statuses of one process, as a Kubernetes-style list. In a cluster, etcd is the store of statuses; without one,
+//! this cache serves them at `/status`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,22 +17,22 @@ use crate::model::{MappingKey, ProviderName, Pseudonyms, TargetName};
 
 use super::changed::{same_mapping, same_provider, same_target};
 
-/// The kinds that have a status, in the order in which they are listed.
+/// The kinds that have a status, in list order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
     /// One SCIM tenant.
     IdentityProvider,
     /// One project with its regions.
     CloudRunTarget,
-    /// Who gets which role on what.
+    /// Roles of groups on resources.
     RoleMapping,
 }
 
 impl Kind {
-    /// All kinds, in the order in which they are listed.
+    /// All kinds, in list order.
     pub const ALL: [Self; 3] = [Self::IdentityProvider, Self::CloudRunTarget, Self::RoleMapping];
 
-    /// The kind as manifests write it.
+    /// The kind as manifests spell it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -61,10 +61,10 @@ pub struct Metadata {
     /// The generation of its spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<i64>,
-    /// Which object of that name; none without a cluster.
+    /// The uid of the object; none without a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<String>,
-    /// When it was created; from a folder: when it was first seen.
+    /// Time of creation; from a folder: when the object was first read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub creation_timestamp: Option<Time>,
 }
@@ -73,11 +73,11 @@ pub struct Metadata {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Status {
-    /// Of an `IdentityProvider`.
+    /// Status of an `IdentityProvider`.
     IdentityProvider(Box<IdentityProviderStatus>),
-    /// Of a `CloudRunTarget`.
+    /// Status of a `CloudRunTarget`.
     CloudRunTarget(Box<CloudRunTargetStatus>),
-    /// Of a `RoleMapping`.
+    /// Status of a `RoleMapping`.
     RoleMapping(Box<RoleMappingStatus>),
 }
 
@@ -90,7 +90,7 @@ impl Status {
         })
     }
 
-    /// Each text that may quote what somebody else said.
+    /// Applies `change` to each text that may contain foreign text.
     fn each_text(&mut self, change: &dyn Fn(&mut String)) {
         let conditions = match self {
             Self::IdentityProvider(status) => {
@@ -118,7 +118,7 @@ impl Status {
         }
     }
 
-    /// The same, with everything cut to what the schema of its kind takes.
+    /// The status, cut to what the schema of its kind permits.
     #[must_use]
     pub fn fitted(self) -> Self {
         let kind = self.kind();
@@ -127,7 +127,7 @@ impl Status {
         if fitting == value { self } else { Self::read(kind, fitting).unwrap_or(self) }
     }
 
-    /// Whose status it is.
+    /// The kind of the object.
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
@@ -137,7 +137,7 @@ impl Status {
         }
     }
 
-    /// The conditions, in the order in which they stand.
+    /// The conditions, in their order.
     #[must_use]
     pub fn conditions(&self) -> &[Condition] {
         match self {
@@ -147,13 +147,13 @@ impl Status {
         }
     }
 
-    /// The condition of this type, when it is present.
+    /// The condition of this type, if it is present.
     #[must_use]
     pub fn condition(&self, type_: &str) -> Option<&Condition> {
         self.conditions().iter().find(|condition| condition.type_ == type_)
     }
 
-    /// Do both say the same to a person? Times and last-seen values aside.
+    /// True when both have the same meaning to a person. Times and last-seen values are ignored.
     pub(super) fn says_the_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::IdentityProvider(one), Self::IdentityProvider(other)) => same_provider(one, other),
@@ -170,14 +170,14 @@ impl Status {
 pub struct Item {
     /// Group and version.
     pub api_version: String,
-    /// Which kind.
+    /// The kind.
     pub kind: Kind,
-    /// Which object.
+    /// The metadata.
     pub metadata: Metadata,
-    /// The spec as it is in force, where it is known.
+    /// The spec in force, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spec: Option<Value>,
-    /// What is known about it.
+    /// The status.
     pub status: Status,
 }
 
@@ -197,7 +197,7 @@ impl TryFrom<RawItem> for Item {
     type Error = serde_json::Error;
 
     fn try_from(raw: RawItem) -> Result<Self, Self::Error> {
-        // An object that was just created has no status yet.
+        // A newly created object has no status yet.
         let status = if raw.status.is_null() { initial_status() } else { raw.status };
         let status = Status::read(raw.kind, status)?;
         Ok(Self { api_version: raw.api_version, kind: raw.kind, metadata: raw.metadata, spec: raw.spec, status })
@@ -224,12 +224,12 @@ pub struct List {
     pub api_version: String,
     /// Always `List`.
     pub kind: String,
-    /// By kind, namespace and name.
+    /// Sorted by kind, namespace and name.
     pub items: Vec<Item>,
 }
 
 impl List {
-    /// A list of these objects.
+    /// Creates a list of these objects.
     #[must_use]
     pub fn new(items: Vec<Item>) -> Self {
         Self { api_version: "v1".to_owned(), kind: "List".to_owned(), items }
@@ -245,28 +245,28 @@ pub struct StatusCache(Arc<Cache>);
 #[derive(Debug, Default)]
 struct Cache {
     items: RwLock<BTreeMap<ItemKey, Item>>,
-    /// What says something that was not taken yet; at most one entry an object.
+    /// Objects with changes that were not taken yet; at most one entry per object.
     news: Mutex<BTreeSet<ItemKey>>,
-    /// There may be news.
+    /// Notified when there may be new entries.
     told: Notify,
-    /// What stands for people; none in tests that have no store.
+    /// The pseudonyms of people; none in tests without a store.
     pseudonyms: OnceLock<Pseudonyms>,
 }
 
 impl StatusCache {
-    /// An empty cache.
+    /// Creates an empty cache.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// From here on no text on the cache names a person.
+    /// Makes the cache replace people by their pseudonyms in every text from now on.
     pub fn hide_people(&self, pseudonyms: Pseudonyms) {
-        // Once set it stays: there is one store in a process.
+        // Set only once: there is one store in a process.
         let _ = self.0.pseudonyms.set(pseudonyms);
     }
 
-    /// The text as everybody may read it.
+    /// The text with pseudonyms, which everybody may read.
     pub(super) fn shown(&self, text: &str) -> String {
         self.0.pseudonyms.get().map_or_else(|| text.to_owned(), |names| names.text(text).into_owned())
     }
@@ -283,14 +283,14 @@ impl StatusCache {
         self.0.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in what is now known about one object. Returns whether it says anything new to a person; if not, only the
-    /// times and last-seen values are replaced. (Into a cluster, only what is new is written, and they ride along.)
+    /// Stores the current status of one object. Returns whether it has new meaning for a person; if not, only the times
+    /// and last-seen values are replaced. (Into a cluster, only new meaning is written, together with those values.)
     ///
-    /// What the schema of its kind would not take is cut: a status that the API server refuses would leave the one before
-    /// standing.
+    /// Whatever the schema of its kind would refuse is cut: if the API server refused a status, the former one would
+    /// remain.
     pub fn publish(&self, mut item: Item) -> bool {
         let key = item.key();
-        // Most statuses are as they were, and those fit.
+        // Most statuses are unchanged, and those fit already.
         if self.items().get(&key).is_none_or(|old| old.status != item.status) {
             item.status.each_text(&|text| *text = self.shown(text));
             item.status = item.status.fitted();
@@ -313,12 +313,12 @@ impl StatusCache {
         news
     }
 
-    /// Takes in what the cluster already shows of an object that is not on the cache: it is no news.
+    /// Stores what the cluster already shows of an object, without marking it as new.
     pub fn seed(&self, item: Item) {
         self.items_mut().entry(item.key()).or_insert(item);
     }
 
-    /// What is on the cache about this object is not what the cluster shows.
+    /// Marks an object as new, because the cluster does not show what the cache has.
     pub fn tell_again(&self, kind: Kind, namespace: Option<&str>, name: &str) {
         self.announce((kind, namespace.unwrap_or_default().to_owned(), name.to_owned()));
     }
@@ -328,7 +328,7 @@ impl StatusCache {
         self.0.told.notify_one();
     }
 
-    /// Waits for news and takes them.
+    /// Waits for new entries and takes them.
     pub(super) async fn news(&self) -> BTreeSet<ItemKey> {
         loop {
             let news = std::mem::take(&mut *self.news_mut());
@@ -339,7 +339,7 @@ impl StatusCache {
         }
     }
 
-    /// Takes an object off the cache. Returns whether it was there.
+    /// Removes an object. Returns whether it was in the cache.
     pub fn remove(&self, kind: Kind, namespace: Option<&str>, name: &str) -> bool {
         let key = (kind, namespace.unwrap_or_default().to_owned(), name.to_owned());
         self.news_mut().remove(&key);
@@ -384,7 +384,7 @@ impl StatusCache {
         }
     }
 
-    /// Everything, by kind, namespace and name.
+    /// All objects, by kind, namespace and name.
     #[must_use]
     pub fn list(&self) -> List {
         List::new(self.items().values().cloned().collect())

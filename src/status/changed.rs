@@ -1,4 +1,5 @@
-//! Does a status say something new to a person? Times and last-seen values ride along with other changes.
+//! Comparison of statuses by their meaning to a person. Times and last-seen values are written only together with other
+//! changes.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -13,7 +14,7 @@ fn timeless(conditions: &mut [Condition]) {
     }
 }
 
-/// Do both say the same? The lag of the last change and times do not count.
+/// True when both have the same meaning. The lag of the last change and times are ignored.
 #[must_use]
 pub fn same_mapping(one: &RoleMappingStatus, other: &RoleMappingStatus) -> bool {
     fn essence(status: &RoleMappingStatus) -> RoleMappingStatus {
@@ -32,7 +33,7 @@ pub fn same_mapping(one: &RoleMappingStatus, other: &RoleMappingStatus) -> bool 
     essence(one) == essence(other)
 }
 
-/// Do both say the same? Times do not count.
+/// True when both have the same meaning. Times are ignored.
 #[must_use]
 pub fn same_target(one: &CloudRunTargetStatus, other: &CloudRunTargetStatus) -> bool {
     fn essence(status: &CloudRunTargetStatus) -> CloudRunTargetStatus {
@@ -47,7 +48,7 @@ pub fn same_target(one: &CloudRunTargetStatus, other: &CloudRunTargetStatus) -> 
     essence(one) == essence(other)
 }
 
-/// Do both say the same? Times of requests, and how often something was found, do not count.
+/// True when both have the same meaning. Times of requests, and the counts of findings, are ignored.
 #[must_use]
 pub fn same_provider(one: &IdentityProviderStatus, other: &IdentityProviderStatus) -> bool {
     fn essence(status: &IdentityProviderStatus) -> IdentityProviderStatus {

@@ -1,4 +1,4 @@
-//! Conditions as the Kubernetes API conventions want them: one a type, times that move only with the status.
+//! Conditions according to the Kubernetes API conventions: one per type, with times that change only with the status.
 
 use std::cmp::Ordering;
 
@@ -10,7 +10,7 @@ use crate::api::condition::{kind, lookup, reason};
 /// Longest message of a condition, in characters.
 const MAX_MESSAGE: usize = 2048;
 
-/// The conditions of one object while they are being put together.
+/// The conditions of one object under construction.
 pub(super) struct Conditions<'a> {
     previous: &'a [Condition],
     generation: i64,
@@ -23,7 +23,7 @@ impl<'a> Conditions<'a> {
         Self { previous, generation, now, list: Vec::new() }
     }
 
-    /// Sets one; `lastTransitionTime` is kept as long as the status is.
+    /// Sets a condition; `lastTransitionTime` is kept while the status stays the same.
     pub fn set(&mut self, type_: &str, status: bool, reason: &str, message: &str) {
         let status = if status { "True" } else { "False" };
         let since = find(self.previous, type_)
@@ -39,8 +39,8 @@ impl<'a> Conditions<'a> {
         });
     }
 
-    /// Sets `Ready`, and when it is not, who has to move: `Stalled` a person, `Reconciling` rolecall or time. Answers until
-    /// when something that is missing may still arrive.
+    /// Sets `Ready`. When it is false, also sets who has to act: `Stalled` means a person, `Reconciling` means rolecall
+    /// or time. Returns until when a missing object may still arrive.
     pub fn set_ready(&mut self, status: bool, reason: &str, message: &str) -> Option<Timestamp> {
         let arrives = arrives_until(self.previous, self.generation, reason, self.now);
         self.set(kind::READY, status, reason, message);
@@ -52,7 +52,7 @@ impl<'a> Conditions<'a> {
         arrives
     }
 
-    /// Those that were set, in the order of [`kind::ALL`].
+    /// The conditions that were set, in the order of [`kind::ALL`].
     pub fn finish(mut self) -> Vec<Condition> {
         let place = |condition: &Condition| kind::ALL.iter().position(|type_| *type_ == condition.type_);
         self.list.sort_by(|one, other| match (place(one), place(other)) {
@@ -68,17 +68,17 @@ pub(super) fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a C
     conditions.iter().find(|condition| condition.type_ == type_)
 }
 
-/// Time within which an object that a new one refers to may still arrive. Objects that are applied together arrive one by
-/// one, and Flux gives up at once when one of them is `Stalled`.
+/// Time within which an object that a new one refers to may still arrive. Objects that are applied together arrive one
+/// by one, and Flux gives up at once when one of them is `Stalled`.
 const ARRIVAL: SignedDuration = SignedDuration::from_secs(10);
 
-/// Until when the object whose absence the reason says may still arrive; none when it is no such reason, or too late, or
+/// Until when the object whose absence is the reason may still arrive. None for other reasons, after that time, and
 /// when this generation was ready or stalled before.
 pub(super) fn arrives_until(previous: &[Condition], generation: i64, word: &str, now: Timestamp) -> Option<Timestamp> {
     let names_another =
         matches!(word, reason::IDENTITY_PROVIDER_NOT_FOUND | reason::TARGET_NOT_FOUND | reason::TOKEN_SECRET_NOT_FOUND);
     let ready = find(previous, kind::READY);
-    // This generation was ready with it, or has waited for it already.
+    // This generation was ready with the object, or has already waited for it.
     let settled = [kind::READY, kind::STALLED]
         .into_iter()
         .filter_map(|type_| find(previous, type_))
@@ -90,7 +90,7 @@ pub(super) fn arrives_until(previous: &[Condition], generation: i64, word: &str,
     (names_another && !settled && now < until).then_some(until)
 }
 
-/// Will waiting not help? Then the object is `Stalled`, otherwise `Reconciling`.
+/// True when waiting does not help. Then the object is `Stalled`, otherwise `Reconciling`.
 #[must_use]
 pub fn needs_a_person(word: &str) -> bool {
     matches!(
@@ -135,7 +135,7 @@ pub fn needs_a_person(word: &str) -> bool {
     )
 }
 
-/// What a reason means and what to do about it, in one sentence.
+/// The meaning of a reason and what to do about it, in one sentence.
 pub(super) fn explain(word: &str) -> String {
     match lookup(word) {
         Some(entry) if entry.action.is_empty() => entry.meaning.to_owned(),
@@ -144,12 +144,12 @@ pub(super) fn explain(word: &str) -> String {
     }
 }
 
-/// What to do about a reason; empty when there is nothing to do.
+/// What to do about a reason; empty when nothing has to be done.
 pub(super) fn next_step(word: &str) -> &'static str {
     lookup(word).map_or("", |entry| entry.action)
 }
 
-/// What is the case, and the next step of its reason behind it.
+/// The message, followed by what to do about its reason.
 pub(super) fn with_next_step(message: &str, word: &str) -> String {
     match next_step(word) {
         "" => message.to_owned(),
@@ -167,7 +167,7 @@ pub(super) fn clip(text: &str, limit: usize) -> String {
     short
 }
 
-/// A number as Kubernetes objects have it.
+/// A number in the type of Kubernetes objects.
 pub(super) fn int(n: impl TryInto<i64>) -> i64 {
     n.try_into().unwrap_or(i64::MAX)
 }
@@ -177,12 +177,12 @@ pub(super) fn plural(n: u64, one: &str, many: &str) -> String {
     if n == 1 { format!("1 {one}") } else { format!("{n} {many}") }
 }
 
-/// A moment that may lie beyond the end of time.
+/// `at` plus `by`, or the latest representable time.
 pub(super) fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
     at.saturating_add(by).unwrap_or(Timestamp::MAX)
 }
 
-/// The earliest of two moments that may not come.
+/// The earlier of two optional times.
 pub(super) fn earliest(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
     [one, other].into_iter().flatten().min()
 }

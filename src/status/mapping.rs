@@ -17,16 +17,16 @@ use super::conditions::{Conditions, clip, earliest, explain, int, later, needs_a
 use super::input::{ClaimCounts, DocumentOutcome, Failure, Lag, MappingInput, SubjectOutcome};
 use super::ready::{FoldContext, Waiting, judge, unlisted};
 
-/// Most entries of a list in a status; counts are exact.
+/// Largest number of entries of a list in a status; counts are exact.
 const LISTED: usize = 50;
-/// Most samples of drift.
+/// Largest number of drift samples.
 const SAMPLES: usize = 10;
 /// Longest sentence about one entry, in characters.
 const ENTRY_MESSAGE: usize = 1024;
-/// How long `Drifted` says that something was granted again.
+/// How long `Drifted` shows that something was granted again.
 const REVERTED_SHOWN: SignedDuration = SignedDuration::from_hours(1);
 
-/// The status of a mapping at `now`, given what was shown before.
+/// Folds the status of a mapping at `now`, given its previous status.
 #[must_use]
 pub fn fold_mapping(
     input: &MappingInput<'_>,
@@ -121,12 +121,13 @@ fn fraction(claims: &ClaimCounts) -> String {
     format!("{}/{}", claims.acknowledged, shown_desired(claims))
 }
 
-/// What is wanted, and what a guard keeps although it is not wanted any more: it stays until somebody releases it.
+/// The wanted grants, and those that the guard keeps although they are no longer wanted: they stay until a person
+/// releases their removal.
 fn shown_desired(claims: &ClaimCounts) -> u64 {
     claims.desired.saturating_add(claims.held)
 }
 
-/// The status of a mapping that is not in force, and why it is not.
+/// The status of a mapping that is not in force, with the reason.
 #[must_use]
 pub fn not_taken_in(
     generation: Option<i64>,
@@ -149,13 +150,14 @@ pub fn not_taken_in(
     }
 }
 
-/// Is the mapping valid, and is what it asks for delegated to it?
+/// Decides whether the mapping is valid and whether what it asks for is delegated to it.
 fn accepted(context: &FoldContext<'_>) -> (bool, &'static str, String) {
     let input = context.input;
     if let Some(problem) = input.problem {
         return (false, problem.reason, with_next_step(&problem.message, problem.reason));
     }
-    // A reference to what does not exist, or does not count, is the author's to mend, besides freezing what was granted.
+    // A reference to an object that does not exist, or does not count, is for the author to fix, besides freezing
+    // existing grants.
     if let Some((
         why @ (FreezeReason::TargetNotFound | FreezeReason::IdentityProviderNotFound | FreezeReason::OverlappingTarget),
         message,
@@ -251,8 +253,8 @@ fn drift(documents: &[&DocumentOutcome], missing: u64) -> DriftCounts {
     }
 }
 
-/// What `Drifted` says, and when it may say something else. What was granted again is shown for a while, since the
-/// count alone does not tell that it just happened.
+/// The condition `Drifted`, and the time at which it may change. Grants that were made again are shown for a while,
+/// since the count alone does not show that it just happened.
 fn drifted(
     drift: &DriftCounts,
     reverted_at: Option<Timestamp>,
@@ -344,18 +346,18 @@ fn resource_status(document: &DocumentOutcome) -> ResourceStatus {
     }
 }
 
-/// How much of what is wanted is not there.
+/// Describes how much of what is wanted is missing.
 fn lacking(claims: &ClaimCounts) -> String {
     let lacking = claims.pending.saturating_add(claims.failed).saturating_add(claims.frozen);
     plural(lacking, "grant is not", "grants are not")
 }
 
-/// The change that was acknowledged last; of those at the same moment, the slowest.
+/// The change that was acknowledged last; of several at the same time, the slowest.
 fn lag(documents: &[&DocumentOutcome]) -> Option<Lag> {
     documents.iter().filter_map(|document| document.lag).max_by_key(|lag| (lag.at, lag.took))
 }
 
-/// A duration as a person says it: `85ms`, `1.8s`, `42s`, `3m5s`, `2h4m`.
+/// A duration in readable form: `85ms`, `1.8s`, `42s`, `3m5s`, `2h4m`.
 fn said(took: SignedDuration) -> String {
     let millis = took.as_millis().max(0);
     let seconds = millis / 1000;

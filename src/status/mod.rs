@@ -1,8 +1,9 @@
-//! What became of a resource, as conditions and counts a person can act on: pure folding, the cache that shows it, and
-//! the one writer that brings what is new on the cache to a cluster.
+//! Status of the resources, as conditions and counts that a person can act on: pure folding, the cache that serves it,
+//! and the single writer that writes changes to a cluster.
 //!
-//! The engine hands in outcomes of documents; [`fold_mapping`], [`fold_target`] and [`fold_provider`] make the status
-//! of API.md of them, the same in a cluster and in a folder. Time comes in, nothing goes out.
+//! The engine passes in outcomes of documents; [`fold_mapping`], [`fold_target`] and [`fold_provider`] turn them into
+//! the status defined by the CRDs, in the same way in a cluster and in a folder. Time is an input, and folding has no
+//! side effects.
 
 mod cache;
 mod changed;
@@ -29,12 +30,12 @@ pub use writer::{WriteCount, write_statuses};
 
 use jiff::Timestamp;
 
-/// A status, and when it may say something else although nothing happens: fold again then.
+/// A status, and the time at which it has to be folded again even if nothing happens.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Folded<S> {
-    /// What is to be shown.
+    /// The status to show.
     pub status: S,
-    /// When time alone may change it.
+    /// Time at which the passing of time alone may change it.
     pub revisit: Option<Timestamp>,
 }
 

@@ -11,10 +11,10 @@ use super::Folded;
 use super::conditions::{Conditions, earliest, explain, int, later, plural, with_next_step};
 use super::input::{ProviderInput, QuotaOutcome, TokenOutcome};
 
-/// Most findings that are listed.
+/// Largest number of listed findings.
 const LISTED: usize = 50;
 
-/// The status of a provider at `now`, given what was shown before.
+/// Folds the status of a provider at `now`, given its previous status.
 #[must_use]
 pub fn fold_provider(
     input: &ProviderInput<'_>,
@@ -37,7 +37,7 @@ pub fn fold_provider(
     let (status, word, stale_at) = fresh(input, now);
     conditions.set(kind::FRESH, status, word, &explain(word));
 
-    // A store that is not believed must not say that it is the one that was used here: the next start would believe it.
+    // A store that is not trusted must not be recorded as the one that was used here: the next start would trust it.
     let believed = !matches!(input.frozen, Some(FreezeReason::StoreMismatch | FreezeReason::StoreRewound));
     let (store_id, operator_namespace) = match previous {
         _ if believed => (Some(input.store_id.to_owned()), input.operator_namespace.map(str::to_owned)),
@@ -73,7 +73,7 @@ pub fn fold_provider(
     Folded { status, revisit: earliest(earliest(stale_at, expires), arrives) }
 }
 
-/// Why a token is refused: what is wrong with it, or that its time is over.
+/// Why a token is refused: its problem, or its expiry.
 fn token_problem(token: &TokenOutcome, now: Timestamp) -> Option<&'static str> {
     token.problem.or_else(|| token.not_after.is_some_and(|at| at <= now).then_some(reason::TOKEN_EXPIRED))
 }
@@ -107,10 +107,10 @@ fn ready(input: &ProviderInput<'_>, problems: &[(&str, &'static str)], now: Time
     (true, reason::ACCEPTED, message)
 }
 
-/// A refusal is shown so long, when nothing was created after it. An IdP that was refused something asks again.
+/// How long a refusal is shown when nothing was created after it. An IdP retries a refused request.
 const REFUSED: SignedDuration = SignedDuration::from_hours(24);
 
-/// Whether the quota is used up or something was refused because of it, in words.
+/// Describes that the quota is used up, or that something was refused because of it.
 fn quota_exceeded(quota: &QuotaOutcome, now: Timestamp) -> Option<String> {
     let refused = quota.refused_at.is_some_and(|at| now.duration_since(at) < REFUSED);
     let full = |used: u64, limit: u64| limit > 0 && used >= limit;

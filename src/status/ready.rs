@@ -1,7 +1,8 @@
-//! Is a mapping ready, and if not, who has to move? A chain of checks, the first that applies decides.
+//! The condition `Ready` of a mapping, and who has to act when it is false. A chain of checks; the first one that
+//! applies decides.
 //!
-//! The order is: what stops everything, access that should be gone, what the author must mend, what Google or the IdP
-//! lack, what is on its way, and last what is well.
+//! The order is: what stops everything, access that should be gone, what the author has to fix, what Google or the IdP
+//! lack, what is in progress, and finally the ready states.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -12,16 +13,16 @@ use crate::model::FreezeReason;
 use super::conditions::{arrives_until, earliest, explain, find, later, needs_a_person, plural, with_next_step};
 use super::input::{ClaimCounts, DocumentOutcome, Failure, MappingInput, SubjectOutcome};
 
-/// A change that is pending for less than this is churn of the directory.
+/// A change that is pending for less than this is normal churn of the directory.
 pub(super) const CHURN: SignedDuration = SignedDuration::from_secs(60);
-/// How long a group or resource that is not found may still come.
+/// How long a group or resource that was not found may still arrive.
 pub(super) const PATIENCE: SignedDuration = SignedDuration::from_mins(10);
 
-/// What freezes the claims of one subject, the one that waiting does not mend first.
+/// Reasons that freeze the claims of one subject, starting with those that waiting does not resolve.
 const GROUP_FREEZES: [FreezeReason; 3] =
     [FreezeReason::GroupIdentityChanged, FreezeReason::GroupAmbiguous, FreezeReason::GroupNotFound];
 
-/// Who has to move.
+/// Who has to act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waiting {
     /// Nobody: `Ready`.
@@ -32,13 +33,13 @@ pub(super) enum Waiting {
     OnUser,
 }
 
-/// What `Ready` says.
+/// The decision about `Ready`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ReadyDecision {
     pub waiting: Waiting,
     pub reason: &'static str,
     pub message: String,
-    /// What `Stalled` says when it is not the same.
+    /// Reason and message of `Stalled` when they differ.
     pub stalled: Option<(&'static str, String)>,
     pub revisit: Option<Timestamp>,
 }
@@ -49,11 +50,11 @@ impl ReadyDecision {
     }
 }
 
-/// Everything a check may look at.
+/// The inputs of a check.
 pub(super) struct FoldContext<'a> {
     pub input: &'a MappingInput<'a>,
     pub total: ClaimCounts,
-    /// In the order of their keys.
+    /// Sorted by key.
     pub documents: &'a [&'a DocumentOutcome],
     /// In their natural order.
     pub subjects: &'a [&'a SubjectOutcome],
@@ -61,7 +62,7 @@ pub(super) struct FoldContext<'a> {
     pub now: Timestamp,
 }
 
-/// The decision on a mapping.
+/// Decides about `Ready` for a mapping.
 pub(super) fn judge(context: &FoldContext<'_>) -> ReadyDecision {
     let checks: [fn(&FoldContext<'_>) -> Option<ReadyDecision>; 11] = [
         frozen,
@@ -80,12 +81,13 @@ pub(super) fn judge(context: &FoldContext<'_>) -> ReadyDecision {
 }
 
 impl FoldContext<'_> {
-    /// What holds the whole mapping, a subject or a resource of it; observing is not a standstill.
+    /// The reason that freezes the whole mapping, one of its subjects or one of its resources. Observing does not
+    /// count.
     pub fn freeze(&self) -> Option<(FreezeReason, String)> {
         self.ground_missing().or_else(|| self.unlisted())
     }
 
-    /// What holds the whole mapping or a subject of it.
+    /// The reason that freezes the whole mapping or one of its subjects.
     fn ground_missing(&self) -> Option<(FreezeReason, String)> {
         let whole = self.input.frozen.filter(|why| *why != FreezeReason::Observed);
         let suspended = (self.input.mode == MappingMode::Suspend).then_some(FreezeReason::Suspended);
@@ -102,7 +104,7 @@ impl FoldContext<'_> {
         })
     }
 
-    /// A resource that the list lacks although its policy answers, once that is no passing moment.
+    /// A resource that the list lacks although its policy can be read, once that has lasted for some time.
     fn unlisted(&self) -> Option<(FreezeReason, String)> {
         let lasts = |document: &DocumentOutcome| {
             let since = document.pending_since.unwrap_or(self.now);
@@ -117,14 +119,14 @@ impl FoldContext<'_> {
         Some((FreezeReason::InventoryIncomplete, format!("{}{more}: {}", first.document.resource(), unlisted())))
     }
 
-    /// Does nothing get written?
+    /// True when nothing is written.
     pub fn observes(&self) -> bool {
         self.input.ceiling_observes
             || self.input.mode == MappingMode::Observe
             || self.input.frozen == Some(FreezeReason::Observed)
     }
 
-    /// What is wrong, by document and reason.
+    /// All failures, by document and reason.
     fn troubles(&self) -> Vec<(&DocumentOutcome, &Failure)> {
         let mut troubles: Vec<_> = self
             .documents
@@ -135,17 +137,17 @@ impl FoldContext<'_> {
         troubles
     }
 
-    /// The first trouble that waiting does not mend.
+    /// The first failure that waiting does not resolve.
     fn lasting_trouble(&self) -> Option<(&DocumentOutcome, &Failure)> {
         self.troubles().into_iter().find(|(_, trouble)| needs_a_person(trouble.reason))
     }
 
-    /// That, or else the first of any kind.
+    /// The first failure that waiting does not resolve, or else the first of any kind.
     fn worst_trouble(&self) -> Option<(&DocumentOutcome, &Failure)> {
         self.lasting_trouble().or_else(|| self.troubles().into_iter().next())
     }
 
-    /// Since when the object is not ready for this reason; now, when it was not so before.
+    /// Since when the object is not ready for this reason; now, if it had another reason before.
     fn since(&self, word: &str) -> Timestamp {
         self.previous
             .and_then(|previous| find(&previous.conditions, kind::READY))
@@ -153,7 +155,7 @@ impl FoldContext<'_> {
             .map_or(self.now, |ready| ready.last_transition_time.0)
     }
 
-    /// Was the generation that is in force ready when last folded?
+    /// True when the generation in force was ready at the last folding.
     fn was_ready(&self) -> bool {
         self.previous
             .and_then(|previous| find(&previous.conditions, kind::READY))
@@ -161,14 +163,14 @@ impl FoldContext<'_> {
     }
 }
 
-/// What it means that a list lacks a resource whose policy answers.
+/// Explains that a list lacks a resource whose policy can be read.
 pub(super) fn unlisted() -> String {
     "the list of resources lacks it although its policy answers; nothing new is granted there until it is listed, and \
      leavers lose access"
         .to_owned()
 }
 
-/// How a person names the group.
+/// The name of the group as people use it.
 pub(super) fn subject_name(subject: &SubjectOutcome) -> String {
     let provider = &subject.identity_provider;
     match (&subject.display_name, &subject.external_id) {
@@ -180,7 +182,7 @@ pub(super) fn subject_name(subject: &SubjectOutcome) -> String {
 
 fn frozen(context: &FoldContext<'_>) -> Option<ReadyDecision> {
     let (why, message) = context.ground_missing()?;
-    // A group that was never pushed has a check of its own: it may still come.
+    // A group that was never pushed has a check of its own, because it may still arrive.
     if why == FreezeReason::GroupNotFound {
         return None;
     }
@@ -244,7 +246,7 @@ fn revocation(context: &FoldContext<'_>) -> Option<ReadyDecision> {
     Some(ReadyDecision { stalled, ..ReadyDecision::new(waiting, reason::REVOCATION_PENDING, message) })
 }
 
-/// People who have left and keep access until somebody releases the plan.
+/// Leavers who keep access until a person releases the plan.
 fn held_leavers(context: &FoldContext<'_>) -> Option<ReadyDecision> {
     if context.total.held_leavers == 0 {
         return None;
@@ -270,7 +272,7 @@ fn refused_by_google(context: &FoldContext<'_>) -> Option<ReadyDecision> {
 }
 
 fn groups(context: &FoldContext<'_>) -> Option<ReadyDecision> {
-    // What cannot come by itself is said first.
+    // What cannot resolve itself is reported first.
     let subject = context
         .subjects
         .iter()
@@ -286,7 +288,7 @@ fn groups(context: &FoldContext<'_>) -> Option<ReadyDecision> {
 }
 
 fn resources(context: &FoldContext<'_>) -> Option<ReadyDecision> {
-    // A pattern may wait for its resources as long as another one has some; a name was meant.
+    // A pattern without matches is tolerated as long as another one has some; a plain name is not.
     let nothing = context.documents.is_empty();
     let mut missing: Vec<&str> = context
         .input
@@ -305,7 +307,7 @@ fn resources(context: &FoldContext<'_>) -> Option<ReadyDecision> {
     Some(patient(context, reason::RESOURCE_NOT_FOUND, message))
 }
 
-/// Ours to wait for some time, then theirs.
+/// Waits for the system at first, and for a person after some time.
 fn patient(context: &FoldContext<'_>, word: &'static str, message: String) -> ReadyDecision {
     let until = later(context.since(word), PATIENCE);
     if context.now < until {
@@ -315,7 +317,7 @@ fn patient(context: &FoldContext<'_>, word: &'static str, message: String) -> Re
     }
 }
 
-/// Since when something waits; now, when nobody noted it.
+/// Since when a change is pending; now, if it is not recorded.
 fn pending_since(context: &FoldContext<'_>) -> Option<Timestamp> {
     let unread = context.documents.iter().any(|document| document.claims.is_none());
     let waits = context.documents.iter().filter_map(|document| document.pending_since).min();
@@ -324,7 +326,7 @@ fn pending_since(context: &FoldContext<'_>) -> Option<Timestamp> {
     any.then(|| earliest(waits, troubled).unwrap_or(context.now))
 }
 
-/// Until when something that is pending counts as churn; none when it does not, or nothing is pending.
+/// Until when a pending change counts as churn; none when it does not count, or nothing is pending.
 fn churn_until(context: &FoldContext<'_>) -> Option<Timestamp> {
     let until = later(pending_since(context)?, CHURN);
     (context.was_ready() && context.now < until).then_some(until)
@@ -389,7 +391,7 @@ fn well(context: &FoldContext<'_>) -> ReadyDecision {
     ReadyDecision { revisit: churn_until(context), ..ReadyDecision::new(Waiting::Nobody, word, parts.join("; ")) }
 }
 
-/// People who are members and get nothing, by reason.
+/// Members who get nothing, by reason.
 fn left_out(context: &FoldContext<'_>) -> Vec<String> {
     let mut people = std::collections::BTreeMap::<&str, u64>::new();
     for subject in context.subjects {

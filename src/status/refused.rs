@@ -1,4 +1,5 @@
-//! What is shown when the API server refuses a status as malformed: that it does, and nothing that could be refused too.
+//! The status that replaces one refused by the API server as malformed: it reports the refusal, and contains nothing
+//! else that could be refused.
 
 use jiff::Timestamp;
 
@@ -7,7 +8,7 @@ use super::conditions::{Conditions, with_next_step};
 use crate::api::condition::reason;
 use crate::api::{CloudRunTargetStatus, IdentityProviderStatus, RoleMappingStatus};
 
-/// The status in the place of one that was refused.
+/// The replacement for a refused status.
 pub(super) fn refused(status: &Status, refusal: &str, generation: Option<i64>, now: Timestamp) -> Status {
     let mut conditions = Conditions::new(status.conditions(), generation.unwrap_or_default(), now);
     let message = format!("the API server refuses the status, so that nothing else is shown here: {refusal}");
@@ -17,7 +18,7 @@ pub(super) fn refused(status: &Status, refusal: &str, generation: Option<i64>, n
         Status::IdentityProvider(status) => Status::IdentityProvider(Box::new(IdentityProviderStatus {
             observed_generation: generation,
             conditions,
-            // What the next start compares its store with.
+            // The next start compares its store with this id.
             store_id: status.store_id.clone(),
             operator_namespace: status.operator_namespace.clone(),
             ..IdentityProviderStatus::default()

@@ -13,12 +13,12 @@ use super::Folded;
 use super::conditions::{Conditions, explain, plural, with_next_step};
 use super::input::TargetInput;
 
-/// Most entries of `drift`; counts are exact.
+/// Largest number of entries of `drift`; counts are exact.
 const LISTED_DRIFT: usize = 50;
-/// Most regions, and most permissions, that are listed.
+/// Largest number of listed regions, and of listed permissions.
 const LISTED: usize = 32;
 
-/// The status of a target at `now`, given what was shown before.
+/// Folds the status of a target at `now`, given its previous status.
 #[must_use]
 pub fn fold_target(
     input: &TargetInput<'_>,

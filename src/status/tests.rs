@@ -1,4 +1,4 @@
-//! The condition table of API.md row by row, and the laws that folding keeps.
+//! Tests of the condition table row by row, and of the laws of folding.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ fn document(name: &str) -> DocumentKey {
     DocumentKey::cloud_run("shop-dev", "europe-west1", ResourceKind::Service, name).unwrap()
 }
 
-/// A document on which `n` grants are as wanted.
+/// A document on which `n` grants are converged.
 fn settled(name: &str, n: u64) -> DocumentOutcome {
     let claims = ClaimCounts { desired: n, acknowledged: n, verified: n, ..ClaimCounts::default() };
     DocumentOutcome { claims: Some(claims), ..DocumentOutcome::unread(document(name)) }
@@ -63,7 +63,7 @@ fn refused(path: &str) -> RefusedPath {
     }
 }
 
-/// A mapping as the engine sees it; the default is converged.
+/// A mapping as the engine reports it; the default is converged.
 #[derive(Debug, Clone)]
 struct Scene {
     generation: i64,
@@ -128,7 +128,7 @@ impl Scene {
         self.fold_at(previous, now()).status
     }
 
-    /// What was shown an hour ago, when all was well.
+    /// The previous status, from an hour ago, when everything was converged.
     fn before() -> RoleMappingStatus {
         Self::default().fold_at(None, ago(3600)).status
     }

@@ -1,8 +1,8 @@
-//! The one writer of statuses and Events in a cluster: what is new on the cache goes to the API server.
+//! The single writer of statuses and Events in a cluster: sends changes of the cache to the API server.
 //!
-//! Statuses are written by server-side apply as one field manager, so that nobody else's fields are touched and a
-//! condition that is not said any more goes. An object is written at most once in [`PAUSE`]; what changes meanwhile
-//! rides along with the next write.
+//! Statuses are written by server-side apply with one field manager, so that fields of other managers stay and
+//! conditions that are no longer set are removed. An object is written at most once per [`PAUSE`]; changes made
+//! meanwhile are part of the next write.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,21 +25,21 @@ use crate::api::condition::{kind, reason};
 use crate::api::{CloudRunTarget, FIELD_MANAGER, IdentityProvider, RoleMapping};
 use crate::model::{Clock, SystemClock};
 
-/// How long an object is left alone after it was written.
+/// Pause after a write of an object.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How long to wait before a write that failed is tried again: at first, and at most.
+/// First and longest delay before a failed write is retried.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// How long one call may take.
+/// Timeout of one call.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Writes that are under way at once.
+/// Largest number of concurrent writes.
 const PARALLEL: usize = 8;
-/// The longest note of an Event, in bytes, as the API server has it.
+/// Longest note of an Event that the API server accepts, in bytes.
 const NOTE: usize = 1024;
 
-/// How a write of a status ended, for whoever counts: `Written`, `Refused` or `Failed`.
+/// Counts finished writes by outcome: `Written`, `Refused` or `Failed`.
 pub type WriteCount = Arc<dyn Fn(&'static str) + Send + Sync>;
 
-/// What the writer needs.
+/// State of the writer.
 #[derive(Clone)]
 struct Writer {
     client: Client,
@@ -47,11 +47,12 @@ struct Writer {
     cache: StatusCache,
     count: WriteCount,
     permits: Arc<Semaphore>,
-    /// What the cluster shows, as far as it was written or read here: what an Event is a change from.
+    /// What the cluster shows, as written or read here: Events describe changes from it.
     shown: Arc<Mutex<BTreeMap<ItemKey, Item>>>,
 }
 
-/// Writes what is new on the cache until `stop` is cancelled. What is on the cache now is what the cluster shows.
+/// Writes changes of the cache until `stop` is cancelled. The current content of the cache must be what the cluster
+/// shows.
 pub async fn write_statuses(
     client: Client,
     pod: String,
@@ -81,7 +82,7 @@ pub async fn write_statuses(
                     if again.remove(&key) { BTreeSet::from([key]) } else { continue }
                 }
                 Err(error) => {
-                    tracing::error!(%error, "writing a status broke off");
+                    tracing::error!(%error, "a task that writes a status failed");
                     continue;
                 }
             },
@@ -99,15 +100,16 @@ pub async fn write_statuses(
             }
         }
     }
-    // What was about to be written is written by whoever comes next: it reads what the cluster shows.
+    // The next leader writes what was interrupted: it starts by reading what the cluster shows.
     under_way.shutdown().await;
 }
 
 impl Writer {
-    /// Writes one object's status, and again until it was taken or the object is gone; then leaves it alone for a while.
+    /// Writes the status of one object, with retries until it is accepted or the object is gone. Then pauses for the
+    /// object.
     async fn bring(&self, key: &ItemKey) {
         let (mut delay, longest) = AGAIN;
-        // What was shown in the place of a status that was refused.
+        // The status that was written in place of a refused one.
         let mut instead: Option<Status> = None;
         loop {
             let Some(item) = self.cache.get(key) else {
@@ -126,14 +128,14 @@ impl Writer {
                 Err(WriteError::Refused(refusal)) => {
                     tracing::error!(
                         object.kind = %item.kind, object.name = %item.metadata.name, problem = %refusal,
-                        "the API server refuses the status of {} {} as malformed; a minimal one says so", item.kind, item.metadata.name
+                        "the API server refused the status of {} {} as malformed; writing a minimal one instead", item.kind, item.metadata.name
                     );
                     self.say_refused(key, &item, &refusal, &mut instead).await;
                 }
                 Err(WriteError::Failed(problem)) => {
                     tracing::warn!(
                         object.kind = %item.kind, object.name = %item.metadata.name, %problem,
-                        "cannot write the status of {} {}; it is tried again", item.kind, item.metadata.name
+                        "cannot write the status of {} {}; retrying", item.kind, item.metadata.name
                     );
                 }
             }
@@ -160,13 +162,13 @@ impl Writer {
             Ok(()) => (self.count)("Written"),
             Err(WriteError::Refused(_)) => (self.count)("Refused"),
             Err(WriteError::Failed(_)) => (self.count)("Failed"),
-            // It was deleted; the watch says so, too.
+            // It was deleted; the watch reports that too.
             Err(WriteError::Gone) => {}
         }
         result
     }
 
-    /// Puts a status that any schema takes in the place of one that was refused: what stands there would be believed.
+    /// Replaces a refused status by one that any schema accepts, because an outdated status would be believed.
     async fn say_refused(&self, key: &ItemKey, item: &Item, refusal: &str, instead: &mut Option<Status>) {
         let minimal = refused(&item.status, &self.cache.shown(refusal), item.metadata.generation, SystemClock.now());
         if instead.as_ref().is_some_and(|shown| shown.says_the_same(&minimal)) {
@@ -180,7 +182,7 @@ impl Writer {
             }
             Err(error) => tracing::error!(
                 object.kind = %item.kind, object.name = %item.metadata.name, problem = %error,
-                "not even a minimal status can be written; what {} {} shows is old", item.kind, item.metadata.name
+                "cannot write a minimal status either; the status of {} {} is outdated", item.kind, item.metadata.name
             ),
         }
     }
@@ -197,7 +199,7 @@ impl Writer {
         api.patch_status(&item.metadata.name, &params, &Patch::Apply(body)).await.map(|_| ())
     }
 
-    /// Says in Events what changed. An Event is a courtesy: that one cannot be written stops nothing.
+    /// Emits Events for the changes. Failures to write an Event are logged and otherwise ignored.
     async fn tell(&self, key: &ItemKey, item: Item) {
         let before = self.shown.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), item.clone());
         let same = before.filter(|before| before.metadata.uid == item.metadata.uid);
@@ -213,7 +215,7 @@ impl Writer {
             match tokio::time::timeout(PATIENCE, self.recorder.publish(&event, &regarding)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) if is_forbidden(&error) => {
-                    tracing::warn!(%error, event.reason, "the API server does not let rolecall write this Event");
+                    tracing::warn!(%error, event.reason, "the API server does not permit rolecall to write this Event");
                 }
                 Ok(Err(error)) => tracing::debug!(%error, event.reason, "an Event was not written"),
                 Err(_) => tracing::debug!(event.reason, "an Event was not written in time"),
@@ -227,7 +229,7 @@ impl Writer {
 enum WriteError {
     #[error("the object is gone")]
     Gone,
-    /// The same again would be refused again.
+    /// The same write would be refused again.
     #[error("{0}")]
     Refused(String),
     #[error("{0}")]
@@ -240,14 +242,14 @@ impl WriteError {
         match status.code {
             404 => Self::Gone,
             400 | 413 | 422 => Self::Refused(status.message.clone()),
-            // etcd has a limit of its own.
+            // etcd has its own limit.
             500 if status.message.contains("too large") => Self::Refused(status.message.clone()),
             _ => Self::Failed(error.to_string()),
         }
     }
 }
 
-/// Does rolecall lack the right? Into a namespace that is being deleted nobody may write, which is as it should be.
+/// True when rolecall lacks the permission. Nobody may write into a namespace that is being deleted; that is expected.
 fn is_forbidden(error: &Error) -> bool {
     let Error::Api(status) = error else { return false };
     let causes = status.details.iter().flat_map(|details| &details.causes);
@@ -266,8 +268,8 @@ fn api(client: &Client, item: &Item) -> Api<DynamicObject> {
     }
 }
 
-/// One Event for each condition whose reason is another than before. `Ready` speaks for what is well, and for
-/// `Stalled` and `Reconciling`, which only repeat it; the others speak when something is not.
+/// One Event for each condition whose reason changed. `Ready` covers the good state, and also `Stalled` and
+/// `Reconciling`, which only repeat it. The others produce Events when they report a problem.
 fn changes(before: Option<&Status>, now: &Status) -> Vec<Event> {
     let said = |condition: &&Condition| {
         let known = before.and_then(|before| before.condition(&condition.type_));
@@ -284,7 +286,7 @@ fn changes(before: Option<&Status>, now: &Status) -> Vec<Event> {
         .iter()
         .filter(said)
         .filter(matters)
-        // What `Ready` says already is not said twice.
+        // A reason already reported by `Ready` is not repeated.
         .filter(|condition| condition.type_ == kind::READY || Some(&condition.reason) != ready.as_ref())
         .map(|condition| Event {
             type_: if is_good(condition) { EventType::Normal } else { EventType::Warning },

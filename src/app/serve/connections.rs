@@ -1,4 +1,4 @@
-//! Which connections there are, and which one is closed when a further one comes and a limit is reached.
+//! The open connections of a listener, and the choice of the one to close when another arrives at a limit.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -9,32 +9,32 @@ use tokio_util::sync::CancellationToken;
 
 use super::track::{Track, Waits};
 
-/// A request that has been on its way for less than this is never closed for another connection.
+/// A request that has been arriving for less than this is never closed for another connection.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How many connections there may be at a time.
+/// Limits on the number of connections.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::app) struct Room {
-    /// Of everybody together.
+    /// Of all peers together.
     pub total: usize,
-    /// Of those that showed no accepted token: the others have the rest to themselves.
+    /// Of those without an accepted token; the rest is reserved for the others.
     pub unproven: usize,
     /// Of one peer: an IPv4 address, or the first half of an IPv6 address.
     pub per_peer: usize,
 }
 
-/// Why a connection was closed by the server, as a metric label.
+/// Why the server closed a connection, as a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Closed {
-    /// It came when the limit of its peer was reached, and each of the peer's connections was busy.
+    /// The limit of its peer was reached, and each of the peer's connections was busy.
     PeerLimit,
-    /// It came when there was no room, and every connection was busy.
+    /// The limit was reached, and every connection was busy.
     Limit,
-    /// It waited for its client when another one needed the room.
+    /// It waited for its client when another connection arrived at the limit.
     Displaced,
     /// The head of a request took too long.
     HeadTimeout,
-    /// Nothing came for too long.
+    /// No bytes arrived for too long.
     IdleTimeout,
     /// The client does not read the answer, or too slowly.
     WriteTimeout,
@@ -53,7 +53,7 @@ impl Closed {
     }
 }
 
-/// Whose connections are counted together.
+/// The address by which connections are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Peer(IpAddr);
 
@@ -61,7 +61,7 @@ impl Peer {
     fn of(address: IpAddr) -> Self {
         Self(match address.to_canonical() {
             IpAddr::V6(address) => {
-                // Whoever has one IPv6 address has the other 2^64 of its network, too.
+                // Whoever has one IPv6 address usually has the other 2^64 of its network, too.
                 let [a, b, c, d, ..] = address.segments();
                 IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
             }
@@ -90,16 +90,16 @@ pub(super) struct Connections {
     table: Arc<Mutex<Table>>,
 }
 
-/// A connection that was let in. Dropping it makes room.
+/// An admitted connection, counted until this is dropped.
 pub(super) struct Place {
     id: u64,
     table: Arc<Mutex<Table>>,
     pub(super) track: Arc<Track>,
-    /// Cancelled when another connection needs the room.
+    /// Cancelled when the connection has to make way for another.
     pub(super) close: CancellationToken,
 }
 
-/// What became of a connection that came: a place, and whether another one lost its own for it.
+/// The result of admitting a connection: its place, and whether another was closed for it.
 pub(super) struct Admitted {
     pub(super) place: Result<Place, Closed>,
     pub(super) displaced: bool,
@@ -125,10 +125,10 @@ impl Table {
         Some(entry)
     }
 
-    /// Closes the connection that is missed least among those that wait for their client: first those that showed no
-    /// token, then idle ones, then those whose request does not come or whose answer is not read. Of several, one of
-    /// the peer with the most connections, and of those the one that has waited longest. A connection whose request is
-    /// being worked on is never closed.
+    /// Closes the least needed connection among those that wait for their client: first those without an accepted
+    /// token, then idle ones, then those whose request does not arrive or whose answer is not read. Among equals, one
+    /// of the peer with the most connections is chosen, and of those the one that has waited longest. A connection with
+    /// a request in progress is never closed.
     fn displace(&mut self, of: Option<Peer>, unproven_only: bool, now: Instant) -> bool {
         let candidates = self.entries.iter().filter(|(_, entry)| of.is_none_or(|peer| entry.peer == peer));
         let ranked = candidates.filter_map(|(id, entry)| {
@@ -159,7 +159,7 @@ impl Connections {
         Self { room, table: Arc::default() }
     }
 
-    /// Takes in a connection that was accepted, if need be in the place of another.
+    /// Admits an accepted connection, if necessary in place of another.
     pub(super) fn admit(&self, address: IpAddr, now: Instant) -> Admitted {
         let peer = Peer::of(address);
         let mut table = lock(&self.table);
@@ -170,7 +170,8 @@ impl Connections {
                 return Admitted { place: Err(Closed::PeerLimit), displaced };
             }
         }
-        // A connection that comes has shown nothing yet. Counting walks the table, and is needed when it is well filled.
+        // A new connection has not shown a token yet. Counting walks the table, and is only needed when it is nearly
+        // full.
         let unproven_full = table.entries.len() >= self.room.unproven && table.unproven() >= self.room.unproven;
         if unproven_full || table.entries.len() >= self.room.total {
             let made_room = table.displace(None, unproven_full, now);
@@ -192,7 +193,7 @@ impl Connections {
         lock(&self.table).displace(None, false, now)
     }
 
-    /// How many there are.
+    /// The number of connections.
     pub(super) fn len(&self) -> usize {
         lock(&self.table).entries.len()
     }
@@ -220,7 +221,7 @@ mod tests {
         connections.admit(peer(n), now).place.unwrap_or_else(|why| panic!("peer {n} was refused: {}", why.word()))
     }
 
-    /// A connection that showed a token, and waits for the next request.
+    /// A connection that showed a token and waits for the next request.
     fn proven(connections: &Connections, n: u8, now: Instant) -> Place {
         let place = let_in(connections, n, now);
         place.track.connection().set_authenticated(true);

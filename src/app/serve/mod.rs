@@ -1,6 +1,6 @@
-//! HTTP over a listener, with bounds on what clients can hold: connections, of all and of one peer; time to say something;
-//! time to read the answer. A connection that comes is never left to wait: it gets a place, if need be that of one that
-//! waits for its client, or it is closed at once.
+//! HTTP over a listener, with limits on what clients can use: connections in total and per peer, time to send a
+//! request, and time to read the answer. A new connection never waits: it is admitted, if necessary in place of one
+//! that waits for its client, or it is closed at once.
 
 mod connections;
 mod track;
@@ -27,23 +27,23 @@ pub(super) use connections::Room;
 
 use crate::telemetry::HttpMetrics;
 
-/// The largest head of a request, in bytes; also how much of an answer waits in memory for the client to read.
+/// Largest head of a request, in bytes; also the amount of an answer buffered in memory for the client to read.
 const BUFFER: usize = 128 * 1024;
 
-/// A listener says at most so often that it is full.
+/// Interval between log lines of a listener about reached limits.
 const SAY: Duration = Duration::from_mins(1);
 
-/// How long clients may take.
+/// Timeouts of clients.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timeouts {
     /// For the head of a request, from its first byte; and for the first byte of a connection's first request.
     pub head: Duration,
-    /// Between two requests, on a connection whose last request had an accepted token. Longer than the proxies in front
-    /// keep theirs, so that no request meets a closing connection.
+    /// Between two requests, on a connection whose last request had an accepted token. Longer than the idle timeout of
+    /// proxies in front, so that no request arrives on a connection that is being closed.
     pub keep_alive: Duration,
-    /// For the next bytes of an answer to be taken.
+    /// For the client to read the next bytes of an answer.
     pub write: Duration,
-    /// How fast an answer is to be read on the whole, after `write`: bytes a second.
+    /// Minimum average rate for reading an answer, in bytes per second, after `write`.
     pub write_rate: u64,
 }
 
@@ -58,23 +58,24 @@ impl Default for Timeouts {
     }
 }
 
-/// What all clients of one listener may use together.
+/// Limits of all clients of one listener together.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
-    /// How many connections there may be.
+    /// Limits on connections.
     pub room: Room,
-    /// How long they may take.
+    /// Limits on time.
     pub timeouts: Timeouts,
 }
 
 impl Bounds {
-    /// At most `total` connections, a quarter of them for who shows a token; `per_peer` of one peer.
+    /// At most `total` connections, a quarter of them reserved for clients with an accepted token; `per_peer` of one
+    /// peer.
     pub(super) fn proven(total: usize, per_peer: usize) -> Self {
         let room = Room { total, unproven: (total - total / 4).max(1), per_peer: per_peer.min(total) };
         Self { room, timeouts: Timeouts::default() }
     }
 
-    /// At most `total` connections on a port where nobody shows a token.
+    /// At most `total` connections on a port without tokens.
     pub(super) fn open(total: usize, per_peer: usize) -> Self {
         Self { room: Room { total, unproven: total, per_peer }, timeouts: Timeouts::default() }
     }
@@ -89,7 +90,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Serves HTTP/1.1 until `stop` is cancelled, and then until what is under way is answered.
+    /// Serves HTTP/1.1 until `stop` is cancelled, and then until the requests in progress are answered.
     pub(super) async fn serve(self, router: Router, stop: CancellationToken) {
         let places = Connections::new(self.bounds.room);
         let tasks = TaskTracker::new();
@@ -145,7 +146,7 @@ impl Server {
         self.metrics.connections_closed.inc([self.name, why.word()]);
     }
 
-    /// Such as too many open files: one connection less helps at once.
+    /// Handles a failure to accept, such as too many open files: closing one connection helps at once.
     async fn cannot_accept(&self, error: &std::io::Error, places: &Connections) {
         let made_room = places.make_room(Instant::now());
         if made_room {
@@ -164,7 +165,7 @@ impl Server {
     ) -> impl Future<Output = ()> + Send + use<> {
         let (timeouts, metrics, name) = (self.bounds.timeouts, self.metrics.clone(), self.name);
         async move {
-            // Answers are small; without this they would wait for more to send.
+            // Answers are small; without this they would wait for more data.
             let _ = stream.set_nodelay(true);
             let track = place.track.clone();
             let service = {
@@ -198,7 +199,7 @@ impl Server {
                         ending = true;
                         connection.as_mut().graceful_shutdown();
                     }
-                    // Counted by whoever needed the room.
+                    // Counted where the other connection was admitted.
                     () = place.close.cancelled() => break None,
                     () = tokio::time::sleep(look) => {
                         if let Some(why) = track.overdue(&timeouts, Instant::now()) {
@@ -216,7 +217,7 @@ impl Server {
     }
 }
 
-/// Lets one line through in a while, and counts those that it holds back.
+/// Lets one log line pass per interval, and counts those that it suppresses.
 #[derive(Default)]
 struct Reminder {
     last: Option<Instant>,
@@ -224,7 +225,7 @@ struct Reminder {
 }
 
 impl Reminder {
-    /// Counts one more; how many there were since the last line, when it is time for another.
+    /// Counts one occurrence. Returns the number since the last line when the next one is due.
     fn due(&mut self, now: Instant) -> Option<u64> {
         self.times += 1;
         if self.last.is_some_and(|last| now.saturating_duration_since(last) < SAY) {

@@ -10,10 +10,10 @@ use crate::telemetry::Metrics;
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
-/// Generous: the machine may be busy.
+/// A generous timeout, because the machine may be busy.
 const SOON: Duration = Duration::from_secs(20);
 
-/// How large the answer of `/large` is: more than the system holds for a client that does not read.
+/// Size of the answer of `/large`: more than the system buffers for a client that does not read.
 const LARGE: usize = 32 * 1024 * 1024;
 
 struct Started {
@@ -57,7 +57,7 @@ impl Started {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// How many connections were closed for this reason.
+    /// Number of connections closed for this reason.
     fn closed(&self, reason: Closed) -> u64 {
         let sample =
             format!("rolecall_http_connections_closed_total{{listener=\"test\",reason=\"{}\"}} ", reason.word());
@@ -74,7 +74,7 @@ impl Started {
     }
 }
 
-/// Sends a request and reads until the answer has come.
+/// Sends a request and reads until the answer has arrived.
 async fn ask(stream: &mut TcpStream, request: &str) -> String {
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = vec![0; 4096];
@@ -82,7 +82,7 @@ async fn ask(stream: &mut TcpStream, request: &str) -> String {
     String::from_utf8_lossy(&answer[..length]).into_owned()
 }
 
-/// Whether the server has closed the connection, in time.
+/// True when the server closed the connection in time.
 async fn ends(stream: &mut TcpStream) -> bool {
     let mut rest = Vec::new();
     tokio::time::timeout(SOON, stream.read_to_end(&mut rest)).await.is_ok()
@@ -94,7 +94,7 @@ async fn a_client_that_drips_its_head_is_closed_while_others_are_served() {
     let mut slow = server.connect().await;
     let begun = Instant::now();
     let dripping = async {
-        // Each byte is in time; the head as a whole is not.
+        // Each byte is in time, but the head as a whole is not.
         while slow.write_all(b"G").await.is_ok() && begun.elapsed() < SOON {
             let mut byte = [0];
             let read = tokio::time::timeout(Duration::from_millis(20), slow.read(&mut byte)).await;
@@ -158,7 +158,7 @@ async fn a_connection_too_many_takes_the_place_of_the_one_that_waited_longest() 
     for _ in 0..20 {
         idle.push(server.connect().await);
     }
-    // Each of the first sixteen had to go, and the listener took in each at once.
+    // Each of the first sixteen had to be closed, and the listener accepted each at once.
     server.closed_becomes(Closed::Displaced, 16).await;
     assert!(ends(&mut idle[0]).await);
     assert!(ask(&mut idle[19], REQUEST).await.ends_with("here"));

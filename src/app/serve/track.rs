@@ -1,4 +1,4 @@
-//! What one connection is doing and since when, and a stream and a body that note it.
+//! State of one connection and its duration, and the stream and body that record it.
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -15,22 +15,22 @@ use super::Timeouts;
 use super::connections::Closed;
 use crate::scim_server::Connection;
 
-/// What a connection waits for its client with.
+/// At which point a connection waits for its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waits {
-    /// A first or further request, of which nothing has come.
+    /// For a first or further request, of which nothing has arrived.
     ForNextRequest,
-    /// The rest of a request, or that an answer is read.
+    /// For the rest of a request, or for the client to read the answer.
     InsideRequest,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Nothing of a request has come.
+    /// Nothing of a request has arrived.
     Idle,
-    /// A part of a head has come.
+    /// A part of a head has arrived.
     Head,
-    /// The request is being served.
+    /// The request is being handled.
     Request,
 }
 
@@ -38,17 +38,17 @@ enum Phase {
 struct State {
     phase: Phase,
     since: Instant,
-    /// Whether a request was answered on it.
+    /// True when a request was answered on it.
     used: bool,
-    /// Since when the system takes no more of the answer.
+    /// Since when the system accepts no more of the answer.
     blocked: Option<Instant>,
-    /// How long that has been so for this answer, `blocked` aside.
+    /// How long that has been so for this answer, without `blocked`.
     stalled: Duration,
-    /// How much of this answer the system took.
+    /// Number of bytes of this answer that the system accepted.
     written: u64,
 }
 
-/// One connection, as its listener sees it.
+/// State of one connection, as its listener sees it.
 #[derive(Debug)]
 pub(super) struct Track {
     connection: Connection,
@@ -66,7 +66,7 @@ impl Track {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the endpoint is told of the connection.
+    /// The view of the connection that the endpoint receives.
     pub(super) fn connection(&self) -> Connection {
         self.connection.clone()
     }
@@ -75,7 +75,7 @@ impl Track {
         self.connection.is_authenticated()
     }
 
-    /// Whether the next step is the client's, and since when; none while the server works.
+    /// At which point the connection waits for its client, and since when; none while the server works.
     pub(super) fn waits(&self) -> Option<(Waits, Instant)> {
         let state = self.state();
         match state.phase {
@@ -95,7 +95,7 @@ impl Track {
         }
     }
 
-    /// The head of a request is complete.
+    /// Records that the head of a request is complete.
     pub(super) fn begin(&self, now: Instant) {
         let mut state = self.state();
         state.phase = Phase::Request;
@@ -104,7 +104,7 @@ impl Track {
         state.written = 0;
     }
 
-    /// The answer was handed over whole.
+    /// Records that the answer was passed on completely.
     fn answered(&self) {
         let mut state = self.state();
         state.phase = Phase::Idle;
@@ -124,7 +124,7 @@ impl Track {
         self.state().blocked.get_or_insert_with(Instant::now);
     }
 
-    /// Why the connection is to be closed now, if its client took too long.
+    /// Why the connection has to be closed now, if its client took too long.
     pub(super) fn overdue(&self, timeouts: &Timeouts, now: Instant) -> Option<Closed> {
         let state = self.state();
         if let Some(since) = state.blocked {
@@ -145,7 +145,7 @@ impl Track {
     }
 }
 
-/// A stream that notes when something comes and when nothing can be written.
+/// A stream that records when bytes arrive and when nothing can be written.
 pub(super) struct Tracked {
     pub(super) stream: TcpStream,
     pub(super) track: Arc<Track>,
@@ -205,7 +205,7 @@ impl AsyncWrite for Tracked {
     }
 }
 
-/// The body of an answer, which notes when it was handed over.
+/// The body of an answer, which records when it was passed on completely.
 pub(super) struct TrackedBody {
     pub(super) body: Body,
     pub(super) track: Arc<Track>,

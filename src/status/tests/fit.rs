@@ -1,4 +1,4 @@
-//! Whatever is folded, the API server takes the status: it is held against the very schema of the CRD.
+//! The API server accepts every folded status: each is validated against the schema of the CRD.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::*;
 use crate::api::fit::tests::{refusals, status_schema};
 use crate::api::{FindingStatus, PolicyCounts, ProviderState, ResourceCounts, TargetDrift};
 
-/// Texts as they come from annotations, IdPs, Google and manifests: of any length, and with anything in them.
+/// Texts as they come from annotations, IdPs, Google and manifests: of any length and content.
 fn texts() -> impl Strategy<Value = String> {
     prop_oneof![
         4 => "[a-z/0-9-]{1,20}",
@@ -29,7 +29,7 @@ fn moments() -> impl Strategy<Value = Timestamp> {
     prop_oneof![8 => (-100_000_i64..100_000).prop_map(ago), 1 => Just(Timestamp::MIN), 1 => Just(Timestamp::MAX)]
 }
 
-/// What the cache shows of a status.
+/// The status as the cache shows it.
 fn published(status: Status, generation: i64) -> Value {
     let cache = StatusCache::new();
     let namespace = (status.kind() == Kind::RoleMapping).then(|| "checkout".to_owned());

@@ -147,7 +147,7 @@ proptest! {
         let before = Scene::before();
         let then = now() + SignedDuration::from_secs(1);
         let new = scene.fold_at(known.then_some(&before), now()).status;
-        // A status that changed is folded once more: what it follows from includes what it was.
+        // A status that changed is folded once more, because the previous status is an input.
         let first = scene.fold_at(Some(&new), then);
         let later = then + SignedDuration::from_secs(seconds);
         if first.revisit.is_none_or(|due| later < due) {
@@ -163,7 +163,7 @@ proptest! {
         let truth = |type_: &str| get(&status.conditions, type_).map(|condition| condition.status == "True");
         let ready = truth(kind::READY).unwrap();
         prop_assert!(truth(kind::ACCEPTED).is_some());
-        // Not ready: exactly one of the two says who has to move. Ready: none.
+        // Not ready: exactly one of the two says who has to act. Ready: neither.
         let moves = [truth(kind::RECONCILING), truth(kind::STALLED)].into_iter().flatten().count();
         prop_assert_eq!(moves, usize::from(!ready));
         for type_ in [kind::RECONCILING, kind::STALLED, kind::HELD, kind::DRIFTED, kind::FROZEN] {

@@ -351,7 +351,7 @@ fn every_other_freeze_is_frozen_and_stalled() {
     }
 }
 
-/// Five people joined while the list of services was answered with nothing.
+/// Five people joined while the list of services was empty.
 fn ten_of_fifteen(since: Timestamp) -> Scene {
     let claims = ClaimCounts { desired: 15, acknowledged: 10, verified: 10, pending: 5, ..ClaimCounts::default() };
     let outcome = DocumentOutcome {
