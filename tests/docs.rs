@@ -1,5 +1,5 @@
-//! What the documentation shows is true: its manifests pass the checks that `rolecall run` applies, its links lead
-//! somewhere, and every decision is in the index.
+//! Tests of the documentation: its manifests pass the checks that `rolecall run` applies, its links resolve, and every
+//! decision is in the index.
 
 #![allow(
     clippy::expect_used,
@@ -42,7 +42,7 @@ fn shown(path: &Path) -> String {
     path.strip_prefix(root()).unwrap_or(path).display().to_string()
 }
 
-/// The fenced blocks of YAML with the line they begin on, without the indentation of their fence.
+/// The fenced blocks of YAML with the line they start on, without the indentation of their fence.
 fn yaml_blocks(text: &str) -> Vec<(usize, String)> {
     let mut blocks = Vec::new();
     let mut open: Option<(usize, usize, String)> = None;
@@ -64,7 +64,7 @@ fn yaml_blocks(text: &str) -> Vec<(usize, String)> {
     blocks
 }
 
-/// Where the links of a page lead, without those to other hosts.
+/// The targets of the links of a page, without those to other hosts.
 fn links(text: &str) -> Vec<String> {
     text.match_indices("](")
         .filter_map(|(at, _)| text[at + 2..].split(')').next())

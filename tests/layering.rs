@@ -1,5 +1,5 @@
-//! Holds the table of modules: `docs/architecture.md` says which module may use which, and this test reads the code for what
-//! it does use. The document is the only place where the table is written down.
+//! Enforces the table of modules: `docs/architecture.md` lists which module may use which, and this test extracts the
+//! actual uses from the code. The table is written down in that document only.
 
 #![allow(
     clippy::expect_used,
@@ -12,13 +12,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A file longer than this is split before it grows.
+/// Largest number of lines of a file; a longer one has to be split.
 const MAX_LINES: usize = 700;
 
-/// A file of tests is a list: it is read by the case, not as a whole.
+/// Largest number of lines of a file of tests, which is a list of cases and not read as a whole.
 const MAX_LINES_OF_TESTS: usize = 1000;
 
-/// What modules of tiers 0 and 1 do not name: IO, and the system clock.
+/// Names that modules of tiers 0 and 1 must not contain: IO, and the system clock.
 const NOT_IN_PURE_MODULES: [&str; 9] = [
     "tokio",
     "sqlx",
@@ -31,18 +31,18 @@ const NOT_IN_PURE_MODULES: [&str; 9] = [
     "Instant::now",
 ];
 
-/// The one file of the pure modules that reads the system clock, so that no other has to.
+/// The only file of the pure modules that reads the system clock, so that no other has to.
 const CLOCK: &str = "src/model/clock.rs";
 
 /// One row of the table.
 struct Module {
-    /// May use every module.
+    /// True when it may use every module.
     all: bool,
-    /// Rooms it may use.
+    /// Modules that it may use.
     uses: BTreeSet<String>,
-    /// None: usable from every module with IO (`any`), or above all (`top`).
+    /// The tier. None: usable from every module with IO (`any`), or above all (`top`).
     tier: Option<u8>,
-    /// Usable from every module with IO: logs and metrics.
+    /// True when every module with IO may use it: logs and metrics.
     anywhere: bool,
 }
 
@@ -69,20 +69,20 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The path as people write it, from the root of the repository.
+/// The path from the root of the repository.
 fn shown(path: &Path) -> String {
     path.strip_prefix(root()).unwrap_or(path).display().to_string()
 }
 
-/// What stands between backticks.
+/// The texts between backticks.
 fn quoted(text: &str) -> Vec<String> {
     text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// The table under the heading "Modules": module | what lives there | may use | tier.
+/// Parses the table under the heading "Modules": module | content | may use | tier.
 fn table() -> BTreeMap<String, Module> {
     let document = read(&root().join("docs/architecture.md"));
-    let (_, section) = document.split_once("\n## Modules\n").expect("a heading `## Rooms` in docs/architecture.md");
+    let (_, section) = document.split_once("\n## Modules\n").expect("a heading `## Modules` in docs/architecture.md");
     let section = section.split("\n## ").next().unwrap_or(section);
     let mut modules = BTreeMap::new();
     for line in section.lines().filter(|line| line.starts_with("| `")) {
@@ -111,7 +111,7 @@ fn folders() -> BTreeSet<String> {
         .collect()
 }
 
-/// The code of a file without its line comments: prose may name what code may not.
+/// The code of a file without its line comments, since comments may name what code may not.
 fn code(path: &Path) -> String {
     read(path).lines().map(|line| line.split("//").next().unwrap_or(line)).collect::<Vec<_>>().join("\n")
 }
@@ -120,11 +120,11 @@ fn word_at(text: &str) -> String {
     text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
 }
 
-/// The modules that `crate::…` paths in this code name, groups in braces included.
+/// The modules in `crate::…` paths of this code, groups in braces included.
 fn modules_named(code: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for (at, path) in code.match_indices("crate::") {
-        // `$crate::` of a macro is ours as well; `other_crate::` is not.
+        // `$crate::` in a macro counts as well; `other_crate::` does not.
         if code[..at].chars().next_back().is_some_and(|before| before.is_alphanumeric() || before == '_') {
             continue;
         }
@@ -156,7 +156,7 @@ fn modules_named(code: &str) -> BTreeSet<String> {
     names
 }
 
-/// Does the code name this path as a whole word?
+/// True when the code contains this path as a whole word.
 fn names_path(code: &str, path: &str) -> bool {
     code.match_indices(path).any(|(at, _)| {
         let before = code[..at].chars().next_back();

@@ -1,4 +1,4 @@
-//! One request as the emulator looks at it, and its answer.
+//! A parsed request to the emulator, and its answer.
 
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
@@ -6,17 +6,17 @@ use serde_json::Value;
 
 use crate::error::ApiError;
 
-/// A request, taken apart.
+/// A parsed request.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
     pub(crate) method: String,
-    /// Percent-decoded, without query.
+    /// The path, percent-decoded, without query.
     pub(crate) path: String,
     pub(crate) query: String,
-    /// Host name the client meant, without port.
+    /// Host name that the client intended, without port.
     pub(crate) host: String,
     pub(crate) bearer: Option<String>,
-    /// `Metadata-Flavor: Google` was sent.
+    /// True when `Metadata-Flavor: Google` was sent.
     pub(crate) metadata_flavor: bool,
     pub(crate) body: Bytes,
 }
@@ -52,10 +52,10 @@ pub(crate) fn form_value(form: &str, name: &str) -> Option<String> {
 pub(crate) enum Reply {
     Json(u16, Value),
     Error(ApiError),
-    /// An injected refusal and its `Retry-After`.
+    /// An injected error and its `Retry-After`.
     Injected(u16, Value, Option<u64>),
     Html(u16),
-    /// A metadata server's plain text.
+    /// The plain text of a metadata server.
     Text(String),
     /// Any bytes under the JSON content type.
     Raw(u16, Bytes),

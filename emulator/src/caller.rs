@@ -1,4 +1,4 @@
-//! Who calls, and what they may do.
+//! Callers and their permissions.
 
 use std::collections::HashMap;
 
@@ -7,12 +7,12 @@ use sha2::{Digest, Sha256};
 use crate::error::ApiError;
 use crate::etag;
 
-/// Tokens and permissions. By default nobody needs a token and everybody may do everything.
+/// Tokens and permissions. By default no token is required and everybody has every permission.
 #[derive(Debug, Default)]
 pub(crate) struct Callers {
     pub(crate) require_token: bool,
     pub(crate) tokens: HashMap<String, Token>,
-    /// Principal → permissions, with `*` at the end as wildcard. Who is not listed may do everything.
+    /// Principal → permissions, with `*` at the end as wildcard. A principal that is not listed has every permission.
     pub(crate) permissions: HashMap<String, Vec<String>>,
 }
 
@@ -20,11 +20,11 @@ pub(crate) struct Callers {
 #[derive(Debug, Clone)]
 pub(crate) struct Token {
     pub(crate) principal: String,
-    /// Microseconds since the epoch; none: for ever.
+    /// Expiry in microseconds since the epoch; none: never.
     pub(crate) expires: Option<u64>,
 }
 
-/// The tokens kept at most; the oldest expiry goes first.
+/// Largest number of stored tokens; the one that expires first is dropped.
 const MAX_TOKENS: usize = 10_000;
 
 impl Callers {
@@ -45,7 +45,7 @@ impl Callers {
         token
     }
 
-    /// The principal behind a token, or a refusal when tokens are required and this one is not good.
+    /// The principal of a token, or an error when tokens are required and this one is not valid.
     pub(crate) fn identify(&self, bearer: Option<&str>, now: u64) -> Result<String, ApiError> {
         let known = bearer.and_then(|token| self.tokens.get(token));
         let good = known.filter(|token| token.expires.is_none_or(|expires| expires > now));
@@ -66,7 +66,7 @@ impl Callers {
         }
     }
 
-    /// Whether a principal holds a permission by the list; none when nothing is said about the principal.
+    /// True when the principal has the permission; none when the principal is not listed.
     pub(crate) fn holds(&self, principal: &str, permission: &str) -> Option<bool> {
         self.permissions.get(principal).map(|held| {
             held.iter().any(|held| match held.strip_suffix('*') {
@@ -76,7 +76,7 @@ impl Callers {
         })
     }
 
-    /// Refuses a principal without the permission, in Cloud Run's words.
+    /// Refuses a principal without the permission, with Cloud Run's text.
     pub(crate) fn authorise(&self, principal: &str, permission: &str, resource: &str) -> Result<(), ApiError> {
         if self.holds(principal, permission) == Some(false) {
             return Err(denied(permission, resource));
@@ -94,7 +94,7 @@ pub(crate) fn denied(permission: &str, resource: &str) -> ApiError {
     )
 }
 
-/// A token nobody issued here, named by its hash.
+/// The name of a token that was not issued here, derived from its hash.
 fn unknown(token: &str) -> String {
     let digest = Sha256::digest(token.as_bytes());
     format!("token:{}", etag::hex(&digest[..4]))

@@ -14,12 +14,12 @@ const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const METADATA_ACCOUNT: &str = "default@emulated.iam.gserviceaccount.com";
 
-/// Whether the body of a call to this path holds credentials.
+/// True when the body of a call to this path contains credentials.
 pub(crate) fn carries_secrets(path: &str) -> bool {
     path == "/token" || path == "/v1/token" || path == "/o/oauth2/token" || path == "/oauth2/v4/token"
 }
 
-/// Answers a credentials call; none if it is none.
+/// Answers a credentials call; none for any other call.
 pub(crate) fn answer(world: &mut World, call: &Call, segments: &[&str], verb: Option<&str>) -> Option<Reply> {
     match (call.method.as_str(), segments, verb) {
         ("POST", ["token"] | ["v1", "token"] | ["o", "oauth2", "token"] | ["oauth2", "v4", "token"], None) => {
@@ -41,7 +41,7 @@ fn issue(world: &mut World, principal: &str, seconds: u64) -> String {
     world.callers.issue(principal, expires)
 }
 
-/// OAuth errors have their own shape (RFC 6749, 5.2).
+/// OAuth errors have a form of their own (RFC 6749, 5.2).
 fn oauth_error(code: &str, description: &str) -> Reply {
     Reply::Json(400, json!({ "error": code, "error_description": description }))
 }
@@ -89,7 +89,7 @@ fn token(world: &mut World, call: &Call) -> Reply {
     }
 }
 
-/// The claims of a JWT; the signature is not checked, base64 padding is tolerated.
+/// The claims of a JWT. The signature is not checked, and base64 padding is accepted.
 fn claims(jwt: &str) -> Option<Value> {
     let payload = jwt.split('.').nth(1)?.trim_end_matches('=');
     serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(payload).ok()?).ok()

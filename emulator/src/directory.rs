@@ -1,4 +1,4 @@
-//! The accounts that exist, and how they are spelled.
+//! Existing accounts and their spellings.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,30 +8,30 @@ use crate::member::{self, Account, Member};
 /// Known accounts by folded member (`user:bob@example.com`).
 #[derive(Debug, Default)]
 pub(crate) struct Directory {
-    /// In strict mode only known accounts may be named in a policy.
+    /// In strict mode, only known accounts may be members of a policy.
     pub(crate) strict: bool,
     pub(crate) accounts: BTreeMap<String, Entry>,
-    /// Folded member → the spelling the API answers with.
+    /// Folded member → the spelling in answers of the API.
     pub(crate) canonical: HashMap<String, String>,
     /// Folded e-mail of an alias → primary address.
     pub(crate) aliases: HashMap<String, String>,
-    /// Domains whose accounts may be named; `None`: all.
+    /// Domains whose accounts may be members; `None`: all.
     pub(crate) allowed_domains: Option<Vec<String>>,
-    /// Groups and who is in them, for `testIamPermissions`.
+    /// Groups and their members, for `testIamPermissions`.
     pub(crate) memberships: HashMap<String, Vec<String>>,
 }
 
-/// An account the directory knows of.
+/// A known account.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Entry {
-    /// Microseconds since the epoch from which it can be named.
+    /// Microseconds since the epoch from which on it may be a member.
     pub(crate) exists_from: u64,
     /// The numeric id under which it was deleted.
     pub(crate) deleted_uid: Option<String>,
 }
 
 impl Directory {
-    /// Whether a member may be written now.
+    /// Checks that a member may be written now.
     pub(crate) fn check(&self, name: &str, now: u64) -> Result<(), ApiError> {
         let Ok(Member::Account(account, email)) = member::parse(name) else { return Ok(()) };
         if account == Account::Service && email.contains('[') {

@@ -1,8 +1,8 @@
-//! Refusals in the envelope every Google API uses.
+//! Errors in the envelope that every Google API uses.
 
 use serde_json::{Map, Value, json};
 
-/// A refusal: HTTP status, canonical status word and message, with optional details.
+/// An error: HTTP status, canonical status word and message, with optional details.
 #[derive(Debug, Clone)]
 pub(crate) struct ApiError {
     pub(crate) code: u16,
@@ -26,7 +26,7 @@ impl ApiError {
         self
     }
 
-    /// The JSON body. `errors[]`, the legacy array, is left out as Cloud Run does.
+    /// The JSON body. Like Cloud Run, it omits the legacy array `errors[]`.
     pub(crate) fn body(&self) -> Value {
         let mut error = Map::new();
         error.insert("code".into(), json!(self.code));
@@ -39,7 +39,7 @@ impl ApiError {
     }
 }
 
-/// The canonical status word that goes with an HTTP status.
+/// The canonical status word of an HTTP status.
 pub(crate) fn status_word(code: u16) -> &'static str {
     match code {
         400 => "INVALID_ARGUMENT",
@@ -62,7 +62,7 @@ pub(crate) fn status_word(code: u16) -> &'static str {
 pub(crate) const CONFLICT: &str =
     "There were concurrent policy changes. Please retry the whole read-modify-write with exponential backoff.";
 
-/// A page as a front end serves it when the API behind it was not reached.
+/// An HTML page like that of a front end when the API behind it was not reached.
 pub(crate) fn html_page(code: u16) -> String {
     let text = match code {
         404 => "The requested URL was not found on this server.",

@@ -7,7 +7,7 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::prelude::BASE64_STANDARD;
 
-/// The bytes behind `ACAB`, the etag of a policy that was never set.
+/// The bytes of `ACAB`, the etag of a policy that was never set.
 pub(crate) const NEVER_SET: [u8; 3] = [0x00, 0x20, 0x01];
 
 const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
@@ -28,17 +28,18 @@ pub(crate) fn bytes(micros: Option<u64>) -> Vec<u8> {
     }
 }
 
-/// As it stands in JSON.
+/// The etag as it is in JSON.
 pub(crate) fn text(micros: Option<u64>) -> String {
     BASE64_STANDARD.encode(bytes(micros))
 }
 
-/// Reads a JSON etag: both base64 alphabets, padding optional, as protobuf's JSON mapping allows.
+/// Parses a JSON etag: both base64 alphabets, with optional padding, as in protobuf's JSON mapping.
 pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
     STANDARD_LENIENT.decode(text).or_else(|_| URL_SAFE_LENIENT.decode(text)).ok()
 }
 
-/// Etag bytes as they stand in the conflict message: printable bytes stay, a quote gets a backslash, the rest is octal.
+/// Etag bytes as they are in the conflict message: printable bytes stay, a quote gets a backslash, all others are
+/// octal.
 pub(crate) fn octal(bytes: &[u8]) -> String {
     let mut text = String::new();
     for &byte in bytes {

@@ -1,9 +1,9 @@
-//! Faults that are injected on purpose.
+//! Injected faults.
 
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
-/// A fault as the control API takes it.
+/// A fault in the control API.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct FaultSpec {
@@ -12,7 +12,7 @@ pub(crate) struct FaultSpec {
     pub(crate) action: Action,
 }
 
-/// Which calls a fault hits; an absent field matches everything.
+/// The calls that a fault applies to; an absent field matches everything.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Match {
@@ -22,19 +22,19 @@ pub(crate) struct Match {
     /// Substring of the decoded path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) path: Option<String>,
-    /// Regular expression searched for in the decoded path.
+    /// Regular expression to find in the decoded path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) path_regex: Option<String>,
     /// Substring of the body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) body: Option<String>,
-    /// The first matching call that is hit, from 1.
+    /// Number of the first matching call that the fault applies to, from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) nth: Option<u64>,
-    /// How many calls are hit; without it all, or one if `nth` is given.
+    /// Number of calls that the fault applies to; without it all, or one if `nth` is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) count: Option<u64>,
-    /// Chance of being hit, 0 to 1, from a seeded generator.
+    /// Probability, from 0 to 1, with a seeded generator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) probability: Option<f64>,
 }
@@ -42,7 +42,7 @@ pub(crate) struct Match {
 /// The types of [`Action`].
 pub(crate) const ACTIONS: [&str; 6] = ["error", "html", "malformed", "latency", "drop", "hang"];
 
-/// What happens to a call that is hit.
+/// The effect on a call.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub(crate) enum Action {
@@ -52,7 +52,7 @@ pub(crate) enum Action {
         /// Seconds for a `Retry-After` header.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         retry_after: Option<u64>,
-        /// With 403 or 429: the quota text.
+        /// With 403 or 429: use the quota text.
         #[serde(default)]
         quota: bool,
         /// Replaces the usual text.
@@ -74,14 +74,14 @@ pub(crate) enum Action {
         #[serde(default)]
         latency_ms: u64,
     },
-    /// 200 with JSON that breaks off.
+    /// A 200 with truncated JSON.
     Malformed {
         #[serde(default)]
         when: When,
         #[serde(default)]
         latency_ms: u64,
     },
-    /// The call is done late, even when the client has gone meanwhile.
+    /// The call is processed late, even if the client has disconnected meanwhile.
     Latency { latency_ms: u64 },
     /// The connection is closed without an answer.
     Drop {
@@ -115,7 +115,7 @@ pub(crate) enum When {
 }
 
 impl Action {
-    /// As the journal names it.
+    /// The name in the journal.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Error { when: When::Before, .. } => "error",
@@ -132,7 +132,7 @@ impl Action {
         }
     }
 
-    /// Milliseconds before the call is looked at.
+    /// Delay in milliseconds before the call is processed.
     pub(crate) fn latency_ms(&self) -> u64 {
         match self {
             Self::Error { latency_ms, .. }
@@ -164,7 +164,7 @@ struct Fault {
     fired: u64,
 }
 
-/// The faults in force, in the order they were given; the first that hits decides.
+/// The active faults, in the order in which they were added; the first that matches applies.
 #[derive(Debug)]
 pub(crate) struct Faults {
     faults: Vec<Fault>,
@@ -178,7 +178,7 @@ impl Default for Faults {
 }
 
 impl Faults {
-    /// Adds faults; none if one of them cannot be understood.
+    /// Adds faults; none if one of them is invalid.
     pub(crate) fn add(&mut self, specs: Vec<FaultSpec>) -> Result<(), String> {
         let mut added = Vec::with_capacity(specs.len());
         for spec in specs {
@@ -202,7 +202,7 @@ impl Faults {
         Ok(())
     }
 
-    /// Removes all, and begins the random sequence anew.
+    /// Removes all faults and restarts the random sequence.
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }
@@ -212,7 +212,7 @@ impl Faults {
         self.random = seed;
     }
 
-    /// The action for a call, if one hits.
+    /// The action for a call, if a fault matches.
     pub(crate) fn hit(&mut self, method: &str, path: &str, body: &[u8]) -> Option<Action> {
         for fault in &mut self.faults {
             let matching = &fault.spec.matching;

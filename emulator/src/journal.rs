@@ -1,4 +1,4 @@
-//! The record of calls, bounded in number and bytes.
+//! Journal of calls, bounded in number and bytes.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use serde_json::{Map, Value, json};
 
 use crate::policy::{self, Policy};
 
-/// One call as it came in and what became of it.
+/// One call and its outcome.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// Rising by one with each call; never reused, not even after `reset`.
+    /// Sequence number of the call; never reused, not even after `reset`.
     pub seq: u64,
-    /// When the call was decided.
+    /// Time of the decision about the call.
     pub time: Timestamp,
     /// HTTP method.
     pub method: String,
@@ -28,19 +28,19 @@ pub struct Entry {
     pub body: Bytes,
     /// The status sent; none when the connection was dropped.
     pub status: Option<u16>,
-    /// The injected fault that changed the course of the call.
+    /// The injected fault that affected the call.
     pub fault: Option<&'static str>,
-    /// Whether the call changed a policy or a resource.
+    /// True when the call changed a policy or a resource.
     pub committed: bool,
     /// The canonical name of the resource, when the call was about a policy.
     pub resource: Option<String>,
-    /// Made through the control API, not by a client.
+    /// True when the call was made through the control API, not by a client.
     pub control: bool,
     pub(crate) policies: Option<Versions>,
 }
 
 impl Entry {
-    /// The policy before the call as a version 3 read would show it; none when the call was not about a policy.
+    /// The policy before the call as in a version 3 read; none when the call was not about a policy.
     pub fn before(&self) -> Option<Value> {
         self.policies.as_ref().map(|versions| policy::render(versions.before.as_deref(), 3))
     }
@@ -85,7 +85,7 @@ impl Entry {
 
     fn weight(&self) -> usize {
         let policies = match &self.policies {
-            // The version before is normally held by the entry that wrote it.
+            // The version before is normally counted by the entry that wrote it.
             Some(Versions { after: Some(after), .. }) if self.committed => after.weight(),
             _ => 0,
         };
@@ -110,7 +110,7 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Adds a call and drops the oldest ones above the bounds.
+    /// Adds a call and drops the oldest calls beyond the bounds.
     pub(crate) fn push(&mut self, mut entry: Entry, max_entries: usize, max_bytes: usize) {
         self.last_seq += 1;
         entry.seq = self.last_seq;
@@ -138,7 +138,7 @@ impl Journal {
         self.last_seq
     }
 
-    /// Calls that fell out of the bounds since the last clearing.
+    /// Number of calls dropped because of the bounds since the last clearing.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped
     }

@@ -1,7 +1,7 @@
-//! A faithful stand-in for the Google APIs that rolecall talks to: Cloud Run v1 and v2, IAP, Resource Manager, IAM
-//! roles and the token endpoints, over one store in memory.
+//! An emulator of the Google APIs that rolecall calls: Cloud Run v1 and v2, IAP, Resource Manager, IAM roles and the
+//! token endpoints, over one in-memory store.
 //!
-//! Nothing in here is shared with rolecall itself, so that a wrong field name cannot make the round trip unnoticed.
+//! It shares no code with rolecall, so that a wrong field name cannot go unnoticed because both sides use it.
 //! `docs/emulator.md` describes the control API under `/__emulator/`.
 
 mod call;
@@ -37,7 +37,7 @@ pub use journal::Entry;
 /// A running emulator. Dropping it closes the listener and all connections.
 #[derive(Debug)]
 pub struct Emulator {
-    /// Where it listens; the port is the real one when 0 was asked for.
+    /// The address it listens on, with the actual port when 0 was requested.
     pub addr: SocketAddr,
     handle: Handle,
     task: JoinHandle<()>,
@@ -47,12 +47,12 @@ pub struct Emulator {
 #[derive(Debug, Clone, Default)]
 pub struct Handle(Arc<Mutex<world::World>>);
 
-/// A control call that could not be done.
+/// Error of a control call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControlError {
     /// HTTP status.
     pub status: u16,
-    /// What is wrong, and where.
+    /// The problem and its location.
     pub message: String,
 }
 
@@ -74,7 +74,7 @@ pub async fn start(listen: SocketAddr) -> io::Result<Emulator> {
 }
 
 impl Emulator {
-    /// The base of all emulated APIs, without a slash at the end.
+    /// The base of all emulated APIs, without a trailing slash.
     pub fn url(&self) -> String {
         format!("http://{}", self.addr)
     }
@@ -84,14 +84,14 @@ impl Emulator {
         self.handle.clone()
     }
 
-    /// Stops listening and closes all connections, also those in the middle of a call.
+    /// Stops listening and closes all connections, including those with a call in progress.
     pub async fn shutdown(mut self) {
         self.task.abort();
-        // The task ends as cancelled; there is nothing else to learn from it.
+        // The task ends as canceled, which is expected.
         let _ = (&mut self.task).await;
     }
 
-    /// Runs until the listener ends, which it does not by itself.
+    /// Runs until the listener stops, which it does not do by itself.
     pub async fn run(mut self) {
         let _ = (&mut self.task).await;
     }
@@ -121,7 +121,7 @@ impl Handle {
         self.world().journal.entries().filter(|entry| !entry.control).map(Arc::clone).collect()
     }
 
-    /// How many calls in the journal have this method and a path that contains `part`.
+    /// Number of calls in the journal with this method and a path that contains `part`.
     pub fn count(&self, method: &str, part: &str) -> usize {
         self.world()
             .journal
@@ -130,15 +130,15 @@ impl Handle {
             .count()
     }
 
-    /// The policy of `projects/P/locations/L/services/S`, `projects/P` or `projects/P/iap_web/…` as a version 3 read
-    /// shows it; none when the name is not one of these.
+    /// The policy of `projects/P/locations/L/services/S`, `projects/P` or `projects/P/iap_web/…` as in a version 3
+    /// read; none when the name is not one of these.
     pub fn policy(&self, resource: &str) -> Option<Value> {
         let mut world = self.world();
         let target = world.projects.target(resource)?;
         Some(policy::render(world.current(&target).as_deref(), 3))
     }
 
-    /// A call of the control API without the way over HTTP: `path` is what follows `/__emulator/`, with query.
+    /// Makes a call of the control API without HTTP: `path` is what follows `/__emulator/`, with query.
     pub fn control(&self, method: &str, path: &str, body: &Value) -> Result<Value, ControlError> {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         control::answer(&mut self.world(), method, path.trim_matches('/'), query, body)

@@ -28,7 +28,7 @@ async fn main() -> std::process::ExitCode {
             return std::process::ExitCode::FAILURE;
         }
     };
-    // The one line on standard output; whoever started the process reads the port from it.
+    // The only line on standard output; the parent process reads the port from it.
     let line = format!("listening on {}\n", emulator.url());
     let mut output = std::io::stdout();
     if output.write_all(line.as_bytes()).and_then(|()| output.flush()).is_err() {
@@ -41,7 +41,7 @@ async fn main() -> std::process::ExitCode {
     std::process::ExitCode::SUCCESS
 }
 
-/// SIGINT or SIGTERM.
+/// Waits for SIGINT or SIGTERM.
 async fn interrupted() {
     use tokio::signal::unix::{SignalKind, signal};
     let Ok(mut terminate) = signal(SignalKind::terminate()) else {

@@ -1,15 +1,15 @@
-//! The grammar of policy members and how Google respells them.
+//! The grammar of policy members, and how Google changes their spelling.
 
 use std::collections::HashMap;
 
 use crate::error::ApiError;
 
-/// A member taken apart, as far as the checks need.
+/// A parsed member, with the parts that the checks need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Member<'a> {
     /// `allUsers`, `allAuthenticatedUsers`.
     Special,
-    /// `user:`, `group:`, `serviceAccount:` with the e-mail.
+    /// `user:`, `group:`, `serviceAccount:`, with the e-mail.
     Account(Account, &'a str),
     /// `domain:`.
     Domain(&'a str),
@@ -21,7 +21,7 @@ pub(crate) enum Member<'a> {
     ProjectRole,
 }
 
-/// The kinds of account that live in a directory.
+/// The kinds of account in a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Account {
     User,
@@ -40,7 +40,7 @@ impl Account {
         }
     }
 
-    /// As error texts call it.
+    /// The noun used in error texts.
     pub(crate) fn noun(self) -> &'static str {
         match self {
             Self::User => "User",
@@ -50,7 +50,7 @@ impl Account {
     }
 }
 
-/// Takes a member apart; type prefixes are case-sensitive.
+/// Parses a member; type prefixes are case-sensitive.
 pub(crate) fn parse(member: &str) -> Result<Member<'_>, ApiError> {
     if member == "allUsers" || member == "allAuthenticatedUsers" {
         return Ok(Member::Special);
@@ -145,7 +145,7 @@ fn is_number(value: &str) -> bool {
     !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// What follows `deleted:`.
+/// True for a valid text after `deleted:`.
 fn is_deleted(value: &str) -> bool {
     if let Some(principal) = value.strip_prefix("principal:") {
         return is_principal(principal, false);
@@ -156,7 +156,7 @@ fn is_deleted(value: &str) -> bool {
 }
 
 /// The spelling under which a member is stored: e-mails and domains in lower case, unless `canonical` (folded member →
-/// spelling) knows a legacy one; aliases (folded e-mail → primary address) are resolved for users first.
+/// spelling) has another one. Aliases (folded e-mail → primary address) are resolved first, for users.
 pub(crate) fn normalise(
     member: &str,
     canonical: &HashMap<String, String>,

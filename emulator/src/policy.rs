@@ -1,4 +1,4 @@
-//! Allow policies: what a set request says, what is stored, what a read shows.
+//! Allow policies: parsing of set requests, storage, and rendering of reads.
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -12,14 +12,14 @@ use crate::etag;
 /// One stored version of a policy.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Policy {
-    /// Microseconds since the epoch; the etag is made of it.
+    /// Microseconds since the epoch; the source of the etag.
     pub(crate) etag: u64,
     pub(crate) bindings: Vec<Binding>,
     /// `auditConfigs` as written; projects only.
     pub(crate) audit_configs: Vec<Value>,
 }
 
-/// A role, who holds it, and when.
+/// A role, its members, and its condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Binding {
     pub(crate) role: String,
@@ -52,7 +52,7 @@ impl Condition {
         Value::Object(object)
     }
 
-    /// The 20 hex digits that stand for the condition where it cannot be shown.
+    /// The 20 hex digits that replace the condition where it cannot be shown.
     fn digits(&self) -> String {
         let mut hash = Sha256::new();
         for field in [&self.expression, &self.title, &self.description, &self.location] {
@@ -62,7 +62,7 @@ impl Condition {
         etag::hex(&hash.finalize()[..10])
     }
 
-    /// `&&`, `||` and `!` outside of string literals.
+    /// Counts `&&`, `||` and `!` outside of string literals.
     pub(crate) fn logical_operators(&self) -> usize {
         let mut count = 0;
         let mut quote = None;
@@ -91,7 +91,7 @@ impl Policy {
         self.bindings.iter().any(|binding| binding.condition.is_some())
     }
 
-    /// Roughly how many bytes the policy holds, for the bounds of the journal and of a policy.
+    /// Approximate size of the policy in bytes, for the bounds of the journal and of a policy.
     pub(crate) fn weight(&self) -> usize {
         self.bindings.iter().map(Binding::weight).sum()
     }
@@ -117,7 +117,7 @@ impl Binding {
     }
 }
 
-/// What a read with `requested_version` shows. Below 3, conditions are dropped and their roles renamed.
+/// The answer to a read with `requested_version`. Below 3, conditions are dropped and their roles renamed.
 pub(crate) fn render(policy: Option<&Policy>, requested_version: i64) -> Value {
     let Some(policy) = policy else { return json!({ "etag": etag::text(None) }) };
     let mut object = Map::new();
@@ -169,7 +169,7 @@ fn invalid_value(at: &str, value: &Value) -> ApiError {
     ApiError::invalid(format!("Invalid value at '{at}', {value}"))
 }
 
-/// The object at `at`, whose keys must all be `known`. JSON null stands for an absent field.
+/// The object at `at`, whose keys must all be `known`. JSON null means an absent field.
 fn object<'a>(value: &'a Value, at: &str, known: &[&str]) -> Result<&'a Map<String, Value>, ApiError> {
     let object = value.as_object().ok_or_else(|| invalid_value(at, value))?;
     match object.keys().find(|key| !known.contains(&key.as_str())) {
@@ -198,7 +198,7 @@ fn array<'a>(object: &'a Map<String, Value>, names: &[&str], at: &str) -> Result
     }
 }
 
-/// Reads a JSON body as protobuf's JSON mapping would.
+/// Parses a JSON body according to protobuf's JSON mapping.
 pub(crate) fn parse_json(body: &[u8]) -> Result<Value, ApiError> {
     if body.is_empty() {
         return Ok(Value::Object(Map::new()));
@@ -207,7 +207,7 @@ pub(crate) fn parse_json(body: &[u8]) -> Result<Value, ApiError> {
         .map_err(|problem| ApiError::invalid(format!("Invalid JSON payload received. Parsing terminated: {problem}.")))
 }
 
-/// Parses the body of a set call. IAP knows no `updateMask`.
+/// Parses the body of a set call. IAP has no `updateMask`.
 pub(crate) fn parse_set(body: &[u8], allows_mask: bool) -> Result<SetRequest, ApiError> {
     let value = parse_json(body)?;
     let known: &[&str] = if allows_mask { &["policy", "updateMask", "update_mask"] } else { &["policy"] };
@@ -270,7 +270,7 @@ fn request_mask(value: &Value) -> &Map<String, Value> {
     value.as_object().unwrap_or(&EMPTY)
 }
 
-/// 0, 1 and 3 exist.
+/// Checks the version: 0, 1 and 3 exist.
 pub(crate) fn check_version(version: i64) -> Result<(), ApiError> {
     match version {
         0 | 1 | 3 => Ok(()),
@@ -301,14 +301,14 @@ pub(crate) fn parse_binding(value: &Value, at: &str) -> Result<Binding, ApiError
                 expression: string(expr, "expression", &at)?,
                 location: string(expr, "location", &at)?,
             };
-            // An empty message is the same as none.
+            // An empty message is the same as an absent one.
             (condition != Condition::default()).then_some(condition)
         }
     };
     Ok(Binding { role, members, condition })
 }
 
-/// Bindings of equal role and condition become one, members appear once, first-seen order stays.
+/// Merges bindings with equal role and condition. Members appear once, in the order of their first appearance.
 pub(crate) fn merge(bindings: Vec<Binding>) -> Vec<Binding> {
     let mut places: HashMap<(String, Option<Condition>), usize> = HashMap::with_capacity(bindings.len());
     let mut merged: Vec<(Binding, HashSet<String>)> = Vec::with_capacity(bindings.len());

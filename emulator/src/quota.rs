@@ -1,4 +1,4 @@
-//! Google's per-minute quotas, off unless switched on.
+//! Google's per-minute quotas, off by default.
 
 use std::collections::HashMap;
 
@@ -6,21 +6,21 @@ use serde_json::{Value, json};
 
 use crate::error::ApiError;
 
-/// What a call spends.
+/// The quota that a call uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Spend {
     Read,
     Write,
 }
 
-/// A token bucket per project, region and kind of call.
+/// A token bucket for each project, region and kind of call.
 #[derive(Debug, Default)]
 pub(crate) struct Quota {
     pub(crate) limits: Option<Limits>,
     buckets: HashMap<(u64, String, Spend), Bucket>,
 }
 
-/// Calls per minute; a bucket holds a minute's worth.
+/// Calls per minute; a bucket holds the tokens of one minute.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) reads: u32,
@@ -38,13 +38,13 @@ struct Bucket {
 }
 
 impl Quota {
-    /// Sets or lifts the limits and forgets what was spent.
+    /// Sets or removes the limits and resets the buckets.
     pub(crate) fn set(&mut self, limits: Option<Limits>) {
         self.limits = limits;
         self.buckets.clear();
     }
 
-    /// Spends one call at `now` (microseconds).
+    /// Uses one call at `now` (microseconds).
     pub(crate) fn spend(&mut self, project: u64, region: &str, spend: Spend, now: u64) -> Result<(), ApiError> {
         let Some(limits) = self.limits else { return Ok(()) };
         let per_minute = match spend {
@@ -71,7 +71,7 @@ impl Quota {
     }
 }
 
-/// The refusal as Cloud Run words it.
+/// The error with Cloud Run's text.
 pub(crate) fn exceeded(project: u64, region: &str, spend: Spend, per_minute: u32) -> ApiError {
     let (metric, limit, word) = match spend {
         Spend::Read => ("run.googleapis.com/read_regional", "ReadPerMinutePerProjectRegion", "Read"),

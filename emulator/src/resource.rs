@@ -1,4 +1,4 @@
-//! Names: projects by id or number, Cloud Run resources, and what carries a policy.
+//! Names: projects by id or number, Cloud Run resources, and targets with a policy.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,7 +16,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Reads the collection segment; `workerpools` (v1) and `workerPools` (v2) are one.
+    /// Parses the collection segment; `workerpools` (v1) and `workerPools` (v2) are the same.
     pub(crate) fn from_collection(segment: &str) -> Option<Self> {
         match segment {
             "services" => Some(Self::Service),
@@ -37,7 +37,7 @@ impl Kind {
         }
     }
 
-    /// The query parameter that names a new resource.
+    /// The query parameter with the name of a new resource.
     pub(crate) fn id_parameter(self) -> &'static str {
         match self {
             Self::Service => "serviceId",
@@ -57,7 +57,7 @@ impl Kind {
         }
     }
 
-    /// As the not-found text calls it; only `SERVICE` was observed.
+    /// The word in not-found texts; only `SERVICE` was observed.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Service => "SERVICE",
@@ -67,7 +67,7 @@ impl Kind {
         }
     }
 
-    /// `run.{this}.get` and so on.
+    /// The noun in permissions: `run.{noun}.get` and so on.
     pub(crate) fn permission_noun(self) -> &'static str {
         match self {
             Self::Service => "services",
@@ -78,7 +78,7 @@ impl Kind {
     }
 }
 
-/// One Cloud Run resource, whatever it was called by.
+/// One Cloud Run resource, however it was named in the request.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ResourceKey {
     /// Project number.
@@ -88,7 +88,7 @@ pub(crate) struct ResourceKey {
     pub(crate) name: String,
 }
 
-/// What carries a policy.
+/// A target with a policy.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Target {
     Run(ResourceKey),
@@ -112,24 +112,24 @@ impl Target {
 /// A Cloud Run resource that exists.
 #[derive(Debug, Clone)]
 pub(crate) struct Resource {
-    /// Order of creation; lists show the newest first.
+    /// Sequence number of the creation; lists show the newest first.
     pub(crate) seq: u64,
     pub(crate) uid: String,
     pub(crate) generation: u64,
     pub(crate) created: jiff::Timestamp,
     pub(crate) updated: jiff::Timestamp,
-    /// What the client may set: labels, template, `invokerIamDisabled`…
+    /// Fields that the client may set: labels, template, `invokerIamDisabled`…
     pub(crate) fields: Map<String, Value>,
 }
 
-/// A project; it exists as soon as it is named.
+/// A project; it exists as soon as a request names it.
 #[derive(Debug, Clone)]
 pub(crate) struct Project {
     pub(crate) id: String,
     pub(crate) number: u64,
 }
 
-/// Ids and numbers of the projects named so far.
+/// Ids and numbers of the known projects.
 #[derive(Debug, Default)]
 pub(crate) struct Projects {
     by_id: HashMap<String, u64>,
@@ -137,7 +137,7 @@ pub(crate) struct Projects {
 }
 
 impl Projects {
-    /// The project called `name`, which is an id or a number; `None` if it can be neither.
+    /// The project with this id or number; `None` if the name can be neither.
     pub(crate) fn resolve(&mut self, name: &str) -> Option<u64> {
         if !name.is_empty() && name.bytes().all(|b| b.is_ascii_digit()) {
             let number: u64 = name.parse().ok()?;
@@ -153,7 +153,7 @@ impl Projects {
             return None;
         }
         let mut number = number_for(name);
-        // A number that was named before its id belongs to that id; two ids never share one.
+        // A number that was used before its id belongs to that id; two ids never share one.
         while self.by_number.get(&number).is_some_and(|id| *id != format!("project-{number}")) {
             number += 1;
         }
@@ -198,7 +198,7 @@ fn is_project_id(name: &str) -> bool {
         && id.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
 }
 
-/// Twelve digits that depend on the id alone, so that restarts and reruns agree.
+/// Twelve digits derived from the id alone, so that they are the same after restarts and in every run.
 fn number_for(id: &str) -> u64 {
     let digest = Sha256::digest(id.as_bytes());
     let mut bytes = [0u8; 8];
@@ -214,7 +214,7 @@ pub(crate) fn is_location(name: &str) -> bool {
             && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'))
 }
 
-/// Lower-case letters, digits and hyphens, beginning with a letter, not ending with a hyphen, at most 63.
+/// Checks a name: lower-case letters, digits and hyphens, starting with a letter, not ending with a hyphen, at most 63.
 pub(crate) fn is_resource_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 63
@@ -229,7 +229,7 @@ impl Projects {
         format!("projects/{}/locations/{}/{}/{}", self.id(key.project), key.location, key.kind.collection(), key.name)
     }
 
-    /// The canonical name of what carries a policy.
+    /// The canonical name of a target.
     pub(crate) fn target_name(&self, target: &Target) -> String {
         match target {
             Target::Run(key) => self.name_of(key),
@@ -238,7 +238,7 @@ impl Projects {
         }
     }
 
-    /// Reads `projects/P/locations/L/services/S`, `projects/P` and `projects/P/iap_web/…`.
+    /// Parses `projects/P/locations/L/services/S`, `projects/P` and `projects/P/iap_web/…`.
     pub(crate) fn target(&mut self, name: &str) -> Option<Target> {
         let name = name.trim_start_matches('/');
         let mut parts = name.splitn(3, '/');

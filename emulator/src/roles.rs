@@ -1,10 +1,10 @@
-//! The predefined roles that matter to Cloud Run, IAP and projects.
+//! Predefined roles for Cloud Run, IAP and projects.
 
 use serde_json::{Value, json};
 
 use crate::resource::Kind;
 
-/// What a role is granted on.
+/// The kind of resource that a role is granted on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum GrantKind {
     Run(Kind),
@@ -155,7 +155,7 @@ pub(crate) static TABLE: &[Role] = &[
 ];
 
 impl Role {
-    /// Whether the role can be granted on a kind of resource.
+    /// True when the role can be granted on a kind of resource.
     pub(crate) fn grantable_on(&self, kind: GrantKind) -> bool {
         self.on.contains(&match kind {
             GrantKind::Run(Kind::Service) => On::Services,
@@ -167,7 +167,7 @@ impl Role {
         })
     }
 
-    /// Whether the role includes a permission.
+    /// True when the role includes a permission.
     pub(crate) fn includes(&self, permission: &str) -> bool {
         self.permissions.iter().any(|&held| match held.strip_suffix('*') {
             Some(prefix) => permission.starts_with(prefix),

@@ -1,4 +1,5 @@
-//! From a request to the API that answers it. Paths of the different APIs do not overlap, so one host serves all.
+//! Routing of requests to the emulated APIs. Paths of the different APIs do not overlap, so one host serves all of
+//! them.
 
 use serde_json::{Value, json};
 
@@ -23,7 +24,7 @@ const VERBS: &[&str] = &[
     "wait",
 ];
 
-/// Answers one request. What it had to do with a policy is left in `world.trace`.
+/// Answers one request. Its effect on a policy is recorded in `world.trace`.
 pub(crate) fn answer(world: &mut World, call: &Call, caller: &str) -> Reply {
     let (path, verb) = split_verb(&call.path);
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
@@ -75,10 +76,10 @@ fn split_verb(path: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// How an API spells its policy calls.
+/// Differences between the policy calls of the APIs.
 #[derive(Debug, Clone, Copy)]
 struct Style {
-    /// Whether set takes an `updateMask`.
+    /// True when set accepts an `updateMask`.
     mask: bool,
     permission: &'static str,
 }
@@ -171,7 +172,7 @@ fn cloud_run(
     }
 }
 
-/// Cloud Run reads by GET with the version in the query.
+/// Policy calls of Cloud Run, which reads by GET with the version in the query.
 fn run_policy(world: &mut World, call: &Call, caller: &str, target: &Target, set: bool) -> Result<Value, ApiError> {
     let name = world.projects.target_name(target);
     let Target::Run(key) = target else { return Err(ApiError::new(404, "NOT_FOUND", "Method not found.")) };
@@ -187,7 +188,8 @@ fn run_policy(world: &mut World, call: &Call, caller: &str, target: &Target, set
     }
 }
 
-/// The permissions out of those asked for that the caller holds. Needs none itself, and does not tell what exists.
+/// The requested permissions that the caller has. The call itself needs no permission and does not reveal which
+/// resources exist.
 fn test_permissions(world: &mut World, call: &Call, caller: &str, target: &Target) -> Result<Value, ApiError> {
     let body = policy::parse_json(&call.body)?;
     let asked: Vec<&str> =
@@ -202,8 +204,8 @@ fn test_permissions(world: &mut World, call: &Call, caller: &str, target: &Targe
     Ok(if held.is_empty() { json!({}) } else { json!({ "permissions": held }) })
 }
 
-/// By the list of callers, or by the bindings on the resource and its project. `anonymous` without a list holds all,
-/// because nobody is asked for a token then.
+/// True when the caller has the permission: by the list of callers, or by the bindings on the resource and its project.
+/// Without a list, `anonymous` has every permission, because no token is required then.
 fn holds(world: &World, caller: &str, permission: &str, target: &Target) -> bool {
     if let Some(true) = world.callers.holds(caller, permission) {
         return true;
@@ -314,7 +316,7 @@ fn page_of_roles(
     Ok(reply)
 }
 
-/// The resource a full resource name means: `//run.googleapis.com/projects/…`.
+/// The resource with this full resource name: `//run.googleapis.com/projects/…`.
 fn full_resource(world: &mut World, body: &Value) -> Result<Target, ApiError> {
     let name = body["fullResourceName"].as_str().unwrap_or_default();
     name.strip_prefix("//")

@@ -1,4 +1,4 @@
-//! Cloud Run resources: the v2 calls, and the Knative view that gcloud reads.
+//! Cloud Run resources: the v2 calls, and the Knative view used by gcloud.
 
 use serde_json::{Map, Value, json};
 
@@ -8,7 +8,7 @@ use crate::policy;
 use crate::resource::{Kind, Resource, ResourceKey, Target, is_resource_name};
 use crate::world::World;
 
-/// Fields that the server alone writes.
+/// Fields that only the server writes.
 const OUTPUT_ONLY: &[&str] = &[
     "name",
     "uid",
@@ -37,7 +37,7 @@ const OUTPUT_ONLY: &[&str] = &[
     "containerStatuses",
 ];
 
-/// The operations remembered, newest last.
+/// Largest number of stored operations, newest last.
 const MAX_OPERATIONS: usize = 1000;
 
 /// Project and region of a collection.
@@ -54,7 +54,7 @@ impl Parent {
     }
 }
 
-/// `POST v2/{parent}/services?serviceId=NAME`: the operation comes back done.
+/// `POST v2/{parent}/services?serviceId=NAME`: returns a finished operation.
 pub(crate) fn create(
     world: &mut World,
     call: &Call,
@@ -101,7 +101,7 @@ fn new_resource(world: &World, fields: Map<String, Value>) -> Resource {
     }
 }
 
-/// Puts a new resource into the store; an old one of that name and its policy go.
+/// Inserts a new resource into the store and removes an old one of that name together with its policy.
 pub(crate) fn insert(world: &mut World, key: &ResourceKey, fields: Map<String, Value>) {
     remove(world, key);
     let resource = new_resource(world, fields);
@@ -114,7 +114,7 @@ pub(crate) fn insert(world: &mut World, key: &ResourceKey, fields: Map<String, V
     world.resources.insert(key.clone(), resource);
 }
 
-/// Takes a resource and its policy out of the store.
+/// Removes a resource and its policy from the store.
 pub(crate) fn remove(world: &mut World, key: &ResourceKey) -> Option<Resource> {
     let resource = world.resources.remove(key)?;
     if let Some(names) = world.order.get_mut(&(key.project, key.kind, key.location.clone())) {
@@ -207,7 +207,7 @@ fn stale(key: &ResourceKey) -> ApiError {
     )
 }
 
-/// `DELETE v2/{name}`: resource and policy go at once, and the operation comes back done.
+/// `DELETE v2/{name}`: removes resource and policy at once, and returns a finished operation.
 pub(crate) fn delete(world: &mut World, call: &Call, caller: &str, key: &ResourceKey) -> Result<Value, ApiError> {
     let name = world.projects.name_of(key);
     world.callers.authorise(caller, &format!("run.{}.delete", key.kind.permission_noun()), &name)?;
@@ -224,7 +224,7 @@ pub(crate) fn delete(world: &mut World, call: &Call, caller: &str, key: &Resourc
     Ok(operation_for(world, key, view))
 }
 
-/// A finished operation, remembered so that it can be asked for.
+/// A finished operation, stored so that it can be read later.
 fn operation_for(world: &mut World, key: &ResourceKey, mut message: Value) -> Value {
     let name = format!(
         "projects/{}/locations/{}/operations/{}",
@@ -261,7 +261,7 @@ pub(crate) fn operation(world: &mut World, call: &Call, verb: Option<&str>) -> R
     }
 }
 
-/// One page of a collection, newest first, and the token of the next.
+/// One page of a collection, newest first, and the token of the next page.
 fn page(
     world: &World,
     parent: &Parent,
@@ -276,7 +276,7 @@ fn page(
             usize::try_from(size).map_err(|_| ApiError::invalid("The page size must not be negative."))?.min(most)
         }
     };
-    // The token is the position of the last item shown, so that what comes and goes meanwhile moves nothing else.
+    // The token is the position of the last item of the page, so that additions and removals do not move other items.
     let before = match token {
         None => u64::MAX,
         Some(token) => u64::from_str_radix(token, 36).map_err(|_| ApiError::invalid("The page token is invalid."))?,
@@ -340,7 +340,7 @@ fn resource_etag(resource: &Resource) -> String {
     format!("\"{}{:x}\"", &resource.uid[..8], resource.generation)
 }
 
-/// The v2 message. Fields at their protobuf default are left out, as the API does.
+/// The v2 message. Like in the API, fields with their protobuf default are omitted.
 fn view(world: &World, key: &ResourceKey, resource: &Resource) -> Value {
     let mut object = Map::new();
     let project = world.projects.id(key.project);
@@ -386,7 +386,7 @@ fn view(world: &World, key: &ResourceKey, resource: &Resource) -> Value {
     Value::Object(object)
 }
 
-/// The first resource of that name, in any region if the parent names none.
+/// The first resource of that name, in any region if the parent has none.
 pub(crate) fn find(world: &World, parent: &Parent, kind: Kind, name: &str) -> Option<ResourceKey> {
     let mut found: Vec<&ResourceKey> = world
         .resources
@@ -436,7 +436,7 @@ pub(crate) fn knative_get(world: &World, caller: &str, key: &ResourceKey) -> Res
     world.resources.get(key).map(|resource| knative_view(key, resource)).ok_or_else(|| world.not_found(key))
 }
 
-/// Deletion through the Knative form answers with a status.
+/// Deletion in the Knative form, which answers with a status.
 pub(crate) fn knative_delete(
     world: &mut World,
     call: &Call,

@@ -1,4 +1,4 @@
-//! HTTP: reading requests, injecting faults, writing the journal.
+//! HTTP server: reads requests, injects faults, writes the journal.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -25,9 +25,9 @@ use crate::quota::{Spend, exceeded};
 use crate::world::{Trace, World};
 use crate::{Handle, caller, control, credentials, routes};
 
-/// Bytes of a request body to an emulated API.
+/// Largest request body to an emulated API, in bytes.
 const MAX_BODY: usize = 16 << 20;
-/// Bytes of a request body to the control API.
+/// Largest request body to the control API, in bytes.
 const MAX_CONTROL_BODY: usize = 256 << 20;
 
 const CONTROL: &str = "/__emulator";
@@ -50,7 +50,7 @@ impl From<Infallible> for Closed {
     }
 }
 
-/// Accepts connections until it is aborted; then they all go.
+/// Accepts connections until it is aborted, which closes all of them.
 pub(crate) async fn serve(listener: TcpListener, handle: Handle) {
     let mut connections = JoinSet::new();
     loop {
@@ -59,7 +59,7 @@ pub(crate) async fn serve(listener: TcpListener, handle: Handle) {
                 connections.spawn(connection(stream, peer, handle.clone()));
             }
             Err(error) => {
-                // Out of file descriptors, mostly: wait until some are free.
+                // Usually out of file descriptors: wait until some are free.
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -122,7 +122,7 @@ async fn respond(
     play(&handle, call).await
 }
 
-/// Answers a call with whatever fault hits it.
+/// Answers a call, with the fault that applies to it.
 async fn play(handle: &Handle, call: Call) -> Result<Response<Full<Bytes>>, Closed> {
     let action = handle.world().faults.hit(&call.method, &call.path, &call.body);
     let Some(action) = action else {
@@ -132,7 +132,7 @@ async fn play(handle: &Handle, call: Call) -> Result<Response<Full<Bytes>>, Clos
         drop(world);
         return Ok(write(reply));
     };
-    // In a task of its own: a client that goes away does not take back what it sent.
+    // In a task of its own: a client that disconnects does not revoke what it sent.
     let handle = handle.clone();
     tokio::spawn(async move { play_fault(&handle, call, action).await }).await.unwrap_or(Err(Closed))
 }
@@ -180,7 +180,7 @@ async fn play_fault(handle: &Handle, call: Call, action: Action) -> Result<Respo
     reply.map(write).ok_or(Closed)
 }
 
-/// Who calls, and what the call leads to.
+/// Identifies the caller and computes the answer.
 fn decide(world: &mut World, call: &Call) -> (Reply, String) {
     world.trace = Trace::default();
     if credentials::carries_secrets(&call.path) || call.metadata_flavor {
@@ -193,7 +193,7 @@ fn decide(world: &mut World, call: &Call) -> (Reply, String) {
     }
 }
 
-/// The usual words for an injected status.
+/// The usual text for an injected status.
 fn injected(world: &mut World, call: &Call, status: u16, quota: bool) -> ApiError {
     let resource = call.path.trim_start_matches('/').split_once('/').map_or("", |(_, rest)| rest);
     let name = resource.rsplit_once(':').map_or(resource, |(name, _)| name);
@@ -220,7 +220,7 @@ fn injected(world: &mut World, call: &Call, status: u16, quota: bool) -> ApiErro
     }
 }
 
-/// Writes the journal entry of a call from what it left in the trace.
+/// Writes the journal entry of a call from its trace.
 fn record(world: &mut World, call: Call, caller: String, status: Option<u16>, fault: Option<&'static str>) {
     let trace = std::mem::take(&mut world.trace);
     let body = if credentials::carries_secrets(&call.path) { Bytes::new() } else { call.body };

@@ -1,45 +1,45 @@
-//! What can be switched: limits and the points on which Google's behaviour is not confirmed.
+//! Settings: limits, and behavior of Google that is not confirmed.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The switches, as `GET /__emulator/settings` shows them.
+/// The settings, as in `GET /__emulator/settings`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Settings {
-    /// Appearances of principals in one policy, audit exemptions included.
+    /// Largest number of appearances of principals in one policy, including audit exemptions.
     pub(crate) principals: usize,
-    /// Groups and domains in one policy.
+    /// Largest number of groups and domains in one policy.
     pub(crate) groups: usize,
-    /// Whether `groups` counts each appearance or each distinct group; domains count each time.
+    /// Whether `groups` counts each appearance or each distinct group; domains always count for each appearance.
     pub(crate) group_counting: GroupCounting,
     /// Whether `principalSet://` members count towards `groups`.
     pub(crate) principal_set_is_group: bool,
-    /// Bindings with one role and one principal that differ only in their condition.
+    /// Largest number of bindings with one role and one principal that differ only in their condition.
     pub(crate) same_role_conditions: usize,
-    /// Logical operators in one condition.
+    /// Largest number of logical operators in one condition.
     pub(crate) condition_operators: usize,
-    /// Bytes of roles, members and conditions in one policy; null for no cap.
+    /// Largest number of bytes of roles, members and conditions in one policy; null for no limit.
     pub(crate) policy_bytes: Option<usize>,
-    /// What happens to a binding without members.
+    /// Treatment of a binding without members.
     pub(crate) empty_binding: Outcome,
-    /// What happens when a project's policy is set to nothing.
+    /// Treatment of a project's policy that is set to nothing.
     pub(crate) empty_project_policy: Outcome,
     /// Whether roles outside the table of `roles` are refused.
     pub(crate) strict_roles: bool,
-    /// Which kinds take conditions.
+    /// The kinds that accept conditions.
     pub(crate) conditions: Conditions,
-    /// Items in a page of a list that asks for none, and at most.
+    /// Default and largest number of items on a page of a list.
     pub(crate) page_size: usize,
     /// Whether the conflict text names the two etags.
     pub(crate) etags_in_conflict: bool,
-    /// Journal bound, in calls.
+    /// Largest number of calls in the journal.
     pub(crate) journal_entries: usize,
-    /// Journal bound, in bytes of bodies and policies.
+    /// Largest number of bytes of bodies and policies in the journal.
     pub(crate) journal_bytes: usize,
 }
 
-/// How the limit on groups counts.
+/// How the limit on groups is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum GroupCounting {
@@ -55,7 +55,7 @@ pub(crate) enum Outcome {
     Refuse,
 }
 
-/// Whether a kind takes conditional bindings.
+/// Whether a kind accepts conditional bindings.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[expect(clippy::struct_excessive_bools, reason = "one independent switch per kind, as the control API shows them")]
@@ -98,7 +98,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// These settings with the fields of `change` laid over them.
+    /// These settings, updated with the fields of `change`.
     pub(crate) fn with(&self, change: &Value) -> Result<Self, String> {
         let mut merged = serde_json::to_value(self).map_err(|error| error.to_string())?;
         overlay(&mut merged, change);

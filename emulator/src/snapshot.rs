@@ -1,4 +1,4 @@
-//! The store as one JSON document, and back.
+//! Export of the store as one JSON document, and its import.
 
 use serde_json::{Map, Value, json};
 
@@ -42,7 +42,7 @@ pub(crate) fn take(world: &World) -> Value {
     json!({ "projects": projects, "resources": resources, "policies": policies })
 }
 
-/// Replaces projects, resources and policies by a document of [`take`]; on an error nothing has changed.
+/// Replaces projects, resources and policies by a document of [`take`]; on an error nothing is changed.
 pub(crate) fn restore(world: &mut World, document: &Value) -> Result<(), String> {
     let mut fresh = World::default();
     for (index, project) in items(document, "projects")?.iter().enumerate() {
@@ -102,7 +102,7 @@ pub(crate) fn restore(world: &mut World, document: &Value) -> Result<(), String>
     Ok(())
 }
 
-/// Bindings and audit configs as they stand, without the checks of a client's write.
+/// Parses bindings and audit configs without the checks of a client's write.
 pub(crate) fn raw(policy: &Value) -> Result<(Vec<policy::Binding>, Vec<Value>), String> {
     let bindings = items(policy, "bindings")?
         .iter()
@@ -114,7 +114,7 @@ pub(crate) fn raw(policy: &Value) -> Result<(Vec<policy::Binding>, Vec<Value>), 
     Ok((bindings, items(policy, "auditConfigs")?.to_vec()))
 }
 
-/// The Cloud Run resource of a v2 name.
+/// The Cloud Run resource with a v2 name.
 pub(crate) fn key(projects: &mut Projects, name: &Value) -> Result<ResourceKey, String> {
     match name.as_str().and_then(|name| projects.target(name)) {
         Some(Target::Run(key)) if key.location != "-" && crate::resource::is_resource_name(&key.name) => Ok(key),
@@ -132,7 +132,7 @@ fn items<'a>(object: &'a Value, field: &str) -> Result<&'a [Value], String> {
     }
 }
 
-/// A number, also as a string.
+/// A number, or a string with a number.
 pub(crate) fn number(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_str()?.parse().ok())
 }

@@ -1,4 +1,4 @@
-//! The one store behind all views, and the rules of setting a policy in it.
+//! The store behind all APIs, and the rules for setting a policy.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::resource::{Kind, Projects, Resource, ResourceKey, Target};
 use crate::roles::{self, GrantKind};
 use crate::settings::{GroupCounting, Outcome, Settings};
 
-/// The wall clock, moved by what the control API says.
+/// The wall clock, adjusted through the control API.
 #[derive(Debug, Default)]
 pub(crate) struct Clock {
     pub(crate) offset_micros: i64,
@@ -36,18 +36,18 @@ impl Clock {
     }
 }
 
-/// How long reads and effects stay behind writes, in microseconds.
+/// Delay of reads and effects behind writes, in microseconds.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Lag {
     pub(crate) read: u64,
     pub(crate) effect: u64,
 }
 
-/// A policy and the versions that lagging readers may still see.
+/// A policy, and older versions that delayed readers may still see.
 #[derive(Debug, Default)]
 pub(crate) struct Cell {
     current: Option<Arc<Policy>>,
-    /// When a version was superseded, and the version.
+    /// Times at which versions were superseded, with the versions.
     older: VecDeque<(u64, Option<Arc<Policy>>)>,
 }
 
@@ -60,7 +60,7 @@ impl Cell {
     }
 }
 
-/// What a call had to do with a policy, for the journal.
+/// The effect of a call on a policy, for the journal.
 #[derive(Debug, Default)]
 pub(crate) struct Trace {
     pub(crate) resource: Option<String>,
@@ -68,7 +68,7 @@ pub(crate) struct Trace {
     pub(crate) committed: bool,
 }
 
-/// Everything there is.
+/// The whole state of the emulator.
 #[derive(Debug, Default)]
 pub(crate) struct World {
     pub(crate) clock: Clock,
@@ -91,7 +91,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Begins anew; only the journal's numbering goes on, so that a reader's position stays meaningful, and etags
+    /// Resets the state. Only the journal's numbering continues, so that a reader's position stays valid, and etags
     /// keep rising.
     pub(crate) fn reset(&mut self) {
         let mut journal = std::mem::take(&mut self.journal);
@@ -100,28 +100,28 @@ impl World {
         *self = Self { journal, last_etag, ..Self::default() };
     }
 
-    /// The next etag: the present microsecond, but always later than any before.
+    /// The next etag: the current microsecond, but always later than any before.
     fn next_etag(&mut self) -> u64 {
         self.last_etag = self.clock.micros().max(self.last_etag + 1);
         self.last_etag
     }
 
-    /// The policy as the last writer left it.
+    /// The last written version of the policy.
     pub(crate) fn current(&self, target: &Target) -> Option<Arc<Policy>> {
         self.policies.get(target).and_then(|cell| cell.current.clone())
     }
 
-    /// The policy as a reader sees it now.
+    /// The version of the policy that readers currently see.
     pub(crate) fn visible(&self, target: &Target) -> Option<Arc<Policy>> {
         self.policies.get(target).and_then(|cell| cell.seen(self.clock.micros(), self.lag.read))
     }
 
-    /// The policy as it takes effect now.
+    /// The version of the policy that is currently in effect.
     pub(crate) fn effective(&self, target: &Target) -> Option<Arc<Policy>> {
         self.policies.get(target).and_then(|cell| cell.seen(self.clock.micros(), self.lag.effect))
     }
 
-    /// Stores a version and traces it. The checks were made before.
+    /// Stores a version and traces it. The caller has made the checks.
     pub(crate) fn commit(&mut self, target: &Target, bindings: Vec<Binding>, audit_configs: Vec<Value>) -> Arc<Policy> {
         let version = Arc::new(Policy { etag: self.next_etag(), bindings, audit_configs });
         let now = self.clock.micros();
@@ -140,12 +140,12 @@ impl World {
         version
     }
 
-    /// Puts a version in place as it is.
+    /// Stores a version without changing it.
     pub(crate) fn place(&mut self, target: &Target, version: Policy) {
         self.policies.insert(target.clone(), Cell { current: Some(Arc::new(version)), older: VecDeque::new() });
     }
 
-    /// Forgets a policy: what carried it is gone.
+    /// Removes the policy of a resource that no longer exists.
     pub(crate) fn drop_policy(&mut self, target: &Target) {
         let before = self.policies.remove(target).and_then(|cell| cell.current);
         self.trace = Trace {
@@ -155,7 +155,7 @@ impl World {
         };
     }
 
-    /// A read as a client gets it.
+    /// The answer to a client's read.
     pub(crate) fn get_policy(&mut self, target: &Target, requested_version: i64) -> Result<Value, ApiError> {
         policy::check_version(requested_version)?;
         self.must_exist(target)?;
@@ -168,7 +168,7 @@ impl World {
         Ok(policy::render(seen.as_deref(), requested_version))
     }
 
-    /// A write as a client makes it: all of it or nothing.
+    /// Applies a client's write as a whole, or not at all.
     pub(crate) fn set_policy(&mut self, target: &Target, request: SetRequest) -> Result<Value, ApiError> {
         self.must_exist(target)?;
         let before = self.current(target);
@@ -212,7 +212,8 @@ impl World {
         Ok(policy::render(Some(&after), version.max(1)))
     }
 
-    /// Cloud Run resources must exist; projects and IAP resources do as soon as they are named.
+    /// Checks that a target exists. Cloud Run resources must have been created; projects and IAP resources exist as
+    /// soon as a request names them.
     pub(crate) fn must_exist(&self, target: &Target) -> Result<(), ApiError> {
         match target {
             Target::Run(key) if !self.resources.contains_key(key) => Err(self.not_found(key)),
@@ -234,7 +235,7 @@ impl World {
         )
     }
 
-    /// What can be said about a request without looking at the stored policy.
+    /// Checks of a request that do not depend on the stored policy.
     fn check_form(&self, target: &Target, request: &SetRequest) -> Result<(), ApiError> {
         if !request.audit_configs.is_empty() && !matches!(target, Target::Project(_)) {
             return Err(ApiError::invalid("Audit configs are not supported for this resource."));
@@ -314,7 +315,7 @@ impl World {
         Ok(())
     }
 
-    /// Whether these roles and principals may stand in this policy.
+    /// Checks that these roles and principals are permitted in this policy.
     fn check_members(&self, target: &Target, before: Option<&Policy>, bindings: &[Binding]) -> Result<(), ApiError> {
         let kind = grant_kind(target);
         let now = self.clock.micros();
@@ -357,7 +358,7 @@ impl World {
         Ok(())
     }
 
-    /// Domain-restricted sharing: Cloud Run names nobody, Resource Manager does.
+    /// The error of domain-restricted sharing: Cloud Run names nobody, Resource Manager does.
     fn outside_domain(&self, target: &Target, outsider: &str) -> ApiError {
         let Target::Project(project) = target else {
             return ApiError::new(
@@ -442,7 +443,7 @@ impl World {
         Ok(())
     }
 
-    /// Rewrites a member in every policy; gives how many policies changed.
+    /// Rewrites a member in every policy; returns the number of changed policies.
     pub(crate) fn respell(&mut self, change: impl Fn(&str) -> Option<String>) -> usize {
         let targets: Vec<Target> = self.policies.keys().cloned().collect();
         let mut changed = 0;
@@ -465,7 +466,7 @@ impl World {
     }
 }
 
-/// Which column of the role table applies.
+/// The applicable column of the role table.
 pub(crate) fn grant_kind(target: &Target) -> GrantKind {
     match target {
         Target::Run(key) => GrantKind::Run(key.kind),

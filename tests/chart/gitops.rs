@@ -1,5 +1,5 @@
-//! The examples under `docs/gitops/`: their values are accepted by the chart, and Argo CD's health check says of each state
-//! what the table of the page says.
+//! The examples under `docs/gitops/`: the chart accepts their values, and Argo CD's health check gives the results in
+//! the table of the page.
 
 use std::fmt::Write as _;
 
@@ -55,17 +55,17 @@ fn lua(value: &Value) -> String {
                 fields.iter().map(|(name, value)| format!("[{}] = {}", json!(name), lua(value))).collect();
             format!("{{{}}}", fields.join(", "))
         }
-        // Strings here need no escape that JSON and Lua write differently.
+        // These strings need no escape that JSON and Lua write differently.
         plain => plain.to_string(),
     }
 }
 
-/// What the health check says of these objects, as `STATUS: MESSAGE`.
+/// The results of the health check for these objects, as `STATUS: MESSAGE`.
 fn health(objects: &[Value]) -> Vec<String> {
     let config = &documents("docs/gitops/argocd-health.yaml")[0]["data"];
     let script = config["resource.customizations.health.rolecall.dev_RoleMapping"].as_str().unwrap();
     let mut program = format!("local function health(obj)\n{script}\nend\n");
-    // Argo CD opens neither of these.
+    // Argo CD provides neither of these libraries.
     program.insert_str(
         0,
         "local print = print\nio, os, require, dofile, loadfile, debug = nil, nil, nil, nil, nil, nil\n",
@@ -88,7 +88,7 @@ fn health(objects: &[Value]) -> Vec<String> {
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
-/// An object of generation 3 with conditions written as `Type=Status/Reason`, each with a message that is its type.
+/// An object of generation 3 with conditions written as `Type=Status/Reason`, each with its type as the message.
 fn object(conditions: &str) -> Value {
     let conditions: Vec<Value> = conditions
         .split_whitespace()

@@ -1,4 +1,4 @@
-//! What outlives the release: the volume and the definitions.
+//! Objects that outlive the release: the volume and the CRDs.
 
 use super::*;
 

@@ -1,6 +1,6 @@
-//! The Helm chart, as a real Helm renders it.
+//! The Helm chart, rendered by a real Helm.
 //!
-//! The binary is the one of `ROLECALL_TEST_HELM`, or else what `scripts/cluster_tools.py` finds or builds.
+//! The Helm binary is the one in `ROLECALL_TEST_HELM`, or else the one that `scripts/cluster_tools.py` finds or builds.
 
 #![allow(
     clippy::expect_used,
@@ -30,7 +30,7 @@ mod pod;
 mod refusals;
 mod rights;
 
-/// A Kubernetes version for `helm template`, which has no cluster to ask.
+/// A Kubernetes version for `helm template`, which has no cluster to read it from.
 const KUBERNETES: &str = "1.36.0";
 
 fn root() -> PathBuf {
@@ -62,7 +62,7 @@ fn helm() -> &'static Path {
     })
 }
 
-/// Runs Helm with these values on standard input. Returns what it printed, or what it complained about.
+/// Runs Helm with these values on standard input. Returns its output, or its error.
 fn run(args: &[&str], chart: &Path, values: &Value) -> Result<String, String> {
     let mut child = Command::new(helm())
         .args(args)
@@ -85,7 +85,7 @@ fn template(chart: &Path, values: &Value) -> Result<Vec<Value>, String> {
     Ok(objects.into_iter().filter(|object| !object.is_null()).collect())
 }
 
-/// The least that is accepted, and these values.
+/// The smallest accepted values, extended by these.
 fn with(values: Value) -> Value {
     let mut all = json!({ "mode": "observe" });
     merge(&mut all, values);
@@ -147,7 +147,7 @@ fn args(objects: &[Value]) -> Vec<&str> {
     container(objects)["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap()).collect()
 }
 
-/// Everything that can be turned on.
+/// Every option enabled.
 fn everything() -> Value {
     json!({
         "mode": "enforce",

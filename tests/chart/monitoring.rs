@@ -1,4 +1,4 @@
-//! What the Prometheus operator is given.
+//! Objects for the Prometheus operator.
 
 use super::*;
 
@@ -49,7 +49,7 @@ fn alerts_ask_for_metrics_that_there_are() {
     assert!(asked >= 8, "{asked}");
 }
 
-/// Each series that a rule names, as name, label and value; what the chart sets, job and namespace, aside.
+/// Each series in a rule, as name, label and value, without the labels set by the chart: job and namespace.
 fn asked_for() -> BTreeSet<(String, Option<(String, String)>)> {
     let mut asked = BTreeSet::new();
     for alert in alerts() {

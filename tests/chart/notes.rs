@@ -1,8 +1,8 @@
-//! What is said after the installation.
+//! The notes shown after the installation.
 
 use super::*;
 
-/// NOTES.txt as it is shown. `helm template` leaves it out, so that it is put into an object first.
+/// The rendered NOTES.txt. `helm template` omits it, so it is put into an object first.
 fn notes(values: Value) -> String {
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("rolecall");

@@ -1,4 +1,4 @@
-//! What can be turned on.
+//! Optional features.
 
 use super::*;
 

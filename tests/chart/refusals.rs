@@ -1,4 +1,4 @@
-//! What is refused, and with which words.
+//! Refused values and their messages.
 
 use super::*;
 
@@ -45,7 +45,7 @@ fn what_no_schema_can_say_is_refused_with_the_reason() {
     render(json!({ "serviceAccount": { "create": false, "name": "mine" } }));
 }
 
-/// The rules of the schema: where, which keyword, what it says.
+/// The rules of the schema: path, keyword, message.
 fn rules(schema: &Value, at: &str, found: &mut Vec<(String, String, Value)>) {
     for keyword in
         ["pattern", "enum", "minimum", "maximum", "minLength", "maxLength", "uniqueItems", "not", "required", "type"]
@@ -67,7 +67,7 @@ fn rules(schema: &Value, at: &str, found: &mut Vec<(String, String, Value)>) {
     }
 }
 
-/// A value that breaks a rule, for the rules that do not say one themselves.
+/// A value that violates a rule, for the rules without one of their own.
 fn bad_value(at: &str, keyword: &str) -> Value {
     match (at, keyword) {
         ("/externalUrl" | "/google/endpoint", "pattern") => json!("rolecall.example.com"),
@@ -89,7 +89,7 @@ fn bad_value(at: &str, keyword: &str) -> Value {
     }
 }
 
-/// Values in which `value` stands at this path.
+/// Values with `value` at this path.
 fn placed(at: &str, value: Value) -> Value {
     at.rsplit('/').filter(|part| !part.is_empty()).fold(value, |value, part| match part {
         "0" => json!([value]),
@@ -97,7 +97,7 @@ fn placed(at: &str, value: Value) -> Value {
     })
 }
 
-/// Values that break many rules at once, none of which hides another: Helm lists every complaint with its path.
+/// Values that violate many rules at once, none of which hides another: Helm lists every error with its path.
 #[derive(Default)]
 struct Batch {
     values: Value,
@@ -105,7 +105,7 @@ struct Batch {
 }
 
 impl Batch {
-    /// Can this path be given a value beside those that have one? An array has one item.
+    /// True when this path can be given a value besides those that have one. An array has one item.
     fn has_room(&self, at: &str) -> bool {
         let whole = |at: &str| format!("{}/", at.split("/0").next().unwrap());
         let new = whole(at);

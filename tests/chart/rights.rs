@@ -1,4 +1,4 @@
-//! What rolecall and the people of the cluster may do.
+//! Permissions of rolecall and of the people of the cluster.
 
 use super::*;
 

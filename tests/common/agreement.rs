@@ -1,4 +1,4 @@
-//! Do ledger, policies and audit tell the same story?
+//! Consistency check of ledger, policies and audit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -9,7 +9,7 @@ use rolecall::store::Store;
 
 use super::Google;
 
-/// Checks that they do. Nobody may be at work on the database.
+/// Checks that ledger, policies and audit agree. No process may be using the database.
 pub async fn agree(google: &Google, database: &Path) {
     let url = format!("sqlite:{}", database.display());
     let store = Store::open(&url, Arc::new(SystemClock)).await.expect("the store");

@@ -1,10 +1,10 @@
-//! What the alerts of the chart ask Prometheus for: the test of the chart holds the list against the rules as Helm renders
-//! them, the integration test against what a running rolecall exports.
+//! The series that the chart's alerts query. The chart test compares the list with the rules rendered by Helm, the
+//! integration test with the metrics exported by a running rolecall.
 
-/// Name of the metric, and the label by which a series of it is chosen, with its value.
+/// Name of the metric, and the label that selects a series of it, with its value.
 pub type Series = (&'static str, Option<(&'static str, &'static str)>);
 
-/// Where rolecall itself has the series, and not Prometheus.
+/// The series that rolecall itself exports, without those of Prometheus.
 pub const ASKED_FOR: [Series; 11] = [
     ("rolecall_engine_held_members", Some(("action", "remove"))),
     ("rolecall_engine_held_members", Some(("action", "leaver"))),
@@ -19,7 +19,7 @@ pub const ASKED_FOR: [Series; 11] = [
     ("rolecall_cluster_status_writes_total", Some(("outcome", "Refused"))),
 ];
 
-/// The sum of a series in the text that `/metrics` answers; none when it is not exported.
+/// The sum of a series in an answer of `/metrics`; none when it is not exported.
 pub fn value_of(exposition: &str, (name, label): Series) -> Option<f64> {
     let chosen = label.map(|(label, value)| format!("{label}=\"{value}\""));
     let values: Vec<f64> = exposition

@@ -1,4 +1,4 @@
-//! The emulator as Google, and the strangers who edit policies there.
+//! The emulator as Google, and foreign edits of policies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ pub struct Google {
     /// Base of all its APIs.
     pub url: String,
     pub http: reqwest::Client,
-    /// What rolecall says goes there; shown when a policy does not become what it should.
+    /// Log file of rolecall; its end is shown when a policy does not become what it should.
     pub log: PathBuf,
 }
 
@@ -33,12 +33,12 @@ impl Google {
         }
     }
 
-    /// What rolecall said so far.
+    /// The log of rolecall so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Creates services through Cloud Run's own v2 call.
+    /// Creates services through Cloud Run's v2 API.
     pub async fn create_services(&self, project: &str, names: &[&str]) {
         for name in names {
             let url = format!("{}/v2/projects/{project}/locations/europe-west1/services?serviceId={name}", self.url);
@@ -72,7 +72,7 @@ impl Google {
         bindings
     }
 
-    /// A stranger edits a policy by hand, carefully (with the etag).
+    /// Simulates a careful foreign edit of a policy (with the etag).
     pub async fn edit_policy(&self, service: &str, edit: impl Fn(&mut Vec<Value>)) {
         eventually("a stranger's edit", async || {
             let mut policy = self.raw_policy(service).await;
@@ -134,7 +134,7 @@ impl Google {
         .await;
     }
 
-    /// Google does not know this account: a policy that names it is refused as a whole.
+    /// Makes an account unknown to Google, so that every policy that names it is refused as a whole.
     pub fn unknown_to_google(&self, member: &str) {
         self.emulator.control("POST", "directory/delete", &json!({"member": member})).expect("an account that is gone");
     }
@@ -146,7 +146,7 @@ impl Google {
         assert!(answer.status().is_success(), "fault: {} {}", answer.status(), answer.text().await.unwrap_or_default());
     }
 
-    /// How many calls were hit by the faults that are in force, whether they are done or not.
+    /// Number of calls affected by the active faults, whether the calls took effect or not.
     pub async fn faults_fired(&self) -> u64 {
         let url = format!("{}/__emulator/faults", self.url);
         let listed: Value = self.http.get(url).send().await.expect("faults").json().await.expect("JSON");
@@ -159,7 +159,7 @@ impl Google {
         self.http.delete(url).send().await.expect("clear faults");
     }
 
-    /// How many writes of this service's policy reached the emulator.
+    /// Number of writes of this service's policy that reached the emulator.
     pub fn emulator_writes(&self, service: &str) -> usize {
         self.emulator.count("POST", &format!("/services/{service}:setIamPolicy"))
     }

@@ -1,4 +1,4 @@
-//! The smallest manifests that the tests begin with.
+//! Minimal manifests for tests.
 
 pub const INVOKER: &str = "roles/run.invoker";
 pub const VIEWER: &str = "roles/run.viewer";
@@ -20,7 +20,7 @@ pub fn provider(name: &str, token: &str) -> String {
     )
 }
 
-/// The target `shop-dev`, which lets namespace `checkout` map these roles on these resources.
+/// The target `shop-dev`, which permits namespace `checkout` to map these roles on these resources.
 pub fn target(resources: &[&str], roles: &[&str]) -> String {
     format!(
         "apiVersion: rolecall.dev/v1alpha1\nkind: CloudRunTarget\nmetadata: {{name: shop-dev}}\nspec:\n  \
@@ -30,7 +30,7 @@ pub fn target(resources: &[&str], roles: &[&str]) -> String {
     )
 }
 
-/// A mapping in namespace `checkout`. `extra` is appended to the spec, one `  key: value` a line.
+/// A mapping in namespace `checkout`. `extra` is appended to the spec, one `  key: value` per line.
 pub fn mapping(name: &str, group: &str, resources: &[&str], roles: &[&str], extra: &str) -> String {
     format!(
         "apiVersion: rolecall.dev/v1alpha1\nkind: RoleMapping\nmetadata:\n  name: {name}\n  namespace: checkout\nspec:\n  \

@@ -1,4 +1,5 @@
-//! What the integration tests and the cluster tests share: waiting, the emulator as Google, an IdP, small manifests.
+//! Code shared by the integration tests and the cluster tests: waiting, the emulator as Google, a simulated IdP, small
+//! manifests.
 
 #![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
 
@@ -24,12 +25,12 @@ pub use scim::Scim;
 /// Timeout of one step of a test on a busy machine. A test that checks a duration has a bound of its own.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Runs `probe` until it answers `Ok`, and panics with its last complaint when patience ends.
+/// Runs `probe` until it returns `Ok`, and panics with its last error after [`PATIENCE`].
 pub async fn eventually<T>(what: &str, probe: impl AsyncFnMut() -> Result<T, String>) -> T {
     eventually_within(PATIENCE, what, probe).await
 }
 
-/// As [`eventually`], with a patience of its own.
+/// Like [`eventually`], with a given timeout.
 pub async fn eventually_within<T>(
     patience: Duration,
     what: &str,
@@ -56,8 +57,9 @@ pub async fn always(what: &str, span: Duration, mut probe: impl AsyncFnMut() -> 
     }
 }
 
-/// An address on loopback that nobody listens on. The system gives ports of a range of its own to connections that go
-/// out, and would give one away before whoever asked listens on it: these are below that range, and none is named twice.
+/// An unused address on loopback. The system assigns ports for outgoing connections from a range of its own, and could
+/// assign one of these before the caller listens on it. The returned ports are below that range, and none is returned
+/// twice.
 pub fn free_port() -> SocketAddr {
     static NEXT: OnceLock<AtomicU32> = OnceLock::new();
     let next = NEXT.get_or_init(|| {
@@ -74,7 +76,7 @@ pub fn free_port() -> SocketAddr {
     panic!("no free port on loopback");
 }
 
-/// The ports that [`free_port`] answers, below what systems give away by themselves (from 32768 on).
+/// The first port that [`free_port`] returns, below the range that systems assign from (32768 and up).
 const FIRST_PORT: u32 = 12_000;
 const PORTS: u32 = 20_000;
 
@@ -92,7 +94,7 @@ pub fn condition(status: &Value, kind: &str) -> Value {
         .unwrap_or(Value::Null)
 }
 
-/// Is the condition of that type there with this status and reason?
+/// True when the condition of that type has this status and reason.
 pub fn has(status: &Value, kind: &str, value: &str, reason: &str) -> bool {
     let found = condition(status, kind);
     found["status"] == value && (reason.is_empty() || found["reason"] == reason)

@@ -1,4 +1,4 @@
-//! Absence is not deletion: every row of the table removes nothing, and says so.
+//! Absence is not deletion: every row of the table removes nothing, and reports why.
 
 use serde_json::json;
 
@@ -115,7 +115,7 @@ async fn more_than_half_of_the_mappings_gone_in_one_scan_freezes_them() {
     fixture.mapping_status("checkout/b", "frozen", |s| has(s, "Frozen", "True", "ManifestsMissing")).await;
     fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
     fixture.members_stay("checkout-api", VIEWER, &[ALICE]).await;
-    // A release turns the freeze into a revocation, deliberately.
+    // A release turns the freeze into a revocation on purpose.
     fixture.command(&["release", "mapping", "checkout/a"]);
     fixture.members_become("checkout-api", INVOKER, &[]).await;
     fixture.members_stay("checkout-api", VIEWER, &[ALICE]).await;
@@ -307,7 +307,7 @@ async fn database_that_is_empty_or_another_one_freezes_until_it_is_accepted() {
     fixture.database = fixture.folder.path().join("other.db");
     fixture.run().await;
     frozen(&fixture, "StoreMismatch").await;
-    // The IdP pushes a group without alice into the new database: still nothing is concluded.
+    // The IdP pushes a group without alice into the new database: still, nothing is concluded from it.
     let scim = fixture.scim("okta", TOKEN);
     let bob = scim.create_user("bob@example.com").await;
     scim.create_group("team-checkout", &[&bob]).await;

@@ -1,4 +1,4 @@
-//! What clients can hold at a time: connections, bodies that do not come, requests. One of them delays nobody else.
+//! What clients can use at a time: connections, bodies that do not arrive, requests. No client delays another.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -32,7 +32,7 @@ async fn metric(fixture: &Fixture, words: &[&str]) -> u64 {
     lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
-/// A request of which only the head and one byte of the body are sent.
+/// A request with only the head and one byte of the body sent.
 async fn open_body(address: SocketAddr, provider: &str, token: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.expect("a connection");
     let head = format!(
@@ -43,7 +43,7 @@ async fn open_body(address: SocketAddr, provider: &str, token: &str) -> TcpStrea
     stream
 }
 
-/// Reads one answer's first bytes.
+/// Reads the first bytes of an answer.
 async fn answer(stream: &mut TcpStream) -> String {
     let mut bytes = vec![0; 4096];
     let read = tokio::time::timeout(PATIENCE, stream.read(&mut bytes)).await.expect("in time").unwrap_or(0);
@@ -58,7 +58,7 @@ async fn open_bodies_of_one_tenant_are_bounded_by_its_token_and_delay_no_other_t
     for _ in 0..40 {
         open.push(open_body(server.address, "okta", OKTA_TOKEN).await);
     }
-    // Those above the limit of the token are refused at once, while the others are still open.
+    // Requests above the limit of the token are refused at once, while the others are still open.
     let okta = ProviderName::new("okta").expect("a name");
     eventually("40 − 16 refusals", async || match server.traffic.of(&okta).refused {
         24 => Ok(()),
@@ -202,7 +202,7 @@ async fn a_provider_with_a_rate_of_its_own_is_held_to_it_and_others_to_the_flag(
     assert_eq!(refused("entra", OTHER_TOKEN).await, 0);
 }
 
-/// The head and the body of what comes back on a connection that is closed afterwards.
+/// The head and the body of the answer on a connection that is closed afterwards.
 async fn raw(address: SocketAddr, method: &str, path: &str, token: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).await.expect("a connection");
     let request =
@@ -215,7 +215,7 @@ async fn raw(address: SocketAddr, method: &str, path: &str, token: &str) -> (Str
     (head.to_ascii_lowercase(), body.to_owned())
 }
 
-/// Without what differs from request to request.
+/// The lines of a head without those that differ from request to request.
 fn comparable(head: &str) -> Vec<&str> {
     let differs = |line: &&str| !line.starts_with("date:") && !line.starts_with("x-request-id:");
     head.lines().filter(differs).collect()

@@ -1,4 +1,4 @@
-//! SIGKILL at each edge between intend, set and settle, and at random in a burst.
+//! SIGKILL at each edge between intend, set and settle, and at random times in a burst.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ async fn fixture_with(services: &[&str], resources: &[&str]) -> (Fixture, Scim) 
     (fixture, scim)
 }
 
-/// Kills rolecall while a write is under way, at the edge that `action` makes, and checks that nothing is orphaned and
-/// nothing foreign lost.
+/// Kills rolecall during a write, at the edge that `action` creates, and checks that nothing is orphaned and no foreign
+/// grant is lost.
 async fn killed_at(action: serde_json::Value) {
     let (mut fixture, scim) = fixture_with(&["checkout-api"], &["services/checkout-api"]).await;
     fixture.stranger_adds("checkout-api", INVOKER, "user:stranger@elsewhere.example").await;
@@ -38,7 +38,7 @@ async fn killed_at(action: serde_json::Value) {
     fixture.clear_faults().await;
     fixture.run().await;
     fixture.members_become("checkout-api", INVOKER, &[stranger, "user:bob@example.com"]).await;
-    // Ours is still known to be ours: it goes when it is no longer wanted, and the stranger's stays.
+    // The ledger still knows the grant: it is removed when it is no longer wanted, and the foreign one stays.
     scim.remove_member(&group, &bob).await;
     fixture.members_become("checkout-api", INVOKER, &[stranger]).await;
     fixture.agree().await;
@@ -77,7 +77,8 @@ async fn call_that_google_takes_up_long_after_the_kill_leaves_no_grant_of_who_wa
     .await;
     fixture.kill();
     fixture.clear_faults().await;
-    // No pass reads the policy before bob is removed, or else he would be granted again, and that write be the fence.
+    // No reconcile may read the policy before bob is removed; otherwise he would be granted again, and that write would
+    // be the fence.
     fixture.fault(json!({"match": get, "action": {"type": "error", "status": 503}})).await;
     fixture.run().await;
     scim.remove_member(&group, &bob).await;
@@ -102,7 +103,7 @@ async fn call_that_google_takes_up_long_after_the_kill_leaves_no_grant_of_who_wa
 async fn killed_at_random_in_a_burst_of_2000_membership_changes() {
     let services = ["checkout-a", "checkout-b", "checkout-c", "checkout-d"];
     let (mut fixture, scim) = fixture_with(&services, &["services/checkout-*"]).await;
-    // Hundreds of people come and go within a minute: not what the guard is for.
+    // Hundreds of people join and leave within a minute, which is not what the guard is for.
     fixture.more =
         ["--guard-removals-per-hour", "--guard-leavers-per-hour"].map(|flag| (flag, "10000".to_owned())).to_vec();
     fixture.restart().await;
@@ -126,7 +127,7 @@ async fn killed_at_random_in_a_burst_of_2000_membership_changes() {
     for change in 0..2000 {
         let i = usize::try_from(random() % 50).expect("an index");
         let wanted = !state[i];
-        // The IdP retries what was not answered, as real ones do.
+        // The IdP retries requests without an answer, as real ones do.
         loop {
             let operation = if wanted {
                 json!([{"op": "add", "path": "members", "value": [{"value": users[i].0}]}])
@@ -157,8 +158,8 @@ async fn killed_at_random_in_a_burst_of_2000_membership_changes() {
     assert!(kills >= 8);
     let mut wanted = vec!["user:stranger@elsewhere.example"];
     wanted.extend(users.iter().zip(&state).filter(|(_, member)| **member).map(|((_, name), _)| name.as_str()));
-    // More than half may have gone at once while rolecall was down; then the guard holds, and that is right too. The
-    // walk toggles single members, so at rest the policy is exact.
+    // More than half may have left at once while rolecall was down; then the guard holds, which is correct too. The
+    // random changes toggle single members, so at rest the policy is exact.
     for service in services {
         fixture.members_become(service, INVOKER, &wanted).await;
     }

@@ -1,4 +1,4 @@
-//! The thread: a push of the IdP becomes a binding, and what happens to it afterwards.
+//! End-to-end tests: a push of the IdP becomes a binding, and what happens to it afterwards.
 
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ async fn inactive_user_is_gone_while_an_addition_waits() {
     let bob = scim.create_user("bob@example.com").await;
     let group = scim.create_group("team-checkout", &[&alice]).await;
     fixture.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
-    // Google refuses whatever names bob, so his addition waits; the removal of alice must not wait with it.
+    // Google refuses every policy that names bob, so his addition waits; the removal of alice must not wait with it.
     fixture.unknown_to_google("user:bob@example.com");
     scim.add_members(&group, &[&bob]).await;
     scim.set_active(&alice, false).await;
@@ -190,7 +190,8 @@ async fn deleted_mapping_with_orphan_leaves_and_forgets_its_grants() {
     })
     .await;
     fixture.members_stay("checkout-api", INVOKER, &["user:alice@example.com"]).await;
-    // Forgotten: the same mapping with Revoke finds a grant that is not its own, and leaves it when it goes.
+    // The grant is forgotten: the same mapping with Revoke finds a foreign grant, and leaves it when the mapping is
+    // deleted.
     fixture.write("mapping.yaml", &mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], ""));
     fixture.mapping_status("checkout/team", "the grant is unowned now", |s| s["grants"]["unowned"] == 1).await;
     scim.remove_member(&group, &alice).await;
@@ -223,7 +224,7 @@ async fn mapping_outside_its_delegation_is_refused_and_the_delegated_part_works(
     assert!(message.contains("services/admin"), "the refused path is named: {message}");
     assert!(fixture.policy("admin").await.is_empty());
     assert!(!fixture.policy("checkout-api").await.contains_key(VIEWER));
-    // Delegation withdrawn: what it covered is revoked.
+    // Delegation is withdrawn: the grants that it covered are revoked.
     fixture.write("target.yaml", &target(&["services/other-*"], &[INVOKER]));
     fixture.members_become("checkout-api", INVOKER, &[]).await;
 }

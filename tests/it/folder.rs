@@ -1,4 +1,4 @@
-//! The folder of manifests as it lies there: formats, names, Secrets and the rotation of tokens.
+//! The folder of manifests: formats, names, Secrets and the rotation of tokens.
 
 use std::time::Duration;
 
@@ -109,7 +109,7 @@ async fn several_tokens_are_accepted_until_their_end_and_that_is_how_one_rotates
     answers_become(&fixture, OLD, 401).await;
     assert!(SystemClock.now() >= soon, "not before its end");
     assert_eq!(answers(&fixture, NEW).await, 200);
-    // All of them past their end: refused, and said.
+    // All of them have expired: refused, and reported.
     fixture.write("provider.yaml", &with_tokens(&[("a", "old", past), ("b", "new", past)]));
     answers_become(&fixture, NEW, 401).await;
     provider_says(&fixture, "TokenExpired").await;
@@ -202,7 +202,7 @@ async fn nothing_is_written_for_a_leaver_under_observe_or_suspend_not_even_when_
         let extra = format!("  mode: {mode}\n");
         let text = |extra: &str| mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], extra);
         let mut manifests = base();
-        // The target's owner lets mappings suspend; the process-wide observe mode asks nobody.
+        // The target permits mappings to suspend; the process-wide observe mode needs no permission.
         manifests[1].1.push_str("      permit: [Suspend]\n");
         manifests.push(("mapping.yaml", text("")));
         let mut fixture = Fixture::prepare(&manifests).await;

@@ -1,4 +1,4 @@
-//! The compiled-in guard, two tenants, and one token for two providers.
+//! The compiled-in guard, two tenants, and one token shared by two providers.
 
 use serde_json::json;
 
@@ -38,7 +38,7 @@ async fn mass_removal_is_held_and_listed_and_released_by_its_hash_only() {
     let hash = status["held"]["planHash"].as_str().expect("a hash").to_owned();
     let all: Vec<&str> = members.iter().map(String::as_str).collect();
     fixture.members_stay("checkout-api", INVOKER, &all).await;
-    // A single leaver passes all the same.
+    // A single leaver passes anyway.
     scim.set_active(&ids[19], false).await;
     fixture.members_become("checkout-api", INVOKER, &all[..19]).await;
     let status = fixture.mapping_status("checkout/team", "18 are held", |s| s["held"]["people"] == 18).await;
@@ -78,12 +78,12 @@ async fn mapping_deleted_with_many_people_is_held_too_and_released_by_its_hash()
     .await;
 }
 
-/// How many people of ours are in the policy of a service.
+/// Number of people granted by rolecall in the policy of a service.
 async fn in_policy(fixture: &Fixture, service: &str) -> usize {
     fixture.policy(service).await.get(INVOKER).map_or(0, std::collections::BTreeSet::len)
 }
 
-/// Waits until nothing is under way any more for a mapping: whoever is still in the policy is held.
+/// Waits until nothing is in progress for a mapping: everybody who is still in the policy is held.
 async fn all_held(fixture: &Fixture, name: &str, service: &str) -> serde_json::Value {
     eventually(&format!("{name}: who is left in {service} is held"), async || {
         let left = in_policy(fixture, service).await;
@@ -214,7 +214,7 @@ async fn one_hash_covers_what_a_mapping_holds_on_all_its_services_and_no_other_m
     for service in &services[1..] {
         fixture.members_stay(service, INVOKER, &all).await;
     }
-    // A mapping with few people goes although another holds grants on the same service.
+    // A mapping with few people is removed although another mapping has held grants on the same service.
     fixture.remove("other.yaml");
     eventually("the other mapping is forgotten", async || {
         let status = fixture.status("RoleMapping", "checkout/other").await;
@@ -280,7 +280,7 @@ async fn two_tenants_with_the_same_names_never_mix() {
     let entra_team = entra.create_group("team", &[&entra_bob]).await;
     fixture.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;
     fixture.members_become("checkout-api", VIEWER, &["user:bob@example.com"]).await;
-    // Ids of one tenant are unknown to the other, whatever is tried with them.
+    // Ids of one tenant are unknown to the other, whatever the request.
     for (scim, user, group) in [(&okta, &entra_bob, &entra_team), (&entra, &okta_alice, &okta_team)] {
         assert_eq!(scim.send(reqwest::Method::GET, &format!("/Users/{user}"), None).await.0, 404);
         assert_eq!(scim.send(reqwest::Method::DELETE, &format!("/Users/{user}"), None).await.0, 404);

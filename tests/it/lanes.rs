@@ -1,4 +1,4 @@
-//! Quota that is spent, and regions that do not answer: who waits for it, and who does not.
+//! An exceeded quota and regions that do not answer: they delay their own documents and no others.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ async fn mapped(services: &[String]) -> (Fixture, Scim) {
     (fixture, scim)
 }
 
-/// Somebody else writes until Google does not let anybody write any more.
+/// Writes as somebody else until Google's quota is exceeded.
 async fn spend_the_quota(fixture: &Fixture) {
     fixture.create_services("shop-dev", &["of-somebody-else"]).await;
     let service = "projects/shop-dev/locations/europe-west1/services/of-somebody-else";
@@ -85,7 +85,7 @@ async fn refusals_for_the_quota_of_one_region_share_one_back_off() {
     eventually("the quota is spent", async || if throttled(&fixture) > 0 { Ok(()) } else { Err(tail(&fixture.log())) })
         .await;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    // Those that were under way together; none of the others asks while Google wants to be left alone.
+    // Only the requests that were in progress together were refused; no other is sent until Google's delay is over.
     let refused = throttled(&fixture);
     assert!(refused <= 8, "{refused} calls were refused for one spent quota");
 }

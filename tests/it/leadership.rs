@@ -1,4 +1,4 @@
-//! Two processes on one database: the one that started last works, the other writes nothing more and ends.
+//! Two processes on one database: the one that started last works; the other writes nothing more and exits.
 
 use crate::support::*;
 
@@ -19,7 +19,7 @@ async fn granted() -> (Fixture, String) {
     (fixture, group)
 }
 
-/// The second process works, and Google saw each change once.
+/// Checks that the second process works, and that Google received each change once.
 async fn second_works(fixture: &mut Fixture, group: &str, writes: usize) {
     let scim = fixture.scim("okta", TOKEN);
     let bob = scim.create_user("bob@example.com").await;

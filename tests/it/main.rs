@@ -1,4 +1,4 @@
-//! Everything that needs the whole of rolecall: the real binary, real SQLite, real HTTP, the emulator as Google.
+//! Integration tests of the whole of rolecall: the real binary, real SQLite, real HTTP, the emulator as Google.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails, and says where")]
 #![allow(

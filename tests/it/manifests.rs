@@ -1,4 +1,4 @@
-//! What the manifest folder may and may not do to tokens and releases.
+//! Effects of the manifest folder on tokens and releases.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ fn secret(namespace: &str, token: &str) -> String {
     format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: okta{namespace}}}\nstringData: {{token: {token}}}\n")
 }
 
-/// A provider whose token stands in a Secret `okta` of its own file.
+/// A provider whose token is in a Secret `okta` in its own file.
 fn provider() -> String {
     "apiVersion: rolecall.dev/v1alpha1\nkind: IdentityProvider\nmetadata: {name: okta}\nspec:\n  scim: {tokens: [{name: a, \
      secretRef: {name: okta}}]}\n  principals: {allowedDomains: [example.com], users: {googleAccount: {attribute: \
@@ -76,7 +76,7 @@ async fn release_of_the_manifests_ends_nothing_while_the_folder_is_missing() {
     fixture.mapping_status("checkout/team", "frozen", |s| has(s, "Frozen", "True", "ManifestsMissing")).await;
     fixture.command(&["release", "manifests"]);
     fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
-    // One that was made while nobody ran, before it is known what the folder lacks.
+    // A decision made while rolecall was down, before it is known what the folder lacks.
     fixture.kill();
     fixture.command(&["release", "manifests"]);
     fixture.restart_unready().await;
@@ -85,7 +85,7 @@ async fn release_of_the_manifests_ends_nothing_while_the_folder_is_missing() {
     std::fs::rename(&away, fixture.manifests()).expect("move it back");
     fixture.mapping_status("checkout/team", "thawed", |s| has(s, "Ready", "True", "")).await;
     fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
-    // The release of one mapping is about that mapping, whatever became of the folder.
+    // The release of one mapping applies to that mapping only, whatever happened to the folder.
     std::fs::rename(fixture.manifests(), &away).expect("move the folder");
     fixture.mapping_status("checkout/team", "frozen", |s| has(s, "Frozen", "True", "ManifestsMissing")).await;
     fixture.command(&["release", "mapping", "checkout/team"]);
@@ -111,7 +111,7 @@ async fn database_without_a_grant_that_no_event_stands_for_is_older() {
     fixture.restore_database(&backup);
     fixture.run().await;
     fixture.mapping_status("checkout/team", "StoreRewound", |s| has(s, "Frozen", "True", "StoreRewound")).await;
-    // What the IdP pushes brings it as far as it was, and does not bring back what it lacks.
+    // Pushes of the IdP advance the store to its former position, but do not restore what it lost.
     for n in 0..30 {
         scim.create_user(&format!("user-{n}@example.com")).await;
     }

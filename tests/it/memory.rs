@@ -1,4 +1,4 @@
-//! The database and all that remembers it are lost together: that is no first start.
+//! The database and all checkpoints are lost together: that is not a first start.
 
 use serde_json::json;
 
@@ -96,7 +96,7 @@ async fn file_beside_the_manifests_and_database_are_lost_and_the_file_beside_the
 async fn mirror_that_cannot_be_written_does_not_make_a_lost_database_a_first_start() {
     let mut fixture = Fixture::prepare(&manifests()).await;
     fixture.create_services("shop-dev", &["checkout-api"]).await;
-    // A folder in its place: not even root can write the file.
+    // A folder in place of the file, which not even root can write.
     let mirror = fixture.folder.path().join(".manifests.rolecall-store.json.new");
     std::fs::create_dir(&mirror).expect("a folder");
     fixture.run().await;

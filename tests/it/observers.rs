@@ -1,4 +1,4 @@
-//! What everybody may see: counts that add up, alerts that can fire, and nobody's name.
+//! What everybody may see: counts that add up, alerts that can fire, and no names of people.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::common::alerts::{ASKED_FOR, Series, value_of};
 use crate::support::*;
 
-/// A way to Google on which lists of services may come back empty.
+/// A proxy to Google on which lists of services can be made empty.
 #[derive(Clone)]
 struct Way {
     to: String,
@@ -39,7 +39,7 @@ async fn forward(State(way): State<Way>, request: Request) -> Response {
     }
 }
 
-/// Puts the way between rolecall and the emulator. Answers the switch.
+/// Puts the proxy between rolecall and the emulator. Returns the switch.
 async fn put_between(fixture: &mut Fixture) -> Arc<AtomicBool> {
     let lists_nothing = Arc::new(AtomicBool::new(false));
     let way =
@@ -83,7 +83,7 @@ async fn list_that_comes_back_empty_while_somebody_joins_is_no_result_that_is_re
     scim.replace_members(&group, &ids).await;
     let status = fixture.mapping_status("checkout/team", "five wait", |s| count(s, "pending") == 5).await;
     assert!(adds_up(&status) && status["grants"]["summary"] == "10/15", "{status:#}");
-    // What a new spec asks for has not been churn before: it is not ready from the first moment.
+    // A change of the spec is not churn: the mapping is not ready from the first moment.
     fixture.write("mapping.yaml", &team("  description: once more\n"));
     let status = fixture.mapping_status("checkout/team", "not ready", |s| has(s, "Ready", "False", "")).await;
     let status = if has(&status, "Frozen", "True", "") {
@@ -144,7 +144,7 @@ async fn metrics(fixture: &Fixture) -> String {
     answer.text().await.expect("text")
 }
 
-/// Waits until the series that an alert asks for says that it is the case.
+/// Waits until the series that an alert queries fires.
 async fn is_said(fixture: &Fixture, asked: Series) {
     eventually(&format!("{asked:?}"), async || match value_of(&metrics(fixture).await, asked) {
         Some(value) if value > 0.0 => Ok(()),
@@ -199,14 +199,14 @@ async fn each_series_that_an_alert_asks_for_is_exported_and_says_so_when_it_is_t
         scim.set_active(id, false).await;
     }
     for series in ASKED_FOR {
-        // Only in a cluster are statuses written, and there they are not refused: a test of the writer sees to it.
+        // Statuses are only written in a cluster, and are not refused there: a test of the writer covers that.
         if series.0 != "rolecall_cluster_status_writes_total" {
             is_said(&fixture, series).await;
         }
     }
 }
 
-/// Words that look like addresses of people, wherever they stand.
+/// Words that look like addresses of people.
 fn named(text: &str, people: &[String]) -> Vec<String> {
     let lower = text.to_lowercase();
     people.iter().filter(|person| lower.contains(&person.to_lowercase())).cloned().collect()
@@ -254,7 +254,7 @@ async fn nobody_is_named_where_everybody_may_read_and_the_store_has_the_names() 
     people.push("eve.google@example.org".to_owned());
     let status =
         fixture.mapping_status("checkout/words", "Google's words", |s| s.to_string().contains("who may not")).await;
-    // Somebody whom the IdP pushes badly, and a request that names a person in its path.
+    // A malformed user, and a request with a person's name in its path.
     scim.send(reqwest::Method::POST, "/Users", Some(json!({"userName": "Not.A.Person@example.com", "active": 7})))
         .await;
     scim.send(reqwest::Method::GET, "/Users?filter=userName%20eq%20%22not.a.person%40example.com%22", None).await;
@@ -267,7 +267,7 @@ async fn nobody_is_named_where_everybody_may_read_and_the_store_has_the_names() 
     let message = condition(&status, "Ready")["message"].to_string();
     assert!(message.contains("example.org#") && message.contains("user:example.com#"), "{message}");
 
-    // With access to the store, they have names.
+    // With access to the store, the names are shown.
     let database = format!("sqlite:{}", fixture.database.display());
     let admin = fixture.admin_url.clone();
     let mut arguments = vec!["status", "-o", "yaml", "--admin", admin.as_str()];

@@ -1,4 +1,4 @@
-//! What an IdP does with people and groups in the course of a year, and what becomes of their grants.
+//! Changes of people and groups that an IdP makes in the course of a year, and their effect on grants.
 
 use serde_json::json;
 
@@ -37,7 +37,7 @@ async fn user_deleted_over_scim_is_gone_and_stays_gone_over_a_restart() {
     let settled = |s: &serde_json::Value| s["grants"]["desired"] == 1 && s["grants"]["revoking"] == 0;
     fixture.mapping_status("checkout/team", "settled", settled).await;
     fixture.kill();
-    // While rolecall is down, somebody puts her back: not ours any more, and not taken for ours.
+    // While rolecall is down, somebody grants her again: that grant is foreign and stays foreign.
     fixture.stranger_adds("checkout-api", INVOKER, ALICE).await;
     fixture.run().await;
     fixture.members_stay("checkout-api", INVOKER, &[ALICE, BOB]).await;
@@ -103,7 +103,7 @@ async fn two_users_with_one_principal_get_nothing_new_and_it_is_said() {
     fixture.members_become("checkout-api", INVOKER, &[BOB]).await;
     fixture.mapping_status("checkout/team", "said", |s| s.to_string().contains("PrincipalCollision")).await;
     fixture.members_stay("checkout-api", INVOKER, &[BOB]).await;
-    // One of the two goes: the other is meant.
+    // One of the two is deleted, so the other one is meant.
     scim.delete(&format!("/Users/{}", ids[1])).await;
     fixture.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
 }
@@ -119,7 +119,7 @@ async fn what_was_changed_while_rolecall_was_down_is_caught_up_with() {
     fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
     fixture.members_become("checkout-api", VIEWER, &[ALICE]).await;
     fixture.kill();
-    // One mapping deleted, one that says something else now, and a stranger at work.
+    // One mapping is deleted, one is changed, and somebody else edits the policy.
     fixture.remove("second.yaml");
     fixture.write("mapping.yaml", &mapping("team", "team-web", &["services/checkout-api"], &[INVOKER], ""));
     fixture.stranger_adds("checkout-api", VIEWER, "user:stranger@elsewhere.example").await;

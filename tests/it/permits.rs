@@ -1,4 +1,4 @@
-//! Whoever may edit mappings in a namespace cannot keep leavers in: that is the target's owner's to permit.
+//! People who may edit mappings in a namespace cannot keep the access of leavers: only the target can permit that.
 
 use crate::support::*;
 
@@ -10,8 +10,8 @@ fn team(extra: &str) -> String {
     mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], extra)
 }
 
-/// Alice, bob and carol have the invoker role through the mapping; a second mapping is there, so that one that goes is not
-/// more than half of all.
+/// Alice, bob and carol have the invoker role through the mapping. A second mapping exists, so that a single deleted
+/// one is not more than half of all.
 async fn granted(permit: &str) -> (Fixture, Scim, String, Vec<String>) {
     let target = format!("{}{permit}", target(&["services/*"], &[INVOKER, VIEWER]));
     let manifests = [
@@ -42,7 +42,7 @@ async fn suspend_and_observe_freeze_everything_but_leavers() {
         scim.remove_member(&group, &ids[1]).await;
         scim.set_active(&ids[0], false).await;
         fixture.members_become("checkout-api", INVOKER, &[BOB, CAROL]).await;
-        // Out of the group first, and then out of the company: no mapping reaches him any more.
+        // Removed from the group first, and then from the company: no mapping reaches him any more.
         scim.delete(&format!("/Users/{}", ids[1])).await;
         fixture.members_become("checkout-api", INVOKER, &[CAROL]).await;
         fixture.members_stay("checkout-api", INVOKER, &[CAROL]).await;

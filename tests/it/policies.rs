@@ -1,4 +1,4 @@
-//! What else is in a policy, what Google says no to, and what happens to the resources behind the policies.
+//! Foreign content of policies, additions that Google refuses, and changes of the resources behind the policies.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -36,7 +36,7 @@ async fn bindings_become(fixture: &Fixture, resource: &str, wanted: Value) {
     .await;
 }
 
-/// Replaces a policy behind everybody's back and without the checks of a call.
+/// Replaces a policy without the checks of a call and without any trace.
 fn put_policy(fixture: &Fixture, resource: &str, bindings: &Value) {
     fixture.emulator.control("PUT", &format!("policies/{resource}"), &json!({"bindings": bindings})).expect("a policy");
 }
@@ -67,7 +67,7 @@ async fn service_deleted_and_created_again_is_granted_again() {
     delete_service(&fixture, "checkout-api").await;
     fixture.create_services("shop-dev", &["checkout-api"]).await;
     fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
-    // What was granted again is ours again.
+    // A grant that was made again is owned again.
     scim.remove_member(&group, &alice).await;
     fixture.members_become("checkout-api", INVOKER, &[]).await;
     fixture.agree().await;
@@ -188,7 +188,7 @@ async fn bindings_of_strangers_with_conditions_are_kept_as_they_are() {
     assert_eq!(before.len(), 2);
     let alice = scim.create_user("alice@example.com").await;
     let group = scim.create_group("team-checkout", &[&alice]).await;
-    // Under a condition is not without one: hers is granted beside it.
+    // A grant with a condition is not one without: hers is granted beside it.
     fixture.members_become("checkout-api", INVOKER, &["allUsers", "domain:elsewhere.example", ALICE]).await;
     assert_eq!(conditional(bindings(&fixture, API)), before);
     scim.remove_member(&group, &alice).await;
@@ -199,7 +199,7 @@ async fn bindings_of_strangers_with_conditions_are_kept_as_they_are() {
 #[tokio::test]
 async fn member_that_is_spelled_in_another_case_is_the_same_member() {
     let (fixture, scim) = mapped(&["checkout-api"], &["services/checkout-api"]).await;
-    // Google keeps the spelling under which the account was made.
+    // Google keeps the spelling under which the account was created.
     fixture
         .emulator
         .control("PUT", "directory", &json!({"canonical": ["user:Alice@Example.com"]}))
@@ -210,7 +210,7 @@ async fn member_that_is_spelled_in_another_case_is_the_same_member() {
     fixture.mapping_status("checkout/team", "it was there before", |s| s["grants"]["unowned"] == 1).await;
     fixture.members_stay("checkout-api", INVOKER, &["user:Alice@Example.com"]).await;
     assert_eq!(fixture.emulator_writes("checkout-api"), 0, "nothing had to be written");
-    // Ours, spelled in another way by somebody else, is still ours.
+    // A grant of rolecall that somebody else spells differently is still owned.
     let bob = scim.create_user("bob@example.com").await;
     scim.add_members(&group, &[&bob]).await;
     fixture.members_become("checkout-api", INVOKER, &["user:Alice@Example.com", BOB]).await;
@@ -246,7 +246,7 @@ async fn policy_that_is_full_takes_what_fits_says_so_and_removals_are_still_writ
         })
         .await;
     assert!(status.to_string().contains("1500"), "the limit is named: {status:#}");
-    // Somebody leaves: gone from the policy at once, and the next one takes the place.
+    // Somebody leaves: removed from the policy at once, and the next person takes the place.
     let before = ours().await;
     let leaver = before.iter().next().expect("somebody").clone();
     let index = (0..8).find(|i| leaver == format!("user:user{i}@example.com")).expect("one of ours");
@@ -268,7 +268,7 @@ async fn refusal_that_names_nobody_is_said_and_the_removals_are_written_all_the_
     let bob = scim.create_user("bob@example.com").await;
     let group = scim.create_group("team-checkout", &[&alice, &bob]).await;
     fixture.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
-    // The organization forbids accounts like carol's, and Google does not say whose it was.
+    // The organization forbids accounts like carol's, and Google does not say which account it was.
     let refused = "One or more users named in the policy do not belong to a permitted customer,  perhaps due to an organization policy.";
     fixture
         .fault(json!({"match": {"method": "POST", "path": ":setIamPolicy", "body": "carol@example.com"},

@@ -1,4 +1,4 @@
-//! The process as whoever runs it sees it: flags and environment, the admin port, the verbs, a full disk.
+//! The process as its operator sees it: flags and environment, the admin port, the commands, a full disk.
 
 use serde_json::{Value, json};
 
@@ -93,7 +93,7 @@ async fn admin_port_answers_health_metrics_and_status_and_nothing_of_it_names_a_
     for item in list["items"].as_array().expect("items") {
         assert!(item["metadata"]["name"].is_string() && item["status"]["conditions"].is_array(), "{item:#}");
     }
-    // SCIM and status are on ports of their own.
+    // SCIM and status have separate ports.
     let elsewhere = fixture.http.get(format!("{}/status", fixture.scim_url)).send().await.expect("an answer");
     assert_eq!(elsewhere.status(), 404);
     let log = fixture.log();
@@ -145,7 +145,7 @@ async fn lint_says_file_line_column_and_field_of_what_run_would_refuse() {
     assert_eq!(Fixture::rolecall(&["lint"]).0, 2, "no files");
 }
 
-/// Some 56 kB, which is about as much as one user may have.
+/// Some 56 kB, which is nearly the limit of one user.
 fn padding() -> Value {
     (0..7).map(|n| json!({"value": format!("https://photos.example/{n}/{}", "x".repeat(8000))})).collect()
 }
@@ -176,7 +176,7 @@ async fn database_on_a_full_disk_is_answered_with_503_and_nothing_is_half_writte
     let (status, found) = scim.send(reqwest::Method::GET, &filter, None).await;
     assert_eq!((status, &found["totalResults"]), (200, &json!(0)), "reads go on, and it is not there");
     assert!(stored.len() > 2, "some fitted");
-    // What was answered with 201 is there, also after a crash.
+    // What was answered with 201 is stored, also after a crash.
     fixture.kill();
     fixture.file_limit = Some(100_000);
     fixture.run().await;

@@ -1,4 +1,4 @@
-//! What is written down: the event log against the snapshot, the audit log against the calls that Google saw.
+//! Records: the event log against the snapshot, the audit log against the calls that Google received.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -64,7 +64,7 @@ fn catalog_of_fixed_events(pins: &BTreeSet<Pin>) -> Catalog {
     index
 }
 
-/// One change over SCIM, as the generator says. Refusals are part of it.
+/// One random change over SCIM. Some of them are refused.
 async fn change(server: &Server, ids: &mut [BTreeMap<(u64, u64), String>; 2], random: &mut impl FnMut(u64) -> u64) {
     let tenant = usize::try_from(random(2)).expect("an index");
     let (provider, token) = [("okta", OKTA_TOKEN), ("entra", ENTRA_TOKEN)][tenant];
@@ -132,7 +132,7 @@ async fn replaying_the_event_log_of_the_store_gives_the_same_index_as_loading_it
         for _ in 0..60 {
             change(&server, &mut ids, &mut random).await;
         }
-        // As it ran: the log from the beginning, and the pins that came of it.
+        // As at runtime: the log from the beginning, with the pins that resulted.
         let mut pins = BTreeSet::new();
         let mut replayed = catalog_of_fixed_events(&pins);
         let first = replayed.freeze_all(None).pins;
@@ -165,7 +165,7 @@ async fn replaying_the_event_log_of_the_store_gives_the_same_index_as_loading_it
             .expect("a snapshot");
         let late = loaded.freeze_all(None).pins;
         drop(loaded.pins_stored(&late));
-        // Pins have positions of the same sequence, so that the snapshot may be further than the last event.
+        // Pins have positions of the same sequence, so the snapshot may be ahead of the last event.
         assert!(seq >= after, "the snapshot is as far as the log");
         assert_eq!(server.store.events_after(after, 1).await.expect("events"), []);
         assert_eq!(loaded.digest(), replayed.digest());
@@ -174,7 +174,7 @@ async fn replaying_the_event_log_of_the_store_gives_the_same_index_as_loading_it
     assert!(digests.len() > 3, "the changes changed something: {}", digests.len());
 }
 
-/// Everything in the audit log.
+/// All rows of the audit log.
 async fn audit(store: &Store) -> Vec<AuditRow> {
     let mut rows = Vec::new();
     loop {
@@ -206,8 +206,8 @@ async fn each_write_that_google_committed_is_in_the_audit_with_its_etag_and_was_
     fixture.create_services("shop-dev", &["checkout-api", "checkout-web"]).await;
     fixture.run().await;
     let scim = fixture.scim("okta", TOKEN);
-    // A conflict, a refusal and an answer that was lost are among the calls. The answer is lost where no stranger is at work:
-    // a call that meets a conflict has none to lose.
+    // A conflict, a refusal and a lost answer are among the calls. The lost answer is tested without foreign edits: a
+    // call that meets a conflict has no answer to lose.
     let calls = [
         json!({"match": {"path": "checkout-web:setIamPolicy", "nth": 2}, "action": {"type": "error", "status": 409}}),
         json!({"match": {"path": "checkout-api:setIamPolicy", "nth": 3}, "action": {"type": "drop", "when": "after"}}),
@@ -226,12 +226,12 @@ async fn each_write_that_google_committed_is_in_the_audit_with_its_etag_and_was_
             scim.set_active(&user, false).await;
             wanted.remove(&format!("user:user{i}@example.com"));
         }
-        // Each of them is written before the next comes, however slow that is.
+        // Each of them is written before the next arrives, however slow that is.
         let all: Vec<&str> = wanted.iter().map(String::as_str).collect();
         for (service, role) in [("checkout-api", INVOKER), ("checkout-web", VIEWER)] {
             fixture.members_become(service, role, &all).await;
         }
-        // A stranger through the back door, which the journal of calls leaves out.
+        // A foreign edit through the control API, which the journal of calls omits.
         let name = "policies/projects/shop-dev/locations/europe-west1/services/checkout-web";
         let add = json!({"add": {"role": INVOKER, "member": format!("user:stranger{i}@elsewhere.example")}});
         fixture.emulator.control("POST", name, &add).expect("a stranger's edit");
@@ -278,7 +278,8 @@ async fn each_write_that_google_committed_is_in_the_audit_with_its_etag_and_was_
             let intended =
                 rows_of(action, &|row| row.entry.outcome == AuditOutcome::Intended && row.entry.at <= call.time);
             assert!(changed.is_subset(&intended), "{document}: {action} {changed:?} was not intended: {intended:?}");
-            // Of a call whose answer was lost, the next read tells; somebody else may have written in between.
+            // The next read shows the outcome of a call whose answer was lost; somebody else may have written in
+            // between.
             let settled = rows_of(action, &|row| match row.entry.outcome {
                 AuditOutcome::Acknowledged => row.entry.revision_after.as_deref() == Some(etag),
                 AuditOutcome::Ambiguous => call.fault.is_some(),
@@ -289,7 +290,7 @@ async fn each_write_that_google_committed_is_in_the_audit_with_its_etag_and_was_
     }
     assert!(committed.len() >= 6, "{committed:?}");
     assert!(proofs <= 1, "only after the lost answer a write without a difference has to tell what was done: {proofs}");
-    // And the other way: what the audit calls acknowledged is a write that Google committed.
+    // Conversely, every write that the audit calls acknowledged was committed by Google.
     for row in rows.iter().filter(of_calls).filter(|row| row.entry.outcome == AuditOutcome::Acknowledged) {
         let key = (row.entry.document.clone().expect("a document"), row.entry.revision_after.clone().expect("an etag"));
         assert!(committed.contains(&key), "acknowledged and never committed: {:?}", row.entry);

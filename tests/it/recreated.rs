@@ -1,4 +1,4 @@
-//! A service that was deleted and made again is another one: what stands on it was not granted by us.
+//! A service that was deleted and re-created is another one: the grants on it were not made by rolecall.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ fn recreate(fixture: &Fixture) {
     fixture.emulator.control("POST", &format!("resources/{SERVICE}:recreate"), &json!({})).expect("made again");
 }
 
-/// What the deploy pipeline grants on the new service is not ours, however late the list is.
+/// A grant of the deploy pipeline on the new service is foreign, however late the list is.
 fn pipeline_grants(fixture: &Fixture, member: &str) {
     let edit = json!({"add": [{"role": INVOKER, "member": member}]});
     fixture.emulator.control("POST", &format!("policies/{SERVICE}"), &edit).expect("an edit");

@@ -1,4 +1,4 @@
-//! What Google refuses, and who is held up by it.
+//! Refusals of Google, and which grants they delay.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ async fn target_whose_list_is_not_permitted_is_listed_ever_more_rarely_and_at_on
     fixture.fault(denied).await;
     fixture.run().await;
     let lists = || fixture.emulator.count("GET", "/locations/europe-west1/services");
-    // Asked after 2, 4, 8 and 16 s: whoever repeats at the interval or more often asks a fourth time within 7 s.
+    // Retried after 2, 4, 8 and 16 s: a retry at a fixed interval, or more often, would call a fourth time within 7 s.
     eventually("the second list", async || if lists() >= 2 { Ok(()) } else { Err(lists().to_string()) }).await;
     let before = lists();
     tokio::time::sleep(Duration::from_secs(5)).await;
@@ -64,7 +64,7 @@ async fn target_whose_list_is_not_permitted_is_listed_ever_more_rarely_and_at_on
 const CAROL: &str = "user:carol@example.com";
 const API: &str = "projects/shop-dev/locations/europe-west1/services/checkout-api";
 
-/// What Google answers when it refuses a policy without a word about whom.
+/// Google's answer when it refuses a policy without naming a member.
 fn refused(body: &str) -> serde_json::Value {
     json!({"match": {"method": "POST", "path": ":setIamPolicy", "body": body},
         "action": {"type": "error", "status": 400, "reason": "INVALID_ARGUMENT", "message": "Request contains an invalid argument."}})
@@ -91,7 +91,7 @@ fn members(fixture: &Fixture, service: &str, role: &str) -> Vec<String> {
     members.iter().filter_map(|member| member.as_str().map(str::to_owned)).collect()
 }
 
-/// The writes of a service's policy, by status.
+/// Number of writes of a service's policy with this status.
 fn writes(fixture: &Fixture, service: &str, status: u16) -> usize {
     let path = format!("/services/{service}:setIamPolicy");
     fixture.emulator.journal().iter().filter(|call| call.path.contains(&path) && call.status == Some(status)).count()
@@ -125,7 +125,7 @@ async fn refused_addition_that_nobody_is_named_for_is_isolated_and_told_to_the_m
     fixture.mapping_status("checkout/other", "not concerned", |s| has(s, "Ready", "True", "")).await;
     let spent = writes(&fixture, "checkout-api", 400);
     assert!(writes(&fixture, "checkout-api", 200) + spent <= 14, "{spent} refused");
-    // A leaver is out at once, beside what is refused; and nothing is tried again for it.
+    // A leaver is removed at once, beside what is refused, and no refused grant is retried for it.
     scim.set_active(&ids[3], false).await;
     eventually("the leaver is out", async || {
         let seen = members(&fixture, "checkout-api", INVOKER);
@@ -171,7 +171,7 @@ async fn unresolved_additions_are_pending_when_the_writes_of_the_hour_are_spent_
         if seen.iter().any(|member| member == "user:dora@example.com") { Err(tail(&fixture.log())) } else { Ok(()) }
     })
     .await;
-    // Not even a restart gives more writes.
+    // A restart does not add writes either.
     fixture.restart().await;
     fixture.mapping_status("checkout/team", "read again", |s| !s.is_null()).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -195,7 +195,7 @@ async fn member_of_somebody_else_that_google_refuses_is_the_cause_and_nothing_is
         .await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(writes(&fixture, "checkout-api", 400) <= 2, "the additions, and the policy as it was");
-    // A leaver is tried all the same, and goes as soon as it is possible.
+    // The removal of a leaver is tried anyway, and succeeds as soon as possible.
     scim.set_active(&alice, false).await;
     fixture.mapping_status("checkout/team", "said", |s| has(s, "Ready", "False", "RevocationPending")).await;
     fixture.clear_faults().await;
@@ -286,7 +286,7 @@ async fn refusals_outlive_a_restart_and_are_lifted_by_request_and_by_the_directo
     let other = scim.create_group("team-other", &[&dora]).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(refused(), before, "nothing is tried again after a restart");
-    // The account appears at Google, and a person asks.
+    // The account appears at Google, and a person requests a reconcile.
     fixture.emulator.control("POST", "directory/undelete", &json!({"member": ALICE})).expect("an account");
     let asked = mapping("team", "team-checkout", &["services/*"], &[INVOKER], "").replace(
         "  namespace: checkout\n",
@@ -296,7 +296,7 @@ async fn refusals_outlive_a_restart_and_are_lifted_by_request_and_by_the_directo
     for service in services {
         fixture.members_become(service, INVOKER, &[ALICE, CAROL]).await;
     }
-    // The directory says something new of bob.
+    // The directory has a new value for bob.
     fixture
         .emulator
         .control("POST", "directory/undelete", &json!({"member": "user:bob@example.com"}))
@@ -321,7 +321,7 @@ async fn refusal_that_is_due_is_probed_on_one_document_and_lifted_on_all() {
         fixture.members_become(service, INVOKER, &[CAROL]).await;
     }
     fixture.mapping_status("checkout/team", "told", |s| has(s, "Ready", "False", "MemberRefused")).await;
-    // Five minutes later, as far as the refusal goes.
+    // Five minutes later, as far as the refusal is concerned.
     for known in [false, true] {
         fixture.shutdown().await;
         let url = format!("sqlite:{}", fixture.database.display());
@@ -381,7 +381,7 @@ async fn newcomer_whom_google_refuses_is_not_written_again_and_again_once_the_wr
             count("desired") == 42 && count("acknowledged") + count("pending") + count("failed") == 42
         })
         .await;
-    // Who comes after somebody like that gets in all the same.
+    // People who come after a refused one are granted access.
     let good = scim.create_user("new@example.com").await;
     scim.add_members(&group, &[&good]).await;
     eventually("a good newcomer is in", async || {
@@ -404,7 +404,7 @@ async fn removal_whose_answer_was_lost_is_settled_although_the_only_addition_is_
         .await;
     scim.set_active(&ids[1], false).await;
     fixture.members_become("checkout-api", INVOKER, &[CAROL]).await;
-    // The policy is read again, some times.
+    // The policy is read several times.
     tokio::time::sleep(Duration::from_secs(5)).await;
     fixture
         .mapping_status("checkout/team", "nothing is left to be removed", |s| {

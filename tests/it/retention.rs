@@ -1,4 +1,4 @@
-//! `rolecall store prune` and `rolecall store erase` beside a rolecall that runs.
+//! `rolecall store prune` and `rolecall store erase` while a rolecall is running.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use crate::support::*;
 const ALICE: &str = "user:alice@example.com";
 const BOB: &str = "user:bob@example.com";
 
-/// Runs a verb of `rolecall store` on the fixture's database; its exit status and its answer as JSON.
+/// Runs a command of `rolecall store` on the fixture's database; returns its exit status and its answer as JSON.
 async fn store(fixture: &Fixture, arguments: &[&str]) -> (i32, Value) {
     let database = format!("sqlite:{}", fixture.database.display());
     let line: Vec<String> = ["store"]
@@ -22,7 +22,7 @@ async fn store(fixture: &Fixture, arguments: &[&str]) -> (i32, Value) {
     (exit, answer)
 }
 
-/// The files of the database that hold a text, in any case.
+/// The files of the database that contain a text, in any case.
 fn files_with(fixture: &Fixture, text: &str) -> Vec<String> {
     let holds = |path: &str| {
         let bytes = std::fs::read(path).unwrap_or_default().to_ascii_lowercase();
@@ -49,7 +49,7 @@ async fn erased_and_pruned_store_of_a_running_rolecall_keeps_serving_and_grantin
     assert_eq!((exit, &answer["reason"]), (1, &"PersonNotDeleted".into()), "{answer:#}");
     scim.delete(&format!("/Users/{alice}")).await;
     eventually("erased", async || {
-        // Until the removal is settled, it is refused.
+        // Refused until the removal is settled.
         let (exit, answer) = store(&fixture, &["erase", &alice]).await;
         let refused = exit == 1 && answer["reason"] == "PersonHoldsGrants";
         assert!(exit == 0 || refused, "{answer:#}");

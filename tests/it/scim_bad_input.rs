@@ -1,4 +1,4 @@
-//! Bad input: refused with a clear answer, and nothing changed. And what looks like bad input but is not.
+//! Bad input is refused with a clear answer and changes nothing. Also input that looks bad but is not.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -76,7 +76,7 @@ async fn filters_that_are_too_long_too_deep_or_unknown_are_answered_with_400() {
 async fn a_filter_of_a_hundred_kilobytes_in_the_url_is_refused_and_the_server_goes_on() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let server = Server::start().await;
-    // By hand, because the client refuses to send it.
+    // Sent by hand, because the client refuses to send it.
     let mut socket = tokio::net::TcpStream::connect(server.address).await.unwrap();
     let request = format!(
         "GET /idp/okta/scim/v2/Users?filter={} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {OKTA_TOKEN}\r\n\r\n",
@@ -88,7 +88,7 @@ async fn a_filter_of_a_hundred_kilobytes_in_the_url_is_refused_and_the_server_go
     let status = String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned();
     assert!(status.starts_with("HTTP/1.1 414 "), "{status}");
     assert_eq!(server.okta("GET", "/Users", None).await.status, 200);
-    // What fits into a URL is answered in the form of SCIM.
+    // A request that fits into a URL is answered in the form of SCIM.
     let filter = "a".repeat(50_000);
     server.okta("GET", &format!("/Users?filter={filter}"), None).await.refused(400, Some("invalidFilter"));
 }

@@ -1,4 +1,4 @@
-//! What identity providers send, replayed as it stands (`tests/fixtures/idp/README.md`).
+//! Requests of identity providers, replayed as recorded (`tests/fixtures/idp/README.md`).
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, its helpers too")]
 
@@ -16,7 +16,7 @@ fn files(idp: &str) -> Vec<PathBuf> {
     files
 }
 
-/// What stands for ids in the files of one dialogue.
+/// Replacements of ids in the files of one dialogue.
 #[derive(Default)]
 struct Ids(BTreeMap<String, String>);
 
@@ -39,7 +39,8 @@ impl Ids {
     }
 }
 
-/// Where `wanted` is not part of `given`: listed members equal, listed elements in any order, an empty list empty.
+/// The place where `wanted` is not part of `given`: listed members equal, listed elements in any order, an empty list
+/// empty.
 fn missing(given: &Value, wanted: &Value, at: &str) -> Option<String> {
     match (given, wanted) {
         (Value::Object(given), Value::Object(wanted)) => {
@@ -60,7 +61,7 @@ fn missing(given: &Value, wanted: &Value, at: &str) -> Option<String> {
 }
 
 fn absent(body: &Value, pointer: &str) -> bool {
-    // A URN in a pointer has no slash, so that plain splitting is right.
+    // A URN in a pointer has no slash, so plain splitting is correct.
     match body.pointer(pointer) {
         None | Some(Value::Null) => true,
         Some(Value::String(text)) => text.is_empty(),
@@ -142,7 +143,7 @@ async fn step(server: &Server, ids: &mut Ids, file: &Value) -> Result<(), String
     Ok(())
 }
 
-/// What holds for every answer, whatever was asked.
+/// Checks that hold for every answer, whatever was requested.
 fn well_formed(reply: &Reply, method: &str) -> Result<(), String> {
     if reply.status == 204 {
         return if reply.text.is_empty() { Ok(()) } else { Err("204 with a body".into()) };
@@ -163,7 +164,7 @@ fn well_formed(reply: &Reply, method: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a SCIM library that shares no code with this one reads the answer.
+/// Checks that a SCIM library that shares no code with this one can parse the answer.
 fn readable_by_others(body: &Value) -> Result<(), String> {
     let problem = match body["schemas"][0].as_str().unwrap_or_default().rsplit(':').next() {
         Some("User") => serde_json::from_value::<scim_v2::models::user::User>(body.clone()).err(),

@@ -1,4 +1,4 @@
-//! A change is done, or it is refused and nothing has changed. It is never answered with success and dropped.
+//! A change takes effect, or it is refused and changes nothing. It is never answered with success and dropped.
 
 use std::collections::BTreeSet;
 
@@ -180,7 +180,7 @@ async fn a_member_to_remove_that_is_named_otherwise_than_by_its_id_is_not_passed
     let filter = json!([{"op": "remove", "path": "members[value eq \"alice@example.com\"]"}]);
     server.patch(&path, filter).await.refused(400, Some("invalidValue"));
     assert_eq!(server.members(&group).await, all);
-    // Somebody who is no member, or whom nobody knows, is gone already, and that is what was asked for.
+    // A person who is not a member, or is unknown, is already removed, which is what was requested.
     let remove = |id: &str| json!([{"op": "remove", "path": "members", "value": [{"value": id}]}]);
     for gone in [bob.as_str(), bob.as_str(), "00000000-0000-4000-8000-0000000000ff"] {
         assert_eq!(server.patch(&path, remove(gone)).await.status, 204);

@@ -13,7 +13,7 @@ use crate::scim_server::{OKTA_TOKEN, Reply, Server};
 
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PURGE"];
 
-/// Below `/idp/okta/scim/v2`. `{Users}` and `{Groups}` stand for ids that exist.
+/// Paths below `/idp/okta/scim/v2`. `{Users}` and `{Groups}` are replaced by existing ids.
 const PATHS: [&str; 58] = [
     "",
     "/",
@@ -75,7 +75,7 @@ const PATHS: [&str; 58] = [
     "/other/Users",
 ];
 
-/// Requests by operation.
+/// Number of requests by operation.
 fn counted(server: &Server) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     for line in server.metrics.exposition().unwrap().lines().filter(|line| line.contains("scim_requests_total{")) {
@@ -85,7 +85,7 @@ fn counted(server: &Server) -> BTreeMap<String, u64> {
     counts
 }
 
-/// The operation whose count grew.
+/// The operation whose count increased.
 fn operation(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> String {
     let grown = after.iter().filter(|(name, count)| before.get(*name).copied().unwrap_or_default() < **count);
     grown.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join("+")
@@ -123,7 +123,7 @@ async fn send(server: &Server, method: &str, path: &str, body: &'static str) -> 
     server.send("okta", method, path, &headers, Some(body.into())).await
 }
 
-/// The id in the location of a created resource, which the table does not name.
+/// The id in the location of a created resource, which the table does not contain.
 fn created(reply: &Reply) -> Option<String> {
     reply.header("location").rsplit('/').next().filter(|id| !id.is_empty()).map(str::to_owned)
 }

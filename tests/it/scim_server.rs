@@ -27,7 +27,7 @@ pub struct Server {
     _folder: tempfile::TempDir,
 }
 
-/// An answer, read whole.
+/// A complete answer.
 #[derive(Debug)]
 pub struct Reply {
     pub status: u16,
@@ -44,7 +44,7 @@ impl Reply {
         self.headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default()
     }
 
-    /// Checks that this is a refusal in the form of RFC 7644 §3.12.
+    /// Checks that this is an error in the form of RFC 7644 §3.12.
     #[track_caller]
     pub fn refused(&self, status: u16, scim_type: Option<&str>) -> &Self {
         assert_eq!(self.status, status, "{}", self.text);
@@ -98,7 +98,7 @@ impl Server {
         Self { address, traffic, store, metrics, tokens: table, client, _folder: folder }
     }
 
-    /// Sends a request as it is; a header without a value is left out.
+    /// Sends a request as given; a header without a value is omitted.
     pub async fn send(
         &self,
         provider: &str,
@@ -139,7 +139,7 @@ impl Server {
         self.send(provider, method, path, &headers, body.map(|body| body.to_string().into_bytes())).await
     }
 
-    /// Creates a user and answers its id.
+    /// Creates a user and returns its id.
     pub async fn user(&self, name: &str) -> String {
         let reply = self
             .okta(
@@ -152,7 +152,7 @@ impl Server {
         reply.json()["id"].as_str().unwrap().to_owned()
     }
 
-    /// Creates a group with these members and answers its id.
+    /// Creates a group with these members and returns its id.
     pub async fn group(&self, name: &str, members: &[&str]) -> String {
         let members: Vec<Value> = members.iter().map(|id| json!({"value": id})).collect();
         let body = json!({"schemas": ["urn:ietf:params:scim:schemas:core:2.0:Group"], "displayName": name, "members": members});
@@ -167,7 +167,7 @@ impl Server {
         self.okta("PATCH", path, Some(body)).await
     }
 
-    /// The members of a group, as a GET shows them.
+    /// The members of a group in the answer to a GET.
     pub async fn members(&self, group: &str) -> BTreeSet<String> {
         let reply = self.okta("GET", &format!("/Groups/{group}"), None).await;
         assert_eq!(reply.status, 200, "{}", reply.text);
@@ -179,7 +179,7 @@ impl Server {
             .collect()
     }
 
-    /// Whether a finding of this code was noted for the provider `okta`.
+    /// True when a finding of this code was recorded for the provider `okta`.
     pub fn found(&self, code: FindingCode) -> bool {
         let seen = self.traffic.of(&ProviderName::new("okta").unwrap());
         seen.findings.keys().any(|finding| finding.code == code)

@@ -1,4 +1,4 @@
-//! A request costs its own tenant, and a bounded amount.
+//! The cost of a request is bounded, and falls on its own tenant.
 
 use serde_json::{Value, json};
 

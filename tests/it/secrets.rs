@@ -1,4 +1,4 @@
-//! Tokens that can be guessed, and files that others could read.
+//! Tokens that are too easy to guess, and files that others could read.
 
 use std::os::unix::fs::PermissionsExt as _;
 

@@ -1,4 +1,4 @@
-//! How much a tenant can make the server store, answer and load.
+//! Limits on what a tenant can make the server store, answer and load.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::scim_server::Server;
 use crate::support::{Fixture, INVOKER, TOKEN, base, condition, eventually, has, mapping};
 
-/// The most bytes of a page, and what may come on top: one resource, and what the server adds to each.
+/// Largest number of bytes of a page, plus a margin: one resource, and what the server adds to each.
 const PAGE: usize = 8 * 1024 * 1024 + 1024 * 1024;
 
 fn okta() -> ProviderName {
@@ -22,7 +22,7 @@ fn origin() -> Origin {
     Origin { token: "a".to_owned(), request_id: None }
 }
 
-/// Stores a user past the endpoint, as a version without bounds did.
+/// Stores a user without the endpoint's checks, as a version without limits did.
 async fn old_user(server: &Server, name: &str) -> String {
     old_user_in(&server.store, name).await
 }
@@ -131,7 +131,7 @@ async fn a_page_is_bounded_by_bytes_and_the_pages_together_have_everybody() {
     assert!(pages > 1, "all of it would have been too large for one");
 }
 
-/// The most memory that the process had so far, in bytes.
+/// Peak memory of the process so far, in bytes.
 fn peak(fixture: &Fixture) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", fixture.process())).expect("a running process");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
@@ -140,7 +140,7 @@ fn peak(fixture: &Fixture) -> u64 {
 
 #[tokio::test]
 async fn a_restart_and_lists_take_memory_for_pages_and_not_for_what_is_stored() {
-    /// What SQLite keeps of its pages: 64 MiB for the writer, and 8 MiB for each of four readers.
+    /// SQLite's page caches: 64 MiB for the writer, and 8 MiB for each of four readers.
     const CACHES: u64 = 96 * 1024 * 1024;
     const USERS: usize = 60;
     const NAME: usize = 700_000;

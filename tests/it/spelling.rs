@@ -1,4 +1,4 @@
-//! Google keeps members under another spelling than they were sent: ownership follows the account.
+//! Google stores members under another spelling than they were sent: ownership follows the account.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -23,7 +23,7 @@ fn directory(fixture: &Fixture, entry: &serde_json::Value) {
     fixture.emulator.control("POST", "directory", entry).expect("a directory");
 }
 
-/// Some drift intervals in which nothing may be written.
+/// Waits some drift intervals, in which nothing may be written.
 async fn no_more_writes(fixture: &Fixture) {
     let before = fixture.emulator_writes("checkout-api");
     tokio::time::sleep(Duration::from_millis(3500)).await;
@@ -171,7 +171,7 @@ async fn what_google_leaves_of_a_deleted_account_of_ours_is_swept_out() {
     for (member, uid) in [("user:alice@example.com", 123), ("user:bob@example.com", 124)] {
         fixture.emulator.control("POST", "directory/delete", &json!({"member": member, "uid": uid})).expect("deleted");
     }
-    // Alice left at the IdP too; bob is only gone at Google.
+    // Alice left at the IdP too; bob was only deleted at Google.
     scim.set_active(&alice, false).await;
     fixture.members_become("checkout-api", INVOKER, &[foreign]).await;
     fixture
@@ -183,7 +183,7 @@ async fn what_google_leaves_of_a_deleted_account_of_ours_is_swept_out() {
     assert!(!members.contains("user:alice@example.com"), "{members:?}");
 }
 
-/// Bobby and annie came in one write, and Google keeps them under addresses that cannot be told apart.
+/// Bobby and annie are granted in one write, and Google stores them under addresses that cannot be told apart.
 async fn bobby_and_annie() -> (Fixture, Scim, [String; 2]) {
     let (fixture, scim) = fixture().await;
     directory(

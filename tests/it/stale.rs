@@ -1,4 +1,4 @@
-//! Reads that show the past: nothing is concluded from them, and nobody keeps access because of them.
+//! Outdated reads: nothing is concluded from them, and nobody keeps access because of them.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::support::*;
 
 const SERVICE: &str = "projects/shop-dev/locations/europe-west1/services/checkout-api";
 
-/// The invokers as the last writer left them, whatever a read shows.
+/// The invokers as last written, whatever a read shows.
 fn invokers(fixture: &Fixture) -> BTreeSet<String> {
     let policy = fixture.emulator.policy(SERVICE).unwrap_or_default();
     let bindings = policy["bindings"].as_array().cloned().unwrap_or_default();
@@ -42,8 +42,8 @@ async fn fixture_with(extra: &str) -> (Fixture, Scim) {
     (fixture, scim)
 }
 
-/// Thirty people come at five a second, and ten of them are deactivated at once, which no guard holds. Answers how many
-/// writes that took.
+/// Thirty people join at five a second, and ten of them are deactivated at once, which no guard holds. Returns the
+/// number of writes.
 async fn thirty_come_and_ten_go(read_ms: u64) -> usize {
     let (mut fixture, scim) = fixture_with("").await;
     let group = scim.create_group("team-checkout", &[]).await;

@@ -1,4 +1,4 @@
-//! One fixture: the emulator in this process, the real binary as a child, a SCIM client, a folder of manifests.
+//! The fixture: the emulator in this process, the real binary as a child, a SCIM client, and a folder of manifests.
 
 use std::net::SocketAddr;
 use std::ops::Deref;
@@ -18,14 +18,14 @@ pub struct Fixture {
     pub drift: String,
     pub mode: String,
     pub database: PathBuf,
-    /// More flags of `run`, with their values.
+    /// Additional flags of `run`, with their values.
     pub more: Vec<(&'static str, String)>,
-    /// Say all flags in the environment.
+    /// Passes all flags in the environment.
     pub in_environment: bool,
-    /// No file may grow beyond this, in KiB: a full disk for whoever writes more.
+    /// Largest size of a file, in KiB, which simulates a full disk.
     pub file_limit: Option<u32>,
     child: Option<Child>,
-    /// The process that [`Fixture::run_another`] was started beside.
+    /// The process that was running when [`Fixture::run_another`] was called.
     first: Option<Child>,
     listen: SocketAddr,
     admin: SocketAddr,
@@ -48,7 +48,7 @@ impl Deref for Fixture {
 }
 
 impl Fixture {
-    /// The emulator runs, the manifests are written, rolecall is not started yet.
+    /// Starts the emulator and writes the manifests, without starting rolecall.
     pub async fn prepare(manifests: &[(&str, String)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let google = Google::start(folder.path().join("rolecall.log")).await;
@@ -76,7 +76,7 @@ impl Fixture {
         fixture
     }
 
-    /// As [`Fixture::prepare`], with rolecall started and ready.
+    /// Like [`Fixture::prepare`], with rolecall started and ready.
     pub async fn start(manifests: &[(&str, String)]) -> Self {
         let mut fixture = Self::prepare(manifests).await;
         fixture.run().await;
@@ -87,7 +87,7 @@ impl Fixture {
         self.folder.path().join("manifests")
     }
 
-    /// Writes a manifest the way editors and Git do: beside the file, then renamed over it.
+    /// Writes a manifest the way editors and Git do: next to the file, then renamed over it.
     pub fn write(&self, file: &str, text: &str) {
         let path = self.manifests().join(file);
         let part = self.manifests().join(format!(".{file}.part"));
@@ -129,7 +129,7 @@ impl Fixture {
         let mut command = match self.file_limit {
             None => Command::new(binary),
             Some(kib) => {
-                // What is beyond the limit is an error to the writer, as ENOSPC is, and not a signal.
+                // Exceeding the limit has to be an error for the writer, like ENOSPC, and not a signal.
                 let mut shell = Command::new("bash");
                 shell.args(["-c", "trap '' XFSZ; ulimit -S -f \"$1\"; shift; exec \"$@\"", "bash"]);
                 shell.arg(kib.to_string()).arg(binary);
@@ -154,7 +154,7 @@ impl Fixture {
         self.child.as_ref().expect("rolecall runs").id()
     }
 
-    /// The disk is not full any more.
+    /// Ends the simulation of a full disk.
     pub fn lift_file_limit(&mut self) {
         self.file_limit = None;
         let child = self.child.as_ref().expect("rolecall runs");
@@ -162,14 +162,14 @@ impl Fixture {
         assert!(status.expect("prlimit").success());
     }
 
-    /// Runs the binary to its end: exit status, output, complaints.
+    /// Runs the binary to its end: exit status, standard output, standard error.
     pub fn rolecall(arguments: &[&str]) -> (i32, String, String) {
         let output = Command::new(env!("CARGO_BIN_EXE_rolecall")).args(arguments).output().expect("run a verb");
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
         (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
     }
 
-    /// SIGKILL, and waits for the end.
+    /// Sends SIGKILL and waits for the end.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -177,8 +177,8 @@ impl Fixture {
         }
     }
 
-    /// Starts a second process on the database and manifests of the running one. From here on this is the fixture of the
-    /// second.
+    /// Starts a second process on the database and manifests of the running one. From then on this is the fixture of
+    /// the second.
     pub async fn run_another(&mut self) {
         self.first = self.child.take();
         (self.listen, self.admin) = (free_port(), free_port());
@@ -200,7 +200,7 @@ impl Fixture {
         Self::signal(self.first.as_ref(), "-CONT");
     }
 
-    /// Waits until the process that another was started beside has ended; answers its exit status.
+    /// Waits until the first process has ended; returns its exit status.
     pub async fn first_ends(&mut self) -> Option<i32> {
         let mut first = self.first.take().expect("a first process");
         let status = eventually("the first process ends", async || match first.try_wait() {
@@ -235,7 +235,7 @@ impl Fixture {
             .map_or(Value::Null, |item| item["status"].clone())
     }
 
-    /// Waits until `check` finds nothing to complain about in a mapping's status.
+    /// Waits until `check` accepts the status of a mapping.
     pub async fn mapping_status(&self, name: &str, what: &str, check: impl Fn(&Value) -> bool) -> Value {
         eventually(&format!("{name}: {what}"), async || {
             let status = self.status("RoleMapping", name).await;
@@ -244,7 +244,7 @@ impl Fixture {
         .await
     }
 
-    /// Waits until `check` finds nothing to complain about in the status of the target `shop-dev`.
+    /// Waits until `check` accepts the status of the target `shop-dev`.
     pub async fn status_of_target(&self, what: &str, check: impl Fn(&Value) -> bool) -> Value {
         eventually(&format!("shop-dev: {what}"), async || {
             let status = self.status("CloudRunTarget", "shop-dev").await;
@@ -263,7 +263,7 @@ impl Fixture {
 }
 
 impl Fixture {
-    /// SIGTERM, and waits for a clean end.
+    /// Sends SIGTERM and waits for a clean end.
     pub async fn shutdown(&mut self) {
         let Some(mut child) = self.child.take() else { return };
         let status = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill");
@@ -292,7 +292,7 @@ impl Fixture {
         .await;
     }
 
-    /// Runs a verb of the binary against this fixture's database and folder.
+    /// Runs a command of the binary against this fixture's database and folder.
     pub fn command(&self, arguments: &[&str]) {
         let output = Command::new(env!("CARGO_BIN_EXE_rolecall"))
             .args(arguments)
@@ -330,7 +330,7 @@ impl Fixture {
 }
 
 impl Fixture {
-    /// Stops rolecall and checks that ledger, policies and audit tell the same story.
+    /// Stops rolecall and checks that ledger, policies and audit agree.
     pub async fn agree(&mut self) {
         self.shutdown().await;
         agree(&self.google, &self.database).await;

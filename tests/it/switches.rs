@@ -1,4 +1,4 @@
-//! Every switch of the emulator is played by some test. Those that no other test plays are played here.
+//! Every switch of the emulator is used by some test. Switches that no other test uses are tested here.
 
 use std::path::Path;
 
@@ -28,7 +28,7 @@ fn sources() -> String {
     text
 }
 
-/// Whether a control call of this topic names the switch, in its path or soon after it.
+/// True when a control call of this topic contains the switch, in its path or soon after it.
 fn plays(sources: &str, topic: &str, name: &str) -> bool {
     let quoted = format!("\"{name}\"");
     match (topic, name) {
@@ -61,8 +61,8 @@ async fn every_switch_of_the_emulator_is_played_by_a_test() {
     assert!(!plays(&sources, "lag", &["write", "Ms"].concat()), "what does not exist is not found");
 }
 
-/// A fixture whose group `team-checkout` has alice, mapped onto `checkout-api`; rolecall looks at policies of its own accord
-/// after an hour.
+/// A fixture whose group `team-checkout` has alice, mapped onto `checkout-api`; rolecall reads policies without a cause
+/// only after an hour.
 async fn team() -> (Fixture, Scim, String) {
     let mut manifests = base();
     manifests.push(("mapping.yaml", mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "")));
@@ -207,7 +207,7 @@ async fn strangers_edit_and_spent_quotas_delay_and_lose_nothing() {
     add_bob(&scim, &group).await;
     let (status, _) = scim.send(Method::GET, "/Users", None).await;
     assert_eq!(status, 200);
-    // A bucket of the emulator's clock is full again.
+    // A bucket is full again by the emulator's clock.
     switch(&fixture, "POST", "clock", &json!({"set": "2030-01-01T00:00:00Z"}));
     switch(&fixture, "DELETE", "quota", &Value::Null);
     fixture.members_become("checkout-api", INVOKER, &[ALICE, BOB, "user:carol@elsewhere.example"]).await;

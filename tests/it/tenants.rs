@@ -1,4 +1,4 @@
-//! A name that had another `IdentityProvider` before: whose are the people that are stored under it.
+//! A provider name that belonged to another `IdentityProvider` before: ownership of the people stored under it.
 
 use reqwest::Method;
 use serde_json::json;
@@ -8,8 +8,8 @@ use crate::support::*;
 const ALICE: &str = "user:alice@example.com";
 const OTHER: &str = "scim-token-of-a-new-tenant-0123456789";
 
-/// A fixture whose provider `okta` pushed alice, who was granted the invoker role; then its manifest was deleted, and one of
-/// the same name written.
+/// A fixture whose provider `okta` pushed alice, who was granted the invoker role. Its manifest was then deleted, and
+/// another one of the same name written.
 async fn succeeded() -> Fixture {
     let mut manifests = base();
     manifests.push(("mapping.yaml", mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "")));

@@ -1,8 +1,9 @@
-//! rolecall goes: what was granted is settled first.
+//! Uninstalling: all grants are settled first.
 
 use crate::support::*;
 
-/// 12 people through two mappings, which the guard would hold, and one whom somebody else granted before.
+/// 12 people granted through two mappings, whose removal the guard would hold, and one who was granted by somebody
+/// else.
 async fn team() -> (Fixture, Vec<String>) {
     let mut manifests = base();
     manifests.push(("mapping.yaml", mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "")));
@@ -26,7 +27,7 @@ async fn team() -> (Fixture, Vec<String>) {
     (fixture, members)
 }
 
-// Of several threads: the verb waits for what the emulator in this process does.
+// Needs several threads: the command waits for the emulator in this process.
 #[tokio::test(flavor = "multi_thread")]
 async fn uninstall_revokes_all_that_is_ours_past_the_guard_and_grants_nothing_until_it_is_cancelled() {
     let (mut fixture, members) = team().await;
@@ -44,7 +45,7 @@ async fn uninstall_revokes_all_that_is_ours_past_the_guard_and_grants_nothing_un
     fixture.members_become("checkout-api", VIEWER, &all[1..]).await;
 }
 
-// Of several threads: the verb waits for what the emulator in this process does.
+// Needs several threads: the command waits for the emulator in this process.
 #[tokio::test(flavor = "multi_thread")]
 async fn uninstall_that_orphans_leaves_what_was_granted_and_forgets_it() {
     let (mut fixture, members) = team().await;
@@ -53,7 +54,7 @@ async fn uninstall_that_orphans_leaves_what_was_granted_and_forgets_it() {
     fixture.members_stay("checkout-api", INVOKER, &all).await;
     fixture.restart().await;
     fixture.members_stay("checkout-web", VIEWER, &all[1..]).await;
-    // Nobody's any more: what is wanted again was there before.
+    // The grant is foreign now: when it is wanted again, it was there before.
     fixture.command(&["uninstall", "--cancel"]);
     fixture.restart().await;
     fixture.mapping_status("checkout/second", "not ours", |s| s["grants"]["unowned"] == 12).await;

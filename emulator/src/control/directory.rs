@@ -1,4 +1,4 @@
-//! The part of the control API that deals with accounts.
+//! The control API of accounts.
 
 use serde_json::{Value, json};
 
@@ -9,13 +9,13 @@ use crate::member::{self, Account};
 use crate::snapshot::number;
 use crate::world::{Trace, World};
 
-/// What a change of the directory may say.
+/// Fields of a change of the directory.
 pub(super) const FIELDS: [&str; 8] =
     ["mode", "users", "groups", "serviceAccounts", "canonical", "aliases", "allowedDomains", "existsInMs"];
-/// What is done to one account: `directory/delete`, `directory/undelete`.
+/// Actions on one account: `directory/delete`, `directory/undelete`.
 pub(super) const ACTIONS: [&str; 2] = ["delete", "undelete"];
 
-/// Accounts: added, deleted, undeleted, shown.
+/// Adds, deletes, undeletes or lists accounts.
 pub(super) fn answer(world: &mut World, method: &str, action: &str, body: &Value) -> Result<Value, ControlError> {
     match (method, action) {
         ("GET", "") => Ok(directory_view(world)),
@@ -55,7 +55,7 @@ pub(super) fn answer(world: &mut World, method: &str, action: &str, body: &Value
     }
 }
 
-/// 21 digits that depend on the account alone.
+/// 21 digits derived from the account alone.
 fn default_uid(folded: &str) -> String {
     let sum = folded.bytes().fold(0u64, |sum, byte| sum.wrapping_mul(1_099_511_628_211) ^ u64::from(byte));
     format!("1{sum:020}")
@@ -111,12 +111,13 @@ fn change_directory(world: &mut World, body: &Value) -> Result<(), ControlError>
         Some(Value::Null) => None,
         Some(list) => Some(strings(list, "allowedDomains")?),
     };
-    // Everything is understood: apply.
+    // Everything is valid: apply it.
     let directory = &mut world.directory;
     directory.strict = strict;
     directory.allowed_domains = allowed;
     for name in added {
-        // An account created again is a new one; the deleted namesake stays deleted in the policies.
+        // An account that is created again is a new one; the deleted account of that name stays deleted in the
+        // policies.
         directory.accounts.insert(name, Entry { exists_from, deleted_uid: None });
     }
     directory.memberships.extend(memberships);

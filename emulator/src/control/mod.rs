@@ -1,4 +1,4 @@
-//! The control API under `/__emulator/`: what a test arranges and what it asks afterwards.
+//! The control API under `/__emulator/`, by which tests set up and inspect the emulator.
 
 mod directory;
 
@@ -17,14 +17,14 @@ use crate::snapshot::{self, key, number};
 use crate::world::{Trace, World};
 use crate::{fault, run};
 
-/// The switches that are fields of a control call, by topic: [`fields`] takes no others.
+/// The switches that are fields of a control call, by topic: [`fields`] accepts no others.
 const LAG: [&str; 2] = ["readMs", "effectMs"];
 const QUOTA: [&str; 4] = ["reads", "writes", "status", "retryAfter"];
 const CLOCK: [&str; 2] = ["advanceMs", "set"];
 const CALLERS: [&str; 3] = ["requireToken", "tokens", "permissions"];
 const POLICIES: [&str; 2] = ["add", "remove"];
 
-/// Everything that a test can switch, by topic of the control API. `settings` are limits; `GET settings` names them.
+/// All switches of the control API by topic. `settings` are limits; `GET settings` lists them.
 fn switches() -> Value {
     let directory = [&directory::FIELDS[..], &directory::ACTIONS[..]].concat();
     json!({
@@ -54,7 +54,7 @@ fn missing(message: impl Into<String>) -> ControlError {
     ControlError { status: 404, message: message.into() }
 }
 
-/// Answers one control call. Either all of it is done or nothing.
+/// Answers one control call, which takes effect as a whole or not at all.
 pub(crate) fn answer(
     world: &mut World,
     method: &str,
@@ -108,7 +108,7 @@ pub(crate) fn answer(
     }
 }
 
-/// Refuses fields that nobody would look at.
+/// Refuses unknown fields, which would have no effect.
 fn fields<'a>(body: &'a Value, known: &[&str]) -> Result<&'a Map<String, Value>, ControlError> {
     static EMPTY: std::sync::LazyLock<Map<String, Value>> = std::sync::LazyLock::new(Map::new);
     let object = match body {
@@ -257,7 +257,7 @@ fn policies(world: &mut World, method: &str, name: &str, body: &Value) -> Result
     Ok(policy::render(after.as_deref(), 3))
 }
 
-/// The bindings of `add` or `remove`; `member` may stand for `members` with one entry.
+/// The bindings of `add` or `remove`; `member` may replace `members` with one entry.
 fn edits(object: &Map<String, Value>, name: &str) -> Result<Vec<Binding>, ControlError> {
     let list = match object.get(name) {
         None => return Ok(Vec::new()),
@@ -276,7 +276,7 @@ fn edits(object: &Map<String, Value>, name: &str) -> Result<Vec<Binding>, Contro
         .collect()
 }
 
-/// Edits of policies leave a trace in the journal, marked `control`.
+/// Records edits of policies in the journal, marked `control`.
 fn record(world: &mut World, method: &str, name: &str, body: &Value) {
     let Trace { resource, policies, committed } = std::mem::take(&mut world.trace);
     let entry = Entry {

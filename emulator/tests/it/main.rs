@@ -1,4 +1,4 @@
-//! The emulator over real HTTP.
+//! Tests of the emulator over real HTTP.
 
 #![expect(clippy::unwrap_used, reason = "what surprises a test ends it")]
 #![expect(clippy::needless_pass_by_value, reason = "bodies are written as `json!` in place")]
@@ -15,10 +15,10 @@ use reqwest::{Method, StatusCode};
 use rolecall_emulator::Emulator;
 use serde_json::{Value, json};
 
-/// The collection all tests work in.
+/// The collection that all tests use.
 pub(crate) const PARENT: &str = "projects/demo-project/locations/us-central1";
 
-/// An emulator of its own for each test, and a client.
+/// An emulator for one test, and a client.
 pub(crate) struct Google {
     pub(crate) emulator: Emulator,
     pub(crate) client: reqwest::Client,
@@ -71,7 +71,7 @@ impl Google {
         )
     }
 
-    /// Creates a service and gives its name.
+    /// Creates a service and returns its name.
     pub(crate) async fn service(&self, name: &str) -> String {
         self.ok(Method::POST, &format!("/v2/{PARENT}/services?serviceId={name}"), Some(json!({}))).await;
         format!("{PARENT}/services/{name}")
@@ -99,7 +99,7 @@ pub(crate) fn invokers(members: &[&str]) -> Value {
     json!([{ "role": "roles/run.invoker", "members": members }])
 }
 
-/// The bytes of an etag as a number: base64 does not sort like what it encodes.
+/// The bytes of an etag as a number: base64 text does not sort like its bytes.
 pub(crate) fn etag_number(policy: &Value) -> u64 {
     use base64::Engine;
     let bytes = base64::prelude::BASE64_STANDARD.decode(policy["etag"].as_str().unwrap()).unwrap();
