@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""A SCIM push becomes a Cloud Run IAM binding, on this machine, with nothing to configure: `make quickstart`.
+"""Turns a SCIM push into a Cloud Run IAM binding on this machine, without configuration: `make quickstart`.
 
-Starts the Google emulator and rolecall on a temporary folder, plays an identity provider and a stranger who edits a
-policy by hand, and prints after each step who stands in the policies and how long that took. The policies are read with
-Python's own HTTP client from the emulator, so nothing that rolecall says about itself is taken for granted.
+Starts the Google emulator and rolecall in a temporary folder, simulates an identity provider and a person who edits a policy
+by hand, and prints after each step the members of the policies and how long the change took. The policies are read from the
+emulator with Python's HTTP client, so that the result does not depend on what rolecall reports about itself.
 
-`ONCE=1` ends after the last step; exit status 0 only if every step was seen in time. Standard library only.
+`ONCE=1` exits after the last step, with status 0 only if every step was seen in time. Standard library only.
 """
 
 import json
@@ -217,10 +217,10 @@ class Play:
             for member in sorted(set(found) - set(wanted)):
                 print(f"       {red('should not be there')} {member}")
         if good:
-            text = f"still so after {seconds(hold)}" if hold else f"seen {seconds(lag)} after the 2xx of that"
+            text = f"unchanged for {seconds(hold)}" if hold else f"seen {seconds(lag)} after the 2xx"
             print(f"     {green('✓')} {text}")
         else:
-            print(f"     {red('✗')} {'it did not stay so' if lag is not None else f'not seen within {seconds(DEADLINE)}'}")
+            print(f"     {red('✗')} {'it did not stay unchanged' if lag is not None else f'not seen within {seconds(DEADLINE)}'}")
         self.results.append((title, good, None if hold else lag))
 
     def now(self):
@@ -268,7 +268,7 @@ def play(stage):
     def adds_himself(bindings):
         next(binding for binding in bindings if binding["role"] == INVOKER)["members"].append(stranger)
 
-    show.step("A stranger adds himself to checkout-api by hand: rolecall did not grant it, so it stays",
+    show.step("Somebody adds a member to checkout-api by hand: rolecall did not grant it, so it stays",
               lambda: stage.edit_policy("checkout-api", adds_himself),
               everywhere("alice", "carol", more={"checkout-api": stranger}), hold=2 * DRIFT_INTERVAL)
 
@@ -278,9 +278,9 @@ def play(stage):
 
     def removed():
         stage.edit_policy("checkout-api", removes_alice)
-        print(f"     {dim('alice is gone; rolecall looks for drift every ' + seconds(DRIFT_INTERVAL) + ' here, every 5 min by default')}")
+        print(f"     {dim('alice is removed; rolecall checks for drift every ' + seconds(DRIFT_INTERVAL) + ' here, every 5 min by default')}")
 
-    show.step("The stranger removes alice by hand: reported as drift and granted again", removed,
+    show.step("Somebody removes alice by hand: reported as drift and granted again", removed,
               everywhere("alice", "carol", more={"checkout-api": stranger}))
 
     def check(title, good, found):
@@ -288,16 +288,16 @@ def play(stage):
         show.results.append((title, good, None))
 
     before_us = members(stage.policy("checkout-api"), "roles/run.admin")
-    check("The grant that was there before rolecall is untouched", before_us == ["group:sre@example.com"],
+    check("The grant that existed before rolecall is unchanged", before_us == ["group:sre@example.com"],
           f"roles/run.admin on checkout-api for {', '.join(before_us) or 'nobody'}")
     reverted, foreign = reported(stage)
-    check("rolecall reports what it granted again and counts what is not its own", (reverted, foreign) == (1, 2),
+    check("rolecall reports what it granted again and counts the grants of others", (reverted, foreign) == (1, 2),
           f"{reverted} granted again, {foreign} of others")
     return show.results
 
 
 def reported(stage):
-    """What the mapping's status says of drift, once it says it."""
+    """The drift counts in the mapping's status, once they are there."""
     end = time.monotonic() + DEADLINE
     while True:
         items = call("GET", f"http://{stage.admin_address}/status")["items"]
@@ -309,7 +309,7 @@ def reported(stage):
 
 
 def show_status(stage):
-    """What rolecall says about itself, after everything else was read from Google's side."""
+    """Shows rolecall's own status; everything before was read from the emulator."""
     print(f"\n{bold('What rolecall reports')}  {dim('rolecall status')}\n", flush=True)
     answer = subprocess.run([binary("rolecall"), "status", "--admin", f"http://{stage.admin_address}"], check=False)
     if answer.returncode != 0:
@@ -318,25 +318,25 @@ def show_status(stage):
 
 def show_next(stage):
     print(f"""
-{bold('It stays up. Try:')}
+{bold('rolecall keeps running. Try:')}
 
-  {dim('# what rolecall says')}
+  {dim('# the status of rolecall')}
   {os.path.relpath(binary('rolecall'))} status --admin http://{stage.admin_address}
   curl -s http://{stage.admin_address}/metrics
 
-  {dim('# play the IdP')}
+  {dim('# a request of the IdP')}
   export SCIM={stage.scim} TOKEN=$(cat {stage.token_file})
   curl -s -H "Authorization: Bearer $TOKEN" $SCIM/Groups
 
-  {dim('# look at the policy with gcloud')}
+  {dim('# the policy, with gcloud')}
   export CLOUDSDK_AUTH_DISABLE_CREDENTIALS=true CLOUDSDK_API_ENDPOINT_OVERRIDES_RUN={stage.google}/
   gcloud run services get-iam-policy checkout-api --project {PROJECT} --region {LOCATION}
 
-  {dim('# change who gets what; the folder is followed')}
+  {dim('# change the manifests; rolecall watches the folder')}
   $EDITOR {stage.manifests}/rolecall.yaml
 
 Logs and database: {stage.folder}
-Ctrl-C ends it and removes the folder.""", flush=True)
+Ctrl-C stops everything and removes the folder.""", flush=True)
 
 
 def main():
@@ -344,7 +344,7 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     stage, good = Stage(), False
     try:
-        print(f"{bold('rolecall quick start')}  {dim('everything is on this machine and ends with it')}")
+        print(f"{bold('rolecall quick start')}  {dim('everything runs on this machine and stops with this command')}")
         stage.start_emulator()
         print(f"\n  Google emulator   {stage.google}")
         for service in [*MAPPED, OUTSIDE]:
@@ -353,21 +353,21 @@ def main():
             {"role": "roles/run.admin", "members": ["group:sre@example.com"]}))
         stage.start_rolecall()
         print(f"  rolecall, SCIM    {stage.scim}\n  rolecall, admin   http://{stage.admin_address}\n  manifests         {stage.manifests}")
-        print(dim(f"\n  Mapped: group team-checkout → {INVOKER} on services/checkout-*. The service {OUTSIDE} is outside."))
+        print(dim(f"\n  Mapped: group team-checkout → {INVOKER} on services/checkout-*. The service {OUTSIDE} is not mapped."))
         results = play(stage)
         show_status(stage)
         good = all(seen for _, seen, _ in results)
         print(f"\n{bold('Steps')}")
         for title, seen, lag in results:
             print(f"  {green('seen') if seen else red('not seen')}  {(seconds(lag) if lag is not None else '–').rjust(8)}  {title}")
-        print(dim("  Lag: from the 2xx (or the stranger's edit) until a plain HTTP client read it in every policy. Google itself"
-                  " then takes minutes to honour an edit."))
+        print(dim("  Lag: from the 2xx (or the manual edit) until a plain HTTP client read it in every policy. Google itself"
+                  " then takes minutes to enforce an edit."))
         if not once:
             show_next(stage)
             while all(process.poll() is None for process in stage.processes.values()):
                 time.sleep(0.5)
             good = False
-            raise Failed("one of the processes ended by itself")
+            raise Failed("one of the processes exited unexpectedly")
     except Failed as failure:
         good = False
         print(f"\n{red('failed')}: {failure}")
@@ -379,7 +379,7 @@ def main():
             shutil.rmtree(stage.folder, ignore_errors=True)
         else:
             stage.show_logs()
-            print(f"\n{yellow('kept for a look')}: {stage.folder}")
+            print(f"\n{yellow('kept for inspection')}: {stage.folder}")
     return 0 if good else 1
 
 

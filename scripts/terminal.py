@@ -1,4 +1,4 @@
-"""Colours and shared habits of the scripts. Colour only where a person looks, and never against NO_COLOR."""
+"""Colors and helpers that the scripts share. Colors only on a terminal, and never with NO_COLOR."""
 
 import os
 import sys

@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""Everything there is, in one go: `make test`.
+"""Runs every check of the project: `make test`.
 
-Runs formatting, clippy, the dependency rules, all Rust tests (the Helm chart among them), conformance, the static
-binary and the quick start; prints the table of the
-named cases and one closing line, `N passed, N failed, N skipped`. Each runner's own output is kept under
-`<target>/test-logs/`. Standard library only.
+Runs formatting, clippy, the dependency rules, all Rust tests (including those of the Helm chart), conformance, the static binary
+and the quick start. Prints the table of the named cases and a summary line, `N passed, N failed, N skipped`. The output of each
+runner is kept under `<target>/test-logs/`. Standard library only.
 """
 
 import os
@@ -77,13 +76,13 @@ class Step:
         print(text, flush=True)
 
     def show(self, count=150):
-        """Prints the end of what the command said, for a person who has to mend it."""
+        """Prints the end of what the command said, for the person who fixes it."""
         for line in self.lines[-count:]:
             print(f"   | {line}")
 
 
 def check(name, command, **options):
-    """A runner that either holds or not."""
+    """A runner that either passes or fails."""
     step = Step(name, command, **options)
     good = step.run() == 0
     (passed if good else failed).append(name)
