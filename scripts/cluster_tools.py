@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Builds what the cluster tests run beside rolecall: etcd, kube-apiserver, kube-controller-manager, kubectl, helm, kstatus
-and Flux's kustomize-controller, and copies the CRDs of Flux out of its modules.
+"""Builds the programs that the cluster tests run beside rolecall: etcd, kube-apiserver, kube-controller-manager, kubectl,
+helm, kstatus and Flux's kustomize-controller, and copies the CRDs of Flux out of its modules.
 
 Each comes from a small Go module under `tests/cluster/tools/`, is built once and kept under
 `${XDG_CACHE_HOME:-~/.cache}/rolecall/cluster/<module>-<hash of go.mod, go.sum and the sources>/`. When
-`KUBEBUILDER_ASSETS` is set, etcd, kube-apiserver and kubectl are taken from there. `--only NAME…` sees to these alone.
-Prints one `NAME=PATH` line a variable; everything else goes to standard error. Standard library only.
+`KUBEBUILDER_ASSETS` is set, etcd, kube-apiserver and kubectl are taken from there. `--only NAME…` builds only these.
+Prints one `NAME=PATH` line per variable; everything else goes to standard error. Standard library only.
 """
 
 import argparse
@@ -24,7 +24,7 @@ CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.
 
 
 def version_of(module, path):
-    """The version that a module's go.mod requires of `path`."""
+    """The version of `path` required by a module's go.mod."""
     with open(os.path.join(MODULES, module, "go.mod"), encoding="utf-8") as file:
         match = re.search(rf"^(?:require\s+|\s+){re.escape(path)} (v\S+)", file.read(), re.MULTILINE)
     if not match:
@@ -58,7 +58,7 @@ CRDS = {
 
 
 def home(module):
-    """Where a module's binaries are kept: another lock file, another folder."""
+    """The folder of a module's binaries. Every change of the module gives another folder."""
     digest = hashlib.sha256()
     folder = os.path.join(MODULES, module)
     for name in sorted(os.listdir(folder)):
@@ -78,7 +78,7 @@ def need_go():
 
 
 def build(module, binary, package, ldflags):
-    """Builds one binary into the cache, unless it is there. Returns its path."""
+    """Builds one binary into the cache, unless it exists there. Returns its path."""
     target = os.path.join(home(module), binary)
     if os.path.exists(target):
         return target
@@ -97,19 +97,19 @@ def build(module, binary, package, ldflags):
 
 
 def copy_crds(module, path):
-    """Copies the CRDs of a Go module into the cache, unless they are there. Returns the folder. Nothing is built."""
+    """Copies the CRDs of a Go module into the cache, unless they exist there. Returns the folder. Nothing is built."""
     target = os.path.join(home(module), "crds")
     if os.path.isdir(target):
         return target
     need_go()
-    # Compares what it downloads with the module's go.sum.
+    # Verifies downloads against the module's go.sum.
     downloaded = subprocess.run(["go", "mod", "download", "-json", path], cwd=os.path.join(MODULES, module),
                                 stdout=subprocess.PIPE, text=True, check=True)
     bases = os.path.join(json.loads(downloaded.stdout)["Dir"], "config", "crd", "bases")
     unfinished = f"{target}.{os.getpid()}"
     os.makedirs(unfinished)
     for name in os.listdir(bases):
-        # Contents alone: what is in the module cache is read-only.
+        # Contents without permissions: files in the module cache are read-only.
         shutil.copyfile(os.path.join(bases, name), os.path.join(unfinished, name))
     try:
         os.rename(unfinished, target)
@@ -123,7 +123,7 @@ def main():
     every = binaries()
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=[binary for _, binary, _, _ in every],
-                        help="these alone, such as helm; the CRDs of Flux come with kustomize-controller")
+                        help="only these, such as helm; the CRDs of Flux come with kustomize-controller")
     only = parser.parse_args().only
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     paths = {}
@@ -131,7 +131,7 @@ def main():
         if only and binary not in only:
             continue
         given = os.path.join(assets, binary) if assets else ""
-        # A folder of assets need not hold a controller manager: what it lacks is built.
+        # A folder of assets may lack a controller manager: missing programs are built.
         paths[binary] = given if given and os.path.exists(given) else build(module, binary, package, ldflags)
     if "kustomize-controller" in paths:
         paths.update((name, copy_crds(module, path)) for name, (module, path) in CRDS.items())

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Builds the static binary that the container image holds, and starts it where there is nothing else.
+"""Builds the static binary of the container image, and starts it in an otherwise empty root folder.
 
-The root folder it is started in is the image's: the binary, the certificates, an empty /tmp and /var/lib/rolecall, and
-the image's user. The dev profile is used: what is tested is how it is linked, not how fast it is. Standard library only.
+The root folder has the content of the image: the binary, the certificates, an empty /tmp and /var/lib/rolecall, and
+the image's user. The dev profile is used, since linking is tested and not speed. Standard library only.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TARGET = f"{platform.machine()}-unknown-linux-musl"
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 USER = 65532
-START = 60  # seconds until it has to be ready
+START = 60  # timeout of becoming ready, in seconds
 
 results = []
 
@@ -51,7 +51,7 @@ def prerequisites():
 
 
 def build_context():
-    """A copy of what `.dockerignore` lets through, at the same place each time so that cargo builds only what changed."""
+    """Copies what `.dockerignore` includes, always to the same place, so that cargo builds only what changed."""
     folder = os.path.join(target_dir(ROOT), "image-context")
     shutil.rmtree(folder, ignore_errors=True)
     with open(os.path.join(ROOT, ".dockerignore"), encoding="utf-8") as file:
@@ -69,7 +69,7 @@ def build_context():
 def build():
     """Returns the path of the binary."""
     started = time.monotonic()
-    # Nothing is optimised: the second build of all dependencies is what this step takes its time for.
+    # Nothing is optimized: most of the time of this step is the second build of all dependencies.
     quick = ["--config", 'profile.dev.package."*".opt-level=0', "--config", "profile.dev.debug=false"]
     subprocess.run(["cargo", "build", "--locked", "--bin", "rolecall", "--target", TARGET, *quick], cwd=build_context(),
                    check=True, env={**os.environ, "CARGO_TARGET_DIR": target_dir(ROOT)})
@@ -78,7 +78,7 @@ def build():
 
 
 def linkage(path):
-    """(interpreter, libraries that are needed), from the headers of a 64-bit little-endian ELF file."""
+    """(interpreter, needed libraries), from the headers of a 64-bit little-endian ELF file."""
     with open(path, "rb") as file:
         header = file.read(64)
         if header[:6] != b"\x7fELF\x02\x01":
@@ -95,7 +95,7 @@ def linkage(path):
             segment = file.read(length)
             if kind == 3:  # PT_INTERP
                 interpreter = segment.rstrip(b"\0").decode()
-            else:  # PT_DYNAMIC: a static binary that can be loaded anywhere has one, too, but it names no library
+            else:  # PT_DYNAMIC: a position-independent static binary has one, too, but without libraries
                 tags = [struct.unpack_from("<QQ", segment, at)[0] for at in range(0, length - 15, 16)]
                 needed = (tags[:tags.index(0)] if 0 in tags else tags).count(1)
         return interpreter, needed
@@ -118,13 +118,13 @@ def command(root, *arguments):
             os.setgid(USER)
             os.setuid(USER)
         return ["/rolecall", *arguments], {**options, "preexec_fn": enter}
-    # Without the right to change the root a namespace of one's own does it.
+    # Without the permission to change the root, use a user namespace.
     return ["unshare", "--user", "--map-user", str(USER), "--map-group", str(USER), "--root", root,
             "/rolecall", *arguments], {**options, "env": {"PATH": os.environ.get("PATH", "")}}
 
 
 def image_root(folder, binary):
-    """What the Dockerfile puts into the image, and a folder of manifests."""
+    """Creates the content that the Dockerfile puts into the image, and a folder of manifests."""
     root = os.path.join(folder, "root")
     state = os.path.join(root, "var", "lib", "rolecall")
     for path in (state, os.path.join(root, "tmp"), os.path.join(root, "etc", "ssl", "certs")):
@@ -132,9 +132,9 @@ def image_root(folder, binary):
     shutil.copy(binary, os.path.join(root, "rolecall"))
     shutil.copy(CERTIFICATES, os.path.join(root, CERTIFICATES.lstrip("/")))
     shutil.copytree(os.path.join(ROOT, "examples", "smallest"), os.path.join(root, "manifests"))
-    os.chmod(folder, 0o755)  # the folder is private to begin with, and the image's user has to get in
+    os.chmod(folder, 0o755)  # the folder is private by default, but the image's user needs access
     if os.geteuid() == 0:
-        # Beside the manifests a file remembers which store they were used with.
+        # A file next to the manifests records the store they were used with.
         for path in (state, os.path.join(root, "tmp"), os.path.join(root, "manifests")):
             os.chown(path, USER, USER)
         os.chown(root, USER, USER)
@@ -142,7 +142,7 @@ def image_root(folder, binary):
 
 
 def answer(url):
-    """The HTTP status, or None while nobody listens."""
+    """The HTTP status, or None while nothing listens."""
     try:
         with urllib.request.urlopen(url, timeout=5) as response:
             return response.status
@@ -153,7 +153,7 @@ def answer(url):
 
 
 def start_and_stop(root, google):
-    """Runs it until it is ready, asks it for SCIM, and stops it in order."""
+    """Runs the binary until it is ready, sends a SCIM request, and shuts it down."""
     scim, admin = free_port(), free_port()
     arguments, options = command(
         root, "run", "--manifests", "/manifests", "--database", "sqlite:/var/lib/rolecall/rolecall.db", "--mode", "enforce",
@@ -203,7 +203,7 @@ def main():
         case("`rolecall version` runs where nothing else is", said.returncode == 0 and version in said.stdout,
              said.stdout.strip() or said.stderr.strip())
         start_and_stop(root, f"http://127.0.0.1:{free_port()}")
-        # Over HTTPS the certificates of the system are read, which the image has to have.
+        # HTTPS needs the system's certificates, which the image must contain.
         start_and_stop(root, f"https://127.0.0.1:{free_port()}")
     good = sum(results)
     print(f"{good} passed, {len(results) - good} failed")

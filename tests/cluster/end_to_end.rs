@@ -1,4 +1,4 @@
-//! The thread through a cluster: manifests, a push of the IdP, a binding, a status, and the way back.
+//! End to end through a cluster: manifests, a push of the IdP, a binding, a status, and the removal of all that.
 
 use serde_json::{Value, json};
 
@@ -61,7 +61,7 @@ async fn namespace_without_delegation_is_told_and_nothing_is_written() {
             && has(status, "Ready", "False", "NotDelegated")
             && has(status, "Stalled", "True", "NotDelegated")
     };
-    // While the target is listed for the first time, the mapping is said to be under way.
+    // While the target is listed for the first time, the mapping is reported as in progress.
     fixture.mapping_status("stranger/team", "refused", refused).await;
     assert_eq!(fixture.emulator_writes("checkout-api"), 0);
     let judged = kstatus(&[fixture.object("RoleMapping", "stranger/team").await]).await;

@@ -1,4 +1,4 @@
-//! A real kustomize-controller of Flux with `wait: true` and `prune: true`: when it calls what it applied Ready.
+//! A real kustomize-controller of Flux with `wait: true` and `prune: true`: when it considers what it applied Ready.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,7 +13,8 @@ fn members(members: &[&str]) -> BTreeSet<String> {
     members.iter().map(|&member| member.to_owned()).collect()
 }
 
-/// Waits until Flux has read a mapping so often, while its `Kustomization` is not Ready and stays in its health checks.
+/// Waits until Flux has read a mapping this often while its `Kustomization` is not Ready and its health checks
+/// continue.
 async fn looked_in_vain(fixture: &Fixture, flux: &Flux, revision: &str, times: usize) {
     let then = fixture.cluster.now();
     eventually_within(Duration::from_mins(1), &format!("{times} polls of Flux"), async || {
@@ -28,7 +29,7 @@ async fn looked_in_vain(fixture: &Fixture, flux: &Flux, revision: &str, times: u
     .await;
 }
 
-/// Each write of a policy is held back by more than Flux needs from an apply to its first poll.
+/// Delays each write of a policy by more than Flux needs from an apply to its first poll.
 async fn slow_writes(fixture: &Fixture) {
     let slow =
         json!({"match": {"method": "POST", "path": ":setIamPolicy"}, "action": {"type": "latency", "latencyMs": 2000}});
@@ -44,13 +45,13 @@ async fn kustomization_that_waits_is_not_ready_before_somebody_has_looked_at_its
     let mut flux = Flux::start(&fixture.cluster).await;
     let revision = flux.publish(&[("team.yaml", &team())]).await;
 
-    // rolecall is down.
+    // rolecall is not running.
     flux.waiting(&revision).await;
     looked_in_vain(&fixture, &flux, &revision, 2).await;
     let mapping = fixture.object("RoleMapping", "checkout/team").await;
     assert_eq!(mapping["status"], json!({"observedGeneration": -1}), "nobody has looked at it");
 
-    // It looks, and nobody has pushed the group.
+    // rolecall reconciles, and the group has not been pushed.
     fixture.pod.start().await;
     fixture.mapping_status("checkout/team", "looked at", |status| status["observedGeneration"] == 1).await;
     looked_in_vain(&fixture, &flux, &revision, 1).await;
@@ -101,7 +102,7 @@ async fn mapping_that_flux_prunes_is_revoked_and_what_another_mapping_gives_on_t
     assert_eq!(fixture.policy("checkout-api").await.remove(INVOKER), Some(members(&[ALICE, BOB, CAROL])));
     assert_eq!(fixture.policy("checkout-web").await.remove(VIEWER), Some(members(&[ALICE, BOB])));
 
-    // Carol has it of the pruned mapping alone; Alice has it of another one too.
+    // Carol has the role through the pruned mapping alone; Alice has it through another one too.
     let revision = flux.publish(&[all[0], all[2], all[3]]).await;
     flux.ready(&revision).await;
     fixture.gone("RoleMapping", "checkout/solo").await;
@@ -111,7 +112,7 @@ async fn mapping_that_flux_prunes_is_revoked_and_what_another_mapping_gives_on_t
     fixture.gone("RoleMapping", "checkout/twin").await;
     fixture.members_stay("checkout-api", INVOKER, &[ALICE, BOB]).await;
 
-    // A whole service.
+    // All mappings of a service are pruned.
     let revision = flux.publish(&[all[0]]).await;
     flux.ready(&revision).await;
     fixture.gone("RoleMapping", "checkout/web").await;
@@ -156,7 +157,7 @@ async fn all_kinds_in_one_kustomization_become_ready_together_and_are_not_writte
         assert!(has(&object["status"], "Ready", "True", ""), "{object:#}");
     }
 
-    // The default of the status and the finalizer are no drift to Flux.
+    // Flux does not consider the default of the status and the finalizer as drift.
     let then = fixture.cluster.now();
     flux.reconcile("again").await;
     let calls = fixture.cluster.calls_since(then);

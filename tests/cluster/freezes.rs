@@ -1,4 +1,4 @@
-//! Absence is not deletion: what the cluster lacks, or the store, removes nothing, and is said.
+//! Absence is not deletion: what the cluster or the store lacks removes nothing, and is reported.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::support::{self, *};
 
 const TEAM: &str = "checkout/team";
 
-/// The mapping says that it is frozen for this reason, and nothing is written to Google.
+/// Checks that the mapping is reported as frozen for this reason, and that nothing is written to Google.
 async fn frozen(fixture: &Fixture, reason: &str, members: &[&str]) {
     fixture.mapping_status(TEAM, reason, |status| has(status, "Frozen", "True", reason)).await;
     let writes = fixture.emulator_writes("checkout-api");
@@ -21,7 +21,7 @@ async fn ready(fixture: &Fixture) -> Value {
     fixture.mapping_status(TEAM, "ready", |status| has(status, "Ready", "True", "")).await
 }
 
-/// Puts a copy of the store's files in another folder, which has nothing else then.
+/// Copies the store's files to another folder, which then contains nothing else.
 fn copy_store(from: &Path, to: &Path) {
     let _ = std::fs::remove_dir_all(to);
     std::fs::create_dir_all(to).expect("a folder");
@@ -44,17 +44,17 @@ async fn restored_old_database_freezes_until_it_is_accepted() {
     fixture.pod.shutdown().await;
     copy_store(&backup, &fixture.release.volume);
     fixture.pod.start().await;
-    // The old store says that Alice is to have the role, and knows no Bob.
+    // According to the old store Alice is to have the role, and Bob is unknown.
     frozen(&fixture, "StoreRewound", &[BOB]).await;
     assert!(fixture.pod.said().contains("rolecall store accept"), "{}", fixture.pod.said());
     let said = fixture.pod.exec(&["store", "accept"]).await.ok();
     assert!(said.contains("is accepted"), "{said}");
     ready(&fixture).await;
     fixture.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
-    // What the older store does not know of is somebody else's now; what it knows is ours.
+    // Grants that the older store does not know are foreign now; those that it knows are owned.
     team.scim.set_active(&team.alice, false).await;
     fixture.members_become("checkout-api", INVOKER, &[BOB]).await;
-    // And it is believed from now on.
+    // The store is trusted from now on.
     fixture.pod.shutdown().await;
     fixture.pod.start().await;
     fixture.pod.at_work().await;
@@ -78,7 +78,7 @@ async fn empty_database_freezes_until_it_is_accepted_also_over_a_restart() {
     fixture.pod.at_work().await;
     frozen(&fixture, "StoreMismatch", &[ALICE]).await;
     fixture.pod.exec(&["store", "accept"]).await.ok();
-    // Nobody remembers who granted Alice her role: it is left to whoever did.
+    // There is no record of who granted Alice her role: the grant stays.
     fixture.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
     ready(&fixture).await;
 }
@@ -90,7 +90,7 @@ async fn database_and_lease_are_lost_and_the_statuses_of_mappings_know() {
     std::fs::remove_dir_all(&fixture.release.volume).expect("the volume");
     std::fs::create_dir_all(&fixture.release.volume).expect("the volume");
     fixture.admin().delete("Lease", &format!("{SYSTEM}/rolecall")).await;
-    // A provider that was made again says nothing of the store either.
+    // A re-created provider has no record of the store either.
     fixture.admin().delete("IdentityProvider", "okta").await;
     fixture.admin().apply(&provider("okta", TOKEN)).await;
     fixture.pod.start().await;
@@ -115,7 +115,7 @@ async fn identity_provider_that_was_made_again_is_not_served_until_it_is_accepte
     frozen(&fixture, "IdentityProviderChanged", &[ALICE]).await;
     fixture.pod.exec(&["store", "accept-provider", "okta"]).await.ok();
     fixture.until("IdentityProvider", "okta", "Ready", |object| has(&object["status"], "Ready", "True", "")).await;
-    // Its status says what its endpoint does, also in the moment in which that changes.
+    // Its status agrees with its endpoint, also at the moment of the change.
     assert_eq!(scim.send(reqwest::Method::GET, "/Users", None).await.0, 200);
     ready(&fixture).await;
 }
@@ -134,7 +134,7 @@ async fn second_release_in_another_namespace_touches_nothing_while_the_first_is_
         |fixture: &Fixture| fixture.emulator_writes("checkout-api") + fixture.emulator_writes("checkout-web");
     let writes = written_policies(&fixture);
     let mut other = second.pod(&fixture.cluster, "rolecall-other-0", fixture.proxy.address).await;
-    // Also when it is started again.
+    // Also after a restart.
     for last in [false, true] {
         other.start().await;
         other.at_work().await;
@@ -146,7 +146,7 @@ async fn second_release_in_another_namespace_touches_nothing_while_the_first_is_
             other.shutdown().await;
         }
     }
-    // The first goes on.
+    // The first process continues.
     let bob = team.add_bob().await;
     fixture.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
     team.scim.remove_member(&team.group, &bob).await;
@@ -157,8 +157,8 @@ async fn second_release_in_another_namespace_touches_nothing_while_the_first_is_
     assert_eq!(now["status"]["operatorNamespace"], SYSTEM);
     let status = ready(&fixture).await;
     assert!(!has(&status, "Frozen", "True", ""), "{status:#}");
-    // A mapping that comes is the first one's to hold, and one that goes the first one's to end: the second lets it go
-    // at no deadline.
+    // The first process adds the finalizer to a new mapping and removes that of a deleted one. The second does not
+    // remove it at any deadline.
     fixture.admin().apply(&mapping("web", "team-checkout", &["services/checkout-web"], &[INVOKER], "")).await;
     fixture.members_become("checkout-web", INVOKER, &[ALICE]).await;
     denied(&fixture).await;
@@ -185,7 +185,7 @@ async fn definition_that_is_deleted_and_made_again_keeps_the_grants() {
     fixture.gone("CustomResourceDefinition", "rolemappings.rolecall.dev").await;
     fixture.pod.says_of("RoleMapping", TEAM, "frozen", |s| has(s, "Frozen", "True", "MappingVanished")).await;
     fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
-    // Whoever has left is let go all the same, and nobody new comes.
+    // A leaver is removed anyway, and no new person is granted.
     let bob = team.add_bob().await;
     fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
     team.scim.remove_member(&team.group, &bob).await;
@@ -205,7 +205,7 @@ async fn definition_that_is_deleted_and_made_again_keeps_the_grants() {
     fixture.agree().await;
 }
 
-/// Takes the finalizer away and deletes the mapping, before rolecall hears of either.
+/// Removes the finalizer and deletes the mapping, before rolecall observes either.
 async fn strip_and_delete(fixture: &Fixture) {
     fixture.pod.signal("STOP");
     let none = json!({"metadata": {"finalizers": []}});
@@ -222,12 +222,12 @@ async fn mapping_whose_finalizer_was_stripped_keeps_its_grants_until_it_is_relea
     strip_and_delete(&fixture).await;
     fixture.pod.says_of("RoleMapping", TEAM, "vanished", vanished).await;
     fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
-    // Applied again, it goes on where it was.
+    // Applied again, the mapping continues where it was.
     fixture.admin().apply(&support::team()).await;
     ready(&fixture).await;
     team.add_bob().await;
     fixture.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
-    // The same while rolecall is down, and over another restart.
+    // The same while rolecall is not running, and over another restart.
     fixture.pod.shutdown().await;
     fixture.admin().patch("RoleMapping", TEAM, &json!({"metadata": {"finalizers": []}})).await.expect("no finalizers");
     fixture.admin().delete("RoleMapping", TEAM).await;
@@ -267,7 +267,7 @@ async fn target_and_provider_that_are_deleted_freeze_until_they_are_there_again(
     fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
     fixture.admin().apply(&provider).await;
     fixture.admin().apply(&target).await;
-    // Another object of the same name: whether the people are its own is for somebody to say.
+    // Another object of the same name: a person has to decide whether the people are its own.
     frozen(&fixture, "IdentityProviderChanged", &[ALICE]).await;
     accepted(&team.scim, 503).await;
     fixture.pod.exec(&["store", "accept-provider", "okta"]).await.ok();
@@ -289,7 +289,7 @@ async fn abandoned(fixture: &Fixture, count: f64) {
     .await;
 }
 
-/// Google lets rolecall write no policy.
+/// Makes Google deny every write of a policy.
 async fn denied(fixture: &Fixture) {
     let fault =
         json!({"match": {"method": "POST", "path": ":setIamPolicy"}, "action": {"type": "error", "status": 403}});
@@ -312,7 +312,7 @@ async fn revoked(fixture: &Fixture) {
 async fn namespace_target_and_mapping_deleted_together_while_google_refuses_go_and_the_grant_follows() {
     let (mut fixture, _) = Fixture::with_team(&["finalizerDeadline=5s"]).await;
     abandoned(&fixture, 0.0).await;
-    // The mapping alone: its target says what is left.
+    // Only the mapping is deleted: its target reports what is left.
     denied(&fixture).await;
     fixture.admin().delete("RoleMapping", TEAM).await;
     fixture.mapping_status(TEAM, "waits", |s| has(s, "Ready", "False", "RevocationPending")).await;
@@ -326,7 +326,7 @@ async fn namespace_target_and_mapping_deleted_together_while_google_refuses_go_a
     let well = |target: &Value| has(&target["status"], "Ready", "True", "");
     fixture.until("CloudRunTarget", "shop-dev", "is well again", well).await;
 
-    // All of it at once.
+    // All objects at once.
     fixture.admin().apply(&support::team()).await;
     fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
     ready(&fixture).await;
@@ -378,7 +378,7 @@ async fn mass_removal_is_held_until_its_hash_is_released_also_of_a_mapping_that_
     fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
     fixture.mapping_status(TEAM, "nothing is held", held(0)).await;
 
-    // All of them again, and the mapping is deleted.
+    // All people again, and the mapping is deleted.
     team.scim.replace_members(&team.group, &everybody).await;
     fixture.members_become("checkout-api", INVOKER, &all).await;
     fixture.admin().delete("RoleMapping", TEAM).await;
@@ -397,7 +397,7 @@ async fn mass_removal_is_held_until_its_hash_is_released_also_of_a_mapping_that_
 
 #[tokio::test]
 async fn mapping_deleted_while_rolecall_is_down_is_revoked_when_it_comes_back() {
-    // It is down for longer than the deadline, which counts from when a deletion can be carried out.
+    // rolecall is down for longer than the deadline, which starts only when a deletion can be carried out.
     let (mut fixture, _) = Fixture::with_team(&["finalizerDeadline=2s"]).await;
     fixture.pod.shutdown().await;
     let delete = ["delete", "rolemapping/team", "--namespace=checkout", "--wait=false"];

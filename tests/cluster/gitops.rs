@@ -1,4 +1,5 @@
-//! Argo CD, Flux and others: manifests applied by another field manager, pruned, applied again, and judged by kstatus.
+//! Argo CD, Flux and others: manifests applied by another field manager, pruned, applied again, and evaluated by
+//! kstatus.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -18,7 +19,7 @@ async fn sync(fixture: &Fixture, manifests: &[Value]) {
     }
 }
 
-/// The resource versions of what these manifests describe.
+/// The resource versions of the objects in these manifests.
 async fn versions(fixture: &Fixture, manifests: &[Value]) -> Vec<Value> {
     let mut versions = Vec::new();
     for manifest in manifests {
@@ -46,7 +47,7 @@ async fn manifests_of_another_field_manager_are_not_fought_over_and_may_be_prune
         .await;
     quiet(&fixture).await;
 
-    // What is applied again and again changes nothing, and nobody writes because of it.
+    // Repeated applies change nothing and cause no writes.
     let (then, before) = (fixture.cluster.now(), versions(&fixture, &manifests).await);
     for _ in 0..10 {
         sync(&fixture, &manifests).await;
@@ -58,7 +59,7 @@ async fn manifests_of_another_field_manager_are_not_fought_over_and_may_be_prune
     let diff = ["diff", "--server-side", "--force-conflicts", "--field-manager", ARGOCD, "-f", "-"];
     assert_eq!(fixture.cluster.kubectl_with(&diff, &all).await.ok(), "");
 
-    // A change is taken up, and only the status is written.
+    // A change takes effect, and only the status is written.
     let changed = documents(&mapping("team", "team-checkout", &["services/checkout-web"], &[VIEWER], "")).remove(0);
     for _ in 0..3 {
         sync(&fixture, std::slice::from_ref(&changed)).await;
@@ -81,7 +82,7 @@ async fn manifests_of_another_field_manager_are_not_fought_over_and_may_be_prune
     .await;
     assert!(written.iter().all(|call| call.contains("/status ")), "{written:?}");
 
-    // A replacement (PUT) says nothing of the finalizer, which takes it off: it is put back, and nothing froze.
+    // A replacement (PUT) without the finalizer removes it: it is added again, and nothing was frozen.
     let mut whole = changed.clone();
     whole["spec"]["grants"][0]["roles"] = json!([INVOKER]);
     eventually("kubectl replace", async || {
@@ -98,7 +99,7 @@ async fn manifests_of_another_field_manager_are_not_fought_over_and_may_be_prune
         })
         .await;
 
-    // Pruned, and back again.
+    // Pruned, and applied again.
     fixture.admin().delete("RoleMapping", "checkout/team").await;
     fixture.gone("RoleMapping", "checkout/team").await;
     assert!(fixture.policy("checkout-web").await.is_empty(), "revoked before it went");
@@ -107,7 +108,7 @@ async fn manifests_of_another_field_manager_are_not_fought_over_and_may_be_prune
     fixture.mapping_status("checkout/team", "ready again", is_ready).await;
 }
 
-/// Waits for a state and asks kstatus about the very object that shows it.
+/// Waits for a state and evaluates the object in that state with kstatus.
 async fn judged(fixture: &Fixture, kind: &str, name: &str, wanted: &str, reason: &str, state: impl Fn(&Value) -> bool) {
     let seen = |object: &Value| condition(&object["status"], "Ready")["reason"] == reason;
     let object = fixture.until(kind, name, reason, |object| seen(object) && state(object)).await;
@@ -115,7 +116,7 @@ async fn judged(fixture: &Fixture, kind: &str, name: &str, wanted: &str, reason:
     assert_eq!(status, wanted, "{kind} {name} ({reason}): {message}\n{object:#}");
 }
 
-/// What waits after a failure is tried at once.
+/// Requests a reconcile, so that a retry that waits after a failure is made at once.
 async fn reconcile(fixture: &Fixture, kind: &str, name: &str) {
     static ASKED: AtomicU32 = AtomicU32::new(0);
     let asked = ASKED.fetch_add(1, Ordering::Relaxed).to_string();
@@ -127,7 +128,7 @@ fn any(_: &Value) -> bool {
     true
 }
 
-/// A fault on each call whose path has this in it.
+/// A fault on each call whose path contains this.
 fn failing(path: &str, status: u16) -> Value {
     json!({"match": {"path": path}, "action": {"type": "error", "status": status}})
 }
@@ -178,7 +179,7 @@ async fn kstatus_agrees_with_the_table_of_conditions_for_mappings() {
     judge("denied", "Failed", "PermissionDenied", |object| has(&object["status"], "Stalled", "True", "")).await;
     judge("ill", "InProgress", "GoogleUnavailable", |object| has(&object["status"], "Reconciling", "True", "")).await;
     judge("unsure", "InProgress", "OutcomeUnknown", |object| has(&object["status"], "Reconciling", "True", "")).await;
-    // The target knows whose turn it is, too.
+    // The status of the target shows who has to act, too.
     judged(&fixture, "CloudRunTarget", "shop-dev", "Failed", "PermissionDenied", |object| {
         has(&object["status"], "PermissionsValid", "False", "PermissionDenied")
     })
@@ -202,7 +203,7 @@ async fn kstatus_agrees_with_the_table_of_conditions_for_mappings() {
     reconcile(&fixture, "CloudRunTarget", "shop-dev").await;
     fixture.gone("RoleMapping", "checkout/team").await;
 
-    // Held by the guard: nothing is broken.
+    // Held by the guard, which is not a failure.
     let mut users = Vec::new();
     for n in 0..20 {
         users.push(scim.create_user(&format!("user{n}@example.com")).await);

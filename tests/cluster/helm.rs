@@ -1,4 +1,4 @@
-//! The life of a release: what it says, an upgrade of the definitions, and how one leaves.
+//! Life of a release: its notes, an upgrade of the CRDs, and how it is uninstalled.
 
 use std::path::Path;
 
@@ -46,7 +46,7 @@ async fn upgrade_with_a_changed_definition_keeps_all_objects_and_grants() {
     })
     .await;
     assert!(table.contains("Revoke") && table.contains("2/2"), "{table}");
-    // The Deployment starts its pod anew.
+    // The Deployment starts a new pod.
     fixture.pod.shutdown().await;
     fixture.pod = fixture.release.pod(&fixture.cluster, "rolecall-0", fixture.proxy.address).await;
     fixture.pod.start().await;
@@ -60,12 +60,12 @@ async fn upgrade_with_a_changed_definition_keeps_all_objects_and_grants() {
         assert!(has(&after["status"], "Ready", "True", ""), "{after:#}");
     }
     assert_eq!(fixture.emulator_writes("checkout-api"), writes, "nothing was written");
-    // And the changed kind is followed.
+    // The changed kind is watched again.
     fixture.admin().apply(&mapping("web", "team-checkout", &["services/checkout-web"], &[INVOKER], "")).await;
     fixture.members_become("checkout-web", INVOKER, &[ALICE, BOB]).await;
 }
 
-/// `helm uninstall` and the end of its pod; what the pages say stays, and nothing else.
+/// `helm uninstall` and the end of its pod. Exactly the objects listed in the documentation stay.
 async fn uninstalled(fixture: &mut Fixture) {
     fixture.release.uninstall(&fixture.cluster).await.ok();
     fixture.pod.shutdown().await;
@@ -112,7 +112,7 @@ async fn uninstall_that_revokes_leaves_no_grant_and_no_finalizer_and_is_taken_ba
     assert!(said.contains("settled"), "{said}");
     assert!(fixture.policy("checkout-web").await.is_empty());
     fixture.members_become("checkout-api", INVOKER, &["user:carol@example.com"]).await;
-    // Nothing begins any more, also with the process still there.
+    // No new work is started, although the process still runs.
     fixture.admin().apply(&mapping("late", "team-checkout", &["services/checkout-web"], &[INVOKER], "")).await;
     fixture.members_stay("checkout-web", INVOKER, &[]).await;
     uninstalled(&mut fixture).await;
@@ -121,7 +121,7 @@ async fn uninstall_that_revokes_leaves_no_grant_and_no_finalizer_and_is_taken_ba
         fixture.gone("RoleMapping", &format!("checkout/{name}")).await;
     }
 
-    // Installed again on what was kept, it remembers, and goes on when that is taken back.
+    // Installed again on what was kept, it remembers the uninstall, and continues when that is canceled.
     fixture.release.reinstall(&fixture.cluster).await.ok();
     fixture.pod = fixture.release.pod(&fixture.cluster, "rolecall-0", fixture.proxy.address).await;
     fixture.pod.start().await;
@@ -138,7 +138,7 @@ async fn uninstall_that_revokes_leaves_no_grant_and_no_finalizer_and_is_taken_ba
         .await;
 }
 
-/// Gives rolecall these rules in the whole cluster, and answers those that it had.
+/// Gives rolecall these cluster-wide rules, and returns the former ones.
 async fn with_rules(fixture: &Fixture, change: impl Fn(Vec<Value>) -> Vec<Value>) -> Vec<Value> {
     let mut role = fixture.object("ClusterRole", "rolecall").await;
     let had = role["rules"].as_array().expect("rules").clone();
@@ -159,7 +159,7 @@ async fn uninstall_goes_on_with_mappings_that_changed_while_their_finalizer_was_
     let said = fixture.pod.exec(&["uninstall", "--revoke", "--timeout", "1"]).await.refused();
     assert!(said.contains("not settled yet"), "{said}");
     fixture.pod.says("cannot take the finalizer off checkout/team").await;
-    // Between the look at it and the write somebody else changed it, as any writer of its status does.
+    // Somebody else changed the object between the read and the write, like any writer of its status does.
     fixture
         .admin()
         .patch("RoleMapping", "checkout/team", &json!({"metadata": {"labels": {"team": "a"}}}))
@@ -186,7 +186,7 @@ async fn uninstall_that_orphans_leaves_the_grants_and_no_finalizer() {
     assert_eq!(fixture.emulator_writes("checkout-api"), writes);
 }
 
-/// The commands of a numbered step of the notes: what is indented by five.
+/// The commands of a numbered step of the notes: the lines indented by five.
 fn step(notes: &str, number: usize) -> Vec<String> {
     let begins = format!("{number}. ");
     let lines = notes.lines().skip_while(|line| !line.starts_with(&begins)).skip(1);
@@ -235,7 +235,7 @@ async fn notes_of_the_installation_are_shown_and_their_commands_work_as_they_sta
     fixture.admin().apply(&team()).await;
     fixture.mapping_status("checkout/team", "ready", |status: &Value| has(status, "Ready", "True", "Converged")).await;
     let [watching, inside] = &step(&notes, 3)[..] else { panic!("two commands in step 3 of:\n{notes}") };
-    // A watch ends with the request; kubectl says nothing of it.
+    // A watch ends with the request, without a message of kubectl.
     let said = fixture.cluster.shell(&format!("{watching} --request-timeout=3s")).await.stdout;
     assert!(said.contains("team") && said.contains("1/1"), "{said}");
     let inside = inside.strip_prefix("kubectl -n rolecall-system exec deploy/rolecall -- /rolecall ");

@@ -1,4 +1,5 @@
-//! Two processes, or one after the other, on one database: what the first has begun, the second ends, once.
+//! Two processes, at the same time or in sequence, on one database: what the first starts, the second finishes, exactly
+//! once.
 
 use std::time::Instant;
 
@@ -8,7 +9,7 @@ use crate::support::*;
 
 const STRANGER: &str = "user:stranger@elsewhere.example";
 
-/// The fault hits the next write of a policy.
+/// Injects a fault into the next write of a policy.
 async fn next_write(fixture: &Fixture, action: Value) {
     fixture.fault(json!({"match": {"method": "POST", "path": ":setIamPolicy", "count": 1}, "action": action})).await;
 }
@@ -26,7 +27,7 @@ async fn operator_that_is_killed_between_intend_and_settle_leaves_no_orphan() {
     let (mut fixture, team) = Fixture::with_team(&[]).await;
     fixture.stranger_adds("checkout-api", INVOKER, STRANGER).await;
     let bob = team.scim.create_user("bob@example.com").await;
-    // The call is lost, or its answer is; each time the team changes by one that comes and one that goes.
+    // Either the call is lost or its answer; each time one person joins the team and one leaves.
     let edges = [
         (json!({"type": "hang", "when": "before"}), &bob, BOB),
         (json!({"type": "hang", "when": "after"}), &team.alice, ALICE),
@@ -43,13 +44,13 @@ async fn operator_that_is_killed_between_intend_and_settle_leaves_no_orphan() {
         println!("measured: at work again after SIGKILL: {:.1} s", killed.elapsed().as_secs_f64());
         fixture.members_become("checkout-api", INVOKER, &[STRANGER, stays]).await;
     }
-    // Ours is still known to be ours: it goes when it is no longer wanted, and the stranger's stays.
+    // The grant is still known as owned: it is removed when it is no longer wanted, and the foreign one stays.
     team.scim.remove_member(&team.group, &team.alice).await;
     fixture.members_become("checkout-api", INVOKER, &[STRANGER]).await;
     fixture.agree().await;
 }
 
-/// The leader is stopped while Google has its call that grants Bob. Answers another pod that stands by, and Bob.
+/// Suspends the leader while Google processes its call that grants Bob. Returns another pod on standby, and Bob.
 async fn stopped_mid_write(fixture: &mut Fixture, team: &Team, action: Value) -> (Pod, String) {
     let mut standby = fixture.release.pod(&fixture.cluster, "rolecall-1", fixture.proxy.address).await;
     standby.start().await;
@@ -60,7 +61,7 @@ async fn stopped_mid_write(fixture: &mut Fixture, team: &Team, action: Value) ->
     (standby, bob)
 }
 
-/// The first process wakes up, learns that it does not lead any more, and ends.
+/// Resumes the first process, which finds that it lost the leadership, and exits.
 async fn wakes_and_ends(fixture: &mut Fixture) {
     fixture.pod.signal("CONT");
     assert_eq!(fixture.pod.end().await, Some(3), "{}", tail(&fixture.pod.said()));
@@ -71,7 +72,7 @@ async fn wakes_and_ends(fixture: &mut Fixture) {
 async fn leader_that_is_stopped_mid_write_grants_nothing_twice_when_it_wakes() {
     let (mut fixture, team) = Fixture::with_team(&[]).await;
     let writes = fixture.emulator_writes("checkout-api");
-    // The write takes effect while the leader sleeps: its late write is the one that would settle it.
+    // The write takes effect while the leader is suspended: its late write is the one that would settle it.
     let (mut standby, _) = stopped_mid_write(&mut fixture, &team, json!({"type": "latency", "latencyMs": 1500})).await;
     let stopped = Instant::now();
     standby.at_work().await;
@@ -79,16 +80,16 @@ async fn leader_that_is_stopped_mid_write_grants_nothing_twice_when_it_wakes() {
     fixture.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
     let slept = stopped.elapsed();
     wakes_and_ends(&mut fixture).await;
-    // Longer than a call may take, and the answer is not looked at.
+    // Suspended for longer than a call may take, so that the answer is not read.
     if slept.as_secs() < 28 {
         let refused = "the store cannot record the step, so it is not taken: another rolecall took over";
         assert!(fixture.pod.said().contains(refused), "its late write is refused:\n{}", tail(&fixture.pod.said()));
     }
     fixture.members_stay("checkout-api", INVOKER, &[ALICE, BOB]).await;
-    // One write granted him; one more proves the read that tells what became of it, where nothing else is to be written.
+    // One write granted him. One more proves the read that shows the outcome, since nothing else has to be written.
     let since = fixture.emulator_writes("checkout-api") - writes;
     assert!((1..=2).contains(&since), "{since} writes");
-    // The second knows the grant as its own.
+    // The second process knows the grant as owned.
     let scim = standby.scim("okta", TOKEN);
     scim.replace_members(&team.group, &[&team.alice]).await;
     fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
@@ -135,7 +136,7 @@ async fn standby_serves_scim_and_the_leader_follows() {
     fixture.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
     fixture.mapping_status("checkout/team", "counts Bob", |s| s["grants"]["verified"] == 2).await;
     assert!(!standby.said().contains("leading since"), "the first leads:\n{}", standby.said());
-    // And it takes over from a leader that ends.
+    // It also takes over from a leader that shuts down.
     let ended = Instant::now();
     fixture.pod.shutdown().await;
     standby.at_work().await;

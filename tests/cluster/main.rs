@@ -1,6 +1,7 @@
-//! Everything that needs a cluster: a real kube-apiserver, the real chart, the real binary, the emulator as Google.
+//! Tests that need a cluster: a real kube-apiserver, the real chart, the real binary, the emulator as Google.
 //!
-//! `make test` builds the control plane (`scripts/cluster_tools.py`) and runs these; `support/mod.rs` says how to write one.
+//! `make test` builds the control plane (`scripts/cluster_tools.py`) and runs these; `support/mod.rs` explains how to
+//! write one.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails, and says where")]
 #![allow(

@@ -1,16 +1,16 @@
-//! What others conclude from a status: kstatus from the moment of creation, and what stands there when the API server
+//! Conclusions that others draw from a status: kstatus from the creation on, and the status shown when the API server
 //! refuses a write.
 
 use serde_json::{Value, json};
 
 use crate::support::*;
 
-/// What kstatus makes of an object.
+/// The kstatus of an object.
 async fn judgement(object: &Value) -> String {
     kstatus(std::slice::from_ref(object)).await.remove(0).0
 }
 
-/// Every object of the smallest set, without the Secret, as the API server answers its creation.
+/// Every object of the smallest set, without the Secret, as returned by the API server on creation.
 async fn created(fixture: &Fixture) -> Vec<Value> {
     let mut created = Vec::new();
     for manifest in base().iter().flat_map(|(_, text)| documents(text)).chain(documents(&team())) {
@@ -35,7 +35,7 @@ async fn object_that_nobody_has_looked_at_is_in_progress_from_the_moment_of_its_
         assert_eq!(judgement(&read).await, "InProgress", "rolecall is down, and it stays so: {read:#}");
     }
 
-    // Up, it looks: until then, and until Google has what is asked for, nothing is Current.
+    // Until rolecall has reconciled the objects, and until Google has the grants, nothing is Current.
     fixture.pod.start().await;
     two_people(&fixture).await;
     fixture.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
@@ -106,7 +106,7 @@ async fn status_that_the_api_server_refuses_gives_way_to_one_that_says_so() {
     let crd = fixture.admin().get("CustomResourceDefinition", name).await.expect("the CRD");
     let most = |bound: u64| json!({"spec": bounded(&crd, bound)["spec"]});
     fixture.admin().patch("CustomResourceDefinition", name, &most(1)).await.expect("a narrower CRD");
-    // A summary that changes from here on is refused, as soon as the API server holds it against the new schema.
+    // From now on a changed summary is refused, as soon as the API server validates against the new schema.
     let suspend = |mode: &str| json!({"spec": {"mode": mode}});
     let refused = |object: &Value| has(&object["status"], "Ready", "False", "StatusRefused");
     eventually("the status says that it is refused", async || {

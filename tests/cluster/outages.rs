@@ -1,4 +1,4 @@
-//! The API server is away, or silent.
+//! Outages of the API server: not reachable, or not answering.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::support::*;
 
 const ALICE: &str = "user:alice@example.com";
 
-/// A fixture in which Alice, of `team-checkout`, may invoke `checkout-api`; `checkout-web` is there too.
+/// A fixture in which Alice of `team-checkout` may invoke `checkout-api`; `checkout-web` exists too.
 async fn checkout() -> Fixture {
     let fixture = Fixture::start().await;
     fixture.create_services("shop-dev", &["checkout-api", "checkout-web"]).await;
@@ -23,13 +23,13 @@ async fn checkout() -> Fixture {
     fixture
 }
 
-/// A mapping of the team onto one service.
+/// Applies a mapping of the team onto one service.
 async fn apply(fixture: &Fixture, service: &str) {
     let resource = format!("services/checkout-{service}");
     fixture.admin().apply(&mapping(service, "team-checkout", &[&resource], &[INVOKER], "")).await;
 }
 
-/// What is applied now takes effect, in the policy and in the status.
+/// Checks that newly applied objects take effect, in the policy and in the status.
 async fn follows(fixture: &Fixture) {
     apply(fixture, "web").await;
     fixture.members_become("checkout-web", INVOKER, &[ALICE]).await;
@@ -84,7 +84,7 @@ async fn api_server_that_dies_under_load_delays_what_is_applied_and_no_push() {
     let first = scim.create_user("user0@example.com").await;
     let group = scim.create_group("team-load", &[&first]).await;
 
-    // Each call that the IdP makes has to be answered with success, which these ask for.
+    // These fail unless every call of the IdP is answered with success.
     let (stop, mut stopped) = tokio::sync::watch::channel(false);
     let pushing = tokio::spawn(async move {
         let mut pushed = 1;
@@ -148,7 +148,7 @@ async fn watch_that_leads_nowhere_is_given_up_and_what_it_missed_is_noticed() {
     let since = std::time::Instant::now();
     apply(&fixture, "web").await;
     fixture.admin().delete("RoleMapping", "checkout/api").await;
-    // A watch lasts 30 s, and 5 s after that it is given up; a silent connection after 45 s.
+    // A watch lasts 30 s and is abandoned 5 s later; a silent connection after 45 s.
     eventually_within(Duration::from_secs(90), "what was applied takes effect", async || {
         let (api, web) = (fixture.policy("checkout-api").await, fixture.policy("checkout-web").await);
         if web.contains_key(INVOKER) && !api.contains_key(INVOKER) {

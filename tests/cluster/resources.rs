@@ -1,4 +1,4 @@
-//! The custom resources as the API server sees them. No operator runs.
+//! The custom resources in the API server. No operator is running.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ async fn cluster(namespace: &str) -> Arc<ControlPlane> {
     cluster
 }
 
-/// The definition of a kind.
+/// The CRD of a kind.
 async fn definition(cluster: &ControlPlane, kind: &str) -> Value {
     cluster.admin.find("CustomResourceDefinition", &format!("{}s.rolecall.dev", kind.to_lowercase())).await
 }
@@ -41,7 +41,7 @@ async fn the_definitions_are_accepted_and_served() {
     }
 }
 
-/// What the API server says about a manifest, as it is written.
+/// The API server's answer to a manifest.
 async fn offered(cluster: &ControlPlane, text: &str) -> Result<Value, Refused> {
     let (kind, namespace) = match () {
         () if text.contains("kind: IdentityProvider") => ("IdentityProvider", None),
@@ -52,8 +52,8 @@ async fn offered(cluster: &ControlPlane, text: &str) -> Result<Value, Refused> {
     cluster.admin.call(Method::POST, &path, "application/yaml", text.to_owned()).await
 }
 
-/// What folder mode refuses and the API server has no cause to: a namespace is that of the request there, and a null is
-/// no value.
+/// Values that folder mode refuses and the API server accepts: there the request determines the namespace, and a null
+/// is not a value.
 const TAKEN_BY_THE_SERVER: [&str; 3] = ["name: okta\n  namespace: x\n", "", "staleAfter: null"];
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn what_folder_mode_takes_and_refuses_is_taken_and_refused_with_the_same_w
             if reason != "RuleViolated" {
                 continue;
             }
-            // The rule's message is the server's, without the value that folder mode adds.
+            // The message of the rule is that of the server, without the value that folder mode adds.
             let here = parse_file("a.yaml", &text).remove(0).result.expect_err(&to);
             let rule = here.iter().find(|problem| problem.reason == reason).expect("the rule");
             let message = rule.message.split(" (found `").next().expect("words");
@@ -172,7 +172,7 @@ deletionPolicy: Orphan
     ),
 ];
 
-/// The fields below a node, as JSON pointers. Where a rule binds fields to each other, they change together.
+/// The fields below a node, as JSON pointers. Fields that a rule relates to each other change together.
 fn fields(schema: &Value, pointer: &str, found: &mut Vec<String>) {
     let bound = schema.get("x-kubernetes-validations").is_some() && schema["type"] == "object";
     match schema["properties"].as_object() {
@@ -185,7 +185,7 @@ fn fields(schema: &Value, pointer: &str, found: &mut Vec<String>) {
             if schema["items"]["properties"].is_object() {
                 fields(&schema["items"], &format!("{pointer}/0"), found);
             }
-            // An enumeration of one has no second value yet.
+            // An enumeration of one value has no second value yet.
             if schema["enum"].as_array().is_none_or(|values| values.len() > 1) {
                 found.push(pointer.to_owned());
             }
@@ -227,7 +227,7 @@ async fn every_field_of_a_spec_can_be_changed() {
     assert!(changed > 25, "{changed}");
 }
 
-/// Does `kept` say all that was sent? Defaults may be added.
+/// True when `kept` contains everything that was sent. Defaults may be added.
 fn covers(kept: &Value, sent: &Value) -> bool {
     match (kept, sent) {
         (Value::Object(kept), Value::Object(sent)) => {
@@ -240,12 +240,12 @@ fn covers(kept: &Value, sent: &Value) -> bool {
     }
 }
 
-/// Paths of fields without a description, as `kubectl explain` takes them.
+/// Paths of fields without a description, in the form that `kubectl explain` accepts.
 fn undescribed(schema: &Value, path: &str, seen: &mut usize, found: &mut Vec<String>) {
     for (name, child) in schema["properties"].as_object().into_iter().flatten() {
         let path = format!("{path}.{name}");
         *seen += 1;
-        // A reference to a described type of Kubernetes itself, such as ObjectMeta, has its words beside it.
+        // A reference to a documented type of Kubernetes itself, such as ObjectMeta, has its description beside it.
         let words = child["description"].as_str().unwrap_or_default();
         if words.len() < 5 || !words.ends_with('.') && !path.ends_with("apiVersion") && !path.ends_with("kind") {
             found.push(format!("{path}: `{words}`"));
@@ -349,7 +349,7 @@ async fn status_is_written_apart_from_the_rest() {
         let stored = cluster.admin.create(&object).await.expect("created");
         assert_eq!(stored["status"], json!({"observedGeneration": -1}), "{kind}: an author does not write it");
         let generation = stored["metadata"]["generation"].clone();
-        // Through the subresource only the status changes.
+        // Through the subresource, only the status changes.
         let mut status = stored.clone();
         status["status"] = json!({"lastHandledReconcileAt": "by-the-operator"});
         status["spec"] = documents(text)[0]["spec"].clone();
@@ -367,7 +367,7 @@ async fn status_is_written_apart_from_the_rest() {
         assert_ne!(stored["spec"]["description"], "by the operator", "{kind}");
         assert_eq!(stored["metadata"].get("labels"), None, "{kind}");
         assert_eq!(stored["metadata"]["generation"], generation, "{kind}: a status is no new generation");
-        // And not through the object.
+        // Through the object, the status does not change.
         let mut whole = stored.clone();
         whole["status"] = json!({"lastHandledReconcileAt": "by-the-author"});
         let stored = cluster.admin.replace(&whole).await.expect("replaced");
@@ -395,7 +395,7 @@ async fn tokens_of_two_field_managers_live_side_by_side() {
     apply("platform", provider("a")).await;
     let both = apply("rotation", provider("b")).await;
     assert_eq!(names(&both), ["a", "b"]);
-    // A manager that applies another list takes back its own entry only.
+    // A manager that applies another list removes only its own entry.
     let rotated = apply("rotation", provider("c")).await;
     assert_eq!(names(&rotated), ["a", "c"]);
     let subjects = |provider: &str| {

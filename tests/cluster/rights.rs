@@ -1,4 +1,4 @@
-//! The rights of the chart, both ways: nothing that rolecall does is refused, and nothing that it may do is superfluous.
+//! The permissions of the chart, in both directions: none that rolecall needs is missing, and none is superfluous.
 
 use std::fmt;
 
@@ -9,15 +9,15 @@ use crate::support::{self, *};
 const TEAM: &str = "checkout/team";
 const ROLES: [(&str, &str); 2] = [("ClusterRole", "rolecall"), ("Role", "rolecall-system/rolecall")];
 
-/// The smallest thing that a rule can allow.
+/// The smallest permission that a rule can give.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Right {
-    /// Catalog into [`ROLES`].
+    /// Index into [`ROLES`].
     role: usize,
     group: String,
     resource: String,
     verb: String,
-    /// Of one object alone.
+    /// The name of the only object it applies to.
     name: Option<String>,
 }
 
@@ -34,7 +34,7 @@ impl Right {
         self.group == call.group && self.resource == call.resource && self.verb == call.verb && names
     }
 
-    /// A rule that allows this and nothing else.
+    /// A rule with this permission alone.
     fn rule(&self) -> Value {
         let mut rule = json!({"apiGroups": [self.group], "resources": [self.resource], "verbs": [self.verb]});
         if let Some(name) = &self.name {
@@ -48,7 +48,7 @@ fn texts(value: &Value) -> Vec<String> {
     value.as_array().into_iter().flatten().map(|text| text.as_str().expect("text").to_owned()).collect()
 }
 
-/// All that the roles of the chart allow, taken apart.
+/// All permissions of the chart's roles, one by one.
 async fn rights(cluster: &ControlPlane) -> Vec<Right> {
     let mut rights = Vec::new();
     for (role, (kind, name)) in ROLES.into_iter().enumerate() {
@@ -76,7 +76,7 @@ async fn rights(cluster: &ControlPlane) -> Vec<Right> {
     rights
 }
 
-/// Gives rolecall these rights, and waits until `without` is not among what the API server allows it.
+/// Gives rolecall these permissions, and waits until the API server no longer permits `without`.
 async fn allow(cluster: &ControlPlane, user: &str, rights: &[Right], without: Option<&Right>) {
     for (role, (kind, name)) in ROLES.into_iter().enumerate() {
         let mut object = cluster.admin.find(kind, name).await;
@@ -105,7 +105,7 @@ async fn allow(cluster: &ControlPlane, user: &str, rights: &[Right], without: Op
     }
 }
 
-/// Waits until `check` likes an object, which is null when it does not exist.
+/// Waits until `check` accepts an object, which is null when it does not exist.
 async fn until(cluster: &ControlPlane, kind: &str, name: &str, what: &str, check: impl Fn(&Value) -> bool) {
     eventually(&format!("{kind} {name}: {what}"), async || {
         let object = cluster.admin.find(kind, name).await;
@@ -114,13 +114,13 @@ async fn until(cluster: &ControlPlane, kind: &str, name: &str, what: &str, check
     .await;
 }
 
-/// A life of rolecall, in which it needs all its rights.
+/// A run of rolecall that needs all of its permissions.
 async fn life(cluster: &ControlPlane, google: &Google, pod: &mut Pod) {
     let admin = &cluster.admin;
     let ready = |object: &Value| has(&object["status"], "Ready", "True", "");
     let by_label = target(&["services/*"], &[INVOKER]).replace("names: [checkout]", "matchLabels: {team: checkout}");
     pod.start().await;
-    // The watches bring the rest, and lists alone do not.
+    // The rest arrives through watches, not through lists.
     pod.at_work().await;
     admin.apply(&provider("okta", TOKEN)).await;
     let scim = pod.scim("okta", TOKEN);
@@ -136,7 +136,7 @@ async fn life(cluster: &ControlPlane, google: &Google, pod: &mut Pod) {
     until(cluster, "RoleMapping", TEAM, "ready", ready).await;
     until(cluster, "CloudRunTarget", "shop-dev", "ready", ready).await;
     until(cluster, "IdentityProvider", "okta", "ready", ready).await;
-    // The same reason for the second time counts the first Event up.
+    // When the same reason occurs for the second time, the count of the first Event increases.
     let event = async |what: &str, check: fn(&Value) -> bool| {
         eventually(what, async || {
             let events = admin.list("Event", Some("checkout")).await.map_err(|refused| refused.to_string())?;
@@ -164,7 +164,7 @@ async fn life(cluster: &ControlPlane, google: &Google, pod: &mut Pod) {
     pod.shutdown().await;
 }
 
-/// Everything as before the first life.
+/// Restores the state before the first run.
 async fn forget(fixture: &mut Fixture) {
     fixture.pod.kill();
     let admin = fixture.admin();
@@ -191,7 +191,7 @@ async fn forget(fixture: &mut Fixture) {
     std::fs::create_dir_all(&fixture.release.volume).expect("the volume");
 }
 
-/// Waits until the API server has refused this, and rolecall has said so.
+/// Waits until the API server has refused this, and rolecall has reported it.
 async fn refusal(cluster: &ControlPlane, then: usize, user: &str, log: &std::path::Path, born: usize, right: &Right) {
     let by = |call: &&Call| call.user == user && call.code == 403;
     eventually_within(PATIENCE * 2, &format!("a refusal of {right}"), async || {

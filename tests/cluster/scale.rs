@@ -1,4 +1,4 @@
-//! Many mappings on many services: what it takes until all is in step, and that nothing is written afterwards.
+//! Many mappings on many services: the cost until everything is converged, and no writes afterwards.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,11 +10,11 @@ use crate::support::*;
 
 const MAPPINGS: usize = 2000;
 const SERVICES: usize = 500;
-/// Groups of one person each; each group has an equal part of the mappings.
+/// Number of groups of one person each; the mappings are divided equally among the groups.
 const GROUPS: usize = 20;
 /// Mappings on one service.
 const PER_SERVICE: usize = MAPPINGS / SERVICES;
-/// In a debug build on a busy machine.
+/// For a debug build on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(8);
 
 /// Waits until this many mappings are ready with the grants of this many people each.
@@ -37,12 +37,12 @@ async fn converged(fixture: &Fixture, wanted: usize, people: usize) {
     .await;
 }
 
-/// Reads and writes of policies so far.
+/// Number of reads and writes of policies so far.
 fn google(fixture: &Fixture) -> (usize, usize) {
     (fixture.emulator.count("GET", ":getIamPolicy"), fixture.emulator.count("POST", ":setIamPolicy"))
 }
 
-/// The calls of rolecall at the API server since then, by verb and resource.
+/// Number of calls of rolecall to the API server since then, by verb and resource.
 fn kubernetes(fixture: &Fixture, then: usize) -> BTreeMap<String, usize> {
     let mut counted = BTreeMap::new();
     for call in fixture.cluster.calls_since(then).iter().filter(|call| call.user == fixture.pod.user) {
@@ -56,7 +56,7 @@ fn per(count: usize, objects: usize) -> String {
     format!("{:.2}", count as f64 / objects as f64)
 }
 
-/// The most calls of one kind for one object since then.
+/// Largest number of calls of one kind for one object since then.
 fn most(fixture: &Fixture, then: usize, resource: &str) -> usize {
     let mut counted = BTreeMap::<String, usize>::new();
     for call in fixture.cluster.calls_since(then) {
@@ -69,7 +69,7 @@ fn most(fixture: &Fixture, then: usize, resource: &str) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_thousand_mappings_on_five_hundred_services_converge_with_few_calls_and_then_rest() {
-    // Drift passes would blur the counts.
+    // Reads for drift would distort the counts.
     let mut fixture = Fixture::prepare(&["driftInterval=24h"]).await;
     let services: Vec<Value> = (0..SERVICES)
         .map(|n| json!({"name": format!("projects/shop-dev/locations/europe-west1/services/s{n}")}))
@@ -91,7 +91,7 @@ async fn two_thousand_mappings_on_five_hundred_services_converge_with_few_calls_
     quiet(&fixture).await;
     let idle = fixture.pod.resident();
 
-    // Many people apply at once.
+    // Many people apply manifests at once.
     let (then, reads_and_writes, begun) = (fixture.cluster.now(), google(&fixture), Instant::now());
     let mut applying = JoinSet::new();
     for part in 0..8 {
@@ -127,14 +127,15 @@ async fn two_thousand_mappings_on_five_hundred_services_converge_with_few_calls_
         idle / 1024,
         fixture.pod.resident() / 1024
     );
-    // The mappings of a policy come one after the other: each may be worth a pass of its own, and none more than one.
+    // The mappings of a policy arrive one after the other: each may cause a reconcile of its own, and none more than
+    // one.
     assert!((SERVICES..=MAPPINGS).contains(&writes), "{writes} writes");
     assert!((writes..=MAPPINGS + SERVICES).contains(&reads), "{reads} reads, {writes} writes");
     let finalizers = most(&fixture, then, "rolemappings");
     let statuses = most(&fixture, then, "rolemappings/status");
     println!("measured: at most {finalizers} finalizer patch and {statuses} status patches for one mapping");
     assert_eq!(finalizers, 1);
-    // Pending, ready, verified. Where it takes long, one that has been pending for a minute says so, too.
+    // Pending, ready, verified. If it takes long, a mapping that has been pending for a minute reports that, too.
     let all = kubernetes(&fixture, then).remove("patch rolemappings/status").unwrap_or_default();
     assert!(all <= 3 * MAPPINGS, "{all} status patches for {MAPPINGS} mappings");
     assert!(
@@ -142,7 +143,7 @@ async fn two_thousand_mappings_on_five_hundred_services_converge_with_few_calls_
         "{statuses} status patches for one mapping"
     );
 
-    // One change of one group reaches each policy in which it has a part, and no other.
+    // One change of one group affects each policy in which it has a part, and no other.
     let concerned = MAPPINGS / GROUPS;
     let (then, before, since) = (fixture.cluster.now(), google(&fixture), Instant::now());
     let user = scim.create_user("more@example.com").await;

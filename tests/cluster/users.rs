@@ -1,4 +1,4 @@
-//! What the people of a cluster see and may do: teams in their namespaces, whoever watches with kubectl.
+//! What people of a cluster can see and do: teams in their namespaces, and anybody who watches with kubectl.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,7 +29,7 @@ fn forbidden<T: std::fmt::Debug>(what: &str, answer: Result<T, Refused>) {
     }
 }
 
-/// All of these is so; nobody else's people, tokens and delegations are a team's to see.
+/// Checks all of these; a team cannot see other people, tokens and delegations.
 #[tokio::test]
 async fn namespace_user_writes_mappings_at_home_and_can_neither_delegate_nor_see_other_people() {
     let (fixture, _, _) = granted().await;
@@ -145,7 +145,7 @@ async fn request_to_reconcile_is_echoed_by_each_kind_and_finds_drift_at_once() {
     fixture.admin().apply(&team()).await;
     fixture.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
     fixture.mapping_status("checkout/team", "ready", |status| has(status, "Ready", "True", "Converged")).await;
-    // What verifies a write is behind us.
+    // Verification of the write is finished.
     quiet(&fixture).await;
     fixture.stranger_removes("checkout-api", INVOKER, BOB).await;
     fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
@@ -210,7 +210,7 @@ async fn observed_generation_follows_the_spec_and_the_columns_say_what_a_person_
     }
 }
 
-/// Reason → how many Events of it there are of an object, repetitions counted.
+/// Number of Events of an object by reason, including repetitions.
 async fn events(fixture: &Fixture, namespace: &str, object: &Value) -> BTreeMap<String, u64> {
     let mut counted = BTreeMap::new();
     for event in fixture.admin().list("Event", Some(namespace)).await.expect("Events") {
@@ -233,7 +233,7 @@ async fn event_is_written_once_for_a_change_of_reason_and_blocks_nothing_where_i
         if seen.get("Converged") == Some(&1) { Ok(seen) } else { Err(format!("{seen:?}")) }
     })
     .await;
-    // A drift pass a second, and a restart.
+    // A read for drift every second, and a restart.
     tokio::time::sleep(Duration::from_secs(4)).await;
     fixture.pod.shutdown().await;
     fixture.pod.start().await;
@@ -258,7 +258,7 @@ async fn event_is_written_once_for_a_change_of_reason_and_blocks_nothing_where_i
         assert!(said.contains("ForeignMembers"), "{command:?}: {said}");
     }
 
-    // Without the right to write any.
+    // Without the permission to write any.
     let mut role = fixture.admin().get("ClusterRole", "rolecall").await.expect("the role");
     let rules = role["rules"].as_array_mut().expect("rules");
     let before = rules.len();
@@ -277,7 +277,7 @@ async fn event_is_written_once_for_a_change_of_reason_and_blocks_nothing_where_i
         if writes_nothing(&codes) { Ok(()) } else { Err(format!("{codes:?}")) }
     })
     .await;
-    // And in a namespace that goes, where nothing can be created any more.
+    // And in a namespace that is being deleted, where nothing can be created any more.
     fixture.admin().delete("Namespace", "checkout").await;
     eventually_within(Duration::from_mins(1), "the namespace is gone", async || {
         let namespace = fixture.object("Namespace", "checkout").await;
@@ -309,11 +309,11 @@ async fn secret_that_the_chart_does_not_name_is_forbidden_until_it_is_named() {
     let scim = fixture.scim("okta", TOKEN);
     accepted(&scim, 401).await;
     fixture.release.upgrade(&fixture.cluster, &["secrets={okta-scim,entra-scim}"]).await.ok();
-    // A watch that was refused is tried again after half a minute at most.
+    // A watch that was refused is retried within half a minute.
     accepted_within(Duration::from_mins(1), &scim, 200).await;
     fixture.until("IdentityProvider", "okta", "ready", |object| has(&object["status"], "Ready", "True", "")).await;
 
-    // A right that is gone for a moment, as when an API server starts, costs no push, and nothing is missed.
+    // A temporarily missing permission, as when an API server starts, costs no push, and nothing is missed.
     let then = fixture.cluster.now();
     let role = fixture.admin().get("Role", &format!("{SYSTEM}/rolecall")).await.expect("the role");
     let mut smaller = json!({"apiVersion": role["apiVersion"], "kind": "Role", "metadata": {"name": "rolecall", "namespace": SYSTEM}});
@@ -370,7 +370,7 @@ async fn kubectl_waits_for_each_kind_and_an_idle_cluster_is_left_alone() {
 #[tokio::test]
 async fn orphaned_mapping_and_its_namespace_go_and_the_grants_go_when_their_people_leave() {
     let (mut fixture, scim, [group, alice, bob]) = granted().await;
-    // Whoever edits mappings cannot keep leavers in: the target's owner did not permit it.
+    // People who edit mappings cannot keep the access of leavers: the target does not permit it.
     let orphan = mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "  deletionPolicy: Orphan\n");
     fixture.admin().apply(&orphan).await;
     fixture.mapping_status("checkout/team", "the second generation", |status| status["observedGeneration"] == 2).await;
@@ -391,12 +391,12 @@ async fn orphaned_mapping_and_its_namespace_go_and_the_grants_go_when_their_peop
     fixture.members_become("checkout-api", INVOKER, &[]).await;
 }
 
-/// The text of everything in the cluster that a reader of its namespaces or of custom resources sees.
+/// The text of everything in the cluster that a reader of its namespaces or of custom resources can see.
 async fn everything_readable(fixture: &Fixture) -> String {
     let mut text = String::new();
     for kind in ["IdentityProvider", "CloudRunTarget", "RoleMapping"] {
         for mut object in fixture.admin().list(kind, None).await.expect("a list") {
-            // What people wrote themselves is theirs.
+            // Text written by people themselves is not checked.
             object.as_object_mut().expect("an object").remove("spec");
             text += &object.to_string();
         }

@@ -1,10 +1,10 @@
-//! The API server's audit log: who called what, counted.
+//! Counts of calls by caller, from the API server's audit log.
 
 use std::path::Path;
 
 use serde_json::Value;
 
-/// One finished call, or one watch that began.
+/// One finished call, or one watch that started.
 #[derive(Debug, Clone)]
 pub struct Call {
     /// `system:serviceaccount:NAMESPACE:NAME` for a service account.
@@ -22,7 +22,7 @@ pub struct Call {
     pub code: u16,
 }
 
-/// The calls in the log from a byte on.
+/// The calls in the log from this byte on.
 pub fn read(log: &Path, from: usize) -> Vec<Call> {
     let bytes = std::fs::read(log).unwrap_or_default();
     let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
@@ -33,7 +33,7 @@ pub fn read(log: &Path, from: usize) -> Vec<Call> {
 fn call(event: &Value) -> Option<Call> {
     let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     let watch = text("/verb") == "watch";
-    // A watch counts when it begins: its end may be long in coming.
+    // A watch counts when it starts, because its end may be far away.
     if text("/stage") != if watch { "ResponseStarted" } else { "ResponseComplete" } {
         return None;
     }

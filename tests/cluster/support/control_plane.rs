@@ -19,14 +19,14 @@ use super::process::Process;
 use super::tools::{Output, run, tool};
 use crate::common::{eventually_within, free_port, tail};
 
-/// How long a control plane may take to start, with two of them on a busy machine.
+/// Timeout of starting a control plane, with two of them on a busy machine.
 const START: Duration = Duration::from_mins(3);
-/// How often a start is tried on other ports, when one was taken by another program.
+/// Number of attempts to start on other ports when another program took one.
 const ATTEMPTS: u32 = 5;
-/// `system:masters`. It opens nothing but a control plane on loopback that lives as long as a test.
+/// Token of `system:masters`. It gives access only to a control plane on loopback that lives as long as a test.
 const ADMIN: &str = "admin-of-the-tests";
 
-/// A running control plane. Dropping it kills all of it and removes its folder.
+/// A running control plane. Dropping it kills all of its processes and removes its folder.
 pub struct ControlPlane {
     /// The administrator.
     pub admin: Kubernetes,
@@ -40,7 +40,7 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Starts one of its own for a test.
+    /// Starts a control plane for one test.
     pub async fn start() -> Self {
         Self::start_with(true).await
     }
@@ -49,7 +49,7 @@ impl ControlPlane {
         Self::start_on(keep_connections, || [free_port(), free_port(), free_port()]).await
     }
 
-    /// Starts on the ports that `ports` answers. When another program took one meanwhile, it is asked for others.
+    /// Starts on the ports that `ports` returns. When another program took one meanwhile, `ports` is called again.
     pub async fn start_on(keep_connections: bool, mut ports: impl FnMut() -> [SocketAddr; 3]) -> Self {
         for _ in 0..ATTEMPTS {
             match Self::attempt(keep_connections, ports()).await {
@@ -114,7 +114,7 @@ impl ControlPlane {
                 return Ok(Err(taken));
             }
             let pem = std::fs::read(&certificate).map_err(|error| error.to_string())?;
-            // Written in one go, but not put in place in one.
+            // The file is written at once, but may be read before it is complete.
             if pem.ends_with(b"-----END CERTIFICATE-----\n") { Ok(Ok(pem)) } else { Err("not whole yet".to_owned()) }
         })
         .await?;
@@ -127,7 +127,7 @@ impl ControlPlane {
         write_kubeconfig(&at("admin.kubeconfig"), &certificate, address, &format!("token: {ADMIN}"));
         let mut this = Self { admin, address, apiserver, etcd, controllers: None, arguments, folder };
         this.until_ready().await?;
-        // It gives up when the API server is not healthy within ten seconds, which is little on a busy machine.
+        // It exits when the API server is not healthy within ten seconds, which can happen on a busy machine.
         this.controllers = Some(this.start_controllers());
         println!("control plane ready in {:.1} s", begun.elapsed().as_secs_f64());
         Ok(this)
@@ -142,11 +142,11 @@ impl ControlPlane {
                 "--leader-elect=false".to_owned(),
                 "--secure-port=0".to_owned(),
                 "--use-service-account-credentials=false".to_owned(),
-                // What the tests are about: deletion, ServiceAccounts, the aggregated roles.
+                // The controllers that the tests need: deletion, ServiceAccounts, the aggregated roles.
                 "--controllers=namespace-controller,garbage-collector-controller,serviceaccount-controller,\
                  clusterrole-aggregation-controller"
                     .to_owned(),
-                // A kind that comes with its CRD is known to deletion soon.
+                // Makes a kind from a new CRD known to deletion soon.
                 "--concurrent-gc-syncs=5".to_owned(),
             ],
             &[],
@@ -154,7 +154,7 @@ impl ControlPlane {
         )
     }
 
-    /// One for all tests that disturb nothing there: it ends with the last of those that run.
+    /// The control plane shared by all tests that leave nothing behind: it ends with the last of those that run.
     pub async fn shared() -> Arc<Self> {
         static SHARED: tokio::sync::Mutex<Weak<ControlPlane>> = tokio::sync::Mutex::const_new(Weak::new());
         let mut shared = SHARED.lock().await;
@@ -198,7 +198,7 @@ impl ControlPlane {
                 if !crate::common::has(&crd["status"], "Established", "True", "") {
                     return Err(crd["status"].to_string());
                 }
-                // Established is said a moment before it is served.
+                // A CRD is reported as established a moment before it is served.
                 let path = format!("/apis/rolecall.dev/v1alpha1/{plural}?limit=1");
                 let served = self.admin.call(reqwest::Method::GET, &path, "", String::new()).await;
                 served.map(|_| ()).map_err(|refused| refused.to_string())
@@ -207,7 +207,7 @@ impl ControlPlane {
         }
     }
 
-    /// SIGKILL to the API server. etcd and the data stay.
+    /// Sends SIGKILL to the API server. etcd and the data stay.
     pub fn kill_apiserver(&mut self) {
         self.apiserver.kill();
     }
@@ -215,7 +215,7 @@ impl ControlPlane {
     /// Starts the API server again, on the same port and data, and waits until it is ready.
     pub async fn start_apiserver(&mut self) {
         let log = self.apiserver.log.clone();
-        // Whoever connected from this port meanwhile lets go of it soon.
+        // A process that uses this port as a client meanwhile releases it soon.
         for _ in 0..ATTEMPTS {
             self.apiserver.kill();
             self.apiserver = Process::start(&tool("kube-apiserver"), &self.arguments, &[], log.clone());
@@ -228,11 +228,11 @@ impl ControlPlane {
         panic!("the port of the API server stays taken");
     }
 
-    /// Compacts the store: no watch can be resumed from a version before now. Answers the revision.
+    /// Compacts the store: no watch can be resumed from a version before now. Returns the revision.
     pub async fn compact(&self) -> u64 {
         let etcd = self.arguments.iter().find_map(|argument| argument.strip_prefix("--etcd-servers=")).expect("etcd");
         let ask = async |what: &str, body: Value| -> Value {
-            // Any client does; this one trusts more than it needs to here.
+            // Any client works; this one trusts more than necessary.
             let request = self.admin.http.post(format!("{etcd}/v3/kv/{what}")).body(body.to_string());
             let answer = request.send().await.expect("etcd").error_for_status().expect("an answer of etcd");
             answer.json().await.expect("JSON")
@@ -242,7 +242,7 @@ impl ControlPlane {
         revision.as_str().and_then(|text| text.parse().ok()).expect("a revision")
     }
 
-    /// SIGSTOP to the API server: it keeps its connections and answers nothing, until [`Self::resume_apiserver`].
+    /// Sends SIGSTOP to the API server: it keeps its connections and answers nothing, until [`Self::resume_apiserver`].
     pub fn stop_apiserver(&self) {
         self.apiserver.signal("STOP");
     }
@@ -251,34 +251,34 @@ impl ControlPlane {
         self.apiserver.signal("CONT");
     }
 
-    /// A folder that goes with the control plane.
+    /// A folder that is removed with the control plane.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Writes a kubeconfig for `credentials`, a line such as `token: X`, and returns where.
+    /// Writes a kubeconfig with `credentials`, a line such as `token: X`, and returns its path.
     pub fn kubeconfig(&self, name: &str, server: SocketAddr, credentials: &str) -> PathBuf {
         let path = self.folder.path().join(format!("{name}.kubeconfig"));
         write_kubeconfig(&path, &self.folder.path().join("certs/apiserver.crt"), server, credentials);
         path
     }
 
-    /// `kubectl ARGUMENTS` as the administrator.
+    /// Runs `kubectl ARGUMENTS` as the administrator.
     pub async fn kubectl(&self, arguments: &[&str]) -> Output {
         self.kubectl_with(arguments, "").await
     }
 
-    /// The same with something on standard input, for `-f -`.
+    /// Like [`Self::kubectl`], with a text on standard input, for `-f -`.
     pub async fn kubectl_with(&self, arguments: &[&str], stdin: &str) -> Output {
         run(self.command("kubectl", arguments), stdin).await
     }
 
-    /// `helm ARGUMENTS` as the administrator.
+    /// Runs `helm ARGUMENTS` as the administrator.
     pub async fn helm(&self, arguments: &[&str]) -> Output {
         run(self.command("helm", arguments), "").await
     }
 
-    /// `sh -c SCRIPT` of an administrator who has kubectl, in a folder that goes with the control plane.
+    /// Runs `sh -c SCRIPT` as an administrator with kubectl, in a folder that is removed with the control plane.
     pub async fn shell(&self, script: &str) -> Output {
         let tools = tool("kubectl").parent().expect("a folder").display().to_string();
         let path = format!("{tools}:{}", std::env::var_os("PATH").unwrap_or_default().display());
@@ -297,23 +297,23 @@ impl ControlPlane {
         command
     }
 
-    /// The place in the audit log that is reached, for [`Self::calls_since`].
+    /// The current position in the audit log, for [`Self::calls_since`].
     pub fn now(&self) -> usize {
         let length = std::fs::metadata(self.folder.path().join("audit.log")).map_or(0, |file| file.len());
         usize::try_from(length).expect("a log that fits")
     }
 
-    /// The calls that the API server has answered since then.
+    /// The calls that the API server has answered since that position.
     pub fn calls_since(&self, then: usize) -> Vec<Call> {
         audit::read(&self.folder.path().join("audit.log"), then)
     }
 }
 
-/// Another program listens on a port that was free a moment before; the end of the log.
+/// Another program took a port that was free a moment ago; has the end of the log.
 #[derive(Debug)]
 struct PortTaken(String);
 
-/// Has one of them ended because its port was taken? That one of them ended for another reason is a failure.
+/// Whether one of the processes ended because its port was taken. An end for any other reason is a failure.
 fn taken<'a>(processes: impl IntoIterator<Item = &'a mut Process>) -> Option<PortTaken> {
     for process in processes {
         let Some(status) = process.ended() else { continue };
@@ -326,8 +326,8 @@ fn taken<'a>(processes: impl IntoIterator<Item = &'a mut Process>) -> Option<Por
     None
 }
 
-/// A client of the API server with this certificate. Connections belong to the runtime of the test that opened them: who
-/// shares the client keeps none.
+/// A client of the API server that trusts this certificate. Connections belong to the runtime of the test that opened
+/// them, so a shared client keeps none.
 fn client_that_trusts(pem: &[u8], keep_connections: bool) -> reqwest::Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let certificates = reqwest::Certificate::from_pem_bundle(pem).expect("certificates");
@@ -351,7 +351,7 @@ fn write_kubeconfig(path: &Path, certificate: &Path, server: SocketAddr, credent
     std::fs::write(path, text).expect("a kubeconfig");
 }
 
-/// A key pair that signs tokens of service accounts.
+/// Creates a key pair that signs tokens of service accounts.
 fn service_account_keys(private: &Path, public: &Path) {
     /// `SEQUENCE { SEQUENCE { ecPublicKey, prime256v1 }, BIT STRING }` up to the point (RFC 5480).
     const P256: [u8; 26] = [

@@ -1,4 +1,4 @@
-//! A cluster, the emulator, the chart and one pod: what most tests begin with.
+//! The fixture of most tests: a cluster, the emulator, the chart and one pod.
 
 use std::ops::Deref;
 
@@ -14,7 +14,7 @@ use crate::common::{Google, Scim, base, eventually, tail};
 pub const SYSTEM: &str = "rolecall-system";
 
 pub struct Fixture {
-    // Dropped in this order: the pod before what it talks to.
+    // Fields are dropped in this order: the pod before the servers it uses.
     pub pod: Pod,
     pub release: Release,
     pub proxy: Proxy,
@@ -31,7 +31,7 @@ impl Deref for Fixture {
 }
 
 impl Fixture {
-    /// Everything but a running pod. The namespace `checkout` is there, no object of rolecall is.
+    /// Prepares everything but a running pod. The namespace `checkout` exists, and no object of rolecall does.
     pub async fn prepare(more: &[&str]) -> Self {
         let cluster = ControlPlane::start().await;
         let pod_log = cluster.folder().join(format!("pod-{SYSTEM}-rolecall-0/rolecall.log"));
@@ -45,7 +45,7 @@ impl Fixture {
         Self { pod, release, proxy, google, cluster }
     }
 
-    /// The same with the pod ready and [`base`] applied.
+    /// The same, with the pod ready and [`base`] applied.
     pub async fn start() -> Self {
         let mut fixture = Self::prepare(&[]).await;
         for (_, text) in base() {
@@ -70,10 +70,10 @@ impl Fixture {
         self.admin().find(kind, name).await
     }
 
-    /// Waits until `check` likes an object, which is null when it does not exist.
+    /// Waits until `check` accepts an object, which is null when it does not exist.
     pub async fn until(&self, kind: &str, name: &str, what: &str, check: impl Fn(&Value) -> bool) -> Value {
         eventually(&format!("{kind} {name}: {what}"), async || {
-            // The API server may be away, when that is the test.
+            // Some tests make the API server unavailable.
             let object = match self.admin().get(kind, name).await {
                 Ok(object) => object,
                 Err(refused) if refused.code == 404 => Value::Null,
@@ -84,12 +84,12 @@ impl Fixture {
         .await
     }
 
-    /// Waits until `check` likes a mapping's status.
+    /// Waits until `check` accepts the status of a mapping.
     pub async fn mapping_status(&self, name: &str, what: &str, check: impl Fn(&Value) -> bool) -> Value {
         self.until("RoleMapping", name, what, |object| check(&object["status"])).await["status"].clone()
     }
 
-    /// Waits until an object does not exist any more.
+    /// Waits until an object no longer exists.
     pub async fn gone(&self, kind: &str, name: &str) {
         self.until(kind, name, "gone", Value::is_null).await;
     }

@@ -1,4 +1,4 @@
-//! Flux: its real kustomize-controller beside the API server, and a Git source that the test writes itself.
+//! Flux: its real kustomize-controller beside the API server, and a Git source written by the test itself.
 //!
 //! No source-controller runs: the test serves the artifact on loopback and writes the status of the `GitRepository`.
 
@@ -24,18 +24,18 @@ const NAMESPACE: &str = "flux-system";
 const ACCOUNT: &str = "kustomize-controller";
 /// The `GitRepository` and the `Kustomization`.
 const NAME: &str = "flux-system/access";
-/// How long a revision may take to become Ready. Flux polls every five seconds what it waits for.
+/// Timeout for a revision to become Ready. Flux polls every five seconds.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A running kustomize-controller with the `GitRepository` and the `Kustomization` `access`. Drop it before the cluster.
 pub struct Flux {
     process: Process,
     admin: Kubernetes,
-    /// Where artifacts are served from.
+    /// Folder from which artifacts are served.
     folder: PathBuf,
     url: String,
     server: JoinHandle<()>,
-    /// Its name at the API server.
+    /// Its user name at the API server.
     pub user: String,
 }
 
@@ -46,8 +46,8 @@ impl Drop for Flux {
 }
 
 impl Flux {
-    /// Installs the CRDs, starts the controller with the rights Flux gives it, and creates the source without an
-    /// artifact and a `Kustomization` with `wait: true` and `prune: true`.
+    /// Installs the CRDs and starts the controller with the permissions that Flux gives it. Creates the source without
+    /// an artifact, and a `Kustomization` with `wait: true` and `prune: true`.
     pub async fn start(cluster: &ControlPlane) -> Self {
         let admin = cluster.admin.clone();
         for folder in ["kustomize-crds", "source-crds"] {
@@ -69,7 +69,7 @@ impl Flux {
         let process = Process::start(
             &tool("kustomize-controller"),
             &[
-                // Neither port is listened on.
+                // Disables both ports.
                 "--metrics-addr=0".to_owned(),
                 "--health-addr=0".to_owned(),
                 "--no-remote-bases".to_owned(),
@@ -86,7 +86,7 @@ impl Flux {
         let user = format!("system:serviceaccount:{NAMESPACE}:{ACCOUNT}");
         let mut this = Self { process, admin, folder, url, server, user };
         this.admin.apply(&source_and_kustomization()).await;
-        // The first thing it does with a Kustomization.
+        // The controller's first write to a Kustomization.
         this.until("a Kustomization that Flux has seen", |object| {
             object["metadata"]["finalizers"] == json!(["finalizers.fluxcd.io"])
         })
@@ -94,7 +94,7 @@ impl Flux {
         this
     }
 
-    /// Makes these files (path, text) the newest revision of the source, and answers the revision.
+    /// Publishes these files (path, text) as the newest revision of the source, and returns the revision.
     pub async fn publish(&self, files: &[(&str, &str)]) -> String {
         let tree = tempfile::tempdir_in(&self.folder).expect("a folder");
         for (path, text) in files {
@@ -109,7 +109,7 @@ impl Flux {
             digest(&SHA256, &bytes).as_ref().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
         std::fs::rename(&packed, self.folder.join("artifacts").join(&digest)).expect("an artifact");
         let revision = format!("main@sha256:{digest}");
-        // Flux tells artifacts apart by their revision.
+        // Flux distinguishes artifacts by their revision.
         let now = "2026-01-01T00:00:00Z";
         let status = json!({
             "apiVersion": "source.toolkit.fluxcd.io/v1",
@@ -141,7 +141,7 @@ impl Flux {
         self.admin.find("Kustomization", NAME).await
     }
 
-    /// Waits until `check` likes the `Kustomization`.
+    /// Waits until `check` accepts the `Kustomization`.
     pub async fn until(&mut self, what: &str, check: impl Fn(&Value) -> bool) -> Value {
         eventually_within(PATIENCE, what, async || {
             if let Some(status) = self.process.ended() {
@@ -172,7 +172,7 @@ impl Flux {
         .await;
     }
 
-    /// Asks for a reconciliation, as `flux reconcile kustomization` does, and waits until it is over.
+    /// Requests a reconcile, as `flux reconcile kustomization` does, and waits until it is finished.
     pub async fn reconcile(&mut self, request: &str) {
         let patch = json!({"metadata": {"annotations": {"reconcile.fluxcd.io/requestedAt": request}}});
         self.admin.patch("Kustomization", NAME, &patch).await.expect("an annotation");
@@ -183,13 +183,13 @@ impl Flux {
         .await;
     }
 
-    /// What the controller logged.
+    /// The log of the controller.
     pub fn said(&self) -> String {
         self.process.said()
     }
 }
 
-/// True when the `Kustomization` says that this revision is applied and healthy.
+/// True when the `Kustomization` reports this revision as applied and healthy.
 pub fn is_ready(kustomization: &Value, revision: &str) -> bool {
     has(&kustomization["status"], "Ready", "True", "") && kustomization["status"]["lastAppliedRevision"] == revision
 }

@@ -1,9 +1,9 @@
-//! The Kubernetes API over plain HTTP, as JSON: what a test wants to say is what goes over the wire.
+//! The Kubernetes API over plain HTTP, as JSON: the request is exactly what the test specifies.
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
-/// What the API server answered instead of doing it.
+/// An error answer of the API server.
 #[derive(Debug, Clone)]
 pub struct Refused {
     pub code: u16,
@@ -17,17 +17,17 @@ impl std::fmt::Display for Refused {
     }
 }
 
-/// One user at the API server.
+/// A user of the API server.
 #[derive(Clone)]
 pub struct Kubernetes {
     pub base: String,
     pub token: String,
     pub http: reqwest::Client,
-    /// Who is impersonated, with groups.
+    /// The impersonated user, with groups.
     pub impersonate: Option<(String, Vec<String>)>,
 }
 
-/// Where the objects of a kind are: path of the group and version, plural, namespaced.
+/// The location of the objects of a kind: path of group and version, plural, and whether it is namespaced.
 fn place(kind: &str) -> (&'static str, &'static str, bool) {
     match kind {
         "IdentityProvider" => ("/apis/rolecall.dev/v1alpha1", "identityproviders", false),
@@ -89,13 +89,13 @@ pub fn documents(yaml: &str) -> Vec<Value> {
 }
 
 impl Kubernetes {
-    /// The same as another user (`--as`).
+    /// The same client as another user (`--as`).
     pub fn acting_as(&self, user: &str, groups: &[&str]) -> Self {
         let groups = groups.iter().map(|&group| group.to_owned()).collect();
         Self { impersonate: Some((user.to_owned(), groups)), ..self.clone() }
     }
 
-    /// One call. `body` is sent as it is.
+    /// Makes one call. `body` is sent unchanged.
     pub async fn call(&self, method: Method, path: &str, content_type: &str, body: String) -> Result<Value, Refused> {
         let mut request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.token);
         if let Some((user, groups)) = &self.impersonate {
@@ -182,20 +182,20 @@ impl Kubernetes {
         self.json(Method::PATCH, &path(kind, name), "application/merge-patch+json", patch).await
     }
 
-    /// Deletes without waiting for finalizers.
+    /// Deletes an object without waiting for finalizers.
     pub async fn delete(&self, kind: &str, name: &str) {
         if let Err(refused) = self.call(Method::DELETE, &path(kind, name), "", String::new()).await {
             panic!("delete {kind} {name}: {refused}");
         }
     }
 
-    /// A namespace with these labels.
+    /// Creates a namespace with these labels.
     pub async fn namespace(&self, name: &str, labels: &Value) {
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
         self.apply_as("kubectl", "", &object).await.unwrap_or_else(|refused| panic!("namespace {name}: {refused}"));
     }
 
-    /// A token for a `ServiceAccount`, `NAMESPACE/NAME`, by a `TokenRequest`.
+    /// Creates a token for a `ServiceAccount`, `NAMESPACE/NAME`, with a `TokenRequest`.
     pub async fn service_account_token(&self, account: &str) -> String {
         let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 7200}});
         let path = format!("{}/token", path("ServiceAccount", account));

@@ -1,4 +1,4 @@
-//! A cluster for tests. How to write one, from the top down:
+//! Support for cluster tests. The parts of a test:
 //!
 //! - [`Fixture::start`]: etcd, kube-apiserver and kube-controller-manager on loopback, the emulator as Google, the chart
 //!   installed with real `helm install` into `rolecall-system`, its Deployment's container running as a process with a
@@ -8,9 +8,9 @@
 //! - [`Fixture::prepare`]: the same as `start` with more `--set`s and the pod not started; then `fixture.pod.start().await`.
 //! - `fixture.admin()`: the API as `serde_json::Value`s ([`Kubernetes`]): `apply(yaml)`, `apply_as(manager, "/status", …)`,
 //!   `create`, `replace`, `patch`, `delete`, `get`, `list`; `acting_as(user, groups)` is another user. Names are `NAME`
-//!   or `NAMESPACE/NAME`. `fixture.until(kind, name, what, check)` waits; `mapping_status` and `gone` are short for it.
+//!   or `NAMESPACE/NAME`. `fixture.until(kind, name, what, check)` waits; `mapping_status` and `gone` are shortcuts.
 //! - `fixture.cluster.kubectl(&[…]).await.ok()` runs the real kubectl, `.helm(…)` the real Helm, [`kstatus`] the library.
-//! - `fixture.cluster.now()` and `.calls_since(then)`: who called what at the API server, from its audit log;
+//! - `fixture.cluster.now()` and `.calls_since(then)`: the calls to the API server by caller, from its audit log;
 //!   `fixture.pod.user` is rolecall's name there.
 //! - `fixture.cluster.kill_apiserver()`, `.start_apiserver().await` (same port and data), `.stop_apiserver()` (SIGSTOP).
 //!   The pod reaches the API server through `fixture.proxy`: `blackhole()`, `strand()`, `cut()`, `refuse()`, `heal()`.
@@ -18,12 +18,12 @@
 //! - `fixture.pod`: `kill()` (SIGKILL), `signal("STOP")`, `shutdown()`, `start()`, `spawn()` without waiting, `said()`,
 //!   `exec(&["uninstall", …])` as `kubectl exec` would. A second one: `fixture.release.pod(&fixture.cluster, "rolecall-1",
 //!   fixture.proxy.address).await`; it shares `fixture.release.volume` as the pods of a Deployment share a claim.
-//! - `granted()` is a fixture in which Alice and Bob have what the mapping `checkout/team` says; more of these in `scenes.rs`.
-//! - [`Flux::start`]: the real kustomize-controller, whose Git source is what `flux.publish(&[(path, text)])` was given last.
+//! - `granted()`: a fixture in which Alice and Bob have the grants of the mapping `checkout/team`; more in `scenes.rs`.
+//! - [`Flux::start`]: the real kustomize-controller, whose Git source has the last files given to `flux.publish(&[(path, text)])`.
 //! - A second release: [`Release::install`] into another namespace, then its own `pod(…)`.
 //! - [`ControlPlane::shared`] for tests without rolecall that leave nothing behind: it lives as long as one of them.
 //!
-//! Children die with the test binary, whatever ends it; folders go with the `Fixture`. A control plane takes 4 s and
+//! Child processes are killed with the test binary; folders are removed with the `Fixture`. A control plane takes 4 s and
 //! 430 MB, so at most two run at a time: `--test-threads 2`. By hand:
 //! `env $(python3 scripts/cluster_tools.py) cargo test --test cluster -- --test-threads 2 --nocapture NAME`.
 

@@ -1,4 +1,4 @@
-//! Child processes that outlive no test: not a panic of it, and not a kill of the test binary.
+//! Child processes that never outlive their test, not even when it panics or the test binary is killed.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -15,10 +15,10 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a program with its output appended to `log`. The environment is what `environment` says and nothing else.
+    /// Starts a program with its output appended to `log`, and with no other environment than `environment`.
     pub fn start(program: &Path, arguments: &[String], environment: &[(String, String)], log: PathBuf) -> Self {
         let file = OpenOptions::new().create(true).append(true).open(&log).expect("a log file");
-        // `setpriv` replaces itself by the program, which the kernel then kills when the nursery ends.
+        // `setpriv` replaces itself with the program, which the kernel kills when the starting thread ends.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(program).args(arguments);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
@@ -38,13 +38,13 @@ impl Process {
         self.child.id()
     }
 
-    /// SIGKILL, and waits for the end.
+    /// Sends SIGKILL and waits for the end.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// How it ended, if it has.
+    /// The exit status, if the process has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child that can be waited for")
     }
@@ -62,7 +62,7 @@ impl Drop for Process {
 
 type Order = (Command, Sender<io::Result<Child>>);
 
-/// Starts a command in a thread that lives as long as this program: the death signal of a child is bound to the thread
+/// Starts a command in a thread that lives as long as this program. The death signal of a child is bound to the thread
 /// that started it, and threads of tests end early.
 fn in_nursery(command: Command) -> io::Result<Child> {
     static NURSERY: OnceLock<Mutex<Sender<Order>>> = OnceLock::new();

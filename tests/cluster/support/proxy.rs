@@ -1,4 +1,4 @@
-//! A TCP proxy between rolecall and the API server, whose connections can go silent or be cut.
+//! A TCP proxy between rolecall and the API server, whose connections can be stalled or closed.
 
 use std::net::SocketAddr;
 
@@ -7,20 +7,20 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// What the proxy does.
+/// State of the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Weather {
-    /// Bytes are taken and kept back; nobody is told. What was kept back arrives when this ends, as after a lost route.
+    /// When true, bytes are accepted and held back without an error, as after a lost route. They arrive when this ends.
     silent: bool,
-    /// New connections are closed at once.
+    /// When true, new connections are closed at once.
     refusing: bool,
     /// Connections of an earlier generation are closed.
     generation: u64,
-    /// On connections of an earlier era no byte passes any more, and they are never closed.
+    /// Connections of an earlier era transfer no more bytes, and are never closed.
     era: u64,
 }
 
-/// Runs in a thread of its own, so that a busy test does not slow it.
+/// The proxy. It runs in its own thread, so that a busy test does not slow it down.
 pub struct Proxy {
     pub address: SocketAddr,
     weather: watch::Sender<Weather>,
@@ -41,28 +41,28 @@ impl Proxy {
         Self { address: address.recv().expect("the proxy listens"), weather }
     }
 
-    /// No byte passes any more, and nobody is told.
+    /// Stops the transfer of bytes without an error.
     pub fn blackhole(&self) {
         self.weather.send_modify(|weather| weather.silent = true);
     }
 
-    /// Connections that are open now lead nowhere from here on, as behind a router that forgot them. New ones are fine.
+    /// Stalls the currently open connections forever, like a router that lost its state. New ones work.
     pub fn strand(&self) {
         self.weather.send_modify(|weather| weather.era += 1);
     }
 
-    /// Connections end now, new ones are closed at once.
+    /// Closes all connections, and each new one at once.
     pub fn refuse(&self) {
         self.weather.send_modify(|weather| weather.refusing = true);
         self.cut();
     }
 
-    /// Connections end now; new ones are welcome.
+    /// Closes all connections; new ones work.
     pub fn cut(&self) {
         self.weather.send_modify(|weather| weather.generation += 1);
     }
 
-    /// All is well again.
+    /// Restores normal operation.
     pub fn heal(&self) {
         self.weather.send_modify(|weather| (weather.silent, weather.refusing) = (false, false));
     }

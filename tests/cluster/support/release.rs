@@ -20,16 +20,16 @@ pub struct Release {
     pub scim: SocketAddr,
     pub admin: SocketAddr,
     probe: SocketAddr,
-    /// What the `PersistentVolumeClaim` stands for: every pod has it.
+    /// The folder that represents the `PersistentVolumeClaim`; all pods share it.
     pub volume: PathBuf,
-    /// The chart's folder; a test may put another in its place before an upgrade.
+    /// The chart's folder; a test may replace it before an upgrade.
     pub chart: PathBuf,
     values: Vec<String>,
 }
 
 impl Release {
-    /// `helm install`, with rolecall enforcing against the emulator and the Secrets of `okta` and `entra` named. `more`
-    /// are further `--set`s, which win.
+    /// Runs `helm install`, with rolecall enforcing against the emulator and the Secrets of `okta` and `entra` listed.
+    /// `more` are additional `--set`s, which take precedence.
     pub async fn install(
         cluster: &ControlPlane,
         google: &str,
@@ -59,13 +59,13 @@ impl Release {
         if output.status == 0 { Ok(this) } else { Err(output) }
     }
 
-    /// `helm upgrade` with the same values and more; running pods are not touched. Start them again.
+    /// Runs `helm upgrade` with the same values and more. Running pods are not restarted.
     pub async fn upgrade(&mut self, cluster: &ControlPlane, more: &[&str]) -> Output {
         self.values.extend(more.iter().map(|&value| value.to_owned()));
         self.helm(cluster, "upgrade", &[]).await
     }
 
-    /// `helm install` with the same values, after [`Self::uninstall`]. Make a pod of it anew.
+    /// Runs `helm install` with the same values, after [`Self::uninstall`]. Needs a new pod afterwards.
     pub async fn reinstall(&self, cluster: &ControlPlane) -> Output {
         self.helm(cluster, "install", &[]).await
     }
@@ -74,7 +74,7 @@ impl Release {
         cluster.helm(&["uninstall", &self.name, "--namespace", &self.namespace]).await
     }
 
-    /// The file of the store, on the volume.
+    /// The file of the store on the volume.
     pub fn database(&self) -> PathBuf {
         self.volume.join("rolecall.db")
     }
@@ -89,8 +89,8 @@ impl Release {
         cluster.helm(&arguments).await
     }
 
-    /// A pod of the Deployment as it is stored now, which reaches the API server at `server`; not started yet. The pod
-    /// `rolecall-0` listens on the ports of the chart, each other one on ports of its own.
+    /// A pod of the current Deployment, which reaches the API server at `server`; not started yet. The pod `rolecall-0`
+    /// listens on the ports of the chart, and each other pod on its own ports.
     pub async fn pod(&self, cluster: &ControlPlane, name: &str, server: SocketAddr) -> Pod {
         let deployment = format!("{}/{}", self.namespace, self.name);
         let deployment = cluster.admin.get("Deployment", &deployment).await.expect("the Deployment");
@@ -159,7 +159,7 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-/// `text` with the path `mount` replaced by `folder`, if it stands in there as a path.
+/// `text` with the path `mount` replaced by `folder`, if it contains that path.
 fn moved(text: &str, mount: &str, folder: &Path) -> Option<String> {
     let at = text.find(mount)?;
     let (before, after) = (text.get(..at)?, text.get(at + mount.len()..)?);
@@ -173,19 +173,19 @@ pub struct Pod {
     pub name: String,
     pub scim_url: String,
     pub admin_url: String,
-    /// Its name at the API server.
+    /// Its user name at the API server.
     pub user: String,
     pub log: PathBuf,
-    /// The container's arguments, with paths and ports of this machine. A test may add to them.
+    /// The container's arguments, adapted to paths and ports of this machine. A test may add to them.
     pub arguments: Vec<String>,
     pub environment: Vec<(String, String)>,
     process: Option<Process>,
-    /// Where the log of this life begins.
+    /// Position in the log at which the current run starts.
     born: usize,
 }
 
 impl Pod {
-    /// Starts it without waiting. Was it running, it is killed first.
+    /// Starts the process without waiting. A running one is killed first.
     pub fn spawn(&mut self) {
         self.kill();
         self.born = self.said().len();
@@ -193,7 +193,7 @@ impl Pod {
         self.process = Some(Process::start(program, &self.arguments, &self.environment, self.log.clone()));
     }
 
-    /// Starts it and waits until it is ready.
+    /// Starts the process and waits until it is ready.
     pub async fn start(&mut self) {
         self.spawn();
         self.ready().await;
@@ -227,12 +227,12 @@ impl Pod {
         .await;
     }
 
-    /// Waits until it leads and has read all resources. Another leader's Lease may have to run out before.
+    /// Waits until the process leads and has read all resources. The Lease of another leader may have to expire first.
     pub async fn at_work(&mut self) {
         self.says("all resources are read; at work").await;
     }
 
-    /// Waits until it has said this since it was started.
+    /// Waits until the current run has logged this.
     pub async fn says(&mut self, words: &str) {
         let name = self.name.clone();
         eventually_within(Duration::from_mins(1), &format!("{name}: {words}"), async || {
@@ -242,7 +242,7 @@ impl Pod {
         .await;
     }
 
-    /// The status of one resource as this process has it on its admin port, or null.
+    /// The status of one resource on the admin port of this process, or null.
     pub async fn status(&self, kind: &str, name: &str) -> Value {
         let answer = reqwest::get(format!("{}/status", self.admin_url)).await;
         let listed: Value = match answer {
@@ -257,7 +257,7 @@ impl Pod {
         found.map_or(Value::Null, |item| item["status"].clone())
     }
 
-    /// Waits until `check` likes the status of one resource on its admin port.
+    /// Waits until `check` accepts the status of one resource on the admin port.
     pub async fn says_of(&self, kind: &str, name: &str, what: &str, check: impl Fn(&Value) -> bool) -> Value {
         eventually_within(Duration::from_mins(1), &format!("{}: {kind} {name}: {what}", self.name), async || {
             let status = self.status(kind, name).await;
@@ -275,29 +275,29 @@ impl Pod {
         samples.map(|line| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()).expect("a number")).sum()
     }
 
-    /// Waits until it has ended; answers its exit status.
+    /// Waits until the process has ended; returns its exit status.
     pub async fn end(&mut self) -> Option<i32> {
         let status = eventually("an end", async || self.ended().ok_or_else(|| tail(&self.said()))).await;
         self.process = None;
         status.code()
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub fn kill(&mut self) {
         self.process = None;
     }
 
-    /// A signal by its name without `SIG`: `TERM`, `STOP`, `CONT`.
+    /// Sends a signal by its name without `SIG`: `TERM`, `STOP`, `CONT`.
     pub fn signal(&self, name: &str) {
         self.process.as_ref().expect("a running pod").signal(name);
     }
 
-    /// How it ended, if it has.
+    /// The exit status, if the process has ended.
     pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
         self.process.as_mut().expect("a started pod").ended()
     }
 
-    /// What of it is in memory now, in KiB.
+    /// Resident memory in KiB.
     pub fn resident(&self) -> u64 {
         let pid = self.process.as_ref().expect("a running pod").id();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
@@ -305,7 +305,7 @@ impl Pod {
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
-    /// SIGTERM, and waits for a clean end.
+    /// Sends SIGTERM and waits for a clean end.
     pub async fn shutdown(&mut self) {
         self.signal("TERM");
         let status = eventually("an end after SIGTERM", async || self.ended().ok_or_else(|| tail(&self.said()))).await;
@@ -313,12 +313,12 @@ impl Pod {
         self.process = None;
     }
 
-    /// What it logged, all lives together.
+    /// The log of all runs together.
     pub fn said(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// `kubectl exec POD -- /rolecall ARGUMENTS`: another verb in the environment of the container.
+    /// Runs `kubectl exec POD -- /rolecall ARGUMENTS`: another command in the environment of the container.
     pub async fn exec(&self, arguments: &[&str]) -> Output {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_rolecall"));
         command.args(arguments).env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));

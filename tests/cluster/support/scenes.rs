@@ -1,4 +1,4 @@
-//! Fixtures that several tests begin with.
+//! Fixtures shared by several tests.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub async fn accepted(scim: &Scim, wanted: u16) {
     accepted_within(PATIENCE, scim, wanted).await;
 }
 
-/// As [`accepted`], with a patience of its own.
+/// Like [`accepted`], with a given timeout.
 pub async fn accepted_within(patience: Duration, scim: &Scim, wanted: u16) {
     eventually_within(patience, &format!("{wanted} for a token"), async || {
         let (status, answer) = scim.send(reqwest::Method::GET, "/Users?count=1", None).await;
@@ -28,8 +28,8 @@ pub async fn accepted_within(patience: Duration, scim: &Scim, wanted: u16) {
     .await;
 }
 
-/// The services `checkout-api` and `checkout-web`, and Alice and Bob in the group `team-checkout`. Answers the IdP, and
-/// the ids of the group, of Alice and of Bob.
+/// Creates the services `checkout-api` and `checkout-web`, and Alice and Bob in the group `team-checkout`. Returns the
+/// IdP, and the ids of the group, of Alice and of Bob.
 pub async fn two_people(fixture: &Fixture) -> (Scim, [String; 3]) {
     fixture.create_services("shop-dev", &["checkout-api", "checkout-web"]).await;
     let scim = fixture.scim("okta", TOKEN);

@@ -1,10 +1,10 @@
-//! The team that most tests are about.
+//! The team used by most tests.
 
 use super::fixture::Fixture;
 use super::scenes::{ALICE, accepted, team};
 use crate::common::{INVOKER, Scim, TOKEN, agree, base, has};
 
-/// The group `team-checkout`, of which Alice is.
+/// The group `team-checkout`, with Alice as a member.
 pub struct Team {
     pub scim: Scim,
     pub alice: String,
@@ -12,7 +12,7 @@ pub struct Team {
 }
 
 impl Team {
-    /// Bob comes to be of the team too.
+    /// Adds Bob to the team and returns his id.
     pub async fn add_bob(&self) -> String {
         let bob = self.scim.create_user("bob@example.com").await;
         self.scim.add_members(&self.group, &[&bob]).await;
@@ -21,8 +21,8 @@ impl Team {
 }
 
 impl Fixture {
-    /// A fixture with the services `checkout-api` and `checkout-web`, in which the mapping `checkout/team` has given Alice
-    /// the invoker role on the first. `more` are further `--set`s.
+    /// A fixture with the services `checkout-api` and `checkout-web`, in which the mapping `checkout/team` has granted
+    /// Alice the invoker role on the first. `more` are additional `--set`s.
     pub async fn with_team(more: &[&str]) -> (Self, Team) {
         let mut fixture = Self::prepare(more).await;
         fixture.create_services("shop-dev", &["checkout-api", "checkout-web"]).await;
@@ -40,7 +40,7 @@ impl Fixture {
         (fixture, Team { scim, alice, group })
     }
 
-    /// Stops rolecall and checks that ledger, policies and audit tell the same story.
+    /// Stops rolecall and checks that ledger, policies and audit agree.
     pub async fn agree(&mut self) {
         self.pod.shutdown().await;
         agree(&self.google, &self.release.database()).await;

@@ -1,4 +1,4 @@
-//! The programs that `scripts/cluster_tools.py` builds, and a home folder of their own for them.
+//! The programs built by `scripts/cluster_tools.py`, with a separate home folder.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -20,7 +20,7 @@ pub fn tool(name: &str) -> PathBuf {
     }
 }
 
-/// What a program said and how it ended.
+/// The output of a program, and how it ended.
 #[derive(Debug)]
 pub struct Output {
     pub status: i32,
@@ -44,7 +44,7 @@ impl Output {
     }
 }
 
-/// Runs a program to its end without blocking the emulator, which lives in this process.
+/// Runs a program to its end without blocking the emulator, which runs in this process.
 pub async fn run(mut command: Command, stdin: &str) -> Output {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -60,7 +60,8 @@ pub async fn run(mut command: Command, stdin: &str) -> Output {
     Output { status: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-/// What the kstatus library makes of objects: status (`Current`, `InProgress`, `Failed`, `Terminating`) and message.
+/// The results of the kstatus library for objects: status (`Current`, `InProgress`, `Failed`, `Terminating`) and
+/// message.
 pub async fn kstatus(objects: &[Value]) -> Vec<(String, String)> {
     let lines: Vec<String> = objects.iter().map(Value::to_string).collect();
     let said = run(Command::new(tool("kstatus")), &lines.join("\n")).await.ok();
