@@ -38,7 +38,7 @@ PATCH_SCHEMA = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
 
 
 class Failed(Exception):
-    """Something that a person has to look at."""
+    """A failure to show to the user."""
 
 
 def call(method, url, body=None, token=None):
@@ -70,7 +70,7 @@ def free_port():
 
 
 class Stage:
-    """The two processes and the folder they live in."""
+    """The two processes and their temporary folder."""
 
     def __init__(self):
         self.folder = tempfile.mkdtemp(prefix="rolecall-quickstart-")
@@ -89,7 +89,7 @@ class Stage:
 
     @staticmethod
     def private(path, text):
-        """Writes a file that nobody else may read."""
+        """Writes a file that other users cannot read."""
         with open(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
 
@@ -115,7 +115,7 @@ class Stage:
         self.wait_for("rolecall", f"http://{self.admin_address}/readyz")
 
     def wait_for(self, name, url):
-        """Until the process answers."""
+        """Waits until the process answers."""
         end = time.monotonic() + 30
         while time.monotonic() < end:
             if self.processes[name].poll() is not None:
@@ -143,7 +143,7 @@ class Stage:
             with open(os.path.join(self.folder, f"{name}.log"), encoding="utf-8", errors="replace") as file:
                 print("".join(file.readlines()[-25:]), end="")
 
-    # What Google shows.
+    # State at Google.
 
     def service(self, name):
         return f"{self.google}/v2/projects/{PROJECT}/locations/{LOCATION}/services/{name}"
@@ -157,7 +157,7 @@ class Stage:
         return call("GET", f"{self.service(name)}:getIamPolicy?options.requestedPolicyVersion=3")
 
     def edit_policy(self, name, change):
-        """What a person does in the console: read, change, write back with the etag."""
+        """Edits a policy as a person does in the console: reads, changes, and writes it back with the etag."""
         for _ in range(10):
             policy = self.policy(name)
             policy["version"] = 3
@@ -170,7 +170,7 @@ class Stage:
                     raise
         raise Failed(f"the policy of {name} kept changing")
 
-    # What the identity provider does.
+    # Actions of the identity provider.
 
     def create_user(self, name):
         email = f"{name}@example.com"
@@ -227,7 +227,7 @@ class Play:
         return {service: members(self.stage.policy(service)) for service in [*MAPPED, OUTSIDE]}
 
     def until(self, expected, deadline):
-        """When the policies showed what is expected; none if they did not in time."""
+        """The time at which the policies were as expected; None if they were not in time."""
         while True:
             if self.now() == expected:
                 return time.monotonic()
@@ -242,7 +242,7 @@ def play(stage):
     ids = {}
 
     def everywhere(*names, more=None):
-        """The mapped services hold these people (and more, on some), the service outside the mapping nobody."""
+        """Expected members: these people on the mapped services (more on some), and nobody on the service outside."""
         both = {service: [f"user:{name}@example.com" for name in names] for service in MAPPED}
         for service, extra in (more or {}).items():
             both[service].append(extra)

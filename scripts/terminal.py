@@ -31,7 +31,7 @@ def yellow(text):
 
 
 def seconds(value):
-    """A duration as people say it: `840 ms`, `12 s`, `3 min 05 s`."""
+    """A duration in readable form: `840 ms`, `12 s`, `3 min 05 s`."""
     if value < 1:
         return f"{value * 1000:.0f} ms"
     if value < 100:
@@ -40,5 +40,5 @@ def seconds(value):
 
 
 def target_dir(root):
-    """Where cargo puts what it builds."""
+    """The target directory of cargo."""
     return os.path.join(root, os.environ.get("CARGO_TARGET_DIR", "target"))

@@ -21,17 +21,17 @@ TARGET = target_dir(ROOT)
 LOGS = os.path.join(TARGET, "test-logs")
 CARGO_DENY = "0.20.2"
 TOOLS = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "rolecall", "tools")
-HEARTBEAT = 20  # seconds of silence before a long step says that it is alive
+HEARTBEAT = 20  # seconds without output before a long step reports that it is still running
 
-passed, failed, skipped = [], [], []  # what, in words; conformance and cargo add one entry a case
-cases = {}  # (topic, words) -> result: what the table at the end shows
+passed, failed, skipped = [], [], []  # names; conformance and cargo add one entry per case
+cases = {}  # (topic, words) -> result: the content of the final table
 
-# Unit tests that the table shows beside the integration cases: properties, and what only a store alone can show.
+# Unit tests listed in the table beside the integration cases: properties, and cases that need a store alone.
 SHOWN_UNITS = re.compile(r"::(properties|laws|replay)::|^scim::tests::filters::|::a_full_disk_")
 
 
 class Step:
-    """One command whose output goes to a log, with a sign of life while it runs."""
+    """One command whose output goes to a log, with regular progress lines while it runs."""
 
     def __init__(self, name, command, env=None, timeout=None):
         self.name, self.command, self.timeout = name, command, timeout
@@ -108,9 +108,9 @@ def prerequisites():
     if not (shutil.which("cc") or shutil.which("gcc")):
         missing += ["gcc", "libc6-dev"]  # SQLite is compiled in
     if subprocess.run(["python3", "-c", "import ensurepip, venv"], capture_output=True).returncode != 0:
-        missing += ["python3-venv"]  # conformance installs Google's clients into an environment of their own
+        missing += ["python3-venv"]  # conformance installs Google's clients into a virtual environment
     if not shutil.which("lua5.1"):
-        missing += ["lua5.1"]  # Argo CD's health checks are Lua, and tested with it
+        missing += ["lua5.1"]  # Argo CD's health checks are written in Lua
     if not shutil.which("musl-gcc"):
         missing += ["musl-tools"]  # the image's binary is linked statically
     if missing:
@@ -121,12 +121,12 @@ def prerequisites():
 
 
 def dependency_rules():
-    """cargo-deny: bans, licences and sources hold or fail; advisories need a database from the network."""
+    """cargo-deny: bans, licenses and sources pass or fail; advisories need a database from the network."""
     home = os.path.join(TOOLS, f"cargo-deny-{CARGO_DENY}")
     binary = os.path.join(home, "bin", "cargo-deny")
     if not os.path.exists(binary):
         print(f"cargo-deny {CARGO_DENY} is not installed yet: building it once into {home}; this takes some minutes")
-        # Thin optimisation: it is built once and runs for a second.
+        # Little optimization: it is built once and runs for a second.
         fast = {"CARGO_PROFILE_RELEASE_OPT_LEVEL": "1", "CARGO_PROFILE_RELEASE_LTO": "off",
                 "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "16", "CARGO_PROFILE_RELEASE_DEBUG": "false"}
         step = Step("Install cargo-deny", ["cargo", "install", "cargo-deny", "--version", CARGO_DENY, "--locked",
@@ -142,7 +142,7 @@ def dependency_rules():
     if advisories.run() == 0:
         passed.append(advisories.name)
     elif any("failed to fetch advisory database" in line for line in advisories.lines) or not advisories.lines:
-        print(f"   {yellow('skipped')}: the advisory database could not be fetched, so known vulnerabilities were not looked for")
+        print(f"   {yellow('skipped')}: the advisory database could not be fetched, so known vulnerabilities were not checked")
         skipped.append(advisories.name)
     else:
         advisories.show()
@@ -163,7 +163,7 @@ def control_plane():
 
 
 def cluster_tests(tools):
-    """`tests/cluster`: two control planes at a time are what two cores and a small machine bear."""
+    """`tests/cluster`: at most two control planes at a time, which is what a small machine with two cores can run."""
     before = len(cases)
     cargo_tests("Cluster tests", ["--test", "cluster", "--", "--test-threads", "2", "--show-output"], tools)
     if len(cases) == before and not any("Cluster tests" in name for name in failed):
@@ -171,7 +171,7 @@ def cluster_tests(tools):
 
 
 def cargo_tests(name, arguments, env):
-    """`cargo test`, its cases counted from its own output. Returns whether everything was built."""
+    """Runs `cargo test` and counts the cases in its output. Returns whether everything was built."""
     package, binary, failures = "rolecall", "", []
     in_failures = False
 
@@ -204,12 +204,12 @@ def cargo_tests(name, arguments, env):
         if in_failures:
             failures.append(line)
 
-    # `--no-fail-fast`: one broken binary does not hide the others. One line a case is what is counted.
+    # `--no-fail-fast`: one failing binary does not hide the others. Each case is counted by its line of output.
     step = Step(name, ["cargo", "test", "--locked", "--no-fail-fast", *arguments], env=env)
     before = len(failed)
     if step.run(on_line) == 0:
         return True
-    if len(failed) == before:  # it did not compile, or a test binary died without a word
+    if len(failed) == before:  # it did not compile, or a test binary died without a message
         failed.append(f"{name}: cargo test")
         step.show()
         return any(line.startswith("test result:") for line in step.lines)
@@ -219,7 +219,7 @@ def cargo_tests(name, arguments, env):
 
 
 def conformance():
-    """Clients written by others, against the emulator: the last line of each runner is its count."""
+    """Runs third-party clients against the emulator: the last line of each runner is its count."""
     script = os.path.join(ROOT, "tests", "conformance", "run.sh")
     step = Step("Conformance: gcloud and Google's Python clients against the emulator", ["bash", script],
                 env={"ROLECALL_EMULATOR_BIN": os.path.join(TARGET, "debug", "rolecall-emulator")}, timeout=1200)
@@ -238,7 +238,7 @@ def conformance():
 
 
 def table():
-    """The cases with their results, a line each."""
+    """Prints the cases with their results, one per line."""
     if not cases:
         return
     width = max(len(words) for _, words in cases)
@@ -258,7 +258,7 @@ def main():
     prerequisites()
     check("Formatting", ["cargo", "fmt", "--all", "--check"])
     check("Clippy without warnings", ["cargo", "clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])
-    # `--all-targets` leaves out what `cargo test` does not run by itself.
+    # `--all-targets` omits targets that `cargo test` does not run by default.
     check("Clippy without warnings: cluster tests", ["cargo", "clippy", "--locked", "--test", "cluster", "--", "-D", "warnings"])
     dependency_rules()
     tools = control_plane()
