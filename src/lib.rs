@@ -7,6 +7,7 @@ pub mod api;
 pub mod app;
 pub mod catalog;
 pub mod cli;
+pub mod controller;
 pub mod model;
 pub mod plan;
 pub mod scim;

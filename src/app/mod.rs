@@ -1,6 +1,5 @@
 //! Wiring: `rolecall run` from flags to servers, engine and the folder or cluster the resources come from.
 
-pub mod checkpoint;
 mod cluster;
 mod folder;
 mod names;

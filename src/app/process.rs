@@ -12,13 +12,13 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::checkpoint::CheckpointError;
 use super::serve::{Bounds, Server};
 use super::tokens::Resolved;
 use crate::api::FindingStatus;
 use crate::api::condition::reason;
 use crate::catalog::Ceiling;
 use crate::cli::{CredentialsKind, Mode, RunConfig};
+use crate::controller::checkpoint::CheckpointError;
 use crate::model::{Clock, ProviderName, SystemClock};
 use crate::scim_server::{self, Limits, Scim, TokenTable, Traffic};
 use crate::status::{StatusCache, TokenOutcome};

@@ -3,14 +3,15 @@
 
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
-use super::checkpoint::{self, Checkpoint, CheckpointError, Checkpoints, Comparison};
 use super::cluster;
-use super::folder::Folder;
+use super::folder::{self, FolderCredentials};
 use super::process::{AppError, Process};
 use super::tokens::Credentials;
-use crate::cli::{DatabaseUrl, RunConfig};
+use crate::cli::{DatabaseUrl, Mode, RunConfig};
+use crate::controller::checkpoint::{self, Checkpoint, CheckpointError, Checkpoints, Comparison};
+use crate::controller::{Controller, Holds, Settings};
 use crate::model::FreezeReason;
 use crate::source::folder::PollOptions;
 use crate::store::{Store, Trust};
@@ -55,17 +56,30 @@ async fn follow_folder(mut process: Process, manifests: std::path::PathBuf) -> R
         // There is no checkpoint of a store: the store is new, or the checkpoint was lost with a former one.
         engine.begin_first_look().await?;
     }
-    let (folder, known) = Folder::new(
+    let (credentials, restored) = FolderCredentials::restore(
         engine.clone(),
         store.clone(),
-        process.clock.clone(),
         process.config.namespace.clone(),
         Credentials::new(engine.clone(), process.tokens.clone(), process.resolved.clone()),
         &specs,
     );
     let (first, read) = oneshot::channel();
+    let (forget, commands) = mpsc::channel(4);
+    let controller = Controller::new(Settings {
+        engine: engine.clone(),
+        store: store.clone(),
+        cache: process.cache.clone(),
+        clock: process.clock.clone(),
+        enforces: process.config.mode == Mode::Enforce,
+        metrics: process.metrics.cluster.clone(),
+        holds: Holds::Nothing(forget),
+        absent: restored.absent(),
+        loaded: first,
+    });
     let options = PollOptions::new(manifests, process.config.namespace.clone());
-    let following = tokio::spawn(folder.follow(options, known, first, stop.clone()));
+    let options = PollOptions { missing: restored.missing, ..options };
+    let following =
+        tokio::spawn(folder::follow(controller, credentials, (options, restored.known), commands, stop.clone()));
     if tokio::time::timeout(FIRST_READ, read).await.is_err() {
         tracing::warn!("the manifest folder could not be read completely yet; what was in force before stays in force");
     }

@@ -226,7 +226,7 @@ pub enum CliError {
     Store(#[from] crate::store::StoreError),
     /// The file beside the manifests could not be read or written.
     #[error(transparent)]
-    Checkpoint(#[from] crate::app::checkpoint::CheckpointError),
+    Checkpoint(#[from] crate::controller::checkpoint::CheckpointError),
     /// The output could not be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 
-use crate::app::checkpoint::{self, CheckpointError, Checkpoints, Comparison};
+use crate::controller::checkpoint::{self, CheckpointError, Checkpoints, Comparison};
 use crate::model::{Clock, ProviderName, SystemClock};
 use crate::store::{Decision, DirectoryUse, Origin, Store, Trust};
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use clap::CommandFactory;
 
 use super::*;
-use crate::app::checkpoint::{self, Checkpoint};
+use crate::controller::checkpoint::{self, Checkpoint};
 use crate::model::{ManualClock, ProviderName, SystemClock, UserFacts, UserId};
 use crate::store::{Decision, NewUser, Origin, SpecState, Store, StoredSpec};
 

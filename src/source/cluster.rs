@@ -1,10 +1,9 @@
 //! Watches of a cluster: what its API server says about our resources, the namespaces' labels and the token Secrets.
 //!
 //! `kube::runtime::watcher` resumes after dropped connections, restarts and expired versions. What is new after such a
-//! gap comes as [`ClusterChange::Listed`]: whatever is known and not in that list went while nobody looked.
+//! gap comes as [`ResourceEvent::Listed`]: whatever is known and not in that list went while nobody looked.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -24,7 +23,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::manifest::{Object, ObjectRef, Problem, SecretData, read_object};
-use crate::api::{CloudRunTarget, FIELD_MANAGER, IdentityProvider, REVOKE_FINALIZER, RoleMapping};
+use crate::api::{CloudRunTarget, FIELD_MANAGER, IdentityProvider, RoleMapping};
+use crate::source::{Absence, Observed, ResourceEvent, Watched};
 
 /// How long one watch call lasts, in seconds: a connection that died without a word is noticed 5 s after that.
 const WATCH_SECONDS: u32 = 30;
@@ -35,69 +35,10 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// it has not read its rules for.
 const REFUSED: Duration = Duration::from_mins(1);
 
+/// The place that is stored as the origin of a resource.
+const ORIGIN: &str = "cluster";
 /// Longest name of a field manager that is kept; the API server admits no longer one.
 const MANAGER_LENGTH: usize = 128;
-
-/// What is watched as a whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Watched {
-    /// `IdentityProvider`s.
-    IdentityProviders,
-    /// `CloudRunTarget`s.
-    CloudRunTargets,
-    /// `RoleMapping`s of all namespaces.
-    RoleMappings,
-    /// The labels of namespaces.
-    Namespaces,
-}
-
-impl Watched {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::IdentityProviders, Self::CloudRunTargets, Self::RoleMappings, Self::Namespaces];
-
-    /// As the API calls it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::IdentityProviders => "identityproviders",
-            Self::CloudRunTargets => "cloudruntargets",
-            Self::RoleMappings => "rolemappings",
-            Self::Namespaces => "namespaces",
-        }
-    }
-}
-
-impl fmt::Display for Watched {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// A custom resource as the API server has it.
-#[derive(Debug, Clone)]
-pub struct Seen {
-    /// Which object.
-    pub object: ObjectRef,
-    /// Its metadata, without `managedFields`.
-    pub metadata: ObjectMeta,
-    /// Name of the field manager that changed it last, rolecall and writers of subresources aside.
-    pub written_by: Option<String>,
-    /// Its status; null when it has none.
-    pub status: Value,
-    /// What it says, with its metadata; or what is wrong with it.
-    pub said: Result<Object, Vec<Problem>>,
-}
-
-/// A custom resource of which nothing but its status and version changed.
-#[derive(Debug, Clone)]
-pub struct Restated {
-    /// Which object.
-    pub object: ObjectRef,
-    /// Its metadata, without `managedFields`.
-    pub metadata: ObjectMeta,
-    /// Its status; null when it has none.
-    pub status: Value,
-}
 
 /// Why a Secret gives nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,39 +47,6 @@ pub enum SecretAbsence {
     NotFound,
     /// The API server does not let us read it.
     Forbidden,
-}
-
-/// What the watches saw, in the order of each watch.
-#[derive(Debug, Clone)]
-pub enum ClusterChange {
-    /// An object is there, or changed.
-    Object(Box<Seen>),
-    /// An object that says what it said before: only its status was written, or nothing at all. A mapping without our
-    /// finalizer is never told so.
-    Restated(Box<Restated>),
-    /// An object was deleted, and all its finalizers were done with.
-    Gone(ObjectRef),
-    /// A namespace has these labels; none when it is gone.
-    Namespace {
-        /// Which.
-        name: String,
-        /// Its labels.
-        labels: BTreeMap<String, String>,
-    },
-    /// All objects of a kind were listed. What is not among them is gone.
-    Listed {
-        /// Which kind.
-        what: Watched,
-        /// All there are; empty for namespaces, of which nothing is concluded.
-        objects: BTreeSet<ObjectRef>,
-    },
-    /// A watch does not work; what it said last stays in force, and it is tried again.
-    Trouble {
-        /// Which.
-        what: Watched,
-        /// What the API server or the network said.
-        problem: String,
-    },
 }
 
 /// What the watch of a Secret saw.
@@ -160,7 +68,7 @@ fn config() -> watcher::Config {
 }
 
 /// Follows one kind until `stop` is cancelled or nobody listens any more.
-pub async fn follow(client: Client, what: Watched, changes: mpsc::Sender<ClusterChange>, stop: CancellationToken) {
+pub async fn follow(client: Client, what: Watched, changes: mpsc::Sender<ResourceEvent>, stop: CancellationToken) {
     let custom = |resource: ApiResource| {
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
         watcher::watcher(api, config()).default_backoff().boxed()
@@ -189,7 +97,7 @@ async fn objects(
     what: Watched,
     kind: &'static str,
     mut events: impl Stream<Item = Result<Event<DynamicObject>, watcher::Error>> + Unpin,
-    changes: mpsc::Sender<ClusterChange>,
+    changes: mpsc::Sender<ResourceEvent>,
     stop: CancellationToken,
 ) {
     let mut listed = BTreeSet::new();
@@ -202,7 +110,7 @@ async fn objects(
         };
         let change = match event {
             None => return,
-            Some(Err(error)) => ClusterChange::Trouble { what, problem: explain(&error) },
+            Some(Err(error)) => ResourceEvent::Failing { what, problem: explain(&error) },
             Some(Ok(Event::Init)) => {
                 listed.clear();
                 said.clear();
@@ -210,23 +118,22 @@ async fn objects(
             }
             Some(Ok(Event::InitApply(object))) => {
                 said.insert(reference(kind, &object), fingerprint(&object));
-                let seen = seen(kind, object);
-                listed.insert(seen.object.clone());
-                ClusterChange::Object(Box::new(seen))
+                listed.insert(reference(kind, &object));
+                event_of(kind, object)
             }
-            Some(Ok(Event::InitDone)) => ClusterChange::Listed { what, objects: std::mem::take(&mut listed) },
+            Some(Ok(Event::InitDone)) => ResourceEvent::Listed { what, objects: std::mem::take(&mut listed) },
             Some(Ok(Event::Apply(object))) => {
                 let (name, now) = (reference(kind, &object), fingerprint(&object));
-                if said.insert(name, now) == Some(now) && is_held(kind, &object) {
-                    ClusterChange::Restated(Box::new(restated(kind, object)))
+                if said.insert(name, now) == Some(now) {
+                    ResourceEvent::Restated(Box::new(observe(kind, object).0))
                 } else {
-                    ClusterChange::Object(Box::new(seen(kind, object)))
+                    event_of(kind, object)
                 }
             }
             Some(Ok(Event::Delete(object))) => {
                 let object = reference(kind, &object);
                 said.remove(&object);
-                ClusterChange::Gone(object)
+                ResourceEvent::Absent { object, why: Absence::NotObserved }
             }
         };
         if changes.send(change).await.is_err() {
@@ -237,7 +144,7 @@ async fn objects(
 
 async fn namespaces(
     mut events: impl Stream<Item = Result<Event<PartialObjectMeta<Namespace>>, watcher::Error>> + Unpin,
-    changes: mpsc::Sender<ClusterChange>,
+    changes: mpsc::Sender<ResourceEvent>,
     stop: CancellationToken,
 ) {
     let what = Watched::Namespaces;
@@ -248,13 +155,14 @@ async fn namespaces(
         };
         let change = match event {
             None => return,
-            Some(Err(error)) => ClusterChange::Trouble { what, problem: explain(&error) },
+            Some(Err(error)) => ResourceEvent::Failing { what, problem: explain(&error) },
             // A namespace goes when all in it is gone: there is nothing left that its labels could delegate to.
             Some(Ok(Event::Init | Event::Delete(_))) => continue,
-            Some(Ok(Event::InitApply(object) | Event::Apply(object))) => {
-                ClusterChange::Namespace { name: object.name_any(), labels: object.metadata.labels.unwrap_or_default() }
-            }
-            Some(Ok(Event::InitDone)) => ClusterChange::Listed { what, objects: BTreeSet::new() },
+            Some(Ok(Event::InitApply(object) | Event::Apply(object))) => ResourceEvent::NamespaceLabels {
+                name: object.name_any(),
+                labels: object.metadata.labels.unwrap_or_default(),
+            },
+            Some(Ok(Event::InitDone)) => ResourceEvent::Listed { what, objects: BTreeSet::new() },
         };
         if changes.send(change).await.is_err() {
             return;
@@ -402,26 +310,40 @@ fn fingerprint(object: &DynamicObject) -> [u8; 32] {
     Sha256::digest(serde_json::to_vec(&(&object.types, metadata, data)).unwrap_or_default()).into()
 }
 
-/// A mapping without our finalizer waits for it: each of its versions is looked at, since the finalizer is put on the
-/// newest.
-fn is_held(kind: &str, object: &DynamicObject) -> bool {
-    kind != "RoleMapping" || object.finalizers().iter().any(|finalizer| finalizer == REVOKE_FINALIZER)
-}
-
-fn restated(kind: &str, mut object: DynamicObject) -> Restated {
-    object.metadata.managed_fields = None;
-    let identity = reference(kind, &object);
+/// An object without its `managedFields`, and the rest of it.
+fn observe(kind: &str, mut object: DynamicObject) -> (Observed, DynamicObject) {
+    let written_by = last_writer(object.metadata.managed_fields.take().unwrap_or_default());
     let status = object.data.get_mut("status").map(Value::take).unwrap_or_default();
-    Restated { object: identity, metadata: object.metadata, status }
+    let observed = Observed {
+        object: reference(kind, &object),
+        metadata: object.metadata.clone(),
+        status: Some(status),
+        origin: ORIGIN.to_owned(),
+        written_by,
+    };
+    (observed, object)
 }
 
 /// Reads an object by the same schema, defaults and rules as a manifest: what an older CRD let in is found here.
-fn seen(kind: &str, mut object: DynamicObject) -> Seen {
-    let written_by = last_writer(object.metadata.managed_fields.take().unwrap_or_default());
-    let identity = reference(kind, &object);
-    let status = object.data.get("status").cloned().unwrap_or(Value::Null);
-    let said = read(&identity, &object);
-    Seen { object: identity, metadata: object.metadata, written_by, status, said }
+fn event_of(kind: &str, object: DynamicObject) -> ResourceEvent {
+    let (observed, object) = observe(kind, object);
+    let said = read(&observed.object, &object);
+    if let Err(problems) = &said {
+        for problem in problems.iter().take(20) {
+            tracing::warn!("{problem}");
+        }
+    }
+    // A provider or target that somebody's finalizer keeps is in force until it is gone.
+    let is_deleted = kind == "RoleMapping" && observed.metadata.deletion_timestamp.is_some();
+    let observed = Box::new(observed);
+    match said {
+        Ok(said) if is_deleted => {
+            ResourceEvent::DeletionRequested { observed, said: Some(Box::new(said)), problems: Vec::new() }
+        }
+        Err(problems) if is_deleted => ResourceEvent::DeletionRequested { observed, said: None, problems },
+        Ok(said) => ResourceEvent::Applied { observed, said: Box::new(said) },
+        Err(problems) => ResourceEvent::Rejected { observed, problems },
+    }
 }
 
 /// The field manager of the newest change, among those that do not write subresources only and are not rolecall.
@@ -478,11 +400,11 @@ mod tests {
             "subjects": [{"identityProvider": "okta", "groups": [{"displayName": "team"}]}],
             "grants": [{"target": {"name": "shop"}, "resources": ["services/a"], "roles": ["roles/run.invoker"]}]
         });
-        let seen = seen("RoleMapping", mapping(&spec));
-        assert_eq!(seen.object.to_string(), "RoleMapping checkout/m");
-        assert_eq!(seen.status, json!({"observedGeneration": 2}));
-        assert_eq!(seen.written_by.as_deref(), Some("kubectl"));
-        let Ok(Object::RoleMapping(said)) = seen.said else { panic!("{:?}", seen.said) };
+        let ResourceEvent::Applied { observed, said } = event_of("RoleMapping", mapping(&spec)) else { panic!() };
+        assert_eq!(observed.object.to_string(), "RoleMapping checkout/m");
+        assert_eq!(observed.status, Some(json!({"observedGeneration": 2})));
+        assert_eq!((observed.origin.as_str(), observed.written_by.as_deref()), ("cluster", Some("kubectl")));
+        let Object::RoleMapping(said) = *said else { panic!("{said:?}") };
         assert_eq!(said.metadata.generation, Some(3));
         assert_eq!(said.metadata.uid.as_deref(), Some("1"));
         assert!(said.metadata.managed_fields.is_none());
@@ -509,6 +431,9 @@ mod tests {
         });
         let renewed = changed(&|object| object.metadata.uid = Some("2".to_owned()));
         let bare = changed(&|object| object.metadata.finalizers = None);
+        let deleted = changed(&|object| {
+            object.metadata.deletion_timestamp = serde_json::from_value(json!("2027-01-31T12:00:00Z")).unwrap();
+        });
         let edited = changed(&|object| object.data["spec"]["mode"] = json!("Observe"));
         let events = [
             Event::Init,
@@ -521,34 +446,37 @@ mod tests {
             Event::Apply(edited.clone()),
             Event::Delete(edited.clone()),
             Event::Apply(edited.clone()),
-            // One that lacks the finalizer waits for it.
+            // One that lacks the finalizer is told of in each version, since it is put on the newest.
             Event::Apply(bare.clone()),
             Event::Apply(bare),
+            Event::Apply(deleted),
             Event::Init,
             Event::InitApply(edited),
             Event::InitDone,
         ];
         let (tell, mut told) = mpsc::channel(64);
-        let events = futures::stream::iter(events.map(Ok));
+        let events = futures::stream::iter(Vec::from(events).into_iter().map(Ok));
         objects(Watched::RoleMappings, "RoleMapping", events, tell, CancellationToken::new()).await;
         let mut words = Vec::new();
         while let Some(change) = told.recv().await {
             words.push(match change {
-                ClusterChange::Object(_) => "object",
-                ClusterChange::Restated(restated) => {
+                ResourceEvent::Applied { .. } => "object",
+                ResourceEvent::DeletionRequested { .. } => "deleted",
+                ResourceEvent::Restated(restated) => {
                     assert!(restated.metadata.managed_fields.is_none() && restated.metadata.resource_version.is_some());
-                    assert!(restated.status["observedGeneration"].is_i64());
+                    assert!(restated.status.unwrap()["observedGeneration"].is_i64());
                     "restated"
                 }
-                ClusterChange::Gone(_) => "gone",
-                ClusterChange::Listed { objects, .. } => {
+                ResourceEvent::Absent { .. } => "gone",
+                ResourceEvent::Listed { objects, .. } => {
                     assert_eq!(objects.len(), 1);
                     "listed"
                 }
                 other => panic!("{other:?}"),
             });
         }
-        let expected = "object listed restated object object object restated gone object object object object listed";
+        let expected =
+            "object listed restated object object object restated gone object object restated deleted object listed";
         assert_eq!(words.join(" "), expected);
     }
 
@@ -571,7 +499,7 @@ mod tests {
     #[test]
     fn object_that_an_older_schema_let_in_says_what_is_wrong_and_where() {
         let spec = json!({"subjects": [], "grants": []});
-        let problems = seen("RoleMapping", mapping(&spec)).said.unwrap_err();
+        let ResourceEvent::Rejected { problems, .. } = event_of("RoleMapping", mapping(&spec)) else { panic!() };
         let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
         assert!(text.iter().any(|line| line.contains("spec.subjects")), "{text:?}");
     }

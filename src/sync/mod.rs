@@ -51,6 +51,8 @@ use crate::store::{Store, StoreError, Trust};
 use crate::target::Target;
 use crate::telemetry::EngineMetrics;
 
+#[cfg(test)]
+pub(crate) use crate::target::scripted::Scripted;
 pub(crate) use apply::owner_of;
 pub use apply::{IntakeError, ObjectProblem};
 pub use error::EngineError;

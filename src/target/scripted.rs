@@ -49,6 +49,12 @@ struct State {
 #[derive(Debug, Clone, Default)]
 pub struct Scripted(Arc<Mutex<State>>);
 
+impl From<Scripted> for super::Target {
+    fn from(target: Scripted) -> Self {
+        Self::Scripted(target)
+    }
+}
+
 impl Scripted {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -4,6 +4,7 @@
 //! Absence is judged carefully, since to delete a mapping is to take access away: see [`diff`].
 
 mod diff;
+mod events;
 mod poll;
 mod scan;
 
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use crate::api::manifest::{Object, ObjectRef, ParsedDocument, Problem};
 
 pub use diff::{diff, step};
+pub use events::Translation;
 pub use poll::{FolderCommand, PollOptions, poll};
 pub use scan::{FolderScan, MAX_FILES, MAX_TOTAL_BYTES, lint_paths};
 

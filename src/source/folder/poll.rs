@@ -8,8 +8,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{FolderChange, FolderScan, Known, step};
+use super::{FolderChange, FolderScan, Known, Translation, step};
 use crate::api::manifest::ObjectRef;
+use crate::source::ResourceEvent;
 
 /// Where and how often to look.
 #[derive(Debug, Clone)]
@@ -22,13 +23,21 @@ pub struct PollOptions {
     pub every: Duration,
     /// Time between two looks while something changes: what is new, or missing, must be the same in both.
     pub settle: Duration,
+    /// The objects that were missing when rolecall last ran.
+    pub missing: BTreeSet<ObjectRef>,
 }
 
 impl PollOptions {
     /// About one look a second.
     #[must_use]
     pub fn new(folder: PathBuf, namespace: String) -> Self {
-        Self { folder, namespace, every: Duration::from_secs(1), settle: Duration::from_millis(200) }
+        Self {
+            folder,
+            namespace,
+            every: Duration::from_secs(1),
+            settle: Duration::from_millis(200),
+            missing: BTreeSet::new(),
+        }
     }
 }
 
@@ -39,15 +48,16 @@ pub enum FolderCommand {
     Forget(BTreeSet<ObjectRef>),
 }
 
-/// Looks at the folder until it is cancelled or nobody listens any more. The changes of one look are sent together.
+/// Looks at the folder until it is cancelled or nobody listens any more. The events of one look are sent together.
 pub async fn poll(
     options: PollOptions,
     mut known: Known,
-    changes: mpsc::Sender<Vec<FolderChange>>,
+    events: mpsc::Sender<Vec<ResourceEvent>>,
     mut commands: mpsc::Receiver<FolderCommand>,
     cancel: CancellationToken,
 ) {
     let mut folder = FolderScan::new(options.folder.clone(), &options.namespace);
+    let mut translation = Translation::new(options.missing.clone());
     let mut listening = true;
     loop {
         // Reading files blocks; the folder may be on a network.
@@ -77,7 +87,7 @@ pub async fn poll(
             log(&batch);
             // Whoever ends may have stopped listening long before it drops its end of the channel.
             tokio::select! {
-                sent = changes.send(batch) => if sent.is_err() { return },
+                sent = events.send(batch.into_iter().flat_map(|change| translation.events(change)).collect()) => if sent.is_err() { return },
                 () = cancel.cancelled() => return,
             }
         }

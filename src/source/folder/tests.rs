@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::api::manifest::parse_file;
+use crate::source::ResourceEvent;
 
 /// The namespace of the operator.
 const HOME: &str = "rolecall-system";
@@ -503,6 +504,21 @@ fn linting_paths_takes_files_and_folders() {
     assert!(report.findings[0].to_string().contains("nowhere.yaml: "), "{:?}", report.findings);
 }
 
+fn event_word(event: &ResourceEvent) -> String {
+    match event {
+        ResourceEvent::Applied { observed, .. } => format!("apply {} {}", observed.object.name, observed.origin),
+        ResourceEvent::DeletionRequested { observed, .. } => {
+            format!("delete {} {}", observed.object.name, observed.origin)
+        }
+        ResourceEvent::Absent { object, .. } => format!("absent {}", object.name),
+        ResourceEvent::Recovered(object) => format!("recovered {}", object.name),
+        ResourceEvent::Suspicious(Some(why)) => format!("suspicious {why:?}"),
+        ResourceEvent::Suspicious(None) => "trusted".to_owned(),
+        ResourceEvent::Loaded => "loaded".to_owned(),
+        other => panic!("{other:?}"),
+    }
+}
+
 fn options(folder: &Path) -> PollOptions {
     let (every, settle) = (Duration::from_millis(20), Duration::from_millis(5));
     PollOptions { every, settle, ..PollOptions::new(folder.to_owned(), HOME.to_owned()) }
@@ -564,7 +580,7 @@ async fn the_loop_sends_what_happens_in_the_folder_until_it_is_cancelled() {
         while !said.iter().any(|word: &String| word == what) {
             let batch = tokio::time::timeout(Duration::from_secs(20), changes.recv()).await;
             let batch = batch.unwrap_or_else(|_| panic!("no `{what}`, only {said:?}")).unwrap();
-            said.extend(batch.iter().map(word));
+            said.extend(batch.iter().map(event_word));
         }
         said
     };
@@ -575,10 +591,10 @@ async fn the_loop_sends_what_happens_in_the_folder_until_it_is_cancelled() {
     assert_eq!(wait_for("delete n n.yaml").await.len(), 1);
     fs::remove_file(path.join("m.yaml")).unwrap();
     fs::remove_file(path.join("p.yaml")).unwrap();
-    wait_for("suspicious FolderEmpty [okta m]").await;
+    wait_for("absent m").await;
     let provider = ObjectRef { kind: "IdentityProvider".to_owned(), namespace: None, name: "okta".to_owned() };
     commander.send(FolderCommand::Forget([provider, reference("m")].into())).await.unwrap();
-    wait_for("healthy").await;
+    wait_for("trusted").await;
     cancel.cancel();
     task.await.unwrap();
 }

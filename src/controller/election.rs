@@ -1,4 +1,4 @@
-//! Who leads, and what the cluster remembers of the store: both on one Lease in the operator's namespace.
+//! Leader election, and what the cluster remembers of the store: both on one Lease in the operator's namespace.
 //!
 //! The Lease only decides who works. That an ex-leader writes nothing any more is the store's doing: it refuses ledger
 //! writes of an older epoch.
@@ -15,12 +15,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::checkpoint::{self, Checkpoint, Comparison};
 use crate::api::{FIELD_MANAGER, IdentityProvider, RoleMapping};
-use crate::app::checkpoint::{self, Checkpoint, Comparison};
 use crate::model::FreezeReason;
 
 /// The name of the Lease, whatever the release is called: two releases in one namespace share it.
-pub(super) const LEASE: &str = "rolecall";
+const LEASE: &str = "rolecall";
 /// How long a leader that says nothing is believed to lead, in seconds.
 const DURATION: u64 = 15;
 /// How long before that it says that it still does, in seconds.
@@ -35,9 +35,9 @@ const STORE_ID: &str = "rolecall.dev/store-id";
 const HIGHEST_SEQ: &str = "rolecall.dev/highest-seq";
 const HIGHEST_AUDIT_SEQ: &str = "rolecall.dev/highest-audit-seq";
 
-/// Where this process stands.
+/// What the Lease says of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LeaderState {
+pub enum LeaderState {
     /// Another leads, or nobody yet.
     Waiting,
     /// This one leads.
@@ -46,14 +46,14 @@ pub(super) enum LeaderState {
     Lost,
 }
 
-/// Stands for election until `stop` is cancelled; a Lease that is held is given back then.
-pub(super) fn stand(
+/// Campaigns for the Lease until `stop` is cancelled; a Lease that is held is given back then.
+pub fn campaign(
     client: Client,
     namespace: String,
     identity: String,
     stop: CancellationToken,
 ) -> (watch::Receiver<LeaderState>, JoinHandle<()>) {
-    let (tell, standing) = watch::channel(LeaderState::Waiting);
+    let (tell, leadership) = watch::channel(LeaderState::Waiting);
     let task = tokio::spawn(async move {
         let Some(mut manager) = manager_of(&client, &namespace, &identity, &stop).await else { return };
         loop {
@@ -92,7 +92,7 @@ pub(super) fn stand(
             tracing::warn!(%error, "the Lease could not be given back; the next leader waits until it is over");
         }
     });
-    (standing, task)
+    (leadership, task)
 }
 
 async fn manager_of(
@@ -124,7 +124,7 @@ async fn manager_of(
 
 /// What the cluster remembers of the store.
 #[derive(Clone)]
-pub(super) struct ClusterMirror {
+pub struct ClusterCheckpoint {
     client: Client,
     namespace: String,
     leases: Api<Lease>,
@@ -132,24 +132,26 @@ pub(super) struct ClusterMirror {
 
 /// What came of comparing the store with what the cluster remembers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Compared {
+pub struct Compared {
     /// Why nothing may be written.
-    pub(super) freeze: Option<FreezeReason>,
+    pub freeze: Option<FreezeReason>,
     /// The namespace of another rolecall whose store the providers' statuses name.
-    pub(super) other: Option<String>,
+    pub other: Option<String>,
     /// Nothing in the cluster remembers a store.
-    pub(super) first: bool,
+    pub first: bool,
 }
 
-impl ClusterMirror {
-    pub(super) fn new(client: Client, namespace: &str) -> Self {
+impl ClusterCheckpoint {
+    /// The checkpoint on the Lease in this namespace.
+    #[must_use]
+    pub fn new(client: Client, namespace: &str) -> Self {
         Self { leases: Api::namespaced(client.clone(), namespace), namespace: namespace.to_owned(), client }
     }
 
     /// Compares `now` with the Lease, and where that remembers nothing, with the statuses of the `IdentityProvider`s: a
     /// second rolecall in another namespace has a Lease of its own. Where they name none, and the store `is_new`, a
     /// `RoleMapping` with acknowledged grants says that another one was lost.
-    pub(super) async fn compare(&self, now: &Checkpoint, is_new: bool) -> Result<Compared, kube::Error> {
+    pub async fn compare(&self, now: &Checkpoint, is_new: bool) -> Result<Compared, kube::Error> {
         let lease = self.leases.get_opt(LEASE).await?;
         let annotation = |lease: &Lease, key: &str| lease.annotations().get(key).cloned();
         let remembered = lease.as_ref().and_then(|lease| {
@@ -209,7 +211,7 @@ impl ClusterMirror {
     }
 
     /// Writes down how far the store is.
-    pub(super) async fn write(&self, now: &Checkpoint) -> Result<(), kube::Error> {
+    pub async fn write(&self, now: &Checkpoint) -> Result<(), kube::Error> {
         let patch = json!({"metadata": {"annotations": {
             STORE_ID: now.store_id.to_string(),
             HIGHEST_SEQ: now.highest_seq.to_string(),
@@ -221,7 +223,7 @@ impl ClusterMirror {
 
     /// When the rolecall of another namespace last said that it is at work; none when nobody holds the Lease there. Only
     /// that it changes says something: the clock is another's.
-    pub(super) async fn sign_of_life(&self, namespace: &str) -> Result<Option<jiff::Timestamp>, kube::Error> {
+    pub async fn sign_of_life(&self, namespace: &str) -> Result<Option<jiff::Timestamp>, kube::Error> {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), namespace);
         let spec = leases.get_opt(LEASE).await?.and_then(|lease| lease.spec);
         Ok(spec.filter(|spec| spec.holder_identity.is_some()).and_then(|spec| Some(spec.renew_time?.0)))

@@ -2,16 +2,11 @@
 //!
 //! ```text
 //! every process    IdentityProviders, their Secrets ─► tokens ─► SCIM
-//! the leader       all resources, namespaces ─► intake ─► engine ─► cache ─► statuses, Events
+//! the leader       all resources, namespaces ─► controller ─► engine ─► cache ─► statuses, Events
 //! ```
 //!
 //! A process that does not lead any more ends: whoever starts it again starts it with nothing in memory that another
 //! leader has changed meanwhile.
-
-mod commands;
-mod finalizer;
-mod lease;
-mod resources;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,18 +17,21 @@ use kube::{Client, Config};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::lease::{ClusterMirror, Compared, LeaderState};
-use self::resources::{Parts, Resources};
-use super::checkpoint::{self, Checkpoint};
 use super::process::{AppError, Process};
 use super::tokens::{Credentials, SecretHashes};
 use crate::api::condition::reason;
 use crate::api::manifest::{Object, ObjectRef};
 use crate::cli::Mode;
+use crate::controller::checkpoint::{self, Checkpoint};
+use crate::controller::{
+    ClusterCheckpoint, Compared, Controller, FinalizerRules, Finalizers, Holds, LeaderState, Settings, accept_store,
+    campaign,
+};
 use crate::model::{FreezeReason, ProviderName};
-use crate::source::cluster::{ClusterChange, SecretAbsence, SecretChange, Watched, follow, follow_secrets};
+use crate::source::cluster::{SecretAbsence, SecretChange, follow, follow_secrets};
+use crate::source::{ResourceEvent, Watched};
 use crate::status::{StatusCache, WriteCount, write_statuses};
-use crate::store::{Decision, Store, Trust};
+use crate::store::{Store, Trust};
 use crate::sync::{Engine, owner_of};
 
 /// How often the mirror is written and a freeze looked at again.
@@ -86,14 +84,14 @@ pub(super) async fn run(mut process: Process) -> Result<(), AppError> {
     let standing_by = tokio::time::Instant::now();
     // Longer than `stop`: the Lease is given back when the work is over.
     let candidacy = CancellationToken::new();
-    let (mut standing, election) =
-        lease::stand(client.clone(), process.config.namespace.clone(), identity.clone(), candidacy.clone());
+    let (mut leadership, election) =
+        campaign(client.clone(), process.config.namespace.clone(), identity.clone(), candidacy.clone());
     let led = loop {
-        if *standing.borrow_and_update() == LeaderState::Leader {
+        if *leadership.borrow_and_update() == LeaderState::Leader {
             break true;
         }
         tokio::select! {
-            changed = standing.changed() => if changed.is_err() { break false },
+            changed = leadership.changed() => if changed.is_err() { break false },
             () = stop.cancelled() => break false,
         }
     };
@@ -102,7 +100,7 @@ pub(super) async fn run(mut process: Process) -> Result<(), AppError> {
             holder = %identity, waited = ?standing_by.elapsed(),
             "leading since {:.1?} after the start: custom resources are followed and policies kept in step", standing_by.elapsed()
         );
-        lead(&process, client, &identity, standing).await
+        lead(&process, client, &identity, leadership).await
     } else {
         Ok(())
     };
@@ -168,9 +166,9 @@ async fn follow_credentials(
     loop {
         tokio::select! {
             Some(change) = providers.recv() => match change {
-                ClusterChange::Object(seen) => {
-                    if let (Ok(Object::IdentityProvider(object)), Ok(name)) =
-                        (&seen.said, ProviderName::new(&seen.object.name))
+                ResourceEvent::Applied { observed, said } => {
+                    if let (Object::IdentityProvider(object), Ok(name)) =
+                        (&*said, ProviderName::new(&observed.object.name))
                     {
                         let uid = object.metadata.uid.clone();
                         credentials.hold(&name, !owns_directory(&store, &name, uid.as_deref()).await);
@@ -178,20 +176,27 @@ async fn follow_credentials(
                         uids.insert(name, uid);
                     }
                 }
-                ClusterChange::Gone(object) => {
+                ResourceEvent::Absent { object, .. } => {
                     if let Ok(name) = ProviderName::new(&object.name) {
                         credentials.remove_provider(&name);
                     }
                 }
-                ClusterChange::Listed { objects, .. } => {
+                ResourceEvent::Listed { objects, .. } => {
                     let name = |object: &ObjectRef| ProviderName::new(&object.name).ok();
                     credentials.only_providers(&objects.iter().filter_map(name).collect());
                     listed_at.get_or_insert_with(tokio::time::Instant::now);
                 }
-                ClusterChange::Trouble { what, problem } => {
+                ResourceEvent::Failing { what, problem } => {
                     tracing::warn!(%what, %problem, "cannot watch {what}; it is tried again");
                 }
-                ClusterChange::Restated(_) | ClusterChange::Namespace { .. } => {}
+                // A provider that cannot be read keeps what it said last.
+                ResourceEvent::Rejected { .. }
+                | ResourceEvent::DeletionRequested { .. }
+                | ResourceEvent::Restated(_)
+                | ResourceEvent::Recovered(_)
+                | ResourceEvent::NamespaceLabels { .. }
+                | ResourceEvent::Suspicious(_)
+                | ResourceEvent::Loaded => {}
             },
             Some(change) = secrets.recv() => match change {
                 SecretChange::Data(secret) => {
@@ -253,7 +258,7 @@ async fn lead(
     process: &Process,
     client: Client,
     identity: &str,
-    mut standing: watch::Receiver<LeaderState>,
+    mut leadership: watch::Receiver<LeaderState>,
 ) -> Result<(), AppError> {
     let (engine, store, stop) = (&process.engine, &process.store, &process.stop);
     let began = tokio::time::Instant::now();
@@ -267,7 +272,7 @@ async fn lead(
     if let Some(uninstall) = store.farewell().await? {
         engine.begin_uninstall(uninstall).await?;
     }
-    let memory = ClusterMirror::new(client.clone(), &process.config.namespace);
+    let memory = ClusterCheckpoint::new(client.clone(), &process.config.namespace);
     let Some(mut found) = compare(&memory, store, &over).await? else { return Ok(()) };
     if found.freeze.is_none() && store.trust().await? == Trust::Doubted {
         found.freeze = Some(FreezeReason::StoreMismatch);
@@ -289,34 +294,35 @@ async fn lead(
     }
 
     let other = Arc::new(AtomicBool::new(found.other.is_some()));
-    let (tell, changes) = mpsc::channel(256);
+    let (tell, events) = mpsc::channel(256);
     let mut tasks = tokio::task::JoinSet::new();
     for what in Watched::ALL {
         tasks.spawn(follow(client.clone(), what, tell.clone(), over.clone()));
     }
     drop(tell);
     let (loaded, first) = oneshot::channel();
-    let intake = Resources::new(
-        Parts {
-            client: client.clone(),
-            engine: engine.clone(),
-            store: store.clone(),
-            cache: process.cache.clone(),
-            clock: process.clock.clone(),
-            enforces: process.config.mode == Mode::Enforce,
-            finalizer_deadline: process.config.finalizer_deadline,
-            other: other.clone(),
-            metrics: process.metrics.cluster.clone(),
-            believed: found.freeze.is_none(),
-        },
+    let rules = FinalizerRules {
+        deadline: process.config.finalizer_deadline,
+        other: other.clone(),
+        believed: found.freeze.is_none(),
+    };
+    let controller = Controller::new(Settings {
+        engine: engine.clone(),
+        store: store.clone(),
+        cache: process.cache.clone(),
+        clock: process.clock.clone(),
+        enforces: process.config.mode == Mode::Enforce,
+        metrics: process.metrics.cluster.clone(),
+        holds: Holds::Finalizer(Finalizers::Cluster(client.clone()), rules),
+        absent: BTreeSet::new(),
         loaded,
-    );
-    tasks.spawn(intake.follow(changes, over.clone()));
+    });
+    tasks.spawn(controller.follow(events, over.clone()));
     let read = tokio::select! {
         read = wait_for(first, &over, || {
             tracing::warn!("waiting for all resources of the cluster to be read: until then nothing is written to Google");
         }) => read,
-        () = lost(&mut standing) => {
+        () = lost(&mut leadership) => {
             over.cancel();
             return Err(AppError::LeaseLost);
         }
@@ -349,7 +355,7 @@ async fn lead(
     let result = loop {
         tokio::select! {
             () = tokio::time::sleep(TICK) => {}
-            () = lost(&mut standing) => break Err(AppError::LeaseLost),
+            () = lost(&mut leadership) => break Err(AppError::LeaseLost),
             // A leader that sees no changes any more is none.
             Some(ended) = tasks.join_next() => if !over.is_cancelled() {
                 let error = ended.err().map(tracing::field::display);
@@ -362,10 +368,8 @@ async fn lead(
         if let Err(error) = store.check_epoch().await {
             tracing::warn!(reason = error.reason(), "{error}");
         }
-        if let Err(error) = engine.review_directories().await {
-            tracing::warn!(%error, "cannot look whether the directory of a provider was accepted");
-        }
-        if let Err(error) = accept(engine, store, &memory).await {
+        // The cluster remembers it before anything is written.
+        if let Err(error) = accept_store(engine, store, async || remember(&memory, store, None).await.is_some()).await {
             tracing::warn!(%error, "cannot look whether the store was accepted");
         }
         if engine.frozen().is_none() {
@@ -386,9 +390,9 @@ async fn lead(
     result
 }
 
-async fn lost(standing: &mut watch::Receiver<LeaderState>) {
+async fn lost(leadership: &mut watch::Receiver<LeaderState>) {
     loop {
-        if *standing.borrow_and_update() == LeaderState::Lost || standing.changed().await.is_err() {
+        if *leadership.borrow_and_update() == LeaderState::Lost || leadership.changed().await.is_err() {
             return;
         }
     }
@@ -396,7 +400,7 @@ async fn lost(standing: &mut watch::Receiver<LeaderState>) {
 
 /// Compares the store with what the cluster remembers, as soon as the cluster answers. None: the process is ending.
 async fn compare(
-    memory: &ClusterMirror,
+    memory: &ClusterCheckpoint,
     store: &Store,
     over: &CancellationToken,
 ) -> Result<Option<Compared>, AppError> {
@@ -415,7 +419,7 @@ async fn compare(
 }
 
 /// Writes down how far the store is, so that an older copy of it is known as one. Answers what is written.
-async fn remember(memory: &ClusterMirror, store: &Store, written: Option<Checkpoint>) -> Option<Checkpoint> {
+async fn remember(memory: &ClusterCheckpoint, store: &Store, written: Option<Checkpoint>) -> Option<Checkpoint> {
     let Ok(now) = checkpoint::of(store).await else { return written };
     if written == Some(now) {
         return written;
@@ -430,32 +434,11 @@ async fn remember(memory: &ClusterMirror, store: &Store, written: Option<Checkpo
     }
 }
 
-/// Lifts the freeze when somebody accepted the store.
-async fn accept(engine: &Engine, store: &Store, memory: &ClusterMirror) -> Result<(), AppError> {
-    for pending in store.decisions().await? {
-        if pending.decision != Decision::AcceptStore {
-            continue;
-        }
-        if let Some(why @ (FreezeReason::StoreMismatch | FreezeReason::StoreRewound)) = engine.frozen() {
-            // The cluster remembers it before anything is written: whoever is started after a crash here goes on.
-            if remember(memory, store, None).await.is_none() {
-                continue;
-            }
-            engine.freeze(None).await?;
-            tracing::warn!(reason = why.reason(), "the store was accepted; the freeze is lifted");
-        } else {
-            tracing::warn!("nothing waits for the store to be accepted; that is dropped");
-        }
-        store.remove_decision(pending.id).await?;
-    }
-    Ok(())
-}
-
 /// Brings statuses to the cluster. While the rolecall of another namespace is at work on the same resources and this
 /// one is frozen because of it, the statuses are the other's.
 async fn show(
     client: Client,
-    memory: ClusterMirror,
+    memory: ClusterCheckpoint,
     (cache, engine): (StatusCache, Engine),
     (found, alive): (Compared, Arc<AtomicBool>),
     (identity, count): (String, WriteCount),

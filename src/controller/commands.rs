@@ -1,0 +1,167 @@
+//! What was decided on the command line and left in the store: released, accepted, uninstalled. Carried out by whoever works.
+//!
+//! Decisions that annotations carry (`release`, `accept-group`) come with the object and are carried out by the engine.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::deletion::Deletion;
+use super::{Controller, Holds};
+use crate::api::manifest::ObjectRef;
+use crate::model::{FreezeReason, MappingKey, MappingPhase};
+use crate::source::folder::{FolderCommand, Suspicion};
+use crate::store::{Decision, Store, StoreError, UninstallMode};
+use crate::sync::Engine;
+
+/// How often is said what is in the way.
+const SAY: Duration = Duration::from_secs(30);
+
+/// Lifts the freeze when somebody accepted the store. `remember`: writes down that this is the store, and answers whether
+/// that worked: whoever is started after a crash here goes on.
+///
+/// # Errors
+/// [`StoreError`], when the decision cannot be read or removed.
+pub async fn accept_store(
+    engine: &Engine,
+    store: &Store,
+    mut remember: impl AsyncFnMut() -> bool,
+) -> Result<(), StoreError> {
+    for pending in store.decisions().await? {
+        if pending.decision != Decision::AcceptStore {
+            continue;
+        }
+        if let Some(why @ (FreezeReason::StoreMismatch | FreezeReason::StoreRewound)) = engine.frozen() {
+            if !remember().await {
+                continue;
+            }
+            engine.freeze(None).await?;
+            tracing::warn!(reason = why.reason(), "the store was accepted; the freeze is lifted");
+        } else {
+            tracing::warn!("nothing waits for the store to be accepted; that is dropped");
+        }
+        store.remove_decision(pending.id).await?;
+    }
+    Ok(())
+}
+
+impl Controller {
+    /// Carries out what was decided. What was not carried out because of an error is found again.
+    pub(super) async fn follow_decisions(&mut self) -> Result<(), StoreError> {
+        let decisions = self.store.decisions().await?;
+        if !decisions.iter().any(|pending| matches!(pending.decision, Decision::Uninstall(_))) {
+            // Cancelled, or not begun: the next one is said again.
+            (self.uninstall, self.settled) = (None, false);
+        }
+        for pending in decisions {
+            let done = match &pending.decision {
+                Decision::AcceptStore => self.refuse_acceptance(),
+                Decision::Uninstalled => false,
+                Decision::Uninstall(uninstall) => {
+                    self.uninstall(*uninstall).await?;
+                    false
+                }
+                Decision::ReleasePlan(hash) => self.release_plan(hash).await?,
+                Decision::ReleaseManifests if self.suspicion == Some(Suspicion::FolderMissing) => {
+                    // Kept, it would act on whatever the folder lacks when it is back, which nobody has looked at.
+                    tracing::warn!(
+                        "a release of the manifests is refused: the folder cannot be read; release again when it can"
+                    );
+                    self.release(&pending.decision, |_| false).await?
+                }
+                Decision::ReleaseManifests => self.release(&pending.decision, |_| true).await?,
+                Decision::ReleaseMapping(mapping) => self.release(&pending.decision, |key| key == mapping).await?,
+            };
+            if done {
+                self.store.remove_decision(pending.id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// In a cluster whoever leads looks for it. Answers whether the decision is dropped.
+    fn refuse_acceptance(&self) -> bool {
+        let folder = matches!(self.holds, Holds::Nothing(_));
+        if folder {
+            tracing::warn!("a folder is accepted with `rolecall store accept --manifests DIR`; that is dropped");
+        }
+        folder
+    }
+
+    /// Lets go what is held under a hash. Answers whether that is decided.
+    async fn release_plan(&self, hash: &str) -> Result<bool, StoreError> {
+        if self.engine.frozen().is_some() {
+            // What is held is not known.
+            return Ok(false);
+        }
+        if self.engine.release_plan(hash).await? {
+            tracing::info!(plan.hash = %hash, "removals that were held are released");
+        } else if self.engine.is_settling() {
+            // What is held is not known again yet.
+            return Ok(false);
+        } else {
+            tracing::warn!(plan.hash = %hash, "nothing is held under this hash; the release is dropped");
+        }
+        Ok(true)
+    }
+
+    /// Has the claims of mappings that are missing ended. A mapping that is there is left alone.
+    async fn release(&mut self, decision: &Decision, meant: impl Fn(&MappingKey) -> bool) -> Result<bool, StoreError> {
+        let missing = |key: &MappingKey| self.engine.mapping_phase(key).and_then(MappingPhase::missing).is_some();
+        let mut keys: BTreeSet<MappingKey> = self.engine.mappings().into_iter().filter(|key| missing(key)).collect();
+        // Also those whose last good spec cannot be read.
+        keys.extend(self.absent.iter().filter(|key| self.engine.mapping_phase(key).is_none()).cloned());
+        keys.retain(|key| meant(key));
+        if keys.is_empty() {
+            tracing::warn!(?decision, "a release has nothing to end and is dropped");
+        }
+        for key in &keys {
+            tracing::info!(mapping.name = %key, "{key} was released: its grants end");
+            self.engine.approve_removal(key).await?;
+            self.absent.remove(key);
+        }
+        if let (Holds::Nothing(forget), false) = (&self.holds, keys.is_empty()) {
+            let object = |key: &MappingKey| ObjectRef {
+                kind: "RoleMapping".to_owned(),
+                namespace: Some(key.namespace().to_owned()),
+                name: key.name().to_owned(),
+            };
+            // Nobody takes it any more when the process is ending.
+            let _ = forget.send(FolderCommand::Forget(keys.iter().map(object).collect())).await;
+        }
+        Ok(true)
+    }
+
+    /// rolecall is to go: all that was granted ends, and every mapping loses the finalizer once that is so for it.
+    async fn uninstall(&mut self, uninstall: UninstallMode) -> Result<(), StoreError> {
+        if self.engine.frozen().is_some() {
+            // What the ledger lacks now would stay for ever.
+            return Ok(());
+        }
+        if self.uninstall.replace(uninstall) != Some(uninstall) {
+            self.settled = false;
+            let mappings = self.engine.mappings().len();
+            tracing::warn!(?uninstall, mappings, "rolecall is to go: nothing is granted any more");
+        }
+        let left = self.engine.begin_uninstall(uninstall).await?;
+        for (key, metadata) in self.finalized.clone() {
+            if self.engine.mapping_phase(&key).is_none() {
+                self.deletions.entry(key).or_insert_with(|| Deletion::finalizer_only(metadata));
+            }
+        }
+        if !self.enforces
+            && uninstall == UninstallMode::Revoke
+            && left > 0
+            && self.reported.is_none_or(|at| at.elapsed() > SAY)
+        {
+            self.reported = Some(tokio::time::Instant::now());
+            tracing::error!(
+                "nothing is revoked in --mode observe: start rolecall with --mode enforce, or uninstall with --orphan"
+            );
+        }
+        if left == 0 && self.finalized.is_empty() && self.adding.is_empty() && !self.settled {
+            self.settled = true;
+            self.store.put_decision(Decision::Uninstalled, self.clock.now()).await?;
+        }
+        Ok(())
+    }
+}

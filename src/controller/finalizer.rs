@@ -1,0 +1,226 @@
+//! The finalizer on a mapping, which keeps it until its claims have ended: how it is added and removed.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, Patch, PatchParams};
+use kube::{Client, CustomResourceExt as _};
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::{Controller, Holds, RETRY};
+use crate::api::condition::reason;
+use crate::api::{FIELD_MANAGER, REVOKE_FINALIZER, RoleMapping};
+use crate::model::MappingKey;
+
+/// How long one call to the API server may take.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Why a call about finalizers failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FinalizerError {
+    /// The object is not there any more.
+    #[error("the object is not there any more")]
+    NotFound,
+    /// The object has a newer version, which the watch brings.
+    #[error("the object has a newer version")]
+    Conflict,
+    /// The API server refused it, or did not answer.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<kube::Error> for FinalizerError {
+    fn from(error: kube::Error) -> Self {
+        match &error {
+            kube::Error::Api(status) if status.code == 404 => Self::NotFound,
+            kube::Error::Api(status) if status.code == 409 => Self::Conflict,
+            _ => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+/// Who changes finalizers.
+#[derive(Clone)]
+pub enum Finalizers {
+    /// The API server.
+    Cluster(Client),
+    /// A script of a test.
+    #[cfg(test)]
+    Scripted(super::tests::ScriptedFinalizers),
+}
+
+impl Finalizers {
+    /// Replaces the finalizers of the very version that was observed.
+    async fn set(&self, key: &MappingKey, metadata: &ObjectMeta, finalizers: &[String]) -> Result<(), FinalizerError> {
+        match self {
+            Self::Cluster(client) => {
+                let api: Api<RoleMapping> = Api::namespaced(client.clone(), key.namespace());
+                let patch = json!({"metadata": {
+                    "uid": metadata.uid,
+                    "resourceVersion": metadata.resource_version,
+                    "finalizers": finalizers,
+                }});
+                let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+                patient(api.patch_metadata(key.name(), &params, &Patch::Merge(patch))).await.map(drop)
+            }
+            #[cfg(test)]
+            Self::Scripted(script) => script.set(key, metadata, finalizers),
+        }
+    }
+
+    /// True when the definition of the kind is being deleted. Then all its objects are deleted with it, which nobody decided
+    /// for each of them. Asked anew each time: the definition is marked before its objects are.
+    pub(super) async fn definition_is_deleted(&self) -> Result<bool, FinalizerError> {
+        match self {
+            Self::Cluster(client) => {
+                let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+                let metadata = patient(api.get_metadata_opt(RoleMapping::crd_name())).await?;
+                Ok(metadata.is_none_or(|definition| definition.metadata.deletion_timestamp.is_some()))
+            }
+            #[cfg(test)]
+            Self::Scripted(script) => Ok(script.definition_is_deleted()),
+        }
+    }
+}
+
+/// Applies a timeout to a call to the API server.
+async fn patient<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, FinalizerError> {
+    match tokio::time::timeout(PATIENCE, call).await {
+        Ok(answer) => Ok(answer?),
+        Err(elapsed) => Err(kube::Error::Service(Box::new(elapsed)).into()),
+    }
+}
+
+/// True when the object has our finalizer.
+pub(super) fn has_finalizer(metadata: &ObjectMeta) -> bool {
+    metadata.finalizers.iter().flatten().any(|finalizer| finalizer == REVOKE_FINALIZER)
+}
+
+/// What is needed of an object to change its finalizers.
+pub(super) fn version(metadata: &ObjectMeta) -> ObjectMeta {
+    ObjectMeta {
+        uid: metadata.uid.clone(),
+        resource_version: metadata.resource_version.clone(),
+        finalizers: metadata.finalizers.clone(),
+        deletion_timestamp: metadata.deletion_timestamp.clone(),
+        ..ObjectMeta::default()
+    }
+}
+
+/// A mapping that is not taken in before it has the finalizer.
+pub(super) struct Wanted {
+    metadata: ObjectMeta,
+    /// When adding it is tried again, if that failed. None: it is under way, or the watch brings a newer version.
+    retry_at: Option<Instant>,
+}
+
+impl Controller {
+    /// True when the rolecall of another namespace is at work on the same resources, and this one is frozen because of it.
+    /// Then the finalizers are the other's.
+    pub(super) fn stands_by(&self) -> bool {
+        let other = match &self.holds {
+            Holds::Finalizer(_, rules) => rules.other.load(Ordering::Acquire),
+            Holds::Nothing(_) => false,
+        };
+        other && self.engine.frozen().is_some()
+    }
+
+    /// Adds the finalizer. The watch brings the mapping again with it, and only then it is taken in.
+    pub(super) fn add_finalizer(&mut self, key: MappingKey, metadata: ObjectMeta) {
+        let Holds::Finalizer(finalizers, _) = &self.holds else { return };
+        let retry_at = self.stands_by().then(|| Instant::now() + RETRY);
+        let stands_by = retry_at.is_some();
+        self.wanted.insert(key.clone(), Wanted { metadata: metadata.clone(), retry_at });
+        if stands_by {
+            return;
+        }
+        let mut all = metadata.finalizers.clone().unwrap_or_default();
+        all.push(REVOKE_FINALIZER.to_owned());
+        let (finalizers, permits) = (finalizers.clone(), self.permits.clone());
+        self.adding.spawn(async move {
+            let _permit = permits.acquire_owned().await;
+            let result = finalizers.set(&key, &metadata, &all).await;
+            (key, metadata, result)
+        });
+    }
+
+    /// Adds the finalizer to a newer version of a mapping that waits for it: only the newest version can be changed.
+    pub(super) fn add_to_newer(&mut self, key: &MappingKey, metadata: &ObjectMeta) {
+        if self.wanted.contains_key(key) && !has_finalizer(metadata) {
+            self.add_finalizer(key.clone(), metadata.clone());
+        }
+    }
+
+    pub(super) fn not_added(&mut self, key: &MappingKey, metadata: &ObjectMeta, error: &FinalizerError) {
+        let FinalizerError::Failed(error) = error else {
+            // It changed or went meanwhile; the watch brings that.
+            return;
+        };
+        tracing::warn!(
+            mapping.name = %key, %error,
+            "cannot add the finalizer {REVOKE_FINALIZER} to {key}, so nothing is granted for it yet; it is tried again"
+        );
+        if self.engine.mapping_phase(key).is_none() {
+            let message = format!("the finalizer {REVOKE_FINALIZER} cannot be put: {error}");
+            self.report_not_in_force(key, metadata, reason::FINALIZER_REFUSED, &message);
+        }
+        // Where a newer version is being tried, that one counts.
+        if let Some(wanted) = self.wanted.get_mut(key)
+            && wanted.metadata.resource_version == metadata.resource_version
+        {
+            wanted.retry_at = Some(Instant::now() + RETRY);
+        }
+    }
+
+    /// Ends all pauses.
+    #[cfg(test)]
+    pub(super) fn end_pauses(&mut self) {
+        for wanted in self.wanted.values_mut().filter(|wanted| wanted.retry_at.is_some()) {
+            wanted.retry_at = Some(Instant::now());
+        }
+        for deletion in self.deletions.values_mut() {
+            deletion.put_off(Instant::now());
+        }
+        self.quiet_until = None;
+    }
+
+    /// Tries again to add the finalizers that could not be added.
+    pub(super) fn add_wanted(&mut self) {
+        let now = Instant::now();
+        let due = |wanted: &Wanted| wanted.retry_at.is_some_and(|at| at <= now);
+        let due: Vec<(MappingKey, ObjectMeta)> = self
+            .wanted
+            .iter()
+            .filter(|(_, wanted)| due(wanted))
+            .map(|(key, wanted)| (key.clone(), wanted.metadata.clone()))
+            .collect();
+        for (key, metadata) in due {
+            self.add_finalizer(key, metadata);
+        }
+    }
+
+    /// Removes our finalizer.
+    pub(super) async fn remove_finalizer(&mut self, key: &MappingKey) {
+        let Holds::Finalizer(finalizers, _) = &self.holds else { return };
+        let Some(deletion) = self.deletions.get_mut(key) else { return };
+        deletion.put_off(Instant::now() + RETRY);
+        let metadata = deletion.metadata.clone();
+        let others = metadata.finalizers.clone().unwrap_or_default();
+        let others: Vec<String> = others.into_iter().filter(|finalizer| finalizer != REVOKE_FINALIZER).collect();
+        match finalizers.set(key, &metadata, &others).await {
+            Ok(()) | Err(FinalizerError::NotFound) => {
+                self.deletions.remove(key);
+                self.finalized.remove(key);
+            }
+            // The watch brings the newer version.
+            Err(FinalizerError::Conflict) => {}
+            Err(FinalizerError::Failed(error)) => {
+                tracing::warn!(%error, mapping.name = %key, "cannot remove the finalizer from {key}; it is tried again");
+                self.quiet_until = Some(Instant::now() + RETRY);
+            }
+        }
+    }
+}

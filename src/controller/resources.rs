@@ -1,0 +1,337 @@
+//! Resources that are there, that cannot be read, and that are absent.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::{Value, json};
+
+use super::deletion::Deletion;
+use super::finalizer::{has_finalizer, version};
+use super::{Controller, Holds};
+use crate::api::condition::reason;
+use crate::api::manifest::{Object, ObjectRef, Problem};
+use crate::api::{GROUP, RoleMapping, VERSION, is_initial};
+use crate::model::{FreezeReason, MappingKey, MappingPhase, ProviderName, TargetName};
+use crate::source::{Absence, Observed, Watched};
+use crate::status::{Item, Kind, Metadata, Status, not_taken_in};
+use crate::sync::{IntakeError, ObjectProblem, Provenance};
+
+/// Where a mapping lives whose manifest names no namespace, as with `kubectl apply`.
+const DEFAULT_NAMESPACE: &str = "default";
+
+/// The key of a mapping; none when the object is of another kind, or its name is none.
+pub(crate) fn mapping_key(object: &ObjectRef) -> Option<MappingKey> {
+    if object.kind != "RoleMapping" {
+        return None;
+    }
+    MappingKey::new(object.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE), &object.name).ok()
+}
+
+fn provenance(observed: &Observed) -> Provenance<'_> {
+    Provenance { source: &observed.origin, written_by: observed.written_by.as_deref() }
+}
+
+impl Controller {
+    pub(super) async fn applied(&mut self, observed: &Observed, said: &Object) -> Result<(), IntakeError> {
+        self.restore_status(observed);
+        match said {
+            Object::IdentityProvider(object) => {
+                self.engine.apply_provider((**object).clone(), provenance(observed)).await
+            }
+            Object::CloudRunTarget(object) => self.engine.apply_target((**object).clone(), provenance(observed)).await,
+            Object::RoleMapping(object) => self.mapping_applied(observed, object).await,
+            Object::Secret(_) => Ok(()),
+        }
+    }
+
+    async fn mapping_applied(&mut self, observed: &Observed, object: &RoleMapping) -> Result<(), IntakeError> {
+        if matches!(self.holds, Holds::Nothing(_)) {
+            let key = mapping_key(&observed.object);
+            self.engine.apply_mapping(object.clone(), provenance(observed)).await?;
+            if let Some(key) = key {
+                self.absent.remove(&key);
+            }
+            return Ok(());
+        }
+        let metadata = &observed.metadata;
+        let key = MappingKey::new(
+            metadata.namespace.as_deref().unwrap_or_default(),
+            metadata.name.as_deref().unwrap_or_default(),
+        )?;
+        self.wanted.remove(&key);
+        self.note(&key, metadata);
+        if self.store.farewell().await?.is_some() {
+            // Nothing begins any more; those that have the finalizer are let go one after the other.
+            return Ok(());
+        }
+        // Whatever was of that name and was deleted is another object.
+        self.deletions.remove(&key);
+        if has_finalizer(metadata) || !(self.enforces || self.engine.has_claims(&key).await?) {
+            return self.engine.apply_mapping(object.clone(), provenance(observed)).await;
+        }
+        if self.engine.mapping_phase(&key) == Some(MappingPhase::Live) && !self.engine.has_claims(&key).await? {
+            // From a time when nothing was granted: what it says now is taken in with the finalizer, and not before.
+            self.engine.delete_mapping(&key).await?;
+        }
+        self.add_finalizer(key, metadata.clone());
+        Ok(())
+    }
+
+    pub(super) async fn deletion_requested(
+        &mut self,
+        observed: &Observed,
+        said: Option<&Object>,
+        problems: &[Problem],
+    ) -> Result<(), IntakeError> {
+        self.restore_status(observed);
+        if !problems.is_empty() {
+            self.report(observed, problems);
+        }
+        let object = &observed.object;
+        match object.kind.as_str() {
+            "CloudRunTarget" => return Ok(self.engine.remove_target(&TargetName::new(&object.name)?).await?),
+            "IdentityProvider" => {
+                let name = ProviderName::new(&object.name)?;
+                // A manifest has no uid: one of the same name that comes later may be anybody's.
+                self.store.leave_directory(&name).await?;
+                return Ok(self.engine.remove_provider(&name).await?);
+            }
+            _ => {}
+        }
+        let Some(key) = mapping_key(object) else { return Ok(()) };
+        let said = match said {
+            Some(Object::RoleMapping(object)) => Some(&**object),
+            _ => None,
+        };
+        let metadata = &observed.metadata;
+        if matches!(self.holds, Holds::Finalizer(..)) {
+            if said.is_some() {
+                self.wanted.remove(&key);
+            }
+            self.note(&key, metadata);
+            if let Some(object) = said
+                && has_finalizer(metadata)
+                && self.engine.mapping_phase(&key).is_none()
+                && self.engine.has_claims(&key).await?
+            {
+                // Its last good spec could not be read, or it was never stored: without it nothing would end.
+                self.engine.apply_mapping(object.clone(), provenance(observed)).await?;
+            }
+        }
+        self.delete(key, metadata, said).await
+    }
+
+    pub(super) fn rejected(&mut self, observed: &Observed, problems: &[Problem]) {
+        self.restore_status(observed);
+        self.report(observed, problems);
+        if let (Some(key), Holds::Finalizer(..)) = (mapping_key(&observed.object), &self.holds) {
+            // It is not taken in, so that it needs no finalizer either.
+            self.wanted.remove(&key);
+            self.note(&key, &observed.metadata);
+        }
+    }
+
+    pub(super) fn restated(&mut self, observed: &Observed) {
+        self.restore_status(observed);
+        if let (Some(key), Holds::Finalizer(..)) = (mapping_key(&observed.object), &self.holds) {
+            self.note(&key, &observed.metadata);
+            self.add_to_newer(&key, &observed.metadata);
+        }
+    }
+
+    pub(super) async fn recovered(&mut self, object: &ObjectRef) -> Result<(), IntakeError> {
+        self.set_problem(object, None);
+        if let Some(key) = mapping_key(object) {
+            self.engine.revive_mapping(&key).await?;
+            self.absent.remove(&key);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn absent(&mut self, object: &ObjectRef, why: Absence) -> Result<(), IntakeError> {
+        match (object.kind.as_str(), why) {
+            // What a doubtful folder says of others than mappings stays in force as well.
+            ("IdentityProvider" | "CloudRunTarget", Absence::Doubted) => return Ok(()),
+            ("IdentityProvider", Absence::NotObserved) => {
+                return Ok(self.engine.remove_provider(&ProviderName::new(&object.name)?).await?);
+            }
+            ("CloudRunTarget", Absence::NotObserved) => {
+                return Ok(self.engine.remove_target(&TargetName::new(&object.name)?).await?);
+            }
+            _ => {}
+        }
+        let Some(key) = mapping_key(object) else { return Ok(()) };
+        if why == Absence::Doubted {
+            self.engine.vanish_mapping(&key, FreezeReason::ManifestsMissing).await?;
+            self.absent.insert(key);
+            return Ok(());
+        }
+        self.wanted.remove(&key);
+        self.deletions.remove(&key);
+        self.finalized.remove(&key);
+        self.mapping_gone(&key).await?;
+        if self.engine.mapping_phase(&key).is_none() {
+            self.cache.remove(Kind::RoleMapping, Some(key.namespace()), key.name());
+        }
+        Ok(())
+    }
+
+    /// The object is not there any more, or nothing keeps it. Its claims are being ended, or there are none, or nobody saw it
+    /// go.
+    pub(super) async fn mapping_gone(&self, key: &MappingKey) -> Result<(), IntakeError> {
+        if self.engine.mapping_phase(key) != Some(MappingPhase::Live) {
+            return Ok(());
+        }
+        if self.engine.has_claims(key).await? || !self.is_believed() {
+            tracing::warn!(
+                mapping.name = %key, reason = FreezeReason::MappingVanished.reason(),
+                "{key} is gone and its deletion was not seen: its grants stay as they are"
+            );
+            self.engine.vanish_mapping(key, FreezeReason::MappingVanished).await?;
+        } else {
+            self.engine.delete_mapping(key).await?;
+        }
+        Ok(())
+    }
+
+    /// What is in force and not among the objects of a list.
+    pub(super) fn missing(&self, what: Watched, objects: &BTreeSet<ObjectRef>) -> Vec<ObjectRef> {
+        let object = |kind: &str, namespace: Option<&str>, name: &str| ObjectRef {
+            kind: kind.to_owned(),
+            namespace: namespace.map(str::to_owned),
+            name: name.to_owned(),
+        };
+        let engine = &self.engine;
+        let known: Vec<ObjectRef> = match what {
+            Watched::IdentityProviders => {
+                engine.providers().iter().map(|name| object("IdentityProvider", None, name.as_str())).collect()
+            }
+            Watched::CloudRunTargets => {
+                engine.targets().iter().map(|name| object("CloudRunTarget", None, name.as_str())).collect()
+            }
+            Watched::RoleMappings => {
+                let keys = engine.mappings();
+                keys.iter().map(|key| object("RoleMapping", Some(key.namespace()), key.name())).collect()
+            }
+            Watched::Namespaces => Vec::new(),
+        };
+        known.into_iter().filter(|object| !objects.contains(object)).collect()
+    }
+
+    /// Remembers whether the mapping has the finalizer, and in which version: it is removed from that one, and no older one.
+    fn note(&mut self, key: &MappingKey, metadata: &ObjectMeta) {
+        if has_finalizer(metadata) {
+            self.wanted.remove(key);
+            self.finalized.insert(key.clone(), version(metadata));
+        } else {
+            self.finalized.remove(key);
+        }
+        let Some(deletion) = self.deletions.get_mut(key) else { return };
+        if !has_finalizer(metadata) || deletion.metadata.uid != metadata.uid {
+            self.deletions.remove(key);
+        } else {
+            Deletion::renew(deletion, metadata);
+        }
+    }
+
+    /// Where the status of an object goes on from is what its source shows; what that lacks is written again.
+    fn restore_status(&self, observed: &Observed) {
+        let Some(status) = &observed.status else { return };
+        let (object, metadata) = (&observed.object, &observed.metadata);
+        let kind = match object.kind.as_str() {
+            "IdentityProvider" => Kind::IdentityProvider,
+            "CloudRunTarget" => Kind::CloudRunTarget,
+            _ => Kind::RoleMapping,
+        };
+        let (namespace, name) = (object.namespace.as_deref(), object.name.as_str());
+        if let Some(known) = self.cache.item(kind, namespace, name) {
+            if is_initial(status) || known.metadata.uid != metadata.uid {
+                self.cache.tell_again(kind, namespace, name);
+            }
+        } else if !is_initial(status) && (metadata.deletion_timestamp.is_none() || self.is_in_force(object)) {
+            self.seed_status(kind, observed, status);
+        }
+    }
+
+    fn seed_status(&self, kind: Kind, observed: &Observed, status: &Value) {
+        let item = json!({
+            "apiVersion": format!("{GROUP}/{VERSION}"),
+            "kind": kind,
+            "metadata": observed.metadata,
+            "status": status,
+        });
+        match serde_json::from_value::<Item>(item) {
+            Ok(item) => self.cache.seed(item),
+            // It will be written anew.
+            Err(error) => {
+                tracing::debug!(%error, object = %observed.object, "the status in the cluster cannot be read");
+            }
+        }
+    }
+
+    /// True when the object is in force. If it is not and is being deleted, it has no status any more.
+    fn is_in_force(&self, object: &ObjectRef) -> bool {
+        mapping_key(object).is_none_or(|key| self.engine.mapping_phase(&key).is_some())
+    }
+
+    /// Says what is wrong with an object: what it said last stays in force.
+    fn report(&self, observed: &Observed, problems: &[Problem]) {
+        let object = &observed.object;
+        let Some(first) = problems.first() else { return };
+        let more = match problems.len() - 1 {
+            0 => String::new(),
+            n => format!(" (and {n} more)"),
+        };
+        let message = format!("{first}{more}");
+        let word =
+            if first.reason == reason::DUPLICATE_OBJECT { reason::DUPLICATE_OBJECT } else { reason::INVALID_MANIFEST };
+        if let (Some(key), Holds::Finalizer(..)) = (mapping_key(object), &self.holds)
+            && self.engine.mapping_phase(&key).is_none()
+        {
+            self.report_not_in_force(&key, &observed.metadata, word, &message);
+            return;
+        }
+        self.set_problem(object, Some(ObjectProblem { reason: word, message, since: self.clock.now() }));
+    }
+
+    fn set_problem(&self, object: &ObjectRef, problem: Option<ObjectProblem>) {
+        match object.kind.as_str() {
+            "IdentityProvider" => {
+                if let Ok(name) = ProviderName::new(&object.name) {
+                    self.engine.report_provider(&name, problem);
+                }
+            }
+            "CloudRunTarget" => {
+                if let Ok(name) = TargetName::new(&object.name) {
+                    self.engine.report_target(&name, problem);
+                }
+            }
+            _ => {
+                if let Some(key) = mapping_key(object) {
+                    self.engine.report_mapping(&key, problem);
+                }
+            }
+        }
+    }
+
+    /// Says of a mapping that is not in force why it is not.
+    pub(super) fn report_not_in_force(
+        &self,
+        key: &MappingKey,
+        metadata: &ObjectMeta,
+        word: &'static str,
+        message: &str,
+    ) {
+        let now = self.clock.now();
+        let previous = self.cache.mapping(key);
+        let status = not_taken_in(metadata.generation, word, message, previous.as_ref(), now);
+        let metadata = Metadata {
+            name: key.name().to_owned(),
+            namespace: Some(key.namespace().to_owned()),
+            generation: metadata.generation,
+            uid: metadata.uid.clone(),
+            creation_timestamp: metadata.creation_timestamp.clone(),
+        };
+        self.cache.publish(Item::new(metadata, None, Status::RoleMapping(Box::new(status))));
+    }
+}

@@ -1,0 +1,122 @@
+//! Changes of the folder as events of single objects.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::FolderChange;
+use crate::api::manifest::ObjectRef;
+use crate::source::{Absence, Observed, ResourceEvent};
+
+/// Says of each object what a change of the folder means for it.
+#[derive(Debug, Default)]
+pub struct Translation {
+    /// Objects whose text has a problem, by file.
+    kept: BTreeMap<String, BTreeSet<ObjectRef>>,
+    /// Objects that are missing and not taken for deleted.
+    missing: BTreeSet<ObjectRef>,
+}
+
+impl Translation {
+    /// `missing`: the objects that were missing when rolecall last ran.
+    #[must_use]
+    pub fn new(missing: BTreeSet<ObjectRef>) -> Self {
+        Self { kept: BTreeMap::new(), missing }
+    }
+
+    /// The events of one change.
+    pub fn events(&mut self, change: FolderChange) -> Vec<ResourceEvent> {
+        match change {
+            FolderChange::Apply { object, file, .. } => {
+                let observed = Box::new(Observed::in_file(object.object_ref(), &file));
+                vec![ResourceEvent::Applied { observed, said: object }]
+            }
+            FolderChange::Unreadable { file, problems, keeps } => {
+                for problem in problems.iter().take(20) {
+                    tracing::warn!("{problem}");
+                }
+                let before = self.kept.insert(file.clone(), keeps.clone()).unwrap_or_default();
+                let recovered = before.difference(&keeps).cloned().map(ResourceEvent::Recovered);
+                let rejected = keeps.iter().map(|object| ResourceEvent::Rejected {
+                    observed: Box::new(Observed::in_file(object.clone(), &file)),
+                    problems: problems.clone(),
+                });
+                recovered.chain(rejected).collect()
+            }
+            FolderChange::Readable { file } => {
+                self.kept.remove(&file).unwrap_or_default().into_iter().map(ResourceEvent::Recovered).collect()
+            }
+            FolderChange::Deleted { object, file } => {
+                let observed = Box::new(Observed::in_file(object, &file));
+                vec![ResourceEvent::DeletionRequested { observed, said: None, problems: Vec::new() }]
+            }
+            FolderChange::Suspicious { why, missing } => {
+                let mut events = vec![ResourceEvent::Suspicious(Some(why))];
+                events.extend(self.missing.difference(&missing).cloned().map(ResourceEvent::Recovered));
+                events.extend(
+                    missing.iter().cloned().map(|object| ResourceEvent::Absent { object, why: Absence::Doubted }),
+                );
+                self.missing = missing;
+                events
+            }
+            FolderChange::Healthy => {
+                let back = std::mem::take(&mut self.missing).into_iter().map(ResourceEvent::Recovered);
+                std::iter::once(ResourceEvent::Suspicious(None)).chain(back).collect()
+            }
+            FolderChange::Loaded => vec![ResourceEvent::Loaded],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::manifest::Problem;
+    use crate::source::folder::Suspicion;
+
+    fn object(name: &str) -> ObjectRef {
+        ObjectRef { kind: "RoleMapping".to_owned(), namespace: Some("team".to_owned()), name: name.to_owned() }
+    }
+
+    fn words(events: &[ResourceEvent]) -> Vec<String> {
+        let word = |event: &ResourceEvent| match event {
+            ResourceEvent::Rejected { observed, .. } => format!("rejected {}", observed.object.name),
+            ResourceEvent::Recovered(object) => format!("recovered {}", object.name),
+            ResourceEvent::Absent { object, why: Absence::Doubted } => format!("absent {}", object.name),
+            ResourceEvent::DeletionRequested { observed, .. } => format!("deleted {}", observed.object.name),
+            ResourceEvent::Suspicious(why) => format!("suspicious {}", why.is_some()),
+            other => panic!("{other:?}"),
+        };
+        events.iter().map(word).collect()
+    }
+
+    #[test]
+    fn objects_of_a_file_with_problems_are_rejected_until_they_are_whole_or_elsewhere() {
+        let mut translation = Translation::default();
+        let problems = vec![Problem::of_file("f.yaml", "InvalidManifest", "no".to_owned())];
+        let unreadable = |names: &[&str]| FolderChange::Unreadable {
+            file: "f.yaml".to_owned(),
+            problems: problems.clone(),
+            keeps: names.iter().map(|name| object(name)).collect(),
+        };
+        assert_eq!(words(&translation.events(unreadable(&["a", "b"]))), ["rejected a", "rejected b"]);
+        assert_eq!(words(&translation.events(unreadable(&["b"]))), ["recovered a", "rejected b"]);
+        let readable = FolderChange::Readable { file: "f.yaml".to_owned() };
+        assert_eq!(words(&translation.events(readable.clone())), ["recovered b"]);
+        assert!(translation.events(readable).is_empty());
+    }
+
+    #[test]
+    fn objects_missing_from_a_doubtful_folder_are_absent_and_never_deleted_until_they_are_back() {
+        let mut translation = Translation::new([object("z")].into());
+        let suspicious = |names: &[&str]| FolderChange::Suspicious {
+            why: Suspicion::MostMappingsGone,
+            missing: names.iter().map(|name| object(name)).collect(),
+        };
+        let events = translation.events(suspicious(&["a", "b"]));
+        assert_eq!(words(&events), ["suspicious true", "recovered z", "absent a", "absent b"]);
+        let events = translation.events(suspicious(&["b"]));
+        assert_eq!(words(&events), ["suspicious true", "recovered a", "absent b"]);
+        assert_eq!(words(&translation.events(FolderChange::Healthy)), ["suspicious false", "recovered b"]);
+        let deleted = FolderChange::Deleted { object: object("a"), file: "f.yaml".to_owned() };
+        assert_eq!(words(&translation.events(deleted)), ["deleted a"]);
+    }
+}
