@@ -40,15 +40,15 @@ const SHOWN: usize = 5;
 /// Flags of `rolecall store erase`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct StoreEraseArgs {
-    /// Who: a SCIM id, or a userName, externalId or address that one person had
+    /// The person: a SCIM id, or a userName, externalId or address that only one person had
     #[arg(value_name = "PERSON")]
     pub person: String,
 
-    /// Only say what would be erased, or why it is refused
+    /// Only report what would be erased, or why it is refused
     #[arg(long)]
     pub dry_run: bool,
 
-    /// How to report; without: sentences
+    /// Output format; default: text
     #[arg(short, long, value_enum)]
     pub output: Option<ResultFormat>,
 

@@ -16,18 +16,18 @@ Examples:
   rolecall lint access/*.yaml
   rolecall lint -o json access | jq -r '.findings[] | \"\\(.file):\\(.line)\"'
 
-Objects of other API groups are skipped, so that a folder may hold a kustomization too. References are followed among
-the files that are named; what is not among them is a warning.
-Exit status: 0 nothing would be refused (warnings may be there), 1 something would be, 2 wrong command line.";
+Objects of other API groups are skipped, so that a folder may contain a kustomization too. References are checked among
+the given files; a reference to anything else is a warning.
+Exit status: 0 nothing would be refused (there may be warnings), 1 something would be refused, 2 wrong command line.";
 
 /// Flags of `rolecall lint`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct LintArgs {
-    /// Manifests, or folders of them: .yaml, .yml and .json, but no names that begin with a dot
+    /// Manifests, or folders of them: .yaml, .yml and .json, except names that begin with a dot
     #[arg(value_name = "FILES", required = true)]
     pub files: Vec<PathBuf>,
 
-    /// How to report; without: one finding a line, with file, line, column, field and message
+    /// Output format; default: one finding per line, with file, line, column, field and message
     #[arg(short, long, value_enum)]
     pub output: Option<LintFormat>,
 }

@@ -98,19 +98,19 @@ pub enum Command {
     /// Serve SCIM to identity providers and keep the IAM policies in step
     #[command(after_help = run::EXAMPLES)]
     Run(RunArgs),
-    /// Show what a running rolecall knows about its resources
+    /// Show the status of the resources of a running rolecall
     #[command(after_help = status::EXAMPLES)]
     Status(StatusArgs),
-    /// Check manifests as `run` does, without running anything
+    /// Check manifests as `run` does, without starting anything
     #[command(after_help = lint::EXAMPLES)]
     Lint(LintArgs),
     /// Print the definitions of the custom resources as YAML
     Crds,
-    /// Look after the store
+    /// Maintain the store
     Store(StoreArgs),
-    /// Turn a freeze into a revocation, deliberately
+    /// Confirm removals that are frozen or held
     Release(ReleaseArgs),
-    /// Settle all that was granted, before rolecall is removed
+    /// Settle all grants before rolecall is removed
     #[command(after_help = uninstall::EXAMPLES)]
     Uninstall(UninstallArgs),
     /// Print the version

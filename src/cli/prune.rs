@@ -12,14 +12,14 @@ use super::{CliError, Exit, Io};
 
 pub(super) const EXAMPLES: &str = "\
 The store keeps every change: of the directory, of mappings, targets and providers, of pins and inventory, and every row of the
-audit. This removes what is older than --older-than and not needed for what is younger: the directory, and what the mappings
-want, can be rebuilt as before for every position that is left; for an older one there is an error. Of the audit the older
-rows go, and the names that no other row has. Its hash chain is verified first, and from then on from the last removed
-row, whose position and hash are in the audit row of the prune: keep a copy of the rows themselves if you must.
+audit. This command removes rows that are older than --older-than and not needed by younger ones: the directory, and the
+wanted grants, can still be rebuilt for every remaining position; for an older one there is an error. Older rows of the audit
+are removed, with the names that no other row has. Its hash chain is verified first, and from then on from the last removed
+row, whose position and hash are in the audit row of the prune: keep a copy of the rows themselves if you need them.
 
-Nothing that is granted changes, and no user or group of the identity provider goes. It runs beside the rolecall that uses the
-store, in short transactions; when it is interrupted, run it again. The space is used again by what comes. With --vacuum the
-file is rewritten: it shrinks, and nothing of what was removed is left in it. Backups and copies are not touched.
+No grant changes, and no user or group of the identity provider is removed. The command runs while a rolecall uses the store,
+in short transactions; when it is interrupted, run it again. New rows use the space again. With --vacuum the file is
+rewritten: it shrinks, and contains nothing of the removed rows. Backups and copies are not changed.
 
 Examples:
   rolecall store prune --older-than 400d --dry-run --database sqlite:/var/lib/rolecall/rolecall.db
@@ -52,19 +52,19 @@ pub enum ResultFormat {
 /// Flags of `rolecall store prune`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct StorePruneArgs {
-    /// What is older than this goes: a number with w, d, h or m, such as 400d; 1h is the least
+    /// Age from which on rows are removed: a number with w, d, h or m, such as 400d; at least 1h
     #[arg(long, value_name = "DURATION", value_parser = age)]
     pub older_than: SignedDuration,
 
-    /// Only say what would be removed
+    /// Only report what would be removed
     #[arg(long)]
     pub dry_run: bool,
 
-    /// Rewrite the file afterwards, which needs room for a copy; whoever writes waits about a second for each 100 MB
+    /// Rewrite the file afterwards, which needs space for a copy; writers wait about a second for each 100 MB
     #[arg(long)]
     pub vacuum: bool,
 
-    /// How to report; without: sentences
+    /// Output format; default: text
     #[arg(short, long, value_enum)]
     pub output: Option<ResultFormat>,
 

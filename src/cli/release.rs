@@ -10,34 +10,34 @@ use super::store::open_existing;
 use super::{CliError, Exit, Io};
 
 const MAPPING_EXAMPLES: &str = "\
-A mapping whose file is gone without anybody having seen it go is frozen: its grants stay (`MappingVanished`,
-`ManifestsMissing`). This says that it was meant to go, and the running rolecall ends its grants as if it had been
-deleted; the guard against mass removals still applies. A mapping whose manifest is there is left alone.
+A mapping whose file is missing, without an observed deletion, is frozen: its grants stay (`MappingVanished`,
+`ManifestsMissing`). This command confirms the deletion, and the running rolecall ends the grants as if the mapping had
+been deleted; the guard against mass removals still applies. A mapping whose manifest exists is not changed.
 
 Example:
   rolecall release mapping checkout/checkout-team --database sqlite:/var/lib/rolecall/rolecall.db
 
-Exit status: 0 noted for the running rolecall, 1 no such mapping, 2 wrong command line, 3 the store is not usable.";
+Exit status: 0 stored for the running rolecall, 1 no such mapping, 2 wrong command line, 3 the store is not usable.";
 
 const MANIFESTS_EXAMPLES: &str = "\
-A folder from which more than half of the mappings vanished at once is not believed (`ManifestsMissing`). This says
-that the folder is right as it is, and the running rolecall ends the grants of every mapping that it lacks; the guard
-against mass removals still applies. A folder that is missing or cannot be read is not believed even so.
+A folder from which more than half of the mappings disappeared at once is not trusted (`ManifestsMissing`). This command
+confirms the folder as it is, and the running rolecall ends the grants of every mapping that is missing from it; the guard
+against mass removals still applies. A folder that does not exist or cannot be read is not trusted in any case.
 
 Example:
   rolecall release manifests --database sqlite:/var/lib/rolecall/rolecall.db
 
-Exit status: 0 noted for the running rolecall, 2 wrong command line, 3 the store is not usable.";
+Exit status: 0 stored for the running rolecall, 2 wrong command line, 3 the store is not usable.";
 
 const PLAN_EXAMPLES: &str = "\
-Removals that would take access from many people at once are held (`MassRemoval`). A mapping that is still there is
-released by the annotation rolecall.dev/release; this is the way for one that was deleted. It lets go exactly the
-removals that the hash stands for, once; when they change, so does the hash.
+Removals that would end the access of many people at once are held (`MassRemoval`). Removals of an existing mapping are
+released by the annotation rolecall.dev/release; this command is for those of a deleted one. It releases exactly the
+removals that the hash covers, once; when they change, the hash changes too.
 
 Example:
   rolecall release plan 2f1c9a7be0d45c11 --database sqlite:/var/lib/rolecall/rolecall.db
 
-Exit status: 0 noted for the running rolecall, 2 wrong command line, 3 the store is not usable.";
+Exit status: 0 stored for the running rolecall, 2 wrong command line, 3 the store is not usable.";
 
 fn plan_hash(text: &str) -> Result<String, String> {
     let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
@@ -59,27 +59,27 @@ pub struct ReleaseArgs {
 /// What can be released.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum ReleaseCommand {
-    /// One mapping that vanished: its grants are to go
+    /// End the grants of one missing mapping
     #[command(after_help = MAPPING_EXAMPLES)]
     Mapping {
-        /// Which one
+        /// The mapping
         #[arg(value_name = "NAMESPACE/NAME")]
         mapping: MappingKey,
         /// The store of the running rolecall: sqlite:PATH
         #[arg(long, value_name = "URL", env = "ROLECALL_DATABASE", hide_env_values = true)]
         database: String,
     },
-    /// Removals that the guard holds: they are meant
+    /// Release removals that the guard holds
     #[command(after_help = PLAN_EXAMPLES)]
     Plan {
-        /// The hash that `rolecall status` shows under `held.planHash`; several with commas between them
+        /// The hash that `rolecall status` shows under `held.planHash`; several are separated by commas
         #[arg(value_name = "HASH", value_delimiter = ',', required = true, value_parser = plan_hash)]
         hashes: Vec<String>,
         /// The store of the running rolecall: sqlite:PATH
         #[arg(long, value_name = "URL", env = "ROLECALL_DATABASE", hide_env_values = true)]
         database: String,
     },
-    /// All mappings that the folder lacks: the folder is right as it is
+    /// End the grants of all mappings that are missing from the folder
     #[command(after_help = MANIFESTS_EXAMPLES)]
     Manifests {
         /// The store of the running rolecall: sqlite:PATH

@@ -15,22 +15,22 @@ Examples:
     rolecall run --database sqlite:/tmp/rolecall.db --manifests examples/smallest \\
       --mode enforce --google-endpoint http://127.0.0.1:9090 --google-credentials none
 
-  See what it would do on real projects, without writing:
+  Report what it would do on real projects, without writing:
     rolecall run --database sqlite:/var/lib/rolecall/rolecall.db --manifests ./access --mode observe
 
-  In a cluster, where the chart runs it, the custom resources are those of the API server:
+  In a cluster, where the chart installs it, with the custom resources of the API server:
     rolecall run --database sqlite:/var/lib/rolecall/rolecall.db --mode enforce --namespace rolecall-system
 
-  Then ask what it found:
+  Show the result:
     rolecall status
 
 Every flag can also be set in the environment: --drift-interval is ROLECALL_DRIFT_INTERVAL.
-Exit status: 0 after an orderly stop, 2 for a mistake in the flags, 3 when it could not start or go on.";
+Exit status: 0 after an orderly shutdown, 2 for a mistake in the flags, 3 when it could not start or continue.";
 
 /// Serve SCIM to identity providers and keep the IAM policies in step.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct RunArgs {
-    /// Address on which SCIM is served to identity providers
+    /// Address of the SCIM endpoint for identity providers
     #[arg(long, value_name = "ADDR", env = "ROLECALL_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: String,
 
@@ -38,74 +38,77 @@ pub struct RunArgs {
     #[arg(long, value_name = "ADDR", env = "ROLECALL_ADMIN_LISTEN", default_value = "127.0.0.1:8081")]
     pub admin_listen: String,
 
-    /// Address of /livez and /readyz alone, for probes of whoever runs the process; default: on the admin port only
+    /// Address that serves only /livez and /readyz, for probes; default: on the admin port only
     ///
-    /// A listener of its own, so that connections to the other ports cannot keep probes from being answered.
+    /// A separate listener, so that connections to the other ports cannot prevent answers to probes.
     #[arg(long, value_name = "ADDR", env = "ROLECALL_PROBE_LISTEN")]
     pub probe_listen: Option<String>,
 
-    /// Connections to the SCIM port at a time, 8 to 65536; a quarter is kept for clients that showed an accepted token
+    /// Largest number of connections to the SCIM port, 8 to 65536; a quarter is reserved for clients with an accepted
+    /// token
     ///
-    /// When they are used up, the connection that has waited longest for its client is closed for a new one, those that
-    /// showed no token first. A connection whose request is being worked on is never closed.
+    /// At the limit, the connection that has waited longest for its client is closed for a new one, connections without
+    /// an accepted token first. A connection with a request in progress is never closed.
     #[arg(long, value_name = "N", env = "ROLECALL_MAX_CONNECTIONS", default_value = "1024",
         value_parser = clap::value_parser!(u32).range(8..=65536))]
     pub max_connections: u32,
 
-    /// Connections to the SCIM port from one address at a time, 1 to 65536: an IPv4 address, or an IPv6 /64
+    /// Largest number of connections to the SCIM port from one address, 1 to 65536: an IPv4 address, or an IPv6 /64
     ///
-    /// At the limit the address loses its own connection that has waited longest, so a proxy that keeps many idle ones is
-    /// not locked out. Behind a single proxy all clients have one address: then set it to that of --max-connections.
+    /// At the limit, the connection of the address that has waited longest is closed, so that a proxy with many idle
+    /// connections is not locked out. Behind a single proxy all clients have one address: then set this to the value of
+    /// --max-connections.
     #[arg(long, value_name = "N", env = "ROLECALL_MAX_CONNECTIONS_PER_PEER", default_value = "512",
         value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub max_connections_per_peer: u32,
 
-    /// SCIM requests a second of each token, with bursts of as many; further ones get 429. 1 to 100000
+    /// SCIM requests per second and token, with bursts of as many; further ones are answered with 429. 1 to 100000
     ///
-    /// `spec.scim.requestsPerSecond` of an `IdentityProvider` wins. Microsoft Entra ID relies on 25.
+    /// `spec.scim.requestsPerSecond` of an `IdentityProvider` takes precedence. Microsoft Entra ID relies on 25.
     #[arg(long, value_name = "N", env = "ROLECALL_REQUESTS_PER_SECOND", default_value = "1000",
         value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub requests_per_second: u32,
 
-    /// Users, groups and memberships that one `IdentityProvider` may store
+    /// Largest number of users, groups and memberships stored for one `IdentityProvider`
     ///
-    /// What would go beyond is refused with 507, and the condition `QuotaExceeded` says so. Deactivations, deletions and
-    /// removals of members are accepted in any case.
+    /// Requests beyond it are refused with 507, and the condition `QuotaExceeded` reports that. Deactivations,
+    /// deletions and removals of members are always accepted.
     #[arg(long, value_name = "N", env = "ROLECALL_MAX_ROWS_PER_PROVIDER", default_value = "2000000",
         value_parser = clap::value_parser!(u64).range(1..))]
     pub max_rows_per_provider: u64,
 
-    /// Bytes of users and groups, as JSON without members, that one `IdentityProvider` may store; as above
+    /// Largest number of bytes of users and groups, as JSON without members, stored for one `IdentityProvider`; as
+    /// above
     #[arg(long, value_name = "BYTES", env = "ROLECALL_MAX_BYTES_PER_PROVIDER", default_value = "1073741824",
         value_parser = clap::value_parser!(u64).range(1..))]
     pub max_bytes_per_provider: u64,
 
-    /// What identity providers call this server; default: http:// and the address of --listen
+    /// Base URL of this server for identity providers; default: http:// and the address of --listen
     ///
-    /// `meta.location` and `status.endpoint` come from it, never from a request's Host header.
+    /// `meta.location` and `status.endpoint` are derived from it, never from a request's Host header.
     #[arg(long, value_name = "URL", env = "ROLECALL_EXTERNAL_URL")]
     pub external_url: Option<String>,
 
-    /// Where directory, ledger and audit are kept: sqlite:PATH; the file is created when it is missing
+    /// Database of directory, ledger and audit: sqlite:PATH; the file is created if it does not exist
     ///
-    /// It holds the only record of which grants are rolecall's own: back it up, and never start with an empty one in
-    /// place of a lost one.
+    /// It has the only record of which grants rolecall made: back it up, and never start with an empty one in place of
+    /// a lost one.
     #[arg(long, value_name = "URL", env = "ROLECALL_DATABASE", hide_env_values = true)]
     pub database: String,
 
-    /// Folder of manifests: the custom resources and their Secrets; changes are followed. Without it, they are those of
-    /// the cluster
+    /// Folder of manifests with the custom resources and their Secrets; changes are followed. Without it, the resources
+    /// are those of a cluster
     ///
-    /// Read are .yaml, .yml and .json; names that begin with a dot are left out. Without a folder the Kubernetes cluster
-    /// is used that KUBECONFIG names, or the one the process runs in.
+    /// Files that end in .yaml, .yml or .json are read, except names that begin with a dot. Without a folder, the
+    /// Kubernetes cluster is the one that KUBECONFIG names, or the one the process runs in.
     #[arg(long, value_name = "DIR", env = "ROLECALL_MANIFESTS")]
     pub manifests: Option<PathBuf>,
 
-    /// Ceiling for everything: observe writes nothing to Google, enforce writes what the mappings allow
+    /// Upper limit for all mappings: observe writes nothing to Google, enforce writes what the mappings allow
     #[arg(long, value_enum, env = "ROLECALL_MODE", default_value = "observe")]
     pub mode: Mode,
 
-    /// Namespace from which Secrets are read; in a cluster, the one rolecall is installed in, where its Lease is kept too
+    /// Namespace of the Secrets; in a cluster, the namespace that rolecall is installed in, where its Lease is kept too
     #[arg(long, value_name = "NAME", env = "ROLECALL_NAMESPACE", default_value = "rolecall-system")]
     pub namespace: String,
 
@@ -117,46 +120,46 @@ pub struct RunArgs {
     #[arg(long, value_enum, env = "ROLECALL_GOOGLE_CREDENTIALS", default_value = "adc")]
     pub google_credentials: CredentialsKind,
 
-    /// How often every policy is read to look for drift, with jitter: 100ms to 24h
+    /// Interval between reads of every policy to detect drift, with jitter: 100ms to 24h
     #[arg(long, value_name = "DURATION", env = "ROLECALL_DRIFT_INTERVAL", default_value = "5m")]
     pub drift_interval: String,
 
-    /// How many people an hour may lose what one `RoleMapping` granted; the removals of more are held
+    /// Largest number of people per hour who may lose grants of one `RoleMapping`; removals of more people are held
     ///
-    /// More than 10 people are held, too, when they are at least half of the mapping's people; a number above 25 raises
-    /// the 10 in proportion. What is held stays until somebody releases it. Leavers are counted apart.
+    /// More than 10 people are also held when they are at least half of the mapping's people; a number above 25 raises
+    /// the 10 in proportion. Held removals stay until a person releases them. Leavers are counted separately.
     #[arg(
         long, value_name = "PEOPLE", env = "ROLECALL_GUARD_REMOVALS_PER_HOUR",
         default_value_t = DEFAULT_REMOVALS_PER_HOUR, value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub guard_removals_per_hour: u32,
 
-    /// How many people an hour may leave one `IdentityProvider` before those who leave next are held
+    /// Largest number of people per hour who may leave one `IdentityProvider`; removals of further leavers are held
     ///
-    /// More than 10 people are held, too, when they are at least half of the provider's people with grants; a number
-    /// above 100 raises the 10 in proportion. Up to 10 people an hour always lose access at once.
+    /// More than 10 people are also held when they are at least half of the provider's people with grants; a number
+    /// above 100 raises the 10 in proportion. Up to 10 people per hour always lose access at once.
     #[arg(
         long, value_name = "PEOPLE", env = "ROLECALL_GUARD_LEAVERS_PER_HOUR",
         default_value_t = DEFAULT_LEAVERS_PER_HOUR, value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub guard_leavers_per_hour: u32,
 
-    /// In a cluster: how long a deleted `RoleMapping` is kept while what it granted cannot be revoked, 1s to 24h
+    /// In a cluster: how long a deleted `RoleMapping` is kept while its grants cannot be revoked, 1s to 24h
     ///
-    /// After that the object goes, so that nothing blocks its namespace; its grants are still revoked as soon as Google
-    /// lets rolecall.
+    /// After that the finalizer is removed, so that nothing blocks the namespace; the grants are still revoked as soon
+    /// as Google permits it.
     #[arg(long, value_name = "DURATION", env = "ROLECALL_FINALIZER_DEADLINE", default_value = "10m")]
     pub finalizer_deadline: String,
 
-    /// In a cluster: the name under which this process holds the Lease; default: the host name
+    /// In a cluster: the identity of this process as holder of the Lease; default: the host name
     #[arg(long, value_name = "NAME", env = "ROLECALL_POD_NAME")]
     pub pod_name: Option<String>,
 
-    /// How log lines are written
+    /// Format of log lines
     #[arg(long, value_enum, env = "ROLECALL_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 
-    /// What is logged: error, warn, info, debug, trace, or filters such as rolecall=debug,info
+    /// Log filter: error, warn, info, debug, trace, or filters such as rolecall=debug,info
     #[arg(long, value_name = "FILTER", env = "ROLECALL_LOG_LEVEL", default_value = "info")]
     pub log_level: String,
 

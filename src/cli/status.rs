@@ -39,11 +39,11 @@ Exit status: 0 shown, 1 no such object, 2 wrong command line, 3 rolecall not rea
 /// Flags of `rolecall status`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct StatusArgs {
-    /// Kind, or KIND/NAME; singular, plural and short names are understood
+    /// Kind, or KIND/NAME; singular, plural and short names are accepted
     #[arg(value_name = "KIND[/NAME]")]
     pub resource: Option<String>,
 
-    /// Name, when it is not behind the kind; NAMESPACE/NAME is understood too
+    /// Name, when it is not part of the kind; NAMESPACE/NAME is accepted too
     #[arg(value_name = "NAME")]
     pub name: Option<String>,
 
@@ -51,19 +51,19 @@ pub struct StatusArgs {
     #[arg(short, long, value_name = "NAMESPACE")]
     pub namespace: Option<String>,
 
-    /// How to show it; without: a table
+    /// Output format; default: a table
     #[arg(short, long, value_enum)]
     pub output: Option<OutputFormat>,
 
-    /// Show the names of people in the place of ids and digests; needs the store that the running rolecall works on
+    /// Show the names of people instead of ids and digests; needs the store of the running rolecall
     #[arg(long, requires = "database")]
     pub show_principals: bool,
 
-    /// The store that the names come from, with --show-principals: sqlite:PATH; it must exist
+    /// The store with the names, for --show-principals: sqlite:PATH; it must exist
     #[arg(long, value_name = "URL", env = "ROLECALL_DATABASE", hide_env_values = true)]
     pub database: Option<String>,
 
-    /// Where the running rolecall serves its admin port
+    /// Address of the admin port of the running rolecall
     #[arg(long, value_name = "URL", env = "ROLECALL_ADMIN", default_value = "http://127.0.0.1:8081")]
     pub admin: String,
 }

@@ -16,10 +16,10 @@ use super::verify::{self, StoreVerifyArgs};
 use super::{CliError, Exit, Io};
 
 const ACCEPT_EXAMPLES: &str = "\
-A folder of manifests remembers, in a file beside it, which store it was used with and how far that store was; a cluster
-remembers it in the Lease of rolecall. A store that is new, or that was put back from a backup, is not believed: nothing
-is written until this command says it is right. What rolecall granted after the backup was made is not in an older store: it will be seen as somebody else's and
-stay in the policies until it is removed by hand.
+The store that was last used, and its position, are recorded in a file next to the folder of manifests, and in a cluster in
+the Lease of rolecall. A store that is new, or that was restored from a backup, is not trusted: nothing is written until
+this command accepts it. An older store lacks the grants that rolecall made after the backup: they count as foreign, and
+stay in the policies until somebody removes them by hand.
 
 Examples:
   rolecall store accept --database sqlite:/var/lib/rolecall/rolecall.db --manifests /srv/access
@@ -29,18 +29,18 @@ Examples:
 Exit status: 0 accepted, 2 wrong command line, 3 the store or the file is not usable.";
 
 const PROVIDER_EXAMPLES: &str = "\
-An IdentityProvider that takes the name of another one is not its successor: until one of these commands says what is to
-become of the people and groups that are stored under the name, its requests are answered with 503 and nothing is granted
-or removed (reason IdentityProviderChanged). accept-provider hands them over, with all that was granted to them.
-purge-provider deletes them, as if their IdP had deleted each: what rolecall granted to them is revoked, as far as the
-guard lets it. The rolecall that runs goes on within seconds.
+An IdentityProvider with the name of a former one does not own the people and groups that are stored under that name. Until
+one of these commands decides about them, its requests are answered with 503 and nothing is granted or removed (reason
+IdentityProviderChanged). accept-provider hands them over, together with their grants. purge-provider deletes them, as if
+their IdP had deleted each of them: their grants are revoked, as far as the guard permits it. The running rolecall
+continues within seconds.
 
 Examples:
   rolecall store accept-provider okta --database sqlite:/var/lib/rolecall/rolecall.db
   kubectl exec -n rolecall-system deploy/rolecall -- /rolecall store purge-provider okta \\
     --database sqlite:/var/lib/rolecall/rolecall.db
 
-Exit status: 0 done, 1 nothing waits to be accepted or the provider is in use, 2 wrong command line, 3 the store is not
+Exit status: 0 done, 1 nothing to accept or the provider is in use, 2 wrong command line, 3 the store is not
 usable.";
 
 /// Flags of `rolecall store`.
@@ -54,10 +54,10 @@ pub struct StoreArgs {
 /// What can be done with the store.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum StoreCommand {
-    /// Accept a store that is new or was put back, so that grants are written again
+    /// Accept a store that is new or was restored, so that grants are written again
     #[command(after_help = ACCEPT_EXAMPLES)]
     Accept(StoreAcceptArgs),
-    /// Hand the people of a former provider over to the one that has its name now
+    /// Hand the people of a former provider over to the current provider of its name
     #[command(after_help = PROVIDER_EXAMPLES)]
     AcceptProvider(StoreProviderArgs),
     /// Delete the people and groups of a former provider
@@ -93,7 +93,8 @@ pub struct StoreAcceptArgs {
     #[arg(long, value_name = "URL", env = "ROLECALL_DATABASE", hide_env_values = true)]
     pub database: String,
 
-    /// The folder of manifests it is used with; without one, the rolecall that works on the store in a cluster is told
+    /// The folder of manifests that the store is used with; without one, the decision is for the rolecall that uses the
+    /// store in a cluster
     #[arg(long, value_name = "DIR", env = "ROLECALL_MANIFESTS")]
     pub manifests: Option<PathBuf>,
 }

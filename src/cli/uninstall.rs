@@ -12,9 +12,9 @@ use super::store::open_existing;
 use super::{CliError, Exit, Io};
 
 pub(super) const EXAMPLES: &str = "\
-Removing rolecall removes no grant, and leaves its finalizer on every RoleMapping, so that none could be deleted any more.
-This settles both, by the running rolecall: with --revoke all that it granted is removed from the policies, with --orphan
-it stays and is nobody's. From then on it grants nothing, also after a restart, until --cancel takes it back.
+Removing rolecall removes no grant, and leaves its finalizer on every RoleMapping, so that none can be deleted any more. This
+command makes the running rolecall settle both: with --revoke all grants are removed from the policies, with --orphan they
+stay and belong to nobody. From then on nothing is granted, also after a restart, until --cancel is used.
 
 Examples:
   kubectl exec -n rolecall-system deploy/rolecall -- /rolecall uninstall --revoke
@@ -23,7 +23,7 @@ Examples:
   rolecall uninstall --orphan --database sqlite:/var/lib/rolecall/rolecall.db
   rolecall uninstall --cancel --database sqlite:/var/lib/rolecall/rolecall.db
 
-Exit status: 0 all is settled, 1 not within --timeout (it goes on), 2 wrong command line, 3 the store is not usable.";
+Exit status: 0 all grants are settled, 1 not within --timeout (it continues), 2 wrong command line, 3 the store is not usable.";
 
 /// Interval between checks of the progress.
 const LOOK: Duration = Duration::from_millis(500);
@@ -39,19 +39,19 @@ fn timeout(text: &str) -> Result<Duration, String> {
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 #[command(group(ArgGroup::new("what").required(true).args(["revoke", "orphan", "cancel"])))]
 pub struct UninstallArgs {
-    /// Remove all that rolecall granted from the policies, the guard against mass removals aside
+    /// Remove all grants of rolecall from the policies; the guard against mass removals does not apply
     #[arg(long)]
     pub revoke: bool,
-    /// Leave all that rolecall granted, and forget that it was rolecall's
+    /// Leave all grants in the policies, and give up their ownership
     #[arg(long)]
     pub orphan: bool,
-    /// Take it back: mappings are followed again once rolecall is started again
+    /// Cancel the uninstall: mappings are followed again once rolecall is restarted
     #[arg(long)]
     pub cancel: bool,
     /// The store of the running rolecall: sqlite:PATH
     #[arg(long, value_name = "URL", env = "ROLECALL_DATABASE", hide_env_values = true)]
     pub database: String,
-    /// How long to wait until all is settled, such as 10m; 0s: only say it
+    /// Time to wait until all grants are settled, such as 10m; 0s: do not wait
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = timeout)]
     pub timeout: Duration,
 }

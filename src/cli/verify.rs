@@ -13,20 +13,20 @@ use super::{CliError, Exit, Io};
 
 pub(super) const EXAMPLES: &str = "\
 Recomputes the hash of every row of the audit from its columns and the hash of the row before it. A log that was pruned is
-verified from the last removed row, if a row of the chain says that it was pruned as far as that. Whoever can write the
-database can rewrite the whole chain: keep the last hash somewhere else, and compare it later with that row.
+verified from the last removed row, if a row of the chain records that it was pruned up to there. Anybody who can write the
+database can rewrite the whole chain: keep the last hash somewhere else, and compare it with that row later.
 
 Examples:
   rolecall store verify --database sqlite:/var/lib/rolecall/rolecall.db
   kubectl exec -n rolecall-system deploy/rolecall -- /rolecall store verify -o json \\
     --database sqlite:/var/lib/rolecall/rolecall.db
 
-Exit status: 0 it holds, 1 it does not, 2 wrong command line, 3 the store is not usable.";
+Exit status: 0 the chain is intact, 1 it is not, 2 wrong command line, 3 the store is not usable.";
 
 /// Flags of `rolecall store verify`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct StoreVerifyArgs {
-    /// How to report; without: a sentence
+    /// Output format; default: text
     #[arg(short, long, value_enum)]
     pub output: Option<ResultFormat>,
 
