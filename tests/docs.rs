@@ -121,3 +121,15 @@ fn every_decision_is_in_the_index() {
     }
     assert!(records > 0);
 }
+
+#[test]
+fn every_file_of_where_to_find_it_exists() {
+    let page = fs::read_to_string(root().join("docs/architecture.md")).expect("a page about the architecture");
+    let (_, section) = page.split_once("\n## Where to find it\n").expect("a heading `## Where to find it`");
+    let section = section.split("\n## ").next().unwrap_or(section);
+    let quoted = section.split('`').skip(1).step_by(2);
+    let files: Vec<&str> = quoted.filter(|text| text.starts_with("src/")).collect();
+    let missing: Vec<&str> = files.iter().copied().filter(|file| !root().join(file).is_file()).collect();
+    assert!(missing.is_empty(), "docs/architecture.md names files that do not exist: {}", missing.join(", "));
+    assert!(files.len() >= 20, "only {} files were found", files.len());
+}
