@@ -22,7 +22,7 @@ use super::schema;
     category = "rolecall",
     status = "CloudRunTargetStatus",
     derive = "PartialEq",
-    doc = "Services, jobs and worker pools of one Google Cloud project, and which namespaces may map which roles onto them. Nothing is delegated by default.",
+    doc = "Services, jobs and worker pools of one Google Cloud project, and the namespaces that may map roles onto them. Nothing is delegated by default.",
     printcolumn(name = "Project", type_ = "string", json_path = ".spec.project"),
     printcolumn(name = "Services", type_ = "integer", json_path = ".status.resources.services"),
     printcolumn(name = "In-Sync", type_ = "integer", json_path = ".status.policies.inSync"),
@@ -41,14 +41,14 @@ pub struct CloudRunTargetSpec {
     #[schemars(schema_with = "schema::locations")]
     pub locations: Vec<String>,
 
-    /// How often the services, jobs and worker pools of the project are listed, for example 5m. New ones that a
-    /// mapping's globs match get their grants then.
+    /// Interval between lists of the services, jobs and worker pools of the project, for example 5m. New ones that
+    /// match the globs of a mapping get their grants then.
     #[serde(default = "five_minutes")]
     #[schemars(schema_with = "schema::duration")]
     pub discovery_interval: String,
 
-    /// What is delegated: a mapping gets a role on a resource when one entry admits its namespace, its identity
-    /// provider, the resource and the role together. Omitted: nothing.
+    /// Delegations. A mapping gets a role on a resource when one entry admits its namespace, its identity provider, the
+    /// resource and the role together. Omitted: nothing is delegated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub allow: Vec<AllowSpec>,
@@ -78,17 +78,17 @@ pub struct AllowSpec {
     #[schemars(schema_with = "schema::roles")]
     pub roles: Vec<String>,
 
-    /// What these mappings may do that keeps access of people who left: Orphan (deletionPolicy: Orphan forgets the grants)
-    /// and Suspend (mode Suspend or Observe freezes them). Omitted: neither; people who are deactivated or deleted at the
-    /// identity provider lose access all the same.
+    /// What these mappings may do to keep the access of leavers: Orphan (deletionPolicy: Orphan forgets the grants) and
+    /// Suspend (mode Suspend or Observe freezes them). Omitted: neither; people who are deactivated or deleted at the
+    /// identity provider lose access in any case.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2), extend("x-kubernetes-list-type" = "set"))]
     pub permit: Vec<Permission>,
 }
 
-/// What a mapping may do that keeps access of people who left.
+/// What a mapping may do to keep the access of leavers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[schemars(description = "What a mapping may do that keeps access of people who left.")]
+#[schemars(description = "What a mapping may do to keep the access of leavers.")]
 pub enum Permission {
     /// `deletionPolicy: Orphan` leaves the grants in the policies and forgets them.
     Orphan,
@@ -96,7 +96,7 @@ pub enum Permission {
     Suspend,
 }
 
-/// Which namespaces: those that are named, and those that have all the labels.
+/// Selects namespaces: those with one of the names, and those with all of the labels.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
@@ -109,18 +109,18 @@ pub struct NamespacesSpec {
     #[schemars(schema_with = "schema::namespace_names")]
     pub names: Vec<String>,
 
-    /// Namespaces that have all of these labels. Whoever may label namespaces decides with it who is admitted. Without
-    /// a cluster there are no labels, and this selects nothing.
+    /// Namespaces that have all of these labels. Anybody who may label namespaces decides which of them are admitted.
+    /// Without a cluster there are no labels, and this selects nothing.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::labels")]
     pub match_labels: BTreeMap<String, String>,
 }
 
-/// What is known about one target.
+/// Observed state of a target.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CloudRunTargetStatus {
-    /// The generation that this status describes; -1 until rolecall has looked at the object.
+    /// The generation that this status describes; -1 until rolecall has reconciled the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = -1))]
     pub observed_generation: Option<i64>,
@@ -130,11 +130,11 @@ pub struct CloudRunTargetStatus {
     #[schemars(length(max = 63))]
     pub project_number: Option<String>,
 
-    /// How many resources were found when they were last listed.
+    /// Number of resources in the last list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceCounts>,
 
-    /// Regions that could not be listed. Nothing is concluded from what is missing there.
+    /// Regions that could not be listed. Absences there are not treated as deletions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 63)), extend("x-kubernetes-list-type" = "atomic"))]
     pub unreachable: Vec<String>,
@@ -144,20 +144,20 @@ pub struct CloudRunTargetStatus {
     #[schemars(length(max = 32), inner(length(max = 128)), extend("x-kubernetes-list-type" = "atomic"))]
     pub missing_permissions: Vec<String>,
 
-    /// How many policies are in which state.
+    /// Number of policies in each state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policies: Option<PolicyCounts>,
 
-    /// Where policies differ from what is wanted. The first 50.
+    /// Differences between policies and what is wanted. The first 50.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "atomic"))]
     pub drift: Vec<TargetDrift>,
 
-    /// When the resources were last listed completely.
+    /// Time of the last complete list of resources.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_discovery_time: Option<Time>,
 
-    /// The value of the annotation rolecall.dev/reconcile-requested-at that was last acted upon.
+    /// The last value of the annotation rolecall.dev/reconcile-requested-at that was handled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub last_handled_reconcile_at: Option<String>,
@@ -168,7 +168,7 @@ pub struct CloudRunTargetStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// How many resources there are.
+/// Number of resources by kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ResourceCounts {
@@ -183,36 +183,37 @@ pub struct ResourceCounts {
     pub worker_pools: i64,
 }
 
-/// How many policies are in which state.
+/// Number of policies in each state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PolicyCounts {
-    /// As wanted.
+    /// Policies that are as wanted.
     #[schemars(range(min = 0))]
     pub in_sync: i64,
-    /// Changed by somebody else.
+    /// Policies that somebody else changed.
     #[schemars(range(min = 0))]
     pub drifted: i64,
-    /// Kept from being written by a guard.
+    /// Policies with removals that the guard holds.
     #[schemars(range(min = 0))]
     pub held: i64,
-    /// Could not be read or written.
+    /// Policies that could not be read or written.
     #[schemars(range(min = 0))]
     pub failed: i64,
-    /// Left as they are for at least one mapping: it is suspended, or its ground cannot be seen.
+    /// Policies that stay as they are for at least one mapping: because it is suspended, or because the ground of its
+    /// claims is unknown.
     #[schemars(range(min = 0))]
     pub frozen: i64,
 }
 
-/// In which way a policy differs from what is wanted.
+/// Kind of difference between a policy and what is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[schemars(description = "In which way the policy differs from what is wanted.")]
+#[schemars(description = "The kind of difference between the policy and what is wanted.")]
 pub enum DriftKind {
-    /// Somebody else took away what rolecall had granted.
+    /// Somebody else removed a grant of rolecall.
     Missing,
-    /// Somebody else granted it; it is kept.
+    /// Granted by somebody else; it stays.
     Foreign,
-    /// Wanted, but it was there before; it is never removed.
+    /// Wanted, but granted before rolecall could do so; it is never removed.
     Unowned,
     /// No longer wanted, but rolecall did not grant it; it stays.
     Remains,
@@ -222,7 +223,7 @@ pub enum DriftKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TargetDrift {
-    /// In which way it differs.
+    /// The kind of difference.
     #[serde(rename = "type")]
     pub kind: DriftKind,
 
@@ -234,12 +235,12 @@ pub struct TargetDrift {
     #[schemars(length(max = 256))]
     pub role: String,
 
-    /// Who: people by their SCIM id, or by the domain and a keyed digest of the address; others as they stand in the
-    /// policy. rolecall status --show-principals has the names.
+    /// The member: people by their SCIM id, or by the domain and a keyed digest of the address; others as they are in
+    /// the policy. rolecall status --show-principals has the names.
     #[schemars(length(max = 512))]
     pub principal: String,
 
-    /// When it was first seen.
+    /// Time of the first observation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_seen: Option<Time>,
 }

@@ -20,7 +20,7 @@ use super::schema;
     category = "rolecall",
     status = "IdentityProviderStatus",
     derive = "PartialEq",
-    doc = "One SCIM tenant of an identity provider such as Okta or Entra: which bearer tokens it may use, and how its people are named at Google.",
+    doc = "One SCIM tenant of an identity provider such as Okta or Entra: its bearer tokens, and the names of its people at Google.",
     printcolumn(name = "State", type_ = "string", json_path = ".spec.state"),
     printcolumn(name = "Dialect", type_ = "string", json_path = ".status.dialect"),
     printcolumn(name = "Users", type_ = "integer", json_path = ".status.users"),
@@ -32,8 +32,8 @@ use super::schema;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct IdentityProviderSpec {
-    /// Whether requests of this IdP are accepted. Suspended: SCIM answers 503, and what was granted on its ground stays
-    /// as it is.
+    /// Whether requests of this IdP are accepted. Suspended: SCIM requests are answered with 503, and existing grants
+    /// stay as they are.
     #[serde(default)]
     pub state: ProviderState,
 
@@ -43,8 +43,8 @@ pub struct IdentityProviderSpec {
     /// How people become Google principals. Nothing outside the allowed domains is ever written to a policy.
     pub principals: PrincipalsSpec,
 
-    /// Without a request for longer than this, the condition Fresh becomes False, for example 26h. Silence removes
-    /// nothing. Omitted: silence is not reported.
+    /// Time without a request after which the condition Fresh becomes False, for example 26h. A silent IdP causes no
+    /// removals. Omitted: silence is not reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::duration")]
     pub stale_after: Option<String>,
@@ -65,26 +65,26 @@ pub enum ProviderState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ScimSpec {
-    /// How documented habits of IdPs are met. Explain, the only value in this version, accepts them and reports each in
-    /// status.findings.
+    /// Treatment of documented deviations of IdPs from the RFCs. Explain, the only value in this version, accepts them
+    /// and reports each in status.findings.
     #[serde(default)]
     pub strictness: Strictness,
 
-    /// Bearer tokens that the IdP may use. Several are valid at once, which is how one rotates: add the new one, change
-    /// it at the IdP, remove the old one.
+    /// Bearer tokens that the IdP may use. Several can be valid at once, for rotation: add the new one, change it at
+    /// the IdP, remove the old one.
     #[schemars(length(min = 1, max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub tokens: Vec<TokenSpec>,
 
-    /// How many requests a second each token may make, with bursts of as many; further ones are answered with 429 and
-    /// Retry-After. Below 25, Microsoft Entra ID is slowed down. Omitted: what --requests-per-second says.
+    /// Requests per second and token, with bursts of as many; further ones are answered with 429 and Retry-After. Below
+    /// 25, Microsoft Entra ID is slowed down. Omitted: the value of --requests-per-second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub requests_per_second: Option<i64>,
 }
 
-/// How documented habits of IdPs are met.
+/// Treatment of documented deviations of IdPs from the RFCs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[schemars(description = "How documented habits of IdPs are met.")]
+#[schemars(description = "Treatment of documented deviations of IdPs from the RFCs.")]
 pub enum Strictness {
     /// Accepted and reported.
     #[default]
@@ -95,14 +95,14 @@ pub enum Strictness {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TokenSpec {
-    /// The token's name, which stands in status and in the audit log.
+    /// The token's name, used in status and in the audit log.
     #[schemars(schema_with = "schema::label_name")]
     pub name: String,
 
-    /// Where the token is kept: a Secret in the operator's own namespace.
+    /// The Secret with the token, in the operator's own namespace.
     pub secret_ref: SecretKeyRef,
 
-    /// From this time on the token is refused. Omitted: it does not expire.
+    /// Time from which on the token is refused. Omitted: it does not expire.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Time>,
 }
@@ -153,11 +153,11 @@ pub struct PrincipalsSpec {
     #[schemars(schema_with = "schema::domains")]
     pub allowed_domains: Vec<String>,
 
-    /// How a user becomes a principal.
+    /// Derivation of principals from users.
     pub users: UserPrincipalsSpec,
 }
 
-/// How a user becomes a principal.
+/// Derivation of principals from users.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UserPrincipalsSpec {
@@ -191,11 +191,11 @@ pub enum UserAttribute {
     WorkEmail,
 }
 
-/// What is known about one tenant.
+/// Observed state of a tenant.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IdentityProviderStatus {
-    /// The generation that this status describes; -1 until rolecall has looked at the object.
+    /// The generation that this status describes; -1 until rolecall has reconciled the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = -1))]
     pub observed_generation: Option<i64>,
@@ -205,7 +205,7 @@ pub struct IdentityProviderStatus {
     #[schemars(length(max = 2048))]
     pub endpoint: Option<String>,
 
-    /// Which IdP the requests look like: Okta, Entra or Generic.
+    /// The IdP that the requests look like: Okta, Entra or Generic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub dialect: Option<String>,
@@ -220,16 +220,16 @@ pub struct IdentityProviderStatus {
     #[schemars(range(min = 0))]
     pub groups: Option<i64>,
 
-    /// When the IdP last made an authenticated request.
+    /// Time of the last authenticated request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_request_time: Option<Time>,
 
-    /// The tokens and when each was last used.
+    /// The tokens, each with the time of its last use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub tokens: Vec<TokenStatus>,
 
-    /// What this IdP does that the RFCs do not allow, and how to mend it there. The first 50.
+    /// Deviations of this IdP from the RFCs, and how to fix them there. The first 50.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "atomic"))]
     pub findings: Vec<FindingStatus>,
@@ -244,7 +244,7 @@ pub struct IdentityProviderStatus {
     #[schemars(length(max = 63))]
     pub operator_namespace: Option<String>,
 
-    /// The value of the annotation rolecall.dev/reconcile-requested-at that was last acted upon.
+    /// The last value of the annotation rolecall.dev/reconcile-requested-at that was handled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub last_handled_reconcile_at: Option<String>,
@@ -255,7 +255,7 @@ pub struct IdentityProviderStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// What is known about one token.
+/// Observed state of a token.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TokenStatus {
@@ -263,11 +263,11 @@ pub struct TokenStatus {
     #[schemars(length(max = 63))]
     pub name: String,
 
-    /// From this time on the token is refused.
+    /// Time from which on the token is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Time>,
 
-    /// When it was last used.
+    /// Time of its last use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_used: Option<Time>,
 
@@ -277,7 +277,7 @@ pub struct TokenStatus {
     pub reason: Option<String>,
 }
 
-/// A habit of the IdP that the RFCs do not allow.
+/// A deviation of the IdP from the RFCs.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FindingStatus {
@@ -285,7 +285,7 @@ pub struct FindingStatus {
     #[schemars(length(max = 63))]
     pub code: String,
 
-    /// Where in the request: a JSON pointer.
+    /// The place in the request: a JSON pointer.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 512))]
     pub pointer: String,
@@ -295,7 +295,7 @@ pub struct FindingStatus {
     #[schemars(length(max = 1024))]
     pub hint: String,
 
-    /// How often it was seen.
+    /// Number of occurrences.
     #[schemars(range(min = 0))]
     pub count: i64,
 }

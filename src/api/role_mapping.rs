@@ -22,7 +22,7 @@ use crate::model::ClaimDisposal;
     namespaced,
     status = "RoleMappingStatus",
     derive = "PartialEq",
-    doc = "Which groups of an identity provider hold which roles on which Google Cloud Run resources. Only what the CloudRunTarget delegates to this namespace is granted.",
+    doc = "Grants roles on Google Cloud Run resources to groups of an identity provider. Only what the CloudRunTarget delegates to this namespace is granted.",
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
     printcolumn(
         name = "Grants",
@@ -34,13 +34,13 @@ use crate::model::ClaimDisposal;
         name = "Held",
         type_ = "integer",
         json_path = ".status.held.people",
-        description = "people whose removal a guard holds"
+        description = "people whose removal the guard holds"
     ),
     printcolumn(
         name = "Drift",
         type_ = "integer",
         json_path = ".status.drift.missing",
-        description = "grants that somebody else took away"
+        description = "grants that somebody else removed"
     ),
     printcolumn(
         name = "Lag",
@@ -54,7 +54,7 @@ use crate::model::ClaimDisposal;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct RoleMappingSpec {
-    /// What the mapping is for, in your own words.
+    /// The purpose of the mapping, as free text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub description: Option<String>,
@@ -71,12 +71,13 @@ pub struct RoleMappingSpec {
     #[serde(default)]
     pub mode: MappingMode,
 
-    /// What happens when somebody else takes away what this mapping granted: Revert grants it again, Report says so in
-    /// status only.
+    /// What happens when somebody else removes a grant of this mapping: Revert grants it again, Report only reports it
+    /// in status.
     #[serde(default)]
     pub on_missing: OnMissing,
 
-    /// What happens to the grants when the mapping is deleted: Revoke removes them, Orphan leaves and forgets them.
+    /// What happens to the grants when the mapping is deleted: Revoke removes them, Orphan leaves them in the policies
+    /// and forgets them.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 }
@@ -89,7 +90,7 @@ pub struct SubjectSpec {
     #[schemars(schema_with = "schema::object_name")]
     pub identity_provider: String,
 
-    /// Groups that it pushed.
+    /// Groups that the IdentityProvider pushed.
     #[schemars(length(min = 1, max = 128), extend("x-kubernetes-list-type" = "atomic"))]
     pub groups: Vec<GroupSelector>,
 }
@@ -102,8 +103,8 @@ pub struct SubjectSpec {
     "message": "name the group by exactly one of displayName and externalId"
 }]))]
 pub struct GroupSelector {
-    /// The group's displayName. It is resolved once: when the name later means another group, that one gets nothing
-    /// until it is accepted.
+    /// The group's displayName. It is resolved once: if the name later means another group, that one gets nothing until
+    /// it is accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub display_name: Option<String>,
@@ -121,11 +122,11 @@ pub struct GrantSpec {
     /// The `CloudRunTarget` that holds the resources.
     pub target: TargetRef,
 
-    /// Which resources: services/NAME, jobs/NAME or workerPools/NAME, where * in NAME stands for any characters.
+    /// The resources: services/NAME, jobs/NAME or workerPools/NAME, where * in NAME matches any characters.
     #[schemars(schema_with = "schema::resources")]
     pub resources: Vec<String>,
 
-    /// Which roles: predefined (roles/run.invoker) or custom (projects/ID/roles/NAME, organizations/NUMBER/roles/NAME).
+    /// The roles: predefined (roles/run.invoker) or custom (projects/ID/roles/NAME, organizations/NUMBER/roles/NAME).
     /// Globs and basic roles are refused.
     #[schemars(schema_with = "schema::roles")]
     pub roles: Vec<String>,
@@ -140,9 +141,9 @@ pub struct TargetRef {
     pub name: String,
 }
 
-/// What is done with the plan.
+/// What is done with the plans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[schemars(description = "What is done with the plan.")]
+#[schemars(description = "What is done with the plans.")]
 pub enum MappingMode {
     /// Policies are written.
     #[default]
@@ -153,9 +154,9 @@ pub enum MappingMode {
     Suspend,
 }
 
-/// What happens when somebody else takes away what was granted.
+/// What happens when somebody else removes a grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[schemars(description = "What happens when somebody else takes away what was granted.")]
+#[schemars(description = "What happens when somebody else removes a grant.")]
 pub enum OnMissing {
     /// Granted again.
     #[default]
@@ -184,25 +185,25 @@ impl From<DeletionPolicy> for ClaimDisposal {
     }
 }
 
-/// How far the mapping has been carried out.
+/// Observed state of a mapping.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RoleMappingStatus {
-    /// The generation that this status describes; -1 until rolecall has looked at the object.
+    /// The generation that this status describes; -1 until rolecall has reconciled the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = -1))]
     pub observed_generation: Option<i64>,
 
-    /// Exact counts of grants. One grant is one role for one principal on one resource. They add up: desired is the sum of
-    /// acknowledged, pending, held and failed.
+    /// Exact counts of grants. One grant is one role for one principal on one resource. They add up: desired is the sum
+    /// of acknowledged, pending, held and failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grants: Option<GrantCounts>,
 
-    /// Since when the oldest revocation waits for Google's acknowledgement.
+    /// Time since which the oldest revocation has been waiting for Google's acknowledgement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_revoking_since: Option<Time>,
 
-    /// The groups as they were resolved. The first 50.
+    /// The resolved groups. The first 50.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "atomic"))]
     pub subjects: Vec<SubjectStatus>,
@@ -212,25 +213,25 @@ pub struct RoleMappingStatus {
     #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["resource"]))]
     pub resources: Vec<ResourceStatus>,
 
-    /// What the target does not delegate to this namespace. The first 50.
+    /// Parts of the mapping that the target does not delegate to this namespace. The first 50.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "atomic"))]
     pub refused: Vec<RefusedPath>,
 
-    /// What somebody else changed.
+    /// Changes made by somebody else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<DriftCounts>,
 
-    /// What a guard keeps from being written.
+    /// Removals that the guard holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<HeldStatus>,
 
-    /// How long the last change took, from the directory event to the acknowledgement by Google, for example 1.8s.
+    /// Duration of the last change, from the directory event to the acknowledgement by Google, for example 1.8s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub lag: Option<String>,
 
-    /// The value of the annotation rolecall.dev/reconcile-requested-at that was last acted upon.
+    /// The last value of the annotation rolecall.dev/reconcile-requested-at that was handled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub last_handled_reconcile_at: Option<String>,
@@ -248,36 +249,36 @@ pub struct GrantCounts {
     /// acknowledged/desired, for tables.
     #[schemars(length(max = 48))]
     pub summary: String,
-    /// Wanted by this mapping, or kept: by a guard although it is no longer wanted, or because its ground cannot be seen. It
-    /// is the sum of acknowledged, pending, held and failed.
+    /// Wanted by this mapping, or kept: by the guard although it is no longer wanted, or because the ground of its
+    /// claim is unknown. It is the sum of acknowledged, pending, held and failed.
     #[schemars(range(min = 0))]
     pub desired: i64,
-    /// Wanted and in the policy: the call that granted it returned successfully, or it was there before (unowned).
+    /// Wanted and in the policy: the call that granted it succeeded, or it was there before (unowned).
     #[schemars(range(min = 0))]
     pub acknowledged: i64,
-    /// Of the acknowledged, those that a later read has seen in the policy.
+    /// Of the acknowledged, those that a later read has found in the policy.
     #[schemars(range(min = 0))]
     pub verified: i64,
-    /// Wanted and not granted yet: a call is due or waits, or the list of resources lacks the resource although its policy
-    /// answers. When it lasts, Ready is False.
+    /// Wanted and not granted yet: a call is due or waits, or the list of resources lacks the resource although its
+    /// policy can be read. If that lasts, Ready is False.
     #[schemars(range(min = 0))]
     pub pending: i64,
-    /// Kept as it is: removals that a guard holds, and what is wanted and not granted because it is only observed, was taken
-    /// away by somebody else with onMissing Report, or is frozen.
+    /// Kept as it is: removals that the guard holds, and wanted grants that are missing because they are only observed,
+    /// were removed by somebody else with onMissing Report, or are frozen.
     #[schemars(range(min = 0))]
     pub held: i64,
     /// Wanted and refused by Google, or beyond what the policy may hold.
     #[schemars(range(min = 0))]
     pub failed: i64,
-    /// Of the acknowledged, those that were there before us: never removed.
+    /// Of the acknowledged, those that rolecall did not grant: never removed.
     #[schemars(range(min = 0))]
     pub unowned: i64,
-    /// No longer wanted, and the removal is not acknowledged yet. Removals that a guard holds count in held.
+    /// No longer wanted, and the removal is not acknowledged yet. Removals that the guard holds count in held.
     #[schemars(range(min = 0))]
     pub revoking: i64,
 }
 
-/// How one group of the mapping was resolved.
+/// Resolution of one group of the mapping.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SubjectStatus {
@@ -285,7 +286,7 @@ pub struct SubjectStatus {
     #[schemars(length(max = 253))]
     pub identity_provider: String,
 
-    /// The group's displayName as it is now.
+    /// The group's current displayName.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub display_name: Option<String>,
@@ -295,12 +296,12 @@ pub struct SubjectStatus {
     #[schemars(length(max = 256))]
     pub external_id: Option<String>,
 
-    /// The group's id here, to which the name is pinned.
+    /// The group's id at rolecall, to which the name is pinned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub id: Option<String>,
 
-    /// How many active users are members.
+    /// Number of active members.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub members: i64,
@@ -310,13 +311,13 @@ pub struct SubjectStatus {
     #[schemars(length(max = 63))]
     pub reason: Option<String>,
 
-    /// The same in a sentence.
+    /// The reason in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub message: Option<String>,
 }
 
-/// How far one resource is.
+/// State of one resource.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ResourceStatus {
@@ -328,12 +329,12 @@ pub struct ResourceStatus {
     #[schemars(length(max = 48))]
     pub grants: String,
 
-    /// Why it is not done, as a reason word; omitted when it is.
+    /// Why the resource is not converged, as a reason word; omitted when it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub reason: Option<String>,
 
-    /// The same in a sentence.
+    /// The reason in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub message: Option<String>,
@@ -356,14 +357,14 @@ pub struct RefusedPath {
     pub role: String,
 }
 
-/// What somebody else changed.
+/// Changes made by somebody else.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DriftCounts {
-    /// Grants of this mapping that somebody took away and that are not back.
+    /// Grants of this mapping that somebody else removed and that were not made again.
     #[schemars(range(min = 0))]
     pub missing: i64,
-    /// Grants of this mapping that were taken away and granted again.
+    /// Grants of this mapping that somebody else removed and that were made again.
     #[schemars(range(min = 0))]
     pub reverted: i64,
     /// Members in the policies this mapping touches that rolecall neither granted nor wants; they are kept.
@@ -372,17 +373,17 @@ pub struct DriftCounts {
     /// Grants that are no longer wanted but were not made by rolecall; they are kept.
     #[schemars(range(min = 0))]
     pub remaining: i64,
-    /// Some of them. The first 10.
+    /// Samples of these changes. The first 10.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "atomic"))]
     pub samples: Vec<DriftSample>,
 }
 
-/// One thing that somebody else changed.
+/// One change made by somebody else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DriftSample {
-    /// In which way the policy differs from what is wanted.
+    /// The kind of difference between the policy and what is wanted.
     #[serde(rename = "type")]
     pub kind: super::DriftKind,
 
@@ -394,29 +395,30 @@ pub struct DriftSample {
     #[schemars(length(max = 256))]
     pub role: String,
 
-    /// Who: people by their SCIM id, or by the domain and a keyed digest of the address; others as they stand in the
-    /// policy. rolecall status --show-principals has the names.
+    /// The member: people by their SCIM id, or by the domain and a keyed digest of the address; others as they are in
+    /// the policy. rolecall status --show-principals has the names.
     #[schemars(length(max = 512))]
     pub principal: String,
 }
 
-/// What a guard keeps from being written.
+/// Removals that the guard holds.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HeldStatus {
-    /// How many people are concerned.
+    /// Number of people concerned.
     #[schemars(range(min = 0))]
     pub people: i64,
 
-    /// The hash that releases the plan: put it in the annotation rolecall.dev/release. Several are separated by commas.
+    /// The hash that releases the removals: put it into the annotation rolecall.dev/release. Several are separated by
+    /// commas.
     #[schemars(length(max = 4096))]
     pub plan_hash: String,
 
-    /// Since when something is held.
+    /// Time since which something is held.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
 
-    /// The held plans, one a policy. The first 50.
+    /// The held plans, one per policy. The first 50.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["resource"]))]
     pub plans: Vec<HeldPlan>,
@@ -430,7 +432,7 @@ pub struct HeldPlan {
     #[schemars(length(max = 512))]
     pub resource: String,
 
-    /// How many people are concerned.
+    /// Number of people concerned.
     #[schemars(range(min = 0))]
     pub people: i64,
 
@@ -438,7 +440,7 @@ pub struct HeldPlan {
     #[schemars(length(max = 128))]
     pub plan_hash: String,
 
-    /// Since when it is held.
+    /// Time since which it is held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
 }
