@@ -312,7 +312,7 @@ impl Metrics {
                 requests: area.counters(
                     "requests",
                     ["operation", "code"],
-                    "SCIM requests that were answered, by operation and HTTP status",
+                    "Answered SCIM requests, by operation and HTTP status",
                 ),
                 request_seconds: area.histograms(
                     "request_seconds",
@@ -322,7 +322,7 @@ impl Metrics {
                 ),
                 failed_authentications: area.provider_counters(
                     "failed_authentications",
-                    "SCIM requests without an accepted token, by the IdentityProvider of the path: `(unknown)` when there is none of that name",
+                    "SCIM requests without an accepted token, by the IdentityProvider in the path; `(unknown)` when there is none of that name",
                 ),
             }
         };
@@ -333,7 +333,7 @@ impl Metrics {
                 connections_closed: area.counters(
                     "connections_closed",
                     ["listener", "reason"],
-                    "Connections that were refused or closed before their client did so, by listener and reason: `PeerLimit` and `Limit` (refused), `Displaced` (it waited for its client when another needed the room), `HeadTimeout`, `IdleTimeout`, `WriteTimeout`",
+                    "Connections that the server refused or closed, by listener and reason: `PeerLimit` and `Limit` (refused), `Displaced` (closed for another one while it waited for its client), `HeadTimeout`, `IdleTimeout`, `WriteTimeout`",
                 ),
             }
         };
@@ -343,7 +343,7 @@ impl Metrics {
                 event_seq: area.gauges(
                     "event_seq",
                     [],
-                    "The highest position of the sequence that the event log and the history share",
+                    "Highest position of the sequence shared by the event log and the history",
                 ),
             }
         };
@@ -353,17 +353,17 @@ impl Metrics {
                 leader: area.gauges(
                     "leader",
                     [],
-                    "1 while this process holds the Lease and keeps the policies in step",
+                    "1 while this process is the leader and reconciles the policies",
                 ),
                 watch_failures: area.counters(
                     "watch_failures",
                     ["resource"],
-                    "Watches of the API server that failed, by resource; each is tried again",
+                    "Failures of watches on the API server, by resource; each is retried",
                 ),
                 status_writes: area.counters(
                     "status_writes",
                     ["outcome"],
-                    "Writes of statuses to the API server, by outcome: `Written`, `Refused` (as malformed; a minimal status says so), `Failed`",
+                    "Writes of statuses to the API server, by outcome: `Written`, `Refused` (as malformed; a minimal status is written instead), `Failed`",
                 ).known([["Written"], ["Refused"], ["Failed"]]),
             }
         };
@@ -378,35 +378,35 @@ impl Metrics {
                 frozen_mappings: area.gauges(
                     "frozen_mappings",
                     [],
-                    "Mappings of which something is left as it is: suspended, or their ground cannot be seen",
+                    "Mappings that are frozen at least in part: suspended, or with claims whose ground is unknown",
                 ),
-                queue: area.gauges("queue_documents", [], "Policy documents that are due or waiting for their time"),
+                queue: area.gauges("queue_documents", [], "Policy documents that are due or scheduled"),
                 syncs: area.counters(
                     "syncs",
                     ["outcome"],
-                    "Passes over a policy document, by outcome: `Unchanged`, `Written` or the reason why not",
+                    "Reconciles of policy documents, by outcome: `Unchanged`, `Written` or the reason of the failure",
                 ),
                 members: area.counters(
                     "members",
                     ["action"],
-                    "Members written into or out of policies and acknowledged by Google, by action: `add`, `remove`",
+                    "Members added to or removed from policies and acknowledged by Google, by action: `add`, `remove`",
                 ).known([["add"], ["remove"]]),
                 held_members: area.gauges(
                     "held_members",
                     ["action"],
-                    "Members that a guard keeps from being written, by action: `remove`, and of these `leaver`, who left",
+                    "Members whose change the guard holds, by action: `remove`, and of these `leaver`, for people who have left",
                 ),
                 abandoned_members: area.gauges(
                     "abandoned_members",
                     [],
-                    "Members whose mapping was deleted and let go before they could be removed; that is still tried",
+                    "Members of a deleted mapping whose finalizer was removed before they could be revoked; revocation is still being retried",
                 ),
                 drift_members: area.gauges(
                     "drift_members",
                     ["kind"],
-                    "Members that others changed, by kind: `lost` (ours, gone), `foreign` (not ours), `unowned` (wanted, not ours)",
+                    "Members that somebody else changed, by kind: `lost` (granted by rolecall, missing), `foreign` (neither granted nor wanted), `unowned` (wanted, granted by somebody else)",
                 ),
-                event_seq: area.gauges("event_seq", [], "The last position of that sequence whose events the engine has taken in"),
+                event_seq: area.gauges("event_seq", [], "Last position of that sequence that the engine has processed"),
                 propagation_seconds: area.histograms(
                     "propagation_seconds",
                     ["change"],
