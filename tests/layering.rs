@@ -21,7 +21,7 @@ const MAX_LINES_OF_TESTS: usize = 1000;
 /// Names that modules of tiers 0 and 1 must not contain: IO, and the system clock.
 const NOT_IN_PURE_MODULES: [&str; 9] = [
     "tokio",
-    "sqlx",
+    "rusqlite",
     "reqwest",
     "axum",
     "kube::Client",

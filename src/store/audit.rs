@@ -3,12 +3,13 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use sqlx::query;
-use sqlx::sqlite::SqliteRow;
 
-use super::sql::{Columns, json, nanos};
+use super::encoding::{json, nanos};
+use super::sqlite::audit;
 use super::{AuditRow, Origin, Store, StoreError};
-use crate::model::{AuditClaim, AuditEntry, AuditOutcome, ConditionHash, GrantKey, MemberKey, ProviderName, Role, Seq};
+use crate::model::{
+    AuditClaim, AuditEntry, AuditOutcome, ConditionHash, DocumentKey, GrantKey, MemberKey, ProviderName, Role, Seq,
+};
 
 /// What stands for a member whose name was erased.
 const ERASED: &str = "erased";
@@ -76,16 +77,58 @@ impl AuditDraft {
         self.detail = Some(detail);
         self
     }
+
+    /// The row at a position of the chain, behind one with the hash `previous`.
+    pub(super) fn chained(self, seq: i64, previous: &str) -> Result<ChainedRow, StoreError> {
+        let Self { entry, name, detail } = self;
+        let grant = entry.grant.as_ref();
+        let texts = [
+            Some(entry.actor),
+            entry.request_id,
+            Some(json(&entry.cause_seqs)?),
+            entry.document.as_ref().map(ToString::to_string),
+            entry.resource_uid,
+            Some(entry.action),
+            grant.map(|grant| grant.role.as_str().to_owned()),
+            grant.map(|grant| grant.condition.as_str().to_owned()),
+            entry.subject,
+            entry.plan_hash,
+            entry.revision_before,
+            entry.revision_after,
+            Some(entry.outcome.as_str().to_owned()),
+            entry.reason,
+            detail,
+        ];
+        let chained = Chained(seq, nanos(entry.at), texts);
+        let hash = chained.hash(previous)?;
+        Ok(ChainedRow { chained, hash, name })
+    }
 }
+
+/// How many columns of text the chain covers.
+pub(super) const TEXTS: usize = 15;
 
 /// What the chain covers: seq, time, and the text columns in the order in which they are stored.
 #[derive(Serialize)]
-struct Chained<'a>(i64, i64, [Option<&'a str>; 15]);
+pub(super) struct Chained(pub(super) i64, pub(super) i64, pub(super) [Option<String>; TEXTS]);
 
-impl Chained<'_> {
-    fn hash(&self, previous: &str) -> Result<String, StoreError> {
+impl Chained {
+    /// The hash of a row that follows one with the hash `previous`.
+    pub(super) fn hash(&self, previous: &str) -> Result<String, StoreError> {
         Ok(sha256(&[previous, &json(self)?]))
     }
+
+    /// The subject, which the name belongs to.
+    pub(super) fn subject(&self) -> &str {
+        self.2[8].as_deref().unwrap_or_default()
+    }
+}
+
+/// A row of the log as it is stored.
+pub(super) struct ChainedRow {
+    pub(super) chained: Chained,
+    pub(super) hash: String,
+    pub(super) name: Option<String>,
 }
 
 /// SHA-256 over texts, one after the other, as 64 hex digits.
@@ -123,65 +166,6 @@ pub struct AuditChain {
 /// The actor of what was decided on the command line.
 pub(super) const COMMAND: &str = "command";
 
-/// Takes two parameters, both made by [`chain`].
-pub(super) const APPEND: &str = "\
-    INSERT INTO people (subject, name) SELECT DISTINCT value ->> 0, value ->> 1 FROM json_each(?) WHERE true \
-        ON CONFLICT DO NOTHING; \
-    INSERT INTO audit (seq, at, actor, request_id, cause_seqs, document, resource_uid, action, role, condition_hash, \
-            subject, plan_hash, etag_before, etag_after, outcome, reason, detail, hash, person) \
-        SELECT value ->> '$[0][0]', value ->> '$[0][1]', value ->> '$[0][2][0]', value ->> '$[0][2][1]', \
-            value ->> '$[0][2][2]', value ->> '$[0][2][3]', value ->> '$[0][2][4]', value ->> '$[0][2][5]', \
-            value ->> '$[0][2][6]', value ->> '$[0][2][7]', value ->> '$[0][2][8]', value ->> '$[0][2][9]', \
-            value ->> '$[0][2][10]', value ->> '$[0][2][11]', value ->> '$[0][2][12]', value ->> '$[0][2][13]', \
-            value ->> '$[0][2][14]', value ->> 1, \
-            (SELECT id FROM people WHERE subject = coalesce(value ->> '$[0][2][8]', '') AND name = value ->> 2) \
-        FROM json_each(?);";
-
-/// Names and rows, as JSON, that continue the chain which ends with `seq` and `hash`.
-pub(super) fn chain(seq: i64, hash: &str, drafts: &[AuditDraft]) -> Result<(String, String), StoreError> {
-    let mut people = Vec::new();
-    let mut rows = Vec::with_capacity(drafts.len());
-    let mut previous = hash.to_owned();
-    for (seq, draft) in (seq + 1..).zip(drafts) {
-        let entry = &draft.entry;
-        let cause_seqs = json(&entry.cause_seqs)?;
-        let document = entry.document.as_ref().map(ToString::to_string);
-        let chained = Chained(
-            seq,
-            nanos(entry.at),
-            [
-                Some(&entry.actor),
-                entry.request_id.as_deref(),
-                Some(&cause_seqs),
-                document.as_deref(),
-                entry.resource_uid.as_deref(),
-                Some(&entry.action),
-                entry.grant.as_ref().map(|grant| grant.role.as_str()),
-                entry.grant.as_ref().map(|grant| grant.condition.as_str()),
-                entry.subject.as_deref(),
-                entry.plan_hash.as_deref(),
-                entry.revision_before.as_deref(),
-                entry.revision_after.as_deref(),
-                Some(entry.outcome.as_str()),
-                entry.reason.as_deref(),
-                draft.detail.as_deref(),
-            ],
-        );
-        previous = chained.hash(&previous)?;
-        if let Some(name) = &draft.name {
-            people.push((entry.subject.as_deref().unwrap_or_default(), name));
-        }
-        rows.push(json(&(&chained, &previous, &draft.name))?);
-    }
-    Ok((json(&people)?, format!("[{}]", rows.join(","))))
-}
-
-/// The columns that the chain covers, then the hash, then the name.
-const READ: &str = "SELECT a.seq, a.at, a.actor, a.request_id, a.cause_seqs, a.document, a.resource_uid, a.action, \
-        a.role, a.condition_hash, a.subject, a.plan_hash, a.etag_before, a.etag_after, a.outcome, a.reason, \
-        a.detail, a.hash, p.name \
-    FROM audit a LEFT JOIN people p ON p.id = a.person WHERE a.seq > ? ORDER BY a.seq LIMIT ?";
-
 /// The claims that a row names. Those of other actions and of older versions name none.
 fn claims_of(detail: &str) -> Vec<AuditClaim> {
     #[derive(Deserialize)]
@@ -191,84 +175,78 @@ fn claims_of(detail: &str) -> Vec<AuditClaim> {
     serde_json::from_str(detail).map(|detail: Detail| detail.claims).unwrap_or_default()
 }
 
-fn audit_row(row: &SqliteRow) -> Result<AuditRow, StoreError> {
-    let mut columns = Columns::of(row, "audit");
-    let seq = columns.integer()?;
-    let at = columns.time()?;
-    let actor = columns.text()?;
-    let request_id = columns.text_or_none()?;
-    let cause_seqs = columns.json()?;
-    let document = columns.parse_or_none()?;
-    let resource_uid = columns.text_or_none()?;
-    let action = columns.text()?;
-    let role: Option<Role> = columns.parse_or_none()?;
-    let condition = columns.text_or_none()?;
-    let subject = columns.text_or_none()?;
-    let plan_hash = columns.text_or_none()?;
-    let revision_before = columns.text_or_none()?;
-    let revision_after = columns.text_or_none()?;
-    let outcome = columns.word(AuditOutcome::from_word)?;
-    let reason = columns.text_or_none()?;
-    let detail = columns.text_or_none()?;
-    let hash = columns.text()?;
-    let name = columns.text_or_none()?;
-    let claims = detail.as_deref().map(claims_of).unwrap_or_default();
-    let grant = role.map(|role| GrantKey {
-        role,
-        condition: ConditionHash::from_text(condition.as_deref().unwrap_or_default()),
-        member: MemberKey::of(name.as_deref().unwrap_or(ERASED)),
-    });
-    let entry = AuditEntry {
-        at,
-        actor,
-        request_id,
-        cause_seqs,
-        document,
-        resource_uid,
-        action,
-        grant,
-        subject,
-        claims,
-        plan_hash,
-        revision_before,
-        revision_after,
-        outcome,
-        reason,
-    };
-    Ok(AuditRow { seq, entry, name, detail, hash })
+fn damaged(problem: &impl ToString) -> StoreError {
+    StoreError::Damaged { what: "audit", problem: problem.to_string() }
 }
 
-/// Position of a row, the hash that it should have, and the one that it has.
-fn hashes(row: &SqliteRow, previous: &str) -> Result<(i64, String, String), StoreError> {
-    let mut columns = Columns::of(row, "audit");
-    let seq = columns.integer()?;
-    let at = columns.integer()?;
-    let mut texts: [Option<String>; 15] = Default::default();
-    for text in &mut texts {
-        *text = columns.text_or_none()?;
+impl ChainedRow {
+    fn into_row(self) -> Result<AuditRow, StoreError> {
+        let Self { chained: Chained(seq, at, texts), hash, name } = self;
+        let [
+            actor,
+            request_id,
+            cause_seqs,
+            document,
+            resource_uid,
+            action,
+            role,
+            condition,
+            subject,
+            plan_hash,
+            revision_before,
+            revision_after,
+            outcome,
+            reason,
+            detail,
+        ] = texts;
+        let required = |text: Option<String>| text.ok_or_else(|| damaged(&"a column is empty"));
+        let outcome = required(outcome)?;
+        let claims = detail.as_deref().map(claims_of).unwrap_or_default();
+        let role = role.map(Role::try_from).transpose().map_err(|error| damaged(&error))?;
+        let grant = role.map(|role| GrantKey {
+            role,
+            condition: ConditionHash::from_text(condition.as_deref().unwrap_or_default()),
+            member: MemberKey::of(name.as_deref().unwrap_or(ERASED)),
+        });
+        let entry = AuditEntry {
+            at: Timestamp::from_nanosecond(i128::from(at)).map_err(|error| damaged(&error))?,
+            actor: required(actor)?,
+            request_id,
+            cause_seqs: serde_json::from_str(&required(cause_seqs)?).map_err(|error| damaged(&error))?,
+            document: document.map(DocumentKey::try_from).transpose().map_err(|error| damaged(&error))?,
+            resource_uid,
+            action: required(action)?,
+            grant,
+            subject,
+            claims,
+            plan_hash,
+            revision_before,
+            revision_after,
+            outcome: AuditOutcome::from_word(&outcome)
+                .ok_or_else(|| damaged(&format!("`{outcome}` is not a word of this column")))?,
+            reason,
+        };
+        Ok(AuditRow { seq, entry, name, detail, hash })
     }
-    let expected = Chained(seq, at, texts.each_ref().map(Option::as_deref)).hash(previous)?;
-    Ok((seq, expected, columns.text()?))
 }
 
 impl Store {
     /// The position of the last audit row; 0 when there is none.
     pub async fn highest_audit_seq(&self) -> Result<i64, StoreError> {
-        let row = query("SELECT coalesce(max(seq), 0) FROM audit").fetch_one(self.readers()).await?;
-        Columns::of(&row, "audit").integer()
+        self.read(audit::highest).await
     }
 
     /// Audit rows after a position (0 for the first), in order, at most `limit`.
     pub async fn audit_after(&self, after: i64, limit: u32) -> Result<Vec<AuditRow>, StoreError> {
-        let rows = query(READ).bind(after).bind(limit).fetch_all(self.readers()).await?;
-        rows.iter().map(audit_row).collect()
+        let rows = self.read(move |db| audit::after(db, after, limit)).await?;
+        rows.into_iter().map(ChainedRow::into_row).collect()
     }
 
     /// The last row that was pruned.
     pub(super) async fn audit_anchor(&self) -> Result<Anchor, StoreError> {
-        let row = query("SELECT value FROM meta WHERE key = 'audit_anchor'").fetch_optional(self.readers()).await?;
-        let Some(row) = row else { return Ok(Anchor::default()) };
-        let (seq, hash) = Columns::of(&row, "meta").json()?;
+        let text = self.read(audit::anchor).await?;
+        let Some(text) = text else { return Ok(Anchor::default()) };
+        let (seq, hash) = serde_json::from_str(&text).map_err(|error| damaged(&error))?;
         Ok(Anchor { seq, hash })
     }
 
@@ -293,20 +271,19 @@ impl Store {
             let mut verified = anchor.seq;
             let mut recorded = anchor.seq == 0;
             let broken = loop {
-                let rows = query(READ).bind(verified).bind(PAGE).fetch_all(self.readers()).await?;
+                let rows = self.read(move |db| audit::after(db, verified, PAGE)).await?;
                 if rows.is_empty() {
                     break (!recorded).then(|| anchor.seq.saturating_add(1));
                 }
                 let mut broken = None;
-                for row in &rows {
-                    let (seq, expected, stored) = hashes(row, &previous)?;
-                    if seq != verified + 1 || expected != stored {
+                for row in rows {
+                    if row.chained.0 != verified + 1 || row.chained.hash(&previous)? != row.hash {
                         broken = Some(verified + 1);
                         break;
                     }
-                    recorded = recorded || records(&audit_row(row)?, &anchor);
-                    previous = stored;
-                    verified = seq;
+                    verified = row.chained.0;
+                    previous.clone_from(&row.hash);
+                    recorded = recorded || records(&row.into_row()?, &anchor);
                 }
                 if broken.is_some() {
                     break broken;

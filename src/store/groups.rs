@@ -1,100 +1,46 @@
-//! Groups: rows without their members, their events and audit rows.
+//! Groups, and the changes of their members, which are written in slices where they are large.
 
 use serde_json::Value;
-use sqlx::query;
-use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
-use super::audit::AuditDraft;
-use super::committer::{Ticket, Touched, Transaction};
-use super::lanes::cost;
-use super::list;
-use super::members::{self, Slice};
-use super::membership::Plan;
-use super::quota::Growth;
-use super::sql::{Columns, fold, json, size};
+use super::encoding::json;
+use super::lanes::{Ticket, cost};
+use super::membership::{Plan, Slice};
+use super::sqlite::{groups, list, members, usage};
 use super::{
     ATTEMPTS, Counts, DeleteOutcome, GroupChanged, GroupRecord, GroupUpdate, ListQuery, MemberChange, MemberDelta,
-    NewGroup, Origin, Page, Quota, Store, StoreError, UpdateOutcome, Usage, changes_too_often,
+    NewGroup, Origin, Page, Store, StoreError, UpdateOutcome, changes_too_often,
 };
-use crate::model::{DirectoryChange, GroupFacts, GroupId, ProviderName};
-use crate::scim::ResourceType;
+use crate::model::{GroupFacts, GroupId, ProviderName};
 
-/// How many memberships one turn at the writer changes at most.
+/// How many memberships one request to the writer changes at most.
 pub(super) const SLICE: usize = 2_000;
 
-/// What [`group_row`] reads.
-pub(super) const COLUMNS: &str =
-    "id, display_name, external_id, resource, member_count, version, created_at, updated_at";
-
-pub(super) const ONE: &str = "SELECT id, display_name, external_id, resource, member_count, version, created_at, updated_at \
-    FROM groups WHERE provider = ? AND id = ?";
-
-pub(super) const CREATE: &str = "\
-    INSERT INTO groups (provider, id, display_name, display_name_fold, external_id, resource, member_count, version, \
-        created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, 0, 1, ?, ?); \
-    UPDATE members INDEXED BY members_by_member SET kind = 'group' WHERE provider = ? AND member_id = ? AND kind = 'pending' RETURNING group_id";
-
-pub(super) const SET_COUNT: &str = "UPDATE groups SET member_count = ? WHERE provider = ? AND id = ?";
-
-// Without the indexed columns, so that a change of members touches no index.
-pub(super) const UPDATE_MEMBERS: &str = "UPDATE groups SET member_count = ?, version = ?, updated_at = ? \
-    WHERE provider = ? AND id = ?";
-
-pub(super) const UPDATE: &str = "UPDATE groups SET display_name = ?, display_name_fold = ?, external_id = ?, resource = ?, \
-    member_count = ?, version = ?, updated_at = ? WHERE provider = ? AND id = ?";
-
-// The memberships of the group go with it by the foreign key.
-pub(super) const DELETE: &str = "\
-    DELETE FROM groups WHERE provider = ? AND id = ?; \
-    INSERT INTO tombstones (provider, id, kind, deleted_at) VALUES (?, ?, 'group', ?) ON CONFLICT DO NOTHING";
-
-/// Facts from the columns `id, display_name, external_id`.
-pub(super) fn facts(columns: &mut Columns) -> Result<GroupFacts, StoreError> {
-    Ok(GroupFacts { id: GroupId(columns.id()?), display_name: columns.text()?, external_id: columns.text_or_none()? })
-}
-
-fn group_row(row: &SqliteRow) -> Result<GroupRecord, StoreError> {
-    let mut columns = Columns::of(row, "groups");
-    Ok(GroupRecord {
-        facts: facts(&mut columns)?,
-        resource: columns.json()?,
-        member_count: columns.count()?,
-        version: columns.integer()?,
-        created_at: columns.time()?,
-        updated_at: columns.time()?,
-    })
-}
-
-fn stored_count(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-/// What one turn at the writer does to a group, and what was read when it was worked out.
+/// What one request to the writer does to a group, and what was read when it was worked out.
 #[derive(Default)]
-struct Step {
+pub(super) struct Step {
     /// The resource must still be this one.
-    basis: Option<Value>,
+    pub(super) basis: Option<Value>,
     /// The group must still have this version.
-    version: Option<i64>,
+    pub(super) version: Option<i64>,
     /// This user or group must still be there.
-    witness: Option<Uuid>,
+    pub(super) witness: Option<Uuid>,
     /// The resource as it will be, with its text.
-    resource: Option<(Value, String)>,
-    facts: Option<GroupFacts>,
-    members: Slice,
+    pub(super) resource: Option<(Value, String)>,
+    pub(super) facts: Option<GroupFacts>,
+    pub(super) members: Slice,
 }
 
 impl Step {
-    fn ticket(&self, p: &ProviderName, id: GroupId, rows: usize) -> Ticket {
+    fn ticket(&self, p: &ProviderName, rows: usize) -> Ticket {
         let bytes = self.resource.as_ref().map_or(0, |(_, text)| text.len());
-        Ticket::provider(p, cost(rows, bytes)).on(id)
+        Ticket::provider(p, cost(rows, bytes))
     }
 }
 
-/// How a turn at the writer ended.
-#[expect(clippy::large_enum_variant, reason = "one for each turn, and taken apart at once")]
-enum Stepped {
+/// How a request to the writer ended.
+#[expect(clippy::large_enum_variant, reason = "one for each request, and taken apart at once")]
+pub(super) enum Stepped {
     Done {
         changed: bool,
         group: GroupChanged,
@@ -112,165 +58,7 @@ struct Attributes {
     facts: Option<GroupFacts>,
 }
 
-async fn create(
-    tx: &mut Transaction,
-    p: &ProviderName,
-    o: &Origin,
-    quota: &Quota,
-    group: NewGroup,
-    text: String,
-) -> Result<GroupChanged, StoreError> {
-    let NewGroup { resource, facts, members } = group;
-    tx.grow(p, quota, Usage { groups: 1, bytes: size(&text), ..Usage::default() }, Growth::Plain).await?;
-    let id = facts.id;
-    let bytes = id.0.as_bytes().as_slice();
-    let now = tx.now_nanos();
-    let promoted = query(CREATE)
-        .bind(p.as_str())
-        .bind(bytes)
-        .bind(&facts.display_name)
-        .bind(fold(&facts.display_name))
-        .bind(&facts.external_id)
-        .bind(text)
-        .bind(now)
-        .bind(now)
-        .bind(p.as_str())
-        .bind(bytes)
-        .fetch_all(&mut tx.connection)
-        .await?;
-    if !promoted.is_empty() {
-        members::promoted(tx, p, &promoted, None).await?;
-    }
-    let cause = tx.event(p, &DirectoryChange::Group(facts.clone()))?;
-    tx.audit(
-        AuditDraft::directory(tx.now, p, o, "group.create", &id.to_string(), vec![cause]).named(&facts.display_name),
-    );
-    let mut delta = MemberDelta::default();
-    if !members.is_empty() {
-        let net = members::apply(tx, p, id, &Slice { add: members, ..Slice::default() }).await?;
-        tx.grow(p, quota, net.usage(), Growth::Plain).await?;
-        delta = net.delta(0);
-        net.log(tx, p, o, id, delta)?;
-        let count = stored_count(delta.after);
-        query(SET_COUNT).bind(count).bind(p.as_str()).bind(bytes).execute(&mut tx.connection).await?;
-    }
-    let group =
-        GroupRecord { resource, facts, member_count: delta.after, version: 1, created_at: tx.now, updated_at: tx.now };
-    Ok(GroupChanged { group, members: delta })
-}
-
-async fn read(tx: &mut Transaction, p: &ProviderName, id: GroupId) -> Result<Option<GroupRecord>, StoreError> {
-    let row = tx.group(p, id).await?;
-    row.as_ref().map(group_row).transpose()
-}
-
-async fn step(
-    tx: &mut Transaction,
-    p: &ProviderName,
-    o: &Origin,
-    id: GroupId,
-    quota: &Quota,
-    step: Step,
-) -> Result<Stepped, StoreError> {
-    let Some(before) = read(tx, p, id).await? else { return Ok(Stepped::NotFound) };
-    if step.version.is_some_and(|version| version != before.version)
-        || step.basis.is_some_and(|basis| basis != before.resource)
-    {
-        return Ok(Stepped::Moved);
-    }
-    if let Some(witness) = step.witness
-        && !members::is_known(tx, p, witness).await?
-    {
-        return Ok(Stepped::Moved);
-    }
-    let Step { resource, facts, members, .. } = step;
-    let net = members::apply(tx, p, id, &members).await?;
-    let delta = net.delta(before.member_count);
-    let renamed = resource.is_some() || facts.is_some();
-    if !renamed && net.is_nothing() {
-        return Ok(Stepped::Done { changed: false, group: GroupChanged { group: before, members: delta } });
-    }
-    let bytes = match &resource {
-        Some((_, text)) => size(text) - size(&json(&before.resource)?),
-        None => 0,
-    };
-    let growth = if net.takes_away() { Growth::TakesAway } else { Growth::Plain };
-    tx.grow(p, quota, Usage { bytes, ..net.usage() }, growth).await?;
-
-    let (resource, text) = match resource {
-        Some((resource, text)) => (resource, Some(text)),
-        None => (before.resource, None),
-    };
-    let group = GroupRecord {
-        member_count: delta.after,
-        version: before.version + 1,
-        updated_at: tx.now,
-        created_at: before.created_at,
-        resource,
-        facts: facts.clone().unwrap_or(before.facts),
-    };
-    if renamed {
-        query(UPDATE)
-            .bind(&group.facts.display_name)
-            .bind(fold(&group.facts.display_name))
-            .bind(&group.facts.external_id)
-            .bind(text.map_or_else(|| json(&group.resource), Ok)?)
-            .bind(stored_count(group.member_count))
-            .bind(group.version)
-            .bind(tx.now_nanos())
-            .bind(p.as_str())
-            .bind(id.0.as_bytes().as_slice())
-            .execute(&mut tx.connection)
-            .await?;
-        let causes = match facts {
-            Some(facts) => vec![tx.event(p, &DirectoryChange::Group(facts))?],
-            None => vec![],
-        };
-        let draft = AuditDraft::directory(tx.now, p, o, "group.update", &id.to_string(), causes);
-        tx.audit(draft.named(&group.facts.display_name));
-    }
-    net.log(tx, p, o, id, delta)?;
-    if !renamed {
-        let (member_count, version) = (stored_count(group.member_count), group.version);
-        tx.touch(Touched { provider: p.clone(), group: id, member_count, version });
-    }
-    Ok(Stepped::Done { changed: true, group: GroupChanged { group, members: delta } })
-}
-
-async fn delete(
-    tx: &mut Transaction,
-    p: &ProviderName,
-    o: &Origin,
-    id: GroupId,
-    if_version: Option<i64>,
-) -> Result<DeleteOutcome, StoreError> {
-    let Some(before) = read(tx, p, id).await? else { return Ok(DeleteOutcome::NotFound) };
-    if if_version.is_some_and(|version| version != before.version) {
-        return Ok(DeleteOutcome::VersionDiffers);
-    }
-    let members = members::leave_all(tx, p, id.0).await? + members::count(tx, p, id).await?;
-    let change = Usage { groups: -1, members: -members, bytes: -size(&json(&before.resource)?), ..Usage::default() };
-    tx.count(p, change);
-    let bytes = id.0.as_bytes().as_slice();
-    query(DELETE)
-        .bind(p.as_str())
-        .bind(bytes)
-        .bind(p.as_str())
-        .bind(bytes)
-        .bind(tx.now_nanos())
-        .execute(&mut tx.connection)
-        .await?;
-    let cause = tx.event(p, &DirectoryChange::GroupDeleted { id })?;
-    let detail = json(&serde_json::json!({"count": before.member_count}))?;
-    tx.audit(
-        AuditDraft::directory(tx.now, p, o, "group.delete", &id.to_string(), vec![cause])
-            .named(&before.facts.display_name)
-            .with_detail(detail),
-    );
-    Ok(DeleteOutcome::Deleted)
-}
-
-/// What two turns on one group did together.
+/// What two requests on one group did together.
 fn sum(first: MemberDelta, then: MemberDelta) -> MemberDelta {
     MemberDelta {
         before: first.before,
@@ -282,7 +70,7 @@ fn sum(first: MemberDelta, then: MemberDelta) -> MemberDelta {
     }
 }
 
-/// What is to be removed and added, in parts of which each is a short turn; at least one.
+/// What is to be removed and added, in parts of which each is a short request; at least one.
 fn slices((remove, add): (Vec<Uuid>, Vec<Uuid>)) -> Vec<Slice> {
     let removed = remove.chunks(SLICE).map(|ids| Slice { remove: ids.to_vec(), ..Slice::default() });
     let added = add.chunks(SLICE).map(|ids| Slice { add: ids.to_vec(), ..Slice::default() });
@@ -308,10 +96,7 @@ impl Store {
         let text = json(&group.resource)?;
         let ticket = Ticket::provider(p, cost(group.members.len(), text.len()));
         let (name, origin, quota) = (p.clone(), o.clone(), self.quota());
-        let created = self
-            .committer()
-            .commit_as(ticket, move |tx| Box::pin(async move { create(tx, &name, &origin, &quota, group, text).await }))
-            .await?;
+        let created = self.commit(ticket, move |tx| groups::create(tx, &name, &origin, &quota, group, &text)).await?;
         let rest = Plan { add: members.collect(), ..Plan::default() };
         if rest.is_nothing() {
             return Ok(created);
@@ -327,9 +112,8 @@ impl Store {
 
     /// One group, without its members.
     pub async fn group(&self, p: &ProviderName, id: GroupId) -> Result<Option<GroupRecord>, StoreError> {
-        let id = id.0.as_bytes().as_slice();
-        let row = query(ONE).bind(p.as_str()).bind(id).fetch_optional(self.readers()).await?;
-        row.as_ref().map(group_row).transpose()
+        let p = p.clone();
+        self.read(move |db| groups::find(db, &p, id)).await
     }
 
     /// Reads, changes and writes a group, all of the update or nothing. `change` runs in the caller's task, so that it keeps
@@ -404,7 +188,7 @@ impl Store {
         Err(changes_too_often())
     }
 
-    async fn turn_on_group(
+    async fn step_group(
         &self,
         p: &ProviderName,
         o: &Origin,
@@ -412,11 +196,9 @@ impl Store {
         next: Step,
         rows: usize,
     ) -> Result<Stepped, StoreError> {
-        let ticket = next.ticket(p, id, rows);
+        let ticket = next.ticket(p, rows);
         let (p, o, quota) = (p.clone(), o.clone(), self.quota());
-        self.committer()
-            .commit_as(ticket, move |tx| Box::pin(async move { step(tx, &p, &o, id, &quota, next).await }))
-            .await
+        self.commit(ticket, move |tx| groups::step(tx, &p, &o, id, &quota, next)).await
     }
 
     /// Writes what a group is to be: at once, or, where that would keep the writer for too long, in slices.
@@ -447,7 +229,7 @@ impl Store {
             }
             None => Step { witness, members, ..Step::default() },
         };
-        self.turn_on_group(p, o, id, next, rows).await
+        self.step_group(p, o, id, next, rows).await
     }
 
     /// All that can be refused is refused with the first slice, which has the attributes too; the answer is given after the
@@ -472,8 +254,8 @@ impl Store {
                 let unsure: Vec<Uuid> = plan.unsure.iter().copied().collect();
                 let present = self.present(p, id, &unsure).await?;
                 let absent: Vec<Uuid> = unsure.into_iter().filter(|id| !present.contains(id)).collect();
-                let mut reader = self.readers().acquire().await?;
-                members::nobody_else_is_meant(&mut reader, p, &absent).await?;
+                let p = p.clone();
+                self.read(move |db| members::nobody_else_is_meant(db, &p, &absent)).await?;
             }
             let mut version = record.version;
             let mut slices = slices(if plan.exact { plan.against(&current) } else { plan.lists() }).into_iter();
@@ -493,7 +275,7 @@ impl Store {
                     }
                     None => Step { version: guarded, witness, members, ..Step::default() },
                 };
-                match self.turn_on_group(p, o, id, next, rows).await? {
+                match self.step_group(p, o, id, next, rows).await? {
                     Stepped::Done { changed, group } => {
                         version = group.group.version;
                         done = Some(match done {
@@ -533,17 +315,15 @@ impl Store {
             }
             let members = Slice { remove: everybody.into_iter().take(SLICE).collect(), ..Slice::default() };
             let next = Step { version: if_version.take(), members, ..Step::default() };
-            match self.turn_on_group(p, o, id, next, SLICE).await? {
+            match self.step_group(p, o, id, next, SLICE).await? {
                 Stepped::Done { .. } => {}
                 Stepped::NotFound => return Ok(DeleteOutcome::NotFound),
                 Stepped::Moved => return Ok(DeleteOutcome::VersionDiffers),
             }
         };
-        let ticket = Ticket::provider(p, cost(rows, 0)).on(id);
+        let ticket = Ticket::provider(p, cost(rows, 0));
         let (p, o) = (p.clone(), o.clone());
-        self.committer()
-            .commit_as(ticket, move |tx| Box::pin(async move { delete(tx, &p, &o, id, if_version).await }))
-            .await
+        self.commit(ticket, move |tx| groups::delete(tx, &p, &o, id, if_version)).await
     }
 
     /// Groups that match, without their members, in the order of their creation.
@@ -551,25 +331,19 @@ impl Store {
     /// # Errors
     /// [`StoreError::UnsupportedFilter`] when no index answers the filter.
     pub async fn groups(&self, p: &ProviderName, q: &ListQuery) -> Result<Page<GroupRecord>, StoreError> {
-        list::page(self.readers(), ResourceType::Group, p, q, group_row).await
+        let (p, q) = (p.clone(), q.clone());
+        self.read(move |db| list::groups(db, &p, &q)).await
     }
 
     /// The groups at these positions that are still there, without their members.
     pub async fn groups_at(&self, p: &ProviderName, positions: &[i64]) -> Result<Vec<GroupRecord>, StoreError> {
-        list::at(self.readers(), ResourceType::Group, p, positions, group_row).await
+        let (p, positions) = (p.clone(), positions.to_vec());
+        self.read(move |db| list::groups_at(db, &p, &positions)).await
     }
 
     /// How large the directory of one provider is.
     pub async fn counts(&self, p: &ProviderName) -> Result<Counts, StoreError> {
-        let row = query(
-            "SELECT coalesce((SELECT users FROM counters WHERE provider = ?1), 0), \
-                    coalesce((SELECT groups FROM counters WHERE provider = ?1), 0), \
-                    (SELECT count(*) FROM members WHERE provider = ?1 AND kind = 'pending')",
-        )
-        .bind(p.as_str())
-        .fetch_one(self.readers())
-        .await?;
-        let mut columns = Columns::of(&row, "counters");
-        Ok(Counts { users: columns.count()?, groups: columns.count()?, pending: columns.count()? })
+        let p = p.clone();
+        self.read(move |db| usage::counts(db, &p)).await
     }
 }

@@ -4,13 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use sqlx::query;
 
-use super::audit::AuditDraft;
-use super::committer::Transaction;
+use super::encoding::json;
 use super::lanes::cost;
-use super::sql::{Columns, json};
-use super::versions::TARGET;
+use super::sqlite::history;
 use super::{Store, StoreError};
 use crate::model::{DocumentKey, GroupId, MappingKey, Pin, ProviderName, ResourceKind, Seq, TargetName};
 
@@ -28,7 +25,8 @@ pub(super) enum HistoryKind {
 }
 
 impl HistoryKind {
-    fn as_str(self) -> &'static str {
+    /// The stored word.
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Pin => "pin",
             Self::Resource => "resource",
@@ -41,16 +39,39 @@ impl HistoryKind {
 
 /// One value of the history before it has its position; `value` is JSON, none when it is not so any more.
 pub(super) struct HistoryDraft {
-    kind: HistoryKind,
-    scope: String,
-    name: String,
-    value: Option<String>,
+    pub(super) kind: HistoryKind,
+    pub(super) scope: String,
+    pub(super) name: String,
+    pub(super) value: Option<String>,
 }
 
 impl HistoryDraft {
-    fn columns(&self) -> (&'static str, &str, &str, Option<&str>) {
-        (self.kind.as_str(), &self.scope, &self.name, self.value.as_deref())
+    /// That a selector is bound to a group from now on, or to none.
+    pub(super) fn pin(
+        mapping: &str,
+        provider: &str,
+        selector: &str,
+        group: Option<GroupId>,
+    ) -> Result<Self, StoreError> {
+        let value = group.map(|group| json(&group.0.to_string())).transpose()?;
+        let name = format!("{provider} {selector}");
+        Ok(Self { kind: HistoryKind::Pin, scope: mapping.to_owned(), name, value })
     }
+}
+
+/// The labels of a namespace that differ between two stored values, each with both of its values.
+pub(super) fn changed_labels(
+    labels: &[String],
+    before: Option<&str>,
+    after: Option<&str>,
+) -> BTreeMap<String, serde_json::Value> {
+    let parsed = |text: Option<&str>| {
+        text.and_then(|text| serde_json::from_str::<BTreeMap<String, String>>(text).ok()).unwrap_or_default()
+    };
+    let (before, after) = (parsed(before), parsed(after));
+    let differs = |label: &&String| before.get(*label) != after.get(*label);
+    let change = |label: &String| serde_json::json!({"from": before.get(label), "to": after.get(label)});
+    labels.iter().filter(differs).map(|label| (label.clone(), change(label))).collect()
 }
 
 /// A resource as a target listed it.
@@ -97,99 +118,6 @@ struct StoredListing {
     failed: bool,
 }
 
-/// Parameters: last position, time, drafts as JSON.
-const APPEND: &str = "INSERT INTO history (seq, at, kind, scope, name, value) \
-    SELECT ?1 + row_number() OVER (ORDER BY place), ?2, kind, scope, name, value FROM ( \
-        SELECT key AS place, value ->> 0 AS kind, value ->> 1 AS scope, value ->> 2 AS name, value ->> 3 AS value \
-        FROM json_each(?3)) given \
-    WHERE value IS NOT (SELECT h.value FROM history h WHERE h.kind = given.kind AND h.scope = given.scope \
-        AND h.name = given.name ORDER BY h.seq DESC LIMIT 1)";
-
-/// The values of a kind and scope as of a position, by name.
-const VALUES: &str = "SELECT h.name, h.value FROM history h WHERE h.kind = ?1 AND h.scope = ?2 AND h.seq <= ?3 \
-    AND h.value IS NOT NULL AND h.seq = (SELECT max(l.seq) FROM history l WHERE l.kind = h.kind \
-        AND l.scope = h.scope AND l.name = h.name AND l.seq <= ?3) ORDER BY h.name";
-
-/// The scopes of a kind that have a value as of a position.
-const SCOPES: &str = "SELECT DISTINCT h.scope FROM history h WHERE h.kind = ?1 AND h.seq <= ?2 AND h.value IS NOT NULL \
-    AND h.seq = (SELECT max(l.seq) FROM history l WHERE l.kind = h.kind AND l.scope = h.scope AND l.name = h.name \
-        AND l.seq <= ?2) ORDER BY h.scope";
-
-/// Appends what differs from the last value of the same kind, scope and name. Names must differ from each other.
-pub(super) async fn append(tx: &mut Transaction, drafts: &[HistoryDraft]) -> Result<u64, StoreError> {
-    if drafts.is_empty() {
-        return Ok(0);
-    }
-    let rows: Vec<_> = drafts.iter().map(HistoryDraft::columns).collect();
-    let inserted = query(APPEND)
-        .bind(tx.seq())
-        .bind(tx.now_nanos())
-        .bind(json(&rows)?)
-        .execute(&mut tx.connection)
-        .await?
-        .rows_affected();
-    tx.take_seqs(inserted);
-    Ok(inserted)
-}
-
-fn pin_draft(
-    mapping: &str,
-    provider: &str,
-    selector: &str,
-    group: Option<GroupId>,
-) -> Result<HistoryDraft, StoreError> {
-    let value = group.map(|group| json(&group.0.to_string())).transpose()?;
-    let name = format!("{provider} {selector}");
-    Ok(HistoryDraft { kind: HistoryKind::Pin, scope: mapping.to_owned(), name, value })
-}
-
-/// Appends pins as they are from now on; of several for the same place the last counts.
-pub(super) async fn append_pins(tx: &mut Transaction, pins: &[Pin]) -> Result<(), StoreError> {
-    let mut places = BTreeMap::new();
-    for pin in pins {
-        let mapping = pin.mapping.to_string();
-        let draft = pin_draft(&mapping, pin.provider.as_str(), &pin.selector, Some(pin.group))?;
-        places.insert((mapping, draft.name.clone()), draft);
-    }
-    let drafts: Vec<_> = places.into_values().collect();
-    append(tx, &drafts).await.map(drop)
-}
-
-/// Appends that a mapping has no pins any more.
-pub(super) async fn append_no_pins(tx: &mut Transaction, mapping: &str) -> Result<(), StoreError> {
-    let rows = query("SELECT provider, selector FROM pins WHERE mapping = ?")
-        .bind(mapping)
-        .fetch_all(&mut tx.connection)
-        .await?;
-    let mut drafts = Vec::new();
-    for row in &rows {
-        let mut columns = Columns::of(row, "pins");
-        let (provider, selector) = (columns.text()?, columns.text()?);
-        drafts.push(pin_draft(mapping, &provider, &selector, None)?);
-    }
-    append(tx, &drafts).await.map(drop)
-}
-
-/// Appends whether the directory under this name is that of a former provider.
-pub(super) async fn append_former(tx: &mut Transaction, provider: &str, former: bool) -> Result<(), StoreError> {
-    let value = former.then(|| json(&true)).transpose()?;
-    let draft = HistoryDraft { kind: HistoryKind::Directory, scope: provider.to_owned(), name: String::new(), value };
-    append(tx, &[draft]).await.map(drop)
-}
-
-/// Appends that nothing is known of what a target lists: it is another one, or gone.
-pub(super) async fn append_no_inventory(tx: &mut Transaction, target: &str) -> Result<(), StoreError> {
-    let mut drafts = Vec::new();
-    for kind in [HistoryKind::Resource, HistoryKind::Listing] {
-        let rows = query(VALUES).bind(kind.as_str()).bind(target).bind(Seq::MAX).fetch_all(&mut tx.connection).await?;
-        for row in &rows {
-            let name = Columns::of(row, "history").text()?;
-            drafts.push(HistoryDraft { kind, scope: target.to_owned(), name, value: None });
-        }
-    }
-    append(tx, &drafts).await.map(drop)
-}
-
 fn listing_drafts(
     target: &TargetName,
     listing: &ListingRecord,
@@ -231,40 +159,6 @@ fn listing_drafts(
     Ok(drafts)
 }
 
-/// Appends to the audit what changed of the labels of a namespace, as far as a target delegates by them.
-async fn audit_delegation(
-    tx: &mut Transaction,
-    namespace: &str,
-    before: Option<&str>,
-    after: Option<&str>,
-) -> Result<(), StoreError> {
-    let rows = query(
-        "SELECT DISTINCT label.key FROM specs, json_each(specs.json, '$.spec.allow') allow, \
-            json_each(allow.value, '$.namespaces.matchLabels') label WHERE specs.kind = ? ORDER BY label.key",
-    )
-    .bind(TARGET)
-    .fetch_all(&mut tx.connection)
-    .await?;
-    let parsed = |text: Option<&str>| {
-        text.and_then(|text| serde_json::from_str::<BTreeMap<String, String>>(text).ok()).unwrap_or_default()
-    };
-    let (before, after) = (parsed(before), parsed(after));
-    let mut changed = BTreeMap::new();
-    for row in &rows {
-        let label = Columns::of(row, "specs").text()?;
-        if before.get(&label) != after.get(&label) {
-            let change = serde_json::json!({"from": before.get(&label), "to": after.get(&label)});
-            changed.insert(label, change);
-        }
-    }
-    if !changed.is_empty() {
-        let detail = serde_json::json!({"labels": changed}).to_string();
-        let draft = AuditDraft::configuration(tx.now, "cluster", "delegation.change", namespace, Some(tx.seq()));
-        tx.audit(draft.with_detail(detail));
-    }
-    Ok(())
-}
-
 impl Store {
     /// The values of a kind and scope as of a position, by name.
     pub(super) async fn history_values(
@@ -273,19 +167,8 @@ impl Store {
         scope: &str,
         seq: Seq,
     ) -> Result<BTreeMap<String, String>, StoreError> {
-        let rows = query(VALUES).bind(kind.as_str()).bind(scope).bind(seq).fetch_all(self.readers()).await?;
-        rows.iter()
-            .map(|row| {
-                let mut columns = Columns::of(row, "history");
-                Ok((columns.text()?, columns.text()?))
-            })
-            .collect()
-    }
-
-    /// The scopes of a kind that have a value as of a position.
-    pub(super) async fn history_scopes(&self, kind: HistoryKind, seq: Seq) -> Result<Vec<String>, StoreError> {
-        let rows = query(SCOPES).bind(kind.as_str()).bind(seq).fetch_all(self.readers()).await?;
-        rows.iter().map(|row| Columns::of(row, "history").text()).collect()
+        let scope = scope.to_owned();
+        self.read(move |db| history::values(db, kind, &scope, seq)).await
     }
 
     /// Appends what a list of a target's resources changed since the last one, also over a restart. Answers how many rows
@@ -306,9 +189,7 @@ impl Store {
         while !drafts.is_empty() {
             let rest = drafts.split_off(drafts.len().min(CHUNK));
             let chunk = std::mem::replace(&mut drafts, rest);
-            appended += self
-                .commit_leading_at(cost(chunk.len(), 0), move |tx| Box::pin(async move { append(tx, &chunk).await }))
-                .await?;
+            appended += self.commit_leading_at(cost(chunk.len(), 0), move |tx| history::append(tx, &chunk)).await?;
         }
         Ok(appended)
     }
@@ -325,14 +206,7 @@ impl Store {
         }
         let (before, after) = (before.into_values().next(), value.clone());
         let draft = HistoryDraft { kind: HistoryKind::Namespace, scope: name.to_owned(), name: String::new(), value };
-        self.commit_leading(move |tx| {
-            Box::pin(async move {
-                let scope = draft.scope.clone();
-                append(tx, &[draft]).await?;
-                audit_delegation(tx, &scope, before.as_deref(), after.as_deref()).await
-            })
-        })
-        .await
+        self.commit_leading(move |tx| history::append_namespace(tx, draft, before.as_deref(), after.as_deref())).await
     }
 
     /// The pins of a mapping as of a position.

@@ -47,6 +47,25 @@ impl Lane {
     }
 }
 
+/// Who asks the writer, and how much of it.
+pub(super) struct Ticket {
+    pub(super) lane: Lane,
+    /// As [`cost`] has it.
+    pub(super) cost: u64,
+}
+
+impl Ticket {
+    /// One of rolecall itself.
+    pub(super) fn engine(cost: u64) -> Self {
+        Self { lane: Lane::Engine, cost }
+    }
+
+    /// One of an identity provider.
+    pub(super) fn provider(provider: &ProviderName, cost: u64) -> Self {
+        Self { lane: Lane::Provider(provider.clone()), cost }
+    }
+}
+
 struct Queue<T> {
     waiting: VecDeque<(u64, T)>,
     credit: u64,

@@ -7,14 +7,11 @@
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use futures::future::{self, BoxFuture};
 use jiff::Timestamp;
-use sqlx::query;
 use tokio_util::sync::CancellationToken;
 
-use super::committer::{Ticket, Transaction};
-use super::lanes::REQUEST;
-use super::sql::Columns;
+use super::lanes::{REQUEST, Ticket};
+use super::sqlite::{Transaction, leadership};
 use super::{Store, StoreError};
 
 /// One process's turn at the ledger. A later one is greater.
@@ -72,36 +69,14 @@ impl Store {
     /// [`StoreError::Unavailable`], when the database cannot be written; whoever led before still leads then.
     pub async fn begin_epoch(&self, holder: &str) -> Result<Epoch, StoreError> {
         let holder = holder.to_owned();
-        let epoch = self
-            .committer()
-            .commit(move |tx| {
-                Box::pin(async move {
-                    let row = query(
-                        "INSERT INTO leadership (only, epoch, holder, since) VALUES (1, 1, ?, ?) ON CONFLICT DO UPDATE \
-                         SET epoch = epoch + 1, holder = excluded.holder, since = excluded.since RETURNING epoch",
-                    )
-                    .bind(holder)
-                    .bind(tx.now_nanos())
-                    .fetch_one(&mut tx.connection)
-                    .await?;
-                    let epoch = Epoch(Columns::of(&row, "leadership").integer()?);
-                    tx.led_under(epoch);
-                    Ok(epoch)
-                })
-            })
-            .await?;
+        let epoch = self.commit(Ticket::engine(REQUEST), move |tx| leadership::begin(tx, &holder)).await?;
         self.turn().epoch.fetch_max(epoch.0, Ordering::AcqRel);
         Ok(epoch)
     }
 
     /// Who took over the database last; none when nobody ever did.
     pub async fn leader(&self) -> Result<Option<Leader>, StoreError> {
-        let row = query("SELECT epoch, holder, since FROM leadership").fetch_optional(self.readers()).await?;
-        row.map(|row| {
-            let mut columns = Columns::of(&row, "leadership");
-            Ok(Leader { epoch: Epoch(columns.integer()?), holder: columns.text()?, since: columns.time()? })
-        })
-        .transpose()
+        self.read(leadership::leader).await
     }
 
     /// Looks whether this handle's epoch is still the one of the database, without writing.
@@ -126,11 +101,11 @@ impl Store {
         self.turn().over.is_cancelled()
     }
 
-    /// As [`Committer::commit`](super::committer::Committer::commit), for what only the leader may write.
+    /// As [`Store::commit`], for what only the leader may write.
     pub(super) async fn commit_leading<T, W>(&self, work: W) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        W: for<'t> FnOnce(&'t mut Transaction) -> BoxFuture<'t, Result<T, StoreError>> + Send + 'static,
+        W: FnOnce(&mut Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
     {
         self.commit_leading_at(REQUEST, work).await
     }
@@ -139,14 +114,13 @@ impl Store {
     pub(super) async fn commit_leading_at<T, W>(&self, cost: u64, work: W) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        W: for<'t> FnOnce(&'t mut Transaction) -> BoxFuture<'t, Result<T, StoreError>> + Send + 'static,
+        W: FnOnce(&mut Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
     {
         let ours = self.turn().epoch();
         let result = self
-            .committer()
-            .commit_as(Ticket::engine(cost), move |tx| match require(ours, tx.epoch()) {
-                Ok(()) => work(tx),
-                Err(error) => Box::pin(future::ready(Err(error))),
+            .commit(Ticket::engine(cost), move |tx| {
+                require(ours, tx.epoch())?;
+                work(tx)
             })
             .await;
         self.noted(result)

@@ -1,7 +1,7 @@
 //! What several changes of one group's membership come to, worked out before the writer is asked: however many operations a
 //! request has, the writer sees one list of ids to add and one to remove.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 use uuid::Uuid;
 
@@ -79,12 +79,29 @@ impl Plan {
     }
 
     /// What is to be removed and added, given everybody who is in the group now.
-    pub(super) fn against(&self, current: &HashSet<Uuid>) -> (Vec<Uuid>, Vec<Uuid>) {
+    pub(super) fn against(&self, current: &BTreeSet<Uuid>) -> (Vec<Uuid>, Vec<Uuid>) {
         let gone = |id: &&Uuid| if self.exact { !self.add.contains(*id) } else { self.remove.contains(*id) };
-        let mut remove: Vec<Uuid> = current.iter().filter(gone).copied().collect();
-        remove.sort_unstable();
+        let remove = current.iter().filter(gone).copied().collect();
         let add = self.add.iter().filter(|id| !current.contains(*id)).copied().collect();
         (remove, add)
+    }
+}
+
+/// What one request to the writer does to the membership of a group.
+#[derive(Debug, Default)]
+pub(super) struct Slice {
+    /// All but those that are added cease to be members.
+    pub(super) only: bool,
+    pub(super) remove: Vec<Uuid>,
+    /// Of those that cease to be members: those that may be meant otherwise when they are none.
+    pub(super) unsure: Vec<Uuid>,
+    pub(super) add: Vec<Uuid>,
+}
+
+impl Slice {
+    /// How many ids it has.
+    pub(super) fn len(&self) -> usize {
+        self.remove.len() + self.unsure.len() + self.add.len()
     }
 }
 
@@ -107,7 +124,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_plan_comes_to_what_its_changes_do_in_order(changes in changes(), before in prop::collection::hash_set((0_u128..6).prop_map(Uuid::from_u128), 0..6)) {
+        fn a_plan_comes_to_what_its_changes_do_in_order(changes in changes(), before in prop::collection::btree_set((0_u128..6).prop_map(Uuid::from_u128), 0..6)) {
             let mut model = before.clone();
             let mut unsure = false;
             for change in changes.clone() {

@@ -9,36 +9,34 @@
 //! Any process may write the directory. What the engine remembers is written by the process that took over last, see
 //! [`Store::begin_epoch`].
 
-mod abandoned;
 mod audit;
-mod committer;
+mod commands;
 mod compaction;
-mod decisions;
+mod encoding;
 mod erase;
 mod error;
 mod events;
-mod file;
-mod filter;
 mod groups;
 mod guard;
 mod history;
 mod lanes;
 mod leadership;
 mod ledger;
-mod list;
+mod lists;
 mod members;
 mod membership;
 mod names;
-mod open;
+mod orphans;
 mod owners;
 mod past;
+mod pins;
 pub(crate) mod private;
 mod prune;
 mod quota;
 mod record;
 mod refusals;
 mod specs;
-mod sql;
+mod sqlite;
 mod trust;
 mod users;
 mod versions;
@@ -49,17 +47,16 @@ mod tests;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use sqlx::SqlitePool;
-use sqlx::sqlite::SqliteConnectOptions;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::model::{Pseudonyms, Seq};
-use committer::Committer;
+use crate::model::{Clock, Pseudonyms, Seq};
+use lanes::Ticket;
 use leadership::Turn;
+use sqlite::{Connection, Identity, Sqlite, Transaction};
 
 pub use audit::AuditChain;
-pub use decisions::{Decision, Farewell as UninstallMode, PendingDecision};
+pub use commands::{Decision, PendingDecision, UninstallMode};
 pub use erase::{Erased, Erasure, KnownPerson};
 pub use error::StoreError;
 pub use history::{ListingRecord, ResourceRecord};
@@ -75,6 +72,7 @@ pub use record::{
     MemberKind, MemberRecord, Membership, NewGroup, NewUser, Origin, Page, PlannedRow, SpecPhase, SpecState,
     SpecVersion, StoredSpec, UpdateOutcome, UserRecord, UserUpdate, VersionRef,
 };
+pub use sqlite::MemoryDatabase;
 pub use trust::Trust;
 
 pub use crate::model::MemberChange;
@@ -86,10 +84,7 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     id: Uuid,
     pseudonyms: Pseudonyms,
-    readers: SqlitePool,
-    /// For connections of their own.
-    options: SqliteConnectOptions,
-    committer: Committer,
+    sqlite: Sqlite,
     turn: Turn,
     /// How many changes were worked out again because somebody else was faster.
     retries: AtomicU64,
@@ -105,6 +100,29 @@ fn changes_too_often() -> StoreError {
 }
 
 impl Store {
+    /// Opens or creates the database at `url` (`sqlite:PATH`) and brings its schema up to date.
+    ///
+    /// # Errors
+    /// [`StoreError::UnsupportedUrl`], [`StoreError::CannotOpen`], [`StoreError::NotADatabase`],
+    /// [`StoreError::SchemaNewer`], [`StoreError::SchemaDiffers`].
+    pub async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        Ok(Self::on(Sqlite::open(url, clock).await?))
+    }
+
+    /// Opens a database in memory, for simulations and tests. Everything happens in the poll of who asks, without a thread
+    /// or task of its own; several stores may be open on one database.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], when the database was tampered with.
+    pub fn open_inline(database: &MemoryDatabase, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        Ok(Self::on(Sqlite::open_inline(database, clock)?))
+    }
+
+    fn on((sqlite, Identity { id, pseudonyms }): (Sqlite, Identity)) -> Self {
+        let (turn, retries, quota) = (Turn::default(), AtomicU64::new(0), OnceLock::new());
+        Self(Arc::new(Inner { id, pseudonyms, sqlite, turn, retries, quota }))
+    }
+
     /// The id that this database was created with.
     #[must_use]
     pub fn id(&self) -> Uuid {
@@ -120,7 +138,7 @@ impl Store {
     /// A hint after each commit that appended events or history: the last position. The log is the truth.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Seq> {
-        self.0.committer.subscribe()
+        self.0.sqlite.subscribe()
     }
 
     /// What each provider may store from now on, as long as this handle and its clones live. Said once, before requests
@@ -140,12 +158,32 @@ impl Store {
         self.0.retries.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn readers(&self) -> &SqlitePool {
-        &self.0.readers
+    /// Rewrites the database and empties its log, so that nothing of what was deleted is left in either. Readers go on; whoever
+    /// writes waits meanwhile, which is about a second for each 100 MB.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], when there is no room for a copy of what is stored, or when a reader keeps the log from
+    /// being emptied for a minute.
+    pub async fn rewrite_file(&self) -> Result<(), StoreError> {
+        self.0.sqlite.rewrite_file().await
     }
 
-    fn committer(&self) -> &Committer {
-        &self.0.committer
+    /// Runs a read, which sees one state of the database.
+    async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.0.sqlite.read(work).await
+    }
+
+    /// Has `work` done in the next transaction; answers when that is committed.
+    async fn commit<T, W>(&self, ticket: Ticket, work: W) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        W: FnOnce(&mut Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.0.sqlite.write(ticket, work).await
     }
 
     fn turn(&self) -> &Turn {

@@ -2,12 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sqlx::query;
-
 use super::events::Sink;
 use super::history::HistoryKind;
-use super::sql::Columns;
-use super::versions::{self, COLUMNS};
+use super::sqlite::{history, meta, specs};
 use super::{ListingRecord, SpecVersion, Store, StoreError};
 use crate::model::{Pin, ProviderName, Seq, TargetName};
 
@@ -35,13 +32,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Damaged`].
     pub async fn oldest_seq(&self) -> Result<Seq, StoreError> {
-        let row = query("SELECT value FROM meta WHERE key = 'history_since'").fetch_optional(self.readers()).await?;
-        let Some(row) = row else { return Ok(0) };
-        let text = Columns::of(&row, "meta").text()?;
-        text.parse().map_err(|_| StoreError::Damaged {
-            what: "meta",
-            problem: format!("`{text}` is no position of the history"),
-        })
+        self.read(|db| meta::position(db, "history_since")).await
     }
 
     /// All that the catalog followed from right after a position; the directory goes to `sink`, as the changes that made
@@ -53,7 +44,7 @@ impl Store {
     pub async fn catalog_at(&self, seq: Seq, sink: Sink<'_>) -> Result<PastCatalog, StoreError> {
         self.require_kept(seq).await?;
         let catalog = PastCatalog {
-            specs: self.specs_at(seq).await?,
+            specs: self.read(move |db| specs::in_force_at(db, seq)).await?,
             pins: self.all_pins_at(seq).await?,
             listings: self.listings_at(seq).await?,
             namespaces: self.namespaces_at(seq).await?,
@@ -81,14 +72,9 @@ impl Store {
         if seq < oldest { Err(StoreError::HistoryNotKept { seq, oldest }) } else { Ok(()) }
     }
 
-    async fn specs_at(&self, seq: Seq) -> Result<Vec<SpecVersion>, StoreError> {
-        let sql = format!(
-            "SELECT {COLUMNS} FROM spec_versions v WHERE seq <= ?1 AND phase <> 'removed' AND seq = (SELECT max(l.seq) \
-             FROM spec_versions l WHERE l.kind = v.kind AND l.namespace = v.namespace AND l.name = v.name \
-             AND l.seq <= ?1) ORDER BY kind, namespace, name"
-        );
-        let rows = query(sqlx::AssertSqlSafe(sql)).bind(seq).fetch_all(self.readers()).await?;
-        rows.iter().map(versions::version).collect()
+    /// The scopes of a kind of history that have a value as of a position.
+    async fn history_scopes(&self, kind: HistoryKind, seq: Seq) -> Result<Vec<String>, StoreError> {
+        self.read(move |db| history::scopes(db, kind, seq)).await
     }
 
     async fn all_pins_at(&self, seq: Seq) -> Result<Vec<Pin>, StoreError> {

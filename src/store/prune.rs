@@ -5,18 +5,18 @@
 //! first. Each of them leaves a store from which every later position is rebuilt as before; an interrupted run is
 //! finished by the next.
 
-use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::json;
-use sqlx::query;
+use tokio::time::Instant;
 
 use super::audit::{Anchor, AuditDraft, COMMAND, PRUNE};
-use super::committer::{Ticket, Transaction};
 use super::compaction::{Compaction, Fate};
-use super::lanes::cost;
-use super::sql::{self, Columns, nanos};
+use super::encoding;
+use super::lanes::{REQUEST, Ticket, cost};
+use super::sqlite::prune::{self, Rows};
+use super::sqlite::{Transaction, meta};
 use super::{Store, StoreError};
 use crate::model::Seq;
 
@@ -31,62 +31,6 @@ const CHUNK_BYTES: usize = 256 * 1024;
 
 /// Least time between two transactions: other processes wait for the lock by trying again.
 const PAUSE: Duration = Duration::from_millis(25);
-
-/// Everything before the first row that is not older than a point in time, over the three tables of the one sequence.
-/// A clock that was set back leaves some rows until a later run.
-const CUT: &str = "SELECT min(coalesce((SELECT min(seq) FROM events WHERE at >= ?1), ?2), \
-    coalesce((SELECT min(seq) FROM spec_versions WHERE at >= ?1), ?2), \
-    coalesce((SELECT min(seq) FROM history WHERE at >= ?1), ?2))";
-
-/// The position up to which a prune began to compact; 0 when none ever did.
-const PRUNED_TO: &str = "SELECT coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'pruned_to'), 0)";
-
-const AUDIT_CUT: &str = "SELECT seq, hash FROM audit WHERE seq < coalesce((SELECT min(seq) FROM audit WHERE at >= ?), \
-    (SELECT max(seq) + 1 FROM audit)) ORDER BY seq DESC LIMIT 1";
-
-/// Versions that a later one up to the position replaces, but for those that a claim was made under.
-const SPEC_VERSIONS: &str = "WITH claimed AS MATERIALIZED (SELECT DISTINCT mapping_uid AS uid, generation FROM claims) \
-    SELECT seq FROM spec_versions v WHERE seq <= ?1 AND EXISTS (SELECT 1 FROM spec_versions l WHERE l.kind = v.kind \
-        AND l.namespace = v.namespace AND l.name = v.name AND l.seq > v.seq AND l.seq <= ?1) \
-    AND (v.uid, v.generation) NOT IN (SELECT uid, generation FROM claimed WHERE uid IS NOT NULL AND generation IS NOT NULL) \
-    ORDER BY seq";
-
-/// The last versions of what was removed, once no earlier one is left that they end.
-const REMOVED_SPECS: &str = "WITH claimed AS MATERIALIZED (SELECT DISTINCT mapping_uid AS uid, generation FROM claims) \
-    SELECT seq FROM spec_versions v WHERE seq <= ?1 AND phase = 'removed' \
-    AND NOT EXISTS (SELECT 1 FROM spec_versions l WHERE l.kind = v.kind AND l.namespace = v.namespace \
-        AND l.name = v.name AND l.seq > v.seq AND l.seq <= ?1) \
-    AND NOT EXISTS (SELECT 1 FROM spec_versions o WHERE o.kind = v.kind AND o.namespace = v.namespace \
-        AND o.name = v.name AND o.seq < v.seq AND (o.uid, o.generation) IN \
-            (SELECT uid, generation FROM claimed WHERE uid IS NOT NULL AND generation IS NOT NULL)) ORDER BY seq";
-
-/// Values that a later one up to the position replaces.
-const HISTORY: &str = "SELECT seq FROM history h WHERE seq <= ?1 AND EXISTS (SELECT 1 FROM history l \
-    WHERE l.kind = h.kind AND l.scope = h.scope AND l.name = h.name AND l.seq > h.seq AND l.seq <= ?1) ORDER BY seq";
-
-/// Ends of values of which nothing earlier is left.
-const ENDED: &str = "SELECT seq FROM history h WHERE seq <= ?1 AND value IS NULL AND NOT EXISTS (SELECT 1 FROM history l \
-    WHERE l.kind = h.kind AND l.scope = h.scope AND l.name = h.name AND l.seq > h.seq AND l.seq <= ?1) ORDER BY seq";
-
-const DELETE_SPEC_VERSIONS: &str = "DELETE FROM spec_versions WHERE seq IN (SELECT value FROM json_each(?))";
-const DELETE_HISTORY: &str = "DELETE FROM history WHERE seq IN (SELECT value FROM json_each(?))";
-
-/// Names that no audit row after a position refers to.
-const NAMES: &str = "SELECT id FROM people WHERE id NOT IN \
-    (SELECT person FROM audit WHERE seq > ? AND person IS NOT NULL) ORDER BY id";
-
-/// Parameters: ids, and the last audit row when they were found.
-const DELETE_NAMES: &str = "DELETE FROM people WHERE id IN (SELECT value FROM json_each(?)) \
-    AND id NOT IN (SELECT person FROM audit WHERE seq > ? AND person IS NOT NULL)";
-
-/// Refusals that are older than a point in time, of members whom no user is. Nobody else would ever forget them.
-const REFUSALS: &str = "SELECT reach, member_key, role FROM refusals r WHERE since < ? AND member_key LIKE 'user:%' \
-    AND NOT EXISTS (SELECT 1 FROM counters c CROSS JOIN users u ON u.provider = c.provider \
-        AND u.user_name_fold = substr(r.member_key, 6)) \
-    AND NOT EXISTS (SELECT 1 FROM counters c CROSS JOIN users u ON u.provider = c.provider \
-        AND u.external_id = substr(r.member_key, 6)) \
-    AND NOT EXISTS (SELECT 1 FROM counters c CROSS JOIN user_emails e ON e.provider = c.provider \
-        AND e.value_fold = substr(r.member_key, 6))";
 
 /// What a prune removes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -148,9 +92,7 @@ impl Run<'_> {
         &mut self,
         rows: usize,
         bytes: usize,
-        work: impl for<'t> FnOnce(&'t mut Transaction) -> futures::future::BoxFuture<'t, Result<(), StoreError>>
-        + Send
-        + 'static,
+        work: impl FnOnce(&mut Transaction<'_>) -> Result<(), StoreError> + Send + 'static,
     ) -> Result<(), StoreError> {
         if self.dry {
             return Ok(());
@@ -163,35 +105,28 @@ impl Run<'_> {
         let began = Instant::now();
         let cut = self.cut.seq;
         self.store
-            .committer()
-            .commit_as(Ticket::engine(cost(rows, bytes)), move |tx| {
-                Box::pin(async move {
-                    let row = query(PRUNED_TO).fetch_one(&mut tx.connection).await?;
-                    if Columns::of(&row, "meta").integer()? != cut {
-                        let problem = "another prune of the same database began; run this one again".to_owned();
-                        return Err(StoreError::Unavailable { problem });
-                    }
-                    work(tx).await
-                })
+            .commit(Ticket::engine(cost(rows, bytes)), move |tx| {
+                if prune::pruned_to(tx)? != cut {
+                    let problem = "another prune of the same database began; run this one again".to_owned();
+                    return Err(StoreError::Unavailable { problem });
+                }
+                work(tx)
             })
             .await?;
         self.last = Some((Instant::now(), began.elapsed()));
         Ok(())
     }
 
-    /// Deletes rows by their positions or ids, oldest first.
-    async fn delete(&mut self, sql: &'static str, keys: &[i64]) -> Result<u64, StoreError> {
+    /// Deletes rows that are not needed any more, oldest first.
+    async fn delete(&mut self, rows: Rows) -> Result<u64, StoreError> {
+        let cut = self.cut.seq;
+        let keys = self.store.read(move |db| prune::find(db, rows, cut)).await?;
+        let found = keys.len() as u64;
         for chunk in keys.chunks(CHUNK) {
-            let keys = sql::json(&chunk)?;
-            self.write(chunk.len(), 0, move |tx| {
-                Box::pin(async move {
-                    query(sql).bind(keys).execute(&mut tx.connection).await?;
-                    Ok(())
-                })
-            })
-            .await?;
+            let keys = chunk.to_vec();
+            self.write(chunk.len(), 0, move |tx| prune::delete(tx, rows, &keys)).await?;
         }
-        Ok(keys.len() as u64)
+        Ok(found)
     }
 
     async fn events(&mut self, pruned: &mut Pruned) -> Result<(), StoreError> {
@@ -216,7 +151,7 @@ impl Run<'_> {
                     }
                     Fate::Shorten(change) => {
                         pruned.shortened_events += 1;
-                        let change = sql::json(&change)?;
+                        let change = encoding::json(&change)?;
                         chunk.bytes += change.len();
                         chunk.shortened.push((event.seq, change));
                     }
@@ -234,22 +169,8 @@ impl Run<'_> {
         if rows == 0 {
             return Ok(());
         }
-        let (removed, shortened) = (sql::json(&chunk.removed)?, sql::json(&chunk.shortened)?);
-        self.write(rows, bytes, move |tx| {
-            Box::pin(async move {
-                query(
-                    "DELETE FROM events WHERE seq IN (SELECT value FROM json_each(?)); \
-                     UPDATE events SET change = given.value ->> 1 FROM json_each(?) given \
-                     WHERE events.seq = given.value ->> 0",
-                )
-                .bind(removed)
-                .bind(shortened)
-                .execute(&mut tx.connection)
-                .await?;
-                Ok(())
-            })
-        })
-        .await
+        let Chunk { removed, shortened, .. } = chunk;
+        self.write(rows, bytes, move |tx| prune::change_events(tx, &removed, &shortened)).await
     }
 
     /// Removes the rows of the audit up to the cut. With each part goes the anchor from which the rest verifies.
@@ -259,63 +180,29 @@ impl Run<'_> {
         let mut removed = first;
         while removed < last {
             let upto = last.min(removed.saturating_add(i64::try_from(CHUNK).unwrap_or(i64::MAX)));
-            self.write(CHUNK, 0, move |tx| {
-                Box::pin(async move {
-                    query(
-                        "INSERT INTO meta (key, value) SELECT 'audit_anchor', json_array(seq, hash) FROM audit \
-                             WHERE seq = ?1 ON CONFLICT DO UPDATE SET value = excluded.value; \
-                         DELETE FROM audit WHERE seq <= ?1",
-                    )
-                    .bind(upto)
-                    .execute(&mut tx.connection)
-                    .await?;
-                    Ok(())
-                })
-            })
-            .await?;
+            self.write(CHUNK, 0, move |tx| prune::delete_audit(tx, upto)).await?;
             removed = upto;
         }
         Ok(last.saturating_sub(first).unsigned_abs())
     }
 
     async fn refusals(&mut self, before: Timestamp) -> Result<u64, StoreError> {
-        let rows = query(REFUSALS).bind(nanos(before)).fetch_all(self.store.readers()).await?;
-        let keys = rows.iter().map(|row| {
-            let mut columns = Columns::of(row, "refusals");
-            Ok((columns.text()?, columns.text()?, columns.text()?))
-        });
-        let keys = keys.collect::<Result<Vec<_>, StoreError>>()?;
+        let keys = self.store.read(move |db| prune::refusals(db, before)).await?;
+        let found = keys.len() as u64;
         for chunk in keys.chunks(CHUNK) {
-            let keys = sql::json(&chunk)?;
-            self.write(chunk.len(), 0, move |tx| {
-                Box::pin(async move {
-                    query(
-                        "DELETE FROM refusals WHERE (reach, member_key, role) IN \
-                         (SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?))",
-                    )
-                    .bind(keys)
-                    .execute(&mut tx.connection)
-                    .await?;
-                    Ok(())
-                })
-            })
-            .await?;
+            let keys = chunk.to_vec();
+            self.write(chunk.len(), 0, move |tx| prune::delete_refusals(tx, &keys)).await?;
         }
-        Ok(keys.len() as u64)
+        Ok(found)
     }
 
     async fn names(&mut self) -> Result<u64, StoreError> {
         let seen = self.store.highest_audit_seq().await?;
-        let ids = self.store.integers(NAMES, self.cut.audit.seq).await?;
+        let last = self.cut.audit.seq;
+        let ids = self.store.read(move |db| prune::names(db, last)).await?;
         for chunk in ids.chunks(CHUNK) {
-            let ids = sql::json(&chunk)?;
-            self.write(chunk.len(), 0, move |tx| {
-                Box::pin(async move {
-                    query(DELETE_NAMES).bind(ids).bind(seen).execute(&mut tx.connection).await?;
-                    Ok(())
-                })
-            })
-            .await?;
+            let ids = chunk.to_vec();
+            self.write(chunk.len(), 0, move |tx| prune::delete_names(tx, &ids, seen)).await?;
         }
         Ok(ids.len() as u64)
     }
@@ -341,11 +228,11 @@ impl Store {
         }
         if cut.seq > 0 {
             run.events(&mut pruned).await?;
-            for (found, delete) in [(SPEC_VERSIONS, DELETE_SPEC_VERSIONS), (REMOVED_SPECS, DELETE_SPEC_VERSIONS)] {
-                pruned.spec_versions += run.delete(delete, &self.integers(found, cut.seq).await?).await?;
+            for rows in [Rows::SpecVersions, Rows::RemovedSpecs] {
+                pruned.spec_versions += run.delete(rows).await?;
             }
-            for (found, delete) in [(HISTORY, DELETE_HISTORY), (ENDED, DELETE_HISTORY)] {
-                pruned.history += run.delete(delete, &self.integers(found, cut.seq).await?).await?;
+            for rows in [Rows::History, Rows::EndedHistory] {
+                pruned.history += run.delete(rows).await?;
             }
         }
         pruned.audit_rows = run.audit().await?;
@@ -355,46 +242,29 @@ impl Store {
     }
 
     async fn cut(&self, before: Timestamp) -> Result<Cut, StoreError> {
-        let next = self.highest_seq().await?.saturating_add(1);
-        let row = query(CUT).bind(nanos(before)).bind(next).fetch_one(self.readers()).await?;
-        let first = Columns::of(&row, "events").integer()?;
-        let done = Columns::of(&query(PRUNED_TO).fetch_one(self.readers()).await?, "meta").integer()?;
-        let seq = done.max(first.saturating_sub(1));
         let anchor = self.audit_anchor().await?;
-        let audit = match query(AUDIT_CUT).bind(nanos(before)).fetch_optional(self.readers()).await? {
-            None => anchor,
-            Some(row) => {
-                let mut columns = Columns::of(&row, "audit");
-                Anchor { seq: columns.integer()?, hash: columns.text()? }
-            }
-        };
-        Ok(Cut { seq, audit })
+        self.read(move |db| {
+            let (seq, audit) = prune::cut(db, before)?;
+            let audit = audit.map_or(anchor, |(seq, hash)| Anchor { seq, hash });
+            Ok(Cut { seq, audit })
+        })
+        .await
     }
 
     /// Says what is not known any more, before any of it goes.
     async fn begin_prune(&self, since: Seq, cut: Cut) -> Result<(), StoreError> {
-        self.committer()
-            .commit(move |tx| {
-                Box::pin(async move {
-                    for (key, value) in [("history_since", since), ("pruned_to", cut.seq)] {
-                        query(
-                            "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE \
-                             SET value = excluded.value WHERE CAST(value AS INTEGER) < CAST(excluded.value AS INTEGER)",
-                        )
-                        .bind(key)
-                        .bind(value.to_string())
-                        .execute(&mut tx.connection)
-                        .await?;
-                    }
-                    let detail = json!({
-                        "historySince": since, "auditThrough": cut.audit.seq, "auditHash": cut.audit.hash,
-                    });
-                    let draft = AuditDraft::configuration(tx.now, COMMAND, PRUNE, "store", None);
-                    tx.audit(draft.with_detail(detail.to_string()));
-                    Ok(())
-                })
-            })
-            .await
+        self.commit(Ticket::engine(REQUEST), move |tx| {
+            for (key, value) in [("history_since", since), ("pruned_to", cut.seq)] {
+                meta::raise(tx, key, value)?;
+            }
+            let detail = json!({
+                "historySince": since, "auditThrough": cut.audit.seq, "auditHash": cut.audit.hash,
+            });
+            let draft = AuditDraft::configuration(tx.now, COMMAND, PRUNE, "store", None);
+            tx.audit(draft.with_detail(detail.to_string()));
+            Ok(())
+        })
+        .await
     }
 
     /// Events after a position and up to another one; none when there are no more.
@@ -406,12 +276,5 @@ impl Store {
         let mut events = self.events_after(after, BATCH).await?;
         events.retain(|event| event.seq <= last);
         Ok(Some(events).filter(|events| !events.is_empty()))
-    }
-
-    /// The first column of all rows.
-    async fn integers(&self, sql: &'static str, parameter: i64) -> Result<Vec<i64>, StoreError> {
-        let rows = query(sql).bind(parameter).fetch_all(self.readers()).await?;
-        let found = rows.iter().map(|row| Columns::of(row, "rows").integer()).collect::<Result<BTreeSet<_>, _>>()?;
-        Ok(found.into_iter().collect())
     }
 }

@@ -1,9 +1,6 @@
 //! How much one provider may store. What takes access away is never refused for it.
 
-use sqlx::query;
-
-use super::committer::Transaction;
-use super::sql::Columns;
+use super::sqlite::usage;
 use super::{Store, StoreError};
 use crate::model::ProviderName;
 
@@ -84,52 +81,11 @@ impl Quota {
     }
 }
 
-impl Transaction {
-    /// Notes that the provider's rows and bytes change. Refuses a growth that the quota does not allow.
-    ///
-    /// # Errors
-    /// [`StoreError::QuotaExceeded`].
-    pub(super) async fn grow(
-        &mut self,
-        p: &ProviderName,
-        quota: &Quota,
-        change: Usage,
-        growth: Growth,
-    ) -> Result<(), StoreError> {
-        if change.rows() > 0 || change.bytes > 0 {
-            let stored = self.usage(p).await?;
-            if let Some((what, limit)) = quota.exceeded(stored, change, growth) {
-                return Err(StoreError::QuotaExceeded { what, limit });
-            }
-        }
-        self.count(p, change);
-        Ok(())
-    }
-
-    async fn usage(&mut self, p: &ProviderName) -> Result<Usage, StoreError> {
-        let row = query(USAGE).bind(p.as_str()).fetch_optional(&mut self.connection).await?;
-        let stored = row.as_ref().map(usage_row).transpose()?.unwrap_or_default();
-        Ok(stored.plus(self.counted(p)))
-    }
-}
-
-pub(super) const USAGE: &str = "SELECT users, groups, members, bytes FROM counters WHERE provider = ?";
-
-fn usage_row(row: &sqlx::sqlite::SqliteRow) -> Result<Usage, StoreError> {
-    let mut columns = Columns::of(row, "counters");
-    Ok(Usage {
-        users: columns.integer()?,
-        groups: columns.integer()?,
-        members: columns.integer()?,
-        bytes: columns.integer()?,
-    })
-}
-
 impl Store {
     /// What a provider has stored.
     pub async fn usage(&self, p: &ProviderName) -> Result<Usage, StoreError> {
-        let row = query(USAGE).bind(p.as_str()).fetch_optional(self.readers()).await?;
-        Ok(row.as_ref().map(usage_row).transpose()?.unwrap_or_default())
+        let p = p.clone();
+        self.read(move |db| usage::stored(db, &p)).await
     }
 }
 

@@ -1,44 +1,15 @@
-//! What Google refused, over restarts.
+//! What the target refused, over restarts.
 
 use std::collections::BTreeMap;
 
-use sqlx::query;
-
-use super::sql::{Columns, nanos};
+use super::sqlite::refusals;
 use super::{Store, StoreError};
-use crate::model::{DocumentKey, MemberKey, Refusal, RefusalKey, Role, WriteBudget};
-
-/// Most refusals that are remembered. What is beyond is found out anew after a restart.
-const MOST: i64 = 10_000;
+use crate::model::{DocumentKey, Refusal, RefusalKey, WriteBudget};
 
 impl Store {
     /// All refusals.
     pub async fn refusals(&self) -> Result<Vec<Refusal>, StoreError> {
-        let rows = query(
-            "SELECT reach, member_key, role, reason, since, probe_at, probes FROM refusals \
-             ORDER BY reach, member_key, role LIMIT ?",
-        )
-        .bind(MOST)
-        .fetch_all(self.readers())
-        .await?;
-        rows.iter()
-            .map(|row| {
-                let mut columns = Columns::of(row, "refusals");
-                let reach = columns.parse()?;
-                let member = Some(columns.text()?).filter(|key| !key.is_empty()).map(|key| MemberKey::of(&key));
-                let role = Some(columns.text()?).filter(|role| !role.is_empty()).map(|role| Role::new(&role));
-                let role = role
-                    .transpose()
-                    .map_err(|error| StoreError::Damaged { what: "refusals", problem: error.to_string() })?;
-                Ok(Refusal {
-                    key: RefusalKey { reach, member, role },
-                    reason: columns.text()?,
-                    since: columns.time()?,
-                    probe_at: columns.time()?,
-                    probes: u32::try_from(columns.count()?).unwrap_or(u32::MAX),
-                })
-            })
-            .collect()
+        self.read(refusals::all).await
     }
 
     /// Remembers refusals and forgets others, all or nothing.
@@ -49,85 +20,19 @@ impl Store {
         if put.is_empty() && remove.is_empty() {
             return Ok(());
         }
-        self.commit_leading(move |tx| {
-            Box::pin(async move {
-                for key in remove {
-                    let (reach, member, role) = columns(&key);
-                    query("DELETE FROM refusals WHERE reach = ? AND member_key = ? AND role = ?")
-                        .bind(reach)
-                        .bind(member)
-                        .bind(role)
-                        .execute(&mut tx.connection)
-                        .await?;
-                }
-                for refusal in put {
-                    let (reach, member, role) = columns(&refusal.key);
-                    query(
-                        "INSERT INTO refusals (reach, member_key, role, reason, since, probe_at, probes) \
-                         SELECT ?, ?, ?, ?, ?, ?, ? WHERE (SELECT count(*) FROM refusals) < ? \
-                         ON CONFLICT DO UPDATE SET reason = excluded.reason, probe_at = excluded.probe_at, \
-                         probes = excluded.probes",
-                    )
-                    .bind(reach)
-                    .bind(member)
-                    .bind(role)
-                    .bind(refusal.reason)
-                    .bind(nanos(refusal.since))
-                    .bind(nanos(refusal.probe_at))
-                    .bind(i64::from(refusal.probes))
-                    .bind(MOST)
-                    .execute(&mut tx.connection)
-                    .await?;
-                }
-                Ok(())
-            })
-        })
-        .await
+        self.commit_leading(move |tx| refusals::change(tx, &put, &remove)).await
     }
 
     /// The budgets of which something was spent.
     pub async fn write_budgets(&self) -> Result<BTreeMap<DocumentKey, WriteBudget>, StoreError> {
-        let rows = query("SELECT document, since, writes FROM write_budgets").fetch_all(self.readers()).await?;
-        rows.iter()
-            .map(|row| {
-                let mut columns = Columns::of(row, "write_budgets");
-                let document = columns.parse()?;
-                let (since, writes) = (columns.time()?, u32::try_from(columns.count()?).unwrap_or(u32::MAX));
-                Ok((document, WriteBudget { since, writes }))
-            })
-            .collect()
+        self.read(refusals::budgets).await
     }
 
     /// Remembers what was spent on a document. What was spent on others before their last hour is forgotten.
     pub async fn put_write_budget(&self, document: &DocumentKey, budget: WriteBudget) -> Result<(), StoreError> {
-        let document = document.to_string();
-        self.commit_leading(move |tx| {
-            Box::pin(async move {
-                query("DELETE FROM write_budgets WHERE since < ?")
-                    .bind(nanos(budget.since.saturating_sub(WriteBudget::WINDOW).unwrap_or(budget.since)))
-                    .execute(&mut tx.connection)
-                    .await?;
-                query(
-                    "INSERT INTO write_budgets (document, since, writes) VALUES (?, ?, ?) \
-                     ON CONFLICT DO UPDATE SET since = excluded.since, writes = excluded.writes",
-                )
-                .bind(document)
-                .bind(nanos(budget.since))
-                .bind(i64::from(budget.writes))
-                .execute(&mut tx.connection)
-                .await?;
-                Ok(())
-            })
-        })
-        .await
+        let document = document.clone();
+        self.commit_leading(move |tx| refusals::put_budget(tx, &document, budget)).await
     }
-}
-
-/// The key columns: reach, member, role.
-fn columns(key: &RefusalKey) -> (String, String, String) {
-    let member = key.member.as_ref().map(|member| member.as_str().to_owned());
-    let role = key.role.as_ref().map(|role| role.as_str().to_owned());
-    (key.reach.to_string(), member.unwrap_or_default(), role.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -137,7 +42,7 @@ mod tests {
     use jiff::{SignedDuration, Timestamp};
 
     use super::*;
-    use crate::model::{ManualClock, Reach, ResourceKind};
+    use crate::model::{ManualClock, MemberKey, Reach, ResourceKind, Role};
 
     #[tokio::test]
     async fn refusals_and_budgets_are_there_after_a_restart_until_they_are_removed() {

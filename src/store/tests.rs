@@ -8,6 +8,7 @@ mod erase;
 mod first_version;
 mod guard;
 mod history;
+mod inline;
 mod leadership;
 mod opening;
 mod owners;
@@ -24,6 +25,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use uuid::Uuid;
 
+use super::sqlite::testing;
 use super::*;
 use crate::model::{Clock, EmailFact, GroupFacts, GroupId, ManualClock, ProviderName, UserFacts, UserId};
 use crate::scim::{Filter, Findings, ResourceType, parse};
@@ -52,70 +54,40 @@ impl Home {
 impl Store {
     /// Lets the file grow to so many pages and no further: a full disk.
     pub(crate) async fn limit_pages(&self, pages: u32) -> Result<(), StoreError> {
-        self.committer()
-            .commit(move |tx| {
-                Box::pin(async move {
-                    let sql = format!("PRAGMA max_page_count = {pages}");
-                    sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut tx.connection).await?;
-                    Ok(())
-                })
-            })
-            .await
+        self.behind(move |tx| testing::limit_pages(tx, pages)).await
     }
 
     /// A request whose work panics in the writer.
     async fn panicking(&self) -> Result<(), StoreError> {
-        self.committer().commit(|_| panic!("a fault of the caller")).await
+        self.behind(|_| panic!("a fault of the caller")).await
     }
 
     /// Runs SQL behind the store's back.
     async fn tamper(&self, sql: &'static str) {
-        self.committer()
-            .commit(move |tx| {
-                Box::pin(async move {
-                    sqlx::query(sql).execute(&mut tx.connection).await?;
-                    Ok(())
-                })
-            })
-            .await
-            .unwrap();
+        self.behind(move |tx| testing::tamper(tx, sql)).await.unwrap();
     }
 
     /// What the writer's connection is set to.
     async fn settings(&self) -> [(&'static str, String); 3] {
-        self.committer()
-            .commit(move |tx| {
-                Box::pin(async move {
-                    let row = sqlx::query(
-                        "SELECT CAST(f.foreign_keys AS TEXT), j.journal_mode, CAST(s.synchronous AS TEXT) \
-                         FROM pragma_foreign_keys f, pragma_journal_mode j, pragma_synchronous s",
-                    )
-                    .fetch_one(&mut tx.connection)
-                    .await?;
-                    let text = |index: usize| sqlx::Row::get::<String, _>(&row, index);
-                    Ok([("foreign_keys", text(0)), ("journal_mode", text(1)), ("synchronous", text(2))])
-                })
-            })
-            .await
-            .unwrap()
+        self.behind(testing::settings).await.unwrap()
     }
 
     /// What a provider has stored, counted anew.
     async fn recount(&self, p: &ProviderName) -> Usage {
-        let sql = "SELECT (SELECT count(*) FROM users WHERE provider = ?1), \
-            (SELECT count(*) FROM groups WHERE provider = ?1), (SELECT count(*) FROM members WHERE provider = ?1), \
-            (SELECT coalesce(sum(octet_length(resource)), 0) FROM users WHERE provider = ?1) \
-            + (SELECT coalesce(sum(octet_length(resource)), 0) FROM groups WHERE provider = ?1)";
-        let row = sqlx::query(sql).bind(p.as_str()).fetch_one(self.readers()).await.unwrap();
-        let count = |index: usize| sqlx::Row::get::<i64, _>(&row, index);
-        Usage { users: count(0), groups: count(1), members: count(2), bytes: count(3) }
+        let p = p.clone();
+        self.read(move |db| testing::recount(db, &p)).await.unwrap()
     }
 
     /// The audit table as text, without the names.
     async fn dump_audit(&self) -> String {
-        let sql = "SELECT group_concat(json_array(actor, cause_seqs, document, role, condition_hash, subject, detail)) FROM audit";
-        let row = sqlx::query(sql).fetch_one(self.readers()).await.unwrap();
-        sqlx::Row::get(&row, 0)
+        self.read(testing::dump_audit).await.unwrap()
+    }
+
+    async fn behind<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.commit(Ticket::engine(lanes::REQUEST), work).await
     }
 }
 

@@ -1,10 +1,10 @@
 //! Whether this database is believed to be the one that belongs here, as it says of itself.
 
 use jiff::Timestamp;
-use sqlx::query;
 
 use super::audit::{AuditDraft, COMMAND};
-use super::sql::Columns;
+use super::lanes::{REQUEST, Ticket};
+use super::sqlite::meta;
 use super::{Store, StoreError};
 
 /// What a database that nothing else remembers is taken for.
@@ -20,15 +20,18 @@ pub enum Trust {
     Accepted,
 }
 
+/// The keys under which this stands.
+const TRUST: &str = "trust";
+const MODE: &str = "mode";
+
 const DOUBTED: &str = "doubted";
 const ACCEPTED: &str = "accepted";
 
 impl Store {
     /// What the database is taken for.
     pub async fn trust(&self) -> Result<Trust, StoreError> {
-        let row = query("SELECT value FROM meta WHERE key = 'trust'").fetch_optional(self.readers()).await?;
-        let Some(row) = row else { return Ok(Trust::Unsaid) };
-        let text = Columns::of(&row, "meta").text()?;
+        let text = self.read(|db| meta::get(db, TRUST)).await?;
+        let Some(text) = text else { return Ok(Trust::Unsaid) };
         match text.as_str() {
             DOUBTED => Ok(Trust::Doubted),
             ACCEPTED => Ok(Trust::Accepted),
@@ -47,28 +50,13 @@ impl Store {
             Trust::Doubted => Some(DOUBTED.to_owned()),
             Trust::Accepted => Some(ACCEPTED.to_owned()),
         };
-        self.committer()
-            .commit(move |tx| {
-                Box::pin(async move {
-                    if trust == Trust::Accepted {
-                        tx.audit(AuditDraft::configuration(tx.now, COMMAND, "store.accept", "store", None));
-                    }
-                    match text {
-                        None => query("DELETE FROM meta WHERE key = 'trust'").execute(&mut tx.connection).await?,
-                        Some(text) => {
-                            query(
-                                "INSERT INTO meta (key, value) VALUES ('trust', ?) \
-                                 ON CONFLICT DO UPDATE SET value = excluded.value",
-                            )
-                            .bind(text)
-                            .execute(&mut tx.connection)
-                            .await?
-                        }
-                    };
-                    Ok(())
-                })
-            })
-            .await
+        self.commit(Ticket::engine(REQUEST), move |tx| {
+            if trust == Trust::Accepted {
+                tx.audit(AuditDraft::configuration(tx.now, COMMAND, "store.accept", "store", None));
+            }
+            meta::set(tx, TRUST, text.as_deref())
+        })
+        .await
     }
 
     /// Notes how far this process may go. Appends to the audit when it is not as far as the last one.
@@ -77,32 +65,23 @@ impl Store {
     /// [`StoreError::StaleEpoch`], when another process took over.
     pub async fn record_mode(&self, mode: &'static str) -> Result<(), StoreError> {
         self.commit_leading(move |tx| {
-            Box::pin(async move {
-                let row = query("SELECT value FROM meta WHERE key = 'mode'").fetch_optional(&mut tx.connection).await?;
-                let before = row.map(|row| Columns::of(&row, "meta").text()).transpose()?;
-                if before.as_deref() == Some(mode) {
-                    return Ok(());
-                }
-                query(
-                    "INSERT INTO meta (key, value) VALUES ('mode', ?) ON CONFLICT DO UPDATE SET value = excluded.value",
-                )
-                .bind(mode)
-                .execute(&mut tx.connection)
-                .await?;
-                if let Some(before) = before {
-                    let detail = serde_json::json!({"from": before, "to": mode}).to_string();
-                    let draft = AuditDraft::configuration(tx.now, COMMAND, "mode.change", mode, None);
-                    tx.audit(draft.with_detail(detail));
-                }
-                Ok(())
-            })
+            let before = meta::get_in(tx, MODE)?;
+            if before.as_deref() == Some(mode) {
+                return Ok(());
+            }
+            meta::set(tx, MODE, Some(mode))?;
+            if let Some(before) = before {
+                let detail = serde_json::json!({"from": before, "to": mode}).to_string();
+                let draft = AuditDraft::configuration(tx.now, COMMAND, "mode.change", mode, None);
+                tx.audit(draft.with_detail(detail));
+            }
+            Ok(())
         })
         .await
     }
 
     /// Whether the database knows of no grant. People may have been pushed into a new one before anybody looks.
     pub async fn is_new(&self) -> Result<bool, StoreError> {
-        let row = query("SELECT EXISTS (SELECT 1 FROM grants)").fetch_one(self.readers()).await?;
-        Ok(Columns::of(&row, "grants").integer()? == 0)
+        self.read(meta::has_no_grants).await
     }
 }

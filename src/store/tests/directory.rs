@@ -379,8 +379,8 @@ async fn no_look_up_walks_a_table() {
     let users = users.into_iter().map(|text| (ResourceType::User, text));
     let groups = groups.into_iter().map(|text| (ResourceType::Group, text));
     for (of, text) in users.chain(groups) {
-        let select = list::select(of, "*", &okta(), Some(&filter(of, &text))).unwrap().into_string();
-        stays_small(&home.store, &format!("{select} ORDER BY position LIMIT 9")).await;
+        let select = super::sqlite::testing::select(of, &okta(), &filter(of, &text));
+        stays_small(&home.store, select).await;
     }
 }
 
@@ -388,47 +388,15 @@ async fn no_look_up_walks_a_table() {
 async fn no_write_of_a_request_walks_a_table() {
     let home = Home::new().await;
     // Deleting a group is left out: it takes all of the group's memberships along.
-    let statements = [
-        users::ONE,
-        users::CREATE,
-        users::UPDATE,
-        users::RENAME,
-        users::REPLACE_EMAILS,
-        users::DELETE,
-        groups::ONE,
-        groups::CREATE,
-        groups::SET_COUNT,
-        groups::UPDATE_MEMBERS,
-        groups::UPDATE,
-        members::ADD,
-        members::REMOVE,
-        members::ANY_KNOWN,
-        members::KNOWN,
-        members::NAMES_SOMEBODY,
-        members::PRESENT,
-        members::LEAVE_ALL,
-        members::JOINED,
-        members::MEMBERSHIPS,
-        ledger::RECORD,
-        &committer::FINISH,
-        &committer::FINISH_TOUCHED,
-    ];
-    for statement in statements.iter().flat_map(|text| text.split(';')) {
-        let word = statement.split_whitespace().next().unwrap_or_default();
-        if ["SELECT", "INSERT", "UPDATE", "DELETE"].contains(&word) {
-            stays_small(&home.store, statement).await;
-        }
+    for statement in super::sqlite::testing::WRITES {
+        stays_small(&home.store, statement.to_owned()).await;
     }
 }
 
 /// Fails when the plan of a statement walks a table, or a whole tenant, document or group in it.
-async fn stays_small(store: &Store, statement: &str) {
-    let plan = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}")))
-        .fetch_all(store.readers())
-        .await
-        .unwrap();
-    for row in &plan {
-        let detail: String = sqlx::Row::get(row, 3);
+async fn stays_small(store: &Store, statement: String) {
+    let text = statement.clone();
+    for detail in store.read(move |db| testing::plan(db, &text)).await.unwrap() {
         let given = detail.contains("VIRTUAL TABLE") || detail.contains("CONSTANT ROW");
         assert!(!detail.contains("SCAN") || given, "{statement}: {detail}");
         for prefix in ["(provider=?)", "(document=?)", "(provider=? AND group_id=?)"] {

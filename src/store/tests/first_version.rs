@@ -1,8 +1,5 @@
 use std::collections::BTreeSet;
 
-use sqlx::Connection as _;
-use sqlx::migrate::Migrator;
-
 use super::*;
 use crate::model::{AuditOutcome, DirectoryChange, DocumentKey, GrantState, MappingKey, MemberKey, Pin, Subject};
 
@@ -14,45 +11,35 @@ fn person(n: u128) -> UserId {
 }
 
 /// Makes a database as the first version left it.
-async fn first_version(folder: &Path) {
-    let path = folder.join("rolecall.db");
-    std::fs::File::create(&path).unwrap();
-    let mut connection = sqlx::SqliteConnection::connect(&format!("sqlite:{}", path.display())).await.unwrap();
-    let steps: Vec<_> = crate::store::open::steps().into_iter().take(1).collect();
-    Migrator::with_migrations(steps).run_direct(None, &mut connection, false).await.unwrap();
-    sqlx::raw_sql(ROWS).execute(&mut connection).await.unwrap();
+fn first_version(folder: &Path) {
     let joined = DirectoryChange::Members {
         group: GroupId(Uuid::from_u128(0x4000_8000_0000_0000_0010)),
         added: vec![person(1)],
         removed: vec![],
     };
     let events = [DirectoryChange::UserDeleted { id: person(3) }, joined];
-    for (seq, change) in (1_i64..).zip(events) {
-        sqlx::query("INSERT INTO events VALUES (?, 'okta', 1801396800000000000, ?)")
-            .bind(seq)
-            .bind(serde_json::to_string(&change).unwrap())
-            .execute(&mut connection)
-            .await
-            .unwrap();
-    }
     // Hash of a row of the first version, computed with nothing but its columns.
     let columns = r#"[1,1801396800000000000,["idp:okta/a","req-1","[1]",null,null,"user.create",null,null,"00000000-0000-4000-8000-000000000001",null,null,null,"acknowledged",null,null]]"#;
-    sqlx::query(
-        "INSERT INTO audit (seq, at, actor, request_id, cause_seqs, action, subject, outcome, person, hash) \
-         VALUES (1, 1801396800000000000, 'idp:okta/a', 'req-1', '[1]', 'user.create', \
-            '00000000-0000-4000-8000-000000000001', 'acknowledged', 1, ?)",
-    )
-    .bind(crate::store::audit::sha256(&[columns]))
-    .execute(&mut connection)
-    .await
-    .unwrap();
-    connection.close().await.unwrap();
+    testing::first_version(&folder.join("rolecall.db").display().to_string(), |db| {
+        db.execute_batch(ROWS)?;
+        for (seq, change) in (1_i64..).zip(events) {
+            let change = serde_json::to_string(&change).unwrap();
+            db.execute("INSERT INTO events VALUES (?, 'okta', 1801396800000000000, ?)", (seq, change))?;
+        }
+        db.execute(
+            "INSERT INTO audit (seq, at, actor, request_id, cause_seqs, action, subject, outcome, person, hash) \
+             VALUES (1, 1801396800000000000, 'idp:okta/a', 'req-1', '[1]', 'user.create', \
+                '00000000-0000-4000-8000-000000000001', 'acknowledged', 1, ?)",
+            [crate::store::audit::sha256(&[columns])],
+        )?;
+        Ok(())
+    });
 }
 
 #[tokio::test]
 async fn database_of_the_first_version_opens_whole_and_its_history_begins_with_its_specs() {
     let folder = tempfile::tempdir().unwrap();
-    first_version(folder.path()).await;
+    first_version(folder.path());
     let clock = Arc::new(ManualClock::new("2027-02-01T08:00:00Z".parse().unwrap()));
     let store = open(folder.path(), clock.clone()).await;
 
@@ -115,7 +102,7 @@ async fn database_of_the_first_version_opens_whole_and_its_history_begins_with_i
 #[tokio::test]
 async fn database_of_the_first_version_can_be_pruned_and_its_people_erased() {
     let folder = tempfile::tempdir().unwrap();
-    first_version(folder.path()).await;
+    first_version(folder.path());
     let clock = Arc::new(ManualClock::new("2027-02-01T08:00:00Z".parse().unwrap()));
     let store = open(folder.path(), clock.clone()).await;
     let before = (store.highest_seq().await.unwrap(), store.oldest_seq().await.unwrap());

@@ -138,20 +138,16 @@ async fn older_copy_that_lacks_only_a_version_of_a_spec_is_known_by_its_position
 
 /// A database as the schema steps before the history left it.
 async fn before_history(folder: &Path, sql: &'static str) -> PathBuf {
-    use sqlx::Connection as _;
     let path = folder.join("rolecall.db");
     let store = open(folder, Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH))).await;
     drop(store);
-    let mut connection = sqlx::SqliteConnection::connect(&format!("sqlite:{}", path.display())).await.unwrap();
-    sqlx::raw_sql(
+    let db = super::sqlite::Connection::open(&path).unwrap();
+    db.execute_batch(
         "DROP TABLE spec_versions; DROP TABLE history; DELETE FROM meta WHERE key = 'history_since'; ALTER TABLE claims DROP COLUMN mapping_uid; \
          ALTER TABLE claims DROP COLUMN generation; DELETE FROM _sqlx_migrations WHERE version = 9;",
     )
-    .execute(&mut connection)
-    .await
     .unwrap();
-    sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
-    connection.close().await.unwrap();
+    db.execute_batch(sql).unwrap();
     path
 }
 

@@ -1,8 +1,5 @@
 //! Large records, quotas, and what is loaded at the start.
 
-use sqlx::Connection as _;
-use sqlx::sqlite::SqliteConnection;
-
 use super::*;
 use crate::model::DirectoryChange;
 
@@ -86,22 +83,22 @@ async fn requests_of_one_batch_cannot_pass_the_quota_together() {
 
 #[tokio::test]
 async fn a_database_from_before_quotas_is_counted_when_it_is_opened() {
-    let mut old = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+    let old = super::sqlite::Connection::open_in_memory().unwrap();
     for sql in [
-        include_str!("../migrations/0001_first.sql"),
+        include_str!("../sqlite/migrations/0001_first.sql"),
         "INSERT INTO users (provider, id, active, user_name, user_name_fold, emails, resource, version, created_at, updated_at) \
          VALUES ('okta', x'01', 1, 'a', 'a', '[]', '{\"userName\":\"ä\"}', 1, 0, 0); \
          INSERT INTO groups (provider, id, display_name, display_name_fold, resource, member_count, version, created_at, updated_at) \
          VALUES ('okta', x'02', 'g', 'g', '{}', 1, 1, 0, 0); \
          INSERT INTO members VALUES ('okta', x'02', x'01', 'user'), ('okta', x'02', x'03', 'pending'); \
          INSERT INTO counters VALUES ('okta', 1, 1), ('entra', 0, 0)",
-        include_str!("../migrations/0006_usage.sql"),
+        include_str!("../sqlite/migrations/0006_usage.sql"),
     ] {
-        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut old).await.unwrap();
+        old.execute_batch(sql).unwrap();
     }
-    let row = sqlx::query("SELECT users, groups, members, bytes FROM counters WHERE provider = 'okta'");
-    let row = row.fetch_one(&mut old).await.unwrap();
-    let counted: Vec<i64> = (0..4).map(|index| sqlx::Row::get(&row, index)).collect();
+    let sql = "SELECT users, groups, members, bytes FROM counters WHERE provider = 'okta'";
+    let counted = old.query_row(sql, [], |row| (0..4).map(|index| row.get(index)).collect::<Result<Vec<i64>, _>>());
+    let counted = counted.unwrap();
     assert_eq!(counted, [1, 1, 2, 19]);
 }
 

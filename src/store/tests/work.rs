@@ -1,11 +1,12 @@
 //! What the writer does for one request, counted in instructions of the database and not in time.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use futures::future::join_all;
 use serde_json::{Map, Value};
 
+use super::testing::Meter;
 use super::*;
 use crate::scim;
 
@@ -13,55 +14,13 @@ use crate::scim;
 /// below 50 ms.
 const MAX_STEPS: u64 = 250_000;
 
-/// The instructions that the writer ran, in all and in the longest transaction.
-#[derive(Clone, Default)]
-struct Meter {
-    since: Arc<AtomicU64>,
-    most: Arc<AtomicU64>,
-    transactions: Arc<AtomicU64>,
-}
-
-impl Meter {
-    const GRAIN: i32 = 100;
-
-    async fn of(store: &Store) -> Self {
-        let meter = Self::default();
-        let (progress, commit) = (meter.clone(), meter.clone());
-        store
-            .committer()
-            .commit(move |tx| {
-                Box::pin(async move {
-                    let mut handle = tx.connection.lock_handle().await?;
-                    handle.set_progress_handler(Self::GRAIN, move || {
-                        progress.since.fetch_add(Self::GRAIN.unsigned_abs().into(), Relaxed);
-                        true
-                    });
-                    handle.set_commit_hook(move || {
-                        commit.most.fetch_max(commit.since.swap(0, Relaxed), Relaxed);
-                        commit.transactions.fetch_add(1, Relaxed);
-                        true
-                    });
-                    Ok(())
-                })
-            })
-            .await
-            .unwrap();
-        meter.reset();
-        meter
-    }
-
-    fn reset(&self) {
-        for counter in [&self.since, &self.most, &self.transactions] {
-            counter.store(0, Relaxed);
-        }
-    }
-
-    /// The longest transaction since the last look. What was rolled back counts as well.
-    fn most(&self) -> u64 {
-        let most = self.most.load(Relaxed).max(self.since.load(Relaxed));
-        self.reset();
-        most
-    }
+/// Counts what the writer does from now on.
+async fn meter(store: &Store) -> Meter {
+    let meter = Meter::default();
+    let attached = meter.clone();
+    store.behind(move |tx| attached.attach(tx)).await.unwrap();
+    meter.reset();
+    meter
 }
 
 /// As the endpoint does it.
@@ -179,7 +138,7 @@ async fn no_request_of_a_megabyte_keeps_the_writer_for_longer_than_a_bound() {
     let id = UserId(Uuid::new_v4());
     let facts = scim::user_facts(id, &resource, true);
     store.create_user(&okta(), &origin(), NewUser { resource, facts }).await.unwrap();
-    let meter = Meter::of(store).await;
+    let meter = meter(store).await;
     let mut dice = Dice(11);
     let mut longest = 0;
     for round in 0..40 {
@@ -221,7 +180,7 @@ async fn many_members_at_once_are_written_in_turns_and_are_all_there() {
         async || store.everybody(&okta(), id, usize::MAX).await.unwrap().into_iter().collect::<BTreeSet<_>>();
     assert_eq!(everybody().await, many.iter().copied().collect());
     let known = add_user(store, &okta(), "a@x.example").await.facts.id.0;
-    let meter = Meter::of(store).await;
+    let meter = meter(store).await;
 
     // Another set of the same size: some go, some stay, some come.
     let next: Vec<Uuid> = (3_000..10_000_u128).map(Uuid::from_u128).chain([known]).collect();

@@ -1,10 +1,9 @@
 //! What a person decided beside a running process: written by the command line, carried out and removed by the process.
 
 use jiff::Timestamp;
-use sqlx::query;
 
-use super::audit::{AuditDraft, COMMAND};
-use super::sql::{Columns, nanos};
+use super::lanes::{REQUEST, Ticket};
+use super::sqlite::commands;
 use super::{Store, StoreError};
 use crate::model::{ClaimDisposal, MappingKey};
 
@@ -20,25 +19,25 @@ pub enum Decision {
     /// The store is right as it is, although it is not what the cluster remembers.
     AcceptStore,
     /// Everything that was granted is to be settled, and nothing is to be granted any more.
-    Uninstall(Farewell),
+    Uninstall(UninstallMode),
     /// That is done: said by the process to whoever waits for it.
     Uninstalled,
 }
 
 /// What becomes of what was granted when rolecall goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Farewell {
+pub enum UninstallMode {
     /// It is revoked.
     Revoke,
     /// It stays and is forgotten.
     Orphan,
 }
 
-impl From<Farewell> for ClaimDisposal {
-    fn from(mode: Farewell) -> Self {
+impl From<UninstallMode> for ClaimDisposal {
+    fn from(mode: UninstallMode) -> Self {
         match mode {
-            Farewell::Revoke => Self::Revoke,
-            Farewell::Orphan => Self::Orphan,
+            UninstallMode::Revoke => Self::Revoke,
+            UninstallMode::Orphan => Self::Orphan,
         }
     }
 }
@@ -54,79 +53,19 @@ pub struct PendingDecision {
     pub at: Timestamp,
 }
 
-const RELEASE_MAPPING: &str = "release-mapping";
-const RELEASE_MANIFESTS: &str = "release-manifests";
-/// The hash stands in the column of the mapping.
-const RELEASE_PLAN: &str = "release-plan";
-const ACCEPT_STORE: &str = "accept-store";
-const UNINSTALL_REVOKE: &str = "uninstall-revoke";
-const UNINSTALL_ORPHAN: &str = "uninstall-orphan";
-const UNINSTALLED: &str = "uninstalled";
-
 impl Store {
     /// Decisions that were not carried out yet, in the order in which they were made.
     pub async fn decisions(&self) -> Result<Vec<PendingDecision>, StoreError> {
-        let rows = query("SELECT id, at, action, mapping FROM decisions ORDER BY id").fetch_all(self.readers()).await?;
-        rows.iter()
-            .map(|row| {
-                let mut columns = Columns::of(row, "decisions");
-                let (id, at) = (columns.integer()?, columns.time()?);
-                let decision = match columns.text()?.as_str() {
-                    RELEASE_MAPPING => Decision::ReleaseMapping(columns.parse()?),
-                    RELEASE_MANIFESTS => Decision::ReleaseManifests,
-                    RELEASE_PLAN => Decision::ReleasePlan(columns.text()?),
-                    ACCEPT_STORE => Decision::AcceptStore,
-                    UNINSTALL_REVOKE => Decision::Uninstall(Farewell::Revoke),
-                    UNINSTALL_ORPHAN => Decision::Uninstall(Farewell::Orphan),
-                    UNINSTALLED => Decision::Uninstalled,
-                    other => {
-                        let problem = format!("`{other}` is not an action");
-                        return Err(StoreError::Damaged { what: "decisions", problem });
-                    }
-                };
-                Ok(PendingDecision { id, decision, at })
-            })
-            .collect()
+        self.read(commands::pending).await
     }
 
     /// Stores a decision; one that is pending already keeps its time.
     pub async fn put_decision(&self, decision: Decision, at: Timestamp) -> Result<(), StoreError> {
-        let (action, mapping) = match decision {
-            Decision::ReleaseMapping(mapping) => (RELEASE_MAPPING, mapping.to_string()),
-            Decision::ReleaseManifests => (RELEASE_MANIFESTS, String::new()),
-            Decision::ReleasePlan(hash) => (RELEASE_PLAN, hash),
-            Decision::AcceptStore => (ACCEPT_STORE, String::new()),
-            Decision::Uninstall(Farewell::Revoke) => (UNINSTALL_REVOKE, String::new()),
-            Decision::Uninstall(Farewell::Orphan) => (UNINSTALL_ORPHAN, String::new()),
-            Decision::Uninstalled => (UNINSTALLED, String::new()),
-        };
-        self.committer()
-            .commit(move |tx| {
-                Box::pin(async move {
-                    // That all is settled is only said to who asked for it.
-                    let stored = query(
-                        "INSERT INTO decisions (action, mapping, at) SELECT ?1, ?2, ?3 WHERE ?1 <> 'uninstalled' OR EXISTS \
-                         (SELECT 1 FROM decisions WHERE action IN ('uninstall-revoke', 'uninstall-orphan')) \
-                         ON CONFLICT DO NOTHING",
-                    )
-                        .bind(action)
-                        .bind(&mapping)
-                        .bind(nanos(at))
-                        .execute(&mut tx.connection)
-                        .await?;
-                    // Accepting the store and the end of an uninstall are recorded where they take effect.
-                    if stored.rows_affected() > 0 && !matches!(action, ACCEPT_STORE | UNINSTALLED) {
-                        let subject = if mapping.is_empty() { "all" } else { &mapping };
-                        tx.audit(AuditDraft::configuration(tx.now, COMMAND, action, subject, None));
-                    }
-                    Ok(())
-                })
-            })
-            .await
+        self.commit(Ticket::engine(REQUEST), move |tx| commands::put(tx, &decision, at)).await
     }
 
     /// The farewell that was decided, if any.
-    pub async fn farewell(&self) -> Result<Option<Farewell>, StoreError> {
+    pub async fn farewell(&self) -> Result<Option<UninstallMode>, StoreError> {
         let pending = self.decisions().await?;
         Ok(pending.iter().rev().find_map(|pending| match pending.decision {
             Decision::Uninstall(farewell) => Some(farewell),
@@ -136,33 +75,12 @@ impl Store {
 
     /// Takes back that rolecall is to go. What was settled meanwhile stays so.
     pub async fn stay(&self) -> Result<(), StoreError> {
-        self.committer()
-            .commit(|tx| {
-                Box::pin(async move {
-                    let cancelled = query("DELETE FROM decisions WHERE action IN (?, ?, ?)")
-                        .bind(UNINSTALL_REVOKE)
-                        .bind(UNINSTALL_ORPHAN)
-                        .bind(UNINSTALLED)
-                        .execute(&mut tx.connection)
-                        .await?;
-                    if cancelled.rows_affected() > 0 {
-                        tx.audit(AuditDraft::configuration(tx.now, COMMAND, "uninstall.cancel", "all", None));
-                    }
-                    Ok(())
-                })
-            })
-            .await
+        self.commit(Ticket::engine(REQUEST), commands::cancel_uninstall).await
     }
 
     /// Forgets a decision that was carried out, or that there is nothing to do for.
     pub async fn remove_decision(&self, id: i64) -> Result<(), StoreError> {
-        self.commit_leading(move |tx| {
-            Box::pin(async move {
-                query("DELETE FROM decisions WHERE id = ?").bind(id).execute(&mut tx.connection).await?;
-                Ok(())
-            })
-        })
-        .await
+        self.commit_leading(move |tx| commands::remove(tx, id)).await
     }
 }
 
@@ -211,7 +129,7 @@ mod tests {
             Decision::ReleaseManifests,
             Decision::ReleasePlan("2f1c9a7be0d45c11".to_owned()),
             Decision::AcceptStore,
-            Decision::Uninstall(Farewell::Revoke),
+            Decision::Uninstall(UninstallMode::Revoke),
             Decision::Uninstalled,
         ];
         assert_eq!(store.farewell().await.unwrap(), None);
@@ -220,11 +138,11 @@ mod tests {
         }
         let pending: Vec<_> = store.decisions().await.unwrap().into_iter().map(|pending| pending.decision).collect();
         assert_eq!(pending, decisions);
-        assert_eq!(store.farewell().await.unwrap(), Some(Farewell::Revoke));
+        assert_eq!(store.farewell().await.unwrap(), Some(UninstallMode::Revoke));
         store.stay().await.unwrap();
         assert_eq!(store.farewell().await.unwrap(), None);
         assert_eq!(store.decisions().await.unwrap().len(), 4, "the others stay");
-        store.put_decision(Decision::Uninstall(Farewell::Orphan), at).await.unwrap();
-        assert_eq!(store.farewell().await.unwrap(), Some(Farewell::Orphan));
+        store.put_decision(Decision::Uninstall(UninstallMode::Orphan), at).await.unwrap();
+        assert_eq!(store.farewell().await.unwrap(), Some(UninstallMode::Orphan));
     }
 }

@@ -1,25 +1,21 @@
 //! Filters (RFC 7644 §3.4.2.2) compiled to SQL over indexed columns. A filter that no index answers is refused.
 
-use sqlx::{QueryBuilder, Sqlite};
+use rusqlite::types::Value;
 use uuid::Uuid;
 
-use super::StoreError;
-use super::sql::fold;
+use super::list::Builder;
 use crate::model::ProviderName;
 use crate::scim::schema::ENTERPRISE_URN;
 use crate::scim::{AttributePath, CompareOp, Filter, FilterValue, ResourceType, Test};
+use crate::store::StoreError;
+use crate::store::encoding::fold;
 
 /// Filters that are supported, for the text of a refusal.
 const INSTEAD: &str =
     "; use `eq`, joined by `and`, on id, externalId, userName, emails, displayName of groups, members or manager";
 
 /// Appends ` AND …` for a [resolved](Filter::resolved) filter.
-pub(super) fn push(
-    sql: &mut QueryBuilder<Sqlite>,
-    of: ResourceType,
-    p: &ProviderName,
-    filter: &Filter,
-) -> Result<(), StoreError> {
+pub(super) fn push(sql: &mut Builder, of: ResourceType, p: &ProviderName, filter: &Filter) -> Result<(), StoreError> {
     if term(sql, of, p, filter)? {
         return Ok(());
     }
@@ -50,12 +46,7 @@ fn equal_to(test: &Test) -> Option<&str> {
 }
 
 /// Appends ` AND …`. Returns whether an index answers it.
-fn term(
-    sql: &mut QueryBuilder<Sqlite>,
-    of: ResourceType,
-    p: &ProviderName,
-    filter: &Filter,
-) -> Result<bool, StoreError> {
+fn term(sql: &mut Builder, of: ResourceType, p: &ProviderName, filter: &Filter) -> Result<bool, StoreError> {
     match filter {
         Filter::And(terms) => {
             let mut indexed = false;
@@ -81,20 +72,14 @@ fn term(
 }
 
 /// As [`term`], for one attribute. None: no column answers it.
-fn attribute(
-    sql: &mut QueryBuilder<Sqlite>,
-    of: ResourceType,
-    p: &ProviderName,
-    path: &AttributePath,
-    value: &str,
-) -> Option<bool> {
+fn attribute(sql: &mut Builder, of: ResourceType, p: &ProviderName, path: &AttributePath, value: &str) -> Option<bool> {
     use ResourceType::{Group, User};
     match (of, path.schema.as_deref(), path.name.as_str(), path.sub.as_deref()) {
         (_, None, "id", None) => match Uuid::try_parse(value) {
-            Ok(id) => equal(sql, p, "id", id.as_bytes().as_slice()),
+            Ok(id) => equal(sql, p, "id", id.as_bytes().to_vec()),
             Err(_) => nothing(sql),
         },
-        (_, None, "externalId", None) => equal(sql, p, "external_id", value),
+        (_, None, "externalId", None) => equal(sql, p, "external_id", value.to_owned()),
         (User, None, "userName", None) => equal(sql, p, "user_name_fold", fold(value)),
         (Group, None, "displayName", None) => equal(sql, p, "display_name_fold", fold(value)),
         (User, None, "emails", Some("value")) => email(sql, p, None, value),
@@ -103,7 +88,7 @@ fn attribute(
             sql.push(
                 " AND resource ->> '$.\"urn:ietf:params:scim:schemas:extension:enterprise:2.0:User\".manager.value' = ",
             )
-            .push_bind(value);
+            .bind(value.to_owned());
             return Some(false);
         }
         _ => return None,
@@ -139,36 +124,33 @@ fn element<'f>(filter: &'f Filter, then: Option<&'f (String, Test)>) -> Option<(
     Some((kind, value?))
 }
 
-fn email(sql: &mut QueryBuilder<Sqlite>, p: &ProviderName, kind: Option<&str>, value: &str) {
-    sql.push(" AND position IN (SELECT user FROM user_emails WHERE provider = ").push_bind(p.as_str());
-    sql.push(" AND value_fold = ").push_bind(fold(value));
+fn email(sql: &mut Builder, p: &ProviderName, kind: Option<&str>, value: &str) {
+    sql.push(" AND position IN (SELECT user FROM user_emails WHERE provider = ").bind(p.as_str().to_owned());
+    sql.push(" AND value_fold = ").bind(fold(value));
     if let Some(kind) = kind {
-        sql.push(" AND kind_fold = ").push_bind(fold(kind));
+        sql.push(" AND kind_fold = ").bind(fold(kind));
     }
     sql.push(")");
 }
 
-fn member(sql: &mut QueryBuilder<Sqlite>, p: &ProviderName, id: &str) {
+fn member(sql: &mut Builder, p: &ProviderName, id: &str) {
     let Ok(id) = Uuid::try_parse(id) else { return nothing(sql) };
     sql.push(
         " AND position IN (SELECT g.position FROM members m INDEXED BY members_by_member \
          CROSS JOIN groups g ON g.provider = m.provider AND g.id = m.group_id \
          WHERE m.kind <> 'pending' AND m.provider = ",
     )
-    .push_bind(p.as_str());
-    sql.push(" AND m.member_id = ").push_bind(id.as_bytes().as_slice()).push(")");
+    .bind(p.as_str().to_owned());
+    sql.push(" AND m.member_id = ").bind(id.as_bytes().to_vec()).push(")");
 }
 
-fn equal<'t, T>(sql: &mut QueryBuilder<Sqlite>, p: &ProviderName, column: &'static str, value: T)
-where
-    T: sqlx::Encode<'t, Sqlite> + sqlx::Type<Sqlite>,
-{
-    sql.push(" AND provider = ").push_bind(p.as_str());
-    sql.push(format_args!(" AND {column} = ")).push_bind(value);
+fn equal(sql: &mut Builder, p: &ProviderName, column: &str, value: impl Into<Value>) {
+    sql.push(" AND provider = ").bind(p.as_str().to_owned());
+    sql.push(" AND ").push(column).push(" = ").bind(value);
 }
 
 /// A term that nothing matches, such as an id that is no UUID.
-fn nothing(sql: &mut QueryBuilder<Sqlite>) {
+fn nothing(sql: &mut Builder) {
     sql.push(" AND false");
 }
 
@@ -181,10 +163,10 @@ mod tests {
     fn compiled(of: ResourceType, text: &str) -> Result<String, String> {
         let problem = |error: ScimError| error.to_string();
         let filter = parse::filter(text, &mut Findings::new()).map_err(problem)?.resolved(of).map_err(problem)?;
-        let mut sql = QueryBuilder::new("");
+        let mut sql = Builder::default();
         let provider = ProviderName::new("okta").unwrap();
         push(&mut sql, of, &provider, &filter).map_err(|error| error.to_string())?;
-        Ok(sql.into_string())
+        Ok(sql.sql)
     }
 
     #[test]

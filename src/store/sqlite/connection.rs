@@ -1,0 +1,90 @@
+//! Opening a database: its URL, its settings, and threads for what blocks.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::oneshot;
+
+use super::query::{self, STATEMENTS};
+use crate::store::StoreError;
+
+/// How long a lock of another process is waited for.
+pub(super) const BUSY: Duration = Duration::from_secs(5);
+
+/// Use of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Writer,
+    Reader,
+}
+
+/// The path in a URL `sqlite:PATH`.
+pub(super) fn path_of(url: &str) -> Result<&str, StoreError> {
+    let path = url.strip_prefix("sqlite:").map(|path| path.strip_prefix("//").unwrap_or(path));
+    match path {
+        Some(path) if !path.is_empty() && !path.starts_with(":memory:") && !path.contains('?') => Ok(path),
+        _ => {
+            let shown = url.rsplit_once('@').map_or(url, |(_, rest)| rest).chars().take(200).collect();
+            Err(StoreError::UnsupportedUrl { url: shown })
+        }
+    }
+}
+
+/// What it means for an opening that SQLite failed.
+pub(super) fn cannot_open(path: &str, error: &rusqlite::Error) -> StoreError {
+    if query::is_not_a_database(error) {
+        return StoreError::NotADatabase { path: path.to_owned(), problem: error.to_string() };
+    }
+    let folder = Path::new(path).parent().filter(|folder| !folder.as_os_str().is_empty());
+    let problem = match folder {
+        Some(folder) if !folder.is_dir() => format!("the folder `{}` does not exist", folder.display()),
+        _ => error.to_string(),
+    };
+    StoreError::CannotOpen { path: path.to_owned(), problem }
+}
+
+/// Opens a connection to an existing file with the settings that durability rests on.
+pub(super) fn connect(path: &str, role: Role, busy: Duration) -> rusqlite::Result<Connection> {
+    let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    db.busy_timeout(busy)?;
+    db.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    db.pragma_update(None, "synchronous", "FULL")?;
+    // A long read keeps the log from being taken over; afterwards its file shrinks to this again.
+    db.pragma_update_and_check(None, "journal_size_limit", 67_108_864, |_| Ok(()))?;
+    // Look-ups by id and name land anywhere in their indexes: with the default of 2 MiB, a directory of 100,000 is
+    // written from the disk's cache instead of from this one.
+    let cache = if role == Role::Writer { -65_536 } else { -8_192 };
+    db.pragma_update(None, "cache_size", cache)?;
+    prepare(&db)?;
+    if role == Role::Reader {
+        db.pragma_update(None, "query_only", true)?;
+    }
+    Ok(db)
+}
+
+/// Settings that a database in memory has, too.
+pub(super) fn prepare(db: &Connection) -> rusqlite::Result<()> {
+    db.pragma_update(None, "foreign_keys", true)?;
+    db.set_prepared_statement_cache_capacity(STATEMENTS);
+    Ok(())
+}
+
+/// Runs what blocks for long on a thread of its own.
+pub(super) async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let (reply, answer) = oneshot::channel();
+    spawn("store", move || {
+        // Whoever asked may have gone away.
+        let _gone = reply.send(work());
+    })?;
+    answer.await.map_err(|_| StoreError::Internal { problem: "a thread of the store panicked".to_owned() })?
+}
+
+/// Starts a named thread.
+pub(super) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), StoreError> {
+    let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    let problem = |error: std::io::Error| format!("no thread can be started: {error}");
+    spawned.map(drop).map_err(|error| StoreError::Unavailable { problem: problem(error) })
+}

@@ -1,0 +1,145 @@
+//! The event log, and the directory as a snapshot of it.
+
+use rusqlite::{Connection, params};
+
+use super::query::{Columns, Query as _};
+use super::{Emit, groups, meta, users};
+use crate::model::{DirectoryChange, DirectoryEvent, GroupId, ProviderName, Seq, UserId};
+use crate::store::StoreError;
+
+/// SQL for the last position of the one sequence: of directory events and of history. It does not fall when the last rows
+/// are pruned: the history then begins there.
+macro_rules! highest_seq {
+    () => {
+        "max((SELECT coalesce(max(seq), 0) FROM events), (SELECT coalesce(max(seq), 0) FROM spec_versions), \
+            (SELECT coalesce(max(seq), 0) FROM history), \
+            coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'history_since'), 0))"
+    };
+}
+pub(super) use highest_seq;
+
+/// How many members of one group a change of the snapshot holds at most.
+const CHUNK: usize = 1000;
+
+/// How many bytes of events are read together. Those of the first version can be megabytes long.
+const MAX_BATCH: u64 = 4 * 1024 * 1024;
+
+/// The deleted users and groups that something still refers to: what others were is of no interest, and their number
+/// grows for ever.
+const TOMBSTONES: &str = "SELECT t.provider, t.id, t.kind \
+    FROM (SELECT subject_id AS id FROM claims UNION SELECT group_id FROM pins) referred \
+    CROSS JOIN (SELECT provider FROM counters) p \
+    CROSS JOIN tombstones t ON t.provider = p.provider AND t.id = referred.id";
+
+/// Users, with what access may depend on and no more. Longer texts than are accepted can be there from the first version:
+/// no address is as long as what is left of them here, so no other principal comes of it.
+const USERS: &str = "SELECT provider, id, active, substr(user_name, 1, 1100), substr(external_id, 1, 1100), \
+    CASE WHEN octet_length(emails) <= 4096 THEN emails ELSE ( \
+        SELECT json_group_array(json_object( \
+            'value', substr(e.value ->> 'value', 1, 1100), \
+            'type', iif(lower(e.value ->> 'type') = 'work', 'work', NULL), \
+            'primary', json(iif(e.value ->> 'primary', 'true', 'false')))) \
+        FROM json_each(emails) e WHERE e.key IN ( \
+            (SELECT min(key) FROM json_each(emails) WHERE value ->> 'primary'), \
+            (SELECT min(key) FROM json_each(emails) WHERE lower(value ->> 'type') = 'work'))) END \
+    FROM users ORDER BY position";
+
+/// Groups. No selector is as long as what is left of a name here.
+const GROUPS: &str = "SELECT provider, id, substr(display_name, 1, 1100), substr(external_id, 1, 1100) \
+    FROM groups ORDER BY position";
+
+fn event(columns: &mut Columns) -> Result<DirectoryEvent, StoreError> {
+    Ok(DirectoryEvent {
+        seq: columns.integer()?,
+        provider: columns.provider()?,
+        at: columns.time()?,
+        change: columns.json()?,
+    })
+}
+
+/// Last position of the sequence that directory events and history share.
+pub(crate) fn highest(db: &Connection) -> Result<Seq, StoreError> {
+    db.one("events", concat!("SELECT ", highest_seq!()), [], Columns::integer)
+}
+
+/// Events after a position, in order: at most `limit`, and no more than are read together.
+pub(crate) fn after(db: &Connection, after: Seq, limit: u32) -> Result<Vec<DirectoryEvent>, StoreError> {
+    let Some(last) = last_within(db, after, limit)? else { return Ok(vec![]) };
+    let sql = "SELECT seq, provider, at, change FROM events WHERE seq > ? AND seq <= ? ORDER BY seq";
+    db.all("events", sql, params![after, last], event)
+}
+
+/// As [`after`], for a follower; with the position up to which it then has everything.
+pub(crate) fn follow(db: &Connection, position: Seq, limit: u32) -> Result<(Vec<DirectoryEvent>, Seq), StoreError> {
+    // `history_since` moves before anything is pruned, so that one state of the database shows whether these are all.
+    let oldest = meta::position(db, "history_since")?;
+    if position < oldest {
+        return Err(StoreError::HistoryNotKept { seq: position, oldest });
+    }
+    let events = after(db, position, limit)?;
+    let reached = match events.last() {
+        Some(last) => last.seq,
+        None => position.max(highest(db)?),
+    };
+    Ok((events, reached))
+}
+
+/// The last of the events after a position that are read together; none when there is no event.
+fn last_within(db: &Connection, after: Seq, limit: u32) -> Result<Option<Seq>, StoreError> {
+    let sql = "SELECT seq, octet_length(change) FROM events WHERE seq > ? ORDER BY seq LIMIT ?";
+    let sizes = db.all("events", sql, params![after, limit], |columns| Ok((columns.integer()?, columns.count()?)))?;
+    let mut last = None;
+    let mut bytes = 0_u64;
+    for (seq, size) in sizes {
+        bytes = bytes.saturating_add(size);
+        if last.is_some() && bytes > MAX_BATCH {
+            break;
+        }
+        last = Some(seq);
+    }
+    Ok(last)
+}
+
+/// The whole directory as changes, in the order in which they can be applied; answers the position that it stands for.
+pub(crate) fn snapshot(db: &Connection, emit: Emit<'_, (ProviderName, DirectoryChange)>) -> Result<Seq, StoreError> {
+    let seq = highest(db)?;
+    db.each("directory", TOMBSTONES, [], |mut columns| {
+        let provider = columns.provider()?;
+        let id = columns.id()?;
+        let deleted = columns.word(|word| match word {
+            "user" => Some(DirectoryChange::UserDeleted { id: UserId(id) }),
+            "group" => Some(DirectoryChange::GroupDeleted { id: GroupId(id) }),
+            _ => None,
+        })?;
+        emit((provider, deleted))
+    })?;
+    db.each("directory", USERS, [], |mut columns| {
+        emit((columns.provider()?, DirectoryChange::User(users::facts(&mut columns)?.for_access())))
+    })?;
+    db.each("directory", GROUPS, [], |mut columns| {
+        emit((columns.provider()?, DirectoryChange::Group(groups::facts(&mut columns)?)))
+    })?;
+    members(db, emit)?;
+    Ok(seq)
+}
+
+fn members(db: &Connection, emit: Emit<'_, (ProviderName, DirectoryChange)>) -> Result<(), StoreError> {
+    let mut current: Option<(ProviderName, GroupId)> = None;
+    let mut added = Vec::new();
+    let change = |of: Option<(ProviderName, GroupId)>, added: &mut Vec<UserId>| {
+        let (provider, group) = of?;
+        Some((provider, DirectoryChange::Members { group, added: std::mem::take(added), removed: vec![] }))
+    };
+    let sql = "SELECT provider, group_id, member_id FROM members WHERE kind = 'user' \
+        ORDER BY provider, group_id, member_id";
+    db.each("members", sql, [], |mut columns| {
+        let next = (columns.provider()?, GroupId(columns.id()?));
+        let member = UserId(columns.id()?);
+        if current.as_ref() != Some(&next) || added.len() == CHUNK {
+            change(current.replace(next), &mut added).map_or(Ok(()), &mut *emit)?;
+        }
+        added.push(member);
+        Ok(())
+    })?;
+    change(current, &mut added).map_or(Ok(()), emit)
+}

@@ -1,0 +1,45 @@
+//! The file itself: what was deleted stays in its free space and in the log beside it until both are rewritten.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::connection::{Role, connect};
+use super::meta;
+use super::query::{Columns, Query as _};
+use crate::store::StoreError;
+
+/// How long a lock is waited for. Others hold it for milliseconds, but again and again.
+const BUSY: Duration = Duration::from_mins(1);
+
+/// Rewrites the database and empties its log, on a connection of its own.
+pub(super) fn rewrite(path: &str) -> Result<(), StoreError> {
+    let db = connect(path, Role::Writer, BUSY)?;
+    // The copy is made beside the database: elsewhere there may be no room, or nothing that can be written.
+    let folder = Path::new(path).parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder.and_then(Path::to_str) {
+        db.pragma_update(None, "temp_store_directory", folder)?;
+    }
+    let due = meta::get(&db, "rewrite_due")?;
+    db.execute_batch("VACUUM")?;
+    let busy = db.one("database", "PRAGMA wal_checkpoint(TRUNCATE)", [], Columns::flag)?;
+    if busy {
+        let problem = "a reader keeps the log of the database from being emptied; end it, or try again".to_owned();
+        return Err(StoreError::Unavailable { problem });
+    }
+    settle(&db, due)
+}
+
+/// As [`rewrite`], for a database in memory.
+pub(super) fn rewrite_in_memory(db: &Connection) -> Result<(), StoreError> {
+    let due = meta::get(db, "rewrite_due")?;
+    db.execute_batch("VACUUM")?;
+    settle(db, due)
+}
+
+/// What another process erased meanwhile is still due.
+fn settle(db: &Connection, due: Option<String>) -> Result<(), StoreError> {
+    let Some(due) = due else { return Ok(()) };
+    db.run("DELETE FROM meta WHERE key = 'rewrite_due' AND value = ?", [due]).map(drop)
+}

@@ -1,0 +1,358 @@
+//! Memberships: rows, changed by deltas. Nothing here costs more for a larger group, unless the whole of it is asked for or
+//! replaced. The planner, which knows nothing of the sizes, is told which index finds a member: it would rather walk the
+//! tenant.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rusqlite::{Connection, params};
+use uuid::Uuid;
+
+use super::Transaction;
+use super::query::{Columns, Query as _};
+use crate::model::{DirectoryChange, GroupId, ProviderName, Seq, UserId};
+use crate::store::audit::AuditDraft;
+use crate::store::encoding::json;
+use crate::store::membership::Slice;
+use crate::store::{MemberDelta, MemberKind, MemberRecord, Membership, Origin, StoreError, Usage};
+
+/// How many ids one event holds at most.
+const CHUNK: usize = 1000;
+
+// The CASE decides what an id is with this provider; an id of another provider is unknown here.
+pub(super) const ADD: &str = "INSERT INTO members (provider, group_id, member_id, kind) VALUES (?1, ?2, ?3, CASE \
+        WHEN EXISTS (SELECT 1 FROM users u WHERE u.provider = ?1 AND u.id = ?3) THEN 'user' \
+        WHEN EXISTS (SELECT 1 FROM groups g WHERE g.provider = ?1 AND g.id = ?3) THEN 'group' \
+        ELSE 'pending' END) \
+    ON CONFLICT DO NOTHING RETURNING kind";
+
+pub(super) const REMOVE: &str =
+    "DELETE FROM members WHERE provider = ? AND group_id = ? AND member_id = ? RETURNING kind";
+
+/// Removes everybody but some. One statement, so that the group is walked once; the ids are JSON since a statement has a
+/// fixed number of parameters.
+pub(super) const RETAIN: &str = "DELETE FROM members WHERE provider = ?1 AND group_id = ?2 \
+    AND member_id NOT IN (SELECT unhex(value) FROM json_each(?3)) RETURNING member_id, kind";
+
+/// Whether an id is that of a user or group here.
+pub(super) const KNOWN: &str = "SELECT EXISTS (SELECT 1 FROM users WHERE provider = ?1 AND id = ?2) \
+    OR EXISTS (SELECT 1 FROM groups WHERE provider = ?1 AND id = ?2)";
+
+/// Whether a text, which is not the id of somebody here, names somebody here in another way. Given in lower case.
+pub(super) const NAMES_SOMEBODY: &str = "SELECT EXISTS (SELECT 1 FROM users WHERE provider = ?1 AND external_id IN (?2, upper(?2))) \
+    OR EXISTS (SELECT 1 FROM users WHERE provider = ?1 AND user_name_fold = ?2) \
+    OR EXISTS (SELECT 1 FROM groups WHERE provider = ?1 AND external_id IN (?2, upper(?2))) \
+    OR EXISTS (SELECT 1 FROM groups WHERE provider = ?1 AND display_name_fold = ?2)";
+
+/// Whether an id is in a group, if only parked.
+pub(super) const PRESENT: &str =
+    "SELECT EXISTS (SELECT 1 FROM members WHERE provider = ? AND group_id = ? AND member_id = ?)";
+
+/// Everybody in a group, parked ids too, up to a number.
+pub(super) const EVERYBODY: &str = "SELECT member_id FROM members WHERE provider = ? AND group_id = ? LIMIT ?";
+
+pub(super) const LEAVE: &str = "UPDATE groups SET member_count = member_count - 1, version = version + 1, updated_at = ?3 \
+    WHERE provider = ?1 AND id IN (SELECT group_id FROM members INDEXED BY members_by_member \
+        WHERE provider = ?1 AND member_id = ?2 AND kind <> 'pending')";
+
+pub(super) const REMOVE_EVERYWHERE: &str =
+    "DELETE FROM members INDEXED BY members_by_member WHERE provider = ? AND member_id = ?";
+
+/// Makes an id that was parked a member. Answers the groups that waited for it.
+pub(super) const JOIN_WAITING: &str = "UPDATE members INDEXED BY members_by_member SET kind = ?3 \
+    WHERE provider = ?1 AND member_id = ?2 AND kind = 'pending' RETURNING group_id";
+
+pub(super) const JOINED: &str = "UPDATE groups SET member_count = member_count + 1, version = version + 1, updated_at = ? \
+    WHERE provider = ? AND id = ?";
+
+pub(super) const MEMBERSHIPS: &str = "SELECT g.id, g.display_name FROM members m INDEXED BY members_by_member \
+    CROSS JOIN groups g ON g.provider = m.provider AND g.id = m.group_id \
+    WHERE m.provider = ? AND m.member_id = ? AND m.kind <> 'pending' ORDER BY g.position";
+
+/// What a membership row refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RowKind {
+    User,
+    Group,
+    Pending,
+}
+
+impl RowKind {
+    fn from_word(word: &str) -> Option<Self> {
+        match word {
+            "user" => Some(Self::User),
+            "group" => Some(Self::Group),
+            "pending" => Some(Self::Pending),
+            _ => None,
+        }
+    }
+}
+
+/// What several changes of one group's membership come to.
+#[derive(Default)]
+pub(super) struct Net {
+    /// +1: became a row. -1: ceased to be one. 0: as before.
+    rows: BTreeMap<Uuid, (RowKind, i32)>,
+}
+
+impl Net {
+    fn note(&mut self, id: Uuid, kind: RowKind, sign: i32) {
+        self.rows.entry(id).or_insert((kind, 0)).1 += sign;
+    }
+
+    /// Adds or removes ids one by one, and notes those that this made a difference for.
+    fn change(
+        &mut self,
+        db: &Connection,
+        sql: &str,
+        (p, group): (&ProviderName, GroupId),
+        ids: &[Uuid],
+        sign: i32,
+    ) -> Result<(), StoreError> {
+        for id in ids {
+            let values = params![p.as_str(), group.0, id];
+            for kind in db.all("members", sql, values, |columns| columns.word(RowKind::from_word))? {
+                self.note(*id, kind, sign);
+            }
+        }
+        Ok(())
+    }
+
+    fn of(&self, kind: RowKind, sign: i32) -> impl Iterator<Item = Uuid> {
+        self.rows.iter().filter(move |(_, entry)| **entry == (kind, sign)).map(|(id, _)| *id)
+    }
+
+    /// Whether everything is as before.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.rows.values().all(|(_, sum)| *sum == 0)
+    }
+
+    /// By how many rows the memberships grow.
+    pub(super) fn usage(&self) -> Usage {
+        Usage { members: self.rows.values().map(|(_, sum)| i64::from(*sum)).sum(), ..Usage::default() }
+    }
+
+    /// Whether somebody ceased to be a member.
+    pub(super) fn takes_away(&self) -> bool {
+        self.rows.values().any(|(_, sum)| *sum < 0)
+    }
+
+    /// The counts, given how many members there were.
+    pub(super) fn delta(&self, before: u64) -> MemberDelta {
+        let count = |kind, sign| self.of(kind, sign).count() as u64;
+        let nested = count(RowKind::Group, 1);
+        let added = count(RowKind::User, 1) + nested;
+        let removed = count(RowKind::User, -1) + count(RowKind::Group, -1);
+        let after = (before + added).saturating_sub(removed);
+        MemberDelta { before, after, added, removed, nested, parked: count(RowKind::Pending, 1) }
+    }
+
+    /// Appends the events and the audit rows.
+    pub(super) fn log(
+        &self,
+        tx: &mut Transaction<'_>,
+        p: &ProviderName,
+        o: &Origin,
+        group: GroupId,
+        delta: MemberDelta,
+    ) -> Result<(), StoreError> {
+        let users = |sign| self.of(RowKind::User, sign).map(UserId).collect::<Vec<_>>();
+        let (added, removed) = (users(1), users(-1));
+        let removed_seqs;
+        let added_seqs;
+        if added.len() + removed.len() <= CHUNK && !added.is_empty() && !removed.is_empty() {
+            let both = vec![tx.event(p, &DirectoryChange::Members { group, added, removed })?];
+            removed_seqs = both.clone();
+            added_seqs = both;
+        } else {
+            // Removals first: they are the urgent half.
+            removed_seqs =
+                events(tx, p, &removed, |removed| DirectoryChange::Members { group, added: vec![], removed })?;
+            added_seqs = events(tx, p, &added, |added| DirectoryChange::Members { group, added, removed: vec![] })?;
+        }
+        let mut audit = |action: &str, count: u64, only: Option<Uuid>, causes: Vec<Seq>| -> Result<(), StoreError> {
+            if count > 0 {
+                let mut detail = serde_json::json!({"count": count, "before": delta.before, "after": delta.after});
+                if let Some(id) = only.filter(|_| count == 1) {
+                    detail["member"] = id.to_string().into();
+                }
+                let draft = AuditDraft::directory(tx.now, p, o, action, &group.to_string(), causes);
+                tx.audit(draft.with_detail(json(&detail)?));
+            }
+            Ok(())
+        };
+        let one = |sign| self.of(RowKind::User, sign).chain(self.of(RowKind::Group, sign)).next();
+        audit("group.member.remove", delta.removed, one(-1), removed_seqs)?;
+        audit("group.member.add", delta.added, one(1), added_seqs)?;
+        audit("group.member.park", delta.parked, self.of(RowKind::Pending, 1).next(), vec![])
+    }
+}
+
+fn events(
+    tx: &mut Transaction<'_>,
+    p: &ProviderName,
+    ids: &[UserId],
+    change: impl Fn(Vec<UserId>) -> DirectoryChange,
+) -> Result<Vec<Seq>, StoreError> {
+    ids.chunks(CHUNK).map(|chunk| tx.event(p, &change(chunk.to_vec()))).collect()
+}
+
+/// Applies what one request does.
+pub(super) fn apply(
+    tx: &mut Transaction<'_>,
+    p: &ProviderName,
+    group: GroupId,
+    slice: &Slice,
+) -> Result<Net, StoreError> {
+    let mut net = Net::default();
+    if slice.only {
+        let values = params![p.as_str(), group.0, id_list(&slice.add)];
+        let removed =
+            tx.db.all("members", RETAIN, values, |columns| Ok((columns.id()?, columns.word(RowKind::from_word)?)))?;
+        for (id, kind) in removed {
+            net.note(id, kind, -1);
+        }
+    }
+    net.change(tx.db, REMOVE, (p, group), &slice.remove, -1)?;
+    let absent: Vec<Uuid> = slice.unsure.iter().copied().filter(|id| !net.rows.contains_key(id)).collect();
+    nobody_else_is_meant(tx.db, p, &absent)?;
+    net.change(tx.db, ADD, (p, group), &slice.add, 1)?;
+    Ok(net)
+}
+
+/// Ids as the text that `json_each` and `unhex` take apart again.
+fn id_list(ids: &[Uuid]) -> String {
+    let ids: Vec<String> = ids.iter().map(|id| format!("\"{}\"", id.simple())).collect();
+    format!("[{}]", ids.join(","))
+}
+
+/// Whether a user or group of this id is there.
+pub(super) fn is_known(db: &Connection, p: &ProviderName, id: Uuid) -> Result<bool, StoreError> {
+    db.one("members", KNOWN, params![p.as_str(), id], Columns::flag)
+}
+
+/// Refuses to pass over members to remove which the group does not have when they are no ids of this server: a member may
+/// be meant by its name, and would stay.
+pub(crate) fn nobody_else_is_meant(db: &Connection, p: &ProviderName, absent: &[Uuid]) -> Result<(), StoreError> {
+    for id in absent {
+        // Version 8 stands for a text that is no id at all.
+        let elsewhere = id.get_version_num() == 8
+            || !is_known(db, p, *id)?
+                && db.one("members", NAMES_SOMEBODY, params![p.as_str(), id.to_string()], Columns::flag)?;
+        if elsewhere {
+            return Err(StoreError::NotAMember);
+        }
+    }
+    Ok(())
+}
+
+/// Makes an id that now exists a member of the groups that waited for it; `user`: it is that user. Answers the positions of
+/// the events, which there are for users only.
+pub(super) fn join_waiting(
+    tx: &mut Transaction<'_>,
+    p: &ProviderName,
+    id: Uuid,
+    user: Option<UserId>,
+) -> Result<Vec<Seq>, StoreError> {
+    let kind = if user.is_some() { "user" } else { "group" };
+    let mut groups = tx.db.all("members", JOIN_WAITING, params![p.as_str(), id, kind], Columns::id)?;
+    groups.sort_unstable();
+    let now = tx.now_nanos();
+    let mut seqs = Vec::new();
+    for group in groups {
+        tx.db.run(JOINED, params![now, p.as_str(), group])?;
+        if let Some(user) = user {
+            let change = DirectoryChange::Members { group: GroupId(group), added: vec![user], removed: vec![] };
+            seqs.push(tx.event(p, &change)?);
+        }
+    }
+    Ok(seqs)
+}
+
+/// How many memberships a group has, those of ids that are not known included.
+pub(super) fn count(db: &Connection, p: &ProviderName, group: GroupId) -> Result<i64, StoreError> {
+    let sql = "SELECT count(*) FROM members WHERE provider = ? AND group_id = ?";
+    db.one("members", sql, params![p.as_str(), group.0], Columns::integer)
+}
+
+/// Ends all memberships of an id that is about to be deleted; answers how many there were.
+pub(super) fn leave_all(tx: &mut Transaction<'_>, p: &ProviderName, id: Uuid) -> Result<i64, StoreError> {
+    tx.db.run(LEAVE, params![p.as_str(), id, tx.now_nanos()])?;
+    let removed = tx.db.run(REMOVE_EVERYWHERE, params![p.as_str(), id])?;
+    Ok(i64::try_from(removed).unwrap_or(i64::MAX))
+}
+
+fn member_row(columns: &mut Columns) -> Result<MemberRecord, StoreError> {
+    let id = columns.id()?;
+    let kind = columns.word(|word| match word {
+        "user" => Some(MemberKind::User),
+        "group" => Some(MemberKind::Group),
+        _ => None,
+    })?;
+    Ok(MemberRecord { id, kind })
+}
+
+/// The first id of each list that is known with this provider; none where none is.
+pub(crate) fn witnesses(
+    db: &Connection,
+    p: &ProviderName,
+    lists: &[Vec<Uuid>],
+) -> Result<Vec<Option<Uuid>>, StoreError> {
+    let witness = |list: &Vec<Uuid>| {
+        for id in list {
+            if is_known(db, p, *id)? {
+                return Ok(Some(*id));
+            }
+        }
+        Ok(None)
+    };
+    lists.iter().map(witness).collect()
+}
+
+/// Those of `ids` that are in a group, parked ones too.
+pub(crate) fn present(
+    db: &Connection,
+    p: &ProviderName,
+    group: GroupId,
+    ids: &[Uuid],
+) -> Result<BTreeSet<Uuid>, StoreError> {
+    let mut present = BTreeSet::new();
+    for id in ids {
+        if db.one("members", PRESENT, params![p.as_str(), group.0, id], Columns::flag)? {
+            present.insert(*id);
+        }
+    }
+    Ok(present)
+}
+
+/// The ids of everybody in a group, parked ones too; at most `limit`.
+pub(crate) fn everybody(
+    db: &Connection,
+    p: &ProviderName,
+    group: GroupId,
+    limit: usize,
+) -> Result<BTreeSet<Uuid>, StoreError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let ids = db.all("members", EVERYBODY, params![p.as_str(), group.0, limit], Columns::id)?;
+    Ok(ids.into_iter().collect())
+}
+
+/// The members of a group, without ids that are not known, in the order of their ids behind `after`; at most `limit`.
+pub(crate) fn members_after(
+    db: &Connection,
+    p: &ProviderName,
+    group: GroupId,
+    after: Option<Uuid>,
+    limit: i64,
+) -> Result<Vec<MemberRecord>, StoreError> {
+    let after = after.map(|id| id.as_bytes().to_vec()).unwrap_or_default();
+    let sql = "SELECT member_id, kind FROM members WHERE provider = ? AND group_id = ? AND member_id > ? \
+        AND kind <> 'pending' ORDER BY member_id LIMIT ?";
+    db.all("members", sql, params![p.as_str(), group.0, after, limit], member_row)
+}
+
+/// The groups that a user or group is a direct member of, in the order of their creation.
+pub(crate) fn memberships(db: &Connection, p: &ProviderName, id: Uuid) -> Result<Vec<Membership>, StoreError> {
+    db.all("groups", MEMBERSHIPS, params![p.as_str(), id], |columns| {
+        Ok(Membership { group: GroupId(columns.id()?), display_name: columns.text()? })
+    })
+}

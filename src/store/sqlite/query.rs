@@ -1,0 +1,285 @@
+//! Statements and rows: from columns to values, and from errors of SQLite to errors of the store.
+
+use jiff::Timestamp;
+use rusqlite::types::Value;
+use rusqlite::{Connection, Params, ffi};
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use crate::model::ProviderName;
+use crate::store::StoreError;
+
+/// Prepared statements that a connection keeps: more than there are statements.
+pub(super) const STATEMENTS: usize = 300;
+
+/// Runs statements that were prepared once.
+pub(super) trait Query {
+    /// Runs a statement without rows; answers how many rows it changed.
+    fn run(&self, sql: &str, params: impl Params) -> Result<u64, StoreError>;
+
+    /// Calls `each` with every row. `what` names them in [`StoreError::Damaged`].
+    fn each(
+        &self,
+        what: &'static str,
+        sql: &str,
+        params: impl Params,
+        each: impl FnMut(Columns) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError>;
+
+    /// All rows.
+    fn all<T>(
+        &self,
+        what: &'static str,
+        sql: &str,
+        params: impl Params,
+        mut read: impl FnMut(&mut Columns) -> Result<T, StoreError>,
+    ) -> Result<Vec<T>, StoreError> {
+        let mut rows = Vec::new();
+        self.each(what, sql, params, |mut columns| {
+            rows.push(read(&mut columns)?);
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+
+    /// The first row, if there is one.
+    fn first<T>(
+        &self,
+        what: &'static str,
+        sql: &str,
+        params: impl Params,
+        read: impl FnOnce(&mut Columns) -> Result<T, StoreError>,
+    ) -> Result<Option<T>, StoreError>;
+
+    /// The row of a statement that always has one.
+    fn one<T>(
+        &self,
+        what: &'static str,
+        sql: &str,
+        params: impl Params,
+        read: impl FnOnce(&mut Columns) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let missing = || StoreError::Internal { problem: format!("a statement on `{what}` has no row") };
+        self.first(what, sql, params, read)?.ok_or_else(missing)
+    }
+}
+
+impl Query for Connection {
+    fn run(&self, sql: &str, params: impl Params) -> Result<u64, StoreError> {
+        Ok(self.prepare_cached(sql)?.execute(params)? as u64)
+    }
+
+    fn each(
+        &self,
+        what: &'static str,
+        sql: &str,
+        params: impl Params,
+        mut each: impl FnMut(Columns) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut statement = self.prepare_cached(sql)?;
+        let count = statement.column_count();
+        let mut rows = statement.query(params)?;
+        while let Some(row) = rows.next()? {
+            each(Columns::of(row, count, what)?)?;
+        }
+        Ok(())
+    }
+
+    fn first<T>(
+        &self,
+        what: &'static str,
+        sql: &str,
+        params: impl Params,
+        read: impl FnOnce(&mut Columns) -> Result<T, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        let mut statement = self.prepare_cached(sql)?;
+        let count = statement.column_count();
+        let mut rows = statement.query(params)?;
+        rows.next()?.map(|row| read(&mut Columns::of(row, count, what)?)).transpose()
+    }
+}
+
+/// Reads the columns of a row in their order; a value that is not what it should be is [`StoreError::Damaged`].
+pub(super) struct Columns {
+    values: std::vec::IntoIter<Value>,
+    what: &'static str,
+}
+
+impl Columns {
+    fn of(row: &rusqlite::Row<'_>, count: usize, what: &'static str) -> Result<Self, StoreError> {
+        let values = (0..count).map(|index| row.get(index)).collect::<rusqlite::Result<Vec<Value>>>()?;
+        Ok(Self { values: values.into_iter(), what })
+    }
+
+    fn damaged(&self, problem: &impl ToString) -> StoreError {
+        StoreError::Damaged { what: self.what, problem: problem.to_string() }
+    }
+
+    fn mistyped(&self, expected: &str, found: &Value) -> StoreError {
+        self.damaged(&format!("a column holds {} instead of {expected}", found.data_type()))
+    }
+
+    fn next(&mut self) -> Result<Value, StoreError> {
+        self.values.next().ok_or_else(|| self.damaged(&"a column is missing"))
+    }
+
+    pub(super) fn text(&mut self) -> Result<String, StoreError> {
+        match self.next()? {
+            Value::Text(text) => Ok(text),
+            other => Err(self.mistyped("text", &other)),
+        }
+    }
+
+    pub(super) fn text_or_none(&mut self) -> Result<Option<String>, StoreError> {
+        match self.next()? {
+            Value::Null => Ok(None),
+            Value::Text(text) => Ok(Some(text)),
+            other => Err(self.mistyped("text", &other)),
+        }
+    }
+
+    pub(super) fn integer(&mut self) -> Result<i64, StoreError> {
+        match self.next()? {
+            Value::Integer(number) => Ok(number),
+            other => Err(self.mistyped("a number", &other)),
+        }
+    }
+
+    pub(super) fn integer_or_none(&mut self) -> Result<Option<i64>, StoreError> {
+        match self.next()? {
+            Value::Null => Ok(None),
+            Value::Integer(number) => Ok(Some(number)),
+            other => Err(self.mistyped("a number", &other)),
+        }
+    }
+
+    pub(super) fn flag(&mut self) -> Result<bool, StoreError> {
+        Ok(self.integer()? != 0)
+    }
+
+    pub(super) fn count(&mut self) -> Result<u64, StoreError> {
+        let number = self.integer()?;
+        u64::try_from(number).map_err(|error| self.damaged(&error))
+    }
+
+    pub(super) fn time(&mut self) -> Result<Timestamp, StoreError> {
+        let number = self.integer()?;
+        Timestamp::from_nanosecond(i128::from(number)).map_err(|error| self.damaged(&error))
+    }
+
+    pub(super) fn time_or_none(&mut self) -> Result<Option<Timestamp>, StoreError> {
+        let number = self.integer_or_none()?;
+        let time = number.map(|number| Timestamp::from_nanosecond(i128::from(number)));
+        time.transpose().map_err(|error| self.damaged(&error))
+    }
+
+    pub(super) fn id(&mut self) -> Result<Uuid, StoreError> {
+        self.id_or_none()?.ok_or_else(|| self.damaged(&"an id is missing"))
+    }
+
+    pub(super) fn id_or_none(&mut self) -> Result<Option<Uuid>, StoreError> {
+        match self.next()? {
+            Value::Null => Ok(None),
+            Value::Blob(bytes) => Uuid::from_slice(&bytes).map(Some).map_err(|error| self.damaged(&error)),
+            other => Err(self.mistyped("an id", &other)),
+        }
+    }
+
+    pub(super) fn json<T: DeserializeOwned>(&mut self) -> Result<T, StoreError> {
+        let text = self.text()?;
+        serde_json::from_str(&text).map_err(|error| self.damaged(&error))
+    }
+
+    pub(super) fn json_or_none<T: DeserializeOwned>(&mut self) -> Result<Option<T>, StoreError> {
+        let text = self.text_or_none()?;
+        text.map(|text| serde_json::from_str(&text)).transpose().map_err(|error| self.damaged(&error))
+    }
+
+    /// A column whose text is checked by the type it becomes.
+    pub(super) fn parse<T>(&mut self) -> Result<T, StoreError>
+    where
+        T: TryFrom<String, Error: ToString>,
+    {
+        let text = self.text()?;
+        T::try_from(text).map_err(|error| self.damaged(&error))
+    }
+
+    pub(super) fn parse_or_none<T>(&mut self) -> Result<Option<T>, StoreError>
+    where
+        T: TryFrom<String, Error: ToString>,
+    {
+        match self.text_or_none()? {
+            None => Ok(None),
+            Some(text) => T::try_from(text).map(Some).map_err(|error| self.damaged(&error)),
+        }
+    }
+
+    pub(super) fn provider(&mut self) -> Result<ProviderName, StoreError> {
+        self.parse()
+    }
+
+    /// A column that holds one of a few words.
+    pub(super) fn word<T>(&mut self, from: impl FnOnce(&str) -> Option<T>) -> Result<T, StoreError> {
+        let word = self.text()?;
+        from(&word).ok_or_else(|| self.damaged(&format!("`{word}` is not a word of this column")))
+    }
+
+    /// As [`Columns::word`], for a column that may be empty.
+    pub(super) fn word_or_none<T>(&mut self, from: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, StoreError> {
+        let Some(word) = self.text_or_none()? else { return Ok(None) };
+        from(&word).map(Some).ok_or_else(|| self.damaged(&format!("`{word}` is not a word of this column")))
+    }
+}
+
+/// The result code of SQLite behind an error.
+fn result_code(error: &rusqlite::Error) -> Option<&ffi::Error> {
+    match error {
+        rusqlite::Error::SqliteFailure(error, _) | rusqlite::Error::SqlInputError { error, .. } => Some(error),
+        _ => None,
+    }
+}
+
+/// Tells whether the file itself is at fault: something else, or damaged.
+pub(super) fn is_not_a_database(error: &rusqlite::Error) -> bool {
+    let code = result_code(error).map(|error| error.code);
+    matches!(code, Some(ffi::ErrorCode::NotADatabase | ffi::ErrorCode::DatabaseCorrupt))
+}
+
+/// Tells whether a value that must be unique is there already.
+pub(super) fn is_unique_violation(error: &rusqlite::Error) -> bool {
+    let unique = [ffi::SQLITE_CONSTRAINT_UNIQUE, ffi::SQLITE_CONSTRAINT_PRIMARYKEY];
+    result_code(error).is_some_and(|error| unique.contains(&error.extended_code))
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        use ffi::ErrorCode::{
+            CannotOpen, DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, FileLockingProtocolFailed,
+            NotADatabase, OutOfMemory, ReadOnly, SystemIoFailure,
+        };
+        let problem = error.to_string();
+        match (result_code(&error).map(|error| error.code), error) {
+            (
+                Some(
+                    DatabaseBusy
+                    | DatabaseLocked
+                    | OutOfMemory
+                    | ReadOnly
+                    | SystemIoFailure
+                    | DiskFull
+                    | CannotOpen
+                    | FileLockingProtocolFailed,
+                ),
+                _,
+            ) => Self::Unavailable { problem },
+            (Some(DatabaseCorrupt | NotADatabase), _) => Self::Damaged { what: "database", problem },
+            (
+                None,
+                rusqlite::Error::FromSqlConversionFailure(..)
+                | rusqlite::Error::Utf8Error(..)
+                | rusqlite::Error::InvalidColumnType(..),
+            ) => Self::Damaged { what: "row", problem },
+            _ => Self::Internal { problem },
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What the target refused, and what was spent on writing.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, params};
+
+use super::Transaction;
+use super::query::Query as _;
+use crate::model::{DocumentKey, MemberKey, Refusal, RefusalKey, Role, WriteBudget};
+use crate::store::StoreError;
+use crate::store::encoding::nanos;
+
+/// Most refusals that are remembered. What is beyond is found out anew after a restart.
+const MOST: i64 = 10_000;
+
+/// The key columns: reach, member, role.
+fn key_columns(key: &RefusalKey) -> (String, String, String) {
+    let member = key.member.as_ref().map(|member| member.as_str().to_owned());
+    let role = key.role.as_ref().map(|role| role.as_str().to_owned());
+    (key.reach.to_string(), member.unwrap_or_default(), role.unwrap_or_default())
+}
+
+/// All refusals.
+pub(crate) fn all(db: &Connection) -> Result<Vec<Refusal>, StoreError> {
+    let sql = "SELECT reach, member_key, role, reason, since, probe_at, probes FROM refusals \
+        ORDER BY reach, member_key, role LIMIT ?";
+    db.all("refusals", sql, [MOST], |columns| {
+        let reach = columns.parse()?;
+        let member = Some(columns.text()?).filter(|key| !key.is_empty()).map(|key| MemberKey::of(&key));
+        let role = Some(columns.text()?).filter(|role| !role.is_empty()).map(|role| Role::new(&role));
+        let role =
+            role.transpose().map_err(|error| StoreError::Damaged { what: "refusals", problem: error.to_string() })?;
+        Ok(Refusal {
+            key: RefusalKey { reach, member, role },
+            reason: columns.text()?,
+            since: columns.time()?,
+            probe_at: columns.time()?,
+            probes: u32::try_from(columns.count()?).unwrap_or(u32::MAX),
+        })
+    })
+}
+
+/// Remembers refusals and forgets others.
+pub(crate) fn change(tx: &mut Transaction<'_>, put: &[Refusal], remove: &[RefusalKey]) -> Result<(), StoreError> {
+    for key in remove {
+        let (reach, member, role) = key_columns(key);
+        let sql = "DELETE FROM refusals WHERE reach = ? AND member_key = ? AND role = ?";
+        tx.db.run(sql, [reach, member, role])?;
+    }
+    for refusal in put {
+        let (reach, member, role) = key_columns(&refusal.key);
+        let (since, probe_at) = (nanos(refusal.since), nanos(refusal.probe_at));
+        tx.db.run(
+            "INSERT INTO refusals (reach, member_key, role, reason, since, probe_at, probes) \
+             SELECT ?, ?, ?, ?, ?, ?, ? WHERE (SELECT count(*) FROM refusals) < ? \
+             ON CONFLICT DO UPDATE SET reason = excluded.reason, probe_at = excluded.probe_at, \
+             probes = excluded.probes",
+            params![reach, member, role, refusal.reason, since, probe_at, refusal.probes, MOST],
+        )?;
+    }
+    Ok(())
+}
+
+/// The budgets of which something was spent.
+pub(crate) fn budgets(db: &Connection) -> Result<BTreeMap<DocumentKey, WriteBudget>, StoreError> {
+    let budgets = db.all("write_budgets", "SELECT document, since, writes FROM write_budgets", [], |columns| {
+        let document = columns.parse()?;
+        let (since, writes) = (columns.time()?, u32::try_from(columns.count()?).unwrap_or(u32::MAX));
+        Ok((document, WriteBudget { since, writes }))
+    })?;
+    Ok(budgets.into_iter().collect())
+}
+
+/// Remembers what was spent on a document, and forgets what was spent on others before their last hour.
+pub(crate) fn put_budget(
+    tx: &mut Transaction<'_>,
+    document: &DocumentKey,
+    budget: WriteBudget,
+) -> Result<(), StoreError> {
+    let before = budget.since.saturating_sub(WriteBudget::WINDOW).unwrap_or(budget.since);
+    tx.db.run("DELETE FROM write_budgets WHERE since < ?", [nanos(before)])?;
+    tx.db.run(
+        "INSERT INTO write_budgets (document, since, writes) VALUES (?, ?, ?) \
+         ON CONFLICT DO UPDATE SET since = excluded.since, writes = excluded.writes",
+        params![document.to_string(), nanos(budget.since), budget.writes],
+    )?;
+    Ok(())
+}

@@ -1,0 +1,254 @@
+//! Specs that are in force, and all their versions.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, params};
+
+use super::Transaction;
+use super::query::{Columns, Query as _};
+use super::{history, orphans};
+use crate::store::audit::{AuditDraft, sha256};
+use crate::store::versions::{
+    ObjectId, SECRET, TARGET, action, actor, is_same, lists_others, significant, uid_of, verb,
+};
+use crate::store::{SpecPhase, SpecState, SpecVersion, StoreError, StoredSpec, VersionRef};
+
+fn spec(columns: &mut Columns) -> Result<StoredSpec, StoreError> {
+    Ok(StoredSpec {
+        kind: columns.text()?,
+        namespace: Some(columns.text()?).filter(|namespace| !namespace.is_empty()),
+        name: columns.text()?,
+        generation: columns.integer()?,
+        state: columns.word(SpecState::from_word)?,
+        source: columns.text()?,
+        json: columns.text()?,
+    })
+}
+
+/// All last good specs, by kind, namespace and name.
+pub(crate) fn all(db: &Connection) -> Result<Vec<StoredSpec>, StoreError> {
+    let sql = "SELECT kind, namespace, name, generation, state, source, json FROM specs ORDER BY kind, namespace, name";
+    db.all("specs", sql, [], spec)
+}
+
+/// One last good spec.
+pub(crate) fn find(db: &Connection, id: &ObjectId) -> Result<Option<StoredSpec>, StoreError> {
+    let sql = "SELECT kind, namespace, name, generation, state, source, json FROM specs \
+        WHERE kind = ? AND namespace = ? AND name = ?";
+    db.first("specs", sql, [&id.kind, &id.namespace, &id.name], spec)
+}
+
+/// Sets the state of a spec; nothing happens when there is none.
+pub(crate) fn set_state(tx: &mut Transaction<'_>, id: &ObjectId, state: SpecState) -> Result<(), StoreError> {
+    let sql = "UPDATE specs SET state = ? WHERE kind = ? AND namespace = ? AND name = ?";
+    let updated = tx.db.run(sql, params![state.as_str(), id.kind, id.namespace, id.name])?;
+    if updated > 0 {
+        append_phase(tx, id, state.into())?;
+    }
+    Ok(())
+}
+
+/// Stores a spec and its version.
+pub(crate) fn put(
+    tx: &mut Transaction<'_>,
+    spec: &StoredSpec,
+    written_by: Option<&str>,
+) -> Result<Option<VersionRef>, StoreError> {
+    let id = ObjectId::new(&spec.kind, spec.namespace.as_deref(), &spec.name);
+    orphans::reclaim(tx, spec)?;
+    let version = append(tx, &id, spec, written_by)?;
+    if spec.kind == SECRET {
+        audit_secret(tx, &id, Some(spec), &spec.source)?;
+    }
+    tx.db.run(
+        "INSERT INTO specs (kind, namespace, name, generation, state, source, json) \
+         VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET generation = excluded.generation, \
+         state = excluded.state, source = excluded.source, json = excluded.json",
+        params![id.kind, id.namespace, id.name, spec.generation, spec.state.as_str(), spec.source, spec.json],
+    )?;
+    Ok(version)
+}
+
+/// Forgets a spec.
+pub(crate) fn remove(tx: &mut Transaction<'_>, id: &ObjectId) -> Result<(), StoreError> {
+    if id.kind == SECRET {
+        audit_secret(tx, id, None, "")?;
+    }
+    let sql = "DELETE FROM specs WHERE kind = ? AND namespace = ? AND name = ?";
+    tx.db.run(sql, [&id.kind, &id.namespace, &id.name])?;
+    append_phase(tx, id, SpecPhase::Removed)?;
+    if id.kind == TARGET {
+        history::append_no_inventory(tx, &id.name)?;
+    }
+    Ok(())
+}
+
+/// Appends to the audit what becomes of a Secret: its name, and nothing that it holds. `after`: none when it goes.
+fn audit_secret(
+    tx: &mut Transaction<'_>,
+    id: &ObjectId,
+    after: Option<&StoredSpec>,
+    source: &str,
+) -> Result<(), StoreError> {
+    let before = find(tx.db, id)?;
+    let (verb, source) = match (&before, after) {
+        (None, Some(_)) => ("add", source),
+        (Some(before), Some(after)) if before.json != after.json => ("change", source),
+        (Some(before), None) => ("remove", before.source.as_str()),
+        (Some(_), Some(_)) | (None, None) => return Ok(()),
+    };
+    let action = action("token", verb);
+    tx.audit(AuditDraft::configuration(tx.now, &actor(None, source), &action, &id.subject(), None));
+    Ok(())
+}
+
+/// The newest version of an object.
+struct Newest {
+    seq: i64,
+    uid: String,
+    generation: i64,
+    phase: SpecPhase,
+    source: String,
+    json: Option<String>,
+}
+
+fn newest(tx: &Transaction<'_>, id: &ObjectId) -> Result<Option<Newest>, StoreError> {
+    let sql = "SELECT seq, uid, generation, phase, source, json FROM spec_versions \
+        WHERE kind = ? AND namespace = ? AND name = ? ORDER BY seq DESC LIMIT 1";
+    tx.db.first("spec_versions", sql, [&id.kind, &id.namespace, &id.name], |columns| {
+        Ok(Newest {
+            seq: columns.integer()?,
+            uid: columns.text()?,
+            generation: columns.integer()?,
+            phase: columns.word(SpecPhase::from_word)?,
+            source: columns.text()?,
+            json: columns.text_or_none()?,
+        })
+    })
+}
+
+/// Appends what `spec` says now, unless that is its newest version. Answers the version that is in force; none for kinds
+/// without versions.
+fn append(
+    tx: &mut Transaction<'_>,
+    id: &ObjectId,
+    spec: &StoredSpec,
+    written_by: Option<&str>,
+) -> Result<Option<VersionRef>, StoreError> {
+    if id.kind == SECRET {
+        return Ok(None);
+    }
+    let before = newest(tx, id)?.filter(|before| before.phase != SpecPhase::Removed);
+    let json = significant(&spec.json);
+    let phase = SpecPhase::from(spec.state);
+    let uid = match (uid_of(&json), &before) {
+        (Some(uid), _) => uid,
+        (None, Some(before)) => before.uid.clone(),
+        (None, None) => tx.new_id().simple().to_string(),
+    };
+    if let Some(before) = &before
+        && (before.phase, before.generation, &before.uid) == (phase, spec.generation, &uid)
+        && is_same(before.json.as_deref(), &json)
+    {
+        return Ok(Some(VersionRef { seq: before.seq, uid, is_new: false }));
+    }
+    if id.kind == TARGET && before.as_ref().is_some_and(|before| lists_others(before.json.as_deref(), &json)) {
+        history::append_no_inventory(tx, &id.name)?;
+    }
+    let seq = tx.next_seq();
+    tx.db.run(
+        "INSERT INTO spec_versions (seq, at, kind, namespace, name, uid, generation, phase, written_by, source, json) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        params![
+            seq,
+            tx.now_nanos(),
+            id.kind,
+            id.namespace,
+            id.name,
+            uid,
+            spec.generation,
+            phase.as_str(),
+            written_by,
+            spec.source,
+            json
+        ],
+    )?;
+    let verb = match (&before, phase) {
+        (None, SpecPhase::Active) => "apply",
+        (_, SpecPhase::Active) => "change",
+        (_, phase) => verb(phase),
+    };
+    let detail = serde_json::json!({"uid": uid, "generation": spec.generation, "specHash": sha256(&[&json])});
+    let (who, action) = (actor(written_by, &spec.source), action(&id.kind, verb));
+    let draft = AuditDraft::configuration(tx.now, &who, &action, &id.subject(), Some(seq));
+    tx.audit(draft.with_detail(detail.to_string()));
+    Ok(Some(VersionRef { seq, uid, is_new: true }))
+}
+
+/// Appends that an object is in another phase, unless it is in that phase already or has no version.
+fn append_phase(tx: &mut Transaction<'_>, id: &ObjectId, phase: SpecPhase) -> Result<(), StoreError> {
+    let Some(before) = newest(tx, id)? else { return Ok(()) };
+    if before.phase == phase || before.phase == SpecPhase::Removed {
+        return Ok(());
+    }
+    let seq = tx.next_seq();
+    tx.db.run(
+        "INSERT INTO spec_versions (seq, at, kind, namespace, name, uid, generation, phase, written_by, source, json) \
+         SELECT ?1, ?2, kind, namespace, name, uid, generation, ?3, NULL, source, iif(?3 = 'removed', NULL, json) \
+         FROM spec_versions WHERE seq = ?4",
+        params![seq, tx.now_nanos(), phase.as_str(), before.seq],
+    )?;
+    let detail = serde_json::json!({"uid": before.uid, "generation": before.generation});
+    let (who, action) = (actor(None, &before.source), action(&id.kind, verb(phase)));
+    let draft = AuditDraft::configuration(tx.now, &who, &action, &id.subject(), Some(seq));
+    tx.audit(draft.with_detail(detail.to_string()));
+    Ok(())
+}
+
+fn version(columns: &mut Columns) -> Result<SpecVersion, StoreError> {
+    Ok(SpecVersion {
+        seq: columns.integer()?,
+        at: columns.time()?,
+        kind: columns.text()?,
+        namespace: Some(columns.text()?).filter(|namespace| !namespace.is_empty()),
+        name: columns.text()?,
+        uid: columns.text()?,
+        generation: columns.integer()?,
+        phase: columns.word(SpecPhase::from_word)?,
+        written_by: columns.text_or_none()?,
+        source: columns.text()?,
+        json: columns.text_or_none()?,
+    })
+}
+
+/// The uids of the objects of a kind that are there, by namespace and name.
+pub(crate) fn uids(db: &Connection, kind: &str) -> Result<BTreeMap<(Option<String>, String), String>, StoreError> {
+    let sql = "SELECT s.namespace, s.name, (SELECT v.uid FROM spec_versions v WHERE v.kind = s.kind \
+        AND v.namespace = s.namespace AND v.name = s.name ORDER BY v.seq DESC LIMIT 1) FROM specs s WHERE s.kind = ?";
+    let mut uids = BTreeMap::new();
+    db.each("spec_versions", sql, [kind], |mut columns| {
+        let namespace = Some(columns.text()?).filter(|namespace| !namespace.is_empty());
+        let name = columns.text()?;
+        if let Some(uid) = columns.text_or_none()? {
+            uids.insert((namespace, name), uid);
+        }
+        Ok(())
+    })?;
+    Ok(uids)
+}
+
+/// All versions of one custom resource, oldest first.
+pub(crate) fn versions(db: &Connection, id: &ObjectId) -> Result<Vec<SpecVersion>, StoreError> {
+    let sql = "SELECT seq, at, kind, namespace, name, uid, generation, phase, written_by, source, json \
+        FROM spec_versions WHERE kind = ? AND namespace = ? AND name = ? ORDER BY seq";
+    db.all("spec_versions", sql, [&id.kind, &id.namespace, &id.name], version)
+}
+
+/// The versions in force as of a position, by kind, namespace and name; removed ones are left out.
+pub(crate) fn in_force_at(db: &Connection, seq: i64) -> Result<Vec<SpecVersion>, StoreError> {
+    let sql = "SELECT seq, at, kind, namespace, name, uid, generation, phase, written_by, source, json \
+        FROM spec_versions v WHERE seq <= ?1 AND phase <> 'removed' AND seq = (SELECT max(l.seq) \
+        FROM spec_versions l WHERE l.kind = v.kind AND l.namespace = v.namespace AND l.name = v.name \
+        AND l.seq <= ?1) ORDER BY kind, namespace, name";
+    db.all("spec_versions", sql, [seq], version)
+}

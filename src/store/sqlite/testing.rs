@@ -1,0 +1,158 @@
+//! What tests do behind the store's back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use rusqlite::{Connection, params_from_iter};
+
+use super::Transaction;
+use super::query::{Columns, Query as _};
+use super::{audit, groups, ledger, list, members, schema, transaction, users};
+use crate::model::ProviderName;
+use crate::scim::{Filter, ResourceType};
+use crate::store::{StoreError, Usage};
+
+/// Runs SQL.
+pub(crate) fn tamper(tx: &mut Transaction<'_>, sql: &str) -> Result<(), StoreError> {
+    Ok(tx.db.execute_batch(sql)?)
+}
+
+/// Lets the file grow to so many pages and no further: a full disk.
+pub(crate) fn limit_pages(tx: &mut Transaction<'_>, pages: u32) -> Result<(), StoreError> {
+    tx.db.one("pages", &format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
+}
+
+/// What the connection is set to.
+pub(crate) fn settings(tx: &mut Transaction<'_>) -> Result<[(&'static str, String); 3], StoreError> {
+    let sql = "SELECT CAST(f.foreign_keys AS TEXT), j.journal_mode, CAST(s.synchronous AS TEXT) \
+        FROM pragma_foreign_keys f, pragma_journal_mode j, pragma_synchronous s";
+    tx.db.one("settings", sql, [], |columns| {
+        let mut text = || columns.text();
+        Ok([("foreign_keys", text()?), ("journal_mode", text()?), ("synchronous", text()?)])
+    })
+}
+
+/// What a provider has stored, counted anew.
+pub(crate) fn recount(db: &Connection, p: &ProviderName) -> Result<Usage, StoreError> {
+    let sql = "SELECT (SELECT count(*) FROM users WHERE provider = ?1), \
+        (SELECT count(*) FROM groups WHERE provider = ?1), (SELECT count(*) FROM members WHERE provider = ?1), \
+        (SELECT coalesce(sum(octet_length(resource)), 0) FROM users WHERE provider = ?1) \
+        + (SELECT coalesce(sum(octet_length(resource)), 0) FROM groups WHERE provider = ?1)";
+    db.one("counters", sql, [p.as_str()], |columns| {
+        Ok(Usage {
+            users: columns.integer()?,
+            groups: columns.integer()?,
+            members: columns.integer()?,
+            bytes: columns.integer()?,
+        })
+    })
+}
+
+/// The audit table as text, without the names.
+pub(crate) fn dump_audit(db: &Connection) -> Result<String, StoreError> {
+    let sql = "SELECT group_concat(json_array(actor, cause_seqs, document, role, condition_hash, subject, detail)) FROM audit";
+    db.one("audit", sql, [], Columns::text)
+}
+
+/// The steps of the plan for a statement.
+pub(crate) fn plan(db: &Connection, statement: &str) -> Result<Vec<String>, StoreError> {
+    let mut statement = db.prepare(&format!("EXPLAIN QUERY PLAN {statement}"))?;
+    let nothing = vec![rusqlite::types::Null; statement.parameter_count()];
+    let rows = statement.query_map(params_from_iter(nothing), |row| row.get(3))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The look-up of a list with a filter.
+pub(crate) fn select(of: ResourceType, p: &ProviderName, filter: &Filter) -> String {
+    format!("{} ORDER BY position LIMIT 9", list::select(of, "*", p, Some(filter)).unwrap().sql)
+}
+
+/// The statements of which the writes of requests consist. Deleting a group is left out: it takes all of the group's
+/// memberships along.
+pub(crate) const WRITES: [&str; 35] = [
+    users::ONE,
+    users::CREATE,
+    users::ADD_EMAIL,
+    users::UPDATE,
+    users::RENAME,
+    users::REMOVE_EMAILS,
+    users::DELETE,
+    users::BURY,
+    users::TAKEN,
+    groups::ONE,
+    groups::CREATE,
+    groups::SET_COUNT,
+    groups::UPDATE_MEMBERS,
+    groups::UPDATE,
+    groups::BURY,
+    groups::TAKEN,
+    members::ADD,
+    members::REMOVE,
+    members::KNOWN,
+    members::NAMES_SOMEBODY,
+    members::PRESENT,
+    members::LEAVE,
+    members::REMOVE_EVERYWHERE,
+    members::JOIN_WAITING,
+    members::JOINED,
+    members::MEMBERSHIPS,
+    ledger::FORGET,
+    ledger::PUT,
+    ledger::CLAIMS_OF,
+    ledger::REMOVE_CLAIM,
+    ledger::PUT_CLAIM,
+    transaction::EVENT,
+    transaction::COUNT,
+    audit::NAME,
+    audit::APPEND,
+];
+
+/// Makes a database file as the first step of the schema left it, and runs SQL on it.
+pub(crate) fn first_version(path: &str, run: impl FnOnce(&Connection) -> rusqlite::Result<()>) {
+    let db = Connection::open(path).unwrap();
+    db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA foreign_keys = on").unwrap();
+    schema::migrate_by(&db, path, &schema::STEPS[..1]).unwrap();
+    run(&db).unwrap();
+}
+
+/// The instructions that the writer ran, in all and in the longest transaction.
+#[derive(Clone, Default)]
+pub(crate) struct Meter {
+    since: Arc<AtomicU64>,
+    most: Arc<AtomicU64>,
+    pub(crate) transactions: Arc<AtomicU64>,
+}
+
+impl Meter {
+    const GRAIN: i32 = 100;
+
+    /// Begins to count on the connection of a transaction.
+    pub(crate) fn attach(&self, tx: &mut Transaction<'_>) -> Result<(), StoreError> {
+        let (progress, commit) = (self.clone(), self.clone());
+        let grain = Self::GRAIN.unsigned_abs().into();
+        let count = move || {
+            progress.since.fetch_add(grain, Relaxed);
+            false
+        };
+        tx.db.progress_handler(Self::GRAIN, Some(count))?;
+        let committed = move || {
+            commit.most.fetch_max(commit.since.swap(0, Relaxed), Relaxed);
+            commit.transactions.fetch_add(1, Relaxed);
+            false
+        };
+        Ok(tx.db.commit_hook(Some(committed))?)
+    }
+
+    pub(crate) fn reset(&self) {
+        for counter in [&self.since, &self.most, &self.transactions] {
+            counter.store(0, Relaxed);
+        }
+    }
+
+    /// The longest transaction since the last look. What was rolled back counts as well.
+    pub(crate) fn most(&self) -> u64 {
+        let most = self.most.load(Relaxed).max(self.since.load(Relaxed));
+        self.reset();
+        most
+    }
+}

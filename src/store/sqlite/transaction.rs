@@ -1,0 +1,195 @@
+//! An open write transaction, shared by the requests of one batch.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, params};
+use uuid::Uuid;
+
+use super::audit;
+use super::events;
+use super::query::Query as _;
+use crate::model::{Clock, DirectoryChange, ProviderName, Seq};
+use crate::store::audit::AuditDraft;
+use crate::store::encoding::{json, nanos};
+use crate::store::{Epoch, StoreError, Usage};
+
+/// What transactions take from outside the database.
+#[derive(Clone)]
+pub(super) struct Ports {
+    pub(super) clock: std::sync::Arc<dyn Clock>,
+    /// Makes ids for objects that nobody else gives one.
+    pub(super) new_id: std::sync::Arc<dyn Fn() -> Uuid + Send + Sync>,
+}
+
+/// An open write transaction. Events, audit rows and counters are gathered and written at its end.
+pub(crate) struct Transaction<'c> {
+    /// The connection that the transaction is open on.
+    pub(super) db: &'c mut Connection,
+    /// When the batch began: the time of everything in it.
+    pub(crate) now: Timestamp,
+    ports: &'c Ports,
+    epoch: Epoch,
+    seq: Seq,
+    audit_seq: i64,
+    audit_hash: String,
+    events: Vec<(Seq, ProviderName, String)>,
+    audit: Vec<AuditDraft>,
+    counters: BTreeMap<ProviderName, Usage>,
+}
+
+/// What was gathered when a request began.
+struct Mark {
+    epoch: Epoch,
+    seq: Seq,
+    events: usize,
+    audit: usize,
+    counters: BTreeMap<ProviderName, Usage>,
+}
+
+/// Where the two logs end and who leads: another process may have written.
+const STATE: &str = concat!(
+    "SELECT ",
+    events::highest_seq!(),
+    ", a.seq, a.hash, coalesce((SELECT epoch FROM leadership), 0) \
+     FROM (SELECT 1) LEFT JOIN (SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1) a"
+);
+
+pub(super) const EVENT: &str = "INSERT INTO events (seq, provider, at, change) VALUES (?, ?, ?, ?)";
+
+pub(super) const COUNT: &str = "INSERT INTO counters (provider, users, groups, members, bytes) VALUES (?, ?, ?, ?, ?) \
+    ON CONFLICT (provider) DO UPDATE SET users = users + excluded.users, groups = groups + excluded.groups, \
+        members = members + excluded.members, bytes = bytes + excluded.bytes";
+
+impl<'c> Transaction<'c> {
+    /// Begins a transaction, for which the lock is waited.
+    pub(super) fn begin(db: &'c mut Connection, ports: &'c Ports) -> Result<Self, StoreError> {
+        db.run("BEGIN IMMEDIATE", [])?;
+        let (seq, audit_seq, audit_hash, epoch) = db.one("audit", STATE, [], |columns| {
+            Ok((columns.integer()?, columns.integer_or_none()?, columns.text_or_none()?, columns.integer()?))
+        })?;
+        Ok(Self {
+            db,
+            now: ports.clock.now(),
+            ports,
+            epoch: Epoch::of(epoch),
+            seq,
+            audit_seq: audit_seq.unwrap_or(0),
+            audit_hash: audit_hash.unwrap_or_default(),
+            events: Vec::new(),
+            audit: Vec::new(),
+            counters: BTreeMap::new(),
+        })
+    }
+
+    /// Runs one request in a savepoint of its own, so that one that fails leaves nothing behind. An error of this
+    /// function means that the transaction is lost; those of a request are its own.
+    pub(super) fn request(&mut self, run: impl FnOnce(&mut Self) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        self.db.run("SAVEPOINT request", [])?;
+        let mark = self.mark();
+        match run(self) {
+            Ok(()) => {}
+            Err(error @ (StoreError::Unavailable { .. } | StoreError::Damaged { what: "database", .. })) => {
+                return Err(error);
+            }
+            Err(_) => {
+                self.db.run("ROLLBACK TO request", [])?;
+                self.back_to(mark);
+            }
+        }
+        self.db.run("RELEASE request", [])?;
+        Ok(())
+    }
+
+    /// Writes both logs and the counters, and commits. Answers the last position of the log.
+    pub(super) fn finish(mut self) -> Result<Seq, StoreError> {
+        let at = nanos(self.now);
+        for (seq, provider, change) in &self.events {
+            self.db.run(EVENT, params![seq, provider.as_str(), at, change])?;
+        }
+        for (provider, all) in &self.counters {
+            self.db.run(COUNT, params![provider.as_str(), all.users, all.groups, all.members, all.bytes])?;
+        }
+        for draft in std::mem::take(&mut self.audit) {
+            self.audit_seq += 1;
+            let row = draft.chained(self.audit_seq, &self.audit_hash)?;
+            audit::append(self.db, &row)?;
+            self.audit_hash = row.hash;
+        }
+        self.db.run("COMMIT", [])?;
+        Ok(self.seq)
+    }
+
+    fn mark(&self) -> Mark {
+        Mark {
+            epoch: self.epoch,
+            seq: self.seq,
+            events: self.events.len(),
+            audit: self.audit.len(),
+            counters: self.counters.clone(),
+        }
+    }
+
+    fn back_to(&mut self, mark: Mark) {
+        self.epoch = mark.epoch;
+        self.seq = mark.seq;
+        self.events.truncate(mark.events);
+        self.audit.truncate(mark.audit);
+        self.counters = mark.counters;
+    }
+
+    /// The time of this transaction as it is stored.
+    pub(super) fn now_nanos(&self) -> i64 {
+        nanos(self.now)
+    }
+
+    /// A new id for an object.
+    pub(super) fn new_id(&self) -> Uuid {
+        (self.ports.new_id)()
+    }
+
+    /// The epoch of the database, which nobody else changes before this transaction ends.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// A request of this transaction began this epoch.
+    pub(super) fn led_under(&mut self, epoch: Epoch) {
+        self.epoch = epoch;
+    }
+
+    /// Appends to the event log; answers the position.
+    pub(crate) fn event(&mut self, provider: &ProviderName, change: &DirectoryChange) -> Result<Seq, StoreError> {
+        let change = json(change)?;
+        let seq = self.next_seq();
+        self.events.push((seq, provider.clone(), change));
+        Ok(seq)
+    }
+
+    /// The last position that was taken.
+    pub(super) fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    /// The next position of the one sequence of events and history. Whoever takes it writes a row with it.
+    pub(super) fn next_seq(&mut self) -> Seq {
+        self.seq += 1;
+        self.seq
+    }
+
+    /// Appends to the audit log.
+    pub(crate) fn audit(&mut self, draft: AuditDraft) {
+        self.audit.push(draft);
+    }
+
+    /// Counts what came or went.
+    pub(crate) fn count(&mut self, provider: &ProviderName, change: Usage) {
+        let counter = self.counters.entry(provider.clone()).or_default();
+        *counter = counter.plus(change);
+    }
+
+    /// What came or went of this provider in this transaction.
+    pub(super) fn counted(&self, provider: &ProviderName) -> Usage {
+        self.counters.get(provider).copied().unwrap_or_default()
+    }
+}

@@ -1,0 +1,213 @@
+//! Users: rows, their e-mail look-up, their events and audit rows.
+
+use rusqlite::{Connection, params};
+
+use super::Transaction;
+use super::members;
+use super::query::{Columns, Query as _, is_unique_violation};
+use crate::model::{DirectoryChange, ProviderName, UserFacts, UserId};
+use crate::store::audit::AuditDraft;
+use crate::store::encoding::{json, size};
+use crate::store::quota::Growth;
+use crate::store::users::EncodedUser;
+use crate::store::{DeleteOutcome, NewUser, Origin, Quota, StoreError, Usage, UserRecord, UserUpdate};
+
+/// What [`user_row`] reads.
+pub(super) const COLUMNS: &str =
+    "id, active, user_name, external_id, emails, resource, version, created_at, updated_at";
+
+pub(super) const ONE: &str = "SELECT id, active, user_name, external_id, emails, resource, version, created_at, updated_at \
+    FROM users WHERE provider = ? AND id = ?";
+
+pub(super) const CREATE: &str = "INSERT INTO users (provider, id, active, user_name, user_name_fold, external_id, emails, \
+    resource, version, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, ?9, ?9)";
+
+pub(super) const ADD_EMAIL: &str = "INSERT INTO user_emails (user, value_fold, kind_fold, provider) \
+    VALUES ((SELECT position FROM users WHERE provider = ?1 AND id = ?2), ?3, ?4, ?1) ON CONFLICT DO NOTHING";
+
+pub(super) const UPDATE: &str = "UPDATE users SET active = ?, external_id = ?, emails = ?, resource = ?, version = ?, \
+    updated_at = ? WHERE provider = ? AND id = ? AND version = ?";
+
+pub(super) const RENAME: &str = "UPDATE users SET user_name = ?, user_name_fold = ? WHERE provider = ? AND id = ?";
+
+pub(super) const REMOVE_EMAILS: &str =
+    "DELETE FROM user_emails WHERE user = (SELECT position FROM users WHERE provider = ? AND id = ?)";
+
+pub(super) const DELETE: &str = "DELETE FROM users WHERE provider = ? AND id = ?";
+
+pub(super) const BURY: &str = "INSERT INTO tombstones (provider, id, kind, deleted_at) VALUES (?, ?, 'user', ?) \
+    ON CONFLICT DO NOTHING";
+
+/// Which of the values that must be unique a user has who is not this one. Parameters: provider, id, or none for a new user,
+/// external id, folded name.
+pub(super) const TAKEN: &str = "SELECT \
+    EXISTS (SELECT 1 FROM users WHERE provider = ?1 AND external_id = ?3 AND id IS NOT ?2), \
+    EXISTS (SELECT 1 FROM users WHERE provider = ?1 AND user_name_fold = ?4 AND id IS NOT ?2)";
+
+/// Facts from the columns `id, active, user_name, external_id, emails`.
+pub(super) fn facts(columns: &mut Columns) -> Result<UserFacts, StoreError> {
+    Ok(UserFacts {
+        id: UserId(columns.id()?),
+        active: columns.flag()?,
+        user_name: columns.text()?,
+        external_id: columns.text_or_none()?,
+        emails: columns.json()?,
+    })
+}
+
+pub(super) fn user_row(columns: &mut Columns) -> Result<UserRecord, StoreError> {
+    Ok(UserRecord {
+        facts: facts(columns)?,
+        resource: columns.json()?,
+        version: columns.integer()?,
+        created_at: columns.time()?,
+        updated_at: columns.time()?,
+    })
+}
+
+/// One user.
+pub(crate) fn find(db: &Connection, p: &ProviderName, id: UserId) -> Result<Option<UserRecord>, StoreError> {
+    db.first("users", ONE, params![p.as_str(), id.0], user_row)
+}
+
+/// Runs a statement that writes values which must be unique; `own`: the user that has values already. When another user
+/// has one of them, tells which.
+fn write_unique(
+    tx: &Transaction<'_>,
+    p: &ProviderName,
+    (facts, own): (&UserFacts, Option<UserId>),
+    name_fold: &str,
+    write: impl FnOnce() -> rusqlite::Result<usize>,
+) -> Result<usize, StoreError> {
+    let error = match write() {
+        Err(error) if is_unique_violation(&error) => error,
+        other => return Ok(other?),
+    };
+    let values = params![p.as_str(), own.map(|id| id.0), facts.external_id, name_fold];
+    let (external_id, name) = tx.db.one("users", TAKEN, values, |columns| Ok((columns.flag()?, columns.flag()?)))?;
+    Err(match (external_id, name) {
+        (true, _) => StoreError::Taken { attribute: "externalId" },
+        (_, true) => StoreError::Taken { attribute: "userName" },
+        _ if own.is_none() && find(tx.db, p, facts.id)?.is_some() => StoreError::Taken { attribute: "id" },
+        _ => error.into(),
+    })
+}
+
+fn add_emails(tx: &Transaction<'_>, p: &ProviderName, id: UserId, user: &EncodedUser) -> Result<(), StoreError> {
+    for (value, kind) in &user.email_keys {
+        tx.db.run(ADD_EMAIL, params![p.as_str(), id.0, value, kind])?;
+    }
+    Ok(())
+}
+
+/// Stores a user.
+pub(crate) fn create(
+    tx: &mut Transaction<'_>,
+    p: &ProviderName,
+    o: &Origin,
+    quota: &Quota,
+    user: NewUser,
+    encoded: &EncodedUser,
+) -> Result<UserRecord, StoreError> {
+    let NewUser { resource, facts } = user;
+    let id = facts.id;
+    tx.grow(p, quota, Usage { users: 1, bytes: size(&encoded.resource), ..Usage::default() }, Growth::Plain)?;
+    write_unique(tx, p, (&facts, None), &encoded.user_name_fold, || {
+        tx.db.prepare_cached(CREATE)?.execute(params![
+            p.as_str(),
+            id.0,
+            facts.active,
+            facts.user_name,
+            encoded.user_name_fold,
+            facts.external_id,
+            encoded.emails,
+            encoded.resource,
+            tx.now_nanos()
+        ])
+    })?;
+    add_emails(tx, p, id, encoded)?;
+    let mut causes = vec![tx.event(p, &DirectoryChange::User(facts.for_access()))?];
+    causes.extend(members::join_waiting(tx, p, id.0, Some(id))?);
+    tx.audit(AuditDraft::directory(tx.now, p, o, "user.create", &id.to_string(), causes).named(&facts.user_name));
+    Ok(UserRecord { resource, facts, version: 1, created_at: tx.now, updated_at: tx.now })
+}
+
+/// Writes what `before` becomes, if it is still what is stored; none otherwise.
+pub(crate) fn update(
+    tx: &mut Transaction<'_>,
+    p: &ProviderName,
+    o: &Origin,
+    quota: &Quota,
+    before: &UserRecord,
+    update: UserUpdate,
+    encoded: &EncodedUser,
+) -> Result<Option<UserRecord>, StoreError> {
+    let UserUpdate { resource, facts } = update;
+    let id = before.facts.id;
+    let version = before.version + 1;
+    let growth = if before.facts.active && !facts.active { Growth::Deactivates } else { Growth::Plain };
+    let grown = size(&encoded.resource) - encoded.replaced_size;
+    let written = write_unique(tx, p, (&facts, Some(id)), &encoded.user_name_fold, || {
+        tx.db.prepare_cached(UPDATE)?.execute(params![
+            facts.active,
+            facts.external_id,
+            encoded.emails,
+            encoded.resource,
+            version,
+            tx.now_nanos(),
+            p.as_str(),
+            id.0,
+            before.version
+        ])
+    })?;
+    if written == 0 {
+        return Ok(None);
+    }
+    tx.grow(p, quota, Usage { bytes: grown, ..Usage::default() }, growth)?;
+    if facts.user_name != before.facts.user_name {
+        write_unique(tx, p, (&facts, Some(id)), &encoded.user_name_fold, || {
+            let values = params![facts.user_name, encoded.user_name_fold, p.as_str(), id.0];
+            tx.db.prepare_cached(RENAME)?.execute(values)
+        })?;
+    }
+    if facts.emails != before.facts.emails {
+        tx.db.run(REMOVE_EMAILS, params![p.as_str(), id.0])?;
+        add_emails(tx, p, id, encoded)?;
+    }
+    let mut causes = Vec::new();
+    let access = facts.for_access();
+    if access != before.facts.for_access() {
+        causes.push(tx.event(p, &DirectoryChange::User(access))?);
+    }
+    let action = match (before.facts.active, facts.active) {
+        (true, false) => "user.deactivate",
+        (false, true) => "user.activate",
+        _ => "user.update",
+    };
+    tx.audit(AuditDraft::directory(tx.now, p, o, action, &id.to_string(), causes).named(&facts.user_name));
+    Ok(Some(UserRecord { resource, facts, version, created_at: before.created_at, updated_at: tx.now }))
+}
+
+/// Deletes a user with all memberships.
+pub(crate) fn delete(
+    tx: &mut Transaction<'_>,
+    p: &ProviderName,
+    o: &Origin,
+    id: UserId,
+    if_version: Option<i64>,
+) -> Result<DeleteOutcome, StoreError> {
+    let Some(before) = find(tx.db, p, id)? else { return Ok(DeleteOutcome::NotFound) };
+    if if_version.is_some_and(|version| version != before.version) {
+        return Ok(DeleteOutcome::VersionDiffers);
+    }
+    let members = members::leave_all(tx, p, id.0)?;
+    let change = Usage { users: -1, members: -members, bytes: -size(&json(&before.resource)?), ..Usage::default() };
+    tx.count(p, change);
+    tx.db.run(DELETE, params![p.as_str(), id.0])?;
+    tx.db.run(BURY, params![p.as_str(), id.0, tx.now_nanos()])?;
+    let cause = tx.event(p, &DirectoryChange::UserDeleted { id })?;
+    tx.audit(
+        AuditDraft::directory(tx.now, p, o, "user.delete", &id.to_string(), vec![cause]).named(&before.facts.user_name),
+    );
+    Ok(DeleteOutcome::Deleted)
+}

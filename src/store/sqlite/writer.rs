@@ -1,0 +1,212 @@
+//! The one writer: requests of many tasks share a transaction, each in a savepoint of its own, and each is answered
+//! after the commit. When the commit fails, every one of them is answered with the error. Who is served next is decided by
+//! [`crate::store::lanes`].
+
+use std::collections::HashMap;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::Connection;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+
+use super::connection::{BUSY, Role, connect, spawn};
+use super::query::Query as _;
+use super::readers::guarded;
+use super::transaction::{Ports, Transaction};
+use crate::model::Seq;
+use crate::store::StoreError;
+use crate::store::lanes::{Lane, Lanes, Ticket};
+
+/// How many requests of one lane may wait; more wait outside, which is back-pressure for their callers and for nobody else.
+const PLACES: usize = 256;
+
+fn stopped() -> StoreError {
+    StoreError::Unavailable { problem: "the store is shutting down".to_owned() }
+}
+
+/// One waiting request, whatever it answers.
+pub(super) trait Request: Send {
+    /// Does the work and keeps the answer; tells how the work ended.
+    fn run(&mut self, transaction: &mut Transaction<'_>) -> Result<(), StoreError>;
+
+    /// Sends the answer; an error of the commit replaces it.
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>);
+}
+
+struct Waiting<T, W> {
+    work: Option<W>,
+    result: Result<T, StoreError>,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<T, W> Request for Waiting<T, W>
+where
+    T: Send,
+    W: FnOnce(&mut Transaction<'_>) -> Result<T, StoreError> + Send,
+{
+    fn run(&mut self, transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
+        let Some(work) = self.work.take() else { return Ok(()) };
+        // A caller's function runs in here; its fault must not take the writer with it.
+        self.result = guarded(|| work(transaction));
+        match &self.result {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.clone()),
+        }
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
+        // Whoever asked may have gone away; what was committed stays committed.
+        let _gone = self.reply.send(match committed {
+            Ok(()) => self.result,
+            Err(error) => Err(error),
+        });
+    }
+}
+
+/// The answer to a request that is on its way.
+pub(super) struct Answer<T>(oneshot::Receiver<Result<T, StoreError>>);
+
+impl<T> Answer<T> {
+    pub(super) async fn get(self) -> Result<T, StoreError> {
+        self.0.await.map_err(|_| stopped())?
+    }
+}
+
+/// A request and its answer.
+pub(super) fn request<T, W>(work: W) -> (Box<dyn Request>, Answer<T>)
+where
+    T: Send + 'static,
+    W: FnOnce(&mut Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+{
+    let (reply, answer) = oneshot::channel();
+    let result = Err(StoreError::Internal { problem: "the request was never run".to_owned() });
+    (Box::new(Waiting { work: Some(work), result, reply }), Answer(answer))
+}
+
+/// Runs the requests of a batch and commits them; answers the last position of the log. After an error nothing of any of
+/// them is stored.
+fn commit(db: &mut Connection, ports: &Ports, batch: &mut [Box<dyn Request>]) -> Result<Seq, StoreError> {
+    let committed = run_all(db, ports, batch);
+    // The database may have rolled back by itself (full disk).
+    if committed.is_err() && !db.is_autocommit() {
+        // One that cannot roll back is closed by its owner.
+        let _ = db.run("ROLLBACK", []);
+    }
+    committed
+}
+
+fn run_all(db: &mut Connection, ports: &Ports, batch: &mut [Box<dyn Request>]) -> Result<Seq, StoreError> {
+    let mut transaction = Transaction::begin(db, ports)?;
+    for request in batch {
+        transaction.request(|transaction| request.run(transaction))?;
+    }
+    transaction.finish()
+}
+
+/// Commits a batch, announces how far the log came, and answers the requests.
+pub(super) fn serve(
+    db: Result<&mut Connection, StoreError>,
+    ports: &Ports,
+    announce: &watch::Sender<Seq>,
+    mut batch: Vec<Box<dyn Request>>,
+) {
+    let committed = db.and_then(|db| commit(db, ports, &mut batch));
+    match &committed {
+        Ok(seq) => {
+            announce.send_if_modified(|last| {
+                let moved = *seq > *last;
+                *last = (*last).max(*seq);
+                moved
+            });
+        }
+        Err(error) => {
+            tracing::warn!(reason = error.reason(), %error, requests = batch.len(), "nothing of a batch was stored");
+        }
+    }
+    let committed = committed.map(drop);
+    for request in batch {
+        request.answer(committed.clone());
+    }
+}
+
+/// A request on its way to the writer.
+struct Envelope {
+    lane: Lane,
+    cost: u64,
+    request: Box<dyn Request>,
+    /// Given back when the request was run.
+    place: OwnedSemaphorePermit,
+}
+
+/// The way to the thread that writes. It ends when this is dropped.
+pub(super) struct Writer {
+    queue: Sender<Envelope>,
+    places: Mutex<HashMap<Lane, Arc<Semaphore>>>,
+}
+
+impl Writer {
+    /// Starts the thread that owns the writer's connection.
+    pub(super) fn start(
+        path: &str,
+        connection: Connection,
+        ports: Ports,
+        announce: watch::Sender<Seq>,
+    ) -> Result<Self, StoreError> {
+        // Bounded by the places of the lanes.
+        let (queue, waiting) = channel();
+        let path = path.to_owned();
+        spawn("store-writer", move || run(&path, connection, &ports, &announce, &waiting))?;
+        Ok(Self { queue, places: Mutex::default() })
+    }
+
+    /// Has `work` done in the next transaction; answers when that is committed.
+    pub(super) async fn commit<T, W>(&self, ticket: Ticket, work: W) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        W: FnOnce(&mut Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        let Ticket { lane, cost } = ticket;
+        let places = {
+            let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+            places.entry(lane.clone()).or_insert_with(|| Arc::new(Semaphore::new(PLACES))).clone()
+        };
+        let place = places.acquire_owned().await.map_err(|_| stopped())?;
+        let (request, answer) = request(work);
+        self.queue.send(Envelope { lane, cost, request, place }).map_err(|_| stopped())?;
+        answer.get().await
+    }
+}
+
+fn run(path: &str, connection: Connection, ports: &Ports, announce: &watch::Sender<Seq>, waiting: &Receiver<Envelope>) {
+    let mut lanes = Lanes::default();
+    // None after a failure that leaves the connection in doubt; the next batch opens another.
+    let mut connection = Some(connection);
+    let add = |lanes: &mut Lanes<_>, Envelope { lane, cost, request, place }| lanes.push(lane, cost, (request, place));
+    loop {
+        if lanes.is_empty() {
+            match waiting.recv() {
+                Ok(envelope) => add(&mut lanes, envelope),
+                Err(_) => break,
+            }
+        }
+        while let Ok(envelope) = waiting.try_recv() {
+            add(&mut lanes, envelope);
+        }
+        let (batch, places): (Vec<_>, Vec<_>) = lanes.batch().into_iter().unzip();
+        let opened = match connection.take() {
+            Some(open) => Ok(open),
+            None => connect(path, Role::Writer, BUSY).map_err(StoreError::from),
+        };
+        match opened {
+            Ok(mut open) => {
+                serve(Ok(&mut open), ports, announce, batch);
+                connection = Some(open).filter(Connection::is_autocommit);
+            }
+            Err(error) => serve(Err(error), ports, announce, batch),
+        }
+        drop(places);
+    }
+    if let Some(Err((_, error))) = connection.map(Connection::close) {
+        tracing::warn!(%error, "the database did not close cleanly");
+    }
+}
