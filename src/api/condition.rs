@@ -70,56 +70,56 @@ macro_rules! reasons {
 reasons! {
     CONVERGED = "Converged", "all that is wanted is acknowledged by Google, and nothing waits to be removed", "";
     ACCEPTED = "Accepted", "the object is valid, and all that it asks for is delegated to it", "";
-    PROGRESSING = "Progressing", "a change is on its way to Google",
+    PROGRESSING = "Progressing", "a change is being written to Google",
         "wait; if it lasts, the message names the resource and the last answer of Google";
-    REVOCATION_PENDING = "RevocationPending", "a grant that should be gone is still there as far as Google acknowledged",
-        "look at the message for Google's answer; `status.oldestRevokingSince` says how long it has been waiting";
+    REVOCATION_PENDING = "RevocationPending", "a grant that should be gone is still in the policy, according to Google's last answer",
+        "see the message for Google's answer; `status.oldestRevokingSince` is the start of the wait";
     REVOCATION_ABANDONED = "RevocationAbandoned",
-        "a mapping was deleted and let go before all that it granted could be revoked; that is still tried",
-        "mend what the message names; the grants go as soon as Google lets rolecall";
-    BACKING_OFF = "BackingOff", "a call failed and is tried again later", "wait; the message has the last error";
+        "a mapping was deleted and its finalizer removed before all of its grants could be revoked; revocation is still being retried",
+        "fix what the message names; the grants are revoked as soon as Google permits it";
+    BACKING_OFF = "BackingOff", "a call failed and is retried later", "wait; the message has the last error";
     PERMISSION_DENIED = "PermissionDenied", "Google refused a call because rolecall lacks a permission",
         "grant the permission that the message names to the identity rolecall runs as";
     GOOGLE_UNAVAILABLE = "GoogleUnavailable", "Google did not answer, or answered with a server error", "wait";
-    THROTTLED = "Throttled", "Google's quota is used up for now", "wait, or ask Google for more quota";
+    THROTTLED = "Throttled", "Google's quota is exceeded for now", "wait, or ask Google for more quota";
     MEMBER_REFUSED = "MemberRefused", "Google refused a member, and with it the whole policy; the others were written without it",
         "check that the account exists; correct it at the IdP";
-    DOMAIN_RESTRICTED = "DomainRestricted", "the organization's policy lets only members of certain organizations into policies",
+    DOMAIN_RESTRICTED = "DomainRestricted", "the organization's policy permits only members of certain organizations in policies",
         "allow the organization in `iam.allowedPolicyMemberDomains`, or map only its own people";
     FOREIGN_MEMBER_REJECTED = "ForeignMemberRejected",
         "Google refuses the policy of a resource because of a member that rolecall did not put into it, so nothing can be changed there",
         "correct or remove that member by hand; the message has Google's reason";
     ROLE_NOT_SUPPORTED = "RoleNotSupported", "the role does not fit this kind of resource", "correct `spec.grants[].roles`";
     POLICY_REFUSED = "PolicyRefused", "Google refused the call for another reason, which the message has",
-        "mend what the message names";
+        "fix what the message names";
     ETAG_CONFLICT = "EtagConflict", "somebody else keeps changing the policy, so it was read and planned again",
         "wait; if it lasts, find out who edits the policy so often";
-    STALE_READ = "StaleRead", "Google still shows a version of the policy that a write of ours replaced; nothing is concluded from it",
+    STALE_READ = "StaleRead", "Google still returns a version of the policy that a write of rolecall replaced; nothing is concluded from it",
         "wait; such reads end after seconds";
     PRINCIPAL_RESPELLED = "PrincipalRespelled",
-        "Google keeps the account under another address, outside `allowedDomains`; it was taken out and is not sent again",
+        "Google stores the account under another address, outside `allowedDomains`; it was removed and is not sent again",
         "correct the address at the IdP, or add the domain to `allowedDomains`";
     API_DISABLED = "ApiDisabled", "the Cloud Run Admin API is not enabled in the project", "enable run.googleapis.com";
-    UNAUTHENTICATED = "Unauthenticated", "Google did not accept the credentials, or none could be had",
+    UNAUTHENTICATED = "Unauthenticated", "Google did not accept the credentials, or none could be obtained",
         "give the process a service account key or Workload Identity; see `--google-credentials`";
-    GOOGLE_MALFORMED = "GoogleMalformed", "an answer of Google is not what its API documents; nothing was concluded from it",
+    GOOGLE_MALFORMED = "GoogleMalformed", "an answer of Google does not conform to its API; nothing was concluded from it",
         "check `--google-endpoint` and any proxy on the way";
     ETAG_MISSING = "EtagMissing", "the policy came without an etag, so it cannot be written safely",
         "check `--google-endpoint` and any proxy on the way";
-    POLICY_UNKNOWN_VERSION = "PolicyUnknownVersion", "the policy has a version that this rolecall does not know; it was left alone",
+    POLICY_UNKNOWN_VERSION = "PolicyUnknownVersion", "the policy has a version that this rolecall does not know; it was not changed",
         "update rolecall";
-    CONDITIONS_HIDDEN = "ConditionsHidden", "the policy came with its conditions cut off, so it cannot be written safely",
+    CONDITIONS_HIDDEN = "ConditionsHidden", "the policy came without its conditions, so it cannot be written safely",
         "check `--google-endpoint` and any proxy on the way";
     STORE_UNAVAILABLE = "StoreUnavailable", "the database cannot be read or written, so no policy is written either",
-        "look at the disk and at the log";
-    LEADERSHIP_LOST = "LeadershipLost", "another rolecall took over the database, so this one wrote nothing more and ended",
-        "run one rolecall on a database; if only one is meant to run, find and stop the other";
+        "check the disk and the log";
+    LEADERSHIP_LOST = "LeadershipLost", "another rolecall took over the database, so this one stopped writing and exited",
+        "run one rolecall per database; if only one should be running, find and stop the other";
     POLICY_FULL = "PolicyFull", "the policy would exceed 1,500 principals, so nothing was added to it",
         "map fewer people onto the resource";
-    OUTCOME_UNKNOWN = "OutcomeUnknown", "a call ended without an answer; the next read tells whether it was done", "wait";
+    OUTCOME_UNKNOWN = "OutcomeUnknown", "a call ended without an answer; the next read shows whether it took effect", "wait";
     ATTRIBUTION_AMBIGUOUS = "AttributionAmbiguous",
-        "a call ended without an answer and somebody else changed the policy meanwhile, so a grant is taken to be ours",
-        "compare Google's audit log when it matters whose the grant is";
+        "a call ended without an answer and somebody else changed the policy meanwhile, so a grant is assumed to be rolecall's",
+        "check Google's audit log if it matters who made the grant";
     RESOURCE_NOT_FOUND = "ResourceNotFound", "a pattern of the mapping matches no resource",
         "check the spelling, or deploy the resource; its grants follow when it is found";
     NOT_DELEGATED = "NotDelegated", "the target does not delegate what the mapping asks for to its namespace; nothing is granted",
@@ -129,67 +129,67 @@ reasons! {
         "see `status.refused`; ask the owner of the CloudRunTarget, or ask for less";
     OVERLAPPING_TARGET = "OverlappingTarget", "an older CloudRunTarget covers the same project and region; this one does nothing there",
         "remove one of the two, or split the regions";
-    INVALID_MANIFEST = "InvalidManifest", "a manifest cannot be read; what it last said stays in force",
-        "mend the file at the line and field that the message names; `rolecall lint` shows the same";
+    INVALID_MANIFEST = "InvalidManifest", "a manifest cannot be read; its last valid version stays in force",
+        "fix the file at the line and field in the message; `rolecall lint` shows the same";
     FINALIZER_REFUSED = "FinalizerRefused", "the API server refuses the finalizer that keeps the mapping until its grants are revoked, so nothing is granted",
-        "look at the message for the refusal: a webhook, or a right that the chart gives and somebody took";
+        "see the message for the cause: a webhook, or a permission of the chart that somebody removed";
     DUPLICATE_OBJECT = "DuplicateObject", "two files define the same object; the first by path counts", "remove one of them";
     SUSPENDED = "Suspended", "the mapping or its IdentityProvider is suspended: nothing is added or removed",
         "set `mode: Enforce` or `state: Active`";
     OBSERVED = "Observed", "observe mode: the plan is reported and nothing is written",
         "set `mode: Enforce` and start with `--mode enforce`";
     NOT_LOADED = "NotLoaded", "manifests, watches or directory are still being loaded, so nothing is written yet", "wait";
-    MAPPING_VANISHED = "MappingVanished", "the mapping is gone but its deletion was not seen; its grants stay",
-        "apply it again, or end it with `rolecall release mapping NAMESPACE/NAME`";
+    MAPPING_VANISHED = "MappingVanished", "the mapping is missing, but no deletion was observed; its grants stay",
+        "apply it again, or end its grants with `rolecall release mapping NAMESPACE/NAME`";
     MANIFESTS_MISSING = "ManifestsMissing",
-        "the manifest folder is missing or empty, or more than half of the mappings vanished at once; all grants stay",
-        "put the manifests back, or confirm with `rolecall release`";
+        "the manifest folder is missing or empty, or more than half of the mappings disappeared at once; all grants stay",
+        "restore the manifests, or confirm with `rolecall release`";
     IDENTITY_PROVIDER_NOT_FOUND = "IdentityProviderNotFound", "a subject names an IdentityProvider that does not exist; its grants stay",
         "create the IdentityProvider, or remove the subject";
     IDENTITY_PROVIDER_CHANGED = "IdentityProviderChanged",
-        "the people and groups that are stored belong to a former IdentityProvider of this name; nothing is read, stored or granted",
+        "the stored people and groups belong to a former IdentityProvider of this name; nothing is read, stored or granted",
         "hand them over with `rolecall store accept-provider NAME`, or delete them with `rolecall store purge-provider NAME`";
     TARGET_NOT_FOUND = "TargetNotFound", "a grant names a CloudRunTarget that does not exist; its grants stay",
         "create the CloudRunTarget, or remove the grant";
     GROUP_NOT_FOUND = "GroupNotFound", "the IdP never pushed a group of that name; existing grants stay",
         "assign the group to the SCIM application at the IdP, or correct the name";
-    GROUP_DELETED = "GroupDeleted", "the IdP deleted the group, so what it gave was revoked", "name another group, or remove it";
-    GROUP_AMBIGUOUS = "GroupAmbiguous", "several groups have that name; none of them gives anything new",
+    GROUP_DELETED = "GroupDeleted", "the IdP deleted the group, so its grants were revoked", "name another group, or remove it";
+    GROUP_AMBIGUOUS = "GroupAmbiguous", "several groups have that name; none of them gets new grants",
         "name the group by externalId, or rename one of them";
     GROUP_IDENTITY_CHANGED = "GroupIdentityChanged",
         "the name now means another group than before; existing grants stay and the new group gets nothing",
         "accept the new group with the annotation rolecall.dev/accept-group, or name the group by externalId";
-    PRINCIPAL_INVALID = "PrincipalInvalid", "a user has an address that is not admitted at the configured attribute, such as one outside `allowedDomains`; what a former address was granted ends",
+    PRINCIPAL_INVALID = "PrincipalInvalid", "a user has an address that is not admitted at the configured attribute, such as one outside `allowedDomains`; grants to a former address end",
         "correct the attribute at the IdP, or the mapping of attributes in the IdentityProvider";
-    PRINCIPAL_MISSING = "PrincipalMissing", "a user has no value at the configured attribute, so nothing new is granted and nothing is taken away",
+    PRINCIPAL_MISSING = "PrincipalMissing", "a user has no value at the configured attribute, so nothing new is granted and nothing is removed",
         "have the IdP send the attribute";
     PRINCIPAL_COLLISION = "PrincipalCollision", "two users have the same address; nothing new is granted to it",
         "correct the address of one of them at the IdP";
     INVENTORY_INCOMPLETE = "InventoryIncomplete",
-        "the list of resources failed or was partial, so nothing is concluded from what it lacks", "wait, or see the target's conditions";
+        "the list of resources failed or was incomplete, so nothing is concluded from absences in it", "wait, or see the target's conditions";
     STORE_MISMATCH = "StoreMismatch", "the database is empty or not the one used here before; nothing is written",
         "restore the database, or run `rolecall store accept`";
-    STORE_REWOUND = "StoreRewound", "the database is older than what was seen here before; nothing is written",
+    STORE_REWOUND = "StoreRewound", "the database is older than one that was used here before; nothing is written",
         "restore a newer database, or run `rolecall store accept`";
     STATUS_REFUSED = "StatusRefused",
-        "the API server refuses what is to be shown here as malformed, so that only this is shown; what is granted and revoked is not held up",
-        "apply the CRDs that belong to this version of rolecall; if it is still refused then, report the message as a defect";
-    MASS_REMOVAL = "MassRemoval", "more people would lose access at once than the guard lets through; their grants stay",
+        "the API server refuses the full status as malformed, so only this condition is shown; grants and revocations are not affected",
+        "apply the CRDs of this version of rolecall; if the status is still refused, report the message as a defect";
+    MASS_REMOVAL = "MassRemoval", "more people would lose access at once than the guard permits; their grants stay",
         "check the cause; release the plan by its hash with the annotation rolecall.dev/release";
-    DRIFT_REPORTED = "DriftReported", "somebody took away what was granted; `onMissing: Report` leaves it so",
+    DRIFT_REPORTED = "DriftReported", "somebody else removed a grant; `onMissing: Report` leaves it removed",
         "set `onMissing: Revert`, or remove the grant from the mapping";
-    REVERTED = "Reverted", "somebody took away what was granted; it was granted again", "find out who edits the policy by hand";
+    REVERTED = "Reverted", "somebody else removed a grant; it was granted again", "find out who edits the policy by hand";
     FOREIGN_MEMBERS = "ForeignMembers", "the policy has members that rolecall neither granted nor wants; they are kept", "";
     GRANT_REMAINS = "GrantRemains", "a grant is no longer wanted but was not made by rolecall; it stays",
-        "remove it by hand when it should go";
-    UNOWNED = "Unowned", "a wanted grant was there before rolecall; it counts and is never removed", "";
+        "remove it by hand if it should be gone";
+    UNOWNED = "Unowned", "a wanted grant existed before rolecall could make it; it counts and is never removed", "";
     NO_DRIFT = "NoDrift", "nobody else changed the policies", "";
     INVOKER_IAM_DISABLED = "InvokerIamDisabled", "the service does not check roles/run.invoker at all, so the grant has no effect",
-        "switch the invoker check of the service on";
+        "enable the invoker check of the service";
     TOKENS_VALID = "TokensValid", "every token can be used", "";
     TOKEN_SECRET_NOT_FOUND = "TokenSecretNotFound", "the Secret of a token does not exist in the operator's namespace",
         "create it, or correct `secretRef`";
-    TOKEN_SECRET_FORBIDDEN = "TokenSecretForbidden", "the API server does not let rolecall read the Secret of a token",
+    TOKEN_SECRET_FORBIDDEN = "TokenSecretForbidden", "the API server does not permit rolecall to read the Secret of a token",
         "name the Secret in the chart's value `secrets`";
     TOKEN_KEY_NOT_FOUND = "TokenKeyNotFound", "the Secret has neither the key token nor tokenSHA256", "add the key";
     TOKEN_INVALID = "TokenInvalid", "the Secret's value is empty, or tokenSHA256 is not 64 hexadecimal digits", "correct the value";
@@ -199,14 +199,14 @@ reasons! {
     TOKEN_SHARED = "TokenShared", "two IdentityProviders have the same token; it is refused for both", "give each its own token";
     FRESH = "Fresh", "the IdP made a request within `staleAfter`", "";
     STALE = "Stale", "the IdP made no request for longer than `staleAfter`; nothing is removed for that",
-        "look at the provisioning log of the IdP";
+        "check the provisioning log of the IdP";
     QUOTA_EXCEEDED = "QuotaExceeded",
-        "the IdP has stored all that its quota allows; what it pushes beyond that is refused with 507, deactivations and removals aside",
+        "the IdP has reached its storage quota; further data is refused with 507, except deactivations and removals",
         "delete what is not needed at the IdP, or raise `--max-rows-per-provider` or `--max-bytes-per-provider`";
     NEVER_SEEN = "NeverSeen", "the IdP never made an authenticated request",
         "enter `status.endpoint` and the token at the IdP";
     REACHABLE = "Reachable", "the resources of the project were listed completely", "";
-    PROJECT_NOT_FOUND = "ProjectNotFound", "the project does not exist or may not be seen", "correct `spec.project`";
+    PROJECT_NOT_FOUND = "ProjectNotFound", "the project does not exist or is not visible", "correct `spec.project`";
     PERMISSIONS_VALID = "PermissionsValid", "no call was refused for lack of a permission", "";
 }
 

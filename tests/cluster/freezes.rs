@@ -340,7 +340,7 @@ async fn namespace_target_and_mapping_deleted_together_while_google_refuses_go_a
         if namespace.is_null() { Ok(()) } else { Err(format!("{namespace:#}; log:\n{}", tail(&fixture.pod.said()))) }
     })
     .await;
-    let complaint = "does not let rolecall write this Event";
+    let complaint = "does not permit rolecall to write this Event";
     assert!(!fixture.pod.said().contains(complaint), "that it takes no Event is as it should be");
     println!("measured: namespace gone with a finalizer deadline of 5 s: {:.1} s", deleted.elapsed().as_secs_f64());
     abandoned(&fixture, 1.0).await;

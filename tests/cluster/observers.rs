@@ -129,7 +129,7 @@ async fn status_that_the_api_server_refuses_gives_way_to_one_that_says_so() {
     let object = fixture.until("RoleMapping", "checkout/team", "refused", of_this_generation).await;
     assert!(object["status"]["grants"].is_null(), "nothing old is left: {object:#}");
     assert_eq!(judgement(&object).await, "Failed", "{object:#}");
-    assert!(fixture.log().contains("refuses the status"), "{}", tail(&fixture.log()));
+    assert!(fixture.log().contains("refused the status"), "{}", tail(&fixture.log()));
     let metrics = fixture.http.get(format!("{}/metrics", fixture.pod.admin_url)).send().await.expect("metrics");
     let asked = ("rolecall_cluster_status_writes_total", Some(("outcome", "Refused")));
     let counted = crate::common::alerts::value_of(&metrics.text().await.expect("text"), asked);
