@@ -11,10 +11,10 @@ use crate::model::{
     AuditClaim, AuditEntry, AuditOutcome, ConditionHash, DocumentKey, GrantKey, MemberKey, ProviderName, Role, Seq,
 };
 
-/// What stands for a member whose name was erased.
+/// Replacement of a member whose name was erased.
 const ERASED: &str = "erased";
 
-/// An audit row before it has its place in the chain.
+/// An audit row before it has its position in the chain.
 pub(super) struct AuditDraft {
     entry: AuditEntry,
     name: Option<String>,
@@ -22,7 +22,7 @@ pub(super) struct AuditDraft {
 }
 
 impl AuditDraft {
-    /// A row of the engine. The member's name goes to the names.
+    /// A row of the engine. The member's name is moved to the table of names.
     pub(super) fn of(entry: AuditEntry) -> Self {
         let name = entry.grant.as_ref().map(|grant| grant.member.as_str().to_owned());
         let detail = (!entry.claims.is_empty()).then(|| serde_json::json!({"claims": entry.claims}).to_string());
@@ -44,7 +44,8 @@ impl AuditDraft {
         draft
     }
 
-    /// A change of the configuration, or a decision of a person. `seq`: the version of a spec that it made, if any.
+    /// A change of the configuration, or a decision of a person. `seq`: position of the version of a spec that it
+    /// created, if any.
     pub(super) fn configuration(at: Timestamp, actor: &str, action: &str, subject: &str, seq: Option<Seq>) -> Self {
         let entry = AuditEntry {
             at,
@@ -66,19 +67,19 @@ impl AuditDraft {
         Self { entry, name: None, detail: None }
     }
 
-    /// With the name that the subject has now.
+    /// Adds the current name of the subject.
     pub(super) fn named(mut self, name: &str) -> Self {
         self.name = Some(name.to_owned());
         self
     }
 
-    /// With counts, as JSON.
+    /// Adds counts, as JSON.
     pub(super) fn with_detail(mut self, detail: String) -> Self {
         self.detail = Some(detail);
         self
     }
 
-    /// The row at a position of the chain, behind one with the hash `previous`.
+    /// The row at a position of the chain, after a row with the hash `previous`.
     pub(super) fn chained(self, seq: i64, previous: &str) -> Result<ChainedRow, StoreError> {
         let Self { entry, name, detail } = self;
         let grant = entry.grant.as_ref();
@@ -105,10 +106,10 @@ impl AuditDraft {
     }
 }
 
-/// How many columns of text the chain covers.
+/// Number of text columns that the chain covers.
 pub(super) const TEXTS: usize = 15;
 
-/// What the chain covers: seq, time, and the text columns in the order in which they are stored.
+/// The content that the chain covers: seq, time, and the text columns in their stored order.
 #[derive(Serialize)]
 pub(super) struct Chained(pub(super) i64, pub(super) i64, pub(super) [Option<String>; TEXTS]);
 
@@ -118,7 +119,7 @@ impl Chained {
         Ok(sha256(&[previous, &json(self)?]))
     }
 
-    /// The subject, which the name belongs to.
+    /// The subject, to which the name belongs.
     pub(super) fn subject(&self) -> &str {
         self.2[8].as_deref().unwrap_or_default()
     }
@@ -131,7 +132,7 @@ pub(super) struct ChainedRow {
     pub(super) name: Option<String>,
 }
 
-/// SHA-256 over texts, one after the other, as 64 hex digits.
+/// SHA-256 over the concatenated texts, as 64 hex digits.
 pub(super) fn sha256(texts: &[&str]) -> String {
     let mut hash = Sha256::new();
     for text in texts {
@@ -141,32 +142,32 @@ pub(super) fn sha256(texts: &[&str]) -> String {
     digits.filter_map(|digit| char::from_digit(u32::from(digit), 16)).collect()
 }
 
-/// The action of a prune. Its row tells how far the audit was pruned, so that removed rows are on record.
+/// The action of a prune. Its row records how far the audit was pruned.
 pub(super) const PRUNE: &str = "store.prune";
 
-/// The last row that was pruned: the chain is verified from there on.
+/// The last pruned row, from which the chain is verified.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Anchor {
-    /// 0: no row was ever pruned.
+    /// Position of the row; 0 when no row was ever pruned.
     pub(super) seq: i64,
     pub(super) hash: String,
 }
 
-/// What a verification of the audit covered.
+/// Extent of a verification of the audit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditChain {
-    /// The first row that is there; those before were pruned.
+    /// The first existing row; those before were pruned.
     pub since: i64,
-    /// How many rows there are.
+    /// Number of rows.
     pub rows: u64,
-    /// The hash of the last one, or of the last that was pruned; empty in an empty log.
+    /// The hash of the last row, or of the last pruned row; empty in an empty log.
     pub hash: String,
 }
 
-/// The actor of what was decided on the command line.
+/// The actor of decisions made on the command line.
 pub(super) const COMMAND: &str = "command";
 
-/// The claims that a row names. Those of other actions and of older versions name none.
+/// The claims in a row. Rows of other actions and of older versions have none.
 fn claims_of(detail: &str) -> Vec<AuditClaim> {
     #[derive(Deserialize)]
     struct Detail {
@@ -242,7 +243,7 @@ impl Store {
         rows.into_iter().map(ChainedRow::into_row).collect()
     }
 
-    /// The last row that was pruned.
+    /// The last pruned row.
     pub(super) async fn audit_anchor(&self) -> Result<Anchor, StoreError> {
         let text = self.read(audit::anchor).await?;
         let Some(text) = text else { return Ok(Anchor::default()) };
@@ -250,19 +251,19 @@ impl Store {
         Ok(Anchor { seq, hash })
     }
 
-    /// Recomputes the hash chain from the first row that was not pruned; answers how many rows there are. Whoever can rewrite
-    /// the whole log can also forge the chain, so the last hash is worth keeping elsewhere.
+    /// Recomputes the hash chain from the first row that was not pruned; returns the number of rows. Anybody who can
+    /// rewrite the whole log can also forge the chain, so the last hash should be kept elsewhere.
     ///
     /// # Errors
-    /// [`StoreError::AuditBroken`], also when rows are gone that no prune on record removed.
+    /// [`StoreError::AuditBroken`], also when rows are missing that no recorded prune removed.
     pub async fn verify_audit_chain(&self) -> Result<u64, StoreError> {
         Ok(self.verify_audit().await?.rows)
     }
 
-    /// As [`Store::verify_audit_chain`], with the row that it began with.
+    /// Like [`Store::verify_audit_chain`], and also returns the row that it started from.
     ///
     /// # Errors
-    /// As [`Store::verify_audit_chain`].
+    /// Those of [`Store::verify_audit_chain`].
     pub async fn verify_audit(&self) -> Result<AuditChain, StoreError> {
         const PAGE: u32 = 1000;
         loop {
@@ -314,7 +315,7 @@ fn records(row: &AuditRow, anchor: &Anchor) -> bool {
     let detail = detail.and_then(|detail| serde_json::from_str::<Detail>(detail).ok());
     detail.is_some_and(|detail| {
         let same = detail.audit_through == anchor.seq && detail.audit_hash == anchor.hash;
-        // An interrupted prune came to a row before.
+        // An interrupted prune stopped at an earlier row.
         same || detail.audit_through > anchor.seq
     })
 }

@@ -1,4 +1,4 @@
-//! What a person decided beside a running process: written by the command line, carried out and removed by the process.
+//! Decisions of people, written by the command line and carried out and removed by the running process.
 
 use jiff::Timestamp;
 
@@ -10,26 +10,26 @@ use crate::model::{ClaimDisposal, MappingKey};
 /// A decision that only a person can make.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Decision {
-    /// A mapping that is gone without a deletion that anybody saw is to be taken as deleted.
+    /// A mapping that is missing without an observed deletion is to be treated as deleted.
     ReleaseMapping(MappingKey),
-    /// The folder of manifests is right as it is: every mapping that it lacks is to be taken as deleted.
+    /// The folder of manifests is correct: every mapping that is missing from it is to be treated as deleted.
     ReleaseManifests,
-    /// The removals that the guard holds under this hash are meant.
+    /// The removals that the guard holds under this hash are approved.
     ReleasePlan(String),
-    /// The store is right as it is, although it is not what the cluster remembers.
+    /// The store is correct, although it differs from the checkpoint.
     AcceptStore,
-    /// Everything that was granted is to be settled, and nothing is to be granted any more.
+    /// All grants are to be settled, and nothing new is to be granted.
     Uninstall(UninstallMode),
-    /// That is done: said by the process to whoever waits for it.
+    /// The uninstall is settled; recorded by the process for the command that waits for it.
     Uninstalled,
 }
 
-/// What becomes of what was granted when rolecall goes.
+/// What happens to the grants when rolecall is uninstalled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum UninstallMode {
-    /// It is revoked.
+    /// They are revoked.
     Revoke,
-    /// It stays and is forgotten.
+    /// They stay and are forgotten.
     Orphan,
 }
 
@@ -42,29 +42,29 @@ impl From<UninstallMode> for ClaimDisposal {
     }
 }
 
-/// A decision that was not carried out yet.
+/// A decision that has not been carried out yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PendingDecision {
-    /// Names it towards [`Store::remove_decision`].
+    /// The id for [`Store::remove_decision`].
     pub id: i64,
-    /// What was decided.
+    /// The decision.
     pub decision: Decision,
-    /// When it was decided first.
+    /// Time of the first decision.
     pub at: Timestamp,
 }
 
 impl Store {
-    /// Decisions that were not carried out yet, in the order in which they were made.
+    /// Decisions that have not been carried out yet, in the order in which they were made.
     pub async fn decisions(&self) -> Result<Vec<PendingDecision>, StoreError> {
         self.read(commands::pending).await
     }
 
-    /// Stores a decision; one that is pending already keeps its time.
+    /// Stores a decision; one that is already pending keeps its time.
     pub async fn put_decision(&self, decision: Decision, at: Timestamp) -> Result<(), StoreError> {
         self.commit(Ticket::engine(REQUEST), move |tx| commands::put(tx, &decision, at)).await
     }
 
-    /// The farewell that was decided, if any.
+    /// The mode of the pending uninstall, if any.
     pub async fn farewell(&self) -> Result<Option<UninstallMode>, StoreError> {
         let pending = self.decisions().await?;
         Ok(pending.iter().rev().find_map(|pending| match pending.decision {
@@ -73,12 +73,12 @@ impl Store {
         }))
     }
 
-    /// Takes back that rolecall is to go. What was settled meanwhile stays so.
+    /// Cancels the uninstall. Grants settled meanwhile stay settled.
     pub async fn stay(&self) -> Result<(), StoreError> {
         self.commit(Ticket::engine(REQUEST), commands::cancel_uninstall).await
     }
 
-    /// Forgets a decision that was carried out, or that there is nothing to do for.
+    /// Removes a decision that was carried out, or that has nothing to apply to.
     pub async fn remove_decision(&self, id: i64) -> Result<(), StoreError> {
         self.commit_leading(move |tx| commands::remove(tx, id)).await
     }

@@ -1,4 +1,5 @@
-//! What of the event log before a position is needed to rebuild the directory at that position and at later ones.
+//! Compaction of the event log before a position: keeps what is needed to rebuild the directory at that position and at
+//! later ones.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,25 +7,25 @@ use uuid::Uuid;
 
 use crate::model::{DirectoryChange, GroupId, Seq, UserId};
 
-/// What becomes of an event.
+/// What happens to an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// It stays as it is.
+    /// It stays unchanged.
     Retain,
     /// A part of it stays.
     Shorten(DirectoryChange),
-    /// Later events say all that it says.
+    /// It is removed, because later events supersede all of it.
     Remove,
 }
 
-/// The directory after a sequence of events, with the event that each part of it follows from. Costs memory for people,
+/// The directory after a sequence of events, with the event that each part of it comes from. Needs memory for people,
 /// groups and memberships, not for events.
 #[derive(Default)]
 pub(super) struct Compaction {
     users: HashMap<UserId, Seq>,
     groups: HashMap<GroupId, Seq>,
     deleted: HashSet<Uuid>,
-    /// Short names of the ids in `members`, of which there are many more than of people and groups.
+    /// Short ids of the entries of `members`, of which there are far more than people and groups.
     places: HashMap<Uuid, u32>,
     members: HashMap<(u32, u32), Seq>,
 }
@@ -35,7 +36,7 @@ impl Compaction {
         *self.places.entry(id).or_insert(next)
     }
 
-    /// Takes the next event over.
+    /// Processes the next event.
     pub(super) fn note(&mut self, seq: Seq, change: &DirectoryChange) {
         match change {
             DirectoryChange::User(facts) => drop(self.users.insert(facts.id, seq)),
@@ -56,14 +57,14 @@ impl Compaction {
         }
     }
 
-    /// True when this event is the one by which the user is a member at the end.
+    /// True when this event made the user a member as of the end.
     fn joins(&self, seq: Seq, group: GroupId, user: UserId) -> bool {
         let (Some(group), Some(place)) = (self.places.get(&group.0), self.places.get(&user.0)) else { return false };
         self.members.get(&(*group, *place)) == Some(&seq) && !self.deleted.contains(&user.0)
     }
 
-    /// Decides about an event that was taken over. Applied to the events in order, each prefix leads to the same directory
-    /// at the end: what an event of the rest changes, it changes last.
+    /// Decides about an event that was processed. Applying the remaining events in order leads to the same directory:
+    /// each of them changes only what no later event changes.
     pub(super) fn fate(&self, seq: Seq, change: &DirectoryChange) -> Fate {
         let of_entity = |id: Uuid, newest: Option<&Seq>| {
             if newest == Some(&seq) && !self.deleted.contains(&id) { Fate::Retain } else { Fate::Remove }
@@ -71,7 +72,8 @@ impl Compaction {
         match change {
             DirectoryChange::User(facts) => of_entity(facts.id.0, self.users.get(&facts.id)),
             DirectoryChange::Group(facts) => of_entity(facts.id.0, self.groups.get(&facts.id)),
-            // Who was deleted has left, which frozen claims depend on; a group that was never seen freezes.
+            // A deleted user counts as a leaver, on which frozen claims depend; a group that was never pushed causes a
+            // freeze.
             DirectoryChange::UserDeleted { .. } | DirectoryChange::GroupDeleted { .. } => Fate::Retain,
             DirectoryChange::Members { group, .. } if self.deleted.contains(&group.0) => Fate::Remove,
             DirectoryChange::Members { group, added, removed } => {
@@ -105,7 +107,7 @@ mod tests {
         GroupId(Uuid::from_u128(100 + u128::from(n)))
     }
 
-    /// The directory as the catalog takes it over: what was deleted stays so.
+    /// The directory as the catalog builds it: deleted ids stay deleted.
     #[derive(Debug, Default, PartialEq)]
     struct Directory {
         users: BTreeMap<UserId, Option<UserFacts>>,
@@ -198,7 +200,7 @@ mod tests {
                 let compacted = Directory::of(kept.iter().chain(&changes[cut..later]));
                 prop_assert_eq!(&whole, &compacted, "at {}", later);
             }
-            // Applied again, it finds nothing left to do.
+            // Applied again, it has nothing left to do.
             if usize::try_from(done).unwrap() >= cut {
                 let mut again = Compaction::default();
                 for (seq, change) in (1..).zip(&kept) {

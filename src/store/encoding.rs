@@ -1,11 +1,11 @@
-//! The stored form of single values, the same in every backend.
+//! The stored form of single values, which is the same in every backend.
 
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::StoreError;
 
-/// A time as it is stored: nanoseconds since 1970, which an `i64` holds from 1677 to 2262.
+/// A time in its stored form: nanoseconds since 1970. An `i64` covers 1677 to 2262.
 pub(super) fn nanos(at: Timestamp) -> i64 {
     let wide = at.as_nanosecond();
     i64::try_from(wide).unwrap_or(if wide < 0 { i64::MIN } else { i64::MAX })
@@ -16,12 +16,12 @@ pub(super) fn fold(text: &str) -> String {
     text.to_lowercase()
 }
 
-/// The length of a text as the database counts it.
+/// The length of a text as counted by the database.
 pub(super) fn size(text: &str) -> i64 {
     i64::try_from(text.len()).unwrap_or(i64::MAX)
 }
 
-/// JSON text of a value that always has one.
+/// JSON text of a value whose serialization cannot fail.
 pub(super) fn json(value: &impl Serialize) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|error| StoreError::Internal { problem: error.to_string() })
 }

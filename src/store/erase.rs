@@ -1,8 +1,9 @@
-//! Erasing a person: names and addresses go, ids stay, so that what happened can still be told and positions rebuilt.
+//! Erasure of a person: names and addresses are removed, ids stay, so that the history remains consistent and past
+//! positions can be rebuilt.
 //!
-//! Names stand in the events of the person, in the names of the audit, and in refusals of the address. What stands in the
-//! directory goes when the identity provider deletes the person, and what stands in the ledger when the last grant is revoked;
-//! until then nothing is erased.
+//! Names are in the events of the person, in the names of the audit, and in refusals of the address. Names in the
+//! directory are removed when the identity provider deletes the person, and names in the ledger when the last grant is
+//! revoked; until then nothing is erased.
 
 use std::collections::BTreeSet;
 
@@ -14,50 +15,50 @@ use super::sqlite::erase;
 use super::{Store, StoreError};
 use crate::model::{DirectoryChange, DocumentKey, ProviderName, Seq, UserFacts, UserId};
 
-/// Somebody whom the store knows under a name.
+/// A person whom the store knows under a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownPerson {
     /// The SCIM id.
     pub id: UserId,
     /// The identity provider.
     pub provider: ProviderName,
-    /// When the identity provider deleted the person; none while it has not.
+    /// Time at which the identity provider deleted the person; none while it has not.
     pub deleted_at: Option<Timestamp>,
 }
 
-/// What erasing a person came to.
+/// The result of erasing a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Erasure {
-    /// There is no user of this id, and there was none.
+    /// There is and was no user with this id.
     Unknown,
     /// The identity provider has not deleted the person; nothing was erased.
     NotDeleted(ProviderName),
-    /// There are grants of the person, or removals that are still to be done; nothing was erased.
+    /// The person has grants, or removals that are still pending; nothing was erased.
     Granted(BTreeSet<DocumentKey>),
-    /// The names are gone from all rows.
+    /// The names were removed from all rows.
     Erased(Erased),
 }
 
-/// What was erased of a person.
+/// Numbers of erased names of a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Erased {
-    /// Events that named the person.
+    /// Events that contained a name of the person.
     pub events: u64,
     /// Names in the audit.
     pub names: u64,
     /// Refusals of an address.
     pub refusals: u64,
-    /// Users of the identity provider whose own attributes hold an address of the person.
+    /// Users of the identity provider whose own attributes contain an address of the person.
     pub mentioned_by: u64,
 }
 
-/// All that one user is called, folded.
+/// All names of one user, folded.
 pub(super) fn names_of(facts: &UserFacts) -> impl Iterator<Item = String> {
     let emails = facts.emails.iter().map(|email| &email.value);
     [&facts.user_name].into_iter().chain(&facts.external_id).chain(emails).map(|name| fold(name))
 }
 
-/// The same user without names: nothing can be derived from it.
+/// The same user without names; nothing can be derived from it.
 pub(super) fn nameless(facts: &UserFacts) -> DirectoryChange {
     DirectoryChange::User(UserFacts {
         id: facts.id,
@@ -68,13 +69,13 @@ pub(super) fn nameless(facts: &UserFacts) -> DirectoryChange {
     })
 }
 
-/// What is to be erased of a person.
+/// The traces of a person that are to be erased.
 #[derive(Default)]
 pub(super) struct Traces {
     pub(super) events: Vec<(Seq, String)>,
     /// Ids of rows in `people`.
     pub(super) names: Vec<i64>,
-    /// As members of a policy are keyed.
+    /// Keys of members of policies.
     pub(super) members: BTreeSet<String>,
     pub(super) addresses: BTreeSet<String>,
     pub(super) refusals: u64,
@@ -90,9 +91,9 @@ impl Store {
         self.read(move |db| erase::find_people(db, &text)).await
     }
 
-    /// Removes all names and addresses of a person from all rows, and says so in the audit by the id. What was deleted is still
-    /// in the free space of the file until [`Store::rewrite_file`]. `name`: one that the person had, which is all there is
-    /// when what connects it to the id was pruned. `dry`: only looks.
+    /// Removes all names and addresses of a person from all rows, and records that in the audit under the id. The
+    /// deleted bytes remain in the free space of the file until [`Store::rewrite_file`]. `name`: a name of the person,
+    /// which is the only trace when the rows that connect it to the id were pruned. `dry`: only reports.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Damaged`].
@@ -108,7 +109,7 @@ impl Store {
         })
     }
 
-    /// Whether something was erased since the file was rewritten last.
+    /// True when something was erased since the last rewrite of the file.
     pub async fn is_rewrite_due(&self) -> Result<bool, StoreError> {
         self.read(erase::is_rewrite_due).await
     }

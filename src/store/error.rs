@@ -1,15 +1,15 @@
-//! What can go wrong in the store.
+//! Errors of the store.
 
 use super::Epoch;
 use crate::model::Seq;
 
-/// Why the store did not do what it was asked to. Nothing of the request was stored then.
+/// Why a request to the store failed. Nothing of the request was stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// The database URL is not one that this build understands.
+    /// The database URL is not supported by this build.
     #[error("`{url}` is not a database that can be used: write sqlite:PATH")]
     UnsupportedUrl {
-        /// As given; what stands before an `@` is left out.
+        /// The given URL, without what stands before an `@`.
         url: String,
     },
     /// The file cannot be opened or created.
@@ -17,7 +17,7 @@ pub enum StoreError {
     CannotOpen {
         /// The file.
         path: String,
-        /// What the database said.
+        /// The error of the database.
         problem: String,
     },
     /// The file is something else, or damaged.
@@ -25,7 +25,7 @@ pub enum StoreError {
     NotADatabase {
         /// The file.
         path: String,
-        /// What the database said.
+        /// The error of the database.
         problem: String,
     },
     /// A newer rolecall wrote the database.
@@ -40,18 +40,18 @@ pub enum StoreError {
         /// Newest schema of this build.
         known: i64,
     },
-    /// A step of the schema that the database has seen is not the one of this build.
+    /// A schema step of the database differs from that of this build.
     #[error("schema step {step} of the database `{path}` is not the one of this build: run the build that wrote it")]
     SchemaDiffers {
         /// The file.
         path: String,
-        /// Which step.
+        /// The step.
         step: i64,
     },
-    /// Full disk, I/O error, lock not to be had, or the store is shutting down. Trying again later may help.
+    /// Full disk, I/O error, lock timeout, or the store is shutting down. A later retry may succeed.
     #[error("the store cannot write or read now: {problem}")]
     Unavailable {
-        /// What the database said.
+        /// The error of the database.
         problem: String,
     },
     /// Another resource of this provider has this value (RFC 7644 §3.12 `uniqueness`).
@@ -60,18 +60,18 @@ pub enum StoreError {
         /// The SCIM attribute, or `id`.
         attribute: &'static str,
     },
-    /// A non-empty replacement of the members of a group names nobody who is known.
+    /// A non-empty replacement of the members of a group contains no known id.
     #[error("none of the {given} members is known, so the group keeps the members it has; create the users first")]
     NoKnownMember {
-        /// How many were given.
+        /// Number of given members.
         given: usize,
     },
-    /// A member that is to be removed is none, and the text that names it is no id of this server.
+    /// A member to remove is not a member, and its text is not an id of this server.
     #[error(
         "a member to remove is no id that this server issued, and the group has no such member; send the `id` of the user, not its name or `externalId`"
     )]
     NotAMember,
-    /// The provider has stored as much as it may.
+    /// The provider has reached its quota.
     #[error(
         "the identity provider has stored all that its quota of {limit} {what} allows; delete what is not needed, or ask for more"
     )]
@@ -89,28 +89,28 @@ pub enum StoreError {
         /// What can be, where that is not said by `what`; begins with a semicolon.
         instead: &'static str,
     },
-    /// A stored value cannot be read back.
+    /// A stored value cannot be read.
     #[error("the stored `{what}` cannot be read: {problem}; restore the database from a backup")]
     Damaged {
-        /// Which table or column.
+        /// The table or column.
         what: &'static str,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// The audit log was tampered with: the hash of this row does not follow from its content and its predecessor.
+    /// The audit log was modified: the hash of this row does not match its content and its predecessor.
     #[error("the audit log does not hold from row {seq} on: the row or the one before was changed or removed")]
     AuditBroken {
-        /// First row that does not hold.
+        /// The first row that does not match.
         seq: i64,
     },
-    /// A position that is older than the history, which began later or was pruned.
+    /// A position older than the history, which started later or was pruned.
     #[error(
         "what was so at position {seq} is not known any more; the oldest position that can be looked at is {oldest}"
     )]
     HistoryNotKept {
-        /// The position that was asked for.
+        /// The requested position.
         seq: Seq,
-        /// The oldest that can be rebuilt.
+        /// The oldest position that can be rebuilt.
         oldest: Seq,
     },
     /// Another process took over the database, or this one never did; see [`Store::begin_epoch`].
@@ -118,15 +118,15 @@ pub enum StoreError {
     /// [`Store::begin_epoch`]: super::Store::begin_epoch
     #[error("{}", stale(*ours, *current))]
     StaleEpoch {
-        /// The epoch that this handle began; none when it never did.
+        /// The epoch that this handle began; none when it never began one.
         ours: Option<Epoch>,
         /// The epoch of the database.
         current: Epoch,
     },
-    /// A fault of this program.
+    /// A defect of this program.
     #[error("the store failed on a fault of its own: {problem}")]
     Internal {
-        /// What is known about it.
+        /// The known details.
         problem: String,
     },
 }

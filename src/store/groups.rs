@@ -1,4 +1,4 @@
-//! Groups, and the changes of their members, which are written in slices where they are large.
+//! Groups, and changes of their members. Large changes are written in slices.
 
 use serde_json::Value;
 use uuid::Uuid;
@@ -13,19 +13,19 @@ use super::{
 };
 use crate::model::{GroupFacts, GroupId, ProviderName};
 
-/// How many memberships one request to the writer changes at most.
+/// Largest number of memberships that one request to the writer changes.
 pub(super) const SLICE: usize = 2_000;
 
-/// What one request to the writer does to a group, and what was read when it was worked out.
+/// The changes of a group in one request to the writer, and the reads that they are based on.
 #[derive(Default)]
 pub(super) struct Step {
-    /// The resource must still be this one.
+    /// The resource must still be equal to this one.
     pub(super) basis: Option<Value>,
     /// The group must still have this version.
     pub(super) version: Option<i64>,
-    /// This user or group must still be there.
+    /// This user or group must still exist.
     pub(super) witness: Option<Uuid>,
-    /// The resource as it will be, with its text.
+    /// The new resource, with its text.
     pub(super) resource: Option<(Value, String)>,
     pub(super) facts: Option<GroupFacts>,
     pub(super) members: Slice,
@@ -38,7 +38,7 @@ impl Step {
     }
 }
 
-/// How a request to the writer ended.
+/// Outcome of a request to the writer.
 #[expect(clippy::large_enum_variant, reason = "one for each request, and taken apart at once")]
 pub(super) enum Stepped {
     Done {
@@ -46,11 +46,11 @@ pub(super) enum Stepped {
         group: GroupChanged,
     },
     NotFound,
-    /// What was read is not so any more; nothing was written.
+    /// The group changed since it was read; nothing was written.
     Moved,
 }
 
-/// The attributes of a group as they are to be.
+/// The new attributes of a group.
 struct Attributes {
     basis: Value,
     version: Option<i64>,
@@ -58,7 +58,7 @@ struct Attributes {
     facts: Option<GroupFacts>,
 }
 
-/// What two requests on one group did together.
+/// The sum of two changes of one group.
 fn sum(first: MemberDelta, then: MemberDelta) -> MemberDelta {
     MemberDelta {
         before: first.before,
@@ -70,7 +70,7 @@ fn sum(first: MemberDelta, then: MemberDelta) -> MemberDelta {
     }
 }
 
-/// What is to be removed and added, in parts of which each is a short request; at least one.
+/// Splits removals and additions into slices, each of which is a short request; at least one.
 fn slices((remove, add): (Vec<Uuid>, Vec<Uuid>)) -> Vec<Slice> {
     let removed = remove.chunks(SLICE).map(|ids| Slice { remove: ids.to_vec(), ..Slice::default() });
     let added = add.chunks(SLICE).map(|ids| Slice { add: ids.to_vec(), ..Slice::default() });
@@ -79,7 +79,7 @@ fn slices((remove, add): (Vec<Uuid>, Vec<Uuid>)) -> Vec<Slice> {
 }
 
 impl Store {
-    /// Stores a group. `displayName` (without regard to case), `externalId` and id must be free with this provider.
+    /// Stores a group. `displayName` (without regard to case), `externalId` and id must be unused at this provider.
     /// Unknown member ids are parked, and become members when they exist.
     ///
     /// # Errors
@@ -116,13 +116,13 @@ impl Store {
         self.read(move |db| groups::find(db, &p, id)).await
     }
 
-    /// Reads, changes and writes a group, all of the update or nothing. `change` runs in the caller's task, so that it keeps
-    /// nobody else waiting, and once more for each time that somebody else changed what it read in between. Members alone
-    /// are changed by [`Store::change_members`], which reads nothing.
+    /// Reads, changes and writes a group; the whole update takes effect or nothing. `change` runs in the caller's task,
+    /// so that it delays nobody else, and again for each time that somebody else changed the group meanwhile.
+    /// [`Store::change_members`] changes members alone, without reading the group.
     ///
     /// # Errors
-    /// [`StoreError::Taken`]; [`StoreError::NoKnownMember`]; [`StoreError::NotAMember`]; [`StoreError::Unavailable`], when
-    /// the group never stays the same for long enough.
+    /// [`StoreError::Taken`]; [`StoreError::NoKnownMember`]; [`StoreError::NotAMember`]; [`StoreError::Unavailable`],
+    /// when the group keeps changing.
     pub async fn update_group<E: Send>(
         &self,
         p: &ProviderName,
@@ -159,13 +159,13 @@ impl Store {
         Err(changes_too_often())
     }
 
-    /// Changes the members of a group and nothing else. Those who are not mentioned are never loaded, unless the whole list
-    /// is given: adding one to a group of 100,000 costs what it costs for a group of 100, and many who do so at once do not
-    /// disturb each other.
+    /// Changes only the members of a group. Members that are not mentioned are never loaded, unless the whole list is
+    /// given: adding one to a group of 100,000 costs the same as to a group of 100, and concurrent additions do not
+    /// conflict.
     ///
     /// # Errors
-    /// [`StoreError::NoKnownMember`]; [`StoreError::NotAMember`]; [`StoreError::Unavailable`], when a large group never
-    /// stays the same for long enough to be replaced.
+    /// [`StoreError::NoKnownMember`]; [`StoreError::NotAMember`]; [`StoreError::Unavailable`], when a large group keeps
+    /// changing while it is to be replaced.
     pub async fn change_members<E>(
         &self,
         p: &ProviderName,
@@ -201,7 +201,7 @@ impl Store {
         self.commit(ticket, move |tx| groups::step(tx, &p, &o, id, &quota, next)).await
     }
 
-    /// Writes what a group is to be: at once, or, where that would keep the writer for too long, in slices.
+    /// Writes the new state of a group: at once, or in slices where that would block the writer for too long.
     async fn write_group(
         &self,
         p: &ProviderName,
@@ -232,9 +232,9 @@ impl Store {
         self.step_group(p, o, id, next, rows).await
     }
 
-    /// All that can be refused is refused with the first slice, which has the attributes too; the answer is given after the
-    /// last. Where the members are to be exactly some, every slice is written on the version that it was worked out on, so
-    /// that of two such requests one comes after the other and their members never mix.
+    /// Everything that can be refused is refused with the first slice, which includes the attributes; the answer is
+    /// sent after the last. A replacement of the members writes every slice on the version that the plan was based on,
+    /// so that two of them run one after the other and their members never mix.
     async fn write_in_slices(
         &self,
         p: &ProviderName,
@@ -247,7 +247,7 @@ impl Store {
         let mut done: Option<(bool, GroupChanged)> = None;
         for _ in 0..ATTEMPTS {
             let Some(record) = self.group(p, id).await? else { return Ok(Stepped::NotFound) };
-            // Who else is in the group matters only where nobody else is to be.
+            // The other members matter only when none of them may stay.
             let limit = if plan.exact { usize::MAX } else { 0 };
             let current = self.everybody(p, id, limit).await?;
             if done.is_none() && !plan.unsure.is_empty() {
@@ -287,7 +287,7 @@ impl Store {
                         });
                     }
                     Stepped::NotFound => return Ok(Stepped::NotFound),
-                    // The attributes have to be worked out anew.
+                    // The attributes have to be computed again.
                     Stepped::Moved if first => return Ok(Stepped::Moved),
                     Stepped::Moved => break,
                 }
@@ -297,7 +297,7 @@ impl Store {
         Err(changes_too_often())
     }
 
-    /// Deletes a group with its memberships; the id is never known again. `if_version`: only in this version
+    /// Deletes a group with its memberships; the id is never used again. `if_version`: only in this version
     /// (`If-Match`).
     pub async fn delete_group(
         &self,
@@ -307,7 +307,8 @@ impl Store {
         if_version: Option<i64>,
     ) -> Result<DeleteOutcome, StoreError> {
         let mut if_version = if_version;
-        // What goes with a large group goes before it, so that the writer is free for others in between.
+        // The memberships of a large group are deleted before the group, so that other requests can be written in
+        // between.
         let rows = loop {
             let everybody = self.everybody(p, id, SLICE + 1).await?;
             if everybody.len() <= SLICE {
@@ -335,13 +336,13 @@ impl Store {
         self.read(move |db| list::groups(db, &p, &q)).await
     }
 
-    /// The groups at these positions that are still there, without their members.
+    /// The groups at these positions that still exist, without their members.
     pub async fn groups_at(&self, p: &ProviderName, positions: &[i64]) -> Result<Vec<GroupRecord>, StoreError> {
         let (p, positions) = (p.clone(), positions.to_vec());
         self.read(move |db| list::groups_at(db, &p, &positions)).await
     }
 
-    /// How large the directory of one provider is.
+    /// Size of the directory of one provider.
     pub async fn counts(&self, p: &ProviderName) -> Result<Counts, StoreError> {
         let p = p.clone();
         self.read(move |db| usage::counts(db, &p)).await

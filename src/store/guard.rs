@@ -1,4 +1,4 @@
-//! The guard's count of people, over documents, passes and restarts, and what it holds.
+//! The guard's count of people over documents, reconciles and restarts, and the removals that it holds.
 
 use std::collections::BTreeSet;
 
@@ -8,11 +8,11 @@ use super::{Store, StoreError};
 use crate::model::{AuditEntry, DocumentKey, Removal, RemovalLimits, Subject};
 
 impl Store {
-    /// Decides which of these removals on a document are held, and remembers that. What is not asked about any more is
-    /// not held any more either.
+    /// Decides which of these removals on a document are held, and records that. Removals that are no longer proposed
+    /// are no longer held.
     ///
     /// # Errors
-    /// [`StoreError::StaleEpoch`], when another process took over; nothing is decided then.
+    /// [`StoreError::StaleEpoch`], when another process took over; then nothing is decided.
     pub async fn guard(
         &self,
         document: &DocumentKey,
@@ -28,10 +28,10 @@ impl Store {
         self.read(move |db| guard::documents_of(db, subject)).await
     }
 
-    /// Lets held removals go, exactly these, with the audit rows of that.
+    /// Releases exactly these held removals, and appends the audit rows.
     ///
     /// # Errors
-    /// [`StoreError::StaleEpoch`], when another process took over; nothing is released then.
+    /// [`StoreError::StaleEpoch`], when another process took over; then nothing is released.
     pub async fn release_removals(
         &self,
         removals: Vec<(DocumentKey, Vec<Removal>)>,

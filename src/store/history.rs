@@ -1,5 +1,5 @@
-//! What the catalog follows from beside specs and directory, as changes in the one sequence: pins, inventory, labels of
-//! namespaces, and directories that wait to be accepted. Only differences from what was stored last are appended.
+//! The inputs of the catalog besides specs and directory, as changes in the shared sequence: pins, inventory, labels of
+//! namespaces, and directories that wait to be accepted. Only differences from the last stored value are appended.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,10 +11,10 @@ use super::sqlite::history;
 use super::{Store, StoreError};
 use crate::model::{DocumentKey, GroupId, MappingKey, Pin, ProviderName, ResourceKind, Seq, TargetName};
 
-/// Most changes of an inventory in one transaction.
+/// Largest number of inventory changes in one transaction.
 const CHUNK: usize = 500;
 
-/// What a row of the history is about.
+/// The kind of value in a row of the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HistoryKind {
     Pin,
@@ -37,7 +37,7 @@ impl HistoryKind {
     }
 }
 
-/// One value of the history before it has its position; `value` is JSON, none when it is not so any more.
+/// One value of the history before it has its position; `value` is JSON, none when the value ends.
 pub(super) struct HistoryDraft {
     pub(super) kind: HistoryKind,
     pub(super) scope: String,
@@ -46,7 +46,7 @@ pub(super) struct HistoryDraft {
 }
 
 impl HistoryDraft {
-    /// That a selector is bound to a group from now on, or to none.
+    /// The value of a selector that is now bound to a group, or to none.
     pub(super) fn pin(
         mapping: &str,
         provider: &str,
@@ -59,7 +59,7 @@ impl HistoryDraft {
     }
 }
 
-/// The labels of a namespace that differ between two stored values, each with both of its values.
+/// The labels of a namespace that differ between two stored values, each with both values.
 pub(super) fn changed_labels(
     labels: &[String],
     before: Option<&str>,
@@ -74,7 +74,7 @@ pub(super) fn changed_labels(
     labels.iter().filter(differs).map(|label| (label.clone(), change(label))).collect()
 }
 
-/// A resource as a target listed it.
+/// A resource in the list of a target.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ResourceRecord {
     /// Its policy document.
@@ -87,12 +87,12 @@ pub struct ResourceRecord {
     pub invoker_iam_disabled: bool,
 }
 
-/// What a list of a target's resources gave.
+/// The result of listing a target's resources.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct ListingRecord {
-    /// All that were listed; none when nothing could be listed, so that the last list stays.
+    /// All listed resources; none when nothing could be listed, so that the last list stays valid.
     pub resources: Option<Vec<ResourceRecord>>,
-    /// Regions and kinds that could not be listed: nothing is concluded from absence there.
+    /// Regions and kinds that could not be listed: an absence there proves nothing.
     pub unlisted: BTreeSet<(String, ResourceKind)>,
 }
 
@@ -106,13 +106,13 @@ struct StoredResource {
     invoker_iam_disabled: bool,
 }
 
-/// The stored form of what a list lacked.
+/// The stored form of the gaps in a list.
 #[derive(Serialize, Deserialize, Default)]
 struct StoredListing {
     /// Region and collection.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     unlisted: BTreeSet<(String, String)>,
-    /// There is a list, of this attempt or an earlier one.
+    /// True when there is a list, from this attempt or an earlier one.
     listed: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     failed: bool,
@@ -128,7 +128,7 @@ fn listing_drafts(
     let unlisted = listing.unlisted.iter().map(|(region, kind)| (region.clone(), kind.collection().to_owned()));
     let stored = match &listing.resources {
         Some(_) => StoredListing { unlisted: unlisted.collect(), listed: true, failed: false },
-        // The last list stays.
+        // The last list stays valid.
         None => StoredListing {
             failed: true,
             ..before.and_then(|before| serde_json::from_str(before).ok()).unwrap_or_default()
@@ -151,7 +151,7 @@ fn listing_drafts(
     for name in known.keys().filter(|name| !listed.contains(*name)) {
         let document = DocumentKey::try_from(name.clone())
             .map_err(|error| StoreError::Damaged { what: "history", problem: error.to_string() })?;
-        // Where nothing could be listed, what was there before stays.
+        // Resources stay where nothing could be listed.
         if !listing.unlisted.contains(&(document.location().to_owned(), document.kind())) {
             drafts.push(draft(HistoryKind::Resource, name.clone(), None));
         }
@@ -171,8 +171,8 @@ impl Store {
         self.read(move |db| history::values(db, kind, &scope, seq)).await
     }
 
-    /// Appends what a list of a target's resources changed since the last one, also over a restart. Answers how many rows
-    /// were appended.
+    /// Appends the differences between a list of a target's resources and the last one, also over a restart. Returns
+    /// the number of appended rows.
     ///
     /// # Errors
     /// [`StoreError::StaleEpoch`], when another process took over; [`StoreError::Unavailable`].
@@ -194,10 +194,10 @@ impl Store {
         Ok(appended)
     }
 
-    /// Appends the labels of a namespace, unless they are the last ones stored.
+    /// Appends the labels of a namespace, unless they are equal to the last stored ones.
     ///
     /// # Errors
-    /// As [`Store::record_listing`].
+    /// Those of [`Store::record_listing`].
     pub async fn record_namespace(&self, name: &str, labels: &BTreeMap<String, String>) -> Result<(), StoreError> {
         let value = if labels.is_empty() { None } else { Some(json(labels)?) };
         let before = self.history_values(HistoryKind::Namespace, name, Seq::MAX).await?;
@@ -232,8 +232,8 @@ impl Store {
             .collect()
     }
 
-    /// What a target listed as of a position, and whether the last attempt to list it failed; none before its first
-    /// attempt, without resources when none has succeeded yet.
+    /// The inventory of a target as of a position, and whether the last attempt to list it failed. None before the
+    /// first attempt; without resources when no attempt has succeeded yet.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Damaged`].

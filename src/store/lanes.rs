@@ -1,38 +1,39 @@
-//! Whose turn it is at the one writer. Each identity provider has a lane of its own and so has the engine. A batch takes from
-//! the lanes in turn, and is bounded by what its requests cost, so that neither many requests of one tenant nor large ones
-//! keep the others waiting for more than a batch.
+//! Fair scheduling of the single writer. Each identity provider has its own lane, and so has the engine. A batch takes
+//! requests from the lanes in rotation and is bounded by their cost, so that neither many requests of one tenant nor
+//! large ones delay the others by more than a batch.
 
 use std::collections::{HashMap, VecDeque};
 
 use crate::model::ProviderName;
 
-/// What the cheapest request costs: the statements that every request has. A unit is about what one row costs, some microseconds.
+/// Cost of the cheapest request: the statements that every request runs. One unit is about the cost of one row, some
+/// microseconds.
 pub(super) const REQUEST: u64 = 25;
 
-/// What the requests of one batch may cost together. One that costs more by itself is a batch of its own.
+/// Largest total cost of the requests of one batch. A request with a higher cost is a batch of its own.
 pub(super) const BATCH: u64 = 8_000;
 
-/// How many requests share a commit at most.
+/// Largest number of requests in one commit.
 const REQUESTS: usize = 256;
 
-/// What a lane may take each time that it is its turn; unused credit is kept while something waits in the lane.
+/// Credit of a lane per round; unused credit is kept while requests wait in the lane.
 const QUANTUM: u64 = 4 * REQUEST;
 
-/// How many times the quantum of a tenant the engine has: a revocation needs several of its writes.
+/// Factor between the engine's quantum and that of a tenant: a revocation needs several of the engine's writes.
 const ENGINE_SHARE: u64 = 4;
 
-/// Bytes of text that cost as much as a row.
+/// Number of bytes of text with the cost of a row.
 const ROW_BYTES: usize = 256;
 
-/// What a request costs that writes so many rows and so much text.
+/// Cost of a request that writes this many rows and this much text.
 pub(super) fn cost(rows: usize, bytes: usize) -> u64 {
     REQUEST + rows as u64 + (bytes / ROW_BYTES) as u64
 }
 
-/// Who waits in one line.
+/// A lane of the writer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Lane {
-    /// What rolecall itself writes: ledger, specs, leadership.
+    /// Writes of rolecall itself: ledger, specs, leadership.
     Engine,
     /// The directory of one identity provider.
     Provider(ProviderName),
@@ -47,20 +48,20 @@ impl Lane {
     }
 }
 
-/// Who asks the writer, and how much of it.
+/// The lane and the cost of a request.
 pub(super) struct Ticket {
     pub(super) lane: Lane,
-    /// As [`cost`] has it.
+    /// The cost according to [`cost`].
     pub(super) cost: u64,
 }
 
 impl Ticket {
-    /// One of rolecall itself.
+    /// A request of rolecall itself.
     pub(super) fn engine(cost: u64) -> Self {
         Self { lane: Lane::Engine, cost }
     }
 
-    /// One of an identity provider.
+    /// A request of an identity provider.
     pub(super) fn provider(provider: &ProviderName, cost: u64) -> Self {
         Self { lane: Lane::Provider(provider.clone()), cost }
     }
@@ -71,10 +72,10 @@ struct Queue<T> {
     credit: u64,
 }
 
-/// What waits for the writer.
+/// The waiting requests.
 pub(super) struct Lanes<T> {
     queues: HashMap<Lane, Queue<T>>,
-    /// The lanes in which something waits, the next one first.
+    /// The lanes with waiting requests, the next one first.
     turns: VecDeque<Lane>,
 }
 
@@ -98,7 +99,7 @@ impl<T> Lanes<T> {
         self.turns.is_empty()
     }
 
-    /// The next batch: at least one request if any waits, each lane in its order.
+    /// The next batch: at least one request if any waits, with each lane in order.
     pub(super) fn batch(&mut self) -> Vec<T> {
         let mut batch = Vec::new();
         let mut left = BATCH;
@@ -122,7 +123,7 @@ impl<T> Lanes<T> {
             if queue.waiting.is_empty() {
                 self.queues.remove(&lane);
             } else if full {
-                // It has paid for what did not fit, so it begins the next batch.
+                // The lane has paid for the request that did not fit, so it starts the next batch.
                 self.turns.push_front(lane);
             } else {
                 self.turns.push_back(lane);
@@ -143,7 +144,7 @@ mod tests {
         Lane::Provider(ProviderName::new(name).unwrap())
     }
 
-    /// Batches until nothing waits.
+    /// Takes batches until nothing waits.
     fn batches<T>(lanes: &mut Lanes<T>) -> Vec<Vec<T>> {
         let mut batches = Vec::new();
         while !lanes.is_empty() {

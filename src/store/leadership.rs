@@ -1,8 +1,8 @@
-//! Who may write what the engine remembers: an epoch that grows with each process that takes over.
+//! Leadership of the database: an epoch that grows with each process that takes over.
 //!
-//! The directory is written by whoever serves SCIM. The ledger, pins, specs and the removal of decisions belong to one
-//! process at a time. A process that was suspended, cut off or started twice still believes itself to be that one; its
-//! writes carry an epoch, and the transaction that would make them finds another in the database.
+//! Every process that serves SCIM may write the directory. The ledger, pins, specs and the removal of decisions belong
+//! to one process at a time. A process that was suspended, cut off or started twice still considers itself to be that
+//! one. Its writes carry an epoch, and fail in the transaction because the database has another one.
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -14,12 +14,12 @@ use super::lanes::{REQUEST, Ticket};
 use super::sqlite::{Transaction, leadership};
 use super::{Store, StoreError};
 
-/// One process's turn at the ledger. A later one is greater.
+/// The epoch of one process's leadership. A later one is greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Epoch(i64);
 
 impl Epoch {
-    /// The number, which is 0 in a database that nobody led yet.
+    /// The number, which is 0 in a database without any leader so far.
     #[must_use]
     pub fn number(self) -> i64 {
         self.0
@@ -36,21 +36,21 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// Whose turn it is.
+/// The process that leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leader {
-    /// Since it began, the greatest.
+    /// Its epoch, the greatest of the database.
     pub epoch: Epoch,
-    /// What the process called itself.
+    /// The description that the process gave itself.
     pub holder: String,
-    /// When it took over.
+    /// Time at which it took over.
     pub since: Timestamp,
 }
 
-/// What one handle, with its clones, knows about its own turn.
+/// What one handle, with its clones, knows about its own leadership.
 #[derive(Default)]
 pub(super) struct Turn {
-    /// 0: none was begun.
+    /// The epoch; 0: none was begun.
     epoch: AtomicI64,
     over: CancellationToken,
 }
@@ -63,10 +63,10 @@ impl Turn {
 
 impl Store {
     /// Takes over the database: from here on this handle and its clones may write the ledger, pins and specs, and every
-    /// other process that could gets [`StoreError::StaleEpoch`]. `holder` is for people, to tell which process it was.
+    /// other process gets [`StoreError::StaleEpoch`]. `holder` describes the process to people.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`], when the database cannot be written; whoever led before still leads then.
+    /// [`StoreError::Unavailable`], when the database cannot be written; the former leader then still leads.
     pub async fn begin_epoch(&self, holder: &str) -> Result<Epoch, StoreError> {
         let holder = holder.to_owned();
         let epoch = self.commit(Ticket::engine(REQUEST), move |tx| leadership::begin(tx, &holder)).await?;
@@ -74,12 +74,12 @@ impl Store {
         Ok(epoch)
     }
 
-    /// Who took over the database last; none when nobody ever did.
+    /// The process that took over the database last; none when no process ever did.
     pub async fn leader(&self) -> Result<Option<Leader>, StoreError> {
         self.read(leadership::leader).await
     }
 
-    /// Looks whether this handle's epoch is still the one of the database, without writing.
+    /// Checks, without writing, that this handle's epoch is still the one of the database.
     ///
     /// # Errors
     /// [`StoreError::StaleEpoch`], when it is not, or when this handle never began one.
@@ -89,19 +89,18 @@ impl Store {
         self.noted(require(ours, current))
     }
 
-    /// Waits until it is found that another process took over from this handle. Nothing that it wrote since then was
-    /// stored.
+    /// Waits until this handle has found that another process took over. Nothing that it wrote since then was stored.
     pub async fn deposed(&self) {
         self.turn().over.cancelled().await;
     }
 
-    /// Has it been found that another process took over from this handle?
+    /// True when this handle has found that another process took over.
     #[must_use]
     pub fn is_deposed(&self) -> bool {
         self.turn().over.is_cancelled()
     }
 
-    /// As [`Store::commit`], for what only the leader may write.
+    /// Like [`Store::commit`], for writes of the leader only.
     pub(super) async fn commit_leading<T, W>(&self, work: W) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -110,7 +109,7 @@ impl Store {
         self.commit_leading_at(REQUEST, work).await
     }
 
-    /// As [`Store::commit_leading`], for work that costs so much.
+    /// Like [`Store::commit_leading`], for work with this cost.
     pub(super) async fn commit_leading_at<T, W>(&self, cost: u64, work: W) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -126,7 +125,7 @@ impl Store {
         self.noted(result)
     }
 
-    /// Remembers that the turn is over when `result` says so.
+    /// Records that the leadership is lost if `result` says so.
     fn noted<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         if let Err(StoreError::StaleEpoch { ours: Some(_), .. }) = &result {
             self.turn().over.cancel();

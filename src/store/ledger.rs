@@ -1,4 +1,4 @@
-//! The ledger: what rolecall granted, why, and what is under way.
+//! The ledger: the grants of rolecall, the reasons for them, and the calls in progress.
 
 use std::collections::BTreeSet;
 
@@ -10,34 +10,34 @@ use super::sqlite::ledger;
 use super::{Store, StoreError};
 use crate::model::{AcknowledgedWrite, AuditEntry, DocumentKey, LedgerChange, LedgerRow, MappingKey, Revision};
 
-/// What the store holds about one document.
+/// The ledger of one document.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DocumentLedger {
-    /// Its grants, in the order of their keys.
+    /// Its grants, sorted by key.
     pub rows: Vec<LedgerRow>,
-    /// The last acknowledged write; none before the first, and for what a version that did not record it wrote.
+    /// The last acknowledged write; none before the first one, and for writes of a version that did not record it.
     pub revision: Option<Revision>,
 }
 
 impl Store {
-    /// What is known about the grants of one document, in the order of their keys.
+    /// The rows of one document, sorted by key.
     pub async fn ledger(&self, d: &DocumentKey) -> Result<Vec<LedgerRow>, StoreError> {
         Ok(self.document_ledger(d).await?.rows)
     }
 
-    /// What is known about one document: its grants, and which version of its policy is the current one.
+    /// The ledger of one document: its grants, and the current version of its policy.
     pub async fn document_ledger(&self, d: &DocumentKey) -> Result<DocumentLedger, StoreError> {
         let d = d.clone();
         self.read(move |db| ledger::load(db, &d)).await
     }
 
-    /// True for the etag of a version of the document that a write of ours superseded within the last hour.
+    /// True when the etag is that of a version of the document that a write of ours superseded within the last hour.
     pub async fn is_superseded(&self, d: &DocumentKey, etag: &str, now: Timestamp) -> Result<bool, StoreError> {
         let (d, etag) = (d.clone(), etag.to_owned());
         self.read(move |db| ledger::is_superseded(db, &d, &etag, now)).await
     }
 
-    /// All documents that the ledger knows, each with the mappings that hold claims there.
+    /// All documents in the ledger, each with the mappings that hold claims there.
     pub async fn ledger_documents(&self) -> Result<Vec<(DocumentKey, BTreeSet<MappingKey>)>, StoreError> {
         self.read(ledger::documents).await
     }
@@ -49,10 +49,10 @@ impl Store {
     }
 
     /// Changes the ledger of one document and appends audit rows, all or nothing. Of several changes of one grant the
-    /// last counts.
+    /// last one counts.
     ///
     /// # Errors
-    /// [`StoreError::StaleEpoch`], when another process took over; nothing is recorded then.
+    /// [`StoreError::StaleEpoch`], when another process took over; then nothing is recorded.
     pub async fn record(
         &self,
         d: &DocumentKey,
@@ -62,10 +62,10 @@ impl Store {
         self.record_write(d, changes, audit, None).await
     }
 
-    /// As [`Store::record`], with the acknowledged write that the changes follow from.
+    /// Like [`Store::record`], with the acknowledged write that caused the changes.
     ///
     /// # Errors
-    /// As [`Store::record`].
+    /// Those of [`Store::record`].
     pub async fn record_write(
         &self,
         d: &DocumentKey,
@@ -77,7 +77,7 @@ impl Store {
             return Ok(());
         }
         let d = d.clone();
-        // A row of the ledger with its claims, and an audit row, are several rows each.
+        // A ledger row with its claims, and an audit row, are several rows each.
         let cost = cost((changes.len() + audit.len()) * 4, 0);
         self.commit_leading_at(cost, move |tx| {
             ledger::record(tx, &d, &changes)?;

@@ -1,4 +1,4 @@
-//! Lists, planned before they are read.
+//! Lists of users and groups, planned before they are read.
 
 use super::sqlite::list;
 use super::{ListPlan, ListQuery, Store, StoreError};
@@ -6,7 +6,7 @@ use crate::model::ProviderName;
 use crate::scim::ResourceType;
 
 impl Store {
-    /// Which users or groups a list has, and how large they are.
+    /// Plans a list: the users or groups in it, and their sizes.
     ///
     /// # Errors
     /// [`StoreError::UnsupportedFilter`] when no index answers the filter.

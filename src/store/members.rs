@@ -9,10 +9,10 @@ use super::{MemberRecord, Membership, Store, StoreError};
 use crate::model::{GroupId, ProviderName};
 
 impl Store {
-    /// One of each list that is known with this provider, to be found still there by the writer.
+    /// One id of each list that is known at this provider, for the writer to check that it still exists.
     ///
     /// # Errors
-    /// [`StoreError::NoKnownMember`], when none of a list is.
+    /// [`StoreError::NoKnownMember`], when a list has no known id.
     pub(super) async fn witnesses(&self, p: &ProviderName, lists: &[Vec<Uuid>]) -> Result<Vec<Uuid>, StoreError> {
         if lists.is_empty() {
             return Ok(vec![]);
@@ -23,7 +23,7 @@ impl Store {
         witnesses.map(|(witness, list)| witness.ok_or(StoreError::NoKnownMember { given: list.len() })).collect()
     }
 
-    /// Those of `ids` that are in a group, parked ones too.
+    /// Those of `ids` that are in a group, including parked ones.
     pub(super) async fn present(
         &self,
         p: &ProviderName,
@@ -34,7 +34,7 @@ impl Store {
         self.read(move |db| members::present(db, &p, id, &ids)).await
     }
 
-    /// The ids of everybody in a group, parked ones too; at most `limit`.
+    /// The ids of everybody in a group, including parked ones; at most `limit`.
     pub(super) async fn everybody(
         &self,
         p: &ProviderName,
@@ -45,14 +45,14 @@ impl Store {
         self.read(move |db| members::everybody(db, &p, id, limit)).await
     }
 
-    /// The members of a group: users and groups, without ids that are not known. Empty when there is no such group. The
-    /// group's version is to be read before, so that it is never newer than the members.
+    /// The members of a group: users and groups, without unknown ids. Empty when there is no such group. The caller has
+    /// to read the group's version before, so that it is never newer than the members.
     pub async fn members(&self, p: &ProviderName, id: GroupId) -> Result<Vec<MemberRecord>, StoreError> {
         let p = p.clone();
         self.read(move |db| members::members_after(db, &p, id, None, i64::MAX)).await
     }
 
-    /// As [`Store::members`], at most `limit` of them, in the order of their ids behind `after`.
+    /// Like [`Store::members`], at most `limit` of them, in the order of their ids after `after`.
     pub async fn members_after(
         &self,
         p: &ProviderName,

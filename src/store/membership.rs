@@ -1,5 +1,5 @@
-//! What several changes of one group's membership come to, worked out before the writer is asked: however many operations a
-//! request has, the writer sees one list of ids to add and one to remove.
+//! The sum of several changes of one group's membership, computed before the writer is called. However many operations
+//! a request has, the writer receives one list of ids to add and one to remove.
 
 use std::collections::BTreeSet;
 
@@ -10,15 +10,14 @@ use super::MemberChange;
 /// The sum of changes that were applied in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// The members are to be `add` and nobody else. Otherwise those that are not mentioned stay.
+    /// True when the members are to be exactly `add`. Otherwise members that are not mentioned stay.
     pub(super) exact: bool,
     pub(super) add: BTreeSet<Uuid>,
-    /// Empty where `exact`.
+    /// Ids to remove; empty when `exact`.
     pub(super) remove: BTreeSet<Uuid>,
-    /// Those to remove of which it is not known whether they are members: if they are none, it may be that somebody else is
-    /// meant.
+    /// Ids to remove that may not be members. If such an id is not a member, somebody else may be meant.
     pub(super) unsure: BTreeSet<Uuid>,
-    /// Non-empty replacements, of each of which somebody has to be known.
+    /// Non-empty replacements, each of which must contain a known id.
     pub(super) asserted: Vec<Vec<Uuid>>,
 }
 
@@ -63,22 +62,22 @@ impl Plan {
         self.unsure.clear();
     }
 
-    /// Whether nothing is asked.
+    /// True when nothing changes.
     pub(super) fn is_nothing(&self) -> bool {
         !self.exact && self.add.is_empty() && self.remove.is_empty()
     }
 
-    /// How many ids the writer is given.
+    /// Number of ids for the writer.
     pub(super) fn len(&self) -> usize {
         self.add.len() + self.remove.len()
     }
 
-    /// What is to be removed and added, whoever is there now; of a plan that is not exact.
+    /// The ids to remove and to add, whatever the current members; only for a plan that is not exact.
     pub(super) fn lists(&self) -> (Vec<Uuid>, Vec<Uuid>) {
         (self.remove.iter().copied().collect(), self.add.iter().copied().collect())
     }
 
-    /// What is to be removed and added, given everybody who is in the group now.
+    /// The ids to remove and to add, given the current members.
     pub(super) fn against(&self, current: &BTreeSet<Uuid>) -> (Vec<Uuid>, Vec<Uuid>) {
         let gone = |id: &&Uuid| if self.exact { !self.add.contains(*id) } else { self.remove.contains(*id) };
         let remove = current.iter().filter(gone).copied().collect();
@@ -87,19 +86,19 @@ impl Plan {
     }
 }
 
-/// What one request to the writer does to the membership of a group.
+/// The changes of a group's membership in one request to the writer.
 #[derive(Debug, Default)]
 pub(super) struct Slice {
-    /// All but those that are added cease to be members.
+    /// True when all members but the added ones are removed.
     pub(super) only: bool,
     pub(super) remove: Vec<Uuid>,
-    /// Of those that cease to be members: those that may be meant otherwise when they are none.
+    /// Ids to remove that may mean somebody else if they are not members.
     pub(super) unsure: Vec<Uuid>,
     pub(super) add: Vec<Uuid>,
 }
 
 impl Slice {
-    /// How many ids it has.
+    /// Number of ids.
     pub(super) fn len(&self) -> usize {
         self.remove.len() + self.unsure.len() + self.add.len()
     }
@@ -151,7 +150,7 @@ mod tests {
             after.retain(|id| !remove.contains(id));
             after.extend(add);
             prop_assert_eq!(after, model);
-            // Nobody who was passed over is left out of the question.
+            // An unsure id is never dropped from the question.
             prop_assert!(!unsure || !plan.unsure.is_empty());
         }
     }

@@ -1,4 +1,4 @@
-//! The names behind the pseudonyms, for who has access to the store.
+//! The names behind the pseudonyms, for people with access to the store.
 
 use std::collections::HashMap;
 
@@ -6,16 +6,17 @@ use super::sqlite::names;
 use super::{Store, StoreError};
 use crate::model::{Pseudonyms, UserId};
 
-/// Names of people by what stands for them elsewhere.
+/// Names of people by their pseudonyms.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Names {
-    /// By SCIM id: the address that was granted something, or else the `userName`.
+    /// By SCIM id: the address of a grant, or else the `userName`.
     pub by_id: HashMap<UserId, String>,
-    /// By domain and digest: every address that the store has ever recorded and not erased.
+    /// By domain and digest: every address that the store has recorded and not erased.
     pub by_digest: HashMap<String, String>,
 }
 
-/// The address in a member of a policy: `deleted:user:ADDRESS?uid=N`. Another name is one by itself.
+/// The address in a member of a policy such as `deleted:user:ADDRESS?uid=N`. A text of any other form is returned
+/// unchanged.
 pub(super) fn address_of(name: &str) -> &str {
     let address = name.strip_prefix("deleted:").unwrap_or(name);
     let address = address.strip_prefix("user:").unwrap_or(address);
@@ -35,7 +36,8 @@ impl Names {
 }
 
 impl Store {
-    /// The names of all people that this store knows. Costs the directory, the ledger and the names of the audit log.
+    /// The names of all people known to this store. The cost covers the directory, the ledger and the names of the
+    /// audit log.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Damaged`].

@@ -1,5 +1,5 @@
-//! Which `IdentityProvider` the people and groups under a name belong to. One that takes the name of another must not read
-//! or inherit them: they wait until a person accepts it, or purges them.
+//! Ownership of the people and groups under a name by an `IdentityProvider`. One with the name of a former one must not
+//! read or inherit them: they wait until a person accepts it, or purges them.
 
 use futures::future::try_join_all;
 
@@ -9,10 +9,10 @@ use super::sqlite::owners;
 use super::{DeleteOutcome, Origin, Store, StoreError};
 use crate::model::ProviderName;
 
-/// How many people or groups are purged at once: they share commits, and leave room for other requests.
+/// Number of people or groups purged at once: they share commits, and let other requests in between.
 const CHUNK: u32 = 100;
 
-/// What a purge did.
+/// The result of a purge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Purged {
     /// People who were deleted.
@@ -28,13 +28,13 @@ pub enum DirectoryUse {
     InUse,
     /// Another `IdentityProvider` of its name waits to be accepted.
     Disputed,
-    /// Its `IdentityProvider` is gone, or nobody has claimed it.
+    /// Its `IdentityProvider` was deleted, or no one has claimed it.
     Abandoned,
 }
 
 impl Store {
-    /// Whether what is stored under this name belongs to the `IdentityProvider` with this uid. A directory without people
-    /// and groups belongs to whoever claims it. Where the answer is no, the claim waits to be accepted.
+    /// Whether the directory under this name belongs to the `IdentityProvider` with this uid. A directory without
+    /// people and groups belongs to whichever provider claims it. If the answer is no, the claim waits to be accepted.
     pub async fn claim_directory(&self, provider: &ProviderName, uid: &str) -> Result<bool, StoreError> {
         let (name, claimant) = (provider.clone(), uid.to_owned());
         if self.read(move |db| owners::is_owner(db, &name, &claimant)).await? {
@@ -44,26 +44,27 @@ impl Store {
         self.commit(Ticket::engine(REQUEST), move |tx| owners::claim(tx, &provider, &uid)).await
     }
 
-    /// The `IdentityProvider` of this name was deleted: another one is not its successor, even where objects have no uid.
+    /// Records that the `IdentityProvider` of this name was deleted. Another one does not inherit the directory, even
+    /// where objects have no uid.
     pub async fn leave_directory(&self, provider: &ProviderName) -> Result<(), StoreError> {
         let provider = provider.clone();
         self.commit(Ticket::engine(REQUEST), move |tx| owners::leave(tx, &provider)).await
     }
 
-    /// Gives the directory to the `IdentityProvider` that waits for it. Answers whether one does.
+    /// Gives the directory to the `IdentityProvider` that waits for it. Returns whether there is one.
     pub async fn accept_directory(&self, provider: &ProviderName) -> Result<bool, StoreError> {
         let provider = provider.clone();
         self.commit(Ticket::engine(REQUEST), move |tx| owners::accept(tx, &provider)).await
     }
 
-    /// Whether the directory of this name is in use.
+    /// The use of the directory of this name.
     pub async fn directory_use(&self, provider: &ProviderName) -> Result<DirectoryUse, StoreError> {
         let provider = provider.clone();
         self.read(move |db| owners::directory_use(db, &provider)).await
     }
 
-    /// Deletes all people and groups under this name, with an event for each, as if its IdP had deleted them. Done again
-    /// after an interruption, it goes on.
+    /// Deletes all people and groups under this name, with an event for each, as if its IdP had deleted them. Called
+    /// again after an interruption, it continues.
     pub async fn purge_directory(&self, provider: &ProviderName, origin: &Origin) -> Result<Purged, StoreError> {
         let mut purged = Purged::default();
         let name = provider.clone();

@@ -1,4 +1,4 @@
-//! All that the catalog follows from, as of a past position.
+//! All inputs of the catalog as of a past position.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,21 +8,21 @@ use super::sqlite::{history, meta, specs};
 use super::{ListingRecord, SpecVersion, Store, StoreError};
 use crate::model::{Pin, ProviderName, Seq, TargetName};
 
-/// Most events of the directory in one read.
+/// Largest number of directory events in one read.
 const BATCH: u32 = 500;
 
-/// All that the catalog follows from beside the directory.
+/// All inputs of the catalog besides the directory.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PastCatalog {
-    /// The versions in force, by kind, namespace and name; removed ones are left out.
+    /// The versions in force, by kind, namespace and name, without removed ones.
     pub specs: Vec<SpecVersion>,
     /// The pins of all mappings.
     pub pins: Vec<Pin>,
-    /// What each target listed, and whether the last attempt to list it failed.
+    /// The inventory of each target, and whether the last attempt to list it failed.
     pub listings: BTreeMap<TargetName, (ListingRecord, bool)>,
     /// The labels of the namespaces that have any.
     pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
-    /// Providers under whose name people of a former one are stored.
+    /// Providers under whose name people of a former provider are stored.
     pub former: BTreeSet<ProviderName>,
 }
 
@@ -35,8 +35,8 @@ impl Store {
         self.read(|db| meta::position(db, "history_since")).await
     }
 
-    /// All that the catalog followed from right after a position; the directory goes to `sink`, as the changes that made
-    /// it. What other processes append meanwhile is not among it.
+    /// All inputs of the catalog directly after a position; the directory is sent to `sink`, as the changes that built
+    /// it. Rows that other processes append meanwhile are not included.
     ///
     /// # Errors
     /// [`StoreError::HistoryNotKept`], when the position is older than the history; [`StoreError::Unavailable`],
@@ -62,7 +62,7 @@ impl Store {
                 break;
             }
         }
-        // It may have been pruned while it was read.
+        // The history may have been pruned during the read.
         self.require_kept(seq).await?;
         Ok(catalog)
     }

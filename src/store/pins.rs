@@ -1,4 +1,4 @@
-//! Pins: which group a selector of a mapping was bound to.
+//! Pins: the groups that selectors of mappings were bound to.
 
 use super::sqlite::pins;
 use super::{Store, StoreError};
@@ -10,12 +10,12 @@ impl Store {
         self.read(pins::all).await
     }
 
-    /// Stores pins, all or nothing; one of the same mapping, provider and selector is replaced.
+    /// Stores pins, all or nothing; a pin of the same mapping, provider and selector is replaced.
     pub async fn put_pins(&self, pins: Vec<Pin>) -> Result<(), StoreError> {
         self.commit_leading(move |tx| pins::put(tx, &pins)).await
     }
 
-    /// Forgets all pins of a mapping.
+    /// Removes all pins of a mapping.
     pub async fn remove_pins(&self, mapping: &MappingKey) -> Result<(), StoreError> {
         let mapping = mapping.to_string();
         self.commit_leading(move |tx| pins::remove(tx, &mapping)).await

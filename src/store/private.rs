@@ -1,22 +1,22 @@
-//! Files that only the user who runs rolecall may read: they hold people's names and addresses.
+//! Files that only the user that runs rolecall may read, because they contain names and addresses of people.
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// Read and write for the owner, nothing for anybody else.
+/// Read and write permission for the owner only.
 pub(crate) const PRIVATE: u32 = 0o600;
 
-/// What SQLite keeps beside a database. It gives these the permissions that the database has when they are created.
+/// Files that SQLite keeps next to a database. SQLite creates them with the permissions of the database.
 const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
 
-/// Creates an empty file that was never readable by others. One that exists stays as it is.
+/// Creates an empty file that other users were never able to read. An existing file is not changed.
 pub(super) fn create(path: &Path) -> io::Result<()> {
     OpenOptions::new().write(true).create(true).truncate(false).mode(PRIVATE).open(path).map(|_| ())
 }
 
-/// Takes the permissions of others away from a file; one that does not exist is passed over.
+/// Removes the permissions of other users from a file; a missing file is skipped.
 pub(crate) fn tighten(path: &Path) -> io::Result<()> {
     let mode = match fs::metadata(path) {
         Ok(metadata) => metadata.permissions().mode(),
@@ -31,8 +31,8 @@ pub(crate) fn tighten(path: &Path) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(PRIVATE))
 }
 
-/// Takes the permissions of others away from a database and from what SQLite keeps beside it. A file of another owner
-/// cannot be changed, which is logged.
+/// Removes the permissions of other users from a database and the files next to it. A file of another owner cannot be
+/// changed, which is logged.
 pub(super) fn tighten_database(path: &Path) {
     let beside = BESIDE.map(|suffix| {
         let mut name = path.as_os_str().to_owned();

@@ -1,9 +1,9 @@
-//! Retention: what lies before a point in time is compacted, so that positions from there on stay as they are.
+//! Retention: rows before a point in time are compacted, so that positions from there on can be rebuilt as before.
 //!
-//! First `history_since` is moved, so that nobody is answered from a position that is only half there, and so that the
-//! highest position never falls. Then events, versions, history, audit rows and names go in small transactions, oldest
-//! first. Each of them leaves a store from which every later position is rebuilt as before; an interrupted run is
-//! finished by the next.
+//! `history_since` is moved first, so that no answer is built from a position that is only partly there, and so that
+//! the highest position never falls. Then events, versions, history, audit rows and names are removed in small
+//! transactions, oldest first. Each of them leaves a store from which every later position can be rebuilt as before; an
+//! interrupted run is finished by the next one.
 
 use std::time::Duration;
 
@@ -20,42 +20,42 @@ use super::sqlite::{Transaction, meta};
 use super::{Store, StoreError};
 use crate::model::Seq;
 
-/// Most events in one read.
+/// Largest number of events in one read.
 const BATCH: u32 = 500;
 
-/// Most rows that one transaction changes.
+/// Largest number of rows that one transaction changes.
 const CHUNK: usize = 500;
 
-/// Most bytes that one transaction writes.
+/// Largest number of bytes that one transaction writes.
 const CHUNK_BYTES: usize = 256 * 1024;
 
-/// Least time between two transactions: other processes wait for the lock by trying again.
+/// Shortest pause between two transactions, because other processes wait for the lock by polling.
 const PAUSE: Duration = Duration::from_millis(25);
 
-/// What a prune removes.
+/// The result of a prune.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Pruned {
     /// The oldest position whose catalog can be rebuilt afterwards.
     pub history_since: Seq,
-    /// The first row of the audit that stays.
+    /// The first remaining row of the audit.
     pub audit_since: i64,
-    /// Events that are removed.
+    /// Removed events.
     pub events: u64,
-    /// Events of which only the members stay that are members by them.
+    /// Events of which only those members remain that still are members because of them.
     pub shortened_events: u64,
-    /// Versions of custom resources.
+    /// Removed versions of custom resources.
     pub spec_versions: u64,
-    /// Changes of pins, inventory, namespaces and directories.
+    /// Removed changes of pins, inventory, namespaces and directories.
     pub history: u64,
-    /// Rows of the audit.
+    /// Removed rows of the audit.
     pub audit_rows: u64,
-    /// Names that no row of the audit refers to any more.
+    /// Removed names that no row of the audit refers to any more.
     pub names: u64,
-    /// Refusals of members whom the directory does not know any more.
+    /// Removed refusals of members that the directory no longer knows.
     pub refusals: u64,
 }
 
-/// Where a prune cuts.
+/// The point at which a prune cuts.
 #[derive(Clone)]
 struct Cut {
     /// The last position that is compacted; 0 for none.
@@ -77,17 +77,17 @@ impl Chunk {
     }
 }
 
-/// Carries out, or only counts.
+/// A prune that removes rows, or only counts them.
 struct Run<'s> {
     store: &'s Store,
     cut: Cut,
     dry: bool,
-    /// When the last transaction ended, and how long it took.
+    /// End and duration of the last transaction.
     last: Option<(Instant, Duration)>,
 }
 
 impl Run<'_> {
-    /// Runs a statement in a transaction, unless another prune began since.
+    /// Runs a statement in a transaction, unless another prune started meanwhile.
     async fn write(
         &mut self,
         rows: usize,
@@ -98,7 +98,7 @@ impl Run<'_> {
             return Ok(());
         }
         if let Some((ended, took)) = self.last {
-            // As long as the lock was held, at least.
+            // At least as long as the lock was held.
             let pause = PAUSE.max(took).saturating_sub(ended.elapsed());
             tokio::time::sleep(pause).await;
         }
@@ -117,7 +117,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Deletes rows that are not needed any more, oldest first.
+    /// Deletes rows that are no longer needed, oldest first.
     async fn delete(&mut self, rows: Rows) -> Result<u64, StoreError> {
         let cut = self.cut.seq;
         let keys = self.store.read(move |db| prune::find(db, rows, cut)).await?;
@@ -173,7 +173,7 @@ impl Run<'_> {
         self.write(rows, bytes, move |tx| prune::change_events(tx, &removed, &shortened)).await
     }
 
-    /// Removes the rows of the audit up to the cut. With each part goes the anchor from which the rest verifies.
+    /// Removes the audit rows up to the cut. Each part moves the anchor from which the rest verifies.
     async fn audit(&mut self) -> Result<u64, StoreError> {
         let first = self.store.audit_anchor().await?.seq;
         let last = self.cut.audit.seq;
@@ -209,13 +209,13 @@ impl Run<'_> {
 }
 
 impl Store {
-    /// Removes what is older than a point in time and not needed to rebuild the catalog for later positions. Runs beside
-    /// other processes; done again after an interruption, it goes on. What was removed stays in the free space of the file
-    /// until that is used again, or until [`Store::rewrite_file`]. `dry`: only counts.
+    /// Removes rows that are older than a point in time and not needed to rebuild the catalog for later positions. Runs
+    /// concurrently with other processes; called again after an interruption, it continues. The removed bytes remain in
+    /// the free space of the file until that is reused, or until [`Store::rewrite_file`]. `dry`: only counts.
     ///
     /// # Errors
-    /// [`StoreError::AuditBroken`], since what goes could not be examined any more; [`StoreError::Unavailable`], also when
-    /// another prune begins meanwhile; [`StoreError::Damaged`].
+    /// [`StoreError::AuditBroken`], since removed rows cannot be examined any more; [`StoreError::Unavailable`], also
+    /// when another prune starts meanwhile; [`StoreError::Damaged`].
     pub async fn prune(&self, before: Timestamp, dry: bool) -> Result<Pruned, StoreError> {
         self.verify_audit_chain().await?;
         let cut = self.cut(before).await?;
@@ -251,7 +251,7 @@ impl Store {
         .await
     }
 
-    /// Says what is not known any more, before any of it goes.
+    /// Records what will no longer be known, before any of it is removed.
     async fn begin_prune(&self, since: Seq, cut: Cut) -> Result<(), StoreError> {
         self.commit(Ticket::engine(REQUEST), move |tx| {
             for (key, value) in [("history_since", since), ("pruned_to", cut.seq)] {

@@ -1,10 +1,10 @@
-//! How much one provider may store. What takes access away is never refused for it.
+//! Storage quota of a provider. Requests that remove access are never refused because of it.
 
 use super::sqlite::usage;
 use super::{Store, StoreError};
 use crate::model::ProviderName;
 
-/// What one provider may store.
+/// Largest amount that one provider may store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quota {
     /// Users, groups and memberships.
@@ -19,21 +19,21 @@ impl Default for Quota {
     }
 }
 
-/// What one provider has stored, or by how much that changes.
+/// The amount that one provider has stored, or a change of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
     /// Users.
     pub users: i64,
     /// Groups.
     pub groups: i64,
-    /// Memberships, those of ids that are not known included.
+    /// Memberships, including those of unknown ids.
     pub members: i64,
     /// Bytes of the resources of users and groups, as JSON.
     pub bytes: i64,
 }
 
 impl Usage {
-    /// Users, groups and memberships.
+    /// Number of users, groups and memberships.
     #[must_use]
     pub fn rows(&self) -> i64 {
         self.users.saturating_add(self.groups).saturating_add(self.members)
@@ -49,22 +49,22 @@ impl Usage {
     }
 }
 
-/// What a change does beside growing.
+/// The effect of a change besides growing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Growth {
-    /// Nothing that anybody's access could depend on being done.
+    /// No removal of access.
     Plain,
-    /// It takes members away, too: a tenth of the quota is kept for these.
+    /// The change also removes members: a tenth of the quota is reserved for such changes.
     TakesAway,
-    /// It deactivates a user: accepted beyond the quota, as far as the record does not grow by much.
+    /// The change deactivates a user: accepted beyond the quota, if the record does not grow by much.
     Deactivates,
 }
 
-/// By how many bytes a record may grow when its user is deactivated, whatever the quota is.
+/// Number of bytes by which a record may grow when its user is deactivated, whatever the quota.
 const DEACTIVATION: i64 = 4 * 1024;
 
 impl Quota {
-    /// Which part of the quota a change would exceed, given what is stored.
+    /// The part of the quota that a change would exceed, given the stored amount.
     pub(super) fn exceeded(&self, stored: Usage, change: Usage, growth: Growth) -> Option<(&'static str, u64)> {
         let over = |stored: i64, change: i64, limit: u64| {
             let reserve = if growth == Growth::Plain { 0 } else { limit / 10 };
@@ -82,7 +82,7 @@ impl Quota {
 }
 
 impl Store {
-    /// What a provider has stored.
+    /// The amount that a provider has stored.
     pub async fn usage(&self, p: &ProviderName) -> Result<Usage, StoreError> {
         let p = p.clone();
         self.read(move |db| usage::stored(db, &p)).await

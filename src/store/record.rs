@@ -1,4 +1,4 @@
-//! What goes into the directory part of the store and what comes out of it.
+//! Input and output types of the directory part of the store.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -9,12 +9,12 @@ use crate::model::{
 };
 use crate::scim::Filter;
 
-/// On whose behalf a directory change is made: becomes the actor and the request id of its audit row.
+/// Origin of a directory change: the actor and the request id of its audit row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
-    /// The name of the token that was shown; never the token.
+    /// The name of the presented token; never the token itself.
     pub token: String,
-    /// The id of the HTTP request, where there is one.
+    /// The id of the HTTP request, if any.
     pub request_id: Option<String>,
 }
 
@@ -26,21 +26,21 @@ impl Origin {
     }
 }
 
-/// A user that is to be stored.
+/// A user to store.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewUser {
-    /// The SCIM resource without `id`, `meta` and `groups`, which the server itself answers.
+    /// The SCIM resource without `id`, `meta` and `groups`, which the server adds to answers.
     pub resource: Value,
-    /// What is looked up and what access depends on; `facts.id` is the id that is issued.
+    /// Facts for look-ups and access; `facts.id` is the newly issued id.
     pub facts: UserFacts,
 }
 
-/// What a user becomes. `facts.id` must stay what it was.
+/// The new state of a user. `facts.id` must not change.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UserUpdate {
     /// The whole new SCIM resource, as in [`NewUser`].
     pub resource: Value,
-    /// The facts that belong to it.
+    /// The matching facts.
     pub facts: UserFacts,
 }
 
@@ -51,20 +51,20 @@ pub struct UserRecord {
     pub resource: Value,
     /// The facts, with the id.
     pub facts: UserFacts,
-    /// Counts the changes of this user, from 1: the stuff of `meta.version`.
+    /// Revision of this user, starting at 1; source of `meta.version`.
     pub version: i64,
     /// `meta.created`.
     pub created_at: Timestamp,
-    /// `meta.lastModified`: moves only when something changed.
+    /// `meta.lastModified`: changes only when something else changed.
     pub updated_at: Timestamp,
 }
 
-/// A group that is to be stored.
+/// A group to store.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewGroup {
     /// The SCIM resource without `id`, `meta` and `members`.
     pub resource: Value,
-    /// What is looked up; `facts.id` is the id that is issued.
+    /// Facts for look-ups; `facts.id` is the newly issued id.
     pub facts: GroupFacts,
     /// Ids of users and groups. Unknown ids are parked until they exist.
     pub members: Vec<Uuid>,
@@ -77,30 +77,30 @@ pub struct GroupRecord {
     pub resource: Value,
     /// The facts, with the id.
     pub facts: GroupFacts,
-    /// How many members it has: users and groups, without parked ids.
+    /// Number of members: users and groups, without parked ids.
     pub member_count: u64,
-    /// Counts the changes of this group and of its membership, from 1: the stuff of `meta.version`.
+    /// Revision of this group and its membership, starting at 1; source of `meta.version`.
     pub version: i64,
     /// `meta.created`.
     pub created_at: Timestamp,
-    /// `meta.lastModified`: moves only when something changed.
+    /// `meta.lastModified`: changes only when something else changed.
     pub updated_at: Timestamp,
 }
 
-/// What is to change in a group. All of it, or nothing.
+/// The changes of a group, which take effect as a whole or not at all.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct GroupUpdate {
-    /// The whole new SCIM resource, when it changes.
+    /// The whole new SCIM resource, if it changes.
     pub resource: Option<Value>,
-    /// The facts that belong to it, when they change. The id must stay what it was.
+    /// The matching facts, if they change. The id must not change.
     pub facts: Option<GroupFacts>,
-    /// Changes of the membership, applied in this order.
+    /// Changes of the membership, in this order.
     pub members: Vec<MemberChange>,
-    /// Only on the version that was read (`If-Match`). Otherwise the members may have changed since.
+    /// Only apply to the version that was read (`If-Match`). Otherwise the members may have changed since.
     pub same_version: bool,
 }
 
-/// What a member is.
+/// Kind of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum MemberKind {
     /// A user.
@@ -114,11 +114,11 @@ pub enum MemberKind {
 pub struct MemberRecord {
     /// The id of the user or group.
     pub id: Uuid,
-    /// Which of both.
+    /// The kind.
     pub kind: MemberKind,
 }
 
-/// A group that somebody is a direct member of.
+/// A group of a direct member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Membership {
     /// The group.
@@ -127,38 +127,38 @@ pub struct Membership {
     pub display_name: String,
 }
 
-/// What an update did to the membership of a group, in sum.
+/// The total effect of an update on the membership of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MemberDelta {
-    /// Members before.
+    /// Number of members before.
     pub before: u64,
-    /// Members after.
+    /// Number of members after.
     pub after: u64,
     /// Users and groups that became members.
     pub added: u64,
     /// Users and groups that ceased to be members.
     pub removed: u64,
-    /// Of those added: groups, which are stored and not expanded.
+    /// Groups among the added, which are stored and not expanded.
     pub nested: u64,
     /// Unknown ids that were parked.
     pub parked: u64,
 }
 
-/// A group after a create or an update, and what happened to its membership.
+/// A group after a create or an update, and the effect on its membership.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GroupChanged {
-    /// The group as it is now.
+    /// The current group.
     pub group: GroupRecord,
-    /// What happened to its membership.
+    /// The effect on its membership.
     pub members: MemberDelta,
 }
 
-/// How an update ended.
+/// Outcome of an update.
 #[derive(Debug, Clone, PartialEq)]
 pub enum UpdateOutcome<R, E> {
-    /// Stored; the resource as it is now.
+    /// Stored; with the current resource.
     Changed(R),
-    /// Nothing differed: nothing was written, version and `lastModified` stand.
+    /// No difference: nothing was written, and version and `lastModified` stay.
     Unchanged(R),
     /// There is no such resource with this provider.
     NotFound,
@@ -166,25 +166,25 @@ pub enum UpdateOutcome<R, E> {
     Refused(E),
 }
 
-/// How a delete ended.
+/// Outcome of a delete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeleteOutcome {
-    /// It is gone.
+    /// The resource was deleted.
     Deleted,
     /// There is no such resource with this provider.
     NotFound,
-    /// It has another version than the caller asked for; nothing was deleted.
+    /// It has another version than requested; nothing was deleted.
     VersionDiffers,
 }
 
-/// Which users or groups to list.
+/// Query for a list of users or groups.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListQuery {
-    /// What must hold, with the names of the schema ([`Filter::resolved`]); none means all.
+    /// The filter, with the names of the schema ([`Filter::resolved`]); none means all.
     pub filter: Option<Filter>,
     /// Position of the first result, from 1 (RFC 7644 §3.4.2.4).
     pub start_index: u64,
-    /// How many results at most; 0 asks for the total only.
+    /// Largest number of results; 0 requests the total only.
     pub count: u64,
 }
 
@@ -200,15 +200,15 @@ pub struct Page<T> {
 /// A row of a list that is not read yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlannedRow {
-    /// Where it is.
+    /// Its position.
     pub position: i64,
-    /// How many bytes of it are to be read, its members aside.
+    /// Number of bytes to read, without members.
     pub bytes: u64,
-    /// How many members it has; 0 for a user.
+    /// Number of members; 0 for a user.
     pub members: u64,
 }
 
-/// Part of a list, to be read row by row.
+/// Part of a list, to read row by row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListPlan {
     /// The rows, in the order of their creation.
@@ -217,10 +217,10 @@ pub struct ListPlan {
     pub total: u64,
 }
 
-/// How large the directory of one provider is.
+/// Size of the directory of one provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// Users, inactive ones included.
+    /// Users, including inactive ones.
     pub users: u64,
     /// Groups.
     pub groups: u64,
@@ -233,9 +233,9 @@ pub struct Counts {
 pub struct AuditRow {
     /// Position in the log, from 1, without gaps.
     pub seq: i64,
-    /// What was written. When the names of a person were erased, the member of `grant` reads `erased`.
+    /// The written entry. When the names of a person were erased, the member of `grant` is `erased`.
     pub entry: AuditEntry,
-    /// The name that belonged to the subject then; none when there is none, or it was erased.
+    /// The name of the subject at that time; none when there is none, or it was erased.
     pub name: Option<String>,
     /// Counts of a membership change, as JSON.
     pub detail: Option<String>,
@@ -243,7 +243,7 @@ pub struct AuditRow {
     pub hash: String,
 }
 
-/// A custom resource as it last parsed, so that a restart in a bad moment removes nothing.
+/// A custom resource as it last parsed successfully, so that a restart at a bad moment removes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredSpec {
     /// The kind.
@@ -252,13 +252,13 @@ pub struct StoredSpec {
     pub namespace: Option<String>,
     /// The name.
     pub name: String,
-    /// `metadata.generation`, or what stands for it in folder mode.
+    /// `metadata.generation`, or its substitute in folder mode.
     pub generation: i64,
-    /// Where it stands.
+    /// Its state.
     pub state: SpecState,
-    /// Which file it came from; empty in a cluster.
+    /// The file it came from; empty in a cluster.
     pub source: String,
-    /// The resource as JSON. Tokens only as SHA-256.
+    /// The resource as JSON, with tokens as SHA-256 only.
     pub json: String,
 }
 
@@ -267,11 +267,11 @@ pub struct StoredSpec {
 pub enum SpecPhase {
     /// In force.
     Active,
-    /// Deleted properly; its claims are being ended.
+    /// Deleted; its claims are ending.
     Terminating,
-    /// Gone without a deletion that anybody saw; its claims are frozen.
+    /// Missing without an observed deletion; its claims are frozen.
     Missing,
-    /// Nothing is left of it. A later version of the same name is another object.
+    /// Removed completely. A later version of the same name is another object.
     Removed,
 }
 
@@ -307,9 +307,9 @@ impl From<SpecState> for SpecPhase {
 /// One version of a custom resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpecVersion {
-    /// Position in the one sequence that the event log shares.
+    /// Position in the sequence shared with the event log.
     pub seq: Seq,
-    /// When it was stored.
+    /// Time at which it was stored.
     pub at: Timestamp,
     /// The kind.
     pub kind: String,
@@ -317,39 +317,40 @@ pub struct SpecVersion {
     pub namespace: Option<String>,
     /// The name.
     pub name: String,
-    /// Which object of that name: the uid of the API server, or one generated for each life of an object of a folder.
+    /// Identity of the object: the uid of the API server, or one generated for each incarnation of an object of a
+    /// folder.
     pub uid: String,
     /// `metadata.generation`, or its substitute in folder mode.
     pub generation: i64,
     /// Its phase from then on.
     pub phase: SpecPhase,
-    /// Field manager or file that wrote it, as far as known.
+    /// Field manager or file that wrote it, where known.
     pub written_by: Option<String>,
-    /// Which file it came from.
+    /// The file it came from.
     pub source: String,
     /// The resource as JSON, without status; none when it was removed.
     pub json: Option<String>,
 }
 
-/// Names a version of a custom resource.
+/// Identifies a version of a custom resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VersionRef {
     /// Its position.
     pub seq: Seq,
     /// The uid of its object.
     pub uid: String,
-    /// True when it was appended now; false when nothing had changed since.
+    /// True when it was appended by this call; false when nothing had changed.
     pub is_new: bool,
 }
 
-/// Where a stored custom resource stands.
+/// State of a stored custom resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SpecState {
     /// In force.
     Active,
-    /// Deleted properly; its claims are being ended.
+    /// Deleted; its claims are ending.
     Ending,
-    /// Gone without a deletion that anybody saw; its claims are frozen.
+    /// Missing without an observed deletion; its claims are frozen.
     Vanished,
 }
 
@@ -367,7 +368,7 @@ impl From<MappingPhase> for SpecState {
 }
 
 impl SpecState {
-    /// The phase of a mapping that is restored from here. `claims`: what its stored spec says about its end.
+    /// The phase of a mapping restored from this state. `claims`: the disposal according to its stored spec.
     #[must_use]
     pub fn phase(self, claims: ClaimDisposal) -> MappingPhase {
         match self {

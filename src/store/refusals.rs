@@ -1,4 +1,4 @@
-//! What the target refused, over restarts.
+//! Refusals of the target, stored so that they survive restarts.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +12,10 @@ impl Store {
         self.read(refusals::all).await
     }
 
-    /// Remembers refusals and forgets others, all or nothing.
+    /// Stores refusals and removes others, all or nothing.
     ///
     /// # Errors
-    /// [`StoreError::StaleEpoch`], when another process took over; nothing is changed then.
+    /// [`StoreError::StaleEpoch`], when another process took over; then nothing is changed.
     pub async fn change_refusals(&self, put: Vec<Refusal>, remove: Vec<RefusalKey>) -> Result<(), StoreError> {
         if put.is_empty() && remove.is_empty() {
             return Ok(());
@@ -23,12 +23,12 @@ impl Store {
         self.commit_leading(move |tx| refusals::change(tx, &put, &remove)).await
     }
 
-    /// The budgets of which something was spent.
+    /// The budgets that have been used in part.
     pub async fn write_budgets(&self) -> Result<BTreeMap<DocumentKey, WriteBudget>, StoreError> {
         self.read(refusals::budgets).await
     }
 
-    /// Remembers what was spent on a document. What was spent on others before their last hour is forgotten.
+    /// Stores the budget used on a document. Budgets of other documents from before their last hour are removed.
     pub async fn put_write_budget(&self, document: &DocumentKey, budget: WriteBudget) -> Result<(), StoreError> {
         let document = document.clone();
         self.commit_leading(move |tx| refusals::put_budget(tx, &document, budget)).await

@@ -1,17 +1,17 @@
-//! What stays in force over a restart: last good specs. Only the leader writes them: one that another process took over
-//! from must not bring back what that one forgot.
+//! The last valid specs, which stay in force over a restart. Only the leader writes them: a process that lost the
+//! leadership must not restore specs that the new leader removed.
 
 use super::sqlite::specs;
 use super::versions::ObjectId;
 use super::{SpecState, Store, StoreError, StoredSpec, VersionRef};
 
 impl Store {
-    /// All last good specs, by kind, namespace and name.
+    /// All last valid specs, by kind, namespace and name.
     pub async fn specs(&self) -> Result<Vec<StoredSpec>, StoreError> {
         self.read(specs::all).await
     }
 
-    /// One last good spec.
+    /// One last valid spec.
     pub async fn spec(
         &self,
         kind: &str,
@@ -22,7 +22,7 @@ impl Store {
         self.read(move |db| specs::find(db, &id)).await
     }
 
-    /// Says where a spec stands from now on; nothing happens when there is none.
+    /// Sets the state of a spec; does nothing when there is none.
     pub async fn set_spec_state(
         &self,
         kind: &str,
@@ -34,14 +34,14 @@ impl Store {
         self.commit_leading(move |tx| specs::set_state(tx, &id, state)).await
     }
 
-    /// Stores a spec; the one of the same kind, namespace and name is replaced. The claims of a mapping that is there
-    /// again are not abandoned any more.
+    /// Stores a spec, replacing the one of the same kind, namespace and name. The claims of a mapping that exists again
+    /// are no longer orphaned.
     pub async fn put_spec(&self, spec: StoredSpec) -> Result<(), StoreError> {
         self.put_spec_version(spec, None).await.map(drop)
     }
 
-    /// As [`Store::put_spec`], with the field manager or file that wrote it. Appends a version when anything changed.
-    /// Answers the version that is in force; none for a Secret.
+    /// Like [`Store::put_spec`], with the field manager or file that wrote it. Appends a version when anything changed.
+    /// Returns the version in force; none for a Secret.
     pub async fn put_spec_version(
         &self,
         spec: StoredSpec,
@@ -50,7 +50,7 @@ impl Store {
         self.commit_leading(move |tx| specs::put(tx, &spec, written_by.as_deref())).await
     }
 
-    /// Forgets a spec.
+    /// Removes a spec.
     pub async fn remove_spec(&self, kind: &str, namespace: Option<&str>, name: &str) -> Result<(), StoreError> {
         let id = ObjectId::new(kind, namespace, name);
         self.commit_leading(move |tx| specs::remove(tx, &id)).await

@@ -1,4 +1,4 @@
-//! Whether this database is believed to be the one that belongs here, as it says of itself.
+//! Whether this database is trusted to be the right one, as recorded in the database itself.
 
 use jiff::Timestamp;
 
@@ -7,20 +7,21 @@ use super::lanes::{REQUEST, Ticket};
 use super::sqlite::meta;
 use super::{Store, StoreError};
 
-/// What a database that nothing else remembers is taken for.
+/// Trust in a database for which there is no checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trust {
-    /// Nothing was written down: an older version made it, or it was never used.
+    /// Nothing is recorded: an older version created the database, or it was never used.
     Unsaid,
-    /// It was new then, and nothing remembered another one.
+    /// It was new then, and there was no checkpoint of another one.
     FirstStart(Timestamp),
-    /// It was new, and policies held what looked like the work of another one: nothing is written until it is accepted.
+    /// It was new, and policies had grants that looked like those of a former database: nothing is written until it is
+    /// accepted.
     Doubted,
     /// A person accepted it.
     Accepted,
 }
 
-/// The keys under which this stands.
+/// The key of this record.
 const TRUST: &str = "trust";
 const MODE: &str = "mode";
 
@@ -28,7 +29,7 @@ const DOUBTED: &str = "doubted";
 const ACCEPTED: &str = "accepted";
 
 impl Store {
-    /// What the database is taken for.
+    /// The recorded trust in the database.
     pub async fn trust(&self) -> Result<Trust, StoreError> {
         let text = self.read(|db| meta::get(db, TRUST)).await?;
         let Some(text) = text else { return Ok(Trust::Unsaid) };
@@ -42,7 +43,7 @@ impl Store {
         }
     }
 
-    /// Writes down what the database is taken for.
+    /// Records the trust in the database.
     pub async fn set_trust(&self, trust: Trust) -> Result<(), StoreError> {
         let text = match trust {
             Trust::Unsaid => None,
@@ -59,7 +60,7 @@ impl Store {
         .await
     }
 
-    /// Notes how far this process may go. Appends to the audit when it is not as far as the last one.
+    /// Records the mode of this process. Appends to the audit when it differs from that of the last one.
     ///
     /// # Errors
     /// [`StoreError::StaleEpoch`], when another process took over.
@@ -80,7 +81,7 @@ impl Store {
         .await
     }
 
-    /// Whether the database knows of no grant. People may have been pushed into a new one before anybody looks.
+    /// True when the database has no grants. People may have been pushed into a new one before its first use.
     pub async fn is_new(&self) -> Result<bool, StoreError> {
         self.read(meta::has_no_grants).await
     }

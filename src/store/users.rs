@@ -11,14 +11,14 @@ use super::{
 };
 use crate::model::{EmailFact, ProviderName, UserFacts, UserId};
 
-/// A user in the form in which it is written: made before the writer is asked.
+/// A user in its stored form, encoded before the writer is called.
 pub(super) struct EncodedUser {
     pub(super) resource: String,
     pub(super) emails: String,
     /// The look-up rows of e-mail addresses: folded value, folded kind.
     pub(super) email_keys: Vec<(String, String)>,
     pub(super) user_name_fold: String,
-    /// How long the resource was that it replaces.
+    /// Size of the replaced resource.
     pub(super) replaced_size: i64,
 }
 
@@ -37,7 +37,7 @@ impl EncodedUser {
         })
     }
 
-    /// The request to the writer that this takes.
+    /// The writer's ticket for this user.
     fn ticket(&self, p: &ProviderName, facts: &UserFacts) -> Ticket {
         let bytes = self.resource.len() + self.emails.len() * 3;
         Ticket::provider(p, cost(facts.emails.len(), bytes))
@@ -45,8 +45,8 @@ impl EncodedUser {
 }
 
 impl Store {
-    /// Stores a user. `userName` (without regard to case), `externalId` and id must be free with this provider. Groups
-    /// that were told of the id before have it as a member from now on.
+    /// Stores a user. `userName` (without regard to case), `externalId` and id must be unused at this provider. Groups
+    /// that listed the id before have it as a member from now on.
     ///
     /// # Errors
     /// [`StoreError::Taken`], [`StoreError::QuotaExceeded`].
@@ -63,12 +63,12 @@ impl Store {
         self.read(move |db| users::find(db, &p, id)).await
     }
 
-    /// Reads, changes and writes a user. `change` answers what the user becomes, or none for "no change"; it runs in the
-    /// caller's task, so that it keeps nobody else waiting, and once more for each time that somebody else changed the user
-    /// in between. The same resource and facts are no change either.
+    /// Reads, changes and writes a user. `change` returns the new state, or none for "no change". It runs in the
+    /// caller's task, so that it delays nobody else, and again for each time that somebody else changed the user
+    /// meanwhile. An equal resource with equal facts is no change either.
     ///
     /// # Errors
-    /// [`StoreError::Taken`]; [`StoreError::Unavailable`], when the user never stays the same for long enough.
+    /// [`StoreError::Taken`]; [`StoreError::Unavailable`], when the user keeps changing.
     pub async fn update_user<E: Send>(
         &self,
         p: &ProviderName,
@@ -103,7 +103,7 @@ impl Store {
         Err(changes_too_often())
     }
 
-    /// Deletes a user with all memberships; the id is never known again. `if_version`: only in this version
+    /// Deletes a user with all memberships; the id is never used again. `if_version`: only in this version
     /// (`If-Match`).
     pub async fn delete_user(
         &self,
@@ -126,7 +126,7 @@ impl Store {
         self.read(move |db| list::users(db, &p, &q)).await
     }
 
-    /// The users at these positions that are still there.
+    /// The users at these positions that still exist.
     pub async fn users_at(&self, p: &ProviderName, positions: &[i64]) -> Result<Vec<UserRecord>, StoreError> {
         let (p, positions) = (p.clone(), positions.to_vec());
         self.read(move |db| list::users_at(db, &p, &positions)).await

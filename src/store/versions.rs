@@ -1,4 +1,4 @@
-//! Every version of every custom resource, in the one sequence that the event log shares.
+//! Every version of every custom resource, in the sequence shared with the event log.
 //!
 //! A version is appended in the transaction that changes the spec, and only when something changed: a restart that
 //! applies the same objects appends nothing. Secrets have no versions.
@@ -10,12 +10,12 @@ use serde_json::Value;
 use super::sqlite::specs;
 use super::{SpecPhase, SpecVersion, Store, StoreError};
 
-/// The kind whose objects have no versions: they hold tokens.
+/// The kind whose objects have no versions, because they contain tokens.
 pub(super) const SECRET: &str = "Secret";
 
-/// The kind that lists resources.
+/// The kind of targets, which list resources.
 pub(super) const TARGET: &str = "CloudRunTarget";
-/// What a target lists follows from these.
+/// Fields of a target that determine its list of resources.
 const LISTED_BY: [&str; 2] = ["/spec/project", "/spec/locations"];
 
 /// Kind, namespace and name of a custom resource; the namespace of a cluster-scoped one is empty.
@@ -32,16 +32,16 @@ impl ObjectId {
         Self { kind: kind.to_owned(), namespace, name: name.to_owned() }
     }
 
-    /// The object in the audit: `NAME`, or `NAMESPACE/NAME`.
+    /// The subject of audit rows about the object: `NAME`, or `NAMESPACE/NAME`.
     pub(super) fn subject(&self) -> String {
         if self.namespace.is_empty() { self.name.clone() } else { format!("{}/{}", self.namespace, self.name) }
     }
 }
 
-/// What the API server changes by itself, and what rolecall writes.
+/// Fields that the API server or rolecall writes.
 const NOT_SPEC: [(&str, &str); 3] = [("", "status"), ("metadata", "managedFields"), ("metadata", "resourceVersion")];
 
-/// The object without the fields that nobody writes by hand. Text that is no JSON stays as it is.
+/// The object without the fields that nobody writes by hand. Text that is not JSON is returned unchanged.
 pub(super) fn significant(json: &str) -> String {
     let Ok(mut object) = serde_json::from_str::<Value>(json) else { return json.to_owned() };
     for (parent, field) in NOT_SPEC {
@@ -53,7 +53,7 @@ pub(super) fn significant(json: &str) -> String {
     object.to_string()
 }
 
-/// Actor of a changed spec in the audit: the field manager or file, or `cluster` where neither is known.
+/// Actor of a changed spec in the audit: the field manager or file, or `cluster` if neither is known.
 pub(super) fn actor(written_by: Option<&str>, source: &str) -> String {
     match (written_by, source) {
         (Some(writer), source) if writer != source => format!("manager:{writer}"),
@@ -73,13 +73,13 @@ pub(super) fn action(kind: &str, verb: &str) -> String {
     format!("{noun}.{verb}")
 }
 
-/// Compares content, whatever the order of keys.
+/// True when the content is equal, whatever the order of keys.
 pub(super) fn is_same(before: Option<&str>, after: &str) -> bool {
     let parsed = |text: &str| serde_json::from_str::<Value>(text).ok();
     before.is_some_and(|before| before == after || (parsed(before).is_some() && parsed(before) == parsed(after)))
 }
 
-/// Whether two versions of a target list other resources.
+/// True when two versions of a target list different resources.
 pub(super) fn lists_others(before: Option<&str>, after: &str) -> bool {
     let parsed = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
     let (before, after) = (before.map(parsed).unwrap_or_default(), parsed(after));
@@ -92,7 +92,7 @@ pub(super) fn uid_of(json: &str) -> Option<String> {
     object.get("metadata")?.get("uid")?.as_str().map(str::to_owned)
 }
 
-/// What brought a spec into a phase, in the audit.
+/// The audit verb of an entry into a phase.
 pub(super) fn verb(phase: SpecPhase) -> &'static str {
     match phase {
         SpecPhase::Active => "change",
@@ -103,8 +103,8 @@ pub(super) fn verb(phase: SpecPhase) -> &'static str {
 }
 
 impl Store {
-    /// The uids of the objects of a kind that are there, by namespace and name: those of the API server, or those that
-    /// the history gave to objects of a folder.
+    /// The uids of the existing objects of a kind, by namespace and name: those of the API server, or those that the
+    /// history gave to objects of a folder.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Damaged`].
@@ -113,7 +113,7 @@ impl Store {
         self.read(move |db| specs::uids(db, &kind)).await
     }
 
-    /// All versions of one custom resource, oldest first; those of former objects of the same name included.
+    /// All versions of one custom resource, oldest first, including those of former objects of the same name.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Damaged`].
