@@ -1,4 +1,4 @@
-//! Rows of the audit log, and the names of people beside them.
+//! Rows of the audit log, and the names of people in a separate table.
 
 use rusqlite::{Connection, params};
 
@@ -14,7 +14,7 @@ pub(super) const APPEND: &str = "INSERT INTO audit (seq, at, actor, request_id, 
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, \
         (SELECT id FROM people WHERE subject = coalesce(?11, '') AND name = ?19))";
 
-/// The columns that the chain covers, then the hash, then the name.
+/// Selects the columns that the chain covers, then the hash, then the name.
 const AFTER: &str = "SELECT a.seq, a.at, a.actor, a.request_id, a.cause_seqs, a.document, a.resource_uid, a.action, \
         a.role, a.condition_hash, a.subject, a.plan_hash, a.etag_before, a.etag_after, a.outcome, a.reason, \
         a.detail, a.hash, p.name \

@@ -1,4 +1,4 @@
-//! Opening a database: its URL, its settings, and threads for what blocks.
+//! Opening of a database: its URL, its settings, and threads for blocking work.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::query::{self, STATEMENTS};
 use crate::store::StoreError;
 
-/// How long a lock of another process is waited for.
+/// Timeout of waiting for the lock of another process.
 pub(super) const BUSY: Duration = Duration::from_secs(5);
 
 /// Use of a connection.
@@ -31,7 +31,7 @@ pub(super) fn path_of(url: &str) -> Result<&str, StoreError> {
     }
 }
 
-/// What it means for an opening that SQLite failed.
+/// The error for a database that SQLite failed to open.
 pub(super) fn cannot_open(path: &str, error: &rusqlite::Error) -> StoreError {
     if query::is_not_a_database(error) {
         return StoreError::NotADatabase { path: path.to_owned(), problem: error.to_string() };
@@ -44,16 +44,16 @@ pub(super) fn cannot_open(path: &str, error: &rusqlite::Error) -> StoreError {
     StoreError::CannotOpen { path: path.to_owned(), problem }
 }
 
-/// Opens a connection to an existing file with the settings that durability rests on.
+/// Opens a connection to an existing file with the settings that durability depends on.
 pub(super) fn connect(path: &str, role: Role, busy: Duration) -> rusqlite::Result<Connection> {
     let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     db.busy_timeout(busy)?;
     db.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     db.pragma_update(None, "synchronous", "FULL")?;
-    // A long read keeps the log from being taken over; afterwards its file shrinks to this again.
+    // A long read prevents checkpoints of the log; afterwards its file shrinks to this size again.
     db.pragma_update_and_check(None, "journal_size_limit", 67_108_864, |_| Ok(()))?;
-    // Look-ups by id and name land anywhere in their indexes: with the default of 2 MiB, a directory of 100,000 is
-    // written from the disk's cache instead of from this one.
+    // Look-ups by id and name are spread over their whole indexes. With the default of 2 MiB, writes to a directory of
+    // 100,000 would go through the disk's cache instead of this one.
     let cache = if role == Role::Writer { -65_536 } else { -8_192 };
     db.pragma_update(None, "cache_size", cache)?;
     prepare(&db)?;
@@ -63,20 +63,20 @@ pub(super) fn connect(path: &str, role: Role, busy: Duration) -> rusqlite::Resul
     Ok(db)
 }
 
-/// Settings that a database in memory has, too.
+/// Settings that also apply to an in-memory database.
 pub(super) fn prepare(db: &Connection) -> rusqlite::Result<()> {
     db.pragma_update(None, "foreign_keys", true)?;
     db.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(())
 }
 
-/// Runs what blocks for long on a thread of its own.
+/// Runs blocking work on a thread of its own.
 pub(super) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     let (reply, answer) = oneshot::channel();
     spawn("store", move || {
-        // Whoever asked may have gone away.
+        // The caller may have gone away.
         let _gone = reply.send(work());
     })?;
     answer.await.map_err(|_| StoreError::Internal { problem: "a thread of the store panicked".to_owned() })?

@@ -1,4 +1,4 @@
-//! Rows that name a person.
+//! Rows that contain a name of a person.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,16 +16,16 @@ use crate::store::erase::{Traces, nameless, names_of};
 use crate::store::names::address_of;
 use crate::store::{Erased, Erasure, KnownPerson, StoreError};
 
-/// Whose ids these are, of users that are there and of deleted ones.
+/// The providers of these ids, of existing and of deleted users.
 const PROVIDERS: &str = "SELECT c.provider, t.deleted_at FROM counters c \
     LEFT JOIN tombstones t ON t.provider = c.provider AND t.id = ?1 AND t.kind = 'user' \
     WHERE t.id IS NOT NULL OR EXISTS (SELECT 1 FROM users u WHERE u.provider = c.provider AND u.id = ?1)";
 
-/// Users who are there, by a folded name.
+/// Existing users by a folded name.
 const PRESENT: &str = "SELECT id FROM users WHERE user_name_fold = ?1 OR lower(external_id) = ?1 \
     UNION SELECT u.id FROM user_emails e CROSS JOIN users u ON u.position = e.user WHERE e.value_fold = ?1";
 
-/// The events that say what a user is called. The text of the event begins with its kind.
+/// The events with the names of a user. The text of the event starts with its kind.
 const CALLED: &str = r#"SELECT seq, change FROM events WHERE change GLOB '{"kind":"user",*' ORDER BY seq"#;
 const CALLED_OF: &str =
     r#"SELECT seq, change FROM events WHERE change GLOB '{"kind":"user",*' AND instr(change, ?) > 0 ORDER BY seq"#;
@@ -35,14 +35,14 @@ const NAMES: &str = "SELECT id, subject, name FROM people WHERE name IS NOT NULL
 /// Documents on which there are claims of a person.
 const CLAIMED: &str = "SELECT DISTINCT document FROM claims INDEXED BY claims_by_subject WHERE subject_id = ?";
 
-/// Documents on which a member has something of ours, or under way, that no claim explains. All members in one statement,
-/// since the grants have no index by member; as JSON, since their number is not fixed.
+/// Documents on which a member has a grant of rolecall, or a call in progress, that no claim explains. All members in
+/// one statement, since the grants have no index by member; as JSON, since their number is not fixed.
 const GRANTED: &str = "SELECT DISTINCT g.document FROM grants g WHERE g.member_key IN (SELECT value FROM json_each(?)) \
     AND NOT EXISTS (SELECT 1 FROM claims c WHERE c.document = g.document AND c.role = g.role \
         AND c.condition_hash = g.condition_hash AND c.member_key = g.member_key)";
 
-/// How many users have one of these addresses in their own attributes, such as that of their manager. All in one statement,
-/// since it walks the users.
+/// Number of users with one of these addresses in their own attributes, such as that of their manager. All in one
+/// statement, since it scans the users.
 const MENTIONS: &str = "SELECT count(*) FROM users WHERE EXISTS \
     (SELECT 1 FROM json_each(?) WHERE instr(lower(users.resource), value) > 0)";
 
@@ -90,7 +90,7 @@ fn known_person(db: &Connection, id: UserId) -> Result<Option<KnownPerson>, Stor
     })
 }
 
-/// Where a person is named, and how many users mention an address of the person.
+/// The traces of a person, and the number of users that mention an address of the person.
 pub(crate) fn traces(db: &Connection, id: Option<UserId>, name: Option<String>) -> Result<(Traces, u64), StoreError> {
     let mut traces = Traces::default();
     let mut called: BTreeSet<String> = name.into_iter().collect();
@@ -106,7 +106,7 @@ pub(crate) fn traces(db: &Connection, id: Option<UserId>, name: Option<String>) 
         }
         Ok(())
     })?;
-    // What Google leaves of a deleted account has no subject. The same name under another id is somebody else's.
+    // The tombstone of a deleted account has no subject. The same name under another id belongs to somebody else.
     let mut unlinked: BTreeMap<String, Vec<i64>> = BTreeMap::new();
     db.each("people", NAMES, [], |mut columns| {
         let (row, subject, name) = (columns.integer()?, columns.text()?, columns.text()?);
@@ -136,12 +136,12 @@ pub(crate) fn traces(db: &Connection, id: Option<UserId>, name: Option<String>) 
     Ok((traces, mentioned_by))
 }
 
-/// Whether something was erased since the file was rewritten last.
+/// True when something was erased since the last rewrite of the file.
 pub(crate) fn is_rewrite_due(db: &Connection) -> Result<bool, StoreError> {
     Ok(meta::get(db, "rewrite_due")?.is_some())
 }
 
-/// Removes the names, unless the person is there or holds a grant; `dry`: only looks.
+/// Removes the names, unless the person exists or has a grant; `dry`: only reports.
 pub(crate) fn erase(
     tx: &mut Transaction<'_>,
     id: Option<UserId>,

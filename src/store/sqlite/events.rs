@@ -7,8 +7,8 @@ use super::{Emit, groups, meta, users};
 use crate::model::{DirectoryChange, DirectoryEvent, GroupId, ProviderName, Seq, UserId};
 use crate::store::StoreError;
 
-/// SQL for the last position of the one sequence: of directory events and of history. It does not fall when the last rows
-/// are pruned: the history then begins there.
+/// SQL for the last position of the sequence shared by directory events and history. It does not fall when the last
+/// rows are pruned: the history then starts there.
 macro_rules! highest_seq {
     () => {
         "max((SELECT coalesce(max(seq), 0) FROM events), (SELECT coalesce(max(seq), 0) FROM spec_versions), \
@@ -18,21 +18,21 @@ macro_rules! highest_seq {
 }
 pub(super) use highest_seq;
 
-/// How many members of one group a change of the snapshot holds at most.
+/// Largest number of members of one group in one change of a snapshot.
 const CHUNK: usize = 1000;
 
-/// How many bytes of events are read together. Those of the first version can be megabytes long.
+/// Largest number of bytes of events that are read together. Events of the first version can be megabytes long.
 const MAX_BATCH: u64 = 4 * 1024 * 1024;
 
-/// The deleted users and groups that something still refers to: what others were is of no interest, and their number
-/// grows for ever.
+/// The deleted users and groups that something still refers to. The others are irrelevant, and their number grows
+/// forever.
 const TOMBSTONES: &str = "SELECT t.provider, t.id, t.kind \
     FROM (SELECT subject_id AS id FROM claims UNION SELECT group_id FROM pins) referred \
     CROSS JOIN (SELECT provider FROM counters) p \
     CROSS JOIN tombstones t ON t.provider = p.provider AND t.id = referred.id";
 
-/// Users, with what access may depend on and no more. Longer texts than are accepted can be there from the first version:
-/// no address is as long as what is left of them here, so no other principal comes of it.
+/// Users, with only the facts that access may depend on. Rows of the first version may have longer texts than are
+/// accepted today; they are cut to a length that no address has, so that no other principal results from it.
 const USERS: &str = "SELECT provider, id, active, substr(user_name, 1, 1100), substr(external_id, 1, 1100), \
     CASE WHEN octet_length(emails) <= 4096 THEN emails ELSE ( \
         SELECT json_group_array(json_object( \
@@ -44,7 +44,7 @@ const USERS: &str = "SELECT provider, id, active, substr(user_name, 1, 1100), su
             (SELECT min(key) FROM json_each(emails) WHERE lower(value ->> 'type') = 'work'))) END \
     FROM users ORDER BY position";
 
-/// Groups. No selector is as long as what is left of a name here.
+/// Groups. Names are cut to a length that no selector has.
 const GROUPS: &str = "SELECT provider, id, substr(display_name, 1, 1100), substr(external_id, 1, 1100) \
     FROM groups ORDER BY position";
 
@@ -57,21 +57,22 @@ fn event(columns: &mut Columns) -> Result<DirectoryEvent, StoreError> {
     })
 }
 
-/// Last position of the sequence that directory events and history share.
+/// Last position of the sequence shared by directory events and history.
 pub(crate) fn highest(db: &Connection) -> Result<Seq, StoreError> {
     db.one("events", concat!("SELECT ", highest_seq!()), [], Columns::integer)
 }
 
-/// Events after a position, in order: at most `limit`, and no more than are read together.
+/// Events after a position, in order: at most `limit`, and at most as many as are read together.
 pub(crate) fn after(db: &Connection, after: Seq, limit: u32) -> Result<Vec<DirectoryEvent>, StoreError> {
     let Some(last) = last_within(db, after, limit)? else { return Ok(vec![]) };
     let sql = "SELECT seq, provider, at, change FROM events WHERE seq > ? AND seq <= ? ORDER BY seq";
     db.all("events", sql, params![after, last], event)
 }
 
-/// As [`after`], for a follower; with the position up to which it then has everything.
+/// Like [`after`], for a follower; with the position that it has reached afterwards.
 pub(crate) fn follow(db: &Connection, position: Seq, limit: u32) -> Result<(Vec<DirectoryEvent>, Seq), StoreError> {
-    // `history_since` moves before anything is pruned, so that one state of the database shows whether these are all.
+    // `history_since` moves before anything is pruned, so a single state of the database shows whether the events are
+    // complete.
     let oldest = meta::position(db, "history_since")?;
     if position < oldest {
         return Err(StoreError::HistoryNotKept { seq: position, oldest });
@@ -84,7 +85,7 @@ pub(crate) fn follow(db: &Connection, position: Seq, limit: u32) -> Result<(Vec<
     Ok((events, reached))
 }
 
-/// The last of the events after a position that are read together; none when there is no event.
+/// The last event of the next batch after a position; none when there is no event.
 fn last_within(db: &Connection, after: Seq, limit: u32) -> Result<Option<Seq>, StoreError> {
     let sql = "SELECT seq, octet_length(change) FROM events WHERE seq > ? ORDER BY seq LIMIT ?";
     let sizes = db.all("events", sql, params![after, limit], |columns| Ok((columns.integer()?, columns.count()?)))?;
@@ -100,7 +101,8 @@ fn last_within(db: &Connection, after: Seq, limit: u32) -> Result<Option<Seq>, S
     Ok(last)
 }
 
-/// The whole directory as changes, in the order in which they can be applied; answers the position that it stands for.
+/// The whole directory as changes, in an order in which they can be applied; returns the position that it corresponds
+/// to.
 pub(crate) fn snapshot(db: &Connection, emit: Emit<'_, (ProviderName, DirectoryChange)>) -> Result<Seq, StoreError> {
     let seq = highest(db)?;
     db.each("directory", TOMBSTONES, [], |mut columns| {

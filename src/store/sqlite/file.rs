@@ -1,4 +1,4 @@
-//! The file itself: what was deleted stays in its free space and in the log beside it until both are rewritten.
+//! The file: deleted bytes remain in its free space and in the log next to it until both are rewritten.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use super::meta;
 use super::query::{Columns, Query as _};
 use crate::store::StoreError;
 
-/// How long a lock is waited for. Others hold it for milliseconds, but again and again.
+/// Timeout of waiting for a lock. Others hold it for milliseconds, but repeatedly.
 const BUSY: Duration = Duration::from_mins(1);
 
-/// Rewrites the database and empties its log, on a connection of its own.
+/// Rewrites the database and empties its log, on a separate connection.
 pub(super) fn rewrite(path: &str) -> Result<(), StoreError> {
     let db = connect(path, Role::Writer, BUSY)?;
-    // The copy is made beside the database: elsewhere there may be no room, or nothing that can be written.
+    // The copy is created next to the database: elsewhere there may be no space, or no writable folder.
     let folder = Path::new(path).parent().filter(|folder| !folder.as_os_str().is_empty());
     if let Some(folder) = folder.and_then(Path::to_str) {
         db.pragma_update(None, "temp_store_directory", folder)?;
@@ -31,14 +31,14 @@ pub(super) fn rewrite(path: &str) -> Result<(), StoreError> {
     settle(&db, due)
 }
 
-/// As [`rewrite`], for a database in memory.
+/// Like [`rewrite`], for an in-memory database.
 pub(super) fn rewrite_in_memory(db: &Connection) -> Result<(), StoreError> {
     let due = meta::get(db, "rewrite_due")?;
     db.execute_batch("VACUUM")?;
     settle(db, due)
 }
 
-/// What another process erased meanwhile is still due.
+/// Marks the rewrite as done, unless another process erased something meanwhile.
 fn settle(db: &Connection, due: Option<String>) -> Result<(), StoreError> {
     let Some(due) = due else { return Ok(()) };
     db.run("DELETE FROM meta WHERE key = 'rewrite_due' AND value = ?", [due]).map(drop)

@@ -1,4 +1,4 @@
-//! Filters (RFC 7644 §3.4.2.2) compiled to SQL over indexed columns. A filter that no index answers is refused.
+//! Compiles filters (RFC 7644 §3.4.2.2) to SQL over indexed columns. A filter that no index answers is refused.
 
 use rusqlite::types::Value;
 use uuid::Uuid;
@@ -10,7 +10,7 @@ use crate::scim::{AttributePath, CompareOp, Filter, FilterValue, ResourceType, T
 use crate::store::StoreError;
 use crate::store::encoding::fold;
 
-/// Filters that are supported, for the text of a refusal.
+/// The supported filters, for the text of a refusal.
 const INSTEAD: &str =
     "; use `eq`, joined by `and`, on id, externalId, userName, emails, displayName of groups, members or manager";
 
@@ -71,7 +71,7 @@ fn term(sql: &mut Builder, of: ResourceType, p: &ProviderName, filter: &Filter) 
     }
 }
 
-/// As [`term`], for one attribute. None: no column answers it.
+/// Like [`term`], for one attribute. None: no column answers it.
 fn attribute(sql: &mut Builder, of: ResourceType, p: &ProviderName, path: &AttributePath, value: &str) -> Option<bool> {
     use ResourceType::{Group, User};
     match (of, path.schema.as_deref(), path.name.as_str(), path.sub.as_deref()) {
@@ -149,7 +149,7 @@ fn equal(sql: &mut Builder, p: &ProviderName, column: &str, value: impl Into<Val
     sql.push(" AND ").push(column).push(" = ").bind(value);
 }
 
-/// A term that nothing matches, such as an id that is no UUID.
+/// A term that never matches, for example for an id that is not a UUID.
 fn nothing(sql: &mut Builder) {
     sql.push(" AND false");
 }
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
     use crate::scim::{Findings, ScimError, parse};
 
-    /// The SQL, or the refusal of parser, schema or store.
+    /// The SQL, or the refusal of the parser, the schema or the store.
     fn compiled(of: ResourceType, text: &str) -> Result<String, String> {
         let problem = |error: ScimError| error.to_string();
         let filter = parse::filter(text, &mut Findings::new()).map_err(problem)?.resolved(of).map_err(problem)?;

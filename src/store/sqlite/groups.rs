@@ -13,7 +13,7 @@ use crate::store::membership::Slice;
 use crate::store::quota::Growth;
 use crate::store::{DeleteOutcome, GroupChanged, GroupRecord, MemberDelta, NewGroup, Origin, Quota, StoreError, Usage};
 
-/// What [`group_row`] reads.
+/// The columns that [`group_row`] reads.
 pub(super) const COLUMNS: &str =
     "id, display_name, external_id, resource, member_count, version, created_at, updated_at";
 
@@ -32,14 +32,14 @@ pub(super) const UPDATE_MEMBERS: &str = "UPDATE groups SET member_count = ?, ver
 pub(super) const UPDATE: &str = "UPDATE groups SET display_name = ?, display_name_fold = ?, external_id = ?, resource = ?, \
     member_count = ?, version = ?, updated_at = ? WHERE provider = ? AND id = ?";
 
-// The memberships of the group go with it by the foreign key.
+// The memberships of the group are deleted by the foreign key.
 pub(super) const DELETE: &str = "DELETE FROM groups WHERE provider = ? AND id = ?";
 
 pub(super) const BURY: &str = "INSERT INTO tombstones (provider, id, kind, deleted_at) VALUES (?, ?, 'group', ?) \
     ON CONFLICT DO NOTHING";
 
-/// Which of the values that must be unique a group has that is not this one. Parameters: provider, id, or none for a new
-/// group, external id, folded name.
+/// Finds the unique values that another group has already. Parameters: provider, id (none for a new group), external
+/// id, folded name.
 pub(super) const TAKEN: &str = "SELECT \
     EXISTS (SELECT 1 FROM groups WHERE provider = ?1 AND external_id = ?3 AND id IS NOT ?2), \
     EXISTS (SELECT 1 FROM groups WHERE provider = ?1 AND display_name_fold = ?4 AND id IS NOT ?2)";
@@ -69,8 +69,8 @@ pub(crate) fn find(db: &Connection, p: &ProviderName, id: GroupId) -> Result<Opt
     db.first("groups", ONE, params![p.as_str(), id.0], group_row)
 }
 
-/// Runs a statement that writes values which must be unique; `own`: the group that has values already. When another group
-/// has one of them, tells which.
+/// Runs a statement that writes unique values; `own`: the group that already has values. When another group has one of
+/// them, the error names the attribute.
 fn write_unique(
     tx: &Transaction<'_>,
     p: &ProviderName,
@@ -132,7 +132,7 @@ pub(crate) fn create(
     Ok(GroupChanged { group, members: delta })
 }
 
-/// Whether what was read when a step was worked out is still so.
+/// True when the reads that a step is based on are still valid.
 fn is_current(tx: &Transaction<'_>, p: &ProviderName, before: &GroupRecord, step: &Step) -> Result<bool, StoreError> {
     let differs = |version: i64| version != before.version;
     if step.version.is_some_and(differs) || step.basis.as_ref().is_some_and(|basis| *basis != before.resource) {
@@ -144,7 +144,7 @@ fn is_current(tx: &Transaction<'_>, p: &ProviderName, before: &GroupRecord, step
     }
 }
 
-/// Writes one step of what a group becomes.
+/// Writes one step of a group's change.
 pub(crate) fn step(
     tx: &mut Transaction<'_>,
     p: &ProviderName,

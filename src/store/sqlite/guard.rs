@@ -1,8 +1,9 @@
-//! The guard's count of people, over documents, passes and restarts, and what it holds.
+//! The guard's count of people over documents, reconciles and restarts, and the removals that it holds.
 //!
-//! A person whose removal passed stands in `guard_removals` for an hour. A removal that is held is marked at its claim in
-//! the ledger, and goes with it. One transaction decides for one pass, so that passes on many documents at once cannot
-//! each use up the limit; it costs look-ups for the people who are asked about, and counts only as far as the limit.
+//! A person whose removal passed is in `guard_removals` for an hour. A held removal is marked on its claim in the
+//! ledger, and disappears with it. One transaction decides for one reconcile, so that concurrent reconciles of many
+//! documents cannot each use up the limit. Its cost is the look-ups for the people in question; counting stops at the
+//! limit.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,13 +19,13 @@ use crate::model::{
 use crate::store::StoreError;
 use crate::store::encoding::{json, nanos};
 
-/// Which provider an id belongs to, that of a deleted person included.
+/// The provider of an id, also of a deleted person.
 const PROVIDER: &str = "SELECT provider FROM counters \
     WHERE EXISTS (SELECT 1 FROM users u WHERE u.provider = counters.provider AND u.id = ?1) \
        OR EXISTS (SELECT 1 FROM tombstones t WHERE t.provider = counters.provider AND t.id = ?1) \
     ORDER BY provider DESC LIMIT 1";
 
-/// What is held or was released on a document.
+/// Held and released removals on a document.
 const MARKED: &str = "SELECT role, condition_hash, member_key, mapping, subject_id, held_scope, held_at, \
     released_at IS NOT NULL FROM claims WHERE document = ? AND held_scope IS NOT NULL";
 
@@ -32,14 +33,15 @@ const MARKED: &str = "SELECT role, condition_hash, member_key, mapping, subject_
 const LATCHED: &str = "SELECT min(held_at) FROM claims INDEXED BY claims_held \
     WHERE held_scope = ? AND released_at IS NULL AND subject_id = ?";
 
-/// Whether the removal of a person passed within the hour.
+/// True when the removal of a person passed within the hour.
 const PASSED: &str = "SELECT EXISTS (SELECT 1 FROM guard_removals WHERE scope = ? AND at > ? AND subject = ?)";
 
-/// How many passed within the hour, up to a limit, and since when.
+/// Number of people whose removal passed within the hour, up to a limit, and the time of the first.
 const PASSED_COUNT: &str = "SELECT count(*), min(at) FROM \
     (SELECT at FROM guard_removals WHERE scope = ? AND at > ? ORDER BY at LIMIT ?)";
 
-/// How many others are held since within the hour, up to a limit, and since when. Walks from person to person.
+/// Number of other people held within the hour, up to a limit, and the time of the first. Iterates from person to
+/// person.
 const HELD_COUNT: &str = "WITH RECURSIVE person (id) AS ( \
         SELECT min(subject_id) FROM claims INDEXED BY claims_held WHERE held_scope = ?1 AND released_at IS NULL \
         UNION ALL \
@@ -56,7 +58,7 @@ const HELD_COUNT: &str = "WITH RECURSIVE person (id) AS ( \
 /// The people with claims, one after the other: of one mapping, or of all.
 const OF_MAPPING: &str = "SELECT min(subject_id) FROM claims INDEXED BY claims_by_mapping WHERE mapping = ?5";
 const OF_ANY: &str = "SELECT min(subject_id) FROM claims INDEXED BY claims_by_subject WHERE ?5 IS NOT NULL";
-/// True when the person has a grant that was there before.
+/// True when the person has a grant that was acknowledged before then.
 const GRANTED: &str = "EXISTS (SELECT 1 FROM claims c INDEXED BY claims_by_subject JOIN grants g \
         ON g.document = c.document AND g.role = c.role AND g.condition_hash = c.condition_hash \
         AND g.member_key = c.member_key \
@@ -98,7 +100,7 @@ impl Key {
     }
 }
 
-/// A mark at a claim.
+/// A mark on a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Mark {
     scope: String,
@@ -116,11 +118,11 @@ fn limited(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// The hour that is looked at.
+/// The period in which people are counted.
 #[derive(Clone, Copy)]
 struct Hour {
     now: i64,
-    /// What is not later than this does not count.
+    /// Removals up to this time do not count.
     before: i64,
 }
 
@@ -130,7 +132,7 @@ pub(crate) fn documents_of(db: &Connection, subject: Subject) -> Result<Vec<Docu
     db.all("claims", sql, [id(subject)], Columns::parse)
 }
 
-/// Lets held removals of a document go.
+/// Releases held removals of a document.
 pub(crate) fn release(
     tx: &mut Transaction<'_>,
     document: &DocumentKey,
@@ -194,7 +196,7 @@ fn marked(db: &Connection, document: &str) -> Result<BTreeMap<Key, Mark>, StoreE
     Ok(marked.into_iter().collect())
 }
 
-/// Sorts the removals by whom they are counted with.
+/// Groups the removals by the scope that they are counted in.
 fn by_scope(db: &Connection, asks: Vec<Removal>) -> Result<BTreeMap<RemovalScope, Vec<Removal>>, StoreError> {
     let mut providers: BTreeMap<Uuid, Option<ProviderName>> = BTreeMap::new();
     let mut scopes: BTreeMap<RemovalScope, Vec<Removal>> = BTreeMap::new();
@@ -217,7 +219,7 @@ fn by_scope(db: &Connection, asks: Vec<Removal>) -> Result<BTreeMap<RemovalScope
     Ok(scopes)
 }
 
-/// Decides about the people of one scope. Answers who is held, and since when.
+/// Decides about the people of one scope. Returns who is held, and since when.
 fn judge(
     db: &Connection,
     scope: &RemovalScope,
@@ -253,7 +255,7 @@ fn judge(
     Ok(kept)
 }
 
-/// Tells whether people who are asked about for the first time are held.
+/// Decides whether people whose removal is proposed for the first time are held.
 fn hold(
     db: &Connection,
     scope: &RemovalScope,
@@ -280,7 +282,7 @@ fn hold(
             (OF_ANY, OF_PROVIDER, provider.as_ref().map(ToString::to_string).unwrap_or_default())
         }
     };
-    // A claim of the scope: of a provider, any claim of the person is one.
+    // A claim within the scope; for a provider, any claim of the person counts.
     let of = if matches!(scope, RemovalScope::Mapping(_)) { "AND c.mapping = ?5" } else { "" };
     let sql = format!(
         "WITH RECURSIVE person (id) AS ({next} UNION ALL SELECT ({next} AND subject_id > person.id) FROM person \
@@ -292,14 +294,14 @@ fn hold(
                 AND h.released_at IS NULL AND h.subject_id = person.id AND h.held_at > ?2) \
          LIMIT ?6)"
     );
-    // One statement walks the people and stops at the limit; the list is JSON since its length is not fixed.
+    // One statement iterates over the people and stops at the limit; the list is JSON since its length is not fixed.
     let new: Vec<_> = new.iter().map(|id| id.simple().to_string()).collect();
     let most = limited(others.saturating_add(1));
     let values = params![word, hour.before, json(&new)?, since, name, most];
     Ok(db.one("claims", &sql, values, Columns::count)? <= others)
 }
 
-/// Brings the marks of a document from what they were to what they are to be.
+/// Updates the marks of a document.
 fn mark(
     db: &Connection,
     document: &str,

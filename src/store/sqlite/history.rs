@@ -1,4 +1,4 @@
-//! Changes of pins, inventory, labels of namespaces and directories, in the one sequence.
+//! Changes of pins, inventory, labels of namespaces and directories, in the shared sequence.
 
 use std::collections::BTreeMap;
 
@@ -25,8 +25,8 @@ const SCOPES: &str = "SELECT DISTINCT h.scope FROM history h WHERE h.kind = ?1 A
     AND h.seq = (SELECT max(l.seq) FROM history l WHERE l.kind = h.kind AND l.scope = h.scope AND l.name = h.name \
         AND l.seq <= ?2) ORDER BY h.scope";
 
-/// Appends what differs from the last value of the same kind, scope and name; answers how many rows that were. Names must
-/// differ from each other.
+/// Appends values that differ from the last one of the same kind, scope and name; returns the number of rows. The names
+/// must be distinct.
 pub(crate) fn append(tx: &mut Transaction<'_>, drafts: &[HistoryDraft]) -> Result<u64, StoreError> {
     let mut appended = 0;
     for HistoryDraft { kind, scope, name, value } in drafts {
@@ -45,7 +45,7 @@ pub(crate) fn append(tx: &mut Transaction<'_>, drafts: &[HistoryDraft]) -> Resul
     Ok(appended)
 }
 
-/// Appends pins as they are from now on; of several for the same place the last counts.
+/// Appends the current pins; of several for the same selector the last one counts.
 pub(super) fn append_pins(tx: &mut Transaction<'_>, pins: &[Pin]) -> Result<(), StoreError> {
     let mut places = BTreeMap::new();
     for pin in pins {
@@ -57,7 +57,7 @@ pub(super) fn append_pins(tx: &mut Transaction<'_>, pins: &[Pin]) -> Result<(), 
     append(tx, &drafts).map(drop)
 }
 
-/// Appends that a mapping has no pins any more.
+/// Appends that a mapping no longer has any pins.
 pub(super) fn append_no_pins(tx: &mut Transaction<'_>, mapping: &str) -> Result<(), StoreError> {
     let sql = "SELECT provider, selector FROM pins WHERE mapping = ?";
     let drafts = tx
@@ -66,14 +66,14 @@ pub(super) fn append_no_pins(tx: &mut Transaction<'_>, mapping: &str) -> Result<
     append(tx, &drafts).map(drop)
 }
 
-/// Appends whether the directory under this name is that of a former provider.
+/// Appends whether the directory under this name belongs to a former provider.
 pub(super) fn append_former(tx: &mut Transaction<'_>, provider: &str, former: bool) -> Result<(), StoreError> {
     let value = former.then(|| json(&true)).transpose()?;
     let draft = HistoryDraft { kind: HistoryKind::Directory, scope: provider.to_owned(), name: String::new(), value };
     append(tx, &[draft]).map(drop)
 }
 
-/// Appends that nothing is known of what a target lists: it is another one, or gone.
+/// Appends that the inventory of a target is unknown, because the target was replaced or deleted.
 pub(super) fn append_no_inventory(tx: &mut Transaction<'_>, target: &str) -> Result<(), StoreError> {
     let mut drafts = Vec::new();
     for kind in [HistoryKind::Resource, HistoryKind::Listing] {
@@ -84,7 +84,7 @@ pub(super) fn append_no_inventory(tx: &mut Transaction<'_>, target: &str) -> Res
     append(tx, &drafts).map(drop)
 }
 
-/// Appends the labels of a namespace, and to the audit what changed of them, as far as a target delegates by them.
+/// Appends the labels of a namespace, and audit rows for the changed labels that a target delegates by.
 pub(crate) fn append_namespace(
     tx: &mut Transaction<'_>,
     draft: HistoryDraft,

@@ -19,7 +19,7 @@ pub(crate) fn begin(tx: &mut Transaction<'_>, holder: &str) -> Result<Epoch, Sto
     Ok(epoch)
 }
 
-/// Who began the current epoch; none when nobody ever did.
+/// The process that began the current epoch; none when no process ever did.
 pub(crate) fn leader(db: &Connection) -> Result<Option<Leader>, StoreError> {
     db.first("leadership", "SELECT epoch, holder, since FROM leadership", [], |columns| {
         Ok(Leader { epoch: Epoch::of(columns.integer()?), holder: columns.text()?, since: columns.time()? })

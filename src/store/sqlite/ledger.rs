@@ -30,7 +30,7 @@ pub(super) const PUT: &str = "INSERT INTO grants (document, role, condition_hash
         verified_at = excluded.verified_at, revoking_since = excluded.revoking_since, \
         held = excluded.held, resource_uid = excluded.resource_uid, stored_as = excluded.stored_as";
 
-/// The claims of a grant. Its key is fully given, so that they are few.
+/// The claims of a grant. Its whole key is given, so there are few.
 pub(super) const CLAIMS_OF: &str = "SELECT mapping, subject_kind, subject_id FROM claims \
     WHERE document = ? AND role = ? AND condition_hash = ? AND member_key = ?";
 
@@ -52,11 +52,11 @@ const GRANTS: &str = "SELECT role, condition_hash, member_key, member, condition
 const CLAIMS: &str = "SELECT role, condition_hash, member_key, mapping, subject_kind, subject_id, provider, groups, \
     mapping_uid, generation FROM claims WHERE document = ? ORDER BY role, condition_hash, member_key";
 
-/// How long the etag of an older version is remembered. Google documents no bound for the age of a read; seconds are
-/// what is seen.
+/// How long the etag of an older version is kept. Google documents no bound for the age of a read; a few seconds are
+/// observed.
 const SUPERSEDED: SignedDuration = SignedDuration::from_hours(1);
 
-/// The columns of a claim's key behind those of its grant.
+/// The columns of a claim's key after those of its grant.
 fn claim_columns(claim: &Claim) -> (String, &'static str, Uuid) {
     let (kind, id) = match claim.subject {
         Subject::User(UserId(id)) => ("user", id),
@@ -131,7 +131,7 @@ fn put(tx: &Transaction<'_>, document: &str, row: &LedgerRow) -> Result<(), Stor
     Ok(())
 }
 
-/// Changes the ledger of one document. Of several changes of one grant the last counts.
+/// Changes the ledger of one document. Of several changes of one grant the last one counts.
 pub(crate) fn record(
     tx: &mut Transaction<'_>,
     document: &DocumentKey,
@@ -156,8 +156,8 @@ pub(crate) fn record(
     Ok(())
 }
 
-/// Stores which version is the current one and which are older, and forgets what is older than an hour, of any document:
-/// each write forgets about as many as it adds.
+/// Stores the current and the older versions, and removes those older than an hour, of any document: each write removes
+/// about as many as it adds.
 pub(crate) fn remember(
     tx: &mut Transaction<'_>,
     document: &DocumentKey,
@@ -183,7 +183,7 @@ pub(crate) fn remember(
     Ok(())
 }
 
-/// `before`: the row before, which mostly is of the same role.
+/// Reads a grant. `before`: the previous row, which usually has the same role.
 fn grant(columns: &mut Columns, before: Option<&LedgerRow>) -> Result<LedgerRow, StoreError> {
     let (role, condition_hash, member_key) = (columns.text()?, columns.text()?, columns.text()?);
     let role = match before.map(|row| &row.grant.role).filter(|before| before.as_str() == role) {
@@ -218,12 +218,12 @@ fn intent(columns: &mut Columns) -> Result<Option<Intent>, StoreError> {
         (Some(action), Some(revision_before), Some(present), Some(at), Some(plan_hash)) => {
             Ok(Some(Intent { action, revision_before, present_before: present != 0, at, plan_hash }))
         }
-        // Half an intent must not read as none: that would forget a call whose outcome is unknown.
+        // An incomplete intent must not be read as none: a call with an unknown outcome would be forgotten.
         _ => Err(damaged("grants", &"an intent is incomplete")),
     }
 }
 
-/// A claim with the key of its grant and where it came from.
+/// A claim with the key of its grant and its ground.
 struct StoredClaim {
     grant: (String, String, String),
     claim: Claim,
@@ -254,7 +254,7 @@ fn claim(columns: &mut Columns, mappings: &mut BTreeMap<String, MappingKey>) -> 
     Ok(StoredClaim { grant, claim: Claim { mapping, subject }, ground })
 }
 
-/// What is known about one document.
+/// The ledger of one document.
 pub(crate) fn load(db: &Connection, document: &DocumentKey) -> Result<DocumentLedger, StoreError> {
     let document = document.to_string();
     let mut rows: Vec<LedgerRow> = Vec::new();
@@ -263,7 +263,7 @@ pub(crate) fn load(db: &Connection, document: &DocumentKey) -> Result<DocumentLe
         rows.push(row);
         Ok(())
     })?;
-    // Both are in the order of the keys.
+    // Both are sorted by key.
     let mut mappings = BTreeMap::new();
     let mut at = 0;
     db.each("claims", CLAIMS, [&document], |mut columns| {
@@ -287,7 +287,7 @@ pub(crate) fn load(db: &Connection, document: &DocumentKey) -> Result<DocumentLe
     Ok(DocumentLedger { rows, revision })
 }
 
-/// True for the etag of a version of the document that a write of ours superseded within the last hour.
+/// True when the etag is that of a version of the document that a write of ours superseded within the last hour.
 pub(crate) fn is_superseded(
     db: &Connection,
     document: &DocumentKey,
@@ -299,7 +299,7 @@ pub(crate) fn is_superseded(
     db.one("superseded_etags", sql, params![document.to_string(), etag, since], Columns::flag)
 }
 
-/// All documents that the ledger knows, each with the mappings that hold claims there.
+/// All documents in the ledger, each with the mappings that hold claims there.
 pub(crate) fn documents(db: &Connection) -> Result<Vec<(DocumentKey, BTreeSet<MappingKey>)>, StoreError> {
     let sql = "SELECT g.document, c.mapping FROM (SELECT DISTINCT document FROM grants) g \
         LEFT JOIN (SELECT DISTINCT document, mapping FROM claims) c ON c.document = g.document ORDER BY g.document";

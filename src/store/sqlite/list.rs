@@ -1,4 +1,4 @@
-//! Lists: pages of users or groups, and how large their rows are.
+//! Lists: pages of users or groups, and the sizes of their rows.
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, params, params_from_iter};
@@ -23,7 +23,7 @@ fn columns(of: ResourceType) -> &'static str {
     }
 }
 
-/// Position, bytes and members of a row: what [`PlannedRow`] has. The length of a text is read without the text.
+/// Position, bytes and members of a row, for [`PlannedRow`]. The length of a text is read without the text.
 fn weight(of: ResourceType) -> &'static str {
     match of {
         ResourceType::User => "position, octet_length(resource) + octet_length(emails) + octet_length(user_name), 0",
@@ -31,7 +31,7 @@ fn weight(of: ResourceType) -> &'static str {
     }
 }
 
-/// A statement with its parameters, made of parts.
+/// A statement under construction, with its parameters.
 #[derive(Default)]
 pub(super) struct Builder {
     pub(super) sql: String,
@@ -72,12 +72,12 @@ pub(crate) fn groups(db: &Connection, p: &ProviderName, q: &ListQuery) -> Result
     page(db, ResourceType::Group, p, q, groups::group_row)
 }
 
-/// The users at these positions that are still there, in order.
+/// The users at these positions that still exist, in order.
 pub(crate) fn users_at(db: &Connection, p: &ProviderName, at: &[i64]) -> Result<Vec<UserRecord>, StoreError> {
     rows_at(db, ResourceType::User, p, at.iter().copied(), users::user_row)
 }
 
-/// The groups at these positions that are still there, in order.
+/// The groups at these positions that still exist, in order.
 pub(crate) fn groups_at(db: &Connection, p: &ProviderName, at: &[i64]) -> Result<Vec<GroupRecord>, StoreError> {
     rows_at(db, ResourceType::Group, p, at.iter().copied(), groups::group_row)
 }
@@ -101,7 +101,7 @@ fn rows_at<T>(
     positions: impl Iterator<Item = i64>,
     read: fn(&mut Columns) -> Result<T, StoreError>,
 ) -> Result<Vec<T>, StoreError> {
-    // The `+` keeps the planner at the position.
+    // The `+` makes the planner use the position.
     let sql = format!("SELECT {} FROM {} WHERE position = ? AND +provider = ?", columns(of), table(of));
     let mut rows = Vec::new();
     for position in positions {
@@ -110,7 +110,7 @@ fn rows_at<T>(
     Ok(rows)
 }
 
-/// Which rows a page has and how large each of them is, read without the rows.
+/// The rows of a page and their sizes, read without the rows.
 pub(crate) fn plan(db: &Connection, of: ResourceType, p: &ProviderName, q: &ListQuery) -> Result<ListPlan, StoreError> {
     let offset = q.start_index.saturating_sub(1);
     let mut items = Vec::new();
@@ -121,7 +121,7 @@ pub(crate) fn plan(db: &Connection, of: ResourceType, p: &ProviderName, q: &List
         items = statement.all(db, "list", planned)?;
     }
     let found = items.len() as u64;
-    // A page that is not full ends the list, so its end is the total. That saves a look-up its count.
+    // A page that is not full ends the list, so its end is the total. That saves look-ups a count.
     let total = if found < q.count && (found > 0 || offset == 0) {
         offset + found
     } else {
@@ -146,7 +146,7 @@ fn total(db: &Connection, of: ResourceType, p: &ProviderName, filter: Option<&Fi
     db.one("counters", sql, [p.as_str()], Columns::count)
 }
 
-/// `SELECT what FROM table WHERE …`, open for more.
+/// `SELECT what FROM table WHERE …`, to be continued.
 pub(super) fn select(
     of: ResourceType,
     what: &str,
@@ -160,7 +160,7 @@ pub(super) fn select(
             statement.push(" WHERE provider = ").bind(p.as_str().to_owned());
         }
         Some(filter) => {
-            // The `+` keeps the planner from walking the whole tenant in order of creation: each term brings the
+            // The `+` keeps the planner from scanning the whole tenant in order of creation: each term adds the
             // provider to the index that answers it.
             statement.push(" WHERE +provider = ").bind(p.as_str().to_owned());
             filter::push(&mut statement, of, p, filter)?;

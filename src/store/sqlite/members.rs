@@ -1,6 +1,6 @@
-//! Memberships: rows, changed by deltas. Nothing here costs more for a larger group, unless the whole of it is asked for or
-//! replaced. The planner, which knows nothing of the sizes, is told which index finds a member: it would rather walk the
-//! tenant.
+//! Memberships: rows, changed by deltas. No statement costs more for a larger group, unless all of the group is
+//! requested or replaced. The planner does not know the sizes and would scan the tenant, so statements name the index
+//! that finds a member.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,10 +15,10 @@ use crate::store::encoding::json;
 use crate::store::membership::Slice;
 use crate::store::{MemberDelta, MemberKind, MemberRecord, Membership, Origin, StoreError, Usage};
 
-/// How many ids one event holds at most.
+/// Largest number of ids in one event.
 const CHUNK: usize = 1000;
 
-// The CASE decides what an id is with this provider; an id of another provider is unknown here.
+// The CASE determines the kind of an id at this provider; an id of another provider is unknown here.
 pub(super) const ADD: &str = "INSERT INTO members (provider, group_id, member_id, kind) VALUES (?1, ?2, ?3, CASE \
         WHEN EXISTS (SELECT 1 FROM users u WHERE u.provider = ?1 AND u.id = ?3) THEN 'user' \
         WHEN EXISTS (SELECT 1 FROM groups g WHERE g.provider = ?1 AND g.id = ?3) THEN 'group' \
@@ -28,26 +28,26 @@ pub(super) const ADD: &str = "INSERT INTO members (provider, group_id, member_id
 pub(super) const REMOVE: &str =
     "DELETE FROM members WHERE provider = ? AND group_id = ? AND member_id = ? RETURNING kind";
 
-/// Removes everybody but some. One statement, so that the group is walked once; the ids are JSON since a statement has a
-/// fixed number of parameters.
+/// Removes everybody but some. One statement, so that the group is scanned once; the ids are JSON since a statement has
+/// a fixed number of parameters.
 pub(super) const RETAIN: &str = "DELETE FROM members WHERE provider = ?1 AND group_id = ?2 \
     AND member_id NOT IN (SELECT unhex(value) FROM json_each(?3)) RETURNING member_id, kind";
 
-/// Whether an id is that of a user or group here.
+/// True when an id is that of a user or group of this provider.
 pub(super) const KNOWN: &str = "SELECT EXISTS (SELECT 1 FROM users WHERE provider = ?1 AND id = ?2) \
     OR EXISTS (SELECT 1 FROM groups WHERE provider = ?1 AND id = ?2)";
 
-/// Whether a text, which is not the id of somebody here, names somebody here in another way. Given in lower case.
+/// True when a text that is not the id of anybody here is another name of somebody here. Given in lower case.
 pub(super) const NAMES_SOMEBODY: &str = "SELECT EXISTS (SELECT 1 FROM users WHERE provider = ?1 AND external_id IN (?2, upper(?2))) \
     OR EXISTS (SELECT 1 FROM users WHERE provider = ?1 AND user_name_fold = ?2) \
     OR EXISTS (SELECT 1 FROM groups WHERE provider = ?1 AND external_id IN (?2, upper(?2))) \
     OR EXISTS (SELECT 1 FROM groups WHERE provider = ?1 AND display_name_fold = ?2)";
 
-/// Whether an id is in a group, if only parked.
+/// True when an id is in a group, even if only parked.
 pub(super) const PRESENT: &str =
     "SELECT EXISTS (SELECT 1 FROM members WHERE provider = ? AND group_id = ? AND member_id = ?)";
 
-/// Everybody in a group, parked ids too, up to a number.
+/// Everybody in a group, including parked ids, up to a number.
 pub(super) const EVERYBODY: &str = "SELECT member_id FROM members WHERE provider = ? AND group_id = ? LIMIT ?";
 
 pub(super) const LEAVE: &str = "UPDATE groups SET member_count = member_count - 1, version = version + 1, updated_at = ?3 \
@@ -57,7 +57,7 @@ pub(super) const LEAVE: &str = "UPDATE groups SET member_count = member_count - 
 pub(super) const REMOVE_EVERYWHERE: &str =
     "DELETE FROM members INDEXED BY members_by_member WHERE provider = ? AND member_id = ?";
 
-/// Makes an id that was parked a member. Answers the groups that waited for it.
+/// Makes a parked id a member. Returns the groups that waited for it.
 pub(super) const JOIN_WAITING: &str = "UPDATE members INDEXED BY members_by_member SET kind = ?3 \
     WHERE provider = ?1 AND member_id = ?2 AND kind = 'pending' RETURNING group_id";
 
@@ -68,7 +68,7 @@ pub(super) const MEMBERSHIPS: &str = "SELECT g.id, g.display_name FROM members m
     CROSS JOIN groups g ON g.provider = m.provider AND g.id = m.group_id \
     WHERE m.provider = ? AND m.member_id = ? AND m.kind <> 'pending' ORDER BY g.position";
 
-/// What a membership row refers to.
+/// The kind of object that a membership row refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RowKind {
     User,
@@ -87,10 +87,10 @@ impl RowKind {
     }
 }
 
-/// What several changes of one group's membership come to.
+/// The sum of several changes of one group's membership.
 #[derive(Default)]
 pub(super) struct Net {
-    /// +1: became a row. -1: ceased to be one. 0: as before.
+    /// +1: added. -1: removed. 0: unchanged in sum.
     rows: BTreeMap<Uuid, (RowKind, i32)>,
 }
 
@@ -99,7 +99,7 @@ impl Net {
         self.rows.entry(id).or_insert((kind, 0)).1 += sign;
     }
 
-    /// Adds or removes ids one by one, and notes those that this made a difference for.
+    /// Adds or removes ids one by one, and records those for which this made a difference.
     fn change(
         &mut self,
         db: &Connection,
@@ -121,22 +121,22 @@ impl Net {
         self.rows.iter().filter(move |(_, entry)| **entry == (kind, sign)).map(|(id, _)| *id)
     }
 
-    /// Whether everything is as before.
+    /// True when nothing changed.
     pub(super) fn is_nothing(&self) -> bool {
         self.rows.values().all(|(_, sum)| *sum == 0)
     }
 
-    /// By how many rows the memberships grow.
+    /// The growth of the memberships, in rows.
     pub(super) fn usage(&self) -> Usage {
         Usage { members: self.rows.values().map(|(_, sum)| i64::from(*sum)).sum(), ..Usage::default() }
     }
 
-    /// Whether somebody ceased to be a member.
+    /// True when somebody was removed.
     pub(super) fn takes_away(&self) -> bool {
         self.rows.values().any(|(_, sum)| *sum < 0)
     }
 
-    /// The counts, given how many members there were.
+    /// The counts, given the former number of members.
     pub(super) fn delta(&self, before: u64) -> MemberDelta {
         let count = |kind, sign| self.of(kind, sign).count() as u64;
         let nested = count(RowKind::Group, 1);
@@ -164,7 +164,7 @@ impl Net {
             removed_seqs = both.clone();
             added_seqs = both;
         } else {
-            // Removals first: they are the urgent half.
+            // Removals first, because they are urgent.
             removed_seqs =
                 events(tx, p, &removed, |removed| DirectoryChange::Members { group, added: vec![], removed })?;
             added_seqs = events(tx, p, &added, |added| DirectoryChange::Members { group, added, removed: vec![] })?;
@@ -196,7 +196,7 @@ fn events(
     ids.chunks(CHUNK).map(|chunk| tx.event(p, &change(chunk.to_vec()))).collect()
 }
 
-/// Applies what one request does.
+/// Applies the changes of one request.
 pub(super) fn apply(
     tx: &mut Transaction<'_>,
     p: &ProviderName,
@@ -219,22 +219,22 @@ pub(super) fn apply(
     Ok(net)
 }
 
-/// Ids as the text that `json_each` and `unhex` take apart again.
+/// Ids as a text for `json_each` and `unhex`.
 fn id_list(ids: &[Uuid]) -> String {
     let ids: Vec<String> = ids.iter().map(|id| format!("\"{}\"", id.simple())).collect();
     format!("[{}]", ids.join(","))
 }
 
-/// Whether a user or group of this id is there.
+/// True when a user or group with this id exists.
 pub(super) fn is_known(db: &Connection, p: &ProviderName, id: Uuid) -> Result<bool, StoreError> {
     db.one("members", KNOWN, params![p.as_str(), id], Columns::flag)
 }
 
-/// Refuses to pass over members to remove which the group does not have when they are no ids of this server: a member may
-/// be meant by its name, and would stay.
+/// Refuses to ignore ids to remove that are not in the group and were not issued by this server: a member may be meant
+/// by its name, and would stay.
 pub(crate) fn nobody_else_is_meant(db: &Connection, p: &ProviderName, absent: &[Uuid]) -> Result<(), StoreError> {
     for id in absent {
-        // Version 8 stands for a text that is no id at all.
+        // Version 8 represents a text that is not an id at all.
         let elsewhere = id.get_version_num() == 8
             || !is_known(db, p, *id)?
                 && db.one("members", NAMES_SOMEBODY, params![p.as_str(), id.to_string()], Columns::flag)?;
@@ -245,8 +245,8 @@ pub(crate) fn nobody_else_is_meant(db: &Connection, p: &ProviderName, absent: &[
     Ok(())
 }
 
-/// Makes an id that now exists a member of the groups that waited for it; `user`: it is that user. Answers the positions of
-/// the events, which there are for users only.
+/// Makes an id that now exists a member of the groups that waited for it; `user`: the id is that of this user. Returns
+/// the positions of the events, which exist for users only.
 pub(super) fn join_waiting(
     tx: &mut Transaction<'_>,
     p: &ProviderName,
@@ -268,13 +268,13 @@ pub(super) fn join_waiting(
     Ok(seqs)
 }
 
-/// How many memberships a group has, those of ids that are not known included.
+/// Number of memberships of a group, including those of unknown ids.
 pub(super) fn count(db: &Connection, p: &ProviderName, group: GroupId) -> Result<i64, StoreError> {
     let sql = "SELECT count(*) FROM members WHERE provider = ? AND group_id = ?";
     db.one("members", sql, params![p.as_str(), group.0], Columns::integer)
 }
 
-/// Ends all memberships of an id that is about to be deleted; answers how many there were.
+/// Ends all memberships of an id that is about to be deleted; returns their number.
 pub(super) fn leave_all(tx: &mut Transaction<'_>, p: &ProviderName, id: Uuid) -> Result<i64, StoreError> {
     tx.db.run(LEAVE, params![p.as_str(), id, tx.now_nanos()])?;
     let removed = tx.db.run(REMOVE_EVERYWHERE, params![p.as_str(), id])?;
@@ -291,7 +291,7 @@ fn member_row(columns: &mut Columns) -> Result<MemberRecord, StoreError> {
     Ok(MemberRecord { id, kind })
 }
 
-/// The first id of each list that is known with this provider; none where none is.
+/// The first id of each list that is known at this provider; none where there is none.
 pub(crate) fn witnesses(
     db: &Connection,
     p: &ProviderName,
@@ -308,7 +308,7 @@ pub(crate) fn witnesses(
     lists.iter().map(witness).collect()
 }
 
-/// Those of `ids` that are in a group, parked ones too.
+/// Those of `ids` that are in a group, including parked ones.
 pub(crate) fn present(
     db: &Connection,
     p: &ProviderName,
@@ -324,7 +324,7 @@ pub(crate) fn present(
     Ok(present)
 }
 
-/// The ids of everybody in a group, parked ones too; at most `limit`.
+/// The ids of everybody in a group, including parked ones; at most `limit`.
 pub(crate) fn everybody(
     db: &Connection,
     p: &ProviderName,
@@ -336,7 +336,7 @@ pub(crate) fn everybody(
     Ok(ids.into_iter().collect())
 }
 
-/// The members of a group, without ids that are not known, in the order of their ids behind `after`; at most `limit`.
+/// The members of a group, without unknown ids, in the order of their ids after `after`; at most `limit`.
 pub(crate) fn members_after(
     db: &Connection,
     p: &ProviderName,

@@ -1,5 +1,5 @@
-//! A database in memory whose statements run inline, in the poll of who asks: no thread and no task of its own, so that a
-//! run on paused time is the same each time.
+//! An in-memory database whose statements run inline, in the caller's poll: without threads and tasks of its own, so
+//! that a run on paused time is reproducible.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -14,19 +14,19 @@ use crate::store::StoreError;
 /// The name of the database in messages.
 const NAME: &str = "memory";
 
-/// A database in memory. Clones are the same database, which lives as long as one of them or a store on it: a store that is
-/// dropped and opened again is a process that ended and was started again.
+/// An in-memory database. Clones share it, and it lives as long as one of them or a store on it. Dropping a store and
+/// opening another one simulates a restart of the process.
 #[derive(Clone)]
 pub struct MemoryDatabase(Arc<Shared>);
 
 struct Shared {
     db: Mutex<Connection>,
     seed: u64,
-    /// How many ids were made.
+    /// Number of generated ids.
     made: AtomicU64,
 }
 
-/// The migrated schema of an empty database, made once in a process.
+/// The migrated schema of an empty database, created once per process.
 fn template() -> Result<&'static [u8], StoreError> {
     static TEMPLATE: OnceLock<Result<Vec<u8>, StoreError>> = OnceLock::new();
     let made = TEMPLATE.get_or_init(|| {
@@ -38,10 +38,10 @@ fn template() -> Result<&'static [u8], StoreError> {
 }
 
 impl MemoryDatabase {
-    /// An empty database. Ids and keys that it makes follow from the seed.
+    /// Creates an empty database. Its ids and keys are derived from the seed.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`], when there is no memory.
+    /// [`StoreError::Unavailable`], when memory cannot be allocated.
     pub fn new(seed: u64) -> Result<Self, StoreError> {
         let template = template()?;
         let mut db = Connection::open_in_memory()?;
@@ -50,7 +50,7 @@ impl MemoryDatabase {
         Ok(Self(Arc::new(Shared { db: Mutex::new(db), seed, made: AtomicU64::new(0) })))
     }
 
-    /// The connection, on which nothing is open.
+    /// The connection, without an open transaction.
     pub(super) fn lock(&self) -> MutexGuard<'_, Connection> {
         self.0.db.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,4 @@
-//! What the database says of itself, by key.
+//! Properties of the database, by key.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -24,7 +24,7 @@ pub(crate) fn get_in(tx: &Transaction<'_>, key: &str) -> Result<Option<String>, 
     get(tx.db, key)
 }
 
-/// Whether the database knows of no grant.
+/// True when the database has no grants.
 pub(crate) fn has_no_grants(db: &Connection) -> Result<bool, StoreError> {
     db.one("grants", "SELECT NOT EXISTS (SELECT 1 FROM grants)", [], Columns::flag)
 }
@@ -41,14 +41,14 @@ pub(crate) fn set(tx: &mut Transaction<'_>, key: &str, value: Option<&str>) -> R
     changed.map(drop)
 }
 
-/// Sets the position under a key, unless it is there and not less.
+/// Raises the position under a key, unless it is already as high.
 pub(crate) fn raise(tx: &mut Transaction<'_>, key: &str, seq: Seq) -> Result<(), StoreError> {
     let sql = "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE \
         SET value = excluded.value WHERE CAST(value AS INTEGER) < CAST(excluded.value AS INTEGER)";
     tx.db.run(sql, params![key, seq.to_string()]).map(drop)
 }
 
-/// The value of a key, which the first opening of a database gives it.
+/// The value of a key, which is set when the database is first opened.
 fn initial(db: &Connection, key: &str, fresh: &str) -> Result<String, StoreError> {
     if let Some(value) = get(db, key)? {
         return Ok(value);
@@ -70,7 +70,7 @@ pub(super) fn pseudonyms(db: &Connection, fresh: [u8; KEY_BYTES]) -> Result<Pseu
     Ok(Pseudonyms::new(&key.ok_or_else(|| damaged(&"the key of the pseudonyms is none"))?))
 }
 
-/// A position that stands under a key; 0 when there is none.
+/// The position under a key; 0 when there is none.
 pub(crate) fn position(db: &Connection, key: &str) -> Result<Seq, StoreError> {
     let Some(text) = get(db, key)? else { return Ok(0) };
     text.parse().map_err(|_| damaged(&format!("`{text}` is no position of the history")))

@@ -7,7 +7,7 @@ use super::query::Query as _;
 use crate::model::{EmailFact, UserId};
 use crate::store::StoreError;
 
-/// Names of people, each with the id that it belongs to, where that is known; those of granted members first.
+/// Names of people, each with its id where that is known; names of granted members come first.
 pub(crate) fn all(db: &Connection, emit: Emit<'_, (Option<UserId>, String)>) -> Result<(), StoreError> {
     let granted = "SELECT g.member, c.subject_id FROM grants g LEFT JOIN claims c ON c.document = g.document \
         AND c.role = g.role AND c.condition_hash = g.condition_hash AND c.member_key = g.member_key \

@@ -1,4 +1,4 @@
-//! Claims that are marked as orphaned.
+//! Claims marked as orphaned.
 
 use std::collections::BTreeMap;
 
@@ -15,12 +15,12 @@ use crate::store::{SpecState, StoreError, StoredSpec};
 const ACTION: &str = "abandon";
 /// The kind whose specs hold claims.
 const MAPPING: &str = "RoleMapping";
-/// Namespace of a mapping that names none.
+/// Namespace of a mapping without one.
 const DEFAULT_NAMESPACE: &str = "default";
-/// Why: something that should be gone is still there.
+/// Reason in the audit: a grant that should be gone is still there.
 const REASON: &str = "RevocationPending";
 
-/// The claims of a mapping that is in force again are its own again.
+/// Unmarks the claims of a mapping that is in force again.
 pub(super) fn reclaim(tx: &mut Transaction<'_>, spec: &StoredSpec) -> Result<(), StoreError> {
     if spec.kind != MAPPING || spec.state != SpecState::Active {
         return Ok(());
@@ -31,7 +31,7 @@ pub(super) fn reclaim(tx: &mut Transaction<'_>, spec: &StoredSpec) -> Result<(),
     tx.db.run(sql, [mapping]).map(drop)
 }
 
-/// Marks the claims of a mapping; answers how many were marked now.
+/// Marks the claims of a mapping; returns the number of newly marked claims.
 pub(crate) fn mark(tx: &mut Transaction<'_>, mapping: &MappingKey) -> Result<u64, StoreError> {
     let mapping = mapping.to_string();
     let sql = "SELECT document, count(*) FROM claims WHERE mapping = ? AND abandoned_at IS NULL \
@@ -67,7 +67,7 @@ pub(crate) fn mark(tx: &mut Transaction<'_>, mapping: &MappingKey) -> Result<u64
     Ok(marked)
 }
 
-/// On how many grants of each document there are orphaned claims.
+/// Number of grants with orphaned claims, by document.
 pub(crate) fn count(db: &Connection) -> Result<BTreeMap<DocumentKey, u64>, StoreError> {
     let sql = "SELECT document, count(*) FROM (SELECT DISTINCT document, role, condition_hash, member_key \
         FROM claims INDEXED BY claims_abandoned WHERE abandoned_at IS NOT NULL) GROUP BY document";

@@ -1,4 +1,4 @@
-//! Which `IdentityProvider` owns the directory under a name.
+//! Ownership of the directory under a name by an `IdentityProvider`.
 
 use rusqlite::{Connection, params};
 
@@ -9,7 +9,7 @@ use crate::model::{GroupId, ProviderName, UserId};
 use crate::store::audit::{AuditDraft, COMMAND};
 use crate::store::{DirectoryUse, StoreError};
 
-/// Whether the directory belongs to the object with this uid, and no other waits for it.
+/// True when the directory belongs to the object with this uid, and no other one waits for it.
 pub(crate) fn is_owner(db: &Connection, provider: &ProviderName, uid: &str) -> Result<bool, StoreError> {
     let sql = "SELECT owner, waiting FROM directory_owners WHERE provider = ?";
     let owner = db.first("directory_owners", sql, [provider.as_str()], |columns| {
@@ -18,7 +18,7 @@ pub(crate) fn is_owner(db: &Connection, provider: &ProviderName, uid: &str) -> R
     Ok(owner.unwrap_or(false))
 }
 
-/// Gives the directory to the object with this uid, or has it wait.
+/// Gives the directory to the object with this uid, or makes the object wait.
 pub(crate) fn claim(tx: &mut Transaction<'_>, provider: &ProviderName, uid: &str) -> Result<bool, StoreError> {
     let sql = "SELECT (SELECT owner FROM directory_owners WHERE provider = ?1), \
             EXISTS (SELECT 1 FROM users WHERE provider = ?1) OR EXISTS (SELECT 1 FROM groups WHERE provider = ?1), \
@@ -31,7 +31,7 @@ pub(crate) fn claim(tx: &mut Transaction<'_>, provider: &ProviderName, uid: &str
     let ours = match &owner {
         _ if !populated => true,
         Some(owner) => owner == uid,
-        // A database of a version that did not write owners down: they are those of the object that was in force.
+        // A database of a version that did not record owners: the owner is the object that was in force.
         None => in_force,
     };
     let (owner, waiting) = if ours { (uid, None) } else { (owner.as_deref().unwrap_or_default(), Some(uid)) };
@@ -51,7 +51,7 @@ pub(crate) fn leave(tx: &mut Transaction<'_>, provider: &ProviderName) -> Result
     tx.db.run(sql, [provider.as_str()]).map(drop)
 }
 
-/// Gives the directory to the object that waits for it; answers whether one does.
+/// Gives the directory to the object that waits for it; returns whether there is one.
 pub(crate) fn accept(tx: &mut Transaction<'_>, provider: &ProviderName) -> Result<bool, StoreError> {
     let sql = "UPDATE directory_owners SET owner = waiting, waiting = NULL WHERE provider = ? AND waiting IS NOT NULL";
     let accepted = tx.db.run(sql, [provider.as_str()])? > 0;
@@ -62,7 +62,7 @@ pub(crate) fn accept(tx: &mut Transaction<'_>, provider: &ProviderName) -> Resul
     Ok(accepted)
 }
 
-/// Whether the directory of this name is in use.
+/// The use of the directory of this name.
 pub(crate) fn directory_use(db: &Connection, provider: &ProviderName) -> Result<DirectoryUse, StoreError> {
     let sql = "SELECT EXISTS (SELECT 1 FROM directory_owners WHERE provider = ?1 AND waiting IS NOT NULL), \
             EXISTS (SELECT 1 FROM specs WHERE kind = 'IdentityProvider' AND name = ?1)";

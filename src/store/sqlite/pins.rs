@@ -33,7 +33,7 @@ pub(crate) fn put(tx: &mut Transaction<'_>, pins: &[Pin]) -> Result<(), StoreErr
     history::append_pins(tx, pins)
 }
 
-/// Forgets all pins of a mapping.
+/// Removes all pins of a mapping.
 pub(crate) fn remove(tx: &mut Transaction<'_>, mapping: &str) -> Result<(), StoreError> {
     history::append_no_pins(tx, mapping)?;
     tx.db.run("DELETE FROM pins WHERE mapping = ?", [mapping]).map(drop)

@@ -1,4 +1,4 @@
-//! Rows that are older than a point in time and not needed any more.
+//! Rows that are older than a point in time and no longer needed.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
@@ -10,8 +10,8 @@ use crate::model::Seq;
 use crate::store::StoreError;
 use crate::store::encoding::nanos;
 
-/// Everything before the first row that is not older than a point in time, over the three tables of the one sequence.
-/// A clock that was set back leaves some rows until a later run.
+/// Everything before the first row that is not older than a point in time, over the three tables of the shared
+/// sequence. If a clock was set back, some rows stay until a later run.
 const CUT: &str = "SELECT min(coalesce((SELECT min(seq) FROM events WHERE at >= ?1), ?2), \
     coalesce((SELECT min(seq) FROM spec_versions WHERE at >= ?1), ?2), \
     coalesce((SELECT min(seq) FROM history WHERE at >= ?1), ?2))";
@@ -19,14 +19,14 @@ const CUT: &str = "SELECT min(coalesce((SELECT min(seq) FROM events WHERE at >= 
 const AUDIT_CUT: &str = "SELECT seq, hash FROM audit WHERE seq < coalesce((SELECT min(seq) FROM audit WHERE at >= ?), \
     (SELECT max(seq) + 1 FROM audit)) ORDER BY seq DESC LIMIT 1";
 
-/// Versions that a later one up to the position replaces, but for those that a claim was made under.
+/// Versions that a later one up to the position replaces, except those that a claim was made under.
 const SPEC_VERSIONS: &str = "WITH claimed AS MATERIALIZED (SELECT DISTINCT mapping_uid AS uid, generation FROM claims) \
     SELECT seq FROM spec_versions v WHERE seq <= ?1 AND EXISTS (SELECT 1 FROM spec_versions l WHERE l.kind = v.kind \
         AND l.namespace = v.namespace AND l.name = v.name AND l.seq > v.seq AND l.seq <= ?1) \
     AND (v.uid, v.generation) NOT IN (SELECT uid, generation FROM claimed WHERE uid IS NOT NULL AND generation IS NOT NULL) \
     ORDER BY seq";
 
-/// The last versions of what was removed, once no earlier one is left that they end.
+/// The last versions of removed objects, once no earlier version is left.
 const REMOVED_SPECS: &str = "WITH claimed AS MATERIALIZED (SELECT DISTINCT mapping_uid AS uid, generation FROM claims) \
     SELECT seq FROM spec_versions v WHERE seq <= ?1 AND phase = 'removed' \
     AND NOT EXISTS (SELECT 1 FROM spec_versions l WHERE l.kind = v.kind AND l.namespace = v.namespace \
@@ -39,7 +39,7 @@ const REMOVED_SPECS: &str = "WITH claimed AS MATERIALIZED (SELECT DISTINCT mappi
 const HISTORY: &str = "SELECT seq FROM history h WHERE seq <= ?1 AND EXISTS (SELECT 1 FROM history l \
     WHERE l.kind = h.kind AND l.scope = h.scope AND l.name = h.name AND l.seq > h.seq AND l.seq <= ?1) ORDER BY seq";
 
-/// Ends of values of which nothing earlier is left.
+/// Ends of values without an earlier row.
 const ENDED: &str = "SELECT seq FROM history h WHERE seq <= ?1 AND value IS NULL AND NOT EXISTS (SELECT 1 FROM history l \
     WHERE l.kind = h.kind AND l.scope = h.scope AND l.name = h.name AND l.seq > h.seq AND l.seq <= ?1) ORDER BY seq";
 
@@ -47,11 +47,11 @@ const ENDED: &str = "SELECT seq FROM history h WHERE seq <= ?1 AND value IS NULL
 const NAMES: &str = "SELECT id FROM people WHERE id NOT IN \
     (SELECT person FROM audit WHERE seq > ? AND person IS NOT NULL) ORDER BY id";
 
-/// Parameters: id, and the last audit row when it was found.
+/// Deletes a name. Parameters: its id, and the last audit row at the time it was found.
 const DELETE_NAME: &str = "DELETE FROM people WHERE id = ?1 \
     AND id NOT IN (SELECT person FROM audit WHERE seq > ?2 AND person IS NOT NULL)";
 
-/// Refusals that are older than a point in time, of members whom no user is. Nobody else would ever forget them.
+/// Refusals older than a point in time, of members who are not users. Nothing else would ever remove them.
 const REFUSALS: &str = "SELECT reach, member_key, role FROM refusals r WHERE since < ? AND member_key LIKE 'user:%' \
     AND NOT EXISTS (SELECT 1 FROM counters c CROSS JOIN users u ON u.provider = c.provider \
         AND u.user_name_fold = substr(r.member_key, 6)) \
@@ -60,7 +60,7 @@ const REFUSALS: &str = "SELECT reach, member_key, role FROM refusals r WHERE sin
     AND NOT EXISTS (SELECT 1 FROM counters c CROSS JOIN user_emails e ON e.provider = c.provider \
         AND e.value_fold = substr(r.member_key, 6))";
 
-/// Rows of the one sequence, beside events, that are not needed any more.
+/// Rows of the shared sequence, other than events, that are no longer needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rows {
     SpecVersions,
@@ -69,13 +69,13 @@ pub(crate) enum Rows {
     EndedHistory,
 }
 
-/// The position up to which a prune began to compact; 0 when none ever did.
+/// The position up to which a prune started to compact; 0 when none ever did.
 pub(crate) fn pruned_to(tx: &Transaction<'_>) -> Result<Seq, StoreError> {
     meta::position(tx.db, "pruned_to")
 }
 
-/// Where a prune of what is older than a point in time cuts: the last position of the sequence, and position and hash of the
-/// last row of the audit; none when no row is that old.
+/// The cut of a prune of rows older than a point in time: the last position of the sequence, and position and hash of
+/// the last audit row; none when no row is that old.
 pub(crate) fn cut(db: &Connection, before: Timestamp) -> Result<(Seq, Option<(i64, String)>), StoreError> {
     let next = events::highest(db)?.saturating_add(1);
     let first = db.one("events", CUT, params![nanos(before), next], Columns::integer)?;
@@ -84,7 +84,7 @@ pub(crate) fn cut(db: &Connection, before: Timestamp) -> Result<(Seq, Option<(i6
     Ok((seq, audit))
 }
 
-/// The positions of rows that a later one up to the cut replaces, oldest first.
+/// The positions of rows that later ones up to the cut replace, oldest first.
 pub(crate) fn find(db: &Connection, rows: Rows, cut: Seq) -> Result<Vec<Seq>, StoreError> {
     let sql = match rows {
         Rows::SpecVersions => SPEC_VERSIONS,
@@ -122,7 +122,7 @@ pub(crate) fn change_events(
     Ok(())
 }
 
-/// Removes rows of the audit, and makes the last of them the anchor from which the rest verifies.
+/// Removes audit rows, and makes the last of them the anchor from which the rest verifies.
 pub(crate) fn delete_audit(tx: &mut Transaction<'_>, upto: i64) -> Result<(), StoreError> {
     tx.db.run(
         "INSERT INTO meta (key, value) SELECT 'audit_anchor', json_array(seq, hash) FROM audit \
@@ -145,7 +145,7 @@ pub(crate) fn delete_names(tx: &mut Transaction<'_>, ids: &[i64], seen: i64) -> 
     Ok(())
 }
 
-/// The keys of refusals that are older than a point in time, of members whom no user is.
+/// The keys of refusals older than a point in time, of members who are not users.
 pub(crate) fn refusals(db: &Connection, before: Timestamp) -> Result<Vec<[String; 3]>, StoreError> {
     db.all("refusals", REFUSALS, [nanos(before)], |columns| Ok([columns.text()?, columns.text()?, columns.text()?]))
 }

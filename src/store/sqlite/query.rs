@@ -1,4 +1,4 @@
-//! Statements and rows: from columns to values, and from errors of SQLite to errors of the store.
+//! Statements and rows: converts columns to values, and errors of SQLite to errors of the store.
 
 use jiff::Timestamp;
 use rusqlite::types::Value;
@@ -9,12 +9,12 @@ use uuid::Uuid;
 use crate::model::ProviderName;
 use crate::store::StoreError;
 
-/// Prepared statements that a connection keeps: more than there are statements.
+/// Number of prepared statements cached per connection: more than there are statements.
 pub(super) const STATEMENTS: usize = 300;
 
-/// Runs statements that were prepared once.
+/// Runs cached prepared statements.
 pub(super) trait Query {
-    /// Runs a statement without rows; answers how many rows it changed.
+    /// Runs a statement without rows; returns the number of changed rows.
     fn run(&self, sql: &str, params: impl Params) -> Result<u64, StoreError>;
 
     /// Calls `each` with every row. `what` names them in [`StoreError::Damaged`].
@@ -51,7 +51,7 @@ pub(super) trait Query {
         read: impl FnOnce(&mut Columns) -> Result<T, StoreError>,
     ) -> Result<Option<T>, StoreError>;
 
-    /// The row of a statement that always has one.
+    /// The row of a statement that always returns one.
     fn one<T>(
         &self,
         what: &'static str,
@@ -99,7 +99,7 @@ impl Query for Connection {
     }
 }
 
-/// Reads the columns of a row in their order; a value that is not what it should be is [`StoreError::Damaged`].
+/// Reads the columns of a row in their order; an unexpected value is [`StoreError::Damaged`].
 pub(super) struct Columns {
     values: std::vec::IntoIter<Value>,
     what: &'static str,
@@ -195,7 +195,7 @@ impl Columns {
         text.map(|text| serde_json::from_str(&text)).transpose().map_err(|error| self.damaged(&error))
     }
 
-    /// A column whose text is checked by the type it becomes.
+    /// A column whose text is validated by the target type.
     pub(super) fn parse<T>(&mut self) -> Result<T, StoreError>
     where
         T: TryFrom<String, Error: ToString>,
@@ -218,20 +218,20 @@ impl Columns {
         self.parse()
     }
 
-    /// A column that holds one of a few words.
+    /// A column that contains one of a few words.
     pub(super) fn word<T>(&mut self, from: impl FnOnce(&str) -> Option<T>) -> Result<T, StoreError> {
         let word = self.text()?;
         from(&word).ok_or_else(|| self.damaged(&format!("`{word}` is not a word of this column")))
     }
 
-    /// As [`Columns::word`], for a column that may be empty.
+    /// Like [`Columns::word`], for a column that may be empty.
     pub(super) fn word_or_none<T>(&mut self, from: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, StoreError> {
         let Some(word) = self.text_or_none()? else { return Ok(None) };
         from(&word).map(Some).ok_or_else(|| self.damaged(&format!("`{word}` is not a word of this column")))
     }
 }
 
-/// The result code of SQLite behind an error.
+/// The SQLite result code of an error.
 fn result_code(error: &rusqlite::Error) -> Option<&ffi::Error> {
     match error {
         rusqlite::Error::SqliteFailure(error, _) | rusqlite::Error::SqlInputError { error, .. } => Some(error),
@@ -239,13 +239,13 @@ fn result_code(error: &rusqlite::Error) -> Option<&ffi::Error> {
     }
 }
 
-/// Tells whether the file itself is at fault: something else, or damaged.
+/// True when the file itself is at fault: not a database, or damaged.
 pub(super) fn is_not_a_database(error: &rusqlite::Error) -> bool {
     let code = result_code(error).map(|error| error.code);
     matches!(code, Some(ffi::ErrorCode::NotADatabase | ffi::ErrorCode::DatabaseCorrupt))
 }
 
-/// Tells whether a value that must be unique is there already.
+/// True when a unique value exists already.
 pub(super) fn is_unique_violation(error: &rusqlite::Error) -> bool {
     let unique = [ffi::SQLITE_CONSTRAINT_UNIQUE, ffi::SQLITE_CONSTRAINT_PRIMARYKEY];
     result_code(error).is_some_and(|error| unique.contains(&error.extended_code))

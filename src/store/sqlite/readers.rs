@@ -11,7 +11,7 @@ use super::connection::{BUSY, Role, connect, spawn};
 use super::query::Query as _;
 use crate::store::StoreError;
 
-/// How many reads run at once. A read takes micro- to milliseconds; a snapshot holds one for its length.
+/// Number of concurrent reads. A read takes micro- to milliseconds; a snapshot occupies a thread for its duration.
 const READERS: usize = 4;
 
 type Job = Box<dyn FnOnce(Result<&Connection, StoreError>) + Send>;
@@ -48,23 +48,23 @@ impl Queue {
     }
 }
 
-/// The threads that read. They end when this is dropped.
+/// The reader threads. They end when this is dropped.
 pub(super) struct Readers(Arc<Queue>);
 
 impl Readers {
-    /// Starts the threads on connections that were opened.
+    /// Starts the threads on opened connections.
     pub(super) fn start(path: &str, first: Connection) -> Result<Self, StoreError> {
         let readers = Self(Arc::default());
         let mut first = Some(first);
         for _ in 0..READERS {
-            // The others are opened when they are needed.
+            // The other connections are opened on demand.
             let (queue, path, connection) = (Arc::clone(&readers.0), path.to_owned(), first.take());
             spawn("store-reader", move || serve(&queue, &path, connection))?;
         }
         Ok(readers)
     }
 
-    /// Runs a read; answers when it is done.
+    /// Runs a read and returns its result.
     pub(super) async fn call<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -99,7 +99,7 @@ fn serve(queue: &Queue, path: &str, mut connection: Option<Connection>) {
             Err(error) => job(Err(error)),
             Ok(open) => {
                 job(Ok(&open));
-                // One that did not come out of its transaction is closed.
+                // A connection that is still inside a transaction is closed.
                 connection = Some(open).filter(Connection::is_autocommit);
             }
         }
@@ -114,7 +114,7 @@ fn in_one_state<T>(db: &Connection, work: impl FnOnce(&Connection) -> Result<T, 
     result
 }
 
-/// Answers a panic as an error, so that it does not take the thread with it.
+/// Turns a panic into an error, so that the thread survives.
 pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     let panicked = |_| Err(StoreError::Internal { problem: "a change function panicked".to_owned() });
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(panicked)

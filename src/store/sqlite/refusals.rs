@@ -1,4 +1,4 @@
-//! What the target refused, and what was spent on writing.
+//! Refusals of the target, and budgets of writes.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::model::{DocumentKey, MemberKey, Refusal, RefusalKey, Role, WriteBudge
 use crate::store::StoreError;
 use crate::store::encoding::nanos;
 
-/// Most refusals that are remembered. What is beyond is found out anew after a restart.
+/// Largest number of stored refusals. Further ones are discovered again after a restart.
 const MOST: i64 = 10_000;
 
 /// The key columns: reach, member, role.
@@ -40,7 +40,7 @@ pub(crate) fn all(db: &Connection) -> Result<Vec<Refusal>, StoreError> {
     })
 }
 
-/// Remembers refusals and forgets others.
+/// Stores refusals and removes others.
 pub(crate) fn change(tx: &mut Transaction<'_>, put: &[Refusal], remove: &[RefusalKey]) -> Result<(), StoreError> {
     for key in remove {
         let (reach, member, role) = key_columns(key);
@@ -61,7 +61,7 @@ pub(crate) fn change(tx: &mut Transaction<'_>, put: &[Refusal], remove: &[Refusa
     Ok(())
 }
 
-/// The budgets of which something was spent.
+/// The budgets that have been used in part.
 pub(crate) fn budgets(db: &Connection) -> Result<BTreeMap<DocumentKey, WriteBudget>, StoreError> {
     let budgets = db.all("write_budgets", "SELECT document, since, writes FROM write_budgets", [], |columns| {
         let document = columns.parse()?;
@@ -71,7 +71,7 @@ pub(crate) fn budgets(db: &Connection) -> Result<BTreeMap<DocumentKey, WriteBudg
     Ok(budgets.into_iter().collect())
 }
 
-/// Remembers what was spent on a document, and forgets what was spent on others before their last hour.
+/// Stores the budget of a document, and removes budgets of others from before their last hour.
 pub(crate) fn put_budget(
     tx: &mut Transaction<'_>,
     document: &DocumentKey,

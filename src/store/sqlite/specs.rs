@@ -1,4 +1,4 @@
-//! Specs that are in force, and all their versions.
+//! The specs in force, and all their versions.
 
 use std::collections::BTreeMap;
 
@@ -25,20 +25,20 @@ fn spec(columns: &mut Columns) -> Result<StoredSpec, StoreError> {
     })
 }
 
-/// All last good specs, by kind, namespace and name.
+/// All last valid specs, by kind, namespace and name.
 pub(crate) fn all(db: &Connection) -> Result<Vec<StoredSpec>, StoreError> {
     let sql = "SELECT kind, namespace, name, generation, state, source, json FROM specs ORDER BY kind, namespace, name";
     db.all("specs", sql, [], spec)
 }
 
-/// One last good spec.
+/// One last valid spec.
 pub(crate) fn find(db: &Connection, id: &ObjectId) -> Result<Option<StoredSpec>, StoreError> {
     let sql = "SELECT kind, namespace, name, generation, state, source, json FROM specs \
         WHERE kind = ? AND namespace = ? AND name = ?";
     db.first("specs", sql, [&id.kind, &id.namespace, &id.name], spec)
 }
 
-/// Sets the state of a spec; nothing happens when there is none.
+/// Sets the state of a spec; does nothing when there is none.
 pub(crate) fn set_state(tx: &mut Transaction<'_>, id: &ObjectId, state: SpecState) -> Result<(), StoreError> {
     let sql = "UPDATE specs SET state = ? WHERE kind = ? AND namespace = ? AND name = ?";
     let updated = tx.db.run(sql, params![state.as_str(), id.kind, id.namespace, id.name])?;
@@ -69,7 +69,7 @@ pub(crate) fn put(
     Ok(version)
 }
 
-/// Forgets a spec.
+/// Removes a spec.
 pub(crate) fn remove(tx: &mut Transaction<'_>, id: &ObjectId) -> Result<(), StoreError> {
     if id.kind == SECRET {
         audit_secret(tx, id, None, "")?;
@@ -83,7 +83,7 @@ pub(crate) fn remove(tx: &mut Transaction<'_>, id: &ObjectId) -> Result<(), Stor
     Ok(())
 }
 
-/// Appends to the audit what becomes of a Secret: its name, and nothing that it holds. `after`: none when it goes.
+/// Appends an audit row about a Secret: its name, and nothing of its content. `after`: none when it is removed.
 fn audit_secret(
     tx: &mut Transaction<'_>,
     id: &ObjectId,
@@ -127,7 +127,7 @@ fn newest(tx: &Transaction<'_>, id: &ObjectId) -> Result<Option<Newest>, StoreEr
     })
 }
 
-/// Appends what `spec` says now, unless that is its newest version. Answers the version that is in force; none for kinds
+/// Appends `spec` as a version, unless it is equal to the newest one. Returns the version in force; none for kinds
 /// without versions.
 fn append(
     tx: &mut Transaction<'_>,
@@ -185,7 +185,7 @@ fn append(
     Ok(Some(VersionRef { seq, uid, is_new: true }))
 }
 
-/// Appends that an object is in another phase, unless it is in that phase already or has no version.
+/// Appends a change of the phase of an object, unless it is already in that phase or has no version.
 fn append_phase(tx: &mut Transaction<'_>, id: &ObjectId, phase: SpecPhase) -> Result<(), StoreError> {
     let Some(before) = newest(tx, id)? else { return Ok(()) };
     if before.phase == phase || before.phase == SpecPhase::Removed {
@@ -221,7 +221,7 @@ fn version(columns: &mut Columns) -> Result<SpecVersion, StoreError> {
     })
 }
 
-/// The uids of the objects of a kind that are there, by namespace and name.
+/// The uids of the existing objects of a kind, by namespace and name.
 pub(crate) fn uids(db: &Connection, kind: &str) -> Result<BTreeMap<(Option<String>, String), String>, StoreError> {
     let sql = "SELECT s.namespace, s.name, (SELECT v.uid FROM spec_versions v WHERE v.kind = s.kind \
         AND v.namespace = s.namespace AND v.name = s.name ORDER BY v.seq DESC LIMIT 1) FROM specs s WHERE s.kind = ?";
@@ -244,7 +244,7 @@ pub(crate) fn versions(db: &Connection, id: &ObjectId) -> Result<Vec<SpecVersion
     db.all("spec_versions", sql, [&id.kind, &id.namespace, &id.name], version)
 }
 
-/// The versions in force as of a position, by kind, namespace and name; removed ones are left out.
+/// The versions in force as of a position, by kind, namespace and name, without removed ones.
 pub(crate) fn in_force_at(db: &Connection, seq: i64) -> Result<Vec<SpecVersion>, StoreError> {
     let sql = "SELECT seq, at, kind, namespace, name, uid, generation, phase, written_by, source, json \
         FROM spec_versions v WHERE seq <= ?1 AND phase <> 'removed' AND seq = (SELECT max(l.seq) \

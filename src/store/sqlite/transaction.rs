@@ -14,19 +14,19 @@ use crate::store::audit::AuditDraft;
 use crate::store::encoding::{json, nanos};
 use crate::store::{Epoch, StoreError, Usage};
 
-/// What transactions take from outside the database.
+/// Inputs of transactions from outside the database.
 #[derive(Clone)]
 pub(super) struct Ports {
     pub(super) clock: std::sync::Arc<dyn Clock>,
-    /// Makes ids for objects that nobody else gives one.
+    /// Generates ids for objects that have none of their own.
     pub(super) new_id: std::sync::Arc<dyn Fn() -> Uuid + Send + Sync>,
 }
 
-/// An open write transaction. Events, audit rows and counters are gathered and written at its end.
+/// An open write transaction. Events, audit rows and counters are collected and written at its end.
 pub(crate) struct Transaction<'c> {
-    /// The connection that the transaction is open on.
+    /// The connection of the transaction.
     pub(super) db: &'c mut Connection,
-    /// When the batch began: the time of everything in it.
+    /// Start of the batch: the time of everything in it.
     pub(crate) now: Timestamp,
     ports: &'c Ports,
     epoch: Epoch,
@@ -38,7 +38,7 @@ pub(crate) struct Transaction<'c> {
     counters: BTreeMap<ProviderName, Usage>,
 }
 
-/// What was gathered when a request began.
+/// The amount that was collected when a request started.
 struct Mark {
     epoch: Epoch,
     seq: Seq,
@@ -47,7 +47,7 @@ struct Mark {
     counters: BTreeMap<ProviderName, Usage>,
 }
 
-/// Where the two logs end and who leads: another process may have written.
+/// The ends of the two logs and the leader: another process may have written.
 const STATE: &str = concat!(
     "SELECT ",
     events::highest_seq!(),
@@ -62,7 +62,7 @@ pub(super) const COUNT: &str = "INSERT INTO counters (provider, users, groups, m
         members = members + excluded.members, bytes = bytes + excluded.bytes";
 
 impl<'c> Transaction<'c> {
-    /// Begins a transaction, for which the lock is waited.
+    /// Begins a transaction and waits for the lock.
     pub(super) fn begin(db: &'c mut Connection, ports: &'c Ports) -> Result<Self, StoreError> {
         db.run("BEGIN IMMEDIATE", [])?;
         let (seq, audit_seq, audit_hash, epoch) = db.one("audit", STATE, [], |columns| {
@@ -82,8 +82,8 @@ impl<'c> Transaction<'c> {
         })
     }
 
-    /// Runs one request in a savepoint of its own, so that one that fails leaves nothing behind. An error of this
-    /// function means that the transaction is lost; those of a request are its own.
+    /// Runs one request in its own savepoint, so that a failed request leaves nothing behind. An error of this function
+    /// means that the transaction is lost; errors of requests are returned by the requests themselves.
     pub(super) fn request(&mut self, run: impl FnOnce(&mut Self) -> Result<(), StoreError>) -> Result<(), StoreError> {
         self.db.run("SAVEPOINT request", [])?;
         let mark = self.mark();
@@ -101,7 +101,7 @@ impl<'c> Transaction<'c> {
         Ok(())
     }
 
-    /// Writes both logs and the counters, and commits. Answers the last position of the log.
+    /// Writes both logs and the counters, and commits. Returns the last position of the log.
     pub(super) fn finish(mut self) -> Result<Seq, StoreError> {
         let at = nanos(self.now);
         for (seq, provider, change) in &self.events {
@@ -138,7 +138,7 @@ impl<'c> Transaction<'c> {
         self.counters = mark.counters;
     }
 
-    /// The time of this transaction as it is stored.
+    /// The time of this transaction in its stored form.
     pub(super) fn now_nanos(&self) -> i64 {
         nanos(self.now)
     }
@@ -148,17 +148,17 @@ impl<'c> Transaction<'c> {
         (self.ports.new_id)()
     }
 
-    /// The epoch of the database, which nobody else changes before this transaction ends.
+    /// The epoch of the database, which cannot change before this transaction ends.
     pub(crate) fn epoch(&self) -> Epoch {
         self.epoch
     }
 
-    /// A request of this transaction began this epoch.
+    /// Records that a request of this transaction began this epoch.
     pub(super) fn led_under(&mut self, epoch: Epoch) {
         self.epoch = epoch;
     }
 
-    /// Appends to the event log; answers the position.
+    /// Appends to the event log; returns the position.
     pub(crate) fn event(&mut self, provider: &ProviderName, change: &DirectoryChange) -> Result<Seq, StoreError> {
         let change = json(change)?;
         let seq = self.next_seq();
@@ -171,7 +171,7 @@ impl<'c> Transaction<'c> {
         self.seq
     }
 
-    /// The next position of the one sequence of events and history. Whoever takes it writes a row with it.
+    /// The next position of the sequence shared by events and history. The caller has to write a row with it.
     pub(super) fn next_seq(&mut self) -> Seq {
         self.seq += 1;
         self.seq
@@ -182,13 +182,13 @@ impl<'c> Transaction<'c> {
         self.audit.push(draft);
     }
 
-    /// Counts what came or went.
+    /// Counts a change of the stored amount.
     pub(crate) fn count(&mut self, provider: &ProviderName, change: Usage) {
         let counter = self.counters.entry(provider.clone()).or_default();
         *counter = counter.plus(change);
     }
 
-    /// What came or went of this provider in this transaction.
+    /// The change of this provider's stored amount in this transaction.
     pub(super) fn counted(&self, provider: &ProviderName) -> Usage {
         self.counters.get(provider).copied().unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! What each provider has stored.
+//! The amount that each provider has stored.
 
 use rusqlite::Connection;
 
@@ -10,7 +10,7 @@ use crate::store::{Counts, Quota, StoreError, Usage};
 
 pub(super) const USAGE: &str = "SELECT users, groups, members, bytes FROM counters WHERE provider = ?";
 
-/// What a provider has stored, without an open transaction.
+/// The amount that a provider has stored, without an open transaction.
 pub(crate) fn stored(db: &Connection, p: &ProviderName) -> Result<Usage, StoreError> {
     let usage = db.first("counters", USAGE, [p.as_str()], |columns| {
         Ok(Usage {
@@ -23,7 +23,7 @@ pub(crate) fn stored(db: &Connection, p: &ProviderName) -> Result<Usage, StoreEr
     Ok(usage.unwrap_or_default())
 }
 
-/// How large the directory of one provider is.
+/// Size of the directory of one provider.
 pub(crate) fn counts(db: &Connection, p: &ProviderName) -> Result<Counts, StoreError> {
     let sql = "SELECT coalesce((SELECT users FROM counters WHERE provider = ?1), 0), \
             coalesce((SELECT groups FROM counters WHERE provider = ?1), 0), \
@@ -34,7 +34,7 @@ pub(crate) fn counts(db: &Connection, p: &ProviderName) -> Result<Counts, StoreE
 }
 
 impl Transaction<'_> {
-    /// Notes that the provider's rows and bytes change. Refuses a growth that the quota does not allow.
+    /// Records a change of the provider's rows and bytes. Refuses a growth beyond the quota.
     ///
     /// # Errors
     /// [`StoreError::QuotaExceeded`].

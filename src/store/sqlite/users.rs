@@ -12,7 +12,7 @@ use crate::store::quota::Growth;
 use crate::store::users::EncodedUser;
 use crate::store::{DeleteOutcome, NewUser, Origin, Quota, StoreError, Usage, UserRecord, UserUpdate};
 
-/// What [`user_row`] reads.
+/// The columns that [`user_row`] reads.
 pub(super) const COLUMNS: &str =
     "id, active, user_name, external_id, emails, resource, version, created_at, updated_at";
 
@@ -38,8 +38,8 @@ pub(super) const DELETE: &str = "DELETE FROM users WHERE provider = ? AND id = ?
 pub(super) const BURY: &str = "INSERT INTO tombstones (provider, id, kind, deleted_at) VALUES (?, ?, 'user', ?) \
     ON CONFLICT DO NOTHING";
 
-/// Which of the values that must be unique a user has who is not this one. Parameters: provider, id, or none for a new user,
-/// external id, folded name.
+/// Finds the unique values that another user has already. Parameters: provider, id (none for a new user), external id,
+/// folded name.
 pub(super) const TAKEN: &str = "SELECT \
     EXISTS (SELECT 1 FROM users WHERE provider = ?1 AND external_id = ?3 AND id IS NOT ?2), \
     EXISTS (SELECT 1 FROM users WHERE provider = ?1 AND user_name_fold = ?4 AND id IS NOT ?2)";
@@ -70,8 +70,8 @@ pub(crate) fn find(db: &Connection, p: &ProviderName, id: UserId) -> Result<Opti
     db.first("users", ONE, params![p.as_str(), id.0], user_row)
 }
 
-/// Runs a statement that writes values which must be unique; `own`: the user that has values already. When another user
-/// has one of them, tells which.
+/// Runs a statement that writes unique values; `own`: the user that already has values. When another user has one of
+/// them, the error names the attribute.
 fn write_unique(
     tx: &Transaction<'_>,
     p: &ProviderName,
@@ -132,7 +132,7 @@ pub(crate) fn create(
     Ok(UserRecord { resource, facts, version: 1, created_at: tx.now, updated_at: tx.now })
 }
 
-/// Writes what `before` becomes, if it is still what is stored; none otherwise.
+/// Writes the new state of `before`, if that is still the stored state; none otherwise.
 pub(crate) fn update(
     tx: &mut Transaction<'_>,
     p: &ProviderName,

@@ -1,6 +1,6 @@
-//! The one writer: requests of many tasks share a transaction, each in a savepoint of its own, and each is answered
-//! after the commit. When the commit fails, every one of them is answered with the error. Who is served next is decided by
-//! [`crate::store::lanes`].
+//! The single writer: requests of many tasks share a transaction, each in its own savepoint, and each is answered after
+//! the commit. When the commit fails, all of them are answered with the error. [`crate::store::lanes`] decides who is
+//! served next.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -17,16 +17,17 @@ use crate::model::Seq;
 use crate::store::StoreError;
 use crate::store::lanes::{Lane, Lanes, Ticket};
 
-/// How many requests of one lane may wait; more wait outside, which is back-pressure for their callers and for nobody else.
+/// Largest number of waiting requests of one lane; further ones wait outside, which is back-pressure for their callers
+/// and nobody else.
 const PLACES: usize = 256;
 
 fn stopped() -> StoreError {
     StoreError::Unavailable { problem: "the store is shutting down".to_owned() }
 }
 
-/// One waiting request, whatever it answers.
+/// One waiting request of any answer type.
 pub(super) trait Request: Send {
-    /// Does the work and keeps the answer; tells how the work ended.
+    /// Does the work and stores the answer; returns how the work ended.
     fn run(&mut self, transaction: &mut Transaction<'_>) -> Result<(), StoreError>;
 
     /// Sends the answer; an error of the commit replaces it.
@@ -46,7 +47,7 @@ where
 {
     fn run(&mut self, transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
         let Some(work) = self.work.take() else { return Ok(()) };
-        // A caller's function runs in here; its fault must not take the writer with it.
+        // A caller's function runs here; its panic must not take the writer with it.
         self.result = guarded(|| work(transaction));
         match &self.result {
             Ok(_) => Ok(()),
@@ -55,7 +56,7 @@ where
     }
 
     fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
-        // Whoever asked may have gone away; what was committed stays committed.
+        // The caller may have gone away; what was committed stays committed.
         let _gone = self.reply.send(match committed {
             Ok(()) => self.result,
             Err(error) => Err(error),
@@ -63,7 +64,7 @@ where
     }
 }
 
-/// The answer to a request that is on its way.
+/// The future answer to a request.
 pub(super) struct Answer<T>(oneshot::Receiver<Result<T, StoreError>>);
 
 impl<T> Answer<T> {
@@ -83,13 +84,13 @@ where
     (Box::new(Waiting { work: Some(work), result, reply }), Answer(answer))
 }
 
-/// Runs the requests of a batch and commits them; answers the last position of the log. After an error nothing of any of
-/// them is stored.
+/// Runs the requests of a batch and commits them; returns the last position of the log. After an error nothing of any
+/// request is stored.
 fn commit(db: &mut Connection, ports: &Ports, batch: &mut [Box<dyn Request>]) -> Result<Seq, StoreError> {
     let committed = run_all(db, ports, batch);
     // The database may have rolled back by itself (full disk).
     if committed.is_err() && !db.is_autocommit() {
-        // One that cannot roll back is closed by its owner.
+        // A connection that cannot roll back is closed by its owner.
         let _ = db.run("ROLLBACK", []);
     }
     committed
@@ -103,7 +104,7 @@ fn run_all(db: &mut Connection, ports: &Ports, batch: &mut [Box<dyn Request>]) -
     transaction.finish()
 }
 
-/// Commits a batch, announces how far the log came, and answers the requests.
+/// Commits a batch, announces the new position, and answers the requests.
 pub(super) fn serve(
     db: Result<&mut Connection, StoreError>,
     ports: &Ports,
@@ -129,16 +130,16 @@ pub(super) fn serve(
     }
 }
 
-/// A request on its way to the writer.
+/// A request that waits for the writer.
 struct Envelope {
     lane: Lane,
     cost: u64,
     request: Box<dyn Request>,
-    /// Given back when the request was run.
+    /// Released when the request was run.
     place: OwnedSemaphorePermit,
 }
 
-/// The way to the thread that writes. It ends when this is dropped.
+/// The handle of the writer thread, which ends when this is dropped.
 pub(super) struct Writer {
     queue: Sender<Envelope>,
     places: Mutex<HashMap<Lane, Arc<Semaphore>>>,
@@ -152,14 +153,14 @@ impl Writer {
         ports: Ports,
         announce: watch::Sender<Seq>,
     ) -> Result<Self, StoreError> {
-        // Bounded by the places of the lanes.
+        // Bounded by the permits of the lanes.
         let (queue, waiting) = channel();
         let path = path.to_owned();
         spawn("store-writer", move || run(&path, connection, &ports, &announce, &waiting))?;
         Ok(Self { queue, places: Mutex::default() })
     }
 
-    /// Has `work` done in the next transaction; answers when that is committed.
+    /// Runs `work` in the next transaction; returns when that is committed.
     pub(super) async fn commit<T, W>(&self, ticket: Ticket, work: W) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -179,7 +180,7 @@ impl Writer {
 
 fn run(path: &str, connection: Connection, ports: &Ports, announce: &watch::Sender<Seq>, waiting: &Receiver<Envelope>) {
     let mut lanes = Lanes::default();
-    // None after a failure that leaves the connection in doubt; the next batch opens another.
+    // None after a failure that leaves the connection in doubt; the next batch opens another one.
     let mut connection = Some(connection);
     let add = |lanes: &mut Lanes<_>, Envelope { lane, cost, request, place }| lanes.push(lane, cost, (request, place));
     loop {
