@@ -1,6 +1,6 @@
-//! Custom resources come in, whoever brings them: a folder of manifests, or watches of a cluster.
+//! Custom resources enter the engine here, whether they come from a folder of manifests or from watches of a cluster.
 //!
-//! Each is stored as last good spec before it takes effect, so that a restart in a bad moment removes nothing.
+//! Each is stored as the last valid spec before it takes effect, so that a restart at a bad moment removes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,10 +21,10 @@ use crate::model::{DocumentKey, FreezeReason, GroupId, MappingKey, MappingPhase,
 use crate::status::Failure;
 use crate::store::{StoreError, StoredSpec};
 
-/// Where a mapping lives whose manifest names no namespace, as with `kubectl apply`.
+/// Namespace of a mapping whose manifest has none, as with `kubectl apply`.
 pub(super) const DEFAULT_NAMESPACE: &str = "default";
 
-/// The place that is stored for what a mapping said when it was deleted.
+/// The source that is stored for the spec of a mapping at its deletion.
 pub(super) const SOURCE_OF_ENDING: &str = "deleted";
 
 /// The kinds, as stored.
@@ -34,16 +34,16 @@ pub(super) mod kind {
     pub const MAPPING: &str = "RoleMapping";
 }
 
-/// What is wrong with the text of an object whose last good version is in force.
+/// The problem of an object whose last valid version is in force.
 pub type ObjectProblem = Failure;
 
-/// Why an object was not taken in.
+/// Why an object was not applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IntakeError {
-    /// The store cannot keep it; it does not take effect.
+    /// The store cannot record the object, so it does not take effect.
     #[error("cannot store the resource, so it does not take effect: {0}")]
     Store(#[from] StoreError),
-    /// The name is not one.
+    /// The name is invalid.
     #[error(transparent)]
     Name(#[from] NameError),
 }
@@ -58,7 +58,7 @@ fn released(metadata: &ObjectMeta) -> BTreeSet<String> {
 }
 
 impl ProviderState {
-    /// As [`MappingState::says_the_same`].
+    /// Like [`MappingState::says_the_same`].
     fn says_the_same(&self, object: &IdentityProvider) -> bool {
         let asked = annotation(&object.metadata, RECONCILE_ANNOTATION);
         is_known(&object.metadata, self.uid.as_deref(), self.generation)
@@ -69,7 +69,7 @@ impl ProviderState {
 }
 
 impl TargetState {
-    /// As [`MappingState::says_the_same`].
+    /// Like [`MappingState::says_the_same`].
     fn says_the_same(&self, object: &CloudRunTarget) -> bool {
         let asked = annotation(&object.metadata, RECONCILE_ANNOTATION);
         is_known(&object.metadata, self.uid.as_deref(), self.generation)
@@ -79,13 +79,13 @@ impl TargetState {
     }
 }
 
-/// Is it the object, and the generation, that we know?
+/// True when the object and its generation are the known ones.
 fn is_known(metadata: &ObjectMeta, uid: Option<&str>, generation: i64) -> bool {
     metadata.uid.is_some() && metadata.uid.as_deref() == uid && metadata.generation == Some(generation)
 }
 
 impl MappingState {
-    /// Does this object say what was taken in last? Only of objects whose generation the API server counts.
+    /// True when this object equals the last applied one. Only for objects whose generation the API server counts.
     fn says_the_same(&self, object: &RoleMapping) -> bool {
         let metadata = &object.metadata;
         is_known(metadata, self.uid.as_deref(), self.generation)
@@ -102,7 +102,7 @@ pub(super) fn accepted_groups(metadata: &ObjectMeta) -> BTreeSet<GroupId> {
     text.split(',').filter_map(|id| id.trim().parse().ok().map(GroupId)).collect()
 }
 
-/// The part of an object that is stored: what is needed to apply it again.
+/// The part of an object that is stored, which is sufficient to apply it again.
 pub(super) fn stored_json<T: Serialize>(object: &T) -> Result<String, StoreError> {
     serde_json::to_string(object).map_err(|error| StoreError::Internal { problem: error.to_string() })
 }
@@ -121,7 +121,7 @@ impl Engine {
     /// Puts an `IdentityProvider` in force.
     ///
     /// # Errors
-    /// [`IntakeError`]; the object is not in force then.
+    /// [`IntakeError`]; then the object is not in force.
     pub async fn apply_provider(&self, mut object: IdentityProvider, from: Provenance<'_>) -> Result<(), IntakeError> {
         let _one_at_a_time = self.0.intake.lock().await;
         let name = ProviderName::new(object.metadata.name.as_deref().unwrap_or_default())?;
@@ -132,7 +132,7 @@ impl Engine {
         let generation = generation(&object.metadata, known);
         let created = self.0.state().providers.get(&name).map(|memory| memory.created);
         stamp(&mut object.metadata, created, self.0.clock.now());
-        // Before it is stored: what was in force until now tells whose the people of an older database are.
+        // Before it is stored: the object in force until now determines who owns the people of an older database.
         let former = !self.0.store.claim_directory(&name, owner_of(object.metadata.uid.as_deref())).await?;
         if former {
             tracing::error!(
@@ -151,7 +151,7 @@ impl Engine {
     /// Puts a `CloudRunTarget` in force.
     ///
     /// # Errors
-    /// [`IntakeError`]; the object is not in force then.
+    /// [`IntakeError`]; then the object is not in force.
     pub async fn apply_target(&self, mut object: CloudRunTarget, from: Provenance<'_>) -> Result<(), IntakeError> {
         let _one_at_a_time = self.0.intake.lock().await;
         let name = TargetName::new(object.metadata.name.as_deref().unwrap_or_default())?;
@@ -172,11 +172,11 @@ impl Engine {
     /// Puts a `RoleMapping` in force.
     ///
     /// # Errors
-    /// [`IntakeError`]; the object is not in force then.
+    /// [`IntakeError`]; then the object is not in force.
     pub async fn apply_mapping(&self, mut object: RoleMapping, from: Provenance<'_>) -> Result<(), IntakeError> {
         let _one_at_a_time = self.0.intake.lock().await;
         if self.0.state().uninstall.is_some() {
-            // Nothing begins any more.
+            // Nothing new starts during an uninstall.
             return Ok(());
         }
         let metadata = &object.metadata;
@@ -186,7 +186,7 @@ impl Engine {
         )?;
         let is_live = self.mapping_phase(&key) == Some(MappingPhase::Live);
         if is_live && self.0.state().mappings.get(&key).is_some_and(|memory| memory.says_the_same(&object)) {
-            // Such as a status of ours that comes back by the watch.
+            // For example our own write of its status, which the watch returns.
             return Ok(());
         }
         let known = self.0.state().mappings.get(&key).map(|memory| (memory.generation, memory.spec == object.spec));
@@ -205,7 +205,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The object's text is no longer valid; what it last said stays in force. None: the text is valid again.
+    /// Reports that the object's text is invalid; its last valid version stays in force. None: the text is valid again.
     pub fn report_provider(&self, name: &ProviderName, problem: Option<ObjectProblem>) {
         let mut state = self.0.state();
         if let Some(memory) = state.providers.get_mut(name) {
@@ -216,7 +216,7 @@ impl Engine {
         self.0.changed.notify_one();
     }
 
-    /// As [`Engine::report_provider`], for a target.
+    /// Like [`Engine::report_provider`], for a target.
     pub fn report_target(&self, name: &TargetName, problem: Option<ObjectProblem>) {
         let mut state = self.0.state();
         if let Some(memory) = state.targets.get_mut(name) {
@@ -227,7 +227,7 @@ impl Engine {
         self.0.changed.notify_one();
     }
 
-    /// As [`Engine::report_provider`], for a mapping.
+    /// Like [`Engine::report_provider`], for a mapping.
     pub fn report_mapping(&self, key: &MappingKey, problem: Option<ObjectProblem>) {
         let mut state = self.0.state();
         if let Some(memory) = state.mappings.get_mut(key) {
@@ -245,7 +245,7 @@ impl Engine {
         state.providers.iter().filter(|(_, memory)| memory.former).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Looks whether directories of former providers were accepted or purged meanwhile.
+    /// Checks whether directories of former providers were accepted or purged meanwhile.
     ///
     /// # Errors
     /// [`StoreError`], when that cannot be read.
@@ -272,7 +272,7 @@ impl Engine {
         Ok(())
     }
 
-    /// What is known about the providers' tokens changed.
+    /// Reports that information about the providers' tokens changed.
     pub fn providers_changed(&self) {
         let mut state = self.0.state();
         let names: Vec<ProviderName> = state.providers.keys().cloned().collect();
@@ -281,10 +281,10 @@ impl Engine {
         self.0.changed.notify_one();
     }
 
-    /// The provider is gone: the claims of its people freeze.
+    /// Removes a provider: the claims of its people freeze.
     ///
     /// # Errors
-    /// [`StoreError`], when that cannot be remembered.
+    /// [`StoreError`], when that cannot be stored.
     pub async fn remove_provider(&self, name: &ProviderName) -> Result<(), StoreError> {
         let one_at_a_time = self.0.intake.lock().await;
         self.0.store.remove_spec(kind::PROVIDER, None, name.as_str()).await?;
@@ -299,10 +299,10 @@ impl Engine {
         self.0.ask_ledger().await
     }
 
-    /// The target is gone: the claims on its documents freeze.
+    /// Removes a target: the claims on its documents freeze.
     ///
     /// # Errors
-    /// [`StoreError`], when that cannot be remembered.
+    /// [`StoreError`], when that cannot be stored.
     pub async fn remove_target(&self, name: &TargetName) -> Result<(), StoreError> {
         let one_at_a_time = self.0.intake.lock().await;
         self.0.store.remove_spec(kind::TARGET, None, name.as_str()).await?;
@@ -317,7 +317,7 @@ impl Engine {
         self.0.ask_ledger().await
     }
 
-    /// A mapping that had vanished is there again: what it last said is in force.
+    /// Puts a mapping that was missing and is back in force with its last valid spec.
     ///
     /// # Errors
     /// [`IntakeError`].
@@ -330,10 +330,10 @@ impl Engine {
         self.apply_mapping(object, Provenance { source: &spec.source, written_by: None }).await
     }
 
-    /// A namespace has these labels, which may delegate something to its mappings or withdraw it.
+    /// Applies the labels of a namespace, which may delegate something to its mappings or withdraw it.
     ///
     /// # Errors
-    /// [`StoreError`], when the ledger cannot be asked which documents are concerned.
+    /// [`StoreError`], when the affected documents cannot be read from the ledger.
     pub async fn apply_namespace(&self, name: &str, labels: BTreeMap<String, String>) -> Result<(), StoreError> {
         let one_at_a_time = self.0.intake.lock().await;
         self.0.store.record_namespace(name, &labels).await?;
@@ -347,7 +347,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The mappings in force, those that are ending or vanished included.
+    /// The mappings in force, including terminating and missing ones.
     #[must_use]
     pub fn mappings(&self) -> Vec<MappingKey> {
         self.0.state().mappings.keys().cloned().collect()
@@ -365,7 +365,7 @@ impl Engine {
         self.0.state().providers.keys().cloned().collect()
     }
 
-    /// Puts the last good specs in force again, at start. Answers them.
+    /// Puts the last valid specs in force again, at the start. Returns them.
     ///
     /// # Errors
     /// [`StoreError`], when they cannot be read.
@@ -411,15 +411,15 @@ impl Engine {
     }
 }
 
-/// Who owns the directory of an object: the object itself; where objects have no uid, the one that has not been deleted
-/// since.
+/// The owner of an object's directory: the uid of the object. Where objects have no uid, the same value stands for
+/// every object until the next deletion.
 pub(crate) fn owner_of(uid: Option<&str>) -> &str {
     uid.unwrap_or("manifest")
 }
 
 impl Inner {
     async fn stored_mapping(&self, key: &MappingKey) -> Result<Option<StoredSpec>, StoreError> {
-        // A manifest that names no namespace is stored without one.
+        // A manifest without a namespace is stored without one.
         match self.store.spec(kind::MAPPING, Some(key.namespace()), key.name()).await? {
             None if key.namespace() == DEFAULT_NAMESPACE => self.store.spec(kind::MAPPING, None, key.name()).await,
             found => Ok(found),
@@ -497,7 +497,7 @@ impl Inner {
         effects
     }
 
-    /// `uid`: which object of its name it is, as the history has it.
+    /// Installs a mapping in the catalog. `uid`: identity of the object in the history.
     fn install_mapping(&self, key: &MappingKey, object: RoleMapping, generation: i64, uid: Option<&str>) -> Effects {
         let now = self.clock.now();
         let accepted = accepted_groups(&object.metadata);
@@ -544,7 +544,7 @@ impl Inner {
         effects
     }
 
-    /// The list of resources may be out of date for this document.
+    /// Requests a new list, because the last one may be outdated for this document.
     pub(super) fn list_again(&self, document: &DocumentKey) {
         let target = self.state().target_of(document);
         if let Some(target) = target {
@@ -554,5 +554,5 @@ impl Inner {
     }
 }
 
-/// What `discoveryInterval` is when its text is not understood, which the schema does not let happen.
+/// Fallback for a `discoveryInterval` that cannot be parsed, which the schema prevents.
 const DISCOVERY: std::time::Duration = std::time::Duration::from_mins(5);

@@ -1,13 +1,14 @@
-//! Which addition of a policy Google refuses, when its answer names nobody: pure, one write at a time.
+//! Finds the addition that Google refuses when its answer names nobody. Pure, with one write at a time.
 //!
 //! ```text
 //! refused as a whole ─► the policy without the additions ─┬─ refused ──► somebody else's member is the cause
 //!                                                          └─ accepted ─► halves, until one grant is left
 //! ```
 //!
-//! A half that is accepted stays written. Of a set that was refused, a half that is accepted says that the other one holds
-//! the cause, without a write for it; but nothing is isolated that was not itself refused. What was not tested is tested at
-//! the end, in one write. So one bad grant among `n` costs about `log2 n` writes, and people who are no cause get in on the way.
+//! An accepted half stays written. When a set was refused and one of its halves is accepted, the other half contains
+//! the cause and needs no write to prove that; but nothing is isolated that was not itself refused. Grants that were
+//! not tested are tested at the end, in one write. One bad grant among `n` therefore costs about `log2 n` writes, and
+//! the other people get their grants on the way.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +17,7 @@ use crate::target::RefusalCause;
 
 type Grants = BTreeSet<GrantKey>;
 
-/// What the bisection does next.
+/// The next step of the bisection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Next {
     /// Write the policy without any of the additions.
@@ -27,7 +28,7 @@ pub(super) enum Next {
     Done,
 }
 
-/// What was found to be a cause.
+/// An isolated cause.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Isolated {
     /// The member is refused under every role.
@@ -38,7 +39,7 @@ pub(super) enum Isolated {
     Grant(GrantKey),
 }
 
-/// What a refusal can be about, as far as its text tells.
+/// The possible subject of a refusal, according to its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum About {
     Anything,
@@ -51,23 +52,23 @@ enum About {
 pub(super) struct Bisection {
     pub(super) cause: RefusalCause,
     about: About,
-    /// The policy without the additions was accepted.
+    /// True when the policy without the additions was accepted.
     proven: bool,
-    /// Sets that hold a cause each, and whether they were refused themselves. The last is worked on.
+    /// Sets that each contain a cause, and whether they were refused themselves. The last one is processed.
     suspects: Vec<(Grants, bool)>,
-    /// Grants of which nothing is known.
+    /// Grants that were not tested.
     untested: Grants,
-    /// Grants that were untested when a role was split off and was refused: tested before the role is split further.
+    /// Grants that were untested when the part of a role was refused: tested before the role is split further.
     test_rest: bool,
-    /// Members, roles and domains of members that stand in the policy, or were accepted in a test.
+    /// Members, roles and domains of members that are in the policy, or were accepted in a test.
     members: BTreeSet<MemberKey>,
     roles: BTreeSet<Role>,
     domains: BTreeSet<String>,
-    /// Members that are refused elsewhere for the same reason.
+    /// Members refused elsewhere for the same reason.
     hints: BTreeSet<MemberKey>,
     /// Members that were refused alone, by role.
     alone: BTreeMap<Role, BTreeSet<MemberKey>>,
-    /// The set that is being written, and the rest of the suspect it was split from.
+    /// The set that is being written, and the rest of the suspect that it was split from.
     testing: Option<(Grants, Option<Grants>)>,
 }
 
@@ -75,7 +76,7 @@ pub(super) struct Bisection {
 type SplitBy<'a> = dyn Fn(&dyn Fn(&GrantKey) -> bool) -> Option<(Grants, Grants)> + 'a;
 
 impl Bisection {
-    /// Begins after `refused` was refused as a whole. `roles` and `members`: what stands in the policy.
+    /// Starts after `refused` was refused as a whole. `roles` and `members`: the content of the policy.
     pub(super) fn new(
         cause: RefusalCause,
         refused: Grants,
@@ -113,7 +114,7 @@ impl Bisection {
         self.suspects.iter().flat_map(|(group, _)| group).chain(&self.untested)
     }
 
-    /// Forgets what tests said: the target may have changed since.
+    /// Discards the results of tests, because the target may have changed since.
     pub(super) fn start_over(&mut self) {
         let suspects = std::mem::take(&mut self.suspects);
         self.untested.extend(suspects.into_iter().flat_map(|(group, _)| group));
@@ -121,7 +122,7 @@ impl Bisection {
         self.alone.clear();
     }
 
-    /// The policy without the additions was accepted.
+    /// Records that the policy without the additions was accepted.
     pub(super) fn proven(&mut self) {
         self.proven = true;
     }
@@ -132,7 +133,7 @@ impl Bisection {
         self.untested.extend(grants.filter(|grant| !known.contains(grant)));
     }
 
-    /// What to write next, given the additions that are wanted now, and what was isolated on the way.
+    /// The next write, given the currently wanted additions, and the causes that were isolated on the way.
     pub(super) fn next(&mut self, wanted: &Grants) -> (Next, Vec<Isolated>) {
         let mut isolated = Vec::new();
         self.keep(wanted);
@@ -169,7 +170,7 @@ impl Bisection {
         Next::Test(grants)
     }
 
-    /// The last test was accepted, or refused without anybody named.
+    /// Records that the last test was accepted, or was refused without naming a member.
     pub(super) fn answer(&mut self, accepted: bool) {
         let Some((tested, rest)) = self.testing.take() else { return };
         if rest.is_none() {
@@ -193,7 +194,7 @@ impl Bisection {
             }
             (false, Some(rest)) => {
                 self.suspects.pop();
-                // Whether the members are accepted under another role tells a bad role from a bad member.
+                // Whether the members are accepted under another role distinguishes a bad role from a bad member.
                 self.test_rest = self.about == About::Anything && roles(&tested).is_disjoint(&roles(&rest));
                 self.untested.extend(rest);
                 self.suspects.push((tested, true));
@@ -209,7 +210,7 @@ impl Bisection {
         }
     }
 
-    /// Drops what is not wanted any more. A suspect that loses a grant may have lost the cause.
+    /// Drops grants that are no longer wanted. A suspect that loses a grant may have lost the cause.
     fn keep(&mut self, wanted: &Grants) {
         let known: Grants = self.open().cloned().collect();
         self.untested.retain(|grant| wanted.contains(grant));
@@ -225,7 +226,7 @@ impl Bisection {
         self.untested.extend(wanted.iter().filter(|grant| !known.contains(*grant)).cloned());
     }
 
-    /// The cause in a set that holds one, if it can be told without another write.
+    /// The cause within a set that contains one, if it can be determined without another write.
     fn conclude(&self, group: &Grants) -> Option<Isolated> {
         let (all_roles, all_members) = (roles(group), members(group));
         let role_is_open = |role: &Role| self.about != About::Members && !self.roles.contains(role);
@@ -246,7 +247,7 @@ impl Bisection {
         if members_are_clear || self.members.contains(&only.member) {
             return Some(Isolated::Grant(only.clone()));
         }
-        // A second member that is refused alone under a role that nobody was accepted under: it is the role.
+        // A second member is refused alone under a role under which nobody was accepted: the role is the cause.
         let others = self.alone.get(&only.role).is_some_and(|alone| alone.iter().any(|member| *member != only.member));
         if role_is_open(&only.role) && others {
             return Some(Isolated::Role(only.role.clone()));
@@ -276,8 +277,8 @@ impl Bisection {
         }
     }
 
-    /// Two parts of a set of more than one grant, neither of them empty. The first is the one to test: the larger or the
-    /// less suspicious.
+    /// Splits a set of more than one grant into two non-empty parts. The first one is tested: the larger or the less
+    /// suspicious.
     fn split(&self, group: &Grants) -> (Grants, Grants) {
         let by = |first: &dyn Fn(&GrantKey) -> bool| -> Option<(Grants, Grants)> {
             let (one, other): (Grants, Grants) = group.iter().cloned().partition(first);
@@ -301,7 +302,7 @@ impl Bisection {
             }
         }
         let all: Vec<&MemberKey> = members(group).into_iter().collect();
-        // While the role or the domain may be the cause, one member tells more than half of them.
+        // While the role or the domain may be the cause, one member gives more information than half of them.
         let doubtful = match self.about {
             About::Members => {
                 self.cause == RefusalCause::DomainRestricted
@@ -310,8 +311,8 @@ impl Bisection {
             About::Anything | About::Roles => group.iter().all(|grant| !self.roles.contains(&grant.role)),
         };
         let half = if doubtful && all.len() > 2 { 1 } else { all.len().div_ceil(2) };
-        // After one who was refused alone, the next is somebody far from them: who is refused for the same cause often stands
-        // side by side, and two of those would convict the role for everybody.
+        // After one member was refused alone, the next one is taken from far away. Members refused for the same cause
+        // are often neighbors, and two of those would make the role look like the cause.
         let again = doubtful && group.iter().any(|grant| self.alone.contains_key(&grant.role));
         let first: BTreeSet<&MemberKey> =
             if again { all.into_iter().rev().take(half).collect() } else { all.into_iter().take(half).collect() };
@@ -322,7 +323,7 @@ impl Bisection {
         })
     }
 
-    /// Domains that were accepted before others, otherwise the most frequent one first.
+    /// Domains that were accepted come before others, otherwise the most frequent one comes first.
     fn split_by_domain(&self, group: &Grants, by: &SplitBy<'_>) -> Option<(Grants, Grants)> {
         if let Some(parts) = by(&|grant| self.domains.contains(domain(&grant.member))) {
             return Some(parts);
@@ -344,7 +345,7 @@ fn members(grants: &Grants) -> BTreeSet<&MemberKey> {
     grants.iter().map(|grant| &grant.member).collect()
 }
 
-/// What stands behind the last `@`; the whole member where there is none.
+/// The text after the last `@`; the whole member where there is none.
 fn domain(member: &MemberKey) -> &str {
     member.as_str().rsplit_once('@').map_or(member.as_str(), |(_, domain)| domain)
 }
@@ -369,7 +370,7 @@ mod tests {
     }
 
     struct Outcome {
-        /// Writes after the one that was refused as a whole.
+        /// Number of writes after the one that was refused as a whole.
         writes: usize,
         accepted: Grants,
         isolated: BTreeSet<Isolated>,
@@ -383,7 +384,7 @@ mod tests {
         })
     }
 
-    /// Google refuses whatever holds a grant that `is_bad`. Ends after `budget` writes.
+    /// Simulates a Google that refuses every policy with a grant that `is_bad`. Ends after `budget` writes.
     fn run(mut bisection: Bisection, all: &Grants, budget: usize, is_bad: impl Fn(&GrantKey) -> bool) -> Outcome {
         let mut outcome = Outcome { writes: 0, accepted: Grants::new(), isolated: BTreeSet::new() };
         loop {
@@ -521,7 +522,7 @@ mod tests {
                     || (!about_members && bad.iter().any(|(at, n)| grant.role == role(*at) && grant.member == names(n)))
             };
             let cause = if about_members { RefusalCause::DomainRestricted } else { RefusalCause::Other };
-            // Both roles are known to be accepted here: a role is not in doubt.
+            // Both roles are known to be accepted here, so no role is in doubt.
             let roles = BTreeSet::from([role(0), role(1)]);
             let bisection = Bisection::new(cause, all.clone(), roles, BTreeSet::new(), BTreeSet::new());
             let outcome = run(bisection, &all, 1000, is_bad);

@@ -1,7 +1,8 @@
-//! What one turn writes of its plan, and what follows from Google's answer for the additions of the document.
+//! Chooses the part of a plan that one attempt writes, and draws the consequences of Google's answer for the additions
+//! of the document.
 //!
-//! Removals go alone whenever additions of the document are refused, are being told apart, or have to wait. A turn has at
-//! most one write; what is left over asks for another turn.
+//! Removals are written alone whenever additions of the document are refused, are being bisected, or have to wait. An
+//! attempt makes at most one write; the rest is left for another attempt.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,29 +19,30 @@ use crate::model::{DocumentKey, GrantKey, MappingKey, MemberKey, Reach, RefusalK
 use crate::plan::{Cause, Plan, Step};
 use crate::target::{ErrorKind, RefusalCause, Refused, TargetError};
 
-/// Fewest additions of one write while Google refuses members one after the other: each refused write repeats the others.
+/// Smallest number of additions per write while Google refuses members one after the other: each refused write repeats
+/// the others.
 const CHUNK: usize = 8;
-/// Between two probes of one document.
+/// Shortest time between two probes of one document.
 const PROBE_PACE: Duration = Duration::from_secs(2);
-/// How many refused grants of one document are kept for the statuses.
+/// Number of refused grants of one document that are kept for the statuses.
 const REPORTED: usize = 200;
-/// Until a policy that is refused because of somebody else's member is tried again unless it changes; doubles up to an hour.
+/// Time until an unchanged policy that is refused because of a foreign member is retried; doubles up to an hour.
 const FOREIGN: Duration = Duration::from_mins(5);
 const FOREIGN_MAX: Duration = Duration::from_hours(1);
-/// A document that waits for another one looks again after this at the latest.
+/// Longest time that a document waits for another one before it is planned again.
 const WAITING: Duration = Duration::from_secs(30);
 
-/// Google refuses the policy as others left it.
+/// A refusal of the policy even without the additions of rolecall.
 #[derive(Debug)]
 pub(super) struct Foreign {
     revision: String,
     until: Instant,
     tries: u32,
-    /// Since when.
+    /// Time of the first such refusal.
     pub since: Timestamp,
     /// Google's reason word.
     pub reason: &'static str,
-    /// Google's own words. They may name people.
+    /// Google's message. It may name people.
     pub message: String,
 }
 
@@ -50,42 +52,42 @@ pub(super) struct RefusedGrant {
     pub mappings: BTreeSet<MappingKey>,
     pub subject: Option<Subject>,
     pub role: String,
-    /// The refusal is about the role, for whomever.
+    /// True when the refusal concerns the role, whoever the member is.
     pub of_role: bool,
     pub reason: &'static str,
     pub since: Timestamp,
 }
 
-/// Additions among which one is refused, and the writes to tell which are spent.
+/// Additions of which one is refused, while the writes for finding out which are used up.
 #[derive(Debug, Clone)]
 pub(super) struct Unresolved {
     pub reason: &'static str,
-    /// How many additions of each mapping.
+    /// Number of additions by mapping.
     pub mappings: BTreeMap<MappingKey, usize>,
     pub since: Timestamp,
     pub until: Timestamp,
 }
 
-/// What is remembered about the additions of one document.
+/// State of the additions of one document.
 #[derive(Debug, Default)]
 pub(super) struct Additions {
-    /// Additions were refused, or refused for the quota: removals go alone.
+    /// True when additions were refused, or throttled: removals are written alone.
     apart: bool,
-    /// How many additions are written at once; none: all.
+    /// Largest number of additions per write; none: all.
     chunk: Option<usize>,
     bisection: Option<Bisection>,
     exhausted: bool,
     probe_batch: Option<usize>,
     probe_after: Option<Instant>,
-    /// Members that share a spelling with a leaver and were refused in the call that removed the leaver. The next removal
-    /// leaves them out.
+    /// Members that share a spelling with a leaver and were refused in the call that removed the leaver. The next
+    /// removal leaves them out.
     left_behind: BTreeSet<GrantKey>,
     pub foreign: Option<Foreign>,
     pub refused: Vec<RefusedGrant>,
     pub unresolved: Option<Unresolved>,
 }
 
-/// Which write a turn makes.
+/// The kind of write that an attempt makes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum What {
     /// The whole plan.
@@ -94,19 +96,19 @@ pub(super) enum What {
     Removals,
     /// The policy as it was read.
     Proof,
-    /// A part of the additions, to tell which of them are refused.
+    /// A part of the additions, to find out which of them are refused.
     Test,
-    /// The additions that nothing is known against, or some of them.
+    /// The additions that are not suspected, or some of them.
     Additions,
-    /// What was refused, once more.
+    /// Refused additions, as a probe.
     Probe(BTreeSet<RefusalKey>),
-    /// No addition: the write proves a read, fences off an earlier call, or sweeps out deleted accounts.
+    /// No addition: the write proves a read, fences off an earlier call, or removes tombstones of deleted accounts.
     Besides,
-    /// None now.
+    /// No write now.
     Nothing,
 }
 
-/// What a turn does.
+/// The choice for one attempt.
 #[derive(Debug)]
 pub(super) struct Choice {
     pub what: What,
@@ -114,15 +116,15 @@ pub(super) struct Choice {
     pub now: BTreeSet<GrantKey>,
     /// Additions that are left out because Google refuses them.
     pub refused: BTreeSet<GrantKey>,
-    /// Additions that nothing is known against.
+    /// Additions that are not suspected.
     addable: BTreeSet<GrantKey>,
-    /// When to look again, if only time tells.
+    /// Time after which to try again, if only time helps.
     pub wait: Option<Duration>,
-    /// A lane to ask for again, which waits for quota.
+    /// A lane to enqueue again, which waits for quota.
     pub again: Option<Lane>,
-    /// Additions wait for what another document finds out.
+    /// True when additions wait for the results of another document.
     pub waits: bool,
-    /// What was spent, to be stored before the write.
+    /// The used budget, to be stored before the write.
     pub spent: Option<WriteBudget>,
 }
 
@@ -131,7 +133,7 @@ impl Choice {
         self.what == What::AsPlanned
     }
 
-    /// The plan that is carried out; none: nothing is written.
+    /// The plan to execute; none: nothing is written.
     pub fn carried_out(&self, plan: &Plan) -> Option<Plan> {
         match self.what {
             What::AsPlanned => Some(plan.clone()),
@@ -153,13 +155,13 @@ impl Choice {
         }
     }
 
-    /// The plan as it is reported when nothing is written.
+    /// The plan to report when nothing is written.
     pub fn reported(&self, plan: &Plan) -> Plan {
         if self.is_whole() { plan.clone() } else { plan.restricted(&BTreeSet::new(), &self.refused) }
     }
 }
 
-/// Decides what this turn writes.
+/// Chooses the write of this attempt.
 pub(super) fn choose(inner: &Inner, document: &DocumentKey, plan: &Plan) -> Choice {
     let now = Instant::now();
     let (open, removals_open) = {
@@ -168,7 +170,7 @@ pub(super) fn choose(inner: &Inner, document: &DocumentKey, plan: &Plan) -> Choi
     };
     let at = inner.clock.now();
     let mut state = inner.state();
-    // Each round isolates something more; the rounds are bounded by the additions.
+    // Each round isolates something more; the number of rounds is bounded by the additions.
     loop {
         if let Some(choice) = choose_once(&mut state, document, plan, Moment { now, at, open, removals_open }) {
             return choice;
@@ -184,7 +186,7 @@ struct Moment {
     removals_open: bool,
 }
 
-/// None: something was isolated, so that the choice is another one.
+/// None: something was isolated, so that the choice has to be made again.
 fn choose_once(state: &mut State, document: &DocumentKey, plan: &Plan, moment: Moment) -> Option<Choice> {
     let Moment { now, open, removals_open, .. } = moment;
     state.document(document);
@@ -215,7 +217,7 @@ fn choose_once(state: &mut State, document: &DocumentKey, plan: &Plan, moment: M
             choice.again = Some(Lane::Removal);
         } else if blocked && !plan.add.is_empty() {
             choice.what = What::Removals;
-            // Who shares a spelling with somebody who leaves is written again in the same call.
+            // A member that shares a spelling with a leaver is written again in the same call.
             let again = plan.add.iter().filter(|step| step.cause == Cause::Respelled).map(Step::grant);
             let may = |grant: &&GrantKey| choice.addable.contains(*grant) && !additions.left_behind.contains(*grant);
             choice.now = again.filter(may).cloned().collect();
@@ -231,7 +233,7 @@ fn choose_once(state: &mut State, document: &DocumentKey, plan: &Plan, moment: M
     }
     if plan.add.is_empty() {
         if plan.changes.is_none() {
-            // There is nothing that it would keep from being written.
+            // No additions are left that it could block.
             additions.foreign = None;
         }
         additions.settled();
@@ -267,7 +269,7 @@ fn choose_once(state: &mut State, document: &DocumentKey, plan: &Plan, moment: M
     Some(choice)
 }
 
-/// The next write of a bisection, as far as the writes of this hour are not spent.
+/// The next write of a bisection, unless the budget of this hour is used up.
 fn bisect(
     additions: &mut Additions,
     refusals: &mut Refusals,
@@ -282,7 +284,7 @@ fn bisect(
         additions.exhausted = true;
         additions.unresolved = additions.unresolved(spent, plan);
         refusals.release(document);
-        // Who came since is no part of it.
+        // People who were added since are not part of it.
         let open: BTreeSet<&GrantKey> = additions.bisection.iter().flat_map(Bisection::open).collect();
         choice.now = choice.addable.iter().filter(|grant| !open.contains(grant)).cloned().collect();
         if choice.now.is_empty() {
@@ -323,7 +325,7 @@ fn bisect(
     Some(choice)
 }
 
-/// Tries again what is due.
+/// Probes the refusals that are due.
 fn probe(
     additions: &mut Additions,
     refusals: &mut Refusals,
@@ -354,7 +356,8 @@ fn probe(
         }
     }
     for (key, grants) in roles {
-        // One member tells whether a role is accepted; another one each time, since it may be the member that is refused.
+        // One member is enough to find out whether a role is accepted; a different one each time, since the member
+        // itself may be refused.
         let probes = refusals.get(key).map_or(0, |refusal| refusal.probes as usize);
         choice.now.extend(grants.get(probes % grants.len()).map(|grant| (*grant).clone()));
     }
@@ -362,23 +365,23 @@ fn probe(
     choice.what = What::Probe(due);
 }
 
-/// What Google answered to a write.
+/// The answer of Google to a write.
 pub(super) enum Answer<'a> {
     Acknowledged,
     Failed(&'a TargetError),
 }
 
-/// What follows for the turn.
+/// The consequence for the attempt.
 pub(super) enum Follows {
-    /// The turn ends as the answer says.
+    /// The attempt ends according to the answer.
     Done,
-    /// Another turn is due in this lane; the refusal is dealt with there.
+    /// Another attempt is due in this lane and will handle the refusal.
     Again(Lane),
-    /// Somebody else's member is the cause; with Google's reason word.
+    /// A foreign member is the cause; with Google's reason word.
     Foreign(&'static str),
 }
 
-/// Remembers what the answer says about additions.
+/// Records what the answer shows about additions.
 pub(super) fn learn(
     inner: &Inner,
     document: &DocumentKey,
@@ -461,7 +464,7 @@ fn acknowledged(
     }
 }
 
-/// The refusal of the addition that the target names.
+/// The refusal of the addition named by the target.
 fn named(what: &Refused, document: &DocumentKey, carried_out: &Plan) -> Option<RefusalKey> {
     let (member, role) = (what.member.as_deref().map(MemberKey::of), what.role.as_deref());
     let is_it = |grant: &GrantKey| match (&member, role) {
@@ -521,7 +524,7 @@ fn refused(
         return again;
     }
     if what.cause == RefusalCause::LimitExceeded {
-        // No addition is worse than the others: there are too many.
+        // No single addition is at fault: there are too many.
         refusals.release(document);
         return Follows::Done;
     }
@@ -547,7 +550,7 @@ fn spend(refusals: &mut Refusals, document: &DocumentKey, at: Timestamp) -> Writ
     *budget
 }
 
-/// How far a refusal of a member reaches whose text did not say that the account does not exist.
+/// The scope of a member's refusal whose text did not say that the account does not exist.
 fn reach_of_member(document: &DocumentKey, cause: RefusalCause) -> Reach {
     match cause {
         RefusalCause::DomainRestricted | RefusalCause::OrganizationPolicy => {
@@ -582,7 +585,7 @@ fn refusal_key(document: &DocumentKey, cause: RefusalCause, found: &Isolated) ->
 }
 
 impl Additions {
-    /// Everything that nothing is known against is written.
+    /// Records that everything that is not suspected has been written.
     fn settled(&mut self) {
         self.apart = false;
         self.chunk = None;
@@ -594,7 +597,7 @@ impl Additions {
     fn foreign(&mut self, carried_out: &Plan, (reason, message): (&'static str, &str), now: Instant, at: Timestamp) {
         let revision = carried_out.read().revision.clone();
         let before = self.foreign.take();
-        // Nothing can be told from refusals that had another cause.
+        // Refusals with another cause give no information.
         if let Some(bisection) = &mut self.bisection {
             bisection.start_over();
         }
@@ -604,7 +607,7 @@ impl Additions {
         self.foreign = Some(Foreign { revision, until, tries, since, reason, message: message.to_owned() });
     }
 
-    /// Notes for the statuses what is left out.
+    /// Records the left-out grants for the statuses.
     fn report(&mut self, refusals: &Refusals, plan: &Plan, withheld: &BTreeMap<GrantKey, RefusalKey>) {
         self.refused.clear();
         for step in &plan.add {
@@ -624,7 +627,7 @@ impl Additions {
         }
     }
 
-    /// The policy is worth another try at once: somebody asked for it, or said something new.
+    /// Makes the policy due for another try at once, because a person requested it or an input changed.
     pub fn retry(&mut self) {
         if let Some(foreign) = &mut self.foreign {
             foreign.until = Instant::now();

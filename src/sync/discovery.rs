@@ -1,4 +1,4 @@
-//! Lists the resources of every target, on its own interval and whenever a mapping or target changed.
+//! Lists the resources of every target, at its own interval and whenever a mapping or target changed.
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -19,16 +19,16 @@ use crate::status::Failure;
 use crate::store::{ListingRecord, ResourceRecord};
 use crate::target::{Backoff, Discovery, ErrorClass};
 
-/// A change of manifests asks for a new list, at most this often a target.
+/// Shortest time between two lists of a target when changes of manifests request them.
 pub(super) const FRESH: Duration = Duration::from_secs(1);
 
-/// How many targets are listed at once.
+/// Number of targets that are listed concurrently.
 const PARALLEL: usize = 8;
-/// A target that takes longer to list leaves its place to others.
+/// Time after which a slow list no longer occupies one of the concurrent slots.
 const PROMPT: Duration = Duration::from_secs(1);
 /// Longest time between two lists of a target whose lists are refused, unless its own interval is longer.
 const REFUSED_MAX: Duration = Duration::from_hours(1);
-/// What is listed in each region.
+/// The kinds to list in each region.
 const KINDS: [ResourceKind; 3] = [ResourceKind::Service, ResourceKind::Job, ResourceKind::WorkerPool];
 
 pub(super) async fn follow(inner: Arc<Inner>, stop: CancellationToken) {
@@ -56,7 +56,7 @@ pub(super) async fn follow(inner: Arc<Inner>, stop: CancellationToken) {
                 let (worker, target) = (worker.clone(), target.clone());
                 async move { list(&worker, &target).await }
             }));
-            // A target whose lists hang leaves its place to others; there are not many targets.
+            // A target whose lists hang gives up its slot; the number of targets is small.
             let prompt = tokio::time::timeout(PROMPT, &mut listing).await;
             drop(permit);
             let ended = match prompt {
@@ -76,7 +76,7 @@ pub(super) async fn follow(inner: Arc<Inner>, stop: CancellationToken) {
     }
 }
 
-/// Lists what is in one region, once its quota for reads allows it.
+/// Lists the resources of one region, once its quota for reads permits it.
 async fn list_region(inner: &Inner, project: &str, location: &str) -> Discovery {
     let region = Region::new(project, location);
     let opens = inner.queue().reads_open(&region, Instant::now());
@@ -93,8 +93,8 @@ async fn list_region(inner: &Inner, project: &str, location: &str) -> Discovery 
     found
 }
 
-/// Appends what a list changed to the history, unless it is the one that was appended last. What cannot be stored now is
-/// compared again with the next list.
+/// Appends the changes of a list to the history, unless the list is equal to the last appended one. Changes that cannot
+/// be stored now are found again with the next list.
 async fn record(
     inner: &Inner,
     name: &TargetName,
@@ -128,7 +128,7 @@ async fn record(
     }
 }
 
-/// Lists one target and tells the catalog. Answers when to list it again; none when the target is gone.
+/// Lists one target and updates the catalog. Returns when to list it again; none when the target no longer exists.
 async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
     let (project, locations, interval) = {
         let state = inner.state();
@@ -140,7 +140,7 @@ async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
     let mut unlisted = BTreeSet::new();
     let mut problem = None;
     let mut lasting = false;
-    // Regions are asked at the same time: one that does not answer must not hide what is in the others for longer.
+    // Regions are listed concurrently: one that does not answer must not delay the results of the others.
     let asked = locations.iter().map(|location| list_region(inner, &project, location));
     let answers = futures::future::join_all(asked).await;
     for (location, found) in locations.iter().zip(answers) {
@@ -205,9 +205,9 @@ async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
     })
 }
 
-/// The time until the next list after `failures` refusals in a row, such as for a missing permission. Only a person mends
-/// that, so it is at least the usual interval and doubles: what is mended is noticed after at most as long as it was
-/// broken, and at once by the annotation for a reconcile.
+/// The time until the next list after `failures` refusals in a row, such as for a missing permission. Only a person can
+/// fix that, so the time starts at the usual interval and doubles. A fix is noticed after at most as long as the
+/// problem lasted, and at once with the annotation for a reconcile.
 fn refused_again(interval: Duration, failures: u32) -> Duration {
     let doubled = 1_u32 << failures.saturating_sub(1).min(31);
     interval.saturating_mul(doubled).min(REFUSED_MAX.max(interval))

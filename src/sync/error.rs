@@ -1,16 +1,16 @@
-//! What can stop a pass.
+//! Errors that end a reconcile.
 
 use crate::api::condition::reason;
 use crate::store::StoreError;
 use crate::target::TargetError;
 
-/// Why a pass over a document did not reach its end.
+/// Why the reconcile of a document did not finish.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EngineError {
-    /// The target did not do, or did not answer, what was asked.
+    /// An error of the target.
     #[error("{0}")]
     Target(#[from] TargetError),
-    /// Google refuses the policy without anything that rolecall would add to it.
+    /// Google refuses the policy even without the additions of rolecall.
     #[error(
         "google refuses the policy even without the additions of rolecall, so a member that others put into it is the cause"
     )]
@@ -18,10 +18,10 @@ pub enum EngineError {
         /// The reason word of Google's refusal.
         reason: &'static str,
     },
-    /// A fault of this program.
+    /// A defect of this program.
     #[error("the pass broke off on a fault of its own: {0}")]
     Internal(String),
-    /// Google shows a version of the policy that a write of ours replaced. Nothing is concluded from it.
+    /// Google returns a version of the policy that a write of ours replaced. Nothing is concluded from it.
     #[error("google still shows an older version of the policy; it is read again")]
     StaleRead,
     /// The store cannot read or write. Nothing is sent to Google that was not recorded first.

@@ -1,4 +1,4 @@
-//! What is wrong on one document, in the words that a status shows.
+//! Failures of one document, in the form that a status shows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,11 +13,11 @@ use crate::model::{DocumentKey, MappingKey, Subject};
 use crate::plan;
 use crate::status::Failure;
 
-/// Most refused people or roles that one message names.
+/// Largest number of refused people or roles named in one message.
 const NAMED: usize = 3;
 
 impl DocumentState {
-    /// What is wrong here for one mapping. Additions that Google refuses are told to those that ask for them.
+    /// The failures of a document for one mapping. Refused additions are reported to the mappings that want them.
     pub(super) fn troubles(
         &self,
         inner: &Inner,
@@ -77,7 +77,7 @@ impl DocumentState {
     }
 }
 
-/// The additions of one mapping that Google refuses, one sentence a reason.
+/// The refused additions of one mapping, one sentence per reason.
 fn refused_additions(refused: &[RefusedGrant], document: &DocumentKey, key: &MappingKey) -> Vec<Failure> {
     let mut by_reason: BTreeMap<(bool, &'static str), Vec<&RefusedGrant>> = BTreeMap::new();
     for grant in refused.iter().filter(|grant| grant.mappings.contains(key)) {

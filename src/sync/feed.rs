@@ -11,9 +11,9 @@ use super::state::Trigger;
 use crate::model::{DirectoryChange, Seq, Subject, UserId};
 use crate::store::StoreError;
 
-/// Events a read: bounds memory, and lets a burst become dirty documents in few steps.
+/// Number of events per read. Bounds memory, and turns a burst into dirty documents in few steps.
 const BATCH: u32 = 500;
-/// How long to wait for a hint before looking anyway.
+/// Longest time to wait for a hint before reading the log anyway.
 const LOOK: Duration = Duration::from_secs(1);
 
 pub(super) async fn follow(inner: Arc<Inner>, from: Seq, stop: CancellationToken) {
@@ -53,7 +53,7 @@ pub(super) async fn follow(inner: Arc<Inner>, from: Seq, stop: CancellationToken
                 inner.state().directory_seq = cursor;
             }
             Err(error @ StoreError::HistoryNotKept { .. }) => {
-                // A removal may be among what was not seen: the next start reads the directory as it is now.
+                // The unread events may include removals: the next start reads the current directory.
                 tracing::error!(%error, reason = error.reason(), "the event log was pruned beyond what was read of it");
                 return;
             }
@@ -69,7 +69,7 @@ pub(super) async fn follow(inner: Arc<Inner>, from: Seq, stop: CancellationToken
     }
 }
 
-/// Who left with this change, if anybody.
+/// The person who left with this change, if any.
 fn leaver(change: &DirectoryChange) -> Option<UserId> {
     match change {
         DirectoryChange::User(facts) => (!facts.active).then_some(facts.id),
@@ -79,8 +79,8 @@ fn leaver(change: &DirectoryChange) -> Option<UserId> {
 }
 
 impl Inner {
-    /// Asks for a turn of every document on which the ledger holds claims of somebody who left: what is frozen, and what no
-    /// mapping reaches any more, the catalog does not know.
+    /// Enqueues every document on which the ledger holds claims of a leaver, because the catalog does not know
+    /// documents that are frozen or that no mapping reaches any more.
     async fn ask_claimed_for(&self, person: UserId, trigger: &Trigger) -> Result<(), StoreError> {
         let documents = self.store.documents_of(Subject::User(person)).await?;
         if documents.is_empty() {

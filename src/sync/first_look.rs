@@ -1,7 +1,8 @@
-//! The first look of a database that nothing remembers at the policies it is to keep: was rolecall at work on them before?
+//! Detects a lost database: a new database, without a checkpoint, checks whether rolecall already worked on its
+//! policies.
 //!
-//! Then the database is not new but lost. Nobody is in its directory yet, so that everybody whom the lost one granted a
-//! role would be somebody else's from now on, and stay after they leave.
+//! If so, the database is not new but lost. Its directory is still empty, so every grant made with the lost one would
+//! count as foreign, and would stay after the person leaves.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,34 +14,34 @@ use super::state::{State, Trigger};
 use crate::model::{ConditionHash, Desired, DocumentKey, FreezeReason, Live, MemberKey};
 use crate::store::{StoreError, Trust};
 
-/// How many people have to hold what mappings give before a new database is doubted. One or two are more often those whom
-/// somebody granted a role by hand before rolecall was installed.
+/// Number of people who must already have the grants of mappings before a new database is doubted. One or two were more
+/// likely granted a role by hand before rolecall was installed.
 const PEOPLE: usize = 3;
 
-/// How long after its first start a database looks at policies that it sees for the first time.
+/// How long after its first start a database checks policies that it reads for the first time.
 pub(super) const SPAN: Duration = Duration::from_hours(1);
 
-/// What was seen so far.
+/// The findings so far.
 #[derive(Debug, Default)]
 pub(super) struct FirstLook {
     documents: BTreeSet<DocumentKey>,
-    /// At most [`PEOPLE`].
+    /// At most [`PEOPLE`] entries.
     people: BTreeSet<MemberKey>,
 }
 
-/// Whether the first start was long enough ago that everything was looked at.
+/// True when the first start was long enough ago that everything has been checked.
 pub(super) fn is_over(since: Timestamp, now: Timestamp) -> bool {
     Duration::try_from(now.duration_since(since)).is_ok_and(|passed| passed > SPAN)
 }
 
 impl State {
-    /// Whether the policy of this document is to be read although nobody is to have anything there.
+    /// True when the policy of this document has to be read although nothing is wanted there.
     pub(super) fn is_first_look(&self, document: &DocumentKey) -> bool {
         let unseen = self.first_look.as_ref().is_some_and(|look| !look.documents.contains(document));
         unseen && !self.catalog.grantable(document).is_empty()
     }
 
-    /// Takes in the policy of a document of which the ledger knows nothing. Answers whether the database is to be doubted.
+    /// Checks the policy of a document that the ledger does not know. Returns whether the database has to be doubted.
     pub(super) fn look(&mut self, document: &DocumentKey, live: &Live, desired: &Desired) -> bool {
         let mut found = BTreeSet::new();
         for (role, domains) in self.catalog.grantable(document) {

@@ -1,4 +1,4 @@
-//! What the guard holds: asked before a pass is carried out, shown by mapping, and let go by a person.
+//! The guard in the engine: consulted before a plan is executed, reported by mapping, and released by a person.
 
 use std::collections::BTreeSet;
 
@@ -11,10 +11,10 @@ use crate::model::{AuditEntry, AuditOutcome, DocumentKey, MappingKey, Removal};
 use crate::plan::{HeldPart, Plan, held_hash};
 use crate::store::StoreError;
 
-/// What is held for one mapping, and for whom.
+/// A mapping, and whether the held removals are those of leavers.
 type Kind = (MappingKey, bool);
 
-/// Removals that are held, as a person saw them under their hash.
+/// Held removals, as shown to a person under their hash.
 struct Held {
     kind: Kind,
     hash: String,
@@ -22,12 +22,13 @@ struct Held {
 }
 
 impl Inner {
-    /// Which of a plan's removals are held. Once for each pass that has removals, or had some that were held.
+    /// The removals of a plan that are held. Called once for each reconcile that has removals, or had some that were
+    /// held.
     pub(super) async fn held(&self, document: &DocumentKey, plan: &Plan) -> Result<BTreeSet<Removal>, StoreError> {
         self.store.guard(document, plan.asks.clone(), self.config.limits).await
     }
 
-    /// Lets go what mappings hold under a hash that their annotation `rolecall.dev/release` names.
+    /// Releases the removals whose hash is in the mapping's annotation `rolecall.dev/release`.
     pub(super) async fn release_named(&self, mappings: &BTreeSet<MappingKey>) -> Result<(), StoreError> {
         let named: Vec<(Held, String)> = {
             let state = self.state();
@@ -51,7 +52,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Releases these removals, and no others that are held by now.
+    /// Releases these removals, and none that were held later.
     async fn release(&self, held: Held, actor: &str) -> Result<(), StoreError> {
         let Held { kind, hash, removals } = held;
         let audit = removals.iter().map(|(document, _)| self.released(document, &hash, actor)).collect();
@@ -91,10 +92,10 @@ impl Inner {
 }
 
 impl Engine {
-    /// Lets go the removals that are held under this hash, once. Answers whether there are any.
+    /// Releases the removals that are held under this hash, once. Returns whether there are any.
     ///
     /// # Errors
-    /// [`StoreError`], when the release cannot be stored; nothing is let go then.
+    /// [`StoreError`], when the release cannot be stored; then nothing is released.
     pub async fn release_plan(&self, hash: &str) -> Result<bool, StoreError> {
         let Some(held) = self.0.state().held_under(hash) else { return Ok(false) };
         self.0.release(held, "approver:command-line").await?;
@@ -103,7 +104,7 @@ impl Engine {
 }
 
 impl State {
-    /// What is held of one kind, by document.
+    /// The held parts of one kind, by document.
     fn held_parts<'a>(&'a self, kind: &'a Kind) -> impl Iterator<Item = (&'a DocumentKey, &'a HeldPart)> {
         let documents = self.by_mapping.get(&kind.0).into_iter().flatten();
         documents.filter_map(|document| {
@@ -113,7 +114,7 @@ impl State {
         })
     }
 
-    /// What releases the removals that are held for this mapping, by kind.
+    /// The hashes that release the held removals of this mapping, by kind.
     pub(super) fn held_hashes(&self, key: &MappingKey) -> Vec<(Kind, String)> {
         let hash = |leavers: bool| {
             let kind = (key.clone(), leavers);
@@ -125,14 +126,14 @@ impl State {
         [hash(false), hash(true)].into_iter().flatten().collect()
     }
 
-    /// The removals that the hash, taken under the same lock, stands for.
+    /// The removals covered by the hash, which was computed under the same lock.
     fn held(&self, (kind, hash): (Kind, String)) -> Held {
         let removals =
             self.held_parts(&kind).map(|(document, part)| (document.clone(), part.removals.clone())).collect();
         Held { kind, hash, removals }
     }
 
-    /// What is held under this hash, if anything.
+    /// The removals that are held under this hash, if any.
     fn held_under(&self, hash: &str) -> Option<Held> {
         let found = self.documents.values().filter_map(|memory| memory.found.as_ref());
         let keys: BTreeSet<&MappingKey> = found.flat_map(|found| &found.held.parts).map(|part| &part.mapping).collect();

@@ -7,8 +7,8 @@ use crate::catalog::{Catalog, Ceiling, Inventory, InventoryItem};
 use crate::model::{MappingKey, ProviderName, Seq, TargetName};
 use crate::store::{ListingRecord, SpecPhase, SpecState, SpecVersion, Store, StoreError};
 
-/// Rebuilds the catalog as it was once everything up to a position was taken in, its pins included. `ceiling`: how far
-/// anything was allowed to go, which the audit tells.
+/// Rebuilds the catalog as it was after everything up to a position was processed, including its pins. `ceiling`: the
+/// mode at that time, which is in the audit.
 ///
 /// # Errors
 /// [`StoreError::HistoryNotKept`], when the position is older than the history; other [`StoreError`]s, when the store cannot
@@ -51,7 +51,7 @@ fn inventory(listing: ListingRecord) -> Option<Inventory> {
     Some(Inventory { resources, unlisted: listing.unlisted })
 }
 
-/// Puts one version in force. One that cannot be read is left out, as at a start.
+/// Puts one version in force. An unreadable version is skipped, as at the start.
 fn apply(catalog: &mut Catalog, version: &SpecVersion) -> Result<(), StoreError> {
     let Some(json) = &version.json else { return Ok(()) };
     let damaged = |problem: String| StoreError::Damaged { what: "spec_versions", problem };

@@ -24,7 +24,7 @@ const NAMES: [&str; 3] = ["red", "blue", "green"];
 /// Time between two steps.
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// A random change: what it is, and two numbers that say which.
+/// A random change: its kind, and two numbers that select its objects.
 type Step = (u8, u8, u8);
 
 fn okta() -> ProviderName {
@@ -43,7 +43,7 @@ fn key(n: u8) -> MappingKey {
     MappingKey::new("team", &format!("m{}", n % 3)).unwrap()
 }
 
-/// Store and catalog side by side: the catalog hears of a change once the store has it.
+/// A store and a catalog side by side: the catalog receives a change once the store has it.
 struct Fixture {
     store: Store,
     live: Catalog,
@@ -87,7 +87,7 @@ impl Fixture {
         }
     }
 
-    /// Takes in what the directory says, and remembers what is wanted now.
+    /// Processes the changes of the directory, and records what is wanted now.
     async fn settle(&mut self) {
         for event in self.store.events_after(self.cursor, 1000).await.unwrap() {
             self.cursor = event.seq;
@@ -173,7 +173,7 @@ impl Fixture {
             (Some(id), how) => {
                 let who: Vec<Uuid> = member(b).into_iter().collect();
                 let change = if how.is_multiple_of(2) { MemberChange::Add(who) } else { MemberChange::Remove(who) };
-                // A member that is none is refused.
+                // A member that is not in the group is refused.
                 let _ = self.store.change_members::<()>(&okta(), &origin, id, vec![change]).await;
             }
         }
@@ -302,10 +302,10 @@ impl Fixture {
     }
 }
 
-/// A store and catalog that the steps were taken in.
+/// A store and catalog after these steps.
 async fn after(folder: &std::path::Path, steps: &[Step]) -> Fixture {
     let mut fixture = Fixture::new(folder).await;
-    // Something to begin with, so that most steps have an effect.
+    // Initial objects, so that most steps have an effect.
     for step in [(9, 2, 0), (6, 2, 0), (7, 7, 1), (0, 0, 1), (0, 1, 1), (1, 0, 0), (3, 0, 3)] {
         fixture.step(step).await;
     }
@@ -316,10 +316,10 @@ async fn after(folder: &std::path::Path, steps: &[Step]) -> Fixture {
 }
 
 impl Fixture {
-    /// Rebuilds the catalog for each position from one on and compares it with what it was then.
+    /// Rebuilds the catalog for each position from one on and compares it with its state at that time.
     async fn check(&self, since: Seq) -> Result<(), TestCaseError> {
         for (at, (seq, expected)) in self.seen.iter().enumerate() {
-            // Of several steps without a row of their own the last counts.
+            // Of several steps without a row of their own the last one counts.
             if self.seen.get(at + 1).is_some_and(|(next, _)| next == seq) {
                 continue;
             }
@@ -338,7 +338,7 @@ impl Fixture {
     }
 }
 
-/// Runs the steps; answers how many different states there were.
+/// Runs the steps; returns the number of distinct states.
 async fn run(steps: &[Step]) -> Result<usize, TestCaseError> {
     let folder = tempfile::tempdir().unwrap();
     let fixture = after(folder.path(), steps).await;
@@ -351,7 +351,7 @@ async fn run(steps: &[Step]) -> Result<usize, TestCaseError> {
     Ok(different)
 }
 
-/// Runs the steps, and prunes what is older than one of them, twice.
+/// Runs the steps, and twice prunes what is older than one of them.
 async fn run_pruned(steps: &[Step], ages: [u8; 2]) -> Result<(), TestCaseError> {
     let folder = tempfile::tempdir().unwrap();
     let fixture = after(folder.path(), steps).await;

@@ -1,10 +1,10 @@
-//! Which document is worked on when: a lane for removals and one for additions, in regions that share a quota.
+//! Schedules the reconciles of documents: a lane for removals and one for additions, in regions that share a quota.
 //!
-//! Each document has a due time in either lane, and a back-off in either: due = max(asked, not before, the region's back-off
-//! of that lane). A turn serves both lanes unless the additions have to wait. Pure: time is handed in.
+//! Each document has a due time and a backoff in either lane: due = max(enqueued, not before, the region's backoff of
+//! that lane). An attempt serves both lanes unless the additions have to wait. Pure: time is passed in.
 //!
-//! Of one region, only so many documents are worked on at once. One whose calls hang leaves its place to others after a
-//! short time, and is not given one of those places again as long as it hangs.
+//! The number of concurrent attempts per region is limited. A document whose calls hang gives up its slot after a short
+//! time, and gets none of these slots again as long as it hangs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::throttle::Throttle;
 use crate::model::{DocumentKey, Region};
 
-/// What a turn is for.
+/// The purpose of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Lane {
     /// Somebody may have to lose access.
@@ -27,20 +27,20 @@ impl Lane {
     const ALL: [Self; 2] = [Self::Removal, Self::Addition];
 }
 
-/// After this time an addition that waits goes before removals that come later.
+/// Age after which a waiting addition takes precedence over later removals.
 const AGE: Duration = Duration::from_mins(1);
 
-/// How many documents of one region are worked on at once: they share commits, and are more than its read quota allows for.
+/// Number of concurrent attempts in one region. They share commits, and exceed the region's read quota.
 const PER_REGION: usize = 8;
 
-/// How many of all regions.
+/// Number of concurrent attempts in all regions.
 const IN_ALL: usize = 16;
 
-/// How many turns begin at once after a time with nothing to do: what they share is time to compute, and the first write
-/// after a quiet time is the one that somebody waits for. Each turn that ends lets one more run beside the others.
+/// Number of attempts that start at once after an idle time. They share computing time, and the first write after a
+/// quiet time is the one that somebody waits for. Each attempt that ends permits one more to run concurrently.
 const FIRST: usize = 2;
 
-/// How many documents of one region may hang beside those that are worked on. Each has one open call.
+/// Number of documents of one region that may hang in addition to the concurrent attempts. Each has one open call.
 const HANGING: usize = 128;
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -66,13 +66,13 @@ enum Turn {
 struct Entry {
     slots: [Slot; 2],
     turn: Option<Turn>,
-    /// It hung the last time.
+    /// True when the last attempt hung.
     hangs: bool,
 }
 
 #[derive(Debug, Default)]
 struct RegionState {
-    /// What waits, by due time: by lane, and whether it hung the last time.
+    /// Waiting documents by due time: by lane, and by whether the last attempt hung.
     order: [[BTreeSet<(Instant, DocumentKey)>; 2]; 2],
     prompt: usize,
     hanging: usize,
@@ -81,7 +81,7 @@ struct RegionState {
 }
 
 impl RegionState {
-    /// When turns of this lane may begin as far as the quota goes.
+    /// Time at which attempts of this lane may start according to the quota.
     fn opens(&self, lane: Lane) -> Option<Instant> {
         self.reads.opens(lane).max(self.writes.opens(lane))
     }
@@ -91,16 +91,16 @@ impl RegionState {
     }
 }
 
-/// How one turn ended, for one lane.
+/// The result of an attempt for one lane.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct After {
-    /// No turn of this lane before this.
+    /// Earliest time of the next attempt.
     pub not_before: Option<Instant>,
-    /// The next turn is wanted then.
+    /// Time at which another attempt is wanted.
     pub ask: Option<Instant>,
 }
 
-/// What is waiting, and what is being worked on.
+/// The waiting and the running documents.
 #[derive(Debug)]
 pub(super) struct Lanes {
     entries: HashMap<DocumentKey, Entry>,
@@ -116,7 +116,7 @@ impl Default for Lanes {
 }
 
 impl Lanes {
-    /// Asks for a turn at `at`; an earlier request that waits already stays as early as it is.
+    /// Enqueues an attempt at `at`; an earlier request that is already waiting keeps its time.
     pub fn enqueue(&mut self, key: &DocumentKey, lane: Lane, at: Instant) {
         self.change(key, |entry| {
             let slot = &mut entry.slots[lane as usize];
@@ -124,7 +124,7 @@ impl Lanes {
         });
     }
 
-    /// Changes an entry and keeps the order in step with it.
+    /// Changes an entry and updates the order.
     fn change(&mut self, key: &DocumentKey, change: impl FnOnce(&mut Entry)) {
         let state = self.regions.entry(key.region()).or_default();
         let entry = self.entries.entry(key.clone()).or_default();
@@ -150,8 +150,8 @@ impl Lanes {
         }
     }
 
-    /// The first of each region and lane for which there is room, with the time when it is due: its own, and that of the
-    /// region's quota.
+    /// The first document of each region and lane with a free slot, with the time at which it is due: its own, and that
+    /// of the region's quota.
     fn candidates(&self, now: Instant) -> impl Iterator<Item = (Instant, Lane, &DocumentKey)> {
         self.regions.values().flat_map(move |state| {
             let of = move |lane: Lane, hangs: bool| {
@@ -167,8 +167,8 @@ impl Lanes {
         })
     }
 
-    /// Takes the document that is next, if one is due; its turn lasts until [`Lanes::done`]. A turn serves the other lane,
-    /// too, if that is due.
+    /// Starts the attempt of the next document, if one is due; it lasts until [`Lanes::complete`]. An attempt serves
+    /// the other lane too, if that is due.
     pub fn pop(&mut self, now: Instant) -> Option<(DocumentKey, Lane)> {
         let aged = |due: Instant, lane: Lane| if lane == Lane::Addition { due + AGE } else { due };
         let (lane, key) = self
@@ -196,7 +196,8 @@ impl Lanes {
         Some((key, lane))
     }
 
-    /// The turn of `key` waits for an answer that does not come: it leaves its place to others. Answers whether it did.
+    /// Records that the attempt of `key` waits for an answer that does not arrive: it gives up its slot. Returns
+    /// whether it did.
     pub fn hangs(&mut self, key: &DocumentKey) -> bool {
         let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.turn == Some(Turn::Prompt)) else {
             return false;
@@ -213,7 +214,7 @@ impl Lanes {
         true
     }
 
-    /// Ends the turn of `key`. `hung`: it got no answer. `after`: for either lane.
+    /// Ends the attempt of `key`. `hung`: it got no answer. `after`: the result for either lane.
     pub fn complete(&mut self, key: &DocumentKey, hung: bool, after: [After; 2]) {
         let Some(turn) = self.entries.get(key).and_then(|entry| entry.turn) else { return };
         let state = self.regions.entry(key.region()).or_default();
@@ -240,68 +241,68 @@ impl Lanes {
         }
     }
 
-    /// The back-off of a lane of a document, for a turn that did not concern it.
+    /// The backoff of a lane of a document, for an attempt that did not concern it.
     pub fn not_before(&self, key: &DocumentKey, lane: Lane) -> Option<Instant> {
         self.entries.get(key)?.slots[lane as usize].not_before
     }
 
-    /// Google refused a read or write of this region for its quota.
+    /// Records that Google throttled a read or write of this region.
     pub fn throttled(&mut self, region: &Region, write: bool, answer: Throttled) {
         let state = self.regions.entry(region.clone()).or_default();
         if write { state.writes.throttled(&answer) } else { state.reads.throttled(&answer) }
     }
 
-    /// Google did a read or write of this region that began at `begun`.
+    /// Records that Google answered a read or write of this region that was sent at `begun`.
     pub fn answered(&mut self, region: &Region, write: bool, begun: Instant) {
         if let Some(state) = self.regions.get_mut(region) {
             if write { state.writes.answered(begun) } else { state.reads.answered(begun) }
         }
     }
 
-    /// When a write of removals or of additions may be sent in a region; none: now.
+    /// Time at which a write of removals or of additions may be sent in a region; none: now.
     pub fn write_opens(&self, region: &Region, lane: Lane, now: Instant) -> Option<Instant> {
         self.regions.get(region)?.writes.opens(lane).filter(|opens| *opens > now)
     }
 
-    /// When reads outside of a turn may be sent in a region; none: now.
+    /// Time at which reads outside of an attempt may be sent in a region; none: now.
     pub fn reads_open(&self, region: &Region, now: Instant) -> Option<Instant> {
         self.regions.get(region)?.reads.opens(Lane::Addition).filter(|opens| *opens > now)
     }
 
-    /// True when neither the additions of this document nor those of its region are in a back-off.
+    /// True when neither the additions of this document nor those of its region are in backoff.
     pub fn additions_open(&self, key: &DocumentKey, now: Instant) -> bool {
         let own = self.not_before(key, Lane::Addition).is_none_or(|bound| bound <= now);
         own && self.write_opens(&key.region(), Lane::Addition, now).is_none()
     }
 
-    /// When the next turn can begin as far as time decides; none when nothing waits, or nothing has room.
+    /// Time at which the next attempt can start; none when nothing waits, or no slot is free.
     pub fn next_due(&self, now: Instant) -> Option<Instant> {
         self.candidates(now).map(|(due, ..)| due).min()
     }
 
-    /// How many documents wait for a turn.
+    /// Number of waiting documents.
     pub fn waiting(&self) -> usize {
         let waits = |entry: &&Entry| entry.turn.is_none() && entry.slots.iter().any(|slot| slot.asked.is_some());
         self.entries.values().filter(waits).count()
     }
 
-    /// True when `key` waits for a turn or has one now.
+    /// True when `key` is waiting or running.
     pub fn is_busy(&self, key: &DocumentKey) -> bool {
         let busy = |entry: &Entry| entry.turn.is_some() || entry.slots.iter().any(|slot| slot.asked.is_some());
         self.entries.get(key).is_some_and(busy)
     }
 }
 
-/// A refusal for the quota.
+/// A refusal because of the quota.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Throttled {
-    /// When the call began.
+    /// Time at which the call was sent.
     pub begun: Instant,
-    /// When the refusal came.
+    /// Time of the refusal.
     pub now: Instant,
-    /// How long Google asks to wait.
+    /// The delay that Google asks for.
     pub retry_after: Option<Duration>,
-    /// From 0 to 1.
+    /// A random number from 0 to 1.
     pub random: f64,
 }
 

@@ -83,7 +83,7 @@ fn what_one_document_is_throttled_for_holds_for_the_region_and_for_no_other() {
     }
     assert_eq!(lanes.pop(now + seconds(1)), Some((there, Lane::Addition)));
     assert_eq!(lanes.pop(now + seconds(1)), None);
-    // A removal anywhere in the region jumps over all that wait for quota.
+    // A removal anywhere in the region takes precedence over everything that waits for quota.
     lanes.enqueue(&here, Lane::Removal, now + seconds(1));
     assert_eq!(lanes.pop(now + seconds(1)), Some((here.clone(), Lane::Removal)));
     assert_eq!(lanes.pop(now + seconds(3)), None, "after a refusal one at a time");
@@ -131,7 +131,7 @@ fn documents_that_hang_use_up_neither_their_region_nor_the_others() {
         }
     }
     assert!(rounds <= 7, "{rounds} rounds");
-    // From then on those that hang stand aside from the start.
+    // From then on, hanging documents get no slot from the start.
     let hung: Vec<DocumentKey> = open.into_iter().filter(|key| key.name() != "z").collect();
     for key in &hung {
         lanes.complete(key, true, NOTHING);

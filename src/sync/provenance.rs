@@ -1,4 +1,4 @@
-//! Where a version of a custom resource came from, and what a folder lacks that an API server fills in.
+//! The origin of a version of a custom resource, and fields that a folder lacks because an API server fills them in.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -6,12 +6,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use super::Inner;
 use crate::store::{SpecState, StoreError, StoredSpec, VersionRef};
 
-/// Where a version of a custom resource came from.
+/// The origin of a version of a custom resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Provenance<'a> {
-    /// The file, or a word for a cluster.
+    /// The file, or a fixed word for a cluster.
     pub source: &'a str,
-    /// The field manager or file that wrote it, as far as known.
+    /// The field manager or file that wrote it, where known.
     pub written_by: Option<&'a str>,
 }
 
@@ -23,7 +23,7 @@ impl<'a> Provenance<'a> {
     }
 }
 
-/// The generation that the API server counts; without one, how often the spec was another one than before.
+/// The generation counted by the API server; without one, the number of changes of the spec.
 pub(super) fn generation(metadata: &ObjectMeta, known: Option<(i64, bool)>) -> i64 {
     match (metadata.generation, known) {
         (Some(counted), _) => counted,
@@ -33,7 +33,8 @@ pub(super) fn generation(metadata: &ObjectMeta, known: Option<(i64, bool)>) -> i
     }
 }
 
-/// Gives an object without one the time since which it is known, so that a restart does not make it younger.
+/// Sets the creation time of an object without one to the time since which it is known, so that a restart does not make
+/// it younger.
 pub(super) fn stamp(metadata: &mut ObjectMeta, known: Option<Timestamp>, now: Timestamp) {
     if metadata.creation_timestamp.is_none() {
         metadata.creation_timestamp = Some(Time(known.unwrap_or(now)));

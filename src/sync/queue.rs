@@ -1,7 +1,7 @@
-//! Which document is due when: one entry a document, single-flight, ordered by due time.
+//! A queue of documents by due time, with one entry per document and single-flight.
 //!
-//! Pure: time is handed in. Due time = max(asked, not-before). Only time clears a back-off, never a new request.
-//! Requests for a document that is being worked on are remembered and become due when the work ends.
+//! Pure: time is passed in. Due time = max(enqueued, not before). Only time ends a backoff, never a new request.
+//! Requests for a running document are stored and become due when it completes.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
@@ -10,7 +10,7 @@ use std::hash::Hash;
 #[derive(Debug)]
 pub struct DueQueue<K, T> {
     entries: HashMap<K, Entry<T>>,
-    /// Every key that is asked for and not running, by effective due time. The first is the next.
+    /// Every key that is enqueued and not running, by effective due time. The first one is next.
     order: BTreeSet<(T, K)>,
 }
 
@@ -35,7 +35,7 @@ impl<K: Clone + Ord + Hash, T: Ord + Copy> Default for DueQueue<K, T> {
 }
 
 impl<K: Clone + Ord + Hash, T: Ord + Copy> DueQueue<K, T> {
-    /// Asks for a turn at `at`; an earlier request that waits already stays as early as it is.
+    /// Enqueues a key at `at`; an earlier request that is already waiting keeps its time.
     pub fn enqueue(&mut self, key: &K, at: T) {
         let entry = self.entries.entry(key.clone()).or_insert(Entry { asked: None, not_before: None, running: false });
         let before = entry.due();
@@ -52,7 +52,7 @@ impl<K: Clone + Ord + Hash, T: Ord + Copy> DueQueue<K, T> {
         }
     }
 
-    /// Takes the key that has been due longest, if one is due; it is running until [`DueQueue::done`].
+    /// Takes the key that has been due longest, if one is due; it is running until [`DueQueue::complete`].
     pub fn pop(&mut self, now: T) -> Option<K> {
         let (due, _) = self.order.first()?;
         if *due > now {
@@ -66,7 +66,7 @@ impl<K: Clone + Ord + Hash, T: Ord + Copy> DueQueue<K, T> {
         Some(key)
     }
 
-    /// Ends the turn of `key`. With `not_before`, no turn begins earlier than that, whoever asks.
+    /// Completes `key`. With `not_before`, it does not run again earlier than that, whoever enqueues it.
     pub fn complete(&mut self, key: &K, not_before: Option<T>) {
         let Some(entry) = self.entries.get_mut(key) else { return };
         entry.running = false;
@@ -88,13 +88,13 @@ impl<K: Clone + Ord + Hash, T: Ord + Copy> DueQueue<K, T> {
         self.order.first().map(|(due, _)| *due)
     }
 
-    /// How many keys wait for their turn.
+    /// Number of waiting keys.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.order.len()
     }
 
-    /// Does `key` wait for a turn or have one now?
+    /// True when `key` is waiting or running.
     #[must_use]
     pub fn is_busy(&self, key: &K) -> bool {
         self.entries.get(key).is_some_and(|entry| entry.running || entry.asked.is_some())

@@ -1,4 +1,4 @@
-//! Which reads of a policy show the past, and which resource it belongs to.
+//! Detects outdated reads of a policy, and the resource that the policy belongs to.
 
 use std::time::Duration;
 
@@ -12,32 +12,35 @@ use crate::plan::{Evidence, Plan, ReadAge, age};
 use crate::store::DocumentLedger;
 use crate::target::{ErrorKind, TargetError};
 
-/// How long a document that was written before may look as if it never was, before a write has to tell.
+/// How long a document that was written before may look as if it had never been set, before a write has to prove it.
 const NEVER_SET_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 
-/// After a call of ours whose outcome is not known, and a conflict, a read with the same revision shows the past. How long that is taken for granted, doubled each time.
+/// After one of our calls with an unknown outcome and a conflict, a read with the same revision is outdated. Initial
+/// time for which that is assumed, doubled each time.
 const CONFLICTED: SignedDuration = SignedDuration::from_secs(1);
 
-/// No longer than that: a revision that comes back for so long is the current one, and the conflict was about something else.
+/// Upper limit of that time: a revision that is still returned then is the current one, and the conflict had another
+/// cause.
 const CONFLICTED_MAX: SignedDuration = SignedDuration::from_secs(16);
 
 /// How long a version that a write did not prove is not written again only to prove it.
 const PROOF: SignedDuration = SignedDuration::from_hours(1);
 
-/// What is known of the versions of one document beyond what the store holds. Nothing in here must survive a restart.
+/// State of the reads of one document beyond the store's content. Nothing in it has to survive a restart.
 #[derive(Debug, Default)]
 pub(super) struct ReadState {
-    /// A write upon this revision met a conflict: until when, and how often.
+    /// A revision on which a write met a conflict: until when it counts as outdated, and how often that happened.
     conflicted: Option<(String, Timestamp, u32)>,
-    /// The policy was written as it was read, and that was no proof.
+    /// The revision of a policy that was written back unchanged without proving the read.
     unproven: Option<(String, Timestamp)>,
-    /// Since when the policy looks as if it had never been set, though it was.
+    /// Since when the policy looks as if it had never been set, although it was.
     never_set_since: Option<Timestamp>,
 }
 
 impl ReadState {
-    /// A write upon this revision was answered with a conflict. `after_unknown`: a call of ours before it may have been done, so
-    /// that the read that the write was planned on shows the past. `only_proof`: the write would have changed nothing.
+    /// Records that a write conditional on this revision met a conflict. `after_unknown`: an earlier call of ours may
+    /// have taken effect, so that the read behind the write was outdated. `only_proof`: the write would have changed
+    /// nothing.
     pub fn conflict(&mut self, revision: &str, after_unknown: bool, only_proof: bool, now: Timestamp) {
         if only_proof {
             self.unproven = Some((revision.to_owned(), now.saturating_add(PROOF).unwrap_or(Timestamp::MAX)));
@@ -53,7 +56,7 @@ impl ReadState {
         self.conflicted = Some((revision.to_owned(), now.saturating_add(wait).unwrap_or(Timestamp::MAX), times));
     }
 
-    /// How long to wait before a read with this revision may be believed again; none, when it may be.
+    /// How long to wait before a read with this revision can be trusted again; none when it can be now.
     fn conflicted_for(&self, revision: &str, now: Timestamp) -> Option<Duration> {
         let (_, until, _) = self.conflicted.as_ref().filter(|(before, ..)| before == revision)?;
         Duration::try_from(until.duration_since(now)).ok().filter(|left| !left.is_zero())
@@ -64,21 +67,21 @@ impl ReadState {
     }
 }
 
-/// What one read is worth.
+/// How far one read can be trusted.
 pub(super) struct Read {
     pub evidence: Evidence,
-    /// The uid of the resource, if it had to be asked for.
+    /// The uid of the resource, if it had to be read.
     pub resource_uid: Option<String>,
-    /// The uid that the list gave for the resource may be out of date.
+    /// True when the uid from the list may be outdated.
     asked: bool,
 }
 
 impl Read {
-    /// There is no resource, and so no policy.
+    /// The resource does not exist, and therefore no policy.
     pub const GONE: Self = Self { evidence: Evidence::Current, resource_uid: None, asked: true };
 
-    /// Does it matter for this plan which resource the policy belongs to, and is that not known? A document with the revision of
-    /// our own last write belongs to the resource on which we wrote, unless the list says that there is another one.
+    /// True when this plan depends on the resource of the policy and that resource is not known. A document with the
+    /// revision of our own last write belongs to the resource that we wrote, unless the list has another one.
     pub fn depends_on_the_resource(&self, plan: &Plan, revision: Option<&Revision>, rows: &[LedgerRow]) -> bool {
         let listed = plan.resource_uid();
         let is_another = listed.is_some_and(|uid| differs(uid, revision, rows));
@@ -87,7 +90,8 @@ impl Read {
             && (is_another || (self.evidence != Evidence::Current && plan.depends_on_the_resource()))
     }
 
-    /// Takes over which resource it is. That another one has the revision of our last write cannot be: a write has to tell.
+    /// Sets the resource. Another resource cannot have the revision of our last write: then a write has to prove the
+    /// read.
     pub fn identified(&mut self, uid: Option<String>, revision: Option<&Revision>, rows: &[LedgerRow]) {
         let is_another = uid.as_deref().is_some_and(|uid| differs(uid, revision, rows));
         if is_another && self.evidence == Evidence::Current {
@@ -98,10 +102,10 @@ impl Read {
     }
 }
 
-/// Looks what this read is worth.
+/// Determines how far this read can be trusted.
 ///
 /// # Errors
-/// [`EngineError::StaleRead`], when it shows the past.
+/// [`EngineError::StaleRead`], when it is outdated.
 pub(super) async fn judge(
     inner: &Inner,
     document: &DocumentKey,
@@ -143,7 +147,7 @@ pub(super) async fn judge(
 }
 
 impl ReadState {
-    /// True when the policy has looked for long as if it had never been set.
+    /// True when the policy has looked as if it had never been set for a long time.
     fn never_set(&mut self, now: Timestamp) -> bool {
         now.duration_since(*self.never_set_since.get_or_insert(now)) > NEVER_SET_AGAIN
     }
@@ -155,7 +159,8 @@ fn differs(uid: &str, revision: Option<&Revision>, rows: &[LedgerRow]) -> bool {
         || rows.iter().filter_map(|row| row.resource_uid.as_deref()).any(|known| known != uid)
 }
 
-/// Asks which resource the document belongs to now. None where that may not be asked: then the list has to do.
+/// Reads which resource the document currently belongs to. None where the permission is missing: then the list has to
+/// be sufficient.
 ///
 /// # Errors
 /// [`TargetError`].

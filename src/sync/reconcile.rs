@@ -1,4 +1,4 @@
-//! One pass over one document: read, plan, record the intent, write, settle.
+//! One reconcile of one document: read, plan, record the intent, write, settle.
 //!
 //! ```text
 //! ledger ─┐
@@ -8,8 +8,9 @@
 //!                                              └─ unknown ──► intents stay; the next read decides
 //! ```
 //!
-//! The process may end between any two steps: an intent that was recorded and not settled is resolved from the document's
-//! revision by the next pass: where that has not changed, a write of its own takes the call its revision.
+//! The process may end between any two steps. An intent that was recorded and not settled is resolved by the next
+//! reconcile from the document's revision. If that has not changed, a no-op write changes the revision, so that the
+//! late call fails.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -28,35 +29,35 @@ use crate::plan::{self, CallOutcome, Inputs, Plan, Settlement};
 use crate::store::DocumentLedger;
 use crate::target::{Backoff, ErrorClass, ErrorKind, Snapshot, TargetError};
 
-/// How often one pass reads and plans again after a conflict, before the document goes back into the queue.
+/// Number of times that one reconcile reads and plans again after a conflict, before the document is enqueued again.
 const CONFLICTS: u32 = 6;
 
-/// How a pass ended, for the queue and for the status.
+/// Outcome of a reconcile, for the queue and for the status.
 #[expect(clippy::struct_excessive_bools, reason = "independent facts about one pass, each read once by its name")]
 pub(super) struct ReconcileOutcome {
-    /// What the last plan of the pass said; none when the policy could not be read or nothing concerns the document.
+    /// The last plan; none when the policy could not be read or nothing concerns the document.
     pub plan: Option<Arc<Plan>>,
-    /// How the last call of that plan ended; none when there was none.
+    /// The outcome of the last call of that plan; none when there was none.
     pub outcome: Option<CallOutcome>,
-    /// A call was acknowledged in this pass.
+    /// True when a call was acknowledged.
     pub written: bool,
-    /// What is wrong, if anything.
+    /// The error, if any.
     pub error: Option<EngineError>,
-    /// No turn of a lane before this, and one then.
+    /// Earliest time of the next attempt, by lane; an attempt is made then.
     pub retry: [Option<Duration>; 2],
-    /// Lanes in which another turn is due at once, as far as the quota allows.
+    /// Lanes to retry immediately, as far as the quota permits.
     pub again: Vec<Lane>,
-    /// Look again after this, because time will settle something.
+    /// Time after which to reconcile again, because time will settle something.
     pub recheck: Option<Duration>,
-    /// Members that Google keeps under a spelling that is not permitted.
+    /// Members that Google stores under a spelling that is not permitted.
     pub forbidden: Vec<MemberKey>,
-    /// Somebody has to lose access here, or may have to.
+    /// True when somebody has to lose access here, or may have to.
     pub removals: bool,
-    /// Something is left for another turn.
+    /// True when a part is left for another attempt.
     pub unfinished: bool,
-    /// Nothing concerns this document any more.
+    /// True when nothing concerns this document any more.
     pub idle: bool,
-    /// What asked for the pass.
+    /// The trigger of the reconcile.
     pub trigger: Trigger,
 }
 
@@ -80,7 +81,7 @@ impl ReconcileOutcome {
 }
 
 impl ReconcileOutcome {
-    /// Of a pass that broke off on a fault of its own.
+    /// The outcome of a reconcile that failed because of a defect of this program.
     pub(super) fn broken(problem: &str) -> Self {
         tracing::error!(problem, "a pass broke off");
         let delay = Backoff::FAILURE.cap;
@@ -93,7 +94,7 @@ impl ReconcileOutcome {
 }
 
 impl ReconcileOutcome {
-    /// What the target's last answer was, if that is what is wrong.
+    /// The class of the target's last answer, if that is the error.
     pub(super) fn class(&self) -> Option<ErrorClass> {
         match &self.error {
             Some(EngineError::Target(error)) => Some(error.class()),
@@ -102,18 +103,18 @@ impl ReconcileOutcome {
     }
 }
 
-/// After a refusal a person has to do something: trying often helps nobody.
+/// After a refusal a person has to act, so frequent retries are useless.
 const REFUSED: Backoff = Backoff { cap: Duration::from_mins(5), ..Backoff::FAILURE };
 
-/// A read that shows the past is repeated until it shows the present; that takes seconds.
+/// An outdated read is repeated until it is current, which takes seconds.
 const STALE: Backoff = Backoff { cap: Duration::from_secs(5), ..Backoff::CONFLICT };
-/// Somebody keeps access as long as a removal is not written: it is tried more often than anything else.
+/// Somebody keeps access as long as a removal is not written, so it is retried more often than anything else.
 const REMOVAL: Backoff = Backoff { cap: Duration::from_secs(10), ..Backoff::FAILURE };
 
 /// The same after a refusal.
 const REMOVAL_REFUSED: Backoff = Backoff { cap: Duration::from_secs(30), ..Backoff::FAILURE };
 
-/// How one write ended.
+/// The result of one write.
 enum Written {
     Acknowledged,
     Conflict(TargetError),
@@ -146,7 +147,7 @@ pub(super) async fn run(inner: &Inner, document: &DocumentKey, lane: Lane) -> Re
     reconciled
 }
 
-/// When either lane has its next turn after an error. A lane without removals does not wait for that.
+/// Sets the next attempt of either lane after an error. A lane without removals does not wait for one.
 fn back_off(reconciled: &mut ReconcileOutcome, error: &EngineError, failures: u32, random: f64) {
     let (removal, addition) = match error {
         // All documents of the region wait for the same quota.
@@ -157,7 +158,7 @@ fn back_off(reconciled: &mut ReconcileOutcome, error: &EngineError, failures: u3
             }
             return;
         }
-        // What the document waits for is known there.
+        // The time to wait is known there.
         EngineError::ForeignMember { .. } => {
             reconciled.retry[Lane::Removal as usize] =
                 reconciled.removals.then(|| REMOVAL_REFUSED.delay(failures, random));
@@ -196,17 +197,16 @@ async fn attempt(inner: &Inner, document: &DocumentKey, reconciled: &mut Reconci
     }
 }
 
-/// When a policy that could not be read for a first look is read again.
+/// Time after which a policy that could not be read for a first look is read again.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
-/// Reads what the pass is planned from, and plans. Answers the plan and the read that it is made upon; none: nothing
-/// concerns this document.
+/// Reads the inputs and plans. Returns the plan and the read that it is based on; none: nothing concerns this document.
 async fn prepare(
     inner: &Inner,
     document: &DocumentKey,
     reconciled: &mut ReconcileOutcome,
 ) -> Result<Option<(Plan, Snapshot)>, EngineError> {
-    // A document that was planned before is one to plan again: it is asked for while the ledger is read.
+    // A document that was planned before probably has to be planned again, so it is requested while the ledger is read.
     let (known, first_look) = {
         let state = inner.state();
         let known = state.documents.get(document).is_some_and(|memory| memory.found.is_some());
@@ -237,7 +237,7 @@ async fn prepare(
             if let Ok(read) = &answer {
                 state.look(document, &read.live, &desired)
             } else {
-                // Where nothing is wanted, nobody else asks for it again.
+                // Where nothing is wanted, nothing else enqueues it again.
                 reconciled.recheck = Some(LOOK_AGAIN);
                 false
             }
@@ -262,7 +262,7 @@ async fn prepare(
                 inner.list_again(document);
                 return Err(error.into());
             }
-            // The complete list lacks it and Google says it is not there: its policy went with it.
+            // The complete list lacks the resource and Google answers that it does not exist: its policy is gone too.
             (Snapshot::absent(), reads::Read::GONE)
         }
         Err(error) => return Err(error.into()),
@@ -277,7 +277,7 @@ async fn prepare(
         (inputs, guarded) = look_up(inner, document, ledger, &claimants, (live, &read), reconciled);
         plan = plan::plan(&inputs);
     }
-    // Who says that rolecall goes means all of it, the guard aside.
+    // An uninstall applies to all grants, without the guard.
     if plan.guarded && guarded {
         inputs.held = inner.held(document, &plan).await?;
         if !inputs.held.is_empty() {
@@ -290,8 +290,8 @@ async fn prepare(
     Ok(Some((plan, snapshot)))
 }
 
-/// Looks up what is wanted, after the document was read and however long that took: who left meanwhile is not granted any
-/// more. Answers what to plan from, and whether the guard has a say.
+/// Looks up what is wanted, after the document was read and however long that took, so that people who left meanwhile
+/// get no new grants. Returns the inputs of the planner, and whether the guard applies.
 fn look_up(
     inner: &Inner,
     document: &DocumentKey,
@@ -302,13 +302,13 @@ fn look_up(
 ) -> (Inputs, bool) {
     let mut state = inner.state();
     let desired = state.catalog.desired(document, claimants);
-    // A mapping that is deleted from here on is not forgotten before this pass has ended.
+    // A mapping that is deleted from here on is not forgotten before this reconcile has ended.
     let planned = desired.stances.keys().cloned().collect();
     let memory = state.document(document);
     memory.planned = planned;
-    // What was noted since the pass began is served by it, too.
+    // Triggers recorded since the start of the reconcile are served by it, too.
     reconciled.trigger.merge(&memory.take_trigger());
-    // Observe mode writes nothing, not even for people who left.
+    // Observe mode writes nothing, not even for leavers.
     let has_left = |row: &LedgerRow, claim: &Claim| match claim.subject {
         Subject::User(id) => {
             let provider = row.grounds.get(claim).map(|ground| &ground.provider);
@@ -334,7 +334,7 @@ fn look_up(
     (inputs, guarded)
 }
 
-/// Writes what is chosen of the plan, and remembers what the target's answer says about the additions.
+/// Writes the chosen part of the plan, and records what the target's answer shows about the additions.
 async fn execute(
     inner: &Inner,
     document: &DocumentKey,
@@ -347,7 +347,7 @@ async fn execute(
     reconciled.again.extend(choice.again);
     reconciled.recheck = [reconciled.recheck, choice.wait].into_iter().flatten().min();
     reconciled.unfinished = choice.waits || choice.again.is_some();
-    // Only the whole plan records the rest of the pass together with its intents.
+    // Only the whole plan records its other changes together with its intents.
     if (carried_out.is_none() || choice.what != What::AsPlanned) && !(plan.ledger.is_empty() && plan.audit.is_empty()) {
         inner.store.record(document, plan.ledger.clone(), plan.audit.clone()).await?;
     }
@@ -370,7 +370,7 @@ async fn execute(
             reconciled.again.push(lane);
             reconciled.unfinished = true;
             if !reconciled.written {
-                // What was refused is told apart in the next turns: nothing has failed yet.
+                // The refused additions are handled in the next attempts: nothing has failed yet.
                 reconciled.outcome = None;
             }
             Written::Acknowledged
@@ -392,8 +392,8 @@ async fn write(
     for entry in &mut audit {
         entry.cause_seqs.clone_from(&reconciled.trigger.seqs);
     }
-    // The very plan that Google refused last time: its rows are written when something new comes of it, or else every
-    // try would fill the audit with the same.
+    // The same plan that Google refused last time: its rows are written only if the result differs. Otherwise every
+    // attempt would add the same rows to the audit.
     let repeated = inner.state().document(document).refused.as_ref().is_some_and(|(hash, _)| *hash == plan.hash);
     let withheld = if repeated { std::mem::take(&mut audit) } else { Vec::new() };
     inner.store.record(document, intents, audit).await?;
@@ -449,7 +449,7 @@ async fn write(
     let before = std::mem::replace(&mut inner.state().document(document).refused, refused.clone());
     let same = refused.is_some() && before == refused;
     let audit = if same { Vec::new() } else { withheld.into_iter().chain(audit).collect() };
-    // If this fails the intents stay, and the next pass resolves them from the revision.
+    // If this fails the intents stay, and the next reconcile resolves them from the revision.
     inner.store.record_write(document, changes, audit, write).await?;
     if matches!(written, Written::Acknowledged) {
         tracing::info!(
@@ -475,7 +475,7 @@ impl Inner {
         answer
     }
 
-    /// Takes a call's answer into the back-off that its region shares.
+    /// Updates the backoff shared by the region with the answer of a call.
     pub(super) fn note_quota(&self, region: &Region, write: bool, begun: Instant, error: Option<&TargetError>) {
         let mut queue = self.queue();
         match error.map(|error| &error.kind) {

@@ -1,8 +1,8 @@
-//! What Google refused, over all documents: who is left out where, and who is tried again when.
+//! Refusals of Google over all documents: which grants are left out where, and when they are probed.
 //!
-//! A refusal found on one document is left out on all that it reaches. It is lifted when the directory or a spec says
-//! something new, by request, and by a probe: one write on one of those documents. While one document finds out whom Google
-//! refuses, others that would add the same people wait for what it finds.
+//! An addition refused on one document is left out on all documents within the scope of the refusal. A refusal ends
+//! when the directory or a spec changes, on request, and by a probe: one write on one of those documents. While one
+//! document isolates the refused people, others that would add the same people wait for the result.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -15,29 +15,29 @@ use crate::model::{
 };
 use crate::plan::Step;
 
-/// After this time without news from it, others do not wait for the document that isolates any more.
+/// Time without news after which other documents no longer wait for the one that isolates.
 const ISOLATING: Duration = Duration::from_mins(1);
 
 #[derive(Debug)]
 struct Entry {
     refusal: Refusal,
-    /// Where something is left out because of it, since the start. The first of them probes.
+    /// Documents on which something has been left out because of it, since the start. The first of them probes.
     documents: BTreeSet<DocumentKey>,
-    /// The document whose probe is under way, and until when the others wait for what comes of it: documents become known
-    /// one after the other, and with the first of them who probes.
+    /// The document with a probe in progress, and until when the others wait for its result. Documents become known one
+    /// after the other, and with the first of them the one that probes.
     probing: Option<(DocumentKey, Instant)>,
-    /// Who wants what is left out, and for whom.
+    /// Mappings that want the left-out grants, with their subjects.
     mappings: BTreeSet<MappingKey>,
     subjects: BTreeSet<Subject>,
 }
 
 impl Entry {
-    /// The document that tries again: the first whose turns do not fail.
+    /// The document that probes: the first one whose attempts do not fail.
     fn prober(&self, failing: &BTreeSet<DocumentKey>) -> Option<&DocumentKey> {
         self.documents.iter().find(|document| !failing.contains(*document))
     }
 
-    /// True when another document has begun to probe.
+    /// True when another document has started a probe.
     fn is_probed_elsewhere(&self, document: &DocumentKey, failing: &BTreeSet<DocumentKey>) -> bool {
         self.probing.as_ref().is_some_and(|(other, until)| {
             other != document && *until > Instant::now() && self.documents.contains(other) && !failing.contains(other)
@@ -45,7 +45,7 @@ impl Entry {
     }
 }
 
-/// The document that is finding out whom Google refuses.
+/// The document that isolates refused people.
 #[derive(Debug)]
 struct Isolating {
     document: DocumentKey,
@@ -54,14 +54,14 @@ struct Isolating {
     waiting: BTreeSet<DocumentKey>,
 }
 
-/// What the store has to be told.
+/// Changes that are not stored yet.
 #[derive(Debug, Default)]
 pub(super) struct Unstored {
     pub put: BTreeMap<RefusalKey, Refusal>,
     pub remove: BTreeSet<RefusalKey>,
 }
 
-/// All of it.
+/// All refusals.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     entries: BTreeMap<RefusalKey, Entry>,
@@ -69,16 +69,16 @@ pub(super) struct Refusals {
     of_roles: BTreeSet<RefusalKey>,
     by_document: HashMap<DocumentKey, BTreeSet<RefusalKey>>,
     isolating: Option<Isolating>,
-    /// Documents whose last turn failed: others probe instead.
+    /// Documents whose last attempt failed: others probe instead.
     failing: BTreeSet<DocumentKey>,
     unstored: Unstored,
-    /// Documents that are to be planned again since something was lifted.
+    /// Documents to plan again because a refusal ended.
     lifted: BTreeSet<DocumentKey>,
     pub budgets: BTreeMap<DocumentKey, WriteBudget>,
 }
 
 impl Refusals {
-    /// What the store remembers.
+    /// Loads the refusals and budgets from the store.
     pub fn load(&mut self, refusals: Vec<Refusal>, budgets: BTreeMap<DocumentKey, WriteBudget>) {
         for refusal in refusals {
             self.insert(refusal);
@@ -116,12 +116,12 @@ impl Refusals {
         self.unstored.remove.insert(key.clone());
     }
 
-    /// What the store has to be told since the last call.
+    /// Takes the changes to store since the last call.
     pub fn take_unstored(&mut self) -> Unstored {
         std::mem::take(&mut self.unstored)
     }
 
-    /// The store could not be told.
+    /// Puts changes back that could not be stored.
     pub fn put_back(&mut self, unstored: Unstored) {
         for (key, refusal) in unstored.put {
             if self.entries.contains_key(&key) {
@@ -132,12 +132,12 @@ impl Refusals {
         self.unstored.remove.extend(forgotten);
     }
 
-    /// The documents to plan again since the last call.
+    /// Takes the documents to plan again since the last call.
     pub fn take_lifted(&mut self) -> BTreeSet<DocumentKey> {
         std::mem::take(&mut self.lifted)
     }
 
-    /// Google refused this.
+    /// Records a refusal of Google.
     pub fn refuse(&mut self, key: RefusalKey, reason: &str, now: Timestamp) {
         if self.entries.contains_key(&key) {
             return;
@@ -148,12 +148,13 @@ impl Refusals {
         self.insert(refusal);
     }
 
-    /// What is known of a refusal.
+    /// Returns a refusal, if it is known.
     pub fn get(&self, key: &RefusalKey) -> Option<&Refusal> {
         self.entries.get(key).map(|entry| &entry.refusal)
     }
 
-    /// Which of these additions are refused, by which refusal. Notes that they are left out here, and nothing else.
+    /// The refused ones of these additions, each with its refusal. Records that exactly these are left out on this
+    /// document.
     pub fn withheld<'s>(
         &mut self,
         document: &DocumentKey,
@@ -182,7 +183,7 @@ impl Refusals {
         withheld
     }
 
-    /// Nothing is left out on this document any more.
+    /// Records that nothing is left out on this document any more.
     pub fn forget_document(&mut self, document: &DocumentKey) {
         self.note(document, &BTreeSet::new());
         self.note_failure(document, false);
@@ -206,13 +207,13 @@ impl Refusals {
                 && entry.documents.remove(document)
                 && let Some(next) = entry.prober(&self.failing)
             {
-                // Another one probes from here on.
+                // Another document probes from here on.
                 self.lifted.insert(next.clone());
             }
         }
     }
 
-    /// The turn of this document failed, or did not.
+    /// Records whether the last attempt of this document failed.
     pub fn note_failure(&mut self, document: &DocumentKey, failed: bool) {
         if !failed {
             self.failing.remove(document);
@@ -225,7 +226,8 @@ impl Refusals {
         }
     }
 
-    /// The refusals that this document is to probe: of these, those that are due. And when the next one is.
+    /// The refusals that this document has to probe, out of these: those that are due. Also returns when the next one
+    /// is.
     pub fn due<'k>(
         &self,
         document: &DocumentKey,
@@ -250,7 +252,7 @@ impl Refusals {
         (due, next)
     }
 
-    /// A document tries these again now.
+    /// Records that a document probes these now.
     pub fn begin_probe(&mut self, document: &DocumentKey, keys: &BTreeSet<RefusalKey>) {
         for key in keys {
             if let Some(entry) = self.entries.get_mut(key) {
@@ -259,7 +261,7 @@ impl Refusals {
         }
     }
 
-    /// Google refused a probe of this.
+    /// Records that Google refused a probe.
     pub fn postpone(&mut self, key: &RefusalKey, now: Timestamp) {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.probing = None;
@@ -268,7 +270,7 @@ impl Refusals {
         }
     }
 
-    /// Google does not refuse this any more, or may not.
+    /// Ends refusals, because Google does not refuse the additions any more, or may not.
     pub fn lift(&mut self, keys: &BTreeSet<RefusalKey>) {
         for key in keys {
             self.remove(key);
@@ -280,7 +282,7 @@ impl Refusals {
         self.lift(&keys);
     }
 
-    /// The directory says something new of people who are left out.
+    /// Handles a change of the directory, which may concern people who are left out.
     pub fn directory_changed(&mut self, change: &DirectoryChange) {
         if self.entries.is_empty() {
             return;
@@ -298,13 +300,13 @@ impl Refusals {
         }
     }
 
-    /// One of these mappings says something new, or a person asked for a reconcile. A refusal that nothing is known of since
-    /// the start may concern it.
+    /// Handles a change of one of these mappings, or a requested reconcile. A refusal that was not used since the start
+    /// may concern it.
     pub fn mappings_changed(&mut self, mappings: &BTreeSet<MappingKey>) {
         self.lift_where(|_, entry| entry.documents.is_empty() || !entry.mappings.is_disjoint(mappings));
     }
 
-    /// The target of a project says something new, or a person asked for a reconcile.
+    /// Handles a change of the target of a project, or a requested reconcile.
     pub fn project_changed(&mut self, project: &str) {
         self.lift_where(|key, entry| match &key.reach {
             Reach::Everywhere => entry.documents.iter().any(|document| document.project() == project),
@@ -313,7 +315,7 @@ impl Refusals {
         });
     }
 
-    /// Members that are refused on other documents of the project, each by a refusal of this reason.
+    /// Members refused for this reason on other documents of the project.
     pub fn hints(&self, document: &DocumentKey, reason: &str) -> BTreeSet<MemberKey> {
         let of_project = |reach: &Reach| matches!(reach, Reach::Document(one) if one.project() == document.project());
         let entries =
@@ -321,7 +323,7 @@ impl Refusals {
         entries.filter_map(|(key, _)| key.member.clone()).collect()
     }
 
-    /// Is another document finding out which of these members Google refuses? Then this one is planned again afterwards.
+    /// True when another document isolates some of these members. This one is then planned again afterwards.
     pub fn must_wait(&mut self, document: &DocumentKey, members: &BTreeSet<MemberKey>, now: Instant) -> bool {
         let Some(isolating) = &mut self.isolating else { return false };
         let elsewhere = isolating.document != *document && now < isolating.until;
@@ -332,7 +334,7 @@ impl Refusals {
         true
     }
 
-    /// This document is finding out which of these members Google refuses, unless another one is already.
+    /// Records that this document isolates some of these members, unless another one already does.
     pub fn isolate(&mut self, document: &DocumentKey, members: BTreeSet<MemberKey>, now: Instant) {
         let until = now + ISOLATING;
         match &mut self.isolating {
@@ -348,7 +350,7 @@ impl Refusals {
         }
     }
 
-    /// This document is done with finding out.
+    /// Records that this document has finished isolating.
     pub fn release(&mut self, document: &DocumentKey) {
         if let Some(isolating) = self.isolating.take_if(|isolating| isolating.document == *document) {
             self.lifted.extend(isolating.waiting);

@@ -1,4 +1,4 @@
-//! Outcomes become statuses: what the engine remembers, folded and put on the board.
+//! Turns outcomes into statuses: folds the engine's state and publishes the result in the status cache.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,40 +27,40 @@ use crate::status::{
 };
 use crate::store::{Counts, StoreError, Usage};
 
-/// Several outcomes within this time are folded once.
+/// Outcomes within this time are folded together.
 const COALESCE: Duration = Duration::from_millis(100);
-/// What the SCIM side knows of providers is looked at this often: it tells nobody when it changes.
+/// Interval between reads of the SCIM endpoint's statistics, which send no notifications.
 const REFRESH: Duration = Duration::from_secs(5);
-/// All statuses are folded this often, whatever was told.
+/// Interval after which all statuses are folded in any case.
 const RESYNC: Duration = Duration::from_mins(1);
-/// A status that changed is folded again after this, since what it follows from includes what it was; so is one that would
-/// say too little after a start.
+/// A changed status is folded again after this, since the previous status is an input; so is one that would be
+/// incomplete after a start.
 const SETTLES: SignedDuration = SignedDuration::from_secs(1);
-/// How many differences the status of a target shows.
+/// Largest number of differences in the status of a target.
 const SHOWN: usize = 50;
 
-/// What the SCIM side knows about a provider; the engine does not look into that room.
+/// Information of the SCIM endpoint about a provider, passed in because the engine does not depend on that module.
 #[derive(Debug, Clone, Default)]
 pub struct ProviderTraffic {
     /// The SCIM base URL.
     pub endpoint: String,
-    /// The tokens, with what is wrong with them.
+    /// The tokens, with their problems.
     pub tokens: Vec<TokenOutcome>,
-    /// The last authenticated request.
+    /// Time of the last authenticated request.
     pub last_request: Option<Timestamp>,
-    /// Which IdP the requests look like.
+    /// The IdP that the requests look like.
     pub dialect: Option<String>,
-    /// What the IdP does that the RFCs do not allow.
+    /// Deviations of the IdP from the RFCs.
     pub findings: Vec<FindingStatus>,
     /// The namespace rolecall runs in; none without a cluster.
     pub operator_namespace: Option<String>,
-    /// When something was last refused because of the quota, unless something was created since.
+    /// Time of the last refusal because of the quota, unless something was created since.
     pub quota_refused_at: Option<Timestamp>,
-    /// Its requests are answered with 503, since the stored people are those of a former provider of its name.
+    /// True when its requests are answered with 503, because the stored people belong to a former provider of its name.
     pub former: bool,
 }
 
-/// Asks for what the SCIM side knows.
+/// Returns the information of the SCIM endpoint.
 pub type TrafficSource = Arc<dyn Fn(&ProviderName) -> ProviderTraffic + Send + Sync>;
 
 pub(super) async fn follow(inner: Arc<Inner>, stop: CancellationToken) {
@@ -161,7 +161,7 @@ fn mapping(inner: &Inner, key: &MappingKey) {
             return;
         };
         if state.phase(key) == Some(MappingPhase::Orphaned) {
-            // The object is gone; what is left of it goes with the people.
+            // The object is gone; its remaining grants are removed when their people leave.
             inner.board.remove(Kind::RoleMapping, Some(key.namespace()), key.name());
             return;
         }
@@ -199,7 +199,7 @@ fn mapping(inner: &Inner, key: &MappingKey) {
                 role: path.role.clone(),
             })
             .collect();
-        // What concerns only a part of the mapping is said too: the whole-mapping reasons come first.
+        // Freezes of a part of the mapping are reported too; reasons that concern the whole mapping come first.
         let part = |names: bool, why: FreezeReason| names.then_some(why);
         let frozen = state
             .frozen
@@ -257,15 +257,15 @@ fn mapping(inner: &Inner, key: &MappingKey) {
         Item::new(metadata, spec, Status::RoleMapping(Box::new(folded.status)))
     };
     inner.board.publish(item);
-    // As it is shown: without the names of people, and cut to what the resource can hold.
+    // In the form in which it is shown: without the names of people, and cut to the limits of the resource.
     let shown = inner.board.mapping(key);
     if shown.as_ref().zip(previous.as_ref()).is_none_or(|(shown, before)| !same_mapping(shown, before)) {
         inner.state().revisits.enqueue(&StatusOf::Mapping(key.clone()), later(now, SETTLES));
     }
 }
 
-/// Notes since when something that the mapping wants on a document is lacking, or is not known. A pass that ends well
-/// leaves nothing pending behind it, but what it did not write may be lacking all the same.
+/// Records since when something that the mapping wants on a document is missing or unknown. A successful reconcile
+/// leaves nothing pending, but what it did not write may still be missing.
 fn note_lacking(
     documents: &mut [DocumentOutcome],
     known: Option<&BTreeMap<DocumentKey, Timestamp>>,
@@ -283,7 +283,7 @@ fn note_lacking(
     lacking
 }
 
-/// Which objects the freeze is about, in words.
+/// Describes the objects that caused the freeze.
 fn frozen_detail(why: Option<FreezeReason>, view: &MappingView) -> String {
     fn listed<T: ToString>(kind: &str, names: impl IntoIterator<Item = T>) -> String {
         let names: Vec<String> = names.into_iter().map(|name| name.to_string()).collect();
@@ -324,7 +324,7 @@ fn subject(view: &SubjectView) -> SubjectOutcome {
     }
 }
 
-/// The part of one mapping on one document.
+/// The outcome of one mapping on one document.
 fn outcome(
     inner: &Inner,
     state: &State,
@@ -362,7 +362,7 @@ fn outcome(
     outcome
 }
 
-/// Says what the guard holds for a mapping, and what releases it.
+/// Adds the removals that the guard holds for a mapping, and the hashes that release them.
 fn hold(state: &State, key: &MappingKey, documents: &mut [DocumentOutcome]) {
     for ((_, leavers), hash) in state.held_hashes(key) {
         for outcome in &mut *documents {
@@ -380,7 +380,7 @@ fn hold(state: &State, key: &MappingKey, documents: &mut [DocumentOutcome]) {
     }
 }
 
-/// A member as everybody may read it: people by their id, or by domain and digest.
+/// A member in the form that everybody may read: people by their id, or by domain and digest.
 pub(super) fn shown(inner: &Inner, state: &State, member: &MemberKey, subject: Option<Subject>) -> String {
     let claimed = match subject {
         Some(Subject::User(id)) => Some(id),
@@ -389,7 +389,7 @@ pub(super) fn shown(inner: &Inner, state: &State, member: &MemberKey, subject: O
     inner.store.pseudonyms().member(member.as_str(), claimed.or_else(|| state.catalog.person_with(member)))
 }
 
-/// What somebody else said, such as Google in an error, without the names of people.
+/// A foreign text, such as an error of Google, without the names of people.
 pub(super) fn quoted(inner: &Inner, state: &State, text: &str) -> String {
     let known = |address: &str| state.catalog.person_with(&MemberKey::of(&format!("user:{address}")));
     inner.store.pseudonyms().text_with(text, known).into_owned()
@@ -531,7 +531,7 @@ fn provider(inner: &Inner, name: &ProviderName, counts: Counts, usage: Usage) {
     let now = inner.clock.now();
     let previous = inner.board.provider(name);
     let mut traffic = (inner.traffic)(name);
-    // What was seen before the last start is not remembered elsewhere.
+    // Requests before the last start are recorded nowhere else.
     let seen_before = previous.as_ref().and_then(|status| Some(status.last_request_time.as_ref()?.0));
     for token in &mut traffic.tokens {
         let before = previous.iter().flat_map(|status| &status.tokens).find(|before| before.name == token.name);
@@ -545,7 +545,8 @@ fn provider(inner: &Inner, name: &ProviderName, counts: Counts, usage: Usage) {
             return;
         };
         let problem = memory.problem.clone();
-        // The endpoint looks for itself whose the people are: the status says so for as long as either of the two does.
+        // The endpoint determines the owner of the people itself: the status reports it as long as either of the two
+        // does.
         let former = memory.former || traffic.former;
         let folded = fold_provider(
             &ProviderInput {
@@ -581,7 +582,7 @@ fn provider(inner: &Inner, name: &ProviderName, counts: Counts, usage: Usage) {
     inner.board.publish(item);
 }
 
-/// How one policy stands.
+/// State of one policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum DocumentHealth {
     Unread,
@@ -595,7 +596,7 @@ pub(super) enum DocumentHealth {
 impl DocumentHealth {
     const ALL: [Self; 6] = [Self::Unread, Self::InSync, Self::Drifted, Self::Held, Self::Frozen, Self::Failed];
 
-    /// The word in the metric.
+    /// The word used in the metric.
     fn word(self) -> &'static str {
         match self {
             Self::Unread => "Pending",
@@ -609,9 +610,9 @@ impl DocumentHealth {
 }
 
 impl DocumentState {
-    /// `frozen`: the status of a mapping that has a part in it says so.
+    /// The state of the document. `frozen`: the status of a mapping with a part in it reports that.
     pub(super) fn standing(&self, frozen: bool) -> DocumentHealth {
-        // A read that shows the past is read again within seconds.
+        // An outdated read is repeated within seconds.
         let failed = self.error.as_ref().is_some_and(|(word, _)| *word != reason::STALE_READ);
         if failed || self.additions.foreign.is_some() {
             return DocumentHealth::Failed;
@@ -625,7 +626,7 @@ impl DocumentState {
         }
     }
 
-    /// What differs from what is wanted, as far as it is remembered.
+    /// The recorded differences from what is wanted.
     fn differences(&self) -> impl Iterator<Item = (DriftKind, &GrantKey, Option<Subject>)> {
         let samples = self.found.iter().flat_map(|found| &found.samples);
         let remains =
@@ -649,7 +650,7 @@ fn gauges(inner: &Inner) {
                 held[1] += found.held.grants(true).len();
             }
         }
-        // Before anything was read, and while nothing may be, they are frozen all the same.
+        // Documents that were not read, because nothing may be, count as frozen too.
         let unread = frozen.iter().filter(|document| !state.documents.contains_key(**document)).count();
         *counts.entry(DocumentHealth::Frozen).or_insert(0) += unread;
         inner.metrics.event_seq.set([], usize::try_from(state.directory_seq).unwrap_or(0));

@@ -1,4 +1,4 @@
-//! The engine upon a target in memory that is slow, wrong, or silent when it is told to be.
+//! The engine with an in-memory target that is scripted to be slow, wrong, or silent.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::target::scripted::{Fault, Scripted, error};
 use crate::target::{ErrorKind, RefusalCause, Refused};
 use crate::telemetry::Metrics;
 
-/// How long something may take on a busy machine.
+/// Timeout on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 fn okta() -> ProviderName {
@@ -52,7 +52,7 @@ fn object<T: serde::de::DeserializeOwned>(kind: &str, metadata: Value, spec: &Va
     serde_json::from_value(object).unwrap()
 }
 
-/// An engine at work on one service that the group `team` may invoke.
+/// A running engine with one service that the group `team` may invoke.
 struct Fixture {
     store: Store,
     target: Scripted,
@@ -127,7 +127,7 @@ impl Fixture {
         id
     }
 
-    /// These people are created, and join the team in one request.
+    /// Creates these people, and adds them to the team in one request.
     async fn join(&self, people: &[u8]) -> Vec<UserId> {
         let mut ids = Vec::new();
         for n in people {
@@ -144,7 +144,7 @@ impl Fixture {
         self.store.update_user::<()>(&okta(), &origin(), id, change).await.unwrap();
     }
 
-    /// Waits until the target holds these and the ledger has nothing under way.
+    /// Waits until the target has exactly these grants and the ledger has no call in progress.
     async fn settles(&self, expected: &[GrantKey]) -> Vec<LedgerRow> {
         let expected: BTreeSet<GrantKey> = expected.iter().cloned().collect();
         let begun = std::time::Instant::now();
@@ -281,7 +281,7 @@ async fn document_at_rest_is_read_and_not_written() {
     assert_eq!(fixture.target.journal().len(), writes, "what is foreign is left alone");
     fixture.target.delete(&document());
     fixture.target.create(&document());
-    // The list comes every five minutes; the read of the new resource tells first.
+    // The list is read every five minutes; the read of the new resource comes first.
     fixture.settles(&[person(1)]).await;
     assert!(fixture.engine.frozen().is_none());
     fixture.end().await;
@@ -289,7 +289,7 @@ async fn document_at_rest_is_read_and_not_written() {
 
 #[tokio::test]
 async fn mapping_is_not_ready_as_soon_as_a_new_document_of_it_cannot_be_read() {
-    // No other pass tells the mapping of it.
+    // No other reconcile updates the mapping.
     let fixture = Fixture::with_drift_interval(Duration::from_mins(5)).await;
     let inner = &fixture.engine.0;
     let key = crate::model::MappingKey::new("team", "m").unwrap();
@@ -326,7 +326,7 @@ async fn mapping_is_not_ready_as_soon_as_a_new_document_of_it_cannot_be_read() {
     inner.list_again(&document());
     let reason = || inner.state().documents.get(&second).and_then(|memory| memory.error.as_ref().map(|error| error.0));
     until("denied", &|| reason() == Some("PermissionDenied"), PATIENCE).await;
-    // Long before all is folded again, whatever was told.
+    // Long before the periodic fold of all statuses.
     let told = || ready().is_some_and(|(_, reason)| reason == "PermissionDenied");
     until("told", &told, Duration::from_secs(20)).await;
     fixture.end().await;
@@ -342,7 +342,7 @@ async fn engine_that_is_dropped_makes_no_call_any_more() {
         assert!(begun.elapsed() < PATIENCE, "no write was begun");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    // The tasks of its passes and lists end with it, also where they wait for an answer.
+    // The tasks of its reconciles and lists end with it, even while they wait for an answer.
     fixture.work.abort();
     assert!((&mut fixture.work).await.unwrap_err().is_cancelled());
     let reads = fixture.target.reads();
@@ -378,7 +378,7 @@ async fn status_of_a_younger_target_counts_nothing_of_what_an_older_one_covers()
     assert_eq!(younger.policies, Some(crate::api::PolicyCounts::default()), "{younger:?}");
     assert!(younger.drift.is_empty(), "{younger:?}");
     assert_eq!(services("b"), Some(0), "{younger:?}");
-    // Once the older one is gone, what it covered is the younger one's.
+    // Once the older one is gone, the younger one owns what it covered.
     fixture.engine.remove_target(&TargetName::new("t").unwrap()).await.unwrap();
     let begun = std::time::Instant::now();
     while services("b") != Some(1) || status("b").is_none_or(|status| status.drift.is_empty()) {

@@ -1,7 +1,7 @@
-//! Carries out the transitions of [`MappingPhase`]: the stored spec, the catalog, the documents.
+//! Carries out the transitions of [`MappingPhase`]: in the stored spec, the catalog and the documents.
 //!
-//! A mapping whose deletion was observed is remembered as terminating until nothing is claimed for it any more, over restarts
-//! too. One that is gone and that nobody saw being deleted freezes its claims.
+//! A mapping whose deletion was observed is kept as terminating until no claim of it is left, also over restarts. A
+//! mapping that is missing without an observed deletion freezes its claims.
 
 use tokio::time::Instant;
 
@@ -16,18 +16,18 @@ use crate::model::{
 use crate::store::{SpecState, StoreError, StoredSpec, UninstallMode};
 
 impl Engine {
-    /// The deletion of a mapping was observed: its claims end as its `deletionPolicy` says.
+    /// Handles the observed deletion of a mapping: its claims end according to its `deletionPolicy`.
     ///
     /// # Errors
-    /// [`StoreError`], when that cannot be remembered.
+    /// [`StoreError`], when that cannot be stored.
     pub async fn delete_mapping(&self, key: &MappingKey) -> Result<(), StoreError> {
         self.0.advance(key, PhaseEvent::DeletionObserved).await.map(drop)
     }
 
-    /// As [`Engine::delete_mapping`], by what the object said last, which may not have been in force yet.
+    /// Like [`Engine::delete_mapping`], with the last version of the object, which may not have been in force yet.
     ///
     /// # Errors
-    /// [`IntakeError`], when that cannot be remembered.
+    /// [`IntakeError`], when that cannot be stored.
     pub async fn delete_mapping_as(&self, key: &MappingKey, object: RoleMapping) -> Result<(), IntakeError> {
         let claims = ClaimDisposal::from(object.spec.deletion_policy);
         {
@@ -45,29 +45,29 @@ impl Engine {
         Ok(self.0.advance(key, |_| PhaseEvent::DeletionObserved(claims)).await.map(drop)?)
     }
 
-    /// A person approved that a mapping that is missing is taken as deleted. Nothing happens to one that is there. Answers
+    /// Handles a person's approval to treat a missing mapping as deleted. Does nothing for one that exists. Returns
     /// whether its claims end.
     ///
     /// # Errors
-    /// [`StoreError`], when that cannot be remembered.
+    /// [`StoreError`], when that cannot be stored.
     pub async fn approve_removal(&self, key: &MappingKey) -> Result<bool, StoreError> {
         let transition = self.0.advance(key, PhaseEvent::RemovalApproved).await?;
         Ok(transition.effects.contains(&PhaseEffect::Persist))
     }
 
-    /// The mapping is gone and nobody saw it being deleted: its claims freeze.
+    /// Handles a mapping that is missing without an observed deletion: its claims freeze.
     ///
     /// # Errors
-    /// [`StoreError`], when that cannot be remembered.
+    /// [`StoreError`], when that cannot be stored.
     pub async fn vanish_mapping(&self, key: &MappingKey, why: FreezeReason) -> Result<(), StoreError> {
         self.0.advance(key, |_| PhaseEvent::FoundMissing(why)).await.map(drop)
     }
 
-    /// rolecall is to go: the claims of all mappings end as `uninstall` says, the guard aside, and no mapping is taken in any
-    /// more. Answers how many mappings are not done with. To be called again until that is none.
+    /// Uninstalls rolecall: the claims of all mappings end according to `uninstall`, without the guard, and no mapping
+    /// is applied any more. Returns the number of mappings that are not finished; to be called again until that is 0.
     ///
     /// # Errors
-    /// [`StoreError`], when that cannot be remembered.
+    /// [`StoreError`], when that cannot be stored.
     pub async fn begin_uninstall(&self, uninstall: UninstallMode) -> Result<usize, StoreError> {
         let keys = {
             let mut state = self.0.state();
@@ -82,11 +82,12 @@ impl Engine {
         Ok(self.0.state().mappings.len())
     }
 
-    /// The object of a deleted mapping is let go before its claims could be ended: they are marked, and are ended all the
-    /// same as soon as that is possible. Answers how many there are; none when that was so before, or nothing ends.
+    /// Handles a deleted mapping whose finalizer is removed before its claims could end: the claims are marked, and
+    /// still end as soon as possible. Returns their number; none when they were marked before, or nothing is
+    /// terminating.
     ///
     /// # Errors
-    /// [`StoreError`], when that cannot be remembered.
+    /// [`StoreError`], when that cannot be stored.
     pub async fn defer_revocation(&self, key: &MappingKey) -> Result<Option<u64>, StoreError> {
         let one_at_a_time = self.0.intake.lock().await;
         let deferred = self.mapping_phase(key).map(|phase| phase.on(PhaseEvent::DeadlineExceeded));
@@ -100,24 +101,24 @@ impl Engine {
         Ok(Some(grants))
     }
 
-    /// Phase of a mapping; none when nothing is known of it (any more).
+    /// Phase of a mapping; none when it is not known (any more).
     #[must_use]
     pub fn mapping_phase(&self, key: &MappingKey) -> Option<MappingPhase> {
         self.0.state().phase(key)
     }
 
-    /// Does the ledger hold claims of this mapping?
+    /// True when the ledger holds claims of this mapping.
     ///
     /// # Errors
-    /// [`StoreError`], when it cannot be asked.
+    /// [`StoreError`], when the ledger cannot be read.
     pub async fn has_claims(&self, key: &MappingKey) -> Result<bool, StoreError> {
         Ok(!self.0.store.claimed_documents(key).await?.is_empty())
     }
 }
 
 impl Inner {
-    /// Takes a mapping through what happens to it: the stored spec first, then the catalog, then the documents. `event` is
-    /// told what becomes of the claims by the mapping's own word.
+    /// Applies an event to a mapping: to the stored spec first, then to the catalog, then to the documents. `event`
+    /// receives the disposal of the claims according to the mapping.
     async fn advance(
         &self,
         key: &MappingKey,
@@ -127,7 +128,7 @@ impl Inner {
         let (event, transition) = {
             let state = self.state();
             let event = match (event(state.catalog.disposal(key)), state.uninstall) {
-                // While rolecall is to go, what was said about all of it counts, also for what is deleted meanwhile.
+                // During an uninstall its mode applies to all mappings, also to those that are deleted meanwhile.
                 (PhaseEvent::DeletionObserved(_) | PhaseEvent::RemovalApproved(_), Some(uninstall)) => {
                     PhaseEvent::UninstallRequested(uninstall.into())
                 }
@@ -176,8 +177,8 @@ impl Inner {
         self.store.set_spec_state(kind::MAPPING, Some(key.namespace()), key.name(), to).await
     }
 
-    /// Asks for a turn of every document on which the ledger holds claims of this mapping: the catalog only knows those
-    /// that it reaches now.
+    /// Enqueues every document on which the ledger holds claims of this mapping, because the catalog only knows those
+    /// that the mapping currently reaches.
     pub(super) async fn enqueue_claimed(&self, key: &MappingKey) -> Result<(), StoreError> {
         let documents = self.store.claimed_documents(key).await?;
         let at = super::revocation_due_at(Instant::now());
@@ -191,7 +192,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Forgets a deleted mapping once nothing is claimed for it any more and no pass has it in its plan.
+    /// Forgets a deleted mapping once it has no claims left and no running reconcile has it in its plan.
     pub(super) async fn forget_if_done(&self, key: &MappingKey) -> Result<(), StoreError> {
         let _one_at_a_time = self.intake.lock().await;
         let over = |state: &State| state.is_terminating(key) && !state.is_planned(key);
@@ -199,7 +200,7 @@ impl Inner {
             return Ok(());
         }
         if !over(&self.state()) {
-            // A pass began meanwhile; it looks again when it ends.
+            // A reconcile started meanwhile; it checks again when it ends.
             return Ok(());
         }
         self.store.remove_pins(key).await?;
@@ -215,8 +216,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Waits no longer for a deleted mapping of which nothing is left but grants that stay until their people leave: its
-    /// target does not let it leave them behind. It is remembered as deleted, over restarts too, until the last one is gone.
+    /// Finishes a deleted mapping that only has grants left that stay until their people leave, because its target does
+    /// not permit it to leave them behind. It is kept as deleted, also over restarts, until the last one is gone.
     pub(super) async fn orphan_if_settled(&self, key: &MappingKey) -> Result<(), StoreError> {
         let _one_at_a_time = self.intake.lock().await;
         let over = |state: &State| {
@@ -249,7 +250,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Looks whether mappings that were deleted before the last end are done with.
+    /// Checks whether mappings that were deleted before the last shutdown are finished.
     pub(super) async fn forget_what_is_done(&self) -> Result<(), StoreError> {
         let ending: Vec<MappingKey> = {
             let state = self.state();

@@ -1,4 +1,4 @@
-//! The back-off that all calls of one region and kind share after a refusal for the quota.
+//! The backoff shared by all calls of one region and kind after a refusal because of the quota.
 
 use std::time::Duration;
 
@@ -7,29 +7,30 @@ use tokio::time::Instant;
 use super::lanes::{Lane, Throttled};
 use crate::target::Backoff;
 
-/// A removal is tried again soon: somebody has access meanwhile, and quota comes back by the second.
+/// A removal is retried soon: somebody has access meanwhile, and quota is refilled every second.
 const REMOVAL: Backoff =
     Backoff { floor: Duration::from_millis(500), base: Duration::from_secs(1), cap: Duration::from_secs(5) };
 
-/// No longer wait is accepted for a removal, whatever Google asks for.
+/// Longest accepted delay of a removal, whatever Google asks for.
 const REMOVAL_MAX: Duration = Duration::from_mins(1);
 
-/// A quota that was spent so long ago is full again: it is counted by the minute.
+/// A quota that was last exceeded this long ago is full again, because it is counted by the minute.
 const QUIET: Duration = Duration::from_mins(1);
 
 /// The state of one quota.
 #[derive(Debug, Default)]
 pub(super) struct Throttle {
     failures: u32,
-    /// When the last refusal came that counted.
+    /// Time of the last refusal that counted.
     last: Option<Instant>,
     opens: [Option<Instant>; 2],
-    /// How many calls at once; none: no bound of its own.
+    /// Number of concurrent calls; none: no limit of its own.
     width: Option<usize>,
 }
 
 impl Throttle {
-    /// A call was refused. Calls that were under way when another one was refused say nothing new.
+    /// Records a refused call. Calls that were already in progress when another one was refused give no new
+    /// information.
     pub fn throttled(&mut self, answer: &Throttled) {
         if self.last.is_some_and(|last| answer.begun <= last) {
             return;
@@ -43,7 +44,7 @@ impl Throttle {
         self.width = Some(1);
     }
 
-    /// A call was done. Twice as many may run at once from here on.
+    /// Records an answered call. From here on, twice as many may run concurrently.
     pub fn answered(&mut self, begun: Instant) {
         if self.last.is_some_and(|last| begun <= last) {
             return;
@@ -52,12 +53,12 @@ impl Throttle {
         self.width = self.width.and_then(|width| width.checked_mul(2)).filter(|width| *width < 64);
     }
 
-    /// When calls of this lane may be sent again.
+    /// Time at which calls of this lane may be sent again.
     pub fn opens(&self, lane: Lane) -> Option<Instant> {
         self.opens[lane as usize]
     }
 
-    /// How many calls may run at once.
+    /// Number of calls that may run concurrently.
     pub fn width(&self, now: Instant) -> usize {
         let over = self.opens(Lane::Addition).is_none_or(|opens| now > opens + QUIET);
         self.width.filter(|_| !over).unwrap_or(usize::MAX)

@@ -1,4 +1,4 @@
-//! Turns of documents: who begins one, how many there are at once, and what follows from how one ended.
+//! Attempts at documents: starts them, limits their number, and handles their results.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use super::{Inner, reconcile, sleep_until};
 use crate::model::{DocumentKey, MappingKey};
 use crate::target::ErrorClass;
 
-/// How long turns that are under way at the end may take: longer than one call to Google.
+/// Timeout of running attempts during shutdown: longer than one call to Google.
 const GRACE: Duration = Duration::from_secs(35);
 
-/// A turn that waits longer for an answer of Google leaves its place to others.
+/// Time of waiting for an answer of Google after which an attempt gives up its slot.
 const PROMPT: Duration = Duration::from_millis(150);
 
-/// A turn that fails after this time without an answer hangs.
+/// Time after which an attempt that fails without an answer counts as hanging.
 const HUNG: Duration = Duration::from_secs(2);
 
 pub(super) async fn dispatch(inner: Arc<Inner>, stop: CancellationToken) {
@@ -45,7 +45,7 @@ pub(super) async fn dispatch(inner: Arc<Inner>, stop: CancellationToken) {
 
 async fn turn(inner: Arc<Inner>, document: DocumentKey, lane: Lane) {
     let begun = Instant::now();
-    // In a task of its own: whatever goes wrong in a pass, the document gets its next turn.
+    // In a task of its own: whatever goes wrong in a reconcile, the document gets its next attempt.
     let attempt = AbortOnDropHandle::new(tokio::spawn({
         let (inner, document) = (inner.clone(), document.clone());
         async move { reconcile::run(&inner, &document, lane).await }
@@ -55,7 +55,7 @@ async fn turn(inner: Arc<Inner>, document: DocumentKey, lane: Lane) {
 }
 
 impl Inner {
-    /// Waits for Google's answer to the turn of `document`. If that takes long, others are worked on meanwhile.
+    /// Waits for Google's answer to the attempt at `document`. If that takes long, other attempts run meanwhile.
     pub(super) async fn answer_to<T>(&self, document: &DocumentKey, call: impl Future<Output = T>) -> T {
         let mut call = std::pin::pin!(call);
         if let Ok(answer) = tokio::time::timeout(PROMPT, &mut call).await {
@@ -67,7 +67,7 @@ impl Inner {
         call.await
     }
 
-    /// Takes the document whose turn is next, as soon as there is one.
+    /// Takes the next document, as soon as there is one.
     async fn next_due(&self, stop: &CancellationToken) -> Option<(DocumentKey, Lane)> {
         loop {
             let (taken, next) = {
@@ -88,7 +88,7 @@ impl Inner {
         }
     }
 
-    /// Remembers what a pass found, and when to look again.
+    /// Records the result of a reconcile, and when to run the next one.
     async fn finish(&self, document: &DocumentKey, outcome: reconcile::ReconcileOutcome, begun: Instant) {
         let now = Instant::now();
         let jitter = self.random.jitter();
@@ -119,14 +119,15 @@ impl Inner {
             if outcome.idle {
                 state.refusals.forget_document(document);
             } else {
-                // Where somebody else's member is in the way nothing can be probed, whether this turn tried or not.
+                // When a foreign member blocks the policy, nothing can be probed, whether this attempt tried or not.
                 let blocked = state.document(document).additions.foreign.is_some();
                 state.refusals.note_failure(document, outcome.error.is_some() || blocked);
             }
             let mappings = state.settle_document(document, outcome, self.clock.now());
             let ending = mappings.iter().filter(|key| state.is_terminating(key)).cloned().collect();
             state.changed_mappings.extend(mappings.iter().cloned());
-            // Also those that have nothing in its plan, or whose document could not be read: their statuses count it.
+            // Including mappings without a part in its plan, or whose document could not be read: their statuses count
+            // it.
             let reaching: Vec<MappingKey> = state.catalog.reaching(document).cloned().collect();
             state.changed_mappings.extend(reaching);
             let target = state.target_of(document);
@@ -149,7 +150,7 @@ impl Inner {
         self.changed.notify_one();
     }
 
-    /// Stores what changed about refusals, and asks for a turn of every document that a lifted one concerns.
+    /// Stores changed refusals, and enqueues every document that an ended one concerns.
     pub(super) async fn flush_refusals(&self) {
         let (unstored, lifted) = {
             let mut state = self.state();
