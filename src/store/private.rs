@@ -27,7 +27,7 @@ pub(crate) fn tighten(path: &Path) -> io::Result<()> {
     if of_others == 0 {
         return Ok(());
     }
-    tracing::warn!(path = %path.display(), "others could read or write `{}`; that is ended now", path.display());
+    tracing::warn!(path = %path.display(), "other users could read or write `{}`; removed their permissions", path.display());
     fs::set_permissions(path, Permissions::from_mode(PRIVATE))
 }
 

@@ -111,7 +111,7 @@ fn parsed<T: DeserializeOwned>(spec: &StoredSpec) -> Option<T> {
     match serde_json::from_str(&spec.json) {
         Ok(object) => Some(object),
         Err(error) => {
-            tracing::error!(%error, kind = %spec.kind, name = %spec.name, "a stored spec cannot be read; its claims stay frozen");
+            tracing::error!(%error, kind = %spec.kind, name = %spec.name, "cannot read a stored spec; its claims stay frozen");
             None
         }
     }

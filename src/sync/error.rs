@@ -19,10 +19,10 @@ pub enum EngineError {
         reason: &'static str,
     },
     /// A defect of this program.
-    #[error("the pass broke off on a fault of its own: {0}")]
+    #[error("the reconcile failed because of a defect of this program: {0}")]
     Internal(String),
     /// Google returns a version of the policy that a write of ours replaced. Nothing is concluded from it.
-    #[error("google still shows an older version of the policy; it is read again")]
+    #[error("google still returns an older version of the policy; reading it again")]
     StaleRead,
     /// The store cannot read or write. Nothing is sent to Google that was not recorded first.
     #[error("the store cannot record the step, so it is not taken: {0}")]

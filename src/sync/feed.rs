@@ -46,7 +46,7 @@ pub(super) async fn follow(inner: Arc<Inner>, from: Seq, stop: CancellationToken
                     if let Some(person) = leaver(&event.change)
                         && let Err(error) = inner.ask_claimed_for(person, &trigger).await
                     {
-                        tracing::warn!(%error, "cannot look what somebody who left has; the next look at each policy finds it");
+                        tracing::warn!(%error, "cannot look up the grants of a leaver; the next read of each policy will find them");
                     }
                     cursor = event.seq;
                 }
@@ -54,11 +54,11 @@ pub(super) async fn follow(inner: Arc<Inner>, from: Seq, stop: CancellationToken
             }
             Err(error @ StoreError::HistoryNotKept { .. }) => {
                 // The unread events may include removals: the next start reads the current directory.
-                tracing::error!(%error, reason = error.reason(), "the event log was pruned beyond what was read of it");
+                tracing::error!(%error, reason = error.reason(), "the event log was pruned beyond the last event that was read");
                 return;
             }
             Err(error) => {
-                tracing::warn!(%error, reason = error.reason(), "cannot read the event log, trying again");
+                tracing::warn!(%error, reason = error.reason(), "cannot read the event log; retrying");
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => return,

@@ -58,7 +58,7 @@ impl Inner {
         let audit = removals.iter().map(|(document, _)| self.released(document, &hash, actor)).collect();
         self.store.release_removals(removals.clone(), audit).await?;
         tracing::info!(
-            plan.hash = %hash, mapping.name = %kind.0, policies = removals.len(), "removals that were held are released"
+            plan.hash = %hash, mapping.name = %kind.0, policies = removals.len(), "released held removals"
         );
         {
             let mut queue = self.queue();

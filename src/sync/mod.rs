@@ -270,7 +270,7 @@ impl Engine {
                 // Half an engine is worse than none: the process ends, and is started again.
                 tracing::error!(
                     error = ended.err().map(tracing::field::display),
-                    "a part of the engine ended by itself"
+                    "a part of the engine stopped unexpectedly"
                 );
                 stop.cancel();
             }
@@ -284,7 +284,7 @@ async fn stop_on_leadership_loss(inner: Arc<Inner>, stop: CancellationToken) {
     tokio::select! {
         biased;
         () = inner.store.deposed() => {
-            tracing::error!(reason = reason::LEADERSHIP_LOST, "another rolecall took over the database; this one ends");
+            tracing::error!(reason = reason::LEADERSHIP_LOST, "lost the database to another rolecall; only one may use it at a time, exiting");
             stop.cancel();
         }
         () = stop.cancelled() => {}
@@ -314,7 +314,7 @@ impl Inner {
                     // It never will, and the process ends.
                     return;
                 }
-                tracing::warn!(%error, "cannot store which groups the mappings mean; nothing is granted until it works");
+                tracing::warn!(%error, "cannot store the pins of groups; nothing is granted until that succeeds");
                 tokio::time::sleep(delay).await;
                 delay = (delay * 2).min(Duration::from_secs(10));
             }

@@ -83,7 +83,7 @@ impl ReconcileOutcome {
 impl ReconcileOutcome {
     /// The outcome of a reconcile that failed because of a defect of this program.
     pub(super) fn broken(problem: &str) -> Self {
-        tracing::error!(problem, "a pass broke off");
+        tracing::error!(problem, "a reconcile failed because of a defect of this program");
         let delay = Backoff::FAILURE.cap;
         Self {
             error: Some(EngineError::Internal(problem.to_owned())),
@@ -138,7 +138,7 @@ pub(super) async fn run(inner: &Inner, document: &DocumentKey, lane: Lane) -> Re
             let delay = reconciled.retry.into_iter().flatten().min().unwrap_or_default();
             tracing::warn!(
                 target.document = %document, reason = error.reason(), attempt = failures,
-                "{document} is not in step: {error}; next try in {delay:.1?}"
+                "cannot reconcile {document}: {error}; next attempt in {delay:.1?}"
             );
             inner.metrics.syncs.inc([error.reason()]);
             reconciled.error = Some(error);

@@ -131,7 +131,7 @@ async fn look_for_abandoned(inner: &Inner) {
     let abandoned = match inner.store.abandoned().await {
         Ok(abandoned) => abandoned,
         Err(error) => {
-            tracing::warn!(%error, "cannot look for abandoned grants");
+            tracing::warn!(%error, "cannot count orphaned grants");
             return;
         }
     };

@@ -39,7 +39,7 @@ pub(super) async fn dispatch(inner: Arc<Inner>, stop: CancellationToken) {
     }
     let finished = tokio::time::timeout(GRACE, async { while turns.join_next().await.is_some() {} }).await;
     if finished.is_err() {
-        tracing::warn!("some passes did not end in time; their intents are settled at the next start");
+        tracing::warn!("some reconciles did not finish in time; their intents are settled at the next start");
     }
 }
 
@@ -135,14 +135,14 @@ impl Inner {
             (mappings, ending)
         };
         if let Err(error) = self.release_named(&mappings).await {
-            tracing::warn!(%error, "cannot store that held removals are released; the next pass tries again");
+            tracing::warn!(%error, "cannot store the release of held removals; retrying with the next reconcile");
         }
         for mapping in ending {
             if let Err(error) = self.forget_if_done(&mapping).await {
                 tracing::warn!(%error, mapping.name = %mapping, "cannot forget the deleted mapping {mapping} yet");
             }
             if let Err(error) = self.orphan_if_settled(&mapping).await {
-                tracing::warn!(%error, mapping.name = %mapping, "cannot look what is left of the deleted mapping {mapping}");
+                tracing::warn!(%error, mapping.name = %mapping, "cannot check what is left of the deleted mapping {mapping}");
             }
         }
         self.flush_refusals().await;

@@ -35,7 +35,8 @@ async fn first_of_two_processes_ends_and_says_that_the_second_took_over() {
     fixture.run_another().await;
     assert_eq!(fixture.first_ends().await, Some(3));
     let log = fixture.log();
-    let last = log.lines().find(|line| line.contains("LeadershipLost") && line.contains("only one rolecall may use it"));
+    let last =
+        log.lines().find(|line| line.contains("LeadershipLost") && line.contains("only one rolecall may use it"));
     assert!(last.is_some_and(|line| line.contains(&fixture.scim_url)), "it says which one took over: {log}");
     second_works(&mut fixture, &group, writes).await;
     fixture.agree().await;

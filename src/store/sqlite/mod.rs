@@ -92,7 +92,7 @@ impl Sqlite {
 
     fn open_file(path: String, clock: Arc<dyn Clock>) -> Result<(Self, Identity), StoreError> {
         if let Err(error) = private::create(Path::new(&path)) {
-            tracing::debug!(%error, "the database file cannot be created, or not be written");
+            tracing::debug!(%error, "cannot create the database file, or write to it");
         }
         let db = connect(&path, Role::Writer, BUSY).map_err(|error| cannot_open(&path, &error))?;
         schema::migrate(&db, &path)?;

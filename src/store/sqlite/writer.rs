@@ -121,7 +121,7 @@ pub(super) fn serve(
             });
         }
         Err(error) => {
-            tracing::warn!(reason = error.reason(), %error, requests = batch.len(), "nothing of a batch was stored");
+            tracing::warn!(reason = error.reason(), %error, requests = batch.len(), "a batch failed, and nothing of it was stored");
         }
     }
     let committed = committed.map(drop);
