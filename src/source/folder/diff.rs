@@ -1,28 +1,28 @@
-//! What a look at the folder means, given what is in force. Pure.
+//! Computes the changes of a folder, given what is in force. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{FolderChange, Known, KnownObject, Observation, Scan, ScanFailure, Suspicion};
 use crate::api::manifest::{Object, ObjectRef, Problem};
 
-/// The folder itself, where a file is named.
+/// Name used for the folder itself where a file name is expected.
 const FOLDER: &str = ".";
 
-/// The changes that a look at the folder calls for.
+/// The changes that follow from a scan of the folder.
 ///
-/// - A document that can be read is applied, whatever stands beside it in the file.
-/// - A document or file that cannot be read keeps in force what it said last, and also what vanished in the same moment as
-///   a file came that cannot be read at all: it may have been moved there.
-/// - Of two files with one object the first by path counts; the second has a problem.
-/// - What is missing is judged only when two looks in a row agree on it and no file is being written. Then it is deleted,
-///   unless the folder is missing or empty or more than half of the mappings (and more than one) are gone: that is
-///   suspicious, and stays so until nothing is missing any more.
+/// - A readable document is applied, whatever else is in its file.
+/// - An unreadable document or file keeps the former objects in force. It also keeps objects that disappeared at the
+///   moment a completely unreadable file appeared, because they may have been moved there.
+/// - Of two files with the same object the first by path counts; the second one has a problem.
+/// - Missing objects are handled only when two scans in a row agree on them and no file is being written. Then they are
+///   deleted, unless the folder is missing or empty or more than half of the mappings (and more than one) are missing:
+///   that is suspicious, and stays so until nothing is missing any more.
 #[must_use]
 pub fn diff(known: &Known, scan: &Scan) -> Vec<FolderChange> {
     judge(known, scan).0
 }
 
-/// [`diff`], and `known` as it is after it.
+/// [`diff`], which also updates `known`.
 pub fn step(known: &mut Known, scan: &Scan) -> Vec<FolderChange> {
     let (changes, next) = judge(known, scan);
     *known = next;
@@ -68,7 +68,7 @@ fn judge(known: &Known, scan: &Scan) -> (Vec<FolderChange>, Known) {
     (changes, next)
 }
 
-/// Takes in what the files say; answers which objects in force are said by none of them.
+/// Processes the content of the files; returns the objects in force that no file contains.
 fn contents(known: &Known, scan: &Scan, next: &mut Known, changes: &mut Vec<FolderChange>) -> BTreeSet<ObjectRef> {
     let Found { present, broken, named, mut troubles } = Found::of(scan);
     let mut missing = BTreeSet::new();
@@ -105,13 +105,13 @@ fn folder_trouble(error: &str, next: &mut Known, changes: &mut Vec<FolderChange>
     }
 }
 
-/// The documents of a scan, sorted by what they are good for.
+/// The documents of a scan, classified by whether they can be read.
 struct Found<'a> {
-    /// What can be read, with the first file that says it.
+    /// Readable objects, with the first file that contains each.
     present: BTreeMap<ObjectRef, (&'a str, &'a Object)>,
-    /// Files with a document that cannot be read.
+    /// Files with an unreadable document.
     broken: BTreeSet<String>,
-    /// Objects whose document cannot be read, with its file.
+    /// Objects whose document is unreadable, with its file.
     named: BTreeMap<ObjectRef, String>,
     troubles: BTreeMap<String, ScanFailure>,
 }
@@ -165,7 +165,7 @@ fn move_to(next: &mut Known, object: &ObjectRef, file: &str) {
     }
 }
 
-/// What vanished in the moment in which a file came that cannot be read at all may well be in it.
+/// Keeps objects that disappeared at the moment a completely unreadable file appeared, because they may be in it.
 fn adopt(next: &mut Known, troubles: &mut BTreeMap<String, ScanFailure>, missing: &mut BTreeSet<ObjectRef>) {
     if let Some((file, trouble)) = troubles.iter_mut().find(|(_, trouble)| trouble.fresh) {
         for object in std::mem::take(missing) {
@@ -208,7 +208,8 @@ fn report(known: &Known, troubles: BTreeMap<String, ScanFailure>, next: &mut Kno
     next.problems = troubles;
 }
 
-/// One mapping may always go, or the last one of a folder never could.
+/// True when most mappings are missing. A single one may always be deleted; otherwise the last one of a folder never
+/// could.
 fn most_mappings(missing: &BTreeSet<ObjectRef>, known: &Known) -> bool {
     let is_mapping = |object: &&ObjectRef| object.kind == "RoleMapping";
     let gone = missing.iter().filter(is_mapping).count();
@@ -216,7 +217,7 @@ fn most_mappings(missing: &BTreeSet<ObjectRef>, known: &Known) -> bool {
     gone > 1 && gone * 2 > all
 }
 
-/// Two looks agree on what is missing.
+/// Handles missing objects on which two scans agree.
 fn conclude(known: &Known, observation: &Observation, next: &mut Known, changes: &mut Vec<FolderChange>) {
     let lasting = (known.alarm.is_some() && !observation.missing.is_empty()).then_some(Suspicion::StillMissing);
     if let Some(why) = observation.why.or(lasting) {
@@ -239,7 +240,7 @@ fn conclude(known: &Known, observation: &Observation, next: &mut Known, changes:
     }
 }
 
-/// What is named by others comes first.
+/// Order of application: objects that others refer to come first.
 fn rank(object: &ObjectRef) -> u8 {
     match object.kind.as_str() {
         "Secret" => 0,

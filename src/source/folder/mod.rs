@@ -1,7 +1,7 @@
-//! A folder of manifests as a stream of changes: [`FolderScan`] reads it, [`diff`] judges what that means, [`poll`] does
-//! both about once a second.
+//! A folder of manifests as a stream of changes: [`FolderScan`] reads it, [`diff`] computes the changes, and [`poll`]
+//! runs both about once a second.
 //!
-//! Absence is judged carefully, since to delete a mapping is to take access away: see [`diff`].
+//! Missing objects are handled carefully, since deleting a mapping removes access: see [`diff`].
 
 mod diff;
 mod events;

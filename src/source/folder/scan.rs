@@ -1,4 +1,4 @@
-//! The IO edge: listing and reading the folder, with bounds.
+//! Lists and reads the folder, within limits. The only part of this module with IO.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
@@ -12,16 +12,17 @@ use sha2::{Digest, Sha256};
 use super::Scan;
 use crate::api::manifest::{LintReport, MAX_FILE_BYTES, Object, ParsedDocument, Problem, lint, parse_file};
 
-/// Most manifests in a folder.
+/// Largest number of manifests in a folder.
 pub const MAX_FILES: usize = 10_000;
-/// Most bytes of all manifests of a folder together.
+/// Largest total size of all manifests of a folder, in bytes.
 pub const MAX_TOTAL_BYTES: u64 = 64 << 20;
-/// Deepest folder below the one that is watched.
+/// Greatest depth of folders below the watched one.
 const MAX_FOLDER_DEPTH: usize = 16;
-/// Every so many looks all files are read, whatever their times say: network file systems do not always tell.
+/// Number of scans after which all files are read, whatever their timestamps: network file systems are not always
+/// accurate.
 const FULL_READ_EVERY: u64 = 60;
 
-/// What tells whether a file changed without reading it.
+/// Properties by which a change of a file is detected without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stat {
     device: u64,
@@ -49,17 +50,17 @@ struct Version {
     documents: Arc<Vec<ParsedDocument>>,
 }
 
-/// A file as it was in the last look.
+/// State of a file as of the last scan.
 #[derive(Debug)]
 struct Seen {
     stat: Option<Stat>,
-    /// What counts.
+    /// The accepted version.
     accepted: Option<Version>,
-    /// What was read last and has to be the same in the next look, or the file may be half-written.
+    /// The version read last. It must be the same in the next scan, since the file may be half-written.
     candidate: Option<Version>,
 }
 
-/// Reads a folder again and again, and parses only what changed.
+/// Reads a folder repeatedly and parses only changed files.
 #[derive(Debug)]
 pub struct FolderScan {
     folder: PathBuf,
@@ -68,25 +69,25 @@ pub struct FolderScan {
     looks: u64,
 }
 
-/// What a listing found.
+/// The result of listing the folder.
 #[derive(Default)]
 struct Listing {
     files: Vec<(String, PathBuf)>,
     problems: Vec<Problem>,
-    /// Something went away while it was listed.
+    /// True when something disappeared during the listing.
     in_motion: bool,
 }
 
 impl FolderScan {
-    /// A folder that was not read yet. Secrets are read from one namespace, which is also the namespace of those that
-    /// name none.
+    /// Creates a scan of a folder that was not read yet. Secrets are read from one namespace only, which is also the
+    /// default namespace of Secrets.
     #[must_use]
     pub fn new(folder: PathBuf, namespace: &str) -> Self {
         Self { folder, namespace: namespace.to_owned(), seen: BTreeMap::new(), looks: 0 }
     }
 
-    /// One look at the folder and all folders below it. Names that begin with a dot are left out, and links are followed:
-    /// that is how a mounted `ConfigMap` is read through its `..data`.
+    /// Scans the folder and all folders below it. Names that begin with a dot are skipped, and links are followed, so
+    /// that a mounted `ConfigMap` is read through its `..data`.
     pub fn scan(&mut self) -> Scan {
         self.looks += 1;
         let full = self.looks.is_multiple_of(FULL_READ_EVERY);
@@ -108,7 +109,7 @@ impl FolderScan {
         for (name, path) in listing.files {
             let metadata = match fs::metadata(&path) {
                 Ok(metadata) if metadata.is_file() => metadata,
-                // A folder that is called x.yaml was listed; a pipe or a device is no manifest.
+                // A folder named x.yaml was listed already; a pipe or a device is not a manifest.
                 Ok(_) => continue,
                 Err(error) if error.kind() == ErrorKind::NotFound && fs::symlink_metadata(&path).is_err() => {
                     scan.settled = false;
@@ -151,7 +152,7 @@ impl FolderScan {
 }
 
 impl Seen {
-    /// Reads the file. What was not read the same way in the look before is a candidate only.
+    /// Reads the file. Content that differs from the previous scan becomes a candidate only.
     fn look(&mut self, name: &str, path: &Path, same: bool, namespace: &str) {
         let (hash, text) = read(path);
         let last = self.candidate.take();
@@ -172,9 +173,9 @@ impl Seen {
     }
 }
 
-/// Gives Secrets that name no namespace the one they are read from, and leaves out those of others. Done before anything
-/// is known by its name: `team` and `system/team` would be two objects with one content, of which the removal of one
-/// takes away what the other says.
+/// Sets the namespace of Secrets without one, and drops Secrets of other namespaces. Done before any object is
+/// identified by name: otherwise `team` and `system/team` would be two objects with one content, and removing one would
+/// remove the content of the other.
 fn with_secrets_of(namespace: &str, file: &str, mut documents: Vec<ParsedDocument>) -> Vec<ParsedDocument> {
     documents.retain_mut(|document| {
         let Some(identity) = document.identity.as_mut().filter(|identity| identity.kind == "Secret") else {
@@ -228,7 +229,8 @@ fn is_manifest(name: &str) -> bool {
     ["yaml", "yml", "json"].iter().any(|known| end.eq_ignore_ascii_case(known))
 }
 
-/// Lists manifests below `folder`. `above` are the folders on the way here, so that a link to one of them is no loop.
+/// Lists manifests below `folder`. `above` has the folders on the path to it, so that a link to one of them does not
+/// cause a loop.
 fn list(folder: &Path, prefix: &str, above: &mut Vec<(u64, u64)>, listing: &mut Listing) {
     let problem =
         |reason, message: String| Problem::of_file(if prefix.is_empty() { "." } else { prefix }, reason, message);
@@ -290,7 +292,7 @@ fn list(folder: &Path, prefix: &str, above: &mut Vec<(u64, u64)>, listing: &mut 
     above.pop();
 }
 
-/// Lints files and folders. The files have the names in the report that they were given by.
+/// Lints files and folders. The report uses the names that were passed in.
 #[must_use]
 pub fn lint_paths(paths: &[PathBuf]) -> LintReport {
     let mut files: BTreeMap<String, Vec<ParsedDocument>> = BTreeMap::new();
