@@ -28,7 +28,7 @@ class Floor:
         if create:
             # SQLite has it since 3.43; Python may come with an older one.
             self.db.create_function("octet_length", 1, lambda text: None if text is None else len(text.encode()))
-            for migration in sorted(glob.glob(os.path.join(ROOT, "src", "store", "migrations", "*.sql"))):
+            for migration in sorted(glob.glob(os.path.join(ROOT, "src", "store", "sqlite", "migrations", "*.sql"))):
                 with open(migration, encoding="utf-8") as file:
                     self.db.executescript(file.read())
 
