@@ -1,4 +1,4 @@
-//! Without a cluster: what the folder says, brought to the controller and to the token table.
+//! The folder of manifests without a cluster: passes its events to the controller and to the token table.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,27 +18,27 @@ use crate::sync::Engine;
 
 /// The kind under which hashes of tokens are stored.
 const SECRET: &str = "Secret";
-/// How long to wait before what the store did not take is tried again.
+/// Delay before a failed write to the store is retried.
 const AGAIN: Duration = Duration::from_secs(1);
-/// How often somebody may have released what vanished, or accepted a directory.
+/// Interval between checks whether a person released missing objects, or accepted a directory.
 const TICK: Duration = Duration::from_secs(1);
 
-/// What was in force when rolecall last ran.
+/// State from when rolecall last ran.
 pub(super) struct Restored {
-    /// What the folder is compared with.
+    /// The objects with which the folder is compared.
     pub(super) known: Known,
-    /// What it lacked.
+    /// The objects that were missing.
     pub(super) missing: BTreeSet<ObjectRef>,
 }
 
 impl Restored {
-    /// The mappings that the folder lacked.
+    /// The mappings that were missing from the folder.
     pub(super) fn absent(&self) -> BTreeSet<MappingKey> {
         self.missing.iter().filter_map(mapping_key).collect()
     }
 }
 
-/// The tokens of a folder: of its providers and Secrets.
+/// The tokens of a folder, from its providers and Secrets.
 pub(super) struct FolderCredentials {
     engine: Engine,
     store: Store,
@@ -47,7 +47,7 @@ pub(super) struct FolderCredentials {
 }
 
 impl FolderCredentials {
-    /// What was in force when rolecall last ran, tokens included.
+    /// Restores the state from when rolecall last ran, including tokens.
     pub(super) fn restore(
         engine: Engine,
         store: Store,
@@ -75,7 +75,7 @@ impl FolderCredentials {
         (tokens, Restored { known, missing })
     }
 
-    /// Takes tokens and providers over from a stored spec; answers the hash of what it says.
+    /// Restores tokens and providers from a stored spec; returns the hash of its content.
     fn recall(&mut self, spec: &StoredSpec) -> Option<[u8; 32]> {
         match spec.kind.as_str() {
             SECRET => {
@@ -106,7 +106,7 @@ impl FolderCredentials {
         self.credentials.provider(name, object.spec.clone());
     }
 
-    /// Takes over what an event says about tokens, once the controller has carried it out.
+    /// Applies the token changes of an event, after the controller has handled it.
     async fn take(&mut self, event: &ResourceEvent) -> Result<(), StoreError> {
         match event {
             ResourceEvent::Applied { observed, said } => match &**said {
@@ -154,7 +154,7 @@ impl FolderCredentials {
             json,
         };
         self.store.put_spec(spec).await?;
-        // Where one is kept that named no namespace, this replaces it.
+        // A stored Secret without a namespace is replaced by this one.
         self.store.remove_spec(SECRET, None, &secret.name).await?;
         self.credentials.secret(secret.name.clone(), Ok(hashes));
         Ok(())
@@ -212,7 +212,7 @@ pub(super) async fn follow(
             () = stop.cancelled() => break,
         }
     }
-    // The loop may be waiting to send what nobody will take any more.
+    // The loop may be blocked on sending to a receiver that is gone.
     drop(batches);
     drop(controller);
     if let Err(error) = looking.await {

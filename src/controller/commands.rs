@@ -1,6 +1,7 @@
-//! What was decided on the command line and left in the store: released, accepted, uninstalled. Carried out by whoever works.
+//! Decisions made on the command line and stored in the store: release, acceptance, uninstall. Carried out by the
+//! leader.
 //!
-//! Decisions that annotations carry (`release`, `accept-group`) come with the object and are carried out by the engine.
+//! Decisions in annotations (`release`, `accept-group`) arrive with the object and are carried out by the engine.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,11 +14,11 @@ use crate::source::folder::{FolderCommand, Suspicion};
 use crate::store::{Decision, Store, StoreError, UninstallMode};
 use crate::sync::Engine;
 
-/// How often is said what is in the way.
+/// Interval between log lines about what blocks an uninstall.
 const SAY: Duration = Duration::from_secs(30);
 
-/// Lifts the freeze when somebody accepted the store. `remember`: writes down that this is the store, and answers whether
-/// that worked: whoever is started after a crash here goes on.
+/// Ends the freeze when a person accepted the store. `remember`: writes the checkpoint of this store, and returns
+/// whether that worked, so that a process started after a crash at this point continues.
 ///
 /// # Errors
 /// [`StoreError`], when the decision cannot be read or removed.
@@ -45,11 +46,11 @@ pub async fn accept_store(
 }
 
 impl Controller {
-    /// Carries out what was decided. What was not carried out because of an error is found again.
+    /// Carries out the pending decisions. One that failed because of an error is found again.
     pub(super) async fn follow_decisions(&mut self) -> Result<(), StoreError> {
         let decisions = self.store.decisions().await?;
         if !decisions.iter().any(|pending| matches!(pending.decision, Decision::Uninstall(_))) {
-            // Cancelled, or not begun: the next one is said again.
+            // Canceled, or not started: the next one is reported again.
             (self.uninstall, self.settled) = (None, false);
         }
         for pending in decisions {
@@ -62,7 +63,8 @@ impl Controller {
                 }
                 Decision::ReleasePlan(hash) => self.release_plan(hash).await?,
                 Decision::ReleaseManifests if self.suspicion == Some(Suspicion::FolderMissing) => {
-                    // Kept, it would act on whatever the folder lacks when it is back, which nobody has looked at.
+                    // If the decision was kept, it would apply to whatever the folder lacks when it is back, which
+                    // nobody has checked.
                     tracing::warn!(
                         "a release of the manifests is refused: the folder cannot be read; release again when it can"
                     );
@@ -78,7 +80,7 @@ impl Controller {
         Ok(())
     }
 
-    /// In a cluster whoever leads looks for it. Answers whether the decision is dropped.
+    /// Drops the acceptance of a folder; in a cluster the leader handles it. Returns whether the decision is dropped.
     fn refuse_acceptance(&self) -> bool {
         let folder = matches!(self.holds, Holds::Nothing(_));
         if folder {
@@ -87,16 +89,16 @@ impl Controller {
         folder
     }
 
-    /// Lets go what is held under a hash. Answers whether that is decided.
+    /// Releases the removals held under a hash. Returns whether the decision is finished.
     async fn release_plan(&self, hash: &str) -> Result<bool, StoreError> {
         if self.engine.frozen().is_some() {
-            // What is held is not known.
+            // The held removals are unknown.
             return Ok(false);
         }
         if self.engine.release_plan(hash).await? {
             tracing::info!(plan.hash = %hash, "removals that were held are released");
         } else if self.engine.is_settling() {
-            // What is held is not known again yet.
+            // The held removals are not known again yet.
             return Ok(false);
         } else {
             tracing::warn!(plan.hash = %hash, "nothing is held under this hash; the release is dropped");
@@ -104,11 +106,11 @@ impl Controller {
         Ok(true)
     }
 
-    /// Has the claims of mappings that are missing ended. A mapping that is there is left alone.
+    /// Ends the claims of missing mappings. Existing mappings are not affected.
     async fn release(&mut self, decision: &Decision, meant: impl Fn(&MappingKey) -> bool) -> Result<bool, StoreError> {
         let missing = |key: &MappingKey| self.engine.mapping_phase(key).and_then(MappingPhase::missing).is_some();
         let mut keys: BTreeSet<MappingKey> = self.engine.mappings().into_iter().filter(|key| missing(key)).collect();
-        // Also those whose last good spec cannot be read.
+        // Including those whose last valid spec cannot be read.
         keys.extend(self.absent.iter().filter(|key| self.engine.mapping_phase(key).is_none()).cloned());
         keys.retain(|key| meant(key));
         if keys.is_empty() {
@@ -125,16 +127,16 @@ impl Controller {
                 namespace: Some(key.namespace().to_owned()),
                 name: key.name().to_owned(),
             };
-            // Nobody takes it any more when the process is ending.
+            // The receiver is gone when the process is shutting down.
             let _ = forget.send(FolderCommand::Forget(keys.iter().map(object).collect())).await;
         }
         Ok(true)
     }
 
-    /// rolecall is to go: all that was granted ends, and every mapping loses the finalizer once that is so for it.
+    /// Uninstalls: all grants end, and every mapping loses the finalizer once its grants are settled.
     async fn uninstall(&mut self, uninstall: UninstallMode) -> Result<(), StoreError> {
         if self.engine.frozen().is_some() {
-            // What the ledger lacks now would stay for ever.
+            // Grants that the ledger currently lacks would stay forever.
             return Ok(());
         }
         if self.uninstall.replace(uninstall) != Some(uninstall) {

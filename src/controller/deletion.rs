@@ -17,17 +17,17 @@ use crate::sync::IntakeError;
 enum Begun {
     /// Not yet.
     No,
-    /// With what the object said about its grants then, as far as that could be read.
+    /// Carried out, with the deletion policy of the object at that time, where it could be read.
     By(Option<DeletionPolicy>),
 }
 
 /// The deletion of an object that has our finalizer.
 pub(super) struct Deletion {
     pub(super) metadata: ObjectMeta,
-    /// What it said last, where that can be read.
+    /// Its last version, where that can be read.
     object: Option<Box<RoleMapping>>,
     begun: Begun,
-    /// Removing the finalizer was tried: not again before this.
+    /// Earliest time of the next attempt to remove the finalizer.
     retry_at: Option<Instant>,
 }
 
@@ -36,20 +36,20 @@ impl Deletion {
         Self { metadata, object: None, begun: Begun::No, retry_at: None }
     }
 
-    /// Of one that nobody deleted: only the finalizer is to go.
+    /// A mapping that is not deleted and only loses its finalizer.
     pub(super) fn finalizer_only(metadata: ObjectMeta) -> Self {
         Self { begun: Begun::By(None), ..Self::new(metadata) }
     }
 
-    /// Does not try to remove the finalizer before this.
+    /// Sets the earliest time of the next attempt to remove the finalizer.
     pub(super) fn put_off(&mut self, until: Instant) {
         self.retry_at = Some(until);
     }
 
-    /// Takes in a newer version.
+    /// Updates to a newer version.
     pub(super) fn renew(&mut self, metadata: &ObjectMeta) {
         if self.metadata.resource_version != metadata.resource_version {
-            // What was refused because of the older one may be tried at once.
+            // A removal that was refused because of the older version is retried at once.
             self.retry_at = None;
         }
         self.metadata = metadata.clone();
@@ -59,15 +59,15 @@ impl Deletion {
         self.object.as_ref().map(|object| object.spec.deletion_policy)
     }
 
-    /// True when the deletion was carried out as the object says now: somebody may think better of it, which is in time
-    /// as long as the finalizer is there.
+    /// True when the deletion was carried out according to the current version: the policy can be changed as long as
+    /// the finalizer is there.
     fn is_begun(&self) -> bool {
         self.begun == Begun::By(self.policy())
     }
 }
 
 impl Controller {
-    /// The deletion of a mapping was observed.
+    /// Handles the observed deletion of a mapping.
     pub(super) async fn delete(
         &mut self,
         key: MappingKey,
@@ -78,7 +78,7 @@ impl Controller {
             return Ok(self.engine.delete_mapping(&key).await?);
         }
         if !has_finalizer(metadata) {
-            // Kept by somebody else's finalizer, or ours was stripped: what we granted is not ended by that.
+            // Kept by somebody else's finalizer, or ours was removed by hand: our grants do not end because of that.
             return self.mapping_gone(&key).await;
         }
         let deletion = self.deletions.entry(key.clone()).or_insert_with(|| Deletion::new(metadata.clone()));
@@ -86,7 +86,7 @@ impl Controller {
         self.settle(&key).await
     }
 
-    /// Takes a deleted mapping one step further, if one can be taken now.
+    /// Advances a deleted mapping by one step, if possible.
     pub(super) async fn settle(&mut self, key: &MappingKey) -> Result<(), IntakeError> {
         if self.stands_by() {
             return Ok(());
@@ -100,7 +100,7 @@ impl Controller {
             return Ok(());
         }
         let overdue = self.overdue(deletion);
-        // While everything is frozen nobody knows what the mapping has: an empty ledger may be the wrong one.
+        // While everything is frozen, the claims of the mapping are unknown: an empty ledger may be the wrong one.
         if !deletion.is_begun() && (frozen.is_none() || overdue.is_some()) && !self.begin(key).await? {
             return Ok(());
         }
@@ -117,7 +117,7 @@ impl Controller {
         Ok(())
     }
 
-    /// Has the claims ended, as the object says. Answers whether that was done.
+    /// Ends the claims according to the object. Returns whether that was done.
     async fn begin(&mut self, key: &MappingKey) -> Result<bool, IntakeError> {
         let Holds::Finalizer(finalizers, _) = &self.holds else { return Ok(false) };
         let Some(deletion) = self.deletions.get(key) else { return Ok(false) };
@@ -144,7 +144,7 @@ impl Controller {
         Ok(true)
     }
 
-    /// For how long its claims could not be ended, when that is too long.
+    /// How long its claims could not be ended, if that exceeds the deadline.
     fn overdue(&self, deletion: &Deletion) -> Option<Duration> {
         let Holds::Finalizer(_, rules) = &self.holds else { return None };
         let since = deletion.metadata.deletion_timestamp.as_ref()?.0.max(self.began);
@@ -152,7 +152,8 @@ impl Controller {
         (waited >= rules.deadline).then_some(waited)
     }
 
-    /// A mapping that could not be ended in time goes, so that nothing blocks its namespace; its claims do not.
+    /// Removes the finalizer of a mapping that could not be ended in time, so that nothing blocks its namespace. Its
+    /// claims stay.
     async fn defer(&self, key: &MappingKey, waited: Duration) -> Result<(), IntakeError> {
         let Some(grants) = self.engine.defer_revocation(key).await? else { return Ok(()) };
         tracing::warn!(

@@ -1,7 +1,7 @@
-//! Leader election, and what the cluster remembers of the store: both on one Lease in the operator's namespace.
+//! Leader election, and the cluster's checkpoint of the store: both on one Lease in the operator's namespace.
 //!
-//! The Lease only decides who works. That an ex-leader writes nothing any more is the store's doing: it refuses ledger
-//! writes of an older epoch.
+//! The Lease only decides who works. The store prevents writes of a former leader: it refuses ledger writes of an older
+//! epoch.
 
 use std::time::Duration;
 
@@ -19,34 +19,34 @@ use super::checkpoint::{self, Checkpoint, Comparison};
 use crate::api::{FIELD_MANAGER, IdentityProvider, RoleMapping};
 use crate::model::FreezeReason;
 
-/// The name of the Lease, whatever the release is called: two releases in one namespace share it.
+/// The name of the Lease, whatever the name of the release, so that two releases in one namespace share it.
 const LEASE: &str = "rolecall";
-/// How long a leader that says nothing is believed to lead, in seconds.
+/// Duration of a lease without renewal, in seconds.
 const DURATION: u64 = 15;
-/// How long before that it says that it still does, in seconds.
+/// Time before the end of the duration at which the lease is renewed, in seconds.
 const GRACE: u64 = 10;
-/// How long to wait after an error of the API server.
+/// Delay after an error of the API server.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// How many mappings are listed at once.
+/// Number of mappings per page of a list.
 const PAGE: u32 = 250;
 
 const STORE_ID: &str = "rolecall.dev/store-id";
 const HIGHEST_SEQ: &str = "rolecall.dev/highest-seq";
 const HIGHEST_AUDIT_SEQ: &str = "rolecall.dev/highest-audit-seq";
 
-/// What the Lease says of this process.
+/// Leadership of this process according to the Lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaderState {
-    /// Another leads, or nobody yet.
+    /// Another process leads, or none yet.
     Waiting,
-    /// This one leads.
+    /// This process leads.
     Leader,
-    /// This one led and does not any more. There is no way back from here.
+    /// This process led and no longer does. This state is final.
     Lost,
 }
 
-/// Campaigns for the Lease until `stop` is cancelled; a Lease that is held is given back then.
+/// Campaigns for the Lease until `stop` is cancelled, and then releases a Lease that it has.
 pub fn campaign(
     client: Client,
     namespace: String,
@@ -66,13 +66,13 @@ pub fn campaign(
                 Ok(true) => {
                     tell.send_replace(LeaderState::Leader);
                 }
-                // Somebody deleted the Lease: the next process makes another, and leads.
+                // Somebody deleted the Lease: the next process creates another one, and leads.
                 Ok(false) | Err(LeaseManagerError::NonexistentLease(_)) if led => {
                     tell.send_replace(LeaderState::Lost);
                     return;
                 }
                 Ok(false) => {}
-                // Somebody deleted it while we waited. Only a new manager makes another.
+                // Somebody deleted it while this process waited. Only a new manager creates another one.
                 Err(LeaseManagerError::NonexistentLease(_)) => {
                     match manager_of(&client, &namespace, &identity, &stop).await {
                         Some(another) => manager = another,
@@ -122,7 +122,7 @@ async fn manager_of(
     }
 }
 
-/// What the cluster remembers of the store.
+/// The checkpoint of the store in the cluster.
 #[derive(Clone)]
 pub struct ClusterCheckpoint {
     client: Client,
@@ -130,14 +130,14 @@ pub struct ClusterCheckpoint {
     leases: Api<Lease>,
 }
 
-/// What came of comparing the store with what the cluster remembers.
+/// The result of comparing the store with the checkpoint in the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compared {
-    /// Why nothing may be written.
+    /// The reason for which nothing may be written.
     pub freeze: Option<FreezeReason>,
-    /// The namespace of another rolecall whose store the providers' statuses name.
+    /// The namespace of another rolecall whose store is named in the providers' statuses.
     pub other: Option<String>,
-    /// Nothing in the cluster remembers a store.
+    /// True when the cluster has no record of any store.
     pub first: bool,
 }
 
@@ -148,9 +148,9 @@ impl ClusterCheckpoint {
         Self { leases: Api::namespaced(client.clone(), namespace), namespace: namespace.to_owned(), client }
     }
 
-    /// Compares `now` with the Lease, and where that remembers nothing, with the statuses of the `IdentityProvider`s: a
-    /// second rolecall in another namespace has a Lease of its own. Where they name none, and the store `is_new`, a
-    /// `RoleMapping` with acknowledged grants says that another one was lost.
+    /// Compares `now` with the Lease. If that has no checkpoint, compares it with the statuses of the
+    /// `IdentityProvider`s, because a second rolecall in another namespace has its own Lease. If those name no store,
+    /// and the store `is_new`, a `RoleMapping` with acknowledged grants proves that another store was lost.
     pub async fn compare(&self, now: &Checkpoint, is_new: bool) -> Result<Compared, kube::Error> {
         let lease = self.leases.get_opt(LEASE).await?;
         let annotation = |lease: &Lease, key: &str| lease.annotations().get(key).cloned();
@@ -190,7 +190,7 @@ impl ClusterCheckpoint {
         })
     }
 
-    /// Whether the status of a mapping says that Google acknowledged grants for it: then there was a store.
+    /// True when the status of a mapping has acknowledged grants, which proves that there was a store.
     async fn has_acknowledged_grants(&self) -> Result<bool, kube::Error> {
         let resource = ApiResource::erase::<RoleMapping>(&());
         let mappings: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
@@ -210,7 +210,7 @@ impl ClusterCheckpoint {
         }
     }
 
-    /// Writes down how far the store is.
+    /// Writes the position of the store.
     pub async fn write(&self, now: &Checkpoint) -> Result<(), kube::Error> {
         let patch = json!({"metadata": {"annotations": {
             STORE_ID: now.store_id.to_string(),
@@ -221,8 +221,8 @@ impl ClusterCheckpoint {
         self.leases.patch_metadata(LEASE, &params, &Patch::Merge(patch)).await.map(|_| ())
     }
 
-    /// When the rolecall of another namespace last said that it is at work; none when nobody holds the Lease there. Only
-    /// that it changes says something: the clock is another's.
+    /// Time of the last renewal by the rolecall of another namespace; none when nobody has the Lease there. Only a
+    /// change of the value is meaningful, because it is from another clock.
     pub async fn sign_of_life(&self, namespace: &str) -> Result<Option<jiff::Timestamp>, kube::Error> {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), namespace);
         let spec = leases.get_opt(LEASE).await?.and_then(|lease| lease.spec);

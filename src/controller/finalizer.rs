@@ -1,4 +1,4 @@
-//! The finalizer on a mapping, which keeps it until its claims have ended: how it is added and removed.
+//! The finalizer of mappings, which keeps a mapping until its claims have ended: adding and removing it.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,16 +15,16 @@ use crate::api::condition::reason;
 use crate::api::{FIELD_MANAGER, REVOKE_FINALIZER, RoleMapping};
 use crate::model::MappingKey;
 
-/// How long one call to the API server may take.
+/// Timeout of one call to the API server.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Why a call about finalizers failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FinalizerError {
-    /// The object is not there any more.
+    /// The object no longer exists.
     #[error("the object is not there any more")]
     NotFound,
-    /// The object has a newer version, which the watch brings.
+    /// The object has a newer version, which the watch will deliver.
     #[error("the object has a newer version")]
     Conflict,
     /// The API server refused it, or did not answer.
@@ -42,18 +42,18 @@ impl From<kube::Error> for FinalizerError {
     }
 }
 
-/// Who changes finalizers.
+/// The implementation of changes of finalizers.
 #[derive(Clone)]
 pub enum Finalizers {
     /// The API server.
     Cluster(Client),
-    /// A script of a test.
+    /// A scripted test double.
     #[cfg(test)]
     Scripted(super::tests::ScriptedFinalizers),
 }
 
 impl Finalizers {
-    /// Replaces the finalizers of the very version that was observed.
+    /// Replaces the finalizers of exactly the observed version.
     async fn set(&self, key: &MappingKey, metadata: &ObjectMeta, finalizers: &[String]) -> Result<(), FinalizerError> {
         match self {
             Self::Cluster(client) => {
@@ -71,8 +71,8 @@ impl Finalizers {
         }
     }
 
-    /// True when the definition of the kind is being deleted. Then all its objects are deleted with it, which nobody decided
-    /// for each of them. Asked anew each time: the definition is marked before its objects are.
+    /// True when the CRD of the kind is being deleted. Then all its objects are deleted with it, without a decision
+    /// about each of them. Read again each time, because the CRD is marked before its objects are.
     pub(super) async fn definition_is_deleted(&self) -> Result<bool, FinalizerError> {
         match self {
             Self::Cluster(client) => {
@@ -99,7 +99,7 @@ pub(super) fn has_finalizer(metadata: &ObjectMeta) -> bool {
     metadata.finalizers.iter().flatten().any(|finalizer| finalizer == REVOKE_FINALIZER)
 }
 
-/// What is needed of an object to change its finalizers.
+/// The part of an object that is needed to change its finalizers.
 pub(super) fn version(metadata: &ObjectMeta) -> ObjectMeta {
     ObjectMeta {
         uid: metadata.uid.clone(),
@@ -110,16 +110,17 @@ pub(super) fn version(metadata: &ObjectMeta) -> ObjectMeta {
     }
 }
 
-/// A mapping that is not taken in before it has the finalizer.
+/// A mapping that is not applied before it has the finalizer.
 pub(super) struct Wanted {
     metadata: ObjectMeta,
-    /// When adding it is tried again, if that failed. None: it is under way, or the watch brings a newer version.
+    /// Time of the next attempt to add it, if one failed. None: an attempt is in progress, or the watch will deliver a
+    /// newer version.
     retry_at: Option<Instant>,
 }
 
 impl Controller {
-    /// True when the rolecall of another namespace is at work on the same resources, and this one is frozen because of it.
-    /// Then the finalizers are the other's.
+    /// True when the rolecall of another namespace works on the same resources, and this one is frozen because of that.
+    /// Then the other one handles the finalizers.
     pub(super) fn stands_by(&self) -> bool {
         let other = match &self.holds {
             Holds::Finalizer(_, rules) => rules.other.load(Ordering::Acquire),
@@ -128,7 +129,7 @@ impl Controller {
         other && self.engine.frozen().is_some()
     }
 
-    /// Adds the finalizer. The watch brings the mapping again with it, and only then it is taken in.
+    /// Adds the finalizer. The watch then delivers the mapping again, and only then it is applied.
     pub(super) fn add_finalizer(&mut self, key: MappingKey, metadata: ObjectMeta) {
         let Holds::Finalizer(finalizers, _) = &self.holds else { return };
         let retry_at = self.stands_by().then(|| Instant::now() + RETRY);
@@ -147,7 +148,8 @@ impl Controller {
         });
     }
 
-    /// Adds the finalizer to a newer version of a mapping that waits for it: only the newest version can be changed.
+    /// Adds the finalizer to a newer version of a mapping that waits for it, because only the newest version can be
+    /// changed.
     pub(super) fn add_to_newer(&mut self, key: &MappingKey, metadata: &ObjectMeta) {
         if self.wanted.contains_key(key) && !has_finalizer(metadata) {
             self.add_finalizer(key.clone(), metadata.clone());
@@ -156,7 +158,7 @@ impl Controller {
 
     pub(super) fn not_added(&mut self, key: &MappingKey, metadata: &ObjectMeta, error: &FinalizerError) {
         let FinalizerError::Failed(error) = error else {
-            // It changed or went meanwhile; the watch brings that.
+            // It was changed or deleted meanwhile; the watch will deliver that.
             return;
         };
         tracing::warn!(
@@ -167,7 +169,7 @@ impl Controller {
             let message = format!("the finalizer {REVOKE_FINALIZER} cannot be put: {error}");
             self.report_not_in_force(key, metadata, reason::FINALIZER_REFUSED, &message);
         }
-        // Where a newer version is being tried, that one counts.
+        // If a newer version is being changed, only that attempt counts.
         if let Some(wanted) = self.wanted.get_mut(key)
             && wanted.metadata.resource_version == metadata.resource_version
         {
@@ -175,7 +177,7 @@ impl Controller {
         }
     }
 
-    /// Ends all pauses.
+    /// Ends all delays.
     #[cfg(test)]
     pub(super) fn end_pauses(&mut self) {
         for wanted in self.wanted.values_mut().filter(|wanted| wanted.retry_at.is_some()) {
@@ -187,7 +189,7 @@ impl Controller {
         self.quiet_until = None;
     }
 
-    /// Tries again to add the finalizers that could not be added.
+    /// Retries to add the finalizers that could not be added.
     pub(super) fn add_wanted(&mut self) {
         let now = Instant::now();
         let due = |wanted: &Wanted| wanted.retry_at.is_some_and(|at| at <= now);
@@ -215,7 +217,7 @@ impl Controller {
                 self.deletions.remove(key);
                 self.finalized.remove(key);
             }
-            // The watch brings the newer version.
+            // The watch will deliver the newer version.
             Err(FinalizerError::Conflict) => {}
             Err(FinalizerError::Failed(error)) => {
                 tracing::warn!(%error, mapping.name = %key, "cannot remove the finalizer from {key}; it is tried again");

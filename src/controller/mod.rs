@@ -1,11 +1,12 @@
-//! What a change of a resource means: applied, deleted, absent, released. Decided once, for a cluster and for a folder.
+//! Decides what a change of a resource means: applied, deleted, absent, released. The same for a cluster and a folder.
 //!
 //! ```text
 //! source ─► ResourceEvent ─► Controller ─► MappingPhase, stored spec, catalog (sync)
 //! command line ─► store ──────┘    └─► finalizers, statuses of what is not in force
 //! ```
 //!
-//! What only a cluster has (finalizers, deletion timestamps, another rolecall beside this one) stands behind [`Holds`].
+//! Parts that only a cluster has (finalizers, deletion timestamps, another rolecall beside this one) are behind
+//! [`Holds`].
 
 pub mod checkpoint;
 mod commands;
@@ -42,56 +43,58 @@ pub(crate) use resources::mapping_key;
 use deletion::Deletion;
 use finalizer::{FinalizerError, Wanted};
 
-/// How often is looked after what waits in a cluster: deleted mappings, decisions, finalizers that could not be added.
+/// Interval between checks of pending work: in a cluster, deleted mappings, decisions, and finalizers that could not be
+/// added.
 const TICK: Duration = Duration::from_millis(250);
-/// How long to wait before what the store did not take is tried again.
+/// Delay before a failed write to the store is retried.
 const AGAIN: Duration = Duration::from_secs(1);
-/// How long to wait before a call to the API server that failed is tried again.
+/// Delay before a failed call to the API server is retried.
 const RETRY: Duration = Duration::from_secs(2);
-/// Finalizers that are added at once.
+/// Number of finalizers that are added concurrently.
 const PARALLEL: usize = 8;
 
-/// What keeps the object of a mapping until its claims have ended.
+/// The mechanism that keeps the object of a mapping until its claims have ended.
 pub enum Holds {
-    /// A finalizer, which is there before the first grant.
+    /// A finalizer, which is added before the first grant.
     Finalizer(Finalizers, FinalizerRules),
-    /// Nothing: a folder needs none, since what its files said last is stored. Told is what the folder is to forget.
+    /// None: a folder needs no finalizer, since the last content of its files is stored. The sender tells the folder
+    /// which objects to forget.
     Nothing(mpsc::Sender<FolderCommand>),
 }
 
-/// How finalizers are handled.
+/// Rules for finalizers.
 pub struct FinalizerRules {
     /// How long a deleted mapping waits for the end of its claims.
     pub deadline: Duration,
-    /// The rolecall of another namespace is at work on the same resources, as far as known.
+    /// True when the rolecall of another namespace is known to work on the same resources.
     pub other: Arc<std::sync::atomic::AtomicBool>,
-    /// The store was the one that the cluster remembers, when this leadership began.
+    /// True when the store matched the checkpoint in the cluster at the beginning of this leadership.
     pub believed: bool,
 }
 
-/// What a controller works with.
+/// Parts that a controller works with.
 pub struct Settings {
     /// The engine.
     pub engine: Engine,
-    /// The store, for what was decided on the command line.
+    /// The store, for decisions made on the command line.
     pub store: Store,
-    /// Where statuses stand.
+    /// The statuses.
     pub cache: StatusCache,
-    /// The time.
+    /// Source of the time.
     pub clock: Arc<dyn Clock>,
-    /// True when grants may be made at all. If not, no mapping needs to be kept.
+    /// True when grants may be made at all. If not, no mapping needs a finalizer.
     pub enforces: bool,
-    /// What is counted.
+    /// Counters.
     pub metrics: ClusterMetrics,
-    /// What keeps objects.
+    /// The mechanism that keeps objects.
     pub holds: Holds,
     /// The mappings that were absent when rolecall last ran.
     pub absent: BTreeSet<MappingKey>,
-    /// Told when the source was read as a whole.
+    /// Notified when the source was read completely.
     pub loaded: oneshot::Sender<()>,
 }
 
-/// Carries out what the source of the resources and the command line say.
+/// Carries out the events of the source and the decisions of the command line.
 pub struct Controller {
     engine: Engine,
     store: Store,
@@ -102,31 +105,31 @@ pub struct Controller {
     holds: Holds,
     /// Mappings with a deletion timestamp and our finalizer.
     deletions: BTreeMap<MappingKey, Deletion>,
-    /// The mappings that have the finalizer, as last observed.
+    /// The mappings with the finalizer, as last observed.
     finalized: BTreeMap<MappingKey, ObjectMeta>,
-    /// Mappings that are not taken in before they have the finalizer.
+    /// Mappings that are not applied before they have the finalizer.
     wanted: BTreeMap<MappingKey, Wanted>,
     adding: JoinSet<(MappingKey, ObjectMeta, Result<(), FinalizerError>)>,
     permits: Arc<Semaphore>,
-    /// The API server did not answer: nothing is asked before this.
+    /// The API server did not answer: no calls are made before this time.
     quiet_until: Option<tokio::time::Instant>,
-    /// Mappings that a doubtful folder lacks.
+    /// Mappings that are missing from a suspicious folder.
     absent: BTreeSet<MappingKey>,
-    /// Why absence is not taken for deletion now, if so.
+    /// Why an absence is currently not treated as a deletion, if so.
     suspicion: Option<Suspicion>,
     listed: BTreeSet<Watched>,
     loaded: Option<oneshot::Sender<()>>,
     uninstall: Option<UninstallMode>,
-    /// It was said that all is settled.
+    /// True when the end of the uninstall was recorded.
     settled: bool,
-    /// When it was last said that nothing can be settled.
+    /// Time of the last log line that nothing can be settled.
     reported: Option<tokio::time::Instant>,
-    /// Since when deletions are observed: before, nobody could have carried them out.
+    /// Since when deletions are observed: before that, nobody could have carried them out.
     began: Timestamp,
 }
 
 impl Controller {
-    /// A controller that knows nothing yet.
+    /// Creates a controller without any state.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let began = settings.clock.now();
@@ -155,7 +158,7 @@ impl Controller {
         }
     }
 
-    /// Follows events until `stop` is cancelled or nothing sends any more.
+    /// Handles events until `stop` is cancelled or the sender is dropped.
     pub async fn follow(mut self, mut events: mpsc::Receiver<ResourceEvent>, stop: CancellationToken) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -179,7 +182,7 @@ impl Controller {
         }
     }
 
-    /// Carries one event out, as soon as the store takes it. Answers whether it is in force.
+    /// Handles one event, with retries until the store accepts it. Returns whether it is in force.
     pub async fn handle(&mut self, event: &ResourceEvent, stop: &CancellationToken) -> bool {
         while let Err(error) = self.on(event).await {
             if !matches!(error, IntakeError::Store(_)) {
@@ -245,12 +248,12 @@ impl Controller {
 
     fn load(&mut self) {
         if let Some(loaded) = self.loaded.take() {
-            // Nobody waits for it any more when the process is ending.
+            // The receiver is gone when the process is shutting down.
             let _ = loaded.send(());
         }
     }
 
-    /// Takes what waits one step further.
+    /// Advances all pending work by one step.
     pub async fn tick(&mut self) {
         if let Err(error) = self.engine.review_directories().await {
             tracing::warn!(%error, "cannot look whether the directory of a provider was accepted");
@@ -264,7 +267,7 @@ impl Controller {
                 tracing::warn!(%error, mapping.name = %key, "the deletion of {key} waits");
             }
         }
-        // Until everything was read, nobody knows what the source lacks.
+        // Before everything was read, it is unknown what the source lacks.
         if self.loaded.is_none()
             && let Err(error) = self.follow_decisions().await
         {

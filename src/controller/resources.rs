@@ -1,4 +1,4 @@
-//! Resources that are there, that cannot be read, and that are absent.
+//! Handling of resources that exist, that cannot be read, and that are absent.
 
 use std::collections::BTreeSet;
 
@@ -16,10 +16,10 @@ use crate::source::{Absence, Observed, Watched};
 use crate::status::{Item, Kind, Metadata, Status, not_taken_in};
 use crate::sync::{IntakeError, ObjectProblem, Provenance};
 
-/// Where a mapping lives whose manifest names no namespace, as with `kubectl apply`.
+/// Namespace of a mapping whose manifest has none, as with `kubectl apply`.
 const DEFAULT_NAMESPACE: &str = "default";
 
-/// The key of a mapping; none when the object is of another kind, or its name is none.
+/// The key of a mapping; none when the object is of another kind, or its name is invalid.
 pub(crate) fn mapping_key(object: &ObjectRef) -> Option<MappingKey> {
     if object.kind != "RoleMapping" {
         return None;
@@ -61,16 +61,16 @@ impl Controller {
         self.wanted.remove(&key);
         self.note(&key, metadata);
         if self.store.farewell().await?.is_some() {
-            // Nothing begins any more; those that have the finalizer are let go one after the other.
+            // Nothing new starts during an uninstall; the finalizers are removed one after the other.
             return Ok(());
         }
-        // Whatever was of that name and was deleted is another object.
+        // A deleted object of that name was another object.
         self.deletions.remove(&key);
         if has_finalizer(metadata) || !(self.enforces || self.engine.has_claims(&key).await?) {
             return self.engine.apply_mapping(object.clone(), provenance(observed)).await;
         }
         if self.engine.mapping_phase(&key) == Some(MappingPhase::Live) && !self.engine.has_claims(&key).await? {
-            // From a time when nothing was granted: what it says now is taken in with the finalizer, and not before.
+            // From a time without grants: its current version is applied with the finalizer, and not before.
             self.engine.delete_mapping(&key).await?;
         }
         self.add_finalizer(key, metadata.clone());
@@ -92,7 +92,7 @@ impl Controller {
             "CloudRunTarget" => return Ok(self.engine.remove_target(&TargetName::new(&object.name)?).await?),
             "IdentityProvider" => {
                 let name = ProviderName::new(&object.name)?;
-                // A manifest has no uid: one of the same name that comes later may be anybody's.
+                // A manifest has no uid: a later one of the same name may belong to anybody.
                 self.store.leave_directory(&name).await?;
                 return Ok(self.engine.remove_provider(&name).await?);
             }
@@ -114,7 +114,7 @@ impl Controller {
                 && self.engine.mapping_phase(&key).is_none()
                 && self.engine.has_claims(&key).await?
             {
-                // Its last good spec could not be read, or it was never stored: without it nothing would end.
+                // Its last valid spec could not be read, or was never stored: without it nothing would end.
                 self.engine.apply_mapping(object.clone(), provenance(observed)).await?;
             }
         }
@@ -125,7 +125,7 @@ impl Controller {
         self.restore_status(observed);
         self.report(observed, problems);
         if let (Some(key), Holds::Finalizer(..)) = (mapping_key(&observed.object), &self.holds) {
-            // It is not taken in, so that it needs no finalizer either.
+            // It is not applied, so it needs no finalizer either.
             self.wanted.remove(&key);
             self.note(&key, &observed.metadata);
         }
@@ -150,7 +150,7 @@ impl Controller {
 
     pub(super) async fn absent(&mut self, object: &ObjectRef, why: Absence) -> Result<(), IntakeError> {
         match (object.kind.as_str(), why) {
-            // What a doubtful folder says of others than mappings stays in force as well.
+            // Other objects than mappings stay in force as well when the folder is suspicious.
             ("IdentityProvider" | "CloudRunTarget", Absence::Doubted) => return Ok(()),
             ("IdentityProvider", Absence::NotObserved) => {
                 return Ok(self.engine.remove_provider(&ProviderName::new(&object.name)?).await?);
@@ -176,8 +176,8 @@ impl Controller {
         Ok(())
     }
 
-    /// The object is not there any more, or nothing keeps it. Its claims are being ended, or there are none, or nobody saw it
-    /// go.
+    /// Handles a mapping whose object is gone, or is no longer kept. Its claims are ending, or there are none, or its
+    /// deletion was not observed.
     pub(super) async fn mapping_gone(&self, key: &MappingKey) -> Result<(), IntakeError> {
         if self.engine.mapping_phase(key) != Some(MappingPhase::Live) {
             return Ok(());
@@ -194,7 +194,7 @@ impl Controller {
         Ok(())
     }
 
-    /// What is in force and not among the objects of a list.
+    /// The objects in force that are not in a list.
     pub(super) fn missing(&self, what: Watched, objects: &BTreeSet<ObjectRef>) -> Vec<ObjectRef> {
         let object = |kind: &str, namespace: Option<&str>, name: &str| ObjectRef {
             kind: kind.to_owned(),
@@ -218,7 +218,8 @@ impl Controller {
         known.into_iter().filter(|object| !objects.contains(object)).collect()
     }
 
-    /// Remembers whether the mapping has the finalizer, and in which version: it is removed from that one, and no older one.
+    /// Records whether the mapping has the finalizer, and in which version: it is removed from that version, and no
+    /// older one.
     fn note(&mut self, key: &MappingKey, metadata: &ObjectMeta) {
         if has_finalizer(metadata) {
             self.wanted.remove(key);
@@ -234,7 +235,8 @@ impl Controller {
         }
     }
 
-    /// Where the status of an object goes on from is what its source shows; what that lacks is written again.
+    /// Restores the status shown by the source, from which the status continues. What is missing there is written
+    /// again.
     fn restore_status(&self, observed: &Observed) {
         let Some(status) = &observed.status else { return };
         let (object, metadata) = (&observed.object, &observed.metadata);
@@ -262,19 +264,19 @@ impl Controller {
         });
         match serde_json::from_value::<Item>(item) {
             Ok(item) => self.cache.seed(item),
-            // It will be written anew.
+            // It will be written again.
             Err(error) => {
                 tracing::debug!(%error, object = %observed.object, "the status in the cluster cannot be read");
             }
         }
     }
 
-    /// True when the object is in force. If it is not and is being deleted, it has no status any more.
+    /// True when the object is in force. If it is not, and is being deleted, it no longer has a status.
     fn is_in_force(&self, object: &ObjectRef) -> bool {
         mapping_key(object).is_none_or(|key| self.engine.mapping_phase(&key).is_some())
     }
 
-    /// Says what is wrong with an object: what it said last stays in force.
+    /// Reports the problems of an object: its last valid version stays in force.
     fn report(&self, observed: &Observed, problems: &[Problem]) {
         let object = &observed.object;
         let Some(first) = problems.first() else { return };
@@ -314,7 +316,7 @@ impl Controller {
         }
     }
 
-    /// Says of a mapping that is not in force why it is not.
+    /// Reports why a mapping is not in force.
     pub(super) fn report_not_in_force(
         &self,
         key: &MappingKey,

@@ -1,4 +1,4 @@
-//! The controller upon lists of events, a store file and a target in memory.
+//! Tests of the controller with scripted events, a store file and an in-memory target.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -21,12 +21,12 @@ use crate::store::{Decision, MemberChange, NewGroup, NewUser, Origin};
 use crate::sync::{EngineConfig, ProviderTraffic, Scripted};
 use crate::telemetry::Metrics;
 
-/// How long something may take on a busy machine.
+/// Timeout on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// How long a deleted mapping waits for the end of its claims, here.
+/// Finalizer deadline in these tests.
 const DEADLINE: Duration = Duration::from_mins(10);
 
-/// Finalizers that answer as they are told, and remember what they were asked: version and finalizers.
+/// Scripted finalizers, which record the changes: version and finalizers.
 #[derive(Clone, Default)]
 pub struct ScriptedFinalizers(Arc<Mutex<Script>>);
 
@@ -52,7 +52,7 @@ impl ScriptedFinalizers {
         self.0.lock().unwrap().answers.push_back(answer);
     }
 
-    /// Which versions were changed, each with `+` when the finalizer was added and `-` when it was removed.
+    /// The changed versions, each with `+` when the finalizer was added and `-` when it was removed.
     fn calls(&self) -> Vec<String> {
         let mark = |all: &[String]| if all.iter().any(|one| one == REVOKE_FINALIZER) { "+" } else { "-" };
         self.0.lock().unwrap().calls.iter().map(|(version, all)| format!("{}{version}", mark(all))).collect()
@@ -72,7 +72,7 @@ fn reference(kind: &str, name: &str) -> ObjectRef {
     ObjectRef { kind: kind.to_owned(), namespace, name: name.to_owned() }
 }
 
-/// A mapping as its source has it. `version`: its resource version; none in a folder.
+/// A mapping as its source delivers it. `version`: its resource version; none in a folder.
 fn mapping(version: Option<&str>, change: &dyn Fn(&mut Value)) -> (Box<Observed>, Box<Object>) {
     let mut metadata = json!({"name": "m", "namespace": "team"});
     if let Some(version) = version {
@@ -148,7 +148,7 @@ impl Fixture {
         Self::new(false).await
     }
 
-    /// One person in the group that the mapping names, one service, and an engine at work.
+    /// A fixture with one person in the group of the mapping, one service, and a running engine.
     async fn new(cluster: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new("2027-01-31T12:00:00Z".parse().unwrap()));
@@ -250,7 +250,7 @@ impl Fixture {
         }
     }
 
-    /// As if the pauses after what failed were over.
+    /// Advances past all retry delays.
     async fn pass(&mut self) {
         self.controller.end_pauses();
         self.controller.tick().await;
@@ -323,7 +323,7 @@ async fn finalizer_is_added_to_the_newest_version_although_only_the_status_chang
     fixture.on(ResourceEvent::Restated(mapping(Some("2"), &|_| {}).0)).await;
     fixture.added().await;
     assert_eq!(fixture.finalizers.calls(), ["+1", "+2"]);
-    // One that cannot be read does not get it.
+    // An unreadable object does not get it.
     let problems = vec![Problem::of_file("m", "InvalidManifest", "no".to_owned())];
     fixture.on(ResourceEvent::Rejected { observed: mapping(Some("3"), &|_| {}).0, problems }).await;
     fixture.on(ResourceEvent::Restated(mapping(Some("4"), &|_| {}).0)).await;
@@ -363,7 +363,7 @@ async fn mapping_that_goes_without_an_observed_deletion_freezes_where_it_has_cla
     let missing = Some(MappingPhase::Missing(FreezeReason::MappingVanished));
     let gone = || ResourceEvent::Absent { object: reference("RoleMapping", "m"), why: Absence::NotObserved };
     let unlisted = || ResourceEvent::Listed { what: Watched::RoleMappings, objects: BTreeSet::new() };
-    // Its finalizer was stripped, and somebody else's keeps it.
+    // Our finalizer was removed by hand, and somebody else's keeps the object.
     let stripped = || {
         deletion(mapping(Some("2"), &|value| {
             deleted(value);
@@ -384,7 +384,7 @@ async fn mapping_that_goes_without_an_observed_deletion_freezes_where_it_has_cla
         fixture.on(event()).await;
         assert_eq!(fixture.phase(), missing, "{what}");
         assert_eq!(fixture.finalizers.calls().len(), usize::from(definition_is_deleted), "{what}");
-        // It is released: what is missing ends.
+        // It is released: the missing mapping ends.
         fixture.store.put_decision(Decision::ReleaseMapping(key()), fixture.clock.now()).await.unwrap();
         fixture.controller.tick().await;
         assert!(fixture.store.decisions().await.unwrap().is_empty(), "{what}");
@@ -468,7 +468,7 @@ async fn file_that_is_removed_revokes_and_one_that_a_doubtful_folder_lacks_freez
     fixture.on(ResourceEvent::Suspicious(None)).await;
     fixture.on(ResourceEvent::Recovered(reference("RoleMapping", "m"))).await;
     assert_eq!(fixture.phase(), Some(MappingPhase::Live));
-    // Released while it is there: nothing happens to it.
+    // Released while it exists: nothing happens to it.
     let release = || fixture.store.put_decision(Decision::ReleaseManifests, fixture.clock.now());
     release().await.unwrap();
     fixture.controller.tick().await;
@@ -519,7 +519,7 @@ async fn uninstall_is_done_when_every_claim_and_every_finalizer_is_gone_and_says
     fixture.controller.tick().await;
     assert!(done(&fixture).await);
     assert_eq!(fixture.finalizers.calls(), ["-1"]);
-    // One that is applied meanwhile is not taken in.
+    // A mapping applied meanwhile does not take effect.
     fixture.on(applied(mapping(Some("9"), &|_| {}))).await;
     assert_eq!(fixture.phase(), None);
     fixture.end().await;

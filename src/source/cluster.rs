@@ -1,7 +1,7 @@
-//! Watches of a cluster: what its API server says about our resources, the namespaces' labels and the token Secrets.
+//! Watches of a cluster: observes our resources, the labels of namespaces and the token Secrets through the API server.
 //!
-//! `kube::runtime::watcher` resumes after dropped connections, restarts and expired versions. What is new after such a
-//! gap comes as [`ResourceEvent::Listed`]: whatever is known and not in that list went while nobody looked.
+//! `kube::runtime::watcher` resumes after dropped connections, restarts and expired versions. Changes during such a gap
+//! arrive as [`ResourceEvent::Listed`]: known objects that are missing from that list disappeared during the gap.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
@@ -26,39 +26,39 @@ use crate::api::manifest::{Object, ObjectRef, Problem, SecretData, read_object};
 use crate::api::{CloudRunTarget, FIELD_MANAGER, IdentityProvider, RoleMapping};
 use crate::source::{Absence, Observed, ResourceEvent, Watched};
 
-/// How long one watch call lasts, in seconds: a connection that died without a word is noticed 5 s after that.
+/// Duration of one watch call, in seconds: a connection that died silently is detected 5 s after that.
 const WATCH_SECONDS: u32 = 30;
-/// How long to wait before a watch that is refused is begun anew.
+/// Delay before a refused watch is started again.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// How long a Secret that could be read and is refused now stays in force: an API server that has just started refuses what
-/// it has not read its rules for.
+/// How long a Secret stays in force that could be read before and is refused now. An API server that has just started
+/// refuses requests until it has loaded its RBAC rules.
 const REFUSED: Duration = Duration::from_mins(1);
 
-/// The place that is stored as the origin of a resource.
+/// The origin that is stored for resources of a cluster.
 const ORIGIN: &str = "cluster";
-/// Longest name of a field manager that is kept; the API server admits no longer one.
+/// Longest stored name of a field manager; the API server permits no longer one.
 const MANAGER_LENGTH: usize = 128;
 
-/// Why a Secret gives nothing.
+/// Why a Secret is not available.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecretAbsence {
-    /// There is none of that name.
+    /// There is no Secret of that name.
     NotFound,
-    /// The API server does not let us read it.
+    /// The API server does not permit reading it.
     Forbidden,
 }
 
-/// What the watch of a Secret saw.
+/// A change observed by the watch of a Secret.
 #[derive(Debug, Clone)]
 pub enum SecretChange {
     /// It has this data.
     Data(SecretData),
-    /// It gives nothing.
+    /// It is not available.
     Absent {
-        /// Which.
+        /// The name.
         name: String,
-        /// Why.
+        /// The reason.
         why: SecretAbsence,
     },
 }
@@ -67,7 +67,7 @@ fn config() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_SECONDS)
 }
 
-/// Follows one kind until `stop` is cancelled or nobody listens any more.
+/// Watches one kind until `stop` is cancelled or the receiver is dropped.
 pub async fn follow(client: Client, what: Watched, changes: mpsc::Sender<ResourceEvent>, stop: CancellationToken) {
     let custom = |resource: ApiResource| {
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
@@ -101,7 +101,7 @@ async fn objects(
     stop: CancellationToken,
 ) {
     let mut listed = BTreeSet::new();
-    // What each object said when it was last looked at. A list is looked at as a whole: it begins anew.
+    // Fingerprint of each object as of its last event. Cleared at the start of a list, which is processed as a whole.
     let mut said: BTreeMap<ObjectRef, [u8; 32]> = BTreeMap::new();
     loop {
         let event = tokio::select! {
@@ -156,7 +156,7 @@ async fn namespaces(
         let change = match event {
             None => return,
             Some(Err(error)) => ResourceEvent::Failing { what, problem: explain(&error) },
-            // A namespace goes when all in it is gone: there is nothing left that its labels could delegate to.
+            // A namespace is deleted when it is empty: there is nothing left that its labels could delegate to.
             Some(Ok(Event::Init | Event::Delete(_))) => continue,
             Some(Ok(Event::InitApply(object) | Event::Apply(object))) => ResourceEvent::NamespaceLabels {
                 name: object.name_any(),
@@ -170,7 +170,7 @@ async fn namespaces(
     }
 }
 
-/// Follows the Secrets whose names are `wanted`, each by its name alone: nothing else of the namespace is read.
+/// Watches the Secrets whose names are `wanted`, each by its own name: no other Secret of the namespace is read.
 pub async fn follow_secrets(
     client: Client,
     namespace: String,
@@ -245,8 +245,8 @@ async fn follow_secret(
                     "the API server does not let rolecall read the Secret {name}: name it in the chart's value `secrets`"
                 );
                 if !matches!(error, watcher::Error::InitialListFailed(_)) {
-                    // A watch that goes on would not say again what the Secret has; a new list does. It begins without the
-                    // pauses that the old one had come to.
+                    // A watch that continues would not deliver the Secret again; a new list does. It starts without the
+                    // backoff that the old one had reached.
                     tokio::time::sleep(AGAIN).await;
                     events.set(open());
                 }
@@ -282,7 +282,7 @@ fn is_forbidden(error: &watcher::Error) -> bool {
     }
 }
 
-/// The error with its causes, which the outermost one leaves out.
+/// The error with its causes, which its own message omits.
 fn explain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -301,12 +301,12 @@ fn reference(kind: &str, object: &DynamicObject) -> ObjectRef {
     ObjectRef { kind: kind.to_owned(), namespace: object.namespace(), name: object.name_any() }
 }
 
-/// SHA-256 over all that an object says: all of it but the status, the version and who manages which field.
+/// SHA-256 over the content of an object: all of it except the status, the version and the managed fields.
 fn fingerprint(object: &DynamicObject) -> [u8; 32] {
     let metadata = ObjectMeta { managed_fields: None, resource_version: None, ..object.metadata.clone() };
     let data = object.data.as_object();
     let data: Vec<_> = data.into_iter().flatten().filter(|(field, _)| field.as_str() != "status").collect();
-    // Maps with text keys, which always can be written.
+    // Serialization cannot fail: values of these types are maps with text keys.
     Sha256::digest(serde_json::to_vec(&(&object.types, metadata, data)).unwrap_or_default()).into()
 }
 
@@ -324,7 +324,8 @@ fn observe(kind: &str, mut object: DynamicObject) -> (Observed, DynamicObject) {
     (observed, object)
 }
 
-/// Reads an object by the same schema, defaults and rules as a manifest: what an older CRD let in is found here.
+/// Reads an object by the same schema, defaults and rules as a manifest, so that objects admitted by an older CRD are
+/// detected.
 fn event_of(kind: &str, object: DynamicObject) -> ResourceEvent {
     let (observed, object) = observe(kind, object);
     let said = read(&observed.object, &object);
@@ -333,7 +334,7 @@ fn event_of(kind: &str, object: DynamicObject) -> ResourceEvent {
             tracing::warn!("{problem}");
         }
     }
-    // A provider or target that somebody's finalizer keeps is in force until it is gone.
+    // A provider or target that is kept by somebody's finalizer is in force until it is gone.
     let is_deleted = kind == "RoleMapping" && observed.metadata.deletion_timestamp.is_some();
     let observed = Box::new(observed);
     match said {
@@ -346,7 +347,7 @@ fn event_of(kind: &str, object: DynamicObject) -> ResourceEvent {
     }
 }
 
-/// The field manager of the newest change, among those that do not write subresources only and are not rolecall.
+/// The field manager of the newest change that did not only concern subresources and was not made by rolecall.
 fn last_writer(entries: Vec<ManagedFieldsEntry>) -> Option<String> {
     let candidates = entries.into_iter().filter(|entry| entry.subresource.as_deref().unwrap_or_default().is_empty());
     let newest = candidates
@@ -446,7 +447,8 @@ mod tests {
             Event::Apply(edited.clone()),
             Event::Delete(edited.clone()),
             Event::Apply(edited.clone()),
-            // One that lacks the finalizer is told of in each version, since it is put on the newest.
+            // Each version of a mapping without the finalizer is reported, since the finalizer is added to the newest
+            // one.
             Event::Apply(bare.clone()),
             Event::Apply(bare),
             Event::Apply(deleted),

@@ -1,4 +1,4 @@
-//! What a source says about the resources, whichever source it is.
+//! Events that a source emits about resources, common to all sources.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::folder::Suspicion;
 use crate::api::manifest::{Object, ObjectRef, Problem};
 
-/// What is watched as a whole.
+/// Kinds that are watched as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Watched {
     /// `IdentityProvider`s.
@@ -23,10 +23,10 @@ pub enum Watched {
 }
 
 impl Watched {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 4] = [Self::IdentityProviders, Self::CloudRunTargets, Self::RoleMappings, Self::Namespaces];
 
-    /// As the API calls it.
+    /// The name in the API.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -47,20 +47,20 @@ impl fmt::Display for Watched {
 /// An object as its source has it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Observed {
-    /// Which object.
+    /// The object's identity.
     pub object: ObjectRef,
     /// Its metadata, without `managedFields`; empty where the source keeps none.
     pub metadata: ObjectMeta,
     /// Its status, null when it has none; none where the source keeps no statuses.
     pub status: Option<Value>,
-    /// The file it stands in, or a word for a cluster.
+    /// The file it is in, or a fixed word for a cluster.
     pub origin: String,
-    /// Field manager or file that wrote it last, as far as known.
+    /// Field manager or file that wrote it last, where known.
     pub written_by: Option<String>,
 }
 
 impl Observed {
-    /// An object that a file says or said.
+    /// An object that is or was in a file.
     #[must_use]
     pub fn in_file(object: ObjectRef, file: &str) -> Self {
         Self {
@@ -73,75 +73,76 @@ impl Observed {
     }
 }
 
-/// Why an object is not there.
+/// Why an object is absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Absence {
-    /// The API server has it no more. Nothing is known of who deleted it, and when.
+    /// The API server no longer has it. Who deleted it, and when, is not known.
     NotObserved,
-    /// It is missing from a folder that nobody can take at its word.
+    /// It is missing from a folder that is suspicious.
     Doubted,
 }
 
-/// What a source observed, in the order of each kind. A deletion that was observed is never confused with an absence.
+/// An observation of a source, in order for each kind. An observed deletion is never confused with an absence.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ResourceEvent {
-    /// An object is there: a new one, or one that says something new.
+    /// An object exists: a new one, or one with new content.
     Applied {
-        /// Where and how it stands.
+        /// The object's metadata and origin.
         observed: Box<Observed>,
-        /// What it says.
+        /// Its content.
         said: Box<Object>,
     },
-    /// An object is there and cannot be read: what it said last stays in force.
+    /// An object exists but cannot be read: its last valid version stays in force.
     Rejected {
-        /// Where and how it stands.
+        /// The object's metadata and origin.
         observed: Box<Observed>,
-        /// What is wrong with it.
+        /// Its problems.
         problems: Vec<Problem>,
     },
-    /// Somebody deletes the object: it has a deletion timestamp, or its file was removed while the rest of the folder stands.
+    /// Somebody deletes the object: it has a deletion timestamp, or its file was removed from an otherwise complete
+    /// folder.
     DeletionRequested {
-        /// Where and how it stands, or stood.
+        /// The object's metadata and origin.
         observed: Box<Observed>,
-        /// What it says, where the source still has it and it can be read.
+        /// Its content, where the source still has it and it can be read.
         said: Option<Box<Object>>,
-        /// What is wrong with it.
+        /// Its problems.
         problems: Vec<Problem>,
     },
-    /// An object says what it said before: only its status was written, or nothing at all.
+    /// An object with unchanged content: only its status was written, or nothing at all.
     Restated(Box<Observed>),
-    /// An object that was rejected or absent says again what it said last.
+    /// An object that was rejected or absent is back with its last content.
     Recovered(ObjectRef),
-    /// An object is not there, and nobody saw it being deleted.
+    /// An object is absent, and its deletion was not observed.
     Absent {
-        /// Which.
+        /// The object.
         object: ObjectRef,
-        /// Why.
+        /// The reason.
         why: Absence,
     },
-    /// All objects of a kind were listed. What is not among them is absent.
+    /// All objects of a kind were listed. An object that is not among them is absent.
     Listed {
-        /// Which kind.
+        /// The kind.
         what: Watched,
-        /// All there are; empty for namespaces, of which nothing is concluded.
+        /// All existing objects; empty for namespaces, of which absences are ignored.
         objects: BTreeSet<ObjectRef>,
     },
     /// A namespace has these labels; none when it is gone.
     NamespaceLabels {
-        /// Which.
+        /// The namespace.
         name: String,
         /// Its labels.
         labels: BTreeMap<String, String>,
     },
-    /// A watch does not work; what it said last stays in force, and it is tried again.
+    /// A watch failed; its last state stays in force, and it is retried.
     Failing {
-        /// Which.
+        /// The watched kind.
         what: Watched,
-        /// What the API server or the network said.
+        /// The error of the API server or the network.
         problem: String,
     },
-    /// Whether absence is taken for deletion: none when it is.
+    /// Whether absences are treated as deletions: none when they are.
     Suspicious(Option<Suspicion>),
-    /// The source was read as a whole: what it lacks is known from here on.
+    /// The source was read completely: from here on, absences are known.
     Loaded,
 }

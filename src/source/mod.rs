@@ -1,4 +1,4 @@
-//! Where the resources come from: a cluster's API server, or a folder of manifests. Both say what they observe as
+//! Sources of resources: a cluster's API server, or a folder of manifests. Both emit their observations as
 //! [`ResourceEvent`]s.
 
 pub mod cluster;

@@ -158,7 +158,7 @@ async fn uninstall_goes_on_with_mappings_that_changed_while_their_finalizer_was_
     let rules = with_rules(&fixture, less).await;
     let said = fixture.pod.exec(&["uninstall", "--revoke", "--timeout", "1"]).await.refused();
     assert!(said.contains("not settled yet"), "{said}");
-    fixture.pod.says("cannot take the finalizer off checkout/team").await;
+    fixture.pod.says("cannot remove the finalizer from checkout/team").await;
     // Somebody else changed the object between the read and the write, like any writer of its status does.
     fixture
         .admin()

@@ -21,14 +21,14 @@ pub use events::Translation;
 pub use poll::{FolderCommand, PollOptions, poll};
 pub use scan::{FolderScan, MAX_FILES, MAX_TOTAL_BYTES, lint_paths};
 
-/// What one look at the folder found.
+/// The result of one scan of the folder.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Scan {
     /// Why the folder itself cannot be read, if so.
     pub missing: Option<String>,
-    /// Could everything below the folder be listed? If not, nothing is concluded from absence.
+    /// True when everything below the folder could be listed. If not, absences are ignored.
     pub complete: bool,
-    /// Is every file as it was in the look before? A file that is still being written is not judged.
+    /// True when every file is as it was in the scan before. A file that is still being written is not processed.
     pub settled: bool,
     /// The manifests by path relative to the folder, with `/` between the parts.
     pub files: BTreeMap<String, Arc<Vec<ParsedDocument>>>,
@@ -37,24 +37,24 @@ pub struct Scan {
 /// An object that is in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownObject {
-    /// The file that said it last.
+    /// The last file that contained it.
     pub file: String,
-    /// [`Object::hash`] of what is in force; none when it is to be applied again as soon as it is read.
+    /// [`Object::hash`] of the version in force; none when it is to be applied again as soon as it can be read.
     pub hash: Option<[u8; 32]>,
 }
 
-/// What is in force, and what the looks so far have found.
+/// What is in force, and the findings of the scans so far.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Known {
     /// The objects in force.
     objects: BTreeMap<ObjectRef, KnownObject>,
     /// The files with problems.
     problems: BTreeMap<String, ScanFailure>,
-    /// The last look's idea of what is missing: it must be confirmed by the next one.
+    /// The missing objects of the last scan, which the next one has to confirm.
     observed: Option<Observation>,
-    /// Why nothing is deleted, once it was suspicious.
+    /// The suspicion, while nothing is deleted because of one.
     alarm: Option<(Suspicion, BTreeSet<ObjectRef>)>,
-    /// Was a first judgement made?
+    /// True when the first scan was processed.
     loaded: bool,
 }
 
@@ -62,9 +62,9 @@ pub struct Known {
 struct ScanFailure {
     problems: Vec<Problem>,
     keeps: BTreeSet<ObjectRef>,
-    /// Is there a document whose object cannot even be named?
+    /// True when a document exists whose object cannot even be identified.
     anonymous: bool,
-    /// Did that begin after the last judgement?
+    /// True when that started after the last processed scan.
     fresh: bool,
 }
 
@@ -76,7 +76,8 @@ struct Observation {
 }
 
 impl Known {
-    /// What was in force when rolecall last ran. `frozen`: the folder was suspicious then, and nobody released it.
+    /// Restores the state from when rolecall last ran. `frozen`: the folder was suspicious then, and nobody released
+    /// it.
     #[must_use]
     pub fn new(objects: BTreeMap<ObjectRef, KnownObject>, frozen: bool) -> Self {
         let alarm = frozen.then(|| (Suspicion::StillMissing, BTreeSet::new()));
@@ -89,33 +90,34 @@ impl Known {
         &self.objects
     }
 
-    /// Is the folder suspicious?
+    /// True when the folder is suspicious.
     #[must_use]
     pub fn is_suspicious(&self) -> bool {
         self.alarm.is_some()
     }
 
-    /// Somebody confirmed that these objects are to go, or ended them otherwise: their absence is no news any more.
+    /// Forgets objects whose removal a person confirmed, or that ended otherwise, so that they no longer count as
+    /// missing.
     pub fn forget(&mut self, objects: &BTreeSet<ObjectRef>) {
         self.objects.retain(|object, _| !objects.contains(object));
     }
 }
 
-/// Why absence in the folder is not taken for deletion.
+/// Why an absence in the folder is not treated as a deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Suspicion {
     /// The folder cannot be read.
     FolderMissing,
-    /// There is no manifest in it.
+    /// There is no manifest in the folder.
     FolderEmpty,
-    /// More than half of the mappings, and more than one, are gone at once.
+    /// More than half of the mappings, and more than one, disappeared at once.
     MostMappingsGone,
-    /// It was suspicious, and a part is still missing.
+    /// The folder was suspicious, and some objects are still missing.
     StillMissing,
 }
 
 impl Suspicion {
-    /// What is the case, for a message.
+    /// The reason, for a message.
     #[must_use]
     pub fn message(self) -> &'static str {
         match self {
@@ -127,50 +129,50 @@ impl Suspicion {
     }
 }
 
-/// What the engine is to do. Those of one look come together, in an order in which what is named stands before what
-/// names it.
+/// A change for the engine. The changes of one scan are sent together, in an order in which objects come before those
+/// that refer to them.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FolderChange {
-    /// The object is new, changed, or said by another file than before.
+    /// The object is new, changed, or moved to another file.
     Apply {
-        /// What the manifest says, with defaults.
+        /// The content of the manifest, with defaults.
         object: Box<Object>,
-        /// Where it stands.
+        /// The file.
         file: String,
         /// [`Object::hash`].
         hash: [u8; 32],
     },
-    /// The file has problems. What it last said stays in force.
+    /// The file has problems. Its last valid content stays in force.
     Unreadable {
-        /// Which file.
+        /// The file.
         file: String,
-        /// All of them.
+        /// All of its problems.
         problems: Vec<Problem>,
         /// The objects that stay in force because of that.
         keeps: BTreeSet<ObjectRef>,
     },
-    /// The file has no problems any more, or is gone.
+    /// The file no longer has problems, or is gone.
     Readable {
-        /// Which file.
+        /// The file.
         file: String,
     },
-    /// The object's file or document was removed: a mapping is revoked.
+    /// The object's file or document was removed: the grants of a mapping are revoked.
     Deleted {
-        /// Which object.
+        /// The object.
         object: ObjectRef,
-        /// Where it stood last.
+        /// The last file that contained it.
         file: String,
     },
-    /// Too much is missing to be meant: everything freezes and nothing is deleted until all is back or the removal is
-    /// confirmed.
+    /// More objects are missing than is plausible: everything freezes and nothing is deleted until all are back or the
+    /// removal is confirmed.
     Suspicious {
-        /// What is suspicious.
+        /// The suspicion.
         why: Suspicion,
-        /// The objects in force that are not in the folder.
+        /// The objects in force that are missing from the folder.
         missing: BTreeSet<ObjectRef>,
     },
-    /// What was missing is back or forgotten: the freeze ends.
+    /// The missing objects are back or forgotten: the freeze ends.
     Healthy,
-    /// The first judgement is made: everything before this was the first load.
+    /// The first scan was processed: all changes before this belong to the initial load.
     Loaded,
 }

@@ -1,4 +1,4 @@
-//! The loop around [`FolderScan`] and [`step`].
+//! The polling loop around [`FolderScan`] and [`step`].
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -12,23 +12,23 @@ use super::{FolderChange, FolderScan, Known, Translation, step};
 use crate::api::manifest::ObjectRef;
 use crate::source::ResourceEvent;
 
-/// Where and how often to look.
+/// Options of polling.
 #[derive(Debug, Clone)]
 pub struct PollOptions {
     /// The folder.
     pub folder: PathBuf,
     /// The namespace from which Secrets are read.
     pub namespace: String,
-    /// Time between two looks when nothing changes.
+    /// Time between two scans when nothing changes.
     pub every: Duration,
-    /// Time between two looks while something changes: what is new, or missing, must be the same in both.
+    /// Time between two scans while something changes: new and missing objects must be the same in both.
     pub settle: Duration,
     /// The objects that were missing when rolecall last ran.
     pub missing: BTreeSet<ObjectRef>,
 }
 
 impl PollOptions {
-    /// About one look a second.
+    /// Options for about one scan per second.
     #[must_use]
     pub fn new(folder: PathBuf, namespace: String) -> Self {
         Self {
@@ -41,14 +41,14 @@ impl PollOptions {
     }
 }
 
-/// What the engine tells the loop.
+/// A command of the engine to the loop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FolderCommand {
-    /// Somebody confirmed that these objects are to go.
+    /// A person confirmed the removal of these objects.
     Forget(BTreeSet<ObjectRef>),
 }
 
-/// Looks at the folder until it is cancelled or nobody listens any more. The events of one look are sent together.
+/// Scans the folder until it is cancelled or the receiver is dropped. The events of one scan are sent together.
 pub async fn poll(
     options: PollOptions,
     mut known: Known,
@@ -60,7 +60,7 @@ pub async fn poll(
     let mut translation = Translation::new(options.missing.clone());
     let mut listening = true;
     loop {
-        // Reading files blocks; the folder may be on a network.
+        // Reading files blocks, and the folder may be on a network.
         let looked = tokio::task::spawn_blocking(move || {
             let scan = folder.scan();
             (folder, scan)
@@ -85,7 +85,7 @@ pub async fn poll(
         let quiet = batch.is_empty() && scan.settled && known.observed == before;
         if !batch.is_empty() {
             log(&batch);
-            // Whoever ends may have stopped listening long before it drops its end of the channel.
+            // During shutdown, the receiver may stop reading long before it is dropped.
             tokio::select! {
                 sent = events.send(batch.into_iter().flat_map(|change| translation.events(change)).collect()) => if sent.is_err() { return },
                 () = cancel.cancelled() => return,

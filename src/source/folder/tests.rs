@@ -38,7 +38,7 @@ fn scan(files: &[(&str, &str)]) -> Scan {
     Scan { missing: None, complete: true, settled: true, files: files.iter().map(parsed).collect() }
 }
 
-/// Looks until nothing changes any more, as the loop does.
+/// Scans until nothing changes any more, as the loop does.
 fn settle(known: &mut Known, scan: &Scan) -> Vec<String> {
     let mut said = Vec::new();
     for _ in 0..4 {
@@ -64,7 +64,7 @@ fn word(change: &FolderChange) -> String {
     }
 }
 
-/// A folder that was loaded with these files.
+/// State after loading a folder with these files.
 fn loaded(files: &[(&str, &str)]) -> Known {
     let mut known = Known::default();
     settle(&mut known, &scan(files));
@@ -98,7 +98,7 @@ fn a_removed_file_or_document_is_a_deletion_once_two_looks_agree() {
     assert_eq!(step(&mut known, &one), [], "the first look is not believed");
     assert_eq!(step(&mut known, &one).iter().map(word).collect::<Vec<_>>(), ["delete n both.yaml"]);
     assert_eq!(step(&mut known, &one), []);
-    // The last mapping of a folder can go, too, while the folder has other manifests.
+    // The last mapping of a folder can be deleted, too, while the folder has other manifests.
     assert_eq!(settle(&mut known, &scan(&[("p.yaml", &p)])), ["delete m both.yaml"]);
 }
 
@@ -185,10 +185,10 @@ fn a_restart_in_a_suspicious_state_removes_nothing() {
     assert_eq!(settle(&mut known, &files), ["apply a a.yaml", "suspicious MostMappingsGone [b c]", "loaded"]);
     let mut known = Known::new(stored(&["a", "b", "c"]), false);
     assert_eq!(settle(&mut known, &scan(&[])), ["suspicious FolderEmpty [a b c]", "loaded"]);
-    // One is missing, which alone would be a deletion: but it was frozen before the restart.
+    // A single missing mapping would be a deletion, but the folder was frozen before the restart.
     let mut known = Known::new(stored(&["a", "b"]), true);
     assert_eq!(settle(&mut known, &files), ["apply a a.yaml", "suspicious StillMissing [b]", "loaded"]);
-    // One that went while rolecall was not running, from a healthy folder.
+    // A mapping that was removed from a healthy folder while rolecall was not running.
     let mut known = Known::new(stored(&["a", "b"]), false);
     assert_eq!(settle(&mut known, &files), ["apply a a.yaml", "delete b b.yaml", "loaded"]);
 }
@@ -216,7 +216,7 @@ fn a_good_document_is_applied_beside_a_bad_one_which_keeps_its_object() {
     let half = format!("{}---\n{}", mapping("m", "other"), n.replace("roles/run.invoker", "roles/owner"));
     let said = settle(&mut known, &scan(&[("both.yaml", &half)]));
     assert_eq!(said, ["apply m both.yaml", "unreadable both.yaml RuleViolated keeps [n]"]);
-    // The bad document goes: now it is a deletion.
+    // The unreadable document is removed: now it is a deletion.
     assert_eq!(
         settle(&mut known, &scan(&[("both.yaml", &mapping("m", "other"))])),
         ["readable both.yaml", "delete n both.yaml"]
@@ -228,7 +228,7 @@ fn a_renamed_file_is_no_deletion_not_even_when_it_is_broken_on_the_way() {
     let (p, m) = (provider(), mapping("m", "g"));
     let mut known = loaded(&[("p.yaml", &p), ("old.yaml", &m)]);
     assert_eq!(settle(&mut known, &scan(&[("p.yaml", &p), ("new.yaml", &m)])), ["apply m new.yaml"]);
-    // Moved again, and broken so that its name can still be read.
+    // Moved again, and damaged so that its name can still be read.
     let bad = m.replace("roles/run.invoker", "roles/owner");
     let said = settle(&mut known, &scan(&[("p.yaml", &p), ("third.yaml", &bad)]));
     assert_eq!(said, ["unreadable third.yaml RuleViolated keeps [m]"]);
@@ -352,14 +352,14 @@ proptest! {
                         _ => {}
                     }
                 }
-                // Whoever follows the changes has what is in force.
+                // Applying the changes in order gives the state in force.
                 let said = |objects: &BTreeMap<ObjectRef, KnownObject>| -> Vec<_> {
                     objects.iter().map(|(object, at)| (object.clone(), at.hash)).collect()
                 };
                 prop_assert_eq!(said(&in_force), said(known.objects()));
             }
         }
-        // A quiet folder is judged and then there is nothing more to say.
+        // A quiet folder is processed, and then there are no more changes.
         let quiet = scan(&[("a.yaml", &mapping("m0", "g")), ("b.yaml", &mapping("m1", "g"))]);
         for _ in 0..4 {
             step(&mut known, &quiet);
@@ -373,7 +373,7 @@ fn write(folder: &Path, name: &str, text: &str) {
     fs::write(folder.join(name), text).unwrap();
 }
 
-/// Looks until the files are settled.
+/// Scans until the files are settled.
 fn look(folder: &mut FolderScan) -> Scan {
     for _ in 0..5 {
         let scan = folder.scan();
@@ -538,11 +538,11 @@ fn secrets_have_the_namespace_of_the_operator_or_are_not_read() {
     assert_eq!(settle(&mut known, &look(&mut looked)), ["apply okta a.yaml", "loaded"]);
     let own = ObjectRef { kind: "Secret".to_owned(), namespace: Some(HOME.to_owned()), name: "okta".to_owned() };
     assert_eq!(known.objects().keys().collect::<Vec<_>>(), [&own]);
-    // The same Secret with its namespace spelled out, and a namesake elsewhere that goes: nothing happened.
+    // The same Secret with an explicit namespace, and the removal of one of the same name elsewhere: no changes.
     write(path, "a.yaml", &secret(", namespace: rolecall-system"));
     fs::remove_file(path.join("foreign.yaml")).unwrap();
     assert_eq!(settle(&mut known, &look(&mut looked)), [""; 0]);
-    // It moves to another namespace: gone from here.
+    // It moves to another namespace: removed here.
     write(path, "a.yaml", &secret(", namespace: shop"));
     write(path, "m.yaml", &mapping("m", "g"));
     assert_eq!(settle(&mut known, &look(&mut looked)), ["apply m m.yaml", "delete okta a.yaml"]);
