@@ -216,6 +216,6 @@ pub(super) async fn follow(
     drop(batches);
     drop(controller);
     if let Err(error) = looking.await {
-        tracing::error!(%error, "following the manifest folder ended badly");
+        tracing::error!(%error, "a task that follows the manifest folder failed");
     }
 }

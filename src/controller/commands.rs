@@ -38,7 +38,7 @@ pub async fn accept_store(
             engine.freeze(None).await?;
             tracing::warn!(reason = why.reason(), "the store was accepted; the freeze is lifted");
         } else {
-            tracing::warn!("nothing waits for the store to be accepted; that is dropped");
+            tracing::warn!("the store does not wait to be accepted; dropping the decision");
         }
         store.remove_decision(pending.id).await?;
     }
@@ -84,7 +84,7 @@ impl Controller {
     fn refuse_acceptance(&self) -> bool {
         let folder = matches!(self.holds, Holds::Nothing(_));
         if folder {
-            tracing::warn!("a folder is accepted with `rolecall store accept --manifests DIR`; that is dropped");
+            tracing::warn!("a folder is accepted with `rolecall store accept --manifests DIR`; dropping the decision");
         }
         folder
     }
@@ -96,12 +96,12 @@ impl Controller {
             return Ok(false);
         }
         if self.engine.release_plan(hash).await? {
-            tracing::info!(plan.hash = %hash, "removals that were held are released");
+            tracing::info!(plan.hash = %hash, "released held removals");
         } else if self.engine.is_settling() {
             // The held removals are not known again yet.
             return Ok(false);
         } else {
-            tracing::warn!(plan.hash = %hash, "nothing is held under this hash; the release is dropped");
+            tracing::warn!(plan.hash = %hash, "nothing is held under this hash; dropping the release");
         }
         Ok(true)
     }
@@ -114,7 +114,7 @@ impl Controller {
         keys.extend(self.absent.iter().filter(|key| self.engine.mapping_phase(key).is_none()).cloned());
         keys.retain(|key| meant(key));
         if keys.is_empty() {
-            tracing::warn!(?decision, "a release has nothing to end and is dropped");
+            tracing::warn!(?decision, "no missing mapping matches the release; dropping it");
         }
         for key in &keys {
             tracing::info!(mapping.name = %key, "{key} was released: its grants end");
@@ -142,7 +142,7 @@ impl Controller {
         if self.uninstall.replace(uninstall) != Some(uninstall) {
             self.settled = false;
             let mappings = self.engine.mappings().len();
-            tracing::warn!(?uninstall, mappings, "rolecall is to go: nothing is granted any more");
+            tracing::warn!(?uninstall, mappings, "uninstall requested, no new grants will be made");
         }
         let left = self.engine.begin_uninstall(uninstall).await?;
         for (key, metadata) in self.finalized.clone() {

@@ -128,12 +128,12 @@ impl Controller {
             (Ok(true), _) => {
                 tracing::warn!(
                     mapping.name = %key,
-                    "{key} goes because the definition of RoleMapping is being deleted: its grants stay as they are"
+                    "{key} is deleted because the CRD of RoleMapping is being deleted: its grants stay as they are"
                 );
                 self.mapping_gone(key).await?;
             }
             (Err(error), _) => {
-                tracing::warn!(%error, mapping.name = %key, "cannot look whether the definition of RoleMapping goes");
+                tracing::warn!(%error, mapping.name = %key, "cannot read whether the CRD of RoleMapping is being deleted");
                 self.quiet_until = Some(Instant::now() + RETRY);
                 return Ok(false);
             }

@@ -80,7 +80,7 @@ pub fn campaign(
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot look after the Lease {namespace}/{LEASE}, trying again");
+                    tracing::warn!(%error, "cannot renew the Lease {namespace}/{LEASE}; retrying");
                     tokio::select! {
                         () = tokio::time::sleep(AGAIN) => {}
                         () = stop.cancelled() => break,
@@ -89,7 +89,7 @@ pub fn campaign(
             }
         }
         if let Err(error) = manager.release().await {
-            tracing::warn!(%error, "the Lease could not be given back; the next leader waits until it is over");
+            tracing::warn!(%error, "cannot release the Lease; the next leader has to wait until it expires");
         }
     });
     (leadership, task)
@@ -112,7 +112,7 @@ async fn manager_of(
         match built {
             Ok(manager) => return Some(manager),
             Err(error) => {
-                tracing::warn!(%error, "cannot make or read the Lease {namespace}/{LEASE}, trying again");
+                tracing::warn!(%error, "cannot create or read the Lease {namespace}/{LEASE}; retrying");
                 tokio::select! {
                     () = tokio::time::sleep(AGAIN) => {}
                     () = stop.cancelled() => return None,

@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FinalizerError {
     /// The object no longer exists.
-    #[error("the object is not there any more")]
+    #[error("the object no longer exists")]
     NotFound,
     /// The object has a newer version, which the watch will deliver.
     #[error("the object has a newer version")]
@@ -163,7 +163,7 @@ impl Controller {
         };
         tracing::warn!(
             mapping.name = %key, %error,
-            "cannot add the finalizer {REVOKE_FINALIZER} to {key}, so nothing is granted for it yet; it is tried again"
+            "cannot add the finalizer {REVOKE_FINALIZER} to {key}, so nothing is granted for it yet; retrying"
         );
         if self.engine.mapping_phase(key).is_none() {
             let message = format!("the finalizer {REVOKE_FINALIZER} cannot be put: {error}");
@@ -220,7 +220,7 @@ impl Controller {
             // The watch will deliver the newer version.
             Err(FinalizerError::Conflict) => {}
             Err(FinalizerError::Failed(error)) => {
-                tracing::warn!(%error, mapping.name = %key, "cannot remove the finalizer from {key}; it is tried again");
+                tracing::warn!(%error, mapping.name = %key, "cannot remove the finalizer from {key}; retrying");
                 self.quiet_until = Some(Instant::now() + RETRY);
             }
         }

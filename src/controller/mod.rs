@@ -186,7 +186,7 @@ impl Controller {
     pub async fn handle(&mut self, event: &ResourceEvent, stop: &CancellationToken) -> bool {
         while let Err(error) = self.on(event).await {
             if !matches!(error, IntakeError::Store(_)) {
-                tracing::error!(%error, "a resource was not taken in");
+                tracing::error!(%error, "a resource was not applied");
                 return false;
             }
             tracing::warn!(%error, "a resource is not in force yet");
@@ -231,7 +231,7 @@ impl Controller {
                 self.metrics.watch_failures.inc([what.as_str()]);
                 tracing::warn!(
                     %what, %problem,
-                    "cannot watch {what}; what is known of them stays in force, and it is tried again"
+                    "cannot watch {what}; their last state stays in force, retrying"
                 );
                 Ok(())
             }
@@ -256,7 +256,7 @@ impl Controller {
     /// Advances all pending work by one step.
     pub async fn tick(&mut self) {
         if let Err(error) = self.engine.review_directories().await {
-            tracing::warn!(%error, "cannot look whether the directory of a provider was accepted");
+            tracing::warn!(%error, "cannot read whether the directory of a provider was accepted");
         }
         self.add_wanted();
         for key in self.deletions.keys().cloned().collect::<Vec<_>>() {
@@ -271,7 +271,7 @@ impl Controller {
         if self.loaded.is_none()
             && let Err(error) = self.follow_decisions().await
         {
-            tracing::warn!(%error, "cannot follow what was decided on the command line");
+            tracing::warn!(%error, "cannot carry out the decisions of the command line");
         }
     }
 

@@ -260,7 +260,7 @@ async fn follow_secret(
             Some(Err(error)) => {
                 tracing::warn!(
                     secret.name = %name, problem = %explain(&error),
-                    "cannot watch the Secret {name}; what it said last stays in force"
+                    "cannot watch the Secret {name}; its last content stays in force"
                 );
                 continue;
             }

@@ -71,7 +71,7 @@ pub async fn poll(
                 scan
             }
             Err(error) => {
-                warn!(%error, "a look at the manifest folder failed; it starts anew");
+                warn!(%error, "a scan of the manifest folder failed; starting again");
                 folder = FolderScan::new(options.folder.clone(), &options.namespace);
                 continue_after(options.every, &cancel).await;
                 if cancel.is_cancelled() {
@@ -121,7 +121,7 @@ fn log(batch: &[FolderChange]) {
                 let first = problems.first().map(ToString::to_string).unwrap_or_default();
                 warn!(file, problems = problems.len(), kept = keeps.len(), first, "manifest has problems");
             }
-            FolderChange::Readable { file } => info!(file, "manifest has no problems any more"),
+            FolderChange::Readable { file } => info!(file, "manifest no longer has problems"),
             FolderChange::Deleted { object, file } => info!(%object, file, "manifest removed"),
             FolderChange::Suspicious { why, missing } => {
                 warn!(missing = missing.len(), "{}: nothing is removed, everything freezes", why.message());
