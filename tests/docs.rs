@@ -133,3 +133,23 @@ fn every_decision_is_in_the_index() {
     }
     assert!(records > 0);
 }
+
+#[test]
+fn every_decision_has_a_title_a_date_a_status_and_the_same_headings() {
+    for entry in fs::read_dir(root().join("docs/decisions")).expect("a folder of decisions") {
+        let path = entry.expect("a readable entry").path();
+        let text = fs::read_to_string(&path).expect("a record");
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        let mut lines = text.lines();
+        let number = &name[..3];
+        assert!(lines.next().is_some_and(|line| line.starts_with(&format!("# {number}: "))), "{name}: title");
+        let head = lines.nth(1).unwrap_or_default();
+        let date = head.strip_prefix("Date: ").and_then(|rest| rest.get(..10)).unwrap_or_default();
+        assert!(date.parse::<jiff::civil::Date>().is_ok(), "{name}: `Date: YYYY-MM-DD. Status: …`");
+        assert!(head[16..].starts_with(". Status: "), "{name}: status");
+        let headings: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+        let known = ["Problem", "Decision", "Consequences", "Considered"];
+        assert!(headings.starts_with(&known[..3]), "{name}: {headings:?}");
+        assert!(headings.iter().all(|heading| known.contains(heading)), "{name}: {headings:?}");
+    }
+}

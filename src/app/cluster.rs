@@ -19,7 +19,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::process::{AppError, Process};
 use super::tokens::{Credentials, SecretHashes};
-use crate::api::condition::reason;
 use crate::api::manifest::{Object, ObjectRef};
 use crate::cli::Mode;
 use crate::controller::checkpoint::{self, Checkpoint};
@@ -27,7 +26,7 @@ use crate::controller::{
     ClusterCheckpoint, Compared, Controller, FinalizerRules, Finalizers, Holds, LeaderState, Settings, accept_store,
     campaign,
 };
-use crate::model::{FreezeReason, ProviderName};
+use crate::model::{FreezeReason, ProviderName, Reason};
 use crate::source::cluster::{SecretAbsence, SecretChange, follow, follow_secrets};
 use crate::source::{ResourceEvent, Watched};
 use crate::status::{StatusCache, WriteCount, write_statuses};
@@ -207,7 +206,7 @@ async fn follow_credentials(
                     answered.insert(name.clone());
                     match why {
                         SecretAbsence::NotFound => credentials.remove_secret(&name),
-                        SecretAbsence::Forbidden => credentials.secret(name, Err(reason::TOKEN_SECRET_FORBIDDEN)),
+                        SecretAbsence::Forbidden => credentials.secret(name, Err(Reason::TokenSecretForbidden)),
                     }
                 }
             },
@@ -282,7 +281,7 @@ async fn lead(
     }
     if let Some(why) = found.freeze {
         tracing::error!(
-            reason = why.reason(),
+            reason = %why.reason(),
             other = found.other.as_deref().unwrap_or("none"),
             "{}; {}",
             why.message(),
@@ -457,7 +456,7 @@ async fn show(
             if !said {
                 said = true;
                 tracing::error!(
-                    reason = FreezeReason::StoreMismatch.reason(), namespace = %other,
+                    reason = %FreezeReason::StoreMismatch.reason(), namespace = %other,
                     "another rolecall in the namespace {other} is at work on the same resources: this one grants and \
                      removes nothing, and writes no status; uninstall one of the two"
                 );

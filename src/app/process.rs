@@ -15,11 +15,10 @@ use tokio_util::sync::CancellationToken;
 use super::serve::{Bounds, Server};
 use super::tokens::Resolved;
 use crate::api::FindingStatus;
-use crate::api::condition::reason;
 use crate::catalog::Ceiling;
 use crate::cli::{CredentialsKind, Mode, RunConfig};
 use crate::controller::checkpoint::CheckpointError;
-use crate::model::{Clock, ProviderName, SystemClock};
+use crate::model::{Clock, ProviderName, Reason, SystemClock};
 use crate::scim_server::{self, Limits, Scim, TokenTable, Traffic};
 use crate::status::{StatusCache, TokenOutcome};
 use crate::store::{Store, StoreError};
@@ -92,11 +91,11 @@ impl AppError {
         match self {
             Self::Listen { .. } => "CannotListen",
             Self::Store(error) => error.reason(),
-            Self::Google(error) => error.reason(),
+            Self::Google(error) => error.reason().word(),
             Self::Endpoint(_) => "EndpointInvalid",
             Self::Checkpoint(error) => error.reason(),
             Self::NoCluster(_) => "NoCluster",
-            Self::LeadershipLost { .. } | Self::LeaseLost => reason::LEADERSHIP_LOST,
+            Self::LeadershipLost { .. } | Self::LeaseLost => Reason::LeadershipLost.word(),
             Self::EngineEnded => "EngineEnded",
             Self::Signals(_) => "NoSignals",
         }
@@ -338,7 +337,7 @@ fn seen(
     let last_used = |name: &str| seen.tokens_last_used.get(name).copied();
     let mut outcomes: BTreeMap<&str, TokenOutcome> = BTreeMap::new();
     for token in resolved.accepted.get(provider).into_iter().flatten() {
-        let problem = shared.contains(&token.name).then_some(reason::TOKEN_SHARED);
+        let problem = shared.contains(&token.name).then_some(Reason::TokenShared);
         let outcome = TokenOutcome {
             name: token.name.clone(),
             not_after: token.not_after,
@@ -349,7 +348,7 @@ fn seen(
     }
     for (name, why) in resolved.problems.get(provider).into_iter().flatten() {
         let outcome =
-            TokenOutcome { name: name.clone(), not_after: None, last_used: last_used(name), problem: Some(why) };
+            TokenOutcome { name: name.clone(), not_after: None, last_used: last_used(name), problem: Some(*why) };
         outcomes.insert(name, outcome);
     }
     ProviderTraffic {

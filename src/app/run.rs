@@ -108,7 +108,7 @@ async fn follow_folder(mut process: Process, manifests: std::path::PathBuf) -> R
         }
         if let Some(reason) = engine.frozen() {
             match unfreeze(&engine, &mirrors, (found, doubted), &store).await {
-                Ok(true) => tracing::warn!(reason = reason.reason(), "the store was accepted; the freeze is lifted"),
+                Ok(true) => tracing::warn!(reason = %reason.reason(), "the store was accepted; the freeze is lifted"),
                 Ok(false) => {}
                 Err(error) => {
                     tracing::warn!(reason = error.reason(), "cannot read whether the store was accepted: {error}");

@@ -7,10 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::condition::reason;
 use crate::api::manifest::SecretData;
 use crate::api::{IdentityProviderSpec, ProviderState, SecretKey};
-use crate::model::ProviderName;
+use crate::model::{ProviderName, Reason};
 use crate::scim_server::{AcceptedToken, TokenTable};
 use crate::sync::Engine;
 
@@ -43,7 +42,7 @@ pub struct Resolved {
     /// Accepted tokens.
     pub accepted: BTreeMap<ProviderName, Vec<AcceptedToken>>,
     /// Tokens that are not accepted, with the reason.
-    pub problems: BTreeMap<ProviderName, BTreeMap<String, &'static str>>,
+    pub problems: BTreeMap<ProviderName, BTreeMap<String, Reason>>,
 }
 
 /// Providers and Secrets, updated one by one, and the tokens that are accepted because of them.
@@ -55,7 +54,7 @@ pub(super) struct Credentials {
     /// Providers that do not own the people stored under their name.
     held: BTreeSet<ProviderName>,
     /// Secrets by name; all are in the operator's namespace. The value of an unreadable Secret is the reason.
-    secrets: BTreeMap<String, Result<SecretHashes, &'static str>>,
+    secrets: BTreeMap<String, Result<SecretHashes, Reason>>,
 }
 
 impl Credentials {
@@ -96,7 +95,7 @@ impl Credentials {
     }
 
     /// Adds or replaces a Secret, or the reason for which it cannot be read.
-    pub(super) fn secret(&mut self, name: String, secret: Result<SecretHashes, &'static str>) {
+    pub(super) fn secret(&mut self, name: String, secret: Result<SecretHashes, Reason>) {
         self.secrets.insert(name, secret);
     }
 
@@ -138,14 +137,14 @@ impl Credentials {
 #[must_use]
 pub fn resolve(
     providers: &BTreeMap<ProviderName, IdentityProviderSpec>,
-    secrets: &BTreeMap<String, Result<SecretHashes, &'static str>>,
+    secrets: &BTreeMap<String, Result<SecretHashes, Reason>>,
 ) -> Resolved {
     let mut resolved = Resolved::default();
     for (provider, spec) in providers {
         let accepted = resolved.accepted.entry(provider.clone()).or_default();
         for token in &spec.scim.tokens {
             let hash = match secrets.get(&token.secret_ref.name) {
-                None => Err(reason::TOKEN_SECRET_NOT_FOUND),
+                None => Err(Reason::TokenSecretNotFound),
                 Some(Err(why)) => Err(*why),
                 Some(Ok(secret)) => secret.get(token.secret_ref.key).clone().map_err(|why| word(&why)),
             };
@@ -165,7 +164,7 @@ pub fn resolve(
 }
 
 /// The static word equal to a stored reason.
-fn word(stored: &str) -> &'static str {
-    let words = [reason::TOKEN_KEY_NOT_FOUND, reason::TOKEN_TOO_SHORT];
-    words.into_iter().find(|word| *word == stored).unwrap_or(reason::TOKEN_INVALID)
+fn word(stored: &str) -> Reason {
+    let words = [Reason::TokenKeyNotFound, Reason::TokenTooShort];
+    words.into_iter().find(|word| word.word() == stored).unwrap_or(Reason::TokenInvalid)
 }

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use crate::api::glob::ResourcePattern;
 use crate::api::{CloudRunTargetSpec, MappingMode, OnMissing, Permission, RoleMappingSpec};
 use crate::model::{
-    ClaimDisposal, DocumentKey, FreezeReason, GroupId, MappingKey, MappingPhase, ProviderName, ResourceKind, Role,
-    TargetName,
+    ClaimDisposal, DocumentKey, FreezeReason, GroupId, MappingKey, MappingPhase, ProviderName, Reason, ResourceKind,
+    Role, TargetName,
 };
 
 use super::tenant::Selector;
@@ -247,9 +247,9 @@ impl Resolution {
 
     /// The condition reason; none when the selector is resolved.
     #[must_use]
-    pub fn reason(&self) -> Option<&'static str> {
+    pub fn reason(&self) -> Option<Reason> {
         match self {
-            Self::Deleted { now: None, .. } => Some("GroupDeleted"),
+            Self::Deleted { now: None, .. } => Some(Reason::GroupDeleted),
             Self::Deleted { now: Some(_), .. } => Some(FreezeReason::GroupIdentityChanged.reason()),
             other => other.freeze().map(FreezeReason::reason),
         }

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::fixtures::*;
 use super::*;
-use crate::model::{Enforcement, Keep, KeptGroups, MemberKey, Subject, UserId};
+use crate::model::{Enforcement, Keep, KeptGroups, MemberKey, Reason, Subject, UserId};
 
 const NOTHING: Enforcement = Enforcement::Live { keep: Keep::Nothing };
 
@@ -342,12 +342,12 @@ fn a_deleted_group_revokes_and_a_later_namesake_is_held_until_accepted() {
     assert_eq!(index.tell(&deleted(1)).dirty[&document("a")], Urgency::Revocation);
     assert!(index.people("a").is_empty());
     assert_eq!(index.stance_of("m", &document("a")), NOTHING, "deletion is said, so it revokes");
-    assert_eq!(index.mapping(&key("m")).unwrap().subjects[0].resolution.reason(), Some("GroupDeleted"));
+    assert_eq!(index.mapping(&key("m")).unwrap().subjects[0].resolution.reason(), Some(Reason::GroupDeleted));
     index.tell(&named(3, "red"));
     index.tell(&joined(3, &[4]));
     assert!(index.people("a").is_empty());
     assert_eq!(index.stance_of("m", &document("a")), NOTHING, "what the deleted group gave still goes");
-    assert_eq!(index.mapping(&key("m")).unwrap().subjects[0].resolution.reason(), Some("GroupIdentityChanged"));
+    assert_eq!(index.mapping(&key("m")).unwrap().subjects[0].resolution.reason(), Some(Reason::GroupIdentityChanged));
     index.put_mapping(key("m"), 2, red, BTreeSet::from([group(3)]));
     assert_eq!(index.people("a"), BTreeSet::from([4]));
 }

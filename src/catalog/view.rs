@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::model::{
-    DocumentKey, Enforcement, FreezeReason, GroupId, Keep, MappingKey, MappingPhase, MemberKey, ProviderName,
+    DocumentKey, Enforcement, FreezeReason, GroupId, Keep, MappingKey, MappingPhase, MemberKey, ProviderName, Reason,
     ResourceKind, TargetName, UserId,
 };
 
@@ -30,12 +30,12 @@ pub enum Acceptance {
 impl Acceptance {
     /// The condition reason.
     #[must_use]
-    pub fn reason(self) -> &'static str {
+    pub fn reason(self) -> Reason {
         match self {
-            Self::Accepted => "Accepted",
-            Self::PartlyDelegated => "PartlyDelegated",
-            Self::NotDelegated => "NotDelegated",
-            Self::OverlappingTarget => "OverlappingTarget",
+            Self::Accepted => Reason::Accepted,
+            Self::PartlyDelegated => Reason::PartlyDelegated,
+            Self::NotDelegated => Reason::NotDelegated,
+            Self::OverlappingTarget => Reason::OverlappingTarget,
         }
     }
 }

@@ -36,7 +36,7 @@ pub async fn accept_store(
                 continue;
             }
             engine.freeze(None).await?;
-            tracing::warn!(reason = why.reason(), "the store was accepted; the freeze is lifted");
+            tracing::warn!(reason = %why.reason(), "the store was accepted; the freeze is lifted");
         } else {
             tracing::warn!("the store does not wait to be accepted; dropping the decision");
         }

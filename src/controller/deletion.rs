@@ -7,9 +7,8 @@ use tokio::time::Instant;
 
 use super::finalizer::has_finalizer;
 use super::{Controller, Holds, RETRY};
-use crate::api::condition::reason;
 use crate::api::{DeletionPolicy, RoleMapping};
-use crate::model::{FreezeReason, MappingKey, MappingPhase};
+use crate::model::{FreezeReason, MappingKey, MappingPhase, Reason};
 use crate::sync::IntakeError;
 
 /// Whether a deletion was carried out.
@@ -157,7 +156,7 @@ impl Controller {
     async fn defer(&self, key: &MappingKey, waited: Duration) -> Result<(), IntakeError> {
         let Some(grants) = self.engine.defer_revocation(key).await? else { return Ok(()) };
         tracing::warn!(
-            mapping.name = %key, grants, reason = reason::REVOCATION_ABANDONED,
+            mapping.name = %key, grants, reason = %Reason::RevocationAbandoned,
             "{key} was deleted and for {waited:.0?} {grants} of its grants could not be revoked; the object is let go, and \
              they are revoked as soon as Google lets rolecall"
         );

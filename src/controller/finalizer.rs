@@ -11,9 +11,9 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::{Controller, Holds, RETRY};
-use crate::api::condition::reason;
 use crate::api::{FIELD_MANAGER, REVOKE_FINALIZER, RoleMapping};
 use crate::model::MappingKey;
+use crate::model::Reason;
 
 /// Timeout of one call to the API server.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -167,7 +167,7 @@ impl Controller {
         );
         if self.engine.mapping_phase(key).is_none() {
             let message = format!("the finalizer {REVOKE_FINALIZER} cannot be put: {error}");
-            self.report_not_in_force(key, metadata, reason::FINALIZER_REFUSED, &message);
+            self.report_not_in_force(key, metadata, Reason::FinalizerRefused, &message);
         }
         // If a newer version is being changed, only that attempt counts.
         if let Some(wanted) = self.wanted.get_mut(key)

@@ -8,10 +8,9 @@ use serde_json::{Value, json};
 use super::deletion::Deletion;
 use super::finalizer::{has_finalizer, version};
 use super::{Controller, Holds};
-use crate::api::condition::reason;
 use crate::api::manifest::{Object, ObjectRef, Problem};
 use crate::api::{GROUP, RoleMapping, VERSION, is_initial};
-use crate::model::{FreezeReason, MappingKey, MappingPhase, ProviderName, TargetName};
+use crate::model::{FreezeReason, MappingKey, MappingPhase, ProviderName, Reason, TargetName};
 use crate::source::{Absence, Observed, Watched};
 use crate::status::{Item, Kind, Metadata, Status, not_taken_in};
 use crate::sync::{IntakeError, ObjectProblem, Provenance};
@@ -184,8 +183,8 @@ impl Controller {
         }
         if self.engine.has_claims(key).await? || !self.is_believed() {
             tracing::warn!(
-                mapping.name = %key, reason = FreezeReason::MappingVanished.reason(),
-                "{key} is missing, but no deletion was observed: its grants stay as they are"
+                mapping.name = %key, reason = %FreezeReason::MappingVanished.reason(),
+                "{key} is gone and its deletion was not seen: its grants stay as they are"
             );
             self.engine.vanish_mapping(key, FreezeReason::MappingVanished).await?;
         } else {
@@ -285,8 +284,11 @@ impl Controller {
             n => format!(" (and {n} more)"),
         };
         let message = format!("{first}{more}");
-        let word =
-            if first.reason == reason::DUPLICATE_OBJECT { reason::DUPLICATE_OBJECT } else { reason::INVALID_MANIFEST };
+        let word = if first.reason == Reason::DuplicateObject.word() {
+            Reason::DuplicateObject
+        } else {
+            Reason::InvalidManifest
+        };
         if let (Some(key), Holds::Finalizer(..)) = (mapping_key(object), &self.holds)
             && self.engine.mapping_phase(&key).is_none()
         {
@@ -317,13 +319,7 @@ impl Controller {
     }
 
     /// Reports why a mapping is not in force.
-    pub(super) fn report_not_in_force(
-        &self,
-        key: &MappingKey,
-        metadata: &ObjectMeta,
-        word: &'static str,
-        message: &str,
-    ) {
+    pub(super) fn report_not_in_force(&self, key: &MappingKey, metadata: &ObjectMeta, word: Reason, message: &str) {
         let now = self.clock.now();
         let previous = self.cache.mapping(key);
         let status = not_taken_in(metadata.generation, word, message, previous.as_ref(), now);

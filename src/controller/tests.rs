@@ -9,12 +9,12 @@ use uuid::Uuid;
 
 use super::*;
 use crate::api::REVOKE_FINALIZER;
-use crate::api::condition::{kind, reason};
+use crate::api::condition::kind;
 use crate::api::manifest::{Object, ObjectRef, Problem};
 use crate::catalog::Ceiling;
 use crate::model::{
-    ClaimDisposal, DocumentKey, EmailFact, GroupFacts, GroupId, ManualClock, MappingPhase, ProviderName, UserFacts,
-    UserId,
+    ClaimDisposal, DocumentKey, EmailFact, GroupFacts, GroupId, ManualClock, MappingPhase, ProviderName, Reason,
+    UserFacts, UserId,
 };
 use crate::source::{Absence, Observed};
 use crate::store::{Decision, MemberChange, NewGroup, NewUser, Origin};
@@ -294,7 +294,7 @@ async fn finalizer_is_added_before_anything_is_granted_and_again_after_it_was_re
     fixture.on(applied(mapping(Some("1"), &|_| {}))).await;
     fixture.added().await;
     assert_eq!((fixture.phase(), fixture.finalizers.calls()), (None, vec!["+1".to_owned()]));
-    assert_eq!(fixture.ready().as_deref(), Some(reason::FINALIZER_REFUSED));
+    assert_eq!(fixture.ready().as_deref(), Some(Reason::FinalizerRefused.word()));
     fixture.controller.tick().await;
     assert_eq!(fixture.finalizers.calls().len(), 1, "not before its time");
     for _ in 0..2 {

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Claim, Condition, GrantKey, Ground, GroupId, MappingKey, MemberKey, Principal, Role, Subject, pairs};
+use super::{
+    Claim, Condition, GrantKey, Ground, GroupId, MappingKey, MemberKey, Principal, Reason, Role, Subject, pairs,
+};
 
 /// The grants that one document should have, according to the mappings that can currently be resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -228,23 +230,23 @@ pub enum FreezeReason {
 impl FreezeReason {
     /// The condition reason.
     #[must_use]
-    pub fn reason(self) -> &'static str {
+    pub fn reason(self) -> Reason {
         match self {
-            Self::NotLoaded => "NotLoaded",
-            Self::MappingVanished => "MappingVanished",
-            Self::ManifestsMissing => "ManifestsMissing",
-            Self::IdentityProviderNotFound => "IdentityProviderNotFound",
-            Self::IdentityProviderChanged => "IdentityProviderChanged",
-            Self::TargetNotFound => "TargetNotFound",
-            Self::Suspended => "Suspended",
-            Self::Observed => "Observed",
-            Self::OverlappingTarget => "OverlappingTarget",
-            Self::GroupAmbiguous => "GroupAmbiguous",
-            Self::GroupNotFound => "GroupNotFound",
-            Self::GroupIdentityChanged => "GroupIdentityChanged",
-            Self::InventoryIncomplete => "InventoryIncomplete",
-            Self::StoreMismatch => "StoreMismatch",
-            Self::StoreRewound => "StoreRewound",
+            Self::NotLoaded => Reason::NotLoaded,
+            Self::MappingVanished => Reason::MappingVanished,
+            Self::ManifestsMissing => Reason::ManifestsMissing,
+            Self::IdentityProviderNotFound => Reason::IdentityProviderNotFound,
+            Self::IdentityProviderChanged => Reason::IdentityProviderChanged,
+            Self::TargetNotFound => Reason::TargetNotFound,
+            Self::Suspended => Reason::Suspended,
+            Self::Observed => Reason::Observed,
+            Self::OverlappingTarget => Reason::OverlappingTarget,
+            Self::GroupAmbiguous => Reason::GroupAmbiguous,
+            Self::GroupNotFound => Reason::GroupNotFound,
+            Self::GroupIdentityChanged => Reason::GroupIdentityChanged,
+            Self::InventoryIncomplete => Reason::InventoryIncomplete,
+            Self::StoreMismatch => Reason::StoreMismatch,
+            Self::StoreRewound => Reason::StoreRewound,
         }
     }
 

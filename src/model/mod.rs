@@ -17,6 +17,7 @@ mod principal;
 mod pseudonym;
 mod random;
 mod raw;
+mod reason;
 mod refusal;
 mod role;
 
@@ -42,5 +43,6 @@ pub use principal::{MemberKey, Principal, PrincipalError};
 pub use pseudonym::{KEY_BYTES, Pseudonyms};
 pub use random::Randomness;
 pub(crate) use raw::RawJson;
+pub use reason::Reason;
 pub use refusal::{Reach, ReachError, Refusal, RefusalKey, WriteBudget};
 pub use role::{Role, RoleError};

@@ -43,7 +43,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     Addition, AuditEntry, Changes, Desired, DocumentKey, GrantKey, GrantState, IntentAction, LedgerChange, LedgerRow,
-    Live, MappingKey, Removal, Revision, Subject,
+    Live, MappingKey, Reason, Removal, Revision, Subject,
 };
 
 pub use counts::ClaimCounts;
@@ -85,7 +85,7 @@ pub struct Inputs {
 }
 
 /// Reason: Google stores a member under another spelling than it was sent.
-pub const PRINCIPAL_RESPELLED: &str = "PrincipalRespelled";
+pub const PRINCIPAL_RESPELLED: &str = Reason::PrincipalRespelled.word();
 
 /// Why a step is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -189,7 +189,7 @@ pub struct LimitExceeded {
 
 impl Held {
     /// The audit reason.
-    pub const REASON: &'static str = "MassRemoval";
+    pub const REASON: Reason = Reason::MassRemoval;
 
     /// True when nothing is held.
     #[must_use]
@@ -207,7 +207,7 @@ impl Held {
 
 impl LimitExceeded {
     /// The condition reason.
-    pub const REASON: &'static str = "PolicyFull";
+    pub const REASON: Reason = Reason::PolicyFull;
 }
 
 /// Changes that are not made because of `Observe`.

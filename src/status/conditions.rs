@@ -5,7 +5,8 @@ use std::cmp::Ordering;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use crate::api::condition::{kind, lookup, reason};
+use crate::api::condition::kind;
+use crate::model::Reason;
 
 /// Longest message of a condition, in characters.
 const MAX_MESSAGE: usize = 2048;
@@ -24,7 +25,7 @@ impl<'a> Conditions<'a> {
     }
 
     /// Sets a condition; `lastTransitionTime` is kept while the status stays the same.
-    pub fn set(&mut self, type_: &str, status: bool, reason: &str, message: &str) {
+    pub fn set(&mut self, type_: &str, status: bool, reason: Reason, message: &str) {
         let status = if status { "True" } else { "False" };
         let since = find(self.previous, type_)
             .filter(|previous| previous.status == status)
@@ -33,7 +34,7 @@ impl<'a> Conditions<'a> {
             last_transition_time: since,
             message: clip(message, MAX_MESSAGE),
             observed_generation: Some(self.generation),
-            reason: reason.to_owned(),
+            reason: reason.word().to_owned(),
             status: status.to_owned(),
             type_: type_.to_owned(),
         });
@@ -41,7 +42,7 @@ impl<'a> Conditions<'a> {
 
     /// Sets `Ready`. When it is false, also sets who has to act: `Stalled` means a person, `Reconciling` means rolecall
     /// or time. Returns until when a missing object may still arrive.
-    pub fn set_ready(&mut self, status: bool, reason: &str, message: &str) -> Option<Timestamp> {
+    pub fn set_ready(&mut self, status: bool, reason: Reason, message: &str) -> Option<Timestamp> {
         let arrives = arrives_until(self.previous, self.generation, reason, self.now);
         self.set(kind::READY, status, reason, message);
         if status {
@@ -74,9 +75,14 @@ const ARRIVAL: SignedDuration = SignedDuration::from_secs(10);
 
 /// Until when the object whose absence is the reason may still arrive. None for other reasons, after that time, and
 /// when this generation was ready or stalled before.
-pub(super) fn arrives_until(previous: &[Condition], generation: i64, word: &str, now: Timestamp) -> Option<Timestamp> {
+pub(super) fn arrives_until(
+    previous: &[Condition],
+    generation: i64,
+    word: Reason,
+    now: Timestamp,
+) -> Option<Timestamp> {
     let names_another =
-        matches!(word, reason::IDENTITY_PROVIDER_NOT_FOUND | reason::TARGET_NOT_FOUND | reason::TOKEN_SECRET_NOT_FOUND);
+        matches!(word, Reason::IdentityProviderNotFound | Reason::TargetNotFound | Reason::TokenSecretNotFound);
     let ready = find(previous, kind::READY);
     // This generation was ready with the object, or has already waited for it.
     let settled = [kind::READY, kind::STALLED]
@@ -92,66 +98,60 @@ pub(super) fn arrives_until(previous: &[Condition], generation: i64, word: &str,
 
 /// True when waiting does not help. Then the object is `Stalled`, otherwise `Reconciling`.
 #[must_use]
-pub fn needs_a_person(word: &str) -> bool {
+pub fn needs_a_person(word: Reason) -> bool {
     matches!(
         word,
-        reason::PERMISSION_DENIED
-            | reason::MEMBER_REFUSED
-            | reason::FOREIGN_MEMBER_REJECTED
-            | reason::POLICY_FULL
-            | reason::POLICY_REFUSED
-            | reason::POLICY_UNKNOWN_VERSION
-            | reason::CONDITIONS_HIDDEN
-            | reason::UNAUTHENTICATED
-            | reason::API_DISABLED
-            | reason::DOMAIN_RESTRICTED
-            | reason::ROLE_NOT_SUPPORTED
-            | reason::PRINCIPAL_RESPELLED
-            | reason::PROJECT_NOT_FOUND
-            | reason::GROUP_DELETED
-            | reason::GROUP_AMBIGUOUS
-            | reason::GROUP_IDENTITY_CHANGED
-            | reason::IDENTITY_PROVIDER_NOT_FOUND
-            | reason::IDENTITY_PROVIDER_CHANGED
-            | reason::TARGET_NOT_FOUND
-            | reason::OVERLAPPING_TARGET
-            | reason::INVALID_MANIFEST
-            | reason::DUPLICATE_OBJECT
-            | reason::NOT_DELEGATED
-            | reason::REVOCATION_ABANDONED
-            | reason::STATUS_REFUSED
-            | reason::SUSPENDED
-            | reason::MANIFESTS_MISSING
-            | reason::STORE_MISMATCH
-            | reason::STORE_REWOUND
-            | reason::TOKEN_SECRET_NOT_FOUND
-            | reason::TOKEN_SECRET_FORBIDDEN
-            | reason::TOKEN_KEY_NOT_FOUND
-            | reason::TOKEN_INVALID
-            | reason::TOKEN_TOO_SHORT
-            | reason::TOKEN_EXPIRED
-            | reason::TOKEN_SHARED
-            | reason::QUOTA_EXCEEDED
+        Reason::PermissionDenied
+            | Reason::MemberRefused
+            | Reason::ForeignMemberRejected
+            | Reason::PolicyFull
+            | Reason::PolicyRefused
+            | Reason::PolicyUnknownVersion
+            | Reason::ConditionsHidden
+            | Reason::Unauthenticated
+            | Reason::ApiDisabled
+            | Reason::DomainRestricted
+            | Reason::RoleNotSupported
+            | Reason::PrincipalRespelled
+            | Reason::ProjectNotFound
+            | Reason::GroupDeleted
+            | Reason::GroupAmbiguous
+            | Reason::GroupIdentityChanged
+            | Reason::IdentityProviderNotFound
+            | Reason::IdentityProviderChanged
+            | Reason::TargetNotFound
+            | Reason::OverlappingTarget
+            | Reason::InvalidManifest
+            | Reason::DuplicateObject
+            | Reason::NotDelegated
+            | Reason::RevocationAbandoned
+            | Reason::StatusRefused
+            | Reason::Suspended
+            | Reason::ManifestsMissing
+            | Reason::StoreMismatch
+            | Reason::StoreRewound
+            | Reason::TokenSecretNotFound
+            | Reason::TokenSecretForbidden
+            | Reason::TokenKeyNotFound
+            | Reason::TokenInvalid
+            | Reason::TokenTooShort
+            | Reason::TokenExpired
+            | Reason::TokenShared
+            | Reason::QuotaExceeded
     )
 }
 
-/// The meaning of a reason and what to do about it, in one sentence.
-pub(super) fn explain(word: &str) -> String {
-    match lookup(word) {
-        Some(entry) if entry.action.is_empty() => entry.meaning.to_owned(),
-        Some(entry) => format!("{}; {}", entry.meaning, entry.action),
-        None => word.to_owned(),
+/// What a reason means and what to do about it, in one sentence.
+pub(super) fn explain(reason: Reason) -> String {
+    if reason.action().is_empty() {
+        return reason.meaning().to_owned();
     }
+    format!("{}; {}", reason.meaning(), reason.action())
 }
 
-/// What to do about a reason; empty when nothing has to be done.
-pub(super) fn next_step(word: &str) -> &'static str {
-    lookup(word).map_or("", |entry| entry.action)
-}
-
-/// The message, followed by what to do about its reason.
-pub(super) fn with_next_step(message: &str, word: &str) -> String {
-    match next_step(word) {
+/// What is the case, and the next step of its reason behind it.
+pub(super) fn with_next_step(message: &str, word: Reason) -> String {
+    match word.action() {
         "" => message.to_owned(),
         step => format!("{message}; {step}"),
     }

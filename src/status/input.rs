@@ -8,13 +8,13 @@ use jiff::{SignedDuration, Timestamp};
 use crate::api::{
     DriftSample, FindingStatus, MappingMode, PolicyCounts, ProviderState, RefusedPath, ResourceCounts, TargetDrift,
 };
-use crate::model::{DocumentKey, FreezeReason, MappingPhase, MemberKey};
+use crate::model::{DocumentKey, FreezeReason, MappingPhase, MemberKey, Reason};
 
 /// A failure: a reason word of the common list, a sentence about this case, and its time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Failure {
-    /// The stable word; see [`crate::api::condition::REASONS`].
-    pub reason: &'static str,
+    /// The stable word; see [`Reason`].
+    pub reason: Reason,
     /// The details: the last answer of Google, or the file with line and field. Without secrets.
     pub message: String,
     /// Since when the failure lasts.
@@ -157,9 +157,9 @@ pub struct SubjectOutcome {
     /// Active users among its members.
     pub members: u64,
     /// The reason for which the group gives nothing: `GroupNotFound` and the like.
-    pub problem: Option<&'static str>,
+    pub problem: Option<Reason>,
     /// Members who get nothing: reason word → number of people.
-    pub left_out: BTreeMap<&'static str, u64>,
+    pub left_out: BTreeMap<Reason, u64>,
 }
 
 /// The input for folding the status of a mapping. The order of the lists does not matter.
@@ -245,7 +245,7 @@ pub struct TokenOutcome {
     /// Time of its last use.
     pub last_used: Option<Timestamp>,
     /// Why the token cannot be used: `TokenSecretNotFound` and the like. Folding adds its expiry.
-    pub problem: Option<&'static str>,
+    pub problem: Option<Reason>,
 }
 
 /// Usage and limits of a provider's storage.

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::api::condition::{kind, reason};
+use crate::api::condition::kind;
 use crate::api::{
     DriftCounts, DriftSample, GrantCounts, HeldPlan, HeldStatus, RefusedPath, ResourceStatus, RoleMappingStatus,
     SubjectStatus,
 };
-use crate::model::{FreezeReason, MemberKey};
+use crate::model::{FreezeReason, MemberKey, Reason};
 
 use super::Folded;
 use super::conditions::{Conditions, clip, earliest, explain, int, later, needs_a_person, plural, with_next_step};
@@ -60,7 +60,7 @@ pub fn fold_mapping(
         conditions.set(
             kind::HELD,
             true,
-            reason::MASS_REMOVAL,
+            Reason::MassRemoval,
             &held_message(held, total.held, input.phase.is_terminating()),
         );
     }
@@ -131,7 +131,7 @@ fn shown_desired(claims: &ClaimCounts) -> u64 {
 #[must_use]
 pub fn not_taken_in(
     generation: Option<i64>,
-    word: &str,
+    word: Reason,
     message: &str,
     previous: Option<&RoleMappingStatus>,
     now: Timestamp,
@@ -151,7 +151,7 @@ pub fn not_taken_in(
 }
 
 /// Decides whether the mapping is valid and whether what it asks for is delegated to it.
-fn accepted(context: &FoldContext<'_>) -> (bool, &'static str, String) {
+fn accepted(context: &FoldContext<'_>) -> (bool, Reason, String) {
     let input = context.input;
     if let Some(problem) = input.problem {
         return (false, problem.reason, with_next_step(&problem.message, problem.reason));
@@ -166,9 +166,9 @@ fn accepted(context: &FoldContext<'_>) -> (bool, &'static str, String) {
         return (false, why.reason(), message);
     }
     if input.refused.is_empty() {
-        return (true, reason::ACCEPTED, explain(reason::ACCEPTED));
+        return (true, Reason::Accepted, explain(Reason::Accepted));
     }
-    let word = if input.admitted == 0 { reason::NOT_DELEGATED } else { reason::PARTLY_DELEGATED };
+    let word = if input.admitted == 0 { Reason::NotDelegated } else { Reason::PartlyDelegated };
     let paths: BTreeSet<String> = input
         .refused
         .iter()
@@ -259,40 +259,40 @@ fn drifted(
     drift: &DriftCounts,
     reverted_at: Option<Timestamp>,
     now: Timestamp,
-) -> (Option<(&'static str, String)>, Option<Timestamp>) {
+) -> (Option<(Reason, String)>, Option<Timestamp>) {
     let until = reverted_at.map(|at| later(at, REVERTED_SHOWN)).filter(|until| now < *until);
     let count = |n: i64| u64::try_from(n).unwrap_or(0);
     let mut parts = Vec::new();
     let mut words = Vec::new();
     if drift.missing > 0 {
-        words.push(reason::DRIFT_REPORTED);
+        words.push(Reason::DriftReported);
         parts.push(format!(
             "{} taken away by somebody else",
             plural(count(drift.missing), "grant of this mapping was", "grants of this mapping were"),
         ));
     }
     if until.is_some() {
-        words.push(reason::REVERTED);
+        words.push(Reason::Reverted);
         parts.push(format!(
             "{} taken away by somebody else and granted again",
             plural(count(drift.reverted), "grant was", "grants were"),
         ));
     }
     if drift.remaining > 0 {
-        words.push(reason::GRANT_REMAINS);
+        words.push(Reason::GrantRemains);
         parts.push(format!(
             "{} no longer wanted but stay, since rolecall did not make them",
             plural(count(drift.remaining), "grant is", "grants are"),
         ));
     }
     if drift.foreign > 0 {
-        words.push(reason::FOREIGN_MEMBERS);
+        words.push(Reason::ForeignMembers);
         parts.push(format!(
             "{} in the same policies are kept: rolecall neither granted nor wants them",
             plural(count(drift.foreign), "member", "members"),
         ));
     }
-    let message = words.first().map(|word| (*word, with_next_step(&parts.join("; "), word)));
+    let message = words.first().map(|word| (*word, with_next_step(&parts.join("; "), *word)));
     (message, until)
 }
 
@@ -301,10 +301,10 @@ fn subject_status(subject: &SubjectOutcome) -> SubjectStatus {
     let (word, message) = match (subject.problem, left_out) {
         (Some(problem), _) => (Some(problem), Some(explain(problem))),
         (None, Some((word, n))) => {
-            let message = if *word == reason::PRINCIPAL_MISSING {
-                format!("keep what they had: {}; {}", plural(*n, "member", "members"), explain(word))
+            let message = if *word == Reason::PrincipalMissing {
+                format!("keep what they had: {}; {}", plural(*n, "member", "members"), explain(*word))
             } else {
-                format!("{} nothing: {}", plural(*n, "member gets", "members get"), explain(word))
+                format!("{} nothing: {}", plural(*n, "member gets", "members get"), explain(*word))
             };
             (Some(*word), Some(message))
         }
@@ -316,7 +316,7 @@ fn subject_status(subject: &SubjectOutcome) -> SubjectStatus {
         external_id: subject.external_id.as_deref().map(|id| clip(id, 256)),
         id: subject.id.clone(),
         members: int(subject.members),
-        reason: word.map(str::to_owned),
+        reason: word.map(|word| word.word().to_owned()),
         message: message.map(|message| clip(&message, ENTRY_MESSAGE)),
     }
 }
@@ -326,22 +326,22 @@ fn resource_status(document: &DocumentOutcome) -> ResourceStatus {
     troubles.sort();
     let (word, message) = match (troubles.first(), &document.claims) {
         (Some(trouble), _) => (Some(trouble.reason), with_next_step(&trouble.message, trouble.reason)),
-        (None, None) => (Some(reason::PROGRESSING), "the policy was not read yet".to_owned()),
-        (None, Some(_)) if document.unlisted => (Some(reason::INVENTORY_INCOMPLETE), unlisted()),
-        (None, Some(_)) if !document.held.is_empty() => (Some(reason::MASS_REMOVAL), explain(reason::MASS_REMOVAL)),
+        (None, None) => (Some(Reason::Progressing), "the policy was not read yet".to_owned()),
+        (None, Some(_)) if document.unlisted => (Some(Reason::InventoryIncomplete), unlisted()),
+        (None, Some(_)) if !document.held.is_empty() => (Some(Reason::MassRemoval), explain(Reason::MassRemoval)),
         (None, Some(claims)) if claims.is_partial() => {
-            (Some(reason::PROGRESSING), format!("{} acknowledged by Google yet", lacking(claims)))
+            (Some(Reason::Progressing), format!("{} acknowledged by Google yet", lacking(claims)))
         }
-        (None, Some(claims)) if claims.missing > 0 => (Some(reason::DRIFT_REPORTED), explain(reason::DRIFT_REPORTED)),
+        (None, Some(claims)) if claims.missing > 0 => (Some(Reason::DriftReported), explain(Reason::DriftReported)),
         (None, Some(_)) if document.invoker_iam_disabled => {
-            (Some(reason::INVOKER_IAM_DISABLED), explain(reason::INVOKER_IAM_DISABLED))
+            (Some(Reason::InvokerIamDisabled), explain(Reason::InvokerIamDisabled))
         }
         (None, Some(_)) => (None, String::new()),
     };
     ResourceStatus {
         resource: document.document.resource(),
         grants: fraction(&document.claims.unwrap_or_default()),
-        reason: word.map(str::to_owned),
+        reason: word.map(|word| word.word().to_owned()),
         message: word.map(|_| clip(&message, ENTRY_MESSAGE)),
     }
 }

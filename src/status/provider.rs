@@ -3,9 +3,9 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::api::condition::{kind, reason};
+use crate::api::condition::kind;
 use crate::api::{FindingStatus, IdentityProviderStatus, ProviderState, TokenStatus};
-use crate::model::FreezeReason;
+use crate::model::{FreezeReason, Reason};
 
 use super::Folded;
 use super::conditions::{Conditions, earliest, explain, int, later, plural, with_next_step};
@@ -23,14 +23,14 @@ pub fn fold_provider(
 ) -> Folded<IdentityProviderStatus> {
     let mut tokens: Vec<&TokenOutcome> = input.tokens.iter().collect();
     tokens.sort_by(|one, other| one.name.cmp(&other.name));
-    let problems: Vec<(&str, &'static str)> =
+    let problems: Vec<(&str, Reason)> =
         tokens.iter().filter_map(|token| Some((token.name.as_str(), token_problem(token, now)?))).collect();
 
     let mut conditions = Conditions::new(previous.map_or(&[], |status| &status.conditions), input.generation, now);
     let (status, word, message) = ready(input, &problems, now);
     let arrives = conditions.set_ready(status, word, &message);
     if let Some(message) = quota_exceeded(&input.quota, now) {
-        conditions.set(kind::QUOTA_EXCEEDED, true, reason::QUOTA_EXCEEDED, &message);
+        conditions.set(kind::QUOTA_EXCEEDED, true, Reason::QuotaExceeded, &message);
     }
     let (status, word, message) = tokens_valid(&problems);
     conditions.set(kind::TOKENS_VALID, status, word, &message);
@@ -61,7 +61,7 @@ pub fn fold_provider(
                 name: token.name.clone(),
                 not_after: token.not_after.map(Time),
                 last_used: token.last_used.map(Time),
-                reason: token_problem(token, now).map(str::to_owned),
+                reason: token_problem(token, now).map(|reason| reason.word().to_owned()),
             })
             .collect(),
         findings: findings.into_iter().take(LISTED).cloned().collect(),
@@ -74,11 +74,11 @@ pub fn fold_provider(
 }
 
 /// Why a token is refused: its problem, or its expiry.
-fn token_problem(token: &TokenOutcome, now: Timestamp) -> Option<&'static str> {
-    token.problem.or_else(|| token.not_after.is_some_and(|at| at <= now).then_some(reason::TOKEN_EXPIRED))
+fn token_problem(token: &TokenOutcome, now: Timestamp) -> Option<Reason> {
+    token.problem.or_else(|| token.not_after.is_some_and(|at| at <= now).then_some(Reason::TokenExpired))
 }
 
-fn ready(input: &ProviderInput<'_>, problems: &[(&str, &'static str)], now: Timestamp) -> (bool, &'static str, String) {
+fn ready(input: &ProviderInput<'_>, problems: &[(&str, Reason)], now: Timestamp) -> (bool, Reason, String) {
     if let Some(problem) = input.problem {
         let message = format!("{}; what the manifest last said stays in force", problem.message);
         return (false, problem.reason, with_next_step(&message, problem.reason));
@@ -88,23 +88,23 @@ fn ready(input: &ProviderInput<'_>, problems: &[(&str, &'static str)], now: Time
     }
     if input.state == ProviderState::Suspended {
         let message = "SCIM requests are answered with 503, and what was granted stays; set `state: Active` to go on";
-        return (false, reason::SUSPENDED, message.to_owned());
+        return (false, Reason::Suspended, message.to_owned());
     }
     if let (true, Some((_, word))) = (problems.len() == input.tokens.len(), problems.first()) {
-        return (false, word, format!("no token can be used, so every request is refused: {}", listed(problems)));
+        return (false, *word, format!("no token can be used, so every request is refused: {}", listed(problems)));
     }
     if let Some(message) = quota_exceeded(&input.quota, now) {
-        return (false, reason::QUOTA_EXCEEDED, message);
+        return (false, Reason::QuotaExceeded, message);
     }
     let message = match input.last_request {
-        None => with_next_step("waiting for the first request of the IdP", reason::NEVER_SEEN),
+        None => with_next_step("waiting for the first request of the IdP", Reason::NeverSeen),
         Some(_) => format!(
             "{} and {} pushed by the IdP",
             plural(input.users, "user", "users"),
             plural(input.groups, "group", "groups")
         ),
     };
-    (true, reason::ACCEPTED, message)
+    (true, Reason::Accepted, message)
 }
 
 /// How long a refusal is shown when nothing was created after it. An IdP retries a refused request.
@@ -119,29 +119,29 @@ fn quota_exceeded(quota: &QuotaOutcome, now: Timestamp) -> Option<String> {
             "{} of {} rows and {} of {} bytes are stored",
             quota.rows, quota.max_rows, quota.bytes, quota.max_bytes
         );
-        with_next_step(&stored, reason::QUOTA_EXCEEDED)
+        with_next_step(&stored, Reason::QuotaExceeded)
     })
 }
 
-fn tokens_valid(problems: &[(&str, &'static str)]) -> (bool, &'static str, String) {
+fn tokens_valid(problems: &[(&str, Reason)]) -> (bool, Reason, String) {
     match problems.first() {
-        None => (true, reason::TOKENS_VALID, explain(reason::TOKENS_VALID)),
-        Some((_, word)) => (false, word, listed(problems)),
+        None => (true, Reason::TokensValid, explain(Reason::TokensValid)),
+        Some((_, word)) => (false, *word, listed(problems)),
     }
 }
 
-fn listed(problems: &[(&str, &'static str)]) -> String {
-    let each: Vec<String> = problems.iter().map(|(name, word)| format!("token `{name}`: {}", explain(word))).collect();
+fn listed(problems: &[(&str, Reason)]) -> String {
+    let each: Vec<String> = problems.iter().map(|(name, word)| format!("token `{name}`: {}", explain(*word))).collect();
     each.join("; ")
 }
 
-fn fresh(input: &ProviderInput<'_>, now: Timestamp) -> (bool, &'static str, Option<Timestamp>) {
+fn fresh(input: &ProviderInput<'_>, now: Timestamp) -> (bool, Reason, Option<Timestamp>) {
     let Some(last) = input.last_request else {
-        return (false, reason::NEVER_SEEN, None);
+        return (false, Reason::NeverSeen, None);
     };
     let Some(limit) = input.stale_after else {
-        return (true, reason::FRESH, None);
+        return (true, Reason::Fresh, None);
     };
     let stale_at = later(last, SignedDuration::try_from(limit).unwrap_or(SignedDuration::MAX));
-    if stale_at <= now { (false, reason::STALE, None) } else { (true, reason::FRESH, Some(stale_at)) }
+    if stale_at <= now { (false, Reason::Stale, None) } else { (true, Reason::Fresh, Some(stale_at)) }
 }

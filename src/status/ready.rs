@@ -6,9 +6,9 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::api::condition::{kind, reason};
+use crate::api::condition::kind;
 use crate::api::{MappingMode, RoleMappingStatus};
-use crate::model::FreezeReason;
+use crate::model::{FreezeReason, Reason};
 
 use super::conditions::{arrives_until, earliest, explain, find, later, needs_a_person, plural, with_next_step};
 use super::input::{ClaimCounts, DocumentOutcome, Failure, MappingInput, SubjectOutcome};
@@ -37,15 +37,15 @@ pub(super) enum Waiting {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ReadyDecision {
     pub waiting: Waiting,
-    pub reason: &'static str,
+    pub reason: Reason,
     pub message: String,
     /// Reason and message of `Stalled` when they differ.
-    pub stalled: Option<(&'static str, String)>,
+    pub stalled: Option<(Reason, String)>,
     pub revisit: Option<Timestamp>,
 }
 
 impl ReadyDecision {
-    fn new(waiting: Waiting, reason: &'static str, message: String) -> Self {
+    fn new(waiting: Waiting, reason: Reason, message: String) -> Self {
         Self { waiting, reason, message, stalled: None, revisit: None }
     }
 }
@@ -148,7 +148,7 @@ impl FoldContext<'_> {
     }
 
     /// Since when the object is not ready for this reason; now, if it had another reason before.
-    fn since(&self, word: &str) -> Timestamp {
+    fn since(&self, word: Reason) -> Timestamp {
         self.previous
             .and_then(|previous| find(&previous.conditions, kind::READY))
             .filter(|ready| ready.status == "False" && ready.reason == word)
@@ -208,14 +208,14 @@ fn manifest(context: &FoldContext<'_>) -> Option<ReadyDecision> {
 fn loading(context: &FoldContext<'_>) -> Option<ReadyDecision> {
     let target = context.input.loading?;
     let message = format!("the resources of CloudRunTarget {target} are being listed for the first time");
-    Some(ReadyDecision::new(Waiting::OnSystem, reason::PROGRESSING, message))
+    Some(ReadyDecision::new(Waiting::OnSystem, Reason::Progressing, message))
 }
 
 fn delegation(context: &FoldContext<'_>) -> Option<ReadyDecision> {
     if context.input.refused.is_empty() || context.input.admitted > 0 {
         return None;
     }
-    Some(ReadyDecision::new(Waiting::OnUser, reason::NOT_DELEGATED, explain(reason::NOT_DELEGATED)))
+    Some(ReadyDecision::new(Waiting::OnUser, Reason::NotDelegated, explain(Reason::NotDelegated)))
 }
 
 fn revocation(context: &FoldContext<'_>) -> Option<ReadyDecision> {
@@ -243,7 +243,7 @@ fn revocation(context: &FoldContext<'_>) -> Option<ReadyDecision> {
         }
         None => (Waiting::OnSystem, format!("{fact}; the removal is under way"), None),
     };
-    Some(ReadyDecision { stalled, ..ReadyDecision::new(waiting, reason::REVOCATION_PENDING, message) })
+    Some(ReadyDecision { stalled, ..ReadyDecision::new(waiting, Reason::RevocationPending, message) })
 }
 
 /// Leavers who keep access until a person releases the plan.
@@ -259,7 +259,7 @@ fn held_leavers(context: &FoldContext<'_>) -> Option<ReadyDecision> {
         plural(context.total.held_leavers, "grant", "grants"),
         hashes.into_iter().collect::<Vec<_>>().join(","),
     );
-    Some(ReadyDecision::new(Waiting::OnSystem, reason::REVOCATION_PENDING, message))
+    Some(ReadyDecision::new(Waiting::OnSystem, Reason::RevocationPending, message))
 }
 
 fn refused_by_google(context: &FoldContext<'_>) -> Option<ReadyDecision> {
@@ -276,11 +276,11 @@ fn groups(context: &FoldContext<'_>) -> Option<ReadyDecision> {
     let subject = context
         .subjects
         .iter()
-        .find(|subject| subject.problem.is_some_and(|problem| problem != reason::GROUP_NOT_FOUND))
+        .find(|subject| subject.problem.is_some_and(|problem| problem != Reason::GroupNotFound))
         .or_else(|| context.subjects.iter().find(|subject| subject.problem.is_some()))?;
     let problem = subject.problem?;
     let message = format!("{}: {}", subject_name(subject), explain(problem));
-    Some(if problem == reason::GROUP_NOT_FOUND {
+    Some(if problem == Reason::GroupNotFound {
         patient(context, problem, message)
     } else {
         ReadyDecision::new(Waiting::OnUser, problem, message)
@@ -303,12 +303,12 @@ fn resources(context: &FoldContext<'_>) -> Option<ReadyDecision> {
         0 => String::new(),
         n => format!(" and {n} more"),
     };
-    let message = with_next_step(&format!("no resource is called `{first}`{more}"), reason::RESOURCE_NOT_FOUND);
-    Some(patient(context, reason::RESOURCE_NOT_FOUND, message))
+    let message = with_next_step(&format!("no resource is called `{first}`{more}"), Reason::ResourceNotFound);
+    Some(patient(context, Reason::ResourceNotFound, message))
 }
 
 /// Waits for the system at first, and for a person after some time.
-fn patient(context: &FoldContext<'_>, word: &'static str, message: String) -> ReadyDecision {
+fn patient(context: &FoldContext<'_>, word: Reason, message: String) -> ReadyDecision {
     let until = later(context.since(word), PATIENCE);
     if context.now < until {
         ReadyDecision { revisit: Some(until), ..ReadyDecision::new(Waiting::OnSystem, word, message) }
@@ -339,7 +339,7 @@ fn under_way(context: &FoldContext<'_>) -> Option<ReadyDecision> {
     }
     let (word, fact) = match context.worst_trouble() {
         Some((document, trouble)) => (trouble.reason, format!("{}: {}", document.document.resource(), trouble.message)),
-        None => (reason::PROGRESSING, "a change is on its way to Google".to_owned()),
+        None => (Reason::Progressing, "a change is on its way to Google".to_owned()),
     };
     let message = with_next_step(&format!("{fact}; {}", progress(&context.total)), word);
     Some(ReadyDecision::new(Waiting::OnSystem, word, message))
@@ -348,25 +348,25 @@ fn under_way(context: &FoldContext<'_>) -> Option<ReadyDecision> {
 fn ending(context: &FoldContext<'_>) -> Option<ReadyDecision> {
     context.input.phase.is_terminating().then(|| {
         let message = if context.total.held > 0 {
-            format!("the mapping was deleted; {}", explain(reason::MASS_REMOVAL))
+            format!("the mapping was deleted; {}", explain(Reason::MassRemoval))
         } else {
             "the mapping was deleted; it goes when the last of its grants is settled".to_owned()
         };
-        ReadyDecision::new(Waiting::OnSystem, reason::PROGRESSING, message)
+        ReadyDecision::new(Waiting::OnSystem, Reason::Progressing, message)
     })
 }
 
 fn well(context: &FoldContext<'_>) -> ReadyDecision {
     let mut parts = Vec::new();
     let word = if context.observes() {
-        parts.push(explain(reason::OBSERVED));
+        parts.push(explain(Reason::Observed));
         if context.total.observed > 0 {
             parts.push(format!("{} would be written", plural(context.total.observed, "grant", "grants")));
         }
-        reason::OBSERVED
+        Reason::Observed
     } else {
         parts.push(progress(&context.total));
-        reason::CONVERGED
+        Reason::Converged
     };
     if context.total.unowned > 0 {
         parts.push(format!(
@@ -385,7 +385,7 @@ fn well(context: &FoldContext<'_>) -> ReadyDecision {
             plural(decorative, "service does", "services do"),
         ));
     }
-    if context.total.desired > 0 && word == reason::CONVERGED {
+    if context.total.desired > 0 && word == Reason::Converged {
         parts.push("Google may take some minutes to honour the last edit".to_owned());
     }
     ReadyDecision { revisit: churn_until(context), ..ReadyDecision::new(Waiting::Nobody, word, parts.join("; ")) }
@@ -393,17 +393,17 @@ fn well(context: &FoldContext<'_>) -> ReadyDecision {
 
 /// Members who get nothing, by reason.
 fn left_out(context: &FoldContext<'_>) -> Vec<String> {
-    let mut people = std::collections::BTreeMap::<&str, u64>::new();
+    let mut people = std::collections::BTreeMap::<Reason, u64>::new();
     for subject in context.subjects {
         for (word, n) in &subject.left_out {
-            *people.entry(word).or_default() += n;
+            *people.entry(*word).or_default() += n;
         }
     }
     people
         .into_iter()
         .filter(|(_, n)| *n > 0)
         .map(|(word, n)| match word {
-            reason::PRINCIPAL_MISSING => {
+            Reason::PrincipalMissing => {
                 format!("keep what they had: {}; {}", plural(n, "person", "people"), explain(word))
             }
             word => format!("{} nothing: {}", plural(n, "person gets", "people get"), explain(word)),

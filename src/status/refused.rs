@@ -5,14 +5,14 @@ use jiff::Timestamp;
 
 use super::cache::Status;
 use super::conditions::{Conditions, with_next_step};
-use crate::api::condition::reason;
 use crate::api::{CloudRunTargetStatus, IdentityProviderStatus, RoleMappingStatus};
+use crate::model::Reason;
 
 /// The replacement for a refused status.
 pub(super) fn refused(status: &Status, refusal: &str, generation: Option<i64>, now: Timestamp) -> Status {
     let mut conditions = Conditions::new(status.conditions(), generation.unwrap_or_default(), now);
     let message = format!("the API server refuses the status, so that nothing else is shown here: {refusal}");
-    conditions.set_ready(false, reason::STATUS_REFUSED, &with_next_step(&message, reason::STATUS_REFUSED));
+    conditions.set_ready(false, Reason::StatusRefused, &with_next_step(&message, Reason::StatusRefused));
     let conditions = conditions.finish();
     match status {
         Status::IdentityProvider(status) => Status::IdentityProvider(Box::new(IdentityProviderStatus {

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::api::condition::{kind, reason};
+use crate::api::condition::kind;
 use crate::api::{CloudRunTargetStatus, DriftKind, TargetDrift};
-use crate::model::FreezeReason;
+use crate::model::{FreezeReason, Reason};
 
 use super::Folded;
 use super::conditions::{Conditions, explain, plural, with_next_step};
@@ -60,16 +60,16 @@ pub fn fold_target(
 
 struct Finding {
     status: bool,
-    reason: &'static str,
+    reason: Reason,
     message: String,
 }
 
 impl Finding {
-    fn new(status: bool, reason: &'static str, message: String) -> Self {
+    fn new(status: bool, reason: Reason, message: String) -> Self {
         Self { status, reason, message }
     }
 
-    fn plain(status: bool, reason: &'static str) -> Self {
+    fn plain(status: bool, reason: Reason) -> Self {
         Self::new(status, reason, explain(reason))
     }
 }
@@ -81,47 +81,47 @@ fn accepted(input: &TargetInput<'_>) -> Finding {
     }
     match input.overlapped_by {
         Some(older) => {
-            let message = format!("`{older}` is older and covers the same: {}", explain(reason::OVERLAPPING_TARGET));
-            Finding::new(false, reason::OVERLAPPING_TARGET, message)
+            let message = format!("`{older}` is older and covers the same: {}", explain(Reason::OverlappingTarget));
+            Finding::new(false, Reason::OverlappingTarget, message)
         }
-        None => Finding::new(true, reason::ACCEPTED, "the target is valid".to_owned()),
+        None => Finding::new(true, Reason::Accepted, "the target is valid".to_owned()),
     }
 }
 
 fn reachable(input: &TargetInput<'_>) -> Finding {
     let Some(listing) = input.listing else {
-        return Finding::new(false, reason::PROGRESSING, "the resources were not listed yet".to_owned());
+        return Finding::new(false, Reason::Progressing, "the resources were not listed yet".to_owned());
     };
     if let Some(trouble) = &listing.trouble {
         let message = format!("{}; {}", trouble.message, FreezeReason::InventoryIncomplete.message());
         return Finding::new(false, trouble.reason, with_next_step(&message, trouble.reason));
     }
     if listing.unreachable.is_empty() {
-        return Finding::plain(true, reason::REACHABLE);
+        return Finding::plain(true, Reason::Reachable);
     }
-    let message = format!("{}: {}", listed(&listing.unreachable).join(", "), explain(reason::INVENTORY_INCOMPLETE));
-    Finding::new(false, reason::INVENTORY_INCOMPLETE, message)
+    let message = format!("{}: {}", listed(&listing.unreachable).join(", "), explain(Reason::InventoryIncomplete));
+    Finding::new(false, Reason::InventoryIncomplete, message)
 }
 
 fn permissions(input: &TargetInput<'_>) -> Finding {
     if input.missing_permissions.is_empty() {
-        return Finding::plain(true, reason::PERMISSIONS_VALID);
+        return Finding::plain(true, Reason::PermissionsValid);
     }
-    let message = format!("{}: {}", listed(input.missing_permissions).join(", "), explain(reason::PERMISSION_DENIED));
-    Finding::new(false, reason::PERMISSION_DENIED, message)
+    let message = format!("{}: {}", listed(input.missing_permissions).join(", "), explain(Reason::PermissionDenied));
+    Finding::new(false, Reason::PermissionDenied, message)
 }
 
 fn drifted(input: &TargetInput<'_>) -> Finding {
     let policies = u64::try_from(input.policies.drifted).unwrap_or(0);
     if policies == 0 && input.drift.is_empty() {
-        return Finding::plain(false, reason::NO_DRIFT);
+        return Finding::plain(false, Reason::NoDrift);
     }
     let first = input.drift.iter().map(|drift| drift.kind).min();
     let word = match first {
-        Some(DriftKind::Missing) => reason::DRIFT_REPORTED,
-        Some(DriftKind::Remains) => reason::GRANT_REMAINS,
-        Some(DriftKind::Unowned) => reason::UNOWNED,
-        Some(DriftKind::Foreign) | None => reason::FOREIGN_MEMBERS,
+        Some(DriftKind::Missing) => Reason::DriftReported,
+        Some(DriftKind::Remains) => Reason::GrantRemains,
+        Some(DriftKind::Unowned) => Reason::Unowned,
+        Some(DriftKind::Foreign) | None => Reason::ForeignMembers,
     };
     let message = format!("{} changed by somebody else; see `status.drift`", plural(policies, "policy", "policies"));
     Finding::new(true, word, with_next_step(&message, word))
@@ -134,11 +134,7 @@ fn ready(input: &TargetInput<'_>, needed: [&Finding; 3]) -> Finding {
     if input.abandoned > 0 {
         let message =
             format!("{} of deleted mappings could not be revoked yet", plural(input.abandoned, "grant", "grants"));
-        return Finding::new(
-            false,
-            reason::REVOCATION_ABANDONED,
-            with_next_step(&message, reason::REVOCATION_ABANDONED),
-        );
+        return Finding::new(false, Reason::RevocationAbandoned, with_next_step(&message, Reason::RevocationAbandoned));
     }
     if let Some(lacking) = needed.into_iter().find(|finding| !finding.status) {
         return Finding::new(false, lacking.reason, lacking.message.clone());
@@ -149,14 +145,14 @@ fn ready(input: &TargetInput<'_>, needed: [&Finding; 3]) -> Finding {
             "{} could not be read or written; the mappings that touch them say why",
             plural(failed, "policy", "policies")
         );
-        return Finding::new(false, reason::BACKING_OFF, message);
+        return Finding::new(false, Reason::BackingOff, message);
     }
     if input.frozen == Some(FreezeReason::Observed) {
-        return Finding::plain(true, reason::OBSERVED);
+        return Finding::plain(true, Reason::Observed);
     }
     let message =
         format!("{} in step", plural(u64::try_from(input.policies.in_sync).unwrap_or(0), "policy is", "policies are"));
-    Finding::new(true, reason::CONVERGED, message)
+    Finding::new(true, Reason::Converged, message)
 }
 
 fn listed(names: &[String]) -> Vec<String> {

@@ -6,9 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::*;
-use crate::api::condition::{kind, lookup, reason};
+use crate::api::condition::kind;
 use crate::api::{DriftKind, DriftSample, MappingMode, RefusedPath, RoleMappingStatus};
-use crate::model::{ClaimDisposal, DocumentKey, FreezeReason, MappingPhase, MemberKey, ResourceKind};
+use crate::model::{ClaimDisposal, DocumentKey, FreezeReason, MappingPhase, MemberKey, Reason, ResourceKind};
 
 mod cache;
 mod fit;
@@ -41,7 +41,7 @@ fn with_claims(name: &str, change: impl FnOnce(&mut ClaimCounts)) -> DocumentOut
     outcome
 }
 
-fn trouble(reason: &'static str, since: Timestamp) -> Failure {
+fn trouble(reason: Reason, since: Timestamp) -> Failure {
     Failure { reason, message: "Google said so".to_owned(), since }
 }
 

@@ -21,9 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::cache::{Item, ItemKey, Kind, Status, StatusCache};
 use super::refused::refused;
-use crate::api::condition::{kind, reason};
+use crate::api::condition::kind;
 use crate::api::{CloudRunTarget, FIELD_MANAGER, IdentityProvider, RoleMapping};
-use crate::model::{Clock, SystemClock};
+use crate::model::{Clock, Reason, SystemClock};
 
 /// Pause after a write of an object.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -279,7 +279,7 @@ fn changes(before: Option<&Status>, now: &Status) -> Vec<Event> {
         kind::READY => true,
         kind::STALLED | kind::RECONCILING => false,
         kind::HELD | kind::DRIFTED | kind::FROZEN => condition.status == "True",
-        _ => condition.status == "False" || condition.reason == reason::PARTLY_DELEGATED,
+        _ => condition.status == "False" || condition.reason == Reason::PartlyDelegated,
     };
     let ready = now.condition(kind::READY).map(|ready| ready.reason.clone());
     now.conditions()
@@ -300,8 +300,8 @@ fn changes(before: Option<&Status>, now: &Status) -> Vec<Event> {
 
 fn is_good(condition: &Condition) -> bool {
     match condition.type_.as_str() {
-        kind::READY => condition.status == "True" || condition.reason == reason::PROGRESSING,
-        kind::DRIFTED => [reason::FOREIGN_MEMBERS, reason::UNOWNED].contains(&condition.reason.as_str()),
+        kind::READY => condition.status == "True" || condition.reason == Reason::Progressing,
+        kind::DRIFTED => [Reason::ForeignMembers, Reason::Unowned].iter().any(|quiet| condition.reason == *quiet),
         _ => false,
     }
 }

@@ -136,7 +136,7 @@ impl Engine {
         let former = !self.0.store.claim_directory(&name, owner_of(object.metadata.uid.as_deref())).await?;
         if former {
             tracing::error!(
-                reason = FreezeReason::IdentityProviderChanged.reason(),
+                reason = %FreezeReason::IdentityProviderChanged.reason(),
                 "IdentityProvider {name}: {}",
                 FreezeReason::IdentityProviderChanged.message()
             );

@@ -15,7 +15,7 @@ use super::bisect::{Bisection, Isolated, Next};
 use super::lanes::Lane;
 use super::refusals::Refusals;
 use super::state::State;
-use crate::model::{DocumentKey, GrantKey, MappingKey, MemberKey, Reach, RefusalKey, Subject, WriteBudget};
+use crate::model::{DocumentKey, GrantKey, MappingKey, MemberKey, Reach, Reason, RefusalKey, Subject, WriteBudget};
 use crate::plan::{Cause, Plan, Step};
 use crate::target::{ErrorKind, RefusalCause, Refused, TargetError};
 
@@ -41,7 +41,7 @@ pub(super) struct Foreign {
     /// Time of the first such refusal.
     pub since: Timestamp,
     /// Google's reason word.
-    pub reason: &'static str,
+    pub reason: Reason,
     /// Google's message. It may name people.
     pub message: String,
 }
@@ -54,14 +54,14 @@ pub(super) struct RefusedGrant {
     pub role: String,
     /// True when the refusal concerns the role, whoever the member is.
     pub of_role: bool,
-    pub reason: &'static str,
+    pub reason: Reason,
     pub since: Timestamp,
 }
 
 /// Additions of which one is refused, while the writes for finding out which are used up.
 #[derive(Debug, Clone)]
 pub(super) struct Unresolved {
-    pub reason: &'static str,
+    pub reason: Reason,
     /// Number of additions by mapping.
     pub mappings: BTreeMap<MappingKey, usize>,
     pub since: Timestamp,
@@ -306,7 +306,7 @@ fn bisect(
     if !isolated.is_empty() {
         for found in &isolated {
             let key = refusal_key(document, bisection.cause, found);
-            refusals.refuse(key, bisection.cause.reason(), at);
+            refusals.refuse(key, bisection.cause.reason().word(), at);
         }
         return None;
     }
@@ -378,7 +378,7 @@ pub(super) enum Follows {
     /// Another attempt is due in this lane and will handle the refusal.
     Again(Lane),
     /// A foreign member is the cause; with Google's reason word.
-    Foreign(&'static str),
+    Foreign(Reason),
 }
 
 /// Records what the answer shows about additions.
@@ -518,7 +518,7 @@ fn refused(
     let members = choice.addable.iter().map(|grant| grant.member.clone()).collect();
     refusals.isolate(document, members, now);
     if let Some(key) = named {
-        refusals.refuse(key, what.cause.reason(), at);
+        refusals.refuse(key, what.cause.reason().word(), at);
         let most = carried_out.add.len();
         additions.chunk = Some((additions.chunk.unwrap_or(most).min(most) / 2).max(CHUNK));
         return again;
@@ -537,7 +537,7 @@ fn refused(
         (none, _) => {
             let _ = spend(refusals, document, at);
             let (roles, members) = carried_out.present();
-            let hints = refusals.hints(document, what.cause.reason());
+            let hints = refusals.hints(document, what.cause.reason().word());
             *none = Some(Bisection::new(what.cause, tried().collect(), roles, members, hints));
         }
     }
@@ -594,7 +594,7 @@ impl Additions {
         self.unresolved = None;
     }
 
-    fn foreign(&mut self, carried_out: &Plan, (reason, message): (&'static str, &str), now: Instant, at: Timestamp) {
+    fn foreign(&mut self, carried_out: &Plan, (reason, message): (Reason, &str), now: Instant, at: Timestamp) {
         let revision = carried_out.read().revision.clone();
         let before = self.foreign.take();
         // Refusals with another cause give no information.
@@ -621,7 +621,7 @@ impl Additions {
                 subject: step.row.claims.first().map(|claim| claim.subject),
                 role: step.grant().role.to_string(),
                 of_role: key.member.is_none(),
-                reason: RefusalCause::known_reason(&refusal.reason).unwrap_or("PolicyRefused"),
+                reason: RefusalCause::known_reason(&refusal.reason).unwrap_or(Reason::PolicyRefused),
                 since: refusal.since,
             });
         }

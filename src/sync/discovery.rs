@@ -122,8 +122,8 @@ async fn record(
             }
         }
         Err(error) => tracing::warn!(
-            target.name = %name, reason = error.reason(), %error,
-            "cannot store the changes of the list of resources; retrying with the next list"
+            target.name = %name, reason = %error.reason(), %error,
+            "cannot store what the list of resources changed, trying again with the next list"
         ),
     }
 }
@@ -173,7 +173,7 @@ async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
         target.failures = if complete { 0 } else { target.failures.saturating_add(1) };
         let before = target.listing.take();
         let trouble = problem.as_ref().map(|(reason, message)| Failure {
-            reason,
+            reason: *reason,
             message: message.clone(),
             since: before
                 .as_ref()
@@ -191,7 +191,7 @@ async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
         }
     };
     if let Some((reason, message)) = problem {
-        tracing::warn!(target.name = %name, reason, "{message}");
+        tracing::warn!(target.name = %name, %reason, "{message}");
     }
     inner.apply_effects(effects, &Trigger::at(now)).await;
     let failures = inner.state().targets.get(name)?.failures;

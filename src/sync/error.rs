@@ -1,6 +1,6 @@
 //! Errors that end a reconcile.
 
-use crate::api::condition::reason;
+use crate::model::Reason;
 use crate::store::StoreError;
 use crate::target::TargetError;
 
@@ -16,7 +16,7 @@ pub enum EngineError {
     )]
     ForeignMember {
         /// The reason word of Google's refusal.
-        reason: &'static str,
+        reason: Reason,
     },
     /// A defect of this program.
     #[error("the reconcile failed because of a defect of this program: {0}")]
@@ -30,15 +30,20 @@ pub enum EngineError {
 }
 
 impl EngineError {
-    /// The stable reason word.
+    /// The stable reason.
     #[must_use]
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> Reason {
         match self {
             Self::Target(error) => error.reason,
-            Self::Store(error) => error.reason(),
-            Self::ForeignMember { .. } => reason::FOREIGN_MEMBER_REJECTED,
-            Self::Internal(_) => "EngineFault",
-            Self::StaleRead => "StaleRead",
+            Self::Store(StoreError::Unavailable { .. }) => Reason::StoreUnavailable,
+            Self::Store(StoreError::StaleEpoch { .. }) => Reason::LeadershipLost,
+            Self::Store(
+                StoreError::Damaged { .. } | StoreError::AuditBroken { .. } | StoreError::NotADatabase { .. },
+            ) => Reason::StoreDamaged,
+            Self::Store(_) => Reason::StoreFault,
+            Self::ForeignMember { .. } => Reason::ForeignMemberRejected,
+            Self::Internal(_) => Reason::EngineFault,
+            Self::StaleRead => Reason::StaleRead,
         }
     }
 }

@@ -8,8 +8,7 @@ use super::Inner;
 use super::choice::RefusedGrant;
 use super::report::{quoted, shown};
 use super::state::{DocumentState, State};
-use crate::api::condition::reason;
-use crate::model::{DocumentKey, MappingKey, Subject};
+use crate::model::{DocumentKey, MappingKey, Reason, Subject};
 use crate::plan;
 use crate::status::Failure;
 
@@ -27,15 +26,15 @@ impl DocumentState {
     ) -> Vec<Failure> {
         let since = self.failing_since.unwrap_or(Timestamp::UNIX_EPOCH);
         let mut troubles: Vec<Failure> = Vec::new();
-        let is_foreign = |reason: &str| reason == reason::FOREIGN_MEMBER_REJECTED;
-        if let Some((reason, message)) = self.error.as_ref().filter(|(reason, _)| !is_foreign(reason)) {
-            troubles.push(Failure { reason, message: quoted(inner, state, message), since });
+        let is_foreign = |reason: Reason| reason == Reason::ForeignMemberRejected;
+        if let Some((reason, message)) = self.error.as_ref().filter(|(reason, _)| !is_foreign(*reason)) {
+            troubles.push(Failure { reason: *reason, message: quoted(inner, state, message), since });
         }
         for member in &self.forbidden {
             let who = shown(inner, state, member, None);
             let message = format!("Google keeps {who} under an address outside allowedDomains on {}", document.short());
             let since = self.forbidden_since.unwrap_or(since);
-            troubles.push(Failure { reason: reason::PRINCIPAL_RESPELLED, message, since });
+            troubles.push(Failure { reason: Reason::PrincipalRespelled, message, since });
         }
         let counts = self.claim_counts.get(key).copied().unwrap_or_default();
         if let Some(foreign) = self.additions.foreign.as_ref()
@@ -47,7 +46,7 @@ impl DocumentState {
                 foreign.reason,
                 quoted(inner, state, &foreign.message)
             );
-            troubles.push(Failure { reason: reason::FOREIGN_MEMBER_REJECTED, message, since: foreign.since });
+            troubles.push(Failure { reason: Reason::ForeignMemberRejected, message, since: foreign.since });
         }
         troubles.extend(refused_additions(&self.additions.refused, document, key));
         if let Some(unresolved) = &self.additions.unresolved
@@ -79,7 +78,7 @@ impl DocumentState {
 
 /// The refused additions of one mapping, one sentence per reason.
 fn refused_additions(refused: &[RefusedGrant], document: &DocumentKey, key: &MappingKey) -> Vec<Failure> {
-    let mut by_reason: BTreeMap<(bool, &'static str), Vec<&RefusedGrant>> = BTreeMap::new();
+    let mut by_reason: BTreeMap<(bool, Reason), Vec<&RefusedGrant>> = BTreeMap::new();
     for grant in refused.iter().filter(|grant| grant.mappings.contains(key)) {
         by_reason.entry((grant.of_role, grant.reason)).or_default().push(grant);
     }

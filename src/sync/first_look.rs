@@ -76,7 +76,7 @@ impl Inner {
             state.catalog.freeze_all(Some(FreezeReason::StoreMismatch))
         };
         tracing::error!(
-            reason = FreezeReason::StoreMismatch.reason(), target.document = %document,
+            reason = %FreezeReason::StoreMismatch.reason(), target.document = %document,
             "this database is new, nothing remembers another one, and {document} and policies read before it have people of \
              `allowedDomains` in roles that mappings give: they look like grants of a database that was lost. Nothing is \
              written until `rolecall store accept`. Restore the database, or accept this one when the grants were made by \

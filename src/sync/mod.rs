@@ -43,9 +43,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::condition::reason;
 use crate::catalog::{Catalog, Ceiling, Effects, Urgency};
-use crate::model::{Clock, FreezeReason, Randomness, RemovalLimits, Seq, TargetName};
+use crate::model::{Clock, FreezeReason, Randomness, Reason, RemovalLimits, Seq, TargetName};
 use crate::status::StatusCache;
 use crate::store::{Store, StoreError, Trust};
 use crate::target::Target;
@@ -284,7 +283,7 @@ async fn stop_on_leadership_loss(inner: Arc<Inner>, stop: CancellationToken) {
     tokio::select! {
         biased;
         () = inner.store.deposed() => {
-            tracing::error!(reason = reason::LEADERSHIP_LOST, "lost the database to another rolecall; only one may use it at a time, exiting");
+            tracing::error!(reason = %Reason::LeadershipLost, "another rolecall took over the database; this one ends");
             stop.cancel();
         }
         () = stop.cancelled() => {}

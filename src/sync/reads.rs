@@ -172,8 +172,8 @@ pub(super) async fn uid(inner: &Inner, document: &DocumentKey) -> Result<Option<
         Ok(uid) => Ok(Some(uid)),
         Err(error) if matches!(error.kind, ErrorKind::Denied { .. }) => {
             tracing::warn!(
-                target.document = %document, reason = error.reason,
-                "cannot read which resource the policy of {document} belongs to; using the last list"
+                target.document = %document, reason = %error.reason,
+                "cannot read which resource the policy of {document} belongs to; the last list has to do"
             );
             Ok(None)
         }

@@ -137,10 +137,10 @@ pub(super) async fn run(inner: &Inner, document: &DocumentKey, lane: Lane) -> Re
             back_off(&mut reconciled, &error, failures, inner.random.fraction());
             let delay = reconciled.retry.into_iter().flatten().min().unwrap_or_default();
             tracing::warn!(
-                target.document = %document, reason = error.reason(), attempt = failures,
-                "cannot reconcile {document}: {error}; next attempt in {delay:.1?}"
+                target.document = %document, reason = %error.reason(), attempt = failures,
+                "{document} is not in step: {error}; next try in {delay:.1?}"
             );
-            inner.metrics.syncs.inc([error.reason()]);
+            inner.metrics.syncs.inc([error.reason().word()]);
             reconciled.error = Some(error);
         }
     }
@@ -404,7 +404,7 @@ async fn write(
             let error = error.clone();
             let outcome = match error.class() {
                 ErrorClass::Conflict | ErrorClass::Retry | ErrorClass::Throttle => CallOutcome::Conflict,
-                ErrorClass::Definitive => CallOutcome::Refused { reason: error.reason.to_owned() },
+                ErrorClass::Definitive => CallOutcome::Refused { reason: error.reason.word().to_owned() },
                 ErrorClass::Unknown => CallOutcome::Unknown,
             };
             let written = if error.is_conflict() { Written::Conflict(error) } else { Written::Failed(error.into()) };

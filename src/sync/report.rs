@@ -10,14 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::Inner;
 use super::state::{DocumentState, SAMPLES, State, StatusOf};
-use crate::api::condition::{kind, reason};
+use crate::api::condition::kind;
 use crate::api::{
     DriftKind, DriftSample, FindingStatus, PolicyCounts, RefusedPath, ResourceCounts, TargetDrift, duration,
 };
 use crate::catalog::{Acceptance, Ceiling, MappingView, Resolution, SubjectView};
 use crate::model::{
-    DocumentKey, FreezeReason, GrantKey, MappingKey, MappingPhase, MemberKey, ProviderName, ResourceKind, Subject,
-    TargetName,
+    DocumentKey, FreezeReason, GrantKey, MappingKey, MappingPhase, MemberKey, ProviderName, Reason, ResourceKind,
+    Subject, TargetName,
 };
 use crate::plan;
 use crate::status::{
@@ -317,9 +317,9 @@ fn subject(view: &SubjectView) -> SubjectOutcome {
         members: view.members as u64,
         problem: view.resolution.reason(),
         left_out: BTreeMap::from([
-            (reason::PRINCIPAL_INVALID, view.invalid_principals as u64),
-            (reason::PRINCIPAL_MISSING, view.missing_principals as u64),
-            (reason::PRINCIPAL_COLLISION, view.collisions as u64),
+            (Reason::PrincipalInvalid, view.invalid_principals as u64),
+            (Reason::PrincipalMissing, view.missing_principals as u64),
+            (Reason::PrincipalCollision, view.collisions as u64),
         ]),
     }
 }
@@ -613,7 +613,7 @@ impl DocumentState {
     /// The state of the document. `frozen`: the status of a mapping with a part in it reports that.
     pub(super) fn standing(&self, frozen: bool) -> DocumentHealth {
         // An outdated read is repeated within seconds.
-        let failed = self.error.as_ref().is_some_and(|(word, _)| *word != reason::STALE_READ);
+        let failed = self.error.as_ref().is_some_and(|(word, _)| *word != Reason::StaleRead);
         if failed || self.additions.foreign.is_some() {
             return DocumentHealth::Failed;
         }

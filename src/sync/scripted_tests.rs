@@ -257,7 +257,7 @@ async fn member_that_the_target_refuses_is_left_out_and_keeps_nobody_from_leavin
         role: None,
         message: "no such account".to_owned(),
     };
-    fixture.target.on_write(&document(), Fault::Error(error(ErrorKind::Refused(named), "MemberRefused")));
+    fixture.target.on_write(&document(), Fault::Error(error(ErrorKind::Refused(named), Reason::MemberRefused)));
     fixture.join(&[2, 3]).await;
     fixture.settles(&[person(1), person(3)]).await;
     fixture.leave(ids[0], 1).await;
@@ -316,16 +316,16 @@ async fn mapping_is_not_ready_as_soon_as_a_new_document_of_it_cannot_be_read() {
     until("ready", &|| ready().is_some_and(|(status, _)| status == "True"), PATIENCE).await;
     let second: DocumentKey = "run:projects/p/locations/l/services/b".parse().unwrap();
     for _ in 0..4 {
-        fixture.target.on_read(&second, Fault::Error(error(ErrorKind::Unavailable, "GoogleUnavailable")));
+        fixture.target.on_read(&second, Fault::Error(error(ErrorKind::Unavailable, Reason::GoogleUnavailable)));
     }
     for _ in 0..200 {
-        let denied = error(ErrorKind::Denied { permission: None }, "PermissionDenied");
+        let denied = error(ErrorKind::Denied { permission: None }, Reason::PermissionDenied);
         fixture.target.on_read(&second, Fault::Error(denied));
     }
     fixture.target.create(&second);
     inner.list_again(&document());
     let reason = || inner.state().documents.get(&second).and_then(|memory| memory.error.as_ref().map(|error| error.0));
-    until("denied", &|| reason() == Some("PermissionDenied"), PATIENCE).await;
+    until("denied", &|| reason() == Some(Reason::PermissionDenied), PATIENCE).await;
     // Long before the periodic fold of all statuses.
     let told = || ready().is_some_and(|(_, reason)| reason == "PermissionDenied");
     until("told", &told, Duration::from_secs(20)).await;

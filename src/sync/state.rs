@@ -17,8 +17,8 @@ use super::refusals::Refusals;
 use crate::api::{CloudRunTargetSpec, DriftKind, IdentityProviderSpec, RoleMappingSpec};
 use crate::catalog::{Catalog, Effects, Urgency};
 use crate::model::{
-    DocumentKey, FreezeReason, GrantKey, GroupId, MappingKey, MappingPhase, MemberKey, ProviderName, Seq, Subject,
-    TargetName,
+    DocumentKey, FreezeReason, GrantKey, GroupId, MappingKey, MappingPhase, MemberKey, ProviderName, Reason, Seq,
+    Subject, TargetName,
 };
 use crate::plan::{ClaimCounts, Held, LimitExceeded, Plan};
 use crate::status::Failure;
@@ -131,7 +131,7 @@ pub(super) struct DocumentState {
     /// What the last pass that had a plan found.
     pub found: Option<LastPlan>,
     /// What was wrong in the last pass: reason and message.
-    pub error: Option<(&'static str, String)>,
+    pub error: Option<(Reason, String)>,
     /// Since when it is not in step.
     pub failing_since: Option<Timestamp>,
     /// What Google accepts and refuses of its additions.

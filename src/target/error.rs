@@ -1,5 +1,6 @@
 //! The meaning of a target's errors, and the reaction to them.
 
+use crate::model::Reason;
 use std::time::Duration;
 
 /// The reaction to an error. It alone decides whether an intent is cleared and when the document is due.
@@ -24,7 +25,7 @@ pub struct TargetError {
     /// The kind of the error.
     pub kind: ErrorKind,
     /// The one stable word for conditions, events, metrics and the audit row.
-    pub reason: &'static str,
+    pub reason: Reason,
     /// Message for people, in the target's own words, without control characters and of bounded length. It may name a
     /// person, so it belongs into status, not into logs at level info or below.
     pub message: String,
@@ -106,20 +107,20 @@ impl RefusalCause {
 
     /// The stable word for this refusal. Causes with the same remedy have the same word.
     #[must_use]
-    pub fn reason(self) -> &'static str {
+    pub fn reason(self) -> Reason {
         match self {
-            Self::PrincipalUnknown | Self::PrincipalRefused | Self::PrincipalMalformed => "MemberRefused",
-            Self::DomainRestricted => "DomainRestricted",
-            Self::RoleNotSupported => "RoleNotSupported",
-            Self::LimitExceeded => "PolicyFull",
-            Self::OrganizationPolicy | Self::Other => "PolicyRefused",
+            Self::PrincipalUnknown | Self::PrincipalRefused | Self::PrincipalMalformed => Reason::MemberRefused,
+            Self::DomainRestricted => Reason::DomainRestricted,
+            Self::RoleNotSupported => Reason::RoleNotSupported,
+            Self::LimitExceeded => Reason::PolicyFull,
+            Self::OrganizationPolicy | Self::Other => Reason::PolicyRefused,
         }
     }
 
     /// The static word equal to a stored one.
     #[must_use]
-    pub fn known_reason(word: &str) -> Option<&'static str> {
-        Self::ALL.into_iter().map(Self::reason).find(|known| *known == word)
+    pub fn known_reason(word: &str) -> Option<Reason> {
+        Self::ALL.into_iter().map(Self::reason).find(|known| known.word() == word)
     }
 }
 

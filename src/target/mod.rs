@@ -17,7 +17,7 @@ pub mod scripted;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::model::{Changes, DocumentKey, Live, ResourceKind};
+use crate::model::{Changes, DocumentKey, Live, Reason, ResourceKind};
 
 pub use backoff::Backoff;
 pub use error::{ErrorClass, ErrorKind, RefusalCause, Refused, TargetError};
@@ -125,7 +125,7 @@ impl Target {
             // No plan writes a document that does not exist; a caller that does has to read again.
             _ => Err(TargetError {
                 kind: ErrorKind::Unavailable,
-                reason: "EtagMissing",
+                reason: Reason::EtagMissing,
                 message: "a document that was not read from this target cannot be written".to_owned(),
             }),
         }

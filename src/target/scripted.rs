@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{Discovery, Edit, ErrorKind, Resource, Snapshot, TargetError};
-use crate::model::{Changes, DocumentKey, GrantKey, Live, Stored};
+use crate::model::{Changes, DocumentKey, GrantKey, Live, Reason, Stored};
 
 /// The fault of one call.
 #[derive(Debug, Clone)]
@@ -125,7 +125,7 @@ impl Scripted {
             Some(Fault::Slow(time)) => tokio::time::sleep(time).await,
             Some(Fault::Error(error)) => return Err(error),
             Some(Fault::Stale) => age = 1,
-            Some(Fault::AnswerLost) => return Err(error(ErrorKind::Unavailable, "GoogleUnavailable")),
+            Some(Fault::AnswerLost) => return Err(error(ErrorKind::Unavailable, Reason::GoogleUnavailable)),
             None => tokio::task::yield_now().await,
         }
         let mut state = self.state();
@@ -150,7 +150,7 @@ impl Scripted {
         let mut state = self.state();
         let now = state.documents.get(document).and_then(|document| document.versions.last()).ok_or_else(absent)?;
         if now.revision != read.revision {
-            return Err(error(ErrorKind::Conflict, "EtagConflict"));
+            return Err(error(ErrorKind::Conflict, Reason::EtagConflict));
         }
         let after = now.after(changes).grants;
         let live = state.change(document, |grants| *grants = after).ok_or_else(absent)?;
@@ -160,7 +160,7 @@ impl Scripted {
             remove: changes.remove.clone(),
         });
         match fault {
-            Some(Fault::AnswerLost) => Err(error(ErrorKind::Unknown, "OutcomeUnknown")),
+            Some(Fault::AnswerLost) => Err(error(ErrorKind::Unknown, Reason::OutcomeUnknown)),
             _ => Ok(Snapshot { live: Arc::new(live), edit: Edit::Scripted }),
         }
     }
@@ -184,10 +184,10 @@ impl State {
 }
 
 /// An error without a message.
-pub(crate) fn error(kind: ErrorKind, reason: &'static str) -> TargetError {
-    TargetError { kind, reason, message: reason.to_owned() }
+pub(crate) fn error(kind: ErrorKind, reason: Reason) -> TargetError {
+    TargetError { kind, reason, message: reason.to_string() }
 }
 
 fn absent() -> TargetError {
-    error(ErrorKind::NotFound, "ResourceNotFound")
+    error(ErrorKind::NotFound, Reason::ResourceNotFound)
 }

@@ -3,7 +3,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
 use super::*;
-use crate::api::condition::reason;
+use crate::model::Reason;
 use crate::status::Metadata;
 
 fn now() -> Timestamp {
@@ -14,12 +14,12 @@ fn before(seconds: i64) -> Time {
     Time(now() - SignedDuration::from_secs(seconds))
 }
 
-fn condition(type_: &str, status: &str, reason: &str, message: &str) -> Condition {
+fn condition(type_: &str, status: &str, reason: Reason, message: &str) -> Condition {
     Condition {
         last_transition_time: before(200),
         message: message.to_owned(),
         observed_generation: Some(1),
-        reason: reason.to_owned(),
+        reason: reason.word().to_owned(),
         status: status.to_owned(),
         type_: type_.to_owned(),
     }
@@ -49,11 +49,11 @@ fn item(namespace: Option<&str>, name: &str, spec: &Value, status: Value, condit
 }
 
 fn list() -> List {
-    let ready = condition(kind::READY, "True", reason::CONVERGED, "14 of 14 grants acknowledged by Google");
-    let accepted = condition(kind::ACCEPTED, "True", reason::ACCEPTED, "the object is valid");
-    let denied = condition(kind::READY, "False", reason::PERMISSION_DENIED, "run.services.setIamPolicy is missing");
-    let stalled = condition(kind::STALLED, "True", reason::PERMISSION_DENIED, "run.services.setIamPolicy is missing");
-    let drifted = condition(kind::DRIFTED, "True", reason::FOREIGN_MEMBERS, "2 members are kept");
+    let ready = condition(kind::READY, "True", Reason::Converged, "14 of 14 grants acknowledged by Google");
+    let accepted = condition(kind::ACCEPTED, "True", Reason::Accepted, "the object is valid");
+    let denied = condition(kind::READY, "False", Reason::PermissionDenied, "run.services.setIamPolicy is missing");
+    let stalled = condition(kind::STALLED, "True", Reason::PermissionDenied, "run.services.setIamPolicy is missing");
+    let drifted = condition(kind::DRIFTED, "True", Reason::ForeignMembers, "2 members are kept");
     List::new(vec![
         item(
             None,
@@ -63,7 +63,7 @@ fn list() -> List {
                 "endpoint": "https://scim.corp.example/idp/okta/scim/v2", "dialect": "Okta", "users": 120, "groups": 9,
                 "lastRequestTime": before(130),
             }),
-            &[condition(kind::READY, "True", reason::ACCEPTED, "120 users and 9 groups pushed by the IdP")],
+            &[condition(kind::READY, "True", Reason::Accepted, "120 users and 9 groups pushed by the IdP")],
         ),
         item(
             None,

@@ -29,7 +29,7 @@ impl Pass<'_> {
         let limit = self.fit(&mut add, &remove);
         let hash = plan_hash(&self.inputs.document, &add, &remove, &held);
         for row in held_new {
-            let mut entry = self.context.entry(now, &row, "revoke", AuditOutcome::Held, Some(Held::REASON));
+            let mut entry = self.context.entry(now, &row, "revoke", AuditOutcome::Held, Some(Held::REASON.word()));
             entry.plan_hash = Some(hash.clone());
             self.audit.push(entry);
         }

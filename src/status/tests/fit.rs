@@ -62,7 +62,7 @@ prop_compose! {
         for n in 0..many_documents {
             let mut outcome = scene.documents.first().cloned().unwrap_or_else(|| settled("a", 1));
             outcome.document = document(&format!("s{n}"));
-            outcome.troubles = vec![Failure { reason: reason::POLICY_REFUSED, message: message.clone(), since: at }];
+            outcome.troubles = vec![Failure { reason: Reason::PolicyRefused, message: message.clone(), since: at }];
             outcome.samples = vec![DriftSample {
                 kind: DriftKind::Missing,
                 resource: outcome.document.resource(),
@@ -92,7 +92,7 @@ prop_compose! {
                 id: Some(hash.clone()),
                 members: counts[0],
                 problem: None,
-                left_out: BTreeMap::from([(reason::PRINCIPAL_INVALID, counts[1])]),
+                left_out: BTreeMap::from([(Reason::PrincipalInvalid, counts[1])]),
             })
             .collect();
         scene.refused = names
@@ -119,7 +119,7 @@ proptest! {
 
     #[test]
     fn any_mapping_that_is_not_taken_in_gives_a_status_that_the_schema_takes(message in texts(), generation in any::<i64>()) {
-        let status = not_taken_in(Some(generation), reason::INVALID_MANIFEST, &message, None, now());
+        let status = not_taken_in(Some(generation), Reason::InvalidManifest, &message, None, now());
         prop_assert_eq!(refused_by_the_schema(Status::RoleMapping(Box::new(status))), Vec::<String>::new());
     }
 
@@ -143,7 +143,7 @@ proptest! {
         let listing = ListingOutcome {
             resources: ResourceCounts { services: counts[0], jobs: counts[1], worker_pools: counts[2] },
             unreachable: names.clone(),
-            trouble: Some(Failure { reason: reason::GOOGLE_UNAVAILABLE, message: text.clone(), since: at }),
+            trouble: Some(Failure { reason: Reason::GoogleUnavailable, message: text.clone(), since: at }),
             complete_at: Some(at),
         };
         let input = TargetInput {

@@ -2,15 +2,15 @@ use proptest::prelude::*;
 
 use super::*;
 
-const TROUBLES: [&str; 5] = [
-    reason::PERMISSION_DENIED,
-    reason::MEMBER_REFUSED,
-    reason::THROTTLED,
-    reason::GOOGLE_UNAVAILABLE,
-    reason::OUTCOME_UNKNOWN,
+const TROUBLES: [Reason; 5] = [
+    Reason::PermissionDenied,
+    Reason::MemberRefused,
+    Reason::Throttled,
+    Reason::GoogleUnavailable,
+    Reason::OutcomeUnknown,
 ];
-const GROUPS: [&str; 4] =
-    [reason::GROUP_NOT_FOUND, reason::GROUP_DELETED, reason::GROUP_AMBIGUOUS, reason::GROUP_IDENTITY_CHANGED];
+const GROUPS: [Reason; 4] =
+    [Reason::GroupNotFound, Reason::GroupDeleted, Reason::GroupAmbiguous, Reason::GroupIdentityChanged];
 const FREEZES: [FreezeReason; 5] = [
     FreezeReason::NotLoaded,
     FreezeReason::Observed,
@@ -96,7 +96,7 @@ prop_compose! {
             unmatched,
             mode,
             ending,
-            problem: problem.then(|| trouble(reason::INVALID_MANIFEST, ago(9))),
+            problem: problem.then(|| trouble(Reason::InvalidManifest, ago(9))),
             ..Scene::default()
         }
     }
@@ -180,7 +180,7 @@ proptest! {
         let revoking = scene.documents.iter().filter_map(|document| document.claims).any(|claims| claims.revoking > 0);
         prop_assert!(!(ready && revoking), "access that should be gone is never Ready");
         for condition in &status.conditions {
-            prop_assert!(lookup(&condition.reason).is_some(), "{} has no entry", condition.reason);
+            prop_assert!(Reason::from_word(&condition.reason).is_some(), "{} has no entry", condition.reason);
             prop_assert!(!condition.message.is_empty());
             prop_assert!(!condition.message.contains("instant"));
             prop_assert!(!condition.message.ends_with('.'));
@@ -193,14 +193,17 @@ proptest! {
 fn transition_times_move_with_the_status_and_not_with_the_reason() {
     let before = Scene::before();
     let mut scene = Scene::default();
-    scene.documents[0].troubles = vec![trouble(reason::THROTTLED, ago(3000))];
+    scene.documents[0].troubles = vec![trouble(Reason::Throttled, ago(3000))];
     let throttled = scene.fold_at(Some(&before), ago(50)).status;
     assert_eq!(get(&throttled.conditions, kind::READY).unwrap().last_transition_time.0, ago(50));
     assert_eq!(get(&throttled.conditions, kind::ACCEPTED).unwrap().last_transition_time.0, ago(3600));
-    scene.documents[0].troubles = vec![trouble(reason::GOOGLE_UNAVAILABLE, ago(3000))];
+    scene.documents[0].troubles = vec![trouble(Reason::GoogleUnavailable, ago(3000))];
     let unavailable = scene.fold_at(Some(&throttled), ago(40)).status;
     let ready = get(&unavailable.conditions, kind::READY).unwrap();
-    assert_eq!((ready.reason.as_str(), ready.last_transition_time.0), (reason::GOOGLE_UNAVAILABLE, ago(50)));
+    assert_eq!(
+        (ready.reason.clone(), ready.last_transition_time.0),
+        (Reason::GoogleUnavailable.word().to_owned(), ago(50))
+    );
     let well = Scene::default().fold(Some(&unavailable));
     assert_eq!(get(&well.conditions, kind::READY).unwrap().last_transition_time.0, now());
 }

@@ -67,10 +67,10 @@ fn target_with_unreachable_regions_concludes_nothing_from_absence() {
 
 #[test]
 fn target_whose_list_failed_says_the_answer() {
-    let listing = ListingOutcome { trouble: Some(trouble(reason::PROJECT_NOT_FOUND, ago(1))), ..listing() };
+    let listing = ListingOutcome { trouble: Some(trouble(Reason::ProjectNotFound, ago(1))), ..listing() };
     let status = fold_target(&target(Some(&listing)), None, now()).status;
     let ready = get(&status.conditions, kind::READY).unwrap();
-    assert_eq!(ready.reason, reason::PROJECT_NOT_FOUND);
+    assert_eq!(ready.reason, Reason::ProjectNotFound);
     assert!(ready.message.contains("Google said so"), "{}", ready.message);
 }
 
@@ -115,7 +115,7 @@ fn target_with_drift_lists_it_bounded() {
     let status = fold_target(&input, None, now()).status;
     assert_eq!(status.drift.len(), 50);
     assert_eq!(status.drift[0].kind, DriftKind::Missing, "what matters most comes first");
-    assert_eq!(get(&status.conditions, kind::DRIFTED).unwrap().reason, reason::DRIFT_REPORTED);
+    assert_eq!(get(&status.conditions, kind::DRIFTED).unwrap().reason, Reason::DriftReported);
     assert_eq!(get(&status.conditions, kind::READY).unwrap().status, "True");
 }
 
@@ -211,7 +211,7 @@ fn token_that_expired_is_said_and_the_other_keeps_the_provider_ready() {
 
 #[test]
 fn provider_whose_secret_is_applied_with_it_is_not_stalled_before_the_secret_had_time_to_arrive() {
-    let tokens = [TokenOutcome { problem: Some(reason::TOKEN_SECRET_NOT_FOUND), ..token("a") }];
+    let tokens = [TokenOutcome { problem: Some(Reason::TokenSecretNotFound), ..token("a") }];
     let input = provider(&tokens);
     let mut first = fold_provider(&input, None, now());
     let turn = |status: &IdentityProviderStatus, kind: &str| get(&status.conditions, kind).is_some();
@@ -226,7 +226,7 @@ fn provider_whose_secret_is_applied_with_it_is_not_stalled_before_the_secret_had
 
 #[test]
 fn token_used_by_two_providers_is_said() {
-    let tokens = [TokenOutcome { problem: Some(reason::TOKEN_SHARED), ..token("a") }];
+    let tokens = [TokenOutcome { problem: Some(Reason::TokenShared), ..token("a") }];
     provider_row(
         &provider(&tokens),
         "Ready=False/TokenShared Stalled=True/TokenShared Fresh=True/Fresh TokensValid=False/TokenShared",
@@ -294,15 +294,15 @@ fn a_store_that_is_not_believed_does_not_take_the_place_of_the_one_that_was_used
 
 #[test]
 fn mapping_that_is_not_taken_in_says_why_and_who_has_to_move() {
-    let of = |word: &'static str| {
+    let of = |word: Reason| {
         let status = crate::status::not_taken_in(Some(3), word, "because", None, now());
         assert_eq!(status.observed_generation, Some(3));
         line(&status.conditions)
     };
-    let invalid = of(reason::INVALID_MANIFEST);
+    let invalid = of(Reason::InvalidManifest);
     assert!(invalid.contains("Ready=False/InvalidManifest") && invalid.contains("Stalled=True"), "{invalid}");
     assert!(invalid.contains("Accepted=False"), "{invalid}");
-    let refused = of(reason::FINALIZER_REFUSED);
+    let refused = of(Reason::FinalizerRefused);
     assert!(refused.contains("Ready=False/FinalizerRefused") && refused.contains("Reconciling=True"), "{refused}");
     assert!(!refused.contains("Accepted"), "{refused}");
 }

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use crate::api::condition::REASONS;
+use crate::model::Reason;
 
 const RUNBOOK: &str = include_str!("../../../docs/runbook.md");
 
@@ -11,7 +11,7 @@ fn headings() -> Vec<&'static str> {
 #[test]
 fn every_reason_has_a_heading_in_the_runbook_and_every_heading_is_a_reason() {
     let headings = headings();
-    let known: BTreeSet<&str> = REASONS.iter().map(|reason| reason.word).collect();
+    let known: BTreeSet<&str> = Reason::ALL.iter().map(|reason| reason.word()).collect();
     let found: BTreeSet<&str> = headings.iter().copied().collect();
     assert_eq!(found, known);
     assert_eq!(headings.len(), found.len(), "a heading stands once");
@@ -21,7 +21,7 @@ fn every_reason_has_a_heading_in_the_runbook_and_every_heading_is_a_reason() {
 fn what_asks_for_an_action_has_one_in_the_runbook() {
     for section in RUNBOOK.split("\n### ").skip(1) {
         let word = section.lines().next().unwrap();
-        let action = REASONS.iter().find(|reason| reason.word == word).unwrap().action;
+        let action = Reason::from_word(word).unwrap().action();
         assert!(action.is_empty() || section.contains("**What to do.**"), "{word}");
     }
 }

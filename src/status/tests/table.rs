@@ -66,7 +66,7 @@ fn new_mapping_is_not_ready_before_its_policies_were_read() {
 #[test]
 fn backing_off_longer_than_a_minute_says_the_last_answer() {
     let mut scene = Scene::default();
-    scene.documents[0].troubles = vec![trouble(reason::THROTTLED, ago(61))];
+    scene.documents[0].troubles = vec![trouble(Reason::Throttled, ago(61))];
     let status =
         row(&scene, Some(&Scene::before()), "Ready=False/Throttled Accepted=True/Accepted Reconciling=True/Throttled");
     let message = &get(&status.conditions, kind::READY).unwrap().message;
@@ -94,7 +94,7 @@ fn revocation_that_is_not_acknowledged_is_said_at_once() {
 fn revocation_that_google_refuses_waits_for_a_person() {
     let mut scene = Scene::default();
     scene.documents[0] = with_claims("checkout-api", |claims| claims.revoking = 1);
-    scene.documents[0].troubles = vec![trouble(reason::PERMISSION_DENIED, ago(2))];
+    scene.documents[0].troubles = vec![trouble(Reason::PermissionDenied, ago(2))];
     row(
         &scene,
         Some(&Scene::before()),
@@ -148,7 +148,7 @@ fn missing_references_freeze_and_are_the_authors_to_mend_once_new_ones_had_time_
 #[test]
 fn manifest_that_cannot_be_read_is_not_accepted_and_says_where() {
     let problem = Failure {
-        reason: reason::INVALID_MANIFEST,
+        reason: Reason::InvalidManifest,
         message: "mapping.yaml:12:5 spec.grants[0].roles[0]: not a role".to_owned(),
         since: ago(5),
     };
@@ -167,7 +167,7 @@ fn manifest_that_cannot_be_read_is_not_accepted_and_says_where() {
 #[test]
 fn group_not_found_reconciles_for_ten_minutes_and_then_stalls() {
     let mut scene = Scene::default();
-    scene.subjects[0].problem = Some(reason::GROUP_NOT_FOUND);
+    scene.subjects[0].problem = Some(Reason::GroupNotFound);
     let waits =
         "Ready=False/GroupNotFound Accepted=True/Accepted Reconciling=True/GroupNotFound Frozen=True/GroupNotFound";
     let first = scene.fold_at(None, now());
@@ -186,7 +186,7 @@ fn group_not_found_reconciles_for_ten_minutes_and_then_stalls() {
 
 #[test]
 fn group_whose_name_means_another_one_or_several_is_frozen() {
-    for word in [reason::GROUP_IDENTITY_CHANGED, reason::GROUP_AMBIGUOUS] {
+    for word in [Reason::GroupIdentityChanged, Reason::GroupAmbiguous] {
         let mut scene = Scene::default();
         scene.subjects.push(SubjectOutcome { problem: Some(word), ..group("other") });
         row(
@@ -200,13 +200,13 @@ fn group_whose_name_means_another_one_or_several_is_frozen() {
 #[test]
 fn group_that_was_deleted_waits_for_a_person() {
     let mut scene = Scene::default();
-    scene.subjects[0].problem = Some(reason::GROUP_DELETED);
+    scene.subjects[0].problem = Some(Reason::GroupDeleted);
     row(&scene, None, "Ready=False/GroupDeleted Accepted=True/Accepted Stalled=True/GroupDeleted");
 }
 
 #[test]
 fn permission_missing_at_google() {
-    for word in [reason::PERMISSION_DENIED, reason::MEMBER_REFUSED, reason::POLICY_FULL] {
+    for word in [Reason::PermissionDenied, Reason::MemberRefused, Reason::PolicyFull] {
         let mut scene = Scene::default();
         scene.documents[1] = with_claims("checkout-web", |claims| (claims.acknowledged, claims.failed) = (3, 1));
         scene.documents[1].troubles = vec![trouble(word, ago(1))];
@@ -215,7 +215,7 @@ fn permission_missing_at_google() {
             Some(&Scene::before()),
             &format!("Ready=False/{word} Accepted=True/Accepted Stalled=True/{word}"),
         );
-        assert_eq!(status.resources[1].reason.as_deref(), Some(word));
+        assert_eq!(status.resources[1].reason.as_deref(), Some(word.word()));
         assert_eq!(status.grants.unwrap().summary, "7/8");
     }
 }
@@ -257,16 +257,16 @@ fn a_held_leaver_is_not_ready_and_says_what_releases_it() {
 #[test]
 fn drift_and_foreign_members_are_ready_and_drifted() {
     type Change = fn(&mut DocumentOutcome);
-    let cases: [(Change, &str); 3] = [
+    let cases: [(Change, Reason); 3] = [
         (
             |outcome| {
                 let claims = outcome.claims.as_mut().unwrap();
                 (claims.acknowledged, claims.missing) = (3, 1);
             },
-            reason::DRIFT_REPORTED,
+            Reason::DriftReported,
         ),
-        (|outcome| outcome.foreign = 2, reason::FOREIGN_MEMBERS),
-        (|outcome| outcome.remaining = 1, reason::GRANT_REMAINS),
+        (|outcome| outcome.foreign = 2, Reason::ForeignMembers),
+        (|outcome| outcome.remaining = 1, Reason::GrantRemains),
     ];
     for (change, word) in cases {
         let mut scene = Scene::default();
@@ -368,14 +368,14 @@ fn grants_on_a_resource_that_the_list_lacks_are_pending_and_frozen_when_it_lasts
     let passing = ten_of_fifteen(ago(59)).fold_at(Some(&Scene::before()), now());
     assert_eq!(line(&passing.status.conditions), "Ready=True/Converged Accepted=True/Accepted");
     assert_eq!(passing.revisit, Some(now() + SignedDuration::from_secs(1)));
-    let word = reason::INVENTORY_INCOMPLETE;
+    let word = Reason::InventoryIncomplete;
     let frozen = format!("Ready=False/{word} Accepted=True/Accepted Stalled=True/{word} Frozen=True/{word}");
     let status = row(&ten_of_fifteen(ago(60)), Some(&Scene::before()), &frozen);
     let grants = status.grants.unwrap();
     assert_eq!((grants.summary.as_str(), grants.desired, grants.pending), ("10/15", 15, 5));
     let message = &get(&status.conditions, kind::READY).unwrap().message;
     assert!(message.contains("services/checkout-api") && message.contains("10 of 15"), "{message}");
-    assert_eq!(status.resources[0].reason.as_deref(), Some(word));
+    assert_eq!(status.resources[0].reason.as_deref(), Some(word.word()));
     row(&ten_of_fifteen(ago(1)), None, &frozen);
 }
 
@@ -430,7 +430,7 @@ fn deleted_mapping_waits_for_its_last_grants() {
 #[test]
 fn people_who_get_nothing_are_counted_and_do_not_make_the_mapping_unready() {
     let mut scene = Scene::default();
-    scene.subjects[0].left_out = BTreeMap::from([(reason::PRINCIPAL_INVALID, 2), (reason::PRINCIPAL_COLLISION, 1)]);
+    scene.subjects[0].left_out = BTreeMap::from([(Reason::PrincipalInvalid, 2), (Reason::PrincipalCollision, 1)]);
     let status = row(&scene, None, "Ready=True/Converged Accepted=True/Accepted");
     let message = &get(&status.conditions, kind::READY).unwrap().message;
     assert!(message.contains("2 people get nothing") && message.contains("1 person gets nothing"), "{message}");

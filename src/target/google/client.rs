@@ -360,7 +360,7 @@ impl CloudRun {
         let begun = Instant::now();
         let answer = self.answer(operation.call(), request).await;
         let took = begun.elapsed();
-        let outcome = answer.as_ref().map_or_else(GoogleError::reason, |_| "ok");
+        let outcome = answer.as_ref().map_or_else(|error| error.reason().word(), |_| "ok");
         if let Some(metrics) = &self.metrics {
             metrics.requests.inc([operation.word(), outcome]);
             metrics.request_seconds.observe([operation.word()], took);

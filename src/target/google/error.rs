@@ -1,5 +1,6 @@
 //! The meaning of Google's errors, and the reaction to them.
 
+use crate::model::Reason;
 use std::time::Duration;
 
 use crate::target::{ErrorClass, ErrorKind, RefusalCause, Refused, TargetError};
@@ -93,44 +94,23 @@ pub enum GoogleError {
 }
 
 impl GoogleError {
-    /// Every word that [`GoogleError::reason`] returns, for lists that have to be complete.
-    pub const REASONS: &[&str] = &[
-        "EtagConflict",
-        "PermissionDenied",
-        "ApiDisabled",
-        "ResourceNotFound",
-        "MemberRefused",
-        "DomainRestricted",
-        "RoleNotSupported",
-        "PolicyFull",
-        "PolicyRefused",
-        "Throttled",
-        "GoogleUnavailable",
-        "OutcomeUnknown",
-        "GoogleMalformed",
-        "Unauthenticated",
-        "EtagMissing",
-        "PolicyUnknownVersion",
-        "ConditionsHidden",
-    ];
-
     /// The one stable word for conditions, events, metrics and the audit row.
     #[must_use]
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> Reason {
         match self {
-            Self::Conflict => "EtagConflict",
-            Self::Denied { .. } => "PermissionDenied",
-            Self::ApiDisabled { .. } => "ApiDisabled",
-            Self::NotFound { .. } => "ResourceNotFound",
+            Self::Conflict => Reason::EtagConflict,
+            Self::Denied { .. } => Reason::PermissionDenied,
+            Self::ApiDisabled { .. } => Reason::ApiDisabled,
+            Self::NotFound { .. } => Reason::ResourceNotFound,
             Self::Refused { cause, .. } => cause.reason(),
-            Self::Throttled { .. } => "Throttled",
-            Self::Unavailable { .. } => "GoogleUnavailable",
-            Self::Unknown { .. } => "OutcomeUnknown",
-            Self::Malformed { .. } => "GoogleMalformed",
-            Self::Unauthenticated { .. } => "Unauthenticated",
-            Self::EtagMissing => "EtagMissing",
-            Self::PolicyUnknownVersion { .. } => "PolicyUnknownVersion",
-            Self::ConditionsHidden { .. } => "ConditionsHidden",
+            Self::Throttled { .. } => Reason::Throttled,
+            Self::Unavailable { .. } => Reason::GoogleUnavailable,
+            Self::Unknown { .. } => Reason::OutcomeUnknown,
+            Self::Malformed { .. } => Reason::GoogleMalformed,
+            Self::Unauthenticated { .. } => Reason::Unauthenticated,
+            Self::EtagMissing => Reason::EtagMissing,
+            Self::PolicyUnknownVersion { .. } => Reason::PolicyUnknownVersion,
+            Self::ConditionsHidden { .. } => Reason::ConditionsHidden,
         }
     }
 

@@ -190,7 +190,7 @@ async fn a_policy_that_cannot_be_written_back_is_an_error_when_it_is_read() {
         (json!(["etag", "ACAB"]), "GoogleMalformed"),
     ] {
         let (_, client) = StandIn::start([Answer::Json(200, body.clone())]).await;
-        assert_eq!(client.policy(&document()).await.unwrap_err().reason(), reason, "{body}");
+        assert_eq!(client.policy(&document()).await.unwrap_err().reason().word(), reason, "{body}");
     }
 }
 
@@ -198,8 +198,8 @@ async fn a_policy_that_cannot_be_written_back_is_an_error_when_it_is_read() {
 async fn a_name_that_would_change_the_path_is_not_sent() {
     let (server, client) = StandIn::start([]).await;
     let key = DocumentKey::cloud_run("..", "..", ResourceKind::Service, "api").unwrap();
-    assert_eq!(client.policy(&key).await.unwrap_err().reason(), "GoogleMalformed");
-    assert_eq!(client.services("p/../q", "l").await.unwrap_err().reason(), "GoogleMalformed");
+    assert_eq!(client.policy(&key).await.unwrap_err().reason().word(), "GoogleMalformed");
+    assert_eq!(client.services("p/../q", "l").await.unwrap_err().reason().word(), "GoogleMalformed");
     assert!(server.asked().is_empty());
 }
 
@@ -255,7 +255,7 @@ async fn a_list_that_is_not_what_it_should_be_is_an_error_and_never_a_short_list
     ] {
         let (_, client) = StandIn::start([Answer::Json(200, body.clone())]).await;
         let error = client.services("shop", "europe-west1").await.unwrap_err();
-        assert_eq!(error.reason(), "GoogleMalformed", "{body}");
+        assert_eq!(error.reason().word(), "GoogleMalformed", "{body}");
     }
 }
 
@@ -273,7 +273,7 @@ async fn a_list_whose_second_page_fails_is_an_error() {
 async fn a_list_that_repeats_its_page_token_ends() {
     let page = || Answer::Json(200, json!({"nextPageToken": "again"}));
     let (server, client) = StandIn::start((0..10).map(|_| page())).await;
-    assert_eq!(client.services("shop", "europe-west1").await.unwrap_err().reason(), "GoogleMalformed");
+    assert_eq!(client.services("shop", "europe-west1").await.unwrap_err().reason().word(), "GoogleMalformed");
     assert_eq!(server.asked().len(), 2);
 }
 
@@ -339,7 +339,7 @@ async fn a_write_that_is_not_answered_in_time_is_unknown_and_a_read_is_not() {
     let (server, port) = StandIn::listen([Answer::Never, Answer::Never]).await;
     let client = impatient(port, SOON);
     let write = client.set_policy(&document(), &some_policy()).await.unwrap_err();
-    assert_eq!((write.reason(), write.class()), ("OutcomeUnknown", ErrorClass::Unknown));
+    assert_eq!((write.reason().word(), write.class()), ("OutcomeUnknown", ErrorClass::Unknown));
     assert_eq!(client.policy(&document()).await.unwrap_err().class(), ErrorClass::Retry);
     assert_eq!(server.asked().len(), 2, "neither was sent twice");
 }
@@ -368,7 +368,7 @@ async fn a_write_whose_connection_breaks_after_it_was_sent_is_unknown() {
 async fn a_write_that_finds_nobody_was_surely_not_committed() {
     let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     let write = client(port).set_policy(&document(), &some_policy()).await.unwrap_err();
-    assert_eq!((write.reason(), write.class()), ("GoogleUnavailable", ErrorClass::Retry), "{write}");
+    assert_eq!((write.reason().word(), write.class()), ("GoogleUnavailable", ErrorClass::Retry), "{write}");
     assert!(!write.to_string().contains("/v2/"), "{write}");
 }
 
@@ -381,7 +381,7 @@ async fn a_success_that_cannot_be_read_is_unknown_for_a_write_and_malformed_for_
         let write = client.set_policy(&document(), &some_policy()).await.unwrap_err();
         assert_eq!(write.class(), ErrorClass::Unknown, "{write:?}");
         let read = client.policy(&document()).await.unwrap_err();
-        assert!(matches!(read.reason(), "GoogleMalformed" | "EtagMissing"), "{read:?}");
+        assert!(matches!(read.reason().word(), "GoogleMalformed" | "EtagMissing"), "{read:?}");
     }
 }
 
@@ -453,7 +453,7 @@ async fn a_token_is_put_on_requests_to_google_and_on_no_other() {
     assert!(!format!("{to_google:?} {client:?}").contains("secret"));
     for url in ["https://run.googleapis.com.evil.example/", "http://run.googleapis.com/", "http://127.0.0.1:1/"] {
         let mut elsewhere = request(url);
-        assert_eq!(client.authorize(&mut elsewhere).await.unwrap_err().reason(), "Unauthenticated", "{url}");
+        assert_eq!(client.authorize(&mut elsewhere).await.unwrap_err().reason().word(), "Unauthenticated", "{url}");
         assert!(elsewhere.headers().is_empty());
     }
 }
@@ -462,7 +462,7 @@ async fn a_token_is_put_on_requests_to_google_and_on_no_other() {
 fn credentials_and_an_endpoint_that_must_not_see_them_make_no_client() {
     for base in ["http://127.0.0.1:8080", "https://run.googleapis.com.evil.example/", "https://proxy.example/"] {
         let error = CloudRun::with_source(base.parse().unwrap(), one_token()).unwrap_err();
-        assert_eq!(error.reason(), "Unauthenticated", "{base}");
+        assert_eq!(error.reason().word(), "Unauthenticated", "{base}");
     }
     let private: Endpoint = "https://run-acme.p.googleapis.com/".parse().unwrap();
     assert!(CloudRun::with_source(private, one_token()).is_ok());
@@ -481,5 +481,5 @@ impl TokenSource for Failing {
 async fn a_write_without_a_token_is_not_sent_and_surely_not_committed() {
     let client = CloudRun::with_source(Endpoint::Google, Arc::new(Failing)).unwrap();
     let error = client.set_policy(&document(), &some_policy()).await.unwrap_err();
-    assert_eq!((error.reason(), error.class()), ("Unauthenticated", ErrorClass::Retry));
+    assert_eq!((error.reason().word(), error.class()), ("Unauthenticated", ErrorClass::Retry));
 }

@@ -1,0 +1,292 @@
+//! Reasons: one list for conditions, Events, metrics, logs, the audit log and the runbook.
+
+use std::cmp::Ordering;
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+macro_rules! reasons {
+    ($($name:ident: $meaning:literal, $action:literal;)*) => {
+        /// Why something is as it is. Its word is the `reason` of conditions and Events, a metric label, an audit word and a
+        /// heading of the runbook.
+        #[allow(clippy::doc_markdown, reason = "the meanings are shown to people, in messages that know no markup")]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Reason {
+            $(#[doc = $meaning] $name,)*
+        }
+
+        impl Reason {
+            /// Every reason, in the order of the list.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The stable word, in Pascal case.
+            #[must_use]
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)* }
+            }
+
+            /// What it means: a clause without a full stop.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$name => $meaning,)* }
+            }
+
+            /// What to do; empty when there is nothing to do.
+            #[must_use]
+            pub const fn action(self) -> &'static str {
+                match self { $(Self::$name => $action,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    Converged: "all that is wanted is acknowledged by Google, and nothing waits to be removed", "";
+    Accepted: "the object is valid, and all that it asks for is delegated to it", "";
+    Progressing:
+        "a change is being written to Google",
+        "wait; if it lasts, the message names the resource and the last answer of Google";
+    RevocationPending:
+        "a grant that should be gone is still in the policy, according to Google's last answer",
+        "see the message for Google's answer; `status.oldestRevokingSince` is the start of the wait";
+    RevocationAbandoned:
+        "a mapping was deleted and its finalizer removed before all of its grants could be revoked; revocation is still being retried",
+        "fix what the message names; the grants are revoked as soon as Google permits it";
+    BackingOff: "a call failed and is retried later", "wait; the message has the last error";
+    PermissionDenied:
+        "Google refused a call because rolecall lacks a permission",
+        "grant the permission that the message names to the identity rolecall runs as";
+    GoogleUnavailable: "Google did not answer, or answered with a server error", "wait";
+    Throttled: "Google's quota is exceeded for now", "wait, or ask Google for more quota";
+    MemberRefused:
+        "Google refused a member, and with it the whole policy; the others were written without it",
+        "check that the account exists; correct it at the IdP";
+    DomainRestricted:
+        "the organization's policy permits only members of certain organizations in policies",
+        "allow the organization in `iam.allowedPolicyMemberDomains`, or map only its own people";
+    ForeignMemberRejected:
+        "Google refuses the policy of a resource because of a member that rolecall did not put into it, so nothing can be changed there",
+        "correct or remove that member by hand; the message has Google's reason";
+    RoleNotSupported: "the role does not fit this kind of resource", "correct `spec.grants[].roles`";
+    PolicyRefused: "Google refused the call for another reason, which the message has", "fix what the message names";
+    EtagConflict:
+        "somebody else keeps changing the policy, so it was read and planned again",
+        "wait; if it lasts, find out who edits the policy so often";
+    StaleRead:
+        "Google still returns a version of the policy that a write of rolecall replaced; nothing is concluded from it",
+        "wait; such reads end after seconds";
+    EngineFault:
+        "an attempt on a document broke off on a fault of this program; it is tried again",
+        "report the message as a defect";
+    PrincipalRespelled:
+        "Google stores the account under another address, outside `allowedDomains`; it was removed and is not sent again",
+        "correct the address at the IdP, or add the domain to `allowedDomains`";
+    ApiDisabled: "the Cloud Run Admin API is not enabled in the project", "enable run.googleapis.com";
+    Unauthenticated:
+        "Google did not accept the credentials, or none could be obtained",
+        "give the process a service account key or Workload Identity; see `--google-credentials`";
+    GoogleMalformed:
+        "an answer of Google does not conform to its API; nothing was concluded from it",
+        "check `--google-endpoint` and any proxy on the way";
+    EtagMissing:
+        "the policy came without an etag, so it cannot be written safely",
+        "check `--google-endpoint` and any proxy on the way";
+    PolicyUnknownVersion:
+        "the policy has a version that this rolecall does not know; it was not changed",
+        "update rolecall";
+    ConditionsHidden:
+        "the policy came without its conditions, so it cannot be written safely",
+        "check `--google-endpoint` and any proxy on the way";
+    StoreUnavailable:
+        "the database cannot be read or written, so no policy is written either",
+        "check the disk and the log";
+    StoreDamaged:
+        "a stored row cannot be read back, so no policy that depends on it is written",
+        "restore the database from a backup";
+    StoreFault:
+        "the store failed on a fault of this program, so no policy is written that was not recorded first",
+        "report the message as a defect; the work is tried again";
+    LeadershipLost:
+        "another rolecall took over the database, so this one stopped writing and exited",
+        "run one rolecall per database; if only one should be running, find and stop the other";
+    PolicyFull:
+        "the policy would exceed 1,500 principals, so nothing was added to it",
+        "map fewer people onto the resource";
+    OutcomeUnknown: "a call ended without an answer; the next read shows whether it took effect", "wait";
+    AttributionAmbiguous:
+        "a call ended without an answer and somebody else changed the policy meanwhile, so a grant is assumed to be rolecall's",
+        "check Google's audit log if it matters who made the grant";
+    ResourceNotFound:
+        "a pattern of the mapping matches no resource",
+        "check the spelling, or deploy the resource; its grants follow when it is found";
+    NotDelegated:
+        "the target does not delegate what the mapping asks for to its namespace; nothing is granted",
+        "ask the owner of the CloudRunTarget for an entry in `spec.allow`, or ask for less";
+    PartlyDelegated:
+        "the target does not delegate a part of what the mapping asks for; the rest is granted",
+        "see `status.refused`; ask the owner of the CloudRunTarget, or ask for less";
+    OverlappingTarget:
+        "an older CloudRunTarget covers the same project and region; this one does nothing there",
+        "remove one of the two, or split the regions";
+    InvalidManifest:
+        "a manifest cannot be read; its last valid version stays in force",
+        "fix the file at the line and field in the message; `rolecall lint` shows the same";
+    FinalizerRefused:
+        "the API server refuses the finalizer that keeps the mapping until its grants are revoked, so nothing is granted",
+        "see the message for the cause: a webhook, or a permission of the chart that somebody removed";
+    DuplicateObject: "two files define the same object; the first by path counts", "remove one of them";
+    Suspended:
+        "the mapping or its IdentityProvider is suspended: nothing is added or removed",
+        "set `mode: Enforce` or `state: Active`";
+    Observed:
+        "observe mode: the plan is reported and nothing is written",
+        "set `mode: Enforce` and start with `--mode enforce`";
+    NotLoaded: "manifests, watches or directory are still being loaded, so nothing is written yet", "wait";
+    MappingVanished:
+        "the mapping is missing, but no deletion was observed; its grants stay",
+        "apply it again, or end its grants with `rolecall release mapping NAMESPACE/NAME`";
+    ManifestsMissing:
+        "the manifest folder is missing or empty, or more than half of the mappings disappeared at once; all grants stay",
+        "restore the manifests, or confirm with `rolecall release`";
+    IdentityProviderNotFound:
+        "a subject names an IdentityProvider that does not exist; its grants stay",
+        "create the IdentityProvider, or remove the subject";
+    IdentityProviderChanged:
+        "the stored people and groups belong to a former IdentityProvider of this name; nothing is read, stored or granted",
+        "hand them over with `rolecall store accept-provider NAME`, or delete them with `rolecall store purge-provider NAME`";
+    TargetNotFound:
+        "a grant names a CloudRunTarget that does not exist; its grants stay",
+        "create the CloudRunTarget, or remove the grant";
+    GroupNotFound:
+        "the IdP never pushed a group of that name; existing grants stay",
+        "assign the group to the SCIM application at the IdP, or correct the name";
+    GroupDeleted: "the IdP deleted the group, so its grants were revoked", "name another group, or remove it";
+    GroupAmbiguous:
+        "several groups have that name; none of them gets new grants",
+        "name the group by externalId, or rename one of them";
+    GroupIdentityChanged:
+        "the name now means another group than before; existing grants stay and the new group gets nothing",
+        "accept the new group with the annotation rolecall.dev/accept-group, or name the group by externalId";
+    PrincipalInvalid:
+        "a user has an address that is not admitted at the configured attribute, such as one outside `allowedDomains`; grants to a former address end",
+        "correct the attribute at the IdP, or the mapping of attributes in the IdentityProvider";
+    PrincipalMissing:
+        "a user has no value at the configured attribute, so nothing new is granted and nothing is removed",
+        "have the IdP send the attribute";
+    PrincipalCollision:
+        "two users have the same address; nothing new is granted to it",
+        "correct the address of one of them at the IdP";
+    InventoryIncomplete:
+        "the list of resources failed or was incomplete, so nothing is concluded from absences in it",
+        "wait, or see the target's conditions";
+    StoreMismatch:
+        "the database is empty or not the one used here before; nothing is written",
+        "restore the database, or run `rolecall store accept`";
+    StoreRewound:
+        "the database is older than one that was used here before; nothing is written",
+        "restore a newer database, or run `rolecall store accept`";
+    StatusRefused:
+        "the API server refuses the full status as malformed, so only this condition is shown; grants and revocations are not affected",
+        "apply the CRDs of this version of rolecall; if the status is still refused, report the message as a defect";
+    MassRemoval:
+        "more people would lose access at once than the guard permits; their grants stay",
+        "check the cause; release the plan by its hash with the annotation rolecall.dev/release";
+    DriftReported:
+        "somebody else removed a grant; `onMissing: Report` leaves it removed",
+        "set `onMissing: Revert`, or remove the grant from the mapping";
+    Reverted: "somebody else removed a grant; it was granted again", "find out who edits the policy by hand";
+    ForeignMembers: "the policy has members that rolecall neither granted nor wants; they are kept", "";
+    GrantRemains:
+        "a grant is no longer wanted but was not made by rolecall; it stays",
+        "remove it by hand if it should be gone";
+    Unowned: "a wanted grant existed before rolecall could make it; it counts and is never removed", "";
+    NoDrift: "nobody else changed the policies", "";
+    InvokerIamDisabled:
+        "the service does not check roles/run.invoker at all, so the grant has no effect",
+        "enable the invoker check of the service";
+    TokensValid: "every token can be used", "";
+    TokenSecretNotFound:
+        "the Secret of a token does not exist in the operator's namespace",
+        "create it, or correct `secretRef`";
+    TokenSecretForbidden:
+        "the API server does not permit rolecall to read the Secret of a token",
+        "name the Secret in the chart's value `secrets`";
+    TokenKeyNotFound: "the Secret has neither the key token nor tokenSHA256", "add the key";
+    TokenInvalid: "the Secret's value is empty, or tokenSHA256 is not 64 hexadecimal digits", "correct the value";
+    TokenTooShort:
+        "the token has fewer than 32 characters",
+        "make a new one with `openssl rand -hex 32` and give it to the IdP";
+    TokenExpired: "the token's `notAfter` has passed; it is refused", "rotate it";
+    TokenShared: "two IdentityProviders have the same token; it is refused for both", "give each its own token";
+    Fresh: "the IdP made a request within `staleAfter`", "";
+    Stale:
+        "the IdP made no request for longer than `staleAfter`; nothing is removed for that",
+        "check the provisioning log of the IdP";
+    QuotaExceeded:
+        "the IdP has reached its storage quota; further data is refused with 507, except deactivations and removals",
+        "delete what is not needed at the IdP, or raise `--max-rows-per-provider` or `--max-bytes-per-provider`";
+    NeverSeen: "the IdP never made an authenticated request", "enter `status.endpoint` and the token at the IdP";
+    Reachable: "the resources of the project were listed completely", "";
+    ProjectNotFound: "the project does not exist or is not visible", "correct `spec.project`";
+    PermissionsValid: "no call was refused for lack of a permission", "";
+}
+
+impl Reason {
+    /// The reason of a word that was stored or shown before; none for a word that is not in the list.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| reason.word() == word)
+    }
+}
+
+/// By word, so that people read lists of reasons in alphabetical order.
+impl Ord for Reason {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.word().cmp(other.word())
+    }
+}
+
+impl PartialOrd for Reason {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+impl Serialize for Reason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.word())
+    }
+}
+
+impl PartialEq<Reason> for str {
+    fn eq(&self, reason: &Reason) -> bool {
+        self == reason.word()
+    }
+}
+
+impl PartialEq<Reason> for String {
+    fn eq(&self, reason: &Reason) -> bool {
+        self == reason.word()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_meaning_and_is_found_by_its_word() {
+        for reason in Reason::ALL {
+            assert_eq!(Reason::from_word(reason.word()), Some(*reason));
+            assert!(!reason.meaning().is_empty() && !reason.meaning().ends_with('.'), "{reason}");
+            assert!(!reason.action().ends_with('.'), "{reason}");
+        }
+        assert_eq!(Reason::from_word("NoSuchReason"), None);
+    }
+}
