@@ -12,6 +12,8 @@
 mod audit;
 mod commands;
 mod compaction;
+#[cfg(test)]
+mod contract;
 mod encoding;
 mod erase;
 mod error;
@@ -40,9 +42,6 @@ mod sqlite;
 mod trust;
 mod users;
 mod versions;
-
-#[cfg(test)]
-mod tests;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};

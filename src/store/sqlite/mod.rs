@@ -32,6 +32,8 @@ mod schema;
 pub(super) mod specs;
 #[cfg(test)]
 pub(super) mod testing;
+#[cfg(test)]
+pub(super) mod tests;
 mod transaction;
 pub(super) mod usage;
 pub(super) mod users;

@@ -16,7 +16,7 @@ pub(super) struct Step {
 }
 
 impl Step {
-    fn checksum(&self) -> Vec<u8> {
+    pub(super) fn checksum(&self) -> Vec<u8> {
         Sha384::digest(self.sql).to_vec()
     }
 }

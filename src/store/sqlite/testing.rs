@@ -10,7 +10,7 @@ use super::query::{Columns, Query as _};
 use super::{audit, groups, ledger, list, members, schema, transaction, users};
 use crate::model::ProviderName;
 use crate::scim::{Filter, ResourceType};
-use crate::store::{StoreError, Usage};
+use crate::store::StoreError;
 
 /// Runs SQL.
 pub(crate) fn tamper(tx: &mut Transaction<'_>, sql: &str) -> Result<(), StoreError> {
@@ -29,22 +29,6 @@ pub(crate) fn settings(tx: &mut Transaction<'_>) -> Result<[(&'static str, Strin
     tx.db.one("settings", sql, [], |columns| {
         let mut text = || columns.text();
         Ok([("foreign_keys", text()?), ("journal_mode", text()?), ("synchronous", text()?)])
-    })
-}
-
-/// What a provider has stored, counted anew.
-pub(crate) fn recount(db: &Connection, p: &ProviderName) -> Result<Usage, StoreError> {
-    let sql = "SELECT (SELECT count(*) FROM users WHERE provider = ?1), \
-        (SELECT count(*) FROM groups WHERE provider = ?1), (SELECT count(*) FROM members WHERE provider = ?1), \
-        (SELECT coalesce(sum(octet_length(resource)), 0) FROM users WHERE provider = ?1) \
-        + (SELECT coalesce(sum(octet_length(resource)), 0) FROM groups WHERE provider = ?1)";
-    db.one("counters", sql, [p.as_str()], |columns| {
-        Ok(Usage {
-            users: columns.integer()?,
-            groups: columns.integer()?,
-            members: columns.integer()?,
-            bytes: columns.integer()?,
-        })
     })
 }
 
@@ -155,4 +139,10 @@ impl Meter {
         self.reset();
         most
     }
+}
+
+/// The first four bytes of the checksum of each step of the schema.
+pub(crate) fn checksums() -> Vec<u32> {
+    let first = |bytes: Vec<u8>| bytes.iter().take(4).fold(0, |sum, byte| sum << 8 | u32::from(*byte));
+    schema::STEPS.iter().map(|step| first(step.checksum())).collect()
 }

@@ -1,3 +1,5 @@
+//! Which `IdentityProvider` owns a directory.
+
 use super::*;
 use crate::store::{DirectoryUse, Purged};
 
@@ -5,9 +7,7 @@ async fn claims(home: &Home, uid: &str) -> bool {
     home.store.claim_directory(&okta(), uid).await.unwrap()
 }
 
-#[tokio::test]
-async fn an_empty_directory_belongs_to_whoever_claims_it_and_a_populated_one_to_who_claimed_it_first() {
-    let home = Home::new().await;
+async fn an_empty_directory_belongs_to_whoever_claims_it_and_a_populated_one_to_who_claimed_it_first(home: Home) {
     assert!(claims(&home, "one").await && claims(&home, "two").await);
     add_user(&home.store, &okta(), "a@x.example").await;
     assert!(claims(&home, "two").await);
@@ -21,9 +21,7 @@ async fn an_empty_directory_belongs_to_whoever_claims_it_and_a_populated_one_to_
     assert!(claims(&home, "three").await && !claims(&home, "two").await);
 }
 
-#[tokio::test]
-async fn who_left_a_directory_has_to_be_accepted_again_unless_nobody_is_in_it() {
-    let home = Home::new().await;
+async fn who_left_a_directory_has_to_be_accepted_again_unless_nobody_is_in_it(home: Home) {
     assert!(claims(&home, "folder").await);
     home.store.leave_directory(&okta()).await.unwrap();
     assert!(claims(&home, "folder").await);
@@ -35,15 +33,14 @@ async fn who_left_a_directory_has_to_be_accepted_again_unless_nobody_is_in_it() 
     assert!(claims(&home, "folder").await);
 }
 
-#[tokio::test]
-async fn a_database_of_the_first_version_belongs_to_the_object_that_was_in_force() {
+async fn a_database_of_the_first_version_belongs_to_the_object_that_was_in_force(home: Home) {
     for (json, uid, ours) in [
         (Some(r#"{"metadata": {"name": "okta", "uid": "one"}}"#), "one", true),
         (Some(r#"{"metadata": {"name": "okta", "uid": "one"}}"#), "two", false),
         (Some(r#"{"metadata": {"name": "okta"}}"#), "folder", true),
         (None, "one", false),
     ] {
-        let home = Home::new().await;
+        let home = home.another().await;
         add_user(&home.store, &okta(), "a@x.example").await;
         if let Some(json) = json {
             let spec = StoredSpec {
@@ -61,9 +58,7 @@ async fn a_database_of_the_first_version_belongs_to_the_object_that_was_in_force
     }
 }
 
-#[tokio::test]
-async fn a_purge_deletes_the_people_and_groups_of_one_name_with_an_event_for_each() {
-    let home = Home::new().await;
+async fn a_purge_deletes_the_people_and_groups_of_one_name_with_an_event_for_each(home: Home) {
     let entra = ProviderName::new("entra").unwrap();
     assert!(claims(&home, "one").await);
     for n in 0..250 {
@@ -78,4 +73,11 @@ async fn a_purge_deletes_the_people_and_groups_of_one_name_with_an_event_for_eac
     assert_eq!(home.store.counts(&okta()).await.unwrap().users, 0);
     assert_eq!(home.store.counts(&entra).await.unwrap().users, 1);
     assert!(claims(&home, "two").await);
+}
+
+contract_tests! {
+    an_empty_directory_belongs_to_whoever_claims_it_and_a_populated_one_to_who_claimed_it_first,
+    who_left_a_directory_has_to_be_accepted_again_unless_nobody_is_in_it,
+    a_database_of_the_first_version_belongs_to_the_object_that_was_in_force,
+    a_purge_deletes_the_people_and_groups_of_one_name_with_an_event_for_each,
 }

@@ -164,12 +164,15 @@ proptest! {
     #[test]
     fn a_snapshot_equals_the_fold_of_the_log(ops in prop::collection::vec((0..2usize, op()), 1..60)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let home = Home::new().await;
-            for (p, op) in ops {
-                run(&home.store, p, op).await;
-            }
-            compare(&home.store).await;
-        });
+        for backend in backends() {
+            let ops = ops.clone();
+            runtime.block_on(async {
+                let home = Home::on(backend).await;
+                for (p, op) in ops {
+                    run(&home.store, p, op).await;
+                }
+                compare(&home.store).await;
+            });
+        }
     }
 }

@@ -1,3 +1,5 @@
+//! Orphaned claims.
+
 use super::engine::{document, mapping, row, someone};
 use super::*;
 use crate::model::{AuditOutcome, LedgerChange, LedgerRow};
@@ -11,8 +13,7 @@ fn counts(of: &[(&str, u64)]) -> std::collections::BTreeMap<crate::model::Docume
 }
 
 /// Claims of `gone` and `stays` on two documents.
-async fn claimed() -> (Home, LedgerRow) {
-    let home = Home::new().await;
+async fn claimed(home: Home) -> (Home, LedgerRow) {
     let (one, two) = (someone(), someone());
     let both = row("user:a@x.example", &[("gone", one), ("gone", two)]);
     let rows = [both.clone(), row("user:b@x.example", &[("gone", two)]), row("user:c@x.example", &[("stays", one)])];
@@ -22,9 +23,8 @@ async fn claimed() -> (Home, LedgerRow) {
     (home, both)
 }
 
-#[tokio::test]
-async fn abandoned_claims_are_counted_by_grant_and_audited_by_document() {
-    let (home, _) = claimed().await;
+async fn abandoned_claims_are_counted_by_grant_and_audited_by_document(home: Home) {
+    let (home, _) = claimed(home).await;
     assert_eq!(home.store.abandoned().await.unwrap(), counts(&[]));
     assert_eq!(home.store.abandon_claims(&mapping("gone")).await.unwrap(), 4);
     assert_eq!(home.store.abandoned().await.unwrap(), counts(&[("s", 2), ("t", 1)]));
@@ -44,14 +44,13 @@ async fn abandoned_claims_are_counted_by_grant_and_audited_by_document() {
     assert_eq!(home.store.verify_audit_chain().await.unwrap(), 2);
 }
 
-#[tokio::test]
-async fn abandoned_claims_stay_in_the_ledger_over_puts_and_a_restart_until_they_are_settled() {
-    let (home, mut both) = claimed().await;
+async fn abandoned_claims_stay_in_the_ledger_over_puts_and_a_restart_until_they_are_settled(home: Home) {
+    let (home, mut both) = claimed(home).await;
     home.store.abandon_claims(&mapping("gone")).await.unwrap();
     assert_eq!(home.store.claimed_documents(&mapping("gone")).await.unwrap(), [document("s"), document("t")]);
     both.revoking_since = Some(home.now());
     home.store.record(&document("s"), vec![put(&both)], vec![]).await.unwrap();
-    let again = open(home.folder.path(), home.clock.clone()).await;
+    let again = home.open().await;
     assert_eq!(again.abandoned().await.unwrap(), counts(&[("s", 2), ("t", 1)]));
     assert!(again.ledger(&document("s")).await.unwrap().contains(&both));
 
@@ -64,9 +63,8 @@ async fn abandoned_claims_stay_in_the_ledger_over_puts_and_a_restart_until_they_
     assert_eq!(home.store.abandoned().await.unwrap(), counts(&[("s", 1)]));
 }
 
-#[tokio::test]
-async fn claims_of_a_mapping_that_is_stored_as_active_again_are_not_abandoned_any_more() {
-    let (home, _) = claimed().await;
+async fn claims_of_a_mapping_that_is_stored_as_active_again_are_not_abandoned_any_more(home: Home) {
+    let (home, _) = claimed(home).await;
     let spec = |name: &str, state| StoredSpec {
         kind: "RoleMapping".to_owned(),
         namespace: Some("checkout".to_owned()),
@@ -86,12 +84,18 @@ async fn claims_of_a_mapping_that_is_stored_as_active_again_are_not_abandoned_an
     assert_eq!(home.store.claimed_documents(&mapping("gone")).await.unwrap().len(), 2);
 }
 
-#[tokio::test]
-async fn who_was_taken_over_from_abandons_nothing() {
-    let (home, _) = claimed().await;
-    let new = open(home.folder.path(), home.clock.clone()).await;
+async fn who_was_taken_over_from_abandons_nothing(home: Home) {
+    let (home, _) = claimed(home).await;
+    let new = home.open().await;
     new.begin_epoch("new").await.unwrap();
     assert!(matches!(home.store.abandon_claims(&mapping("gone")).await, Err(StoreError::StaleEpoch { .. })));
     assert_eq!(new.abandoned().await.unwrap(), counts(&[]));
     assert_eq!(new.highest_audit_seq().await.unwrap(), 0);
+}
+
+contract_tests! {
+    abandoned_claims_are_counted_by_grant_and_audited_by_document,
+    abandoned_claims_stay_in_the_ledger_over_puts_and_a_restart_until_they_are_settled,
+    claims_of_a_mapping_that_is_stored_as_active_again_are_not_abandoned_any_more,
+    who_was_taken_over_from_abandons_nothing,
 }

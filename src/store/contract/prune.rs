@@ -1,21 +1,22 @@
+//! Retention.
+
 use std::time::Duration;
 
 use super::*;
 use crate::model::{DirectoryChange, MappingKey, Pin, Seq};
 
 /// The directory as the events up to a position make it, each with its own.
-async fn changes(store: &Store) -> Vec<(Seq, DirectoryChange)> {
+pub(in crate::store) async fn changes(store: &Store) -> Vec<(Seq, DirectoryChange)> {
     store.events_after(0, 1000).await.unwrap().into_iter().map(|event| (event.seq, event.change)).collect()
 }
 
-fn hour() -> Duration {
+pub(in crate::store) fn hour() -> Duration {
     Duration::from_hours(1)
 }
 
 /// A store with a user who was renamed, one who was deleted, a group that changed its members, a mapping with versions
 /// and pins; each change an hour after the one before.
-async fn with_history() -> (Home, [UserId; 2], GroupId) {
-    let home = Home::new().await;
+pub(in crate::store) async fn with_history(home: Home) -> (Home, [UserId; 2], GroupId) {
     let store = &home.store;
     let alice = add_user(store, &okta(), "alice@x.example").await.facts.id;
     let bob = add_user(store, &okta(), "bob@x.example").await.facts.id;
@@ -50,14 +51,14 @@ async fn with_history() -> (Home, [UserId; 2], GroupId) {
 }
 
 /// The first row of the audit and how many there are, once they are verified.
-async fn chain(store: &Store) -> (i64, u64) {
+pub(in crate::store) async fn chain(store: &Store) -> (i64, u64) {
     let AuditChain { since, rows, hash } = store.verify_audit().await.unwrap();
     let last = store.audit_after(store.highest_audit_seq().await.unwrap() - 1, 1).await.unwrap().remove(0);
     assert_eq!(hash, last.hash);
     (since, rows)
 }
 
-fn spec(generation: i64) -> StoredSpec {
+pub(in crate::store) fn spec(generation: i64) -> StoredSpec {
     StoredSpec {
         kind: "RoleMapping".to_owned(),
         namespace: Some("team".to_owned()),
@@ -69,9 +70,8 @@ fn spec(generation: i64) -> StoredSpec {
     }
 }
 
-#[tokio::test]
-async fn all_that_is_older_and_not_needed_goes_and_what_stands_for_the_present_stays() {
-    let (home, [alice, bob], group) = with_history().await;
+async fn all_that_is_older_and_not_needed_goes_and_what_stands_for_the_present_stays(home: Home) {
+    let (home, [alice, bob], group) = with_history(home).await;
     let store = &home.store;
     let (highest, audited) = (store.highest_seq().await.unwrap(), store.highest_audit_seq().await.unwrap());
     home.clock.advance(hour());
@@ -116,9 +116,7 @@ async fn all_that_is_older_and_not_needed_goes_and_what_stands_for_the_present_s
     assert_eq!(again, nothing, "the row of the first prune is not older than now");
 }
 
-#[tokio::test]
-async fn neither_position_falls_when_the_last_rows_are_pruned_and_both_logs_go_on() {
-    let home = Home::new().await;
+async fn neither_position_falls_when_the_last_rows_are_pruned_and_both_logs_go_on(home: Home) {
     let store = &home.store;
     store.put_spec(spec(1)).await.unwrap();
     store.remove_spec("RoleMapping", Some("team"), "m").await.unwrap();
@@ -127,7 +125,7 @@ async fn neither_position_falls_when_the_last_rows_are_pruned_and_both_logs_go_o
     assert_eq!((pruned.spec_versions, pruned.history_since), (2, 2), "nothing is left of what was removed");
     assert_eq!((store.highest_seq().await.unwrap(), store.highest_audit_seq().await.unwrap()), (2, 3));
     drop(home.store.clone());
-    let again = open(home.folder.path(), home.clock.clone()).await;
+    let again = home.open().await;
     assert_eq!(again.highest_seq().await.unwrap(), 2);
     let alice = add_user(&again, &okta(), "alice@x.example").await.facts.id;
     let events = changes(&again).await;
@@ -135,53 +133,9 @@ async fn neither_position_falls_when_the_last_rows_are_pruned_and_both_logs_go_o
     assert_eq!(chain(&again).await, (3, 2));
 }
 
-#[tokio::test]
-async fn younger_rows_are_not_touched_and_a_clock_that_was_set_back_leaves_more() {
-    let (home, _, _) = with_history().await;
-    let store = &home.store;
-    let whole = changes(store).await;
-    let rows = store.highest_audit_seq().await.unwrap();
-    // The first three rows are of the first hour.
-    let first = home.now() - hour() * 6 + Duration::from_secs(1);
-    let pruned = store.prune(first, false).await.unwrap();
-    assert_eq!((pruned.history_since, pruned.events, pruned.shortened_events), (4, 0, 0));
-    assert_eq!((pruned.audit_rows, pruned.names), (4, 2), "bob's name stands in a younger row");
-    assert_eq!(changes(store).await, whole, "all of it is still what the directory was then");
-    assert_eq!(chain(store).await, (5, rows.unsigned_abs() - 4 + 1));
-    store.tamper("UPDATE events SET at = 9000000000000000000 WHERE seq = 1").await;
-    store.tamper("UPDATE spec_versions SET at = 9000000000000000000").await;
-    home.clock.advance(hour());
-    let pruned = store.prune(home.now(), false).await.unwrap();
-    assert_eq!((pruned.history_since, pruned.events, pruned.spec_versions), (4, 0, 0));
-}
-
-#[tokio::test]
-async fn versions_that_a_claim_was_made_under_stay() {
-    let (home, [alice, _], _) = with_history().await;
-    let store = &home.store;
-    let uid = store.spec_versions("RoleMapping", Some("team"), "m").await.unwrap()[0].uid.clone();
-    let sql = format!(
-        "INSERT INTO grants (document, role, condition_hash, member_key, member, state, held) \
-             VALUES ('run:projects/p/locations/l/services/s', 'roles/run.invoker', '', 'user:a', 'user:a', 'owned', 0); \
-         INSERT INTO claims (document, role, condition_hash, member_key, mapping, subject_kind, subject_id, mapping_uid, \
-             generation) VALUES ('run:projects/p/locations/l/services/s', 'roles/run.invoker', '', 'user:a', 'team/m', \
-             'user', x'{}', '{uid}', 1)",
-        alice.0.simple()
-    );
-    store.tamper(sql.leak()).await;
-    store.remove_spec("RoleMapping", Some("team"), "m").await.unwrap();
-    home.clock.advance(hour());
-    store.prune(home.now(), false).await.unwrap();
-    let left = store.spec_versions("RoleMapping", Some("team"), "m").await.unwrap();
-    let left: Vec<_> = left.iter().map(|version| (version.generation, version.phase)).collect();
-    // Without the last row the mapping would be in force again at a past position.
-    assert_eq!(left, [(1, SpecPhase::Active), (3, SpecPhase::Removed)]);
-}
-
-#[tokio::test]
-async fn prune_that_is_dropped_anywhere_leaves_a_store_that_holds_and_is_pruned_again() {
+async fn prune_that_is_dropped_anywhere_leaves_a_store_that_holds_and_is_pruned_again(home: Home) {
     for step in 0.. {
-        let home = Home::new().await;
+        let home = home.another().await;
         let store = home.store.clone();
         let alice = add_user(&store, &okta(), "alice@x.example").await.facts.id;
         let group = add_group(&store, &okta(), "team", &[]).await.group.facts.id;
@@ -228,46 +182,8 @@ async fn prune_that_is_dropped_anywhere_leaves_a_store_that_holds_and_is_pruned_
     }
 }
 
-#[tokio::test]
-async fn rows_that_are_gone_without_a_prune_on_record_are_found_and_what_does_not_hold_is_not_pruned() {
-    let pruned = async || {
-        let (home, _, _) = with_history().await;
-        home.clock.advance(hour());
-        let first = home.now() - hour() * 5;
-        home.store.prune(first, false).await.unwrap();
-        home.store.verify_audit().await.unwrap();
-        home
-    };
-    for tampering in [
-        "UPDATE meta SET value = json_array(6, (SELECT hash FROM audit WHERE seq = 6)) WHERE key = 'audit_anchor'; \
-         DELETE FROM audit WHERE seq <= 6",
-        "UPDATE meta SET value = json_array(value ->> 0, 'forged') WHERE key = 'audit_anchor'",
-        "DELETE FROM meta WHERE key = 'audit_anchor'",
-        "UPDATE audit SET detail = NULL WHERE action = 'store.prune'",
-        "DELETE FROM audit WHERE seq = (SELECT min(seq) FROM audit)",
-    ] {
-        let home = pruned().await;
-        home.store.tamper(tampering).await;
-        let broken = home.store.verify_audit().await.unwrap_err();
-        assert!(matches!(broken, StoreError::AuditBroken { .. }), "{tampering}: {broken}");
-        let left = changes(&home.store).await;
-        assert_eq!(home.store.prune(home.now(), false).await, Err(broken), "{tampering}");
-        assert_eq!(changes(&home.store).await, left);
-    }
-    // Without a row of the prune, nothing says that rows were meant to go.
-    let (home, _, _) = with_history().await;
-    home.store
-        .tamper(
-            "INSERT INTO meta SELECT 'audit_anchor', json_array(seq, hash) FROM audit WHERE seq = 2; \
-             DELETE FROM audit WHERE seq <= 2",
-        )
-        .await;
-    assert_eq!(home.store.verify_audit().await, Err(StoreError::AuditBroken { seq: 3 }));
-}
-
-#[tokio::test]
-async fn follower_that_lags_behind_a_prune_is_told_and_one_that_does_not_goes_on() {
-    let (home, _, _) = with_history().await;
+async fn follower_that_lags_behind_a_prune_is_told_and_one_that_does_not_goes_on(home: Home) {
+    let (home, _, _) = with_history(home).await;
     let store = &home.store;
     let highest = store.highest_seq().await.unwrap();
     let (events, position) = store.follow_events(0, 2).await.unwrap();
@@ -285,27 +201,9 @@ async fn follower_that_lags_behind_a_prune_is_told_and_one_that_does_not_goes_on
     assert_eq!(behind.unwrap_err(), StoreError::HistoryNotKept { seq: highest, oldest: highest + 1 });
 }
 
-/// The bytes of a database and of its log.
-pub(super) fn bytes(home: &Home) -> Vec<u8> {
-    let files = std::fs::read_dir(home.folder.path()).unwrap().map(|entry| entry.unwrap().path());
-    files.flat_map(|file| std::fs::read(file).unwrap()).collect()
-}
-
-/// Whether the bytes hold a text, in either case.
-pub(super) fn holds(bytes: &[u8], text: &str) -> bool {
-    let bytes = bytes.to_ascii_lowercase();
-    bytes.windows(text.len()).any(|window| window == text.to_ascii_lowercase().as_bytes())
-}
-
-#[tokio::test]
-async fn nothing_of_what_was_pruned_is_left_in_a_file_that_was_rewritten() {
-    let (home, _, _) = with_history().await;
-    let other = open(home.folder.path(), home.clock.clone()).await;
-    home.clock.advance(hour());
-    other.prune(home.now(), false).await.unwrap();
-    assert!(holds(&bytes(&home), "bob@x.example"));
-    other.rewrite_file().await.unwrap();
-    assert!(!holds(&bytes(&home), "bob@x.example") && holds(&bytes(&home), "alice.smith@x.example"));
-    add_user(&home.store, &okta(), "carol@x.example").await;
-    assert_eq!(home.store.verify_audit_chain().await.unwrap(), 2);
+contract_tests! {
+    all_that_is_older_and_not_needed_goes_and_what_stands_for_the_present_stays,
+    neither_position_falls_when_the_last_rows_are_pruned_and_both_logs_go_on,
+    prune_that_is_dropped_anywhere_leaves_a_store_that_holds_and_is_pruned_again,
+    follower_that_lags_behind_a_prune_is_told_and_one_that_does_not_goes_on,
 }

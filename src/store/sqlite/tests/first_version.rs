@@ -1,10 +1,12 @@
+//! Databases of the first version.
+
 use std::collections::BTreeSet;
 
 use super::*;
 use crate::model::{AuditOutcome, DirectoryChange, DocumentKey, GrantState, MappingKey, MemberKey, Pin, Subject};
 
 /// A row or more in every table of schema step 1 but `events` and `audit`, which the test writes.
-const ROWS: &str = include_str!("../../../tests/fixtures/store/first_version.sql");
+const ROWS: &str = include_str!("../../../../tests/fixtures/store/first_version.sql");
 
 fn person(n: u128) -> UserId {
     UserId(Uuid::from_u128(0x4000_8000_0000_0000_0000 + n))
@@ -114,4 +116,10 @@ async fn database_of_the_first_version_can_be_pruned_and_its_people_erased() {
     let alice = store.user(&okta(), person(1)).await.unwrap().unwrap().facts;
     assert_eq!(alice.user_name, "alice@corp.example");
     assert_eq!(store.erase_person(Some(person(1)), None, false).await.unwrap(), Erasure::NotDeleted(okta()));
+}
+
+#[test]
+fn steps_of_the_schema_have_the_checksums_that_existing_databases_carry() {
+    let recorded = [0x58b6_3292, 0x5754_09ca, 0x49df_a0f2, 0xba33_5121, 0xdd26_8547, 0x2de6_9523, 0x21a6_fb56];
+    assert_eq!(testing::checksums(), recorded, "as sqlx wrote them");
 }

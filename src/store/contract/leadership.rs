@@ -1,3 +1,5 @@
+//! Who may write what the engine remembers.
+
 use super::engine::{document, mapping, row, someone};
 use super::*;
 use crate::model::{AuditEntry, AuditOutcome, LedgerChange, Pin};
@@ -38,13 +40,11 @@ fn spec() -> StoredSpec {
     }
 }
 
-#[tokio::test]
-async fn who_was_taken_over_from_records_nothing_and_hears_of_it() {
-    let home = Home::new().await;
+async fn who_was_taken_over_from_records_nothing_and_hears_of_it(home: Home) {
     let (d, old) = (document("s"), &home.store);
     old.record(&d, put("user:a@x.example"), vec![entry(home.now())]).await.unwrap();
     old.check_epoch().await.unwrap();
-    let new = open(home.folder.path(), home.clock.clone()).await;
+    let new = home.open().await;
     let epoch = new.begin_epoch("new").await.unwrap();
     assert!(!old.is_deposed(), "nobody told it yet");
 
@@ -66,19 +66,15 @@ async fn who_was_taken_over_from_records_nothing_and_hears_of_it() {
     assert_eq!((leader.epoch, leader.holder.as_str(), leader.since), (epoch, "new", home.now()));
 }
 
-#[tokio::test]
-async fn who_looks_hears_that_another_took_over_without_writing() {
-    let home = Home::new().await;
-    let new = open(home.folder.path(), home.clock.clone()).await;
+async fn who_looks_hears_that_another_took_over_without_writing(home: Home) {
+    let new = home.open().await;
     new.begin_epoch("new").await.unwrap();
     assert!(matches!(home.store.check_epoch().await, Err(StoreError::StaleEpoch { .. })));
     assert!(home.store.is_deposed());
 }
 
-#[tokio::test]
-async fn who_never_took_over_writes_the_directory_and_leaves_the_rest_alone() {
-    let home = Home::new().await;
-    let verb = open(home.folder.path(), home.clock.clone()).await;
+async fn who_never_took_over_writes_the_directory_and_leaves_the_rest_alone(home: Home) {
+    let verb = home.open().await;
     add_user(&verb, &okta(), "a@x.example").await;
     verb.put_decision(Decision::ReleaseManifests, home.now()).await.unwrap();
     let decision = verb.decisions().await.unwrap()[0].id;
@@ -104,10 +100,8 @@ async fn who_never_took_over_writes_the_directory_and_leaves_the_rest_alone() {
     home.store.record(&document("s"), put("user:a@x.example"), vec![]).await.unwrap();
 }
 
-#[tokio::test]
-async fn requests_that_share_the_transaction_of_a_stale_one_are_stored() {
-    let home = Home::new().await;
-    let new = open(home.folder.path(), home.clock.clone()).await;
+async fn requests_that_share_the_transaction_of_a_stale_one_are_stored(home: Home) {
+    let new = home.open().await;
     new.begin_epoch("new").await.unwrap();
     let (p, o, d, old) = (okta(), origin(), document("s"), &home.store);
     // All are in the queue before the writer runs, so they share one transaction.
@@ -124,14 +118,20 @@ async fn requests_that_share_the_transaction_of_a_stale_one_are_stored() {
     assert_eq!(new.verify_audit_chain().await.unwrap(), 2);
 }
 
-#[tokio::test]
-async fn epochs_grow_over_restarts_and_every_take_over_counts() {
-    let home = Home::new().await;
+async fn epochs_grow_over_restarts_and_every_take_over_counts(home: Home) {
     let mut last = home.store.leader().await.unwrap().unwrap().epoch;
     for _ in 0..3 {
-        let store = open(home.folder.path(), home.clock.clone()).await;
+        let store = home.open().await;
         let epoch = store.begin_epoch("again").await.unwrap();
         assert!(epoch > last);
         last = epoch;
     }
+}
+
+contract_tests! {
+    who_was_taken_over_from_records_nothing_and_hears_of_it,
+    who_looks_hears_that_another_took_over_without_writing,
+    who_never_took_over_writes_the_directory_and_leaves_the_rest_alone,
+    requests_that_share_the_transaction_of_a_stale_one_are_stored,
+    epochs_grow_over_restarts_and_every_take_over_counts,
 }

@@ -1,3 +1,5 @@
+//! Opening: files, their modes, and the schema.
+
 use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,27 +16,14 @@ async fn refusal(url: &str) -> StoreError {
 }
 
 #[tokio::test]
-async fn a_reopened_store_has_its_id_and_all_that_was_answered() {
-    let home = Home::new().await;
-    let id = home.store.id();
-    let user = add_user(&home.store, &okta(), "a@x.example").await;
-    // A second opening beside the first sees what a restart after a kill sees: file, log, no goodbye.
-    let again = open(home.folder.path(), home.clock.clone()).await;
-    assert_eq!(again.id(), id);
-    assert_eq!(*again.subscribe().borrow(), 1);
-    assert_eq!(again.user(&okta(), user.facts.id).await.unwrap(), Some(user));
-    assert_ne!(Home::new().await.store.id(), id);
-}
-
-#[tokio::test]
 async fn a_copy_of_file_and_log_taken_between_commits_opens_whole() {
-    let home = Home::new().await;
+    let (files, home) = on_files().await;
     for index in 0..50 {
         add_user(&home.store, &okta(), &format!("u{index}@x.example")).await;
     }
     let copy = tempfile::tempdir().unwrap();
     for name in ["rolecall.db", "rolecall.db-wal"] {
-        std::fs::copy(home.folder.path().join(name), copy.path().join(name)).unwrap();
+        std::fs::copy(files.path().join(name), copy.path().join(name)).unwrap();
     }
     // The end of a torn write: what was committed before it counts.
     let log = copy.path().join("rolecall.db-wal");
@@ -57,10 +46,10 @@ fn modes(folder: &Path) -> BTreeMap<String, u32> {
 
 #[tokio::test]
 async fn nobody_else_can_read_a_new_database_or_what_sqlite_keeps_beside_it() {
-    let home = Home::new().await;
+    let (files, home) = on_files().await;
     add_user(&home.store, &okta(), "a@x.example").await;
     let private = ["rolecall.db", "rolecall.db-shm", "rolecall.db-wal"].map(|name| (name.to_owned(), 0o600));
-    assert_eq!(modes(home.folder.path()), BTreeMap::from(private));
+    assert_eq!(modes(files.path()), BTreeMap::from(private));
     // Reached through a link whose target does not exist yet.
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("target");
@@ -71,13 +60,13 @@ async fn nobody_else_can_read_a_new_database_or_what_sqlite_keeps_beside_it() {
 
 #[tokio::test]
 async fn the_files_of_an_existing_database_are_made_private() {
-    let home = Home::new().await;
-    for name in modes(home.folder.path()).into_keys() {
+    let (files, home) = on_files().await;
+    for name in modes(files.path()).into_keys() {
         let readable = Permissions::from_mode(0o644);
-        std::fs::set_permissions(home.folder.path().join(name), readable).unwrap();
+        std::fs::set_permissions(files.path().join(name), readable).unwrap();
     }
-    let again = open(home.folder.path(), home.clock.clone()).await;
-    assert!(modes(home.folder.path()).values().all(|mode| *mode == 0o600), "{:?}", modes(home.folder.path()));
+    let again = home.open().await;
+    assert!(modes(files.path()).values().all(|mode| *mode == 0o600), "{:?}", modes(files.path()));
     add_user(&again, &okta(), "a@x.example").await;
 }
 
@@ -119,17 +108,17 @@ async fn a_newer_or_different_schema_is_refused() {
         ),
         ("UPDATE _sqlx_migrations SET checksum = x'00'", "SchemaDiffers"),
     ] {
-        let home = Home::new().await;
+        let (files, home) = on_files().await;
         home.store.tamper(sql).await;
-        let error = refusal(&url(home.folder.path())).await;
+        let error = refusal(&url(files.path())).await;
         assert_eq!(error.reason(), reason, "{error}");
     }
 }
 
 #[tokio::test]
 async fn the_settings_that_durability_rests_on_are_in_force() {
-    let home = Home::new().await;
-    let settings = home.store.settings().await;
+    let (_files, home) = on_files().await;
+    let settings = home.store.behind(testing::settings).await.unwrap();
     assert_eq!(
         settings,
         [("foreign_keys", "1"), ("journal_mode", "wal"), ("synchronous", "2")].map(|(k, v)| (k, v.to_owned()))

@@ -3,7 +3,7 @@
 use super::*;
 use crate::model::DirectoryChange;
 
-async fn snapshot(store: &Store) -> Vec<DirectoryChange> {
+pub(in crate::store) async fn snapshot(store: &Store) -> Vec<DirectoryChange> {
     let mut changes = Vec::new();
     store.snapshot(&mut |_, change| changes.push(change)).await.unwrap();
     changes
@@ -26,9 +26,7 @@ async fn deactivated(store: &Store, id: UserId, more: &str) -> Result<UpdateOutc
     store.update_user(&okta(), &origin(), id, change).await
 }
 
-#[tokio::test]
-async fn above_the_quota_of_rows_everything_that_takes_away_is_accepted_and_nothing_that_adds() {
-    let home = Home::new().await;
+async fn above_the_quota_of_rows_everything_that_takes_away_is_accepted_and_nothing_that_adds(home: Home) {
     let store = &home.store;
     let (a, b) = (add_user(store, &okta(), "a").await.facts.id, add_user(store, &okta(), "b").await.facts.id);
     let group = add_group(store, &okta(), "g", &[a.0, b.0]).await.group.facts.id;
@@ -53,9 +51,7 @@ async fn above_the_quota_of_rows_everything_that_takes_away_is_accepted_and_noth
     add_user(store, &provider("entra"), "another tenant has a quota of its own").await;
 }
 
-#[tokio::test]
-async fn above_the_quota_of_bytes_a_user_can_be_deactivated_even_if_its_record_grows_a_little() {
-    let home = Home::new().await;
+async fn above_the_quota_of_bytes_a_user_can_be_deactivated_even_if_its_record_grows_a_little(home: Home) {
     let store = &home.store;
     let a = add_user(store, &okta(), "a").await.facts.id;
     store.set_quota(Quota { rows: 1000, bytes: 1 });
@@ -66,9 +62,7 @@ async fn above_the_quota_of_bytes_a_user_can_be_deactivated_even_if_its_record_g
     assert_eq!(store.usage(&okta()).await.unwrap(), store.recount(&okta()).await);
 }
 
-#[tokio::test]
-async fn requests_of_one_batch_cannot_pass_the_quota_together() {
-    let home = Home::new().await;
+async fn requests_of_one_batch_cannot_pass_the_quota_together(home: Home) {
     home.store.set_quota(Quota { rows: 10, bytes: u64::MAX });
     let creates = (0..40).map(|index| {
         let store = home.store.clone();
@@ -81,55 +75,7 @@ async fn requests_of_one_batch_cannot_pass_the_quota_together() {
     assert_eq!(count, 10);
 }
 
-#[tokio::test]
-async fn a_database_from_before_quotas_is_counted_when_it_is_opened() {
-    let old = super::sqlite::Connection::open_in_memory().unwrap();
-    for sql in [
-        include_str!("../sqlite/migrations/0001_first.sql"),
-        "INSERT INTO users (provider, id, active, user_name, user_name_fold, emails, resource, version, created_at, updated_at) \
-         VALUES ('okta', x'01', 1, 'a', 'a', '[]', '{\"userName\":\"ä\"}', 1, 0, 0); \
-         INSERT INTO groups (provider, id, display_name, display_name_fold, resource, member_count, version, created_at, updated_at) \
-         VALUES ('okta', x'02', 'g', 'g', '{}', 1, 1, 0, 0); \
-         INSERT INTO members VALUES ('okta', x'02', x'01', 'user'), ('okta', x'02', x'03', 'pending'); \
-         INSERT INTO counters VALUES ('okta', 1, 1), ('entra', 0, 0)",
-        include_str!("../sqlite/migrations/0006_usage.sql"),
-    ] {
-        old.execute_batch(sql).unwrap();
-    }
-    let sql = "SELECT users, groups, members, bytes FROM counters WHERE provider = 'okta'";
-    let counted = old.query_row(sql, [], |row| (0..4).map(|index| row.get(index)).collect::<Result<Vec<i64>, _>>());
-    let counted = counted.unwrap();
-    assert_eq!(counted, [1, 1, 2, 19]);
-}
-
-#[tokio::test]
-async fn deleted_ones_are_loaded_only_where_something_still_refers_to_them() {
-    let home = Home::new().await;
-    let store = &home.store;
-    let mut gone = Vec::new();
-    for name in ["a", "b", "c"] {
-        let user = add_user(store, &okta(), name).await.facts.id;
-        store.delete_user(&okta(), &origin(), user, None).await.unwrap();
-        gone.push(user);
-    }
-    assert!(snapshot(store).await.is_empty());
-    // A claim of the first, as the ledger has it.
-    store
-        .tamper(
-            "INSERT INTO grants (document, role, condition_hash, member_key, member, state, held) \
-             VALUES ('d', 'r', '', 'm', 'user:m@x.example', 'owned', 0); \
-             INSERT INTO claims (document, role, condition_hash, member_key, mapping, subject_kind, subject_id) \
-             SELECT 'd', 'r', '', 'm', 'ns/m', 'user', id FROM tombstones ORDER BY deleted_at, id LIMIT 1",
-        )
-        .await;
-    let loaded = snapshot(store).await;
-    assert_eq!(loaded.len(), 1);
-    assert!(matches!(loaded[0], DirectoryChange::UserDeleted { id } if gone.contains(&id)), "{loaded:?}");
-}
-
-#[tokio::test]
-async fn events_and_what_is_loaded_have_the_addresses_that_access_depends_on_and_no_others() {
-    let home = Home::new().await;
+async fn events_and_what_is_loaded_have_the_addresses_that_access_depends_on_and_no_others(home: Home) {
     let email = |value: &str, kind: &str, primary| EmailFact { value: value.into(), kind: Some(kind.into()), primary };
     let mut user = new_user("a");
     user.facts.emails = vec![
@@ -154,9 +100,7 @@ async fn events_and_what_is_loaded_have_the_addresses_that_access_depends_on_and
     assert_eq!(home.store.highest_seq().await.unwrap(), 1, "nobody's access depends on that address");
 }
 
-#[tokio::test]
-async fn records_from_before_there_were_bounds_are_loaded_in_part_and_read_one_by_one() {
-    let home = Home::new().await;
+async fn records_from_before_there_were_bounds_are_loaded_in_part_and_read_one_by_one(home: Home) {
     for index in 0..4 {
         let mut user = new_user(&format!("{index}{}", "x".repeat(1_000_000)));
         user.facts.external_id = Some(format!("{index}{}", "y".repeat(1_000_000)));
@@ -181,4 +125,12 @@ async fn records_from_before_there_were_bounds_are_loaded_in_part_and_read_one_b
         .unwrap();
     assert_eq!((plan.rows.len(), plan.total), (4, 4));
     assert!(plan.rows.iter().all(|row| row.bytes > 2_000_000), "known before they are read");
+}
+
+contract_tests! {
+    above_the_quota_of_rows_everything_that_takes_away_is_accepted_and_nothing_that_adds,
+    above_the_quota_of_bytes_a_user_can_be_deactivated_even_if_its_record_grows_a_little,
+    requests_of_one_batch_cannot_pass_the_quota_together,
+    events_and_what_is_loaded_have_the_addresses_that_access_depends_on_and_no_others,
+    records_from_before_there_were_bounds_are_loaded_in_part_and_read_one_by_one,
 }

@@ -1,3 +1,5 @@
+//! The count of people whose grants are removed.
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -44,24 +46,19 @@ impl Home {
     }
 
     async fn user(&self, n: u128) {
-        let sql = format!(
-            "INSERT INTO users (provider, id, active, user_name, user_name_fold, emails, resource, version, created_at, \
-             updated_at) VALUES ('okta', unhex('{n:032x}'), 1, 'p{n}', 'p{n}', '[]', '', 1, 0, 0); \
-             INSERT INTO counters (provider, users, groups) VALUES ('okta', 1, 0) ON CONFLICT DO NOTHING"
-        );
-        self.store.tamper(sql.leak()).await;
+        let mut user = new_user(&format!("p{n}@x.example"));
+        user.facts.id = UserId(Uuid::from_u128(n));
+        self.store.create_user(&okta(), &origin(), user).await.unwrap();
     }
 }
 
-#[tokio::test]
-async fn people_are_counted_over_documents_passes_and_restarts_and_each_once() {
-    let home = Home::new().await;
+async fn people_are_counted_over_documents_passes_and_restarts_and_each_once(home: Home) {
     let (one, two) = (document("one"), document("two"));
     home.grant(&one, 1..=100, "m").await;
     home.grant(&two, 1..=100, "m").await;
     assert_eq!(home.held(&one, &asks(1..=20, "m", false)).await, 0);
     assert_eq!(home.held(&two, &asks(1..=20, "m", false)).await, 0, "the same people");
-    let store = open(home.folder.path(), home.clock.clone()).await;
+    let store = home.open().await;
     store.begin_epoch("again").await.unwrap();
     let held = store.guard(&two, asks(21..=26, "m", false), RemovalLimits::default()).await.unwrap();
     assert_eq!(held.len(), 6, "the 26th is among them, and they are held together");
@@ -74,9 +71,7 @@ async fn people_are_counted_over_documents_passes_and_restarts_and_each_once() {
     assert_eq!(held.len(), 4, "nor on another document");
 }
 
-#[tokio::test]
-async fn people_on_a_thousand_services_are_counted_once_and_held_on_each_of_them() {
-    let home = Home::new().await;
+async fn people_on_a_thousand_services_are_counted_once_and_held_on_each_of_them(home: Home) {
     let services: Vec<_> = (0..1000).map(|n| document(&format!("s{n}"))).collect();
     for on in &services {
         home.grant(on, 1..=20, "m").await;
@@ -89,9 +84,7 @@ async fn people_on_a_thousand_services_are_counted_once_and_held_on_each_of_them
     }
 }
 
-#[tokio::test]
-async fn what_is_not_asked_about_any_more_is_forgotten_and_what_is_released_passes_until_it_is_gone() {
-    let home = Home::new().await;
+async fn what_is_not_asked_about_any_more_is_forgotten_and_what_is_released_passes_until_it_is_gone(home: Home) {
     let d = document("s");
     home.grant(&d, 1..=40, "m").await;
     let all = asks(1..=30, "m", false);
@@ -112,14 +105,13 @@ async fn what_is_not_asked_about_any_more_is_forgotten_and_what_is_released_pass
     assert_eq!(home.held(&d, &all[1..2]).await, 1, "what is granted again is not released");
 }
 
-#[tokio::test]
-async fn leavers_are_counted_by_provider_and_half_is_of_those_with_grants() {
-    let home = Home::new().await;
+async fn leavers_are_counted_by_provider_and_half_is_of_those_with_grants(home: Home) {
     for n in 1..=60 {
         home.user(n).await;
     }
-    home.store.tamper("INSERT INTO tombstones SELECT provider, id, 'user', 0 FROM users WHERE position <= 5").await;
-    home.store.tamper("DELETE FROM users WHERE position <= 5").await;
+    for n in 1..=5 {
+        home.store.delete_user(&okta(), &origin(), UserId(Uuid::from_u128(n)), None).await.unwrap();
+    }
     let documents = [document("a"), document("b"), document("c")];
     for (at, d) in documents.iter().enumerate() {
         let first = at as u128 * 10 + 1;
@@ -153,43 +145,52 @@ proptest! {
     #[test]
     fn store_decides_as_the_book_does(acts in prop::collection::vec(any_act(), 1..14)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let home = Home::new().await;
-            let documents = [document("a"), document("b"), document("c")];
-            let begin = home.now();
-            for d in &documents {
-                home.grant(d, 1..=70, "m").await;
-            }
-            home.clock.advance(Duration::from_secs(1));
-            let mut book = GuardBook::default();
-            let mut last: Vec<Vec<Removal>> = vec![vec![]; 3];
-            for act in acts {
-                match act {
-                    Act::Wait(seconds) => home.clock.advance(Duration::from_secs(seconds)),
-                    Act::Release { on } => {
-                        let removals = std::mem::take(&mut last[on]);
-                        book.release(&documents[on], &removals);
-                        home.store.release_removals(vec![(documents[on].clone(), removals)], vec![]).await.unwrap();
-                    }
-                    Act::Ask { on, people, leaver } => {
-                        let asked = asks(people, "m", leaver);
-                        let facts = Facts {
-                            limits: RemovalLimits::default(),
-                            now: home.now(),
-                            provider: &|_| None,
-                            people: &|scope, since| match scope {
-                                RemovalScope::Mapping(_) if begin < since => (1..=70).map(person).collect(),
-                                _ => BTreeSet::new(),
-                            },
-                        };
-                        let expected = book.decide(&documents[on], &asked, &facts);
-                        let found = home.store.guard(&documents[on], asked, RemovalLimits::default()).await.unwrap();
-                        prop_assert_eq!(&found, &expected);
-                        last[on] = expected.into_iter().collect();
+        for backend in backends() {
+            runtime.block_on(async {
+                let home = Home::on(backend).await;
+                let documents = [document("a"), document("b"), document("c")];
+                let begin = home.now();
+                for d in &documents {
+                    home.grant(d, 1..=70, "m").await;
+                }
+                home.clock.advance(Duration::from_secs(1));
+                let mut book = GuardBook::default();
+                let mut last: Vec<Vec<Removal>> = vec![vec![]; 3];
+                for act in acts.clone() {
+                    match act {
+                        Act::Wait(seconds) => home.clock.advance(Duration::from_secs(seconds)),
+                        Act::Release { on } => {
+                            let removals = std::mem::take(&mut last[on]);
+                            book.release(&documents[on], &removals);
+                            home.store.release_removals(vec![(documents[on].clone(), removals)], vec![]).await.unwrap();
+                        }
+                        Act::Ask { on, people, leaver } => {
+                            let asked = asks(people, "m", leaver);
+                            let facts = Facts {
+                                limits: RemovalLimits::default(),
+                                now: home.now(),
+                                provider: &|_| None,
+                                people: &|scope, since| match scope {
+                                    RemovalScope::Mapping(_) if begin < since => (1..=70).map(person).collect(),
+                                    _ => BTreeSet::new(),
+                                },
+                            };
+                            let expected = book.decide(&documents[on], &asked, &facts);
+                            let found = home.store.guard(&documents[on], asked, RemovalLimits::default()).await.unwrap();
+                            prop_assert_eq!(&found, &expected);
+                            last[on] = expected.into_iter().collect();
+                        }
                     }
                 }
-            }
-            Ok(())
-        })?;
+                Ok(())
+            })?;
+        }
     }
+}
+
+contract_tests! {
+    people_are_counted_over_documents_passes_and_restarts_and_each_once,
+    people_on_a_thousand_services_are_counted_once_and_held_on_each_of_them,
+    what_is_not_asked_about_any_more_is_forgotten_and_what_is_released_passes_until_it_is_gone,
+    leavers_are_counted_by_provider_and_half_is_of_those_with_grants,
 }

@@ -1,9 +1,9 @@
+//! Users, groups, their members, and lists.
+
 use super::*;
 use crate::model::DirectoryChange;
 
-#[tokio::test]
-async fn a_user_reads_back_as_created() {
-    let home = Home::new().await;
+async fn a_user_reads_back_as_created(home: Home) {
     let mut user = new_user("Alice@Corp.example");
     user.facts.external_id = Some("00u1".to_owned());
     let created = home.store.create_user(&okta(), &origin(), user.clone()).await.unwrap();
@@ -13,9 +13,7 @@ async fn a_user_reads_back_as_created() {
     assert_eq!(home.store.counts(&okta()).await.unwrap(), Counts { users: 1, groups: 0, pending: 0 });
 }
 
-#[tokio::test]
-async fn a_user_name_in_another_case_is_taken_and_nothing_is_left_of_the_attempt() {
-    let home = Home::new().await;
+async fn a_user_name_in_another_case_is_taken_and_nothing_is_left_of_the_attempt(home: Home) {
     add_user(&home.store, &okta(), "Émile@corp.example").await;
     let refused = home.store.create_user(&okta(), &origin(), new_user("éMILE@CORP.example")).await;
     assert_eq!(refused, Err(StoreError::Taken { attribute: "userName" }));
@@ -24,9 +22,7 @@ async fn a_user_name_in_another_case_is_taken_and_nothing_is_left_of_the_attempt
     assert_eq!(home.store.audit_after(0, 10).await.unwrap().len(), 1);
 }
 
-#[tokio::test]
-async fn an_external_id_is_taken_by_its_exact_spelling_only_and_per_type() {
-    let home = Home::new().await;
+async fn an_external_id_is_taken_by_its_exact_spelling_only_and_per_type(home: Home) {
     let with = |name: &str, external: &str| {
         let mut user = new_user(name);
         user.facts.external_id = Some(external.to_owned());
@@ -41,9 +37,7 @@ async fn an_external_id_is_taken_by_its_exact_spelling_only_and_per_type() {
     home.store.create_group(&okta(), &origin(), group).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_display_name_in_another_case_is_taken() {
-    let home = Home::new().await;
+async fn a_display_name_in_another_case_is_taken(home: Home) {
     add_group(&home.store, &okta(), "Team", &[]).await;
     let refused = home.store.create_group(&okta(), &origin(), new_group("tEAM", &[])).await;
     assert_eq!(refused.unwrap_err(), StoreError::Taken { attribute: "displayName" });
@@ -60,9 +54,7 @@ async fn a_display_name_in_another_case_is_taken() {
     assert_eq!(home.store.group(&okta(), other.facts.id).await.unwrap(), Some(other));
 }
 
-#[tokio::test]
-async fn an_update_moves_version_and_time_only_when_something_changed() {
-    let home = Home::new().await;
+async fn an_update_moves_version_and_time_only_when_something_changed(home: Home) {
     let user = add_user(&home.store, &okta(), "a@x.example").await;
     home.clock.advance(std::time::Duration::from_mins(1));
     let same = user.clone();
@@ -95,9 +87,7 @@ async fn an_update_moves_version_and_time_only_when_something_changed() {
     assert_eq!(home.store.audit_after(1, 10).await.unwrap()[0].entry.action, "user.deactivate");
 }
 
-#[tokio::test]
-async fn an_update_that_its_caller_refuses_changes_nothing() {
-    let home = Home::new().await;
+async fn an_update_that_its_caller_refuses_changes_nothing(home: Home) {
     let user = add_user(&home.store, &okta(), "a@x.example").await;
     let outcome = home.store.update_user(&okta(), &origin(), user.facts.id, |_| Err("no")).await.unwrap();
     assert_eq!(outcome, UpdateOutcome::Refused("no"));
@@ -107,9 +97,7 @@ async fn an_update_that_its_caller_refuses_changes_nothing() {
     assert_eq!(outcome, UpdateOutcome::NotFound);
 }
 
-#[tokio::test]
-async fn a_renamed_user_is_found_by_the_new_name_and_address_only() {
-    let home = Home::new().await;
+async fn a_renamed_user_is_found_by_the_new_name_and_address_only(home: Home) {
     let user = add_user(&home.store, &okta(), "old@x.example").await;
     home.store
         .update_user::<()>(&okta(), &origin(), user.facts.id, |user| {
@@ -129,9 +117,7 @@ async fn a_renamed_user_is_found_by_the_new_name_and_address_only() {
     add_user(&home.store, &okta(), "old@x.example").await;
 }
 
-#[tokio::test]
-async fn deltas_of_members_are_applied_and_reported() {
-    let home = Home::new().await;
+async fn deltas_of_members_are_applied_and_reported(home: Home) {
     let mut users = Vec::new();
     for index in 0..4 {
         users.push(add_user(&home.store, &okta(), &format!("u{index}@x.example")).await.facts.id.0);
@@ -161,9 +147,7 @@ async fn deltas_of_members_are_applied_and_reported() {
     assert_eq!((outcome.members.removed, outcome.group.member_count), (1, 0));
 }
 
-#[tokio::test]
-async fn changes_that_cancel_each_other_leave_the_group_unchanged() {
-    let home = Home::new().await;
+async fn changes_that_cancel_each_other_leave_the_group_unchanged(home: Home) {
     let user = add_user(&home.store, &okta(), "a@x.example").await.facts.id.0;
     let group = add_group(&home.store, &okta(), "g", &[user]).await.group;
     let seq = home.store.highest_seq().await.unwrap();
@@ -181,9 +165,7 @@ async fn changes_that_cancel_each_other_leave_the_group_unchanged() {
     assert_eq!(home.store.highest_seq().await.unwrap(), seq);
 }
 
-#[tokio::test]
-async fn a_replacement_that_names_nobody_known_changes_nothing() {
-    let home = Home::new().await;
+async fn a_replacement_that_names_nobody_known_changes_nothing(home: Home) {
     let user = add_user(&home.store, &okta(), "a@x.example").await.facts.id.0;
     let group = add_group(&home.store, &okta(), "g", &[user]).await.group;
     let changes = vec![MemberChange::Remove(vec![user]), MemberChange::Replace(vec![Uuid::new_v4(), Uuid::new_v4()])];
@@ -193,9 +175,7 @@ async fn a_replacement_that_names_nobody_known_changes_nothing() {
     assert_eq!(home.store.group(&okta(), group.facts.id).await.unwrap(), Some(group));
 }
 
-#[tokio::test]
-async fn a_parked_id_becomes_a_member_when_it_exists() {
-    let home = Home::new().await;
+async fn a_parked_id_becomes_a_member_when_it_exists(home: Home) {
     let (user, nested) = (new_user("late@x.example"), new_group("late", &[]));
     let ids = [user.facts.id.0, nested.facts.id.0];
     let group = add_group(&home.store, &okta(), "g", &ids).await;
@@ -212,9 +192,7 @@ async fn a_parked_id_becomes_a_member_when_it_exists() {
     assert!(home.store.events_after(0, 100).await.unwrap().iter().any(|event| event.change == joined));
 }
 
-#[tokio::test]
-async fn a_large_change_is_several_events_of_bounded_size() {
-    let home = Home::new().await;
+async fn a_large_change_is_several_events_of_bounded_size(home: Home) {
     let mut users = Vec::new();
     for index in 0..2100 {
         let store = home.store.clone();
@@ -243,9 +221,7 @@ async fn a_large_change_is_several_events_of_bounded_size() {
     assert_eq!(sizes, [1000, 1000, 100]);
 }
 
-#[tokio::test]
-async fn a_deleted_user_leaves_its_groups_and_is_never_known_again() {
-    let home = Home::new().await;
+async fn a_deleted_user_leaves_its_groups_and_is_never_known_again(home: Home) {
     let user = add_user(&home.store, &okta(), "a@x.example").await;
     let id = user.facts.id;
     let group = add_group(&home.store, &okta(), "g", &[id.0]).await.group.facts.id;
@@ -265,9 +241,7 @@ async fn a_deleted_user_leaves_its_groups_and_is_never_known_again() {
     assert_eq!(home.store.users(&okta(), &users_with("emails eq \"a@x.example\"")).await.unwrap().total, 0);
 }
 
-#[tokio::test]
-async fn a_deleted_group_takes_its_memberships_along_and_leaves_the_groups_it_was_in() {
-    let home = Home::new().await;
+async fn a_deleted_group_takes_its_memberships_along_and_leaves_the_groups_it_was_in(home: Home) {
     let user = add_user(&home.store, &okta(), "a@x.example").await.facts.id;
     let inner = add_group(&home.store, &okta(), "inner", &[user.0]).await.group.facts.id;
     let outer = add_group(&home.store, &okta(), "outer", &[inner.0]).await.group.facts.id;
@@ -279,9 +253,7 @@ async fn a_deleted_group_takes_its_memberships_along_and_leaves_the_groups_it_wa
     add_group(&home.store, &okta(), "Inner", &[]).await;
 }
 
-#[tokio::test]
-async fn lists_page_in_the_order_of_creation_with_exact_totals() {
-    let home = Home::new().await;
+async fn lists_page_in_the_order_of_creation_with_exact_totals(home: Home) {
     for index in 0..25 {
         add_user(&home.store, &okta(), &format!("u{index:02}@x.example")).await;
         add_user(&home.store, &provider("entra"), &format!("u{index:02}@x.example")).await;
@@ -305,9 +277,7 @@ async fn lists_page_in_the_order_of_creation_with_exact_totals() {
     assert_eq!(home.store.users(&provider("ping"), &all).await.unwrap().total, 0);
 }
 
-#[tokio::test]
-async fn every_filter_finds_what_it_names_and_nothing_else() {
-    let home = Home::new().await;
+async fn every_filter_finds_what_it_names_and_nothing_else(home: Home) {
     let mut alice = new_user("alice@x.example");
     alice.facts.external_id = Some("00u1".to_owned());
     alice.facts.emails.push(EmailFact { value: "A@home.example".to_owned(), kind: None, primary: false });
@@ -365,49 +335,7 @@ async fn every_filter_finds_what_it_names_and_nothing_else() {
     }
 }
 
-#[tokio::test]
-async fn no_look_up_walks_a_table() {
-    let home = Home::new().await;
-    let id = Uuid::new_v4();
-    let users = [
-        "userName eq \"x\"".to_owned(),
-        "externalId eq \"x\"".to_owned(),
-        "emails[type eq \"x\"].value eq \"x\"".to_owned(),
-        format!("manager eq \"x\" and id eq \"{id}\""),
-    ];
-    let groups = ["displayName eq \"x\"".to_owned(), format!("members eq \"{id}\""), format!("id eq \"{id}\"")];
-    let users = users.into_iter().map(|text| (ResourceType::User, text));
-    let groups = groups.into_iter().map(|text| (ResourceType::Group, text));
-    for (of, text) in users.chain(groups) {
-        let select = super::sqlite::testing::select(of, &okta(), &filter(of, &text));
-        stays_small(&home.store, select).await;
-    }
-}
-
-#[tokio::test]
-async fn no_write_of_a_request_walks_a_table() {
-    let home = Home::new().await;
-    // Deleting a group is left out: it takes all of the group's memberships along.
-    for statement in super::sqlite::testing::WRITES {
-        stays_small(&home.store, statement.to_owned()).await;
-    }
-}
-
-/// Fails when the plan of a statement walks a table, or a whole tenant, document or group in it.
-async fn stays_small(store: &Store, statement: String) {
-    let text = statement.clone();
-    for detail in store.read(move |db| testing::plan(db, &text)).await.unwrap() {
-        let given = detail.contains("VIRTUAL TABLE") || detail.contains("CONSTANT ROW");
-        assert!(!detail.contains("SCAN") || given, "{statement}: {detail}");
-        for prefix in ["(provider=?)", "(document=?)", "(provider=? AND group_id=?)"] {
-            assert!(!detail.contains(prefix), "{statement}: {detail}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn tenants_with_the_same_names_never_mix() {
-    let home = Home::new().await;
+async fn tenants_with_the_same_names_never_mix(home: Home) {
     let (okta, entra) = (okta(), provider("entra"));
     let store = &home.store;
     let mut user = new_user("alice@x.example");
@@ -444,4 +372,24 @@ async fn tenants_with_the_same_names_never_mix() {
     }
     store.delete_user(&okta, &origin(), ours, None).await.unwrap();
     assert_eq!(member_ids(store, &entra, their_group).await, vec![theirs.0]);
+}
+
+contract_tests! {
+    a_user_reads_back_as_created,
+    a_user_name_in_another_case_is_taken_and_nothing_is_left_of_the_attempt,
+    an_external_id_is_taken_by_its_exact_spelling_only_and_per_type,
+    a_display_name_in_another_case_is_taken,
+    an_update_moves_version_and_time_only_when_something_changed,
+    an_update_that_its_caller_refuses_changes_nothing,
+    a_renamed_user_is_found_by_the_new_name_and_address_only,
+    deltas_of_members_are_applied_and_reported,
+    changes_that_cancel_each_other_leave_the_group_unchanged,
+    a_replacement_that_names_nobody_known_changes_nothing,
+    a_parked_id_becomes_a_member_when_it_exists,
+    a_large_change_is_several_events_of_bounded_size,
+    a_deleted_user_leaves_its_groups_and_is_never_known_again,
+    a_deleted_group_takes_its_memberships_along_and_leaves_the_groups_it_was_in,
+    lists_page_in_the_order_of_creation_with_exact_totals,
+    every_filter_finds_what_it_names_and_nothing_else,
+    tenants_with_the_same_names_never_mix,
 }

@@ -1,3 +1,5 @@
+//! What the engine remembers: ledger, specs and pins.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
@@ -6,15 +8,15 @@ use crate::model::{
     LedgerChange, LedgerRow, MappingKey, MemberKey, Pin, Role, Subject,
 };
 
-pub(super) fn document(name: &str) -> DocumentKey {
+pub(in crate::store) fn document(name: &str) -> DocumentKey {
     format!("run:projects/p/locations/l/services/{name}").parse().unwrap()
 }
 
-pub(super) fn mapping(name: &str) -> MappingKey {
+pub(in crate::store) fn mapping(name: &str) -> MappingKey {
     MappingKey::new("checkout", name).unwrap()
 }
 
-pub(super) fn row(member: &str, claims: &[(&str, Subject)]) -> LedgerRow {
+pub(in crate::store) fn row(member: &str, claims: &[(&str, Subject)]) -> LedgerRow {
     LedgerRow {
         grant: GrantKey {
             role: Role::new("roles/run.invoker").unwrap(),
@@ -36,13 +38,11 @@ pub(super) fn row(member: &str, claims: &[(&str, Subject)]) -> LedgerRow {
     }
 }
 
-pub(super) fn someone() -> Subject {
+pub(in crate::store) fn someone() -> Subject {
     Subject::User(UserId(Uuid::new_v4()))
 }
 
-#[tokio::test]
-async fn ledger_rows_read_back_as_written() {
-    let home = Home::new().await;
+async fn ledger_rows_read_back_as_written(home: Home) {
     let condition = IamCondition {
         title: "office hours".to_owned(),
         description: String::new(),
@@ -88,9 +88,7 @@ async fn ledger_rows_read_back_as_written() {
     assert_eq!(home.store.ledger(&d).await.unwrap(), [plain]);
 }
 
-#[tokio::test]
-async fn a_put_replaces_the_claims_of_its_grant_and_no_others() {
-    let home = Home::new().await;
+async fn a_put_replaces_the_claims_of_its_grant_and_no_others(home: Home) {
     let d = document("s");
     let (one, two) = (someone(), someone());
     let other = row("user:b@x.example", &[("a", one)]);
@@ -116,18 +114,7 @@ async fn a_put_replaces_the_claims_of_its_grant_and_no_others() {
     assert_eq!(home.store.ledger_documents().await.unwrap(), [(d, BTreeSet::new())]);
 }
 
-#[tokio::test]
-async fn half_an_intent_is_damage_and_not_the_absence_of_one() {
-    let home = Home::new().await;
-    let d = document("s");
-    home.store.record(&d, vec![LedgerChange::Put(row("user:a@x.example", &[]))], vec![]).await.unwrap();
-    home.store.tamper("UPDATE grants SET intent_action = 'grant'").await;
-    assert!(matches!(home.store.ledger(&d).await, Err(StoreError::Damaged { what: "grants", .. })));
-}
-
-#[tokio::test]
-async fn parallel_records_of_many_documents_all_stand() {
-    let home = Home::new().await;
+async fn parallel_records_of_many_documents_all_stand(home: Home) {
     let tasks: Vec<_> = (0..50)
         .map(|index| {
             let store = home.store.clone();
@@ -154,9 +141,7 @@ async fn parallel_records_of_many_documents_all_stand() {
     }
 }
 
-#[tokio::test]
-async fn specs_pins_and_releases_outlive_a_restart() {
-    let home = Home::new().await;
+async fn specs_pins_and_releases_outlive_a_restart(home: Home) {
     let spec = |name: &str, namespace: Option<&str>, generation| StoredSpec {
         kind: "RoleMapping".to_owned(),
         namespace: namespace.map(str::to_owned),
@@ -183,8 +168,15 @@ async fn specs_pins_and_releases_outlive_a_restart() {
     home.store.remove_pins(&mapping("b")).await.unwrap();
     home.clock.advance(std::time::Duration::from_secs(5));
 
-    let again = open(home.folder.path(), home.clock.clone()).await;
+    let again = home.open().await;
     let vanished = StoredSpec { state: SpecState::Vanished, ..spec("a", Some("n"), 2) };
     assert_eq!(again.specs().await.unwrap(), [spec("b", None, 1), vanished]);
     assert_eq!(again.pins().await.unwrap(), [pin("a", group)]);
+}
+
+contract_tests! {
+    ledger_rows_read_back_as_written,
+    a_put_replaces_the_claims_of_its_grant_and_no_others,
+    parallel_records_of_many_documents_all_stand,
+    specs_pins_and_releases_outlive_a_restart,
 }

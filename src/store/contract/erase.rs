@@ -1,17 +1,16 @@
-use std::time::Duration;
+//! Erasing a person.
 
-use super::prune::{bytes, holds};
 use super::*;
 use crate::model::{
-    AuditEntry, AuditOutcome, Claim, ConditionHash, DirectoryChange, DocumentKey, GrantKey, GrantState, Intent,
-    IntentAction, LedgerChange, LedgerRow, MappingKey, MemberKey, Reach, Refusal, RefusalKey, Role, Subject,
+    AuditEntry, AuditOutcome, Claim, ConditionHash, DocumentKey, GrantKey, GrantState, Intent, IntentAction,
+    LedgerChange, LedgerRow, MappingKey, MemberKey, Reach, Refusal, RefusalKey, Role, Subject,
 };
 
-fn document() -> DocumentKey {
+pub(in crate::store) fn document() -> DocumentKey {
     "run:projects/p/locations/l/services/s".parse().unwrap()
 }
 
-fn grant(address: &str) -> GrantKey {
+pub(in crate::store) fn grant(address: &str) -> GrantKey {
     GrantKey {
         role: Role::new("roles/run.invoker").unwrap(),
         condition: ConditionHash::default(),
@@ -19,7 +18,7 @@ fn grant(address: &str) -> GrantKey {
     }
 }
 
-fn row(address: &str, person: Option<UserId>, state: GrantState) -> LedgerRow {
+pub(in crate::store) fn row(address: &str, person: Option<UserId>, state: GrantState) -> LedgerRow {
     let mapping = MappingKey::new("team", "m").unwrap();
     LedgerRow {
         grant: grant(address),
@@ -39,7 +38,7 @@ fn row(address: &str, person: Option<UserId>, state: GrantState) -> LedgerRow {
 }
 
 /// An audit row about a member; without a subject as of what Google leaves of a deleted account.
-fn audited(at: Timestamp, member: &str, subject: Option<UserId>) -> AuditEntry {
+pub(in crate::store) fn audited(at: Timestamp, member: &str, subject: Option<UserId>) -> AuditEntry {
     AuditEntry {
         claims: vec![],
         at,
@@ -59,7 +58,7 @@ fn audited(at: Timestamp, member: &str, subject: Option<UserId>) -> AuditEntry {
     }
 }
 
-fn user(name: &str, email: &str, external: &str) -> NewUser {
+pub(in crate::store) fn user(name: &str, email: &str, external: &str) -> NewUser {
     let mut user = new_user(name);
     user.facts.external_id = Some(external.to_owned());
     user.facts.emails[0].value = email.to_owned();
@@ -68,8 +67,7 @@ fn user(name: &str, email: &str, external: &str) -> NewUser {
 }
 
 /// Alice was pushed, renamed, in a group, granted something and deleted; bob is there.
-async fn alice_left() -> (Home, UserId, UserId) {
-    let home = Home::new().await;
+pub(in crate::store) async fn alice_left(home: Home) -> (Home, UserId, UserId) {
     let store = &home.store;
     let alice = user("Alice@x.example", "alice.mail@x.example", "okta-alice-77");
     let alice = store.create_user(&okta(), &origin(), alice).await.unwrap().facts.id;
@@ -93,68 +91,13 @@ async fn alice_left() -> (Home, UserId, UserId) {
     (home, alice, bob)
 }
 
-async fn revoked(home: &Home) {
+pub(in crate::store) async fn revoked(home: &Home) {
     let remove = LedgerChange::Remove(grant("alice@x.example"));
     home.store.record(&document(), vec![remove], vec![]).await.unwrap();
 }
 
-#[tokio::test]
-async fn nothing_of_the_name_and_addresses_of_an_erased_person_is_left_in_any_file_and_the_chain_holds() {
-    let (home, alice, bob) = alice_left().await;
-    let store = &home.store;
-    revoked(&home).await;
-    let verified = store.verify_audit_chain().await.unwrap();
-    let highest = store.highest_seq().await.unwrap();
-    let traces = ["alice@x.example", "alice.mail@x.example", "okta-alice-77", "secretname", "alice.married"];
-    assert!(traces.iter().all(|trace| holds(&bytes(&home), trace)));
-
-    let verb = open(home.folder.path(), home.clock.clone()).await;
-    let dry = verb.erase_person(Some(alice), None, true).await.unwrap();
-    assert!(traces.iter().all(|trace| holds(&bytes(&home), trace)));
-    let erased = verb.erase_person(Some(alice), None, false).await.unwrap();
-    assert_eq!(erased, Erasure::Erased(Erased { events: 2, names: 4, refusals: 1, mentioned_by: 0 }));
-    assert_eq!(dry, erased);
-    assert!(verb.is_rewrite_due().await.unwrap());
-    verb.rewrite_file().await.unwrap();
-    assert!(!verb.is_rewrite_due().await.unwrap());
-    let left = bytes(&home);
-    for trace in traces.iter().chain(&["alice"]) {
-        assert!(!holds(&left, trace), "{trace}");
-    }
-    assert!(holds(&left, "bob@x.example") && holds(&left, &alice.to_string()));
-
-    assert_eq!(store.verify_audit_chain().await.unwrap(), verified + 1);
-    let last = store.audit_after(verified.cast_signed(), 1).await.unwrap().remove(0);
-    assert_eq!((last.entry.action.as_str(), last.entry.subject), ("person.erase", Some(alice.to_string())));
-    assert_eq!((last.entry.actor.as_str(), last.name), ("command", None));
-    assert_eq!(store.highest_seq().await.unwrap(), highest, "ids and positions stay");
-    let events = store.events_after(0, 100).await.unwrap();
-    let facts: Vec<_> = events
-        .iter()
-        .filter_map(|event| match &event.change {
-            DirectoryChange::User(facts) if facts.id == alice => Some(facts),
-            _ => None,
-        })
-        .collect();
-    assert!(facts.len() == 2 && facts.iter().all(|facts| facts.active && facts.user_name.is_empty()), "{facts:?}");
-    let refused: Vec<_> =
-        store.refusals().await.unwrap().into_iter().filter_map(|refusal| refusal.key.member).collect();
-    assert_eq!(refused, [MemberKey::of("user:bob@x.example")]);
-    assert_eq!(store.user(&okta(), bob).await.unwrap().unwrap().facts.user_name, "bob@x.example");
-
-    // Once more finds nothing, and does no harm.
-    for name in ["alice@x.example", ""] {
-        assert_eq!(store.find_people(name).await.unwrap(), []);
-    }
-    let found = store.find_people(&alice.to_string()).await.unwrap();
-    assert_eq!(found, [KnownPerson { id: alice, provider: okta(), deleted_at: Some(home.now()) }]);
-    assert_eq!(store.erase_person(Some(alice), None, false).await.unwrap(), Erasure::Erased(Erased::default()));
-    assert_eq!(store.verify_audit_chain().await.unwrap(), verified + 1);
-}
-
-#[tokio::test]
-async fn nobody_is_erased_who_is_there_or_has_a_grant_or_a_removal_that_is_still_to_be_done() {
-    let (home, alice, bob) = alice_left().await;
+async fn nobody_is_erased_who_is_there_or_has_a_grant_or_a_removal_that_is_still_to_be_done(home: Home) {
+    let (home, alice, bob) = alice_left(home).await;
     let store = &home.store;
     let before = store.highest_audit_seq().await.unwrap();
     assert_eq!(store.erase_person(Some(bob), None, false).await.unwrap(), Erasure::NotDeleted(okta()));
@@ -181,7 +124,8 @@ async fn nobody_is_erased_who_is_there_or_has_a_grant_or_a_removal_that_is_still
         }
     }
     assert_eq!(store.highest_audit_seq().await.unwrap(), before);
-    assert!(holds(&bytes(&home), "alice@x.example") && !store.is_rewrite_due().await.unwrap());
+    assert_eq!(store.find_people("alice@x.example").await.unwrap().len(), 1);
+    assert!(!store.is_rewrite_due().await.unwrap());
     // The same address of somebody else is that person's grant.
     let again = add_user(store, &okta(), "alice@x.example").await.facts.id;
     let put = LedgerChange::Put(row("alice@x.example", Some(again), GrantState::Owned));
@@ -193,9 +137,8 @@ async fn nobody_is_erased_who_is_there_or_has_a_grant_or_a_removal_that_is_still
     assert!(kept.clone().count() > 0 && kept.clone().all(|row| row.name.as_deref() == Some("alice@x.example")));
 }
 
-#[tokio::test]
-async fn people_are_found_by_id_and_by_every_name_they_had_and_all_of_them() {
-    let (home, alice, bob) = alice_left().await;
+async fn people_are_found_by_id_and_by_every_name_they_had_and_all_of_them(home: Home) {
+    let (home, alice, bob) = alice_left(home).await;
     let store = &home.store;
     let gone = KnownPerson { id: alice, provider: okta(), deleted_at: Some(home.now()) };
     for name in ["ALICE@x.example", "alice.married@x.example", "alice.mail@X.example", "okta-alice-77"] {
@@ -214,25 +157,7 @@ async fn people_are_found_by_id_and_by_every_name_they_had_and_all_of_them() {
     assert_eq!(store.find_people("alice@x.example").await.unwrap(), both);
 }
 
-#[tokio::test]
-async fn person_whose_rows_were_pruned_is_erased_of_what_is_left_and_both_leave_a_chain_that_holds() {
-    let (home, alice, _) = alice_left().await;
-    let store = &home.store;
-    revoked(&home).await;
-    home.clock.advance(Duration::from_hours(1));
-    // Google shows the deleted account long after the person is gone.
-    let late = audited(home.now(), "deleted:user:alice@x.example?uid=2", None);
-    store.record(&document(), vec![], vec![late]).await.unwrap();
-    let pruned = store.prune(home.now(), false).await.unwrap();
-    assert_eq!(pruned.refusals, 1, "bob is there");
-    assert_eq!(store.erase_person(Some(alice), None, false).await.unwrap(), Erasure::Erased(Erased::default()));
-    assert_eq!(store.find_people("alice@x.example").await.unwrap(), []);
-    for name in ["carol@x.example", "team", ""] {
-        assert_eq!(store.erase_person(None, Some(name), false).await.unwrap(), Erasure::Unknown, "{name}");
-    }
-    let erased = store.erase_person(None, Some("Alice@x.example"), false).await.unwrap();
-    assert_eq!(erased, Erasure::Erased(Erased { names: 1, ..Erased::default() }));
-    store.rewrite_file().await.unwrap();
-    assert!(!holds(&bytes(&home), "alice") && holds(&bytes(&home), "bob@x.example"));
-    store.verify_audit().await.unwrap();
+contract_tests! {
+    nobody_is_erased_who_is_there_or_has_a_grant_or_a_removal_that_is_still_to_be_done,
+    people_are_found_by_id_and_by_every_name_they_had_and_all_of_them,
 }
