@@ -74,8 +74,8 @@ impl DatabaseUrl {
         };
         match scheme {
             "sqlite" if path.is_empty() || path == "//" => Err(wrong("names no file")),
-            "sqlite" if path.contains(":memory:") => Err(wrong("keeps nothing over a restart")),
-            "sqlite" if path.contains(['?', '#']) => Err(wrong("has options, which are not taken")),
+            "sqlite" if path.contains(":memory:") => Err(wrong("does not survive a restart")),
+            "sqlite" if path.contains(['?', '#']) => Err(wrong("has options, which are not supported")),
             "sqlite" => Ok(Self::Sqlite(PathBuf::from(path.strip_prefix("//").unwrap_or(path)))),
             "postgres" | "postgresql" => Err(wrong("is PostgreSQL, which this version does not have")),
             _ => Err(wrong("has an unknown scheme")),
@@ -165,13 +165,13 @@ impl RunConfig {
         }
         if !self.admin_listen.ip().is_loopback() {
             warnings.push(format!(
-                "--admin-listen {} shows group names and drift to whoever reaches it: keep it behind a network policy",
+                "--admin-listen {} shows group names and drift to everybody who can reach it: protect it with a network policy",
                 self.admin_listen
             ));
         }
         if self.requests_per_second < ENTRA_RATE {
             warnings.push(format!(
-                "--requests-per-second {}: Microsoft Entra ID relies on {ENTRA_RATE}; slower ones are refused requests that it may not send again",
+                "--requests-per-second {}: Microsoft Entra ID relies on {ENTRA_RATE}; with a lower rate, requests are refused that it may not retry",
                 self.requests_per_second
             ));
         }

@@ -159,7 +159,7 @@ async fn accept(args: &StoreAcceptArgs, io: &mut Io<'_>) -> Result<Exit, CliErro
         store.put_decision(Decision::AcceptStore, SystemClock.now()).await?;
         writeln!(
             io.out,
-            "store {} at position {} is accepted; the rolecall that leads in the cluster goes on within seconds",
+            "store {} at position {} is accepted; the leader in the cluster continues within seconds",
             now.store_id, now.highest_seq
         )?;
         return Ok(Exit::Done);

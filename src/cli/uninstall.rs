@@ -74,7 +74,7 @@ pub(super) async fn run(args: &UninstallArgs, io: &mut Io<'_>, clock: &dyn Clock
     let store = open_existing(&args.database).await?;
     if args.cancel {
         store.stay().await?;
-        writeln!(io.out, "taken back; start rolecall again, and it follows the mappings again")?;
+        writeln!(io.out, "uninstall canceled; restart rolecall to follow the mappings again")?;
         return Ok(Exit::Done);
     }
     let uninstall = if args.orphan { UninstallMode::Orphan } else { UninstallMode::Revoke };
@@ -89,7 +89,7 @@ pub(super) async fn run(args: &UninstallArgs, io: &mut Io<'_>, clock: &dyn Clock
     loop {
         let now = left(&store).await?;
         if store.decisions().await?.iter().any(|pending| pending.decision == Decision::Uninstalled) {
-            writeln!(io.out, "settled: rolecall holds nothing any more and can be removed")?;
+            writeln!(io.out, "settled: rolecall has no grants any more and can be removed")?;
             return Ok(Exit::Done);
         }
         if shown != Some(now) {
@@ -106,7 +106,7 @@ pub(super) async fn run(args: &UninstallArgs, io: &mut Io<'_>, clock: &dyn Clock
         if since.elapsed() >= args.timeout {
             writeln!(
                 io.err,
-                "not settled yet: `rolecall status` and the log say what is in the way; the running rolecall goes on"
+                "not settled yet: see `rolecall status` and the log for the cause; the running rolecall continues"
             )?;
             return Ok(Exit::No);
         }

@@ -59,7 +59,7 @@ pub enum CheckpointError {
         source: io::Error,
     },
     /// The file is not a checkpoint. To be treated as [`Comparison::Mismatch`].
-    #[error("`{path}` does not say which store was used here: {problem}; `rolecall store accept` replaces it")]
+    #[error("`{path}` does not contain which store was used here: {problem}; `rolecall store accept` replaces it")]
     Malformed {
         /// The file.
         path: PathBuf,

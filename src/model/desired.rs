@@ -279,25 +279,25 @@ impl FreezeReason {
         match self {
             Self::NotLoaded => "manifests and directory are still being loaded, so nothing is written yet",
             Self::MappingVanished => {
-                "the mapping is gone but its deletion was not seen; its grants stay until it comes back or `rolecall release mapping NAMESPACE/NAME` ends them"
+                "the mapping is missing, but no deletion was observed; its grants stay until it is back or `rolecall release mapping NAMESPACE/NAME` ends them"
             }
             Self::ManifestsMissing => {
-                "the manifest folder is missing or empty, or more than half of the mappings vanished at once; all grants stay until the manifests are back or `rolecall release` confirms the removal"
+                "the manifest folder is missing or empty, or more than half of the mappings disappeared at once; all grants stay until the manifests are back or `rolecall release` confirms the removal"
             }
             Self::IdentityProviderNotFound => {
                 "the IdentityProvider does not exist, so its grants stay as they are; create it or remove the subject"
             }
             Self::IdentityProviderChanged => {
-                "the people and groups that are stored belong to a former IdentityProvider of this name: SCIM requests are answered with 503, and what was granted stays, until `rolecall store accept-provider NAME` hands them over or `rolecall store purge-provider NAME` deletes them"
+                "the stored people and groups belong to a former IdentityProvider of this name: SCIM requests are answered with 503, and existing grants stay, until `rolecall store accept-provider NAME` hands them over or `rolecall store purge-provider NAME` deletes them"
             }
             Self::TargetNotFound => {
                 "the CloudRunTarget does not exist, so its grants stay as they are; create it or remove the grant"
             }
             Self::Suspended => {
-                "the mapping or its IdentityProvider is suspended: nothing is added or removed, but for people who leave, unless the target permits that too"
+                "the mapping or its IdentityProvider is suspended: nothing is added or removed, except for leavers, unless the target permits that too"
             }
             Self::Observed => {
-                "observe mode: the plan is reported and nothing is written, but for people who leave, unless the target permits that too or --mode is observe"
+                "observe mode: the plan is reported and nothing is written, except for leavers, unless the target permits that too or --mode is observe"
             }
             Self::OverlappingTarget => {
                 "an older CloudRunTarget covers the same project and region, so the grants of this one stay as they are; remove one of the two or split the regions"
@@ -306,19 +306,19 @@ impl FreezeReason {
                 "several groups have the name that the mapping gives; existing grants stay; name the group by externalId or rename one of them"
             }
             Self::GroupNotFound => {
-                "a group that the mapping names was never pushed by the IdP; what it gave stays, and so does everything while no group of the mapping is known; push the group or correct the name"
+                "a group of the mapping was never pushed by the IdP; its grants stay, and so do all grants while no group of the mapping is known; push the group or correct the name"
             }
             Self::GroupIdentityChanged => {
                 "a group name now means another group than before; existing grants stay and the new group gets nothing until the annotation rolecall.dev/accept-group names its id"
             }
             Self::InventoryIncomplete => {
-                "the list of Cloud Run resources failed or was partial, so nothing is concluded from what it lacks"
+                "the list of Cloud Run resources failed or was incomplete, so nothing is concluded from absences in it"
             }
             Self::StoreMismatch => {
                 "the database is empty or not the one used here before; nothing is written until `rolecall store accept`"
             }
             Self::StoreRewound => {
-                "the database is older than what was seen here before; nothing is written until `rolecall store accept`"
+                "the database is older than one that was used here before; nothing is written until `rolecall store accept`"
             }
         }
     }

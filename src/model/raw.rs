@@ -72,7 +72,7 @@ impl<'de> Deserialize<'de> for Fields {
                 let (mut fields, mut names) = (vec![], BTreeSet::new());
                 while let Some((name, value)) = map.next_entry::<String, RawJson>()? {
                     if !names.insert(name.clone()) {
-                        return Err(A::Error::custom(format_args!("the field `{name}` stands there twice")));
+                        return Err(A::Error::custom(format_args!("the field `{name}` is a duplicate")));
                     }
                     fields.push((name, value));
                 }

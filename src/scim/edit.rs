@@ -96,7 +96,7 @@ impl Context<'_> {
         if verb == Verb::Remove && structured && !attribute.multi && sub.is_none() && attribute.default_sub().is_none()
         {
             return Err(ScimError::InvalidValue(format!(
-                "`remove` of `{pointer}` takes no value; name what is to go in the path, such as `{pointer}.x`"
+                "`remove` of `{pointer}` takes no value; put the part to remove into the path, such as `{pointer}.x`"
             )));
         }
         let patch = self.message == Message::Patch;
@@ -105,7 +105,7 @@ impl Context<'_> {
             (Some(filter), _) => {
                 if !attribute.multi {
                     return Err(ScimError::InvalidPath(format!(
-                        "`{pointer}` has one value, so there is nothing to filter"
+                        "`{pointer}` has a single value, so it cannot be filtered"
                     )));
                 }
                 let filter =
@@ -163,7 +163,7 @@ impl Slots {
         let key = (edit.extension, edit.attribute.name);
         let contradiction = || {
             let pointer = pointer(edit.extension, edit.attribute, None);
-            Err(ScimError::InvalidSyntax(format!("`{pointer}` is given more than once, and not alike")))
+            Err(ScimError::InvalidSyntax(format!("`{pointer}` is given more than once, with different values")))
         };
         let (filter, sub) = match &edit.target {
             Target::Whole => (None, None),
@@ -402,7 +402,7 @@ impl Edit {
                 Filter::Attribute(_, Test::Compare(CompareOp::Equal, FilterValue::Bool(value))) => (*value).into(),
                 _ => {
                     return Err(ScimError::NoTarget(format!(
-                        "no element of `{}` passes `{}`, and it does not say what a new one would be",
+                        "no element of `{}` passes `{}`, and the filter does not define a new one",
                         self.attribute.name,
                         shown(&filter.to_string())
                     )));

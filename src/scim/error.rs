@@ -82,7 +82,7 @@ pub enum ScimError {
     },
     /// The stored data belongs to a former provider of this name; nothing is read or stored (503).
     #[error(
-        "the people and groups that are stored here belong to a former IdentityProvider of this name: nothing is read or \
+        "the stored people and groups belong to a former IdentityProvider of this name: nothing is read or \
          stored until an administrator accepts them (`rolecall store accept-provider`) or deletes them (`rolecall store \
          purge-provider`)"
     )]

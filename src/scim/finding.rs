@@ -90,7 +90,7 @@ impl FindingCode {
                 "taken as the attribute of the extension; send it inside the extension's URN"
             }
             Self::BooleanAsString => "taken as a boolean; send true or false without quotation marks",
-            Self::JsonInString => "parsed; send the object itself instead of a string that holds it",
+            Self::JsonInString => "parsed; send the object itself instead of a string that contains it",
             Self::SchemaUnknown => "ignored, the endpoint decides the type; send the SCIM 2.0 URNs of `/Schemas`",
             Self::SchemasMissing => "accepted, the endpoint decides the type; send `schemas`",
             Self::ListExpected => "taken as a list of one; send a list",
@@ -105,7 +105,7 @@ impl FindingCode {
                 "the members were kept, because `members` was not sent; send an empty list to remove all"
             }
             Self::MembersShrunk => "the group has fewer members than before, because the whole list was sent",
-            Self::MemberUnknown => "kept, and it counts once a user with this id is there; push the users first",
+            Self::MemberUnknown => "kept, and it counts once a user with this id exists; push the users first",
             Self::MemberIdForeign => {
                 "kept, but it never counts: this server issues no such id; send the `id` of users created here"
             }

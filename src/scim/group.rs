@@ -147,7 +147,9 @@ fn listed(object: &mut Map<String, Value>) -> Result<Option<Value>, ScimError> {
         return Ok(None);
     }
     if object.len() > 1 {
-        return Err(ScimError::InvalidValue("`members` is given beside other values; send the list alone".into()));
+        return Err(ScimError::InvalidValue(
+            "`members` is given together with other values; send the list alone".into(),
+        ));
     }
     Ok(object.values_mut().next().map(Value::take))
 }
@@ -158,7 +160,7 @@ fn member_change(members: Vec<Assignment>, findings: &mut Findings) -> Result<Op
     for assignment in members {
         let change = at_members(assignment.verb, &assignment.path, assignment.value, findings)?;
         if asked.as_ref().is_some_and(|asked| *asked != change) {
-            return Err(ScimError::InvalidSyntax("`members` is given more than once, and not alike".into()));
+            return Err(ScimError::InvalidSyntax("`members` is given more than once, with different values".into()));
         }
         asked = Some(change);
     }

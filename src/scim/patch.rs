@@ -60,7 +60,7 @@ pub(super) fn operations(
     }
     if operations.len() > MAX_OPERATIONS {
         return Err(ScimError::InvalidSyntax(format!(
-            "{} operations in one request; at most {MAX_OPERATIONS} are taken",
+            "{} operations in one request; at most {MAX_OPERATIONS} are accepted",
             operations.len()
         )));
     }
@@ -115,7 +115,7 @@ fn operation(value: Value, findings: &mut Findings) -> Result<Operation, ScimErr
     let what = match path {
         Some(path) => What::Path(Box::new(path), value),
         None if verb == Verb::Remove => {
-            return Err(ScimError::NoTarget("`remove` needs a path that says what to remove".into()));
+            return Err(ScimError::NoTarget("`remove` needs a path to what it removes".into()));
         }
         None => What::Object(whole(value, findings)?),
     };

@@ -213,7 +213,7 @@ fn held(documents: &[&DocumentOutcome]) -> Option<HeldStatus> {
 fn held_message(held: &HeldStatus, grants: u64, ending: bool) -> String {
     if ending {
         return format!(
-            "the mapping was deleted; removing {} would take access from {} at once, which is more than the guard lets \
+            "the mapping was deleted; removing {} would end the access of {} at once, which is more than the guard lets \
              through; they stay until `rolecall release plan {}`; check the cause before you release it",
             plural(grants, "grant", "grants"),
             plural(u64::try_from(held.people).unwrap_or(0), "person", "people"),
@@ -222,7 +222,7 @@ fn held_message(held: &HeldStatus, grants: u64, ending: bool) -> String {
     }
     let people = u64::try_from(held.people).unwrap_or(0);
     format!(
-        "removing {} would take access from {} at once, which is more than the guard lets through; they stay until \
+        "removing {} would end the access of {} at once, which is more than the guard permits; they stay until \
          the annotation rolecall.dev/release is `{}`; check the cause before you release it",
         plural(grants, "grant", "grants"),
         plural(people, "person", "people"),
@@ -267,14 +267,14 @@ fn drifted(
     if drift.missing > 0 {
         words.push(Reason::DriftReported);
         parts.push(format!(
-            "{} taken away by somebody else",
+            "{} removed by somebody else",
             plural(count(drift.missing), "grant of this mapping was", "grants of this mapping were"),
         ));
     }
     if until.is_some() {
         words.push(Reason::Reverted);
         parts.push(format!(
-            "{} taken away by somebody else and granted again",
+            "{} removed by somebody else and granted again",
             plural(count(drift.reverted), "grant was", "grants were"),
         ));
     }

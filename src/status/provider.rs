@@ -80,7 +80,7 @@ fn token_problem(token: &TokenOutcome, now: Timestamp) -> Option<Reason> {
 
 fn ready(input: &ProviderInput<'_>, problems: &[(&str, Reason)], now: Timestamp) -> (bool, Reason, String) {
     if let Some(problem) = input.problem {
-        let message = format!("{}; what the manifest last said stays in force", problem.message);
+        let message = format!("{}; its last valid version stays in force", problem.message);
         return (false, problem.reason, with_next_step(&message, problem.reason));
     }
     if let Some(why) = input.frozen.filter(|why| *why != FreezeReason::Observed) {

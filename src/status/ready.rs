@@ -201,7 +201,7 @@ fn unlisted_resources(context: &FoldContext<'_>) -> Option<ReadyDecision> {
 fn manifest(context: &FoldContext<'_>) -> Option<ReadyDecision> {
     let problem = context.input.problem?;
     let message =
-        with_next_step(&format!("{}; what the manifest last said stays in force", problem.message), problem.reason);
+        with_next_step(&format!("{}; its last valid version stays in force", problem.message), problem.reason);
     Some(ReadyDecision::new(Waiting::OnUser, problem.reason, message))
 }
 
@@ -254,7 +254,7 @@ fn held_leavers(context: &FoldContext<'_>) -> Option<ReadyDecision> {
     let held = context.documents.iter().flat_map(|document| &document.held).filter(|held| held.leavers);
     let hashes: std::collections::BTreeSet<&str> = held.map(|held| held.plan_hash.as_str()).collect();
     let message = format!(
-        "{} of people who left: the guard holds the removal, since more people left within an hour than it lets through; \
+        "{} of people who left: the guard holds the removal, since more people left within an hour than it permits; \
          they keep access until it is released (`rolecall release plan {}`); check the cause first",
         plural(context.total.held_leavers, "grant", "grants"),
         hashes.into_iter().collect::<Vec<_>>().join(","),
@@ -350,7 +350,7 @@ fn ending(context: &FoldContext<'_>) -> Option<ReadyDecision> {
         let message = if context.total.held > 0 {
             format!("the mapping was deleted; {}", explain(Reason::MassRemoval))
         } else {
-            "the mapping was deleted; it goes when the last of its grants is settled".to_owned()
+            "the mapping was deleted; its object is removed when the last of its grants is settled".to_owned()
         };
         ReadyDecision::new(Waiting::OnSystem, Reason::Progressing, message)
     })

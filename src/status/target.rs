@@ -76,7 +76,7 @@ impl Finding {
 
 fn accepted(input: &TargetInput<'_>) -> Finding {
     if let Some(problem) = input.problem {
-        let message = format!("{}; what the manifest last said stays in force", problem.message);
+        let message = format!("{}; its last valid version stays in force", problem.message);
         return Finding::new(false, problem.reason, with_next_step(&message, problem.reason));
     }
     match input.overlapped_by {

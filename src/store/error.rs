@@ -98,15 +98,15 @@ pub enum StoreError {
         problem: String,
     },
     /// The audit log was modified: the hash of this row does not match its content and its predecessor.
-    #[error("the audit log does not hold from row {seq} on: the row or the one before was changed or removed")]
+    #[error(
+        "the hash chain of the audit log is broken from row {seq} on: the row or the one before was changed or removed"
+    )]
     AuditBroken {
         /// The first row that does not match.
         seq: i64,
     },
     /// A position older than the history, which started later or was pruned.
-    #[error(
-        "what was so at position {seq} is not known any more; the oldest position that can be looked at is {oldest}"
-    )]
+    #[error("the state at position {seq} is no longer known; the oldest position that can be read is {oldest}")]
     HistoryNotKept {
         /// The requested position.
         seq: Seq,

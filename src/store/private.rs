@@ -43,7 +43,7 @@ pub(super) fn tighten_database(path: &Path) {
         if let Err(error) = tighten(file) {
             tracing::error!(
                 path = %file.display(), %error,
-                "others can read `{}` and the system does not let rolecall change that: give it to the user who runs \
+                "other users can read `{}` and the system does not permit rolecall to change that: give it to the user who runs \
                  rolecall and set its mode to 0600",
                 file.display()
             );

@@ -107,7 +107,7 @@ impl Run<'_> {
         self.store
             .commit(Ticket::engine(cost(rows, bytes)), move |tx| {
                 if prune::pruned_to(tx)? != cut {
-                    let problem = "another prune of the same database began; run this one again".to_owned();
+                    let problem = "another prune of the same database started; run this one again".to_owned();
                     return Err(StoreError::Unavailable { problem });
                 }
                 work(tx)

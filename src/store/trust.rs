@@ -38,7 +38,7 @@ impl Store {
             ACCEPTED => Ok(Trust::Accepted),
             since => since.parse().map(Trust::FirstStart).map_err(|_| StoreError::Damaged {
                 what: "meta",
-                problem: format!("`{since}` does not say what the database is taken for"),
+                problem: format!("`{since}` is not a known state of trust"),
             }),
         }
     }

@@ -32,7 +32,8 @@ impl DocumentState {
         }
         for member in &self.forbidden {
             let who = shown(inner, state, member, None);
-            let message = format!("Google keeps {who} under an address outside allowedDomains on {}", document.short());
+            let message =
+                format!("Google stores {who} under an address outside allowedDomains on {}", document.short());
             let since = self.forbidden_since.unwrap_or(since);
             troubles.push(Failure { reason: Reason::PrincipalRespelled, message, since });
         }
@@ -53,7 +54,7 @@ impl DocumentState {
             && let Some(count) = unresolved.mappings.get(key)
         {
             let message = format!(
-                "Google refuses one or more of {count} additions to {} without naming them; they are told apart from {:.0} on",
+                "Google refuses one or more of {count} additions to {} without naming them; finding out which continues at {:.0}",
                 document.short(),
                 unresolved.until
             );
@@ -91,7 +92,7 @@ fn refused_additions(refused: &[RefusedGrant], document: &DocumentKey, key: &Map
                     _ if of_role => grant.role.clone(),
                     Some(Subject::User(id)) => format!("user {id}"),
                     Some(Subject::Group(id)) => format!("group {id}"),
-                    None => "a member that nobody claims".to_owned(),
+                    None => "a member without any claim".to_owned(),
                 })
                 .collect();
             let shown: Vec<&str> = named.iter().take(NAMED).map(String::as_str).collect();

@@ -153,7 +153,7 @@ async fn unresolved_additions_are_pending_when_the_writes_of_the_hour_are_spent_
                 && count("pending") > 0
                 && count("acknowledged") + count("pending") + count("failed") == 41
                 && has(s, "Ready", "False", "PolicyRefused")
-                && s.to_string().contains("told apart from")
+                && s.to_string().contains("finding out which")
         })
         .await;
     let spent = writes(&fixture, "checkout-api", 400);
@@ -367,7 +367,7 @@ async fn newcomer_whom_google_refuses_is_not_written_again_and_again_once_the_wr
     let ids = people(&scim, (0..40).map(name)).await;
     scim.add_members(&group, &refs(&ids)).await;
     fixture
-        .mapping_status("checkout/team", "the writes are spent", |s| s.to_string().contains("told apart from"))
+        .mapping_status("checkout/team", "the writes are spent", |s| s.to_string().contains("finding out which"))
         .await;
     let spent = writes(&fixture, "checkout-api", 400);
     let newcomer = scim.create_user("bad-new@example.com").await;

@@ -252,7 +252,7 @@ impl Builder {
             }
             Event::Alias(id) => {
                 let node = self.anchors.get(&id).filter(|_| !self.wants_key());
-                let node = node.ok_or_else(|| error(place, "InvalidYaml", "an alias cannot stand here"))?;
+                let node = node.ok_or_else(|| error(place, "InvalidYaml", "an alias is not permitted here"))?;
                 // The expansion of an alias counts in full, before it is copied.
                 let nodes = self.nodes + node.size;
                 within_bounds(nodes, place)?;
@@ -356,7 +356,7 @@ fn within_bounds(nodes: usize, place: Place) -> Result<(), Unreadable> {
 }
 
 fn too_many(place: Place) -> Unreadable {
-    error(place, "TooManyValues", &format!("more than {MAX_NODES} values, counting what aliases stand for"))
+    error(place, "TooManyValues", &format!("more than {MAX_NODES} values, counting the expansion of aliases"))
 }
 
 fn too_deep(place: Place) -> Unreadable {

@@ -25,7 +25,7 @@ pub(super) fn rewrite(path: &str) -> Result<(), StoreError> {
     db.execute_batch("VACUUM")?;
     let busy = db.one("database", "PRAGMA wal_checkpoint(TRUNCATE)", [], Columns::flag)?;
     if busy {
-        let problem = "a reader keeps the log of the database from being emptied; end it, or try again".to_owned();
+        let problem = "a reader prevents the log of the database from being emptied; end it, or try again".to_owned();
         return Err(StoreError::Unavailable { problem });
     }
     settle(&db, due)
