@@ -213,8 +213,8 @@ fn held(documents: &[&DocumentOutcome]) -> Option<HeldStatus> {
 fn held_message(held: &HeldStatus, grants: u64, ending: bool) -> String {
     if ending {
         return format!(
-            "the mapping was deleted; removing {} would end the access of {} at once, which is more than the guard lets \
-             through; they stay until `rolecall release plan {}`; check the cause before you release it",
+            "the mapping was deleted; removing {} would end the access of {} at once, which is more than the guard \
+             permits; they stay until `rolecall release plan {}`; check the cause before you release it",
             plural(grants, "grant", "grants"),
             plural(u64::try_from(held.people).unwrap_or(0), "person", "people"),
             held.plan_hash,
