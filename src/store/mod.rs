@@ -1,12 +1,13 @@
-//! What rolecall remembers: the directory with its event log, pins, the ledger, the audit log and the last good specs.
+//! The durable state of rolecall: the directory with its event log, pins, the ledger, the audit log and the last valid
+//! specs.
 //!
-//! What a change comes to is worked out before the writer is asked; the writer checks that what the computation read is
-//! still so. One task writes. It takes what is waiting, in turn of those who ask and no more than a bounded cost at once, gives each request a savepoint in one transaction, commits, and answers
-//! then: a request that was answered with success is on the disk, and a request that was not left nothing behind.
-//! Reads run beside it on connections of their own. Each change of the directory appends its events, its audit row and
-//! its counts in the same transaction.
+//! Changes are computed before the writer is called; the writer checks that the reads behind the computation are still
+//! valid. A single writer takes waiting requests in fair order and up to a bounded cost, gives each of them a savepoint
+//! in one transaction, commits, and then answers. A request that was answered with success is on disk, and a request
+//! that was not left nothing behind. Reads run concurrently on connections of their own. Each change of the directory
+//! appends its events, its audit row and its counts in the same transaction.
 //!
-//! Any process may write the directory. What the engine remembers is written by the process that took over last, see
+//! Any process may write the directory. The engine's state is written by the process that took over last, see
 //! [`Store::begin_epoch`].
 
 mod audit;
@@ -76,7 +77,7 @@ pub use trust::Trust;
 
 pub use crate::model::MemberChange;
 
-/// The store. Cheap to clone; the database closes when the last clone goes.
+/// The store. Cheap to clone; the database closes when the last clone is dropped.
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
 
@@ -85,13 +86,13 @@ struct Inner {
     pseudonyms: Pseudonyms,
     sqlite: Sqlite,
     turn: Turn,
-    /// How many changes were worked out again because somebody else was faster.
+    /// Number of changes that were computed again because of a concurrent change.
     retries: AtomicU64,
     quota: OnceLock<Quota>,
 }
 
-/// How often a change is worked out on what is stored now before it is given up. Of those that change one resource at the
-/// same moment, one succeeds each time.
+/// Number of times that a change is computed on the current state before it fails. Of concurrent changes of one
+/// resource, one succeeds each time.
 const ATTEMPTS: u32 = 256;
 
 fn changes_too_often() -> StoreError {
@@ -108,11 +109,11 @@ impl Store {
         Ok(Self::on(Sqlite::open(url, clock).await?))
     }
 
-    /// Opens a database in memory, for simulations and tests. Everything happens in the poll of who asks, without a thread
+    /// Opens an in-memory database, for simulations and tests. Everything runs in the caller's poll, without a thread
     /// or task of its own; several stores may be open on one database.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`], when the database was tampered with.
+    /// [`StoreError::Damaged`], when the database was modified from outside.
     pub fn open_inline(database: &MemoryDatabase, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         Ok(Self::on(Sqlite::open_inline(database, clock)?))
     }
@@ -128,26 +129,27 @@ impl Store {
         self.0.id
     }
 
-    /// What stands for people where everybody may read; the key is this database's own.
+    /// The pseudonyms of people for texts that everybody may read; the key belongs to this database.
     #[must_use]
     pub fn pseudonyms(&self) -> &Pseudonyms {
         &self.0.pseudonyms
     }
 
-    /// A hint after each commit that appended events or history: the last position. The log is the truth.
+    /// Returns a receiver of the last position after each commit that appended events or history. It is only a hint;
+    /// the log is authoritative.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Seq> {
         self.0.sqlite.subscribe()
     }
 
-    /// What each provider may store from now on, as long as this handle and its clones live. Said once, before requests
-    /// are served.
+    /// Sets the storage quota of each provider, for as long as this handle and its clones live. Called once, before
+    /// requests are served.
     pub fn set_quota(&self, quota: Quota) {
-        // Nobody says it twice.
+        // A second call has no effect.
         let _said = self.0.quota.set(quota);
     }
 
-    /// What each provider may store.
+    /// The storage quota of each provider.
     #[must_use]
     pub fn quota(&self) -> Quota {
         self.0.quota.get().copied().unwrap_or_default()
@@ -157,12 +159,12 @@ impl Store {
         self.0.retries.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Rewrites the database and empties its log, so that nothing of what was deleted is left in either. Readers go on; whoever
-    /// writes waits meanwhile, which is about a second for each 100 MB.
+    /// Rewrites the database and empties its log, so that neither contains deleted bytes. Readers continue; writers
+    /// wait about a second for each 100 MB.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`], when there is no room for a copy of what is stored, or when a reader keeps the log from
-    /// being emptied for a minute.
+    /// [`StoreError::Unavailable`], when there is no space for a copy, or when a reader prevents the log from being
+    /// emptied for a minute.
     pub async fn rewrite_file(&self) -> Result<(), StoreError> {
         self.0.sqlite.rewrite_file().await
     }
@@ -176,7 +178,7 @@ impl Store {
         self.0.sqlite.read(work).await
     }
 
-    /// Has `work` done in the next transaction; answers when that is committed.
+    /// Runs `work` in the next transaction; returns when that is committed.
     async fn commit<T, W>(&self, ticket: Ticket, work: W) -> Result<T, StoreError>
     where
         T: Send + 'static,

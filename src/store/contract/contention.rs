@@ -29,7 +29,7 @@ async fn sixty_four_that_add_to_one_group_do_not_work_anything_out_twice(home: H
         .copied()
         .map(|id| {
             let store = home.store.clone();
-            // As Okta sends it: the name of the group, which stays what it is, comes with each.
+            // As Okta sends it: each request includes the unchanged name of the group.
             tokio::spawn(async move {
                 let add = vec![MemberChange::Add(vec![id])];
                 let update =
@@ -102,7 +102,7 @@ async fn an_update_of_what_somebody_else_changed_meanwhile_is_worked_out_again(h
         seen.push(current.version);
         let version = current.version;
         if seen.len() <= 2 {
-            // Members do not matter to who changes the name; another name does.
+            // A change of members does not conflict with a change of the name; another change of the name does.
             let faster = async {
                 change(store, &p, group, vec![MemberChange::Add(vec![Uuid::new_v4()])]).await.unwrap();
                 if version == 1 {

@@ -1,4 +1,4 @@
-//! What the engine remembers: ledger, specs and pins.
+//! The state of the engine: ledger, specs and pins.
 
 use std::collections::{BTreeMap, BTreeSet};
 

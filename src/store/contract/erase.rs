@@ -37,7 +37,7 @@ pub(in crate::store) fn row(address: &str, person: Option<UserId>, state: GrantS
     }
 }
 
-/// An audit row about a member; without a subject as of what Google leaves of a deleted account.
+/// An audit row about a member; without a subject, as for the tombstone of a deleted account.
 pub(in crate::store) fn audited(at: Timestamp, member: &str, subject: Option<UserId>) -> AuditEntry {
     AuditEntry {
         claims: vec![],
@@ -66,7 +66,7 @@ pub(in crate::store) fn user(name: &str, email: &str, external: &str) -> NewUser
     user
 }
 
-/// Alice was pushed, renamed, in a group, granted something and deleted; bob is there.
+/// Alice was pushed, renamed, added to a group, granted a role and deleted; bob exists.
 pub(in crate::store) async fn alice_left(home: Home) -> (Home, UserId, UserId) {
     let store = &home.store;
     let alice = user("Alice@x.example", "alice.mail@x.example", "okta-alice-77");
@@ -126,7 +126,7 @@ async fn nobody_is_erased_who_is_there_or_has_a_grant_or_a_removal_that_is_still
     assert_eq!(store.highest_audit_seq().await.unwrap(), before);
     assert_eq!(store.find_people("alice@x.example").await.unwrap().len(), 1);
     assert!(!store.is_rewrite_due().await.unwrap());
-    // The same address of somebody else is that person's grant.
+    // The same address of another person is that person's grant.
     let again = add_user(store, &okta(), "alice@x.example").await.facts.id;
     let put = LedgerChange::Put(row("alice@x.example", Some(again), GrantState::Owned));
     store.record(&document(), vec![put], vec![]).await.unwrap();

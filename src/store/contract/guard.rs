@@ -1,4 +1,4 @@
-//! The count of people whose grants are removed.
+//! The guard's count of people whose grants are removed.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -40,7 +40,7 @@ impl Home {
         self.store.record(on, puts, vec![]).await.unwrap();
     }
 
-    /// How many people are held of those who are asked about.
+    /// Number of people held among those in question.
     async fn held(&self, on: &DocumentKey, asks: &[Removal]) -> usize {
         self.store.guard(on, asks.to_vec(), RemovalLimits::default()).await.unwrap().len()
     }

@@ -41,7 +41,7 @@ async fn every_version_of_a_spec_is_kept_and_a_restart_that_applies_the_same_add
     store.put_spec_version(spec("m", 2, &second), None).await.unwrap();
     let again = home.open().await;
     again.begin_epoch("again").await.unwrap();
-    // The API server counts its own writes, such as that of a status.
+    // The API server increases the resource version with its own writes, such as those of a status.
     let same = json!({
         "spec": {"mode": "Enforce"}, "status": {"observedGeneration": 2},
         "metadata": {"resourceVersion": "9", "uid": "u1", "managedFields": [{"manager": "rolecall"}]},
@@ -102,7 +102,7 @@ async fn history_and_directory_share_one_sequence_and_the_feed_sees_the_director
         [2]
     );
 
-    // A request that fails takes no position.
+    // A failed request uses no position.
     let taken = store.create_user(&okta(), &origin(), new_user("a@x.example")).await.unwrap_err();
     assert_eq!(taken.reason(), "Uniqueness");
     add_user(store, &okta(), "b@x.example").await;
@@ -166,10 +166,10 @@ async fn inventory_is_kept_as_differences_and_can_be_read_as_it_was(home: Home) 
     assert_eq!(again.record_listing(&other, &unlisted).await.unwrap(), 1);
     assert_eq!(again.listing_at(&other, 4).await.unwrap(), Some((unlisted, true)), "never listed");
     assert_eq!(again.record_listing(&target, &listing(&[a.clone(), b.clone()], &[])).await.unwrap(), 0);
-    // Another label; and a region that could not be listed, where nothing is concluded from absence.
+    // Another label; and a region that could not be listed, where absences prove nothing.
     let blue = resource("l", "a", "blue");
     assert_eq!(again.record_listing(&target, &listing(std::slice::from_ref(&blue), &["k"])).await.unwrap(), 2);
-    // Nothing could be listed: all stays.
+    // Nothing could be listed: everything stays.
     let failed = ListingRecord { resources: None, unlisted: BTreeSet::new() };
     assert_eq!(again.record_listing(&target, &failed).await.unwrap(), 1);
     assert_eq!(again.record_listing(&target, &failed).await.unwrap(), 0);

@@ -1,4 +1,4 @@
-//! Who may write what the engine remembers.
+//! Permission to write the engine's state.
 
 use super::engine::{document, mapping, row, someone};
 use super::*;

@@ -1,5 +1,6 @@
-//! What every backend of the store must do, told through its face alone. Each test runs on every backend; one that joins is
-//! added to [`contract_tests`] and [`backends`], and keeps what only it does in tests of its own.
+//! Tests that every backend of the store has to pass, through its public interface alone. Each test runs on every
+//! backend. A new backend is added to [`contract_tests`] and [`backends`]; tests of its own peculiarities stay in its
+//! module.
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use super::*;
 use crate::model::{EmailFact, GroupFacts, GroupId, ManualClock, ProviderName, UserFacts, UserId};
 use crate::scim::{Filter, Findings, ResourceType, parse};
 
-/// Makes each function a test on every backend; those behind `multi_thread:` on several threads.
+/// Turns each function into a test on every backend; those after `multi_thread:` run on several threads.
 macro_rules! contract_tests {
     ($($name:ident,)* $(; multi_thread: $($parallel:ident,)*)?) => {
         contract_tests!(@on sqlite_on_threads, crate::store::contract::files(), $($name)*, $($($parallel)*)?);
@@ -50,9 +51,9 @@ mod replay;
 pub(in crate::store) mod size;
 mod writing;
 
-/// A database of a backend, empty when it is made.
+/// A database of a backend, empty when it is created.
 pub(in crate::store) trait Backend: Send + Sync {
-    /// Opens the database: again, as after a restart, or once more, as another process does.
+    /// Opens the database: again, as after a restart, or concurrently, as another process does.
     fn open(&self, clock: Arc<dyn Clock>) -> BoxFuture<'_, Store>;
 
     /// Another empty database of this backend.
@@ -120,7 +121,7 @@ impl Store {
         self.commit(Ticket::engine(lanes::REQUEST), |_| panic!("a fault of the caller")).await
     }
 
-    /// What a provider has stored, counted anew from all that is there.
+    /// The amount that a provider has stored, counted again from all rows.
     pub(in crate::store) async fn recount(&self, p: &ProviderName) -> Usage {
         let all = ListQuery { filter: None, start_index: 1, count: 10_000 };
         let size = |resource: &serde_json::Value| encoding::size(&resource.to_string());
@@ -182,7 +183,7 @@ pub(in crate::store) async fn add_group(store: &Store, p: &ProviderName, name: &
     store.create_group(p, &origin(), new_group(name, members)).await.unwrap()
 }
 
-/// Applies changes of the membership.
+/// Applies changes of a group's membership.
 pub(in crate::store) async fn change(
     store: &Store,
     p: &ProviderName,
@@ -201,7 +202,7 @@ pub(in crate::store) fn sorted(mut ids: Vec<Uuid>) -> Vec<Uuid> {
     ids
 }
 
-/// A filter as the endpoint reads it.
+/// A filter as the endpoint parses it.
 pub(in crate::store) fn filter(of: ResourceType, text: &str) -> Filter {
     parse::filter(text, &mut Findings::new()).unwrap().resolved(of).unwrap()
 }

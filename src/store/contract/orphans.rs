@@ -56,7 +56,7 @@ async fn abandoned_claims_stay_in_the_ledger_over_puts_and_a_restart_until_they_
 
     home.store.record(&document("s"), vec![LedgerChange::Remove(both.grant)], vec![]).await.unwrap();
     assert_eq!(home.store.abandoned().await.unwrap(), counts(&[("s", 1), ("t", 1)]));
-    // The grant stays for somebody else's sake, and only this claim ends.
+    // The grant stays because of another claim, and only this claim ends.
     let mut shared = home.store.ledger(&document("t")).await.unwrap().remove(0);
     shared.claims.retain(|claim| claim.mapping != mapping("gone"));
     home.store.record(&document("t"), vec![put(&shared)], vec![]).await.unwrap();

@@ -1,4 +1,4 @@
-//! Which `IdentityProvider` owns a directory.
+//! Ownership of a directory by an `IdentityProvider`.
 
 use super::*;
 use crate::store::{DirectoryUse, Purged};
@@ -13,7 +13,7 @@ async fn an_empty_directory_belongs_to_whoever_claims_it_and_a_populated_one_to_
     assert!(claims(&home, "two").await);
     assert!(!claims(&home, "three").await && !claims(&home, "three").await);
     assert_eq!(home.store.directory_use(&okta()).await.unwrap(), DirectoryUse::Disputed);
-    // The former one is back, and the other gone: nothing waits any more.
+    // The former one is back, and the other one is deleted: nothing waits any more.
     assert!(claims(&home, "two").await);
     assert!(!home.store.accept_directory(&okta()).await.unwrap());
     assert!(!claims(&home, "three").await);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::model::{DirectoryChange, MappingKey, Pin, Seq};
 
-/// The directory as the events up to a position make it, each with its own.
+/// The directory built from the events up to a position, with the position of each change.
 pub(in crate::store) async fn changes(store: &Store) -> Vec<(Seq, DirectoryChange)> {
     store.events_after(0, 1000).await.unwrap().into_iter().map(|event| (event.seq, event.change)).collect()
 }
@@ -14,8 +14,8 @@ pub(in crate::store) fn hour() -> Duration {
     Duration::from_hours(1)
 }
 
-/// A store with a user who was renamed, one who was deleted, a group that changed its members, a mapping with versions
-/// and pins; each change an hour after the one before.
+/// A store with a renamed user, a deleted user, a group with changed members, and a mapping with versions and pins;
+/// each change is an hour after the one before.
 pub(in crate::store) async fn with_history(home: Home) -> (Home, [UserId; 2], GroupId) {
     let store = &home.store;
     let alice = add_user(store, &okta(), "alice@x.example").await.facts.id;
@@ -50,7 +50,7 @@ pub(in crate::store) async fn with_history(home: Home) -> (Home, [UserId; 2], Gr
     (home, [alice, bob], group)
 }
 
-/// The first row of the audit and how many there are, once they are verified.
+/// The first row of the audit and the number of rows, after verifying them.
 pub(in crate::store) async fn chain(store: &Store) -> (i64, u64) {
     let AuditChain { since, rows, hash } = store.verify_audit().await.unwrap();
     let last = store.audit_after(store.highest_audit_seq().await.unwrap() - 1, 1).await.unwrap().remove(0);
@@ -102,7 +102,7 @@ async fn all_that_is_older_and_not_needed_goes_and_what_stands_for_the_present_s
     assert_eq!(versions.iter().map(|version| version.generation).collect::<Vec<_>>(), [3]);
     let pins = store.pins_at(&MappingKey::new("team", "m").unwrap(), highest).await.unwrap();
     assert_eq!(pins.iter().map(|pin| pin.group).collect::<Vec<_>>(), [group]);
-    // The row of the prune itself is what is left.
+    // Only the row of the prune itself is left.
     let rows = store.audit_after(0, 10).await.unwrap();
     assert_eq!(rows.iter().map(|row| row.entry.action.as_str()).collect::<Vec<_>>(), ["store.prune"]);
     assert_eq!(chain(store).await, (audited + 1, 1));
@@ -147,7 +147,7 @@ async fn prune_that_is_dropped_anywhere_leaves_a_store_that_holds_and_is_pruned_
         home.clock.advance(hour());
         let (at, before) = (home.now(), store.clone());
         let pruning = tokio::spawn(async move { before.prune(at, false).await });
-        // Each step lets one more transaction through.
+        // Each step permits one more transaction.
         let mut seen = (0, 0);
         let mut left = step;
         while left > 0 && !pruning.is_finished() {
@@ -190,7 +190,7 @@ async fn follower_that_lags_behind_a_prune_is_told_and_one_that_does_not_goes_on
     assert_eq!((events.len(), position), (2, 2));
     let (events, position) = store.follow_events(highest - 1, 2).await.unwrap();
     assert_eq!((events.len(), position), (1, highest));
-    // Positions of the history are passed over.
+    // Positions of the history are skipped.
     store.put_spec(spec(9)).await.unwrap();
     let (events, position) = store.follow_events(highest, 2).await.unwrap();
     assert_eq!((events.len(), position), (0, highest + 1));

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::DirectoryChange;
 
-/// The directory as a reader of changes builds it.
+/// The directory as a follower of changes builds it.
 #[derive(Debug, Default, PartialEq)]
 struct Model {
     users: BTreeMap<(ProviderName, UserId), Option<UserFacts>>,
@@ -54,7 +54,7 @@ enum Op {
 const IDS: usize = 6;
 
 fn op() -> impl Strategy<Value = Op> {
-    // Ids beyond the users are groups and ids that exist nowhere.
+    // Ids beyond the users are groups and ids that do not exist.
     let ids = prop::collection::vec(0..2 * IDS + 1, 0..5);
     prop_oneof![
         4 => (0..IDS).prop_map(Op::CreateUser),

@@ -1,4 +1,4 @@
-//! Large records, quotas, and what is loaded at the start.
+//! Large records, quotas, and the data loaded at the start.
 
 use super::*;
 use crate::model::DirectoryChange;

@@ -10,7 +10,7 @@ async fn a_bad_request_does_not_hurt_those_that_share_its_commit(home: Home) {
     let user = add_user(&home.store, &okta(), "taken@x.example").await.facts.id.0;
     let group = add_group(&home.store, &okta(), "g", &[user]).await.group;
     let (p, o, store) = (okta(), origin(), &home.store);
-    // What stands for a text that is no id: it is found in the writer that the group has no such member.
+    // The id of a text that is not an id: the writer finds that the group has no such member.
     let no_id = uuid::Builder::from_custom_bytes([7; 16]).into_uuid();
     // Where requests are queued, all are in the queue before the writer runs, and share one transaction.
     let (first, taken, panicked, stranger, second) = tokio::join!(
@@ -61,7 +61,7 @@ async fn changes_of_one_group_in_one_commit_see_each_other_and_nothing_of_one_th
     let [first, elsewhere, second] = [first, elsewhere, second].map(|outcome| changed(outcome.unwrap()).group);
     let renamed = changed(renamed.unwrap()).group;
     let mut seen = [&first, &second, &renamed].map(|group| (group.member_count, group.version));
-    // Which of them is written first is not promised.
+    // The order in which they are written is not guaranteed.
     seen.sort_unstable();
     assert_eq!(seen, [(1, 2), (2, 3), (2, 4)]);
     assert_eq!(store.group(&p, group).await.unwrap(), Some(renamed));

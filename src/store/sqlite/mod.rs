@@ -1,8 +1,8 @@
 //! The store on SQLite: the only module that knows SQL.
 //!
-//! In production one thread writes and a few read, each on a connection of its own; a whole request or read is one closure
-//! ([ADR 030](../../../docs/decisions/030-sqlite-on-threads-of-its-own.md)). For simulations and tests a database in memory
-//! runs the same closures inline.
+//! In production one thread writes and a few read, each on its own connection; a whole request or read is one closure
+//! ([ADR 030](../../../docs/decisions/030-sqlite-on-threads-of-its-own.md)). For simulations and tests an in-memory
+//! database runs the same closures inline.
 
 pub(super) mod audit;
 pub(super) mod commands;
@@ -58,13 +58,13 @@ pub use memory::MemoryDatabase;
 pub(super) use rusqlite::Connection;
 pub(super) use transaction::Transaction;
 
-/// How many items of a stream are handed over at once.
+/// Number of stream items that are sent together.
 const BATCH: usize = 500;
 
-/// How many such batches may wait for who takes them.
+/// Number of such batches that may wait for the receiver.
 const BATCHES: usize = 2;
 
-/// Takes the items of a stream, one after the other; fails when nobody takes them any more.
+/// Receives the items of a stream one by one; fails when the receiver is gone.
 pub(super) type Emit<'e, T> = &'e mut dyn FnMut(T) -> Result<(), StoreError>;
 
 /// An open database.
@@ -73,13 +73,13 @@ pub(super) struct Sqlite {
     run: Run,
 }
 
-/// Where closures run.
+/// The place where closures run.
 enum Run {
     Threads { path: String, readers: Readers, writer: Writer },
     Inline { database: MemoryDatabase, ports: Ports, announce: watch::Sender<Seq> },
 }
 
-/// What a database says of itself.
+/// Identity of a database.
 pub(super) struct Identity {
     pub(super) id: Uuid,
     pub(super) pseudonyms: Pseudonyms,
@@ -99,7 +99,7 @@ impl Sqlite {
         let db = connect(&path, Role::Writer, BUSY).map_err(|error| cannot_open(&path, &error))?;
         schema::migrate(&db, &path)?;
         let id = meta::store_id(&db, Uuid::new_v4())?;
-        // Only now it is known to be a database of rolecall.
+        // Only now the file is known to be a database of rolecall.
         private::tighten_database(Path::new(&path));
         let key: [u8; KEY_BYTES] = rand::random();
         let pseudonyms = meta::pseudonyms(&db, key)?;
@@ -113,7 +113,7 @@ impl Sqlite {
         Ok((sqlite, Identity { id, pseudonyms }))
     }
 
-    /// Opens a database in memory, whose statements run in the poll of who asks.
+    /// Opens an in-memory database, whose statements run in the caller's poll.
     pub(super) fn open_inline(
         database: &MemoryDatabase,
         clock: Arc<dyn Clock>,
@@ -150,7 +150,7 @@ impl Sqlite {
         }
     }
 
-    /// As [`Sqlite::read`], for what is too large to be gathered: items go to `sink` as they are read.
+    /// Like [`Sqlite::read`], for results that are too large to be collected: items go to `sink` as they are read.
     pub(super) async fn stream<T, R, F>(&self, work: F, sink: &mut (dyn FnMut(T) + Send)) -> Result<R, StoreError>
     where
         T: Send + 'static,
@@ -198,7 +198,7 @@ impl Sqlite {
         }
     }
 
-    /// Has `work` done in the next transaction; answers when that is committed.
+    /// Runs `work` in the next transaction; returns when that is committed.
     pub(super) async fn write<T, W>(&self, ticket: Ticket, work: W) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -207,7 +207,7 @@ impl Sqlite {
         match &self.run {
             Run::Threads { writer, .. } => writer.commit(ticket, work).await,
             Run::Inline { database, ports, announce } => {
-                // Whoever asks may go away before its request is run, and after that before it hears of it.
+                // The caller may go away before its request is run, and also before it receives the result.
                 yield_now().await;
                 let (request, answer) = writer::request(work);
                 writer::serve(Ok(&mut database.lock()), ports, announce, vec![request]);

@@ -1,5 +1,5 @@
-//! The schema and its steps. Which steps a database has seen stands in a table that versions before this one wrote through
-//! sqlx, with its name and columns, so that either opens a database of the other.
+//! The schema and its steps. The applied steps are recorded in a table with the name and columns that earlier versions
+//! used through sqlx, so that either version can open a database of the other.
 
 use rusqlite::{Connection, params};
 use sha2::{Digest as _, Sha384};
@@ -41,7 +41,7 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS _sqlx_migrations (
     execution_time BIGINT NOT NULL
 );";
 
-/// A step that a database has seen.
+/// An applied step.
 struct Applied {
     version: i64,
     checksum: Vec<u8>,
@@ -59,7 +59,7 @@ fn applied(db: &Connection) -> rusqlite::Result<Vec<Applied>> {
     rows.collect()
 }
 
-/// The steps that are still to be made. Refuses a database that saw other steps than these.
+/// The steps that are not applied yet. Refuses a database with other steps than these.
 fn pending<'s>(db: &Connection, path: &str, steps: &'s [Step]) -> Result<Vec<&'s Step>, StoreError> {
     let applied = applied(db).map_err(|error| cannot_open(path, &error))?;
     if let Some(half) = applied.iter().find(|step| !step.whole) {
@@ -81,12 +81,12 @@ fn pending<'s>(db: &Connection, path: &str, steps: &'s [Step]) -> Result<Vec<&'s
     Ok(pending)
 }
 
-/// Brings the schema up to date, in one transaction: processes that open a database at once do it once.
+/// Brings the schema up to date in one transaction, so that concurrent processes do it only once.
 pub(super) fn migrate(db: &Connection, path: &str) -> Result<(), StoreError> {
     migrate_by(db, path, &STEPS)
 }
 
-/// As [`migrate`], by these steps only.
+/// Like [`migrate`], with these steps only.
 pub(super) fn migrate_by(db: &Connection, path: &str, steps: &[Step]) -> Result<(), StoreError> {
     if pending(db, path, steps)?.is_empty() {
         return Ok(());

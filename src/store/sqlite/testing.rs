@@ -1,4 +1,4 @@
-//! What tests do behind the store's back.
+//! Direct access to the database for tests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -17,12 +17,12 @@ pub(crate) fn tamper(tx: &mut Transaction<'_>, sql: &str) -> Result<(), StoreErr
     Ok(tx.db.execute_batch(sql)?)
 }
 
-/// Lets the file grow to so many pages and no further: a full disk.
+/// Limits the size of the file to this many pages, which simulates a full disk.
 pub(crate) fn limit_pages(tx: &mut Transaction<'_>, pages: u32) -> Result<(), StoreError> {
     tx.db.one("pages", &format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
 }
 
-/// What the connection is set to.
+/// The settings of the connection.
 pub(crate) fn settings(tx: &mut Transaction<'_>) -> Result<[(&'static str, String); 3], StoreError> {
     let sql = "SELECT CAST(f.foreign_keys AS TEXT), j.journal_mode, CAST(s.synchronous AS TEXT) \
         FROM pragma_foreign_keys f, pragma_journal_mode j, pragma_synchronous s";
@@ -51,8 +51,8 @@ pub(crate) fn select(of: ResourceType, p: &ProviderName, filter: &Filter) -> Str
     format!("{} ORDER BY position LIMIT 9", list::select(of, "*", p, Some(filter)).unwrap().sql)
 }
 
-/// The statements of which the writes of requests consist. Deleting a group is left out: it takes all of the group's
-/// memberships along.
+/// The statements of write requests. Deleting a group is not included, because it also deletes all of the group's
+/// memberships.
 pub(crate) const WRITES: [&str; 35] = [
     users::ONE,
     users::CREATE,
@@ -91,7 +91,7 @@ pub(crate) const WRITES: [&str; 35] = [
     audit::APPEND,
 ];
 
-/// Makes a database file as the first step of the schema left it, and runs SQL on it.
+/// Creates a database file with the first step of the schema only, and runs SQL on it.
 pub(crate) fn first_version(path: &str, run: impl FnOnce(&Connection) -> rusqlite::Result<()>) {
     let db = Connection::open(path).unwrap();
     db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA foreign_keys = on").unwrap();
@@ -99,7 +99,7 @@ pub(crate) fn first_version(path: &str, run: impl FnOnce(&Connection) -> rusqlit
     run(&db).unwrap();
 }
 
-/// The instructions that the writer ran, in all and in the longest transaction.
+/// Number of instructions that the writer ran, in total and in the longest transaction.
 #[derive(Clone, Default)]
 pub(crate) struct Meter {
     since: Arc<AtomicU64>,
@@ -110,7 +110,7 @@ pub(crate) struct Meter {
 impl Meter {
     const GRAIN: i32 = 100;
 
-    /// Begins to count on the connection of a transaction.
+    /// Starts to count on the connection of a transaction.
     pub(crate) fn attach(&self, tx: &mut Transaction<'_>) -> Result<(), StoreError> {
         let (progress, commit) = (self.clone(), self.clone());
         let grain = Self::GRAIN.unsigned_abs().into();
@@ -133,7 +133,7 @@ impl Meter {
         }
     }
 
-    /// The longest transaction since the last look. What was rolled back counts as well.
+    /// The longest transaction since the last call. Rolled back ones count as well.
     pub(crate) fn most(&self) -> u64 {
         let most = self.most.load(Relaxed).max(self.since.load(Relaxed));
         self.reset();

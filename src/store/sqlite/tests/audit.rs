@@ -1,4 +1,4 @@
-//! Rows that were changed behind the store.
+//! Rows that were changed without the store.
 
 use super::*;
 use crate::store::contract::audit::{document, entry};

@@ -24,13 +24,13 @@ async fn no_look_up_walks_a_table() {
 #[tokio::test]
 async fn no_write_of_a_request_walks_a_table() {
     let (_files, home) = on_files().await;
-    // Deleting a group is left out: it takes all of the group's memberships along.
+    // Deleting a group is not included, because it also deletes all of the group's memberships.
     for statement in testing::WRITES {
         stays_small(&home.store, statement.to_owned()).await;
     }
 }
 
-/// Fails when the plan of a statement walks a table, or a whole tenant, document or group in it.
+/// Fails when the plan of a statement scans a table, or a whole tenant, document or group in it.
 async fn stays_small(store: &Store, statement: String) {
     let text = statement.clone();
     for detail in store.read(move |db| testing::plan(db, &text)).await.unwrap() {

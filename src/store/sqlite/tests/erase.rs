@@ -52,7 +52,7 @@ async fn nothing_of_the_name_and_addresses_of_an_erased_person_is_left_in_any_fi
     assert_eq!(refused, [MemberKey::of("user:bob@x.example")]);
     assert_eq!(store.user(&okta(), bob).await.unwrap().unwrap().facts.user_name, "bob@x.example");
 
-    // Once more finds nothing, and does no harm.
+    // A second run finds nothing, and is harmless.
     for name in ["alice@x.example", ""] {
         assert_eq!(store.find_people(name).await.unwrap(), []);
     }
@@ -69,7 +69,7 @@ async fn person_whose_rows_were_pruned_is_erased_of_what_is_left_and_both_leave_
     let store = &home.store;
     revoked(&home).await;
     home.clock.advance(Duration::from_hours(1));
-    // Google shows the deleted account long after the person is gone.
+    // Google shows the deleted account long after the person was deleted.
     let late = audited(home.now(), "deleted:user:alice@x.example?uid=2", None);
     store.record(&document(), vec![], vec![late]).await.unwrap();
     let pruned = store.prune(home.now(), false).await.unwrap();

@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::model::{AuditOutcome, DirectoryChange, DocumentKey, GrantState, MappingKey, MemberKey, Pin, Subject};
 
-/// A row or more in every table of schema step 1 but `events` and `audit`, which the test writes.
+/// At least one row in every table of schema step 1 but `events` and `audit`, which the test writes.
 const ROWS: &str = include_str!("../../../../tests/fixtures/store/first_version.sql");
 
 fn person(n: u128) -> UserId {
     UserId(Uuid::from_u128(0x4000_8000_0000_0000_0000 + n))
 }
 
-/// Makes a database as the first version left it.
+/// Creates a database as the first version left it.
 fn first_version(folder: &Path) {
     let joined = DirectoryChange::Members {
         group: GroupId(Uuid::from_u128(0x4000_8000_0000_0000_0010)),
@@ -20,7 +20,7 @@ fn first_version(folder: &Path) {
         removed: vec![],
     };
     let events = [DirectoryChange::UserDeleted { id: person(3) }, joined];
-    // Hash of a row of the first version, computed with nothing but its columns.
+    // Hash of a row of the first version, computed only from its columns.
     let columns = r#"[1,1801396800000000000,["idp:okta/a","req-1","[1]",null,null,"user.create",null,null,"00000000-0000-4000-8000-000000000001",null,null,null,"acknowledged",null,null]]"#;
     testing::first_version(&folder.join("rolecall.db").display().to_string(), |db| {
         db.execute_batch(ROWS)?;
@@ -66,7 +66,7 @@ async fn database_of_the_first_version_opens_whole_and_its_history_begins_with_i
     let decided: Vec<_> = store.decisions().await.unwrap().into_iter().map(|pending| pending.decision).collect();
     assert_eq!(decided, [Decision::ReleaseMapping(MappingKey::new("checkout", "team").unwrap())]);
 
-    // The history: three specs and a pin after the two events, and the Secret nowhere in it.
+    // The history: three specs and a pin after the two events, and no trace of the Secret.
     let specs = store.specs().await.unwrap();
     assert_eq!(specs.len(), 4);
     assert_eq!((store.highest_seq().await.unwrap(), store.oldest_seq().await.unwrap()), (6, 6));
@@ -84,7 +84,7 @@ async fn database_of_the_first_version_opens_whole_and_its_history_begins_with_i
     assert_eq!(past.pins, [pin]);
     assert_eq!(store.pins().await.unwrap(), past.pins);
 
-    // It works on: what is applied again is no new version, what changes is.
+    // The database works: applying the same objects again creates no version, changes do.
     store.begin_epoch("test").await.unwrap();
     for spec in specs.clone() {
         store.put_spec(spec).await.unwrap();
@@ -108,7 +108,7 @@ async fn database_of_the_first_version_can_be_pruned_and_its_people_erased() {
     let clock = Arc::new(ManualClock::new("2027-02-01T08:00:00Z".parse().unwrap()));
     let store = open(folder.path(), clock.clone()).await;
     let before = (store.highest_seq().await.unwrap(), store.oldest_seq().await.unwrap());
-    // The rows of the first version are of the day before; what was in force is of the moment of the upgrade.
+    // The rows of the first version are from the day before; the objects in force are from the moment of the upgrade.
     let pruned = store.prune(clock.now(), false).await.unwrap();
     assert_eq!((pruned.audit_rows, pruned.audit_since), (1, 2));
     assert_eq!((store.highest_seq().await.unwrap(), store.oldest_seq().await.unwrap()), before);

@@ -20,7 +20,7 @@ async fn older_copy_that_lacks_only_a_version_of_a_spec_is_known_by_its_position
     assert!(now < seen, "{now} {seen}");
 }
 
-/// A database as the schema steps before the history left it.
+/// A database with the schema steps from before the history.
 async fn before_history(folder: &Path, sql: &'static str) -> PathBuf {
     let path = folder.join("rolecall.db");
     let store = open(folder, Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH))).await;

@@ -1,4 +1,4 @@
-//! A database in memory, whose statements run in the poll of who asks.
+//! An in-memory database, whose statements run in the caller's poll.
 
 use super::*;
 

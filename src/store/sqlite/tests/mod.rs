@@ -1,4 +1,4 @@
-//! What only SQLite does: files and their modes, the schema and its steps, plans, full disks, rows behind the store's back.
+//! Tests of SQLite only: files and their modes, the schema and its steps, plans, full disks, direct changes of rows.
 
 mod audit;
 mod directory;
@@ -54,7 +54,7 @@ impl Backend for Files {
     }
 }
 
-/// A store on a file, and the folder of it.
+/// A store on a file, and its folder.
 async fn on_files() -> (Files, Home) {
     let files = Files::new();
     let home = Home::on(Box::new(files.clone())).await;
@@ -70,12 +70,12 @@ fn url(folder: &Path) -> String {
 }
 
 impl Store {
-    /// Runs SQL behind the store's back.
+    /// Runs SQL without the store.
     async fn tamper(&self, sql: &'static str) {
         self.behind(move |tx| testing::tamper(tx, sql)).await.unwrap();
     }
 
-    /// Does something in the writer.
+    /// Runs work in the writer.
     async fn behind<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Transaction<'_>) -> Result<T, StoreError> + Send + 'static,

@@ -50,7 +50,7 @@ async fn nobody_else_can_read_a_new_database_or_what_sqlite_keeps_beside_it() {
     add_user(&home.store, &okta(), "a@x.example").await;
     let private = ["rolecall.db", "rolecall.db-shm", "rolecall.db-wal"].map(|name| (name.to_owned(), 0o600));
     assert_eq!(modes(files.path()), BTreeMap::from(private));
-    // Reached through a link whose target does not exist yet.
+    // Opened through a link whose target does not exist yet.
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("target");
     std::os::unix::fs::symlink(&target, folder.path().join("rolecall.db")).unwrap();

@@ -12,7 +12,7 @@ async fn younger_rows_are_not_touched_and_a_clock_that_was_set_back_leaves_more(
     let store = &home.store;
     let whole = changes(store).await;
     let rows = store.highest_audit_seq().await.unwrap();
-    // The first three rows are of the first hour.
+    // The first three rows are from the first hour.
     let first = home.now() - hour() * 6 + Duration::from_secs(1);
     let pruned = store.prune(first, false).await.unwrap();
     assert_eq!((pruned.history_since, pruned.events, pruned.shortened_events), (4, 0, 0));
@@ -77,7 +77,7 @@ async fn rows_that_are_gone_without_a_prune_on_record_are_found_and_what_does_no
         assert_eq!(home.store.prune(home.now(), false).await, Err(broken), "{tampering}");
         assert_eq!(changes(&home.store).await, left);
     }
-    // Without a row of the prune, nothing says that rows were meant to go.
+    // Without a row of a prune, there is no record that rows were meant to be removed.
     let (_files, home) = on_files().await;
     let (home, _, _) = with_history(home).await;
     home.store
@@ -95,7 +95,7 @@ pub(super) fn bytes(files: &Files) -> Vec<u8> {
     files.flat_map(|file| std::fs::read(file).unwrap()).collect()
 }
 
-/// Whether the bytes hold a text, in either case.
+/// True when the bytes contain a text, in either case.
 pub(super) fn holds(bytes: &[u8], text: &str) -> bool {
     let bytes = bytes.to_ascii_lowercase();
     bytes.windows(text.len()).any(|window| window == text.to_ascii_lowercase().as_bytes())

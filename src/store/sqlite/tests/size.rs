@@ -1,4 +1,4 @@
-//! Large records, quotas, and what is loaded at the start.
+//! Large records, quotas, and the data loaded at the start.
 
 use super::*;
 use crate::model::DirectoryChange;
@@ -36,7 +36,7 @@ async fn deleted_ones_are_loaded_only_where_something_still_refers_to_them() {
         gone.push(user);
     }
     assert!(snapshot(store).await.is_empty());
-    // A claim of the first, as the ledger has it.
+    // A claim of the first one, as in the ledger.
     store
         .tamper(
             "INSERT INTO grants (document, role, condition_hash, member_key, member, state, held) \

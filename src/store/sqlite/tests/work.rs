@@ -1,4 +1,4 @@
-//! What the writer does for one request, counted in instructions of the database and not in time.
+//! The writer's work for one request, counted in instructions of the database and not in time.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,11 +10,11 @@ use super::testing::Meter;
 use super::*;
 use crate::scim;
 
-/// What one transaction may take. Ten instructions take about a microsecond in a release build, so that this is well
-/// below 50 ms.
+/// Largest cost of one transaction. Ten instructions take about a microsecond in a release build, so this is well below
+/// 50 ms.
 const MAX_STEPS: u64 = 250_000;
 
-/// Counts what the writer does from now on.
+/// Counts the writer's work from now on.
 async fn meter(store: &Store) -> Meter {
     let meter = Meter::default();
     let attached = meter.clone();
@@ -23,7 +23,7 @@ async fn meter(store: &Store) -> Meter {
     meter
 }
 
-/// As the endpoint does it.
+/// Patches a group in the same way as the endpoint.
 async fn patch_group(store: &Store, group: GroupId, body: &Value) -> Result<(), scim::ScimError> {
     let body = scim::json::object(body.to_string().as_bytes())?;
     let change = scim::GroupChange::patch(group, body, &mut scim::Findings::new())?;
@@ -31,7 +31,7 @@ async fn patch_group(store: &Store, group: GroupId, body: &Value) -> Result<(), 
     Ok(())
 }
 
-/// As the endpoint does it.
+/// Patches a user in the same way as the endpoint.
 async fn patch_user(store: &Store, user: UserId, body: &Value) -> Result<(), scim::ScimError> {
     let body = scim::json::object(body.to_string().as_bytes())?;
     let change = scim::UserChange::patch(user, body, &mut scim::Findings::new())?;
@@ -61,7 +61,7 @@ impl Dice {
     }
 }
 
-/// As many of what `one` makes as a body of a megabyte has room for.
+/// As many values of `one` as fit into a body of a megabyte.
 fn megabyte(mut one: impl FnMut(usize) -> Value) -> Vec<Value> {
     let mut length = 200;
     let mut all = Vec::new();
@@ -144,7 +144,8 @@ async fn no_request_of_a_megabyte_keeps_the_writer_for_longer_than_a_bound() {
     for round in 0..40 {
         let many = |from: usize| megabyte(|n| json!(Uuid::from_u128(0x4000_8000_0000_0000_0000 + (from + n) as u128)));
         let operations = match round {
-            // What is known to be the most work: a full list where nobody is, half of it another, and nobody again.
+            // The most expensive known requests: a full list for an empty group, half of it replaced, and an empty
+            // group again.
             0 => json!([{"op": "add", "path": "members", "value": many(0)}]),
             2 => {
                 let mut others = many(12_000);
@@ -182,7 +183,7 @@ async fn many_members_at_once_are_written_in_turns_and_are_all_there() {
     let known = add_user(store, &okta(), "a@x.example").await.facts.id.0;
     let meter = meter(store).await;
 
-    // Another set of the same size: some go, some stay, some come.
+    // Another set of the same size: some are removed, some stay, some are added.
     let next: Vec<Uuid> = (3_000..10_000_u128).map(Uuid::from_u128).chain([known]).collect();
     let outcome = changed(change(store, &okta(), id, vec![MemberChange::Replace(next.clone())]).await.unwrap());
     assert_eq!((outcome.members.before, outcome.members.after, outcome.group.member_count), (0, 1, 1));
@@ -191,7 +192,7 @@ async fn many_members_at_once_are_written_in_turns_and_are_all_there() {
     assert!(meter.transactions.load(Relaxed) >= 4);
     assert!(meter.most() <= MAX_STEPS);
 
-    // A stranger among many to remove is found before the first of them goes.
+    // An unknown text among many ids to remove is found before the first of them is removed.
     let no_id = uuid::Builder::from_custom_bytes([7; 16]).into_uuid();
     let before = everybody().await;
     let remove = vec![MemberChange::Remove(many.iter().copied().chain([no_id]).collect())];
@@ -213,7 +214,7 @@ async fn a_tenant_that_floods_the_writer_does_not_keep_another_or_the_engine_wai
         let flood = &flood;
         async move { add_user(store, flood, &format!("u{index}@x.example")).await }
     }));
-    // The flood is there first. What comes last is in the next batch all the same, whatever still waits.
+    // The flood comes first. The last request is in the next batch anyway, whatever still waits.
     let (many, _, seen) = tokio::join!(many, add_user(store, &other, "b@x.example"), async {
         store.put_pins(vec![]).await.unwrap();
         store.counts(&flood).await.unwrap().users
