@@ -7,8 +7,8 @@ use serde::{Serialize, Serializer};
 
 macro_rules! reasons {
     ($($name:ident: $meaning:literal, $action:literal;)*) => {
-        /// Why something is as it is. Its word is the `reason` of conditions and Events, a metric label, an audit word and a
-        /// heading of the runbook.
+        /// The reason for a state or an event. Its word is the `reason` of conditions and Events, a metric label, an audit
+        /// word and a heading of the runbook.
         #[allow(clippy::doc_markdown, reason = "the meanings are shown to people, in messages that know no markup")]
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Reason {
@@ -25,7 +25,7 @@ macro_rules! reasons {
                 match self { $(Self::$name => stringify!($name),)* }
             }
 
-            /// What it means: a clause without a full stop.
+            /// The meaning: a clause without a full stop.
             #[must_use]
             pub const fn meaning(self) -> &'static str {
                 match self { $(Self::$name => $meaning,)* }
@@ -76,7 +76,7 @@ reasons! {
         "Google still returns a version of the policy that a write of rolecall replaced; nothing is concluded from it",
         "wait; such reads end after seconds";
     EngineFault:
-        "an attempt on a document broke off on a fault of this program; it is tried again",
+        "an attempt at a document failed because of a defect of this program; it is retried",
         "report the message as a defect";
     PrincipalRespelled:
         "Google stores the account under another address, outside `allowedDomains`; it was removed and is not sent again",
@@ -101,11 +101,11 @@ reasons! {
         "the database cannot be read or written, so no policy is written either",
         "check the disk and the log";
     StoreDamaged:
-        "a stored row cannot be read back, so no policy that depends on it is written",
+        "a stored row cannot be read, so no policy that depends on it is written",
         "restore the database from a backup";
     StoreFault:
-        "the store failed on a fault of this program, so no policy is written that was not recorded first",
-        "report the message as a defect; the work is tried again";
+        "the store failed because of a defect of this program, so no policy is written that was not recorded first",
+        "report the message as a defect; the work is retried";
     LeadershipLost:
         "another rolecall took over the database, so this one stopped writing and exited",
         "run one rolecall per database; if only one should be running, find and stop the other";
@@ -232,14 +232,14 @@ reasons! {
 }
 
 impl Reason {
-    /// The reason of a word that was stored or shown before; none for a word that is not in the list.
+    /// The reason with this stored or shown word; none for a word that is not in the list.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|reason| reason.word() == word)
     }
 }
 
-/// By word, so that people read lists of reasons in alphabetical order.
+/// Ordered by word, so that lists of reasons are in alphabetical order.
 impl Ord for Reason {
     fn cmp(&self, other: &Self) -> Ordering {
         self.word().cmp(other.word())
