@@ -339,7 +339,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn every_kind_has_a_schema_to_fit_and_a_status_that_says_nothing_yet_fits_it() {
+    fn every_kind_has_a_schema_and_its_initial_status_fits_it() {
         assert_eq!(STATUSES.len(), 3);
         for kind in STATUSES.keys() {
             assert_accepted(kind, &initial_status());

@@ -396,7 +396,7 @@ mod tests {
 
     /// A Ready status of a provider whose endpoint answers 503 would be wrong.
     #[test]
-    fn what_is_seen_of_a_provider_says_that_its_endpoint_is_held() {
+    fn the_traffic_of_a_provider_reports_that_its_endpoint_is_held() {
         let (tokens, traffic, resolved) = (TokenTable::new(), Traffic::new(), Mutex::default());
         let okta = ProviderName::new("okta").unwrap();
         let former = || seen(&okta, &tokens, &traffic, &resolved, "http://localhost", None).former;

@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mirror_that_cannot_be_written_is_said_once_and_again_when_it_can() {
+    fn a_checkpoint_that_cannot_be_written_is_logged_once_and_again_when_it_can() {
         let now = Checkpoint { store_id: uuid::Uuid::from_u128(1), highest_seq: 1, highest_audit_seq: 1 };
         let refused = || checkpoint::write(std::path::Path::new("/nonexistent/.a.rolecall-store.json"), &now);
         let mut memory = Memory::default();

@@ -219,7 +219,7 @@ fn keep_pins(pins: &mut BTreeMap<(MappingKey, String), Pin>, effects: Effects) {
 
 proptest! {
     #[test]
-    fn what_is_wanted_is_what_the_definition_says(
+    fn the_wanted_grants_are_those_of_the_definition(
         pushes in prop::collection::vec(any_push(), 0..40),
         allowed in any_allowed(),
         mappings in prop::collection::vec(any_mapped(any::<bool>()), 0..4),

@@ -62,7 +62,7 @@ fn two_mappings_that_want_one_grant_are_two_claims_and_two_groups_of_one_mapping
 }
 
 #[test]
-fn each_kind_of_directory_change_says_what_is_dirty_and_how_urgently() {
+fn each_kind_of_directory_change_marks_documents_dirty_with_its_urgency() {
     use Urgency::{Addition, Revocation};
     let cases: Vec<(&str, DirectoryChange, Option<Urgency>, &[u128])> = vec![
         ("joins", joined(1, &[3]), Some(Addition), &[1, 2, 3]),
@@ -148,7 +148,7 @@ fn a_group_as_member_of_a_group_is_not_expanded() {
 }
 
 #[test]
-fn the_state_of_a_person_tells_leavers_from_strangers() {
+fn the_state_of_a_person_distinguishes_leavers_from_unknown_people() {
     let mut index = index();
     index.tell(&inactive(1));
     index.tell(&DirectoryChange::UserDeleted { id: user(2) });
@@ -409,7 +409,7 @@ fn nothing_is_pinned_while_all_is_frozen() {
 }
 
 #[test]
-fn what_is_not_delegated_is_refused_with_its_path_and_the_rest_goes_on() {
+fn what_is_not_delegated_is_refused_with_its_path_and_the_rest_is_granted() {
     let mut index = index();
     let only_a = json!([allow(&["okta"], &["services/a"], &[INVOKER])]);
     index.apply_target(target("t"), target_spec(&["l"], &only_a), Timestamp::UNIX_EPOCH);
@@ -516,7 +516,7 @@ fn each_absence_freezes_with_its_reason_and_wants_nothing_new() {
 }
 
 #[test]
-fn what_was_gone_comes_back_as_it_was() {
+fn what_was_missing_returns_unchanged() {
     let mut index = index();
     let red = spec(&["red"], &["services/a"], &[INVOKER]);
     index.map("m", red.clone());
@@ -536,7 +536,7 @@ fn what_was_gone_comes_back_as_it_was() {
 }
 
 #[test]
-fn one_missing_provider_of_several_keeps_everything_and_the_other_goes_on() {
+fn one_missing_provider_of_several_keeps_everything_and_the_other_stays_in_force() {
     let mut index = index();
     let both = json!([
         {"identityProvider": "okta", "groups": [{"displayName": "red"}]},
@@ -617,7 +617,7 @@ fn a_deleted_mapping_ends_as_its_last_deletion_policy_says_until_it_is_forgotten
 }
 
 #[test]
-fn a_vanished_mapping_that_is_released_ends_even_if_only_the_ledger_knew_it() {
+fn a_missing_mapping_that_is_released_ends_even_if_only_the_ledger_knew_it() {
     let mut index = index();
     index.delete("m");
     assert_eq!(index.stance_of("m", &document("a")), Enforcement::Ended { orphan: false });
@@ -850,7 +850,7 @@ fn a_target_permits_by_namespace_provider_resource_and_role() {
 }
 
 #[test]
-fn who_left_is_said_by_a_provider_that_is_in_force() {
+fn only_a_provider_in_force_decides_who_has_left() {
     let mut index = index();
     index.tell(&inactive(1));
     assert!(index.has_left(user(1), None) && !index.has_left(user(2), None) && index.has_left(user(99), None));

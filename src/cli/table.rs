@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn ages_are_said_as_kubectl_says_them() {
+    fn ages_have_the_form_of_kubectl() {
         let now: Timestamp = "2027-01-31T12:00:00Z".parse().unwrap();
         for (seconds, said) in [
             (-5, "0s"),

@@ -217,7 +217,7 @@ fn origin() -> Origin {
 }
 
 #[tokio::test]
-async fn prune_says_in_numbers_what_went_and_a_dry_run_removes_nothing() {
+async fn prune_reports_the_numbers_of_removed_rows_and_a_dry_run_removes_nothing() {
     let (_dir, store, [flag, url]) = store().await;
     push(&store, "alice@corp.example").await;
     let line = ["store", "prune", "--older-than", "400d", &flag, &url];
@@ -263,7 +263,7 @@ async fn prune_says_in_numbers_what_went_and_a_dry_run_removes_nothing() {
 }
 
 #[tokio::test]
-async fn erase_is_refused_with_what_to_do_until_the_person_is_deleted_and_then_says_what_was_erased() {
+async fn erase_is_refused_until_the_person_is_deleted_and_then_reports_what_was_erased() {
     let (dir, store, [flag, url]) = store().await;
     let alice = push(&store, "alice@corp.example").await;
     let erase =
@@ -391,7 +391,7 @@ async fn status_shows_what_the_admin_port_serves() {
 }
 
 #[tokio::test]
-async fn answer_that_is_no_status_list_is_said() {
+async fn answer_that_is_not_a_status_list_is_reported() {
     for (status, body, what) in
         [("503 Service Unavailable", "", "503"), ("200 OK", "<html>", "expected value"), ("302 Found", "", "302")]
     {

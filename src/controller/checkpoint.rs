@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_stands_beside_the_folder_under_its_name() {
+    fn the_file_is_next_to_the_folder_and_has_its_name() {
         assert_eq!(mirror_path(Path::new("/srv/access")).unwrap(), Path::new("/srv/.access.rolecall-store.json"));
         assert_eq!(mirror_path(Path::new("/srv/access/")).unwrap(), Path::new("/srv/.access.rolecall-store.json"));
         let dir = tempfile::tempdir().unwrap();
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_two_mirrors_is_enough_to_know_that_a_store_is_another_or_older() {
+    fn one_of_two_checkpoints_is_enough_to_detect_another_or_older_store() {
         let dir = tempfile::tempdir().unwrap();
         let mirrors = Checkpoints::of(&dir.path().join("access"), &dir.path().join("rolecall.db")).unwrap();
         assert_eq!(mirrors, Checkpoints::of(&dir.path().join("access/"), &dir.path().join("other.db")).unwrap());
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_can_read_the_mirror_and_an_older_one_is_made_private() {
+    fn nobody_else_can_read_the_checkpoint_and_an_older_one_is_made_private() {
         let dir = tempfile::tempdir().unwrap();
         let path = mirror_path(&dir.path().join("access")).unwrap();
         let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_a_mirror_is_a_mismatch_and_not_an_absence() {
+    fn a_file_that_is_not_a_checkpoint_is_a_mismatch_and_not_an_absence() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("m.json");
         for text in ["", "{}", "[1]", "{\"storeId\":\"x\",\"highestSeq\":1}", &" ".repeat(5000)] {
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_cannot_be_written_is_said_with_its_path() {
+    fn a_folder_that_cannot_be_written_is_reported_with_its_path() {
         let error = write(Path::new("/nonexistent/.a.rolecall-store.json"), &mirror(1, 1)).unwrap_err();
         assert_eq!(error.reason(), "CheckpointUnavailable");
         assert!(error.to_string().contains("/nonexistent/.a.rolecall-store.json"), "{error}");

@@ -359,7 +359,7 @@ async fn observed_deletion_revokes_and_only_then_removes_the_finalizer() {
 }
 
 #[tokio::test]
-async fn mapping_that_goes_without_an_observed_deletion_freezes_where_it_has_claims() {
+async fn mapping_that_is_missing_without_an_observed_deletion_freezes_where_it_has_claims() {
     let missing = Some(MappingPhase::Missing(FreezeReason::MappingVanished));
     let gone = || ResourceEvent::Absent { object: reference("RoleMapping", "m"), why: Absence::NotObserved };
     let unlisted = || ResourceEvent::Listed { what: Watched::RoleMappings, objects: BTreeSet::new() };
@@ -410,7 +410,7 @@ async fn mapping_without_claims_is_forgotten_when_it_is_gone() {
 }
 
 #[tokio::test]
-async fn deleted_mapping_whose_claims_cannot_end_is_let_go_after_the_deadline_and_still_revoked() {
+async fn deleted_mapping_whose_claims_cannot_end_loses_its_finalizer_after_the_deadline_and_is_still_revoked() {
     let mut fixture = Fixture::cluster().await;
     fixture.on(applied(mapping(Some("1"), &with_finalizer))).await;
     fixture.granted(1).await;
@@ -432,7 +432,7 @@ async fn deleted_mapping_whose_claims_cannot_end_is_let_go_after_the_deadline_an
 }
 
 #[tokio::test]
-async fn deletion_policy_counts_as_it_is_said_last() {
+async fn the_last_deletion_policy_counts() {
     let mut fixture = Fixture::cluster().await;
     fixture.on(applied(mapping(Some("1"), &with_finalizer))).await;
     fixture.granted(1).await;

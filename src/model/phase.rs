@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn each_event_brings_each_phase_where_the_table_says() {
+    fn each_transition_is_the_one_in_the_table() {
         for (phase, row) in table() {
             for (event, (next, effects)) in EVENTS.into_iter().zip(row) {
                 let transition = MappingPhase::after(phase, event);

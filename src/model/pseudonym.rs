@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_names_nobody_and_says_the_rest() {
+    fn names_are_replaced_in_a_text_and_the_rest_is_kept() {
         let names = pseudonyms();
         let bob = names.address("bob@example.com");
         for (text, expected) in [

@@ -67,7 +67,7 @@ fn mass_removal_is_held_listed_and_released_while_additions_go_on() {
 }
 
 #[test]
-fn release_lets_go_what_was_shown_and_nothing_else() {
+fn release_applies_to_the_shown_removals_and_no_others() {
     let mut fixture = granted(40);
     for person in 1..=26 {
         fixture.unwant_person(person);
@@ -178,7 +178,7 @@ fn a_single_leaver_beside_held_ones_passes_again_after_a_conflict_a_refusal_and_
 }
 
 #[test]
-fn who_is_held_as_a_member_goes_as_a_leaver() {
+fn a_person_held_as_a_member_is_removed_as_a_leaver() {
     let mut fixture = granted(20);
     fixture.unwant("m");
     assert_eq!(held(&fixture.pass()), removals(20));
@@ -245,7 +245,7 @@ fn allowed(people: u128) -> usize {
 
 proptest::proptest! {
     #[test]
-    fn no_order_of_passes_lets_more_people_go_than_the_hour_allows(
+    fn no_order_of_reconciles_removes_more_people_than_the_hour_allows(
         people in 1_u128..80,
         left in proptest::prelude::any::<bool>(),
         batches in proptest::collection::vec((1_u128..30, 0_i64..120), 1..20),

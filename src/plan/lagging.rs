@@ -187,7 +187,7 @@ impl Lagging {
 
 proptest! {
     #[test]
-    fn whatever_version_is_read_nobody_keeps_access_and_nothing_foreign_goes(
+    fn whatever_version_is_read_no_leaver_keeps_access_and_no_foreign_grant_is_removed(
         events in prop::collection::vec(any_event(), 0..50),
     ) {
         let mut lagging = Lagging::new();

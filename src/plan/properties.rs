@@ -205,7 +205,7 @@ proptest! {
     }
 
     #[test]
-    fn a_pass_that_was_written_down_is_planned_again_in_the_same_way(fixture in any_fixture()) {
+    fn recorded_inputs_give_the_same_plan_again(fixture in any_fixture()) {
         let inputs = fixture.inputs();
         let written = serde_json::to_string(&inputs).unwrap();
         let read: Inputs = serde_json::from_str(&written).unwrap();

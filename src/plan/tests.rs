@@ -42,7 +42,7 @@ fn an_acknowledged_grant_is_verified_by_the_next_read_and_then_nothing_changes()
 }
 
 #[test]
-fn a_removed_member_is_taken_out_and_forgotten_whatever_its_spelling_in_the_policy() {
+fn a_removed_member_is_revoked_and_forgotten_whatever_its_spelling_in_the_policy() {
     let mut fixture = granted(2);
     for stored in fixture.live.grants.values_mut() {
         stored.member = stored.member.replace("user:p1@corp", "user:P1@Corp");
@@ -91,7 +91,7 @@ fn a_refused_mixed_write_is_tried_again_with_the_removals_alone() {
 }
 
 #[test]
-fn our_member_taken_by_a_stranger_is_reported_once_and_granted_again() {
+fn a_grant_removed_by_somebody_else_is_reported_once_and_granted_again() {
     let mut fixture = granted(1);
     fixture.stranger(INVOKER, &email(1), false);
     let plan = fixture.pass();
@@ -103,7 +103,7 @@ fn our_member_taken_by_a_stranger_is_reported_once_and_granted_again() {
 }
 
 #[test]
-fn with_on_missing_report_a_lost_grant_stays_lost_and_is_not_ours_when_a_stranger_brings_it_back() {
+fn with_on_missing_report_a_lost_grant_stays_lost_and_is_not_owned_when_somebody_else_restores_it() {
     let mut fixture = Fixture::new(&json!([]));
     fixture.want("m", INVOKER, 1, REPORT);
     fixture.pass();
@@ -123,7 +123,7 @@ fn with_on_missing_report_a_lost_grant_stays_lost_and_is_not_ours_when_a_strange
 }
 
 #[test]
-fn a_strangers_member_is_kept_and_counted() {
+fn a_foreign_member_is_kept_and_counted() {
     let mut fixture = granted(1);
     fixture.stranger(INVOKER, "user:other@corp.example", true);
     let plan = fixture.pass();
@@ -272,7 +272,7 @@ fn frozen_and_unknown_claimants_lose_nothing_and_get_nothing() {
 }
 
 #[test]
-fn a_leaver_goes_in_spite_of_a_freeze_only_where_the_directory_is_known_to_be_right() {
+fn a_leaver_is_removed_in_spite_of_a_freeze_only_where_the_directory_is_known_to_be_right() {
     let freezes = [
         (FreezeReason::MappingVanished, true),
         (FreezeReason::ManifestsMissing, true),
@@ -374,7 +374,7 @@ fn an_observed_claim_does_not_hold_what_nobody_else_wants() {
 }
 
 #[test]
-fn after_a_refusal_a_member_that_a_stranger_adds_is_not_ours_and_stays() {
+fn after_a_refusal_a_member_added_by_somebody_else_is_not_owned_and_stays() {
     for seen_between in [true, false] {
         let mut fixture = Fixture::new(&json!([]));
         fixture.want("m", INVOKER, 1, WRITE);
@@ -395,7 +395,7 @@ fn after_a_refusal_a_member_that_a_stranger_adds_is_not_ours_and_stays() {
 }
 
 #[test]
-fn a_refused_revocation_stays_owned_and_says_since_when() {
+fn a_refused_revocation_stays_owned_and_records_its_start() {
     let mut fixture = granted(1);
     fixture.unwant("m");
     fixture.later(5);
@@ -411,7 +411,7 @@ fn a_refused_revocation_stays_owned_and_says_since_when() {
 }
 
 #[test]
-fn a_conflict_clears_the_intents_and_the_next_pass_converges() {
+fn a_conflict_clears_the_intents_and_the_next_reconcile_converges() {
     let mut fixture = Fixture::new(&json!([]));
     fixture.want("m", INVOKER, 1, WRITE);
     fixture.pass_with(&CallOutcome::Conflict);
@@ -622,7 +622,7 @@ fn our_member_that_google_marks_deleted_is_missing_and_the_mark_is_swept_out() {
 }
 
 #[test]
-fn the_mark_of_a_deleted_account_goes_with_the_person_and_a_mark_that_stood_there_before_stays() {
+fn the_tombstone_of_an_account_is_removed_with_the_person_and_an_earlier_one_stays() {
     let mut fixture = granted(1);
     fixture.unwant_person(1);
     fixture.stranger(INVOKER, &email(1), false);
@@ -640,7 +640,7 @@ fn the_mark_of_a_deleted_account_goes_with_the_person_and_a_mark_that_stood_ther
 }
 
 #[test]
-fn the_mark_of_a_deleted_account_goes_with_the_person_whom_google_refused_to_take_again() {
+fn the_tombstone_of_an_account_is_removed_with_the_person_whom_google_refused_again() {
     let mut fixture = granted(1);
     fixture.stranger(INVOKER, &email(1), false);
     fixture.stranger(INVOKER, "deleted:user:p1@corp.example?uid=1", true);
@@ -679,7 +679,7 @@ fn a_read_that_may_show_the_past_begins_no_removal_that_the_guard_or_the_mapping
 }
 
 #[test]
-fn what_was_granted_on_a_service_that_is_gone_is_forgotten_and_granted_afresh_when_it_returns() {
+fn grants_on_a_deleted_service_are_forgotten_and_made_afresh_when_it_returns() {
     for terms in [WRITE, REPORT] {
         let mut fixture = granted(2);
         let (there, here) = (fixture.desired.clone(), fixture.live.clone());

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_are_run_on_elements_as_the_rfc_says() {
+    fn filters_on_elements_follow_the_rfc() {
         let email = json!({"value": "Alice@example.com", "type": "work", "primary": true});
         for text in [
             "value eq \"ALICE@example.com\"",

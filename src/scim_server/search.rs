@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paging_is_clamped_as_the_rfc_says() {
+    fn paging_is_clamped_according_to_the_rfc() {
         let page = |start_index, count| {
             let query = Query { start_index, count, ..Query::default() };
             let query = list_query(ResourceType::User, &query, &mut Findings::new()).unwrap();

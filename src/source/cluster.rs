@@ -499,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn object_that_an_older_schema_let_in_says_what_is_wrong_and_where() {
+    fn object_admitted_by_an_older_schema_is_reported_with_its_problem_and_place() {
         let spec = json!({"subjects": [], "grants": []});
         let ResourceEvent::Rejected { problems, .. } = event_of("RoleMapping", mapping(&spec)) else { panic!() };
         let text: Vec<String> = problems.iter().map(ToString::to_string).collect();

@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ready_says_already_is_not_said_twice() {
+    fn a_reason_reported_by_ready_is_not_repeated() {
         let ready = status(&[("Ready", "True", "Converged")]);
         let refused = status(&[("Accepted", "False", "NotDelegated"), ("Ready", "False", "NotDelegated")]);
         assert_eq!(said(Some(&ready), &refused), [("Ready".to_owned(), "NotDelegated".to_owned())]);

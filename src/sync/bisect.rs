@@ -420,7 +420,7 @@ mod tests {
     const VIEWER: &str = "roles/run.viewer";
 
     #[test]
-    fn one_bad_member_of_sixty_is_found_within_twelve_writes_wherever_it_stands() {
+    fn one_bad_member_of_sixty_is_found_within_twelve_writes_wherever_it_is() {
         let all = people(INVOKER, 60, "example.com");
         for bad in &all {
             for cause in [RefusalCause::Other, RefusalCause::DomainRestricted] {
@@ -471,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn people_of_a_domain_that_is_not_permitted_are_told_from_the_others_at_once() {
+    fn people_of_a_domain_that_is_not_permitted_are_isolated_at_once() {
         let mut all = people(INVOKER, 40, "example.com");
         all.extend(people(INVOKER, 2, "partner.example"));
         let outcome =

@@ -215,7 +215,7 @@ async fn somebody_who_edits_between_read_and_write_loses_nothing() {
 }
 
 #[tokio::test]
-async fn write_whose_answer_is_lost_is_found_to_be_ours_and_goes_with_the_person() {
+async fn write_whose_answer_is_lost_is_attributed_to_us_and_removed_with_the_person() {
     let fixture = Fixture::new().await;
     fixture.target.on_write(&document(), Fault::AnswerLost);
     let ids = fixture.join(&[1]).await;

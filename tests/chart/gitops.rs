@@ -130,7 +130,7 @@ fn documents_of_the_kinds() -> Vec<String> {
 }
 
 #[test]
-fn a_role_mapping_is_as_healthy_as_the_table_of_conditions_says() {
+fn the_health_of_a_role_mapping_is_that_of_the_table_of_conditions() {
     table(&[
         ("Accepted=True/Accepted Ready=True/Converged", "Healthy: Converged: of Ready"),
         (
@@ -220,7 +220,7 @@ fn a_target_is_progressing_until_it_was_listed_and_degraded_without_permission()
 }
 
 #[test]
-fn what_was_not_looked_at_yet_is_progressing() {
+fn an_object_that_was_not_reconciled_yet_is_progressing() {
     let fresh = json!({ "metadata": { "name": "x", "generation": 1 } });
     let empty = json!({ "metadata": { "name": "x", "generation": 1 }, "status": {} });
     let mut changed = object("Accepted=True/Accepted Ready=True/Converged");
@@ -233,7 +233,7 @@ fn what_was_not_looked_at_yet_is_progressing() {
 }
 
 #[test]
-fn a_condition_without_a_message_is_said_by_its_reason() {
+fn a_condition_without_a_message_is_reported_by_its_reason() {
     let mut object = object("Ready=True/Converged");
     object["status"]["conditions"][0]["message"] = json!("");
     assert_eq!(health(&[object]), ["Healthy: Converged"]);

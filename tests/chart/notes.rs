@@ -20,7 +20,7 @@ fn notes(values: Value) -> String {
 }
 
 #[test]
-fn the_notes_say_the_next_three_steps() {
+fn the_notes_have_the_next_three_steps() {
     let said = notes(json!({ "secrets": ["entra-scim"] }));
     for step in [
         "1. Create the token",

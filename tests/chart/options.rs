@@ -49,7 +49,7 @@ fn every_object_carries_the_labels_of_the_release_and_what_is_namespaced_its_nam
 }
 
 #[test]
-fn names_leave_room_for_what_is_named_after_them() {
+fn names_leave_space_for_derived_names() {
     for object in render(json!({ "fullnameOverride": "a".repeat(45), "crds": { "install": false } })) {
         let name = object["metadata"]["name"].as_str().unwrap();
         assert!(name.len() <= 63, "{}: {name}", object["kind"]);

@@ -68,7 +68,7 @@ fn the_pods_are_spread_by_their_own_labels() {
 }
 
 #[test]
-fn where_the_pod_runs_can_be_said() {
+fn the_placement_of_the_pod_can_be_set() {
     let wanted = json!({
         "nodeSelector": { "pool": "system" },
         "tolerations": [{ "key": "system", "operator": "Exists" }],
@@ -87,7 +87,7 @@ fn where_the_pod_runs_can_be_said() {
 }
 
 #[test]
-fn the_image_is_the_version_of_the_program_unless_something_else_is_said() {
+fn the_image_has_the_version_of_the_program_unless_another_is_set() {
     let version = env!("CARGO_PKG_VERSION");
     let image = |values| container(&render(values))["image"].clone();
     assert_eq!(image(json!({})), format!("ghcr.io/rolecall/rolecall:{version}"));

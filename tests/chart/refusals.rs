@@ -28,7 +28,7 @@ fn two_replicas_are_refused_with_the_reason() {
 }
 
 #[test]
-fn what_no_schema_can_say_is_refused_with_the_reason() {
+fn what_no_schema_can_express_is_refused_with_the_reason() {
     for (values, reason) in [
         (json!({ "ports": { "scim": 8081 } }), "ports: scim and admin are both 8081"),
         (json!({ "ports": { "probe": 8081 } }), "ports: probe is 8081, which is the port of scim or admin"),
@@ -156,7 +156,7 @@ fn every_rule_of_the_schema_refuses() {
 }
 
 #[test]
-fn the_schema_says_why_for_what_a_person_would_ask() {
+fn the_schema_explains_the_rules_that_a_person_would_question() {
     let schema: Value = serde_json::from_str(&read("charts/rolecall/values.schema.json")).unwrap();
     for (pointer, reason) in [
         ("/properties/mode", "the choice of whoever installs this"),

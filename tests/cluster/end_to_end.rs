@@ -52,7 +52,7 @@ async fn applied_manifests_and_a_push_become_a_binding_and_a_ready_mapping() {
 }
 
 #[tokio::test]
-async fn namespace_without_delegation_is_told_and_nothing_is_written() {
+async fn namespace_without_delegation_is_reported_and_nothing_is_written() {
     let (fixture, _) = checkout().await;
     fixture.admin().namespace("stranger", &json!({})).await;
     fixture.admin().apply(&team().replace("namespace: checkout", "namespace: stranger")).await;
@@ -69,7 +69,7 @@ async fn namespace_without_delegation_is_told_and_nothing_is_written() {
 }
 
 #[tokio::test]
-async fn deleted_mapping_goes_after_its_grants_are_revoked() {
+async fn deleted_mapping_is_removed_after_its_grants_are_revoked() {
     let (fixture, _) = checkout().await;
     fixture.admin().apply(&team()).await;
     fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;

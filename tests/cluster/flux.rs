@@ -37,7 +37,7 @@ async fn slow_writes(fixture: &Fixture) {
 }
 
 #[tokio::test]
-async fn kustomization_that_waits_is_not_ready_before_somebody_has_looked_at_its_mapping_and_granted_it() {
+async fn kustomization_that_waits_is_not_ready_before_its_mapping_is_reconciled_and_granted() {
     let mut fixture = Fixture::prepare(&[]).await;
     for (_, text) in base() {
         fixture.admin().apply(&text).await;

@@ -425,7 +425,7 @@ async fn deletion_policy_that_was_edited_while_rolecall_was_down_is_the_one_that
 }
 
 #[tokio::test]
-async fn mapping_whose_finalizer_is_refused_says_so_and_is_granted_when_it_can_be_put() {
+async fn mapping_whose_finalizer_is_refused_reports_that_and_is_granted_when_it_can_be_added() {
     let (fixture, _) = Fixture::with_team(&[]).await;
     let role = fixture.cluster.admin.find("ClusterRole", "rolecall").await;
     let patches = |rule: &Value| rule["resources"] == json!(["rolemappings"]) && rule["verbs"] == json!(["patch"]);

@@ -102,7 +102,7 @@ async fn uninstalled(fixture: &mut Fixture) {
 }
 
 #[tokio::test]
-async fn uninstall_that_revokes_leaves_no_grant_and_no_finalizer_and_is_taken_back_by_cancel() {
+async fn uninstall_that_revokes_leaves_no_grant_and_no_finalizer_and_can_be_canceled() {
     let (mut fixture, _, _) = granted().await;
     fixture.stranger_adds("checkout-api", INVOKER, "user:carol@example.com").await;
     fixture.admin().apply(&mapping("web", "team-checkout", &["services/checkout-web"], &[INVOKER], "")).await;
@@ -148,7 +148,7 @@ async fn with_rules(fixture: &Fixture, change: impl Fn(Vec<Value>) -> Vec<Value>
 }
 
 #[tokio::test]
-async fn uninstall_goes_on_with_mappings_that_changed_while_their_finalizer_was_taken() {
+async fn uninstall_continues_with_mappings_that_changed_while_their_finalizer_was_removed() {
     let (mut fixture, _, _) = granted().await;
     let changes_mappings = |rule: &Value| {
         let says = |field: &str, word: &str| rule[field].as_array().is_some_and(|words| words.contains(&json!(word)));

@@ -98,7 +98,7 @@ async fn leader_that_is_stopped_mid_write_grants_nothing_twice_when_it_wakes() {
 }
 
 #[tokio::test]
-async fn call_of_a_stopped_leader_grants_nobody_who_was_removed_meanwhile() {
+async fn call_of_a_suspended_leader_grants_nobody_who_was_removed_meanwhile() {
     let (mut fixture, team) = Fixture::with_team(&[]).await;
     let before = fixture.emulator.journal().len();
     let (mut standby, bob) =

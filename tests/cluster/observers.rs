@@ -23,7 +23,7 @@ async fn created(fixture: &Fixture) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn object_that_nobody_has_looked_at_is_in_progress_from_the_moment_of_its_creation() {
+async fn object_that_was_not_reconciled_yet_is_in_progress_from_the_moment_of_its_creation() {
     let mut fixture = Fixture::prepare(&[]).await;
     let seen = created(&fixture).await;
     assert_eq!(seen.len(), 3);
@@ -100,7 +100,7 @@ fn bounded(crd: &Value, most: u64) -> Value {
 }
 
 #[tokio::test]
-async fn status_that_the_api_server_refuses_gives_way_to_one_that_says_so() {
+async fn status_that_the_api_server_refuses_is_replaced_by_one_that_reports_it() {
     let (fixture, scim, [group, alice, bob]) = granted().await;
     let name = "rolemappings.rolecall.dev";
     let crd = fixture.admin().get("CustomResourceDefinition", name).await.expect("the CRD");

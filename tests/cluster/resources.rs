@@ -57,7 +57,7 @@ async fn offered(cluster: &ControlPlane, text: &str) -> Result<Value, Refused> {
 const TAKEN_BY_THE_SERVER: [&str; 3] = ["name: okta\n  namespace: x\n", "", "staleAfter: null"];
 
 #[tokio::test]
-async fn what_folder_mode_takes_and_refuses_is_taken_and_refused_with_the_same_words() {
+async fn the_api_server_accepts_and_refuses_the_same_as_folder_mode_with_the_same_words() {
     let cluster = cluster("checkout").await;
     let mut same_words = 0;
     let mut problems = Vec::new();

@@ -167,7 +167,7 @@ async fn request_to_reconcile_is_echoed_by_each_kind_and_finds_drift_at_once() {
 }
 
 #[tokio::test]
-async fn observed_generation_follows_the_spec_and_the_columns_say_what_a_person_asks_first() {
+async fn observed_generation_follows_the_spec_and_the_columns_show_the_most_important_fields() {
     let (fixture, _, _) = granted().await;
     let edits: [(&str, &str, SpecEdit); 3] = [
         ("RoleMapping", "checkout/team", |n| json!({"spec": {"description": format!("edition {n}")}})),

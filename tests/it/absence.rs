@@ -30,7 +30,7 @@ async fn frozen(fixture: &Fixture, reason: &str) {
 }
 
 #[tokio::test]
-async fn manifest_that_stops_parsing_keeps_what_it_last_said_also_over_a_restart() {
+async fn manifest_that_stops_parsing_keeps_its_last_content_in_force_also_over_a_restart() {
     let (mut fixture, scim, _, group) = granted().await;
     fixture.write(
         "mapping.yaml",
@@ -51,7 +51,7 @@ async fn manifest_that_stops_parsing_keeps_what_it_last_said_also_over_a_restart
 }
 
 #[tokio::test]
-async fn manifest_with_an_invalid_field_keeps_what_it_last_said_and_names_the_field() {
+async fn manifest_with_an_invalid_field_keeps_its_last_content_in_force_and_names_the_field() {
     let (fixture, _, _, _) = granted().await;
     let text = mapping("team", "team-checkout", &["services/checkout-api"], &["roles/owner"], "");
     fixture.write("mapping.yaml", &text);
@@ -85,7 +85,7 @@ async fn folder_that_is_empty_freezes() {
 }
 
 #[tokio::test]
-async fn more_than_half_of_the_mappings_gone_in_one_scan_freezes_them() {
+async fn more_than_half_of_the_mappings_missing_in_one_scan_freezes_them() {
     let mut manifests = base();
     for name in ["a", "b", "c"] {
         manifests.push(match name {

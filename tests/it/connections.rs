@@ -94,7 +94,7 @@ async fn three_hundred_open_bodies_of_one_tenant_keep_no_other_tenant_out() {
 }
 
 #[tokio::test]
-async fn idle_connections_on_every_port_keep_nobody_out() {
+async fn idle_connections_on_every_port_block_nobody() {
     let mut fixture = Fixture::prepare(&two_tenants()).await;
     let probes = free_port();
     fixture.more = vec![
@@ -132,7 +132,7 @@ async fn idle_connections_on_every_port_keep_nobody_out() {
 }
 
 #[tokio::test]
-async fn strangers_do_not_displace_the_connection_of_an_idp_that_showed_its_token() {
+async fn clients_without_a_token_do_not_displace_the_connection_of_an_idp_with_one() {
     let mut fixture = Fixture::prepare(&two_tenants()).await;
     fixture.more = vec![("--max-connections", "32".to_owned()), ("--max-connections-per-peer", "32".to_owned())];
     fixture.run().await;
@@ -253,7 +253,7 @@ async fn head_is_answered_as_get_without_a_body_on_scim_probes_and_admin() {
 }
 
 #[tokio::test]
-async fn failed_authentication_is_counted_by_provider_and_said_without_the_token() {
+async fn failed_authentication_is_counted_by_provider_and_logged_without_the_token() {
     let fixture = Fixture::start(&two_tenants()).await;
     let secret = "a-token-that-somebody-guessed-0123456789";
     for provider in ["okta", "okta", "okta", "nobody-in-particular"] {

@@ -52,7 +52,7 @@ async fn member_removed_from_the_group_is_gone() {
 }
 
 #[tokio::test]
-async fn inactive_user_is_gone_while_an_addition_waits() {
+async fn inactive_user_is_removed_while_an_addition_waits() {
     let (fixture, scim) = checkout().await;
     let alice = scim.create_user("alice@example.com").await;
     let bob = scim.create_user("bob@example.com").await;
@@ -68,7 +68,7 @@ async fn inactive_user_is_gone_while_an_addition_waits() {
 }
 
 #[tokio::test]
-async fn our_member_removed_by_a_stranger_is_reported_and_granted_again() {
+async fn our_member_removed_by_somebody_else_is_reported_and_granted_again() {
     let (fixture, scim) = checkout().await;
     let alice = scim.create_user("alice@example.com").await;
     scim.create_group("team-checkout", &[&alice]).await;
@@ -80,7 +80,7 @@ async fn our_member_removed_by_a_stranger_is_reported_and_granted_again() {
 }
 
 #[tokio::test]
-async fn our_member_removed_by_a_stranger_is_only_reported_when_the_mapping_says_report() {
+async fn our_member_removed_by_somebody_else_is_only_reported_when_on_missing_is_report() {
     let text = mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "  onMissing: Report\n");
     let mut fixture = Fixture::prepare(&with(base(), "mapping.yaml", text)).await;
     fixture.create_services("shop-dev", &["checkout-api"]).await;
@@ -97,7 +97,7 @@ async fn our_member_removed_by_a_stranger_is_only_reported_when_the_mapping_says
 }
 
 #[tokio::test]
-async fn member_added_by_a_stranger_is_kept_and_counted() {
+async fn member_added_by_somebody_else_is_kept_and_counted() {
     let (fixture, scim) = checkout().await;
     let alice = scim.create_user("alice@example.com").await;
     let group = scim.create_group("team-checkout", &[&alice]).await;
@@ -240,7 +240,7 @@ async fn conflict_storm_converges() {
 }
 
 #[tokio::test]
-async fn real_conflicts_with_a_busy_stranger_lose_nobodys_member() {
+async fn real_conflicts_with_a_busy_foreign_writer_lose_no_member() {
     let (fixture, scim) = checkout().await;
     let group = scim.create_group("team-checkout", &[]).await;
     let mut ours = Vec::new();
@@ -258,7 +258,7 @@ async fn real_conflicts_with_a_busy_stranger_lose_nobodys_member() {
 }
 
 #[tokio::test]
-async fn member_that_a_stranger_adds_after_our_write_was_refused_stays_when_the_mapping_goes() {
+async fn member_added_by_somebody_else_after_our_write_was_refused_stays_when_the_mapping_is_deleted() {
     let (fixture, scim) = checkout().await;
     fixture.fault(json!({"match": {"method": "POST", "path": ":setIamPolicy", "count": 1000}, "action": {"type": "error", "status": 403}})).await;
     let alice = scim.create_user("alice@example.com").await;

@@ -116,7 +116,7 @@ async fn several_tokens_are_accepted_until_their_end_and_that_is_how_one_rotates
 }
 
 #[tokio::test]
-async fn token_in_a_changed_secret_is_taken_over_and_a_deleted_secret_closes_the_door() {
+async fn token_in_a_changed_secret_is_accepted_and_a_deleted_secret_ends_access() {
     let mut manifests = base();
     manifests[0].1 = with_tokens(&[("a", "scim", "")]);
     manifests.push(("secret.yaml", secret("scim", OLD)));
@@ -174,7 +174,7 @@ async fn secret_of_another_namespace_is_not_read() {
 }
 
 #[tokio::test]
-async fn leaver_goes_in_spite_of_a_missing_folder_and_an_addition_waits() {
+async fn leaver_is_removed_in_spite_of_a_missing_folder_and_an_addition_waits() {
     let mut manifests = base();
     manifests.push(("mapping.yaml", mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "")));
     let mut fixture = Fixture::prepare(&manifests).await;

@@ -179,7 +179,7 @@ async fn google_client_names_the_member_that_google_refuses_as_the_policy_spells
 }
 
 #[tokio::test]
-async fn google_client_says_that_a_resource_does_not_exist_only_when_google_says_so() {
+async fn google_client_reports_not_found_only_when_google_does() {
     let (emulator, client, service) = one_service().await;
     let missing = document(ResourceKind::Service, "nowhere");
     assert_eq!(client.policy(&missing).await.unwrap_err().reason().word(), "ResourceNotFound");

@@ -299,7 +299,7 @@ async fn two_tenants_with_the_same_names_never_mix() {
 }
 
 #[tokio::test]
-async fn one_token_used_by_two_providers_is_refused_for_both_and_said_in_status() {
+async fn one_token_used_by_two_providers_is_refused_for_both_and_reported_in_status() {
     let mut manifests = base();
     manifests.push(("entra.yaml", provider("entra", TOKEN)));
     let fixture = Fixture::start(&manifests).await;

@@ -137,7 +137,7 @@ async fn region_that_does_not_answer_hides_nothing_in_another_region() {
 }
 
 #[tokio::test]
-async fn refusal_for_the_quota_of_a_look_at_the_resource_is_waited_for_like_any_other() {
+async fn quota_refusal_of_a_read_of_the_resource_delays_like_any_other() {
     let (fixture, scim) = mapped(&["s00".to_owned()]).await;
     let alice = scim.create_user("alice@example.com").await;
     scim.create_group("team-checkout", &[&alice]).await;

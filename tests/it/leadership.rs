@@ -29,7 +29,7 @@ async fn second_works(fixture: &mut Fixture, group: &str, writes: usize) {
 }
 
 #[tokio::test]
-async fn first_of_two_processes_ends_and_says_that_the_second_took_over() {
+async fn first_of_two_processes_exits_and_logs_that_the_second_took_over() {
     let (mut fixture, group) = granted().await;
     let writes = fixture.emulator_writes("checkout-api");
     fixture.run_another().await;

@@ -93,7 +93,7 @@ async fn release_of_the_manifests_ends_nothing_while_the_folder_is_missing() {
 }
 
 #[tokio::test]
-async fn database_without_a_grant_that_no_event_stands_for_is_older() {
+async fn database_that_lacks_a_grant_without_an_event_is_older() {
     let mut fixture = Fixture::prepare(&base()).await;
     fixture.create_services("shop-dev", &["checkout-api"]).await;
     fixture.run().await;

@@ -80,7 +80,7 @@ async fn new_database_without_any_memory_over_policies_with_our_people_freezes_u
 }
 
 #[tokio::test]
-async fn file_beside_the_manifests_and_database_are_lost_and_the_file_beside_the_database_knows() {
+async fn lost_database_is_detected_by_the_checkpoint_next_to_it_when_that_next_to_the_manifests_is_lost_too() {
     let mut fixture = granted(&["alice"]).await;
     lose(&mut fixture, ".manifests.rolecall-store");
     lose(&mut fixture, "rolecall.db");
@@ -93,7 +93,7 @@ async fn file_beside_the_manifests_and_database_are_lost_and_the_file_beside_the
 }
 
 #[tokio::test]
-async fn mirror_that_cannot_be_written_does_not_make_a_lost_database_a_first_start() {
+async fn checkpoint_that_cannot_be_written_does_not_make_a_lost_database_a_first_start() {
     let mut fixture = Fixture::prepare(&manifests()).await;
     fixture.create_services("shop-dev", &["checkout-api"]).await;
     // A folder in place of the file, which not even root can write.
@@ -114,7 +114,7 @@ async fn mirror_that_cannot_be_written_does_not_make_a_lost_database_a_first_sta
 }
 
 #[tokio::test]
-async fn first_installation_over_grants_that_were_made_by_hand_goes_on() {
+async fn first_installation_over_grants_made_by_hand_is_not_doubted() {
     let mut fixture = Fixture::prepare(&manifests()).await;
     fixture.create_services("shop-dev", &["checkout-api", "checkout-web"]).await;
     let by_hand = [

@@ -106,7 +106,7 @@ async fn list_that_comes_back_empty_while_somebody_joins_is_no_result_that_is_re
 }
 
 #[tokio::test]
-async fn counts_add_up_whatever_stands_in_the_policy_and_whatever_the_mode() {
+async fn counts_add_up_whatever_the_policy_and_the_mode() {
     let mut manifests = base();
     let team = |extra: &str| mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], extra);
     manifests.push(("mapping.yaml", team("  onMissing: Report\n")));
@@ -154,7 +154,7 @@ async fn is_said(fixture: &Fixture, asked: Series) {
 }
 
 #[tokio::test]
-async fn each_series_that_an_alert_asks_for_is_exported_and_says_so_when_it_is_the_case() {
+async fn each_series_that_an_alert_queries_is_exported_and_fires() {
     let mut manifests = base();
     for (file, name, group, service, extra) in [
         ("a.yaml", "crowd", "team-crowd", "crowded", ""),
@@ -213,7 +213,7 @@ fn named(text: &str, people: &[String]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn nobody_is_named_where_everybody_may_read_and_the_store_has_the_names() {
+async fn texts_that_everybody_may_read_name_nobody_and_the_store_has_the_names() {
     let mut manifests = base();
     let extra = "  description: ask grace.owner@example.com\n  onMissing: Report\n";
     manifests.push(("mapping.yaml", mapping("team", "team-checkout", &["services/checkout-*"], &[INVOKER], extra)));

@@ -26,7 +26,7 @@ async fn patch_user(scim: &Scim, id: &str, operation: serde_json::Value) -> u16 
 }
 
 #[tokio::test]
-async fn user_deleted_over_scim_is_gone_and_stays_gone_over_a_restart() {
+async fn user_deleted_over_scim_is_removed_and_stays_removed_over_a_restart() {
     let (mut fixture, scim) = mapped(&["team-checkout"]).await;
     let alice = scim.create_user("alice@example.com").await;
     let bob = scim.create_user("bob@example.com").await;
@@ -81,7 +81,7 @@ async fn member_of_two_mapped_groups_keeps_the_grant_until_the_last_membership_e
 }
 
 #[tokio::test]
-async fn two_users_with_one_principal_get_nothing_new_and_it_is_said() {
+async fn two_users_with_one_principal_get_nothing_new_and_that_is_reported() {
     let text = provider("okta", TOKEN).replace("attribute: userName", "attribute: \"emails[primary eq true].value\"");
     let mut manifests = base();
     manifests[0].1 = text;

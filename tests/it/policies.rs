@@ -171,7 +171,7 @@ async fn mapping_of_several_subjects_grants_and_roles_binds_each_combination_and
 }
 
 #[tokio::test]
-async fn bindings_of_strangers_with_conditions_are_kept_as_they_are() {
+async fn foreign_bindings_with_conditions_are_kept_as_they_are() {
     let (fixture, scim) = mapped(&["checkout-api"], &["services/checkout-api"]).await;
     let foreign = json!([
         {"role": INVOKER, "members": ["user:zoe@elsewhere.example", "user:alice@example.com"],
@@ -224,7 +224,7 @@ async fn member_that_is_spelled_in_another_case_is_the_same_member() {
 }
 
 #[tokio::test]
-async fn policy_that_is_full_takes_what_fits_says_so_and_removals_are_still_written() {
+async fn full_policy_gets_what_fits_and_reports_the_rest_and_removals_are_still_written() {
     let (fixture, scim) = mapped(&["checkout-api"], &["services/checkout-api"]).await;
     let foreign: Vec<String> = (0..1495).map(|i| format!("user:foreign{i}@elsewhere.example")).collect();
     put_policy(&fixture, API, &json!([{"role": "roles/run.developer", "members": foreign}]));
@@ -262,7 +262,7 @@ async fn policy_that_is_full_takes_what_fits_says_so_and_removals_are_still_writ
 }
 
 #[tokio::test]
-async fn refusal_that_names_nobody_is_said_and_the_removals_are_written_all_the_same() {
+async fn refusal_that_names_nobody_is_reported_and_the_removals_are_written() {
     let (fixture, scim) = mapped(&["checkout-api"], &["services/checkout-api"]).await;
     let alice = scim.create_user("alice@example.com").await;
     let bob = scim.create_user("bob@example.com").await;

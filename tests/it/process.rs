@@ -29,7 +29,7 @@ async fn get(fixture: &Fixture, path: &str) -> (u16, String, String) {
 }
 
 #[tokio::test]
-async fn every_flag_can_be_said_in_the_environment() {
+async fn every_flag_can_be_set_in_the_environment() {
     let mut fixture = prepared().await;
     fixture.in_environment = true;
     fixture.more.push(("--external-url", "https://rolecall.example.com".to_owned()));
@@ -131,7 +131,7 @@ async fn status_prints_a_table_json_and_yaml_of_the_running_process() {
 }
 
 #[tokio::test]
-async fn lint_says_file_line_column_and_field_of_what_run_would_refuse() {
+async fn lint_reports_file_line_column_and_field_of_what_run_would_refuse() {
     let fixture = prepared().await;
     let folder = fixture.manifests().display().to_string();
     let (exit, out, err) = Fixture::rolecall(&["lint", &folder]);
@@ -190,7 +190,7 @@ async fn database_on_a_full_disk_is_answered_with_503_and_nothing_is_half_writte
 }
 
 #[tokio::test]
-async fn disk_that_has_room_again_is_written_to_without_a_restart() {
+async fn disk_that_has_space_again_is_written_to_without_a_restart() {
     let mut fixture = prepared().await;
     fixture.file_limit = Some(1500);
     fixture.run().await;

@@ -70,7 +70,7 @@ async fn the_new_service_gets_the_grants_also_where_missing_ones_are_only_report
 }
 
 #[tokio::test]
-async fn a_service_made_again_while_everybody_was_gone_is_granted_on_at_once() {
+async fn a_service_recreated_while_all_grants_were_gone_gets_grants_at_once() {
     let (mut fixture, scim, alice) = fixture("").await;
     scim.set_active(&alice, false).await;
     fixture.members_become("checkout-api", INVOKER, &[]).await;

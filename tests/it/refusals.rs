@@ -20,7 +20,7 @@ async fn mapped(services: &[&str], resources: &[&str]) -> (Fixture, Scim) {
 }
 
 #[tokio::test]
-async fn address_that_no_google_account_has_is_not_sent_and_holds_up_nobody() {
+async fn address_that_no_google_account_has_is_not_sent_and_delays_nobody() {
     let (fixture, scim) = mapped(&["checkout-api"], &["services/checkout-api"]).await;
     let mut people = Vec::new();
     for name in ["alice@example.com", "x<y@example.com", "x..y@example.com", "\"q\"@example.com"] {
@@ -98,7 +98,7 @@ fn writes(fixture: &Fixture, service: &str, status: u16) -> usize {
 }
 
 #[tokio::test]
-async fn refused_addition_that_nobody_is_named_for_is_isolated_and_told_to_the_mapping_that_asked() {
+async fn refused_addition_without_a_named_member_is_isolated_and_reported_to_its_mapping() {
     let (fixture, scim) = mapped(&["checkout-api"], &["services/checkout-api"]).await;
     fixture.write("other.yaml", &mapping("other", "team-other", &["services/checkout-api"], &[INVOKER], ""));
     let dora = scim.create_user("dora@example.com").await;
@@ -207,7 +207,7 @@ async fn member_of_somebody_else_that_google_refuses_is_the_cause_and_nothing_is
 }
 
 #[tokio::test]
-async fn role_that_the_resource_does_not_take_stops_nobody_else() {
+async fn role_that_the_resource_does_not_accept_blocks_nobody_else() {
     let jobs = "roles/run.jobsExecutor";
     let mut manifests = base();
     manifests[1].1 = target(&["services/*"], &[INVOKER, jobs]);
@@ -231,7 +231,7 @@ async fn role_that_the_resource_does_not_take_stops_nobody_else() {
 }
 
 #[tokio::test]
-async fn person_outside_domain_restricted_sharing_is_left_out_in_the_whole_project_and_stops_nobody() {
+async fn person_outside_domain_restricted_sharing_is_left_out_in_the_whole_project_and_blocks_nobody() {
     let mut manifests = base();
     manifests[0].1 = provider("okta", TOKEN).replace("[example.com]", "[example.com, partner.example]");
     manifests.push(("mapping.yaml", mapping("team", "team-checkout", &["services/*"], &[INVOKER], "")));

@@ -73,7 +73,7 @@ async fn filters_that_are_too_long_too_deep_or_unknown_are_answered_with_400() {
 }
 
 #[tokio::test]
-async fn a_filter_of_a_hundred_kilobytes_in_the_url_is_refused_and_the_server_goes_on() {
+async fn a_filter_of_a_hundred_kilobytes_in_the_url_is_refused_and_the_server_continues() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let server = Server::start().await;
     // Sent by hand, because the client refuses to send it.
@@ -192,7 +192,7 @@ async fn a_patch_without_operations_or_with_too_many_is_answered_with_400() {
 }
 
 #[tokio::test]
-async fn a_user_name_taken_in_another_case_is_answered_with_409() {
+async fn a_user_name_used_in_another_case_is_answered_with_409() {
     let server = Server::start().await;
     let alice = server.user("Alice@example.com").await;
     let bob = server.user("bob@example.com").await;
@@ -208,7 +208,7 @@ async fn a_user_name_taken_in_another_case_is_answered_with_409() {
 }
 
 #[tokio::test]
-async fn a_group_name_taken_is_answered_with_409() {
+async fn a_used_group_name_is_answered_with_409() {
     let server = Server::start().await;
     server.group("team", &[]).await;
     server.okta("POST", "/Groups", Some(json!({"displayName": "team"}))).await.refused(409, Some("uniqueness"));
@@ -303,7 +303,7 @@ async fn users_of_another_provider_are_unknown_ids() {
 }
 
 #[tokio::test]
-async fn whoever_has_no_acceptable_token_gets_one_and_the_same_401() {
+async fn every_unacceptable_token_gets_the_same_401() {
     let server = Server::start().await;
     let wrong = format!("Bearer {OKTA_TOKEN}x");
     let short = format!("Bearer {}", &OKTA_TOKEN[..8]);

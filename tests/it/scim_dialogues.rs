@@ -201,41 +201,41 @@ async fn replay(idp: &str) {
 }
 
 #[tokio::test]
-async fn the_dialogue_of_okta_runs_as_it_stands() {
+async fn the_dialogue_of_okta_runs_as_recorded() {
     replay("okta").await;
 }
 
 #[tokio::test]
-async fn the_dialogue_of_entra_runs_as_it_stands() {
+async fn the_dialogue_of_entra_runs_as_recorded() {
     replay("entra").await;
 }
 
 #[tokio::test]
-async fn the_dialogue_of_authentik_runs_as_it_stands() {
+async fn the_dialogue_of_authentik_runs_as_recorded() {
     replay("authentik").await;
 }
 
 #[tokio::test]
-async fn the_dialogue_of_keycloak_runs_as_it_stands() {
+async fn the_dialogue_of_keycloak_runs_as_recorded() {
     replay("keycloak").await;
 }
 
 #[tokio::test]
-async fn the_dialogue_of_jumpcloud_runs_as_it_stands() {
+async fn the_dialogue_of_jumpcloud_runs_as_recorded() {
     replay("jumpcloud").await;
 }
 
 #[tokio::test]
-async fn the_dialogue_of_onelogin_runs_as_it_stands() {
+async fn the_dialogue_of_onelogin_runs_as_recorded() {
     replay("onelogin").await;
 }
 
 #[tokio::test]
-async fn the_dialogue_of_ping_runs_as_it_stands() {
+async fn the_dialogue_of_ping_runs_as_recorded() {
     replay("ping").await;
 }
 
 #[tokio::test]
-async fn the_dialogue_of_google_runs_as_it_stands() {
+async fn the_dialogue_of_google_runs_as_recorded() {
     replay("google").await;
 }

@@ -191,7 +191,7 @@ async fn a_member_to_remove_that_is_named_otherwise_than_by_its_id_is_not_passed
 }
 
 #[tokio::test]
-async fn an_accepted_patch_of_a_group_leaves_what_it_says() {
+async fn an_accepted_patch_of_a_group_takes_effect() {
     let server = Server::start().await;
     let alice = server.user("alice@example.com").await;
     for (name, operation) in [

@@ -7,7 +7,7 @@ use reqwest::Method;
 use crate::support::*;
 
 #[tokio::test]
-async fn token_of_fewer_than_32_characters_is_refused_and_the_provider_says_so() {
+async fn token_of_fewer_than_32_characters_is_refused_and_the_provider_reports_it() {
     let (short, enough) = ("t".repeat(31), "t".repeat(32));
     let fixture = Fixture::start(&[("provider.yaml", provider("okta", &short))]).await;
     let users = async |token: &str| fixture.scim("okta", token).send(Method::GET, "/Users", None).await.0;
@@ -26,7 +26,7 @@ async fn token_of_fewer_than_32_characters_is_refused_and_the_provider_says_so()
 }
 
 #[tokio::test]
-async fn database_and_mirror_can_be_read_by_nobody_else() {
+async fn database_and_checkpoint_can_be_read_by_nobody_else() {
     let mut fixture = Fixture::start(&base()).await;
     fixture.scim("okta", TOKEN).create_user("alice@example.com").await;
     let files = ["rolecall.db", "rolecall.db-wal", "rolecall.db-shm", ".manifests.rolecall-store.json"];

@@ -31,7 +31,7 @@ async fn no_more_writes(fixture: &Fixture) {
 }
 
 #[tokio::test]
-async fn an_alias_that_comes_back_as_the_primary_address_is_written_once_and_goes_with_the_person() {
+async fn an_alias_stored_as_the_primary_address_is_written_once_and_removed_with_the_person() {
     let (mut fixture, scim) = fixture().await;
     directory(&fixture, &json!({"aliases": {"bobby@example.com": "bob@example.com"}}));
     let bobby = scim.create_user("bobby@example.com").await;
@@ -46,7 +46,7 @@ async fn an_alias_that_comes_back_as_the_primary_address_is_written_once_and_goe
 }
 
 #[tokio::test]
-async fn an_account_renamed_at_google_first_goes_with_the_person() {
+async fn an_account_renamed_at_google_first_is_removed_with_the_person() {
     let (mut fixture, scim) = fixture().await;
     let bobby = scim.create_user("bobby@example.com").await;
     let carol = scim.create_user("carol@example.com").await;
@@ -62,7 +62,7 @@ async fn an_account_renamed_at_google_first_goes_with_the_person() {
 }
 
 #[tokio::test]
-async fn the_account_that_a_stranger_put_there_before_stays_when_its_alias_leaves() {
+async fn the_account_that_somebody_else_granted_before_stays_when_its_alias_leaves() {
     let (mut fixture, scim) = fixture().await;
     directory(&fixture, &json!({"aliases": {"bobby@example.com": "bob@example.com"}}));
     fixture.stranger_adds("checkout-api", INVOKER, "user:bob@example.com").await;
@@ -134,7 +134,7 @@ async fn a_name_that_the_idp_corrects_to_the_primary_address_stays_ours() {
 }
 
 #[tokio::test]
-async fn an_alias_that_leads_outside_allowed_domains_is_taken_out_and_not_sent_again() {
+async fn an_alias_of_an_address_outside_allowed_domains_is_removed_and_not_sent_again() {
     let (mut fixture, scim) = fixture().await;
     directory(&fixture, &json!({"aliases": {"bobby@example.com": "bob@gmail.example"}}));
     let bobby = scim.create_user("bobby@example.com").await;
@@ -199,7 +199,7 @@ async fn bobby_and_annie() -> (Fixture, Scim, [String; 2]) {
 }
 
 #[tokio::test]
-async fn leaver_goes_although_google_refuses_whoever_has_to_be_written_again_with_the_removal() {
+async fn leaver_is_removed_although_google_refuses_a_member_that_has_to_be_written_again_in_the_call() {
     let (fixture, scim, [bobby, _]) = bobby_and_annie().await;
     fixture
         .fault(json!({"match": {"method": "POST", "path": ":setIamPolicy", "body": "annie@example.com"},
@@ -219,7 +219,7 @@ async fn leaver_goes_although_google_refuses_whoever_has_to_be_written_again_wit
 }
 
 #[tokio::test]
-async fn what_is_left_of_a_joint_grant_after_a_strangers_edit_goes_with_its_person() {
+async fn what_is_left_of_a_joint_grant_after_a_foreign_edit_is_removed_with_its_person() {
     let (mut fixture, scim, [bobby, annie]) = bobby_and_annie().await;
     fixture.stranger_removes("checkout-api", INVOKER, "user:ann@example.com").await;
     fixture.members_become("checkout-api", INVOKER, &["user:ann@example.com", "user:bob@example.com"]).await;

@@ -77,7 +77,7 @@ async fn leavers_lose_access_while_reads_lag_behind() {
 }
 
 #[tokio::test]
-async fn owned_and_missing_in_a_stale_read_is_not_lost_and_goes_when_the_person_leaves() {
+async fn owned_and_missing_in_a_stale_read_is_not_lost_and_is_removed_when_the_person_leaves() {
     let (mut fixture, scim) = fixture_with("").await;
     let (alice, bob) = (scim.create_user("alice@example.com").await, scim.create_user("bob@example.com").await);
     let group = scim.create_group("team-checkout", &[]).await;
@@ -138,7 +138,7 @@ async fn nobody_else_edits_and_the_lag_costs_no_more_writes() {
 }
 
 #[tokio::test]
-async fn what_a_stranger_took_away_is_reported_as_missing_only_once_it_is_proven() {
+async fn a_grant_removed_by_somebody_else_is_reported_as_missing_only_once_it_is_proven() {
     let (mut fixture, scim) = fixture_with("  onMissing: Report\n").await;
     let alice = scim.create_user("alice@example.com").await;
     scim.create_group("team-checkout", &[&alice]).await;

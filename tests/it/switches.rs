@@ -107,7 +107,7 @@ async fn acknowledged_grant_that_google_does_not_honour_yet_is_not_written_again
 }
 
 #[tokio::test]
-async fn account_that_google_does_not_know_yet_stops_nobody_else() {
+async fn account_that_google_does_not_know_yet_blocks_nobody_else() {
     let (fixture, scim, group) = team().await;
     fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
     let ci = "ci@shop-dev.iam.gserviceaccount.com";
@@ -175,7 +175,7 @@ async fn service_that_was_made_again_gets_all_grants_again() {
 }
 
 #[tokio::test]
-async fn permission_that_is_missing_is_said_and_what_waited_is_done_when_it_is_given() {
+async fn missing_permission_is_reported_and_waiting_work_is_done_once_it_is_granted() {
     let (mut fixture, scim, group) = team().await;
     fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
     let read = ["run.services.list", "run.services.getIamPolicy", "run.jobs.*", "run.workerpools.*"];
@@ -196,7 +196,7 @@ async fn permission_that_is_missing_is_said_and_what_waited_is_done_when_it_is_g
 }
 
 #[tokio::test]
-async fn strangers_edit_and_spent_quotas_delay_and_lose_nothing() {
+async fn foreign_edits_and_exceeded_quotas_delay_and_lose_nothing() {
     let (fixture, scim, group) = team().await;
     fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
     switch(&fixture, "PUT", "quota", &json!({"reads": 600, "writes": 1, "status": 429, "retryAfter": 1}));

@@ -43,7 +43,7 @@ async fn journal_is_bounded_and_counts_what_it_dropped() {
 }
 
 #[tokio::test]
-async fn stranger_edits_policies_without_the_checks_and_is_kept_apart_in_the_journal() {
+async fn control_edits_bypass_the_checks_and_are_marked_in_the_journal() {
     let google = Google::start().await;
     let service = google.service("s").await;
     google.set(&service, json!({ "bindings": invokers(&["user:bob@example.com"]) })).await;

@@ -231,7 +231,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(40))]
 
         #[test]
-        fn the_rules_say_what_the_validator_says_about_the_whole_object(
+        fn the_rules_agree_with_the_validator_on_the_whole_object(
             roles in prop::collection::vec(prop::sample::select(vec!["roles/run.invoker", "roles/owner", "*", ""]), 0..3),
             resources in prop::collection::vec(prop::sample::select(vec!["services/a", "a", "services/*"]), 0..3),
             external in any::<bool>(),

@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn of_strangers_the_peer_with_the_most_connections_loses_one() {
+    fn among_peers_without_a_token_the_one_with_the_most_connections_loses_one() {
         let connections = Connections::new(ROOM);
         let start = Instant::now();
         let single = let_in(&connections, 1, start);

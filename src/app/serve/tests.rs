@@ -116,7 +116,7 @@ async fn a_client_that_drips_its_head_is_closed_while_others_are_served() {
 }
 
 #[tokio::test]
-async fn a_client_that_says_nothing_is_closed() {
+async fn a_client_that_sends_nothing_is_closed() {
     let server = started(Bounds { timeouts: patient(200), ..bounds() }).await;
     assert!(ends(&mut server.connect().await).await);
     server.closed_becomes(Closed::IdleTimeout, 1).await;
@@ -167,7 +167,7 @@ async fn a_connection_too_many_takes_the_place_of_the_one_that_waited_longest() 
 }
 
 #[tokio::test]
-async fn where_each_connection_is_busy_another_is_closed_at_once_and_costs_nobody_anything() {
+async fn a_new_connection_is_closed_at_once_when_all_others_are_busy() {
     let server = started(Bounds::open(2, 2)).await;
     let mut busy = Vec::new();
     for _ in 0..2 {
@@ -193,7 +193,7 @@ async fn idle_connections_end_with_the_server() {
 }
 
 #[test]
-fn what_happens_often_is_said_once_a_minute_with_its_number() {
+fn frequent_events_are_logged_once_a_minute_with_their_number() {
     let mut reminder = Reminder::default();
     let start = Instant::now();
     assert_eq!(reminder.due(start), Some(1));

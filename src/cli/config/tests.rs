@@ -39,7 +39,7 @@ fn defaults_are_the_documented_ones() {
 }
 
 #[test]
-fn external_url_comes_from_the_bound_address_unless_said() {
+fn external_url_comes_from_the_bound_address_unless_given() {
     let bound: SocketAddr = "127.0.0.1:4567".parse().unwrap();
     let anywhere: SocketAddr = "0.0.0.0:4567".parse().unwrap();
     let six: SocketAddr = "[::1]:4567".parse().unwrap();
@@ -59,7 +59,7 @@ fn localhost_is_understood_as_a_listen_address() {
 }
 
 #[test]
-fn each_wrong_flag_is_named_with_what_was_given_and_how_to_mend_it() {
+fn each_wrong_flag_is_named_with_its_value_and_the_fix() {
     let cases: &[(&[&str], &str, &str)] = &[
         (&["--listen", "8080"], "--listen: `8080`", "127.0.0.1:8080"),
         (&["--admin-listen", "nowhere"], "--admin-listen: `nowhere`", "127.0.0.1:8080"),
@@ -164,7 +164,7 @@ fn a_long_value_is_shown_in_part() {
 }
 
 #[test]
-fn what_is_probably_not_meant_is_said_once_at_start() {
+fn settings_that_are_probably_not_intended_give_a_warning() {
     let quiet = config(&["--mode", "enforce"]).unwrap();
     assert_eq!(quiet.warnings(), Vec::<String>::new());
     let open = config(&["--listen", "0.0.0.0:80", "--admin-listen", "0.0.0.0:81", "--drift-interval", "1s"]).unwrap();

@@ -98,7 +98,7 @@ fn nonsense() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn a_change_however_it_is_spelled_is_stored_as_a_model_says(changes in changes()) {
+    fn a_change_is_stored_as_in_the_model_however_it_is_spelled(changes in changes()) {
         let before = alice();
         let mut model = shown(&before);
         let mut operations = Vec::new();
@@ -210,7 +210,7 @@ fn one_name_in_two_cases_in_one_object_is_refused() {
 }
 
 #[test]
-fn a_group_body_with_members_inside_the_urn_says_the_members() {
+fn a_group_body_may_have_its_members_inside_the_urn() {
     let inside = |members: Value| map(json!({"displayName": "g", GROUP_URN: {"members": members}}));
     let new = new_group(inside(json!([{"value": ONE}])), &mut Findings::new()).unwrap();
     assert_eq!(new.members, super::ids(&[ONE]));

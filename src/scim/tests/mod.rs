@@ -399,7 +399,7 @@ fn a_group_patch_of_members_alone_touches_no_attribute() {
 }
 
 #[test]
-fn a_group_put_says_nothing_about_members_that_it_does_not_mention() {
+fn a_group_put_without_members_leaves_them_unchanged() {
     let put = |body: Value| GroupChange::put(group_id(), map(body), &mut Findings::new()).unwrap();
     assert_eq!(put(json!({"displayName": "g"})).members, vec![]);
     assert_eq!(put(json!({"displayName": "g", "members": []})).members, vec![MemberChange::Clear]);

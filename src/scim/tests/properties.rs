@@ -92,7 +92,7 @@ proptest! {
     }
 
     #[test]
-    fn only_what_says_so_plainly_clears_or_replaces_members(list in prop::collection::vec(operations(), 1..5)) {
+    fn only_an_explicit_request_clears_or_replaces_members(list in prop::collection::vec(operations(), 1..5)) {
         let Ok(changes) = member_changes(Value::from(list.clone())) else { return Ok(()) };
         for change in &changes {
             match change {

@@ -103,7 +103,7 @@ fn a_removed_file_or_document_is_a_deletion_once_two_looks_agree() {
 }
 
 #[test]
-fn a_mapping_that_is_back_before_the_second_look_was_never_gone() {
+fn a_mapping_that_is_back_before_the_second_scan_was_never_missing() {
     let (p, m) = (provider(), mapping("m", "g"));
     let mut known = loaded(&[("p.yaml", &p), ("m.yaml", &m)]);
     for _ in 0..5 {
@@ -113,7 +113,7 @@ fn a_mapping_that_is_back_before_the_second_look_was_never_gone() {
 }
 
 #[test]
-fn a_folder_that_is_being_emptied_slowly_is_judged_when_it_is_quiet() {
+fn a_folder_that_is_being_emptied_slowly_is_evaluated_when_it_is_quiet() {
     let names = ["a", "b", "c", "d", "e", "f"];
     let texts: Vec<_> = names.iter().map(|name| (format!("{name}.yaml"), mapping(name, "g"))).collect();
     let files: Vec<_> = texts.iter().map(|(file, text)| (file.as_str(), text.as_str())).collect();
@@ -153,7 +153,7 @@ fn a_missing_or_empty_folder_removes_nothing_and_all_is_well_when_it_is_back() {
 }
 
 #[test]
-fn a_missing_folder_that_is_back_at_the_next_look_is_no_alarm() {
+fn a_missing_folder_that_is_back_at_the_next_scan_raises_no_alarm() {
     let (p, m) = (provider(), mapping("m", "g"));
     let files = scan(&[("p.yaml", &p), ("m.yaml", &m)]);
     let mut known = loaded(&[("p.yaml", &p), ("m.yaml", &m)]);
@@ -194,7 +194,7 @@ fn a_restart_in_a_suspicious_state_removes_nothing() {
 }
 
 #[test]
-fn a_file_that_stops_parsing_keeps_what_it_last_said_also_over_a_restart() {
+fn a_file_that_stops_parsing_keeps_its_last_content_in_force_also_over_a_restart() {
     let (p, m, n) = (provider(), mapping("m", "g"), mapping("n", "g"));
     let both = format!("{m}---\n{n}");
     let files = [("p.yaml", p.as_str()), ("both.yaml", both.as_str())];
@@ -257,7 +257,7 @@ fn of_two_files_with_one_object_the_first_counts_and_the_second_takes_over_when_
 }
 
 #[test]
-fn nothing_is_concluded_from_a_look_that_was_not_complete_or_not_settled() {
+fn nothing_is_concluded_from_a_scan_that_was_not_complete_or_not_settled() {
     let (p, m) = (provider(), mapping("m", "g"));
     for (complete, settled) in [(false, true), (true, false), (false, false)] {
         let mut known = loaded(&[("p.yaml", &p), ("m.yaml", &m)]);
@@ -436,7 +436,7 @@ fn a_link_to_a_folder_above_is_no_loop_and_a_dangling_link_is_reported() {
 }
 
 #[test]
-fn a_file_that_is_still_written_is_not_believed_and_what_it_said_stays() {
+fn a_file_that_is_still_being_written_is_ignored_and_its_last_content_stays() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     write(path, "m.yaml", &mapping("m", "one"));
@@ -467,7 +467,7 @@ fn an_unchanged_file_is_not_parsed_again() {
 }
 
 #[test]
-fn what_cannot_be_read_is_reported_and_never_taken_for_absent() {
+fn unreadable_files_are_reported_and_never_treated_as_absent() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     write(path, "big.yaml", &"# \n".repeat(400_000));
@@ -549,7 +549,7 @@ fn secrets_have_the_namespace_of_the_operator_or_are_not_read() {
 }
 
 #[tokio::test]
-async fn the_loop_ends_when_it_is_cancelled_although_nobody_takes_what_it_found() {
+async fn the_loop_ends_when_it_is_cancelled_although_nobody_receives_its_events() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "p.yaml", &provider());
     let (sender, changes) = mpsc::channel(1);

@@ -109,7 +109,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn any_outcome_of_a_mapping_gives_a_status_that_the_schema_takes(scene in wild_scenes(), at in moments()) {
+    fn any_outcome_of_a_mapping_gives_a_status_that_the_schema_accepts(scene in wild_scenes(), at in moments()) {
         let folded = scene.fold_at(None, at).status;
         let again = scene.fold_at(Some(&folded), now()).status;
         for status in [folded, again] {
@@ -118,13 +118,13 @@ proptest! {
     }
 
     #[test]
-    fn any_mapping_that_is_not_taken_in_gives_a_status_that_the_schema_takes(message in texts(), generation in any::<i64>()) {
+    fn any_mapping_that_is_not_applied_gives_a_status_that_the_schema_accepts(message in texts(), generation in any::<i64>()) {
         let status = not_taken_in(Some(generation), Reason::InvalidManifest, &message, None, now());
         prop_assert_eq!(refused_by_the_schema(Status::RoleMapping(Box::new(status))), Vec::<String>::new());
     }
 
     #[test]
-    fn any_outcome_of_a_target_gives_a_status_that_the_schema_takes(
+    fn any_outcome_of_a_target_gives_a_status_that_the_schema_accepts(
         names in many(),
         text in texts(),
         counts in prop::array::uniform4(any::<i64>()),
@@ -164,7 +164,7 @@ proptest! {
     }
 
     #[test]
-    fn any_outcome_of_a_provider_gives_a_status_that_the_schema_takes(
+    fn any_outcome_of_a_provider_gives_a_status_that_the_schema_accepts(
         names in many(),
         text in texts(),
         count in any::<i64>(),
@@ -201,7 +201,7 @@ proptest! {
     }
 
     #[test]
-    fn what_stands_in_the_place_of_a_refused_status_is_one_that_the_schema_takes(refusal in texts(), generation in any::<i64>()) {
+    fn the_replacement_of_a_refused_status_is_one_that_the_schema_accepts(refusal in texts(), generation in any::<i64>()) {
         for kind in Kind::ALL {
             let status = match kind {
                 Kind::IdentityProvider => Status::IdentityProvider(Box::default()),

@@ -66,7 +66,7 @@ fn target_with_unreachable_regions_concludes_nothing_from_absence() {
 }
 
 #[test]
-fn target_whose_list_failed_says_the_answer() {
+fn target_whose_list_failed_reports_the_answer() {
     let listing = ListingOutcome { trouble: Some(trouble(Reason::ProjectNotFound, ago(1))), ..listing() };
     let status = fold_target(&target(Some(&listing)), None, now()).status;
     let ready = get(&status.conditions, kind::READY).unwrap();
@@ -175,7 +175,7 @@ fn provider_that_is_refused_what_it_pushes_is_not_ready() {
 }
 
 #[test]
-fn provider_that_was_never_seen_says_what_to_enter_at_the_idp() {
+fn provider_without_any_request_reports_what_to_enter_at_the_idp() {
     let tokens = [token("a")];
     let input = ProviderInput { last_request: None, ..provider(&tokens) };
     provider_row(&input, "Ready=True/Accepted Fresh=False/NeverSeen TokensValid=True/TokensValid");
@@ -195,7 +195,7 @@ fn provider_that_is_silent_is_stale_and_the_moment_is_known_before() {
 }
 
 #[test]
-fn token_that_expired_is_said_and_the_other_keeps_the_provider_ready() {
+fn expired_token_is_reported_and_another_keeps_the_provider_ready() {
     let expired = TokenOutcome { not_after: Some(now()), ..token("a") };
     let tokens =
         [expired.clone(), TokenOutcome { not_after: Some(now() + SignedDuration::from_hours(1)), ..token("b") }];
@@ -225,7 +225,7 @@ fn provider_whose_secret_is_applied_with_it_is_not_stalled_before_the_secret_had
 }
 
 #[test]
-fn token_used_by_two_providers_is_said() {
+fn token_used_by_two_providers_is_reported() {
     let tokens = [TokenOutcome { problem: Some(Reason::TokenShared), ..token("a") }];
     provider_row(
         &provider(&tokens),
@@ -274,7 +274,7 @@ fn times_and_last_seen_values_are_no_news() {
 }
 
 #[test]
-fn a_store_that_is_not_believed_does_not_take_the_place_of_the_one_that_was_used() {
+fn a_store_that_is_not_trusted_does_not_replace_the_recorded_one() {
     let tokens = [token("a")];
     let first =
         fold_provider(&ProviderInput { operator_namespace: Some("a"), ..provider(&tokens) }, None, now()).status;
@@ -293,7 +293,7 @@ fn a_store_that_is_not_believed_does_not_take_the_place_of_the_one_that_was_used
 }
 
 #[test]
-fn mapping_that_is_not_taken_in_says_why_and_who_has_to_move() {
+fn mapping_that_is_not_applied_reports_why_and_who_has_to_act() {
     let of = |word: Reason| {
         let status = crate::status::not_taken_in(Some(3), word, "because", None, now());
         assert_eq!(status.observed_generation, Some(3));

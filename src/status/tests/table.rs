@@ -64,7 +64,7 @@ fn new_mapping_is_not_ready_before_its_policies_were_read() {
 }
 
 #[test]
-fn backing_off_longer_than_a_minute_says_the_last_answer() {
+fn backing_off_longer_than_a_minute_reports_the_last_answer() {
     let mut scene = Scene::default();
     scene.documents[0].troubles = vec![trouble(Reason::Throttled, ago(61))];
     let status =
@@ -74,7 +74,7 @@ fn backing_off_longer_than_a_minute_says_the_last_answer() {
 }
 
 #[test]
-fn revocation_that_is_not_acknowledged_is_said_at_once() {
+fn revocation_that_is_not_acknowledged_is_reported_at_once() {
     let mut scene = Scene::default();
     scene.documents[0] = with_claims("checkout-api", |claims| {
         claims.revoking = 1;
@@ -123,7 +123,7 @@ fn partly_delegated_is_ready_for_the_rest() {
 }
 
 #[test]
-fn missing_references_freeze_and_are_the_authors_to_mend_once_new_ones_had_time_to_arrive() {
+fn missing_references_freeze_and_stall_once_new_objects_had_time_to_arrive() {
     for why in [FreezeReason::TargetNotFound, FreezeReason::IdentityProviderNotFound] {
         let word = why.reason();
         let scene = Scene { frozen: Some(why), ..Scene::default() };
@@ -146,7 +146,7 @@ fn missing_references_freeze_and_are_the_authors_to_mend_once_new_ones_had_time_
 }
 
 #[test]
-fn manifest_that_cannot_be_read_is_not_accepted_and_says_where() {
+fn manifest_that_cannot_be_read_is_not_accepted_and_reports_where() {
     let problem = Failure {
         reason: Reason::InvalidManifest,
         message: "mapping.yaml:12:5 spec.grants[0].roles[0]: not a role".to_owned(),
@@ -221,7 +221,7 @@ fn permission_missing_at_google() {
 }
 
 #[test]
-fn held_by_a_guard_is_ready_and_says_the_hash() {
+fn held_by_the_guard_is_ready_and_reports_the_hash() {
     let scene = Scene {
         documents: vec![
             held("checkout-api", &["user:a@x.example", "user:b@x.example"], "beef"),
@@ -242,7 +242,7 @@ fn held_by_a_guard_is_ready_and_says_the_hash() {
 }
 
 #[test]
-fn a_held_leaver_is_not_ready_and_says_what_releases_it() {
+fn a_held_leaver_is_not_ready_and_reports_what_releases_it() {
     let mut outcome = held("checkout-api", &["user:a@x.example"], "beef");
     outcome.held[0].leavers = true;
     outcome.claims = outcome.claims.map(|claims| ClaimCounts { held_leavers: 1, ..claims });
@@ -296,7 +296,7 @@ fn grant_that_was_granted_again_is_shown_for_an_hour_and_stays_counted() {
 }
 
 #[test]
-fn grant_that_was_granted_again_is_told_as_long_beside_what_else_differs() {
+fn grant_that_was_granted_again_is_reported_as_long_beside_other_differences() {
     for (foreign, missing) in [(3, 0), (0, 1), (3, 1)] {
         let mut scene = Scene::default();
         scene.documents[0].foreign = foreign;
@@ -438,7 +438,7 @@ fn people_who_get_nothing_are_counted_and_do_not_make_the_mapping_unready() {
 }
 
 #[test]
-fn what_is_there_but_not_ours_is_said() {
+fn grants_that_are_not_ours_are_reported() {
     let mut scene = Scene::default();
     scene.documents[0] = with_claims("checkout-api", |claims| claims.unowned = 1);
     scene.documents[1].invoker_iam_disabled = true;

@@ -219,7 +219,7 @@ fn a_refusal_names_the_role_that_the_text_names() {
 }
 
 #[test]
-fn a_denial_by_an_organization_policy_is_told_from_a_refused_member() {
+fn a_denial_by_an_organization_policy_is_distinguished_from_a_refused_member() {
     let table = [
         (
             "Operation denied by org policy on resource 'projects/p': [\"constraints/iam.managed.allowedPolicyMembers\": \"outside\"]",

@@ -151,7 +151,7 @@ async fn a_policy_is_written_in_version_3_with_its_etag_and_with_what_we_do_not_
 }
 
 #[tokio::test]
-async fn what_a_policy_says_beyond_our_words_is_sent_as_the_text_that_was_read() {
+async fn unknown_parts_of_a_policy_are_sent_as_the_text_that_was_read() {
     let foreign = concat!(
         r#"{"role":"roles/x","members":["user:a@x.example"],"condition":{"title":"t","description":"","#,
         r#""expression":"e","priority":36893488147419103233}}, {"role":"roles/y", "weight":1.50E+400}"#
@@ -306,7 +306,7 @@ async fn all_kinds_are_listed_and_a_kind_that_fails_is_reported_beside_the_other
 }
 
 #[tokio::test]
-async fn a_conflict_and_a_spent_quota_are_told_from_each_other_over_http() {
+async fn a_conflict_and_an_exceeded_quota_are_distinguished_over_http() {
     let (_, client) = StandIn::start([
         Answer::Json(409, error_body(409, "ABORTED", "There were concurrent policy changes.")),
         Answer::Raw(429, vec![("retry-after", "7")], b"{}".to_vec()),

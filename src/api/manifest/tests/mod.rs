@@ -112,7 +112,7 @@ fn a_file_of_several_documents_is_read_one_by_one() {
 }
 
 #[test]
-fn text_that_is_no_yaml_is_reported_with_its_place_and_what_stands_before_it_is_read() {
+fn text_that_is_not_yaml_is_reported_with_its_position_and_the_documents_before_it_are_read() {
     let documents = parse_file("a.yaml", &format!("{PROVIDER}---\nkind: [RoleMapping\nspec: x\n"));
     assert_eq!(documents.len(), 2);
     assert!(documents[0].result.is_ok());
@@ -149,7 +149,7 @@ fn what_is_nearly_a_manifest_of_ours_is_reported() {
 }
 
 #[test]
-fn what_the_api_server_fills_in_is_taken_and_does_not_count() {
+fn fields_that_the_api_server_fills_in_are_accepted_and_ignored() {
     let full = replaced(
         MAPPING,
         "  namespace: checkout\n",
@@ -168,7 +168,7 @@ fn what_the_api_server_fills_in_is_taken_and_does_not_count() {
 }
 
 #[test]
-fn lists_of_kubectl_are_taken_apart() {
+fn lists_of_kubectl_are_split_into_items() {
     let indented = |text: &str| {
         text.lines().fold(String::new(), |mut all, line| {
             let _ = writeln!(all, "    {line}");
@@ -185,7 +185,7 @@ fn lists_of_kubectl_are_taken_apart() {
 }
 
 #[test]
-fn a_key_that_stands_twice_is_reported_where_it_stands_the_second_time() {
+fn a_duplicate_key_is_reported_at_its_second_position() {
     let problems = one(&replaced(MAPPING, "  mode: Enforce\n", "  mode: Enforce\n  mode: Observe\n")).unwrap_err();
     assert_eq!(reasons(&problems), [("", "DuplicateKey")]);
     assert_eq!((problems[0].line, problems[0].column), (Some(16), Some(3)));
@@ -431,7 +431,7 @@ proptest! {
     }
 
     #[test]
-    fn what_the_types_say_is_what_the_schema_takes(groups in prop::collection::vec("[a-zA-Z][ -~é]{0,40}", 1..6), mode in 0..3usize) {
+    fn the_types_and_the_schema_accept_the_same(groups in prop::collection::vec("[a-zA-Z][ -~é]{0,40}", 1..6), mode in 0..3usize) {
         let mut object = mapping(MAPPING);
         object.spec.mode = [MappingMode::Enforce, MappingMode::Observe, MappingMode::Suspend][mode];
         object.spec.subjects[0].groups = groups

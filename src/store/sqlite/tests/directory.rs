@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn no_look_up_walks_a_table() {
+async fn no_look_up_scans_a_table() {
     let (_files, home) = on_files().await;
     let id = Uuid::new_v4();
     let users = [

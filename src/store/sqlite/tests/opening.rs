@@ -88,7 +88,7 @@ async fn a_missing_folder_is_named() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_something_else_is_said_to_be() {
+async fn a_file_that_is_not_a_database_is_reported_as_such() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rolecall.db");
     std::fs::write(&path, "this is a shopping list, and quite a long one at that\n".repeat(100)).unwrap();

@@ -51,7 +51,7 @@ async fn versions_that_a_claim_was_made_under_stay() {
 }
 
 #[tokio::test]
-async fn rows_that_are_gone_without_a_prune_on_record_are_found_and_what_does_not_hold_is_not_pruned() {
+async fn rows_missing_without_a_recorded_prune_are_found_and_a_broken_chain_is_not_pruned() {
     let pruned = async || {
         let (_files, home) = on_files().await;
         let (home, _, _) = with_history(home).await;
