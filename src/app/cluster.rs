@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! every process    IdentityProviders, their Secrets ─► tokens ─► SCIM
-//! the leader       all resources, namespaces ─► controller ─► engine ─► cache ─► statuses, Events
+//! the leader       the same events, other resources, namespaces ─► controller ─► engine ─► cache ─► statuses, Events
 //! ```
 //!
 //! A process that does not lead any more ends: whoever starts it again starts it with nothing in memory that another
@@ -28,7 +28,7 @@ use crate::controller::{
 };
 use crate::model::{FreezeReason, ProviderName, Reason};
 use crate::source::cluster::{SecretAbsence, SecretChange, follow, follow_secrets};
-use crate::source::{ResourceEvent, Watched};
+use crate::source::{ResourceEvent, SharedWatch, Watched};
 use crate::status::{StatusCache, WriteCount, write_statuses};
 use crate::store::{Store, Trust};
 use crate::sync::{Engine, owner_of};
@@ -56,17 +56,21 @@ pub(super) async fn run(mut process: Process) -> Result<(), AppError> {
     let identity = identity(&process);
     let stop = process.stop.clone();
 
+    // One watch for the tokens of every process, and for the controller of the one that leads.
+    let (tell, events) = mpsc::channel(64);
+    let watching = tokio::spawn(follow(client.clone(), Watched::IdentityProviders, tell, stop.clone()));
+    let (providers, sharing) = SharedWatch::start(Watched::IdentityProviders, events, stop.clone());
     let credentials = {
         let (loaded, first) = oneshot::channel();
-        let credentials = Credentials::new(process.engine.clone(), process.tokens.clone(), process.resolved.clone());
-        let task = tokio::spawn(follow_credentials(
-            client.clone(),
-            process.config.namespace.clone(),
-            process.store.clone(),
-            credentials,
-            loaded,
-            stop.clone(),
-        ));
+        let following = CredentialsFollower {
+            store: process.store.clone(),
+            credentials: Credentials::new(process.engine.clone(), process.tokens.clone(), process.resolved.clone()),
+            uids: BTreeMap::new(),
+            answered: BTreeSet::new(),
+            listed_at: None,
+        };
+        let namespace = process.config.namespace.clone();
+        let task = tokio::spawn(following.follow(client.clone(), namespace, providers.clone(), loaded, stop.clone()));
         wait_for(first, &stop, || {
             tracing::warn!("waiting for the IdentityProviders of the cluster: until they are read, no token is known");
         })
@@ -99,7 +103,7 @@ pub(super) async fn run(mut process: Process) -> Result<(), AppError> {
             holder = %identity, waited = ?standing_by.elapsed(),
             "leading since {:.1?} after the start: custom resources are followed and policies kept in step", standing_by.elapsed()
         );
-        lead(&process, client, &identity, leadership).await
+        lead(&process, client, &providers, &identity, leadership).await
     } else {
         Ok(())
     };
@@ -107,6 +111,11 @@ pub(super) async fn run(mut process: Process) -> Result<(), AppError> {
     candidacy.cancel();
     if let Ok(Err(error)) | Err(error) = credentials.await {
         tracing::error!(%error, "following the credentials ended badly");
+    }
+    for task in [watching, sharing] {
+        if let Err(error) = task.await {
+            tracing::error!(%error, "a watch ended badly");
+        }
     }
     if let Err(error) = election.await {
         tracing::error!(%error, "looking after the Lease ended badly");
@@ -142,101 +151,126 @@ async fn wait_for(mut message: oneshot::Receiver<()>, stop: &CancellationToken, 
     }
 }
 
-async fn follow_credentials(
-    client: Client,
-    namespace: String,
+/// Follower of the `IdentityProvider`s and the Secrets they name: which tokens are accepted.
+struct CredentialsFollower {
     store: Store,
-    mut credentials: Credentials,
-    loaded: oneshot::Sender<()>,
-    stop: CancellationToken,
-) {
-    let (tell, mut providers) = mpsc::channel(64);
-    let (tell_secret, mut secrets) = mpsc::channel(64);
-    let (want, wanted) = watch::channel(BTreeSet::new());
-    let watching = tokio::spawn(follow(client.clone(), Watched::IdentityProviders, tell, stop.clone()));
-    let reading = tokio::spawn(follow_secrets(client, namespace.clone(), wanted, tell_secret, stop.clone()));
-    let mut loaded = Some(loaded);
-    let mut listed_at = None;
-    let mut answered = BTreeSet::new();
-    let mut uids: BTreeMap<ProviderName, Option<String>> = BTreeMap::new();
-    // An interval, since a pause would begin anew with each change and might never end.
-    let mut look = tokio::time::interval(TICK);
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            Some(change) = providers.recv() => match change {
-                ResourceEvent::Applied { observed, said } => {
-                    if let (Object::IdentityProvider(object), Ok(name)) =
-                        (&*said, ProviderName::new(&observed.object.name))
-                    {
-                        let uid = object.metadata.uid.clone();
-                        credentials.hold(&name, !owns_directory(&store, &name, uid.as_deref()).await);
-                        credentials.provider(name.clone(), object.spec.clone());
-                        uids.insert(name, uid);
-                    }
-                }
-                ResourceEvent::Absent { object, .. } => {
-                    if let Ok(name) = ProviderName::new(&object.name) {
-                        credentials.remove_provider(&name);
-                    }
-                }
-                ResourceEvent::Listed { objects, .. } => {
-                    let name = |object: &ObjectRef| ProviderName::new(&object.name).ok();
-                    credentials.only_providers(&objects.iter().filter_map(name).collect());
-                    listed_at.get_or_insert_with(tokio::time::Instant::now);
-                }
-                ResourceEvent::Failing { what, problem } => {
-                    tracing::warn!(%what, %problem, "cannot watch {what}; it is tried again");
-                }
-                // A provider that cannot be read keeps what it said last.
-                ResourceEvent::Rejected { .. }
-                | ResourceEvent::DeletionRequested { .. }
-                | ResourceEvent::Restated(_)
-                | ResourceEvent::Recovered(_)
-                | ResourceEvent::NamespaceLabels { .. }
-                | ResourceEvent::Suspicious(_)
-                | ResourceEvent::Loaded => {}
-            },
-            Some(change) = secrets.recv() => match change {
-                SecretChange::Data(secret) => {
-                    answered.insert(secret.name.clone());
-                    credentials.secret(secret.name.clone(), Ok(SecretHashes::of(&secret)));
-                }
-                SecretChange::Absent { name, why } => {
-                    answered.insert(name.clone());
-                    match why {
-                        SecretAbsence::NotFound => credentials.remove_secret(&name),
-                        SecretAbsence::Forbidden => credentials.secret(name, Err(Reason::TokenSecretForbidden)),
-                    }
-                }
-            },
-            () = tokio::time::sleep(Duration::from_millis(200)), if loaded.is_some() => {}
-            _ = look.tick(), if !credentials.held().is_empty() => {
-                for name in credentials.held().clone() {
-                    let uid = uids.get(&name).cloned().flatten();
-                    credentials.hold(&name, !owns_directory(&store, &name, uid.as_deref()).await);
-                }
+    credentials: Credentials,
+    uids: BTreeMap<ProviderName, Option<String>>,
+    /// The Secrets that the API server has said something about.
+    answered: BTreeSet<String>,
+    /// When the `IdentityProvider`s were first listed.
+    listed_at: Option<tokio::time::Instant>,
+}
+
+impl CredentialsFollower {
+    async fn follow(
+        mut self,
+        client: Client,
+        namespace: String,
+        shared: SharedWatch,
+        loaded: oneshot::Sender<()>,
+        stop: CancellationToken,
+    ) {
+        let (tell, mut providers) = mpsc::channel(64);
+        shared.subscribe(tell).await;
+        let (tell_secret, mut secrets) = mpsc::channel(64);
+        let (want, wanted) = watch::channel(BTreeSet::new());
+        let reading = tokio::spawn(follow_secrets(client, namespace, wanted, tell_secret, stop.clone()));
+        let mut loaded = Some(loaded);
+        // An interval, since a pause would begin anew with each change and might never end.
+        let mut look = tokio::time::interval(TICK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                event = providers.recv() => match event {
+                    Some(event) => self.provider(event).await,
+                    // The watch has ended.
+                    None => break,
+                },
+                Some(change) = secrets.recv() => self.secret(change),
+                () = tokio::time::sleep(Duration::from_millis(200)), if loaded.is_some() => {}
+                _ = look.tick(), if !self.credentials.held().is_empty() => self.review_held().await,
+                () = stop.cancelled() => break,
             }
-            () = stop.cancelled() => break,
+            let named = self.credentials.named_secrets();
+            let read = named.is_subset(&self.answered);
+            want.send_if_modified(|wanted| {
+                let changed = *wanted != named;
+                *wanted = named;
+                changed
+            });
+            self.credentials.publish();
+            if self.listed_at.is_some_and(|at| read || at.elapsed() > FIRST_SECRETS)
+                && let Some(loaded) = loaded.take()
+            {
+                // Nobody waits for it any more when the process is ending.
+                let _ = loaded.send(());
+            }
         }
-        let named = credentials.named_secrets();
-        let read = named.is_subset(&answered);
-        want.send_if_modified(|wanted| {
-            let changed = *wanted != named;
-            *wanted = named;
-            changed
-        });
-        credentials.publish();
-        if listed_at.is_some_and(|at| read || at.elapsed() > FIRST_SECRETS)
-            && let Some(loaded) = loaded.take()
+        reading.abort();
+        if let Err(error) = reading.await
+            && !error.is_cancelled()
         {
-            // Nobody waits for it any more when the process is ending.
-            let _ = loaded.send(());
+            tracing::error!(%error, "a watch ended badly");
         }
     }
-    for task in [watching, reading] {
-        if let Err(error) = task.await {
-            tracing::error!(%error, "a watch ended badly");
+
+    async fn provider(&mut self, event: ResourceEvent) {
+        match event {
+            ResourceEvent::Applied { observed, said } => {
+                if let (Object::IdentityProvider(object), Ok(name)) = (&*said, ProviderName::new(&observed.object.name))
+                {
+                    let uid = object.metadata.uid.clone();
+                    self.credentials.hold(&name, !owns_directory(&self.store, &name, uid.as_deref()).await);
+                    self.credentials.provider(name.clone(), object.spec.clone());
+                    self.uids.insert(name, uid);
+                }
+            }
+            ResourceEvent::Absent { object, .. } => {
+                if let Ok(name) = ProviderName::new(&object.name) {
+                    self.credentials.remove_provider(&name);
+                }
+            }
+            ResourceEvent::Listed { objects, .. } => {
+                let name = |object: &ObjectRef| ProviderName::new(&object.name).ok();
+                self.credentials.only_providers(&objects.iter().filter_map(name).collect());
+                self.listed_at.get_or_insert_with(tokio::time::Instant::now);
+            }
+            ResourceEvent::Failing { what, problem } => {
+                tracing::warn!(%what, %problem, "cannot watch {what}; it is tried again");
+            }
+            // A provider that cannot be read keeps what it said last.
+            ResourceEvent::Rejected { .. }
+            | ResourceEvent::DeletionRequested { .. }
+            | ResourceEvent::Restated(_)
+            | ResourceEvent::Recovered(_)
+            | ResourceEvent::NamespaceLabels { .. }
+            | ResourceEvent::Suspicious(_)
+            | ResourceEvent::Loaded => {}
+        }
+    }
+
+    fn secret(&mut self, change: SecretChange) {
+        match change {
+            SecretChange::Data(secret) => {
+                self.answered.insert(secret.name.clone());
+                self.credentials.secret(secret.name.clone(), Ok(SecretHashes::of(&secret)));
+            }
+            SecretChange::Absent { name, why } => {
+                self.answered.insert(name.clone());
+                match why {
+                    SecretAbsence::NotFound => self.credentials.remove_secret(&name),
+                    SecretAbsence::Forbidden => self.credentials.secret(name, Err(Reason::TokenSecretForbidden)),
+                }
+            }
+        }
+    }
+
+    /// Looks whether the directories of former providers were accepted or purged meanwhile.
+    async fn review_held(&mut self) {
+        for name in self.credentials.held().clone() {
+            let uid = self.uids.get(&name).cloned().flatten();
+            self.credentials.hold(&name, !owns_directory(&self.store, &name, uid.as_deref()).await);
         }
     }
 }
@@ -256,6 +290,7 @@ async fn owns_directory(store: &Store, name: &ProviderName, uid: Option<&str>) -
 async fn lead(
     process: &Process,
     client: Client,
+    providers: &SharedWatch,
     identity: &str,
     mut leadership: watch::Receiver<LeaderState>,
 ) -> Result<(), AppError> {
@@ -295,10 +330,11 @@ async fn lead(
     let other = Arc::new(AtomicBool::new(found.other.is_some()));
     let (tell, events) = mpsc::channel(256);
     let mut tasks = tokio::task::JoinSet::new();
-    for what in Watched::ALL {
+    for what in [Watched::CloudRunTargets, Watched::RoleMappings, Watched::Namespaces] {
         tasks.spawn(follow(client.clone(), what, tell.clone(), over.clone()));
     }
-    drop(tell);
+    // When that watch ends, the credentials end, and the process with them.
+    providers.subscribe(tell).await;
     let (loaded, first) = oneshot::channel();
     let rules = FinalizerRules {
         deadline: process.config.finalizer_deadline,

@@ -4,5 +4,7 @@
 pub mod cluster;
 mod event;
 pub mod folder;
+mod shared;
 
 pub use event::{Absence, Observed, ResourceEvent, Watched};
+pub use shared::SharedWatch;

@@ -129,6 +129,7 @@ async fn call_of_a_suspended_leader_grants_nobody_who_was_removed_meanwhile() {
 async fn standby_serves_scim_and_the_leader_follows() {
     let (mut fixture, team) = Fixture::with_team(&[]).await;
     let mut standby = fixture.release.pod(&fixture.cluster, "rolecall-1", fixture.proxy.address).await;
+    let then = fixture.cluster.now();
     standby.start().await;
     let scim = standby.scim("okta", TOKEN);
     let bob = scim.create_user("bob@example.com").await;
@@ -142,6 +143,11 @@ async fn standby_serves_scim_and_the_leader_follows() {
     standby.at_work().await;
     let took = ended.elapsed();
     println!("measured: take-over from a leader that ended: {:.1} s", took.as_secs_f64());
+    // One watch of a kind serves the tokens and the controller.
+    let is_list =
+        |call: &Call| call.verb == "list" && call.resource == "identityproviders" && call.uri.contains("limit=");
+    let lists: Vec<Call> = fixture.cluster.calls_since(then).into_iter().filter(is_list).collect();
+    assert_eq!(lists.len(), 1, "{lists:#?}");
     scim.remove_member(&team.group, &bob).await;
     fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
     standby.shutdown().await;

@@ -1,0 +1,241 @@
+//! One watch for all who need its kind: who subscribes is told first what is there.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{ResourceEvent, Watched};
+use crate::api::manifest::ObjectRef;
+
+/// Most events that wait for one subscriber. When there are more, it is told instead what is there by then.
+const QUEUE: usize = 1024;
+/// How long to wait before a subscriber that had no room is looked at again.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// Where to subscribe to the events of one watch.
+#[derive(Clone)]
+pub struct SharedWatch(mpsc::Sender<mpsc::Sender<ResourceEvent>>);
+
+impl SharedWatch {
+    /// Shares `events` of one kind until `stop` is cancelled or they end. A subscriber that is slow keeps nobody waiting.
+    #[must_use]
+    pub fn start(
+        what: Watched,
+        events: mpsc::Receiver<ResourceEvent>,
+        stop: CancellationToken,
+    ) -> (Self, JoinHandle<()>) {
+        let (subscribe, subscriptions) = mpsc::channel(4);
+        (Self(subscribe), tokio::spawn(share(Current::new(what), events, subscriptions, stop)))
+    }
+
+    /// Has the events sent here: what is there now, and whatever comes.
+    pub async fn subscribe(&self, to: mpsc::Sender<ResourceEvent>) {
+        // When the watch has ended, `to` is dropped, and its receiver hears of it.
+        let _ = self.0.send(to).await;
+    }
+}
+
+async fn share(
+    mut current: Current,
+    mut events: mpsc::Receiver<ResourceEvent>,
+    mut subscriptions: mpsc::Receiver<mpsc::Sender<ResourceEvent>>,
+    stop: CancellationToken,
+) {
+    let mut subscribers: Vec<Subscriber> = Vec::new();
+    loop {
+        let waits = subscribers.iter().any(|subscriber| !subscriber.queue.is_empty());
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            Some(to) = subscriptions.recv() => subscribers.push(Subscriber { to, queue: current.events().collect() }),
+            event = events.recv() => {
+                let Some(event) = event else { return };
+                current.take(&event);
+                for subscriber in &mut subscribers {
+                    subscriber.push(&event, &current);
+                }
+            }
+            () = tokio::time::sleep(AGAIN), if waits => {}
+        }
+        subscribers.retain_mut(Subscriber::deliver);
+    }
+}
+
+struct Subscriber {
+    to: mpsc::Sender<ResourceEvent>,
+    queue: VecDeque<ResourceEvent>,
+}
+
+impl Subscriber {
+    fn push(&mut self, event: &ResourceEvent, current: &Current) {
+        if self.queue.len() < QUEUE {
+            self.queue.push_back(event.clone());
+        } else {
+            self.queue = current.events().collect();
+        }
+    }
+
+    /// Sends what there is room for. Answers whether anybody listens.
+    fn deliver(&mut self) -> bool {
+        while !self.queue.is_empty() {
+            match self.to.try_reserve() {
+                Ok(permit) => {
+                    if let Some(event) = self.queue.pop_front() {
+                        permit.send(event);
+                    }
+                }
+                Err(mpsc::error::TrySendError::Full(())) => return true,
+                Err(mpsc::error::TrySendError::Closed(())) => return false,
+            }
+        }
+        !self.to.is_closed()
+    }
+}
+
+/// What a watch has said, as far as it still holds.
+struct Current {
+    what: Watched,
+    objects: BTreeMap<ObjectRef, ResourceEvent>,
+    listed: bool,
+}
+
+impl Current {
+    fn new(what: Watched) -> Self {
+        Self { what, objects: BTreeMap::new(), listed: false }
+    }
+
+    fn take(&mut self, event: &ResourceEvent) {
+        match event {
+            ResourceEvent::Applied { observed, .. }
+            | ResourceEvent::Rejected { observed, .. }
+            | ResourceEvent::DeletionRequested { observed, .. } => {
+                self.objects.insert(observed.object.clone(), event.clone());
+            }
+            ResourceEvent::Restated(newer) => {
+                if let Some(
+                    ResourceEvent::Applied { observed, .. }
+                    | ResourceEvent::Rejected { observed, .. }
+                    | ResourceEvent::DeletionRequested { observed, .. },
+                ) = self.objects.get_mut(&newer.object)
+                {
+                    observed.metadata.clone_from(&newer.metadata);
+                    observed.status.clone_from(&newer.status);
+                }
+            }
+            ResourceEvent::Absent { object, .. } => drop(self.objects.remove(object)),
+            ResourceEvent::Listed { objects, .. } => {
+                self.objects.retain(|object, _| objects.contains(object));
+                self.listed = true;
+            }
+            ResourceEvent::Recovered(_)
+            | ResourceEvent::NamespaceLabels { .. }
+            | ResourceEvent::Failing { .. }
+            | ResourceEvent::Suspicious(_)
+            | ResourceEvent::Loaded => {}
+        }
+    }
+
+    /// What somebody is told who heard nothing yet.
+    fn events(&self) -> impl Iterator<Item = ResourceEvent> {
+        let listed = ResourceEvent::Listed { what: self.what, objects: self.objects.keys().cloned().collect() };
+        self.objects.values().cloned().chain(self.listed.then_some(listed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::manifest::Problem;
+    use crate::source::{Absence, Observed};
+
+    fn object(name: &str) -> ObjectRef {
+        ObjectRef { kind: "IdentityProvider".to_owned(), namespace: None, name: name.to_owned() }
+    }
+
+    fn there(name: &str) -> ResourceEvent {
+        let problems = vec![Problem::of_file(name, "InvalidManifest", "no".to_owned())];
+        ResourceEvent::Rejected { observed: Box::new(Observed::in_file(object(name), "cluster")), problems }
+    }
+
+    fn listed(names: &[&str]) -> ResourceEvent {
+        let objects = names.iter().map(|name| object(name)).collect();
+        ResourceEvent::Listed { what: Watched::IdentityProviders, objects }
+    }
+
+    fn restated(name: &str, version: &str) -> ResourceEvent {
+        let mut observed = Observed::in_file(object(name), "cluster");
+        observed.metadata.resource_version = Some(version.to_owned());
+        ResourceEvent::Restated(Box::new(observed))
+    }
+
+    fn word(event: &ResourceEvent) -> String {
+        match event {
+            ResourceEvent::Rejected { observed, .. } => {
+                format!("{}{}", observed.object.name, observed.metadata.resource_version.as_deref().unwrap_or_default())
+            }
+            ResourceEvent::Absent { object, .. } => format!("-{}", object.name),
+            ResourceEvent::Listed { objects, .. } => format!("listed {}", objects.len()),
+            ResourceEvent::Restated(observed) => format!("={}", observed.object.name),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn heard(from: &mut mpsc::Receiver<ResourceEvent>, n: usize) -> Vec<String> {
+        let mut words = Vec::new();
+        while words.len() < n {
+            words.push(word(&from.recv().await.unwrap()));
+        }
+        words
+    }
+
+    #[tokio::test]
+    async fn whoever_subscribes_later_is_told_what_is_there_and_then_hears_the_same() {
+        let (tell, events) = mpsc::channel(64);
+        let (shared, task) = SharedWatch::start(Watched::IdentityProviders, events, CancellationToken::new());
+        let (to, mut early) = mpsc::channel(64);
+        shared.subscribe(to).await;
+        for event in [there("a"), there("b"), there("c"), listed(&["a", "b", "c"]), restated("a", "7")] {
+            tell.send(event).await.unwrap();
+        }
+        tell.send(ResourceEvent::Absent { object: object("c"), why: Absence::NotObserved }).await.unwrap();
+        assert_eq!(heard(&mut early, 6).await, ["a", "b", "c", "listed 3", "=a", "-c"]);
+        let (to, mut late) = mpsc::channel(64);
+        shared.subscribe(to).await;
+        assert_eq!(heard(&mut late, 3).await, ["a7", "b", "listed 2"]);
+        tell.send(there("d")).await.unwrap();
+        assert_eq!(
+            (heard(&mut early, 1).await, heard(&mut late, 1).await),
+            (vec!["d".to_owned()], vec!["d".to_owned()])
+        );
+        drop(tell);
+        task.await.unwrap();
+        assert!(early.recv().await.is_none() && late.recv().await.is_none(), "the end of the watch is heard");
+    }
+
+    #[tokio::test]
+    async fn subscriber_that_takes_nothing_keeps_nobody_waiting_and_is_told_in_the_end_what_is_there() {
+        let (tell, events) = mpsc::channel(1);
+        let (shared, _task) = SharedWatch::start(Watched::IdentityProviders, events, CancellationToken::new());
+        let ((to, mut slow), (too, mut quick)) = (mpsc::channel(1), mpsc::channel(8));
+        shared.subscribe(to).await;
+        shared.subscribe(too).await;
+        let many = QUEUE + 10;
+        for _ in 0..many {
+            tell.send(there("a")).await.unwrap();
+            assert_eq!(heard(&mut quick, 1).await, ["a"]);
+        }
+        tell.send(there("b")).await.unwrap();
+        tell.send(listed(&["b"])).await.unwrap();
+        assert_eq!(heard(&mut quick, 2).await, ["b", "listed 1"]);
+        let mut last = String::new();
+        let mut events = 0;
+        while last != "listed 1" {
+            last = heard(&mut slow, 1).await.remove(0);
+            events += 1;
+        }
+        assert!(events < many, "{events} of {many}");
+    }
+}
