@@ -104,9 +104,8 @@ impl Controller {
         };
         let metadata = &observed.metadata;
         if matches!(self.holds, Holds::Finalizer(..)) {
-            if said.is_some() {
-                self.wanted.remove(&key);
-            }
+            // Nothing that is deleted can get a finalizer any more.
+            self.wanted.remove(&key);
             self.note(&key, metadata);
             if let Some(object) = said
                 && has_finalizer(metadata)

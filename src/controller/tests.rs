@@ -329,6 +329,17 @@ async fn finalizer_is_added_to_the_newest_version_although_only_the_status_chang
     fixture.on(ResourceEvent::Restated(mapping(Some("4"), &|_| {}).0)).await;
     fixture.added().await;
     assert_eq!(fixture.finalizers.calls(), ["+1", "+2"]);
+    // Nor does one that is being deleted.
+    fixture.on(applied(mapping(Some("5"), &|_| {}))).await;
+    let kept = |value: &mut Value| {
+        deleted(value);
+        value["metadata"]["finalizers"] = json!(["example.dev/other"]);
+    };
+    fixture.on(deletion(mapping(Some("6"), &kept))).await;
+    fixture.on(ResourceEvent::Restated(mapping(Some("7"), &kept).0)).await;
+    fixture.added().await;
+    fixture.pass().await;
+    assert_eq!(fixture.finalizers.calls(), ["+1", "+2", "+5"]);
     assert_eq!(fixture.phase(), None);
     fixture.end().await;
 }

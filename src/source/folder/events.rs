@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::FolderChange;
-use crate::api::manifest::ObjectRef;
+use crate::api::manifest::{ObjectRef, Problem};
 use crate::source::{Absence, Observed, ResourceEvent};
 
 /// Says of each object what a change of the folder means for it.
 #[derive(Debug, Default)]
 pub struct Translation {
-    /// Objects whose text has a problem, by file.
-    kept: BTreeMap<String, BTreeSet<ObjectRef>>,
+    /// Objects whose text has a problem, by file, and what is wrong.
+    kept: BTreeMap<String, (BTreeSet<ObjectRef>, Vec<Problem>)>,
     /// Objects that are missing and not taken for deleted.
     missing: BTreeSet<ObjectRef>,
 }
@@ -33,16 +33,13 @@ impl Translation {
                 for problem in problems.iter().take(20) {
                     tracing::warn!("{problem}");
                 }
-                let before = self.kept.insert(file.clone(), keeps.clone()).unwrap_or_default();
+                let (before, _) = self.kept.insert(file.clone(), (keeps.clone(), problems)).unwrap_or_default();
                 let recovered = before.difference(&keeps).cloned().map(ResourceEvent::Recovered);
-                let rejected = keeps.iter().map(|object| ResourceEvent::Rejected {
-                    observed: Box::new(Observed::in_file(object.clone(), &file)),
-                    problems: problems.clone(),
-                });
-                recovered.chain(rejected).collect()
+                recovered.chain(self.rejected(&file, &keeps)).collect()
             }
             FolderChange::Readable { file } => {
-                self.kept.remove(&file).unwrap_or_default().into_iter().map(ResourceEvent::Recovered).collect()
+                let (before, _) = self.kept.remove(&file).unwrap_or_default();
+                before.into_iter().map(ResourceEvent::Recovered).collect()
             }
             FolderChange::Deleted { object, file } => {
                 let observed = Box::new(Observed::in_file(object, &file));
@@ -50,7 +47,7 @@ impl Translation {
             }
             FolderChange::Suspicious { why, missing } => {
                 let mut events = vec![ResourceEvent::Suspicious(Some(why))];
-                events.extend(self.missing.difference(&missing).cloned().map(ResourceEvent::Recovered));
+                events.extend(self.back(self.missing.difference(&missing).cloned().collect()));
                 events.extend(
                     missing.iter().cloned().map(|object| ResourceEvent::Absent { object, why: Absence::Doubted }),
                 );
@@ -58,18 +55,34 @@ impl Translation {
                 events
             }
             FolderChange::Healthy => {
-                let back = std::mem::take(&mut self.missing).into_iter().map(ResourceEvent::Recovered);
-                std::iter::once(ResourceEvent::Suspicious(None)).chain(back).collect()
+                let back = std::mem::take(&mut self.missing);
+                std::iter::once(ResourceEvent::Suspicious(None)).chain(self.back(back)).collect()
             }
             FolderChange::Loaded => vec![ResourceEvent::Loaded],
         }
+    }
+
+    /// What is said of objects that are not missing any more: one whose text came back with a problem still has it.
+    fn back(&self, objects: BTreeSet<ObjectRef>) -> Vec<ResourceEvent> {
+        let rejected: Vec<ResourceEvent> = self
+            .kept
+            .iter()
+            .flat_map(|(file, (keeps, _))| self.rejected(file, &keeps.intersection(&objects).cloned().collect()))
+            .collect();
+        objects.into_iter().map(ResourceEvent::Recovered).chain(rejected).collect()
+    }
+
+    fn rejected(&self, file: &str, objects: &BTreeSet<ObjectRef>) -> Vec<ResourceEvent> {
+        let problems = self.kept.get(file).map(|(_, problems)| problems.clone()).unwrap_or_default();
+        let observed = |object: &ObjectRef| Box::new(Observed::in_file(object.clone(), file));
+        let rejected = |object| ResourceEvent::Rejected { observed: observed(object), problems: problems.clone() };
+        objects.iter().map(rejected).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::manifest::Problem;
     use crate::source::folder::Suspicion;
 
     fn object(name: &str) -> ObjectRef {
@@ -115,7 +128,13 @@ mod tests {
         assert_eq!(words(&events), ["suspicious true", "recovered z", "absent a", "absent b"]);
         let events = translation.events(suspicious(&["b"]));
         assert_eq!(words(&events), ["suspicious true", "recovered a", "absent b"]);
-        assert_eq!(words(&translation.events(FolderChange::Healthy)), ["suspicious false", "recovered b"]);
+        // It is back, and cannot be read.
+        let problems = vec![Problem::of_file("f.yaml", "InvalidManifest", "no".to_owned())];
+        let keeps = [object("b")].into();
+        let unreadable = FolderChange::Unreadable { file: "f.yaml".to_owned(), problems, keeps };
+        assert_eq!(words(&translation.events(unreadable)), ["rejected b"]);
+        let events = translation.events(FolderChange::Healthy);
+        assert_eq!(words(&events), ["suspicious false", "recovered b", "rejected b"]);
         let deleted = FolderChange::Deleted { object: object("a"), file: "f.yaml".to_owned() };
         assert_eq!(words(&translation.events(deleted)), ["deleted a"]);
     }
