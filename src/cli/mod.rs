@@ -224,7 +224,7 @@ pub enum CliError {
     /// The store could not be opened or used.
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
-    /// The file beside the manifests could not be read or written.
+    /// The checkpoint next to the manifests could not be read or written.
     #[error(transparent)]
     Checkpoint(#[from] crate::controller::checkpoint::CheckpointError),
     /// The output could not be written.

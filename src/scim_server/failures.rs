@@ -12,7 +12,7 @@ use crate::telemetry::{ScimMetrics, field};
 /// Interval between log lines about one provider.
 const LOG_INTERVAL: SignedDuration = SignedDuration::from_mins(1);
 
-/// Label of names that belong to no provider. The name itself is never a label, since a stranger can make up any number.
+/// Label of names that belong to no provider. The name itself is never a label, since anybody can invent any number.
 const UNKNOWN: &str = "(unknown)";
 
 /// Failed authentications of all providers.

@@ -149,7 +149,7 @@ pub(super) fn explain(reason: Reason) -> String {
     format!("{}; {}", reason.meaning(), reason.action())
 }
 
-/// What is the case, and the next step of its reason behind it.
+/// The message, followed by what to do about its reason.
 pub(super) fn with_next_step(message: &str, word: Reason) -> String {
     match word.action() {
         "" => message.to_owned(),

@@ -78,15 +78,15 @@ pub enum StoreError {
     QuotaExceeded {
         /// `rows` or `bytes`.
         what: &'static str,
-        /// How many.
+        /// The limit.
         limit: u64,
     },
     /// The filter is not one that an index can answer.
     #[error("{what} is not supported here{instead}")]
     UnsupportedFilter {
-        /// What cannot be looked up.
+        /// The unsupported look-up.
         what: String,
-        /// What can be, where that is not said by `what`; begins with a semicolon.
+        /// The supported alternatives, unless they are part of `what`; starts with a semicolon.
         instead: &'static str,
     },
     /// A stored value cannot be read.

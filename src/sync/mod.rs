@@ -1,13 +1,13 @@
-//! The loop that turns "what should be" into policies: one worker per policy document.
+//! The engine: reconciles policies with what the catalog wants, one worker per policy document.
 //!
 //! ```text
 //! feed (event log) ──┐
-//! intake (manifests) ├─► catalog ─► dirty documents ─► queue ─► pass ─► store, Google ─► outcome ─► report (status)
+//! apply (manifests)  ├─► catalog ─► dirty documents ─► queue ─► reconcile ─► store, target ─► report (status)
 //! discovery (lists) ─┘
 //! ```
 //!
-//! Everything that is remembered in memory stands in one [`State`] behind one lock that is never held across an await.
-//! What must survive stands in the store. Documents are worked on in parallel, one pass at a time each.
+//! All in-memory state is in one [`State`] behind one lock that is never held across an await. State that has to
+//! survive a restart is in the store. Documents are reconciled concurrently, with one reconcile at a time each.
 
 mod apply;
 mod bisect;
@@ -64,24 +64,24 @@ use first_look::FirstLook;
 use lanes::{Lane, Lanes};
 use state::{State, Trigger};
 
-/// How the engine behaves. Times are chosen by flags; the rest are constants with reasons.
+/// Configuration of the engine. Times that users may choose are flags; the rest are constants with reasons.
 #[derive(Debug, Clone, Copy)]
 pub struct EngineConfig {
-    /// How far anything may go.
+    /// Upper limit of what any mapping may do.
     pub ceiling: Ceiling,
-    /// How often every policy is read, before ± 10 % of jitter.
+    /// Interval between reads of every policy, before ± 10 % of jitter.
     pub drift_interval: Duration,
-    /// How long an addition waits so that a burst becomes one write. Revocations do not wait.
+    /// Delay of an addition, so that a burst becomes one write. Revocations are not delayed.
     pub addition_window: Duration,
-    /// How many people may lose access within an hour before the guard holds the rest.
+    /// Number of people who may lose access within an hour before the guard holds further removals.
     pub limits: RemovalLimits,
-    /// Seed of all jitter, for a run that is to be repeated; none: no two runs are alike.
+    /// Seed of all jitter, for a reproducible run; none: no two runs are alike.
     pub seed: Option<u64>,
 }
 
 impl EngineConfig {
-    /// The defaults beside a drift interval. A quarter of a second is below what a person notices and above the
-    /// distance between the requests of an IdP's burst.
+    /// The defaults for a drift interval. The delay of a quarter of a second is below what a person notices and above
+    /// the distance between the requests of an IdP's burst.
     #[must_use]
     pub fn new(ceiling: Ceiling, drift_interval: Duration) -> Self {
         Self {
@@ -94,7 +94,7 @@ impl EngineConfig {
     }
 }
 
-/// The engine. Cheap to clone; all clones are the same engine.
+/// The engine. Cheap to clone; all clones share its state.
 #[derive(Clone)]
 pub struct Engine(Arc<Inner>);
 
@@ -108,15 +108,15 @@ struct Inner {
     metrics: EngineMetrics,
     board: StatusCache,
     state: Mutex<State>,
-    /// One change of a custom resource at a time, from the stored spec to the catalog; forgetting a mapping is one too.
+    /// Serializes changes of custom resources, from the stored spec to the catalog, and the forgetting of mappings.
     intake: tokio::sync::Mutex<()>,
     queue: Mutex<Lanes>,
     discovery: Mutex<DueQueue<TargetName, Instant>>,
-    /// A document may have become due.
+    /// Notified when a document may have become due.
     due: Notify,
-    /// A target may have become due for listing.
+    /// Notified when a target may have become due for listing.
     list: Notify,
-    /// Some status may have changed.
+    /// Notified when some status may have changed.
     changed: Notify,
 }
 
@@ -153,7 +153,7 @@ impl Engine {
         }))
     }
 
-    /// Loads pins and the directory. Answers the position of the event log up to which it is loaded.
+    /// Loads pins and the directory. Returns the position of the event log up to which it is loaded.
     ///
     /// # Errors
     /// [`StoreError`], when the store cannot be read.
@@ -185,13 +185,13 @@ impl Engine {
         Ok(seq)
     }
 
-    /// Freezes everything for `reason`, or lifts the freeze, and looks at every document again.
+    /// Freezes everything for `reason`, or ends the freeze, and enqueues every document.
     pub async fn freeze(&self, reason: Option<FreezeReason>) -> Result<(), StoreError> {
         let inner = &self.0;
         let effects = {
             let mut state = inner.state();
             if matches!(state.frozen, Some(FreezeReason::StoreMismatch | FreezeReason::StoreRewound)) {
-                // Lifted, it was accepted; what it holds is not doubted any more.
+                // The end of the freeze means acceptance, so the database is no longer doubted.
                 state.first_look = None;
             }
             state.frozen = reason;
@@ -205,11 +205,11 @@ impl Engine {
         inner.forget_what_is_done().await
     }
 
-    /// Has the policies looked at for what a lost database may have granted, when this one is new and nothing remembers
-    /// another.
+    /// Starts to check policies for grants of a lost database, if this database is new and there is no checkpoint of
+    /// another one.
     ///
     /// # Errors
-    /// [`StoreError`], when it cannot be written down that it is new.
+    /// [`StoreError`], when the first start cannot be recorded.
     pub async fn begin_first_look(&self) -> Result<(), StoreError> {
         let now = self.0.clock.now();
         let looks = match self.0.store.trust().await? {
@@ -224,7 +224,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Notes in the store how far this process may go, so that a change of it is in the audit.
+    /// Records the mode of this process in the store, so that a change of it is in the audit.
     ///
     /// # Errors
     /// [`StoreError`], when it cannot be stored.
@@ -236,13 +236,13 @@ impl Engine {
         self.0.store.record_mode(mode).await
     }
 
-    /// Is what was there before the start still being found out, so that nothing can be said of what is not known?
+    /// True while the state from before the start is still being determined, so that absences prove nothing.
     #[must_use]
     pub fn is_settling(&self) -> bool {
         self.0.state().is_settling()
     }
 
-    /// Why everything is frozen, if it is.
+    /// The reason for which everything is frozen, if it is.
     #[must_use]
     pub fn frozen(&self) -> Option<FreezeReason> {
         self.0.state().frozen
@@ -254,9 +254,9 @@ impl Engine {
         self.0.state().directory_seq
     }
 
-    /// Works until `stop` is cancelled; passes that are under way then are finished, for a bounded time. Cancels it by
-    /// itself when a part of the engine ends, or when another process took over the store. All tasks belong to this future:
-    /// when it is dropped, they end where they are.
+    /// Runs until `stop` is cancelled; running reconciles are then finished, for a bounded time. The engine cancels
+    /// `stop` itself when a part of it ends, or when another process took over the store. All tasks belong to this
+    /// future: when it is dropped, they are aborted.
     pub async fn run(&self, from: Seq, stop: CancellationToken) {
         let mut tasks = JoinSet::new();
         tasks.spawn(feed::follow(self.0.clone(), from, stop.clone()));
@@ -266,7 +266,7 @@ impl Engine {
         tasks.spawn(stop_on_leadership_loss(self.0.clone(), stop.clone()));
         while let Some(ended) = tasks.join_next().await {
             if !stop.is_cancelled() {
-                // Half an engine is worse than none: the process ends, and is started again.
+                // A partial engine is worse than none: the process exits, and is restarted.
                 tracing::error!(
                     error = ended.err().map(tracing::field::display),
                     "a part of the engine stopped unexpectedly"
@@ -277,8 +277,8 @@ impl Engine {
     }
 }
 
-/// Stops everything once the store says that another process took over. Nothing is lost by it: what this one was about to
-/// do is recorded, or was never begun.
+/// Stops everything once the store reports that another process took over. Nothing is lost: the next steps of this
+/// process are recorded, or were never started.
 async fn stop_on_leadership_loss(inner: Arc<Inner>, stop: CancellationToken) {
     tokio::select! {
         biased;
@@ -303,14 +303,14 @@ impl Inner {
         self.discovery.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes durable and due what a change of the catalog brought.
+    /// Stores the effects of a catalog change that must be durable, and enqueues the affected documents.
     async fn apply_effects(&self, mut effects: Effects, trigger: &Trigger) {
         if !effects.pins.is_empty() {
-            // A pin must outlive a crash before anything is granted on its ground.
+            // A pin must be durable before anything is granted because of it.
             let mut delay = Duration::from_millis(100);
             while let Err(error) = self.store.put_pins(effects.pins.clone()).await {
                 if self.store.is_deposed() {
-                    // It never will, and the process ends.
+                    // It never will, and the process exits.
                     return;
                 }
                 tracing::warn!(%error, "cannot store the pins of groups; nothing is granted until that succeeds");
@@ -348,7 +348,7 @@ impl Inner {
         self.changed.notify_one();
     }
 
-    /// Asks for a turn of every document that the ledger knows, unless nothing is loaded yet: then all are asked later.
+    /// Enqueues every document in the ledger, unless nothing is loaded yet: then all of them are enqueued later.
     async fn ask_ledger(&self) -> Result<(), StoreError> {
         if self.state().frozen == Some(FreezeReason::NotLoaded) {
             return Ok(());
@@ -356,7 +356,7 @@ impl Inner {
         self.ask_all().await
     }
 
-    /// Asks for a turn of every document that the catalog or the ledger knows.
+    /// Enqueues every document in the catalog or the ledger.
     async fn ask_all(&self) -> Result<(), StoreError> {
         let ledger = self.store.ledger_documents().await?;
         let documents = self.state().catalog.documents();
@@ -372,8 +372,8 @@ impl Inner {
     }
 }
 
-/// The due time of a revocation: now, and before everything that became due within the last minute. What has waited
-/// longer than that goes first all the same.
+/// The due time of a revocation: now, and before everything that became due within the last minute. Documents that have
+/// waited longer still come first.
 fn revocation_due_at(now: Instant) -> Instant {
     now.checked_sub(Duration::from_mins(1)).unwrap_or(now)
 }

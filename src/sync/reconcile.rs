@@ -4,7 +4,7 @@
 //! ledger ─┐
 //! catalog ──┼─► plan ─► record intents ─► apply ─┬─ done ─────► settle: acknowledged
 //! target ─┘                                    ├─ conflict ─► settle: not committed; read and plan again
-//!                                              ├─ refused ──► settle: refused; the removals go in the next turn
+//!                                              ├─ refused ──► settle: refused; the removals are written in the next attempt
 //!                                              └─ unknown ──► intents stay; the next read decides
 //! ```
 //!

@@ -126,7 +126,7 @@ async fn publish(inner: &Inner) {
     gauges(inner);
 }
 
-/// Asks the ledger which grants were let go before they could be revoked; usually there are none.
+/// Counts the orphaned grants in the ledger; usually there are none.
 async fn look_for_abandoned(inner: &Inner) {
     let abandoned = match inner.store.abandoned().await {
         Ok(abandoned) => abandoned,
