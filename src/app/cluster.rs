@@ -1,12 +1,12 @@
-//! `rolecall run` in a cluster: the custom resources come from its API server, and statuses go there.
+//! `rolecall run` in a cluster: the custom resources come from its API server, and statuses are written there.
 //!
 //! ```text
 //! every process    IdentityProviders, their Secrets ─► tokens ─► SCIM
 //! the leader       the same events, other resources, namespaces ─► controller ─► engine ─► cache ─► statuses, Events
 //! ```
 //!
-//! A process that does not lead any more ends: whoever starts it again starts it with nothing in memory that another
-//! leader has changed meanwhile.
+//! A process that loses the leadership exits. It is then restarted without in-memory state that another leader has made
+//! outdated meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -33,21 +33,21 @@ use crate::status::{StatusCache, WriteCount, write_statuses};
 use crate::store::{Store, Trust};
 use crate::sync::{Engine, owner_of};
 
-/// How often the mirror is written and a freeze looked at again.
+/// Interval at which the checkpoint is written and a freeze is checked.
 const TICK: Duration = Duration::from_secs(1);
-/// How long to wait before a call to the API server that failed is tried again.
+/// Delay before a failed call to the API server is retried.
 const AGAIN: Duration = Duration::from_secs(1);
-/// How often is said what is still waited for.
+/// Interval between "still waiting" log lines.
 const SAY: Duration = Duration::from_secs(15);
-/// How long the API server may take for what is to be written down before the next step.
+/// Timeout of the last writes to the API server before the next step.
 const LAST_WORDS: Duration = Duration::from_secs(5);
-/// After so long without a sign of life, another rolecall is gone: longer than an upgrade takes.
+/// Time without a sign of life after which another rolecall is considered gone: longer than an upgrade takes.
 const GONE: Duration = Duration::from_mins(5);
-/// How often is looked whether another rolecall is still at work.
+/// Interval between checks whether another rolecall is still active.
 const LOOK: Duration = Duration::from_secs(10);
-/// A connection on which nothing comes for so long is given up; longer than a watch lasts.
+/// Idle time after which a connection is abandoned; longer than a watch call lasts.
 const SILENCE: Duration = Duration::from_secs(45);
-/// How long the Secrets may take to be read for the first time before SCIM is served all the same.
+/// Timeout of the first read of the Secrets, after which SCIM is served anyway.
 const FIRST_SECRETS: Duration = Duration::from_secs(5);
 
 /// Runs until SIGTERM or SIGINT, or until the Lease is lost.
@@ -56,7 +56,7 @@ pub(super) async fn run(mut process: Process) -> Result<(), AppError> {
     let identity = identity(&process);
     let stop = process.stop.clone();
 
-    // One watch for the tokens of every process, and for the controller of the one that leads.
+    // One watch for the tokens of every process, and for the controller of the leader.
     let (tell, events) = mpsc::channel(64);
     let watching = tokio::spawn(follow(client.clone(), Watched::IdentityProviders, tell, stop.clone()));
     let (providers, sharing) = SharedWatch::start(Watched::IdentityProviders, events, stop.clone());
@@ -72,10 +72,12 @@ pub(super) async fn run(mut process: Process) -> Result<(), AppError> {
         let namespace = process.config.namespace.clone();
         let task = tokio::spawn(following.follow(client.clone(), namespace, providers.clone(), loaded, stop.clone()));
         wait_for(first, &stop, || {
-            tracing::warn!("waiting for the IdentityProviders of the cluster: until they are read, no token is known");
+            tracing::warn!(
+                "waiting for the IdentityProviders of the cluster; no token is accepted until they are read"
+            );
         })
         .await;
-        // Without it, a token that was revoked would stay one.
+        // Without this watch, a revoked token would stay accepted.
         let ended = stop.clone();
         tokio::spawn(async move {
             let result = task.await;
@@ -85,7 +87,7 @@ pub(super) async fn run(mut process: Process) -> Result<(), AppError> {
     };
     process.serve_scim();
     let standing_by = tokio::time::Instant::now();
-    // Longer than `stop`: the Lease is given back when the work is over.
+    // Outlives `stop`: the Lease is released only after all workers have finished.
     let candidacy = CancellationToken::new();
     let (mut leadership, election) =
         campaign(client.clone(), process.config.namespace.clone(), identity.clone(), candidacy.clone());
@@ -110,7 +112,7 @@ pub(super) async fn run(mut process: Process) -> Result<(), AppError> {
     process.end().await;
     candidacy.cancel();
     if let Ok(Err(error)) | Err(error) = credentials.await {
-        tracing::error!(%error, "following the credentials ended badly");
+        tracing::error!(%error, "the task that follows the credentials failed");
     }
     for task in [watching, sharing] {
         if let Err(error) = task.await {
@@ -118,7 +120,7 @@ pub(super) async fn run(mut process: Process) -> Result<(), AppError> {
         }
     }
     if let Err(error) = election.await {
-        tracing::error!(%error, "looking after the Lease ended badly");
+        tracing::error!(%error, "the task of the leader election failed");
     }
     match result {
         Ok(()) if !process.is_ending() => Err(process.why().await),
@@ -133,14 +135,14 @@ async fn client() -> Result<Client, AppError> {
     Client::try_from(config).map_err(|error| AppError::NoCluster(error.to_string()))
 }
 
-/// Unique over restarts too: a new process is not taken for the one that led before.
+/// The identity of this process. Also unique over restarts, so that a new process is not mistaken for a former leader.
 fn identity(process: &Process) -> String {
     let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned());
     let pod = process.config.pod_name.clone().or_else(|| host().ok()).unwrap_or_else(|| "rolecall".to_owned());
     format!("{pod}_{}", uuid::Uuid::new_v4().simple())
 }
 
-/// Waits for a message, and says from time to time that it does. Answers whether it came.
+/// Waits for a message, with log lines meanwhile. Returns whether it arrived.
 async fn wait_for(mut message: oneshot::Receiver<()>, stop: &CancellationToken, say: impl Fn()) -> bool {
     loop {
         tokio::select! {
@@ -151,14 +153,14 @@ async fn wait_for(mut message: oneshot::Receiver<()>, stop: &CancellationToken, 
     }
 }
 
-/// Follower of the `IdentityProvider`s and the Secrets they name: which tokens are accepted.
+/// Follows the `IdentityProvider`s and their Secrets, and updates the accepted tokens.
 struct CredentialsFollower {
     store: Store,
     credentials: Credentials,
     uids: BTreeMap<ProviderName, Option<String>>,
-    /// The Secrets that the API server has said something about.
+    /// The Secrets about which the API server has reported anything.
     answered: BTreeSet<String>,
-    /// When the `IdentityProvider`s were first listed.
+    /// Time of the first list of the `IdentityProvider`s.
     listed_at: Option<tokio::time::Instant>,
 }
 
@@ -177,14 +179,14 @@ impl CredentialsFollower {
         let (want, wanted) = watch::channel(BTreeSet::new());
         let reading = tokio::spawn(follow_secrets(client, namespace, wanted, tell_secret, stop.clone()));
         let mut loaded = Some(loaded);
-        // An interval, since a pause would begin anew with each change and might never end.
+        // An interval, since a sleep would start again with each change and might never end.
         let mut look = tokio::time::interval(TICK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 event = providers.recv() => match event {
                     Some(event) => self.provider(event).await,
-                    // The watch has ended.
+                    // The watch ended.
                     None => break,
                 },
                 Some(change) = secrets.recv() => self.secret(change),
@@ -203,7 +205,7 @@ impl CredentialsFollower {
             if self.listed_at.is_some_and(|at| read || at.elapsed() > FIRST_SECRETS)
                 && let Some(loaded) = loaded.take()
             {
-                // Nobody waits for it any more when the process is ending.
+                // The receiver is gone when the process is shutting down.
                 let _ = loaded.send(());
             }
         }
@@ -237,9 +239,9 @@ impl CredentialsFollower {
                 self.listed_at.get_or_insert_with(tokio::time::Instant::now);
             }
             ResourceEvent::Failing { what, problem } => {
-                tracing::warn!(%what, %problem, "cannot watch {what}; it is tried again");
+                tracing::warn!(%what, %problem, "cannot watch {what}; retrying");
             }
-            // A provider that cannot be read keeps what it said last.
+            // A provider that cannot be read keeps its last valid version.
             ResourceEvent::Rejected { .. }
             | ResourceEvent::DeletionRequested { .. }
             | ResourceEvent::Restated(_)
@@ -266,7 +268,7 @@ impl CredentialsFollower {
         }
     }
 
-    /// Looks whether the directories of former providers were accepted or purged meanwhile.
+    /// Checks whether the directories of former providers were accepted or purged meanwhile.
     async fn review_held(&mut self) {
         for name in self.credentials.held().clone() {
             let uid = self.uids.get(&name).cloned().flatten();
@@ -275,18 +277,18 @@ impl CredentialsFollower {
     }
 }
 
-/// Whether the people stored under this name are those of this object. A store that does not answer says no.
+/// True when the people stored under this name belong to this object. False when the store cannot be read.
 async fn owns_directory(store: &Store, name: &ProviderName, uid: Option<&str>) -> bool {
     match store.claim_directory(name, owner_of(uid)).await {
         Ok(ours) => ours,
         Err(error) => {
-            tracing::warn!(%error, provider = %name, "cannot look whose the directory of {name} is; no request is served until then");
+            tracing::warn!(%error, provider = %name, "cannot read the owner of the directory of {name}; no request is served until that succeeds");
             false
         }
     }
 }
 
-/// Leads until the process ends or the Lease is lost.
+/// Leads until the process is asked to shut down or the Lease is lost.
 async fn lead(
     process: &Process,
     client: Client,
@@ -296,7 +298,7 @@ async fn lead(
 ) -> Result<(), AppError> {
     let (engine, store, stop) = (&process.engine, &process.store, &process.stop);
     let began = tokio::time::Instant::now();
-    // Until `stop` or the loss of the Lease; all tasks of this leadership end with it.
+    // Cancelled with `stop` or by the loss of the Lease; all tasks of this leadership end with it.
     let over = stop.child_token();
     store.begin_epoch(identity).await?;
     process.metrics.cluster.leader.set([], 1);
@@ -311,7 +313,7 @@ async fn lead(
     if found.freeze.is_none() && store.trust().await? == Trust::Doubted {
         found.freeze = Some(FreezeReason::StoreMismatch);
     } else if found.first {
-        // Nothing remembers a store: it is new, or its memory was lost with it.
+        // There is no checkpoint of a store: the store is new, or the checkpoint was lost with a former one.
         engine.begin_first_look().await?;
     }
     if let Some(why) = found.freeze {
@@ -333,7 +335,7 @@ async fn lead(
     for what in [Watched::CloudRunTargets, Watched::RoleMappings, Watched::Namespaces] {
         tasks.spawn(follow(client.clone(), what, tell.clone(), over.clone()));
     }
-    // When that watch ends, the credentials end, and the process with them.
+    // When that watch ends, the task of the credentials ends, and the process with it.
     providers.subscribe(tell).await;
     let (loaded, first) = oneshot::channel();
     let rules = FinalizerRules {
@@ -355,7 +357,7 @@ async fn lead(
     tasks.spawn(controller.follow(events, over.clone()));
     let read = tokio::select! {
         read = wait_for(first, &over, || {
-            tracing::warn!("waiting for all resources of the cluster to be read: until then nothing is written to Google");
+            tracing::warn!("waiting for all resources of the cluster; nothing is written to Google until they are read");
         }) => read,
         () = lost(&mut leadership) => {
             over.cancel();
@@ -363,13 +365,13 @@ async fn lead(
         }
     };
     if !read {
-        // Half of what there is would look like withdrawn delegations.
+        // A part of the resources would look like withdrawn delegations.
         over.cancel();
         return if process.is_ending() { Ok(()) } else { Err(process.why().await) };
     }
     let mut written = None;
     if found.freeze.is_none() {
-        // Before the first write to Google: from here on another database would be noticed.
+        // Before the first write to Google: from here on, a replaced database is detected.
         written = remember(&memory, store, written).await;
     }
     engine.freeze(found.freeze).await?;
@@ -381,7 +383,7 @@ async fn lead(
         let (engine, over, stop) = (engine.clone(), over.clone(), stop.clone());
         async move {
             engine.run(seq, over.clone()).await;
-            // By itself, it says why; or the leadership is over, which has been said.
+            // The engine stopped by itself and logged why, or the leadership is over, which was logged too.
             stop.cancel();
         }
     });
@@ -391,21 +393,21 @@ async fn lead(
         tokio::select! {
             () = tokio::time::sleep(TICK) => {}
             () = lost(&mut leadership) => break Err(AppError::LeaseLost),
-            // A leader that sees no changes any more is none.
+            // A leader that receives no changes must not lead.
             Some(ended) = tasks.join_next() => if !over.is_cancelled() {
                 let error = ended.err().map(tracing::field::display);
-                tracing::error!(error, "a part that follows the cluster ended by itself");
+                tracing::error!(error, "a task that follows the cluster stopped unexpectedly");
                 break Err(AppError::EngineEnded);
             },
             () = over.cancelled() => break if process.is_ending() { Ok(()) } else { Err(process.why().await) },
         }
-        // So that who has nothing to write hears of it too. The engine ends when it is so.
+        // Detects a lost epoch even when there is nothing to write. The engine stops in that case.
         if let Err(error) = store.check_epoch().await {
             tracing::warn!(reason = error.reason(), "{error}");
         }
-        // The cluster remembers it before anything is written.
+        // The checkpoint in the cluster is written before anything else.
         if let Err(error) = accept_store(engine, store, async || remember(&memory, store, None).await.is_some()).await {
-            tracing::warn!(%error, "cannot look whether the store was accepted");
+            tracing::warn!(%error, "cannot read whether the store was accepted");
         }
         if engine.frozen().is_none() {
             written = remember(&memory, store, written).await;
@@ -414,9 +416,9 @@ async fn lead(
     };
     over.cancel();
     if let Err(error) = worker.await {
-        tracing::error!(%error, "the engine ended badly");
+        tracing::error!(%error, "the engine failed");
     }
-    // What waits for an API server that does not answer is not waited for.
+    // Tasks that wait for an unresponsive API server are not waited for any longer.
     let _ = tokio::time::timeout(LAST_WORDS, async { while tasks.join_next().await.is_some() {} }).await;
     tasks.shutdown().await;
     if result.is_ok() && engine.frozen().is_none() {
@@ -433,7 +435,8 @@ async fn lost(leadership: &mut watch::Receiver<LeaderState>) {
     }
 }
 
-/// Compares the store with what the cluster remembers, as soon as the cluster answers. None: the process is ending.
+/// Compares the store with the cluster's checkpoint, as soon as the cluster answers. None: the process is shutting
+/// down.
 async fn compare(
     memory: &ClusterCheckpoint,
     store: &Store,
@@ -443,7 +446,7 @@ async fn compare(
         match memory.compare(&checkpoint::of(store).await?, store.is_new().await?).await {
             Ok(compared) => return Ok(Some(compared)),
             Err(error) => {
-                tracing::warn!(%error, "cannot read what the cluster remembers of the store; nothing is written until then");
+                tracing::warn!(%error, "cannot read the checkpoint of the store in the cluster; nothing is written until that succeeds");
             }
         }
         tokio::select! {
@@ -453,7 +456,7 @@ async fn compare(
     }
 }
 
-/// Writes down how far the store is, so that an older copy of it is known as one. Answers what is written.
+/// Writes the position of the store, so that an older copy of it is detected. Returns the written checkpoint.
 async fn remember(memory: &ClusterCheckpoint, store: &Store, written: Option<Checkpoint>) -> Option<Checkpoint> {
     let Ok(now) = checkpoint::of(store).await else { return written };
     if written == Some(now) {
@@ -463,14 +466,14 @@ async fn remember(memory: &ClusterCheckpoint, store: &Store, written: Option<Che
     match answer.unwrap_or_else(|elapsed| Err(kube::Error::Service(Box::new(elapsed)))) {
         Ok(()) => Some(now),
         Err(error) => {
-            tracing::warn!(%error, "cannot write down how far the store is; until that works, an older one would not be noticed");
+            tracing::warn!(%error, "cannot write the checkpoint of the store; until that succeeds, an older store would not be detected");
             written
         }
     }
 }
 
-/// Brings statuses to the cluster. While the rolecall of another namespace is at work on the same resources and this
-/// one is frozen because of it, the statuses are the other's.
+/// Writes statuses to the cluster. While the rolecall of another namespace works on the same resources and this one is
+/// frozen because of that, the other one writes the statuses.
 async fn show(
     client: Client,
     memory: ClusterCheckpoint,
@@ -486,7 +489,7 @@ async fn show(
             match memory.sign_of_life(&other).await {
                 Ok(now) if now.is_none() || now == sign => {}
                 Ok(now) => (sign, seen) = (now, tokio::time::Instant::now()),
-                // Who cannot be asked is taken to be there.
+                // If its Lease cannot be read, the other rolecall is assumed to be active.
                 Err(_) => seen = tokio::time::Instant::now(),
             }
             if !said {

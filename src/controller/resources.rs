@@ -104,7 +104,7 @@ impl Controller {
         };
         let metadata = &observed.metadata;
         if matches!(self.holds, Holds::Finalizer(..)) {
-            // Nothing that is deleted can get a finalizer any more.
+            // An object that is being deleted cannot get a finalizer any more.
             self.wanted.remove(&key);
             self.note(&key, metadata);
             if let Some(object) = said

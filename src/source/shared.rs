@@ -1,4 +1,4 @@
-//! One watch for all who need its kind: who subscribes is told first what is there.
+//! Shares one watch among all consumers of its kind. A new subscriber first receives the current state.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -10,17 +10,17 @@ use tokio_util::sync::CancellationToken;
 use super::{ResourceEvent, Watched};
 use crate::api::manifest::ObjectRef;
 
-/// Most events that wait for one subscriber. When there are more, it is told instead what is there by then.
+/// Largest number of waiting events of one subscriber. Beyond that, it receives the then current state instead.
 const QUEUE: usize = 1024;
-/// How long to wait before a subscriber that had no room is looked at again.
+/// Delay before delivery to a subscriber with a full queue is retried.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// Where to subscribe to the events of one watch.
+/// Subscription handle of one watch.
 #[derive(Clone)]
 pub struct SharedWatch(mpsc::Sender<mpsc::Sender<ResourceEvent>>);
 
 impl SharedWatch {
-    /// Shares `events` of one kind until `stop` is cancelled or they end. A subscriber that is slow keeps nobody waiting.
+    /// Shares `events` of one kind until `stop` is cancelled or they end. A slow subscriber does not delay the others.
     #[must_use]
     pub fn start(
         what: Watched,
@@ -31,9 +31,9 @@ impl SharedWatch {
         (Self(subscribe), tokio::spawn(share(Current::new(what), events, subscriptions, stop)))
     }
 
-    /// Has the events sent here: what is there now, and whatever comes.
+    /// Subscribes `to` to the events: first the current state, then all changes.
     pub async fn subscribe(&self, to: mpsc::Sender<ResourceEvent>) {
-        // When the watch has ended, `to` is dropped, and its receiver hears of it.
+        // When the watch has ended, `to` is dropped, which its receiver notices.
         let _ = self.0.send(to).await;
     }
 }
@@ -78,7 +78,7 @@ impl Subscriber {
         }
     }
 
-    /// Sends what there is room for. Answers whether anybody listens.
+    /// Sends as many events as fit. Returns whether the subscriber still listens.
     fn deliver(&mut self) -> bool {
         while !self.queue.is_empty() {
             match self.to.try_reserve() {
@@ -95,7 +95,7 @@ impl Subscriber {
     }
 }
 
-/// What a watch has said, as far as it still holds.
+/// The current state according to the watch.
 struct Current {
     what: Watched,
     objects: BTreeMap<ObjectRef, ResourceEvent>,
@@ -138,7 +138,7 @@ impl Current {
         }
     }
 
-    /// What somebody is told who heard nothing yet.
+    /// The events that give a new subscriber the current state.
     fn events(&self) -> impl Iterator<Item = ResourceEvent> {
         let listed = ResourceEvent::Listed { what: self.what, objects: self.objects.keys().cloned().collect() };
         self.objects.values().cloned().chain(self.listed.then_some(listed))

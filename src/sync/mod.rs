@@ -121,7 +121,7 @@ struct Inner {
 }
 
 impl Engine {
-    /// An engine that knows nothing yet and writes nothing until [`Engine::unfreeze`].
+    /// Creates an engine without any state, which writes nothing until [`Engine::freeze`] ends the initial freeze.
     #[must_use]
     pub fn new(
         config: EngineConfig,

@@ -1,4 +1,4 @@
-//! Changes of the folder as events of single objects.
+//! Translates changes of the folder into events of single objects.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,17 +6,17 @@ use super::FolderChange;
 use crate::api::manifest::{ObjectRef, Problem};
 use crate::source::{Absence, Observed, ResourceEvent};
 
-/// Says of each object what a change of the folder means for it.
+/// State of the translation.
 #[derive(Debug, Default)]
 pub struct Translation {
-    /// Objects whose text has a problem, by file, and what is wrong.
+    /// Objects whose text has a problem, by file, with the problems.
     kept: BTreeMap<String, (BTreeSet<ObjectRef>, Vec<Problem>)>,
-    /// Objects that are missing and not taken for deleted.
+    /// Objects that are missing and not treated as deleted.
     missing: BTreeSet<ObjectRef>,
 }
 
 impl Translation {
-    /// `missing`: the objects that were missing when rolecall last ran.
+    /// Creates the state. `missing`: the objects that were missing when rolecall last ran.
     #[must_use]
     pub fn new(missing: BTreeSet<ObjectRef>) -> Self {
         Self { kept: BTreeMap::new(), missing }
@@ -62,7 +62,8 @@ impl Translation {
         }
     }
 
-    /// What is said of objects that are not missing any more: one whose text came back with a problem still has it.
+    /// The events of objects that are no longer missing: an object whose text came back with a problem still has the
+    /// problem.
     fn back(&self, objects: BTreeSet<ObjectRef>) -> Vec<ResourceEvent> {
         let rejected: Vec<ResourceEvent> = self
             .kept
