@@ -90,7 +90,7 @@ pub struct SubjectSpec {
     #[schemars(schema_with = "schema::object_name")]
     pub identity_provider: String,
 
-    /// Groups that the IdentityProvider pushed.
+    /// Groups that the `IdentityProvider` pushed.
     #[schemars(length(min = 1, max = 128), extend("x-kubernetes-list-type" = "atomic"))]
     pub groups: Vec<GroupSelector>,
 }
