@@ -160,7 +160,7 @@ async fn store_that_is_accepted_matches_from_then_on() {
     std::fs::write(&path, "{").unwrap();
     let (out, err, exit) = rolecall(&line).await;
     assert_eq!(exit, Exit::Done);
-    assert!(err.contains("does not say") && out.contains("could not be read"), "{out}{err}");
+    assert!(err.contains("does not contain") && out.contains("could not be read"), "{out}{err}");
     // The audit has rows for both decisions.
     let now = checkpoint::of(&store).await.unwrap();
     assert_eq!(checkpoint::read(&path).unwrap().unwrap(), now);

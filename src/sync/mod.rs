@@ -283,7 +283,7 @@ async fn stop_on_leadership_loss(inner: Arc<Inner>, stop: CancellationToken) {
     tokio::select! {
         biased;
         () = inner.store.deposed() => {
-            tracing::error!(reason = %Reason::LeadershipLost, "another rolecall took over the database; this one ends");
+            tracing::error!(reason = %Reason::LeadershipLost, "lost the database to another rolecall; only one may use it at a time, exiting");
             stop.cancel();
         }
         () = stop.cancelled() => {}

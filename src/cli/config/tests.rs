@@ -93,7 +93,7 @@ fn a_database_that_cannot_be_used_is_refused() {
         ("rolecall.db", "has no scheme"),
         ("sqlite:", "names no file"),
         ("sqlite://", "names no file"),
-        ("sqlite::memory:", "keeps nothing"),
+        ("sqlite::memory:", "does not survive"),
         ("sqlite:a.db?mode=ro", "has options"),
         ("postgres://db/rolecall", "PostgreSQL"),
         ("mysql:x", "unknown scheme"),
