@@ -116,7 +116,7 @@ pub(super) async fn run(mut process: Process) -> Result<(), AppError> {
     }
     for task in [watching, sharing] {
         if let Err(error) = task.await {
-            tracing::error!(%error, "a watch ended badly");
+            tracing::error!(%error, "a watch task failed");
         }
     }
     if let Err(error) = election.await {
@@ -213,7 +213,7 @@ impl CredentialsFollower {
         if let Err(error) = reading.await
             && !error.is_cancelled()
         {
-            tracing::error!(%error, "a watch ended badly");
+            tracing::error!(%error, "a watch task failed");
         }
     }
 

@@ -183,7 +183,7 @@ impl Controller {
         if self.engine.has_claims(key).await? || !self.is_believed() {
             tracing::warn!(
                 mapping.name = %key, reason = %FreezeReason::MappingVanished.reason(),
-                "{key} is gone and its deletion was not seen: its grants stay as they are"
+                "{key} is missing, but no deletion was observed: its grants stay as they are"
             );
             self.engine.vanish_mapping(key, FreezeReason::MappingVanished).await?;
         } else {

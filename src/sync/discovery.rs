@@ -123,7 +123,7 @@ async fn record(
         }
         Err(error) => tracing::warn!(
             target.name = %name, reason = %error.reason(), %error,
-            "cannot store what the list of resources changed, trying again with the next list"
+            "cannot store the changes of the list of resources; retrying with the next list"
         ),
     }
 }

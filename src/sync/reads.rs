@@ -173,7 +173,7 @@ pub(super) async fn uid(inner: &Inner, document: &DocumentKey) -> Result<Option<
         Err(error) if matches!(error.kind, ErrorKind::Denied { .. }) => {
             tracing::warn!(
                 target.document = %document, reason = %error.reason,
-                "cannot read which resource the policy of {document} belongs to; the last list has to do"
+                "cannot read which resource the policy of {document} belongs to; using the last list"
             );
             Ok(None)
         }

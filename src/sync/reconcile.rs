@@ -138,7 +138,7 @@ pub(super) async fn run(inner: &Inner, document: &DocumentKey, lane: Lane) -> Re
             let delay = reconciled.retry.into_iter().flatten().min().unwrap_or_default();
             tracing::warn!(
                 target.document = %document, reason = %error.reason(), attempt = failures,
-                "{document} is not in step: {error}; next try in {delay:.1?}"
+                "cannot reconcile {document}: {error}; next attempt in {delay:.1?}"
             );
             inner.metrics.syncs.inc([error.reason().word()]);
             reconciled.error = Some(error);
