@@ -298,7 +298,7 @@ async fn lead(
 ) -> Result<(), AppError> {
     let (engine, store, stop) = (&process.engine, &process.store, &process.stop);
     let began = tokio::time::Instant::now();
-    // Cancelled with `stop` or by the loss of the Lease; all tasks of this leadership end with it.
+    // Canceled with `stop` or by the loss of the Lease; all tasks of this leadership end with it.
     let over = stop.child_token();
     store.begin_epoch(identity).await?;
     process.metrics.cluster.leader.set([], 1);

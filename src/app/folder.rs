@@ -184,7 +184,7 @@ impl FolderCredentials {
     }
 }
 
-/// Follows the folder until `stop` is cancelled.
+/// Follows the folder until `stop` is canceled.
 pub(super) async fn follow(
     mut controller: Controller,
     mut credentials: FolderCredentials,

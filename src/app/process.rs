@@ -114,7 +114,7 @@ pub(super) struct Process {
     pub(super) external_url: String,
     /// Ready when SCIM is served.
     pub(super) loaded: Part,
-    /// Cancelled when the process shuts down: because of a signal, or because it cannot continue.
+    /// Canceled when the process shuts down: because of a signal, or because it cannot continue.
     pub(super) stop: CancellationToken,
     told: Arc<AtomicBool>,
     pub(super) metrics: Arc<Metrics>,

@@ -99,7 +99,7 @@ async fn follow_folder(mut process: Process, manifests: std::path::PathBuf) -> R
     loop {
         tokio::select! {
             () = tokio::time::sleep(TICK) => {}
-            // Cancelled from outside, or by the engine, which has logged why; a restart gets it going again.
+            // Canceled from outside, or by the engine, which has logged why; a restart gets it going again.
             () = stop.cancelled() => break,
         }
         // Detects a lost epoch even when there is nothing to write. The engine stops in that case.

@@ -46,7 +46,7 @@ pub enum LeaderState {
     Lost,
 }
 
-/// Campaigns for the Lease until `stop` is cancelled, and then releases a Lease that it has.
+/// Campaigns for the Lease until `stop` is canceled, and then releases a Lease that it has.
 pub fn campaign(
     client: Client,
     namespace: String,

@@ -158,7 +158,7 @@ impl Controller {
         }
     }
 
-    /// Handles events until `stop` is cancelled or the sender is dropped.
+    /// Handles events until `stop` is canceled or the sender is dropped.
     pub async fn follow(mut self, mut events: mpsc::Receiver<ResourceEvent>, stop: CancellationToken) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -67,7 +67,7 @@ fn config() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_SECONDS)
 }
 
-/// Watches one kind until `stop` is cancelled or the receiver is dropped.
+/// Watches one kind until `stop` is canceled or the receiver is dropped.
 pub async fn follow(client: Client, what: Watched, changes: mpsc::Sender<ResourceEvent>, stop: CancellationToken) {
     let custom = |resource: ApiResource| {
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);

@@ -20,7 +20,7 @@ const AGAIN: Duration = Duration::from_millis(100);
 pub struct SharedWatch(mpsc::Sender<mpsc::Sender<ResourceEvent>>);
 
 impl SharedWatch {
-    /// Shares `events` of one kind until `stop` is cancelled or they end. A slow subscriber does not delay the others.
+    /// Shares `events` of one kind until `stop` is canceled or they end. A slow subscriber does not delay the others.
     #[must_use]
     pub fn start(
         what: Watched,

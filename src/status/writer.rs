@@ -51,7 +51,7 @@ struct Writer {
     shown: Arc<Mutex<BTreeMap<ItemKey, Item>>>,
 }
 
-/// Writes changes of the cache until `stop` is cancelled. The current content of the cache must be what the cluster
+/// Writes changes of the cache until `stop` is canceled. The current content of the cache must be what the cluster
 /// shows.
 pub async fn write_statuses(
     client: Client,

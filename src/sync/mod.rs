@@ -254,7 +254,7 @@ impl Engine {
         self.0.state().directory_seq
     }
 
-    /// Runs until `stop` is cancelled; running reconciles are then finished, for a bounded time. The engine cancels
+    /// Runs until `stop` is canceled; running reconciles are then finished, for a bounded time. The engine cancels
     /// `stop` itself when a part of it ends, or when another process took over the store. All tasks belong to this
     /// future: when it is dropped, they are aborted.
     pub async fn run(&self, from: Seq, stop: CancellationToken) {

@@ -95,7 +95,7 @@ pub(super) struct Place {
     id: u64,
     table: Arc<Mutex<Table>>,
     pub(super) track: Arc<Track>,
-    /// Cancelled when the connection has to make way for another.
+    /// Canceled when the connection has to make way for another.
     pub(super) close: CancellationToken,
 }
 

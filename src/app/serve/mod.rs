@@ -90,7 +90,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Serves HTTP/1.1 until `stop` is cancelled, and then until the requests in progress are answered.
+    /// Serves HTTP/1.1 until `stop` is canceled, and then until the requests in progress are answered.
     pub(super) async fn serve(self, router: Router, stop: CancellationToken) {
         let places = Connections::new(self.bounds.room);
         let tasks = TaskTracker::new();

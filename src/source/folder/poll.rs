@@ -48,7 +48,7 @@ pub enum FolderCommand {
     Forget(BTreeSet<ObjectRef>),
 }
 
-/// Scans the folder until it is cancelled or the receiver is dropped. The events of one scan are sent together.
+/// Scans the folder until it is canceled or the receiver is dropped. The events of one scan are sent together.
 pub async fn poll(
     options: PollOptions,
     mut known: Known,
