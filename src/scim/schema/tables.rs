@@ -34,7 +34,7 @@ const fn reference(name: &'static str, description: &'static str, references: &'
 }
 
 const fn kind_of(canonical: &'static [&'static str]) -> Attribute {
-    Attribute { canonical, ..text("type", "What the value is for") }
+    Attribute { canonical, ..text("type", "The purpose of the value") }
 }
 
 const fn complex(name: &'static str, description: &'static str, subs: &'static [Attribute]) -> Attribute {
@@ -49,7 +49,7 @@ const fn immutable(attribute: Attribute) -> Attribute {
     Attribute { mutability: Mutability::Immutable, ..attribute }
 }
 
-const DISPLAY: Attribute = text("display", "A name for people to read");
+const DISPLAY: Attribute = text("display", "A human-readable name");
 const PRIMARY: Attribute = flag("primary", "Whether this is the preferred value; true at most once");
 
 /// Attributes that every resource has (RFC 7643 §3.1); not part of any schema.
@@ -65,13 +65,13 @@ pub(super) const COMMON_ATTRIBUTES: &[Attribute] = &[
         mutability: Mutability::ReadOnly,
         ..complex(
             "meta",
-            "What the server says about the resource",
+            "Metadata set by the server",
             &[
                 text("resourceType", "The type of the resource"),
-                Attribute { kind: Kind::DateTime, ..text("created", "When it was created") },
-                Attribute { kind: Kind::DateTime, ..text("lastModified", "When it was last changed") },
-                reference("location", "Where it is", &["uri"]),
-                exact("version", "Its version, as in the ETag header"),
+                Attribute { kind: Kind::DateTime, ..text("created", "Time of creation") },
+                Attribute { kind: Kind::DateTime, ..text("lastModified", "Time of the last change") },
+                reference("location", "The URL of the resource", &["uri"]),
+                exact("version", "The version, as in the ETag header"),
             ],
         )
     },
@@ -93,19 +93,19 @@ pub const USER_ATTRIBUTES: &[Attribute] = &[
             text("familyName", "The family name"),
             text("givenName", "The given name"),
             text("middleName", "The middle names"),
-            text("honorificPrefix", "The title in front of the name"),
-            text("honorificSuffix", "The suffix behind the name"),
+            text("honorificPrefix", "The title before the name"),
+            text("honorificSuffix", "The suffix after the name"),
         ],
     ),
     text("displayName", "The name to show"),
     text("nickName", "The casual name"),
     reference("profileUrl", "A page about the user", &["external"]),
     text("title", "The title, such as Vice President"),
-    text("userType", "The relation to the organisation, such as Contractor"),
+    text("userType", "The relation to the organization, such as Contractor"),
     text("preferredLanguage", "The preferred language, as in Accept-Language"),
     text("locale", "The locale, such as en-US"),
     text("timezone", "The time zone, such as Europe/Berlin"),
-    flag("active", "Whether the user may have access; false takes all access away"),
+    flag("active", "Whether the user may have access; false removes all access"),
     list("emails", "E-mail addresses", &[text("value", "The address"), DISPLAY, kind_of(TYPES), PRIMARY]),
     list(
         "phoneNumbers",
@@ -131,7 +131,7 @@ pub const USER_ATTRIBUTES: &[Attribute] = &[
         "photos",
         "Pictures of the user",
         &[
-            reference("value", "Where the picture is", &["external"]),
+            reference("value", "The URL of the picture", &["external"]),
             DISPLAY,
             kind_of(&["photo", "thumbnail"]),
             PRIMARY,
@@ -175,9 +175,9 @@ pub const USER_ATTRIBUTES: &[Attribute] = &[
 
 /// The enterprise extension of users (RFC 7643 §4.3).
 pub const ENTERPRISE_ATTRIBUTES: &[Attribute] = &[
-    text("employeeNumber", "The number the organisation gave the user"),
-    text("costCenter", "The cost centre"),
-    text("organization", "The organisation"),
+    text("employeeNumber", "The number assigned by the organization"),
+    text("costCenter", "The cost center"),
+    text("organization", "The organization"),
     text("division", "The division"),
     text("department", "The department"),
     complex("manager", "The user's manager", &[exact("value", "The manager's id, as sent")]),
@@ -195,7 +195,7 @@ pub const GROUP_ATTRIBUTES: &[Attribute] = &[
         "The direct members",
         &[
             immutable(exact("value", "The member's id")),
-            immutable(reference("$ref", "Where the member is", &["User", "Group"])),
+            immutable(reference("$ref", "The URL of the member", &["User", "Group"])),
             immutable(Attribute { canonical: &["User", "Group"], ..text("type", "The type of the member") }),
         ],
     ),
