@@ -1,4 +1,4 @@
-//! What the engine remembers in memory, behind one lock. Nothing in here must survive a restart.
+//! The engine's in-memory state, behind one lock. Nothing in it has to survive a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -25,22 +25,22 @@ use crate::status::Failure;
 use crate::store::UninstallMode;
 use crate::target::{ErrorKind, TargetError};
 
-/// How many event positions a pass names as its causes.
+/// Largest number of event positions that a reconcile records as its causes.
 const CAUSES: usize = 32;
-/// How many differences of one document are kept for the statuses.
+/// Largest number of differences of one document that are kept for the statuses.
 pub(super) const SAMPLES: usize = 10;
-/// How many remaining grants of one document are kept for the statuses.
+/// Largest number of remaining grants of one document that are kept for the statuses.
 const REMAINING: usize = 100;
-/// How long after the start a status is kept as it was, until what it is folded from is known again: lists, and the
-/// policies. A restart is no news.
+/// How long after the start a status stays unchanged, until its inputs are known again: lists, and the policies. A
+/// restart alone must not change a status.
 const SETTLING: Duration = Duration::from_secs(30);
 
-/// What made a document due: earliest time and event positions, until the pass that serves them.
+/// The changes that made a document due: earliest time and event positions, until the reconcile that serves them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Trigger {
-    /// When the first of the changes was accepted.
+    /// Time at which the first of the changes was accepted.
     pub since: Option<Timestamp>,
-    /// Positions of the first events, bounded.
+    /// Positions of the first events, limited in number.
     pub seqs: Vec<Seq>,
 }
 
@@ -70,23 +70,23 @@ impl Trigger {
     }
 }
 
-/// What a pass found, without policies and plans: those may be large, and there are many documents.
+/// The results of a reconcile, without policies and plans: those may be large, and there are many documents.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LastPlan {
     pub held: Held,
     pub limit: Option<LimitExceeded>,
     pub foreign: usize,
     pub lost: usize,
-    /// Grants of ours that are missing and not granted again.
+    /// Number of grants of rolecall that are missing and not granted again.
     pub missing: usize,
     pub unowned: usize,
-    /// A complete list lacks the resource although its policy answers.
+    /// True when a complete list lacks the resource although its policy can be read.
     pub unlisted: bool,
-    /// Some of the differences.
+    /// Samples of the differences.
     pub samples: Vec<Sample>,
 }
 
-/// One grant that differs from what is wanted, and for whom it is claimed.
+/// One grant that differs from what is wanted, and the subject it is claimed for.
 #[derive(Debug, Clone)]
 pub(super) struct Sample {
     pub kind: DriftKind,
@@ -116,47 +116,49 @@ impl LastPlan {
     }
 }
 
-/// What is remembered about one document.
+/// State of one document.
 #[derive(Debug, Default)]
 pub(super) struct DocumentState {
     trigger: Trigger,
-    /// The mappings that a pass under way has in its plan.
+    /// The mappings in the plan of a running reconcile.
     pub planned: BTreeSet<MappingKey>,
-    /// The plan that Google refused last, and why.
+    /// The last plan that Google refused, and the reason.
     pub refused: Option<(String, String)>,
-    /// What reads of this document are known to be old, besides what the store remembers.
+    /// Revisions that are known to be outdated, in addition to those in the store.
     pub reads: super::reads::ReadState,
-    /// Failed passes in a row.
+    /// Number of failed reconciles in a row.
     pub failures: u32,
-    /// What the last pass that had a plan found.
+    /// The results of the last reconcile that had a plan.
     pub found: Option<LastPlan>,
-    /// What was wrong in the last pass: reason and message.
+    /// The error of the last reconcile: reason and message.
     pub error: Option<(Reason, String)>,
-    /// Since when it is not in step.
+    /// Since when reconciles have been failing.
     pub failing_since: Option<Timestamp>,
-    /// What Google accepts and refuses of its additions.
+    /// State of the additions that Google accepts and refuses.
     pub additions: Additions,
-    /// Members that Google keeps under a spelling that is not permitted.
+    /// Members that Google stores under a spelling that is not permitted.
     pub forbidden: Vec<MemberKey>,
-    /// Since when.
+    /// Since when there are such members.
     pub forbidden_since: Option<Timestamp>,
-    /// The permission that Google said is missing, in the last pass.
+    /// The permission that is missing according to the last reconcile.
     pub missing_permission: Option<String>,
-    /// Directory event → acknowledged, of the last change, and when that was.
+    /// Time from directory event to acknowledgement of the last change, and the time of the acknowledgement.
     pub lag: Option<(SignedDuration, Timestamp)>,
-    /// Grants of ours that were taken away and granted again, since the start, per mapping; and when the last of them was.
+    /// Number of grants that somebody else removed and that were granted again since the start, by mapping, with the
+    /// time of the last one.
     pub reverted: BTreeMap<MappingKey, (u64, Timestamp)>,
-    /// The counts of the last pass.
+    /// The counts of the last reconcile.
     pub claim_counts: BTreeMap<MappingKey, ClaimCounts>,
     /// Since when the guard holds something.
     pub held_since: Option<Timestamp>,
     /// The mappings that had a part in the last plan.
     pub mappings: BTreeSet<MappingKey>,
-    /// Unowned grants whose last claim ended (`GrantRemains`), with the mappings that had wanted them; bounded.
+    /// Unowned grants whose last claim ended (`GrantRemains`), with the mappings that had wanted them; limited in
+    /// number.
     pub remains: BTreeMap<GrantKey, BTreeSet<MappingKey>>,
-    /// For whom they were claimed.
+    /// The subjects for whom they were claimed.
     pub remained_for: BTreeMap<GrantKey, Subject>,
-    /// Work is under way or waits: since when.
+    /// Since when work is in progress or waits.
     pub pending_since: Option<Timestamp>,
 }
 
@@ -173,7 +175,7 @@ impl DocumentState {
     }
 }
 
-/// What the last list of a target said.
+/// The result of the last list of a target.
 #[derive(Debug, Clone)]
 pub(super) struct Listing {
     pub unreachable: Vec<String>,
@@ -183,7 +185,7 @@ pub(super) struct Listing {
 
 #[derive(Debug)]
 pub(super) struct TargetState {
-    /// Which object of that name; none without a cluster.
+    /// The uid of the object; none without a cluster.
     pub uid: Option<String>,
     pub spec: CloudRunTargetSpec,
     pub generation: i64,
@@ -199,10 +201,10 @@ pub(super) struct TargetState {
 
 #[derive(Debug)]
 pub(super) struct ProviderState {
-    /// Which object of that name; none without a cluster.
+    /// The uid of the object; none without a cluster.
     pub uid: Option<String>,
     pub spec: IdentityProviderSpec,
-    /// The people stored under its name are those of a former object.
+    /// True when the people stored under its name belong to a former object.
     pub former: bool,
     pub generation: i64,
     pub created: Timestamp,
@@ -212,53 +214,53 @@ pub(super) struct ProviderState {
 
 #[derive(Debug)]
 pub(super) struct MappingState {
-    /// Which object of that name; none without a cluster.
+    /// The uid of the object; none without a cluster.
     pub uid: Option<String>,
     pub generation: i64,
     pub created: Timestamp,
     pub spec: RoleMappingSpec,
-    /// Groups that the annotation `rolecall.dev/accept-group` names.
+    /// Groups in the annotation `rolecall.dev/accept-group`.
     pub accepted: BTreeSet<GroupId>,
-    /// Hashes of held plans that the annotation `rolecall.dev/release` lets go.
+    /// Hashes of held plans in the annotation `rolecall.dev/release`.
     pub released: BTreeSet<String>,
     /// The annotation `rolecall.dev/reconcile-requested-at`.
     pub reconcile_requested_at: Option<String>,
     pub problem: Option<ObjectProblem>,
 }
 
-/// All of it.
+/// The whole state.
 pub(super) struct State {
     pub catalog: Catalog,
     pub frozen: Option<FreezeReason>,
-    /// What a new database has seen of policies; none when it is not new.
+    /// The check of policies by a new database; none when it is not new.
     pub first_look: Option<FirstLook>,
-    /// rolecall is to go: nothing is granted any more, and all that was granted ends.
+    /// The mode of the uninstall, if one was requested: nothing is granted any more, and all grants end.
     pub uninstall: Option<UninstallMode>,
-    /// When writing was first allowed.
+    /// Time at which writing was first permitted.
     pub unfrozen_at: Option<Instant>,
     pub directory_seq: Seq,
     pub documents: BTreeMap<DocumentKey, DocumentState>,
     /// What Google refused, over all documents.
     pub refusals: Refusals,
-    /// The documents whose memory names a mapping.
+    /// The documents whose state refers to a mapping.
     pub by_mapping: BTreeMap<MappingKey, BTreeSet<DocumentKey>>,
     pub targets: BTreeMap<TargetName, TargetState>,
     pub providers: BTreeMap<ProviderName, ProviderState>,
     pub mappings: BTreeMap<MappingKey, MappingState>,
-    /// Grants of each document that were let go before they could be revoked.
+    /// Number of orphaned grants of each document.
     pub abandoned: BTreeMap<DocumentKey, u64>,
-    /// Since when each mapping lacks something on a document, as far as its status was folded.
+    /// Since when each mapping lacks something on a document, as of the last fold of its status.
     pub lacking_since: BTreeMap<MappingKey, BTreeMap<DocumentKey, Timestamp>>,
-    /// The mappings whose status says `Frozen`, with their documents.
+    /// The mappings whose status has the condition `Frozen`, with their documents.
     pub frozen_mappings: BTreeMap<MappingKey, BTreeSet<DocumentKey>>,
     pub changed_mappings: BTreeSet<MappingKey>,
     pub changed_targets: BTreeSet<TargetName>,
     pub changed_providers: BTreeSet<ProviderName>,
-    /// When time alone may change a status.
+    /// Times at which the passing of time alone may change a status.
     pub revisits: DueQueue<StatusOf, Timestamp>,
 }
 
-/// Whose status.
+/// The object that a status belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum StatusOf {
     Mapping(MappingKey),
@@ -297,7 +299,8 @@ impl State {
         self.documents.entry(key.clone()).or_default()
     }
 
-    /// Notes what made documents dirty, under the lock under which they became so: a pass that sees the change knows why.
+    /// Records the trigger of dirty documents, under the lock under which they became dirty, so that a reconcile that
+    /// sees the change knows its cause.
     pub fn note(&mut self, effects: &Effects, trigger: &Trigger) {
         for document in effects.dirty.keys() {
             self.document(document).note(trigger);
@@ -309,7 +312,7 @@ impl State {
         self.catalog.target_of(document).cloned()
     }
 
-    /// Phase of a mapping that is in force, or ends.
+    /// Phase of a mapping that is in force, or terminating.
     pub fn phase(&self, key: &MappingKey) -> Option<MappingPhase> {
         self.mappings.contains_key(key).then(|| self.catalog.phase(key)).flatten()
     }
@@ -327,17 +330,17 @@ impl State {
         }
     }
 
-    /// Is what the statuses are folded from still being found out after a start?
+    /// True while the inputs of the statuses are still being determined after a start.
     pub fn is_settling(&self) -> bool {
         self.frozen.is_none() && self.unfrozen_at.is_some_and(|at| at.elapsed() < SETTLING)
     }
 
-    /// The statuses that time alone may have changed are to be folded again.
+    /// Marks the statuses that time alone may have changed for folding.
     pub fn take_revisits(&mut self, now: Timestamp) {
         while let Some(of) = self.revisits.pop(now) {
             self.revisits.complete(&of, None);
             match of {
-                // Of what is gone there may be a namesake, whose status others write.
+                // A deleted object may have a successor of the same name, whose status others write.
                 StatusOf::Mapping(key) if self.mappings.contains_key(&key) => {
                     self.changed_mappings.insert(key);
                 }
@@ -349,8 +352,8 @@ impl State {
         }
     }
 
-    /// Notes on which documents the status of a mapping says `Frozen`: their targets count them. Answers whether that
-    /// changed.
+    /// Records the documents on which the status of a mapping has the condition `Frozen`, because their targets count
+    /// them. Returns whether that changed.
     pub fn note_frozen(&mut self, key: &MappingKey, documents: BTreeSet<DocumentKey>) -> bool {
         let before = self.frozen_mappings.remove(key).unwrap_or_default();
         let changed = before != documents;
@@ -366,29 +369,29 @@ impl State {
         changed
     }
 
-    /// Every status is to be folded again.
+    /// Marks every status for folding.
     pub fn everything_changed(&mut self) {
         self.changed_mappings.extend(self.mappings.keys().cloned());
         self.changed_targets.extend(self.targets.keys().cloned());
         self.changed_providers.extend(self.providers.keys().cloned());
     }
 
-    /// The documents on which the status of at least one mapping says `Frozen`.
+    /// The documents on which the status of at least one mapping has the condition `Frozen`.
     pub fn frozen_documents(&self) -> BTreeSet<&DocumentKey> {
         self.frozen_mappings.values().flatten().collect()
     }
 
-    /// True when the claims of the mapping end.
+    /// True when the mapping is terminating.
     pub fn is_terminating(&self, key: &MappingKey) -> bool {
         self.phase(key).is_some_and(MappingPhase::is_terminating)
     }
 
-    /// Does a pass that is under way have this mapping in its plan?
+    /// True when a running reconcile has this mapping in its plan.
     pub fn is_planned(&self, key: &MappingKey) -> bool {
         self.documents.values().any(|memory| memory.planned.contains(key))
     }
 
-    /// One of these mappings says something new, or somebody asks: what Google refused of them is tried again.
+    /// Retries refused additions of these mappings, because one of them changed or a person requested it.
     pub fn retry_additions(&mut self, mappings: &BTreeSet<MappingKey>) {
         self.refusals.mappings_changed(mappings);
         for document in mappings.iter().filter_map(|key| self.by_mapping.get(key)).flatten() {
@@ -398,7 +401,7 @@ impl State {
         }
     }
 
-    /// Every document that this mapping had a part in, as due now.
+    /// Makes every document in which this mapping had a part due now.
     pub fn look_again(&self, key: &MappingKey) -> Effects {
         let documents = self.by_mapping.get(key).into_iter().flatten();
         Effects {
@@ -415,8 +418,8 @@ impl State {
         now: Timestamp,
     ) -> BTreeSet<MappingKey> {
         let memory = self.document(key);
-        // A pass that failed before it had a plan leaves the mappings of the last plan in force; and a mapping whose last
-        // claim went without a call (the service is gone) has no part in the plan any more.
+        // A reconcile that failed before it had a plan leaves the mappings of the last plan in force. A mapping whose
+        // last claim ended without a call (the service is gone) has no part in the plan any more.
         let mut touched = memory.mappings.clone();
         touched.append(&mut memory.planned);
         if outcome.idle {
@@ -444,7 +447,7 @@ impl State {
             if outcome.unfinished {
                 memory.note(&outcome.trigger);
             } else {
-                // What came while the pass wrote waits for the next one.
+                // Changes that arrived while the reconcile wrote wait for the next one.
                 memory.pending_since = memory.trigger.since;
             }
         }
