@@ -305,7 +305,7 @@ async fn lead(
     engine.record_mode().await?;
     engine.restore().await?;
     let seq = engine.load_directory().await?;
-    if let Some(uninstall) = store.farewell().await? {
+    if let Some(uninstall) = store.uninstall_mode().await? {
         engine.begin_uninstall(uninstall).await?;
     }
     let memory = ClusterCheckpoint::new(client.clone(), &process.config.namespace);

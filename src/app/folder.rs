@@ -57,7 +57,7 @@ impl FolderCredentials {
     ) -> (Self, Restored) {
         let mut tokens = Self { engine, store, namespace, credentials };
         let (mut known, mut missing) = (BTreeMap::new(), BTreeSet::new());
-        for spec in specs.iter().filter(|spec| spec.state != SpecState::Ending) {
+        for spec in specs.iter().filter(|spec| spec.state != SpecState::Terminating) {
             let mut namespace = spec.namespace.clone();
             if spec.kind == SECRET && namespace.get_or_insert_with(|| tokens.namespace.clone()) != &tokens.namespace {
                 // Read when the operator had another namespace.
@@ -65,7 +65,7 @@ impl FolderCredentials {
             }
             let object = ObjectRef { kind: spec.kind.clone(), namespace, name: spec.name.clone() };
             let hash = tokens.recall(spec).filter(|_| spec.state == SpecState::Active);
-            if spec.state == SpecState::Vanished {
+            if spec.state == SpecState::Missing {
                 missing.insert(object.clone());
             }
             known.insert(object, KnownObject { file: spec.source.clone(), hash });

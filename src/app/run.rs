@@ -42,7 +42,7 @@ async fn follow_folder(mut process: Process, manifests: std::path::PathBuf) -> R
     engine.record_mode().await?;
     let specs = engine.restore().await?;
     let seq = engine.load_directory().await?;
-    if let Some(uninstall) = store.farewell().await? {
+    if let Some(uninstall) = store.uninstall_mode().await? {
         engine.begin_uninstall(uninstall).await?;
     }
     let DatabaseUrl::Sqlite(database) = &process.config.database;

@@ -73,15 +73,15 @@ async fn left(store: &Store) -> Result<Left, CliError> {
 pub(super) async fn run(args: &UninstallArgs, io: &mut Io<'_>, clock: &dyn Clock) -> Result<Exit, CliError> {
     let store = open_existing(&args.database).await?;
     if args.cancel {
-        store.stay().await?;
+        store.cancel_uninstall().await?;
         writeln!(io.out, "uninstall canceled; restart rolecall to follow the mappings again")?;
         return Ok(Exit::Done);
     }
     let uninstall = if args.orphan { UninstallMode::Orphan } else { UninstallMode::Revoke };
-    if store.farewell().await? != Some(uninstall) {
+    if store.uninstall_mode().await? != Some(uninstall) {
         // Also clears the record that an earlier uninstall has settled, which would be mistaken for the answer to this
         // one.
-        store.stay().await?;
+        store.cancel_uninstall().await?;
     }
     store.put_decision(Decision::Uninstall(uninstall), clock.now()).await?;
     let since = std::time::Instant::now();

@@ -59,7 +59,7 @@ impl Controller {
         )?;
         self.wanted.remove(&key);
         self.note(&key, metadata);
-        if self.store.farewell().await?.is_some() {
+        if self.store.uninstall_mode().await?.is_some() {
             // Nothing new starts during an uninstall; the finalizers are removed one after the other.
             return Ok(());
         }

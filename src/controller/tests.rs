@@ -432,7 +432,7 @@ async fn deleted_mapping_whose_claims_cannot_end_loses_its_finalizer_after_the_d
     fixture.controller.tick().await;
     assert_eq!(fixture.phase(), Some(MappingPhase::RevocationDeferred(ClaimDisposal::Revoke)));
     assert_eq!(fixture.finalizers.calls(), ["-2"]);
-    assert_eq!(fixture.store.abandoned().await.unwrap().values().sum::<u64>(), 1);
+    assert_eq!(fixture.store.orphaned().await.unwrap().values().sum::<u64>(), 1);
     let object = reference("RoleMapping", "m");
     fixture.on(ResourceEvent::Absent { object, why: Absence::NotObserved }).await;
     assert_eq!(fixture.target.grants(&document()).len(), 1);

@@ -65,16 +65,16 @@ impl Store {
     }
 
     /// The mode of the pending uninstall, if any.
-    pub async fn farewell(&self) -> Result<Option<UninstallMode>, StoreError> {
+    pub async fn uninstall_mode(&self) -> Result<Option<UninstallMode>, StoreError> {
         let pending = self.decisions().await?;
         Ok(pending.iter().rev().find_map(|pending| match pending.decision {
-            Decision::Uninstall(farewell) => Some(farewell),
+            Decision::Uninstall(mode) => Some(mode),
             _ => None,
         }))
     }
 
     /// Cancels the uninstall. Grants settled meanwhile stay settled.
-    pub async fn stay(&self) -> Result<(), StoreError> {
+    pub async fn cancel_uninstall(&self) -> Result<(), StoreError> {
         self.commit(Ticket::engine(REQUEST), commands::cancel_uninstall).await
     }
 
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_decision_comes_back_as_it_was_stored_and_a_farewell_can_be_taken_back() {
+    async fn every_decision_comes_back_as_it_was_stored_and_an_uninstall_can_be_cancelled() {
         let dir = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", dir.path().join("a.db").display());
         let at: Timestamp = "2027-01-31T12:00:00Z".parse().unwrap();
@@ -132,17 +132,17 @@ mod tests {
             Decision::Uninstall(UninstallMode::Revoke),
             Decision::Uninstalled,
         ];
-        assert_eq!(store.farewell().await.unwrap(), None);
+        assert_eq!(store.uninstall_mode().await.unwrap(), None);
         for decision in &decisions {
             store.put_decision(decision.clone(), at).await.unwrap();
         }
         let pending: Vec<_> = store.decisions().await.unwrap().into_iter().map(|pending| pending.decision).collect();
         assert_eq!(pending, decisions);
-        assert_eq!(store.farewell().await.unwrap(), Some(UninstallMode::Revoke));
-        store.stay().await.unwrap();
-        assert_eq!(store.farewell().await.unwrap(), None);
+        assert_eq!(store.uninstall_mode().await.unwrap(), Some(UninstallMode::Revoke));
+        store.cancel_uninstall().await.unwrap();
+        assert_eq!(store.uninstall_mode().await.unwrap(), None);
         assert_eq!(store.decisions().await.unwrap().len(), 4, "the others stay");
         store.put_decision(Decision::Uninstall(UninstallMode::Orphan), at).await.unwrap();
-        assert_eq!(store.farewell().await.unwrap(), Some(UninstallMode::Orphan));
+        assert_eq!(store.uninstall_mode().await.unwrap(), Some(UninstallMode::Orphan));
     }
 }

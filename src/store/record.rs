@@ -298,8 +298,8 @@ impl From<SpecState> for SpecPhase {
     fn from(state: SpecState) -> Self {
         match state {
             SpecState::Active => Self::Active,
-            SpecState::Ending => Self::Terminating,
-            SpecState::Vanished => Self::Missing,
+            SpecState::Terminating => Self::Terminating,
+            SpecState::Missing => Self::Missing,
         }
     }
 }
@@ -349,20 +349,20 @@ pub enum SpecState {
     /// In force.
     Active,
     /// Deleted; its claims are ending.
-    Ending,
+    Terminating,
     /// Missing without an observed deletion; its claims are frozen.
-    Vanished,
+    Missing,
 }
 
 impl From<MappingPhase> for SpecState {
     fn from(phase: MappingPhase) -> Self {
         match phase {
             MappingPhase::Live => Self::Active,
-            MappingPhase::Missing(_) => Self::Vanished,
+            MappingPhase::Missing(_) => Self::Missing,
             MappingPhase::Terminating(_)
             | MappingPhase::ApprovedForRemoval(_)
             | MappingPhase::RevocationDeferred(_)
-            | MappingPhase::Orphaned => Self::Ending,
+            | MappingPhase::Orphaned => Self::Terminating,
         }
     }
 }
@@ -373,8 +373,8 @@ impl SpecState {
     pub fn phase(self, claims: ClaimDisposal) -> MappingPhase {
         match self {
             Self::Active => MappingPhase::Live,
-            Self::Ending => MappingPhase::Terminating(claims),
-            Self::Vanished => MappingPhase::Missing(FreezeReason::MappingVanished),
+            Self::Terminating => MappingPhase::Terminating(claims),
+            Self::Missing => MappingPhase::Missing(FreezeReason::MappingVanished),
         }
     }
 
@@ -383,14 +383,14 @@ impl SpecState {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
-            Self::Ending => "ending",
-            Self::Vanished => "vanished",
+            Self::Terminating => "ending",
+            Self::Missing => "vanished",
         }
     }
 
     /// The state whose stored word this is.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
-        [Self::Active, Self::Ending, Self::Vanished].into_iter().find(|state| state.as_str() == word)
+        [Self::Active, Self::Terminating, Self::Missing].into_iter().find(|state| state.as_str() == word)
     }
 }

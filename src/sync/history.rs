@@ -77,9 +77,9 @@ fn apply(catalog: &mut Catalog, version: &SpecVersion) -> Result<(), StoreError>
             match version.phase {
                 SpecPhase::Active | SpecPhase::Removed => {}
                 SpecPhase::Terminating => {
-                    let _ = catalog.set_phase(&key, SpecState::Ending.phase(catalog.disposal(&key)));
+                    let _ = catalog.set_phase(&key, SpecState::Terminating.phase(catalog.disposal(&key)));
                 }
-                SpecPhase::Missing => drop(catalog.set_phase(&key, SpecState::Vanished.phase(catalog.disposal(&key)))),
+                SpecPhase::Missing => drop(catalog.set_phase(&key, SpecState::Missing.phase(catalog.disposal(&key)))),
             }
         }
         _ => {}

@@ -207,11 +207,11 @@ impl Fixture {
         let id = ("RoleMapping", Some(key.namespace()), key.name());
         match b % 3 {
             0 => {
-                self.store.set_spec_state(id.0, id.1, id.2, SpecState::Ending).await.unwrap();
+                self.store.set_spec_state(id.0, id.1, id.2, SpecState::Terminating).await.unwrap();
                 let _ = self.live.advance(&key, PhaseEvent::DeletionObserved(self.live.disposal(&key)));
             }
             1 if self.live.phase(&key) == Some(MappingPhase::Live) => {
-                self.store.set_spec_state(id.0, id.1, id.2, SpecState::Vanished).await.unwrap();
+                self.store.set_spec_state(id.0, id.1, id.2, SpecState::Missing).await.unwrap();
                 let _ = self.live.advance(&key, PhaseEvent::FoundMissing(FreezeReason::MappingVanished));
             }
             _ => {

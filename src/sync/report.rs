@@ -128,7 +128,7 @@ async fn publish(inner: &Inner) {
 
 /// Counts the orphaned grants in the ledger; usually there are none.
 async fn look_for_abandoned(inner: &Inner) {
-    let abandoned = match inner.store.abandoned().await {
+    let abandoned = match inner.store.orphaned().await {
         Ok(abandoned) => abandoned,
         Err(error) => {
             tracing::warn!(%error, "cannot count orphaned grants");

@@ -94,7 +94,7 @@ impl Engine {
         if !deferred.is_some_and(|transition| transition.effects.contains(&PhaseEffect::MarkDeferred)) {
             return Ok(None);
         }
-        let grants = self.0.store.abandon_claims(key).await?;
+        let grants = self.0.store.orphan_claims(key).await?;
         let effects = self.0.state().catalog.advance(key, PhaseEvent::DeadlineExceeded);
         self.0.apply_effects(effects, &Trigger::none()).await;
         drop(one_at_a_time);
@@ -166,7 +166,7 @@ impl Inner {
             namespace: Some(key.namespace().to_owned()),
             name: key.name().to_owned(),
             generation,
-            state: SpecState::Ending,
+            state: SpecState::Terminating,
             source: SOURCE_OF_ENDING.to_owned(),
             json,
         };

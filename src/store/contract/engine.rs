@@ -159,7 +159,7 @@ async fn specs_pins_and_releases_outlive_a_restart(home: Home) {
         group,
     };
     home.store.put_spec(spec("a", Some("n"), 1)).await.unwrap();
-    home.store.put_spec(StoredSpec { state: SpecState::Vanished, ..spec("a", Some("n"), 2) }).await.unwrap();
+    home.store.put_spec(StoredSpec { state: SpecState::Missing, ..spec("a", Some("n"), 2) }).await.unwrap();
     home.store.put_spec(spec("b", None, 1)).await.unwrap();
     home.store.put_spec(spec("gone", None, 1)).await.unwrap();
     home.store.remove_spec("RoleMapping", None, "gone").await.unwrap();
@@ -169,7 +169,7 @@ async fn specs_pins_and_releases_outlive_a_restart(home: Home) {
     home.clock.advance(std::time::Duration::from_secs(5));
 
     let again = home.open().await;
-    let vanished = StoredSpec { state: SpecState::Vanished, ..spec("a", Some("n"), 2) };
+    let vanished = StoredSpec { state: SpecState::Missing, ..spec("a", Some("n"), 2) };
     assert_eq!(again.specs().await.unwrap(), [spec("b", None, 1), vanished]);
     assert_eq!(again.pins().await.unwrap(), [pin("a", group)]);
 }

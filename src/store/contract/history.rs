@@ -36,8 +36,8 @@ async fn every_version_of_a_spec_is_kept_and_a_restart_that_applies_the_same_add
     assert_eq!((version.seq, version.uid.as_str(), version.is_new), (1, "u1", true));
     let second = json!({"metadata": {"uid": "u1", "resourceVersion": "8"}, "spec": {"mode": "Enforce"}});
     store.put_spec_version(spec("m", 2, &second), by("flux")).await.unwrap();
-    store.set_spec_state(MAPPING, Some("team"), "m", SpecState::Vanished).await.unwrap();
-    store.set_spec_state(MAPPING, Some("team"), "m", SpecState::Vanished).await.unwrap();
+    store.set_spec_state(MAPPING, Some("team"), "m", SpecState::Missing).await.unwrap();
+    store.set_spec_state(MAPPING, Some("team"), "m", SpecState::Missing).await.unwrap();
     store.put_spec_version(spec("m", 2, &second), None).await.unwrap();
     let again = home.open().await;
     again.begin_epoch("again").await.unwrap();
@@ -48,7 +48,7 @@ async fn every_version_of_a_spec_is_kept_and_a_restart_that_applies_the_same_add
     });
     let version = again.put_spec_version(spec("m", 2, &same), by("kubectl")).await.unwrap().unwrap();
     assert_eq!((version.seq, version.is_new), (4, false));
-    again.set_spec_state(MAPPING, Some("team"), "m", SpecState::Ending).await.unwrap();
+    again.set_spec_state(MAPPING, Some("team"), "m", SpecState::Terminating).await.unwrap();
     again.remove_spec(MAPPING, Some("team"), "m").await.unwrap();
     again.remove_spec(MAPPING, Some("team"), "m").await.unwrap();
 
@@ -236,7 +236,7 @@ async fn what_people_change_is_in_the_audit_once_with_who_it_was_and_without_any
     for generation in [1, 1, 2] {
         store.put_spec_version(spec("m", generation, &json!({})), Some("a.yaml".to_owned())).await.unwrap();
     }
-    store.set_spec_state(MAPPING, Some("team"), "m", SpecState::Ending).await.unwrap();
+    store.set_spec_state(MAPPING, Some("team"), "m", SpecState::Terminating).await.unwrap();
     store.remove_spec(MAPPING, Some("team"), "m").await.unwrap();
     let secret =
         |hash: &str| StoredSpec { kind: "Secret".to_owned(), ..spec("tokens", 1, &json!({"token": {"Ok": hash}})) };
@@ -258,8 +258,8 @@ async fn what_people_change_is_in_the_audit_once_with_who_it_was_and_without_any
         store.put_decision(Decision::Uninstall(UninstallMode::Revoke), home.now()).await.unwrap();
     }
     store.put_decision(Decision::Uninstalled, home.now()).await.unwrap();
-    store.stay().await.unwrap();
-    store.stay().await.unwrap();
+    store.cancel_uninstall().await.unwrap();
+    store.cancel_uninstall().await.unwrap();
     store.purge_directory(&okta(), &origin()).await.unwrap();
 
     let rows = store.audit_after(0, 100).await.unwrap();

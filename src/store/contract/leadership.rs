@@ -89,7 +89,7 @@ async fn who_never_took_over_writes_the_directory_and_leaves_the_rest_alone(home
         verb.put_pins(vec![pin]).await,
         verb.remove_pins(&mapping("m")).await,
         verb.put_spec(spec()).await,
-        verb.set_spec_state("RoleMapping", Some("checkout"), "m", SpecState::Ending).await,
+        verb.set_spec_state("RoleMapping", Some("checkout"), "m", SpecState::Terminating).await,
         verb.remove_spec("RoleMapping", Some("checkout"), "m").await,
         verb.remove_decision(decision).await,
     ];

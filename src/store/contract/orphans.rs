@@ -25,9 +25,9 @@ async fn claimed(home: Home) -> (Home, LedgerRow) {
 
 async fn abandoned_claims_are_counted_by_grant_and_audited_by_document(home: Home) {
     let (home, _) = claimed(home).await;
-    assert_eq!(home.store.abandoned().await.unwrap(), counts(&[]));
-    assert_eq!(home.store.abandon_claims(&mapping("gone")).await.unwrap(), 4);
-    assert_eq!(home.store.abandoned().await.unwrap(), counts(&[("s", 2), ("t", 1)]));
+    assert_eq!(home.store.orphaned().await.unwrap(), counts(&[]));
+    assert_eq!(home.store.orphan_claims(&mapping("gone")).await.unwrap(), 4);
+    assert_eq!(home.store.orphaned().await.unwrap(), counts(&[("s", 2), ("t", 1)]));
     let audit = home.store.audit_after(0, 10).await.unwrap();
     let said: Vec<_> = audit
         .iter()
@@ -39,28 +39,28 @@ async fn abandoned_claims_are_counted_by_grant_and_audited_by_document(home: Hom
         audit.iter().all(|row| row.entry.actor == "mapping:checkout/gone" && row.entry.outcome == AuditOutcome::Failed)
     );
 
-    assert_eq!(home.store.abandon_claims(&mapping("gone")).await.unwrap(), 0, "said once");
-    assert_eq!(home.store.abandon_claims(&mapping("unknown")).await.unwrap(), 0);
+    assert_eq!(home.store.orphan_claims(&mapping("gone")).await.unwrap(), 0, "said once");
+    assert_eq!(home.store.orphan_claims(&mapping("unknown")).await.unwrap(), 0);
     assert_eq!(home.store.verify_audit_chain().await.unwrap(), 2);
 }
 
 async fn abandoned_claims_stay_in_the_ledger_over_puts_and_a_restart_until_they_are_settled(home: Home) {
     let (home, mut both) = claimed(home).await;
-    home.store.abandon_claims(&mapping("gone")).await.unwrap();
+    home.store.orphan_claims(&mapping("gone")).await.unwrap();
     assert_eq!(home.store.claimed_documents(&mapping("gone")).await.unwrap(), [document("s"), document("t")]);
     both.revoking_since = Some(home.now());
     home.store.record(&document("s"), vec![put(&both)], vec![]).await.unwrap();
     let again = home.open().await;
-    assert_eq!(again.abandoned().await.unwrap(), counts(&[("s", 2), ("t", 1)]));
+    assert_eq!(again.orphaned().await.unwrap(), counts(&[("s", 2), ("t", 1)]));
     assert!(again.ledger(&document("s")).await.unwrap().contains(&both));
 
     home.store.record(&document("s"), vec![LedgerChange::Remove(both.grant)], vec![]).await.unwrap();
-    assert_eq!(home.store.abandoned().await.unwrap(), counts(&[("s", 1), ("t", 1)]));
+    assert_eq!(home.store.orphaned().await.unwrap(), counts(&[("s", 1), ("t", 1)]));
     // The grant stays because of another claim, and only this claim ends.
     let mut shared = home.store.ledger(&document("t")).await.unwrap().remove(0);
     shared.claims.retain(|claim| claim.mapping != mapping("gone"));
     home.store.record(&document("t"), vec![put(&shared)], vec![]).await.unwrap();
-    assert_eq!(home.store.abandoned().await.unwrap(), counts(&[("s", 1)]));
+    assert_eq!(home.store.orphaned().await.unwrap(), counts(&[("s", 1)]));
 }
 
 async fn claims_of_a_mapping_that_is_stored_as_active_again_are_not_abandoned_any_more(home: Home) {
@@ -74,13 +74,13 @@ async fn claims_of_a_mapping_that_is_stored_as_active_again_are_not_abandoned_an
         source: String::new(),
         json: "{}".to_owned(),
     };
-    home.store.abandon_claims(&mapping("gone")).await.unwrap();
-    let abandoned = home.store.abandoned().await.unwrap();
-    home.store.put_spec(spec("gone", SpecState::Ending)).await.unwrap();
+    home.store.orphan_claims(&mapping("gone")).await.unwrap();
+    let abandoned = home.store.orphaned().await.unwrap();
+    home.store.put_spec(spec("gone", SpecState::Terminating)).await.unwrap();
     home.store.put_spec(spec("stays", SpecState::Active)).await.unwrap();
-    assert_eq!(home.store.abandoned().await.unwrap(), abandoned);
+    assert_eq!(home.store.orphaned().await.unwrap(), abandoned);
     home.store.put_spec(spec("gone", SpecState::Active)).await.unwrap();
-    assert_eq!(home.store.abandoned().await.unwrap(), counts(&[]));
+    assert_eq!(home.store.orphaned().await.unwrap(), counts(&[]));
     assert_eq!(home.store.claimed_documents(&mapping("gone")).await.unwrap().len(), 2);
 }
 
@@ -88,8 +88,8 @@ async fn who_was_taken_over_from_abandons_nothing(home: Home) {
     let (home, _) = claimed(home).await;
     let new = home.open().await;
     new.begin_epoch("new").await.unwrap();
-    assert!(matches!(home.store.abandon_claims(&mapping("gone")).await, Err(StoreError::StaleEpoch { .. })));
-    assert_eq!(new.abandoned().await.unwrap(), counts(&[]));
+    assert!(matches!(home.store.orphan_claims(&mapping("gone")).await, Err(StoreError::StaleEpoch { .. })));
+    assert_eq!(new.orphaned().await.unwrap(), counts(&[]));
     assert_eq!(new.highest_audit_seq().await.unwrap(), 0);
 }
 
