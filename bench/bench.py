@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""What rolecall costs, on this machine, beside a bare program that does the same: `make bench`.
+"""Measures rolecall on this machine and compares it with a bare program that does the same: `make bench`.
 
-Each figure is printed with what it was measured against in the same run, the ratio of the two, and the bound that the
-project holds itself to, met or missed. The exit status says only whether everything could be measured. `--quick` uses
-small sizes, to try the script itself. Standard library only.
+Each figure is printed with the reference figure of the same run, the ratio of the two, and the bound that the
+project has set, met or missed. The exit status only shows whether everything could be measured. `--quick` uses
+small sizes, for trying the script itself. Standard library only.
 """
 
 import json
@@ -172,7 +172,7 @@ class Stage:
         return request(method, f"/idp/okta/scim/v2/{path}", self.scim, json.dumps(body).encode(), self.token)
 
     def users(self, names, connections=CLIENTS):
-        """Creates users; returns their ids, requests a second, and the latencies."""
+        """Creates users; returns their ids, requests per second, and the latencies."""
         requests = [self.scim_request("POST", "Users", user_resource(name)) for name in names]
         took, latencies, bodies = run(self.scim, requests, connections, expect=(201,), keep=True)
         return [json.loads(body)["id"] for body in bodies], len(requests) / took, latencies
@@ -225,7 +225,7 @@ class Stage:
         return self.journal(0, count="true")["lastSeq"]
 
     def bare_sync(self, services, members):
-        """What a bare client needs for the same reads and writes: seconds until the first and until the last write."""
+        """Makes the same reads and writes with a bare client; returns seconds until the first and until the last write."""
         started = time.perf_counter()
         _, _, bodies = run(self.google, [self.google_request("GET", f"{service}:getIamPolicy?options.requestedPolicyVersion=3")
                                          for service in services], CLIENTS, keep=True)
@@ -245,13 +245,13 @@ def free_port():
 
 
 def wall(entry):
-    """When the emulator decided a call, in seconds since 1970."""
+    """The time at which the emulator decided a call, in seconds since 1970."""
     whole, _, fraction = entry["time"].rstrip("Z").partition(".")
     return datetime.fromisoformat(whole + "+00:00").timestamp() + float(f"0.{fraction or 0}")
 
 
 def sync_cost():
-    """What one full sync costs on this disk: the median of a hundred."""
+    """The duration of one full sync on this disk: the median of a hundred."""
     path, times = os.path.join(FOLDER, "sync"), []
     with open(path, "wb", buffering=0) as file:
         for _ in range(100):
@@ -319,7 +319,7 @@ def directory(stage):
 
 
 def cold(stage):
-    """10,000 grants on 1,000 services by a rolecall that starts with everything to do."""
+    """10,000 grants on 1,000 services by a rolecall that starts without any of them."""
     print(bold("\nCold"), flush=True)
     say(f"{SERVICES:,} services, {PEOPLE} people in the group, no mapping yet")
     services = stage.create_services(PROJECT, SERVICES)
@@ -333,7 +333,7 @@ def cold(stage):
     started = time.time()
     stage.start_rolecall(ready=False)
     stage.wait_for_sets(since, SERVICES, 300, 0.1)
-    time.sleep(2)  # whatever it calls after the last write belongs to the count
+    time.sleep(2)  # calls after the last write are part of the count
     entries = stage.journal(since, brief="true")["entries"]
     writes = [entry for entry in entries if entry["path"].endswith(":setIamPolicy") and entry["status"] == 200]
     reads = [entry for entry in entries if entry["path"].endswith(":getIamPolicy")]

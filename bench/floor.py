@@ -1,7 +1,7 @@
-"""The floor: a bare Python/SQLite program that writes the rows which rolecall writes for the same requests.
+"""The floor: a bare Python/SQLite program that writes the same rows as rolecall for the same requests.
 
 The schema is rolecall's own, read from its migrations; WAL, `synchronous=FULL`, one transaction a request. There is no
-HTTP, no validation and nobody who asks: what is left is what the disk and SQLite cost from Python.
+HTTP and no validation: the remaining cost is that of the disk and of SQLite from Python.
 """
 
 import glob
@@ -33,7 +33,7 @@ class Floor:
                     self.db.executescript(file.read())
 
     def log(self, action, subject, name, change):
-        """The event, the counter and the audit row that come with every change of the directory."""
+        """Writes the event, the counter and the audit row of a change of the directory."""
         now = time.time_ns()
         seq = self.db.execute("SELECT coalesce(max(seq), 0) + 1 FROM events").fetchone()[0]
         self.db.execute("INSERT INTO events (seq, provider, at, change) VALUES (?, ?, ?, ?)",

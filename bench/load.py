@@ -1,4 +1,4 @@
-"""HTTP load from one thread over raw keep-alive sockets, so that the client is not what is measured."""
+"""HTTP load from one thread over raw keep-alive sockets, so that the client does not distort the measurement."""
 
 import selectors
 import socket
@@ -29,7 +29,7 @@ class Connection:
         self.socket.sendall(data)
 
     def answer(self):
-        """Reads what is there. Returns (status, body) when the answer is whole, else none."""
+        """Reads the available bytes. Returns (status, body) when the answer is complete, else None."""
         data = self.socket.recv(262144)
         if not data:
             raise ConnectionError("the server closed the connection")
@@ -44,7 +44,7 @@ class Connection:
         return (int(head[9:12]), body) if len(body) >= length else None
 
     def ask(self, data):
-        """One request, waited for: status, body, seconds."""
+        """Sends one request and waits: status, body, seconds."""
         self.send(data)
         while (answer := self.answer()) is None:
             pass

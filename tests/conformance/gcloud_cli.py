@@ -1,4 +1,4 @@
-"""gcloud against the emulator: what people type when they look at a policy, or edit it by hand."""
+"""gcloud against the emulator: the commands by which people read a policy, or edit it by hand."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Runs the functions of a suite whose name begins with `case_`, one by one, on an emptied emulator."""
+"""Runs the functions of a suite whose names begin with `case_`, one by one, each on an empty emulator."""
 
 import json
 import sys

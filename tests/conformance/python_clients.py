@@ -1,6 +1,6 @@
 """google-cloud-run and google-api-python-client against the emulator.
 
-The second one checks paths, parameters and bodies against Google's discovery documents, which it carries.
+The second one checks paths, parameters and bodies against Google's discovery documents, which it contains.
 """
 
 import sys
