@@ -272,7 +272,8 @@ proptest! {
             let emptied = kept.is_empty() && !members.is_empty();
             let here = |after: &String| {
                 let (others_after, members_after) = split(after);
-                others_after == others && (!emptied || members_after.iter().all(comes))
+                let refilled = !members_after.is_empty() && members_after.iter().all(comes);
+                others_after == others && (!emptied || refilled)
             };
             if emptied && !written.peek().is_some_and(here) {
                 continue;
