@@ -105,7 +105,7 @@ pub(super) async fn run(args: &StoreEraseArgs, io: &mut Io<'_>, clock: &dyn Cloc
 
 async fn nobody(store: &Store) -> Result<Answer, CliError> {
     let mut text =
-        "nobody is known by this id, userName, externalId or address; who was erased is known by the id only, which \
+        "nobody is known by this id, userName, externalId or address; an erased person is only known by the id, which \
                     the `person.erase` rows of the audit have"
             .to_owned();
     if store.is_rewrite_due().await? {
@@ -132,7 +132,7 @@ async fn erase(store: &Store, person: Option<&KnownPerson>, args: &StoreEraseArg
     let id = person.map(|person| person.id);
     let name = args.person.as_str();
     let name = Some(name).filter(|name| id.is_none_or(|id| !name.eq_ignore_ascii_case(&id.to_string())));
-    let who = id.map_or_else(|| "a user whose id is not known any more".to_owned(), |id| format!("user {id}"));
+    let who = id.map_or_else(|| "a user whose id is no longer known".to_owned(), |id| format!("user {id}"));
     let known = json!({"id": id, "identityProvider": person.map(|person| person.provider.as_str())});
     Ok(match store.erase_person(id, name, args.dry_run).await? {
         Erasure::Unknown => nobody(store).await?,
@@ -141,7 +141,7 @@ async fn erase(store: &Store, person: Option<&KnownPerson>, args: &StoreEraseArg
             let text = format!(
                 "IdentityProvider {provider} has not deleted {who}, and its next push would bring the names back: delete the \
                  person there, or, if it never sends deletions, send DELETE /idp/{provider}/scim/v2/Users/{id} with its token; \
-                 wait until what was granted is revoked, then run this again. Nothing was erased"
+                 wait until the grants are revoked, then run this again. Nothing was erased"
             );
             Answer::refused("PersonNotDeleted", text, known)
         }
@@ -151,8 +151,8 @@ async fn erase(store: &Store, person: Option<&KnownPerson>, args: &StoreEraseArg
                 shown.push(format!("{} more", documents.len() - SHOWN));
             }
             let text = format!(
-                "rolecall still has grants of {who} to revoke or to look at again, on {}: it does so by itself unless the guard \
-                 holds it or something is frozen, which `rolecall status` says; run this again then. Nothing was erased",
+                "rolecall still has grants of {who} to revoke or to check, on {}: it does so by itself unless the guard \
+                 holds it or something is frozen, which `rolecall status` shows; run this again then. Nothing was erased",
                 shown.join(", ")
             );
             let mut value = known;

@@ -104,7 +104,7 @@ pub(super) async fn run(args: &ReleaseArgs, io: &mut Io<'_>, clock: &dyn Clock) 
             store.put_decision(Decision::ReleaseMapping(mapping.clone()), clock.now()).await?;
             writeln!(
                 io.out,
-                "noted: the running rolecall ends the grants of {mapping} unless its manifest is there; `rolecall status rolemapping/{mapping}` shows how far it is"
+                "stored: the running rolecall ends the grants of {mapping} unless its manifest exists; `rolecall status rolemapping/{mapping}` shows the progress"
             )?;
         }
         ReleaseCommand::Plan { hashes, database } => {
@@ -114,7 +114,7 @@ pub(super) async fn run(args: &ReleaseArgs, io: &mut Io<'_>, clock: &dyn Clock) 
             }
             writeln!(
                 io.out,
-                "noted: the running rolecall makes the removals that are held under {}, if there are any",
+                "stored: the running rolecall makes the removals that are held under {}, if there are any",
                 hashes.join(", ")
             )?;
         }
@@ -123,7 +123,7 @@ pub(super) async fn run(args: &ReleaseArgs, io: &mut Io<'_>, clock: &dyn Clock) 
             store.put_decision(Decision::ReleaseManifests, clock.now()).await?;
             writeln!(
                 io.out,
-                "noted: the running rolecall ends the grants of every mapping that the folder lacks; `rolecall status` shows how far it is"
+                "stored: the running rolecall ends the grants of every mapping that is missing from the folder; `rolecall status` shows the progress"
             )?;
         }
     }

@@ -226,7 +226,7 @@ fn revocation(context: &FoldContext<'_>) -> Option<ReadyDecision> {
         context.documents.iter().filter(|document| document.claims.is_some_and(|claims| claims.revoking > 0)).count();
     let oldest = context.total.oldest_revoking_since.map(|since| format!(", the oldest since {since:.0}"));
     let fact = format!(
-        "{} that should be gone, in {}, Google has not acknowledged to be removed{}",
+        "{} that should be gone, in {}, are not acknowledged as removed by Google{}",
         plural(context.total.revoking, "grant", "grants"),
         plural(documents as u64, "policy", "policies"),
         oldest.unwrap_or_default(),
@@ -241,7 +241,7 @@ fn revocation(context: &FoldContext<'_>) -> Option<ReadyDecision> {
             let waiting = if stalled { Waiting::OnUser } else { Waiting::OnSystem };
             (waiting, message.clone(), stalled.then_some((trouble.reason, message)))
         }
-        None => (Waiting::OnSystem, format!("{fact}; the removal is under way"), None),
+        None => (Waiting::OnSystem, format!("{fact}; the removal is in progress"), None),
     };
     Some(ReadyDecision { stalled, ..ReadyDecision::new(waiting, Reason::RevocationPending, message) })
 }
@@ -254,7 +254,7 @@ fn held_leavers(context: &FoldContext<'_>) -> Option<ReadyDecision> {
     let held = context.documents.iter().flat_map(|document| &document.held).filter(|held| held.leavers);
     let hashes: std::collections::BTreeSet<&str> = held.map(|held| held.plan_hash.as_str()).collect();
     let message = format!(
-        "{} of people who left: the guard holds the removal, since more people left within an hour than it permits; \
+        "{} of leavers: the guard holds the removal, since more people left within an hour than it permits; \
          they keep access until it is released (`rolecall release plan {}`); check the cause first",
         plural(context.total.held_leavers, "grant", "grants"),
         hashes.into_iter().collect::<Vec<_>>().join(","),

@@ -77,10 +77,10 @@ impl Inner {
         };
         tracing::error!(
             reason = %FreezeReason::StoreMismatch.reason(), target.document = %document,
-            "this database is new, nothing remembers another one, and {document} and policies read before it have people of \
+            "this database is new, there is no checkpoint of another one, and {document} and policies read before it have people of \
              `allowedDomains` in roles that mappings give: they look like grants of a database that was lost. Nothing is \
              written until `rolecall store accept`. Restore the database, or accept this one when the grants were made by \
-             hand or may be taken for somebody else's"
+             hand or may count as foreign"
         );
         self.apply_effects(effects, &Trigger::none()).await;
         Ok(())

@@ -472,7 +472,7 @@ impl State {
             for (grant, mappings) in plan.reverted(outcome.outcome.as_ref()) {
                 tracing::warn!(
                     target.document = %key, role = %grant.role,
-                    "somebody took a grant of ours away on {key}; it was granted again"
+                    "somebody else removed a grant of rolecall on {key}; it was granted again"
                 );
                 for mapping in mappings {
                     let (count, at) = memory.reverted.entry(mapping).or_insert((0, now));

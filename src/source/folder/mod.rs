@@ -123,8 +123,8 @@ impl Suspicion {
         match self {
             Self::FolderMissing => "the manifest folder cannot be read",
             Self::FolderEmpty => "the manifest folder has no manifests",
-            Self::MostMappingsGone => "more than half of the mappings vanished from the manifest folder at once",
-            Self::StillMissing => "manifests that vanished together with many others are not back yet",
+            Self::MostMappingsGone => "more than half of the mappings disappeared from the manifest folder at once",
+            Self::StillMissing => "manifests that disappeared together with many others are not back yet",
         }
     }
 }
