@@ -16,7 +16,7 @@ use crate::api::{
 };
 use crate::catalog::{Acceptance, Ceiling, MappingView, Resolution, SubjectView};
 use crate::model::{
-    DocumentKey, FreezeReason, GrantKey, MappingKey, MappingPhase, MemberKey, ProviderName, Reason, ResourceKind,
+    DocumentKey, FreezeReason, GrantKey, Keep, MappingKey, MappingPhase, MemberKey, ProviderName, Reason, ResourceKind,
     Subject, TargetName,
 };
 use crate::plan;
@@ -334,7 +334,11 @@ fn outcome(
 ) -> DocumentOutcome {
     let mut outcome = DocumentOutcome::unread(document.clone());
     outcome.invoker_iam_disabled = view.invoker_iam_disabled.contains(document);
-    let Some(memory) = state.documents.get(document) else { return outcome };
+    // Nothing is wanted there and nothing is ours: no policy has to be read to know that.
+    // As long as a pin is not stored nothing is wanted on its ground, which says nothing about the group.
+    let is_pinned = view.keep != Keep::Everything(FreezeReason::NotLoaded);
+    let idle = (is_pinned && state.is_idle(document)).then(ClaimCounts::default);
+    let Some(memory) = state.documents.get(document) else { return DocumentOutcome { claims: idle, ..outcome } };
     outcome.pending_since = memory.pending_since;
     outcome.troubles = memory.troubles(inner, state, document, key);
     if let Some((count, at)) = memory.reverted.get(key) {
@@ -355,8 +359,12 @@ fn outcome(
             principal: shown(inner, state, &grant.member, subject),
         })
         .collect();
-    let Some(found) = &memory.found else { return outcome };
-    outcome.claims = Some(memory.claim_counts.get(key).map(counts).unwrap_or_default());
+    let Some(found) = &memory.found else {
+        let waits = memory.pending_since.is_some() || memory.error.is_some();
+        return DocumentOutcome { claims: idle.filter(|_| !waits), ..outcome };
+    };
+    let nothing = || is_pinned.then(ClaimCounts::default);
+    outcome.claims = memory.claim_counts.get(key).map(counts).or_else(nothing);
     outcome.foreign = found.foreign as u64;
     outcome.unlisted = found.unlisted && outcome.claims.is_some_and(|claims| claims.desired > 0);
     outcome

@@ -387,3 +387,40 @@ async fn status_of_a_younger_target_counts_nothing_of_what_an_older_one_covers()
     }
     fixture.end().await;
 }
+
+#[tokio::test]
+async fn mapping_of_an_empty_group_is_ready_and_says_that_nobody_is_in_it() {
+    let fixture = Fixture::new().await;
+    let key = crate::model::MappingKey::new("team", "m").unwrap();
+    let ready = || {
+        let status = fixture.engine.0.board.mapping(&key)?;
+        let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready")?.clone();
+        Some((ready.status, ready.reason, ready.message))
+    };
+    let until = async |wanted: (&str, &str), says: &str| {
+        let begun = std::time::Instant::now();
+        let is = |(status, reason, message): &(String, String, String)| {
+            (status.as_str(), reason.as_str()) == wanted && message.contains(says)
+        };
+        while !ready().is_some_and(|ready| is(&ready)) {
+            assert!(begun.elapsed() < PATIENCE, "{wanted:?} {says}: {:?}", ready());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    until(("True", "Converged"), "the groups have no active members").await;
+    assert_eq!(fixture.target.reads(), 0, "nothing is to be known of a policy on which nothing is to be done");
+    let ids = fixture.join(&[1]).await;
+    fixture.settles(&[person(1)]).await;
+    until(("True", "Converged"), "1 of 1 grant").await;
+    fixture.leave(ids[0], 1).await;
+    fixture.settles(&[]).await;
+    until(("True", "Converged"), "the groups have no active members").await;
+    // The policy is not counted as one that is in step: nobody has looked.
+    let begun = std::time::Instant::now();
+    let counts = || fixture.engine.0.board.target(&TargetName::new("t").unwrap()).and_then(|status| status.policies);
+    while counts() != Some(crate::api::PolicyCounts::default()) {
+        assert!(begun.elapsed() < PATIENCE, "{:?}", counts());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    fixture.end().await;
+}

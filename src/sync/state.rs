@@ -57,6 +57,11 @@ impl Trigger {
         Self { since: Some(since), seqs: Vec::new() }
     }
 
+    /// True when anything asked.
+    fn is_some(&self) -> bool {
+        self.since.is_some() || !self.seqs.is_empty()
+    }
+
     pub fn merge(&mut self, other: &Self) {
         self.since = match (self.since, other.since) {
             (Some(a), Some(b)) => Some(a.min(b)),
@@ -240,6 +245,8 @@ pub(super) struct State {
     pub unfrozen_at: Option<Instant>,
     pub directory_seq: Seq,
     pub documents: BTreeMap<DocumentKey, DocumentState>,
+    /// Documents that mappings reach and on which the last pass found nothing to do: nothing is wanted there, and nothing ours.
+    pub idle: BTreeSet<DocumentKey>,
     /// What Google refused, over all documents.
     pub refusals: Refusals,
     /// The documents whose state refers to a mapping.
@@ -277,6 +284,7 @@ impl State {
             unfrozen_at: None,
             directory_seq: 0,
             documents: BTreeMap::new(),
+            idle: BTreeSet::new(),
             refusals: Refusals::default(),
             by_mapping: BTreeMap::new(),
             targets: BTreeMap::new(),
@@ -303,6 +311,7 @@ impl State {
     /// sees the change knows its cause.
     pub fn note(&mut self, effects: &Effects, trigger: &Trigger) {
         for document in effects.dirty.keys() {
+            self.idle.remove(document);
             self.document(document).note(trigger);
         }
     }
@@ -410,6 +419,22 @@ impl State {
         }
     }
 
+    /// True when the last pass found nothing to do on the document, and nothing is wanted there since. The catalog is asked,
+    /// since a change of it is there before its documents are noted.
+    pub fn is_idle(&self, key: &DocumentKey) -> bool {
+        self.idle.contains(key) && self.catalog.desired(key, &BTreeSet::new()).grants.is_empty()
+    }
+
+    /// True when mappings that have no part in the plan of the document cannot rely on what their statuses say of it: it could
+    /// not be read, or something waits.
+    pub fn is_unclear(&self, key: &DocumentKey) -> bool {
+        let unread = |memory: Option<&DocumentState>| {
+            memory.is_none_or(|memory| memory.found.is_none()) && !self.idle.contains(key)
+        };
+        let memory = self.documents.get(key);
+        unread(memory) || memory.is_some_and(|memory| memory.error.is_some() || memory.pending_since.is_some())
+    }
+
     /// Takes in what a pass found. Answers the mappings whose status may have changed.
     pub fn settle_document(
         &mut self,
@@ -424,6 +449,8 @@ impl State {
         touched.append(&mut memory.planned);
         if outcome.idle {
             touched.extend(memory.remains.values().flatten().cloned());
+            // What came while the pass looked waits for the next one.
+            let waits = memory.take_trigger();
             if memory.remains.is_empty() {
                 self.documents.remove(key);
             } else {
@@ -432,7 +459,15 @@ impl State {
                 memory.pending_since = None;
                 memory.mappings.clear();
             }
+            if waits.is_some() {
+                self.document(key).note(&waits);
+            }
             self.link(key, &touched, false);
+            if self.catalog.reaching(key).next().is_some() {
+                self.idle.insert(key.clone());
+            } else {
+                self.idle.remove(key);
+            }
             return touched;
         }
         if let Some(error) = &outcome.error {
@@ -484,6 +519,7 @@ impl State {
         }
         let now_there: BTreeSet<MappingKey> =
             memory.mappings.iter().chain(memory.remains.values().flatten()).cloned().collect();
+        self.idle.remove(key);
         self.link(key, &touched, false);
         self.link(key, &now_there, true);
         touched.extend(now_there);
@@ -510,5 +546,48 @@ mod tests {
         let served = state.document(&document).take_trigger();
         state.settle_document(&document, ReconcileOutcome::new(served), later);
         assert_eq!(state.document(&document).pending_since, None);
+    }
+
+    #[test]
+    fn a_change_that_comes_while_nothing_is_found_to_do_is_not_forgotten() {
+        let mut state = State::new(Catalog::new(Ceiling::Enforce));
+        let document: DocumentKey = "run:projects/p/locations/l/services/s".parse().unwrap();
+        let first: Timestamp = "2027-01-31T12:00:00Z".parse().unwrap();
+        let later = first + SignedDuration::from_secs(1);
+        let idle = |served| ReconcileOutcome { idle: true, ..ReconcileOutcome::new(served) };
+        state.document(&document).note(&Trigger::event(1, first));
+        let served = state.document(&document).take_trigger();
+        state.document(&document).note(&Trigger::event(2, later));
+        state.settle_document(&document, idle(served), later);
+        assert_eq!(state.document(&document).pending_since, Some(later));
+        let served = state.document(&document).take_trigger();
+        assert_eq!((served.since, served.seqs.as_slice()), (Some(later), &[2][..]));
+        state.settle_document(&document, idle(served), later);
+        assert!(!state.documents.contains_key(&document), "nothing is left to remember");
+    }
+
+    #[test]
+    fn document_is_unclear_until_it_was_read_and_while_it_fails_or_something_waits() {
+        let mut state = State::new(Catalog::new(Ceiling::Enforce));
+        let document: DocumentKey = "run:projects/p/locations/l/services/s".parse().unwrap();
+        let now: Timestamp = "2027-01-31T12:00:00Z".parse().unwrap();
+        assert!(state.is_unclear(&document), "not read yet");
+        state.document(&document).found = Some(LastPlan::default());
+        assert!(!state.is_unclear(&document));
+        state.document(&document).note(&Trigger::event(1, now));
+        assert!(state.is_unclear(&document), "something waits");
+        let served = state.document(&document).take_trigger();
+        let failed = ReconcileOutcome { error: Some(EngineError::StaleRead), ..ReconcileOutcome::new(served) };
+        state.settle_document(&document, failed, now);
+        assert!(state.is_unclear(&document), "it cannot be read");
+        let served = state.document(&document).take_trigger();
+        state.settle_document(&document, ReconcileOutcome::new(served), now);
+        assert!(!state.is_unclear(&document));
+        state.documents.clear();
+        state.idle.insert(document.clone());
+        assert!(!state.is_unclear(&document), "there is nothing to read");
+        let dirty = [(document.clone(), Urgency::Addition)].into();
+        state.note(&Effects { dirty, ..Effects::default() }, &Trigger::none());
+        assert!(state.is_unclear(&document), "something changed, and nobody has looked");
     }
 }

@@ -123,13 +123,15 @@ impl Inner {
                 let blocked = state.document(document).additions.foreign.is_some();
                 state.refusals.note_failure(document, outcome.error.is_some() || blocked);
             }
+            let unclear = state.is_unclear(document);
             let mappings = state.settle_document(document, outcome, self.clock.now());
             let ending = mappings.iter().filter(|key| state.is_terminating(key)).cloned().collect();
             state.changed_mappings.extend(mappings.iter().cloned());
-            // Including mappings without a part in its plan, or whose document could not be read: their statuses count
-            // it.
-            let reaching: Vec<MappingKey> = state.catalog.reaching(document).cloned().collect();
-            state.changed_mappings.extend(reaching);
+            if unclear || state.is_unclear(document) {
+                // Including mappings without a part in its plan: their statuses count it.
+                let reaching: Vec<MappingKey> = state.catalog.reaching(document).cloned().collect();
+                state.changed_mappings.extend(reaching);
+            }
             let target = state.target_of(document);
             state.changed_targets.extend(target);
             (mappings, ending)
