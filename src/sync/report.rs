@@ -334,8 +334,8 @@ fn outcome(
 ) -> DocumentOutcome {
     let mut outcome = DocumentOutcome::unread(document.clone());
     outcome.invoker_iam_disabled = view.invoker_iam_disabled.contains(document);
-    // Nothing is wanted there and nothing is ours: no policy has to be read to know that.
-    // As long as a pin is not stored nothing is wanted on its ground, which says nothing about the group.
+    // Nothing is wanted or owned there, which is known without reading the policy.
+    // Nothing is wanted because of a pin that is not stored yet; that does not mean that the group gives nothing.
     let is_pinned = view.keep != Keep::Everything(FreezeReason::NotLoaded);
     let idle = (is_pinned && state.is_idle(document)).then(ClaimCounts::default);
     let Some(memory) = state.documents.get(document) else { return DocumentOutcome { claims: idle, ..outcome } };

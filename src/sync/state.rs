@@ -57,7 +57,7 @@ impl Trigger {
         Self { since: Some(since), seqs: Vec::new() }
     }
 
-    /// True when anything asked.
+    /// True when there is any trigger.
     fn is_some(&self) -> bool {
         self.since.is_some() || !self.seqs.is_empty()
     }
@@ -245,9 +245,9 @@ pub(super) struct State {
     pub unfrozen_at: Option<Instant>,
     pub directory_seq: Seq,
     pub documents: BTreeMap<DocumentKey, DocumentState>,
-    /// Documents that mappings reach and on which the last pass found nothing to do: nothing is wanted there, and nothing ours.
+    /// Documents that mappings reach and on which the last reconcile found nothing to do: nothing is wanted or owned there.
     pub idle: BTreeSet<DocumentKey>,
-    /// What Google refused, over all documents.
+    /// Refusals of Google over all documents.
     pub refusals: Refusals,
     /// The documents whose state refers to a mapping.
     pub by_mapping: BTreeMap<MappingKey, BTreeSet<DocumentKey>>,
@@ -419,14 +419,14 @@ impl State {
         }
     }
 
-    /// True when the last pass found nothing to do on the document, and nothing is wanted there since. The catalog is asked,
-    /// since a change of it is there before its documents are noted.
+    /// True when the last reconcile found nothing to do on the document, and nothing is wanted there since. The catalog is
+    /// consulted, because it changes before its dirty documents are recorded.
     pub fn is_idle(&self, key: &DocumentKey) -> bool {
         self.idle.contains(key) && self.catalog.desired(key, &BTreeSet::new()).grants.is_empty()
     }
 
-    /// True when mappings that have no part in the plan of the document cannot rely on what their statuses say of it: it could
-    /// not be read, or something waits.
+    /// True when the statuses of mappings without a part in the document's plan may be wrong about it: it could not be read,
+    /// or a change waits.
     pub fn is_unclear(&self, key: &DocumentKey) -> bool {
         let unread = |memory: Option<&DocumentState>| {
             memory.is_none_or(|memory| memory.found.is_none()) && !self.idle.contains(key)
@@ -435,7 +435,7 @@ impl State {
         unread(memory) || memory.is_some_and(|memory| memory.error.is_some() || memory.pending_since.is_some())
     }
 
-    /// Takes in what a pass found. Answers the mappings whose status may have changed.
+    /// Applies the results of a reconcile. Returns the mappings whose status may have changed.
     pub fn settle_document(
         &mut self,
         key: &DocumentKey,
@@ -449,7 +449,7 @@ impl State {
         touched.append(&mut memory.planned);
         if outcome.idle {
             touched.extend(memory.remains.values().flatten().cloned());
-            // What came while the pass looked waits for the next one.
+            // Changes that arrived during the reconcile wait for the next one.
             let waits = memory.take_trigger();
             if memory.remains.is_empty() {
                 self.documents.remove(key);
