@@ -46,6 +46,20 @@ lint: ## Check formatting and run clippy
 unit: ## Run the Rust tests without the cluster tests
 	@cargo test --workspace --locked
 
+.PHONY: simulate
+simulate: ## Seeds of the simulation: SEEDS=N runs so many (FIRST=K from there on), SEED=K one of them with its trace
+	@cargo test --quiet --locked --lib -- --exact simulation::at_rest_every_seed_agrees_with_the_model --nocapture
+
+.PHONY: soak
+soak: ## The long form of every randomised test: twenty times the cases of properties, and SECONDS=1800 of simulation
+	@PROPTEST_CASES=5120 cargo test --locked --workspace --lib
+	@SEEDS=100000 SECONDS=$(or $(SECONDS),1800) FIRST=$(or $(FIRST),2000) \
+		cargo test --quiet --locked --lib -- --exact simulation::at_rest_every_seed_agrees_with_the_model --nocapture
+
+.PHONY: bite
+bite: ## Breaks eight rules, one at a time, and says after how many seeds the simulation found each
+	@python3 scripts/bite.py $(SEEDS)
+
 .PHONY: cluster
 cluster: ## Run the cluster tests on a real control plane; NAME=words selects some of them
 	@tools=$$(python3 scripts/cluster_tools.py) && env $$tools \

@@ -27,7 +27,7 @@ passed, failed, skipped = [], [], []  # names; conformance and cargo add one ent
 cases = {}  # (topic, words) -> result: the content of the final table
 
 # Unit tests listed in the table beside the integration cases: properties, and cases that need a store alone.
-SHOWN_UNITS = re.compile(r"::(properties|laws|replay)::|^scim::tests::filters::|::a_full_disk_")
+SHOWN_UNITS = re.compile(r"^simulation::|::(properties|laws|replay)::|^scim::tests::filters::|::a_full_disk_")
 
 
 class Step:

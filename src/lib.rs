@@ -12,6 +12,8 @@ pub mod model;
 pub mod plan;
 pub mod scim;
 pub mod scim_server;
+#[cfg(test)]
+mod simulation;
 pub mod source;
 pub mod status;
 pub mod store;

@@ -327,7 +327,7 @@ pub(crate) mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(crate::model::cases::cases(64))]
         #[test]
         fn whatever_a_status_holds_it_is_made_to_fit_its_schema((kind, status) in statuses()) {
             let fitted = fit_status(kind, status);

@@ -53,6 +53,12 @@ pub enum Finalizers {
 }
 
 impl Finalizers {
+    /// Finalizers of which every change is accepted.
+    #[cfg(test)]
+    pub(crate) fn scripted() -> Self {
+        Self::Scripted(super::tests::ScriptedFinalizers::default())
+    }
+
     /// Replaces the finalizers of exactly the observed version.
     async fn set(&self, key: &MappingKey, metadata: &ObjectMeta, finalizers: &[String]) -> Result<(), FinalizerError> {
         match self {

@@ -1,5 +1,7 @@
 //! The domain model: types whose values are always valid, without IO and without reading the clock.
 
+#[cfg(test)]
+pub(crate) mod cases;
 mod clock;
 mod desired;
 mod directory;

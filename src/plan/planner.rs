@@ -486,9 +486,15 @@ impl<'a> Pass<'a> {
         let tombstones = if row.state == GrantState::Owned { self.tombstones(&row) } else { BTreeSet::new() };
         match (row.state, present || !tombstones.is_empty()) {
             (GrantState::Owned, true) if orphan => {
-                self.note(&row, "forget", AuditOutcome::Verified, Some("Orphan"));
+                let entry = self.context.entry(self.inputs.now, &row, "forget", AuditOutcome::Verified, Some("Orphan"));
                 self.orphaned.push(row.grant.clone());
-                self.ledger.push(LedgerChange::Remove(row.grant));
+                if base.state == GrantState::Owned {
+                    self.audit.push(entry);
+                    self.ledger.push(LedgerChange::Remove(row.grant));
+                } else {
+                    // Owned by what this read says of an earlier call: both are recorded with its proof, in this order.
+                    self.gone(base, row, entry);
+                }
             }
             (GrantState::Owned, true) => {
                 self.owned.push(row.clone());

@@ -373,7 +373,7 @@ async fn run_pruned(steps: &[Step], ages: [u8; 2]) -> Result<(), TestCaseError> 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+    #![proptest_config(crate::model::cases::cases(32))]
 
     #[test]
     fn catalog_rebuilt_for_a_past_position_wants_what_was_wanted_then(

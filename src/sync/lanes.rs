@@ -286,6 +286,15 @@ impl Lanes {
         self.entries.values().filter(waits).count()
     }
 
+    /// A document that is being worked on, or is due.
+    #[cfg(test)]
+    pub fn busy(&self, now: Instant) -> Option<&DocumentKey> {
+        let is_busy = |entry: &Entry| {
+            entry.turn.is_some() || entry.slots.iter().any(|slot| slot.due().is_some_and(|due| due <= now))
+        };
+        self.entries.iter().filter(|(_, entry)| is_busy(entry)).map(|(key, _)| key).min()
+    }
+
     /// True when `key` is waiting or running.
     pub fn is_busy(&self, key: &DocumentKey) -> bool {
         let busy = |entry: &Entry| entry.turn.is_some() || entry.slots.iter().any(|slot| slot.asked.is_some());

@@ -29,6 +29,8 @@ mod reconcile;
 mod refusals;
 mod report;
 #[cfg(test)]
+mod rest;
+#[cfg(test)]
 mod scripted_tests;
 mod state;
 mod termination;

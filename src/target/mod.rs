@@ -88,7 +88,7 @@ impl Target {
         match self {
             Self::Google(client) => client.resources(project, location).await.into(),
             #[cfg(test)]
-            Self::Scripted(target) => target.discover(project, location),
+            Self::Scripted(target) => target.discover(project, location).await,
         }
     }
 

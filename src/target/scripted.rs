@@ -1,11 +1,19 @@
 //! An in-memory target for tests. It can be scripted to act late, wrongly, or not at all, and keeps a journal.
+//!
+//! A write is under way from the moment of the call until it lands: whoever waits for the answer may be gone by then.
+
+mod chances;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Discovery, Edit, ErrorKind, Resource, Snapshot, TargetError};
-use crate::model::{Changes, DocumentKey, GrantKey, Live, Reason, Stored};
+use tokio::time::Instant;
+
+use super::{Discovery, Edit, ErrorKind, RefusalCause, Refused, Resource, Snapshot, TargetError};
+use crate::model::{Changes, DocumentKey, GrantKey, Live, MemberKey, Randomness, Reason, ResourceKind, Role, Stored};
+
+pub(crate) use chances::Chances;
 
 /// The fault of one call.
 #[derive(Debug, Clone)]
@@ -14,18 +22,72 @@ pub(crate) enum Fault {
     Error(TargetError),
     /// The write is done, and its answer is lost.
     AnswerLost,
+    /// The write is not done, and its answer is lost.
+    NeverArrived,
+    /// The answer of the write is lost, and the write arrives this long after it was sent.
+    Late(Duration),
     /// The call takes this long.
     Slow(Duration),
     /// The read returns the version before the last one.
     Stale,
 }
 
+/// Who put a grant into a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A write through the port.
+    Engine,
+    /// Somebody else.
+    Foreign,
+    /// Somebody else put back what they had taken away of a write through the port.
+    Restored,
+}
+
 /// One write that was done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Write {
+    pub at: Instant,
     pub document: DocumentKey,
     pub add: BTreeSet<GrantKey>,
     pub remove: BTreeSet<GrantKey>,
+    /// The grants that stood there and do not any more, and who had put them there.
+    pub gone: Vec<(GrantKey, Origin)>,
+    pub revision_before: String,
+    pub revision_after: String,
+}
+
+/// What the target refuses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rule {
+    /// This member; none: any.
+    pub member: Option<MemberKey>,
+    /// Under this role; none: under any.
+    pub role: Option<Role>,
+    /// As which refusal.
+    pub cause: RefusalCause,
+    /// Whether the answer names member and role.
+    pub named: bool,
+    /// Whether what stands there already is refused too, and with it any write of the document.
+    pub whole: bool,
+}
+
+impl Rule {
+    /// True when the rule refuses this grant.
+    pub(crate) fn covers(&self, grant: &GrantKey) -> bool {
+        self.member.as_ref().is_none_or(|member| *member == grant.member)
+            && self.role.as_ref().is_none_or(|role| *role == grant.role)
+    }
+
+    fn error(&self) -> TargetError {
+        let named = |text: Option<&str>| text.filter(|_| self.named).map(str::to_owned);
+        let refused = Refused {
+            cause: self.cause,
+            member: named(self.member.as_ref().map(MemberKey::as_str)),
+            role: named(self.role.as_ref().map(Role::as_str)),
+            message: "refused".to_owned(),
+        };
+        error(ErrorKind::Refused(refused), self.cause.reason())
+    }
 }
 
 #[derive(Debug)]
@@ -33,6 +95,19 @@ struct Document {
     uid: String,
     /// All versions, oldest first; the last one is in force.
     versions: Vec<Live>,
+    origins: BTreeMap<GrantKey, Origin>,
+    /// Grants of the engine that somebody else took away.
+    taken: BTreeSet<GrantKey>,
+}
+
+/// A write that was sent.
+#[derive(Debug)]
+struct Call {
+    document: DocumentKey,
+    /// The resource that it was sent to: a document that was never set has the same revision on the one that is made after it.
+    uid: Option<String>,
+    revision: String,
+    changes: Changes,
 }
 
 #[derive(Debug, Default)]
@@ -40,9 +115,20 @@ struct State {
     documents: BTreeMap<DocumentKey, Document>,
     reads: BTreeMap<DocumentKey, VecDeque<Fault>>,
     writes: BTreeMap<DocumentKey, VecDeque<Fault>>,
+    /// By arrival, then in the order in which they were sent.
+    under_way: BTreeMap<(Instant, u64), Call>,
+    results: BTreeMap<u64, Result<Live, TargetError>>,
     journal: Vec<Write>,
     made: u64,
     read: u64,
+    chances: Option<(Chances, Arc<Randomness>)>,
+    rules: Vec<Rule>,
+    aliases: BTreeMap<MemberKey, String>,
+    denied: BTreeSet<DocumentKey>,
+    unlisted: BTreeSet<DocumentKey>,
+    /// Writes per minute, and those of the minute that began then.
+    quota: Option<(u32, u32, Instant)>,
+    trace: Option<Vec<(Instant, String)>>,
 }
 
 /// The target. All clones share its state.
@@ -56,8 +142,11 @@ impl From<Scripted> for super::Target {
 }
 
 impl Scripted {
+    /// The state, after everything that has arrived by now.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.land(Instant::now());
+        state
     }
 
     /// Creates a resource with an empty document.
@@ -65,7 +154,8 @@ impl Scripted {
         let mut state = self.state();
         state.made += 1;
         let first = Live { revision: "never-set".to_owned(), never_set: true, ..Live::default() };
-        let made = Document { uid: format!("uid-{}", state.made), versions: vec![first] };
+        let uid = format!("uid-{}", state.made);
+        let made = Document { uid, versions: vec![first], origins: BTreeMap::new(), taken: BTreeSet::new() };
         state.documents.insert(document.clone(), made);
     }
 
@@ -74,26 +164,86 @@ impl Scripted {
         self.state().documents.remove(document);
     }
 
-    /// Simulates a foreign edit of the document.
+    /// Somebody else edits the document.
     pub(crate) fn edit(&self, document: &DocumentKey, edit: impl FnOnce(&mut BTreeMap<GrantKey, Stored>)) {
-        self.state().change(document, edit);
+        let mut state = self.state();
+        let Some((_, changed, gone)) = state.change(document, edit) else { return };
+        let Some(document) = state.documents.get_mut(document) else { return };
+        for grant in changed {
+            let origin = if document.taken.contains(&grant) { Origin::Restored } else { Origin::Foreign };
+            document.origins.insert(grant, origin);
+        }
+        document.taken.extend(gone.into_iter().filter(|(_, by)| *by != Origin::Foreign).map(|(grant, _)| grant));
     }
 
-    /// Sets the fault of the next read of the document that has none yet.
+    /// What happens to the next read of the document that nothing was told about.
     pub(crate) fn on_read(&self, document: &DocumentKey, fault: Fault) {
         self.state().reads.entry(document.clone()).or_default().push_back(fault);
     }
 
-    /// Sets the fault of the next write of the document that has none yet.
+    /// What happens to the next write of the document that nothing was told about.
     pub(crate) fn on_write(&self, document: &DocumentKey, fault: Fault) {
         self.state().writes.entry(document.clone()).or_default().push_back(fault);
     }
 
+    /// Calls of which nothing was told fail by chance from here on; none: they do not.
+    pub(crate) fn on_chance(&self, chances: Option<(Chances, Arc<Randomness>)>) {
+        self.state().chances = chances;
+    }
+
+    /// What is refused from here on.
+    pub(crate) fn refuse(&self, rules: Vec<Rule>) {
+        self.state().rules = rules;
+    }
+
+    /// Members that are stored under another spelling from the next write on.
+    pub(crate) fn respell(&self, aliases: BTreeMap<MemberKey, String>) {
+        self.state().aliases = aliases;
+    }
+
+    /// The documents of which every call is denied.
+    pub(crate) fn deny(&self, documents: BTreeSet<DocumentKey>) {
+        self.state().denied = documents;
+    }
+
+    /// The documents that lists lack although they are there.
+    pub(crate) fn hide(&self, documents: BTreeSet<DocumentKey>) {
+        self.state().unlisted = documents;
+    }
+
+    /// How many writes a minute are accepted; none: any number.
+    pub(crate) fn allow_writes(&self, per_minute: Option<u32>) {
+        self.state().quota = per_minute.map(|most| (most, 0, Instant::now()));
+    }
+
+    /// Notes every call from here on.
+    pub(crate) fn trace(&self) {
+        self.state().trace.get_or_insert_default();
+    }
+
+    /// The calls that were noted, with their answers.
+    pub(crate) fn traced(&self) -> Vec<(Instant, String)> {
+        self.state().trace.clone().unwrap_or_default()
+    }
+
+    /// The resources that are there.
+    pub(crate) fn documents(&self) -> Vec<DocumentKey> {
+        self.state().documents.keys().cloned().collect()
+    }
+
     /// The grants that are in force.
     pub(crate) fn grants(&self, document: &DocumentKey) -> BTreeSet<GrantKey> {
-        let state = self.state();
-        let live = state.documents.get(document).and_then(|document| document.versions.last());
-        live.map(|live| live.grants.keys().cloned().collect()).unwrap_or_default()
+        self.origins(document).into_keys().collect()
+    }
+
+    /// The grants that are in force, and who put them there.
+    pub(crate) fn origins(&self, document: &DocumentKey) -> BTreeMap<GrantKey, Origin> {
+        self.state().documents.get(document).map(|document| document.origins.clone()).unwrap_or_default()
+    }
+
+    /// The grants of the engine that somebody else took away at least once since the resource was made.
+    pub(crate) fn taken(&self, document: &DocumentKey) -> BTreeSet<GrantKey> {
+        self.state().documents.get(document).map(|document| document.taken.clone()).unwrap_or_default()
     }
 
     /// The writes that were done, oldest first.
@@ -101,38 +251,79 @@ impl Scripted {
         self.state().journal.clone()
     }
 
-    /// Number of answered reads.
+    /// How many writes are under way.
+    pub(crate) fn under_way(&self) -> usize {
+        self.state().under_way.len()
+    }
+
+    /// How many reads were answered.
     pub(crate) fn reads(&self) -> u64 {
         self.state().read
     }
 
-    pub(super) fn discover(&self, project: &str, location: &str) -> Discovery {
-        let state = self.state();
-        let here = |document: &DocumentKey| document.region() == crate::model::Region::new(project, location);
+    pub(super) async fn discover(&self, project: &str, location: &str) -> Discovery {
+        let fault = self.state().draw_list();
+        if let Some(time) = fault.time {
+            tokio::time::sleep(time).await;
+        }
+        let mut state = self.state();
+        let here = |document: &DocumentKey| {
+            document.region() == crate::model::Region::new(project, location)
+                && !state.unlisted.contains(document)
+                && fault.error.is_none()
+                && !fault.partial
+        };
         let items = state.documents.iter().filter(|(document, _)| here(document)).map(|(document, made)| Resource {
             document: document.clone(),
             uid: made.uid.clone(),
             labels: BTreeMap::new(),
             invoker_iam_disabled: false,
         });
-        Discovery { items: items.collect(), ..Discovery::default() }
+        let mut found = Discovery { items: items.collect(), ..Discovery::default() };
+        if fault.partial {
+            found.unreachable.push(location.to_owned());
+        }
+        found.failed.extend(fault.error.map(|error| (ResourceKind::Service, error)));
+        let failed = found.failed.iter().map(|(_, error)| error.reason).collect::<Vec<_>>();
+        state.note(format!(
+            "list: {} resources, unreachable {:?}, failed {failed:?}",
+            found.items.len(),
+            found.unreachable
+        ));
+        found
     }
 
     pub(super) async fn read(&self, document: &DocumentKey) -> Result<Snapshot, TargetError> {
-        let fault = self.state().reads.get_mut(document).and_then(VecDeque::pop_front);
+        let (fault, time) = self.state().draw_read(document);
         let mut age = 0;
         match fault {
             Some(Fault::Slow(time)) => tokio::time::sleep(time).await,
-            Some(Fault::Error(error)) => return Err(error),
-            Some(Fault::Stale) => age = 1,
-            Some(Fault::AnswerLost) => return Err(error(ErrorKind::Unavailable, Reason::GoogleUnavailable)),
-            None => tokio::task::yield_now().await,
+            _ if !time.is_zero() => tokio::time::sleep(time).await,
+            _ => tokio::task::yield_now().await,
         }
+        let answer = match fault {
+            Some(Fault::Error(error)) => Err(error),
+            Some(Fault::AnswerLost | Fault::NeverArrived | Fault::Late(_)) => {
+                Err(error(ErrorKind::Unavailable, Reason::GoogleUnavailable))
+            }
+            Some(Fault::Stale) => {
+                age = 1;
+                Ok(())
+            }
+            Some(Fault::Slow(_)) | None => Ok(()),
+        };
         let mut state = self.state();
-        state.read += 1;
-        let versions = &state.documents.get(document).ok_or_else(absent)?.versions;
-        let live = versions.iter().rev().nth(age).or(versions.first()).ok_or_else(absent)?;
-        Ok(Snapshot { live: Arc::new(live.clone()), edit: Edit::Scripted })
+        state.read += u64::from(answer.is_ok());
+        let answer = answer.and_then(|()| {
+            let versions = &state.documents.get(document).ok_or_else(absent)?.versions;
+            versions.iter().rev().nth(age).or(versions.first()).cloned().ok_or_else(absent)
+        });
+        state.note(match &answer {
+            Ok(live) => format!("read {}: {} ({} grants)", document.short(), live.revision, live.grants.len()),
+            Err(error) => format!("read {}: {}", document.short(), error.reason),
+        });
+        let live = answer?;
+        Ok(Snapshot { live: Arc::new(live), edit: Edit::Scripted })
     }
 
     pub(super) async fn apply(
@@ -141,46 +332,174 @@ impl Scripted {
         read: &Live,
         changes: &Changes,
     ) -> Result<Snapshot, TargetError> {
-        let fault = self.state().writes.get_mut(document).and_then(VecDeque::pop_front);
-        match &fault {
-            Some(Fault::Slow(time)) => tokio::time::sleep(*time).await,
-            Some(Fault::Error(error)) => return Err(error.clone()),
-            Some(Fault::Stale | Fault::AnswerLost) | None => tokio::task::yield_now().await,
+        let (fault, id, answer_after) = {
+            let mut state = self.state();
+            let (fault, there, back) = state.draw_write(document);
+            let (arrives, answer_after) = match &fault {
+                Some(Fault::Error(_) | Fault::NeverArrived) => (None, there + back),
+                Some(Fault::Late(delay)) => (Some(*delay), there + back),
+                Some(Fault::Slow(time)) => (Some(*time), *time),
+                Some(Fault::AnswerLost | Fault::Stale) | None => (Some(there), there + back),
+            };
+            let id = state.send(document, read, changes, arrives.map(|delay| Instant::now() + delay));
+            (fault, id, answer_after)
+        };
+        if answer_after.is_zero() {
+            tokio::task::yield_now().await;
+        } else {
+            tokio::time::sleep(answer_after).await;
         }
         let mut state = self.state();
-        let now = state.documents.get(document).and_then(|document| document.versions.last()).ok_or_else(absent)?;
-        if now.revision != read.revision {
-            return Err(error(ErrorKind::Conflict, Reason::EtagConflict));
-        }
-        let after = now.after(changes).grants;
-        let live = state.change(document, |grants| *grants = after).ok_or_else(absent)?;
-        state.journal.push(Write {
-            document: document.clone(),
-            add: changes.add.iter().map(|addition| addition.grant.clone()).collect(),
-            remove: changes.remove.clone(),
+        let result = state.results.remove(&id);
+        let answer = match fault {
+            Some(Fault::Error(error)) => Err(error),
+            Some(Fault::AnswerLost | Fault::NeverArrived | Fault::Late(_)) => {
+                Err(error(ErrorKind::Unknown, Reason::OutcomeUnknown))
+            }
+            Some(Fault::Slow(_) | Fault::Stale) | None => {
+                result.unwrap_or_else(|| Err(error(ErrorKind::Unknown, Reason::OutcomeUnknown)))
+            }
+        };
+        state.note(match &answer {
+            Ok(live) => format!("answer {id} {}: {}", document.short(), live.revision),
+            Err(error) => format!("answer {id} {}: {}", document.short(), error.reason),
         });
-        match fault {
-            Some(Fault::AnswerLost) => Err(error(ErrorKind::Unknown, Reason::OutcomeUnknown)),
-            _ => Ok(Snapshot { live: Arc::new(live), edit: Edit::Scripted }),
-        }
+        let live = answer?;
+        Ok(Snapshot { live: Arc::new(live), edit: Edit::Scripted })
     }
 
     pub(super) async fn resource_uid(&self, document: &DocumentKey) -> Result<String, TargetError> {
-        tokio::task::yield_now().await;
+        let (fault, time) = self.state().draw_read(document);
+        if time.is_zero() {
+            tokio::task::yield_now().await;
+        } else {
+            tokio::time::sleep(time).await;
+        }
+        if let Some(Fault::Error(error)) = fault {
+            return Err(error);
+        }
         self.state().documents.get(document).map(|document| document.uid.clone()).ok_or_else(absent)
     }
 }
 
 impl State {
-    fn change(&mut self, document: &DocumentKey, edit: impl FnOnce(&mut BTreeMap<GrantKey, Stored>)) -> Option<Live> {
+    fn note(&mut self, text: String) {
+        if let Some(trace) = &mut self.trace {
+            trace.push((Instant::now(), text));
+        }
+    }
+
+    /// A write is sent. It arrives at this time, or never.
+    fn send(&mut self, document: &DocumentKey, read: &Live, changes: &Changes, arrives: Option<Instant>) -> u64 {
+        self.made += 1;
+        let id = self.made;
+        if self.trace.is_some() {
+            let add: Vec<String> = changes.add.iter().map(|addition| shown(&addition.grant)).collect();
+            let remove: Vec<String> = changes.remove.iter().map(shown).collect();
+            let on = &read.revision;
+            self.note(format!("send {id} {} on {on}: +{add:?} -{remove:?}", document.short()));
+        }
+        let uid = self.documents.get(document).map(|document| document.uid.clone());
+        let call = Call { document: document.clone(), uid, revision: read.revision.clone(), changes: changes.clone() };
+        if let Some(at) = arrives {
+            self.under_way.insert((at, id), call);
+        }
+        id
+    }
+
+    /// Carries out what has arrived.
+    fn land(&mut self, now: Instant) {
+        while let Some(next) = self.under_way.first_entry().filter(|next| next.key().0 <= now) {
+            let ((at, id), call) = next.remove_entry();
+            let result = self.carry_out(&call, at);
+            let text = match &result {
+                Ok(live) => live.revision.clone(),
+                Err(error) => error.reason.to_string(),
+            };
+            self.note(format!("landed {id} {}: {text}", call.document.short()));
+            self.results.insert(id, result);
+        }
+    }
+
+    fn carry_out(&mut self, call: &Call, at: Instant) -> Result<Live, TargetError> {
+        let Call { document, uid, revision, changes } = call;
+        if self.denied.contains(document) {
+            return Err(denied());
+        }
+        let now = self.documents.get(document).and_then(|document| document.versions.last()).ok_or_else(absent)?;
+        let other = self.documents.get(document).map(|document| &document.uid) != uid.as_ref();
+        if other || now.revision != *revision {
+            return Err(error(ErrorKind::Conflict, Reason::EtagConflict));
+        }
+        let after = now.after(changes).grants;
+        let refuses = |rule: &&Rule| {
+            let additions = changes.add.iter().map(|addition| &addition.grant);
+            if rule.whole {
+                after.keys().any(|grant| rule.covers(grant))
+            } else {
+                additions.into_iter().any(|grant| rule.covers(grant))
+            }
+        };
+        if let Some(rule) = self.rules.iter().find(refuses) {
+            return Err(rule.error());
+        }
+        if let Some((most, used, since)) = &mut self.quota {
+            if at.duration_since(*since) >= Duration::from_mins(1) {
+                (*used, *since) = (0, at);
+            }
+            *used += 1;
+            if used > most {
+                let retry_after = Some(Duration::from_secs(10));
+                return Err(error(ErrorKind::Throttled { retry_after }, Reason::QuotaExceeded));
+            }
+        }
+        let (live, new, gone) = self.change(document, |grants| *grants = after).ok_or_else(absent)?;
+        if let Some(document) = self.documents.get_mut(document) {
+            document.origins.extend(new.into_iter().map(|grant| (grant, Origin::Engine)));
+        }
+        self.journal.push(Write {
+            at,
+            document: document.clone(),
+            add: changes.add.iter().map(|addition| addition.grant.clone()).collect(),
+            remove: changes.remove.clone(),
+            gone,
+            revision_before: revision.clone(),
+            revision_after: live.revision.clone(),
+        });
+        Ok(live)
+    }
+
+    /// Makes a new version. Answers it with what is new in it, and what is gone.
+    #[expect(clippy::type_complexity, reason = "taken apart at once, in two places")]
+    fn change(
+        &mut self,
+        document: &DocumentKey,
+        edit: impl FnOnce(&mut BTreeMap<GrantKey, Stored>),
+    ) -> Option<(Live, Vec<GrantKey>, Vec<(GrantKey, Origin)>)> {
         self.made += 1;
         let revision = format!("r{}", self.made);
-        let versions = &mut self.documents.get_mut(document)?.versions;
+        let Document { versions, origins, .. } = self.documents.get_mut(document)?;
         let mut next = Live { revision, never_set: false, ..versions.last()?.clone() };
         edit(&mut next.grants);
+        for (alias, primary) in &self.aliases {
+            let spelled: Vec<GrantKey> = next.grants.keys().filter(|grant| grant.member == *alias).cloned().collect();
+            for grant in spelled {
+                let times = next.grants.remove(&grant).map_or(1, |stored| stored.times);
+                let stored = Stored { member: primary.clone(), times };
+                next.grants.entry(GrantKey { member: MemberKey::of(primary), ..grant }).or_insert(stored);
+            }
+        }
+        let gone: Vec<GrantKey> = origins.keys().filter(|grant| !next.has(grant)).cloned().collect();
+        let gone = gone.into_iter().filter_map(|grant| origins.remove_entry(&grant)).collect();
+        let new = next.grants.keys().filter(|grant| !origins.contains_key(*grant)).cloned().collect();
         versions.push(next.clone());
-        Some(next)
+        Some((next, new, gone))
     }
+}
+
+fn shown(grant: &GrantKey) -> String {
+    let role = grant.role.as_str().rsplit('.').next().unwrap_or_default();
+    format!("{role}/{}", grant.member.as_str().trim_start_matches("user:"))
 }
 
 /// An error without a message.
@@ -190,4 +509,8 @@ pub(crate) fn error(kind: ErrorKind, reason: Reason) -> TargetError {
 
 fn absent() -> TargetError {
     error(ErrorKind::NotFound, Reason::ResourceNotFound)
+}
+
+fn denied() -> TargetError {
+    error(ErrorKind::Denied { permission: None }, Reason::PermissionDenied)
 }

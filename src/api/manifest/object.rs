@@ -228,7 +228,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(40))]
+        #![proptest_config(crate::model::cases::cases(40))]
 
         #[test]
         fn the_rules_agree_with_the_validator_on_the_whole_object(

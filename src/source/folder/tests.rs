@@ -312,7 +312,7 @@ fn a_scan() -> impl Strategy<Value = Scan> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(crate::model::cases::cases(300))]
 
     #[test]
     fn nothing_is_deleted_that_may_still_be_meant(scans in prop::collection::vec((a_scan(), 1..4usize), 1..8)) {

@@ -106,7 +106,7 @@ prop_compose! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(crate::model::cases::cases(48))]
 
     #[test]
     fn any_outcome_of_a_mapping_gives_a_status_that_the_schema_accepts(scene in wild_scenes(), at in moments()) {

@@ -159,7 +159,7 @@ async fn compare(store: &Store) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+    #![proptest_config(crate::model::cases::cases(40))]
 
     #[test]
     fn a_snapshot_equals_the_fold_of_the_log(ops in prop::collection::vec((0..2usize, op()), 1..60)) {

@@ -1,0 +1,369 @@
+//! What must be true: of statuses at any time, of documents, ledger, audit and queue at rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::driver::Simulation;
+use super::expect::Expected;
+use crate::api::RoleMappingStatus;
+use crate::model::{AuditOutcome, DocumentKey, GrantKey, GrantState, MappingKey, UserId};
+use crate::plan::PRINCIPAL_RESPELLED;
+use crate::store::AuditRow;
+use crate::target::scripted::{Origin, Write};
+
+/// An audit row on one line.
+pub(super) fn shown(row: &AuditRow) -> String {
+    let entry = &row.entry;
+    let grant = entry.grant.as_ref().map(|grant| format!("{} {}", grant.role, grant.member)).unwrap_or_default();
+    let document = entry.document.as_ref().map(DocumentKey::short).unwrap_or_default();
+    let claims: Vec<String> =
+        entry.claims.iter().map(|claim| format!("{}:{}", claim.mapping.name(), &claim.subject[..6])).collect();
+    format!(
+        "audit {} {} {} {document} {grant} {} {} {} -> {} {claims:?}",
+        row.seq,
+        entry.at,
+        entry.action,
+        entry.outcome.as_str(),
+        entry.reason.as_deref().unwrap_or_default(),
+        entry.revision_before.as_deref().unwrap_or_default(),
+        entry.revision_after.as_deref().unwrap_or_default(),
+    )
+}
+
+fn ready(status: &RoleMappingStatus) -> Option<(bool, &str)> {
+    let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready")?;
+    Some((ready.status == "True", ready.reason.as_str()))
+}
+
+/// The grants of one document in the order of the audit.
+type History<'a> = BTreeMap<(&'a DocumentKey, &'a GrantKey), Vec<&'a AuditRow>>;
+
+impl Simulation {
+    /// All audit rows.
+    pub(super) async fn audit(&self) -> Vec<AuditRow> {
+        let mut rows: Vec<AuditRow> = Vec::new();
+        loop {
+            let after = rows.last().map_or(0, |row| row.seq);
+            let page = self.store().audit_after(after, 1000).await.expect("audit rows");
+            if page.is_empty() {
+                return rows;
+            }
+            rows.extend(page);
+        }
+    }
+
+    /// The ledger and the statuses, for a trace.
+    pub(super) async fn remembered(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (document, _) in self.store().ledger_documents().await.expect("documents") {
+            for row in self.store().ledger(&document).await.expect("the ledger") {
+                lines.push(format!("ledger {} {row:?}", document.short()));
+            }
+        }
+        if let Some(process) = &self.leader {
+            for key in process.engine.mappings() {
+                let phase = process.engine.mapping_phase(&key);
+                lines.push(format!("status {key} {phase:?} {:?}", process.cache.mapping(&key)));
+            }
+        }
+        lines
+    }
+
+    /// What must be true at any time.
+    pub(super) fn look(&mut self) {
+        let Some(process) = &self.leader else { return };
+        for (key, status) in
+            process.engine.mappings().into_iter().filter_map(|key| Some((key.clone(), process.cache.mapping(&key)?)))
+        {
+            let Some(grants) = &status.grants else { continue };
+            if grants.desired != grants.acknowledged + grants.pending + grants.held + grants.failed {
+                self.problems.push(format!("{key}: the counts do not add up: {grants:?}"));
+            }
+            if ready(&status).is_some_and(|(is, _)| is) && grants.failed > 0 {
+                self.problems.push(format!("{key}: Ready=True of a partial result: {grants:?}"));
+            }
+        }
+    }
+
+    /// What is not as it has to be at rest, beginning with what is cheap to look at.
+    pub(super) async fn unrest(&mut self) -> Vec<String> {
+        let Some(process) = &self.leader else { return vec!["no process runs".to_owned()] };
+        if let Some(busy) = process.engine.busy() {
+            return vec![busy];
+        }
+        if self.target.under_way() > 0 {
+            return vec!["a write is under way".to_owned()];
+        }
+        let (engine, cache) = (process.engine.clone(), process.cache.clone());
+        let behind = self.store().highest_seq().await.expect("a position") > engine.directory_seq();
+        if behind {
+            return vec!["the engine is behind the event log".to_owned()];
+        }
+        self.memory.set_pins(self.store().pins().await.expect("pins"));
+        let facts = self.facts().clone();
+        let expected = self.memory.expected(&facts, &self.target, &self.rules);
+        let (mut problems, mut excess) = (Vec::new(), Vec::new());
+        for document in self.target.documents() {
+            let live = self.target.origins(&document);
+            let (none, must) = (BTreeSet::new(), expected.must.get(&document).cloned().unwrap_or_default());
+            let may = expected.may.get(&document).unwrap_or(&none);
+            for grant in must.iter().filter(|grant| !live.contains_key(*grant)) {
+                problems.push(format!("{} lacks {} as {}", document.short(), grant.member, grant.role));
+            }
+            let ours = live.iter().filter(|(_, origin)| **origin == Origin::Engine).map(|(grant, _)| grant);
+            let more = ours.filter(|grant| !must.contains(*grant) && !may.contains(*grant));
+            excess.extend(more.map(|grant| (document.clone(), grant.clone())));
+        }
+        if !excess.is_empty() {
+            let audit = self.audit().await;
+            let is_done = |row: &&AuditRow| row.entry.outcome == AuditOutcome::Acknowledged;
+            let done: BTreeSet<&str> =
+                audit.iter().filter(is_done).filter_map(|row| row.entry.revision_after.as_deref()).collect();
+            for (document, grant) in
+                excess.iter().filter(|(document, grant)| !self.is_unattributed(document, grant, &done))
+            {
+                problems.push(format!("{} still has {} as {}", document.short(), grant.member, grant.role));
+            }
+        }
+        for key in &expected.clear {
+            let status = cache.mapping(key);
+            if status.as_ref().and_then(ready).is_none_or(|(is, _)| !is) {
+                let why = status.as_ref().and_then(ready).map(|(_, reason)| reason.to_owned());
+                problems.push(format!("{key} is not Ready although nothing is in the way: {why:?}"));
+            }
+        }
+        for (key, mapping) in &facts.mappings {
+            // Where no target is, nobody knows whether a resource that does not answer is gone.
+            if mapping.phase == super::facts::Phase::Terminating && facts.target.is_some() {
+                problems.push(format!("{key} was deleted and keeps its finalizer"));
+            }
+        }
+        if problems.is_empty() {
+            problems = self.disagreements(&expected).await;
+        }
+        problems
+    }
+
+    /// True when the target has kept a grant under another spelling than it was sent and the answer was lost: the next read
+    /// shows a member that nobody can tell from one that somebody else put there, so that it is left alone.
+    fn is_unattributed(&self, document: &DocumentKey, grant: &GrantKey, done: &BTreeSet<&str>) -> bool {
+        let facts = self.facts();
+        let is_it = |sent: &GrantKey| sent != grant && facts.stored(sent) == *grant;
+        let journal = self.target.journal();
+        let unknown = journal.iter().filter(|write| !done.contains(write.revision_after.as_str()));
+        unknown.filter(|write| write.document == *document).any(|write| write.add.iter().any(is_it))
+    }
+
+    /// Where ledger, audit, journal and documents do not say the same.
+    async fn disagreements(&self, expected: &Expected) -> Vec<String> {
+        let mut problems = Vec::new();
+        if let Err(error) = self.store().verify_audit_chain().await {
+            problems.push(format!("the audit chain is broken: {error}"));
+        }
+        let audit = self.audit().await;
+        let mut history = History::new();
+        for row in &audit {
+            if let (Some(document), Some(grant)) = (&row.entry.document, &row.entry.grant) {
+                history.entry((document, grant)).or_default().push(row);
+            }
+        }
+        problems.extend(self.ledger_differs(&history, expected).await);
+        for write in self.target.journal() {
+            problems.extend(self.not_audited(&write, &audit));
+            problems.extend(self.foreign_removed(&write, &history));
+            problems.extend(self.frozen_removed(&write));
+        }
+        problems.extend(self.not_written(&audit));
+        problems.extend(audit.iter().filter_map(|row| self.removed_while_frozen(row)));
+        problems
+    }
+
+    async fn ledger_differs(&self, history: &History<'_>, expected: &Expected) -> Vec<String> {
+        let (store, mut problems) = (self.store(), Vec::new());
+        let is_uncovered = self.facts().target.is_none();
+        let mut audited: BTreeMap<&DocumentKey, BTreeSet<&GrantKey>> = BTreeMap::new();
+        for ((document, grant), rows) in history {
+            if is_owned(rows) {
+                audited.entry(document).or_default().insert(grant);
+            }
+        }
+        for (document, _) in store.ledger_documents().await.expect("documents") {
+            let live = self.target.origins(&document);
+            let mut owned = BTreeSet::new();
+            for row in store.ledger(&document).await.expect("the ledger") {
+                // On frozen ground nothing is written, not even to prove a read; and where no target is, nobody knows
+                // whether a resource that does not answer is gone.
+                let is_frozen = is_uncovered
+                    || !row.claims.is_empty()
+                        && row.claims.iter().all(|claim| expected.frozen.contains(&claim.mapping));
+                if row.intent.is_some() && !is_frozen {
+                    problems.push(format!("{}: an intent is left on {}", document.short(), row.grant.member));
+                }
+                if row.state == GrantState::Owned {
+                    if !is_frozen && !row.spellings().any(|spelling| live.contains_key(&spelling)) {
+                        problems.push(format!("{}: owned and not there: {}", document.short(), row.grant.member));
+                    }
+                    owned.insert(row.grant.clone());
+                }
+            }
+            let audited = audited.remove(&document).unwrap_or_default();
+            for grant in owned.iter().filter(|grant| !audited.contains(grant)) {
+                problems.push(format!(
+                    "{}: owned by the ledger and not by the audit: {}",
+                    document.short(),
+                    grant.member
+                ));
+            }
+            for grant in audited.into_iter().filter(|grant| !owned.contains(*grant)) {
+                problems.push(format!(
+                    "{}: owned by the audit and not by the ledger: {}",
+                    document.short(),
+                    grant.member
+                ));
+            }
+        }
+        for (document, grants) in audited.into_iter().filter(|(_, grants)| !grants.is_empty()) {
+            problems
+                .push(format!("{}: owned by the audit, and the ledger knows nothing: {grants:?}", document.short()));
+        }
+        problems
+    }
+
+    /// The parts of a write that nothing in the audit announced.
+    fn not_audited(&self, write: &Write, audit: &[AuditRow]) -> Vec<String> {
+        let at = self.clock.at(write.at);
+        let announced: Vec<(&str, &GrantKey)> = audit
+            .iter()
+            .map(|row| &row.entry)
+            .filter(|entry| entry.document.as_ref() == Some(&write.document) && entry.at <= at)
+            .filter(|entry| entry.revision_before.as_ref() == Some(&write.revision_before))
+            .filter(|entry| matches!(entry.outcome, AuditOutcome::Intended | AuditOutcome::Refused))
+            .filter_map(|entry| Some((entry.action.as_str(), entry.grant.as_ref()?)))
+            .collect();
+        let aliases = &self.facts().aliases;
+        let is_respelled =
+            |grant: &GrantKey| aliases.values().any(|primary| crate::model::MemberKey::of(primary) == grant.member);
+        let added = write.add.iter().filter(|grant| !announced.contains(&("grant", grant)));
+        let removed =
+            write.remove.iter().filter(|grant| !is_respelled(grant) && !announced.contains(&("revoke", grant)));
+        let what = |grant: &GrantKey| {
+            format!(
+                "{}: no intent in the audit for {} on {}",
+                write.document.short(),
+                grant.member,
+                write.revision_before
+            )
+        };
+        added.chain(removed).map(what).collect()
+    }
+
+    /// The acknowledged steps of the audit that no write made.
+    fn not_written(&self, audit: &[AuditRow]) -> Vec<String> {
+        let journal = self.target.journal();
+        let steps = audit.iter().map(|row| &row.entry).filter(|entry| {
+            entry.outcome == AuditOutcome::Acknowledged
+                && entry.revision_after.is_some()
+                && matches!(entry.action.as_str(), "grant" | "revoke")
+                && entry.document.is_some()
+        });
+        let written = |entry: &&crate::model::AuditEntry| {
+            journal.iter().any(|write| {
+                entry.document.as_ref() == Some(&write.document)
+                    && entry.revision_after.as_ref() == Some(&write.revision_after)
+                    && entry.revision_before.as_ref() == Some(&write.revision_before)
+                    && (entry.action == "revoke" || entry.grant.as_ref().is_some_and(|grant| write.add.contains(grant)))
+            })
+        };
+        let lines = steps.filter(|entry| !written(entry));
+        lines
+            .map(|entry| {
+                format!(
+                    "the audit acknowledges what was not written: {} {:?} -> {:?}",
+                    entry.action, entry.grant, entry.revision_after
+                )
+            })
+            .collect()
+    }
+
+    /// What a write removed although somebody else had put it there, and nothing excuses it.
+    fn foreign_removed(&self, write: &Write, history: &History<'_>) -> Vec<String> {
+        let at = self.clock.at(write.at);
+        let excused = |grant: &GrantKey, origin: Origin| {
+            let keys = history.keys().filter(|(document, other)| {
+                **document == write.document && (*other == grant || self.facts().stored(other) == *grant)
+            });
+            keys.into_iter().any(|key| {
+                let rows: Vec<&&AuditRow> = history[key].iter().filter(|row| row.entry.at <= at).collect();
+                let last_owned = rows.iter().rposition(|row| row.entry.action == "grant" && took_effect(row));
+                let Some(owned) = last_owned else { return false };
+                let lost = rows[owned..].iter().any(|row| matches!(row.entry.action.as_str(), "lost" | "forget"));
+                match origin {
+                    Origin::Engine => true,
+                    // Nobody could see that it had been away.
+                    Origin::Restored => !lost,
+                    // Nobody could see that a call of ours had not put it there, or had taken it out before.
+                    Origin::Foreign => {
+                        let is_unclear = |row: &&AuditRow| {
+                            row.entry.action == "revoke" && row.entry.reason.as_deref() == Some("NotCommitted")
+                        };
+                        let unclear = rows[owned..].iter().any(|row| is_unclear(row));
+                        (rows[owned].entry.outcome == AuditOutcome::Ambiguous || unclear) && !lost
+                    }
+                }
+            })
+        };
+        let foreign = write.gone.iter().filter(|(_, origin)| *origin != Origin::Engine);
+        let removed = foreign.filter(|(grant, origin)| !excused(grant, *origin));
+        removed
+            .map(|(grant, origin)| {
+                format!("{}: {} ({origin:?}) of somebody else was removed", write.document.short(), grant.member)
+            })
+            .collect()
+    }
+
+    /// What a write removed although a frozen mapping had it.
+    fn frozen_removed(&self, write: &Write) -> Vec<String> {
+        let (at, facts) = (self.clock.at(write.at), self.facts());
+        let ours = write.gone.iter().filter(|(_, origin)| *origin == Origin::Engine).map(|(grant, _)| grant);
+        let kept =
+            ours.filter_map(|grant| Some((grant, self.memory.frozen_owner(&facts, &write.document, grant, at)?)));
+        kept.map(|(grant, key)| {
+            format!("{}: {} was removed while {key}, which had it, was frozen", write.document.short(), grant.member)
+        })
+        .collect()
+    }
+
+    /// A claim that ended although its mapping was frozen and its person had not left.
+    fn removed_while_frozen(&self, row: &AuditRow) -> Option<String> {
+        let entry = &row.entry;
+        let is_removal = entry.action == "revoke" && entry.outcome == AuditOutcome::Intended;
+        if !is_removal || entry.reason.as_deref() == Some(PRINCIPAL_RESPELLED) {
+            return None;
+        }
+        let facts = self.facts();
+        let stayed = |subject: &str| {
+            let id = subject.parse().ok().map(UserId)?;
+            let person = facts.people.get(&id)?;
+            Some(!person.was_away(entry.at))
+        };
+        let frozen: Option<&MappingKey> = entry
+            .claims
+            .iter()
+            .find(|claim| stayed(&claim.subject) == Some(true) && self.memory.was_frozen(&claim.mapping, entry.at))
+            .map(|claim| &claim.mapping);
+        frozen.map(|key| format!("a claim of {key} ended while it was frozen: {}", shown(row)))
+    }
+}
+
+fn took_effect(row: &AuditRow) -> bool {
+    matches!(row.entry.outcome, AuditOutcome::Acknowledged | AuditOutcome::Ambiguous)
+}
+
+/// Whether a grant is ours by what the audit says of it.
+fn is_owned(rows: &[&AuditRow]) -> bool {
+    rows.iter().fold(false, |owned, row| match row.entry.action.as_str() {
+        "grant" if took_effect(row) => true,
+        "revoke" if took_effect(row) => false,
+        "lost" | "forget" => false,
+        _ => owned,
+    })
+}

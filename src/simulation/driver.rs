@@ -1,0 +1,272 @@
+//! Plays one seed: an installation, its steps, and what is true of it at rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::chance::Chance;
+use super::clock::SimulatedClock;
+use super::database::{Database, pass};
+use super::expect::Memory;
+use super::facts::{Facts, Provider, ROLES, SERVICES, Setup, Target, address, document};
+use super::process::{Changed, Process, Shared};
+use super::report::{Counts, Report};
+use crate::catalog::Ceiling;
+use crate::model::{Clock as _, DocumentKey, MemberKey, ProviderName, RemovalLimits};
+use crate::store::{Origin, Store};
+use crate::sync::EngineConfig;
+use crate::target::scripted::{Chances, Rule, Scripted};
+
+/// A simulated installation.
+pub(super) struct Simulation {
+    pub(super) chance: Chance,
+    pub(super) clock: SimulatedClock,
+    pub(super) target: Scripted,
+    database: Database,
+    /// What the SCIM server of another process would hold.
+    directory: Store,
+    /// SCIM requests are served by the process that leads.
+    beside: bool,
+    pub(super) config: EngineConfig,
+    pub(super) facts: Shared,
+    pub(super) memory: Memory,
+    pub(super) leader: Option<Process>,
+    /// Processes from which another one took over.
+    pub(super) former: Vec<Process>,
+    pub(super) rules: Vec<Rule>,
+    pub(super) denied: BTreeSet<DocumentKey>,
+    pub(super) hidden: BTreeSet<DocumentKey>,
+    pub(super) chances: Chances,
+    steps: Vec<(Instant, String)>,
+    pub(super) problems: Vec<String>,
+    pub(super) counts: Counts,
+}
+
+pub(super) fn okta() -> ProviderName {
+    ProviderName::new("okta").expect("a name")
+}
+
+pub(super) fn origin() -> Origin {
+    Origin { token: "a".to_owned(), request_id: None }
+}
+
+/// Plays a seed from its beginning to its end.
+pub(super) async fn play(seed: u64) -> Report {
+    let mut simulation = Simulation::new(seed).await;
+    simulation.begin().await;
+    let steps = 8 + simulation.chance.below(32);
+    for _ in 0..steps {
+        simulation.step().await;
+        simulation.counts.steps += 1;
+        if !simulation.problems.is_empty() {
+            break;
+        }
+    }
+    simulation.finish(seed).await
+}
+
+impl Simulation {
+    async fn new(seed: u64) -> Self {
+        let chance = Chance::new(seed);
+        let clock = SimulatedClock::new();
+        let database = Database::new(seed);
+        let directory = database.open(clock).await;
+        let setup =
+            Setup { by_email: chance.one_in(3), permits_suspend: chance.one_in(3), permits_orphan: chance.one_in(2) };
+        let drift = Duration::from_secs(60 + chance.below(240) as u64);
+        let limits = if chance.one_in(3) { RemovalLimits::new(2, 3) } else { RemovalLimits::new(1000, 1000) };
+        let config = EngineConfig { limits, seed: Some(chance.seed()), ..EngineConfig::new(Ceiling::Enforce, drift) };
+        let mut facts = Facts::new(setup);
+        if chance.one_in(3) {
+            facts.aliases = aliases(&chance);
+        }
+        let heavy = [0, 1, 4][chance.below(3)];
+        let chances = Chances {
+            slow: 10 * heavy,
+            stale: 40 * heavy,
+            unavailable: 15 * heavy,
+            throttled: 10 * heavy,
+            lost: 40 * heavy,
+            list: 20 * heavy,
+        };
+        let target = Scripted::default();
+        target.trace();
+        target.respell(facts.aliases.clone());
+        target.on_chance(Some((chances, chance.fork())));
+        Self {
+            beside: chance.one_in(2),
+            chance,
+            clock,
+            target,
+            database,
+            directory,
+            config,
+            facts: Arc::new(Mutex::new(facts)),
+            memory: Memory::default(),
+            leader: None,
+            former: Vec::new(),
+            rules: Vec::new(),
+            denied: BTreeSet::new(),
+            hidden: BTreeSet::new(),
+            chances,
+            steps: Vec::new(),
+            problems: Vec::new(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Somebody installs rolecall.
+    async fn begin(&mut self) {
+        let services = 1 + self.chance.below(3);
+        for service in &SERVICES[..services] {
+            self.target.create(&document(service));
+        }
+        self.facts().provider = Some(Provider { generation: 1, suspended: false });
+        let roles = ROLES.map(str::to_owned).to_vec();
+        self.facts().target = Some(Target { generation: 1, asked: 0, roles });
+        self.start().await;
+        // The IdP speaks to a provider that is in force.
+        self.pass(Duration::from_secs(1)).await;
+        for _ in 0..2 + self.chance.below(4) {
+            self.create_person().await;
+        }
+        for team in 0..2 {
+            self.create_team(team).await;
+        }
+        for mapping in 0..=self.chance.below(2) {
+            self.apply_mapping(mapping);
+        }
+        self.noted().await;
+    }
+
+    pub(super) fn facts(&self) -> MutexGuard<'_, Facts> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Writes down what is about to happen.
+    pub(super) fn say(&mut self, text: impl Into<String>) {
+        self.steps.push((Instant::now(), text.into()));
+    }
+
+    /// The store that requests of the IdP reach.
+    pub(super) fn idp(&self) -> Store {
+        match &self.leader {
+            Some(process) if self.beside => process.store.clone(),
+            _ => self.directory.clone(),
+        }
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.directory
+    }
+
+    /// Starts a process, which takes over from the one that leads.
+    pub(super) async fn start(&mut self) {
+        let store = self.database.open(self.clock).await;
+        let name = format!("process {}", self.counts.crashes + self.counts.takeovers);
+        let config = EngineConfig { seed: Some(self.chance.seed()), ..self.config };
+        let process = Process::start(name, config, store, &self.target, self.clock, self.facts.clone());
+        self.former.extend(self.leader.replace(process));
+    }
+
+    /// Kills the process that leads, after some turns of its tasks.
+    pub(super) async fn crash(&mut self) {
+        for _ in 0..self.chance.below(60) {
+            tokio::task::yield_now().await;
+        }
+        self.leader = None;
+        self.counts.crashes += 1;
+    }
+
+    pub(super) fn tell(&self, changed: &Changed) {
+        for process in self.leader.iter().chain(&self.former) {
+            process.tell(changed.clone());
+        }
+    }
+
+    pub(super) async fn pass(&mut self, time: Duration) {
+        pass(time).await;
+        self.noted().await;
+    }
+
+    /// Takes in the facts as they are now.
+    pub(super) fn note_facts(&mut self) -> Facts {
+        let documents: Vec<DocumentKey> = SERVICES.iter().map(|service| document(service)).collect();
+        let (now, facts) = (self.now(), self.facts().clone());
+        self.memory.note(&facts, &documents, now);
+        facts
+    }
+
+    /// Looks at the facts, and at what must be true at any time.
+    pub(super) async fn noted(&mut self) {
+        let facts = self.note_facts();
+        self.look();
+        if self.is_settled().await {
+            self.memory.set_pins(self.directory.pins().await.expect("pins"));
+            self.memory.at_rest(&facts, &self.target, &self.rules);
+        }
+        if self.leader.as_ref().is_some_and(Process::has_ended)
+            && let Some(process) = self.leader.take()
+        {
+            self.problems.extend(process.failure().await);
+        }
+    }
+
+    /// True when the engine has taken in everything that happened, and has nothing to do.
+    pub(super) async fn is_settled(&self) -> bool {
+        let Some(process) = &self.leader else { return false };
+        let engine = &process.engine;
+        let idle =
+            engine.frozen().is_none() && engine.busy().is_none() && !engine.waits() && self.target.under_way() == 0;
+        idle && self.directory.highest_seq().await.expect("a position") <= process.engine.directory_seq()
+    }
+
+    pub(super) fn change_rules(&mut self, rules: Vec<Rule>) {
+        self.target.refuse(rules.clone());
+        self.rules = rules;
+    }
+
+    async fn finish(mut self, seed: u64) -> Report {
+        if self.problems.is_empty() {
+            self.end().await;
+        }
+        let audit = self.audit().await;
+        self.counts.audit_rows = audit.len() as u64;
+        self.counts.writes = self.target.journal().len() as u64;
+        self.counts.virtual_seconds = self.clock.elapsed().as_secs();
+        let mut all = self.target.traced();
+        all.extend(self.steps.iter().map(|(at, text)| (*at, format!("== {text}"))));
+        all.sort_by_key(|(at, _)| *at);
+        let trace: Vec<String> =
+            all.into_iter().map(|(at, text)| format!("{:10.3} {text}", self.clock.seconds(at))).collect();
+        let rows: Vec<String> = audit.iter().map(|row| format!("{:?}", row.entry)).collect();
+        let digest = Report::digest_of(&trace, &rows);
+        let mut trace = trace;
+        if !self.problems.is_empty() {
+            trace.extend(audit.iter().map(super::check::shown));
+            trace.extend(self.remembered().await);
+        }
+        Report { seed, problems: self.problems, trace, digest, counts: self.counts }
+    }
+}
+
+/// Accounts that the target keeps under another address.
+fn aliases(chance: &Chance) -> BTreeMap<MemberKey, String> {
+    let of = |number: usize, primary: String| (MemberKey::of(&format!("user:{}", address(number))), primary);
+    let first = of(0, "user:Primary0@corp.example".to_owned());
+    // One that leads outside the permitted domains is alone: sent together with another, they cannot be told apart, and
+    // both are taken out.
+    BTreeMap::from_iter(match chance.below(4) {
+        0 => vec![first, of(1, format!("user:{}", address(3)))],
+        1 => vec![of(1, "user:p1@gmail.example".to_owned())],
+        2 => vec![first, of(1, "user:primary1@corp.example".to_owned())],
+        _ => vec![first],
+    })
+}

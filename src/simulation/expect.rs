@@ -1,0 +1,320 @@
+//! The reference model: what should stand in the documents at rest, worked out from the facts without the catalog and the
+//! planner. Where history decides (what is frozen keeps what it had), it says what may stand there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use super::facts::{DOMAIN, Facts, Mapping, Phase, Spec, grant};
+use crate::api::MappingMode;
+use crate::model::{DocumentKey, GrantKey, GroupId, MappingKey, MemberKey, UserId};
+use crate::target::scripted::{Origin, Rule, Scripted};
+
+/// Grants by document.
+pub(super) type Grants = BTreeMap<DocumentKey, BTreeSet<GrantKey>>;
+
+/// What should stand in the documents.
+#[derive(Debug, Default)]
+pub(super) struct Expected {
+    /// This has to, whoever put it there.
+    pub(super) must: Grants,
+    /// This may be there beside it, put there by the engine.
+    pub(super) may: Grants,
+    /// The mappings of which nothing is in the way.
+    pub(super) clear: BTreeSet<MappingKey>,
+    /// The mappings on whose ground nothing is written.
+    pub(super) frozen: BTreeSet<MappingKey>,
+}
+
+/// After this time the engine goes by what froze a mapping.
+pub(super) const SETTLED: jiff::SignedDuration = jiff::SignedDuration::from_secs(5);
+
+/// A grant that a mapping may have made at some time, and for whom.
+type Once = (DocumentKey, GrantKey, UserId);
+
+/// What the name of a group means to a mapping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meaning {
+    Group(GroupId),
+    Deleted,
+    /// It cannot be told: what was given stays.
+    Unknown,
+}
+
+/// A time in which nothing may end because of a mapping.
+#[derive(Debug)]
+struct Frozen {
+    since: Timestamp,
+    until: Option<Timestamp>,
+    /// What it had when that began, as far as it is known.
+    had: BTreeSet<Once>,
+}
+
+/// What is remembered of the past, beside the facts.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// The groups that a mapping has meant, as far as it may have.
+    meant: BTreeMap<MappingKey, BTreeSet<GroupId>>,
+    once: BTreeMap<MappingKey, BTreeSet<Once>>,
+    /// What mappings with `deletionPolicy: Orphan` left behind.
+    left_behind: BTreeSet<Once>,
+    /// When each mapping was frozen.
+    frozen: BTreeMap<MappingKey, Vec<Frozen>>,
+    /// What each mapping had the last time that everything was at rest, while nothing happened since.
+    had: BTreeMap<MappingKey, BTreeSet<Once>>,
+    /// What each pin means, as the store says.
+    pins: BTreeMap<(MappingKey, String), GroupId>,
+}
+
+impl Memory {
+    pub(super) fn set_pins(&mut self, pins: Vec<crate::model::Pin>) {
+        let pin = |pin: crate::model::Pin| ((pin.mapping, pin.selector), pin.group);
+        self.pins = pins.into_iter().map(pin).collect();
+    }
+
+    /// Takes in the facts after each step.
+    pub(super) fn note(&mut self, facts: &Facts, documents: &[DocumentKey], now: Timestamp) {
+        for (key, mapping) in &facts.mappings {
+            let meant = self.meant.entry(key.clone()).or_default();
+            let named = facts.teams.iter().filter(|(_, team)| !team.deleted && team.name == mapping.spec.team);
+            meant.extend(named.map(|(id, _)| *id));
+            let once = self.once.entry(key.clone()).or_default();
+            for id in meant.iter().filter_map(|group| facts.teams.get(group)).flat_map(|team| &team.members) {
+                let Some(address) = facts.people.get(id).and_then(|person| person.address.as_ref()) else { continue };
+                for document in documents.iter().filter(|document| mapping.spec.matches(document)) {
+                    for role in &mapping.spec.roles {
+                        let sent = grant(role, address);
+                        once.insert((document.clone(), facts.stored(&sent), *id));
+                        once.insert((document.clone(), sent, *id));
+                    }
+                }
+            }
+        }
+        let keys: BTreeSet<MappingKey> = self.frozen.keys().chain(facts.mappings.keys()).cloned().collect();
+        for key in keys {
+            let is_frozen = is_frozen(facts, &key);
+            let spans = self.frozen.entry(key.clone()).or_default();
+            match (spans.last_mut().filter(|span| span.until.is_none()), is_frozen) {
+                (None, true) => {
+                    let had = self.had.get(&key).cloned().unwrap_or_default();
+                    spans.push(Frozen { since: now, until: None, had });
+                }
+                (Some(span), false) => span.until = Some(now),
+                _ => {}
+            }
+        }
+        self.had.clear();
+    }
+
+    /// Everything is at rest: what each mapping in force wants and has is its own.
+    pub(super) fn at_rest(&mut self, facts: &Facts, target: &Scripted, rules: &[Rule]) {
+        for (key, mapping) in facts.mappings.iter().filter(|(_, mapping)| mapping.phase == Phase::Live) {
+            let alone = Facts { mappings: BTreeMap::from([(key.clone(), mapping.clone())]), ..facts.clone() };
+            let wanted = self.expected(&alone, target, rules).must;
+            let once = self.once.get(key).into_iter().flatten();
+            let has = |(document, grant, _): &&Once| {
+                wanted.get(document).is_some_and(|grants| grants.contains(grant))
+                    && target.origins(document).get(grant) == Some(&Origin::Engine)
+            };
+            self.had.insert(key.clone(), once.filter(has).cloned().collect());
+        }
+    }
+
+    /// The mapping that had this grant when it was frozen, if it is still frozen at this moment and nobody for whom it had it
+    /// has left.
+    pub(super) fn frozen_owner(
+        &self,
+        facts: &Facts,
+        on: &DocumentKey,
+        grant: &GrantKey,
+        at: Timestamp,
+    ) -> Option<&MappingKey> {
+        let stays = |person: &UserId| facts.people.get(person).is_some_and(|person| !person.was_away(at));
+        let owns = |span: &Frozen| {
+            span.lasts(at)
+                && span.had.iter().any(|(document, had, person)| document == on && had == grant && stays(person))
+        };
+        self.frozen.iter().find(|(_, spans)| spans.iter().any(owns)).map(|(key, _)| key)
+    }
+
+    /// The mapping is deleted, and what it granted is to stay.
+    pub(super) fn leave_behind(&mut self, key: &MappingKey) {
+        self.left_behind.extend(self.once.get(key).into_iter().flatten().cloned());
+    }
+
+    /// True when the claims of a mapping had been frozen for some time at this moment.
+    pub(super) fn was_frozen(&self, key: &MappingKey, at: Timestamp) -> bool {
+        self.frozen.get(key).into_iter().flatten().any(|span| span.lasts(at))
+    }
+
+    fn meaning(&self, facts: &Facts, key: &MappingKey, mapping: &Mapping) -> Meaning {
+        let name = &mapping.spec.team;
+        let named: BTreeSet<GroupId> =
+            facts.teams.iter().filter(|(_, team)| !team.deleted && team.name == *name).map(|(id, _)| *id).collect();
+        let Some(pinned) = self.pins.get(&(key.clone(), format!("displayName:{name}"))).copied() else {
+            return match (named.len(), named.first()) {
+                (1, Some(group)) => Meaning::Group(*group),
+                _ => Meaning::Unknown,
+            };
+        };
+        let is_deleted = facts.teams.get(&pinned).is_none_or(|team| team.deleted);
+        if !is_deleted && (named.is_empty() || named.contains(&pinned)) {
+            return Meaning::Group(pinned);
+        }
+        let accepted = named.iter().find(|group| **group != pinned && mapping.accepted.contains(group));
+        match accepted {
+            Some(group) => Meaning::Group(*group),
+            None if is_deleted => Meaning::Deleted,
+            None => Meaning::Unknown,
+        }
+    }
+
+    /// What should stand there. `rules`: what the target refuses now.
+    pub(super) fn expected(&self, facts: &Facts, target: &Scripted, rules: &[Rule]) -> Expected {
+        let mut expected = Expected::default();
+        let in_force = facts.provider.as_ref().is_some_and(|provider| !provider.suspended);
+        for (key, mapping) in &facts.mappings {
+            let permitted = facts.target.is_none() || facts.setup.permits_suspend;
+            let suspends = mapping.spec.mode != MappingMode::Enforce;
+            let leavers = !in_force || ((suspends || facts.target.is_none()) && permitted);
+            match mapping.phase {
+                Phase::Terminating => {}
+                Phase::Missing => self.keep(facts, key, leavers, &mut expected),
+                Phase::Live if suspends || !in_force || facts.target.is_none() => {
+                    self.keep(facts, key, leavers, &mut expected);
+                }
+                Phase::Live => match self.meaning(facts, key, mapping) {
+                    Meaning::Unknown => self.keep(facts, key, false, &mut expected),
+                    Meaning::Deleted => {}
+                    Meaning::Group(group) => {
+                        let wants = Wants { memory: self, facts, target, rules, key, spec: &mapping.spec };
+                        wants.add(group, &mut expected);
+                    }
+                },
+            }
+        }
+        for (document, grant, person) in &self.left_behind {
+            if facts.setup.permits_orphan || !in_force || !facts.has_left(*person) {
+                expected.may.entry(document.clone()).or_default().insert(grant.clone());
+            }
+        }
+        expected
+    }
+
+    /// What a mapping had may stay.
+    fn keep(&self, facts: &Facts, key: &MappingKey, leavers: bool, expected: &mut Expected) {
+        expected.frozen.insert(key.clone());
+        for (document, grant, person) in self.once.get(key).into_iter().flatten() {
+            if leavers || !facts.has_left(*person) {
+                expected.may.entry(document.clone()).or_default().insert(grant.clone());
+            }
+        }
+    }
+}
+
+impl Frozen {
+    /// True when it had begun some time before, and is not over.
+    fn lasts(&self, at: Timestamp) -> bool {
+        at.duration_since(self.since) > SETTLED && self.until.is_none_or(|until| at < until)
+    }
+}
+
+/// One live mapping that means a group.
+struct Wants<'a> {
+    memory: &'a Memory,
+    facts: &'a Facts,
+    target: &'a Scripted,
+    rules: &'a [Rule],
+    key: &'a MappingKey,
+    spec: &'a Spec,
+}
+
+impl Wants<'_> {
+    fn add(&self, group: GroupId, expected: &mut Expected) {
+        let Some(team) = self.facts.teams.get(&group) else { return };
+        let documents = self.target.documents();
+        let is_there = |service: &String| documents.iter().any(|document| service == "*" || service == document.name());
+        let delegated = |role: &String| self.facts.target.as_ref().is_some_and(|target| target.roles.contains(role));
+        // A member that is kept outside the permitted domains is told to all mappings of the document.
+        let mut is_clear = self.rules.is_empty() && self.facts.aliases.values().all(|primary| in_domain(primary));
+        is_clear &= self.spec.services.iter().all(is_there) && self.spec.roles.iter().all(delegated);
+        for id in &team.members {
+            let Some(person) = self.facts.people.get(id).filter(|person| person.left_at.is_none()) else { continue };
+            let Some(address) = &person.address else {
+                self.keep_of(*id, None, expected);
+                is_clear = false;
+                continue;
+            };
+            if !in_domain(address) {
+                continue;
+            }
+            let member = MemberKey::of(&format!("user:{address}"));
+            let others = self.facts.people.iter().filter(|(other, person)| *other != id && person.left_at.is_none());
+            let same = |address: &String| MemberKey::of(&format!("user:{address}")) == member;
+            if others.into_iter().any(|(_, other)| other.address.as_ref().is_some_and(same)) {
+                self.keep_of(*id, Some(&member), expected);
+                is_clear = false;
+                continue;
+            }
+            is_clear &= self.add_person(address, expected);
+        }
+        if is_clear {
+            expected.clear.insert(self.key.clone());
+        }
+    }
+
+    /// Answers whether nothing is in the way.
+    fn add_person(&self, address: &str, expected: &mut Expected) -> bool {
+        let mut is_clear = true;
+        let delegated = self.facts.target.iter().flat_map(|target| &target.roles);
+        let roles = self.spec.roles.iter().filter(|role| delegated.clone().any(|allowed| allowed == *role));
+        for role in roles {
+            let sent = grant(role, address);
+            let stored = self.facts.stored(&sent);
+            if !in_domain(stored.member.as_str()) {
+                is_clear = false;
+                continue;
+            }
+            for document in self.target.documents().into_iter().filter(|document| self.spec.matches(document)) {
+                // What is refused and stands there all the same tells nobody which part of a write is refused.
+                let is_misleading = |rule: &Rule| self.target.grants(&document).iter().any(|grant| rule.covers(grant));
+                let refuses = |rule: &Rule| rule.covers(&sent) || rule.covers(&stored) || is_misleading(rule);
+                let is_refused = self.rules.iter().any(refuses);
+                let is_missing = self.spec.report && self.target.taken(&document).contains(&stored);
+                let place = if is_refused || is_missing { &mut expected.may } else { &mut expected.must };
+                is_clear &= !is_missing;
+                place.entry(document).or_default().insert(stored.clone());
+            }
+        }
+        is_clear
+    }
+
+    /// What somebody had may stay: all of it, or that of one member.
+    fn keep_of(&self, id: UserId, member: Option<&MemberKey>, expected: &mut Expected) {
+        for (document, grant, person) in self.memory.once.get(self.key).into_iter().flatten() {
+            let is_it = member.is_none_or(|member| {
+                *member == grant.member
+                    || MemberKey::of(self.facts.aliases.get(member).map_or("", String::as_str)) == grant.member
+            });
+            if *person == id && is_it {
+                expected.may.entry(document.clone()).or_default().insert(grant.clone());
+            }
+        }
+    }
+}
+
+fn is_frozen(facts: &Facts, key: &MappingKey) -> bool {
+    let Some(mapping) = facts.mappings.get(key) else { return false };
+    match mapping.phase {
+        Phase::Missing => facts.vanished.contains(key),
+        Phase::Terminating => false,
+        Phase::Live => {
+            let provider = facts.provider.as_ref().is_none_or(|provider| provider.suspended);
+            mapping.spec.mode != MappingMode::Enforce || provider || facts.target.is_none()
+        }
+    }
+}
+
+fn in_domain(address: &str) -> bool {
+    address.rsplit_once('@').is_some_and(|(_, domain)| domain.eq_ignore_ascii_case(DOMAIN))
+}

@@ -1,0 +1,107 @@
+//! Deterministic simulation: catalog, sync, status, store and a scripted target in one process, from a seed.
+//!
+//! ```text
+//! seed ─► steps ──► IdP (store) · resources · somebody else's edits · faults · crashes · a second leader
+//!                         │
+//!                   engine under paused time ──► scripted target with a journal
+//!                         │
+//!                   reference model ──► at rest: live, ledger, audit, statuses and queue say the same
+//! ```
+//!
+//! Time is tokio's, paused: hours pass in milliseconds. Everything that is drawn comes from the seed, so that a seed that
+//! fails fails again. `make simulate SEEDS=N` runs any number, `SEED=K` one of them with its trace; see `docs/testing.md`.
+
+mod chance;
+mod check;
+mod clock;
+mod database;
+mod driver;
+mod expect;
+mod facts;
+mod process;
+mod report;
+mod rest;
+mod steps;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use report::Report;
+
+/// How many seeds `make test` runs.
+const SEEDS: u64 = 2000;
+/// Seeds that are run twice, to see that they are the same.
+const TWICE: u64 = 20;
+
+#[expect(clippy::disallowed_methods, reason = "the flags of a simulation come with the test")]
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+fn run(seed: u64) -> Report {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+    let report = catch_unwind(AssertUnwindSafe(|| runtime.block_on(driver::play(seed))));
+    report.unwrap_or_else(|panic| Report::broken(seed, panic.as_ref()))
+}
+
+/// Runs seeds on all cores until one fails. Answers what all of them did, and the failed one.
+fn run_all(seeds: std::ops::Range<u64>, seconds: Option<u64>) -> (report::Totals, Option<Report>) {
+    let (next, totals, failed) = (AtomicU64::new(seeds.start), Mutex::new(report::Totals::default()), Mutex::new(None));
+    let (begun, goes_on) = (Instant::now(), setting("ALL").is_some());
+    let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let over = seconds.is_some_and(|seconds| begun.elapsed().as_secs() >= seconds);
+                    let ends = !goes_on && failed.lock().expect("a result").is_some();
+                    if seed >= seeds.end || over || ends {
+                        return;
+                    }
+                    let report = run(seed);
+                    totals.lock().expect("totals").add(&report);
+                    if !report.problems.is_empty() {
+                        println!("{}", report.short());
+                        let mut failed = failed.lock().expect("a result");
+                        if failed.as_ref().is_none_or(|before: &Report| before.seed > seed) {
+                            *failed = Some(report);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    (totals.into_inner().expect("totals"), failed.into_inner().expect("a result"))
+}
+
+#[test]
+fn at_rest_every_seed_agrees_with_the_model() {
+    if let Some(seed) = setting("SEED") {
+        let report = run(seed);
+        println!("{}", report.full());
+        assert!(report.problems.is_empty(), "{}", report.short());
+        return;
+    }
+    let first = setting("FIRST").unwrap_or(0);
+    let count = setting("SEEDS").unwrap_or(SEEDS);
+    let begun = Instant::now();
+    let (totals, failed) = run_all(first..first + count, setting("SECONDS"));
+    println!("measured: simulation, {totals}, {:.1} s", begun.elapsed().as_secs_f64());
+    if let Some(report) = failed {
+        println!("{}", report.full());
+        panic!("{}", report.short());
+    }
+}
+
+#[test]
+fn seed_replays_exactly() {
+    for seed in 0..TWICE {
+        let (one, other) = (run(seed), run(seed));
+        let differs = one.trace.iter().zip(&other.trace).find(|(one, other)| one != other);
+        assert_eq!(one.digest, other.digest, "seed {seed}: {differs:#?}");
+    }
+}

@@ -1,0 +1,290 @@
+//! One process of a simulated installation: a store, an engine, and a controller that is told what a cluster would tell it.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::clock::SimulatedClock;
+use super::facts::{Facts, Phase};
+use crate::api::REVOKE_FINALIZER;
+use crate::api::manifest::{Object, ObjectRef};
+use crate::controller::{Controller, FinalizerRules, Finalizers, Holds, Settings};
+use crate::model::{Clock as _, MappingKey, MappingPhase};
+use crate::source::{Absence, Observed, ResourceEvent, Watched};
+use crate::status::StatusCache;
+use crate::store::Store;
+use crate::sync::{Engine, EngineConfig, ProviderTraffic};
+use crate::target::Target;
+use crate::target::scripted::Scripted;
+use crate::telemetry::Metrics;
+
+/// How often the controller looks after what waits. Less often than in a cluster: each look costs a query.
+const TICK: Duration = Duration::from_secs(5);
+/// How long a deleted mapping waits for the end of its claims.
+const DEADLINE: Duration = Duration::from_mins(10);
+
+/// The facts, as the API server of the installation has them.
+pub(super) type Shared = Arc<Mutex<Facts>>;
+
+/// What changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Changed {
+    Provider,
+    Target,
+    Mapping(MappingKey),
+}
+
+/// A process. Dropped, it is killed where it stands.
+pub(super) struct Process {
+    pub(super) store: Store,
+    pub(super) engine: Engine,
+    pub(super) cache: StatusCache,
+    changes: mpsc::UnboundedSender<Changed>,
+    work: AbortOnDropHandle<Result<(), String>>,
+}
+
+impl Process {
+    pub(super) fn start(
+        name: String,
+        config: EngineConfig,
+        store: Store,
+        target: &Scripted,
+        clock: SimulatedClock,
+        facts: Shared,
+    ) -> Self {
+        let (cache, metrics) = (StatusCache::new(), Metrics::new());
+        cache.hide_people(store.pseudonyms().clone());
+        let engine = Engine::new(
+            config,
+            store.clone(),
+            Target::Scripted(target.clone()),
+            Arc::new(clock),
+            metrics.engine.clone(),
+            cache.clone(),
+            Arc::new(|_| ProviderTraffic::default()),
+        );
+        let (changes, received) = mpsc::unbounded_channel();
+        let rules = FinalizerRules { deadline: DEADLINE, other: Arc::default(), believed: true };
+        let controller = Controller::new(Settings {
+            engine: engine.clone(),
+            store: store.clone(),
+            cache: cache.clone(),
+            clock: Arc::new(clock),
+            enforces: true,
+            metrics: metrics.cluster.clone(),
+            holds: Holds::Finalizer(Finalizers::scripted(), rules),
+            absent: BTreeSet::new(),
+            loaded: oneshot::channel().0,
+        });
+        let main = Main {
+            name,
+            engine: engine.clone(),
+            store: store.clone(),
+            controller,
+            clock,
+            facts,
+            stop: CancellationToken::new(),
+            deleted: BTreeSet::new(),
+        };
+        let work = AbortOnDropHandle::new(tokio::spawn(main.run(received)));
+        Self { store, engine, cache, changes, work }
+    }
+
+    pub(super) fn tell(&self, changed: Changed) {
+        // Nobody listens any more when it has ended.
+        let _ = self.changes.send(changed);
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.work.is_finished()
+    }
+
+    /// Why it ended by itself, unless another process took over.
+    pub(super) async fn failure(self) -> Option<String> {
+        let deposed = self.store.is_deposed();
+        match self.work.await {
+            Ok(Err(_)) | Err(_) if deposed => None,
+            Ok(Ok(())) => (!deposed).then(|| "the engine ended by itself".to_owned()),
+            Ok(Err(problem)) => Some(problem),
+            Err(error) => Some(format!("the process broke off: {error}")),
+        }
+    }
+}
+
+struct Main {
+    name: String,
+    engine: Engine,
+    store: Store,
+    controller: Controller,
+    clock: SimulatedClock,
+    facts: Shared,
+    stop: CancellationToken,
+    /// Mappings whose deletion the controller was told.
+    deleted: BTreeSet<MappingKey>,
+}
+
+impl Main {
+    fn facts(&self) -> Facts {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Facts)) {
+        change(&mut self.facts.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    async fn run(mut self, mut told: mpsc::UnboundedReceiver<Changed>) -> Result<(), String> {
+        let failed = |error: &dyn std::fmt::Display| format!("start: {error}");
+        self.store.begin_epoch(&self.name).await.map_err(|error| failed(&error))?;
+        self.engine.record_mode().await.map_err(|error| failed(&error))?;
+        self.engine.restore().await.map_err(|error| failed(&error))?;
+        let seq = self.engine.load_directory().await.map_err(|error| failed(&error))?;
+        self.list().await;
+        self.engine.freeze(None).await.map_err(|error| failed(&error))?;
+        let (engine, stop) = (self.engine.clone(), self.stop.clone());
+        let mut work = AbortOnDropHandle::new(tokio::spawn(async move { engine.run(seq, stop).await }));
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                biased;
+                ended = &mut work => return ended.map_err(|error| format!("the engine broke off: {error}")),
+                changed = told.recv() => match changed {
+                    Some(changed) => self.take(&changed).await,
+                    None => return Ok(()),
+                },
+                _ = tick.tick() => {
+                    self.controller.tick().await;
+                    self.settle();
+                }
+            }
+        }
+    }
+
+    /// Takes in everything that is there, and what is not any more.
+    async fn list(&mut self) {
+        let facts = self.facts();
+        let mut listed: Vec<(Watched, BTreeSet<ObjectRef>)> = Watched::ALL.map(|what| (what, BTreeSet::new())).into();
+        let keys = facts.mappings.keys().cloned().map(Changed::Mapping);
+        for changed in [Changed::Provider, Changed::Target].into_iter().chain(keys) {
+            let event = self.event(&changed);
+            if let ResourceEvent::Applied { observed, .. } | ResourceEvent::DeletionRequested { observed, .. } = &event
+            {
+                let of = |what: Watched| what == watched(&observed.object);
+                let objects = listed.iter_mut().find(|(what, _)| of(*what)).map(|(_, objects)| objects);
+                if let Some(objects) = objects {
+                    objects.insert(observed.object.clone());
+                }
+                self.take(&changed).await;
+            }
+        }
+        for (what, objects) in listed {
+            self.controller.handle(&ResourceEvent::Listed { what, objects }, &self.stop.clone()).await;
+        }
+        for key in facts.mappings.keys() {
+            self.note_phase(key);
+        }
+    }
+
+    async fn take(&mut self, changed: &Changed) {
+        let event = self.event(changed);
+        self.controller.handle(&event, &self.stop.clone()).await;
+        if let Changed::Mapping(key) = changed {
+            let _ = match event {
+                ResourceEvent::DeletionRequested { .. } => self.deleted.insert(key.clone()),
+                _ => self.deleted.remove(key),
+            };
+            self.note_phase(key);
+        }
+    }
+
+    /// Notes what became of a mapping whose object went without its finalizer.
+    fn note_phase(&self, key: &MappingKey) {
+        let phase = self.engine.mapping_phase(key);
+        self.change(|facts| {
+            let is_missing = facts.mappings.get(key).is_some_and(|mapping| mapping.phase == Phase::Missing);
+            match phase {
+                Some(MappingPhase::Missing(_)) if is_missing => {
+                    facts.vanished.insert(key.clone());
+                }
+                // Nothing was claimed for it: there was nothing to freeze.
+                Some(phase) if is_missing && !phase.is_terminating() => {}
+                _ if is_missing => drop(facts.mappings.remove(key)),
+                _ => {}
+            }
+        });
+    }
+
+    fn event(&self, changed: &Changed) -> ResourceEvent {
+        let (facts, absent) = (self.facts(), |kind: &str, namespace: Option<&str>, name: &str| {
+            let object =
+                ObjectRef { kind: kind.to_owned(), namespace: namespace.map(str::to_owned), name: name.to_owned() };
+            ResourceEvent::Absent { object, why: Absence::NotObserved }
+        });
+        match changed {
+            Changed::Provider => match facts.provider_object() {
+                Some(object) => {
+                    let observed = observed("IdentityProvider", object.metadata.clone());
+                    ResourceEvent::Applied { observed, said: Box::new(Object::IdentityProvider(Box::new(object))) }
+                }
+                None => absent("IdentityProvider", None, "okta"),
+            },
+            Changed::Target => match facts.target_object() {
+                Some(object) => {
+                    let observed = observed("CloudRunTarget", object.metadata.clone());
+                    ResourceEvent::Applied { observed, said: Box::new(Object::CloudRunTarget(Box::new(object))) }
+                }
+                None => absent("CloudRunTarget", None, "t"),
+            },
+            Changed::Mapping(key) => match facts.mappings.get(key).filter(|mapping| mapping.phase != Phase::Missing) {
+                Some(mapping) => {
+                    let mut object = mapping.object(key);
+                    object.metadata.finalizers = Some(vec![REVOKE_FINALIZER.to_owned()]);
+                    let is_deleted = mapping.phase == Phase::Terminating;
+                    object.metadata.deletion_timestamp = is_deleted.then(|| Time(self.clock.now()));
+                    let observed = observed("RoleMapping", object.metadata.clone());
+                    let said = Box::new(Object::RoleMapping(Box::new(object)));
+                    if is_deleted {
+                        ResourceEvent::DeletionRequested { observed, said: Some(said), problems: Vec::new() }
+                    } else {
+                        ResourceEvent::Applied { observed, said }
+                    }
+                }
+                None => absent("RoleMapping", Some(key.namespace()), key.name()),
+            },
+        }
+    }
+
+    /// The finalizer of a deleted mapping is taken off once its claims have ended, or that is deferred.
+    fn settle(&mut self) {
+        let engine = &self.engine;
+        let waits = |phase: MappingPhase| matches!(phase, MappingPhase::Terminating(_) | MappingPhase::Live);
+        let done = |key: &&MappingKey| !engine.mapping_phase(key).is_some_and(waits);
+        for key in self.deleted.iter().filter(done).cloned().collect::<Vec<_>>() {
+            self.deleted.remove(&key);
+            self.change(|facts| {
+                if facts.mappings.get(&key).is_some_and(|mapping| mapping.phase == Phase::Terminating) {
+                    facts.mappings.remove(&key);
+                }
+            });
+        }
+    }
+}
+
+fn watched(object: &ObjectRef) -> Watched {
+    match object.kind.as_str() {
+        "IdentityProvider" => Watched::IdentityProviders,
+        "CloudRunTarget" => Watched::CloudRunTargets,
+        _ => Watched::RoleMappings,
+    }
+}
+
+fn observed(kind: &str, metadata: ObjectMeta) -> Box<Observed> {
+    let name = metadata.name.clone().unwrap_or_default();
+    let object = ObjectRef { kind: kind.to_owned(), namespace: metadata.namespace.clone(), name };
+    Box::new(Observed { object, metadata, status: Some(Value::Null), origin: "cluster".to_owned(), written_by: None })
+}

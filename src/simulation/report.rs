@@ -1,0 +1,92 @@
+//! What came of a seed.
+
+use std::any::Any;
+use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+/// How much of a trace is shown of a seed that failed among many.
+const SHOWN: usize = 4000;
+
+/// What one seed did, and what was wrong in it.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    pub(super) seed: u64,
+    pub(super) problems: Vec<String>,
+    /// Steps and calls with their times.
+    pub(super) trace: Vec<String>,
+    /// Over the trace and the audit.
+    pub(super) digest: u64,
+    pub(super) counts: Counts,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Counts {
+    pub(super) steps: u64,
+    pub(super) writes: u64,
+    pub(super) crashes: u64,
+    pub(super) takeovers: u64,
+    pub(super) audit_rows: u64,
+    pub(super) virtual_seconds: u64,
+}
+
+/// What all seeds did.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    seeds: u64,
+    counts: Counts,
+}
+
+impl Report {
+    pub(super) fn broken(seed: u64, panic: &(dyn Any + Send)) -> Self {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        Self { seed, problems: vec![format!("panicked: {}", text.unwrap_or("?"))], ..Self::default() }
+    }
+
+    pub(super) fn digest_of(trace: &[String], audit: &[String]) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (trace, audit).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// The trace and the problems.
+    pub(super) fn full(&self) -> String {
+        let skipped = self.trace.len().saturating_sub(SHOWN);
+        let trace = self.trace[skipped..].join("\n");
+        format!("{trace}\n{}", self.short())
+    }
+
+    /// The problems, and how to see them again.
+    pub(super) fn short(&self) -> String {
+        if self.problems.is_empty() {
+            return format!("seed {}: no problem, digest {:016x}", self.seed, self.digest);
+        }
+        let problems = self.problems.join("\n  ");
+        format!("seed {} failed:\n  {problems}\nreplay it with: make simulate SEED={}", self.seed, self.seed)
+    }
+}
+
+impl Totals {
+    pub(super) fn add(&mut self, report: &Report) {
+        let (all, one) = (&mut self.counts, &report.counts);
+        self.seeds += 1;
+        all.steps += one.steps;
+        all.writes += one.writes;
+        all.crashes += one.crashes;
+        all.takeovers += one.takeovers;
+        all.audit_rows += one.audit_rows;
+        all.virtual_seconds += one.virtual_seconds;
+    }
+}
+
+impl fmt::Display for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts { steps, writes, crashes, takeovers, audit_rows, virtual_seconds } = self.counts;
+        write!(
+            f,
+            "{} seeds: {steps} steps, {writes} writes, {crashes} crashes, {takeovers} changes of the leader, {audit_rows} \
+             audit rows, {} simulated hours",
+            self.seeds,
+            virtual_seconds / 3600
+        )
+    }
+}

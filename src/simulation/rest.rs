@@ -1,0 +1,125 @@
+//! The end of a simulation: faults and edits end, and everything has to come to rest.
+
+use std::time::Duration;
+
+use super::driver::Simulation;
+use super::facts::{Phase, Provider, ROLES, Target};
+use super::process::Changed;
+use crate::api::MappingMode;
+use crate::model::MappingKey;
+use crate::target::scripted::Chances;
+
+/// Longest time until rest. What was refused is tried again after an hour at most, and so is a policy of which the writes
+/// that tell refused members apart are spent.
+const PATIENCE: Duration = Duration::from_hours(6);
+
+impl Simulation {
+    /// Brings everything to rest, twice: as it is, and when everybody has left.
+    pub(super) async fn end(&mut self) {
+        self.calm().await;
+        if !self.chance.one_in(3) {
+            self.unfreeze();
+        }
+        self.rest("at rest").await;
+        if !self.problems.is_empty() || self.chance.one_in(2) {
+            return;
+        }
+        self.unfreeze();
+        self.everybody_leaves().await;
+        self.rest("when everybody has left").await;
+    }
+
+    /// Nothing fails any more, and nobody else edits.
+    async fn calm(&mut self) {
+        self.say("faults end");
+        self.target.on_chance(Some((Chances::default(), self.chance.fork())));
+        self.denied.clear();
+        self.hidden.clear();
+        self.target.deny(self.denied.clone());
+        self.target.hide(self.hidden.clone());
+        self.target.allow_writes(None);
+        let keeps = self.chance.one_in(3);
+        let rules = self.rules.iter().filter(|rule| keeps && !rule.whole).cloned().collect();
+        self.change_rules(rules);
+        if self.leader.is_none() {
+            self.start().await;
+        }
+    }
+
+    /// What is missing comes back, and everything is enforced.
+    fn unfreeze(&mut self) {
+        self.say("what is missing comes back");
+        {
+            let mut facts = self.facts();
+            let generation = |known: Option<i64>| known.map_or(1, |generation| generation + 1);
+            if facts.provider.as_ref().is_none_or(|provider| provider.suspended) {
+                let generation = generation(facts.provider.as_ref().map(|provider| provider.generation));
+                facts.provider = Some(Provider { generation, suspended: false });
+            }
+            if facts.target.is_none() {
+                facts.target = Some(Target { generation: 1, asked: 0, roles: ROLES.map(str::to_owned).to_vec() });
+            }
+            for (key, mapping) in facts.mappings.clone() {
+                let mut mapping = mapping;
+                if mapping.phase == Phase::Missing {
+                    facts.objects += 1;
+                    (mapping.phase, mapping.uid, mapping.generation) = (Phase::Live, facts.objects, 0);
+                }
+                if mapping.phase == Phase::Live {
+                    mapping.spec.mode = MappingMode::Enforce;
+                    mapping.generation += 1;
+                    facts.vanished.remove(&key);
+                    facts.mappings.insert(key, mapping);
+                }
+            }
+        }
+        self.tell(&Changed::Provider);
+        self.tell(&Changed::Target);
+        let keys: Vec<MappingKey> = self.facts().mappings.keys().cloned().collect();
+        for key in keys {
+            self.tell(&Changed::Mapping(key));
+        }
+        self.note_facts();
+    }
+
+    /// Lets go what the guard holds.
+    pub(super) async fn release_held(&mut self) {
+        let Some(process) = &self.leader else { return };
+        let (engine, cache) = (process.engine.clone(), process.cache.clone());
+        for key in engine.mappings() {
+            let held = cache.mapping(&key).and_then(|status| status.held).unwrap_or_default();
+            for plan in held.plans {
+                self.say(format!("{key}: release {}", plan.plan_hash));
+                // What the store does not take is released with the next look.
+                let _ = engine.release_plan(&plan.plan_hash).await;
+            }
+        }
+    }
+
+    async fn rest(&mut self, when: &str) {
+        let begun = tokio::time::Instant::now();
+        let (mut wait, mut calm) = (Duration::from_secs(3), 0);
+        while self.problems.is_empty() {
+            self.pass(wait).await;
+            if self.leader.is_none() {
+                // Whatever started it starts it again.
+                self.start().await;
+            }
+            self.release_held().await;
+            let unrest = self.unrest().await;
+            if unrest.is_empty() {
+                calm += 1;
+                if calm == 2 {
+                    return;
+                }
+                wait = Duration::from_secs(10);
+                continue;
+            }
+            calm = 0;
+            wait = wait.mul_f64(1.5).min(Duration::from_mins(10));
+            if begun.elapsed() > PATIENCE {
+                self.problems.extend(unrest.into_iter().map(|problem| format!("{when}: {problem}")));
+            }
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Whether an engine is at rest, for tests that wait until nothing is left to do.
+
+use tokio::time::Instant;
+
+use super::Engine;
+
+impl Engine {
+    /// True while a change is on its way to a document, or waits for the window of additions; and before the first list.
+    pub(crate) fn waits(&self) -> bool {
+        let state = self.0.state();
+        state.documents.values().any(|memory| memory.pending_since.is_some())
+            || state.targets.values().any(|target| target.listing.is_none())
+    }
+
+    /// What is being worked on, or due; none at rest. What is due later, such as the next look at a document, does not count.
+    pub(crate) fn busy(&self) -> Option<String> {
+        let now = Instant::now();
+        if let Some(document) = self.0.queue().busy(now) {
+            return Some(format!("{document} is due or being worked on"));
+        }
+        if self.0.discovery().next_due().is_some_and(|due| due <= now) {
+            return Some("a target is due for listing".to_owned());
+        }
+        let state = self.0.state();
+        let broken = state.documents.iter().find(|(_, memory)| {
+            memory.error.as_ref().is_some_and(|error| error.0 == crate::model::Reason::EngineFault)
+        });
+        broken.map(|(document, _)| format!("a pass over {document} broke off"))
+    }
+}
