@@ -1,4 +1,4 @@
-//! Draws of a simulation.
+//! Random draws of a simulation.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ impl Chance {
         Self(Arc::new(Randomness::new(Some(seed))))
     }
 
-    /// A generator of its own, so that who draws from it changes nothing for others.
+    /// A separate generator, so that its draws do not affect others.
     pub(super) fn fork(&self) -> Arc<Randomness> {
         Arc::new(Randomness::new(Some(self.0.draw())))
     }

@@ -1,4 +1,4 @@
-//! What must be true: of statuses at any time, of documents, ledger, audit and queue at rest.
+//! Checks: of statuses at any time; of documents, ledger, audit and queue when everything is idle.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -68,7 +68,7 @@ impl Simulation {
         lines
     }
 
-    /// What must be true at any time.
+    /// Checks what must hold at any time.
     pub(super) fn look(&mut self) {
         let Some(process) = &self.leader else { return };
         for (key, status) in
@@ -84,7 +84,7 @@ impl Simulation {
         }
     }
 
-    /// What is not as it has to be at rest, beginning with what is cheap to look at.
+    /// The problems when everything should be idle, starting with the cheapest checks.
     pub(super) async fn unrest(&mut self) -> Vec<String> {
         let Some(process) = &self.leader else { return vec!["no process runs".to_owned()] };
         if let Some(busy) = process.engine.busy() {
@@ -132,7 +132,7 @@ impl Simulation {
             }
         }
         for (key, mapping) in &facts.mappings {
-            // Where no target is, nobody knows whether a resource that does not answer is gone.
+            // Without a target, it is unknown whether a resource that does not answer is gone.
             if mapping.phase == super::facts::Phase::Terminating && facts.target.is_some() {
                 problems.push(format!("{key} was deleted and keeps its finalizer"));
             }
@@ -143,8 +143,8 @@ impl Simulation {
         problems
     }
 
-    /// True when the target has kept a grant under another spelling than it was sent and the answer was lost: the next read
-    /// shows a member that nobody can tell from one that somebody else put there, so that it is left alone.
+    /// True when the target stored a grant under another spelling than it was sent and the answer was lost. The next
+    /// read then shows a member that cannot be told from a foreign one, so it is not touched.
     fn is_unattributed(&self, document: &DocumentKey, grant: &GrantKey, done: &BTreeSet<&str>) -> bool {
         let facts = self.facts();
         let is_it = |sent: &GrantKey| sent != grant && facts.stored(sent) == *grant;
@@ -153,7 +153,7 @@ impl Simulation {
         unknown.filter(|write| write.document == *document).any(|write| write.add.iter().any(is_it))
     }
 
-    /// Where ledger, audit, journal and documents do not say the same.
+    /// Disagreements between ledger, audit, journal and documents.
     async fn disagreements(&self, expected: &Expected) -> Vec<String> {
         let mut problems = Vec::new();
         if let Err(error) = self.store().verify_audit_chain().await {
@@ -190,7 +190,7 @@ impl Simulation {
             let live = self.target.origins(&document);
             let mut owned = BTreeSet::new();
             for row in store.ledger(&document).await.expect("the ledger") {
-                // On frozen ground nothing is written, not even to prove a read; and where no target is, nobody knows
+                // Nothing is written for a frozen mapping, not even to prove a read. Without a target, it is unknown
                 // whether a resource that does not answer is gone.
                 let is_frozen = is_uncovered
                     || !row.claims.is_empty()
@@ -228,7 +228,7 @@ impl Simulation {
         problems
     }
 
-    /// The parts of a write that nothing in the audit announced.
+    /// The parts of a write that no audit row announced.
     fn not_audited(&self, write: &Write, audit: &[AuditRow]) -> Vec<String> {
         let at = self.clock.at(write.at);
         let announced: Vec<(&str, &GrantKey)> = audit
@@ -284,7 +284,7 @@ impl Simulation {
             .collect()
     }
 
-    /// What a write removed although somebody else had put it there, and nothing excuses it.
+    /// Foreign grants that a write removed without an excuse.
     fn foreign_removed(&self, write: &Write, history: &History<'_>) -> Vec<String> {
         let at = self.clock.at(write.at);
         let excused = |grant: &GrantKey, origin: Origin| {
@@ -298,9 +298,9 @@ impl Simulation {
                 let lost = rows[owned..].iter().any(|row| matches!(row.entry.action.as_str(), "lost" | "forget"));
                 match origin {
                     Origin::Engine => true,
-                    // Nobody could see that it had been away.
+                    // Nobody could see that it had been removed.
                     Origin::Restored => !lost,
-                    // Nobody could see that a call of ours had not put it there, or had taken it out before.
+                    // Nobody could see whether a call of ours had made it, or had removed it before.
                     Origin::Foreign => {
                         let is_unclear = |row: &&AuditRow| {
                             row.entry.action == "revoke" && row.entry.reason.as_deref() == Some("NotCommitted")
@@ -320,7 +320,7 @@ impl Simulation {
             .collect()
     }
 
-    /// What a write removed although a frozen mapping had it.
+    /// Grants of a frozen mapping that a write removed.
     fn frozen_removed(&self, write: &Write) -> Vec<String> {
         let (at, facts) = (self.clock.at(write.at), self.facts());
         let ours = write.gone.iter().filter(|(_, origin)| *origin == Origin::Engine).map(|(grant, _)| grant);
@@ -358,7 +358,7 @@ fn took_effect(row: &AuditRow) -> bool {
     matches!(row.entry.outcome, AuditOutcome::Acknowledged | AuditOutcome::Ambiguous)
 }
 
-/// Whether a grant is ours by what the audit says of it.
+/// True when a grant is owned according to the audit.
 fn is_owned(rows: &[&AuditRow]) -> bool {
     rows.iter().fold(false, |owned, row| match row.entry.action.as_str() {
         "grant" if took_effect(row) => true,

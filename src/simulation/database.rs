@@ -19,7 +19,7 @@ impl Database {
     }
 }
 
-/// Lets time pass.
+/// Advances the time.
 pub(super) async fn pass(time: Duration) {
     tokio::time::sleep(time).await;
 }

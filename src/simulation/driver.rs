@@ -1,4 +1,4 @@
-//! Plays one seed: an installation, its steps, and what is true of it at rest.
+//! Runs one seed: an installation, its steps, and the checks once it is idle.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,15 +26,15 @@ pub(super) struct Simulation {
     pub(super) clock: SimulatedClock,
     pub(super) target: Scripted,
     database: Database,
-    /// What the SCIM server of another process would hold.
+    /// The store of a SCIM server in another process.
     directory: Store,
-    /// SCIM requests are served by the process that leads.
+    /// True when the leading process serves SCIM requests.
     beside: bool,
     pub(super) config: EngineConfig,
     pub(super) facts: Shared,
     pub(super) memory: Memory,
     pub(super) leader: Option<Process>,
-    /// Processes from which another one took over.
+    /// Processes that lost the leadership to another one.
     pub(super) former: Vec<Process>,
     pub(super) rules: Vec<Rule>,
     pub(super) denied: BTreeSet<DocumentKey>,
@@ -53,7 +53,7 @@ pub(super) fn origin() -> Origin {
     Origin { token: "a".to_owned(), request_id: None }
 }
 
-/// Plays a seed from its beginning to its end.
+/// Runs a seed from start to end.
 pub(super) async fn play(seed: u64) -> Report {
     let mut simulation = Simulation::new(seed).await;
     simulation.begin().await;
@@ -118,7 +118,7 @@ impl Simulation {
         }
     }
 
-    /// Somebody installs rolecall.
+    /// Installs rolecall.
     async fn begin(&mut self) {
         let services = 1 + self.chance.below(3);
         for service in &SERVICES[..services] {
@@ -128,7 +128,7 @@ impl Simulation {
         let roles = ROLES.map(str::to_owned).to_vec();
         self.facts().target = Some(Target { generation: 1, asked: 0, roles });
         self.start().await;
-        // The IdP speaks to a provider that is in force.
+        // The IdP only pushes to a provider that is in force.
         self.pass(Duration::from_secs(1)).await;
         for _ in 0..2 + self.chance.below(4) {
             self.create_person().await;
@@ -150,7 +150,7 @@ impl Simulation {
         self.clock.now()
     }
 
-    /// Writes down what is about to happen.
+    /// Records the next step in the trace.
     pub(super) fn say(&mut self, text: impl Into<String>) {
         self.steps.push((Instant::now(), text.into()));
     }
@@ -167,7 +167,7 @@ impl Simulation {
         &self.directory
     }
 
-    /// Starts a process, which takes over from the one that leads.
+    /// Starts a process, which takes over from the leader.
     pub(super) async fn start(&mut self) {
         let store = self.database.open(self.clock).await;
         let name = format!("process {}", self.counts.crashes + self.counts.takeovers);
@@ -176,7 +176,7 @@ impl Simulation {
         self.former.extend(self.leader.replace(process));
     }
 
-    /// Kills the process that leads, after some turns of its tasks.
+    /// Kills the leader, after some turns of its tasks.
     pub(super) async fn crash(&mut self) {
         for _ in 0..self.chance.below(60) {
             tokio::task::yield_now().await;
@@ -196,7 +196,7 @@ impl Simulation {
         self.noted().await;
     }
 
-    /// Takes in the facts as they are now.
+    /// Records the current facts.
     pub(super) fn note_facts(&mut self) -> Facts {
         let documents: Vec<DocumentKey> = SERVICES.iter().map(|service| document(service)).collect();
         let (now, facts) = (self.now(), self.facts().clone());
@@ -204,7 +204,7 @@ impl Simulation {
         facts
     }
 
-    /// Looks at the facts, and at what must be true at any time.
+    /// Records the facts, and checks what must hold at any time.
     pub(super) async fn noted(&mut self) {
         let facts = self.note_facts();
         self.look();
@@ -219,7 +219,7 @@ impl Simulation {
         }
     }
 
-    /// True when the engine has taken in everything that happened, and has nothing to do.
+    /// True when the engine has processed everything that happened, and has nothing to do.
     pub(super) async fn is_settled(&self) -> bool {
         let Some(process) = &self.leader else { return false };
         let engine = &process.engine;
@@ -257,12 +257,12 @@ impl Simulation {
     }
 }
 
-/// Accounts that the target keeps under another address.
+/// Accounts that the target stores under another address.
 fn aliases(chance: &Chance) -> BTreeMap<MemberKey, String> {
     let of = |number: usize, primary: String| (MemberKey::of(&format!("user:{}", address(number))), primary);
     let first = of(0, "user:Primary0@corp.example".to_owned());
-    // One that leads outside the permitted domains is alone: sent together with another, they cannot be told apart, and
-    // both are taken out.
+    // At most one alias leads outside the permitted domains: two that were sent together could not be told apart, and
+    // both would be removed.
     BTreeMap::from_iter(match chance.below(4) {
         0 => vec![first, of(1, format!("user:{}", address(3)))],
         1 => vec![of(1, "user:p1@gmail.example".to_owned())],

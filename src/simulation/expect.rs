@@ -1,5 +1,6 @@
-//! The reference model: what should stand in the documents at rest, worked out from the facts without the catalog and the
-//! planner. Where history decides (what is frozen keeps what it had), it says what may stand there.
+//! The reference model: the expected content of the documents when everything is idle, computed from the facts without
+//! the catalog and the planner. Where history matters (frozen mappings keep their grants), it defines what is
+//! permitted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,56 +14,56 @@ use crate::target::scripted::{Origin, Rule, Scripted};
 /// Grants by document.
 pub(super) type Grants = BTreeMap<DocumentKey, BTreeSet<GrantKey>>;
 
-/// What should stand in the documents.
+/// The expected content of the documents.
 #[derive(Debug, Default)]
 pub(super) struct Expected {
-    /// This has to, whoever put it there.
+    /// Required grants, whoever made them.
     pub(super) must: Grants,
-    /// This may be there beside it, put there by the engine.
+    /// Further permitted grants of the engine.
     pub(super) may: Grants,
-    /// The mappings of which nothing is in the way.
+    /// The mappings that nothing blocks.
     pub(super) clear: BTreeSet<MappingKey>,
-    /// The mappings on whose ground nothing is written.
+    /// The mappings because of which nothing is written.
     pub(super) frozen: BTreeSet<MappingKey>,
 }
 
-/// After this time the engine goes by what froze a mapping.
+/// Time after which the engine reacts to the cause of a freeze.
 pub(super) const SETTLED: jiff::SignedDuration = jiff::SignedDuration::from_secs(5);
 
-/// A grant that a mapping may have made at some time, and for whom.
+/// A grant that a mapping may have made at some time, with its subject.
 type Once = (DocumentKey, GrantKey, UserId);
 
-/// What the name of a group means to a mapping.
+/// The meaning of a group's name for a mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Meaning {
     Group(GroupId),
     Deleted,
-    /// It cannot be told: what was given stays.
+    /// Unknown: existing grants stay.
     Unknown,
 }
 
-/// A time in which nothing may end because of a mapping.
+/// A period in which no claim of a mapping may end.
 #[derive(Debug)]
 struct Frozen {
     since: Timestamp,
     until: Option<Timestamp>,
-    /// What it had when that began, as far as it is known.
+    /// The grants of the mapping at the start of the period, as far as known.
     had: BTreeSet<Once>,
 }
 
-/// What is remembered of the past, beside the facts.
+/// Knowledge of the past, besides the facts.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    /// The groups that a mapping has meant, as far as it may have.
+    /// The groups that a mapping has meant, or may have meant.
     meant: BTreeMap<MappingKey, BTreeSet<GroupId>>,
     once: BTreeMap<MappingKey, BTreeSet<Once>>,
-    /// What mappings with `deletionPolicy: Orphan` left behind.
+    /// Grants left behind by mappings with `deletionPolicy: Orphan`.
     left_behind: BTreeSet<Once>,
-    /// When each mapping was frozen.
+    /// The periods in which each mapping was frozen.
     frozen: BTreeMap<MappingKey, Vec<Frozen>>,
-    /// What each mapping had the last time that everything was at rest, while nothing happened since.
+    /// The grants of each mapping when everything was last idle, as long as nothing has happened since.
     had: BTreeMap<MappingKey, BTreeSet<Once>>,
-    /// What each pin means, as the store says.
+    /// The group of each pin, according to the store.
     pins: BTreeMap<(MappingKey, String), GroupId>,
 }
 
@@ -72,7 +73,7 @@ impl Memory {
         self.pins = pins.into_iter().map(pin).collect();
     }
 
-    /// Takes in the facts after each step.
+    /// Updates the memory with the facts after each step.
     pub(super) fn note(&mut self, facts: &Facts, documents: &[DocumentKey], now: Timestamp) {
         for (key, mapping) in &facts.mappings {
             let meant = self.meant.entry(key.clone()).or_default();
@@ -106,7 +107,7 @@ impl Memory {
         self.had.clear();
     }
 
-    /// Everything is at rest: what each mapping in force wants and has is its own.
+    /// Updates the memory when everything is idle: the grants that each mapping in force wants and has are its own.
     pub(super) fn at_rest(&mut self, facts: &Facts, target: &Scripted, rules: &[Rule]) {
         for (key, mapping) in facts.mappings.iter().filter(|(_, mapping)| mapping.phase == Phase::Live) {
             let alone = Facts { mappings: BTreeMap::from([(key.clone(), mapping.clone())]), ..facts.clone() };
@@ -120,8 +121,8 @@ impl Memory {
         }
     }
 
-    /// The mapping that had this grant when it was frozen, if it is still frozen at this moment and nobody for whom it had it
-    /// has left.
+    /// The mapping that had this grant when it was frozen, if it is still frozen at this moment and none of the
+    /// subjects has left.
     pub(super) fn frozen_owner(
         &self,
         facts: &Facts,
@@ -137,7 +138,7 @@ impl Memory {
         self.frozen.iter().find(|(_, spans)| spans.iter().any(owns)).map(|(key, _)| key)
     }
 
-    /// The mapping is deleted, and what it granted is to stay.
+    /// Records that a mapping is deleted and that its grants are to stay.
     pub(super) fn leave_behind(&mut self, key: &MappingKey) {
         self.left_behind.extend(self.once.get(key).into_iter().flatten().cloned());
     }
@@ -169,7 +170,7 @@ impl Memory {
         }
     }
 
-    /// What should stand there. `rules`: what the target refuses now.
+    /// Computes the expected content. `rules`: the current refusal rules of the target.
     pub(super) fn expected(&self, facts: &Facts, target: &Scripted, rules: &[Rule]) -> Expected {
         let mut expected = Expected::default();
         let in_force = facts.provider.as_ref().is_some_and(|provider| !provider.suspended);
@@ -201,7 +202,7 @@ impl Memory {
         expected
     }
 
-    /// What a mapping had may stay.
+    /// Permits the former grants of a mapping to stay.
     fn keep(&self, facts: &Facts, key: &MappingKey, leavers: bool, expected: &mut Expected) {
         expected.frozen.insert(key.clone());
         for (document, grant, person) in self.once.get(key).into_iter().flatten() {
@@ -213,13 +214,13 @@ impl Memory {
 }
 
 impl Frozen {
-    /// True when it had begun some time before, and is not over.
+    /// True when the period started some time before, and has not ended.
     fn lasts(&self, at: Timestamp) -> bool {
         at.duration_since(self.since) > SETTLED && self.until.is_none_or(|until| at < until)
     }
 }
 
-/// One live mapping that means a group.
+/// A live mapping that means a group.
 struct Wants<'a> {
     memory: &'a Memory,
     facts: &'a Facts,
@@ -235,7 +236,7 @@ impl Wants<'_> {
         let documents = self.target.documents();
         let is_there = |service: &String| documents.iter().any(|document| service == "*" || service == document.name());
         let delegated = |role: &String| self.facts.target.as_ref().is_some_and(|target| target.roles.contains(role));
-        // A member that is kept outside the permitted domains is told to all mappings of the document.
+        // A member stored outside the permitted domains is reported to all mappings of the document.
         let mut is_clear = self.rules.is_empty() && self.facts.aliases.values().all(|primary| in_domain(primary));
         is_clear &= self.spec.services.iter().all(is_there) && self.spec.roles.iter().all(delegated);
         for id in &team.members {
@@ -263,7 +264,7 @@ impl Wants<'_> {
         }
     }
 
-    /// Answers whether nothing is in the way.
+    /// Returns whether nothing blocks the grant.
     fn add_person(&self, address: &str, expected: &mut Expected) -> bool {
         let mut is_clear = true;
         let delegated = self.facts.target.iter().flat_map(|target| &target.roles);
@@ -276,7 +277,7 @@ impl Wants<'_> {
                 continue;
             }
             for document in self.target.documents().into_iter().filter(|document| self.spec.matches(document)) {
-                // What is refused and stands there all the same tells nobody which part of a write is refused.
+                // An existing grant that would be refused hides which part of a write is refused.
                 let is_misleading = |rule: &Rule| self.target.grants(&document).iter().any(|grant| rule.covers(grant));
                 let refuses = |rule: &Rule| rule.covers(&sent) || rule.covers(&stored) || is_misleading(rule);
                 let is_refused = self.rules.iter().any(refuses);
@@ -289,7 +290,7 @@ impl Wants<'_> {
         is_clear
     }
 
-    /// What somebody had may stay: all of it, or that of one member.
+    /// Permits the former grants of a person to stay: all of them, or those of one member.
     fn keep_of(&self, id: UserId, member: Option<&MemberKey>, expected: &mut Expected) {
         for (document, grant, person) in self.memory.once.get(self.key).into_iter().flatten() {
             let is_it = member.is_none_or(|member| {

@@ -1,4 +1,4 @@
-//! What is true in a simulated installation, whether the engine knows it or not.
+//! The facts of a simulated installation, whether the engine knows them or not.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,21 +30,21 @@ pub(super) fn address(number: usize) -> String {
     format!("p{number}@{DOMAIN}")
 }
 
-/// Somebody in the directory.
+/// A person in the directory.
 #[derive(Debug, Clone)]
 pub(super) struct Person {
     pub(super) active: bool,
     pub(super) deleted: bool,
-    /// The value that the principal is derived from.
+    /// The value from which the principal is derived.
     pub(super) address: Option<String>,
     /// Since when they are inactive or deleted.
     pub(super) left_at: Option<Timestamp>,
-    /// When they were before, and until when.
+    /// Earlier periods of being inactive or deleted.
     pub(super) was_away: Vec<(Timestamp, Timestamp)>,
 }
 
 impl Person {
-    /// True when they were inactive or deleted at this moment, or until shortly before.
+    /// True when the person was inactive or deleted at this moment, or until shortly before.
     pub(super) fn was_away(&self, at: Timestamp) -> bool {
         let recently = at.saturating_sub(super::expect::SETTLED).unwrap_or(Timestamp::MIN);
         self.left_at.is_some_and(|left| left <= at)
@@ -59,7 +59,7 @@ pub(super) struct Team {
     pub(super) members: BTreeSet<UserId>,
 }
 
-/// A mapping as its object says.
+/// The content of a mapping object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Spec {
     pub(super) team: String,
@@ -74,9 +74,9 @@ pub(super) struct Spec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     Live,
-    /// With a deletion timestamp and our finalizer.
+    /// The object has a deletion timestamp and our finalizer.
     Terminating,
-    /// The object went without our finalizer.
+    /// The object disappeared without our finalizer.
     Missing,
 }
 
@@ -104,16 +104,16 @@ pub(super) struct Target {
     pub(super) roles: Vec<String>,
 }
 
-/// What does not change in one seed.
+/// Properties that do not change within one seed.
 #[derive(Debug, Clone)]
 pub(super) struct Setup {
-    /// The principal is the primary address instead of the userName.
+    /// True when the principal is the primary address instead of the userName.
     pub(super) by_email: bool,
     pub(super) permits_suspend: bool,
     pub(super) permits_orphan: bool,
 }
 
-/// All of it.
+/// All facts.
 #[derive(Debug, Clone)]
 pub(super) struct Facts {
     pub(super) setup: Setup,
@@ -125,7 +125,7 @@ pub(super) struct Facts {
     pub(super) aliases: BTreeMap<MemberKey, String>,
     /// Missing mappings whose claims the engine has frozen.
     pub(super) vanished: BTreeSet<MappingKey>,
-    /// How often an object was made.
+    /// Number of created objects.
     pub(super) objects: u64,
 }
 
@@ -148,7 +148,7 @@ impl Facts {
         self.people.get(&id).is_none_or(|person| person.left_at.is_some())
     }
 
-    /// The grant as the target keeps it.
+    /// The grant as the target stores it.
     pub(super) fn stored(&self, grant: &GrantKey) -> GrantKey {
         let member = self.aliases.get(&grant.member).map_or(grant.member.clone(), |primary| MemberKey::of(primary));
         GrantKey { member, ..grant.clone() }

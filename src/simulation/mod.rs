@@ -8,8 +8,9 @@
 //!                   reference model ──► at rest: live, ledger, audit, statuses and queue say the same
 //! ```
 //!
-//! Time is tokio's, paused: hours pass in milliseconds. Everything that is drawn comes from the seed, so that a seed that
-//! fails fails again. `make simulate SEEDS=N` runs any number, `SEED=K` one of them with its trace; see `docs/testing.md`.
+//! Time is tokio's, paused: hours pass in milliseconds. All random draws come from the seed, so that a failing seed
+//! fails again. `make simulate SEEDS=N` runs any number of seeds, `SEED=K` one of them with its trace; see
+//! `docs/testing.md`.
 
 mod chance;
 mod check;
@@ -30,9 +31,9 @@ use std::time::Instant;
 
 use report::Report;
 
-/// How many seeds `make test` runs.
+/// Number of seeds in `make test`.
 const SEEDS: u64 = 2000;
-/// Seeds that are run twice, to see that they are the same.
+/// Number of seeds that are run twice, to check that both runs are equal.
 const TWICE: u64 = 20;
 
 #[expect(clippy::disallowed_methods, reason = "the flags of a simulation come with the test")]
@@ -47,7 +48,7 @@ fn run(seed: u64) -> Report {
     report.unwrap_or_else(|panic| Report::broken(seed, panic.as_ref()))
 }
 
-/// Runs seeds on all cores until one fails. Answers what all of them did, and the failed one.
+/// Runs seeds on all cores until one fails. Returns the totals, and the failed seed.
 fn run_all(seeds: std::ops::Range<u64>, seconds: Option<u64>) -> (report::Totals, Option<Report>) {
     let (next, totals, failed) = (AtomicU64::new(seeds.start), Mutex::new(report::Totals::default()), Mutex::new(None));
     let (begun, goes_on) = (Instant::now(), setting("ALL").is_some());

@@ -1,4 +1,4 @@
-//! One process of a simulated installation: a store, an engine, and a controller that is told what a cluster would tell it.
+//! One process of a simulated installation: a store, an engine, and a controller that receives the events of a cluster.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,15 +24,16 @@ use crate::target::Target;
 use crate::target::scripted::Scripted;
 use crate::telemetry::Metrics;
 
-/// How often the controller looks after what waits. Less often than in a cluster: each look costs a query.
+/// Interval between the controller's checks of pending work. Longer than in a cluster, because each check costs a
+/// query.
 const TICK: Duration = Duration::from_secs(5);
-/// How long a deleted mapping waits for the end of its claims.
+/// Finalizer deadline.
 const DEADLINE: Duration = Duration::from_mins(10);
 
-/// The facts, as the API server of the installation has them.
+/// The facts, as in the API server of the installation.
 pub(super) type Shared = Arc<Mutex<Facts>>;
 
-/// What changed.
+/// The changed object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Changed {
     Provider,
@@ -40,7 +41,7 @@ pub(super) enum Changed {
     Mapping(MappingKey),
 }
 
-/// A process. Dropped, it is killed where it stands.
+/// A process. Dropping it kills it at its current point.
 pub(super) struct Process {
     pub(super) store: Store,
     pub(super) engine: Engine,
@@ -97,7 +98,7 @@ impl Process {
     }
 
     pub(super) fn tell(&self, changed: Changed) {
-        // Nobody listens any more when it has ended.
+        // The receiver is gone when the process has ended.
         let _ = self.changes.send(changed);
     }
 
@@ -105,7 +106,7 @@ impl Process {
         self.work.is_finished()
     }
 
-    /// Why it ended by itself, unless another process took over.
+    /// The reason for which it ended by itself, unless another process took over.
     pub(super) async fn failure(self) -> Option<String> {
         let deposed = self.store.is_deposed();
         match self.work.await {
@@ -125,7 +126,7 @@ struct Main {
     clock: SimulatedClock,
     facts: Shared,
     stop: CancellationToken,
-    /// Mappings whose deletion the controller was told.
+    /// Mappings whose deletion the controller has observed.
     deleted: BTreeSet<MappingKey>,
 }
 
@@ -165,7 +166,7 @@ impl Main {
         }
     }
 
-    /// Takes in everything that is there, and what is not any more.
+    /// Lists everything that exists, and reports what is missing.
     async fn list(&mut self) {
         let facts = self.facts();
         let mut listed: Vec<(Watched, BTreeSet<ObjectRef>)> = Watched::ALL.map(|what| (what, BTreeSet::new())).into();
@@ -202,7 +203,7 @@ impl Main {
         }
     }
 
-    /// Notes what became of a mapping whose object went without its finalizer.
+    /// Records the phase of a mapping whose object disappeared without its finalizer.
     fn note_phase(&self, key: &MappingKey) {
         let phase = self.engine.mapping_phase(key);
         self.change(|facts| {
@@ -211,7 +212,7 @@ impl Main {
                 Some(MappingPhase::Missing(_)) if is_missing => {
                     facts.vanished.insert(key.clone());
                 }
-                // Nothing was claimed for it: there was nothing to freeze.
+                // There were no claims, so there was nothing to freeze.
                 Some(phase) if is_missing && !phase.is_terminating() => {}
                 _ if is_missing => drop(facts.mappings.remove(key)),
                 _ => {}
@@ -259,7 +260,7 @@ impl Main {
         }
     }
 
-    /// The finalizer of a deleted mapping is taken off once its claims have ended, or that is deferred.
+    /// Removes the finalizer of a deleted mapping once its claims have ended, or their revocation is deferred.
     fn settle(&mut self) {
         let engine = &self.engine;
         let waits = |phase: MappingPhase| matches!(phase, MappingPhase::Terminating(_) | MappingPhase::Live);

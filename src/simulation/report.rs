@@ -1,20 +1,20 @@
-//! What came of a seed.
+//! The report of a seed.
 
 use std::any::Any;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-/// How much of a trace is shown of a seed that failed among many.
+/// Length of the trace shown for a failed seed among many.
 const SHOWN: usize = 4000;
 
-/// What one seed did, and what was wrong in it.
+/// The steps of one seed, and the problems found.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     pub(super) seed: u64,
     pub(super) problems: Vec<String>,
     /// Steps and calls with their times.
     pub(super) trace: Vec<String>,
-    /// Over the trace and the audit.
+    /// Digest over the trace and the audit.
     pub(super) digest: u64,
     pub(super) counts: Counts,
 }
@@ -29,7 +29,7 @@ pub(super) struct Counts {
     pub(super) virtual_seconds: u64,
 }
 
-/// What all seeds did.
+/// Totals over all seeds.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
     seeds: u64,
@@ -55,7 +55,7 @@ impl Report {
         format!("{trace}\n{}", self.short())
     }
 
-    /// The problems, and how to see them again.
+    /// The problems, and how to reproduce them.
     pub(super) fn short(&self) -> String {
         if self.problems.is_empty() {
             return format!("seed {}: no problem, digest {:016x}", self.seed, self.digest);

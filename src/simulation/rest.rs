@@ -1,4 +1,4 @@
-//! The end of a simulation: faults and edits end, and everything has to come to rest.
+//! The end of a simulation: faults and edits stop, and everything has to become idle.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use crate::api::MappingMode;
 use crate::model::MappingKey;
 use crate::target::scripted::Chances;
 
-/// Longest time until rest. What was refused is tried again after an hour at most, and so is a policy of which the writes
-/// that tell refused members apart are spent.
+/// Longest time until everything is idle. Refused additions are retried after an hour at most, and so is a policy whose
+/// budget of writes for isolating refused members is used up.
 const PATIENCE: Duration = Duration::from_hours(6);
 
 impl Simulation {
-    /// Brings everything to rest, twice: as it is, and when everybody has left.
+    /// Waits twice until everything is idle: as it is, and after everybody has left.
     pub(super) async fn end(&mut self) {
         self.calm().await;
         if !self.chance.one_in(3) {
@@ -29,7 +29,7 @@ impl Simulation {
         self.rest("when everybody has left").await;
     }
 
-    /// Nothing fails any more, and nobody else edits.
+    /// Stops all faults and foreign edits.
     async fn calm(&mut self) {
         self.say("faults end");
         self.target.on_chance(Some((Chances::default(), self.chance.fork())));
@@ -46,7 +46,7 @@ impl Simulation {
         }
     }
 
-    /// What is missing comes back, and everything is enforced.
+    /// Restores what is missing, and enforces everything.
     fn unfreeze(&mut self) {
         self.say("what is missing comes back");
         {
@@ -82,7 +82,7 @@ impl Simulation {
         self.note_facts();
     }
 
-    /// Lets go what the guard holds.
+    /// Releases what the guard holds.
     pub(super) async fn release_held(&mut self) {
         let Some(process) = &self.leader else { return };
         let (engine, cache) = (process.engine.clone(), process.cache.clone());
@@ -90,7 +90,7 @@ impl Simulation {
             let held = cache.mapping(&key).and_then(|status| status.held).unwrap_or_default();
             for plan in held.plans {
                 self.say(format!("{key}: release {}", plan.plan_hash));
-                // What the store does not take is released with the next look.
+                // A release that the store does not accept is repeated.
                 let _ = engine.release_plan(&plan.plan_hash).await;
             }
         }
@@ -102,7 +102,7 @@ impl Simulation {
         while self.problems.is_empty() {
             self.pass(wait).await;
             if self.leader.is_none() {
-                // Whatever started it starts it again.
+                // The process is restarted by its supervisor.
                 self.start().await;
             }
             self.release_held().await;

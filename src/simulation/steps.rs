@@ -1,4 +1,4 @@
-//! What happens in a simulated installation, drawn from the seed.
+//! The steps of a simulated installation, drawn from the seed.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -19,14 +19,14 @@ use crate::store::{GroupUpdate, MemberChange, NewGroup, NewUser, UserUpdate};
 use crate::target::RefusalCause;
 use crate::target::scripted::{Chances, Rule};
 
-/// How many addresses there are.
+/// Number of addresses.
 const ADDRESSES: usize = 6;
-/// Most people, groups and mappings at a time.
+/// Largest number of people, groups and mappings at a time.
 const PEOPLE: usize = 6;
 const MAPPINGS: [&str; 3] = ["m0", "m1", "m2"];
 
 impl Simulation {
-    /// One step, and some time.
+    /// Makes one step, and lets some time pass.
     pub(super) async fn step(&mut self) {
         match self.chance.below(100) {
             0..40 => self.change_directory().await,
@@ -131,7 +131,7 @@ impl Simulation {
         self.update(id, |person| person.active = active).await;
     }
 
-    /// Everybody is deactivated or deleted.
+    /// Deactivates or deletes everybody.
     pub(super) async fn everybody_leaves(&mut self) {
         self.say("everybody leaves");
         let ids: Vec<UserId> =
@@ -277,7 +277,7 @@ impl Simulation {
         Spec { team, services, roles, mode, report: chance.one_in(4), orphan: chance.one_in(4) }
     }
 
-    /// A mapping is made, or edited.
+    /// Creates or edits a mapping.
     pub(super) fn apply_mapping(&mut self, number: usize) {
         let key = key(number);
         let spec = self.some_spec();
@@ -299,7 +299,7 @@ impl Simulation {
         self.tell(&Changed::Mapping(key));
     }
 
-    /// The object of a mapping is deleted, or goes without our finalizer.
+    /// Deletes the object of a mapping, or makes it disappear without our finalizer.
     fn end_mapping(&mut self, phase: Phase) {
         let live: Vec<MappingKey> = self
             .facts()
@@ -361,7 +361,7 @@ impl Simulation {
         self.tell(&Changed::Provider);
     }
 
-    /// Somebody asks for a reconcile.
+    /// Requests a reconcile.
     fn ask(&mut self) {
         let Some(key) = self.some_mapping() else { return };
         self.say(format!("reconcile {key}"));

@@ -1,18 +1,20 @@
-//! Whether an engine is at rest, for tests that wait until nothing is left to do.
+//! Detection of an idle engine, for tests that wait until nothing is left to do.
 
 use tokio::time::Instant;
 
 use super::Engine;
 
 impl Engine {
-    /// True while a change is on its way to a document, or waits for the window of additions; and before the first list.
+    /// True while a change of a document is in progress or waits for the window of additions; also before the first
+    /// list.
     pub(crate) fn waits(&self) -> bool {
         let state = self.0.state();
         state.documents.values().any(|memory| memory.pending_since.is_some())
             || state.targets.values().any(|target| target.listing.is_none())
     }
 
-    /// What is being worked on, or due; none at rest. What is due later, such as the next look at a document, does not count.
+    /// The work in progress or due; none when idle. Work that is due later, such as the next periodic read, does not
+    /// count.
     pub(crate) fn busy(&self) -> Option<String> {
         let now = Instant::now();
         if let Some(document) = self.0.queue().busy(now) {

@@ -1,6 +1,6 @@
 //! An in-memory target for tests. It can be scripted to act late, wrongly, or not at all, and keeps a journal.
 //!
-//! A write is under way from the moment of the call until it lands: whoever waits for the answer may be gone by then.
+//! A write is in progress from the call until it arrives, by which time its caller may be gone.
 
 mod chances;
 
@@ -32,42 +32,42 @@ pub(crate) enum Fault {
     Stale,
 }
 
-/// Who put a grant into a document.
+/// The writer of a grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// A write through the port.
     Engine,
     /// Somebody else.
     Foreign,
-    /// Somebody else put back what they had taken away of a write through the port.
+    /// Somebody else restored a grant of the engine that they had removed before.
     Restored,
 }
 
-/// One write that was done.
+/// One completed write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Write {
     pub at: Instant,
     pub document: DocumentKey,
     pub add: BTreeSet<GrantKey>,
     pub remove: BTreeSet<GrantKey>,
-    /// The grants that stood there and do not any more, and who had put them there.
+    /// Removed grants, with their writers.
     pub gone: Vec<(GrantKey, Origin)>,
     pub revision_before: String,
     pub revision_after: String,
 }
 
-/// What the target refuses.
+/// A refusal rule of the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rule {
-    /// This member; none: any.
+    /// The refused member; none: any.
     pub member: Option<MemberKey>,
-    /// Under this role; none: under any.
+    /// The refused role; none: any.
     pub role: Option<Role>,
-    /// As which refusal.
+    /// The cause in the answer.
     pub cause: RefusalCause,
-    /// Whether the answer names member and role.
+    /// True when the answer names member and role.
     pub named: bool,
-    /// Whether what stands there already is refused too, and with it any write of the document.
+    /// True when existing grants are refused too, and with them any write of the document.
     pub whole: bool,
 }
 
@@ -96,15 +96,15 @@ struct Document {
     /// All versions, oldest first; the last one is in force.
     versions: Vec<Live>,
     origins: BTreeMap<GrantKey, Origin>,
-    /// Grants of the engine that somebody else took away.
+    /// Grants of the engine that somebody else removed.
     taken: BTreeSet<GrantKey>,
 }
 
-/// A write that was sent.
+/// A sent write.
 #[derive(Debug)]
 struct Call {
     document: DocumentKey,
-    /// The resource that it was sent to: a document that was never set has the same revision on the one that is made after it.
+    /// The resource that it was sent to: a re-created resource has the same revision while its document was never set.
     uid: Option<String>,
     revision: String,
     changes: Changes,
@@ -115,7 +115,7 @@ struct State {
     documents: BTreeMap<DocumentKey, Document>,
     reads: BTreeMap<DocumentKey, VecDeque<Fault>>,
     writes: BTreeMap<DocumentKey, VecDeque<Fault>>,
-    /// By arrival, then in the order in which they were sent.
+    /// Writes in progress, by arrival, then in the order in which they were sent.
     under_way: BTreeMap<(Instant, u64), Call>,
     results: BTreeMap<u64, Result<Live, TargetError>>,
     journal: Vec<Write>,
@@ -126,7 +126,7 @@ struct State {
     aliases: BTreeMap<MemberKey, String>,
     denied: BTreeSet<DocumentKey>,
     unlisted: BTreeSet<DocumentKey>,
-    /// Writes per minute, and those of the minute that began then.
+    /// Largest number of writes per minute, the number in the current minute, and its start.
     quota: Option<(u32, u32, Instant)>,
     trace: Option<Vec<(Instant, String)>>,
 }
@@ -142,7 +142,7 @@ impl From<Scripted> for super::Target {
 }
 
 impl Scripted {
-    /// The state, after everything that has arrived by now.
+    /// The state, after processing everything that has arrived by now.
     fn state(&self) -> MutexGuard<'_, State> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.land(Instant::now());
@@ -164,7 +164,7 @@ impl Scripted {
         self.state().documents.remove(document);
     }
 
-    /// Somebody else edits the document.
+    /// Simulates a foreign edit of the document.
     pub(crate) fn edit(&self, document: &DocumentKey, edit: impl FnOnce(&mut BTreeMap<GrantKey, Stored>)) {
         let mut state = self.state();
         let Some((_, changed, gone)) = state.change(document, edit) else { return };
@@ -176,57 +176,57 @@ impl Scripted {
         document.taken.extend(gone.into_iter().filter(|(_, by)| *by != Origin::Foreign).map(|(grant, _)| grant));
     }
 
-    /// What happens to the next read of the document that nothing was told about.
+    /// Sets the fault of the next read of the document that has none yet.
     pub(crate) fn on_read(&self, document: &DocumentKey, fault: Fault) {
         self.state().reads.entry(document.clone()).or_default().push_back(fault);
     }
 
-    /// What happens to the next write of the document that nothing was told about.
+    /// Sets the fault of the next write of the document that has none yet.
     pub(crate) fn on_write(&self, document: &DocumentKey, fault: Fault) {
         self.state().writes.entry(document.clone()).or_default().push_back(fault);
     }
 
-    /// Calls of which nothing was told fail by chance from here on; none: they do not.
+    /// Makes calls without a set fault fail at random; none: they succeed.
     pub(crate) fn on_chance(&self, chances: Option<(Chances, Arc<Randomness>)>) {
         self.state().chances = chances;
     }
 
-    /// What is refused from here on.
+    /// Sets the refusal rules.
     pub(crate) fn refuse(&self, rules: Vec<Rule>) {
         self.state().rules = rules;
     }
 
-    /// Members that are stored under another spelling from the next write on.
+    /// Sets members that are stored under another spelling from the next write on.
     pub(crate) fn respell(&self, aliases: BTreeMap<MemberKey, String>) {
         self.state().aliases = aliases;
     }
 
-    /// The documents of which every call is denied.
+    /// Sets the documents for which every call is denied.
     pub(crate) fn deny(&self, documents: BTreeSet<DocumentKey>) {
         self.state().denied = documents;
     }
 
-    /// The documents that lists lack although they are there.
+    /// Sets existing documents that lists omit.
     pub(crate) fn hide(&self, documents: BTreeSet<DocumentKey>) {
         self.state().unlisted = documents;
     }
 
-    /// How many writes a minute are accepted; none: any number.
+    /// Sets the number of writes accepted per minute; none: any number.
     pub(crate) fn allow_writes(&self, per_minute: Option<u32>) {
         self.state().quota = per_minute.map(|most| (most, 0, Instant::now()));
     }
 
-    /// Notes every call from here on.
+    /// Records every call from now on.
     pub(crate) fn trace(&self) {
         self.state().trace.get_or_insert_default();
     }
 
-    /// The calls that were noted, with their answers.
+    /// The recorded calls, with their answers.
     pub(crate) fn traced(&self) -> Vec<(Instant, String)> {
         self.state().trace.clone().unwrap_or_default()
     }
 
-    /// The resources that are there.
+    /// The existing resources.
     pub(crate) fn documents(&self) -> Vec<DocumentKey> {
         self.state().documents.keys().cloned().collect()
     }
@@ -236,22 +236,22 @@ impl Scripted {
         self.origins(document).into_keys().collect()
     }
 
-    /// The grants that are in force, and who put them there.
+    /// The grants that are in force, with their writers.
     pub(crate) fn origins(&self, document: &DocumentKey) -> BTreeMap<GrantKey, Origin> {
         self.state().documents.get(document).map(|document| document.origins.clone()).unwrap_or_default()
     }
 
-    /// The grants of the engine that somebody else took away at least once since the resource was made.
+    /// The grants of the engine that somebody else removed at least once since the resource was created.
     pub(crate) fn taken(&self, document: &DocumentKey) -> BTreeSet<GrantKey> {
         self.state().documents.get(document).map(|document| document.taken.clone()).unwrap_or_default()
     }
 
-    /// The writes that were done, oldest first.
+    /// The completed writes, oldest first.
     pub(crate) fn journal(&self) -> Vec<Write> {
         self.state().journal.clone()
     }
 
-    /// How many writes are under way.
+    /// Number of writes in progress.
     pub(crate) fn under_way(&self) -> usize {
         self.state().under_way.len()
     }
@@ -389,7 +389,7 @@ impl State {
         }
     }
 
-    /// A write is sent. It arrives at this time, or never.
+    /// Sends a write, which arrives at this time, or never.
     fn send(&mut self, document: &DocumentKey, read: &Live, changes: &Changes, arrives: Option<Instant>) -> u64 {
         self.made += 1;
         let id = self.made;
@@ -407,7 +407,7 @@ impl State {
         id
     }
 
-    /// Carries out what has arrived.
+    /// Applies the writes that have arrived.
     fn land(&mut self, now: Instant) {
         while let Some(next) = self.under_way.first_entry().filter(|next| next.key().0 <= now) {
             let ((at, id), call) = next.remove_entry();
@@ -469,7 +469,7 @@ impl State {
         Ok(live)
     }
 
-    /// Makes a new version. Answers it with what is new in it, and what is gone.
+    /// Creates a new version. Returns it with the added and the removed grants.
     #[expect(clippy::type_complexity, reason = "taken apart at once, in two places")]
     fn change(
         &mut self,

@@ -1,4 +1,4 @@
-//! Faults by chance, drawn from a seeded generator.
+//! Random faults, drawn from a seeded generator.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -6,24 +6,24 @@ use std::time::Duration;
 use super::{DocumentKey, ErrorKind, Fault, State, TargetError, denied, error};
 use crate::model::{Randomness, Reason};
 
-/// How often each fault comes, in a thousand calls.
+/// Frequency of each fault, per thousand calls.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Chances {
     /// A call takes up to half a minute.
     pub slow: u64,
-    /// A read shows the version before the last one.
+    /// A read returns the version before the last one.
     pub stale: u64,
-    /// A call is answered that the target cannot be reached.
+    /// The target cannot be reached.
     pub unavailable: u64,
-    /// A call is refused for the quota.
+    /// The call is throttled.
     pub throttled: u64,
-    /// The answer of a write is lost; of three such writes one is done, one is not, and one arrives late.
+    /// The answer of a write is lost. Of three such writes, one is done, one is not, and one arrives late.
     pub lost: u64,
     /// A list fails or is partial.
     pub list: u64,
 }
 
-/// What becomes of one list.
+/// The fault of one list.
 #[derive(Debug, Default)]
 pub(super) struct ListFault {
     pub(super) error: Option<TargetError>,
@@ -31,9 +31,9 @@ pub(super) struct ListFault {
     pub(super) time: Option<Duration>,
 }
 
-/// The usual time of one way of a call.
+/// Usual one-way duration of a call.
 const USUAL_MS: u64 = 60;
-/// Longest time of a slow call.
+/// Longest duration of a slow call.
 const SLOW_MS: u64 = 30_000;
 /// Latest arrival of a late write.
 const LATE_MS: u64 = 120_000;
@@ -50,7 +50,7 @@ fn some_time(random: &Randomness, most_ms: u64) -> Duration {
     Duration::from_millis(1 + below(random, most_ms))
 }
 
-/// A fault that reads and writes have in common.
+/// Draws a fault common to reads and writes.
 fn of_any(chances: &Chances, random: &Randomness) -> Option<Fault> {
     if happens(random, chances.unavailable) {
         return Some(Fault::Error(error(ErrorKind::Unavailable, Reason::GoogleUnavailable)));
@@ -67,7 +67,7 @@ impl State {
         queue.and_then(VecDeque::pop_front)
     }
 
-    /// What becomes of a read, and how long it takes.
+    /// Draws the fault and the duration of a read.
     pub(super) fn draw_read(&mut self, document: &DocumentKey) -> (Option<Fault>, Duration) {
         if let Some(fault) = Self::told(self.reads.get_mut(document)) {
             return (Some(fault), Duration::ZERO);
@@ -81,7 +81,7 @@ impl State {
         (fault, time)
     }
 
-    /// What becomes of a write, how long it is on its way, and how long its answer is.
+    /// Draws the fault of a write, and the durations of the write and of its answer.
     pub(super) fn draw_write(&mut self, document: &DocumentKey) -> (Option<Fault>, Duration, Duration) {
         if let Some(fault) = Self::told(self.writes.get_mut(document)) {
             return (Some(fault), Duration::ZERO, Duration::ZERO);
@@ -98,7 +98,7 @@ impl State {
         (fault, there, back)
     }
 
-    /// What becomes of a list.
+    /// Draws the fault of a list.
     pub(super) fn draw_list(&mut self) -> ListFault {
         let Some((chances, random)) = &self.chances else { return ListFault::default() };
         let time = Some(some_time(random, if happens(random, chances.slow) { SLOW_MS } else { 2 * USUAL_MS }));
