@@ -348,7 +348,8 @@ async fn engine_that_is_dropped_makes_no_call_any_more() {
     let reads = fixture.target.reads();
     fixture.leave(ids[0], 1).await;
     tokio::time::sleep(Duration::from_millis(600)).await;
-    assert_eq!((fixture.target.journal().len(), fixture.target.reads()), (0, reads));
+    // The write that was sent before arrives all the same, and nothing follows it.
+    assert_eq!((fixture.target.journal().len(), fixture.target.reads()), (1, reads));
 }
 
 #[tokio::test]
