@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, ffi};
 use tokio::sync::oneshot;
 
 use super::query::{self, STATEMENTS};
@@ -23,7 +23,14 @@ pub(super) enum Role {
 pub(super) fn path_of(url: &str) -> Result<&str, StoreError> {
     let path = url.strip_prefix("sqlite:").map(|path| path.strip_prefix("//").unwrap_or(path));
     match path {
-        Some(path) if !path.is_empty() && !path.starts_with(":memory:") && !path.contains('?') => Ok(path),
+        // SQLite would read `file:` as a URI, of which some keep nothing.
+        Some(path)
+            if !path.is_empty()
+                && ![":memory:", "file:"].iter().any(|start| path.starts_with(start))
+                && !path.contains('?') =>
+        {
+            Ok(path)
+        }
         _ => {
             let shown = url.rsplit_once('@').map_or(url, |(_, rest)| rest).chars().take(200).collect();
             Err(StoreError::UnsupportedUrl { url: shown })
@@ -48,7 +55,13 @@ pub(super) fn cannot_open(path: &str, error: &rusqlite::Error) -> StoreError {
 pub(super) fn connect(path: &str, role: Role, busy: Duration) -> rusqlite::Result<Connection> {
     let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     db.busy_timeout(busy)?;
-    db.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    let mode: String = db.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    if mode != "wal" {
+        let why = format!(
+            "the journal mode is `{mode}` and cannot be WAL: check the rights of file and folder, and the file system"
+        );
+        return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CANTOPEN), Some(why)));
+    }
     db.pragma_update(None, "synchronous", "FULL")?;
     // A long read prevents checkpoints of the log; afterwards its file shrinks to this size again.
     db.pragma_update_and_check(None, "journal_size_limit", 67_108_864, |_| Ok(()))?;

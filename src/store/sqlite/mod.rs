@@ -42,6 +42,7 @@ mod writer;
 use std::path::Path;
 use std::sync::Arc;
 
+use rusqlite::MAIN_DB;
 use tokio::sync::{mpsc, watch};
 use tokio::task::yield_now;
 use uuid::Uuid;
@@ -97,6 +98,9 @@ impl Sqlite {
             tracing::debug!(%error, "cannot create the database file, or write to it");
         }
         let db = connect(&path, Role::Writer, BUSY).map_err(|error| cannot_open(&path, &error))?;
+        if db.is_readonly(MAIN_DB).map_err(|error| cannot_open(&path, &error))? {
+            return Err(StoreError::CannotOpen { path, problem: "the file cannot be written".to_owned() });
+        }
         schema::migrate(&db, &path)?;
         let id = meta::store_id(&db, Uuid::new_v4())?;
         // Only now the file is known to be a database of rolecall.

@@ -110,7 +110,11 @@ fn serve(queue: &Queue, path: &str, mut connection: Option<Connection>) {
 fn in_one_state<T>(db: &Connection, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
     db.run("BEGIN", [])?;
     let result = work(db);
-    db.run("ROLLBACK", [])?;
+    // SQLite may have rolled back by itself (disk, memory), and what it said then counts. The owner closes a connection
+    // that cannot roll back.
+    if !db.is_autocommit() {
+        let _ = db.run("ROLLBACK", []);
+    }
     result
 }
 
@@ -118,4 +122,21 @@ fn in_one_state<T>(db: &Connection, work: impl FnOnce(&Connection) -> Result<T, 
 pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     let panicked = |_| Err(StoreError::Internal { problem: "a change function panicked".to_owned() });
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(panicked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn error_of_a_read_is_answered_also_when_sqlite_has_rolled_back_by_itself() {
+        let db = Connection::open_in_memory().unwrap();
+        let lost = StoreError::Unavailable { problem: "disk I/O error".to_owned() };
+        let answer: Result<(), StoreError> = in_one_state(&db, |db| {
+            db.run("ROLLBACK", [])?;
+            Err(lost.clone())
+        });
+        assert_eq!(answer, Err(lost));
+        assert!(db.is_autocommit());
+    }
 }

@@ -111,7 +111,8 @@ pub(super) fn serve(
     announce: &watch::Sender<Seq>,
     mut batch: Vec<Box<dyn Request>>,
 ) {
-    let committed = db.and_then(|db| commit(db, ports, &mut batch));
+    // A panic outside of a request must not end the thread: every later write would be refused.
+    let committed = db.and_then(|db| guarded(|| commit(db, ports, &mut batch)));
     match &committed {
         Ok(seq) => {
             announce.send_if_modified(|last| {
