@@ -246,6 +246,7 @@ impl CredentialsFollower {
             | ResourceEvent::DeletionRequested { .. }
             | ResourceEvent::Restated(_)
             | ResourceEvent::Recovered(_)
+            | ResourceEvent::ProblemCleared(_)
             | ResourceEvent::NamespaceLabels { .. }
             | ResourceEvent::Suspicious(_)
             | ResourceEvent::Loaded => {}
@@ -336,7 +337,16 @@ async fn lead(
         tasks.spawn(follow(client.clone(), what, tell.clone(), over.clone()));
     }
     // When that watch ends, the task of the credentials ends, and the process with it.
-    providers.subscribe(tell).await;
+    // They pass through a queue of their own: a full queue would let the other watches send first every time.
+    let (tell_provider, mut of_providers) = mpsc::channel(64);
+    providers.subscribe(tell_provider).await;
+    tasks.spawn(async move {
+        while let Some(event) = of_providers.recv().await {
+            if tell.send(event).await.is_err() {
+                return;
+            }
+        }
+    });
     let (loaded, first) = oneshot::channel();
     let rules = FinalizerRules {
         deadline: process.config.finalizer_deadline,

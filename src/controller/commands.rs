@@ -46,8 +46,29 @@ pub async fn accept_store(
 }
 
 impl Controller {
-    /// Carries out the pending decisions. One that failed because of an error is found again.
+    /// Carries out the pending decisions, and tells the folder once what it is to forget. A decision that failed because
+    /// of an error is found again.
     pub(super) async fn follow_decisions(&mut self) -> Result<(), StoreError> {
+        let result = self.carry_out().await;
+        self.forget_released().await;
+        result
+    }
+
+    /// Tells the folder which mappings were released, also those of a release that failed halfway.
+    async fn forget_released(&mut self) {
+        let released = std::mem::take(&mut self.released);
+        if let (Holds::Nothing(forget), false) = (&self.holds, released.is_empty()) {
+            let object = |key: &MappingKey| ObjectRef {
+                kind: "RoleMapping".to_owned(),
+                namespace: Some(key.namespace().to_owned()),
+                name: key.name().to_owned(),
+            };
+            // The receiver is gone when the process is shutting down.
+            let _ = forget.send(FolderCommand::Forget(released.iter().map(object).collect())).await;
+        }
+    }
+
+    async fn carry_out(&mut self) -> Result<(), StoreError> {
         let decisions = self.store.decisions().await?;
         if !decisions.iter().any(|pending| matches!(pending.decision, Decision::Uninstall(_))) {
             // Canceled, or not started: the next one is reported again.
@@ -118,17 +139,13 @@ impl Controller {
         }
         for key in &keys {
             tracing::info!(mapping.name = %key, "{key} was released: its grants end");
-            self.engine.approve_removal(key).await?;
-            self.absent.remove(key);
-        }
-        if let (Holds::Nothing(forget), false) = (&self.holds, keys.is_empty()) {
-            let object = |key: &MappingKey| ObjectRef {
-                kind: "RoleMapping".to_owned(),
-                namespace: Some(key.namespace().to_owned()),
-                name: key.name().to_owned(),
-            };
-            // The receiver is gone when the process is shutting down.
-            let _ = forget.send(FolderCommand::Forget(keys.iter().map(object).collect())).await;
+            let approved = self.engine.approve_removal(key).await;
+            // An error after the phase was stored does not make the mapping missing again.
+            if approved.is_ok() || !missing(key) {
+                self.absent.remove(key);
+                self.released.insert(key.clone());
+            }
+            approved?;
         }
         Ok(true)
     }
@@ -160,9 +177,9 @@ impl Controller {
                 "nothing is revoked in --mode observe: start rolecall with --mode enforce, or uninstall with --orphan"
             );
         }
-        if left == 0 && self.finalized.is_empty() && self.adding.is_empty() && !self.settled {
-            self.settled = true;
+        if left == 0 && self.finalized.is_empty() && self.adding.is_empty() && !self.is_adding() && !self.settled {
             self.store.put_decision(Decision::Uninstalled, self.clock.now()).await?;
+            self.settled = true;
         }
         Ok(())
     }

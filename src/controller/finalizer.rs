@@ -138,10 +138,11 @@ impl Controller {
     /// Adds the finalizer. The watch then delivers the mapping again, and only then it is applied.
     pub(super) fn add_finalizer(&mut self, key: MappingKey, metadata: ObjectMeta) {
         let Holds::Finalizer(finalizers, _) = &self.holds else { return };
-        let retry_at = self.stands_by().then(|| Instant::now() + RETRY);
-        let stands_by = retry_at.is_some();
+        // During an uninstall nothing is added, because nobody would remove it; after its cancellation it is.
+        let waits = self.stands_by() || self.uninstall.is_some();
+        let retry_at = waits.then(|| Instant::now() + RETRY);
         self.wanted.insert(key.clone(), Wanted { metadata: metadata.clone(), retry_at });
-        if stands_by {
+        if waits {
             return;
         }
         let mut all = metadata.finalizers.clone().unwrap_or_default();
@@ -162,6 +163,11 @@ impl Controller {
         }
     }
 
+    /// True when an object may have been given the finalizer without the watch having delivered it yet.
+    pub(super) fn is_adding(&self) -> bool {
+        self.wanted.values().any(|wanted| wanted.retry_at.is_none())
+    }
+
     pub(super) fn not_added(&mut self, key: &MappingKey, metadata: &ObjectMeta, error: &FinalizerError) {
         let FinalizerError::Failed(error) = error else {
             // It was changed or deleted meanwhile; the watch will deliver that.
@@ -171,14 +177,18 @@ impl Controller {
             mapping.name = %key, %error,
             "cannot add the finalizer {REVOKE_FINALIZER} to {key}, so nothing is granted for it yet; retrying"
         );
+        // If a newer version is being changed, only that attempt counts; if the object is gone, none does.
+        let counts = self.wanted.get(key).is_some_and(|wanted| {
+            wanted.metadata.uid == metadata.uid && wanted.metadata.resource_version == metadata.resource_version
+        });
+        if !counts {
+            return;
+        }
         if self.engine.mapping_phase(key).is_none() {
             let message = format!("the finalizer {REVOKE_FINALIZER} cannot be put: {error}");
             self.report_not_in_force(key, metadata, Reason::FinalizerRefused, &message);
         }
-        // If a newer version is being changed, only that attempt counts.
-        if let Some(wanted) = self.wanted.get_mut(key)
-            && wanted.metadata.resource_version == metadata.resource_version
-        {
+        if let Some(wanted) = self.wanted.get_mut(key) {
             wanted.retry_at = Some(Instant::now() + RETRY);
         }
     }

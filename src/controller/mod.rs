@@ -115,6 +115,8 @@ pub struct Controller {
     quiet_until: Option<tokio::time::Instant>,
     /// Mappings that are missing from a suspicious folder.
     absent: BTreeSet<MappingKey>,
+    /// Released mappings of which the folder has not been told yet.
+    released: BTreeSet<MappingKey>,
     /// Why an absence is currently not treated as a deletion, if so.
     suspicion: Option<Suspicion>,
     listed: BTreeSet<Watched>,
@@ -148,6 +150,7 @@ impl Controller {
             permits: Arc::new(Semaphore::new(PARALLEL)),
             quiet_until: None,
             absent: settings.absent,
+            released: BTreeSet::new(),
             suspicion: None,
             listed: BTreeSet::new(),
             loaded: Some(settings.loaded),
@@ -213,6 +216,10 @@ impl Controller {
                 Ok(())
             }
             ResourceEvent::Recovered(object) => self.recovered(object).await,
+            ResourceEvent::ProblemCleared(object) => {
+                self.set_problem(object, None);
+                Ok(())
+            }
             ResourceEvent::Absent { object, why } => self.absent(object, *why).await,
             ResourceEvent::Listed { what, objects } => {
                 for object in self.missing(*what, objects) {

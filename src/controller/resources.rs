@@ -297,7 +297,7 @@ impl Controller {
         self.set_problem(object, Some(ObjectProblem { reason: word, message, since: self.clock.now() }));
     }
 
-    fn set_problem(&self, object: &ObjectRef, problem: Option<ObjectProblem>) {
+    pub(super) fn set_problem(&self, object: &ObjectRef, problem: Option<ObjectProblem>) {
         match object.kind.as_str() {
             "IdentityProvider" => {
                 if let Ok(name) = ProviderName::new(&object.name) {

@@ -535,3 +535,25 @@ async fn uninstall_is_done_when_every_claim_and_every_finalizer_is_gone_and_says
     assert_eq!(fixture.phase(), None);
     fixture.end().await;
 }
+
+#[tokio::test]
+async fn nothing_gets_a_finalizer_during_an_uninstall_and_what_waits_for_one_gets_it_after_its_cancellation() {
+    let mut fixture = Fixture::cluster().await;
+    fixture.finalizers.answer(Err(FinalizerError::Failed("forbidden".to_owned())));
+    fixture.on(applied(mapping(Some("1"), &|_| {}))).await;
+    fixture.added().await;
+    fixture.store.put_decision(Decision::Uninstall(UninstallMode::Revoke), fixture.clock.now()).await.unwrap();
+    fixture.controller.tick().await;
+    let decisions = fixture.store.decisions().await.unwrap();
+    assert!(decisions.iter().any(|pending| pending.decision == Decision::Uninstalled), "{decisions:?}");
+    fixture.on(ResourceEvent::Restated(mapping(Some("2"), &|_| {}).0)).await;
+    fixture.pass().await;
+    fixture.added().await;
+    assert_eq!(fixture.finalizers.calls(), ["+1"]);
+    fixture.store.cancel_uninstall().await.unwrap();
+    fixture.controller.tick().await;
+    fixture.pass().await;
+    fixture.added().await;
+    assert_eq!(fixture.finalizers.calls(), ["+1", "+2"]);
+    fixture.end().await;
+}

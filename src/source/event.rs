@@ -113,6 +113,8 @@ pub enum ResourceEvent {
     Restated(Box<Observed>),
     /// An object that was rejected or absent is back with its last content.
     Recovered(ObjectRef),
+    /// An absent object whose text had a problem: the text is gone as well, and the object is still absent.
+    ProblemCleared(ObjectRef),
     /// An object is absent, and its deletion was not observed.
     Absent {
         /// The object.

@@ -131,6 +131,7 @@ impl Current {
                 self.listed = true;
             }
             ResourceEvent::Recovered(_)
+            | ResourceEvent::ProblemCleared(_)
             | ResourceEvent::NamespaceLabels { .. }
             | ResourceEvent::Failing { .. }
             | ResourceEvent::Suspicious(_)

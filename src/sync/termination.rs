@@ -140,6 +140,11 @@ impl Inner {
         if let Some(phase) = transition.next.filter(|_| transition.effects.contains(&PhaseEffect::Persist)) {
             self.mark(key, phase.into()).await?;
         }
+        // Read before the phase changes: the event has no effect when it is repeated after an error.
+        let claimed = match transition.effects.contains(&PhaseEffect::PlanClaimed) {
+            true => Some(self.store.claimed_documents(key).await?),
+            false => None,
+        };
         let effects = {
             let mut state = self.state();
             if let Some(memory) = state.mappings.get_mut(key).filter(|_| ends) {
@@ -152,8 +157,8 @@ impl Inner {
         };
         let trigger = if ends { Trigger::at(self.clock.now()) } else { Trigger::none() };
         self.apply_effects(effects, &trigger).await;
-        if transition.effects.contains(&PhaseEffect::PlanClaimed) {
-            self.enqueue_claimed(key).await?;
+        if let Some(documents) = claimed {
+            self.enqueue_removals(&documents);
             drop(one_at_a_time);
             self.forget_if_done(key).await?;
         }
@@ -181,15 +186,19 @@ impl Inner {
     /// that the mapping currently reaches.
     pub(super) async fn enqueue_claimed(&self, key: &MappingKey) -> Result<(), StoreError> {
         let documents = self.store.claimed_documents(key).await?;
+        self.enqueue_removals(&documents);
+        Ok(())
+    }
+
+    fn enqueue_removals(&self, documents: &[DocumentKey]) {
         let at = super::revocation_due_at(Instant::now());
         {
             let mut queue = self.queue();
-            for document in &documents {
+            for document in documents {
                 queue.enqueue(document, Lane::Removal, at);
             }
         }
         self.due.notify_one();
-        Ok(())
     }
 
     /// Forgets a deleted mapping once it has no claims left and no running reconcile has it in its plan.

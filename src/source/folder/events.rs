@@ -34,12 +34,12 @@ impl Translation {
                     tracing::warn!("{problem}");
                 }
                 let (before, _) = self.kept.insert(file.clone(), (keeps.clone(), problems)).unwrap_or_default();
-                let recovered = before.difference(&keeps).cloned().map(ResourceEvent::Recovered);
-                recovered.chain(self.rejected(&file, &keeps)).collect()
+                let cleared = self.cleared(before.difference(&keeps).cloned());
+                cleared.into_iter().chain(self.rejected(&file, &keeps)).collect()
             }
             FolderChange::Readable { file } => {
                 let (before, _) = self.kept.remove(&file).unwrap_or_default();
-                before.into_iter().map(ResourceEvent::Recovered).collect()
+                self.cleared(before)
             }
             FolderChange::Deleted { object, file } => {
                 let observed = Box::new(Observed::in_file(object, &file));
@@ -60,6 +60,18 @@ impl Translation {
             }
             FolderChange::Loaded => vec![ResourceEvent::Loaded],
         }
+    }
+
+    /// The events of objects whose text no longer has a problem. One that is missing is not back because of that.
+    fn cleared(&self, objects: impl IntoIterator<Item = ObjectRef>) -> Vec<ResourceEvent> {
+        let event = |object| {
+            if self.missing.contains(&object) {
+                ResourceEvent::ProblemCleared(object)
+            } else {
+                ResourceEvent::Recovered(object)
+            }
+        };
+        objects.into_iter().map(event).collect()
     }
 
     /// The events of objects that are no longer missing: an object whose text came back with a problem still has the
@@ -94,6 +106,7 @@ mod tests {
         let word = |event: &ResourceEvent| match event {
             ResourceEvent::Rejected { observed, .. } => format!("rejected {}", observed.object.name),
             ResourceEvent::Recovered(object) => format!("recovered {}", object.name),
+            ResourceEvent::ProblemCleared(object) => format!("cleared {}", object.name),
             ResourceEvent::Absent { object, why: Absence::Doubted } => format!("absent {}", object.name),
             ResourceEvent::DeletionRequested { observed, .. } => format!("deleted {}", observed.object.name),
             ResourceEvent::Suspicious(why) => format!("suspicious {}", why.is_some()),
@@ -116,6 +129,27 @@ mod tests {
         let readable = FolderChange::Readable { file: "f.yaml".to_owned() };
         assert_eq!(words(&translation.events(readable.clone())), ["recovered b"]);
         assert!(translation.events(readable).is_empty());
+    }
+
+    #[test]
+    fn missing_object_is_not_back_because_a_broken_file_that_names_it_is_gone_again() {
+        let mut translation = Translation::default();
+        let missing = ["a", "b"].map(object).into();
+        translation.events(FolderChange::Suspicious { why: Suspicion::MostMappingsGone, missing });
+        let problems = vec![Problem::of_file("f.yaml", "InvalidManifest", "no".to_owned())];
+        let unreadable = |names: &[&str]| FolderChange::Unreadable {
+            file: "f.yaml".to_owned(),
+            problems: problems.clone(),
+            keeps: names.iter().map(|name| object(name)).collect(),
+        };
+        assert_eq!(words(&translation.events(unreadable(&["a", "b"]))), ["rejected a", "rejected b"]);
+        assert_eq!(words(&translation.events(unreadable(&["b"]))), ["cleared a", "rejected b"]);
+        let readable = FolderChange::Readable { file: "f.yaml".to_owned() };
+        assert_eq!(words(&translation.events(readable)), ["cleared b"]);
+        assert_eq!(
+            words(&translation.events(FolderChange::Healthy)),
+            ["suspicious false", "recovered a", "recovered b"]
+        );
     }
 
     #[test]

@@ -512,6 +512,7 @@ fn event_word(event: &ResourceEvent) -> String {
         }
         ResourceEvent::Absent { object, .. } => format!("absent {}", object.name),
         ResourceEvent::Recovered(object) => format!("recovered {}", object.name),
+        ResourceEvent::ProblemCleared(object) => format!("cleared {}", object.name),
         ResourceEvent::Suspicious(Some(why)) => format!("suspicious {why:?}"),
         ResourceEvent::Suspicious(None) => "trusted".to_owned(),
         ResourceEvent::Loaded => "loaded".to_owned(),
