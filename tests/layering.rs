@@ -293,3 +293,39 @@ fn paths_are_read_as_the_compiler_reads_them() {
     assert_eq!(named("let x = crate::store::Seq(1); use other_crate::engine::Queue;"), ["store"]);
     assert!(names_path("use tokio::spawn;", "tokio") && !names_path("use tokio_util::codec;", "tokio"));
 }
+
+/// The text before the change, of each hunk of a patch, with the file that it is in.
+fn hunks(patch: &str) -> Vec<(String, String)> {
+    let mut hunks: Vec<(String, String)> = Vec::new();
+    let mut file = String::new();
+    for line in patch.lines().skip_while(|line| !line.starts_with("--- ")) {
+        if let Some(path) = line.strip_prefix("+++ b/") {
+            path.trim().clone_into(&mut file);
+        } else if line.starts_with("@@") {
+            hunks.push((file.clone(), String::new()));
+        } else if let Some((_, before)) = hunks.last_mut()
+            && let Some(line) = line.strip_prefix([' ', '-'])
+            && !line.starts_with("-- ")
+        {
+            before.push_str(line);
+            before.push('\n');
+        }
+    }
+    hunks
+}
+
+#[test]
+fn mutations_of_the_simulation_still_find_the_lines_that_they_break() {
+    let mut patches = 0;
+    for entry in fs::read_dir(root().join("tests/simulation/mutations")).expect("a folder of mutations") {
+        let path = entry.expect("a readable entry").path();
+        let hunks = hunks(&read(&path));
+        assert!(!hunks.is_empty(), "{} has no hunk", shown(&path));
+        for (file, before) in hunks {
+            let found = read(&root().join(&file)).matches(&before).count();
+            assert_eq!(found, 1, "{}: {file} does not have these lines once:\n{before}", shown(&path));
+        }
+        patches += 1;
+    }
+    assert_eq!(patches, 8);
+}

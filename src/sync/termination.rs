@@ -141,9 +141,10 @@ impl Inner {
             self.mark(key, phase.into()).await?;
         }
         // Read before the phase changes: the event has no effect when it is repeated after an error.
-        let claimed = match transition.effects.contains(&PhaseEffect::PlanClaimed) {
-            true => Some(self.store.claimed_documents(key).await?),
-            false => None,
+        let claimed = if transition.effects.contains(&PhaseEffect::PlanClaimed) {
+            Some(self.store.claimed_documents(key).await?)
+        } else {
+            None
         };
         let effects = {
             let mut state = self.state();

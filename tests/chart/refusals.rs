@@ -159,10 +159,10 @@ fn every_rule_of_the_schema_refuses() {
 fn the_schema_explains_the_rules_that_a_person_would_question() {
     let schema: Value = serde_json::from_str(&read("charts/rolecall/values.schema.json")).unwrap();
     for (pointer, reason) in [
-        ("/properties/mode", "the choice of whoever installs this"),
-        ("/properties/replicas", "its one file has one writer"),
+        ("/properties/mode", "you decide whether people get and lose access"),
+        ("/properties/replicas", "the file has one writer"),
         ("/properties/replicas", "no PodDisruptionBudget"),
-        ("/properties/secrets", "it has no right to any other one"),
+        ("/properties/secrets", "it has no permission for any other"),
         ("/properties/database/properties/sqlite/properties/accessMode", "SQLite's locks"),
     ] {
         let says = schema.pointer(pointer).unwrap()["description"].as_str().unwrap();
