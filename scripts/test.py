@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Runs every check of the project: `make test`.
 
-Runs formatting, clippy, the dependency rules, all Rust tests (including those of the Helm chart), conformance, the static binary
-and the quick start. Prints the table of the named cases and a summary line, `N passed, N failed, N skipped`. The output of each
+Runs formatting, clippy, the documentation of the code, the dependency rules, all Rust tests (including those of the Helm chart),
+conformance, the static binary and the quick start. Prints the table of the named cases and a summary line, `N passed, N failed, N skipped`. The output of each
 runner is kept under `<target>/test-logs/`. Standard library only.
 """
 
@@ -260,6 +260,8 @@ def main():
     check("Clippy without warnings", ["cargo", "clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])
     # `--all-targets` omits targets that `cargo test` does not run by default.
     check("Clippy without warnings: cluster tests", ["cargo", "clippy", "--locked", "--test", "cluster", "--", "-D", "warnings"])
+    check("Documentation of the code without warnings", ["cargo", "doc", "--no-deps", "--workspace", "--locked"],
+          env={"RUSTDOCFLAGS": "-D warnings"})
     dependency_rules()
     tools = control_plane()
     if cargo_tests("Unit, property and integration tests", ["--workspace"], tools or {}):  # this has built the binaries

@@ -344,7 +344,7 @@ pub struct ResourceStatus {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RefusedPath {
-    /// The path in the mapping, for example spec.grants[0].roles[1].
+    /// The path in the mapping, for example `spec.grants[0].roles[1]`.
     #[schemars(length(max = 256))]
     pub path: String,
 

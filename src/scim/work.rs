@@ -3,7 +3,7 @@
 
 use super::error::ScimError;
 
-/// Largest number of steps of one request. A step is a comparison, or a copy, of at most [`STEP_BYTES`] bytes. A
+/// Largest number of steps of one request. A step is a comparison, or a copy, of at most `STEP_BYTES` bytes. A
 /// request of an identity provider takes a few hundred; this many take some tens of milliseconds.
 pub const MAX_WORK: u64 = 500_000;
 

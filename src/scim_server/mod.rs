@@ -1,8 +1,8 @@
 //! The SCIM 2.0 endpoint over HTTP: `/idp/{identityProvider}/scim/v2`.
 //!
-//! A request passes the [layers]: normal form of its path, request id, authentication, metrics, admission by rate and fair share.
+//! A request passes the layers of `layers`: normal form of its path, request id, authentication, metrics, admission by rate and fair share.
 //! The router chooses the handler, which reads query and body, computes the change as data ([`crate::scim`]) and asks the
-//! store. Handlers that Users and Groups share are in [resource]. Nothing is answered with 2xx before
+//! store. Handlers that Users and Groups share are in `resource`. Nothing is answered with 2xx before
 //! the store has committed it, and every answer, errors included, is SCIM JSON. Queries, bodies and tokens are never logged.
 
 mod answer;
