@@ -8,6 +8,7 @@
     reason = "a test that cannot go on fails, and says where"
 )]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -152,4 +153,32 @@ fn every_decision_has_a_title_a_date_a_status_and_the_same_headings() {
         assert!(headings.starts_with(&known[..3]), "{name}: {headings:?}");
         assert!(headings.iter().all(|heading| known.contains(heading)), "{name}: {headings:?}");
     }
+}
+
+/// The names of all functions below a folder of sources.
+fn functions(folder: &Path, found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(folder).expect("a folder of sources") {
+        let path = entry.expect("a readable entry").path();
+        if path.is_dir() {
+            functions(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).expect("a readable source");
+            let name = |rest: &str| rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+            found.extend(text.split("fn ").skip(1).map(name));
+        }
+    }
+}
+
+#[test]
+fn every_test_that_the_page_of_threats_names_exists() {
+    let mut known = BTreeSet::new();
+    for folder in ["src", "tests", "emulator"] {
+        functions(&root().join(folder), &mut known);
+    }
+    let page = fs::read_to_string(root().join("docs/threats.md")).expect("the page of threats");
+    let named: Vec<&str> =
+        page.split('`').skip(1).step_by(2).filter_map(|quoted| Some(quoted.rsplit_once("::")?.1)).collect();
+    assert!(named.len() > 50, "{named:?}");
+    let unknown: Vec<&&str> = named.iter().filter(|name| !known.contains(**name)).collect();
+    assert!(unknown.is_empty(), "no test has these names: {unknown:?}");
 }
