@@ -209,7 +209,7 @@ pub struct PolicyCounts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[schemars(description = "The kind of difference between the policy and what is wanted.")]
 pub enum DriftKind {
-    /// Somebody else removed a grant of rolecall.
+    /// A grant of rolecall that somebody else removed.
     Missing,
     /// Granted by somebody else; it stays.
     Foreign,

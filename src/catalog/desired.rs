@@ -189,7 +189,7 @@ impl Catalog {
         for (_, (tenant, group)) in self.groups(mapping) {
             for user in tenant.unclear(group) {
                 match &user.key {
-                    // Somebody else has the same address: existing grants to it stay.
+                    // Another person has the same address: existing grants to it stay.
                     Some(key) => drop(subjects.insert(Subject::User(user.id), Some(key.clone()))),
                     None if tenant.lacks_address(user) => drop(subjects.insert(Subject::User(user.id), None)),
                     // An address that is not admitted is information about the former one: it is no longer the user's.

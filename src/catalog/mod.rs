@@ -44,11 +44,11 @@ pub use view::{Acceptance, MappingView, ProviderView, SubjectView, TargetView};
 pub enum Ceiling {
     /// Plan and report, write nothing.
     Observe,
-    /// Do what each mapping says.
+    /// Each mapping is carried out in its own mode.
     Enforce,
 }
 
-/// How soon a document has to be planned again.
+/// Urgency of planning a document again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Urgency {
     /// Immediately, because somebody may have to lose access.

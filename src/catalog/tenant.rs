@@ -10,7 +10,7 @@ use crate::model::{DirectoryChange, GroupFacts, GroupId, MemberKey, Principal, U
 
 use super::Urgency;
 
-/// How a mapping selects a group. Names match exactly.
+/// The attributes by which a mapping selects a group. Names match exactly.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Selector {
     DisplayName(Arc<str>),
@@ -77,7 +77,7 @@ pub(super) struct Group {
     unclear: BTreeSet<u32>,
 }
 
-/// How principals are derived from users of this provider.
+/// Rules by which principals are derived from users of this provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Rule {
     attribute: UserAttribute,

@@ -143,7 +143,7 @@ impl Controller {
         Ok(true)
     }
 
-    /// How long its claims could not be ended, if that exceeds the deadline.
+    /// Time for which the claims of the mapping could not be ended, if that exceeds the deadline.
     fn overdue(&self, deletion: &Deletion) -> Option<Duration> {
         let Holds::Finalizer(_, rules) = &self.holds else { return None };
         let since = deletion.metadata.deletion_timestamp.as_ref()?.0.max(self.began);

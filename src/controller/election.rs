@@ -66,7 +66,7 @@ pub fn campaign(
                 Ok(true) => {
                     tell.send_replace(LeaderState::Leader);
                 }
-                // Somebody deleted the Lease: the next process creates another one, and leads.
+                // The Lease was deleted: the next process creates another one, and leads.
                 Ok(false) | Err(LeaseManagerError::NonexistentLease(_)) if led => {
                     tell.send_replace(LeaderState::Lost);
                     return;

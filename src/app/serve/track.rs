@@ -42,7 +42,7 @@ struct State {
     used: bool,
     /// Since when the system accepts no more of the answer.
     blocked: Option<Instant>,
-    /// How long that has been so for this answer, without `blocked`.
+    /// Total time for which the system accepted no more of this answer, without the present `blocked`.
     stalled: Duration,
     /// Number of bytes of this answer that the system accepted.
     written: u64,
