@@ -42,7 +42,7 @@ impl Catalog {
                     self.want(key, mapping, document, write, &mut desired);
                 }
             }
-            desired.stances.insert(key.clone(), enforcement);
+            desired.enforcements.insert(key.clone(), enforcement);
         }
         desired
     }

@@ -217,6 +217,6 @@ impl Catalog {
     }
 
     pub(super) fn stance_of(&self, name: &str, document: &DocumentKey) -> crate::model::Enforcement {
-        self.desired(document, &BTreeSet::from([key(name)])).stances[&key(name)].clone()
+        self.desired(document, &BTreeSet::from([key(name)])).enforcements[&key(name)].clone()
     }
 }

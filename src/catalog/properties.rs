@@ -272,7 +272,7 @@ proptest! {
             let look = |index: &Catalog, service: &str| {
                 let desired = index.desired(&document(service), &BTreeSet::new());
                 let claims = desired.grants.into_iter().map(|(grant, wanted)| (grant, wanted.claims));
-                (claims.collect::<BTreeMap<_, _>>(), desired.stances)
+                (claims.collect::<BTreeMap<_, _>>(), desired.enforcements)
             };
             let old = SERVICES.map(|service| look(&index, service));
             let effects = index.tell(change);

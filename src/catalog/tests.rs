@@ -665,7 +665,7 @@ fn on_a_service_that_a_complete_list_lacks_grants_stay_wanted_and_nothing_new_is
     assert_eq!(effects.dirty, BTreeMap::from([(document("b"), Urgency::Revocation)]));
     let claimants = BTreeSet::from([key("m")]);
     let desired = index.desired(&document("b"), &claimants);
-    assert_eq!((desired.grants.len(), desired.stances[&key("m")].clone()), (2, NOTHING));
+    assert_eq!((desired.grants.len(), desired.enforcements[&key("m")].clone()), (2, NOTHING));
     assert!(desired.absent && !index.desired(&document("a"), &claimants).absent);
     assert!(desired.grants.values().flat_map(|grant| grant.claims.values()).all(|terms| !terms.write));
     index.tell(&left(1, &[1]));

@@ -396,8 +396,8 @@ impl Catalog {
             for (grant, wanted) in &desired.grants {
                 sink(&format!("grant {grant:?} {wanted:?}"));
             }
-            let stances: &BTreeMap<MappingKey, Enforcement> = &desired.stances;
-            for (mapping, enforcement) in stances {
+            let enforcements: &BTreeMap<MappingKey, Enforcement> = &desired.enforcements;
+            for (mapping, enforcement) in enforcements {
                 sink(&format!("enforcement {mapping} {enforcement:?}"));
             }
         }

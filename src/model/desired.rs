@@ -20,7 +20,7 @@ pub struct Desired {
     /// How to treat the claims in the ledger, by mapping. There is an entry for every claimant that was queried and for
     /// every mapping that wants a grant in this document. Claims of a mapping without an entry are frozen.
     #[serde(with = "pairs")]
-    pub stances: BTreeMap<MappingKey, Enforcement>,
+    pub enforcements: BTreeMap<MappingKey, Enforcement>,
     /// The `metadata.generation` of each mapping that has a spec, for the audit.
     #[serde(with = "pairs")]
     pub generations: BTreeMap<MappingKey, i64>,

@@ -135,7 +135,7 @@ impl Fixture {
     }
 
     pub(super) fn enforcement(&mut self, by: &str, enforcement: Enforcement) {
-        self.desired.stances.insert(mapping(by), enforcement);
+        self.desired.enforcements.insert(mapping(by), enforcement);
     }
 
     pub(super) fn plan(&self) -> Plan {

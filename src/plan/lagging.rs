@@ -31,7 +31,7 @@ enum Event {
     Goes(u128),
     Stranger(u8),
     StrangerTakesOurs(u128),
-    Pass { age: usize, end: End },
+    Planner { age: usize, end: End },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +54,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         3 => (1..=PEOPLE).prop_map(Event::Goes),
         1 => any::<u8>().prop_map(Event::Stranger),
         1 => (1..=PEOPLE).prop_map(Event::StrangerTakesOurs),
-        8 => (0..6_usize, end).prop_map(|(age, end)| Event::Pass { age, end }),
+        8 => (0..6_usize, end).prop_map(|(age, end)| Event::Planner { age, end }),
     ]
 }
 
@@ -165,7 +165,7 @@ impl Lagging {
             Event::StrangerTakesOurs(person) => {
                 self.edit(|fixture| fixture.stranger(INVOKER, &email(*person), false));
             }
-            Event::Pass { age, end } => self.pass(*age, *end),
+            Event::Planner { age, end } => self.pass(*age, *end),
         }
     }
 
@@ -218,7 +218,7 @@ proptest! {
         for event in &events {
             match event {
                 Event::Stranger(_) | Event::StrangerTakesOurs(_) => {}
-                Event::Pass { age, .. } => lagging.pass(*age, End::Answered),
+                Event::Planner { age, .. } => lagging.pass(*age, End::Answered),
                 event => lagging.play(event, &mut strangers),
             }
         }

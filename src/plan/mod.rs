@@ -51,7 +51,7 @@ pub use evidence::{Evidence, ReadAge, age};
 pub use guard::held_hash;
 pub use settle::{CallOutcome, Settlement};
 
-use planner::Pass;
+use planner::Planner;
 
 /// How long a call with an unknown outcome is remembered when the resource is gone: a resource of that name may exist
 /// again when the call arrives. Where there is a policy, a write fences the call off instead.
@@ -345,5 +345,5 @@ fn plan_hash(document: &DocumentKey, add: &[Step], remove: &[Step], held: &Held)
 /// Plans one reconcile. Total: every input has a plan, and the order of ledger rows and claims does not matter.
 #[must_use]
 pub fn plan(inputs: &Inputs) -> Plan {
-    Pass::new(inputs).run()
+    Planner::new(inputs).run()
 }

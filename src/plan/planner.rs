@@ -46,7 +46,7 @@ struct Claims {
 }
 
 /// The state of a plan under construction.
-pub(super) struct Pass<'a> {
+pub(super) struct Planner<'a> {
     inputs: &'a Inputs,
     live: &'a Live,
     rows: BTreeMap<&'a GrantKey, &'a LedgerRow>,
@@ -82,7 +82,7 @@ pub(super) struct Pass<'a> {
     recheck_at: Option<Timestamp>,
 }
 
-impl<'a> Pass<'a> {
+impl<'a> Planner<'a> {
     pub(super) fn new(inputs: &'a Inputs) -> Self {
         let live: &Live = &inputs.live;
         let rows: BTreeMap<&GrantKey, &LedgerRow> = inputs.ledger.iter().map(|row| (&row.grant, row)).collect();
@@ -133,7 +133,7 @@ impl<'a> Pass<'a> {
         let keys: BTreeSet<&GrantKey> = self.rows.keys().copied().chain(self.inputs.desired.grants.keys()).collect();
         let gone = self.inputs.desired.absent
             && self.live.is_absent()
-            && !self.inputs.desired.stances.values().any(doubts_everything);
+            && !self.inputs.desired.enforcements.values().any(doubts_everything);
         for key in keys {
             if gone { self.forget(key) } else { self.grant(key) }
         }
@@ -150,7 +150,7 @@ impl<'a> Pass<'a> {
         let ours = self.inputs.revision.as_ref().is_some_and(|revision| revision.id == self.live.revision);
         let differs =
             matches!((row.resource_uid.as_deref(), self.inputs.resource_uid.as_deref()), (Some(a), Some(b)) if a != b);
-        differs && !ours && !self.inputs.desired.stances.values().any(doubts_everything)
+        differs && !ours && !self.inputs.desired.enforcements.values().any(doubts_everything)
     }
 
     /// Drops a row whose policy is gone with its resource. A new resource of the same name starts afresh.
@@ -238,7 +238,7 @@ impl<'a> Pass<'a> {
         let ours = present && row.is_some_and(|row| row.state == GrantState::Owned || row.intent.is_some());
         for claim in row.iter().flat_map(|row| &row.claims) {
             let wanted = want.is_some_and(|want| want.claims.contains_key(claim));
-            let enforcement = desired.stances.get(&claim.mapping);
+            let enforcement = desired.enforcements.get(&claim.mapping);
             let may_orphan = || desired.may_orphan(&claim.mapping, &key.role);
             let kept = wanted
                 || match enforcement {
@@ -328,9 +328,9 @@ impl<'a> Pass<'a> {
     /// Reports a wanted grant that is missing and may not be written: because of observe mode, or because the resource
     /// is not listed.
     fn unwritten(&mut self, key: &GrantKey, want: Option<&DesiredGrant>) -> CountedAs {
-        let stances = &self.inputs.desired.stances;
+        let enforcements = &self.inputs.desired.enforcements;
         let mut claims = want.iter().flat_map(|want| want.claims.keys());
-        if claims.any(|claim| matches!(stances.get(&claim.mapping), Some(Enforcement::Live { .. }))) {
+        if claims.any(|claim| matches!(enforcements.get(&claim.mapping), Some(Enforcement::Live { .. }))) {
             return CountedAs::Unlisted;
         }
         self.observed.add.push(key.clone());
@@ -467,7 +467,7 @@ impl<'a> Pass<'a> {
     /// True when one of these claims justifies a write, at least to prove the read.
     fn may_write(&self, row: &LedgerRow) -> bool {
         row.claims.iter().any(|claim| {
-            let enforcement = self.inputs.desired.stances.get(&claim.mapping);
+            let enforcement = self.inputs.desired.enforcements.get(&claim.mapping);
             matches!(enforcement, Some(Enforcement::Live { .. } | Enforcement::Ended { .. }))
         })
     }
@@ -554,7 +554,7 @@ impl<'a> Pass<'a> {
         if all(&|claim| self.inputs.leavers.contains(&claim.subject)) {
             Cause::Leaver
         } else if all(&|claim| {
-            matches!(self.inputs.desired.stances.get(&claim.mapping), Some(Enforcement::Ended { .. }))
+            matches!(self.inputs.desired.enforcements.get(&claim.mapping), Some(Enforcement::Ended { .. }))
         }) {
             Cause::MappingDeleted
         } else {

@@ -86,7 +86,7 @@ prop_compose! {
         bindings in prop::collection::vec(any_binding(), 0..5),
         rows in prop::collection::vec(any_row(), 0..10),
         wants in prop::collection::vec((1..=PEOPLE, any::<bool>(), any_claims()), 0..10),
-        stances in prop::collection::vec(any_stance(), MAPPINGS.len()),
+        enforcements in prop::collection::vec(any_stance(), MAPPINGS.len()),
         left in prop::collection::btree_set(1..=PEOPLE, 0..3),
     ) -> Fixture {
         let mut fixture = Fixture::new(&json!([]));
@@ -97,8 +97,8 @@ prop_compose! {
             }
         }
         fixture.ledger = rows.into_iter().map(|row| (row.grant.clone(), row)).collect();
-        for (at, enforcement) in stances.into_iter().enumerate() {
-            fixture.desired.stances.extend(enforcement.map(|enforcement| (mapping(MAPPINGS[at]), enforcement)));
+        for (at, enforcement) in enforcements.into_iter().enumerate() {
+            fixture.desired.enforcements.extend(enforcement.map(|enforcement| (mapping(MAPPINGS[at]), enforcement)));
         }
         for (person, role, claims) in wants.into_iter().filter(|(_, _, claims)| !claims.is_empty()) {
             let member = Principal::google_account(&email(person)[5..], &["corp.example".into()]).unwrap();
@@ -231,7 +231,7 @@ enum Event {
     Unwant(usize, u128),
     StrangerComes(u8),
     StrangerTakesOurs(u128),
-    Pass(Edge),
+    Planner(Edge),
     InFlightLands,
     Wait(i64),
 }
@@ -263,7 +263,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         3 => (0..MAPPINGS.len(), 1..=PEOPLE).prop_map(|(at, person)| Event::Unwant(at, person)),
         1 => any::<u8>().prop_map(Event::StrangerComes),
         1 => (1..=PEOPLE).prop_map(Event::StrangerTakesOurs),
-        6 => edge.prop_map(Event::Pass),
+        6 => edge.prop_map(Event::Planner),
         2 => Just(Event::InFlightLands),
         1 => (1..400_i64).prop_map(Event::Wait),
     ]
@@ -347,7 +347,7 @@ proptest! {
                     strangers.remove(&email(person));
                     fixture.stranger(INVOKER, &email(person), false);
                 }
-                Event::Pass(edge) => cut_off(&mut fixture, edge, &mut in_flight),
+                Event::Planner(edge) => cut_off(&mut fixture, edge, &mut in_flight),
                 Event::InFlightLands => {
                     if let Some(call) = in_flight.pop() {
                         lands(&mut fixture, &call);

@@ -258,8 +258,8 @@ fn frozen_and_unknown_claimants_lose_nothing_and_get_nothing() {
     for enforcement in [None, Some(Enforcement::Frozen(FreezeReason::TargetNotFound))] {
         let mut fixture = granted(2);
         fixture.unwant("m");
-        fixture.desired.stances.clear();
-        fixture.desired.stances.extend(enforcement.map(|enforcement| (mapping("m"), enforcement)));
+        fixture.desired.enforcements.clear();
+        fixture.desired.enforcements.extend(enforcement.map(|enforcement| (mapping("m"), enforcement)));
         fixture.desired.uncovered = true;
         fixture.left.insert(user(1));
         let plan = fixture.pass();
@@ -521,7 +521,7 @@ fn what_may_not_be_written_on_any_ground_is_not_fenced_off_and_not_forgotten() {
         fixture.unwant("m");
         match enforcement {
             Some(enforcement) => fixture.enforcement("m", enforcement),
-            None => fixture.desired.stances.clear(),
+            None => fixture.desired.enforcements.clear(),
         }
         fixture.later(100_000);
         assert!(fixture.pass().changes.is_none());

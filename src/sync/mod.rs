@@ -108,7 +108,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     random: Randomness,
     metrics: EngineMetrics,
-    board: StatusCache,
+    cache: StatusCache,
     state: Mutex<State>,
     /// Serializes changes of custom resources, from the stored spec to the catalog, and the forgetting of mappings.
     intake: tokio::sync::Mutex<()>,
@@ -131,7 +131,7 @@ impl Engine {
         target: Target,
         clock: Arc<dyn Clock>,
         metrics: EngineMetrics,
-        board: StatusCache,
+        cache: StatusCache,
         traffic: TrafficSource,
     ) -> Self {
         let mut catalog = Catalog::new(config.ceiling);
@@ -144,7 +144,7 @@ impl Engine {
             clock,
             random: Randomness::new(config.seed),
             metrics,
-            board,
+            cache,
             state: Mutex::new(State::new(catalog)),
             intake: tokio::sync::Mutex::new(()),
             queue: Mutex::default(),

@@ -303,7 +303,7 @@ fn look_up(
     let mut state = inner.state();
     let desired = state.catalog.desired(document, claimants);
     // A mapping that is deleted from here on is not forgotten before this reconcile has ended.
-    let planned = desired.stances.keys().cloned().collect();
+    let planned = desired.enforcements.keys().cloned().collect();
     let memory = state.document(document);
     memory.planned = planned;
     // Triggers recorded since the start of the reconcile are served by it, too.

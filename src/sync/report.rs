@@ -149,7 +149,7 @@ async fn look_for_abandoned(inner: &Inner) {
 
 fn mapping(inner: &Inner, key: &MappingKey) {
     let now = inner.clock.now();
-    let previous = inner.board.mapping(key);
+    let previous = inner.cache.mapping(key);
     let item = {
         let mut state = inner.state();
         let Some(memory) = state.mappings.get(key) else {
@@ -157,12 +157,12 @@ fn mapping(inner: &Inner, key: &MappingKey) {
             if state.note_frozen(key, BTreeSet::new()) {
                 inner.changed.notify_one();
             }
-            inner.board.remove(Kind::RoleMapping, Some(key.namespace()), key.name());
+            inner.cache.remove(Kind::RoleMapping, Some(key.namespace()), key.name());
             return;
         };
         if state.phase(key) == Some(MappingPhase::Orphaned) {
             // The object is gone; its remaining grants are removed when their people leave.
-            inner.board.remove(Kind::RoleMapping, Some(key.namespace()), key.name());
+            inner.cache.remove(Kind::RoleMapping, Some(key.namespace()), key.name());
             return;
         }
         let Some(view) = state.catalog.mapping(key) else { return };
@@ -256,9 +256,9 @@ fn mapping(inner: &Inner, key: &MappingKey) {
         }
         Item::new(metadata, spec, Status::RoleMapping(Box::new(folded.status)))
     };
-    inner.board.publish(item);
+    inner.cache.publish(item);
     // In the form in which it is shown: without the names of people, and cut to the limits of the resource.
-    let shown = inner.board.mapping(key);
+    let shown = inner.cache.mapping(key);
     if shown.as_ref().zip(previous.as_ref()).is_none_or(|(shown, before)| !same_mapping(shown, before)) {
         inner.state().revisits.enqueue(&StatusOf::Mapping(key.clone()), later(now, SETTLES));
     }
@@ -427,7 +427,7 @@ fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
 
 fn target(inner: &Inner, name: &TargetName) {
     let now = inner.clock.now();
-    let previous = inner.board.target(name);
+    let previous = inner.cache.target(name);
     if previous.is_some() {
         let mut state = inner.state();
         let unlisted = state.targets.get(name).is_some_and(|memory| memory.listing.is_none());
@@ -439,7 +439,7 @@ fn target(inner: &Inner, name: &TargetName) {
     let (item, due) = {
         let state = inner.state();
         let Some(memory) = state.targets.get(name) else {
-            inner.board.remove(Kind::CloudRunTarget, None, name.as_str());
+            inner.cache.remove(Kind::CloudRunTarget, None, name.as_str());
             return;
         };
         let Some(view) = state.catalog.target(name) else { return };
@@ -514,8 +514,8 @@ fn target(inner: &Inner, name: &TargetName) {
         let spec = serde_json::to_value(&memory.spec).ok();
         (Item::new(metadata, spec, Status::CloudRunTarget(Box::new(folded.status))), folded.revisit)
     };
-    inner.board.publish(item);
-    let shown = inner.board.target(name);
+    inner.cache.publish(item);
+    let shown = inner.cache.target(name);
     let changed = shown.as_ref().zip(previous.as_ref()).is_none_or(|(shown, before)| !same_target(shown, before));
     let again = changed.then(|| later(now, SETTLES));
     if let Some(due) = [again, due].into_iter().flatten().min() {
@@ -537,7 +537,7 @@ fn quota(inner: &Inner, usage: Usage, refused_at: Option<Timestamp>) -> QuotaOut
 
 fn provider(inner: &Inner, name: &ProviderName, counts: Counts, usage: Usage) {
     let now = inner.clock.now();
-    let previous = inner.board.provider(name);
+    let previous = inner.cache.provider(name);
     let mut traffic = (inner.traffic)(name);
     // Requests before the last start are recorded nowhere else.
     let seen_before = previous.as_ref().and_then(|status| Some(status.last_request_time.as_ref()?.0));
@@ -549,7 +549,7 @@ fn provider(inner: &Inner, name: &ProviderName, counts: Counts, usage: Usage) {
     let item = {
         let state = inner.state();
         let Some(memory) = state.providers.get(name) else {
-            inner.board.remove(Kind::IdentityProvider, None, name.as_str());
+            inner.cache.remove(Kind::IdentityProvider, None, name.as_str());
             return;
         };
         let problem = memory.problem.clone();
@@ -587,7 +587,7 @@ fn provider(inner: &Inner, name: &ProviderName, counts: Counts, usage: Usage) {
         };
         Item::new(metadata, serde_json::to_value(&memory.spec).ok(), Status::IdentityProvider(Box::new(folded.status)))
     };
-    inner.board.publish(item);
+    inner.cache.publish(item);
 }
 
 /// State of one policy.

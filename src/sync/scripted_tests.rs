@@ -294,7 +294,7 @@ async fn mapping_is_not_ready_as_soon_as_a_new_document_of_it_cannot_be_read() {
     let inner = &fixture.engine.0;
     let key = crate::model::MappingKey::new("team", "m").unwrap();
     let ready = || {
-        let status = inner.board.mapping(&key)?;
+        let status = inner.cache.mapping(&key)?;
         let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready")?;
         Some((ready.status.clone(), ready.reason.clone()))
     };
@@ -366,7 +366,7 @@ async fn status_of_a_younger_target_counts_nothing_of_what_an_older_one_covers()
     let granted_by_hand = Stored { member: "user:p1@corp.example".to_owned(), times: 1 };
     fixture.target.edit(&document(), |grants| drop(grants.insert(person(1), granted_by_hand.clone())));
     fixture.join(&[1]).await;
-    let status = |name: &str| fixture.engine.0.board.target(&TargetName::new(name).unwrap());
+    let status = |name: &str| fixture.engine.0.cache.target(&TargetName::new(name).unwrap());
     let services = |name: &str| status(name).and_then(|status| status.resources).map(|counts| counts.services);
     let begun = std::time::Instant::now();
     while status("t").is_none_or(|status| status.drift.is_empty()) || services("b").is_none() {
@@ -394,7 +394,7 @@ async fn mapping_of_an_empty_group_is_ready_and_says_that_nobody_is_in_it() {
     let fixture = Fixture::new().await;
     let key = crate::model::MappingKey::new("team", "m").unwrap();
     let ready = || {
-        let status = fixture.engine.0.board.mapping(&key)?;
+        let status = fixture.engine.0.cache.mapping(&key)?;
         let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready")?.clone();
         Some((ready.status, ready.reason, ready.message))
     };
@@ -418,7 +418,7 @@ async fn mapping_of_an_empty_group_is_ready_and_says_that_nobody_is_in_it() {
     until(("True", "Converged"), "the groups have no active members").await;
     // The policy is not counted as one that is in step: nobody has looked.
     let begun = std::time::Instant::now();
-    let counts = || fixture.engine.0.board.target(&TargetName::new("t").unwrap()).and_then(|status| status.policies);
+    let counts = || fixture.engine.0.cache.target(&TargetName::new("t").unwrap()).and_then(|status| status.policies);
     while counts() != Some(crate::api::PolicyCounts::default()) {
         assert!(begun.elapsed() < PATIENCE, "{:?}", counts());
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -6,9 +6,9 @@ use crate::model::{AuditOutcome, GrantKey, GrantState, LedgerChange, LedgerRow, 
 use crate::plan::counts::{CountedAs, CountedGrant};
 use crate::plan::{Evidence, Held, LimitExceeded, Plan, Step, changes, guard, plan_hash};
 
-use super::Pass;
+use super::Planner;
 
-impl Pass<'_> {
+impl Planner<'_> {
     /// Applies the guard to the removals and the limit to the additions, and assembles the plan.
     pub(super) fn finish(mut self) -> Plan {
         let now = self.inputs.now;

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use crate::model::{AuditOutcome, GrantKey, GrantState, IntentAction, LedgerRow};
 use crate::plan::{Cause, PRINCIPAL_RESPELLED, Step, spelling};
 
-use super::Pass;
+use super::Planner;
 
-impl Pass<'_> {
+impl Planner<'_> {
     /// Records the spelling that Google gave to the member, as far as the read shows it.
     pub(super) fn respell(&mut self, row: &mut LedgerRow) {
         if self.inputs.resource_uid.is_some() {
