@@ -28,6 +28,8 @@ cases = {}  # (topic, words) -> result: the content of the final table
 
 # Unit tests listed in the table beside the integration cases: properties, and cases that need a store alone.
 SHOWN_UNITS = re.compile(r"^simulation::|::(properties|laws|replay)::|^scim::tests::filters::|::a_full_disk_")
+# Unit tests over HTTP: the SCIM endpoint by its router, and the client of Google against the emulator.
+OVER_HTTP = re.compile(r"^(scim_server)::tests::(\w+)::|^target::(google)::emulator_tests::")
 
 
 class Step:
@@ -192,6 +194,8 @@ def cargo_tests(name, arguments, env):
                 cases[f"chart: {topic}", words] = result
             elif "tests/cluster/" in binary:
                 cases[f"cluster: {topic}", words] = result
+            elif match := OVER_HTTP.search(name):
+                cases[": ".join(part for part in match.groups() if part), words] = result
             elif SHOWN_UNITS.search(name):
                 cases[f"properties: {topic.split('::')[0]}", words] = result
         elif line.startswith("measured: "):

@@ -1,7 +1,9 @@
 //! rolecall keeps access to Google Cloud Run in step with the identity provider.
 //!
 //! The modules, and the modules that each may use, are described in `docs/architecture.md`; `tests/layering.rs`
-//! enforces them.
+//! enforces them. The only function for other crates is [`run`], which the binary calls; tests outside the crate drive that binary.
+
+use std::process::ExitCode;
 
 pub mod api;
 pub mod app;
@@ -20,3 +22,8 @@ pub mod store;
 pub mod sync;
 pub mod target;
 pub mod telemetry;
+
+/// Runs the command line of this process to its end.
+pub async fn run() -> ExitCode {
+    app::main().await
+}

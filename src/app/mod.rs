@@ -1,13 +1,17 @@
 //! Wiring: `rolecall run` from flags to servers, engine and the folder or cluster the resources come from.
 
 mod cluster;
+mod command;
 mod folder;
 mod names;
 mod process;
+#[cfg(test)]
+mod replay;
 mod run;
 mod serve;
 mod tokens;
 
+pub use command::main;
 pub use names::without_names;
 pub use process::AppError;
 pub use run::run;

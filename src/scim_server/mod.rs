@@ -17,6 +17,8 @@ mod request;
 mod resource;
 mod search;
 mod share;
+#[cfg(test)]
+pub(crate) mod tests;
 mod token;
 mod traffic;
 mod users;

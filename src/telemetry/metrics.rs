@@ -504,6 +504,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn server_errors_are_told_by_the_first_digit_of_their_label() {
+        for code in [500, 501, 503, 507] {
+            assert!(code_word(code).starts_with('5'), "{code}");
+        }
+    }
+
+    #[test]
     fn every_metric_is_exposed_under_the_name_and_type_that_the_reference_gives() {
         let metrics = Metrics::new();
         let Metrics { scim, http, cluster, engine, google, .. } = &metrics;

@@ -1,12 +1,14 @@
 //! The custom resources in the API server. No operator is running.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use reqwest::Method;
-use rolecall::api::manifest::{Object, parse_file};
 use serde_json::{Value, json};
 
+use crate::common::database::Database;
 use crate::support::*;
 use crate::table::{MAPPING, PROVIDER, TARGET, replaced, rows};
 
@@ -56,6 +58,51 @@ async fn offered(cluster: &ControlPlane, text: &str) -> Result<Value, Refused> {
 /// is not a value.
 const TAKEN_BY_THE_SERVER: [&str; 3] = ["name: okta\n  namespace: x\n", "", "staleAfter: null"];
 
+/// The findings of `rolecall lint` on a manifest.
+fn lint(text: &str) -> Vec<Value> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("manifest.yaml");
+    std::fs::write(&file, text).expect("a manifest");
+    let output = Command::new(env!("CARGO_BIN_EXE_rolecall"))
+        .args(["lint", "-o", "json"])
+        .arg(&file)
+        .output()
+        .expect("run rolecall lint");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+    report["findings"].as_array().expect("findings").clone()
+}
+
+/// The specs that `rolecall run --manifests` stores for these manifests, by kind.
+async fn stored_in_folder_mode(manifests: &[String]) -> BTreeMap<String, Value> {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("manifests")).expect("a folder");
+    for (number, text) in manifests.iter().enumerate() {
+        std::fs::write(folder.path().join(format!("manifests/{number}.yaml")), text).expect("a manifest");
+    }
+    let path = folder.path().join("rolecall.db");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_rolecall"))
+        .args(["run", "--mode", "observe", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+        .args(["--google-endpoint", "http://127.0.0.1:9", "--google-credentials", "none"])
+        .args(["--database", &format!("sqlite:{}", path.display())])
+        .arg("--manifests")
+        .arg(folder.path().join("manifests"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("start rolecall");
+    let stored = eventually("the specs are stored", async || {
+        if !path.exists() {
+            return Err("no database yet".to_owned());
+        }
+        let specs = Database::open(&path).specs();
+        if specs.len() == manifests.len() { Ok(specs) } else { Err(format!("{specs:?}")) }
+    })
+    .await;
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    stored.into_iter().map(|(kind, object)| (kind, object["spec"].clone())).collect()
+}
+
 #[tokio::test]
 async fn the_api_server_accepts_and_refuses_the_same_as_folder_mode_with_the_same_words() {
     let cluster = cluster("checkout").await;
@@ -82,9 +129,9 @@ async fn the_api_server_accepts_and_refuses_the_same_as_folder_mode_with_the_sam
                 continue;
             }
             // The message of the rule is that of the server, without the value that folder mode adds.
-            let here = parse_file("a.yaml", &text).remove(0).result.expect_err(&to);
-            let rule = here.iter().find(|problem| problem.reason == reason).expect("the rule");
-            let message = rule.message.split(" (found `").next().expect("words");
+            let here = lint(&text);
+            let rule = here.iter().find(|problem| problem["reason"] == reason).unwrap_or_else(|| panic!("`{to}`"));
+            let message = rule["message"].as_str().expect("text").split(" (found `").next().expect("words");
             if refused.message.contains(message) {
                 same_words += 1;
             } else {
@@ -105,15 +152,12 @@ async fn defaults_are_those_of_folder_mode() {
     let target = replaced(TARGET, "  discoveryInterval: 5m\n", "");
     let mapping = replaced(MAPPING, "  mode: Enforce\n  onMissing: Revert\n  deletionPolicy: Revoke\n", "");
     let mut filled_in = 0;
-    for text in [provider, target, mapping] {
-        let spec = match parse_file("a.yaml", &text).remove(0).result.expect("a manifest") {
-            Object::IdentityProvider(object) => serde_json::to_value(&object.spec),
-            Object::CloudRunTarget(object) => serde_json::to_value(&object.spec),
-            Object::RoleMapping(object) => serde_json::to_value(&object.spec),
-            Object::Secret(secret) => panic!("{secret:?}"),
-        };
+    let manifests = [provider, target, mapping];
+    let specs = stored_in_folder_mode(&manifests).await;
+    for text in manifests {
         let stored = offered(&cluster, &text).await.expect("taken");
-        assert_eq!(stored["spec"], spec.expect("a spec"));
+        let kind = stored["kind"].as_str().expect("a kind");
+        assert_eq!(stored["spec"], specs[kind]);
         filled_in += usize::from(stored["spec"] != documents(&text)[0]["spec"]);
     }
     assert_eq!(filled_in, 3, "each of them has defaults");

@@ -2,57 +2,52 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
-
-use rolecall::model::{AuditOutcome, DocumentKey, GrantState, MemberKey, SystemClock};
-use rolecall::store::Store;
 
 use super::Google;
+use super::database::{Database, Grant, LedgerRow, folded, service_of, verified_rows};
+
+/// The grants of each document that are ours by the audit.
+fn owned_by_audit(database: &Database) -> BTreeMap<String, BTreeSet<Grant>> {
+    let mut documents: BTreeMap<String, BTreeSet<Grant>> = BTreeMap::new();
+    for row in database.audit() {
+        let (Some(document), Some(grant)) = (row.document, row.grant) else { continue };
+        let owned = documents.entry(document).or_default();
+        let took_effect = ["acknowledged", "ambiguous"].contains(&row.outcome.as_str());
+        match row.action.as_str() {
+            "grant" if took_effect => drop(owned.insert(grant)),
+            "revoke" if took_effect => drop(owned.remove(&grant)),
+            "lost" | "forget" => drop(owned.remove(&grant)),
+            _ => {}
+        }
+    }
+    documents
+}
 
 /// Checks that ledger, policies and audit agree. No process may be using the database.
-pub async fn agree(google: &Google, database: &Path) {
-    let url = format!("sqlite:{}", database.display());
-    let store = Store::open(&url, Arc::new(SystemClock)).await.expect("the store");
-    let rows = store.verify_audit_chain().await.expect("the audit chain holds");
-    assert!(rows > 0, "something was audited");
-    let mut owned_by_audit: BTreeMap<DocumentKey, BTreeSet<(String, MemberKey)>> = BTreeMap::new();
-    let mut after = 0;
-    loop {
-        let page = store.audit_after(after, 1000).await.expect("audit rows");
-        let Some(last) = page.last() else { break };
-        after = last.seq;
-        for row in &page {
-            let (Some(document), Some(grant)) = (&row.entry.document, &row.entry.grant) else { continue };
-            let key = (grant.role.to_string(), grant.member.clone());
-            let owned = owned_by_audit.entry(document.clone()).or_default();
-            let took_effect = matches!(row.entry.outcome, AuditOutcome::Acknowledged | AuditOutcome::Ambiguous);
-            match row.entry.action.as_str() {
-                "grant" if took_effect => drop(owned.insert(key)),
-                "revoke" if took_effect => drop(owned.remove(&key)),
-                "lost" | "forget" => drop(owned.remove(&key)),
-                _ => {}
-            }
-        }
+pub async fn agree(google: &Google, path: &Path) {
+    assert!(verified_rows(path) > 0, "something was audited");
+    let database = Database::open(path);
+    let mut by_audit = owned_by_audit(&database);
+    let mut ledger: BTreeMap<String, Vec<LedgerRow>> = BTreeMap::new();
+    for row in database.ledger() {
+        ledger.entry(row.document.clone()).or_default().push(row);
     }
-    for (document, _) in store.ledger_documents().await.expect("documents") {
-        let live = google.policy(document.name()).await;
+    for (document, rows) in ledger {
+        let live = google.policy(service_of(&document)).await;
         let mut owned = BTreeSet::new();
-        for row in store.ledger(&document).await.expect("the ledger") {
+        for row in rows {
             assert!(row.intent.is_none(), "{document}: an intent is left: {row:?}");
-            let role = row.grant.role.to_string();
-            let members = live.get(&role);
-            let stands =
-                |member: &MemberKey| members.is_some_and(|all| all.iter().any(|m| MemberKey::of(m) == *member));
-            let present = row.spellings().all(|spelling| stands(&spelling.member));
-            if row.state == GrantState::Owned {
+            let members: BTreeSet<String> = live.get(&row.grant.0).into_iter().flatten().map(|m| folded(m)).collect();
+            let present = row.stored_as.iter().all(|member| members.contains(member));
+            if row.state == "owned" {
                 assert!(present, "{document}: owned and not in the policy: {:?}", row.grant);
-                owned.insert((role, row.grant.member.clone()));
+                owned.insert(row.grant);
             }
         }
-        let audited = owned_by_audit.remove(&document).unwrap_or_default();
+        let audited = by_audit.remove(&document).unwrap_or_default();
         assert_eq!(owned, audited, "{document}: ledger and audit differ");
     }
-    for (document, owned) in owned_by_audit {
+    for (document, owned) in by_audit {
         assert!(owned.is_empty(), "{document}: the audit says owned, the ledger knows nothing: {owned:?}");
     }
 }

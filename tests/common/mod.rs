@@ -5,6 +5,7 @@
 
 mod agreement;
 pub mod alerts;
+pub mod database;
 mod google;
 mod manifests;
 mod scim;
@@ -79,6 +80,12 @@ pub fn free_port() -> SocketAddr {
 /// The first port that [`free_port`] returns, below the range that systems assign from (32768 and up).
 const FIRST_PORT: u32 = 12_000;
 const PORTS: u32 = 20_000;
+
+/// The time of the system clock.
+#[expect(clippy::disallowed_methods, reason = "a test beside the process has the clock of the machine only")]
+pub fn now() -> jiff::Timestamp {
+    std::time::SystemTime::now().try_into().expect("a time of these years")
+}
 
 /// The last lines of a log.
 pub fn tail(log: &str) -> String {

@@ -1,15 +1,11 @@
 //! What clients can use at a time: connections, bodies that do not arrive, requests. No client delays another.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use rolecall::model::ProviderName;
-use rolecall::scim_server::Limits;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::scim_server::{ENTRA_TOKEN, OKTA_TOKEN, Server};
 use crate::support::{Fixture, PATIENCE, TOKEN, base, eventually, free_port, provider};
 
 const OTHER_TOKEN: &str = "scim-token-of-entra-0123456789abcdef";
@@ -48,33 +44,6 @@ async fn answer(stream: &mut TcpStream) -> String {
     let mut bytes = vec![0; 4096];
     let read = tokio::time::timeout(PATIENCE, stream.read(&mut bytes)).await.expect("in time").unwrap_or(0);
     String::from_utf8_lossy(&bytes[..read]).into_owned()
-}
-
-#[tokio::test]
-async fn open_bodies_of_one_tenant_are_bounded_by_its_token_and_delay_no_other_tenant() {
-    let limits = Limits { requests_per_token: 16, body_grace: PATIENCE * 30, slots: 4, ..Limits::default() };
-    let server = Server::with(limits).await;
-    let mut open = Vec::new();
-    for _ in 0..40 {
-        open.push(open_body(server.address, "okta", OKTA_TOKEN).await);
-    }
-    // Requests above the limit of the token are refused at once, while the others are still open.
-    let okta = ProviderName::new("okta").expect("a name");
-    eventually("40 − 16 refusals", async || match server.traffic.of(&okta).refused {
-        24 => Ok(()),
-        other => Err(other.to_string()),
-    })
-    .await;
-    server.okta("GET", "/Users?count=0", None).await.refused(429, None);
-    assert_eq!(server.of("entra", ENTRA_TOKEN, "GET", "/Users?count=0", None).await.status, 200);
-    drop(open);
-    eventually("the tenant itself comes in again", async || {
-        match server.okta("GET", "/Users?count=0", None).await.status {
-            200 => Ok(()),
-            other => Err(other.to_string()),
-        }
-    })
-    .await;
 }
 
 #[tokio::test]
@@ -148,37 +117,6 @@ async fn clients_without_a_token_do_not_displace_the_connection_of_an_idp_with_o
     }
     idp.write_all(request.as_bytes()).await.expect("a second request");
     assert!(answer(&mut idp).await.starts_with("HTTP/1.1 200"), "the same connection is still served");
-}
-
-#[tokio::test]
-async fn a_body_that_does_not_keep_up_with_the_minimum_rate_is_answered_with_408() {
-    let limits = Limits { body_grace: Duration::from_millis(300), body_rate: 1024 * 1024, ..Limits::default() };
-    let server = Server::with(limits).await;
-    let mut stream = open_body(server.address, "okta", OKTA_TOKEN).await;
-    let dripping = async {
-        let (mut read, mut write) = stream.split();
-        let mut bytes = vec![0; 4096];
-        loop {
-            tokio::select! {
-                got = read.read(&mut bytes) => break String::from_utf8_lossy(&bytes[..got.unwrap_or(0)]).into_owned(),
-                () = tokio::time::sleep(Duration::from_millis(20)) => drop(write.write_all(b" ").await),
-            }
-        }
-    };
-    let answer = tokio::time::timeout(PATIENCE, dripping).await.expect("in time");
-    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
-}
-
-#[tokio::test]
-async fn bodies_that_are_still_coming_hold_no_slot() {
-    let limits = Limits { slots: 1, slots_per_provider: 1, wait: Duration::from_secs(5), ..Limits::default() };
-    let server = Server::with(limits).await;
-    let mut open = Vec::new();
-    for _ in 0..8 {
-        open.push(open_body(server.address, "okta", OKTA_TOKEN).await);
-    }
-    assert_eq!(server.okta("GET", "/Users?count=0", None).await.status, 200);
-    assert_eq!(server.of("entra", ENTRA_TOKEN, "GET", "/Users?count=0", None).await.status, 200);
 }
 
 #[tokio::test]

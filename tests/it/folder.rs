@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use rolecall::model::{Clock, SystemClock};
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -98,7 +97,7 @@ async fn several_tokens_are_accepted_until_their_end_and_that_is_how_one_rotates
         assert_eq!(answers(&fixture, token).await, 200, "both live at once");
     }
     provider_says(&fixture, "").await;
-    let soon = SystemClock.now() + Duration::from_secs(4);
+    let soon = now() + Duration::from_secs(4);
     fixture.write("provider.yaml", &with_tokens(&[("a", "old", &soon.to_string()), ("b", "new", "")]));
     eventually("the end is said before it comes", async || {
         let status = fixture.status("IdentityProvider", "okta").await;
@@ -107,7 +106,7 @@ async fn several_tokens_are_accepted_until_their_end_and_that_is_how_one_rotates
     })
     .await;
     answers_become(&fixture, OLD, 401).await;
-    assert!(SystemClock.now() >= soon, "not before its end");
+    assert!(now() >= soon, "not before its end");
     assert_eq!(answers(&fixture, NEW).await, 200);
     // All of them have expired: refused, and reported.
     fixture.write("provider.yaml", &with_tokens(&[("a", "old", past), ("b", "new", past)]));

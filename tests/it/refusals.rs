@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::common::database::Database;
 use crate::support::*;
 
 const ALICE: &str = "user:alice@example.com";
@@ -324,19 +325,13 @@ async fn refusal_that_is_due_is_probed_on_one_document_and_lifted_on_all() {
     // Five minutes later, as far as the refusal is concerned.
     for known in [false, true] {
         fixture.shutdown().await;
-        let url = format!("sqlite:{}", fixture.database.display());
-        let store = rolecall::store::Store::open(&url, std::sync::Arc::new(rolecall::model::SystemClock))
-            .await
-            .expect("the store");
-        store.begin_epoch("test").await.expect("an epoch");
-        let mut refusals = store.refusals().await.expect("refusals");
+        let database = Database::open(&fixture.database);
+        let refusals = database.refusals();
         assert_eq!(refusals.len(), 1, "{refusals:?}");
-        assert_eq!(refusals[0].probes, u32::from(known));
-        let due = rolecall::model::Clock::now(&rolecall::model::SystemClock);
-        assert!(refusals[0].probe_at > due, "{refusals:?}");
-        refusals[0].probe_at = due;
-        store.change_refusals(refusals, vec![]).await.expect("changed");
-        drop(store);
+        assert_eq!(refusals[0].probes, i64::from(known));
+        assert!(refusals[0].probe_at > now(), "{refusals:?}");
+        database.probe_at(now());
+        drop(database);
         if known {
             fixture.emulator.control("POST", "directory/undelete", &json!({"member": ALICE})).expect("an account");
         }
@@ -435,16 +430,10 @@ async fn policy_that_a_foreign_member_blocks_does_not_keep_other_policies_from_p
     fixture.mapping_status("checkout/team", "told", |s| s.to_string().contains("ForeignMemberRejected")).await;
     // The probe is due some seconds after the next start.
     fixture.shutdown().await;
-    let url = format!("sqlite:{}", fixture.database.display());
-    let clock = std::sync::Arc::new(rolecall::model::SystemClock);
-    let store = rolecall::store::Store::open(&url, clock).await.expect("the store");
-    store.begin_epoch("test").await.expect("an epoch");
-    let mut refusals = store.refusals().await.expect("refusals");
-    assert_eq!(refusals.len(), 1, "{refusals:?}");
-    let now = rolecall::model::Clock::now(&rolecall::model::SystemClock);
-    refusals[0].probe_at = now + jiff::SignedDuration::from_secs(12);
-    store.change_refusals(refusals, vec![]).await.expect("changed");
-    drop(store);
+    let database = Database::open(&fixture.database);
+    assert_eq!(database.refusals().len(), 1, "{:?}", database.refusals());
+    database.probe_at(now() + Duration::from_secs(12));
+    drop(database);
     fixture.emulator.control("POST", "directory/undelete", &json!({"member": ALICE})).expect("an account");
     fixture.run().await;
     fixture.mapping_status("checkout/team", "told", |s| s.to_string().contains("ForeignMemberRejected")).await;

@@ -11,10 +11,11 @@ const ALICE: &str = "user:alice@example.com";
 const BOB: &str = "user:bob@example.com";
 const SERVICE: &str = "projects/shop-dev/locations/europe-west1/services/checkout-api";
 
-/// The sources of the tests that run rolecall.
+/// The sources of the tests that run rolecall or its client of Google.
 fn sources() -> String {
     let mut text = String::new();
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut folders = vec![root.join("tests"), root.join("src/target/google")];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).expect("a folder of tests") {
             let path = entry.expect("an entry").path();

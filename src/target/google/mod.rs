@@ -22,6 +22,8 @@ mod credentials;
 mod edit;
 #[cfg(test)]
 mod edit_tests;
+#[cfg(test)]
+mod emulator_tests;
 mod endpoint;
 mod error;
 mod policy;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::scim_server::{Reply, Server};
+use super::{Reply, Server};
 
 const GROUP: &str = "urn:ietf:params:scim:schemas:core:2.0:Group";
 const USER: &str = "urn:ietf:params:scim:schemas:core:2.0:User";
@@ -132,7 +132,7 @@ async fn two_spellings_of_one_attribute_in_one_body_are_refused() {
     let group = server.group("team", &[&alice]).await;
     let (path, member) = (format!("/Groups/{group}"), format!("[{{\"value\":\"{bob}\"}}]"));
     let headers = [
-        ("authorization", Some(format!("Bearer {}", crate::scim_server::OKTA_TOKEN))),
+        ("authorization", Some(format!("Bearer {}", super::OKTA_TOKEN))),
         ("content-type", Some("application/scim+json".to_owned())),
     ];
     let headers: Vec<(&str, Option<&str>)> = headers.iter().map(|(name, value)| (*name, value.as_deref())).collect();

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
-use rolecall::model::ProviderName;
-use rolecall::scim::FindingCode;
-use rolecall::scim_server::Limits;
+use crate::model::ProviderName;
+use crate::scim::FindingCode;
+use crate::scim_server::Limits;
 use serde_json::{Value, json};
 
-use crate::scim_server::{ENTRA_TOKEN, OKTA_TOKEN, Server};
+use super::{ENTRA_TOKEN, OKTA_TOKEN, Server};
 
 const NOBODY: &str = "00000000-0000-4000-8000-0000000000ff";
 
@@ -16,7 +16,7 @@ fn set<const N: usize>(ids: [&str; N]) -> BTreeSet<String> {
     ids.into_iter().map(str::to_owned).collect()
 }
 
-async fn raw(server: &Server, method: &str, path: &str, body: Vec<u8>) -> crate::scim_server::Reply {
+async fn raw(server: &Server, method: &str, path: &str, body: Vec<u8>) -> super::Reply {
     let authorization = format!("Bearer {OKTA_TOKEN}");
     let headers = [("authorization", Some(authorization.as_str())), ("content-type", Some("application/scim+json"))];
     server.send("okta", method, path, &headers, Some(body)).await

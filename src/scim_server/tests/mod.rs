@@ -1,52 +1,58 @@
-//! The real router on a real socket with a real SQLite store, and a client of it.
+//! Tests of the endpoint over HTTP: the router on a socket with a SQLite store, and a client of it.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, its helpers too")]
+mod bad_input;
+mod bodies;
+mod dialogues;
+mod meaning;
+mod routes;
+mod size;
+mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rolecall::model::{ManualClock, ProviderName};
-use rolecall::scim::FindingCode;
-use rolecall::scim_server::{AcceptedToken, Limits, Scim, TokenTable, Traffic, router};
-use rolecall::store::Store;
-use rolecall::telemetry::Metrics;
+use crate::model::{ManualClock, ProviderName};
+use crate::scim::FindingCode;
+use crate::scim_server::{AcceptedToken, Limits, Scim, TokenTable, Traffic, router};
+use crate::store::Store;
+use crate::telemetry::Metrics;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-pub const OKTA_TOKEN: &str = "okta-token-0123456789abcdef";
-pub const ENTRA_TOKEN: &str = "entra-token-0123456789abcdef";
+pub(crate) const OKTA_TOKEN: &str = "okta-token-0123456789abcdef";
+pub(crate) const ENTRA_TOKEN: &str = "entra-token-0123456789abcdef";
 
-pub struct Server {
-    pub address: std::net::SocketAddr,
-    pub traffic: Traffic,
-    pub store: Store,
-    pub metrics: Metrics,
-    pub tokens: TokenTable,
-    pub client: reqwest::Client,
+pub(crate) struct Server {
+    pub(crate) address: std::net::SocketAddr,
+    pub(crate) traffic: Traffic,
+    pub(crate) store: Store,
+    pub(crate) metrics: Metrics,
+    pub(crate) tokens: TokenTable,
+    pub(crate) client: reqwest::Client,
     _folder: tempfile::TempDir,
 }
 
 /// A complete answer.
 #[derive(Debug)]
-pub struct Reply {
-    pub status: u16,
-    pub headers: reqwest::header::HeaderMap,
-    pub text: String,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: reqwest::header::HeaderMap,
+    pub(crate) text: String,
 }
 
 impl Reply {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("not JSON ({error}): {}", self.text))
     }
 
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default()
     }
 
     /// Checks that this is an error in the form of RFC 7644 §3.12.
     #[track_caller]
-    pub fn refused(&self, status: u16, scim_type: Option<&str>) -> &Self {
+    pub(crate) fn refused(&self, status: u16, scim_type: Option<&str>) -> &Self {
         assert_eq!(self.status, status, "{}", self.text);
         let body = self.json();
         assert_eq!(body["schemas"], json!(["urn:ietf:params:scim:api:messages:2.0:Error"]));
@@ -63,11 +69,11 @@ fn token(name: &str, secret: &str) -> AcceptedToken {
 }
 
 impl Server {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(Limits::default()).await
     }
 
-    pub async fn with(limits: Limits) -> Self {
+    pub(crate) async fn with(limits: Limits) -> Self {
         let tokens = BTreeMap::from([
             (ProviderName::new("okta").unwrap(), vec![token("a", OKTA_TOKEN)]),
             (ProviderName::new("entra").unwrap(), vec![token("a", ENTRA_TOKEN)]),
@@ -99,7 +105,7 @@ impl Server {
     }
 
     /// Sends a request as given; a header without a value is omitted.
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         provider: &str,
         method: &str,
@@ -126,11 +132,11 @@ impl Server {
     }
 
     /// A request of the provider `okta` with its token.
-    pub async fn okta(&self, method: &str, path: &str, body: Option<Value>) -> Reply {
+    pub(crate) async fn okta(&self, method: &str, path: &str, body: Option<Value>) -> Reply {
         self.of("okta", OKTA_TOKEN, method, path, body).await
     }
 
-    pub async fn of(&self, provider: &str, token: &str, method: &str, path: &str, body: Option<Value>) -> Reply {
+    pub(crate) async fn of(&self, provider: &str, token: &str, method: &str, path: &str, body: Option<Value>) -> Reply {
         let authorization = format!("Bearer {token}");
         let mut headers = vec![("authorization", Some(authorization.as_str()))];
         if body.is_some() {
@@ -140,7 +146,7 @@ impl Server {
     }
 
     /// Creates a user and returns its id.
-    pub async fn user(&self, name: &str) -> String {
+    pub(crate) async fn user(&self, name: &str) -> String {
         let reply = self
             .okta(
                 "POST",
@@ -153,7 +159,7 @@ impl Server {
     }
 
     /// Creates a group with these members and returns its id.
-    pub async fn group(&self, name: &str, members: &[&str]) -> String {
+    pub(crate) async fn group(&self, name: &str, members: &[&str]) -> String {
         let members: Vec<Value> = members.iter().map(|id| json!({"value": id})).collect();
         let body = json!({"schemas": ["urn:ietf:params:scim:schemas:core:2.0:Group"], "displayName": name, "members": members});
         let reply = self.okta("POST", "/Groups", Some(body)).await;
@@ -162,13 +168,13 @@ impl Server {
     }
 
     /// PATCH with these operations.
-    pub async fn patch(&self, path: &str, operations: Value) -> Reply {
+    pub(crate) async fn patch(&self, path: &str, operations: Value) -> Reply {
         let body = json!({"schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"], "Operations": operations});
         self.okta("PATCH", path, Some(body)).await
     }
 
     /// The members of a group in the answer to a GET.
-    pub async fn members(&self, group: &str) -> BTreeSet<String> {
+    pub(crate) async fn members(&self, group: &str) -> BTreeSet<String> {
         let reply = self.okta("GET", &format!("/Groups/{group}"), None).await;
         assert_eq!(reply.status, 200, "{}", reply.text);
         reply.json()["members"]
@@ -180,7 +186,7 @@ impl Server {
     }
 
     /// True when a finding of this code was recorded for the provider `okta`.
-    pub fn found(&self, code: FindingCode) -> bool {
+    pub(crate) fn found(&self, code: FindingCode) -> bool {
         let seen = self.traffic.of(&ProviderName::new("okta").unwrap());
         seen.findings.keys().any(|finding| finding.code == code)
     }

@@ -1,11 +1,10 @@
 //! The client of Google alone, against the emulator over HTTP.
-#![expect(clippy::unwrap_used, reason = "the helpers of tests fail as tests do, by panicking")]
 
 use std::time::Duration;
 
-use rolecall::model::{DocumentKey, ResourceKind};
-use rolecall::target::google::{Binding, CloudRun, Credentials, Endpoint, GoogleError, Policy};
-use rolecall::target::{ErrorClass, RefusalCause};
+use crate::model::{DocumentKey, ResourceKind};
+use crate::target::google::{Binding, CloudRun, Credentials, Endpoint, GoogleError, Policy};
+use crate::target::{ErrorClass, RefusalCause};
 use rolecall_emulator::Emulator;
 use serde_json::{Value, json};
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::scim_server::{ENTRA_TOKEN, Server};
+use super::{ENTRA_TOKEN, Server};
 
 #[tokio::test]
 async fn a_patch_of_seven_hundred_kilobytes_of_filters_is_refused_and_changes_nothing() {

@@ -1,13 +1,11 @@
 //! Requests of identity providers, replayed as recorded (`tests/fixtures/idp/README.md`).
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, its helpers too")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::scim_server::{OKTA_TOKEN, Reply, Server};
+use super::{OKTA_TOKEN, Reply, Server};
 
 fn files(idp: &str) -> Vec<PathBuf> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/idp").join(idp);

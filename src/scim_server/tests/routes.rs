@@ -1,15 +1,13 @@
 //! Answers and metric labels of every method on every path. The table is `tests/fixtures/scim/routes.txt`.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
-use rolecall::model::ProviderName;
+use crate::model::ProviderName;
 use serde_json::Value;
 
-use crate::scim_server::{OKTA_TOKEN, Reply, Server};
+use super::{OKTA_TOKEN, Reply, Server};
 
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PURGE"];
 
