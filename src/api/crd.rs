@@ -139,6 +139,7 @@ mod tests {
     use kube::core::cel::{ScopeContext, analyze_rule, compile_schema};
 
     use super::*;
+    use crate::model::Kind;
 
     fn visit(path: &str, schema: &Value, look: &mut impl FnMut(&str, &Value)) {
         look(path, schema);
@@ -220,7 +221,7 @@ mod tests {
             assert!(version.subresources.as_ref().unwrap().status.is_some());
             let columns: Vec<_> =
                 version.additional_printer_columns.iter().flatten().map(|column| column.name.to_uppercase()).collect();
-            if names.kind == "RoleMapping" {
+            if names.kind == Kind::RoleMapping.as_str() {
                 assert_eq!(columns, ["MODE", "GRANTS", "HELD", "DRIFT", "LAG", "READY", "REASON", "AGE"]);
             }
             assert!(columns.ends_with(&["AGE".to_owned()]) || columns.contains(&"ENDPOINT".to_owned()));

@@ -10,6 +10,7 @@ use regex::Regex;
 use serde_json::{Map, Value};
 
 use super::crds;
+use crate::model::Kind;
 
 /// The status of a new object before the first reconcile, as in Flux's kinds. kstatus considers an object whose
 /// `observedGeneration` differs from its generation to be in progress.
@@ -26,12 +27,13 @@ pub fn is_initial(status: &Value) -> bool {
 }
 
 /// The compiled schemas of the statuses by kind. Empty when compilation fails, which a test excludes.
-static STATUSES: LazyLock<BTreeMap<String, Node>> = LazyLock::new(|| {
+static STATUSES: LazyLock<BTreeMap<Kind, Node>> = LazyLock::new(|| {
     let mut statuses = BTreeMap::new();
     for crd in crds().unwrap_or_default() {
         let Ok(value) = serde_json::to_value(&crd.spec.versions) else { continue };
-        if let Some(status) = value.pointer("/0/schema/openAPIV3Schema/properties/status") {
-            statuses.insert(crd.spec.names.kind, Node::compile(status));
+        let status = value.pointer("/0/schema/openAPIV3Schema/properties/status");
+        if let Some((kind, status)) = Kind::from_word(&crd.spec.names.kind).zip(status) {
+            statuses.insert(kind, Node::compile(status));
         }
     }
     statuses
@@ -39,8 +41,8 @@ static STATUSES: LazyLock<BTreeMap<String, Node>> = LazyLock::new(|| {
 
 /// Fits the status of an object of this kind to its schema. A status that already fits is returned unchanged.
 #[must_use]
-pub fn fit_status(kind: &str, status: Value) -> Value {
-    match STATUSES.get(kind) {
+pub fn fit_status(kind: Kind, status: Value) -> Value {
+    match STATUSES.get(&kind) {
         Some(node) => node.fit(status).unwrap_or_else(initial_status),
         None => status,
     }
@@ -193,9 +195,9 @@ pub(crate) mod tests {
     use super::*;
 
     /// The schema of a kind's status in the CRD.
-    pub(crate) fn status_schema(kind: &str) -> Value {
+    pub(crate) fn status_schema(kind: Kind) -> Value {
         let crds = crds().unwrap();
-        let crd = crds.iter().find(|crd| crd.spec.names.kind == kind).unwrap();
+        let crd = crds.iter().find(|crd| crd.spec.names.kind == kind.as_str()).unwrap();
         let versions = serde_json::to_value(&crd.spec.versions).unwrap();
         versions.pointer("/0/schema/openAPIV3Schema/properties/status").unwrap().clone()
     }
@@ -263,7 +265,7 @@ pub(crate) mod tests {
     }
 
     #[track_caller]
-    pub(crate) fn assert_accepted(kind: &str, status: &Value) {
+    pub(crate) fn assert_accepted(kind: Kind, status: &Value) {
         let mut found = Vec::new();
         refusals(&status_schema(kind), status, "status", &mut found);
         assert!(found.is_empty(), "{kind}: {found:#?}");
@@ -321,8 +323,8 @@ pub(crate) mod tests {
         }
     }
 
-    fn statuses() -> impl Strategy<Value = (&'static str, Value)> {
-        prop::sample::select(vec!["IdentityProvider", "CloudRunTarget", "RoleMapping"])
+    fn statuses() -> impl Strategy<Value = (Kind, Value)> {
+        prop::sample::select(Kind::RESOURCES.to_vec())
             .prop_flat_map(|kind| values(&status_schema(kind)).prop_map(move |status| (kind, status)))
     }
 
@@ -340,8 +342,8 @@ pub(crate) mod tests {
 
     #[test]
     fn every_kind_has_a_schema_and_its_initial_status_fits_it() {
-        assert_eq!(STATUSES.len(), 3);
-        for kind in STATUSES.keys() {
+        assert!(STATUSES.keys().eq(&Kind::RESOURCES));
+        for kind in Kind::RESOURCES {
             assert_accepted(kind, &initial_status());
             assert_eq!(status_schema(kind)["default"], initial_status());
         }

@@ -26,9 +26,9 @@ use crate::controller::{
     ClusterCheckpoint, Compared, Controller, FinalizerRules, Finalizers, Holds, LeaderState, Settings, accept_store,
     campaign,
 };
-use crate::model::{FreezeReason, ProviderName, Reason};
+use crate::model::{FreezeReason, Kind, ProviderName, Reason};
 use crate::source::cluster::{SecretAbsence, SecretChange, follow, follow_secrets};
-use crate::source::{ResourceEvent, SharedWatch, Watched};
+use crate::source::{ResourceEvent, SharedWatch};
 use crate::status::{StatusCache, WriteCount, write_statuses};
 use crate::store::{Store, Trust};
 use crate::sync::{Engine, owner_of};
@@ -58,8 +58,8 @@ pub(super) async fn run(mut process: Process) -> Result<(), AppError> {
 
     // One watch for the tokens of every process, and for the controller of the leader.
     let (tell, events) = mpsc::channel(64);
-    let watching = tokio::spawn(follow(client.clone(), Watched::IdentityProviders, tell, stop.clone()));
-    let (providers, sharing) = SharedWatch::start(Watched::IdentityProviders, events, stop.clone());
+    let watching = tokio::spawn(follow(client.clone(), Kind::IdentityProvider, tell, stop.clone()));
+    let (providers, sharing) = SharedWatch::start(Kind::IdentityProvider, events, stop.clone());
     let credentials = {
         let (loaded, first) = oneshot::channel();
         let following = CredentialsFollower {
@@ -238,7 +238,8 @@ impl CredentialsFollower {
                 self.credentials.only_providers(&objects.iter().filter_map(name).collect());
                 self.listed_at.get_or_insert_with(tokio::time::Instant::now);
             }
-            ResourceEvent::Failing { what, problem } => {
+            ResourceEvent::Failing { kind, problem } => {
+                let what = kind.plural();
                 tracing::warn!(%what, %problem, "cannot watch {what}; retrying");
             }
             // A provider that cannot be read keeps its last valid version.
@@ -333,7 +334,7 @@ async fn lead(
     let other = Arc::new(AtomicBool::new(found.other.is_some()));
     let (tell, events) = mpsc::channel(256);
     let mut tasks = tokio::task::JoinSet::new();
-    for what in [Watched::CloudRunTargets, Watched::RoleMappings, Watched::Namespaces] {
+    for what in [Kind::CloudRunTarget, Kind::RoleMapping, Kind::Namespace] {
         tasks.spawn(follow(client.clone(), what, tell.clone(), over.clone()));
     }
     // When that watch ends, the task of the credentials ends, and the process with it.

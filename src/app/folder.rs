@@ -10,14 +10,12 @@ use super::tokens::{Credentials, SecretHashes};
 use crate::api::manifest::{Object, ObjectRef, SecretData};
 use crate::api::{CloudRunTarget, IdentityProvider, RoleMapping};
 use crate::controller::{Controller, mapping_key};
-use crate::model::{MappingKey, ProviderName};
+use crate::model::{Kind, MappingKey, ProviderName};
 use crate::source::ResourceEvent;
 use crate::source::folder::{FolderCommand, Known, KnownObject, PollOptions, poll};
 use crate::store::{SpecState, Store, StoreError, StoredSpec};
 use crate::sync::Engine;
 
-/// The kind under which hashes of tokens are stored.
-const SECRET: &str = "Secret";
 /// Delay before a failed write to the store is retried.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Interval between checks whether a person released missing objects, or accepted a directory.
@@ -59,11 +57,13 @@ impl FolderCredentials {
         let (mut known, mut missing) = (BTreeMap::new(), BTreeSet::new());
         for spec in specs.iter().filter(|spec| spec.state != SpecState::Terminating) {
             let mut namespace = spec.namespace.clone();
-            if spec.kind == SECRET && namespace.get_or_insert_with(|| tokens.namespace.clone()) != &tokens.namespace {
+            if spec.kind == Kind::Secret
+                && namespace.get_or_insert_with(|| tokens.namespace.clone()) != &tokens.namespace
+            {
                 // Read when the operator had another namespace.
                 continue;
             }
-            let object = ObjectRef { kind: spec.kind.clone(), namespace, name: spec.name.clone() };
+            let object = ObjectRef { kind: spec.kind, namespace, name: spec.name.clone() };
             let hash = tokens.recall(spec).filter(|_| spec.state == SpecState::Active);
             if spec.state == SpecState::Missing {
                 missing.insert(object.clone());
@@ -77,27 +77,27 @@ impl FolderCredentials {
 
     /// Restores tokens and providers from a stored spec; returns the hash of its content.
     fn recall(&mut self, spec: &StoredSpec) -> Option<[u8; 32]> {
-        match spec.kind.as_str() {
-            SECRET => {
+        match spec.kind {
+            Kind::Secret => {
                 let hashes = serde_json::from_str(&spec.json).ok()?;
                 self.credentials.secret(spec.name.clone(), Ok(hashes));
                 None
             }
-            "IdentityProvider" => {
+            Kind::IdentityProvider => {
                 let object: IdentityProvider = serde_json::from_str(&spec.json).ok()?;
                 let name = ProviderName::new(&spec.name).ok()?;
                 self.provider(name, &object);
                 Some(Object::IdentityProvider(Box::new(object)).hash())
             }
-            "CloudRunTarget" => {
+            Kind::CloudRunTarget => {
                 let object: CloudRunTarget = serde_json::from_str(&spec.json).ok()?;
                 Some(Object::CloudRunTarget(Box::new(object)).hash())
             }
-            "RoleMapping" => {
+            Kind::RoleMapping => {
                 let object: RoleMapping = serde_json::from_str(&spec.json).ok()?;
                 Some(Object::RoleMapping(Box::new(object)).hash())
             }
-            _ => None,
+            Kind::Namespace => None,
         }
     }
 
@@ -121,17 +121,17 @@ impl FolderCredentials {
             },
             ResourceEvent::DeletionRequested { observed, .. } => {
                 let object = &observed.object;
-                match object.kind.as_str() {
-                    "IdentityProvider" => {
+                match object.kind {
+                    Kind::IdentityProvider => {
                         let Ok(name) = ProviderName::new(&object.name) else { return Ok(()) };
                         self.credentials.remove_provider(&name);
                     }
-                    SECRET if object.namespace.as_ref() == Some(&self.namespace) => {
-                        self.store.remove_spec(SECRET, Some(&self.namespace), &object.name).await?;
-                        self.store.remove_spec(SECRET, None, &object.name).await?;
+                    Kind::Secret if object.namespace.as_ref() == Some(&self.namespace) => {
+                        self.store.remove_spec(Kind::Secret, Some(&self.namespace), &object.name).await?;
+                        self.store.remove_spec(Kind::Secret, None, &object.name).await?;
                         self.credentials.remove_secret(&object.name);
                     }
-                    _ => return Ok(()),
+                    Kind::Secret | Kind::CloudRunTarget | Kind::RoleMapping | Kind::Namespace => return Ok(()),
                 }
             }
             _ => return Ok(()),
@@ -145,7 +145,7 @@ impl FolderCredentials {
         let json =
             serde_json::to_string(&hashes).map_err(|error| StoreError::Internal { problem: error.to_string() })?;
         let spec = StoredSpec {
-            kind: SECRET.to_owned(),
+            kind: Kind::Secret,
             namespace: secret.namespace.clone(),
             name: secret.name.clone(),
             generation: 1,
@@ -155,7 +155,7 @@ impl FolderCredentials {
         };
         self.store.put_spec(spec).await?;
         // A stored Secret without a namespace is replaced by this one.
-        self.store.remove_spec(SECRET, None, &secret.name).await?;
+        self.store.remove_spec(Kind::Secret, None, &secret.name).await?;
         self.credentials.secret(secret.name.clone(), Ok(hashes));
         Ok(())
     }

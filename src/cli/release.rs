@@ -2,8 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use crate::model::{Clock, MappingKey};
-use crate::status::Kind;
+use crate::model::{Clock, Kind, MappingKey};
 use crate::store::Decision;
 
 use super::store::open_existing;
@@ -94,7 +93,7 @@ pub(super) async fn run(args: &ReleaseArgs, io: &mut Io<'_>, clock: &dyn Clock) 
         ReleaseCommand::Mapping { mapping, database } => {
             let store = open_existing(database).await?;
             let known = store.specs().await?.into_iter().any(|spec| {
-                spec.kind == Kind::RoleMapping.as_str()
+                spec.kind == Kind::RoleMapping
                     && spec.namespace.as_deref() == Some(mapping.namespace())
                     && spec.name == mapping.name()
             });

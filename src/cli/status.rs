@@ -12,8 +12,8 @@ use serde_json::Value;
 
 use crate::api::condition::kind;
 use crate::api::{self, CloudRunTargetStatus, IdentityProviderStatus, RoleMappingStatus};
-use crate::model::{Clock, UserId};
-use crate::status::{Item, Kind, List, Status};
+use crate::model::{Clock, Kind, UserId};
+use crate::status::{Item, List, Status};
 use crate::store::Names;
 
 use super::config::parse_base_url;
@@ -127,7 +127,7 @@ fn kind_of(word: &str) -> Result<Kind, CliError> {
         words.extend(names.singular);
         words.extend(names.short_names.unwrap_or_default());
         if words.iter().any(|known| known == bare)
-            && let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.as_str() == names.kind)
+            && let Some(kind) = Kind::from_word(&names.kind)
         {
             return Ok(kind);
         }
@@ -263,7 +263,8 @@ fn show(
 }
 
 fn tables(items: &[Item], wide: bool, selection: &Selection, now: Timestamp) -> String {
-    let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| items.iter().any(|item| item.kind == *kind)).collect();
+    let kinds: Vec<Kind> =
+        Kind::RESOURCES.into_iter().filter(|kind| items.iter().any(|item| item.kind == *kind)).collect();
     let mut parts = Vec::new();
     for kind in &kinds {
         let columns = columns(*kind);
@@ -415,6 +416,8 @@ fn columns(kind: Kind) -> &'static [Column] {
                 ]
             }
         }
+        // They have no status.
+        Kind::Secret | Kind::Namespace => &[],
     }
 }
 

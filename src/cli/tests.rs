@@ -5,7 +5,7 @@ use clap::CommandFactory;
 
 use super::*;
 use crate::controller::checkpoint::{self, Checkpoint};
-use crate::model::{ManualClock, ProviderName, SystemClock, UserFacts, UserId};
+use crate::model::{Kind, ManualClock, ProviderName, SystemClock, UserFacts, UserId};
 use crate::store::{Decision, NewUser, Origin, SpecState, Store, StoredSpec};
 
 /// Runs a command line and returns its output, its errors and its outcome.
@@ -176,7 +176,7 @@ async fn release_of_a_known_mapping_is_left_for_the_running_process() {
     assert_eq!(store.decisions().await.unwrap(), []);
 
     let spec = StoredSpec {
-        kind: "RoleMapping".to_owned(),
+        kind: Kind::RoleMapping,
         namespace: Some("checkout".to_owned()),
         name: "team".to_owned(),
         generation: 1,

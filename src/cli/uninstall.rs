@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 
-use crate::model::Clock;
-use crate::status::Kind;
+use crate::model::{Clock, Kind};
 use crate::store::{Decision, Store, UninstallMode};
 
 use super::store::open_existing;
@@ -65,7 +64,7 @@ struct Left {
 
 async fn left(store: &Store) -> Result<Left, CliError> {
     let specs = store.specs().await?;
-    let mappings = specs.iter().filter(|spec| spec.kind == Kind::RoleMapping.as_str()).count();
+    let mappings = specs.iter().filter(|spec| spec.kind == Kind::RoleMapping).count();
     Ok(Left { mappings, policies: store.ledger_documents().await?.len() })
 }
 

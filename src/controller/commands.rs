@@ -58,13 +58,8 @@ impl Controller {
     async fn forget_released(&mut self) {
         let released = std::mem::take(&mut self.released);
         if let (Holds::Nothing(forget), false) = (&self.holds, released.is_empty()) {
-            let object = |key: &MappingKey| ObjectRef {
-                kind: "RoleMapping".to_owned(),
-                namespace: Some(key.namespace().to_owned()),
-                name: key.name().to_owned(),
-            };
             // The receiver is gone when the process is shutting down.
-            let _ = forget.send(FolderCommand::Forget(released.iter().map(object).collect())).await;
+            let _ = forget.send(FolderCommand::Forget(released.iter().map(ObjectRef::of_mapping).collect())).await;
         }
     }
 

@@ -27,9 +27,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{Clock, FreezeReason, MappingKey};
+use crate::model::{Clock, FreezeReason, Kind, MappingKey};
+use crate::source::ResourceEvent;
 use crate::source::folder::{FolderCommand, Suspicion};
-use crate::source::{ResourceEvent, Watched};
 use crate::status::StatusCache;
 use crate::store::{Store, UninstallMode};
 use crate::sync::{Engine, IntakeError};
@@ -119,7 +119,7 @@ pub struct Controller {
     released: BTreeSet<MappingKey>,
     /// Why an absence is currently not treated as a deletion, if so.
     suspicion: Option<Suspicion>,
-    listed: BTreeSet<Watched>,
+    listed: BTreeSet<Kind>,
     loaded: Option<oneshot::Sender<()>>,
     uninstall: Option<UninstallMode>,
     /// True when the end of the uninstall was recorded.
@@ -221,12 +221,12 @@ impl Controller {
                 Ok(())
             }
             ResourceEvent::Absent { object, why } => self.absent(object, *why).await,
-            ResourceEvent::Listed { what, objects } => {
-                for object in self.missing(*what, objects) {
+            ResourceEvent::Listed { kind, objects } => {
+                for object in self.missing(*kind, objects) {
                     self.absent(&object, crate::source::Absence::NotObserved).await?;
                 }
-                self.listed.insert(*what);
-                if Watched::ALL.iter().all(|what| self.listed.contains(what)) {
+                self.listed.insert(*kind);
+                if Kind::WATCHED.iter().all(|kind| self.listed.contains(kind)) {
                     self.load();
                 }
                 Ok(())
@@ -234,8 +234,9 @@ impl Controller {
             ResourceEvent::NamespaceLabels { name, labels } => {
                 Ok(self.engine.apply_namespace(name, labels.clone()).await?)
             }
-            ResourceEvent::Failing { what, problem } => {
-                self.metrics.watch_failures.inc([what.as_str()]);
+            ResourceEvent::Failing { kind, problem } => {
+                let what = kind.plural();
+                self.metrics.watch_failures.inc([what]);
                 tracing::warn!(
                     %what, %problem,
                     "cannot watch {what}; their last state stays in force, retrying"

@@ -10,9 +10,9 @@ use super::finalizer::{has_finalizer, version};
 use super::{Controller, Holds};
 use crate::api::manifest::{Object, ObjectRef, Problem};
 use crate::api::{GROUP, RoleMapping, VERSION, is_initial};
-use crate::model::{FreezeReason, MappingKey, MappingPhase, ProviderName, Reason, TargetName};
-use crate::source::{Absence, Observed, Watched};
-use crate::status::{Item, Kind, Metadata, Status, not_taken_in};
+use crate::model::{FreezeReason, Kind, MappingKey, MappingPhase, ProviderName, Reason, TargetName};
+use crate::source::{Absence, Observed};
+use crate::status::{Item, Metadata, Status, not_taken_in};
 use crate::sync::{IntakeError, ObjectProblem, Provenance};
 
 /// Namespace of a mapping whose manifest has none, as with `kubectl apply`.
@@ -20,7 +20,7 @@ const DEFAULT_NAMESPACE: &str = "default";
 
 /// The key of a mapping; none when the object is of another kind, or its name is invalid.
 pub(crate) fn mapping_key(object: &ObjectRef) -> Option<MappingKey> {
-    if object.kind != "RoleMapping" {
+    if object.kind != Kind::RoleMapping {
         return None;
     }
     MappingKey::new(object.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE), &object.name).ok()
@@ -87,15 +87,16 @@ impl Controller {
             self.report(observed, problems);
         }
         let object = &observed.object;
-        match object.kind.as_str() {
-            "CloudRunTarget" => return Ok(self.engine.remove_target(&TargetName::new(&object.name)?).await?),
-            "IdentityProvider" => {
+        match object.kind {
+            Kind::CloudRunTarget => return Ok(self.engine.remove_target(&TargetName::new(&object.name)?).await?),
+            Kind::IdentityProvider => {
                 let name = ProviderName::new(&object.name)?;
                 // A manifest has no uid: a later one of the same name may belong to anybody.
                 self.store.leave_directory(&name).await?;
                 return Ok(self.engine.remove_provider(&name).await?);
             }
-            _ => {}
+            Kind::Secret | Kind::Namespace => return Ok(()),
+            Kind::RoleMapping => {}
         }
         let Some(key) = mapping_key(object) else { return Ok(()) };
         let said = match said {
@@ -147,16 +148,17 @@ impl Controller {
     }
 
     pub(super) async fn absent(&mut self, object: &ObjectRef, why: Absence) -> Result<(), IntakeError> {
-        match (object.kind.as_str(), why) {
+        match (object.kind, why) {
             // Other objects than mappings stay in force as well when the folder is suspicious.
-            ("IdentityProvider" | "CloudRunTarget", Absence::Doubted) => return Ok(()),
-            ("IdentityProvider", Absence::NotObserved) => {
+            (Kind::IdentityProvider | Kind::CloudRunTarget, Absence::Doubted) => return Ok(()),
+            (Kind::IdentityProvider, Absence::NotObserved) => {
                 return Ok(self.engine.remove_provider(&ProviderName::new(&object.name)?).await?);
             }
-            ("CloudRunTarget", Absence::NotObserved) => {
+            (Kind::CloudRunTarget, Absence::NotObserved) => {
                 return Ok(self.engine.remove_target(&TargetName::new(&object.name)?).await?);
             }
-            _ => {}
+            (Kind::Secret | Kind::Namespace, Absence::Doubted | Absence::NotObserved) => return Ok(()),
+            (Kind::RoleMapping, Absence::Doubted | Absence::NotObserved) => {}
         }
         let Some(key) = mapping_key(object) else { return Ok(()) };
         if why == Absence::Doubted {
@@ -193,25 +195,17 @@ impl Controller {
     }
 
     /// The objects in force that are not in a list.
-    pub(super) fn missing(&self, what: Watched, objects: &BTreeSet<ObjectRef>) -> Vec<ObjectRef> {
-        let object = |kind: &str, namespace: Option<&str>, name: &str| ObjectRef {
-            kind: kind.to_owned(),
-            namespace: namespace.map(str::to_owned),
-            name: name.to_owned(),
-        };
+    pub(super) fn missing(&self, kind: Kind, objects: &BTreeSet<ObjectRef>) -> Vec<ObjectRef> {
         let engine = &self.engine;
-        let known: Vec<ObjectRef> = match what {
-            Watched::IdentityProviders => {
-                engine.providers().iter().map(|name| object("IdentityProvider", None, name.as_str())).collect()
+        let known: Vec<ObjectRef> = match kind {
+            Kind::IdentityProvider => {
+                engine.providers().iter().map(|name| ObjectRef::new(kind, None, name.as_str())).collect()
             }
-            Watched::CloudRunTargets => {
-                engine.targets().iter().map(|name| object("CloudRunTarget", None, name.as_str())).collect()
+            Kind::CloudRunTarget => {
+                engine.targets().iter().map(|name| ObjectRef::new(kind, None, name.as_str())).collect()
             }
-            Watched::RoleMappings => {
-                let keys = engine.mappings();
-                keys.iter().map(|key| object("RoleMapping", Some(key.namespace()), key.name())).collect()
-            }
-            Watched::Namespaces => Vec::new(),
+            Kind::RoleMapping => engine.mappings().iter().map(ObjectRef::of_mapping).collect(),
+            Kind::Secret | Kind::Namespace => Vec::new(),
         };
         known.into_iter().filter(|object| !objects.contains(object)).collect()
     }
@@ -238,12 +232,7 @@ impl Controller {
     fn restore_status(&self, observed: &Observed) {
         let Some(status) = &observed.status else { return };
         let (object, metadata) = (&observed.object, &observed.metadata);
-        let kind = match object.kind.as_str() {
-            "IdentityProvider" => Kind::IdentityProvider,
-            "CloudRunTarget" => Kind::CloudRunTarget,
-            _ => Kind::RoleMapping,
-        };
-        let (namespace, name) = (object.namespace.as_deref(), object.name.as_str());
+        let (kind, namespace, name) = (object.kind, object.namespace.as_deref(), object.name.as_str());
         if let Some(known) = self.cache.item(kind, namespace, name) {
             if is_initial(status) || known.metadata.uid != metadata.uid {
                 self.cache.tell_again(kind, namespace, name);
@@ -298,22 +287,23 @@ impl Controller {
     }
 
     pub(super) fn set_problem(&self, object: &ObjectRef, problem: Option<ObjectProblem>) {
-        match object.kind.as_str() {
-            "IdentityProvider" => {
+        match object.kind {
+            Kind::IdentityProvider => {
                 if let Ok(name) = ProviderName::new(&object.name) {
                     self.engine.report_provider(&name, problem);
                 }
             }
-            "CloudRunTarget" => {
+            Kind::CloudRunTarget => {
                 if let Ok(name) = TargetName::new(&object.name) {
                     self.engine.report_target(&name, problem);
                 }
             }
-            _ => {
+            Kind::RoleMapping => {
                 if let Some(key) = mapping_key(object) {
                     self.engine.report_mapping(&key, problem);
                 }
             }
+            Kind::Secret | Kind::Namespace => {}
         }
     }
 

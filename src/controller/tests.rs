@@ -13,7 +13,7 @@ use crate::api::condition::kind;
 use crate::api::manifest::{Object, ObjectRef, Problem};
 use crate::catalog::Ceiling;
 use crate::model::{
-    ClaimDisposal, DocumentKey, EmailFact, GroupFacts, GroupId, ManualClock, MappingPhase, ProviderName, Reason,
+    ClaimDisposal, DocumentKey, EmailFact, GroupFacts, GroupId, Kind, ManualClock, MappingPhase, ProviderName, Reason,
     UserFacts, UserId,
 };
 use crate::source::{Absence, Observed};
@@ -67,9 +67,8 @@ fn document() -> DocumentKey {
     "run:projects/p/locations/l/services/a".parse().unwrap()
 }
 
-fn reference(kind: &str, name: &str) -> ObjectRef {
-    let namespace = (kind == "RoleMapping").then(|| "team".to_owned());
-    ObjectRef { kind: kind.to_owned(), namespace, name: name.to_owned() }
+fn reference(kind: Kind, name: &str) -> ObjectRef {
+    ObjectRef::new(kind, (kind == Kind::RoleMapping).then_some("team"), name)
 }
 
 /// A mapping as its source delivers it. `version`: its resource version; none in a folder.
@@ -89,16 +88,16 @@ fn mapping(version: Option<&str>, change: &dyn Fn(&mut Value)) -> (Box<Observed>
         },
     });
     change(&mut value);
-    observed("RoleMapping", value, version.is_some())
+    observed(Kind::RoleMapping, value, version.is_some())
 }
 
-fn observed(kind: &str, mut value: Value, in_cluster: bool) -> (Box<Observed>, Box<Object>) {
+fn observed(kind: Kind, mut value: Value, in_cluster: bool) -> (Box<Observed>, Box<Object>) {
     value["apiVersion"] = json!("rolecall.dev/v1alpha1");
     value["kind"] = json!(kind);
     let metadata: ObjectMeta = serde_json::from_value(value["metadata"].clone()).unwrap();
     let said = match kind {
-        "IdentityProvider" => Object::IdentityProvider(serde_json::from_value(value).unwrap()),
-        "CloudRunTarget" => Object::CloudRunTarget(serde_json::from_value(value).unwrap()),
+        Kind::IdentityProvider => Object::IdentityProvider(serde_json::from_value(value).unwrap()),
+        Kind::CloudRunTarget => Object::CloudRunTarget(serde_json::from_value(value).unwrap()),
         _ => Object::RoleMapping(serde_json::from_value(value).unwrap()),
     };
     let object = reference(kind, metadata.name.as_deref().unwrap());
@@ -200,14 +199,14 @@ impl Fixture {
         });
         let metadata = |name: &str| json!({"name": name, "uid": name, "creationTimestamp": "2027-01-31T11:00:00Z"});
         let object = json!({"metadata": metadata("okta"), "spec": spec});
-        fixture.on(applied(observed("IdentityProvider", object, cluster))).await;
+        fixture.on(applied(observed(Kind::IdentityProvider, object, cluster))).await;
         let allow = json!([{
             "namespaces": {"names": ["team"]}, "identityProviders": ["okta"], "resources": ["services/*"],
             "roles": ["roles/run.invoker"], "permit": ["Orphan"],
         }]);
         let spec = json!({"project": "p", "locations": ["l"], "allow": allow});
         let object = json!({"metadata": metadata("t"), "spec": spec});
-        fixture.on(applied(observed("CloudRunTarget", object, cluster))).await;
+        fixture.on(applied(observed(Kind::CloudRunTarget, object, cluster))).await;
         fixture.people().await;
         let seq = fixture.engine.load_directory().await.unwrap();
         fixture.engine.freeze(None).await.unwrap();
@@ -372,8 +371,8 @@ async fn observed_deletion_revokes_and_only_then_removes_the_finalizer() {
 #[tokio::test]
 async fn mapping_that_is_missing_without_an_observed_deletion_freezes_where_it_has_claims() {
     let missing = Some(MappingPhase::Missing(FreezeReason::MappingVanished));
-    let gone = || ResourceEvent::Absent { object: reference("RoleMapping", "m"), why: Absence::NotObserved };
-    let unlisted = || ResourceEvent::Listed { what: Watched::RoleMappings, objects: BTreeSet::new() };
+    let gone = || ResourceEvent::Absent { object: reference(Kind::RoleMapping, "m"), why: Absence::NotObserved };
+    let unlisted = || ResourceEvent::Listed { kind: Kind::RoleMapping, objects: BTreeSet::new() };
     // Our finalizer was removed by hand, and somebody else's keeps the object.
     let stripped = || {
         deletion(mapping(Some("2"), &|value| {
@@ -414,7 +413,7 @@ async fn mapping_without_claims_is_forgotten_when_it_is_gone() {
     };
     fixture.on(applied(mapping(Some("1"), &elsewhere))).await;
     assert_eq!(fixture.phase(), Some(MappingPhase::Live));
-    let object = reference("RoleMapping", "m");
+    let object = reference(Kind::RoleMapping, "m");
     fixture.on(ResourceEvent::Absent { object, why: Absence::NotObserved }).await;
     assert_eq!(fixture.phase(), None);
     fixture.end().await;
@@ -433,7 +432,7 @@ async fn deleted_mapping_whose_claims_cannot_end_loses_its_finalizer_after_the_d
     assert_eq!(fixture.phase(), Some(MappingPhase::RevocationDeferred(ClaimDisposal::Revoke)));
     assert_eq!(fixture.finalizers.calls(), ["-2"]);
     assert_eq!(fixture.store.orphaned().await.unwrap().values().sum::<u64>(), 1);
-    let object = reference("RoleMapping", "m");
+    let object = reference(Kind::RoleMapping, "m");
     fixture.on(ResourceEvent::Absent { object, why: Absence::NotObserved }).await;
     assert_eq!(fixture.target.grants(&document()).len(), 1);
     fixture.engine.freeze(None).await.unwrap();
@@ -468,8 +467,8 @@ async fn file_that_is_removed_revokes_and_one_that_a_doubtful_folder_lacks_freez
     fixture.granted(1).await;
     let suspicious = [
         ResourceEvent::Suspicious(Some(Suspicion::FolderEmpty)),
-        ResourceEvent::Absent { object: reference("RoleMapping", "m"), why: Absence::Doubted },
-        ResourceEvent::Absent { object: reference("IdentityProvider", "okta"), why: Absence::Doubted },
+        ResourceEvent::Absent { object: reference(Kind::RoleMapping, "m"), why: Absence::Doubted },
+        ResourceEvent::Absent { object: reference(Kind::IdentityProvider, "okta"), why: Absence::Doubted },
     ];
     for event in suspicious.clone() {
         fixture.on(event).await;
@@ -477,7 +476,7 @@ async fn file_that_is_removed_revokes_and_one_that_a_doubtful_folder_lacks_freez
     assert_eq!(fixture.phase(), Some(MappingPhase::Missing(FreezeReason::ManifestsMissing)));
     assert_eq!(fixture.engine.providers().len(), 1);
     fixture.on(ResourceEvent::Suspicious(None)).await;
-    fixture.on(ResourceEvent::Recovered(reference("RoleMapping", "m"))).await;
+    fixture.on(ResourceEvent::Recovered(reference(Kind::RoleMapping, "m"))).await;
     assert_eq!(fixture.phase(), Some(MappingPhase::Live));
     // Released while it exists: nothing happens to it.
     let release = || fixture.store.put_decision(Decision::ReleaseManifests, fixture.clock.now());
@@ -496,14 +495,14 @@ async fn file_that_is_removed_revokes_and_one_that_a_doubtful_folder_lacks_freez
     fixture.on(ResourceEvent::Suspicious(Some(Suspicion::FolderEmpty))).await;
     fixture.store.put_decision(Decision::ReleaseManifests, fixture.clock.now()).await.unwrap();
     fixture.controller.tick().await;
-    let expected = FolderCommand::Forget([reference("RoleMapping", "m")].into());
+    let expected = FolderCommand::Forget([reference(Kind::RoleMapping, "m")].into());
     assert_eq!(fixture.forgotten.try_recv().unwrap(), expected);
     fixture.granted(0).await;
 
     fixture.on(ResourceEvent::Suspicious(None)).await;
     fixture.on(applied(mapping(None, &|_| {}))).await;
     fixture.granted(1).await;
-    let observed = Box::new(Observed::in_file(reference("RoleMapping", "m"), "a.yaml"));
+    let observed = Box::new(Observed::in_file(reference(Kind::RoleMapping, "m"), "a.yaml"));
     fixture.on(ResourceEvent::DeletionRequested { observed, said: None, problems: Vec::new() }).await;
     assert_eq!(fixture.phase(), Some(MappingPhase::Terminating(ClaimDisposal::Revoke)));
     fixture.granted(0).await;

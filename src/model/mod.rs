@@ -10,6 +10,7 @@ mod grant;
 mod guard;
 #[cfg(test)]
 pub(crate) mod guard_book;
+mod kind;
 mod ledger;
 mod live;
 mod name;
@@ -34,6 +35,7 @@ pub use guard::{
     DEFAULT_LEAVERS_PER_HOUR, DEFAULT_REMOVALS_PER_HOUR, GUARD_WINDOW, Judgement, Removal, RemovalLimit, RemovalLimits,
     RemovalScope, ScopeCounts,
 };
+pub use kind::Kind;
 pub use ledger::{
     AcknowledgedWrite, AuditClaim, AuditEntry, AuditOutcome, Claim, GrantState, Ground, Intent, IntentAction,
     LedgerChange, LedgerRow, Pin, Revision, Subject,

@@ -15,8 +15,8 @@ use super::facts::{Facts, Phase};
 use crate::api::REVOKE_FINALIZER;
 use crate::api::manifest::{Object, ObjectRef};
 use crate::controller::{Controller, FinalizerRules, Finalizers, Holds, Settings};
-use crate::model::{Clock as _, MappingKey, MappingPhase};
-use crate::source::{Absence, Observed, ResourceEvent, Watched};
+use crate::model::{Clock as _, Kind, MappingKey, MappingPhase};
+use crate::source::{Absence, Observed, ResourceEvent};
 use crate::status::StatusCache;
 use crate::store::Store;
 use crate::sync::{Engine, EngineConfig, ProviderTraffic};
@@ -169,22 +169,22 @@ impl Main {
     /// Lists everything that exists, and reports what is missing.
     async fn list(&mut self) {
         let facts = self.facts();
-        let mut listed: Vec<(Watched, BTreeSet<ObjectRef>)> = Watched::ALL.map(|what| (what, BTreeSet::new())).into();
+        let mut listed: Vec<(Kind, BTreeSet<ObjectRef>)> = Kind::WATCHED.map(|kind| (kind, BTreeSet::new())).into();
         let keys = facts.mappings.keys().cloned().map(Changed::Mapping);
         for changed in [Changed::Provider, Changed::Target].into_iter().chain(keys) {
             let event = self.event(&changed);
             if let ResourceEvent::Applied { observed, .. } | ResourceEvent::DeletionRequested { observed, .. } = &event
             {
-                let of = |what: Watched| what == watched(&observed.object);
-                let objects = listed.iter_mut().find(|(what, _)| of(*what)).map(|(_, objects)| objects);
+                let of = |kind: Kind| kind == observed.object.kind;
+                let objects = listed.iter_mut().find(|(kind, _)| of(*kind)).map(|(_, objects)| objects);
                 if let Some(objects) = objects {
                     objects.insert(observed.object.clone());
                 }
                 self.take(&changed).await;
             }
         }
-        for (what, objects) in listed {
-            self.controller.handle(&ResourceEvent::Listed { what, objects }, &self.stop.clone()).await;
+        for (kind, objects) in listed {
+            self.controller.handle(&ResourceEvent::Listed { kind, objects }, &self.stop.clone()).await;
         }
         for key in facts.mappings.keys() {
             self.note_phase(key);
@@ -221,25 +221,24 @@ impl Main {
     }
 
     fn event(&self, changed: &Changed) -> ResourceEvent {
-        let (facts, absent) = (self.facts(), |kind: &str, namespace: Option<&str>, name: &str| {
-            let object =
-                ObjectRef { kind: kind.to_owned(), namespace: namespace.map(str::to_owned), name: name.to_owned() };
-            ResourceEvent::Absent { object, why: Absence::NotObserved }
+        let (facts, absent) = (self.facts(), |kind: Kind, namespace: Option<&str>, name: &str| ResourceEvent::Absent {
+            object: ObjectRef::new(kind, namespace, name),
+            why: Absence::NotObserved,
         });
         match changed {
             Changed::Provider => match facts.provider_object() {
                 Some(object) => {
-                    let observed = observed("IdentityProvider", object.metadata.clone());
+                    let observed = observed(Kind::IdentityProvider, object.metadata.clone());
                     ResourceEvent::Applied { observed, said: Box::new(Object::IdentityProvider(Box::new(object))) }
                 }
-                None => absent("IdentityProvider", None, "okta"),
+                None => absent(Kind::IdentityProvider, None, "okta"),
             },
             Changed::Target => match facts.target_object() {
                 Some(object) => {
-                    let observed = observed("CloudRunTarget", object.metadata.clone());
+                    let observed = observed(Kind::CloudRunTarget, object.metadata.clone());
                     ResourceEvent::Applied { observed, said: Box::new(Object::CloudRunTarget(Box::new(object))) }
                 }
-                None => absent("CloudRunTarget", None, "t"),
+                None => absent(Kind::CloudRunTarget, None, "t"),
             },
             Changed::Mapping(key) => match facts.mappings.get(key).filter(|mapping| mapping.phase != Phase::Missing) {
                 Some(mapping) => {
@@ -247,7 +246,7 @@ impl Main {
                     object.metadata.finalizers = Some(vec![REVOKE_FINALIZER.to_owned()]);
                     let is_deleted = mapping.phase == Phase::Terminating;
                     object.metadata.deletion_timestamp = is_deleted.then(|| Time(self.clock.now()));
-                    let observed = observed("RoleMapping", object.metadata.clone());
+                    let observed = observed(Kind::RoleMapping, object.metadata.clone());
                     let said = Box::new(Object::RoleMapping(Box::new(object)));
                     if is_deleted {
                         ResourceEvent::DeletionRequested { observed, said: Some(said), problems: Vec::new() }
@@ -255,7 +254,7 @@ impl Main {
                         ResourceEvent::Applied { observed, said }
                     }
                 }
-                None => absent("RoleMapping", Some(key.namespace()), key.name()),
+                None => absent(Kind::RoleMapping, Some(key.namespace()), key.name()),
             },
         }
     }
@@ -276,16 +275,8 @@ impl Main {
     }
 }
 
-fn watched(object: &ObjectRef) -> Watched {
-    match object.kind.as_str() {
-        "IdentityProvider" => Watched::IdentityProviders,
-        "CloudRunTarget" => Watched::CloudRunTargets,
-        _ => Watched::RoleMappings,
-    }
-}
-
-fn observed(kind: &str, metadata: ObjectMeta) -> Box<Observed> {
+fn observed(kind: Kind, metadata: ObjectMeta) -> Box<Observed> {
     let name = metadata.name.clone().unwrap_or_default();
-    let object = ObjectRef { kind: kind.to_owned(), namespace: metadata.namespace.clone(), name };
+    let object = ObjectRef { kind, namespace: metadata.namespace.clone(), name };
     Box::new(Observed { object, metadata, status: Some(Value::Null), origin: "cluster".to_owned(), written_by: None })
 }

@@ -24,7 +24,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::manifest::{Object, ObjectRef, Problem, SecretData, read_object};
 use crate::api::{CloudRunTarget, FIELD_MANAGER, IdentityProvider, RoleMapping};
-use crate::source::{Absence, Observed, ResourceEvent, Watched};
+use crate::model::Kind;
+use crate::source::{Absence, Observed, ResourceEvent};
 
 /// Duration of one watch call, in seconds: a connection that died silently is detected 5 s after that.
 const WATCH_SECONDS: u32 = 30;
@@ -67,35 +68,36 @@ fn config() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_SECONDS)
 }
 
-/// Watches one kind until `stop` is canceled or the receiver is dropped.
-pub async fn follow(client: Client, what: Watched, changes: mpsc::Sender<ResourceEvent>, stop: CancellationToken) {
+/// Watches one of [`Kind::WATCHED`] until `stop` is canceled or the receiver is dropped.
+pub async fn follow(client: Client, kind: Kind, changes: mpsc::Sender<ResourceEvent>, stop: CancellationToken) {
     let custom = |resource: ApiResource| {
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
         watcher::watcher(api, config()).default_backoff().boxed()
     };
-    match what {
-        Watched::IdentityProviders => {
+    match kind {
+        Kind::IdentityProvider => {
             let events = custom(ApiResource::erase::<IdentityProvider>(&()));
-            objects(what, "IdentityProvider", events, changes, stop).await;
+            objects(kind, events, changes, stop).await;
         }
-        Watched::CloudRunTargets => {
+        Kind::CloudRunTarget => {
             let events = custom(ApiResource::erase::<CloudRunTarget>(&()));
-            objects(what, "CloudRunTarget", events, changes, stop).await;
+            objects(kind, events, changes, stop).await;
         }
-        Watched::RoleMappings => {
+        Kind::RoleMapping => {
             let events = custom(ApiResource::erase::<RoleMapping>(&()));
-            objects(what, "RoleMapping", events, changes, stop).await;
+            objects(kind, events, changes, stop).await;
         }
-        Watched::Namespaces => {
+        Kind::Namespace => {
             let api: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
             namespaces(watcher::watcher(api, config()).default_backoff().boxed(), changes, stop).await;
         }
+        // Each Secret is watched by its name, see `follow_secrets`.
+        Kind::Secret => {}
     }
 }
 
 async fn objects(
-    what: Watched,
-    kind: &'static str,
+    kind: Kind,
     mut events: impl Stream<Item = Result<Event<DynamicObject>, watcher::Error>> + Unpin,
     changes: mpsc::Sender<ResourceEvent>,
     stop: CancellationToken,
@@ -110,7 +112,7 @@ async fn objects(
         };
         let change = match event {
             None => return,
-            Some(Err(error)) => ResourceEvent::Failing { what, problem: explain(&error) },
+            Some(Err(error)) => ResourceEvent::Failing { kind, problem: explain(&error) },
             Some(Ok(Event::Init)) => {
                 listed.clear();
                 said.clear();
@@ -121,7 +123,7 @@ async fn objects(
                 listed.insert(reference(kind, &object));
                 event_of(kind, object)
             }
-            Some(Ok(Event::InitDone)) => ResourceEvent::Listed { what, objects: std::mem::take(&mut listed) },
+            Some(Ok(Event::InitDone)) => ResourceEvent::Listed { kind, objects: std::mem::take(&mut listed) },
             Some(Ok(Event::Apply(object))) => {
                 let (name, now) = (reference(kind, &object), fingerprint(&object));
                 if said.insert(name, now) == Some(now) {
@@ -147,7 +149,7 @@ async fn namespaces(
     changes: mpsc::Sender<ResourceEvent>,
     stop: CancellationToken,
 ) {
-    let what = Watched::Namespaces;
+    let kind = Kind::Namespace;
     loop {
         let event = tokio::select! {
             event = events.next() => event,
@@ -155,14 +157,14 @@ async fn namespaces(
         };
         let change = match event {
             None => return,
-            Some(Err(error)) => ResourceEvent::Failing { what, problem: explain(&error) },
+            Some(Err(error)) => ResourceEvent::Failing { kind, problem: explain(&error) },
             // A namespace is deleted when it is empty: there is nothing left that its labels could delegate to.
             Some(Ok(Event::Init | Event::Delete(_))) => continue,
             Some(Ok(Event::InitApply(object) | Event::Apply(object))) => ResourceEvent::NamespaceLabels {
                 name: object.name_any(),
                 labels: object.metadata.labels.unwrap_or_default(),
             },
-            Some(Ok(Event::InitDone)) => ResourceEvent::Listed { what, objects: BTreeSet::new() },
+            Some(Ok(Event::InitDone)) => ResourceEvent::Listed { kind, objects: BTreeSet::new() },
         };
         if changes.send(change).await.is_err() {
             return;
@@ -297,8 +299,8 @@ fn explain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn reference(kind: &str, object: &DynamicObject) -> ObjectRef {
-    ObjectRef { kind: kind.to_owned(), namespace: object.namespace(), name: object.name_any() }
+fn reference(kind: Kind, object: &DynamicObject) -> ObjectRef {
+    ObjectRef { kind, namespace: object.namespace(), name: object.name_any() }
 }
 
 /// SHA-256 over the content of an object: all of it except the status, the version and the managed fields.
@@ -311,7 +313,7 @@ fn fingerprint(object: &DynamicObject) -> [u8; 32] {
 }
 
 /// An object without its `managedFields`, and the rest of it.
-fn observe(kind: &str, mut object: DynamicObject) -> (Observed, DynamicObject) {
+fn observe(kind: Kind, mut object: DynamicObject) -> (Observed, DynamicObject) {
     let written_by = last_writer(object.metadata.managed_fields.take().unwrap_or_default());
     let status = object.data.get_mut("status").map(Value::take).unwrap_or_default();
     let observed = Observed {
@@ -326,7 +328,7 @@ fn observe(kind: &str, mut object: DynamicObject) -> (Observed, DynamicObject) {
 
 /// Reads an object by the same schema, defaults and rules as a manifest, so that objects admitted by an older CRD are
 /// detected.
-fn event_of(kind: &str, object: DynamicObject) -> ResourceEvent {
+fn event_of(kind: Kind, object: DynamicObject) -> ResourceEvent {
     let (observed, object) = observe(kind, object);
     let said = read(&observed.object, &object);
     if let Err(problems) = &said {
@@ -335,7 +337,7 @@ fn event_of(kind: &str, object: DynamicObject) -> ResourceEvent {
         }
     }
     // A provider or target that is kept by somebody's finalizer is in force until it is gone.
-    let is_deleted = kind == "RoleMapping" && observed.metadata.deletion_timestamp.is_some();
+    let is_deleted = kind == Kind::RoleMapping && observed.metadata.deletion_timestamp.is_some();
     let observed = Box::new(observed);
     match said {
         Ok(said) if is_deleted => {
@@ -401,7 +403,7 @@ mod tests {
             "subjects": [{"identityProvider": "okta", "groups": [{"displayName": "team"}]}],
             "grants": [{"target": {"name": "shop"}, "resources": ["services/a"], "roles": ["roles/run.invoker"]}]
         });
-        let ResourceEvent::Applied { observed, said } = event_of("RoleMapping", mapping(&spec)) else { panic!() };
+        let ResourceEvent::Applied { observed, said } = event_of(Kind::RoleMapping, mapping(&spec)) else { panic!() };
         assert_eq!(observed.object.to_string(), "RoleMapping checkout/m");
         assert_eq!(observed.status, Some(json!({"observedGeneration": 2})));
         assert_eq!((observed.origin.as_str(), observed.written_by.as_deref()), ("cluster", Some("kubectl")));
@@ -458,7 +460,7 @@ mod tests {
         ];
         let (tell, mut told) = mpsc::channel(64);
         let events = futures::stream::iter(Vec::from(events).into_iter().map(Ok));
-        objects(Watched::RoleMappings, "RoleMapping", events, tell, CancellationToken::new()).await;
+        objects(Kind::RoleMapping, events, tell, CancellationToken::new()).await;
         let mut words = Vec::new();
         while let Some(change) = told.recv().await {
             words.push(match change {
@@ -501,7 +503,7 @@ mod tests {
     #[test]
     fn object_admitted_by_an_older_schema_is_reported_with_its_problem_and_place() {
         let spec = json!({"subjects": [], "grants": []});
-        let ResourceEvent::Rejected { problems, .. } = event_of("RoleMapping", mapping(&spec)) else { panic!() };
+        let ResourceEvent::Rejected { problems, .. } = event_of(Kind::RoleMapping, mapping(&spec)) else { panic!() };
         let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
         assert!(text.iter().any(|line| line.contains("spec.subjects")), "{text:?}");
     }

@@ -1,48 +1,13 @@
 //! Events that a source emits about resources, common to all sources.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use super::folder::Suspicion;
 use crate::api::manifest::{Object, ObjectRef, Problem};
-
-/// Kinds that are watched as a whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Watched {
-    /// `IdentityProvider`s.
-    IdentityProviders,
-    /// `CloudRunTarget`s.
-    CloudRunTargets,
-    /// `RoleMapping`s of all namespaces.
-    RoleMappings,
-    /// The labels of namespaces.
-    Namespaces,
-}
-
-impl Watched {
-    /// All kinds.
-    pub const ALL: [Self; 4] = [Self::IdentityProviders, Self::CloudRunTargets, Self::RoleMappings, Self::Namespaces];
-
-    /// The name in the API.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::IdentityProviders => "identityproviders",
-            Self::CloudRunTargets => "cloudruntargets",
-            Self::RoleMappings => "rolemappings",
-            Self::Namespaces => "namespaces",
-        }
-    }
-}
-
-impl fmt::Display for Watched {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+use crate::model::Kind;
 
 /// An object as its source has it.
 #[derive(Debug, Clone, PartialEq)]
@@ -125,7 +90,7 @@ pub enum ResourceEvent {
     /// All objects of a kind were listed. An object that is not among them is absent.
     Listed {
         /// The kind.
-        what: Watched,
+        kind: Kind,
         /// All existing objects; empty for namespaces, of which absences are ignored.
         objects: BTreeSet<ObjectRef>,
     },
@@ -139,7 +104,7 @@ pub enum ResourceEvent {
     /// A watch failed; its last state stays in force, and it is retried.
     Failing {
         /// The watched kind.
-        what: Watched,
+        kind: Kind,
         /// The error of the API server or the network.
         problem: String,
     },

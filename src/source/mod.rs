@@ -6,5 +6,5 @@ mod event;
 pub mod folder;
 mod shared;
 
-pub use event::{Absence, Observed, ResourceEvent, Watched};
+pub use event::{Absence, Observed, ResourceEvent};
 pub use shared::SharedWatch;

@@ -7,8 +7,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{ResourceEvent, Watched};
+use super::ResourceEvent;
 use crate::api::manifest::ObjectRef;
+use crate::model::Kind;
 
 /// Largest number of waiting events of one subscriber. Beyond that, it receives the then current state instead.
 const QUEUE: usize = 1024;
@@ -22,13 +23,9 @@ pub struct SharedWatch(mpsc::Sender<mpsc::Sender<ResourceEvent>>);
 impl SharedWatch {
     /// Shares `events` of one kind until `stop` is canceled or they end. A slow subscriber does not delay the others.
     #[must_use]
-    pub fn start(
-        what: Watched,
-        events: mpsc::Receiver<ResourceEvent>,
-        stop: CancellationToken,
-    ) -> (Self, JoinHandle<()>) {
+    pub fn start(kind: Kind, events: mpsc::Receiver<ResourceEvent>, stop: CancellationToken) -> (Self, JoinHandle<()>) {
         let (subscribe, subscriptions) = mpsc::channel(4);
-        (Self(subscribe), tokio::spawn(share(Current::new(what), events, subscriptions, stop)))
+        (Self(subscribe), tokio::spawn(share(Current::new(kind), events, subscriptions, stop)))
     }
 
     /// Subscribes `to` to the events: first the current state, then all changes.
@@ -97,14 +94,14 @@ impl Subscriber {
 
 /// The current state according to the watch.
 struct Current {
-    what: Watched,
+    kind: Kind,
     objects: BTreeMap<ObjectRef, ResourceEvent>,
     listed: bool,
 }
 
 impl Current {
-    fn new(what: Watched) -> Self {
-        Self { what, objects: BTreeMap::new(), listed: false }
+    fn new(kind: Kind) -> Self {
+        Self { kind, objects: BTreeMap::new(), listed: false }
     }
 
     fn take(&mut self, event: &ResourceEvent) {
@@ -141,7 +138,7 @@ impl Current {
 
     /// The events that give a new subscriber the current state.
     fn events(&self) -> impl Iterator<Item = ResourceEvent> {
-        let listed = ResourceEvent::Listed { what: self.what, objects: self.objects.keys().cloned().collect() };
+        let listed = ResourceEvent::Listed { kind: self.kind, objects: self.objects.keys().cloned().collect() };
         self.objects.values().cloned().chain(self.listed.then_some(listed))
     }
 }
@@ -153,7 +150,7 @@ mod tests {
     use crate::source::{Absence, Observed};
 
     fn object(name: &str) -> ObjectRef {
-        ObjectRef { kind: "IdentityProvider".to_owned(), namespace: None, name: name.to_owned() }
+        ObjectRef::new(Kind::IdentityProvider, None, name)
     }
 
     fn there(name: &str) -> ResourceEvent {
@@ -163,7 +160,7 @@ mod tests {
 
     fn listed(names: &[&str]) -> ResourceEvent {
         let objects = names.iter().map(|name| object(name)).collect();
-        ResourceEvent::Listed { what: Watched::IdentityProviders, objects }
+        ResourceEvent::Listed { kind: Kind::IdentityProvider, objects }
     }
 
     fn restated(name: &str, version: &str) -> ResourceEvent {
@@ -195,7 +192,7 @@ mod tests {
     #[tokio::test]
     async fn whoever_subscribes_later_is_told_what_is_there_and_then_hears_the_same() {
         let (tell, events) = mpsc::channel(64);
-        let (shared, task) = SharedWatch::start(Watched::IdentityProviders, events, CancellationToken::new());
+        let (shared, task) = SharedWatch::start(Kind::IdentityProvider, events, CancellationToken::new());
         let (to, mut early) = mpsc::channel(64);
         shared.subscribe(to).await;
         for event in [there("a"), there("b"), there("c"), listed(&["a", "b", "c"]), restated("a", "7")] {
@@ -219,7 +216,7 @@ mod tests {
     #[tokio::test]
     async fn subscriber_that_takes_nothing_keeps_nobody_waiting_and_is_told_in_the_end_what_is_there() {
         let (tell, events) = mpsc::channel(1);
-        let (shared, _task) = SharedWatch::start(Watched::IdentityProviders, events, CancellationToken::new());
+        let (shared, _task) = SharedWatch::start(Kind::IdentityProvider, events, CancellationToken::new());
         let ((to, mut slow), (too, mut quick)) = (mpsc::channel(1), mpsc::channel(8));
         shared.subscribe(to).await;
         shared.subscribe(too).await;

@@ -2,7 +2,6 @@
 //! this cache serves them at `/status`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -13,41 +12,9 @@ use tokio::sync::Notify;
 use crate::api::{
     CloudRunTargetStatus, GROUP, IdentityProviderStatus, RoleMappingStatus, VERSION, fit_status, initial_status,
 };
-use crate::model::{MappingKey, ProviderName, Pseudonyms, TargetName};
+use crate::model::{Kind, MappingKey, ProviderName, Pseudonyms, TargetName};
 
 use super::changed::{same_mapping, same_provider, same_target};
-
-/// The kinds that have a status, in list order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Kind {
-    /// One SCIM tenant.
-    IdentityProvider,
-    /// One project with its regions.
-    CloudRunTarget,
-    /// Roles of groups on resources.
-    RoleMapping,
-}
-
-impl Kind {
-    /// All kinds, in list order.
-    pub const ALL: [Self; 3] = [Self::IdentityProvider, Self::CloudRunTarget, Self::RoleMapping];
-
-    /// The kind as manifests spell it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::IdentityProvider => "IdentityProvider",
-            Self::CloudRunTarget => "CloudRunTarget",
-            Self::RoleMapping => "RoleMapping",
-        }
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// The part of `metadata` that a status list needs.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -87,6 +54,9 @@ impl Status {
             Kind::IdentityProvider => Self::IdentityProvider(serde_json::from_value(status)?),
             Kind::CloudRunTarget => Self::CloudRunTarget(serde_json::from_value(status)?),
             Kind::RoleMapping => Self::RoleMapping(serde_json::from_value(status)?),
+            Kind::Secret | Kind::Namespace => {
+                return Err(serde::de::Error::custom(format!("a {kind} has no status of rolecall")));
+            }
         })
     }
 
@@ -123,7 +93,7 @@ impl Status {
     pub fn fitted(self) -> Self {
         let kind = self.kind();
         let Ok(value) = serde_json::to_value(&self) else { return self };
-        let fitting = fit_status(kind.as_str(), value.clone());
+        let fitting = fit_status(kind, value.clone());
         if fitting == value { self } else { Self::read(kind, fitting).unwrap_or(self) }
     }
 

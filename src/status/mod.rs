@@ -16,7 +16,7 @@ mod refused;
 mod target;
 mod writer;
 
-pub use cache::{Item, Kind, List, Metadata, Status, StatusCache};
+pub use cache::{Item, List, Metadata, Status, StatusCache};
 pub use changed::{same_mapping, same_provider, same_target};
 pub use conditions::needs_a_person;
 pub use input::{

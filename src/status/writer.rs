@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::cache::{Item, ItemKey, Kind, Status, StatusCache};
+use super::cache::{Item, ItemKey, Status, StatusCache};
 use super::refused::refused;
 use crate::api::condition::kind;
 use crate::api::{CloudRunTarget, FIELD_MANAGER, IdentityProvider, RoleMapping};
@@ -257,10 +257,10 @@ fn is_forbidden(error: &Error) -> bool {
 }
 
 fn api(client: &Client, item: &Item) -> Api<DynamicObject> {
-    let resource = match item.kind {
-        Kind::IdentityProvider => ApiResource::erase::<IdentityProvider>(&()),
-        Kind::CloudRunTarget => ApiResource::erase::<CloudRunTarget>(&()),
-        Kind::RoleMapping => ApiResource::erase::<RoleMapping>(&()),
+    let resource = match &item.status {
+        Status::IdentityProvider(_) => ApiResource::erase::<IdentityProvider>(&()),
+        Status::CloudRunTarget(_) => ApiResource::erase::<CloudRunTarget>(&()),
+        Status::RoleMapping(_) => ApiResource::erase::<RoleMapping>(&()),
     };
     match &item.metadata.namespace {
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),

@@ -5,7 +5,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::model::{
-    AuditEntry, ClaimDisposal, FreezeReason, GroupFacts, MappingPhase, MemberChange, ProviderName, Seq, UserFacts,
+    AuditEntry, ClaimDisposal, FreezeReason, GroupFacts, Kind, MappingPhase, MemberChange, ProviderName, Seq, UserFacts,
 };
 use crate::scim::Filter;
 
@@ -247,7 +247,7 @@ pub struct AuditRow {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredSpec {
     /// The kind.
-    pub kind: String,
+    pub kind: Kind,
     /// The namespace; none for cluster-scoped kinds.
     pub namespace: Option<String>,
     /// The name.
@@ -312,7 +312,7 @@ pub struct SpecVersion {
     /// Time at which it was stored.
     pub at: Timestamp,
     /// The kind.
-    pub kind: String,
+    pub kind: Kind,
     /// The namespace; none for cluster-scoped kinds.
     pub namespace: Option<String>,
     /// The name.

@@ -4,6 +4,7 @@
 use super::sqlite::specs;
 use super::versions::ObjectId;
 use super::{SpecState, Store, StoreError, StoredSpec, VersionRef};
+use crate::model::Kind;
 
 impl Store {
     /// All last valid specs, by kind, namespace and name.
@@ -14,7 +15,7 @@ impl Store {
     /// One last valid spec.
     pub async fn spec(
         &self,
-        kind: &str,
+        kind: Kind,
         namespace: Option<&str>,
         name: &str,
     ) -> Result<Option<StoredSpec>, StoreError> {
@@ -25,7 +26,7 @@ impl Store {
     /// Sets the state of a spec; does nothing when there is none.
     pub async fn set_spec_state(
         &self,
-        kind: &str,
+        kind: Kind,
         namespace: Option<&str>,
         name: &str,
         state: SpecState,
@@ -51,7 +52,7 @@ impl Store {
     }
 
     /// Removes a spec.
-    pub async fn remove_spec(&self, kind: &str, namespace: Option<&str>, name: &str) -> Result<(), StoreError> {
+    pub async fn remove_spec(&self, kind: Kind, namespace: Option<&str>, name: &str) -> Result<(), StoreError> {
         let id = ObjectId::new(kind, namespace, name);
         self.commit_leading(move |tx| specs::remove(tx, &id)).await
     }

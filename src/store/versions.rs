@@ -9,27 +9,23 @@ use serde_json::Value;
 
 use super::sqlite::specs;
 use super::{SpecPhase, SpecVersion, Store, StoreError};
+use crate::model::Kind;
 
-/// The kind whose objects have no versions, because they contain tokens.
-pub(super) const SECRET: &str = "Secret";
-
-/// The kind of targets, which list resources.
-pub(super) const TARGET: &str = "CloudRunTarget";
 /// Fields of a target that determine its list of resources.
 const LISTED_BY: [&str; 2] = ["/spec/project", "/spec/locations"];
 
 /// Kind, namespace and name of a custom resource; the namespace of a cluster-scoped one is empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ObjectId {
-    pub(super) kind: String,
+    pub(super) kind: Kind,
     pub(super) namespace: String,
     pub(super) name: String,
 }
 
 impl ObjectId {
-    pub(super) fn new(kind: &str, namespace: Option<&str>, name: &str) -> Self {
+    pub(super) fn new(kind: Kind, namespace: Option<&str>, name: &str) -> Self {
         let namespace = namespace.unwrap_or_default().to_owned();
-        Self { kind: kind.to_owned(), namespace, name: name.to_owned() }
+        Self { kind, namespace, name: name.to_owned() }
     }
 
     /// The subject of audit rows about the object: `NAME`, or `NAMESPACE/NAME`.
@@ -63,12 +59,13 @@ pub(super) fn actor(written_by: Option<&str>, source: &str) -> String {
 }
 
 /// Name of an action on a spec in the audit.
-pub(super) fn action(kind: &str, verb: &str) -> String {
+pub(super) fn action(kind: Kind, verb: &str) -> String {
     let noun = match kind {
-        "RoleMapping" => "mapping",
-        TARGET => "target",
-        "IdentityProvider" => "provider",
-        other => other,
+        Kind::RoleMapping => "mapping",
+        Kind::CloudRunTarget => "target",
+        Kind::IdentityProvider => "provider",
+        Kind::Secret => "token",
+        Kind::Namespace => "namespace",
     };
     format!("{noun}.{verb}")
 }
@@ -108,9 +105,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Damaged`].
-    pub async fn spec_uids(&self, kind: &str) -> Result<BTreeMap<(Option<String>, String), String>, StoreError> {
-        let kind = kind.to_owned();
-        self.read(move |db| specs::uids(db, &kind)).await
+    pub async fn spec_uids(&self, kind: Kind) -> Result<BTreeMap<(Option<String>, String), String>, StoreError> {
+        self.read(move |db| specs::uids(db, kind)).await
     }
 
     /// All versions of one custom resource, oldest first, including those of former objects of the same name.
@@ -119,7 +115,7 @@ impl Store {
     /// [`StoreError::Unavailable`], [`StoreError::Damaged`].
     pub async fn spec_versions(
         &self,
-        kind: &str,
+        kind: Kind,
         namespace: Option<&str>,
         name: &str,
     ) -> Result<Vec<SpecVersion>, StoreError> {

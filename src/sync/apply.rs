@@ -17,7 +17,9 @@ use crate::api::{
     duration,
 };
 use crate::catalog::Effects;
-use crate::model::{DocumentKey, FreezeReason, GroupId, MappingKey, MappingPhase, NameError, ProviderName, TargetName};
+use crate::model::{
+    DocumentKey, FreezeReason, GroupId, Kind, MappingKey, MappingPhase, NameError, ProviderName, TargetName,
+};
 use crate::status::Failure;
 use crate::store::{StoreError, StoredSpec};
 
@@ -26,13 +28,6 @@ pub(super) const DEFAULT_NAMESPACE: &str = "default";
 
 /// The source that is stored for the spec of a mapping at its deletion.
 pub(super) const SOURCE_OF_ENDING: &str = "deleted";
-
-/// The kinds, as stored.
-pub(super) mod kind {
-    pub const PROVIDER: &str = "IdentityProvider";
-    pub const TARGET: &str = "CloudRunTarget";
-    pub const MAPPING: &str = "RoleMapping";
-}
 
 /// The problem of an object whose last valid version is in force.
 pub type ObjectProblem = Failure;
@@ -141,7 +136,7 @@ impl Engine {
                 FreezeReason::IdentityProviderChanged.message()
             );
         }
-        let id = (kind::PROVIDER, None, name.as_str());
+        let id = (Kind::IdentityProvider, None, name.as_str());
         self.0.persist_spec(id, generation, from, stored_json(&object)?).await?;
         let effects = self.0.install_provider(&name, object, generation, former);
         self.0.apply_effects(effects, &Trigger::at(self.0.clock.now())).await;
@@ -162,7 +157,7 @@ impl Engine {
         let generation = generation(&object.metadata, known);
         let created = self.0.state().targets.get(&name).map(|memory| memory.created);
         stamp(&mut object.metadata, created, self.0.clock.now());
-        let id = (kind::TARGET, None, name.as_str());
+        let id = (Kind::CloudRunTarget, None, name.as_str());
         self.0.persist_spec(id, generation, from, stored_json(&object)?).await?;
         let effects = self.0.install_target(&name, object, generation);
         self.0.apply_effects(effects, &Trigger::at(self.0.clock.now())).await;
@@ -194,7 +189,7 @@ impl Engine {
         let created = self.0.state().mappings.get(&key).map(|memory| memory.created);
         stamp(&mut object.metadata, created, self.0.clock.now());
         let json = stored_json(&object)?;
-        let id = (kind::MAPPING, Some(key.namespace()), key.name());
+        let id = (Kind::RoleMapping, Some(key.namespace()), key.name());
         let version = self.0.persist_spec(id, generation, from, json).await?;
         let uid = version.as_ref().map(|version| version.uid.as_str());
         let effects = self.0.install_mapping(&key, object, generation, uid);
@@ -287,7 +282,7 @@ impl Engine {
     /// [`StoreError`], when that cannot be stored.
     pub async fn remove_provider(&self, name: &ProviderName) -> Result<(), StoreError> {
         let one_at_a_time = self.0.intake.lock().await;
-        self.0.store.remove_spec(kind::PROVIDER, None, name.as_str()).await?;
+        self.0.store.remove_spec(Kind::IdentityProvider, None, name.as_str()).await?;
         let effects = {
             let mut state = self.0.state();
             state.providers.remove(name);
@@ -305,7 +300,7 @@ impl Engine {
     /// [`StoreError`], when that cannot be stored.
     pub async fn remove_target(&self, name: &TargetName) -> Result<(), StoreError> {
         let one_at_a_time = self.0.intake.lock().await;
-        self.0.store.remove_spec(kind::TARGET, None, name.as_str()).await?;
+        self.0.store.remove_spec(Kind::CloudRunTarget, None, name.as_str()).await?;
         let effects = {
             let mut state = self.0.state();
             state.targets.remove(name);
@@ -371,10 +366,10 @@ impl Engine {
     /// [`StoreError`], when they cannot be read.
     pub async fn restore(&self) -> Result<Vec<StoredSpec>, StoreError> {
         let specs = self.0.store.specs().await?;
-        let uids = self.0.store.spec_uids(kind::MAPPING).await?;
+        let uids = self.0.store.spec_uids(Kind::RoleMapping).await?;
         for spec in &specs {
-            let effects = match spec.kind.as_str() {
-                kind::PROVIDER => match (parsed::<IdentityProvider>(spec), ProviderName::new(&spec.name)) {
+            let effects = match spec.kind {
+                Kind::IdentityProvider => match (parsed::<IdentityProvider>(spec), ProviderName::new(&spec.name)) {
                     (Some(object), Ok(name)) => {
                         let owner = owner_of(object.metadata.uid.as_deref());
                         let former = !self.0.store.claim_directory(&name, owner).await?;
@@ -382,11 +377,11 @@ impl Engine {
                     }
                     _ => None,
                 },
-                kind::TARGET => parsed::<CloudRunTarget>(spec).and_then(|object| {
+                Kind::CloudRunTarget => parsed::<CloudRunTarget>(spec).and_then(|object| {
                     let name = TargetName::new(&spec.name).ok()?;
                     Some(self.0.install_target(&name, object, spec.generation))
                 }),
-                kind::MAPPING => parsed::<RoleMapping>(spec).and_then(|object| {
+                Kind::RoleMapping => parsed::<RoleMapping>(spec).and_then(|object| {
                     let key =
                         MappingKey::new(spec.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE), &spec.name).ok()?;
                     let uid = uids.get(&(spec.namespace.clone(), spec.name.clone())).map(String::as_str);
@@ -399,7 +394,7 @@ impl Engine {
                     drop(state);
                     Some(effects)
                 }),
-                _ => None,
+                Kind::Secret | Kind::Namespace => None,
             };
             if let Some(effects) = effects {
                 self.0.apply_effects(effects, &Trigger::none()).await;
@@ -420,8 +415,8 @@ pub(crate) fn owner_of(uid: Option<&str>) -> &str {
 impl Inner {
     async fn stored_mapping(&self, key: &MappingKey) -> Result<Option<StoredSpec>, StoreError> {
         // A manifest without a namespace is stored without one.
-        match self.store.spec(kind::MAPPING, Some(key.namespace()), key.name()).await? {
-            None if key.namespace() == DEFAULT_NAMESPACE => self.store.spec(kind::MAPPING, None, key.name()).await,
+        match self.store.spec(Kind::RoleMapping, Some(key.namespace()), key.name()).await? {
+            None if key.namespace() == DEFAULT_NAMESPACE => self.store.spec(Kind::RoleMapping, None, key.name()).await,
             found => Ok(found),
         }
     }

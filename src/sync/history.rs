@@ -4,7 +4,7 @@ use super::apply::accepted_groups;
 use super::provenance::created;
 use crate::api::{CloudRunTarget, IdentityProvider, RoleMapping};
 use crate::catalog::{Catalog, Ceiling, Inventory, InventoryItem};
-use crate::model::{MappingKey, ProviderName, Seq, TargetName};
+use crate::model::{Kind, MappingKey, ProviderName, Seq, TargetName};
 use crate::store::{ListingRecord, SpecPhase, SpecState, SpecVersion, Store, StoreError};
 
 /// Rebuilds the catalog as it was after everything up to a position was processed, including its pins. `ceiling`: the
@@ -57,17 +57,17 @@ fn apply(catalog: &mut Catalog, version: &SpecVersion) -> Result<(), StoreError>
     let damaged = |problem: String| StoreError::Damaged { what: "spec_versions", problem };
     let name = |error: crate::model::NameError| damaged(error.to_string());
     let unreadable = |error: serde_json::Error| damaged(format!("version {}: {error}", version.seq));
-    match version.kind.as_str() {
-        super::apply::kind::PROVIDER => {
+    match version.kind {
+        Kind::IdentityProvider => {
             let object: IdentityProvider = serde_json::from_str(json).map_err(unreadable)?;
             let _ = catalog.apply_provider(ProviderName::new(&version.name).map_err(name)?, object.spec);
         }
-        super::apply::kind::TARGET => {
+        Kind::CloudRunTarget => {
             let object: CloudRunTarget = serde_json::from_str(json).map_err(unreadable)?;
             let age = created(&object.metadata, version.at);
             let _ = catalog.apply_target(TargetName::new(&version.name).map_err(name)?, object.spec, age);
         }
-        super::apply::kind::MAPPING => {
+        Kind::RoleMapping => {
             let object: RoleMapping = serde_json::from_str(json).map_err(unreadable)?;
             let namespace = version.namespace.as_deref().unwrap_or(super::apply::DEFAULT_NAMESPACE);
             let key = MappingKey::new(namespace, &version.name).map_err(name)?;
@@ -82,7 +82,7 @@ fn apply(catalog: &mut Catalog, version: &SpecVersion) -> Result<(), StoreError>
                 SpecPhase::Missing => drop(catalog.set_phase(&key, SpecState::Missing.phase(catalog.disposal(&key)))),
             }
         }
-        _ => {}
+        Kind::Secret | Kind::Namespace => {}
     }
     Ok(())
 }

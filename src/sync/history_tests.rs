@@ -10,7 +10,7 @@ use super::catalog_at;
 use crate::api::{CloudRunTargetSpec, IdentityProviderSpec, RoleMappingSpec};
 use crate::catalog::{Catalog, Ceiling, Effects, Inventory, InventoryItem};
 use crate::model::{
-    Clock as _, Desired, DocumentKey, EmailFact, FreezeReason, GroupFacts, GroupId, ManualClock, MappingKey,
+    Clock as _, Desired, DocumentKey, EmailFact, FreezeReason, GroupFacts, GroupId, Kind, ManualClock, MappingKey,
     MappingPhase, PhaseEvent, ProviderName, ResourceKind, Seq, TargetName, UserFacts, UserId,
 };
 use crate::store::{
@@ -97,13 +97,13 @@ impl Fixture {
         self.seen.push((self.store.highest_seq().await.unwrap(), desired(&self.live)));
     }
 
-    async fn put(&self, kind: &str, namespace: Option<&str>, name: &str, generation: i64, spec: &Value) -> String {
+    async fn put(&self, kind: Kind, namespace: Option<&str>, name: &str, generation: i64, spec: &Value) -> String {
         let object = json!({
             "apiVersion": "rolecall.dev/v1alpha1", "kind": kind, "spec": spec,
             "metadata": {"name": name, "namespace": namespace, "creationTimestamp": "2027-01-31T12:00:00Z"},
         });
         let spec = StoredSpec {
-            kind: kind.to_owned(),
+            kind,
             namespace: namespace.map(str::to_owned),
             name: name.to_owned(),
             generation,
@@ -192,7 +192,7 @@ impl Fixture {
         let generation = self.generations.entry(key.clone()).or_default();
         *generation += 1;
         let generation = *generation;
-        let uid = self.put("RoleMapping", Some(key.namespace()), key.name(), generation, &spec).await;
+        let uid = self.put(Kind::RoleMapping, Some(key.namespace()), key.name(), generation, &spec).await;
         let spec: RoleMappingSpec = serde_json::from_value(spec).unwrap();
         let effects = self.live.apply_mapping(key.clone(), generation, spec, BTreeSet::new());
         self.live.identify_mapping(&key, &uid);
@@ -204,7 +204,7 @@ impl Fixture {
         if self.live.phase(&key).is_none() {
             return;
         }
-        let id = ("RoleMapping", Some(key.namespace()), key.name());
+        let id = (Kind::RoleMapping, Some(key.namespace()), key.name());
         match b % 3 {
             0 => {
                 self.store.set_spec_state(id.0, id.1, id.2, SpecState::Terminating).await.unwrap();
@@ -224,7 +224,7 @@ impl Fixture {
 
     async fn target(&mut self, a: u8) {
         if a.is_multiple_of(5) {
-            self.store.remove_spec("CloudRunTarget", None, "t").await.unwrap();
+            self.store.remove_spec(Kind::CloudRunTarget, None, "t").await.unwrap();
             let _ = self.live.remove_target(&target());
             return;
         }
@@ -237,7 +237,7 @@ impl Fixture {
         }]);
         let locations = if a.is_multiple_of(7) { json!(["l", "k"]) } else { json!(["l"]) };
         let spec = json!({"project": "p", "locations": locations, "allow": allow});
-        self.put("CloudRunTarget", None, "t", 1, &spec).await;
+        self.put(Kind::CloudRunTarget, None, "t", 1, &spec).await;
         let spec: CloudRunTargetSpec = serde_json::from_value(spec).unwrap();
         let _ = self.live.apply_target(target(), spec, "2027-01-31T12:00:00Z".parse().unwrap());
     }
@@ -262,7 +262,7 @@ impl Fixture {
             invoker_iam_disabled: item.invoker_iam_disabled,
         });
         let resources = (!failed).then(|| resources.collect());
-        let known = self.store.specs().await.unwrap().iter().any(|spec| spec.kind == "CloudRunTarget");
+        let known = self.store.specs().await.unwrap().iter().any(|spec| spec.kind == Kind::CloudRunTarget);
         if !known {
             return;
         }
@@ -284,7 +284,7 @@ impl Fixture {
 
     async fn provider(&mut self, a: u8) {
         if a.is_multiple_of(6) {
-            self.store.remove_spec("IdentityProvider", None, "okta").await.unwrap();
+            self.store.remove_spec(Kind::IdentityProvider, None, "okta").await.unwrap();
             let _ = self.live.remove_provider(&okta());
             return;
         }
@@ -294,7 +294,7 @@ impl Fixture {
             "scim": {"tokens": [{"name": "a", "secretRef": {"name": "s"}}]},
             "principals": {"allowedDomains": ["corp.example"], "users": {"googleAccount": {"attribute": attribute}}},
         });
-        self.put("IdentityProvider", None, "okta", 1, &spec).await;
+        self.put(Kind::IdentityProvider, None, "okta", 1, &spec).await;
         let spec: IdentityProviderSpec = serde_json::from_value(spec).unwrap();
         let _ = self.live.set_former(&okta(), former);
         let effects = self.live.apply_provider(okta(), spec);

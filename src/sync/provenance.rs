@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 use super::Inner;
+use crate::model::Kind;
 use crate::store::{SpecState, StoreError, StoredSpec, VersionRef};
 
 /// The origin of a version of a custom resource.
@@ -49,13 +50,13 @@ impl Inner {
     /// Stores an object that is in force from now on.
     pub(super) async fn persist_spec(
         &self,
-        (kind, namespace, name): (&str, Option<&str>, &str),
+        (kind, namespace, name): (Kind, Option<&str>, &str),
         generation: i64,
         from: Provenance<'_>,
         json: String,
     ) -> Result<Option<VersionRef>, StoreError> {
         let spec = StoredSpec {
-            kind: kind.to_owned(),
+            kind,
             namespace: namespace.map(str::to_owned),
             name: name.to_owned(),
             generation,

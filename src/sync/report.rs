@@ -16,12 +16,12 @@ use crate::api::{
 };
 use crate::catalog::{Acceptance, Ceiling, MappingView, Resolution, SubjectView};
 use crate::model::{
-    DocumentKey, FreezeReason, GrantKey, Keep, MappingKey, MappingPhase, MemberKey, ProviderName, Reason, ResourceKind,
-    Subject, TargetName,
+    DocumentKey, FreezeReason, GrantKey, Keep, Kind, MappingKey, MappingPhase, MemberKey, ProviderName, Reason,
+    ResourceKind, Subject, TargetName,
 };
 use crate::plan;
 use crate::status::{
-    ClaimCounts, DocumentOutcome, Failure, HeldOutcome, Item, Kind, Lag, ListingOutcome, MappingInput, Metadata,
+    ClaimCounts, DocumentOutcome, Failure, HeldOutcome, Item, Lag, ListingOutcome, MappingInput, Metadata,
     ProviderInput, QuotaOutcome, Status, SubjectOutcome, TargetInput, TokenOutcome, fold_mapping, fold_provider,
     fold_target, same_mapping, same_target,
 };

@@ -5,13 +5,13 @@
 
 use tokio::time::Instant;
 
-use super::apply::{DEFAULT_NAMESPACE, IntakeError, SOURCE_OF_ENDING, kind, stored_json};
+use super::apply::{DEFAULT_NAMESPACE, IntakeError, SOURCE_OF_ENDING, stored_json};
 use super::lanes::Lane;
 use super::state::{State, Trigger};
 use super::{Engine, Inner};
 use crate::api::RoleMapping;
 use crate::model::{
-    ClaimDisposal, DocumentKey, FreezeReason, MappingKey, MappingPhase, PhaseEffect, PhaseEvent, Transition,
+    ClaimDisposal, DocumentKey, FreezeReason, Kind, MappingKey, MappingPhase, PhaseEffect, PhaseEvent, Transition,
 };
 use crate::store::{SpecState, StoreError, StoredSpec, UninstallMode};
 
@@ -168,7 +168,7 @@ impl Inner {
 
     async fn keep_ending(&self, key: &MappingKey, generation: i64, json: String) -> Result<(), StoreError> {
         let spec = StoredSpec {
-            kind: kind::MAPPING.to_owned(),
+            kind: Kind::RoleMapping,
             namespace: Some(key.namespace().to_owned()),
             name: key.name().to_owned(),
             generation,
@@ -180,7 +180,7 @@ impl Inner {
     }
 
     async fn mark(&self, key: &MappingKey, to: SpecState) -> Result<(), StoreError> {
-        self.store.set_spec_state(kind::MAPPING, Some(key.namespace()), key.name(), to).await
+        self.store.set_spec_state(Kind::RoleMapping, Some(key.namespace()), key.name(), to).await
     }
 
     /// Enqueues every document on which the ledger holds claims of this mapping, because the catalog only knows those
@@ -216,7 +216,7 @@ impl Inner {
         self.store.remove_pins(key).await?;
         for namespace in [Some(key.namespace()), None] {
             if namespace.is_some() || key.namespace() == DEFAULT_NAMESPACE {
-                self.store.remove_spec(kind::MAPPING, namespace, key.name()).await?;
+                self.store.remove_spec(Kind::RoleMapping, namespace, key.name()).await?;
             }
         }
         let mut state = self.state();

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{Object, ObjectRef, ParsedDocument, Problem, SecretData};
 use crate::api::glob::ResourcePattern;
 use crate::api::{AllowSpec, CloudRunTarget, GrantSpec, RoleMapping};
+use crate::model::Kind;
 
 /// Severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -126,9 +127,8 @@ pub fn lint<'a>(files: impl IntoIterator<Item = (&'a str, &'a [ParsedDocument])>
     report
 }
 
-fn find<'a>(known: &'a BTreeMap<ObjectRef, Known<'_>>, kind: &str, name: &str) -> Option<&'a Object> {
-    let identity = ObjectRef { kind: kind.to_owned(), namespace: None, name: name.to_owned() };
-    known.get(&identity).map(|known| known.object)
+fn find<'a>(known: &'a BTreeMap<ObjectRef, Known<'_>>, kind: Kind, name: &str) -> Option<&'a Object> {
+    known.get(&ObjectRef::new(kind, None, name)).map(|known| known.object)
 }
 
 fn references(
@@ -141,14 +141,14 @@ fn references(
         |field, reason, message| report.findings.push(this.finding(Severity::Warning, field, reason, message));
     for (index, subject) in mapping.spec.subjects.iter().enumerate() {
         let name = &subject.identity_provider;
-        if find(known, "IdentityProvider", name).is_none() {
+        if find(known, Kind::IdentityProvider, name).is_none() {
             let message = format!("the IdentityProvider `{name}` is not among these manifests");
             warn(format!("spec.subjects[{index}].identityProvider"), "IdentityProviderNotFound", message);
         }
     }
     for (index, grant) in mapping.spec.grants.iter().enumerate() {
         let name = &grant.target.name;
-        let Some(Object::CloudRunTarget(target)) = find(known, "CloudRunTarget", name) else {
+        let Some(Object::CloudRunTarget(target)) = find(known, Kind::CloudRunTarget, name) else {
             let message = format!("the CloudRunTarget `{name}` is not among these manifests");
             warn(format!("spec.grants[{index}].target.name"), "TargetNotFound", message);
             continue;

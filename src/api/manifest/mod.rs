@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use self::check::Finding;
 use self::yaml::{Content, Document, Node, Place};
 use super::{CloudRunTarget, IdentityProvider, RoleMapping};
+use crate::model::{Kind, MappingKey};
 
 pub use lint::{LintFinding, LintReport, Severity, lint};
 pub use secret::{SecretData, TokenError};
@@ -82,13 +83,27 @@ impl fmt::Display for Problem {
 /// Identity of an object.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ObjectRef {
-    /// `IdentityProvider`, `CloudRunTarget`, `RoleMapping` or `Secret`.
-    pub kind: String,
+    /// The kind.
+    pub kind: Kind,
     /// The namespace of a `RoleMapping` or a `Secret`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     /// The name.
     pub name: String,
+}
+
+impl ObjectRef {
+    /// The identity of an object.
+    #[must_use]
+    pub fn new(kind: Kind, namespace: Option<&str>, name: &str) -> Self {
+        Self { kind, namespace: namespace.map(str::to_owned), name: name.to_owned() }
+    }
+
+    /// The identity of a mapping.
+    #[must_use]
+    pub fn of_mapping(key: &MappingKey) -> Self {
+        Self::new(Kind::RoleMapping, Some(key.namespace()), key.name())
+    }
 }
 
 impl fmt::Display for ObjectRef {
@@ -119,16 +134,14 @@ impl Object {
     #[must_use]
     pub fn object_ref(&self) -> ObjectRef {
         let (kind, metadata) = match self {
-            Self::IdentityProvider(object) => ("IdentityProvider", &object.metadata),
-            Self::CloudRunTarget(object) => ("CloudRunTarget", &object.metadata),
-            Self::RoleMapping(object) => ("RoleMapping", &object.metadata),
+            Self::IdentityProvider(object) => (Kind::IdentityProvider, &object.metadata),
+            Self::CloudRunTarget(object) => (Kind::CloudRunTarget, &object.metadata),
+            Self::RoleMapping(object) => (Kind::RoleMapping, &object.metadata),
             Self::Secret(secret) => {
-                let (namespace, name) = (secret.namespace.clone(), secret.name.clone());
-                return ObjectRef { kind: "Secret".to_owned(), namespace, name };
+                return ObjectRef::new(Kind::Secret, secret.namespace.as_deref(), &secret.name);
             }
         };
-        let name = metadata.name.clone().unwrap_or_default();
-        ObjectRef { kind: kind.to_owned(), namespace: metadata.namespace.clone(), name }
+        ObjectRef::new(kind, metadata.namespace.as_deref(), metadata.name.as_deref().unwrap_or_default())
     }
 
     /// SHA-256 over the content of the object: metadata, spec or data. Equal when nothing but the notation changed.
@@ -150,7 +163,7 @@ impl Object {
 pub struct ParsedDocument {
     /// Index of the document in the file, from 0; skipped and empty ones are not counted.
     pub index: usize,
-    /// The identity of the object, if it can be read.
+    /// The identity of the object, if it can be read and its kind is known.
     pub identity: Option<ObjectRef>,
     /// The line where it begins.
     pub line: Option<u32>,

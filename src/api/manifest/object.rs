@@ -1,5 +1,7 @@
 //! Converts one document into one object: determines its kind and validates it.
 
+use std::collections::BTreeMap;
+
 use kube::core::cel::Validator;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -8,7 +10,7 @@ use super::check::{Check, Finding, RuleError, join, shown};
 use super::yaml::{Content, Node, Place, Unreadable};
 use super::{Object, ObjectRef, secret};
 use crate::api::{GROUP, VERSION, crds, initial_status};
-use crate::model::ProviderName;
+use crate::model::{Kind, ProviderName};
 
 /// The schema of one kind in its CRD.
 struct KindSchema {
@@ -18,7 +20,7 @@ struct KindSchema {
 
 /// The compiled schemas of all CRDs.
 struct Schemas {
-    kinds: Vec<(String, KindSchema)>,
+    kinds: BTreeMap<Kind, KindSchema>,
     validator: Validator,
 }
 
@@ -29,7 +31,7 @@ thread_local! {
 
 impl Schemas {
     fn compile() -> Result<Self, Box<dyn std::error::Error>> {
-        let mut kinds = Vec::new();
+        let mut kinds = BTreeMap::new();
         for crd in crds()? {
             let crd = serde_json::to_value(crd)?;
             let text = |path| crd.pointer(path).and_then(Value::as_str).unwrap_or_default();
@@ -42,7 +44,8 @@ impl Schemas {
             // Only rolecall writes the status, so a status copied from `kubectl get -o yaml` is harmless.
             check.replace_field("status", Check::anything());
             let namespaced = text("/spec/scope") == "Namespaced";
-            kinds.push((text("/spec/names/kind").to_owned(), KindSchema { namespaced, check }));
+            let kind = Kind::from_word(text("/spec/names/kind")).ok_or("a CRD of an unknown kind")?;
+            kinds.insert(kind, KindSchema { namespaced, check });
         }
         Ok(Self { kinds, validator: Validator::new() })
     }
@@ -77,8 +80,8 @@ pub(super) fn read(node: &Node, problems: &[Unreadable]) -> Option<Outcome> {
     let mut found: Vec<_> =
         problems.iter().map(|problem| finding(problem.place, "", problem.reason, problem.message.clone())).collect();
     let text = |field: &str| node.get(field).and_then(Node::as_str);
-    let (version, kind) = match (&node.content, text("apiVersion"), text("kind")) {
-        (Content::Map(_), Some(version), Some(kind)) => (version, kind),
+    let (version, word) = match (&node.content, text("apiVersion"), text("kind")) {
+        (Content::Map(_), Some(version), Some(word)) => (version, word),
         // Not a manifest at all, for example the values of a chart.
         (Content::Map(_), None, None) if node.get("spec").is_none() => return None,
         (Content::Map(_), ..) => {
@@ -88,22 +91,23 @@ pub(super) fn read(node: &Node, problems: &[Unreadable]) -> Option<Outcome> {
         _ => return None,
     };
     let metadata = |field: &str| node.get("metadata")?.get(field)?.as_str().map(str::to_owned);
+    let kind = Kind::from_word(word);
     let identity =
-        metadata("name").map(|name| ObjectRef { kind: kind.to_owned(), namespace: metadata("namespace"), name });
+        kind.zip(metadata("name")).map(|(kind, name)| ObjectRef { kind, namespace: metadata("namespace"), name });
     let (group, number) = version.split_once('/').unwrap_or(("", version));
     let result = match (group, kind) {
-        ("", "Secret") if number == "v1" => secret::read(node, found).map(Object::Secret),
+        ("", Some(Kind::Secret)) if number == "v1" => secret::read(node, found).map(Object::Secret),
         (GROUP, _) if number != VERSION => {
             let message = format!("`{}` is not served; write {GROUP}/{VERSION}", shown(version));
             found.push(finding(node.locate("apiVersion"), "apiVersion", "UnknownVersion", message));
             Err(found)
         }
-        (GROUP, "IdentityProvider") => custom(node, kind, found).map(Object::IdentityProvider),
-        (GROUP, "CloudRunTarget") => custom(node, kind, found).map(Object::CloudRunTarget),
-        (GROUP, "RoleMapping") => custom(node, kind, found).map(Object::RoleMapping),
-        (GROUP, _) => {
+        (GROUP, Some(kind @ Kind::IdentityProvider)) => custom(node, kind, found).map(Object::IdentityProvider),
+        (GROUP, Some(kind @ Kind::CloudRunTarget)) => custom(node, kind, found).map(Object::CloudRunTarget),
+        (GROUP, Some(kind @ Kind::RoleMapping)) => custom(node, kind, found).map(Object::RoleMapping),
+        (GROUP, Some(Kind::Secret | Kind::Namespace) | None) => {
             let kinds = "IdentityProvider, CloudRunTarget and RoleMapping";
-            let message = format!("`{}` is no kind of {GROUP}; there are {kinds}", shown(kind));
+            let message = format!("`{}` is no kind of {GROUP}; there are {kinds}", shown(word));
             found.push(finding(node.locate("kind"), "kind", "UnknownKind", message));
             Err(found)
         }
@@ -112,11 +116,11 @@ pub(super) fn read(node: &Node, problems: &[Unreadable]) -> Option<Outcome> {
     Some((identity, result))
 }
 
-fn custom<T: DeserializeOwned>(node: &Node, kind: &str, mut found: Vec<Finding>) -> Result<Box<T>, Vec<Finding>> {
+fn custom<T: DeserializeOwned>(node: &Node, kind: Kind, mut found: Vec<Finding>) -> Result<Box<T>, Vec<Finding>> {
     SCHEMAS.with(|schemas| {
         let schema = schemas.as_ref().map_err(Clone::clone).and_then(|schemas| {
-            let schema = schemas.kinds.iter().find(|(name, _)| name == kind).map(|(_, schema)| schema);
-            Ok((schema.ok_or_else(|| format!("there is no CRD of {kind}"))?, &schemas.validator))
+            let schema = schemas.kinds.get(&kind).ok_or_else(|| format!("there is no CRD of {kind}"))?;
+            Ok((schema, &schemas.validator))
         });
         let (schema, validator) = match schema {
             Ok(schema) => schema,
@@ -141,7 +145,7 @@ fn custom<T: DeserializeOwned>(node: &Node, kind: &str, mut found: Vec<Finding>)
 }
 
 /// Checks names, because a CRD cannot define the schema of `metadata`.
-pub(super) fn names(node: &Node, kind: &str, namespaced: bool, found: &mut Vec<Finding>) {
+pub(super) fn names(node: &Node, kind: Kind, namespaced: bool, found: &mut Vec<Finding>) {
     let Some(metadata) = node.get("metadata") else { return };
     for field in ["name", "namespace"] {
         let Some(text) = metadata.get(field).and_then(Node::as_str) else { continue };
@@ -247,7 +251,7 @@ mod tests {
                     "grants": [{"target": {"name": "t"}, "roles": roles, "resources": resources}]
                 }
             });
-            let crd = crds().unwrap().into_iter().find(|crd| crd.spec.names.kind == "RoleMapping").unwrap();
+            let crd = crds().unwrap().into_iter().find(|crd| crd.spec.names.kind == Kind::RoleMapping.as_str()).unwrap();
             let crd = serde_json::to_value(crd).unwrap();
             let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
             let whole = Validator::new().validate(schema, &object, None).err().map(ValidationErrors::into_vec);

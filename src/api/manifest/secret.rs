@@ -11,6 +11,7 @@ use super::check::{Check, Finding, join, shown};
 use super::object::{finding, metadata_schema, names, only_fields};
 use super::yaml::{Content, Node};
 use crate::api::SecretKey;
+use crate::model::Kind;
 
 /// Smallest number of characters of a bearer token. With 32 characters of any common alphabet it cannot be guessed over
 /// a network.
@@ -119,7 +120,7 @@ pub(super) fn read(node: &Node, mut found: Vec<Finding>) -> Result<SecretData, V
     }
     // The namespace is optional, because Secrets are read from one namespace only.
     if node.get("metadata").is_some_and(|metadata| metadata.get("namespace").is_some()) {
-        names(node, "Secret", true, &mut found);
+        names(node, Kind::Secret, true, &mut found);
     }
     let mut data = BTreeMap::new();
     for field in ["data", "stringData"] {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{FolderChange, Known, KnownObject, Observation, Scan, ScanFailure, Suspicion};
 use crate::api::manifest::{Object, ObjectRef, Problem};
+use crate::model::Kind;
 
 /// Name used for the folder itself where a file name is expected.
 const FOLDER: &str = ".";
@@ -182,7 +183,7 @@ fn apply(
     changes: &mut Vec<FolderChange>,
 ) {
     let mut in_order: Vec<_> = present.iter().collect();
-    in_order.sort_by_key(|(identity, _)| rank(identity));
+    in_order.sort_by_key(|(identity, _)| identity.kind);
     for (identity, (file, object)) in in_order {
         let hash = object.hash();
         let now = KnownObject { file: (*file).to_owned(), hash: Some(hash) };
@@ -211,7 +212,7 @@ fn report(known: &Known, troubles: BTreeMap<String, ScanFailure>, next: &mut Kno
 /// True when most mappings are missing. A single one may always be deleted; otherwise the last one of a folder never
 /// could.
 fn most_mappings(missing: &BTreeSet<ObjectRef>, known: &Known) -> bool {
-    let is_mapping = |object: &&ObjectRef| object.kind == "RoleMapping";
+    let is_mapping = |object: &&ObjectRef| object.kind == Kind::RoleMapping;
     let gone = missing.iter().filter(is_mapping).count();
     let all = known.objects.keys().filter(is_mapping).count();
     gone > 1 && gone * 2 > all
@@ -229,7 +230,7 @@ fn conclude(known: &Known, observation: &Observation, next: &mut Known, changes:
         return;
     }
     let mut gone: Vec<_> = observation.missing.iter().collect();
-    gone.sort_by_key(|object| std::cmp::Reverse(rank(object)));
+    gone.sort_by_key(|object| std::cmp::Reverse(object.kind));
     for object in gone {
         if let Some(at) = next.objects.remove(object) {
             changes.push(FolderChange::Deleted { object: object.clone(), file: at.file });
@@ -237,15 +238,5 @@ fn conclude(known: &Known, observation: &Observation, next: &mut Known, changes:
     }
     if next.alarm.take().is_some() {
         changes.push(FolderChange::Healthy);
-    }
-}
-
-/// Order of application: objects that others refer to come first.
-fn rank(object: &ObjectRef) -> u8 {
-    match object.kind.as_str() {
-        "Secret" => 0,
-        "IdentityProvider" => 1,
-        "CloudRunTarget" => 2,
-        _ => 3,
     }
 }

@@ -96,10 +96,11 @@ impl Translation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Kind;
     use crate::source::folder::Suspicion;
 
     fn object(name: &str) -> ObjectRef {
-        ObjectRef { kind: "RoleMapping".to_owned(), namespace: Some("team".to_owned()), name: name.to_owned() }
+        ObjectRef::new(Kind::RoleMapping, Some("team"), name)
     }
 
     fn words(events: &[ResourceEvent]) -> Vec<String> {

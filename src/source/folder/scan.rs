@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::Scan;
 use crate::api::manifest::{LintReport, MAX_FILE_BYTES, Object, ParsedDocument, Problem, lint, parse_file};
+use crate::model::Kind;
 
 /// Largest number of manifests in a folder.
 pub const MAX_FILES: usize = 10_000;
@@ -178,7 +179,7 @@ impl Seen {
 /// remove the content of the other.
 fn with_secrets_of(namespace: &str, file: &str, mut documents: Vec<ParsedDocument>) -> Vec<ParsedDocument> {
     documents.retain_mut(|document| {
-        let Some(identity) = document.identity.as_mut().filter(|identity| identity.kind == "Secret") else {
+        let Some(identity) = document.identity.as_mut().filter(|identity| identity.kind == Kind::Secret) else {
             return true;
         };
         let own = identity.namespace.get_or_insert_with(|| namespace.to_owned()) == namespace;

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::api::manifest::parse_file;
+use crate::model::Kind;
 use crate::source::ResourceEvent;
 
 /// The namespace of the operator.
@@ -30,7 +31,7 @@ fn provider() -> String {
 }
 
 fn reference(name: &str) -> ObjectRef {
-    ObjectRef { kind: "RoleMapping".to_owned(), namespace: Some("shop".to_owned()), name: name.to_owned() }
+    ObjectRef::new(Kind::RoleMapping, Some("shop"), name)
 }
 
 fn scan(files: &[(&str, &str)]) -> Scan {
@@ -537,7 +538,7 @@ fn secrets_have_the_namespace_of_the_operator_or_are_not_read() {
     write(path, "a.yaml", &secret(""));
     write(path, "foreign.yaml", &secret(", namespace: shop"));
     assert_eq!(settle(&mut known, &look(&mut looked)), ["apply okta a.yaml", "loaded"]);
-    let own = ObjectRef { kind: "Secret".to_owned(), namespace: Some(HOME.to_owned()), name: "okta".to_owned() };
+    let own = ObjectRef::new(Kind::Secret, Some(HOME), "okta");
     assert_eq!(known.objects().keys().collect::<Vec<_>>(), [&own]);
     // The same Secret with an explicit namespace, and the removal of one of the same name elsewhere: no changes.
     write(path, "a.yaml", &secret(", namespace: rolecall-system"));
@@ -593,7 +594,7 @@ async fn the_loop_sends_what_happens_in_the_folder_until_it_is_cancelled() {
     fs::remove_file(path.join("m.yaml")).unwrap();
     fs::remove_file(path.join("p.yaml")).unwrap();
     wait_for("absent m").await;
-    let provider = ObjectRef { kind: "IdentityProvider".to_owned(), namespace: None, name: "okta".to_owned() };
+    let provider = ObjectRef::new(Kind::IdentityProvider, None, "okta");
     commander.send(FolderCommand::Forget([provider, reference("m")].into())).await.unwrap();
     wait_for("trusted").await;
     cancel.cancel();

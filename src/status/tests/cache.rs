@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::MappingKey;
+use crate::model::{Kind, MappingKey};
 
 fn item(namespace: &str, name: &str, status: RoleMappingStatus) -> Item {
     let metadata = Metadata {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::model::{
     Claim, Condition as IamCondition, ConditionHash, DocumentKey, GrantKey, GrantState, Ground, Intent, IntentAction,
-    LedgerChange, LedgerRow, MappingKey, MemberKey, Pin, Role, Subject,
+    Kind, LedgerChange, LedgerRow, MappingKey, MemberKey, Pin, Role, Subject,
 };
 
 pub(in crate::store) fn document(name: &str) -> DocumentKey {
@@ -143,7 +143,7 @@ async fn parallel_records_of_many_documents_all_stand(home: Home) {
 
 async fn specs_pins_and_releases_outlive_a_restart(home: Home) {
     let spec = |name: &str, namespace: Option<&str>, generation| StoredSpec {
-        kind: "RoleMapping".to_owned(),
+        kind: Kind::RoleMapping,
         namespace: namespace.map(str::to_owned),
         name: name.to_owned(),
         generation,
@@ -162,7 +162,7 @@ async fn specs_pins_and_releases_outlive_a_restart(home: Home) {
     home.store.put_spec(StoredSpec { state: SpecState::Missing, ..spec("a", Some("n"), 2) }).await.unwrap();
     home.store.put_spec(spec("b", None, 1)).await.unwrap();
     home.store.put_spec(spec("gone", None, 1)).await.unwrap();
-    home.store.remove_spec("RoleMapping", None, "gone").await.unwrap();
+    home.store.remove_spec(Kind::RoleMapping, None, "gone").await.unwrap();
     home.store.put_pins(vec![pin("a", GroupId(Uuid::new_v4())), pin("b", group)]).await.unwrap();
     home.store.put_pins(vec![pin("a", group)]).await.unwrap();
     home.store.remove_pins(&mapping("b")).await.unwrap();

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::model::{DocumentKey, MappingKey, Pin, ResourceKind, TargetName};
+use crate::model::{DocumentKey, Kind, MappingKey, Pin, ResourceKind, TargetName};
 use SpecPhase::{Active, Missing, Removed, Terminating};
 
-const MAPPING: &str = "RoleMapping";
+const MAPPING: Kind = Kind::RoleMapping;
 
 pub(in crate::store) fn spec(name: &str, generation: i64, json: &serde_json::Value) -> StoredSpec {
     StoredSpec {
-        kind: MAPPING.to_owned(),
+        kind: MAPPING,
         namespace: Some("team".to_owned()),
         name: name.to_owned(),
         generation,
@@ -79,10 +79,10 @@ async fn mapping_of_a_folder_that_is_made_again_is_another_object_although_its_g
 
 async fn tokens_have_no_history(home: Home) {
     let hashes = "5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8";
-    let secret = StoredSpec { kind: "Secret".to_owned(), ..spec("tokens", 1, &json!({"a": hashes})) };
+    let secret = StoredSpec { kind: Kind::Secret, ..spec("tokens", 1, &json!({"a": hashes})) };
     assert_eq!(home.store.put_spec_version(secret, Some("a.yaml".to_owned())).await.unwrap(), None);
-    home.store.remove_spec("Secret", Some("team"), "tokens").await.unwrap();
-    assert_eq!(home.store.spec_versions("Secret", Some("team"), "tokens").await.unwrap(), []);
+    home.store.remove_spec(Kind::Secret, Some("team"), "tokens").await.unwrap();
+    assert_eq!(home.store.spec_versions(Kind::Secret, Some("team"), "tokens").await.unwrap(), []);
     assert_eq!(home.store.highest_seq().await.unwrap(), 0);
 }
 
@@ -189,7 +189,7 @@ async fn target_that_lists_other_resources_or_goes_has_no_inventory_until_its_ne
     let put = async |generation, project: &str| {
         let json = json!({"spec": {"project": project, "locations": ["l"]}}).to_string();
         let spec = StoredSpec {
-            kind: "CloudRunTarget".to_owned(),
+            kind: Kind::CloudRunTarget,
             namespace: None,
             name: "t".to_owned(),
             generation,
@@ -208,7 +208,7 @@ async fn target_that_lists_other_resources_or_goes_has_no_inventory_until_its_ne
     let moved = put(3, "q").await;
     assert_eq!(store.listing_at(&target, moved).await.unwrap(), None);
     assert_eq!(store.record_listing(&target, &listed).await.unwrap(), 2, "known again");
-    store.remove_spec("CloudRunTarget", None, "t").await.unwrap();
+    store.remove_spec(Kind::CloudRunTarget, None, "t").await.unwrap();
     assert_eq!(store.listing_at(&target, i64::MAX).await.unwrap(), None);
 }
 
@@ -224,7 +224,7 @@ async fn labels_of_a_namespace_are_stored_once_for_each_change(home: Home) {
 async fn what_people_change_is_in_the_audit_once_with_who_it_was_and_without_any_token(home: Home) {
     let store = &home.store;
     let target = StoredSpec {
-        kind: "CloudRunTarget".to_owned(),
+        kind: Kind::CloudRunTarget,
         namespace: None,
         source: "cluster".to_owned(),
         ..spec("t", 1, &json!({"spec": {"allow": [{"namespaces": {"matchLabels": {"team": "a"}}}]}}))
@@ -238,13 +238,12 @@ async fn what_people_change_is_in_the_audit_once_with_who_it_was_and_without_any
     }
     store.set_spec_state(MAPPING, Some("team"), "m", SpecState::Terminating).await.unwrap();
     store.remove_spec(MAPPING, Some("team"), "m").await.unwrap();
-    let secret =
-        |hash: &str| StoredSpec { kind: "Secret".to_owned(), ..spec("tokens", 1, &json!({"token": {"Ok": hash}})) };
+    let secret = |hash: &str| StoredSpec { kind: Kind::Secret, ..spec("tokens", 1, &json!({"token": {"Ok": hash}})) };
     for hash in ["5e88", "5e88", "0b14"] {
         store.put_spec(secret(hash)).await.unwrap();
     }
-    store.remove_spec("Secret", Some("team"), "tokens").await.unwrap();
-    store.remove_spec("Secret", Some("team"), "tokens").await.unwrap();
+    store.remove_spec(Kind::Secret, Some("team"), "tokens").await.unwrap();
+    store.remove_spec(Kind::Secret, Some("team"), "tokens").await.unwrap();
     let labels = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     };

@@ -2,7 +2,7 @@
 
 use super::engine::{document, mapping, row, someone};
 use super::*;
-use crate::model::{AuditEntry, AuditOutcome, LedgerChange, Pin};
+use crate::model::{AuditEntry, AuditOutcome, Kind, LedgerChange, Pin};
 
 fn entry(at: Timestamp) -> AuditEntry {
     AuditEntry {
@@ -30,7 +30,7 @@ fn put(member: &str) -> Vec<LedgerChange> {
 
 fn spec() -> StoredSpec {
     StoredSpec {
-        kind: "RoleMapping".to_owned(),
+        kind: Kind::RoleMapping,
         namespace: Some("checkout".to_owned()),
         name: "m".to_owned(),
         generation: 1,
@@ -89,8 +89,8 @@ async fn who_never_took_over_writes_the_directory_and_leaves_the_rest_alone(home
         verb.put_pins(vec![pin]).await,
         verb.remove_pins(&mapping("m")).await,
         verb.put_spec(spec()).await,
-        verb.set_spec_state("RoleMapping", Some("checkout"), "m", SpecState::Terminating).await,
-        verb.remove_spec("RoleMapping", Some("checkout"), "m").await,
+        verb.set_spec_state(Kind::RoleMapping, Some("checkout"), "m", SpecState::Terminating).await,
+        verb.remove_spec(Kind::RoleMapping, Some("checkout"), "m").await,
         verb.remove_decision(decision).await,
     ];
     for refused in refused {

@@ -2,7 +2,7 @@
 
 use super::engine::{document, mapping, row, someone};
 use super::*;
-use crate::model::{AuditOutcome, LedgerChange, LedgerRow};
+use crate::model::{AuditOutcome, Kind, LedgerChange, LedgerRow};
 
 fn put(row: &LedgerRow) -> LedgerChange {
     LedgerChange::Put(row.clone())
@@ -66,7 +66,7 @@ async fn abandoned_claims_stay_in_the_ledger_over_puts_and_a_restart_until_they_
 async fn claims_of_a_mapping_that_is_stored_as_active_again_are_not_abandoned_any_more(home: Home) {
     let (home, _) = claimed(home).await;
     let spec = |name: &str, state| StoredSpec {
-        kind: "RoleMapping".to_owned(),
+        kind: Kind::RoleMapping,
         namespace: Some("checkout".to_owned()),
         name: name.to_owned(),
         generation: 1,

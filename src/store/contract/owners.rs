@@ -1,6 +1,7 @@
 //! Ownership of a directory by an `IdentityProvider`.
 
 use super::*;
+use crate::model::Kind;
 use crate::store::{DirectoryUse, Purged};
 
 async fn claims(home: &Home, uid: &str) -> bool {
@@ -44,7 +45,7 @@ async fn a_database_of_the_first_version_belongs_to_the_object_that_was_in_force
         add_user(&home.store, &okta(), "a@x.example").await;
         if let Some(json) = json {
             let spec = StoredSpec {
-                kind: "IdentityProvider".into(),
+                kind: Kind::IdentityProvider,
                 namespace: None,
                 name: "okta".into(),
                 generation: 1,

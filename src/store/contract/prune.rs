@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::model::{DirectoryChange, MappingKey, Pin, Seq};
+use crate::model::{DirectoryChange, Kind, MappingKey, Pin, Seq};
 
 /// The directory built from the events up to a position, with the position of each change.
 pub(in crate::store) async fn changes(store: &Store) -> Vec<(Seq, DirectoryChange)> {
@@ -60,7 +60,7 @@ pub(in crate::store) async fn chain(store: &Store) -> (i64, u64) {
 
 pub(in crate::store) fn spec(generation: i64) -> StoredSpec {
     StoredSpec {
-        kind: "RoleMapping".to_owned(),
+        kind: Kind::RoleMapping,
         namespace: Some("team".to_owned()),
         name: "m".to_owned(),
         generation,
@@ -98,7 +98,7 @@ async fn all_that_is_older_and_not_needed_goes_and_what_stands_for_the_present_s
     assert!(kinds.contains(&&member) && kinds.contains(&&DirectoryChange::UserDeleted { id: bob }), "{left:?}");
     let named = |name: &str| left.iter().any(|(_, change)| format!("{change:?}").contains(name));
     assert!(named("alice.smith@x.example") && !named("\"alice@x.example") && !named("bob@x.example"), "{left:?}");
-    let versions = store.spec_versions("RoleMapping", Some("team"), "m").await.unwrap();
+    let versions = store.spec_versions(Kind::RoleMapping, Some("team"), "m").await.unwrap();
     assert_eq!(versions.iter().map(|version| version.generation).collect::<Vec<_>>(), [3]);
     let pins = store.pins_at(&MappingKey::new("team", "m").unwrap(), highest).await.unwrap();
     assert_eq!(pins.iter().map(|pin| pin.group).collect::<Vec<_>>(), [group]);
@@ -119,7 +119,7 @@ async fn all_that_is_older_and_not_needed_goes_and_what_stands_for_the_present_s
 async fn neither_position_falls_when_the_last_rows_are_pruned_and_both_logs_go_on(home: Home) {
     let store = &home.store;
     store.put_spec(spec(1)).await.unwrap();
-    store.remove_spec("RoleMapping", Some("team"), "m").await.unwrap();
+    store.remove_spec(Kind::RoleMapping, Some("team"), "m").await.unwrap();
     home.clock.advance(hour());
     let pruned = store.prune(home.now(), false).await.unwrap();
     assert_eq!((pruned.spec_versions, pruned.history_since), (2, 2), "nothing is left of what was removed");

@@ -6,12 +6,11 @@ use rusqlite::{Connection, params};
 
 use super::Transaction;
 use super::query::{Columns, Query as _};
-use crate::model::{Pin, Seq};
+use crate::model::{Kind, Pin, Seq};
 use crate::store::StoreError;
 use crate::store::audit::AuditDraft;
 use crate::store::encoding::json;
 use crate::store::history::{HistoryDraft, HistoryKind, changed_labels};
-use crate::store::versions::TARGET;
 
 const LAST: &str = "SELECT value FROM history WHERE kind = ? AND scope = ? AND name = ? ORDER BY seq DESC LIMIT 1";
 
@@ -95,7 +94,7 @@ pub(crate) fn append_namespace(
     append(tx, &drafts)?;
     let sql = "SELECT DISTINCT label.key FROM specs, json_each(specs.json, '$.spec.allow') allow, \
         json_each(allow.value, '$.namespaces.matchLabels') label WHERE specs.kind = ? ORDER BY label.key";
-    let labels = tx.db.all("specs", sql, [TARGET], Columns::text)?;
+    let labels = tx.db.all("specs", sql, [Kind::CloudRunTarget.as_str()], Columns::text)?;
     let changed = changed_labels(&labels, before, after);
     if !changed.is_empty() {
         let detail = serde_json::json!({"labels": changed}).to_string();

@@ -7,14 +7,12 @@ use serde_json::json;
 
 use super::Transaction;
 use super::query::Query as _;
-use crate::model::{AuditEntry, AuditOutcome, DocumentKey, MappingKey};
+use crate::model::{AuditEntry, AuditOutcome, DocumentKey, Kind, MappingKey};
 use crate::store::audit::AuditDraft;
 use crate::store::{SpecState, StoreError, StoredSpec};
 
 /// Name of the action in the audit.
 const ACTION: &str = "abandon";
-/// The kind whose specs hold claims.
-const MAPPING: &str = "RoleMapping";
 /// Namespace of a mapping without one.
 const DEFAULT_NAMESPACE: &str = "default";
 /// Reason in the audit: a grant that should be gone is still there.
@@ -22,7 +20,7 @@ const REASON: &str = "RevocationPending";
 
 /// Unmarks the claims of a mapping that is in force again.
 pub(super) fn reclaim(tx: &mut Transaction<'_>, spec: &StoredSpec) -> Result<(), StoreError> {
-    if spec.kind != MAPPING || spec.state != SpecState::Active {
+    if spec.kind != Kind::RoleMapping || spec.state != SpecState::Active {
         return Ok(());
     }
     let mapping = format!("{}/{}", spec.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE), spec.name);

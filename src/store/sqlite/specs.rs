@@ -2,20 +2,39 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Params, params};
 
 use super::Transaction;
 use super::query::{Columns, Query as _};
 use super::{history, orphans};
+use crate::model::Kind;
 use crate::store::audit::{AuditDraft, sha256};
-use crate::store::versions::{
-    ObjectId, SECRET, TARGET, action, actor, is_same, lists_others, significant, uid_of, verb,
-};
+use crate::store::versions::{ObjectId, action, actor, is_same, lists_others, significant, uid_of, verb};
 use crate::store::{SpecPhase, SpecState, SpecVersion, StoreError, StoredSpec, VersionRef};
 
-fn spec(columns: &mut Columns) -> Result<StoredSpec, StoreError> {
+/// All rows, whose first column is a kind. A row of an unknown kind is skipped: nothing in force depends on it.
+fn all_of_known_kinds<T>(
+    db: &Connection,
+    what: &'static str,
+    sql: &str,
+    params: impl Params,
+    read: impl Fn(Kind, &mut Columns) -> Result<T, StoreError>,
+) -> Result<Vec<T>, StoreError> {
+    let mut rows = Vec::new();
+    db.each(what, sql, params, |mut columns| {
+        let word = columns.text()?;
+        match Kind::from_word(&word) {
+            Some(kind) => rows.push(read(kind, &mut columns)?),
+            None => tracing::warn!(kind = %word, "a row of `{what}` has an unknown kind and is skipped"),
+        }
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
+fn spec(kind: Kind, columns: &mut Columns) -> Result<StoredSpec, StoreError> {
     Ok(StoredSpec {
-        kind: columns.text()?,
+        kind,
         namespace: Some(columns.text()?).filter(|namespace| !namespace.is_empty()),
         name: columns.text()?,
         generation: columns.integer()?,
@@ -28,20 +47,20 @@ fn spec(columns: &mut Columns) -> Result<StoredSpec, StoreError> {
 /// All last valid specs, by kind, namespace and name.
 pub(crate) fn all(db: &Connection) -> Result<Vec<StoredSpec>, StoreError> {
     let sql = "SELECT kind, namespace, name, generation, state, source, json FROM specs ORDER BY kind, namespace, name";
-    db.all("specs", sql, [], spec)
+    all_of_known_kinds(db, "specs", sql, [], spec)
 }
 
 /// One last valid spec.
 pub(crate) fn find(db: &Connection, id: &ObjectId) -> Result<Option<StoredSpec>, StoreError> {
-    let sql = "SELECT kind, namespace, name, generation, state, source, json FROM specs \
+    let sql = "SELECT namespace, name, generation, state, source, json FROM specs \
         WHERE kind = ? AND namespace = ? AND name = ?";
-    db.first("specs", sql, [&id.kind, &id.namespace, &id.name], spec)
+    db.first("specs", sql, [id.kind.as_str(), &id.namespace, &id.name], |columns| spec(id.kind, columns))
 }
 
 /// Sets the state of a spec; does nothing when there is none.
 pub(crate) fn set_state(tx: &mut Transaction<'_>, id: &ObjectId, state: SpecState) -> Result<(), StoreError> {
     let sql = "UPDATE specs SET state = ? WHERE kind = ? AND namespace = ? AND name = ?";
-    let updated = tx.db.run(sql, params![state.as_str(), id.kind, id.namespace, id.name])?;
+    let updated = tx.db.run(sql, params![state.as_str(), id.kind.as_str(), id.namespace, id.name])?;
     if updated > 0 {
         append_phase(tx, id, state.into())?;
     }
@@ -54,30 +73,30 @@ pub(crate) fn put(
     spec: &StoredSpec,
     written_by: Option<&str>,
 ) -> Result<Option<VersionRef>, StoreError> {
-    let id = ObjectId::new(&spec.kind, spec.namespace.as_deref(), &spec.name);
+    let id = ObjectId::new(spec.kind, spec.namespace.as_deref(), &spec.name);
     orphans::reclaim(tx, spec)?;
     let version = append(tx, &id, spec, written_by)?;
-    if spec.kind == SECRET {
+    if spec.kind == Kind::Secret {
         audit_secret(tx, &id, Some(spec), &spec.source)?;
     }
     tx.db.run(
         "INSERT INTO specs (kind, namespace, name, generation, state, source, json) \
          VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET generation = excluded.generation, \
          state = excluded.state, source = excluded.source, json = excluded.json",
-        params![id.kind, id.namespace, id.name, spec.generation, spec.state.as_str(), spec.source, spec.json],
+        params![id.kind.as_str(), id.namespace, id.name, spec.generation, spec.state.as_str(), spec.source, spec.json],
     )?;
     Ok(version)
 }
 
 /// Removes a spec.
 pub(crate) fn remove(tx: &mut Transaction<'_>, id: &ObjectId) -> Result<(), StoreError> {
-    if id.kind == SECRET {
+    if id.kind == Kind::Secret {
         audit_secret(tx, id, None, "")?;
     }
     let sql = "DELETE FROM specs WHERE kind = ? AND namespace = ? AND name = ?";
-    tx.db.run(sql, [&id.kind, &id.namespace, &id.name])?;
+    tx.db.run(sql, [id.kind.as_str(), &id.namespace, &id.name])?;
     append_phase(tx, id, SpecPhase::Removed)?;
-    if id.kind == TARGET {
+    if id.kind == Kind::CloudRunTarget {
         history::append_no_inventory(tx, &id.name)?;
     }
     Ok(())
@@ -97,7 +116,7 @@ fn audit_secret(
         (Some(before), None) => ("remove", before.source.as_str()),
         (Some(_), Some(_)) | (None, None) => return Ok(()),
     };
-    let action = action("token", verb);
+    let action = action(id.kind, verb);
     tx.audit(AuditDraft::configuration(tx.now, &actor(None, source), &action, &id.subject(), None));
     Ok(())
 }
@@ -115,7 +134,7 @@ struct Newest {
 fn newest(tx: &Transaction<'_>, id: &ObjectId) -> Result<Option<Newest>, StoreError> {
     let sql = "SELECT seq, uid, generation, phase, source, json FROM spec_versions \
         WHERE kind = ? AND namespace = ? AND name = ? ORDER BY seq DESC LIMIT 1";
-    tx.db.first("spec_versions", sql, [&id.kind, &id.namespace, &id.name], |columns| {
+    tx.db.first("spec_versions", sql, [id.kind.as_str(), &id.namespace, &id.name], |columns| {
         Ok(Newest {
             seq: columns.integer()?,
             uid: columns.text()?,
@@ -135,7 +154,7 @@ fn append(
     spec: &StoredSpec,
     written_by: Option<&str>,
 ) -> Result<Option<VersionRef>, StoreError> {
-    if id.kind == SECRET {
+    if id.kind == Kind::Secret {
         return Ok(None);
     }
     let before = newest(tx, id)?.filter(|before| before.phase != SpecPhase::Removed);
@@ -152,7 +171,9 @@ fn append(
     {
         return Ok(Some(VersionRef { seq: before.seq, uid, is_new: false }));
     }
-    if id.kind == TARGET && before.as_ref().is_some_and(|before| lists_others(before.json.as_deref(), &json)) {
+    if id.kind == Kind::CloudRunTarget
+        && before.as_ref().is_some_and(|before| lists_others(before.json.as_deref(), &json))
+    {
         history::append_no_inventory(tx, &id.name)?;
     }
     let seq = tx.next_seq();
@@ -162,7 +183,7 @@ fn append(
         params![
             seq,
             tx.now_nanos(),
-            id.kind,
+            id.kind.as_str(),
             id.namespace,
             id.name,
             uid,
@@ -179,7 +200,7 @@ fn append(
         (_, phase) => verb(phase),
     };
     let detail = serde_json::json!({"uid": uid, "generation": spec.generation, "specHash": sha256(&[&json])});
-    let (who, action) = (actor(written_by, &spec.source), action(&id.kind, verb));
+    let (who, action) = (actor(written_by, &spec.source), action(id.kind, verb));
     let draft = AuditDraft::configuration(tx.now, &who, &action, &id.subject(), Some(seq));
     tx.audit(draft.with_detail(detail.to_string()));
     Ok(Some(VersionRef { seq, uid, is_new: true }))
@@ -199,17 +220,17 @@ fn append_phase(tx: &mut Transaction<'_>, id: &ObjectId, phase: SpecPhase) -> Re
         params![seq, tx.now_nanos(), phase.as_str(), before.seq],
     )?;
     let detail = serde_json::json!({"uid": before.uid, "generation": before.generation});
-    let (who, action) = (actor(None, &before.source), action(&id.kind, verb(phase)));
+    let (who, action) = (actor(None, &before.source), action(id.kind, verb(phase)));
     let draft = AuditDraft::configuration(tx.now, &who, &action, &id.subject(), Some(seq));
     tx.audit(draft.with_detail(detail.to_string()));
     Ok(())
 }
 
-fn version(columns: &mut Columns) -> Result<SpecVersion, StoreError> {
+fn version(kind: Kind, columns: &mut Columns) -> Result<SpecVersion, StoreError> {
     Ok(SpecVersion {
         seq: columns.integer()?,
         at: columns.time()?,
-        kind: columns.text()?,
+        kind,
         namespace: Some(columns.text()?).filter(|namespace| !namespace.is_empty()),
         name: columns.text()?,
         uid: columns.text()?,
@@ -222,11 +243,11 @@ fn version(columns: &mut Columns) -> Result<SpecVersion, StoreError> {
 }
 
 /// The uids of the existing objects of a kind, by namespace and name.
-pub(crate) fn uids(db: &Connection, kind: &str) -> Result<BTreeMap<(Option<String>, String), String>, StoreError> {
+pub(crate) fn uids(db: &Connection, kind: Kind) -> Result<BTreeMap<(Option<String>, String), String>, StoreError> {
     let sql = "SELECT s.namespace, s.name, (SELECT v.uid FROM spec_versions v WHERE v.kind = s.kind \
         AND v.namespace = s.namespace AND v.name = s.name ORDER BY v.seq DESC LIMIT 1) FROM specs s WHERE s.kind = ?";
     let mut uids = BTreeMap::new();
-    db.each("spec_versions", sql, [kind], |mut columns| {
+    db.each("spec_versions", sql, [kind.as_str()], |mut columns| {
         let namespace = Some(columns.text()?).filter(|namespace| !namespace.is_empty());
         let name = columns.text()?;
         if let Some(uid) = columns.text_or_none()? {
@@ -239,16 +260,16 @@ pub(crate) fn uids(db: &Connection, kind: &str) -> Result<BTreeMap<(Option<Strin
 
 /// All versions of one custom resource, oldest first.
 pub(crate) fn versions(db: &Connection, id: &ObjectId) -> Result<Vec<SpecVersion>, StoreError> {
-    let sql = "SELECT seq, at, kind, namespace, name, uid, generation, phase, written_by, source, json \
+    let sql = "SELECT seq, at, namespace, name, uid, generation, phase, written_by, source, json \
         FROM spec_versions WHERE kind = ? AND namespace = ? AND name = ? ORDER BY seq";
-    db.all("spec_versions", sql, [&id.kind, &id.namespace, &id.name], version)
+    db.all("spec_versions", sql, [id.kind.as_str(), &id.namespace, &id.name], |columns| version(id.kind, columns))
 }
 
 /// The versions in force as of a position, by kind, namespace and name, without removed ones.
 pub(crate) fn in_force_at(db: &Connection, seq: i64) -> Result<Vec<SpecVersion>, StoreError> {
-    let sql = "SELECT seq, at, kind, namespace, name, uid, generation, phase, written_by, source, json \
+    let sql = "SELECT kind, seq, at, namespace, name, uid, generation, phase, written_by, source, json \
         FROM spec_versions v WHERE seq <= ?1 AND phase <> 'removed' AND seq = (SELECT max(l.seq) \
         FROM spec_versions l WHERE l.kind = v.kind AND l.namespace = v.namespace AND l.name = v.name \
         AND l.seq <= ?1) ORDER BY kind, namespace, name";
-    db.all("spec_versions", sql, [seq], version)
+    all_of_known_kinds(db, "spec_versions", sql, [seq], version)
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::model::{AuditOutcome, DirectoryChange, DocumentKey, GrantState, MappingKey, MemberKey, Pin, Subject};
+use crate::model::{AuditOutcome, DirectoryChange, DocumentKey, GrantState, Kind, MappingKey, MemberKey, Pin, Subject};
 
 /// At least one row in every table of schema step 1 but `events` and `audit`, which the test writes.
 const ROWS: &str = include_str!("../../../../tests/fixtures/store/first_version.sql");
@@ -73,8 +73,8 @@ async fn database_of_the_first_version_opens_whole_and_its_history_begins_with_i
     let mut changes = 0;
     let past = store.catalog_at(6, &mut |_, _| changes += 1).await.unwrap();
     assert_eq!(changes, 2);
-    let kinds: BTreeSet<&str> = past.specs.iter().map(|version| version.kind.as_str()).collect();
-    assert_eq!(kinds, BTreeSet::from(["CloudRunTarget", "IdentityProvider", "RoleMapping"]));
+    let kinds: BTreeSet<Kind> = past.specs.iter().map(|version| version.kind).collect();
+    assert_eq!(kinds, BTreeSet::from(Kind::RESOURCES));
     let pin = Pin {
         mapping: MappingKey::new("checkout", "team").unwrap(),
         provider: okta(),
@@ -90,9 +90,9 @@ async fn database_of_the_first_version_opens_whole_and_its_history_begins_with_i
         store.put_spec(spec).await.unwrap();
     }
     assert_eq!((store.highest_seq().await.unwrap(), store.highest_audit_seq().await.unwrap()), (6, 1));
-    let mapping = specs.into_iter().find(|spec| spec.kind == "RoleMapping").unwrap();
+    let mapping = specs.into_iter().find(|spec| spec.kind == Kind::RoleMapping).unwrap();
     store.put_spec(StoredSpec { generation: 4, ..mapping }).await.unwrap();
-    let versions = store.spec_versions("RoleMapping", Some("checkout"), "team").await.unwrap();
+    let versions = store.spec_versions(Kind::RoleMapping, Some("checkout"), "team").await.unwrap();
     assert_eq!(versions.iter().map(|version| version.generation).collect::<Vec<_>>(), [3, 4]);
     assert_eq!(versions[1].seq, 7);
     assert_eq!(versions[0].uid, versions[1].uid);

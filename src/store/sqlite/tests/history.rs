@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::model::MappingKey;
+use crate::model::{Kind, MappingKey};
 use crate::store::contract::history::{spec, versions};
 
 #[tokio::test]
@@ -51,7 +51,7 @@ async fn history_of_an_older_database_begins_with_what_is_in_force() {
     .await;
     let store = open(folder.path(), Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH))).await;
     store.begin_epoch("test").await.unwrap();
-    let target = &store.spec_versions("CloudRunTarget", None, "t").await.unwrap()[0];
+    let target = &store.spec_versions(Kind::CloudRunTarget, None, "t").await.unwrap()[0];
     assert_eq!((target.seq, target.uid.as_str(), target.generation, target.phase), (6, "u-t", 3, SpecPhase::Active));
     assert_eq!(target.json.as_deref(), Some(r#"{"metadata":{"uid":"u-t"},"spec":{}}"#));
     let phases = [("going", SpecPhase::Terminating), ("gone", SpecPhase::Missing)];
@@ -59,7 +59,7 @@ async fn history_of_an_older_database_begins_with_what_is_in_force() {
         let kept = versions(&store, name).await;
         assert_eq!((kept.len(), kept[0].phase, kept[0].uid.len()), (1, phase, 32));
     }
-    assert_eq!(store.spec_versions("Secret", Some("rolecall"), "s").await.unwrap(), []);
+    assert_eq!(store.spec_versions(Kind::Secret, Some("rolecall"), "s").await.unwrap(), []);
     assert_eq!(store.highest_seq().await.unwrap(), 9);
     assert_eq!(store.oldest_seq().await.unwrap(), 9);
     let before = store.catalog_at(8, &mut |_, _| {}).await;
@@ -73,4 +73,20 @@ async fn history_of_an_older_database_begins_with_what_is_in_force() {
     let same = store.put_spec_version(spec("gone", 1, &json!({"spec": {}})), None).await.unwrap().unwrap();
     assert_eq!((same.seq, same.is_new), (10, true), "it is back");
     assert_eq!(same.uid, versions(&store, "gone").await[0].uid, "and still the same object");
+}
+
+#[tokio::test]
+async fn a_stored_row_of_an_unknown_kind_is_skipped_and_taken_for_no_other_kind() {
+    let folder = tempfile::tempdir().unwrap();
+    before_history(
+        folder.path(),
+        "INSERT INTO specs VALUES ('RoleMaping', 'team', 'm', 1, 'active', 'a.yaml', '{}'), \
+         ('RoleMapping', 'team', 'm', 1, 'active', 'a.yaml', '{}');",
+    )
+    .await;
+    let store = open(folder.path(), Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH))).await;
+    let specs = store.specs().await.unwrap();
+    assert_eq!(specs.iter().map(|spec| spec.kind).collect::<Vec<_>>(), [Kind::RoleMapping]);
+    let past = store.catalog_at(store.highest_seq().await.unwrap(), &mut |_, _| {}).await.unwrap();
+    assert_eq!(past.specs.iter().map(|version| version.kind).collect::<Vec<_>>(), [Kind::RoleMapping]);
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::model::Kind;
 use crate::store::contract::prune::{chain, changes, hour, with_history};
 
 #[tokio::test]
@@ -31,7 +32,7 @@ async fn versions_that_a_claim_was_made_under_stay() {
     let (_files, home) = on_files().await;
     let (home, [alice, _], _) = with_history(home).await;
     let store = &home.store;
-    let uid = store.spec_versions("RoleMapping", Some("team"), "m").await.unwrap()[0].uid.clone();
+    let uid = store.spec_versions(Kind::RoleMapping, Some("team"), "m").await.unwrap()[0].uid.clone();
     let sql = format!(
         "INSERT INTO grants (document, role, condition_hash, member_key, member, state, held) \
              VALUES ('run:projects/p/locations/l/services/s', 'roles/run.invoker', '', 'user:a', 'user:a', 'owned', 0); \
@@ -41,10 +42,10 @@ async fn versions_that_a_claim_was_made_under_stay() {
         alice.0.simple()
     );
     store.tamper(sql.leak()).await;
-    store.remove_spec("RoleMapping", Some("team"), "m").await.unwrap();
+    store.remove_spec(Kind::RoleMapping, Some("team"), "m").await.unwrap();
     home.clock.advance(hour());
     store.prune(home.now(), false).await.unwrap();
-    let left = store.spec_versions("RoleMapping", Some("team"), "m").await.unwrap();
+    let left = store.spec_versions(Kind::RoleMapping, Some("team"), "m").await.unwrap();
     let left: Vec<_> = left.iter().map(|version| (version.generation, version.phase)).collect();
     // Without the last row the mapping would be in force again at a past position.
     assert_eq!(left, [(1, SpecPhase::Active), (3, SpecPhase::Removed)]);
