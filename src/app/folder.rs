@@ -10,10 +10,10 @@ use super::tokens::{Credentials, SecretHashes};
 use crate::api::manifest::{Object, ObjectRef, SecretData};
 use crate::api::{CloudRunTarget, IdentityProvider, RoleMapping};
 use crate::controller::{Controller, mapping_key};
-use crate::model::{Kind, MappingKey, ProviderName};
+use crate::model::{Kind, MappingKey, MappingPhase, ProviderName};
 use crate::source::ResourceEvent;
 use crate::source::folder::{FolderCommand, Known, KnownObject, PollOptions, poll};
-use crate::store::{SpecState, Store, StoreError, StoredSpec};
+use crate::store::{Store, StoreError, StoredSpec};
 use crate::sync::Engine;
 
 /// Delay before a failed write to the store is retried.
@@ -55,7 +55,7 @@ impl FolderCredentials {
     ) -> (Self, Restored) {
         let mut tokens = Self { engine, store, namespace, credentials };
         let (mut known, mut missing) = (BTreeMap::new(), BTreeSet::new());
-        for spec in specs.iter().filter(|spec| spec.state != SpecState::Terminating) {
+        for spec in specs.iter().filter(|spec| !spec.phase.is_terminating()) {
             let mut namespace = spec.namespace.clone();
             if spec.kind == Kind::Secret
                 && namespace.get_or_insert_with(|| tokens.namespace.clone()) != &tokens.namespace
@@ -64,8 +64,8 @@ impl FolderCredentials {
                 continue;
             }
             let object = ObjectRef { kind: spec.kind, namespace, name: spec.name.clone() };
-            let hash = tokens.recall(spec).filter(|_| spec.state == SpecState::Active);
-            if spec.state == SpecState::Missing {
+            let hash = tokens.recall(spec).filter(|_| spec.phase == MappingPhase::Live);
+            if spec.phase.missing().is_some() {
                 missing.insert(object.clone());
             }
             known.insert(object, KnownObject { file: spec.source.clone(), hash });
@@ -149,7 +149,7 @@ impl FolderCredentials {
             namespace: secret.namespace.clone(),
             name: secret.name.clone(),
             generation: 1,
-            state: SpecState::Active,
+            phase: MappingPhase::Live,
             source: file.to_owned(),
             json,
         };

@@ -5,8 +5,8 @@ use clap::CommandFactory;
 
 use super::*;
 use crate::controller::checkpoint::{self, Checkpoint};
-use crate::model::{Kind, ManualClock, ProviderName, SystemClock, UserFacts, UserId};
-use crate::store::{Decision, NewUser, Origin, SpecState, Store, StoredSpec};
+use crate::model::{FreezeReason, Kind, ManualClock, MappingPhase, ProviderName, SystemClock, UserFacts, UserId};
+use crate::store::{Decision, NewUser, Origin, Store, StoredSpec};
 
 /// Runs a command line and returns its output, its errors and its outcome.
 async fn rolecall(arguments: &[&str]) -> (String, String, Exit) {
@@ -180,7 +180,7 @@ async fn release_of_a_known_mapping_is_left_for_the_running_process() {
         namespace: Some("checkout".to_owned()),
         name: "team".to_owned(),
         generation: 1,
-        state: SpecState::Missing,
+        phase: MappingPhase::Missing(FreezeReason::MappingVanished),
         source: "mapping.yaml".to_owned(),
         json: "{}".to_owned(),
     };

@@ -150,14 +150,14 @@ impl Controller {
     pub(super) async fn absent(&mut self, object: &ObjectRef, why: Absence) -> Result<(), IntakeError> {
         match (object.kind, why) {
             // Other objects than mappings stay in force as well when the folder is suspicious.
-            (Kind::IdentityProvider | Kind::CloudRunTarget, Absence::Doubted) => return Ok(()),
+            (Kind::IdentityProvider | Kind::CloudRunTarget, Absence::Doubted)
+            | (Kind::Secret | Kind::Namespace, Absence::Doubted | Absence::NotObserved) => return Ok(()),
             (Kind::IdentityProvider, Absence::NotObserved) => {
                 return Ok(self.engine.remove_provider(&ProviderName::new(&object.name)?).await?);
             }
             (Kind::CloudRunTarget, Absence::NotObserved) => {
                 return Ok(self.engine.remove_target(&TargetName::new(&object.name)?).await?);
             }
-            (Kind::Secret | Kind::Namespace, Absence::Doubted | Absence::NotObserved) => return Ok(()),
             (Kind::RoleMapping, Absence::Doubted | Absence::NotObserved) => {}
         }
         let Some(key) = mapping_key(object) else { return Ok(()) };

@@ -69,8 +69,8 @@ pub use prune::Pruned;
 pub use quota::{Quota, Usage};
 pub use record::{
     AuditRow, Counts, DeleteOutcome, GroupChanged, GroupRecord, GroupUpdate, ListPlan, ListQuery, MemberDelta,
-    MemberKind, MemberRecord, Membership, NewGroup, NewUser, Origin, Page, PlannedRow, SpecPhase, SpecState,
-    SpecVersion, StoredSpec, UpdateOutcome, UserRecord, UserUpdate, VersionRef,
+    MemberKind, MemberRecord, Membership, NewGroup, NewUser, Origin, Page, PlannedRow, SpecVersion, StoredSpec,
+    UpdateOutcome, UserRecord, UserUpdate, VersionRef,
 };
 pub use sqlite::MemoryDatabase;
 pub use trust::Trust;

@@ -4,9 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::model::{
-    AuditEntry, ClaimDisposal, FreezeReason, GroupFacts, Kind, MappingPhase, MemberChange, ProviderName, Seq, UserFacts,
-};
+use crate::model::{AuditEntry, GroupFacts, Kind, MappingPhase, MemberChange, ProviderName, Seq, UserFacts};
 use crate::scim::Filter;
 
 /// Origin of a directory change: the actor and the request id of its audit row.
@@ -254,54 +252,13 @@ pub struct StoredSpec {
     pub name: String,
     /// `metadata.generation`, or its substitute in folder mode.
     pub generation: i64,
-    /// Its state.
-    pub state: SpecState,
+    /// Its phase. Objects other than mappings are live as long as they are stored. Of a mapping that is not live, the
+    /// rest of its phase follows from its spec and the ledger: it is restored as missing, or as terminating.
+    pub phase: MappingPhase,
     /// The file it came from; empty in a cluster.
     pub source: String,
     /// The resource as JSON, with tokens as SHA-256 only.
     pub json: String,
-}
-
-/// Phase of a version of a custom resource.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum SpecPhase {
-    /// In force.
-    Active,
-    /// Deleted; its claims are ending.
-    Terminating,
-    /// Missing without an observed deletion; its claims are frozen.
-    Missing,
-    /// Removed completely. A later version of the same name is another object.
-    Removed,
-}
-
-impl SpecPhase {
-    /// The stored word.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Terminating => "terminating",
-            Self::Missing => "missing",
-            Self::Removed => "removed",
-        }
-    }
-
-    /// The phase whose stored word this is.
-    #[must_use]
-    pub fn from_word(word: &str) -> Option<Self> {
-        [Self::Active, Self::Terminating, Self::Missing, Self::Removed].into_iter().find(|it| it.as_str() == word)
-    }
-}
-
-impl From<SpecState> for SpecPhase {
-    fn from(state: SpecState) -> Self {
-        match state {
-            SpecState::Active => Self::Active,
-            SpecState::Terminating => Self::Terminating,
-            SpecState::Missing => Self::Missing,
-        }
-    }
 }
 
 /// One version of a custom resource.
@@ -322,8 +279,9 @@ pub struct SpecVersion {
     pub uid: String,
     /// `metadata.generation`, or its substitute in folder mode.
     pub generation: i64,
-    /// Its phase from then on.
-    pub phase: SpecPhase,
+    /// Its phase from then on, as in [`StoredSpec::phase`]; none when it was removed completely, so that a later version
+    /// of the same name is another object.
+    pub phase: Option<MappingPhase>,
     /// Field manager or file that wrote it, where known.
     pub written_by: Option<String>,
     /// The file it came from.
@@ -341,56 +299,4 @@ pub struct VersionRef {
     pub uid: String,
     /// True when it was appended by this call; false when nothing had changed.
     pub is_new: bool,
-}
-
-/// State of a stored custom resource.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum SpecState {
-    /// In force.
-    Active,
-    /// Deleted; its claims are ending.
-    Terminating,
-    /// Missing without an observed deletion; its claims are frozen.
-    Missing,
-}
-
-impl From<MappingPhase> for SpecState {
-    fn from(phase: MappingPhase) -> Self {
-        match phase {
-            MappingPhase::Live => Self::Active,
-            MappingPhase::Missing(_) => Self::Missing,
-            MappingPhase::Terminating(_)
-            | MappingPhase::ApprovedForRemoval(_)
-            | MappingPhase::RevocationDeferred(_)
-            | MappingPhase::Orphaned => Self::Terminating,
-        }
-    }
-}
-
-impl SpecState {
-    /// The phase of a mapping restored from this state. `claims`: the disposal according to its stored spec.
-    #[must_use]
-    pub fn phase(self, claims: ClaimDisposal) -> MappingPhase {
-        match self {
-            Self::Active => MappingPhase::Live,
-            Self::Terminating => MappingPhase::Terminating(claims),
-            Self::Missing => MappingPhase::Missing(FreezeReason::MappingVanished),
-        }
-    }
-
-    /// The stored word.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Terminating => "ending",
-            Self::Missing => "vanished",
-        }
-    }
-
-    /// The state whose stored word this is.
-    #[must_use]
-    pub fn from_word(word: &str) -> Option<Self> {
-        [Self::Active, Self::Terminating, Self::Missing].into_iter().find(|state| state.as_str() == word)
-    }
 }

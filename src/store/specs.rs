@@ -3,8 +3,8 @@
 
 use super::sqlite::specs;
 use super::versions::ObjectId;
-use super::{SpecState, Store, StoreError, StoredSpec, VersionRef};
-use crate::model::Kind;
+use super::{Store, StoreError, StoredSpec, VersionRef};
+use crate::model::{Kind, MappingPhase};
 
 impl Store {
     /// All last valid specs, by kind, namespace and name.
@@ -23,16 +23,16 @@ impl Store {
         self.read(move |db| specs::find(db, &id)).await
     }
 
-    /// Sets the state of a spec; does nothing when there is none.
-    pub async fn set_spec_state(
+    /// Sets the phase of a spec; does nothing when there is none.
+    pub async fn set_spec_phase(
         &self,
         kind: Kind,
         namespace: Option<&str>,
         name: &str,
-        state: SpecState,
+        phase: MappingPhase,
     ) -> Result<(), StoreError> {
         let id = ObjectId::new(kind, namespace, name);
-        self.commit_leading(move |tx| specs::set_state(tx, &id, state)).await
+        self.commit_leading(move |tx| specs::set_phase(tx, &id, phase)).await
     }
 
     /// Stores a spec, replacing the one of the same kind, namespace and name. The claims of a mapping that exists again

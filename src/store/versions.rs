@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::sqlite::specs;
-use super::{SpecPhase, SpecVersion, Store, StoreError};
-use crate::model::Kind;
+use super::{SpecVersion, Store, StoreError};
+use crate::model::{ClaimDisposal, Kind, MappingPhase};
 
 /// Fields of a target that determine its list of resources.
 const LISTED_BY: [&str; 2] = ["/spec/project", "/spec/locations"];
@@ -89,13 +89,32 @@ pub(super) fn uid_of(json: &str) -> Option<String> {
     object.get("metadata")?.get("uid")?.as_str().map(str::to_owned)
 }
 
-/// The audit verb of an entry into a phase.
-pub(super) fn verb(phase: SpecPhase) -> &'static str {
+/// What happens to the claims of a mapping with this spec, if it is deleted.
+fn disposal_of(json: &str) -> ClaimDisposal {
+    let object: Value = serde_json::from_str(json).unwrap_or_default();
+    match object.pointer("/spec/deletionPolicy").and_then(Value::as_str) {
+        Some("Orphan") => ClaimDisposal::Orphan,
+        _ => ClaimDisposal::Revoke,
+    }
+}
+
+/// The phase in which a stored mapping that is being deleted is restored.
+pub(super) fn terminating(json: &str) -> MappingPhase {
+    MappingPhase::Terminating(disposal_of(json))
+}
+
+/// The audit verb of an entry into a phase; none when the object is removed.
+pub(super) fn verb(phase: Option<MappingPhase>) -> &'static str {
     match phase {
-        SpecPhase::Active => "change",
-        SpecPhase::Terminating => "delete",
-        SpecPhase::Missing => "missing",
-        SpecPhase::Removed => "remove",
+        Some(MappingPhase::Live) => "change",
+        Some(MappingPhase::Missing(_)) => "missing",
+        Some(
+            MappingPhase::Terminating(_)
+            | MappingPhase::ApprovedForRemoval(_)
+            | MappingPhase::RevocationDeferred(_)
+            | MappingPhase::Orphaned,
+        ) => "delete",
+        None => "remove",
     }
 }
 

@@ -387,9 +387,8 @@ impl Engine {
                     let uid = uids.get(&(spec.namespace.clone(), spec.name.clone())).map(String::as_str);
                     let mut effects = self.0.install_mapping(&key, object, spec.generation, uid);
                     let mut state = self.0.state();
-                    let phase = spec.state.phase(state.catalog.disposal(&key));
-                    if phase != MappingPhase::Live {
-                        effects.merge(state.catalog.set_phase(&key, phase));
+                    if spec.phase != MappingPhase::Live {
+                        effects.merge(state.catalog.set_phase(&key, spec.phase));
                     }
                     drop(state);
                     Some(effects)

@@ -4,8 +4,8 @@ use super::apply::accepted_groups;
 use super::provenance::created;
 use crate::api::{CloudRunTarget, IdentityProvider, RoleMapping};
 use crate::catalog::{Catalog, Ceiling, Inventory, InventoryItem};
-use crate::model::{Kind, MappingKey, ProviderName, Seq, TargetName};
-use crate::store::{ListingRecord, SpecPhase, SpecState, SpecVersion, Store, StoreError};
+use crate::model::{Kind, MappingKey, MappingPhase, ProviderName, Seq, TargetName};
+use crate::store::{ListingRecord, SpecVersion, Store, StoreError};
 
 /// Rebuilds the catalog as it was after everything up to a position was processed, including its pins. `ceiling`: the
 /// mode at that time, which is in the audit.
@@ -74,12 +74,8 @@ fn apply(catalog: &mut Catalog, version: &SpecVersion) -> Result<(), StoreError>
             let accepted = accepted_groups(&object.metadata);
             let _ = catalog.apply_mapping(key.clone(), version.generation, object.spec, accepted);
             catalog.identify_mapping(&key, &version.uid);
-            match version.phase {
-                SpecPhase::Active | SpecPhase::Removed => {}
-                SpecPhase::Terminating => {
-                    let _ = catalog.set_phase(&key, SpecState::Terminating.phase(catalog.disposal(&key)));
-                }
-                SpecPhase::Missing => drop(catalog.set_phase(&key, SpecState::Missing.phase(catalog.disposal(&key)))),
+            if let Some(phase) = version.phase.filter(|phase| *phase != MappingPhase::Live) {
+                let _ = catalog.set_phase(&key, phase);
             }
         }
         Kind::Secret | Kind::Namespace => {}

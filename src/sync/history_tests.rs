@@ -10,12 +10,11 @@ use super::catalog_at;
 use crate::api::{CloudRunTargetSpec, IdentityProviderSpec, RoleMappingSpec};
 use crate::catalog::{Catalog, Ceiling, Effects, Inventory, InventoryItem};
 use crate::model::{
-    Clock as _, Desired, DocumentKey, EmailFact, FreezeReason, GroupFacts, GroupId, Kind, ManualClock, MappingKey,
-    MappingPhase, PhaseEvent, ProviderName, ResourceKind, Seq, TargetName, UserFacts, UserId,
+    ClaimDisposal, Clock as _, Desired, DocumentKey, EmailFact, FreezeReason, GroupFacts, GroupId, Kind, ManualClock,
+    MappingKey, MappingPhase, PhaseEvent, ProviderName, ResourceKind, Seq, TargetName, UserFacts, UserId,
 };
 use crate::store::{
-    ListingRecord, MemberChange, NewGroup, NewUser, Origin, ResourceRecord, SpecState, Store, StoreError, StoredSpec,
-    UserUpdate,
+    ListingRecord, MemberChange, NewGroup, NewUser, Origin, ResourceRecord, Store, StoreError, StoredSpec, UserUpdate,
 };
 
 const SERVICES: [&str; 3] = ["a", "ab", "b"];
@@ -107,7 +106,7 @@ impl Fixture {
             namespace: namespace.map(str::to_owned),
             name: name.to_owned(),
             generation,
-            state: SpecState::Active,
+            phase: MappingPhase::Live,
             source: "a.yaml".to_owned(),
             json: object.to_string(),
         };
@@ -207,11 +206,17 @@ impl Fixture {
         let id = (Kind::RoleMapping, Some(key.namespace()), key.name());
         match b % 3 {
             0 => {
-                self.store.set_spec_state(id.0, id.1, id.2, SpecState::Terminating).await.unwrap();
+                self.store
+                    .set_spec_phase(id.0, id.1, id.2, MappingPhase::Terminating(ClaimDisposal::Revoke))
+                    .await
+                    .unwrap();
                 let _ = self.live.advance(&key, PhaseEvent::DeletionObserved(self.live.disposal(&key)));
             }
             1 if self.live.phase(&key) == Some(MappingPhase::Live) => {
-                self.store.set_spec_state(id.0, id.1, id.2, SpecState::Missing).await.unwrap();
+                self.store
+                    .set_spec_phase(id.0, id.1, id.2, MappingPhase::Missing(FreezeReason::MappingVanished))
+                    .await
+                    .unwrap();
                 let _ = self.live.advance(&key, PhaseEvent::FoundMissing(FreezeReason::MappingVanished));
             }
             _ => {

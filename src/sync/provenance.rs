@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 use super::Inner;
-use crate::model::Kind;
-use crate::store::{SpecState, StoreError, StoredSpec, VersionRef};
+use crate::model::{Kind, MappingPhase};
+use crate::store::{StoreError, StoredSpec, VersionRef};
 
 /// The origin of a version of a custom resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl Inner {
             namespace: namespace.map(str::to_owned),
             name: name.to_owned(),
             generation,
-            state: SpecState::Active,
+            phase: MappingPhase::Live,
             source: from.source.to_owned(),
             json,
         };

@@ -13,7 +13,7 @@ use crate::api::RoleMapping;
 use crate::model::{
     ClaimDisposal, DocumentKey, FreezeReason, Kind, MappingKey, MappingPhase, PhaseEffect, PhaseEvent, Transition,
 };
-use crate::store::{SpecState, StoreError, StoredSpec, UninstallMode};
+use crate::store::{StoreError, StoredSpec, UninstallMode};
 
 impl Engine {
     /// Handles the observed deletion of a mapping: its claims end according to its `deletionPolicy`.
@@ -35,7 +35,7 @@ impl Engine {
             let memory = self.0.state().mappings.get(key).map(|memory| (memory.generation, memory.spec == object.spec));
             if let Some((generation, false)) = memory {
                 let generation = object.metadata.generation.unwrap_or(generation);
-                self.0.keep_ending(key, generation, stored_json(&object)?).await?;
+                self.0.persist_terminating(key, claims, generation, stored_json(&object)?).await?;
                 if let Some(memory) = self.0.state().mappings.get_mut(key) {
                     memory.spec = object.spec;
                     memory.generation = generation;
@@ -138,7 +138,7 @@ impl Inner {
         };
         let ends = transition.next.is_some_and(MappingPhase::is_terminating);
         if let Some(phase) = transition.next.filter(|_| transition.effects.contains(&PhaseEffect::Persist)) {
-            self.mark(key, phase.into()).await?;
+            self.mark(key, phase).await?;
         }
         // Read before the phase changes: the event has no effect when it is repeated after an error.
         let claimed = if transition.effects.contains(&PhaseEffect::PlanClaimed) {
@@ -166,21 +166,27 @@ impl Inner {
         Ok(transition)
     }
 
-    async fn keep_ending(&self, key: &MappingKey, generation: i64, json: String) -> Result<(), StoreError> {
+    async fn persist_terminating(
+        &self,
+        key: &MappingKey,
+        claims: ClaimDisposal,
+        generation: i64,
+        json: String,
+    ) -> Result<(), StoreError> {
         let spec = StoredSpec {
             kind: Kind::RoleMapping,
             namespace: Some(key.namespace().to_owned()),
             name: key.name().to_owned(),
             generation,
-            state: SpecState::Terminating,
+            phase: MappingPhase::Terminating(claims),
             source: SOURCE_OF_ENDING.to_owned(),
             json,
         };
         self.store.put_spec(spec).await
     }
 
-    async fn mark(&self, key: &MappingKey, to: SpecState) -> Result<(), StoreError> {
-        self.store.set_spec_state(Kind::RoleMapping, Some(key.namespace()), key.name(), to).await
+    async fn mark(&self, key: &MappingKey, to: MappingPhase) -> Result<(), StoreError> {
+        self.store.set_spec_phase(Kind::RoleMapping, Some(key.namespace()), key.name(), to).await
     }
 
     /// Enqueues every document on which the ledger holds claims of this mapping, because the catalog only knows those

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::model::{
-    Claim, Condition as IamCondition, ConditionHash, DocumentKey, GrantKey, GrantState, Ground, Intent, IntentAction,
-    Kind, LedgerChange, LedgerRow, MappingKey, MemberKey, Pin, Role, Subject,
+    Claim, Condition as IamCondition, ConditionHash, DocumentKey, FreezeReason, GrantKey, GrantState, Ground, Intent,
+    IntentAction, Kind, LedgerChange, LedgerRow, MappingKey, MappingPhase, MemberKey, Pin, Role, Subject,
 };
 
 pub(in crate::store) fn document(name: &str) -> DocumentKey {
@@ -147,7 +147,7 @@ async fn specs_pins_and_releases_outlive_a_restart(home: Home) {
         namespace: namespace.map(str::to_owned),
         name: name.to_owned(),
         generation,
-        state: SpecState::Active,
+        phase: MappingPhase::Live,
         source: "a.yaml".to_owned(),
         json: "{}".to_owned(),
     };
@@ -159,7 +159,10 @@ async fn specs_pins_and_releases_outlive_a_restart(home: Home) {
         group,
     };
     home.store.put_spec(spec("a", Some("n"), 1)).await.unwrap();
-    home.store.put_spec(StoredSpec { state: SpecState::Missing, ..spec("a", Some("n"), 2) }).await.unwrap();
+    home.store
+        .put_spec(StoredSpec { phase: MappingPhase::Missing(FreezeReason::MappingVanished), ..spec("a", Some("n"), 2) })
+        .await
+        .unwrap();
     home.store.put_spec(spec("b", None, 1)).await.unwrap();
     home.store.put_spec(spec("gone", None, 1)).await.unwrap();
     home.store.remove_spec(Kind::RoleMapping, None, "gone").await.unwrap();
@@ -169,7 +172,8 @@ async fn specs_pins_and_releases_outlive_a_restart(home: Home) {
     home.clock.advance(std::time::Duration::from_secs(5));
 
     let again = home.open().await;
-    let vanished = StoredSpec { state: SpecState::Missing, ..spec("a", Some("n"), 2) };
+    let vanished =
+        StoredSpec { phase: MappingPhase::Missing(FreezeReason::MappingVanished), ..spec("a", Some("n"), 2) };
     assert_eq!(again.specs().await.unwrap(), [spec("b", None, 1), vanished]);
     assert_eq!(again.pins().await.unwrap(), [pin("a", group)]);
 }

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::model::{DocumentKey, Kind, MappingKey, Pin, ResourceKind, TargetName};
-use SpecPhase::{Active, Missing, Removed, Terminating};
+use crate::model::{
+    ClaimDisposal, DocumentKey, FreezeReason, Kind, MappingKey, MappingPhase, Pin, ResourceKind, TargetName,
+};
 
 const MAPPING: Kind = Kind::RoleMapping;
 
@@ -14,7 +15,7 @@ pub(in crate::store) fn spec(name: &str, generation: i64, json: &serde_json::Val
         namespace: Some("team".to_owned()),
         name: name.to_owned(),
         generation,
-        state: SpecState::Active,
+        phase: MappingPhase::Live,
         source: "a.yaml".to_owned(),
         json: json.to_string(),
     }
@@ -24,7 +25,7 @@ pub(in crate::store) async fn versions(store: &Store, name: &str) -> Vec<SpecVer
     store.spec_versions(MAPPING, Some("team"), name).await.unwrap()
 }
 
-pub(in crate::store) fn shape(versions: &[SpecVersion]) -> Vec<(i64, SpecPhase, bool)> {
+pub(in crate::store) fn shape(versions: &[SpecVersion]) -> Vec<(i64, Option<MappingPhase>, bool)> {
     versions.iter().map(|version| (version.generation, version.phase, version.json.is_some())).collect()
 }
 
@@ -36,8 +37,14 @@ async fn every_version_of_a_spec_is_kept_and_a_restart_that_applies_the_same_add
     assert_eq!((version.seq, version.uid.as_str(), version.is_new), (1, "u1", true));
     let second = json!({"metadata": {"uid": "u1", "resourceVersion": "8"}, "spec": {"mode": "Enforce"}});
     store.put_spec_version(spec("m", 2, &second), by("flux")).await.unwrap();
-    store.set_spec_state(MAPPING, Some("team"), "m", SpecState::Missing).await.unwrap();
-    store.set_spec_state(MAPPING, Some("team"), "m", SpecState::Missing).await.unwrap();
+    store
+        .set_spec_phase(MAPPING, Some("team"), "m", MappingPhase::Missing(FreezeReason::MappingVanished))
+        .await
+        .unwrap();
+    store
+        .set_spec_phase(MAPPING, Some("team"), "m", MappingPhase::Missing(FreezeReason::MappingVanished))
+        .await
+        .unwrap();
     store.put_spec_version(spec("m", 2, &second), None).await.unwrap();
     let again = home.open().await;
     again.begin_epoch("again").await.unwrap();
@@ -48,13 +55,16 @@ async fn every_version_of_a_spec_is_kept_and_a_restart_that_applies_the_same_add
     });
     let version = again.put_spec_version(spec("m", 2, &same), by("kubectl")).await.unwrap().unwrap();
     assert_eq!((version.seq, version.is_new), (4, false));
-    again.set_spec_state(MAPPING, Some("team"), "m", SpecState::Terminating).await.unwrap();
+    again.set_spec_phase(MAPPING, Some("team"), "m", MappingPhase::Terminating(ClaimDisposal::Revoke)).await.unwrap();
     again.remove_spec(MAPPING, Some("team"), "m").await.unwrap();
     again.remove_spec(MAPPING, Some("team"), "m").await.unwrap();
 
     let kept = versions(&again, "m").await;
-    let shapes = [(1, Active), (2, Active), (2, Missing), (2, Active), (2, Terminating), (2, Removed)];
-    assert_eq!(shape(&kept), shapes.map(|(generation, phase)| (generation, phase, phase != Removed)));
+    let live = Some(MappingPhase::Live);
+    let missing = Some(MappingPhase::Missing(FreezeReason::MappingVanished));
+    let terminating = Some(MappingPhase::Terminating(ClaimDisposal::Revoke));
+    let shapes = [(1, live), (2, live), (2, missing), (2, live), (2, terminating), (2, None)];
+    assert_eq!(shape(&kept), shapes.map(|(generation, phase)| (generation, phase, phase.is_some())));
     assert_eq!(kept.iter().map(|version| version.seq).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
     assert_eq!(kept[1].written_by.as_deref(), Some("flux"));
     assert_eq!(kept[1].json.as_deref(), Some(r#"{"metadata":{"uid":"u1"},"spec":{"mode":"Enforce"}}"#));
@@ -72,7 +82,7 @@ async fn mapping_of_a_folder_that_is_made_again_is_another_object_although_its_g
     let kept = versions(&home.store, "m").await;
     assert_eq!(
         shape(&kept).iter().map(|(_, phase, _)| *phase).collect::<Vec<_>>(),
-        [SpecPhase::Active, SpecPhase::Removed, SpecPhase::Active]
+        [Some(MappingPhase::Live), None, Some(MappingPhase::Live)]
     );
     assert_eq!(kept[1].uid, first.uid);
 }
@@ -193,7 +203,7 @@ async fn target_that_lists_other_resources_or_goes_has_no_inventory_until_its_ne
             namespace: None,
             name: "t".to_owned(),
             generation,
-            state: SpecState::Active,
+            phase: MappingPhase::Live,
             source: String::new(),
             json,
         };
@@ -236,7 +246,7 @@ async fn what_people_change_is_in_the_audit_once_with_who_it_was_and_without_any
     for generation in [1, 1, 2] {
         store.put_spec_version(spec("m", generation, &json!({})), Some("a.yaml".to_owned())).await.unwrap();
     }
-    store.set_spec_state(MAPPING, Some("team"), "m", SpecState::Terminating).await.unwrap();
+    store.set_spec_phase(MAPPING, Some("team"), "m", MappingPhase::Terminating(ClaimDisposal::Revoke)).await.unwrap();
     store.remove_spec(MAPPING, Some("team"), "m").await.unwrap();
     let secret = |hash: &str| StoredSpec { kind: Kind::Secret, ..spec("tokens", 1, &json!({"token": {"Ok": hash}})) };
     for hash in ["5e88", "5e88", "0b14"] {

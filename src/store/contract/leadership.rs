@@ -2,7 +2,7 @@
 
 use super::engine::{document, mapping, row, someone};
 use super::*;
-use crate::model::{AuditEntry, AuditOutcome, Kind, LedgerChange, Pin};
+use crate::model::{AuditEntry, AuditOutcome, ClaimDisposal, Kind, LedgerChange, MappingPhase, Pin};
 
 fn entry(at: Timestamp) -> AuditEntry {
     AuditEntry {
@@ -34,7 +34,7 @@ fn spec() -> StoredSpec {
         namespace: Some("checkout".to_owned()),
         name: "m".to_owned(),
         generation: 1,
-        state: SpecState::Active,
+        phase: MappingPhase::Live,
         source: String::new(),
         json: "{}".to_owned(),
     }
@@ -89,7 +89,8 @@ async fn who_never_took_over_writes_the_directory_and_leaves_the_rest_alone(home
         verb.put_pins(vec![pin]).await,
         verb.remove_pins(&mapping("m")).await,
         verb.put_spec(spec()).await,
-        verb.set_spec_state(Kind::RoleMapping, Some("checkout"), "m", SpecState::Terminating).await,
+        verb.set_spec_phase(Kind::RoleMapping, Some("checkout"), "m", MappingPhase::Terminating(ClaimDisposal::Revoke))
+            .await,
         verb.remove_spec(Kind::RoleMapping, Some("checkout"), "m").await,
         verb.remove_decision(decision).await,
     ];

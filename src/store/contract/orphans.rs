@@ -2,7 +2,7 @@
 
 use super::engine::{document, mapping, row, someone};
 use super::*;
-use crate::model::{AuditOutcome, Kind, LedgerChange, LedgerRow};
+use crate::model::{AuditOutcome, ClaimDisposal, Kind, LedgerChange, LedgerRow, MappingPhase};
 
 fn put(row: &LedgerRow) -> LedgerChange {
     LedgerChange::Put(row.clone())
@@ -65,21 +65,21 @@ async fn abandoned_claims_stay_in_the_ledger_over_puts_and_a_restart_until_they_
 
 async fn claims_of_a_mapping_that_is_stored_as_active_again_are_not_abandoned_any_more(home: Home) {
     let (home, _) = claimed(home).await;
-    let spec = |name: &str, state| StoredSpec {
+    let spec = |name: &str, phase| StoredSpec {
         kind: Kind::RoleMapping,
         namespace: Some("checkout".to_owned()),
         name: name.to_owned(),
         generation: 1,
-        state,
+        phase,
         source: String::new(),
         json: "{}".to_owned(),
     };
     home.store.orphan_claims(&mapping("gone")).await.unwrap();
     let abandoned = home.store.orphaned().await.unwrap();
-    home.store.put_spec(spec("gone", SpecState::Terminating)).await.unwrap();
-    home.store.put_spec(spec("stays", SpecState::Active)).await.unwrap();
+    home.store.put_spec(spec("gone", MappingPhase::Terminating(ClaimDisposal::Revoke))).await.unwrap();
+    home.store.put_spec(spec("stays", MappingPhase::Live)).await.unwrap();
     assert_eq!(home.store.orphaned().await.unwrap(), abandoned);
-    home.store.put_spec(spec("gone", SpecState::Active)).await.unwrap();
+    home.store.put_spec(spec("gone", MappingPhase::Live)).await.unwrap();
     assert_eq!(home.store.orphaned().await.unwrap(), counts(&[]));
     assert_eq!(home.store.claimed_documents(&mapping("gone")).await.unwrap().len(), 2);
 }

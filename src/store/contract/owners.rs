@@ -1,7 +1,7 @@
 //! Ownership of a directory by an `IdentityProvider`.
 
 use super::*;
-use crate::model::Kind;
+use crate::model::{Kind, MappingPhase};
 use crate::store::{DirectoryUse, Purged};
 
 async fn claims(home: &Home, uid: &str) -> bool {
@@ -49,7 +49,7 @@ async fn a_database_of_the_first_version_belongs_to_the_object_that_was_in_force
                 namespace: None,
                 name: "okta".into(),
                 generation: 1,
-                state: SpecState::Active,
+                phase: MappingPhase::Live,
                 source: String::new(),
                 json: json.into(),
             };

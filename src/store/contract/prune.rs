@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::model::{DirectoryChange, Kind, MappingKey, Pin, Seq};
+use crate::model::{DirectoryChange, Kind, MappingKey, MappingPhase, Pin, Seq};
 
 /// The directory built from the events up to a position, with the position of each change.
 pub(in crate::store) async fn changes(store: &Store) -> Vec<(Seq, DirectoryChange)> {
@@ -64,7 +64,7 @@ pub(in crate::store) fn spec(generation: i64) -> StoredSpec {
         namespace: Some("team".to_owned()),
         name: "m".to_owned(),
         generation,
-        state: SpecState::Active,
+        phase: MappingPhase::Live,
         source: "a.yaml".to_owned(),
         json: json!({"spec": {"generation": generation}}).to_string(),
     }

@@ -7,9 +7,9 @@ use serde_json::json;
 
 use super::Transaction;
 use super::query::Query as _;
-use crate::model::{AuditEntry, AuditOutcome, DocumentKey, Kind, MappingKey};
+use crate::model::{AuditEntry, AuditOutcome, DocumentKey, Kind, MappingKey, MappingPhase};
 use crate::store::audit::AuditDraft;
-use crate::store::{SpecState, StoreError, StoredSpec};
+use crate::store::{StoreError, StoredSpec};
 
 /// Name of the action in the audit.
 const ACTION: &str = "abandon";
@@ -20,7 +20,7 @@ const REASON: &str = "RevocationPending";
 
 /// Unmarks the claims of a mapping that is in force again.
 pub(super) fn reclaim(tx: &mut Transaction<'_>, spec: &StoredSpec) -> Result<(), StoreError> {
-    if spec.kind != Kind::RoleMapping || spec.state != SpecState::Active {
+    if spec.kind != Kind::RoleMapping || spec.phase != MappingPhase::Live {
         return Ok(());
     }
     let mapping = format!("{}/{}", spec.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE), spec.name);

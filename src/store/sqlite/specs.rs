@@ -7,10 +7,38 @@ use rusqlite::{Connection, Params, params};
 use super::Transaction;
 use super::query::{Columns, Query as _};
 use super::{history, orphans};
-use crate::model::Kind;
+use crate::model::{FreezeReason, Kind, MappingPhase};
 use crate::store::audit::{AuditDraft, sha256};
-use crate::store::versions::{ObjectId, action, actor, is_same, lists_others, significant, uid_of, verb};
-use crate::store::{SpecPhase, SpecState, SpecVersion, StoreError, StoredSpec, VersionRef};
+use crate::store::versions::{ObjectId, action, actor, is_same, lists_others, significant, terminating, uid_of, verb};
+use crate::store::{SpecVersion, StoreError, StoredSpec, VersionRef};
+
+/// The words of a phase in `specs` and in `spec_versions`. The first is older.
+fn words(phase: MappingPhase) -> [&'static str; 2] {
+    match phase {
+        MappingPhase::Live => ["active", "active"],
+        MappingPhase::Missing(_) => ["vanished", "missing"],
+        MappingPhase::Terminating(_)
+        | MappingPhase::ApprovedForRemoval(_)
+        | MappingPhase::RevocationDeferred(_)
+        | MappingPhase::Orphaned => ["ending", "terminating"],
+    }
+}
+
+/// The word of a version without a phase: the object was removed.
+const REMOVED: &str = "removed";
+
+/// The word of a phase in `spec_versions`.
+fn word(phase: Option<MappingPhase>) -> &'static str {
+    let Some(phase) = phase else { return REMOVED };
+    let [_, word] = words(phase);
+    word
+}
+
+/// The phase with this word, in which an object with this spec is restored.
+fn restored(word: &str, json: &str) -> Option<MappingPhase> {
+    let phases = [MappingPhase::Live, MappingPhase::Missing(FreezeReason::MappingVanished), terminating(json)];
+    phases.into_iter().find(|phase| words(*phase).contains(&word))
+}
 
 /// All rows, whose first column is a kind. A row of an unknown kind is skipped: nothing in force depends on it.
 fn all_of_known_kinds<T>(
@@ -23,9 +51,10 @@ fn all_of_known_kinds<T>(
     let mut rows = Vec::new();
     db.each(what, sql, params, |mut columns| {
         let word = columns.text()?;
-        match Kind::from_word(&word) {
-            Some(kind) => rows.push(read(kind, &mut columns)?),
-            None => tracing::warn!(kind = %word, "a row of `{what}` has an unknown kind and is skipped"),
+        if let Some(kind) = Kind::from_word(&word) {
+            rows.push(read(kind, &mut columns)?);
+        } else {
+            tracing::warn!("a row of `{what}` has the unknown kind `{word}` and is skipped");
         }
         Ok(())
     })?;
@@ -33,36 +62,38 @@ fn all_of_known_kinds<T>(
 }
 
 fn spec(kind: Kind, columns: &mut Columns) -> Result<StoredSpec, StoreError> {
+    let json = columns.text()?;
     Ok(StoredSpec {
         kind,
         namespace: Some(columns.text()?).filter(|namespace| !namespace.is_empty()),
         name: columns.text()?,
         generation: columns.integer()?,
-        state: columns.word(SpecState::from_word)?,
+        phase: columns.word(|word| restored(word, &json))?,
         source: columns.text()?,
-        json: columns.text()?,
+        json,
     })
 }
 
 /// All last valid specs, by kind, namespace and name.
 pub(crate) fn all(db: &Connection) -> Result<Vec<StoredSpec>, StoreError> {
-    let sql = "SELECT kind, namespace, name, generation, state, source, json FROM specs ORDER BY kind, namespace, name";
+    let sql = "SELECT kind, json, namespace, name, generation, state, source FROM specs ORDER BY kind, namespace, name";
     all_of_known_kinds(db, "specs", sql, [], spec)
 }
 
 /// One last valid spec.
 pub(crate) fn find(db: &Connection, id: &ObjectId) -> Result<Option<StoredSpec>, StoreError> {
-    let sql = "SELECT namespace, name, generation, state, source, json FROM specs \
+    let sql = "SELECT json, namespace, name, generation, state, source FROM specs \
         WHERE kind = ? AND namespace = ? AND name = ?";
     db.first("specs", sql, [id.kind.as_str(), &id.namespace, &id.name], |columns| spec(id.kind, columns))
 }
 
-/// Sets the state of a spec; does nothing when there is none.
-pub(crate) fn set_state(tx: &mut Transaction<'_>, id: &ObjectId, state: SpecState) -> Result<(), StoreError> {
+/// Sets the phase of a spec; does nothing when there is none.
+pub(crate) fn set_phase(tx: &mut Transaction<'_>, id: &ObjectId, phase: MappingPhase) -> Result<(), StoreError> {
     let sql = "UPDATE specs SET state = ? WHERE kind = ? AND namespace = ? AND name = ?";
-    let updated = tx.db.run(sql, params![state.as_str(), id.kind.as_str(), id.namespace, id.name])?;
+    let [state, _] = words(phase);
+    let updated = tx.db.run(sql, params![state, id.kind.as_str(), id.namespace, id.name])?;
     if updated > 0 {
-        append_phase(tx, id, state.into())?;
+        append_phase(tx, id, Some(phase))?;
     }
     Ok(())
 }
@@ -79,11 +110,12 @@ pub(crate) fn put(
     if spec.kind == Kind::Secret {
         audit_secret(tx, &id, Some(spec), &spec.source)?;
     }
+    let [state, _] = words(spec.phase);
     tx.db.run(
         "INSERT INTO specs (kind, namespace, name, generation, state, source, json) \
          VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET generation = excluded.generation, \
          state = excluded.state, source = excluded.source, json = excluded.json",
-        params![id.kind.as_str(), id.namespace, id.name, spec.generation, spec.state.as_str(), spec.source, spec.json],
+        params![id.kind.as_str(), id.namespace, id.name, spec.generation, state, spec.source, spec.json],
     )?;
     Ok(version)
 }
@@ -95,7 +127,7 @@ pub(crate) fn remove(tx: &mut Transaction<'_>, id: &ObjectId) -> Result<(), Stor
     }
     let sql = "DELETE FROM specs WHERE kind = ? AND namespace = ? AND name = ?";
     tx.db.run(sql, [id.kind.as_str(), &id.namespace, &id.name])?;
-    append_phase(tx, id, SpecPhase::Removed)?;
+    append_phase(tx, id, None)?;
     if id.kind == Kind::CloudRunTarget {
         history::append_no_inventory(tx, &id.name)?;
     }
@@ -126,7 +158,8 @@ struct Newest {
     seq: i64,
     uid: String,
     generation: i64,
-    phase: SpecPhase,
+    /// Word of its phase.
+    phase: String,
     source: String,
     json: Option<String>,
 }
@@ -139,7 +172,7 @@ fn newest(tx: &Transaction<'_>, id: &ObjectId) -> Result<Option<Newest>, StoreEr
             seq: columns.integer()?,
             uid: columns.text()?,
             generation: columns.integer()?,
-            phase: columns.word(SpecPhase::from_word)?,
+            phase: columns.text()?,
             source: columns.text()?,
             json: columns.text_or_none()?,
         })
@@ -157,16 +190,16 @@ fn append(
     if id.kind == Kind::Secret {
         return Ok(None);
     }
-    let before = newest(tx, id)?.filter(|before| before.phase != SpecPhase::Removed);
+    let before = newest(tx, id)?.filter(|before| before.phase != REMOVED);
     let json = significant(&spec.json);
-    let phase = SpecPhase::from(spec.state);
+    let phase = Some(spec.phase);
     let uid = match (uid_of(&json), &before) {
         (Some(uid), _) => uid,
         (None, Some(before)) => before.uid.clone(),
         (None, None) => tx.new_id().simple().to_string(),
     };
     if let Some(before) = &before
-        && (before.phase, before.generation, &before.uid) == (phase, spec.generation, &uid)
+        && (before.phase.as_str(), before.generation, &before.uid) == (word(phase), spec.generation, &uid)
         && is_same(before.json.as_deref(), &json)
     {
         return Ok(Some(VersionRef { seq: before.seq, uid, is_new: false }));
@@ -188,15 +221,14 @@ fn append(
             id.name,
             uid,
             spec.generation,
-            phase.as_str(),
+            word(phase),
             written_by,
             spec.source,
             json
         ],
     )?;
     let verb = match (&before, phase) {
-        (None, SpecPhase::Active) => "apply",
-        (_, SpecPhase::Active) => "change",
+        (None, Some(MappingPhase::Live)) => "apply",
         (_, phase) => verb(phase),
     };
     let detail = serde_json::json!({"uid": uid, "generation": spec.generation, "specHash": sha256(&[&json])});
@@ -206,10 +238,10 @@ fn append(
     Ok(Some(VersionRef { seq, uid, is_new: true }))
 }
 
-/// Appends a change of the phase of an object, unless it is already in that phase or has no version.
-fn append_phase(tx: &mut Transaction<'_>, id: &ObjectId, phase: SpecPhase) -> Result<(), StoreError> {
+/// Appends a change of the phase of an object, none when it is removed, unless it is already in that phase or has no version.
+fn append_phase(tx: &mut Transaction<'_>, id: &ObjectId, phase: Option<MappingPhase>) -> Result<(), StoreError> {
     let Some(before) = newest(tx, id)? else { return Ok(()) };
-    if before.phase == phase || before.phase == SpecPhase::Removed {
+    if before.phase == word(phase) || before.phase == REMOVED {
         return Ok(());
     }
     let seq = tx.next_seq();
@@ -217,7 +249,7 @@ fn append_phase(tx: &mut Transaction<'_>, id: &ObjectId, phase: SpecPhase) -> Re
         "INSERT INTO spec_versions (seq, at, kind, namespace, name, uid, generation, phase, written_by, source, json) \
          SELECT ?1, ?2, kind, namespace, name, uid, generation, ?3, NULL, source, iif(?3 = 'removed', NULL, json) \
          FROM spec_versions WHERE seq = ?4",
-        params![seq, tx.now_nanos(), phase.as_str(), before.seq],
+        params![seq, tx.now_nanos(), word(phase), before.seq],
     )?;
     let detail = serde_json::json!({"uid": before.uid, "generation": before.generation});
     let (who, action) = (actor(None, &before.source), action(id.kind, verb(phase)));
@@ -227,6 +259,11 @@ fn append_phase(tx: &mut Transaction<'_>, id: &ObjectId, phase: SpecPhase) -> Re
 }
 
 fn version(kind: Kind, columns: &mut Columns) -> Result<SpecVersion, StoreError> {
+    let json = columns.text_or_none()?;
+    let phase = |word: &str| match word {
+        REMOVED => Some(None),
+        word => restored(word, json.as_deref().unwrap_or_default()).map(Some),
+    };
     Ok(SpecVersion {
         seq: columns.integer()?,
         at: columns.time()?,
@@ -235,10 +272,10 @@ fn version(kind: Kind, columns: &mut Columns) -> Result<SpecVersion, StoreError>
         name: columns.text()?,
         uid: columns.text()?,
         generation: columns.integer()?,
-        phase: columns.word(SpecPhase::from_word)?,
+        phase: columns.word(phase)?,
         written_by: columns.text_or_none()?,
         source: columns.text()?,
-        json: columns.text_or_none()?,
+        json,
     })
 }
 
@@ -260,14 +297,14 @@ pub(crate) fn uids(db: &Connection, kind: Kind) -> Result<BTreeMap<(Option<Strin
 
 /// All versions of one custom resource, oldest first.
 pub(crate) fn versions(db: &Connection, id: &ObjectId) -> Result<Vec<SpecVersion>, StoreError> {
-    let sql = "SELECT seq, at, namespace, name, uid, generation, phase, written_by, source, json \
+    let sql = "SELECT json, seq, at, namespace, name, uid, generation, phase, written_by, source \
         FROM spec_versions WHERE kind = ? AND namespace = ? AND name = ? ORDER BY seq";
     db.all("spec_versions", sql, [id.kind.as_str(), &id.namespace, &id.name], |columns| version(id.kind, columns))
 }
 
 /// The versions in force as of a position, by kind, namespace and name, without removed ones.
 pub(crate) fn in_force_at(db: &Connection, seq: i64) -> Result<Vec<SpecVersion>, StoreError> {
-    let sql = "SELECT kind, seq, at, namespace, name, uid, generation, phase, written_by, source, json \
+    let sql = "SELECT kind, json, seq, at, namespace, name, uid, generation, phase, written_by, source \
         FROM spec_versions v WHERE seq <= ?1 AND phase <> 'removed' AND seq = (SELECT max(l.seq) \
         FROM spec_versions l WHERE l.kind = v.kind AND l.namespace = v.namespace AND l.name = v.name \
         AND l.seq <= ?1) ORDER BY kind, namespace, name";

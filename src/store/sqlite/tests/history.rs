@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::model::{Kind, MappingKey};
+use crate::model::{ClaimDisposal, FreezeReason, Kind, MappingKey, MappingPhase};
 use crate::store::contract::history::{spec, versions};
 
 #[tokio::test]
@@ -52,9 +52,15 @@ async fn history_of_an_older_database_begins_with_what_is_in_force() {
     let store = open(folder.path(), Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH))).await;
     store.begin_epoch("test").await.unwrap();
     let target = &store.spec_versions(Kind::CloudRunTarget, None, "t").await.unwrap()[0];
-    assert_eq!((target.seq, target.uid.as_str(), target.generation, target.phase), (6, "u-t", 3, SpecPhase::Active));
+    assert_eq!(
+        (target.seq, target.uid.as_str(), target.generation, target.phase),
+        (6, "u-t", 3, Some(MappingPhase::Live))
+    );
     assert_eq!(target.json.as_deref(), Some(r#"{"metadata":{"uid":"u-t"},"spec":{}}"#));
-    let phases = [("going", SpecPhase::Terminating), ("gone", SpecPhase::Missing)];
+    let phases = [
+        ("going", Some(MappingPhase::Terminating(ClaimDisposal::Revoke))),
+        ("gone", Some(MappingPhase::Missing(FreezeReason::MappingVanished))),
+    ];
     for (name, phase) in phases {
         let kept = versions(&store, name).await;
         assert_eq!((kept.len(), kept[0].phase, kept[0].uid.len()), (1, phase, 32));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::model::Kind;
+use crate::model::{Kind, MappingPhase};
 use crate::store::contract::prune::{chain, changes, hour, with_history};
 
 #[tokio::test]
@@ -48,7 +48,7 @@ async fn versions_that_a_claim_was_made_under_stay() {
     let left = store.spec_versions(Kind::RoleMapping, Some("team"), "m").await.unwrap();
     let left: Vec<_> = left.iter().map(|version| (version.generation, version.phase)).collect();
     // Without the last row the mapping would be in force again at a past position.
-    assert_eq!(left, [(1, SpecPhase::Active), (3, SpecPhase::Removed)]);
+    assert_eq!(left, [(1, Some(MappingPhase::Live)), (3, None)]);
 }
 
 #[tokio::test]
