@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::model::Seq;
+use crate::model::{Reason, Seq};
 use crate::store::private::{PRIVATE, tighten};
 use crate::store::{Store, StoreError};
 
@@ -75,7 +75,7 @@ impl CheckpointError {
         match self {
             Self::NoFolderName(_) => "CheckpointPathInvalid",
             Self::Io { .. } => "CheckpointUnavailable",
-            Self::Malformed { .. } => "StoreMismatch",
+            Self::Malformed { .. } => Reason::StoreMismatch.word(),
         }
     }
 }

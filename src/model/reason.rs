@@ -278,6 +278,9 @@ impl PartialEq<Reason> for String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
     use super::*;
 
     #[test]
@@ -288,5 +291,36 @@ mod tests {
             assert!(!reason.action().ends_with('.'), "{reason}");
         }
         assert_eq!(Reason::from_word("NoSuchReason"), None);
+    }
+
+    /// Files in which a word that is also a reason means something else: the type of a condition, or a label value of
+    /// a module that knows no other module.
+    const OTHER_MEANING: [&str; 2] = ["api/condition.rs", "telemetry/metrics.rs"];
+
+    fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.file_name().and_then(|name| name.to_str()).unwrap() {
+                "tests" | "contract" | "simulation" => {}
+                _ if path.is_dir() => files(&path, found),
+                name if name.contains("tests") || name == "fixtures.rs" => {}
+                _ => found.push(path),
+            }
+        }
+    }
+
+    #[test]
+    fn no_reason_stands_as_a_literal_outside_the_list() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut sources = Vec::new();
+        files(&root, &mut sources);
+        assert!(sources.len() > 100);
+        for path in sources.iter().filter(|path| !OTHER_MEANING.iter().any(|file| path.ends_with(file))) {
+            let text = fs::read_to_string(path).unwrap();
+            let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+            for reason in Reason::ALL {
+                assert!(!code.contains(&format!("\"{reason}\"")), "{reason} stands in {}", path.display());
+            }
+        }
     }
 }

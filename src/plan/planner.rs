@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::model::{
     AuditEntry, AuditOutcome, Claim, DesiredGrant, Enforcement, FreezeReason, GrantKey, GrantState, IntentAction, Kept,
-    LedgerChange, LedgerRow, Live, MappingKey, Subject,
+    LedgerChange, LedgerRow, Live, MappingKey, Reason, Subject,
 };
 
 use super::counts::{CountedAs, CountedGrant};
@@ -18,7 +18,7 @@ mod finish;
 mod respelling;
 
 /// Audit reason: the revision does not show the outcome of a call, and the member is as the call would have left it.
-const AMBIGUOUS: &str = "AttributionAmbiguous";
+const AMBIGUOUS: &str = Reason::AttributionAmbiguous.word();
 
 /// Audit reason: the resource is no longer listed and Google answers that it does not exist.
 const RESOURCE_GONE: &str = "ResourceGone";
@@ -510,8 +510,13 @@ impl<'a> Planner<'a> {
                     }
                     self.remains.push((spelling, mappings.clone()));
                 }
-                let entry =
-                    self.context.entry(self.inputs.now, &row, "remains", AuditOutcome::Verified, Some("GrantRemains"));
+                let entry = self.context.entry(
+                    self.inputs.now,
+                    &row,
+                    "remains",
+                    AuditOutcome::Verified,
+                    Some(Reason::GrantRemains.word()),
+                );
                 self.gone(base, row, entry);
             }
             // A call that may still take effect: whatever it grants must remain attributable to rolecall.

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::schema::ERROR_URN;
+use crate::model::Reason;
 
 /// A refusal. Every variant is one situation with one status, at most one `scimType` and one stable reason word. The
 /// text says what is wrong, where, and how to fix it, and never repeats a token or much of a person's data.
@@ -161,8 +162,8 @@ impl ScimError {
             Self::Internal => "Internal",
             Self::NotImplemented(_) => "NotImplemented",
             Self::Unavailable { .. } => "Unavailable",
-            Self::FormerDirectory { .. } => "IdentityProviderChanged",
-            Self::QuotaExceeded(_) => "QuotaExceeded",
+            Self::FormerDirectory { .. } => Reason::IdentityProviderChanged.word(),
+            Self::QuotaExceeded(_) => Reason::QuotaExceeded.word(),
         }
     }
 

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::manifest::{Object, ObjectRef, Problem, SecretData, read_object};
 use crate::api::{CloudRunTarget, FIELD_MANAGER, IdentityProvider, RoleMapping};
-use crate::model::Kind;
+use crate::model::{Kind, Reason};
 use crate::source::{Absence, Observed, ResourceEvent};
 
 /// Duration of one watch call, in seconds: a connection that died silently is detected 5 s after that.
@@ -243,7 +243,7 @@ async fn follow_secret(
             }
             Some(Err(error)) if is_forbidden(&error) => {
                 tracing::warn!(
-                    secret.name = %name, secret.namespace = %namespace, reason = "TokenSecretForbidden",
+                    secret.name = %name, secret.namespace = %namespace, reason = Reason::TokenSecretForbidden.word(),
                     "the API server does not let rolecall read the Secret {name}: name it in the chart's value `secrets`"
                 );
                 if !matches!(error, watcher::Error::InitialListFailed(_)) {
@@ -360,7 +360,7 @@ fn last_writer(entries: Vec<ManagedFieldsEntry>) -> Option<String> {
 
 fn read(identity: &ObjectRef, object: &DynamicObject) -> Result<Object, Vec<Problem>> {
     let name = identity.to_string();
-    let wrong = |message: String| vec![Problem::of_file(&name, "InvalidManifest", message)];
+    let wrong = |message: String| vec![Problem::of_file(&name, Reason::InvalidManifest.word(), message)];
     let mut value = serde_json::to_value(object).map_err(|error| wrong(error.to_string()))?;
     if let Some(fields) = value.as_object_mut() {
         fields.remove("status");

@@ -1,7 +1,7 @@
 //! Errors of the store.
 
 use super::Epoch;
-use crate::model::Seq;
+use crate::model::{Reason, Seq};
 
 /// Why a request to the store failed. Nothing of the request was stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -141,17 +141,17 @@ impl StoreError {
             Self::NotADatabase { .. } => "NotADatabase",
             Self::SchemaNewer { .. } => "SchemaNewer",
             Self::SchemaDiffers { .. } => "SchemaDiffers",
-            Self::Unavailable { .. } => "StoreUnavailable",
+            Self::Unavailable { .. } => Reason::StoreUnavailable.word(),
             Self::Taken { .. } => "Uniqueness",
             Self::NoKnownMember { .. } => "NoKnownMember",
             Self::NotAMember => "NotAMember",
-            Self::QuotaExceeded { .. } => "QuotaExceeded",
+            Self::QuotaExceeded { .. } => Reason::QuotaExceeded.word(),
             Self::UnsupportedFilter { .. } => "UnsupportedFilter",
-            Self::Damaged { .. } => "StoreDamaged",
+            Self::Damaged { .. } => Reason::StoreDamaged.word(),
             Self::AuditBroken { .. } => "AuditBroken",
             Self::HistoryNotKept { .. } => "HistoryNotKept",
-            Self::StaleEpoch { .. } => "LeadershipLost",
-            Self::Internal { .. } => "StoreFault",
+            Self::StaleEpoch { .. } => Reason::LeadershipLost.word(),
+            Self::Internal { .. } => Reason::StoreFault.word(),
         }
     }
 }

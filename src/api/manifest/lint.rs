@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{Object, ObjectRef, ParsedDocument, Problem, SecretData};
 use crate::api::glob::ResourcePattern;
 use crate::api::{AllowSpec, CloudRunTarget, GrantSpec, RoleMapping};
-use crate::model::Kind;
+use crate::model::{Kind, Reason};
 
 /// Severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -105,7 +105,7 @@ pub fn lint<'a>(files: impl IntoIterator<Item = (&'a str, &'a [ParsedDocument])>
                         report.findings.push(this.finding(
                             Severity::Error,
                             "metadata.name".to_owned(),
-                            "DuplicateObject",
+                            Reason::DuplicateObject.word(),
                             message,
                         ));
                     } else {
@@ -143,18 +143,18 @@ fn references(
         let name = &subject.identity_provider;
         if find(known, Kind::IdentityProvider, name).is_none() {
             let message = format!("the IdentityProvider `{name}` is not among these manifests");
-            warn(format!("spec.subjects[{index}].identityProvider"), "IdentityProviderNotFound", message);
+            warn(format!("spec.subjects[{index}].identityProvider"), Reason::IdentityProviderNotFound.word(), message);
         }
     }
     for (index, grant) in mapping.spec.grants.iter().enumerate() {
         let name = &grant.target.name;
         let Some(Object::CloudRunTarget(target)) = find(known, Kind::CloudRunTarget, name) else {
             let message = format!("the CloudRunTarget `{name}` is not among these manifests");
-            warn(format!("spec.grants[{index}].target.name"), "TargetNotFound", message);
+            warn(format!("spec.grants[{index}].target.name"), Reason::TargetNotFound.word(), message);
             continue;
         };
         for (field, message) in undelegated(mapping, grant, target) {
-            warn(format!("spec.grants[{index}].{field}"), "NotDelegated", message);
+            warn(format!("spec.grants[{index}].{field}"), Reason::NotDelegated.word(), message);
         }
     }
 }
@@ -226,7 +226,7 @@ fn overlaps(
                 target.spec.project
             );
             let field = "spec.locations".to_owned();
-            report.findings.push(this.finding(Severity::Warning, field, "OverlappingTarget", message));
+            report.findings.push(this.finding(Severity::Warning, field, Reason::OverlappingTarget.word(), message));
         }
     }
 }
@@ -268,11 +268,11 @@ fn tokens(known: &BTreeMap<ObjectRef, Known<'_>>, report: &mut LintReport) {
                         "token `{}` is the same as one of IdentityProvider `{other}`; it is refused for both",
                         token.name
                     );
-                    report.findings.push(this.finding(Severity::Error, field, "TokenShared", message));
+                    report.findings.push(this.finding(Severity::Error, field, Reason::TokenShared.word(), message));
                 }
                 Some(_) => {
                     let message = format!("token `{}` is the same as another one here; remove one of them", token.name);
-                    report.findings.push(this.finding(Severity::Warning, field, "TokenShared", message));
+                    report.findings.push(this.finding(Severity::Warning, field, Reason::TokenShared.word(), message));
                 }
                 None => {
                     seen.insert(identity, name.clone());

@@ -11,7 +11,7 @@ use super::check::{Check, Finding, join, shown};
 use super::object::{finding, metadata_schema, names, only_fields};
 use super::yaml::{Content, Node};
 use crate::api::SecretKey;
-use crate::model::Kind;
+use crate::model::{Kind, Reason};
 
 /// Smallest number of characters of a bearer token. With 32 characters of any common alphabet it cannot be guessed over
 /// a network.
@@ -63,9 +63,9 @@ impl TokenError {
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::KeyNotFound => "TokenKeyNotFound",
-            Self::TooShort => "TokenTooShort",
-            Self::InvalidToken | Self::InvalidHash => "TokenInvalid",
+            Self::KeyNotFound => Reason::TokenKeyNotFound.word(),
+            Self::TooShort => Reason::TokenTooShort.word(),
+            Self::InvalidToken | Self::InvalidHash => Reason::TokenInvalid.word(),
         }
     }
 }

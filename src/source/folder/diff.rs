@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{FolderChange, Known, KnownObject, Observation, Scan, ScanFailure, Suspicion};
 use crate::api::manifest::{Object, ObjectRef, Problem};
-use crate::model::Kind;
+use crate::model::{Kind, Reason};
 
 /// Name used for the folder itself where a file name is expected.
 const FOLDER: &str = ".";
@@ -144,7 +144,7 @@ impl<'a> Found<'a> {
                         if let Some((first, _)) = found.present.get(&identity) {
                             let message =
                                 format!("{identity} is defined in {first} already, which counts; remove one of them");
-                            let mut problem = Problem::of_file(file, "DuplicateObject", message);
+                            let mut problem = Problem::of_file(file, Reason::DuplicateObject.word(), message);
                             problem.line = document.line;
                             found.troubles.entry(file.clone()).or_default().problems.push(problem);
                         } else {

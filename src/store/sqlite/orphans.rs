@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::Transaction;
 use super::query::Query as _;
-use crate::model::{AuditEntry, AuditOutcome, DocumentKey, Kind, MappingKey, MappingPhase};
+use crate::model::{AuditEntry, AuditOutcome, DocumentKey, Kind, MappingKey, MappingPhase, Reason};
 use crate::store::audit::AuditDraft;
 use crate::store::{StoreError, StoredSpec};
 
@@ -16,7 +16,7 @@ const ACTION: &str = "abandon";
 /// Namespace of a mapping without one.
 const DEFAULT_NAMESPACE: &str = "default";
 /// Reason in the audit: a grant that should be gone is still there.
-const REASON: &str = "RevocationPending";
+const REASON: &str = Reason::RevocationPending.word();
 
 /// Unmarks the claims of a mapping that is in force again.
 pub(super) fn reclaim(tx: &mut Transaction<'_>, spec: &StoredSpec) -> Result<(), StoreError> {
