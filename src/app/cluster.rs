@@ -45,7 +45,7 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 const GONE: Duration = Duration::from_mins(5);
 /// Interval between checks whether another rolecall is still active.
 const LOOK: Duration = Duration::from_secs(10);
-/// Idle time after which a connection is abandoned; longer than a watch call lasts.
+/// Idle time after which a connection is closed; longer than a watch call lasts.
 const SILENCE: Duration = Duration::from_secs(45);
 /// Timeout of the first read of the Secrets, after which SCIM is served anyway.
 const FIRST_SECRETS: Duration = Duration::from_secs(5);
@@ -57,8 +57,8 @@ pub(super) async fn run(mut process: Process) -> Result<(), AppError> {
     let stop = process.stop.clone();
 
     // One watch for the tokens of every process, and for the controller of the leader.
-    let (tell, events) = mpsc::channel(64);
-    let watching = tokio::spawn(follow(client.clone(), Kind::IdentityProvider, tell, stop.clone()));
+    let (sender, events) = mpsc::channel(64);
+    let watching = tokio::spawn(follow(client.clone(), Kind::IdentityProvider, sender, stop.clone()));
     let (providers, sharing) = SharedWatch::start(Kind::IdentityProvider, events, stop.clone());
     let credentials = {
         let (loaded, first) = oneshot::channel();
@@ -173,8 +173,8 @@ impl CredentialsFollower {
         loaded: oneshot::Sender<()>,
         stop: CancellationToken,
     ) {
-        let (tell, mut providers) = mpsc::channel(64);
-        shared.subscribe(tell).await;
+        let (sender, mut providers) = mpsc::channel(64);
+        shared.subscribe(sender).await;
         let (tell_secret, mut secrets) = mpsc::channel(64);
         let (want, wanted) = watch::channel(BTreeSet::new());
         let reading = tokio::spawn(follow_secrets(client, namespace, wanted, tell_secret, stop.clone()));
@@ -219,8 +219,9 @@ impl CredentialsFollower {
 
     async fn provider(&mut self, event: ResourceEvent) {
         match event {
-            ResourceEvent::Applied { observed, said } => {
-                if let (Object::IdentityProvider(object), Ok(name)) = (&*said, ProviderName::new(&observed.object.name))
+            ResourceEvent::Applied { observed, parsed } => {
+                if let (Object::IdentityProvider(object), Ok(name)) =
+                    (&*parsed, ProviderName::new(&observed.object.name))
                 {
                     let uid = object.metadata.uid.clone();
                     self.credentials.hold(&name, !owns_directory(&self.store, &name, uid.as_deref()).await);
@@ -332,10 +333,10 @@ async fn lead(
     }
 
     let other = Arc::new(AtomicBool::new(found.other.is_some()));
-    let (tell, events) = mpsc::channel(256);
+    let (sender, events) = mpsc::channel(256);
     let mut tasks = tokio::task::JoinSet::new();
     for what in [Kind::CloudRunTarget, Kind::RoleMapping, Kind::Namespace] {
-        tasks.spawn(follow(client.clone(), what, tell.clone(), over.clone()));
+        tasks.spawn(follow(client.clone(), what, sender.clone(), over.clone()));
     }
     // When that watch ends, the task of the credentials ends, and the process with it.
     // They pass through a queue of their own: a full queue would let the other watches send first every time.
@@ -343,7 +344,7 @@ async fn lead(
     providers.subscribe(tell_provider).await;
     tasks.spawn(async move {
         while let Some(event) = of_providers.recv().await {
-            if tell.send(event).await.is_err() {
+            if sender.send(event).await.is_err() {
                 return;
             }
         }
@@ -494,7 +495,7 @@ async fn show(
     over: CancellationToken,
 ) {
     if let Some(other) = found.other {
-        let mut said = false;
+        let mut reported = false;
         let (mut sign, mut seen) = (None, tokio::time::Instant::now());
         while engine.frozen().is_some() && seen.elapsed() < GONE {
             match memory.sign_of_life(&other).await {
@@ -503,8 +504,8 @@ async fn show(
                 // If its Lease cannot be read, the other rolecall is assumed to be active.
                 Err(_) => seen = tokio::time::Instant::now(),
             }
-            if !said {
-                said = true;
+            if !reported {
+                reported = true;
                 tracing::error!(
                     reason = %FreezeReason::StoreMismatch.reason(), namespace = %other,
                     "another rolecall in the namespace {other} is at work on the same resources: this one grants and \

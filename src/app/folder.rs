@@ -109,7 +109,7 @@ impl FolderCredentials {
     /// Applies the token changes of an event, after the controller has handled it.
     async fn take(&mut self, event: &ResourceEvent) -> Result<(), StoreError> {
         match event {
-            ResourceEvent::Applied { observed, said } => match &**said {
+            ResourceEvent::Applied { observed, parsed } => match &**parsed {
                 Object::IdentityProvider(object) => {
                     let Ok(name) = ProviderName::new(&observed.object.name) else { return Ok(()) };
                     self.provider(name, object);
@@ -192,8 +192,8 @@ pub(super) async fn follow(
     commands: mpsc::Receiver<FolderCommand>,
     stop: CancellationToken,
 ) {
-    let (tell, mut batches) = mpsc::channel(4);
-    let looking = tokio::spawn(poll(options, known, tell, commands, stop.clone()));
+    let (sender, mut batches) = mpsc::channel(4);
+    let polling = tokio::spawn(poll(options, known, sender, commands, stop.clone()));
     let mut tick = tokio::time::interval(TICK);
     loop {
         tokio::select! {
@@ -215,7 +215,7 @@ pub(super) async fn follow(
     // The loop may be blocked on sending to a receiver that is gone.
     drop(batches);
     drop(controller);
-    if let Err(error) = looking.await {
+    if let Err(error) = polling.await {
         tracing::error!(%error, "a task that follows the manifest folder failed");
     }
 }

@@ -116,7 +116,7 @@ pub(super) struct Process {
     pub(super) loaded: Part,
     /// Canceled when the process shuts down: because of a signal, or because it cannot continue.
     pub(super) stop: CancellationToken,
-    told: Arc<AtomicBool>,
+    signaled: Arc<AtomicBool>,
     pub(super) metrics: Arc<Metrics>,
     traffic: Traffic,
     servers: JoinSet<()>,
@@ -134,7 +134,7 @@ impl Process {
             tracing::warn!("{warning}");
         }
         let stop = CancellationToken::new();
-        let told = end_on_signals(&stop)?;
+        let signaled = end_on_signals(&stop)?;
         let (scim_listener, scim_address) = listen(config.listen).await?;
         let (admin_listener, admin_address) = listen(config.admin_listen).await?;
         let probe_listener = match config.probe_listen {
@@ -206,7 +206,7 @@ impl Process {
             external_url,
             loaded,
             stop,
-            told,
+            signaled,
             metrics,
             traffic,
             servers,
@@ -241,7 +241,7 @@ impl Process {
 
     /// True when the process was asked to shut down.
     pub(super) fn is_ending(&self) -> bool {
-        self.told.load(Ordering::Acquire)
+        self.signaled.load(Ordering::Acquire)
     }
 
     /// Updates the metric of the event log's position.
@@ -377,17 +377,17 @@ fn end_on_signals(stop: &CancellationToken) -> Result<Arc<AtomicBool>, AppError>
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Signals)?;
-    let told = Arc::new(AtomicBool::new(false));
-    let (stop, tell) = (stop.clone(), told.clone());
+    let signaled = Arc::new(AtomicBool::new(false));
+    let (stop, flag) = (stop.clone(), signaled.clone());
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tell.store(true, Ordering::Release);
+        flag.store(true, Ordering::Release);
         stop.cancel();
     });
-    Ok(told)
+    Ok(signaled)
 }
 
 #[cfg(test)]

@@ -163,7 +163,7 @@ async fn unfreeze(
 #[derive(Default)]
 struct Memory {
     written: Option<Checkpoint>,
-    trouble: Option<String>,
+    failure: Option<String>,
 }
 
 impl Memory {
@@ -172,11 +172,11 @@ impl Memory {
         match outcome {
             Ok(()) => {
                 self.written = Some(now);
-                self.trouble.take().map(|_| Ok(()))
+                self.failure.take().map(|_| Ok(()))
             }
             Err(error) => {
                 let text = error.to_string();
-                (self.trouble.replace(text.clone()) != Some(text)).then_some(Err(error))
+                (self.failure.replace(text.clone()) != Some(text)).then_some(Err(error))
             }
         }
     }

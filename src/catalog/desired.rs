@@ -157,14 +157,14 @@ impl Catalog {
         if self.ceiling == Ceiling::Observe && mapping.is_some_and(|mapping| observed(mapping.phase)) {
             return Some(FreezeReason::Observed);
         }
-        let Some(mapping) = mapping else { return Some(FreezeReason::MappingVanished) };
+        let Some(mapping) = mapping else { return Some(FreezeReason::MappingMissing) };
         match mapping.phase {
             MappingPhase::Terminating(_)
             | MappingPhase::ApprovedForRemoval(_)
             | MappingPhase::RevocationDeferred(_)
             | MappingPhase::Orphaned => return None,
             // The claims are treated alike, whatever the reason for which the mapping is missing.
-            MappingPhase::Missing(_) => return Some(FreezeReason::MappingVanished),
+            MappingPhase::Missing(_) => return Some(FreezeReason::MappingMissing),
             MappingPhase::Live => {}
         }
         let providers: Vec<Option<FreezeReason>> =
@@ -220,11 +220,11 @@ impl Catalog {
             let suspended =
                 mapping.is_some_and(|mapping| mapping.spec.is_some() && mapping.mode() != MappingMode::Enforce);
             return Enforcement::Frozen(match reason {
-                FreezeReason::MappingVanished if suspended => FreezeReason::Suspended,
+                FreezeReason::MappingMissing if suspended => FreezeReason::Suspended,
                 reason => reason,
             });
         }
-        let Some(mapping) = mapping else { return Enforcement::Frozen(FreezeReason::MappingVanished) };
+        let Some(mapping) = mapping else { return Enforcement::Frozen(FreezeReason::MappingMissing) };
         if let Some(disposal) = mapping.phase.disposal() {
             return Enforcement::Ended { orphan: disposal == ClaimDisposal::Orphan };
         }

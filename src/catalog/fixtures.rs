@@ -178,15 +178,15 @@ impl Catalog {
         self.stored(effects)
     }
 
-    pub(super) fn vanish(&mut self, name: &str) -> Effects {
-        self.advance(&key(name), PhaseEvent::FoundMissing(FreezeReason::MappingVanished))
+    pub(super) fn mark_missing(&mut self, name: &str) -> Effects {
+        self.advance(&key(name), PhaseEvent::FoundMissing(FreezeReason::MappingMissing))
     }
 
     pub(super) fn delete(&mut self, name: &str) -> Effects {
         self.advance(&key(name), PhaseEvent::DeletionObserved(self.disposal(&key(name))))
     }
 
-    pub(super) fn tell(&mut self, change: &DirectoryChange) -> Effects {
+    pub(super) fn change(&mut self, change: &DirectoryChange) -> Effects {
         self.put_directory(&okta(), change)
     }
 
@@ -216,7 +216,7 @@ impl Catalog {
             .collect()
     }
 
-    pub(super) fn stance_of(&self, name: &str, document: &DocumentKey) -> crate::model::Enforcement {
+    pub(super) fn enforcement_of(&self, name: &str, document: &DocumentKey) -> crate::model::Enforcement {
         self.desired(document, &BTreeSet::from([key(name)])).enforcements[&key(name)].clone()
     }
 }

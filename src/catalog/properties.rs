@@ -232,7 +232,7 @@ proptest! {
         index.apply_provider(okta(), provider_spec("userName", &["corp.example"]));
         targeted(&mut index, &allowed);
         for (at, change) in store.log.iter().enumerate() {
-            drop(index.tell(change));
+            drop(index.change(change));
             if at == store.log.len() / 2 {
                 let elsewhere = provider_spec("emails[type eq \"work\"].value", &["corp.example"]);
                 index.apply_provider(okta(), elsewhere);
@@ -260,7 +260,7 @@ proptest! {
         }
         let mut index = index();
         targeted(&mut index, &[("services/a*", INVOKER), ("services/*", VIEWER)]);
-        store.log.drain(..).for_each(|change| drop(index.tell(&change)));
+        store.log.drain(..).for_each(|change| drop(index.change(&change)));
         for (at, mapped) in mappings.iter().enumerate() {
             index.map(&at.to_string(), mapped.spec());
         }
@@ -275,7 +275,7 @@ proptest! {
                 (claims.collect::<BTreeMap<_, _>>(), desired.enforcements)
             };
             let old = SERVICES.map(|service| look(&index, service));
-            let effects = index.tell(change);
+            let effects = index.change(change);
             for (service, old) in SERVICES.into_iter().zip(old) {
                 let new = look(&index, service);
                 if new == old {
@@ -315,7 +315,7 @@ proptest! {
             keep_pins(&mut pins, live.map(&at.to_string(), mapped.spec()));
         }
         for change in &store.log {
-            keep_pins(&mut pins, live.tell(change));
+            keep_pins(&mut pins, live.change(change));
         }
         for changes in [store.log.clone(), store.snapshot()] {
             let mut loaded = start();
@@ -324,7 +324,7 @@ proptest! {
                 loaded.map(&at.to_string(), mapped.spec());
             }
             for change in &changes {
-                drop(loaded.tell(change));
+                drop(loaded.change(change));
             }
             loaded.put_freeze(None);
             prop_assert_eq!(lines(&loaded), lines(&live));
@@ -354,7 +354,7 @@ proptest! {
             let mut index = Catalog::new(Ceiling::Enforce);
             for call in calls {
                 match call {
-                    Call::Tell(change) => drop(index.tell(change)),
+                    Call::Tell(change) => drop(index.change(change)),
                     Call::Map(at, mapped) => drop(index.map(&at.to_string(), mapped.spec())),
                     Call::Target(allowed) => targeted(&mut index, allowed),
                     Call::Provider => drop(index.apply_provider(okta(), provider_spec("userName", &["corp.example"]))),

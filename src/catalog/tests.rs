@@ -81,7 +81,7 @@ fn each_kind_of_directory_change_marks_documents_dirty_with_its_urgency() {
     for (what, change, urgency, people) in cases {
         let mut index = index();
         index.map("m", spec(&["red"], &["services/a"], &[INVOKER]));
-        let effects = index.tell(&change);
+        let effects = index.change(&change);
         assert_eq!(effects.dirty.get(&document("a")).copied(), urgency, "{what}");
         assert!(effects.dirty.len() <= 1, "{what}");
         assert_eq!(index.people("a"), people.iter().copied().collect(), "{what}");
@@ -92,10 +92,10 @@ fn each_kind_of_directory_change_marks_documents_dirty_with_its_urgency() {
 fn a_leaver_makes_the_documents_of_frozen_mappings_dirty_and_other_changes_do_not() {
     type Freeze = fn(&mut Catalog);
     let freezes: [(&str, Freeze); 3] = [
-        ("vanished", |index| drop(index.vanish("m"))),
+        ("missing", |index| drop(index.mark_missing("m"))),
         ("the pinned group lost its name to another", |index| {
-            index.tell(&named(1, "old"));
-            index.tell(&named(3, "red"));
+            index.change(&named(1, "old"));
+            index.change(&named(3, "red"));
         }),
         ("the list failed", |index| drop(index.inventory_failed(&target("t")))),
     ];
@@ -105,10 +105,10 @@ fn a_leaver_makes_the_documents_of_frozen_mappings_dirty_and_other_changes_do_no
             index.map("m", spec(&["red"], &["services/a"], &[INVOKER]));
             freeze(&mut index);
             if what != "the list failed" {
-                assert!(index.tell(&joined(1, &[4])).dirty.is_empty(), "{what}");
-                assert!(index.tell(&left(1, &[4])).dirty.is_empty(), "{what}");
+                assert!(index.change(&joined(1, &[4])).dirty.is_empty(), "{what}");
+                assert!(index.change(&left(1, &[4])).dirty.is_empty(), "{what}");
             }
-            let effects = index.tell(&change);
+            let effects = index.change(&change);
             assert_eq!(effects.dirty, BTreeMap::from([(document("a"), Urgency::Revocation)]), "{what}");
         }
     }
@@ -120,20 +120,20 @@ fn a_change_of_address_is_a_revocation_of_the_old_one() {
     index.map("m", spec(&["red"], &["services/a"], &[INVOKER]));
     let mut moved = facts(1, true);
     moved.user_name = "new@corp.example".into();
-    let effects = index.tell(&DirectoryChange::User(moved));
+    let effects = index.change(&DirectoryChange::User(moved));
     assert_eq!(effects.dirty[&document("a")], Urgency::Revocation);
     assert_eq!(index.wanted(&document("a"))[0], "invoker user:new@corp.example m 1");
-    assert_eq!(index.stance_of("m", &document("a")), NOTHING);
+    assert_eq!(index.enforcement_of("m", &document("a")), NOTHING);
 }
 
 #[test]
 fn members_that_come_before_their_user_and_group_count_when_those_come() {
     let mut index = index();
     index.map("m", spec(&["late"], &["services/a"], &[INVOKER]));
-    index.tell(&joined(9, &[20]));
-    index.tell(&named(9, "late"));
+    index.change(&joined(9, &[20]));
+    index.change(&named(9, "late"));
     assert!(index.people("a").is_empty());
-    let effects = index.tell(&person(20));
+    let effects = index.change(&person(20));
     assert_eq!(effects.dirty[&document("a")], Urgency::Addition);
     assert_eq!(index.people("a"), BTreeSet::from([20]));
 }
@@ -143,19 +143,19 @@ fn a_group_as_member_of_a_group_is_not_expanded() {
     let mut index = index();
     index.map("m", spec(&["red"], &["services/a"], &[INVOKER]));
     let nested = DirectoryChange::Members { group: group(1), added: vec![UserId(group(2).0)], removed: vec![] };
-    assert!(index.tell(&nested).dirty.is_empty());
+    assert!(index.change(&nested).dirty.is_empty());
     assert_eq!(index.people("a"), BTreeSet::from([1, 2]));
 }
 
 #[test]
 fn the_state_of_a_person_distinguishes_leavers_from_unknown_people() {
     let mut index = index();
-    index.tell(&inactive(1));
-    index.tell(&DirectoryChange::UserDeleted { id: user(2) });
-    index.tell(&joined(1, &[50]));
+    index.change(&inactive(1));
+    index.change(&DirectoryChange::UserDeleted { id: user(2) });
+    index.change(&joined(1, &[50]));
     let left = [3, 1, 2, 50, 51].map(|n| index.has_left(user(n), None));
     assert_eq!(left, [false, true, true, true, true], "active, inactive, deleted, and two of whom nothing is known");
-    index.tell(&person(2));
+    index.change(&person(2));
     assert!(index.has_left(user(2), None), "ids are never used again");
 }
 
@@ -169,12 +169,12 @@ fn the_configured_attribute_gives_the_address() {
     ] {
         let mut index = index();
         index.map("m", spec(&["red"], &["services/a"], &[INVOKER]));
-        index.tell(&left(1, &[2]));
+        index.change(&left(1, &[2]));
         let effects = index.apply_provider(okta(), provider_spec(attribute, &["corp.example"]));
         assert_eq!(effects.dirty.contains_key(&document("a")), attribute != "userName");
         let expected: Vec<String> = address.iter().map(|address| format!("invoker user:{address} m 1")).collect();
         assert_eq!(index.wanted(&document("a")), expected);
-        let enforcement = index.stance_of("m", &document("a"));
+        let enforcement = index.enforcement_of("m", &document("a"));
         assert_eq!(enforcement, NOTHING, "an address that is not admitted keeps nothing");
     }
 }
@@ -185,9 +185,9 @@ fn an_address_that_is_not_admitted_ends_the_former_claim_and_one_that_is_missing
     index.map("m", spec(&["red"], &["services/a"], &[INVOKER]));
     let mut foreign = facts(1, true);
     foreign.user_name = "p1@elsewhere.example".into();
-    index.tell(&DirectoryChange::User(foreign.clone()));
+    index.change(&DirectoryChange::User(foreign.clone()));
     assert_eq!(index.people("a"), BTreeSet::from([2]));
-    assert_eq!(index.stance_of("m", &document("a")), NOTHING);
+    assert_eq!(index.enforcement_of("m", &document("a")), NOTHING);
     assert_eq!(index.mapping(&key("m")).unwrap().invalid_principals, 1);
     let counts = |index: &Catalog| {
         let subject = index.mapping(&key("m")).unwrap().subjects[0].clone();
@@ -195,20 +195,24 @@ fn an_address_that_is_not_admitted_ends_the_former_claim_and_one_that_is_missing
     };
     assert_eq!(counts(&index), (1, 0));
     foreign.user_name = " ".into();
-    index.tell(&DirectoryChange::User(foreign.clone()));
-    assert_eq!(index.stance_of("m", &document("a")), kept(&[1]));
+    index.change(&DirectoryChange::User(foreign.clone()));
+    assert_eq!(index.enforcement_of("m", &document("a")), kept(&[1]));
     assert_eq!(counts(&index), (0, 1));
     foreign.user_name = "nobody".into();
-    let effects = index.tell(&DirectoryChange::User(foreign.clone()));
+    let effects = index.change(&DirectoryChange::User(foreign.clone()));
     assert_eq!(effects.dirty[&document("a")], Urgency::Revocation, "it was missing, and is another now");
     foreign.active = false;
     foreign.user_name = String::new();
-    index.tell(&DirectoryChange::User(foreign));
-    assert_eq!(index.stance_of("m", &document("a")), NOTHING);
+    index.change(&DirectoryChange::User(foreign));
+    assert_eq!(index.enforcement_of("m", &document("a")), NOTHING);
 
     let effects = index.apply_provider(okta(), provider_spec("userName", &["other.example"]));
     assert_eq!(effects.dirty[&document("a")], Urgency::Revocation);
-    assert_eq!((index.stance_of("m", &document("a")), index.people("a").len()), (NOTHING, 0), "a domain is withdrawn");
+    assert_eq!(
+        (index.enforcement_of("m", &document("a")), index.people("a").len()),
+        (NOTHING, 0),
+        "a domain is withdrawn"
+    );
 }
 
 #[test]
@@ -217,7 +221,7 @@ fn two_active_users_with_one_principal_get_nothing_new_and_lose_nothing_until_on
     index.map("m", spec(&["red"], &["services/a"], &[INVOKER]));
     let mut twin = facts(9, true);
     twin.user_name = "P1@Corp.example".into();
-    let effects = index.tell(&DirectoryChange::User(twin.clone()));
+    let effects = index.change(&DirectoryChange::User(twin.clone()));
     assert_eq!(effects.dirty[&document("a")], Urgency::Addition, "the twin is in no group, and still in the way");
     assert_eq!(index.people("a"), BTreeSet::from([2]));
     let only = |n: u128, member: &str| {
@@ -225,16 +229,16 @@ fn two_active_users_with_one_principal_get_nothing_new_and_lose_nothing_until_on
         Enforcement::Live { keep: Keep::Subjects(kept) }
     };
     assert_eq!(
-        index.stance_of("m", &document("a")),
+        index.enforcement_of("m", &document("a")),
         only(1, "user:p1@corp.example"),
         "of that address, and no former one"
     );
     assert_eq!(index.mapping(&key("m")).unwrap().collisions, 1);
     assert_eq!(index.provider(&okta()).unwrap().collisions, 2);
     twin.active = false;
-    assert_eq!(index.tell(&DirectoryChange::User(twin)).dirty.len(), 1);
+    assert_eq!(index.change(&DirectoryChange::User(twin)).dirty.len(), 1);
     assert_eq!(index.people("a"), BTreeSet::from([1, 2]));
-    assert_eq!(index.stance_of("m", &document("a")), NOTHING);
+    assert_eq!(index.enforcement_of("m", &document("a")), NOTHING);
 }
 
 #[test]
@@ -257,8 +261,8 @@ fn tenants_with_the_same_names_and_addresses_never_mix() {
 #[test]
 fn an_empty_selector_selects_nothing() {
     let mut index = index();
-    index.tell(&named(5, ""));
-    index.tell(&joined(5, &[1]));
+    index.change(&named(5, ""));
+    index.change(&joined(5, &[1]));
     let mut empty = spec(&["red"], &["services/a"], &[INVOKER]);
     empty.subjects[0].groups[0].display_name = Some(String::new());
     index.map("m", empty.clone());
@@ -275,7 +279,7 @@ fn group_names_match_exactly() {
     for name in ["Red", "red ", "re"] {
         index.map("m", spec(&[name], &["services/a"], &[INVOKER]));
         assert_eq!(index.mapping(&key("m")).unwrap().subjects[0].resolution, Resolution::NotFound);
-        assert_eq!(index.stance_of("m", &document("a")), groups(FreezeReason::GroupNotFound, &[], &[]));
+        assert_eq!(index.enforcement_of("m", &document("a")), groups(FreezeReason::GroupNotFound, &[], &[]));
     }
 }
 
@@ -284,18 +288,18 @@ fn a_group_never_seen_freezes_what_it_could_have_given_and_resolves_when_it_is_p
     let mut index = index();
     index.map("m", spec(&["red", "green"], &["services/a"], &[INVOKER]));
     assert_eq!(index.people("a"), BTreeSet::from([1, 2]), "the rest goes on");
-    assert_eq!(index.stance_of("m", &document("a")), groups(FreezeReason::GroupNotFound, &[], &[1]));
+    assert_eq!(index.enforcement_of("m", &document("a")), groups(FreezeReason::GroupNotFound, &[], &[1]));
     let desired = index.desired(&document("a"), &BTreeSet::new());
     for wanted in desired.grants.values() {
         let grounds: Vec<_> =
             wanted.grounds.values().map(|ground| (ground.provider.clone(), ground.groups.clone())).collect();
         assert_eq!(grounds, [(okta(), BTreeSet::from([group(1)]))]);
     }
-    let effects = index.tell(&named(3, "green"));
+    let effects = index.change(&named(3, "green"));
     assert_eq!(effects.dirty[&document("a")], Urgency::Addition);
     assert_eq!(effects.pins.len(), 1);
     assert_eq!((effects.pins[0].selector.as_str(), effects.pins[0].group), ("displayName:green", group(3)));
-    assert_eq!(index.stance_of("m", &document("a")), NOTHING);
+    assert_eq!(index.enforcement_of("m", &document("a")), NOTHING);
 }
 
 #[test]
@@ -303,9 +307,9 @@ fn a_rename_keeps_the_pin() {
     let mut index = index();
     let pins = index.map("m", spec(&["red"], &["services/a"], &[INVOKER])).pins;
     assert_eq!(pins.len(), 1);
-    index.tell(&named(1, "crimson"));
+    index.change(&named(1, "crimson"));
     assert_eq!(index.people("a"), BTreeSet::from([1, 2]));
-    index.tell(&joined(1, &[3]));
+    index.change(&joined(1, &[3]));
     assert_eq!(index.people("a"), BTreeSet::from([1, 2, 3]));
     let subject = &index.mapping(&key("m")).unwrap().subjects[0];
     assert_eq!((subject.current_name.as_deref(), subject.members), (Some("crimson"), 3));
@@ -317,12 +321,12 @@ fn a_name_that_comes_to_mean_another_group_is_held_until_the_new_id_is_accepted(
     let mut index = index();
     let red = spec(&["red"], &["services/a"], &[INVOKER]);
     index.map("m", red.clone());
-    index.tell(&named(1, "old-red"));
-    index.tell(&joined(3, &[4]));
-    let effects = index.tell(&named(3, "red"));
+    index.change(&named(1, "old-red"));
+    index.change(&joined(3, &[4]));
+    let effects = index.change(&named(3, "red"));
     assert_eq!(effects.dirty[&document("a")], Urgency::Revocation);
     assert!(index.people("a").is_empty(), "neither group gets anything new");
-    assert_eq!(index.stance_of("m", &document("a")), groups(FreezeReason::GroupIdentityChanged, &[1], &[]));
+    assert_eq!(index.enforcement_of("m", &document("a")), groups(FreezeReason::GroupIdentityChanged, &[1], &[]));
     let resolution = index.mapping(&key("m")).unwrap().subjects[0].resolution.clone();
     assert_eq!(resolution, Resolution::IdentityChanged { pinned: group(1), now: group(3) });
 
@@ -331,7 +335,7 @@ fn a_name_that_comes_to_mean_another_group_is_held_until_the_new_id_is_accepted(
     let effects = index.put_mapping(key("m"), 1, red, BTreeSet::from([group(3)]));
     assert_eq!(effects.pins[0].group, group(3));
     assert_eq!(index.people("a"), BTreeSet::from([4]));
-    assert_eq!(index.stance_of("m", &document("a")), NOTHING);
+    assert_eq!(index.enforcement_of("m", &document("a")), NOTHING);
 }
 
 #[test]
@@ -339,14 +343,14 @@ fn a_deleted_group_revokes_and_a_later_namesake_is_held_until_accepted() {
     let mut index = index();
     let red = spec(&["red"], &["services/a"], &[INVOKER]);
     index.map("m", red.clone());
-    assert_eq!(index.tell(&deleted(1)).dirty[&document("a")], Urgency::Revocation);
+    assert_eq!(index.change(&deleted(1)).dirty[&document("a")], Urgency::Revocation);
     assert!(index.people("a").is_empty());
-    assert_eq!(index.stance_of("m", &document("a")), NOTHING, "deletion is said, so it revokes");
+    assert_eq!(index.enforcement_of("m", &document("a")), NOTHING, "deletion is said, so it revokes");
     assert_eq!(index.mapping(&key("m")).unwrap().subjects[0].resolution.reason(), Some(Reason::GroupDeleted));
-    index.tell(&named(3, "red"));
-    index.tell(&joined(3, &[4]));
+    index.change(&named(3, "red"));
+    index.change(&joined(3, &[4]));
     assert!(index.people("a").is_empty());
-    assert_eq!(index.stance_of("m", &document("a")), NOTHING, "what the deleted group gave still goes");
+    assert_eq!(index.enforcement_of("m", &document("a")), NOTHING, "what the deleted group gave still goes");
     assert_eq!(index.mapping(&key("m")).unwrap().subjects[0].resolution.reason(), Some(Reason::GroupIdentityChanged));
     index.put_mapping(key("m"), 2, red, BTreeSet::from([group(3)]));
     assert_eq!(index.people("a"), BTreeSet::from([4]));
@@ -356,11 +360,11 @@ fn a_deleted_group_revokes_and_a_later_namesake_is_held_until_accepted() {
 fn several_groups_of_one_name_are_ambiguous_unless_one_of_them_is_pinned() {
     let mut index = index();
     index.map("m", spec(&["red"], &["services/a"], &[INVOKER]));
-    index.tell(&named(3, "red"));
+    index.change(&named(3, "red"));
     assert_eq!(index.people("a"), BTreeSet::from([1, 2]));
     index.map("n", spec(&["red"], &["services/b"], &[INVOKER]));
     assert!(index.people("b").is_empty());
-    assert_eq!(index.stance_of("n", &document("b")), groups(FreezeReason::GroupAmbiguous, &[], &[]));
+    assert_eq!(index.enforcement_of("n", &document("b")), groups(FreezeReason::GroupAmbiguous, &[], &[]));
 }
 
 #[test]
@@ -385,7 +389,7 @@ fn a_pin_from_the_store_holds_over_a_restart_even_when_the_group_was_renamed_or_
         index.apply_provider(okta(), provider_spec("userName", &["corp.example"]));
         index.map("m", spec(&["red"], &["services/a"], &[INVOKER]));
         for change in changes {
-            drop(index.tell(change));
+            drop(index.change(change));
         }
         let while_loading = index.mapping(&key("m")).unwrap().subjects[0].resolution.clone();
         let effects = index.put_freeze(None);
@@ -468,7 +472,7 @@ fn a_withdrawn_delegation_revokes() {
     let only_a = json!([allow(&["okta"], &["services/a"], &[INVOKER])]);
     let effects = index.apply_target(target("t"), target_spec(&["l"], &only_a), Timestamp::UNIX_EPOCH);
     assert_eq!(effects.dirty, BTreeMap::from([(document("b"), Urgency::Revocation)]), "and only there");
-    assert_eq!(index.stance_of("m", &document("b")), NOTHING);
+    assert_eq!(index.enforcement_of("m", &document("b")), NOTHING);
     assert!(index.people("b").is_empty());
 }
 
@@ -479,7 +483,7 @@ fn each_absence_freezes_with_its_reason_and_wants_nothing_new() {
     let cases: Vec<(Change, Enforcement)> = vec![
         (|i| drop(i.put_freeze(Some(FreezeReason::NotLoaded))), Enforcement::Frozen(FreezeReason::NotLoaded)),
         (|i| drop(i.put_freeze(Some(FreezeReason::StoreMismatch))), Enforcement::Frozen(FreezeReason::StoreMismatch)),
-        (|i| drop(i.vanish("m")), Enforcement::Frozen(FreezeReason::MappingVanished)),
+        (|i| drop(i.mark_missing("m")), Enforcement::Frozen(FreezeReason::MappingMissing)),
         (|i| drop(i.remove_provider(&okta())), Enforcement::Frozen(FreezeReason::IdentityProviderNotFound)),
         (|i| drop(i.remove_target(&target("t"))), Enforcement::Frozen(FreezeReason::TargetNotFound)),
         (
@@ -509,10 +513,13 @@ fn each_absence_freezes_with_its_reason_and_wants_nothing_new() {
         let mut index = index();
         index.map("m", mapped());
         change(&mut index);
-        assert_eq!(index.stance_of("m", &document("a")), enforcement);
+        assert_eq!(index.enforcement_of("m", &document("a")), enforcement);
         assert!(index.people("a").is_empty(), "{enforcement:?}");
     }
-    assert_eq!(index().stance_of("never-heard-of", &document("a")), Enforcement::Frozen(FreezeReason::MappingVanished));
+    assert_eq!(
+        index().enforcement_of("never-heard-of", &document("a")),
+        Enforcement::Frozen(FreezeReason::MappingMissing)
+    );
 }
 
 #[test]
@@ -521,7 +528,7 @@ fn what_was_missing_returns_unchanged() {
     let red = spec(&["red"], &["services/a"], &[INVOKER]);
     index.map("m", red.clone());
     let before = index.digest();
-    index.vanish("m");
+    index.mark_missing("m");
     assert_ne!(index.digest(), before);
     index.map("m", red);
     assert_eq!(index.digest(), before);
@@ -544,7 +551,7 @@ fn one_missing_provider_of_several_keeps_everything_and_the_other_stays_in_force
     ]);
     index.map("m", with(&spec(&["red"], &["services/a"], &[INVOKER]), [("subjects", both)]));
     assert_eq!(index.people("a"), BTreeSet::from([1, 2]));
-    assert_eq!(index.stance_of("m", &document("a")), everything(FreezeReason::IdentityProviderNotFound));
+    assert_eq!(index.enforcement_of("m", &document("a")), everything(FreezeReason::IdentityProviderNotFound));
 }
 
 #[test]
@@ -555,9 +562,9 @@ fn one_missing_target_of_several_freezes_only_what_is_not_in_a_target_that_is_th
         {"target": {"name": "gone"}, "resources": ["services/a"], "roles": [INVOKER]},
     ]);
     index.map("m", with(&spec(&["red"], &["services/a"], &[INVOKER]), [("grants", grants)]));
-    assert_eq!(index.stance_of("m", &document("b")), NOTHING);
+    assert_eq!(index.enforcement_of("m", &document("b")), NOTHING);
     let elsewhere = document_in("elsewhere", "a");
-    assert_eq!(index.stance_of("m", &elsewhere), Enforcement::Frozen(FreezeReason::TargetNotFound));
+    assert_eq!(index.enforcement_of("m", &elsewhere), Enforcement::Frozen(FreezeReason::TargetNotFound));
     assert_eq!(index.mapping(&key("m")).unwrap().missing_targets, BTreeSet::from([target("gone")]));
 }
 
@@ -567,16 +574,16 @@ fn observe_wants_without_writing_and_freezes_what_there_is() {
     let mut index = index();
     index.map("m", with(&red, [("mode", json!("Observe"))]));
     assert_eq!(index.wanted(&document("a"))[0], "invoker user:p1@corp.example m 1 observed");
-    assert_eq!(index.stance_of("m", &document("a")), Enforcement::Frozen(FreezeReason::Observed));
+    assert_eq!(index.enforcement_of("m", &document("a")), Enforcement::Frozen(FreezeReason::Observed));
     index.delete("m");
-    assert_eq!(index.stance_of("m", &document("a")), Enforcement::Ended { orphan: false });
+    assert_eq!(index.enforcement_of("m", &document("a")), Enforcement::Ended { orphan: false });
 
     index.ceiling = Ceiling::Observe;
     index.map("m", red);
     assert_eq!(index.wanted(&document("a"))[0], "invoker user:p1@corp.example m 1 observed");
     index.delete("m");
     assert_eq!(
-        index.stance_of("m", &document("a")),
+        index.enforcement_of("m", &document("a")),
         Enforcement::Frozen(FreezeReason::Observed),
         "the ceiling holds all"
     );
@@ -599,11 +606,11 @@ fn a_deleted_mapping_ends_as_its_last_deletion_policy_says_until_it_is_forgotten
         index.map("m", red.clone());
         let effects = index.delete("m");
         assert_eq!(effects.dirty, BTreeMap::from([(document("a"), Urgency::Revocation)]));
-        assert_eq!(index.stance_of("m", &document("a")), Enforcement::Ended { orphan });
+        assert_eq!(index.enforcement_of("m", &document("a")), Enforcement::Ended { orphan });
         assert!(index.people("a").is_empty());
-        index.vanish("m");
+        index.mark_missing("m");
         assert_eq!(
-            index.stance_of("m", &document("a")),
+            index.enforcement_of("m", &document("a")),
             Enforcement::Ended { orphan },
             "an end is not undone by absence"
         );
@@ -620,7 +627,7 @@ fn a_deleted_mapping_ends_as_its_last_deletion_policy_says_until_it_is_forgotten
 fn a_missing_mapping_that_is_released_ends_even_if_only_the_ledger_knew_it() {
     let mut index = index();
     index.delete("m");
-    assert_eq!(index.stance_of("m", &document("a")), Enforcement::Ended { orphan: false });
+    assert_eq!(index.enforcement_of("m", &document("a")), Enforcement::Ended { orphan: false });
 }
 
 #[test]
@@ -631,7 +638,7 @@ fn a_changed_spec_makes_exactly_the_old_and_the_new_documents_dirty() {
     let effects = index.put_mapping(key("m"), 2, spec(&["red"], &["services/b"], &[INVOKER]), BTreeSet::new());
     assert_eq!(effects.dirty.keys().collect::<Vec<_>>(), [&document("a"), &document("b")]);
     assert!(effects.dirty.values().all(|urgency| *urgency == Urgency::Revocation));
-    assert_eq!(index.stance_of("m", &document("a")), NOTHING);
+    assert_eq!(index.enforcement_of("m", &document("a")), NOTHING);
     let effects = index.put_mapping(key("m"), 3, spec(&["red"], &["services/b"], &[INVOKER]), BTreeSet::new());
     assert!(effects.dirty.is_empty() && effects.mappings.len() == 1, "only the generation moved");
 }
@@ -646,14 +653,14 @@ fn a_failed_or_partial_list_concludes_nothing_and_a_new_service_is_found() {
 
     index.inventory_failed(&target("t"));
     assert_eq!(index.people("c"), BTreeSet::from([1, 2]), "the last list stays");
-    assert_eq!(index.stance_of("m", &document("x")), Enforcement::Frozen(FreezeReason::InventoryIncomplete));
+    assert_eq!(index.enforcement_of("m", &document("x")), Enforcement::Frozen(FreezeReason::InventoryIncomplete));
     assert!(!index.target(&target("t")).unwrap().complete);
 
     let part = Inventory { unlisted: BTreeSet::from([("l".to_owned(), ResourceKind::Service)]), ..inventory(&["a"]) };
     index.apply_inventory(&target("t"), part);
     assert_eq!(index.people("b"), BTreeSet::from([1, 2]), "what could not be listed stays as it was");
-    assert_eq!(index.stance_of("m", &document("a")), NOTHING);
-    assert_eq!(index.stance_of("m", &document("x")), Enforcement::Frozen(FreezeReason::InventoryIncomplete));
+    assert_eq!(index.enforcement_of("m", &document("a")), NOTHING);
+    assert_eq!(index.enforcement_of("m", &document("x")), Enforcement::Frozen(FreezeReason::InventoryIncomplete));
     assert_eq!(index.mapping(&key("m")).unwrap().unlisted_targets, BTreeSet::from([target("t")]));
 }
 
@@ -668,7 +675,7 @@ fn on_a_service_that_a_complete_list_lacks_grants_stay_wanted_and_nothing_new_is
     assert_eq!((desired.grants.len(), desired.enforcements[&key("m")].clone()), (2, NOTHING));
     assert!(desired.absent && !index.desired(&document("a"), &claimants).absent);
     assert!(desired.grants.values().flat_map(|grant| grant.claims.values()).all(|terms| !terms.write));
-    index.tell(&left(1, &[1]));
+    index.change(&left(1, &[1]));
     assert_eq!(index.desired(&document("b"), &claimants).grants.len(), 1, "a leaver still goes");
     index.inventory_failed(&target("t"));
     assert!(!index.desired(&document("b"), &claimants).absent, "a list that failed says nothing");
@@ -697,7 +704,7 @@ fn a_list_that_lacks_one_kind_in_one_region_concerns_nothing_else() {
     assert!(view.unmatched.is_empty(), "nothing is said about what was not listed");
     let pool: DocumentKey = "run:projects/p/locations/l/workerPools/w".parse().unwrap();
     assert!(!index.desired(&pool, &BTreeSet::new()).absent);
-    assert_eq!(index.stance_of("pools", &pool), Enforcement::Frozen(FreezeReason::InventoryIncomplete));
+    assert_eq!(index.enforcement_of("pools", &pool), Enforcement::Frozen(FreezeReason::InventoryIncomplete));
 }
 
 #[test]
@@ -706,7 +713,7 @@ fn nothing_is_wanted_through_a_pin_that_is_not_stored_yet_and_nothing_goes() {
     let red = spec(&["red"], &["services/a"], &[INVOKER]);
     let effects = index.apply_mapping(key("m"), 1, red.clone(), BTreeSet::new());
     assert!(index.people("a").is_empty());
-    assert_eq!(index.stance_of("m", &document("a")), everything(FreezeReason::NotLoaded));
+    assert_eq!(index.enforcement_of("m", &document("a")), everything(FreezeReason::NotLoaded));
     let other = Pin { group: group(2), ..effects.pins[0].clone() };
     assert_eq!(index.pins_stored(&[other]), Effects::default(), "another pin is not this one");
     index.apply_directory(&okta(), &joined(1, &[3]));
@@ -717,16 +724,16 @@ fn nothing_is_wanted_through_a_pin_that_is_not_stored_yet_and_nothing_goes() {
     let stored = index.pins_stored(&effects.pins);
     assert_eq!(stored.dirty, BTreeMap::from([(document("a"), Urgency::Addition)]));
     assert_eq!(index.people("a"), BTreeSet::from([1, 2, 3]));
-    assert_eq!(index.stance_of("m", &document("a")), NOTHING);
+    assert_eq!(index.enforcement_of("m", &document("a")), NOTHING);
     assert_eq!(index.pins_stored(&effects.pins), Effects::default(), "once");
 
-    index.tell(&named(1, "old-red"));
-    index.tell(&named(3, "red"));
+    index.change(&named(1, "old-red"));
+    index.change(&named(3, "red"));
     let effects = index.apply_mapping(key("m"), 3, red, BTreeSet::from([group(3)]));
-    assert_eq!(index.stance_of("m", &document("a")), everything(FreezeReason::NotLoaded));
+    assert_eq!(index.enforcement_of("m", &document("a")), everything(FreezeReason::NotLoaded));
     let stored = index.pins_stored(&effects.pins);
     assert_eq!(stored.dirty, BTreeMap::from([(document("a"), Urgency::Revocation)]));
-    assert_eq!(index.stance_of("m", &document("a")), NOTHING);
+    assert_eq!(index.enforcement_of("m", &document("a")), NOTHING);
 }
 
 #[test]
@@ -758,7 +765,7 @@ fn of_two_targets_that_cover_one_region_the_older_wins_whichever_came_first() {
         let (winner, loser) = if reversed { ("y", "m") } else { ("m", "y") };
         let lines = index.wanted(&document("a"));
         assert!(lines.len() == 2 && lines.iter().all(|line| line.contains(&format!(" {winner} "))), "{lines:?}");
-        assert_eq!(index.stance_of(loser, &document("a")), Enforcement::Frozen(FreezeReason::OverlappingTarget));
+        assert_eq!(index.enforcement_of(loser, &document("a")), Enforcement::Frozen(FreezeReason::OverlappingTarget));
         assert_eq!(index.mapping(&key(loser)).unwrap().acceptance, Acceptance::OverlappingTarget);
         let view = index.target(&target(if reversed { "t" } else { "young" })).unwrap();
         assert_eq!(view.overlapped, BTreeMap::from([("l".into(), target(if reversed { "young" } else { "t" }))]));
@@ -770,13 +777,13 @@ fn effects_of_a_change_do_not_grow_with_the_group() {
     let mut index = index();
     index.map("m", spec(&["red"], &["services/a"], &[INVOKER]));
     for n in 100..5_100 {
-        index.tell(&person(n));
+        index.change(&person(n));
     }
     let everybody: Vec<u128> = (100..5_100).collect();
-    let effects = index.tell(&joined(1, &everybody));
+    let effects = index.change(&joined(1, &everybody));
     assert_eq!(effects.dirty.len(), 1);
     assert_eq!(index.people("a").len(), 5_002);
-    let effects = index.tell(&inactive(100));
+    let effects = index.change(&inactive(100));
     assert_eq!((effects.dirty.len(), effects.mappings.len()), (1, 1));
 }
 
@@ -845,14 +852,14 @@ fn a_target_permits_by_namespace_provider_resource_and_role() {
     index.apply_target(target("t"), permitting("Orphan", &[VIEWER]), Timestamp::UNIX_EPOCH);
     assert_eq!(orphaned(&index), roles(&[VIEWER]));
     index.advance(&key("m"), PhaseEvent::OnlyOrphansLeft);
-    assert_eq!(index.stance_of("m", &document("a")), crate::model::Enforcement::Ended { orphan: true });
+    assert_eq!(index.enforcement_of("m", &document("a")), crate::model::Enforcement::Ended { orphan: true });
     assert_eq!(orphaned(&index), roles(&[VIEWER]));
 }
 
 #[test]
 fn only_a_provider_in_force_decides_who_has_left() {
     let mut index = index();
-    index.tell(&inactive(1));
+    index.change(&inactive(1));
     assert!(index.has_left(user(1), None) && !index.has_left(user(2), None) && index.has_left(user(99), None));
     index.remove_provider(&okta());
     index.apply_provider(provider("entra"), provider_spec("userName", &["corp.example"]));

@@ -180,7 +180,7 @@ async fn release_of_a_known_mapping_is_left_for_the_running_process() {
         namespace: Some("checkout".to_owned()),
         name: "team".to_owned(),
         generation: 1,
-        phase: MappingPhase::Missing(FreezeReason::MappingVanished),
+        phase: MappingPhase::Missing(FreezeReason::MappingMissing),
         source: "mapping.yaml".to_owned(),
         json: "{}".to_owned(),
     };

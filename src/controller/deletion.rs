@@ -156,7 +156,7 @@ impl Controller {
     async fn defer(&self, key: &MappingKey, waited: Duration) -> Result<(), IntakeError> {
         let Some(grants) = self.engine.defer_revocation(key).await? else { return Ok(()) };
         tracing::warn!(
-            mapping.name = %key, grants, reason = %Reason::RevocationAbandoned,
+            mapping.name = %key, grants, reason = %Reason::RevocationDeferred,
             "{key} was deleted and for {waited:.0?} {grants} of its grants could not be revoked; the object is let go, and \
              they are revoked as soon as Google lets rolecall"
         );

@@ -53,7 +53,7 @@ pub fn campaign(
     identity: String,
     stop: CancellationToken,
 ) -> (watch::Receiver<LeaderState>, JoinHandle<()>) {
-    let (tell, leadership) = watch::channel(LeaderState::Waiting);
+    let (state, leadership) = watch::channel(LeaderState::Waiting);
     let task = tokio::spawn(async move {
         let Some(mut manager) = manager_of(&client, &namespace, &identity, &stop).await else { return };
         loop {
@@ -61,14 +61,14 @@ pub fn campaign(
                 changed = manager.changed() => changed,
                 () = stop.cancelled() => break,
             };
-            let led = *tell.borrow() == LeaderState::Leader;
+            let led = *state.borrow() == LeaderState::Leader;
             match changed {
                 Ok(true) => {
-                    tell.send_replace(LeaderState::Leader);
+                    state.send_replace(LeaderState::Leader);
                 }
                 // The Lease was deleted: the next process creates another one, and leads.
                 Ok(false) | Err(LeaseManagerError::NonexistentLease(_)) if led => {
-                    tell.send_replace(LeaderState::Lost);
+                    state.send_replace(LeaderState::Lost);
                     return;
                 }
                 Ok(false) => {}

@@ -203,13 +203,13 @@ impl Controller {
 
     async fn on(&mut self, event: &ResourceEvent) -> Result<(), IntakeError> {
         match event {
-            ResourceEvent::Applied { observed, said } => self.applied(observed, said).await,
+            ResourceEvent::Applied { observed, parsed } => self.applied(observed, parsed).await,
             ResourceEvent::Rejected { observed, problems } => {
                 self.rejected(observed, problems);
                 Ok(())
             }
-            ResourceEvent::DeletionRequested { observed, said, problems } => {
-                self.deletion_requested(observed, said.as_deref(), problems).await
+            ResourceEvent::DeletionRequested { observed, parsed, problems } => {
+                self.deletion_requested(observed, parsed.as_deref(), problems).await
             }
             ResourceEvent::Restated(observed) => {
                 self.restated(observed);

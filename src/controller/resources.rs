@@ -31,9 +31,9 @@ fn provenance(observed: &Observed) -> Provenance<'_> {
 }
 
 impl Controller {
-    pub(super) async fn applied(&mut self, observed: &Observed, said: &Object) -> Result<(), IntakeError> {
+    pub(super) async fn applied(&mut self, observed: &Observed, parsed: &Object) -> Result<(), IntakeError> {
         self.restore_status(observed);
-        match said {
+        match parsed {
             Object::IdentityProvider(object) => {
                 self.engine.apply_provider((**object).clone(), provenance(observed)).await
             }
@@ -79,7 +79,7 @@ impl Controller {
     pub(super) async fn deletion_requested(
         &mut self,
         observed: &Observed,
-        said: Option<&Object>,
+        parsed: Option<&Object>,
         problems: &[Problem],
     ) -> Result<(), IntakeError> {
         self.restore_status(observed);
@@ -99,7 +99,7 @@ impl Controller {
             Kind::RoleMapping => {}
         }
         let Some(key) = mapping_key(object) else { return Ok(()) };
-        let said = match said {
+        let parsed = match parsed {
             Some(Object::RoleMapping(object)) => Some(&**object),
             _ => None,
         };
@@ -108,7 +108,7 @@ impl Controller {
             // An object that is being deleted cannot get a finalizer any more.
             self.wanted.remove(&key);
             self.note(&key, metadata);
-            if let Some(object) = said
+            if let Some(object) = parsed
                 && has_finalizer(metadata)
                 && self.engine.mapping_phase(&key).is_none()
                 && self.engine.has_claims(&key).await?
@@ -117,7 +117,7 @@ impl Controller {
                 self.engine.apply_mapping(object.clone(), provenance(observed)).await?;
             }
         }
-        self.delete(key, metadata, said).await
+        self.delete(key, metadata, parsed).await
     }
 
     pub(super) fn rejected(&mut self, observed: &Observed, problems: &[Problem]) {
@@ -141,7 +141,7 @@ impl Controller {
     pub(super) async fn recovered(&mut self, object: &ObjectRef) -> Result<(), IntakeError> {
         self.set_problem(object, None);
         if let Some(key) = mapping_key(object) {
-            self.engine.revive_mapping(&key).await?;
+            self.engine.restore_mapping(&key).await?;
             self.absent.remove(&key);
         }
         Ok(())
@@ -162,7 +162,7 @@ impl Controller {
         }
         let Some(key) = mapping_key(object) else { return Ok(()) };
         if why == Absence::Doubted {
-            self.engine.vanish_mapping(&key, FreezeReason::ManifestsMissing).await?;
+            self.engine.mark_missing(&key, FreezeReason::ManifestsMissing).await?;
             self.absent.insert(key);
             return Ok(());
         }
@@ -184,10 +184,10 @@ impl Controller {
         }
         if self.engine.has_claims(key).await? || !self.is_believed() {
             tracing::warn!(
-                mapping.name = %key, reason = %FreezeReason::MappingVanished.reason(),
+                mapping.name = %key, reason = %FreezeReason::MappingMissing.reason(),
                 "{key} is missing, but no deletion was observed: its grants stay as they are"
             );
-            self.engine.vanish_mapping(key, FreezeReason::MappingVanished).await?;
+            self.engine.mark_missing(key, FreezeReason::MappingMissing).await?;
         } else {
             self.engine.delete_mapping(key).await?;
         }
@@ -235,7 +235,7 @@ impl Controller {
         let (kind, namespace, name) = (object.kind, object.namespace.as_deref(), object.name.as_str());
         if let Some(known) = self.cache.item(kind, namespace, name) {
             if is_initial(status) || known.metadata.uid != metadata.uid {
-                self.cache.tell_again(kind, namespace, name);
+                self.cache.write_again(kind, namespace, name);
             }
         } else if !is_initial(status) && (metadata.deletion_timestamp.is_none() || self.is_in_force(object)) {
             self.seed_status(kind, observed, status);

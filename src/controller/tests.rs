@@ -95,7 +95,7 @@ fn observed(kind: Kind, mut value: Value, in_cluster: bool) -> (Box<Observed>, B
     value["apiVersion"] = json!("rolecall.dev/v1alpha1");
     value["kind"] = json!(kind);
     let metadata: ObjectMeta = serde_json::from_value(value["metadata"].clone()).unwrap();
-    let said = match kind {
+    let parsed = match kind {
         Kind::IdentityProvider => Object::IdentityProvider(serde_json::from_value(value).unwrap()),
         Kind::CloudRunTarget => Object::CloudRunTarget(serde_json::from_value(value).unwrap()),
         _ => Object::RoleMapping(serde_json::from_value(value).unwrap()),
@@ -105,7 +105,7 @@ fn observed(kind: Kind, mut value: Value, in_cluster: bool) -> (Box<Observed>, B
     if in_cluster {
         (observed.metadata, observed.status) = (metadata, Some(Value::Null));
     }
-    (Box::new(observed), Box::new(said))
+    (Box::new(observed), Box::new(parsed))
 }
 
 fn with_finalizer(value: &mut Value) {
@@ -117,12 +117,12 @@ fn deleted(value: &mut Value) {
     value["metadata"]["deletionTimestamp"] = json!("2027-01-31T12:00:00Z");
 }
 
-fn applied((observed, said): (Box<Observed>, Box<Object>)) -> ResourceEvent {
-    ResourceEvent::Applied { observed, said }
+fn applied((observed, parsed): (Box<Observed>, Box<Object>)) -> ResourceEvent {
+    ResourceEvent::Applied { observed, parsed }
 }
 
-fn deletion((observed, said): (Box<Observed>, Box<Object>)) -> ResourceEvent {
-    ResourceEvent::DeletionRequested { observed, said: Some(said), problems: Vec::new() }
+fn deletion((observed, parsed): (Box<Observed>, Box<Object>)) -> ResourceEvent {
+    ResourceEvent::DeletionRequested { observed, parsed: Some(parsed), problems: Vec::new() }
 }
 
 struct Fixture {
@@ -370,7 +370,7 @@ async fn observed_deletion_revokes_and_only_then_removes_the_finalizer() {
 
 #[tokio::test]
 async fn mapping_that_is_missing_without_an_observed_deletion_freezes_where_it_has_claims() {
-    let missing = Some(MappingPhase::Missing(FreezeReason::MappingVanished));
+    let missing = Some(MappingPhase::Missing(FreezeReason::MappingMissing));
     let gone = || ResourceEvent::Absent { object: reference(Kind::RoleMapping, "m"), why: Absence::NotObserved };
     let unlisted = || ResourceEvent::Listed { kind: Kind::RoleMapping, objects: BTreeSet::new() };
     // Our finalizer was removed by hand, and somebody else's keeps the object.
@@ -503,7 +503,7 @@ async fn file_that_is_removed_revokes_and_one_that_a_doubtful_folder_lacks_freez
     fixture.on(applied(mapping(None, &|_| {}))).await;
     fixture.granted(1).await;
     let observed = Box::new(Observed::in_file(reference(Kind::RoleMapping, "m"), "a.yaml"));
-    fixture.on(ResourceEvent::DeletionRequested { observed, said: None, problems: Vec::new() }).await;
+    fixture.on(ResourceEvent::DeletionRequested { observed, parsed: None, problems: Vec::new() }).await;
     assert_eq!(fixture.phase(), Some(MappingPhase::Terminating(ClaimDisposal::Revoke)));
     fixture.granted(0).await;
     fixture.end().await;

@@ -198,7 +198,7 @@ pub enum FreezeReason {
     /// Manifests, watches or the directory have not been loaded yet.
     NotLoaded,
     /// The mapping is missing, and no deletion was observed.
-    MappingVanished,
+    MappingMissing,
     /// The manifest folder is missing or empty, or more than half of the mappings disappeared at once.
     ManifestsMissing,
     /// The mapping names an `IdentityProvider` that does not exist.
@@ -233,7 +233,7 @@ impl FreezeReason {
     pub fn reason(self) -> Reason {
         match self {
             Self::NotLoaded => Reason::NotLoaded,
-            Self::MappingVanished => Reason::MappingVanished,
+            Self::MappingMissing => Reason::MappingMissing,
             Self::ManifestsMissing => Reason::ManifestsMissing,
             Self::IdentityProviderNotFound => Reason::IdentityProviderNotFound,
             Self::IdentityProviderChanged => Reason::IdentityProviderChanged,
@@ -257,7 +257,7 @@ impl FreezeReason {
     #[must_use]
     pub fn lets_leavers_go(self) -> bool {
         match self {
-            Self::MappingVanished
+            Self::MappingMissing
             | Self::ManifestsMissing
             | Self::GroupNotFound
             | Self::GroupAmbiguous
@@ -278,7 +278,7 @@ impl FreezeReason {
     pub fn message(self) -> &'static str {
         match self {
             Self::NotLoaded => "manifests and directory are still being loaded, so nothing is written yet",
-            Self::MappingVanished => {
+            Self::MappingMissing => {
                 "the mapping is missing, but no deletion was observed; its grants stay until it is back or `rolecall release mapping NAMESPACE/NAME` ends them"
             }
             Self::ManifestsMissing => {

@@ -64,7 +64,7 @@ pub struct ScopeCounts {
 
 /// The decision about people whose removal is proposed for the first time. They pass or are held together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Judgement {
+pub enum GuardDecision {
     /// They lose access.
     Pass,
     /// They keep access until a person releases the removals.
@@ -99,15 +99,15 @@ impl RemovalLimit {
 
     /// Decides about people whose removal is proposed for the first time.
     #[must_use]
-    pub fn judge(self, counts: ScopeCounts) -> Judgement {
+    pub fn decide(self, counts: ScopeCounts) -> GuardDecision {
         let all = counts.passed.saturating_add(counts.held).saturating_add(counts.new);
         let acting = if self.beside_held { all.saturating_sub(counts.held) } else { all };
         if acting <= self.few.min(self.most) {
-            Judgement::Pass
+            GuardDecision::Pass
         } else if all > self.most {
-            Judgement::Hold
+            GuardDecision::Hold
         } else {
-            Judgement::HoldUnlessMore(all)
+            GuardDecision::HoldUnlessMore(all)
         }
     }
 }

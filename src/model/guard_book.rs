@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::{
-    DocumentKey, GUARD_WINDOW, Judgement, ProviderName, Removal, RemovalLimits, RemovalScope, ScopeCounts, Subject,
+    DocumentKey, GUARD_WINDOW, GuardDecision, ProviderName, Removal, RemovalLimits, RemovalScope, ScopeCounts, Subject,
 };
 
 /// A removal that is held or was released.
@@ -54,7 +54,7 @@ impl GuardBook {
                 entries.insert((document.clone(), ask.clone()), here(ask).unwrap().clone());
             }
             let people: BTreeSet<Subject> = open.iter().map(|ask| ask.claim.subject).collect();
-            let kept = self.judge(&scope, &people, facts);
+            let kept = self.held_in_scope(&scope, &people, facts);
             for ask in open {
                 if let Some(at) = kept.get(&ask.claim.subject) {
                     now_held.insert(ask.clone());
@@ -69,7 +69,7 @@ impl GuardBook {
     }
 
     /// Computes, for each person who must not lose access, since when the removal is held.
-    fn judge(
+    fn held_in_scope(
         &mut self,
         scope: &RemovalScope,
         people: &BTreeSet<Subject>,
@@ -100,10 +100,10 @@ impl GuardBook {
         let held: BTreeMap<Subject, Timestamp> =
             latched.into_iter().filter(|(person, at)| recent(*at) && !passed.contains_key(person)).collect();
         let counts = ScopeCounts { passed: passed.len() as u64, held: held.len() as u64, new: new.len() as u64 };
-        let stopped = match facts.limits.of(scope).judge(counts) {
-            Judgement::Pass => false,
-            Judgement::Hold => true,
-            Judgement::HoldUnlessMore(than) => {
+        let stopped = match facts.limits.of(scope).decide(counts) {
+            GuardDecision::Pass => false,
+            GuardDecision::Hold => true,
+            GuardDecision::HoldUnlessMore(than) => {
                 let since = passed.values().chain(held.values()).min().copied().unwrap_or(facts.now);
                 let mut rest = (facts.people)(scope, since);
                 rest.retain(|one| !new.contains(one) && !passed.contains_key(one) && !held.contains_key(one));

@@ -32,8 +32,8 @@ pub use directory::{
 pub use document::{DocumentKey, DocumentKeyError, Region, ResourceKind};
 pub use grant::{Condition, ConditionHash, GrantKey};
 pub use guard::{
-    DEFAULT_LEAVERS_PER_HOUR, DEFAULT_REMOVALS_PER_HOUR, GUARD_WINDOW, Judgement, Removal, RemovalLimit, RemovalLimits,
-    RemovalScope, ScopeCounts,
+    DEFAULT_LEAVERS_PER_HOUR, DEFAULT_REMOVALS_PER_HOUR, GUARD_WINDOW, GuardDecision, Removal, RemovalLimit,
+    RemovalLimits, RemovalScope, ScopeCounts,
 };
 pub use kind::Kind;
 pub use ledger::{

@@ -170,7 +170,7 @@ impl MappingPhase {
 #[cfg(test)]
 mod tests {
     use ClaimDisposal::{Orphan, Revoke};
-    use FreezeReason::{ManifestsMissing, MappingVanished};
+    use FreezeReason::{ManifestsMissing, MappingMissing};
     use MappingPhase::{ApprovedForRemoval, Live, Missing, Orphaned, RevocationDeferred, Terminating};
     use PhaseEvent::{
         Applied, ClaimsEnded, DeadlineExceeded, DeletionObserved, FoundMissing, OnlyOrphansLeft, RemovalApproved,
@@ -184,7 +184,7 @@ mod tests {
     const EVENTS: [PhaseEvent; 8] = [
         Applied,
         DeletionObserved(Revoke),
-        FoundMissing(MappingVanished),
+        FoundMissing(MappingMissing),
         RemovalApproved(Revoke),
         UninstallRequested(Orphan),
         DeadlineExceeded,
@@ -197,7 +197,7 @@ mod tests {
     fn table() -> Vec<Row> {
         let live = (Some(Live), END);
         let deleted = (Some(Terminating(Revoke)), END);
-        let missing = (Some(Missing(MappingVanished)), FREEZE);
+        let missing = (Some(Missing(MappingMissing)), FREEZE);
         let approved = (Some(ApprovedForRemoval(Revoke)), END);
         let uninstalled = (Some(ApprovedForRemoval(Orphan)), END);
         let deferred = |claims| (Some(RevocationDeferred(claims)), DEFER);
@@ -212,7 +212,7 @@ mod tests {
             |phase, next: [(Option<MappingPhase>, &'static [PhaseEffect]); 8]| table.push((Some(phase), next));
         let s = stays(Some(Live));
         row(Live, [live, deleted, missing, s, uninstalled, s, s, s]);
-        let (s, again) = (stays(Some(Missing(ManifestsMissing))), (Some(Missing(MappingVanished)), REPORT));
+        let (s, again) = (stays(Some(Missing(ManifestsMissing))), (Some(Missing(MappingMissing)), REPORT));
         row(Missing(ManifestsMissing), [live, deleted, again, approved, uninstalled, s, s, s]);
         let s = stays(Some(Terminating(Revoke)));
         row(Terminating(Revoke), [live, deleted, s, s, uninstalled, deferred(Revoke), s, forgotten]);
@@ -247,7 +247,7 @@ mod tests {
     }
 
     fn why() -> impl Strategy<Value = FreezeReason> {
-        prop_oneof![Just(MappingVanished), Just(ManifestsMissing)]
+        prop_oneof![Just(MappingMissing), Just(ManifestsMissing)]
     }
 
     fn event() -> impl Strategy<Value = PhaseEvent> {

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 macro_rules! reasons {
-    ($($name:ident: $meaning:literal, $action:literal;)*) => {
+    ($($name:ident $(= $word:literal)?: $meaning:literal, $action:literal;)*) => {
         /// The reason for a state or an event. Its word is the `reason` of conditions and Events, a metric label, an audit
         /// word and a heading of the runbook.
         #[allow(clippy::doc_markdown, reason = "the meanings are shown to people, in messages that know no markup")]
@@ -22,7 +22,7 @@ macro_rules! reasons {
             /// The stable word, in Pascal case.
             #[must_use]
             pub const fn word(self) -> &'static str {
-                match self { $(Self::$name => stringify!($name),)* }
+                match self { $(Self::$name => reasons!(@word $name $($word)?),)* }
             }
 
             /// The meaning: a clause without a full stop.
@@ -38,8 +38,11 @@ macro_rules! reasons {
             }
         }
     };
+    (@word $name:ident $word:literal) => { $word };
+    (@word $name:ident) => { stringify!($name) };
 }
 
+// A word after `=` is older than its name: it stays, because people wrote alerts and queries on it.
 reasons! {
     Converged: "all that is wanted is acknowledged by Google, and nothing waits to be removed", "";
     Accepted: "the object is valid, and all that it asks for is delegated to it", "";
@@ -49,7 +52,7 @@ reasons! {
     RevocationPending:
         "a grant that should be gone is still in the policy, according to Google's last answer",
         "see the message for Google's answer; `status.oldestRevokingSince` is the start of the wait";
-    RevocationAbandoned:
+    RevocationDeferred = "RevocationAbandoned":
         "a mapping was deleted and its finalizer removed before all of its grants could be revoked; revocation is still being retried",
         "fix what the message names; the grants are revoked as soon as Google permits it";
     BackingOff: "a call failed and is retried later", "wait; the message has the last error";
@@ -142,7 +145,7 @@ reasons! {
         "observe mode: the plan is reported and nothing is written",
         "set `mode: Enforce` and start with `--mode enforce`";
     NotLoaded: "manifests, watches or directory are still being loaded, so nothing is written yet", "wait";
-    MappingVanished:
+    MappingMissing = "MappingVanished":
         "the mapping is missing, but no deletion was observed; its grants stay",
         "apply it again, or end its grants with `rolecall release mapping NAMESPACE/NAME`";
     ManifestsMissing:

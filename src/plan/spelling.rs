@@ -20,7 +20,7 @@ pub(super) fn is_present(row: &LedgerRow, live: &Live) -> bool {
 }
 
 /// The known spellings of the row that are in the policy.
-fn standing(row: &LedgerRow, live: &Live) -> BTreeSet<String> {
+fn spellings_left(row: &LedgerRow, live: &Live) -> BTreeSet<String> {
     let stands = |member: &&String| live.has(&GrantKey { member: MemberKey::of(member), ..row.grant.clone() });
     row.stored_as.iter().filter(stands).cloned().collect()
 }
@@ -83,7 +83,7 @@ pub(super) fn took_their_place(
         .filter(|(_, new)| !new.is_empty())
         .flat_map(|(rows, new)| rows.into_iter().map(move |row| (row, new.clone())))
         .map(|(grant, new)| {
-            let left = rows.get(&grant).map(|row| standing(row, live)).unwrap_or_default();
+            let left = rows.get(&grant).map(|row| spellings_left(row, live)).unwrap_or_default();
             (grant, &new | &left)
         })
         .collect()
@@ -115,7 +115,7 @@ pub(super) fn respelled(
         let here = || answer.beside(&row.grant).filter(|(_, spelling)| !spelling.starts_with("deleted:"));
         let new: BTreeSet<String> =
             here().filter(|(grant, _)| !sent.has(grant)).map(|(_, spelling)| spelling.to_owned()).collect();
-        let left = standing(before.get(&row.grant).copied().unwrap_or(row), answer);
+        let left = spellings_left(before.get(&row.grant).copied().unwrap_or(row), answer);
         if !new.is_empty() || !left.is_empty() {
             found.push(Respelling { grant: row.grant.clone(), stored_as: &new | &left, owned: true });
             continue;

@@ -274,7 +274,7 @@ fn frozen_and_unknown_claimants_lose_nothing_and_get_nothing() {
 #[test]
 fn a_leaver_is_removed_in_spite_of_a_freeze_only_where_the_directory_is_known_to_be_right() {
     let freezes = [
-        (FreezeReason::MappingVanished, true),
+        (FreezeReason::MappingMissing, true),
         (FreezeReason::ManifestsMissing, true),
         (FreezeReason::InventoryIncomplete, true),
         (FreezeReason::NotLoaded, false),
@@ -323,7 +323,7 @@ fn leavers_go_under_every_freeze_that_leaves_the_directory_in_no_doubt() {
     use FreezeReason::*;
     let reasons = [
         NotLoaded,
-        MappingVanished,
+        MappingMissing,
         ManifestsMissing,
         IdentityProviderNotFound,
         TargetNotFound,

@@ -229,14 +229,14 @@ impl Main {
             Changed::Provider => match facts.provider_object() {
                 Some(object) => {
                     let observed = observed(Kind::IdentityProvider, object.metadata.clone());
-                    ResourceEvent::Applied { observed, said: Box::new(Object::IdentityProvider(Box::new(object))) }
+                    ResourceEvent::Applied { observed, parsed: Box::new(Object::IdentityProvider(Box::new(object))) }
                 }
                 None => absent(Kind::IdentityProvider, None, "okta"),
             },
             Changed::Target => match facts.target_object() {
                 Some(object) => {
                     let observed = observed(Kind::CloudRunTarget, object.metadata.clone());
-                    ResourceEvent::Applied { observed, said: Box::new(Object::CloudRunTarget(Box::new(object))) }
+                    ResourceEvent::Applied { observed, parsed: Box::new(Object::CloudRunTarget(Box::new(object))) }
                 }
                 None => absent(Kind::CloudRunTarget, None, "t"),
             },
@@ -247,11 +247,11 @@ impl Main {
                     let is_deleted = mapping.phase == Phase::Terminating;
                     object.metadata.deletion_timestamp = is_deleted.then(|| Time(self.clock.now()));
                     let observed = observed(Kind::RoleMapping, object.metadata.clone());
-                    let said = Box::new(Object::RoleMapping(Box::new(object)));
+                    let parsed = Box::new(Object::RoleMapping(Box::new(object)));
                     if is_deleted {
-                        ResourceEvent::DeletionRequested { observed, said: Some(said), problems: Vec::new() }
+                        ResourceEvent::DeletionRequested { observed, parsed: Some(parsed), problems: Vec::new() }
                     } else {
-                        ResourceEvent::Applied { observed, said }
+                        ResourceEvent::Applied { observed, parsed }
                     }
                 }
                 None => absent(Kind::RoleMapping, Some(key.namespace()), key.name()),

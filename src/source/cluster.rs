@@ -104,7 +104,7 @@ async fn objects(
 ) {
     let mut listed = BTreeSet::new();
     // Fingerprint of each object as of its last event. Cleared at the start of a list, which is processed as a whole.
-    let mut said: BTreeMap<ObjectRef, [u8; 32]> = BTreeMap::new();
+    let mut fingerprints: BTreeMap<ObjectRef, [u8; 32]> = BTreeMap::new();
     loop {
         let event = tokio::select! {
             event = events.next() => event,
@@ -115,18 +115,18 @@ async fn objects(
             Some(Err(error)) => ResourceEvent::Failing { kind, problem: explain(&error) },
             Some(Ok(Event::Init)) => {
                 listed.clear();
-                said.clear();
+                fingerprints.clear();
                 continue;
             }
             Some(Ok(Event::InitApply(object))) => {
-                said.insert(reference(kind, &object), fingerprint(&object));
+                fingerprints.insert(reference(kind, &object), fingerprint(&object));
                 listed.insert(reference(kind, &object));
                 event_of(kind, object)
             }
             Some(Ok(Event::InitDone)) => ResourceEvent::Listed { kind, objects: std::mem::take(&mut listed) },
             Some(Ok(Event::Apply(object))) => {
                 let (name, now) = (reference(kind, &object), fingerprint(&object));
-                if said.insert(name, now) == Some(now) {
+                if fingerprints.insert(name, now) == Some(now) {
                     ResourceEvent::Restated(Box::new(observe(kind, object).0))
                 } else {
                     event_of(kind, object)
@@ -134,7 +134,7 @@ async fn objects(
             }
             Some(Ok(Event::Delete(object))) => {
                 let object = reference(kind, &object);
-                said.remove(&object);
+                fingerprints.remove(&object);
                 ResourceEvent::Absent { object, why: Absence::NotObserved }
             }
         };
@@ -199,7 +199,7 @@ pub async fn follow_secrets(
             });
         }
         tokio::select! {
-            said = wanted.changed() => if said.is_err() { return },
+            renewed = wanted.changed() => if renewed.is_err() { return },
             Some(_) = tasks.join_next() => {}
             () = stop.cancelled() => return,
         }
@@ -330,8 +330,8 @@ fn observe(kind: Kind, mut object: DynamicObject) -> (Observed, DynamicObject) {
 /// detected.
 fn event_of(kind: Kind, object: DynamicObject) -> ResourceEvent {
     let (observed, object) = observe(kind, object);
-    let said = read(&observed.object, &object);
-    if let Err(problems) = &said {
+    let parsed = read(&observed.object, &object);
+    if let Err(problems) = &parsed {
         for problem in problems.iter().take(20) {
             tracing::warn!("{problem}");
         }
@@ -339,12 +339,12 @@ fn event_of(kind: Kind, object: DynamicObject) -> ResourceEvent {
     // A provider or target that is kept by somebody's finalizer is in force until it is gone.
     let is_deleted = kind == Kind::RoleMapping && observed.metadata.deletion_timestamp.is_some();
     let observed = Box::new(observed);
-    match said {
-        Ok(said) if is_deleted => {
-            ResourceEvent::DeletionRequested { observed, said: Some(Box::new(said)), problems: Vec::new() }
+    match parsed {
+        Ok(parsed) if is_deleted => {
+            ResourceEvent::DeletionRequested { observed, parsed: Some(Box::new(parsed)), problems: Vec::new() }
         }
-        Err(problems) if is_deleted => ResourceEvent::DeletionRequested { observed, said: None, problems },
-        Ok(said) => ResourceEvent::Applied { observed, said: Box::new(said) },
+        Err(problems) if is_deleted => ResourceEvent::DeletionRequested { observed, parsed: None, problems },
+        Ok(parsed) => ResourceEvent::Applied { observed, parsed: Box::new(parsed) },
         Err(problems) => ResourceEvent::Rejected { observed, problems },
     }
 }
@@ -365,15 +365,15 @@ fn read(identity: &ObjectRef, object: &DynamicObject) -> Result<Object, Vec<Prob
     if let Some(fields) = value.as_object_mut() {
         fields.remove("status");
     }
-    let mut said = read_object(&name, &value)?;
+    let mut parsed = read_object(&name, &value)?;
     let metadata = object.metadata.clone();
-    match &mut said {
-        Object::IdentityProvider(said) => *said.meta_mut() = metadata,
-        Object::CloudRunTarget(said) => *said.meta_mut() = metadata,
-        Object::RoleMapping(said) => *said.meta_mut() = metadata,
+    match &mut parsed {
+        Object::IdentityProvider(parsed) => *parsed.meta_mut() = metadata,
+        Object::CloudRunTarget(parsed) => *parsed.meta_mut() = metadata,
+        Object::RoleMapping(parsed) => *parsed.meta_mut() = metadata,
         Object::Secret(_) => return Err(wrong("is not a custom resource".to_owned())),
     }
-    Ok(said)
+    Ok(parsed)
 }
 
 #[cfg(test)]
@@ -403,14 +403,14 @@ mod tests {
             "subjects": [{"identityProvider": "okta", "groups": [{"displayName": "team"}]}],
             "grants": [{"target": {"name": "shop"}, "resources": ["services/a"], "roles": ["roles/run.invoker"]}]
         });
-        let ResourceEvent::Applied { observed, said } = event_of(Kind::RoleMapping, mapping(&spec)) else { panic!() };
+        let ResourceEvent::Applied { observed, parsed } = event_of(Kind::RoleMapping, mapping(&spec)) else { panic!() };
         assert_eq!(observed.object.to_string(), "RoleMapping checkout/m");
         assert_eq!(observed.status, Some(json!({"observedGeneration": 2})));
         assert_eq!((observed.origin.as_str(), observed.written_by.as_deref()), ("cluster", Some("kubectl")));
-        let Object::RoleMapping(said) = *said else { panic!("{said:?}") };
-        assert_eq!(said.metadata.generation, Some(3));
-        assert_eq!(said.metadata.uid.as_deref(), Some("1"));
-        assert!(said.metadata.managed_fields.is_none());
+        let Object::RoleMapping(parsed) = *parsed else { panic!("{parsed:?}") };
+        assert_eq!(parsed.metadata.generation, Some(3));
+        assert_eq!(parsed.metadata.uid.as_deref(), Some("1"));
+        assert!(parsed.metadata.managed_fields.is_none());
     }
 
     #[tokio::test]
@@ -458,9 +458,9 @@ mod tests {
             Event::InitApply(edited),
             Event::InitDone,
         ];
-        let (tell, mut told) = mpsc::channel(64);
+        let (sender, mut told) = mpsc::channel(64);
         let events = futures::stream::iter(Vec::from(events).into_iter().map(Ok));
-        objects(Kind::RoleMapping, events, tell, CancellationToken::new()).await;
+        objects(Kind::RoleMapping, events, sender, CancellationToken::new()).await;
         let mut words = Vec::new();
         while let Some(change) = told.recv().await {
             words.push(match change {

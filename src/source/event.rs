@@ -55,7 +55,7 @@ pub enum ResourceEvent {
         /// The object's metadata and origin.
         observed: Box<Observed>,
         /// Its content.
-        said: Box<Object>,
+        parsed: Box<Object>,
     },
     /// An object exists but cannot be read: its last valid version stays in force.
     Rejected {
@@ -70,7 +70,7 @@ pub enum ResourceEvent {
         /// The object's metadata and origin.
         observed: Box<Observed>,
         /// Its content, where the source still has it and it can be read.
-        said: Option<Box<Object>>,
+        parsed: Option<Box<Object>>,
         /// Its problems.
         problems: Vec<Problem>,
     },

@@ -191,42 +191,42 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_subscribes_later_is_told_what_is_there_and_then_hears_the_same() {
-        let (tell, events) = mpsc::channel(64);
+        let (sender, events) = mpsc::channel(64);
         let (shared, task) = SharedWatch::start(Kind::IdentityProvider, events, CancellationToken::new());
         let (to, mut early) = mpsc::channel(64);
         shared.subscribe(to).await;
         for event in [there("a"), there("b"), there("c"), listed(&["a", "b", "c"]), restated("a", "7")] {
-            tell.send(event).await.unwrap();
+            sender.send(event).await.unwrap();
         }
-        tell.send(ResourceEvent::Absent { object: object("c"), why: Absence::NotObserved }).await.unwrap();
+        sender.send(ResourceEvent::Absent { object: object("c"), why: Absence::NotObserved }).await.unwrap();
         assert_eq!(heard(&mut early, 6).await, ["a", "b", "c", "listed 3", "=a", "-c"]);
         let (to, mut late) = mpsc::channel(64);
         shared.subscribe(to).await;
         assert_eq!(heard(&mut late, 3).await, ["a7", "b", "listed 2"]);
-        tell.send(there("d")).await.unwrap();
+        sender.send(there("d")).await.unwrap();
         assert_eq!(
             (heard(&mut early, 1).await, heard(&mut late, 1).await),
             (vec!["d".to_owned()], vec!["d".to_owned()])
         );
-        drop(tell);
+        drop(sender);
         task.await.unwrap();
         assert!(early.recv().await.is_none() && late.recv().await.is_none(), "the end of the watch is heard");
     }
 
     #[tokio::test]
     async fn subscriber_that_takes_nothing_keeps_nobody_waiting_and_is_told_in_the_end_what_is_there() {
-        let (tell, events) = mpsc::channel(1);
+        let (sender, events) = mpsc::channel(1);
         let (shared, _task) = SharedWatch::start(Kind::IdentityProvider, events, CancellationToken::new());
         let ((to, mut slow), (too, mut quick)) = (mpsc::channel(1), mpsc::channel(8));
         shared.subscribe(to).await;
         shared.subscribe(too).await;
         let many = QUEUE + 10;
         for _ in 0..many {
-            tell.send(there("a")).await.unwrap();
+            sender.send(there("a")).await.unwrap();
             assert_eq!(heard(&mut quick, 1).await, ["a"]);
         }
-        tell.send(there("b")).await.unwrap();
-        tell.send(listed(&["b"])).await.unwrap();
+        sender.send(there("b")).await.unwrap();
+        sender.send(listed(&["b"])).await.unwrap();
         assert_eq!(heard(&mut quick, 2).await, ["b", "listed 1"]);
         let mut last = String::new();
         let mut events = 0;

@@ -124,7 +124,7 @@ impl Status {
     }
 
     /// True when both have the same meaning to a person. Times and last-seen values are ignored.
-    pub(super) fn says_the_same(&self, other: &Self) -> bool {
+    pub(super) fn is_equivalent(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::IdentityProvider(one), Self::IdentityProvider(other)) => same_provider(one, other),
             (Self::CloudRunTarget(one), Self::CloudRunTarget(other)) => same_target(one, other),
@@ -218,7 +218,7 @@ struct Cache {
     /// Objects with changes that were not taken yet; at most one entry per object.
     news: Mutex<BTreeSet<ItemKey>>,
     /// Notified when there may be new entries.
-    told: Notify,
+    changed: Notify,
     /// The pseudonyms of people; none in tests without a store.
     pseudonyms: OnceLock<Pseudonyms>,
 }
@@ -268,16 +268,17 @@ impl StatusCache {
         if let Some(Value::String(text)) = item.spec.as_mut().and_then(|spec| spec.get_mut("description")) {
             *text = self.shown(text);
         }
-        let (tell, news) = {
+        let (announce, news) = {
             let mut items = self.items_mut();
             let old = items.get(&key);
             // A cluster has the spec already.
-            let tell = old.is_none_or(|old| old.metadata != item.metadata || !old.status.says_the_same(&item.status));
-            let news = tell || old.is_none_or(|old| old.spec != item.spec);
+            let announce =
+                old.is_none_or(|old| old.metadata != item.metadata || !old.status.is_equivalent(&item.status));
+            let news = announce || old.is_none_or(|old| old.spec != item.spec);
             items.insert(key.clone(), item);
-            (tell, news)
+            (announce, news)
         };
-        if tell {
+        if announce {
             self.announce(key);
         }
         news
@@ -289,13 +290,13 @@ impl StatusCache {
     }
 
     /// Marks an object as new, because the cluster does not show what the cache has.
-    pub fn tell_again(&self, kind: Kind, namespace: Option<&str>, name: &str) {
+    pub fn write_again(&self, kind: Kind, namespace: Option<&str>, name: &str) {
         self.announce((kind, namespace.unwrap_or_default().to_owned(), name.to_owned()));
     }
 
     pub(super) fn announce(&self, key: ItemKey) {
         self.news_mut().insert(key);
-        self.0.told.notify_one();
+        self.0.changed.notify_one();
     }
 
     /// Waits for new entries and takes them.
@@ -305,7 +306,7 @@ impl StatusCache {
             if !news.is_empty() {
                 return news;
             }
-            self.0.told.notified().await;
+            self.0.changed.notified().await;
         }
     }
 

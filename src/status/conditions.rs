@@ -124,7 +124,7 @@ pub fn needs_a_person(word: Reason) -> bool {
             | Reason::InvalidManifest
             | Reason::DuplicateObject
             | Reason::NotDelegated
-            | Reason::RevocationAbandoned
+            | Reason::RevocationDeferred
             | Reason::StatusRefused
             | Reason::Suspended
             | Reason::ManifestsMissing

@@ -102,7 +102,7 @@ pub struct DocumentOutcome {
     /// True when a complete list lacks the resource although its policy can be read.
     pub unlisted: bool,
     /// Failures: the error of the last reconcile, members that Google refused, a limit.
-    pub troubles: Vec<Failure>,
+    pub failures: Vec<Failure>,
     /// Removals that the guard holds, separately for leavers and others.
     pub held: Vec<HeldOutcome>,
     /// Number of grants that somebody else removed and that were granted again, since the start.
@@ -130,7 +130,7 @@ impl DocumentOutcome {
             claims: None,
             pending_since: None,
             unlisted: false,
-            troubles: Vec::new(),
+            failures: Vec::new(),
             held: Vec::new(),
             reverted: 0,
             reverted_at: None,
@@ -203,7 +203,7 @@ pub struct ListingOutcome {
     /// Regions that could not be listed.
     pub unreachable: Vec<String>,
     /// Why the list failed, if it did.
-    pub trouble: Option<Failure>,
+    pub failure: Option<Failure>,
     /// Time of the last complete list.
     pub complete_at: Option<Timestamp>,
 }
@@ -226,7 +226,7 @@ pub struct TargetInput<'a> {
     /// Permissions that are missing according to Google.
     pub missing_permissions: &'a [String],
     /// Grants of deleted mappings whose finalizer was removed before the revocation.
-    pub abandoned: u64,
+    pub orphaned: u64,
     /// Number of policies in each state.
     pub policies: PolicyCounts,
     /// Differences between policies and what is wanted.

@@ -15,7 +15,7 @@ use crate::model::{FreezeReason, MemberKey, Reason};
 use super::Folded;
 use super::conditions::{Conditions, clip, earliest, explain, int, later, needs_a_person, plural, with_next_step};
 use super::input::{ClaimCounts, DocumentOutcome, Failure, Lag, MappingInput, SubjectOutcome};
-use super::ready::{FoldContext, Waiting, judge, unlisted};
+use super::ready::{FoldContext, Waiting, decide, unlisted};
 
 /// Largest number of entries of a list in a status; counts are exact.
 const LISTED: usize = 50;
@@ -40,7 +40,7 @@ pub fn fold_mapping(
 
     let total = sum(&documents);
     let context = FoldContext { input, total, documents: &documents, subjects: &subjects, previous, now };
-    let decision = judge(&context);
+    let decision = decide(&context);
     let held = held(&documents);
     let drift = drift(&documents, total.missing);
 
@@ -322,10 +322,10 @@ fn subject_status(subject: &SubjectOutcome) -> SubjectStatus {
 }
 
 fn resource_status(document: &DocumentOutcome) -> ResourceStatus {
-    let mut troubles: Vec<&Failure> = document.troubles.iter().collect();
-    troubles.sort();
-    let (word, message) = match (troubles.first(), &document.claims) {
-        (Some(trouble), _) => (Some(trouble.reason), with_next_step(&trouble.message, trouble.reason)),
+    let mut failures: Vec<&Failure> = document.failures.iter().collect();
+    failures.sort();
+    let (word, message) = match (failures.first(), &document.claims) {
+        (Some(failure), _) => (Some(failure.reason), with_next_step(&failure.message, failure.reason)),
         (None, None) => (Some(Reason::Progressing), "the policy was not read yet".to_owned()),
         (None, Some(_)) if document.unlisted => (Some(Reason::InventoryIncomplete), unlisted()),
         (None, Some(_)) if !document.held.is_empty() => (Some(Reason::MassRemoval), explain(Reason::MassRemoval)),

@@ -63,7 +63,7 @@ pub(super) struct FoldContext<'a> {
 }
 
 /// Decides about `Ready` for a mapping.
-pub(super) fn judge(context: &FoldContext<'_>) -> ReadyDecision {
+pub(super) fn decide(context: &FoldContext<'_>) -> ReadyDecision {
     let checks: [fn(&FoldContext<'_>) -> Option<ReadyDecision>; 11] = [
         frozen,
         revocation,
@@ -127,24 +127,24 @@ impl FoldContext<'_> {
     }
 
     /// All failures, by document and reason.
-    fn troubles(&self) -> Vec<(&DocumentOutcome, &Failure)> {
-        let mut troubles: Vec<_> = self
+    fn failures(&self) -> Vec<(&DocumentOutcome, &Failure)> {
+        let mut failures: Vec<_> = self
             .documents
             .iter()
-            .flat_map(|document| document.troubles.iter().map(move |trouble| (*document, trouble)))
+            .flat_map(|document| document.failures.iter().map(move |failure| (*document, failure)))
             .collect();
-        troubles.sort_by(|(one, first), (other, second)| (&one.document, first).cmp(&(&other.document, second)));
-        troubles
+        failures.sort_by(|(one, first), (other, second)| (&one.document, first).cmp(&(&other.document, second)));
+        failures
     }
 
     /// The first failure that waiting does not resolve.
-    fn lasting_trouble(&self) -> Option<(&DocumentOutcome, &Failure)> {
-        self.troubles().into_iter().find(|(_, trouble)| needs_a_person(trouble.reason))
+    fn lasting_failure(&self) -> Option<(&DocumentOutcome, &Failure)> {
+        self.failures().into_iter().find(|(_, failure)| needs_a_person(failure.reason))
     }
 
     /// The first failure that waiting does not resolve, or else the first of any kind.
-    fn worst_trouble(&self) -> Option<(&DocumentOutcome, &Failure)> {
-        self.lasting_trouble().or_else(|| self.troubles().into_iter().next())
+    fn worst_failure(&self) -> Option<(&DocumentOutcome, &Failure)> {
+        self.lasting_failure().or_else(|| self.failures().into_iter().next())
     }
 
     /// Since when the object is not ready for this reason; now, if it had another reason before.
@@ -231,15 +231,15 @@ fn revocation(context: &FoldContext<'_>) -> Option<ReadyDecision> {
         plural(documents as u64, "policy", "policies"),
         oldest.unwrap_or_default(),
     );
-    let (waiting, message, stalled) = match context.worst_trouble() {
-        Some((document, trouble)) => {
+    let (waiting, message, stalled) = match context.worst_failure() {
+        Some((document, failure)) => {
             let message = with_next_step(
-                &format!("{fact}; {}: {}", document.document.resource(), trouble.message),
-                trouble.reason,
+                &format!("{fact}; {}: {}", document.document.resource(), failure.message),
+                failure.reason,
             );
-            let stalled = needs_a_person(trouble.reason);
+            let stalled = needs_a_person(failure.reason);
             let waiting = if stalled { Waiting::OnUser } else { Waiting::OnSystem };
-            (waiting, message.clone(), stalled.then_some((trouble.reason, message)))
+            (waiting, message.clone(), stalled.then_some((failure.reason, message)))
         }
         None => (Waiting::OnSystem, format!("{fact}; the removal is in progress"), None),
     };
@@ -263,12 +263,12 @@ fn held_leavers(context: &FoldContext<'_>) -> Option<ReadyDecision> {
 }
 
 fn refused_by_google(context: &FoldContext<'_>) -> Option<ReadyDecision> {
-    let (document, trouble) = context.lasting_trouble()?;
+    let (document, failure) = context.lasting_failure()?;
     let message = with_next_step(
-        &format!("{}: {}; {}", document.document.resource(), trouble.message, progress(&context.total)),
-        trouble.reason,
+        &format!("{}: {}; {}", document.document.resource(), failure.message, progress(&context.total)),
+        failure.reason,
     );
-    Some(ReadyDecision::new(Waiting::OnUser, trouble.reason, message))
+    Some(ReadyDecision::new(Waiting::OnUser, failure.reason, message))
 }
 
 fn groups(context: &FoldContext<'_>) -> Option<ReadyDecision> {
@@ -321,9 +321,9 @@ fn patient(context: &FoldContext<'_>, word: Reason, message: String) -> ReadyDec
 fn pending_since(context: &FoldContext<'_>) -> Option<Timestamp> {
     let unread = context.documents.iter().any(|document| document.claims.is_none());
     let waits = context.documents.iter().filter_map(|document| document.pending_since).min();
-    let troubled = context.troubles().into_iter().map(|(_, trouble)| trouble.since).min();
-    let any = unread || waits.is_some() || troubled.is_some() || context.total.is_partial();
-    any.then(|| earliest(waits, troubled).unwrap_or(context.now))
+    let failing_since = context.failures().into_iter().map(|(_, failure)| failure.since).min();
+    let any = unread || waits.is_some() || failing_since.is_some() || context.total.is_partial();
+    any.then(|| earliest(waits, failing_since).unwrap_or(context.now))
 }
 
 /// Until when a pending change counts as churn; none when it does not count, or nothing is pending.
@@ -337,8 +337,8 @@ fn under_way(context: &FoldContext<'_>) -> Option<ReadyDecision> {
     if churn_until(context).is_some() {
         return None;
     }
-    let (word, fact) = match context.worst_trouble() {
-        Some((document, trouble)) => (trouble.reason, format!("{}: {}", document.document.resource(), trouble.message)),
+    let (word, fact) = match context.worst_failure() {
+        Some((document, failure)) => (failure.reason, format!("{}: {}", document.document.resource(), failure.message)),
         None => (Reason::Progressing, "a change is on its way to Google".to_owned()),
     };
     let message = with_next_step(&format!("{fact}; {}", progress(&context.total)), word);

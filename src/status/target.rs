@@ -92,9 +92,9 @@ fn reachable(input: &TargetInput<'_>) -> Finding {
     let Some(listing) = input.listing else {
         return Finding::new(false, Reason::Progressing, "the resources were not listed yet".to_owned());
     };
-    if let Some(trouble) = &listing.trouble {
-        let message = format!("{}; {}", trouble.message, FreezeReason::InventoryIncomplete.message());
-        return Finding::new(false, trouble.reason, with_next_step(&message, trouble.reason));
+    if let Some(failure) = &listing.failure {
+        let message = format!("{}; {}", failure.message, FreezeReason::InventoryIncomplete.message());
+        return Finding::new(false, failure.reason, with_next_step(&message, failure.reason));
     }
     if listing.unreachable.is_empty() {
         return Finding::plain(true, Reason::Reachable);
@@ -131,10 +131,10 @@ fn ready(input: &TargetInput<'_>, needed: [&Finding; 3]) -> Finding {
     if let Some(why) = input.frozen.filter(|why| *why != FreezeReason::Observed) {
         return Finding::new(false, why.reason(), why.message().to_owned());
     }
-    if input.abandoned > 0 {
+    if input.orphaned > 0 {
         let message =
-            format!("{} of deleted mappings could not be revoked yet", plural(input.abandoned, "grant", "grants"));
-        return Finding::new(false, Reason::RevocationAbandoned, with_next_step(&message, Reason::RevocationAbandoned));
+            format!("{} of deleted mappings could not be revoked yet", plural(input.orphaned, "grant", "grants"));
+        return Finding::new(false, Reason::RevocationDeferred, with_next_step(&message, Reason::RevocationDeferred));
     }
     if let Some(lacking) = needed.into_iter().find(|finding| !finding.status) {
         return Finding::new(false, lacking.reason, lacking.message.clone());

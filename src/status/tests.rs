@@ -41,7 +41,7 @@ fn with_claims(name: &str, change: impl FnOnce(&mut ClaimCounts)) -> DocumentOut
     outcome
 }
 
-fn trouble(reason: Reason, since: Timestamp) -> Failure {
+fn failure(reason: Reason, since: Timestamp) -> Failure {
     Failure { reason, message: "Google said so".to_owned(), since }
 }
 

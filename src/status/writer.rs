@@ -118,7 +118,7 @@ impl Writer {
             };
             match self.write(&item).await {
                 Ok(()) => {
-                    self.tell(key, item).await;
+                    self.emit_event(key, item).await;
                     break;
                 }
                 Err(WriteError::Gone) => {
@@ -171,14 +171,14 @@ impl Writer {
     /// Replaces a refused status by one that any schema accepts, because an outdated status would be believed.
     async fn say_refused(&self, key: &ItemKey, item: &Item, refusal: &str, instead: &mut Option<Status>) {
         let minimal = refused(&item.status, &self.cache.shown(refusal), item.metadata.generation, SystemClock.now());
-        if instead.as_ref().is_some_and(|shown| shown.says_the_same(&minimal)) {
+        if instead.as_ref().is_some_and(|shown| shown.is_equivalent(&minimal)) {
             return;
         }
         let item = Item { status: minimal.clone(), ..item.clone() };
         match self.write(&item).await {
             Ok(()) => {
                 *instead = Some(minimal);
-                self.tell(key, item).await;
+                self.emit_event(key, item).await;
             }
             Err(error) => tracing::error!(
                 object.kind = %item.kind, object.name = %item.metadata.name, problem = %error,
@@ -200,7 +200,7 @@ impl Writer {
     }
 
     /// Emits Events for the changes. Failures to write an Event are logged and otherwise ignored.
-    async fn tell(&self, key: &ItemKey, item: Item) {
+    async fn emit_event(&self, key: &ItemKey, item: Item) {
         let before = self.shown.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), item.clone());
         let same = before.filter(|before| before.metadata.uid == item.metadata.uid);
         let regarding = ObjectReference {

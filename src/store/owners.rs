@@ -29,7 +29,7 @@ pub enum DirectoryUse {
     /// Another `IdentityProvider` of its name waits to be accepted.
     Disputed,
     /// Its `IdentityProvider` was deleted, or no one has claimed it.
-    Abandoned,
+    Unclaimed,
 }
 
 impl Store {

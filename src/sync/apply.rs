@@ -53,8 +53,8 @@ fn released(metadata: &ObjectMeta) -> BTreeSet<String> {
 }
 
 impl ProviderState {
-    /// Like [`MappingState::says_the_same`].
-    fn says_the_same(&self, object: &IdentityProvider) -> bool {
+    /// Like [`MappingState::is_applied`].
+    fn is_applied(&self, object: &IdentityProvider) -> bool {
         let asked = annotation(&object.metadata, RECONCILE_ANNOTATION);
         is_known(&object.metadata, self.uid.as_deref(), self.generation)
             && self.problem.is_none()
@@ -64,8 +64,8 @@ impl ProviderState {
 }
 
 impl TargetState {
-    /// Like [`MappingState::says_the_same`].
-    fn says_the_same(&self, object: &CloudRunTarget) -> bool {
+    /// Like [`MappingState::is_applied`].
+    fn is_applied(&self, object: &CloudRunTarget) -> bool {
         let asked = annotation(&object.metadata, RECONCILE_ANNOTATION);
         is_known(&object.metadata, self.uid.as_deref(), self.generation)
             && self.problem.is_none()
@@ -81,7 +81,7 @@ fn is_known(metadata: &ObjectMeta, uid: Option<&str>, generation: i64) -> bool {
 
 impl MappingState {
     /// True when this object equals the last applied one. Only for objects whose generation the API server counts.
-    fn says_the_same(&self, object: &RoleMapping) -> bool {
+    fn is_applied(&self, object: &RoleMapping) -> bool {
         let metadata = &object.metadata;
         is_known(metadata, self.uid.as_deref(), self.generation)
             && self.problem.is_none()
@@ -120,7 +120,7 @@ impl Engine {
     pub async fn apply_provider(&self, mut object: IdentityProvider, from: Provenance<'_>) -> Result<(), IntakeError> {
         let _one_at_a_time = self.0.intake.lock().await;
         let name = ProviderName::new(object.metadata.name.as_deref().unwrap_or_default())?;
-        if self.0.state().providers.get(&name).is_some_and(|memory| memory.says_the_same(&object)) {
+        if self.0.state().providers.get(&name).is_some_and(|memory| memory.is_applied(&object)) {
             return Ok(());
         }
         let known = self.0.state().providers.get(&name).map(|memory| (memory.generation, memory.spec == object.spec));
@@ -150,7 +150,7 @@ impl Engine {
     pub async fn apply_target(&self, mut object: CloudRunTarget, from: Provenance<'_>) -> Result<(), IntakeError> {
         let _one_at_a_time = self.0.intake.lock().await;
         let name = TargetName::new(object.metadata.name.as_deref().unwrap_or_default())?;
-        if self.0.state().targets.get(&name).is_some_and(|memory| memory.says_the_same(&object)) {
+        if self.0.state().targets.get(&name).is_some_and(|memory| memory.is_applied(&object)) {
             return Ok(());
         }
         let known = self.0.state().targets.get(&name).map(|memory| (memory.generation, memory.spec == object.spec));
@@ -180,7 +180,7 @@ impl Engine {
             metadata.name.as_deref().unwrap_or_default(),
         )?;
         let is_live = self.mapping_phase(&key) == Some(MappingPhase::Live);
-        if is_live && self.0.state().mappings.get(&key).is_some_and(|memory| memory.says_the_same(&object)) {
+        if is_live && self.0.state().mappings.get(&key).is_some_and(|memory| memory.is_applied(&object)) {
             // For example our own write of its status, which the watch returns.
             return Ok(());
         }
@@ -316,7 +316,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`IntakeError`].
-    pub async fn revive_mapping(&self, key: &MappingKey) -> Result<(), IntakeError> {
+    pub async fn restore_mapping(&self, key: &MappingKey) -> Result<(), IntakeError> {
         if self.mapping_phase(key).and_then(MappingPhase::missing).is_none() {
             return Ok(());
         }

@@ -172,17 +172,17 @@ async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
         let target = state.targets.get_mut(name)?;
         target.failures = if complete { 0 } else { target.failures.saturating_add(1) };
         let before = target.listing.take();
-        let trouble = problem.as_ref().map(|(reason, message)| Failure {
+        let failure = problem.as_ref().map(|(reason, message)| Failure {
             reason: *reason,
             message: message.clone(),
             since: before
                 .as_ref()
-                .and_then(|listing| listing.trouble.as_ref())
-                .filter(|trouble| trouble.reason == *reason)
-                .map_or(now, |trouble| trouble.since),
+                .and_then(|listing| listing.failure.as_ref())
+                .filter(|failure| failure.reason == *reason)
+                .map_or(now, |failure| failure.since),
         });
         let complete_at = if complete { Some(now) } else { before.and_then(|listing| listing.complete_at) };
-        target.listing = Some(Listing { unreachable, trouble, complete_at });
+        target.listing = Some(Listing { unreachable, failure, complete_at });
         state.changed_targets.insert(name.clone());
         if listed {
             state.catalog.apply_inventory(name, Inventory { resources: items, unlisted })

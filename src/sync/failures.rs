@@ -17,7 +17,7 @@ const NAMED: usize = 3;
 
 impl DocumentState {
     /// The failures of a document for one mapping. Refused additions are reported to the mappings that want them.
-    pub(super) fn troubles(
+    pub(super) fn failures(
         &self,
         inner: &Inner,
         state: &State,
@@ -25,17 +25,17 @@ impl DocumentState {
         key: &MappingKey,
     ) -> Vec<Failure> {
         let since = self.failing_since.unwrap_or(Timestamp::UNIX_EPOCH);
-        let mut troubles: Vec<Failure> = Vec::new();
+        let mut failures: Vec<Failure> = Vec::new();
         let is_foreign = |reason: Reason| reason == Reason::ForeignMemberRejected;
         if let Some((reason, message)) = self.error.as_ref().filter(|(reason, _)| !is_foreign(*reason)) {
-            troubles.push(Failure { reason: *reason, message: quoted(inner, state, message), since });
+            failures.push(Failure { reason: *reason, message: quoted(inner, state, message), since });
         }
         for member in &self.forbidden {
             let who = shown(inner, state, member, None);
             let message =
                 format!("Google stores {who} under an address outside allowedDomains on {}", document.short());
             let since = self.forbidden_since.unwrap_or(since);
-            troubles.push(Failure { reason: Reason::PrincipalRespelled, message, since });
+            failures.push(Failure { reason: Reason::PrincipalRespelled, message, since });
         }
         let counts = self.claim_counts.get(key).copied().unwrap_or_default();
         if let Some(foreign) = self.additions.foreign.as_ref()
@@ -47,9 +47,9 @@ impl DocumentState {
                 foreign.reason,
                 quoted(inner, state, &foreign.message)
             );
-            troubles.push(Failure { reason: Reason::ForeignMemberRejected, message, since: foreign.since });
+            failures.push(Failure { reason: Reason::ForeignMemberRejected, message, since: foreign.since });
         }
-        troubles.extend(refused_additions(&self.additions.refused, document, key));
+        failures.extend(refused_additions(&self.additions.refused, document, key));
         if let Some(unresolved) = &self.additions.unresolved
             && let Some(count) = unresolved.mappings.get(key)
         {
@@ -58,9 +58,9 @@ impl DocumentState {
                 document.short(),
                 unresolved.until
             );
-            match troubles.iter_mut().find(|trouble| trouble.reason == unresolved.reason) {
-                Some(trouble) => trouble.message = format!("{}; {message}", trouble.message),
-                None => troubles.push(Failure { reason: unresolved.reason, message, since: unresolved.since }),
+            match failures.iter_mut().find(|failure| failure.reason == unresolved.reason) {
+                Some(failure) => failure.message = format!("{}; {message}", failure.message),
+                None => failures.push(Failure { reason: unresolved.reason, message, since: unresolved.since }),
             }
         }
         if let Some(limit) = self.found.as_ref().and_then(|found| found.limit.as_ref()) {
@@ -71,9 +71,9 @@ impl DocumentState {
                 limit.limit,
                 limit.withheld.len()
             );
-            troubles.push(Failure { reason: plan::LimitExceeded::REASON, message, since });
+            failures.push(Failure { reason: plan::LimitExceeded::REASON, message, since });
         }
-        troubles
+        failures
     }
 }
 

@@ -214,10 +214,10 @@ impl Fixture {
             }
             1 if self.live.phase(&key) == Some(MappingPhase::Live) => {
                 self.store
-                    .set_spec_phase(id.0, id.1, id.2, MappingPhase::Missing(FreezeReason::MappingVanished))
+                    .set_spec_phase(id.0, id.1, id.2, MappingPhase::Missing(FreezeReason::MappingMissing))
                     .await
                     .unwrap();
-                let _ = self.live.advance(&key, PhaseEvent::FoundMissing(FreezeReason::MappingVanished));
+                let _ = self.live.advance(&key, PhaseEvent::FoundMissing(FreezeReason::MappingMissing));
             }
             _ => {
                 self.store.remove_pins(&key).await.unwrap();

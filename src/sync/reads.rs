@@ -106,7 +106,7 @@ impl Read {
 ///
 /// # Errors
 /// [`EngineError::StaleRead`], when it is outdated.
-pub(super) async fn judge(
+pub(super) async fn evaluate(
     inner: &Inner,
     document: &DocumentKey,
     ledger: &DocumentLedger,

@@ -254,7 +254,7 @@ async fn prepare(
     }
     let (snapshot, read) = match answer {
         Ok(snapshot) => {
-            let read = reads::judge(inner, document, &ledger, &snapshot.live).await?;
+            let read = reads::evaluate(inner, document, &ledger, &snapshot.live).await?;
             (snapshot, read)
         }
         Err(error) if error.is_not_found() => {

@@ -97,7 +97,7 @@ pub(super) async fn follow(inner: Arc<Inner>, stop: CancellationToken) {
 }
 
 async fn publish(inner: &Inner) {
-    look_for_abandoned(inner).await;
+    count_orphaned(inner).await;
     let (mappings, targets, providers) = {
         let mut state = inner.state();
         (
@@ -127,23 +127,23 @@ async fn publish(inner: &Inner) {
 }
 
 /// Counts the orphaned grants in the ledger; usually there are none.
-async fn look_for_abandoned(inner: &Inner) {
-    let abandoned = match inner.store.orphaned().await {
-        Ok(abandoned) => abandoned,
+async fn count_orphaned(inner: &Inner) {
+    let orphaned = match inner.store.orphaned().await {
+        Ok(orphaned) => orphaned,
         Err(error) => {
             tracing::warn!(%error, "cannot count orphaned grants");
             return;
         }
     };
-    inner.metrics.abandoned_members.set([], abandoned.values().sum::<u64>().try_into().unwrap_or(usize::MAX));
+    inner.metrics.orphaned_members.set([], orphaned.values().sum::<u64>().try_into().unwrap_or(usize::MAX));
     let mut state = inner.state();
-    if state.abandoned != abandoned {
-        let touched: Vec<DocumentKey> = state.abandoned.keys().chain(abandoned.keys()).cloned().collect();
+    if state.orphaned != orphaned {
+        let touched: Vec<DocumentKey> = state.orphaned.keys().chain(orphaned.keys()).cloned().collect();
         for document in touched {
             let target = state.target_of(&document);
             state.changed_targets.extend(target);
         }
-        state.abandoned = abandoned;
+        state.orphaned = orphaned;
     }
 }
 
@@ -340,7 +340,7 @@ fn outcome(
     let idle = (is_pinned && state.is_idle(document)).then(ClaimCounts::default);
     let Some(memory) = state.documents.get(document) else { return DocumentOutcome { claims: idle, ..outcome } };
     outcome.pending_since = memory.pending_since;
-    outcome.troubles = memory.troubles(inner, state, document, key);
+    outcome.failures = memory.failures(inner, state, document, key);
     if let Some((count, at)) = memory.reverted.get(key) {
         (outcome.reverted, outcome.reverted_at) = (*count, Some(*at));
     }
@@ -451,7 +451,7 @@ fn target(inner: &Inner, name: &TargetName) {
         let owned = |document: &DocumentKey| state.catalog.target_of(document) == Some(name);
         for (document, memory) in state.documents.iter().filter(|(document, _)| owned(document)) {
             missing_permissions.extend(memory.missing_permission.clone());
-            match memory.standing(frozen.contains(document)) {
+            match memory.health(frozen.contains(document)) {
                 DocumentHealth::Failed => policies.failed += 1,
                 DocumentHealth::Frozen => policies.frozen += 1,
                 DocumentHealth::Held => policies.held += 1,
@@ -479,14 +479,14 @@ fn target(inner: &Inner, name: &TargetName) {
                 worker_pools: i64::try_from(count(ResourceKind::WorkerPool)).unwrap_or(i64::MAX),
             },
             unreachable: listing.unreachable.clone(),
-            trouble: listing
-                .trouble
+            failure: listing
+                .failure
                 .as_ref()
-                .map(|trouble| Failure { message: quoted(inner, &state, &trouble.message), ..trouble.clone() }),
+                .map(|failure| Failure { message: quoted(inner, &state, &failure.message), ..failure.clone() }),
             complete_at: listing.complete_at,
         });
         let overlapped_by = view.overlapped.values().next().map(TargetName::as_str);
-        let abandoned = state.abandoned.iter().filter(|(document, _)| owned(document)).map(|(_, grants)| grants).sum();
+        let orphaned = state.orphaned.iter().filter(|(document, _)| owned(document)).map(|(_, grants)| grants).sum();
         let folded = fold_target(
             &TargetInput {
                 generation: memory.generation,
@@ -496,7 +496,7 @@ fn target(inner: &Inner, name: &TargetName) {
                 project_number: None,
                 listing: listing.as_ref(),
                 missing_permissions: &missing_permissions,
-                abandoned,
+                orphaned,
                 policies,
                 drift: &drift,
                 last_handled_reconcile_at: memory.reconcile_requested_at.as_deref(),
@@ -619,7 +619,7 @@ impl DocumentHealth {
 
 impl DocumentState {
     /// The state of the document. `frozen`: the status of a mapping with a part in it reports that.
-    pub(super) fn standing(&self, frozen: bool) -> DocumentHealth {
+    pub(super) fn health(&self, frozen: bool) -> DocumentHealth {
         // An outdated read is repeated within seconds.
         let failed = self.error.as_ref().is_some_and(|(word, _)| *word != Reason::StaleRead);
         if failed || self.additions.foreign.is_some() {
@@ -649,7 +649,7 @@ fn gauges(inner: &Inner) {
         let state = inner.state();
         let frozen = state.frozen_documents();
         for (document, memory) in &state.documents {
-            *counts.entry(memory.standing(frozen.contains(document))).or_insert(0) += 1;
+            *counts.entry(memory.health(frozen.contains(document))).or_insert(0) += 1;
             if let Some(found) = &memory.found {
                 lost += found.lost;
                 foreign += found.foreign;
@@ -664,8 +664,8 @@ fn gauges(inner: &Inner) {
         inner.metrics.event_seq.set([], usize::try_from(state.directory_seq).unwrap_or(0));
         state.frozen_mappings.len()
     };
-    for standing in DocumentHealth::ALL {
-        inner.metrics.documents.set([standing.word()], counts.get(&standing).copied().unwrap_or(0));
+    for health in DocumentHealth::ALL {
+        inner.metrics.documents.set([health.word()], counts.get(&health).copied().unwrap_or(0));
     }
     inner.metrics.frozen_mappings.set([], frozen_mappings);
     inner.metrics.drift_members.set(["lost"], lost);

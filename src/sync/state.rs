@@ -184,7 +184,7 @@ impl DocumentState {
 #[derive(Debug, Clone)]
 pub(super) struct Listing {
     pub unreachable: Vec<String>,
-    pub trouble: Option<Failure>,
+    pub failure: Option<Failure>,
     pub complete_at: Option<Timestamp>,
 }
 
@@ -255,7 +255,7 @@ pub(super) struct State {
     pub providers: BTreeMap<ProviderName, ProviderState>,
     pub mappings: BTreeMap<MappingKey, MappingState>,
     /// Number of orphaned grants of each document.
-    pub abandoned: BTreeMap<DocumentKey, u64>,
+    pub orphaned: BTreeMap<DocumentKey, u64>,
     /// Since when each mapping lacks something on a document, as of the last fold of its status.
     pub lacking_since: BTreeMap<MappingKey, BTreeMap<DocumentKey, Timestamp>>,
     /// The mappings whose status has the condition `Frozen`, with their documents.
@@ -290,7 +290,7 @@ impl State {
             targets: BTreeMap::new(),
             providers: BTreeMap::new(),
             mappings: BTreeMap::new(),
-            abandoned: BTreeMap::new(),
+            orphaned: BTreeMap::new(),
             lacking_since: BTreeMap::new(),
             frozen_mappings: BTreeMap::new(),
             changed_mappings: BTreeSet::new(),

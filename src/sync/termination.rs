@@ -59,7 +59,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`StoreError`], when that cannot be stored.
-    pub async fn vanish_mapping(&self, key: &MappingKey, why: FreezeReason) -> Result<(), StoreError> {
+    pub async fn mark_missing(&self, key: &MappingKey, why: FreezeReason) -> Result<(), StoreError> {
         self.0.advance(key, |_| PhaseEvent::FoundMissing(why)).await.map(drop)
     }
 

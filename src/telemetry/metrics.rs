@@ -258,7 +258,7 @@ pub struct EngineMetrics {
     /// Members held by the guard, by action.
     pub held_members: Gauges<1>,
     /// Members of a deleted mapping whose finalizer was removed before they could be revoked.
-    pub abandoned_members: Gauges<0>,
+    pub orphaned_members: Gauges<0>,
     /// Members that deviate from what is wanted, by kind of drift.
     pub drift_members: Gauges<1>,
     /// The last directory event that the engine has processed.
@@ -396,7 +396,7 @@ impl Metrics {
                     ["action"],
                     "Members whose change the guard holds, by action: `remove`, and of these `leaver`, for people who have left",
                 ),
-                abandoned_members: area.gauges(
+                orphaned_members: area.gauges(
                     "abandoned_members",
                     [],
                     "Members of a deleted mapping whose finalizer was removed before they could be revoked; revocation is still being retried",

@@ -20,23 +20,23 @@ const FOLDER: &str = ".";
 ///   that is suspicious, and stays so until nothing is missing any more.
 #[must_use]
 pub fn diff(known: &Known, scan: &Scan) -> Vec<FolderChange> {
-    judge(known, scan).0
+    evaluate(known, scan).0
 }
 
 /// [`diff`], which also updates `known`.
 pub fn step(known: &mut Known, scan: &Scan) -> Vec<FolderChange> {
-    let (changes, next) = judge(known, scan);
+    let (changes, next) = evaluate(known, scan);
     *known = next;
     changes
 }
 
-fn judge(known: &Known, scan: &Scan) -> (Vec<FolderChange>, Known) {
+fn evaluate(known: &Known, scan: &Scan) -> (Vec<FolderChange>, Known) {
     let mut next = known.clone();
     let mut changes = Vec::new();
     let there = scan.missing.is_none();
     let missing = match &scan.missing {
         Some(error) => {
-            folder_trouble(error, &mut next, &mut changes);
+            folder_failure(error, &mut next, &mut changes);
             known.objects.keys().cloned().collect()
         }
         None => contents(known, scan, &mut next, &mut changes),
@@ -58,7 +58,7 @@ fn judge(known: &Known, scan: &Scan) -> (Vec<FolderChange>, Known) {
     if settled && known.observed.as_ref() == Some(&observation) {
         if complete {
             conclude(known, &observation, &mut next, &mut changes);
-            next.problems.values_mut().for_each(|trouble| trouble.fresh = false);
+            next.problems.values_mut().for_each(|failure| failure.fresh = false);
         }
         if !known.loaded {
             next.loaded = true;
@@ -71,13 +71,13 @@ fn judge(known: &Known, scan: &Scan) -> (Vec<FolderChange>, Known) {
 
 /// Processes the content of the files; returns the objects in force that no file contains.
 fn contents(known: &Known, scan: &Scan, next: &mut Known, changes: &mut Vec<FolderChange>) -> BTreeSet<ObjectRef> {
-    let Found { present, broken, named, mut troubles } = Found::of(scan);
+    let Found { present, broken, named, mut failures } = Found::of(scan);
     let mut missing = BTreeSet::new();
     for (object, at) in known.objects.iter().filter(|(object, _)| !present.contains_key(object)) {
         let holder = if broken.contains(&at.file) { Some(&at.file) } else { named.get(object) };
-        match holder.and_then(|file| troubles.get_mut(file).map(|trouble| (file, trouble))) {
-            Some((file, trouble)) => {
-                trouble.keeps.insert(object.clone());
+        match holder.and_then(|file| failures.get_mut(file).map(|failure| (file, failure))) {
+            Some((file, failure)) => {
+                failure.keeps.insert(object.clone());
                 move_to(next, object, file);
             }
             None => {
@@ -85,19 +85,19 @@ fn contents(known: &Known, scan: &Scan, next: &mut Known, changes: &mut Vec<Fold
             }
         }
     }
-    for (file, trouble) in &mut troubles {
+    for (file, failure) in &mut failures {
         let before = known.problems.get(file).filter(|before| before.anonymous);
-        trouble.fresh = trouble.anonymous && before.is_none_or(|before| before.fresh);
+        failure.fresh = failure.anonymous && before.is_none_or(|before| before.fresh);
     }
     if scan.complete && scan.settled {
-        adopt(next, &mut troubles, &mut missing);
+        adopt(next, &mut failures, &mut missing);
     }
     apply(known, &present, next, changes);
-    report(known, troubles, next, changes);
+    report(known, failures, next, changes);
     missing
 }
 
-fn folder_trouble(error: &str, next: &mut Known, changes: &mut Vec<FolderChange>) {
+fn folder_failure(error: &str, next: &mut Known, changes: &mut Vec<FolderChange>) {
     let problems = vec![Problem::of_file(FOLDER, "FolderMissing", format!("the folder cannot be read: {error}"))];
     if next.problems.get(FOLDER).is_none_or(|before| before.problems != problems) {
         let keeps = BTreeSet::new();
@@ -114,7 +114,7 @@ struct Found<'a> {
     broken: BTreeSet<String>,
     /// Objects whose document is unreadable, with its file.
     named: BTreeMap<ObjectRef, String>,
-    troubles: BTreeMap<String, ScanFailure>,
+    failures: BTreeMap<String, ScanFailure>,
 }
 
 impl<'a> Found<'a> {
@@ -123,20 +123,20 @@ impl<'a> Found<'a> {
             present: BTreeMap::new(),
             broken: BTreeSet::new(),
             named: BTreeMap::new(),
-            troubles: BTreeMap::new(),
+            failures: BTreeMap::new(),
         };
         for (file, documents) in &scan.files {
             for document in documents.iter() {
                 match &document.result {
                     Err(problems) => {
                         found.broken.insert(file.clone());
-                        let trouble = found.troubles.entry(file.clone()).or_default();
-                        trouble.problems.extend(problems.iter().cloned());
+                        let failure = found.failures.entry(file.clone()).or_default();
+                        failure.problems.extend(problems.iter().cloned());
                         match &document.identity {
                             Some(object) => {
                                 found.named.entry(object.clone()).or_insert_with(|| file.clone());
                             }
-                            None => trouble.anonymous = true,
+                            None => failure.anonymous = true,
                         }
                     }
                     Ok(object) => {
@@ -146,7 +146,7 @@ impl<'a> Found<'a> {
                                 format!("{identity} is defined in {first} already, which counts; remove one of them");
                             let mut problem = Problem::of_file(file, Reason::DuplicateObject.word(), message);
                             problem.line = document.line;
-                            found.troubles.entry(file.clone()).or_default().problems.push(problem);
+                            found.failures.entry(file.clone()).or_default().problems.push(problem);
                         } else {
                             found.present.insert(identity, (file, object));
                         }
@@ -167,11 +167,11 @@ fn move_to(next: &mut Known, object: &ObjectRef, file: &str) {
 }
 
 /// Keeps objects that disappeared at the moment a completely unreadable file appeared, because they may be in it.
-fn adopt(next: &mut Known, troubles: &mut BTreeMap<String, ScanFailure>, missing: &mut BTreeSet<ObjectRef>) {
-    if let Some((file, trouble)) = troubles.iter_mut().find(|(_, trouble)| trouble.fresh) {
+fn adopt(next: &mut Known, failures: &mut BTreeMap<String, ScanFailure>, missing: &mut BTreeSet<ObjectRef>) {
+    if let Some((file, failure)) = failures.iter_mut().find(|(_, failure)| failure.fresh) {
         for object in std::mem::take(missing) {
             move_to(next, &object, file);
-            trouble.keeps.insert(object);
+            failure.keeps.insert(object);
         }
     }
 }
@@ -195,18 +195,18 @@ fn apply(
     }
 }
 
-fn report(known: &Known, troubles: BTreeMap<String, ScanFailure>, next: &mut Known, changes: &mut Vec<FolderChange>) {
-    for (file, trouble) in &troubles {
-        let said = |before: &ScanFailure| before.problems == trouble.problems && before.keeps == trouble.keeps;
+fn report(known: &Known, failures: BTreeMap<String, ScanFailure>, next: &mut Known, changes: &mut Vec<FolderChange>) {
+    for (file, failure) in &failures {
+        let said = |before: &ScanFailure| before.problems == failure.problems && before.keeps == failure.keeps;
         if !known.problems.get(file).is_some_and(said) {
-            let (file, problems, keeps) = (file.clone(), trouble.problems.clone(), trouble.keeps.clone());
+            let (file, problems, keeps) = (file.clone(), failure.problems.clone(), failure.keeps.clone());
             changes.push(FolderChange::Unreadable { file, problems, keeps });
         }
     }
-    for file in known.problems.keys().filter(|file| !troubles.contains_key(*file)) {
+    for file in known.problems.keys().filter(|file| !failures.contains_key(*file)) {
         changes.push(FolderChange::Readable { file: file.clone() });
     }
-    next.problems = troubles;
+    next.problems = failures;
 }
 
 /// True when most mappings are missing. A single one may always be deleted; otherwise the last one of a folder never

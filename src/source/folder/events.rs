@@ -27,7 +27,7 @@ impl Translation {
         match change {
             FolderChange::Apply { object, file, .. } => {
                 let observed = Box::new(Observed::in_file(object.object_ref(), &file));
-                vec![ResourceEvent::Applied { observed, said: object }]
+                vec![ResourceEvent::Applied { observed, parsed: object }]
             }
             FolderChange::Unreadable { file, problems, keeps } => {
                 for problem in problems.iter().take(20) {
@@ -43,7 +43,7 @@ impl Translation {
             }
             FolderChange::Deleted { object, file } => {
                 let observed = Box::new(Observed::in_file(object, &file));
-                vec![ResourceEvent::DeletionRequested { observed, said: None, problems: Vec::new() }]
+                vec![ResourceEvent::DeletionRequested { observed, parsed: None, problems: Vec::new() }]
             }
             FolderChange::Suspicious { why, missing } => {
                 let mut events = vec![ResourceEvent::Suspicious(Some(why))];

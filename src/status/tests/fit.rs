@@ -62,7 +62,7 @@ prop_compose! {
         for n in 0..many_documents {
             let mut outcome = scene.documents.first().cloned().unwrap_or_else(|| settled("a", 1));
             outcome.document = document(&format!("s{n}"));
-            outcome.troubles = vec![Failure { reason: Reason::PolicyRefused, message: message.clone(), since: at }];
+            outcome.failures = vec![Failure { reason: Reason::PolicyRefused, message: message.clone(), since: at }];
             outcome.samples = vec![DriftSample {
                 kind: DriftKind::Missing,
                 resource: outcome.document.resource(),
@@ -143,7 +143,7 @@ proptest! {
         let listing = ListingOutcome {
             resources: ResourceCounts { services: counts[0], jobs: counts[1], worker_pools: counts[2] },
             unreachable: names.clone(),
-            trouble: Some(Failure { reason: Reason::GoogleUnavailable, message: text.clone(), since: at }),
+            failure: Some(Failure { reason: Reason::GoogleUnavailable, message: text.clone(), since: at }),
             complete_at: Some(at),
         };
         let input = TargetInput {
@@ -154,7 +154,7 @@ proptest! {
             project_number: Some(&text),
             listing: Some(&listing),
             missing_permissions: &names,
-            abandoned: counts[0].unsigned_abs(),
+            orphaned: counts[0].unsigned_abs(),
             policies: PolicyCounts { in_sync: counts[0], drifted: counts[1], held: counts[2], failed: counts[3], frozen: 0 },
             drift: &drift,
             last_handled_reconcile_at: Some(&text),

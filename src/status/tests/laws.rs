@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const TROUBLES: [Reason; 5] = [
+const FAILURES: [Reason; 5] = [
     Reason::PermissionDenied,
     Reason::MemberRefused,
     Reason::Throttled,
@@ -45,7 +45,7 @@ prop_compose! {
         name in "[a-c]{1,2}",
         claims in claim_counts(),
         pending in prop::option::of(0_i64..200),
-        troubles in prop::collection::vec((prop::sample::select(&TROUBLES[..]), 0_i64..200), 0..3),
+        failures in prop::collection::vec((prop::sample::select(&FAILURES[..]), 0_i64..200), 0..3),
         held in prop::collection::vec(("[ab]", prop::collection::btree_set("[a-d]", 1..3)), 0..2),
         counts in (0_u64..2, 0_u64..2, 0_u64..2),
         lag in prop::option::of((0_i64..5000, 0_i64..100)),
@@ -54,7 +54,7 @@ prop_compose! {
         DocumentOutcome {
             claims,
             pending_since: pending.map(ago),
-            troubles: troubles.into_iter().map(|(word, since)| trouble(word, ago(since))).collect(),
+            failures: failures.into_iter().map(|(word, since)| failure(word, ago(since))).collect(),
             held: held.into_iter().map(|(plan_hash, members)| HeldOutcome {
                 leavers: false,
                 members: members.iter().map(|name| MemberKey::of(&format!("user:{name}@x.example"))).collect(),
@@ -96,7 +96,7 @@ prop_compose! {
             unmatched,
             mode,
             ending,
-            problem: problem.then(|| trouble(Reason::InvalidManifest, ago(9))),
+            problem: problem.then(|| failure(Reason::InvalidManifest, ago(9))),
             ..Scene::default()
         }
     }
@@ -113,7 +113,7 @@ fn shuffled(scene: &Scene, turn: usize) -> Scene {
     let mut other = scene.clone();
     other.documents = turned(&scene.documents, turn);
     for document in &mut other.documents {
-        document.troubles.reverse();
+        document.failures.reverse();
     }
     other.subjects = turned(&scene.subjects, turn);
     other.refused = turned(&scene.refused, turn);
@@ -193,11 +193,11 @@ proptest! {
 fn transition_times_move_with_the_status_and_not_with_the_reason() {
     let before = Scene::before();
     let mut scene = Scene::default();
-    scene.documents[0].troubles = vec![trouble(Reason::Throttled, ago(3000))];
+    scene.documents[0].failures = vec![failure(Reason::Throttled, ago(3000))];
     let throttled = scene.fold_at(Some(&before), ago(50)).status;
     assert_eq!(get(&throttled.conditions, kind::READY).unwrap().last_transition_time.0, ago(50));
     assert_eq!(get(&throttled.conditions, kind::ACCEPTED).unwrap().last_transition_time.0, ago(3600));
-    scene.documents[0].troubles = vec![trouble(Reason::GoogleUnavailable, ago(3000))];
+    scene.documents[0].failures = vec![failure(Reason::GoogleUnavailable, ago(3000))];
     let unavailable = scene.fold_at(Some(&throttled), ago(40)).status;
     let ready = get(&unavailable.conditions, kind::READY).unwrap();
     assert_eq!(

@@ -9,14 +9,14 @@ fn listing() -> ListingOutcome {
     ListingOutcome {
         resources: ResourceCounts { services: 3, jobs: 1, worker_pools: 0 },
         unreachable: Vec::new(),
-        trouble: None,
+        failure: None,
         complete_at: Some(ago(10)),
     }
 }
 
 fn target(listing: Option<&ListingOutcome>) -> TargetInput<'_> {
     TargetInput {
-        abandoned: 0,
+        orphaned: 0,
         generation: 3,
         problem: None,
         overlapped_by: None,
@@ -67,7 +67,7 @@ fn target_with_unreachable_regions_concludes_nothing_from_absence() {
 
 #[test]
 fn target_whose_list_failed_reports_the_answer() {
-    let listing = ListingOutcome { trouble: Some(trouble(Reason::ProjectNotFound, ago(1))), ..listing() };
+    let listing = ListingOutcome { failure: Some(failure(Reason::ProjectNotFound, ago(1))), ..listing() };
     let status = fold_target(&target(Some(&listing)), None, now()).status;
     let ready = get(&status.conditions, kind::READY).unwrap();
     assert_eq!(ready.reason, Reason::ProjectNotFound);

@@ -66,7 +66,7 @@ fn new_mapping_is_not_ready_before_its_policies_were_read() {
 #[test]
 fn backing_off_longer_than_a_minute_reports_the_last_answer() {
     let mut scene = Scene::default();
-    scene.documents[0].troubles = vec![trouble(Reason::Throttled, ago(61))];
+    scene.documents[0].failures = vec![failure(Reason::Throttled, ago(61))];
     let status =
         row(&scene, Some(&Scene::before()), "Ready=False/Throttled Accepted=True/Accepted Reconciling=True/Throttled");
     let message = &get(&status.conditions, kind::READY).unwrap().message;
@@ -94,7 +94,7 @@ fn revocation_that_is_not_acknowledged_is_reported_at_once() {
 fn revocation_that_google_refuses_waits_for_a_person() {
     let mut scene = Scene::default();
     scene.documents[0] = with_claims("checkout-api", |claims| claims.revoking = 1);
-    scene.documents[0].troubles = vec![trouble(Reason::PermissionDenied, ago(2))];
+    scene.documents[0].failures = vec![failure(Reason::PermissionDenied, ago(2))];
     row(
         &scene,
         Some(&Scene::before()),
@@ -209,7 +209,7 @@ fn permission_missing_at_google() {
     for word in [Reason::PermissionDenied, Reason::MemberRefused, Reason::PolicyFull] {
         let mut scene = Scene::default();
         scene.documents[1] = with_claims("checkout-web", |claims| (claims.acknowledged, claims.failed) = (3, 1));
-        scene.documents[1].troubles = vec![trouble(word, ago(1))];
+        scene.documents[1].failures = vec![failure(word, ago(1))];
         let status = row(
             &scene,
             Some(&Scene::before()),
@@ -334,10 +334,10 @@ fn observe_is_ready_by_mode_by_ceiling_and_by_freeze() {
 #[test]
 fn every_other_freeze_is_frozen_and_stalled() {
     use FreezeReason::{
-        InventoryIncomplete, ManifestsMissing, MappingVanished, NotLoaded, StoreMismatch, StoreRewound, Suspended,
+        InventoryIncomplete, ManifestsMissing, MappingMissing, NotLoaded, StoreMismatch, StoreRewound, Suspended,
     };
     for why in
-        [InventoryIncomplete, ManifestsMissing, MappingVanished, NotLoaded, StoreMismatch, StoreRewound, Suspended]
+        [InventoryIncomplete, ManifestsMissing, MappingMissing, NotLoaded, StoreMismatch, StoreRewound, Suspended]
     {
         let word = why.reason();
         let mut scene = Scene { frozen: Some(why), ..Scene::default() };

@@ -160,7 +160,7 @@ async fn specs_pins_and_releases_outlive_a_restart(home: Home) {
     };
     home.store.put_spec(spec("a", Some("n"), 1)).await.unwrap();
     home.store
-        .put_spec(StoredSpec { phase: MappingPhase::Missing(FreezeReason::MappingVanished), ..spec("a", Some("n"), 2) })
+        .put_spec(StoredSpec { phase: MappingPhase::Missing(FreezeReason::MappingMissing), ..spec("a", Some("n"), 2) })
         .await
         .unwrap();
     home.store.put_spec(spec("b", None, 1)).await.unwrap();
@@ -172,9 +172,8 @@ async fn specs_pins_and_releases_outlive_a_restart(home: Home) {
     home.clock.advance(std::time::Duration::from_secs(5));
 
     let again = home.open().await;
-    let vanished =
-        StoredSpec { phase: MappingPhase::Missing(FreezeReason::MappingVanished), ..spec("a", Some("n"), 2) };
-    assert_eq!(again.specs().await.unwrap(), [spec("b", None, 1), vanished]);
+    let missing = StoredSpec { phase: MappingPhase::Missing(FreezeReason::MappingMissing), ..spec("a", Some("n"), 2) };
+    assert_eq!(again.specs().await.unwrap(), [spec("b", None, 1), missing]);
     assert_eq!(again.pins().await.unwrap(), [pin("a", group)]);
 }
 

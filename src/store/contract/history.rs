@@ -38,11 +38,11 @@ async fn every_version_of_a_spec_is_kept_and_a_restart_that_applies_the_same_add
     let second = json!({"metadata": {"uid": "u1", "resourceVersion": "8"}, "spec": {"mode": "Enforce"}});
     store.put_spec_version(spec("m", 2, &second), by("flux")).await.unwrap();
     store
-        .set_spec_phase(MAPPING, Some("team"), "m", MappingPhase::Missing(FreezeReason::MappingVanished))
+        .set_spec_phase(MAPPING, Some("team"), "m", MappingPhase::Missing(FreezeReason::MappingMissing))
         .await
         .unwrap();
     store
-        .set_spec_phase(MAPPING, Some("team"), "m", MappingPhase::Missing(FreezeReason::MappingVanished))
+        .set_spec_phase(MAPPING, Some("team"), "m", MappingPhase::Missing(FreezeReason::MappingMissing))
         .await
         .unwrap();
     store.put_spec_version(spec("m", 2, &second), None).await.unwrap();
@@ -61,7 +61,7 @@ async fn every_version_of_a_spec_is_kept_and_a_restart_that_applies_the_same_add
 
     let kept = versions(&again, "m").await;
     let live = Some(MappingPhase::Live);
-    let missing = Some(MappingPhase::Missing(FreezeReason::MappingVanished));
+    let missing = Some(MappingPhase::Missing(FreezeReason::MappingMissing));
     let terminating = Some(MappingPhase::Terminating(ClaimDisposal::Revoke));
     let shapes = [(1, live), (2, live), (2, missing), (2, live), (2, terminating), (2, None)];
     assert_eq!(shape(&kept), shapes.map(|(generation, phase)| (generation, phase, phase.is_some())));

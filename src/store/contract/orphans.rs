@@ -23,7 +23,7 @@ async fn claimed(home: Home) -> (Home, LedgerRow) {
     (home, both)
 }
 
-async fn abandoned_claims_are_counted_by_grant_and_audited_by_document(home: Home) {
+async fn orphaned_claims_are_counted_by_grant_and_audited_by_document(home: Home) {
     let (home, _) = claimed(home).await;
     assert_eq!(home.store.orphaned().await.unwrap(), counts(&[]));
     assert_eq!(home.store.orphan_claims(&mapping("gone")).await.unwrap(), 4);
@@ -33,8 +33,8 @@ async fn abandoned_claims_are_counted_by_grant_and_audited_by_document(home: Hom
         .iter()
         .map(|row| (row.entry.document.clone().unwrap(), row.entry.action.as_str(), row.detail.as_deref().unwrap()))
         .collect();
-    let abandon = |name, detail| (document(name), "abandon", detail);
-    assert_eq!(said, [abandon("s", "{\"claims\":3}"), abandon("t", "{\"claims\":1}")]);
+    let audited = |name, detail| (document(name), "abandon", detail);
+    assert_eq!(said, [audited("s", "{\"claims\":3}"), audited("t", "{\"claims\":1}")]);
     assert!(
         audit.iter().all(|row| row.entry.actor == "mapping:checkout/gone" && row.entry.outcome == AuditOutcome::Failed)
     );
@@ -44,7 +44,7 @@ async fn abandoned_claims_are_counted_by_grant_and_audited_by_document(home: Hom
     assert_eq!(home.store.verify_audit_chain().await.unwrap(), 2);
 }
 
-async fn abandoned_claims_stay_in_the_ledger_over_puts_and_a_restart_until_they_are_settled(home: Home) {
+async fn orphaned_claims_stay_in_the_ledger_over_puts_and_a_restart_until_they_are_settled(home: Home) {
     let (home, mut both) = claimed(home).await;
     home.store.orphan_claims(&mapping("gone")).await.unwrap();
     assert_eq!(home.store.claimed_documents(&mapping("gone")).await.unwrap(), [document("s"), document("t")]);
@@ -63,7 +63,7 @@ async fn abandoned_claims_stay_in_the_ledger_over_puts_and_a_restart_until_they_
     assert_eq!(home.store.orphaned().await.unwrap(), counts(&[("s", 1)]));
 }
 
-async fn claims_of_a_mapping_that_is_stored_as_active_again_are_not_abandoned_any_more(home: Home) {
+async fn claims_of_a_mapping_that_is_stored_as_active_again_are_not_orphaned_any_more(home: Home) {
     let (home, _) = claimed(home).await;
     let spec = |name: &str, phase| StoredSpec {
         kind: Kind::RoleMapping,
@@ -75,16 +75,16 @@ async fn claims_of_a_mapping_that_is_stored_as_active_again_are_not_abandoned_an
         json: "{}".to_owned(),
     };
     home.store.orphan_claims(&mapping("gone")).await.unwrap();
-    let abandoned = home.store.orphaned().await.unwrap();
+    let orphaned = home.store.orphaned().await.unwrap();
     home.store.put_spec(spec("gone", MappingPhase::Terminating(ClaimDisposal::Revoke))).await.unwrap();
     home.store.put_spec(spec("stays", MappingPhase::Live)).await.unwrap();
-    assert_eq!(home.store.orphaned().await.unwrap(), abandoned);
+    assert_eq!(home.store.orphaned().await.unwrap(), orphaned);
     home.store.put_spec(spec("gone", MappingPhase::Live)).await.unwrap();
     assert_eq!(home.store.orphaned().await.unwrap(), counts(&[]));
     assert_eq!(home.store.claimed_documents(&mapping("gone")).await.unwrap().len(), 2);
 }
 
-async fn who_was_taken_over_from_abandons_nothing(home: Home) {
+async fn process_that_lost_the_database_orphans_nothing(home: Home) {
     let (home, _) = claimed(home).await;
     let new = home.open().await;
     new.begin_epoch("new").await.unwrap();
@@ -94,8 +94,8 @@ async fn who_was_taken_over_from_abandons_nothing(home: Home) {
 }
 
 contract_tests! {
-    abandoned_claims_are_counted_by_grant_and_audited_by_document,
-    abandoned_claims_stay_in_the_ledger_over_puts_and_a_restart_until_they_are_settled,
-    claims_of_a_mapping_that_is_stored_as_active_again_are_not_abandoned_any_more,
-    who_was_taken_over_from_abandons_nothing,
+    orphaned_claims_are_counted_by_grant_and_audited_by_document,
+    orphaned_claims_stay_in_the_ledger_over_puts_and_a_restart_until_they_are_settled,
+    claims_of_a_mapping_that_is_stored_as_active_again_are_not_orphaned_any_more,
+    process_that_lost_the_database_orphans_nothing,
 }

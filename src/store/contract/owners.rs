@@ -28,7 +28,7 @@ async fn who_left_a_directory_has_to_be_accepted_again_unless_nobody_is_in_it(ho
     assert!(claims(&home, "folder").await);
     add_user(&home.store, &okta(), "a@x.example").await;
     home.store.leave_directory(&okta()).await.unwrap();
-    assert_eq!(home.store.directory_use(&okta()).await.unwrap(), DirectoryUse::Abandoned);
+    assert_eq!(home.store.directory_use(&okta()).await.unwrap(), DirectoryUse::Unclaimed);
     assert!(!claims(&home, "folder").await);
     assert!(home.store.accept_directory(&okta()).await.unwrap());
     assert!(claims(&home, "folder").await);

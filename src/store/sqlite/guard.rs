@@ -13,8 +13,8 @@ use uuid::Uuid;
 use super::Transaction;
 use super::query::{Columns, Query as _};
 use crate::model::{
-    DocumentKey, GUARD_WINDOW, GroupId, Judgement, ProviderName, Removal, RemovalLimit, RemovalLimits, RemovalScope,
-    ScopeCounts, Subject, UserId,
+    DocumentKey, GUARD_WINDOW, GroupId, GuardDecision, ProviderName, Removal, RemovalLimit, RemovalLimits,
+    RemovalScope, ScopeCounts, Subject, UserId,
 };
 use crate::store::StoreError;
 use crate::store::encoding::{json, nanos};
@@ -170,7 +170,7 @@ pub(crate) fn decide(
             }
         }
         let people: BTreeSet<Uuid> = open.iter().map(|(key, _)| key.subject).collect();
-        let kept = judge(tx.db, &scope, &people, limits.of(&scope), hour)?;
+        let kept = held_in_scope(tx.db, &scope, &people, limits.of(&scope), hour)?;
         for (key, ask) in open {
             if let Some(at) = kept.get(&key.subject) {
                 wanted.insert(key, Mark { scope: word.clone(), at: *at, released: false });
@@ -220,7 +220,7 @@ fn by_scope(db: &Connection, asks: Vec<Removal>) -> Result<BTreeMap<RemovalScope
 }
 
 /// Decides about the people of one scope. Returns who is held, and since when.
-fn judge(
+fn held_in_scope(
     db: &Connection,
     scope: &RemovalScope,
     people: &BTreeSet<Uuid>,
@@ -270,10 +270,10 @@ fn hold(
         db.one("claims", sql, values, |columns| Ok((columns.count()?, columns.integer_or_none()?)))
     };
     let ((passed, passed_since), (held, held_since)) = (count(PASSED_COUNT)?, count(HELD_COUNT)?);
-    let others = match limit.judge(ScopeCounts { passed, held, new: new.len() as u64 }) {
-        Judgement::Pass => return Ok(false),
-        Judgement::Hold => return Ok(true),
-        Judgement::HoldUnlessMore(others) => others,
+    let others = match limit.decide(ScopeCounts { passed, held, new: new.len() as u64 }) {
+        GuardDecision::Pass => return Ok(false),
+        GuardDecision::Hold => return Ok(true),
+        GuardDecision::HoldUnlessMore(others) => others,
     };
     let since = passed_since.into_iter().chain(held_since).min().unwrap_or(hour.now);
     let (next, whose, name) = match scope {

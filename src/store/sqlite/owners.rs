@@ -68,7 +68,7 @@ pub(crate) fn directory_use(db: &Connection, provider: &ProviderName) -> Result<
             EXISTS (SELECT 1 FROM specs WHERE kind = 'IdentityProvider' AND name = ?1)";
     db.one("directory_owners", sql, [provider.as_str()], |columns| {
         Ok(match (columns.flag()?, columns.flag()?) {
-            (false, false) => DirectoryUse::Abandoned,
+            (false, false) => DirectoryUse::Unclaimed,
             (false, true) => DirectoryUse::InUse,
             (true, _) => DirectoryUse::Disputed,
         })

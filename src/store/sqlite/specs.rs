@@ -36,7 +36,7 @@ fn word(phase: Option<MappingPhase>) -> &'static str {
 
 /// The phase with this word, in which an object with this spec is restored.
 fn restored(word: &str, json: &str) -> Option<MappingPhase> {
-    let phases = [MappingPhase::Live, MappingPhase::Missing(FreezeReason::MappingVanished), terminating(json)];
+    let phases = [MappingPhase::Live, MappingPhase::Missing(FreezeReason::MappingMissing), terminating(json)];
     phases.into_iter().find(|phase| words(*phase).contains(&word))
 }
 

@@ -59,7 +59,7 @@ async fn history_of_an_older_database_begins_with_what_is_in_force() {
     assert_eq!(target.json.as_deref(), Some(r#"{"metadata":{"uid":"u-t"},"spec":{}}"#));
     let phases = [
         ("going", Some(MappingPhase::Terminating(ClaimDisposal::Revoke))),
-        ("gone", Some(MappingPhase::Missing(FreezeReason::MappingVanished))),
+        ("gone", Some(MappingPhase::Missing(FreezeReason::MappingMissing))),
     ];
     for (name, phase) in phases {
         let kept = versions(&store, name).await;

@@ -1,5 +1,5 @@
-// Command kstatus reads Kubernetes objects as JSON, one a line, and prints for each what the kstatus library makes of
-// it: status, a tab, message.
+// Command kstatus reads Kubernetes objects as JSON, one per line, and prints the result of the kstatus library for each:
+// the status, a tab and the message.
 package main
 
 import (
@@ -17,7 +17,7 @@ func main() {
 	for {
 		line, readErr := lines.ReadString('\n')
 		if strings.TrimSpace(line) != "" {
-			if err := judge([]byte(line)); err != nil {
+			if err := evaluate([]byte(line)); err != nil {
 				fmt.Fprintln(os.Stderr, err)
 				os.Exit(1)
 			}
@@ -28,7 +28,7 @@ func main() {
 	}
 }
 
-func judge(line []byte) error {
+func evaluate(line []byte) error {
 	object := &unstructured.Unstructured{}
 	// UnmarshalJSON keeps integers as int64, which kstatus needs to compare generations.
 	if err := object.UnmarshalJSON(line); err != nil {
