@@ -296,9 +296,9 @@ mod tests {
         assert_eq!(Reason::from_word("NoSuchReason"), None);
     }
 
-    /// Files in which a word that is also a reason means something else: the type of a condition, or a label value of
-    /// a module that knows no other module.
-    const OTHER_MEANING: [&str; 2] = ["api/condition.rs", "telemetry/metrics.rs"];
+    /// The list itself, and files in which a word that is also a reason means something else: the type of a condition,
+    /// or a label value of a module that knows no other module.
+    const NOT_SEARCHED: [&str; 3] = ["model/reason.rs", "api/condition.rs", "telemetry/metrics.rs"];
 
     fn files(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).unwrap() {
@@ -318,7 +318,7 @@ mod tests {
         let mut sources = Vec::new();
         files(&root, &mut sources);
         assert!(sources.len() > 100);
-        for path in sources.iter().filter(|path| !OTHER_MEANING.iter().any(|file| path.ends_with(file))) {
+        for path in sources.iter().filter(|path| !NOT_SEARCHED.iter().any(|file| path.ends_with(file))) {
             let text = fs::read_to_string(path).unwrap();
             let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
             for reason in Reason::ALL {

@@ -1,0 +1,72 @@
+//! The status of a provider.
+
+use jiff::Timestamp;
+
+use super::metadata;
+use crate::api::duration;
+use crate::model::{FreezeReason, Kind, ProviderName};
+use crate::status::{Item, ProviderInput, QuotaOutcome, Status, fold_provider};
+use crate::store::{Counts, Usage};
+use crate::sync::Inner;
+
+fn quota(inner: &Inner, usage: Usage, refused_at: Option<Timestamp>) -> QuotaOutcome {
+    let limits = inner.store.quota();
+    let count = |number: i64| u64::try_from(number).unwrap_or(0);
+    QuotaOutcome {
+        rows: count(usage.rows()),
+        max_rows: limits.rows,
+        bytes: count(usage.bytes),
+        max_bytes: limits.bytes,
+        refused_at,
+    }
+}
+
+/// Publishes the status of a provider.
+pub(super) fn publish(inner: &Inner, name: &ProviderName, counts: Counts, usage: Usage) {
+    let now = inner.clock.now();
+    let previous = inner.cache.provider(name);
+    let mut traffic = (inner.traffic)(name);
+    // Requests before the last start are recorded nowhere else.
+    let seen_before = previous.as_ref().and_then(|status| Some(status.last_request_time.as_ref()?.0));
+    for token in &mut traffic.tokens {
+        let before = previous.iter().flat_map(|status| &status.tokens).find(|before| before.name == token.name);
+        token.last_used = token.last_used.max(before.and_then(|before| Some(before.last_used.as_ref()?.0)));
+    }
+    let store_id = inner.store.id().to_string();
+    let item = {
+        let state = inner.state();
+        let Some(memory) = state.providers.get(name) else {
+            inner.cache.remove(Kind::IdentityProvider, None, name.as_str());
+            return;
+        };
+        let problem = memory.problem.clone();
+        // The endpoint determines the owner of the people itself: the status reports it as long as either of the two
+        // does.
+        let former = memory.former || traffic.former;
+        let folded = fold_provider(
+            &ProviderInput {
+                generation: memory.generation,
+                problem: problem.as_ref(),
+                frozen: state.frozen.or(former.then_some(FreezeReason::IdentityProviderChanged)),
+                state: memory.spec.state,
+                endpoint: &traffic.endpoint,
+                dialect: traffic.dialect.as_deref(),
+                users: counts.users,
+                groups: counts.groups,
+                last_request: traffic.last_request.max(seen_before),
+                stale_after: memory.spec.stale_after.as_deref().and_then(|text| duration::parse(text).ok()),
+                tokens: &traffic.tokens,
+                findings: &traffic.findings,
+                quota: quota(inner, usage, traffic.quota_refused_at),
+                store_id: &store_id,
+                operator_namespace: traffic.operator_namespace.as_deref(),
+                last_handled_reconcile_at: memory.reconcile_requested_at.as_deref(),
+            },
+            previous.as_ref(),
+            now,
+        );
+        let metadata = metadata((None, name.as_str()), memory.uid.as_ref(), memory.generation, memory.created);
+        Item::new(metadata, serde_json::to_value(&memory.spec).ok(), Status::IdentityProvider(Box::new(folded.status)))
+    };
+    inner.cache.publish(item);
+}
