@@ -1,16 +1,29 @@
 //! The grants wanted in one document, and the treatment of each mapping's claims in it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 
 use crate::api::{MappingMode, Permission};
 use crate::model::{
     Claim, ClaimDisposal, ClaimTerms, ConditionHash, Desired, DesiredGrant, DocumentKey, Enforcement, FreezeReason,
-    GrantKey, Ground, GroupId, Keep, KeptGroups, KeptSubjects, MappingKey, MappingPhase, Role, Subject,
+    GrantKey, Ground, GroupId, Keep, KeptGroups, KeptSubjects, MappingKey, MappingPhase, MemberKey, Principal,
+    ProviderName, Role, Subject, UserId,
 };
 
 use super::mapping::{Mapping, Resolution, Roles};
 use super::tenant::{Group, Tenant};
 use super::{Catalog, Ceiling};
+
+/// One role that a mapping wants for one person, and through which group.
+struct Wanted<'a> {
+    role: &'a Role,
+    provider: &'a ProviderName,
+    tenant: &'a Tenant,
+    group: &'a Group,
+    user: UserId,
+    member: &'a Principal,
+    member_key: &'a MemberKey,
+}
 
 impl Catalog {
     /// Computes the grants wanted in this document. `claimants`: the mappings that hold claims on it in the ledger. The
@@ -21,7 +34,7 @@ impl Catalog {
         let keys: BTreeSet<&MappingKey> = reaching.into_iter().flatten().chain(claimants).collect();
         let mut desired = Desired {
             resource_uid: self.listed(document).map(|item| item.uid.clone()),
-            absent: self.owner(document).is_some_and(|(_, target)| target.lacks(document)),
+            absent: self.lacks(document),
             uncovered: self.owner(document).is_none(),
             leave_all: self.leave_all,
             ..Desired::default()
@@ -47,6 +60,25 @@ impl Catalog {
         desired
     }
 
+    /// True when some grant is wanted in this document: when [`Catalog::desired`] has grants.
+    #[must_use]
+    pub fn wants(&self, document: &DocumentKey, claimants: &BTreeSet<MappingKey>) -> bool {
+        let reaching = self.by_document.get(document);
+        let mut keys = reaching.into_iter().flatten().chain(claimants);
+        keys.any(|key| {
+            let Some(mapping) = self.mappings.get(key) else { return false };
+            let enforcement = self.enforcement(key, document);
+            let wants = matches!(enforcement, Enforcement::Live { .. } | Enforcement::Frozen(FreezeReason::Observed));
+            wants && self.each_wanted(key, mapping, document, &mut |_| ControlFlow::Break(())).is_break()
+        })
+    }
+
+    /// True when the last complete list lacks the resource of this document.
+    #[must_use]
+    pub fn lacks(&self, document: &DocumentKey) -> bool {
+        self.owner(document).is_some_and(|(_, target)| target.lacks(document))
+    }
+
     /// Records what the target of the document lets the mapping do with the access of leavers.
     fn permit(&self, key: &MappingKey, mapping: &Mapping, document: &DocumentKey, desired: &mut Desired) {
         let orphans = mapping.phase.disposal() == Some(ClaimDisposal::Orphan);
@@ -62,51 +94,63 @@ impl Catalog {
     }
 
     fn want(&self, key: &MappingKey, mapping: &Mapping, document: &DocumentKey, write: bool, desired: &mut Desired) {
-        let by_name: Roles;
-        let (roles, write) = if let Some(roles) = mapping.reach.documents.get(document) {
-            (roles, write)
-        } else {
-            // A complete list lacks the resource. Until Google answers that it does not exist, existing grants stay
-            // wanted, and nothing new is granted on a name alone.
-            let Some((name, target)) = self.owner(document) else { return };
-            by_name = mapping.roles_on(key, name, target, document);
-            (&by_name, false)
-        };
+        // A complete list lacks the resource. Until Google answers that it does not exist, existing grants stay wanted,
+        // and nothing new is granted on a name alone.
+        let write = write && mapping.reach.documents.contains_key(document);
         let terms = ClaimTerms { write, regrant: mapping.regrants() };
+        let _ = self.each_wanted(key, mapping, document, &mut |found| {
+            let Wanted { role, provider, tenant, group, user, member, member_key } = found;
+            let grant =
+                GrantKey { role: role.clone(), condition: ConditionHash::default(), member: member_key.clone() };
+            let claim = Claim { mapping: key.clone(), subject: Subject::User(user) };
+            let wanted = desired.grants.entry(grant).or_insert_with(|| DesiredGrant {
+                member: member.clone(),
+                condition: None,
+                claims: BTreeMap::new(),
+                grounds: BTreeMap::new(),
+                allowed_domains: tenant.allowed_domains(),
+            });
+            let ground = wanted.grounds.entry(claim.clone());
+            let from = || Ground {
+                provider: provider.clone(),
+                groups: BTreeSet::new(),
+                mapping_uid: mapping.uid.clone(),
+                generation: Some(mapping.generation),
+            };
+            ground.or_insert_with(from).groups.insert(group.id);
+            wanted.claims.insert(claim, terms);
+            ControlFlow::Continue(())
+        });
+    }
+
+    /// Calls `each` for every role and person that the mapping wants on the document, until it breaks.
+    fn each_wanted<'a>(
+        &'a self,
+        key: &MappingKey,
+        mapping: &'a Mapping,
+        document: &DocumentKey,
+        each: &mut dyn FnMut(Wanted<'_>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let by_name: Roles;
+        let roles = if let Some(roles) = mapping.reach.documents.get(document) {
+            roles
+        } else {
+            let Some((name, target)) = self.owner(document) else { return ControlFlow::Continue(()) };
+            by_name = mapping.roles_on(key, name, target, document);
+            &by_name
+        };
         for (role, providers) in roles {
             for (provider, (tenant, group)) in
                 self.groups(mapping).filter(|(provider, _)| providers.contains(*provider))
             {
-                for user in tenant.members(group) {
-                    let (Some(member), Some(member_key)) = (tenant.principal(user), &user.key) else { continue };
-                    if tenant.collides(user) {
-                        continue;
+                for user in tenant.members(group).filter(|user| !tenant.collides(user)) {
+                    if let (Some(member), Some(member_key)) = (&user.member, &user.key) {
+                        each(Wanted { role, provider, tenant, group, user: user.id, member, member_key })?;
                     }
-                    let grant = GrantKey {
-                        role: role.clone(),
-                        condition: ConditionHash::default(),
-                        member: member_key.clone(),
-                    };
-                    let claim = Claim { mapping: key.clone(), subject: Subject::User(user.id) };
-                    let wanted = desired.grants.entry(grant).or_insert_with(|| DesiredGrant {
-                        member,
-                        condition: None,
-                        claims: BTreeMap::new(),
-                        grounds: BTreeMap::new(),
-                        allowed_domains: tenant.allowed_domains(),
-                    });
-                    let ground = wanted.grounds.entry(claim.clone());
-                    let from = || Ground {
-                        provider: provider.clone(),
-                        groups: BTreeSet::new(),
-                        mapping_uid: mapping.uid.clone(),
-                        generation: Some(mapping.generation),
-                    };
-                    ground.or_insert_with(from).groups.insert(group.id);
-                    wanted.claims.insert(claim, terms);
                 }
             }
         }
+        ControlFlow::Continue(())
     }
 
     /// The roles that mappings grant on this document, each with the domains of its people.

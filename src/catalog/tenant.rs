@@ -63,6 +63,8 @@ pub(super) struct User {
     work_email: Option<Arc<str>>,
     /// The folded principal of an active user with a valid one.
     pub(super) key: Option<MemberKey>,
+    /// The principal to write, where there is a key.
+    pub(super) member: Option<Principal>,
     /// Sorted.
     groups: Vec<u32>,
 }
@@ -220,8 +222,11 @@ impl Tenant {
     /// Updates the user's principal, and the state of users who share the former or the new one.
     fn derive(&mut self, at: usize, touched: &mut Touched) {
         let user = &self.users[at];
-        let new = if user.state == UserState::Active { self.principal(user).map(|found| found.key()) } else { None };
-        if new == user.key {
+        let member = if user.state == UserState::Active { self.principal(user) } else { None };
+        let new = member.as_ref().map(Principal::key);
+        let is_same = new == user.key;
+        self.users[at].member = member;
+        if is_same {
             return;
         }
         let mut others = Vec::new();
@@ -289,6 +294,7 @@ impl Tenant {
                 primary_email: None,
                 work_email: None,
                 key: None,
+                member: None,
                 groups: Vec::new(),
             });
             place(users.len() - 1)

@@ -107,10 +107,14 @@ impl Principal {
         &self.0
     }
 
-    /// The folded form.
+    /// The folded form. It shares the text where folding changes nothing.
     #[must_use]
     pub fn key(&self) -> MemberKey {
-        MemberKey::of(&self.0)
+        if self.0.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            MemberKey::of(&self.0)
+        } else {
+            MemberKey(self.0.clone())
+        }
     }
 }
 

@@ -147,7 +147,7 @@ impl Fixture {
         Inputs {
             document: self.document.clone(),
             desired: self.desired.clone(),
-            ledger: self.ledger.values().cloned().collect(),
+            ledger: self.ledger.values().cloned().map(Arc::new).collect(),
             live: Arc::new(self.live.clone()),
             evidence: Evidence::Current,
             revision: None,

@@ -66,7 +66,7 @@ pub struct Inputs {
     /// The grants that the mappings want.
     pub desired: Desired,
     /// The ledger rows of the document, one for each grant, in any order.
-    pub ledger: Vec<LedgerRow>,
+    pub ledger: Vec<Arc<LedgerRow>>,
     /// The document as just read. The read began after the last settlement of this document. The default means that the
     /// resource does not exist according to the target.
     pub live: Arc<Live>,
@@ -273,7 +273,7 @@ pub struct Plan {
     /// Conclusions from the read, recorded once one of our writes has proven it.
     concluded: settle::Conclusions,
     /// Grants made by rolecall as they are after the reconcile, for the comparison with Google's answer.
-    staying: Vec<LedgerRow>,
+    staying: Vec<Arc<LedgerRow>>,
     /// Tombstones of deleted accounts whose grants rolecall had made; they are removed with the next write.
     sweep: BTreeSet<GrantKey>,
     unsettled: Vec<settle::Unsettled>,

@@ -2,6 +2,7 @@
 //! step.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -49,7 +50,7 @@ struct Claims {
 pub(super) struct Planner<'a> {
     inputs: &'a Inputs,
     live: &'a Live,
-    rows: BTreeMap<&'a GrantKey, &'a LedgerRow>,
+    rows: BTreeMap<&'a GrantKey, &'a Arc<LedgerRow>>,
     context: Context,
     ledger: Vec<LedgerChange>,
     audit: Vec<AuditEntry>,
@@ -61,13 +62,13 @@ pub(super) struct Planner<'a> {
     remained_for: BTreeMap<GrantKey, Subject>,
     orphaned: Vec<GrantKey>,
     observed: Observed,
-    owned: Vec<LedgerRow>,
+    owned: Vec<Arc<LedgerRow>>,
     forbidden: Vec<GrantKey>,
     /// Removals of members under a forbidden spelling. The guard does not apply to them, since no mapping ever wanted
     /// them.
     outside: Vec<Step>,
     /// Rows that stay, as they are after the reconcile.
-    staying: Vec<LedgerRow>,
+    staying: Vec<Arc<LedgerRow>>,
     sweep: BTreeSet<GrantKey>,
     concluded: Conclusions,
     /// The uid of the resource, where it is known.
@@ -85,7 +86,7 @@ pub(super) struct Planner<'a> {
 impl<'a> Planner<'a> {
     pub(super) fn new(inputs: &'a Inputs) -> Self {
         let live: &Live = &inputs.live;
-        let rows: BTreeMap<&GrantKey, &LedgerRow> = inputs.ledger.iter().map(|row| (&row.grant, row)).collect();
+        let rows: BTreeMap<&GrantKey, &Arc<LedgerRow>> = inputs.ledger.iter().map(|row| (&row.grant, row)).collect();
         let uid = inputs.resource_uid.clone().or_else(|| inputs.desired.resource_uid.clone());
         let replaced = match &inputs.revision {
             Some(revision) if revision.id == live.revision => spelling::took_their_place(&rows, live, revision),
@@ -177,14 +178,15 @@ impl<'a> Planner<'a> {
         }
         let want = self.inputs.desired.grants.get(key);
         let present = before.map_or_else(|| self.live.has(key), |row| self.is_present(row));
-        let claims = self.claims(key, before, want, present);
-        let resolved = before.map(|row| self.resolve(row, present));
-        let (row, base) = match (resolved, want) {
-            (Some(row), _) => (row, before.cloned()),
-            (None, Some(want)) if claims.write => (fresh(key, want), None),
+        let claims = self.claims(key, before.map(AsRef::as_ref), want, present);
+        let (base, row) = match (before, want) {
+            (Some(before), _) => (before.clone(), self.resolve(before, present)),
+            (None, Some(want)) if claims.write => {
+                let row = Arc::new(fresh(key, want));
+                (row.clone(), row)
+            }
             (None, want) => return self.unrecorded(key, want, present),
         };
-        let base = base.unwrap_or_else(|| row.clone());
         if claims.kept.is_empty() {
             let theirs = present && row.state != GrantState::Owned;
             self.unwanted(base, row, claims, present);
@@ -283,9 +285,9 @@ impl<'a> Planner<'a> {
 
     /// Settles what the revision shows about a call with an unknown outcome. An unchanged revision shows nothing: the
     /// call may still arrive, however late, and take effect. Such an intent stays until a write has moved the revision.
-    fn resolve(&mut self, before: &LedgerRow, present: bool) -> LedgerRow {
-        let mut row = before.clone();
-        let Some(intent) = before.intent.clone() else { return row };
+    fn resolve(&mut self, before: &Arc<LedgerRow>, present: bool) -> Arc<LedgerRow> {
+        let Some(intent) = before.intent.clone() else { return before.clone() };
+        let mut row = LedgerRow::clone(before);
         let moved = intent.revision_before != self.live.revision;
         let (outcome, reason) = match (intent.action, present, moved) {
             (IntentAction::Grant, true, true) if !intent.present_before => {
@@ -302,7 +304,7 @@ impl<'a> Planner<'a> {
                 row.held = false;
                 (AuditOutcome::Ambiguous, AMBIGUOUS)
             }
-            (IntentAction::Grant, false, false) | (IntentAction::Revoke, true, false) => return row,
+            (IntentAction::Grant, false, false) | (IntentAction::Revoke, true, false) => return before.clone(),
             _ => (AuditOutcome::Failed, NOT_COMMITTED),
         };
         row.intent = None;
@@ -311,7 +313,7 @@ impl<'a> Planner<'a> {
         entry.revision_before = Some(intent.revision_before);
         entry.revision_after = moved.then(|| self.live.revision.clone());
         self.conclude_entry(entry);
-        row
+        Arc::new(row)
     }
 
     /// Reports a grant that may not be written and that the ledger does not know. Nothing is recorded.
@@ -341,8 +343,8 @@ impl<'a> Planner<'a> {
     /// shown by the read. Changes that do not depend on the read are made in both.
     fn wanted(
         &mut self,
-        mut base: LedgerRow,
-        mut row: LedgerRow,
+        mut base: Arc<LedgerRow>,
+        mut row: Arc<LedgerRow>,
         want: Option<&DesiredGrant>,
         claims: Claims,
         present: bool,
@@ -353,17 +355,29 @@ impl<'a> Planner<'a> {
         let newly = verified.is_some() && row.verified_at.is_none();
         let known_resource = self.is_proven() || self.inputs.resource_uid.is_some();
         for row in [&mut base, &mut row] {
+            let verified_at = verified.or(row.verified_at);
+            let identified = row.resource_uid.is_none() && row.state == GrantState::Owned && known_resource;
+            let member = want.map_or(row.member.as_str(), |want| want.member.as_str());
+            let is_same = row.claims == kept
+                && grounds::are_current(row, want)
+                && !(wanted && (row.revoking_since.is_some() || row.held))
+                && row.member == member
+                && row.verified_at == verified_at
+                && !(identified && self.uid.is_some());
+            if is_same {
+                continue;
+            }
+            let member = member.to_owned();
+            let row = Arc::make_mut(row);
             row.claims.clone_from(&kept);
             grounds::update(row, want);
             if wanted {
                 row.revoking_since = None;
                 row.held = false;
             }
-            if let Some(want) = want {
-                want.member.as_str().clone_into(&mut row.member);
-            }
-            row.verified_at = verified.or(row.verified_at);
-            if row.resource_uid.is_none() && row.state == GrantState::Owned && known_resource {
+            row.member = member;
+            row.verified_at = verified_at;
+            if identified {
                 row.resource_uid.clone_from(&self.uid);
             }
         }
@@ -396,15 +410,18 @@ impl<'a> Planner<'a> {
                 }
             }
             (GrantState::Unowned | GrantState::Wanted | GrantState::Lost, true) => {
-                row.state = GrantState::Unowned;
+                if row.state != GrantState::Unowned {
+                    Arc::make_mut(&mut row).state = GrantState::Unowned;
+                }
                 self.unowned.push(row.grant.clone());
                 CountedAs::Unowned
             }
             (GrantState::Owned | GrantState::Lost, false) => {
                 let first_seen = row.state == GrantState::Owned;
-                row.state = GrantState::Lost;
-                row.acknowledged_at = None;
-                row.verified_at = None;
+                let lost = Arc::make_mut(&mut row);
+                lost.state = GrantState::Lost;
+                lost.acknowledged_at = None;
+                lost.verified_at = None;
                 if first_seen {
                     if may_write {
                         swept = self.tombstones(&row);
@@ -421,7 +438,9 @@ impl<'a> Planner<'a> {
                 }
             }
             (GrantState::Wanted | GrantState::Unowned, false) => {
-                row.state = GrantState::Wanted;
+                if row.state != GrantState::Wanted {
+                    Arc::make_mut(&mut row).state = GrantState::Wanted;
+                }
                 if write && forbidden {
                     self.forbidden.push(row.grant.clone());
                     CountedAs::Withheld
@@ -442,9 +461,9 @@ impl<'a> Planner<'a> {
         self.line(&row.grant, claimants, counted_as, row.revoking_since);
         if let Some(cause) = cause {
             let (row, restore) = if self.is_proven() && swept.is_empty() {
-                (row.clone(), row.clone())
+                (LedgerRow::clone(&row), LedgerRow::clone(&row))
             } else {
-                (LedgerRow { intent: row.intent.clone(), ..base.clone() }, base.clone())
+                (LedgerRow { intent: row.intent.clone(), ..LedgerRow::clone(&base) }, LedgerRow::clone(&base))
             };
             self.add_step(cause, row, restore);
         }
@@ -457,11 +476,11 @@ impl<'a> Planner<'a> {
 
     /// Plans the removal of tombstones with the next write. Until that write is acknowledged, the grant stays owned: if
     /// the ledger forgot it earlier, the person would regain access when the account is restored.
-    fn sweep_out(&mut self, tombstones: BTreeSet<GrantKey>, base: LedgerRow, row: LedgerRow) {
+    fn sweep_out(&mut self, tombstones: BTreeSet<GrantKey>, base: Arc<LedgerRow>, row: Arc<LedgerRow>) {
         self.sweep.extend(tombstones);
         self.staying.push(row.clone());
         self.record(base);
-        self.concluded.add(LedgerChange::Put(row), true);
+        self.concluded.add(LedgerChange::Put(Arc::unwrap_or_clone(row)), true);
     }
 
     /// True when one of these claims justifies a write, at least to prove the read.
@@ -476,9 +495,10 @@ impl<'a> Planner<'a> {
         self.add.push(Step { action: IntentAction::Grant, cause, row, restore, out: BTreeSet::new() });
     }
 
-    fn unwanted(&mut self, mut base: LedgerRow, mut row: LedgerRow, claims: Claims, present: bool) {
+    fn unwanted(&mut self, mut base: Arc<LedgerRow>, mut row: Arc<LedgerRow>, claims: Claims, present: bool) {
         let Claims { ended, orphan, .. } = claims;
         for row in [&mut base, &mut row] {
+            let row = Arc::make_mut(row);
             row.claims.clone_from(&ended);
             grounds::update(row, None);
         }
@@ -490,7 +510,7 @@ impl<'a> Planner<'a> {
                 self.orphaned.push(row.grant.clone());
                 if base.state == GrantState::Owned {
                     self.audit.push(entry);
-                    self.ledger.push(LedgerChange::Remove(row.grant));
+                    self.ledger.push(LedgerChange::Remove(row.grant.clone()));
                 } else {
                     // Owned by what this read says of an earlier call: both are recorded with its proof, in this order.
                     self.gone(base, row, entry);
@@ -499,7 +519,8 @@ impl<'a> Planner<'a> {
             (GrantState::Owned, true) => {
                 self.owned.push(row.clone());
                 let cause = self.cause(&row);
-                let step = Step { action: IntentAction::Revoke, cause, row, restore: base, out: tombstones };
+                let (row, restore) = (Arc::unwrap_or_clone(row), Arc::unwrap_or_clone(base));
+                let step = Step { action: IntentAction::Revoke, cause, row, restore, out: tombstones };
                 self.candidates.push(step);
             }
             (_, true) => {
@@ -534,13 +555,13 @@ impl<'a> Planner<'a> {
 
     /// Plans a grant that no mapping wants and of which, according to the read, nothing made by rolecall is left. The
     /// ownership or the intent recorded in the row is dropped only if the read is proven.
-    fn gone(&mut self, base: LedgerRow, row: LedgerRow, entry: AuditEntry) {
+    fn gone(&mut self, base: Arc<LedgerRow>, row: Arc<LedgerRow>, entry: AuditEntry) {
         let is_told = entry.action == "remains" || row.state == GrantState::Owned;
         if base.state != GrantState::Owned && base.intent.is_none() || self.is_proven() {
             if is_told {
                 self.audit.push(entry);
             }
-            self.ledger.push(LedgerChange::Remove(row.grant));
+            self.ledger.push(LedgerChange::Remove(row.grant.clone()));
             return;
         }
         if is_told {
@@ -550,7 +571,7 @@ impl<'a> Planner<'a> {
         // first.
         let since = base.revoking_since.unwrap_or(self.inputs.now);
         self.line(&base.grant, base.claims.iter(), CountedAs::Revoking, Some(since));
-        self.conclude(LedgerChange::Remove(row.grant), true);
+        self.conclude(LedgerChange::Remove(row.grant.clone()), true);
         self.record(base);
     }
 
@@ -593,14 +614,15 @@ impl<'a> Planner<'a> {
     }
 
     /// Records the row if it changed.
-    fn record(&mut self, row: LedgerRow) {
-        if self.rows.get(&row.grant).copied() != Some(&row) {
-            self.ledger.push(LedgerChange::Put(row));
+    fn record(&mut self, row: Arc<LedgerRow>) {
+        let is_stored = |stored: &&Arc<LedgerRow>| Arc::ptr_eq(stored, &row) || **stored == row;
+        if !self.rows.get(&row.grant).is_some_and(is_stored) {
+            self.ledger.push(LedgerChange::Put(Arc::unwrap_or_clone(row)));
         }
     }
 
     /// Records a row that stays, and the conclusions from the read.
-    fn keep(&mut self, base: LedgerRow, row: LedgerRow, may_write: bool) {
+    fn keep(&mut self, base: Arc<LedgerRow>, row: Arc<LedgerRow>, may_write: bool) {
         self.staying.push(row.clone());
         if self.is_proven() {
             return self.record(row);
@@ -608,7 +630,7 @@ impl<'a> Planner<'a> {
         // A grant that is foreign either way does not justify a write: neither row would ever permit its removal.
         let theirs = |row: &LedgerRow| row.state != GrantState::Owned;
         let matters = !theirs(&base) || !theirs(&row) || base.intent != row.intent;
-        let concluded = (row != base).then_some(LedgerChange::Put(row));
+        let concluded = (row != base).then(|| LedgerChange::Put(Arc::unwrap_or_clone(row)));
         self.record(base);
         if let Some(change) = concluded {
             self.conclude(change, may_write && matters);

@@ -216,7 +216,8 @@ proptest! {
     #[test]
     fn the_order_of_rows_does_not_matter(fixture in any_fixture(), seed in any::<u64>()) {
         let mut rows: Vec<LedgerRow> = fixture.ledger.values().cloned().collect();
-        let inputs = |rows: &[LedgerRow]| plan(&Inputs { ledger: rows.to_vec(), ..fixture.inputs() });
+        let inputs =
+            |rows: &[LedgerRow]| plan(&Inputs { ledger: rows.iter().cloned().map(Arc::new).collect(), ..fixture.inputs() });
         let plain = inputs(&rows);
         rows.reverse();
         let turn = usize::try_from(seed % 10).unwrap() % rows.len().max(1);

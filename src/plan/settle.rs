@@ -1,6 +1,7 @@
 //! Ledger changes before and after the call, and the audit rows of both.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -9,7 +10,7 @@ use crate::model::{
     IntentAction, LedgerChange, LedgerRow, Live, MappingKey, Revision, Role, Subject,
 };
 
-use super::spelling::{self, Respelling};
+use super::spelling::{self, Respelling, Sent};
 use super::{Cause, PRINCIPAL_RESPELLED, Plan, Step};
 
 /// Outcome of the call of a plan.
@@ -52,7 +53,8 @@ pub(super) struct Unsettled {
 
 impl Unsettled {
     pub(super) fn of(row: &LedgerRow, forget: bool) -> Option<Self> {
-        Some(Self { row: row.clone(), intent: row.intent.clone()?, forget })
+        let intent = row.intent.clone()?;
+        Some(Self { row: row.clone(), intent, forget })
     }
 
     /// The change of the row once the call can no longer take effect.
@@ -289,18 +291,22 @@ impl Plan {
     pub fn settle_answer(&self, answer: &Live, now: Timestamp) -> Settlement {
         let outcome = CallOutcome::Acknowledged { revision: answer.revision.clone() };
         let (mut changes, mut audit) = self.settle(&outcome, now);
-        let granted = self.add.iter().map(|step| (step.grant(), self.granted(step, now)));
-        let mut rows: BTreeMap<&GrantKey, LedgerRow> =
+        let granted = self.add.iter().map(|step| (step.grant(), Arc::new(self.granted(step, now))));
+        let mut rows: BTreeMap<&GrantKey, Arc<LedgerRow>> =
             self.staying.iter().map(|row| (&row.grant, row.clone())).chain(granted).collect();
         for step in self.remove.iter().filter(|step| step.cause == Cause::SpellingForbidden) {
             rows.remove(step.grant());
         }
-        let sent_rows: Vec<LedgerRow> = rows.values().cloned().collect();
+        let sent_rows: Vec<Arc<LedgerRow>> = rows.values().cloned().collect();
+        let sent_rows: Vec<&LedgerRow> = sent_rows.iter().map(AsRef::as_ref).collect();
         let partly = self.add.iter().filter(|step| step.cause == Cause::Missing && step.row.state == GrantState::Owned);
-        let sent = self.live.after(self.changes.as_ref().unwrap_or(&Changes::default()));
+        let nothing = Changes::default();
+        let changes_sent = self.changes.as_ref().unwrap_or(&nothing);
+        let added = changes_sent.add.iter().map(|addition| &addition.grant).collect();
+        let sent = Sent { read: &self.live, removed: &changes_sent.remove, added };
         let before = partly.map(|step| (step.grant(), &step.row)).collect();
         for Respelling { grant, stored_as, owned } in spelling::respelled(&sent, answer, &sent_rows, &before) {
-            let Some(row) = rows.get_mut(&grant) else { continue };
+            let Some(row) = rows.get_mut(&grant).map(Arc::make_mut) else { continue };
             row.stored_as = stored_as;
             let mut entry = self.context.entry(now, row, "grant", AuditOutcome::Verified, Some(PRINCIPAL_RESPELLED));
             if !owned {
@@ -313,7 +319,7 @@ impl Plan {
             changes.push(LedgerChange::Put(row.clone()));
         }
         audit.extend(self.swept(answer, now));
-        let beside = beside(answer, rows.values());
+        let beside = beside(answer, rows.values().map(AsRef::as_ref));
         Settlement { changes, audit, write: Some(self.acknowledged_write(answer, beside, now)) }
     }
 

@@ -2,6 +2,7 @@
 //! renamed account has a new address, a deleted account becomes `deleted:…?uid=`. Ownership follows the account.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::model::{GrantKey, GrantState, LedgerRow, Live, MemberKey, Revision, Role};
 
@@ -45,7 +46,7 @@ pub(super) fn tombstones(row: &LedgerRow, live: &Live, beside: Option<&BTreeSet<
 /// written since, so a new spelling there is one that Google gave to our members. Empty where it may just as well
 /// belong to a foreign member.
 pub(super) fn took_their_place(
-    rows: &BTreeMap<&GrantKey, &LedgerRow>,
+    rows: &BTreeMap<&GrantKey, &Arc<LedgerRow>>,
     live: &Live,
     revision: &Revision,
 ) -> BTreeMap<GrantKey, BTreeSet<String>> {
@@ -100,16 +101,29 @@ pub(super) struct Respelling {
     pub(super) owned: bool,
 }
 
+/// A document as it was sent: as it was read, with these changes.
+pub(super) struct Sent<'a> {
+    pub(super) read: &'a Live,
+    pub(super) removed: &'a BTreeSet<GrantKey>,
+    pub(super) added: BTreeSet<&'a GrantKey>,
+}
+
+impl Sent<'_> {
+    fn has(&self, grant: &GrantKey) -> bool {
+        self.added.contains(grant) || (self.read.has(grant) && !self.removed.contains(grant))
+    }
+}
+
 /// Compares Google's answer with the sent policy. `rows`: the grants of rolecall that were sent. `before`: those of
 /// which a part remained, as they were.
 pub(super) fn respelled(
-    sent: &Live,
+    sent: &Sent<'_>,
     answer: &Live,
-    rows: &[LedgerRow],
+    rows: &[&LedgerRow],
     before: &BTreeMap<&GrantKey, &LedgerRow>,
 ) -> Vec<Respelling> {
-    let was_sent = |row: &LedgerRow| is_whole(row, sent);
-    let gone: Vec<&LedgerRow> = rows.iter().filter(|row| was_sent(row) && !is_whole(row, answer)).collect();
+    let was_sent = |row: &LedgerRow| sent.has(&row.grant) || row.spellings().all(|spelling| sent.has(&spelling));
+    let gone: Vec<&LedgerRow> = rows.iter().copied().filter(|row| !is_whole(row, answer) && was_sent(row)).collect();
     let mut found = Vec::new();
     for row in gone {
         let here = || answer.beside(&row.grant).filter(|(_, spelling)| !spelling.starts_with("deleted:"));
@@ -124,7 +138,7 @@ pub(super) fn respelled(
         let ours: BTreeSet<GrantKey> = rows
             .iter()
             .filter(|other| other.state == GrantState::Owned && other.grant != row.grant)
-            .flat_map(LedgerRow::spellings)
+            .flat_map(|row| row.spellings())
             .collect();
         let owned = here().all(|(grant, _)| ours.contains(grant));
         let candidates: BTreeSet<String> = here().map(|(_, spelling)| spelling.to_owned()).collect();

@@ -6,9 +6,11 @@ use jiff::Timestamp;
 
 use super::audit::AuditDraft;
 use super::lanes::cost;
-use super::sqlite::ledger;
+use super::sqlite::{guard, ledger};
 use super::{Store, StoreError};
-use crate::model::{AcknowledgedWrite, AuditEntry, DocumentKey, LedgerChange, LedgerRow, MappingKey, Revision};
+use crate::model::{
+    AcknowledgedWrite, AuditEntry, DocumentKey, LedgerChange, LedgerRow, MappingKey, Removal, RemovalLimits, Revision,
+};
 
 /// The ledger of one document.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -62,6 +64,35 @@ impl Store {
         self.record_write(d, changes, audit, None).await
     }
 
+    /// Like [`Store::record`], for the intents of a call. `asks`: removals that the guard has to decide about first. If it
+    /// holds any, nothing but its decision is recorded, and these removals are returned.
+    ///
+    /// # Errors
+    /// Those of [`Store::record`].
+    pub async fn record_intents(
+        &self,
+        d: &DocumentKey,
+        changes: Vec<LedgerChange>,
+        audit: Vec<AuditEntry>,
+        asks: Option<(Vec<Removal>, RemovalLimits)>,
+    ) -> Result<BTreeSet<Removal>, StoreError> {
+        let Some((asks, limits)) = asks else {
+            return self.record(d, changes, audit).await.map(|()| BTreeSet::new());
+        };
+        let d = d.clone();
+        self.commit_leading_at(record_cost(&changes, &audit), move |tx| {
+            let held = guard::decide(tx, &d.to_string(), asks, limits)?;
+            if held.is_empty() {
+                ledger::record(tx, &d, &changes)?;
+                for entry in audit {
+                    tx.audit(AuditDraft::of(entry));
+                }
+            }
+            Ok(held)
+        })
+        .await
+    }
+
     /// Like [`Store::record`], with the acknowledged write that caused the changes.
     ///
     /// # Errors
@@ -77,9 +108,7 @@ impl Store {
             return Ok(());
         }
         let d = d.clone();
-        // A ledger row with its claims, and an audit row, are several rows each.
-        let cost = cost((changes.len() + audit.len()) * 4, 0);
-        self.commit_leading_at(cost, move |tx| {
+        self.commit_leading_at(record_cost(&changes, &audit), move |tx| {
             ledger::record(tx, &d, &changes)?;
             if let Some(write) = &write {
                 ledger::remember(tx, &d, write)?;
@@ -91,4 +120,9 @@ impl Store {
         })
         .await
     }
+}
+
+/// A ledger row with its claims, and an audit row, are several rows each.
+fn record_cost(changes: &[LedgerChange], audit: &[AuditEntry]) -> u64 {
+    cost((changes.len() + audit.len()) * 4, 0)
 }

@@ -5,6 +5,7 @@
 //! attempt makes at most one write; the rest is left for another attempt.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -134,15 +135,15 @@ impl Choice {
     }
 
     /// The plan to execute; none: nothing is written.
-    pub fn carried_out(&self, plan: &Plan) -> Option<Plan> {
+    pub fn carried_out(&self, plan: &Arc<Plan>) -> Option<Arc<Plan>> {
         match self.what {
             What::AsPlanned => Some(plan.clone()),
-            What::Proof => Some(plan.unchanged(&self.refused)),
+            What::Proof => Some(Arc::new(plan.unchanged(&self.refused))),
             What::Nothing => None,
             What::Removals | What::Test | What::Additions | What::Probe(_) | What::Besides => {
                 let mut refused = self.refused.clone();
                 refused.retain(|grant| !self.now.contains(grant));
-                Some(plan.restricted(&self.now, &refused))
+                Some(Arc::new(plan.restricted(&self.now, &refused)))
             }
         }
         .filter(|plan| plan.changes.is_some())
@@ -156,8 +157,8 @@ impl Choice {
     }
 
     /// The plan to report when nothing is written.
-    pub fn reported(&self, plan: &Plan) -> Plan {
-        if self.is_whole() { plan.clone() } else { plan.restricted(&BTreeSet::new(), &self.refused) }
+    pub fn reported(&self, plan: &Arc<Plan>) -> Arc<Plan> {
+        if self.is_whole() { plan.clone() } else { Arc::new(plan.restricted(&BTreeSet::new(), &self.refused)) }
     }
 }
 

@@ -193,7 +193,8 @@ async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
     if let Some((reason, message)) = problem {
         tracing::warn!(target.name = %name, %reason, "{message}");
     }
-    inner.apply_effects(effects, &Trigger::at(now)).await;
+    // A list is not part of a burst: it has all changes at once.
+    inner.apply_effects_after(Duration::ZERO, effects, &Trigger::at(now)).await;
     let failures = inner.state().targets.get(name)?.failures;
     let jitter = inner.random.jitter();
     Some(if failures == 0 {

@@ -31,14 +31,17 @@ impl Lane {
 const AGE: Duration = Duration::from_mins(1);
 
 /// Number of concurrent attempts in one region. They share commits, and exceed the region's read quota.
-const PER_REGION: usize = 8;
+const PER_REGION: usize = 32;
 
 /// Number of concurrent attempts in all regions.
-const IN_ALL: usize = 16;
+const IN_ALL: usize = 64;
 
 /// Number of attempts that start at once after an idle time. They share computing time, and the first write after a
-/// quiet time is the one that somebody waits for. Each attempt that ends permits one more to run concurrently.
+/// quiet time is the one that somebody waits for.
 const FIRST: usize = 2;
+
+/// Number of further attempts that each ended attempt permits to run concurrently.
+const MORE: usize = 2;
 
 /// Number of documents of one region that may hang in addition to the concurrent attempts. Each has one open call.
 const HANGING: usize = 128;
@@ -225,7 +228,7 @@ impl Lanes {
             }
             Turn::Hanging => state.hanging = state.hanging.saturating_sub(1),
         }
-        self.limit = if self.prompt == 0 { FIRST } else { (self.limit + 1).min(IN_ALL) };
+        self.limit = if self.prompt == 0 { FIRST } else { (self.limit + MORE).min(IN_ALL) };
         self.change(key, |entry| {
             entry.turn = None;
             entry.hangs = hung;

@@ -305,8 +305,14 @@ impl Inner {
         self.discovery.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Stores the effects of a catalog change that must be durable, and enqueues the affected documents.
-    async fn apply_effects(&self, mut effects: Effects, trigger: &Trigger) {
+    /// Stores the effects of a catalog change that must be durable, and enqueues the affected documents. Additions wait
+    /// for more of the same burst.
+    async fn apply_effects(&self, effects: Effects, trigger: &Trigger) {
+        self.apply_effects_after(self.config.addition_window, effects, trigger).await;
+    }
+
+    /// Like [`Inner::apply_effects`], with this delay of additions.
+    async fn apply_effects_after(&self, window: Duration, mut effects: Effects, trigger: &Trigger) {
         if !effects.pins.is_empty() {
             // A pin must be durable before anything is granted because of it.
             let mut delay = Duration::from_millis(100);
@@ -340,7 +346,7 @@ impl Inner {
             for (document, urgency) in &effects.dirty {
                 let (lane, at) = match urgency {
                     Urgency::Revocation => (Lane::Removal, revocation_due_at(now)),
-                    Urgency::Addition => (Lane::Addition, now + self.config.addition_window),
+                    Urgency::Addition => (Lane::Addition, now + window),
                 };
                 queue.enqueue(document, lane, at);
             }

@@ -1,5 +1,6 @@
 //! Detects outdated reads of a policy, and the resource that the policy belongs to.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -82,9 +83,9 @@ impl Read {
 
     /// True when this plan depends on the resource of the policy and that resource is not known. A document with the
     /// revision of our own last write belongs to the resource that we wrote, unless the list has another one.
-    pub fn depends_on_the_resource(&self, plan: &Plan, revision: Option<&Revision>, rows: &[LedgerRow]) -> bool {
+    pub fn depends_on_the_resource(&self, plan: &Plan, revision: Option<&Revision>, rows: &[Arc<LedgerRow>]) -> bool {
         let listed = plan.resource_uid();
-        let is_another = listed.is_some_and(|uid| differs(uid, revision, rows));
+        let is_another = listed.is_some_and(|uid| differs(uid, revision, rows.iter().map(AsRef::as_ref)));
         !self.asked
             && self.resource_uid.is_none()
             && (is_another || (self.evidence != Evidence::Current && plan.depends_on_the_resource()))
@@ -92,7 +93,8 @@ impl Read {
 
     /// Sets the resource. Another resource cannot have the revision of our last write: then a write has to prove the
     /// read.
-    pub fn identified(&mut self, uid: Option<String>, revision: Option<&Revision>, rows: &[LedgerRow]) {
+    pub fn identified(&mut self, uid: Option<String>, revision: Option<&Revision>, rows: &[Arc<LedgerRow>]) {
+        let rows = rows.iter().map(AsRef::as_ref);
         let is_another = uid.as_deref().is_some_and(|uid| differs(uid, revision, rows));
         if is_another && self.evidence == Evidence::Current {
             self.evidence = Evidence::Unproven { may_prove: true };
@@ -121,7 +123,7 @@ pub(super) async fn evaluate(
     let age = match age(read, revision, superseded, &ledger.rows) {
         ReadAge::Stale if live.never_set => {
             let uid = uid(inner, document).await?;
-            let is_another = uid.as_deref().is_some_and(|uid| differs(uid, revision, &ledger.rows));
+            let is_another = uid.as_deref().is_some_and(|uid| differs(uid, revision, ledger.rows.iter()));
             resource_uid = uid;
             if is_another || inner.state().document(document).reads.never_set(now) {
                 ReadAge::Unproven
@@ -153,10 +155,10 @@ impl ReadState {
     }
 }
 
-fn differs(uid: &str, revision: Option<&Revision>, rows: &[LedgerRow]) -> bool {
+fn differs<'r>(uid: &str, revision: Option<&Revision>, mut rows: impl Iterator<Item = &'r LedgerRow>) -> bool {
     let known = revision.and_then(|revision| revision.resource_uid.as_deref());
     known.is_some_and(|known| known != uid)
-        || rows.iter().filter_map(|row| row.resource_uid.as_deref()).any(|known| known != uid)
+        || rows.any(|row| row.resource_uid.as_deref().is_some_and(|known| known != uid))
 }
 
 /// Reads which resource the document currently belongs to. None where the permission is missing: then the list has to

@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::choice::{self, Answer, Follows, What};
@@ -24,7 +25,9 @@ use super::lanes::{Lane, Throttled};
 use super::state::Trigger;
 use super::{Inner, reads};
 use crate::catalog::Ceiling;
-use crate::model::{Changes, Claim, DocumentKey, LedgerRow, Live, MappingKey, MemberKey, Region, Subject};
+use crate::model::{
+    Changes, Claim, DocumentKey, LedgerRow, Live, MappingKey, MemberKey, Region, Removal, Revision, Subject,
+};
 use crate::plan::{self, CallOutcome, Inputs, Plan, Settlement};
 use crate::store::DocumentLedger;
 use crate::target::{Backoff, ErrorClass, ErrorKind, Snapshot, TargetError};
@@ -94,6 +97,14 @@ impl ReconcileOutcome {
 }
 
 impl ReconcileOutcome {
+    /// Records what a new plan says before it is carried out.
+    fn planned(&mut self, plan: &Plan, now: Timestamp) {
+        (self.plan, self.outcome) = (None, None);
+        self.forbidden = plan.forbidden.iter().map(|grant| grant.member.clone()).collect();
+        self.removals = !plan.remove.is_empty();
+        self.recheck = plan.recheck_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO));
+    }
+
     /// The class of the target's last answer, if that is the error.
     pub(super) fn class(&self) -> Option<ErrorClass> {
         match &self.error {
@@ -119,6 +130,35 @@ enum Written {
     Acknowledged,
     Conflict(TargetError),
     Failed(EngineError),
+    /// The guard holds these removals, so nothing was written.
+    Held(BTreeSet<Removal>),
+}
+
+/// A plan, and what it was made from.
+struct Prepared {
+    inputs: Inputs,
+    plan: Arc<Plan>,
+    read: Snapshot,
+    /// True while the guard has not decided about the plan's removals.
+    undecided: bool,
+}
+
+impl Prepared {
+    fn new(mut inputs: Inputs, read: Snapshot, guarded: bool, trigger: &Trigger) -> Self {
+        let plan = planned(&mut inputs, trigger);
+        // An uninstall applies to all grants, without the guard.
+        let undecided = guarded && plan.guarded;
+        Self { inputs, plan, read, undecided }
+    }
+
+    /// Plans again with the removals that the guard holds.
+    fn decided(&mut self, held: BTreeSet<Removal>, trigger: &Trigger) {
+        self.undecided = false;
+        if !held.is_empty() {
+            self.inputs.held = held;
+            self.plan = planned(&mut self.inputs, trigger);
+        }
+    }
 }
 
 pub(super) async fn run(inner: &Inner, document: &DocumentKey, lane: Lane) -> ReconcileOutcome {
@@ -177,35 +217,43 @@ fn back_off(reconciled: &mut ReconcileOutcome, error: &EngineError, failures: u3
 async fn attempt(inner: &Inner, document: &DocumentKey, reconciled: &mut ReconcileOutcome) -> Result<(), EngineError> {
     let mut attempt = 0;
     loop {
-        let Some((plan, read)) = prepare(inner, document, reconciled).await? else { return Ok(()) };
-        let plan = Arc::new(plan);
-        (reconciled.plan, reconciled.outcome) = (None, None);
-        reconciled.forbidden = plan.forbidden.iter().map(|grant| grant.member.clone()).collect();
-        reconciled.removals = !plan.remove.is_empty();
-        reconciled.recheck = plan.recheck_at.map(|at| {
-            let wait = at.duration_since(inner.clock.now());
-            Duration::try_from(wait).unwrap_or(Duration::ZERO)
-        });
-        match execute(inner, document, &plan, &read, reconciled).await? {
-            Written::Acknowledged => return Ok(()),
+        let Some(mut prepared) = prepare(inner, document, reconciled).await? else { return Ok(()) };
+        let written = loop {
+            reconciled.planned(&prepared.plan, inner.clock.now());
+            match execute(inner, document, &prepared, reconciled).await? {
+                Written::Held(held) => prepared.decided(held, &reconciled.trigger),
+                written => break written,
+            }
+        };
+        match written {
+            Written::Acknowledged | Written::Held(_) => return Ok(()),
             Written::Conflict(error) if attempt + 1 == CONFLICTS => return Err(error.into()),
             Written::Conflict(_) => {}
             Written::Failed(error) => return Err(error),
         }
-        tokio::time::sleep(Backoff::CONFLICT.delay(attempt, inner.random.fraction())).await;
+        let pause = Backoff::CONFLICT.delay(attempt, inner.random.fraction());
+        tokio::time::sleep(pause).await;
         attempt += 1;
     }
+}
+
+fn planned(inputs: &mut Inputs, trigger: &Trigger) -> Arc<Plan> {
+    let mut plan = plan::plan(inputs);
+    for entry in &mut plan.audit {
+        entry.cause_seqs.extend_from_slice(&trigger.seqs);
+    }
+    Arc::new(plan)
 }
 
 /// Time after which a policy that could not be read for a first look is read again.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
-/// Reads the inputs and plans. Returns the plan and the read that it is based on; none: nothing concerns this document.
+/// Reads the inputs and plans; none: nothing concerns this document.
 async fn prepare(
     inner: &Inner,
     document: &DocumentKey,
     reconciled: &mut ReconcileOutcome,
-) -> Result<Option<(Plan, Snapshot)>, EngineError> {
+) -> Result<Option<Prepared>, EngineError> {
     // A document that was planned before probably has to be planned again, so it is requested while the ledger is read.
     let (known, first_look) = {
         let state = inner.state();
@@ -221,7 +269,7 @@ async fn prepare(
     let claimants: BTreeSet<MappingKey> =
         ledger.rows.iter().flat_map(|row| &row.claims).map(|claim| claim.mapping.clone()).collect();
     let first_look = first_look && ledger.rows.is_empty();
-    let is_idle = || ledger.rows.is_empty() && inner.state().catalog.desired(document, &claimants).grants.is_empty();
+    let is_idle = || ledger.rows.is_empty() && !inner.state().catalog.wants(document, &claimants);
     if early.is_none() && !first_look && is_idle() {
         reconciled.idle = true;
         return Ok(None);
@@ -230,23 +278,10 @@ async fn prepare(
         Some(answer) => answer,
         None => inner.snapshot(document).await,
     };
-    if first_look {
-        let doubted = {
-            let mut state = inner.state();
-            let desired = state.catalog.desired(document, &claimants);
-            if let Ok(read) = &answer {
-                state.look(document, &read.live, &desired)
-            } else {
-                // Where nothing is wanted, nothing else enqueues it again.
-                reconciled.recheck = Some(LOOK_AGAIN);
-                false
-            }
-        };
-        if doubted {
-            inner.doubt(document).await?;
-            reconciled.again.push(Lane::Removal);
-            return Ok(None);
-        }
+    if first_look && look_first(inner, document, &claimants, &answer, reconciled) {
+        inner.doubt(document).await?;
+        reconciled.again.push(Lane::Removal);
+        return Ok(None);
     }
     if is_idle() {
         reconciled.idle = true;
@@ -258,7 +293,7 @@ async fn prepare(
             (snapshot, read)
         }
         Err(error) if error.is_not_found() => {
-            if !inner.state().catalog.desired(document, &claimants).absent {
+            if !inner.state().catalog.lacks(document) {
                 inner.list_again(document);
                 return Err(error.into());
             }
@@ -267,27 +302,50 @@ async fn prepare(
         }
         Err(error) => return Err(error.into()),
     };
-    let (mut read, live) = (read, &snapshot.live);
-    let (mut inputs, mut guarded) = look_up(inner, document, ledger, &claimants, (live, &read), reconciled);
-    let mut plan = plan::plan(&inputs);
-    if read.depends_on_the_resource(&plan, inputs.revision.as_ref(), &inputs.ledger) {
-        let uid = reads::uid(inner, document).await?;
-        read.identified(uid, inputs.revision.as_ref(), &inputs.ledger);
-        let ledger = DocumentLedger { rows: inputs.ledger, revision: inputs.revision };
-        (inputs, guarded) = look_up(inner, document, ledger, &claimants, (live, &read), reconciled);
-        plan = plan::plan(&inputs);
+    prepared(inner, document, ledger, &claimants, (snapshot, read), reconciled).await.map(Some)
+}
+
+/// Looks for grants of a lost database in a document. Returns whether the database is in doubt.
+fn look_first(
+    inner: &Inner,
+    document: &DocumentKey,
+    claimants: &BTreeSet<MappingKey>,
+    answer: &Result<Snapshot, TargetError>,
+    reconciled: &mut ReconcileOutcome,
+) -> bool {
+    let Ok(read) = answer else {
+        // Where nothing is wanted, nothing else enqueues it again.
+        reconciled.recheck = Some(LOOK_AGAIN);
+        return false;
+    };
+    let mut state = inner.state();
+    let desired = state.catalog.desired(document, claimants);
+    state.look(document, &read.live, &desired)
+}
+
+/// Plans, after reading which resource the document belongs to where the plan depends on that.
+async fn prepared(
+    inner: &Inner,
+    document: &DocumentKey,
+    ledger: DocumentLedger,
+    claimants: &BTreeSet<MappingKey>,
+    (snapshot, mut read): (Snapshot, reads::Read),
+    reconciled: &mut ReconcileOutcome,
+) -> Result<Prepared, EngineError> {
+    let live = snapshot.live.clone();
+    let ledger = (ledger.rows.into_iter().map(Arc::new).collect(), ledger.revision);
+    let (inputs, guarded) = look_up(inner, document, ledger, claimants, (&live, &read), reconciled);
+    let prepared = Prepared::new(inputs, snapshot, guarded, &reconciled.trigger);
+    let Prepared { inputs, plan, .. } = &prepared;
+    if !read.depends_on_the_resource(plan, inputs.revision.as_ref(), &inputs.ledger) {
+        return Ok(prepared);
     }
-    // An uninstall applies to all grants, without the guard.
-    if plan.guarded && guarded {
-        inputs.held = inner.held(document, &plan).await?;
-        if !inputs.held.is_empty() {
-            plan = plan::plan(&inputs);
-        }
-    }
-    for entry in &mut plan.audit {
-        entry.cause_seqs.extend_from_slice(&reconciled.trigger.seqs);
-    }
-    Ok(Some((plan, snapshot)))
+    let uid = reads::uid(inner, document).await?;
+    let Prepared { inputs, read: snapshot, .. } = prepared;
+    read.identified(uid, inputs.revision.as_ref(), &inputs.ledger);
+    let ledger = (inputs.ledger, inputs.revision);
+    let (inputs, guarded) = look_up(inner, document, ledger, claimants, (&live, &read), reconciled);
+    Ok(Prepared::new(inputs, snapshot, guarded, &reconciled.trigger))
 }
 
 /// Looks up what is wanted, after the document was read and however long that took, so that people who left meanwhile
@@ -295,7 +353,7 @@ async fn prepare(
 fn look_up(
     inner: &Inner,
     document: &DocumentKey,
-    ledger: DocumentLedger,
+    (rows, revision): (Vec<Arc<LedgerRow>>, Option<Revision>),
     claimants: &BTreeSet<MappingKey>,
     (live, read): (&Arc<Live>, &reads::Read),
     reconciled: &mut ReconcileOutcome,
@@ -316,16 +374,16 @@ fn look_up(
         }
         Subject::Group(_) => false,
     };
-    let claims = ledger.rows.iter().flat_map(|row| row.claims.iter().map(move |claim| (row, claim)));
+    let claims = rows.iter().flat_map(|row| row.claims.iter().map(move |claim| (row, claim)));
     let leavers = claims.filter(|(row, claim)| has_left(row, claim)).map(|(_, claim)| claim.subject).collect();
     let guarded = state.uninstall.is_none();
     let inputs = Inputs {
         document: document.clone(),
         desired,
-        ledger: ledger.rows,
+        ledger: rows,
         live: live.clone(),
         evidence: read.evidence,
-        revision: ledger.revision,
+        revision,
         resource_uid: read.resource_uid.clone(),
         now: inner.clock.now(),
         held: BTreeSet::new(),
@@ -338,12 +396,18 @@ fn look_up(
 async fn execute(
     inner: &Inner,
     document: &DocumentKey,
-    plan: &Arc<Plan>,
-    read: &Snapshot,
+    prepared: &Prepared,
     reconciled: &mut ReconcileOutcome,
 ) -> Result<Written, EngineError> {
+    let plan = &prepared.plan;
+    if prepared.undecided && plan.changes.is_none() {
+        return Ok(Written::Held(inner.held(document, plan).await?));
+    }
     let choice = choice::choose(inner, document, plan);
-    let carried_out = choice.carried_out(plan).map(Arc::new);
+    if prepared.undecided && choice.what != What::AsPlanned {
+        return Ok(Written::Held(inner.held(document, plan).await?));
+    }
+    let carried_out = choice.carried_out(plan);
     reconciled.again.extend(choice.again);
     reconciled.recheck = [reconciled.recheck, choice.wait].into_iter().flatten().min();
     reconciled.unfinished = choice.waits || choice.again.is_some();
@@ -355,14 +419,15 @@ async fn execute(
         inner.store.put_write_budget(document, spent).await?;
     }
     let Some(carried_out) = carried_out else {
-        reconciled.plan = Some(Arc::new(choice.reported(plan)));
+        reconciled.plan = Some(choice.reported(plan));
         return Ok(Written::Acknowledged);
     };
-    let written = write(inner, document, &carried_out, read, reconciled).await?;
+    let asks = prepared.undecided.then_some(plan.asks.as_slice());
+    let written = write(inner, document, &carried_out, (&prepared.read, asks), reconciled).await?;
     let answer = match &written {
         Written::Acknowledged => Answer::Acknowledged,
         Written::Failed(EngineError::Target(error)) => Answer::Failed(error),
-        Written::Conflict(_) | Written::Failed(_) => return Ok(written),
+        Written::Conflict(_) | Written::Failed(_) | Written::Held(_) => return Ok(written),
     };
     Ok(match choice::learn(inner, document, &choice, &carried_out, &answer) {
         Follows::Done => written,
@@ -379,12 +444,13 @@ async fn execute(
     })
 }
 
-/// Records the intents, calls, and settles.
+/// Records the intents, calls, and settles. `asks`: the removals that the guard has to decide about, in the transaction
+/// of the intents.
 async fn write(
     inner: &Inner,
     document: &DocumentKey,
     plan: &Arc<Plan>,
-    read: &Snapshot,
+    (read, asks): (&Snapshot, Option<&[Removal]>),
     reconciled: &mut ReconcileOutcome,
 ) -> Result<Written, EngineError> {
     let Some(changes) = &plan.changes else { return Ok(Written::Acknowledged) };
@@ -396,7 +462,11 @@ async fn write(
     // attempt would add the same rows to the audit.
     let repeated = inner.state().document(document).refused.as_ref().is_some_and(|(hash, _)| *hash == plan.hash);
     let withheld = if repeated { std::mem::take(&mut audit) } else { Vec::new() };
-    inner.store.record(document, intents, audit).await?;
+    let asks = asks.map(|asks| (asks.to_vec(), inner.config.limits));
+    let held = inner.store.record_intents(document, intents, audit, asks).await?;
+    if !held.is_empty() {
+        return Ok(Written::Held(held));
+    }
     let answer = inner.apply(document, read, changes).await;
     let (outcome, written) = match &answer {
         Ok(after) => (CallOutcome::Acknowledged { revision: after.live.revision.clone() }, Written::Acknowledged),

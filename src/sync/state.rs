@@ -422,7 +422,7 @@ impl State {
     /// True when the last reconcile found nothing to do on the document, and nothing is wanted there since. The catalog is
     /// consulted, because it changes before its dirty documents are recorded.
     pub fn is_idle(&self, key: &DocumentKey) -> bool {
-        self.idle.contains(key) && self.catalog.desired(key, &BTreeSet::new()).grants.is_empty()
+        self.idle.contains(key) && !self.catalog.wants(key, &BTreeSet::new())
     }
 
     /// True when the statuses of mappings without a part in the document's plan may be wrong about it: it could not be read,

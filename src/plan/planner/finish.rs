@@ -1,6 +1,7 @@
 //! The last steps of planning: the guard's decision on removals, the limit on additions, and assembling the plan.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::model::{AuditOutcome, GrantKey, GrantState, LedgerChange, LedgerRow, MappingKey};
 use crate::plan::counts::{CountedAs, CountedGrant};
@@ -34,7 +35,7 @@ impl Planner<'_> {
             self.audit.push(entry);
         }
         let ours: BTreeSet<GrantKey> =
-            self.owned.iter().flat_map(LedgerRow::spellings).chain(self.unowned.iter().cloned()).collect();
+            self.owned.iter().flat_map(|row| row.spellings()).chain(self.unowned.iter().cloned()).collect();
         let may_prove = matches!(self.inputs.evidence, Evidence::Unproven { may_prove: true });
         let fence = self.fence || (self.concluded.need_proof() && may_prove && !self.live.is_absent());
         Plan {
@@ -98,7 +99,7 @@ impl Planner<'_> {
                 self.lines.push(line);
             }
             self.unsettled(&row, false, true);
-            self.keep(restore, row, true);
+            self.keep(Arc::new(restore), Arc::new(row), true);
         }
         fresh
     }
@@ -136,6 +137,6 @@ impl Planner<'_> {
         if self.is_proven() {
             step.restore = step.row.clone();
         }
-        self.record(step.restore.clone());
+        self.record(Arc::new(step.restore.clone()));
     }
 }

@@ -1,6 +1,7 @@
 //! Tracks an account through its spellings.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::model::{AuditOutcome, GrantKey, GrantState, IntentAction, LedgerRow};
 use crate::plan::{Cause, PRINCIPAL_RESPELLED, Step, spelling};
@@ -9,12 +10,12 @@ use super::Planner;
 
 impl Planner<'_> {
     /// Records the spelling that Google gave to the member, as far as the read shows it.
-    pub(super) fn respell(&mut self, row: &mut LedgerRow) {
-        if self.inputs.resource_uid.is_some() {
-            row.resource_uid.clone_from(&self.uid);
+    pub(super) fn respell(&mut self, row: &mut Arc<LedgerRow>) {
+        if self.inputs.resource_uid.is_some() && row.resource_uid != self.uid {
+            Arc::make_mut(row).resource_uid.clone_from(&self.uid);
         }
         if let Some(spellings) = self.replaced.get(&row.grant) {
-            row.stored_as.clone_from(spellings);
+            Arc::make_mut(row).stored_as.clone_from(spellings);
             let mut entry = self.context.entry(self.inputs.now, row, "grant", AuditOutcome::Verified, None);
             entry.reason = Some(PRINCIPAL_RESPELLED.to_owned());
             self.conclude_entry(entry);
@@ -22,12 +23,13 @@ impl Planner<'_> {
             && self.live.has(&row.grant)
             && !row.spellings().any(|spelling| self.live.has(&spelling))
         {
-            row.stored_as.clear();
+            Arc::make_mut(row).stored_as.clear();
         }
         // The member is there because another row of rolecall put it there under another name.
         if row.state != GrantState::Owned && row.intent.is_none() && self.respellings.contains(&row.grant) {
-            row.state = GrantState::Owned;
-            row.acknowledged_at = Some(self.inputs.now);
+            let ours = Arc::make_mut(row);
+            ours.state = GrantState::Owned;
+            ours.acknowledged_at = Some(self.inputs.now);
             let mut entry = self.context.entry(self.inputs.now, row, "grant", AuditOutcome::Acknowledged, None);
             entry.reason = Some(PRINCIPAL_RESPELLED.to_owned());
             self.conclude_entry(entry);
@@ -55,7 +57,7 @@ impl Planner<'_> {
     /// apart, all of them are removed, and those that stay are written again in the same call.
     pub(super) fn leave_together(&mut self, remove: &mut [Step]) {
         let shared = |row: &LedgerRow| !row.stored_as.is_empty();
-        let simple = !self.staying.iter().any(shared) && !remove.iter().any(|step| shared(&step.row));
+        let simple = !self.staying.iter().any(|row| shared(row)) && !remove.iter().any(|step| shared(&step.row));
         for step in remove.iter_mut() {
             if simple {
                 if self.live.has(step.grant()) {
@@ -63,7 +65,7 @@ impl Planner<'_> {
                 }
                 continue;
             }
-            let stay: Vec<&LedgerRow> = self.staying.iter().collect();
+            let stay: Vec<&LedgerRow> = self.staying.iter().map(AsRef::as_ref).collect();
             let (out, again) = spelling::leave_together(&step.row, &stay, self.live);
             step.out.extend(out);
             for grant in again {
@@ -72,10 +74,10 @@ impl Planner<'_> {
                     continue;
                 }
                 let base = match self.rows.get(&grant) {
-                    Some(base) if !self.is_proven() => (*base).clone(),
-                    _ => row.clone(),
+                    Some(base) if !self.is_proven() => LedgerRow::clone(base),
+                    _ => LedgerRow::clone(&row),
                 };
-                self.add_step(Cause::Respelled, row, base);
+                self.add_step(Cause::Respelled, Arc::unwrap_or_clone(row), base);
             }
         }
     }

@@ -60,10 +60,12 @@ fn evaluate(known: &Known, scan: &Scan) -> (Vec<FolderChange>, Known) {
             conclude(known, &observation, &mut next, &mut changes);
             next.problems.values_mut().for_each(|failure| failure.fresh = false);
         }
-        if !known.loaded {
-            next.loaded = true;
-            changes.push(FolderChange::Loaded);
-        }
+    }
+    // Where nothing is missing, a second scan has nothing to confirm.
+    let agreed = known.observed.as_ref() == Some(&observation) || (complete && observation.missing.is_empty());
+    if settled && agreed && !known.loaded {
+        next.loaded = true;
+        changes.push(FolderChange::Loaded);
     }
     next.observed = settled.then_some(observation);
     (changes, next)

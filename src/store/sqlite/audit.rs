@@ -71,7 +71,7 @@ pub(super) fn append(db: &Connection, row: &ChainedRow) -> Result<(), StoreError
     Ok(())
 }
 
-fn row(columns: &mut Columns) -> Result<ChainedRow, StoreError> {
+fn row(columns: &mut Columns<'_>) -> Result<ChainedRow, StoreError> {
     let (seq, at) = (columns.integer()?, columns.integer()?);
     let mut texts: [Option<String>; TEXTS] = Default::default();
     for text in &mut texts {
@@ -87,7 +87,7 @@ pub(crate) fn after(db: &Connection, after: i64, limit: u32) -> Result<Vec<Chain
 
 /// The position of the last row; 0 when there is none.
 pub(crate) fn highest(db: &Connection) -> Result<i64, StoreError> {
-    db.one("audit", "SELECT coalesce(max(seq), 0) FROM audit", [], Columns::integer)
+    db.one("audit", "SELECT coalesce(max(seq), 0) FROM audit", [], |columns| columns.integer())
 }
 
 /// Position and hash of the last row that was pruned, as JSON.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::Transaction;
 use super::meta;
-use super::query::{Columns, Query as _};
+use super::query::Query as _;
 use crate::model::{DirectoryChange, DocumentKey, MemberKey, Seq, UserId};
 use crate::store::audit::{AuditDraft, COMMAND};
 use crate::store::encoding::{self, fold};
@@ -125,13 +125,13 @@ pub(crate) fn traces(db: &Connection, id: Option<UserId>, name: Option<String>) 
     traces.members = called.iter().map(member).collect();
     for member in &traces.members {
         let sql = "SELECT count(*) FROM refusals WHERE member_key = ?";
-        traces.refusals += db.one("refusals", sql, [member], Columns::count)?;
+        traces.refusals += db.one("refusals", sql, [member], |columns| columns.count())?;
     }
     traces.addresses = called.into_iter().filter(|name| name.contains('@')).collect();
     let mentioned_by = if traces.addresses.is_empty() {
         0
     } else {
-        db.one("users", MENTIONS, [encoding::json(&traces.addresses)?], Columns::count)?
+        db.one("users", MENTIONS, [encoding::json(&traces.addresses)?], |columns| columns.count())?
     };
     Ok((traces, mentioned_by))
 }
@@ -153,10 +153,10 @@ pub(crate) fn erase(
         match known_person(tx.db, id)? {
             None => return Ok(Erasure::Unknown),
             Some(person) if person.deleted_at.is_none() => return Ok(Erasure::NotDeleted(person.provider)),
-            Some(_) => documents.extend(tx.db.all("claims", CLAIMED, [id.0], Columns::parse)?),
+            Some(_) => documents.extend(tx.db.all("claims", CLAIMED, [id.0], |columns| columns.parse())?),
         }
     }
-    documents.extend(tx.db.all("grants", GRANTED, [encoding::json(&traces.members)?], Columns::parse)?);
+    documents.extend(tx.db.all("grants", GRANTED, [encoding::json(&traces.members)?], |columns| columns.parse())?);
     if !documents.is_empty() {
         return Ok(Erasure::Granted(documents));
     }

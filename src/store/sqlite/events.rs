@@ -48,7 +48,7 @@ const USERS: &str = "SELECT provider, id, active, substr(user_name, 1, 1100), su
 const GROUPS: &str = "SELECT provider, id, substr(display_name, 1, 1100), substr(external_id, 1, 1100) \
     FROM groups ORDER BY position";
 
-fn event(columns: &mut Columns) -> Result<DirectoryEvent, StoreError> {
+fn event(columns: &mut Columns<'_>) -> Result<DirectoryEvent, StoreError> {
     Ok(DirectoryEvent {
         seq: columns.integer()?,
         provider: columns.provider()?,
@@ -59,7 +59,7 @@ fn event(columns: &mut Columns) -> Result<DirectoryEvent, StoreError> {
 
 /// Last position of the sequence shared by directory events and history.
 pub(crate) fn highest(db: &Connection) -> Result<Seq, StoreError> {
-    db.one("events", concat!("SELECT ", highest_seq!()), [], Columns::integer)
+    db.one("events", concat!("SELECT ", highest_seq!()), [], |columns| columns.integer())
 }
 
 /// Events after a position, in order: at most `limit`, and at most as many as are read together.

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 
 use super::connection::{Role, connect};
 use super::meta;
-use super::query::{Columns, Query as _};
+use super::query::Query as _;
 use crate::store::StoreError;
 
 /// Timeout of waiting for a lock. Others hold it for milliseconds, but repeatedly.
@@ -23,7 +23,7 @@ pub(super) fn rewrite(path: &str) -> Result<(), StoreError> {
     }
     let due = meta::get(&db, "rewrite_due")?;
     db.execute_batch("VACUUM")?;
-    let busy = db.one("database", "PRAGMA wal_checkpoint(TRUNCATE)", [], Columns::flag)?;
+    let busy = db.one("database", "PRAGMA wal_checkpoint(TRUNCATE)", [], |columns| columns.flag())?;
     if busy {
         let problem = "a reader prevents the log of the database from being emptied; end it, or try again".to_owned();
         return Err(StoreError::Unavailable { problem });

@@ -45,11 +45,11 @@ pub(super) const TAKEN: &str = "SELECT \
     EXISTS (SELECT 1 FROM groups WHERE provider = ?1 AND display_name_fold = ?4 AND id IS NOT ?2)";
 
 /// Facts from the columns `id, display_name, external_id`.
-pub(super) fn facts(columns: &mut Columns) -> Result<GroupFacts, StoreError> {
+pub(super) fn facts(columns: &mut Columns<'_>) -> Result<GroupFacts, StoreError> {
     Ok(GroupFacts { id: GroupId(columns.id()?), display_name: columns.text()?, external_id: columns.text_or_none()? })
 }
 
-pub(super) fn group_row(columns: &mut Columns) -> Result<GroupRecord, StoreError> {
+pub(super) fn group_row(columns: &mut Columns<'_>) -> Result<GroupRecord, StoreError> {
     Ok(GroupRecord {
         facts: facts(columns)?,
         resource: columns.json()?,

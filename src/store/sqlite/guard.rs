@@ -11,7 +11,7 @@ use rusqlite::{Connection, params};
 use uuid::Uuid;
 
 use super::Transaction;
-use super::query::{Columns, Query as _};
+use super::query::Query as _;
 use crate::model::{
     DocumentKey, GUARD_WINDOW, GroupId, GuardDecision, ProviderName, Removal, RemovalLimit, RemovalLimits,
     RemovalScope, ScopeCounts, Subject, UserId,
@@ -129,7 +129,7 @@ struct Hour {
 /// The documents on which there are claims of a person or group.
 pub(crate) fn documents_of(db: &Connection, subject: Subject) -> Result<Vec<DocumentKey>, StoreError> {
     let sql = "SELECT DISTINCT document FROM claims INDEXED BY claims_by_subject WHERE subject_id = ?";
-    db.all("claims", sql, [id(subject)], Columns::parse)
+    db.all("claims", sql, [id(subject)], |columns| columns.parse())
 }
 
 /// Releases held removals of a document.
@@ -206,7 +206,7 @@ fn by_scope(db: &Connection, asks: Vec<Removal>) -> Result<BTreeMap<RemovalScope
             let provider = if let Some(known) = providers.get(&subject) {
                 known.clone()
             } else {
-                let found = db.first("counters", PROVIDER, [subject], Columns::provider)?;
+                let found = db.first("counters", PROVIDER, [subject], |columns| columns.provider())?;
                 providers.insert(subject, found.clone());
                 found
             };
@@ -231,9 +231,9 @@ fn held_in_scope(
     let mut kept = BTreeMap::new();
     let mut new = Vec::new();
     for person in people {
-        if let Some(at) = db.one("claims", LATCHED, params![word, person], Columns::integer_or_none)? {
+        if let Some(at) = db.one("claims", LATCHED, params![word, person], |columns| columns.integer_or_none())? {
             kept.insert(*person, at);
-        } else if !db.one("guard_removals", PASSED, params![word, hour.before, person], Columns::flag)? {
+        } else if !db.one("guard_removals", PASSED, params![word, hour.before, person], |columns| columns.flag())? {
             new.push(*person);
         }
     }
@@ -298,7 +298,7 @@ fn hold(
     let new: Vec<_> = new.iter().map(|id| id.simple().to_string()).collect();
     let most = limited(others.saturating_add(1));
     let values = params![word, hour.before, json(&new)?, since, name, most];
-    Ok(db.one("claims", &sql, values, Columns::count)? <= others)
+    Ok(db.one("claims", &sql, values, |columns| columns.count())? <= others)
 }
 
 /// Updates the marks of a document.

@@ -30,7 +30,8 @@ pub(crate) fn append(tx: &mut Transaction<'_>, drafts: &[HistoryDraft]) -> Resul
     let mut appended = 0;
     for HistoryDraft { kind, scope, name, value } in drafts {
         let kind = kind.as_str();
-        let last = tx.db.first("history", LAST, params![kind, scope, name], Columns::text_or_none)?.flatten();
+        let last =
+            tx.db.first("history", LAST, params![kind, scope, name], |columns| columns.text_or_none())?.flatten();
         if last == *value {
             continue;
         }
@@ -94,7 +95,7 @@ pub(crate) fn append_namespace(
     append(tx, &drafts)?;
     let sql = "SELECT DISTINCT label.key FROM specs, json_each(specs.json, '$.spec.allow') allow, \
         json_each(allow.value, '$.namespaces.matchLabels') label WHERE specs.kind = ? ORDER BY label.key";
-    let labels = tx.db.all("specs", sql, [Kind::CloudRunTarget.as_str()], Columns::text)?;
+    let labels = tx.db.all("specs", sql, [Kind::CloudRunTarget.as_str()], |columns| columns.text())?;
     let changed = changed_labels(&labels, before, after);
     if !changed.is_empty() {
         let detail = serde_json::json!({"labels": changed}).to_string();
@@ -119,5 +120,5 @@ pub(crate) fn values(
 
 /// The scopes of a kind that have a value as of a position.
 pub(crate) fn scopes(db: &Connection, kind: HistoryKind, seq: Seq) -> Result<Vec<String>, StoreError> {
-    db.all("history", SCOPES, params![kind.as_str(), seq], Columns::text)
+    db.all("history", SCOPES, params![kind.as_str(), seq], |columns| columns.text())
 }

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, params};
 
 use super::Transaction;
-use super::query::{Columns, Query as _};
+use super::query::Query as _;
 use crate::store::{Epoch, Leader, StoreError};
 
 /// Begins the next epoch.
@@ -13,7 +13,7 @@ pub(crate) fn begin(tx: &mut Transaction<'_>, holder: &str) -> Result<Epoch, Sto
          SET epoch = epoch + 1, holder = excluded.holder, since = excluded.since",
         params![holder, tx.now_nanos()],
     )?;
-    let epoch = tx.db.one("leadership", "SELECT epoch FROM leadership", [], Columns::integer)?;
+    let epoch = tx.db.one("leadership", "SELECT epoch FROM leadership", [], |columns| columns.integer())?;
     let epoch = Epoch::of(epoch);
     tx.led_under(epoch);
     Ok(epoch)

@@ -184,14 +184,13 @@ pub(crate) fn remember(
 }
 
 /// Reads a grant. `before`: the previous row, which usually has the same role.
-fn grant(columns: &mut Columns, before: Option<&LedgerRow>) -> Result<LedgerRow, StoreError> {
-    let (role, condition_hash, member_key) = (columns.text()?, columns.text()?, columns.text()?);
+fn grant(columns: &mut Columns<'_>, before: Option<&LedgerRow>) -> Result<LedgerRow, StoreError> {
+    let (role, condition_hash, member_key) = (columns.text_ref()?, columns.text_ref()?, columns.text_ref()?);
     let role = match before.map(|row| &row.grant.role).filter(|before| before.as_str() == role) {
         Some(before) => before.clone(),
-        None => Role::new(&role).map_err(|error| damaged("grants", &error))?,
+        None => Role::new(role).map_err(|error| damaged("grants", &error))?,
     };
-    let key =
-        GrantKey { role, condition: ConditionHash::from_text(&condition_hash), member: MemberKey::of(&member_key) };
+    let key = GrantKey { role, condition: ConditionHash::from_text(condition_hash), member: MemberKey::of(member_key) };
     Ok(LedgerRow {
         grant: key,
         member: columns.text()?,
@@ -209,7 +208,7 @@ fn grant(columns: &mut Columns, before: Option<&LedgerRow>) -> Result<LedgerRow,
     })
 }
 
-fn intent(columns: &mut Columns) -> Result<Option<Intent>, StoreError> {
+fn intent(columns: &mut Columns<'_>) -> Result<Option<Intent>, StoreError> {
     let action = columns.word_or_none(action_from_word)?;
     let (revision, present) = (columns.text_or_none()?, columns.integer_or_none()?);
     let (at, plan_hash) = (columns.time_or_none()?, columns.text_or_none()?);
@@ -224,23 +223,26 @@ fn intent(columns: &mut Columns) -> Result<Option<Intent>, StoreError> {
 }
 
 /// A claim with the key of its grant and its ground.
-struct StoredClaim {
-    grant: (String, String, String),
+struct StoredClaim<'r> {
+    grant: (&'r str, &'r str, &'r str),
     claim: Claim,
     ground: Option<Ground>,
 }
 
-fn claim(columns: &mut Columns, mappings: &mut BTreeMap<String, MappingKey>) -> Result<StoredClaim, StoreError> {
-    let grant = (columns.text()?, columns.text()?, columns.text()?);
-    let text = columns.text()?;
-    let mapping = if let Some(known) = mappings.get(&text) {
+fn claim<'r>(
+    columns: &mut Columns<'r>,
+    mappings: &mut BTreeMap<String, MappingKey>,
+) -> Result<StoredClaim<'r>, StoreError> {
+    let grant = (columns.text_ref()?, columns.text_ref()?, columns.text_ref()?);
+    let text = columns.text_ref()?;
+    let mapping = if let Some(known) = mappings.get(text) {
         known.clone()
     } else {
-        let key = MappingKey::try_from(text.clone()).map_err(|error| damaged("claims", &error))?;
-        mappings.insert(text, key.clone());
+        let key = MappingKey::try_from(text.to_owned()).map_err(|error| damaged("claims", &error))?;
+        mappings.insert(text.to_owned(), key.clone());
         key
     };
-    let kind = columns.text()?;
+    let kind = columns.text_ref()?;
     let id = columns.id()?;
     let subject = if kind == "group" { Subject::Group(GroupId(id)) } else { Subject::User(UserId(id)) };
     let (provider, groups) = (columns.parse_or_none()?, columns.json_or_none()?);
@@ -270,7 +272,7 @@ pub(crate) fn load(db: &Connection, document: &DocumentKey) -> Result<DocumentLe
         let StoredClaim { grant, claim, ground } = claim(&mut columns, &mut mappings)?;
         let is_of = |row: &LedgerRow| {
             let GrantKey { role, condition, member } = &row.grant;
-            (role.as_str(), condition.as_str(), member.as_str()) == (&*grant.0, &*grant.1, &*grant.2)
+            (role.as_str(), condition.as_str(), member.as_str()) == grant
         };
         while rows.get(at).is_some_and(|row| !is_of(row)) {
             at += 1;
@@ -296,7 +298,7 @@ pub(crate) fn is_superseded(
 ) -> Result<bool, StoreError> {
     let since = nanos(now.saturating_sub(SUPERSEDED).unwrap_or(Timestamp::MIN));
     let sql = "SELECT EXISTS (SELECT 1 FROM superseded_etags WHERE document = ? AND etag = ? AND at > ?)";
-    db.one("superseded_etags", sql, params![document.to_string(), etag, since], Columns::flag)
+    db.one("superseded_etags", sql, params![document.to_string(), etag, since], |columns| columns.flag())
 }
 
 /// All documents in the ledger, each with the mappings that hold claims there.
@@ -319,5 +321,5 @@ pub(crate) fn documents(db: &Connection) -> Result<Vec<(DocumentKey, BTreeSet<Ma
 /// The documents on which a mapping holds claims.
 pub(crate) fn claimed_documents(db: &Connection, mapping: &MappingKey) -> Result<Vec<DocumentKey>, StoreError> {
     let sql = "SELECT DISTINCT document FROM claims WHERE mapping = ? ORDER BY document";
-    db.all("claims", sql, [mapping.to_string()], Columns::parse)
+    db.all("claims", sql, [mapping.to_string()], |columns| columns.parse())
 }

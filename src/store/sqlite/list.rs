@@ -130,20 +130,20 @@ pub(crate) fn plan(db: &Connection, of: ResourceType, p: &ProviderName, q: &List
     Ok(ListPlan { rows: items, total })
 }
 
-fn planned(columns: &mut Columns) -> Result<PlannedRow, StoreError> {
+fn planned(columns: &mut Columns<'_>) -> Result<PlannedRow, StoreError> {
     Ok(PlannedRow { position: columns.integer()?, bytes: columns.count()?, members: columns.count()? })
 }
 
 fn total(db: &Connection, of: ResourceType, p: &ProviderName, filter: Option<&Filter>) -> Result<u64, StoreError> {
     if filter.is_some() {
-        let counted = select(of, "count(*)", p, filter)?.all(db, "list", Columns::count)?;
+        let counted = select(of, "count(*)", p, filter)?.all(db, "list", |columns| columns.count())?;
         return Ok(counted.into_iter().sum());
     }
     let sql = match of {
         ResourceType::User => "SELECT coalesce((SELECT users FROM counters WHERE provider = ?), 0)",
         ResourceType::Group => "SELECT coalesce((SELECT groups FROM counters WHERE provider = ?), 0)",
     };
-    db.one("counters", sql, [p.as_str()], Columns::count)
+    db.one("counters", sql, [p.as_str()], |columns| columns.count())
 }
 
 /// `SELECT what FROM table WHERE …`, to be continued.

@@ -227,7 +227,7 @@ fn id_list(ids: &[Uuid]) -> String {
 
 /// True when a user or group with this id exists.
 pub(super) fn is_known(db: &Connection, p: &ProviderName, id: Uuid) -> Result<bool, StoreError> {
-    db.one("members", KNOWN, params![p.as_str(), id], Columns::flag)
+    db.one("members", KNOWN, params![p.as_str(), id], |columns| columns.flag())
 }
 
 /// Refuses to ignore ids to remove that are not in the group and were not issued by this server: a member may be meant
@@ -237,7 +237,7 @@ pub(crate) fn nobody_else_is_meant(db: &Connection, p: &ProviderName, absent: &[
         // Version 8 represents a text that is not an id at all.
         let elsewhere = id.get_version_num() == 8
             || !is_known(db, p, *id)?
-                && db.one("members", NAMES_SOMEBODY, params![p.as_str(), id.to_string()], Columns::flag)?;
+                && db.one("members", NAMES_SOMEBODY, params![p.as_str(), id.to_string()], |columns| columns.flag())?;
         if elsewhere {
             return Err(StoreError::NotAMember);
         }
@@ -254,7 +254,7 @@ pub(super) fn join_waiting(
     user: Option<UserId>,
 ) -> Result<Vec<Seq>, StoreError> {
     let kind = if user.is_some() { "user" } else { "group" };
-    let mut groups = tx.db.all("members", JOIN_WAITING, params![p.as_str(), id, kind], Columns::id)?;
+    let mut groups = tx.db.all("members", JOIN_WAITING, params![p.as_str(), id, kind], |columns| columns.id())?;
     groups.sort_unstable();
     let now = tx.now_nanos();
     let mut seqs = Vec::new();
@@ -271,7 +271,7 @@ pub(super) fn join_waiting(
 /// Number of memberships of a group, including those of unknown ids.
 pub(super) fn count(db: &Connection, p: &ProviderName, group: GroupId) -> Result<i64, StoreError> {
     let sql = "SELECT count(*) FROM members WHERE provider = ? AND group_id = ?";
-    db.one("members", sql, params![p.as_str(), group.0], Columns::integer)
+    db.one("members", sql, params![p.as_str(), group.0], |columns| columns.integer())
 }
 
 /// Ends all memberships of an id that is about to be deleted; returns their number.
@@ -281,7 +281,7 @@ pub(super) fn leave_all(tx: &mut Transaction<'_>, p: &ProviderName, id: Uuid) ->
     Ok(i64::try_from(removed).unwrap_or(i64::MAX))
 }
 
-fn member_row(columns: &mut Columns) -> Result<MemberRecord, StoreError> {
+fn member_row(columns: &mut Columns<'_>) -> Result<MemberRecord, StoreError> {
     let id = columns.id()?;
     let kind = columns.word(|word| match word {
         "user" => Some(MemberKind::User),
@@ -317,7 +317,7 @@ pub(crate) fn present(
 ) -> Result<BTreeSet<Uuid>, StoreError> {
     let mut present = BTreeSet::new();
     for id in ids {
-        if db.one("members", PRESENT, params![p.as_str(), group.0, id], Columns::flag)? {
+        if db.one("members", PRESENT, params![p.as_str(), group.0, id], |columns| columns.flag())? {
             present.insert(*id);
         }
     }
@@ -332,7 +332,7 @@ pub(crate) fn everybody(
     limit: usize,
 ) -> Result<BTreeSet<Uuid>, StoreError> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let ids = db.all("members", EVERYBODY, params![p.as_str(), group.0, limit], Columns::id)?;
+    let ids = db.all("members", EVERYBODY, params![p.as_str(), group.0, limit], |columns| columns.id())?;
     Ok(ids.into_iter().collect())
 }
 

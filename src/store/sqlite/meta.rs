@@ -6,7 +6,7 @@ use rusqlite::{Connection, params};
 use uuid::Uuid;
 
 use super::Transaction;
-use super::query::{Columns, Query as _};
+use super::query::Query as _;
 use crate::model::{KEY_BYTES, Pseudonyms, Seq};
 use crate::store::StoreError;
 
@@ -16,7 +16,7 @@ fn damaged(problem: &impl ToString) -> StoreError {
 
 /// The value of a key.
 pub(crate) fn get(db: &Connection, key: &str) -> Result<Option<String>, StoreError> {
-    db.first("meta", "SELECT value FROM meta WHERE key = ?", [key], Columns::text)
+    db.first("meta", "SELECT value FROM meta WHERE key = ?", [key], |columns| columns.text())
 }
 
 /// As [`get`], in a transaction.
@@ -26,7 +26,7 @@ pub(crate) fn get_in(tx: &Transaction<'_>, key: &str) -> Result<Option<String>, 
 
 /// True when the database has no grants.
 pub(crate) fn has_no_grants(db: &Connection) -> Result<bool, StoreError> {
-    db.one("grants", "SELECT NOT EXISTS (SELECT 1 FROM grants)", [], Columns::flag)
+    db.one("grants", "SELECT NOT EXISTS (SELECT 1 FROM grants)", [], |columns| columns.flag())
 }
 
 /// Sets the value of a key; none removes it.

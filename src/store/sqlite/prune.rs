@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::Transaction;
-use super::query::{Columns, Query as _};
+use super::query::Query as _;
 use super::{events, meta};
 use crate::model::Seq;
 use crate::store::StoreError;
@@ -78,7 +78,7 @@ pub(crate) fn pruned_to(tx: &Transaction<'_>) -> Result<Seq, StoreError> {
 /// the last audit row; none when no row is that old.
 pub(crate) fn cut(db: &Connection, before: Timestamp) -> Result<(Seq, Option<(i64, String)>), StoreError> {
     let next = events::highest(db)?.saturating_add(1);
-    let first = db.one("events", CUT, params![nanos(before), next], Columns::integer)?;
+    let first = db.one("events", CUT, params![nanos(before), next], |columns| columns.integer())?;
     let seq = meta::position(db, "pruned_to")?.max(first.saturating_sub(1));
     let audit = db.first("audit", AUDIT_CUT, [nanos(before)], |columns| Ok((columns.integer()?, columns.text()?)))?;
     Ok((seq, audit))
@@ -92,7 +92,7 @@ pub(crate) fn find(db: &Connection, rows: Rows, cut: Seq) -> Result<Vec<Seq>, St
         Rows::History => HISTORY,
         Rows::EndedHistory => ENDED,
     };
-    db.all("rows", sql, [cut], Columns::integer)
+    db.all("rows", sql, [cut], |columns| columns.integer())
 }
 
 /// Deletes rows by their positions.
@@ -134,7 +134,7 @@ pub(crate) fn delete_audit(tx: &mut Transaction<'_>, upto: i64) -> Result<(), St
 
 /// Names that no row of the audit after a position refers to.
 pub(crate) fn names(db: &Connection, after: i64) -> Result<Vec<i64>, StoreError> {
-    db.all("people", NAMES, [after], Columns::integer)
+    db.all("people", NAMES, [after], |columns| columns.integer())
 }
 
 /// Deletes names, unless a row of the audit after `seen` refers to them.

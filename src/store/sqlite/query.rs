@@ -1,7 +1,7 @@
 //! Statements and rows: converts columns to values, and errors of SQLite to errors of the store.
 
 use jiff::Timestamp;
-use rusqlite::types::Value;
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Params, ffi};
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
@@ -23,7 +23,7 @@ pub(super) trait Query {
         what: &'static str,
         sql: &str,
         params: impl Params,
-        each: impl FnMut(Columns) -> Result<(), StoreError>,
+        each: impl FnMut(Columns<'_>) -> Result<(), StoreError>,
     ) -> Result<(), StoreError>;
 
     /// All rows.
@@ -32,7 +32,7 @@ pub(super) trait Query {
         what: &'static str,
         sql: &str,
         params: impl Params,
-        mut read: impl FnMut(&mut Columns) -> Result<T, StoreError>,
+        mut read: impl FnMut(&mut Columns<'_>) -> Result<T, StoreError>,
     ) -> Result<Vec<T>, StoreError> {
         let mut rows = Vec::new();
         self.each(what, sql, params, |mut columns| {
@@ -48,7 +48,7 @@ pub(super) trait Query {
         what: &'static str,
         sql: &str,
         params: impl Params,
-        read: impl FnOnce(&mut Columns) -> Result<T, StoreError>,
+        read: impl FnOnce(&mut Columns<'_>) -> Result<T, StoreError>,
     ) -> Result<Option<T>, StoreError>;
 
     /// The row of a statement that always returns one.
@@ -57,7 +57,7 @@ pub(super) trait Query {
         what: &'static str,
         sql: &str,
         params: impl Params,
-        read: impl FnOnce(&mut Columns) -> Result<T, StoreError>,
+        read: impl FnOnce(&mut Columns<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let missing = || StoreError::Internal { problem: format!("a statement on `{what}` has no row") };
         self.first(what, sql, params, read)?.ok_or_else(missing)
@@ -74,13 +74,12 @@ impl Query for Connection {
         what: &'static str,
         sql: &str,
         params: impl Params,
-        mut each: impl FnMut(Columns) -> Result<(), StoreError>,
+        mut each: impl FnMut(Columns<'_>) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let mut statement = self.prepare_cached(sql)?;
-        let count = statement.column_count();
         let mut rows = statement.query(params)?;
         while let Some(row) = rows.next()? {
-            each(Columns::of(row, count, what)?)?;
+            each(Columns::of(row, what))?;
         }
         Ok(())
     }
@@ -90,66 +89,76 @@ impl Query for Connection {
         what: &'static str,
         sql: &str,
         params: impl Params,
-        read: impl FnOnce(&mut Columns) -> Result<T, StoreError>,
+        read: impl FnOnce(&mut Columns<'_>) -> Result<T, StoreError>,
     ) -> Result<Option<T>, StoreError> {
         let mut statement = self.prepare_cached(sql)?;
-        let count = statement.column_count();
         let mut rows = statement.query(params)?;
-        rows.next()?.map(|row| read(&mut Columns::of(row, count, what)?)).transpose()
+        rows.next()?.map(|row| read(&mut Columns::of(row, what))).transpose()
     }
 }
 
 /// Reads the columns of a row in their order; an unexpected value is [`StoreError::Damaged`].
-pub(super) struct Columns {
-    values: std::vec::IntoIter<Value>,
+pub(super) struct Columns<'r> {
+    row: &'r rusqlite::Row<'r>,
+    next: usize,
     what: &'static str,
 }
 
-impl Columns {
-    fn of(row: &rusqlite::Row<'_>, count: usize, what: &'static str) -> Result<Self, StoreError> {
-        let values = (0..count).map(|index| row.get(index)).collect::<rusqlite::Result<Vec<Value>>>()?;
-        Ok(Self { values: values.into_iter(), what })
+impl<'r> Columns<'r> {
+    fn of(row: &'r rusqlite::Row<'r>, what: &'static str) -> Self {
+        Self { row, next: 0, what }
     }
 
     fn damaged(&self, problem: &impl ToString) -> StoreError {
         StoreError::Damaged { what: self.what, problem: problem.to_string() }
     }
 
-    fn mistyped(&self, expected: &str, found: &Value) -> StoreError {
+    fn mistyped(&self, expected: &str, found: ValueRef<'_>) -> StoreError {
         self.damaged(&format!("a column holds {} instead of {expected}", found.data_type()))
     }
 
-    fn next(&mut self) -> Result<Value, StoreError> {
-        self.values.next().ok_or_else(|| self.damaged(&"a column is missing"))
+    fn next(&mut self) -> Result<ValueRef<'r>, StoreError> {
+        let value = self.row.get_ref(self.next)?;
+        self.next += 1;
+        Ok(value)
+    }
+
+    /// A text that is needed only while the row is read.
+    pub(super) fn text_ref_or_none(&mut self) -> Result<Option<&'r str>, StoreError> {
+        match self.next()? {
+            ValueRef::Null => Ok(None),
+            ValueRef::Text(text) => std::str::from_utf8(text).map(Some).map_err(|error| self.damaged(&error)),
+            other => Err(self.mistyped("text", other)),
+        }
+    }
+
+    pub(super) fn text_ref(&mut self) -> Result<&'r str, StoreError> {
+        match self.next()? {
+            ValueRef::Text(text) => std::str::from_utf8(text).map_err(|error| self.damaged(&error)),
+            other => Err(self.mistyped("text", other)),
+        }
     }
 
     pub(super) fn text(&mut self) -> Result<String, StoreError> {
-        match self.next()? {
-            Value::Text(text) => Ok(text),
-            other => Err(self.mistyped("text", &other)),
-        }
+        self.text_ref().map(str::to_owned)
     }
 
     pub(super) fn text_or_none(&mut self) -> Result<Option<String>, StoreError> {
-        match self.next()? {
-            Value::Null => Ok(None),
-            Value::Text(text) => Ok(Some(text)),
-            other => Err(self.mistyped("text", &other)),
-        }
+        Ok(self.text_ref_or_none()?.map(str::to_owned))
     }
 
     pub(super) fn integer(&mut self) -> Result<i64, StoreError> {
         match self.next()? {
-            Value::Integer(number) => Ok(number),
-            other => Err(self.mistyped("a number", &other)),
+            ValueRef::Integer(number) => Ok(number),
+            other => Err(self.mistyped("a number", other)),
         }
     }
 
     pub(super) fn integer_or_none(&mut self) -> Result<Option<i64>, StoreError> {
         match self.next()? {
-            Value::Null => Ok(None),
-            Value::Integer(number) => Ok(Some(number)),
-            other => Err(self.mistyped("a number", &other)),
+            ValueRef::Null => Ok(None),
+            ValueRef::Integer(number) => Ok(Some(number)),
+            other => Err(self.mistyped("a number", other)),
         }
     }
 
@@ -179,20 +188,20 @@ impl Columns {
 
     pub(super) fn id_or_none(&mut self) -> Result<Option<Uuid>, StoreError> {
         match self.next()? {
-            Value::Null => Ok(None),
-            Value::Blob(bytes) => Uuid::from_slice(&bytes).map(Some).map_err(|error| self.damaged(&error)),
-            other => Err(self.mistyped("an id", &other)),
+            ValueRef::Null => Ok(None),
+            ValueRef::Blob(bytes) => Uuid::from_slice(bytes).map(Some).map_err(|error| self.damaged(&error)),
+            other => Err(self.mistyped("an id", other)),
         }
     }
 
     pub(super) fn json<T: DeserializeOwned>(&mut self) -> Result<T, StoreError> {
-        let text = self.text()?;
-        serde_json::from_str(&text).map_err(|error| self.damaged(&error))
+        let text = self.text_ref()?;
+        serde_json::from_str(text).map_err(|error| self.damaged(&error))
     }
 
     pub(super) fn json_or_none<T: DeserializeOwned>(&mut self) -> Result<Option<T>, StoreError> {
-        let text = self.text_or_none()?;
-        text.map(|text| serde_json::from_str(&text)).transpose().map_err(|error| self.damaged(&error))
+        let text = self.text_ref_or_none()?;
+        text.map(serde_json::from_str).transpose().map_err(|error| self.damaged(&error))
     }
 
     /// A column whose text is validated by the target type.
@@ -220,14 +229,14 @@ impl Columns {
 
     /// A column that contains one of a few words.
     pub(super) fn word<T>(&mut self, from: impl FnOnce(&str) -> Option<T>) -> Result<T, StoreError> {
-        let word = self.text()?;
-        from(&word).ok_or_else(|| self.damaged(&format!("`{word}` is not a word of this column")))
+        let word = self.text_ref()?;
+        from(word).ok_or_else(|| self.damaged(&format!("`{word}` is not a word of this column")))
     }
 
     /// Like [`Columns::word`], for a column that may be empty.
     pub(super) fn word_or_none<T>(&mut self, from: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, StoreError> {
-        let Some(word) = self.text_or_none()? else { return Ok(None) };
-        from(&word).map(Some).ok_or_else(|| self.damaged(&format!("`{word}` is not a word of this column")))
+        let Some(word) = self.text_ref_or_none()? else { return Ok(None) };
+        from(word).map(Some).ok_or_else(|| self.damaged(&format!("`{word}` is not a word of this column")))
     }
 }
 

@@ -46,7 +46,7 @@ fn all_of_known_kinds<T>(
     what: &'static str,
     sql: &str,
     params: impl Params,
-    read: impl Fn(Kind, &mut Columns) -> Result<T, StoreError>,
+    read: impl Fn(Kind, &mut Columns<'_>) -> Result<T, StoreError>,
 ) -> Result<Vec<T>, StoreError> {
     let mut rows = Vec::new();
     db.each(what, sql, params, |mut columns| {
@@ -61,7 +61,7 @@ fn all_of_known_kinds<T>(
     Ok(rows)
 }
 
-fn spec(kind: Kind, columns: &mut Columns) -> Result<StoredSpec, StoreError> {
+fn spec(kind: Kind, columns: &mut Columns<'_>) -> Result<StoredSpec, StoreError> {
     let json = columns.text()?;
     Ok(StoredSpec {
         kind,
@@ -258,7 +258,7 @@ fn append_phase(tx: &mut Transaction<'_>, id: &ObjectId, phase: Option<MappingPh
     Ok(())
 }
 
-fn version(kind: Kind, columns: &mut Columns) -> Result<SpecVersion, StoreError> {
+fn version(kind: Kind, columns: &mut Columns<'_>) -> Result<SpecVersion, StoreError> {
     let json = columns.text_or_none()?;
     let phase = |word: &str| match word {
         REMOVED => Some(None),

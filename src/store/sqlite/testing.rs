@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use rusqlite::{Connection, params_from_iter};
 
 use super::Transaction;
-use super::query::{Columns, Query as _};
+use super::query::Query as _;
 use super::{audit, groups, ledger, list, members, schema, transaction, users};
 use crate::model::ProviderName;
 use crate::scim::{Filter, ResourceType};
@@ -35,7 +35,7 @@ pub(crate) fn settings(tx: &mut Transaction<'_>) -> Result<[(&'static str, Strin
 /// The audit table as text, without the names.
 pub(crate) fn dump_audit(db: &Connection) -> Result<String, StoreError> {
     let sql = "SELECT group_concat(json_array(actor, cause_seqs, document, role, condition_hash, subject, detail)) FROM audit";
-    db.one("audit", sql, [], Columns::text)
+    db.one("audit", sql, [], |columns| columns.text())
 }
 
 /// The steps of the plan for a statement.

@@ -45,7 +45,7 @@ pub(super) const TAKEN: &str = "SELECT \
     EXISTS (SELECT 1 FROM users WHERE provider = ?1 AND user_name_fold = ?4 AND id IS NOT ?2)";
 
 /// Facts from the columns `id, active, user_name, external_id, emails`.
-pub(super) fn facts(columns: &mut Columns) -> Result<UserFacts, StoreError> {
+pub(super) fn facts(columns: &mut Columns<'_>) -> Result<UserFacts, StoreError> {
     Ok(UserFacts {
         id: UserId(columns.id()?),
         active: columns.flag()?,
@@ -55,7 +55,7 @@ pub(super) fn facts(columns: &mut Columns) -> Result<UserFacts, StoreError> {
     })
 }
 
-pub(super) fn user_row(columns: &mut Columns) -> Result<UserRecord, StoreError> {
+pub(super) fn user_row(columns: &mut Columns<'_>) -> Result<UserRecord, StoreError> {
     Ok(UserRecord {
         facts: facts(columns)?,
         resource: columns.json()?,
