@@ -143,6 +143,29 @@ fn documents_that_hang_use_up_neither_their_region_nor_the_others() {
     assert_eq!(taken.len(), hung.len() + 1);
 }
 
+#[test]
+fn few_attempts_start_after_a_quiet_time_and_each_that_ends_makes_room_for_more() {
+    let (mut lanes, now) = (Lanes::default(), Instant::now());
+    for n in 0..100 {
+        lanes.enqueue(&service("l", &format!("s{n:02}")), Lane::Removal, now);
+    }
+    let start = |lanes: &mut Lanes| std::iter::from_fn(|| lanes.pop(now).map(|(key, _)| key)).collect::<Vec<_>>();
+    let mut running = start(&mut lanes);
+    let mut sizes = vec![running.len()];
+    while !running.is_empty() {
+        for key in std::mem::take(&mut running) {
+            lanes.complete(&key, false, NOTHING);
+            running.extend(start(&mut lanes));
+        }
+        sizes.push(running.len());
+    }
+    assert_eq!(sizes, [2, 6, 18, 32, 32, 10, 0], "they triple, up to the limit of the region");
+    lanes.enqueue(&a(), Lane::Removal, now);
+    lanes.enqueue(&service("l", "b"), Lane::Removal, now);
+    lanes.enqueue(&service("l", "c"), Lane::Removal, now);
+    assert_eq!(start(&mut lanes).len(), FIRST, "the next one starts small again");
+}
+
 proptest! {
     #[test]
     fn every_request_gets_a_turn_not_before_its_bound_and_never_two_at_once(

@@ -84,6 +84,27 @@ async fn people_on_a_thousand_services_are_counted_once_and_held_on_each_of_them
     }
 }
 
+async fn intents_are_recorded_with_the_decision_of_the_guard_or_not_at_all(home: Home) {
+    let d = document("s");
+    home.grant(&d, 1..=100, "m").await;
+    let intents = |people: std::ops::RangeInclusive<u128>| {
+        let going = people.map(|n| LedgerRow { revoking_since: Some(home.now()), ..granted(n, "m", home.now()) });
+        going.map(LedgerChange::Put).collect::<Vec<_>>()
+    };
+    let going = async || {
+        let rows = home.store.ledger(&d).await.unwrap();
+        rows.iter().filter(|row| row.revoking_since.is_some()).count()
+    };
+    let ask = |people| Some((asks(people, "m", false), RemovalLimits::default()));
+    let held = home.store.record_intents(&d, intents(1..=20), vec![], ask(1..=20)).await.unwrap();
+    assert_eq!((held.len(), going().await), (0, 20));
+    let held = home.store.record_intents(&d, intents(21..=30), vec![], ask(21..=30)).await.unwrap();
+    assert_eq!((held.len(), going().await), (10, 20), "nothing is recorded, not even for those who would pass alone");
+    assert_eq!(home.held(&d, &asks(21..=30, "m", false)).await, 10, "the decision is");
+    home.store.record_intents(&d, intents(31..=31), vec![], None).await.unwrap();
+    assert_eq!(going().await, 21, "without a question there is no decision");
+}
+
 async fn what_is_not_asked_about_any_more_is_forgotten_and_what_is_released_passes_until_it_is_gone(home: Home) {
     let d = document("s");
     home.grant(&d, 1..=40, "m").await;
@@ -190,6 +211,7 @@ proptest! {
 
 contract_tests! {
     people_are_counted_over_documents_passes_and_restarts_and_each_once,
+    intents_are_recorded_with_the_decision_of_the_guard_or_not_at_all,
     people_on_a_thousand_services_are_counted_once_and_held_on_each_of_them,
     what_is_not_asked_about_any_more_is_forgotten_and_what_is_released_passes_until_it_is_gone,
     leavers_are_counted_by_provider_and_half_is_of_those_with_grants,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, params};
 
 use super::Transaction;
-use super::query::{Columns, Query as _};
+use super::query::Query as _;
 use crate::model::{Kind, Pin, Seq};
 use crate::store::StoreError;
 use crate::store::audit::AuditDraft;

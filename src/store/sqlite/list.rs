@@ -56,7 +56,7 @@ impl Builder {
         self,
         db: &Connection,
         what: &'static str,
-        read: impl FnMut(&mut Columns) -> Result<T, StoreError>,
+        read: impl FnMut(&mut Columns<'_>) -> Result<T, StoreError>,
     ) -> Result<Vec<T>, StoreError> {
         db.all(what, &self.sql, params_from_iter(self.values), read)
     }
@@ -87,7 +87,7 @@ fn page<T>(
     of: ResourceType,
     p: &ProviderName,
     q: &ListQuery,
-    read: fn(&mut Columns) -> Result<T, StoreError>,
+    read: fn(&mut Columns<'_>) -> Result<T, StoreError>,
 ) -> Result<Page<T>, StoreError> {
     let plan = plan(db, of, p, q)?;
     let items = rows_at(db, of, p, plan.rows.iter().map(|row| row.position), read)?;
@@ -99,7 +99,7 @@ fn rows_at<T>(
     of: ResourceType,
     p: &ProviderName,
     positions: impl Iterator<Item = i64>,
-    read: fn(&mut Columns) -> Result<T, StoreError>,
+    read: fn(&mut Columns<'_>) -> Result<T, StoreError>,
 ) -> Result<Vec<T>, StoreError> {
     // The `+` makes the planner use the position.
     let sql = format!("SELECT {} FROM {} WHERE position = ? AND +provider = ?", columns(of), table(of));
