@@ -513,7 +513,7 @@ impl<'a> Planner<'a> {
                     self.ledger.push(LedgerChange::Remove(row.grant.clone()));
                 } else {
                     // Owned by what this read says of an earlier call: both are recorded with its proof, in this order.
-                    self.gone(base, row, entry);
+                    self.gone(base, &row, entry);
                 }
             }
             (GrantState::Owned, true) => {
@@ -538,7 +538,7 @@ impl<'a> Planner<'a> {
                     AuditOutcome::Verified,
                     Some(Reason::GrantRemains.word()),
                 );
-                self.gone(base, row, entry);
+                self.gone(base, &row, entry);
             }
             // A call that may still take effect: whatever it grants must remain attributable to rolecall.
             (_, false) if row.intent.is_some() => {
@@ -548,14 +548,14 @@ impl<'a> Planner<'a> {
             (_, false) => {
                 let entry =
                     self.context.entry(self.inputs.now, &row, "forget", AuditOutcome::Verified, Some("AlreadyGone"));
-                self.gone(base, row, entry);
+                self.gone(base, &row, entry);
             }
         }
     }
 
     /// Plans a grant that no mapping wants and of which, according to the read, nothing made by rolecall is left. The
     /// ownership or the intent recorded in the row is dropped only if the read is proven.
-    fn gone(&mut self, base: Arc<LedgerRow>, row: Arc<LedgerRow>, entry: AuditEntry) {
+    fn gone(&mut self, base: Arc<LedgerRow>, row: &LedgerRow, entry: AuditEntry) {
         let is_told = entry.action == "remains" || row.state == GrantState::Owned;
         if base.state != GrantState::Owned && base.intent.is_none() || self.is_proven() {
             if is_told {

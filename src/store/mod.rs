@@ -39,6 +39,7 @@ mod quota;
 mod record;
 mod refusals;
 mod specs;
+#[expect(clippy::redundant_closure_for_method_calls, reason = "a path to a method of `Columns` has one lifetime only")]
 mod sqlite;
 mod trust;
 mod users;

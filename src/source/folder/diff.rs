@@ -55,15 +55,14 @@ fn evaluate(known: &Known, scan: &Scan) -> (Vec<FolderChange>, Known) {
     let complete = scan.complete || !there;
     let observation = Observation { why, missing, complete };
     let settled = scan.settled || !there;
-    if settled && known.observed.as_ref() == Some(&observation) {
-        if complete {
-            conclude(known, &observation, &mut next, &mut changes);
-            next.problems.values_mut().for_each(|failure| failure.fresh = false);
-        }
+    let agreed = settled && known.observed.as_ref() == Some(&observation);
+    if agreed && complete {
+        conclude(known, &observation, &mut next, &mut changes);
+        next.problems.values_mut().for_each(|failure| failure.fresh = false);
     }
     // Where nothing is missing, a second scan has nothing to confirm.
-    let agreed = known.observed.as_ref() == Some(&observation) || (complete && observation.missing.is_empty());
-    if settled && agreed && !known.loaded {
+    let certain = agreed || (settled && complete && observation.missing.is_empty());
+    if certain && !known.loaded {
         next.loaded = true;
         changes.push(FolderChange::Loaded);
     }
