@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::progress::FolderProgress;
 use super::tokens::{Credentials, SecretHashes};
 use crate::api::manifest::{Object, ObjectRef, SecretData};
 use crate::api::{CloudRunTarget, IdentityProvider, RoleMapping};
@@ -190,19 +191,22 @@ pub(super) async fn follow(
     mut credentials: FolderCredentials,
     (options, known): (PollOptions, Known),
     commands: mpsc::Receiver<FolderCommand>,
-    stop: CancellationToken,
+    (progress, stop): (FolderProgress, CancellationToken),
 ) {
-    let (sender, mut batches) = mpsc::channel(4);
+    let (sender, mut scans) = mpsc::channel(4);
     let polling = tokio::spawn(poll(options, known, sender, commands, stop.clone()));
     let mut tick = tokio::time::interval(TICK);
     loop {
         tokio::select! {
-            batch = batches.recv() => {
-                let Some(batch) = batch else { break };
-                for event in &batch {
+            scan = scans.recv() => {
+                let Some(scan) = scan else { break };
+                for event in &scan.events {
                     if controller.handle(event, &stop).await {
                         credentials.take_until_stored(event, &stop).await;
                     }
+                }
+                if scan.quiet {
+                    progress.in_force(scan.begun);
                 }
             }
             _ = tick.tick() => tokio::select! {
@@ -213,7 +217,7 @@ pub(super) async fn follow(
         }
     }
     // The loop may be blocked on sending to a receiver that is gone.
-    drop(batches);
+    drop(scans);
     drop(controller);
     if let Err(error) = polling.await {
         tracing::error!(%error, "a task that follows the manifest folder failed");

@@ -5,6 +5,7 @@ mod command;
 mod folder;
 mod names;
 mod process;
+mod progress;
 #[cfg(test)]
 mod replay;
 mod run;

@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::progress::{FolderProgress, Progress};
 use super::serve::{Bounds, Server};
 use super::tokens::Resolved;
 use crate::api::FindingStatus;
@@ -25,7 +27,7 @@ use crate::store::{Store, StoreError};
 use crate::sync::{Engine, EngineConfig, ProviderTraffic};
 use crate::target::Target;
 use crate::target::google::{CloudRun, Credentials, Endpoint, GoogleError};
-use crate::telemetry::{Metrics, Part, Readiness, admin_router, probe_router};
+use crate::telemetry::{Admin, Metrics, Part, Readiness, admin_router, probe_router};
 
 /// Largest number of connections to the admin port: in total, and from one address.
 const ADMIN_CONNECTIONS: (usize, usize) = (256, 64);
@@ -118,6 +120,8 @@ pub(super) struct Process {
     pub(super) stop: CancellationToken,
     signaled: Arc<AtomicBool>,
     pub(super) metrics: Arc<Metrics>,
+    /// How far the folder of manifests has been followed.
+    pub(super) folder: FolderProgress,
     traffic: Traffic,
     servers: JoinSet<()>,
     scim: Option<(TcpListener, SocketAddr)>,
@@ -152,26 +156,6 @@ impl Process {
         let cache = StatusCache::new();
         cache.hide_people(store.pseudonyms().clone());
         super::names::know(store.pseudonyms().clone());
-        let mut servers = JoinSet::new();
-        {
-            let cache = cache.clone();
-            let status = Arc::new(move || {
-                let items = cache.list().items;
-                items.into_iter().filter_map(|item| serde_json::to_value(item).ok()).collect()
-            });
-            let server = |listener, name, (total, per_peer)| {
-                let bounds = Bounds::open(total, per_peer);
-                Server { listener, name, bounds, metrics: metrics.http.clone() }
-            };
-            let router = admin_router(metrics.clone(), readiness.clone(), status);
-            servers.spawn(server(admin_listener, "admin", ADMIN_CONNECTIONS).serve(router, stop.clone()));
-            if let Some((listener, address)) = probe_listener {
-                tracing::info!(probe_address = %address, "probes are answered at http://{address}/livez and /readyz");
-                let router = probe_router(readiness);
-                servers.spawn(server(listener, "probe", PROBE_CONNECTIONS).serve(router, stop.clone()));
-            }
-        }
-
         let (tokens, traffic, resolved) = (TokenTable::new(), Traffic::new(), Arc::<Mutex<Resolved>>::default());
         let source = {
             let (tokens, traffic, resolved, base) =
@@ -195,6 +179,34 @@ impl Process {
             cache.clone(),
             source,
         );
+        let folder = FolderProgress::default();
+        let mut servers = JoinSet::new();
+        {
+            let cache = cache.clone();
+            let status = Arc::new(move || {
+                let items = cache.list().items;
+                items.into_iter().filter_map(|item| serde_json::to_value(item).ok()).collect()
+            });
+            let server = |listener, name, (total, per_peer)| {
+                let bounds = Bounds::open(total, per_peer);
+                Server { listener, name, bounds, metrics: metrics.http.clone() }
+            };
+            let progress = Progress {
+                store: store.clone(),
+                engine: engine.clone(),
+                clock: clock.clone(),
+                folder: config.manifests.is_some().then(|| folder.clone()),
+            };
+            let progress = Arc::new(move || progress.clone().answer().boxed());
+            let router =
+                admin_router(Admin { metrics: metrics.clone(), readiness: readiness.clone(), status, progress });
+            servers.spawn(server(admin_listener, "admin", ADMIN_CONNECTIONS).serve(router, stop.clone()));
+            if let Some((listener, address)) = probe_listener {
+                tracing::info!(probe_address = %address, "probes are answered at http://{address}/livez and /readyz");
+                let router = probe_router(readiness);
+                servers.spawn(server(listener, "probe", PROBE_CONNECTIONS).serve(router, stop.clone()));
+            }
+        }
         Ok(Self {
             config,
             clock,
@@ -208,6 +220,7 @@ impl Process {
             stop,
             signaled,
             metrics,
+            folder,
             traffic,
             servers,
             scim: Some((scim_listener, scim_address)),

@@ -78,8 +78,13 @@ async fn follow_folder(mut process: Process, manifests: std::path::PathBuf) -> R
     });
     let options = PollOptions::new(manifests, process.config.namespace.clone());
     let options = PollOptions { missing: restored.missing, ..options };
-    let following =
-        tokio::spawn(folder::follow(controller, credentials, (options, restored.known), commands, stop.clone()));
+    let following = tokio::spawn(folder::follow(
+        controller,
+        credentials,
+        (options, restored.known),
+        commands,
+        (process.folder.clone(), stop.clone()),
+    ));
     if tokio::time::timeout(FIRST_READ, read).await.is_err() {
         tracing::warn!("the manifest folder could not be read completely yet; what was in force before stays in force");
     }

@@ -34,7 +34,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "ADDR", env = "ROLECALL_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: String,
 
-    /// Address of /livez, /readyz, /metrics and /status; keep it on loopback or behind a network policy
+    /// Address of /livez, /readyz, /metrics, /status and /progress; keep it on loopback or behind a network policy
     #[arg(long, value_name = "ADDR", env = "ROLECALL_ADMIN_LISTEN", default_value = "127.0.0.1:8081")]
     pub admin_listen: String,
 

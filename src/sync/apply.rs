@@ -478,6 +478,8 @@ impl Inner {
                 discovery_interval,
                 failures: 0,
                 listing: old.and_then(|old| old.listing),
+                // A list is requested below.
+                listed_from: None,
                 recorded: None,
                 reconcile_requested_at: annotation(&object.metadata, RECONCILE_ANNOTATION).map(str::to_owned),
                 problem: None,

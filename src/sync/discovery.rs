@@ -65,6 +65,7 @@ pub(super) async fn follow(inner: Arc<Inner>, stop: CancellationToken) {
             };
             let next = ended.unwrap_or(Some(Backoff::FAILURE.cap));
             let now = Instant::now();
+            let _at_work = worker.at_work();
             let mut queue = worker.discovery();
             queue.complete(&target, Some(now + FRESH));
             if let Some(delay) = next {
@@ -130,6 +131,7 @@ async fn record(
 
 /// Lists one target and updates the catalog. Returns when to list it again; none when the target no longer exists.
 async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
+    let begun = Instant::now();
     let (project, locations, interval) = {
         let state = inner.state();
         let target = state.targets.get(name)?;
@@ -183,6 +185,7 @@ async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
         });
         let complete_at = if complete { Some(now) } else { before.and_then(|listing| listing.complete_at) };
         target.listing = Some(Listing { unreachable, failure, complete_at });
+        target.listed_from = Some(begun);
         state.changed_targets.insert(name.clone());
         if listed {
             state.catalog.apply_inventory(name, Inventory { resources: items, unlisted })

@@ -103,6 +103,16 @@ pub(super) struct After {
     pub ask: Option<Instant>,
 }
 
+/// The documents by what they wait for.
+#[derive(Debug, Default)]
+pub(super) struct Schedule {
+    pub running: usize,
+    pub due: usize,
+    pub waiting: usize,
+    /// All of them.
+    pub followed: Vec<DocumentKey>,
+}
+
 /// The waiting and the running documents.
 #[derive(Debug)]
 pub(super) struct Lanes {
@@ -287,6 +297,29 @@ impl Lanes {
     pub fn waiting(&self) -> usize {
         let waits = |entry: &&Entry| entry.turn.is_none() && entry.slots.iter().any(|slot| slot.asked.is_some());
         self.entries.values().filter(waits).count()
+    }
+
+    /// The state of all documents. `changing`: those with a change that is not carried out, which count as due from the
+    /// time at which they are due before `soon`.
+    pub fn schedule(&self, now: Instant, soon: Instant, changing: &BTreeSet<DocumentKey>) -> Schedule {
+        let mut schedule = Schedule::default();
+        for (key, entry) in &self.entries {
+            let state = self.regions.get(&key.region());
+            let due = |lane: Lane| {
+                let due = entry.slots[lane as usize].due()?;
+                Some(state.and_then(|state| state.opens(lane)).map_or(due, |opens| opens.max(due)))
+            };
+            let next = Lane::ALL.into_iter().filter_map(due).min();
+            let until = if changing.contains(key) { soon } else { now };
+            match next {
+                _ if entry.turn.is_some() => schedule.running += 1,
+                Some(due) if due <= until => schedule.due += 1,
+                Some(_) => schedule.waiting += 1,
+                None => continue,
+            }
+            schedule.followed.push(key.clone());
+        }
+        schedule
     }
 
     /// A document that is being worked on, or is due.

@@ -22,6 +22,7 @@ mod history;
 #[cfg(test)]
 mod history_tests;
 mod lanes;
+mod progress;
 mod provenance;
 mod queue;
 mod reads;
@@ -37,6 +38,7 @@ mod termination;
 mod throttle;
 mod turns;
 
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -58,6 +60,7 @@ pub(crate) use apply::owner_of;
 pub use apply::{IntakeError, ObjectProblem};
 pub use error::EngineError;
 pub use history::catalog_at;
+pub use progress::Progress;
 pub use provenance::Provenance;
 pub use queue::DueQueue;
 pub use report::{ProviderTraffic, TrafficSource};
@@ -120,6 +123,10 @@ struct Inner {
     list: Notify,
     /// Notified when some status may have changed.
     changed: Notify,
+    /// Amount of work that left a queue and is not finished.
+    at_work: AtomicUsize,
+    /// Counts the moves of work out of a queue.
+    steps: AtomicU64,
 }
 
 impl Engine {
@@ -152,6 +159,8 @@ impl Engine {
             due: Notify::new(),
             list: Notify::new(),
             changed: Notify::new(),
+            at_work: AtomicUsize::new(0),
+            steps: AtomicU64::new(0),
         }))
     }
 

@@ -94,6 +94,13 @@ impl<K: Clone + Ord + Hash, T: Ord + Copy> DueQueue<K, T> {
         self.order.len()
     }
 
+    /// Number of keys that are running or wanted by now, including those whose bound is not over.
+    #[must_use]
+    pub fn busy(&self, now: T) -> usize {
+        let busy = |entry: &&Entry<T>| entry.running || entry.asked.is_some_and(|asked| asked <= now);
+        self.entries.values().filter(busy).count()
+    }
+
     /// True when `key` is waiting or running.
     #[must_use]
     pub fn is_busy(&self, key: &K) -> bool {
@@ -127,6 +134,19 @@ mod tests {
         assert_eq!(queue.pop(9), None, "single flight");
         queue.complete(&"a", None);
         assert_eq!(queue.pop(9), Some("a"));
+    }
+
+    #[test]
+    fn what_runs_or_is_wanted_by_now_is_busy_and_what_is_wanted_later_is_not() {
+        let mut queue = DueQueue::default();
+        queue.enqueue(&"a", 5);
+        assert_eq!((queue.busy(4), queue.busy(5)), (0, 1));
+        assert_eq!(queue.pop(5), Some("a"));
+        assert_eq!(queue.busy(5), 1);
+        queue.complete(&"a", Some(10));
+        assert_eq!(queue.busy(20), 0);
+        queue.enqueue(&"a", 6);
+        assert_eq!((queue.busy(5), queue.busy(6)), (0, 1), "although it is not due before 10");
     }
 
     #[test]

@@ -90,6 +90,7 @@ pub(super) async fn follow(inner: Arc<Inner>, stop: CancellationToken) {
 
 async fn publish(inner: &Inner) {
     count_orphaned(inner).await;
+    let _at_work = inner.at_work();
     let (mappings, targets, providers) = {
         let mut state = inner.state();
         (

@@ -165,6 +165,8 @@ pub(super) struct DocumentState {
     pub remained_for: BTreeMap<GrantKey, Subject>,
     /// Since when work is in progress or waits.
     pub pending_since: Option<Timestamp>,
+    /// Begin of the last completed reconcile.
+    pub reconciled_from: Option<Instant>,
 }
 
 impl DocumentState {
@@ -198,6 +200,8 @@ pub(super) struct TargetState {
     pub discovery_interval: Duration,
     pub failures: u32,
     pub listing: Option<Listing>,
+    /// Begin of the last completed list.
+    pub listed_from: Option<Instant>,
     /// Hash of the last list whose changes are in the history.
     pub recorded: Option<u64>,
     pub reconcile_requested_at: Option<String>,

@@ -90,6 +90,8 @@ impl Inner {
 
     /// Records the result of a reconcile, and when to run the next one.
     async fn finish(&self, document: &DocumentKey, outcome: reconcile::ReconcileOutcome, begun: Instant) {
+        // What follows from the result is enqueued after the queue is told that the attempt ended.
+        let _at_work = self.at_work();
         let now = Instant::now();
         let jitter = self.random.jitter();
         let silent = outcome.class().is_some_and(|class| matches!(class, ErrorClass::Retry | ErrorClass::Unknown));
@@ -125,6 +127,9 @@ impl Inner {
             }
             let unclear = state.is_unclear(document);
             let mappings = state.settle_document(document, outcome, self.clock.now());
+            if let Some(memory) = state.documents.get_mut(document) {
+                memory.reconciled_from = Some(begun);
+            }
             let ending = mappings.iter().filter(|key| state.is_terminating(key)).cloned().collect();
             state.changed_mappings.extend(mappings.iter().cloned());
             if unclear || state.is_unclear(document) {

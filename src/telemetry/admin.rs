@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
+use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
 use super::{Metrics, Readiness};
@@ -22,11 +23,20 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 /// for every request; it must not wait for anything but memory.
 pub type StatusProvider = Arc<dyn Fn() -> Vec<Value> + Send + Sync>;
 
+/// Returns how far the process has come, as `/progress` answers it; null when that cannot be read.
+pub type ProgressProvider = Arc<dyn Fn() -> BoxFuture<'static, Value> + Send + Sync>;
+
+/// What the admin port serves.
 #[derive(Clone)]
-struct Admin {
-    metrics: Arc<Metrics>,
-    readiness: Readiness,
-    status: StatusProvider,
+pub struct Admin {
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// The parts that have to be ready.
+    pub readiness: Readiness,
+    /// The statuses.
+    pub status: StatusProvider,
+    /// The progress.
+    pub progress: ProgressProvider,
 }
 
 /// The routes of the admin port. All are GET, and none changes anything.
@@ -37,13 +47,15 @@ struct Admin {
 /// | `/readyz` | 200, or 503 with the parts that are not ready |
 /// | `/metrics` | `OpenMetrics` text |
 /// | `/status` | a Kubernetes-style list of the resources with their status |
-pub fn admin_router(metrics: Arc<Metrics>, readiness: Readiness, status: StatusProvider) -> Router {
+/// | `/progress` | how far the process has come: positions, documents that run, are due or wait, and whether it is settled |
+pub fn admin_router(admin: Admin) -> Router {
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(exposition))
         .route("/status", get(list))
-        .with_state(Admin { metrics, readiness, status })
+        .route("/progress", get(progress))
+        .with_state(admin)
 }
 
 /// The routes of the probe port, for callers that cannot reach the admin port: `/livez` and `/readyz`, as on the admin
@@ -85,6 +97,13 @@ async fn list(State(admin): State<Admin>) -> Response {
     (HEADERS, Json(json!({"apiVersion": "v1", "kind": "List", "items": items}))).into_response()
 }
 
+async fn progress(State(admin): State<Admin>) -> Response {
+    match (admin.progress)().await {
+        Value::Null => (StatusCode::SERVICE_UNAVAILABLE, HEADERS, "the store cannot be read\n").into_response(),
+        progress => (HEADERS, Json(progress)).into_response(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use axum::body::{Body, to_bytes};
@@ -105,7 +124,8 @@ mod tests {
     fn router(readiness: &Readiness) -> Router {
         let status: StatusProvider =
             Arc::new(|| vec![json!({"kind": "RoleMapping", "metadata": {"name": "a"}, "status": {}})]);
-        admin_router(Arc::new(Metrics::new()), readiness.clone(), status)
+        let progress: ProgressProvider = Arc::new(|| Box::pin(async { json!({"settled": true}) }));
+        admin_router(Admin { metrics: Arc::new(Metrics::new()), readiness: readiness.clone(), status, progress })
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ mod log;
 mod metrics;
 mod readiness;
 
-pub use admin::{DEFAULT_ADMIN_LISTEN, StatusProvider, admin_router, probe_router};
+pub use admin::{Admin, DEFAULT_ADMIN_LISTEN, ProgressProvider, StatusProvider, admin_router, probe_router};
 pub use log::{DEFAULT_FILTER, LogFormat, Redact, TelemetryError, init_logs};
 pub use metrics::{
     ClusterMetrics, Counters, Definition, EngineMetrics, Gauges, GoogleMetrics, Histograms, HttpMetrics, Metrics,

@@ -2,7 +2,6 @@
 //! kstatus.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -52,7 +51,7 @@ async fn manifests_of_another_field_manager_are_not_fought_over_and_may_be_prune
     for _ in 0..10 {
         sync(&fixture, &manifests).await;
     }
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    fixture.progress().rounds(2).await;
     assert_eq!(versions(&fixture, &manifests).await, before);
     assert!(patches(&fixture, then).is_empty(), "{:?}", patches(&fixture, then));
     let all = manifests.iter().map(Value::to_string).collect::<Vec<_>>().join("\n---\n");

@@ -182,7 +182,7 @@ async fn uninstall_that_orphans_leaves_the_grants_and_no_finalizer() {
     fixture.gone("RoleMapping", "checkout/team").await;
     fixture.admin().delete("Namespace", "checkout").await;
     fixture.gone("Namespace", "checkout").await;
-    fixture.members_stay("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    fixture.members_are("checkout-api", INVOKER, &[ALICE, BOB]).await;
     assert_eq!(fixture.emulator_writes("checkout-api"), writes);
 }
 

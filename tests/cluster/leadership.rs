@@ -85,7 +85,8 @@ async fn leader_that_is_stopped_mid_write_grants_nothing_twice_when_it_wakes() {
         let refused = "the store cannot record the step, so it is not taken: another rolecall took over";
         assert!(fixture.pod.said().contains(refused), "its late write is refused:\n{}", tail(&fixture.pod.said()));
     }
-    fixture.members_stay("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    standby.progress().settled_and_read().await;
+    fixture.members_are("checkout-api", INVOKER, &[ALICE, BOB]).await;
     // One write granted him. One more proves the read that shows the outcome, since nothing else has to be written.
     let since = fixture.emulator_writes("checkout-api") - writes;
     assert!((1..=2).contains(&since), "{since} writes");
@@ -120,7 +121,8 @@ async fn call_of_a_suspended_leader_grants_nobody_who_was_removed_meanwhile() {
     }
     fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
     wakes_and_ends(&mut fixture).await;
-    fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    standby.progress().settled_and_read().await;
+    fixture.members_are("checkout-api", INVOKER, &[ALICE]).await;
     standby.shutdown().await;
     agree(&fixture.google, &fixture.release.database()).await;
 }

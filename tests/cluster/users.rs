@@ -233,11 +233,12 @@ async fn event_is_written_once_for_a_change_of_reason_and_blocks_nothing_where_i
         if seen.get("Converged") == Some(&1) { Ok(seen) } else { Err(format!("{seen:?}")) }
     })
     .await;
-    // A read for drift every second, and a restart.
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    // Reads for drift, and a restart.
+    fixture.progress().rounds(3).await;
     fixture.pod.shutdown().await;
     fixture.pod.start().await;
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    fixture.pod.at_work().await;
+    fixture.progress().rounds(3).await;
     assert_eq!(events(&fixture, "checkout", &object).await, then, "no pass and no restart is an Event");
 
     fixture.stranger_adds("checkout-api", INVOKER, "user:carol@example.com").await;
@@ -246,7 +247,7 @@ async fn event_is_written_once_for_a_change_of_reason_and_blocks_nothing_where_i
         if seen.get("ForeignMembers") == Some(&1) { Ok(()) } else { Err(format!("{seen:?}")) }
     })
     .await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    fixture.progress().rounds(2).await;
     let now = events(&fixture, "checkout", &object).await;
     assert_eq!(now.get("ForeignMembers"), Some(&1), "{now:?}");
     assert_eq!(now.values().sum::<u64>(), then.values().sum::<u64>() + 1, "{then:?} became {now:?}");
@@ -357,14 +358,18 @@ async fn kubectl_waits_for_each_kind_and_an_idle_cluster_is_left_alone() {
     }
     quiet(&fixture).await;
     let (then, reads) = (fixture.cluster.now(), fixture.emulator.count("GET", "/services/checkout-api:getIamPolicy"));
-    tokio::time::sleep(Duration::from_secs(15)).await;
+    let begun = std::time::Instant::now();
+    fixture.progress().rounds(6).await;
     let passes = fixture.emulator.count("GET", "/services/checkout-api:getIamPolicy") - reads;
     assert!(passes >= 5, "only {passes} passes that found nothing to do");
     let written = patches(&fixture, then);
     assert!(written.is_empty(), "{written:?}");
     let calls = fixture.cluster.calls_since(then);
     let ours = calls.iter().filter(|call| call.user == fixture.pod.user).count();
-    println!("measured: idle for 15 s with {passes} reads of the policy: 0 patches of resources, {ours} calls in all");
+    println!(
+        "measured: idle for {:.0} s with {passes} reads of the policy: 0 patches of resources, {ours} calls in all",
+        begun.elapsed().as_secs_f64()
+    );
 }
 
 #[tokio::test]

@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{PATIENCE, always, eventually, tail};
+use super::{PATIENCE, eventually, tail};
 
 /// Role → members of one policy.
 pub type Bindings = BTreeMap<String, BTreeSet<String>>;
@@ -124,14 +123,11 @@ impl Google {
         .await;
     }
 
-    /// Checks that the members of `role` on `service` are exactly these, now and for a while.
-    pub async fn members_stay(&self, service: &str, role: &str, members: &[&str]) {
+    /// Checks that the members of `role` on `service` are exactly these.
+    pub async fn members_are(&self, service: &str, role: &str, members: &[&str]) {
         let wanted: BTreeSet<String> = members.iter().map(|&m| m.to_owned()).collect();
-        always(&format!("{role} on {service} = {wanted:?}"), Duration::from_millis(2500), async || {
-            let seen = self.policy(service).await.remove(role).unwrap_or_default();
-            if seen == wanted { Ok(()) } else { Err(format!("{seen:?}")) }
-        })
-        .await;
+        let seen = self.policy(service).await.remove(role).unwrap_or_default();
+        assert_eq!(seen, wanted, "{role} on {service}; log:\n{}", tail(&self.log()));
     }
 
     /// Makes an account unknown to Google, so that every policy that names it is refused as a whole.

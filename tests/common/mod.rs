@@ -8,6 +8,7 @@ pub mod alerts;
 pub mod database;
 mod google;
 mod manifests;
+mod progress;
 mod scim;
 
 use std::hash::{BuildHasher, RandomState};
@@ -21,6 +22,7 @@ use serde_json::Value;
 pub use agreement::agree;
 pub use google::Google;
 pub use manifests::{INVOKER, TOKEN, VIEWER, base, mapping, provider, target};
+pub use progress::Progress;
 pub use scim::Scim;
 
 /// Timeout of one step of a test on a busy machine. A test that checks a duration has a bound of its own.

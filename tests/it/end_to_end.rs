@@ -1,7 +1,5 @@
 //! End-to-end tests: a push of the IdP becomes a binding, and what happens to it afterwards.
 
-use std::time::Duration;
-
 use serde_json::json;
 
 use crate::support::*;
@@ -298,7 +296,7 @@ async fn burst_of_changes_becomes_few_writes() {
     }
     let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
     fixture.members_become("checkout-api", INVOKER, &wanted).await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    fixture.progress().settled().await;
     let writes = fixture.emulator_writes("checkout-api");
     assert!(writes < 30, "40 changes took {writes} writes");
 }

@@ -26,6 +26,7 @@ mod people;
 mod permits;
 mod policies;
 mod process;
+mod progress;
 mod record;
 mod recreated;
 mod refusals;

@@ -1,7 +1,5 @@
 //! Effects of the manifest folder on tokens and releases.
 
-use std::time::Duration;
-
 use reqwest::Method;
 
 use crate::support::*;
@@ -29,11 +27,9 @@ async fn answers(fixture: &Fixture, token: &str, wanted: u16) {
 }
 
 async fn answers_still(fixture: &Fixture, token: &str) {
-    always("the token is accepted", Duration::from_secs(2), async || {
-        let (status, _) = fixture.scim("okta", token).send(Method::GET, "/Users", None).await;
-        if status == 200 { Ok(()) } else { Err(status.to_string()) }
-    })
-    .await;
+    fixture.progress().settled().await;
+    let (status, answer) = fixture.scim("okta", token).send(Method::GET, "/Users", None).await;
+    assert_eq!(status, 200, "{answer}");
 }
 
 #[tokio::test]
@@ -115,11 +111,9 @@ async fn database_that_lacks_a_grant_without_an_event_is_older() {
     for n in 0..30 {
         scim.create_user(&format!("user-{n}@example.com")).await;
     }
-    always("still frozen", Duration::from_millis(2500), async || {
-        let status = fixture.status("RoleMapping", "checkout/team").await;
-        if has(&status, "Frozen", "True", "StoreRewound") { Ok(()) } else { Err(format!("{status:#}")) }
-    })
-    .await;
+    fixture.progress().settled_and_read().await;
+    let status = fixture.status("RoleMapping", "checkout/team").await;
+    assert!(has(&status, "Frozen", "True", "StoreRewound"), "{status:#}");
     fixture.store_accept();
     fixture.mapping_status("checkout/team", "thawed", |s| !s.is_null() && !has(s, "Frozen", "True", "")).await;
 }

@@ -1,7 +1,5 @@
 //! A service that was deleted and re-created is another one: the grants on it were not made by rolecall.
 
-use std::time::Duration;
-
 use serde_json::json;
 
 use crate::support::*;
@@ -65,7 +63,7 @@ async fn the_new_service_gets_the_grants_also_where_missing_ones_are_only_report
     fixture.mapping_status("checkout/team", "nothing missing", |status| status["drift"]["missing"] == 0).await;
     scim.set_active(&alice, false).await;
     fixture.members_become("checkout-api", INVOKER, &[]).await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    fixture.progress().settled().await;
     fixture.agree().await;
 }
 

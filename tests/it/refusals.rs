@@ -175,7 +175,7 @@ async fn unresolved_additions_are_pending_when_the_writes_of_the_hour_are_spent_
     // A restart does not add writes either.
     fixture.restart().await;
     fixture.mapping_status("checkout/team", "read again", |s| !s.is_null()).await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    fixture.progress().settled_and_read().await;
     let after = writes(&fixture, "checkout-api", 400);
     assert!(after <= spent + 1, "{after} refused after the restart");
 }
@@ -194,7 +194,7 @@ async fn member_of_somebody_else_that_google_refuses_is_the_cause_and_nothing_is
     fixture
         .mapping_status("checkout/team", "the cause is told", |s| has(s, "Ready", "False", "ForeignMemberRejected"))
         .await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    fixture.progress().rounds(2).await;
     assert!(writes(&fixture, "checkout-api", 400) <= 2, "the additions, and the policy as it was");
     // The removal of a leaver is tried anyway, and succeeds as soon as possible.
     scim.set_active(&alice, false).await;
@@ -285,7 +285,7 @@ async fn refusals_outlive_a_restart_and_are_lifted_by_request_and_by_the_directo
     fixture.mapping_status("checkout/team", "told", |s| has(s, "Ready", "False", "MemberRefused")).await;
     let dora = scim.create_user("dora@example.com").await;
     let other = scim.create_group("team-other", &[&dora]).await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    fixture.progress().settled_and_read().await;
     assert_eq!(refused(), before, "nothing is tried again after a restart");
     // The account appears at Google, and a person requests a reconcile.
     fixture.emulator.control("POST", "directory/undelete", &json!({"member": ALICE})).expect("an account");
@@ -344,7 +344,8 @@ async fn refusal_that_is_due_is_probed_on_one_document_and_lifted_on_all() {
         } else {
             let refused = || services.iter().map(|service| writes(&fixture, service, 400)).sum::<usize>();
             eventually("a probe", async || if refused() > before { Ok(()) } else { Err(tail(&fixture.log())) }).await;
-            tokio::time::sleep(Duration::from_secs(3)).await;
+            fixture.progress().rounds(2).await;
+            fixture.progress().settled().await;
             assert_eq!(refused(), before + 1, "one probe, on one document");
         }
     }
@@ -367,7 +368,7 @@ async fn newcomer_whom_google_refuses_is_not_written_again_and_again_once_the_wr
     let spent = writes(&fixture, "checkout-api", 400);
     let newcomer = scim.create_user("bad-new@example.com").await;
     scim.add_members(&group, &[&newcomer]).await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    fixture.progress().rounds(3).await;
     let after = writes(&fixture, "checkout-api", 400);
     assert!(after <= spent + 1, "{} refused writes for one newcomer", after - spent);
     fixture
@@ -400,7 +401,7 @@ async fn removal_whose_answer_was_lost_is_settled_although_the_only_addition_is_
     scim.set_active(&ids[1], false).await;
     fixture.members_become("checkout-api", INVOKER, &[CAROL]).await;
     // The policy is read several times.
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    fixture.progress().rounds(3).await;
     fixture
         .mapping_status("checkout/team", "nothing is left to be removed", |s| {
             s["grants"]["revoking"] == 0 && has(s, "Ready", "False", "MemberRefused")

@@ -1,7 +1,6 @@
 //! Google stores members under another spelling than they were sent: ownership follows the account.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use serde_json::json;
 
@@ -23,10 +22,11 @@ fn directory(fixture: &Fixture, entry: &serde_json::Value) {
     fixture.emulator.control("POST", "directory", entry).expect("a directory");
 }
 
-/// Waits some drift intervals, in which nothing may be written.
+/// Waits until everything was read twice, in which time nothing may be written.
 async fn no_more_writes(fixture: &Fixture) {
     let before = fixture.emulator_writes("checkout-api");
-    tokio::time::sleep(Duration::from_millis(3500)).await;
+    fixture.progress().rounds(2).await;
+    fixture.progress().settled().await;
     assert_eq!(fixture.emulator_writes("checkout-api"), before, "nothing is left to write");
 }
 
@@ -178,7 +178,7 @@ async fn what_google_leaves_of_a_deleted_account_of_ours_is_swept_out() {
         .emulator
         .control("POST", "directory/undelete", &json!({"member": "user:alice@example.com"}))
         .expect("undeleted");
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    fixture.progress().settled_and_read().await;
     let members: BTreeSet<String> = fixture.policy("checkout-api").await.remove(INVOKER).unwrap_or_default();
     assert!(!members.contains("user:alice@example.com"), "{members:?}");
 }

@@ -62,7 +62,8 @@ async fn thirty_come_and_ten_go(read_ms: u64) -> usize {
     let left: Vec<&str> = left.iter().map(String::as_str).collect();
     invokers_become(&fixture, &left).await;
     let before = fixture.emulator_writes("checkout-api");
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    fixture.progress().rounds(2).await;
+    fixture.progress().settled().await;
     invokers_become(&fixture, &left).await;
     fixture.mapping_status("checkout/team", "Ready", |status| has(status, "Ready", "True", "")).await;
     assert_eq!(fixture.emulator_writes("checkout-api"), before, "nothing more is written");
@@ -146,7 +147,8 @@ async fn a_grant_removed_by_somebody_else_is_reported_as_missing_only_once_it_is
     fixture.stranger_removes("checkout-api", INVOKER, "user:alice@example.com").await;
     let writes = fixture.emulator_writes("checkout-api");
     fixture.mapping_status("checkout/team", "one missing", |status| status["drift"]["missing"] == 1).await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    fixture.progress().rounds(2).await;
+    fixture.progress().settled().await;
     assert_eq!(fixture.emulator_writes("checkout-api"), writes + 1, "one write of the policy as read proves it");
     assert_eq!(invokers(&fixture), BTreeSet::new());
     fixture.agree().await;

@@ -244,6 +244,23 @@ impl Fixture {
         .await
     }
 
+    /// The progress of the running process.
+    pub fn progress(&self) -> Progress {
+        Progress { admin_url: self.admin_url.clone(), http: self.http.clone() }
+    }
+
+    /// Checks that the members of `role` on `service` are exactly these, and stay so when rolecall has done what there is
+    /// to do. Unless the test has policies read rarely, everything is read again until then.
+    pub async fn members_stay(&self, service: &str, role: &str, members: &[&str]) {
+        self.members_are(service, role, members).await;
+        if self.drift == "1s" {
+            self.progress().settled_and_read().await;
+        } else {
+            self.progress().settled().await;
+        }
+        self.members_are(service, role, members).await;
+    }
+
     /// Waits until `check` accepts the status of the target `shop-dev`.
     pub async fn status_of_target(&self, what: &str, check: impl Fn(&Value) -> bool) -> Value {
         eventually(&format!("shop-dev: {what}"), async || {

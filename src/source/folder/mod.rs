@@ -18,7 +18,7 @@ use crate::api::manifest::{Object, ObjectRef, ParsedDocument, Problem};
 
 pub use diff::{diff, step};
 pub use events::Translation;
-pub use poll::{FolderCommand, PollOptions, poll};
+pub use poll::{FolderCommand, PollOptions, Scanned, poll};
 pub use scan::{FolderScan, MAX_FILES, MAX_TOTAL_BYTES, lint_paths};
 
 /// The result of one scan of the folder.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -41,6 +42,17 @@ impl PollOptions {
     }
 }
 
+/// What one scan found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scanned {
+    /// Time at which the scan began.
+    pub begun: Instant,
+    /// True when nothing in the folder changed and nothing waits for another scan.
+    pub quiet: bool,
+    /// The changes.
+    pub events: Vec<ResourceEvent>,
+}
+
 /// A command of the engine to the loop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FolderCommand {
@@ -48,11 +60,12 @@ pub enum FolderCommand {
     Forget(BTreeSet<ObjectRef>),
 }
 
-/// Scans the folder until it is canceled or the receiver is dropped. The events of one scan are sent together.
+/// Scans the folder until it is canceled or the receiver is dropped. The events of one scan are sent together. A quiet
+/// scan is sent if the receiver has handled the others.
 pub async fn poll(
     options: PollOptions,
     mut known: Known,
-    events: mpsc::Sender<Vec<ResourceEvent>>,
+    scans: mpsc::Sender<Scanned>,
     mut commands: mpsc::Receiver<FolderCommand>,
     cancel: CancellationToken,
 ) {
@@ -60,6 +73,7 @@ pub async fn poll(
     let mut translation = Translation::new(options.missing.clone());
     let mut listening = true;
     loop {
+        let begun = Instant::now();
         // Reading files blocks, and the folder may be on a network.
         let looked = tokio::task::spawn_blocking(move || {
             let scan = folder.scan();
@@ -83,13 +97,18 @@ pub async fn poll(
         let before = known.observed.clone();
         let batch = step(&mut known, &scan);
         let quiet = batch.is_empty() && scan.settled && known.observed == before;
+        let seen = batch.is_empty() && (scan.settled || scan.missing.is_some()) && known.observed == before;
         if !batch.is_empty() {
             log(&batch);
+            let events = batch.into_iter().flat_map(|change| translation.events(change)).collect();
             // During shutdown, the receiver may stop reading long before it is dropped.
             tokio::select! {
-                sent = events.send(batch.into_iter().flat_map(|change| translation.events(change)).collect()) => if sent.is_err() { return },
+                sent = scans.send(Scanned { begun, quiet: false, events }) => if sent.is_err() { return },
                 () = cancel.cancelled() => return,
             }
+        } else if seen {
+            // If the receiver is busy, a later scan says the same.
+            let _ = scans.try_send(Scanned { begun, quiet: true, events: Vec::new() });
         }
         let pause = tokio::time::sleep(if quiet { options.every } else { options.settle });
         tokio::pin!(pause);

@@ -8,7 +8,7 @@ use super::control_plane::ControlPlane;
 use super::kubernetes::Kubernetes;
 use super::proxy::Proxy;
 use super::release::{Pod, Release};
-use crate::common::{Google, Scim, base, eventually, tail};
+use crate::common::{Google, Progress, Scim, base, eventually, tail};
 
 /// The namespace of the release; the Secrets of [`crate::common::provider`] are in it.
 pub const SYSTEM: &str = "rolecall-system";
@@ -63,6 +63,18 @@ impl Fixture {
     /// The IdP of a provider.
     pub fn scim(&self, provider: &str, token: &str) -> Scim {
         self.pod.scim(provider, token)
+    }
+
+    /// The progress of the pod.
+    pub fn progress(&self) -> Progress {
+        self.pod.progress()
+    }
+
+    /// Checks that the members of `role` on `service` are exactly these, and stay so when everything is read again.
+    pub async fn members_stay(&self, service: &str, role: &str, members: &[&str]) {
+        self.members_are(service, role, members).await;
+        self.progress().settled_and_read().await;
+        self.members_are(service, role, members).await;
     }
 
     /// The object, or null.

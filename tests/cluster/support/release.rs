@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::control_plane::ControlPlane;
 use super::process::Process;
 use super::tools::Output;
-use crate::common::{PATIENCE, Scim, eventually, eventually_within, free_port, tail};
+use crate::common::{PATIENCE, Progress, Scim, eventually, eventually_within, free_port, tail};
 
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/rolecall");
 
@@ -230,6 +230,11 @@ impl Pod {
     /// Waits until the process leads and has read all resources. The Lease of another leader may have to expire first.
     pub async fn at_work(&mut self) {
         self.says("all resources are read; at work").await;
+    }
+
+    /// The progress of this process.
+    pub fn progress(&self) -> Progress {
+        Progress { admin_url: self.admin_url.clone(), http: reqwest::Client::new() }
     }
 
     /// Waits until the current run has logged this.

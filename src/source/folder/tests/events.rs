@@ -52,7 +52,7 @@ async fn the_loop_ends_when_it_is_cancelled_although_nobody_receives_its_events(
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "p.yaml", &provider());
     let (sender, changes) = mpsc::channel(1);
-    sender.try_send(Vec::new()).unwrap();
+    sender.try_send(Scanned { begun: tokio::time::Instant::now(), quiet: true, events: Vec::new() }).unwrap();
     let (_commander, commands) = mpsc::channel(1);
     let cancel = CancellationToken::new();
     let task = tokio::spawn(poll(options(folder.path()), Known::default(), sender, commands, cancel.clone()));
@@ -79,7 +79,7 @@ async fn the_loop_sends_what_happens_in_the_folder_until_it_is_cancelled() {
         while !said.iter().any(|word: &String| word == what) {
             let batch = tokio::time::timeout(Duration::from_secs(20), changes.recv()).await;
             let batch = batch.unwrap_or_else(|_| panic!("no `{what}`, only {said:?}")).unwrap();
-            said.extend(batch.iter().map(event_word));
+            said.extend(batch.events.iter().map(event_word));
         }
         said
     };
