@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::model::{Clock, Seq};
-use crate::store::{Store, StoreError};
+use crate::store::{Decision, Store, StoreError};
 use crate::sync::Engine;
 
 /// How far the folder of manifests has been followed.
@@ -89,14 +89,19 @@ impl Progress {
     /// Reads in the order in which a change passes through the parts, so that none is missed between two of them.
     async fn read(&self) -> Result<Answer, StoreError> {
         let folder = self.folder.as_ref().map(FolderProgress::since);
+        let decisions = self.store.decisions().await?;
         let engine = self.engine.progress();
         let unread = self.store.events_after(engine.sequence, 1).await?;
         let sequence = self.store.highest_seq().await?;
         let (now, instant) = (self.clock.now(), Instant::now());
         let time = |at: Instant| now.saturating_sub(instant.saturating_duration_since(at)).unwrap_or(now);
         let read = folder.is_none_or(|since| since.is_some());
+        // The acceptance of a store is not carried out by the controller, and is removed once it is.
+        let decided = decisions
+            .iter()
+            .all(|pending| pending.id <= engine.considered && pending.decision != Decision::AcceptStore);
         Ok(Answer {
-            settled: engine.settled && unread.is_empty() && read,
+            settled: engine.settled && unread.is_empty() && read && decided,
             store: StoreAnswer { sequence },
             engine: EngineAnswer {
                 sequence: engine.sequence,

@@ -69,6 +69,7 @@ impl Controller {
             // Canceled, or not started: the next one is reported again.
             (self.uninstall, self.settled) = (None, false);
         }
+        let last = decisions.iter().map(|pending| pending.id).max();
         for pending in decisions {
             let done = match &pending.decision {
                 Decision::AcceptStore => self.refuse_acceptance(),
@@ -92,6 +93,9 @@ impl Controller {
             if done {
                 self.store.remove_decision(pending.id).await?;
             }
+        }
+        if let Some(last) = last {
+            self.engine.decisions_considered(last);
         }
         Ok(())
     }

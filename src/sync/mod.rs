@@ -38,7 +38,7 @@ mod termination;
 mod throttle;
 mod turns;
 
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -127,6 +127,8 @@ struct Inner {
     at_work: AtomicUsize,
     /// Counts the moves of work out of a queue.
     steps: AtomicU64,
+    /// Id of the last decision of a person that was carried out, or that has to wait.
+    considered: AtomicI64,
 }
 
 impl Engine {
@@ -161,6 +163,7 @@ impl Engine {
             changed: Notify::new(),
             at_work: AtomicUsize::new(0),
             steps: AtomicU64::new(0),
+            considered: AtomicI64::new(0),
         }))
     }
 

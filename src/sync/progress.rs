@@ -28,6 +28,8 @@ pub struct Progress {
     pub documents_since: Option<Instant>,
     /// Begin of the oldest of the last completed lists of all targets. None: one of them has had none.
     pub targets_since: Option<Instant>,
+    /// Id of the last decision of a person that was carried out, or that has to wait.
+    pub considered: i64,
     /// True when nothing is left to do now: what remains waits for a later time.
     pub settled: bool,
 }
@@ -58,10 +60,16 @@ impl Inner {
 }
 
 impl Engine {
+    /// Records that the stored decisions up to this id were carried out, or have to wait.
+    pub fn decisions_considered(&self, id: i64) {
+        self.0.considered.fetch_max(id, Ordering::SeqCst);
+    }
+
     /// How far the engine has come. Consistent: work that moves from one queue to another meanwhile is noticed.
     #[must_use]
     pub fn progress(&self) -> Progress {
         let inner = &self.0;
+        let considered = inner.considered.load(Ordering::SeqCst);
         let steps = inner.steps.load(Ordering::SeqCst);
         let now = Instant::now();
         let (sequence, loaded, changing, statuses, targets_since) = {
@@ -87,6 +95,17 @@ impl Engine {
         let applying = inner.intake.try_lock().is_err();
         let steady = inner.at_work.load(Ordering::SeqCst) == 0 && inner.steps.load(Ordering::SeqCst) == steps;
         let settled = loaded && idle && steady && !applying;
-        Progress { sequence, running, due, waiting, listing, statuses, documents_since, targets_since, settled }
+        Progress {
+            sequence,
+            running,
+            due,
+            waiting,
+            listing,
+            statuses,
+            documents_since,
+            targets_since,
+            considered,
+            settled,
+        }
     }
 }

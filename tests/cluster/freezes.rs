@@ -404,7 +404,7 @@ async fn mapping_deleted_while_rolecall_is_down_is_revoked_when_it_comes_back() 
     fixture.cluster.kubectl(&delete).await.ok();
     let waiting = fixture.object("RoleMapping", TEAM).await;
     assert_eq!(waiting["metadata"]["finalizers"], json!(["rolecall.dev/revoke"]));
-    fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.members_are("checkout-api", INVOKER, &[ALICE]).await;
     fixture.pod.start().await;
     fixture.gone("RoleMapping", TEAM).await;
     fixture.members_become("checkout-api", INVOKER, &[]).await;
