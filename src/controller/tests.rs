@@ -1,4 +1,4 @@
-//! Tests of the controller with scripted events, a store file and an in-memory target.
+//! Tests of the controller with scripted events, a store and a target in memory, and paused time.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -17,11 +17,11 @@ use crate::model::{
     UserFacts, UserId,
 };
 use crate::source::{Absence, Observed};
-use crate::store::{Decision, MemberChange, NewGroup, NewUser, Origin};
+use crate::store::{Decision, MemberChange, MemoryDatabase, NewGroup, NewUser, Origin};
 use crate::sync::{EngineConfig, ProviderTraffic, Scripted};
 use crate::telemetry::Metrics;
 
-/// Timeout on a busy machine.
+/// Longest time that anything takes. The time is paused: it advances when every task waits, and costs nothing.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// Finalizer deadline in these tests.
 const DEADLINE: Duration = Duration::from_mins(10);
@@ -135,7 +135,6 @@ struct Fixture {
     clock: Arc<ManualClock>,
     stop: CancellationToken,
     work: tokio::task::JoinHandle<()>,
-    _folder: tempfile::TempDir,
 }
 
 impl Fixture {
@@ -149,10 +148,8 @@ impl Fixture {
 
     /// A fixture with one person in the group of the mapping, one service, and a running engine.
     async fn new(cluster: bool) -> Self {
-        let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new("2027-01-31T12:00:00Z".parse().unwrap()));
-        let url = format!("sqlite:{}", folder.path().join("a.db").display());
-        let store = Store::open(&url, clock.clone()).await.unwrap();
+        let store = Store::open_inline(&MemoryDatabase::new(1).unwrap(), clock.clone()).unwrap();
         store.begin_epoch("test").await.unwrap();
         let target = Scripted::default();
         target.create(&document());
@@ -191,8 +188,7 @@ impl Fixture {
         });
         let stop = CancellationToken::new();
         let work = tokio::spawn(async {});
-        let mut fixture =
-            Self { controller, finalizers, forgotten, engine, store, target, clock, stop, work, _folder: folder };
+        let mut fixture = Self { controller, finalizers, forgotten, engine, store, target, clock, stop, work };
         let spec = json!({
             "scim": {"tokens": [{"name": "a", "secretRef": {"name": "s"}}]},
             "principals": {"allowedDomains": ["corp.example"], "users": {"googleAccount": {"attribute": "userName"}}},
@@ -256,7 +252,7 @@ impl Fixture {
     }
 
     async fn until(&mut self, what: &str, is: impl Fn(&Self) -> bool) {
-        let begun = std::time::Instant::now();
+        let begun = tokio::time::Instant::now();
         while !is(self) {
             assert!(begun.elapsed() < PATIENCE, "{what}: {:?} {:?}", self.phase(), self.finalizers.calls());
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -267,7 +263,7 @@ impl Fixture {
     async fn granted(&mut self, grants: usize) {
         let what = format!("{grants} grants");
         self.until(&what, |fixture| fixture.target.grants(&document()).len() == grants).await;
-        let begun = std::time::Instant::now();
+        let begun = tokio::time::Instant::now();
         while self.engine.has_claims(&key()).await.unwrap() != (grants > 0) {
             assert!(begun.elapsed() < PATIENCE, "{what} in the ledger");
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -285,7 +281,7 @@ impl Fixture {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn finalizer_is_added_before_anything_is_granted_and_again_after_it_was_refused() {
     let mut fixture = Fixture::cluster().await;
     let refused = || Err(FinalizerError::Failed("forbidden".to_owned()));
@@ -311,7 +307,7 @@ async fn finalizer_is_added_before_anything_is_granted_and_again_after_it_was_re
     fixture.end().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn finalizer_is_added_to_the_newest_version_although_only_the_status_changed() {
     let mut fixture = Fixture::cluster().await;
     fixture.finalizers.answer(Err(FinalizerError::Conflict));
@@ -343,7 +339,7 @@ async fn finalizer_is_added_to_the_newest_version_although_only_the_status_chang
     fixture.end().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn observed_deletion_revokes_and_only_then_removes_the_finalizer() {
     let mut fixture = Fixture::cluster().await;
     fixture.on(applied(mapping(Some("1"), &with_finalizer))).await;
@@ -368,7 +364,7 @@ async fn observed_deletion_revokes_and_only_then_removes_the_finalizer() {
     fixture.end().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn mapping_that_is_missing_without_an_observed_deletion_freezes_where_it_has_claims() {
     let missing = Some(MappingPhase::Missing(FreezeReason::MappingMissing));
     let gone = || ResourceEvent::Absent { object: reference(Kind::RoleMapping, "m"), why: Absence::NotObserved };
@@ -404,7 +400,7 @@ async fn mapping_that_is_missing_without_an_observed_deletion_freezes_where_it_h
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn mapping_without_claims_is_forgotten_when_it_is_gone() {
     let mut fixture = Fixture::cluster().await;
     let elsewhere = |value: &mut Value| {
@@ -419,7 +415,7 @@ async fn mapping_without_claims_is_forgotten_when_it_is_gone() {
     fixture.end().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn deleted_mapping_whose_claims_cannot_end_loses_its_finalizer_after_the_deadline_and_is_still_revoked() {
     let mut fixture = Fixture::cluster().await;
     fixture.on(applied(mapping(Some("1"), &with_finalizer))).await;
@@ -441,7 +437,7 @@ async fn deleted_mapping_whose_claims_cannot_end_loses_its_finalizer_after_the_d
     fixture.end().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_last_deletion_policy_counts() {
     let mut fixture = Fixture::cluster().await;
     fixture.on(applied(mapping(Some("1"), &with_finalizer))).await;
@@ -460,7 +456,7 @@ async fn the_last_deletion_policy_counts() {
     fixture.end().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn file_that_is_removed_revokes_and_one_that_a_doubtful_folder_lacks_freezes_until_it_is_back_or_released() {
     let mut fixture = Fixture::folder().await;
     fixture.on(applied(mapping(None, &|_| {}))).await;
@@ -509,7 +505,7 @@ async fn file_that_is_removed_revokes_and_one_that_a_doubtful_folder_lacks_freez
     fixture.end().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn uninstall_is_done_when_every_claim_and_every_finalizer_is_gone_and_says_nothing_of_a_frozen_store() {
     let mut fixture = Fixture::cluster().await;
     fixture.on(applied(mapping(Some("1"), &with_finalizer))).await;
@@ -535,7 +531,7 @@ async fn uninstall_is_done_when_every_claim_and_every_finalizer_is_gone_and_says
     fixture.end().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn nothing_gets_a_finalizer_during_an_uninstall_and_what_waits_for_one_gets_it_after_its_cancellation() {
     let mut fixture = Fixture::cluster().await;
     fixture.finalizers.answer(Err(FinalizerError::Failed("forbidden".to_owned())));

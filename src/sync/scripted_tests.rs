@@ -10,16 +10,27 @@ use uuid::Uuid;
 
 use super::*;
 use crate::model::{
-    DocumentKey, EmailFact, GrantKey, GrantState, GroupFacts, GroupId, LedgerRow, ProviderName, Stored, SystemClock,
-    UserFacts, UserId,
+    DocumentKey, EmailFact, GrantKey, GrantState, GroupFacts, GroupId, LedgerRow, ProviderName, Stored, UserFacts,
+    UserId,
 };
-use crate::store::{MemberChange, NewGroup, NewUser, Origin, UserUpdate};
+use crate::store::{MemberChange, MemoryDatabase, NewGroup, NewUser, Origin, UserUpdate};
 use crate::target::scripted::{Fault, Scripted, error};
 use crate::target::{ErrorKind, RefusalCause, Refused};
 use crate::telemetry::Metrics;
 
-/// Timeout on a busy machine.
+/// Longest time that anything takes. The time is paused: it advances when every task waits, and costs nothing.
 const PATIENCE: Duration = Duration::from_mins(1);
+
+/// The wall clock: the paused time from a fixed origin.
+#[derive(Debug)]
+struct PausedClock(Instant);
+
+impl Clock for PausedClock {
+    fn now(&self) -> jiff::Timestamp {
+        let origin: jiff::Timestamp = "2027-01-31T12:00:00Z".parse().unwrap();
+        origin.saturating_add(self.0.elapsed()).unwrap()
+    }
+}
 
 fn okta() -> ProviderName {
     ProviderName::new("okta").unwrap()
@@ -60,7 +71,6 @@ struct Fixture {
     team: GroupId,
     stop: CancellationToken,
     work: tokio::task::JoinHandle<()>,
-    _folder: tempfile::TempDir,
 }
 
 impl Fixture {
@@ -69,9 +79,8 @@ impl Fixture {
     }
 
     async fn with_drift_interval(drift_interval: Duration) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let url = format!("sqlite:{}", folder.path().join("a.db").display());
-        let store = Store::open(&url, Arc::new(SystemClock)).await.unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(PausedClock(Instant::now()));
+        let store = Store::open_inline(&MemoryDatabase::new(1).unwrap(), clock.clone()).unwrap();
         store.begin_epoch("test").await.unwrap();
         let target = Scripted::default();
         target.create(&document());
@@ -83,7 +92,7 @@ impl Fixture {
             config,
             store.clone(),
             Target::Scripted(target.clone()),
-            Arc::new(SystemClock),
+            clock,
             Metrics::new().engine,
             StatusCache::new(),
             Arc::new(|_| ProviderTraffic::default()),
@@ -117,7 +126,7 @@ impl Fixture {
             let (engine, stop) = (engine.clone(), stop.clone());
             async move { engine.run(seq, stop).await }
         });
-        Self { store, target, engine, team, stop, work, _folder: folder }
+        Self { store, target, engine, team, stop, work }
     }
 
     async fn create(&self, n: u8) -> UserId {
@@ -147,7 +156,7 @@ impl Fixture {
     /// Waits until the target has exactly these grants and the ledger has no call in progress.
     async fn settles(&self, expected: &[GrantKey]) -> Vec<LedgerRow> {
         let expected: BTreeSet<GrantKey> = expected.iter().cloned().collect();
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         loop {
             let rows = self.store.document_ledger(&document()).await.unwrap().rows;
             let grants = self.target.grants(&document());
@@ -182,7 +191,7 @@ fn theirs() -> GrantKey {
     invoker("user:s@elsewhere.example")
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn whoever_joins_is_granted_and_whoever_leaves_is_not_and_each_is_one_write() {
     let fixture = Fixture::new().await;
     let ids = fixture.join(&[1, 2]).await;
@@ -196,14 +205,49 @@ async fn whoever_joins_is_granted_and_whoever_leaves_is_not_and_each_is_one_writ
     fixture.end().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
+async fn progress_is_settled_only_when_every_change_is_written_and_every_call_has_ended() {
+    let fixture = Fixture::new().await;
+    let settled = async || {
+        let progress = fixture.engine.progress();
+        progress.settled && fixture.store.events_after(progress.sequence, 1).await.unwrap().is_empty()
+    };
+    let until_settled = async || {
+        let begun = Instant::now();
+        while !settled().await {
+            assert!(begun.elapsed() < PATIENCE, "{:?}", fixture.engine.progress());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        begun.elapsed()
+    };
+    fixture.target.on_write(&document(), Fault::Slow(Duration::from_secs(3)));
+    let ids = fixture.join(&[1]).await;
+    assert!(until_settled().await >= Duration::from_secs(3), "the call takes so long");
+    assert_eq!(fixture.target.grants(&document()), BTreeSet::from([person(1)]));
+    // Fewer people than the guard holds.
+    for _ in 0..8 {
+        let more = fixture.join(&[2]).await;
+        until_settled().await;
+        assert_eq!(fixture.target.grants(&document()), BTreeSet::from([person(1), person(2)]));
+        fixture.leave(more[0], 2).await;
+        until_settled().await;
+        assert_eq!(fixture.target.grants(&document()), BTreeSet::from([person(1)]));
+        fixture.store.delete_user(&okta(), &origin(), more[0], None).await.unwrap();
+    }
+    fixture.leave(ids[0], 1).await;
+    until_settled().await;
+    assert!(fixture.target.grants(&document()).is_empty());
+    fixture.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn somebody_who_edits_between_read_and_write_loses_nothing() {
     let fixture = Fixture::new().await;
     let ids = fixture.join(&[1]).await;
     fixture.settles(&[person(1)]).await;
     fixture.target.on_write(&document(), Fault::Slow(Duration::from_millis(200)));
     fixture.leave(ids[0], 1).await;
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     while !fixture.store.document_ledger(&document()).await.unwrap().rows.iter().any(|row| row.intent.is_some()) {
         assert!(begun.elapsed() < PATIENCE, "no write was begun");
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -214,7 +258,7 @@ async fn somebody_who_edits_between_read_and_write_loses_nothing() {
     fixture.end().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn write_whose_answer_is_lost_is_attributed_to_us_and_removed_with_the_person() {
     let fixture = Fixture::new().await;
     fixture.target.on_write(&document(), Fault::AnswerLost);
@@ -229,7 +273,7 @@ async fn write_whose_answer_is_lost_is_attributed_to_us_and_removed_with_the_per
     fixture.end().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn reads_that_show_the_past_change_nothing_and_the_leaver_goes() {
     let fixture = Fixture::new().await;
     fixture.target.on_read(&document(), Fault::Stale);
@@ -246,7 +290,7 @@ async fn reads_that_show_the_past_change_nothing_and_the_leaver_goes() {
     fixture.end().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn member_that_the_target_refuses_is_left_out_and_keeps_nobody_from_leaving() {
     let fixture = Fixture::new().await;
     let ids = fixture.join(&[1]).await;
@@ -266,14 +310,14 @@ async fn member_that_the_target_refuses_is_left_out_and_keeps_nobody_from_leavin
     fixture.end().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn document_at_rest_is_read_and_not_written() {
     let fixture = Fixture::new().await;
     fixture.join(&[1]).await;
     fixture.settles(&[person(1)]).await;
     let (writes, reads) = (fixture.target.journal().len(), fixture.target.reads());
     stranger(&fixture.target);
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     while fixture.target.reads() < reads + 3 {
         assert!(begun.elapsed() < PATIENCE, "no drift pass");
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -287,7 +331,7 @@ async fn document_at_rest_is_read_and_not_written() {
     fixture.end().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn mapping_is_not_ready_as_soon_as_a_new_document_of_it_cannot_be_read() {
     // No other reconcile updates the mapping.
     let fixture = Fixture::with_drift_interval(Duration::from_mins(5)).await;
@@ -299,7 +343,7 @@ async fn mapping_is_not_ready_as_soon_as_a_new_document_of_it_cannot_be_read() {
         Some((ready.status.clone(), ready.reason.clone()))
     };
     let until = async |what: &str, is: &dyn Fn() -> bool, patience: Duration| {
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         while !is() {
             assert!(begun.elapsed() < patience, "{what}: {:?}", ready());
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -332,12 +376,12 @@ async fn mapping_is_not_ready_as_soon_as_a_new_document_of_it_cannot_be_read() {
     fixture.end().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn engine_that_is_dropped_makes_no_call_any_more() {
     let mut fixture = Fixture::new().await;
     fixture.target.on_write(&document(), Fault::Slow(Duration::from_millis(200)));
     let ids = fixture.join(&[1]).await;
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     while !fixture.store.document_ledger(&document()).await.unwrap().rows.iter().any(|row| row.intent.is_some()) {
         assert!(begun.elapsed() < PATIENCE, "no write was begun");
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -352,7 +396,7 @@ async fn engine_that_is_dropped_makes_no_call_any_more() {
     assert_eq!((fixture.target.journal().len(), fixture.target.reads()), (1, reads));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn status_of_a_younger_target_counts_nothing_of_what_an_older_one_covers() {
     let fixture = Fixture::new().await;
     let allow = json!([{
@@ -368,7 +412,7 @@ async fn status_of_a_younger_target_counts_nothing_of_what_an_older_one_covers()
     fixture.join(&[1]).await;
     let status = |name: &str| fixture.engine.0.cache.target(&TargetName::new(name).unwrap());
     let services = |name: &str| status(name).and_then(|status| status.resources).map(|counts| counts.services);
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     while status("t").is_none_or(|status| status.drift.is_empty()) || services("b").is_none() {
         assert!(begun.elapsed() < PATIENCE, "{:?} {:?}", status("t"), status("b"));
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -381,7 +425,7 @@ async fn status_of_a_younger_target_counts_nothing_of_what_an_older_one_covers()
     assert_eq!(services("b"), Some(0), "{younger:?}");
     // Once the older one is gone, the younger one owns what it covered.
     fixture.engine.remove_target(&TargetName::new("t").unwrap()).await.unwrap();
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     while services("b") != Some(1) || status("b").is_none_or(|status| status.drift.is_empty()) {
         assert!(begun.elapsed() < PATIENCE, "{:?}", status("b"));
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -389,7 +433,7 @@ async fn status_of_a_younger_target_counts_nothing_of_what_an_older_one_covers()
     fixture.end().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn mapping_of_an_empty_group_is_ready_and_says_that_nobody_is_in_it() {
     let fixture = Fixture::new().await;
     let key = crate::model::MappingKey::new("team", "m").unwrap();
@@ -399,7 +443,7 @@ async fn mapping_of_an_empty_group_is_ready_and_says_that_nobody_is_in_it() {
         Some((ready.status, ready.reason, ready.message))
     };
     let until = async |wanted: (&str, &str), says: &str| {
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         let is = |(status, reason, message): &(String, String, String)| {
             (status.as_str(), reason.as_str()) == wanted && message.contains(says)
         };
@@ -417,7 +461,7 @@ async fn mapping_of_an_empty_group_is_ready_and_says_that_nobody_is_in_it() {
     fixture.settles(&[]).await;
     until(("True", "Converged"), "the groups have no active members").await;
     // The policy is not counted as one that is in step: nobody has looked.
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let counts = || fixture.engine.0.cache.target(&TargetName::new("t").unwrap()).and_then(|status| status.policies);
     while counts() != Some(crate::api::PolicyCounts::default()) {
         assert!(begun.elapsed() < PATIENCE, "{:?}", counts());
