@@ -148,7 +148,8 @@ async fn request_to_reconcile_is_echoed_by_each_kind_and_finds_drift_at_once() {
     // Verification of the write is finished.
     quiet(&fixture).await;
     fixture.stranger_removes("checkout-api", INVOKER, BOB).await;
-    fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.progress().settled().await;
+    fixture.members_are("checkout-api", INVOKER, &[ALICE]).await;
     let objects = [("RoleMapping", "checkout/team"), ("CloudRunTarget", "shop-dev"), ("IdentityProvider", "okta")];
     for (round, (kind, name)) in objects.into_iter().enumerate() {
         let asked = format!("2026-11-22T10:00:0{round}Z");
@@ -437,7 +438,7 @@ async fn nobody_is_named_in_custom_resources_events_and_logs() {
     fixture.fault(json!({"match": {"path": "/services/checkout-api:setIamPolicy"}, "action": action})).await;
     scim.set_active(&alice, false).await;
     fixture
-        .mapping_status("checkout/team", "Google's words", |status| status.to_string().contains("who may not"))
+        .mapping_status("checkout/team", "Google's words", |status| says(status, "Stalled", "True", "", "who may not"))
         .await;
     scim.send(reqwest::Method::POST, "/Users", Some(json!({"userName": "Not.A.Person@example.com", "active": 7})))
         .await;

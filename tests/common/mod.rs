@@ -103,6 +103,12 @@ pub fn condition(status: &Value, kind: &str) -> Value {
         .unwrap_or(Value::Null)
 }
 
+/// True when the condition of that type has this status and reason, and a message with these words.
+pub fn says(status: &Value, kind: &str, value: &str, reason: &str, words: &str) -> bool {
+    has(status, kind, value, reason)
+        && condition(status, kind)["message"].as_str().is_some_and(|message| message.contains(words))
+}
+
 /// True when the condition of that type has this status and reason.
 pub fn has(status: &Value, kind: &str, value: &str, reason: &str) -> bool {
     let found = condition(status, kind);

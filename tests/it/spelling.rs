@@ -72,7 +72,9 @@ async fn the_account_that_somebody_else_granted_before_stays_when_its_alias_leav
     no_more_writes(&fixture).await;
     scim.set_active(&bobby, false).await;
     fixture
-        .mapping_status("checkout/team", "what remains is named", |status| status.to_string().contains("GrantRemains"))
+        .mapping_status("checkout/team", "what remains is named", |status| {
+            has(status, "Drifted", "True", "GrantRemains")
+        })
         .await;
     fixture.members_stay("checkout-api", INVOKER, &["user:bob@example.com"]).await;
     fixture.agree().await;
@@ -141,7 +143,7 @@ async fn an_alias_of_an_address_outside_allowed_domains_is_removed_and_not_sent_
     let carol = scim.create_user("carol@example.com").await;
     let group = scim.create_group("team-checkout", &[&bobby]).await;
     fixture
-        .mapping_status("checkout/team", "respelled", |status| status.to_string().contains("PrincipalRespelled"))
+        .mapping_status("checkout/team", "respelled", |status| has(status, "Ready", "False", "PrincipalRespelled"))
         .await;
     fixture.members_become("checkout-api", INVOKER, &[]).await;
     no_more_writes(&fixture).await;
