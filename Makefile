@@ -43,18 +43,28 @@ lint: ## Check formatting and run clippy
 	@cargo clippy --test cluster --locked -- -D warnings
 
 .PHONY: unit
-unit: ## Run the Rust tests without the cluster tests
-	@cargo test --workspace --locked
+unit: ## Run the unit and property tests, with 200 seeds of the simulation (SEEDS=N) instead of all
+	@SEEDS=$(or $(SEEDS),200) cargo test --workspace --locked --lib
+
+.PHONY: integration
+integration: ## Run the integration tests and those of chart, documentation and layers; NAME=words selects some of them
+	@cargo test --workspace --locked --test it --test chart --test docs --test layering -- --test-threads 4 $(NAME)
+
+.PHONY: fuzz
+fuzz: ## Fuzz what outsiders send: TARGET=filter|path|patch|manifest|glob (all at a time), SECONDS=600, SEED=N
+	@SECONDS=$(or $(SECONDS),600) SEED=$(or $(SEED),$(shell date +%s)) \
+		cargo test --quiet --locked --lib -- fuzz::$(if $(TARGET),$(TARGET)_) --nocapture
 
 .PHONY: simulate
 simulate: ## Seeds of the simulation: SEEDS=N runs so many (FIRST=K from there on), SEED=K one of them with its trace
 	@cargo test --quiet --locked --lib -- --exact simulation::at_rest_every_seed_agrees_with_the_model --nocapture
 
 .PHONY: soak
-soak: ## The long form of every randomised test: twenty times the cases of properties, and SECONDS=1800 of simulation
+soak: ## The long form of every randomised test: twenty times the cases of properties, SECONDS=1800 of simulation, fuzzing
 	@PROPTEST_CASES=5120 cargo test --locked --workspace --lib
 	@SEEDS=100000 SECONDS=$(or $(SECONDS),1800) FIRST=$(or $(FIRST),2000) \
 		cargo test --quiet --locked --lib -- --exact simulation::at_rest_every_seed_agrees_with_the_model --nocapture
+	@$(MAKE) --no-print-directory fuzz SECONDS=300
 
 .PHONY: bite
 bite: ## Breaks eight rules, one at a time, and says after how many seeds the simulation found each

@@ -6,6 +6,7 @@ conformance, the static binary and the quick start. Prints the table of the name
 runner is kept under `<target>/test-logs/`. Standard library only.
 """
 
+import json
 import os
 import re
 import shutil
@@ -35,8 +36,8 @@ OVER_HTTP = re.compile(r"^(scim_server)::tests::(\w+)::|^target::(google)::emula
 class Step:
     """One command whose output goes to a log, with regular progress lines while it runs."""
 
-    def __init__(self, name, command, env=None, timeout=None):
-        self.name, self.command, self.timeout = name, command, timeout
+    def __init__(self, name, command, env=None, timeout=None, cwd=ROOT):
+        self.name, self.command, self.timeout, self.cwd = name, command, timeout, cwd
         self.env = {**os.environ, "CARGO_TERM_COLOR": "never", "NO_COLOR": "1", **(env or {})}
         self.lines = []
         self.spoke = time.monotonic()
@@ -47,7 +48,7 @@ class Step:
         started = time.monotonic()
         log = os.path.join(LOGS, re.sub(r"\W+", "-", self.name.lower()).strip("-") + ".log")
         process = subprocess.Popen(
-            self.command, cwd=ROOT, env=self.env, stdin=subprocess.DEVNULL, text=True, errors="replace",
+            self.command, cwd=self.cwd, env=self.env, stdin=subprocess.DEVNULL, text=True, errors="replace",
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         )
         ended = threading.Event()
@@ -70,8 +71,9 @@ class Step:
                 os.killpg(process.pid, 15)
                 return
             if now - self.spoke > HEARTBEAT:
-                last = next((line for line in reversed(self.lines) if line.strip()), "starting")
-                self.say(f"   {dim(f'still running, {seconds(now - started)}: {last.strip()[:100]}')}")
+                texts = (line for line in reversed(self.lines) if line.strip() and not line.startswith("{"))
+                last = next(texts, "starting").strip()[:100]
+                self.say(f"   {dim(f'{self.name}, {seconds(now - started)}: {last}')}")
 
     def say(self, text):
         self.spoke = time.monotonic()
@@ -164,61 +166,105 @@ def control_plane():
     return None
 
 
-def cluster_tests(tools):
-    """`tests/cluster`: at most two control planes at a time, which is what a small machine with two cores can run."""
-    before = len(cases)
-    cargo_tests("Cluster tests", ["--test", "cluster", "--", "--test-threads", "2", "--show-output"], tools)
-    if len(cases) == before and not any("Cluster tests" in name for name in failed):
-        failed.append("Cluster tests: not one of them was run")
+class Binary:
+    """A test binary, as cargo reports it."""
+
+    def __init__(self, artifact):
+        self.path, self.folder = artifact["executable"], os.path.dirname(artifact["manifest_path"])
+        self.package = "rolecall" if self.folder == ROOT else "rolecall_emulator"
+        self.source = os.path.relpath(artifact["target"]["src_path"], self.folder)
+
+    def __str__(self):
+        return f"{self.package}, {self.source}"
 
 
-def cargo_tests(name, arguments, env):
-    """Runs `cargo test` and counts the cases in its output. Returns whether everything was built."""
-    package, binary, failures = "rolecall", "", []
+def build(name, arguments):
+    """Builds test binaries. Returns them; none when they do not compile."""
+    binaries = []
+
+    def on_line(line):
+        if line.startswith("{"):
+            message = json.loads(line)
+            if message["reason"] == "compiler-artifact" and message["profile"]["test"] and message["executable"]:
+                binaries.append(Binary(message))
+
+    command = ["cargo", "test", "--locked", "--no-run", "--message-format", "json-render-diagnostics", *arguments]
+    step = Step(name, command)
+    if step.run(on_line) == 0:
+        return binaries
+    failed.append(name)
+    step.lines = [line for line in step.lines if not line.startswith("{")]
+    step.show()
+    return None
+
+
+def record(binary, name, result):
+    """Counts one case, and lists it in the table if people look for it there."""
+    {"ok": passed, "FAILED": failed, "ignored": skipped}[result].append(f"{binary}: {name}")
+    topic, _, words = name.rpartition("::")
+    if binary.source.startswith("tests/it/"):
+        cases[topic if binary.package == "rolecall" else f"emulator: {topic}", words] = result
+    elif binary.source.startswith("tests/chart/"):
+        cases[f"chart: {topic}", words] = result
+    elif binary.source.startswith("tests/cluster/"):
+        cases[f"cluster: {topic}", words] = result
+    elif match := OVER_HTTP.search(name):
+        cases[": ".join(part for part in match.groups() if part), words] = result
+    elif SHOWN_UNITS.search(name):
+        cases[f"properties: {topic.split('::')[0]}", words] = result
+
+
+def run_tests(binary, arguments, env):
+    """Runs a test binary and counts its cases, each by the line that libtest prints for it."""
+    failures, counts = [], {"ok": 0, "FAILED": 0, "ignored": 0}
     in_failures = False
 
     def on_line(line):
-        nonlocal package, binary, in_failures
-        if match := re.match(r"\s+Running (.+?) \(.*/(\w+)-[0-9a-f]+\)", line):
-            binary = match[1]
-            package = match[2] if binary == "unittests src/lib.rs" else package
-        elif match := re.match(r"\s+(Doc-tests .+)", line):
-            binary = match[1]
-        elif match := re.match(r"test (.+?)(?: - should panic)? \.\.\. (ok|FAILED|ignored)", line):
-            name, result = match[1], match[2]
-            {"ok": passed, "FAILED": failed, "ignored": skipped}[result].append(f"{package}, {binary}: {name}")
-            topic, _, words = name.rpartition("::")
-            if "tests/it/" in binary:
-                cases[topic if package == "rolecall" else f"emulator: {topic}", words] = result
-            elif "tests/chart/" in binary:
-                cases[f"chart: {topic}", words] = result
-            elif "tests/cluster/" in binary:
-                cases[f"cluster: {topic}", words] = result
-            elif match := OVER_HTTP.search(name):
-                cases[": ".join(part for part in match.groups() if part), words] = result
-            elif SHOWN_UNITS.search(name):
-                cases[f"properties: {topic.split('::')[0]}", words] = result
+        nonlocal in_failures
+        if match := re.match(r"test (.+?)(?: - should panic)? \.\.\. (ok|FAILED|ignored)", line):
+            counts[match[2]] += 1
+            record(binary, match[1], match[2])
         elif line.startswith("measured: "):
             step.say(f"   {line}")
         elif line.startswith("test result:"):
-            step.say(f"   {dim(binary.ljust(34))} {line.removeprefix('test result: ').split(';  ')[0]}")
+            step.say(f"   {dim(str(binary).ljust(40))} {line.removeprefix('test result: ').split(';  ')[0]}")
             in_failures = False
         elif line == "failures:":
             in_failures = True
         if in_failures:
             failures.append(line)
 
-    # `--no-fail-fast`: one failing binary does not hide the others. Each case is counted by its line of output.
-    step = Step(name, ["cargo", "test", "--locked", "--no-fail-fast", *arguments], env=env)
-    before = len(failed)
-    if step.run(on_line) == 0:
-        return True
-    if len(failed) == before:  # it did not compile, or a test binary died without a message
-        failed.append(f"{name}: cargo test")
+    step = Step(f"Tests of {binary}", [binary.path, *arguments], cwd=binary.folder,
+                env={**env, "CARGO_MANIFEST_DIR": binary.folder})
+    if step.run(on_line) == 0 and sum(counts.values()) > 0:
+        return
+    if counts["FAILED"] == 0 and not re.search(r"src/main\.rs$", binary.source):
+        failed.append(f"{binary}: it ended without a result, or has no tests")
         step.show()
-        return any(line.startswith("test result:") for line in step.lines)
     for line in failures[:400]:
         print(f"   | {line}")
+
+
+def all_tests(tools):
+    """Builds and runs all tests. Returns whether they were built, and with them the binaries of the workspace."""
+    binaries = build("Build the tests", ["--workspace"])
+    if binaries is None:
+        return False
+    waiting = [binary for binary in binaries if str(binary) == "rolecall, tests/it/main.rs"]
+    for binary in binaries:
+        if binary not in waiting:
+            run_tests(binary, [], tools or {})
+    # These wait for processes more than they compute, so they run side by side. At most two control planes run at a
+    # time, which is what a small machine with two cores can run.
+    together = [(binary, ["--test-threads", "4"]) for binary in waiting]
+    if tools:
+        together += [(binary, ["--test-threads", "2", "--show-output"])
+                     for binary in build("Build the cluster tests", ["--test", "cluster"]) or []]
+    threads = [threading.Thread(target=run_tests, args=(binary, arguments, tools or {})) for binary, arguments in together]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     return True
 
 
@@ -268,9 +314,7 @@ def main():
           env={"RUSTDOCFLAGS": "-D warnings"})
     dependency_rules()
     tools = control_plane()
-    if cargo_tests("Unit, property and integration tests", ["--workspace"], tools or {}):  # this has built the binaries
-        if tools:
-            cluster_tests(tools)
+    if all_tests(tools):
         conformance()
         check("Static binary: build and start", [sys.executable, os.path.join("scripts", "static_binary.py")], timeout=3600)
         check("Quick start", [sys.executable, os.path.join("scripts", "quickstart.py")], env={"ONCE": "1"}, timeout=300)

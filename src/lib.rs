@@ -10,6 +10,8 @@ pub mod app;
 pub mod catalog;
 pub mod cli;
 pub mod controller;
+#[cfg(test)]
+mod fuzz;
 pub mod model;
 pub mod plan;
 pub mod scim;
