@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
-"""Shows that the simulation finds faults: `python3 scripts/bite.py [SEEDS]`.
+"""Shows that the simulation finds faults: `python3 scripts/bite.py [SEEDS [WORDS]]`. WORDS selects mutations by their names.
 
 Breaks one rule at a time, as the patches in tests/simulation/mutations say, in a copy of the tree; builds it, runs seeds until
 one fails, and prints after how many that was. A patch is a few words, an empty line, and a diff whose lines are found by their
-text, wherever they stand by now. Standard library only.
+text, wherever they stand by now. The copy and its build stay in the folder `bite` of the target directory, or in
+BITE_TARGET_DIR, so that each build after the first compiles only what a patch changes. Standard library only.
 """
 
+import filecmp
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 
 from terminal import target_dir
 
@@ -63,29 +64,41 @@ def found_after(tree, seeds, env):
     return None
 
 
+def copy_tree(tree):
+    """Makes the copy equal to the tree. Files with the same content keep their times, so that they are not built again."""
+    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    names = {name for name in files.split("\0") if name and os.path.isfile(os.path.join(ROOT, name))}
+    for folder, _, found in os.walk(tree):
+        for name in found:
+            path = os.path.join(folder, name)
+            if os.path.relpath(path, tree) not in names:
+                os.remove(path)
+    for name in names:
+        source, copy = os.path.join(ROOT, name), os.path.join(tree, name)
+        if not os.path.isfile(copy) or not filecmp.cmp(source, copy, shallow=False):
+            os.makedirs(os.path.dirname(copy), exist_ok=True)
+            shutil.copyfile(source, copy)
+            shutil.copymode(source, copy)
+
+
 def main():
     seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
     only = sys.argv[2] if len(sys.argv) > 2 else ""
-    env = {**os.environ, "CARGO_TARGET_DIR": os.path.join(target_dir(ROOT), "bite"), "RUST_BACKTRACE": "0"}
+    target = os.environ.get("BITE_TARGET_DIR") or os.path.join(target_dir(ROOT), "bite")
+    env = {**os.environ, "CARGO_TARGET_DIR": target, "CARGO_INCREMENTAL": "1", "RUST_BACKTRACE": "0"}
+    tree = os.path.join(target, "tree")
     missed = 0
-    with tempfile.TemporaryDirectory() as folder:
-        tree = os.path.join(folder, "tree")
-        files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-        for name in filter(None, files.split("\0")):
-            os.makedirs(os.path.dirname(os.path.join(tree, name)), exist_ok=True)
-            shutil.copy2(os.path.join(ROOT, name), os.path.join(tree, name))
-        for name in sorted(os.listdir(MUTATIONS)):
-            if only not in name:
-                continue
-            with open(os.path.join(MUTATIONS, name), encoding="utf-8") as file:
-                patch = file.read()
-            paths = {path for path, _, _ in hunks(patch)}
-            apply(patch, tree)
-            found = found_after(tree, seeds, env)
-            missed += found is None
-            print(f"{name}: " + (f"found after {found[0]} seeds: {found[1]}" if found else f"NOT FOUND in {seeds} seeds"), flush=True)
-            for path in paths:
-                shutil.copyfile(os.path.join(ROOT, path), os.path.join(tree, path))
+    for name in sorted(os.listdir(MUTATIONS)):
+        if only not in name:
+            continue
+        # Also undoes the mutation before.
+        copy_tree(tree)
+        with open(os.path.join(MUTATIONS, name), encoding="utf-8") as file:
+            apply(file.read(), tree)
+        found = found_after(tree, seeds, env)
+        missed += found is None
+        print(f"{name}: " + (f"found after {found[0]} seeds: {found[1]}" if found else f"NOT FOUND in {seeds} seeds"), flush=True)
+    copy_tree(tree)
     return 1 if missed else 0
 
 
