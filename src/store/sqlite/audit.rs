@@ -1,6 +1,6 @@
 //! Rows of the audit log, and the names of people in a separate table.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, ToSql, params};
 
 use super::meta;
 use super::query::{Columns, Query as _};
@@ -9,16 +9,28 @@ use crate::store::audit::{Chained, ChainedRow, TEXTS};
 
 pub(super) const NAME: &str = "INSERT INTO people (subject, name) VALUES (?, ?) ON CONFLICT DO NOTHING";
 
-pub(super) const APPEND: &str = "INSERT INTO audit (seq, at, actor, request_id, cause_seqs, document, resource_uid, action, \
-        role, condition_hash, subject, plan_hash, etag_before, etag_after, outcome, reason, detail, hash, person) \
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, \
-        (SELECT id FROM people WHERE subject = coalesce(?11, '') AND name = ?19))";
+/// The columns that the chain covers, in its order, then the hash.
+macro_rules! columns {
+    () => {
+        "seq, at, actor, request_id, cause_seqs, document, resource_uid, action, role, condition_hash, subject, \
+         plan_hash, etag_before, etag_after, outcome, reason, detail, hash"
+    };
+}
 
-/// Selects the columns that the chain covers, then the hash, then the name.
-const AFTER: &str = "SELECT a.seq, a.at, a.actor, a.request_id, a.cause_seqs, a.document, a.resource_uid, a.action, \
-        a.role, a.condition_hash, a.subject, a.plan_hash, a.etag_before, a.etag_after, a.outcome, a.reason, \
-        a.detail, a.hash, p.name \
-    FROM audit a LEFT JOIN people p ON p.id = a.person WHERE a.seq > ? ORDER BY a.seq LIMIT ?";
+/// The name comes last; parameter 11 is the subject.
+pub(super) const APPEND: &str = concat!(
+    "INSERT INTO audit (",
+    columns!(),
+    ", person) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, \
+     (SELECT id FROM people WHERE subject = coalesce(?11, '') AND name = ?19))"
+);
+
+/// The columns, then the name.
+const AFTER: &str = concat!(
+    "SELECT ",
+    columns!(),
+    ", (SELECT name FROM people WHERE id = person) FROM audit WHERE seq > ? ORDER BY seq LIMIT ?"
+);
 
 /// Appends a row.
 pub(super) fn append(db: &Connection, row: &ChainedRow) -> Result<(), StoreError> {
@@ -27,47 +39,10 @@ pub(super) fn append(db: &Connection, row: &ChainedRow) -> Result<(), StoreError
         db.run(NAME, params![chained.subject(), name])?;
     }
     let Chained(seq, at, texts) = chained;
-    let [
-        actor,
-        request_id,
-        cause_seqs,
-        document,
-        resource_uid,
-        action,
-        role,
-        condition,
-        subject,
-        plan_hash,
-        revision_before,
-        revision_after,
-        outcome,
-        reason,
-        detail,
-    ] = texts;
-    db.run(
-        APPEND,
-        params![
-            seq,
-            at,
-            actor,
-            request_id,
-            cause_seqs,
-            document,
-            resource_uid,
-            action,
-            role,
-            condition,
-            subject,
-            plan_hash,
-            revision_before,
-            revision_after,
-            outcome,
-            reason,
-            detail,
-            hash,
-            name
-        ],
-    )?;
+    let mut values: Vec<&dyn ToSql> = vec![seq, at];
+    values.extend(texts.iter().map(|text| text as &dyn ToSql));
+    values.extend([hash as &dyn ToSql, name]);
+    db.run(APPEND, values.as_slice())?;
     Ok(())
 }
 

@@ -113,30 +113,37 @@ impl<'r> Columns<'r> {
         StoreError::Damaged { what: self.what, problem: problem.to_string() }
     }
 
-    fn mistyped(&self, expected: &str, found: ValueRef<'_>) -> StoreError {
-        self.damaged(&format!("a column holds {} instead of {expected}", found.data_type()))
-    }
-
-    fn next(&mut self) -> Result<ValueRef<'r>, StoreError> {
+    /// A value, as `read` takes it; none for NULL.
+    fn optional<T>(
+        &mut self,
+        expected: &str,
+        read: impl FnOnce(ValueRef<'r>) -> Option<T>,
+    ) -> Result<Option<T>, StoreError> {
         let value = self.row.get_ref(self.next)?;
         self.next += 1;
-        Ok(value)
+        if value == ValueRef::Null {
+            return Ok(None);
+        }
+        let mistyped = || self.damaged(&format!("a column holds {} instead of {expected}", value.data_type()));
+        read(value).map(Some).ok_or_else(mistyped)
+    }
+
+    fn required<T>(&self, value: Option<T>) -> Result<T, StoreError> {
+        value.ok_or_else(|| self.damaged(&"a column is empty"))
     }
 
     /// A text that is needed only while the row is read.
     pub(super) fn text_ref_or_none(&mut self) -> Result<Option<&'r str>, StoreError> {
-        match self.next()? {
-            ValueRef::Null => Ok(None),
-            ValueRef::Text(text) => std::str::from_utf8(text).map(Some).map_err(|error| self.damaged(&error)),
-            other => Err(self.mistyped("text", other)),
-        }
+        let bytes = self.optional("text", |value| match value {
+            ValueRef::Text(text) => Some(text),
+            _ => None,
+        })?;
+        bytes.map(std::str::from_utf8).transpose().map_err(|error| self.damaged(&error))
     }
 
     pub(super) fn text_ref(&mut self) -> Result<&'r str, StoreError> {
-        match self.next()? {
-            ValueRef::Text(text) => std::str::from_utf8(text).map_err(|error| self.damaged(&error)),
-            other => Err(self.mistyped("text", other)),
-        }
+        let text = self.text_ref_or_none()?;
+        self.required(text)
     }
 
     pub(super) fn text(&mut self) -> Result<String, StoreError> {
@@ -148,18 +155,15 @@ impl<'r> Columns<'r> {
     }
 
     pub(super) fn integer(&mut self) -> Result<i64, StoreError> {
-        match self.next()? {
-            ValueRef::Integer(number) => Ok(number),
-            other => Err(self.mistyped("a number", other)),
-        }
+        let number = self.integer_or_none()?;
+        self.required(number)
     }
 
     pub(super) fn integer_or_none(&mut self) -> Result<Option<i64>, StoreError> {
-        match self.next()? {
-            ValueRef::Null => Ok(None),
-            ValueRef::Integer(number) => Ok(Some(number)),
-            other => Err(self.mistyped("a number", other)),
-        }
+        self.optional("a number", |value| match value {
+            ValueRef::Integer(number) => Some(number),
+            _ => None,
+        })
     }
 
     pub(super) fn flag(&mut self) -> Result<bool, StoreError> {
@@ -172,8 +176,8 @@ impl<'r> Columns<'r> {
     }
 
     pub(super) fn time(&mut self) -> Result<Timestamp, StoreError> {
-        let number = self.integer()?;
-        Timestamp::from_nanosecond(i128::from(number)).map_err(|error| self.damaged(&error))
+        let time = self.time_or_none()?;
+        self.required(time)
     }
 
     pub(super) fn time_or_none(&mut self) -> Result<Option<Timestamp>, StoreError> {
@@ -183,20 +187,21 @@ impl<'r> Columns<'r> {
     }
 
     pub(super) fn id(&mut self) -> Result<Uuid, StoreError> {
-        self.id_or_none()?.ok_or_else(|| self.damaged(&"an id is missing"))
+        let id = self.id_or_none()?;
+        self.required(id)
     }
 
     pub(super) fn id_or_none(&mut self) -> Result<Option<Uuid>, StoreError> {
-        match self.next()? {
-            ValueRef::Null => Ok(None),
-            ValueRef::Blob(bytes) => Uuid::from_slice(bytes).map(Some).map_err(|error| self.damaged(&error)),
-            other => Err(self.mistyped("an id", other)),
-        }
+        let bytes = self.optional("an id", |value| match value {
+            ValueRef::Blob(bytes) => Some(bytes),
+            _ => None,
+        })?;
+        bytes.map(Uuid::from_slice).transpose().map_err(|error| self.damaged(&error))
     }
 
     pub(super) fn json<T: DeserializeOwned>(&mut self) -> Result<T, StoreError> {
-        let text = self.text_ref()?;
-        serde_json::from_str(text).map_err(|error| self.damaged(&error))
+        let value = self.json_or_none()?;
+        self.required(value)
     }
 
     pub(super) fn json_or_none<T: DeserializeOwned>(&mut self) -> Result<Option<T>, StoreError> {
@@ -209,18 +214,15 @@ impl<'r> Columns<'r> {
     where
         T: TryFrom<String, Error: ToString>,
     {
-        let text = self.text()?;
-        T::try_from(text).map_err(|error| self.damaged(&error))
+        let value = self.parse_or_none()?;
+        self.required(value)
     }
 
     pub(super) fn parse_or_none<T>(&mut self) -> Result<Option<T>, StoreError>
     where
         T: TryFrom<String, Error: ToString>,
     {
-        match self.text_or_none()? {
-            None => Ok(None),
-            Some(text) => T::try_from(text).map(Some).map_err(|error| self.damaged(&error)),
-        }
+        self.text_or_none()?.map(T::try_from).transpose().map_err(|error| self.damaged(&error))
     }
 
     pub(super) fn provider(&mut self) -> Result<ProviderName, StoreError> {
@@ -229,8 +231,8 @@ impl<'r> Columns<'r> {
 
     /// A column that contains one of a few words.
     pub(super) fn word<T>(&mut self, from: impl FnOnce(&str) -> Option<T>) -> Result<T, StoreError> {
-        let word = self.text_ref()?;
-        from(word).ok_or_else(|| self.damaged(&format!("`{word}` is not a word of this column")))
+        let value = self.word_or_none(from)?;
+        self.required(value)
     }
 
     /// Like [`Columns::word`], for a column that may be empty.
