@@ -5,25 +5,25 @@
 
 use std::process::ExitCode;
 
-pub mod api;
-pub mod app;
-pub mod catalog;
-pub mod cli;
-pub mod controller;
+mod api;
+mod app;
+mod catalog;
+mod cli;
+mod controller;
 #[cfg(test)]
 mod fuzz;
-pub mod model;
-pub mod plan;
-pub mod scim;
-pub mod scim_server;
+mod model;
+mod plan;
+mod scim;
+mod scim_server;
 #[cfg(test)]
 mod simulation;
-pub mod source;
-pub mod status;
-pub mod store;
-pub mod sync;
-pub mod target;
-pub mod telemetry;
+mod source;
+mod status;
+mod store;
+mod sync;
+mod target;
+mod telemetry;
 
 /// Runs the command line of this process to its end.
 pub async fn run() -> ExitCode {

@@ -32,26 +32,26 @@ use super::schema;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-pub struct CloudRunTargetSpec {
+pub(crate) struct CloudRunTargetSpec {
     /// The project id (not the project number), for example shop-prod.
     #[schemars(schema_with = "schema::project")]
-    pub project: String,
+    pub(crate) project: String,
 
     /// The regions whose services, jobs and worker pools belong to this target, for example europe-west1.
     #[schemars(schema_with = "schema::locations")]
-    pub locations: Vec<String>,
+    pub(crate) locations: Vec<String>,
 
     /// Interval between lists of the services, jobs and worker pools of the project, for example 5m. New ones that
     /// match the globs of a mapping get their grants then.
     #[serde(default = "five_minutes")]
     #[schemars(schema_with = "schema::duration")]
-    pub discovery_interval: String,
+    pub(crate) discovery_interval: String,
 
     /// Delegations. A mapping gets a role on a resource when one entry admits its namespace, its identity provider, the
     /// resource and the role together. Omitted: nothing is delegated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
-    pub allow: Vec<AllowSpec>,
+    pub(crate) allow: Vec<AllowSpec>,
 }
 
 fn five_minutes() -> String {
@@ -61,35 +61,35 @@ fn five_minutes() -> String {
 /// One delegation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct AllowSpec {
+pub(crate) struct AllowSpec {
     /// Mappings of these namespaces.
-    pub namespaces: NamespacesSpec,
+    pub(crate) namespaces: NamespacesSpec,
 
     /// Groups of these `IdentityProviders`.
     #[schemars(schema_with = "schema::provider_names")]
-    pub identity_providers: Vec<String>,
+    pub(crate) identity_providers: Vec<String>,
 
     /// On these resources: services/NAME, jobs/NAME or workerPools/NAME, where * in NAME stands for any characters.
     #[schemars(schema_with = "schema::resources")]
-    pub resources: Vec<String>,
+    pub(crate) resources: Vec<String>,
 
     /// These roles: predefined (roles/run.invoker) or custom (projects/ID/roles/NAME, organizations/NUMBER/roles/NAME).
     /// Globs and basic roles are refused.
     #[schemars(schema_with = "schema::roles")]
-    pub roles: Vec<String>,
+    pub(crate) roles: Vec<String>,
 
     /// What these mappings may do to keep the access of leavers: Orphan (deletionPolicy: Orphan forgets the grants) and
     /// Suspend (mode Suspend or Observe freezes them). Omitted: neither; people who are deactivated or deleted at the
     /// identity provider lose access in any case.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2), extend("x-kubernetes-list-type" = "set"))]
-    pub permit: Vec<Permission>,
+    pub(crate) permit: Vec<Permission>,
 }
 
 /// What a mapping may do to keep the access of leavers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[schemars(description = "What a mapping may do to keep the access of leavers.")]
-pub enum Permission {
+pub(crate) enum Permission {
     /// `deletionPolicy: Orphan` leaves the grants in the policies and forgets them.
     Orphan,
     /// `mode: Suspend` and `mode: Observe` freeze the grants of everybody.
@@ -103,112 +103,112 @@ pub enum Permission {
     "rule": "has(self.names) || has(self.matchLabels)",
     "message": "name the namespaces in names, or choose them by their labels in matchLabels",
 }]))]
-pub struct NamespacesSpec {
+pub(crate) struct NamespacesSpec {
     /// Namespaces by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::namespace_names")]
-    pub names: Vec<String>,
+    pub(crate) names: Vec<String>,
 
     /// Namespaces that have all of these labels. Anybody who may label namespaces decides which of them are admitted.
     /// Without a cluster there are no labels, and this selects nothing.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::labels")]
-    pub match_labels: BTreeMap<String, String>,
+    pub(crate) match_labels: BTreeMap<String, String>,
 }
 
 /// Observed state of a target.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct CloudRunTargetStatus {
+pub(crate) struct CloudRunTargetStatus {
     /// The generation that this status describes; -1 until rolecall has reconciled the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = -1))]
-    pub observed_generation: Option<i64>,
+    pub(crate) observed_generation: Option<i64>,
 
     /// The number of the project.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
-    pub project_number: Option<String>,
+    pub(crate) project_number: Option<String>,
 
     /// Number of resources in the last list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resources: Option<ResourceCounts>,
+    pub(crate) resources: Option<ResourceCounts>,
 
     /// Regions that could not be listed. Absences there are not treated as deletions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 63)), extend("x-kubernetes-list-type" = "atomic"))]
-    pub unreachable: Vec<String>,
+    pub(crate) unreachable: Vec<String>,
 
     /// IAM permissions that rolecall lacks in this project.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(max = 128)), extend("x-kubernetes-list-type" = "atomic"))]
-    pub missing_permissions: Vec<String>,
+    pub(crate) missing_permissions: Vec<String>,
 
     /// Number of policies in each state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub policies: Option<PolicyCounts>,
+    pub(crate) policies: Option<PolicyCounts>,
 
     /// Differences between policies and what is wanted. The first 50.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "atomic"))]
-    pub drift: Vec<TargetDrift>,
+    pub(crate) drift: Vec<TargetDrift>,
 
     /// Time of the last complete list of resources.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_discovery_time: Option<Time>,
+    pub(crate) last_discovery_time: Option<Time>,
 
     /// The last value of the annotation rolecall.dev/reconcile-requested-at that was handled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
-    pub last_handled_reconcile_at: Option<String>,
+    pub(crate) last_handled_reconcile_at: Option<String>,
 
     /// Ready, Accepted, Reconciling, Stalled, Reachable, `PermissionsValid` and Drifted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
-    pub conditions: Vec<Condition>,
+    pub(crate) conditions: Vec<Condition>,
 }
 
 /// Number of resources by kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-pub struct ResourceCounts {
+pub(crate) struct ResourceCounts {
     /// Services.
     #[schemars(range(min = 0))]
-    pub services: i64,
+    pub(crate) services: i64,
     /// Jobs.
     #[schemars(range(min = 0))]
-    pub jobs: i64,
+    pub(crate) jobs: i64,
     /// Worker pools.
     #[schemars(range(min = 0))]
-    pub worker_pools: i64,
+    pub(crate) worker_pools: i64,
 }
 
 /// Number of policies in each state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-pub struct PolicyCounts {
+pub(crate) struct PolicyCounts {
     /// Policies that are as wanted.
     #[schemars(range(min = 0))]
-    pub in_sync: i64,
+    pub(crate) in_sync: i64,
     /// Policies that somebody else changed.
     #[schemars(range(min = 0))]
-    pub drifted: i64,
+    pub(crate) drifted: i64,
     /// Policies with removals that the guard holds.
     #[schemars(range(min = 0))]
-    pub held: i64,
+    pub(crate) held: i64,
     /// Policies that could not be read or written.
     #[schemars(range(min = 0))]
-    pub failed: i64,
+    pub(crate) failed: i64,
     /// Policies that stay as they are for at least one mapping: because it is suspended, or because the ground of its
     /// claims is unknown.
     #[schemars(range(min = 0))]
-    pub frozen: i64,
+    pub(crate) frozen: i64,
 }
 
 /// Kind of difference between a policy and what is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[schemars(description = "The kind of difference between the policy and what is wanted.")]
-pub enum DriftKind {
+pub(crate) enum DriftKind {
     /// A grant of rolecall that somebody else removed.
     Missing,
     /// Granted by somebody else; it stays.
@@ -222,25 +222,25 @@ pub enum DriftKind {
 /// One difference between a policy and what is wanted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct TargetDrift {
+pub(crate) struct TargetDrift {
     /// The kind of difference.
     #[serde(rename = "type")]
-    pub kind: DriftKind,
+    pub(crate) kind: DriftKind,
 
     /// The resource, as projects/P/locations/L/services/S.
     #[schemars(length(max = 512))]
-    pub resource: String,
+    pub(crate) resource: String,
 
     /// The role.
     #[schemars(length(max = 256))]
-    pub role: String,
+    pub(crate) role: String,
 
     /// The member: people by their SCIM id, or by the domain and a keyed digest of the address; others as they are in
     /// the policy. rolecall status --show-principals has the names.
     #[schemars(length(max = 512))]
-    pub principal: String,
+    pub(crate) principal: String,
 
     /// Time of the first observation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub first_seen: Option<Time>,
+    pub(crate) first_seen: Option<Time>,
 }

@@ -1,34 +1,34 @@
 //! Condition types. Their reasons are [`crate::model::Reason`].
 
 /// The condition types.
-pub mod kind {
+pub(crate) mod kind {
     /// Everything that is wanted is in effect and acknowledged by Google.
-    pub const READY: &str = "Ready";
+    pub(crate) const READY: &str = "Ready";
     /// The object is valid, and what it asks for is delegated to it.
-    pub const ACCEPTED: &str = "Accepted";
+    pub(crate) const ACCEPTED: &str = "Accepted";
     /// Work is in progress (kstatus).
-    pub const RECONCILING: &str = "Reconciling";
+    pub(crate) const RECONCILING: &str = "Reconciling";
     /// Nothing will change without action by a person (kstatus).
-    pub const STALLED: &str = "Stalled";
+    pub(crate) const STALLED: &str = "Stalled";
     /// The guard holds a change.
-    pub const HELD: &str = "Held";
+    pub(crate) const HELD: &str = "Held";
     /// Somebody else changed a policy.
-    pub const DRIFTED: &str = "Drifted";
+    pub(crate) const DRIFTED: &str = "Drifted";
     /// Grants stay as they are because the ground of their claims is unknown.
-    pub const FROZEN: &str = "Frozen";
+    pub(crate) const FROZEN: &str = "Frozen";
     /// The IdP has reached its storage quota.
-    pub const QUOTA_EXCEEDED: &str = "QuotaExceeded";
+    pub(crate) const QUOTA_EXCEEDED: &str = "QuotaExceeded";
     /// The IdP made a request within `staleAfter`.
-    pub const FRESH: &str = "Fresh";
+    pub(crate) const FRESH: &str = "Fresh";
     /// Every token can be used.
-    pub const TOKENS_VALID: &str = "TokensValid";
+    pub(crate) const TOKENS_VALID: &str = "TokensValid";
     /// The resources of the project could be listed.
-    pub const REACHABLE: &str = "Reachable";
+    pub(crate) const REACHABLE: &str = "Reachable";
     /// rolecall has the permissions it needs in the project.
-    pub const PERMISSIONS_VALID: &str = "PermissionsValid";
+    pub(crate) const PERMISSIONS_VALID: &str = "PermissionsValid";
 
     /// All condition types.
-    pub const ALL: &[&str] = &[
+    pub(crate) const ALL: &[&str] = &[
         READY,
         ACCEPTED,
         RECONCILING,

@@ -7,13 +7,13 @@ use serde_json::{Map, Value, json};
 use super::{CloudRunTarget, IdentityProvider, RoleMapping, initial_status};
 
 /// The API group of the resources.
-pub const GROUP: &str = "rolecall.dev";
+pub(crate) const GROUP: &str = "rolecall.dev";
 /// The version of the resources.
-pub const VERSION: &str = "v1alpha1";
+pub(crate) const VERSION: &str = "v1alpha1";
 
 /// Why the CRDs cannot be printed.
 #[derive(Debug, thiserror::Error)]
-pub enum CrdError {
+pub(crate) enum CrdError {
     /// A CRD does not have the expected form: a defect of this program.
     #[error("the CustomResourceDefinition cannot be built: {0}")]
     Malformed(#[from] serde_json::Error),
@@ -22,22 +22,11 @@ pub enum CrdError {
     Unprintable(#[from] serde_saphyr::ser::Error),
 }
 
-impl CrdError {
-    /// The stable word for this error.
-    #[must_use]
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Malformed(_) => "CrdMalformed",
-            Self::Unprintable(_) => "CrdUnprintable",
-        }
-    }
-}
-
 /// The CRDs of all kinds, in the order in which they are best installed.
 ///
 /// # Errors
 /// [`CrdError::Malformed`], which a test excludes.
-pub fn crds() -> Result<Vec<CustomResourceDefinition>, CrdError> {
+pub(crate) fn crds() -> Result<Vec<CustomResourceDefinition>, CrdError> {
     [IdentityProvider::crd(), CloudRunTarget::crd(), RoleMapping::crd()].into_iter().map(finish).collect()
 }
 
@@ -45,7 +34,7 @@ pub fn crds() -> Result<Vec<CustomResourceDefinition>, CrdError> {
 ///
 /// # Errors
 /// [`CrdError`], which a test excludes.
-pub fn crds_yaml() -> Result<Vec<(String, String)>, CrdError> {
+pub(crate) fn crds_yaml() -> Result<Vec<(String, String)>, CrdError> {
     crds()?
         .iter()
         .map(|crd| {

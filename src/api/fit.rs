@@ -16,13 +16,13 @@ use crate::model::Kind;
 /// `observedGeneration` differs from its generation to be in progress.
 /// `observedGeneration` is not its generation for one that is in progress.
 #[must_use]
-pub fn initial_status() -> Value {
+pub(crate) fn initial_status() -> Value {
     serde_json::json!({ "observedGeneration": -1 })
 }
 
 /// True for a status that has not been written by a reconcile yet.
 #[must_use]
-pub fn is_initial(status: &Value) -> bool {
+pub(crate) fn is_initial(status: &Value) -> bool {
     status.as_object().is_none_or(Map::is_empty) || *status == initial_status()
 }
 
@@ -41,7 +41,7 @@ static STATUSES: LazyLock<BTreeMap<Kind, Node>> = LazyLock::new(|| {
 
 /// Fits the status of an object of this kind to its schema. A status that already fits is returned unchanged.
 #[must_use]
-pub fn fit_status(kind: Kind, status: Value) -> Value {
+pub(crate) fn fit_status(kind: Kind, status: Value) -> Value {
     match STATUSES.get(&kind) {
         Some(node) => node.fit(status).unwrap_or_else(initial_status),
         None => status,

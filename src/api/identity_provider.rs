@@ -31,29 +31,29 @@ use super::schema;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-pub struct IdentityProviderSpec {
+pub(crate) struct IdentityProviderSpec {
     /// Whether requests of this IdP are accepted. Suspended: SCIM requests are answered with 503, and existing grants
     /// stay as they are.
     #[serde(default)]
-    pub state: ProviderState,
+    pub(crate) state: ProviderState,
 
     /// The SCIM endpoint of this tenant.
-    pub scim: ScimSpec,
+    pub(crate) scim: ScimSpec,
 
     /// How people become Google principals. Nothing outside the allowed domains is ever written to a policy.
-    pub principals: PrincipalsSpec,
+    pub(crate) principals: PrincipalsSpec,
 
     /// Time without a request after which the condition Fresh becomes False, for example 26h. A silent IdP causes no
     /// removals. Omitted: silence is not reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::duration")]
-    pub stale_after: Option<String>,
+    pub(crate) stale_after: Option<String>,
 }
 
 /// Whether requests of an IdP are accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[schemars(description = "Whether requests of this IdP are accepted.")]
-pub enum ProviderState {
+pub(crate) enum ProviderState {
     /// Accepted.
     #[default]
     Active,
@@ -64,28 +64,28 @@ pub enum ProviderState {
 /// The SCIM endpoint of one tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct ScimSpec {
+pub(crate) struct ScimSpec {
     /// Treatment of documented deviations of IdPs from the RFCs. Explain, the only value in this version, accepts them
     /// and reports each in status.findings.
     #[serde(default)]
-    pub strictness: Strictness,
+    pub(crate) strictness: Strictness,
 
     /// Bearer tokens that the IdP may use. Several can be valid at once, for rotation: add the new one, change it at
     /// the IdP, remove the old one.
     #[schemars(length(min = 1, max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
-    pub tokens: Vec<TokenSpec>,
+    pub(crate) tokens: Vec<TokenSpec>,
 
     /// Requests per second and token, with bursts of as many; further ones are answered with 429 and Retry-After. Below
     /// 25, Microsoft Entra ID is slowed down. Omitted: the value of --requests-per-second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
-    pub requests_per_second: Option<i64>,
+    pub(crate) requests_per_second: Option<i64>,
 }
 
 /// Treatment of documented deviations of IdPs from the RFCs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[schemars(description = "Treatment of documented deviations of IdPs from the RFCs.")]
-pub enum Strictness {
+pub(crate) enum Strictness {
     /// Accepted and reported.
     #[default]
     Explain,
@@ -94,37 +94,37 @@ pub enum Strictness {
 /// One bearer token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct TokenSpec {
+pub(crate) struct TokenSpec {
     /// The token's name, used in status and in the audit log.
     #[schemars(schema_with = "schema::label_name")]
-    pub name: String,
+    pub(crate) name: String,
 
     /// The Secret with the token, in the operator's own namespace.
-    pub secret_ref: SecretKeyRef,
+    pub(crate) secret_ref: SecretKeyRef,
 
     /// Time from which on the token is refused. Omitted: it does not expire.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub not_after: Option<Time>,
+    pub(crate) not_after: Option<Time>,
 }
 
 /// One key of a Secret in the operator's own namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct SecretKeyRef {
+pub(crate) struct SecretKeyRef {
     /// The Secret's name.
     #[schemars(schema_with = "schema::secret_name")]
-    pub name: String,
+    pub(crate) name: String,
 
     /// The key in the Secret: token holds the bearer token itself, tokenSHA256 its SHA-256 as 64 hexadecimal digits.
     /// When the Secret has only the other one, that is read.
     #[serde(default)]
-    pub key: SecretKey,
+    pub(crate) key: SecretKey,
 }
 
 /// The key of a Secret that holds a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[schemars(description = "The key of a Secret that holds a token.")]
-pub enum SecretKey {
+pub(crate) enum SecretKey {
     /// The bearer token itself.
     #[default]
     #[serde(rename = "token")]
@@ -137,7 +137,7 @@ pub enum SecretKey {
 impl SecretKey {
     /// The key as it is spelled in the Secret.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Token => "token",
             Self::TokenSha256 => "tokenSHA256",
@@ -148,35 +148,35 @@ impl SecretKey {
 /// How people become Google principals.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct PrincipalsSpec {
+pub(crate) struct PrincipalsSpec {
     /// Domains that an address must have, exactly and in lower case, to be written to a policy.
     #[schemars(schema_with = "schema::domains")]
-    pub allowed_domains: Vec<String>,
+    pub(crate) allowed_domains: Vec<String>,
 
     /// Derivation of principals from users.
-    pub users: UserPrincipalsSpec,
+    pub(crate) users: UserPrincipalsSpec,
 }
 
 /// Derivation of principals from users.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct UserPrincipalsSpec {
+pub(crate) struct UserPrincipalsSpec {
     /// Users are Google accounts and are written as user:ADDRESS.
-    pub google_account: GoogleAccountSpec,
+    pub(crate) google_account: GoogleAccountSpec,
 }
 
 /// Users are Google accounts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct GoogleAccountSpec {
+pub(crate) struct GoogleAccountSpec {
     /// The SCIM attribute that holds the address of the Google account.
-    pub attribute: UserAttribute,
+    pub(crate) attribute: UserAttribute,
 }
 
 /// The SCIM attributes that may hold an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(description = "The SCIM attribute that holds the address of the Google account.")]
-pub enum UserAttribute {
+pub(crate) enum UserAttribute {
     /// `userName`
     #[serde(rename = "userName")]
     UserName,
@@ -194,108 +194,108 @@ pub enum UserAttribute {
 /// Observed state of a tenant.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct IdentityProviderStatus {
+pub(crate) struct IdentityProviderStatus {
     /// The generation that this status describes; -1 until rolecall has reconciled the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = -1))]
-    pub observed_generation: Option<i64>,
+    pub(crate) observed_generation: Option<i64>,
 
     /// The SCIM base URL to enter at the IdP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
-    pub endpoint: Option<String>,
+    pub(crate) endpoint: Option<String>,
 
     /// The IdP that the requests look like: Okta, Entra or Generic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
-    pub dialect: Option<String>,
+    pub(crate) dialect: Option<String>,
 
     /// Number of users that the IdP pushed and did not delete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
-    pub users: Option<i64>,
+    pub(crate) users: Option<i64>,
 
     /// Number of groups that the IdP pushed and did not delete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
-    pub groups: Option<i64>,
+    pub(crate) groups: Option<i64>,
 
     /// Time of the last authenticated request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_request_time: Option<Time>,
+    pub(crate) last_request_time: Option<Time>,
 
     /// The tokens, each with the time of its last use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
-    pub tokens: Vec<TokenStatus>,
+    pub(crate) tokens: Vec<TokenStatus>,
 
     /// Deviations of this IdP from the RFCs, and how to fix them there. The first 50.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "atomic"))]
-    pub findings: Vec<FindingStatus>,
+    pub(crate) findings: Vec<FindingStatus>,
 
     /// The id of the database that holds this tenant's directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
-    pub store_id: Option<String>,
+    pub(crate) store_id: Option<String>,
 
     /// The namespace of the rolecall that serves this tenant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
-    pub operator_namespace: Option<String>,
+    pub(crate) operator_namespace: Option<String>,
 
     /// The last value of the annotation rolecall.dev/reconcile-requested-at that was handled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
-    pub last_handled_reconcile_at: Option<String>,
+    pub(crate) last_handled_reconcile_at: Option<String>,
 
     /// Ready, Reconciling, Stalled, Fresh and `TokensValid`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
-    pub conditions: Vec<Condition>,
+    pub(crate) conditions: Vec<Condition>,
 }
 
 /// Observed state of a token.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct TokenStatus {
+pub(crate) struct TokenStatus {
     /// The token's name.
     #[schemars(length(max = 63))]
-    pub name: String,
+    pub(crate) name: String,
 
     /// Time from which on the token is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub not_after: Option<Time>,
+    pub(crate) not_after: Option<Time>,
 
     /// Time of its last use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_used: Option<Time>,
+    pub(crate) last_used: Option<Time>,
 
     /// Why the token cannot be used, as a reason word; omitted when it can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
-    pub reason: Option<String>,
+    pub(crate) reason: Option<String>,
 }
 
 /// A deviation of the IdP from the RFCs.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct FindingStatus {
+pub(crate) struct FindingStatus {
     /// The stable word of the finding.
     #[schemars(length(max = 63))]
-    pub code: String,
+    pub(crate) code: String,
 
     /// The place in the request: a JSON pointer.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 512))]
-    pub pointer: String,
+    pub(crate) pointer: String,
 
     /// What to change at the IdP.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
-    pub hint: String,
+    pub(crate) hint: String,
 
     /// Number of occurrences.
     #[schemars(range(min = 0))]
-    pub count: i64,
+    pub(crate) count: i64,
 }

@@ -53,46 +53,46 @@ use crate::model::ClaimDisposal;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-pub struct RoleMappingSpec {
+pub(crate) struct RoleMappingSpec {
     /// The purpose of the mapping, as free text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
-    pub description: Option<String>,
+    pub(crate) description: Option<String>,
 
     /// The groups whose members get the roles.
     #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["identityProvider"]))]
-    pub subjects: Vec<SubjectSpec>,
+    pub(crate) subjects: Vec<SubjectSpec>,
 
     /// The roles, and where they are granted.
     #[schemars(length(min = 1, max = 64), extend("x-kubernetes-list-type" = "atomic"))]
-    pub grants: Vec<GrantSpec>,
+    pub(crate) grants: Vec<GrantSpec>,
 
     /// Enforce writes policies. Observe plans and reports without writing. Suspend leaves everything as it is.
     #[serde(default)]
-    pub mode: MappingMode,
+    pub(crate) mode: MappingMode,
 
     /// What happens when somebody else removes a grant of this mapping: Revert grants it again, Report only reports it
     /// in status.
     #[serde(default)]
-    pub on_missing: OnMissing,
+    pub(crate) on_missing: OnMissing,
 
     /// What happens to the grants when the mapping is deleted: Revoke removes them, Orphan leaves them in the policies
     /// and forgets them.
     #[serde(default)]
-    pub deletion_policy: DeletionPolicy,
+    pub(crate) deletion_policy: DeletionPolicy,
 }
 
 /// The groups of one identity provider.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct SubjectSpec {
+pub(crate) struct SubjectSpec {
     /// The name of the `IdentityProvider`.
     #[schemars(schema_with = "schema::object_name")]
-    pub identity_provider: String,
+    pub(crate) identity_provider: String,
 
     /// Groups that the `IdentityProvider` pushed.
     #[schemars(length(min = 1, max = 128), extend("x-kubernetes-list-type" = "atomic"))]
-    pub groups: Vec<GroupSelector>,
+    pub(crate) groups: Vec<GroupSelector>,
 }
 
 /// One group, named by exactly one of displayName and externalId.
@@ -102,49 +102,49 @@ pub struct SubjectSpec {
     "rule": "has(self.displayName) != has(self.externalId)",
     "message": "name the group by exactly one of displayName and externalId"
 }]))]
-pub struct GroupSelector {
+pub(crate) struct GroupSelector {
     /// The group's displayName. It is resolved once: if the name later means another group, that one gets nothing until
     /// it is accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
-    pub display_name: Option<String>,
+    pub(crate) display_name: Option<String>,
 
     /// The group's externalId, which the IdP never reuses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
-    pub external_id: Option<String>,
+    pub(crate) external_id: Option<String>,
 }
 
 /// Roles on resources of one target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct GrantSpec {
+pub(crate) struct GrantSpec {
     /// The `CloudRunTarget` that holds the resources.
-    pub target: TargetRef,
+    pub(crate) target: TargetRef,
 
     /// The resources: services/NAME, jobs/NAME or workerPools/NAME, where * in NAME matches any characters.
     #[schemars(schema_with = "schema::resources")]
-    pub resources: Vec<String>,
+    pub(crate) resources: Vec<String>,
 
     /// The roles: predefined (roles/run.invoker) or custom (projects/ID/roles/NAME, organizations/NUMBER/roles/NAME).
     /// Globs and basic roles are refused.
     #[schemars(schema_with = "schema::roles")]
-    pub roles: Vec<String>,
+    pub(crate) roles: Vec<String>,
 }
 
 /// A target by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct TargetRef {
+pub(crate) struct TargetRef {
     /// The name of the `CloudRunTarget`.
     #[schemars(schema_with = "schema::object_name")]
-    pub name: String,
+    pub(crate) name: String,
 }
 
 /// What is done with the plans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[schemars(description = "What is done with the plans.")]
-pub enum MappingMode {
+pub(crate) enum MappingMode {
     /// Policies are written.
     #[default]
     Enforce,
@@ -157,7 +157,7 @@ pub enum MappingMode {
 /// What happens when somebody else removes a grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[schemars(description = "What happens when somebody else removes a grant.")]
-pub enum OnMissing {
+pub(crate) enum OnMissing {
     /// Granted again.
     #[default]
     Revert,
@@ -168,7 +168,7 @@ pub enum OnMissing {
 /// What happens to the grants when the mapping is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[schemars(description = "What happens to the grants when the mapping is deleted.")]
-pub enum DeletionPolicy {
+pub(crate) enum DeletionPolicy {
     /// They are removed.
     #[default]
     Revoke,
@@ -188,259 +188,259 @@ impl From<DeletionPolicy> for ClaimDisposal {
 /// Observed state of a mapping.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct RoleMappingStatus {
+pub(crate) struct RoleMappingStatus {
     /// The generation that this status describes; -1 until rolecall has reconciled the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = -1))]
-    pub observed_generation: Option<i64>,
+    pub(crate) observed_generation: Option<i64>,
 
     /// Exact counts of grants. One grant is one role for one principal on one resource. They add up: desired is the sum
     /// of acknowledged, pending, held and failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub grants: Option<GrantCounts>,
+    pub(crate) grants: Option<GrantCounts>,
 
     /// Time since which the oldest revocation has been waiting for Google's acknowledgement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub oldest_revoking_since: Option<Time>,
+    pub(crate) oldest_revoking_since: Option<Time>,
 
     /// The resolved groups. The first 50.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "atomic"))]
-    pub subjects: Vec<SubjectStatus>,
+    pub(crate) subjects: Vec<SubjectStatus>,
 
     /// The resources that the mapping touches. The first 50.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["resource"]))]
-    pub resources: Vec<ResourceStatus>,
+    pub(crate) resources: Vec<ResourceStatus>,
 
     /// Parts of the mapping that the target does not delegate to this namespace. The first 50.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "atomic"))]
-    pub refused: Vec<RefusedPath>,
+    pub(crate) refused: Vec<RefusedPath>,
 
     /// Changes made by somebody else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub drift: Option<DriftCounts>,
+    pub(crate) drift: Option<DriftCounts>,
 
     /// Removals that the guard holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub held: Option<HeldStatus>,
+    pub(crate) held: Option<HeldStatus>,
 
     /// Duration of the last change, from the directory event to the acknowledgement by Google, for example 1.8s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
-    pub lag: Option<String>,
+    pub(crate) lag: Option<String>,
 
     /// The last value of the annotation rolecall.dev/reconcile-requested-at that was handled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
-    pub last_handled_reconcile_at: Option<String>,
+    pub(crate) last_handled_reconcile_at: Option<String>,
 
     /// Accepted, Ready, Reconciling, Stalled, Held, Drifted and Frozen.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
-    pub conditions: Vec<Condition>,
+    pub(crate) conditions: Vec<Condition>,
 }
 
 /// Exact counts of grants: desired = acknowledged + pending + held + failed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-pub struct GrantCounts {
+pub(crate) struct GrantCounts {
     /// acknowledged/desired, for tables.
     #[schemars(length(max = 48))]
-    pub summary: String,
+    pub(crate) summary: String,
     /// Wanted by this mapping, or kept: by the guard although it is no longer wanted, or because the ground of its
     /// claim is unknown. It is the sum of acknowledged, pending, held and failed.
     #[schemars(range(min = 0))]
-    pub desired: i64,
+    pub(crate) desired: i64,
     /// Wanted and in the policy: the call that granted it succeeded, or it was there before (unowned).
     #[schemars(range(min = 0))]
-    pub acknowledged: i64,
+    pub(crate) acknowledged: i64,
     /// Of the acknowledged, those that a later read has found in the policy.
     #[schemars(range(min = 0))]
-    pub verified: i64,
+    pub(crate) verified: i64,
     /// Wanted and not granted yet: a call is due or waits, or the list of resources lacks the resource although its
     /// policy can be read. If that lasts, Ready is False.
     #[schemars(range(min = 0))]
-    pub pending: i64,
+    pub(crate) pending: i64,
     /// Kept as it is: removals that the guard holds, and wanted grants that are missing because they are only observed,
     /// were removed by somebody else with onMissing Report, or are frozen.
     #[schemars(range(min = 0))]
-    pub held: i64,
+    pub(crate) held: i64,
     /// Wanted and refused by Google, or beyond what the policy may hold.
     #[schemars(range(min = 0))]
-    pub failed: i64,
+    pub(crate) failed: i64,
     /// Of the acknowledged, those that rolecall did not grant: never removed.
     #[schemars(range(min = 0))]
-    pub unowned: i64,
+    pub(crate) unowned: i64,
     /// No longer wanted, and the removal is not acknowledged yet. Removals that the guard holds count in held.
     #[schemars(range(min = 0))]
-    pub revoking: i64,
+    pub(crate) revoking: i64,
 }
 
 /// Resolution of one group of the mapping.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct SubjectStatus {
+pub(crate) struct SubjectStatus {
     /// The name of the `IdentityProvider`.
     #[schemars(length(max = 253))]
-    pub identity_provider: String,
+    pub(crate) identity_provider: String,
 
     /// The group's current displayName.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
-    pub display_name: Option<String>,
+    pub(crate) display_name: Option<String>,
 
     /// The group's externalId.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
-    pub external_id: Option<String>,
+    pub(crate) external_id: Option<String>,
 
     /// The group's id at rolecall, to which the name is pinned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
-    pub id: Option<String>,
+    pub(crate) id: Option<String>,
 
     /// Number of active members.
     #[serde(default)]
     #[schemars(range(min = 0))]
-    pub members: i64,
+    pub(crate) members: i64,
 
     /// Why the group gives nothing, as a reason word; omitted when it is resolved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
-    pub reason: Option<String>,
+    pub(crate) reason: Option<String>,
 
     /// The reason in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
-    pub message: Option<String>,
+    pub(crate) message: Option<String>,
 }
 
 /// State of one resource.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct ResourceStatus {
+pub(crate) struct ResourceStatus {
     /// The resource, as projects/P/locations/L/services/S.
     #[schemars(length(max = 512))]
-    pub resource: String,
+    pub(crate) resource: String,
 
     /// acknowledged/desired.
     #[schemars(length(max = 48))]
-    pub grants: String,
+    pub(crate) grants: String,
 
     /// Why the resource is not converged, as a reason word; omitted when it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
-    pub reason: Option<String>,
+    pub(crate) reason: Option<String>,
 
     /// The reason in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
-    pub message: Option<String>,
+    pub(crate) message: Option<String>,
 }
 
 /// A part of the mapping that the target does not delegate to its namespace.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct RefusedPath {
+pub(crate) struct RefusedPath {
     /// The path in the mapping, for example `spec.grants[0].roles[1]`.
     #[schemars(length(max = 256))]
-    pub path: String,
+    pub(crate) path: String,
 
     /// The resource or pattern it concerns.
     #[schemars(length(max = 512))]
-    pub resource: String,
+    pub(crate) resource: String,
 
     /// The role it concerns.
     #[schemars(length(max = 256))]
-    pub role: String,
+    pub(crate) role: String,
 }
 
 /// Changes made by somebody else.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-pub struct DriftCounts {
+pub(crate) struct DriftCounts {
     /// Grants of this mapping that somebody else removed and that were not made again.
     #[schemars(range(min = 0))]
-    pub missing: i64,
+    pub(crate) missing: i64,
     /// Grants of this mapping that somebody else removed and that were made again.
     #[schemars(range(min = 0))]
-    pub reverted: i64,
+    pub(crate) reverted: i64,
     /// Members in the policies this mapping touches that rolecall neither granted nor wants; they are kept.
     #[schemars(range(min = 0))]
-    pub foreign: i64,
+    pub(crate) foreign: i64,
     /// Grants that are no longer wanted but were not made by rolecall; they are kept.
     #[schemars(range(min = 0))]
-    pub remaining: i64,
+    pub(crate) remaining: i64,
     /// Samples of these changes. The first 10.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "atomic"))]
-    pub samples: Vec<DriftSample>,
+    pub(crate) samples: Vec<DriftSample>,
 }
 
 /// One change made by somebody else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct DriftSample {
+pub(crate) struct DriftSample {
     /// The kind of difference between the policy and what is wanted.
     #[serde(rename = "type")]
-    pub kind: super::DriftKind,
+    pub(crate) kind: super::DriftKind,
 
     /// The resource, as projects/P/locations/L/services/S.
     #[schemars(length(max = 512))]
-    pub resource: String,
+    pub(crate) resource: String,
 
     /// The role.
     #[schemars(length(max = 256))]
-    pub role: String,
+    pub(crate) role: String,
 
     /// The member: people by their SCIM id, or by the domain and a keyed digest of the address; others as they are in
     /// the policy. rolecall status --show-principals has the names.
     #[schemars(length(max = 512))]
-    pub principal: String,
+    pub(crate) principal: String,
 }
 
 /// Removals that the guard holds.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-pub struct HeldStatus {
+pub(crate) struct HeldStatus {
     /// Number of people concerned.
     #[schemars(range(min = 0))]
-    pub people: i64,
+    pub(crate) people: i64,
 
     /// The hash that releases the removals: put it into the annotation rolecall.dev/release. Several are separated by
     /// commas.
     #[schemars(length(max = 4096))]
-    pub plan_hash: String,
+    pub(crate) plan_hash: String,
 
     /// Time since which something is held.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub since: Option<Time>,
+    pub(crate) since: Option<Time>,
 
     /// The held plans, one per policy. The first 50.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["resource"]))]
-    pub plans: Vec<HeldPlan>,
+    pub(crate) plans: Vec<HeldPlan>,
 }
 
 /// A held plan of one policy.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct HeldPlan {
+pub(crate) struct HeldPlan {
     /// The resource, as projects/P/locations/L/services/S.
     #[schemars(length(max = 512))]
-    pub resource: String,
+    pub(crate) resource: String,
 
     /// Number of people concerned.
     #[schemars(range(min = 0))]
-    pub people: i64,
+    pub(crate) people: i64,
 
     /// The hash that releases it.
     #[schemars(length(max = 128))]
-    pub plan_hash: String,
+    pub(crate) plan_hash: String,
 
     /// Time since which it is held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub since: Option<Time>,
+    pub(crate) since: Option<Time>,
 }

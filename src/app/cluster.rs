@@ -20,13 +20,11 @@ use tokio_util::sync::CancellationToken;
 use super::process::{AppError, Process};
 use super::tokens::{Credentials, SecretHashes};
 use crate::api::manifest::{Object, ObjectRef};
-use crate::cli::Mode;
 use crate::controller::checkpoint::{self, Checkpoint};
 use crate::controller::{
-    ClusterCheckpoint, Compared, Controller, FinalizerRules, Finalizers, Holds, LeaderState, Settings, accept_store,
-    campaign,
+    ClusterCheckpoint, Compared, FinalizerRules, Finalizers, Holds, LeaderState, accept_store, campaign,
 };
-use crate::model::{FreezeReason, Kind, ProviderName, Reason};
+use crate::model::{FreezeReason, Kind, ProviderName, Reason, Seq};
 use crate::source::cluster::{SecretAbsence, SecretChange, follow, follow_secrets};
 use crate::source::{ResourceEvent, SharedWatch};
 use crate::status::{StatusCache, WriteCount, write_statuses};
@@ -291,18 +289,15 @@ async fn owns_directory(store: &Store, name: &ProviderName, uid: Option<&str>) -
     }
 }
 
-/// Leads until the process is asked to shut down or the Lease is lost.
-async fn lead(
+/// Takes over the store, restores what is stored, and compares the store with its checkpoint in the cluster. None: the
+/// process is shutting down.
+async fn take_over(
     process: &Process,
-    client: Client,
-    providers: &SharedWatch,
+    memory: &ClusterCheckpoint,
     identity: &str,
-    mut leadership: watch::Receiver<LeaderState>,
-) -> Result<(), AppError> {
-    let (engine, store, stop) = (&process.engine, &process.store, &process.stop);
-    let began = tokio::time::Instant::now();
-    // Canceled with `stop` or by the loss of the Lease; all tasks of this leadership end with it.
-    let over = stop.child_token();
+    over: &CancellationToken,
+) -> Result<Option<(Compared, Seq)>, AppError> {
+    let (engine, store) = (&process.engine, &process.store);
     store.begin_epoch(identity).await?;
     process.metrics.cluster.leader.set([], 1);
     engine.record_mode().await?;
@@ -311,8 +306,7 @@ async fn lead(
     if let Some(uninstall) = store.uninstall_mode().await? {
         engine.begin_uninstall(uninstall).await?;
     }
-    let memory = ClusterCheckpoint::new(client.clone(), &process.config.namespace);
-    let Some(mut found) = compare(&memory, store, &over).await? else { return Ok(()) };
+    let Some(mut found) = compare(memory, store, over).await? else { return Ok(None) };
     if found.freeze.is_none() && store.trust().await? == Trust::Doubted {
         found.freeze = Some(FreezeReason::StoreMismatch);
     } else if found.first {
@@ -331,10 +325,17 @@ async fn lead(
             }
         );
     }
+    Ok(Some((found, seq)))
+}
 
-    let other = Arc::new(AtomicBool::new(found.other.is_some()));
+/// Starts the watches of everything but the providers, and returns the events of all of them.
+async fn watch_resources(
+    tasks: &mut tokio::task::JoinSet<()>,
+    client: &Client,
+    providers: &SharedWatch,
+    over: &CancellationToken,
+) -> mpsc::Receiver<ResourceEvent> {
     let (sender, events) = mpsc::channel(256);
-    let mut tasks = tokio::task::JoinSet::new();
     for what in [Kind::CloudRunTarget, Kind::RoleMapping, Kind::Namespace] {
         tasks.spawn(follow(client.clone(), what, sender.clone(), over.clone()));
     }
@@ -349,23 +350,34 @@ async fn lead(
             }
         }
     });
+    events
+}
+
+/// Leads until the process is asked to shut down or the Lease is lost.
+async fn lead(
+    process: &Process,
+    client: Client,
+    providers: &SharedWatch,
+    identity: &str,
+    mut leadership: watch::Receiver<LeaderState>,
+) -> Result<(), AppError> {
+    let (engine, store, stop) = (&process.engine, &process.store, &process.stop);
+    let began = tokio::time::Instant::now();
+    // Canceled with `stop` or by the loss of the Lease; all tasks of this leadership end with it.
+    let over = stop.child_token();
+    let memory = ClusterCheckpoint::new(client.clone(), &process.config.namespace);
+    let Some((found, seq)) = take_over(process, &memory, identity, &over).await? else { return Ok(()) };
+    let other = Arc::new(AtomicBool::new(found.other.is_some()));
+    let mut tasks = tokio::task::JoinSet::new();
+    let events = watch_resources(&mut tasks, &client, providers, &over).await;
     let (loaded, first) = oneshot::channel();
     let rules = FinalizerRules {
         deadline: process.config.finalizer_deadline,
         other: other.clone(),
         believed: found.freeze.is_none(),
     };
-    let controller = Controller::new(Settings {
-        engine: engine.clone(),
-        store: store.clone(),
-        cache: process.cache.clone(),
-        clock: process.clock.clone(),
-        enforces: process.config.mode == Mode::Enforce,
-        metrics: process.metrics.cluster.clone(),
-        holds: Holds::Finalizer(Finalizers::Cluster(client.clone()), rules),
-        absent: BTreeSet::new(),
-        loaded,
-    });
+    let holds = Holds::Finalizer(Finalizers::Cluster(client.clone()), rules);
+    let controller = process.controller(holds, BTreeSet::new(), loaded);
     tasks.spawn(controller.follow(events, over.clone()));
     let read = tokio::select! {
         read = wait_for(first, &over, || {
@@ -381,11 +393,8 @@ async fn lead(
         over.cancel();
         return if process.is_ending() { Ok(()) } else { Err(process.why().await) };
     }
-    let mut written = None;
-    if found.freeze.is_none() {
-        // Before the first write to Google: from here on, a replaced database is detected.
-        written = remember(&memory, store, written).await;
-    }
+    // Before the first write to Google: from here on, a replaced database is detected.
+    let mut written = if found.freeze.is_none() { remember(&memory, store, None).await } else { None };
     engine.freeze(found.freeze).await?;
     let parts = (process.cache.clone(), engine.clone());
     let writes = process.metrics.cluster.status_writes.clone();

@@ -7,7 +7,7 @@ use crate::model::SystemClock;
 use crate::telemetry::{self, LogFormat as Format};
 
 /// Runs the command line of this process to its end.
-pub async fn main() -> ExitCode {
+pub(crate) async fn main() -> ExitCode {
     let cli = cli::parse();
     let mut out = anstream::AutoStream::auto(std::io::stdout());
     let mut err = anstream::AutoStream::auto(std::io::stderr());

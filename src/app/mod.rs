@@ -12,7 +12,6 @@ mod run;
 mod serve;
 mod tokens;
 
-pub use command::main;
-pub use names::without_names;
-pub use process::AppError;
-pub use run::run;
+pub(crate) use command::main;
+pub(crate) use names::without_names;
+pub(crate) use run::run;

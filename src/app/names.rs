@@ -18,7 +18,7 @@ pub(super) fn know(names: Pseudonyms) {
 
 /// A log line without the names of people.
 #[must_use]
-pub fn without_names(line: &str) -> Cow<'_, str> {
+pub(crate) fn without_names(line: &str) -> Cow<'_, str> {
     let names =
         NAMES.get().unwrap_or_else(|| UNTIL_THEN.get_or_init(|| Pseudonyms::new(&rand::random::<[u8; KEY_BYTES]>())));
     names.text(line)

@@ -1,7 +1,7 @@
 //! The parts of every `rolecall run`, whether its resources come from a folder or a cluster: listeners, store, engine,
 //! tokens, and an orderly shutdown.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,7 +20,8 @@ use crate::api::FindingStatus;
 use crate::catalog::Ceiling;
 use crate::cli::{CredentialsKind, Mode, RunConfig};
 use crate::controller::checkpoint::CheckpointError;
-use crate::model::{Clock, ProviderName, Reason, SystemClock};
+use crate::controller::{Controller, Holds, Settings};
+use crate::model::{Clock, MappingKey, ProviderName, Reason, SystemClock};
 use crate::scim_server::{self, Limits, Scim, TokenTable, Traffic};
 use crate::status::{StatusCache, TokenOutcome};
 use crate::store::{Store, StoreError};
@@ -43,7 +44,7 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// Why rolecall did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
-pub enum AppError {
+pub(crate) enum AppError {
     /// An address cannot be bound.
     #[error("cannot listen on {address}: {source}: is another rolecall running there?")]
     Listen {
@@ -89,7 +90,7 @@ pub enum AppError {
 impl AppError {
     /// The stable reason word.
     #[must_use]
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Listen { .. } => "CannotListen",
             Self::Store(error) => error.reason(),
@@ -130,6 +131,38 @@ pub(super) struct Process {
     connections: usize,
 }
 
+/// Serves the admin port, and the port of the probes if there is one.
+fn serve_admin(
+    servers: &mut JoinSet<()>,
+    (listener, probes): (TcpListener, Option<(TcpListener, SocketAddr)>),
+    admin: Admin,
+    stop: &CancellationToken,
+) {
+    let (metrics, readiness) = (admin.metrics.http.clone(), admin.readiness.clone());
+    let server = |listener, name, (total, per_peer)| {
+        let bounds = Bounds::open(total, per_peer);
+        Server { listener, name, bounds, metrics: metrics.clone() }
+    };
+    servers.spawn(server(listener, "admin", ADMIN_CONNECTIONS).serve(admin_router(admin), stop.clone()));
+    if let Some((listener, address)) = probes {
+        tracing::info!(probe_address = %address, "probes are answered at http://{address}/livez and /readyz");
+        let router = probe_router(readiness);
+        servers.spawn(server(listener, "probe", PROBE_CONNECTIONS).serve(router, stop.clone()));
+    }
+}
+
+fn ceiling(mode: Mode) -> Ceiling {
+    match mode {
+        Mode::Observe => Ceiling::Observe,
+        Mode::Enforce => Ceiling::Enforce,
+    }
+}
+
+/// The statuses of all objects, as the admin port lists them.
+fn statuses(cache: &StatusCache) -> Vec<serde_json::Value> {
+    cache.list().items.into_iter().filter_map(|item| serde_json::to_value(item).ok()).collect()
+}
+
 impl Process {
     /// Binds the addresses, opens the store and serves the admin port. Nothing is loaded yet.
     pub(super) async fn start(config: RunConfig) -> Result<Self, AppError> {
@@ -166,10 +199,7 @@ impl Process {
             })
         };
         let google = google(&config)?.with_metrics(metrics.google.clone());
-        let ceiling = match config.mode {
-            Mode::Observe => Ceiling::Observe,
-            Mode::Enforce => Ceiling::Enforce,
-        };
+        let ceiling = ceiling(config.mode);
         let engine = Engine::new(
             EngineConfig { limits: config.guard, ..EngineConfig::new(ceiling, config.drift_interval) },
             store.clone(),
@@ -180,33 +210,21 @@ impl Process {
             source,
         );
         let folder = FolderProgress::default();
+        let progress = Progress {
+            store: store.clone(),
+            engine: engine.clone(),
+            clock: clock.clone(),
+            folder: config.manifests.is_some().then(|| folder.clone()),
+        };
+        let shown = cache.clone();
+        let admin = Admin {
+            metrics: metrics.clone(),
+            readiness,
+            status: Arc::new(move || statuses(&shown)),
+            progress: Arc::new(move || progress.clone().answer().boxed()),
+        };
         let mut servers = JoinSet::new();
-        {
-            let cache = cache.clone();
-            let status = Arc::new(move || {
-                let items = cache.list().items;
-                items.into_iter().filter_map(|item| serde_json::to_value(item).ok()).collect()
-            });
-            let server = |listener, name, (total, per_peer)| {
-                let bounds = Bounds::open(total, per_peer);
-                Server { listener, name, bounds, metrics: metrics.http.clone() }
-            };
-            let progress = Progress {
-                store: store.clone(),
-                engine: engine.clone(),
-                clock: clock.clone(),
-                folder: config.manifests.is_some().then(|| folder.clone()),
-            };
-            let progress = Arc::new(move || progress.clone().answer().boxed());
-            let router =
-                admin_router(Admin { metrics: metrics.clone(), readiness: readiness.clone(), status, progress });
-            servers.spawn(server(admin_listener, "admin", ADMIN_CONNECTIONS).serve(router, stop.clone()));
-            if let Some((listener, address)) = probe_listener {
-                tracing::info!(probe_address = %address, "probes are answered at http://{address}/livez and /readyz");
-                let router = probe_router(readiness);
-                servers.spawn(server(listener, "probe", PROBE_CONNECTIONS).serve(router, stop.clone()));
-            }
-        }
+        serve_admin(&mut servers, (admin_listener, probe_listener), admin, &stop);
         Ok(Self {
             config,
             clock,
@@ -226,6 +244,26 @@ impl Process {
             scim: Some((scim_listener, scim_address)),
             admin_address,
             connections,
+        })
+    }
+
+    /// The controller of this process. `loaded` is told when the source was read completely.
+    pub(super) fn controller(
+        &self,
+        holds: Holds,
+        absent: BTreeSet<MappingKey>,
+        loaded: tokio::sync::oneshot::Sender<()>,
+    ) -> Controller {
+        Controller::new(Settings {
+            engine: self.engine.clone(),
+            store: self.store.clone(),
+            cache: self.cache.clone(),
+            clock: self.clock.clone(),
+            enforces: self.config.mode == Mode::Enforce,
+            metrics: self.metrics.cluster.clone(),
+            holds,
+            absent,
+            loaded,
         })
     }
 

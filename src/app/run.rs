@@ -9,9 +9,9 @@ use super::cluster;
 use super::folder::{self, FolderCredentials};
 use super::process::{AppError, Process};
 use super::tokens::Credentials;
-use crate::cli::{DatabaseUrl, Mode, RunConfig};
+use crate::cli::{DatabaseUrl, RunConfig};
+use crate::controller::Holds;
 use crate::controller::checkpoint::{self, Checkpoint, CheckpointError, Checkpoints, Comparison};
-use crate::controller::{Controller, Holds, Settings};
 use crate::model::FreezeReason;
 use crate::source::folder::PollOptions;
 use crate::store::{Store, Trust};
@@ -26,7 +26,7 @@ const FIRST_READ: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// [`AppError`], when it cannot start or go on.
-pub async fn run(config: RunConfig) -> Result<(), AppError> {
+pub(crate) async fn run(config: RunConfig) -> Result<(), AppError> {
     let process = Process::start(config).await?;
     match process.config.manifests.clone() {
         Some(manifests) => follow_folder(process, manifests).await,
@@ -65,17 +65,7 @@ async fn follow_folder(mut process: Process, manifests: std::path::PathBuf) -> R
     );
     let (first, read) = oneshot::channel();
     let (forget, commands) = mpsc::channel(4);
-    let controller = Controller::new(Settings {
-        engine: engine.clone(),
-        store: store.clone(),
-        cache: process.cache.clone(),
-        clock: process.clock.clone(),
-        enforces: process.config.mode == Mode::Enforce,
-        metrics: process.metrics.cluster.clone(),
-        holds: Holds::Nothing(forget),
-        absent: restored.absent(),
-        loaded: first,
-    });
+    let controller = process.controller(Holds::Nothing(forget), restored.absent(), first);
     let options = PollOptions::new(manifests, process.config.namespace.clone());
     let options = PollOptions { missing: restored.missing, ..options };
     let following = tokio::spawn(folder::follow(
@@ -112,13 +102,7 @@ async fn follow_folder(mut process: Process, manifests: std::path::PathBuf) -> R
             tracing::warn!(reason = error.reason(), "{error}");
         }
         if let Some(reason) = engine.frozen() {
-            match unfreeze(&engine, &mirrors, (found, doubted), &store).await {
-                Ok(true) => tracing::warn!(reason = %reason.reason(), "the store was accepted; the freeze is lifted"),
-                Ok(false) => {}
-                Err(error) => {
-                    tracing::warn!(reason = error.reason(), "cannot read whether the store was accepted: {error}");
-                }
-            }
+            review_freeze(&engine, &mirrors, (found, doubted), &store, reason).await;
         }
         if engine.frozen().is_none() {
             remember(&store, &mirrors, &mut memory).await;
@@ -145,6 +129,23 @@ async fn compare(mirrors: &Checkpoints, store: &Store) -> Result<Option<FreezeRe
         Comparison::Mismatch => Some(FreezeReason::StoreMismatch),
         Comparison::Rewound => Some(FreezeReason::StoreRewound),
     })
+}
+
+/// Ends the freeze, as [`unfreeze`] does, and reports it.
+async fn review_freeze(
+    engine: &Engine,
+    mirrors: &Checkpoints,
+    at_start: ([Option<Checkpoint>; 2], bool),
+    store: &Store,
+    reason: FreezeReason,
+) {
+    match unfreeze(engine, mirrors, at_start, store).await {
+        Ok(true) => tracing::warn!(reason = %reason.reason(), "the store was accepted; the freeze is lifted"),
+        Ok(false) => {}
+        Err(error) => {
+            tracing::warn!(reason = error.reason(), "cannot read whether the store was accepted: {error}");
+        }
+    }
 }
 
 /// Ends the freeze when a person has accepted the store. A matching checkpoint is not sufficient: a store that was

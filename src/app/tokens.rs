@@ -15,7 +15,7 @@ use crate::sync::Engine;
 
 /// The usable keys of a Secret, as hashes only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SecretHashes {
+pub(crate) struct SecretHashes {
     token: Result<[u8; 32], String>,
     token_sha256: Result<[u8; 32], String>,
 }
@@ -23,7 +23,7 @@ pub struct SecretHashes {
 impl SecretHashes {
     /// Hashes the tokens of a Secret.
     #[must_use]
-    pub fn of(secret: &SecretData) -> Self {
+    pub(crate) fn of(secret: &SecretData) -> Self {
         let hash = |key| secret.token_sha256(key).map_err(|error| error.reason().to_owned());
         Self { token: hash(SecretKey::Token), token_sha256: hash(SecretKey::TokenSha256) }
     }
@@ -38,11 +38,11 @@ impl SecretHashes {
 
 /// The tokens of all providers: those that are accepted, and the problems of the others (provider → token → reason).
 #[derive(Debug, Default)]
-pub struct Resolved {
+pub(crate) struct Resolved {
     /// Accepted tokens.
-    pub accepted: BTreeMap<ProviderName, Vec<AcceptedToken>>,
+    pub(crate) accepted: BTreeMap<ProviderName, Vec<AcceptedToken>>,
     /// Tokens that are not accepted, with the reason.
-    pub problems: BTreeMap<ProviderName, BTreeMap<String, Reason>>,
+    pub(crate) problems: BTreeMap<ProviderName, BTreeMap<String, Reason>>,
 }
 
 /// Providers and Secrets, updated one by one, and the tokens that are accepted because of them.
@@ -135,7 +135,7 @@ impl Credentials {
 
 /// Resolves the tokens of all providers against the Secrets by name.
 #[must_use]
-pub fn resolve(
+pub(crate) fn resolve(
     providers: &BTreeMap<ProviderName, IdentityProviderSpec>,
     secrets: &BTreeMap<String, Result<SecretHashes, Reason>>,
 ) -> Resolved {

@@ -29,7 +29,7 @@ impl Catalog {
     /// Computes the grants wanted in this document. `claimants`: the mappings that hold claims on it in the ledger. The
     /// cost is proportional to the members of the groups mapped onto the document.
     #[must_use]
-    pub fn desired(&self, document: &DocumentKey, claimants: &BTreeSet<MappingKey>) -> Desired {
+    pub(crate) fn desired(&self, document: &DocumentKey, claimants: &BTreeSet<MappingKey>) -> Desired {
         let reaching = self.by_document.get(document);
         let keys: BTreeSet<&MappingKey> = reaching.into_iter().flatten().chain(claimants).collect();
         let mut desired = Desired {
@@ -62,7 +62,7 @@ impl Catalog {
 
     /// True when some grant is wanted in this document: when [`Catalog::desired`] has grants.
     #[must_use]
-    pub fn wants(&self, document: &DocumentKey, claimants: &BTreeSet<MappingKey>) -> bool {
+    pub(crate) fn wants(&self, document: &DocumentKey, claimants: &BTreeSet<MappingKey>) -> bool {
         let reaching = self.by_document.get(document);
         let mut keys = reaching.into_iter().flatten().chain(claimants);
         keys.any(|key| {
@@ -75,7 +75,7 @@ impl Catalog {
 
     /// True when the last complete list lacks the resource of this document.
     #[must_use]
-    pub fn lacks(&self, document: &DocumentKey) -> bool {
+    pub(crate) fn lacks(&self, document: &DocumentKey) -> bool {
         self.owner(document).is_some_and(|(_, target)| target.lacks(document))
     }
 
@@ -155,7 +155,7 @@ impl Catalog {
 
     /// The roles that mappings grant on this document, each with the domains of its people.
     #[must_use]
-    pub fn grantable(&self, document: &DocumentKey) -> BTreeMap<&Role, BTreeSet<&str>> {
+    pub(crate) fn grantable(&self, document: &DocumentKey) -> BTreeMap<&Role, BTreeSet<&str>> {
         let mut roles: BTreeMap<&Role, BTreeSet<&str>> = BTreeMap::new();
         let mappings = self.by_document.get(document).into_iter().flatten().filter_map(|key| self.mappings.get(key));
         for (role, providers) in mappings.filter_map(|mapping| mapping.reach.documents.get(document)).flatten() {

@@ -16,7 +16,7 @@ use super::tenant::Selector;
 use super::{Inventory, InventoryItem};
 
 /// Number of refused paths that are listed; the count is exact.
-pub const REFUSED_LISTED: usize = 50;
+pub(crate) const REFUSED_LISTED: usize = 50;
 
 /// A target, its delegation and its inventory.
 pub(super) struct Target {
@@ -210,7 +210,7 @@ impl Regions {
 
 /// The current meaning of a group selector.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Resolution {
+pub(crate) enum Resolution {
     /// This group, and no other since it was pinned.
     Resolved(GroupId),
     /// No group of that name was ever pushed, or the pinned group does not exist.
@@ -236,7 +236,7 @@ pub enum Resolution {
 impl Resolution {
     /// The reason for which claims that may have come through this selector stay, if any.
     #[must_use]
-    pub fn freeze(&self) -> Option<FreezeReason> {
+    pub(crate) fn freeze(&self) -> Option<FreezeReason> {
         match self {
             Self::NotFound => Some(FreezeReason::GroupNotFound),
             Self::Ambiguous => Some(FreezeReason::GroupAmbiguous),
@@ -247,7 +247,7 @@ impl Resolution {
 
     /// The condition reason; none when the selector is resolved.
     #[must_use]
-    pub fn reason(&self) -> Option<Reason> {
+    pub(crate) fn reason(&self) -> Option<Reason> {
         match self {
             Self::Deleted { now: None, .. } => Some(Reason::GroupDeleted),
             Self::Deleted { now: Some(_), .. } => Some(FreezeReason::GroupIdentityChanged.reason()),
@@ -284,15 +284,15 @@ impl Grant {
 
 /// A part of the mapping that its target does not delegate.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Refused {
+pub(crate) struct Refused {
     /// The path of the entry in the spec: `spec.grants[0].roles[1]`.
-    pub path: String,
+    pub(crate) path: String,
     /// The resource, or the pattern when none of its matches is delegated.
-    pub resource: String,
+    pub(crate) resource: String,
     /// The role.
-    pub role: String,
+    pub(crate) role: String,
     /// The provider of the groups that are refused.
-    pub provider: ProviderName,
+    pub(crate) provider: ProviderName,
 }
 
 /// The grants of a mapping on one document: roles, each with the providers whose groups get it.

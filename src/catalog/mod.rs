@@ -17,6 +17,8 @@ mod tenant;
 mod view;
 
 #[cfg(test)]
+mod digest;
+#[cfg(test)]
 mod fixtures;
 #[cfg(test)]
 mod properties;
@@ -36,12 +38,12 @@ use crate::model::{
 use mapping::{KnownResources, Labels, Mapping, Matches, Regions, Target};
 use tenant::{Selector, Tenant};
 
-pub use mapping::{REFUSED_LISTED, Refused, Resolution};
-pub use view::{Acceptance, MappingView, ProviderView, SubjectView, TargetView};
+pub(crate) use mapping::Resolution;
+pub(crate) use view::{Acceptance, MappingView, SubjectView, TargetView};
 
 /// Upper limit of what any mapping may do (`--mode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ceiling {
+pub(crate) enum Ceiling {
     /// Plan and report, write nothing.
     Observe,
     /// Each mapping is carried out in its own mode.
@@ -50,7 +52,7 @@ pub enum Ceiling {
 
 /// Urgency of planning a document again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Urgency {
+pub(crate) enum Urgency {
     /// Immediately, because somebody may have to lose access.
     Revocation,
     /// After a window in which a burst of changes becomes one write.
@@ -59,23 +61,23 @@ pub enum Urgency {
 
 /// The effects of a change of the index.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Effects {
+pub(crate) struct Effects {
     /// Documents to plan again. Documents that only the ledger knows must be found in the ledger.
-    pub dirty: BTreeMap<DocumentKey, Urgency>,
+    pub(crate) dirty: BTreeMap<DocumentKey, Urgency>,
     /// Names that were resolved for the first time, or accepted again. They must be stored and reported to
     /// [`Catalog::pins_stored`] before anything is wanted because of them.
-    pub pins: Vec<Pin>,
+    pub(crate) pins: Vec<Pin>,
     /// Mappings whose view may have changed.
-    pub mappings: BTreeSet<MappingKey>,
+    pub(crate) mappings: BTreeSet<MappingKey>,
     /// Targets whose view may have changed.
-    pub targets: BTreeSet<TargetName>,
+    pub(crate) targets: BTreeSet<TargetName>,
     /// Providers whose view may have changed.
-    pub providers: BTreeSet<ProviderName>,
+    pub(crate) providers: BTreeSet<ProviderName>,
 }
 
 impl Effects {
     /// Adds the effects of another change.
-    pub fn merge(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, other: Self) {
         for (document, urgency) in &other.dirty {
             self.document(document, *urgency);
         }
@@ -93,31 +95,31 @@ impl Effects {
 
 /// The current resources of a target.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Inventory {
+pub(crate) struct Inventory {
     /// All listed resources.
-    pub resources: Vec<InventoryItem>,
+    pub(crate) resources: Vec<InventoryItem>,
     /// Regions and kinds that could not be listed: an absence there proves nothing.
-    pub unlisted: BTreeSet<(String, ResourceKind)>,
+    pub(crate) unlisted: BTreeSet<(String, ResourceKind)>,
 }
 
 /// A listed resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InventoryItem {
+pub(crate) struct InventoryItem {
     /// Its policy document.
-    pub document: DocumentKey,
+    pub(crate) document: DocumentKey,
     /// The uid at Google. A resource with another uid is another resource.
-    pub uid: String,
+    pub(crate) uid: String,
     /// Its labels.
-    pub labels: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
     /// True when the resource does not check `roles/run.invoker` at all.
-    pub invoker_iam_disabled: bool,
+    pub(crate) invoker_iam_disabled: bool,
 }
 
 /// The key of a pin: mapping, provider, selector.
 type Slot = (MappingKey, ProviderName, String);
 
 /// The index.
-pub struct Catalog {
+pub(crate) struct Catalog {
     ceiling: Ceiling,
     frozen: Option<FreezeReason>,
     /// True when rolecall is being uninstalled and all grants stay.
@@ -140,7 +142,7 @@ pub struct Catalog {
 impl Catalog {
     /// Creates an empty index, frozen as [`FreezeReason::NotLoaded`].
     #[must_use]
-    pub fn new(ceiling: Ceiling) -> Self {
+    pub(crate) fn new(ceiling: Ceiling) -> Self {
         Self {
             ceiling,
             frozen: Some(FreezeReason::NotLoaded),
@@ -159,7 +161,7 @@ impl Catalog {
     }
 
     /// Adds or replaces the spec of an `IdentityProvider`.
-    pub fn apply_provider(&mut self, name: ProviderName, spec: IdentityProviderSpec) -> Effects {
+    pub(crate) fn apply_provider(&mut self, name: ProviderName, spec: IdentityProviderSpec) -> Effects {
         let mut effects = Effects::default();
         let tenant = self.tenants.entry(name.clone()).or_default();
         let is_new = tenant.spec.is_none();
@@ -175,7 +177,7 @@ impl Catalog {
     }
 
     /// Removes an `IdentityProvider`: its claims freeze. Its directory stays.
-    pub fn remove_provider(&mut self, name: &ProviderName) -> Effects {
+    pub(crate) fn remove_provider(&mut self, name: &ProviderName) -> Effects {
         let mut effects = Effects::default();
         if self.tenants.get_mut(name).is_some_and(|tenant| tenant.spec.take().is_some()) {
             self.provider_changed(name, Urgency::Addition, &mut effects);
@@ -186,7 +188,7 @@ impl Catalog {
 
     /// Sets whether the people and groups stored under this name belong to a former `IdentityProvider`. While they do,
     /// the claims that depend on them are frozen.
-    pub fn set_former(&mut self, name: &ProviderName, former: bool) -> Effects {
+    pub(crate) fn set_former(&mut self, name: &ProviderName, former: bool) -> Effects {
         let mut effects = Effects::default();
         let tenant = self.tenants.entry(name.clone()).or_default();
         if std::mem::replace(&mut tenant.former, former) != former {
@@ -208,7 +210,7 @@ impl Catalog {
     /// Adds or replaces the spec of a `CloudRunTarget`. `age` is its creation time: of two targets that cover one
     /// region, the older one owns it. Claims freeze until the resources are listed, and again when project or regions
     /// change.
-    pub fn apply_target(&mut self, name: TargetName, spec: CloudRunTargetSpec, age: Timestamp) -> Effects {
+    pub(crate) fn apply_target(&mut self, name: TargetName, spec: CloudRunTargetSpec, age: Timestamp) -> Effects {
         let mut effects = Effects::default();
         let old = self.targets.get(&name);
         if old.is_some_and(|old| old.spec == spec && old.age == age) {
@@ -228,7 +230,7 @@ impl Catalog {
     }
 
     /// Removes a `CloudRunTarget`: claims on its documents freeze.
-    pub fn remove_target(&mut self, name: &TargetName) -> Effects {
+    pub(crate) fn remove_target(&mut self, name: &TargetName) -> Effects {
         let mut effects = Effects::default();
         if self.targets.remove(name).is_some() {
             self.targets_changed(name.clone(), &mut effects);
@@ -260,7 +262,7 @@ impl Catalog {
 
     /// Adds or replaces the spec of a `RoleMapping`. `accepted`: the groups named by the annotation
     /// `rolecall.dev/accept-group`. Ends a freeze, a termination or the phase `Missing`.
-    pub fn apply_mapping(
+    pub(crate) fn apply_mapping(
         &mut self,
         key: MappingKey,
         generation: i64,
@@ -285,6 +287,10 @@ impl Catalog {
             effects.document(document, urgency);
         }
         let mut mapping = Mapping::new(generation, spec, accepted);
+        let before = old.as_ref().map(|old| old.phase);
+        if let Some(phase) = MappingPhase::after(before, PhaseEvent::Applied).next {
+            mapping.phase = phase;
+        }
         mapping.labels = self.namespaces.get(key.namespace()).cloned().unwrap_or_default();
         for subject in &mapping.subjects {
             let name = (subject.provider.clone(), subject.selector.clone());
@@ -302,7 +308,7 @@ impl Catalog {
     }
 
     /// Sets the uid of a mapping object, which is recorded with its claims.
-    pub fn identify_mapping(&mut self, key: &MappingKey, uid: &str) {
+    pub(crate) fn identify_mapping(&mut self, key: &MappingKey, uid: &str) {
         if let Some(mapping) = self.mappings.get_mut(key)
             && mapping.uid.as_deref() != Some(uid)
         {
@@ -311,7 +317,7 @@ impl Catalog {
     }
 
     /// Sets the labels of a namespace, which may delegate something to its mappings or withdraw it.
-    pub fn apply_namespace(&mut self, name: &str, labels: BTreeMap<String, String>) -> Effects {
+    pub(crate) fn apply_namespace(&mut self, name: &str, labels: BTreeMap<String, String>) -> Effects {
         let mut effects = Effects::default();
         if self.namespaces.get(name).map_or(labels.is_empty(), |known| *known == labels) {
             return effects;
@@ -333,25 +339,25 @@ impl Catalog {
     }
 
     /// Makes all grants stay, whatever the targets permit, because rolecall is being uninstalled.
-    pub fn leave_all(&mut self) {
+    pub(crate) fn leave_all(&mut self) {
         self.leave_all = true;
     }
 
     /// Phase of a mapping; none when nothing is known of it.
     #[must_use]
-    pub fn phase(&self, key: &MappingKey) -> Option<MappingPhase> {
+    pub(crate) fn phase(&self, key: &MappingKey) -> Option<MappingPhase> {
         self.mappings.get(key).map(|mapping| mapping.phase)
     }
 
     /// The disposal of a terminating mapping's claims, according to its last `deletionPolicy`.
     #[must_use]
-    pub fn disposal(&self, key: &MappingKey) -> ClaimDisposal {
+    pub(crate) fn disposal(&self, key: &MappingKey) -> ClaimDisposal {
         self.mappings.get(key).map_or(ClaimDisposal::Revoke, Mapping::disposal)
     }
 
     /// Applies an event that brings no spec: the phase changes as in [`MappingPhase::on`]. Documents that only the
     /// ledger knows are not among the effects. An existing object comes through [`Catalog::apply_mapping`].
-    pub fn advance(&mut self, key: &MappingKey, event: PhaseEvent) -> Effects {
+    pub(crate) fn advance(&mut self, key: &MappingKey, event: PhaseEvent) -> Effects {
         let Transition { next, effects } = MappingPhase::after(self.phase(key), event);
         match next {
             Some(phase) if effects.contains(&PhaseEffect::Plan) => self.set_phase(key, phase),
@@ -367,7 +373,7 @@ impl Catalog {
     }
 
     /// Sets the stored phase of a mapping.
-    pub fn set_phase(&mut self, key: &MappingKey, phase: MappingPhase) -> Effects {
+    pub(crate) fn set_phase(&mut self, key: &MappingKey, phase: MappingPhase) -> Effects {
         let mut effects = Effects::default();
         let mapping = self.mappings.entry(key.clone()).or_insert_with(|| Mapping::unknown(phase));
         mapping.phase = phase;
@@ -377,7 +383,7 @@ impl Catalog {
     }
 
     /// Forgets a mapping whose revocation is complete, including its pins.
-    pub fn forget_mapping(&mut self, key: &MappingKey) -> Effects {
+    pub(crate) fn forget_mapping(&mut self, key: &MappingKey) -> Effects {
         let mut effects = Effects::default();
         if let Some(old) = self.unlink(key) {
             old.reach.documents.keys().for_each(|document| effects.document(document, Urgency::Addition));
@@ -389,7 +395,7 @@ impl Catalog {
     }
 
     /// Freezes everything, or ends that freeze. Changes made meanwhile are due then.
-    pub fn freeze_all(&mut self, why: Option<FreezeReason>) -> Effects {
+    pub(crate) fn freeze_all(&mut self, why: Option<FreezeReason>) -> Effects {
         let mut effects = Effects::default();
         if self.frozen == why {
             return effects;
@@ -409,7 +415,7 @@ impl Catalog {
     }
 
     /// Adds a pin from the store.
-    pub fn apply_pin(&mut self, pin: Pin) {
+    pub(crate) fn apply_pin(&mut self, pin: Pin) {
         let Pin { mapping, provider, selector, group } = pin;
         let place = (mapping.clone(), provider, selector);
         self.unstored.remove(&place);
@@ -418,7 +424,7 @@ impl Catalog {
     }
 
     /// Marks these pins as durable; what depends on them is wanted from then on.
-    pub fn pins_stored(&mut self, pins: &[Pin]) -> Effects {
+    pub(crate) fn pins_stored(&mut self, pins: &[Pin]) -> Effects {
         let mut effects = Effects::default();
         for pin in pins {
             let place = (pin.mapping.clone(), pin.provider.clone(), pin.selector.clone());
@@ -440,7 +446,7 @@ impl Catalog {
 
     /// Applies one change of a directory. The cost is proportional to what the change touches: people, and the
     /// documents of mappings whose groups they are in.
-    pub fn apply_directory(&mut self, provider: &ProviderName, change: &DirectoryChange) -> Effects {
+    pub(crate) fn apply_directory(&mut self, provider: &ProviderName, change: &DirectoryChange) -> Effects {
         let mut effects = Effects::default();
         let is_new = !self.tenants.contains_key(provider);
         let tenant = self.tenants.entry(provider.clone()).or_default();
@@ -482,7 +488,7 @@ impl Catalog {
     }
 
     /// Applies a list of a target's resources. The former list remains valid for what could not be listed.
-    pub fn apply_inventory(&mut self, target: &TargetName, inventory: Inventory) -> Effects {
+    pub(crate) fn apply_inventory(&mut self, target: &TargetName, inventory: Inventory) -> Effects {
         let mut effects = Effects::default();
         let Some(known) = self.targets.get_mut(target) else { return effects };
         let resources = KnownResources::of(inventory, known.inventory.as_ref());
@@ -506,7 +512,7 @@ impl Catalog {
     }
 
     /// Records that listing a target's resources failed. The last list stays, and absences from it prove nothing.
-    pub fn inventory_failed(&mut self, target: &TargetName) -> Effects {
+    pub(crate) fn inventory_failed(&mut self, target: &TargetName) -> Effects {
         let mut effects = Effects::default();
         if let Some(known) = self.targets.get_mut(target)
             && !std::mem::replace(&mut known.failed, true)

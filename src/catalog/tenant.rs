@@ -174,10 +174,12 @@ impl Tenant {
         group.unclear.iter().map(|at| &self.users[*at as usize])
     }
 
+    #[cfg(test)]
     pub(super) fn users(&self) -> &[User] {
         &self.users
     }
 
+    #[cfg(test)]
     pub(super) fn groups(&self) -> &[Group] {
         &self.groups
     }

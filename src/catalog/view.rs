@@ -1,22 +1,19 @@
 //! Views of mappings, targets and providers, from which the status of each resource is folded.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-
-use sha2::{Digest, Sha256};
 
 use crate::model::{
-    DocumentKey, Enforcement, FreezeReason, GroupId, Keep, MappingKey, MappingPhase, MemberKey, ProviderName, Reason,
-    ResourceKind, TargetName, UserId,
+    DocumentKey, FreezeReason, Keep, MappingKey, MappingPhase, MemberKey, ProviderName, ResourceKind, TargetName,
+    UserId,
 };
 
 use super::mapping::{Mapping, Refused, Resolution, Target};
-use super::tenant::{GroupState, Selector, Tenant, UserState};
+use super::tenant::{Selector, Tenant, UserState};
 use super::{Catalog, InventoryItem};
 
 /// Whether the targets delegate what the mapping asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Acceptance {
+pub(crate) enum Acceptance {
     /// Everything is delegated.
     Accepted,
     /// A part is refused; the rest is granted.
@@ -27,135 +24,107 @@ pub enum Acceptance {
     OverlappingTarget,
 }
 
-impl Acceptance {
-    /// The condition reason.
-    #[must_use]
-    pub fn reason(self) -> Reason {
-        match self {
-            Self::Accepted => Reason::Accepted,
-            Self::PartlyDelegated => Reason::PartlyDelegated,
-            Self::NotDelegated => Reason::NotDelegated,
-            Self::OverlappingTarget => Reason::OverlappingTarget,
-        }
-    }
-}
-
 /// A resolved subject of a mapping.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SubjectView {
+pub(crate) struct SubjectView {
     /// The tenant.
-    pub provider: ProviderName,
+    pub(crate) provider: ProviderName,
     /// `displayName`, if the mapping gives it.
-    pub display_name: Option<String>,
+    pub(crate) display_name: Option<String>,
     /// `externalId`, if the mapping gives it.
-    pub external_id: Option<String>,
+    pub(crate) external_id: Option<String>,
     /// The current meaning.
-    pub resolution: Resolution,
+    pub(crate) resolution: Resolution,
     /// The current name of the group, which may differ after a rename.
-    pub current_name: Option<String>,
+    pub(crate) current_name: Option<String>,
     /// The current `externalId` of the group.
-    pub current_external_id: Option<String>,
+    pub(crate) current_external_id: Option<String>,
     /// Direct user members, active or not.
-    pub members: usize,
+    pub(crate) members: usize,
     /// Active members whose address is not admitted.
-    pub invalid_principals: usize,
+    pub(crate) invalid_principals: usize,
     /// Active members without an address; their claims stay.
-    pub missing_principals: usize,
+    pub(crate) missing_principals: usize,
     /// Active members who share a principal with somebody else.
-    pub collisions: usize,
+    pub(crate) collisions: usize,
 }
 
 /// A resolved mapping.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MappingView {
+pub(crate) struct MappingView {
     /// `metadata.generation` of the spec.
-    pub generation: i64,
+    pub(crate) generation: i64,
     /// Its phase.
-    pub phase: MappingPhase,
+    pub(crate) phase: MappingPhase,
     /// The reason for which all its claims are frozen, including `Observed`.
-    pub frozen: Option<FreezeReason>,
+    pub(crate) frozen: Option<FreezeReason>,
     /// The claims that stay although they are no longer wanted.
-    pub keep: Keep,
+    pub(crate) keep: Keep,
     /// Its groups, in the order of the spec.
-    pub subjects: Vec<SubjectView>,
+    pub(crate) subjects: Vec<SubjectView>,
     /// The documents that the mapping reaches.
-    pub documents: BTreeSet<DocumentKey>,
+    pub(crate) documents: BTreeSet<DocumentKey>,
     /// Whether delegation permits the mapping.
-    pub acceptance: Acceptance,
+    pub(crate) acceptance: Acceptance,
     /// Refused parts: the first [`super::REFUSED_LISTED`].
-    pub refused: Vec<Refused>,
+    pub(crate) refused: Vec<Refused>,
     /// Number of refused parts.
-    pub refused_count: usize,
+    pub(crate) refused_count: usize,
     /// Patterns that match nothing in a completely listed target.
-    pub unmatched: Vec<(TargetName, String)>,
+    pub(crate) unmatched: Vec<(TargetName, String)>,
     /// Targets that do not exist.
-    pub missing_targets: BTreeSet<TargetName>,
+    pub(crate) missing_targets: BTreeSet<TargetName>,
     /// Targets that were never listed, or whose last list was incomplete for this mapping.
-    pub unlisted_targets: BTreeSet<TargetName>,
+    pub(crate) unlisted_targets: BTreeSet<TargetName>,
     /// Targets that are overlapped by an older one.
-    pub overlapped_targets: BTreeSet<TargetName>,
+    pub(crate) overlapped_targets: BTreeSet<TargetName>,
     /// Providers that do not exist.
-    pub missing_providers: BTreeSet<ProviderName>,
+    pub(crate) missing_providers: BTreeSet<ProviderName>,
     /// Providers whose stored people belong to a former provider.
-    pub changed_providers: BTreeSet<ProviderName>,
+    pub(crate) changed_providers: BTreeSet<ProviderName>,
     /// Providers that are suspended.
-    pub suspended_providers: BTreeSet<ProviderName>,
+    pub(crate) suspended_providers: BTreeSet<ProviderName>,
     /// Active members without a usable principal.
-    pub invalid_principals: usize,
+    pub(crate) invalid_principals: usize,
     /// Active members who share a principal with somebody else.
-    pub collisions: usize,
+    pub(crate) collisions: usize,
     /// Documents that do not check `roles/run.invoker`.
-    pub invoker_iam_disabled: BTreeSet<DocumentKey>,
+    pub(crate) invoker_iam_disabled: BTreeSet<DocumentKey>,
     /// Malformed parts of the spec, which were left out.
-    pub invalid: Vec<String>,
+    pub(crate) invalid: Vec<String>,
 }
 
 /// State of a target in the index.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TargetView {
+pub(crate) struct TargetView {
     /// Regions that belong to an older target, each with that target.
-    pub overlapped: BTreeMap<String, TargetName>,
+    pub(crate) overlapped: BTreeMap<String, TargetName>,
     /// True when the target was listed at least once.
-    pub listed: bool,
+    pub(crate) listed: bool,
     /// True when the last list was complete.
-    pub complete: bool,
+    pub(crate) complete: bool,
     /// Number of resources of each kind, without those in regions that belong to an older target.
-    pub resources: BTreeMap<ResourceKind, usize>,
+    pub(crate) resources: BTreeMap<ResourceKind, usize>,
     /// Documents in its regions that mappings reach.
-    pub documents: BTreeSet<DocumentKey>,
-}
-
-/// State of a provider in the index.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProviderView {
-    /// True when an `IdentityProvider` of that name exists.
-    pub exists: bool,
-    /// Users that were pushed and not deleted.
-    pub users: usize,
-    /// Groups that were pushed and not deleted.
-    pub groups: usize,
-    /// Active users without a usable principal.
-    pub invalid_principals: usize,
-    /// Active users who share a principal.
-    pub collisions: usize,
+    pub(crate) documents: BTreeSet<DocumentKey>,
 }
 
 impl Catalog {
     /// All documents that any mapping currently reaches.
     #[must_use]
-    pub fn documents(&self) -> BTreeSet<DocumentKey> {
+    pub(crate) fn documents(&self) -> BTreeSet<DocumentKey> {
         self.by_document.keys().cloned().collect()
     }
 
     /// The mappings that reach this document.
-    pub fn reaching(&self, document: &DocumentKey) -> impl Iterator<Item = &MappingKey> {
+    pub(crate) fn reaching(&self, document: &DocumentKey) -> impl Iterator<Item = &MappingKey> {
         self.by_document.get(document).into_iter().flatten()
     }
 
     /// True when this person is inactive or deleted according to a provider that is in force. A person without any
     /// record was deleted earlier: ids are never reused. `provider`: the person's provider, where it is recorded.
     #[must_use]
-    pub fn has_left(&self, id: UserId, provider: Option<&ProviderName>) -> bool {
+    pub(crate) fn has_left(&self, id: UserId, provider: Option<&ProviderName>) -> bool {
         let found = self.tenants.values().find_map(|tenant| Some((tenant, tenant.user(id)?.state)));
         match found {
             Some((_, UserState::Active)) => false,
@@ -169,14 +138,14 @@ impl Catalog {
 
     /// An active person who has this principal.
     #[must_use]
-    pub fn person_with(&self, member: &MemberKey) -> Option<UserId> {
+    pub(crate) fn person_with(&self, member: &MemberKey) -> Option<UserId> {
         self.tenants.values().find_map(|tenant| tenant.owner(member))
     }
 
     /// The state of a mapping. The cost is proportional to the group members without a principal of their own, not to
     /// all members.
     #[must_use]
-    pub fn mapping(&self, key: &MappingKey) -> Option<MappingView> {
+    pub(crate) fn mapping(&self, key: &MappingKey) -> Option<MappingView> {
         let mapping = self.mappings.get(key)?;
         let named: BTreeSet<&TargetName> = mapping.grants.iter().map(|grant| &grant.target).collect();
         let pick = |wanted: &dyn Fn(&TargetName, Option<&Target>) -> bool| -> BTreeSet<TargetName> {
@@ -297,7 +266,7 @@ impl Catalog {
 
     /// The target that a document belongs to: the oldest of those that cover it. None when no target covers it.
     #[must_use]
-    pub fn target_of(&self, document: &DocumentKey) -> Option<&TargetName> {
+    pub(crate) fn target_of(&self, document: &DocumentKey) -> Option<&TargetName> {
         self.regions.owner(document)
     }
 
@@ -312,7 +281,7 @@ impl Catalog {
 
     /// The state of a target.
     #[must_use]
-    pub fn target(&self, name: &TargetName) -> Option<TargetView> {
+    pub(crate) fn target(&self, name: &TargetName) -> Option<TargetView> {
         let target = self.targets.get(name)?;
         let mut resources = BTreeMap::new();
         let listed = target.inventory.iter().flat_map(|stock| stock.items.keys());
@@ -326,85 +295,5 @@ impl Catalog {
             resources,
             documents: self.by_document.keys().filter(|on| self.regions.owner(on) == Some(name)).cloned().collect(),
         })
-    }
-
-    /// The state of a provider. The cost is proportional to its users.
-    #[must_use]
-    pub fn provider(&self, name: &ProviderName) -> Option<ProviderView> {
-        let tenant = self.tenants.get(name)?;
-        let count =
-            |wanted: &dyn Fn(&super::tenant::User) -> bool| tenant.users().iter().filter(|user| wanted(user)).count();
-        Some(ProviderView {
-            exists: tenant.spec.is_some(),
-            users: count(&|user| matches!(user.state, UserState::Active | UserState::Inactive)),
-            groups: tenant.groups().iter().filter(|group| group.state == GroupState::Present).count(),
-            invalid_principals: count(&|user| user.state == UserState::Active && user.key.is_none()),
-            collisions: count(&|user| tenant.collides(user)),
-        })
-    }
-
-    /// A digest that is equal for two indexes with the same knowledge, however they acquired it: SHA-256 over
-    /// directory, pins, resolution and the wanted grants of every document. Its cost covers all of that.
-    #[must_use]
-    pub fn digest(&self) -> String {
-        let mut hash = Sha256::new();
-        self.lines(&mut |line| {
-            hash.update((line.len() as u64).to_be_bytes());
-            hash.update(line.as_bytes());
-        });
-        hash.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
-            for digit in [byte >> 4, byte & 15] {
-                text.push(char::from_digit(u32::from(digit), 16).unwrap_or('0'));
-            }
-            text
-        })
-    }
-
-    /// The input of the digest, line by line.
-    pub(super) fn lines(&self, sink: &mut dyn FnMut(&str)) {
-        for (name, tenant) in &self.tenants {
-            let users: BTreeMap<_, _> = tenant.users().iter().map(|user| (user.id, user)).collect();
-            for (id, user) in users {
-                if matches!(user.state, UserState::Active | UserState::Inactive) {
-                    let principal = tenant.principal(user);
-                    sink(&format!("user {name} {id} {:?} {principal:?} {}", user.state, tenant.collides(user)));
-                }
-            }
-            let groups: BTreeMap<_, _> = tenant.groups().iter().map(|group| (group.id, group)).collect();
-            for (id, group) in groups {
-                // Deleted groups are loaded after a restart only if a pin refers to them.
-                if group.state == GroupState::Deleted && !self.pins.values().any(|pinned| *pinned == id) {
-                    continue;
-                }
-                let external: &Option<Arc<str>> = &group.external_id;
-                sink(&format!("group {name} {id} {:?} {:?} {external:?}", group.state, group.display_name));
-                let members: BTreeSet<_> = tenant.members(group).map(|user| user.id).collect();
-                for member in &members {
-                    sink(&format!("member {id} {member}"));
-                }
-            }
-        }
-        for (place, group) in &self.pins {
-            sink(&format!("pin {place:?} {group}"));
-        }
-        for key in self.mappings.keys() {
-            sink(&format!("mapping {key} {:?}", self.mapping(key)));
-        }
-        for (document, mappings) in &self.by_document {
-            let desired = self.desired(document, mappings);
-            sink(&format!("document {document} {:?}", desired.resource_uid));
-            for (grant, wanted) in &desired.grants {
-                sink(&format!("grant {grant:?} {wanted:?}"));
-            }
-            let enforcements: &BTreeMap<MappingKey, Enforcement> = &desired.enforcements;
-            for (mapping, enforcement) in enforcements {
-                sink(&format!("enforcement {mapping} {enforcement:?}"));
-            }
-        }
-        sink(&format!("{:?} {:?}", self.ceiling, self.frozen));
-        let groups: BTreeMap<&GroupId, &BTreeSet<MappingKey>> = self.by_group.iter().collect();
-        for (group, mappings) in &groups {
-            sink(&format!("group {group} means something to {mappings:?}"));
-        }
     }
 }

@@ -18,9 +18,9 @@ use crate::model::RemovalLimits;
 use crate::store::Quota;
 
 /// Shortest accepted `--drift-interval`. Enough for tests; below a second it only wastes read quota.
-pub const MIN_DRIFT_INTERVAL: Duration = Duration::from_millis(100);
+pub(crate) const MIN_DRIFT_INTERVAL: Duration = Duration::from_millis(100);
 /// Longest accepted `--drift-interval`: a longer one would leave drift undetected for more than a day.
-pub const MAX_DRIFT_INTERVAL: Duration = Duration::from_hours(24);
+pub(crate) const MAX_DRIFT_INTERVAL: Duration = Duration::from_hours(24);
 /// Accepted range of `--finalizer-deadline`.
 const FINALIZER_DEADLINES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
 /// Requests per second that Microsoft Entra ID is known to need.
@@ -30,7 +30,7 @@ const BUSY_DRIFT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The ceiling for everything that one process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// Serve SCIM, plan and report; write nothing to Google.
     Observe,
     /// Write what the mappings allow.
@@ -39,7 +39,7 @@ pub enum Mode {
 
 /// How rolecall proves to Google who it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum CredentialsKind {
+pub(crate) enum CredentialsKind {
     /// Application Default Credentials; sent to `https://*.googleapis.com` only.
     Adc,
     /// No credentials, for the emulator.
@@ -48,7 +48,7 @@ pub enum CredentialsKind {
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// One line of text an event, for people.
     Text,
     /// One JSON object an event, for collectors.
@@ -57,7 +57,7 @@ pub enum LogFormat {
 
 /// Location of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DatabaseUrl {
+pub(crate) enum DatabaseUrl {
     /// `sqlite:PATH`: one file on a local disk.
     Sqlite(PathBuf),
 }
@@ -67,7 +67,7 @@ impl DatabaseUrl {
     ///
     /// # Errors
     /// [`ConfigError::Database`].
-    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, ConfigError> {
         let wrong = |problem| ConfigError::Database { value: shown_url(text), problem };
         let Some((scheme, path)) = text.split_once(':') else {
             return Err(wrong("has no scheme"));
@@ -93,55 +93,55 @@ impl fmt::Display for DatabaseUrl {
 
 /// The configuration of `rolecall run`, parsed and checked for consistency.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunConfig {
+pub(crate) struct RunConfig {
     /// Address of the SCIM endpoint. Port 0 lets the system choose.
-    pub listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     /// Address of health checks, metrics and status.
-    pub admin_listen: SocketAddr,
+    pub(crate) admin_listen: SocketAddr,
     /// Address of the separate port for probes.
-    pub probe_listen: Option<SocketAddr>,
+    pub(crate) probe_listen: Option<SocketAddr>,
     /// Largest number of connections to the SCIM port.
-    pub max_connections: usize,
+    pub(crate) max_connections: usize,
     /// Largest number of connections to the SCIM port from one address.
-    pub max_connections_per_peer: usize,
+    pub(crate) max_connections_per_peer: usize,
     /// Largest number of SCIM requests per second and token.
-    pub requests_per_second: NonZeroU32,
+    pub(crate) requests_per_second: NonZeroU32,
     /// Storage quota of each provider.
-    pub quota: Quota,
+    pub(crate) quota: Quota,
     /// The given base URL of this server for IdPs; see [`RunConfig::external_url`].
-    pub external_url: Option<Url>,
+    pub(crate) external_url: Option<Url>,
     /// Location of the store.
-    pub database: DatabaseUrl,
+    pub(crate) database: DatabaseUrl,
     /// The folder of manifests; none: a cluster. The folder may be missing, which is a state of its own and not an
     /// error in the flags.
-    pub manifests: Option<PathBuf>,
+    pub(crate) manifests: Option<PathBuf>,
     /// Upper limit of what any mapping may do.
-    pub mode: Mode,
+    pub(crate) mode: Mode,
     /// The namespace that Secrets are read from.
-    pub namespace: String,
+    pub(crate) namespace: String,
     /// One base URL for all Google APIs; none: Google's own hosts.
-    pub google_endpoint: Option<Url>,
+    pub(crate) google_endpoint: Option<Url>,
     /// How to authenticate to Google.
-    pub google_credentials: CredentialsKind,
+    pub(crate) google_credentials: CredentialsKind,
     /// Interval between reads of every policy to detect drift, before jitter.
-    pub drift_interval: Duration,
+    pub(crate) drift_interval: Duration,
     /// Number of people who may lose access within an hour before the guard holds further removals.
-    pub guard: RemovalLimits,
+    pub(crate) guard: RemovalLimits,
     /// How long a deleted mapping is kept while its claims cannot be ended.
-    pub finalizer_deadline: Duration,
+    pub(crate) finalizer_deadline: Duration,
     /// The identity of this process as holder of the Lease.
-    pub pod_name: Option<String>,
+    pub(crate) pod_name: Option<String>,
     /// How log lines are written.
-    pub log_format: LogFormat,
+    pub(crate) log_format: LogFormat,
     /// The log filter, in the syntax of `tracing_subscriber::EnvFilter`; validated.
-    pub log_level: String,
+    pub(crate) log_level: String,
 }
 
 impl RunConfig {
     /// The base URL of this server for IdPs, without a trailing slash: `--external-url`, or `http://` and the bound
     /// address (an unspecified address becomes `localhost`). Never taken from a request.
     #[must_use]
-    pub fn external_url(&self, bound: SocketAddr) -> String {
+    pub(crate) fn external_url(&self, bound: SocketAddr) -> String {
         match &self.external_url {
             Some(url) => url.as_str().trim_end_matches('/').to_owned(),
             None if bound.ip().is_unspecified() => format!("http://localhost:{}", bound.port()),
@@ -151,7 +151,7 @@ impl RunConfig {
 
     /// Warnings about settings that work but are probably not intended; to be logged once at start.
     #[must_use]
-    pub fn warnings(&self) -> Vec<String> {
+    pub(crate) fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.mode == Mode::Observe {
             warnings.push("--mode observe: plans are reported and nothing is written to Google".to_owned());
@@ -188,7 +188,8 @@ impl RunConfig {
     ///
     /// # Errors
     /// [`ConfigErrors`], one entry for each mistake, in the order of the flags.
-    pub fn from_args(args: &RunArgs) -> Result<Self, ConfigErrors> {
+    #[expect(clippy::too_many_lines, reason = "every flag is parsed before a mistake of any is reported")]
+    pub(crate) fn from_args(args: &RunArgs) -> Result<Self, ConfigErrors> {
         let mut errors = Vec::new();
         let listen = note(&mut errors, parse_address("--listen", &args.listen));
         let admin_listen = note(&mut errors, parse_address("--admin-listen", &args.admin_listen));
@@ -291,7 +292,7 @@ impl RunConfig {
 
 /// One mistake in the flags or environment: the flag, the given value, and how to fix it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigError {
+pub(crate) enum ConfigError {
     /// Not an address to listen on.
     #[error("{flag}: `{value}` is not an address: write IP:PORT, such as 127.0.0.1:8080, or 0.0.0.0:8080 for all")]
     Address {
@@ -383,7 +384,7 @@ pub enum ConfigError {
 
 /// All mistakes of one command line, each on its own line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigErrors(pub Vec<ConfigError>);
+pub(crate) struct ConfigErrors(pub(crate) Vec<ConfigError>);
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

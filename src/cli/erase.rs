@@ -39,22 +39,22 @@ const SHOWN: usize = 5;
 
 /// Flags of `rolecall store erase`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct StoreEraseArgs {
+pub(crate) struct StoreEraseArgs {
     /// The person: a SCIM id, or a userName, externalId or address that only one person had
     #[arg(value_name = "PERSON")]
-    pub person: String,
+    pub(crate) person: String,
 
     /// Only report what would be erased, or why it is refused
     #[arg(long)]
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
 
     /// Output format; default: text
     #[arg(short, long, value_enum)]
-    pub output: Option<ResultFormat>,
+    pub(crate) output: Option<ResultFormat>,
 
     /// The store: sqlite:PATH; it must exist
     #[arg(long, value_name = "URL", env = "ROLECALL_DATABASE", hide_env_values = true)]
-    pub database: String,
+    pub(crate) database: String,
 }
 
 /// The result, for machines and in words.

@@ -22,19 +22,19 @@ Exit status: 0 nothing would be refused (there may be warnings), 1 something wou
 
 /// Flags of `rolecall lint`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct LintArgs {
+pub(crate) struct LintArgs {
     /// Manifests, or folders of them: .yaml, .yml and .json, except names that begin with a dot
     #[arg(value_name = "FILES", required = true)]
-    pub files: Vec<PathBuf>,
+    pub(crate) files: Vec<PathBuf>,
 
     /// Output format; default: one finding per line, with file, line, column, field and message
     #[arg(short, long, value_enum)]
-    pub output: Option<LintFormat>,
+    pub(crate) output: Option<LintFormat>,
 }
 
 /// How findings are reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LintFormat {
+pub(crate) enum LintFormat {
     /// One JSON object with all findings.
     Json,
 }

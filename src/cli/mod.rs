@@ -23,20 +23,14 @@ mod table;
 mod uninstall;
 mod verify;
 
-pub use config::{
-    ConfigError, ConfigErrors, CredentialsKind, DatabaseUrl, LogFormat, MAX_DRIFT_INTERVAL, MIN_DRIFT_INTERVAL, Mode,
-    RunConfig,
-};
-pub use erase::StoreEraseArgs;
-pub use lint::LintArgs;
-pub use prune::{ResultFormat, StorePruneArgs};
-pub use reference::{ReferenceArgs, flags_markdown};
-pub use release::{ReleaseArgs, ReleaseCommand};
-pub use run::RunArgs;
-pub use status::StatusArgs;
-pub use store::{StoreAcceptArgs, StoreArgs, StoreCommand, StoreProviderArgs};
-pub use uninstall::UninstallArgs;
-pub use verify::StoreVerifyArgs;
+pub(crate) use config::{ConfigError, ConfigErrors, CredentialsKind, DatabaseUrl, LogFormat, Mode, RunConfig};
+pub(crate) use lint::LintArgs;
+pub(crate) use reference::ReferenceArgs;
+pub(crate) use release::ReleaseArgs;
+pub(crate) use run::RunArgs;
+pub(crate) use status::StatusArgs;
+pub(crate) use store::StoreArgs;
+pub(crate) use uninstall::UninstallArgs;
 
 const ABOUT: &str = "Keeps Google Cloud Run IAM in step with your identity provider";
 
@@ -56,15 +50,15 @@ Exit status:
 /// The command line of rolecall.
 #[derive(Debug, Clone, PartialEq, Eq, Parser)]
 #[command(name = "rolecall", version, about = ABOUT, after_help = EXAMPLES, disable_help_subcommand = true)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 /// Parses the command line of this process. On an error, prints it and exits.
 #[must_use]
-pub fn parse() -> Cli {
+pub(crate) fn parse() -> Cli {
     let matches = with_paragraphs(Cli::command()).get_matches();
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
@@ -94,7 +88,7 @@ fn paragraphs(text: &str) -> String {
 /// The verbs.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 #[expect(clippy::large_enum_variant, reason = "there is one value of it in a process, for a moment")]
-pub enum Command {
+pub(crate) enum Command {
     /// Serve SCIM to identity providers and keep the IAM policies in step
     #[command(after_help = run::EXAMPLES)]
     Run(RunArgs),
@@ -122,16 +116,16 @@ pub enum Command {
 
 /// Output streams of a command. Text may contain ANSI styles: a stream that is not a terminal has to be wrapped so that
 /// they are removed (`anstream` does, and respects `NO_COLOR`).
-pub struct Io<'a> {
+pub(crate) struct Io<'a> {
     /// Output of the command.
-    pub out: &'a mut dyn Write,
+    pub(crate) out: &'a mut dyn Write,
     /// Messages and errors.
-    pub err: &'a mut dyn Write,
+    pub(crate) err: &'a mut dyn Write,
 }
 
 /// Outcome of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
+pub(crate) enum Exit {
     /// Success.
     Done,
     /// The command worked, and its answer is negative.
@@ -145,7 +139,7 @@ pub enum Exit {
 impl Exit {
     /// The exit status of the process.
     #[must_use]
-    pub fn code(self) -> u8 {
+    pub(crate) fn code(self) -> u8 {
         match self {
             Self::Done => 0,
             Self::No => 1,
@@ -163,7 +157,7 @@ impl From<Exit> for ExitCode {
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
-pub enum CliError {
+pub(crate) enum CliError {
     /// The flags of `run` are invalid.
     #[error(transparent)]
     Config(#[from] ConfigErrors),
@@ -235,7 +229,7 @@ pub enum CliError {
 impl CliError {
     /// The exit status for this error.
     #[must_use]
-    pub fn exit(&self) -> Exit {
+    pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Config(_) | Self::Flag(_) | Self::UnknownKind { .. } => Exit::Usage,
             Self::NotFound { .. } | Self::UnknownMapping { .. } => Exit::No,
@@ -252,7 +246,7 @@ impl CliError {
     }
 
     /// Writes the error to the error stream, one line per mistake, and returns the exit status.
-    pub fn report(&self, io: &mut Io<'_>) -> Exit {
+    pub(crate) fn report(&self, io: &mut Io<'_>) -> Exit {
         let exit = self.exit();
         if exit != Exit::Done {
             for line in self.to_string().lines() {
@@ -266,7 +260,7 @@ impl CliError {
 
 /// The next step after a command.
 #[derive(Debug)]
-pub enum Next {
+pub(crate) enum Next {
     /// Run the service with this configuration.
     Run(Box<RunConfig>),
     /// The command is finished.
@@ -277,7 +271,7 @@ pub enum Next {
 ///
 /// # Errors
 /// [`CliError`]; [`CliError::report`] prints it and gives the exit status.
-pub async fn dispatch(cli: Cli, io: &mut Io<'_>, clock: &dyn Clock) -> Result<Next, CliError> {
+pub(crate) async fn dispatch(cli: Cli, io: &mut Io<'_>, clock: &dyn Clock) -> Result<Next, CliError> {
     let exit = match cli.command {
         Command::Run(args) => return Ok(Next::Run(Box::new(RunConfig::from_args(&args)?))),
         Command::Status(args) => status::run(&args, io, clock).await?,

@@ -44,33 +44,33 @@ fn age(text: &str) -> Result<SignedDuration, String> {
 
 /// How the result of a verb is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ResultFormat {
+pub(crate) enum ResultFormat {
     /// One JSON object.
     Json,
 }
 
 /// Flags of `rolecall store prune`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct StorePruneArgs {
+pub(crate) struct StorePruneArgs {
     /// Age from which on rows are removed: a number with w, d, h or m, such as 400d; at least 1h
     #[arg(long, value_name = "DURATION", value_parser = age)]
-    pub older_than: SignedDuration,
+    pub(crate) older_than: SignedDuration,
 
     /// Only report what would be removed
     #[arg(long)]
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
 
     /// Rewrite the file afterwards, which needs space for a copy; writers wait about a second for each 100 MB
     #[arg(long)]
-    pub vacuum: bool,
+    pub(crate) vacuum: bool,
 
     /// Output format; default: text
     #[arg(short, long, value_enum)]
-    pub output: Option<ResultFormat>,
+    pub(crate) output: Option<ResultFormat>,
 
     /// The store: sqlite:PATH; it must exist
     #[arg(long, value_name = "URL", env = "ROLECALL_DATABASE", hide_env_values = true)]
-    pub database: String,
+    pub(crate) database: String,
 }
 
 /// Runs `rolecall store prune`.

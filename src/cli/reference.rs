@@ -9,15 +9,15 @@ use super::{Cli, CliError, Exit, Io};
 
 /// Flags of the hidden verb `reference`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct ReferenceArgs {
+pub(crate) struct ReferenceArgs {
     /// Which page
     #[arg(value_enum)]
-    pub page: Page,
+    pub(crate) page: Page,
 }
 
 /// A generated page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Page {
+pub(crate) enum Page {
     /// `docs/reference/flags.md`
     Flags,
 }
@@ -31,7 +31,7 @@ pub(super) fn run(args: &ReferenceArgs, io: &mut Io<'_>) -> Result<Exit, CliErro
 
 /// All commands and flags, as Markdown: `docs/reference/flags.md`.
 #[must_use]
-pub fn flags_markdown() -> String {
+pub(crate) fn flags_markdown() -> String {
     let mut root = Cli::command();
     root.build();
     let mut page = String::from(

@@ -49,15 +49,15 @@ fn plan_hash(text: &str) -> Result<String, String> {
 
 /// Flags of `rolecall release`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct ReleaseArgs {
+pub(crate) struct ReleaseArgs {
     /// What to release.
     #[command(subcommand)]
-    pub command: ReleaseCommand,
+    pub(crate) command: ReleaseCommand,
 }
 
 /// What can be released.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
-pub enum ReleaseCommand {
+pub(crate) enum ReleaseCommand {
     /// End the grants of one missing mapping
     #[command(after_help = MAPPING_EXAMPLES)]
     Mapping {

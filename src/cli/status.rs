@@ -38,39 +38,39 @@ Exit status: 0 shown, 1 no such object, 2 wrong command line, 3 rolecall not rea
 
 /// Flags of `rolecall status`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct StatusArgs {
+pub(crate) struct StatusArgs {
     /// Kind, or KIND/NAME; singular, plural and short names are accepted
     #[arg(value_name = "KIND[/NAME]")]
-    pub resource: Option<String>,
+    pub(crate) resource: Option<String>,
 
     /// Name, when it is not part of the kind; NAMESPACE/NAME is accepted too
     #[arg(value_name = "NAME")]
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
 
     /// Only mappings of this namespace
     #[arg(short, long, value_name = "NAMESPACE")]
-    pub namespace: Option<String>,
+    pub(crate) namespace: Option<String>,
 
     /// Output format; default: a table
     #[arg(short, long, value_enum)]
-    pub output: Option<OutputFormat>,
+    pub(crate) output: Option<OutputFormat>,
 
     /// Show the names of people instead of ids and digests; needs the store of the running rolecall
     #[arg(long, requires = "database")]
-    pub show_principals: bool,
+    pub(crate) show_principals: bool,
 
     /// The store with the names, for --show-principals: sqlite:PATH; it must exist
     #[arg(long, value_name = "URL", env = "ROLECALL_DATABASE", hide_env_values = true)]
-    pub database: Option<String>,
+    pub(crate) database: Option<String>,
 
     /// Address of the admin port of the running rolecall
     #[arg(long, value_name = "URL", env = "ROLECALL_ADMIN", default_value = "http://127.0.0.1:8081")]
-    pub admin: String,
+    pub(crate) admin: String,
 }
 
 /// How a status is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum OutputFormat {
+pub(crate) enum OutputFormat {
     /// The objects as JSON.
     Json,
     /// The objects as YAML.

@@ -45,15 +45,15 @@ usable.";
 
 /// Flags of `rolecall store`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct StoreArgs {
+pub(crate) struct StoreArgs {
     /// What to do with it.
     #[command(subcommand)]
-    pub command: StoreCommand,
+    pub(crate) command: StoreCommand,
 }
 
 /// What can be done with the store.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
-pub enum StoreCommand {
+pub(crate) enum StoreCommand {
     /// Accept a store that is new or was restored, so that grants are written again
     #[command(after_help = ACCEPT_EXAMPLES)]
     Accept(StoreAcceptArgs),
@@ -76,27 +76,27 @@ pub enum StoreCommand {
 
 /// Flags of `rolecall store accept-provider` and `rolecall store purge-provider`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct StoreProviderArgs {
+pub(crate) struct StoreProviderArgs {
     /// The name of the provider
     #[arg(value_name = "NAME", value_parser = |text: &str| ProviderName::new(text))]
-    pub name: ProviderName,
+    pub(crate) name: ProviderName,
 
     /// The store: sqlite:PATH; it must exist
     #[arg(long, value_name = "URL", env = "ROLECALL_DATABASE", hide_env_values = true)]
-    pub database: String,
+    pub(crate) database: String,
 }
 
 /// Flags of `rolecall store accept`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct StoreAcceptArgs {
+pub(crate) struct StoreAcceptArgs {
     /// The store to accept: sqlite:PATH; it must exist
     #[arg(long, value_name = "URL", env = "ROLECALL_DATABASE", hide_env_values = true)]
-    pub database: String,
+    pub(crate) database: String,
 
     /// The folder of manifests that the store is used with; without one, the decision is for the rolecall that uses the
     /// store in a cluster
     #[arg(long, value_name = "DIR", env = "ROLECALL_MANIFESTS")]
-    pub manifests: Option<PathBuf>,
+    pub(crate) manifests: Option<PathBuf>,
 }
 
 /// Opens an existing store. Creating one here would hide a mistyped path.

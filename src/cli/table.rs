@@ -23,8 +23,8 @@ pub(super) enum Tone {
 /// One row with its tone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Row {
-    pub tone: Tone,
-    pub cells: Vec<String>,
+    pub(crate) tone: Tone,
+    pub(crate) cells: Vec<String>,
 }
 
 /// The table as text, with a line feed after each line.

@@ -37,22 +37,22 @@ fn timeout(text: &str) -> Result<Duration, String> {
 /// Flags of `rolecall uninstall`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 #[command(group(ArgGroup::new("what").required(true).args(["revoke", "orphan", "cancel"])))]
-pub struct UninstallArgs {
+pub(crate) struct UninstallArgs {
     /// Remove all grants of rolecall from the policies; the guard against mass removals does not apply
     #[arg(long)]
-    pub revoke: bool,
+    pub(crate) revoke: bool,
     /// Leave all grants in the policies, and give up their ownership
     #[arg(long)]
-    pub orphan: bool,
+    pub(crate) orphan: bool,
     /// Cancel the uninstall: mappings are followed again once rolecall is restarted
     #[arg(long)]
-    pub cancel: bool,
+    pub(crate) cancel: bool,
     /// The store of the running rolecall: sqlite:PATH
     #[arg(long, value_name = "URL", env = "ROLECALL_DATABASE", hide_env_values = true)]
-    pub database: String,
+    pub(crate) database: String,
     /// Time to wait until all grants are settled, such as 10m; 0s: do not wait
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = timeout)]
-    pub timeout: Duration,
+    pub(crate) timeout: Duration,
 }
 
 /// Remaining work of the running process.

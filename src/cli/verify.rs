@@ -25,14 +25,14 @@ Exit status: 0 the chain is intact, 1 it is not, 2 wrong command line, 3 the sto
 
 /// Flags of `rolecall store verify`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct StoreVerifyArgs {
+pub(crate) struct StoreVerifyArgs {
     /// Output format; default: text
     #[arg(short, long, value_enum)]
-    pub output: Option<ResultFormat>,
+    pub(crate) output: Option<ResultFormat>,
 
     /// The store: sqlite:PATH; it must exist
     #[arg(long, value_name = "URL", env = "ROLECALL_DATABASE", hide_env_values = true)]
-    pub database: String,
+    pub(crate) database: String,
 }
 
 /// Runs `rolecall store verify`.

@@ -20,20 +20,20 @@ const MAX_BYTES: u64 = 4096;
 /// The last state of the store that was used with the folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Checkpoint {
+pub(crate) struct Checkpoint {
     /// The id the store was given when it was created.
-    pub store_id: Uuid,
+    pub(crate) store_id: Uuid,
     /// Highest observed position of the event log; it only grows, except by `rolecall store accept`.
-    pub highest_seq: Seq,
+    pub(crate) highest_seq: Seq,
     /// Highest observed position of the audit log, which also grows with grants that no directory event causes. Absent
     /// from files of older versions.
     #[serde(default)]
-    pub highest_audit_seq: i64,
+    pub(crate) highest_audit_seq: i64,
 }
 
 /// Result of comparing a store with a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Comparison {
+pub(crate) enum Comparison {
     /// The same store, and not behind; or no store was used with the folder yet.
     Match,
     /// Another store: claims freeze as `StoreMismatch`.
@@ -44,7 +44,7 @@ pub enum Comparison {
 
 /// Why the checkpoint could not be read or written.
 #[derive(Debug, thiserror::Error)]
-pub enum CheckpointError {
+pub(crate) enum CheckpointError {
     /// The folder of manifests has no name next to which a file could be placed.
     #[error("`{0}` has no name of its own, so no checkpoint can be kept next to it: name a folder below it")]
     NoFolderName(PathBuf),
@@ -71,7 +71,7 @@ pub enum CheckpointError {
 impl CheckpointError {
     /// The stable reason word.
     #[must_use]
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::NoFolderName(_) => "CheckpointPathInvalid",
             Self::Io { .. } => "CheckpointUnavailable",
@@ -84,14 +84,14 @@ impl CheckpointError {
 ///
 /// # Errors
 /// [`StoreError`], when it cannot be read.
-pub async fn of(store: &Store) -> Result<Checkpoint, StoreError> {
+pub(crate) async fn of(store: &Store) -> Result<Checkpoint, StoreError> {
     let (highest_seq, highest_audit_seq) = (store.highest_seq().await?, store.highest_audit_seq().await?);
     Ok(Checkpoint { store_id: store.id(), highest_seq, highest_audit_seq })
 }
 
 /// Compares a checkpoint with the current state of a store.
 #[must_use]
-pub fn compare(seen: Option<&Checkpoint>, now: &Checkpoint) -> Comparison {
+pub(crate) fn compare(seen: Option<&Checkpoint>, now: &Checkpoint) -> Comparison {
     match seen {
         Some(seen) if seen.store_id != now.store_id => Comparison::Mismatch,
         Some(seen) if seen.highest_seq > now.highest_seq || seen.highest_audit_seq > now.highest_audit_seq => {
@@ -107,7 +107,7 @@ pub fn compare(seen: Option<&Checkpoint>, now: &Checkpoint) -> Comparison {
 /// # Errors
 /// [`CheckpointError::NoFolderName`] for a root, [`CheckpointError::Io`] when the working directory cannot be
 /// determined.
-pub fn mirror_path(manifests: &Path) -> Result<PathBuf, CheckpointError> {
+pub(crate) fn mirror_path(manifests: &Path) -> Result<PathBuf, CheckpointError> {
     let io = |source| CheckpointError::Io { action: "resolve", path: manifests.to_owned(), source };
     let mut folder = std::path::absolute(manifests).map_err(io)?;
     if folder.file_name().is_none() {
@@ -125,12 +125,12 @@ pub fn mirror_path(manifests: &Path) -> Result<PathBuf, CheckpointError> {
 
 /// The two places of a folder's checkpoint: one of them survives the loss of the other, or of the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Checkpoints {
+pub(crate) struct Checkpoints {
     /// Next to the folder of manifests.
-    pub manifests: PathBuf,
+    pub(crate) manifests: PathBuf,
     /// In the folder of the database, named by the path of the manifests, so that a replaced database is compared with
     /// it.
-    pub database: PathBuf,
+    pub(crate) database: PathBuf,
 }
 
 impl Checkpoints {
@@ -138,7 +138,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// Those of [`mirror_path`].
-    pub fn of(manifests: &Path, database: &Path) -> Result<Self, CheckpointError> {
+    pub(crate) fn of(manifests: &Path, database: &Path) -> Result<Self, CheckpointError> {
         let io = |path: &Path| {
             let path = path.to_owned();
             move |source| CheckpointError::Io { action: "resolve", path, source }
@@ -156,7 +156,7 @@ impl Checkpoints {
 
     /// Both checkpoints, where they can be read.
     #[must_use]
-    pub fn found(&self) -> [Option<Checkpoint>; 2] {
+    pub(crate) fn found(&self) -> [Option<Checkpoint>; 2] {
         self.paths().map(|path| read(path).ok().flatten())
     }
 
@@ -165,7 +165,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`CheckpointError::Io`].
-    pub fn compare(&self, now: &Checkpoint) -> Result<Comparison, CheckpointError> {
+    pub(crate) fn compare(&self, now: &Checkpoint) -> Result<Comparison, CheckpointError> {
         let mut worst = Comparison::Match;
         for path in self.paths() {
             let comparison = match read(path) {
@@ -189,7 +189,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// The first [`CheckpointError`]; the other file is still written.
-    pub fn write(&self, mirror: &Checkpoint) -> Result<(), CheckpointError> {
+    pub(crate) fn write(&self, mirror: &Checkpoint) -> Result<(), CheckpointError> {
         let [manifests, database] = self.paths().map(|path| write(path, mirror));
         manifests.and(database)
     }
@@ -198,7 +198,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// The first [`CheckpointError`].
-    pub fn make_private(&self) -> Result<(), CheckpointError> {
+    pub(crate) fn make_private(&self) -> Result<(), CheckpointError> {
         let [manifests, database] = self.paths().map(make_private);
         manifests.and(database)
     }
@@ -208,7 +208,7 @@ impl Checkpoints {
 ///
 /// # Errors
 /// [`CheckpointError::Io`], and [`CheckpointError::Malformed`] for a file that is not a checkpoint.
-pub fn read(path: &Path) -> Result<Option<Checkpoint>, CheckpointError> {
+pub(crate) fn read(path: &Path) -> Result<Option<Checkpoint>, CheckpointError> {
     let io = |source| CheckpointError::Io { action: "read", path: path.to_owned(), source };
     let malformed = |problem: String| CheckpointError::Malformed { path: path.to_owned(), problem };
     let size = match fs::metadata(path) {
@@ -228,7 +228,7 @@ pub fn read(path: &Path) -> Result<Option<Checkpoint>, CheckpointError> {
 ///
 /// # Errors
 /// [`CheckpointError::Io`].
-pub fn make_private(path: &Path) -> Result<(), CheckpointError> {
+pub(crate) fn make_private(path: &Path) -> Result<(), CheckpointError> {
     tighten(path).map_err(|source| CheckpointError::Io { action: "make private", path: path.to_owned(), source })
 }
 
@@ -236,7 +236,7 @@ pub fn make_private(path: &Path) -> Result<(), CheckpointError> {
 ///
 /// # Errors
 /// [`CheckpointError::Io`]; the old file then still exists.
-pub fn write(path: &Path, mirror: &Checkpoint) -> Result<(), CheckpointError> {
+pub(crate) fn write(path: &Path, mirror: &Checkpoint) -> Result<(), CheckpointError> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = PathBuf::from(beside);

@@ -22,7 +22,7 @@ const SAY: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// [`StoreError`], when the decision cannot be read or removed.
-pub async fn accept_store(
+pub(crate) async fn accept_store(
     engine: &Engine,
     store: &Store,
     mut remember: impl AsyncFnMut() -> bool,

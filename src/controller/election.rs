@@ -37,7 +37,7 @@ const HIGHEST_AUDIT_SEQ: &str = "rolecall.dev/highest-audit-seq";
 
 /// Leadership of this process according to the Lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LeaderState {
+pub(crate) enum LeaderState {
     /// Another process leads, or none yet.
     Waiting,
     /// This process leads.
@@ -47,7 +47,7 @@ pub enum LeaderState {
 }
 
 /// Campaigns for the Lease until `stop` is canceled, and then releases a Lease that it has.
-pub fn campaign(
+pub(crate) fn campaign(
     client: Client,
     namespace: String,
     identity: String,
@@ -124,7 +124,7 @@ async fn manager_of(
 
 /// The checkpoint of the store in the cluster.
 #[derive(Clone)]
-pub struct ClusterCheckpoint {
+pub(crate) struct ClusterCheckpoint {
     client: Client,
     namespace: String,
     leases: Api<Lease>,
@@ -132,26 +132,26 @@ pub struct ClusterCheckpoint {
 
 /// The result of comparing the store with the checkpoint in the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Compared {
+pub(crate) struct Compared {
     /// The reason for which nothing may be written.
-    pub freeze: Option<FreezeReason>,
+    pub(crate) freeze: Option<FreezeReason>,
     /// The namespace of another rolecall whose store is named in the providers' statuses.
-    pub other: Option<String>,
+    pub(crate) other: Option<String>,
     /// True when the cluster has no record of any store.
-    pub first: bool,
+    pub(crate) first: bool,
 }
 
 impl ClusterCheckpoint {
     /// The checkpoint on the Lease in this namespace.
     #[must_use]
-    pub fn new(client: Client, namespace: &str) -> Self {
+    pub(crate) fn new(client: Client, namespace: &str) -> Self {
         Self { leases: Api::namespaced(client.clone(), namespace), namespace: namespace.to_owned(), client }
     }
 
     /// Compares `now` with the Lease. If that has no checkpoint, compares it with the statuses of the
     /// `IdentityProvider`s, because a second rolecall in another namespace has its own Lease. If those name no store,
     /// and the store `is_new`, a `RoleMapping` with acknowledged grants proves that another store was lost.
-    pub async fn compare(&self, now: &Checkpoint, is_new: bool) -> Result<Compared, kube::Error> {
+    pub(crate) async fn compare(&self, now: &Checkpoint, is_new: bool) -> Result<Compared, kube::Error> {
         let lease = self.leases.get_opt(LEASE).await?;
         let annotation = |lease: &Lease, key: &str| lease.annotations().get(key).cloned();
         let remembered = lease.as_ref().and_then(|lease| {
@@ -211,7 +211,7 @@ impl ClusterCheckpoint {
     }
 
     /// Writes the position of the store.
-    pub async fn write(&self, now: &Checkpoint) -> Result<(), kube::Error> {
+    pub(crate) async fn write(&self, now: &Checkpoint) -> Result<(), kube::Error> {
         let patch = json!({"metadata": {"annotations": {
             STORE_ID: now.store_id.to_string(),
             HIGHEST_SEQ: now.highest_seq.to_string(),
@@ -223,7 +223,7 @@ impl ClusterCheckpoint {
 
     /// Time of the last renewal by the rolecall of another namespace; none when nobody has the Lease there. Only a
     /// change of the value is meaningful, because it is from another clock.
-    pub async fn sign_of_life(&self, namespace: &str) -> Result<Option<jiff::Timestamp>, kube::Error> {
+    pub(crate) async fn sign_of_life(&self, namespace: &str) -> Result<Option<jiff::Timestamp>, kube::Error> {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), namespace);
         let spec = leases.get_opt(LEASE).await?.and_then(|lease| lease.spec);
         Ok(spec.filter(|spec| spec.holder_identity.is_some()).and_then(|spec| Some(spec.renew_time?.0)))

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Why a call about finalizers failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FinalizerError {
+pub(crate) enum FinalizerError {
     /// The object no longer exists.
     #[error("the object no longer exists")]
     NotFound,
@@ -44,7 +44,7 @@ impl From<kube::Error> for FinalizerError {
 
 /// The implementation of changes of finalizers.
 #[derive(Clone)]
-pub enum Finalizers {
+pub(crate) enum Finalizers {
     /// The API server.
     Cluster(Client),
     /// A scripted test double.

@@ -8,7 +8,7 @@
 //! Parts that only a cluster has (finalizers, deletion timestamps, another rolecall beside this one) are behind
 //! [`Holds`].
 
-pub mod checkpoint;
+pub(crate) mod checkpoint;
 mod commands;
 mod deletion;
 mod election;
@@ -35,9 +35,9 @@ use crate::store::{Store, UninstallMode};
 use crate::sync::{Engine, IntakeError};
 use crate::telemetry::ClusterMetrics;
 
-pub use commands::accept_store;
-pub use election::{ClusterCheckpoint, Compared, LeaderState, campaign};
-pub use finalizer::Finalizers;
+pub(crate) use commands::accept_store;
+pub(crate) use election::{ClusterCheckpoint, Compared, LeaderState, campaign};
+pub(crate) use finalizer::Finalizers;
 pub(crate) use resources::mapping_key;
 
 use deletion::Deletion;
@@ -54,7 +54,7 @@ const RETRY: Duration = Duration::from_secs(2);
 const PARALLEL: usize = 8;
 
 /// The mechanism that keeps the object of a mapping until its claims have ended.
-pub enum Holds {
+pub(crate) enum Holds {
     /// A finalizer, which is added before the first grant.
     Finalizer(Finalizers, FinalizerRules),
     /// None: a folder needs no finalizer, since the last content of its files is stored. The sender tells the folder
@@ -63,39 +63,39 @@ pub enum Holds {
 }
 
 /// Rules for finalizers.
-pub struct FinalizerRules {
+pub(crate) struct FinalizerRules {
     /// How long a deleted mapping waits for the end of its claims.
-    pub deadline: Duration,
+    pub(crate) deadline: Duration,
     /// True when the rolecall of another namespace is known to work on the same resources.
-    pub other: Arc<std::sync::atomic::AtomicBool>,
+    pub(crate) other: Arc<std::sync::atomic::AtomicBool>,
     /// True when the store matched the checkpoint in the cluster at the beginning of this leadership.
-    pub believed: bool,
+    pub(crate) believed: bool,
 }
 
 /// Parts that a controller works with.
-pub struct Settings {
+pub(crate) struct Settings {
     /// The engine.
-    pub engine: Engine,
+    pub(crate) engine: Engine,
     /// The store, for decisions made on the command line.
-    pub store: Store,
+    pub(crate) store: Store,
     /// The statuses.
-    pub cache: StatusCache,
+    pub(crate) cache: StatusCache,
     /// Source of the time.
-    pub clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
     /// True when grants may be made at all. If not, no mapping needs a finalizer.
-    pub enforces: bool,
+    pub(crate) enforces: bool,
     /// Counters.
-    pub metrics: ClusterMetrics,
+    pub(crate) metrics: ClusterMetrics,
     /// The mechanism that keeps objects.
-    pub holds: Holds,
+    pub(crate) holds: Holds,
     /// The mappings that were absent when rolecall last ran.
-    pub absent: BTreeSet<MappingKey>,
+    pub(crate) absent: BTreeSet<MappingKey>,
     /// Notified when the source was read completely.
-    pub loaded: oneshot::Sender<()>,
+    pub(crate) loaded: oneshot::Sender<()>,
 }
 
 /// Carries out the events of the source and the decisions of the command line.
-pub struct Controller {
+pub(crate) struct Controller {
     engine: Engine,
     store: Store,
     cache: StatusCache,
@@ -133,7 +133,7 @@ pub struct Controller {
 impl Controller {
     /// Creates a controller without any state.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
+    pub(crate) fn new(settings: Settings) -> Self {
         let began = settings.clock.now();
         Self {
             engine: settings.engine,
@@ -162,7 +162,7 @@ impl Controller {
     }
 
     /// Handles events until `stop` is canceled or the sender is dropped.
-    pub async fn follow(mut self, mut events: mpsc::Receiver<ResourceEvent>, stop: CancellationToken) {
+    pub(crate) async fn follow(mut self, mut events: mpsc::Receiver<ResourceEvent>, stop: CancellationToken) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -186,7 +186,7 @@ impl Controller {
     }
 
     /// Handles one event, with retries until the store accepts it. Returns whether it is in force.
-    pub async fn handle(&mut self, event: &ResourceEvent, stop: &CancellationToken) -> bool {
+    pub(crate) async fn handle(&mut self, event: &ResourceEvent, stop: &CancellationToken) -> bool {
         while let Err(error) = self.on(event).await {
             if !matches!(error, IntakeError::Store(_)) {
                 tracing::error!(%error, "a resource was not applied");
@@ -262,7 +262,7 @@ impl Controller {
     }
 
     /// Advances all pending work by one step.
-    pub async fn tick(&mut self) {
+    pub(crate) async fn tick(&mut self) {
         if let Err(error) = self.engine.review_directories().await {
             tracing::warn!(%error, "cannot read whether the directory of a provider was accepted");
         }

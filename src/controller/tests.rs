@@ -28,7 +28,7 @@ const DEADLINE: Duration = Duration::from_mins(10);
 
 /// Scripted finalizers, which record the changes: version and finalizers.
 #[derive(Clone, Default)]
-pub struct ScriptedFinalizers(Arc<Mutex<Script>>);
+pub(crate) struct ScriptedFinalizers(Arc<Mutex<Script>>);
 
 #[derive(Default)]
 struct Script {

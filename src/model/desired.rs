@@ -13,39 +13,39 @@ use super::{
 /// The grants that one document should have, according to the mappings that can currently be resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Desired {
+pub(crate) struct Desired {
     /// Wanted grants, each with all its claims.
     #[serde(with = "pairs")]
-    pub grants: BTreeMap<GrantKey, DesiredGrant>,
+    pub(crate) grants: BTreeMap<GrantKey, DesiredGrant>,
     /// How to treat the claims in the ledger, by mapping. There is an entry for every claimant that was queried and for
     /// every mapping that wants a grant in this document. Claims of a mapping without an entry are frozen.
     #[serde(with = "pairs")]
-    pub enforcements: BTreeMap<MappingKey, Enforcement>,
+    pub(crate) enforcements: BTreeMap<MappingKey, Enforcement>,
     /// The `metadata.generation` of each mapping that has a spec, for the audit.
     #[serde(with = "pairs")]
-    pub generations: BTreeMap<MappingKey, i64>,
+    pub(crate) generations: BTreeMap<MappingKey, i64>,
     /// The uid of the resource as last listed. A re-created resource starts with an empty policy.
-    pub resource_uid: Option<String>,
+    pub(crate) resource_uid: Option<String>,
     /// True when a complete list of its region does not contain the resource. The policy is known to be gone only if
     /// Google also answers that the resource does not exist; this flag alone proves nothing.
-    pub absent: bool,
+    pub(crate) absent: bool,
     /// Roles for which the target allows a mapping to keep the access of leavers while the mapping is suspended or
     /// observed.
     #[serde(with = "pairs")]
-    pub may_suspend: BTreeMap<MappingKey, BTreeSet<Role>>,
+    pub(crate) may_suspend: BTreeMap<MappingKey, BTreeSet<Role>>,
     /// Roles for which the target allows a deleted mapping to leave its grants behind.
     #[serde(with = "pairs")]
-    pub may_orphan: BTreeMap<MappingKey, BTreeSet<Role>>,
+    pub(crate) may_orphan: BTreeMap<MappingKey, BTreeSet<Role>>,
     /// True when rolecall is being uninstalled in the mode in which all grants stay.
-    pub leave_all: bool,
+    pub(crate) leave_all: bool,
     /// True when no target covers the document, so that no target defines what may be written to it.
-    pub uncovered: bool,
+    pub(crate) uncovered: bool,
 }
 
 impl Desired {
     /// True when a freeze for this reason also keeps the access of leavers.
     #[must_use]
-    pub fn keeps_leavers(&self, mapping: &MappingKey, role: &Role, reason: FreezeReason) -> bool {
+    pub(crate) fn keeps_leavers(&self, mapping: &MappingKey, role: &Role, reason: FreezeReason) -> bool {
         let may_suspend = || self.may_suspend.get(mapping).is_some_and(|roles| roles.contains(role));
         match reason {
             FreezeReason::Suspended | FreezeReason::Observed => self.uncovered || may_suspend(),
@@ -56,7 +56,7 @@ impl Desired {
 
     /// True when the mapping may leave a grant of this role behind after it is deleted.
     #[must_use]
-    pub fn may_orphan(&self, mapping: &MappingKey, role: &Role) -> bool {
+    pub(crate) fn may_orphan(&self, mapping: &MappingKey, role: &Role) -> bool {
         self.leave_all || self.may_orphan.get(mapping).is_some_and(|roles| roles.contains(role))
     }
 }
@@ -64,25 +64,25 @@ impl Desired {
 /// One wanted grant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct DesiredGrant {
+pub(crate) struct DesiredGrant {
     /// The member to write.
-    pub member: Principal,
+    pub(crate) member: Principal,
     /// The condition to write; its hash is part of the key.
-    pub condition: Option<Condition>,
+    pub(crate) condition: Option<Condition>,
     /// The claims for the grant and their terms. Never empty.
     #[serde(with = "pairs")]
-    pub claims: BTreeMap<Claim, ClaimTerms>,
+    pub(crate) claims: BTreeMap<Claim, ClaimTerms>,
     /// Where each claim comes from.
     #[serde(with = "pairs")]
-    pub grounds: BTreeMap<Claim, Ground>,
+    pub(crate) grounds: BTreeMap<Claim, Ground>,
     /// The domains under which Google may store the member: `allowedDomains` of the provider, in lower case.
-    pub allowed_domains: Arc<[String]>,
+    pub(crate) allowed_domains: Arc<[String]>,
 }
 
 impl DesiredGrant {
     /// True when the grant may be stored under this spelling, which is Google's.
     #[must_use]
-    pub fn permits(&self, spelling: &str) -> bool {
+    pub(crate) fn permits(&self, spelling: &str) -> bool {
         let domain = spelling.rsplit_once('@').map(|(_, domain)| domain.to_ascii_lowercase());
         domain.is_none_or(|domain| self.allowed_domains.contains(&domain))
     }
@@ -91,17 +91,17 @@ impl DesiredGrant {
 /// Terms of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ClaimTerms {
+pub(crate) struct ClaimTerms {
     /// Whether this claim justifies a write. False under `Observe`.
-    pub write: bool,
+    pub(crate) write: bool,
     /// Whether a grant that rolecall made and that somebody else removed is granted again (`onMissing: Revert`).
-    pub regrant: bool,
+    pub(crate) regrant: bool,
 }
 
 /// How to treat the claims of one mapping in the ledger of one document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Enforcement {
+pub(crate) enum Enforcement {
     /// The mapping is known and resolved. Claims in the ledger that are no longer wanted end, except those that are
     /// kept.
     Live {
@@ -121,7 +121,7 @@ pub enum Enforcement {
 /// The ledger claims of a live mapping that stay although they are no longer wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Keep {
+pub(crate) enum Keep {
     /// None.
     #[default]
     Nothing,
@@ -136,26 +136,26 @@ pub enum Keep {
 /// Active people whose claims stay. With no member given, all claims of the person stay, because the attribute that
 /// principals are derived from no longer has a value. Otherwise only the claims of that member stay, because somebody
 /// else has the same value.
-pub type KeptSubjects = BTreeMap<Subject, Option<MemberKey>>;
+pub(crate) type KeptSubjects = BTreeMap<Subject, Option<MemberKey>>;
 
 /// The resolved and unresolved groups of a mapping of which at least one group cannot be resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct KeptGroups {
+pub(crate) struct KeptGroups {
     /// Why the first unresolved group cannot be resolved.
-    pub reason: FreezeReason,
+    pub(crate) reason: FreezeReason,
     /// Groups that the mapping meant and that cannot currently be identified.
-    pub unresolved: BTreeSet<GroupId>,
+    pub(crate) unresolved: BTreeSet<GroupId>,
     /// Known groups, including deleted ones.
-    pub known: BTreeSet<GroupId>,
+    pub(crate) known: BTreeSet<GroupId>,
     /// Members of resolved groups whose claims stay.
     #[serde(with = "pairs")]
-    pub subjects: KeptSubjects,
+    pub(crate) subjects: KeptSubjects,
 }
 
 /// What happens to a claim that is no longer wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kept {
+pub(crate) enum Kept {
     /// The claim ends.
     No,
     /// The claim stays.
@@ -167,7 +167,7 @@ pub enum Kept {
 impl Keep {
     /// Decides whether a claim for `member` that came from `ground` stays.
     #[must_use]
-    pub fn keeps(&self, subject: &Subject, member: &MemberKey, ground: Option<&Ground>) -> Kept {
+    pub(crate) fn keeps(&self, subject: &Subject, member: &MemberKey, ground: Option<&Ground>) -> Kept {
         let of = |subjects: &KeptSubjects| {
             let kept = subjects.get(subject).is_some_and(|only| only.as_ref().is_none_or(|only| only == member));
             if kept { Kept::Yes } else { Kept::No }
@@ -194,7 +194,7 @@ impl KeptGroups {
 
 /// Why an absence is not treated as a deletion. The words are condition reasons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum FreezeReason {
+pub(crate) enum FreezeReason {
     /// Manifests, watches or the directory have not been loaded yet.
     NotLoaded,
     /// The mapping is missing, and no deletion was observed.
@@ -230,7 +230,7 @@ pub enum FreezeReason {
 impl FreezeReason {
     /// The condition reason.
     #[must_use]
-    pub fn reason(self) -> Reason {
+    pub(crate) fn reason(self) -> Reason {
         match self {
             Self::NotLoaded => Reason::NotLoaded,
             Self::MappingMissing => Reason::MappingMissing,
@@ -255,7 +255,7 @@ impl FreezeReason {
     /// says otherwise ([`Desired::keeps_leavers`]). Nobody counts as a leaver of a provider that is missing or
     /// suspended.
     #[must_use]
-    pub fn lets_leavers_go(self) -> bool {
+    pub(crate) fn lets_leavers_go(self) -> bool {
         match self {
             Self::MappingMissing
             | Self::ManifestsMissing
@@ -275,7 +275,7 @@ impl FreezeReason {
 
     /// Cause, effect and next step in one sentence.
     #[must_use]
-    pub fn message(self) -> &'static str {
+    pub(crate) fn message(self) -> &'static str {
         match self {
             Self::NotLoaded => "manifests and directory are still being loaded, so nothing is written yet",
             Self::MappingMissing => {

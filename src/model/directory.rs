@@ -9,14 +9,14 @@ use uuid::Uuid;
 use super::ProviderName;
 
 /// Position in the event log. Starts at 1 and becomes visible in commit order; 0 means "no event yet".
-pub type Seq = i64;
+pub(crate) type Seq = i64;
 
 macro_rules! id_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $name(pub Uuid);
+        pub(crate) struct $name(pub Uuid);
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -43,38 +43,38 @@ id_type! {
 
 /// One e-mail address of a user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EmailFact {
+pub(crate) struct EmailFact {
     /// The address as pushed.
-    pub value: String,
+    pub(crate) value: String,
     /// `type`, such as `work`.
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
-    pub kind: Option<String>,
+    pub(crate) kind: Option<String>,
     /// `primary`.
     #[serde(default)]
-    pub primary: bool,
+    pub(crate) primary: bool,
 }
 
 /// The facts about a user that access depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UserFacts {
+pub(crate) struct UserFacts {
     /// The id issued by this server.
-    pub id: UserId,
+    pub(crate) id: UserId,
     /// `active`. Absent in a create request means true, and the stored resource says so.
-    pub active: bool,
+    pub(crate) active: bool,
     /// `userName` as pushed.
-    pub user_name: String,
+    pub(crate) user_name: String,
     /// `externalId`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub external_id: Option<String>,
+    pub(crate) external_id: Option<String>,
     /// `emails`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub emails: Vec<EmailFact>,
+    pub(crate) emails: Vec<EmailFact>,
 }
 
 impl UserFacts {
     /// A copy that has only the e-mail addresses that a principal can be derived from.
     #[must_use]
-    pub fn for_access(&self) -> Self {
+    pub(crate) fn for_access(&self) -> Self {
         let work = |email: &EmailFact| email.kind.as_deref().is_some_and(|kind| kind.eq_ignore_ascii_case("work"));
         let primary = self.emails.iter().position(|email| email.primary);
         let work = self.emails.iter().position(work);
@@ -92,20 +92,20 @@ impl UserFacts {
 
 /// The facts about a group that access depends on, except its members.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GroupFacts {
+pub(crate) struct GroupFacts {
     /// The id issued by this server.
-    pub id: GroupId,
+    pub(crate) id: GroupId,
     /// `displayName` as pushed.
-    pub display_name: String,
+    pub(crate) display_name: String,
     /// `externalId`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub external_id: Option<String>,
+    pub(crate) external_id: Option<String>,
 }
 
 /// One requested change of a group's membership. The resulting changes are in the events
 /// ([`DirectoryChange::Members`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MemberChange {
+pub(crate) enum MemberChange {
     /// These become members; existing members stay.
     Add(Vec<Uuid>),
     /// Exactly these cease to be members. Ids of non-members are ignored, unless the given value is another name of a
@@ -121,7 +121,7 @@ pub enum MemberChange {
 /// the log run through the same code.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "camelCase")]
-pub enum DirectoryChange {
+pub(crate) enum DirectoryChange {
     /// A user was created or changed; carries the current facts.
     User(UserFacts),
     /// A user was deleted, together with all its memberships.
@@ -151,13 +151,13 @@ pub enum DirectoryChange {
 
 /// A change as stored in the event log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DirectoryEvent {
+pub(crate) struct DirectoryEvent {
     /// Position in the log.
-    pub seq: Seq,
+    pub(crate) seq: Seq,
     /// The tenant.
-    pub provider: ProviderName,
+    pub(crate) provider: ProviderName,
     /// Time at which the change was accepted.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
     /// The change.
-    pub change: DirectoryChange,
+    pub(crate) change: DirectoryChange,
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// The kinds of Cloud Run resources that have a policy of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum ResourceKind {
+pub(crate) enum ResourceKind {
     /// `services/NAME`
     Service,
     /// `jobs/NAME`
@@ -21,7 +21,7 @@ pub enum ResourceKind {
 impl ResourceKind {
     /// The name of the collection in paths of Cloud Run v2 and in manifests.
     #[must_use]
-    pub fn collection(self) -> &'static str {
+    pub(crate) fn collection(self) -> &'static str {
         match self {
             Self::Service => "services",
             Self::Job => "jobs",
@@ -31,7 +31,7 @@ impl ResourceKind {
 
     /// The kind whose collection has this name.
     #[must_use]
-    pub fn from_collection(name: &str) -> Option<Self> {
+    pub(crate) fn from_collection(name: &str) -> Option<Self> {
         [Self::Service, Self::Job, Self::WorkerPool].into_iter().find(|kind| kind.collection() == name)
     }
 }
@@ -39,13 +39,13 @@ impl ResourceKind {
 /// Error for a text that is not the name of a document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a policy document: write run:projects/P/locations/L/services/S")]
-pub struct DocumentKeyError(String);
+pub(crate) struct DocumentKeyError(String);
 
 /// One policy document of Cloud Run: `run:projects/P/locations/L/(services|jobs|workerPools)/NAME`. The prefix names
 /// the surface, so that `iap:` and `project:` documents fit beside it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct DocumentKey {
+pub(crate) struct DocumentKey {
     project: Arc<str>,
     location: Arc<str>,
     kind: ResourceKind,
@@ -54,7 +54,7 @@ pub struct DocumentKey {
 
 /// A project and region: the scope of one quota at Google.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Region {
+pub(crate) struct Region {
     project: Arc<str>,
     location: Arc<str>,
 }
@@ -62,7 +62,7 @@ pub struct Region {
 impl Region {
     /// The region `location` of `project`.
     #[must_use]
-    pub fn new(project: &str, location: &str) -> Self {
+    pub(crate) fn new(project: &str, location: &str) -> Self {
         Self { project: project.into(), location: location.into() }
     }
 }
@@ -78,7 +78,12 @@ impl DocumentKey {
     ///
     /// # Errors
     /// [`DocumentKeyError`] when a part is empty or has characters that such a name cannot contain.
-    pub fn cloud_run(project: &str, location: &str, kind: ResourceKind, name: &str) -> Result<Self, DocumentKeyError> {
+    pub(crate) fn cloud_run(
+        project: &str,
+        location: &str,
+        kind: ResourceKind,
+        name: &str,
+    ) -> Result<Self, DocumentKeyError> {
         if [project, location, name].into_iter().all(is_segment) {
             Ok(Self { project: project.into(), location: location.into(), kind, name: name.into() })
         } else {
@@ -88,43 +93,43 @@ impl DocumentKey {
 
     /// The project and region, the scope of one quota at Google.
     #[must_use]
-    pub fn region(&self) -> Region {
+    pub(crate) fn region(&self) -> Region {
         Region { project: self.project.clone(), location: self.location.clone() }
     }
 
     /// The project id.
     #[must_use]
-    pub fn project(&self) -> &str {
+    pub(crate) fn project(&self) -> &str {
         &self.project
     }
 
     /// The region.
     #[must_use]
-    pub fn location(&self) -> &str {
+    pub(crate) fn location(&self) -> &str {
         &self.location
     }
 
     /// The kind of resource the policy belongs to.
     #[must_use]
-    pub fn kind(&self) -> ResourceKind {
+    pub(crate) fn kind(&self) -> ResourceKind {
         self.kind
     }
 
     /// The resource's short name.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// The resource name in Google's v2 API: `projects/P/locations/L/services/S`.
     #[must_use]
-    pub fn resource(&self) -> String {
+    pub(crate) fn resource(&self) -> String {
         format!("projects/{}/locations/{}/{}/{}", self.project, self.location, self.kind.collection(), self.name)
     }
 
     /// The name within its project and region, as in manifests: `services/S`.
     #[must_use]
-    pub fn short(&self) -> String {
+    pub(crate) fn short(&self) -> String {
         format!("{}/{}", self.kind.collection(), self.name)
     }
 }

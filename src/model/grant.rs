@@ -12,15 +12,15 @@ use super::{MemberKey, Role};
 
 /// An IAM condition.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Condition {
+pub(crate) struct Condition {
     /// Required by Google.
-    pub title: String,
+    pub(crate) title: String,
     /// Free text.
-    pub description: String,
+    pub(crate) description: String,
     /// The CEL expression.
-    pub expression: String,
+    pub(crate) expression: String,
     /// Free text that says where the expression comes from.
-    pub location: String,
+    pub(crate) location: String,
     /// The condition as it was read, when it is not fully expressed by the four texts.
     pub(crate) beyond: Option<RawJson>,
 }
@@ -74,12 +74,12 @@ impl Serialize for Condition {
 /// has further fields, the digits cover all of it, so that no other condition has the same key.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct ConditionHash(Arc<str>);
+pub(crate) struct ConditionHash(Arc<str>);
 
 impl ConditionHash {
     /// Computes the key part for a binding's condition.
     #[must_use]
-    pub fn of(condition: Option<&Condition>) -> Self {
+    pub(crate) fn of(condition: Option<&Condition>) -> Self {
         let Some(condition) = condition else { return Self::default() };
         let mut hash = Sha256::new();
         for field in [&condition.title, &condition.description, &condition.expression, &condition.location] {
@@ -97,13 +97,13 @@ impl ConditionHash {
 
     /// Creates the value from its stored text form.
     #[must_use]
-    pub fn from_text(text: &str) -> Self {
+    pub(crate) fn from_text(text: &str) -> Self {
         Self(text.into())
     }
 
     /// The text form; empty for no condition.
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -116,19 +116,19 @@ impl fmt::Debug for ConditionHash {
 
 /// The key of one grant inside a document: role, condition and member.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct GrantKey {
+pub(crate) struct GrantKey {
     /// The role, which must be one that rolecall may grant.
-    pub role: Role,
+    pub(crate) role: Role,
     /// The condition, if any.
-    pub condition: ConditionHash,
+    pub(crate) condition: ConditionHash,
     /// The member, folded for comparison.
-    pub member: MemberKey,
+    pub(crate) member: MemberKey,
 }
 
 impl GrantKey {
     /// 16 hex digits that identify this grant where only equality matters.
     #[must_use]
-    pub fn digest(&self) -> String {
+    pub(crate) fn digest(&self) -> String {
         let mut hash = Sha256::new();
         for part in [self.role.as_str(), self.condition.as_str(), self.member.as_str()] {
             hash.update((part.len() as u64).to_be_bytes());

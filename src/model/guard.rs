@@ -9,19 +9,19 @@ use serde::{Deserialize, Serialize};
 use super::{Claim, GrantKey, MappingKey, ProviderName};
 
 /// The period over which people are counted.
-pub const GUARD_WINDOW: SignedDuration = SignedDuration::from_hours(1);
+pub(crate) const GUARD_WINDOW: SignedDuration = SignedDuration::from_hours(1);
 
 /// Default limit of people per hour for one mapping. [`DEFAULT_LEAVERS_PER_HOUR`] is the limit for one provider.
-pub const DEFAULT_REMOVALS_PER_HOUR: u32 = 25;
+pub(crate) const DEFAULT_REMOVALS_PER_HOUR: u32 = 25;
 /// Default limit of leavers per hour for one provider.
-pub const DEFAULT_LEAVERS_PER_HOUR: u32 = 100;
+pub(crate) const DEFAULT_LEAVERS_PER_HOUR: u32 = 100;
 
 /// Number of people who always pass, whatever their share of the scope.
 const FEW: u64 = 10;
 
 /// People whose removals are counted together.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum RemovalScope {
+pub(crate) enum RemovalScope {
     /// People who lost their last claim of one mapping.
     Mapping(MappingKey),
     /// People of one provider who are inactive or deleted; none when the provider of a deleted person is not known.
@@ -42,29 +42,29 @@ impl fmt::Display for RemovalScope {
 /// One ended claim on a grant that rolecall made and that is still in a policy: the unit the guard decides about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Removal {
+pub(crate) struct Removal {
     /// The grant.
-    pub grant: GrantKey,
+    pub(crate) grant: GrantKey,
     /// The claim that ended.
-    pub claim: Claim,
+    pub(crate) claim: Claim,
     /// True when the subject is inactive or deleted at the IdP.
-    pub leaver: bool,
+    pub(crate) leaver: bool,
 }
 
 /// Number of affected people of one scope within the hour. Nobody is in two of the counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ScopeCounts {
+pub(crate) struct ScopeCounts {
     /// People whose removal passed.
-    pub passed: u64,
+    pub(crate) passed: u64,
     /// People whose removal is currently held.
-    pub held: u64,
+    pub(crate) held: u64,
     /// People whose removal is proposed for the first time.
-    pub new: u64,
+    pub(crate) new: u64,
 }
 
 /// The decision about people whose removal is proposed for the first time. They pass or are held together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GuardDecision {
+pub(crate) enum GuardDecision {
     /// They lose access.
     Pass,
     /// They keep access until a person releases the removals.
@@ -75,7 +75,7 @@ pub enum GuardDecision {
 
 /// The limit of one kind of scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RemovalLimit {
+pub(crate) struct RemovalLimit {
     /// Up to this many people pass even if they are half of the scope or more.
     few: u64,
     /// More people than this are held.
@@ -93,13 +93,13 @@ impl RemovalLimit {
 
     /// The largest count that affects the decision.
     #[must_use]
-    pub fn relevant(self) -> u64 {
+    pub(crate) fn relevant(self) -> u64 {
         self.few.max(self.most).saturating_add(1)
     }
 
     /// Decides about people whose removal is proposed for the first time.
     #[must_use]
-    pub fn decide(self, counts: ScopeCounts) -> GuardDecision {
+    pub(crate) fn decide(self, counts: ScopeCounts) -> GuardDecision {
         let all = counts.passed.saturating_add(counts.held).saturating_add(counts.new);
         let acting = if self.beside_held { all.saturating_sub(counts.held) } else { all };
         if acting <= self.few.min(self.most) {
@@ -114,11 +114,11 @@ impl RemovalLimit {
 
 /// The limits of both kinds of scopes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RemovalLimits {
+pub(crate) struct RemovalLimits {
     /// Limit of a mapping.
-    pub mapping: RemovalLimit,
+    pub(crate) mapping: RemovalLimit,
     /// Limit of a provider's leavers.
-    pub leavers: RemovalLimit,
+    pub(crate) leavers: RemovalLimit,
 }
 
 impl RemovalLimits {
@@ -126,7 +126,7 @@ impl RemovalLimits {
     /// leavers of one provider. Above 10 people, removals are also held when they are at least half of the scope; the
     /// 10 grows in proportion to a limit above the default.
     #[must_use]
-    pub fn new(removals_per_hour: u32, leavers_per_hour: u32) -> Self {
+    pub(crate) fn new(removals_per_hour: u32, leavers_per_hour: u32) -> Self {
         Self {
             mapping: RemovalLimit::new(removals_per_hour, DEFAULT_REMOVALS_PER_HOUR, false),
             leavers: RemovalLimit::new(leavers_per_hour, DEFAULT_LEAVERS_PER_HOUR, true),
@@ -135,7 +135,7 @@ impl RemovalLimits {
 
     /// The limit of this scope.
     #[must_use]
-    pub fn of(&self, scope: &RemovalScope) -> RemovalLimit {
+    pub(crate) fn of(&self, scope: &RemovalScope) -> RemovalLimit {
         match scope {
             RemovalScope::Mapping(_) => self.mapping,
             RemovalScope::Leavers(_) => self.leavers,

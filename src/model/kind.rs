@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Kind of an object. In the order in which objects are applied: those that others refer to come first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A namespace, of which only the labels are read.
     Namespace,
     /// A Secret with tokens of an identity provider.
@@ -21,18 +21,19 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 5] =
+    pub(crate) const ALL: [Self; 5] =
         [Self::Namespace, Self::Secret, Self::IdentityProvider, Self::CloudRunTarget, Self::RoleMapping];
 
     /// The kinds of the custom resources, which have a status.
-    pub const RESOURCES: [Self; 3] = [Self::IdentityProvider, Self::CloudRunTarget, Self::RoleMapping];
+    pub(crate) const RESOURCES: [Self; 3] = [Self::IdentityProvider, Self::CloudRunTarget, Self::RoleMapping];
 
     /// The kinds of which a cluster is watched for all objects.
-    pub const WATCHED: [Self; 4] = [Self::IdentityProvider, Self::CloudRunTarget, Self::RoleMapping, Self::Namespace];
+    pub(crate) const WATCHED: [Self; 4] =
+        [Self::IdentityProvider, Self::CloudRunTarget, Self::RoleMapping, Self::Namespace];
 
     /// The kind as manifests spell it, and as it is stored.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Namespace => "Namespace",
             Self::Secret => "Secret",
@@ -44,7 +45,7 @@ impl Kind {
 
     /// The kind as paths of the API spell it.
     #[must_use]
-    pub fn plural(self) -> &'static str {
+    pub(crate) fn plural(self) -> &'static str {
         match self {
             Self::Namespace => "namespaces",
             Self::Secret => "secrets",
@@ -56,7 +57,7 @@ impl Kind {
 
     /// The kind that manifests spell like this; none for a word that is no kind.
     #[must_use]
-    pub fn from_word(word: &str) -> Option<Self> {
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == word)
     }
 }

@@ -11,7 +11,7 @@ use super::{Condition, DocumentKey, GrantKey, GroupId, MappingKey, MemberKey, Pr
 /// The subject of a claim. People are ids here; their names are stored elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Subject {
+pub(crate) enum Subject {
     /// One person.
     User(UserId),
     /// A group bound as one principal.
@@ -20,53 +20,53 @@ pub enum Subject {
 
 /// One reason for a grant: this mapping wants it for this subject. A grant is removed when its last claim ends.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Claim {
+pub(crate) struct Claim {
     /// The mapping.
-    pub mapping: MappingKey,
+    pub(crate) mapping: MappingKey,
     /// The subject.
-    pub subject: Subject,
+    pub(crate) subject: Subject,
 }
 
 /// Where a claim came from when it was last wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Ground {
+pub(crate) struct Ground {
     /// The provider of the subject.
-    pub provider: ProviderName,
+    pub(crate) provider: ProviderName,
     /// The groups of the mapping that gave the claim.
-    pub groups: BTreeSet<GroupId>,
+    pub(crate) groups: BTreeSet<GroupId>,
     /// The uid of the mapping object that made the claim; none where it is not known.
-    pub mapping_uid: Option<Arc<str>>,
+    pub(crate) mapping_uid: Option<Arc<str>>,
     /// Generation of the mapping when the other fields were recorded.
-    pub generation: Option<i64>,
+    pub(crate) generation: Option<i64>,
 }
 
 impl Ground {
     /// True when both are equal except for the generation, which alone is no reason to record a claim again.
     #[must_use]
-    pub fn agrees(&self, other: &Self) -> bool {
+    pub(crate) fn agrees(&self, other: &Self) -> bool {
         (&self.provider, &self.groups, &self.mapping_uid) == (&other.provider, &other.groups, &other.mapping_uid)
     }
 }
 
 /// A claim as an audit row refers to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AuditClaim {
+pub(crate) struct AuditClaim {
     /// The mapping.
-    pub mapping: MappingKey,
+    pub(crate) mapping: MappingKey,
     /// The uid of the mapping object, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub uid: Option<String>,
+    pub(crate) uid: Option<String>,
     /// The generation of the mapping, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub generation: Option<i64>,
+    pub(crate) generation: Option<i64>,
     /// The subject, as an id.
-    pub subject: String,
+    pub(crate) subject: String,
 }
 
 /// Ownership of a grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum GrantState {
+pub(crate) enum GrantState {
     /// Wanted, not yet granted by rolecall and not known to be in the policy.
     Wanted,
     /// Granted by rolecall; removed when the last claim ends.
@@ -80,7 +80,7 @@ pub enum GrantState {
 impl GrantState {
     /// The stored word.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Wanted => "wanted",
             Self::Owned => "owned",
@@ -91,7 +91,7 @@ impl GrantState {
 
     /// The state whose stored word this is.
     #[must_use]
-    pub fn from_word(word: &str) -> Option<Self> {
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
         [Self::Wanted, Self::Owned, Self::Unowned, Self::Lost].into_iter().find(|state| state.as_str() == word)
     }
 }
@@ -99,7 +99,7 @@ impl GrantState {
 /// The change that a call to Google makes to one grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum IntentAction {
+pub(crate) enum IntentAction {
     /// Add the member.
     Grant,
     /// Remove the member.
@@ -108,58 +108,58 @@ pub enum IntentAction {
 
 /// A planned change of one grant, written before the call and cleared when the outcome is known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Intent {
+pub(crate) struct Intent {
     /// The change.
-    pub action: IntentAction,
+    pub(crate) action: IntentAction,
     /// The revision that the call is conditional on (for a policy of Google: its etag).
-    pub revision_before: String,
+    pub(crate) revision_before: String,
     /// Whether the member was in the policy before the call.
-    pub present_before: bool,
+    pub(crate) present_before: bool,
     /// Time at which the intent was written.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
     /// Hash of the plan that the call belongs to.
-    pub plan_hash: String,
+    pub(crate) plan_hash: String,
 }
 
 /// The ledger's row for one grant in one document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct LedgerRow {
+pub(crate) struct LedgerRow {
     /// Role, condition, member (folded).
-    pub grant: GrantKey,
+    pub(crate) grant: GrantKey,
     /// The member as written to Google.
-    pub member: String,
+    pub(crate) member: String,
     /// The condition as written to Google.
-    pub condition: Option<Condition>,
+    pub(crate) condition: Option<Condition>,
     /// Ownership of the grant.
-    pub state: GrantState,
+    pub(crate) state: GrantState,
     /// The intent of a call whose outcome is not known yet, if any.
-    pub intent: Option<Intent>,
+    pub(crate) intent: Option<Intent>,
     /// The claims for the grant. Empty: no mapping wants it any more.
-    pub claims: BTreeSet<Claim>,
+    pub(crate) claims: BTreeSet<Claim>,
     /// Where the claims came from, where that is known; the first version did not record it.
     #[serde(with = "pairs")]
-    pub grounds: BTreeMap<Claim, Ground>,
+    pub(crate) grounds: BTreeMap<Claim, Ground>,
     /// Time at which the set call that granted it returned 2xx.
-    pub acknowledged_at: Option<Timestamp>,
+    pub(crate) acknowledged_at: Option<Timestamp>,
     /// Time at which a read that began after the acknowledgement showed the grant.
-    pub verified_at: Option<Timestamp>,
+    pub(crate) verified_at: Option<Timestamp>,
     /// Since when the grant should be gone but is not (`oldestRevokingSince`).
-    pub revoking_since: Option<Timestamp>,
+    pub(crate) revoking_since: Option<Timestamp>,
     /// True when the guard has held the removal at least once since then.
-    pub held: bool,
+    pub(crate) held: bool,
     /// The uid of the resource on whose policy the grant was written, where known. A resource with another uid has
     /// another policy.
-    pub resource_uid: Option<String>,
+    pub(crate) resource_uid: Option<String>,
     /// The spellings under which Google stores the member, where they differ from `member` (an alias becomes the
     /// primary address). Empty: as it was sent. A spelling that is in several rows belongs to all of them, because the
     /// rows cannot be told apart.
-    pub stored_as: BTreeSet<String>,
+    pub(crate) stored_as: BTreeSet<String>,
 }
 
 impl LedgerRow {
     /// The keys under which the grant may be in the policy.
-    pub fn spellings(&self) -> impl Iterator<Item = GrantKey> + '_ {
+    pub(crate) fn spellings(&self) -> impl Iterator<Item = GrantKey> + '_ {
         let stored =
             self.stored_as.iter().map(|member| GrantKey { member: MemberKey::of(member), ..self.grant.clone() });
         let sent = self.stored_as.is_empty().then(|| self.grant.clone());
@@ -171,26 +171,26 @@ impl LedgerRow {
 /// in Google's answer to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Revision {
+pub(crate) struct Revision {
     /// The revision that the last acknowledged write returned (for a policy of Google: its etag). A read with this
     /// revision is current.
-    pub id: String,
+    pub(crate) id: String,
     /// [`GrantKey::digest`] of every member in that answer that was under a managed role and was not granted by
     /// rolecall.
-    pub beside: BTreeSet<String>,
+    pub(crate) beside: BTreeSet<String>,
     /// The uid of the resource, where it was known.
-    pub resource_uid: Option<String>,
+    pub(crate) resource_uid: Option<String>,
 }
 
 /// A write that Google acknowledged, as the store records it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AcknowledgedWrite {
+pub(crate) struct AcknowledgedWrite {
     /// The revision that is in force now.
-    pub revision: Revision,
+    pub(crate) revision: Revision,
     /// Revisions that are known to be older than it.
-    pub superseded: BTreeSet<String>,
+    pub(crate) superseded: BTreeSet<String>,
     /// Time of the acknowledgement.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
 }
 
 /// One change of the ledger. A batch of them is one transaction, together with its audit rows.
@@ -199,7 +199,7 @@ pub struct AcknowledgedWrite {
     clippy::large_enum_variant,
     reason = "nearly all changes are `Put`; a box would only add an allocation to each"
 )]
-pub enum LedgerChange {
+pub(crate) enum LedgerChange {
     /// Insert or replace the row of this grant.
     Put(LedgerRow),
     /// Delete the row.
@@ -209,7 +209,7 @@ pub enum LedgerChange {
 /// The outcome of an audited action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum AuditOutcome {
+pub(crate) enum AuditOutcome {
     /// Written before the call.
     Intended,
     /// Google returned 2xx.
@@ -229,7 +229,7 @@ pub enum AuditOutcome {
 impl AuditOutcome {
     /// The stored word.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Intended => "intended",
             Self::Acknowledged => "acknowledged",
@@ -243,7 +243,7 @@ impl AuditOutcome {
 
     /// The outcome whose stored word this is.
     #[must_use]
-    pub fn from_word(word: &str) -> Option<Self> {
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
         [Self::Intended, Self::Acknowledged, Self::Verified, Self::Failed, Self::Held, Self::Refused, Self::Ambiguous]
             .into_iter()
             .find(|outcome| outcome.as_str() == word)
@@ -252,51 +252,51 @@ impl AuditOutcome {
 
 /// One audit row before the store gives it a `seq` and the hash of its predecessor.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuditEntry {
+pub(crate) struct AuditEntry {
     /// The time of the action.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
     /// `idp:NAME/TOKEN`, `mapping:NAMESPACE/NAME@GENERATION`, `drift`, `expiry`, `approver:NAME`; of configuration:
     /// `manager:NAME`, `file:PATH`, `cluster`, `command`.
-    pub actor: String,
+    pub(crate) actor: String,
     /// The request that caused it, if any.
-    pub request_id: Option<String>,
+    pub(crate) request_id: Option<String>,
     /// Positions in the event log that caused it.
-    pub cause_seqs: Vec<Seq>,
+    pub(crate) cause_seqs: Vec<Seq>,
     /// The policy document; none for directory actions.
-    pub document: Option<DocumentKey>,
+    pub(crate) document: Option<DocumentKey>,
     /// The uid of the resource behind the document, where known.
-    pub resource_uid: Option<String>,
+    pub(crate) resource_uid: Option<String>,
     /// A stable word: `grant`, `revoke`, `lost`, `forget`, `remains`, `abandon`, `user.create`, `user.deactivate`,
     /// `group.member.add` and the like; of configuration `mapping.apply`, `target.change`, `provider.remove`, `token.add`,
     /// `delegation.change`, `mode.change`, `store.accept` and the like.
-    pub action: String,
+    pub(crate) action: String,
     /// The grant.
-    pub grant: Option<GrantKey>,
+    pub(crate) grant: Option<GrantKey>,
     /// The id of the subject of the grant's first claim.
-    pub subject: Option<String>,
+    pub(crate) subject: Option<String>,
     /// All claims of the grant.
-    pub claims: Vec<AuditClaim>,
+    pub(crate) claims: Vec<AuditClaim>,
     /// The plan that the action belongs to.
-    pub plan_hash: Option<String>,
+    pub(crate) plan_hash: Option<String>,
     /// The revision that the call was conditional on.
-    pub revision_before: Option<String>,
+    pub(crate) revision_before: Option<String>,
     /// The revision that the call returned.
-    pub revision_after: Option<String>,
+    pub(crate) revision_after: Option<String>,
     /// The outcome.
-    pub outcome: AuditOutcome,
+    pub(crate) outcome: AuditOutcome,
     /// The stable reason word, if any.
-    pub reason: Option<String>,
+    pub(crate) reason: Option<String>,
 }
 
 /// A group name used by a mapping, fixed to the id that it had when it was first resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Pin {
+pub(crate) struct Pin {
     /// The mapping that named the group.
-    pub mapping: MappingKey,
+    pub(crate) mapping: MappingKey,
     /// The tenant.
-    pub provider: ProviderName,
+    pub(crate) provider: ProviderName,
     /// The selector: `displayName:team-checkout` or `externalId:00g1abcd`.
-    pub selector: String,
+    pub(crate) selector: String,
     /// The group that it refers to.
-    pub group: GroupId,
+    pub(crate) group: GroupId,
 }

@@ -9,95 +9,95 @@ use super::{Condition, ConditionHash, GrantKey, MemberKey, Role, pairs};
 /// The content of a document as it was read.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Live {
+pub(crate) struct Live {
     /// The target's name for this version of the document; only equality is meaningful. Empty: the target answered that
     /// there is no such document.
-    pub revision: String,
+    pub(crate) revision: String,
     /// True when the document has never been written since its resource was created. Unlike all others, this revision
     /// can occur again, when the resource is re-created.
-    pub never_set: bool,
+    pub(crate) never_set: bool,
     /// Grants under roles that rolecall may grant.
     #[serde(with = "pairs")]
-    pub grants: BTreeMap<GrantKey, Stored>,
+    pub(crate) grants: BTreeMap<GrantKey, Stored>,
     /// Members under roles that rolecall never grants, such as basic roles.
-    pub beyond: BTreeSet<(String, ConditionHash, MemberKey)>,
+    pub(crate) beyond: BTreeSet<(String, ConditionHash, MemberKey)>,
     /// How much the document can hold; none: no limit is known.
-    pub capacity: Option<Capacity>,
+    pub(crate) capacity: Option<Capacity>,
 }
 
 /// A grant as it is stored in a document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Stored {
+pub(crate) struct Stored {
     /// The member as the target spells it.
-    pub member: String,
+    pub(crate) member: String,
     /// How many times it counts towards the capacity.
-    pub times: usize,
+    pub(crate) times: usize,
 }
 
 /// The size of a document and its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Capacity {
+pub(crate) struct Capacity {
     /// Number of appearances of principals in the document.
-    pub used: usize,
+    pub(crate) used: usize,
     /// Largest permitted number of appearances of principals.
-    pub limit: usize,
+    pub(crate) limit: usize,
 }
 
 /// The changes to make to a document. Without any change, the document is written back as it is, which moves its
 /// revision.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Changes {
+pub(crate) struct Changes {
     /// Members to add, sorted by grant.
-    pub add: Vec<Addition>,
+    pub(crate) add: Vec<Addition>,
     /// Members to remove.
-    pub remove: BTreeSet<GrantKey>,
+    pub(crate) remove: BTreeSet<GrantKey>,
 }
 
 /// One member to add.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Addition {
+pub(crate) struct Addition {
     /// The grant.
-    pub grant: GrantKey,
+    pub(crate) grant: GrantKey,
     /// The member to write.
-    pub member: String,
+    pub(crate) member: String,
     /// The condition to write; its hash is part of the key.
-    pub condition: Option<Condition>,
+    pub(crate) condition: Option<Condition>,
 }
 
 impl Live {
     /// True when the target answered that there is no such document.
     #[must_use]
-    pub fn is_absent(&self) -> bool {
+    pub(crate) fn is_absent(&self) -> bool {
         self.revision.is_empty()
     }
 
     /// True when the document has the grant.
     #[must_use]
-    pub fn has(&self, grant: &GrantKey) -> bool {
+    pub(crate) fn has(&self, grant: &GrantKey) -> bool {
         self.grants.contains_key(grant)
     }
 
     /// All grants, each with its member as the target spells it.
-    pub fn grants(&self) -> impl Iterator<Item = (&GrantKey, &str)> {
+    pub(crate) fn grants(&self) -> impl Iterator<Item = (&GrantKey, &str)> {
         self.grants.iter().map(|(grant, stored)| (grant, stored.member.as_str()))
     }
 
     /// The grants of the same role and condition, in order.
-    pub fn beside<'a>(&'a self, grant: &'a GrantKey) -> impl Iterator<Item = (&'a GrantKey, &'a str)> {
+    pub(crate) fn beside<'a>(&'a self, grant: &'a GrantKey) -> impl Iterator<Item = (&'a GrantKey, &'a str)> {
         self.grants().filter(|(other, _)| other.role == grant.role && other.condition == grant.condition)
     }
 
     /// The number of members that are none of these.
     #[must_use]
-    pub fn foreign(&self, ours: &BTreeSet<GrantKey>) -> usize {
+    pub(crate) fn foreign(&self, ours: &BTreeSet<GrantKey>) -> usize {
         self.beyond.len() + self.grants.keys().filter(|grant| !ours.contains(grant)).count()
     }
 
     /// How many more members fit once these are removed; none: no limit is known.
     #[must_use]
-    pub fn room_without<'a>(&self, gone: impl Iterator<Item = &'a GrantKey>) -> Option<Room> {
+    pub(crate) fn room_without<'a>(&self, gone: impl Iterator<Item = &'a GrantKey>) -> Option<Room> {
         let capacity = self.capacity?;
         let freed: usize = gone.filter_map(|grant| self.grants.get(grant)).map(|stored| stored.times).sum();
         let kept = capacity.used.saturating_sub(freed);
@@ -106,7 +106,7 @@ impl Live {
 
     /// The roles and members of the document.
     #[must_use]
-    pub fn present(&self) -> (BTreeSet<Role>, BTreeSet<MemberKey>) {
+    pub(crate) fn present(&self) -> (BTreeSet<Role>, BTreeSet<MemberKey>) {
         let members = self.grants.keys().map(|grant| &grant.member);
         (
             self.grants.keys().map(|grant| grant.role.clone()).collect(),
@@ -115,8 +115,9 @@ impl Live {
     }
 
     /// The document that is sent: this revision with the changes applied.
+    #[cfg(test)]
     #[must_use]
-    pub fn after(&self, changes: &Changes) -> Self {
+    pub(crate) fn after(&self, changes: &Changes) -> Self {
         let mut grants = self.grants.clone();
         grants.retain(|grant, _| !changes.remove.contains(grant));
         for addition in &changes.add {
@@ -129,11 +130,11 @@ impl Live {
 
 /// How many more members fit into a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
+pub(crate) struct Room {
     /// Appearances of principals that stay.
-    pub kept: usize,
+    pub(crate) kept: usize,
     /// Number of further appearances that fit.
-    pub left: usize,
+    pub(crate) left: usize,
     /// Largest permitted number of appearances.
-    pub limit: usize,
+    pub(crate) limit: usize,
 }

@@ -13,6 +13,8 @@ pub(crate) mod guard_book;
 mod kind;
 mod ledger;
 mod live;
+#[cfg(test)]
+mod manual_clock;
 mod name;
 mod pairs;
 mod phase;
@@ -24,29 +26,33 @@ mod reason;
 mod refusal;
 mod role;
 
-pub use clock::{Clock, ManualClock, SystemClock};
-pub use desired::{ClaimTerms, Desired, DesiredGrant, Enforcement, FreezeReason, Keep, Kept, KeptGroups, KeptSubjects};
-pub use directory::{
+pub(crate) use clock::{Clock, SystemClock};
+pub(crate) use desired::{
+    ClaimTerms, Desired, DesiredGrant, Enforcement, FreezeReason, Keep, Kept, KeptGroups, KeptSubjects,
+};
+pub(crate) use directory::{
     DirectoryChange, DirectoryEvent, EmailFact, GroupFacts, GroupId, MemberChange, Seq, UserFacts, UserId,
 };
-pub use document::{DocumentKey, DocumentKeyError, Region, ResourceKind};
-pub use grant::{Condition, ConditionHash, GrantKey};
-pub use guard::{
+pub(crate) use document::{DocumentKey, Region, ResourceKind};
+pub(crate) use grant::{Condition, ConditionHash, GrantKey};
+pub(crate) use guard::{
     DEFAULT_LEAVERS_PER_HOUR, DEFAULT_REMOVALS_PER_HOUR, GUARD_WINDOW, GuardDecision, Removal, RemovalLimit,
     RemovalLimits, RemovalScope, ScopeCounts,
 };
-pub use kind::Kind;
-pub use ledger::{
+pub(crate) use kind::Kind;
+pub(crate) use ledger::{
     AcknowledgedWrite, AuditClaim, AuditEntry, AuditOutcome, Claim, GrantState, Ground, Intent, IntentAction,
     LedgerChange, LedgerRow, Pin, Revision, Subject,
 };
-pub use live::{Addition, Capacity, Changes, Live, Room, Stored};
-pub use name::{MappingKey, NameError, ProviderName, TargetName};
-pub use phase::{ClaimDisposal, MappingPhase, PhaseEffect, PhaseEvent, Transition};
-pub use principal::{MemberKey, Principal, PrincipalError};
-pub use pseudonym::{KEY_BYTES, Pseudonyms};
-pub use random::Randomness;
+pub(crate) use live::{Addition, Capacity, Changes, Live, Stored};
+#[cfg(test)]
+pub(crate) use manual_clock::ManualClock;
+pub(crate) use name::{MappingKey, NameError, ProviderName, TargetName};
+pub(crate) use phase::{ClaimDisposal, MappingPhase, PhaseEffect, PhaseEvent, Transition};
+pub(crate) use principal::{MemberKey, Principal};
+pub(crate) use pseudonym::{KEY_BYTES, Pseudonyms};
+pub(crate) use random::Randomness;
 pub(crate) use raw::RawJson;
-pub use reason::Reason;
-pub use refusal::{Reach, ReachError, Refusal, RefusalKey, WriteBudget};
-pub use role::{Role, RoleError};
+pub(crate) use reason::Reason;
+pub(crate) use refusal::{Reach, Refusal, RefusalKey, WriteBudget};
+pub(crate) use role::Role;

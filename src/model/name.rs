@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// Why a text is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NameError {
+pub(crate) enum NameError {
     /// Not a DNS-1123 subdomain of at most 253 bytes.
     #[error("`{0}` is not a name: use lower-case letters, digits, `-` and `.`, at most 253 characters")]
     NotADnsSubdomain(String),
@@ -34,14 +34,14 @@ macro_rules! name_type {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(Arc<str>);
+        pub(crate) struct $name(Arc<str>);
 
         impl $name {
             /// Checks that `text` is a DNS subdomain.
             ///
             /// # Errors
             /// [`NameError::NotADnsSubdomain`].
-            pub fn new(text: &str) -> Result<Self, NameError> {
+            pub(crate) fn new(text: &str) -> Result<Self, NameError> {
                 if is_dns_subdomain(text) {
                     Ok(Self(text.into()))
                 } else {
@@ -51,7 +51,7 @@ macro_rules! name_type {
 
             /// The name as text.
             #[must_use]
-            pub fn as_str(&self) -> &str {
+            pub(crate) fn as_str(&self) -> &str {
                 &self.0
             }
         }
@@ -102,7 +102,7 @@ name_type! {
 /// The key of a `RoleMapping`: `namespace/name`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct MappingKey {
+pub(crate) struct MappingKey {
     namespace: Arc<str>,
     name: Arc<str>,
 }
@@ -112,7 +112,7 @@ impl MappingKey {
     ///
     /// # Errors
     /// [`NameError::NotADnsSubdomain`] for the part that is not one.
-    pub fn new(namespace: &str, name: &str) -> Result<Self, NameError> {
+    pub(crate) fn new(namespace: &str, name: &str) -> Result<Self, NameError> {
         for part in [namespace, name] {
             if !is_dns_subdomain(part) {
                 return Err(NameError::NotADnsSubdomain(part.chars().take(260).collect()));
@@ -123,13 +123,13 @@ impl MappingKey {
 
     /// The namespace of the mapping.
     #[must_use]
-    pub fn namespace(&self) -> &str {
+    pub(crate) fn namespace(&self) -> &str {
         &self.namespace
     }
 
     /// The name within the namespace.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 }

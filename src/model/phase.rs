@@ -5,7 +5,7 @@ use super::FreezeReason;
 
 /// What happens to the claims of a mapping that terminates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum ClaimDisposal {
+pub(crate) enum ClaimDisposal {
     /// The grants made for the claims are revoked.
     Revoke,
     /// The grants stay and the ledger forgets them, as far as their target permits it.
@@ -14,7 +14,7 @@ pub enum ClaimDisposal {
 
 /// Phase of a mapping. A mapping without a phase is unknown: it was never in force, or nothing is left of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum MappingPhase {
+pub(crate) enum MappingPhase {
     /// In force.
     Live,
     /// Missing without an observed deletion, for this reason: its claims are frozen.
@@ -32,7 +32,7 @@ pub enum MappingPhase {
 
 /// An event that can change the phase of a mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum PhaseEvent {
+pub(crate) enum PhaseEvent {
     /// An object of this name exists and is not being deleted: a new one, a new version, or a file that is back.
     Applied,
     /// Its deletion was observed.
@@ -53,7 +53,7 @@ pub enum PhaseEvent {
 
 /// An effect of a transition. The effects of one transition are carried out in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum PhaseEffect {
+pub(crate) enum PhaseEffect {
     /// Store the new phase with the spec, before any other effect.
     Persist,
     /// Mark the claims as deferred in the ledger.
@@ -70,11 +70,11 @@ pub enum PhaseEffect {
 
 /// The phase after an event, and the effects of the transition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Transition {
+pub(crate) struct Transition {
     /// The new phase; none when nothing is known of the mapping any more.
-    pub next: Option<MappingPhase>,
+    pub(crate) next: Option<MappingPhase>,
     /// The effects to carry out.
-    pub effects: &'static [PhaseEffect],
+    pub(crate) effects: &'static [PhaseEffect],
 }
 
 /// Effects when claims start to end, or come into force.
@@ -88,13 +88,13 @@ const NOTHING: &[PhaseEffect] = &[];
 impl MappingPhase {
     /// Computes the transition from this phase.
     #[must_use]
-    pub fn on(self, event: PhaseEvent) -> Transition {
+    pub(crate) fn on(self, event: PhaseEvent) -> Transition {
         Self::after(Some(self), event)
     }
 
     /// As [`MappingPhase::on`], also for a mapping of which nothing is known.
     #[must_use]
-    pub fn after(phase: Option<Self>, event: PhaseEvent) -> Transition {
+    pub(crate) fn after(phase: Option<Self>, event: PhaseEvent) -> Transition {
         use MappingPhase::{ApprovedForRemoval, Live, Missing, Orphaned, RevocationDeferred, Terminating};
         use PhaseEvent::{
             Applied, ClaimsEnded, DeadlineExceeded, DeletionObserved, FoundMissing, OnlyOrphansLeft, RemovalApproved,
@@ -141,7 +141,7 @@ impl MappingPhase {
 
     /// What happens to the claims, if they end.
     #[must_use]
-    pub fn disposal(self) -> Option<ClaimDisposal> {
+    pub(crate) fn disposal(self) -> Option<ClaimDisposal> {
         match self {
             Self::Live | Self::Missing(_) => None,
             Self::Terminating(claims) | Self::ApprovedForRemoval(claims) | Self::RevocationDeferred(claims) => {
@@ -153,13 +153,13 @@ impl MappingPhase {
 
     /// True when the claims end, or are kept only until their people leave.
     #[must_use]
-    pub fn is_terminating(self) -> bool {
+    pub(crate) fn is_terminating(self) -> bool {
         self.disposal().is_some()
     }
 
     /// The freeze reason, if the mapping is missing.
     #[must_use]
-    pub fn missing(self) -> Option<FreezeReason> {
+    pub(crate) fn missing(self) -> Option<FreezeReason> {
         match self {
             Self::Missing(why) => Some(why),
             _ => None,

@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 /// after `deleted:`) compare without regard to case, everything else byte for byte. Never sent to Google.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct MemberKey(Arc<str>);
+pub(crate) struct MemberKey(Arc<str>);
 
 impl MemberKey {
     /// Folds a member as it is in a policy.
     #[must_use]
-    pub fn of(member: &str) -> Self {
+    pub(crate) fn of(member: &str) -> Self {
         let (deleted, rest) = match member.strip_prefix("deleted:") {
             Some(rest) => ("deleted:", rest),
             None => ("", member),
@@ -29,7 +29,7 @@ impl MemberKey {
 
     /// The folded text.
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -49,7 +49,7 @@ impl fmt::Debug for MemberKey {
 /// Why an attribute of a user or group is not a principal that rolecall writes. The condition reason is
 /// `PrincipalInvalid`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PrincipalError {
+pub(crate) enum PrincipalError {
     /// The user has no value at the configured attribute.
     #[error("the attribute has no value")]
     Missing,
@@ -67,7 +67,7 @@ pub enum PrincipalError {
 /// A member that rolecall may write: well formed and inside `allowedDomains`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Principal(Arc<str>);
+pub(crate) struct Principal(Arc<str>);
 
 impl From<Principal> for String {
     fn from(principal: Principal) -> Self {
@@ -96,20 +96,20 @@ impl Principal {
     ///
     /// # Errors
     /// [`PrincipalError`].
-    pub fn google_account(email: &str, allowed_domains: &[String]) -> Result<Self, PrincipalError> {
+    pub(crate) fn google_account(email: &str, allowed_domains: &[String]) -> Result<Self, PrincipalError> {
         let (local, domain) = checked_email(email, allowed_domains)?;
         Ok(Self(format!("user:{local}@{domain}").into()))
     }
 
     /// The member text sent to Google.
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
     /// The folded form. It shares the text where folding changes nothing.
     #[must_use]
-    pub fn key(&self) -> MemberKey {
+    pub(crate) fn key(&self) -> MemberKey {
         if self.0.bytes().any(|byte| byte.is_ascii_uppercase()) {
             MemberKey::of(&self.0)
         } else {

@@ -13,13 +13,13 @@ use ring::hmac;
 use super::UserId;
 
 /// The length of the key, in bytes.
-pub const KEY_BYTES: usize = 32;
+pub(crate) const KEY_BYTES: usize = 32;
 /// Number of bytes of the digest that are shown.
 const SHOWN: usize = 8;
 
 /// Replaces the names of people. The key never leaves this value.
 #[derive(Clone)]
-pub struct Pseudonyms(hmac::Key);
+pub(crate) struct Pseudonyms(hmac::Key);
 
 impl fmt::Debug for Pseudonyms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -30,13 +30,13 @@ impl fmt::Debug for Pseudonyms {
 impl Pseudonyms {
     /// Pseudonyms under this key.
     #[must_use]
-    pub fn new(key: &[u8; KEY_BYTES]) -> Self {
+    pub(crate) fn new(key: &[u8; KEY_BYTES]) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, key))
     }
 
     /// The pseudonym of an address: `example.com#1f2e3d4c5b6a7988`. Letter case does not matter.
     #[must_use]
-    pub fn address(&self, address: &str) -> String {
+    pub(crate) fn address(&self, address: &str) -> String {
         let folded = address.to_lowercase();
         let domain = folded.rsplit_once('@').map_or("", |(_, domain)| domain);
         let tag = hmac::sign(&self.0, folded.as_bytes());
@@ -53,7 +53,7 @@ impl Pseudonyms {
     /// `user:ADDRESS` becomes `user:ID` or `user:DOMAIN#DIGEST`, also after `deleted:`; the subject of a workforce pool
     /// likewise.
     #[must_use]
-    pub fn member(&self, member: &str, id: Option<UserId>) -> String {
+    pub(crate) fn member(&self, member: &str, id: Option<UserId>) -> String {
         let (deleted, rest) = match member.strip_prefix("deleted:") {
             Some(rest) => ("deleted:", rest),
             None => ("", member),
@@ -76,13 +76,13 @@ impl Pseudonyms {
     /// Replaces each address of a person in a text, such as an error of Google or a log line. Addresses of service
     /// accounts and groups stay.
     #[must_use]
-    pub fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
+    pub(crate) fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
         self.text_with(text, |_| None)
     }
 
     /// Like [`Self::text`], but uses the ids of known people.
     #[must_use]
-    pub fn text_with<'a>(&self, text: &'a str, known: impl Fn(&str) -> Option<UserId>) -> Cow<'a, str> {
+    pub(crate) fn text_with<'a>(&self, text: &'a str, known: impl Fn(&str) -> Option<UserId>) -> Cow<'a, str> {
         let mut shown = String::new();
         let mut rest = 0;
         let mut from = 0;

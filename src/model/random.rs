@@ -7,7 +7,7 @@ const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// Source of random numbers. They spread work over time; nothing depends on their being unpredictable.
 #[derive(Debug, Default)]
-pub struct Randomness {
+pub(crate) struct Randomness {
     /// State of the seeded generator; none: the process's own generator is used.
     seeded: Option<AtomicU64>,
 }
@@ -15,13 +15,13 @@ pub struct Randomness {
 impl Randomness {
     /// Uses the process's own generator without a seed, otherwise one that draws the same numbers for the same seed.
     #[must_use]
-    pub fn new(seed: Option<u64>) -> Self {
+    pub(crate) fn new(seed: Option<u64>) -> Self {
         Self { seeded: seed.map(AtomicU64::new) }
     }
 
     /// Draws the next number.
     #[must_use]
-    pub fn draw(&self) -> u64 {
+    pub(crate) fn draw(&self) -> u64 {
         let Some(state) = &self.seeded else { return rand::random() };
         let mut mixed = state.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -31,14 +31,14 @@ impl Randomness {
 
     /// Draws a number from 0 up to, but not including, 1.
     #[must_use]
-    pub fn fraction(&self) -> f64 {
+    pub(crate) fn fraction(&self) -> f64 {
         let high = u32::try_from(self.draw() >> 32).unwrap_or(u32::MAX);
         f64::from(high) / (f64::from(u32::MAX) + 1.0)
     }
 
     /// Draws a factor between 0.9 and 1.1, which keeps timers with the same interval from firing at the same moment.
     #[must_use]
-    pub fn jitter(&self) -> f64 {
+    pub(crate) fn jitter(&self) -> f64 {
         0.9 + 0.2 * self.fraction()
     }
 }

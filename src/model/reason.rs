@@ -11,29 +11,30 @@ macro_rules! reasons {
         /// word and a heading of the runbook.
         #[allow(clippy::doc_markdown, reason = "the meanings are shown to people, in messages that know no markup")]
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum Reason {
+        pub(crate) enum Reason {
             $(#[doc = $meaning] $name,)*
         }
 
         impl Reason {
             /// Every reason, in the order of the list.
-            pub const ALL: &[Self] = &[$(Self::$name),*];
+            #[cfg(test)]
+            pub(crate) const ALL: &[Self] = &[$(Self::$name),*];
 
             /// The stable word, in Pascal case.
             #[must_use]
-            pub const fn word(self) -> &'static str {
+            pub(crate) const fn word(self) -> &'static str {
                 match self { $(Self::$name => reasons!(@word $name $($word)?),)* }
             }
 
             /// The meaning: a clause without a full stop.
             #[must_use]
-            pub const fn meaning(self) -> &'static str {
+            pub(crate) const fn meaning(self) -> &'static str {
                 match self { $(Self::$name => $meaning,)* }
             }
 
             /// What to do; empty when there is nothing to do.
             #[must_use]
-            pub const fn action(self) -> &'static str {
+            pub(crate) const fn action(self) -> &'static str {
                 match self { $(Self::$name => $action,)* }
             }
         }
@@ -236,8 +237,9 @@ reasons! {
 
 impl Reason {
     /// The reason with this stored or shown word; none for a word that is not in the list.
+    #[cfg(test)]
     #[must_use]
-    pub fn from_word(word: &str) -> Option<Self> {
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|reason| reason.word() == word)
     }
 }

@@ -9,7 +9,7 @@ use super::{DocumentKey, GrantKey, MemberKey, ResourceKind, Role};
 
 /// Scope of a refusal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Reach {
+pub(crate) enum Reach {
     /// Every policy: the account does not exist.
     Everywhere,
     /// The policies of one project: refused by an organization policy.
@@ -23,7 +23,7 @@ pub enum Reach {
 /// Error for a text that is not the scope of a refusal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not the reach of a refusal")]
-pub struct ReachError(String);
+pub(crate) struct ReachError(String);
 
 impl fmt::Display for Reach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -65,19 +65,19 @@ impl TryFrom<String> for Reach {
 
 /// The refused member, role, or member under a role. At least one of the two is given.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RefusalKey {
+pub(crate) struct RefusalKey {
     /// The scope.
-    pub reach: Reach,
+    pub(crate) reach: Reach,
     /// The refused member; none: every member.
-    pub member: Option<MemberKey>,
+    pub(crate) member: Option<MemberKey>,
     /// The refused role; none: every role.
-    pub role: Option<Role>,
+    pub(crate) role: Option<Role>,
 }
 
 impl RefusalKey {
     /// True when the refusal applies to this grant on this document.
     #[must_use]
-    pub fn covers(&self, document: &DocumentKey, grant: &GrantKey) -> bool {
+    pub(crate) fn covers(&self, document: &DocumentKey, grant: &GrantKey) -> bool {
         let here = match &self.reach {
             Reach::Everywhere => true,
             Reach::Project(project) => project == document.project(),
@@ -91,33 +91,33 @@ impl RefusalKey {
 
 /// One refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// The refused member or role, and the scope.
-    pub key: RefusalKey,
+    pub(crate) key: RefusalKey,
     /// The stable reason word.
-    pub reason: String,
+    pub(crate) reason: String,
     /// Time of the first refusal.
-    pub since: Timestamp,
+    pub(crate) since: Timestamp,
     /// Time of the next probe.
-    pub probe_at: Timestamp,
+    pub(crate) probe_at: Timestamp,
     /// Number of probes so far.
-    pub probes: u32,
+    pub(crate) probes: u32,
 }
 
 impl Refusal {
     /// Time until the first probe. Accounts often appear at Google some minutes after the IdP pushed them to rolecall.
-    pub const FIRST_PROBE: SignedDuration = SignedDuration::from_mins(5);
+    pub(crate) const FIRST_PROBE: SignedDuration = SignedDuration::from_mins(5);
     /// Longest time between two probes.
-    pub const LONGEST: SignedDuration = SignedDuration::from_hours(1);
+    pub(crate) const LONGEST: SignedDuration = SignedDuration::from_hours(1);
 
     /// Creates a refusal that was observed now.
     #[must_use]
-    pub fn new(key: RefusalKey, reason: &str, now: Timestamp) -> Self {
+    pub(crate) fn new(key: RefusalKey, reason: &str, now: Timestamp) -> Self {
         Self { key, reason: reason.to_owned(), since: now, probe_at: later(now, Self::FIRST_PROBE), probes: 0 }
     }
 
     /// Records a failed probe: the interval to the next one doubles, up to an hour.
-    pub fn postpone(&mut self, now: Timestamp) {
+    pub(crate) fn postpone(&mut self, now: Timestamp) {
         self.probes = self.probes.saturating_add(1);
         let wait = (0..self.probes.min(10)).fold(Self::FIRST_PROBE, |wait, _| (wait * 2).min(Self::LONGEST));
         self.probe_at = later(now, wait);
@@ -126,34 +126,34 @@ impl Refusal {
 
 /// Count of the writes that were spent on finding out which addition of a policy is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WriteBudget {
+pub(crate) struct WriteBudget {
     /// Time of the first write.
-    pub since: Timestamp,
+    pub(crate) since: Timestamp,
     /// Number of writes.
-    pub writes: u32,
+    pub(crate) writes: u32,
 }
 
 impl WriteBudget {
     /// Largest number of writes that may be spent on one policy within [`Self::WINDOW`].
-    pub const WRITES: u32 = 12;
+    pub(crate) const WRITES: u32 = 12;
     /// Time after which all writes are available again.
-    pub const WINDOW: SignedDuration = SignedDuration::from_hours(1);
+    pub(crate) const WINDOW: SignedDuration = SignedDuration::from_hours(1);
 
     /// Creates an unspent budget.
     #[must_use]
-    pub fn new(now: Timestamp) -> Self {
+    pub(crate) fn new(now: Timestamp) -> Self {
         Self { since: now, writes: 0 }
     }
 
     /// Time at which writes are available again; none: they are available now.
     #[must_use]
-    pub fn exhausted_until(&self, now: Timestamp) -> Option<Timestamp> {
+    pub(crate) fn exhausted_until(&self, now: Timestamp) -> Option<Timestamp> {
         let end = later(self.since, Self::WINDOW);
         (self.writes >= Self::WRITES && now < end).then_some(end)
     }
 
     /// Spends one write.
-    pub fn spend(&mut self, now: Timestamp) {
+    pub(crate) fn spend(&mut self, now: Timestamp) {
         if now >= later(self.since, Self::WINDOW) || self.writes == 0 {
             *self = Self::new(now);
         }

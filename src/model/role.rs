@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// Why a text is not a role that rolecall can grant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RoleError {
+pub(crate) enum RoleError {
     /// Neither `roles/NAME` nor a custom role of a project or organization.
     #[error("`{0}` is not a role: write roles/NAME, projects/ID/roles/NAME or organizations/NUMBER/roles/NAME")]
     NotARole(String),
@@ -19,14 +19,14 @@ pub enum RoleError {
 /// A predefined or custom role, never a glob, never a basic role.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Role(Arc<str>);
+pub(crate) struct Role(Arc<str>);
 
 impl Role {
     /// Checks the form of a role name. Google role ids are letters, digits, `_` and `.`.
     ///
     /// # Errors
     /// [`RoleError`], which names the problem.
-    pub fn new(text: &str) -> Result<Self, RoleError> {
+    pub(crate) fn new(text: &str) -> Result<Self, RoleError> {
         let shown = || text.chars().take(200).collect::<String>();
         if matches!(text, "roles/owner" | "roles/editor" | "roles/viewer") {
             return Err(RoleError::BasicRole(shown()));
@@ -49,7 +49,7 @@ impl Role {
 
     /// The role as Google spells it.
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }

@@ -52,46 +52,46 @@ pub(super) struct CountedGrant {
 /// `desired = acknowledged + pending + failed + missing + observed + frozen`. The removals, `revoking` and `held`, are
 /// not wanted and are counted separately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ClaimCounts {
+pub(crate) struct ClaimCounts {
     /// Wanted, or kept because the ground of its claim is unknown.
-    pub desired: usize,
+    pub(crate) desired: usize,
     /// In the policy: granted by a call that Google acknowledged, or already there before (`unowned`).
-    pub acknowledged: usize,
+    pub(crate) acknowledged: usize,
     /// Of these, observed in a later read.
-    pub verified: usize,
+    pub(crate) verified: usize,
     /// Wanted and to be written, now or as soon as the resource is listed again.
-    pub pending: usize,
+    pub(crate) pending: usize,
     /// Wanted, but refused by Google or beyond its limit.
-    pub failed: usize,
+    pub(crate) failed: usize,
     /// Of the acknowledged, those that rolecall did not grant.
-    pub unowned: usize,
+    pub(crate) unowned: usize,
     /// Granted by rolecall, removed by somebody else, and not granted again.
-    pub missing: usize,
+    pub(crate) missing: usize,
     /// Wanted, and only observed.
-    pub observed: usize,
+    pub(crate) observed: usize,
     /// Not in the policy, and not granted because the ground of the claim is unknown.
-    pub frozen: usize,
+    pub(crate) frozen: usize,
     /// To be removed but still in the policy.
-    pub revoking: usize,
+    pub(crate) revoking: usize,
     /// To be removed and held by the guard.
-    pub held: usize,
+    pub(crate) held: usize,
     /// Of these, for people who have left.
-    pub held_leavers: usize,
+    pub(crate) held_leavers: usize,
     /// Since when the oldest grant to be removed, held or not, should be gone.
-    pub oldest_revoking_since: Option<Timestamp>,
+    pub(crate) oldest_revoking_since: Option<Timestamp>,
 }
 
 impl Plan {
     /// A subject for whom this grant is claimed, or was until this reconcile.
     #[must_use]
-    pub fn subject_of(&self, grant: &GrantKey) -> Option<Subject> {
+    pub(crate) fn subject_of(&self, grant: &GrantKey) -> Option<Subject> {
         let claimed = self.lines.iter().find(|line| line.grant == *grant).and_then(|line| line.subject);
         claimed.or_else(|| self.remained_for.get(grant).copied())
     }
 
     /// Counts the grants of each mapping after a call with this outcome, or without a call.
     #[must_use]
-    pub fn counts(&self, outcome: Option<&CallOutcome>) -> BTreeMap<MappingKey, ClaimCounts> {
+    pub(crate) fn counts(&self, outcome: Option<&CallOutcome>) -> BTreeMap<MappingKey, ClaimCounts> {
         let mut claim_counts: BTreeMap<MappingKey, ClaimCounts> = BTreeMap::new();
         let acknowledged = matches!(outcome, Some(CallOutcome::Acknowledged { .. }));
         let refused = matches!(outcome, Some(CallOutcome::Refused { .. }));
@@ -142,7 +142,7 @@ impl Plan {
 
     /// Grants of rolecall that somebody else removed and that this call restored, each with the mappings that want it.
     #[must_use]
-    pub fn reverted(&self, outcome: Option<&CallOutcome>) -> Vec<(GrantKey, BTreeSet<MappingKey>)> {
+    pub(crate) fn reverted(&self, outcome: Option<&CallOutcome>) -> Vec<(GrantKey, BTreeSet<MappingKey>)> {
         if !matches!(outcome, Some(CallOutcome::Acknowledged { .. })) {
             return Vec::new();
         }

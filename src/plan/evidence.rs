@@ -6,7 +6,7 @@ use crate::model::{LedgerRow, Revision};
 
 /// Relation of a read's revision to the revisions of our own writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReadAge {
+pub(crate) enum ReadAge {
     /// The revision that our last acknowledged write returned.
     Current,
     /// A revision that one of our writes superseded: the read is outdated. Nothing is concluded and nothing is written.
@@ -18,7 +18,7 @@ pub enum ReadAge {
 /// How far the read that a reconcile is planned from can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Evidence {
+pub(crate) enum Evidence {
     /// The read shows the current policy.
     Current,
     /// The read may be outdated. A successful write conditional on its revision proves it; only then are conclusions
@@ -33,7 +33,7 @@ pub enum Evidence {
 /// hour. A call with an unknown outcome was conditional on the newest revision known then, so while there is one, the
 /// last acknowledged version may no longer be the current one.
 #[must_use]
-pub fn age(read: &str, last: Option<&Revision>, superseded: bool, rows: &[LedgerRow]) -> ReadAge {
+pub(crate) fn age(read: &str, last: Option<&Revision>, superseded: bool, rows: &[LedgerRow]) -> ReadAge {
     if superseded {
         return ReadAge::Stale;
     }

@@ -57,7 +57,7 @@ pub(super) fn digest<'a>(document: &DocumentKey, items: impl Iterator<Item = (&'
 /// The hash by which the held removals of one mapping and kind are released: 16 hex digits over all documents that have
 /// any, in the order of the documents. It does not change as long as the same removals are held.
 #[must_use]
-pub fn held_hash<'a>(
+pub(crate) fn held_hash<'a>(
     mapping: &MappingKey,
     leavers: bool,
     parts: impl Iterator<Item = (&'a DocumentKey, &'a HeldPart)>,

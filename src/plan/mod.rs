@@ -46,50 +46,50 @@ use crate::model::{
     Live, MappingKey, Reason, Removal, Revision, Subject,
 };
 
-pub use counts::ClaimCounts;
-pub use evidence::{Evidence, ReadAge, age};
-pub use guard::held_hash;
-pub use settle::{CallOutcome, Settlement};
+pub(crate) use counts::ClaimCounts;
+pub(crate) use evidence::{Evidence, ReadAge, age};
+pub(crate) use guard::held_hash;
+pub(crate) use settle::{CallOutcome, Settlement};
 
 use planner::Planner;
 
 /// How long a call with an unknown outcome is remembered when the resource is gone: a resource of that name may exist
 /// again when the call arrives. Where there is a policy, a write fences the call off instead.
-pub const INTENT_FENCE: Duration = Duration::from_mins(10);
+pub(crate) const INTENT_FENCE: Duration = Duration::from_mins(10);
 
 /// The inputs for planning one reconcile. Plain data, so that a reconcile can be recorded and planned again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Inputs {
+pub(crate) struct Inputs {
     /// The document.
-    pub document: DocumentKey,
+    pub(crate) document: DocumentKey,
     /// The grants that the mappings want.
-    pub desired: Desired,
+    pub(crate) desired: Desired,
     /// The ledger rows of the document, one for each grant, in any order.
-    pub ledger: Vec<Arc<LedgerRow>>,
+    pub(crate) ledger: Vec<Arc<LedgerRow>>,
     /// The document as just read. The read began after the last settlement of this document. The default means that the
     /// resource does not exist according to the target.
-    pub live: Arc<Live>,
+    pub(crate) live: Arc<Live>,
     /// How far the read can be trusted.
-    pub evidence: Evidence,
+    pub(crate) evidence: Evidence,
     /// The last acknowledged write of this document, if it is still recorded.
-    pub revision: Option<Revision>,
+    pub(crate) revision: Option<Revision>,
     /// The uid of the resource, read after the policy; none when it was not read.
-    pub resource_uid: Option<String>,
+    pub(crate) resource_uid: Option<String>,
     /// Time of planning.
-    pub now: Timestamp,
+    pub(crate) now: Timestamp,
     /// The removals that the guard holds. A plan that needs decisions ([`Plan::asks`]) is made again with the answer.
-    pub held: BTreeSet<Removal>,
+    pub(crate) held: BTreeSet<Removal>,
     /// Subjects with claims in the ledger whom the IdP reports inactive or deleted.
-    pub leavers: BTreeSet<Subject>,
+    pub(crate) leavers: BTreeSet<Subject>,
 }
 
 /// Reason: Google stores a member under another spelling than it was sent.
-pub const PRINCIPAL_RESPELLED: &str = Reason::PrincipalRespelled.word();
+pub(crate) const PRINCIPAL_RESPELLED: &str = Reason::PrincipalRespelled.word();
 
 /// Why a step is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Cause {
+pub(crate) enum Cause {
     /// A mapping wants the grant.
     Wanted,
     /// A grant made by rolecall was removed by somebody else, and is granted again.
@@ -109,7 +109,7 @@ pub enum Cause {
 impl Cause {
     /// The stable word used in the audit.
     #[must_use]
-    pub fn reason(self) -> &'static str {
+    pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Wanted => "Wanted",
             Self::Missing => "Missing",
@@ -123,83 +123,83 @@ impl Cause {
 
 /// One member added to or removed from the policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
+pub(crate) struct Step {
     /// The direction of the change.
-    pub action: IntentAction,
+    pub(crate) action: IntentAction,
     /// The cause.
-    pub cause: Cause,
+    pub(crate) cause: Cause,
     /// The ledger row before the call. It carries an intent only if an earlier call for it may still take effect.
-    pub row: LedgerRow,
+    pub(crate) row: LedgerRow,
     /// The row that is restored when the call certainly did nothing. It lacks everything that only the read shows.
-    pub restore: LedgerRow,
+    pub(crate) restore: LedgerRow,
     /// The members to remove: all spellings of the grant, and the tombstone that Google leaves of a deleted account.
     /// Empty for an addition.
-    pub out: BTreeSet<GrantKey>,
+    pub(crate) out: BTreeSet<GrantKey>,
 }
 
 impl Step {
     /// The grant.
     #[must_use]
-    pub fn grant(&self) -> &GrantKey {
+    pub(crate) fn grant(&self) -> &GrantKey {
         &self.row.grant
     }
 }
 
 /// A grant made by rolecall that somebody else removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LostGrant {
+pub(crate) struct LostGrant {
     /// The grant.
-    pub grant: GrantKey,
+    pub(crate) grant: GrantKey,
     /// True when this reconcile is the first to observe it.
-    pub first_seen: bool,
+    pub(crate) first_seen: bool,
     /// Whether it is granted again (`onMissing: Revert`).
-    pub regranted: bool,
+    pub(crate) regranted: bool,
 }
 
 /// The removals of one document that the guard holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Held {
+pub(crate) struct Held {
     /// The parts, sorted by mapping and kind.
-    pub parts: Vec<HeldPart>,
+    pub(crate) parts: Vec<HeldPart>,
 }
 
 /// The removals held for one mapping in one document: either of leavers, or of people who have not left.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HeldPart {
+pub(crate) struct HeldPart {
     /// The mapping whose claims ended.
-    pub mapping: MappingKey,
+    pub(crate) mapping: MappingKey,
     /// True when every subject is inactive or deleted.
-    pub leavers: bool,
+    pub(crate) leavers: bool,
     /// The removals, by grant.
-    pub removals: Vec<Removal>,
+    pub(crate) removals: Vec<Removal>,
     /// Digest over the removals; see [`held_hash`].
-    pub digest: [u8; 32],
+    pub(crate) digest: [u8; 32],
 }
 
 /// Additions that would make the policy exceed Google's limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LimitExceeded {
+pub(crate) struct LimitExceeded {
     /// Number of appearances of principals the policy would have.
-    pub appearances: usize,
+    pub(crate) appearances: usize,
     /// Largest permitted number.
-    pub limit: usize,
+    pub(crate) limit: usize,
     /// The additions that are not written.
-    pub withheld: Vec<GrantKey>,
+    pub(crate) withheld: Vec<GrantKey>,
 }
 
 impl Held {
     /// The audit reason.
-    pub const REASON: Reason = Reason::MassRemoval;
+    pub(crate) const REASON: Reason = Reason::MassRemoval;
 
     /// True when nothing is held.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.parts.is_empty()
     }
 
     /// The grants that stay because they are held; with `leavers_only`, those of leavers only.
     #[must_use]
-    pub fn grants(&self, leavers_only: bool) -> BTreeSet<&GrantKey> {
+    pub(crate) fn grants(&self, leavers_only: bool) -> BTreeSet<&GrantKey> {
         let parts = self.parts.iter().filter(|part| part.leavers || !leavers_only);
         parts.flat_map(|part| &part.removals).map(|removal| &removal.grant).collect()
     }
@@ -207,65 +207,65 @@ impl Held {
 
 impl LimitExceeded {
     /// The condition reason.
-    pub const REASON: Reason = Reason::PolicyFull;
+    pub(crate) const REASON: Reason = Reason::PolicyFull;
 }
 
 /// Changes that are not made because of `Observe`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Observed {
+pub(crate) struct Observed {
     /// Would be granted.
-    pub add: Vec<GrantKey>,
+    pub(crate) add: Vec<GrantKey>,
     /// Would be removed.
-    pub remove: Vec<GrantKey>,
+    pub(crate) remove: Vec<GrantKey>,
 }
 
 /// The actions and the report of one reconcile.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// Identifies this plan in the audit: 16 hex digits over document, additions, removals and held removals.
-    pub hash: String,
+    pub(crate) hash: String,
     /// Members to add, sorted by grant.
-    pub add: Vec<Step>,
+    pub(crate) add: Vec<Step>,
     /// Members to remove, sorted by grant.
-    pub remove: Vec<Step>,
+    pub(crate) remove: Vec<Step>,
     /// Removals that the guard withholds.
-    pub held: Held,
+    pub(crate) held: Held,
     /// The removals that the guard has to decide about before this plan is executed.
-    pub asks: Vec<Removal>,
+    pub(crate) asks: Vec<Removal>,
     /// True when the guard must receive this plan even if it needs no decision, because some removal of the document
     /// was held before.
-    pub guarded: bool,
+    pub(crate) guarded: bool,
     /// Drift: grants made by rolecall that are missing.
-    pub lost: Vec<LostGrant>,
+    pub(crate) lost: Vec<LostGrant>,
     /// Number of members (per role and condition) that are foreign.
-    pub foreign: usize,
+    pub(crate) foreign: usize,
     /// Grants that are wanted and in the policy, but not made by rolecall.
-    pub unowned: Vec<GrantKey>,
+    pub(crate) unowned: Vec<GrantKey>,
     /// Grants that are no longer wanted and still in the policy, but not made by rolecall. The ledger forgets them
     /// (`GrantRemains`).
-    pub remains: Vec<(GrantKey, BTreeSet<MappingKey>)>,
+    pub(crate) remains: Vec<(GrantKey, BTreeSet<MappingKey>)>,
     /// Grants that stay in the policy and that the ledger forgets because of `deletionPolicy: Orphan`.
-    pub orphaned: Vec<GrantKey>,
+    pub(crate) orphaned: Vec<GrantKey>,
     /// Changes that observe mode prevents.
-    pub observed: Observed,
+    pub(crate) observed: Observed,
     /// Grants that are wanted but not sent, because Google would store the member under a spelling that
     /// `allowedDomains` does not permit.
-    pub forbidden: Vec<GrantKey>,
+    pub(crate) forbidden: Vec<GrantKey>,
     /// Ledger changes to record if no call is made: claims, verifications, resolved intents, forgotten rows.
-    pub ledger: Vec<LedgerChange>,
+    pub(crate) ledger: Vec<LedgerChange>,
     /// Audit rows to append if no call is made.
-    pub audit: Vec<AuditEntry>,
+    pub(crate) audit: Vec<AuditEntry>,
     /// The write to make, conditional on the revision that was read; none when there is nothing to write. Without
     /// additions and removals the write is a fence: it writes the document back as it is, so that an earlier call with
     /// an unknown outcome fails on its revision.
-    pub changes: Option<Changes>,
+    pub(crate) changes: Option<Changes>,
     /// Set when not all additions fit.
-    pub limit: Option<LimitExceeded>,
+    pub(crate) limit: Option<LimitExceeded>,
     /// True when a complete list lacks the resource although its policy can be read: nothing new is granted there.
-    pub unlisted: bool,
+    pub(crate) unlisted: bool,
     /// Time of a further reconcile, at which a call with an unknown outcome on a missing resource can no longer take
     /// effect.
-    pub recheck_at: Option<Timestamp>,
+    pub(crate) recheck_at: Option<Timestamp>,
     context: settle::Context,
     live: Arc<Live>,
     /// The revision of the last acknowledged write before this reconcile.
@@ -294,14 +294,14 @@ impl Plan {
 
     /// The uid of the resource that the plan relies on.
     #[must_use]
-    pub fn resource_uid(&self) -> Option<&str> {
+    pub(crate) fn resource_uid(&self) -> Option<&str> {
         self.context.resource_uid.as_deref()
     }
 
     /// True when the plan removes a grant, grants one again, or draws a conclusion. It then has to be certain which
     /// resource the policy belongs to.
     #[must_use]
-    pub fn depends_on_the_resource(&self) -> bool {
+    pub(crate) fn depends_on_the_resource(&self) -> bool {
         let again = self.add.iter().any(|step| step.row.state != GrantState::Wanted);
         again || !self.remove.is_empty() || !self.held.parts.is_empty() || !self.concluded.is_empty()
     }
@@ -309,7 +309,7 @@ impl Plan {
     /// True when the policy must be written although no member is added or removed: to prove a read, to fence off an
     /// earlier call, or to remove tombstones of deleted accounts.
     #[must_use]
-    pub fn writes_besides_steps(&self) -> bool {
+    pub(crate) fn writes_besides_steps(&self) -> bool {
         self.fence || !self.sweep.is_empty()
     }
 
@@ -344,6 +344,6 @@ fn plan_hash(document: &DocumentKey, add: &[Step], remove: &[Step], held: &Held)
 
 /// Plans one reconcile. Total: every input has a plan, and the order of ledger rows and claims does not matter.
 #[must_use]
-pub fn plan(inputs: &Inputs) -> Plan {
+pub(crate) fn plan(inputs: &Inputs) -> Plan {
     Planner::new(inputs).run()
 }

@@ -341,6 +341,7 @@ impl<'a> Planner<'a> {
 
     /// Plans a wanted grant. `base` is the row as stored; `row` is the same row with the outcome of an earlier call as
     /// shown by the read. Changes that do not depend on the read are made in both.
+    #[expect(clippy::too_many_lines, reason = "one decision for each state of a row and its presence")]
     fn wanted(
         &mut self,
         mut base: Arc<LedgerRow>,

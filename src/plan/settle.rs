@@ -15,7 +15,7 @@ use super::{Cause, PRINCIPAL_RESPELLED, Plan, Step};
 
 /// Outcome of the call of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CallOutcome {
+pub(crate) enum CallOutcome {
     /// The target applied the changes.
     Acknowledged {
         /// The revision of the document that is now in force.
@@ -97,13 +97,13 @@ impl Conclusions {
 
 /// Ledger changes and audit rows to record in one transaction after a call.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Settlement {
+pub(crate) struct Settlement {
     /// Changes of the ledger.
-    pub changes: Vec<LedgerChange>,
+    pub(crate) changes: Vec<LedgerChange>,
     /// Audit rows.
-    pub audit: Vec<AuditEntry>,
+    pub(crate) audit: Vec<AuditEntry>,
     /// The write, if it was acknowledged.
-    pub write: Option<AcknowledgedWrite>,
+    pub(crate) write: Option<AcknowledgedWrite>,
 }
 
 /// Fields common to all audit rows of one reconcile.
@@ -183,14 +183,14 @@ impl Plan {
 
     /// True when the outcome of an earlier call is not known.
     #[must_use]
-    pub fn follows_unknown(&self) -> bool {
+    pub(crate) fn follows_unknown(&self) -> bool {
         let open = |step: &Step| step.row.intent.is_some() || step.restore.intent.is_some();
         !self.unsettled.is_empty() || self.steps().any(open)
     }
 
     /// What to record in one transaction before the call: the ledger changes of the plan, and an intent for every step.
     #[must_use]
-    pub fn intend(&self, now: Timestamp) -> (Vec<LedgerChange>, Vec<AuditEntry>) {
+    pub(crate) fn intend(&self, now: Timestamp) -> (Vec<LedgerChange>, Vec<AuditEntry>) {
         let stepped: BTreeSet<&GrantKey> = self.steps().map(Step::grant).collect();
         let mut changes: Vec<LedgerChange> = self
             .ledger
@@ -218,7 +218,7 @@ impl Plan {
     /// the call, including the intent of an earlier call whose outcome is still unknown: that call may be the very one
     /// that changed the policy.
     #[must_use]
-    pub fn settle(&self, outcome: &CallOutcome, now: Timestamp) -> (Vec<LedgerChange>, Vec<AuditEntry>) {
+    pub(crate) fn settle(&self, outcome: &CallOutcome, now: Timestamp) -> (Vec<LedgerChange>, Vec<AuditEntry>) {
         let mut changes = Vec::new();
         let mut audit = Vec::new();
         if matches!(outcome, CallOutcome::Acknowledged { .. }) {
@@ -288,7 +288,7 @@ impl Plan {
     /// Like [`Plan::settle`] for a call that was acknowledged with this answer. Also records the spellings that Google
     /// gave to the members, and the versions that are now known to be older.
     #[must_use]
-    pub fn settle_answer(&self, answer: &Live, now: Timestamp) -> Settlement {
+    pub(crate) fn settle_answer(&self, answer: &Live, now: Timestamp) -> Settlement {
         let outcome = CallOutcome::Acknowledged { revision: answer.revision.clone() };
         let (mut changes, mut audit) = self.settle(&outcome, now);
         let granted = self.add.iter().map(|step| (step.grant(), Arc::new(self.granted(step, now))));

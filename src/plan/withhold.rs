@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::{DocumentKey, GrantKey, Live, MemberKey, Role};
+use crate::model::{GrantKey, Live, MemberKey, Role};
 
 use super::{Plan, Step, changes, counts, plan_hash, settle};
 
@@ -11,7 +11,7 @@ impl Plan {
     /// failed and the rest as pending. Without anything to write, there are no changes. Records that the first
     /// [`Plan::intend`] made besides the intents are not repeated.
     #[must_use]
-    pub fn restricted(&self, now: &BTreeSet<GrantKey>, refused: &BTreeSet<GrantKey>) -> Self {
+    pub(crate) fn restricted(&self, now: &BTreeSet<GrantKey>, refused: &BTreeSet<GrantKey>) -> Self {
         let (add, left_out): (Vec<Step>, Vec<Step>) =
             self.add.iter().cloned().partition(|step| now.contains(step.grant()));
         let mut unsettled = self.unsettled.clone();
@@ -33,7 +33,7 @@ impl Plan {
     /// The same plan without any step of its own. It writes the policy as it was read, to find out whether Google
     /// accepts its foreign members. There must be nothing to remove.
     #[must_use]
-    pub fn unchanged(&self, refused: &BTreeSet<GrantKey>) -> Self {
+    pub(crate) fn unchanged(&self, refused: &BTreeSet<GrantKey>) -> Self {
         let restricted = self.restricted(&BTreeSet::new(), refused);
         let changes = changes(&[], &restricted.remove, &self.sweep, true);
         Self { changes, fence: true, ..restricted }
@@ -41,19 +41,13 @@ impl Plan {
 
     /// The roles and members in the policy as it was read.
     #[must_use]
-    pub fn present(&self) -> (BTreeSet<Role>, BTreeSet<MemberKey>) {
+    pub(crate) fn present(&self) -> (BTreeSet<Role>, BTreeSet<MemberKey>) {
         self.live.present()
-    }
-
-    /// The document that the plan is for.
-    #[must_use]
-    pub fn document(&self) -> &DocumentKey {
-        &self.context.document
     }
 
     /// The document as it was read.
     #[must_use]
-    pub fn read(&self) -> &Live {
+    pub(crate) fn read(&self) -> &Live {
         &self.live
     }
 }

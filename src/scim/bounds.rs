@@ -11,7 +11,7 @@ use super::error::ScimError;
 use super::schema::{ENTERPRISE_URN, ResourceType};
 
 /// Largest resource in bytes, as JSON without its members and without attributes added by the server.
-pub const MAX_RESOURCE: usize = 64 * 1024;
+pub(crate) const MAX_RESOURCE: usize = 64 * 1024;
 
 /// Number of bytes by which a record from before the limits may grow while it is deactivated.
 const SLACK: usize = 4 * 1024;
@@ -20,7 +20,7 @@ const SLACK: usize = 4 * 1024;
 const DEFAULT: usize = 1024;
 
 /// Largest lengths in bytes of UTF-8: attribute, sub-attribute (`*` for each), length.
-pub const LENGTHS: &[(&str, &str, usize)] = &[
+pub(crate) const LENGTHS: &[(&str, &str, usize)] = &[
     ("userName", "", 256),
     ("externalId", "", 512),
     ("displayName", "", 512),
@@ -53,7 +53,7 @@ pub const LENGTHS: &[(&str, &str, usize)] = &[
 
 /// The largest length of an attribute, or of one of its sub-attributes.
 #[must_use]
-pub fn max_length(attribute: &str, sub: Option<&str>) -> usize {
+pub(crate) fn max_length(attribute: &str, sub: Option<&str>) -> usize {
     let sub = sub.unwrap_or_default();
     let fits = |pattern: &str, name: &str| pattern == "*" || pattern == name;
     LENGTHS.iter().find(|(of, part, _)| fits(of, attribute) && fits(part, sub)).map_or(DEFAULT, |(.., length)| *length)
@@ -63,7 +63,7 @@ pub fn max_length(attribute: &str, sub: Option<&str>) -> usize {
 ///
 /// # Errors
 /// `invalidValue`: a value that is too long, with its attribute, or a resource that is too large.
-pub fn check(of: ResourceType, before: Option<&Value>, after: &Value) -> Result<(), ScimError> {
+pub(crate) fn check(of: ResourceType, before: Option<&Value>, after: &Value) -> Result<(), ScimError> {
     let empty = Map::new();
     let Some(after) = after.as_object() else { return Ok(()) };
     let before = before.and_then(Value::as_object);
@@ -178,8 +178,9 @@ pub(super) fn json_length(value: &Value) -> usize {
 }
 
 /// The reference page with the largest length of each attribute, as Markdown.
+#[cfg(test)]
 #[must_use]
-pub fn reference() -> String {
+pub(crate) fn reference() -> String {
     let mut page = format!(
         "# Bounds of users and groups\n\nA value that is longer is refused with 400 `invalidValue`, and so is a resource of \
          more than {MAX_RESOURCE} bytes as JSON, its members aside. Lengths are in bytes of UTF-8. What is stored from before \

@@ -8,7 +8,7 @@ use crate::model::Reason;
 /// A refusal. Every variant is one situation with one status, at most one `scimType` and one stable reason word. The
 /// text says what is wrong, where, and how to fix it, and never repeats a token or much of a person's data.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ScimError {
+pub(crate) enum ScimError {
     /// The body is not JSON of the expected form (400 `invalidSyntax`).
     #[error("{0}")]
     InvalidSyntax(String),
@@ -96,7 +96,7 @@ pub enum ScimError {
 impl ScimError {
     /// The HTTP status code.
     #[must_use]
-    pub fn status(&self) -> u16 {
+    pub(crate) fn status(&self) -> u16 {
         match self {
             Self::InvalidSyntax(_)
             | Self::InvalidFilter(_)
@@ -124,7 +124,7 @@ impl ScimError {
 
     /// The `scimType` of RFC 7644 table 9, if there is one.
     #[must_use]
-    pub fn scim_type(&self) -> Option<&'static str> {
+    pub(crate) fn scim_type(&self) -> Option<&'static str> {
         match self {
             Self::InvalidSyntax(_) => Some("invalidSyntax"),
             Self::InvalidFilter(_) => Some("invalidFilter"),
@@ -140,7 +140,7 @@ impl ScimError {
 
     /// A stable word for logs and metrics.
     #[must_use]
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::InvalidSyntax(_) => "InvalidSyntax",
             Self::InvalidFilter(_) => "InvalidFilter",
@@ -169,7 +169,7 @@ impl ScimError {
 
     /// Seconds after which the client may try again: the `Retry-After` header of 429 and 503.
     #[must_use]
-    pub fn retry_after(&self) -> Option<u64> {
+    pub(crate) fn retry_after(&self) -> Option<u64> {
         match self {
             Self::TooManyRequests { retry_after }
             | Self::Unavailable { retry_after }
@@ -180,7 +180,7 @@ impl ScimError {
 
     /// The error message of RFC 7644 §3.12; `status` is a string there.
     #[must_use]
-    pub fn body(&self) -> Value {
+    pub(crate) fn body(&self) -> Value {
         let mut body = Map::new();
         body.insert("schemas".into(), json!([ERROR_URN]));
         body.insert("status".into(), Value::String(self.status().to_string()));

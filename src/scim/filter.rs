@@ -11,13 +11,13 @@ use super::schema::{Attribute, Kind, Resolved, ResourceType};
 /// A path to an attribute: `[URN ":"] name ["." sub]`. Names are as sent until [`Filter::resolved`] replaces them with
 /// the spelling of the schema.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct AttributePath {
+pub(crate) struct AttributePath {
     /// The schema of the attribute, if given. After resolution: only for extensions.
-    pub schema: Option<String>,
+    pub(crate) schema: Option<String>,
     /// The attribute.
-    pub name: String,
+    pub(crate) name: String,
     /// The sub-attribute.
-    pub sub: Option<String>,
+    pub(crate) sub: Option<String>,
 }
 
 impl fmt::Display for AttributePath {
@@ -35,7 +35,7 @@ impl fmt::Display for AttributePath {
 
 /// A comparison operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum CompareOp {
+pub(crate) enum CompareOp {
     /// `eq`
     Equal,
     /// `ne`
@@ -71,7 +71,7 @@ impl CompareOp {
 
     /// The two letters.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Equal => "eq",
             Self::NotEqual => "ne",
@@ -92,7 +92,7 @@ impl CompareOp {
 
 /// A value to compare with.
 #[derive(Debug, Clone, PartialEq)]
-pub enum FilterValue {
+pub(crate) enum FilterValue {
     /// A string.
     String(String),
     /// `true` or `false`.
@@ -116,7 +116,7 @@ impl fmt::Display for FilterValue {
 
 /// A test of one attribute.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Test {
+pub(crate) enum Test {
     /// `pr`: it has a value that is not empty.
     Present,
     /// The comparison with the value holds.
@@ -134,7 +134,7 @@ impl fmt::Display for Test {
 
 /// A filter. `Display` prints text that parses to the same tree.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Filter {
+pub(crate) enum Filter {
     /// Conjunction of at least two filters.
     And(Vec<Filter>),
     /// Disjunction of at least two filters.
@@ -194,7 +194,7 @@ impl Filter {
     ///
     /// # Errors
     /// `invalidFilter` for an attribute that the type does not have, or a comparison that its data type does not allow.
-    pub fn resolved(&self, of: ResourceType) -> Result<Self, ScimError> {
+    pub(crate) fn resolved(&self, of: ResourceType) -> Result<Self, ScimError> {
         match self {
             Self::And(terms) => Ok(Self::And(terms.iter().map(|term| term.resolved(of)).collect::<Result<_, _>>()?)),
             Self::Or(terms) => Ok(Self::Or(terms.iter().map(|term| term.resolved(of)).collect::<Result<_, _>>()?)),

@@ -2,16 +2,16 @@
 
 /// One accepted deviation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// The kind of deviation.
-    pub code: FindingCode,
+    pub(crate) code: FindingCode,
     /// The attribute path, never a value. At most 100 characters.
-    pub pointer: String,
+    pub(crate) pointer: String,
 }
 
 /// The kinds of deviations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum FindingCode {
+pub(crate) enum FindingCode {
     /// An attribute that is not stored.
     AttributeNotStored,
     /// An attribute of an extension outside that extension.
@@ -55,7 +55,7 @@ pub enum FindingCode {
 impl FindingCode {
     /// The stable word.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::AttributeNotStored => "AttributeNotStored",
             Self::AttributeOutsideExtension => "AttributeOutsideExtension",
@@ -81,7 +81,7 @@ impl FindingCode {
 
     /// How the server treated it, and what to change at the identity provider.
     #[must_use]
-    pub fn hint(self) -> &'static str {
+    pub(crate) fn hint(self) -> &'static str {
         match self {
             Self::AttributeNotStored => {
                 "ignored: no such attribute is in `/Schemas`; remove it from the attribute mapping"
@@ -116,20 +116,20 @@ impl FindingCode {
 
 /// Collects the findings of one request, bounded and without duplicates.
 #[derive(Debug, Clone, Default)]
-pub struct Findings(Vec<Finding>);
+pub(crate) struct Findings(Vec<Finding>);
 
 impl Findings {
     /// Largest number of findings of one request.
-    pub const MAX: usize = 50;
+    pub(crate) const MAX: usize = 50;
 
     /// Creates an empty collection.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Records a deviation at an attribute path.
-    pub fn note(&mut self, code: FindingCode, pointer: &str) {
+    pub(crate) fn note(&mut self, code: FindingCode, pointer: &str) {
         let pointer: String = pointer.chars().take(100).map(|c| if c.is_control() { ' ' } else { c }).collect();
         let finding = Finding { code, pointer };
         if self.0.len() < Self::MAX && !self.0.contains(&finding) {
@@ -137,15 +137,10 @@ impl Findings {
         }
     }
 
-    /// True when there are no findings.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// The findings, in the order of the request.
+    #[cfg(test)]
     #[must_use]
-    pub fn as_slice(&self) -> &[Finding] {
+    pub(crate) fn as_slice(&self) -> &[Finding] {
         &self.0
     }
 }

@@ -20,29 +20,29 @@ use crate::model::{GroupFacts, GroupId, MemberChange};
 
 /// The change of a group in a PUT or PATCH, fully parsed before any of it is applied.
 #[derive(Debug, Clone)]
-pub struct GroupChange {
+pub(crate) struct GroupChange {
     replace: bool,
     attributes: Vec<(Option<usize>, Edit)>,
     /// The work of reading the request.
     work: Work,
     /// Membership changes, in the order of the request.
-    pub members: Vec<MemberChange>,
+    pub(crate) members: Vec<MemberChange>,
 }
 
 /// A group to create.
 #[derive(Debug, Clone, PartialEq)]
-pub struct NewGroupRequest {
+pub(crate) struct NewGroupRequest {
     /// The resource to store, without `id`, `meta` and `members`.
-    pub resource: Value,
+    pub(crate) resource: Value,
     /// The members.
-    pub members: Vec<Uuid>,
+    pub(crate) members: Vec<Uuid>,
 }
 
 /// Parses a POST.
 ///
 /// # Errors
 /// `invalidValue`: a value of the wrong type, no `displayName`, a member without an id.
-pub fn new_group(body: Map<String, Value>, findings: &mut Findings) -> Result<NewGroupRequest, ScimError> {
+pub(crate) fn new_group(body: Map<String, Value>, findings: &mut Findings) -> Result<NewGroupRequest, ScimError> {
     let mut work = Work::default();
     let read = whole(ResourceType::Group, None, body, findings, &mut work)?;
     let members = match member_change(read.members, findings)? {
@@ -57,7 +57,7 @@ impl GroupChange {
     ///
     /// # Errors
     /// `invalidValue`, `invalidSyntax`.
-    pub fn put(id: GroupId, body: Map<String, Value>, findings: &mut Findings) -> Result<Self, ScimError> {
+    pub(crate) fn put(id: GroupId, body: Map<String, Value>, findings: &mut Findings) -> Result<Self, ScimError> {
         let mut work = Work::default();
         let read = whole(ResourceType::Group, Some(&id.to_string()), body, findings, &mut work)?;
         if read.members.is_empty() {
@@ -71,7 +71,7 @@ impl GroupChange {
     ///
     /// # Errors
     /// `invalidSyntax`, `invalidPath`, `invalidValue`, `noTarget`, `mutability`, `tooMany`, each with the operation's index.
-    pub fn patch(id: GroupId, body: Map<String, Value>, findings: &mut Findings) -> Result<Self, ScimError> {
+    pub(crate) fn patch(id: GroupId, body: Map<String, Value>, findings: &mut Findings) -> Result<Self, ScimError> {
         let id = id.to_string();
         let mut change = Self { replace: false, attributes: Vec::new(), work: Work::default(), members: Vec::new() };
         for (index, operation) in patch::operations(ResourceType::Group, body, findings)?.into_iter().enumerate() {
@@ -92,7 +92,7 @@ impl GroupChange {
 
     /// True when anything but the members changes, so that the stored group has to be read.
     #[must_use]
-    pub fn has_attributes(&self) -> bool {
+    pub(crate) fn has_attributes(&self) -> bool {
         self.replace || !self.attributes.is_empty()
     }
 
@@ -100,7 +100,7 @@ impl GroupChange {
     ///
     /// # Errors
     /// `invalidValue`, `tooMany`.
-    pub fn apply(&self, current: &Value) -> Result<Option<Value>, ScimError> {
+    pub(crate) fn apply(&self, current: &Value) -> Result<Option<Value>, ScimError> {
         if !self.has_attributes() {
             return Ok(None);
         }
@@ -117,14 +117,14 @@ impl GroupChange {
 
 /// The facts about a group that access depends on, except its members.
 #[must_use]
-pub fn group_facts(id: GroupId, resource: &Value) -> GroupFacts {
+pub(crate) fn group_facts(id: GroupId, resource: &Value) -> GroupFacts {
     let text = |name: &str| resource.get(name).and_then(Value::as_str).map(str::to_owned);
     GroupFacts { id, display_name: text("displayName").unwrap_or_default(), external_id: text("externalId") }
 }
 
 /// Parses an id in the form that this server issues: a hyphenated UUID.
 #[must_use]
-pub fn issued_id(text: &str) -> Option<Uuid> {
+pub(crate) fn issued_id(text: &str) -> Option<Uuid> {
     if text.len() == 36 { Uuid::try_parse(text).ok() } else { None }
 }
 

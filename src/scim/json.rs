@@ -9,9 +9,9 @@ use serde_json::{Map, Value};
 use super::error::{ScimError, shown};
 
 /// Largest request body, in bytes.
-pub const MAX_BODY: usize = 4 * 1024 * 1024;
+pub(crate) const MAX_BODY: usize = 4 * 1024 * 1024;
 /// Deepest nesting of objects and lists.
-pub const MAX_DEPTH: usize = 32;
+pub(crate) const MAX_DEPTH: usize = 32;
 
 /// Reads a body that must be one JSON object.
 ///
@@ -19,7 +19,7 @@ pub const MAX_DEPTH: usize = 32;
 /// `invalidSyntax`: not JSON, not an object, nested deeper than [`MAX_DEPTH`], or with a duplicate name in an object.
 /// Names of attributes have no case (RFC 7643 §2.1), so `members` and `Members` are the same name, and it is unclear
 /// which of them was meant.
-pub fn object(body: &[u8]) -> Result<Map<String, Value>, ScimError> {
+pub(crate) fn object(body: &[u8]) -> Result<Map<String, Value>, ScimError> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Err(ScimError::InvalidSyntax("the body is empty; send a JSON object".into()));
     }

@@ -5,32 +5,34 @@
 //! clear, and every acceptance leaves a [`Finding`].
 
 mod assign;
-pub mod bounds;
+pub(crate) mod bounds;
 mod edit;
 mod element;
 mod error;
 mod filter;
 mod finding;
 mod group;
-pub mod json;
+pub(crate) mod json;
 mod normalize;
-pub mod parse;
+pub(crate) mod parse;
 mod patch;
 mod projection;
-pub mod schema;
+pub(crate) mod schema;
 mod user;
 mod work;
 
-pub use error::ScimError;
-pub use filter::{AttributePath, CompareOp, Filter, FilterValue, Test};
-pub use finding::{Finding, FindingCode, Findings};
-pub use group::{GroupChange, NewGroupRequest, group_facts, issued_id, new_group};
-pub use parse::PatchPath;
-pub use patch::MAX_OPERATIONS;
-pub use projection::Projection;
-pub use schema::ResourceType;
-pub use user::{UserChange, new_user, user_facts};
-pub use work::{MAX_WORK, Work};
+pub(crate) use error::ScimError;
+pub(crate) use filter::{AttributePath, CompareOp, Filter, FilterValue, Test};
+pub(crate) use finding::{Finding, FindingCode, Findings};
+pub(crate) use group::{GroupChange, group_facts, issued_id, new_group};
+#[cfg(test)]
+pub(crate) use parse::PatchPath;
+#[cfg(test)]
+pub(crate) use patch::MAX_OPERATIONS;
+pub(crate) use projection::Projection;
+pub(crate) use schema::ResourceType;
+pub(crate) use user::{UserChange, new_user, user_facts};
+pub(crate) use work::MAX_WORK;
 
 #[cfg(test)]
 mod tests;

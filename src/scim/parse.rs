@@ -12,21 +12,21 @@ use super::filter::{AttributePath, CompareOp, Filter, FilterValue, Test};
 use super::finding::{FindingCode, Findings};
 
 /// Longest filter or path, in bytes.
-pub const MAX_LENGTH: usize = 4096;
+pub(crate) const MAX_LENGTH: usize = 4096;
 /// Largest number of comparisons in one filter.
-pub const MAX_TERMS: usize = 64;
+pub(crate) const MAX_TERMS: usize = 64;
 /// Deepest nesting of parentheses and brackets.
-pub const MAX_NESTING: usize = 32;
+pub(crate) const MAX_NESTING: usize = 32;
 
 /// A PATCH path: `attribute`, `attribute.sub`, `attribute[filter]` or `attribute[filter].sub`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct PatchPath {
+pub(crate) struct PatchPath {
     /// The attribute; its `sub` is empty where there is a filter.
-    pub attribute: AttributePath,
+    pub(crate) attribute: AttributePath,
     /// The filter that selects elements of a multi-valued attribute.
-    pub filter: Option<Filter>,
+    pub(crate) filter: Option<Filter>,
     /// The sub-attribute of those elements.
-    pub sub: Option<String>,
+    pub(crate) sub: Option<String>,
 }
 
 impl fmt::Display for PatchPath {
@@ -46,7 +46,7 @@ impl fmt::Display for PatchPath {
 ///
 /// # Errors
 /// `invalidFilter`, with the byte offset of the error.
-pub fn filter(text: &str, findings: &mut Findings) -> Result<Filter, ScimError> {
+pub(crate) fn filter(text: &str, findings: &mut Findings) -> Result<Filter, ScimError> {
     let mut parser = Parser::new(text, findings).map_err(ScimError::InvalidFilter)?;
     parser.whole(Parser::or).map_err(ScimError::InvalidFilter)
 }
@@ -55,7 +55,7 @@ pub fn filter(text: &str, findings: &mut Findings) -> Result<Filter, ScimError> 
 ///
 /// # Errors
 /// `invalidPath`, with the byte offset of the error.
-pub fn patch_path(text: &str, findings: &mut Findings) -> Result<PatchPath, ScimError> {
+pub(crate) fn patch_path(text: &str, findings: &mut Findings) -> Result<PatchPath, ScimError> {
     let mut parser = Parser::new(text, findings).map_err(ScimError::InvalidPath)?;
     parser.whole(Parser::patch_path).map_err(ScimError::InvalidPath)
 }

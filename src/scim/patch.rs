@@ -10,7 +10,7 @@ use super::parse::{self, PatchPath};
 use super::schema::{Mutability, PATCH_URN, ResourceType};
 
 /// Largest number of operations in one request.
-pub const MAX_OPERATIONS: usize = 10_000;
+pub(crate) const MAX_OPERATIONS: usize = 10_000;
 
 /// One operation with its parsed verb and path.
 pub(super) struct Operation {

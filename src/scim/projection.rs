@@ -9,7 +9,7 @@ use super::schema::ResourceType;
 
 /// The attributes wanted in the answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Projection {
+pub(crate) struct Projection {
     only: Option<Vec<Wanted>>,
     without: Vec<Wanted>,
 }
@@ -24,7 +24,7 @@ impl Projection {
     /// Parses the values of the two query parameters: comma-separated lists of names in any case. Unknown names are
     /// ignored (RFC 7644 §3.9 has no error for them).
     #[must_use]
-    pub fn new(of: ResourceType, attributes: Option<&str>, excluded: Option<&str>) -> Self {
+    pub(crate) fn new(of: ResourceType, attributes: Option<&str>, excluded: Option<&str>) -> Self {
         let list =
             |text: &str| text.split(',').filter_map(|name| wanted(of, name.trim())).take(100).collect::<Vec<_>>();
         Self {
@@ -35,13 +35,13 @@ impl Projection {
 
     /// True when the request lists attributes.
     #[must_use]
-    pub fn is_explicit(&self) -> bool {
+    pub(crate) fn is_explicit(&self) -> bool {
         self.only.is_some()
     }
 
     /// True when a core attribute is part of the answer. Checked before an expensive one is read.
     #[must_use]
-    pub fn includes(&self, name: &str) -> bool {
+    pub(crate) fn includes(&self, name: &str) -> bool {
         let names =
             |wanted: &Wanted| matches!(wanted, Wanted::Attribute(path) if path.schema.is_none() && path.name == name);
         self.only.as_ref().is_none_or(|only| only.iter().any(names))
@@ -53,7 +53,7 @@ impl Projection {
 
     /// Keeps only the wanted attributes of `resource`; `id` and `schemas` always stay.
     #[must_use]
-    pub fn apply(&self, resource: Value) -> Value {
+    pub(crate) fn apply(&self, resource: Value) -> Value {
         let Value::Object(mut resource) = resource else { return resource };
         if let Some(only) = &self.only {
             let mut chosen = Map::new();

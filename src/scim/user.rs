@@ -14,7 +14,7 @@ use crate::model::{EmailFact, UserFacts, UserId};
 
 /// The change of a user in a PUT or PATCH, fully parsed and checked against the schema before any of it is applied.
 #[derive(Debug, Clone)]
-pub struct UserChange {
+pub(crate) struct UserChange {
     /// True for a PUT: attributes that are not mentioned are removed, except those that must not be lost by omission.
     replace: bool,
     edits: Vec<(Option<usize>, Edit)>,
@@ -26,7 +26,7 @@ pub struct UserChange {
 ///
 /// # Errors
 /// `invalidValue`: a value of the wrong type, or no `userName`. `tooMany`.
-pub fn new_user(body: Map<String, Value>, findings: &mut Findings) -> Result<Value, ScimError> {
+pub(crate) fn new_user(body: Map<String, Value>, findings: &mut Findings) -> Result<Value, ScimError> {
     let mut work = Work::default();
     let edits = whole(ResourceType::User, None, body, findings, &mut work)?.edits;
     let mut resource = edit::apply(ResourceType::User, &edits, Map::new(), &mut work)?;
@@ -75,7 +75,7 @@ impl UserChange {
     ///
     /// # Errors
     /// `invalidValue`, `invalidSyntax`, `tooMany`.
-    pub fn put(id: UserId, body: Map<String, Value>, findings: &mut Findings) -> Result<Self, ScimError> {
+    pub(crate) fn put(id: UserId, body: Map<String, Value>, findings: &mut Findings) -> Result<Self, ScimError> {
         let mut work = Work::default();
         let edits = whole(ResourceType::User, Some(&id.to_string()), body, findings, &mut work)?.edits;
         Ok(Self { replace: true, edits, work })
@@ -85,7 +85,7 @@ impl UserChange {
     ///
     /// # Errors
     /// `invalidSyntax`, `invalidPath`, `invalidValue`, `noTarget`, `mutability`, `tooMany`, each with the operation's index.
-    pub fn patch(id: UserId, body: Map<String, Value>, findings: &mut Findings) -> Result<Self, ScimError> {
+    pub(crate) fn patch(id: UserId, body: Map<String, Value>, findings: &mut Findings) -> Result<Self, ScimError> {
         let id = id.to_string();
         let mut work = Work::default();
         let mut edits = Vec::new();
@@ -106,12 +106,13 @@ impl UserChange {
     ///
     /// # Errors
     /// `invalidValue`, `noTarget`, `tooMany`.
-    pub fn apply(&self, current: &Value) -> Result<Value, ScimError> {
+    #[cfg(test)]
+    pub(crate) fn apply(&self, current: &Value) -> Result<Value, ScimError> {
         self.apply_counted(current).0
     }
 
     /// Like [`UserChange::apply`], but also returns the work of the whole request up to its end or its refusal.
-    pub fn apply_counted(&self, current: &Value) -> (Result<Value, ScimError>, Work) {
+    pub(crate) fn apply_counted(&self, current: &Value) -> (Result<Value, ScimError>, Work) {
         let mut work = self.work;
         let start = match current {
             Value::Object(current) if self.replace => ["active", "externalId"]
@@ -128,7 +129,7 @@ impl UserChange {
 /// The facts about a user that access depends on. If the resource does not say whether the user is active, `was_active`
 /// stays: an omission neither restores the access of a leaver nor locks anybody out.
 #[must_use]
-pub fn user_facts(id: UserId, resource: &Value, was_active: bool) -> UserFacts {
+pub(crate) fn user_facts(id: UserId, resource: &Value, was_active: bool) -> UserFacts {
     let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
     let emails = resource.get("emails").and_then(Value::as_array).into_iter().flatten();
     UserFacts {

@@ -5,14 +5,14 @@ use super::error::ScimError;
 
 /// Largest number of steps of one request. A step is a comparison, or a copy, of at most `STEP_BYTES` bytes. A
 /// request of an identity provider takes a few hundred; this many take some tens of milliseconds.
-pub const MAX_WORK: u64 = 500_000;
+pub(crate) const MAX_WORK: u64 = 500_000;
 
 /// Number of bytes of text that one step covers.
 const STEP_BYTES: usize = 64;
 
 /// The steps that a request has used so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Work {
+pub(crate) struct Work {
     spent: u64,
 }
 
@@ -33,7 +33,7 @@ impl Work {
 
     /// The number of used steps.
     #[must_use]
-    pub fn spent(self) -> u64 {
+    pub(crate) fn spent(self) -> u64 {
         self.spent
     }
 }

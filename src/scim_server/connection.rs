@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// One connection, as a request extension. The listener sets the peer; the endpoint sets whether the last request had an accepted
 /// token and whether it waits for a body. By these the listener chooses which connection to close when there are too many.
 #[derive(Debug, Clone, Default)]
-pub struct Connection(Arc<Notes>);
+pub(crate) struct Connection(Arc<Notes>);
 
 #[derive(Debug, Default)]
 struct Notes {
@@ -19,35 +19,35 @@ struct Notes {
 impl Connection {
     /// A connection of this peer.
     #[must_use]
-    pub fn of(peer: IpAddr) -> Self {
+    pub(crate) fn of(peer: IpAddr) -> Self {
         Self(Arc::new(Notes { peer: Some(peer), ..Notes::default() }))
     }
 
     /// The address at the other end, which may be a proxy's.
     #[must_use]
-    pub fn peer(&self) -> Option<IpAddr> {
+    pub(crate) fn peer(&self) -> Option<IpAddr> {
         self.0.peer
     }
 
     /// Whether the last request on it had an accepted token.
     #[must_use]
-    pub fn is_authenticated(&self) -> bool {
+    pub(crate) fn is_authenticated(&self) -> bool {
         self.0.authenticated.load(Ordering::Acquire)
     }
 
     /// Whether a request on it waits for its body.
     #[must_use]
-    pub fn is_receiving(&self) -> bool {
+    pub(crate) fn is_receiving(&self) -> bool {
         self.0.receiving.load(Ordering::Acquire)
     }
 
     /// Sets whether the last request had an accepted token.
-    pub fn set_authenticated(&self, authenticated: bool) {
+    pub(crate) fn set_authenticated(&self, authenticated: bool) {
         self.0.authenticated.store(authenticated, Ordering::Release);
     }
 
     /// Sets whether a request waits for its body.
-    pub fn set_receiving(&self, receiving: bool) {
+    pub(crate) fn set_receiving(&self, receiving: bool) {
         self.0.receiving.store(receiving, Ordering::Release);
     }
 }

@@ -38,31 +38,33 @@ use crate::telemetry::ScimMetrics;
 use failures::FailedAuthentications;
 use share::Shares;
 
-pub use connection::Connection;
-pub use share::{DEFAULT_REQUESTS_PER_SECOND, Limits};
-pub use token::{AcceptedToken, TokenTable};
-pub use traffic::{MAX_FINDINGS, ProviderTraffic, Traffic};
+pub(crate) use connection::Connection;
+#[cfg(test)]
+pub(crate) use share::DEFAULT_REQUESTS_PER_SECOND;
+pub(crate) use share::Limits;
+pub(crate) use token::{AcceptedToken, TokenTable};
+pub(crate) use traffic::Traffic;
 
 /// The base of the endpoint of one identity provider.
 const BASE: &str = "/idp/{identityProvider}/scim/v2";
 
 /// Parts of the SCIM endpoint.
 #[derive(Clone)]
-pub struct Scim {
+pub(crate) struct Scim {
     /// The directory.
-    pub store: Store,
+    pub(crate) store: Store,
     /// Accepted bearer tokens.
-    pub tokens: TokenTable,
+    pub(crate) tokens: TokenTable,
     /// Per-provider request statistics.
-    pub traffic: Traffic,
+    pub(crate) traffic: Traffic,
     /// URL by which clients reach this server, such as `https://rolecall.example.com`; the only source of `meta.location`.
-    pub external_url: String,
+    pub(crate) external_url: String,
     /// Source of the time.
-    pub clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
     /// Limits of one client.
-    pub limits: Limits,
+    pub(crate) limits: Limits,
     /// Request counters.
-    pub metrics: ScimMetrics,
+    pub(crate) metrics: ScimMetrics,
 }
 
 struct Service {
@@ -72,7 +74,7 @@ struct Service {
 }
 
 /// The routes of the SCIM endpoint of all identity providers.
-pub fn router(mut scim: Scim) -> Router {
+pub(crate) fn router(mut scim: Scim) -> Router {
     scim.external_url.truncate(scim.external_url.trim_end_matches('/').len());
     let shares = Shares::new(scim.limits);
     let service = Arc::new(Service { scim, shares, failures: FailedAuthentications::default() });

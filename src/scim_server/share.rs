@@ -23,7 +23,7 @@ use crate::scim::{ScimError, json};
 
 /// Default rate of one token: far above what identity providers do (Microsoft
 /// Entra ID relies on 25), and below what one database can take from all of them.
-pub const DEFAULT_REQUESTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(1000).unwrap();
+pub(crate) const DEFAULT_REQUESTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(1000).unwrap();
 
 /// Bodies up to this size count against no memory limit.
 pub(super) const SMALL_BODY: usize = 64 * 1024;
@@ -33,30 +33,30 @@ const MAX_TOKENS: usize = 64;
 
 /// Limits of the endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Requests per second and token, with bursts of as many; a provider may have a rate of its own
     /// (`TokenTable::set_rates`). None: no limit.
-    pub requests_per_second: Option<NonZeroU32>,
+    pub(crate) requests_per_second: Option<NonZeroU32>,
     /// Requests of one token at a time, bodies that are still arriving included; further ones are answered with 429.
-    pub requests_per_token: usize,
+    pub(crate) requests_per_token: usize,
     /// The same of one provider, all its tokens together.
-    pub requests_per_provider: usize,
+    pub(crate) requests_per_provider: usize,
     /// Requests with a running handler; further ones wait.
-    pub slots: usize,
+    pub(crate) slots: usize,
     /// The same of one provider.
-    pub slots_per_provider: usize,
+    pub(crate) slots_per_provider: usize,
     /// Memory for bodies above 64 KiB, in bytes; further ones wait.
-    pub body_memory: usize,
+    pub(crate) body_memory: usize,
     /// The same of one provider.
-    pub body_memory_per_provider: usize,
+    pub(crate) body_memory_per_provider: usize,
     /// Grace period at the beginning of a body, after which it has to keep up with `body_rate`.
-    pub body_grace: Duration,
+    pub(crate) body_grace: Duration,
     /// Minimum average rate of a body, in bytes per second.
-    pub body_rate: u32,
+    pub(crate) body_rate: u32,
     /// Timeout of a whole body.
-    pub body_timeout: Duration,
+    pub(crate) body_timeout: Duration,
     /// Timeout of waiting for a slot or for memory.
-    pub wait: Duration,
+    pub(crate) wait: Duration,
 }
 
 impl Default for Limits {

@@ -13,13 +13,13 @@ use crate::model::ProviderName;
 
 /// A token that is accepted for one identity provider, as its hash.
 #[derive(Clone, PartialEq, Eq)]
-pub struct AcceptedToken {
+pub(crate) struct AcceptedToken {
     /// The name in `spec.scim.tokens`.
-    pub name: String,
+    pub(crate) name: String,
     /// SHA-256 of the token.
-    pub sha256: [u8; 32],
+    pub(crate) sha256: [u8; 32],
     /// End of its validity.
-    pub not_after: Option<Timestamp>,
+    pub(crate) not_after: Option<Timestamp>,
 }
 
 impl fmt::Debug for AcceptedToken {
@@ -33,7 +33,7 @@ impl fmt::Debug for AcceptedToken {
 
 /// All accepted tokens. Clones share one table, which is replaced as a whole when the custom resources change.
 #[derive(Clone, Default)]
-pub struct TokenTable(Arc<RwLock<Entries>>);
+pub(crate) struct TokenTable(Arc<RwLock<Entries>>);
 
 #[derive(Default)]
 struct Entries {
@@ -54,13 +54,16 @@ pub(super) struct Caller {
 impl TokenTable {
     /// A table without tokens: every request is unauthorized.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Replaces all tokens. A token that two providers list is accepted for neither, since it does not identify one of them.
     /// Returns the names of those, by provider.
-    pub fn replace(&self, tokens: BTreeMap<ProviderName, Vec<AcceptedToken>>) -> BTreeMap<ProviderName, Vec<String>> {
+    pub(crate) fn replace(
+        &self,
+        tokens: BTreeMap<ProviderName, Vec<AcceptedToken>>,
+    ) -> BTreeMap<ProviderName, Vec<String>> {
         let mut owners: HashMap<[u8; 32], Option<ProviderName>> = HashMap::new();
         for (provider, list) in &tokens {
             for token in list {
@@ -91,19 +94,19 @@ impl TokenTable {
     }
 
     /// Replaces the set of providers whose requests are answered with 503 (`spec.state: Suspended`).
-    pub fn suspend(&self, providers: BTreeSet<ProviderName>) {
+    pub(crate) fn suspend(&self, providers: BTreeSet<ProviderName>) {
         self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner).suspended = providers;
     }
 
     /// Replaces the set of providers whose name had another owner, to whom the stored people belong. Their requests are answered
     /// with 503.
-    pub fn hold(&self, providers: BTreeSet<ProviderName>) {
+    pub(crate) fn hold(&self, providers: BTreeSet<ProviderName>) {
         self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner).held = providers;
     }
 
     /// Whether the people stored under this name belong to another owner ([`TokenTable::hold`]).
     #[must_use]
-    pub fn is_held(&self, provider: &ProviderName) -> bool {
+    pub(crate) fn is_held(&self, provider: &ProviderName) -> bool {
         self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).held.contains(provider)
     }
 
@@ -112,7 +115,7 @@ impl TokenTable {
     }
 
     /// Replaces the rates that providers have of their own (`spec.scim.requestsPerSecond`).
-    pub fn set_rates(&self, rates: BTreeMap<ProviderName, NonZeroU32>) {
+    pub(crate) fn set_rates(&self, rates: BTreeMap<ProviderName, NonZeroU32>) {
         self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner).rates = rates;
     }
 
@@ -128,7 +131,7 @@ impl TokenTable {
 
     /// The names of tokens that are refused because two providers list them, by provider.
     #[must_use]
-    pub fn shared(&self) -> BTreeMap<ProviderName, Vec<String>> {
+    pub(crate) fn shared(&self) -> BTreeMap<ProviderName, Vec<String>> {
         self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).shared.clone()
     }
 

@@ -1,6 +1,6 @@
 //! Request statistics of each identity provider since the start, for its status. Bounded, in memory.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -11,27 +11,27 @@ use crate::scim::{Finding, Findings};
 
 /// Most distinct findings of one provider that are kept; further ones are counted in
 /// [`ProviderTraffic::findings_dropped`].
-pub const MAX_FINDINGS: usize = 100;
+pub(crate) const MAX_FINDINGS: usize = 100;
 
 /// Request statistics of one identity provider.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ProviderTraffic {
+pub(crate) struct ProviderTraffic {
     /// Time of the last authenticated request.
-    pub last_request: Option<Timestamp>,
+    pub(crate) last_request: Option<Timestamp>,
     /// Time of the last request by token.
-    pub tokens_last_used: BTreeMap<String, Timestamp>,
+    pub(crate) tokens_last_used: BTreeMap<String, Timestamp>,
     /// Accepted deviations and their number.
-    pub findings: BTreeMap<Finding, u64>,
+    pub(crate) findings: BTreeMap<Finding, u64>,
     /// Findings beyond [`MAX_FINDINGS`].
-    pub findings_dropped: u64,
+    pub(crate) findings_dropped: u64,
     /// Authenticated requests.
-    pub requests: u64,
+    pub(crate) requests: u64,
     /// Requests among them that were answered with 4xx.
-    pub refused: u64,
+    pub(crate) refused: u64,
     /// Requests among them that were answered with 5xx.
-    pub failed: u64,
+    pub(crate) failed: u64,
     /// Time of the last refusal because of the quota, unless something was created since.
-    pub quota_refused_at: Option<Timestamp>,
+    pub(crate) quota_refused_at: Option<Timestamp>,
 }
 
 #[derive(Default)]
@@ -42,12 +42,12 @@ struct Statistics {
 
 /// Request statistics of all identity providers. Cheap to clone; clones share them.
 #[derive(Clone, Default)]
-pub struct Traffic(Arc<Mutex<Statistics>>);
+pub(crate) struct Traffic(Arc<Mutex<Statistics>>);
 
 impl Traffic {
     /// No requests yet.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
@@ -57,19 +57,15 @@ impl Traffic {
 
     /// Statistics of one provider.
     #[must_use]
-    pub fn of(&self, provider: &ProviderName) -> ProviderTraffic {
+    pub(crate) fn of(&self, provider: &ProviderName) -> ProviderTraffic {
         self.statistics().providers.get(provider).cloned().unwrap_or_default()
     }
 
     /// Number of requests without an accepted token.
+    #[cfg(test)]
     #[must_use]
-    pub fn unauthorized(&self) -> u64 {
+    pub(crate) fn unauthorized(&self) -> u64 {
         self.statistics().unauthorized
-    }
-
-    /// Drops the statistics of all other providers.
-    pub fn retain(&self, providers: &BTreeSet<ProviderName>) {
-        self.statistics().providers.retain(|name, _| providers.contains(name));
     }
 
     pub(super) fn record_unauthorized(&self) {

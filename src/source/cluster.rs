@@ -43,7 +43,7 @@ const MANAGER_LENGTH: usize = 128;
 
 /// Why a Secret is not available.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SecretAbsence {
+pub(crate) enum SecretAbsence {
     /// There is no Secret of that name.
     NotFound,
     /// The API server does not permit reading it.
@@ -52,7 +52,7 @@ pub enum SecretAbsence {
 
 /// A change observed by the watch of a Secret.
 #[derive(Debug, Clone)]
-pub enum SecretChange {
+pub(crate) enum SecretChange {
     /// It has this data.
     Data(SecretData),
     /// It is not available.
@@ -69,7 +69,7 @@ fn config() -> watcher::Config {
 }
 
 /// Watches one of [`Kind::WATCHED`] until `stop` is canceled or the receiver is dropped.
-pub async fn follow(client: Client, kind: Kind, changes: mpsc::Sender<ResourceEvent>, stop: CancellationToken) {
+pub(crate) async fn follow(client: Client, kind: Kind, changes: mpsc::Sender<ResourceEvent>, stop: CancellationToken) {
     let custom = |resource: ApiResource| {
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
         watcher::watcher(api, config()).default_backoff().boxed()
@@ -173,7 +173,7 @@ async fn namespaces(
 }
 
 /// Watches the Secrets whose names are `wanted`, each by its own name: no other Secret of the namespace is read.
-pub async fn follow_secrets(
+pub(crate) async fn follow_secrets(
     client: Client,
     namespace: String,
     mut wanted: watch::Receiver<BTreeSet<String>>,

@@ -11,23 +11,23 @@ use crate::model::Kind;
 
 /// An object as its source has it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Observed {
+pub(crate) struct Observed {
     /// The object's identity.
-    pub object: ObjectRef,
+    pub(crate) object: ObjectRef,
     /// Its metadata, without `managedFields`; empty where the source keeps none.
-    pub metadata: ObjectMeta,
+    pub(crate) metadata: ObjectMeta,
     /// Its status, null when it has none; none where the source keeps no statuses.
-    pub status: Option<Value>,
+    pub(crate) status: Option<Value>,
     /// The file it is in, or a fixed word for a cluster.
-    pub origin: String,
+    pub(crate) origin: String,
     /// Field manager or file that wrote it last, where known.
-    pub written_by: Option<String>,
+    pub(crate) written_by: Option<String>,
 }
 
 impl Observed {
     /// An object that is or was in a file.
     #[must_use]
-    pub fn in_file(object: ObjectRef, file: &str) -> Self {
+    pub(crate) fn in_file(object: ObjectRef, file: &str) -> Self {
         Self {
             object,
             metadata: ObjectMeta::default(),
@@ -40,7 +40,7 @@ impl Observed {
 
 /// Why an object is absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Absence {
+pub(crate) enum Absence {
     /// The API server no longer has it. Who deleted it, and when, is not known.
     NotObserved,
     /// It is missing from a folder that is suspicious.
@@ -49,7 +49,7 @@ pub enum Absence {
 
 /// An observation of a source, in order for each kind. An observed deletion is never confused with an absence.
 #[derive(Debug, Clone, PartialEq)]
-pub enum ResourceEvent {
+pub(crate) enum ResourceEvent {
     /// An object exists: a new one, or one with new content.
     Applied {
         /// The object's metadata and origin.

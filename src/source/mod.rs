@@ -1,10 +1,10 @@
 //! Sources of resources: a cluster's API server, or a folder of manifests. Both emit their observations as
 //! [`ResourceEvent`]s.
 
-pub mod cluster;
+pub(crate) mod cluster;
 mod event;
-pub mod folder;
+pub(crate) mod folder;
 mod shared;
 
-pub use event::{Absence, Observed, ResourceEvent};
-pub use shared::SharedWatch;
+pub(crate) use event::{Absence, Observed, ResourceEvent};
+pub(crate) use shared::SharedWatch;

@@ -18,18 +18,22 @@ const AGAIN: Duration = Duration::from_millis(100);
 
 /// Subscription handle of one watch.
 #[derive(Clone)]
-pub struct SharedWatch(mpsc::Sender<mpsc::Sender<ResourceEvent>>);
+pub(crate) struct SharedWatch(mpsc::Sender<mpsc::Sender<ResourceEvent>>);
 
 impl SharedWatch {
     /// Shares `events` of one kind until `stop` is canceled or they end. A slow subscriber does not delay the others.
     #[must_use]
-    pub fn start(kind: Kind, events: mpsc::Receiver<ResourceEvent>, stop: CancellationToken) -> (Self, JoinHandle<()>) {
+    pub(crate) fn start(
+        kind: Kind,
+        events: mpsc::Receiver<ResourceEvent>,
+        stop: CancellationToken,
+    ) -> (Self, JoinHandle<()>) {
         let (subscribe, subscriptions) = mpsc::channel(4);
         (Self(subscribe), tokio::spawn(share(Current::new(kind), events, subscriptions, stop)))
     }
 
     /// Subscribes `to` to the events: first the current state, then all changes.
-    pub async fn subscribe(&self, to: mpsc::Sender<ResourceEvent>) {
+    pub(crate) async fn subscribe(&self, to: mpsc::Sender<ResourceEvent>) {
         // When the watch has ended, `to` is dropped, which its receiver notices.
         let _ = self.0.send(to).await;
     }

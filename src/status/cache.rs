@@ -19,27 +19,27 @@ use super::changed::{same_mapping, same_provider, same_target};
 /// The part of `metadata` that a status list needs.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Metadata {
+pub(crate) struct Metadata {
     /// The object's name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its namespace, for mappings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub namespace: Option<String>,
+    pub(crate) namespace: Option<String>,
     /// The generation of its spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub generation: Option<i64>,
+    pub(crate) generation: Option<i64>,
     /// The uid of the object; none without a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub uid: Option<String>,
+    pub(crate) uid: Option<String>,
     /// Time of creation; from a folder: when the object was first read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub creation_timestamp: Option<Time>,
+    pub(crate) creation_timestamp: Option<Time>,
 }
 
 /// The status of one object.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
-pub enum Status {
+pub(crate) enum Status {
     /// Status of an `IdentityProvider`.
     IdentityProvider(Box<IdentityProviderStatus>),
     /// Status of a `CloudRunTarget`.
@@ -90,7 +90,7 @@ impl Status {
 
     /// The status, cut to what the schema of its kind permits.
     #[must_use]
-    pub fn fitted(self) -> Self {
+    pub(crate) fn fitted(self) -> Self {
         let kind = self.kind();
         let Ok(value) = serde_json::to_value(&self) else { return self };
         let fitting = fit_status(kind, value.clone());
@@ -99,7 +99,7 @@ impl Status {
 
     /// The kind of the object.
     #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> Kind {
         match self {
             Self::IdentityProvider(_) => Kind::IdentityProvider,
             Self::CloudRunTarget(_) => Kind::CloudRunTarget,
@@ -109,7 +109,7 @@ impl Status {
 
     /// The conditions, in their order.
     #[must_use]
-    pub fn conditions(&self) -> &[Condition] {
+    pub(crate) fn conditions(&self) -> &[Condition] {
         match self {
             Self::IdentityProvider(status) => &status.conditions,
             Self::CloudRunTarget(status) => &status.conditions,
@@ -119,7 +119,7 @@ impl Status {
 
     /// The condition of this type, if it is present.
     #[must_use]
-    pub fn condition(&self, type_: &str) -> Option<&Condition> {
+    pub(crate) fn condition(&self, type_: &str) -> Option<&Condition> {
         self.conditions().iter().find(|condition| condition.type_ == type_)
     }
 
@@ -137,18 +137,18 @@ impl Status {
 /// One object of the list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", try_from = "RawItem")]
-pub struct Item {
+pub(crate) struct Item {
     /// Group and version.
-    pub api_version: String,
+    pub(crate) api_version: String,
     /// The kind.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// The metadata.
-    pub metadata: Metadata,
+    pub(crate) metadata: Metadata,
     /// The spec in force, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub spec: Option<Value>,
+    pub(crate) spec: Option<Value>,
     /// The status.
-    pub status: Status,
+    pub(crate) status: Status,
 }
 
 #[derive(Deserialize)]
@@ -177,7 +177,7 @@ impl TryFrom<RawItem> for Item {
 impl Item {
     /// An object of this project's group and version.
     #[must_use]
-    pub fn new(metadata: Metadata, spec: Option<Value>, status: Status) -> Self {
+    pub(crate) fn new(metadata: Metadata, spec: Option<Value>, status: Status) -> Self {
         Self { api_version: format!("{GROUP}/{VERSION}"), kind: status.kind(), metadata, spec, status }
     }
 
@@ -189,19 +189,19 @@ impl Item {
 /// A Kubernetes-style list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct List {
+pub(crate) struct List {
     /// Always `v1`.
-    pub api_version: String,
+    pub(crate) api_version: String,
     /// Always `List`.
-    pub kind: String,
+    pub(crate) kind: String,
     /// Sorted by kind, namespace and name.
-    pub items: Vec<Item>,
+    pub(crate) items: Vec<Item>,
 }
 
 impl List {
     /// Creates a list of these objects.
     #[must_use]
-    pub fn new(items: Vec<Item>) -> Self {
+    pub(crate) fn new(items: Vec<Item>) -> Self {
         Self { api_version: "v1".to_owned(), kind: "List".to_owned(), items }
     }
 }
@@ -210,7 +210,7 @@ pub(super) type ItemKey = (Kind, String, String);
 
 /// The statuses of one process. Clones share them; no lock is held over an await.
 #[derive(Debug, Clone, Default)]
-pub struct StatusCache(Arc<Cache>);
+pub(crate) struct StatusCache(Arc<Cache>);
 
 #[derive(Debug, Default)]
 struct Cache {
@@ -226,12 +226,12 @@ struct Cache {
 impl StatusCache {
     /// Creates an empty cache.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Makes the cache replace people by their pseudonyms in every text from now on.
-    pub fn hide_people(&self, pseudonyms: Pseudonyms) {
+    pub(crate) fn hide_people(&self, pseudonyms: Pseudonyms) {
         // Set only once: there is one store in a process.
         let _ = self.0.pseudonyms.set(pseudonyms);
     }
@@ -258,7 +258,7 @@ impl StatusCache {
     ///
     /// Whatever the schema of its kind would refuse is cut: if the API server refused a status, the former one would
     /// remain.
-    pub fn publish(&self, mut item: Item) -> bool {
+    pub(crate) fn publish(&self, mut item: Item) -> bool {
         let key = item.key();
         // Most statuses are unchanged, and those fit already.
         if self.items().get(&key).is_none_or(|old| old.status != item.status) {
@@ -285,12 +285,12 @@ impl StatusCache {
     }
 
     /// Stores what the cluster already shows of an object, without marking it as new.
-    pub fn seed(&self, item: Item) {
+    pub(crate) fn seed(&self, item: Item) {
         self.items_mut().entry(item.key()).or_insert(item);
     }
 
     /// Marks an object as new, because the cluster does not show what the cache has.
-    pub fn write_again(&self, kind: Kind, namespace: Option<&str>, name: &str) {
+    pub(crate) fn write_again(&self, kind: Kind, namespace: Option<&str>, name: &str) {
         self.announce((kind, namespace.unwrap_or_default().to_owned(), name.to_owned()));
     }
 
@@ -311,7 +311,7 @@ impl StatusCache {
     }
 
     /// Removes an object. Returns whether it was in the cache.
-    pub fn remove(&self, kind: Kind, namespace: Option<&str>, name: &str) -> bool {
+    pub(crate) fn remove(&self, kind: Kind, namespace: Option<&str>, name: &str) -> bool {
         let key = (kind, namespace.unwrap_or_default().to_owned(), name.to_owned());
         self.news_mut().remove(&key);
         self.items_mut().remove(&key).is_some()
@@ -323,14 +323,14 @@ impl StatusCache {
 
     /// One object.
     #[must_use]
-    pub fn item(&self, kind: Kind, namespace: Option<&str>, name: &str) -> Option<Item> {
+    pub(crate) fn item(&self, kind: Kind, namespace: Option<&str>, name: &str) -> Option<Item> {
         let key = (kind, namespace.unwrap_or_default().to_owned(), name.to_owned());
         self.get(&key)
     }
 
     /// The previous status of a mapping, for the next fold.
     #[must_use]
-    pub fn mapping(&self, key: &MappingKey) -> Option<RoleMappingStatus> {
+    pub(crate) fn mapping(&self, key: &MappingKey) -> Option<RoleMappingStatus> {
         match self.item(Kind::RoleMapping, Some(key.namespace()), key.name())?.status {
             Status::RoleMapping(status) => Some(*status),
             _ => None,
@@ -339,7 +339,7 @@ impl StatusCache {
 
     /// The previous status of a target, for the next fold.
     #[must_use]
-    pub fn target(&self, name: &TargetName) -> Option<CloudRunTargetStatus> {
+    pub(crate) fn target(&self, name: &TargetName) -> Option<CloudRunTargetStatus> {
         match self.item(Kind::CloudRunTarget, None, name.as_str())?.status {
             Status::CloudRunTarget(status) => Some(*status),
             _ => None,
@@ -348,7 +348,7 @@ impl StatusCache {
 
     /// The previous status of a provider, for the next fold.
     #[must_use]
-    pub fn provider(&self, name: &ProviderName) -> Option<IdentityProviderStatus> {
+    pub(crate) fn provider(&self, name: &ProviderName) -> Option<IdentityProviderStatus> {
         match self.item(Kind::IdentityProvider, None, name.as_str())?.status {
             Status::IdentityProvider(status) => Some(*status),
             _ => None,
@@ -357,7 +357,7 @@ impl StatusCache {
 
     /// All objects, by kind, namespace and name.
     #[must_use]
-    pub fn list(&self) -> List {
+    pub(crate) fn list(&self) -> List {
         List::new(self.items().values().cloned().collect())
     }
 }

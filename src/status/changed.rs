@@ -16,7 +16,7 @@ fn timeless(conditions: &mut [Condition]) {
 
 /// True when both have the same meaning. The lag of the last change and times are ignored.
 #[must_use]
-pub fn same_mapping(one: &RoleMappingStatus, other: &RoleMappingStatus) -> bool {
+pub(crate) fn same_mapping(one: &RoleMappingStatus, other: &RoleMappingStatus) -> bool {
     fn essence(status: &RoleMappingStatus) -> RoleMappingStatus {
         let mut status = status.clone();
         timeless(&mut status.conditions);
@@ -35,7 +35,7 @@ pub fn same_mapping(one: &RoleMappingStatus, other: &RoleMappingStatus) -> bool 
 
 /// True when both have the same meaning. Times are ignored.
 #[must_use]
-pub fn same_target(one: &CloudRunTargetStatus, other: &CloudRunTargetStatus) -> bool {
+pub(crate) fn same_target(one: &CloudRunTargetStatus, other: &CloudRunTargetStatus) -> bool {
     fn essence(status: &CloudRunTargetStatus) -> CloudRunTargetStatus {
         let mut status = status.clone();
         timeless(&mut status.conditions);
@@ -50,7 +50,7 @@ pub fn same_target(one: &CloudRunTargetStatus, other: &CloudRunTargetStatus) -> 
 
 /// True when both have the same meaning. Times of requests, and the counts of findings, are ignored.
 #[must_use]
-pub fn same_provider(one: &IdentityProviderStatus, other: &IdentityProviderStatus) -> bool {
+pub(crate) fn same_provider(one: &IdentityProviderStatus, other: &IdentityProviderStatus) -> bool {
     fn essence(status: &IdentityProviderStatus) -> IdentityProviderStatus {
         let mut status = status.clone();
         timeless(&mut status.conditions);

@@ -20,12 +20,12 @@ pub(super) struct Conditions<'a> {
 }
 
 impl<'a> Conditions<'a> {
-    pub fn new(previous: &'a [Condition], generation: i64, now: Timestamp) -> Self {
+    pub(crate) fn new(previous: &'a [Condition], generation: i64, now: Timestamp) -> Self {
         Self { previous, generation, now, list: Vec::new() }
     }
 
     /// Sets a condition; `lastTransitionTime` is kept while the status stays the same.
-    pub fn set(&mut self, type_: &str, status: bool, reason: Reason, message: &str) {
+    pub(crate) fn set(&mut self, type_: &str, status: bool, reason: Reason, message: &str) {
         let status = if status { "True" } else { "False" };
         let since = find(self.previous, type_)
             .filter(|previous| previous.status == status)
@@ -42,7 +42,7 @@ impl<'a> Conditions<'a> {
 
     /// Sets `Ready`. When it is false, also sets who has to act: `Stalled` means a person, `Reconciling` means rolecall
     /// or time. Returns until when a missing object may still arrive.
-    pub fn set_ready(&mut self, status: bool, reason: Reason, message: &str) -> Option<Timestamp> {
+    pub(crate) fn set_ready(&mut self, status: bool, reason: Reason, message: &str) -> Option<Timestamp> {
         let arrives = arrives_until(self.previous, self.generation, reason, self.now);
         self.set(kind::READY, status, reason, message);
         if status {
@@ -54,7 +54,7 @@ impl<'a> Conditions<'a> {
     }
 
     /// The conditions that were set, in the order of [`kind::ALL`].
-    pub fn finish(mut self) -> Vec<Condition> {
+    pub(crate) fn finish(mut self) -> Vec<Condition> {
         let place = |condition: &Condition| kind::ALL.iter().position(|type_| *type_ == condition.type_);
         self.list.sort_by(|one, other| match (place(one), place(other)) {
             (Some(one), Some(other)) => one.cmp(&other),
@@ -98,7 +98,7 @@ pub(super) fn arrives_until(
 
 /// True when waiting does not help. Then the object is `Stalled`, otherwise `Reconciling`.
 #[must_use]
-pub fn needs_a_person(word: Reason) -> bool {
+pub(crate) fn needs_a_person(word: Reason) -> bool {
     matches!(
         word,
         Reason::PermissionDenied

@@ -28,7 +28,7 @@ const REVERTED_SHOWN: SignedDuration = SignedDuration::from_hours(1);
 
 /// Folds the status of a mapping at `now`, given its previous status.
 #[must_use]
-pub fn fold_mapping(
+pub(crate) fn fold_mapping(
     input: &MappingInput<'_>,
     previous: Option<&RoleMappingStatus>,
     now: Timestamp,
@@ -129,7 +129,7 @@ fn shown_desired(claims: &ClaimCounts) -> u64 {
 
 /// The status of a mapping that is not in force, with the reason.
 #[must_use]
-pub fn not_taken_in(
+pub(crate) fn not_taken_in(
     generation: Option<i64>,
     word: Reason,
     message: &str,

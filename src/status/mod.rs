@@ -16,27 +16,28 @@ mod refused;
 mod target;
 mod writer;
 
-pub use cache::{Item, List, Metadata, Status, StatusCache};
-pub use changed::{same_mapping, same_provider, same_target};
-pub use conditions::needs_a_person;
-pub use input::{
+pub(crate) use cache::{Item, List, Metadata, Status, StatusCache};
+#[cfg(test)]
+pub(crate) use changed::same_provider;
+pub(crate) use changed::{same_mapping, same_target};
+pub(crate) use input::{
     ClaimCounts, DocumentOutcome, Failure, HeldOutcome, Lag, ListingOutcome, MappingInput, ProviderInput, QuotaOutcome,
     SubjectOutcome, TargetInput, TokenOutcome,
 };
-pub use mapping::{fold_mapping, not_taken_in};
-pub use provider::fold_provider;
-pub use target::fold_target;
-pub use writer::{WriteCount, write_statuses};
+pub(crate) use mapping::{fold_mapping, not_taken_in};
+pub(crate) use provider::fold_provider;
+pub(crate) use target::fold_target;
+pub(crate) use writer::{WriteCount, write_statuses};
 
 use jiff::Timestamp;
 
 /// A status, and the time at which it has to be folded again even if nothing happens.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Folded<S> {
+pub(crate) struct Folded<S> {
     /// The status to show.
-    pub status: S,
+    pub(crate) status: S,
     /// Time at which the passing of time alone may change it.
-    pub revisit: Option<Timestamp>,
+    pub(crate) revisit: Option<Timestamp>,
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ const LISTED: usize = 50;
 
 /// Folds the status of a provider at `now`, given its previous status.
 #[must_use]
-pub fn fold_provider(
+pub(crate) fn fold_provider(
     input: &ProviderInput<'_>,
     previous: Option<&IdentityProviderStatus>,
     now: Timestamp,

@@ -36,12 +36,12 @@ pub(super) enum Waiting {
 /// The decision about `Ready`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ReadyDecision {
-    pub waiting: Waiting,
-    pub reason: Reason,
-    pub message: String,
+    pub(crate) waiting: Waiting,
+    pub(crate) reason: Reason,
+    pub(crate) message: String,
     /// Reason and message of `Stalled` when they differ.
-    pub stalled: Option<(Reason, String)>,
-    pub revisit: Option<Timestamp>,
+    pub(crate) stalled: Option<(Reason, String)>,
+    pub(crate) revisit: Option<Timestamp>,
 }
 
 impl ReadyDecision {
@@ -52,14 +52,14 @@ impl ReadyDecision {
 
 /// The inputs of a check.
 pub(super) struct FoldContext<'a> {
-    pub input: &'a MappingInput<'a>,
-    pub total: ClaimCounts,
+    pub(crate) input: &'a MappingInput<'a>,
+    pub(crate) total: ClaimCounts,
     /// Sorted by key.
-    pub documents: &'a [&'a DocumentOutcome],
+    pub(crate) documents: &'a [&'a DocumentOutcome],
     /// In their natural order.
-    pub subjects: &'a [&'a SubjectOutcome],
-    pub previous: Option<&'a RoleMappingStatus>,
-    pub now: Timestamp,
+    pub(crate) subjects: &'a [&'a SubjectOutcome],
+    pub(crate) previous: Option<&'a RoleMappingStatus>,
+    pub(crate) now: Timestamp,
 }
 
 /// Decides about `Ready` for a mapping.
@@ -83,7 +83,7 @@ pub(super) fn decide(context: &FoldContext<'_>) -> ReadyDecision {
 impl FoldContext<'_> {
     /// The reason that freezes the whole mapping, one of its subjects or one of its resources. Observing does not
     /// count.
-    pub fn freeze(&self) -> Option<(FreezeReason, String)> {
+    pub(crate) fn freeze(&self) -> Option<(FreezeReason, String)> {
         self.ground_missing().or_else(|| self.unlisted())
     }
 
@@ -120,7 +120,7 @@ impl FoldContext<'_> {
     }
 
     /// True when nothing is written.
-    pub fn observes(&self) -> bool {
+    pub(crate) fn observes(&self) -> bool {
         self.input.ceiling_observes
             || self.input.mode == MappingMode::Observe
             || self.input.frozen == Some(FreezeReason::Observed)

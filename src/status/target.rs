@@ -20,7 +20,7 @@ const LISTED: usize = 32;
 
 /// Folds the status of a target at `now`, given its previous status.
 #[must_use]
-pub fn fold_target(
+pub(crate) fn fold_target(
     input: &TargetInput<'_>,
     previous: Option<&CloudRunTargetStatus>,
     now: Timestamp,

@@ -37,7 +37,7 @@ const PARALLEL: usize = 8;
 const NOTE: usize = 1024;
 
 /// Counts finished writes by outcome: `Written`, `Refused` or `Failed`.
-pub type WriteCount = Arc<dyn Fn(&'static str) + Send + Sync>;
+pub(crate) type WriteCount = Arc<dyn Fn(&'static str) + Send + Sync>;
 
 /// State of the writer.
 #[derive(Clone)]
@@ -53,7 +53,7 @@ struct Writer {
 
 /// Writes changes of the cache until `stop` is canceled. The current content of the cache must be what the cluster
 /// shows.
-pub async fn write_statuses(
+pub(crate) async fn write_statuses(
     client: Client,
     pod: String,
     cache: StatusCache,

@@ -155,13 +155,13 @@ pub(super) struct Anchor {
 
 /// Extent of a verification of the audit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuditChain {
+pub(crate) struct AuditChain {
     /// The first existing row; those before were pruned.
-    pub since: i64,
+    pub(crate) since: i64,
     /// Number of rows.
-    pub rows: u64,
+    pub(crate) rows: u64,
     /// The hash of the last row, or of the last pruned row; empty in an empty log.
-    pub hash: String,
+    pub(crate) hash: String,
 }
 
 /// The actor of decisions made on the command line.
@@ -233,12 +233,13 @@ impl ChainedRow {
 
 impl Store {
     /// The position of the last audit row; 0 when there is none.
-    pub async fn highest_audit_seq(&self) -> Result<i64, StoreError> {
+    pub(crate) async fn highest_audit_seq(&self) -> Result<i64, StoreError> {
         self.read(audit::highest).await
     }
 
     /// Audit rows after a position (0 for the first), in order, at most `limit`.
-    pub async fn audit_after(&self, after: i64, limit: u32) -> Result<Vec<AuditRow>, StoreError> {
+    #[cfg(test)]
+    pub(crate) async fn audit_after(&self, after: i64, limit: u32) -> Result<Vec<AuditRow>, StoreError> {
         let rows = self.read(move |db| audit::after(db, after, limit)).await?;
         rows.into_iter().map(ChainedRow::into_row).collect()
     }
@@ -256,7 +257,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::AuditBroken`], also when rows are missing that no recorded prune removed.
-    pub async fn verify_audit_chain(&self) -> Result<u64, StoreError> {
+    pub(crate) async fn verify_audit_chain(&self) -> Result<u64, StoreError> {
         Ok(self.verify_audit().await?.rows)
     }
 
@@ -264,7 +265,7 @@ impl Store {
     ///
     /// # Errors
     /// Those of [`Store::verify_audit_chain`].
-    pub async fn verify_audit(&self) -> Result<AuditChain, StoreError> {
+    pub(crate) async fn verify_audit(&self) -> Result<AuditChain, StoreError> {
         const PAGE: u32 = 1000;
         loop {
             let anchor = self.audit_anchor().await?;

@@ -9,7 +9,7 @@ use crate::model::{ClaimDisposal, MappingKey};
 
 /// A decision that only a person can make.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Decision {
+pub(crate) enum Decision {
     /// A mapping that is missing without an observed deletion is to be treated as deleted.
     ReleaseMapping(MappingKey),
     /// The folder of manifests is correct: every mapping that is missing from it is to be treated as deleted.
@@ -26,7 +26,7 @@ pub enum Decision {
 
 /// What happens to the grants when rolecall is uninstalled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum UninstallMode {
+pub(crate) enum UninstallMode {
     /// They are revoked.
     Revoke,
     /// They stay and are forgotten.
@@ -44,28 +44,28 @@ impl From<UninstallMode> for ClaimDisposal {
 
 /// A decision that has not been carried out yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PendingDecision {
+pub(crate) struct PendingDecision {
     /// The id for [`Store::remove_decision`].
-    pub id: i64,
+    pub(crate) id: i64,
     /// The decision.
-    pub decision: Decision,
+    pub(crate) decision: Decision,
     /// Time of the first decision.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
 }
 
 impl Store {
     /// Decisions that have not been carried out yet, in the order in which they were made.
-    pub async fn decisions(&self) -> Result<Vec<PendingDecision>, StoreError> {
+    pub(crate) async fn decisions(&self) -> Result<Vec<PendingDecision>, StoreError> {
         self.read(commands::pending).await
     }
 
     /// Stores a decision; one that is already pending keeps its time.
-    pub async fn put_decision(&self, decision: Decision, at: Timestamp) -> Result<(), StoreError> {
+    pub(crate) async fn put_decision(&self, decision: Decision, at: Timestamp) -> Result<(), StoreError> {
         self.commit(Ticket::engine(REQUEST), move |tx| commands::put(tx, &decision, at)).await
     }
 
     /// The mode of the pending uninstall, if any.
-    pub async fn uninstall_mode(&self) -> Result<Option<UninstallMode>, StoreError> {
+    pub(crate) async fn uninstall_mode(&self) -> Result<Option<UninstallMode>, StoreError> {
         let pending = self.decisions().await?;
         Ok(pending.iter().rev().find_map(|pending| match pending.decision {
             Decision::Uninstall(mode) => Some(mode),
@@ -74,12 +74,12 @@ impl Store {
     }
 
     /// Cancels the uninstall. Grants settled meanwhile stay settled.
-    pub async fn cancel_uninstall(&self) -> Result<(), StoreError> {
+    pub(crate) async fn cancel_uninstall(&self) -> Result<(), StoreError> {
         self.commit(Ticket::engine(REQUEST), commands::cancel_uninstall).await
     }
 
     /// Removes a decision that was carried out, or that has nothing to apply to.
-    pub async fn remove_decision(&self, id: i64) -> Result<(), StoreError> {
+    pub(crate) async fn remove_decision(&self, id: i64) -> Result<(), StoreError> {
         self.commit_leading(move |tx| commands::remove(tx, id)).await
     }
 }

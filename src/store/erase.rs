@@ -17,18 +17,18 @@ use crate::model::{DirectoryChange, DocumentKey, ProviderName, Seq, UserFacts, U
 
 /// A person whom the store knows under a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KnownPerson {
+pub(crate) struct KnownPerson {
     /// The SCIM id.
-    pub id: UserId,
+    pub(crate) id: UserId,
     /// The identity provider.
-    pub provider: ProviderName,
+    pub(crate) provider: ProviderName,
     /// Time at which the identity provider deleted the person; none while it has not.
-    pub deleted_at: Option<Timestamp>,
+    pub(crate) deleted_at: Option<Timestamp>,
 }
 
 /// The result of erasing a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Erasure {
+pub(crate) enum Erasure {
     /// There is and was no user with this id.
     Unknown,
     /// The identity provider has not deleted the person; nothing was erased.
@@ -41,15 +41,15 @@ pub enum Erasure {
 
 /// Numbers of erased names of a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Erased {
+pub(crate) struct Erased {
     /// Events that contained a name of the person.
-    pub events: u64,
+    pub(crate) events: u64,
     /// Names in the audit.
-    pub names: u64,
+    pub(crate) names: u64,
     /// Refusals of an address.
-    pub refusals: u64,
+    pub(crate) refusals: u64,
     /// Users of the identity provider whose own attributes contain an address of the person.
-    pub mentioned_by: u64,
+    pub(crate) mentioned_by: u64,
 }
 
 /// All names of one user, folded.
@@ -86,7 +86,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Damaged`].
-    pub async fn find_people(&self, text: &str) -> Result<Vec<KnownPerson>, StoreError> {
+    pub(crate) async fn find_people(&self, text: &str) -> Result<Vec<KnownPerson>, StoreError> {
         let text = text.to_owned();
         self.read(move |db| erase::find_people(db, &text)).await
     }
@@ -97,7 +97,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Damaged`].
-    pub async fn erase_person(&self, id: Option<UserId>, name: Option<&str>, dry: bool) -> Result<Erasure, StoreError> {
+    pub(crate) async fn erase_person(
+        &self,
+        id: Option<UserId>,
+        name: Option<&str>,
+        dry: bool,
+    ) -> Result<Erasure, StoreError> {
         let name = name.map(fold);
         let (traces, mentioned_by) = self.read(move |db| erase::traces(db, id, name)).await?;
         let bytes = traces.events.iter().map(|(_, change)| change.len()).sum();
@@ -110,7 +115,7 @@ impl Store {
     }
 
     /// True when something was erased since the last rewrite of the file.
-    pub async fn is_rewrite_due(&self) -> Result<bool, StoreError> {
+    pub(crate) async fn is_rewrite_due(&self) -> Result<bool, StoreError> {
         self.read(erase::is_rewrite_due).await
     }
 }

@@ -5,7 +5,7 @@ use crate::model::{Reason, Seq};
 
 /// Why a request to the store failed. Nothing of the request was stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum StoreError {
+pub(crate) enum StoreError {
     /// The database URL is not supported by this build.
     #[error("`{url}` is not a database that can be used: write sqlite:PATH")]
     UnsupportedUrl {
@@ -134,7 +134,7 @@ pub enum StoreError {
 impl StoreError {
     /// The stable reason word.
     #[must_use]
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::UnsupportedUrl { .. } => "UnsupportedDatabaseUrl",
             Self::CannotOpen { .. } => "DatabaseCannotOpen",

@@ -8,8 +8,8 @@ use super::lanes::{Ticket, cost};
 use super::membership::{Plan, Slice};
 use super::sqlite::{groups, list, members, usage};
 use super::{
-    ATTEMPTS, Counts, DeleteOutcome, GroupChanged, GroupRecord, GroupUpdate, ListQuery, MemberChange, MemberDelta,
-    NewGroup, Origin, Page, Store, StoreError, UpdateOutcome, changes_too_often,
+    ATTEMPTS, Counts, DeleteOutcome, GroupChanged, GroupRecord, GroupUpdate, MemberChange, MemberDelta, NewGroup,
+    Origin, Store, StoreError, UpdateOutcome, changes_too_often,
 };
 use crate::model::{GroupFacts, GroupId, ProviderName};
 
@@ -84,7 +84,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Taken`].
-    pub async fn create_group(
+    pub(crate) async fn create_group(
         &self,
         p: &ProviderName,
         o: &Origin,
@@ -111,7 +111,7 @@ impl Store {
     }
 
     /// One group, without its members.
-    pub async fn group(&self, p: &ProviderName, id: GroupId) -> Result<Option<GroupRecord>, StoreError> {
+    pub(crate) async fn group(&self, p: &ProviderName, id: GroupId) -> Result<Option<GroupRecord>, StoreError> {
         let p = p.clone();
         self.read(move |db| groups::find(db, &p, id)).await
     }
@@ -123,7 +123,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Taken`]; [`StoreError::NoKnownMember`]; [`StoreError::NotAMember`]; [`StoreError::Unavailable`],
     /// when the group keeps changing.
-    pub async fn update_group<E: Send>(
+    pub(crate) async fn update_group<E: Send>(
         &self,
         p: &ProviderName,
         o: &Origin,
@@ -166,7 +166,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::NoKnownMember`]; [`StoreError::NotAMember`]; [`StoreError::Unavailable`], when a large group keeps
     /// changing while it is to be replaced.
-    pub async fn change_members<E>(
+    pub(crate) async fn change_members<E>(
         &self,
         p: &ProviderName,
         o: &Origin,
@@ -299,7 +299,7 @@ impl Store {
 
     /// Deletes a group with its memberships; the id is never used again. `if_version`: only in this version
     /// (`If-Match`).
-    pub async fn delete_group(
+    pub(crate) async fn delete_group(
         &self,
         p: &ProviderName,
         o: &Origin,
@@ -331,19 +331,24 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::UnsupportedFilter`] when no index answers the filter.
-    pub async fn groups(&self, p: &ProviderName, q: &ListQuery) -> Result<Page<GroupRecord>, StoreError> {
+    #[cfg(test)]
+    pub(crate) async fn groups(
+        &self,
+        p: &ProviderName,
+        q: &super::ListQuery,
+    ) -> Result<super::record::Page<GroupRecord>, StoreError> {
         let (p, q) = (p.clone(), q.clone());
         self.read(move |db| list::groups(db, &p, &q)).await
     }
 
     /// The groups at these positions that still exist, without their members.
-    pub async fn groups_at(&self, p: &ProviderName, positions: &[i64]) -> Result<Vec<GroupRecord>, StoreError> {
+    pub(crate) async fn groups_at(&self, p: &ProviderName, positions: &[i64]) -> Result<Vec<GroupRecord>, StoreError> {
         let (p, positions) = (p.clone(), positions.to_vec());
         self.read(move |db| list::groups_at(db, &p, &positions)).await
     }
 
     /// Size of the directory of one provider.
-    pub async fn counts(&self, p: &ProviderName) -> Result<Counts, StoreError> {
+    pub(crate) async fn counts(&self, p: &ProviderName) -> Result<Counts, StoreError> {
         let p = p.clone();
         self.read(move |db| usage::counts(db, &p)).await
     }

@@ -13,7 +13,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::StaleEpoch`], when another process took over; then nothing is decided.
-    pub async fn guard(
+    pub(crate) async fn guard(
         &self,
         document: &DocumentKey,
         asks: Vec<Removal>,
@@ -24,7 +24,7 @@ impl Store {
     }
 
     /// The documents on which there are claims of a person or group.
-    pub async fn documents_of(&self, subject: Subject) -> Result<Vec<DocumentKey>, StoreError> {
+    pub(crate) async fn documents_of(&self, subject: Subject) -> Result<Vec<DocumentKey>, StoreError> {
         self.read(move |db| guard::documents_of(db, subject)).await
     }
 
@@ -32,7 +32,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::StaleEpoch`], when another process took over; then nothing is released.
-    pub async fn release_removals(
+    pub(crate) async fn release_removals(
         &self,
         removals: Vec<(DocumentKey, Vec<Removal>)>,
         audit: Vec<AuditEntry>,

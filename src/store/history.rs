@@ -76,24 +76,24 @@ pub(super) fn changed_labels(
 
 /// A resource in the list of a target.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct ResourceRecord {
+pub(crate) struct ResourceRecord {
     /// Its policy document.
-    pub document: DocumentKey,
+    pub(crate) document: DocumentKey,
     /// Its uid.
-    pub uid: String,
+    pub(crate) uid: String,
     /// Its labels.
-    pub labels: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
     /// The resource does not check `roles/run.invoker` at all.
-    pub invoker_iam_disabled: bool,
+    pub(crate) invoker_iam_disabled: bool,
 }
 
 /// The result of listing a target's resources.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct ListingRecord {
+pub(crate) struct ListingRecord {
     /// All listed resources; none when nothing could be listed, so that the last list stays valid.
-    pub resources: Option<Vec<ResourceRecord>>,
+    pub(crate) resources: Option<Vec<ResourceRecord>>,
     /// Regions and kinds that could not be listed: an absence there proves nothing.
-    pub unlisted: BTreeSet<(String, ResourceKind)>,
+    pub(crate) unlisted: BTreeSet<(String, ResourceKind)>,
 }
 
 /// The stored form of a resource.
@@ -176,7 +176,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::StaleEpoch`], when another process took over; [`StoreError::Unavailable`].
-    pub async fn record_listing(&self, target: &TargetName, listing: &ListingRecord) -> Result<u64, StoreError> {
+    pub(crate) async fn record_listing(&self, target: &TargetName, listing: &ListingRecord) -> Result<u64, StoreError> {
         let known = self.history_values(HistoryKind::Resource, target.as_str(), Seq::MAX).await?;
         let before = self.history_values(HistoryKind::Listing, target.as_str(), Seq::MAX).await?.into_values().next();
         let mut drafts = listing_drafts(target, listing, &known, before.as_ref())?;
@@ -198,7 +198,11 @@ impl Store {
     ///
     /// # Errors
     /// Those of [`Store::record_listing`].
-    pub async fn record_namespace(&self, name: &str, labels: &BTreeMap<String, String>) -> Result<(), StoreError> {
+    pub(crate) async fn record_namespace(
+        &self,
+        name: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<(), StoreError> {
         let value = if labels.is_empty() { None } else { Some(json(labels)?) };
         let before = self.history_values(HistoryKind::Namespace, name, Seq::MAX).await?;
         if before.values().next() == value.as_ref() {
@@ -213,7 +217,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Damaged`].
-    pub async fn pins_at(&self, mapping: &MappingKey, seq: Seq) -> Result<Vec<Pin>, StoreError> {
+    pub(crate) async fn pins_at(&self, mapping: &MappingKey, seq: Seq) -> Result<Vec<Pin>, StoreError> {
         let damaged = |problem: String| StoreError::Damaged { what: "history", problem };
         let values = self.history_values(HistoryKind::Pin, &mapping.to_string(), seq).await?;
         values
@@ -237,7 +241,11 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Damaged`].
-    pub async fn listing_at(&self, target: &TargetName, seq: Seq) -> Result<Option<(ListingRecord, bool)>, StoreError> {
+    pub(crate) async fn listing_at(
+        &self,
+        target: &TargetName,
+        seq: Seq,
+    ) -> Result<Option<(ListingRecord, bool)>, StoreError> {
         let damaged = |problem: String| StoreError::Damaged { what: "history", problem };
         let listing = self.history_values(HistoryKind::Listing, target.as_str(), seq).await?;
         let Some(text) = listing.values().next() else { return Ok(None) };

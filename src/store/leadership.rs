@@ -16,15 +16,9 @@ use super::{Store, StoreError};
 
 /// The epoch of one process's leadership. A later one is greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Epoch(i64);
+pub(crate) struct Epoch(i64);
 
 impl Epoch {
-    /// The number, which is 0 in a database without any leader so far.
-    #[must_use]
-    pub fn number(self) -> i64 {
-        self.0
-    }
-
     pub(super) fn of(number: i64) -> Self {
         Self(number)
     }
@@ -38,13 +32,13 @@ impl fmt::Display for Epoch {
 
 /// The process that leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Leader {
+pub(crate) struct Leader {
     /// Its epoch, the greatest of the database.
-    pub epoch: Epoch,
+    pub(crate) epoch: Epoch,
     /// The description that the process gave itself.
-    pub holder: String,
+    pub(crate) holder: String,
     /// Time at which it took over.
-    pub since: Timestamp,
+    pub(crate) since: Timestamp,
 }
 
 /// What one handle, with its clones, knows about its own leadership.
@@ -67,7 +61,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], when the database cannot be written; the former leader then still leads.
-    pub async fn begin_epoch(&self, holder: &str) -> Result<Epoch, StoreError> {
+    pub(crate) async fn begin_epoch(&self, holder: &str) -> Result<Epoch, StoreError> {
         let holder = holder.to_owned();
         let epoch = self.commit(Ticket::engine(REQUEST), move |tx| leadership::begin(tx, &holder)).await?;
         self.turn().epoch.fetch_max(epoch.0, Ordering::AcqRel);
@@ -75,7 +69,7 @@ impl Store {
     }
 
     /// The process that took over the database last; none when no process ever did.
-    pub async fn leader(&self) -> Result<Option<Leader>, StoreError> {
+    pub(crate) async fn leader(&self) -> Result<Option<Leader>, StoreError> {
         self.read(leadership::leader).await
     }
 
@@ -83,20 +77,20 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::StaleEpoch`], when it is not, or when this handle never began one.
-    pub async fn check_epoch(&self) -> Result<(), StoreError> {
+    pub(crate) async fn check_epoch(&self) -> Result<(), StoreError> {
         let ours = self.turn().epoch();
         let current = self.leader().await?.map_or(Epoch(0), |leader| leader.epoch);
         self.noted(require(ours, current))
     }
 
     /// Waits until this handle has found that another process took over. Nothing that it wrote since then was stored.
-    pub async fn deposed(&self) {
+    pub(crate) async fn deposed(&self) {
         self.turn().over.cancelled().await;
     }
 
     /// True when this handle has found that another process took over.
     #[must_use]
-    pub fn is_deposed(&self) -> bool {
+    pub(crate) fn is_deposed(&self) -> bool {
         self.turn().over.is_cancelled()
     }
 

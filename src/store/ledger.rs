@@ -14,38 +14,39 @@ use crate::model::{
 
 /// The ledger of one document.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct DocumentLedger {
+pub(crate) struct DocumentLedger {
     /// Its grants, sorted by key.
-    pub rows: Vec<LedgerRow>,
+    pub(crate) rows: Vec<LedgerRow>,
     /// The last acknowledged write; none before the first one, and for writes of a version that did not record it.
-    pub revision: Option<Revision>,
+    pub(crate) revision: Option<Revision>,
 }
 
 impl Store {
     /// The rows of one document, sorted by key.
-    pub async fn ledger(&self, d: &DocumentKey) -> Result<Vec<LedgerRow>, StoreError> {
+    #[cfg(test)]
+    pub(crate) async fn ledger(&self, d: &DocumentKey) -> Result<Vec<LedgerRow>, StoreError> {
         Ok(self.document_ledger(d).await?.rows)
     }
 
     /// The ledger of one document: its grants, and the current version of its policy.
-    pub async fn document_ledger(&self, d: &DocumentKey) -> Result<DocumentLedger, StoreError> {
+    pub(crate) async fn document_ledger(&self, d: &DocumentKey) -> Result<DocumentLedger, StoreError> {
         let d = d.clone();
         self.read(move |db| ledger::load(db, &d)).await
     }
 
     /// True when the etag is that of a version of the document that a write of ours superseded within the last hour.
-    pub async fn is_superseded(&self, d: &DocumentKey, etag: &str, now: Timestamp) -> Result<bool, StoreError> {
+    pub(crate) async fn is_superseded(&self, d: &DocumentKey, etag: &str, now: Timestamp) -> Result<bool, StoreError> {
         let (d, etag) = (d.clone(), etag.to_owned());
         self.read(move |db| ledger::is_superseded(db, &d, &etag, now)).await
     }
 
     /// All documents in the ledger, each with the mappings that hold claims there.
-    pub async fn ledger_documents(&self) -> Result<Vec<(DocumentKey, BTreeSet<MappingKey>)>, StoreError> {
+    pub(crate) async fn ledger_documents(&self) -> Result<Vec<(DocumentKey, BTreeSet<MappingKey>)>, StoreError> {
         self.read(ledger::documents).await
     }
 
     /// The documents on which a mapping holds claims.
-    pub async fn claimed_documents(&self, mapping: &MappingKey) -> Result<Vec<DocumentKey>, StoreError> {
+    pub(crate) async fn claimed_documents(&self, mapping: &MappingKey) -> Result<Vec<DocumentKey>, StoreError> {
         let mapping = mapping.clone();
         self.read(move |db| ledger::claimed_documents(db, &mapping)).await
     }
@@ -55,7 +56,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::StaleEpoch`], when another process took over; then nothing is recorded.
-    pub async fn record(
+    pub(crate) async fn record(
         &self,
         d: &DocumentKey,
         changes: Vec<LedgerChange>,
@@ -69,7 +70,7 @@ impl Store {
     ///
     /// # Errors
     /// Those of [`Store::record`].
-    pub async fn record_intents(
+    pub(crate) async fn record_intents(
         &self,
         d: &DocumentKey,
         changes: Vec<LedgerChange>,
@@ -97,7 +98,7 @@ impl Store {
     ///
     /// # Errors
     /// Those of [`Store::record`].
-    pub async fn record_write(
+    pub(crate) async fn record_write(
         &self,
         d: &DocumentKey,
         changes: Vec<LedgerChange>,

@@ -10,7 +10,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::UnsupportedFilter`] when no index answers the filter.
-    pub async fn plan_list(&self, of: ResourceType, p: &ProviderName, q: &ListQuery) -> Result<ListPlan, StoreError> {
+    pub(crate) async fn plan_list(
+        &self,
+        of: ResourceType,
+        p: &ProviderName,
+        q: &ListQuery,
+    ) -> Result<ListPlan, StoreError> {
         let (p, q) = (p.clone(), q.clone());
         self.read(move |db| list::plan(db, of, &p, &q)).await
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use uuid::Uuid;
 
 use super::sqlite::members;
-use super::{MemberRecord, Membership, Store, StoreError};
+use super::{MemberRecord, Store, StoreError};
 use crate::model::{GroupId, ProviderName};
 
 impl Store {
@@ -47,13 +47,14 @@ impl Store {
 
     /// The members of a group: users and groups, without unknown ids. Empty when there is no such group. The caller has
     /// to read the group's version before, so that it is never newer than the members.
-    pub async fn members(&self, p: &ProviderName, id: GroupId) -> Result<Vec<MemberRecord>, StoreError> {
+    #[cfg(test)]
+    pub(crate) async fn members(&self, p: &ProviderName, id: GroupId) -> Result<Vec<MemberRecord>, StoreError> {
         let p = p.clone();
         self.read(move |db| members::members_after(db, &p, id, None, i64::MAX)).await
     }
 
     /// Like [`Store::members`], at most `limit` of them, in the order of their ids after `after`.
-    pub async fn members_after(
+    pub(crate) async fn members_after(
         &self,
         p: &ProviderName,
         id: GroupId,
@@ -65,7 +66,12 @@ impl Store {
     }
 
     /// The groups that a user or group is a direct member of, in the order of their creation.
-    pub async fn memberships(&self, p: &ProviderName, id: Uuid) -> Result<Vec<Membership>, StoreError> {
+    #[cfg(test)]
+    pub(crate) async fn memberships(
+        &self,
+        p: &ProviderName,
+        id: Uuid,
+    ) -> Result<Vec<super::record::Membership>, StoreError> {
         let p = p.clone();
         self.read(move |db| members::memberships(db, &p, id)).await
     }

@@ -56,31 +56,35 @@ use lanes::Ticket;
 use leadership::Turn;
 use sqlite::{Connection, Identity, Sqlite, Transaction};
 
-pub use audit::AuditChain;
-pub use commands::{Decision, PendingDecision, UninstallMode};
-pub use erase::{Erased, Erasure, KnownPerson};
-pub use error::StoreError;
-pub use history::{ListingRecord, ResourceRecord};
-pub use leadership::{Epoch, Leader};
-pub use ledger::DocumentLedger;
-pub use names::Names;
-pub use owners::{DirectoryUse, Purged};
-pub use past::PastCatalog;
-pub use prune::Pruned;
-pub use quota::{Quota, Usage};
-pub use record::{
+pub(crate) use audit::AuditChain;
+pub(crate) use commands::{Decision, PendingDecision, UninstallMode};
+pub(crate) use erase::{Erased, Erasure, KnownPerson};
+pub(crate) use error::StoreError;
+pub(crate) use history::{ListingRecord, ResourceRecord};
+pub(crate) use leadership::{Epoch, Leader};
+pub(crate) use ledger::DocumentLedger;
+pub(crate) use names::Names;
+pub(crate) use owners::DirectoryUse;
+pub(crate) use prune::Pruned;
+pub(crate) use quota::{Quota, Usage};
+pub(crate) use record::{
     AuditRow, Counts, DeleteOutcome, GroupChanged, GroupRecord, GroupUpdate, ListPlan, ListQuery, MemberDelta,
-    MemberKind, MemberRecord, Membership, NewGroup, NewUser, Origin, Page, PlannedRow, SpecVersion, StoredSpec,
-    UpdateOutcome, UserRecord, UserUpdate, VersionRef,
+    MemberKind, MemberRecord, NewGroup, NewUser, Origin, PlannedRow, SpecVersion, StoredSpec, UpdateOutcome,
+    UserRecord, UserUpdate, VersionRef,
 };
-pub use sqlite::MemoryDatabase;
-pub use trust::Trust;
+#[cfg(test)]
+pub(crate) use sqlite::MemoryDatabase;
+pub(crate) use trust::Trust;
 
-pub use crate::model::MemberChange;
+pub(crate) use crate::model::MemberChange;
+#[cfg(test)]
+pub(crate) use owners::Purged;
+#[cfg(test)]
+pub(crate) use record::Membership;
 
 /// The store. Cheap to clone; the database closes when the last clone is dropped.
 #[derive(Clone)]
-pub struct Store(Arc<Inner>);
+pub(crate) struct Store(Arc<Inner>);
 
 struct Inner {
     id: Uuid,
@@ -106,7 +110,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::UnsupportedUrl`], [`StoreError::CannotOpen`], [`StoreError::NotADatabase`],
     /// [`StoreError::SchemaNewer`], [`StoreError::SchemaDiffers`].
-    pub async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+    pub(crate) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         Ok(Self::on(Sqlite::open(url, clock).await?))
     }
 
@@ -115,7 +119,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Damaged`], when the database was modified from outside.
-    pub fn open_inline(database: &MemoryDatabase, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+    #[cfg(test)]
+    pub(crate) fn open_inline(database: &MemoryDatabase, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         Ok(Self::on(Sqlite::open_inline(database, clock)?))
     }
 
@@ -126,33 +131,33 @@ impl Store {
 
     /// The id that this database was created with.
     #[must_use]
-    pub fn id(&self) -> Uuid {
+    pub(crate) fn id(&self) -> Uuid {
         self.0.id
     }
 
     /// The pseudonyms of people for texts that everybody may read; the key belongs to this database.
     #[must_use]
-    pub fn pseudonyms(&self) -> &Pseudonyms {
+    pub(crate) fn pseudonyms(&self) -> &Pseudonyms {
         &self.0.pseudonyms
     }
 
     /// Returns a receiver of the last position after each commit that appended events or history. It is only a hint;
     /// the log is authoritative.
     #[must_use]
-    pub fn subscribe(&self) -> watch::Receiver<Seq> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Seq> {
         self.0.sqlite.subscribe()
     }
 
     /// Sets the storage quota of each provider, for as long as this handle and its clones live. Called once, before
     /// requests are served.
-    pub fn set_quota(&self, quota: Quota) {
+    pub(crate) fn set_quota(&self, quota: Quota) {
         // A second call has no effect.
         let _said = self.0.quota.set(quota);
     }
 
     /// The storage quota of each provider.
     #[must_use]
-    pub fn quota(&self) -> Quota {
+    pub(crate) fn quota(&self) -> Quota {
         self.0.quota.get().copied().unwrap_or_default()
     }
 
@@ -166,7 +171,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`], when there is no space for a copy, or when a reader prevents the log from being
     /// emptied for a minute.
-    pub async fn rewrite_file(&self) -> Result<(), StoreError> {
+    pub(crate) async fn rewrite_file(&self) -> Result<(), StoreError> {
         self.0.sqlite.rewrite_file().await
     }
 

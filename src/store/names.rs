@@ -8,11 +8,11 @@ use crate::model::{Pseudonyms, UserId};
 
 /// Names of people by their pseudonyms.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Names {
+pub(crate) struct Names {
     /// By SCIM id: the address of a grant, or else the `userName`.
-    pub by_id: HashMap<UserId, String>,
+    pub(crate) by_id: HashMap<UserId, String>,
     /// By domain and digest: every address that the store has recorded and not erased.
-    pub by_digest: HashMap<String, String>,
+    pub(crate) by_digest: HashMap<String, String>,
 }
 
 /// The address in a member of a policy such as `deleted:user:ADDRESS?uid=N`. A text of any other form is returned
@@ -41,7 +41,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Damaged`].
-    pub async fn names(&self) -> Result<Names, StoreError> {
+    pub(crate) async fn names(&self) -> Result<Names, StoreError> {
         let mut names = Names::default();
         let mut add = |(id, name): (Option<UserId>, String)| names.add(self.pseudonyms(), id, &name);
         self.0.sqlite.stream(names::all, &mut add).await?;

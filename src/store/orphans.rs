@@ -15,13 +15,13 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::StaleEpoch`], when another process took over; then nothing is marked.
-    pub async fn orphan_claims(&self, mapping: &MappingKey) -> Result<u64, StoreError> {
+    pub(crate) async fn orphan_claims(&self, mapping: &MappingKey) -> Result<u64, StoreError> {
         let mapping = mapping.clone();
         self.commit_leading(move |tx| orphans::mark(tx, &mapping)).await
     }
 
     /// Number of grants with orphaned claims, by document. The cost is proportional to those.
-    pub async fn orphaned(&self) -> Result<BTreeMap<DocumentKey, u64>, StoreError> {
+    pub(crate) async fn orphaned(&self) -> Result<BTreeMap<DocumentKey, u64>, StoreError> {
         self.read(orphans::count).await
     }
 }

@@ -14,16 +14,16 @@ const CHUNK: u32 = 100;
 
 /// The result of a purge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Purged {
+pub(crate) struct Purged {
     /// People who were deleted.
-    pub users: u64,
+    pub(crate) users: u64,
     /// Groups that were deleted.
-    pub groups: u64,
+    pub(crate) groups: u64,
 }
 
 /// Whether a directory may be purged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DirectoryUse {
+pub(crate) enum DirectoryUse {
     /// Its `IdentityProvider` is in force.
     InUse,
     /// Another `IdentityProvider` of its name waits to be accepted.
@@ -35,7 +35,7 @@ pub enum DirectoryUse {
 impl Store {
     /// Whether the directory under this name belongs to the `IdentityProvider` with this uid. A directory without
     /// people and groups belongs to whichever provider claims it. If the answer is no, the claim waits to be accepted.
-    pub async fn claim_directory(&self, provider: &ProviderName, uid: &str) -> Result<bool, StoreError> {
+    pub(crate) async fn claim_directory(&self, provider: &ProviderName, uid: &str) -> Result<bool, StoreError> {
         let (name, claimant) = (provider.clone(), uid.to_owned());
         if self.read(move |db| owners::is_owner(db, &name, &claimant)).await? {
             return Ok(true);
@@ -46,26 +46,26 @@ impl Store {
 
     /// Records that the `IdentityProvider` of this name was deleted. Another one does not inherit the directory, even
     /// where objects have no uid.
-    pub async fn leave_directory(&self, provider: &ProviderName) -> Result<(), StoreError> {
+    pub(crate) async fn leave_directory(&self, provider: &ProviderName) -> Result<(), StoreError> {
         let provider = provider.clone();
         self.commit(Ticket::engine(REQUEST), move |tx| owners::leave(tx, &provider)).await
     }
 
     /// Gives the directory to the `IdentityProvider` that waits for it. Returns whether there is one.
-    pub async fn accept_directory(&self, provider: &ProviderName) -> Result<bool, StoreError> {
+    pub(crate) async fn accept_directory(&self, provider: &ProviderName) -> Result<bool, StoreError> {
         let provider = provider.clone();
         self.commit(Ticket::engine(REQUEST), move |tx| owners::accept(tx, &provider)).await
     }
 
     /// The use of the directory of this name.
-    pub async fn directory_use(&self, provider: &ProviderName) -> Result<DirectoryUse, StoreError> {
+    pub(crate) async fn directory_use(&self, provider: &ProviderName) -> Result<DirectoryUse, StoreError> {
         let provider = provider.clone();
         self.read(move |db| owners::directory_use(db, &provider)).await
     }
 
     /// Deletes all people and groups under this name, with an event for each, as if its IdP had deleted them. Called
     /// again after an interruption, it continues.
-    pub async fn purge_directory(&self, provider: &ProviderName, origin: &Origin) -> Result<Purged, StoreError> {
+    pub(crate) async fn purge_directory(&self, provider: &ProviderName, origin: &Origin) -> Result<Purged, StoreError> {
         let mut purged = Purged::default();
         let name = provider.clone();
         self.commit(Ticket::engine(REQUEST), move |tx| {

@@ -13,17 +13,17 @@ const BATCH: u32 = 500;
 
 /// All inputs of the catalog besides the directory.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct PastCatalog {
+pub(crate) struct PastCatalog {
     /// The versions in force, by kind, namespace and name, without removed ones.
-    pub specs: Vec<SpecVersion>,
+    pub(crate) specs: Vec<SpecVersion>,
     /// The pins of all mappings.
-    pub pins: Vec<Pin>,
+    pub(crate) pins: Vec<Pin>,
     /// The inventory of each target, and whether the last attempt to list it failed.
-    pub listings: BTreeMap<TargetName, (ListingRecord, bool)>,
+    pub(crate) listings: BTreeMap<TargetName, (ListingRecord, bool)>,
     /// The labels of the namespaces that have any.
-    pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    pub(crate) namespaces: BTreeMap<String, BTreeMap<String, String>>,
     /// Providers under whose name people of a former provider are stored.
-    pub former: BTreeSet<ProviderName>,
+    pub(crate) former: BTreeSet<ProviderName>,
 }
 
 impl Store {
@@ -31,7 +31,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Damaged`].
-    pub async fn oldest_seq(&self) -> Result<Seq, StoreError> {
+    pub(crate) async fn oldest_seq(&self) -> Result<Seq, StoreError> {
         self.read(|db| meta::position(db, "history_since")).await
     }
 
@@ -41,7 +41,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::HistoryNotKept`], when the position is older than the history; [`StoreError::Unavailable`],
     /// [`StoreError::Damaged`].
-    pub async fn catalog_at(&self, seq: Seq, sink: Sink<'_>) -> Result<PastCatalog, StoreError> {
+    pub(crate) async fn catalog_at(&self, seq: Seq, sink: Sink<'_>) -> Result<PastCatalog, StoreError> {
         self.require_kept(seq).await?;
         let catalog = PastCatalog {
             specs: self.read(move |db| specs::in_force_at(db, seq)).await?,

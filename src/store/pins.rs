@@ -6,17 +6,17 @@ use crate::model::{MappingKey, Pin};
 
 impl Store {
     /// All pins.
-    pub async fn pins(&self) -> Result<Vec<Pin>, StoreError> {
+    pub(crate) async fn pins(&self) -> Result<Vec<Pin>, StoreError> {
         self.read(pins::all).await
     }
 
     /// Stores pins, all or nothing; a pin of the same mapping, provider and selector is replaced.
-    pub async fn put_pins(&self, pins: Vec<Pin>) -> Result<(), StoreError> {
+    pub(crate) async fn put_pins(&self, pins: Vec<Pin>) -> Result<(), StoreError> {
         self.commit_leading(move |tx| pins::put(tx, &pins)).await
     }
 
     /// Removes all pins of a mapping.
-    pub async fn remove_pins(&self, mapping: &MappingKey) -> Result<(), StoreError> {
+    pub(crate) async fn remove_pins(&self, mapping: &MappingKey) -> Result<(), StoreError> {
         let mapping = mapping.to_string();
         self.commit_leading(move |tx| pins::remove(tx, &mapping)).await
     }

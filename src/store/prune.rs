@@ -34,25 +34,25 @@ const PAUSE: Duration = Duration::from_millis(25);
 
 /// The result of a prune.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Pruned {
+pub(crate) struct Pruned {
     /// The oldest position whose catalog can be rebuilt afterwards.
-    pub history_since: Seq,
+    pub(crate) history_since: Seq,
     /// The first remaining row of the audit.
-    pub audit_since: i64,
+    pub(crate) audit_since: i64,
     /// Removed events.
-    pub events: u64,
+    pub(crate) events: u64,
     /// Events of which only those members remain that still are members because of them.
-    pub shortened_events: u64,
+    pub(crate) shortened_events: u64,
     /// Removed versions of custom resources.
-    pub spec_versions: u64,
+    pub(crate) spec_versions: u64,
     /// Removed changes of pins, inventory, namespaces and directories.
-    pub history: u64,
+    pub(crate) history: u64,
     /// Removed rows of the audit.
-    pub audit_rows: u64,
+    pub(crate) audit_rows: u64,
     /// Removed names that no row of the audit refers to any more.
-    pub names: u64,
+    pub(crate) names: u64,
     /// Removed refusals of members that the directory no longer knows.
-    pub refusals: u64,
+    pub(crate) refusals: u64,
 }
 
 /// The point at which a prune cuts.
@@ -216,7 +216,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::AuditBroken`], since removed rows cannot be examined any more; [`StoreError::Unavailable`], also
     /// when another prune starts meanwhile; [`StoreError::Damaged`].
-    pub async fn prune(&self, before: Timestamp, dry: bool) -> Result<Pruned, StoreError> {
+    pub(crate) async fn prune(&self, before: Timestamp, dry: bool) -> Result<Pruned, StoreError> {
         self.verify_audit_chain().await?;
         let cut = self.cut(before).await?;
         let since = self.oldest_seq().await?.max(cut.seq);

@@ -6,11 +6,11 @@ use crate::model::ProviderName;
 
 /// Largest amount that one provider may store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Quota {
+pub(crate) struct Quota {
     /// Users, groups and memberships.
-    pub rows: u64,
+    pub(crate) rows: u64,
     /// Bytes of their resources, as JSON.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 impl Default for Quota {
@@ -21,21 +21,21 @@ impl Default for Quota {
 
 /// The amount that one provider has stored, or a change of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Usage {
+pub(crate) struct Usage {
     /// Users.
-    pub users: i64,
+    pub(crate) users: i64,
     /// Groups.
-    pub groups: i64,
+    pub(crate) groups: i64,
     /// Memberships, including those of unknown ids.
-    pub members: i64,
+    pub(crate) members: i64,
     /// Bytes of the resources of users and groups, as JSON.
-    pub bytes: i64,
+    pub(crate) bytes: i64,
 }
 
 impl Usage {
     /// Number of users, groups and memberships.
     #[must_use]
-    pub fn rows(&self) -> i64 {
+    pub(crate) fn rows(&self) -> i64 {
         self.users.saturating_add(self.groups).saturating_add(self.members)
     }
 
@@ -83,7 +83,7 @@ impl Quota {
 
 impl Store {
     /// The amount that a provider has stored.
-    pub async fn usage(&self, p: &ProviderName) -> Result<Usage, StoreError> {
+    pub(crate) async fn usage(&self, p: &ProviderName) -> Result<Usage, StoreError> {
         let p = p.clone();
         self.read(move |db| usage::stored(db, &p)).await
     }

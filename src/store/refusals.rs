@@ -8,7 +8,7 @@ use crate::model::{DocumentKey, Refusal, RefusalKey, WriteBudget};
 
 impl Store {
     /// All refusals.
-    pub async fn refusals(&self) -> Result<Vec<Refusal>, StoreError> {
+    pub(crate) async fn refusals(&self) -> Result<Vec<Refusal>, StoreError> {
         self.read(refusals::all).await
     }
 
@@ -16,7 +16,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::StaleEpoch`], when another process took over; then nothing is changed.
-    pub async fn change_refusals(&self, put: Vec<Refusal>, remove: Vec<RefusalKey>) -> Result<(), StoreError> {
+    pub(crate) async fn change_refusals(&self, put: Vec<Refusal>, remove: Vec<RefusalKey>) -> Result<(), StoreError> {
         if put.is_empty() && remove.is_empty() {
             return Ok(());
         }
@@ -24,12 +24,12 @@ impl Store {
     }
 
     /// The budgets that have been used in part.
-    pub async fn write_budgets(&self) -> Result<BTreeMap<DocumentKey, WriteBudget>, StoreError> {
+    pub(crate) async fn write_budgets(&self) -> Result<BTreeMap<DocumentKey, WriteBudget>, StoreError> {
         self.read(refusals::budgets).await
     }
 
     /// Stores the budget used on a document. Budgets of other documents from before their last hour are removed.
-    pub async fn put_write_budget(&self, document: &DocumentKey, budget: WriteBudget) -> Result<(), StoreError> {
+    pub(crate) async fn put_write_budget(&self, document: &DocumentKey, budget: WriteBudget) -> Result<(), StoreError> {
         let document = document.clone();
         self.commit_leading(move |tx| refusals::put_budget(tx, &document, budget)).await
     }

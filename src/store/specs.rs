@@ -8,12 +8,12 @@ use crate::model::{Kind, MappingPhase};
 
 impl Store {
     /// All last valid specs, by kind, namespace and name.
-    pub async fn specs(&self) -> Result<Vec<StoredSpec>, StoreError> {
+    pub(crate) async fn specs(&self) -> Result<Vec<StoredSpec>, StoreError> {
         self.read(specs::all).await
     }
 
     /// One last valid spec.
-    pub async fn spec(
+    pub(crate) async fn spec(
         &self,
         kind: Kind,
         namespace: Option<&str>,
@@ -24,7 +24,7 @@ impl Store {
     }
 
     /// Sets the phase of a spec; does nothing when there is none.
-    pub async fn set_spec_phase(
+    pub(crate) async fn set_spec_phase(
         &self,
         kind: Kind,
         namespace: Option<&str>,
@@ -37,13 +37,13 @@ impl Store {
 
     /// Stores a spec, replacing the one of the same kind, namespace and name. The claims of a mapping that exists again
     /// are no longer orphaned.
-    pub async fn put_spec(&self, spec: StoredSpec) -> Result<(), StoreError> {
+    pub(crate) async fn put_spec(&self, spec: StoredSpec) -> Result<(), StoreError> {
         self.put_spec_version(spec, None).await.map(drop)
     }
 
     /// Like [`Store::put_spec`], with the field manager or file that wrote it. Appends a version when anything changed.
     /// Returns the version in force; none for a Secret.
-    pub async fn put_spec_version(
+    pub(crate) async fn put_spec_version(
         &self,
         spec: StoredSpec,
         written_by: Option<String>,
@@ -52,7 +52,7 @@ impl Store {
     }
 
     /// Removes a spec.
-    pub async fn remove_spec(&self, kind: Kind, namespace: Option<&str>, name: &str) -> Result<(), StoreError> {
+    pub(crate) async fn remove_spec(&self, kind: Kind, namespace: Option<&str>, name: &str) -> Result<(), StoreError> {
         let id = ObjectId::new(kind, namespace, name);
         self.commit_leading(move |tx| specs::remove(tx, &id)).await
     }

@@ -9,7 +9,7 @@ use super::{Store, StoreError};
 
 /// Trust in a database for which there is no checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trust {
+pub(crate) enum Trust {
     /// Nothing is recorded: an older version created the database, or it was never used.
     Unsaid,
     /// It was new then, and there was no checkpoint of another one.
@@ -30,7 +30,7 @@ const ACCEPTED: &str = "accepted";
 
 impl Store {
     /// The recorded trust in the database.
-    pub async fn trust(&self) -> Result<Trust, StoreError> {
+    pub(crate) async fn trust(&self) -> Result<Trust, StoreError> {
         let text = self.read(|db| meta::get(db, TRUST)).await?;
         let Some(text) = text else { return Ok(Trust::Unsaid) };
         match text.as_str() {
@@ -44,7 +44,7 @@ impl Store {
     }
 
     /// Records the trust in the database.
-    pub async fn set_trust(&self, trust: Trust) -> Result<(), StoreError> {
+    pub(crate) async fn set_trust(&self, trust: Trust) -> Result<(), StoreError> {
         let text = match trust {
             Trust::Unsaid => None,
             Trust::FirstStart(since) => Some(since.to_string()),
@@ -64,7 +64,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::StaleEpoch`], when another process took over.
-    pub async fn record_mode(&self, mode: &'static str) -> Result<(), StoreError> {
+    pub(crate) async fn record_mode(&self, mode: &'static str) -> Result<(), StoreError> {
         self.commit_leading(move |tx| {
             let before = meta::get_in(tx, MODE)?;
             if before.as_deref() == Some(mode) {
@@ -82,7 +82,7 @@ impl Store {
     }
 
     /// True when the database has no grants. People may have been pushed into a new one before its first use.
-    pub async fn is_new(&self) -> Result<bool, StoreError> {
+    pub(crate) async fn is_new(&self) -> Result<bool, StoreError> {
         self.read(meta::has_no_grants).await
     }
 }

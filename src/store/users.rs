@@ -6,8 +6,8 @@ use super::encoding::{fold, json, size};
 use super::lanes::{Ticket, cost};
 use super::sqlite::{list, users};
 use super::{
-    ATTEMPTS, DeleteOutcome, ListQuery, NewUser, Origin, Page, Store, StoreError, UpdateOutcome, UserRecord,
-    UserUpdate, changes_too_often,
+    ATTEMPTS, DeleteOutcome, NewUser, Origin, Store, StoreError, UpdateOutcome, UserRecord, UserUpdate,
+    changes_too_often,
 };
 use crate::model::{EmailFact, ProviderName, UserFacts, UserId};
 
@@ -50,7 +50,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Taken`], [`StoreError::QuotaExceeded`].
-    pub async fn create_user(&self, p: &ProviderName, o: &Origin, user: NewUser) -> Result<UserRecord, StoreError> {
+    pub(crate) async fn create_user(
+        &self,
+        p: &ProviderName,
+        o: &Origin,
+        user: NewUser,
+    ) -> Result<UserRecord, StoreError> {
         let encoded = EncodedUser::new(&user.resource, &user.facts)?;
         let ticket = encoded.ticket(p, &user.facts);
         let (p, o, quota) = (p.clone(), o.clone(), self.quota());
@@ -58,7 +63,7 @@ impl Store {
     }
 
     /// One user.
-    pub async fn user(&self, p: &ProviderName, id: UserId) -> Result<Option<UserRecord>, StoreError> {
+    pub(crate) async fn user(&self, p: &ProviderName, id: UserId) -> Result<Option<UserRecord>, StoreError> {
         let p = p.clone();
         self.read(move |db| users::find(db, &p, id)).await
     }
@@ -69,7 +74,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Taken`]; [`StoreError::Unavailable`], when the user keeps changing.
-    pub async fn update_user<E: Send>(
+    pub(crate) async fn update_user<E: Send>(
         &self,
         p: &ProviderName,
         o: &Origin,
@@ -105,7 +110,7 @@ impl Store {
 
     /// Deletes a user with all memberships; the id is never used again. `if_version`: only in this version
     /// (`If-Match`).
-    pub async fn delete_user(
+    pub(crate) async fn delete_user(
         &self,
         p: &ProviderName,
         o: &Origin,
@@ -121,13 +126,18 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::UnsupportedFilter`] when no index answers the filter.
-    pub async fn users(&self, p: &ProviderName, q: &ListQuery) -> Result<Page<UserRecord>, StoreError> {
+    #[cfg(test)]
+    pub(crate) async fn users(
+        &self,
+        p: &ProviderName,
+        q: &super::ListQuery,
+    ) -> Result<super::record::Page<UserRecord>, StoreError> {
         let (p, q) = (p.clone(), q.clone());
         self.read(move |db| list::users(db, &p, &q)).await
     }
 
     /// The users at these positions that still exist.
-    pub async fn users_at(&self, p: &ProviderName, positions: &[i64]) -> Result<Vec<UserRecord>, StoreError> {
+    pub(crate) async fn users_at(&self, p: &ProviderName, positions: &[i64]) -> Result<Vec<UserRecord>, StoreError> {
         let (p, positions) = (p.clone(), positions.to_vec());
         self.read(move |db| list::users_at(db, &p, &positions)).await
     }

@@ -124,7 +124,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Damaged`].
-    pub async fn spec_uids(&self, kind: Kind) -> Result<BTreeMap<(Option<String>, String), String>, StoreError> {
+    pub(crate) async fn spec_uids(&self, kind: Kind) -> Result<BTreeMap<(Option<String>, String), String>, StoreError> {
         self.read(move |db| specs::uids(db, kind)).await
     }
 
@@ -132,7 +132,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Damaged`].
-    pub async fn spec_versions(
+    #[cfg_attr(not(test), expect(dead_code, reason = "read by tests only until a past position is shown to people"))]
+    pub(crate) async fn spec_versions(
         &self,
         kind: Kind,
         namespace: Option<&str>,

@@ -30,11 +30,11 @@ pub(super) const DEFAULT_NAMESPACE: &str = "default";
 pub(super) const SOURCE_OF_ENDING: &str = "deleted";
 
 /// The problem of an object whose last valid version is in force.
-pub type ObjectProblem = Failure;
+pub(crate) type ObjectProblem = Failure;
 
 /// Why an object was not applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum IntakeError {
+pub(crate) enum IntakeError {
     /// The store cannot record the object, so it does not take effect.
     #[error("cannot store the resource, so it does not take effect: {0}")]
     Store(#[from] StoreError),
@@ -117,7 +117,11 @@ impl Engine {
     ///
     /// # Errors
     /// [`IntakeError`]; then the object is not in force.
-    pub async fn apply_provider(&self, mut object: IdentityProvider, from: Provenance<'_>) -> Result<(), IntakeError> {
+    pub(crate) async fn apply_provider(
+        &self,
+        mut object: IdentityProvider,
+        from: Provenance<'_>,
+    ) -> Result<(), IntakeError> {
         let _one_at_a_time = self.0.intake.lock().await;
         let name = ProviderName::new(object.metadata.name.as_deref().unwrap_or_default())?;
         if self.0.state().providers.get(&name).is_some_and(|memory| memory.is_applied(&object)) {
@@ -147,7 +151,11 @@ impl Engine {
     ///
     /// # Errors
     /// [`IntakeError`]; then the object is not in force.
-    pub async fn apply_target(&self, mut object: CloudRunTarget, from: Provenance<'_>) -> Result<(), IntakeError> {
+    pub(crate) async fn apply_target(
+        &self,
+        mut object: CloudRunTarget,
+        from: Provenance<'_>,
+    ) -> Result<(), IntakeError> {
         let _one_at_a_time = self.0.intake.lock().await;
         let name = TargetName::new(object.metadata.name.as_deref().unwrap_or_default())?;
         if self.0.state().targets.get(&name).is_some_and(|memory| memory.is_applied(&object)) {
@@ -168,7 +176,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`IntakeError`]; then the object is not in force.
-    pub async fn apply_mapping(&self, mut object: RoleMapping, from: Provenance<'_>) -> Result<(), IntakeError> {
+    pub(crate) async fn apply_mapping(&self, mut object: RoleMapping, from: Provenance<'_>) -> Result<(), IntakeError> {
         let _one_at_a_time = self.0.intake.lock().await;
         if self.0.state().uninstall.is_some() {
             // Nothing new starts during an uninstall.
@@ -201,7 +209,7 @@ impl Engine {
     }
 
     /// Reports that the object's text is invalid; its last valid version stays in force. None: the text is valid again.
-    pub fn report_provider(&self, name: &ProviderName, problem: Option<ObjectProblem>) {
+    pub(crate) fn report_provider(&self, name: &ProviderName, problem: Option<ObjectProblem>) {
         let mut state = self.0.state();
         if let Some(memory) = state.providers.get_mut(name) {
             memory.problem = problem;
@@ -212,7 +220,7 @@ impl Engine {
     }
 
     /// Like [`Engine::report_provider`], for a target.
-    pub fn report_target(&self, name: &TargetName, problem: Option<ObjectProblem>) {
+    pub(crate) fn report_target(&self, name: &TargetName, problem: Option<ObjectProblem>) {
         let mut state = self.0.state();
         if let Some(memory) = state.targets.get_mut(name) {
             memory.problem = problem;
@@ -223,7 +231,7 @@ impl Engine {
     }
 
     /// Like [`Engine::report_provider`], for a mapping.
-    pub fn report_mapping(&self, key: &MappingKey, problem: Option<ObjectProblem>) {
+    pub(crate) fn report_mapping(&self, key: &MappingKey, problem: Option<ObjectProblem>) {
         let mut state = self.0.state();
         if let Some(memory) = state.mappings.get_mut(key) {
             memory.problem = problem;
@@ -235,7 +243,7 @@ impl Engine {
 
     /// The providers under whose name people of a former one are stored.
     #[must_use]
-    pub fn former_directories(&self) -> BTreeSet<ProviderName> {
+    pub(crate) fn former_directories(&self) -> BTreeSet<ProviderName> {
         let state = self.0.state();
         state.providers.iter().filter(|(_, memory)| memory.former).map(|(name, _)| name.clone()).collect()
     }
@@ -244,7 +252,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`StoreError`], when that cannot be read.
-    pub async fn review_directories(&self) -> Result<(), StoreError> {
+    pub(crate) async fn review_directories(&self) -> Result<(), StoreError> {
         for name in self.former_directories() {
             let one_at_a_time = self.0.intake.lock().await;
             let Some(uid) = self.0.state().providers.get(&name).map(|memory| memory.uid.clone()) else { continue };
@@ -268,7 +276,7 @@ impl Engine {
     }
 
     /// Reports that information about the providers' tokens changed.
-    pub fn providers_changed(&self) {
+    pub(crate) fn providers_changed(&self) {
         let mut state = self.0.state();
         let names: Vec<ProviderName> = state.providers.keys().cloned().collect();
         state.changed_providers.extend(names);
@@ -280,7 +288,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`StoreError`], when that cannot be stored.
-    pub async fn remove_provider(&self, name: &ProviderName) -> Result<(), StoreError> {
+    pub(crate) async fn remove_provider(&self, name: &ProviderName) -> Result<(), StoreError> {
         let one_at_a_time = self.0.intake.lock().await;
         self.0.store.remove_spec(Kind::IdentityProvider, None, name.as_str()).await?;
         let effects = {
@@ -298,7 +306,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`StoreError`], when that cannot be stored.
-    pub async fn remove_target(&self, name: &TargetName) -> Result<(), StoreError> {
+    pub(crate) async fn remove_target(&self, name: &TargetName) -> Result<(), StoreError> {
         let one_at_a_time = self.0.intake.lock().await;
         self.0.store.remove_spec(Kind::CloudRunTarget, None, name.as_str()).await?;
         let effects = {
@@ -316,7 +324,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`IntakeError`].
-    pub async fn restore_mapping(&self, key: &MappingKey) -> Result<(), IntakeError> {
+    pub(crate) async fn restore_mapping(&self, key: &MappingKey) -> Result<(), IntakeError> {
         if self.mapping_phase(key).and_then(MappingPhase::missing).is_none() {
             return Ok(());
         }
@@ -329,7 +337,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`StoreError`], when the affected documents cannot be read from the ledger.
-    pub async fn apply_namespace(&self, name: &str, labels: BTreeMap<String, String>) -> Result<(), StoreError> {
+    pub(crate) async fn apply_namespace(&self, name: &str, labels: BTreeMap<String, String>) -> Result<(), StoreError> {
         let one_at_a_time = self.0.intake.lock().await;
         self.0.store.record_namespace(name, &labels).await?;
         let effects = self.0.state().catalog.apply_namespace(name, labels);
@@ -344,19 +352,19 @@ impl Engine {
 
     /// The mappings in force, including terminating and missing ones.
     #[must_use]
-    pub fn mappings(&self) -> Vec<MappingKey> {
+    pub(crate) fn mappings(&self) -> Vec<MappingKey> {
         self.0.state().mappings.keys().cloned().collect()
     }
 
     /// The targets in force.
     #[must_use]
-    pub fn targets(&self) -> Vec<TargetName> {
+    pub(crate) fn targets(&self) -> Vec<TargetName> {
         self.0.state().targets.keys().cloned().collect()
     }
 
     /// The providers in force.
     #[must_use]
-    pub fn providers(&self) -> Vec<ProviderName> {
+    pub(crate) fn providers(&self) -> Vec<ProviderName> {
         self.0.state().providers.keys().cloned().collect()
     }
 
@@ -364,7 +372,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`StoreError`], when they cannot be read.
-    pub async fn restore(&self) -> Result<Vec<StoredSpec>, StoreError> {
+    pub(crate) async fn restore(&self) -> Result<Vec<StoredSpec>, StoreError> {
         let specs = self.0.store.specs().await?;
         let uids = self.0.store.spec_uids(Kind::RoleMapping).await?;
         for spec in &specs {

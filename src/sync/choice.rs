@@ -40,33 +40,33 @@ pub(super) struct Foreign {
     until: Instant,
     tries: u32,
     /// Time of the first such refusal.
-    pub since: Timestamp,
+    pub(crate) since: Timestamp,
     /// Google's reason word.
-    pub reason: Reason,
+    pub(crate) reason: Reason,
     /// Google's message. It may name people.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 /// A grant that is left out because Google refuses it.
 #[derive(Debug, Clone)]
 pub(super) struct RefusedGrant {
-    pub mappings: BTreeSet<MappingKey>,
-    pub subject: Option<Subject>,
-    pub role: String,
+    pub(crate) mappings: BTreeSet<MappingKey>,
+    pub(crate) subject: Option<Subject>,
+    pub(crate) role: String,
     /// True when the refusal concerns the role, whoever the member is.
-    pub of_role: bool,
-    pub reason: Reason,
-    pub since: Timestamp,
+    pub(crate) of_role: bool,
+    pub(crate) reason: Reason,
+    pub(crate) since: Timestamp,
 }
 
 /// Additions of which one is refused, while the writes for finding out which are used up.
 #[derive(Debug, Clone)]
 pub(super) struct Unresolved {
-    pub reason: Reason,
+    pub(crate) reason: Reason,
     /// Number of additions by mapping.
-    pub mappings: BTreeMap<MappingKey, usize>,
-    pub since: Timestamp,
-    pub until: Timestamp,
+    pub(crate) mappings: BTreeMap<MappingKey, usize>,
+    pub(crate) since: Timestamp,
+    pub(crate) until: Timestamp,
 }
 
 /// State of the additions of one document.
@@ -83,9 +83,9 @@ pub(super) struct Additions {
     /// Members that share a spelling with a leaver and were refused in the call that removed the leaver. The next
     /// removal leaves them out.
     left_behind: BTreeSet<GrantKey>,
-    pub foreign: Option<Foreign>,
-    pub refused: Vec<RefusedGrant>,
-    pub unresolved: Option<Unresolved>,
+    pub(crate) foreign: Option<Foreign>,
+    pub(crate) refused: Vec<RefusedGrant>,
+    pub(crate) unresolved: Option<Unresolved>,
 }
 
 /// The kind of write that an attempt makes.
@@ -112,21 +112,21 @@ pub(super) enum What {
 /// The choice for one attempt.
 #[derive(Debug)]
 pub(super) struct Choice {
-    pub what: What,
+    pub(crate) what: What,
     /// The additions to write.
-    pub now: BTreeSet<GrantKey>,
+    pub(crate) now: BTreeSet<GrantKey>,
     /// Additions that are left out because Google refuses them.
-    pub refused: BTreeSet<GrantKey>,
+    pub(crate) refused: BTreeSet<GrantKey>,
     /// Additions that are not suspected.
     addable: BTreeSet<GrantKey>,
     /// Time after which to try again, if only time helps.
-    pub wait: Option<Duration>,
+    pub(crate) wait: Option<Duration>,
     /// A lane to enqueue again, which waits for quota.
-    pub again: Option<Lane>,
+    pub(crate) again: Option<Lane>,
     /// True when additions wait for the results of another document.
-    pub waits: bool,
+    pub(crate) waits: bool,
     /// The used budget, to be stored before the write.
-    pub spent: Option<WriteBudget>,
+    pub(crate) spent: Option<WriteBudget>,
 }
 
 impl Choice {
@@ -135,7 +135,7 @@ impl Choice {
     }
 
     /// The plan to execute; none: nothing is written.
-    pub fn carried_out(&self, plan: &Arc<Plan>) -> Option<Arc<Plan>> {
+    pub(crate) fn carried_out(&self, plan: &Arc<Plan>) -> Option<Arc<Plan>> {
         match self.what {
             What::AsPlanned => Some(plan.clone()),
             What::Proof => Some(Arc::new(plan.unchanged(&self.refused))),
@@ -157,7 +157,7 @@ impl Choice {
     }
 
     /// The plan to report when nothing is written.
-    pub fn reported(&self, plan: &Arc<Plan>) -> Arc<Plan> {
+    pub(crate) fn reported(&self, plan: &Arc<Plan>) -> Arc<Plan> {
         if self.is_whole() { plan.clone() } else { Arc::new(plan.restricted(&BTreeSet::new(), &self.refused)) }
     }
 }
@@ -629,7 +629,7 @@ impl Additions {
     }
 
     /// Makes the policy due for another try at once, because a person requested it or an input changed.
-    pub fn retry(&mut self) {
+    pub(crate) fn retry(&mut self) {
         if let Some(foreign) = &mut self.foreign {
             foreign.until = Instant::now();
         }

@@ -14,10 +14,10 @@ use tokio_util::task::AbortOnDropHandle;
 use super::state::{Listing, Trigger};
 use super::{Inner, sleep_until};
 use crate::catalog::{Inventory, InventoryItem};
-use crate::model::{Region, ResourceKind, TargetName};
+use crate::model::{Reason, Region, ResourceKind, TargetName};
 use crate::status::Failure;
 use crate::store::{ListingRecord, ResourceRecord};
-use crate::target::{Backoff, Discovery, ErrorClass};
+use crate::target::{Backoff, Discovery, ErrorClass, ErrorKind};
 
 /// Shortest time between two lists of a target when changes of manifests request them.
 pub(super) const FRESH: Duration = Duration::from_secs(1);
@@ -162,7 +162,9 @@ async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
             lasting |= error.class() == ErrorClass::Definitive;
             unlisted.insert((location.clone(), kind));
             unreachable.push(format!("{location}/{}", kind.collection()));
-            problem.get_or_insert((error.reason, format!("cannot list {} in {location}: {error}", kind.collection())));
+            // The list of a project that exists is empty, and never missing.
+            let reason = if error.kind == ErrorKind::NotFound { Reason::ProjectNotFound } else { error.reason };
+            problem.get_or_insert((reason, format!("cannot list {} in {location}: {error}", kind.collection())));
         }
     }
     let complete = unreachable.is_empty();

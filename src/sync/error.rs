@@ -6,7 +6,7 @@ use crate::target::TargetError;
 
 /// Why the reconcile of a document did not finish.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EngineError {
+pub(crate) enum EngineError {
     /// An error of the target.
     #[error("{0}")]
     Target(#[from] TargetError),
@@ -32,7 +32,7 @@ pub enum EngineError {
 impl EngineError {
     /// The stable reason.
     #[must_use]
-    pub fn reason(&self) -> Reason {
+    pub(crate) fn reason(&self) -> Reason {
         match self {
             Self::Target(error) => error.reason,
             Self::Store(StoreError::Unavailable { .. }) => Reason::StoreUnavailable,

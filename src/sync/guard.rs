@@ -96,7 +96,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`StoreError`], when the release cannot be stored; then nothing is released.
-    pub async fn release_plan(&self, hash: &str) -> Result<bool, StoreError> {
+    pub(crate) async fn release_plan(&self, hash: &str) -> Result<bool, StoreError> {
         let Some(held) = self.0.state().held_under(hash) else { return Ok(false) };
         self.0.release(held, "approver:command-line").await?;
         Ok(true)

@@ -13,7 +13,8 @@ use crate::store::{ListingRecord, SpecVersion, Store, StoreError};
 /// # Errors
 /// [`StoreError::HistoryNotKept`], when the position is older than the history; other [`StoreError`]s, when the store cannot
 /// be read.
-pub async fn catalog_at(store: &Store, seq: Seq, ceiling: Ceiling) -> Result<Catalog, StoreError> {
+#[cfg_attr(not(test), expect(dead_code, reason = "read by tests only until a past position is shown to people"))]
+pub(crate) async fn catalog_at(store: &Store, seq: Seq, ceiling: Ceiling) -> Result<Catalog, StoreError> {
     let mut catalog = Catalog::new(ceiling);
     let past = store.catalog_at(seq, &mut |provider, change| drop(catalog.apply_directory(&provider, &change))).await?;
     for provider in &past.former {

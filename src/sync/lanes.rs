@@ -98,19 +98,19 @@ impl RegionState {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct After {
     /// Earliest time of the next attempt.
-    pub not_before: Option<Instant>,
+    pub(crate) not_before: Option<Instant>,
     /// Time at which another attempt is wanted.
-    pub ask: Option<Instant>,
+    pub(crate) ask: Option<Instant>,
 }
 
 /// The documents by what they wait for.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
-    pub running: usize,
-    pub due: usize,
-    pub waiting: usize,
+    pub(crate) running: usize,
+    pub(crate) due: usize,
+    pub(crate) waiting: usize,
     /// All of them.
-    pub followed: Vec<DocumentKey>,
+    pub(crate) followed: Vec<DocumentKey>,
 }
 
 /// The waiting and the running documents.
@@ -130,7 +130,7 @@ impl Default for Lanes {
 
 impl Lanes {
     /// Enqueues an attempt at `at`; an earlier request that is already waiting keeps its time.
-    pub fn enqueue(&mut self, key: &DocumentKey, lane: Lane, at: Instant) {
+    pub(crate) fn enqueue(&mut self, key: &DocumentKey, lane: Lane, at: Instant) {
         self.change(key, |entry| {
             let slot = &mut entry.slots[lane as usize];
             slot.asked = Some(slot.asked.map_or(at, |asked| asked.min(at)));
@@ -182,7 +182,7 @@ impl Lanes {
 
     /// Starts the attempt of the next document, if one is due; it lasts until [`Lanes::complete`]. An attempt serves
     /// the other lane too, if that is due.
-    pub fn pop(&mut self, now: Instant) -> Option<(DocumentKey, Lane)> {
+    pub(crate) fn pop(&mut self, now: Instant) -> Option<(DocumentKey, Lane)> {
         let aged = |due: Instant, lane: Lane| if lane == Lane::Addition { due + AGE } else { due };
         let (lane, key) = self
             .candidates(now)
@@ -211,7 +211,7 @@ impl Lanes {
 
     /// Records that the attempt of `key` waits for an answer that does not arrive: it gives up its slot. Returns
     /// whether it did.
-    pub fn hangs(&mut self, key: &DocumentKey) -> bool {
+    pub(crate) fn hangs(&mut self, key: &DocumentKey) -> bool {
         let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.turn == Some(Turn::Prompt)) else {
             return false;
         };
@@ -228,7 +228,7 @@ impl Lanes {
     }
 
     /// Ends the attempt of `key`. `hung`: it got no answer. `after`: the result for either lane.
-    pub fn complete(&mut self, key: &DocumentKey, hung: bool, after: [After; 2]) {
+    pub(crate) fn complete(&mut self, key: &DocumentKey, hung: bool, after: [After; 2]) {
         let Some(turn) = self.entries.get(key).and_then(|entry| entry.turn) else { return };
         let state = self.regions.entry(key.region()).or_default();
         match turn {
@@ -255,53 +255,53 @@ impl Lanes {
     }
 
     /// The backoff of a lane of a document, for an attempt that did not concern it.
-    pub fn not_before(&self, key: &DocumentKey, lane: Lane) -> Option<Instant> {
+    pub(crate) fn not_before(&self, key: &DocumentKey, lane: Lane) -> Option<Instant> {
         self.entries.get(key)?.slots[lane as usize].not_before
     }
 
     /// Records that Google throttled a read or write of this region.
-    pub fn throttled(&mut self, region: &Region, write: bool, answer: Throttled) {
+    pub(crate) fn throttled(&mut self, region: &Region, write: bool, answer: Throttled) {
         let state = self.regions.entry(region.clone()).or_default();
         if write { state.writes.throttled(&answer) } else { state.reads.throttled(&answer) }
     }
 
     /// Records that Google answered a read or write of this region that was sent at `begun`.
-    pub fn answered(&mut self, region: &Region, write: bool, begun: Instant) {
+    pub(crate) fn answered(&mut self, region: &Region, write: bool, begun: Instant) {
         if let Some(state) = self.regions.get_mut(region) {
             if write { state.writes.answered(begun) } else { state.reads.answered(begun) }
         }
     }
 
     /// Time at which a write of removals or of additions may be sent in a region; none: now.
-    pub fn write_opens(&self, region: &Region, lane: Lane, now: Instant) -> Option<Instant> {
+    pub(crate) fn write_opens(&self, region: &Region, lane: Lane, now: Instant) -> Option<Instant> {
         self.regions.get(region)?.writes.opens(lane).filter(|opens| *opens > now)
     }
 
     /// Time at which reads outside of an attempt may be sent in a region; none: now.
-    pub fn reads_open(&self, region: &Region, now: Instant) -> Option<Instant> {
+    pub(crate) fn reads_open(&self, region: &Region, now: Instant) -> Option<Instant> {
         self.regions.get(region)?.reads.opens(Lane::Addition).filter(|opens| *opens > now)
     }
 
     /// True when neither the additions of this document nor those of its region are in backoff.
-    pub fn additions_open(&self, key: &DocumentKey, now: Instant) -> bool {
+    pub(crate) fn additions_open(&self, key: &DocumentKey, now: Instant) -> bool {
         let own = self.not_before(key, Lane::Addition).is_none_or(|bound| bound <= now);
         own && self.write_opens(&key.region(), Lane::Addition, now).is_none()
     }
 
     /// Time at which the next attempt can start; none when nothing waits, or no slot is free.
-    pub fn next_due(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn next_due(&self, now: Instant) -> Option<Instant> {
         self.candidates(now).map(|(due, ..)| due).min()
     }
 
     /// Number of waiting documents.
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         let waits = |entry: &&Entry| entry.turn.is_none() && entry.slots.iter().any(|slot| slot.asked.is_some());
         self.entries.values().filter(waits).count()
     }
 
     /// The state of all documents. `changing`: those with a change that is not carried out, which count as due from the
     /// time at which they are due before `soon`.
-    pub fn schedule(&self, now: Instant, soon: Instant, changing: &BTreeSet<DocumentKey>) -> Schedule {
+    pub(crate) fn schedule(&self, now: Instant, soon: Instant, changing: &BTreeSet<DocumentKey>) -> Schedule {
         let mut schedule = Schedule::default();
         for (key, entry) in &self.entries {
             let state = self.regions.get(&key.region());
@@ -324,7 +324,7 @@ impl Lanes {
 
     /// A document that is being worked on, or is due.
     #[cfg(test)]
-    pub fn busy(&self, now: Instant) -> Option<&DocumentKey> {
+    pub(crate) fn busy(&self, now: Instant) -> Option<&DocumentKey> {
         let is_busy = |entry: &Entry| {
             entry.turn.is_some() || entry.slots.iter().any(|slot| slot.due().is_some_and(|due| due <= now))
         };
@@ -332,7 +332,7 @@ impl Lanes {
     }
 
     /// True when `key` is waiting or running.
-    pub fn is_busy(&self, key: &DocumentKey) -> bool {
+    pub(crate) fn is_busy(&self, key: &DocumentKey) -> bool {
         let busy = |entry: &Entry| entry.turn.is_some() || entry.slots.iter().any(|slot| slot.asked.is_some());
         self.entries.get(key).is_some_and(busy)
     }
@@ -342,13 +342,13 @@ impl Lanes {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Throttled {
     /// Time at which the call was sent.
-    pub begun: Instant,
+    pub(crate) begun: Instant,
     /// Time of the refusal.
-    pub now: Instant,
+    pub(crate) now: Instant,
     /// The delay that Google asks for.
-    pub retry_after: Option<Duration>,
+    pub(crate) retry_after: Option<Duration>,
     /// A random number from 0 to 1.
-    pub random: f64,
+    pub(crate) random: f64,
 }
 
 #[cfg(test)]

@@ -57,13 +57,10 @@ use crate::telemetry::EngineMetrics;
 #[cfg(test)]
 pub(crate) use crate::target::scripted::Scripted;
 pub(crate) use apply::owner_of;
-pub use apply::{IntakeError, ObjectProblem};
-pub use error::EngineError;
-pub use history::catalog_at;
-pub use progress::Progress;
-pub use provenance::Provenance;
-pub use queue::DueQueue;
-pub use report::{ProviderTraffic, TrafficSource};
+pub(crate) use apply::{IntakeError, ObjectProblem};
+pub(crate) use provenance::Provenance;
+pub(crate) use queue::DueQueue;
+pub(crate) use report::{ProviderTraffic, TrafficSource};
 
 use first_look::FirstLook;
 use lanes::{Lane, Lanes};
@@ -71,24 +68,24 @@ use state::{State, Trigger};
 
 /// Configuration of the engine. Times that users may choose are flags; the rest are constants with reasons.
 #[derive(Debug, Clone, Copy)]
-pub struct EngineConfig {
+pub(crate) struct EngineConfig {
     /// Upper limit of what any mapping may do.
-    pub ceiling: Ceiling,
+    pub(crate) ceiling: Ceiling,
     /// Interval between reads of every policy, before ± 10 % of jitter.
-    pub drift_interval: Duration,
+    pub(crate) drift_interval: Duration,
     /// Delay of an addition, so that a burst becomes one write. Revocations are not delayed.
-    pub addition_window: Duration,
+    pub(crate) addition_window: Duration,
     /// Number of people who may lose access within an hour before the guard holds further removals.
-    pub limits: RemovalLimits,
+    pub(crate) limits: RemovalLimits,
     /// Seed of all jitter, for a reproducible run; none: no two runs are alike.
-    pub seed: Option<u64>,
+    pub(crate) seed: Option<u64>,
 }
 
 impl EngineConfig {
     /// The defaults for a drift interval. The delay of a quarter of a second is below what a person notices and above
     /// the distance between the requests of an IdP's burst.
     #[must_use]
-    pub fn new(ceiling: Ceiling, drift_interval: Duration) -> Self {
+    pub(crate) fn new(ceiling: Ceiling, drift_interval: Duration) -> Self {
         Self {
             ceiling,
             drift_interval,
@@ -101,7 +98,7 @@ impl EngineConfig {
 
 /// The engine. Cheap to clone; all clones share its state.
 #[derive(Clone)]
-pub struct Engine(Arc<Inner>);
+pub(crate) struct Engine(Arc<Inner>);
 
 struct Inner {
     config: EngineConfig,
@@ -134,7 +131,7 @@ struct Inner {
 impl Engine {
     /// Creates an engine without any state, which writes nothing until [`Engine::freeze`] ends the initial freeze.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         config: EngineConfig,
         store: Store,
         target: Target,
@@ -171,7 +168,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`StoreError`], when the store cannot be read.
-    pub async fn load_directory(&self) -> Result<Seq, StoreError> {
+    pub(crate) async fn load_directory(&self) -> Result<Seq, StoreError> {
         let inner = &self.0;
         let pins = inner.store.pins().await?;
         let (refusals, budgets) = (inner.store.refusals().await?, inner.store.write_budgets().await?);
@@ -200,7 +197,7 @@ impl Engine {
     }
 
     /// Freezes everything for `reason`, or ends the freeze, and enqueues every document.
-    pub async fn freeze(&self, reason: Option<FreezeReason>) -> Result<(), StoreError> {
+    pub(crate) async fn freeze(&self, reason: Option<FreezeReason>) -> Result<(), StoreError> {
         let inner = &self.0;
         let effects = {
             let mut state = inner.state();
@@ -224,7 +221,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`StoreError`], when the first start cannot be recorded.
-    pub async fn begin_first_look(&self) -> Result<(), StoreError> {
+    pub(crate) async fn begin_first_look(&self) -> Result<(), StoreError> {
         let now = self.0.clock.now();
         let looks = match self.0.store.trust().await? {
             Trust::Unsaid if self.0.store.is_new().await? => {
@@ -242,7 +239,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`StoreError`], when it cannot be stored.
-    pub async fn record_mode(&self) -> Result<(), StoreError> {
+    pub(crate) async fn record_mode(&self) -> Result<(), StoreError> {
         let mode = match self.0.config.ceiling {
             Ceiling::Observe => "observe",
             Ceiling::Enforce => "enforce",
@@ -252,26 +249,27 @@ impl Engine {
 
     /// True while the state from before the start is still being determined, so that absences prove nothing.
     #[must_use]
-    pub fn is_settling(&self) -> bool {
+    pub(crate) fn is_settling(&self) -> bool {
         self.0.state().is_settling()
     }
 
     /// The reason for which everything is frozen, if it is.
     #[must_use]
-    pub fn frozen(&self) -> Option<FreezeReason> {
+    pub(crate) fn frozen(&self) -> Option<FreezeReason> {
         self.0.state().frozen
     }
 
     /// The position of the event log up to which the engine has read.
+    #[cfg(test)]
     #[must_use]
-    pub fn directory_seq(&self) -> Seq {
+    pub(crate) fn directory_seq(&self) -> Seq {
         self.0.state().directory_seq
     }
 
     /// Runs until `stop` is canceled; running reconciles are then finished, for a bounded time. The engine cancels
     /// `stop` itself when a part of it ends, or when another process took over the store. All tasks belong to this
     /// future: when it is dropped, they are aborted.
-    pub async fn run(&self, from: Seq, stop: CancellationToken) {
+    pub(crate) async fn run(&self, from: Seq, stop: CancellationToken) {
         let mut tasks = JoinSet::new();
         tasks.spawn(feed::follow(self.0.clone(), from, stop.clone()));
         tasks.spawn(discovery::follow(self.0.clone(), stop.clone()));

@@ -11,27 +11,27 @@ use crate::model::{DocumentKey, FreezeReason, Seq};
 
 /// How far the engine has come.
 #[derive(Debug, Clone)]
-pub struct Progress {
+pub(crate) struct Progress {
     /// Position of the event log up to which the engine has processed it.
-    pub sequence: Seq,
+    pub(crate) sequence: Seq,
     /// Documents that are being reconciled.
-    pub running: usize,
+    pub(crate) running: usize,
     /// Documents that are due, or whose change waits for the window of additions.
-    pub due: usize,
+    pub(crate) due: usize,
     /// Documents whose next reconcile is later: the periodic read, or the end of a backoff.
-    pub waiting: usize,
+    pub(crate) waiting: usize,
     /// Targets that are being listed, or are due for it.
-    pub listing: usize,
+    pub(crate) listing: usize,
     /// Statuses that are not folded yet.
-    pub statuses: usize,
+    pub(crate) statuses: usize,
     /// Begin of the oldest of the last completed reconciles of all followed documents. None: one of them has had none.
-    pub documents_since: Option<Instant>,
+    pub(crate) documents_since: Option<Instant>,
     /// Begin of the oldest of the last completed lists of all targets. None: one of them has had none.
-    pub targets_since: Option<Instant>,
+    pub(crate) targets_since: Option<Instant>,
     /// Id of the last decision of a person that was carried out, or that has to wait.
-    pub considered: i64,
+    pub(crate) considered: i64,
     /// True when nothing is left to do now: what remains waits for a later time.
-    pub settled: bool,
+    pub(crate) settled: bool,
 }
 
 /// Work that is in neither queue, while this exists.
@@ -61,13 +61,13 @@ impl Inner {
 
 impl Engine {
     /// Records that the stored decisions up to this id were carried out, or have to wait.
-    pub fn decisions_considered(&self, id: i64) {
+    pub(crate) fn decisions_considered(&self, id: i64) {
         self.0.considered.fetch_max(id, Ordering::SeqCst);
     }
 
     /// How far the engine has come. Consistent: work that moves from one queue to another meanwhile is noticed.
     #[must_use]
-    pub fn progress(&self) -> Progress {
+    pub(crate) fn progress(&self) -> Progress {
         let inner = &self.0;
         let considered = inner.considered.load(Ordering::SeqCst);
         let steps = inner.steps.load(Ordering::SeqCst);

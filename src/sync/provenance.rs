@@ -9,17 +9,18 @@ use crate::store::{StoreError, StoredSpec, VersionRef};
 
 /// The origin of a version of a custom resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Provenance<'a> {
+pub(crate) struct Provenance<'a> {
     /// The file, or a fixed word for a cluster.
-    pub source: &'a str,
+    pub(crate) source: &'a str,
     /// The field manager or file that wrote it, where known.
-    pub written_by: Option<&'a str>,
+    pub(crate) written_by: Option<&'a str>,
 }
 
+#[cfg(test)]
 impl<'a> Provenance<'a> {
     /// A file of a folder of manifests.
     #[must_use]
-    pub fn file(file: &'a str) -> Self {
+    pub(crate) fn file(file: &'a str) -> Self {
         Self { source: file, written_by: Some(file) }
     }
 }

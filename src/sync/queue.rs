@@ -8,7 +8,7 @@ use std::hash::Hash;
 
 /// A queue of keys with due times. `T` is any clock reading.
 #[derive(Debug)]
-pub struct DueQueue<K, T> {
+pub(crate) struct DueQueue<K, T> {
     entries: HashMap<K, Entry<T>>,
     /// Every key that is enqueued and not running, by effective due time. The first one is next.
     order: BTreeSet<(T, K)>,
@@ -36,7 +36,7 @@ impl<K: Clone + Ord + Hash, T: Ord + Copy> Default for DueQueue<K, T> {
 
 impl<K: Clone + Ord + Hash, T: Ord + Copy> DueQueue<K, T> {
     /// Enqueues a key at `at`; an earlier request that is already waiting keeps its time.
-    pub fn enqueue(&mut self, key: &K, at: T) {
+    pub(crate) fn enqueue(&mut self, key: &K, at: T) {
         let entry = self.entries.entry(key.clone()).or_insert(Entry { asked: None, not_before: None, running: false });
         let before = entry.due();
         entry.asked = Some(entry.asked.map_or(at, |asked| asked.min(at)));
@@ -53,7 +53,7 @@ impl<K: Clone + Ord + Hash, T: Ord + Copy> DueQueue<K, T> {
     }
 
     /// Takes the key that has been due longest, if one is due; it is running until [`DueQueue::complete`].
-    pub fn pop(&mut self, now: T) -> Option<K> {
+    pub(crate) fn pop(&mut self, now: T) -> Option<K> {
         let (due, _) = self.order.first()?;
         if *due > now {
             return None;
@@ -67,7 +67,7 @@ impl<K: Clone + Ord + Hash, T: Ord + Copy> DueQueue<K, T> {
     }
 
     /// Completes `key`. With `not_before`, it does not run again earlier than that, whoever enqueues it.
-    pub fn complete(&mut self, key: &K, not_before: Option<T>) {
+    pub(crate) fn complete(&mut self, key: &K, not_before: Option<T>) {
         let Some(entry) = self.entries.get_mut(key) else { return };
         entry.running = false;
         entry.not_before = not_before;
@@ -84,27 +84,15 @@ impl<K: Clone + Ord + Hash, T: Ord + Copy> DueQueue<K, T> {
 
     /// When the next key becomes due; none when nothing waits.
     #[must_use]
-    pub fn next_due(&self) -> Option<T> {
+    pub(crate) fn next_due(&self) -> Option<T> {
         self.order.first().map(|(due, _)| *due)
-    }
-
-    /// Number of waiting keys.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.order.len()
     }
 
     /// Number of keys that are running or wanted by now, including those whose bound is not over.
     #[must_use]
-    pub fn busy(&self, now: T) -> usize {
+    pub(crate) fn busy(&self, now: T) -> usize {
         let busy = |entry: &&Entry<T>| entry.running || entry.asked.is_some_and(|asked| asked <= now);
         self.entries.values().filter(busy).count()
-    }
-
-    /// True when `key` is waiting or running.
-    #[must_use]
-    pub fn is_busy(&self, key: &K) -> bool {
-        self.entries.get(key).is_some_and(|entry| entry.running || entry.asked.is_some())
     }
 }
 

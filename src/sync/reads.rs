@@ -42,7 +42,7 @@ impl ReadState {
     /// Records that a write conditional on this revision met a conflict. `after_unknown`: an earlier call of ours may
     /// have taken effect, so that the read behind the write was outdated. `only_proof`: the write would have changed
     /// nothing.
-    pub fn conflict(&mut self, revision: &str, after_unknown: bool, only_proof: bool, now: Timestamp) {
+    pub(crate) fn conflict(&mut self, revision: &str, after_unknown: bool, only_proof: bool, now: Timestamp) {
         if only_proof {
             self.unproven = Some((revision.to_owned(), now.saturating_add(PROOF).unwrap_or(Timestamp::MAX)));
         }
@@ -70,20 +70,25 @@ impl ReadState {
 
 /// How far one read can be trusted.
 pub(super) struct Read {
-    pub evidence: Evidence,
+    pub(crate) evidence: Evidence,
     /// The uid of the resource, if it had to be read.
-    pub resource_uid: Option<String>,
+    pub(crate) resource_uid: Option<String>,
     /// True when the uid from the list may be outdated.
     asked: bool,
 }
 
 impl Read {
     /// The resource does not exist, and therefore no policy.
-    pub const GONE: Self = Self { evidence: Evidence::Current, resource_uid: None, asked: true };
+    pub(crate) const GONE: Self = Self { evidence: Evidence::Current, resource_uid: None, asked: true };
 
     /// True when this plan depends on the resource of the policy and that resource is not known. A document with the
     /// revision of our own last write belongs to the resource that we wrote, unless the list has another one.
-    pub fn depends_on_the_resource(&self, plan: &Plan, revision: Option<&Revision>, rows: &[Arc<LedgerRow>]) -> bool {
+    pub(crate) fn depends_on_the_resource(
+        &self,
+        plan: &Plan,
+        revision: Option<&Revision>,
+        rows: &[Arc<LedgerRow>],
+    ) -> bool {
         let listed = plan.resource_uid();
         let is_another = listed.is_some_and(|uid| differs(uid, revision, rows.iter().map(AsRef::as_ref)));
         !self.asked
@@ -93,7 +98,7 @@ impl Read {
 
     /// Sets the resource. Another resource cannot have the revision of our last write: then a write has to prove the
     /// read.
-    pub fn identified(&mut self, uid: Option<String>, revision: Option<&Revision>, rows: &[Arc<LedgerRow>]) {
+    pub(crate) fn identified(&mut self, uid: Option<String>, revision: Option<&Revision>, rows: &[Arc<LedgerRow>]) {
         let rows = rows.iter().map(AsRef::as_ref);
         let is_another = uid.as_deref().is_some_and(|uid| differs(uid, revision, rows));
         if is_another && self.evidence == Evidence::Current {

@@ -39,29 +39,29 @@ const CONFLICTS: u32 = 6;
 #[expect(clippy::struct_excessive_bools, reason = "independent facts about one pass, each read once by its name")]
 pub(super) struct ReconcileOutcome {
     /// The last plan; none when the policy could not be read or nothing concerns the document.
-    pub plan: Option<Arc<Plan>>,
+    pub(crate) plan: Option<Arc<Plan>>,
     /// The outcome of the last call of that plan; none when there was none.
-    pub outcome: Option<CallOutcome>,
+    pub(crate) outcome: Option<CallOutcome>,
     /// True when a call was acknowledged.
-    pub written: bool,
+    pub(crate) written: bool,
     /// The error, if any.
-    pub error: Option<EngineError>,
+    pub(crate) error: Option<EngineError>,
     /// Earliest time of the next attempt, by lane; an attempt is made then.
-    pub retry: [Option<Duration>; 2],
+    pub(crate) retry: [Option<Duration>; 2],
     /// Lanes to retry immediately, as far as the quota permits.
-    pub again: Vec<Lane>,
+    pub(crate) again: Vec<Lane>,
     /// Time after which to reconcile again, because time will settle something.
-    pub recheck: Option<Duration>,
+    pub(crate) recheck: Option<Duration>,
     /// Members that Google stores under a spelling that is not permitted.
-    pub forbidden: Vec<MemberKey>,
+    pub(crate) forbidden: Vec<MemberKey>,
     /// True when somebody has to lose access here, or may have to.
-    pub removals: bool,
+    pub(crate) removals: bool,
     /// True when a part is left for another attempt.
-    pub unfinished: bool,
+    pub(crate) unfinished: bool,
     /// True when nothing concerns this document any more.
-    pub idle: bool,
+    pub(crate) idle: bool,
     /// The trigger of the reconcile.
-    pub trigger: Trigger,
+    pub(crate) trigger: Trigger,
 }
 
 impl ReconcileOutcome {

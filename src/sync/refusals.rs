@@ -57,8 +57,8 @@ struct Isolating {
 /// Changes that are not stored yet.
 #[derive(Debug, Default)]
 pub(super) struct Unstored {
-    pub put: BTreeMap<RefusalKey, Refusal>,
-    pub remove: BTreeSet<RefusalKey>,
+    pub(crate) put: BTreeMap<RefusalKey, Refusal>,
+    pub(crate) remove: BTreeSet<RefusalKey>,
 }
 
 /// All refusals.
@@ -74,12 +74,12 @@ pub(super) struct Refusals {
     unstored: Unstored,
     /// Documents to plan again because a refusal ended.
     lifted: BTreeSet<DocumentKey>,
-    pub budgets: BTreeMap<DocumentKey, WriteBudget>,
+    pub(crate) budgets: BTreeMap<DocumentKey, WriteBudget>,
 }
 
 impl Refusals {
     /// Loads the refusals and budgets from the store.
-    pub fn load(&mut self, refusals: Vec<Refusal>, budgets: BTreeMap<DocumentKey, WriteBudget>) {
+    pub(crate) fn load(&mut self, refusals: Vec<Refusal>, budgets: BTreeMap<DocumentKey, WriteBudget>) {
         for refusal in refusals {
             self.insert(refusal);
         }
@@ -117,12 +117,12 @@ impl Refusals {
     }
 
     /// Takes the changes to store since the last call.
-    pub fn take_unstored(&mut self) -> Unstored {
+    pub(crate) fn take_unstored(&mut self) -> Unstored {
         std::mem::take(&mut self.unstored)
     }
 
     /// Puts changes back that could not be stored.
-    pub fn put_back(&mut self, unstored: Unstored) {
+    pub(crate) fn put_back(&mut self, unstored: Unstored) {
         for (key, refusal) in unstored.put {
             if self.entries.contains_key(&key) {
                 self.unstored.put.entry(key).or_insert(refusal);
@@ -133,12 +133,12 @@ impl Refusals {
     }
 
     /// Takes the documents to plan again since the last call.
-    pub fn take_lifted(&mut self) -> BTreeSet<DocumentKey> {
+    pub(crate) fn take_lifted(&mut self) -> BTreeSet<DocumentKey> {
         std::mem::take(&mut self.lifted)
     }
 
     /// Records a refusal of Google.
-    pub fn refuse(&mut self, key: RefusalKey, reason: &str, now: Timestamp) {
+    pub(crate) fn refuse(&mut self, key: RefusalKey, reason: &str, now: Timestamp) {
         if self.entries.contains_key(&key) {
             return;
         }
@@ -149,13 +149,13 @@ impl Refusals {
     }
 
     /// Returns a refusal, if it is known.
-    pub fn get(&self, key: &RefusalKey) -> Option<&Refusal> {
+    pub(crate) fn get(&self, key: &RefusalKey) -> Option<&Refusal> {
         self.entries.get(key).map(|entry| &entry.refusal)
     }
 
     /// The refused ones of these additions, each with its refusal. Records that exactly these are left out on this
     /// document.
-    pub fn withheld<'s>(
+    pub(crate) fn withheld<'s>(
         &mut self,
         document: &DocumentKey,
         steps: impl Iterator<Item = &'s Step>,
@@ -184,7 +184,7 @@ impl Refusals {
     }
 
     /// Records that nothing is left out on this document any more.
-    pub fn forget_document(&mut self, document: &DocumentKey) {
+    pub(crate) fn forget_document(&mut self, document: &DocumentKey) {
         self.note(document, &BTreeSet::new());
         self.note_failure(document, false);
         self.release(document);
@@ -214,7 +214,7 @@ impl Refusals {
     }
 
     /// Records whether the last attempt of this document failed.
-    pub fn note_failure(&mut self, document: &DocumentKey, failed: bool) {
+    pub(crate) fn note_failure(&mut self, document: &DocumentKey, failed: bool) {
         if !failed {
             self.failing.remove(document);
         } else if self.failing.insert(document.clone()) {
@@ -228,7 +228,7 @@ impl Refusals {
 
     /// The refusals that this document has to probe, out of these: those that are due. Also returns when the next one
     /// is.
-    pub fn due<'k>(
+    pub(crate) fn due<'k>(
         &self,
         document: &DocumentKey,
         keys: impl Iterator<Item = &'k RefusalKey>,
@@ -253,7 +253,7 @@ impl Refusals {
     }
 
     /// Records that a document probes these now.
-    pub fn begin_probe(&mut self, document: &DocumentKey, keys: &BTreeSet<RefusalKey>) {
+    pub(crate) fn begin_probe(&mut self, document: &DocumentKey, keys: &BTreeSet<RefusalKey>) {
         for key in keys {
             if let Some(entry) = self.entries.get_mut(key) {
                 entry.probing = Some((document.clone(), Instant::now() + ISOLATING));
@@ -262,7 +262,7 @@ impl Refusals {
     }
 
     /// Records that Google refused a probe.
-    pub fn postpone(&mut self, key: &RefusalKey, now: Timestamp) {
+    pub(crate) fn postpone(&mut self, key: &RefusalKey, now: Timestamp) {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.probing = None;
             entry.refusal.postpone(now);
@@ -271,7 +271,7 @@ impl Refusals {
     }
 
     /// Ends refusals, because Google does not refuse the additions any more, or may not.
-    pub fn lift(&mut self, keys: &BTreeSet<RefusalKey>) {
+    pub(crate) fn lift(&mut self, keys: &BTreeSet<RefusalKey>) {
         for key in keys {
             self.remove(key);
         }
@@ -283,7 +283,7 @@ impl Refusals {
     }
 
     /// Handles a change of the directory, which may concern people who are left out.
-    pub fn directory_changed(&mut self, change: &DirectoryChange) {
+    pub(crate) fn directory_changed(&mut self, change: &DirectoryChange) {
         if self.entries.is_empty() {
             return;
         }
@@ -302,12 +302,12 @@ impl Refusals {
 
     /// Handles a change of one of these mappings, or a requested reconcile. A refusal that was not used since the start
     /// may concern it.
-    pub fn mappings_changed(&mut self, mappings: &BTreeSet<MappingKey>) {
+    pub(crate) fn mappings_changed(&mut self, mappings: &BTreeSet<MappingKey>) {
         self.lift_where(|_, entry| entry.documents.is_empty() || !entry.mappings.is_disjoint(mappings));
     }
 
     /// Handles a change of the target of a project, or a requested reconcile.
-    pub fn project_changed(&mut self, project: &str) {
+    pub(crate) fn project_changed(&mut self, project: &str) {
         self.lift_where(|key, entry| match &key.reach {
             Reach::Everywhere => entry.documents.iter().any(|document| document.project() == project),
             Reach::Project(of) | Reach::Kind(of, _) => of == project,
@@ -316,7 +316,7 @@ impl Refusals {
     }
 
     /// Members refused for this reason on other documents of the project.
-    pub fn hints(&self, document: &DocumentKey, reason: &str) -> BTreeSet<MemberKey> {
+    pub(crate) fn hints(&self, document: &DocumentKey, reason: &str) -> BTreeSet<MemberKey> {
         let of_project = |reach: &Reach| matches!(reach, Reach::Document(one) if one.project() == document.project());
         let entries =
             self.entries.iter().filter(|(key, entry)| of_project(&key.reach) && entry.refusal.reason == reason);
@@ -324,7 +324,7 @@ impl Refusals {
     }
 
     /// True when another document isolates some of these members. This one is then planned again afterwards.
-    pub fn must_wait(&mut self, document: &DocumentKey, members: &BTreeSet<MemberKey>, now: Instant) -> bool {
+    pub(crate) fn must_wait(&mut self, document: &DocumentKey, members: &BTreeSet<MemberKey>, now: Instant) -> bool {
         let Some(isolating) = &mut self.isolating else { return false };
         let elsewhere = isolating.document != *document && now < isolating.until;
         if !elsewhere || isolating.members.is_disjoint(members) {
@@ -335,7 +335,7 @@ impl Refusals {
     }
 
     /// Records that this document isolates some of these members, unless another one already does.
-    pub fn isolate(&mut self, document: &DocumentKey, members: BTreeSet<MemberKey>, now: Instant) {
+    pub(crate) fn isolate(&mut self, document: &DocumentKey, members: BTreeSet<MemberKey>, now: Instant) {
         let until = now + ISOLATING;
         match &mut self.isolating {
             Some(isolating) if isolating.document == *document => {
@@ -351,7 +351,7 @@ impl Refusals {
     }
 
     /// Records that this document has finished isolating.
-    pub fn release(&mut self, document: &DocumentKey) {
+    pub(crate) fn release(&mut self, document: &DocumentKey) {
         if let Some(isolating) = self.isolating.take_if(|isolating| isolating.document == *document) {
             self.lifted.extend(isolating.waiting);
         }

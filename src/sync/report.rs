@@ -33,27 +33,27 @@ const SETTLES: SignedDuration = SignedDuration::from_secs(1);
 
 /// Information of the SCIM endpoint about a provider, passed in because the engine does not depend on that module.
 #[derive(Debug, Clone, Default)]
-pub struct ProviderTraffic {
+pub(crate) struct ProviderTraffic {
     /// The SCIM base URL.
-    pub endpoint: String,
+    pub(crate) endpoint: String,
     /// The tokens, with their problems.
-    pub tokens: Vec<TokenOutcome>,
+    pub(crate) tokens: Vec<TokenOutcome>,
     /// Time of the last authenticated request.
-    pub last_request: Option<Timestamp>,
+    pub(crate) last_request: Option<Timestamp>,
     /// The IdP that the requests look like.
-    pub dialect: Option<String>,
+    pub(crate) dialect: Option<String>,
     /// Deviations of the IdP from the RFCs.
-    pub findings: Vec<FindingStatus>,
+    pub(crate) findings: Vec<FindingStatus>,
     /// The namespace rolecall runs in; none without a cluster.
-    pub operator_namespace: Option<String>,
+    pub(crate) operator_namespace: Option<String>,
     /// Time of the last refusal because of the quota, unless something was created since.
-    pub quota_refused_at: Option<Timestamp>,
+    pub(crate) quota_refused_at: Option<Timestamp>,
     /// True when its requests are answered with 503, because the stored people belong to a former provider of its name.
-    pub former: bool,
+    pub(crate) former: bool,
 }
 
 /// Returns the information of the SCIM endpoint.
-pub type TrafficSource = Arc<dyn Fn(&ProviderName) -> ProviderTraffic + Send + Sync>;
+pub(crate) type TrafficSource = Arc<dyn Fn(&ProviderName) -> ProviderTraffic + Send + Sync>;
 
 pub(super) async fn follow(inner: Arc<Inner>, stop: CancellationToken) {
     let (mut refreshed, mut resynced) = (tokio::time::Instant::now(), tokio::time::Instant::now());

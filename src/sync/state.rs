@@ -39,21 +39,21 @@ const SETTLING: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Default)]
 pub(super) struct Trigger {
     /// Time at which the first of the changes was accepted.
-    pub since: Option<Timestamp>,
+    pub(crate) since: Option<Timestamp>,
     /// Positions of the first events, limited in number.
-    pub seqs: Vec<Seq>,
+    pub(crate) seqs: Vec<Seq>,
 }
 
 impl Trigger {
-    pub fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self::default()
     }
 
-    pub fn event(seq: Seq, at: Timestamp) -> Self {
+    pub(crate) fn event(seq: Seq, at: Timestamp) -> Self {
         Self { since: Some(at), seqs: vec![seq] }
     }
 
-    pub fn at(since: Timestamp) -> Self {
+    pub(crate) fn at(since: Timestamp) -> Self {
         Self { since: Some(since), seqs: Vec::new() }
     }
 
@@ -62,7 +62,7 @@ impl Trigger {
         self.since.is_some() || !self.seqs.is_empty()
     }
 
-    pub fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         self.since = match (self.since, other.since) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -78,25 +78,25 @@ impl Trigger {
 /// The results of a reconcile, without policies and plans: those may be large, and there are many documents.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LastPlan {
-    pub held: Held,
-    pub limit: Option<LimitExceeded>,
-    pub foreign: usize,
-    pub lost: usize,
+    pub(crate) held: Held,
+    pub(crate) limit: Option<LimitExceeded>,
+    pub(crate) foreign: usize,
+    pub(crate) lost: usize,
     /// Number of grants of rolecall that are missing and not granted again.
-    pub missing: usize,
-    pub unowned: usize,
+    pub(crate) missing: usize,
+    pub(crate) unowned: usize,
     /// True when a complete list lacks the resource although its policy can be read.
-    pub unlisted: bool,
+    pub(crate) unlisted: bool,
     /// Samples of the differences.
-    pub samples: Vec<Sample>,
+    pub(crate) samples: Vec<Sample>,
 }
 
 /// One grant that differs from what is wanted, and the subject it is claimed for.
 #[derive(Debug, Clone)]
 pub(super) struct Sample {
-    pub kind: DriftKind,
-    pub grant: GrantKey,
-    pub subject: Option<Subject>,
+    pub(crate) kind: DriftKind,
+    pub(crate) grant: GrantKey,
+    pub(crate) subject: Option<Subject>,
 }
 
 impl LastPlan {
@@ -126,58 +126,58 @@ impl LastPlan {
 pub(super) struct DocumentState {
     trigger: Trigger,
     /// The mappings in the plan of a running reconcile.
-    pub planned: BTreeSet<MappingKey>,
+    pub(crate) planned: BTreeSet<MappingKey>,
     /// The last plan that Google refused, and the reason.
-    pub refused: Option<(String, String)>,
+    pub(crate) refused: Option<(String, String)>,
     /// Revisions that are known to be outdated, in addition to those in the store.
-    pub reads: super::reads::ReadState,
+    pub(crate) reads: super::reads::ReadState,
     /// Number of failed reconciles in a row.
-    pub failures: u32,
+    pub(crate) failures: u32,
     /// The results of the last reconcile that had a plan.
-    pub found: Option<LastPlan>,
+    pub(crate) found: Option<LastPlan>,
     /// The error of the last reconcile: reason and message.
-    pub error: Option<(Reason, String)>,
+    pub(crate) error: Option<(Reason, String)>,
     /// Since when reconciles have been failing.
-    pub failing_since: Option<Timestamp>,
+    pub(crate) failing_since: Option<Timestamp>,
     /// State of the additions that Google accepts and refuses.
-    pub additions: Additions,
+    pub(crate) additions: Additions,
     /// Members that Google stores under a spelling that is not permitted.
-    pub forbidden: Vec<MemberKey>,
+    pub(crate) forbidden: Vec<MemberKey>,
     /// Since when there are such members.
-    pub forbidden_since: Option<Timestamp>,
+    pub(crate) forbidden_since: Option<Timestamp>,
     /// The permission that is missing according to the last reconcile.
-    pub missing_permission: Option<String>,
+    pub(crate) missing_permission: Option<String>,
     /// Time from directory event to acknowledgement of the last change, and the time of the acknowledgement.
-    pub lag: Option<(SignedDuration, Timestamp)>,
+    pub(crate) lag: Option<(SignedDuration, Timestamp)>,
     /// Number of grants that somebody else removed and that were granted again since the start, by mapping, with the
     /// time of the last one.
-    pub reverted: BTreeMap<MappingKey, (u64, Timestamp)>,
+    pub(crate) reverted: BTreeMap<MappingKey, (u64, Timestamp)>,
     /// The counts of the last reconcile.
-    pub claim_counts: BTreeMap<MappingKey, ClaimCounts>,
+    pub(crate) claim_counts: BTreeMap<MappingKey, ClaimCounts>,
     /// Since when the guard holds something.
-    pub held_since: Option<Timestamp>,
+    pub(crate) held_since: Option<Timestamp>,
     /// The mappings that had a part in the last plan.
-    pub mappings: BTreeSet<MappingKey>,
+    pub(crate) mappings: BTreeSet<MappingKey>,
     /// Unowned grants whose last claim ended (`GrantRemains`), with the mappings that had wanted them; limited in
     /// number.
-    pub remains: BTreeMap<GrantKey, BTreeSet<MappingKey>>,
+    pub(crate) remains: BTreeMap<GrantKey, BTreeSet<MappingKey>>,
     /// The subjects for whom they were claimed.
-    pub remained_for: BTreeMap<GrantKey, Subject>,
+    pub(crate) remained_for: BTreeMap<GrantKey, Subject>,
     /// Since when work is in progress or waits.
-    pub pending_since: Option<Timestamp>,
+    pub(crate) pending_since: Option<Timestamp>,
     /// Begin of the last completed reconcile.
-    pub reconciled_from: Option<Instant>,
+    pub(crate) reconciled_from: Option<Instant>,
 }
 
 impl DocumentState {
-    pub fn note(&mut self, trigger: &Trigger) {
+    pub(crate) fn note(&mut self, trigger: &Trigger) {
         self.trigger.merge(trigger);
         if self.pending_since.is_none() {
             self.pending_since = trigger.since;
         }
     }
 
-    pub fn take_trigger(&mut self) -> Trigger {
+    pub(crate) fn take_trigger(&mut self) -> Trigger {
         std::mem::take(&mut self.trigger)
     }
 }
@@ -185,90 +185,90 @@ impl DocumentState {
 /// The result of the last list of a target.
 #[derive(Debug, Clone)]
 pub(super) struct Listing {
-    pub unreachable: Vec<String>,
-    pub failure: Option<Failure>,
-    pub complete_at: Option<Timestamp>,
+    pub(crate) unreachable: Vec<String>,
+    pub(crate) failure: Option<Failure>,
+    pub(crate) complete_at: Option<Timestamp>,
 }
 
 #[derive(Debug)]
 pub(super) struct TargetState {
     /// The uid of the object; none without a cluster.
-    pub uid: Option<String>,
-    pub spec: CloudRunTargetSpec,
-    pub generation: i64,
-    pub created: Timestamp,
-    pub discovery_interval: Duration,
-    pub failures: u32,
-    pub listing: Option<Listing>,
+    pub(crate) uid: Option<String>,
+    pub(crate) spec: CloudRunTargetSpec,
+    pub(crate) generation: i64,
+    pub(crate) created: Timestamp,
+    pub(crate) discovery_interval: Duration,
+    pub(crate) failures: u32,
+    pub(crate) listing: Option<Listing>,
     /// Begin of the last completed list.
-    pub listed_from: Option<Instant>,
+    pub(crate) listed_from: Option<Instant>,
     /// Hash of the last list whose changes are in the history.
-    pub recorded: Option<u64>,
-    pub reconcile_requested_at: Option<String>,
-    pub problem: Option<ObjectProblem>,
+    pub(crate) recorded: Option<u64>,
+    pub(crate) reconcile_requested_at: Option<String>,
+    pub(crate) problem: Option<ObjectProblem>,
 }
 
 #[derive(Debug)]
 pub(super) struct ProviderState {
     /// The uid of the object; none without a cluster.
-    pub uid: Option<String>,
-    pub spec: IdentityProviderSpec,
+    pub(crate) uid: Option<String>,
+    pub(crate) spec: IdentityProviderSpec,
     /// True when the people stored under its name belong to a former object.
-    pub former: bool,
-    pub generation: i64,
-    pub created: Timestamp,
-    pub reconcile_requested_at: Option<String>,
-    pub problem: Option<ObjectProblem>,
+    pub(crate) former: bool,
+    pub(crate) generation: i64,
+    pub(crate) created: Timestamp,
+    pub(crate) reconcile_requested_at: Option<String>,
+    pub(crate) problem: Option<ObjectProblem>,
 }
 
 #[derive(Debug)]
 pub(super) struct MappingState {
     /// The uid of the object; none without a cluster.
-    pub uid: Option<String>,
-    pub generation: i64,
-    pub created: Timestamp,
-    pub spec: RoleMappingSpec,
+    pub(crate) uid: Option<String>,
+    pub(crate) generation: i64,
+    pub(crate) created: Timestamp,
+    pub(crate) spec: RoleMappingSpec,
     /// Groups in the annotation `rolecall.dev/accept-group`.
-    pub accepted: BTreeSet<GroupId>,
+    pub(crate) accepted: BTreeSet<GroupId>,
     /// Hashes of held plans in the annotation `rolecall.dev/release`.
-    pub released: BTreeSet<String>,
+    pub(crate) released: BTreeSet<String>,
     /// The annotation `rolecall.dev/reconcile-requested-at`.
-    pub reconcile_requested_at: Option<String>,
-    pub problem: Option<ObjectProblem>,
+    pub(crate) reconcile_requested_at: Option<String>,
+    pub(crate) problem: Option<ObjectProblem>,
 }
 
 /// The whole state.
 pub(super) struct State {
-    pub catalog: Catalog,
-    pub frozen: Option<FreezeReason>,
+    pub(crate) catalog: Catalog,
+    pub(crate) frozen: Option<FreezeReason>,
     /// The check of policies by a new database; none when it is not new.
-    pub first_look: Option<FirstLook>,
+    pub(crate) first_look: Option<FirstLook>,
     /// The mode of the uninstall, if one was requested: nothing is granted any more, and all grants end.
-    pub uninstall: Option<UninstallMode>,
+    pub(crate) uninstall: Option<UninstallMode>,
     /// Time at which writing was first permitted.
-    pub unfrozen_at: Option<Instant>,
-    pub directory_seq: Seq,
-    pub documents: BTreeMap<DocumentKey, DocumentState>,
+    pub(crate) unfrozen_at: Option<Instant>,
+    pub(crate) directory_seq: Seq,
+    pub(crate) documents: BTreeMap<DocumentKey, DocumentState>,
     /// Documents that mappings reach and on which the last reconcile found nothing to do: nothing is wanted or owned there.
-    pub idle: BTreeSet<DocumentKey>,
+    pub(crate) idle: BTreeSet<DocumentKey>,
     /// Refusals of Google over all documents.
-    pub refusals: Refusals,
+    pub(crate) refusals: Refusals,
     /// The documents whose state refers to a mapping.
-    pub by_mapping: BTreeMap<MappingKey, BTreeSet<DocumentKey>>,
-    pub targets: BTreeMap<TargetName, TargetState>,
-    pub providers: BTreeMap<ProviderName, ProviderState>,
-    pub mappings: BTreeMap<MappingKey, MappingState>,
+    pub(crate) by_mapping: BTreeMap<MappingKey, BTreeSet<DocumentKey>>,
+    pub(crate) targets: BTreeMap<TargetName, TargetState>,
+    pub(crate) providers: BTreeMap<ProviderName, ProviderState>,
+    pub(crate) mappings: BTreeMap<MappingKey, MappingState>,
     /// Number of orphaned grants of each document.
-    pub orphaned: BTreeMap<DocumentKey, u64>,
+    pub(crate) orphaned: BTreeMap<DocumentKey, u64>,
     /// Since when each mapping lacks something on a document, as of the last fold of its status.
-    pub lacking_since: BTreeMap<MappingKey, BTreeMap<DocumentKey, Timestamp>>,
+    pub(crate) lacking_since: BTreeMap<MappingKey, BTreeMap<DocumentKey, Timestamp>>,
     /// The mappings whose status has the condition `Frozen`, with their documents.
-    pub frozen_mappings: BTreeMap<MappingKey, BTreeSet<DocumentKey>>,
-    pub changed_mappings: BTreeSet<MappingKey>,
-    pub changed_targets: BTreeSet<TargetName>,
-    pub changed_providers: BTreeSet<ProviderName>,
+    pub(crate) frozen_mappings: BTreeMap<MappingKey, BTreeSet<DocumentKey>>,
+    pub(crate) changed_mappings: BTreeSet<MappingKey>,
+    pub(crate) changed_targets: BTreeSet<TargetName>,
+    pub(crate) changed_providers: BTreeSet<ProviderName>,
     /// Times at which the passing of time alone may change a status.
-    pub revisits: DueQueue<StatusOf, Timestamp>,
+    pub(crate) revisits: DueQueue<StatusOf, Timestamp>,
 }
 
 /// The object that a status belongs to.
@@ -279,7 +279,7 @@ pub(super) enum StatusOf {
 }
 
 impl State {
-    pub fn new(catalog: Catalog) -> Self {
+    pub(crate) fn new(catalog: Catalog) -> Self {
         Self {
             catalog,
             frozen: Some(FreezeReason::NotLoaded),
@@ -304,7 +304,7 @@ impl State {
         }
     }
 
-    pub fn document(&mut self, key: &DocumentKey) -> &mut DocumentState {
+    pub(crate) fn document(&mut self, key: &DocumentKey) -> &mut DocumentState {
         if !self.documents.contains_key(key) {
             self.documents.insert(key.clone(), DocumentState::default());
         }
@@ -313,7 +313,7 @@ impl State {
 
     /// Records the trigger of dirty documents, under the lock under which they became dirty, so that a reconcile that
     /// sees the change knows its cause.
-    pub fn note(&mut self, effects: &Effects, trigger: &Trigger) {
+    pub(crate) fn note(&mut self, effects: &Effects, trigger: &Trigger) {
         for document in effects.dirty.keys() {
             self.idle.remove(document);
             self.document(document).note(trigger);
@@ -321,12 +321,12 @@ impl State {
     }
 
     /// The target that counts this document in its status, if any.
-    pub fn target_of(&self, document: &DocumentKey) -> Option<TargetName> {
+    pub(crate) fn target_of(&self, document: &DocumentKey) -> Option<TargetName> {
         self.catalog.target_of(document).cloned()
     }
 
     /// Phase of a mapping that is in force, or terminating.
-    pub fn phase(&self, key: &MappingKey) -> Option<MappingPhase> {
+    pub(crate) fn phase(&self, key: &MappingKey) -> Option<MappingPhase> {
         self.mappings.contains_key(key).then(|| self.catalog.phase(key)).flatten()
     }
 
@@ -344,12 +344,12 @@ impl State {
     }
 
     /// True while the inputs of the statuses are still being determined after a start.
-    pub fn is_settling(&self) -> bool {
+    pub(crate) fn is_settling(&self) -> bool {
         self.frozen.is_none() && self.unfrozen_at.is_some_and(|at| at.elapsed() < SETTLING)
     }
 
     /// Marks the statuses that time alone may have changed for folding.
-    pub fn take_revisits(&mut self, now: Timestamp) {
+    pub(crate) fn take_revisits(&mut self, now: Timestamp) {
         while let Some(of) = self.revisits.pop(now) {
             self.revisits.complete(&of, None);
             match of {
@@ -367,7 +367,7 @@ impl State {
 
     /// Records the documents on which the status of a mapping has the condition `Frozen`, because their targets count
     /// them. Returns whether that changed.
-    pub fn note_frozen(&mut self, key: &MappingKey, documents: BTreeSet<DocumentKey>) -> bool {
+    pub(crate) fn note_frozen(&mut self, key: &MappingKey, documents: BTreeSet<DocumentKey>) -> bool {
         let before = self.frozen_mappings.remove(key).unwrap_or_default();
         let changed = before != documents;
         if changed {
@@ -383,29 +383,29 @@ impl State {
     }
 
     /// Marks every status for folding.
-    pub fn everything_changed(&mut self) {
+    pub(crate) fn everything_changed(&mut self) {
         self.changed_mappings.extend(self.mappings.keys().cloned());
         self.changed_targets.extend(self.targets.keys().cloned());
         self.changed_providers.extend(self.providers.keys().cloned());
     }
 
     /// The documents on which the status of at least one mapping has the condition `Frozen`.
-    pub fn frozen_documents(&self) -> BTreeSet<&DocumentKey> {
+    pub(crate) fn frozen_documents(&self) -> BTreeSet<&DocumentKey> {
         self.frozen_mappings.values().flatten().collect()
     }
 
     /// True when the mapping is terminating.
-    pub fn is_terminating(&self, key: &MappingKey) -> bool {
+    pub(crate) fn is_terminating(&self, key: &MappingKey) -> bool {
         self.phase(key).is_some_and(MappingPhase::is_terminating)
     }
 
     /// True when a running reconcile has this mapping in its plan.
-    pub fn is_planned(&self, key: &MappingKey) -> bool {
+    pub(crate) fn is_planned(&self, key: &MappingKey) -> bool {
         self.documents.values().any(|memory| memory.planned.contains(key))
     }
 
     /// Retries refused additions of these mappings, because one of them changed or a person requested it.
-    pub fn retry_additions(&mut self, mappings: &BTreeSet<MappingKey>) {
+    pub(crate) fn retry_additions(&mut self, mappings: &BTreeSet<MappingKey>) {
         self.refusals.mappings_changed(mappings);
         for document in mappings.iter().filter_map(|key| self.by_mapping.get(key)).flatten() {
             if let Some(memory) = self.documents.get_mut(document) {
@@ -415,7 +415,7 @@ impl State {
     }
 
     /// Makes every document in which this mapping had a part due now.
-    pub fn look_again(&self, key: &MappingKey) -> Effects {
+    pub(crate) fn look_again(&self, key: &MappingKey) -> Effects {
         let documents = self.by_mapping.get(key).into_iter().flatten();
         Effects {
             dirty: documents.map(|document| (document.clone(), Urgency::Revocation)).collect(),
@@ -425,13 +425,13 @@ impl State {
 
     /// True when the last reconcile found nothing to do on the document, and nothing is wanted there since. The catalog is
     /// consulted, because it changes before its dirty documents are recorded.
-    pub fn is_idle(&self, key: &DocumentKey) -> bool {
+    pub(crate) fn is_idle(&self, key: &DocumentKey) -> bool {
         self.idle.contains(key) && !self.catalog.wants(key, &BTreeSet::new())
     }
 
     /// True when the statuses of mappings without a part in the document's plan may be wrong about it: it could not be read,
     /// or a change waits.
-    pub fn is_unclear(&self, key: &DocumentKey) -> bool {
+    pub(crate) fn is_unclear(&self, key: &DocumentKey) -> bool {
         let unread = |memory: Option<&DocumentState>| {
             memory.is_none_or(|memory| memory.found.is_none()) && !self.idle.contains(key)
         };
@@ -440,7 +440,7 @@ impl State {
     }
 
     /// Applies the results of a reconcile. Returns the mappings whose status may have changed.
-    pub fn settle_document(
+    pub(crate) fn settle_document(
         &mut self,
         key: &DocumentKey,
         outcome: ReconcileOutcome,

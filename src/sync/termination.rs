@@ -20,7 +20,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`StoreError`], when that cannot be stored.
-    pub async fn delete_mapping(&self, key: &MappingKey) -> Result<(), StoreError> {
+    pub(crate) async fn delete_mapping(&self, key: &MappingKey) -> Result<(), StoreError> {
         self.0.advance(key, PhaseEvent::DeletionObserved).await.map(drop)
     }
 
@@ -28,7 +28,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`IntakeError`], when that cannot be stored.
-    pub async fn delete_mapping_as(&self, key: &MappingKey, object: RoleMapping) -> Result<(), IntakeError> {
+    pub(crate) async fn delete_mapping_as(&self, key: &MappingKey, object: RoleMapping) -> Result<(), IntakeError> {
         let claims = ClaimDisposal::from(object.spec.deletion_policy);
         {
             let _one_at_a_time = self.0.intake.lock().await;
@@ -50,7 +50,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`StoreError`], when that cannot be stored.
-    pub async fn approve_removal(&self, key: &MappingKey) -> Result<bool, StoreError> {
+    pub(crate) async fn approve_removal(&self, key: &MappingKey) -> Result<bool, StoreError> {
         let transition = self.0.advance(key, PhaseEvent::RemovalApproved).await?;
         Ok(transition.effects.contains(&PhaseEffect::Persist))
     }
@@ -59,7 +59,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`StoreError`], when that cannot be stored.
-    pub async fn mark_missing(&self, key: &MappingKey, why: FreezeReason) -> Result<(), StoreError> {
+    pub(crate) async fn mark_missing(&self, key: &MappingKey, why: FreezeReason) -> Result<(), StoreError> {
         self.0.advance(key, |_| PhaseEvent::FoundMissing(why)).await.map(drop)
     }
 
@@ -68,7 +68,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`StoreError`], when that cannot be stored.
-    pub async fn begin_uninstall(&self, uninstall: UninstallMode) -> Result<usize, StoreError> {
+    pub(crate) async fn begin_uninstall(&self, uninstall: UninstallMode) -> Result<usize, StoreError> {
         let keys = {
             let mut state = self.0.state();
             let again = state.uninstall.replace(uninstall) == Some(uninstall);
@@ -88,7 +88,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`StoreError`], when that cannot be stored.
-    pub async fn defer_revocation(&self, key: &MappingKey) -> Result<Option<u64>, StoreError> {
+    pub(crate) async fn defer_revocation(&self, key: &MappingKey) -> Result<Option<u64>, StoreError> {
         let one_at_a_time = self.0.intake.lock().await;
         let deferred = self.mapping_phase(key).map(|phase| phase.on(PhaseEvent::DeadlineExceeded));
         if !deferred.is_some_and(|transition| transition.effects.contains(&PhaseEffect::MarkDeferred)) {
@@ -103,7 +103,7 @@ impl Engine {
 
     /// Phase of a mapping; none when it is not known (any more).
     #[must_use]
-    pub fn mapping_phase(&self, key: &MappingKey) -> Option<MappingPhase> {
+    pub(crate) fn mapping_phase(&self, key: &MappingKey) -> Option<MappingPhase> {
         self.0.state().phase(key)
     }
 
@@ -111,7 +111,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`StoreError`], when the ledger cannot be read.
-    pub async fn has_claims(&self, key: &MappingKey) -> Result<bool, StoreError> {
+    pub(crate) async fn has_claims(&self, key: &MappingKey) -> Result<bool, StoreError> {
         Ok(!self.0.store.claimed_documents(key).await?.is_empty())
     }
 }

@@ -31,7 +31,7 @@ pub(super) struct Throttle {
 impl Throttle {
     /// Records a refused call. Calls that were already in progress when another one was refused give no new
     /// information.
-    pub fn throttled(&mut self, answer: &Throttled) {
+    pub(crate) fn throttled(&mut self, answer: &Throttled) {
         if self.last.is_some_and(|last| answer.begun <= last) {
             return;
         }
@@ -45,7 +45,7 @@ impl Throttle {
     }
 
     /// Records an answered call. From here on, twice as many may run concurrently.
-    pub fn answered(&mut self, begun: Instant) {
+    pub(crate) fn answered(&mut self, begun: Instant) {
         if self.last.is_some_and(|last| begun <= last) {
             return;
         }
@@ -54,12 +54,12 @@ impl Throttle {
     }
 
     /// Time at which calls of this lane may be sent again.
-    pub fn opens(&self, lane: Lane) -> Option<Instant> {
+    pub(crate) fn opens(&self, lane: Lane) -> Option<Instant> {
         self.opens[lane as usize]
     }
 
     /// Number of calls that may run concurrently.
-    pub fn width(&self, now: Instant) -> usize {
+    pub(crate) fn width(&self, now: Instant) -> usize {
         let over = self.opens(Lane::Addition).is_none_or(|opens| now > opens + QUIET);
         self.width.filter(|_| !over).unwrap_or(usize::MAX)
     }

@@ -6,30 +6,30 @@ use std::time::Duration;
 /// the floor and the ceiling. Full jitter is used because the usual reason to wait is that others write the same policy
 /// at the same moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     /// Shortest delay.
-    pub floor: Duration,
+    pub(crate) floor: Duration,
     /// Ceiling of the first delay.
-    pub base: Duration,
+    pub(crate) base: Duration,
     /// Longest delay.
-    pub cap: Duration,
+    pub(crate) cap: Duration,
 }
 
 impl Backoff {
     /// Between two attempts at one policy after a conflict. Another writer needs tens of milliseconds for its own
     /// read-modify-write, and Google permits tens of writes per minute.
-    pub const CONFLICT: Self =
+    pub(crate) const CONFLICT: Self =
         Self { floor: Duration::from_millis(20), base: Duration::from_millis(200), cap: Duration::from_secs(10) };
 
     /// After a failure that may last: Google is unavailable, the quota is exceeded, or the outcome is unknown. The cap
     /// is one minute, because Google's quotas are counted per minute.
-    pub const FAILURE: Self =
+    pub(crate) const FAILURE: Self =
         Self { floor: Duration::from_millis(500), base: Duration::from_secs(2), cap: Duration::from_mins(1) };
 
     /// The delay before attempt number `attempt + 1`, where `attempt` counts the failures so far from 0. `random` is a
     /// number from 0 up to 1; other values are clamped into that range.
     #[must_use]
-    pub fn delay(&self, attempt: u32, random: f64) -> Duration {
+    pub(crate) fn delay(&self, attempt: u32, random: f64) -> Duration {
         let random = if random.is_nan() { 1.0 } else { random.clamp(0.0, 1.0) };
         // 31 doublings of a millisecond are 24 days: any reasonable cap is reached before.
         let factor = 1_u32 << attempt.min(31);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// The reaction to an error. It alone decides whether an intent is cleared and when the document is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ErrorClass {
+pub(crate) enum ErrorClass {
     /// Certainly not committed; the same call may succeed later. Back off.
     Retry,
     /// Certainly not committed; the same call will be refused until somebody fixes something.
@@ -21,19 +21,19 @@ pub enum ErrorClass {
 /// An error of a target.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub struct TargetError {
+pub(crate) struct TargetError {
     /// The kind of the error.
-    pub kind: ErrorKind,
+    pub(crate) kind: ErrorKind,
     /// The one stable word for conditions, events, metrics and the audit row.
-    pub reason: Reason,
+    pub(crate) reason: Reason,
     /// Message for people, in the target's own words, without control characters and of bounded length. It may name a
     /// person, so it belongs into status, not into logs at level info or below.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 /// The kinds of errors that are handled differently.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ErrorKind {
+pub(crate) enum ErrorKind {
     /// The document changed since it was read.
     Conflict,
     /// The caller lacks a permission.
@@ -60,20 +60,20 @@ pub enum ErrorKind {
 
 /// The part of a write that a target refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
+pub(crate) struct Refused {
     /// The cause.
-    pub cause: RefusalCause,
+    pub(crate) cause: RefusalCause,
     /// The refused member, if the target names it.
-    pub member: Option<String>,
+    pub(crate) member: Option<String>,
     /// The refused role, if the target names it.
-    pub role: Option<String>,
+    pub(crate) role: Option<String>,
     /// The target's own words; see [`TargetError::message`].
-    pub message: String,
+    pub(crate) message: String,
 }
 
 /// Why the content of a write is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum RefusalCause {
+pub(crate) enum RefusalCause {
     /// A member refers to an account that the target does not know.
     PrincipalUnknown,
     /// A member that this role or resource does not accept (`allUsers`).
@@ -94,7 +94,7 @@ pub enum RefusalCause {
 
 impl RefusalCause {
     /// All causes.
-    pub const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::PrincipalUnknown,
         Self::PrincipalRefused,
         Self::PrincipalMalformed,
@@ -107,7 +107,7 @@ impl RefusalCause {
 
     /// The stable word for this refusal. Causes with the same remedy have the same word.
     #[must_use]
-    pub fn reason(self) -> Reason {
+    pub(crate) fn reason(self) -> Reason {
         match self {
             Self::PrincipalUnknown | Self::PrincipalRefused | Self::PrincipalMalformed => Reason::MemberRefused,
             Self::DomainRestricted => Reason::DomainRestricted,
@@ -119,7 +119,7 @@ impl RefusalCause {
 
     /// The static word equal to a stored one.
     #[must_use]
-    pub fn known_reason(word: &str) -> Option<Reason> {
+    pub(crate) fn known_reason(word: &str) -> Option<Reason> {
         Self::ALL.into_iter().map(Self::reason).find(|known| known.word() == word)
     }
 }
@@ -127,19 +127,19 @@ impl RefusalCause {
 impl TargetError {
     /// True when the document changed since it was read.
     #[must_use]
-    pub fn is_conflict(&self) -> bool {
+    pub(crate) fn is_conflict(&self) -> bool {
         self.kind == ErrorKind::Conflict
     }
 
     /// True when there is no such resource.
     #[must_use]
-    pub fn is_not_found(&self) -> bool {
+    pub(crate) fn is_not_found(&self) -> bool {
         self.kind == ErrorKind::NotFound
     }
 
     /// The reaction to this error.
     #[must_use]
-    pub fn class(&self) -> ErrorClass {
+    pub(crate) fn class(&self) -> ErrorClass {
         self.kind.class()
     }
 }
@@ -147,7 +147,7 @@ impl TargetError {
 impl ErrorKind {
     /// The reaction to an error of this kind.
     #[must_use]
-    pub fn class(&self) -> ErrorClass {
+    pub(crate) fn class(&self) -> ErrorClass {
         match self {
             Self::Conflict => ErrorClass::Conflict,
             Self::Throttled { .. } => ErrorClass::Throttle,

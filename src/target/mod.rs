@@ -10,47 +10,47 @@
 
 mod backoff;
 mod error;
-pub mod google;
+pub(crate) mod google;
 #[cfg(test)]
-pub mod scripted;
+pub(crate) mod scripted;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::{Changes, DocumentKey, Live, Reason, ResourceKind};
 
-pub use backoff::Backoff;
-pub use error::{ErrorClass, ErrorKind, RefusalCause, Refused, TargetError};
+pub(crate) use backoff::Backoff;
+pub(crate) use error::{ErrorClass, ErrorKind, RefusalCause, Refused, TargetError};
 
 /// One resource in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resource {
+pub(crate) struct Resource {
     /// Its document, with the project as requested (Google may answer with the project number).
-    pub document: DocumentKey,
+    pub(crate) document: DocumentKey,
     /// The uid, which is stable until the resource is deleted; a re-created resource of the same name has another.
-    pub uid: String,
+    pub(crate) uid: String,
     /// User labels.
-    pub labels: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
     /// Services only: anybody may invoke the service, whatever the policy says.
-    pub invoker_iam_disabled: bool,
+    pub(crate) invoker_iam_disabled: bool,
 }
 
 /// The resources of all kinds in one project and region.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Discovery {
+pub(crate) struct Discovery {
     /// The listed resources.
-    pub items: Vec<Resource>,
+    pub(crate) items: Vec<Resource>,
     /// Regions that could not be reached: absences there prove nothing.
-    pub unreachable: Vec<String>,
+    pub(crate) unreachable: Vec<String>,
     /// Kinds whose list failed.
-    pub failed: Vec<(ResourceKind, TargetError)>,
+    pub(crate) failed: Vec<(ResourceKind, TargetError)>,
 }
 
 /// A document as it was read.
 #[derive(Debug, Clone)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     /// The content of the document.
-    pub live: Arc<Live>,
+    pub(crate) live: Arc<Live>,
     edit: Edit,
 }
 
@@ -67,14 +67,14 @@ enum Edit {
 impl Snapshot {
     /// The snapshot of a document that does not exist.
     #[must_use]
-    pub fn absent() -> Self {
+    pub(crate) fn absent() -> Self {
         Self { live: Arc::default(), edit: Edit::Absent }
     }
 }
 
 /// A system in which access is granted. Cheap to clone; all clones share connections and credentials.
 #[derive(Debug, Clone)]
-pub enum Target {
+pub(crate) enum Target {
     /// Google Cloud Run.
     Google(google::CloudRun),
     /// An in-memory target for tests.
@@ -84,7 +84,7 @@ pub enum Target {
 
 impl Target {
     /// Lists the resources of one project and region. Failed parts are reported together with the rest.
-    pub async fn discover(&self, project: &str, location: &str) -> Discovery {
+    pub(crate) async fn discover(&self, project: &str, location: &str) -> Discovery {
         match self {
             Self::Google(client) => client.resources(project, location).await.into(),
             #[cfg(test)]
@@ -96,7 +96,7 @@ impl Target {
     ///
     /// # Errors
     /// [`TargetError`]; also when the document could not be written back without losing content.
-    pub async fn read(&self, document: &DocumentKey) -> Result<Snapshot, TargetError> {
+    pub(crate) async fn read(&self, document: &DocumentKey) -> Result<Snapshot, TargetError> {
         match self {
             Self::Google(client) => Ok(snapshot(client.policy(document).await?)),
             #[cfg(test)]
@@ -110,7 +110,7 @@ impl Target {
     /// # Errors
     /// [`TargetError`]. With the kind [`ErrorKind::Unknown`], the changes may have been made; with any other, they
     /// certainly were not.
-    pub async fn apply(
+    pub(crate) async fn apply(
         &self,
         document: &DocumentKey,
         read: &Snapshot,
@@ -136,7 +136,7 @@ impl Target {
     ///
     /// # Errors
     /// [`TargetError`].
-    pub async fn resource_uid(&self, document: &DocumentKey) -> Result<String, TargetError> {
+    pub(crate) async fn resource_uid(&self, document: &DocumentKey) -> Result<String, TargetError> {
         match self {
             Self::Google(client) => Ok(client.resource_uid(document).await?),
             #[cfg(test)]

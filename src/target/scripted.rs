@@ -46,29 +46,29 @@ pub(crate) enum Origin {
 /// One completed write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Write {
-    pub at: Instant,
-    pub document: DocumentKey,
-    pub add: BTreeSet<GrantKey>,
-    pub remove: BTreeSet<GrantKey>,
+    pub(crate) at: Instant,
+    pub(crate) document: DocumentKey,
+    pub(crate) add: BTreeSet<GrantKey>,
+    pub(crate) remove: BTreeSet<GrantKey>,
     /// Removed grants, with their writers.
-    pub gone: Vec<(GrantKey, Origin)>,
-    pub revision_before: String,
-    pub revision_after: String,
+    pub(crate) gone: Vec<(GrantKey, Origin)>,
+    pub(crate) revision_before: String,
+    pub(crate) revision_after: String,
 }
 
 /// A refusal rule of the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rule {
     /// The refused member; none: any.
-    pub member: Option<MemberKey>,
+    pub(crate) member: Option<MemberKey>,
     /// The refused role; none: any.
-    pub role: Option<Role>,
+    pub(crate) role: Option<Role>,
     /// The cause in the answer.
-    pub cause: RefusalCause,
+    pub(crate) cause: RefusalCause,
     /// True when the answer names member and role.
-    pub named: bool,
+    pub(crate) named: bool,
     /// True when existing grants are refused too, and with them any write of the document.
-    pub whole: bool,
+    pub(crate) whole: bool,
 }
 
 impl Rule {
@@ -133,7 +133,7 @@ struct State {
 
 /// The target. All clones share its state.
 #[derive(Debug, Clone, Default)]
-pub struct Scripted(Arc<Mutex<State>>);
+pub(crate) struct Scripted(Arc<Mutex<State>>);
 
 impl From<Scripted> for super::Target {
     fn from(target: Scripted) -> Self {

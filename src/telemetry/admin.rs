@@ -1,6 +1,5 @@
 //! The admin port: health checks, metrics, and status without a cluster.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
@@ -13,30 +12,27 @@ use serde_json::{Value, json};
 
 use super::{Metrics, Readiness};
 
-/// Default address of the admin port. Loopback, because the port has no authentication.
-pub const DEFAULT_ADMIN_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
-
 /// The content type of the `OpenMetrics` text format.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Returns the objects with their status, as `/status` lists them: each with `kind`, `metadata` and `status`. Called
 /// for every request; it must not wait for anything but memory.
-pub type StatusProvider = Arc<dyn Fn() -> Vec<Value> + Send + Sync>;
+pub(crate) type StatusProvider = Arc<dyn Fn() -> Vec<Value> + Send + Sync>;
 
 /// Returns how far the process has come, as `/progress` answers it; null when that cannot be read.
-pub type ProgressProvider = Arc<dyn Fn() -> BoxFuture<'static, Value> + Send + Sync>;
+pub(crate) type ProgressProvider = Arc<dyn Fn() -> BoxFuture<'static, Value> + Send + Sync>;
 
 /// What the admin port serves.
 #[derive(Clone)]
-pub struct Admin {
+pub(crate) struct Admin {
     /// The metrics.
-    pub metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
     /// The parts that have to be ready.
-    pub readiness: Readiness,
+    pub(crate) readiness: Readiness,
     /// The statuses.
-    pub status: StatusProvider,
+    pub(crate) status: StatusProvider,
     /// The progress.
-    pub progress: ProgressProvider,
+    pub(crate) progress: ProgressProvider,
 }
 
 /// The routes of the admin port. All are GET, and none changes anything.
@@ -48,7 +44,7 @@ pub struct Admin {
 /// | `/metrics` | `OpenMetrics` text |
 /// | `/status` | a Kubernetes-style list of the resources with their status |
 /// | `/progress` | how far the process has come: positions, documents that run, are due or wait, and whether it is settled |
-pub fn admin_router(admin: Admin) -> Router {
+pub(crate) fn admin_router(admin: Admin) -> Router {
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
@@ -60,7 +56,7 @@ pub fn admin_router(admin: Admin) -> Router {
 
 /// The routes of the probe port, for callers that cannot reach the admin port: `/livez` and `/readyz`, as on the admin
 /// port.
-pub fn probe_router(readiness: Readiness) -> Router {
+pub(crate) fn probe_router(readiness: Readiness) -> Router {
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(async |State(readiness): State<Readiness>| ready(&readiness)))

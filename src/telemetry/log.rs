@@ -11,11 +11,11 @@ use tracing_subscriber::{EnvFilter, Layer, fmt};
 /// The default filter. Libraries log from level warn. `gcp_auth` is off, because it logs the answers of token
 /// endpoints. The calls of `kube_client` are off too: they log conflicts as errors, and rolecall reports failures
 /// itself.
-pub const DEFAULT_FILTER: &str = "warn,rolecall=info,gcp_auth=off,kube_client::client::builder=off";
+pub(crate) const DEFAULT_FILTER: &str = "warn,rolecall=info,gcp_auth=off,kube_client::client::builder=off";
 
 /// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// One line of text per event, in color on a terminal.
     #[default]
     Text,
@@ -25,7 +25,7 @@ pub enum LogFormat {
 
 /// Why logging cannot be set up.
 #[derive(Debug, thiserror::Error)]
-pub enum TelemetryError {
+pub(crate) enum TelemetryError {
     /// The filter does not parse.
     #[error("`{filter}` is not a log filter: write a level (error, warn, info, debug, trace) or MODULE=LEVEL,…")]
     Filter {
@@ -37,17 +37,6 @@ pub enum TelemetryError {
     /// Logging was already set up in this process.
     #[error("logging is already set up in this process")]
     AlreadySetUp,
-}
-
-impl TelemetryError {
-    /// The stable word for this situation.
-    #[must_use]
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Filter { .. } => "LogFilterInvalid",
-            Self::AlreadySetUp => "LogAlreadySetUp",
-        }
-    }
 }
 
 /// Parses a filter. A bare level applies to rolecall only: libraries keep their [`DEFAULT_FILTER`].
@@ -63,7 +52,7 @@ fn parse_filter(filter: &str) -> Result<EnvFilter, TelemetryError> {
 }
 
 /// Redacts a line before it is logged.
-pub type Redact = fn(&str) -> Cow<'_, str>;
+pub(crate) type Redact = fn(&str) -> Cow<'_, str>;
 
 /// Standard error with redaction of each line, so that no person is named, whatever a library or a foreign answer
 /// contains.
@@ -88,7 +77,7 @@ impl Write for Redacted {
 ///
 /// # Errors
 /// [`TelemetryError`].
-pub fn init_logs(format: LogFormat, filter: &str, redact: Redact) -> Result<(), TelemetryError> {
+pub(crate) fn init_logs(format: LogFormat, filter: &str, redact: Redact) -> Result<(), TelemetryError> {
     let filter = parse_filter(filter)?;
     let layer = match format {
         LogFormat::Text => fmt::layer()
@@ -129,12 +118,11 @@ mod tests {
     #[test]
     fn a_wrong_filter_is_refused_with_its_text() {
         let error = parse_filter("rolecall=loud").unwrap_err();
-        assert_eq!(error.reason(), "LogFilterInvalid");
         assert!(error.to_string().starts_with("`rolecall=loud` is not a log filter"), "{error}");
     }
 
     #[test]
     fn a_misspelt_level_is_refused() {
-        assert_eq!(parse_filter("loud").unwrap_err().reason(), "LogFilterInvalid");
+        assert!(matches!(parse_filter("loud"), Err(TelemetryError::Filter { .. })));
     }
 }

@@ -29,27 +29,27 @@ type Labels<const N: usize> = [(&'static str, &'static str); N];
 
 /// One metric in the reference page.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Definition {
+pub(crate) struct Definition {
     /// The full name, with prefix and with the suffix `_total` of counters.
-    pub name: String,
+    pub(crate) name: String,
     /// `counter`, `gauge` or `histogram`.
-    pub kind: &'static str,
+    pub(crate) kind: &'static str,
     /// The names of the labels.
-    pub labels: Vec<&'static str>,
+    pub(crate) labels: Vec<&'static str>,
     /// The measured quantity and its unit.
-    pub help: &'static str,
+    pub(crate) help: &'static str,
 }
 
 /// Counters with labels.
 #[derive(Debug, Clone)]
-pub struct Counters<const N: usize> {
+pub(crate) struct Counters<const N: usize> {
     names: [&'static str; N],
     family: Family<Labels<N>, Counter>,
 }
 
 impl<const N: usize> Counters<N> {
     /// Increments by one, with these label values in the order of the reference.
-    pub fn inc(&self, values: [&'static str; N]) {
+    pub(crate) fn inc(&self, values: [&'static str; N]) {
         self.add(values, 1);
     }
 
@@ -62,41 +62,41 @@ impl<const N: usize> Counters<N> {
     }
 
     /// Increments by `by`.
-    pub fn add(&self, values: [&'static str; N], by: u64) {
+    pub(crate) fn add(&self, values: [&'static str; N], by: u64) {
         self.family.get_or_create(&pair(self.names, values)).inc_by(by);
     }
 }
 
 /// Counters by identity provider. The names are those of `IdentityProvider` objects, never taken from a request.
 #[derive(Debug, Clone)]
-pub struct ProviderCounters {
+pub(crate) struct ProviderCounters {
     family: Family<[(&'static str, String); 1], Counter>,
 }
 
 impl ProviderCounters {
     /// Increments the counter of this provider by one.
-    pub fn inc(&self, provider: &str) {
+    pub(crate) fn inc(&self, provider: &str) {
         self.family.get_or_create(&[(PROVIDER_LABEL, provider.to_owned())]).inc();
     }
 }
 
 /// Gauges with labels.
 #[derive(Debug, Clone)]
-pub struct Gauges<const N: usize> {
+pub(crate) struct Gauges<const N: usize> {
     names: [&'static str; N],
     family: Family<Labels<N>, Gauge>,
 }
 
 impl<const N: usize> Gauges<N> {
     /// Sets the current value for these label values.
-    pub fn set(&self, values: [&'static str; N], to: usize) {
+    pub(crate) fn set(&self, values: [&'static str; N], to: usize) {
         self.family.get_or_create(&pair(self.names, values)).set(i64::try_from(to).unwrap_or(i64::MAX));
     }
 }
 
 /// Histograms of durations, with labels.
 #[derive(Debug, Clone)]
-pub struct Histograms<const N: usize> {
+pub(crate) struct Histograms<const N: usize> {
     names: [&'static str; N],
     family: Family<Labels<N>, Histogram, fn() -> Histogram>,
 }
@@ -111,7 +111,7 @@ impl<const N: usize> Histograms<N> {
     }
 
     /// Records one duration.
-    pub fn observe(&self, values: [&'static str; N], took: Duration) {
+    pub(crate) fn observe(&self, values: [&'static str; N], took: Duration) {
         self.family.get_or_create(&pair(self.names, values)).observe(took.as_secs_f64());
     }
 }
@@ -206,93 +206,93 @@ fn propagation_seconds() -> Histogram {
 
 /// Metrics of the SCIM endpoint.
 #[derive(Debug, Clone)]
-pub struct ScimMetrics {
+pub(crate) struct ScimMetrics {
     /// By operation and HTTP status ([`code_word`]).
-    pub requests: Counters<2>,
+    pub(crate) requests: Counters<2>,
     /// By operation.
-    pub request_seconds: Histograms<1>,
+    pub(crate) request_seconds: Histograms<1>,
     /// Requests without an accepted token, by provider.
-    pub failed_authentications: ProviderCounters,
+    pub(crate) failed_authentications: ProviderCounters,
 }
 
 /// Metrics of the listeners.
 #[derive(Debug, Clone)]
-pub struct HttpMetrics {
+pub(crate) struct HttpMetrics {
     /// Open connections, by listener.
-    pub connections: Gauges<1>,
+    pub(crate) connections: Gauges<1>,
     /// Connections that the server closed, by listener and reason.
-    pub connections_closed: Counters<2>,
+    pub(crate) connections_closed: Counters<2>,
 }
 
 /// Metrics of the cluster connection.
 #[derive(Debug, Clone)]
-pub struct ClusterMetrics {
+pub(crate) struct ClusterMetrics {
     /// 1 while this process is the leader.
-    pub leader: Gauges<0>,
+    pub(crate) leader: Gauges<0>,
     /// Failures of watches, by resource.
-    pub watch_failures: Counters<1>,
+    pub(crate) watch_failures: Counters<1>,
     /// Writes of statuses, by outcome.
-    pub status_writes: Counters<1>,
+    pub(crate) status_writes: Counters<1>,
 }
 
 /// Metrics of the store.
 #[derive(Debug, Clone)]
-pub struct StoreMetrics {
+pub(crate) struct StoreMetrics {
     /// Highest sequence number.
-    pub event_seq: Gauges<0>,
+    pub(crate) event_seq: Gauges<0>,
 }
 
 /// Metrics of the engine: documents, plans, drift.
 #[derive(Debug, Clone)]
-pub struct EngineMetrics {
+pub(crate) struct EngineMetrics {
     /// Documents by state.
-    pub documents: Gauges<1>,
+    pub(crate) documents: Gauges<1>,
     /// Mappings whose condition `Frozen` is true.
-    pub frozen_mappings: Gauges<0>,
+    pub(crate) frozen_mappings: Gauges<0>,
     /// Documents that are due or waiting.
-    pub queue: Gauges<0>,
+    pub(crate) queue: Gauges<0>,
     /// Finished reconciles of documents, by outcome.
-    pub syncs: Counters<1>,
+    pub(crate) syncs: Counters<1>,
     /// Members written, by action.
-    pub members: Counters<1>,
+    pub(crate) members: Counters<1>,
     /// Members held by the guard, by action.
-    pub held_members: Gauges<1>,
+    pub(crate) held_members: Gauges<1>,
     /// Members of a deleted mapping whose finalizer was removed before they could be revoked.
-    pub orphaned_members: Gauges<0>,
+    pub(crate) orphaned_members: Gauges<0>,
     /// Members that deviate from what is wanted, by kind of drift.
-    pub drift_members: Gauges<1>,
+    pub(crate) drift_members: Gauges<1>,
     /// The last directory event that the engine has processed.
-    pub event_seq: Gauges<0>,
+    pub(crate) event_seq: Gauges<0>,
     /// Time from directory event to acknowledgement, by kind of change.
-    pub propagation_seconds: Histograms<1>,
+    pub(crate) propagation_seconds: Histograms<1>,
 }
 
 /// Metrics of calls to Google.
 #[derive(Debug, Clone)]
-pub struct GoogleMetrics {
+pub(crate) struct GoogleMetrics {
     /// By operation and outcome: `ok` or the reason of the error.
-    pub requests: Counters<2>,
+    pub(crate) requests: Counters<2>,
     /// By operation.
-    pub request_seconds: Histograms<1>,
+    pub(crate) request_seconds: Histograms<1>,
 }
 
 /// All metrics of the process. Each module receives its own part, which it may clone.
 #[derive(Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
     definitions: Vec<Definition>,
     /// The SCIM endpoint.
-    pub scim: ScimMetrics,
+    pub(crate) scim: ScimMetrics,
     /// The listeners.
-    pub http: HttpMetrics,
+    pub(crate) http: HttpMetrics,
     /// The store.
-    pub store: StoreMetrics,
+    pub(crate) store: StoreMetrics,
     /// The cluster connection.
-    pub cluster: ClusterMetrics,
+    pub(crate) cluster: ClusterMetrics,
     /// The engine.
-    pub engine: EngineMetrics,
+    pub(crate) engine: EngineMetrics,
     /// Calls to Google.
-    pub google: GoogleMetrics,
+    pub(crate) google: GoogleMetrics,
 }
 
 impl Default for Metrics {
@@ -304,7 +304,8 @@ impl Default for Metrics {
 impl Metrics {
     /// Registers all metrics.
     #[must_use]
-    pub fn new() -> Self {
+    #[expect(clippy::too_many_lines, reason = "the list of all metrics")]
+    pub(crate) fn new() -> Self {
         let mut areas = Areas { registry: Registry::with_prefix(PREFIX), definitions: Vec::new(), area: "" };
         let scim = {
             let area = areas.begin("scim");
@@ -439,21 +440,29 @@ impl Metrics {
     ///
     /// # Errors
     /// When the encoder cannot write into memory, which does not happen.
-    pub fn exposition(&self) -> Result<String, fmt::Error> {
+    pub(crate) fn exposition(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
     }
 
     /// The definitions of all metrics, in the order of the reference.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "prints the reference page, which a test compares with the stored one")
+    )]
     #[must_use]
-    pub fn definitions(&self) -> &[Definition] {
+    pub(crate) fn definitions(&self) -> &[Definition] {
         &self.definitions
     }
 
     /// The reference page: name, type, labels and meaning of each metric, as Markdown.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "prints the reference page, which a test compares with the stored one")
+    )]
     #[must_use]
-    pub fn reference(&self) -> String {
+    pub(crate) fn reference(&self) -> String {
         let mut page = String::from(
             "# Metrics\n\n\
              Served at `/metrics` on the admin port, in the OpenMetrics text format. No label ever holds the name of a \
@@ -471,7 +480,7 @@ impl Metrics {
 
 /// An HTTP status as a label value.
 #[must_use]
-pub fn code_word(code: u16) -> &'static str {
+pub(crate) fn code_word(code: u16) -> &'static str {
     match code {
         200 => "200",
         201 => "201",

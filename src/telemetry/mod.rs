@@ -4,15 +4,12 @@
 //! a full stop. Lines at level info and below contain no names of people, only ids, and no tokens.
 
 mod admin;
-pub mod field;
+pub(crate) mod field;
 mod log;
 mod metrics;
 mod readiness;
 
-pub use admin::{Admin, DEFAULT_ADMIN_LISTEN, ProgressProvider, StatusProvider, admin_router, probe_router};
-pub use log::{DEFAULT_FILTER, LogFormat, Redact, TelemetryError, init_logs};
-pub use metrics::{
-    ClusterMetrics, Counters, Definition, EngineMetrics, Gauges, GoogleMetrics, Histograms, HttpMetrics, Metrics,
-    ProviderCounters, ScimMetrics, StoreMetrics, code_word,
-};
-pub use readiness::{Part, Readiness};
+pub(crate) use admin::{Admin, admin_router, probe_router};
+pub(crate) use log::{LogFormat, init_logs};
+pub(crate) use metrics::{ClusterMetrics, EngineMetrics, GoogleMetrics, HttpMetrics, Metrics, ScimMetrics, code_word};
+pub(crate) use readiness::{Part, Readiness};

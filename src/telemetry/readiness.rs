@@ -5,25 +5,26 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// The parts that readiness depends on. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct Readiness {
+pub(crate) struct Readiness {
     parts: Arc<Mutex<Vec<Part>>>,
 }
 
 /// One part, not ready until [`Part::open`] is called. Clones share its state.
 #[derive(Debug, Clone)]
-pub struct Part {
+pub(crate) struct Part {
     name: &'static str,
     open: Arc<AtomicBool>,
 }
 
 impl Part {
     /// Marks the part as ready.
-    pub fn open(&self) {
+    pub(crate) fn open(&self) {
         self.open.store(true, Ordering::Release);
     }
 
     /// Marks the part as not ready.
-    pub fn close(&self) {
+    #[cfg(test)]
+    pub(crate) fn close(&self) {
         self.open.store(false, Ordering::Release);
     }
 }
@@ -31,7 +32,7 @@ impl Part {
 impl Readiness {
     /// Adds a part. The name is shown to people (`store`, `directory`, `manifests`).
     #[must_use]
-    pub fn part(&self, name: &'static str) -> Part {
+    pub(crate) fn part(&self, name: &'static str) -> Part {
         let part = Part { name, open: Arc::default() };
         self.parts.lock().unwrap_or_else(PoisonError::into_inner).push(part.clone());
         part
@@ -39,7 +40,7 @@ impl Readiness {
 
     /// The parts that are not ready, in the order in which they were added; empty means ready.
     #[must_use]
-    pub fn waiting_for(&self) -> Vec<&'static str> {
+    pub(crate) fn waiting_for(&self) -> Vec<&'static str> {
         let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         parts.iter().filter(|part| !part.open.load(Ordering::Acquire)).map(|part| part.name).collect()
     }

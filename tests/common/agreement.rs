@@ -24,7 +24,7 @@ fn owned_by_audit(database: &Database) -> BTreeMap<String, BTreeSet<Grant>> {
 }
 
 /// Checks that ledger, policies and audit agree. No process may be using the database.
-pub async fn agree(google: &Google, path: &Path) {
+pub(crate) async fn agree(google: &Google, path: &Path) {
     assert!(verified_rows(path) > 0, "something was audited");
     let database = Database::open(path);
     let mut by_audit = owned_by_audit(&database);

@@ -2,10 +2,10 @@
 //! integration test with the metrics exported by a running rolecall.
 
 /// Name of the metric, and the label that selects a series of it, with its value.
-pub type Series = (&'static str, Option<(&'static str, &'static str)>);
+pub(crate) type Series = (&'static str, Option<(&'static str, &'static str)>);
 
 /// The series that rolecall itself exports, without those of Prometheus.
-pub const ASKED_FOR: [Series; 11] = [
+pub(crate) const ASKED_FOR: [Series; 11] = [
     ("rolecall_engine_held_members", Some(("action", "remove"))),
     ("rolecall_engine_held_members", Some(("action", "leaver"))),
     ("rolecall_engine_documents", Some(("state", "Frozen"))),
@@ -20,7 +20,7 @@ pub const ASKED_FOR: [Series; 11] = [
 ];
 
 /// The sum of a series in an answer of `/metrics`; none when it is not exported.
-pub fn value_of(exposition: &str, (name, label): Series) -> Option<f64> {
+pub(crate) fn value_of(exposition: &str, (name, label): Series) -> Option<f64> {
     let chosen = label.map(|(label, value)| format!("{label}=\"{value}\""));
     let values: Vec<f64> = exposition
         .lines()

@@ -8,48 +8,48 @@ use rusqlite::{Connection, Params, Row};
 use serde_json::Value;
 
 /// A role and a member, folded for comparison.
-pub type Grant = (String, String);
+pub(crate) type Grant = (String, String);
 
 /// A row of the audit.
 #[derive(Debug, Clone)]
-pub struct AuditRow {
-    pub at: Timestamp,
-    pub document: Option<String>,
-    pub action: String,
-    pub grant: Option<Grant>,
-    pub etag_before: Option<String>,
-    pub etag_after: Option<String>,
-    pub outcome: String,
+pub(crate) struct AuditRow {
+    pub(crate) at: Timestamp,
+    pub(crate) document: Option<String>,
+    pub(crate) action: String,
+    pub(crate) grant: Option<Grant>,
+    pub(crate) etag_before: Option<String>,
+    pub(crate) etag_after: Option<String>,
+    pub(crate) outcome: String,
 }
 
 /// An intent of a row of the ledger.
 #[derive(Debug, Clone)]
-pub struct Intent {
-    pub action: String,
-    pub etag_before: String,
-    pub present_before: bool,
+pub(crate) struct Intent {
+    pub(crate) action: String,
+    pub(crate) etag_before: String,
+    pub(crate) present_before: bool,
 }
 
 /// A row of the ledger.
 #[derive(Debug, Clone)]
-pub struct LedgerRow {
-    pub document: String,
-    pub grant: Grant,
-    pub state: String,
-    pub intent: Option<Intent>,
+pub(crate) struct LedgerRow {
+    pub(crate) document: String,
+    pub(crate) grant: Grant,
+    pub(crate) state: String,
+    pub(crate) intent: Option<Intent>,
     /// The members, folded, under which the policy may have the grant.
-    pub stored_as: Vec<String>,
+    pub(crate) stored_as: Vec<String>,
 }
 
 /// A refusal of Google that is remembered.
 #[derive(Debug, Clone)]
-pub struct Refusal {
-    pub probe_at: Timestamp,
-    pub probes: i64,
+pub(crate) struct Refusal {
+    pub(crate) probe_at: Timestamp,
+    pub(crate) probes: i64,
 }
 
 /// Folds a member as Google compares it: addresses and domains do not depend on case.
-pub fn folded(member: &str) -> String {
+pub(crate) fn folded(member: &str) -> String {
     let (deleted, rest) = member.strip_prefix("deleted:").map_or(("", member), |rest| ("deleted:", rest));
     match rest.split_once(':') {
         Some((kind @ ("user" | "group" | "serviceAccount" | "domain"), value)) => {
@@ -64,16 +64,16 @@ fn time(nanos: i64) -> Timestamp {
 }
 
 /// The name of the resource of a document, such as `run:projects/p/locations/l/services/web`.
-pub fn service_of(document: &str) -> &str {
+pub(crate) fn service_of(document: &str) -> &str {
     document.rsplit('/').next().expect("the last part of a path")
 }
 
 /// A database file.
-pub struct Database(Connection);
+pub(crate) struct Database(Connection);
 
 impl Database {
     /// Opens the file, which may be in use.
-    pub fn open(path: &Path) -> Self {
+    pub(crate) fn open(path: &Path) -> Self {
         let connection = Connection::open(path).expect("the database");
         connection.busy_timeout(super::PATIENCE).expect("a timeout");
         Self(connection)
@@ -86,17 +86,17 @@ impl Database {
     }
 
     /// Runs a statement, and returns the number of changed rows.
-    pub fn change(&self, sql: &str, values: impl Params) -> usize {
+    pub(crate) fn change(&self, sql: &str, values: impl Params) -> usize {
         self.0.execute(sql, values).expect("a change")
     }
 
     /// The text in the first column of the only row.
-    pub fn text(&self, sql: &str, values: impl Params) -> String {
+    pub(crate) fn text(&self, sql: &str, values: impl Params) -> String {
         self.0.query_row(sql, values, |row| row.get(0)).expect("one row")
     }
 
     /// All rows of the audit, in order.
-    pub fn audit(&self) -> Vec<AuditRow> {
+    pub(crate) fn audit(&self) -> Vec<AuditRow> {
         let sql = "SELECT a.at, a.document, a.action, a.role, p.name, a.etag_before, a.etag_after, a.outcome \
             FROM audit a LEFT JOIN people p ON p.id = a.person ORDER BY a.seq";
         self.all(sql, |row| {
@@ -114,7 +114,7 @@ impl Database {
     }
 
     /// All rows of the ledger.
-    pub fn ledger(&self) -> Vec<LedgerRow> {
+    pub(crate) fn ledger(&self) -> Vec<LedgerRow> {
         let sql = "SELECT document, role, member_key, state, stored_as, intent_action, intent_etag_before, \
             intent_present_before FROM grants ORDER BY document, role, condition_hash, member_key";
         self.all(sql, |row| {
@@ -137,7 +137,7 @@ impl Database {
     }
 
     /// Kind and content of the stored resources. None while another process makes the schema.
-    pub fn specs(&self) -> Vec<(String, Value)> {
+    pub(crate) fn specs(&self) -> Vec<(String, Value)> {
         let known = self.0.table_exists(None, "specs").expect("a schema");
         if !known {
             return Vec::new();
@@ -149,20 +149,20 @@ impl Database {
     }
 
     /// All refusals.
-    pub fn refusals(&self) -> Vec<Refusal> {
+    pub(crate) fn refusals(&self) -> Vec<Refusal> {
         let sql = "SELECT probe_at, probes FROM refusals ORDER BY reach, member_key, role";
         self.all(sql, |row| Ok(Refusal { probe_at: time(row.get(0)?), probes: row.get(1)? }))
     }
 
     /// Makes the probes of all refusals due at this time.
-    pub fn probe_at(&self, at: Timestamp) {
+    pub(crate) fn probe_at(&self, at: Timestamp) {
         let nanos = i64::try_from(at.as_nanosecond()).expect("a time of these years");
         self.change("UPDATE refusals SET probe_at = ?", [nanos]);
     }
 }
 
 /// Checks the hash chain of the audit with `rolecall store verify`, and returns its number of rows.
-pub fn verified_rows(path: &Path) -> u64 {
+pub(crate) fn verified_rows(path: &Path) -> u64 {
     let url = format!("sqlite:{}", path.display());
     let output = Command::new(env!("CARGO_BIN_EXE_rolecall"))
         .args(["store", "verify", "-o", "json", "--database", &url])

@@ -1,16 +1,16 @@
 //! Minimal manifests for tests.
 
-pub const INVOKER: &str = "roles/run.invoker";
-pub const VIEWER: &str = "roles/run.viewer";
-pub const TOKEN: &str = "scim-token-of-okta-0123456789abcdef";
+pub(crate) const INVOKER: &str = "roles/run.invoker";
+pub(crate) const VIEWER: &str = "roles/run.viewer";
+pub(crate) const TOKEN: &str = "scim-token-of-okta-0123456789abcdef";
 
 /// The provider `okta` with its Secret, and the target `shop-dev`.
-pub fn base() -> Vec<(&'static str, String)> {
+pub(crate) fn base() -> Vec<(&'static str, String)> {
     vec![("provider.yaml", provider("okta", TOKEN)), ("target.yaml", target(&["services/*"], &[INVOKER, VIEWER]))]
 }
 
 /// A provider and the Secret with its token.
-pub fn provider(name: &str, token: &str) -> String {
+pub(crate) fn provider(name: &str, token: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}-scim, namespace: rolecall-system}}\n\
          stringData: {{token: {token}}}\n---\n\
@@ -21,7 +21,7 @@ pub fn provider(name: &str, token: &str) -> String {
 }
 
 /// The target `shop-dev`, which permits namespace `checkout` to map these roles on these resources.
-pub fn target(resources: &[&str], roles: &[&str]) -> String {
+pub(crate) fn target(resources: &[&str], roles: &[&str]) -> String {
     format!(
         "apiVersion: rolecall.dev/v1alpha1\nkind: CloudRunTarget\nmetadata: {{name: shop-dev}}\nspec:\n  \
          project: shop-dev\n  locations: [europe-west1]\n  discoveryInterval: 1s\n  allow:\n    \
@@ -31,7 +31,7 @@ pub fn target(resources: &[&str], roles: &[&str]) -> String {
 }
 
 /// A mapping in namespace `checkout`. `extra` is appended to the spec, one `  key: value` per line.
-pub fn mapping(name: &str, group: &str, resources: &[&str], roles: &[&str], extra: &str) -> String {
+pub(crate) fn mapping(name: &str, group: &str, resources: &[&str], roles: &[&str], extra: &str) -> String {
     format!(
         "apiVersion: rolecall.dev/v1alpha1\nkind: RoleMapping\nmetadata:\n  name: {name}\n  namespace: checkout\nspec:\n  \
          subjects:\n    - identityProvider: okta\n      groups: [{{displayName: {group}}}]\n  grants:\n    \

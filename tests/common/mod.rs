@@ -4,8 +4,8 @@
 #![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
 
 mod agreement;
-pub mod alerts;
-pub mod database;
+pub(crate) mod alerts;
+pub(crate) mod database;
 mod google;
 mod manifests;
 mod progress;
@@ -19,22 +19,22 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-pub use agreement::agree;
-pub use google::Google;
-pub use manifests::{INVOKER, TOKEN, VIEWER, base, mapping, provider, target};
-pub use progress::Progress;
-pub use scim::Scim;
+pub(crate) use agreement::agree;
+pub(crate) use google::Google;
+pub(crate) use manifests::{INVOKER, TOKEN, VIEWER, base, mapping, provider, target};
+pub(crate) use progress::Progress;
+pub(crate) use scim::Scim;
 
 /// Timeout of one step of a test on a busy machine. A test that checks a duration has a bound of its own.
-pub const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Runs `probe` until it returns `Ok`, and panics with its last error after [`PATIENCE`].
-pub async fn eventually<T>(what: &str, probe: impl AsyncFnMut() -> Result<T, String>) -> T {
+pub(crate) async fn eventually<T>(what: &str, probe: impl AsyncFnMut() -> Result<T, String>) -> T {
     eventually_within(PATIENCE, what, probe).await
 }
 
 /// Like [`eventually`], with a given timeout.
-pub async fn eventually_within<T>(
+pub(crate) async fn eventually_within<T>(
     patience: Duration,
     what: &str,
     mut probe: impl AsyncFnMut() -> Result<T, String>,
@@ -50,7 +50,7 @@ pub async fn eventually_within<T>(
 }
 
 /// Checks that `probe` holds now and keeps holding for `span`.
-pub async fn always(what: &str, span: Duration, mut probe: impl AsyncFnMut() -> Result<(), String>) {
+pub(crate) async fn always(what: &str, span: Duration, mut probe: impl AsyncFnMut() -> Result<(), String>) {
     let end = Instant::now() + span;
     while Instant::now() < end {
         if let Err(complaint) = probe().await {
@@ -63,7 +63,7 @@ pub async fn always(what: &str, span: Duration, mut probe: impl AsyncFnMut() -> 
 /// An unused address on loopback. The system assigns ports for outgoing connections from a range of its own, and could
 /// assign one of these before the caller listens on it. The returned ports are below that range, and none is returned
 /// twice.
-pub fn free_port() -> SocketAddr {
+pub(crate) fn free_port() -> SocketAddr {
     static NEXT: OnceLock<AtomicU32> = OnceLock::new();
     let next = NEXT.get_or_init(|| {
         let random = RandomState::new().hash_one(std::process::id()) % u64::from(PORTS);
@@ -85,18 +85,18 @@ const PORTS: u32 = 20_000;
 
 /// The time of the system clock.
 #[expect(clippy::disallowed_methods, reason = "a test beside the process has the clock of the machine only")]
-pub fn now() -> jiff::Timestamp {
+pub(crate) fn now() -> jiff::Timestamp {
     std::time::SystemTime::now().try_into().expect("a time of these years")
 }
 
 /// The last lines of a log.
-pub fn tail(log: &str) -> String {
+pub(crate) fn tail(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     lines[lines.len().saturating_sub(15)..].join("\n")
 }
 
 /// The condition of that type, or null.
-pub fn condition(status: &Value, kind: &str) -> Value {
+pub(crate) fn condition(status: &Value, kind: &str) -> Value {
     status["conditions"]
         .as_array()
         .and_then(|list| list.iter().find(|condition| condition["type"] == kind).cloned())
@@ -104,13 +104,13 @@ pub fn condition(status: &Value, kind: &str) -> Value {
 }
 
 /// True when the condition of that type has this status and reason, and a message with these words.
-pub fn says(status: &Value, kind: &str, value: &str, reason: &str, words: &str) -> bool {
+pub(crate) fn says(status: &Value, kind: &str, value: &str, reason: &str, words: &str) -> bool {
     has(status, kind, value, reason)
         && condition(status, kind)["message"].as_str().is_some_and(|message| message.contains(words))
 }
 
 /// True when the condition of that type has this status and reason.
-pub fn has(status: &Value, kind: &str, value: &str, reason: &str) -> bool {
+pub(crate) fn has(status: &Value, kind: &str, value: &str, reason: &str) -> bool {
     let found = condition(status, kind);
     found["status"] == value && (reason.is_empty() || found["reason"] == reason)
 }

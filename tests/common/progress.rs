@@ -6,10 +6,10 @@ use serde_json::Value;
 use super::{eventually, now};
 
 /// The progress of a process, read from its admin port.
-pub struct Progress {
+pub(crate) struct Progress {
     /// Base of the admin port.
-    pub admin_url: String,
-    pub http: reqwest::Client,
+    pub(crate) admin_url: String,
+    pub(crate) http: reqwest::Client,
 }
 
 impl Progress {
@@ -28,14 +28,14 @@ impl Progress {
     }
 
     /// Waits until nothing is left to do of what was answered or written to the folder before this call.
-    pub async fn settled(&self) {
+    pub(crate) async fn settled(&self) {
         let asked = now();
         self.until("settled", |answer| is_settled(answer, asked)).await;
     }
 
     /// Waits until that is so, and until all targets were listed and all policies read again since this call, so that
     /// what these say has its effect.
-    pub async fn settled_and_read(&self) {
+    pub(crate) async fn settled_and_read(&self) {
         let asked = now();
         self.until("settled, with everything read again", |answer| {
             let engine = &answer["engine"];
@@ -47,7 +47,7 @@ impl Progress {
     }
 
     /// Waits until all policies were read so many times, one whole round after another.
-    pub async fn rounds(&self, count: usize) {
+    pub(crate) async fn rounds(&self, count: usize) {
         for _ in 0..count {
             let asked = now();
             self.until("every policy is read again", |answer| since(&answer["engine"]["documentsReadSince"], asked))

@@ -4,14 +4,14 @@ use serde_json::{Value, json};
 
 /// A minimal IdP.
 #[derive(Clone)]
-pub struct Scim {
-    pub base: String,
-    pub token: String,
-    pub http: reqwest::Client,
+pub(crate) struct Scim {
+    pub(crate) base: String,
+    pub(crate) token: String,
+    pub(crate) http: reqwest::Client,
 }
 
 impl Scim {
-    pub async fn send(&self, method: reqwest::Method, path: &str, body: Option<Value>) -> (u16, Value) {
+    pub(crate) async fn send(&self, method: reqwest::Method, path: &str, body: Option<Value>) -> (u16, Value) {
         let mut request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.token);
         if let Some(body) = body {
             request = request.header("content-type", "application/scim+json").body(body.to_string());
@@ -21,7 +21,7 @@ impl Scim {
         (status, answer.json().await.unwrap_or(Value::Null))
     }
 
-    pub async fn create_user(&self, user_name: &str) -> String {
+    pub(crate) async fn create_user(&self, user_name: &str) -> String {
         let body = json!({
             "schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"],
             "userName": user_name,
@@ -34,7 +34,7 @@ impl Scim {
         answer["id"].as_str().expect("an id").to_owned()
     }
 
-    pub async fn create_group(&self, name: &str, members: &[&str]) -> String {
+    pub(crate) async fn create_group(&self, name: &str, members: &[&str]) -> String {
         let members: Vec<Value> = members.iter().map(|id| json!({"value": id})).collect();
         let body = json!({
             "schemas": ["urn:ietf:params:scim:schemas:core:2.0:Group"],
@@ -52,26 +52,26 @@ impl Scim {
         assert!(status == 200 || status == 204, "PATCH {path}: {status} {answer}");
     }
 
-    pub async fn add_members(&self, group: &str, users: &[&str]) {
+    pub(crate) async fn add_members(&self, group: &str, users: &[&str]) {
         let value: Vec<Value> = users.iter().map(|id| json!({"value": id})).collect();
         self.patch(&format!("/Groups/{group}"), json!([{"op": "add", "path": "members", "value": value}])).await;
     }
 
-    pub async fn remove_member(&self, group: &str, user: &str) {
+    pub(crate) async fn remove_member(&self, group: &str, user: &str) {
         let path = format!("members[value eq \"{user}\"]");
         self.patch(&format!("/Groups/{group}"), json!([{"op": "remove", "path": path}])).await;
     }
 
-    pub async fn replace_members(&self, group: &str, users: &[&str]) {
+    pub(crate) async fn replace_members(&self, group: &str, users: &[&str]) {
         let value: Vec<Value> = users.iter().map(|id| json!({"value": id})).collect();
         self.patch(&format!("/Groups/{group}"), json!([{"op": "replace", "path": "members", "value": value}])).await;
     }
 
-    pub async fn set_active(&self, user: &str, active: bool) {
+    pub(crate) async fn set_active(&self, user: &str, active: bool) {
         self.patch(&format!("/Users/{user}"), json!([{"op": "replace", "value": {"active": active}}])).await;
     }
 
-    pub async fn delete(&self, path: &str) {
+    pub(crate) async fn delete(&self, path: &str) {
         let (status, answer) = self.send(reqwest::Method::DELETE, path, None).await;
         assert_eq!(status, 204, "DELETE {path}: {answer}");
     }

@@ -18,6 +18,7 @@ fn members(policy: &Value) -> BTreeSet<Grant> {
     names.collect()
 }
 
+#[expect(clippy::too_many_lines, reason = "one story, checked against every row")]
 #[tokio::test]
 async fn each_write_that_google_committed_is_in_the_audit_with_its_etag_and_was_intended_before() {
     let mut manifests = base();

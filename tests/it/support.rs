@@ -8,22 +8,22 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-pub use crate::common::*;
+pub(crate) use crate::common::*;
 
-pub struct Fixture {
-    pub google: Google,
-    pub folder: tempfile::TempDir,
-    pub scim_url: String,
-    pub admin_url: String,
-    pub drift: String,
-    pub mode: String,
-    pub database: PathBuf,
+pub(crate) struct Fixture {
+    pub(crate) google: Google,
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) scim_url: String,
+    pub(crate) admin_url: String,
+    pub(crate) drift: String,
+    pub(crate) mode: String,
+    pub(crate) database: PathBuf,
     /// Additional flags of `run`, with their values.
-    pub more: Vec<(&'static str, String)>,
+    pub(crate) more: Vec<(&'static str, String)>,
     /// Passes all flags in the environment.
-    pub in_environment: bool,
+    pub(crate) in_environment: bool,
     /// Largest size of a file, in KiB, which simulates a full disk.
-    pub file_limit: Option<u32>,
+    pub(crate) file_limit: Option<u32>,
     child: Option<Child>,
     /// The process that was running when [`Fixture::run_another`] was called.
     first: Option<Child>,
@@ -49,7 +49,7 @@ impl Deref for Fixture {
 
 impl Fixture {
     /// Starts the emulator and writes the manifests, without starting rolecall.
-    pub async fn prepare(manifests: &[(&str, String)]) -> Self {
+    pub(crate) async fn prepare(manifests: &[(&str, String)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let google = Google::start(folder.path().join("rolecall.log")).await;
         std::fs::create_dir(folder.path().join("manifests")).expect("a folder for manifests");
@@ -77,30 +77,30 @@ impl Fixture {
     }
 
     /// Like [`Fixture::prepare`], with rolecall started and ready.
-    pub async fn start(manifests: &[(&str, String)]) -> Self {
+    pub(crate) async fn start(manifests: &[(&str, String)]) -> Self {
         let mut fixture = Self::prepare(manifests).await;
         fixture.run().await;
         fixture
     }
 
-    pub fn manifests(&self) -> PathBuf {
+    pub(crate) fn manifests(&self) -> PathBuf {
         self.folder.path().join("manifests")
     }
 
     /// Writes a manifest the way editors and Git do: next to the file, then renamed over it.
-    pub fn write(&self, file: &str, text: &str) {
+    pub(crate) fn write(&self, file: &str, text: &str) {
         let path = self.manifests().join(file);
         let part = self.manifests().join(format!(".{file}.part"));
         std::fs::write(&part, text).expect("write a manifest");
         std::fs::rename(&part, &path).expect("put a manifest in place");
     }
 
-    pub fn remove(&self, file: &str) {
+    pub(crate) fn remove(&self, file: &str) {
         std::fs::remove_file(self.manifests().join(file)).expect("remove a manifest");
     }
 
     /// Starts the binary and waits until it is ready.
-    pub async fn run(&mut self) {
+    pub(crate) async fn run(&mut self) {
         self.spawn();
         let url = format!("{}/readyz", self.admin_url);
         eventually("rolecall ready", async || match self.http.get(&url).send().await {
@@ -112,7 +112,7 @@ impl Fixture {
     }
 
     /// Starts the binary.
-    pub fn spawn(&mut self) {
+    pub(crate) fn spawn(&mut self) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.google.log).expect("a log file");
         let mut flags = vec![
             ("--listen", self.listen.to_string()),
@@ -150,12 +150,12 @@ impl Fixture {
     }
 
     /// The process id of the running binary.
-    pub fn process(&self) -> u32 {
+    pub(crate) fn process(&self) -> u32 {
         self.child.as_ref().expect("rolecall runs").id()
     }
 
     /// Ends the simulation of a full disk.
-    pub fn lift_file_limit(&mut self) {
+    pub(crate) fn lift_file_limit(&mut self) {
         self.file_limit = None;
         let child = self.child.as_ref().expect("rolecall runs");
         let status = Command::new("prlimit").args(["--pid", &child.id().to_string(), "--fsize=unlimited:"]).status();
@@ -163,14 +163,14 @@ impl Fixture {
     }
 
     /// Runs the binary to its end: exit status, standard output, standard error.
-    pub fn rolecall(arguments: &[&str]) -> (i32, String, String) {
+    pub(crate) fn rolecall(arguments: &[&str]) -> (i32, String, String) {
         let output = Command::new(env!("CARGO_BIN_EXE_rolecall")).args(arguments).output().expect("run a verb");
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
         (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
     }
 
     /// Sends SIGKILL and waits for the end.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
@@ -179,7 +179,7 @@ impl Fixture {
 
     /// Starts a second process on the database and manifests of the running one. From then on this is the fixture of
     /// the second.
-    pub async fn run_another(&mut self) {
+    pub(crate) async fn run_another(&mut self) {
         self.first = self.child.take();
         (self.listen, self.admin) = (free_port(), free_port());
         self.scim_url = format!("http://{}", self.listen);
@@ -192,16 +192,16 @@ impl Fixture {
         assert!(Command::new("kill").args([signal, &id]).status().expect("kill").success());
     }
 
-    pub fn suspend(&self) {
+    pub(crate) fn suspend(&self) {
         Self::signal(self.child.as_ref(), "-STOP");
     }
 
-    pub fn resume_first(&self) {
+    pub(crate) fn resume_first(&self) {
         Self::signal(self.first.as_ref(), "-CONT");
     }
 
     /// Waits until the first process has ended; returns its exit status.
-    pub async fn first_ends(&mut self) -> Option<i32> {
+    pub(crate) async fn first_ends(&mut self) -> Option<i32> {
         let mut first = self.first.take().expect("a first process");
         let status = eventually("the first process ends", async || match first.try_wait() {
             Ok(Some(status)) => Ok(status),
@@ -210,13 +210,13 @@ impl Fixture {
         status.await.code()
     }
 
-    pub async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.kill();
         self.run().await;
     }
 
     /// The status object of one resource, as the admin port serves it.
-    pub async fn status(&self, kind: &str, name: &str) -> Value {
+    pub(crate) async fn status(&self, kind: &str, name: &str) -> Value {
         let url = format!("{}/status", self.admin_url);
         let list: Value = match self.http.get(url).send().await {
             Ok(answer) => answer.json().await.unwrap_or(Value::Null),
@@ -236,7 +236,7 @@ impl Fixture {
     }
 
     /// Waits until `check` accepts the status of a mapping.
-    pub async fn mapping_status(&self, name: &str, what: &str, check: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn mapping_status(&self, name: &str, what: &str, check: impl Fn(&Value) -> bool) -> Value {
         eventually(&format!("{name}: {what}"), async || {
             let status = self.status("RoleMapping", name).await;
             if check(&status) { Ok(status) } else { Err(format!("{status:#}; log:\n{}", tail(&self.log()))) }
@@ -245,13 +245,13 @@ impl Fixture {
     }
 
     /// The progress of the running process.
-    pub fn progress(&self) -> Progress {
+    pub(crate) fn progress(&self) -> Progress {
         Progress { admin_url: self.admin_url.clone(), http: self.http.clone() }
     }
 
     /// Checks that the members of `role` on `service` are exactly these, and stay so when rolecall has done what there is
     /// to do. Unless the test has policies read rarely, everything is read again until then.
-    pub async fn members_stay(&self, service: &str, role: &str, members: &[&str]) {
+    pub(crate) async fn members_stay(&self, service: &str, role: &str, members: &[&str]) {
         self.members_are(service, role, members).await;
         if self.drift == "1s" {
             self.progress().settled_and_read().await;
@@ -262,7 +262,7 @@ impl Fixture {
     }
 
     /// Waits until `check` accepts the status of the target `shop-dev`.
-    pub async fn status_of_target(&self, what: &str, check: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn status_of_target(&self, what: &str, check: impl Fn(&Value) -> bool) -> Value {
         eventually(&format!("shop-dev: {what}"), async || {
             let status = self.status("CloudRunTarget", "shop-dev").await;
             if check(&status) { Ok(status) } else { Err(format!("{status:#}; log:\n{}", tail(&self.log()))) }
@@ -270,7 +270,7 @@ impl Fixture {
         .await
     }
 
-    pub fn scim(&self, provider: &str, token: &str) -> Scim {
+    pub(crate) fn scim(&self, provider: &str, token: &str) -> Scim {
         Scim {
             base: format!("{}/idp/{provider}/scim/v2", self.scim_url),
             token: token.to_owned(),
@@ -281,7 +281,7 @@ impl Fixture {
 
 impl Fixture {
     /// Sends SIGTERM and waits for a clean end.
-    pub async fn shutdown(&mut self) {
+    pub(crate) async fn shutdown(&mut self) {
         let Some(mut child) = self.child.take() else { return };
         let status = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill");
         assert!(status.success());
@@ -297,7 +297,7 @@ impl Fixture {
     }
 
     /// Kills and starts without waiting for readiness, which a frozen start may not reach.
-    pub async fn restart_unready(&mut self) {
+    pub(crate) async fn restart_unready(&mut self) {
         self.kill();
         self.spawn();
         let url = format!("{}/livez", self.admin_url);
@@ -310,7 +310,7 @@ impl Fixture {
     }
 
     /// Runs a command of the binary against this fixture's database and folder.
-    pub fn command(&self, arguments: &[&str]) {
+    pub(crate) fn command(&self, arguments: &[&str]) {
         let output = Command::new(env!("CARGO_BIN_EXE_rolecall"))
             .args(arguments)
             .args(["--database", &format!("sqlite:{}", self.database.display())])
@@ -320,12 +320,12 @@ impl Fixture {
         assert!(output.status.success(), "{arguments:?}: {said}; log:\n{}", tail(&self.log()));
     }
 
-    pub fn store_accept(&self) {
+    pub(crate) fn store_accept(&self) {
         let folder = self.manifests().display().to_string();
         self.command(&["store", "accept", "--manifests", &folder]);
     }
 
-    pub fn copy_database(&self, to: &Path) {
+    pub(crate) fn copy_database(&self, to: &Path) {
         for suffix in ["", "-wal", "-shm"] {
             let from = PathBuf::from(format!("{}{suffix}", self.database.display()));
             if from.exists() {
@@ -334,7 +334,7 @@ impl Fixture {
         }
     }
 
-    pub fn restore_database(&self, from: &Path) {
+    pub(crate) fn restore_database(&self, from: &Path) {
         for suffix in ["", "-wal", "-shm"] {
             let to = PathBuf::from(format!("{}{suffix}", self.database.display()));
             let _ = std::fs::remove_file(&to);
@@ -348,7 +348,7 @@ impl Fixture {
 
 impl Fixture {
     /// Stops rolecall and checks that ledger, policies and audit agree.
-    pub async fn agree(&mut self) {
+    pub(crate) async fn agree(&mut self) {
         self.shutdown().await;
         agree(&self.google, &self.database).await;
     }

@@ -46,11 +46,11 @@ const MAX_REMEMBERED: usize = 4096;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct RuleError {
     /// The path of the value.
-    pub path: String,
+    pub(crate) path: String,
     /// The message of the rule, or why the rule cannot be evaluated.
-    pub message: String,
+    pub(crate) message: String,
     /// True when the value violates the rule; false when the rule could not be evaluated on the value.
-    pub evaluated: bool,
+    pub(crate) evaluated: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,15 +79,15 @@ pub(super) struct SchemaError(String);
 /// A problem with its path and position in the document.
 #[derive(Debug)]
 pub(super) struct Finding {
-    pub place: Place,
-    pub path: String,
-    pub reason: &'static str,
-    pub message: String,
+    pub(crate) place: Place,
+    pub(crate) path: String,
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
 }
 
 impl Check {
     /// Compiles a node of a structural schema.
-    pub fn compile(schema: &Value) -> Result<Self, SchemaError> {
+    pub(crate) fn compile(schema: &Value) -> Result<Self, SchemaError> {
         let node = schema.as_object().ok_or_else(|| SchemaError("a schema that is no object".to_owned()))?;
         let mut check = Self::anything();
         for (keyword, value) in node {
@@ -146,7 +146,7 @@ impl Check {
     }
 
     /// A check that accepts every value.
-    pub fn anything() -> Self {
+    pub(crate) fn anything() -> Self {
         Self {
             kind: Kind::Any,
             fields: BTreeMap::new(),
@@ -166,17 +166,17 @@ impl Check {
     }
 
     /// Replaces the check of a field.
-    pub fn replace_field(&mut self, name: &str, check: Check) {
+    pub(crate) fn replace_field(&mut self, name: &str, check: Check) {
         self.fields.insert(name.to_owned(), check);
     }
 
     /// Makes a field required.
-    pub fn require(&mut self, name: &str) {
+    pub(crate) fn require(&mut self, name: &str) {
         self.required.insert(0, name.to_owned());
     }
 
     /// Collects all problems of the node, in the order of the text.
-    pub fn check(&self, node: &Node, path: &str, found: &mut Vec<Finding>) {
+    pub(crate) fn check(&self, node: &Node, path: &str, found: &mut Vec<Finding>) {
         let mut say =
             |reason, message| found.push(Finding { place: node.place, path: path.to_owned(), reason, message });
         match (self.kind, &node.content) {
@@ -287,7 +287,7 @@ impl Check {
 
     /// The node as a value with the schema's defaults, as the API server would store it. Unknown fields and nulls are
     /// omitted.
-    pub fn value(&self, node: &Node) -> Value {
+    pub(crate) fn value(&self, node: &Node) -> Value {
         match &node.content {
             Content::Map(entries) if self.kind == Kind::Object => {
                 let mut fields = Map::new();
@@ -314,7 +314,7 @@ impl Check {
 
 impl Check {
     /// Evaluates the CEL rules of this node and its descendants on a value with defaults.
-    pub fn rules(&self, value: &Value, path: &str, validator: &Validator, errors: &mut Vec<RuleError>) {
+    pub(crate) fn rules(&self, value: &Value, path: &str, validator: &Validator, errors: &mut Vec<RuleError>) {
         if let Some(rules) = &self.rules {
             let broken = rules.of_value(value, validator);
             errors.extend(broken.into_iter().map(|error| RuleError { path: path.to_owned(), ..error }));

@@ -13,7 +13,7 @@ use crate::model::{Kind, Reason};
 /// Severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Severity {
+pub(crate) enum Severity {
     /// The object would be refused.
     Error,
     /// The object would be accepted, but probably does not do what is meant.
@@ -22,14 +22,14 @@ pub enum Severity {
 
 /// One finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct LintFinding {
+pub(crate) struct LintFinding {
     /// The severity.
-    pub severity: Severity,
+    pub(crate) severity: Severity,
     /// The object concerned, if it could be identified.
-    pub object: Option<ObjectRef>,
+    pub(crate) object: Option<ObjectRef>,
     /// The problem and its position.
     #[serde(flatten)]
-    pub problem: Problem,
+    pub(crate) problem: Problem,
 }
 
 impl fmt::Display for LintFinding {
@@ -44,22 +44,22 @@ impl fmt::Display for LintFinding {
 
 /// The result of linting.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct LintReport {
+pub(crate) struct LintReport {
     /// Number of valid objects of rolecall, including Secrets.
-    pub objects: usize,
+    pub(crate) objects: usize,
     /// The findings, by file and line.
-    pub findings: Vec<LintFinding>,
+    pub(crate) findings: Vec<LintFinding>,
 }
 
 impl LintReport {
     /// True when an object would be refused.
     #[must_use]
-    pub fn has_errors(&self) -> bool {
+    pub(crate) fn has_errors(&self) -> bool {
         self.findings.iter().any(|finding| finding.severity == Severity::Error)
     }
 
     /// Sorts the findings by file and line.
-    pub fn sort(&mut self) {
+    pub(crate) fn sort(&mut self) {
         let key = |finding: &LintFinding| {
             let problem = &finding.problem;
             (problem.file.clone(), problem.line, problem.column, problem.field.clone(), finding.severity)
@@ -85,7 +85,7 @@ impl Known<'_> {
 /// Checks the documents of a set of files. A reference to an object outside of the set is a warning, since the object
 /// may exist where the manifests are applied.
 #[must_use]
-pub fn lint<'a>(files: impl IntoIterator<Item = (&'a str, &'a [ParsedDocument])>) -> LintReport {
+pub(crate) fn lint<'a>(files: impl IntoIterator<Item = (&'a str, &'a [ParsedDocument])>) -> LintReport {
     let mut report = LintReport::default();
     let mut known: BTreeMap<ObjectRef, Known<'a>> = BTreeMap::new();
     for (file, documents) in files {

@@ -20,39 +20,39 @@ use self::yaml::{Content, Document, Node, Place};
 use super::{CloudRunTarget, IdentityProvider, RoleMapping};
 use crate::model::{Kind, MappingKey};
 
-pub use lint::{LintFinding, LintReport, Severity, lint};
-pub use secret::{SecretData, TokenError};
+pub(crate) use lint::{LintFinding, LintReport, Severity, lint};
+pub(crate) use secret::SecretData;
 
 /// Largest file, in bytes.
-pub const MAX_FILE_BYTES: usize = 1 << 20;
+pub(crate) const MAX_FILE_BYTES: usize = 1 << 20;
 /// Deepest nesting of lists and maps.
-pub const MAX_DEPTH: usize = 64;
+pub(crate) const MAX_DEPTH: usize = 64;
 /// Largest number of values in one file, counting what aliases expand to.
-pub const MAX_NODES: usize = 100_000;
+pub(crate) const MAX_NODES: usize = 100_000;
 /// Largest number of problems reported for one document.
 const MAX_PROBLEMS: usize = 50;
 
 /// A problem with its position and a way to fix it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Problem {
+pub(crate) struct Problem {
     /// The file name as passed by the caller.
-    pub file: String,
+    pub(crate) file: String,
     /// The line, from 1.
-    pub line: Option<u32>,
+    pub(crate) line: Option<u32>,
     /// The column in characters, from 1.
-    pub column: Option<u32>,
+    pub(crate) column: Option<u32>,
     /// The field, such as `spec.grants[0].roles[1]`; empty for the whole document.
-    pub field: String,
+    pub(crate) field: String,
     /// The stable word.
-    pub reason: &'static str,
+    pub(crate) reason: &'static str,
     /// The problem and how to fix it. Never contains a value of a Secret.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 impl Problem {
     /// Creates a problem of a whole file.
     #[must_use]
-    pub fn of_file(file: &str, reason: &'static str, message: String) -> Self {
+    pub(crate) fn of_file(file: &str, reason: &'static str, message: String) -> Self {
         Self { file: file.to_owned(), line: None, column: None, field: String::new(), reason, message }
     }
 
@@ -82,26 +82,26 @@ impl fmt::Display for Problem {
 
 /// Identity of an object.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct ObjectRef {
+pub(crate) struct ObjectRef {
     /// The kind.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// The namespace of a `RoleMapping` or a `Secret`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub namespace: Option<String>,
+    pub(crate) namespace: Option<String>,
     /// The name.
-    pub name: String,
+    pub(crate) name: String,
 }
 
 impl ObjectRef {
     /// The identity of an object.
     #[must_use]
-    pub fn new(kind: Kind, namespace: Option<&str>, name: &str) -> Self {
+    pub(crate) fn new(kind: Kind, namespace: Option<&str>, name: &str) -> Self {
         Self { kind, namespace: namespace.map(str::to_owned), name: name.to_owned() }
     }
 
     /// The identity of a mapping.
     #[must_use]
-    pub fn of_mapping(key: &MappingKey) -> Self {
+    pub(crate) fn of_mapping(key: &MappingKey) -> Self {
         Self::new(Kind::RoleMapping, Some(key.namespace()), key.name())
     }
 }
@@ -118,7 +118,7 @@ impl fmt::Display for ObjectRef {
 
 /// An object of a manifest, with defaults.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Object {
+pub(crate) enum Object {
     /// An identity provider, which is one SCIM tenant.
     IdentityProvider(Box<IdentityProvider>),
     /// A target of grants.
@@ -132,7 +132,7 @@ pub enum Object {
 impl Object {
     /// The identity of the object.
     #[must_use]
-    pub fn object_ref(&self) -> ObjectRef {
+    pub(crate) fn object_ref(&self) -> ObjectRef {
         let (kind, metadata) = match self {
             Self::IdentityProvider(object) => (Kind::IdentityProvider, &object.metadata),
             Self::CloudRunTarget(object) => (Kind::CloudRunTarget, &object.metadata),
@@ -146,7 +146,7 @@ impl Object {
 
     /// SHA-256 over the content of the object: metadata, spec or data. Equal when nothing but the notation changed.
     #[must_use]
-    pub fn hash(&self) -> [u8; 32] {
+    pub(crate) fn hash(&self) -> [u8; 32] {
         let said = match self {
             Self::IdentityProvider(object) => serde_json::to_vec(object),
             Self::CloudRunTarget(object) => serde_json::to_vec(object),
@@ -160,15 +160,15 @@ impl Object {
 
 /// One document of a file that concerns rolecall, or that cannot be parsed.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ParsedDocument {
+pub(crate) struct ParsedDocument {
     /// Index of the document in the file, from 0; skipped and empty ones are not counted.
-    pub index: usize,
+    pub(crate) index: usize,
     /// The identity of the object, if it can be read and its kind is known.
-    pub identity: Option<ObjectRef>,
+    pub(crate) identity: Option<ObjectRef>,
     /// The line where it begins.
-    pub line: Option<u32>,
+    pub(crate) line: Option<u32>,
     /// The object, or all of its problems. Never an empty list.
-    pub result: Result<Object, Vec<Problem>>,
+    pub(crate) result: Result<Object, Vec<Problem>>,
 }
 
 /// Parses a file of YAML documents, or of one JSON document (a name that ends in `.json`).
@@ -176,7 +176,7 @@ pub struct ParsedDocument {
 /// Documents of other groups and kinds are skipped silently, so that a folder may contain the other manifests of an
 /// application. `v1` Lists are split into their items.
 #[must_use]
-pub fn parse_file(file: &str, text: &str) -> Vec<ParsedDocument> {
+pub(crate) fn parse_file(file: &str, text: &str) -> Vec<ParsedDocument> {
     if text.len() > MAX_FILE_BYTES {
         let message = format!("the file has {} bytes; at most {MAX_FILE_BYTES} are read", text.len());
         return vec![unreadable(0, Problem::of_file(file, "FileTooLarge", message))];
@@ -208,7 +208,7 @@ pub fn parse_file(file: &str, text: &str) -> Vec<ParsedDocument> {
 ///
 /// # Errors
 /// All of its problems; never an empty list.
-pub fn read_object(name: &str, value: &Value) -> Result<Object, Vec<Problem>> {
+pub(crate) fn read_object(name: &str, value: &Value) -> Result<Object, Vec<Problem>> {
     let problem = |field, reason, message| Problem { field, ..Problem::of_file(name, reason, message) };
     let node = Node::of_value(value).map_err(|error| vec![problem(String::new(), error.reason, error.message)])?;
     match object::read(&node, &[]) {

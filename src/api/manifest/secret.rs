@@ -19,13 +19,13 @@ const TOKEN_MIN: usize = 32;
 
 /// The data of a Secret.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SecretData {
+pub(crate) struct SecretData {
     /// The namespace; none when the manifest has none, which means the operator's own.
-    pub namespace: Option<String>,
+    pub(crate) namespace: Option<String>,
     /// The name.
-    pub name: String,
+    pub(crate) name: String,
     /// The values, decoded.
-    pub data: BTreeMap<String, Vec<u8>>,
+    pub(crate) data: BTreeMap<String, Vec<u8>>,
 }
 
 impl fmt::Debug for SecretData {
@@ -41,7 +41,7 @@ impl fmt::Debug for SecretData {
 
 /// Why a Secret has no usable token. The reasons are those of the condition `TokensValid`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum TokenError {
+pub(crate) enum TokenError {
     /// The Secret has neither key.
     #[error("the Secret has neither the key token nor tokenSHA256; add one")]
     KeyNotFound,
@@ -61,7 +61,7 @@ pub enum TokenError {
 impl TokenError {
     /// The stable word.
     #[must_use]
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::KeyNotFound => Reason::TokenKeyNotFound.word(),
             Self::TooShort => Reason::TokenTooShort.word(),
@@ -76,7 +76,7 @@ impl SecretData {
     ///
     /// # Errors
     /// [`TokenError`].
-    pub fn token_sha256(&self, key: SecretKey) -> Result<[u8; 32], TokenError> {
+    pub(crate) fn token_sha256(&self, key: SecretKey) -> Result<[u8; 32], TokenError> {
         let other = match key {
             SecretKey::Token => SecretKey::TokenSha256,
             SecretKey::TokenSha256 => SecretKey::Token,

@@ -16,8 +16,8 @@ use super::{MAX_DEPTH, MAX_NODES};
 /// A position in a text, both counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Place {
-    pub line: u32,
-    pub column: u32,
+    pub(crate) line: u32,
+    pub(crate) column: u32,
 }
 
 impl Place {
@@ -30,8 +30,8 @@ impl Place {
 /// One value with its position.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
-    pub place: Place,
-    pub content: Content,
+    pub(crate) place: Place,
+    pub(crate) content: Content,
     /// Number of nodes in this value, including itself.
     size: usize,
 }
@@ -46,8 +46,8 @@ pub(super) enum Content {
 
 #[derive(Debug, Clone)]
 pub(super) struct Key {
-    pub text: String,
-    pub place: Place,
+    pub(crate) text: String,
+    pub(crate) place: Place,
     merge: bool,
 }
 
@@ -56,7 +56,7 @@ impl Node {
     ///
     /// # Errors
     /// [`Unreadable`], when it is nested too deeply or has too many values.
-    pub fn of_value(value: &Value) -> Result<Self, Unreadable> {
+    pub(crate) fn of_value(value: &Value) -> Result<Self, Unreadable> {
         let mut left = MAX_NODES;
         Self::of_bounded(value, MAX_DEPTH, &mut left)
     }
@@ -84,25 +84,25 @@ impl Node {
     }
 
     /// The value of a field, if this is a map with that field.
-    pub fn get(&self, key: &str) -> Option<&Node> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Node> {
         match &self.content {
             Content::Map(entries) => entries.iter().find(|(name, _)| name.text == key).map(|(_, node)| node),
             _ => None,
         }
     }
 
-    pub fn as_str(&self) -> Option<&str> {
+    pub(crate) fn as_str(&self) -> Option<&str> {
         match &self.content {
             Content::Scalar(Value::String(text)) => Some(text),
             _ => None,
         }
     }
 
-    pub fn is_null(&self) -> bool {
+    pub(crate) fn is_null(&self) -> bool {
         matches!(&self.content, Content::Scalar(Value::Null))
     }
 
-    pub fn to_value(&self) -> Value {
+    pub(crate) fn to_value(&self) -> Value {
         match &self.content {
             Content::Scalar(value) => value.clone(),
             Content::List(items) => Value::Array(items.iter().map(Node::to_value).collect()),
@@ -114,7 +114,7 @@ impl Node {
     }
 
     /// The position of a path such as `spec.grants[0].roles[1]`, or of the longest part of it that exists.
-    pub fn locate(&self, path: &str) -> Place {
+    pub(crate) fn locate(&self, path: &str) -> Place {
         let mut node = self;
         for part in path.split(['.', '[']).filter(|part| !part.is_empty()) {
             let next = match (&node.content, part.strip_suffix(']')) {
@@ -134,16 +134,16 @@ impl Node {
 /// Why a text cannot be parsed.
 #[derive(Debug, Clone)]
 pub(super) struct Unreadable {
-    pub place: Place,
-    pub reason: &'static str,
-    pub message: String,
+    pub(crate) place: Place,
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
 }
 
 /// One document, and its problems that did not prevent parsing.
 #[derive(Debug, Clone)]
 pub(super) struct Document {
-    pub node: Node,
-    pub problems: Vec<Unreadable>,
+    pub(crate) node: Node,
+    pub(crate) problems: Vec<Unreadable>,
 }
 
 /// Parses the documents of a YAML text in order and omits empty ones. Parsing stops at the first error.

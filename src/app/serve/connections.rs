@@ -16,11 +16,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy)]
 pub(in crate::app) struct Room {
     /// Of all peers together.
-    pub total: usize,
+    pub(crate) total: usize,
     /// Of those without an accepted token; the rest is reserved for the others.
-    pub unproven: usize,
+    pub(crate) unproven: usize,
     /// Of one peer: an IPv4 address, or the first half of an IPv6 address.
-    pub per_peer: usize,
+    pub(crate) per_peer: usize,
 }
 
 /// Why the server closed a connection, as a metric label.

@@ -37,14 +37,14 @@ const SAY: Duration = Duration::from_mins(1);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timeouts {
     /// For the head of a request, from its first byte; and for the first byte of a connection's first request.
-    pub head: Duration,
+    pub(crate) head: Duration,
     /// Between two requests, on a connection whose last request had an accepted token. Longer than the idle timeout of
     /// proxies in front, so that no request arrives on a connection that is being closed.
-    pub keep_alive: Duration,
+    pub(crate) keep_alive: Duration,
     /// For the client to read the next bytes of an answer.
-    pub write: Duration,
+    pub(crate) write: Duration,
     /// Minimum average rate for reading an answer, in bytes per second, after `write`.
-    pub write_rate: u64,
+    pub(crate) write_rate: u64,
 }
 
 impl Default for Timeouts {
@@ -62,9 +62,9 @@ impl Default for Timeouts {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
     /// Limits on connections.
-    pub room: Room,
+    pub(crate) room: Room,
     /// Limits on time.
-    pub timeouts: Timeouts,
+    pub(crate) timeouts: Timeouts,
 }
 
 impl Bounds {
@@ -83,10 +83,10 @@ impl Bounds {
 
 /// One listener, its name in metrics and logs, and its bounds.
 pub(super) struct Server {
-    pub listener: TcpListener,
-    pub name: &'static str,
-    pub bounds: Bounds,
-    pub metrics: HttpMetrics,
+    pub(crate) listener: TcpListener,
+    pub(crate) name: &'static str,
+    pub(crate) bounds: Bounds,
+    pub(crate) metrics: HttpMetrics,
 }
 
 impl Server {

@@ -6,24 +6,24 @@ use serde_json::{Map, Value, json};
 
 use super::filter::AttributePath;
 
-pub use tables::{ENTERPRISE_ATTRIBUTES, GROUP_ATTRIBUTES, USER_ATTRIBUTES};
+pub(crate) use tables::{ENTERPRISE_ATTRIBUTES, GROUP_ATTRIBUTES, USER_ATTRIBUTES};
 
 /// The schema of users.
-pub const USER_URN: &str = "urn:ietf:params:scim:schemas:core:2.0:User";
+pub(crate) const USER_URN: &str = "urn:ietf:params:scim:schemas:core:2.0:User";
 /// The schema of groups.
-pub const GROUP_URN: &str = "urn:ietf:params:scim:schemas:core:2.0:Group";
+pub(crate) const GROUP_URN: &str = "urn:ietf:params:scim:schemas:core:2.0:Group";
 /// The enterprise extension of users.
-pub const ENTERPRISE_URN: &str = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User";
+pub(crate) const ENTERPRISE_URN: &str = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User";
 /// The schema of PATCH requests.
-pub const PATCH_URN: &str = "urn:ietf:params:scim:api:messages:2.0:PatchOp";
+pub(crate) const PATCH_URN: &str = "urn:ietf:params:scim:api:messages:2.0:PatchOp";
 /// The schema of answers to queries.
-pub const LIST_URN: &str = "urn:ietf:params:scim:api:messages:2.0:ListResponse";
+pub(crate) const LIST_URN: &str = "urn:ietf:params:scim:api:messages:2.0:ListResponse";
 /// The schema of errors.
-pub const ERROR_URN: &str = "urn:ietf:params:scim:api:messages:2.0:Error";
+pub(crate) const ERROR_URN: &str = "urn:ietf:params:scim:api:messages:2.0:Error";
 
 /// The data types of RFC 7643 §2.3 that are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// `string`
     String,
     /// `boolean`
@@ -53,7 +53,7 @@ impl Kind {
 
 /// Who may change an attribute (RFC 7643 §2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mutability {
+pub(crate) enum Mutability {
     /// The client.
     ReadWrite,
     /// Only the server.
@@ -65,43 +65,43 @@ pub enum Mutability {
 /// One attribute with its characteristics (RFC 7643 §2.2).
 #[derive(Debug, Clone, Copy)]
 #[expect(clippy::struct_excessive_bools, reason = "the characteristics are those of RFC 7643 §2.2")]
-pub struct Attribute {
+pub(crate) struct Attribute {
     /// The name, spelled as in answers.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// The data type.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// `multiValued`
-    pub multi: bool,
+    pub(crate) multi: bool,
     /// `required`
-    pub required: bool,
+    pub(crate) required: bool,
     /// `caseExact`
-    pub case_exact: bool,
+    pub(crate) case_exact: bool,
     /// `uniqueness: server`
-    pub unique: bool,
+    pub(crate) unique: bool,
     /// `mutability`
-    pub mutability: Mutability,
+    pub(crate) mutability: Mutability,
     /// `returned: always` instead of `default`
-    pub always: bool,
+    pub(crate) always: bool,
     /// `canonicalValues`: suggestions, never a limit (RFC 7643 §7).
-    pub canonical: &'static [&'static str],
+    pub(crate) canonical: &'static [&'static str],
     /// `referenceTypes`
-    pub references: &'static [&'static str],
+    pub(crate) references: &'static [&'static str],
     /// `subAttributes`
-    pub subs: &'static [Attribute],
+    pub(crate) subs: &'static [Attribute],
     /// The description.
-    pub description: &'static str,
+    pub(crate) description: &'static str,
 }
 
 impl Attribute {
     /// The sub-attribute of this name, in any case.
     #[must_use]
-    pub fn sub(&self, name: &str) -> Option<&'static Attribute> {
+    pub(crate) fn sub(&self, name: &str) -> Option<&'static Attribute> {
         self.subs.iter().find(|sub| sub.name.eq_ignore_ascii_case(name))
     }
 
     /// The sub-attribute that a complex attribute means when none is named: its `value`.
     #[must_use]
-    pub fn default_sub(&self) -> Option<&'static Attribute> {
+    pub(crate) fn default_sub(&self) -> Option<&'static Attribute> {
         self.sub("value")
     }
 
@@ -136,7 +136,7 @@ impl Attribute {
 
 /// The resource types of the endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ResourceType {
+pub(crate) enum ResourceType {
     /// `/Users`
     User,
     /// `/Groups`
@@ -145,22 +145,22 @@ pub enum ResourceType {
 
 /// The attribute that a path leads to.
 #[derive(Debug, Clone, Copy)]
-pub struct Resolved {
+pub(crate) struct Resolved {
     /// The URN of the extension the attribute belongs to, if it is not a core attribute.
-    pub extension: Option<&'static str>,
+    pub(crate) extension: Option<&'static str>,
     /// The attribute.
-    pub attribute: &'static Attribute,
+    pub(crate) attribute: &'static Attribute,
     /// Its sub-attribute, if one is named.
-    pub sub: Option<&'static Attribute>,
+    pub(crate) sub: Option<&'static Attribute>,
 }
 
 impl ResourceType {
     /// All types.
-    pub const ALL: [Self; 2] = [Self::User, Self::Group];
+    pub(crate) const ALL: [Self; 2] = [Self::User, Self::Group];
 
     /// The name, such as `User`.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::User => "User",
             Self::Group => "Group",
@@ -169,7 +169,7 @@ impl ResourceType {
 
     /// The endpoint, such as `/Users`.
     #[must_use]
-    pub fn endpoint(self) -> &'static str {
+    pub(crate) fn endpoint(self) -> &'static str {
         match self {
             Self::User => "/Users",
             Self::Group => "/Groups",
@@ -178,7 +178,7 @@ impl ResourceType {
 
     /// The URN of the core schema.
     #[must_use]
-    pub fn urn(self) -> &'static str {
+    pub(crate) fn urn(self) -> &'static str {
         match self {
             Self::User => USER_URN,
             Self::Group => GROUP_URN,
@@ -187,7 +187,7 @@ impl ResourceType {
 
     /// The attributes of the core schema, without the common ones.
     #[must_use]
-    pub fn attributes(self) -> &'static [Attribute] {
+    pub(crate) fn attributes(self) -> &'static [Attribute] {
         match self {
             Self::User => USER_ATTRIBUTES,
             Self::Group => GROUP_ATTRIBUTES,
@@ -196,7 +196,7 @@ impl ResourceType {
 
     /// The extensions: URN and attributes.
     #[must_use]
-    pub fn extensions(self) -> &'static [(&'static str, &'static [Attribute])] {
+    pub(crate) fn extensions(self) -> &'static [(&'static str, &'static [Attribute])] {
         match self {
             Self::User => &[(ENTERPRISE_URN, ENTERPRISE_ATTRIBUTES)],
             Self::Group => &[],
@@ -205,14 +205,14 @@ impl ResourceType {
 
     /// The extension with this URN, in any case. URNs of SCIM 1.x count as those of their successors.
     #[must_use]
-    pub fn extension(self, urn: &str) -> Option<(&'static str, &'static [Attribute])> {
+    pub(crate) fn extension(self, urn: &str) -> Option<(&'static str, &'static [Attribute])> {
         let urn = if is_legacy_enterprise(urn) { ENTERPRISE_URN } else { urn };
         self.extensions().iter().copied().find(|(known, _)| known.eq_ignore_ascii_case(urn))
     }
 
     /// A core or common attribute by name, in any case.
     #[must_use]
-    pub fn core_attribute(self, name: &str) -> Option<&'static Attribute> {
+    pub(crate) fn core_attribute(self, name: &str) -> Option<&'static Attribute> {
         tables::COMMON_ATTRIBUTES
             .iter()
             .chain(self.attributes())
@@ -222,7 +222,7 @@ impl ResourceType {
     /// Resolves a path. An extension's attribute is found without its URN too, because identity providers send
     /// `manager` that way.
     #[must_use]
-    pub fn resolve(self, path: &AttributePath) -> Option<Resolved> {
+    pub(crate) fn resolve(self, path: &AttributePath) -> Option<Resolved> {
         let (extension, attribute) = match &path.schema {
             None => match self.core_attribute(&path.name) {
                 Some(attribute) => (None, attribute),
@@ -245,14 +245,14 @@ impl ResourceType {
 
     /// True when a URN in `schemas` belongs to this type.
     #[must_use]
-    pub fn knows_schema(self, urn: &str) -> bool {
+    pub(crate) fn knows_schema(self, urn: &str) -> bool {
         urn.eq_ignore_ascii_case(self.urn())
             || self.extensions().iter().any(|(known, _)| known.eq_ignore_ascii_case(urn))
     }
 
     /// The resource of `/ResourceTypes` (RFC 7643 §6). `base` is the tenant's SCIM base URL.
     #[must_use]
-    pub fn definition(self, base: &str) -> Value {
+    pub(crate) fn definition(self, base: &str) -> Value {
         let extensions: Vec<Value> =
             self.extensions().iter().map(|(urn, _)| json!({"schema": urn, "required": false})).collect();
         json!({
@@ -276,7 +276,7 @@ fn is_legacy_enterprise(urn: &str) -> bool {
 
 /// The resources of `/Schemas` (RFC 7643 §7). `base` is the tenant's SCIM base URL.
 #[must_use]
-pub fn schemas(base: &str) -> Vec<Value> {
+pub(crate) fn schemas(base: &str) -> Vec<Value> {
     let definition = |urn: &str, name: &str, description: &str, attributes: &[Attribute]| {
         json!({
             "schemas": ["urn:ietf:params:scim:schemas:core:2.0:Schema"],
@@ -296,7 +296,7 @@ pub fn schemas(base: &str) -> Vec<Value> {
 
 /// The document of `/ServiceProviderConfig` (RFC 7643 §5).
 #[must_use]
-pub fn service_provider_config(base: &str, max_payload: usize, max_results: u32) -> Value {
+pub(crate) fn service_provider_config(base: &str, max_payload: usize, max_results: u32) -> Value {
     json!({
         "schemas": ["urn:ietf:params:scim:schemas:core:2.0:ServiceProviderConfig"],
         "patch": {"supported": true},
@@ -319,7 +319,7 @@ pub fn service_provider_config(base: &str, max_payload: usize, max_results: u32)
 
 /// A list answer (RFC 7644 §3.4.2).
 #[must_use]
-pub fn list_response(total: u64, start_index: u64, resources: &[Value]) -> Value {
+pub(crate) fn list_response(total: u64, start_index: u64, resources: &[Value]) -> Value {
     json!({
         "schemas": [LIST_URN],
         "totalResults": total,

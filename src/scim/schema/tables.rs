@@ -79,7 +79,7 @@ pub(super) const COMMON_ATTRIBUTES: &[Attribute] = &[
 ];
 
 /// The core schema of users (RFC 7643 §4.1).
-pub const USER_ATTRIBUTES: &[Attribute] = &[
+pub(crate) const USER_ATTRIBUTES: &[Attribute] = &[
     Attribute {
         required: true,
         unique: true,
@@ -174,7 +174,7 @@ pub const USER_ATTRIBUTES: &[Attribute] = &[
 ];
 
 /// The enterprise extension of users (RFC 7643 §4.3).
-pub const ENTERPRISE_ATTRIBUTES: &[Attribute] = &[
+pub(crate) const ENTERPRISE_ATTRIBUTES: &[Attribute] = &[
     text("employeeNumber", "The number assigned by the organization"),
     text("costCenter", "The cost center"),
     text("organization", "The organization"),
@@ -184,7 +184,7 @@ pub const ENTERPRISE_ATTRIBUTES: &[Attribute] = &[
 ];
 
 /// The core schema of groups (RFC 7643 §4.2).
-pub const GROUP_ATTRIBUTES: &[Attribute] = &[
+pub(crate) const GROUP_ATTRIBUTES: &[Attribute] = &[
     Attribute {
         required: true,
         unique: true,

@@ -83,6 +83,7 @@ fn a_new_user_is_stored_in_the_names_of_the_schema_and_active() {
     );
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 #[test]
 fn the_table_of_user_patches_holds() {
     let enterprise = |key: &str| format!("{}:{key}", schema::ENTERPRISE_URN);

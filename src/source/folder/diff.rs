@@ -18,13 +18,14 @@ const FOLDER: &str = ".";
 /// - Missing objects are handled only when two scans in a row agree on them and no file is being written. Then they are
 ///   deleted, unless the folder is missing or empty or more than half of the mappings (and more than one) are missing:
 ///   that is suspicious, and stays so until nothing is missing any more.
+#[cfg(test)]
 #[must_use]
-pub fn diff(known: &Known, scan: &Scan) -> Vec<FolderChange> {
+pub(crate) fn diff(known: &Known, scan: &Scan) -> Vec<FolderChange> {
     evaluate(known, scan).0
 }
 
 /// [`diff`], which also updates `known`.
-pub fn step(known: &mut Known, scan: &Scan) -> Vec<FolderChange> {
+pub(crate) fn step(known: &mut Known, scan: &Scan) -> Vec<FolderChange> {
     let (changes, next) = evaluate(known, scan);
     *known = next;
     changes

@@ -8,7 +8,7 @@ use crate::source::{Absence, Observed, ResourceEvent};
 
 /// State of the translation.
 #[derive(Debug, Default)]
-pub struct Translation {
+pub(crate) struct Translation {
     /// Objects whose text has a problem, by file, with the problems.
     kept: BTreeMap<String, (BTreeSet<ObjectRef>, Vec<Problem>)>,
     /// Objects that are missing and not treated as deleted.
@@ -18,12 +18,12 @@ pub struct Translation {
 impl Translation {
     /// Creates the state. `missing`: the objects that were missing when rolecall last ran.
     #[must_use]
-    pub fn new(missing: BTreeSet<ObjectRef>) -> Self {
+    pub(crate) fn new(missing: BTreeSet<ObjectRef>) -> Self {
         Self { kept: BTreeMap::new(), missing }
     }
 
     /// The events of one change.
-    pub fn events(&mut self, change: FolderChange) -> Vec<ResourceEvent> {
+    pub(crate) fn events(&mut self, change: FolderChange) -> Vec<ResourceEvent> {
         match change {
             FolderChange::Apply { object, file, .. } => {
                 let observed = Box::new(Observed::in_file(object.object_ref(), &file));

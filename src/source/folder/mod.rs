@@ -16,36 +16,38 @@ use std::sync::Arc;
 
 use crate::api::manifest::{Object, ObjectRef, ParsedDocument, Problem};
 
-pub use diff::{diff, step};
-pub use events::Translation;
-pub use poll::{FolderCommand, PollOptions, Scanned, poll};
-pub use scan::{FolderScan, MAX_FILES, MAX_TOTAL_BYTES, lint_paths};
+#[cfg(test)]
+pub(crate) use diff::diff;
+pub(crate) use diff::step;
+pub(crate) use events::Translation;
+pub(crate) use poll::{FolderCommand, PollOptions, poll};
+pub(crate) use scan::{FolderScan, lint_paths};
 
 /// The result of one scan of the folder.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Scan {
+pub(crate) struct Scan {
     /// Why the folder itself cannot be read, if so.
-    pub missing: Option<String>,
+    pub(crate) missing: Option<String>,
     /// True when everything below the folder could be listed. If not, absences are ignored.
-    pub complete: bool,
+    pub(crate) complete: bool,
     /// True when every file is as it was in the scan before. A file that is still being written is not processed.
-    pub settled: bool,
+    pub(crate) settled: bool,
     /// The manifests by path relative to the folder, with `/` between the parts.
-    pub files: BTreeMap<String, Arc<Vec<ParsedDocument>>>,
+    pub(crate) files: BTreeMap<String, Arc<Vec<ParsedDocument>>>,
 }
 
 /// An object that is in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KnownObject {
+pub(crate) struct KnownObject {
     /// The last file that contained it.
-    pub file: String,
+    pub(crate) file: String,
     /// [`Object::hash`] of the version in force; none when it is to be applied again as soon as it can be read.
-    pub hash: Option<[u8; 32]>,
+    pub(crate) hash: Option<[u8; 32]>,
 }
 
 /// What is in force, and the findings of the scans so far.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Known {
+pub(crate) struct Known {
     /// The objects in force.
     objects: BTreeMap<ObjectRef, KnownObject>,
     /// The files with problems.
@@ -79,33 +81,35 @@ impl Known {
     /// Restores the state from when rolecall last ran. `frozen`: the folder was suspicious then, and nobody released
     /// it.
     #[must_use]
-    pub fn new(objects: BTreeMap<ObjectRef, KnownObject>, frozen: bool) -> Self {
+    pub(crate) fn new(objects: BTreeMap<ObjectRef, KnownObject>, frozen: bool) -> Self {
         let alarm = frozen.then(|| (Suspicion::StillMissing, BTreeSet::new()));
         Self { objects, alarm, ..Self::default() }
     }
 
     /// The objects in force.
+    #[cfg(test)]
     #[must_use]
-    pub fn objects(&self) -> &BTreeMap<ObjectRef, KnownObject> {
+    pub(crate) fn objects(&self) -> &BTreeMap<ObjectRef, KnownObject> {
         &self.objects
     }
 
     /// True when the folder is suspicious.
+    #[cfg(test)]
     #[must_use]
-    pub fn is_suspicious(&self) -> bool {
+    pub(crate) fn is_suspicious(&self) -> bool {
         self.alarm.is_some()
     }
 
     /// Forgets objects whose removal a person confirmed, or that ended otherwise, so that they no longer count as
     /// missing.
-    pub fn forget(&mut self, objects: &BTreeSet<ObjectRef>) {
+    pub(crate) fn forget(&mut self, objects: &BTreeSet<ObjectRef>) {
         self.objects.retain(|object, _| !objects.contains(object));
     }
 }
 
 /// Why an absence in the folder is not treated as a deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Suspicion {
+pub(crate) enum Suspicion {
     /// The folder cannot be read.
     FolderMissing,
     /// There is no manifest in the folder.
@@ -119,7 +123,7 @@ pub enum Suspicion {
 impl Suspicion {
     /// The reason, for a message.
     #[must_use]
-    pub fn message(self) -> &'static str {
+    pub(crate) fn message(self) -> &'static str {
         match self {
             Self::FolderMissing => "the manifest folder cannot be read",
             Self::FolderEmpty => "the manifest folder has no manifests",
@@ -132,7 +136,7 @@ impl Suspicion {
 /// A change for the engine. The changes of one scan are sent together, in an order in which objects come before those
 /// that refer to them.
 #[derive(Debug, Clone, PartialEq)]
-pub enum FolderChange {
+pub(crate) enum FolderChange {
     /// The object is new, changed, or moved to another file.
     Apply {
         /// The content of the manifest, with defaults.

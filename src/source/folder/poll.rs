@@ -15,23 +15,23 @@ use crate::source::ResourceEvent;
 
 /// Options of polling.
 #[derive(Debug, Clone)]
-pub struct PollOptions {
+pub(crate) struct PollOptions {
     /// The folder.
-    pub folder: PathBuf,
+    pub(crate) folder: PathBuf,
     /// The namespace from which Secrets are read.
-    pub namespace: String,
+    pub(crate) namespace: String,
     /// Time between two scans when nothing changes.
-    pub every: Duration,
+    pub(crate) every: Duration,
     /// Time between two scans while something changes: new and missing objects must be the same in both.
-    pub settle: Duration,
+    pub(crate) settle: Duration,
     /// The objects that were missing when rolecall last ran.
-    pub missing: BTreeSet<ObjectRef>,
+    pub(crate) missing: BTreeSet<ObjectRef>,
 }
 
 impl PollOptions {
     /// Options for about one scan per second.
     #[must_use]
-    pub fn new(folder: PathBuf, namespace: String) -> Self {
+    pub(crate) fn new(folder: PathBuf, namespace: String) -> Self {
         Self {
             folder,
             namespace,
@@ -44,25 +44,25 @@ impl PollOptions {
 
 /// What one scan found.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Scanned {
+pub(crate) struct Scanned {
     /// Time at which the scan began.
-    pub begun: Instant,
+    pub(crate) begun: Instant,
     /// True when nothing in the folder changed and nothing waits for another scan.
-    pub quiet: bool,
+    pub(crate) quiet: bool,
     /// The changes.
-    pub events: Vec<ResourceEvent>,
+    pub(crate) events: Vec<ResourceEvent>,
 }
 
 /// A command of the engine to the loop.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FolderCommand {
+pub(crate) enum FolderCommand {
     /// A person confirmed the removal of these objects.
     Forget(BTreeSet<ObjectRef>),
 }
 
 /// Scans the folder until it is canceled or the receiver is dropped. The events of one scan are sent together. A quiet
 /// scan is sent if the receiver has handled the others.
-pub async fn poll(
+pub(crate) async fn poll(
     options: PollOptions,
     mut known: Known,
     scans: mpsc::Sender<Scanned>,

@@ -14,9 +14,9 @@ use crate::api::manifest::{LintReport, MAX_FILE_BYTES, Object, ParsedDocument, P
 use crate::model::Kind;
 
 /// Largest number of manifests in a folder.
-pub const MAX_FILES: usize = 10_000;
+pub(crate) const MAX_FILES: usize = 10_000;
 /// Largest total size of all manifests of a folder, in bytes.
-pub const MAX_TOTAL_BYTES: u64 = 64 << 20;
+pub(crate) const MAX_TOTAL_BYTES: u64 = 64 << 20;
 /// Greatest depth of folders below the watched one.
 const MAX_FOLDER_DEPTH: usize = 16;
 /// Number of scans after which all files are read, whatever their timestamps: network file systems are not always
@@ -63,7 +63,7 @@ struct Seen {
 
 /// Reads a folder repeatedly and parses only changed files.
 #[derive(Debug)]
-pub struct FolderScan {
+pub(crate) struct FolderScan {
     folder: PathBuf,
     namespace: String,
     seen: BTreeMap<String, Seen>,
@@ -83,13 +83,13 @@ impl FolderScan {
     /// Creates a scan of a folder that was not read yet. Secrets are read from one namespace only, which is also the
     /// default namespace of Secrets.
     #[must_use]
-    pub fn new(folder: PathBuf, namespace: &str) -> Self {
+    pub(crate) fn new(folder: PathBuf, namespace: &str) -> Self {
         Self { folder, namespace: namespace.to_owned(), seen: BTreeMap::new(), looks: 0 }
     }
 
     /// Scans the folder and all folders below it. Names that begin with a dot are skipped, and links are followed, so
     /// that a mounted `ConfigMap` is read through its `..data`.
-    pub fn scan(&mut self) -> Scan {
+    pub(crate) fn scan(&mut self) -> Scan {
         self.looks += 1;
         let full = self.looks.is_multiple_of(FULL_READ_EVERY);
         if let Err(error) = fs::read_dir(&self.folder) {
@@ -295,7 +295,7 @@ fn list(folder: &Path, prefix: &str, above: &mut Vec<(u64, u64)>, listing: &mut 
 
 /// Lints files and folders. The report uses the names that were passed in.
 #[must_use]
-pub fn lint_paths(paths: &[PathBuf]) -> LintReport {
+pub(crate) fn lint_paths(paths: &[PathBuf]) -> LintReport {
     let mut files: BTreeMap<String, Vec<ParsedDocument>> = BTreeMap::new();
     for path in paths {
         let name = path.display().to_string();

@@ -32,6 +32,7 @@ pub(super) fn rewrite(path: &str) -> Result<(), StoreError> {
 }
 
 /// Like [`rewrite`], for an in-memory database.
+#[cfg(test)]
 pub(super) fn rewrite_in_memory(db: &Connection) -> Result<(), StoreError> {
     let due = meta::get(db, "rewrite_due")?;
     db.execute_batch("VACUUM")?;

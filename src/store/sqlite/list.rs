@@ -7,7 +7,7 @@ use super::query::{Columns, Query as _};
 use super::{filter, groups, users};
 use crate::model::ProviderName;
 use crate::scim::{Filter, ResourceType};
-use crate::store::{GroupRecord, ListPlan, ListQuery, Page, PlannedRow, StoreError, UserRecord};
+use crate::store::{GroupRecord, ListPlan, ListQuery, PlannedRow, StoreError, UserRecord};
 
 fn table(of: ResourceType) -> &'static str {
     match of {
@@ -63,12 +63,22 @@ impl Builder {
 }
 
 /// One page of the users that match.
-pub(crate) fn users(db: &Connection, p: &ProviderName, q: &ListQuery) -> Result<Page<UserRecord>, StoreError> {
+#[cfg(test)]
+pub(crate) fn users(
+    db: &Connection,
+    p: &ProviderName,
+    q: &ListQuery,
+) -> Result<crate::store::record::Page<UserRecord>, StoreError> {
     page(db, ResourceType::User, p, q, users::user_row)
 }
 
 /// One page of the groups that match.
-pub(crate) fn groups(db: &Connection, p: &ProviderName, q: &ListQuery) -> Result<Page<GroupRecord>, StoreError> {
+#[cfg(test)]
+pub(crate) fn groups(
+    db: &Connection,
+    p: &ProviderName,
+    q: &ListQuery,
+) -> Result<crate::store::record::Page<GroupRecord>, StoreError> {
     page(db, ResourceType::Group, p, q, groups::group_row)
 }
 
@@ -82,16 +92,17 @@ pub(crate) fn groups_at(db: &Connection, p: &ProviderName, at: &[i64]) -> Result
     rows_at(db, ResourceType::Group, p, at.iter().copied(), groups::group_row)
 }
 
+#[cfg(test)]
 fn page<T>(
     db: &Connection,
     of: ResourceType,
     p: &ProviderName,
     q: &ListQuery,
     read: fn(&mut Columns<'_>) -> Result<T, StoreError>,
-) -> Result<Page<T>, StoreError> {
+) -> Result<crate::store::record::Page<T>, StoreError> {
     let plan = plan(db, of, p, q)?;
     let items = rows_at(db, of, p, plan.rows.iter().map(|row| row.position), read)?;
-    Ok(Page { items, total: plan.total })
+    Ok(crate::store::record::Page { items, total: plan.total })
 }
 
 fn rows_at<T>(

@@ -13,7 +13,7 @@ use crate::model::{DirectoryChange, GroupId, ProviderName, Seq, UserId};
 use crate::store::audit::AuditDraft;
 use crate::store::encoding::json;
 use crate::store::membership::Slice;
-use crate::store::{MemberDelta, MemberKind, MemberRecord, Membership, Origin, StoreError, Usage};
+use crate::store::{MemberDelta, MemberKind, MemberRecord, Origin, StoreError, Usage};
 
 /// Largest number of ids in one event.
 const CHUNK: usize = 1000;
@@ -64,6 +64,7 @@ pub(super) const JOIN_WAITING: &str = "UPDATE members INDEXED BY members_by_memb
 pub(super) const JOINED: &str = "UPDATE groups SET member_count = member_count + 1, version = version + 1, updated_at = ? \
     WHERE provider = ? AND id = ?";
 
+#[cfg(test)]
 pub(super) const MEMBERSHIPS: &str = "SELECT g.id, g.display_name FROM members m INDEXED BY members_by_member \
     CROSS JOIN groups g ON g.provider = m.provider AND g.id = m.group_id \
     WHERE m.provider = ? AND m.member_id = ? AND m.kind <> 'pending' ORDER BY g.position";
@@ -351,8 +352,13 @@ pub(crate) fn members_after(
 }
 
 /// The groups that a user or group is a direct member of, in the order of their creation.
-pub(crate) fn memberships(db: &Connection, p: &ProviderName, id: Uuid) -> Result<Vec<Membership>, StoreError> {
+#[cfg(test)]
+pub(crate) fn memberships(
+    db: &Connection,
+    p: &ProviderName,
+    id: Uuid,
+) -> Result<Vec<crate::store::record::Membership>, StoreError> {
     db.all("groups", MEMBERSHIPS, params![p.as_str(), id], |columns| {
-        Ok(Membership { group: GroupId(columns.id()?), display_name: columns.text()? })
+        Ok(crate::store::record::Membership { group: GroupId(columns.id()?), display_name: columns.text()? })
     })
 }

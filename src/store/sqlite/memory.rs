@@ -17,7 +17,7 @@ const NAME: &str = "memory";
 /// An in-memory database. Clones share it, and it lives as long as one of them or a store on it. Dropping a store and
 /// opening another one simulates a restart of the process.
 #[derive(Clone)]
-pub struct MemoryDatabase(Arc<Shared>);
+pub(crate) struct MemoryDatabase(Arc<Shared>);
 
 struct Shared {
     db: Mutex<Connection>,
@@ -42,7 +42,7 @@ impl MemoryDatabase {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], when memory cannot be allocated.
-    pub fn new(seed: u64) -> Result<Self, StoreError> {
+    pub(crate) fn new(seed: u64) -> Result<Self, StoreError> {
         let template = template()?;
         let mut db = Connection::open_in_memory()?;
         db.deserialize_read_exact(MAIN_DB, template, template.len(), false)?;

@@ -18,6 +18,7 @@ pub(super) mod leadership;
 pub(super) mod ledger;
 pub(super) mod list;
 pub(super) mod members;
+#[cfg(test)]
 mod memory;
 pub(super) mod meta;
 pub(super) mod names;
@@ -44,18 +45,18 @@ use std::sync::Arc;
 
 use rusqlite::MAIN_DB;
 use tokio::sync::{mpsc, watch};
-use tokio::task::yield_now;
 use uuid::Uuid;
 
 use super::lanes::Ticket;
 use super::{StoreError, private};
 use crate::model::{Clock, KEY_BYTES, Pseudonyms, Seq};
 use connection::{BUSY, Role, cannot_open, connect, off_thread, path_of};
-use readers::{Readers, guarded};
+use readers::Readers;
 use transaction::Ports;
 use writer::Writer;
 
-pub use memory::MemoryDatabase;
+#[cfg(test)]
+pub(crate) use memory::MemoryDatabase;
 pub(super) use rusqlite::Connection;
 pub(super) use transaction::Transaction;
 
@@ -76,8 +77,17 @@ pub(super) struct Sqlite {
 
 /// The place where closures run.
 enum Run {
-    Threads { path: String, readers: Readers, writer: Writer },
-    Inline { database: MemoryDatabase, ports: Ports, announce: watch::Sender<Seq> },
+    Threads {
+        path: String,
+        readers: Readers,
+        writer: Writer,
+    },
+    #[cfg(test)]
+    Inline {
+        database: MemoryDatabase,
+        ports: Ports,
+        announce: watch::Sender<Seq>,
+    },
 }
 
 /// Identity of a database.
@@ -118,6 +128,7 @@ impl Sqlite {
     }
 
     /// Opens an in-memory database, whose statements run in the caller's poll.
+    #[cfg(test)]
     pub(super) fn open_inline(
         database: &MemoryDatabase,
         clock: Arc<dyn Clock>,
@@ -147,9 +158,10 @@ impl Sqlite {
     {
         match &self.run {
             Run::Threads { readers, .. } => readers.call(work).await,
+            #[cfg(test)]
             Run::Inline { database, .. } => {
-                yield_now().await;
-                guarded(|| work(&database.lock()))
+                tokio::task::yield_now().await;
+                readers::guarded(|| work(&database.lock()))
             }
         }
     }
@@ -161,16 +173,20 @@ impl Sqlite {
         R: Send + 'static,
         F: FnOnce(&Connection, Emit<'_, T>) -> Result<R, StoreError> + Send + 'static,
     {
-        let Run::Threads { readers, .. } = &self.run else {
-            let mut items = Vec::new();
-            let result = self.read_inline(|db| {
-                work(db, &mut |item| {
-                    items.push(item);
-                    Ok(())
-                })
-            });
-            items.into_iter().for_each(sink);
-            return result;
+        let readers = match &self.run {
+            Run::Threads { readers, .. } => readers,
+            #[cfg(test)]
+            Run::Inline { database, .. } => {
+                let mut items = Vec::new();
+                let result = readers::guarded(|| {
+                    work(&database.lock(), &mut |item| {
+                        items.push(item);
+                        Ok(())
+                    })
+                });
+                items.into_iter().for_each(sink);
+                return result;
+            }
         };
         let (send, mut receive) = mpsc::channel::<Vec<T>>(BATCHES);
         let gone = || StoreError::Unavailable { problem: "nobody takes what is read".to_owned() };
@@ -195,13 +211,6 @@ impl Sqlite {
         tokio::join!(reading, taking).0
     }
 
-    fn read_inline<T>(&self, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        match &self.run {
-            Run::Threads { .. } => Err(StoreError::Internal { problem: "the database is on threads".to_owned() }),
-            Run::Inline { database, .. } => guarded(|| work(&database.lock())),
-        }
-    }
-
     /// Runs `work` in the next transaction; returns when that is committed.
     pub(super) async fn write<T, W>(&self, ticket: Ticket, work: W) -> Result<T, StoreError>
     where
@@ -210,12 +219,13 @@ impl Sqlite {
     {
         match &self.run {
             Run::Threads { writer, .. } => writer.commit(ticket, work).await,
+            #[cfg(test)]
             Run::Inline { database, ports, announce } => {
                 // The caller may go away before its request is run, and also before it receives the result.
-                yield_now().await;
+                tokio::task::yield_now().await;
                 let (request, answer) = writer::request(work);
                 writer::serve(Ok(&mut database.lock()), ports, announce, vec![request]);
-                yield_now().await;
+                tokio::task::yield_now().await;
                 answer.get().await
             }
         }
@@ -233,6 +243,7 @@ impl Sqlite {
                 let path = path.clone();
                 off_thread(move || file::rewrite(&path)).await
             }
+            #[cfg(test)]
             Run::Inline { database, .. } => file::rewrite_in_memory(&database.lock()),
         }
     }

@@ -20,7 +20,7 @@ const MESSAGE_MAX: usize = 1000;
 
 /// Whether a call changes something, which decides what a lost answer means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Call {
+pub(crate) enum Call {
     /// A lost answer is harmless: nothing was changed.
     Read,
     /// A lost answer leaves the outcome open.
@@ -88,7 +88,7 @@ impl Body {
 
 /// The meaning of an answer that is not 2xx.
 #[must_use]
-pub fn classify(call: Call, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> GoogleError {
+pub(crate) fn classify(call: Call, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> GoogleError {
     let envelope = serde_json::from_slice::<Envelope>(body).map(|envelope| envelope.error);
     let known = envelope.is_ok();
     let error = envelope.unwrap_or_default();

@@ -48,28 +48,29 @@ const POLICY_VERSION: i32 = 3;
 
 /// The services of one project and region.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Services {
+pub(crate) struct Services {
     /// The listed services.
-    pub items: Vec<Resource>,
+    pub(crate) items: Vec<Resource>,
     /// Regions that could not be reached: absences prove nothing.
-    pub unreachable: Vec<String>,
+    pub(crate) unreachable: Vec<String>,
 }
 
 /// The resources of all kinds in one project and region.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Resources {
+pub(crate) struct Resources {
     /// The listed resources.
-    pub items: Vec<Resource>,
+    pub(crate) items: Vec<Resource>,
     /// Regions that could not be reached.
-    pub unreachable: Vec<String>,
+    pub(crate) unreachable: Vec<String>,
     /// Kinds whose list failed.
-    pub failed: Vec<(ResourceKind, GoogleError)>,
+    pub(crate) failed: Vec<(ResourceKind, GoogleError)>,
 }
 
+#[cfg(test)]
 impl Resources {
     /// True when a resource that is absent from `items` does not exist.
     #[must_use]
-    pub fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.unreachable.is_empty() && self.failed.is_empty()
     }
 }
@@ -83,7 +84,7 @@ impl From<Resources> for Discovery {
 
 /// A client of Cloud Run's Admin API. Clones share one connection pool and one token cache.
 #[derive(Clone)]
-pub struct CloudRun {
+pub(crate) struct CloudRun {
     http: reqwest::Client,
     endpoint: Endpoint,
     tokens: Arc<dyn TokenSource>,
@@ -99,7 +100,7 @@ impl fmt::Debug for CloudRun {
 
 /// Makes ring the TLS cryptography provider of this process. [`CloudRun::new`] calls it; code that opens another TLS
 /// connection earlier has to call it first. Repeated calls, and a provider that is already installed, are harmless.
-pub fn install_crypto_provider() {
+pub(crate) fn install_crypto_provider() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
         // An error means that a provider is already installed, which is fine.
@@ -194,7 +195,7 @@ impl CloudRun {
     /// # Errors
     /// [`GoogleError::Unauthenticated`] when the credentials must not be sent to this endpoint;
     /// [`GoogleError::Unavailable`] when the system's certificates cannot be read.
-    pub fn new(endpoint: Endpoint, credentials: Credentials) -> Result<Self, GoogleError> {
+    pub(crate) fn new(endpoint: Endpoint, credentials: Credentials) -> Result<Self, GoogleError> {
         Self::with_source(endpoint, credentials.source())
     }
 
@@ -202,7 +203,7 @@ impl CloudRun {
     ///
     /// # Errors
     /// As [`CloudRun::new`].
-    pub fn with_source(endpoint: Endpoint, tokens: Arc<dyn TokenSource>) -> Result<Self, GoogleError> {
+    pub(crate) fn with_source(endpoint: Endpoint, tokens: Arc<dyn TokenSource>) -> Result<Self, GoogleError> {
         Self::with_timeout(endpoint, tokens, TOTAL_TIMEOUT)
     }
 
@@ -232,7 +233,7 @@ impl CloudRun {
 
     /// The same client, with metrics of its calls.
     #[must_use]
-    pub fn with_metrics(mut self, metrics: GoogleMetrics) -> Self {
+    pub(crate) fn with_metrics(mut self, metrics: GoogleMetrics) -> Self {
         self.metrics = Some(metrics);
         self
     }
@@ -241,13 +242,14 @@ impl CloudRun {
     ///
     /// # Errors
     /// [`GoogleError`]; a list that cannot be read to its end is an error, never a short list.
-    pub async fn services(&self, project: &str, location: &str) -> Result<Services, GoogleError> {
+    #[cfg(test)]
+    pub(crate) async fn services(&self, project: &str, location: &str) -> Result<Services, GoogleError> {
         self.list(project, location, ResourceKind::Service).await
     }
 
     /// Lists the services, jobs and worker pools of a project and region. The kinds are listed concurrently; one that
     /// fails is reported together with the others.
-    pub async fn resources(&self, project: &str, location: &str) -> Resources {
+    pub(crate) async fn resources(&self, project: &str, location: &str) -> Resources {
         let list = async |kind| (kind, self.list(project, location, kind).await);
         let (services, jobs, pools) =
             futures::join!(list(ResourceKind::Service), list(ResourceKind::Job), list(ResourceKind::WorkerPool));
@@ -271,7 +273,7 @@ impl CloudRun {
     ///
     /// # Errors
     /// [`GoogleError`].
-    pub async fn resource_uid(&self, document: &DocumentKey) -> Result<String, GoogleError> {
+    pub(crate) async fn resource_uid(&self, document: &DocumentKey) -> Result<String, GoogleError> {
         let url = self.url(&format!("v2/{}", document.resource()))?;
         let resource: Identified = self.call(Operation::Get, Request::new(Method::GET, url)).await?;
         if resource.uid.is_empty() { Err(malformed("the resource has no uid")) } else { Ok(resource.uid) }
@@ -281,7 +283,7 @@ impl CloudRun {
     ///
     /// # Errors
     /// [`GoogleError`]; also when the policy could not be written back safely.
-    pub async fn policy(&self, document: &DocumentKey) -> Result<Policy, GoogleError> {
+    pub(crate) async fn policy(&self, document: &DocumentKey) -> Result<Policy, GoogleError> {
         let mut url = self.url(&format!("v2/{}:getIamPolicy", document.resource()))?;
         url.query_pairs_mut().append_pair("options.requestedPolicyVersion", "3");
         let mut request = Request::new(Method::GET, url);
@@ -297,7 +299,7 @@ impl CloudRun {
     /// # Errors
     /// [`GoogleError::EtagMissing`], and nothing is sent, when `policy` has no etag. [`GoogleError::Unknown`] when the
     /// policy may have been written; with any other error it certainly was not.
-    pub async fn set_policy(&self, document: &DocumentKey, policy: &Policy) -> Result<Policy, GoogleError> {
+    pub(crate) async fn set_policy(&self, document: &DocumentKey, policy: &Policy) -> Result<Policy, GoogleError> {
         writable(policy)?;
         let mut sent = policy.clone();
         sent.version = POLICY_VERSION;

@@ -21,7 +21,7 @@ const TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The credentials to use, as named by `--google-credentials`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Credentials {
+pub(crate) enum Credentials {
     /// Application Default Credentials: a service account key named by `GOOGLE_APPLICATION_CREDENTIALS`, gcloud's
     /// application default login, the metadata server (Workload Identity on GKE), gcloud itself. In that order.
     Adc,
@@ -32,7 +32,7 @@ pub enum Credentials {
 /// Error for a word that does not name credentials.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` names no credentials: write adc or none")]
-pub struct CredentialsError(String);
+pub(crate) struct CredentialsError(String);
 
 impl FromStr for Credentials {
     type Err = CredentialsError;
@@ -58,7 +58,7 @@ impl fmt::Display for Credentials {
 impl Credentials {
     /// The source of tokens. Nothing is read or called before the first token is requested.
     #[must_use]
-    pub fn source(self) -> Arc<dyn TokenSource> {
+    pub(crate) fn source(self) -> Arc<dyn TokenSource> {
         match self {
             Self::Adc => Arc::new(ApplicationDefault::default()),
             Self::None => Arc::new(NoCredentials),
@@ -68,7 +68,7 @@ impl Credentials {
 
 /// A bearer token, ready to be sent. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Bearer(HeaderValue);
+pub(crate) struct Bearer(HeaderValue);
 
 impl Bearer {
     /// Turns a token into a header.
@@ -76,7 +76,7 @@ impl Bearer {
     /// # Errors
     /// [`GoogleError::Unauthenticated`] when the token has bytes that a header cannot contain. The error does not
     /// repeat the token.
-    pub fn new(token: &str) -> Result<Self, GoogleError> {
+    pub(crate) fn new(token: &str) -> Result<Self, GoogleError> {
         let mut value = HeaderValue::try_from(format!("Bearer {token}"))
             .map_err(|_| unauthenticated("the token has characters that cannot be sent"))?;
         value.set_sensitive(true);
@@ -95,7 +95,7 @@ impl fmt::Debug for Bearer {
 }
 
 /// Source of bearer tokens.
-pub trait TokenSource: Send + Sync + 'static {
+pub(crate) trait TokenSource: Send + Sync + 'static {
     /// A currently valid token, or `None` when requests are sent without one. Implementations cache tokens.
     fn token(&self) -> BoxFuture<'_, Result<Option<Bearer>, GoogleError>>;
 
@@ -107,7 +107,7 @@ pub trait TokenSource: Send + Sync + 'static {
 
 /// No credentials.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct NoCredentials;
+pub(crate) struct NoCredentials;
 
 impl TokenSource for NoCredentials {
     fn token(&self) -> BoxFuture<'_, Result<Option<Bearer>, GoogleError>> {
@@ -122,14 +122,15 @@ impl TokenSource for NoCredentials {
 /// Application Default Credentials, through the crate `gcp_auth`. They are loaded when the first token is requested, by
 /// one caller at a time, and again after a failure.
 #[derive(Default)]
-pub struct ApplicationDefault {
+pub(crate) struct ApplicationDefault {
     provider: OnceCell<Arc<dyn TokenProvider>>,
 }
 
 impl ApplicationDefault {
     /// Uses a given provider, such as a service account key read from a file.
+    #[cfg(test)]
     #[must_use]
-    pub fn with_provider(provider: Arc<dyn TokenProvider>) -> Self {
+    pub(crate) fn with_provider(provider: Arc<dyn TokenProvider>) -> Self {
         Self { provider: OnceCell::new_with(Some(provider)) }
     }
 

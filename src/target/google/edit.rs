@@ -7,7 +7,7 @@ use super::policy::{Binding, Policy};
 use crate::model::{Capacity, Changes, ConditionHash, GrantKey, Live, MemberKey, Role, Stored};
 
 /// Google's limit on the appearances of principals in all bindings of one policy.
-pub const MAX_PRINCIPALS: usize = 1500;
+pub(crate) const MAX_PRINCIPALS: usize = 1500;
 
 /// The etag of a policy that has never been set.
 const NEVER_SET: &str = "ACAB";

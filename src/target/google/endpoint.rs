@@ -10,7 +10,7 @@ const CLOUD_RUN: &str = "https://run.googleapis.com/";
 
 /// Why a text is not a valid endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EndpointError {
+pub(crate) enum EndpointError {
     /// Not an absolute URL with a host.
     #[error("the endpoint is not a URL: write https://HOST/ or http://127.0.0.1:PORT/")]
     NotAUrl,
@@ -27,22 +27,9 @@ pub enum EndpointError {
     Extras,
 }
 
-impl EndpointError {
-    /// The stable word for this situation.
-    #[must_use]
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::NotAUrl => "EndpointNotAUrl",
-            Self::Scheme(_) => "EndpointScheme",
-            Self::PlainHttp(_) => "EndpointPlainHttp",
-            Self::Extras => "EndpointExtras",
-        }
-    }
-}
-
 /// The location of the APIs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Endpoint {
+pub(crate) enum Endpoint {
     /// Each API at its own host under `googleapis.com`.
     #[default]
     Google,
@@ -52,7 +39,7 @@ pub enum Endpoint {
 
 /// A validated base URL. Its path ends with `/`.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Base(Url);
+pub(crate) struct Base(Url);
 
 impl fmt::Debug for Base {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -63,7 +50,7 @@ impl fmt::Debug for Base {
 impl Endpoint {
     /// The base of Cloud Run's Admin API, with a final `/`.
     #[must_use]
-    pub fn cloud_run(&self) -> &str {
+    pub(crate) fn cloud_run(&self) -> &str {
         match self {
             Self::Google => CLOUD_RUN,
             Self::Base(base) => base.0.as_str(),
@@ -72,7 +59,7 @@ impl Endpoint {
 
     /// True when every request stays on this machine in plain http.
     #[must_use]
-    pub fn is_plain_loopback(&self) -> bool {
+    pub(crate) fn is_plain_loopback(&self) -> bool {
         matches!(self, Self::Base(base) if base.0.scheme() == "http")
     }
 }
@@ -198,21 +185,21 @@ mod tests {
             let endpoint: Endpoint = good.parse().unwrap();
             assert!(endpoint.cloud_run().ends_with('/'), "{endpoint}");
         }
-        for (bad, reason) in [
-            ("http://10.0.0.1/", "EndpointPlainHttp"),
-            ("http://127.0.0.1.evil.example/", "EndpointPlainHttp"),
-            ("http://localhost.evil.example/", "EndpointPlainHttp"),
-            ("http://run.googleapis.com/", "EndpointPlainHttp"),
-            ("http://127.0.0.1@evil.example/", "EndpointPlainHttp"),
-            ("http://u:p@127.0.0.1/", "EndpointExtras"),
-            ("https://a.example/?q", "EndpointExtras"),
-            ("https://a.example/#f", "EndpointExtras"),
-            ("ftp://a.example/", "EndpointScheme"),
-            ("127.0.0.1:8080", "EndpointNotAUrl"),
-            ("", "EndpointNotAUrl"),
-            ("http://", "EndpointNotAUrl"),
+        for (bad, error) in [
+            ("http://10.0.0.1/", EndpointError::PlainHttp("10.0.0.1".to_owned())),
+            ("http://127.0.0.1.evil.example/", EndpointError::PlainHttp("127.0.0.1.evil.example".to_owned())),
+            ("http://localhost.evil.example/", EndpointError::PlainHttp("localhost.evil.example".to_owned())),
+            ("http://run.googleapis.com/", EndpointError::PlainHttp("run.googleapis.com".to_owned())),
+            ("http://127.0.0.1@evil.example/", EndpointError::PlainHttp("evil.example".to_owned())),
+            ("http://u:p@127.0.0.1/", EndpointError::Extras),
+            ("https://a.example/?q", EndpointError::Extras),
+            ("https://a.example/#f", EndpointError::Extras),
+            ("ftp://a.example/", EndpointError::Scheme("ftp".to_owned())),
+            ("127.0.0.1:8080", EndpointError::NotAUrl),
+            ("", EndpointError::NotAUrl),
+            ("http://", EndpointError::NotAUrl),
         ] {
-            assert_eq!(bad.parse::<Endpoint>().unwrap_err().reason(), reason, "{bad}");
+            assert_eq!(bad.parse::<Endpoint>().unwrap_err(), error, "{bad}");
         }
     }
 

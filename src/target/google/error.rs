@@ -3,12 +3,12 @@
 use crate::model::Reason;
 use std::time::Duration;
 
-use crate::target::{ErrorClass, ErrorKind, RefusalCause, Refused, TargetError};
+use crate::target::{ErrorKind, RefusalCause, Refused, TargetError};
 
 /// Why a call to Google failed. `message` is Google's own text, without control characters and of bounded length; it
 /// may name a person, so it belongs into status, not into logs at level info or below.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum GoogleError {
+pub(crate) enum GoogleError {
     /// 409 `ABORTED`: the policy changed since it was read.
     #[error("the policy changed between read and write")]
     Conflict,
@@ -96,7 +96,7 @@ pub enum GoogleError {
 impl GoogleError {
     /// The one stable word for conditions, events, metrics and the audit row.
     #[must_use]
-    pub fn reason(&self) -> Reason {
+    pub(crate) fn reason(&self) -> Reason {
         match self {
             Self::Conflict => Reason::EtagConflict,
             Self::Denied { .. } => Reason::PermissionDenied,
@@ -115,8 +115,9 @@ impl GoogleError {
     }
 
     /// The reaction to this error.
+    #[cfg(test)]
     #[must_use]
-    pub fn class(&self) -> ErrorClass {
+    pub(crate) fn class(&self) -> crate::target::ErrorClass {
         self.kind().class()
     }
 
@@ -143,8 +144,9 @@ impl GoogleError {
     }
 
     /// The delay that Google asks for before the next call, if any.
+    #[cfg(test)]
     #[must_use]
-    pub fn retry_after(&self) -> Option<Duration> {
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Throttled { retry_after, .. } => *retry_after,
             _ => None,

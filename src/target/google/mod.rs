@@ -30,11 +30,16 @@ mod policy;
 #[cfg(test)]
 mod tests;
 
-pub use classify::{Call, classify};
-pub use client::{CloudRun, Resources, Services, install_crypto_provider};
-pub use credentials::{ApplicationDefault, Bearer, Credentials, CredentialsError, NoCredentials, TokenSource};
-pub use edit::MAX_PRINCIPALS;
+pub(crate) use classify::{Call, classify};
+pub(crate) use client::CloudRun;
+#[cfg(test)]
+pub(crate) use client::Services;
+#[cfg(test)]
+pub(crate) use credentials::{ApplicationDefault, Bearer};
+pub(crate) use credentials::{Credentials, TokenSource};
 pub(super) use edit::{edited, live};
-pub use endpoint::{Endpoint, EndpointError};
-pub use error::GoogleError;
-pub use policy::{Binding, Policy};
+pub(crate) use endpoint::{Endpoint, EndpointError};
+pub(crate) use error::GoogleError;
+#[cfg(test)]
+pub(crate) use policy::Binding;
+pub(crate) use policy::Policy;

@@ -12,13 +12,13 @@ const CONDITION: &str = "condition";
 
 /// An allow policy. Parts that rolecall does not know are preserved as they were read.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Policy {
+pub(crate) struct Policy {
     /// 0, 1 or 3; rolecall always asks for and writes 3.
-    pub version: i32,
+    pub(crate) version: i32,
     /// Opaque; a write carries the etag of the read that it was planned on.
-    pub etag: String,
+    pub(crate) etag: String,
     /// Role bindings, in Google's order.
-    pub bindings: Vec<Binding>,
+    pub(crate) bindings: Vec<Binding>,
     /// All other fields of the policy (`auditConfigs`).
     pub(crate) rest: Vec<(String, RawJson)>,
 }
@@ -26,13 +26,13 @@ pub struct Policy {
 /// One binding of a policy. An unedited binding is written back as the text that was read. In an edited one, every
 /// field but the edited ones is preserved.
 #[derive(Debug, Clone)]
-pub struct Binding {
+pub(crate) struct Binding {
     /// The role as Google spells it; foreign bindings may have any role.
-    pub role: String,
+    pub(crate) role: String,
     /// Members byte for byte as read.
-    pub members: Vec<String>,
+    pub(crate) members: Vec<String>,
     /// The IAM condition, if any.
-    pub condition: Option<Condition>,
+    pub(crate) condition: Option<Condition>,
     /// Unknown fields.
     unknown: Vec<(String, RawJson)>,
     /// The binding as it was read; none for a binding that rolecall made.
@@ -42,13 +42,13 @@ pub struct Binding {
 impl Binding {
     /// Creates a new binding.
     #[must_use]
-    pub fn new(role: String, members: Vec<String>, condition: Option<Condition>) -> Self {
+    pub(crate) fn new(role: String, members: Vec<String>, condition: Option<Condition>) -> Self {
         Self { role, members, condition, unknown: vec![], read: None }
     }
 
     /// True when the binding has unknown fields, which may narrow or widen what it grants.
     #[must_use]
-    pub fn has_unknown_fields(&self) -> bool {
+    pub(crate) fn has_unknown_fields(&self) -> bool {
         !self.unknown.is_empty()
     }
 

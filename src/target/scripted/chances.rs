@@ -10,17 +10,17 @@ use crate::model::{Randomness, Reason};
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Chances {
     /// A call takes up to half a minute.
-    pub slow: u64,
+    pub(crate) slow: u64,
     /// A read returns the version before the last one.
-    pub stale: u64,
+    pub(crate) stale: u64,
     /// The target cannot be reached.
-    pub unavailable: u64,
+    pub(crate) unavailable: u64,
     /// The call is throttled.
-    pub throttled: u64,
+    pub(crate) throttled: u64,
     /// The answer of a write is lost. Of three such writes, one is done, one is not, and one arrives late.
-    pub lost: u64,
+    pub(crate) lost: u64,
     /// A list fails or is partial.
-    pub list: u64,
+    pub(crate) list: u64,
 }
 
 /// The fault of one list.

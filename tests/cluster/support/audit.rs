@@ -6,24 +6,24 @@ use serde_json::Value;
 
 /// One finished call, or one watch that started.
 #[derive(Debug, Clone)]
-pub struct Call {
+pub(crate) struct Call {
     /// `system:serviceaccount:NAMESPACE:NAME` for a service account.
-    pub user: String,
-    pub user_agent: String,
+    pub(crate) user: String,
+    pub(crate) user_agent: String,
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, …
-    pub verb: String,
-    pub group: String,
+    pub(crate) verb: String,
+    pub(crate) group: String,
     /// `rolemappings`, or with its subresource `rolemappings/status`.
-    pub resource: String,
-    pub namespace: String,
-    pub name: String,
-    pub uri: String,
+    pub(crate) resource: String,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) uri: String,
     /// The HTTP status.
-    pub code: u16,
+    pub(crate) code: u16,
 }
 
 /// The calls in the log from this byte on.
-pub fn read(log: &Path, from: usize) -> Vec<Call> {
+pub(crate) fn read(log: &Path, from: usize) -> Vec<Call> {
     let bytes = std::fs::read(log).unwrap_or_default();
     let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
     let new = bytes.get(from..whole).unwrap_or_default();

@@ -27,10 +27,10 @@ const ATTEMPTS: u32 = 5;
 const ADMIN: &str = "admin-of-the-tests";
 
 /// A running control plane. Dropping it kills all of its processes and removes its folder.
-pub struct ControlPlane {
+pub(crate) struct ControlPlane {
     /// The administrator.
-    pub admin: Kubernetes,
-    pub address: SocketAddr,
+    pub(crate) admin: Kubernetes,
+    pub(crate) address: SocketAddr,
     apiserver: Process,
     etcd: Process,
     /// None until the API server is ready.
@@ -41,7 +41,7 @@ pub struct ControlPlane {
 
 impl ControlPlane {
     /// Starts a control plane for one test.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(true).await
     }
 
@@ -50,7 +50,7 @@ impl ControlPlane {
     }
 
     /// Starts on the ports that `ports` returns. When another program took one meanwhile, `ports` is called again.
-    pub async fn start_on(keep_connections: bool, mut ports: impl FnMut() -> [SocketAddr; 3]) -> Self {
+    pub(crate) async fn start_on(keep_connections: bool, mut ports: impl FnMut() -> [SocketAddr; 3]) -> Self {
         for _ in 0..ATTEMPTS {
             match Self::attempt(keep_connections, ports()).await {
                 Ok(this) => return this,
@@ -155,7 +155,7 @@ impl ControlPlane {
     }
 
     /// The control plane shared by all tests that leave nothing behind: it ends with the last of those that run.
-    pub async fn shared() -> Arc<Self> {
+    pub(crate) async fn shared() -> Arc<Self> {
         static SHARED: tokio::sync::Mutex<Weak<ControlPlane>> = tokio::sync::Mutex::const_new(Weak::new());
         let mut shared = SHARED.lock().await;
         if let Some(running) = shared.upgrade() {
@@ -180,7 +180,7 @@ impl ControlPlane {
     }
 
     /// Applies the files of `crds/` and waits until they are served.
-    pub async fn install_crds(&self) {
+    pub(crate) async fn install_crds(&self) {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds");
         for entry in std::fs::read_dir(folder).expect("crds/") {
             let text = std::fs::read_to_string(entry.expect("an entry").path()).expect("a CRD");
@@ -190,7 +190,7 @@ impl ControlPlane {
     }
 
     /// Waits until the three kinds are served.
-    pub async fn crds_established(&self) {
+    pub(crate) async fn crds_established(&self) {
         for plural in ["identityproviders", "cloudruntargets", "rolemappings"] {
             let name = format!("{plural}.rolecall.dev");
             eventually_within(START, &format!("{name} established"), async || {
@@ -208,12 +208,12 @@ impl ControlPlane {
     }
 
     /// Sends SIGKILL to the API server. etcd and the data stay.
-    pub fn kill_apiserver(&mut self) {
+    pub(crate) fn kill_apiserver(&mut self) {
         self.apiserver.kill();
     }
 
     /// Starts the API server again, on the same port and data, and waits until it is ready.
-    pub async fn start_apiserver(&mut self) {
+    pub(crate) async fn start_apiserver(&mut self) {
         let log = self.apiserver.log.clone();
         // A process that uses this port as a client meanwhile releases it soon.
         for _ in 0..ATTEMPTS {
@@ -229,7 +229,7 @@ impl ControlPlane {
     }
 
     /// Compacts the store: no watch can be resumed from a version before now. Returns the revision.
-    pub async fn compact(&self) -> u64 {
+    pub(crate) async fn compact(&self) -> u64 {
         let etcd = self.arguments.iter().find_map(|argument| argument.strip_prefix("--etcd-servers=")).expect("etcd");
         let ask = async |what: &str, body: Value| -> Value {
             // Any client works; this one trusts more than necessary.
@@ -243,43 +243,43 @@ impl ControlPlane {
     }
 
     /// Sends SIGSTOP to the API server: it keeps its connections and answers nothing, until [`Self::resume_apiserver`].
-    pub fn stop_apiserver(&self) {
+    pub(crate) fn stop_apiserver(&self) {
         self.apiserver.signal("STOP");
     }
 
-    pub fn resume_apiserver(&self) {
+    pub(crate) fn resume_apiserver(&self) {
         self.apiserver.signal("CONT");
     }
 
     /// A folder that is removed with the control plane.
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
     /// Writes a kubeconfig with `credentials`, a line such as `token: X`, and returns its path.
-    pub fn kubeconfig(&self, name: &str, server: SocketAddr, credentials: &str) -> PathBuf {
+    pub(crate) fn kubeconfig(&self, name: &str, server: SocketAddr, credentials: &str) -> PathBuf {
         let path = self.folder.path().join(format!("{name}.kubeconfig"));
         write_kubeconfig(&path, &self.folder.path().join("certs/apiserver.crt"), server, credentials);
         path
     }
 
     /// Runs `kubectl ARGUMENTS` as the administrator.
-    pub async fn kubectl(&self, arguments: &[&str]) -> Output {
+    pub(crate) async fn kubectl(&self, arguments: &[&str]) -> Output {
         self.kubectl_with(arguments, "").await
     }
 
     /// Like [`Self::kubectl`], with a text on standard input, for `-f -`.
-    pub async fn kubectl_with(&self, arguments: &[&str], stdin: &str) -> Output {
+    pub(crate) async fn kubectl_with(&self, arguments: &[&str], stdin: &str) -> Output {
         run(self.command("kubectl", arguments), stdin).await
     }
 
     /// Runs `helm ARGUMENTS` as the administrator.
-    pub async fn helm(&self, arguments: &[&str]) -> Output {
+    pub(crate) async fn helm(&self, arguments: &[&str]) -> Output {
         run(self.command("helm", arguments), "").await
     }
 
     /// Runs `sh -c SCRIPT` as an administrator with kubectl, in a folder that is removed with the control plane.
-    pub async fn shell(&self, script: &str) -> Output {
+    pub(crate) async fn shell(&self, script: &str) -> Output {
         let tools = tool("kubectl").parent().expect("a folder").display().to_string();
         let path = format!("{tools}:{}", std::env::var_os("PATH").unwrap_or_default().display());
         let mut command = Command::new("sh");
@@ -298,13 +298,13 @@ impl ControlPlane {
     }
 
     /// The current position in the audit log, for [`Self::calls_since`].
-    pub fn now(&self) -> usize {
+    pub(crate) fn now(&self) -> usize {
         let length = std::fs::metadata(self.folder.path().join("audit.log")).map_or(0, |file| file.len());
         usize::try_from(length).expect("a log that fits")
     }
 
     /// The calls that the API server has answered since that position.
-    pub fn calls_since(&self, then: usize) -> Vec<Call> {
+    pub(crate) fn calls_since(&self, then: usize) -> Vec<Call> {
         audit::read(&self.folder.path().join("audit.log"), then)
     }
 }

@@ -11,15 +11,15 @@ use super::release::{Pod, Release};
 use crate::common::{Google, Progress, Scim, base, eventually, tail};
 
 /// The namespace of the release; the Secrets of [`crate::common::provider`] are in it.
-pub const SYSTEM: &str = "rolecall-system";
+pub(crate) const SYSTEM: &str = "rolecall-system";
 
-pub struct Fixture {
+pub(crate) struct Fixture {
     // Fields are dropped in this order: the pod before the servers it uses.
-    pub pod: Pod,
-    pub release: Release,
-    pub proxy: Proxy,
-    pub google: Google,
-    pub cluster: ControlPlane,
+    pub(crate) pod: Pod,
+    pub(crate) release: Release,
+    pub(crate) proxy: Proxy,
+    pub(crate) google: Google,
+    pub(crate) cluster: ControlPlane,
 }
 
 impl Deref for Fixture {
@@ -32,7 +32,7 @@ impl Deref for Fixture {
 
 impl Fixture {
     /// Prepares everything but a running pod. The namespace `checkout` exists, and no object of rolecall does.
-    pub async fn prepare(more: &[&str]) -> Self {
+    pub(crate) async fn prepare(more: &[&str]) -> Self {
         let cluster = ControlPlane::start().await;
         let pod_log = cluster.folder().join(format!("pod-{SYSTEM}-rolecall-0/rolecall.log"));
         let google = Google::start(pod_log).await;
@@ -46,7 +46,7 @@ impl Fixture {
     }
 
     /// The same, with the pod ready and [`base`] applied.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let mut fixture = Self::prepare(&[]).await;
         for (_, text) in base() {
             fixture.admin().apply(&text).await;
@@ -56,34 +56,34 @@ impl Fixture {
     }
 
     /// The administrator of the cluster.
-    pub fn admin(&self) -> &Kubernetes {
+    pub(crate) fn admin(&self) -> &Kubernetes {
         &self.cluster.admin
     }
 
     /// The IdP of a provider.
-    pub fn scim(&self, provider: &str, token: &str) -> Scim {
+    pub(crate) fn scim(&self, provider: &str, token: &str) -> Scim {
         self.pod.scim(provider, token)
     }
 
     /// The progress of the pod.
-    pub fn progress(&self) -> Progress {
+    pub(crate) fn progress(&self) -> Progress {
         self.pod.progress()
     }
 
     /// Checks that the members of `role` on `service` are exactly these, and stay so when everything is read again.
-    pub async fn members_stay(&self, service: &str, role: &str, members: &[&str]) {
+    pub(crate) async fn members_stay(&self, service: &str, role: &str, members: &[&str]) {
         self.members_are(service, role, members).await;
         self.progress().settled_and_read().await;
         self.members_are(service, role, members).await;
     }
 
     /// The object, or null.
-    pub async fn object(&self, kind: &str, name: &str) -> Value {
+    pub(crate) async fn object(&self, kind: &str, name: &str) -> Value {
         self.admin().find(kind, name).await
     }
 
     /// Waits until `check` accepts an object, which is null when it does not exist.
-    pub async fn until(&self, kind: &str, name: &str, what: &str, check: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn until(&self, kind: &str, name: &str, what: &str, check: impl Fn(&Value) -> bool) -> Value {
         eventually(&format!("{kind} {name}: {what}"), async || {
             // Some tests make the API server unavailable.
             let object = match self.admin().get(kind, name).await {
@@ -97,12 +97,12 @@ impl Fixture {
     }
 
     /// Waits until `check` accepts the status of a mapping.
-    pub async fn mapping_status(&self, name: &str, what: &str, check: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn mapping_status(&self, name: &str, what: &str, check: impl Fn(&Value) -> bool) -> Value {
         self.until("RoleMapping", name, what, |object| check(&object["status"])).await["status"].clone()
     }
 
     /// Waits until an object no longer exists.
-    pub async fn gone(&self, kind: &str, name: &str) {
+    pub(crate) async fn gone(&self, kind: &str, name: &str) {
         self.until(kind, name, "gone", Value::is_null).await;
     }
 }

@@ -28,7 +28,7 @@ const NAME: &str = "flux-system/access";
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A running kustomize-controller with the `GitRepository` and the `Kustomization` `access`. Drop it before the cluster.
-pub struct Flux {
+pub(crate) struct Flux {
     process: Process,
     admin: Kubernetes,
     /// Folder from which artifacts are served.
@@ -36,7 +36,7 @@ pub struct Flux {
     url: String,
     server: JoinHandle<()>,
     /// Its user name at the API server.
-    pub user: String,
+    pub(crate) user: String,
 }
 
 impl Drop for Flux {
@@ -48,7 +48,7 @@ impl Drop for Flux {
 impl Flux {
     /// Installs the CRDs and starts the controller with the permissions that Flux gives it. Creates the source without
     /// an artifact, and a `Kustomization` with `wait: true` and `prune: true`.
-    pub async fn start(cluster: &ControlPlane) -> Self {
+    pub(crate) async fn start(cluster: &ControlPlane) -> Self {
         let admin = cluster.admin.clone();
         for folder in ["kustomize-crds", "source-crds"] {
             for entry in std::fs::read_dir(tool(folder)).expect("the CRDs of Flux") {
@@ -95,7 +95,7 @@ impl Flux {
     }
 
     /// Publishes these files (path, text) as the newest revision of the source, and returns the revision.
-    pub async fn publish(&self, files: &[(&str, &str)]) -> String {
+    pub(crate) async fn publish(&self, files: &[(&str, &str)]) -> String {
         let tree = tempfile::tempdir_in(&self.folder).expect("a folder");
         for (path, text) in files {
             std::fs::write(tree.path().join(path), text).expect("a file");
@@ -137,12 +137,12 @@ impl Flux {
     }
 
     /// The `Kustomization`.
-    pub async fn kustomization(&self) -> Value {
+    pub(crate) async fn kustomization(&self) -> Value {
         self.admin.find("Kustomization", NAME).await
     }
 
     /// Waits until `check` accepts the `Kustomization`.
-    pub async fn until(&mut self, what: &str, check: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn until(&mut self, what: &str, check: impl Fn(&Value) -> bool) -> Value {
         eventually_within(PATIENCE, what, async || {
             if let Some(status) = self.process.ended() {
                 panic!("kustomize-controller ended with {status}:\n{}", tail(&self.process.said()));
@@ -158,12 +158,12 @@ impl Flux {
     }
 
     /// Waits until the `Kustomization` is Ready with this revision.
-    pub async fn ready(&mut self, revision: &str) -> Value {
+    pub(crate) async fn ready(&mut self, revision: &str) -> Value {
         self.until(&format!("Ready with {revision}"), |object| is_ready(object, revision)).await
     }
 
     /// Waits until the controller has applied this revision and waits for what it applied.
-    pub async fn waiting(&mut self, revision: &str) {
+    pub(crate) async fn waiting(&mut self, revision: &str) {
         let what = format!("health checks of {revision}");
         self.until(&what, |object| {
             assert!(!is_ready(object, revision), "Ready already: {:#}", object["status"]);
@@ -173,7 +173,7 @@ impl Flux {
     }
 
     /// Requests a reconcile, as `flux reconcile kustomization` does, and waits until it is finished.
-    pub async fn reconcile(&mut self, request: &str) {
+    pub(crate) async fn reconcile(&mut self, request: &str) {
         let patch = json!({"metadata": {"annotations": {"reconcile.fluxcd.io/requestedAt": request}}});
         self.admin.patch("Kustomization", NAME, &patch).await.expect("an annotation");
         self.until("a reconciliation on request", |object| {
@@ -184,18 +184,18 @@ impl Flux {
     }
 
     /// The log of the controller.
-    pub fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         self.process.said()
     }
 }
 
 /// True when the `Kustomization` reports this revision as applied and healthy.
-pub fn is_ready(kustomization: &Value, revision: &str) -> bool {
+pub(crate) fn is_ready(kustomization: &Value, revision: &str) -> bool {
     has(&kustomization["status"], "Ready", "True", "") && kustomization["status"]["lastAppliedRevision"] == revision
 }
 
 /// True while the controller polls the objects of this revision.
-pub fn checks_health(kustomization: &Value, revision: &str) -> bool {
+pub(crate) fn checks_health(kustomization: &Value, revision: &str) -> bool {
     let reconciling = condition(&kustomization["status"], "Reconciling");
     let message = reconciling["message"].as_str().unwrap_or_default();
     message.starts_with("Running health checks") && message.contains(revision)

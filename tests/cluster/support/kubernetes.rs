@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 
 /// An error answer of the API server.
 #[derive(Debug, Clone)]
-pub struct Refused {
-    pub code: u16,
-    pub reason: String,
-    pub message: String,
+pub(crate) struct Refused {
+    pub(crate) code: u16,
+    pub(crate) reason: String,
+    pub(crate) message: String,
 }
 
 impl std::fmt::Display for Refused {
@@ -19,12 +19,12 @@ impl std::fmt::Display for Refused {
 
 /// A user of the API server.
 #[derive(Clone)]
-pub struct Kubernetes {
-    pub base: String,
-    pub token: String,
-    pub http: reqwest::Client,
+pub(crate) struct Kubernetes {
+    pub(crate) base: String,
+    pub(crate) token: String,
+    pub(crate) http: reqwest::Client,
     /// The impersonated user, with groups.
-    pub impersonate: Option<(String, Vec<String>)>,
+    pub(crate) impersonate: Option<(String, Vec<String>)>,
 }
 
 /// The location of the objects of a kind: path of group and version, plural, and whether it is namespaced.
@@ -54,7 +54,7 @@ fn place(kind: &str) -> (&'static str, &'static str, bool) {
 }
 
 /// The path of an object: `name` is `NAME` or `NAMESPACE/NAME`, as in messages of kubectl.
-pub fn path(kind: &str, name: &str) -> String {
+pub(crate) fn path(kind: &str, name: &str) -> String {
     let (base, plural, namespaced) = place(kind);
     if let Some((namespace, name)) = name.split_once('/') {
         return format!("{base}/namespaces/{namespace}/{plural}/{name}");
@@ -64,13 +64,13 @@ pub fn path(kind: &str, name: &str) -> String {
 }
 
 /// The path of the objects of a kind in a namespace, or in all.
-pub fn collection(kind: &str, namespace: Option<&str>) -> String {
+pub(crate) fn collection(kind: &str, namespace: Option<&str>) -> String {
     let (base, plural, _) = place(kind);
     namespace.map_or_else(|| format!("{base}/{plural}"), |namespace| format!("{base}/namespaces/{namespace}/{plural}"))
 }
 
 /// Kind, and `NAME` or `NAMESPACE/NAME`, of an object.
-pub fn named(object: &Value) -> (String, String) {
+pub(crate) fn named(object: &Value) -> (String, String) {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
     let kind = text("/kind").unwrap_or_else(|| panic!("an object without a kind: {object}"));
     let name = text("/metadata/name").unwrap_or_else(|| panic!("an object without a name: {object}"));
@@ -84,19 +84,25 @@ pub fn named(object: &Value) -> (String, String) {
 }
 
 /// The documents of a YAML text.
-pub fn documents(yaml: &str) -> Vec<Value> {
+pub(crate) fn documents(yaml: &str) -> Vec<Value> {
     serde_saphyr::from_multiple(yaml).unwrap_or_else(|error| panic!("{error}\n{yaml}"))
 }
 
 impl Kubernetes {
     /// The same client as another user (`--as`).
-    pub fn acting_as(&self, user: &str, groups: &[&str]) -> Self {
+    pub(crate) fn acting_as(&self, user: &str, groups: &[&str]) -> Self {
         let groups = groups.iter().map(|&group| group.to_owned()).collect();
         Self { impersonate: Some((user.to_owned(), groups)), ..self.clone() }
     }
 
     /// Makes one call. `body` is sent unchanged.
-    pub async fn call(&self, method: Method, path: &str, content_type: &str, body: String) -> Result<Value, Refused> {
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: String,
+    ) -> Result<Value, Refused> {
         let mut request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.token);
         if let Some((user, groups)) = &self.impersonate {
             request = request.header("Impersonate-User", user);
@@ -126,12 +132,12 @@ impl Kubernetes {
         self.call(method, path, content_type, body.to_string()).await
     }
 
-    pub async fn get(&self, kind: &str, name: &str) -> Result<Value, Refused> {
+    pub(crate) async fn get(&self, kind: &str, name: &str) -> Result<Value, Refused> {
         self.call(Method::GET, &path(kind, name), "", String::new()).await
     }
 
     /// The object, or null when it does not exist.
-    pub async fn find(&self, kind: &str, name: &str) -> Value {
+    pub(crate) async fn find(&self, kind: &str, name: &str) -> Value {
         match self.get(kind, name).await {
             Ok(object) => object,
             Err(refused) if refused.code == 404 => Value::Null,
@@ -140,27 +146,27 @@ impl Kubernetes {
     }
 
     /// The objects of a kind, without paging.
-    pub async fn list(&self, kind: &str, namespace: Option<&str>) -> Result<Vec<Value>, Refused> {
+    pub(crate) async fn list(&self, kind: &str, namespace: Option<&str>) -> Result<Vec<Value>, Refused> {
         let answer = self.call(Method::GET, &collection(kind, namespace), "", String::new()).await?;
         Ok(answer["items"].as_array().cloned().unwrap_or_default())
     }
 
     /// `kubectl create --validate=strict`.
-    pub async fn create(&self, object: &Value) -> Result<Value, Refused> {
+    pub(crate) async fn create(&self, object: &Value) -> Result<Value, Refused> {
         let (kind, name) = named(object);
         let path = format!("{}?fieldValidation=Strict", collection(&kind, name.split_once('/').map(|(ns, _)| ns)));
         self.json(Method::POST, &path, "application/json", object).await
     }
 
     /// `kubectl replace`.
-    pub async fn replace(&self, object: &Value) -> Result<Value, Refused> {
+    pub(crate) async fn replace(&self, object: &Value) -> Result<Value, Refused> {
         let (kind, name) = named(object);
         let path = format!("{}?fieldValidation=Strict", path(&kind, &name));
         self.json(Method::PUT, &path, "application/json", object).await
     }
 
     /// Server-side apply by `manager`; `subresource` is empty or such as `/status`.
-    pub async fn apply_as(&self, manager: &str, subresource: &str, object: &Value) -> Result<Value, Refused> {
+    pub(crate) async fn apply_as(&self, manager: &str, subresource: &str, object: &Value) -> Result<Value, Refused> {
         let (kind, name) = named(object);
         let path =
             format!("{}{subresource}?fieldManager={manager}&force=true&fieldValidation=Strict", path(&kind, &name));
@@ -168,7 +174,7 @@ impl Kubernetes {
     }
 
     /// Server-side apply of all documents of a YAML text, as the user of `kubectl apply --server-side`.
-    pub async fn apply(&self, yaml: &str) {
+    pub(crate) async fn apply(&self, yaml: &str) {
         for document in documents(yaml) {
             let (kind, name) = named(&document);
             if let Err(refused) = self.apply_as("kubectl", "", &document).await {
@@ -178,25 +184,25 @@ impl Kubernetes {
     }
 
     /// A JSON merge patch.
-    pub async fn patch(&self, kind: &str, name: &str, patch: &Value) -> Result<Value, Refused> {
+    pub(crate) async fn patch(&self, kind: &str, name: &str, patch: &Value) -> Result<Value, Refused> {
         self.json(Method::PATCH, &path(kind, name), "application/merge-patch+json", patch).await
     }
 
     /// Deletes an object without waiting for finalizers.
-    pub async fn delete(&self, kind: &str, name: &str) {
+    pub(crate) async fn delete(&self, kind: &str, name: &str) {
         if let Err(refused) = self.call(Method::DELETE, &path(kind, name), "", String::new()).await {
             panic!("delete {kind} {name}: {refused}");
         }
     }
 
     /// Creates a namespace with these labels.
-    pub async fn namespace(&self, name: &str, labels: &Value) {
+    pub(crate) async fn namespace(&self, name: &str, labels: &Value) {
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
         self.apply_as("kubectl", "", &object).await.unwrap_or_else(|refused| panic!("namespace {name}: {refused}"));
     }
 
     /// Creates a token for a `ServiceAccount`, `NAMESPACE/NAME`, with a `TokenRequest`.
-    pub async fn service_account_token(&self, account: &str) -> String {
+    pub(crate) async fn service_account_token(&self, account: &str) -> String {
         let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 7200}});
         let path = format!("{}/token", path("ServiceAccount", account));
         let answer = self.json(Method::POST, &path, "application/json", &body).await;

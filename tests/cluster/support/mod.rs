@@ -41,14 +41,14 @@ mod scenes;
 mod team;
 mod tools;
 
-pub use audit::Call;
-pub use control_plane::ControlPlane;
-pub use fixture::{Fixture, SYSTEM};
-pub use flux::{Flux, checks_health, is_ready};
-pub use kubernetes::{Refused, collection, documents, named, path};
-pub use release::{Pod, Release};
-pub use scenes::*;
-pub use team::Team;
-pub use tools::kstatus;
+pub(crate) use audit::Call;
+pub(crate) use control_plane::ControlPlane;
+pub(crate) use fixture::{Fixture, SYSTEM};
+pub(crate) use flux::{Flux, checks_health, is_ready};
+pub(crate) use kubernetes::{Refused, collection, documents, named, path};
+pub(crate) use release::{Pod, Release};
+pub(crate) use scenes::*;
+pub(crate) use team::Team;
+pub(crate) use tools::kstatus;
 
-pub use crate::common::*;
+pub(crate) use crate::common::*;

@@ -8,15 +8,15 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// A running child. Dropping it kills it.
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
     /// Its output, both streams.
-    pub log: PathBuf,
+    pub(crate) log: PathBuf,
 }
 
 impl Process {
     /// Starts a program with its output appended to `log`, and with no other environment than `environment`.
-    pub fn start(program: &Path, arguments: &[String], environment: &[(String, String)], log: PathBuf) -> Self {
+    pub(crate) fn start(program: &Path, arguments: &[String], environment: &[(String, String)], log: PathBuf) -> Self {
         let file = OpenOptions::new().create(true).append(true).open(&log).expect("a log file");
         // `setpriv` replaces itself with the program, which the kernel kills when the starting thread ends.
         let mut command = Command::new("setpriv");
@@ -29,27 +29,27 @@ impl Process {
     }
 
     /// Sends a signal by its name without `SIG`, such as `STOP`.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
         assert!(status.expect("kill").success(), "SIG{name} to {}", self.child.id());
     }
 
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Sends SIGKILL and waits for the end.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
     /// The exit status, if the process has ended.
-    pub fn ended(&mut self) -> Option<ExitStatus> {
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child that can be waited for")
     }
 
-    pub fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 }

@@ -21,13 +21,13 @@ struct Weather {
 }
 
 /// The proxy. It runs in its own thread, so that a busy test does not slow it down.
-pub struct Proxy {
-    pub address: SocketAddr,
+pub(crate) struct Proxy {
+    pub(crate) address: SocketAddr,
     weather: watch::Sender<Weather>,
 }
 
 impl Proxy {
-    pub fn start(upstream: SocketAddr) -> Self {
+    pub(crate) fn start(upstream: SocketAddr) -> Self {
         let (weather, seen) = watch::channel(Weather { silent: false, refusing: false, generation: 0, era: 0 });
         let (bound, address) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
@@ -42,28 +42,28 @@ impl Proxy {
     }
 
     /// Stops the transfer of bytes without an error.
-    pub fn blackhole(&self) {
+    pub(crate) fn blackhole(&self) {
         self.weather.send_modify(|weather| weather.silent = true);
     }
 
     /// Stalls the currently open connections forever, like a router that lost its state. New ones work.
-    pub fn strand(&self) {
+    pub(crate) fn strand(&self) {
         self.weather.send_modify(|weather| weather.era += 1);
     }
 
     /// Closes all connections, and each new one at once.
-    pub fn refuse(&self) {
+    pub(crate) fn refuse(&self) {
         self.weather.send_modify(|weather| weather.refusing = true);
         self.cut();
     }
 
     /// Closes all connections; new ones work.
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.weather.send_modify(|weather| weather.generation += 1);
     }
 
     /// Restores normal operation.
-    pub fn heal(&self) {
+    pub(crate) fn heal(&self) {
         self.weather.send_modify(|weather| (weather.silent, weather.refusing) = (false, false));
     }
 }

@@ -14,23 +14,23 @@ use crate::common::{PATIENCE, Progress, Scim, eventually, eventually_within, fre
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/rolecall");
 
 /// One release of the chart.
-pub struct Release {
-    pub name: String,
-    pub namespace: String,
-    pub scim: SocketAddr,
-    pub admin: SocketAddr,
+pub(crate) struct Release {
+    pub(crate) name: String,
+    pub(crate) namespace: String,
+    pub(crate) scim: SocketAddr,
+    pub(crate) admin: SocketAddr,
     probe: SocketAddr,
     /// The folder that represents the `PersistentVolumeClaim`; all pods share it.
-    pub volume: PathBuf,
+    pub(crate) volume: PathBuf,
     /// The chart's folder; a test may replace it before an upgrade.
-    pub chart: PathBuf,
+    pub(crate) chart: PathBuf,
     values: Vec<String>,
 }
 
 impl Release {
     /// Runs `helm install`, with rolecall enforcing against the emulator and the Secrets of `okta` and `entra` listed.
     /// `more` are additional `--set`s, which take precedence.
-    pub async fn install(
+    pub(crate) async fn install(
         cluster: &ControlPlane,
         google: &str,
         name: &str,
@@ -60,22 +60,22 @@ impl Release {
     }
 
     /// Runs `helm upgrade` with the same values and more. Running pods are not restarted.
-    pub async fn upgrade(&mut self, cluster: &ControlPlane, more: &[&str]) -> Output {
+    pub(crate) async fn upgrade(&mut self, cluster: &ControlPlane, more: &[&str]) -> Output {
         self.values.extend(more.iter().map(|&value| value.to_owned()));
         self.helm(cluster, "upgrade", &[]).await
     }
 
     /// Runs `helm install` with the same values, after [`Self::uninstall`]. Needs a new pod afterwards.
-    pub async fn reinstall(&self, cluster: &ControlPlane) -> Output {
+    pub(crate) async fn reinstall(&self, cluster: &ControlPlane) -> Output {
         self.helm(cluster, "install", &[]).await
     }
 
-    pub async fn uninstall(&self, cluster: &ControlPlane) -> Output {
+    pub(crate) async fn uninstall(&self, cluster: &ControlPlane) -> Output {
         cluster.helm(&["uninstall", &self.name, "--namespace", &self.namespace]).await
     }
 
     /// The file of the store on the volume.
-    pub fn database(&self) -> PathBuf {
+    pub(crate) fn database(&self) -> PathBuf {
         self.volume.join("rolecall.db")
     }
 
@@ -91,7 +91,7 @@ impl Release {
 
     /// A pod of the current Deployment, which reaches the API server at `server`; not started yet. The pod `rolecall-0`
     /// listens on the ports of the chart, and each other pod on its own ports.
-    pub async fn pod(&self, cluster: &ControlPlane, name: &str, server: SocketAddr) -> Pod {
+    pub(crate) async fn pod(&self, cluster: &ControlPlane, name: &str, server: SocketAddr) -> Pod {
         let deployment = format!("{}/{}", self.namespace, self.name);
         let deployment = cluster.admin.get("Deployment", &deployment).await.expect("the Deployment");
         let spec = &deployment["spec"]["template"]["spec"];
@@ -169,16 +169,16 @@ fn moved(text: &str, mount: &str, folder: &Path) -> Option<String> {
 }
 
 /// The container of a pod as a process.
-pub struct Pod {
-    pub name: String,
-    pub scim_url: String,
-    pub admin_url: String,
+pub(crate) struct Pod {
+    pub(crate) name: String,
+    pub(crate) scim_url: String,
+    pub(crate) admin_url: String,
     /// Its user name at the API server.
-    pub user: String,
-    pub log: PathBuf,
+    pub(crate) user: String,
+    pub(crate) log: PathBuf,
     /// The container's arguments, adapted to paths and ports of this machine. A test may add to them.
-    pub arguments: Vec<String>,
-    pub environment: Vec<(String, String)>,
+    pub(crate) arguments: Vec<String>,
+    pub(crate) environment: Vec<(String, String)>,
     process: Option<Process>,
     /// Position in the log at which the current run starts.
     born: usize,
@@ -186,7 +186,7 @@ pub struct Pod {
 
 impl Pod {
     /// Starts the process without waiting. A running one is killed first.
-    pub fn spawn(&mut self) {
+    pub(crate) fn spawn(&mut self) {
         self.kill();
         self.born = self.said().len();
         let program = Path::new(env!("CARGO_BIN_EXE_rolecall"));
@@ -194,18 +194,18 @@ impl Pod {
     }
 
     /// Starts the process and waits until it is ready.
-    pub async fn start(&mut self) {
+    pub(crate) async fn start(&mut self) {
         self.spawn();
         self.ready().await;
     }
 
     /// Waits for `/readyz`.
-    pub async fn ready(&mut self) {
+    pub(crate) async fn ready(&mut self) {
         self.answers("readyz").await;
     }
 
     /// Waits for `/livez`, which a frozen or waiting process answers too.
-    pub async fn alive(&mut self) {
+    pub(crate) async fn alive(&mut self) {
         self.answers("livez").await;
     }
 
@@ -228,17 +228,17 @@ impl Pod {
     }
 
     /// Waits until the process leads and has read all resources. The Lease of another leader may have to expire first.
-    pub async fn at_work(&mut self) {
+    pub(crate) async fn at_work(&mut self) {
         self.says("all resources are read; at work").await;
     }
 
     /// The progress of this process.
-    pub fn progress(&self) -> Progress {
+    pub(crate) fn progress(&self) -> Progress {
         Progress { admin_url: self.admin_url.clone(), http: reqwest::Client::new() }
     }
 
     /// Waits until the current run has logged this.
-    pub async fn says(&mut self, words: &str) {
+    pub(crate) async fn says(&mut self, words: &str) {
         let name = self.name.clone();
         eventually_within(Duration::from_mins(1), &format!("{name}: {words}"), async || {
             let said = self.said().split_off(self.born);
@@ -248,7 +248,7 @@ impl Pod {
     }
 
     /// The status of one resource on the admin port of this process, or null.
-    pub async fn status(&self, kind: &str, name: &str) -> Value {
+    pub(crate) async fn status(&self, kind: &str, name: &str) -> Value {
         let answer = reqwest::get(format!("{}/status", self.admin_url)).await;
         let listed: Value = match answer {
             Ok(answer) => answer.json().await.unwrap_or(Value::Null),
@@ -263,7 +263,7 @@ impl Pod {
     }
 
     /// Waits until `check` accepts the status of one resource on the admin port.
-    pub async fn says_of(&self, kind: &str, name: &str, what: &str, check: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn says_of(&self, kind: &str, name: &str, what: &str, check: impl Fn(&Value) -> bool) -> Value {
         eventually_within(Duration::from_mins(1), &format!("{}: {kind} {name}: {what}", self.name), async || {
             let status = self.status(kind, name).await;
             if check(&status) { Ok(status) } else { Err(format!("{status:#}; log:\n{}", tail(&self.said()))) }
@@ -272,7 +272,7 @@ impl Pod {
     }
 
     /// The sum of the samples of a metric.
-    pub async fn metric(&self, name: &str) -> f64 {
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
         let text = reqwest::get(format!("{}/metrics", self.admin_url)).await.expect("metrics").text().await;
         let text = text.expect("metrics");
         let samples =
@@ -281,29 +281,29 @@ impl Pod {
     }
 
     /// Waits until the process has ended; returns its exit status.
-    pub async fn end(&mut self) -> Option<i32> {
+    pub(crate) async fn end(&mut self) -> Option<i32> {
         let status = eventually("an end", async || self.ended().ok_or_else(|| tail(&self.said()))).await;
         self.process = None;
         status.code()
     }
 
     /// Sends SIGKILL.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.process = None;
     }
 
     /// Sends a signal by its name without `SIG`: `TERM`, `STOP`, `CONT`.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         self.process.as_ref().expect("a running pod").signal(name);
     }
 
     /// The exit status, if the process has ended.
-    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+    pub(crate) fn ended(&mut self) -> Option<std::process::ExitStatus> {
         self.process.as_mut().expect("a started pod").ended()
     }
 
     /// Resident memory in KiB.
-    pub fn resident(&self) -> u64 {
+    pub(crate) fn resident(&self) -> u64 {
         let pid = self.process.as_ref().expect("a running pod").id();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
@@ -311,7 +311,7 @@ impl Pod {
     }
 
     /// Sends SIGTERM and waits for a clean end.
-    pub async fn shutdown(&mut self) {
+    pub(crate) async fn shutdown(&mut self) {
         self.signal("TERM");
         let status = eventually("an end after SIGTERM", async || self.ended().ok_or_else(|| tail(&self.said()))).await;
         assert!(status.success(), "a clean end, not {status}");
@@ -319,19 +319,19 @@ impl Pod {
     }
 
     /// The log of all runs together.
-    pub fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Runs `kubectl exec POD -- /rolecall ARGUMENTS`: another command in the environment of the container.
-    pub async fn exec(&self, arguments: &[&str]) -> Output {
+    pub(crate) async fn exec(&self, arguments: &[&str]) -> Output {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_rolecall"));
         command.args(arguments).env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
         super::tools::run(command, "").await
     }
 
     /// The IdP of a provider, which calls this pod.
-    pub fn scim(&self, provider: &str, token: &str) -> Scim {
+    pub(crate) fn scim(&self, provider: &str, token: &str) -> Scim {
         Scim {
             base: format!("{}/idp/{provider}/scim/v2", self.scim_url),
             token: token.to_owned(),

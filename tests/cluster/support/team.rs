@@ -5,15 +5,15 @@ use super::scenes::{ALICE, accepted, team};
 use crate::common::{INVOKER, Scim, TOKEN, agree, base, has};
 
 /// The group `team-checkout`, with Alice as a member.
-pub struct Team {
-    pub scim: Scim,
-    pub alice: String,
-    pub group: String,
+pub(crate) struct Team {
+    pub(crate) scim: Scim,
+    pub(crate) alice: String,
+    pub(crate) group: String,
 }
 
 impl Team {
     /// Adds Bob to the team and returns his id.
-    pub async fn add_bob(&self) -> String {
+    pub(crate) async fn add_bob(&self) -> String {
         let bob = self.scim.create_user("bob@example.com").await;
         self.scim.add_members(&self.group, &[&bob]).await;
         bob
@@ -23,7 +23,7 @@ impl Team {
 impl Fixture {
     /// A fixture with the services `checkout-api` and `checkout-web`, in which the mapping `checkout/team` has granted
     /// Alice the invoker role on the first. `more` are additional `--set`s.
-    pub async fn with_team(more: &[&str]) -> (Self, Team) {
+    pub(crate) async fn with_team(more: &[&str]) -> (Self, Team) {
         let mut fixture = Self::prepare(more).await;
         fixture.create_services("shop-dev", &["checkout-api", "checkout-web"]).await;
         for (_, text) in base() {
@@ -41,7 +41,7 @@ impl Fixture {
     }
 
     /// Stops rolecall and checks that ledger, policies and audit agree.
-    pub async fn agree(&mut self) {
+    pub(crate) async fn agree(&mut self) {
         self.pod.shutdown().await;
         agree(&self.google, &self.release.database()).await;
     }

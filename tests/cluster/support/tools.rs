@@ -9,7 +9,7 @@ use tokio::process::Command;
 
 /// The path of a tool: `etcd`, `kube-apiserver`, `kube-controller-manager`, `kubectl`, `helm`, `kstatus`,
 /// `kustomize-controller`; or of a folder of CRDs, `kustomize-crds` and `source-crds`.
-pub fn tool(name: &str) -> PathBuf {
+pub(crate) fn tool(name: &str) -> PathBuf {
     let variable = format!("ROLECALL_TEST_{}", name.to_uppercase().replace('-', "_"));
     match std::env::var_os(&variable) {
         Some(path) => path.into(),
@@ -22,30 +22,30 @@ pub fn tool(name: &str) -> PathBuf {
 
 /// The output of a program, and how it ended.
 #[derive(Debug)]
-pub struct Output {
-    pub status: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Output {
+    pub(crate) status: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Output {
     /// Standard output of a program that succeeded.
     #[track_caller]
-    pub fn ok(self) -> String {
+    pub(crate) fn ok(self) -> String {
         assert!(self.status == 0, "ended with {}:\n{}{}", self.status, self.stdout, self.stderr);
         self.stdout
     }
 
     /// Standard error of a program that failed.
     #[track_caller]
-    pub fn refused(self) -> String {
+    pub(crate) fn refused(self) -> String {
         assert!(self.status != 0, "succeeded, which it should not:\n{}{}", self.stdout, self.stderr);
         self.stderr
     }
 }
 
 /// Runs a program to its end without blocking the emulator, which runs in this process.
-pub async fn run(mut command: Command, stdin: &str) -> Output {
+pub(crate) async fn run(mut command: Command, stdin: &str) -> Output {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let mut input = child.stdin.take().expect("a pipe");
@@ -62,7 +62,7 @@ pub async fn run(mut command: Command, stdin: &str) -> Output {
 
 /// The results of the kstatus library for objects: status (`Current`, `InProgress`, `Failed`, `Terminating`) and
 /// message.
-pub async fn kstatus(objects: &[Value]) -> Vec<(String, String)> {
+pub(crate) async fn kstatus(objects: &[Value]) -> Vec<(String, String)> {
     let lines: Vec<String> = objects.iter().map(Value::to_string).collect();
     let said = run(Command::new(tool("kstatus")), &lines.join("\n")).await.ok();
     let judged: Vec<_> = said

@@ -2,7 +2,7 @@
 //! message. The cluster tests send the same rows to an API server.
 
 /// A provider that sets every field.
-pub const PROVIDER: &str = r#"apiVersion: rolecall.dev/v1alpha1
+pub(crate) const PROVIDER: &str = r#"apiVersion: rolecall.dev/v1alpha1
 kind: IdentityProvider
 metadata:
   name: okta
@@ -23,7 +23,7 @@ spec:
 "#;
 
 /// A target that sets every field.
-pub const TARGET: &str = r#"apiVersion: rolecall.dev/v1alpha1
+pub(crate) const TARGET: &str = r#"apiVersion: rolecall.dev/v1alpha1
 kind: CloudRunTarget
 metadata:
   name: shop-dev
@@ -40,7 +40,7 @@ spec:
 "#;
 
 /// A mapping that sets every field.
-pub const MAPPING: &str = r#"apiVersion: rolecall.dev/v1alpha1
+pub(crate) const MAPPING: &str = r#"apiVersion: rolecall.dev/v1alpha1
 kind: RoleMapping
 metadata:
   name: checkout-team
@@ -60,19 +60,20 @@ spec:
 "#;
 
 /// The text with `from`, which must be in it, replaced once.
-pub fn replaced(text: &str, from: &str, to: &str) -> String {
+pub(crate) fn replaced(text: &str, from: &str, to: &str) -> String {
     assert!(text.contains(from), "`{from}` is not in the manifest");
     text.replacen(from, to, 1)
 }
 
 /// The refused text, the reason, and words of the message.
-pub type Refused = (String, &'static str, &'static str);
+pub(crate) type Refused = (String, &'static str, &'static str);
 
 /// A manifest, the text to replace in it, accepted replacements, and refused ones.
-pub type Row = (&'static str, &'static str, Vec<String>, Vec<Refused>);
+pub(crate) type Row = (&'static str, &'static str, Vec<String>, Vec<Refused>);
 
 /// The rows.
-pub fn rows() -> Vec<Row> {
+#[expect(clippy::too_many_lines, reason = "a table")]
+pub(crate) fn rows() -> Vec<Row> {
     let long = |length: usize| "a".repeat(length);
     vec![
         (

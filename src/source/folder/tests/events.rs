@@ -52,7 +52,13 @@ async fn the_loop_ends_when_it_is_cancelled_although_nobody_receives_its_events(
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "p.yaml", &provider());
     let (sender, changes) = mpsc::channel(1);
-    sender.try_send(Scanned { begun: tokio::time::Instant::now(), quiet: true, events: Vec::new() }).unwrap();
+    sender
+        .try_send(crate::source::folder::poll::Scanned {
+            begun: tokio::time::Instant::now(),
+            quiet: true,
+            events: Vec::new(),
+        })
+        .unwrap();
     let (_commander, commands) = mpsc::channel(1);
     let cancel = CancellationToken::new();
     let task = tokio::spawn(poll(options(folder.path()), Known::default(), sender, commands, cancel.clone()));
