@@ -91,6 +91,12 @@ impl DocumentKey {
         }
     }
 
+    /// A key that is less than those of all documents in a project and region, and greater than those of the regions
+    /// before it. No document has it.
+    pub(crate) fn least_in(project: &str, location: &str) -> Self {
+        Self { project: project.into(), location: location.into(), kind: ResourceKind::Service, name: "".into() }
+    }
+
     /// The project and region, the scope of one quota at Google.
     #[must_use]
     pub(crate) fn region(&self) -> Region {

@@ -110,7 +110,7 @@ impl Simulation {
             if unrest.is_empty() {
                 calm += 1;
                 if calm == 2 {
-                    return;
+                    return self.statuses_are_current(when).await;
                 }
                 wait = Duration::from_secs(10);
                 continue;
@@ -121,5 +121,18 @@ impl Simulation {
                 self.problems.extend(unrest.into_iter().map(|problem| format!("{when}: {problem}")));
             }
         }
+    }
+
+    /// Folds all statuses again, once none of them is due: none may change by that.
+    async fn statuses_are_current(&mut self, when: &str) {
+        let folds = |simulation: &Self| simulation.leader.as_ref().is_some_and(|leader| leader.engine.folds());
+        for _ in 0..60 {
+            if !folds(self) {
+                break;
+            }
+            self.pass(Duration::from_secs(1)).await;
+        }
+        let outdated = self.leader.as_ref().map(|leader| leader.engine.outdated_statuses()).unwrap_or_default();
+        self.problems.extend(outdated.into_iter().map(|status| format!("{when}: outdated status of {status}")));
     }
 }

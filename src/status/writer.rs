@@ -112,11 +112,15 @@ impl Writer {
         // The status that was written in place of a refused one.
         let mut instead: Option<Status> = None;
         loop {
+            // While many statuses wait to be written, each of them goes on changing: the newest content is written.
+            let permit = self.permits.acquire().await;
             let Some(item) = self.cache.get(key) else {
                 self.forget(key);
                 return;
             };
-            match self.write(&item).await {
+            let written = self.write(&item).await;
+            drop(permit);
+            match written {
                 Ok(()) => {
                     self.emit_event(key, item).await;
                     break;
@@ -150,10 +154,7 @@ impl Writer {
     }
 
     async fn write(&self, item: &Item) -> Result<(), WriteError> {
-        let permit = self.permits.acquire().await;
-        let written = tokio::time::timeout(PATIENCE, self.apply(item)).await;
-        drop(permit);
-        let result = match written {
+        let result = match tokio::time::timeout(PATIENCE, self.apply(item)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(WriteError::of(&error)),
             Err(_) => Err(WriteError::Failed("the API server did not answer".to_owned())),

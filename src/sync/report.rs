@@ -25,8 +25,6 @@ use crate::store::StoreError;
 const COALESCE: Duration = Duration::from_millis(100);
 /// Interval between reads of the SCIM endpoint's statistics, which send no notifications.
 const REFRESH: Duration = Duration::from_secs(5);
-/// Interval after which all statuses are folded in any case.
-const RESYNC: Duration = Duration::from_mins(1);
 /// A changed status is folded again after this, since the previous status is an input; so is one that would be
 /// incomplete after a start.
 const SETTLES: SignedDuration = SignedDuration::from_secs(1);
@@ -56,7 +54,7 @@ pub(crate) struct ProviderTraffic {
 pub(crate) type TrafficSource = Arc<dyn Fn(&ProviderName) -> ProviderTraffic + Send + Sync>;
 
 pub(super) async fn follow(inner: Arc<Inner>, stop: CancellationToken) {
-    let (mut refreshed, mut resynced) = (tokio::time::Instant::now(), tokio::time::Instant::now());
+    let mut refreshed = tokio::time::Instant::now();
     loop {
         let due = inner
             .state()
@@ -72,10 +70,6 @@ pub(super) async fn follow(inner: Arc<Inner>, stop: CancellationToken) {
         }
         {
             let mut state = inner.state();
-            if resynced.elapsed() >= RESYNC {
-                resynced = tokio::time::Instant::now();
-                state.everything_changed();
-            }
             if refreshed.elapsed() >= REFRESH {
                 refreshed = tokio::time::Instant::now();
                 let providers: Vec<ProviderName> = state.providers.keys().cloned().collect();
@@ -86,6 +80,42 @@ pub(super) async fn follow(inner: Arc<Inner>, stop: CancellationToken) {
         publish(&inner).await;
         tokio::time::sleep(COALESCE).await;
     }
+}
+
+/// Folds all statuses again. Returns the mappings and targets whose status changed by that, which nobody had noticed.
+#[cfg(test)]
+pub(super) fn unnoticed(inner: &Inner) -> Vec<String> {
+    use crate::status::{same_mapping, same_target};
+    let (mappings, targets): (Vec<_>, Vec<_>) = {
+        let state = inner.state();
+        (state.mappings.keys().cloned().collect(), state.targets.keys().cloned().collect())
+    };
+    let mut unnoticed = Vec::new();
+    for key in mappings {
+        let before = inner.cache.mapping(&key);
+        mapping::publish(inner, &key);
+        let now = inner.cache.mapping(&key);
+        let is_same = match (&before, &now) {
+            (Some(before), Some(now)) => same_mapping(before, now),
+            (before, now) => before.is_none() && now.is_none(),
+        };
+        if !is_same {
+            unnoticed.push(format!("{key}: {before:?} became {now:?}"));
+        }
+    }
+    for name in targets {
+        let before = inner.cache.target(&name);
+        target::publish(inner, &name);
+        let now = inner.cache.target(&name);
+        let is_same = match (&before, &now) {
+            (Some(before), Some(now)) => same_target(before, now),
+            (before, now) => before.is_none() && now.is_none(),
+        };
+        if !is_same {
+            unnoticed.push(format!("{name}: {before:?} became {now:?}"));
+        }
+    }
+    unnoticed
 }
 
 async fn publish(inner: &Inner) {

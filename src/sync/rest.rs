@@ -29,4 +29,17 @@ impl Engine {
         });
         broken.map(|(document, _)| format!("a pass over {document} broke off"))
     }
+
+    /// True while a status will be folded soon.
+    pub(crate) fn folds(&self) -> bool {
+        let soon = self.0.clock.now() + jiff::SignedDuration::from_secs(2);
+        let state = self.0.state();
+        let revisits = state.revisits.next_due().is_some_and(|due| due <= soon);
+        revisits || !state.changed_mappings.is_empty() || !state.changed_targets.is_empty()
+    }
+
+    /// Statuses that are outdated although nobody noticed a change.
+    pub(crate) fn outdated_statuses(&self) -> Vec<String> {
+        super::report::unnoticed(&self.0)
+    }
 }

@@ -320,6 +320,25 @@ impl State {
         }
     }
 
+    /// The documents that a target counts in its status.
+    pub(crate) fn documents_of<'a>(
+        &'a self,
+        name: &'a TargetName,
+    ) -> impl Iterator<Item = (&'a DocumentKey, &'a DocumentState)> {
+        let spec = self.targets.get(name).map(|target| &target.spec);
+        let places: BTreeSet<(&str, &str)> = spec
+            .into_iter()
+            .flat_map(|spec| spec.locations.iter().map(|location| (spec.project.as_str(), location.as_str())))
+            .collect();
+        let within = move |(project, location)| {
+            let is_there =
+                move |document: &DocumentKey| document.project() == project && document.location() == location;
+            let from = self.documents.range(DocumentKey::least_in(project, location)..);
+            from.take_while(move |(document, _)| is_there(document))
+        };
+        places.into_iter().flat_map(within).filter(move |(document, _)| self.catalog.target_of(document) == Some(name))
+    }
+
     /// The target that counts this document in its status, if any.
     pub(crate) fn target_of(&self, document: &DocumentKey) -> Option<TargetName> {
         self.catalog.target_of(document).cloned()
@@ -382,13 +401,6 @@ impl State {
         changed
     }
 
-    /// Marks every status for folding.
-    pub(crate) fn everything_changed(&mut self) {
-        self.changed_mappings.extend(self.mappings.keys().cloned());
-        self.changed_targets.extend(self.targets.keys().cloned());
-        self.changed_providers.extend(self.providers.keys().cloned());
-    }
-
     /// The documents on which the status of at least one mapping has the condition `Frozen`.
     pub(crate) fn frozen_documents(&self) -> BTreeSet<&DocumentKey> {
         self.frozen_mappings.values().flatten().collect()
@@ -427,6 +439,14 @@ impl State {
     /// consulted, because it changes before its dirty documents are recorded.
     pub(crate) fn is_idle(&self, key: &DocumentKey) -> bool {
         self.idle.contains(key) && !self.catalog.wants(key, &BTreeSet::new())
+    }
+
+    /// What the statuses of all mappings that reach the document say about it: the number of foreign members, and the
+    /// differences.
+    pub(crate) fn shared(&self, key: &DocumentKey) -> (usize, Vec<(DriftKind, GrantKey)>) {
+        let Some(memory) = self.documents.get(key) else { return (0, Vec::new()) };
+        let foreign = memory.found.as_ref().map_or(0, |found| found.foreign);
+        (foreign, memory.differences().map(|(kind, grant, _)| (kind, grant.clone())).collect())
     }
 
     /// True when the statuses of mappings without a part in the document's plan may be wrong about it: it could not be read,

@@ -125,14 +125,14 @@ impl Inner {
                 let blocked = state.document(document).additions.foreign.is_some();
                 state.refusals.note_failure(document, outcome.error.is_some() || blocked);
             }
-            let unclear = state.is_unclear(document);
+            let (unclear, shared) = (state.is_unclear(document), state.shared(document));
             let mappings = state.settle_document(document, outcome, self.clock.now());
             if let Some(memory) = state.documents.get_mut(document) {
                 memory.reconciled_from = Some(begun);
             }
             let ending = mappings.iter().filter(|key| state.is_terminating(key)).cloned().collect();
             state.changed_mappings.extend(mappings.iter().cloned());
-            if unclear || state.is_unclear(document) {
+            if unclear || state.is_unclear(document) || state.shared(document) != shared {
                 // Including mappings without a part in its plan: their statuses count it.
                 let reaching: Vec<MappingKey> = state.catalog.reaching(document).cloned().collect();
                 state.changed_mappings.extend(reaching);

@@ -50,7 +50,7 @@ impl DocumentState {
     }
 
     /// The recorded differences from what is wanted.
-    pub(super) fn differences(&self) -> impl Iterator<Item = (DriftKind, &GrantKey, Option<Subject>)> {
+    pub(in crate::sync) fn differences(&self) -> impl Iterator<Item = (DriftKind, &GrantKey, Option<Subject>)> {
         let samples = self.found.iter().flat_map(|found| &found.samples);
         let remains =
             self.remains.keys().map(|grant| (DriftKind::Remains, grant, self.remained_for.get(grant).copied()));

@@ -79,8 +79,7 @@ fn policies(inner: &Inner, state: &State, name: &TargetName) -> Policies {
     let mut drift: Vec<TargetDrift> = Vec::new();
     let mut missing_permissions: Vec<String> = Vec::new();
     let frozen = state.frozen_documents();
-    let owned = |document: &DocumentKey| state.catalog.target_of(document) == Some(name);
-    for (document, memory) in state.documents.iter().filter(|(document, _)| owned(document)) {
+    for (document, memory) in state.documents_of(name) {
         missing_permissions.extend(memory.missing_permission.clone());
         match memory.health(frozen.contains(document)) {
             DocumentHealth::Failed => counts.failed += 1,
