@@ -52,6 +52,8 @@ pub(crate) use guard::held_hash;
 pub(crate) use settle::{CallOutcome, Settlement};
 
 use planner::Planner;
+#[cfg(test)]
+pub(crate) use planner::RESOURCE_RECREATED;
 
 /// How long a call with an unknown outcome is remembered when the resource is gone: a resource of that name may exist
 /// again when the call arrives. Where there is a policy, a write fences the call off instead.

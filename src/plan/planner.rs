@@ -25,7 +25,7 @@ const AMBIGUOUS: &str = Reason::AttributionAmbiguous.word();
 const RESOURCE_GONE: &str = "ResourceGone";
 
 /// Audit reason: the resource was deleted and re-created, so the policy in which the grant was written is gone.
-const RESOURCE_RECREATED: &str = "ResourceRecreated";
+pub(crate) const RESOURCE_RECREATED: &str = "ResourceRecreated";
 
 /// The claims of a row, sorted by what the mappings want now.
 #[expect(clippy::struct_excessive_bools, reason = "five independent facts, each read once by its name")]

@@ -4,10 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::driver::Simulation;
 use super::expect::Expected;
+use super::facts::Facts;
 use crate::api::RoleMappingStatus;
-use crate::model::{AuditOutcome, DocumentKey, GrantKey, GrantState, MappingKey, UserId};
-use crate::plan::PRINCIPAL_RESPELLED;
-use crate::store::AuditRow;
+use crate::model::{
+    AuditOutcome, Claim, DirectoryChange, DocumentKey, GrantKey, GrantState, LedgerRow, MappingKey, ProviderName,
+    Subject, UserId,
+};
+use crate::plan::{PRINCIPAL_RESPELLED, RESOURCE_RECREATED};
+use crate::store::{AuditRow, Decision};
+use crate::sync::Engine;
 use crate::target::scripted::{Origin, Write};
 
 /// An audit row on one line.
@@ -84,8 +89,9 @@ impl Simulation {
         }
     }
 
-    /// The problems when everything should be idle, starting with the cheapest checks.
-    pub(super) async fn unrest(&mut self) -> Vec<String> {
+    /// The problems when everything should be idle, starting with the cheapest checks. `all`: also compares ledger,
+    /// audit, journal and directory.
+    pub(super) async fn unrest(&mut self, all: bool) -> Vec<String> {
         let Some(process) = &self.leader else { return vec!["no process runs".to_owned()] };
         if let Some(busy) = process.engine.busy() {
             return vec![busy];
@@ -118,9 +124,10 @@ impl Simulation {
             let is_done = |row: &&AuditRow| row.entry.outcome == AuditOutcome::Acknowledged;
             let done: BTreeSet<&str> =
                 audit.iter().filter(is_done).filter_map(|row| row.entry.revision_after.as_deref()).collect();
-            for (document, grant) in
-                excess.iter().filter(|(document, grant)| !self.is_unattributed(document, grant, &done))
-            {
+            let is_excused = |document: &DocumentKey, grant: &GrantKey| {
+                self.is_unattributed(document, grant, &done) || self.was_forgotten(document, grant, &audit)
+            };
+            for (document, grant) in excess.iter().filter(|(document, grant)| !is_excused(document, grant)) {
                 problems.push(format!("{} still has {} as {}", document.short(), grant.member, grant.role));
             }
         }
@@ -133,14 +140,26 @@ impl Simulation {
         }
         for (key, mapping) in &facts.mappings {
             // Without a target, it is unknown whether a resource that does not answer is gone.
-            if mapping.phase == super::facts::Phase::Terminating && facts.target.is_some() {
+            if mapping.phase == super::facts::Phase::Terminating && facts.is_covered() {
                 problems.push(format!("{key} was deleted and keeps its finalizer"));
             }
         }
-        if problems.is_empty() {
+        if facts.uninstall.is_some() {
+            problems.extend(self.not_uninstalled(&engine).await);
+        }
+        if problems.is_empty() && all {
             problems = self.disagreements(&expected).await;
         }
         problems
+    }
+
+    /// What an uninstall has left.
+    async fn not_uninstalled(&self, engine: &Engine) -> Vec<String> {
+        let decisions = self.store().decisions().await.expect("decisions");
+        let is_recorded = decisions.iter().any(|pending| pending.decision == Decision::Uninstalled);
+        let unrecorded = (!is_recorded).then(|| "the end of the uninstall is not recorded".to_owned());
+        let left = engine.mappings().into_iter().map(|key| format!("{key} is left after the uninstall"));
+        unrecorded.into_iter().chain(left).collect()
     }
 
     /// True when the target stored a grant under another spelling than it was sent and the answer was lost. The next
@@ -151,6 +170,24 @@ impl Simulation {
         let journal = self.target.journal();
         let unknown = journal.iter().filter(|write| !done.contains(write.revision_after.as_str()));
         unknown.filter(|write| write.document == *document).any(|write| write.add.iter().any(is_it))
+    }
+
+    /// True when the engine made a grant on a resource that had been made again, while the last list still named the
+    /// former resource, and with the next list forgot that grant as if it had been made on the former one.
+    fn was_forgotten(&self, document: &DocumentKey, grant: &GrantKey, audit: &[AuditRow]) -> bool {
+        let facts = self.facts();
+        let is_it = |sent: &GrantKey| sent == grant || facts.stored(sent) == *grant;
+        let rows: Vec<&AuditRow> = audit
+            .iter()
+            .filter(|row| row.entry.document.as_ref() == Some(document) && row.entry.grant.as_ref().is_some_and(is_it))
+            .collect();
+        let Some(granted) = rows.iter().rposition(|row| row.entry.action == "grant" && took_effect(row)) else {
+            return false;
+        };
+        let is_newer = self.memory.deleted.get(document).is_some_and(|deleted| *deleted <= rows[granted].entry.at);
+        let is_forgotten =
+            |row: &&AuditRow| row.entry.action == "forget" && row.entry.reason.as_deref() == Some(RESOURCE_RECREATED);
+        is_newer && rows[granted..].iter().any(is_forgotten)
     }
 
     /// Disagreements between ledger, audit, journal and documents.
@@ -167,6 +204,7 @@ impl Simulation {
             }
         }
         problems.extend(self.ledger_differs(&history, expected).await);
+        problems.extend(self.directory_differs().await);
         for write in self.target.journal() {
             problems.extend(self.not_audited(&write, &audit));
             problems.extend(self.foreign_removed(&write, &history));
@@ -179,7 +217,7 @@ impl Simulation {
 
     async fn ledger_differs(&self, history: &History<'_>, expected: &Expected) -> Vec<String> {
         let (store, mut problems) = (self.store(), Vec::new());
-        let is_uncovered = self.facts().target.is_none();
+        let is_uncovered = !self.facts().is_covered();
         let mut audited: BTreeMap<&DocumentKey, BTreeSet<&GrantKey>> = BTreeMap::new();
         for ((document, grant), rows) in history {
             if is_owned(rows) {
@@ -201,6 +239,9 @@ impl Simulation {
                 if row.state == GrantState::Owned {
                     if !is_frozen && !row.spellings().any(|spelling| live.contains_key(&spelling)) {
                         problems.push(format!("{}: owned and not there: {}", document.short(), row.grant.member));
+                    }
+                    if !is_uncovered {
+                        problems.extend(self.claims_differ(&document, &row, expected));
                     }
                     owned.insert(row.grant.clone());
                 }
@@ -226,6 +267,69 @@ impl Simulation {
                 .push(format!("{}: owned by the audit, and the ledger knows nothing: {grants:?}", document.short()));
         }
         problems
+    }
+
+    /// Differences between the claims of an owned grant and those of the model.
+    fn claims_differ(&self, document: &DocumentKey, row: &LedgerRow, expected: &Expected) -> Vec<String> {
+        let stored = self.facts().stored(&row.grant);
+        let what = |problem: &str, mapping: &MappingKey| {
+            format!("{}: {problem} claim of {mapping} for {}", document.short(), row.grant.member)
+        };
+        let of_row = expected.claims.iter().filter(|(_, on, grant, _)| on == document && *grant == row.grant);
+        let wanted: BTreeSet<Claim> = of_row.map(|(key, .., person)| claim_of(key, *person)).collect();
+        let lost = wanted.difference(&row.claims).map(|claim| what("a lost", &claim.mapping));
+        let permitted = |claim: &Claim| {
+            let Subject::User(person) = claim.subject else { return false };
+            let of = |grant: &GrantKey| (claim.mapping.clone(), document.clone(), grant.clone(), person);
+            [&row.grant, &stored].iter().any(|grant| expected.may_claim.contains(&of(grant)))
+        };
+        let more = row.claims.difference(&wanted).filter(|claim| !permitted(claim));
+        lost.chain(more.map(|claim| what("an ended", &claim.mapping))).collect()
+    }
+
+    /// Claims of frozen mappings that the ledger has lost.
+    pub(super) async fn lost_claims(&self, facts: &Facts) -> Vec<String> {
+        let (mut ledgers, mut problems) = (BTreeMap::new(), Vec::new());
+        for (key, document, grant, person) in self.memory.frozen_claims(facts) {
+            if !ledgers.contains_key(document) {
+                ledgers.insert(document, self.store().ledger(document).await.expect("the ledger"));
+            }
+            let is_it = |row: &&LedgerRow| {
+                row.state == GrantState::Owned && (row.grant == *grant || facts.stored(&row.grant) == *grant)
+            };
+            let rows: Vec<&LedgerRow> = ledgers[document].iter().filter(is_it).collect();
+            if !rows.is_empty() && !rows.iter().any(|row| row.claims.contains(&claim_of(key, person))) {
+                problems.push(format!(
+                    "{}: the claim of {key}, which is frozen, for {} is lost",
+                    document.short(),
+                    grant.member
+                ));
+            }
+        }
+        problems
+    }
+
+    /// Differences between the directory in the store and the requests that were answered with success.
+    async fn directory_differs(&self) -> Vec<String> {
+        let (mut people, mut teams) = (BTreeMap::new(), BTreeMap::<_, (String, BTreeSet<UserId>)>::new());
+        let mut sink = |_: ProviderName, change: DirectoryChange| match change {
+            DirectoryChange::User(facts) => drop(people.insert(facts.id, facts.active)),
+            DirectoryChange::Group(facts) => drop(teams.insert(facts.id, (facts.display_name, BTreeSet::new()))),
+            DirectoryChange::Members { group, added, .. } => {
+                teams.entry(group).or_default().1.extend(added);
+            }
+            DirectoryChange::UserDeleted { .. } | DirectoryChange::GroupDeleted { .. } => {}
+        };
+        self.store().snapshot(&mut sink).await.expect("the directory");
+        let facts = self.facts().clone();
+        let present = facts.people.iter().filter(|(_, person)| !person.deleted);
+        let expected: BTreeMap<_, _> = present.map(|(id, person)| (*id, person.active)).collect();
+        let present = facts.teams.iter().filter(|(_, team)| !team.deleted);
+        let expected_teams: BTreeMap<_, _> =
+            present.map(|(id, team)| (*id, (team.name.clone(), team.members.clone()))).collect();
+        let differs = |what: &str| format!("the store has other {what} than those that were stored with success");
+        let of_people = (people != expected).then(|| differs("people"));
+        of_people.into_iter().chain((teams != expected_teams).then(|| differs("groups"))).collect()
     }
 
     /// The parts of a write that no audit row announced.
@@ -293,7 +397,7 @@ impl Simulation {
             });
             keys.into_iter().any(|key| {
                 let rows: Vec<&&AuditRow> = history[key].iter().filter(|row| row.entry.at <= at).collect();
-                let last_owned = rows.iter().rposition(|row| row.entry.action == "grant" && took_effect(row));
+                let last_owned = rows.iter().rposition(|row| is_of_ours(row));
                 let Some(owned) = last_owned else { return false };
                 let lost = rows[owned..].iter().any(|row| matches!(row.entry.action.as_str(), "lost" | "forget"));
                 match origin {
@@ -302,9 +406,7 @@ impl Simulation {
                     Origin::Restored => !lost,
                     // Nobody could see whether a call of ours had made it, or had removed it before.
                     Origin::Foreign => {
-                        let is_unclear = |row: &&AuditRow| {
-                            row.entry.action == "revoke" && row.entry.reason.as_deref() == Some("NotCommitted")
-                        };
+                        let is_unclear = |row: &&AuditRow| row.entry.action == "revoke" && is_of_ours(row);
                         let unclear = rows[owned..].iter().any(|row| is_unclear(row));
                         (rows[owned].entry.outcome == AuditOutcome::Ambiguous || unclear) && !lost
                     }
@@ -354,14 +456,28 @@ impl Simulation {
     }
 }
 
+fn claim_of(mapping: &MappingKey, person: UserId) -> Claim {
+    Claim { mapping: mapping.clone(), subject: Subject::User(person) }
+}
+
 fn took_effect(row: &AuditRow) -> bool {
     matches!(row.entry.outcome, AuditOutcome::Acknowledged | AuditOutcome::Ambiguous)
+}
+
+/// True when the row says that a grant is the engine's: it was made, or its revocation did not take place. The latter is
+/// the only row of a grant whose answer was lost, and whose process ended before the outcome was proven.
+fn is_of_ours(row: &AuditRow) -> bool {
+    match row.entry.action.as_str() {
+        "grant" => took_effect(row),
+        "revoke" => row.entry.reason.as_deref() == Some("NotCommitted"),
+        _ => false,
+    }
 }
 
 /// True when a grant is owned according to the audit.
 fn is_owned(rows: &[&AuditRow]) -> bool {
     rows.iter().fold(false, |owned, row| match row.entry.action.as_str() {
-        "grant" if took_effect(row) => true,
+        _ if is_of_ours(row) => true,
         "revoke" if took_effect(row) => false,
         "lost" | "forget" => false,
         _ => owned,

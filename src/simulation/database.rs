@@ -1,10 +1,9 @@
 //! The database of a simulated installation, which outlives its processes.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::clock::SimulatedClock;
-use crate::store::{MemoryDatabase, Store};
+use crate::store::{MemoryDatabase, Store, StoreFaults};
 
 pub(super) struct Database(MemoryDatabase);
 
@@ -14,12 +13,7 @@ impl Database {
     }
 
     #[expect(clippy::unused_async, reason = "as a store that waits")]
-    pub(super) async fn open(&self, clock: SimulatedClock) -> Store {
-        Store::open_inline(&self.0, Arc::new(clock)).expect("a store")
+    pub(super) async fn open(&self, clock: SimulatedClock, faults: &StoreFaults) -> Store {
+        Store::open_faulty(&self.0, Arc::new(clock), faults.clone()).expect("a store")
     }
-}
-
-/// Advances the time.
-pub(super) async fn pass(time: Duration) {
-    tokio::time::sleep(time).await;
 }

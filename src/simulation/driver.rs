@@ -1,7 +1,7 @@
 //! Runs one seed: an installation, its steps, and the checks once it is idle.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,14 +9,14 @@ use tokio::time::Instant;
 
 use super::chance::Chance;
 use super::clock::SimulatedClock;
-use super::database::{Database, pass};
+use super::database::Database;
 use super::expect::Memory;
-use super::facts::{Facts, Provider, ROLES, SERVICES, Setup, Target, address, document};
+use super::facts::{Facts, Locked, Provider, ROLES, SERVICES, Setup, Target, address, document, grant};
 use super::process::{Changed, Process, Shared};
 use super::report::{Counts, Report};
 use crate::catalog::Ceiling;
-use crate::model::{Clock as _, DocumentKey, MemberKey, ProviderName, RemovalLimits};
-use crate::store::{Origin, Store};
+use crate::model::{Clock as _, DocumentKey, FreezeReason, MemberKey, ProviderName, Randomness, RemovalLimits};
+use crate::store::{Origin, Store, StoreError, StoreFaults};
 use crate::sync::EngineConfig;
 use crate::target::scripted::{Chances, Rule, Scripted};
 
@@ -26,8 +26,12 @@ pub(super) struct Simulation {
     pub(super) clock: SimulatedClock,
     pub(super) target: Scripted,
     database: Database,
-    /// The store of a SCIM server in another process.
-    directory: Store,
+    /// The store of a SCIM server in another process, with its faults.
+    directory: (Store, StoreFaults),
+    /// A store without faults, for the checks.
+    observer: Store,
+    /// Number of calls of a thousand that the store refuses.
+    refused: u64,
     /// True when the leading process serves SCIM requests.
     beside: bool,
     pub(super) config: EngineConfig,
@@ -40,6 +44,8 @@ pub(super) struct Simulation {
     pub(super) denied: BTreeSet<DocumentKey>,
     pub(super) hidden: BTreeSet<DocumentKey>,
     pub(super) chances: Chances,
+    /// Number of writes when it was first observed that nothing may be written.
+    stopped: Option<usize>,
     steps: Vec<(Instant, String)>,
     pub(super) problems: Vec<String>,
     pub(super) counts: Counts,
@@ -53,12 +59,17 @@ pub(super) fn origin() -> Origin {
     Origin { token: "a".to_owned(), request_id: None }
 }
 
-/// Runs a seed from start to end.
-pub(super) async fn play(seed: u64) -> Report {
+/// Runs a seed from start to end. `most`: the largest number of steps; none: as many as the seed draws.
+pub(super) async fn play(seed: u64, traced: bool, most: Option<usize>) -> Report {
     let mut simulation = Simulation::new(seed).await;
+    if traced {
+        simulation.target.trace();
+    }
     simulation.begin().await;
-    let steps = 8 + simulation.chance.below(32);
-    for _ in 0..steps {
+    // Most faults need few steps. A long run finds those that need many.
+    let longest = if simulation.chance.one_in(4) { 36 } else { 18 };
+    let steps = 4 + simulation.chance.below(longest);
+    for _ in 0..most.map_or(steps, |most| most.min(steps)) {
         simulation.step().await;
         simulation.counts.steps += 1;
         if !simulation.problems.is_empty() {
@@ -73,12 +84,25 @@ impl Simulation {
         let chance = Chance::new(seed);
         let clock = SimulatedClock::new();
         let database = Database::new(seed);
-        let directory = database.open(clock).await;
-        let setup =
-            Setup { by_email: chance.one_in(3), permits_suspend: chance.one_in(3), permits_orphan: chance.one_in(2) };
+        let faults = StoreFaults::default();
+        let directory = (database.open(clock, &faults).await, faults);
+        let observer = database.open(clock, &StoreFaults::default()).await;
+        let setup = Setup {
+            by_email: chance.one_in(3),
+            permits_suspend: chance.one_in(3),
+            permits_orphan: chance.one_in(2),
+            by_labels: chance.one_in(4),
+        };
         let drift = Duration::from_secs(60 + chance.below(240) as u64);
         let limits = if chance.one_in(3) { RemovalLimits::new(2, 3) } else { RemovalLimits::new(1000, 1000) };
-        let config = EngineConfig { limits, seed: Some(chance.seed()), ..EngineConfig::new(Ceiling::Enforce, drift) };
+        // Statuses are folded as often as in production in some seeds only, since that takes a quarter of the time.
+        let status_window = Duration::from_millis(if chance.one_in(4) { 100 } else { 1000 });
+        let config = EngineConfig {
+            limits,
+            seed: Some(chance.seed()),
+            status_window,
+            ..EngineConfig::new(Ceiling::Enforce, drift)
+        };
         let mut facts = Facts::new(setup);
         if chance.one_in(3) {
             facts.aliases = aliases(&chance);
@@ -93,16 +117,17 @@ impl Simulation {
             list: 20 * heavy,
         };
         let target = Scripted::default();
-        target.trace();
         target.respell(facts.aliases.clone());
         target.on_chance(Some((chances, chance.fork())));
         Self {
             beside: chance.one_in(2),
-            chance,
             clock,
             target,
             database,
             directory,
+            observer,
+            refused: 0,
+            chance,
             config,
             facts: Arc::new(Mutex::new(facts)),
             memory: Memory::default(),
@@ -112,6 +137,7 @@ impl Simulation {
             denied: BTreeSet::new(),
             hidden: BTreeSet::new(),
             chances,
+            stopped: None,
             steps: Vec::new(),
             problems: Vec::new(),
             counts: Counts::default(),
@@ -126,10 +152,23 @@ impl Simulation {
         }
         self.facts().provider = Some(Provider { generation: 1, suspended: false });
         let roles = ROLES.map(str::to_owned).to_vec();
-        self.facts().target = Some(Target { generation: 1, asked: 0, roles });
+        self.facts().targets[0] = Some(Target { generation: 1, asked: 0, roles, age: 0 });
+        if self.chance.one_in(4) {
+            self.change_target(1);
+        }
+        if self.chance.one_in(8) {
+            // People who have access before rolecall is installed: three of them look like the grants of a lost store.
+            for number in 0..=self.chance.below(4) {
+                let documents = self.target.documents();
+                if let Some(on) = self.chance.pick(&documents) {
+                    self.add_by_hand(&on, &grant(ROLES[0], &address(number)));
+                }
+            }
+        }
         self.start().await;
         // The IdP only pushes to a provider that is in force.
         self.pass(Duration::from_secs(1)).await;
+        self.refuse([0, 0, 4, 25][self.chance.below(4)]);
         for _ in 0..2 + self.chance.below(4) {
             self.create_person().await;
         }
@@ -142,8 +181,8 @@ impl Simulation {
         self.noted().await;
     }
 
-    pub(super) fn facts(&self) -> MutexGuard<'_, Facts> {
-        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn facts(&self) -> Locked<'_> {
+        Locked(self.facts.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -159,20 +198,85 @@ impl Simulation {
     pub(super) fn idp(&self) -> Store {
         match &self.leader {
             Some(process) if self.beside => process.store.clone(),
-            _ => self.directory.clone(),
+            _ => self.directory.0.clone(),
         }
     }
 
+    /// A store without faults.
     pub(super) fn store(&self) -> &Store {
-        &self.directory
+        &self.observer
+    }
+
+    /// Makes a request of the IdP. Returns whether its change is stored.
+    pub(super) async fn request<T>(&mut self, request: impl Future<Output = Result<T, StoreError>>) -> bool {
+        let before = self.observer.highest_seq().await.expect("a position");
+        let answer = tokio::select! {
+            biased;
+            () = self.ended() => None,
+            answer = request => Some(answer.is_ok()),
+        };
+        if answer == Some(true) {
+            return true;
+        }
+        let stored = !self.observer.follow_events(before, 1).await.expect("events").0.is_empty();
+        if answer.is_none() {
+            self.kill();
+            return stored;
+        }
+        self.counts.refusals += 1;
+        if stored {
+            self.problems.push("a request that was answered with an error was stored".to_owned());
+        }
+        false
+    }
+
+    /// Carries out a decision of a person; the process may end meanwhile. A decision that the store does not accept is
+    /// repeated by its caller.
+    pub(super) async fn decide(&mut self, decision: impl Future<Output = Result<(), StoreError>>) {
+        let has_ended = tokio::select! {
+            biased;
+            () = self.ended() => true,
+            _ = decision => false,
+        };
+        if has_ended {
+            self.kill();
+        }
+    }
+
+    /// Waits until the leader has ended, because of a commit after which it was to end.
+    async fn ended(&self) {
+        match &self.leader {
+            Some(process) => process.faults.ended().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Draws which calls a store refuses.
+    fn refusals(&self) -> Option<(u64, Arc<Randomness>)> {
+        (self.refused > 0).then(|| (self.refused, self.chance.fork()))
+    }
+
+    /// Sets the number of calls of a thousand that the store refuses.
+    pub(super) fn refuse(&mut self, of_thousand: u64) {
+        self.refused = of_thousand;
+        self.directory.1.refuse(self.refusals());
+        for process in self.leader.iter().chain(&self.former) {
+            process.faults.refuse(self.refusals());
+            if of_thousand == 0 {
+                process.faults.end_after(None);
+            }
+        }
     }
 
     /// Starts a process, which takes over from the leader.
     pub(super) async fn start(&mut self) {
-        let store = self.database.open(self.clock).await;
+        let faults = StoreFaults::default();
+        faults.refuse(self.refusals());
+        let store = self.database.open(self.clock, &faults).await;
         let name = format!("process {}", self.counts.crashes + self.counts.takeovers);
-        let config = EngineConfig { seed: Some(self.chance.seed()), ..self.config };
-        let process = Process::start(name, config, store, &self.target, self.clock, self.facts.clone());
+        let ceiling = if self.facts().observes { Ceiling::Observe } else { Ceiling::Enforce };
+        let config = EngineConfig { seed: Some(self.chance.seed()), ceiling, ..self.config };
+        let process = Process::start(name, config, (store, faults), &self.target, self.clock, self.facts.clone());
         self.former.extend(self.leader.replace(process));
     }
 
@@ -181,6 +285,11 @@ impl Simulation {
         for _ in 0..self.chance.below(60) {
             tokio::task::yield_now().await;
         }
+        self.kill();
+    }
+
+    /// Kills the leader at its current point.
+    fn kill(&mut self) {
         self.leader = None;
         self.counts.crashes += 1;
     }
@@ -192,7 +301,17 @@ impl Simulation {
     }
 
     pub(super) async fn pass(&mut self, time: Duration) {
-        pass(time).await;
+        let until = Instant::now() + time;
+        let has_ended = tokio::select! {
+            biased;
+            () = self.ended() => true,
+            () = tokio::time::sleep_until(until) => false,
+        };
+        if has_ended {
+            self.say("the process ends after a commit");
+            self.kill();
+            tokio::time::sleep_until(until).await;
+        }
         self.noted().await;
     }
 
@@ -208,9 +327,12 @@ impl Simulation {
     pub(super) async fn noted(&mut self) {
         let facts = self.note_facts();
         self.look();
+        self.look_for_writes();
         if self.is_settled().await {
-            self.memory.set_pins(self.directory.pins().await.expect("pins"));
+            self.memory.set_pins(self.observer.pins().await.expect("pins"));
             self.memory.at_rest(&facts, &self.target, &self.rules);
+            let lost = self.lost_claims(&facts).await;
+            self.problems.extend(lost);
         }
         if self.leader.as_ref().is_some_and(Process::has_ended)
             && let Some(process) = self.leader.take()
@@ -223,9 +345,26 @@ impl Simulation {
     pub(super) async fn is_settled(&self) -> bool {
         let Some(process) = &self.leader else { return false };
         let engine = &process.engine;
-        let idle =
-            engine.frozen().is_none() && engine.busy().is_none() && !engine.waits() && self.target.under_way() == 0;
-        idle && self.directory.highest_seq().await.expect("a position") <= process.engine.directory_seq()
+        let idle = process.unhandled() == 0
+            && engine.frozen().is_none()
+            && engine.busy().is_none()
+            && !engine.waits()
+            && self.target.under_way() == 0;
+        idle && self.observer.highest_seq().await.expect("a position") <= process.engine.directory_seq()
+    }
+
+    /// Checks that nothing is written while nothing may be written.
+    fn look_for_writes(&mut self) {
+        let doubted = |process: &Process| process.engine.frozen() == Some(FreezeReason::StoreMismatch);
+        let stops = self.facts().observes || self.leader.as_ref().is_some_and(doubted);
+        if !stops || !self.former.is_empty() {
+            self.stopped = None;
+        } else if self.target.under_way() == 0 {
+            let writes = self.target.writes();
+            if *self.stopped.get_or_insert(writes) != writes {
+                self.problems.push("something was written although nothing may be written".to_owned());
+            }
+        }
     }
 
     pub(super) fn change_rules(&mut self, rules: Vec<Rule>) {
@@ -239,21 +378,23 @@ impl Simulation {
         }
         let audit = self.audit().await;
         self.counts.audit_rows = audit.len() as u64;
-        self.counts.writes = self.target.journal().len() as u64;
+        self.counts.writes = self.target.writes() as u64;
         self.counts.virtual_seconds = self.clock.elapsed().as_secs();
         let mut all = self.target.traced();
+        if all.is_empty() {
+            return Report { seed, problems: self.problems, counts: self.counts, ..Report::default() };
+        }
         all.extend(self.steps.iter().map(|(at, text)| (*at, format!("== {text}"))));
         all.sort_by_key(|(at, _)| *at);
-        let trace: Vec<String> =
+        let mut trace: Vec<String> =
             all.into_iter().map(|(at, text)| format!("{:10.3} {text}", self.clock.seconds(at))).collect();
         let rows: Vec<String> = audit.iter().map(|row| format!("{:?}", row.entry)).collect();
         let digest = Report::digest_of(&trace, &rows);
-        let mut trace = trace;
         if !self.problems.is_empty() {
             trace.extend(audit.iter().map(super::check::shown));
             trace.extend(self.remembered().await);
         }
-        Report { seed, problems: self.problems, trace, digest, counts: self.counts }
+        Report { seed, problems: self.problems, trace, digest, counts: self.counts, ..Report::default() }
     }
 }
 

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::facts::{DOMAIN, Facts, Mapping, Phase, Spec, grant};
 use crate::api::MappingMode;
 use crate::model::{DocumentKey, GrantKey, GroupId, MappingKey, MemberKey, UserId};
+use crate::store::UninstallMode;
 use crate::target::scripted::{Origin, Rule, Scripted};
 
 /// Grants by document.
@@ -25,7 +26,14 @@ pub(super) struct Expected {
     pub(super) clear: BTreeSet<MappingKey>,
     /// The mappings because of which nothing is written.
     pub(super) frozen: BTreeSet<MappingKey>,
+    /// Required claims for grants that the engine owns.
+    pub(super) claims: BTreeSet<ClaimOf>,
+    /// Further permitted claims. A member may have either of its spellings.
+    pub(super) may_claim: BTreeSet<ClaimOf>,
 }
+
+/// A claim of a mapping for a grant of a person.
+pub(super) type ClaimOf = (MappingKey, DocumentKey, GrantKey, UserId);
 
 /// Time after which the engine reacts to the cause of a freeze.
 pub(super) const SETTLED: jiff::SignedDuration = jiff::SignedDuration::from_secs(5);
@@ -54,11 +62,15 @@ struct Frozen {
 /// Knowledge of the past, besides the facts.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
+    /// The version of the facts that was recorded last.
+    noted: u64,
     /// The groups that a mapping has meant, or may have meant.
     meant: BTreeMap<MappingKey, BTreeSet<GroupId>>,
     once: BTreeMap<MappingKey, BTreeSet<Once>>,
     /// Grants left behind by mappings with `deletionPolicy: Orphan`.
-    left_behind: BTreeSet<Once>,
+    left_behind: BTreeSet<(MappingKey, Once)>,
+    /// The last deletion of each resource.
+    pub(super) deleted: BTreeMap<DocumentKey, Timestamp>,
     /// The periods in which each mapping was frozen.
     frozen: BTreeMap<MappingKey, Vec<Frozen>>,
     /// The grants of each mapping when everything was last idle, as long as nothing has happened since.
@@ -75,6 +87,11 @@ impl Memory {
 
     /// Updates the memory with the facts after each step.
     pub(super) fn note(&mut self, facts: &Facts, documents: &[DocumentKey], now: Timestamp) {
+        if self.noted == facts.version {
+            self.had.clear();
+            return;
+        }
+        self.noted = facts.version;
         for (key, mapping) in &facts.mappings {
             let meant = self.meant.entry(key.clone()).or_default();
             let named = facts.teams.iter().filter(|(_, team)| !team.deleted && team.name == mapping.spec.team);
@@ -140,7 +157,17 @@ impl Memory {
 
     /// Records that a mapping is deleted and that its grants are to stay.
     pub(super) fn leave_behind(&mut self, key: &MappingKey) {
-        self.left_behind.extend(self.once.get(key).into_iter().flatten().cloned());
+        let once = self.once.get(key).into_iter().flatten();
+        self.left_behind.extend(once.map(|once| (key.clone(), once.clone())));
+    }
+
+    /// Records that a resource was deleted: what mappings had there is gone.
+    pub(super) fn forget(&mut self, document: &DocumentKey, now: Timestamp) {
+        self.deleted.insert(document.clone(), now);
+        let spans = self.frozen.values_mut().flatten().map(|span| &mut span.had);
+        for had in spans.chain(self.had.values_mut()) {
+            had.retain(|(on, ..)| on != document);
+        }
     }
 
     /// True when the claims of a mapping had been frozen for some time at this moment.
@@ -174,14 +201,17 @@ impl Memory {
     pub(super) fn expected(&self, facts: &Facts, target: &Scripted, rules: &[Rule]) -> Expected {
         let mut expected = Expected::default();
         let in_force = facts.provider.as_ref().is_some_and(|provider| !provider.suspended);
+        if let Some(mode) = facts.uninstall {
+            self.expect_uninstalled(mode, &mut expected);
+            return expected;
+        }
         for (key, mapping) in &facts.mappings {
-            let permitted = facts.target.is_none() || facts.setup.permits_suspend;
-            let suspends = mapping.spec.mode != MappingMode::Enforce;
-            let leavers = !in_force || ((suspends || facts.target.is_none()) && permitted);
+            let suspends = mapping.spec.mode != MappingMode::Enforce || facts.observes;
+            let leavers = !in_force || !facts.is_covered() || (suspends && facts.setup.permits_suspend);
             match mapping.phase {
                 Phase::Terminating => {}
                 Phase::Missing => self.keep(facts, key, leavers, &mut expected),
-                Phase::Live if suspends || !in_force || facts.target.is_none() => {
+                Phase::Live if suspends || !in_force || !facts.covers(&mapping.spec) => {
                     self.keep(facts, key, leavers, &mut expected);
                 }
                 Phase::Live => match self.meaning(facts, key, mapping) {
@@ -194,12 +224,38 @@ impl Memory {
                 },
             }
         }
-        for (document, grant, person) in &self.left_behind {
+        for (key, (document, grant, person)) in &self.left_behind {
             if facts.setup.permits_orphan || !in_force || !facts.has_left(*person) {
-                expected.may.entry(document.clone()).or_default().insert(grant.clone());
+                expected.permit(key, document, grant, *person);
             }
         }
         expected
+    }
+
+    /// Permits what may stay after an uninstall.
+    fn expect_uninstalled(&self, mode: UninstallMode, expected: &mut Expected) {
+        for (document, grant, _) in self.left_behind.iter().map(|(_, once)| once) {
+            expected.may.entry(document.clone()).or_default().insert(grant.clone());
+        }
+        for (document, grant, _) in self.once.values().flatten().filter(|_| mode == UninstallMode::Orphan) {
+            expected.may.entry(document.clone()).or_default().insert(grant.clone());
+        }
+    }
+
+    /// The claims of mappings that are frozen at present and had a grant when that began.
+    pub(super) fn frozen_claims(&self, facts: &Facts) -> Vec<(&MappingKey, &DocumentKey, &GrantKey, UserId)> {
+        let mut claims = Vec::new();
+        for (key, spans) in &self.frozen {
+            let open = spans.iter().filter(|span| span.until.is_none());
+            for (document, grant, person) in open.flat_map(|span| &span.had) {
+                // Also of a person who was away for a while, the claims may have ended.
+                if facts.people.get(person).is_some_and(|person| person.left_at.is_none() && person.was_away.is_empty())
+                {
+                    claims.push((key, document, grant, *person));
+                }
+            }
+        }
+        claims
     }
 
     /// Permits the former grants of a mapping to stay.
@@ -207,9 +263,17 @@ impl Memory {
         expected.frozen.insert(key.clone());
         for (document, grant, person) in self.once.get(key).into_iter().flatten() {
             if leavers || !facts.has_left(*person) {
-                expected.may.entry(document.clone()).or_default().insert(grant.clone());
+                expected.permit(key, document, grant, *person);
             }
         }
+    }
+}
+
+impl Expected {
+    /// Permits a grant of a mapping to stay.
+    fn permit(&mut self, key: &MappingKey, document: &DocumentKey, grant: &GrantKey, person: UserId) {
+        self.may.entry(document.clone()).or_default().insert(grant.clone());
+        self.may_claim.insert((key.clone(), document.clone(), grant.clone(), person));
     }
 }
 
@@ -235,7 +299,7 @@ impl Wants<'_> {
         let Some(team) = self.facts.teams.get(&group) else { return };
         let documents = self.target.documents();
         let is_there = |service: &String| documents.iter().any(|document| service == "*" || service == document.name());
-        let delegated = |role: &String| self.facts.target.as_ref().is_some_and(|target| target.roles.contains(role));
+        let delegated = |role: &String| self.facts.delegates(role);
         // A member stored outside the permitted domains is reported to all mappings of the document.
         let mut is_clear = self.rules.is_empty() && self.facts.aliases.values().all(|primary| in_domain(primary));
         is_clear &= self.spec.services.iter().all(is_there) && self.spec.roles.iter().all(delegated);
@@ -257,7 +321,7 @@ impl Wants<'_> {
                 is_clear = false;
                 continue;
             }
-            is_clear &= self.add_person(address, expected);
+            is_clear &= self.add_person(*id, address, expected);
         }
         if is_clear {
             expected.clear.insert(self.key.clone());
@@ -265,11 +329,9 @@ impl Wants<'_> {
     }
 
     /// Returns whether nothing blocks the grant.
-    fn add_person(&self, address: &str, expected: &mut Expected) -> bool {
+    fn add_person(&self, id: UserId, address: &str, expected: &mut Expected) -> bool {
         let mut is_clear = true;
-        let delegated = self.facts.target.iter().flat_map(|target| &target.roles);
-        let roles = self.spec.roles.iter().filter(|role| delegated.clone().any(|allowed| allowed == *role));
-        for role in roles {
+        for role in self.spec.roles.iter().filter(|role| self.facts.delegates(role)) {
             let sent = grant(role, address);
             let stored = self.facts.stored(&sent);
             if !in_domain(stored.member.as_str()) {
@@ -282,8 +344,14 @@ impl Wants<'_> {
                 let refuses = |rule: &Rule| rule.covers(&sent) || rule.covers(&stored) || is_misleading(rule);
                 let is_refused = self.rules.iter().any(refuses);
                 let is_missing = self.spec.report && self.target.taken(&document).contains(&stored);
-                let place = if is_refused || is_missing { &mut expected.may } else { &mut expected.must };
                 is_clear &= !is_missing;
+                let claim = (self.key.clone(), document.clone(), sent.clone(), id);
+                let (place, claims) = if is_refused || is_missing {
+                    (&mut expected.may, &mut expected.may_claim)
+                } else {
+                    (&mut expected.must, &mut expected.claims)
+                };
+                claims.insert(claim);
                 place.entry(document).or_default().insert(stored.clone());
             }
         }
@@ -298,7 +366,7 @@ impl Wants<'_> {
                     || MemberKey::of(self.facts.aliases.get(member).map_or("", String::as_str)) == grant.member
             });
             if *person == id && is_it {
-                expected.may.entry(document.clone()).or_default().insert(grant.clone());
+                expected.permit(self.key, document, grant, id);
             }
         }
     }
@@ -307,11 +375,12 @@ impl Wants<'_> {
 fn is_frozen(facts: &Facts, key: &MappingKey) -> bool {
     let Some(mapping) = facts.mappings.get(key) else { return false };
     match mapping.phase {
-        Phase::Missing => facts.vanished.contains(key),
+        Phase::Missing => facts.vanished.contains(key) && facts.uninstall.is_none(),
         Phase::Terminating => false,
+        Phase::Live if facts.uninstall.is_some() => false,
         Phase::Live => {
             let provider = facts.provider.as_ref().is_none_or(|provider| provider.suspended);
-            mapping.spec.mode != MappingMode::Enforce || provider || facts.target.is_none()
+            mapping.spec.mode != MappingMode::Enforce || provider || facts.observes || !facts.covers(&mapping.spec)
         }
     }
 }

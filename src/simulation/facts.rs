@@ -1,17 +1,28 @@
 //! The facts of a simulated installation, whether the engine knows them or not.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Deref, DerefMut};
+use std::sync::MutexGuard;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::api::{CloudRunTarget, IdentityProvider, MappingMode, RoleMapping};
 use crate::model::{ConditionHash, DocumentKey, GrantKey, GroupId, MappingKey, MemberKey, Role, UserId};
+use crate::store::UninstallMode;
 
+/// Creation time of objects without one of their own.
+const CREATED: &str = "2027-01-31T12:00:00Z";
 pub(super) const DOMAIN: &str = "corp.example";
 pub(super) const ROLES: [&str; 2] = ["roles/run.invoker", "roles/run.viewer"];
 pub(super) const SERVICES: [&str; 4] = ["a", "b", "c", "d"];
 pub(super) const TEAMS: [&str; 3] = ["red", "blue", "green"];
+/// The names of targets. All cover the same region, which belongs to the oldest one.
+pub(super) const TARGETS: [&str; 2] = ["t", "u"];
+/// The namespace of all mappings.
+pub(super) const NAMESPACE: &str = "team";
+/// The label by which a namespace is selected.
+const LABEL: (&str, &str) = ("access", "delegated");
 
 pub(super) fn document(service: &str) -> DocumentKey {
     format!("run:projects/p/locations/l/services/{service}").parse().expect("a document")
@@ -69,6 +80,8 @@ pub(super) struct Spec {
     pub(super) mode: MappingMode,
     pub(super) report: bool,
     pub(super) orphan: bool,
+    /// The index of the target.
+    pub(super) target: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,26 +115,39 @@ pub(super) struct Target {
     pub(super) asked: u64,
     /// The roles that are delegated.
     pub(super) roles: Vec<String>,
+    /// Seconds from the start to its creation.
+    pub(super) age: i64,
 }
 
 /// Properties that do not change within one seed.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is drawn by itself")]
 pub(super) struct Setup {
     /// True when the principal is the primary address instead of the userName.
     pub(super) by_email: bool,
     pub(super) permits_suspend: bool,
     pub(super) permits_orphan: bool,
+    /// True when the namespace is admitted by its labels instead of its name.
+    pub(super) by_labels: bool,
 }
 
 /// All facts.
 #[derive(Debug, Clone)]
 pub(super) struct Facts {
+    /// Number of accesses that may have changed something.
+    pub(super) version: u64,
     pub(super) setup: Setup,
     pub(super) people: BTreeMap<UserId, Person>,
     pub(super) teams: BTreeMap<GroupId, Team>,
     pub(super) mappings: BTreeMap<MappingKey, Mapping>,
     pub(super) provider: Option<Provider>,
-    pub(super) target: Option<Target>,
+    pub(super) targets: [Option<Target>; TARGETS.len()],
+    /// True when the namespace has the label by which it is selected.
+    pub(super) labelled: bool,
+    /// True when the leader runs with `--mode observe`.
+    pub(super) observes: bool,
+    /// The requested uninstall.
+    pub(super) uninstall: Option<UninstallMode>,
     pub(super) aliases: BTreeMap<MemberKey, String>,
     /// Missing mappings whose claims the engine has frozen.
     pub(super) vanished: BTreeSet<MappingKey>,
@@ -132,16 +158,55 @@ pub(super) struct Facts {
 impl Facts {
     pub(super) fn new(setup: Setup) -> Self {
         Self {
+            version: 1,
             setup,
             people: BTreeMap::new(),
             teams: BTreeMap::new(),
             mappings: BTreeMap::new(),
             provider: None,
-            target: None,
+            targets: [None, None],
+            labelled: true,
+            observes: false,
+            uninstall: None,
             aliases: BTreeMap::new(),
             vanished: BTreeSet::new(),
             objects: 0,
         }
+    }
+
+    /// The oldest target, which the region belongs to, with its index.
+    fn owner(&self) -> Option<(usize, &Target)> {
+        let targets = self.targets.iter().enumerate();
+        targets
+            .filter_map(|(index, target)| Some((index, target.as_ref()?)))
+            .min_by_key(|(index, target)| (target.age, *index))
+    }
+
+    /// The index of the target that the region belongs to.
+    pub(super) fn owner_index(&self) -> usize {
+        self.owner().map_or(0, |(index, _)| index)
+    }
+
+    /// True when there is any target.
+    pub(super) fn is_covered(&self) -> bool {
+        self.owner().is_some()
+    }
+
+    /// True when the region belongs to the target that the mapping names.
+    pub(super) fn covers(&self, spec: &Spec) -> bool {
+        self.owner().is_some_and(|(index, _)| index == spec.target)
+    }
+
+    /// True when the target that the region belongs to delegates the role.
+    pub(super) fn delegates(&self, role: &str) -> bool {
+        let admitted = self.labelled || !self.setup.by_labels;
+        admitted && self.owner().is_some_and(|(_, target)| target.roles.iter().any(|delegated| delegated == role))
+    }
+
+    /// The labels of the namespace.
+    pub(super) fn labels(&self) -> BTreeMap<String, String> {
+        let label = self.labelled.then(|| (LABEL.0.to_owned(), LABEL.1.to_owned()));
+        label.into_iter().collect()
     }
 
     pub(super) fn has_left(&self, id: UserId) -> bool {
@@ -166,32 +231,60 @@ impl Facts {
         Some(object("IdentityProvider", json!({"name": "okta", "uid": "okta", "generation": generation}), &spec))
     }
 
-    pub(super) fn target_object(&self) -> Option<CloudRunTarget> {
-        let Target { generation, asked, roles } = self.target.as_ref()?;
+    pub(super) fn target_object(&self, index: usize) -> Option<CloudRunTarget> {
+        let Target { generation, asked, roles, age } = self.targets[index].as_ref()?;
         let permits = [("Suspend", self.setup.permits_suspend), ("Orphan", self.setup.permits_orphan)];
         let permit: Vec<&str> = permits.iter().filter(|(_, is)| *is).map(|(word, _)| *word).collect();
+        let namespaces = if self.setup.by_labels {
+            json!({"matchLabels": {(LABEL.0): LABEL.1}})
+        } else {
+            json!({"names": [NAMESPACE]})
+        };
         let allow = if roles.is_empty() {
             json!([])
         } else {
             json!([{
-                "namespaces": {"names": ["team"]}, "identityProviders": ["okta"], "resources": ["services/*"],
+                "namespaces": namespaces, "identityProviders": ["okta"], "resources": ["services/*"],
                 "roles": roles, "permit": permit,
             }])
         };
         let spec = json!({"project": "p", "locations": ["l"], "discoveryInterval": "1m", "allow": allow});
         let annotations = json!({"rolecall.dev/reconcile-requested-at": asked.to_string()});
-        let metadata = json!({"name": "t", "uid": "t", "generation": generation, "annotations": annotations});
+        let name = TARGETS[index];
+        let created: Timestamp = CREATED.parse().expect("a time");
+        let metadata = json!({
+            "name": name, "uid": name, "generation": generation, "annotations": annotations,
+            "creationTimestamp": (created + SignedDuration::from_secs(*age)).to_string(),
+        });
         Some(object("CloudRunTarget", metadata, &spec))
+    }
+}
+
+/// The locked facts. Mutable access counts as a change.
+pub(super) struct Locked<'a>(pub(super) MutexGuard<'a, Facts>);
+
+impl Deref for Locked<'_> {
+    type Target = Facts;
+
+    fn deref(&self) -> &Facts {
+        &self.0
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Facts {
+        self.0.version += 1;
+        &mut self.0
     }
 }
 
 impl Mapping {
     pub(super) fn object(&self, key: &MappingKey) -> RoleMapping {
-        let Spec { team, services, roles, mode, report, orphan } = &self.spec;
+        let Spec { team, services, roles, mode, report, orphan, target } = &self.spec;
         let resources: Vec<String> = services.iter().map(|service| format!("services/{service}")).collect();
         let spec = json!({
             "subjects": [{"identityProvider": "okta", "groups": [{"displayName": team}]}],
-            "grants": [{"target": {"name": "t"}, "resources": resources, "roles": roles}],
+            "grants": [{"target": {"name": TARGETS[*target]}, "resources": resources, "roles": roles}],
             "mode": mode,
             "onMissing": if *report { "Report" } else { "Revert" },
             "deletionPolicy": if *orphan { "Orphan" } else { "Revoke" },
@@ -216,7 +309,9 @@ impl Spec {
 }
 
 fn object<T: serde::de::DeserializeOwned>(kind: &str, mut metadata: Value, spec: &Value) -> T {
-    metadata["creationTimestamp"] = json!("2027-01-31T12:00:00Z");
+    if metadata.get("creationTimestamp").is_none() {
+        metadata["creationTimestamp"] = json!(CREATED);
+    }
     let object = json!({"apiVersion": "rolecall.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec});
     serde_json::from_value(object).expect("an object")
 }

@@ -19,6 +19,7 @@ mod database;
 mod driver;
 mod expect;
 mod facts;
+mod outside;
 mod process;
 mod report;
 mod rest;
@@ -41,11 +42,21 @@ fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-fn run(seed: u64) -> Report {
+fn run(seed: u64, traced: bool, most: Option<usize>) -> Report {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
-    let report = catch_unwind(AssertUnwindSafe(|| runtime.block_on(driver::play(seed))));
+    let report = catch_unwind(AssertUnwindSafe(|| runtime.block_on(driver::play(seed, traced, most))));
     report.unwrap_or_else(|panic| Report::broken(seed, panic.as_ref()))
+}
+
+/// Runs a failed seed again with its trace, and with as few steps as it still fails with.
+fn shortest(failed: &Report) -> Report {
+    let fails = |most: &usize| !run(failed.seed, false, Some(*most)).problems.is_empty();
+    let steps = usize::try_from(failed.counts.steps).unwrap_or(0);
+    let most = (0..steps).find(fails);
+    let mut report = run(failed.seed, true, most);
+    report.shortened = most.map(|most| (most, steps));
+    report
 }
 
 /// Runs seeds on all cores until one fails. Returns the totals, and the failed seed.
@@ -63,7 +74,7 @@ fn run_all(seeds: std::ops::Range<u64>, seconds: Option<u64>) -> (report::Totals
                     if seed >= seeds.end || over || ends {
                         return;
                     }
-                    let report = run(seed);
+                    let report = run(seed, false, None);
                     totals.lock().expect("totals").add(&report);
                     if !report.problems.is_empty() {
                         println!("{}", report.short());
@@ -82,7 +93,8 @@ fn run_all(seeds: std::ops::Range<u64>, seconds: Option<u64>) -> (report::Totals
 #[test]
 fn at_rest_every_seed_agrees_with_the_model() {
     if let Some(seed) = setting("SEED") {
-        let report = run(seed);
+        let report = run(seed, false, None);
+        let report = if report.problems.is_empty() { run(seed, true, None) } else { shortest(&report) };
         println!("{}", report.full());
         assert!(report.problems.is_empty(), "{}", report.short());
         return;
@@ -93,6 +105,7 @@ fn at_rest_every_seed_agrees_with_the_model() {
     let (totals, failed) = run_all(first..first + count, setting("SECONDS"));
     println!("measured: simulation, {totals}, {:.1} s", begun.elapsed().as_secs_f64());
     if let Some(report) = failed {
+        let report = shortest(&report);
         println!("{}", report.full());
         panic!("{}", report.short());
     }
@@ -101,7 +114,7 @@ fn at_rest_every_seed_agrees_with_the_model() {
 #[test]
 fn seed_replays_exactly() {
     for seed in 0..TWICE {
-        let (one, other) = (run(seed), run(seed));
+        let (one, other) = (run(seed, true, None), run(seed, true, None));
         let differs = one.trace.iter().zip(&other.trace).find(|(one, other)| one != other);
         assert_eq!(one.digest, other.digest, "seed {seed}: {differs:#?}");
     }

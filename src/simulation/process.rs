@@ -1,6 +1,7 @@
 //! One process of a simulated installation: a store, an engine, and a controller that receives the events of a cluster.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,14 +12,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::clock::SimulatedClock;
-use super::facts::{Facts, Phase};
+use super::facts::{Facts, Locked, NAMESPACE, Phase, TARGETS};
 use crate::api::REVOKE_FINALIZER;
 use crate::api::manifest::{Object, ObjectRef};
-use crate::controller::{Controller, FinalizerRules, Finalizers, Holds, Settings};
-use crate::model::{Clock as _, Kind, MappingKey, MappingPhase};
+use crate::catalog::Ceiling;
+use crate::controller::{Controller, FinalizerRules, Finalizers, Holds, Settings, accept_store};
+use crate::model::{Clock as _, FreezeReason, Kind, MappingKey, MappingPhase};
 use crate::source::{Absence, Observed, ResourceEvent};
 use crate::status::StatusCache;
-use crate::store::Store;
+use crate::store::{Store, StoreError, StoreFaults, Trust};
 use crate::sync::{Engine, EngineConfig, ProviderTraffic};
 use crate::target::Target;
 use crate::target::scripted::Scripted;
@@ -37,24 +39,43 @@ pub(super) type Shared = Arc<Mutex<Facts>>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Changed {
     Provider,
-    Target,
+    /// The target of this index.
+    Target(usize),
+    /// The labels of the namespace.
+    Labels,
     Mapping(MappingKey),
 }
 
 /// A process. Dropping it kills it at its current point.
 pub(super) struct Process {
     pub(super) store: Store,
+    pub(super) faults: StoreFaults,
     pub(super) engine: Engine,
     pub(super) cache: StatusCache,
     changes: mpsc::UnboundedSender<Changed>,
-    work: AbortOnDropHandle<Result<(), String>>,
+    /// Number of changes that were not handled yet.
+    unhandled: Arc<AtomicU64>,
+    work: AbortOnDropHandle<Result<(), Failed>>,
+}
+
+/// Why a process ended by itself.
+enum Failed {
+    /// The store could not be used.
+    Store(StoreError),
+    Other(String),
+}
+
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
 }
 
 impl Process {
     pub(super) fn start(
         name: String,
         config: EngineConfig,
-        store: Store,
+        (store, faults): (Store, StoreFaults),
         target: &Scripted,
         clock: SimulatedClock,
         facts: Shared,
@@ -71,13 +92,14 @@ impl Process {
             Arc::new(|_| ProviderTraffic::default()),
         );
         let (changes, received) = mpsc::unbounded_channel();
+        let unhandled = Arc::new(AtomicU64::new(0));
         let rules = FinalizerRules { deadline: DEADLINE, other: Arc::default(), believed: true };
         let controller = Controller::new(Settings {
             engine: engine.clone(),
             store: store.clone(),
             cache: cache.clone(),
             clock: Arc::new(clock),
-            enforces: true,
+            enforces: config.ceiling == Ceiling::Enforce,
             metrics: metrics.cluster.clone(),
             holds: Holds::Finalizer(Finalizers::scripted(), rules),
             absent: BTreeSet::new(),
@@ -92,27 +114,37 @@ impl Process {
             facts,
             stop: CancellationToken::new(),
             deleted: BTreeSet::new(),
+            unhandled: Arc::clone(&unhandled),
         };
         let work = AbortOnDropHandle::new(tokio::spawn(main.run(received)));
-        Self { store, engine, cache, changes, work }
+        Self { store, faults, engine, cache, changes, unhandled, work }
     }
 
     pub(super) fn tell(&self, changed: Changed) {
+        self.unhandled.fetch_add(1, Ordering::Relaxed);
         // The receiver is gone when the process has ended.
         let _ = self.changes.send(changed);
+    }
+
+    /// Number of changes that the process was told of and has not handled yet.
+    pub(super) fn unhandled(&self) -> u64 {
+        self.unhandled.load(Ordering::Relaxed)
     }
 
     pub(super) fn has_ended(&self) -> bool {
         self.work.is_finished()
     }
 
-    /// The reason for which it ended by itself, unless another process took over.
+    /// The reason for which it ended by itself, unless another process took over, or the store refused a call at the
+    /// start: then its supervisor starts it again.
     pub(super) async fn failure(self) -> Option<String> {
         let deposed = self.store.is_deposed();
         match self.work.await {
             Ok(Err(_)) | Err(_) if deposed => None,
             Ok(Ok(())) => (!deposed).then(|| "the engine ended by itself".to_owned()),
-            Ok(Err(problem)) => Some(problem),
+            Ok(Err(Failed::Store(StoreError::Unavailable { .. }))) => None,
+            Ok(Err(Failed::Store(error))) => Some(format!("start: {error}")),
+            Ok(Err(Failed::Other(problem))) => Some(problem),
             Err(error) => Some(format!("the process broke off: {error}")),
         }
     }
@@ -128,6 +160,7 @@ struct Main {
     stop: CancellationToken,
     /// Mappings whose deletion the controller has observed.
     deleted: BTreeSet<MappingKey>,
+    unhandled: Arc<AtomicU64>,
 }
 
 impl Main {
@@ -136,30 +169,42 @@ impl Main {
     }
 
     fn change(&self, change: impl FnOnce(&mut Facts)) {
-        change(&mut self.facts.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut Locked(self.facts.lock().unwrap_or_else(PoisonError::into_inner)));
     }
 
-    async fn run(mut self, mut told: mpsc::UnboundedReceiver<Changed>) -> Result<(), String> {
-        let failed = |error: &dyn std::fmt::Display| format!("start: {error}");
-        self.store.begin_epoch(&self.name).await.map_err(|error| failed(&error))?;
-        self.engine.record_mode().await.map_err(|error| failed(&error))?;
-        self.engine.restore().await.map_err(|error| failed(&error))?;
-        let seq = self.engine.load_directory().await.map_err(|error| failed(&error))?;
+    async fn run(mut self, mut told: mpsc::UnboundedReceiver<Changed>) -> Result<(), Failed> {
+        self.store.begin_epoch(&self.name).await?;
+        self.engine.record_mode().await?;
+        self.engine.restore().await?;
+        let seq = self.engine.load_directory().await?;
+        let doubted = self.store.trust().await? == Trust::Doubted;
+        if !doubted {
+            self.engine.begin_first_look().await?;
+        }
         self.list().await;
-        self.engine.freeze(None).await.map_err(|error| failed(&error))?;
+        self.engine.freeze(doubted.then_some(FreezeReason::StoreMismatch)).await?;
         let (engine, stop) = (self.engine.clone(), self.stop.clone());
         let mut work = AbortOnDropHandle::new(tokio::spawn(async move { engine.run(seq, stop).await }));
         let mut tick = tokio::time::interval(TICK);
         loop {
             tokio::select! {
                 biased;
-                ended = &mut work => return ended.map_err(|error| format!("the engine broke off: {error}")),
+                ended = &mut work => {
+                    return ended.map_err(|error| Failed::Other(format!("the engine broke off: {error}")));
+                }
                 changed = told.recv() => match changed {
-                    Some(changed) => self.take(&changed).await,
+                    Some(changed) => {
+                        self.take(&changed).await;
+                        self.unhandled.fetch_sub(1, Ordering::Relaxed);
+                    }
                     None => return Ok(()),
                 },
                 _ = tick.tick() => {
                     self.controller.tick().await;
+                    if self.engine.frozen() == Some(FreezeReason::StoreMismatch) {
+                        // After an error it is tried again with the next tick.
+                        let _ = accept_store(&self.engine, &self.store, async || true).await;
+                    }
                     self.settle();
                 }
             }
@@ -171,7 +216,9 @@ impl Main {
         let facts = self.facts();
         let mut listed: Vec<(Kind, BTreeSet<ObjectRef>)> = Kind::WATCHED.map(|kind| (kind, BTreeSet::new())).into();
         let keys = facts.mappings.keys().cloned().map(Changed::Mapping);
-        for changed in [Changed::Provider, Changed::Target].into_iter().chain(keys) {
+        self.take(&Changed::Labels).await;
+        let others = (0..TARGETS.len()).map(Changed::Target).chain([Changed::Provider]);
+        for changed in others.chain(keys) {
             let event = self.event(&changed);
             if let ResourceEvent::Applied { observed, .. } | ResourceEvent::DeletionRequested { observed, .. } = &event
             {
@@ -206,16 +253,17 @@ impl Main {
     /// Records the phase of a mapping whose object disappeared without its finalizer.
     fn note_phase(&self, key: &MappingKey) {
         let phase = self.engine.mapping_phase(key);
+        if self.facts().mappings.get(key).is_none_or(|mapping| mapping.phase != Phase::Missing) {
+            return;
+        }
         self.change(|facts| {
-            let is_missing = facts.mappings.get(key).is_some_and(|mapping| mapping.phase == Phase::Missing);
             match phase {
-                Some(MappingPhase::Missing(_)) if is_missing => {
+                Some(MappingPhase::Missing(_)) => {
                     facts.vanished.insert(key.clone());
                 }
                 // There were no claims, so there was nothing to freeze.
-                Some(phase) if is_missing && !phase.is_terminating() => {}
-                _ if is_missing => drop(facts.mappings.remove(key)),
-                _ => {}
+                Some(phase) if !phase.is_terminating() => {}
+                _ => drop(facts.mappings.remove(key)),
             }
         });
     }
@@ -233,13 +281,14 @@ impl Main {
                 }
                 None => absent(Kind::IdentityProvider, None, "okta"),
             },
-            Changed::Target => match facts.target_object() {
+            Changed::Target(index) => match facts.target_object(*index) {
                 Some(object) => {
                     let observed = observed(Kind::CloudRunTarget, object.metadata.clone());
                     ResourceEvent::Applied { observed, parsed: Box::new(Object::CloudRunTarget(Box::new(object))) }
                 }
-                None => absent(Kind::CloudRunTarget, None, "t"),
+                None => absent(Kind::CloudRunTarget, None, TARGETS[*index]),
             },
+            Changed::Labels => ResourceEvent::NamespaceLabels { name: NAMESPACE.to_owned(), labels: facts.labels() },
             Changed::Mapping(key) => match facts.mappings.get(key).filter(|mapping| mapping.phase != Phase::Missing) {
                 Some(mapping) => {
                     let mut object = mapping.object(key);

@@ -17,6 +17,8 @@ pub(super) struct Report {
     /// Digest over the trace and the audit.
     pub(super) digest: u64,
     pub(super) counts: Counts,
+    /// The smallest number of steps after which it still fails, of all its steps.
+    pub(super) shortened: Option<(usize, usize)>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -25,6 +27,8 @@ pub(super) struct Counts {
     pub(super) writes: u64,
     pub(super) crashes: u64,
     pub(super) takeovers: u64,
+    pub(super) refusals: u64,
+    pub(super) uninstalls: u64,
     pub(super) audit_rows: u64,
     pub(super) virtual_seconds: u64,
 }
@@ -61,7 +65,10 @@ impl Report {
             return format!("seed {}: no problem, digest {:016x}", self.seed, self.digest);
         }
         let problems = self.problems.join("\n  ");
-        format!("seed {} failed:\n  {problems}\nreplay it with: make simulate SEED={}", self.seed, self.seed)
+        let shortened =
+            self.shortened.map(|(few, all)| format!("it still fails with the first {few} of its {all} steps\n"));
+        let shortened = shortened.unwrap_or_default();
+        format!("seed {} failed:\n  {problems}\n{shortened}replay it with: make simulate SEED={}", self.seed, self.seed)
     }
 }
 
@@ -73,6 +80,8 @@ impl Totals {
         all.writes += one.writes;
         all.crashes += one.crashes;
         all.takeovers += one.takeovers;
+        all.refusals += one.refusals;
+        all.uninstalls += one.uninstalls;
         all.audit_rows += one.audit_rows;
         all.virtual_seconds += one.virtual_seconds;
     }
@@ -80,11 +89,12 @@ impl Totals {
 
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { steps, writes, crashes, takeovers, audit_rows, virtual_seconds } = self.counts;
+        let Counts { steps, writes, crashes, takeovers, refusals, uninstalls, audit_rows, virtual_seconds } =
+            self.counts;
         write!(
             f,
-            "{} seeds: {steps} steps, {writes} writes, {crashes} crashes, {takeovers} changes of the leader, {audit_rows} \
-             audit rows, {} simulated hours",
+            "{} seeds: {steps} steps, {writes} writes, {crashes} crashes, {takeovers} changes of the leader, {refusals} \
+             requests refused by the store, {uninstalls} uninstalls, {audit_rows} audit rows, {} simulated hours",
             self.seeds,
             virtual_seconds / 3600
         )

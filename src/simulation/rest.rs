@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::driver::Simulation;
-use super::facts::{Phase, Provider, ROLES, Target};
+use super::facts::{Phase, Provider, ROLES, TARGETS, Target};
 use super::process::Changed;
 use crate::api::MappingMode;
-use crate::model::MappingKey;
+use crate::model::{FreezeReason, MappingKey};
+use crate::store::{Decision, UninstallMode};
 use crate::target::scripted::Chances;
 
 /// Longest time until everything is idle. Refused additions are retried after an hour at most, and so is a policy whose
@@ -24,6 +25,10 @@ impl Simulation {
         if !self.problems.is_empty() || self.chance.one_in(2) {
             return;
         }
+        if self.chance.one_in(3) {
+            self.uninstall().await;
+            return;
+        }
         self.unfreeze();
         self.everybody_leaves().await;
         self.rest("when everybody has left").await;
@@ -38,12 +43,34 @@ impl Simulation {
         self.target.deny(self.denied.clone());
         self.target.hide(self.hidden.clone());
         self.target.allow_writes(None);
+        self.refuse(0);
         let keeps = self.chance.one_in(3);
         let rules = self.rules.iter().filter(|rule| keeps && !rule.whole).cloned().collect();
         self.change_rules(rules);
+        if self.facts().observes {
+            self.say("another process enforces");
+            self.facts().observes = false;
+            self.note_facts();
+            self.start().await;
+        }
         if self.leader.is_none() {
             self.start().await;
         }
+    }
+
+    /// Uninstalls, with crashes and requests of the IdP meanwhile.
+    async fn uninstall(&mut self) {
+        let mode = if self.chance.one_in(3) { UninstallMode::Orphan } else { UninstallMode::Revoke };
+        self.say(format!("uninstall: {mode:?}"));
+        self.store().put_decision(Decision::Uninstall(mode), self.now()).await.expect("a decision");
+        self.facts().uninstall = Some(mode);
+        self.note_facts();
+        self.counts.uninstalls += 1;
+        for _ in 0..self.chance.below(6) {
+            self.step_while_uninstalling().await;
+        }
+        self.calm().await;
+        self.rest("when it is uninstalled").await;
     }
 
     /// Restores what is missing, and enforces everything.
@@ -56,9 +83,17 @@ impl Simulation {
                 let generation = generation(facts.provider.as_ref().map(|provider| provider.generation));
                 facts.provider = Some(Provider { generation, suspended: false });
             }
-            if facts.target.is_none() {
-                facts.target = Some(Target { generation: 1, asked: 0, roles: ROLES.map(str::to_owned).to_vec() });
+            if !facts.is_covered() {
+                facts.objects += 1;
+                facts.targets[0] = Some(Target {
+                    generation: 1,
+                    asked: 0,
+                    roles: ROLES.map(str::to_owned).to_vec(),
+                    age: i64::try_from(facts.objects).unwrap_or(0),
+                });
             }
+            facts.labelled = true;
+            let target = facts.owner_index();
             for (key, mapping) in facts.mappings.clone() {
                 let mut mapping = mapping;
                 if mapping.phase == Phase::Missing {
@@ -67,6 +102,7 @@ impl Simulation {
                 }
                 if mapping.phase == Phase::Live {
                     mapping.spec.mode = MappingMode::Enforce;
+                    mapping.spec.target = target;
                     mapping.generation += 1;
                     facts.vanished.remove(&key);
                     facts.mappings.insert(key, mapping);
@@ -74,7 +110,10 @@ impl Simulation {
             }
         }
         self.tell(&Changed::Provider);
-        self.tell(&Changed::Target);
+        self.tell(&Changed::Labels);
+        for index in 0..TARGETS.len() {
+            self.tell(&Changed::Target(index));
+        }
         let keys: Vec<MappingKey> = self.facts().mappings.keys().cloned().collect();
         for key in keys {
             self.tell(&Changed::Mapping(key));
@@ -91,8 +130,19 @@ impl Simulation {
             for plan in held.plans {
                 self.say(format!("{key}: release {}", plan.plan_hash));
                 // A release that the store does not accept is repeated.
-                let _ = engine.release_plan(&plan.plan_hash).await;
+                let hash = plan.plan_hash.clone();
+                self.decide(async { engine.release_plan(&hash).await.map(drop) }).await;
             }
+        }
+    }
+
+    /// Accepts the store, if it is doubted.
+    pub(super) async fn accept(&mut self) {
+        let Some(process) = &self.leader else { return };
+        if process.engine.frozen() == Some(FreezeReason::StoreMismatch) {
+            self.say("the store is accepted");
+            let (store, now) = (self.store().clone(), self.now());
+            self.decide(store.put_decision(Decision::AcceptStore, now)).await;
         }
     }
 
@@ -106,7 +156,8 @@ impl Simulation {
                 self.start().await;
             }
             self.release_held().await;
-            let unrest = self.unrest().await;
+            self.accept().await;
+            let unrest = self.unrest(calm == 1).await;
             if unrest.is_empty() {
                 calm += 1;
                 if calm == 2 {

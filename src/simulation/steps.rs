@@ -7,20 +7,15 @@ use serde_json::{Value, json};
 
 use super::driver::{Simulation, okta, origin};
 use super::facts::{
-    DOMAIN, Mapping, Person, Phase, Provider, ROLES, SERVICES, Spec, TEAMS, Target, Team, address, document, grant,
-    role,
+    DOMAIN, Mapping, NAMESPACE, Person, Phase, Provider, ROLES, SERVICES, Spec, TEAMS, Target, Team, address,
 };
 use super::process::Changed;
 use crate::api::MappingMode;
-use crate::model::{
-    DocumentKey, EmailFact, GrantKey, GroupFacts, GroupId, MappingKey, MemberKey, Stored, UserFacts, UserId,
-};
+use crate::model::{EmailFact, GroupFacts, GroupId, MappingKey, UserFacts, UserId};
 use crate::store::{GroupUpdate, MemberChange, NewGroup, NewUser, UserUpdate};
-use crate::target::RefusalCause;
-use crate::target::scripted::{Chances, Rule};
 
 /// Number of addresses.
-const ADDRESSES: usize = 6;
+pub(super) const ADDRESSES: usize = 6;
 /// Largest number of people, groups and mappings at a time.
 const PEOPLE: usize = 6;
 const MAPPINGS: [&str; 3] = ["m0", "m1", "m2"];
@@ -36,6 +31,21 @@ impl Simulation {
             76..86 => self.change_faults(),
             _ => self.change_processes().await,
         }
+        self.let_time_pass().await;
+    }
+
+    /// Makes one step of those that may happen during an uninstall.
+    pub(super) async fn step_while_uninstalling(&mut self) {
+        match self.chance.below(6) {
+            0 | 1 => self.change_directory().await,
+            2 => self.edit_by_hand(),
+            3 => self.change_faults(),
+            _ => self.change_processes().await,
+        }
+        self.let_time_pass().await;
+    }
+
+    async fn let_time_pass(&mut self) {
         self.note_facts();
         let time = match self.chance.below(20) {
             0..6 => Duration::ZERO,
@@ -89,7 +99,8 @@ impl Simulation {
         };
         self.say(format!("create p{number} as {}", short(id.0)));
         let (resource, facts) = scim(id, &person, by_email);
-        if self.idp().create_user(&okta(), &origin(), NewUser { resource, facts }).await.is_ok() {
+        let store = self.idp();
+        if self.request(store.create_user(&okta(), &origin(), NewUser { resource, facts })).await {
             self.facts().people.insert(id, person);
         }
     }
@@ -120,7 +131,8 @@ impl Simulation {
         }
         let (resource, facts) = scim(id, &person, by_email);
         let update = |_: &_| Ok(Some(UserUpdate { resource: resource.clone(), facts: facts.clone() }));
-        if self.idp().update_user::<()>(&okta(), &origin(), id, update).await.is_ok() {
+        let store = self.idp();
+        if self.request(store.update_user::<()>(&okta(), &origin(), id, update)).await {
             self.facts().people.insert(id, person);
         }
     }
@@ -139,13 +151,19 @@ impl Simulation {
         for id in ids {
             self.update(id, |person| person.active = false).await;
         }
+        // Requests that the store refused are repeated by the IdP.
+        let is_left = self.facts().people.values().all(|person| person.left_at.is_some());
+        if !is_left {
+            self.problems.push("a request was refused although the store refuses nothing".to_owned());
+        }
     }
 
     async fn delete_person(&mut self) {
         let Some(id) = self.somebody(|_| true) else { return };
         self.say(format!("delete {}", self.name(id)));
         let now = self.now();
-        if self.idp().delete_user(&okta(), &origin(), id, None).await.is_err() {
+        let store = self.idp();
+        if !self.request(store.delete_user(&okta(), &origin(), id, None)).await {
             return;
         }
         let mut facts = self.facts();
@@ -189,7 +207,8 @@ impl Simulation {
             facts,
             members: members.iter().map(|id| id.0).collect(),
         };
-        if self.idp().create_group(&okta(), &origin(), group).await.is_ok() {
+        let store = self.idp();
+        if self.request(store.create_group(&okta(), &origin(), group)).await {
             self.facts().teams.insert(id, Team { name: name.to_owned(), deleted: false, members });
         }
     }
@@ -206,7 +225,8 @@ impl Simulation {
                 ..GroupUpdate::default()
             })
         };
-        if self.idp().update_group::<()>(&okta(), &origin(), id, update).await.is_ok()
+        let store = self.idp();
+        if self.request(store.update_group::<()>(&okta(), &origin(), id, update)).await
             && let Some(team) = self.facts().teams.get_mut(&id)
         {
             team.name.clone_from(&name);
@@ -216,7 +236,8 @@ impl Simulation {
     async fn delete_team(&mut self) {
         let Some(id) = self.some_team() else { return };
         self.say(format!("delete group {}", short(id.0)));
-        if self.idp().delete_group(&okta(), &origin(), id, None).await.is_ok()
+        let store = self.idp();
+        if self.request(store.delete_group(&okta(), &origin(), id, None)).await
             && let Some(team) = self.facts().teams.get_mut(&id)
         {
             team.deleted = true;
@@ -240,7 +261,8 @@ impl Simulation {
             MemberChange::Add(vec![person.0])
         };
         self.say(format!("members of {}: {change:?}", short(team.0)));
-        if self.idp().change_members::<()>(&okta(), &origin(), team, vec![change]).await.is_ok()
+        let store = self.idp();
+        if self.request(store.change_members::<()>(&okta(), &origin(), team, vec![change])).await
             && let Some(team) = self.facts().teams.get_mut(&team)
         {
             team.members = after;
@@ -249,11 +271,13 @@ impl Simulation {
 
     fn change_resources(&mut self) {
         match self.chance.below(20) {
-            0..8 => self.apply_mapping(self.chance.below(MAPPINGS.len())),
+            0..7 => self.apply_mapping(self.chance.below(MAPPINGS.len())),
+            7 => self.change_mode(),
             8..11 => self.end_mapping(Phase::Terminating),
             11..13 => self.end_mapping(Phase::Missing),
             13 => self.accept_group(),
-            14..16 => self.change_target(),
+            14 => self.change_target(0),
+            15 => self.change_targets_or_labels(),
             16..18 => self.change_provider(),
             _ => self.ask(),
         }
@@ -274,7 +298,36 @@ impl Simulation {
             _ => MappingMode::Enforce,
         };
         let team = TEAMS[chance.below(if chance.one_in(4) { 3 } else { 2 })].to_owned();
-        Spec { team, services, roles, mode, report: chance.one_in(4), orphan: chance.one_in(4) }
+        let target = usize::from(chance.one_in(if self.facts().targets[1].is_some() { 3 } else { 16 }));
+        let spec = Spec { team, services, roles, mode, report: chance.one_in(4), orphan: chance.one_in(4), target };
+        let live = |mapping: &&Mapping| mapping.phase == Phase::Live;
+        let others: Vec<Spec> = self.facts().mappings.values().filter(live).map(|other| other.spec.clone()).collect();
+        match chance.pick(&others) {
+            // Two mappings often want the same grants.
+            Some(other) if chance.one_in(3) => {
+                let Spec { team, services, roles, target, .. } = other;
+                Spec { team, services, roles, target, ..spec }
+            }
+            _ => spec,
+        }
+    }
+
+    /// Changes only the mode of a mapping.
+    fn change_mode(&mut self) {
+        let Some(key) = self.some_mapping() else { return };
+        let modes = [MappingMode::Enforce, MappingMode::Observe, MappingMode::Suspend];
+        let Some(mode) = self.chance.pick(&modes) else { return };
+        let is_changed = match self.facts().mappings.get_mut(&key) {
+            Some(mapping) if mapping.phase == Phase::Live && mapping.spec.mode != mode => {
+                (mapping.spec.mode, mapping.generation) = (mode, mapping.generation + 1);
+                true
+            }
+            _ => false,
+        };
+        if is_changed {
+            self.say(format!("{key}: {mode:?}"));
+            self.tell(&Changed::Mapping(key));
+        }
     }
 
     /// Creates or edits a mapping.
@@ -334,19 +387,35 @@ impl Simulation {
         self.chance.pick(&keys)
     }
 
-    fn change_target(&mut self) {
-        let known = self.facts().target.clone();
+    fn change_targets_or_labels(&mut self) {
+        if self.facts().setup.by_labels && self.chance.one_in(2) {
+            let labelled = !self.facts().labelled;
+            self.say(format!("the namespace has its label: {labelled}"));
+            self.facts().labelled = labelled;
+            self.tell(&Changed::Labels);
+        } else {
+            self.change_target(1);
+        }
+    }
+
+    /// Creates, changes or removes the target of this index.
+    pub(super) fn change_target(&mut self, index: usize) {
+        let known = self.facts().targets[index].clone();
         let next = match known {
             Some(_) if self.chance.one_in(3) => None,
             Some(target) => {
                 let roles = ROLES.iter().filter(|_| !self.chance.one_in(3)).map(|role| (*role).to_owned()).collect();
                 Some(Target { generation: target.generation + 1, roles, ..target })
             }
-            None => Some(Target { generation: 1, asked: 0, roles: ROLES.map(str::to_owned).to_vec() }),
+            None => {
+                self.facts().objects += 1;
+                let age = i64::try_from(self.facts().objects).unwrap_or(0);
+                Some(Target { generation: 1, asked: 0, roles: ROLES.map(str::to_owned).to_vec(), age })
+            }
         };
-        self.say(format!("target: {next:?}"));
-        self.facts().target = next;
-        self.tell(&Changed::Target);
+        self.say(format!("target {index}: {next:?}"));
+        self.facts().targets[index] = next;
+        self.tell(&Changed::Target(index));
     }
 
     fn change_provider(&mut self) {
@@ -371,129 +440,34 @@ impl Simulation {
         self.tell(&Changed::Mapping(key));
     }
 
-    fn edit_by_hand(&mut self) {
-        let documents = self.target.documents();
-        let Some(on) = self.chance.pick(&documents) else { return };
-        let there: Vec<GrantKey> = self.target.grants(&on).into_iter().collect();
-        let role_name = ROLES[self.chance.below(2)];
-        let number = self.chance.below(ADDRESSES);
-        match self.chance.below(6) {
-            0 => self.add_by_hand(&on, &grant(role_name, &format!("s{number}@elsewhere.example"))),
-            1 | 2 => self.add_by_hand(&on, &grant(role_name, &address(number))),
-            _ => {
-                let Some(grant) = self.chance.pick(&there) else { return };
-                self.say(format!("somebody removes {} from {}", grant.member, on.short()));
-                self.target.edit(&on, |grants| drop(grants.remove(&grant)));
-                if self.chance.one_in(4) {
-                    self.add_by_hand(&on, &grant);
-                }
-            }
-        }
-    }
-
-    fn add_by_hand(&mut self, on: &DocumentKey, grant: &GrantKey) {
-        self.say(format!("somebody adds {} to {}", grant.member, on.short()));
-        let stored = Stored { member: grant.member.to_string(), times: 1 };
-        self.target.edit(on, |grants| {
-            grants.entry(grant.clone()).or_insert(stored);
-        });
-    }
-
-    fn change_services(&mut self) {
-        let there = self.target.documents();
-        let service = document(SERVICES[self.chance.below(SERVICES.len())]);
-        match (self.chance.below(5), there.contains(&service)) {
-            (0, true) => {
-                self.say(format!("{} is deleted", service.short()));
-                self.target.delete(&service);
-            }
-            (1 | 2, true) => {
-                self.say(format!("{} is deleted and made again", service.short()));
-                self.target.delete(&service);
-                self.target.create(&service);
-                if self.chance.one_in(2) {
-                    self.add_by_hand(&service, &grant(ROLES[0], &address(self.chance.below(ADDRESSES))));
-                }
-            }
-            (_, true) => {
-                self.say(format!("lists lack {}, or have it again", service.short()));
-                if !self.hidden.remove(&service) {
-                    self.hidden.insert(service);
-                }
-                self.target.hide(self.hidden.clone());
-            }
-            (_, false) => {
-                self.say(format!("{} is made", service.short()));
-                self.target.create(&service);
-            }
-        }
-    }
-
-    fn change_faults(&mut self) {
-        match self.chance.below(6) {
-            0 | 1 => {
-                let rule = self.some_rule();
-                self.say(format!("refused from here on: {rule:?}"));
-                let mut rules = self.rules.clone();
-                rules.push(rule);
-                self.change_rules(rules);
-            }
-            2 => {
-                self.say("nothing is refused any more");
-                self.change_rules(Vec::new());
-            }
-            3 => {
-                let Some(on) = self.chance.pick(&self.target.documents()) else { return };
-                self.say(format!("{} is denied, or not any more", on.short()));
-                if !self.denied.remove(&on) {
-                    self.denied.insert(on);
-                }
-                self.target.deny(self.denied.clone());
-            }
-            4 => {
-                let most = (!self.chance.one_in(3)).then(|| u32::try_from(self.chance.below(4)).unwrap_or(1));
-                self.say(format!("writes a minute: {most:?}"));
-                self.target.allow_writes(most);
-            }
-            _ => {
-                let heavy = self.chance.below(5) as u64;
-                self.chances = Chances { slow: 20 * heavy, stale: 60 * heavy, lost: 80 * heavy, ..self.chances };
-                self.say(format!("{:?}", self.chances));
-                self.target.on_chance(Some((self.chances, self.chance.fork())));
-            }
-        }
-    }
-
-    fn some_rule(&self) -> Rule {
-        let chance = &self.chance;
-        let member = MemberKey::of(&format!("user:{}", address(chance.below(ADDRESSES))));
-        let of_role = role(ROLES[chance.below(2)]);
-        let causes = [RefusalCause::PrincipalUnknown, RefusalCause::DomainRestricted, RefusalCause::Other];
-        let (member, role, cause) = match chance.below(8) {
-            0..4 => (Some(member), None, causes[chance.below(3)]),
-            4 | 5 => (
-                None,
-                Some(of_role),
-                if chance.one_in(2) { RefusalCause::RoleNotSupported } else { RefusalCause::Other },
-            ),
-            6 => (Some(member), Some(of_role), RefusalCause::Other),
-            _ => (None, None, RefusalCause::OrganizationPolicy),
-        };
-        Rule { member, role, cause, named: chance.one_in(2), whole: chance.one_in(8) }
-    }
-
     async fn change_processes(&mut self) {
-        match self.chance.below(8) {
-            0..4 if self.leader.is_some() => {
+        match self.chance.below(10) {
+            0..3 if self.leader.is_some() => {
                 self.say("the process is killed");
                 self.crash().await;
             }
-            4 | 5 => {
+            3 | 4 => {
+                let commits = 1 + self.chance.below(12) as u64;
+                self.say(format!("the process ends after {commits} more commits"));
+                if let Some(process) = &self.leader {
+                    process.faults.end_after(Some(commits));
+                }
+            }
+            5 | 6 => {
                 self.say("another process takes over");
                 self.counts.takeovers += 1;
                 self.start().await;
             }
-            6 => self.former.clear(),
+            7 => self.former.clear(),
+            8 if self.chance.one_in(2) => {
+                let observes = !self.facts().observes;
+                self.say(format!("another process starts, which only observes: {observes}"));
+                self.facts().observes = observes;
+                self.former.clear();
+                self.leader = None;
+                self.start().await;
+            }
+            8 => self.accept().await,
             _ => self.release_held().await,
         }
     }
@@ -505,7 +479,7 @@ impl Simulation {
 }
 
 pub(super) fn key(number: usize) -> MappingKey {
-    MappingKey::new("team", MAPPINGS[number % MAPPINGS.len()]).expect("a key")
+    MappingKey::new(NAMESPACE, MAPPINGS[number % MAPPINGS.len()]).expect("a key")
 }
 
 fn short(id: uuid::Uuid) -> String {

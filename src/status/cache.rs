@@ -331,8 +331,9 @@ impl StatusCache {
     /// The previous status of a mapping, for the next fold.
     #[must_use]
     pub(crate) fn mapping(&self, key: &MappingKey) -> Option<RoleMappingStatus> {
-        match self.item(Kind::RoleMapping, Some(key.namespace()), key.name())?.status {
-            Status::RoleMapping(status) => Some(*status),
+        let key = (Kind::RoleMapping, key.namespace().to_owned(), key.name().to_owned());
+        match &self.items().get(&key)?.status {
+            Status::RoleMapping(status) => Some((**status).clone()),
             _ => None,
         }
     }
@@ -340,8 +341,8 @@ impl StatusCache {
     /// The previous status of a target, for the next fold.
     #[must_use]
     pub(crate) fn target(&self, name: &TargetName) -> Option<CloudRunTargetStatus> {
-        match self.item(Kind::CloudRunTarget, None, name.as_str())?.status {
-            Status::CloudRunTarget(status) => Some(*status),
+        match &self.items().get(&(Kind::CloudRunTarget, String::new(), name.to_string()))?.status {
+            Status::CloudRunTarget(status) => Some((**status).clone()),
             _ => None,
         }
     }
@@ -349,8 +350,8 @@ impl StatusCache {
     /// The previous status of a provider, for the next fold.
     #[must_use]
     pub(crate) fn provider(&self, name: &ProviderName) -> Option<IdentityProviderStatus> {
-        match self.item(Kind::IdentityProvider, None, name.as_str())?.status {
-            Status::IdentityProvider(status) => Some(*status),
+        match &self.items().get(&(Kind::IdentityProvider, String::new(), name.to_string()))?.status {
+            Status::IdentityProvider(status) => Some((**status).clone()),
             _ => None,
         }
     }

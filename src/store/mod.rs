@@ -73,7 +73,7 @@ pub(crate) use record::{
     UserRecord, UserUpdate, VersionRef,
 };
 #[cfg(test)]
-pub(crate) use sqlite::MemoryDatabase;
+pub(crate) use sqlite::{MemoryDatabase, StoreFaults};
 pub(crate) use trust::Trust;
 
 pub(crate) use crate::model::MemberChange;
@@ -121,7 +121,20 @@ impl Store {
     /// [`StoreError::Damaged`], when the database was modified from outside.
     #[cfg(test)]
     pub(crate) fn open_inline(database: &MemoryDatabase, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
-        Ok(Self::on(Sqlite::open_inline(database, clock)?))
+        Self::open_faulty(database, clock, StoreFaults::default())
+    }
+
+    /// Like [`Store::open_inline`], with faults.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], when the database was modified from outside.
+    #[cfg(test)]
+    pub(crate) fn open_faulty(
+        database: &MemoryDatabase,
+        clock: Arc<dyn Clock>,
+        faults: StoreFaults,
+    ) -> Result<Self, StoreError> {
+        Ok(Self::on(Sqlite::open_inline(database, clock, faults)?))
     }
 
     fn on((sqlite, Identity { id, pseudonyms }): (Sqlite, Identity)) -> Self {

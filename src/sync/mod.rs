@@ -75,6 +75,8 @@ pub(crate) struct EngineConfig {
     pub(crate) drift_interval: Duration,
     /// Delay of an addition, so that a burst becomes one write. Revocations are not delayed.
     pub(crate) addition_window: Duration,
+    /// Outcomes within this time are folded together into a status.
+    pub(crate) status_window: Duration,
     /// Number of people who may lose access within an hour before the guard holds further removals.
     pub(crate) limits: RemovalLimits,
     /// Seed of all jitter, for a reproducible run; none: no two runs are alike.
@@ -90,6 +92,7 @@ impl EngineConfig {
             ceiling,
             drift_interval,
             addition_window: Duration::from_millis(250),
+            status_window: Duration::from_millis(100),
             limits: RemovalLimits::default(),
             seed: None,
         }

@@ -21,8 +21,6 @@ use crate::model::{DocumentKey, MemberKey, ProviderName, Subject};
 use crate::status::{Metadata, TokenOutcome};
 use crate::store::StoreError;
 
-/// Outcomes within this time are folded together.
-const COALESCE: Duration = Duration::from_millis(100);
 /// Interval between reads of the SCIM endpoint's statistics, which send no notifications.
 const REFRESH: Duration = Duration::from_secs(5);
 /// A changed status is folded again after this, since the previous status is an input; so is one that would be
@@ -78,7 +76,7 @@ pub(super) async fn follow(inner: Arc<Inner>, stop: CancellationToken) {
             state.take_revisits(inner.clock.now());
         }
         publish(&inner).await;
-        tokio::time::sleep(COALESCE).await;
+        tokio::time::sleep(inner.config.status_window).await;
     }
 }
 

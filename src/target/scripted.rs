@@ -251,6 +251,11 @@ impl Scripted {
         self.state().journal.clone()
     }
 
+    /// Number of completed writes.
+    pub(crate) fn writes(&self) -> usize {
+        self.state().journal.len()
+    }
+
     /// Number of writes in progress.
     pub(crate) fn under_way(&self) -> usize {
         self.state().under_way.len()
@@ -285,11 +290,9 @@ impl Scripted {
         }
         found.failed.extend(fault.error.map(|error| (ResourceKind::Service, error)));
         let failed = found.failed.iter().map(|(_, error)| error.reason).collect::<Vec<_>>();
-        state.note(format!(
-            "list: {} resources, unreachable {:?}, failed {failed:?}",
-            found.items.len(),
-            found.unreachable
-        ));
+        state.note(|| {
+            format!("list: {} resources, unreachable {:?}, failed {failed:?}", found.items.len(), found.unreachable)
+        });
         found
     }
 
@@ -318,7 +321,7 @@ impl Scripted {
             let versions = &state.documents.get(document).ok_or_else(absent)?.versions;
             versions.iter().rev().nth(age).or(versions.first()).cloned().ok_or_else(absent)
         });
-        state.note(match &answer {
+        state.note(|| match &answer {
             Ok(live) => format!("read {}: {} ({} grants)", document.short(), live.revision, live.grants.len()),
             Err(error) => format!("read {}: {}", document.short(), error.reason),
         });
@@ -360,7 +363,7 @@ impl Scripted {
                 result.unwrap_or_else(|| Err(error(ErrorKind::Unknown, Reason::OutcomeUnknown)))
             }
         };
-        state.note(match &answer {
+        state.note(|| match &answer {
             Ok(live) => format!("answer {id} {}: {}", document.short(), live.revision),
             Err(error) => format!("answer {id} {}: {}", document.short(), error.reason),
         });
@@ -383,9 +386,9 @@ impl Scripted {
 }
 
 impl State {
-    fn note(&mut self, text: String) {
+    fn note(&mut self, text: impl FnOnce() -> String) {
         if let Some(trace) = &mut self.trace {
-            trace.push((Instant::now(), text));
+            trace.push((Instant::now(), text()));
         }
     }
 
@@ -393,12 +396,11 @@ impl State {
     fn send(&mut self, document: &DocumentKey, read: &Live, changes: &Changes, arrives: Option<Instant>) -> u64 {
         self.made += 1;
         let id = self.made;
-        if self.trace.is_some() {
+        self.note(|| {
             let add: Vec<String> = changes.add.iter().map(|addition| shown(&addition.grant)).collect();
             let remove: Vec<String> = changes.remove.iter().map(shown).collect();
-            let on = &read.revision;
-            self.note(format!("send {id} {} on {on}: +{add:?} -{remove:?}", document.short()));
-        }
+            format!("send {id} {} on {}: +{add:?} -{remove:?}", document.short(), read.revision)
+        });
         let uid = self.documents.get(document).map(|document| document.uid.clone());
         let call = Call { document: document.clone(), uid, revision: read.revision.clone(), changes: changes.clone() };
         if let Some(at) = arrives {
@@ -412,11 +414,13 @@ impl State {
         while let Some(next) = self.under_way.first_entry().filter(|next| next.key().0 <= now) {
             let ((at, id), call) = next.remove_entry();
             let result = self.carry_out(&call, at);
-            let text = match &result {
-                Ok(live) => live.revision.clone(),
-                Err(error) => error.reason.to_string(),
-            };
-            self.note(format!("landed {id} {}: {text}", call.document.short()));
+            self.note(|| {
+                let text = match &result {
+                    Ok(live) => live.revision.clone(),
+                    Err(error) => error.reason.to_string(),
+                };
+                format!("landed {id} {}: {text}", call.document.short())
+            });
             self.results.insert(id, result);
         }
     }

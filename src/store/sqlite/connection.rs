@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, ffi};
 use tokio::sync::oneshot;
 
@@ -79,6 +80,8 @@ pub(super) fn connect(path: &str, role: Role, busy: Duration) -> rusqlite::Resul
 /// Settings that also apply to an in-memory database.
 pub(super) fn prepare(db: &Connection) -> rusqlite::Result<()> {
     db.pragma_update(None, "foreign_keys", true)?;
+    // Otherwise a statement whose plan depends on a parameter is planned again each time the parameter changes.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     db.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(())
 }

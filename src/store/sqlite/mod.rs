@@ -9,6 +9,8 @@ pub(super) mod commands;
 mod connection;
 pub(super) mod erase;
 pub(super) mod events;
+#[cfg(test)]
+mod faults;
 mod file;
 mod filter;
 pub(super) mod groups;
@@ -56,6 +58,8 @@ use transaction::Ports;
 use writer::Writer;
 
 #[cfg(test)]
+pub(crate) use faults::StoreFaults;
+#[cfg(test)]
 pub(crate) use memory::MemoryDatabase;
 pub(super) use rusqlite::Connection;
 pub(super) use transaction::Transaction;
@@ -87,6 +91,7 @@ enum Run {
         database: MemoryDatabase,
         ports: Ports,
         announce: watch::Sender<Seq>,
+        faults: StoreFaults,
     },
 }
 
@@ -132,6 +137,7 @@ impl Sqlite {
     pub(super) fn open_inline(
         database: &MemoryDatabase,
         clock: Arc<dyn Clock>,
+        faults: StoreFaults,
     ) -> Result<(Self, Identity), StoreError> {
         let (identity, highest) = {
             let db = database.lock();
@@ -146,7 +152,7 @@ impl Sqlite {
         let (announce, committed) = watch::channel(highest);
         let ids = database.clone();
         let ports = Ports { clock, new_id: Arc::new(move || ids.new_id()) };
-        let run = Run::Inline { database: database.clone(), ports, announce };
+        let run = Run::Inline { database: database.clone(), ports, announce, faults };
         Ok((Self { committed, run }, identity))
     }
 
@@ -159,8 +165,10 @@ impl Sqlite {
         match &self.run {
             Run::Threads { readers, .. } => readers.call(work).await,
             #[cfg(test)]
-            Run::Inline { database, .. } => {
+            Run::Inline { database, faults, .. } => {
                 tokio::task::yield_now().await;
+                faults.while_running().await;
+                faults.admit()?;
                 readers::guarded(|| work(&database.lock()))
             }
         }
@@ -176,14 +184,16 @@ impl Sqlite {
         let readers = match &self.run {
             Run::Threads { readers, .. } => readers,
             #[cfg(test)]
-            Run::Inline { database, .. } => {
+            Run::Inline { database, faults, .. } => {
+                tokio::task::yield_now().await;
+                faults.while_running().await;
+                faults.admit()?;
                 let mut items = Vec::new();
-                let result = readers::guarded(|| {
-                    work(&database.lock(), &mut |item| {
-                        items.push(item);
-                        Ok(())
-                    })
-                });
+                let mut emit = |item| {
+                    items.push(item);
+                    Ok(())
+                };
+                let result = readers::guarded(|| work(&database.lock(), &mut emit));
                 items.into_iter().for_each(sink);
                 return result;
             }
@@ -220,11 +230,15 @@ impl Sqlite {
         match &self.run {
             Run::Threads { writer, .. } => writer.commit(ticket, work).await,
             #[cfg(test)]
-            Run::Inline { database, ports, announce } => {
+            Run::Inline { database, ports, announce, faults } => {
                 // The caller may go away before its request is run, and also before it receives the result.
                 tokio::task::yield_now().await;
+                faults.while_running().await;
+                faults.admit()?;
                 let (request, answer) = writer::request(work);
                 writer::serve(Ok(&mut database.lock()), ports, announce, vec![request]);
+                faults.committed();
+                faults.while_running().await;
                 tokio::task::yield_now().await;
                 answer.get().await
             }
