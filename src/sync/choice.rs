@@ -16,6 +16,7 @@ use super::bisect::{Bisection, Isolated, Next};
 use super::lanes::Lane;
 use super::refusals::Refusals;
 use super::state::State;
+use crate::catalog::Ceiling;
 use crate::model::{DocumentKey, GrantKey, MappingKey, MemberKey, Reach, Reason, RefusalKey, Subject, WriteBudget};
 use crate::plan::{Cause, Plan, Step};
 use crate::target::{ErrorKind, RefusalCause, Refused, TargetError};
@@ -130,6 +131,20 @@ pub(super) struct Choice {
 }
 
 impl Choice {
+    /// No write.
+    fn nothing() -> Self {
+        Self {
+            what: What::Nothing,
+            now: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            addable: BTreeSet::new(),
+            wait: None,
+            again: None,
+            waits: false,
+            spent: None,
+        }
+    }
+
     fn is_whole(&self) -> bool {
         self.what == What::AsPlanned
     }
@@ -164,6 +179,10 @@ impl Choice {
 
 /// Chooses the write of this attempt.
 pub(super) fn choose(inner: &Inner, document: &DocumentKey, plan: &Plan) -> Choice {
+    if inner.config.ceiling == Ceiling::Observe {
+        // Nothing is written at all, not even to prove a read or to fence off an earlier call.
+        return Choice::nothing();
+    }
     let now = Instant::now();
     let (open, removals_open) = {
         let queue = inner.queue();
@@ -203,16 +222,7 @@ fn choose_once(state: &mut State, document: &DocumentKey, plan: &Plan, moment: M
         additions.foreign.as_ref().filter(|foreign| foreign.revision == plan.read().revision && now < foreign.until);
     let blocked =
         !open || waits || !withheld.is_empty() || additions.apart || additions.bisection.is_some() || foreign.is_some();
-    let mut choice = Choice {
-        what: What::Nothing,
-        now: BTreeSet::new(),
-        refused: withheld.keys().cloned().collect(),
-        addable,
-        wait: None,
-        again: None,
-        waits,
-        spent: None,
-    };
+    let mut choice = Choice { refused: withheld.keys().cloned().collect(), addable, waits, ..Choice::nothing() };
     if !plan.remove.is_empty() {
         if !removals_open {
             choice.again = Some(Lane::Removal);
