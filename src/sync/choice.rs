@@ -166,7 +166,8 @@ impl Choice {
 
     /// Writes the policy without additions when a read must be proven or an earlier call fenced off.
     fn write_besides(&mut self, plan: &Plan) {
-        if self.what == What::Nothing && plan.writes_besides_steps() {
+        // The additions that are left out may have been sent before, with an unknown outcome.
+        if self.what == What::Nothing && (plan.writes_besides_steps() || plan.follows_unknown()) {
             self.what = What::Besides;
         }
     }

@@ -311,6 +311,27 @@ async fn member_that_the_target_refuses_is_left_out_and_keeps_nobody_from_leavin
 }
 
 #[tokio::test(start_paused = true)]
+async fn call_of_unknown_outcome_is_fenced_off_also_when_what_it_added_is_refused_from_then_on() {
+    let fixture = Fixture::new().await;
+    let named = Refused {
+        cause: RefusalCause::PrincipalUnknown,
+        member: Some("user:p1@corp.example".to_owned()),
+        role: None,
+        message: "no such account".to_owned(),
+    };
+    fixture.target.on_write(&document(), Fault::NeverArrived);
+    fixture.target.on_write(&document(), Fault::Error(error(ErrorKind::Refused(named), Reason::MemberRefused)));
+    fixture.join(&[1]).await;
+    tokio::time::sleep(PATIENCE).await;
+    let rows = fixture.store.ledger(&document()).await.unwrap();
+    assert!(rows.iter().all(|row| row.intent.is_none()), "{rows:?}");
+    let journal = fixture.target.journal();
+    assert!(journal.iter().all(|write| write.add.is_empty() && write.remove.is_empty()), "{journal:?}");
+    assert_eq!(journal.len(), 1, "one write that changes nothing is enough");
+    fixture.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn document_at_rest_is_read_and_not_written() {
     let fixture = Fixture::new().await;
     fixture.join(&[1]).await;
