@@ -184,11 +184,18 @@ impl Lanes {
     /// the other lane too, if that is due.
     pub(crate) fn pop(&mut self, now: Instant) -> Option<(DocumentKey, Lane)> {
         let aged = |due: Instant, lane: Lane| if lane == Lane::Addition { due + AGE } else { due };
-        let (lane, key) = self
+        let next = self
             .candidates(now)
             .filter(|(due, ..)| *due <= now)
             .min_by(|one, other| (aged(one.0, one.1), one.2).cmp(&(aged(other.0, other.1), other.2)))
-            .map(|(_, lane, key)| (lane, key.clone()))?;
+            .map(|(_, lane, key)| (lane, key.clone()));
+        let Some((lane, key)) = next else {
+            if self.prompt < self.limit {
+                // Nothing is due: whatever comes next starts after a quiet time, also while others are still ending.
+                self.limit = self.prompt + FIRST;
+            }
+            return None;
+        };
         let mut hangs = false;
         self.change(&key, |entry| {
             for (slot, of) in entry.slots.iter_mut().zip(Lane::ALL) {

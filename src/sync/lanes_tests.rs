@@ -163,7 +163,15 @@ fn few_attempts_start_after_a_quiet_time_and_each_that_ends_makes_room_for_more(
     lanes.enqueue(&a(), Lane::Removal, now);
     lanes.enqueue(&service("l", "b"), Lane::Removal, now);
     lanes.enqueue(&service("l", "c"), Lane::Removal, now);
-    assert_eq!(start(&mut lanes).len(), FIRST, "the next one starts small again");
+    let ending = start(&mut lanes);
+    assert_eq!(ending.len(), FIRST, "the next one starts small again");
+    lanes.complete(&ending[0], false, NOTHING);
+    running = start(&mut lanes);
+    assert_eq!((running.len(), start(&mut lanes).len()), (1, 0), "nothing else is due");
+    for n in 0..100 {
+        lanes.enqueue(&service("l", &format!("t{n:02}")), Lane::Removal, now);
+    }
+    assert_eq!(start(&mut lanes).len(), FIRST, "also while others are still ending");
 }
 
 proptest! {
