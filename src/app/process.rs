@@ -121,7 +121,7 @@ pub(super) struct Process {
     pub(super) stop: CancellationToken,
     signaled: Arc<AtomicBool>,
     pub(super) metrics: Arc<Metrics>,
-    /// How far the folder of manifests has been followed.
+    /// The last scan of the folder of manifests that is in force.
     pub(super) folder: FolderProgress,
     traffic: Traffic,
     servers: JoinSet<()>,

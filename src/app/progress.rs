@@ -1,4 +1,4 @@
-//! What `/progress` on the admin port answers: how far the process has come.
+//! The answer of `/progress` on the admin port: the progress of the process.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,7 +11,7 @@ use crate::model::{Clock, Seq};
 use crate::store::{Decision, Store, StoreError};
 use crate::sync::Engine;
 
-/// How far the folder of manifests has been followed.
+/// The last scan of the folder of manifests that is in force.
 #[derive(Debug, Clone, Default)]
 pub(super) struct FolderProgress(Arc<Mutex<Option<Instant>>>);
 

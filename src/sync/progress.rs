@@ -1,4 +1,4 @@
-//! How far the engine has come: whether anything is left that it would do now.
+//! The progress of the engine: positions, queued work, and whether anything is left to do now.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -9,7 +9,7 @@ use super::lanes::Schedule;
 use super::{Engine, Inner};
 use crate::model::{DocumentKey, FreezeReason, Seq};
 
-/// How far the engine has come.
+/// The progress of the engine.
 #[derive(Debug, Clone)]
 pub(crate) struct Progress {
     /// Position of the event log up to which the engine has processed it.
@@ -65,7 +65,7 @@ impl Engine {
         self.0.considered.fetch_max(id, Ordering::SeqCst);
     }
 
-    /// How far the engine has come. Consistent: work that moves from one queue to another meanwhile is noticed.
+    /// The progress of the engine. Consistent: work that moves from one queue to another meanwhile is noticed.
     #[must_use]
     pub(crate) fn progress(&self) -> Progress {
         let inner = &self.0;
