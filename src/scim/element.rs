@@ -114,7 +114,7 @@ impl Subject<'_> {
     }
 }
 
-fn is_empty(value: Option<&Value>) -> bool {
+pub(super) fn is_empty(value: Option<&Value>) -> bool {
     match value {
         None | Some(Value::Null) => true,
         Some(Value::String(text)) => text.is_empty(),
@@ -124,7 +124,7 @@ fn is_empty(value: Option<&Value>) -> bool {
     }
 }
 
-fn compare(op: CompareOp, value: &str, wanted: &str) -> bool {
+pub(super) fn compare(op: CompareOp, value: &str, wanted: &str) -> bool {
     match op {
         CompareOp::Equal => value == wanted,
         CompareOp::NotEqual => value != wanted,

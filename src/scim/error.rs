@@ -30,6 +30,15 @@ pub(crate) enum ScimError {
     /// The request exceeds the work limit of one request (400 `tooMany`).
     #[error("{0}")]
     TooMany(String),
+    /// The cursor is not one of this server, or of another list (400 `invalidCursor`, RFC 9865).
+    #[error("the cursor is not one of this list; begin again with an empty `cursor`")]
+    InvalidCursor,
+    /// The cursor is too old (400 `expiredCursor`, RFC 9865).
+    #[error("the cursor has expired; begin again with an empty `cursor`")]
+    ExpiredCursor,
+    /// `count` is no number of results (400 `invalidCount`, RFC 9865).
+    #[error("`count` must be a whole number that is not negative")]
+    InvalidCount,
     /// The value already belongs to another resource (409 `uniqueness`).
     #[error("{0}")]
     Uniqueness(String),
@@ -104,7 +113,10 @@ impl ScimError {
             | Self::NoTarget(_)
             | Self::InvalidValue(_)
             | Self::Mutability(_)
-            | Self::TooMany(_) => 400,
+            | Self::TooMany(_)
+            | Self::InvalidCursor
+            | Self::ExpiredCursor
+            | Self::InvalidCount => 400,
             Self::Unauthorized => 401,
             Self::Forbidden(_) => 403,
             Self::NotFound(_) => 404,
@@ -133,6 +145,9 @@ impl ScimError {
             Self::InvalidValue(_) => Some("invalidValue"),
             Self::Mutability(_) => Some("mutability"),
             Self::TooMany(_) => Some("tooMany"),
+            Self::InvalidCursor => Some("invalidCursor"),
+            Self::ExpiredCursor => Some("expiredCursor"),
+            Self::InvalidCount => Some("invalidCount"),
             Self::Uniqueness(_) => Some("uniqueness"),
             _ => None,
         }
@@ -149,6 +164,9 @@ impl ScimError {
             Self::InvalidValue(_) => "InvalidValue",
             Self::Mutability(_) => "Mutability",
             Self::TooMany(_) => "TooMany",
+            Self::InvalidCursor => "InvalidCursor",
+            Self::ExpiredCursor => "ExpiredCursor",
+            Self::InvalidCount => "InvalidCount",
             Self::Uniqueness(_) => "Uniqueness",
             Self::Unauthorized => "Unauthorized",
             Self::Forbidden(_) => "Forbidden",

@@ -3,10 +3,14 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use serde_json::{Number, Value};
 
 use super::error::{ScimError, shown};
-use super::schema::{Attribute, Kind, Resolved, ResourceType};
+use super::group::issued_id;
+use super::schema::{Attribute, Kind, Mutability, Resolved, ResourceType};
 
 /// A path to an attribute: `[URN ":"] name ["." sub]`. Names are as sent until [`Filter::resolved`] replaces them with
 /// the spelling of the schema.
@@ -83,6 +87,12 @@ impl CompareOp {
             Self::Less => "lt",
             Self::LessOrEqual => "le",
         }
+    }
+
+    /// Whether it compares by equality or order, and not parts of a text.
+    #[must_use]
+    pub(crate) fn compares_order(self) -> bool {
+        !matches!(self, Self::Contains | Self::StartsWith | Self::EndsWith)
     }
 
     pub(super) fn from_word(word: &str) -> Option<Self> {
@@ -252,6 +262,12 @@ impl Filter {
     }
 }
 
+/// A time as text: RFC 3339, or without an offset, which then is UTC.
+pub(crate) fn time(text: &str) -> Option<Timestamp> {
+    let local = || text.parse::<DateTime>().ok()?.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp());
+    text.parse().ok().or_else(local)
+}
+
 fn canonical_path(found: &Resolved, sub: Option<&Attribute>) -> AttributePath {
     AttributePath {
         schema: found.extension.map(str::to_owned),
@@ -299,7 +315,19 @@ fn checked(test: &Test, attribute: &Attribute, path: &AttributePath) -> Result<T
                 _ => refuse("is a boolean; compare it by `eq` or `ne`"),
             }
         }
-        Kind::String | Kind::Reference | Kind::Binary | Kind::DateTime => match value {
+        Kind::DateTime => match value {
+            FilterValue::String(wanted) if !op.compares_order() || time(wanted).is_some() => Ok(test.clone()),
+            _ => refuse("is a time; compare it with one such as \"2026-01-31T12:00:00Z\""),
+        },
+        // The ids of this server are compared in the spelling in which it issues them.
+        Kind::String if attribute.case_exact && attribute.mutability != Mutability::ReadWrite => match value {
+            FilterValue::String(wanted) => {
+                let id = issued_id(wanted).map_or_else(|| wanted.clone(), |id| id.to_string());
+                Ok(Test::Compare(*op, FilterValue::String(id)))
+            }
+            _ => refuse("is a string; put the value into quotation marks"),
+        },
+        Kind::String | Kind::Reference | Kind::Binary => match value {
             FilterValue::String(_) => Ok(test.clone()),
             _ => refuse("is a string; put the value into quotation marks"),
         },

@@ -6,9 +6,11 @@
 
 mod assign;
 pub(crate) mod bounds;
+mod complete;
 mod edit;
 mod element;
 mod error;
+mod evaluate;
 mod filter;
 mod finding;
 mod group;
@@ -18,11 +20,14 @@ pub(crate) mod parse;
 mod patch;
 mod projection;
 pub(crate) mod schema;
+pub(crate) mod text;
 mod user;
 mod work;
 
+pub(crate) use complete::{ServerAttributes, complete, etag};
 pub(crate) use error::ScimError;
-pub(crate) use filter::{AttributePath, CompareOp, Filter, FilterValue, Test};
+pub(crate) use evaluate::{Evaluator, Related, Sort, SortKey};
+pub(crate) use filter::{AttributePath, CompareOp, Filter, FilterValue, Test, time};
 pub(crate) use finding::{Finding, FindingCode, Findings};
 pub(crate) use group::{GroupChange, group_facts, issued_id, new_group};
 #[cfg(test)]
@@ -32,7 +37,7 @@ pub(crate) use patch::MAX_OPERATIONS;
 pub(crate) use projection::Projection;
 pub(crate) use schema::ResourceType;
 pub(crate) use user::{UserChange, new_user, user_facts};
-pub(crate) use work::MAX_WORK;
+pub(crate) use work::{MAX_WORK, Work};
 
 #[cfg(test)]
 mod tests;

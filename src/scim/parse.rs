@@ -301,6 +301,11 @@ impl<'a> Parser<'a> {
         if word.is_empty() {
             return Err(self.expected("a value"));
         }
+        // Taken as a text, it would find nothing, and the client would create what exists already.
+        if word.starts_with(['\'', '`', '´', '‘', '’', '‚', '‛', '“', '”', '„', '‟', '«', '»', '‹', '›'])
+        {
+            return Err(format!("{}: only `\"` begins a string", self.expected("a value in double quotation marks")));
+        }
         if word.contains(['"', '(', '[']) {
             return Err(self.expected("a value in quotation marks"));
         }

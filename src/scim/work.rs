@@ -10,24 +10,41 @@ pub(crate) const MAX_WORK: u64 = 500_000;
 /// Number of bytes of text that one step covers.
 const STEP_BYTES: usize = 64;
 
+/// Largest number of steps of one list that has to read resources.
+const MAX_SCAN_WORK: u64 = 20_000_000;
+
 /// The steps that a request has used so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Work {
     spent: u64,
+    limit: u64,
+}
+
+impl Default for Work {
+    fn default() -> Self {
+        Self { spent: 0, limit: MAX_WORK }
+    }
 }
 
 impl Work {
+    /// The work of a list that has to read resources.
+    #[must_use]
+    pub(crate) fn of_a_scan() -> Self {
+        Self { spent: 0, limit: MAX_SCAN_WORK }
+    }
+
     /// Uses `steps` more.
     ///
     /// # Errors
     /// `tooMany` beyond [`MAX_WORK`].
-    pub(super) fn spend(&mut self, steps: usize) -> Result<(), ScimError> {
+    pub(crate) fn spend(&mut self, steps: usize) -> Result<(), ScimError> {
         self.spent = self.spent.saturating_add(steps as u64);
-        if self.spent <= MAX_WORK {
+        if self.spent <= self.limit {
             return Ok(());
         }
         Err(ScimError::TooMany(format!(
-            "the request takes more than {MAX_WORK} comparisons; send fewer or simpler operations in one request"
+            "the request takes more than {} comparisons; send fewer or simpler operations in one request",
+            self.limit
         )))
     }
 

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
 use super::render::Content;
-use crate::scim::ScimError;
+use crate::scim::{ScimError, etag};
 
 pub(super) const SCIM_JSON: HeaderValue = HeaderValue::from_static("application/scim+json");
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -49,11 +49,6 @@ impl Answer {
     pub(super) fn with_version(self, version: i64) -> Self {
         Self { version: Some(etag(version)), ..self }
     }
-}
-
-/// The weak entity tag of a version.
-pub(super) fn etag(version: i64) -> String {
-    format!("W/\"{version}\"")
 }
 
 fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {

@@ -6,11 +6,10 @@ use axum::body::{Body, Bytes};
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
-use super::answer::etag;
 use super::call::Call;
 use super::store_error;
 use crate::scim::schema::LIST_URN;
-use crate::scim::{Projection, ResourceType, ScimError};
+use crate::scim::{Projection, ResourceType, ScimError, ServerAttributes, complete};
 use crate::store::{GroupRecord, MemberKind, PlannedRow, StoreError, UserRecord};
 
 /// Most bytes of resources in one list answer, members included; it then has fewer resources than asked for
@@ -101,10 +100,18 @@ pub(super) struct Part {
     pub(super) projection: Projection,
 }
 
+/// Where a list answer begins, as it is shown.
+pub(super) enum Start {
+    /// `startIndex`
+    Index(u64),
+    /// A cursor; `nextCursor`, unless the list ends here.
+    Cursor(Option<String>),
+}
+
 /// Content of an answer before it is rendered.
 pub(super) enum Document {
     Group(Box<GroupRecord>, Projection),
-    List { total: u64, start: u64, parts: Vec<Part> },
+    List { total: u64, start: Start, parts: Vec<Part> },
 }
 
 fn with_members(of: ResourceType, projection: &Projection) -> bool {
@@ -148,35 +155,6 @@ impl Document {
     }
 }
 
-/// A stored resource with the attributes that the server adds: `id` and `meta`.
-fn completed(
-    stored: &Value,
-    id: &str,
-    of: ResourceType,
-    location: &str,
-    version: i64,
-    times: (jiff::Timestamp, jiff::Timestamp),
-) -> Map<String, Value> {
-    let mut resource = Map::new();
-    let stored = stored.as_object();
-    if let Some(schemas) = stored.and_then(|stored| stored.get("schemas")) {
-        resource.insert("schemas".to_owned(), schemas.clone());
-    }
-    resource.insert("id".to_owned(), json!(id));
-    for (name, value) in stored.into_iter().flatten().filter(|(name, _)| *name != "schemas") {
-        resource.insert(name.clone(), value.clone());
-    }
-    let meta = json!({
-        "resourceType": of.name(),
-        "created": times.0,
-        "lastModified": times.1,
-        "location": location,
-        "version": etag(version),
-    });
-    resource.insert("meta".to_owned(), meta);
-    resource
-}
-
 impl Render {
     pub(super) fn new(call: &Call) -> Self {
         Self { call: call.clone(), base: call.base() }
@@ -190,8 +168,9 @@ impl Render {
     pub(super) fn user(&self, user: &UserRecord, projection: &Projection) -> Value {
         let of = ResourceType::User;
         let id = user.facts.id.to_string();
-        let times = (user.created_at, user.updated_at);
-        let resource = completed(&user.resource, &id, of, &self.location(of, &id), user.version, times);
+        let server =
+            ServerAttributes { id: &id, version: user.version, created: user.created_at, modified: user.updated_at };
+        let resource = complete(&user.resource, of, &self.base, server);
         projection.apply(Value::Object(resource))
     }
 
@@ -226,13 +205,18 @@ impl Render {
     async fn write(&self, document: &Document, out: &mut Out) -> Result<(), Stopped> {
         match document {
             Document::Group(group, projection) => self.group(group, projection, out).await,
-            Document::List { total, start, parts } => self.list(*total, *start, parts, out).await,
+            Document::List { total, start, parts } => self.list(*total, start, parts, out).await,
         }
     }
 
     /// A list answer (RFC 7644 §3.4.2). `itemsPerPage` stands at its end, since a resource may be deleted before it is read.
-    async fn list(&self, total: u64, start: u64, parts: &[Part], out: &mut Out) -> Result<(), Stopped> {
-        let head = json!({"schemas": [LIST_URN], "totalResults": total, "startIndex": start}).to_string();
+    async fn list(&self, total: u64, start: &Start, parts: &[Part], out: &mut Out) -> Result<(), Stopped> {
+        let head = match start {
+            Start::Index(start) => json!({"schemas": [LIST_URN], "totalResults": total, "startIndex": start}),
+            Start::Cursor(None) => json!({"schemas": [LIST_URN], "totalResults": total}),
+            Start::Cursor(Some(next)) => json!({"schemas": [LIST_URN], "totalResults": total, "nextCursor": next}),
+        };
+        let head = head.to_string();
         out.put(head.trim_end_matches('}').as_bytes()).await?;
         out.put(b",\"Resources\":[").await?;
         let mut count = 0_u64;
@@ -266,8 +250,9 @@ impl Render {
     async fn group(&self, group: &GroupRecord, projection: &Projection, out: &mut Out) -> Result<(), Stopped> {
         let of = ResourceType::Group;
         let id = group.facts.id.to_string();
-        let times = (group.created_at, group.updated_at);
-        let resource = completed(&group.resource, &id, of, &self.location(of, &id), group.version, times);
+        let server =
+            ServerAttributes { id: &id, version: group.version, created: group.created_at, modified: group.updated_at };
+        let resource = complete(&group.resource, of, &self.base, server);
         let text = projection.apply(Value::Object(resource)).to_string();
         if group.member_count == 0 || !projection.includes("members") {
             return out.put(text.as_bytes()).await;

@@ -13,9 +13,8 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::answer::etag;
 use super::share::{Admitted, BodyMemory, Limits, SMALL_BODY};
-use crate::scim::{Projection, ResourceType, ScimError, json};
+use crate::scim::{Projection, ResourceType, ScimError, etag, json};
 
 /// Bytes of a body that is too large that are read and discarded, so that the client gets to read the answer.
 const DISCARDED: usize = 32 * 1024 * 1024;
@@ -24,8 +23,14 @@ const DISCARDED: usize = 32 * 1024 * 1024;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Query {
     pub(super) filter: Option<String>,
+    /// The filter with each raw `+` inside quotation marks kept, where that makes a difference.
+    pub(super) filter_with_plus: Option<String>,
     pub(super) start_index: Option<i64>,
     pub(super) count: Option<i64>,
+    pub(super) sort_by: Option<String>,
+    pub(super) sort_order: Option<String>,
+    /// Empty at the beginning of a list.
+    pub(super) cursor: Option<String>,
     pub(super) attributes: Option<String>,
     pub(super) excluded: Option<String>,
 }
@@ -34,28 +39,41 @@ impl Query {
     /// From the query part of a URL: percent-encoded, with `+` for a space.
     pub(super) fn from_url(query: Option<&str>) -> Result<Self, ScimError> {
         let mut parsed = Self::default();
+        let mut count = None;
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let Some(name) = decoded(name) else { continue };
-            let slot = match name.to_ascii_lowercase().as_str() {
+            let known = name.to_ascii_lowercase();
+            let slot = match known.as_str() {
                 "filter" => &mut parsed.filter,
                 "attributes" => &mut parsed.attributes,
                 "excludedattributes" => &mut parsed.excluded,
+                "sortby" => &mut parsed.sort_by,
+                "sortorder" => &mut parsed.sort_order,
+                "cursor" => &mut parsed.cursor,
                 "startindex" => {
-                    parsed.start_index = Some(number("startIndex", value)?);
+                    parsed.start_index = Some(number("startIndex", &decoded(value).unwrap_or_default())?);
                     continue;
                 }
                 "count" => {
-                    parsed.count = Some(number("count", value)?);
+                    count = decoded(value).or(Some(String::new()));
                     continue;
                 }
                 _ => continue,
             };
-            let value = decoded(value)
+            let text = decoded(value)
                 .ok_or_else(|| ScimError::InvalidFilter(format!("the parameter `{name}` is not UTF-8")))?;
             if slot.is_none() {
-                *slot = Some(value);
+                *slot = Some(text);
+                if known == "filter" {
+                    parsed.filter_with_plus = with_plus(value);
+                }
             }
+        }
+        if let Some(text) = count {
+            let count = number("count", &text);
+            parsed.count =
+                Some(if parsed.cursor.is_some() { count.map_err(|_| ScimError::InvalidCount)? } else { count? });
         }
         Ok(parsed)
     }
@@ -72,6 +90,9 @@ impl Query {
                 "filter" => parsed.filter = Some(value.as_str().ok_or_else(|| wrong(&name))?.to_owned()),
                 "startindex" => parsed.start_index = Some(value.as_i64().ok_or_else(|| wrong(&name))?),
                 "count" => parsed.count = Some(value.as_i64().ok_or_else(|| wrong(&name))?),
+                "sortby" => parsed.sort_by = Some(value.as_str().ok_or_else(|| wrong(&name))?.to_owned()),
+                "sortorder" => parsed.sort_order = Some(value.as_str().ok_or_else(|| wrong(&name))?.to_owned()),
+                "cursor" => parsed.cursor = Some(value.as_str().ok_or(ScimError::InvalidCursor)?.to_owned()),
                 "attributes" => parsed.attributes = Some(names(&value).ok_or_else(|| wrong(&name))?),
                 "excludedattributes" => parsed.excluded = Some(names(&value).ok_or_else(|| wrong(&name))?),
                 _ => {}
@@ -102,6 +123,34 @@ fn names(value: &Value) -> Option<String> {
 fn decoded(text: &str) -> Option<String> {
     let spaced = text.replace('+', " ");
     percent_decode_str(&spaced).decode_utf8().ok().map(std::borrow::Cow::into_owned)
+}
+
+/// A filter in which a raw `+` inside quotation marks stands for itself, and elsewhere for a space; none without such.
+fn with_plus(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut raw = Vec::new();
+    for (index, part) in text.split('+').enumerate() {
+        if index > 0 {
+            raw.push(bytes.len());
+            bytes.push(b' ');
+        }
+        bytes.extend(percent_decode_str(part));
+    }
+    let mut raw = raw.into_iter().peekable();
+    let (mut quoted, mut escaped, mut kept) = (false, false, false);
+    for (index, byte) in bytes.iter_mut().enumerate() {
+        if raw.next_if_eq(&index).is_some() && quoted {
+            *byte = b'+';
+            kept = true;
+        }
+        match *byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = quoted,
+            b'"' => quoted = !quoted,
+            _ => {}
+        }
+    }
+    if kept { String::from_utf8(bytes).ok() } else { None }
 }
 
 fn number(name: &str, text: &str) -> Result<i64, ScimError> {
@@ -252,6 +301,15 @@ mod tests {
         let query = query.unwrap();
         assert_eq!(query.filter.as_deref(), Some("userName eq \"a+b@example.com\""));
         assert_eq!((query.start_index, query.count), (Some(3), None));
+    }
+
+    #[test]
+    fn a_raw_plus_inside_quotation_marks_is_also_read_as_itself() {
+        let kept = |text: &str| Query::from_url(Some(&format!("filter={text}"))).unwrap().filter_with_plus;
+        assert_eq!(kept("userName+eq+%22a+b@x%22+and+id+pr").as_deref(), Some("userName eq \"a+b@x\" and id pr"));
+        assert_eq!(kept("userName%20eq%20\"a%5C\"+b\"").as_deref(), Some("userName eq \"a\\\"+b\""));
+        assert_eq!(kept("userName+eq+%22a%22"), None);
+        assert_eq!(kept("userName+eq+%22a%2Bb%22"), None, "it is read as such the first time");
     }
 
     #[test]

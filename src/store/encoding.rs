@@ -4,16 +4,12 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::StoreError;
+pub(super) use crate::scim::text::{fold, fold_name};
 
 /// A time in its stored form: nanoseconds since 1970. An `i64` covers 1677 to 2262.
 pub(super) fn nanos(at: Timestamp) -> i64 {
     let wide = at.as_nanosecond();
     i64::try_from(wide).unwrap_or(if wide < 0 { i64::MIN } else { i64::MAX })
-}
-
-/// Text folded for comparison without regard to case.
-pub(super) fn fold(text: &str) -> String {
-    text.to_lowercase()
 }
 
 /// The length of a text as counted by the database.

@@ -81,13 +81,26 @@ pub(crate) enum StoreError {
         /// The limit.
         limit: u64,
     },
-    /// The filter is not one that an index can answer.
-    #[error("{what} is not supported here{instead}")]
+    /// The filter has no meaning for the type.
+    #[error("{problem}")]
     UnsupportedFilter {
-        /// The unsupported look-up.
-        what: String,
-        /// The supported alternatives, unless they are part of `what`; starts with a semicolon.
-        instead: &'static str,
+        /// The problem.
+        problem: String,
+    },
+    /// A list has to read more resources than one request may.
+    #[error(
+        "no index answers this list, and there are more than {limit} resources to read for it; add a term with `eq` on \
+         an indexed attribute, such as userName, externalId, emails, displayName of groups or members"
+    )]
+    ListTooLarge {
+        /// The limit.
+        limit: usize,
+    },
+    /// A list takes more steps than one request may.
+    #[error("{problem}")]
+    ListTooCostly {
+        /// The problem, with the limit.
+        problem: String,
     },
     /// A stored value cannot be read.
     #[error("the stored `{what}` cannot be read: {problem}; restore the database from a backup")]
@@ -147,6 +160,8 @@ impl StoreError {
             Self::NotAMember => "NotAMember",
             Self::QuotaExceeded { .. } => Reason::QuotaExceeded.word(),
             Self::UnsupportedFilter { .. } => "UnsupportedFilter",
+            Self::ListTooLarge { .. } => "ListTooLarge",
+            Self::ListTooCostly { .. } => "ListTooCostly",
             Self::Damaged { .. } => Reason::StoreDamaged.word(),
             Self::AuditBroken { .. } => "AuditBroken",
             Self::HistoryNotKept { .. } => "HistoryNotKept",

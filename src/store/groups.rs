@@ -327,18 +327,16 @@ impl Store {
         self.commit(ticket, move |tx| groups::delete(tx, &p, &o, id, if_version)).await
     }
 
-    /// Groups that match, without their members, in the order of their creation.
-    ///
-    /// # Errors
-    /// [`StoreError::UnsupportedFilter`] when no index answers the filter.
+    /// Groups that match, without their members, in their order.
     #[cfg(test)]
     pub(crate) async fn groups(
         &self,
         p: &ProviderName,
         q: &super::ListQuery,
     ) -> Result<super::record::Page<GroupRecord>, StoreError> {
-        let (p, q) = (p.clone(), q.clone());
-        self.read(move |db| list::groups(db, &p, &q)).await
+        let plan = self.plan_list(crate::scim::ResourceType::Group, p, q).await?;
+        let positions: Vec<i64> = plan.rows.iter().map(|row| row.position).collect();
+        Ok(super::record::Page { items: self.groups_at(p, &positions).await?, total: plan.total })
     }
 
     /// The groups at these positions that still exist, without their members.

@@ -5,7 +5,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::model::{AuditEntry, GroupFacts, Kind, MappingPhase, MemberChange, ProviderName, Seq, UserFacts};
-use crate::scim::Filter;
+use crate::scim::{Filter, Sort};
 
 /// Origin of a directory change: the actor and the request id of its audit row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,7 +177,7 @@ pub(crate) enum DeleteOutcome {
 }
 
 /// Query for a list of users or groups.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct ListQuery {
     /// The filter, with the names of the schema ([`Filter::resolved`]); none means all.
     pub(crate) filter: Option<Filter>,
@@ -185,6 +185,12 @@ pub(crate) struct ListQuery {
     pub(crate) start_index: u64,
     /// Largest number of results; 0 requests the total only.
     pub(crate) count: u64,
+    /// The order; none means that of creation.
+    pub(crate) sort: Option<Sort>,
+    /// Only results behind this position, in the order of creation. They count towards the total all the same.
+    pub(crate) after: Option<i64>,
+    /// The tenant's SCIM base URL, for filters on `meta.location`.
+    pub(crate) base: String,
 }
 
 /// Part of a list.
@@ -211,7 +217,7 @@ pub(crate) struct PlannedRow {
 /// Part of a list, to read row by row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ListPlan {
-    /// The rows, in the order of their creation.
+    /// The rows, in their order.
     pub(crate) rows: Vec<PlannedRow>,
     /// `totalResults`: exact.
     pub(crate) total: u64,

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::encoding::{fold, json, size};
+use super::encoding::{fold, fold_name, json, size};
 use super::lanes::{Ticket, cost};
 use super::sqlite::{list, users};
 use super::{
@@ -32,7 +32,7 @@ impl EncodedUser {
             resource: json(resource)?,
             emails: json(&facts.emails)?,
             email_keys: facts.emails.iter().map(email_key).collect(),
-            user_name_fold: fold(&facts.user_name),
+            user_name_fold: fold_name(&facts.user_name),
             replaced_size: 0,
         })
     }
@@ -122,18 +122,16 @@ impl Store {
         self.commit(ticket, move |tx| users::delete(tx, &p, &o, id, if_version)).await
     }
 
-    /// Users that match, in the order of their creation.
-    ///
-    /// # Errors
-    /// [`StoreError::UnsupportedFilter`] when no index answers the filter.
+    /// Users that match, in their order.
     #[cfg(test)]
     pub(crate) async fn users(
         &self,
         p: &ProviderName,
         q: &super::ListQuery,
     ) -> Result<super::record::Page<UserRecord>, StoreError> {
-        let (p, q) = (p.clone(), q.clone());
-        self.read(move |db| list::users(db, &p, &q)).await
+        let plan = self.plan_list(crate::scim::ResourceType::User, p, q).await?;
+        let positions: Vec<i64> = plan.rows.iter().map(|row| row.position).collect();
+        Ok(super::record::Page { items: self.users_at(p, &positions).await?, total: plan.total })
     }
 
     /// The users at these positions that still exist.

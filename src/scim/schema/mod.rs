@@ -21,6 +21,9 @@ pub(crate) const LIST_URN: &str = "urn:ietf:params:scim:api:messages:2.0:ListRes
 /// The schema of errors.
 pub(crate) const ERROR_URN: &str = "urn:ietf:params:scim:api:messages:2.0:Error";
 
+/// Seconds for which a cursor can be used (RFC 9865 §4).
+pub(crate) const CURSOR_TIMEOUT: i64 = 3600;
+
 /// The data types of RFC 7643 §2.3 that are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -304,7 +307,15 @@ pub(crate) fn service_provider_config(base: &str, max_payload: usize, max_result
         "bulk": {"supported": false, "maxOperations": 1000, "maxPayloadSize": max_payload},
         "filter": {"supported": true, "maxResults": max_results},
         "changePassword": {"supported": false},
-        "sort": {"supported": false},
+        "sort": {"supported": true},
+        "pagination": {
+            "cursor": true,
+            "index": true,
+            "defaultPaginationMethod": "index",
+            "defaultPageSize": max_results,
+            "maxPageSize": max_results,
+            "cursorTimeout": CURSOR_TIMEOUT,
+        },
         "etag": {"supported": true},
         "authenticationSchemes": [{
             "type": "oauthbearertoken",

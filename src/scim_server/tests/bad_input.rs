@@ -59,7 +59,7 @@ async fn filters_that_are_too_long_too_deep_or_unknown_are_answered_with_400() {
         "userName eq \"a".to_owned(),
         "email co \"a\"".to_owned(),
         "userName is \"a\"".to_owned(),
-        "title eq \"a\"".to_owned(),
+        "title eq 'a'".to_owned(),
         "active gt true".to_owned(),
     ];
     for filter in filters {

@@ -261,7 +261,10 @@ async fn lists_page_in_the_order_of_creation_with_exact_totals(home: Home) {
     let page = |start_index, count| {
         let store = home.store.clone();
         async move {
-            let page = store.users(&okta(), &ListQuery { filter: None, start_index, count }).await.unwrap();
+            let page = store
+                .users(&okta(), &ListQuery { filter: None, start_index, count, ..ListQuery::default() })
+                .await
+                .unwrap();
             let names: Vec<_> =
                 page.items.iter().map(|user| user.facts.user_name.trim_end_matches("@x.example").to_owned()).collect();
             (names.join(" "), page.total)
@@ -273,7 +276,7 @@ async fn lists_page_in_the_order_of_creation_with_exact_totals(home: Home) {
     assert_eq!(page(26, 10).await, (String::new(), 25));
     assert_eq!(page(1000, 10).await, (String::new(), 25));
     assert_eq!(page(1, 0).await, (String::new(), 25));
-    let all = ListQuery { filter: None, start_index: 1, count: 5 };
+    let all = ListQuery { filter: None, start_index: 1, count: 5, ..ListQuery::default() };
     assert_eq!(home.store.users(&provider("ping"), &all).await.unwrap().total, 0);
 }
 
@@ -324,12 +327,7 @@ async fn every_filter_finds_what_it_names_and_nothing_else(home: Home) {
         let found: Vec<_> = page.items.iter().map(|group| group.facts.id).collect();
         assert_eq!(found, expected, "{text}");
     }
-    for refused in [
-        users_with(&format!("manager eq \"{manager}\"")),
-        users_with("displayName eq \"x\""),
-        matching(Filter::And(vec![])),
-        groups_with(&format!("id eq \"{bob}\" and members eq \"x\"")),
-    ] {
+    for refused in [matching(Filter::And(vec![])), groups_with(&format!("id eq \"{bob}\" and members eq \"x\""))] {
         let answer = home.store.users(&okta(), &refused).await;
         assert!(matches!(answer, Err(StoreError::UnsupportedFilter { .. })), "{refused:?}");
     }

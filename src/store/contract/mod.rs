@@ -123,7 +123,7 @@ impl Store {
 
     /// The amount that a provider has stored, counted again from all rows.
     pub(in crate::store) async fn recount(&self, p: &ProviderName) -> Usage {
-        let all = ListQuery { filter: None, start_index: 1, count: 10_000 };
+        let all = ListQuery { filter: None, start_index: 1, count: 10_000, ..ListQuery::default() };
         let size = |resource: &serde_json::Value| encoding::size(&resource.to_string());
         let (users, groups) = (self.users(p, &all).await.unwrap().items, self.groups(p, &all).await.unwrap().items);
         let mut usage = Usage {
@@ -208,7 +208,7 @@ pub(in crate::store) fn filter(of: ResourceType, text: &str) -> Filter {
 }
 
 pub(in crate::store) fn matching(filter: Filter) -> ListQuery {
-    ListQuery { filter: Some(filter), start_index: 1, count: 100 }
+    ListQuery { filter: Some(filter), start_index: 1, count: 100, ..ListQuery::default() }
 }
 
 pub(in crate::store) fn users_with(text: &str) -> ListQuery {

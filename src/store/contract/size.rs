@@ -120,7 +120,11 @@ async fn records_from_before_there_were_bounds_are_loaded_in_part_and_read_one_b
     assert!(home.store.events_after(0, 500).await.unwrap().len() < 4, "read in parts");
     let plan = home
         .store
-        .plan_list(ResourceType::User, &okta(), &ListQuery { filter: None, start_index: 1, count: 60 })
+        .plan_list(
+            ResourceType::User,
+            &okta(),
+            &ListQuery { filter: None, start_index: 1, count: 60, ..ListQuery::default() },
+        )
         .await
         .unwrap();
     assert_eq!((plan.rows.len(), plan.total), (4, 4));

@@ -7,7 +7,7 @@ use super::members;
 use super::query::{Columns, Query as _, is_unique_violation};
 use crate::model::{DirectoryChange, GroupFacts, GroupId, ProviderName};
 use crate::store::audit::AuditDraft;
-use crate::store::encoding::{fold, json, size};
+use crate::store::encoding::{fold_name, json, size};
 use crate::store::groups::{Step, Stepped};
 use crate::store::membership::Slice;
 use crate::store::quota::Growth;
@@ -81,7 +81,7 @@ fn write_unique(
         Err(error) if is_unique_violation(&error) => error,
         other => return Ok(other.map(drop)?),
     };
-    let values = params![p.as_str(), own.map(|id| id.0), facts.external_id, fold(&facts.display_name)];
+    let values = params![p.as_str(), own.map(|id| id.0), facts.external_id, fold_name(&facts.display_name)];
     let (external_id, name) = tx.db.one("groups", TAKEN, values, |columns| Ok((columns.flag()?, columns.flag()?)))?;
     Err(match (external_id, name) {
         (true, _) => StoreError::Taken { attribute: "externalId" },
@@ -108,7 +108,7 @@ pub(crate) fn create(
             p.as_str(),
             id.0,
             facts.display_name,
-            fold(&facts.display_name),
+            fold_name(&facts.display_name),
             facts.external_id,
             text,
             tx.now_nanos()
@@ -205,7 +205,7 @@ fn write(tx: &Transaction<'_>, p: &ProviderName, group: &GroupRecord, text: &str
     write_unique(tx, p, (facts, Some(facts.id)), || {
         tx.db.prepare_cached(UPDATE)?.execute(params![
             facts.display_name,
-            fold(&facts.display_name),
+            fold_name(&facts.display_name),
             facts.external_id,
             text,
             stored_count(group.member_count),

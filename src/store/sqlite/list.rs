@@ -3,13 +3,15 @@
 use rusqlite::types::Value;
 use rusqlite::{Connection, params, params_from_iter};
 
+use super::filter::{self, Condition};
 use super::query::{Columns, Query as _};
-use super::{filter, groups, users};
+use super::scan::{MAX_ROWS, Scan};
+use super::{groups, users};
 use crate::model::ProviderName;
-use crate::scim::{Filter, ResourceType};
+use crate::scim::ResourceType;
 use crate::store::{GroupRecord, ListPlan, ListQuery, PlannedRow, StoreError, UserRecord};
 
-fn table(of: ResourceType) -> &'static str {
+pub(super) fn table(of: ResourceType) -> &'static str {
     match of {
         ResourceType::User => "users",
         ResourceType::Group => "groups",
@@ -24,7 +26,7 @@ fn columns(of: ResourceType) -> &'static str {
 }
 
 /// Position, bytes and members of a row, for [`PlannedRow`]. The length of a text is read without the text.
-fn weight(of: ResourceType) -> &'static str {
+pub(super) fn weight(of: ResourceType) -> &'static str {
     match of {
         ResourceType::User => "position, octet_length(resource) + octet_length(emails) + octet_length(user_name), 0",
         ResourceType::Group => "position, octet_length(resource) + octet_length(display_name), member_count",
@@ -32,7 +34,7 @@ fn weight(of: ResourceType) -> &'static str {
 }
 
 /// A statement under construction, with its parameters.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Builder {
     pub(super) sql: String,
     pub(super) values: Vec<Value>,
@@ -52,6 +54,12 @@ impl Builder {
         self
     }
 
+    /// Appends SQL with its parameters.
+    pub(super) fn append(&mut self, other: &Self) -> &mut Self {
+        self.values.extend(other.values.iter().cloned());
+        self.push(&other.sql)
+    }
+
     fn all<T>(
         self,
         db: &Connection,
@@ -62,26 +70,6 @@ impl Builder {
     }
 }
 
-/// One page of the users that match.
-#[cfg(test)]
-pub(crate) fn users(
-    db: &Connection,
-    p: &ProviderName,
-    q: &ListQuery,
-) -> Result<crate::store::record::Page<UserRecord>, StoreError> {
-    page(db, ResourceType::User, p, q, users::user_row)
-}
-
-/// One page of the groups that match.
-#[cfg(test)]
-pub(crate) fn groups(
-    db: &Connection,
-    p: &ProviderName,
-    q: &ListQuery,
-) -> Result<crate::store::record::Page<GroupRecord>, StoreError> {
-    page(db, ResourceType::Group, p, q, groups::group_row)
-}
-
 /// The users at these positions that still exist, in order.
 pub(crate) fn users_at(db: &Connection, p: &ProviderName, at: &[i64]) -> Result<Vec<UserRecord>, StoreError> {
     rows_at(db, ResourceType::User, p, at.iter().copied(), users::user_row)
@@ -90,19 +78,6 @@ pub(crate) fn users_at(db: &Connection, p: &ProviderName, at: &[i64]) -> Result<
 /// The groups at these positions that still exist, in order.
 pub(crate) fn groups_at(db: &Connection, p: &ProviderName, at: &[i64]) -> Result<Vec<GroupRecord>, StoreError> {
     rows_at(db, ResourceType::Group, p, at.iter().copied(), groups::group_row)
-}
-
-#[cfg(test)]
-fn page<T>(
-    db: &Connection,
-    of: ResourceType,
-    p: &ProviderName,
-    q: &ListQuery,
-    read: fn(&mut Columns<'_>) -> Result<T, StoreError>,
-) -> Result<crate::store::record::Page<T>, StoreError> {
-    let plan = plan(db, of, p, q)?;
-    let items = rows_at(db, of, p, plan.rows.iter().map(|row| row.position), read)?;
-    Ok(crate::store::record::Page { items, total: plan.total })
 }
 
 fn rows_at<T>(
@@ -121,22 +96,63 @@ fn rows_at<T>(
     Ok(rows)
 }
 
+/// A list as far as indexes answer it.
+pub(in crate::store) enum Narrowed {
+    /// The whole list.
+    Answered(ListPlan),
+    /// The positions of all resources that may match, in order.
+    Candidates(Vec<i64>),
+}
+
+/// Answers a list, or finds the resources to read for it, at most [`MAX_ROWS`].
+pub(in crate::store) fn narrow(
+    db: &Connection,
+    of: ResourceType,
+    p: &ProviderName,
+    q: &ListQuery,
+) -> Result<Narrowed, StoreError> {
+    let condition = q.filter.as_ref().and_then(|filter| filter::condition(of, p, filter));
+    let exact = q.filter.is_none() || condition.as_ref().is_some_and(|condition| condition.exact);
+    if exact && q.sort.is_none() {
+        return plan(db, of, p, q, condition.as_ref()).map(Narrowed::Answered);
+    }
+    // Refused before it is known that there is nothing to read.
+    Scan::new(of, p, q)?;
+    let limit = i64::try_from(MAX_ROWS).unwrap_or(i64::MAX);
+    let mut statement = select(of, "position", p, condition.as_ref());
+    statement.push(" ORDER BY position LIMIT ").bind(limit.saturating_add(1));
+    let candidates = statement.all(db, "list", |columns| columns.integer())?;
+    if candidates.len() > MAX_ROWS {
+        return Err(StoreError::ListTooLarge { limit: MAX_ROWS });
+    }
+    Ok(Narrowed::Candidates(candidates))
+}
+
 /// The rows of a page and their sizes, read without the rows.
-pub(crate) fn plan(db: &Connection, of: ResourceType, p: &ProviderName, q: &ListQuery) -> Result<ListPlan, StoreError> {
+fn plan(
+    db: &Connection,
+    of: ResourceType,
+    p: &ProviderName,
+    q: &ListQuery,
+    condition: Option<&Condition>,
+) -> Result<ListPlan, StoreError> {
     let offset = q.start_index.saturating_sub(1);
     let mut items = Vec::new();
     if q.count > 0 {
-        let mut statement = select(of, weight(of), p, q.filter.as_ref())?;
+        let mut statement = select(of, weight(of), p, condition);
+        if let Some(after) = q.after {
+            statement.push(if condition.is_some() { " AND +position > " } else { " AND position > " }).bind(after);
+        }
         statement.push(" ORDER BY position LIMIT ").bind(i64::try_from(q.count).unwrap_or(i64::MAX));
         statement.push(" OFFSET ").bind(i64::try_from(offset).unwrap_or(i64::MAX));
         items = statement.all(db, "list", planned)?;
     }
     let found = items.len() as u64;
     // A page that is not full ends the list, so its end is the total. That saves look-ups a count.
-    let total = if found < q.count && (found > 0 || offset == 0) {
+    let total = if q.after.is_none() && found < q.count && (found > 0 || offset == 0) {
         offset + found
     } else {
-        total(db, of, p, q.filter.as_ref())?
+        total(db, of, p, condition)?
     };
     Ok(ListPlan { rows: items, total })
 }
@@ -145,9 +161,14 @@ fn planned(columns: &mut Columns<'_>) -> Result<PlannedRow, StoreError> {
     Ok(PlannedRow { position: columns.integer()?, bytes: columns.count()?, members: columns.count()? })
 }
 
-fn total(db: &Connection, of: ResourceType, p: &ProviderName, filter: Option<&Filter>) -> Result<u64, StoreError> {
-    if filter.is_some() {
-        let counted = select(of, "count(*)", p, filter)?.all(db, "list", |columns| columns.count())?;
+fn total(
+    db: &Connection,
+    of: ResourceType,
+    p: &ProviderName,
+    condition: Option<&Condition>,
+) -> Result<u64, StoreError> {
+    if condition.is_some() {
+        let counted = select(of, "count(*)", p, condition).all(db, "list", |columns| columns.count())?;
         return Ok(counted.into_iter().sum());
     }
     let sql = match of {
@@ -158,24 +179,19 @@ fn total(db: &Connection, of: ResourceType, p: &ProviderName, filter: Option<&Fi
 }
 
 /// `SELECT what FROM table WHERE …`, to be continued.
-pub(super) fn select(
-    of: ResourceType,
-    what: &str,
-    p: &ProviderName,
-    filter: Option<&Filter>,
-) -> Result<Builder, StoreError> {
+pub(super) fn select(of: ResourceType, what: &str, p: &ProviderName, condition: Option<&Condition>) -> Builder {
     let mut statement = Builder::default();
     statement.push("SELECT ").push(what).push(" FROM ").push(table(of));
-    match filter {
+    match condition {
         None => {
             statement.push(" WHERE provider = ").bind(p.as_str().to_owned());
         }
-        Some(filter) => {
+        Some(condition) => {
             // The `+` keeps the planner from scanning the whole tenant in order of creation: each term adds the
             // provider to the index that answers it.
             statement.push(" WHERE +provider = ").bind(p.as_str().to_owned());
-            filter::push(&mut statement, of, p, filter)?;
+            statement.push(" AND ").append(&condition.sql);
         }
     }
-    Ok(statement)
+    statement
 }

@@ -31,6 +31,7 @@ pub(super) mod prune;
 mod query;
 mod readers;
 pub(super) mod refusals;
+pub(super) mod scan;
 mod schema;
 pub(super) mod specs;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use rusqlite::{Connection, params_from_iter};
 
 use super::Transaction;
 use super::query::Query as _;
-use super::{audit, groups, ledger, list, members, schema, transaction, users};
+use super::{audit, filter, groups, ledger, list, members, schema, transaction, users};
 use crate::model::ProviderName;
 use crate::scim::{Filter, ResourceType};
 use crate::store::StoreError;
@@ -48,7 +48,8 @@ pub(crate) fn plan(db: &Connection, statement: &str) -> Result<Vec<String>, Stor
 
 /// The look-up of a list with a filter.
 pub(crate) fn select(of: ResourceType, p: &ProviderName, filter: &Filter) -> String {
-    format!("{} ORDER BY position LIMIT 9", list::select(of, "*", p, Some(filter)).unwrap().sql)
+    let condition = filter::condition(of, p, filter).unwrap();
+    format!("{} ORDER BY position LIMIT 9", list::select(of, "*", p, Some(&condition)).sql)
 }
 
 /// The statements of write requests. Deleting a group is not included, because it also deletes all of the group's

@@ -11,6 +11,8 @@ async fn no_look_up_scans_a_table() {
         "externalId eq \"x\"".to_owned(),
         "emails[type eq \"x\"].value eq \"x\"".to_owned(),
         format!("manager eq \"x\" and id eq \"{id}\""),
+        "userName eq \"x\" or emails eq \"y\" and title pr or externalId eq \"z\"".to_owned(),
+        "meta.lastModified gt \"2026-01-01T00:00:00Z\"".to_owned(),
     ];
     let groups = ["displayName eq \"x\"".to_owned(), format!("members eq \"{id}\""), format!("id eq \"{id}\"")];
     let users = users.into_iter().map(|text| (ResourceType::User, text));

@@ -4,6 +4,7 @@ mod audit;
 mod directory;
 mod engine;
 mod erase;
+mod filters;
 mod first_version;
 mod history;
 mod memory;

@@ -1,0 +1,401 @@
+//! Evaluation of filters and sort keys on whole resources, for what no index of the store answers.
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::element::{ElementFilter, compare, is_empty};
+use super::error::{ScimError, shown};
+use super::filter::{AttributePath, CompareOp, Filter, FilterValue, Test, time};
+use super::schema::{Attribute, Kind, Resolved, ResourceType};
+use super::text::{fold, fold_name};
+use super::work::{Work, steps};
+
+/// The rows of other resources that an evaluation needs in an attribute of the resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Related {
+    /// None.
+    Nothing,
+    /// Those of these ids only.
+    These(Vec<Uuid>),
+    /// All of them.
+    All,
+}
+
+impl Related {
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Nothing, one) | (one, Self::Nothing) => one,
+            (Self::These(mut ids), Self::These(more)) => {
+                ids.extend(more);
+                Self::These(ids)
+            }
+            _ => Self::All,
+        }
+    }
+}
+
+/// A [resolved](Filter::resolved) filter on whole resources, with its operands folded.
+#[derive(Debug, Clone)]
+pub(crate) struct Evaluator {
+    root: Node,
+    related: Related,
+}
+
+#[derive(Debug, Clone)]
+enum Node {
+    And(Vec<Node>),
+    Or(Vec<Node>),
+    Not(Box<Node>),
+    Attribute(Place, Check),
+    Element(Place, ElementFilter, Option<Check>),
+}
+
+/// Where the values of an attribute are.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    extension: Option<&'static str>,
+    name: &'static str,
+    sub: Option<&'static str>,
+}
+
+/// How texts of an attribute are folded before they are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Folding {
+    Exact,
+    Case,
+    Name,
+}
+
+impl Folding {
+    fn of(of: ResourceType, attribute: &Attribute) -> Self {
+        let name = match of {
+            ResourceType::User => "userName",
+            ResourceType::Group => "displayName",
+        };
+        match attribute {
+            Attribute { case_exact: true, .. } => Self::Exact,
+            named if named.unique && named.name == name => Self::Name,
+            _ => Self::Case,
+        }
+    }
+
+    fn apply(self, text: &str) -> String {
+        match self {
+            Self::Exact => text.to_owned(),
+            Self::Case => fold(text),
+            Self::Name => fold_name(text),
+        }
+    }
+}
+
+/// A test of one value.
+#[derive(Debug, Clone)]
+struct Check {
+    folding: Folding,
+    test: Operand,
+}
+
+#[derive(Debug, Clone)]
+enum Operand {
+    Present,
+    Null(CompareOp),
+    Bool(CompareOp, bool),
+    Number(CompareOp, f64),
+    Time(CompareOp, Timestamp),
+    Text(CompareOp, String),
+}
+
+impl Place {
+    fn of(found: &Resolved) -> Self {
+        Self { extension: found.extension, name: found.attribute.name, sub: found.sub.map(|sub| sub.name) }
+    }
+
+    fn attribute<'v>(&self, resource: &'v Map<String, Value>) -> Option<&'v Value> {
+        match self.extension {
+            None => resource.get(self.name),
+            Some(urn) => resource.get(urn)?.get(self.name),
+        }
+    }
+
+    fn inside<'v>(&self, value: Option<&'v Value>) -> Option<&'v Value> {
+        match self.sub {
+            None => value,
+            Some(sub) => value?.get(sub),
+        }
+    }
+}
+
+impl Check {
+    fn new(of: ResourceType, attribute: &Attribute, test: &Test) -> Option<Self> {
+        let folding = Folding::of(of, attribute);
+        let test = match test {
+            Test::Present => Operand::Present,
+            Test::Compare(op, FilterValue::Null) => Operand::Null(*op),
+            Test::Compare(op, FilterValue::Bool(value)) => Operand::Bool(*op, *value),
+            Test::Compare(op, FilterValue::Number(value)) => Operand::Number(*op, value.as_f64()?),
+            Test::Compare(op, FilterValue::String(wanted)) => match attribute.kind {
+                Kind::DateTime if op.compares_order() => Operand::Time(*op, time(wanted)?),
+                _ => Operand::Text(*op, folding.apply(wanted)),
+            },
+        };
+        Some(Self { folding, test })
+    }
+
+    fn passes(&self, value: Option<&Value>, work: &mut Work) -> Result<bool, ScimError> {
+        work.spend(1)?;
+        let op = match &self.test {
+            Operand::Present => return Ok(!is_empty(value)),
+            Operand::Null(op) => return Ok((*op == CompareOp::Equal) == is_empty(value)),
+            Operand::Bool(op, _) | Operand::Number(op, _) | Operand::Time(op, _) | Operand::Text(op, _) => *op,
+        };
+        let order = match (&self.test, value) {
+            (Operand::Text(_, wanted), Some(Value::String(given))) => {
+                work.spend(steps(given.len() + wanted.len()))?;
+                return Ok(match self.folding {
+                    Folding::Exact => compare(op, given, wanted),
+                    folding => compare(op, &folding.apply(given), wanted),
+                });
+            }
+            (Operand::Bool(_, wanted), Some(Value::Bool(given))) => Some(given.cmp(wanted)),
+            (Operand::Number(_, wanted), Some(Value::Number(given))) => {
+                given.as_f64().and_then(|given| given.partial_cmp(wanted))
+            }
+            (Operand::Time(_, wanted), Some(Value::String(given))) => time(given).map(|given| given.cmp(wanted)),
+            _ => None,
+        };
+        let Some(order) = order else { return Ok(op == CompareOp::NotEqual) };
+        Ok(match op {
+            CompareOp::Equal => order.is_eq(),
+            CompareOp::NotEqual => order.is_ne(),
+            CompareOp::Greater => order.is_gt(),
+            CompareOp::GreaterOrEqual => order.is_ge(),
+            CompareOp::Less => order.is_lt(),
+            CompareOp::LessOrEqual => order.is_le(),
+            CompareOp::Contains | CompareOp::StartsWith | CompareOp::EndsWith => false,
+        })
+    }
+}
+
+impl Evaluator {
+    /// The filter, ready to run.
+    ///
+    /// # Errors
+    /// `invalidFilter` for an attribute that has no values to filter on, and for a filter that is not resolved.
+    pub(crate) fn new(of: ResourceType, filter: &Filter) -> Result<Self, ScimError> {
+        let mut related = Related::Nothing;
+        let root = node(of, filter, &mut related)?;
+        Ok(Self { root, related })
+    }
+
+    /// What [`Evaluator::passes`] needs in `members` of a group or `groups` of a user.
+    #[must_use]
+    pub(crate) fn related(&self) -> &Related {
+        &self.related
+    }
+
+    /// True when a [complete](super::complete) resource passes.
+    ///
+    /// # Errors
+    /// `tooMany`, when the list takes too many steps.
+    pub(crate) fn passes(&self, resource: &Map<String, Value>, work: &mut Work) -> Result<bool, ScimError> {
+        passes(&self.root, resource, work)
+    }
+}
+
+fn node(of: ResourceType, filter: &Filter, related: &mut Related) -> Result<Node, ScimError> {
+    let mut all = |terms: &[Filter]| match terms {
+        [] => Err(ScimError::InvalidFilter("an empty filter is not supported".into())),
+        terms => terms.iter().map(|term| node(of, term, related)).collect::<Result<Vec<_>, _>>(),
+    };
+    match filter {
+        Filter::And(terms) => Ok(Node::And(all(terms)?)),
+        Filter::Or(terms) => Ok(Node::Or(all(terms)?)),
+        Filter::Not(inner) => Ok(Node::Not(Box::new(node(of, inner, related)?))),
+        Filter::Attribute(path, test) => {
+            let found = found(of, path)?;
+            if is_related(of, &found) {
+                let wanted = match test {
+                    Test::Compare(CompareOp::Equal, FilterValue::String(id))
+                        if path.sub.as_deref() == Some("value") =>
+                    {
+                        Related::These(Uuid::try_parse(id).into_iter().collect())
+                    }
+                    _ => Related::All,
+                };
+                *related = std::mem::replace(related, Related::Nothing).and(wanted);
+            }
+            let leaf = found.sub.unwrap_or(found.attribute);
+            let check = Check::new(of, leaf, test).ok_or_else(|| unsupported(path))?;
+            Ok(Node::Attribute(Place::of(&found), check))
+        }
+        Filter::Element { path, filter, then } => {
+            let found = found(of, path)?;
+            if is_related(of, &found) {
+                *related = Related::All;
+            }
+            let filter = ElementFilter::new(found.attribute, &filter.resolved_in(found.attribute)?);
+            let mut place = Place::of(&found);
+            let then = match then {
+                None => None,
+                Some((sub, test)) => {
+                    let sub = found.attribute.sub(sub).ok_or_else(|| unsupported(path))?;
+                    place.sub = Some(sub.name);
+                    Some(Check::new(of, sub, test).ok_or_else(|| unsupported(path))?)
+                }
+            };
+            Ok(Node::Element(place, filter, then))
+        }
+    }
+}
+
+fn unsupported(path: &AttributePath) -> ScimError {
+    ScimError::InvalidFilter(format!("a filter on `{}` is not supported here", shown(&path.to_string())))
+}
+
+/// The attribute of a path, if it has values that can be compared: `password` is never stored.
+fn found(of: ResourceType, path: &AttributePath) -> Result<Resolved, ScimError> {
+    of.resolve(path).filter(|found| found.attribute.name != "password").ok_or_else(|| unsupported(path))
+}
+
+/// Whether the values of an attribute follow from the memberships of groups.
+fn is_related(of: ResourceType, found: &Resolved) -> bool {
+    let name = match of {
+        ResourceType::User => "groups",
+        ResourceType::Group => "members",
+    };
+    found.extension.is_none() && found.attribute.name == name
+}
+
+fn passes(node: &Node, resource: &Map<String, Value>, work: &mut Work) -> Result<bool, ScimError> {
+    match node {
+        Node::And(terms) => {
+            for term in terms {
+                if !passes(term, resource, work)? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        }
+        Node::Or(terms) => {
+            for term in terms {
+                if passes(term, resource, work)? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        }
+        Node::Not(inner) => Ok(!passes(inner, resource, work)?),
+        Node::Attribute(place, check) => match place.attribute(resource) {
+            Some(Value::Array(list)) if !list.is_empty() => {
+                for value in list {
+                    if check.passes(place.inside(Some(value)), work)? {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }
+            Some(Value::Array(_)) => check.passes(None, work),
+            value => check.passes(place.inside(value), work),
+        },
+        Node::Element(place, filter, then) => {
+            let elements = match place.attribute(resource) {
+                Some(Value::Array(list)) => list.as_slice(),
+                Some(one) => std::slice::from_ref(one),
+                None => &[],
+            };
+            for element in elements {
+                let further = match then {
+                    None => true,
+                    Some(check) => check.passes(place.inside(Some(element)), work)?,
+                };
+                if further && filter.passes(element, work)? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        }
+    }
+}
+
+/// The order of a sorted list (RFC 7644 §3.4.2.3).
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Sort {
+    /// The attribute.
+    path: AttributePath,
+    of: ResourceType,
+    /// From the largest to the smallest value.
+    pub(crate) descending: bool,
+}
+
+/// The value that a resource is sorted by. Values of one attribute have one type.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum SortKey {
+    /// A boolean.
+    Bool(bool),
+    /// A time.
+    Time(Timestamp),
+    /// A text, folded unless its attribute is case-exact.
+    Text(String),
+    /// No value: after all others.
+    Missing,
+}
+
+impl Sort {
+    /// Parses `sortBy` and `sortOrder`.
+    ///
+    /// # Errors
+    /// `invalidValue` for an attribute that has no order, or an unknown order.
+    pub(crate) fn new(of: ResourceType, by: &str, order: Option<&str>) -> Result<Self, ScimError> {
+        let wrong = || {
+            let by = shown(by);
+            ScimError::InvalidValue(format!("`sortBy`: {} has no attribute `{by}` that it can be sorted by", of.name()))
+        };
+        let path = super::parse::patch_path(by, &mut super::Findings::new()).map_err(|_| wrong())?;
+        if path.filter.is_some() {
+            return Err(wrong());
+        }
+        let found = of.resolve(&path.attribute).ok_or_else(wrong)?;
+        let sub = found.sub.or_else(|| found.attribute.default_sub());
+        let unsorted = sub.unwrap_or(found.attribute).kind == Kind::Complex;
+        if unsorted || is_related(of, &found) || found.attribute.name == "password" {
+            return Err(wrong());
+        }
+        let path = AttributePath {
+            schema: found.extension.map(str::to_owned),
+            name: found.attribute.name.to_owned(),
+            sub: sub.map(|sub| sub.name.to_owned()),
+        };
+        let descending = match order {
+            None => false,
+            Some(word) if word.eq_ignore_ascii_case("ascending") => false,
+            Some(word) if word.eq_ignore_ascii_case("descending") => true,
+            Some(_) => return Err(ScimError::InvalidValue("`sortOrder` must be ascending or descending".into())),
+        };
+        Ok(Self { path, of, descending })
+    }
+
+    /// The key of a [complete](super::complete) resource: of several values that of the primary one, else the first.
+    #[must_use]
+    pub(crate) fn key(&self, resource: &Map<String, Value>) -> SortKey {
+        let Some(found) = self.of.resolve(&self.path) else { return SortKey::Missing };
+        let place = Place::of(&found);
+        let value = match place.attribute(resource) {
+            Some(Value::Array(list)) => {
+                let primary = list.iter().find(|one| one.get("primary") == Some(&Value::Bool(true)));
+                place.inside(primary.or_else(|| list.first()))
+            }
+            one => place.inside(one),
+        };
+        let leaf = found.sub.unwrap_or(found.attribute);
+        match value {
+            Some(Value::Bool(value)) => SortKey::Bool(*value),
+            Some(Value::String(text)) if text.is_empty() => SortKey::Missing,
+            Some(Value::String(text)) if leaf.kind == Kind::DateTime => {
+                time(text).map_or(SortKey::Missing, SortKey::Time)
+            }
+            Some(Value::String(text)) => SortKey::Text(Folding::of(self.of, leaf).apply(text)),
+            _ => SortKey::Missing,
+        }
+    }
+}
