@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::error::ScimError;
 use super::schema::{ENTERPRISE_URN, ResourceType};
+use super::text::is_blank;
 
 /// Largest resource in bytes, as JSON without its members and without attributes added by the server.
 pub(crate) const MAX_RESOURCE: usize = 64 * 1024;
@@ -62,12 +63,20 @@ pub(crate) fn max_length(attribute: &str, sub: Option<&str>) -> usize {
 /// Checks a resource that is to replace `before`.
 ///
 /// # Errors
-/// `invalidValue`: a value that is too long, with its attribute, or a resource that is too large.
+/// `invalidValue`: a value that is too long, with its attribute, a resource that is too large, or a blank `userName`.
 pub(crate) fn check(of: ResourceType, before: Option<&Value>, after: &Value) -> Result<(), ScimError> {
     let empty = Map::new();
     let Some(after) = after.as_object() else { return Ok(()) };
     let before = before.and_then(Value::as_object);
     lengths(None, before.unwrap_or(&empty), after)?;
+    let name = |resource: Option<&Map<String, Value>>| {
+        resource.and_then(|all| all.get("userName")?.as_str().map(str::to_owned))
+    };
+    if let Some(given) = name(Some(after)).filter(|given| of == ResourceType::User && is_blank(given))
+        && name(before).as_ref() != Some(&given)
+    {
+        return Err(ScimError::InvalidValue("`userName` has no visible character".into()));
+    }
     let allowed = match before {
         None => MAX_RESOURCE,
         Some(before) => {

@@ -293,3 +293,33 @@ async fn a_list_is_read_to_its_end_by_cursors_in_any_order() {
     }
     assert_eq!(kinds, ["User", "User", "User", "User", "User", "User", "Group"]);
 }
+
+// RFC 7644 §5 and §7.8.
+#[tokio::test]
+async fn names_are_compared_by_width_case_and_form_and_are_unique_likewise() {
+    let server = Server::start().await;
+    server.created("/Users", json!({"userName": "Amélie@x.example"})).await;
+    server.created("/Groups", json!({"displayName": "Caf\u{e9}"})).await;
+    for name in ["AME\u{301}LIE@x.example", "ａｍélie@x.example", "amélie＠x．example"] {
+        assert_eq!(server.selected("/Users", &format!("userName eq \"{name}\"")).await.len(), 1, "{name}");
+        assert_eq!(server.selected("/Users", &format!("userName sw \"{name}\"")).await.len(), 1, "{name}");
+        server.okta("POST", "/Users", Some(json!({"userName": name}))).await.refused(409, Some("uniqueness"));
+    }
+    for name in ["CAFE\u{301}", "caf\u{e9}", "cafe\u{301}"] {
+        assert_eq!(server.selected("/Groups", &format!("displayName eq \"{name}\"")).await.len(), 1, "{name}");
+        server.okta("POST", "/Groups", Some(json!({"displayName": name}))).await.refused(409, Some("uniqueness"));
+    }
+}
+
+#[tokio::test]
+async fn a_user_name_without_a_visible_character_is_refused() {
+    let server = Server::start().await;
+    let id = server.created("/Users", json!({"userName": "a@x.example"})).await;
+    for name in ["\n", "\t", " \u{a0}", "\u{200b}\u{feff}"] {
+        server.okta("POST", "/Users", Some(json!({"userName": name}))).await.refused(400, Some("invalidValue"));
+        let body = json!({"userName": name});
+        server.okta("PUT", &format!("/Users/{id}"), Some(body)).await.refused(400, Some("invalidValue"));
+        let patch = json!([{"op": "replace", "path": "userName", "value": name}]);
+        server.patch(&format!("/Users/{id}"), patch).await.refused(400, Some("invalidValue"));
+    }
+}

@@ -11,7 +11,7 @@ use super::meta;
 use super::query::Query as _;
 use crate::model::{DirectoryChange, DocumentKey, MemberKey, Seq, UserId};
 use crate::store::audit::{AuditDraft, COMMAND};
-use crate::store::encoding::{self, fold};
+use crate::store::encoding::{self, fold, fold_name};
 use crate::store::erase::{Traces, nameless, names_of};
 use crate::store::names::address_of;
 use crate::store::{Erased, Erasure, KnownPerson, StoreError};
@@ -22,7 +22,7 @@ const PROVIDERS: &str = "SELECT c.provider, t.deleted_at FROM counters c \
     WHERE t.id IS NOT NULL OR EXISTS (SELECT 1 FROM users u WHERE u.provider = c.provider AND u.id = ?1)";
 
 /// Existing users by a folded name.
-const PRESENT: &str = "SELECT id FROM users WHERE user_name_fold = ?1 OR lower(external_id) = ?1 \
+const PRESENT: &str = "SELECT id FROM users WHERE user_name_fold IN (?1, ?2) OR lower(external_id) = ?1 \
     UNION SELECT u.id FROM user_emails e CROSS JOIN users u ON u.position = e.user WHERE e.value_fold = ?1";
 
 /// The events with the names of a user. The text of the event starts with its kind.
@@ -57,8 +57,10 @@ pub(crate) fn find_people(db: &Connection, text: &str) -> Result<Vec<KnownPerson
     if wanted.is_empty() {
         return Ok(vec![]);
     }
-    let mut ids: BTreeSet<UserId> =
-        db.all("users", PRESENT, [&wanted], |columns| columns.id().map(UserId))?.into_iter().collect();
+    let mut ids: BTreeSet<UserId> = db
+        .all("users", PRESENT, [&wanted, &fold_name(text)], |columns| columns.id().map(UserId))?
+        .into_iter()
+        .collect();
     db.each("events", CALLED, [], |mut columns| {
         let (_, change): (Seq, DirectoryChange) = (columns.integer()?, columns.json()?);
         if let DirectoryChange::User(facts) = change

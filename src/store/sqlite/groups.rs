@@ -29,8 +29,10 @@ pub(super) const SET_COUNT: &str = "UPDATE groups SET member_count = ? WHERE pro
 pub(super) const UPDATE_MEMBERS: &str = "UPDATE groups SET member_count = ?, version = ?, updated_at = ? \
     WHERE provider = ? AND id = ?";
 
-pub(super) const UPDATE: &str = "UPDATE groups SET display_name = ?, display_name_fold = ?, external_id = ?, resource = ?, \
-    member_count = ?, version = ?, updated_at = ? WHERE provider = ? AND id = ?";
+// A name that stays keeps its fold, which is not the folded name where an older database had two that are equal now.
+pub(super) const UPDATE: &str = "UPDATE groups SET display_name = ?1, \
+    display_name_fold = CASE WHEN display_name = ?1 THEN display_name_fold ELSE ?2 END, external_id = ?3, resource = ?4, \
+    member_count = ?5, version = ?6, updated_at = ?7 WHERE provider = ?8 AND id = ?9";
 
 // The memberships of the group are deleted by the foreign key.
 pub(super) const DELETE: &str = "DELETE FROM groups WHERE provider = ? AND id = ?";

@@ -30,6 +30,7 @@ pub(super) mod pins;
 pub(super) mod prune;
 mod query;
 mod readers;
+mod refold;
 pub(super) mod refusals;
 pub(super) mod scan;
 mod schema;

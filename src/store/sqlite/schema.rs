@@ -6,6 +6,7 @@ use sha2::{Digest as _, Sha384};
 
 use super::connection::cannot_open;
 use super::query::Query as _;
+use super::refold;
 use crate::store::StoreError;
 
 /// One step of the schema, never changed once released.
@@ -32,6 +33,9 @@ pub(super) const STEPS: [Step; 8] = [
     Step { version: 9, description: "history", sql: include_str!("migrations/0009_history.sql") },
     Step { version: 10, description: "lists", sql: include_str!("migrations/0010_lists.sql") },
 ];
+
+/// The step with which the folded names are computed again.
+const NAMES_REFOLDED: i64 = 10;
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS _sqlx_migrations (
     version BIGINT PRIMARY KEY,
@@ -104,6 +108,9 @@ fn apply(db: &Connection, path: &str, steps: &[Step]) -> Result<(), StoreError> 
     // Another process may have been faster.
     for step in pending(db, path, steps)? {
         db.execute_batch(step.sql).map_err(|error| cannot_open(path, &error))?;
+        if step.version == NAMES_REFOLDED {
+            refold::names(db).map_err(|error| cannot_open(path, &error))?;
+        }
         db.run(
             "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
              VALUES (?1, ?2, TRUE, ?3, -1)",

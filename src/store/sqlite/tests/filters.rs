@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::*;
 use crate::scim::{self, Evaluator, Findings, ServerAttributes, Work, complete};
-use crate::store::contract::{matching, users_with};
+use crate::store::contract::{matching, new_group, users_with};
 
 const VALUES: [&str; 5] = ["a", "B", "ab", "é", "2026-06-01T00:00:00Z"];
 
@@ -113,4 +113,46 @@ async fn a_list_that_would_read_too_much_is_refused_and_never_answered_in_part()
     let narrowed =
         users_with("userName eq \"u1\" and not (title pr) or userName eq \"A@x.example\" and active eq true");
     assert_eq!(home.store.users(&okta(), &narrowed).await.unwrap().total, 1 + 1);
+}
+
+/// Names that are equal only since the tenth step, in two users and two groups each.
+const OLD_NAMES: &str = "
+    INSERT INTO users (provider, id, active, user_name, user_name_fold, emails, resource, version, created_at, updated_at) VALUES
+        ('okta', x'00000000000040008000000000000001', 1, 'ａ@x', 'ａ@x', '[]', '{\"userName\":\"ａ@x\"}', 1, 0, 0),
+        ('okta', x'00000000000040008000000000000002', 1, 'Ａ＠x', 'ａ＠x', '[]', '{\"userName\":\"Ａ＠x\"}', 1, 0, 0),
+        ('entra', x'00000000000040008000000000000003', 1, 'a@x', 'a@x', '[]', '{\"userName\":\"a@x\"}', 1, 0, 0);
+    INSERT INTO groups (provider, id, display_name, display_name_fold, resource, member_count, version, created_at, updated_at) VALUES
+        ('okta', x'00000000000040008000000000000011', 'Cafe\u{301}', 'cafe\u{301}', '{\"displayName\":\"Cafe\u{301}\"}', 0, 1, 0, 0),
+        ('okta', x'00000000000040008000000000000012', 'CAFÉ', 'café', '{\"displayName\":\"CAFÉ\"}', 0, 1, 0, 0);";
+
+#[tokio::test]
+async fn names_of_an_older_database_are_folded_again_and_nobody_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    testing::first_version(&folder.path().join("rolecall.db").display().to_string(), |db| db.execute_batch(OLD_NAMES));
+    let clock = Arc::new(ManualClock::new("2027-02-01T08:00:00Z".parse().unwrap()));
+    let store = open(folder.path(), clock).await;
+    let id = |number: u128| Uuid::from_u128(0x4000_8000_0000_0000_0000 + number);
+    for text in ["a@x", "Ａ@x", "ａ＠ｘ"] {
+        let page = store.users(&okta(), &users_with(&format!("userName eq \"{text}\""))).await.unwrap();
+        assert_eq!(page.items.iter().map(|user| user.facts.id.0).collect::<Vec<_>>(), [id(1)], "{text}");
+    }
+    // The later ones are there under their ids, and can be changed as long as they are not renamed to a taken name.
+    let second = UserId(id(2));
+    let change = |user: &UserRecord| {
+        let mut facts = user.facts.clone();
+        facts.active = false;
+        Ok::<_, ()>(Some(UserUpdate { resource: user.resource.clone(), facts }))
+    };
+    assert!(matches!(store.update_user(&okta(), &origin(), second, change).await, Ok(UpdateOutcome::Changed(_))));
+    for number in [0x11, 0x12] {
+        let change = |group: &GroupRecord| {
+            let mut facts = group.facts.clone();
+            facts.external_id = Some(format!("e{number}"));
+            Ok::<_, ()>(GroupUpdate { facts: Some(facts), ..GroupUpdate::default() })
+        };
+        let changed = store.update_group(&okta(), &origin(), GroupId(id(number)), change).await;
+        assert!(matches!(changed, Ok(UpdateOutcome::Changed(_))), "{changed:?}");
+    }
+    let taken = store.create_group(&okta(), &origin(), new_group("cafe\u{301}", &[])).await;
+    assert_eq!(taken.unwrap_err(), StoreError::Taken { attribute: "displayName" });
 }
