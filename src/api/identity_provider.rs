@@ -277,7 +277,7 @@ pub(crate) struct TokenStatus {
     pub(crate) reason: Option<String>,
 }
 
-/// A deviation of the IdP from the RFCs.
+/// A deviation of the IdP from the RFCs, or requests of it that were refused.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct FindingStatus {
@@ -295,7 +295,11 @@ pub(crate) struct FindingStatus {
     #[schemars(length(max = 1024))]
     pub(crate) hint: String,
 
-    /// Number of occurrences.
+    /// Number of occurrences since the process started.
     #[schemars(range(min = 0))]
     pub(crate) count: i64,
+
+    /// Time of the last occurrence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) last_seen: Option<Time>,
 }

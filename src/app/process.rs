@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -22,6 +23,7 @@ use crate::cli::{CredentialsKind, Mode, RunConfig};
 use crate::controller::checkpoint::CheckpointError;
 use crate::controller::{Controller, Holds, Settings};
 use crate::model::{Clock, MappingKey, ProviderName, Reason, SystemClock};
+use crate::scim::FindingCode;
 use crate::scim_server::{self, Limits, Scim, TokenTable, Traffic};
 use crate::status::{StatusCache, TokenOutcome};
 use crate::store::{Store, StoreError};
@@ -402,6 +404,14 @@ fn seen(
             TokenOutcome { name: name.clone(), not_after: None, last_used: last_used(name), problem: Some(*why) };
         outcomes.insert(name, outcome);
     }
+    let endless = resolved.accepted.get(provider).into_iter().flatten().filter(|token| token.not_after.is_none());
+    let endless = endless.map(|token| FindingStatus {
+        code: FindingCode::TokenWithoutEnd.as_str().to_owned(),
+        pointer: format!("/spec/scim/tokens/{}", token.name),
+        hint: FindingCode::TokenWithoutEnd.hint().to_owned(),
+        count: 1,
+        last_seen: None,
+    });
     ProviderTraffic {
         endpoint: format!("{base}/idp/{provider}/scim/v2"),
         tokens: outcomes.into_values().collect(),
@@ -413,12 +423,14 @@ fn seen(
         findings: seen
             .findings
             .iter()
-            .map(|(finding, count)| FindingStatus {
+            .map(|(finding, seen)| FindingStatus {
                 code: finding.code.as_str().to_owned(),
-                pointer: finding.pointer.clone(),
-                hint: finding.code.hint().to_owned(),
-                count: i64::try_from(*count).unwrap_or(i64::MAX),
+                pointer: finding.json_pointer(),
+                hint: finding.hint(),
+                count: i64::try_from(seen.count).unwrap_or(i64::MAX),
+                last_seen: Some(Time(seen.last)),
             })
+            .chain(endless)
             .collect(),
     }
 }

@@ -165,6 +165,6 @@ pub(crate) fn resolve(
 
 /// The static word equal to a stored reason.
 fn word(stored: &str) -> Reason {
-    let words = [Reason::TokenKeyNotFound, Reason::TokenTooShort];
+    let words = [Reason::TokenKeyNotFound, Reason::TokenWeak];
     words.into_iter().find(|word| word.word() == stored).unwrap_or(Reason::TokenInvalid)
 }

@@ -11,6 +11,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use crate::model::{Clock, MappingKey};
 
 mod config;
+mod doctor;
 mod erase;
 mod lint;
 mod prune;
@@ -20,16 +21,19 @@ mod run;
 mod status;
 mod store;
 mod table;
+mod token;
 mod uninstall;
 mod verify;
 
 pub(crate) use config::{ConfigError, ConfigErrors, CredentialsKind, DatabaseUrl, LogFormat, Mode, RunConfig};
+pub(crate) use doctor::DoctorArgs;
 pub(crate) use lint::LintArgs;
 pub(crate) use reference::ReferenceArgs;
 pub(crate) use release::ReleaseArgs;
 pub(crate) use run::RunArgs;
 pub(crate) use status::StatusArgs;
 pub(crate) use store::StoreArgs;
+pub(crate) use token::TokenArgs;
 pub(crate) use uninstall::UninstallArgs;
 
 const ABOUT: &str = "Keeps Google Cloud Run IAM in step with your identity provider";
@@ -39,6 +43,7 @@ Examples:
   rolecall run --database sqlite:rolecall.db --manifests ./access --mode observe
   rolecall status                                  what every mapping came to
   rolecall status rolemapping/checkout-team        one of them, with its conditions
+  rolecall doctor okta                             what the requests of an identity provider get wrong
   rolecall lint access                             the checks of `run`, before anything runs
 
 Exit status:
@@ -95,6 +100,11 @@ pub(crate) enum Command {
     /// Show the status of the resources of a running rolecall
     #[command(after_help = status::EXAMPLES)]
     Status(StatusArgs),
+    /// Explain what the requests of an identity provider get wrong
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(DoctorArgs),
+    /// Make tokens for identity providers
+    Token(TokenArgs),
     /// Check manifests as `run` does, without starting anything
     #[command(after_help = lint::EXAMPLES)]
     Lint(LintArgs),
@@ -275,6 +285,8 @@ pub(crate) async fn dispatch(cli: Cli, io: &mut Io<'_>, clock: &dyn Clock) -> Re
     let exit = match cli.command {
         Command::Run(args) => return Ok(Next::Run(Box::new(RunConfig::from_args(&args)?))),
         Command::Status(args) => status::run(&args, io, clock).await?,
+        Command::Doctor(args) => doctor::run(&args, io, clock).await?,
+        Command::Token(args) => token::run(&args, io)?,
         Command::Lint(args) => lint::run(&args, io)?,
         Command::Crds => {
             for (_, yaml) in crate::api::crds_yaml()? {

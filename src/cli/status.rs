@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use regex::{Captures, Regex};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::api::condition::kind;
@@ -183,7 +184,7 @@ fn named<'a>(text: &'a str, names: &Names) -> Cow<'a, str> {
     })
 }
 
-async fn fetch(url: &str) -> Result<List, CliError> {
+pub(super) async fn fetch(url: &str) -> Result<List, CliError> {
     // reqwest needs a provider even for plain HTTP; one that is already installed is fine.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let unreachable = |error: reqwest::Error| CliError::AdminUnreachable {
@@ -245,12 +246,7 @@ fn show(
                 Err(items) => serde_json::to_value(List::new(items)),
             }
             .map_err(std::io::Error::from)?;
-            let text = if output == Some(OutputFormat::Json) {
-                serde_json::to_string_pretty(&value).map_err(std::io::Error::from)? + "\n"
-            } else {
-                serde_saphyr::to_string(&value).map_err(std::io::Error::other)?
-            };
-            io.out.write_all(text.as_bytes())?;
+            print(&value, output, io)?;
         }
         None | Some(OutputFormat::Wide) => {
             if items.is_empty() {
@@ -260,6 +256,16 @@ fn show(
         }
     }
     Ok(Exit::Done)
+}
+
+/// Prints a value as JSON, or as YAML.
+pub(super) fn print(value: &impl Serialize, output: Option<OutputFormat>, io: &mut Io<'_>) -> Result<(), CliError> {
+    let text = if output == Some(OutputFormat::Json) {
+        serde_json::to_string_pretty(value).map_err(std::io::Error::from)? + "\n"
+    } else {
+        serde_saphyr::to_string(value).map_err(std::io::Error::other)?
+    };
+    Ok(io.out.write_all(text.as_bytes())?)
 }
 
 fn tables(items: &[Item], wide: bool, selection: &Selection, now: Timestamp) -> String {
@@ -294,7 +300,7 @@ fn tables(items: &[Item], wide: bool, selection: &Selection, now: Timestamp) -> 
 }
 
 /// The conditions of one object, with their messages.
-fn conditions(conditions: &[Condition], now: Timestamp) -> Option<String> {
+pub(super) fn conditions(conditions: &[Condition], now: Timestamp) -> Option<String> {
     let rows: Vec<Row> = conditions
         .iter()
         .map(|condition| Row {

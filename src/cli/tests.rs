@@ -391,6 +391,49 @@ async fn status_shows_what_the_admin_port_serves() {
 }
 
 #[tokio::test]
+async fn doctor_lists_findings_with_their_next_step_and_says_by_its_status_whether_there_are_any() {
+    use crate::api::{FindingStatus, IdentityProviderStatus};
+    let finding = FindingStatus {
+        code: "BearerMissing".to_owned(),
+        pointer: "/emails/value".to_owned(),
+        hint: "choose bearer authentication at the IdP".to_owned(),
+        count: 7,
+        last_seen: None,
+    };
+    let condition = |kind: &str| k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition {
+        type_: kind.to_owned(),
+        status: "True".to_owned(),
+        reason: "Accepted".to_owned(),
+        message: String::new(),
+        last_transition_time: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH),
+        observed_generation: None,
+    };
+    let well = IdentityProviderStatus {
+        conditions: vec![condition("Ready"), condition("TokensValid")],
+        ..IdentityProviderStatus::default()
+    };
+    let ill = IdentityProviderStatus { findings: vec![finding], ..well.clone() };
+    for (status, exit, words) in [
+        (well, Exit::Done, &["No findings."][..]),
+        (ill, Exit::No, &["BearerMissing", "/emails/value", "7", "choose bearer authentication at the IdP"]),
+    ] {
+        let cache = crate::status::StatusCache::new();
+        let metadata = crate::status::Metadata { name: "okta".to_owned(), ..Default::default() };
+        let status = crate::status::Status::IdentityProvider(Box::new(status));
+        cache.publish(crate::status::Item::new(metadata, None, status));
+        let body = serde_json::to_string(&cache.list()).unwrap();
+        let (out, err, got) = rolecall(&["doctor", "okta", "--admin", &admin("200 OK", &body).await]).await;
+        assert_eq!((got, err.as_str()), (exit, ""));
+        assert!(words.iter().all(|word| out.contains(word)), "{out}");
+        let (out, _, _) = rolecall(&["doctor", "okta", "-o", "json", "--admin", &admin("200 OK", &body).await]).await;
+        assert!(serde_json::from_str::<serde_json::Value>(&out).is_ok(), "{out}");
+        let (_, err, got) = rolecall(&["doctor", "other", "--admin", &admin("200 OK", &body).await]).await;
+        assert_eq!(got, Exit::No);
+        assert!(err.contains("other"), "{err}");
+    }
+}
+
+#[tokio::test]
 async fn answer_that_is_not_a_status_list_is_reported() {
     for (status, body, what) in
         [("503 Service Unavailable", "", "503"), ("200 OK", "<html>", "expected value"), ("302 Found", "", "302")]

@@ -217,9 +217,9 @@ reasons! {
         "name the Secret in the chart's value `secrets`";
     TokenKeyNotFound: "the Secret has neither the key token nor tokenSHA256", "add the key";
     TokenInvalid: "the Secret's value is empty, or tokenSHA256 is not 64 hexadecimal digits", "correct the value";
-    TokenTooShort:
+    TokenWeak:
         "the token has fewer than 32 characters",
-        "make a new one with `openssl rand -hex 32` and give it to the IdP";
+        "make a new one with `rolecall token mint` and give it to the IdP";
     TokenExpired: "the token's `notAfter` has passed; it is refused", "rotate it";
     TokenShared: "two IdentityProviders have the same token; it is refused for both", "give each its own token";
     Fresh: "the IdP made a request within `staleAfter`", "";
@@ -229,6 +229,9 @@ reasons! {
     QuotaExceeded:
         "the IdP has reached its storage quota; further data is refused with 507, except deactivations and removals",
         "delete what is not needed at the IdP, or raise `--max-rows-per-provider` or `--max-bytes-per-provider`";
+    WaitingForFirstRequest:
+        "everything is in place here, and the IdP made no authenticated request yet",
+        "enter `status.endpoint` and the token at the IdP; `rolecall doctor` says what arrives";
     NeverSeen: "the IdP never made an authenticated request", "enter `status.endpoint` and the token at the IdP";
     Reachable: "the resources of the project were listed completely", "";
     ProjectNotFound: "the project does not exist or is not visible", "correct `spec.project`";

@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::schema::ERROR_URN;
+use super::finding::{FindingCode, Findings, Refusal};
+use super::parse;
+use super::schema::{ERROR_URN, ResourceType};
 use crate::model::Reason;
 
 /// A refusal. Every variant is one situation with one status, at most one `scimType` and one stable reason word. The
@@ -183,6 +185,59 @@ impl ScimError {
             Self::FormerDirectory { .. } => Reason::IdentityProviderChanged.word(),
             Self::QuotaExceeded(_) => Reason::QuotaExceeded.word(),
         }
+    }
+
+    /// What the provider's status says about this refusal; none where it is no mistake of the client (404 of a resource, 412) or
+    /// reported elsewhere.
+    #[must_use]
+    pub(crate) fn finding(&self) -> Option<FindingCode> {
+        let refusal = match self {
+            Self::InvalidSyntax(_) => Refusal::InvalidSyntax,
+            Self::InvalidFilter(_) => Refusal::InvalidFilter,
+            Self::InvalidPath(_) => Refusal::InvalidPath,
+            Self::NoTarget(_) => Refusal::NoTarget,
+            Self::InvalidValue(_) | Self::InvalidCursor | Self::InvalidCount => Refusal::InvalidValue,
+            Self::Mutability(_) => Refusal::Mutability,
+            Self::TooMany(_) => Refusal::TooMany,
+            Self::Uniqueness(_) => Refusal::Uniqueness,
+            Self::MethodNotAllowed(_) => Refusal::MethodNotAllowed,
+            Self::RequestTimeout => Refusal::RequestTimeout,
+            Self::PayloadTooLarge { .. } => Refusal::PayloadTooLarge,
+            Self::UnsupportedMediaType => Refusal::UnsupportedMediaType,
+            Self::TooManyRequests { .. } => Refusal::TooManyRequests,
+            Self::NotImplemented(_) => Refusal::NotImplemented,
+            Self::QuotaExceeded(_) => Refusal::QuotaExceeded,
+            Self::Unauthorized
+            | Self::Forbidden(_)
+            | Self::NotFound(_)
+            | Self::PreconditionFailed
+            // A cursor that has expired is part of paging.
+            | Self::ExpiredCursor
+            | Self::Internal
+            | Self::Unavailable { .. }
+            | Self::FormerDirectory { .. } => return None,
+        };
+        Some(FindingCode::Refused(refusal))
+    }
+
+    /// The attribute that the refusal is about, if its text names one. Never a value: texts may quote what the client sent.
+    #[must_use]
+    pub(crate) fn attribute(&self) -> Option<String> {
+        let text = self.to_string();
+        let unknown = text.split_once("has no attribute `").map(|(_, name)| name);
+        let subject = || {
+            let text =
+                text.strip_prefix("operation ").and_then(|rest| rest.split_once(": ")).map_or(&*text, |(_, text)| text);
+            text.strip_prefix('`')
+        };
+        let name = unknown.or_else(subject)?.split('`').next()?;
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-$".contains(&byte);
+        let is_known = || {
+            let path = parse::patch_path(name, &mut Findings::new()).ok()?;
+            ResourceType::ALL.into_iter().find_map(|of| of.resolve(&path.attribute))
+        };
+        let is_name = name.len() <= 100 && name.bytes().all(plain) && (unknown.is_some() || is_known().is_some());
+        is_name.then(|| name.to_owned())
     }
 
     /// Seconds after which the client may try again: the `Retry-After` header of 429 and 503.

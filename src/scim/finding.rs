@@ -1,6 +1,9 @@
-//! Findings: deviations from the RFCs that were accepted, reported to the people who set up the identity provider.
+//! Findings: deviations from the RFCs that were accepted, and refusals, reported to the people who set up the identity provider.
 
-/// One accepted deviation.
+use super::schema::ResourceType;
+use crate::model::Reason;
+
+/// One kind of deviation or refusal at one place.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Finding {
     /// The kind of deviation.
@@ -50,6 +53,122 @@ pub(crate) enum FindingCode {
     MemberIdForeign,
     /// A member that is a group.
     NestedGroup,
+    /// An `externalId` that another resource of the type has too.
+    ExternalIdShared,
+    /// A token without `notAfter`.
+    TokenWithoutEnd,
+    /// No `Authorization` header.
+    AuthorizationMissing,
+    /// An `Authorization` header of another scheme than `Bearer`, or a token without one.
+    BearerMissing,
+    /// A token that none of the provider's Secrets has.
+    TokenNotAccepted,
+    /// A token whose `notAfter` has passed.
+    TokenExpired,
+    /// A URL outside the provider's base URL.
+    BaseUrlWrong,
+    /// A URL that has the base URL's path twice.
+    BaseUrlRepeated,
+    /// A proxy says that the client used `http`, though the server's URL is `https`.
+    PlainHttp,
+    /// A path that SCIM does not have.
+    EndpointUnknown,
+    /// A request that was refused by 400, 405, 408, 409, 413, 415, 429 or 507.
+    Refused(Refusal),
+}
+
+/// The kinds of refusals of authenticated requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Refusal {
+    /// 400 `invalidSyntax`
+    InvalidSyntax,
+    /// 400 `invalidFilter`
+    InvalidFilter,
+    /// 400 `invalidPath`
+    InvalidPath,
+    /// 400 `noTarget`
+    NoTarget,
+    /// 400 `invalidValue`
+    InvalidValue,
+    /// 400 `mutability`
+    Mutability,
+    /// 400 `tooMany`
+    TooMany,
+    /// 405
+    MethodNotAllowed,
+    /// 408
+    RequestTimeout,
+    /// 409 `uniqueness`
+    Uniqueness,
+    /// 413
+    PayloadTooLarge,
+    /// 415
+    UnsupportedMediaType,
+    /// 429, because of the provider's own limit
+    TooManyRequests,
+    /// 501
+    NotImplemented,
+    /// 507
+    QuotaExceeded,
+}
+
+impl Refusal {
+    /// The stable word.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidSyntax => "InvalidSyntax",
+            Self::InvalidFilter => "InvalidFilter",
+            Self::InvalidPath => "InvalidPath",
+            Self::NoTarget => "NoTarget",
+            Self::InvalidValue => "InvalidValue",
+            Self::Mutability => "Mutability",
+            Self::TooMany => "TooMany",
+            Self::MethodNotAllowed => "MethodNotAllowed",
+            Self::RequestTimeout => "RequestTimeout",
+            Self::Uniqueness => "Uniqueness",
+            Self::PayloadTooLarge => "PayloadTooLarge",
+            Self::UnsupportedMediaType => "UnsupportedMediaType",
+            Self::TooManyRequests => "TooManyRequests",
+            Self::NotImplemented => "NotImplemented",
+            Self::QuotaExceeded => Reason::QuotaExceeded.word(),
+        }
+    }
+
+    fn hint(self) -> &'static str {
+        match self {
+            Self::InvalidSyntax => "refused: the body is not JSON of the form that SCIM has; the answer says where",
+            Self::InvalidFilter => "refused: the filter was not understood; correct the matching attribute at the IdP",
+            Self::InvalidPath => "refused: no such attribute can be changed; correct the attribute mapping at the IdP",
+            Self::NoTarget => {
+                "refused: the operation says not what it changes; it needs a path, or a filter that matches"
+            }
+            Self::InvalidValue => {
+                "refused: a value has the wrong type or is missing; correct the attribute mapping at the IdP"
+            }
+            Self::Mutability => "refused: only the server sets this attribute; remove it from the attribute mapping",
+            Self::TooMany => {
+                "refused: more work than one request may cause; send fewer operations, or a narrower filter"
+            }
+            Self::MethodNotAllowed => {
+                "refused: the endpoint has no such method; check the kind of connector at the IdP"
+            }
+            Self::RequestTimeout => {
+                "ended: the request was not complete in time; check the network between the IdP and here"
+            }
+            Self::Uniqueness => {
+                "refused: the name belongs to another resource; match it by a look-up, or delete the other one"
+            }
+            Self::PayloadTooLarge => "refused: the body is too large; send fewer members in one request",
+            Self::UnsupportedMediaType => "refused: send `application/scim+json` or `application/json`",
+            Self::TooManyRequests => {
+                "refused by the limit of this IdentityProvider and token; raise `spec.scim.requestsPerSecond`"
+            }
+            Self::NotImplemented => "refused: this part of SCIM is not served here; switch it off at the IdP",
+            Self::QuotaExceeded => {
+                "refused: the storage of this IdentityProvider is used up; raise its quota, or assign fewer people"
+            }
+        }
+    }
 }
 
 impl FindingCode {
@@ -76,6 +195,17 @@ impl FindingCode {
             Self::MemberUnknown => "MemberUnknown",
             Self::MemberIdForeign => "MemberIdForeign",
             Self::NestedGroup => "NestedGroup",
+            Self::ExternalIdShared => "ExternalIdShared",
+            Self::TokenWithoutEnd => "TokenWithoutEnd",
+            Self::AuthorizationMissing => "AuthorizationMissing",
+            Self::BearerMissing => "BearerMissing",
+            Self::TokenNotAccepted => "TokenNotAccepted",
+            Self::TokenExpired => Reason::TokenExpired.word(),
+            Self::BaseUrlWrong => "BaseUrlWrong",
+            Self::BaseUrlRepeated => "BaseUrlRepeated",
+            Self::PlainHttp => "PlainHttp",
+            Self::EndpointUnknown => "EndpointUnknown",
+            Self::Refused(refusal) => refusal.as_str(),
         }
     }
 
@@ -110,8 +240,86 @@ impl FindingCode {
                 "kept, but it never counts: this server issues no such id; send the `id` of users created here"
             }
             Self::NestedGroup => "kept, but members of the nested group get no access through it; assign them directly",
+            Self::ExternalIdShared => {
+                "stored; another resource of this type has the same externalId, so neither is found by it alone: give each its own"
+            }
+            Self::TokenWithoutEnd => {
+                "accepted until it is removed; give the token `notAfter`, and rotate it before then"
+            }
+            Self::AuthorizationMissing => "refused: no token was sent; enter the token at the IdP",
+            Self::BearerMissing => {
+                "refused: the header must be `Authorization: Bearer TOKEN`; choose bearer authentication at the IdP"
+            }
+            Self::TokenNotAccepted => {
+                "refused: the token is none of this IdentityProvider's; enter the one of its Secret, without quotes or line breaks"
+            }
+            Self::TokenExpired => "refused: the token's `notAfter` has passed; enter the new one at the IdP",
+            Self::BaseUrlWrong => {
+                "refused: the URL is not below the base URL; enter `status.endpoint` as the base URL at the IdP"
+            }
+            Self::BaseUrlRepeated => {
+                "refused: the URL has `/scim/v2` twice, since the IdP adds it itself; enter the base URL without it, or the other way round"
+            }
+            Self::PlainHttp => {
+                "accepted; the token crossed the network unencrypted: enter the `https` URL at the IdP, and rotate the token"
+            }
+            Self::EndpointUnknown => {
+                "refused: SCIM has no such path; check the base URL at the IdP against `status.endpoint`"
+            }
+            Self::Refused(refusal) => refusal.hint(),
         }
     }
+}
+
+impl Finding {
+    /// The place as a JSON pointer (RFC 6901): `emails.value` is `/emails/value`. Empty for the request as a whole.
+    #[must_use]
+    pub(crate) fn json_pointer(&self) -> String {
+        let escaped = |name: &str| name.replace('~', "~0").replace('/', "~1");
+        // The name of an attribute has no dot after its URN, whose version has one.
+        let (urn, path) = match self.pointer.rsplit_once(':') {
+            Some((urn, path)) if urn.starts_with("urn:") => (Some(urn), path),
+            _ => (None, self.pointer.as_str()),
+        };
+        let names = urn.into_iter().chain(path.split('.').filter(|name| !name.is_empty()));
+        names.map(|name| format!("/{}", escaped(name))).collect::<Vec<_>>().concat()
+    }
+
+    /// How the server treated it, and what to change at the identity provider.
+    #[must_use]
+    pub(crate) fn hint(&self) -> String {
+        let known = match self.code {
+            FindingCode::AttributeNotStored | FindingCode::Refused(Refusal::InvalidPath | Refusal::InvalidFilter) => {
+                similar(&self.pointer)
+            }
+            _ => None,
+        };
+        match known {
+            Some(known) => {
+                format!("`{}` is not an attribute; did you mean `{known}`? {}", self.pointer, self.code.hint())
+            }
+            None => self.code.hint().to_owned(),
+        }
+    }
+}
+
+/// The attribute that a name which is none was probably meant to be.
+fn similar(name: &str) -> Option<&'static str> {
+    match name.to_ascii_lowercase().as_str() {
+        "email" | "mail" | "emailaddress" | "e-mail" => return Some("emails[0].value"),
+        "phone" | "phonenumber" | "mobile" | "telephonenumber" => return Some("phoneNumbers[0].value"),
+        "username" | "user_name" | "login" | "upn" | "userprincipalname" => return Some("userName"),
+        "firstname" | "first_name" | "givenname" => return Some("name.givenName"),
+        "lastname" | "last_name" | "surname" | "familyname" => return Some("name.familyName"),
+        "display_name" | "fullname" | "groupname" => return Some("displayName"),
+        "enabled" | "disabled" | "accountenabled" | "status" => return Some("active"),
+        "external_id" | "objectid" => return Some("externalId"),
+        "member" | "users" => return Some("members"),
+        _ => {}
+    }
+    let names = ResourceType::ALL.into_iter().flat_map(ResourceType::attributes).map(|attribute| attribute.name);
+    let plural = |known: &&str| known.strip_suffix('s').is_some_and(|one| one.eq_ignore_ascii_case(name));
+    names.into_iter().find(plural)
 }
 
 /// Collects the findings of one request, bounded and without duplicates.

@@ -7,14 +7,19 @@ use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
 use super::render::Content;
-use crate::scim::{ScimError, etag};
+use crate::scim::{FindingCode, ScimError, etag};
 
 pub(super) const SCIM_JSON: HeaderValue = HeaderValue::from_static("application/scim+json");
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// Reason word of a refusal, as an extension of its answer.
-#[derive(Clone, Copy)]
-pub(super) struct Reason(pub(super) &'static str);
+/// What a refusal is called and where it is reported, as an extension of its answer.
+#[derive(Clone)]
+pub(super) struct Refused {
+    /// The reason word.
+    pub(super) reason: &'static str,
+    /// The finding, with the attribute that the refusal is about.
+    pub(super) finding: Option<(FindingCode, String)>,
+}
 
 /// A successful answer before it is serialized.
 #[derive(Debug)]
@@ -99,7 +104,8 @@ impl IntoResponse for ScimError {
         if let Some(seconds) = self.retry_after() {
             set(headers, RETRY_AFTER, &seconds.to_string());
         }
-        response.extensions_mut().insert(Reason(self.reason()));
+        let finding = self.finding().map(|code| (code, self.attribute().unwrap_or_default()));
+        response.extensions_mut().insert(Refused { reason: self.reason(), finding });
         response
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::token::Denied;
 use crate::model::ProviderName;
 use crate::telemetry::{ScimMetrics, field};
 
@@ -28,6 +29,7 @@ impl FailedAuthentications {
         &self,
         metrics: &ScimMetrics,
         provider: Option<&ProviderName>,
+        denied: Denied,
         peer: Option<IpAddr>,
         now: Timestamp,
     ) {
@@ -36,8 +38,10 @@ impl FailedAuthentications {
         tracing::warn!(
             { field::IDENTITY_PROVIDER } = provider.map_or(UNKNOWN, ProviderName::as_str),
             failures,
+            last = denied.finding().as_str(),
             peer = peer.map(tracing::field::display),
-            "SCIM requests without an accepted token were refused; compare the token that the identity provider sends with the one in its Secret"
+            "SCIM requests without an accepted token were refused: the last one was {}",
+            denied.finding().hint()
         );
     }
 

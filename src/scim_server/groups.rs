@@ -10,10 +10,14 @@ use super::resource::{Change, Resource, updated};
 use super::store_error;
 use crate::model::{GroupId, MemberChange};
 use crate::scim::{FindingCode, GroupChange, Projection, ResourceType, ScimError, bounds, group_facts, new_group};
-use crate::store::{DeleteOutcome, GroupRecord, GroupUpdate, MemberDelta, NewGroup, StoreError};
+use crate::store::{DeleteOutcome, GroupChanged, GroupRecord, GroupUpdate, NewGroup, StoreError};
 
-fn note_members(call: &Call, delta: MemberDelta, replaced: bool) {
+fn note(call: &Call, changed: &GroupChanged, replaced: bool) {
     let mut findings = call.findings();
+    if changed.group.shares_external_id {
+        findings.note(FindingCode::ExternalIdShared, "externalId");
+    }
+    let delta = changed.members;
     if delta.parked > 0 {
         findings.note(FindingCode::MemberUnknown, "members");
     }
@@ -48,7 +52,7 @@ impl Resource for GroupRecord {
         let new = NewGroup { resource: request.resource, facts, members: request.members };
         let created = call.store().create_group(call.provider(), &call.origin(), new).await;
         let created = created.map_err(|error| store_error(&error))?;
-        note_members(call, created.members, false);
+        note(call, &created, false);
         Ok(created.group)
     }
 
@@ -84,7 +88,7 @@ impl Resource for GroupRecord {
             store.update_group(call.provider(), &origin, id, apply).await
         };
         let Some(changed) = updated(outcome)? else { return Ok(None) };
-        note_members(call, changed.members, replaced);
+        note(call, &changed, replaced);
         Ok(Some(changed.group))
     }
 

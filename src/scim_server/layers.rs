@@ -11,11 +11,11 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
-use super::answer::{JSON, Reason, SCIM_JSON};
+use super::answer::{JSON, Refused, SCIM_JSON};
 use super::call::Call;
 use super::{BASE, Connection, Service};
-use crate::scim::ScimError;
-use crate::telemetry::code_word;
+use crate::scim::{FindingCode, ScimError};
+use crate::telemetry::{code_word, field};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -112,20 +112,56 @@ pub(super) async fn authenticate(
     let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
     let connection = request.extensions().get::<Connection>().cloned().unwrap_or_default();
     let authenticated = service.scim.tokens.authenticate(&provider, authorization, now);
-    connection.set_authenticated(authenticated.is_some());
-    let Some(caller) = authenticated else {
-        service.scim.traffic.record_unauthorized();
-        service.scim.metrics.requests.inc(["unauthorized", code_word(401)]);
-        let known = service.scim.tokens.known(&provider);
-        service.failures.record(&service.scim.metrics, known.as_ref(), connection.peer(), now);
-        return ScimError::Unauthorized.into_response();
+    connection.set_authenticated(authenticated.is_ok());
+    let caller = match authenticated {
+        Ok(caller) => caller,
+        Err(denied) => {
+            service.scim.metrics.requests.inc(["unauthorized", code_word(401)]);
+            let known = service.scim.tokens.known(&provider);
+            // The token tells whose client it is that has a wrong name in its URL.
+            let sender = if known.is_none() { service.scim.tokens.owner(authorization, now) } else { None };
+            let (whose, code) = match &sender {
+                Some(sender) => (Some(sender), FindingCode::BaseUrlWrong),
+                None => (known.as_ref(), denied.finding()),
+            };
+            service.scim.traffic.record_unauthorized(whose, code, now);
+            service.failures.record(&service.scim.metrics, known.as_ref(), denied, connection.peer(), now);
+            return ScimError::Unauthorized.into_response();
+        }
     };
     let request_id = request.headers().get(&REQUEST_ID).cloned();
-    request.extensions_mut().insert(Call::new(service, caller, request_id, now, connection));
+    let plain = came_by_http(request.headers()) && service.scim.external_url.starts_with("https:");
+    let call = Call::new(service, caller, request_id, now, connection);
+    if plain {
+        call.findings().note(FindingCode::PlainHttp, "");
+    }
+    request.extensions_mut().insert(call);
     next.run(request).await
 }
 
-/// Records the answer: metrics, statistics and findings of the provider, a log line at debug level.
+/// Whether the proxy in front says that the client spoke `http`.
+fn came_by_http(headers: &HeaderMap) -> bool {
+    headers.get("x-forwarded-proto").is_some_and(|proto| proto.as_bytes().trim_ascii().eq_ignore_ascii_case(b"http"))
+}
+
+/// A request outside all base URLs: a finding of the provider that it was meant for, by the name in its path or by its token.
+pub(super) async fn outside(State(service): State<Arc<Service>>, request: Request) -> ScimError {
+    let now = service.scim.clock.now();
+    let mut segments = request.uri().path().split('/').filter(|segment| !segment.is_empty());
+    let named = match (segments.next(), segments.next()) {
+        (Some("idp"), Some(name)) => service.scim.tokens.known(name),
+        _ => None,
+    };
+    let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
+    let owner = service.scim.tokens.owner(authorization, now);
+    if let Some(provider) = owner.or(named) {
+        service.scim.traffic.note(&provider, FindingCode::BaseUrlWrong, now);
+    }
+    ScimError::NotFound("nothing is served here; the SCIM base URL is `/idp/NAME/scim/v2`".into())
+}
+
+/// Records the answer: metrics, statistics and findings of the provider. The first finding of a kind is logged, other requests at
+/// debug level.
 pub(super) async fn record(call: Call, matched: Option<MatchedPath>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
@@ -133,14 +169,23 @@ pub(super) async fn record(call: Call, matched: Option<MatchedPath>, request: Re
     let operation = operation(&method, route.unwrap_or(request.uri().path()));
     let response = next.run(request).await;
     let status = response.status().as_u16();
-    let reason = response.extensions().get::<Reason>().map(|Reason(reason)| *reason);
+    let refused = response.extensions().get::<Refused>();
+    let reason = refused.map(|refused| refused.reason);
+    if let Some((code, attribute)) = refused.and_then(|refused| refused.finding.as_ref()) {
+        call.findings().note(*code, attribute);
+    }
     let (caller, scim) = (call.caller(), call.scim());
     tracing::debug!(
         request_id = call.request_id(), provider = %caller.provider, token = caller.token, %method, status, reason, "SCIM"
     );
     scim.metrics.requests.inc([operation, code_word(status)]);
     scim.metrics.request_seconds.observe([operation], started.elapsed());
-    scim.traffic.record(caller, call.received_at(), status, call.take_findings());
+    for finding in scim.traffic.record(caller, call.received_at(), status, call.take_findings()) {
+        tracing::info!(
+            { field::IDENTITY_PROVIDER } = %caller.provider, code = finding.code.as_str(), pointer = finding.json_pointer(),
+            request_id = call.request_id(), operation, status, "{}", finding.hint()
+        );
+    }
     response
 }
 

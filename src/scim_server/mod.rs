@@ -27,15 +27,17 @@ mod users;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::http::Uri;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::any;
 use tower::ServiceBuilder;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 
 use crate::model::Clock;
-use crate::scim::ScimError;
+use crate::scim::{FindingCode, ScimError};
 use crate::store::{GroupRecord, Store, StoreError, UserRecord};
 use crate::telemetry::ScimMetrics;
+use call::Call;
 use failures::FailedAuthentications;
 use share::Shares;
 
@@ -86,9 +88,13 @@ pub(crate) fn router(mut scim: Scim) -> Router {
         .map_request(layers::drop_malformed_request_id)
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
         .layer(PropagateRequestIdLayer::x_request_id())
-        .layer(from_fn_with_state(service, layers::authenticate))
+        .layer(from_fn_with_state(service.clone(), layers::authenticate))
         .service(routes);
-    Router::new().nest_service(BASE, endpoint).fallback(outside).layer(from_fn(layers::negotiate))
+    Router::new()
+        .nest_service(BASE, endpoint)
+        .fallback(layers::outside)
+        .with_state(service)
+        .layer(from_fn(layers::negotiate))
 }
 
 /// The routes below [`BASE`].
@@ -112,12 +118,11 @@ async fn me() -> ScimError {
     ScimError::NotImplemented("`/Me` is not served; use `/Users/ID`".into())
 }
 
-async fn no_such_endpoint() -> ScimError {
+async fn no_such_endpoint(call: Call, uri: Uri) -> ScimError {
+    let repeated = uri.path().to_ascii_lowercase().contains("scim/v2");
+    let code = if repeated { FindingCode::BaseUrlRepeated } else { FindingCode::EndpointUnknown };
+    call.findings().note(code, "");
     ScimError::NotFound("there is no such SCIM endpoint; `/ResourceTypes` lists those there are".into())
-}
-
-async fn outside() -> ScimError {
-    ScimError::NotFound("nothing is served here; the SCIM base URL is `/idp/NAME/scim/v2`".into())
 }
 
 fn store_error(error: &StoreError) -> ScimError {

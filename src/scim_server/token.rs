@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::model::ProviderName;
+use crate::scim::FindingCode;
 
 /// A token that is accepted for one identity provider, as its hash.
 #[derive(Clone, PartialEq, Eq)]
@@ -49,6 +50,31 @@ struct Entries {
 pub(super) struct Caller {
     pub(super) provider: ProviderName,
     pub(super) token: String,
+}
+
+/// Why a request has no accepted token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Denied {
+    /// There is no `Authorization` header.
+    NoHeader,
+    /// The header has another scheme than `Bearer`, or a token alone.
+    NotBearer,
+    /// The token's `notAfter` has passed.
+    Expired,
+    /// The provider has no such token.
+    Unknown,
+}
+
+impl Denied {
+    /// What the provider's status says.
+    pub(super) fn finding(self) -> FindingCode {
+        match self {
+            Self::NoHeader => FindingCode::AuthorizationMissing,
+            Self::NotBearer => FindingCode::BearerMissing,
+            Self::Expired => FindingCode::TokenExpired,
+            Self::Unknown => FindingCode::TokenNotAccepted,
+        }
+    }
 }
 
 impl TokenTable {
@@ -137,13 +163,21 @@ impl TokenTable {
 
     /// Finds the token of an `Authorization` header among those of a provider. The work is the same whether the provider exists
     /// or not, and whichever token matches.
-    pub(super) fn authenticate(&self, provider: &str, authorization: Option<&[u8]>, now: Timestamp) -> Option<Caller> {
+    ///
+    /// # Errors
+    /// [`Denied`], for the administrator only: the answer is the same for all.
+    pub(super) fn authenticate(
+        &self,
+        provider: &str,
+        authorization: Option<&[u8]>,
+        now: Timestamp,
+    ) -> Result<Caller, Denied> {
         let presented = authorization.and_then(bearer);
         let digest: [u8; 32] = Sha256::digest(presented.unwrap_or_default()).into();
         let entries = self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         let known = entries.tokens.get(provider);
         let nobody = [0_u8; 32];
-        let mut found = None;
+        let (mut found, mut expired) = (None, false);
         if known.is_none_or(|(_, tokens)| tokens.is_empty()) {
             std::hint::black_box(bool::from(digest.ct_eq(&nobody)));
         }
@@ -151,11 +185,35 @@ impl TokenTable {
         {
             let equal = bool::from(digest.ct_eq(&token.sha256));
             let live = token.not_after.is_none_or(|end| now < end);
+            expired |= equal && !live;
             if equal && live && found.is_none() {
                 found = Some(Caller { provider: name.clone(), token: token.name.clone() });
             }
         }
-        found.filter(|_| presented.is_some_and(|token| !token.is_empty()))
+        match (found.filter(|_| presented.is_some_and(|token| !token.is_empty())), presented, authorization) {
+            (Some(caller), ..) => Ok(caller),
+            (None, None, None) => Err(Denied::NoHeader),
+            (None, None, Some(_)) => Err(Denied::NotBearer),
+            (None, Some(_), _) if expired => Err(Denied::Expired),
+            (None, Some(_), _) => Err(Denied::Unknown),
+        }
+    }
+
+    /// The provider that a live token belongs to, whatever the URL. Compares with every token, whichever matches.
+    pub(super) fn owner(&self, authorization: Option<&[u8]>, now: Timestamp) -> Option<ProviderName> {
+        let presented = authorization.and_then(bearer).filter(|token| !token.is_empty())?;
+        let digest: [u8; 32] = Sha256::digest(presented).into();
+        let entries = self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut owner = None;
+        for (name, tokens) in entries.tokens.values() {
+            for token in tokens {
+                let live = token.not_after.is_none_or(|end| now < end);
+                if bool::from(digest.ct_eq(&token.sha256)) && live {
+                    owner = Some(name.clone());
+                }
+            }
+        }
+        owner
     }
 }
 
@@ -198,8 +256,8 @@ mod tests {
         ]));
         let caller = table.authenticate("okta", Some(b"Bearer secret-one"), now());
         assert_eq!(caller.unwrap().provider, name("okta"));
-        assert_eq!(table.authenticate("entra", Some(b"Bearer secret-one"), now()), None);
-        assert_eq!(table.authenticate("nobody", Some(b"Bearer secret-one"), now()), None);
+        assert_eq!(table.authenticate("entra", Some(b"Bearer secret-one"), now()), Err(Denied::Unknown));
+        assert_eq!(table.authenticate("nobody", Some(b"Bearer secret-one"), now()), Err(Denied::Unknown));
     }
 
     #[test]
@@ -207,14 +265,14 @@ mod tests {
         let table = TokenTable::new();
         table.replace(BTreeMap::from([(name("okta"), vec![token("a", "secret-one", None)])]));
         for header in ["Bearer secret-one", "bearer secret-one", "BEARER   secret-one  ", "  Bearer secret-one"] {
-            assert!(table.authenticate("okta", Some(header.as_bytes()), now()).is_some(), "{header}");
+            assert!(table.authenticate("okta", Some(header.as_bytes()), now()).is_ok(), "{header}");
         }
         for header in
             ["secret-one", "Bearersecret-one", "Basic secret-one", "Bearer", "Bearer ", "Bearer secret-on", ""]
         {
-            assert!(table.authenticate("okta", Some(header.as_bytes()), now()).is_none(), "{header}");
+            assert!(table.authenticate("okta", Some(header.as_bytes()), now()).is_err(), "{header}");
         }
-        assert!(table.authenticate("okta", None, now()).is_none());
+        assert!(table.authenticate("okta", None, now()).is_err());
     }
 
     #[test]
@@ -227,7 +285,7 @@ mod tests {
                 token("new", "secret-new", Some("2026-06-01T00:00:01Z")),
             ],
         )]));
-        assert!(table.authenticate("okta", Some(b"Bearer secret-old"), now()).is_none());
+        assert!(table.authenticate("okta", Some(b"Bearer secret-old"), now()).is_err());
         assert_eq!(table.authenticate("okta", Some(b"Bearer secret-new"), now()).unwrap().token, "new");
     }
 
@@ -243,9 +301,9 @@ mod tests {
             BTreeMap::from([(name("okta"), vec!["a".to_owned()]), (name("entra"), vec!["b".to_owned()])])
         );
         assert_eq!(table.shared(), shared);
-        assert!(table.authenticate("okta", Some(b"Bearer same"), now()).is_none());
-        assert!(table.authenticate("entra", Some(b"Bearer same"), now()).is_none());
-        assert!(table.authenticate("okta", Some(b"Bearer other"), now()).is_some());
+        assert!(table.authenticate("okta", Some(b"Bearer same"), now()).is_err());
+        assert!(table.authenticate("entra", Some(b"Bearer same"), now()).is_err());
+        assert!(table.authenticate("okta", Some(b"Bearer other"), now()).is_ok());
     }
 
     #[test]

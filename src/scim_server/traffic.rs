@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::token::Caller;
 use crate::model::ProviderName;
-use crate::scim::{Finding, Findings};
+use crate::scim::{Finding, FindingCode, Findings};
 
 /// Most distinct findings of one provider that are kept; further ones are counted in
 /// [`ProviderTraffic::findings_dropped`].
@@ -20,8 +20,8 @@ pub(crate) struct ProviderTraffic {
     pub(crate) last_request: Option<Timestamp>,
     /// Time of the last request by token.
     pub(crate) tokens_last_used: BTreeMap<String, Timestamp>,
-    /// Accepted deviations and their number.
-    pub(crate) findings: BTreeMap<Finding, u64>,
+    /// Accepted deviations and refusals.
+    pub(crate) findings: BTreeMap<Finding, Seen>,
     /// Findings beyond [`MAX_FINDINGS`].
     pub(crate) findings_dropped: u64,
     /// Authenticated requests.
@@ -32,6 +32,31 @@ pub(crate) struct ProviderTraffic {
     pub(crate) failed: u64,
     /// Time of the last refusal because of the quota, unless something was created since.
     pub(crate) quota_refused_at: Option<Timestamp>,
+}
+
+/// How often a finding was made, and when last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// Occurrences since the start.
+    pub(crate) count: u64,
+    /// Time of the last one.
+    pub(crate) last: Timestamp,
+}
+
+impl ProviderTraffic {
+    /// Counts a finding. Returns true for the first of its kind.
+    fn note(&mut self, finding: Finding, at: Timestamp) -> bool {
+        let kept = self.findings.len();
+        match self.findings.get_mut(&finding) {
+            Some(seen) => {
+                *seen = Seen { count: seen.count.saturating_add(1), last: at };
+                return false;
+            }
+            None if kept < MAX_FINDINGS => drop(self.findings.insert(finding, Seen { count: 1, last: at })),
+            None => self.findings_dropped = self.findings_dropped.saturating_add(1),
+        }
+        kept < MAX_FINDINGS
+    }
 }
 
 #[derive(Default)]
@@ -68,17 +93,30 @@ impl Traffic {
         self.statistics().unauthorized
     }
 
-    pub(super) fn record_unauthorized(&self) {
+    /// Counts a request without an accepted token, and notes its finding at the provider that it was meant for, if that is known.
+    pub(super) fn record_unauthorized(&self, provider: Option<&ProviderName>, code: FindingCode, at: Timestamp) {
         let mut statistics = self.statistics();
         statistics.unauthorized = statistics.unauthorized.saturating_add(1);
+        if let Some(provider) = provider {
+            let traffic = statistics.providers.entry(provider.clone()).or_default();
+            traffic.note(Finding { code, pointer: String::new() }, at);
+        }
     }
 
-    pub(super) fn record(&self, caller: &Caller, at: Timestamp, status: u16, findings: Findings) {
+    /// Notes a finding about requests that are not of the SCIM endpoint.
+    pub(super) fn note(&self, provider: &ProviderName, code: FindingCode, at: Timestamp) {
+        let mut statistics = self.statistics();
+        let traffic = statistics.providers.entry(provider.clone()).or_default();
+        traffic.note(Finding { code, pointer: String::new() }, at);
+    }
+
+    /// Counts an authenticated request. Returns those of its findings that are the first of their kind.
+    pub(super) fn record(&self, caller: &Caller, at: Timestamp, status: u16, findings: Findings) -> Vec<Finding> {
         let mut statistics = self.statistics();
         if !statistics.providers.contains_key(&caller.provider) {
             statistics.providers.insert(caller.provider.clone(), ProviderTraffic::default());
         }
-        let Some(traffic) = statistics.providers.get_mut(&caller.provider) else { return };
+        let Some(traffic) = statistics.providers.get_mut(&caller.provider) else { return Vec::new() };
         traffic.last_request = Some(at);
         match traffic.tokens_last_used.get_mut(&caller.token) {
             Some(last) => *last = at,
@@ -95,21 +133,13 @@ impl Traffic {
             500.. => traffic.failed = traffic.failed.saturating_add(1),
             _ => {}
         }
-        for finding in findings {
-            let kept = traffic.findings.len();
-            match traffic.findings.get_mut(&finding) {
-                Some(count) => *count = count.saturating_add(1),
-                None if kept < MAX_FINDINGS => drop(traffic.findings.insert(finding, 1)),
-                None => traffic.findings_dropped = traffic.findings_dropped.saturating_add(1),
-            }
-        }
+        findings.into_iter().filter(|finding| traffic.note(finding.clone(), at)).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scim::FindingCode;
 
     #[test]
     fn findings_are_counted_and_their_number_is_bounded() {
@@ -127,7 +157,7 @@ mod tests {
         assert_eq!(seen.findings.len(), MAX_FINDINGS);
         assert_eq!(seen.findings_dropped, 6);
         let active = Finding { code: FindingCode::BooleanAsString, pointer: "active".into() };
-        assert_eq!(seen.findings[&active], (MAX_FINDINGS + 5) as u64);
+        assert_eq!(seen.findings[&active], Seen { count: (MAX_FINDINGS + 5) as u64, last: now });
         assert_eq!(seen.last_request, Some(now));
         assert_eq!(seen.tokens_last_used["a"], now);
     }

@@ -9,8 +9,16 @@ use super::request::Versions;
 use super::resource::{Change, Resource, updated};
 use super::store_error;
 use crate::model::UserId;
-use crate::scim::{MAX_WORK, Projection, ResourceType, ScimError, UserChange, bounds, new_user, user_facts};
+use crate::scim::{
+    FindingCode, MAX_WORK, Projection, ResourceType, ScimError, UserChange, bounds, new_user, user_facts,
+};
 use crate::store::{DeleteOutcome, NewUser, StoreError, UserRecord, UserUpdate};
+
+fn note_shared(call: &Call, user: &UserRecord) {
+    if user.shares_external_id {
+        call.findings().note(FindingCode::ExternalIdShared, "externalId");
+    }
+}
 
 impl Resource for UserRecord {
     const OF: ResourceType = ResourceType::User;
@@ -33,7 +41,9 @@ impl Resource for UserRecord {
         bounds::check(Self::OF, None, &resource)?;
         let facts = user_facts(UserId(Uuid::new_v4()), &resource, true);
         let created = call.store().create_user(call.provider(), &call.origin(), NewUser { resource, facts }).await;
-        created.map_err(|error| store_error(&error))
+        let created = created.map_err(|error| store_error(&error))?;
+        note_shared(call, &created);
+        Ok(created)
     }
 
     async fn change(
@@ -66,7 +76,11 @@ impl Resource for UserRecord {
             let facts = user_facts(id, &resource, current.facts.active);
             Ok(Some(UserUpdate { resource, facts }))
         };
-        updated(call.store().update_user(call.provider(), &call.origin(), id, apply).await)
+        let user = updated(call.store().update_user(call.provider(), &call.origin(), id, apply).await)?;
+        if let Some(user) = &user {
+            note_shared(call, user);
+        }
+        Ok(user)
     }
 
     async fn delete(call: &Call, id: Uuid, if_version: Option<i64>) -> Result<DeleteOutcome, StoreError> {

@@ -48,7 +48,7 @@ pub(crate) fn same_target(one: &CloudRunTargetStatus, other: &CloudRunTargetStat
     one == other || essence(one) == essence(other)
 }
 
-/// True when both have the same meaning. Times of requests, and the counts of findings, are ignored.
+/// True when both have the same meaning. Times of requests, and the counts and times of findings, are ignored.
 #[must_use]
 pub(crate) fn same_provider(one: &IdentityProviderStatus, other: &IdentityProviderStatus) -> bool {
     fn essence(status: &IdentityProviderStatus) -> IdentityProviderStatus {
@@ -60,6 +60,7 @@ pub(crate) fn same_provider(one: &IdentityProviderStatus, other: &IdentityProvid
         }
         for finding in &mut status.findings {
             finding.count = 0;
+            finding.last_seen = None;
         }
         status
     }

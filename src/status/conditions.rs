@@ -134,7 +134,7 @@ pub(crate) fn needs_a_person(word: Reason) -> bool {
             | Reason::TokenSecretForbidden
             | Reason::TokenKeyNotFound
             | Reason::TokenInvalid
-            | Reason::TokenTooShort
+            | Reason::TokenWeak
             | Reason::TokenExpired
             | Reason::TokenShared
             | Reason::QuotaExceeded

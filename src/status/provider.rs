@@ -96,14 +96,14 @@ fn ready(input: &ProviderInput<'_>, problems: &[(&str, Reason)], now: Timestamp)
     if let Some(message) = quota_exceeded(&input.quota, now) {
         return (false, Reason::QuotaExceeded, message);
     }
-    let message = match input.last_request {
-        None => with_next_step("waiting for the first request of the IdP", Reason::NeverSeen),
-        Some(_) => format!(
-            "{} and {} pushed by the IdP",
-            plural(input.users, "user", "users"),
-            plural(input.groups, "group", "groups")
-        ),
-    };
+    if input.last_request.is_none() {
+        return (true, Reason::WaitingForFirstRequest, explain(Reason::WaitingForFirstRequest));
+    }
+    let message = format!(
+        "{} and {} pushed by the IdP",
+        plural(input.users, "user", "users"),
+        plural(input.groups, "group", "groups")
+    );
     (true, Reason::Accepted, message)
 }
 

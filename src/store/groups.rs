@@ -79,7 +79,7 @@ fn slices((remove, add): (Vec<Uuid>, Vec<Uuid>)) -> Vec<Slice> {
 }
 
 impl Store {
-    /// Stores a group. `displayName` (without regard to case), `externalId` and id must be unused at this provider.
+    /// Stores a group. `displayName` (without regard to case) and id must be unused at this provider.
     /// Unknown member ids are parked, and become members when they exist.
     ///
     /// # Errors

@@ -55,6 +55,8 @@ pub(crate) struct UserRecord {
     pub(crate) created_at: Timestamp,
     /// `meta.lastModified`: changes only when something else changed.
     pub(crate) updated_at: Timestamp,
+    /// After a write that set the `externalId`: whether another user of the provider has the same one. False when read.
+    pub(crate) shares_external_id: bool,
 }
 
 /// A group to store.
@@ -83,6 +85,8 @@ pub(crate) struct GroupRecord {
     pub(crate) created_at: Timestamp,
     /// `meta.lastModified`: changes only when something else changed.
     pub(crate) updated_at: Timestamp,
+    /// After a write that set the `externalId`: whether another group of the provider has the same one. False when read.
+    pub(crate) shares_external_id: bool,
 }
 
 /// The changes of a group, which take effect as a whole or not at all.

@@ -45,7 +45,7 @@ impl EncodedUser {
 }
 
 impl Store {
-    /// Stores a user. `userName` (without regard to case), `externalId` and id must be unused at this provider. Groups
+    /// Stores a user. `userName` (without regard to case) and id must be unused at this provider. Groups
     /// that listed the id before have it as a member from now on.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ async fn token_of_fewer_than_32_characters_is_refused_and_the_provider_reports_i
         })
         .await;
     };
-    tokens_valid("False", "TokenTooShort").await;
+    tokens_valid("False", "TokenWeak").await;
     assert_eq!(users(&short).await, 401);
     fixture.write("provider.yaml", &provider("okta", &enough));
     tokens_valid("True", "TokensValid").await;

@@ -64,7 +64,7 @@ impl TokenError {
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::KeyNotFound => Reason::TokenKeyNotFound.word(),
-            Self::TooShort => Reason::TokenTooShort.word(),
+            Self::TooShort => Reason::TokenWeak.word(),
             Self::InvalidToken | Self::InvalidHash => Reason::TokenInvalid.word(),
         }
     }

@@ -3,6 +3,7 @@
 mod bad_input;
 mod bodies;
 mod dialogues;
+mod doctor;
 mod filters;
 mod meaning;
 mod routes;

@@ -176,7 +176,7 @@ proptest! {
             .collect();
         let findings: Vec<FindingStatus> = names
             .iter()
-            .map(|name| FindingStatus { code: name.clone(), pointer: text.clone(), hint: text.clone(), count })
+            .map(|name| FindingStatus { code: name.clone(), pointer: text.clone(), hint: text.clone(), count, last_seen: None })
             .collect();
         let input = ProviderInput {
             generation: count,

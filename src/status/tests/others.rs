@@ -178,7 +178,7 @@ fn provider_that_is_refused_what_it_pushes_is_not_ready() {
 fn provider_without_any_request_reports_what_to_enter_at_the_idp() {
     let tokens = [token("a")];
     let input = ProviderInput { last_request: None, ..provider(&tokens) };
-    provider_row(&input, "Ready=True/Accepted Fresh=False/NeverSeen TokensValid=True/TokensValid");
+    provider_row(&input, "Ready=True/WaitingForFirstRequest Fresh=False/NeverSeen TokensValid=True/TokensValid");
     let status = fold_provider(&input, None, now()).status;
     assert!(get(&status.conditions, kind::READY).unwrap().message.contains("status.endpoint"));
 }

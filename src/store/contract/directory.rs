@@ -22,19 +22,24 @@ async fn a_user_name_in_another_case_is_taken_and_nothing_is_left_of_the_attempt
     assert_eq!(home.store.audit_after(0, 10).await.unwrap().len(), 1);
 }
 
-async fn an_external_id_is_taken_by_its_exact_spelling_only_and_per_type(home: Home) {
+async fn an_external_id_may_be_shared_and_the_write_that_shares_it_says_so(home: Home) {
     let with = |name: &str, external: &str| {
         let mut user = new_user(name);
         user.facts.external_id = Some(external.to_owned());
         user
     };
-    home.store.create_user(&okta(), &origin(), with("a@x.example", "e1")).await.unwrap();
-    home.store.create_user(&okta(), &origin(), with("b@x.example", "E1")).await.unwrap();
-    let refused = home.store.create_user(&okta(), &origin(), with("c@x.example", "e1")).await;
-    assert_eq!(refused, Err(StoreError::Taken { attribute: "externalId" }));
+    let store = &home.store;
+    let create = async |name: &str, external: &str| {
+        let created = store.create_user(&okta(), &origin(), with(name, external)).await.unwrap();
+        created.shares_external_id
+    };
+    assert!(!create("a@x.example", "e1").await);
+    assert!(!create("b@x.example", "E1").await, "an externalId is case-exact");
+    assert!(create("c@x.example", "e1").await);
     let mut group = new_group("g", &[]);
     group.facts.external_id = Some("e1".to_owned());
-    home.store.create_group(&okta(), &origin(), group).await.unwrap();
+    let created = store.create_group(&okta(), &origin(), group).await.unwrap();
+    assert!(!created.group.shares_external_id, "users and groups have nothing in common");
 }
 
 async fn a_display_name_in_another_case_is_taken(home: Home) {
@@ -375,7 +380,7 @@ async fn tenants_with_the_same_names_never_mix(home: Home) {
 contract_tests! {
     a_user_reads_back_as_created,
     a_user_name_in_another_case_is_taken_and_nothing_is_left_of_the_attempt,
-    an_external_id_is_taken_by_its_exact_spelling_only_and_per_type,
+    an_external_id_may_be_shared_and_the_write_that_shares_it_says_so,
     a_display_name_in_another_case_is_taken,
     an_update_moves_version_and_time_only_when_something_changed,
     an_update_that_its_caller_refuses_changes_nothing,

@@ -40,11 +40,13 @@ pub(super) const DELETE: &str = "DELETE FROM groups WHERE provider = ? AND id = 
 pub(super) const BURY: &str = "INSERT INTO tombstones (provider, id, kind, deleted_at) VALUES (?, ?, 'group', ?) \
     ON CONFLICT DO NOTHING";
 
-/// Finds the unique values that another group has already. Parameters: provider, id (none for a new group), external
-/// id, folded name.
-pub(super) const TAKEN: &str = "SELECT \
-    EXISTS (SELECT 1 FROM groups WHERE provider = ?1 AND external_id = ?3 AND id IS NOT ?2), \
-    EXISTS (SELECT 1 FROM groups WHERE provider = ?1 AND display_name_fold = ?4 AND id IS NOT ?2)";
+/// True when another group has the name. Parameters: provider, id (none for a new group), folded name.
+pub(super) const TAKEN: &str =
+    "SELECT EXISTS (SELECT 1 FROM groups WHERE provider = ?1 AND display_name_fold = ?3 AND id IS NOT ?2)";
+
+/// True when another group has the `externalId`. Parameters: provider, id, external id.
+pub(super) const SHARES: &str =
+    "SELECT EXISTS (SELECT 1 FROM groups WHERE provider = ?1 AND external_id = ?3 AND id IS NOT ?2)";
 
 /// Facts from the columns `id, display_name, external_id`.
 pub(super) fn facts(columns: &mut Columns<'_>) -> Result<GroupFacts, StoreError> {
@@ -59,6 +61,7 @@ pub(super) fn group_row(columns: &mut Columns<'_>) -> Result<GroupRecord, StoreE
         version: columns.integer()?,
         created_at: columns.time()?,
         updated_at: columns.time()?,
+        shares_external_id: false,
     })
 }
 
@@ -83,14 +86,20 @@ fn write_unique(
         Err(error) if is_unique_violation(&error) => error,
         other => return Ok(other.map(drop)?),
     };
-    let values = params![p.as_str(), own.map(|id| id.0), facts.external_id, fold_name(&facts.display_name)];
-    let (external_id, name) = tx.db.one("groups", TAKEN, values, |columns| Ok((columns.flag()?, columns.flag()?)))?;
-    Err(match (external_id, name) {
-        (true, _) => StoreError::Taken { attribute: "externalId" },
-        (_, true) => StoreError::Taken { attribute: "displayName" },
-        _ if own.is_none() && find(tx.db, p, facts.id)?.is_some() => StoreError::Taken { attribute: "id" },
-        _ => error.into(),
+    let values = params![p.as_str(), own.map(|id| id.0), fold_name(&facts.display_name)];
+    Err(match tx.db.one("groups", TAKEN, values, |columns| columns.flag())? {
+        true => StoreError::Taken { attribute: "displayName" },
+        false if own.is_none() && find(tx.db, p, facts.id)?.is_some() => StoreError::Taken { attribute: "id" },
+        false => error.into(),
     })
+}
+
+/// Whether another group has the `externalId` of this one.
+fn shares_external_id(tx: &Transaction<'_>, p: &ProviderName, facts: &GroupFacts) -> Result<bool, StoreError> {
+    match &facts.external_id {
+        Some(id) => tx.db.one("groups", SHARES, params![p.as_str(), facts.id.0, id], |columns| columns.flag()),
+        None => Ok(false),
+    }
 }
 
 /// Stores a group with its first members.
@@ -129,8 +138,15 @@ pub(crate) fn create(
         net.log(tx, p, o, id, delta)?;
         tx.db.run(SET_COUNT, params![stored_count(delta.after), p.as_str(), id.0])?;
     }
-    let group =
-        GroupRecord { resource, facts, member_count: delta.after, version: 1, created_at: tx.now, updated_at: tx.now };
+    let group = GroupRecord {
+        shares_external_id: shares_external_id(tx, p, &facts)?,
+        resource,
+        facts,
+        member_count: delta.after,
+        version: 1,
+        created_at: tx.now,
+        updated_at: tx.now,
+    };
     Ok(GroupChanged { group, members: delta })
 }
 
@@ -177,7 +193,12 @@ pub(crate) fn step(
         Some((resource, text)) => (resource, Some(text)),
         None => (before.resource, None),
     };
+    let shares_external_id = match &facts {
+        Some(facts) => facts.external_id != before.facts.external_id && shares_external_id(tx, p, facts)?,
+        None => false,
+    };
     let group = GroupRecord {
+        shares_external_id,
         member_count: delta.after,
         version: before.version + 1,
         updated_at: tx.now,

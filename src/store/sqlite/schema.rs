@@ -23,7 +23,7 @@ impl Step {
 }
 
 /// Every step of the schema, in order.
-pub(super) const STEPS: [Step; 8] = [
+pub(super) const STEPS: [Step; 9] = [
     Step { version: 1, description: "first", sql: include_str!("migrations/0001_first.sql") },
     Step { version: 2, description: "revisions", sql: include_str!("migrations/0002_revisions.sql") },
     Step { version: 3, description: "refusals", sql: include_str!("migrations/0003_refusals.sql") },
@@ -32,6 +32,7 @@ pub(super) const STEPS: [Step; 8] = [
     Step { version: 8, description: "directory owners", sql: include_str!("migrations/0008_directory_owners.sql") },
     Step { version: 9, description: "history", sql: include_str!("migrations/0009_history.sql") },
     Step { version: 10, description: "lists", sql: include_str!("migrations/0010_lists.sql") },
+    Step { version: 11, description: "external ids", sql: include_str!("migrations/0011_external_ids.sql") },
 ];
 
 /// The step with which the folded names are computed again.

@@ -54,7 +54,7 @@ pub(crate) fn select(of: ResourceType, p: &ProviderName, filter: &Filter) -> Str
 
 /// The statements of write requests. Deleting a group is not included, because it also deletes all of the group's
 /// memberships.
-pub(crate) const WRITES: [&str; 35] = [
+pub(crate) const WRITES: [&str; 37] = [
     users::ONE,
     users::CREATE,
     users::ADD_EMAIL,
@@ -64,6 +64,7 @@ pub(crate) const WRITES: [&str; 35] = [
     users::DELETE,
     users::BURY,
     users::TAKEN,
+    users::SHARES,
     groups::ONE,
     groups::CREATE,
     groups::SET_COUNT,
@@ -71,6 +72,7 @@ pub(crate) const WRITES: [&str; 35] = [
     groups::UPDATE,
     groups::BURY,
     groups::TAKEN,
+    groups::SHARES,
     members::ADD,
     members::REMOVE,
     members::KNOWN,

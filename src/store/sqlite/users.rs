@@ -38,11 +38,13 @@ pub(super) const DELETE: &str = "DELETE FROM users WHERE provider = ? AND id = ?
 pub(super) const BURY: &str = "INSERT INTO tombstones (provider, id, kind, deleted_at) VALUES (?, ?, 'user', ?) \
     ON CONFLICT DO NOTHING";
 
-/// Finds the unique values that another user has already. Parameters: provider, id (none for a new user), external id,
-/// folded name.
-pub(super) const TAKEN: &str = "SELECT \
-    EXISTS (SELECT 1 FROM users WHERE provider = ?1 AND external_id = ?3 AND id IS NOT ?2), \
-    EXISTS (SELECT 1 FROM users WHERE provider = ?1 AND user_name_fold = ?4 AND id IS NOT ?2)";
+/// True when another user has the name. Parameters: provider, id (none for a new user), folded name.
+pub(super) const TAKEN: &str =
+    "SELECT EXISTS (SELECT 1 FROM users WHERE provider = ?1 AND user_name_fold = ?3 AND id IS NOT ?2)";
+
+/// True when another user has the `externalId`. Parameters: provider, id, external id.
+pub(super) const SHARES: &str =
+    "SELECT EXISTS (SELECT 1 FROM users WHERE provider = ?1 AND external_id = ?3 AND id IS NOT ?2)";
 
 /// Facts from the columns `id, active, user_name, external_id, emails`.
 pub(super) fn facts(columns: &mut Columns<'_>) -> Result<UserFacts, StoreError> {
@@ -62,6 +64,7 @@ pub(super) fn user_row(columns: &mut Columns<'_>) -> Result<UserRecord, StoreErr
         version: columns.integer()?,
         created_at: columns.time()?,
         updated_at: columns.time()?,
+        shares_external_id: false,
     })
 }
 
@@ -83,14 +86,20 @@ fn write_unique(
         Err(error) if is_unique_violation(&error) => error,
         other => return Ok(other?),
     };
-    let values = params![p.as_str(), own.map(|id| id.0), facts.external_id, name_fold];
-    let (external_id, name) = tx.db.one("users", TAKEN, values, |columns| Ok((columns.flag()?, columns.flag()?)))?;
-    Err(match (external_id, name) {
-        (true, _) => StoreError::Taken { attribute: "externalId" },
-        (_, true) => StoreError::Taken { attribute: "userName" },
-        _ if own.is_none() && find(tx.db, p, facts.id)?.is_some() => StoreError::Taken { attribute: "id" },
-        _ => error.into(),
+    let values = params![p.as_str(), own.map(|id| id.0), name_fold];
+    Err(match tx.db.one("users", TAKEN, values, |columns| columns.flag())? {
+        true => StoreError::Taken { attribute: "userName" },
+        false if own.is_none() && find(tx.db, p, facts.id)?.is_some() => StoreError::Taken { attribute: "id" },
+        false => error.into(),
     })
+}
+
+/// Whether another user has the `externalId` of this one.
+fn shares_external_id(tx: &Transaction<'_>, p: &ProviderName, facts: &UserFacts) -> Result<bool, StoreError> {
+    match &facts.external_id {
+        Some(id) => tx.db.one("users", SHARES, params![p.as_str(), facts.id.0, id], |columns| columns.flag()),
+        None => Ok(false),
+    }
 }
 
 fn add_emails(tx: &Transaction<'_>, p: &ProviderName, id: UserId, user: &EncodedUser) -> Result<(), StoreError> {
@@ -129,7 +138,8 @@ pub(crate) fn create(
     let mut causes = vec![tx.event(p, &DirectoryChange::User(facts.for_access()))?];
     causes.extend(members::join_waiting(tx, p, id.0, Some(id))?);
     tx.audit(AuditDraft::directory(tx.now, p, o, "user.create", &id.to_string(), causes).named(&facts.user_name));
-    Ok(UserRecord { resource, facts, version: 1, created_at: tx.now, updated_at: tx.now })
+    let shares_external_id = shares_external_id(tx, p, &facts)?;
+    Ok(UserRecord { resource, facts, version: 1, created_at: tx.now, updated_at: tx.now, shares_external_id })
 }
 
 /// Writes the new state of `before`, if that is still the stored state; none otherwise.
@@ -185,7 +195,9 @@ pub(crate) fn update(
         _ => "user.update",
     };
     tx.audit(AuditDraft::directory(tx.now, p, o, action, &id.to_string(), causes).named(&facts.user_name));
-    Ok(Some(UserRecord { resource, facts, version, created_at: before.created_at, updated_at: tx.now }))
+    let shares_external_id = facts.external_id != before.facts.external_id && shares_external_id(tx, p, &facts)?;
+    let (created_at, updated_at) = (before.created_at, tx.now);
+    Ok(Some(UserRecord { resource, facts, version, created_at, updated_at, shares_external_id }))
 }
 
 /// Deletes a user with all memberships.

@@ -321,8 +321,8 @@ fn a_token_is_hashed_without_its_line_end_and_a_hash_is_taken_as_it_is() {
     assert_eq!(reason(&[]), "TokenKeyNotFound");
     assert_eq!(reason(&[("token", " \n")]), "TokenInvalid");
     assert_eq!(reason(&[("token", "two words")]), "TokenInvalid");
-    assert_eq!(reason(&[("token", &short)]), "TokenTooShort");
-    assert_eq!(reason(&[("token", &format!("{short} \n"))]), "TokenTooShort", "what is around it does not count");
+    assert_eq!(reason(&[("token", &short)]), "TokenWeak");
+    assert_eq!(reason(&[("token", &format!("{short} \n"))]), "TokenWeak", "what is around it does not count");
     assert_eq!(reason(&[("tokenSHA256", "abc")]), "TokenInvalid");
     assert_eq!(reason(&[("tokenSHA256", &"g".repeat(64))]), "TokenInvalid");
 }
@@ -386,7 +386,7 @@ fn linting_finds_what_does_not_fit_together() {
     let shared = linted(&[("p", PROVIDER), ("q", &second), ("s", &secret("okta-scim")), ("u", &secret("entra-scim"))]);
     assert!(shared.len() == 1 && shared[0].ends_with("(TokenShared)"), "two Secrets with one value: {shared:?}");
     let short = secret("okta-scim").replace(&"hunter2-".repeat(4), "hunter2");
-    assert!(linted(&[("p", PROVIDER), ("s", &short)])[0].ends_with("(TokenTooShort)"));
+    assert!(linted(&[("p", PROVIDER), ("s", &short)])[0].ends_with("(TokenWeak)"));
     let empty = secret("okta-scim").replace(&"hunter2-".repeat(4), "''");
     assert!(linted(&[("p", PROVIDER), ("s", &empty)])[0].ends_with("(TokenInvalid)"));
 }

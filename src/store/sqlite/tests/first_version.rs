@@ -120,7 +120,16 @@ async fn database_of_the_first_version_can_be_pruned_and_its_people_erased() {
 
 #[test]
 fn steps_of_the_schema_have_the_checksums_that_existing_databases_carry() {
-    let recorded =
-        [0x58b6_3292, 0x5754_09ca, 0x49df_a0f2, 0xba33_5121, 0xdd26_8547, 0x2de6_9523, 0x21a6_fb56, 0x6cf5_542a];
+    let recorded = [
+        0x58b6_3292,
+        0x5754_09ca,
+        0x49df_a0f2,
+        0xba33_5121,
+        0xdd26_8547,
+        0x2de6_9523,
+        0x21a6_fb56,
+        0x6cf5_542a,
+        0xd4bc_f182,
+    ];
     assert_eq!(testing::checksums(), recorded, "as sqlx wrote them");
 }
