@@ -219,7 +219,7 @@ async fn kstatus_agrees_with_the_table_of_conditions_for_mappings() {
 async fn kstatus_tells_a_broken_target_or_provider_from_one_that_is_well() {
     let fixture = Fixture::start().await;
     judged(&fixture, "CloudRunTarget", "shop-dev", "Current", "Converged", any).await;
-    judged(&fixture, "IdentityProvider", "okta", "Current", "Accepted", any).await;
+    judged(&fixture, "IdentityProvider", "okta", "Current", "WaitingForFirstRequest", any).await;
 
     let other = |project: &str| target(&["services/*"], &[INVOKER]).replace("shop-dev", project);
     fixture.fault(failing("/projects/closed-dev/", 403)).await;
@@ -244,10 +244,10 @@ async fn kstatus_tells_a_broken_target_or_provider_from_one_that_is_well() {
     fixture.admin().apply_as("kubectl", "", &entra[1]).await.expect("a provider");
     judged(&fixture, "IdentityProvider", "entra", "Failed", "TokenSecretNotFound", stalled).await;
     fixture.admin().apply_as("kubectl", "", &entra[0]).await.expect("its Secret");
-    judged(&fixture, "IdentityProvider", "entra", "Current", "Accepted", any).await;
+    judged(&fixture, "IdentityProvider", "entra", "Current", "WaitingForFirstRequest", any).await;
     let state = |state: &str| json!({"spec": {"state": state}});
     fixture.admin().patch("IdentityProvider", "entra", &state("Suspended")).await.expect("suspended");
     judged(&fixture, "IdentityProvider", "entra", "Failed", "Suspended", stalled).await;
     fixture.admin().patch("IdentityProvider", "entra", &state("Active")).await.expect("active");
-    judged(&fixture, "IdentityProvider", "entra", "Current", "Accepted", any).await;
+    judged(&fixture, "IdentityProvider", "entra", "Current", "WaitingForFirstRequest", any).await;
 }

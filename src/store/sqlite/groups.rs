@@ -25,7 +25,7 @@ pub(super) const CREATE: &str = "INSERT INTO groups (provider, id, display_name,
 
 pub(super) const SET_COUNT: &str = "UPDATE groups SET member_count = ? WHERE provider = ? AND id = ?";
 
-// Without the indexed columns, so that a change of members touches no index.
+// Without the names, so that a change of members touches no index but that of `updated_at`.
 pub(super) const UPDATE_MEMBERS: &str = "UPDATE groups SET member_count = ?, version = ?, updated_at = ? \
     WHERE provider = ? AND id = ?";
 
