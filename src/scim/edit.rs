@@ -9,7 +9,7 @@ use super::element::ElementFilter;
 use super::error::{ScimError, shown};
 use super::filter::{AttributePath, CompareOp, Filter, FilterValue, Test};
 use super::normalize::{self, Intake};
-use super::schema::{Attribute, Resolved, ResourceType};
+use super::schema::{Attribute, Kind, Resolved, ResourceType};
 use super::work::{Work, steps};
 
 /// The verb of a PATCH operation.
@@ -267,7 +267,15 @@ impl Edit {
         }
         if self.unsets() {
             if self.attribute.required {
-                return Err(ScimError::InvalidValue(format!("`{name}` is required and cannot be removed")));
+                let text = format!("`{name}` is required and cannot be removed");
+                return Err(match self.verb {
+                    Verb::Remove => ScimError::Mutability(text),
+                    Verb::Add | Verb::Replace => ScimError::InvalidValue(text),
+                });
+            }
+            // A person is active or not. Without a value, access would follow what nobody can read.
+            if self.extension.is_none() && self.attribute.kind == Kind::Boolean {
+                return Ok(());
             }
             home.shift_remove(name);
             return Ok(());
@@ -374,6 +382,11 @@ impl Edit {
                 for &index in &matched {
                     work.spend(cost)?;
                     if let Some(Value::Object(element)) = elements.get_mut(index) {
+                        if let (Verb::Replace, None, Some(elements)) = (self.verb, sub, filter) {
+                            // The attributes by which the element was selected stay, unless the value has them too.
+                            let selecting = names(&elements.filter);
+                            element.retain(|name, _| selecting.contains(&name.as_str()));
+                        }
                         set(element, sub, value);
                     }
                 }
@@ -413,6 +426,15 @@ impl Edit {
             }
         }
         Ok(element)
+    }
+}
+
+/// The sub-attributes that a filter compares by `eq`.
+fn names(filter: &Filter) -> Vec<&str> {
+    match filter {
+        Filter::And(terms) => terms.iter().flat_map(names).collect(),
+        Filter::Attribute(path, Test::Compare(CompareOp::Equal, _)) => vec![&path.name],
+        _ => Vec::new(),
     }
 }
 

@@ -21,6 +21,10 @@ pub(crate) enum FindingCode {
     AttributeOutsideExtension,
     /// `"True"` or `"False"` where a boolean is expected.
     BooleanAsString,
+    /// A number where a text is expected.
+    NumberAsText,
+    /// An object with `value` where a single value is expected.
+    ValueWrapped,
     /// A JSON document inside a string.
     JsonInString,
     /// An unknown schema URN, or one of SCIM 1.x.
@@ -179,6 +183,8 @@ impl FindingCode {
             Self::AttributeNotStored => "AttributeNotStored",
             Self::AttributeOutsideExtension => "AttributeOutsideExtension",
             Self::BooleanAsString => "BooleanAsString",
+            Self::NumberAsText => "NumberAsText",
+            Self::ValueWrapped => "ValueWrapped",
             Self::JsonInString => "JsonInString",
             Self::SchemaUnknown => "SchemaUnknown",
             Self::SchemasMissing => "SchemasMissing",
@@ -220,6 +226,8 @@ impl FindingCode {
                 "taken as the attribute of the extension; send it inside the extension's URN"
             }
             Self::BooleanAsString => "taken as a boolean; send true or false without quotation marks",
+            Self::NumberAsText => "taken as its text; send a string",
+            Self::ValueWrapped => "its `value` was taken; send the value itself",
             Self::JsonInString => "parsed; send the object itself instead of a string that contains it",
             Self::SchemaUnknown => "ignored, the endpoint decides the type; send the SCIM 2.0 URNs of `/Schemas`",
             Self::SchemasMissing => "accepted, the endpoint decides the type; send `schemas`",

@@ -11,6 +11,7 @@ use super::edit::{self, Edit, Verb};
 use super::error::{ScimError, shown};
 use super::filter::{CompareOp, Filter, FilterValue, Test};
 use super::finding::{FindingCode, Findings};
+use super::json;
 use super::parse::PatchPath;
 use super::patch::{self, Operation};
 use super::schema::ResourceType;
@@ -230,10 +231,24 @@ fn at_members(
     }
 }
 
+/// True for `type eq "User"` and `type eq "Group"`.
+fn is_type(filter: &Filter) -> bool {
+    let Filter::Attribute(path, Test::Compare(CompareOp::Equal, FilterValue::String(name))) = filter else {
+        return false;
+    };
+    let known = ResourceType::ALL.into_iter().any(|of| of.name().eq_ignore_ascii_case(name));
+    known && path.schema.is_none() && path.sub.is_none() && path.name.eq_ignore_ascii_case("type")
+}
+
 /// The ids of `value eq "a"` and of `value eq "a" or value eq "b"`; false for any other filter.
 fn collect_ids(filter: &Filter, ids: &mut Vec<String>) -> bool {
     match filter {
         Filter::Or(terms) => terms.iter().all(|term| collect_ids(term, ids)),
+        // An id belongs to one resource, so its type adds nothing.
+        Filter::And(terms) => {
+            let (types, rest): (Vec<_>, Vec<_>) = terms.iter().partition(|term| is_type(term));
+            !types.is_empty() && rest.len() == 1 && rest.into_iter().all(|term| collect_ids(term, ids))
+        }
         Filter::Attribute(path, Test::Compare(CompareOp::Equal, FilterValue::String(id)))
             if path.schema.is_none() && path.sub.is_none() && path.name.eq_ignore_ascii_case("value") =>
         {
@@ -264,9 +279,17 @@ enum Given {
     Unwanted,
 }
 
+/// The list or object that a text holds; other values as they are.
+fn unpacked(value: Value, pointer: &str, findings: &mut Findings) -> Result<Value, ScimError> {
+    let Some(inner) = value.as_str().and_then(json::embedded) else { return Ok(value) };
+    let inner = inner.map_err(|_| ScimError::InvalidValue(format!("`{pointer}` is a text with malformed JSON")))?;
+    findings.note(FindingCode::JsonInString, "members");
+    Ok(inner)
+}
+
 /// The ids in a list of members, without duplicates. Empty only for an empty list.
 fn member_ids(value: Value, given: Given, findings: &mut Findings) -> Result<Vec<Uuid>, ScimError> {
-    let list = match value {
+    let list = match unpacked(value, "members", findings)? {
         Value::Array(list) => list,
         Value::Object(mut object) => match listed(&mut object)? {
             Some(Value::Array(list)) => list,
@@ -287,7 +310,7 @@ fn member_ids(value: Value, given: Given, findings: &mut Findings) -> Result<Vec
     let mut ids = Vec::with_capacity(total);
     let mut foreign = 0_usize;
     for (index, member) in list.into_iter().enumerate() {
-        let id = match member {
+        let id = match unpacked(member, &format!("members[{index}]"), findings)? {
             Value::String(id) => {
                 findings.note(FindingCode::ObjectExpected, "members");
                 id
@@ -305,9 +328,7 @@ fn member_ids(value: Value, given: Given, findings: &mut Findings) -> Result<Vec
             return Err(ScimError::InvalidValue(format!("`members[{index}].value` is blank")));
         }
         if id.trim_start().starts_with(['{', '[']) {
-            return Err(ScimError::InvalidValue(format!(
-                "`members[{index}]` is JSON inside a string; send the object itself"
-            )));
+            return Err(ScimError::InvalidValue(format!("`members[{index}].value` is JSON and not an id")));
         }
         let id = issued_id(&id).unwrap_or_else(|| {
             foreign += 1;

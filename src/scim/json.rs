@@ -20,6 +20,8 @@ pub(crate) const MAX_DEPTH: usize = 32;
 /// Names of attributes have no case (RFC 7643 §2.1), so `members` and `Members` are the same name, and it is unclear
 /// which of them was meant.
 pub(crate) fn object(body: &[u8]) -> Result<Map<String, Value>, ScimError> {
+    // A byte order mark, which some libraries put before UTF-8.
+    let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
     if body.iter().all(u8::is_ascii_whitespace) {
         return Err(ScimError::InvalidSyntax("the body is empty; send a JSON object".into()));
     }
@@ -36,6 +38,21 @@ pub(crate) fn object(body: &[u8]) -> Result<Map<String, Value>, ScimError> {
             problem.column()
         ))),
     }
+}
+
+/// Reads a list or object inside a text; none when the text does not begin like one.
+///
+/// # Errors
+/// As [`object`].
+pub(super) fn embedded(text: &str) -> Option<Result<Value, ScimError>> {
+    if !text.trim_start().starts_with(['{', '[']) {
+        return None;
+    }
+    let whole = object(format!("{{\"value\":{text}}}").as_bytes());
+    Some(whole.and_then(|mut whole| match (whole.len(), whole.remove("value")) {
+        (1, Some(value)) => Ok(value),
+        _ => Err(ScimError::InvalidSyntax("the text is not one JSON value".into())),
+    }))
 }
 
 /// JSON without duplicate names in any object, in whatever case. Of two such members, a parser keeps one and drops the

@@ -145,6 +145,23 @@ impl Intake<'_> {
         Ok(if map.is_empty() { None } else { Some(Value::Object(map)) })
     }
 
+    /// The value of `{"value": x}` and `{"$ref": null, "value": x}`, which some libraries send for a simple attribute.
+    fn unwrapped(&mut self, object: Map<String, Value>, pointer: &str) -> Result<Value, ScimError> {
+        let mut wrapped = None;
+        for (name, value) in object {
+            match value {
+                value if name.eq_ignore_ascii_case("value") && !value.is_object() && !value.is_array() => {
+                    wrapped = Some(value);
+                }
+                Value::Null => {}
+                _ => return Err(ScimError::InvalidValue(format!("`{pointer}` must be a single value, not an object"))),
+            }
+        }
+        let missing = || ScimError::InvalidValue(format!("`{pointer}` must be a single value, not an object"));
+        self.findings.note(FindingCode::ValueWrapped, pointer);
+        wrapped.ok_or_else(missing)
+    }
+
     /// A value that is neither a list nor an object.
     pub(super) fn simple(
         &mut self,
@@ -157,6 +174,10 @@ impl Intake<'_> {
                 self.findings.note(FindingCode::ListNotExpected, pointer);
                 elements.remove(0)
             }
+            other => other,
+        };
+        let value = match value {
+            Value::Object(object) if attribute.kind != Kind::Complex => self.unwrapped(object, pointer)?,
             other => other,
         };
         match (attribute.kind, value) {
@@ -178,6 +199,13 @@ impl Intake<'_> {
             (Kind::Boolean, _) => Err(ScimError::InvalidValue(format!("`{pointer}` must be true or false"))),
             (_, Value::String(text)) if text.is_empty() => Ok(None),
             (Kind::Complex, _) => Err(ScimError::InvalidValue(format!("`{pointer}` must be an object"))),
+            (Kind::String, Value::Number(number)) => {
+                self.findings.note(FindingCode::NumberAsText, pointer);
+                Ok(Some(Value::String(number.to_string())))
+            }
+            (Kind::Binary, Value::String(text)) if !is_base64(&text) => {
+                Err(ScimError::InvalidValue(format!("`{pointer}` must be base64")))
+            }
             (_, Value::String(text)) => {
                 if attribute.required && text.trim().is_empty() {
                     return Err(ScimError::InvalidValue(format!("`{pointer}` must not be blank")));
@@ -187,6 +215,13 @@ impl Intake<'_> {
             _ => Err(ScimError::InvalidValue(format!("`{pointer}` must be a string"))),
         }
     }
+}
+
+fn is_base64(text: &str) -> bool {
+    use base64::Engine as _;
+    // Encoders break long values into lines.
+    let joined: String = text.split_ascii_whitespace().collect();
+    base64::prelude::BASE64_STANDARD.decode(joined).is_ok()
 }
 
 /// True when two elements are the same: the same `type` and, if they have one, the same `value`.

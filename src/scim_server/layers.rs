@@ -59,14 +59,25 @@ fn normal_uri(uri: &Uri) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
+/// The endpoints of SCIM, as they are spelled (RFC 7644 §3.2).
+const ENDPOINTS: [&str; 8] =
+    ["Users", "Groups", "ServiceProviderConfig", "ResourceTypes", "Schemas", "Bulk", "Me", ".search"];
+
+/// The spelling of an endpoint that stands in another case.
+fn respelled(segment: &str) -> Option<&'static str> {
+    ENDPOINTS.into_iter().find(|known| known.eq_ignore_ascii_case(segment) && *known != segment)
+}
+
 /// None when the path is in normal form already.
 fn normal_path(path: &str) -> Option<String> {
-    if !path.contains('%') && !path.contains("//") && !path.ends_with('/') {
+    let respells = path.split('/').any(|segment| respelled(segment).is_some());
+    if !respells && !path.contains('%') && !path.contains("//") && !path.ends_with('/') {
         return None;
     }
     let mut normal = String::with_capacity(path.len());
     for mut rest in path.split('/').filter(|segment| !segment.is_empty()) {
         normal.push('/');
+        rest = respelled(rest).unwrap_or(rest);
         while let Some((before, after)) = rest.split_once('%') {
             normal.push_str(before);
             let byte = after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());

@@ -170,7 +170,9 @@ impl Render {
         let id = user.facts.id.to_string();
         let server =
             ServerAttributes { id: &id, version: user.version, created: user.created_at, modified: user.updated_at };
-        let resource = complete(&user.resource, of, &self.base, server);
+        let mut resource = complete(&user.resource, of, &self.base, server);
+        // Earlier versions stored some users without it; what is in force is always shown.
+        resource.entry("active").or_insert(Value::Bool(user.facts.active));
         projection.apply(Value::Object(resource))
     }
 

@@ -5,6 +5,7 @@ mod bodies;
 mod dialogues;
 mod doctor;
 mod filters;
+mod intake;
 mod meaning;
 mod routes;
 mod size;
