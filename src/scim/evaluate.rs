@@ -59,7 +59,7 @@ struct Place {
     sub: Option<&'static str>,
 }
 
-/// How texts of an attribute are folded before they are compared.
+/// Folding of the texts of an attribute before their comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Folding {
     Exact,

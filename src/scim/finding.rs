@@ -215,7 +215,7 @@ impl FindingCode {
         }
     }
 
-    /// How the server treated it, and what to change at the identity provider.
+    /// The treatment by the server, and the change to make at the identity provider.
     #[must_use]
     pub(crate) fn hint(self) -> &'static str {
         match self {
@@ -293,7 +293,7 @@ impl Finding {
         names.map(|name| format!("/{}", escaped(name))).collect::<Vec<_>>().concat()
     }
 
-    /// How the server treated it, and what to change at the identity provider.
+    /// The treatment by the server, and the change to make at the identity provider.
     #[must_use]
     pub(crate) fn hint(&self) -> String {
         let known = match self.code {

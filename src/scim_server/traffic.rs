@@ -34,7 +34,7 @@ pub(crate) struct ProviderTraffic {
     pub(crate) quota_refused_at: Option<Timestamp>,
 }
 
-/// How often a finding was made, and when last.
+/// Number of occurrences of a finding, and the time of the last one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Seen {
     /// Occurrences since the start.
