@@ -76,10 +76,7 @@ fn page(name: &str, status: &IdentityProviderStatus, now: Timestamp) -> String {
         ("Last request", seen),
     ];
     let mut parts = vec![head.map(|(title, text)| format!("{title:<17} {text}\n")).concat()];
-    if !status.tokens.is_empty() {
-        let rows: Vec<Row> = status.tokens.iter().map(|token| token_row(token, now)).collect();
-        parts.push(table::render(&["TOKEN", "ENDS", "LAST USED", "PROBLEM"], &rows));
-    }
+    parts.extend(tokens(&status.tokens, now));
     parts.extend(conditions(&status.conditions, now));
     if status.findings.is_empty() {
         parts.push("No findings.\n".to_owned());
@@ -88,6 +85,12 @@ fn page(name: &str, status: &IdentityProviderStatus, now: Timestamp) -> String {
         parts.push(table::render(&["FINDING", "WHERE", "TIMES", "LAST", "NEXT STEP"], &rows));
     }
     parts.join("\n")
+}
+
+/// The tokens of a provider, each with its end and its last use.
+pub(super) fn tokens(tokens: &[TokenStatus], now: Timestamp) -> Option<String> {
+    let rows: Vec<Row> = tokens.iter().map(|token| token_row(token, now)).collect();
+    (!rows.is_empty()).then(|| table::render(&["TOKEN", "ENDS", "LAST USED", "PROBLEM"], &rows))
 }
 
 fn token_row(token: &TokenStatus, now: Timestamp) -> Row {

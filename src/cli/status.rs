@@ -19,7 +19,7 @@ use crate::store::Names;
 
 use super::config::parse_base_url;
 use super::table::{self, Row, Tone};
-use super::{CliError, Exit, Io, store};
+use super::{CliError, Exit, Io, doctor, store};
 
 /// Largest accepted answer, in bytes: 100,000 mappings need about a tenth of it.
 const MAX_ANSWER: usize = 1 << 30;
@@ -294,6 +294,9 @@ fn tables(items: &[Item], wide: bool, selection: &Selection, now: Timestamp) -> 
         parts.push(table::render(&header, &rows));
     }
     if let ([item], Some(_)) = (items, &selection.name) {
+        if let Status::IdentityProvider(status) = &item.status {
+            parts.extend(doctor::tokens(&status.tokens, now));
+        }
         parts.extend(conditions(item.status.conditions(), now));
     }
     parts.join("\n")

@@ -434,6 +434,37 @@ async fn doctor_lists_findings_with_their_next_step_and_says_by_its_status_wheth
 }
 
 #[tokio::test]
+async fn status_of_one_provider_shows_when_each_token_ends_and_was_last_used() {
+    use crate::api::{IdentityProviderStatus, TokenStatus};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    let now = SystemClock.now();
+    let token = TokenStatus {
+        name: "autumn".to_owned(),
+        not_after: Some(Time("2100-01-01T00:00:00Z".parse().unwrap())),
+        last_used: Some(Time(now - jiff::SignedDuration::from_secs(3 * 3600 + 5))),
+        reason: None,
+    };
+    let unused = TokenStatus { name: "spring".to_owned(), ..TokenStatus::default() };
+    let status = IdentityProviderStatus { tokens: vec![token, unused], ..IdentityProviderStatus::default() };
+    let cache = crate::status::StatusCache::new();
+    for name in ["okta", "entra"] {
+        let metadata = crate::status::Metadata { name: name.to_owned(), ..Default::default() };
+        let status = crate::status::Status::IdentityProvider(Box::new(status.clone()));
+        cache.publish(crate::status::Item::new(metadata, None, status));
+    }
+    let body = serde_json::to_string(&cache.list()).unwrap();
+    let (out, err, exit) = rolecall(&["status", "idp/okta", "--admin", &admin("200 OK", &body).await]).await;
+    assert_eq!((exit, err.as_str()), (Exit::Done, ""));
+    let row =
+        |name: &str| out.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{out}")).to_owned();
+    assert!(out.contains("LAST USED"), "{out}");
+    assert!(row("autumn").contains("2100-01-01T00:00:00Z") && row("autumn").contains("3h ago"), "{out}");
+    assert!(row("spring").contains("never"), "{out}");
+    let (out, ..) = rolecall(&["status", "idp", "--admin", &admin("200 OK", &body).await]).await;
+    assert!(!out.contains("LAST USED"), "{out}");
+}
+
+#[tokio::test]
 async fn answer_that_is_not_a_status_list_is_reported() {
     for (status, body, what) in
         [("503 Service Unavailable", "", "503"), ("200 OK", "<html>", "expected value"), ("302 Found", "", "302")]

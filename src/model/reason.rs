@@ -220,6 +220,9 @@ reasons! {
     TokenWeak:
         "the token has fewer than 32 characters",
         "make a new one with `rolecall token mint` and give it to the IdP";
+    TokenExpiring:
+        "every token can be used, and one of them expires within 14 days",
+        "add a new token, enter it at the IdP, then remove the old one";
     TokenExpired: "the token's `notAfter` has passed; it is refused", "rotate it";
     TokenShared: "two IdentityProviders have the same token; it is refused for both", "give each its own token";
     Fresh: "the IdP made a request within `staleAfter`", "";

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::finding::{FindingCode, Findings, Refusal};
+use super::finding::{FindingCode, Findings, Limit, Refusal};
 use super::parse;
 use super::schema::{ERROR_URN, ResourceType};
 use crate::model::Reason;
@@ -71,9 +71,11 @@ pub(crate) enum ScimError {
     /// Not a JSON media type (415).
     #[error("the content type must be `application/scim+json` or `application/json`")]
     UnsupportedMediaType,
-    /// Over the rate limit (429).
-    #[error("too many requests with this token; try again in {retry_after} s")]
+    /// Over a limit of the token or of the provider (429), or over one of the whole server (503).
+    #[error("{}; try again in {retry_after} s", .limit.as_text())]
     TooManyRequests {
+        /// The limit.
+        limit: Limit,
         /// Seconds to wait.
         retry_after: u64,
     },
@@ -128,10 +130,10 @@ impl ScimError {
             Self::PreconditionFailed => 412,
             Self::PayloadTooLarge { .. } => 413,
             Self::UnsupportedMediaType => 415,
-            Self::TooManyRequests { .. } => 429,
+            Self::TooManyRequests { limit, .. } if *limit != Limit::ServerRequests => 429,
             Self::Internal => 500,
             Self::NotImplemented(_) => 501,
-            Self::Unavailable { .. } | Self::FormerDirectory { .. } => 503,
+            Self::TooManyRequests { .. } | Self::Unavailable { .. } | Self::FormerDirectory { .. } => 503,
             Self::QuotaExceeded(_) => 507,
         }
     }
@@ -204,7 +206,7 @@ impl ScimError {
             Self::RequestTimeout => Refusal::RequestTimeout,
             Self::PayloadTooLarge { .. } => Refusal::PayloadTooLarge,
             Self::UnsupportedMediaType => Refusal::UnsupportedMediaType,
-            Self::TooManyRequests { .. } => Refusal::TooManyRequests,
+            Self::TooManyRequests { limit, .. } => Refusal::TooManyRequests(*limit),
             Self::NotImplemented(_) => Refusal::NotImplemented,
             Self::QuotaExceeded(_) => Refusal::QuotaExceeded,
             Self::Unauthorized
@@ -223,6 +225,9 @@ impl ScimError {
     /// The attribute that the refusal is about, if its text names one. Never a value: texts may quote what the client sent.
     #[must_use]
     pub(crate) fn attribute(&self) -> Option<String> {
+        if let Self::TooManyRequests { limit, .. } = self {
+            return Some(limit.field().to_owned());
+        }
         let text = self.to_string();
         let unknown = text.split_once("has no attribute `").map(|(_, name)| name);
         let subject = || {
@@ -244,7 +249,7 @@ impl ScimError {
     #[must_use]
     pub(crate) fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::TooManyRequests { retry_after }
+            Self::TooManyRequests { retry_after, .. }
             | Self::Unavailable { retry_after }
             | Self::FormerDirectory { retry_after } => Some(*retry_after),
             _ => None,

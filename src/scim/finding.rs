@@ -77,7 +77,7 @@ pub(crate) enum FindingCode {
     PlainHttp,
     /// A path that SCIM does not have.
     EndpointUnknown,
-    /// A request that was refused by 400, 405, 408, 409, 413, 415, 429 or 507.
+    /// A request that was refused by 400, 405, 408, 409, 413, 415, 429, 503 or 507.
     Refused(Refusal),
 }
 
@@ -108,12 +108,67 @@ pub(crate) enum Refusal {
     PayloadTooLarge,
     /// 415
     UnsupportedMediaType,
-    /// 429, because of the provider's own limit
-    TooManyRequests,
+    /// 429, or 503 when it is a limit of the whole server
+    TooManyRequests(Limit),
     /// 501
     NotImplemented,
     /// 507
     QuotaExceeded,
+}
+
+/// The limit that a request exceeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Limit {
+    /// The rate of one token, which the provider sets itself.
+    OwnRate,
+    /// The rate of one token, by the default of the server.
+    DefaultRate,
+    /// Requests of one token at a time.
+    TokenRequests,
+    /// Requests of one provider at a time.
+    ProviderRequests,
+    /// Requests of all providers at a time.
+    ServerRequests,
+}
+
+impl Limit {
+    /// Whose limit it is, as the answer says it.
+    pub(super) fn as_text(self) -> &'static str {
+        match self {
+            Self::OwnRate | Self::DefaultRate => "too many requests a second with this token",
+            Self::TokenRequests => "too many requests at a time with this token",
+            Self::ProviderRequests => "too many requests at a time of this identity provider",
+            Self::ServerRequests => "too many requests at a time of all identity providers",
+        }
+    }
+
+    /// The field that sets it; empty when none does.
+    pub(super) fn field(self) -> &'static str {
+        match self {
+            Self::OwnRate => "spec.scim.requestsPerSecond",
+            Self::DefaultRate | Self::TokenRequests | Self::ProviderRequests | Self::ServerRequests => "",
+        }
+    }
+
+    fn hint(self) -> &'static str {
+        match self {
+            Self::OwnRate => {
+                "refused by the limit of this IdentityProvider, `spec.scim.requestsPerSecond` for each token; raise it, or slow the IdP down"
+            }
+            Self::DefaultRate => {
+                "refused by the limit of this rolecall, `--requests-per-second` for each token; set `spec.scim.requestsPerSecond` of this IdentityProvider higher, or slow the IdP down"
+            }
+            Self::TokenRequests => {
+                "refused: this token had more requests open at a time than one token may; let the IdP send fewer in parallel"
+            }
+            Self::ProviderRequests => {
+                "refused: this IdentityProvider had more requests open at a time than one may, all its tokens together; let the IdP send fewer in parallel"
+            }
+            Self::ServerRequests => {
+                "refused with 503: all IdentityProviders together had more requests open than this rolecall takes; `rolecall doctor` of the others shows whose"
+            }
+        }
+    }
 }
 
 impl Refusal {
@@ -132,7 +187,7 @@ impl Refusal {
             Self::Uniqueness => "Uniqueness",
             Self::PayloadTooLarge => "PayloadTooLarge",
             Self::UnsupportedMediaType => "UnsupportedMediaType",
-            Self::TooManyRequests => "TooManyRequests",
+            Self::TooManyRequests(_) => "TooManyRequests",
             Self::NotImplemented => "NotImplemented",
             Self::QuotaExceeded => Reason::QuotaExceeded.word(),
         }
@@ -164,9 +219,7 @@ impl Refusal {
             }
             Self::PayloadTooLarge => "refused: the body is too large; send fewer members in one request",
             Self::UnsupportedMediaType => "refused: send `application/scim+json` or `application/json`",
-            Self::TooManyRequests => {
-                "refused by the limit of this IdentityProvider and token; raise `spec.scim.requestsPerSecond`"
-            }
+            Self::TooManyRequests(limit) => limit.hint(),
             Self::NotImplemented => "refused: this part of SCIM is not served here; switch it off at the IdP",
             Self::QuotaExceeded => {
                 "refused: the storage of this IdentityProvider is used up; raise its quota, or assign fewer people"

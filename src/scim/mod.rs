@@ -28,7 +28,7 @@ pub(crate) use complete::{ServerAttributes, complete, etag};
 pub(crate) use error::ScimError;
 pub(crate) use evaluate::{Evaluator, Related, Sort, SortKey};
 pub(crate) use filter::{AttributePath, CompareOp, Filter, FilterValue, Test, time};
-pub(crate) use finding::{Finding, FindingCode, Findings};
+pub(crate) use finding::{Finding, FindingCode, Findings, Limit};
 pub(crate) use group::{GroupChange, group_facts, issued_id, new_group};
 #[cfg(test)]
 pub(crate) use parse::PatchPath;

@@ -19,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::token::Caller;
 use crate::model::ProviderName;
-use crate::scim::{ScimError, json};
+use crate::scim::{Limit, ScimError, json};
 
 /// Default rate of one token: far above what identity providers do (Microsoft
 /// Entra ID relies on 25), and below what one database can take from all of them.
@@ -170,9 +170,13 @@ impl Shares {
             }
             let all = usage.requests;
             let token = usage.tokens.entry(caller.token.clone()).or_default();
-            token.ask(rate.or(self.limits.requests_per_second))?;
-            if token.requests >= self.limits.requests_per_token || all >= self.limits.requests_per_provider {
-                return Err(ScimError::TooManyRequests { retry_after: 1 });
+            let limit = if rate.is_some() { Limit::OwnRate } else { Limit::DefaultRate };
+            token.ask(rate.or(self.limits.requests_per_second), limit)?;
+            if token.requests >= self.limits.requests_per_token {
+                return Err(ScimError::TooManyRequests { limit: Limit::TokenRequests, retry_after: 1 });
+            }
+            if all >= self.limits.requests_per_provider {
+                return Err(ScimError::TooManyRequests { limit: Limit::ProviderRequests, retry_after: 1 });
             }
             token.requests += 1;
             usage.requests += 1;
@@ -182,7 +186,7 @@ impl Shares {
 }
 
 impl TokenUsage {
-    fn ask(&mut self, rate: Option<NonZeroU32>) -> Result<(), ScimError> {
+    fn ask(&mut self, rate: Option<NonZeroU32>, limit: Limit) -> Result<(), ScimError> {
         let Some(rate) = rate else {
             self.limiter = None;
             return Ok(());
@@ -193,7 +197,7 @@ impl TokenUsage {
         };
         limiter.check().map_err(|until| {
             let wait = until.wait_time_from(DefaultClock::default().now());
-            ScimError::TooManyRequests { retry_after: wait.as_secs().saturating_add(1) }
+            ScimError::TooManyRequests { limit, retry_after: wait.as_secs().saturating_add(1) }
         })
     }
 }
@@ -219,15 +223,15 @@ impl Admitted {
         permits: u32,
     ) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit), ScimError> {
         let wait = self.shares.limits.wait;
-        let busy = || ScimError::Unavailable { retry_after: 5 };
+        let over = |limit| ScimError::TooManyRequests { limit, retry_after: 5 };
         let own = tokio::time::timeout(wait, own.clone().acquire_many_owned(permits))
             .await
-            .map_err(|_| ScimError::TooManyRequests { retry_after: 5 })?
-            .map_err(|_| busy())?;
+            .map_err(|_| over(Limit::ProviderRequests))?
+            .map_err(|_| over(Limit::ProviderRequests))?;
         let shared = tokio::time::timeout(wait, shared.clone().acquire_many_owned(permits))
             .await
-            .map_err(|_| busy())?
-            .map_err(|_| busy())?;
+            .map_err(|_| over(Limit::ServerRequests))?
+            .map_err(|_| over(Limit::ServerRequests))?;
         Ok((own, shared))
     }
 }
@@ -268,6 +272,41 @@ mod tests {
         assert!(shares.admit(&caller("entra", "a"), None).is_ok());
         drop(first);
         assert!(shares.admit(&caller("okta", "a"), None).is_ok(), "one has ended");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_says_whose_limit_it_was() {
+        let limits = Limits {
+            requests_per_token: 2,
+            requests_per_provider: 3,
+            slots: 1,
+            slots_per_provider: 1,
+            wait: SOON,
+            ..Limits::default()
+        };
+        let limit = |refusal: ScimError| match refusal {
+            ScimError::TooManyRequests { limit, .. } => (limit, refusal.status()),
+            other => panic!("{other}"),
+        };
+        let shares = shares(limits);
+        let admit = |token: &str, rate| shares.admit(&caller("okta", token), rate);
+        let (first, _second) = (admit("a", None).unwrap(), admit("a", None).unwrap());
+        assert_eq!(limit(admit("a", None).err().unwrap()), (Limit::TokenRequests, 429));
+        let _third = admit("b", None).unwrap();
+        assert_eq!(limit(admit("b", None).err().unwrap()), (Limit::ProviderRequests, 429));
+        let _slot = first.slot().await.unwrap();
+        assert_eq!(limit(first.slot().await.err().unwrap()), (Limit::ProviderRequests, 429));
+        let entra = shares.admit(&caller("entra", "a"), None).unwrap();
+        assert_eq!(limit(entra.slot().await.err().unwrap()), (Limit::ServerRequests, 503));
+
+        let limited = Shares::new(Limits { requests_per_second: NonZeroU32::new(1), ..Limits::default() });
+        let rates = [(NonZeroU32::new(1), Limit::OwnRate), (None, Limit::DefaultRate)];
+        for ((rate, whose), token) in rates.into_iter().zip(["own", "default"]) {
+            let refusal = (0..100).find_map(|_| limited.admit(&caller("okta", token), rate).err()).unwrap();
+            assert_eq!(limit(refusal.clone()), (whose, 429));
+            let pointer = if whose == Limit::OwnRate { "spec.scim.requestsPerSecond" } else { "" };
+            assert_eq!(refusal.attribute().as_deref(), Some(pointer));
+        }
     }
 
     #[test]

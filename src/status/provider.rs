@@ -13,6 +13,8 @@ use super::input::{ProviderInput, QuotaOutcome, TokenOutcome};
 
 /// Largest number of listed findings.
 const LISTED: usize = 50;
+/// Time before the end of a token from which on its expiry is reported. The chart's alert uses the same.
+const EXPIRY_WARNING: SignedDuration = SignedDuration::from_hours(14 * 24);
 
 /// Folds the status of a provider at `now`, given its previous status.
 #[must_use]
@@ -32,7 +34,7 @@ pub(crate) fn fold_provider(
     if let Some(message) = quota_exceeded(&input.quota, now) {
         conditions.set(kind::QUOTA_EXCEEDED, true, Reason::QuotaExceeded, &message);
     }
-    let (status, word, message) = tokens_valid(&problems);
+    let (status, word, message) = tokens_valid(&tokens, &problems, now);
     conditions.set(kind::TOKENS_VALID, status, word, &message);
     let (status, word, stale_at) = fresh(input, now);
     conditions.set(kind::FRESH, status, word, &explain(word));
@@ -45,7 +47,8 @@ pub(crate) fn fold_provider(
         None => (None, None),
     };
 
-    let expires = tokens.iter().filter_map(|token| token.not_after).filter(|at| now < *at).min();
+    let ends = tokens.iter().filter_map(|token| token.not_after);
+    let expires = ends.flat_map(|end| [warns_at(end), end]).filter(|at| now < *at).min();
     let mut findings: Vec<&FindingStatus> = input.findings.iter().collect();
     findings.sort_by(|one, other| (&one.code, &one.pointer).cmp(&(&other.code, &other.pointer)));
     let status = IdentityProviderStatus {
@@ -123,11 +126,24 @@ fn quota_exceeded(quota: &QuotaOutcome, now: Timestamp) -> Option<String> {
     })
 }
 
-fn tokens_valid(problems: &[(&str, Reason)]) -> (bool, Reason, String) {
-    match problems.first() {
-        None => (true, Reason::TokensValid, explain(Reason::TokensValid)),
-        Some((_, word)) => (false, *word, listed(problems)),
+fn tokens_valid(tokens: &[&TokenOutcome], problems: &[(&str, Reason)], now: Timestamp) -> (bool, Reason, String) {
+    if let Some((_, word)) = problems.first() {
+        return (false, *word, listed(problems));
     }
+    let expiring: Vec<String> = tokens
+        .iter()
+        .filter_map(|token| Some((token, token.not_after.filter(|end| warns_at(*end) <= now)?)))
+        .map(|(token, end)| format!("token `{}` expires at {end}", token.name))
+        .collect();
+    if expiring.is_empty() {
+        return (true, Reason::TokensValid, explain(Reason::TokensValid));
+    }
+    (true, Reason::TokenExpiring, with_next_step(&expiring.join("; "), Reason::TokenExpiring))
+}
+
+/// When the expiry at `end` is reported for the first time.
+fn warns_at(end: Timestamp) -> Timestamp {
+    end.checked_sub(EXPIRY_WARNING).unwrap_or(Timestamp::MIN)
 }
 
 fn listed(problems: &[(&str, Reason)]) -> String {

@@ -280,7 +280,10 @@ fn changes(before: Option<&Status>, now: &Status) -> Vec<Event> {
         kind::READY => true,
         kind::STALLED | kind::RECONCILING => false,
         kind::HELD | kind::DRIFTED | kind::FROZEN => condition.status == "True",
-        _ => condition.status == "False" || condition.reason == Reason::PartlyDelegated,
+        _ => {
+            condition.status == "False"
+                || [Reason::PartlyDelegated, Reason::TokenExpiring].iter().any(|problem| condition.reason == *problem)
+        }
     };
     let ready = now.condition(kind::READY).map(|ready| ready.reason.clone());
     now.conditions()
@@ -346,6 +349,17 @@ mod tests {
         assert_eq!(said(None, &pending), [("Ready".to_owned(), "Progressing".to_owned())]);
         assert_eq!(said(Some(&pending), &ready), [("Ready".to_owned(), "Converged".to_owned())]);
         assert!(said(Some(&ready), &ready).is_empty());
+    }
+
+    #[test]
+    fn a_token_that_expires_soon_has_an_event_of_its_own_although_its_condition_is_true() {
+        let valid = status(&[("Ready", "True", "Accepted"), ("TokensValid", "True", "TokensValid")]);
+        let expiring = status(&[("Ready", "True", "Accepted"), ("TokensValid", "True", "TokenExpiring")]);
+        let expired = status(&[("Ready", "True", "Accepted"), ("TokensValid", "False", "TokenExpired")]);
+        assert!(said(Some(&expiring), &valid).is_empty());
+        assert_eq!(said(Some(&valid), &expiring), [("TokensValid".to_owned(), "TokenExpiring".to_owned())]);
+        assert_eq!(said(Some(&expiring), &expired), [("TokensValid".to_owned(), "TokenExpired".to_owned())]);
+        assert!(changes(Some(&valid), &expiring).iter().all(|event| matches!(event.type_, EventType::Warning)));
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //!
 //! Label values are `&'static str`, so that a name typed by a user or sent by an IdP cannot become one.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
@@ -24,6 +26,9 @@ const PROPAGATION_SECONDS: [f64; 12] = [0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 
 
 /// The label with the name of an `IdentityProvider`.
 const PROVIDER_LABEL: &str = "identity_provider";
+
+/// The label with the name of a token of an `IdentityProvider`.
+const TOKEN_LABEL: &str = "token";
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 
@@ -77,6 +82,37 @@ impl ProviderCounters {
     /// Increments the counter of this provider by one.
     pub(crate) fn inc(&self, provider: &str) {
         self.family.get_or_create(&[(PROVIDER_LABEL, provider.to_owned())]).inc();
+    }
+}
+
+/// Gauges by identity provider, and by token where the metric has that label. Both names are those of `IdentityProvider`
+/// objects, never taken from a request.
+#[derive(Debug, Clone)]
+pub(crate) struct ProviderGauges {
+    by_token: bool,
+    family: Family<Vec<(&'static str, String)>, Gauge>,
+    exposed: Arc<Mutex<BTreeMap<String, BTreeSet<String>>>>,
+}
+
+impl ProviderGauges {
+    /// Replaces the values of this provider, by token; the token is empty where the metric has no such label.
+    pub(crate) fn replace(&self, provider: &str, values: &BTreeMap<String, i64>) {
+        let mut exposed = self.exposed.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = exposed.insert(provider.to_owned(), values.keys().cloned().collect()).unwrap_or_default();
+        if values.is_empty() {
+            exposed.remove(provider);
+        }
+        for token in before.iter().filter(|token| !values.contains_key(*token)) {
+            self.family.remove(&self.labels(provider, token));
+        }
+        for (token, value) in values {
+            self.family.get_or_create(&self.labels(provider, token)).set(*value);
+        }
+    }
+
+    fn labels(&self, provider: &str, token: &str) -> Vec<(&'static str, String)> {
+        let token = self.by_token.then(|| (TOKEN_LABEL, token.to_owned()));
+        [(PROVIDER_LABEL, provider.to_owned())].into_iter().chain(token).collect()
     }
 }
 
@@ -173,6 +209,14 @@ impl Areas {
         ProviderCounters { family }
     }
 
+    fn provider_gauges(&mut self, what: &str, by_token: bool, help: &'static str) -> ProviderGauges {
+        let labels = [PROVIDER_LABEL, TOKEN_LABEL];
+        let name = self.define("gauge", what, if by_token { &labels } else { &labels[..1] }, help);
+        let family = Family::default();
+        self.registry.register(name, help, family.clone());
+        ProviderGauges { by_token, family, exposed: Arc::default() }
+    }
+
     fn gauges<const N: usize>(&mut self, what: &str, names: [&'static str; N], help: &'static str) -> Gauges<N> {
         let name = self.define("gauge", what, &names, help);
         let family = Family::default();
@@ -242,9 +286,22 @@ pub(crate) struct StoreMetrics {
     pub(crate) event_seq: Gauges<0>,
 }
 
-/// Metrics of the engine: documents, plans, drift.
+/// Metrics of the identity providers.
+#[derive(Debug, Clone)]
+pub(crate) struct ProviderMetrics {
+    /// Seconds until the end of each token.
+    pub(crate) token_expiry_seconds: ProviderGauges,
+    /// Seconds since the last authenticated request.
+    pub(crate) silence_seconds: ProviderGauges,
+    /// 1 while the silence is longer than `staleAfter`.
+    pub(crate) stale: ProviderGauges,
+}
+
+/// Metrics of the engine: documents, plans, drift, and the providers whose statuses it publishes.
 #[derive(Debug, Clone)]
 pub(crate) struct EngineMetrics {
+    /// The identity providers.
+    pub(crate) providers: ProviderMetrics,
     /// Documents by state.
     pub(crate) documents: Gauges<1>,
     /// Mappings whose condition `Frozen` is true.
@@ -368,9 +425,30 @@ impl Metrics {
                 ).known([["Written"], ["Refused"], ["Failed"]]),
             }
         };
+        let providers = {
+            let area = areas.begin("provider");
+            ProviderMetrics {
+                token_expiry_seconds: area.provider_gauges(
+                    "token_expiry_seconds",
+                    true,
+                    "Seconds until the `notAfter` of each token, negative after it; no series for a token without `notAfter`",
+                ),
+                silence_seconds: area.provider_gauges(
+                    "silence_seconds",
+                    false,
+                    "Seconds since the last authenticated request of the IdP; since the IdentityProvider was created when there was none",
+                ),
+                stale: area.provider_gauges(
+                    "stale",
+                    false,
+                    "1 while that is longer than `staleAfter`, otherwise 0; no series without `staleAfter`",
+                ),
+            }
+        };
         let engine = {
             let area = areas.begin("engine");
             EngineMetrics {
+                providers,
                 documents: area.gauges(
                     "documents",
                     ["state"],
@@ -466,7 +544,8 @@ impl Metrics {
         let mut page = String::from(
             "# Metrics\n\n\
              Served at `/metrics` on the admin port, in the OpenMetrics text format. No label ever holds the name of a \
-             person, a group or a resource at Google; `identity_provider` holds that of an IdentityProvider.\n\n\
+             person, a group or a resource at Google; `identity_provider` holds that of an IdentityProvider, and `token` that of one \
+             of its tokens.\n\n\
              | name | type | labels | what it says |\n|---|---|---|---|\n",
         );
         for Definition { name, kind, labels, help } in &self.definitions {
@@ -524,6 +603,11 @@ mod tests {
         let metrics = Metrics::new();
         let Metrics { scim, http, cluster, engine, google, .. } = &metrics;
         scim.failed_authentications.inc("okta");
+        for gauges in
+            [&engine.providers.token_expiry_seconds, &engine.providers.silence_seconds, &engine.providers.stale]
+        {
+            gauges.replace("okta", &BTreeMap::from([("a".to_owned(), 1)]));
+        }
         http.connections.set(["a"], 1);
         for labelled in [&scim.requests, &google.requests, &http.connections_closed] {
             labelled.inc(["a", "b"]);
@@ -564,6 +648,26 @@ mod tests {
         ] {
             assert!(text.lines().any(|one| one == line), "{line} is missing in\n{text}");
         }
+    }
+
+    #[test]
+    fn the_series_of_a_token_that_was_removed_ends() {
+        let metrics = Metrics::new();
+        let expiry = &metrics.engine.providers.token_expiry_seconds;
+        expiry.replace("okta", &BTreeMap::from([("a".to_owned(), 7), ("b".to_owned(), -7)]));
+        expiry.replace("entra", &BTreeMap::from([("a".to_owned(), 9)]));
+        let series = |provider: &str, token: &str| {
+            format!("rolecall_provider_token_expiry_seconds{{identity_provider=\"{provider}\",token=\"{token}\"}}")
+        };
+        let text = metrics.exposition().unwrap();
+        assert!(text.contains(&format!("{} 7\n", series("okta", "a"))), "{text}");
+        assert!(text.contains(&format!("{} -7\n", series("okta", "b"))), "{text}");
+        expiry.replace("okta", &BTreeMap::from([("b".to_owned(), -8)]));
+        let text = metrics.exposition().unwrap();
+        assert!(!text.contains(&series("okta", "a")), "{text}");
+        expiry.replace("okta", &BTreeMap::new());
+        let text = metrics.exposition().unwrap();
+        assert!(!text.contains("okta") && text.contains(&series("entra", "a")), "{text}");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 pub(crate) type Series = (&'static str, Option<(&'static str, &'static str)>);
 
 /// The series that rolecall itself exports, without those of Prometheus.
-pub(crate) const ASKED_FOR: [Series; 11] = [
+pub(crate) const ASKED_FOR: [Series; 13] = [
     ("rolecall_engine_held_members", Some(("action", "remove"))),
     ("rolecall_engine_held_members", Some(("action", "leaver"))),
     ("rolecall_engine_documents", Some(("state", "Frozen"))),
@@ -16,6 +16,8 @@ pub(crate) const ASKED_FOR: [Series; 11] = [
     ("rolecall_store_event_seq", None),
     ("rolecall_engine_event_seq", None),
     ("rolecall_engine_propagation_seconds_bucket", Some(("change", "revocation"))),
+    ("rolecall_provider_token_expiry_seconds", None),
+    ("rolecall_provider_stale", None),
     ("rolecall_cluster_status_writes_total", Some(("outcome", "Refused"))),
 ];
 

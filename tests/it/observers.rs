@@ -165,6 +165,13 @@ async fn each_series_that_an_alert_queries_is_exported_and_fires() {
         let resource = format!("services/{service}");
         manifests.push((file, mapping(name, group, &[resource.as_str()], &[INVOKER], extra)));
     }
+    for (file, text) in &mut manifests {
+        if *file == "provider.yaml" {
+            *text = text
+                .replace("name: okta-scim}", "name: okta-scim}, notAfter: \"2100-01-01T00:00:00Z\"")
+                .replace("  principals:", "  staleAfter: 1s\n  principals:");
+        }
+    }
     let mut fixture = Fixture::prepare(&manifests).await;
     fixture.create_services("shop-dev", &["crowded", "checkout-api", "checkout-web", "denied"]).await;
     fixture.run().await;

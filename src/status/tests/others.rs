@@ -210,6 +210,23 @@ fn expired_token_is_reported_and_another_keeps_the_provider_ready() {
 }
 
 #[test]
+fn token_that_ends_within_14_days_is_named_with_the_time_and_the_moment_is_known_before() {
+    let warning = SignedDuration::from_hours(14 * 24);
+    let soon = TokenOutcome { not_after: Some(now() + warning), ..token("a") };
+    let later = TokenOutcome { not_after: Some(now() + warning + SignedDuration::from_secs(9)), ..token("b") };
+    let (both, alone) = ([soon, later.clone(), token("c")], [later]);
+    let expiring = "Ready=True/Accepted Fresh=True/Fresh TokensValid=True/TokenExpiring";
+    provider_row(&provider(&both), expiring);
+    let status = fold_provider(&provider(&both), None, now()).status;
+    let message = &get(&status.conditions, kind::TOKENS_VALID).unwrap().message;
+    let end = (now() + warning).to_string();
+    assert!(message.contains(&format!("token `a` expires at {end}")) && !message.contains("`b`"), "{message}");
+    assert_eq!(status.tokens[0].reason, None, "it can be used");
+    provider_row(&provider(&alone), "Ready=True/Accepted Fresh=True/Fresh TokensValid=True/TokensValid");
+    assert_eq!(fold_provider(&provider(&alone), None, now()).revisit, Some(now() + SignedDuration::from_secs(9)));
+}
+
+#[test]
 fn provider_whose_secret_is_applied_with_it_is_not_stalled_before_the_secret_had_time_to_arrive() {
     let tokens = [TokenOutcome { problem: Some(Reason::TokenSecretNotFound), ..token("a") }];
     let input = provider(&tokens);

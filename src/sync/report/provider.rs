@@ -1,11 +1,14 @@
 //! The status of a provider.
 
-use jiff::Timestamp;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
 
 use super::metadata;
 use crate::api::duration;
 use crate::model::{FreezeReason, Kind, ProviderName};
-use crate::status::{Item, ProviderInput, QuotaOutcome, Status, fold_provider};
+use crate::status::{Item, ProviderInput, QuotaOutcome, Status, TokenOutcome, fold_provider};
 use crate::store::{Counts, Usage};
 use crate::sync::Inner;
 
@@ -19,6 +22,28 @@ fn quota(inner: &Inner, usage: Usage, refused_at: Option<Timestamp>) -> QuotaOut
         max_bytes: limits.bytes,
         refused_at,
     }
+}
+
+/// Sets the metrics of a provider: the ends of its tokens, and its silence since a time, with `staleAfter`. None: it is gone.
+fn measure(
+    inner: &Inner,
+    name: &ProviderName,
+    tokens: &[TokenOutcome],
+    silence: Option<(Timestamp, Option<Duration>)>,
+) {
+    let now = inner.clock.now();
+    let seconds = |from: Timestamp, to: Timestamp| to.duration_since(from).as_secs();
+    let one = |value: i64| BTreeMap::from([(String::new(), value)]);
+    let ends = tokens.iter().filter_map(|token| Some((token.name.clone(), seconds(now, token.not_after?))));
+    let silent = silence.map(|(last, _)| one(seconds(last, now)));
+    let stale = silence.and_then(|(last, stale_after)| {
+        let limit = SignedDuration::try_from(stale_after?).unwrap_or(SignedDuration::MAX);
+        Some(one(i64::from(now.duration_since(last) >= limit)))
+    });
+    let metrics = &inner.metrics.providers;
+    metrics.token_expiry_seconds.replace(name.as_str(), &ends.collect());
+    metrics.silence_seconds.replace(name.as_str(), &silent.unwrap_or_default());
+    metrics.stale.replace(name.as_str(), &stale.unwrap_or_default());
 }
 
 /// Publishes the status of a provider.
@@ -37,6 +62,7 @@ pub(super) fn publish(inner: &Inner, name: &ProviderName, counts: Counts, usage:
         let state = inner.state();
         let Some(memory) = state.providers.get(name) else {
             inner.cache.remove(Kind::IdentityProvider, None, name.as_str());
+            measure(inner, name, &[], None);
             return;
         };
         let problem = memory.problem.clone();
@@ -65,6 +91,9 @@ pub(super) fn publish(inner: &Inner, name: &ProviderName, counts: Counts, usage:
             previous.as_ref(),
             now,
         );
+        let last = traffic.last_request.max(seen_before).unwrap_or(memory.created);
+        let stale_after = memory.spec.stale_after.as_deref().and_then(|text| duration::parse(text).ok());
+        measure(inner, name, &traffic.tokens, Some((last, stale_after)));
         let metadata = metadata((None, name.as_str()), memory.uid.as_ref(), memory.generation, memory.created);
         Item::new(metadata, serde_json::to_value(&memory.spec).ok(), Status::IdentityProvider(Box::new(folded.status)))
     };
