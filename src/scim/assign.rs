@@ -72,10 +72,6 @@ enum Located {
 }
 
 fn locate(of: ResourceType, path: &AttributePath) -> Located {
-    let core = path.schema.as_deref().is_none_or(|schema| schema.eq_ignore_ascii_case(of.urn()));
-    if core && of == ResourceType::User && path.name.eq_ignore_ascii_case("groups") {
-        return Located::ReadOnly("groups");
-    }
     let found = of.resolve(path);
     let whole = found.or_else(|| of.resolve(&AttributePath { sub: None, ..path.clone() }));
     match (found, whole) {
@@ -208,6 +204,11 @@ impl Context<'_> {
         assignments: &mut Vec<Assignment>,
     ) -> Result<(), ScimError> {
         self.work.spend(1)?;
+        // Clients whose extensions are objects with a schema of their own send it along.
+        if key.trim().eq_ignore_ascii_case("schemas") {
+            self.schemas(Some(&value));
+            return Ok(());
+        }
         let Ok(mut path) = parse::patch_path(key, self.findings) else { return self.unknown(key, &value) };
         if path.attribute.schema.as_deref().is_some_and(|schema| !schema.eq_ignore_ascii_case(urn)) {
             return self.unknown(key, &value);
@@ -248,6 +249,16 @@ impl Context<'_> {
     ) -> Result<(), ScimError> {
         let asks = explicit || value.as_ref().is_some_and(|value| !value.is_null());
         match locate(self.of, &path.attribute) {
+            Located::Attribute(Resolved { attribute, sub: Some(sub), .. })
+                if sub.mutability == Mutability::ReadOnly && attribute.name != "members" =>
+            {
+                match self.message {
+                    Message::Whole => Ok(()),
+                    Message::Patch => {
+                        Err(ScimError::Mutability(format!("`{}.{}` is read-only", attribute.name, sub.name)))
+                    }
+                }
+            }
             Located::Attribute(found) => {
                 if found.extension.is_some() && path.attribute.schema.is_none() {
                     // In a whole resource, an attribute without a value is the same as an attribute that is not
@@ -305,10 +316,7 @@ impl Context<'_> {
         if self.message == Message::Patch || names_a_core_schema(name) {
             return Err(self.not_stored(name));
         }
-        // Okta sends a password placeholder with every create request; it is dropped here, before anything can log it.
-        if !name.eq_ignore_ascii_case("password") {
-            self.findings.note(FindingCode::AttributeNotStored, name);
-        }
+        self.findings.note(FindingCode::AttributeNotStored, name);
         Ok(())
     }
 

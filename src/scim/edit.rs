@@ -9,7 +9,7 @@ use super::element::ElementFilter;
 use super::error::{ScimError, shown};
 use super::filter::{AttributePath, CompareOp, Filter, FilterValue, Test};
 use super::normalize::{self, Intake};
-use super::schema::{Attribute, Kind, Resolved, ResourceType};
+use super::schema::{Attribute, ENTERPRISE_URN, Kind, Mutability, Resolved, ResourceType};
 use super::work::{Work, steps};
 
 /// The verb of a PATCH operation.
@@ -76,7 +76,8 @@ impl Context<'_> {
         let mut edits = Vec::with_capacity(assignments.len());
         for assignment in assignments {
             let edit = self.edit(assignment)?;
-            if slots.takes(&edit)? {
+            // A password is read like other values and goes no further.
+            if slots.takes(&edit)? && edit.attribute.mutability != Mutability::WriteOnly {
                 edits.push(edit);
             }
         }
@@ -248,6 +249,15 @@ impl Edit {
                 Ok(())
             }
             Target::Elements(elements, sub) => self.elements(home, Some(elements), *sub, work),
+        }
+    }
+
+    /// True when the edit gives the URL of a reference, such as that of the manager.
+    fn sets_reference(&self) -> bool {
+        match (&self.target, &self.value) {
+            (Target::Whole, Some(Value::Object(value))) => value.contains_key("$ref"),
+            (Target::Sub(sub), _) => sub.name == "$ref",
+            _ => false,
         }
     }
 
@@ -494,6 +504,22 @@ fn says_something(element: &Map<String, Value>) -> bool {
     element.keys().any(|key| !matches!(key.as_str(), "type" | "primary" | "display"))
 }
 
+fn reference(resource: &Map<String, Value>) -> Option<&Value> {
+    resource.get(ENTERPRISE_URN)?.get("manager")
+}
+
+/// Removes the URL of a former manager where only the id of the manager has changed.
+fn drop_stale_reference(before: Option<Value>, resource: &mut Map<String, Value>) {
+    let Some(Value::Object(before)) = before else { return };
+    let manager = resource.get_mut(ENTERPRISE_URN).and_then(|extension| extension.get_mut("manager"));
+    if let Some(Value::Object(now)) = manager
+        && now.get("value") != before.get("value")
+        && now.get("$ref") == before.get("$ref")
+    {
+        now.shift_remove("$ref");
+    }
+}
+
 /// Applies all edits, or returns the first refusal.
 pub(super) fn apply(
     of: ResourceType,
@@ -501,6 +527,7 @@ pub(super) fn apply(
     mut resource: Map<String, Value>,
     work: &mut Work,
 ) -> Result<Value, ScimError> {
+    let manager = reference(&resource).cloned().filter(|_| !edits.iter().any(|(_, edit)| edit.sets_reference()));
     for (operation, edit) in edits {
         edit.apply(&mut resource, work).map_err(|problem| match operation {
             Some(index) => problem.in_operation(*index),
@@ -512,6 +539,7 @@ pub(super) fn apply(
             return Err(ScimError::InvalidValue(format!("`{}` is required", required.name)));
         }
     }
+    drop_stale_reference(manager, &mut resource);
     let mut schemas = vec![Value::String(of.urn().to_owned())];
     for (urn, _) in of.extensions() {
         if resource.get(*urn).is_some_and(|extension| extension.as_object().is_some_and(Map::is_empty)) {

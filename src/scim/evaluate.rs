@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::element::{ElementFilter, compare, is_empty};
 use super::error::{ScimError, shown};
 use super::filter::{AttributePath, CompareOp, Filter, FilterValue, Test, time};
-use super::schema::{Attribute, Kind, Resolved, ResourceType};
+use super::schema::{Attribute, Kind, Resolved, ResourceType, Returned};
 use super::text::{fold, fold_name};
 use super::work::{Work, steps};
 
@@ -234,12 +234,16 @@ fn node(of: ResourceType, filter: &Filter, related: &mut Related) -> Result<Node
             if is_related(of, &found) {
                 *related = Related::All;
             }
+            if !all_compared(found.attribute, filter) {
+                return Err(unsupported(path));
+            }
             let filter = ElementFilter::new(found.attribute, &filter.resolved_in(found.attribute)?);
             let mut place = Place::of(&found);
             let then = match then {
                 None => None,
                 Some((sub, test)) => {
-                    let sub = found.attribute.sub(sub).ok_or_else(|| unsupported(path))?;
+                    let sub =
+                        found.attribute.sub(sub).filter(|sub| is_compared(sub)).ok_or_else(|| unsupported(path))?;
                     place.sub = Some(sub.name);
                     Some(Check::new(of, sub, test).ok_or_else(|| unsupported(path))?)
                 }
@@ -253,9 +257,26 @@ fn unsupported(path: &AttributePath) -> ScimError {
     ScimError::InvalidFilter(format!("a filter on `{}` is not supported here", shown(&path.to_string())))
 }
 
-/// The attribute of a path, if it has values that can be compared: `password` is never stored.
+/// The attribute of a path, if it has values that can be compared. What is never stored, or computed only for an answer,
+/// would look as if nobody had it.
 fn found(of: ResourceType, path: &AttributePath) -> Result<Resolved, ScimError> {
-    of.resolve(path).filter(|found| found.attribute.name != "password").ok_or_else(|| unsupported(path))
+    of.resolve(path)
+        .filter(|found| found.attribute.returned != Returned::Never && found.sub.is_none_or(is_compared))
+        .ok_or_else(|| unsupported(path))
+}
+
+fn is_compared(sub: &Attribute) -> bool {
+    sub.returned != Returned::Request
+}
+
+/// Whether a filter on elements uses only what [`is_compared`].
+fn all_compared(attribute: &Attribute, filter: &Filter) -> bool {
+    match filter {
+        Filter::And(terms) | Filter::Or(terms) => terms.iter().all(|term| all_compared(attribute, term)),
+        Filter::Not(inner) => all_compared(attribute, inner),
+        Filter::Attribute(path, _) => attribute.sub(&path.name).is_none_or(is_compared),
+        Filter::Element { .. } => false,
+    }
 }
 
 /// Whether the values of an attribute follow from the memberships of groups.
@@ -358,7 +379,8 @@ impl Sort {
         let found = of.resolve(&path.attribute).ok_or_else(wrong)?;
         let sub = found.sub.or_else(|| found.attribute.default_sub());
         let unsorted = sub.unwrap_or(found.attribute).kind == Kind::Complex;
-        if unsorted || is_related(of, &found) || found.attribute.name == "password" {
+        let computed = found.attribute.returned == Returned::Never || !sub.is_none_or(is_compared);
+        if unsorted || computed || is_related(of, &found) {
             return Err(wrong());
         }
         let path = AttributePath {

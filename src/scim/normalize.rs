@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::error::ScimError;
 use super::finding::{FindingCode, Findings};
-use super::schema::{Attribute, Kind};
+use super::schema::{Attribute, Kind, Mutability};
 use super::work::{Work, steps};
 
 /// Largest number of elements of one multi-valued attribute of a user.
@@ -121,6 +121,7 @@ impl Intake<'_> {
         };
         let mut map = Map::new();
         let mut understood = given.is_empty();
+        let mut read_only = None;
         for (key, value) in given {
             self.work.spend(1)?;
             let Some(sub) = attribute.sub(&key) else {
@@ -130,6 +131,10 @@ impl Intake<'_> {
                 }
                 continue;
             };
+            if sub.mutability == Mutability::ReadOnly {
+                read_only = Some(sub.name);
+                continue;
+            }
             understood = true;
             match self.simple(sub, value, &format!("{pointer}.{}", sub.name))? {
                 Some(value) => drop(map.insert(sub.name.to_owned(), value)),
@@ -138,6 +143,9 @@ impl Intake<'_> {
             }
         }
         if self.patch && !understood {
+            if let Some(name) = read_only {
+                return Err(ScimError::Mutability(format!("`{pointer}.{name}` is read-only")));
+            }
             return Err(ScimError::InvalidValue(format!(
                 "the value of `{pointer}` has none of its sub-attributes; `/Schemas` lists them"
             )));

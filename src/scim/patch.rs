@@ -74,7 +74,7 @@ pub(super) fn operations(
 /// True when a member of the body would be a valid change inside an operation.
 fn is_writable(of: ResourceType, key: &str) -> bool {
     let attribute = of.core_attribute(key);
-    attribute.is_some_and(|attribute| attribute.mutability == Mutability::ReadWrite && attribute.name != "schemas")
+    attribute.is_some_and(|attribute| attribute.mutability != Mutability::ReadOnly && attribute.name != "schemas")
         || key.eq_ignore_ascii_case(of.urn())
         || of.extension(key).is_some()
 }

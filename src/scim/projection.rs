@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::filter::AttributePath;
 use super::finding::Findings;
 use super::parse;
-use super::schema::ResourceType;
+use super::schema::{ENTERPRISE_URN, ResourceType};
 
 /// The attributes wanted in the answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,6 +49,45 @@ impl Projection {
                 .without
                 .iter()
                 .any(|wanted| names(wanted) && matches!(wanted, Wanted::Attribute(path) if path.sub.is_none()))
+    }
+
+    /// True when the request names an attribute that is in an answer only then. `sub`: only this part of it counts.
+    #[must_use]
+    pub(crate) fn requests(&self, extension: Option<&str>, name: &str, sub: Option<&str>) -> bool {
+        let names = |wanted: &Wanted| match wanted {
+            Wanted::Attribute(path) => {
+                path.schema.as_deref() == extension
+                    && path.name == name
+                    && (sub.is_none() || path.sub.as_deref() == sub)
+            }
+            Wanted::Extension(_) => false,
+        };
+        self.only.as_ref().is_some_and(|only| only.iter().any(names))
+    }
+
+    /// True when the request names `groups` of a user.
+    #[must_use]
+    pub(crate) fn requests_groups(&self) -> bool {
+        self.requests(None, "groups", None)
+    }
+
+    /// True when the request names `members.display` of a group.
+    #[must_use]
+    pub(crate) fn requests_member_names(&self) -> bool {
+        self.requests(None, "members", Some("display"))
+    }
+
+    /// True when the request names `manager.displayName` of a user.
+    #[must_use]
+    pub(crate) fn requests_manager_name(&self) -> bool {
+        self.requests(Some(ENTERPRISE_URN), "manager", Some("displayName"))
+    }
+
+    /// True when the answer contains what follows from other resources, so that it may change while the version of the
+    /// resource stays.
+    #[must_use]
+    pub(crate) fn requests_computed(&self) -> bool {
+        self.requests_groups() || self.requests_member_names() || self.requests_manager_name()
     }
 
     /// Keeps only the wanted attributes of `resource`; `id` and `schemas` always stay.

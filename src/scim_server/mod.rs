@@ -133,7 +133,9 @@ fn store_error(error: &StoreError) -> ScimError {
         StoreError::NoKnownMember { .. } | StoreError::NotAMember => ScimError::InvalidValue(error.to_string()),
         StoreError::QuotaExceeded { .. } => ScimError::QuotaExceeded(error.to_string()),
         StoreError::UnsupportedFilter { .. } => ScimError::InvalidFilter(error.to_string()),
-        StoreError::ListTooLarge { .. } | StoreError::ListTooCostly { .. } => ScimError::TooMany(error.to_string()),
+        StoreError::ListTooLarge { .. } | StoreError::ListTooCostly { .. } | StoreError::TooManyGroups { .. } => {
+            ScimError::TooMany(error.to_string())
+        }
         StoreError::Unavailable { problem } => {
             tracing::error!(reason = error.reason(), problem, "a SCIM request was not stored");
             ScimError::Unavailable { retry_after: 5 }

@@ -1,5 +1,6 @@
 //! Bodies of answers: small ones whole, large ones streamed, so that memory does not grow with the size of a page or of a group.
 
+use std::collections::HashMap;
 use std::io;
 
 use axum::body::{Body, Bytes};
@@ -8,16 +9,16 @@ use tokio::sync::mpsc;
 
 use super::call::Call;
 use super::store_error;
-use crate::scim::schema::LIST_URN;
-use crate::scim::{Projection, ResourceType, ScimError, ServerAttributes, complete};
+use crate::scim::schema::{ENTERPRISE_URN, LIST_URN};
+use crate::scim::{Projection, ResourceType, ScimError, ServerAttributes, complete, issued_id};
 use crate::store::{GroupRecord, MemberKind, PlannedRow, StoreError, UserRecord};
 
 /// Most bytes of resources in one list answer, members included; it then has fewer resources than asked for
 /// (RFC 7644 §3.4.2.4 allows that), but at least one, and never a group without some of its members.
 pub(super) const MAX_PAGE: u64 = 8 * 1024 * 1024;
 
-/// Approximate size of a member in an answer, in bytes.
-const MEMBER: u64 = 160;
+/// Approximate size of a member of a group, or of a group of a user, in an answer, in bytes.
+pub(super) const MEMBER: u64 = 160;
 
 /// Largest answer that is not streamed, in bytes.
 const SMALL: u64 = 64 * 1024;
@@ -115,7 +116,10 @@ pub(super) enum Document {
 }
 
 fn with_members(of: ResourceType, projection: &Projection) -> bool {
-    of == ResourceType::Group && projection.includes("members")
+    match of {
+        ResourceType::User => projection.requests_groups(),
+        ResourceType::Group => projection.includes("members"),
+    }
 }
 
 fn weight(row: &PlannedRow, members: bool) -> u64 {
@@ -164,8 +168,8 @@ impl Render {
         format!("{}{}/{id}", self.base, of.endpoint())
     }
 
-    /// A user.
-    pub(super) fn user(&self, user: &UserRecord, projection: &Projection) -> Value {
+    /// A user, with its groups and the name of its manager as they are now, if they are asked for.
+    pub(super) async fn user(&self, user: &UserRecord, projection: &Projection) -> Result<Value, StoreError> {
         let of = ResourceType::User;
         let id = user.facts.id.to_string();
         let server =
@@ -173,7 +177,23 @@ impl Render {
         let mut resource = complete(&user.resource, of, &self.base, server);
         // Earlier versions stored some users without it; what is in force is always shown.
         resource.entry("active").or_insert(Value::Bool(user.facts.active));
-        projection.apply(Value::Object(resource))
+        let (store, provider) = (self.call.store(), self.call.provider());
+        if projection.requests_groups() {
+            let groups = store.groups_of(provider, user.facts.id).await?;
+            if !groups.is_empty() {
+                let groups = groups.iter().map(|group| group.rendered(&self.base)).collect();
+                resource.insert("groups".to_owned(), Value::Array(groups));
+            }
+        }
+        if projection.requests_manager_name()
+            && let Some(Value::Object(manager)) =
+                resource.get_mut(ENTERPRISE_URN).and_then(|extension| extension.get_mut("manager"))
+            && let Some(id) = manager.get("value").and_then(Value::as_str).and_then(issued_id)
+            && let Some(name) = store.display_names(provider, vec![id]).await?.remove(&id)
+        {
+            manager.insert("displayName".to_owned(), Value::String(name));
+        }
+        Ok(projection.apply(Value::Object(resource)))
     }
 
     /// The body of an answer. A large one is rendered while it is sent, and the request counts as admitted until then.
@@ -232,7 +252,8 @@ impl Render {
                     ResourceType::User => {
                         for user in self.call.store().users_at(self.call.provider(), &positions).await? {
                             separate(&mut count, out).await?;
-                            out.put(self.user(&user, &part.projection).to_string().as_bytes()).await?;
+                            let user = self.user(&user, &part.projection).await?;
+                            out.put(user.to_string().as_bytes()).await?;
                         }
                     }
                     ResourceType::Group => {
@@ -268,6 +289,11 @@ impl Render {
             let members = store.members_after(provider, group.facts.id, after, MEMBERS).await?;
             let Some(last) = members.last() else { break };
             after = Some(last.id);
+            let mut names = if projection.requests_member_names() {
+                store.display_names(provider, members.iter().map(|member| member.id).collect()).await?
+            } else {
+                HashMap::new()
+            };
             let members: Vec<Value> = members
                 .iter()
                 .map(|member| {
@@ -276,7 +302,11 @@ impl Render {
                         MemberKind::Group => ResourceType::Group,
                     };
                     let id = member.id.to_string();
-                    json!({"value": id, "$ref": self.location(of, &id), "type": of.name()})
+                    let mut shown = json!({"value": id, "$ref": self.location(of, &id), "type": of.name()});
+                    if let Some(name) = names.remove(&member.id) {
+                        shown["display"] = Value::String(name);
+                    }
+                    shown
                 })
                 .collect();
             let chosen =

@@ -117,10 +117,11 @@ async fn read<R: Resource>(
     IfNoneMatch(if_none_match): IfNoneMatch,
 ) -> Result<Answer, ScimError> {
     let resource: R = stored(&call, issued::<R>(&id)?).await?.ok_or_else(|| id.not_found(R::OF))?;
-    if if_none_match.is_some_and(|versions| versions.contain(resource.version())) {
+    let projection = query.projection(R::OF);
+    if if_none_match.is_some_and(|versions| versions.contain(resource.version())) && !projection.requests_computed() {
         return Ok(Answer::not_modified().with_version(resource.version()));
     }
-    answer(&call, resource, query.projection(R::OF)).await
+    answer(&call, resource, projection).await
 }
 
 async fn replace<R: Resource>(

@@ -3,7 +3,7 @@
 use super::answer::Answer;
 use super::call::{Call, Object};
 use super::cursor::{self, Place};
-use super::render::{Document, MAX_PAGE, Part, Render, Start};
+use super::render::{Document, MAX_PAGE, MEMBER, Part, Render, Start};
 use super::request::Query;
 use super::store_error;
 use crate::scim::{ResourceType, ScimError, Sort, parse};
@@ -133,8 +133,16 @@ impl Page {
             after: self.after,
             base: call.base(),
         };
-        let plan = call.store().plan_list(of, call.provider(), &wanted).await.map_err(|error| store_error(&error))?;
-        Ok((plan.total, Part { of, rows: plan.rows, projection: query.projection(of) }))
+        let projection = query.projection(of);
+        let planned = async {
+            let mut plan = call.store().plan_list(of, call.provider(), &wanted).await?;
+            if of == ResourceType::User && projection.requests_groups() {
+                call.store().count_groups(call.provider(), &mut plan.rows, MAX_PAGE / MEMBER).await?;
+            }
+            Ok(plan)
+        };
+        let plan = planned.await.map_err(|error| store_error(&error))?;
+        Ok((plan.total, Part { of, rows: plan.rows, projection }))
     }
 
     /// A list answer: `totalResults` and the resources, as many as one page may have.

@@ -88,6 +88,7 @@ impl Resource for UserRecord {
     }
 
     async fn content(self, call: &Call, projection: Projection) -> Result<Content, ScimError> {
-        Ok(Content::Value(Render::new(call).user(&self, &projection)))
+        let user = Render::new(call).user(&self, &projection).await;
+        Ok(Content::Value(user.map_err(|error| store_error(&error))?))
     }
 }

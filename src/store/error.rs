@@ -96,6 +96,12 @@ pub(crate) enum StoreError {
         /// The limit.
         limit: usize,
     },
+    /// A user is in more groups than one answer may list.
+    #[error("a user in the answer is in more than {limit} groups; ask for the groups with `members eq \"ID\"` instead")]
+    TooManyGroups {
+        /// The limit.
+        limit: usize,
+    },
     /// A list takes more steps than one request may.
     #[error("{problem}")]
     ListTooCostly {
@@ -161,6 +167,7 @@ impl StoreError {
             Self::QuotaExceeded { .. } => Reason::QuotaExceeded.word(),
             Self::UnsupportedFilter { .. } => "UnsupportedFilter",
             Self::ListTooLarge { .. } => "ListTooLarge",
+            Self::TooManyGroups { .. } => "TooManyGroups",
             Self::ListTooCostly { .. } => "ListTooCostly",
             Self::Damaged { .. } => Reason::StoreDamaged.word(),
             Self::AuditBroken { .. } => "AuditBroken",

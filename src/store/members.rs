@@ -1,14 +1,72 @@
 //! Memberships.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use uuid::Uuid;
 
 use super::sqlite::members;
-use super::{MemberRecord, Store, StoreError};
-use crate::model::{GroupId, ProviderName};
+use super::{MemberRecord, PlannedRow, Store, StoreError, UserGroup};
+use crate::model::{GroupId, ProviderName, UserId};
+
+/// Largest number of groups of one user in an answer.
+pub(crate) const MAX_GROUPS: usize = 10_000;
+
+/// Number of users whose groups are counted at a time.
+const COUNTED: usize = 100;
 
 impl Store {
+    /// The groups that a user is in, itself or through other groups, in the order of their creation.
+    ///
+    /// # Errors
+    /// [`StoreError::TooManyGroups`], when there are more than [`MAX_GROUPS`].
+    pub(crate) async fn groups_of(&self, p: &ProviderName, id: UserId) -> Result<Vec<UserGroup>, StoreError> {
+        let p = p.clone();
+        let groups = self.read(move |db| members::groups_of(db, &p, id, Some(MAX_GROUPS + 1))).await?;
+        if groups.len() > MAX_GROUPS { Err(StoreError::TooManyGroups { limit: MAX_GROUPS }) } else { Ok(groups) }
+    }
+
+    /// Sets the number of groups of planned users, of as many of the first as `enough` groups have. The others count as
+    /// if they were in too many.
+    ///
+    /// # Errors
+    /// As [`Store::groups_of`].
+    pub(crate) async fn count_groups(
+        &self,
+        p: &ProviderName,
+        rows: &mut [PlannedRow],
+        enough: u64,
+    ) -> Result<(), StoreError> {
+        let mut total = 0_u64;
+        for part in rows.chunks_mut(COUNTED) {
+            if total > enough {
+                for row in part {
+                    row.members = u64::MAX;
+                }
+                continue;
+            }
+            let (p, positions): (_, Vec<i64>) = (p.clone(), part.iter().map(|row| row.position).collect());
+            let counts = self.read(move |db| members::count_groups(db, &p, &positions, MAX_GROUPS + 1)).await?;
+            for (row, count) in part.iter_mut().zip(counts) {
+                if count > MAX_GROUPS as u64 {
+                    return Err(StoreError::TooManyGroups { limit: MAX_GROUPS });
+                }
+                row.members = count;
+                total = total.saturating_add(count);
+            }
+        }
+        Ok(())
+    }
+
+    /// The names of those of these users and groups that exist.
+    pub(crate) async fn display_names(
+        &self,
+        p: &ProviderName,
+        ids: Vec<Uuid>,
+    ) -> Result<HashMap<Uuid, String>, StoreError> {
+        let p = p.clone();
+        self.read(move |db| members::display_names(db, &p, &ids)).await
+    }
+
     /// One id of each list that is known at this provider, for the writer to check that it still exists.
     ///
     /// # Errors

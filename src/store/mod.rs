@@ -69,7 +69,7 @@ pub(crate) use prune::Pruned;
 pub(crate) use quota::{Quota, Usage};
 pub(crate) use record::{
     AuditRow, Counts, DeleteOutcome, GroupChanged, GroupRecord, GroupUpdate, ListPlan, ListQuery, MemberDelta,
-    MemberKind, MemberRecord, NewGroup, NewUser, Origin, PlannedRow, SpecVersion, StoredSpec, UpdateOutcome,
+    MemberKind, MemberRecord, NewGroup, NewUser, Origin, PlannedRow, SpecVersion, StoredSpec, UpdateOutcome, UserGroup,
     UserRecord, UserUpdate, VersionRef,
 };
 #[cfg(test)]

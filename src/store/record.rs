@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::model::{AuditEntry, GroupFacts, Kind, MappingPhase, MemberChange, ProviderName, Seq, UserFacts};
-use crate::scim::{Filter, Sort};
+use crate::model::{AuditEntry, GroupFacts, GroupId, Kind, MappingPhase, MemberChange, ProviderName, Seq, UserFacts};
+use crate::scim::{Filter, ResourceType, Sort};
 
 /// Origin of a directory change: the actor and the request id of its audit row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,6 +100,30 @@ pub(crate) struct GroupUpdate {
     pub(crate) members: Vec<MemberChange>,
     /// Only apply to the version that was read (`If-Match`). Otherwise the members may have changed since.
     pub(crate) same_version: bool,
+}
+
+/// A group that a user is in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UserGroup {
+    /// The group.
+    pub(crate) id: GroupId,
+    /// Its name.
+    pub(crate) display_name: String,
+    /// Whether the user is a member itself, and not only through another group.
+    pub(crate) direct: bool,
+}
+
+impl UserGroup {
+    /// The element of `groups` of the user. `base` is the tenant's SCIM base URL.
+    #[must_use]
+    pub(crate) fn rendered(&self, base: &str) -> Value {
+        serde_json::json!({
+            "value": self.id.to_string(),
+            "$ref": format!("{base}{}/{}", ResourceType::Group.endpoint(), self.id),
+            "display": self.display_name,
+            "type": if self.direct { "direct" } else { "indirect" },
+        })
+    }
 }
 
 /// Kind of a member.

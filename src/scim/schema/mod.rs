@@ -63,6 +63,43 @@ pub(crate) enum Mutability {
     ReadOnly,
     /// The client, once.
     Immutable,
+    /// The client, and nobody reads it.
+    WriteOnly,
+}
+
+impl Mutability {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::ReadWrite => "readWrite",
+            Self::ReadOnly => "readOnly",
+            Self::Immutable => "immutable",
+            Self::WriteOnly => "writeOnly",
+        }
+    }
+}
+
+/// When an answer contains an attribute (RFC 7643 §2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Returned {
+    /// Whatever is asked for.
+    Always,
+    /// Unless it is excluded, or others are asked for.
+    Default,
+    /// Only when `attributes` names it.
+    Request,
+    /// In no case.
+    Never,
+}
+
+impl Returned {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::Default => "default",
+            Self::Request => "request",
+            Self::Never => "never",
+        }
+    }
 }
 
 /// One attribute with its characteristics (RFC 7643 §2.2).
@@ -83,8 +120,10 @@ pub(crate) struct Attribute {
     pub(crate) unique: bool,
     /// `mutability`
     pub(crate) mutability: Mutability,
-    /// `returned: always` instead of `default`
-    pub(crate) always: bool,
+    /// `returned`
+    pub(crate) returned: Returned,
+    /// Whether `/Schemas` lists it. An attribute that is not listed is accepted, stored and returned like others.
+    pub(crate) advertised: bool,
     /// `canonicalValues`: suggestions, never a limit (RFC 7643 §7).
     pub(crate) canonical: &'static [&'static str],
     /// `referenceTypes`
@@ -122,19 +161,18 @@ impl Attribute {
             map.insert("referenceTypes".into(), json!(self.references));
         }
         map.insert("caseExact".into(), json!(self.case_exact));
-        let mutability = match self.mutability {
-            Mutability::ReadWrite => "readWrite",
-            Mutability::ReadOnly => "readOnly",
-            Mutability::Immutable => "immutable",
-        };
-        map.insert("mutability".into(), json!(mutability));
-        map.insert("returned".into(), json!(if self.always { "always" } else { "default" }));
+        map.insert("mutability".into(), json!(self.mutability.as_str()));
+        map.insert("returned".into(), json!(self.returned.as_str()));
         map.insert("uniqueness".into(), json!(if self.unique { "server" } else { "none" }));
         if self.kind == Kind::Complex {
-            map.insert("subAttributes".into(), self.subs.iter().map(Attribute::definition).collect());
+            map.insert("subAttributes".into(), definitions(self.subs));
         }
         Value::Object(map)
     }
+}
+
+fn definitions<'a>(attributes: impl IntoIterator<Item = &'a Attribute>) -> Value {
+    attributes.into_iter().filter(|attribute| attribute.advertised).map(Attribute::definition).collect()
 }
 
 /// The resource types of the endpoint.
@@ -277,23 +315,26 @@ fn is_legacy_enterprise(urn: &str) -> bool {
         .any(|legacy| legacy.eq_ignore_ascii_case(urn))
 }
 
-/// The resources of `/Schemas` (RFC 7643 §7). `base` is the tenant's SCIM base URL.
+/// The resources of `/Schemas` (RFC 7643 §7). `base` is the tenant's SCIM base URL. The common attributes belong to each
+/// core schema (RFC 7643 §3.1), and clients that build their models from it look for them there.
 #[must_use]
 pub(crate) fn schemas(base: &str) -> Vec<Value> {
-    let definition = |urn: &str, name: &str, description: &str, attributes: &[Attribute]| {
+    let definition = |urn: &str, name: &str, description: &str, attributes: Value| {
         json!({
             "schemas": ["urn:ietf:params:scim:schemas:core:2.0:Schema"],
             "id": urn,
             "name": name,
             "description": description,
-            "attributes": attributes.iter().map(Attribute::definition).collect::<Vec<_>>(),
+            "attributes": attributes,
             "meta": {"resourceType": "Schema", "location": format!("{base}/Schemas/{urn}")},
         })
     };
+    let core = |attributes: &'static [Attribute]| definitions(tables::COMMON_ATTRIBUTES.iter().chain(attributes));
+    let enterprise = definitions(ENTERPRISE_ATTRIBUTES);
     vec![
-        definition(USER_URN, "User", "User account", USER_ATTRIBUTES),
-        definition(GROUP_URN, "Group", "Group of users", GROUP_ATTRIBUTES),
-        definition(ENTERPRISE_URN, "EnterpriseUser", "Enterprise extension of users", ENTERPRISE_ATTRIBUTES),
+        definition(USER_URN, "User", "User account", core(USER_ATTRIBUTES)),
+        definition(GROUP_URN, "Group", "Group of users", core(GROUP_ATTRIBUTES)),
+        definition(ENTERPRISE_URN, "EnterpriseUser", "Enterprise extension of users", enterprise),
     ]
 }
 

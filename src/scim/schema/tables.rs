@@ -1,6 +1,6 @@
-//! The tables of RFC 7643 §4 and §8.7, limited to the attributes that are stored.
+//! The tables of RFC 7643 §4 and §8.7: what is stored, computed, or accepted and dropped (`password`).
 
-use super::{Attribute, Kind, Mutability};
+use super::{Attribute, Kind, Mutability, Returned};
 
 const TYPES: &[&str] = &["work", "home", "other"];
 
@@ -13,7 +13,8 @@ const fn text(name: &'static str, description: &'static str) -> Attribute {
         case_exact: false,
         unique: false,
         mutability: Mutability::ReadWrite,
-        always: false,
+        returned: Returned::Default,
+        advertised: true,
         canonical: &[],
         references: &[],
         subs: &[],
@@ -45,37 +46,49 @@ const fn list(name: &'static str, description: &'static str, subs: &'static [Att
     Attribute { multi: true, ..complex(name, description, subs) }
 }
 
+const fn read_only(attribute: Attribute) -> Attribute {
+    Attribute { mutability: Mutability::ReadOnly, ..attribute }
+}
+
+/// Computed when it is asked for.
+const fn on_request(attribute: Attribute) -> Attribute {
+    Attribute { returned: Returned::Request, ..read_only(attribute) }
+}
+
 const fn immutable(attribute: Attribute) -> Attribute {
     Attribute { mutability: Mutability::Immutable, ..attribute }
 }
 
 const DISPLAY: Attribute = text("display", "A human-readable name");
+/// Microsoft's test of schemas refuses it in `emails` and `phoneNumbers`, so that it is accepted and not listed there.
+const UNLISTED_DISPLAY: Attribute = Attribute { advertised: false, ..DISPLAY };
 const PRIMARY: Attribute = flag("primary", "Whether this is the preferred value; true at most once");
 
-/// Attributes that every resource has (RFC 7643 §3.1); not part of any schema.
+/// Attributes that every resource has (RFC 7643 §3.1).
 pub(super) const COMMON_ATTRIBUTES: &[Attribute] = &[
+    Attribute { returned: Returned::Always, unique: true, ..read_only(exact("id", "The id that this server issued")) },
+    exact("externalId", "The id that the client uses; several resources may have the same"),
+    // Not listed: clients that build their models from `/Schemas` have one for it, which a listed one would replace.
     Attribute {
-        mutability: Mutability::ReadOnly,
-        always: true,
-        unique: true,
-        ..exact("id", "The id that this server issued")
-    },
-    exact("externalId", "The id that the client uses"),
-    Attribute {
-        mutability: Mutability::ReadOnly,
-        ..complex(
+        advertised: false,
+        ..read_only(complex(
             "meta",
             "Metadata set by the server",
             &[
-                text("resourceType", "The type of the resource"),
-                Attribute { kind: Kind::DateTime, ..text("created", "Time of creation") },
-                Attribute { kind: Kind::DateTime, ..text("lastModified", "Time of the last change") },
-                reference("location", "The URL of the resource", &["uri"]),
-                exact("version", "The version, as in the ETag header"),
+                read_only(exact("resourceType", "The type of the resource")),
+                read_only(Attribute { kind: Kind::DateTime, ..text("created", "Time of creation") }),
+                read_only(Attribute { kind: Kind::DateTime, ..text("lastModified", "Time of the last change") }),
+                read_only(reference("location", "The URL of the resource", &["uri"])),
+                read_only(exact("version", "The version, as in the ETag header")),
             ],
-        )
+        ))
     },
-    Attribute { multi: true, always: true, ..reference("schemas", "The schemas of the resource", &["uri"]) },
+    Attribute {
+        multi: true,
+        returned: Returned::Always,
+        advertised: false,
+        ..reference("schemas", "The schemas of the resource", &["uri"])
+    },
 ];
 
 /// The core schema of users (RFC 7643 §4.1).
@@ -106,13 +119,18 @@ pub(crate) const USER_ATTRIBUTES: &[Attribute] = &[
     text("locale", "The locale, such as en-US"),
     text("timezone", "The time zone, such as Europe/Berlin"),
     flag("active", "Whether the user may have access; false removes all access"),
-    list("emails", "E-mail addresses", &[text("value", "The address"), DISPLAY, kind_of(TYPES), PRIMARY]),
+    Attribute {
+        mutability: Mutability::WriteOnly,
+        returned: Returned::Never,
+        ..exact("password", "Accepted from clients that have to send one, and dropped: nobody signs in here")
+    },
+    list("emails", "E-mail addresses", &[text("value", "The address"), UNLISTED_DISPLAY, kind_of(TYPES), PRIMARY]),
     list(
         "phoneNumbers",
         "Phone numbers",
         &[
             text("value", "The number, as sent"),
-            DISPLAY,
+            UNLISTED_DISPLAY,
             kind_of(&["work", "home", "mobile", "fax", "pager", "other"]),
             PRIMARY,
         ],
@@ -151,6 +169,19 @@ pub(crate) const USER_ATTRIBUTES: &[Attribute] = &[
             PRIMARY,
         ],
     ),
+    on_request(list(
+        "groups",
+        "The groups that the user is in; changed by the `members` of groups",
+        &[
+            read_only(exact("value", "The group's id")),
+            read_only(reference("$ref", "The URL of the group", &["Group"])),
+            read_only(text("display", "The group's displayName")),
+            read_only(Attribute {
+                canonical: &["direct", "indirect"],
+                ..text("type", "Whether the user is a member itself, or through another group")
+            }),
+        ],
+    )),
     list(
         "entitlements",
         "Entitlements; access is not derived from them",
@@ -180,7 +211,15 @@ pub(crate) const ENTERPRISE_ATTRIBUTES: &[Attribute] = &[
     text("organization", "The organization"),
     text("division", "The division"),
     text("department", "The department"),
-    complex("manager", "The user's manager", &[exact("value", "The manager's id, as sent")]),
+    complex(
+        "manager",
+        "The user's manager",
+        &[
+            exact("value", "The manager's id, as sent"),
+            reference("$ref", "The URL of the manager, as sent", &["User"]),
+            on_request(text("displayName", "The manager's displayName, if the manager is a user here")),
+        ],
+    ),
 ];
 
 /// The core schema of groups (RFC 7643 §4.2).
@@ -196,6 +235,7 @@ pub(crate) const GROUP_ATTRIBUTES: &[Attribute] = &[
         &[
             immutable(exact("value", "The member's id")),
             immutable(reference("$ref", "The URL of the member", &["User", "Group"])),
+            on_request(text("display", "The member's displayName")),
             immutable(Attribute { canonical: &["User", "Group"], ..text("type", "The type of the member") }),
         ],
     ),

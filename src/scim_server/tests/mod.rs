@@ -8,6 +8,7 @@ mod filters;
 mod intake;
 mod meaning;
 mod routes;
+mod schema;
 mod size;
 mod work;
 
@@ -33,7 +34,7 @@ pub(crate) struct Server {
     pub(crate) metrics: Metrics,
     pub(crate) tokens: TokenTable,
     pub(crate) client: reqwest::Client,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// A complete answer.
@@ -104,7 +105,7 @@ impl Server {
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
-        Self { address, traffic, store, metrics, tokens: table, client, _folder: folder }
+        Self { address, traffic, store, metrics, tokens: table, client, folder }
     }
 
     /// Sends a request as given; a header without a value is omitted.

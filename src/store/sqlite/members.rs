@@ -2,7 +2,7 @@
 //! requested or replaced. The planner does not know the sizes and would scan the tenant, so statements name the index
 //! that finds a member.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rusqlite::{Connection, params};
 use uuid::Uuid;
@@ -13,7 +13,7 @@ use crate::model::{DirectoryChange, GroupId, ProviderName, Seq, UserId};
 use crate::store::audit::AuditDraft;
 use crate::store::encoding::json;
 use crate::store::membership::Slice;
-use crate::store::{MemberDelta, MemberKind, MemberRecord, Origin, StoreError, Usage};
+use crate::store::{MemberDelta, MemberKind, MemberRecord, Origin, StoreError, Usage, UserGroup};
 
 /// Largest number of ids in one event.
 const CHUNK: usize = 1000;
@@ -63,6 +63,29 @@ pub(super) const JOIN_WAITING: &str = "UPDATE members INDEXED BY members_by_memb
 
 pub(super) const JOINED: &str = "UPDATE groups SET member_count = member_count + 1, version = version + 1, updated_at = ? \
     WHERE provider = ? AND id = ?";
+
+/// The groups that a user is in, itself or through other groups, in the order of their creation.
+pub(super) const GROUPS: &str = "WITH RECURSIVE around (id) AS ( \
+        SELECT group_id FROM members INDEXED BY members_by_member WHERE provider = ?1 AND member_id = ?2 AND kind <> 'pending' \
+        UNION SELECT m.group_id FROM around CROSS JOIN members m INDEXED BY members_by_member \
+            ON m.provider = ?1 AND m.member_id = around.id AND m.kind <> 'pending' LIMIT ?3) \
+    SELECT g.id, g.display_name, EXISTS (SELECT 1 FROM members \
+        WHERE provider = ?1 AND group_id = g.id AND member_id = ?2 AND kind <> 'pending') \
+    FROM around CROSS JOIN groups g ON g.provider = ?1 AND g.id = around.id ORDER BY g.position";
+
+/// The number of those groups, up to a limit, of the user at a position.
+pub(super) const COUNT_GROUPS: &str = "WITH RECURSIVE around (id) AS ( \
+        SELECT m.group_id FROM users u CROSS JOIN members m INDEXED BY members_by_member \
+            ON m.provider = ?1 AND m.member_id = u.id AND m.kind <> 'pending' WHERE u.position = ?2 AND +u.provider = ?1 \
+        UNION SELECT m.group_id FROM around CROSS JOIN members m INDEXED BY members_by_member \
+            ON m.provider = ?1 AND m.member_id = around.id AND m.kind <> 'pending' LIMIT ?3) \
+    SELECT count(*) FROM around";
+
+/// The name of a user, as it is shown to others.
+pub(super) const USER_DISPLAY: &str = "SELECT coalesce(resource ->> '$.displayName', resource ->> '$.name.formatted', user_name) \
+    FROM users WHERE provider = ? AND id = ?";
+
+pub(super) const GROUP_DISPLAY: &str = "SELECT display_name FROM groups WHERE provider = ? AND id = ?";
 
 #[cfg(test)]
 pub(super) const MEMBERSHIPS: &str = "SELECT g.id, g.display_name FROM members m INDEXED BY members_by_member \
@@ -349,6 +372,53 @@ pub(crate) fn members_after(
     let sql = "SELECT member_id, kind FROM members WHERE provider = ? AND group_id = ? AND member_id > ? \
         AND kind <> 'pending' ORDER BY member_id LIMIT ?";
     db.all("members", sql, params![p.as_str(), group.0, after, limit], member_row)
+}
+
+/// The groups that a user is in; none for no limit.
+pub(crate) fn groups_of(
+    db: &Connection,
+    p: &ProviderName,
+    id: UserId,
+    limit: Option<usize>,
+) -> Result<Vec<UserGroup>, StoreError> {
+    let limit = limit.map_or(-1, |limit| i64::try_from(limit).unwrap_or(i64::MAX));
+    db.all("members", GROUPS, params![p.as_str(), id.0, limit], |columns| {
+        Ok(UserGroup { id: GroupId(columns.id()?), display_name: columns.text()?, direct: columns.flag()? })
+    })
+}
+
+/// The number of groups of each of the users at these positions, up to `limit`.
+pub(crate) fn count_groups(
+    db: &Connection,
+    p: &ProviderName,
+    positions: &[i64],
+    limit: usize,
+) -> Result<Vec<u64>, StoreError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let count = |position| {
+        db.one("members", COUNT_GROUPS, params![p.as_str(), position, limit], |columns: &mut Columns<'_>| {
+            columns.count()
+        })
+    };
+    positions.iter().map(count).collect()
+}
+
+/// The names of those of these users and groups that exist.
+pub(crate) fn display_names(
+    db: &Connection,
+    p: &ProviderName,
+    ids: &[Uuid],
+) -> Result<HashMap<Uuid, String>, StoreError> {
+    let mut names = HashMap::new();
+    for id in ids {
+        for sql in [USER_DISPLAY, GROUP_DISPLAY] {
+            if let Some(name) = db.first("users", sql, params![p.as_str(), id], |columns| columns.text())? {
+                names.insert(*id, name);
+                break;
+            }
+        }
+    }
+    Ok(names)
 }
 
 /// The groups that a user or group is a direct member of, in the order of their creation.

@@ -7,8 +7,9 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::list::{table, weight};
+use super::members;
 use super::query::{Columns, Query as _};
-use crate::model::ProviderName;
+use crate::model::{ProviderName, UserId};
 use crate::scim::{Evaluator, Related, ResourceType, ScimError, ServerAttributes, Sort, SortKey, Work, complete};
 use crate::store::{ListQuery, PlannedRow, StoreError};
 
@@ -23,15 +24,6 @@ const PART_BYTES: u64 = 512 * 1024;
 
 /// Steps for a row that is read, and for each kilobyte of it.
 const ROW_STEPS: usize = 4;
-
-/// The groups that a user is in, directly or through other groups.
-const GROUPS: &str = "WITH RECURSIVE around (id) AS ( \
-        SELECT group_id FROM members INDEXED BY members_by_member WHERE provider = ?1 AND member_id = ?2 AND kind <> 'pending' \
-        UNION SELECT m.group_id FROM around CROSS JOIN members m INDEXED BY members_by_member \
-            ON m.provider = ?1 AND m.member_id = around.id AND m.kind <> 'pending') \
-    SELECT g.id, g.display_name, EXISTS (SELECT 1 FROM members \
-        WHERE provider = ?1 AND group_id = g.id AND member_id = ?2 AND kind <> 'pending') \
-    FROM around CROSS JOIN groups g ON g.provider = ?1 AND g.id = around.id";
 
 const MEMBER: &str =
     "SELECT member_id, kind FROM members WHERE provider = ? AND group_id = ? AND member_id = ? AND kind <> 'pending'";
@@ -164,7 +156,10 @@ impl Scan {
         }
         let p = self.provider.as_str();
         let (name, list) = match self.of {
-            ResourceType::User => ("groups", db.all("members", GROUPS, params![p, id], |columns| self.group(columns))?),
+            ResourceType::User => {
+                let groups = members::groups_of(db, &self.provider, UserId(id), None)?;
+                ("groups", groups.iter().map(|group| group.rendered(&self.base)).collect())
+            }
             ResourceType::Group => {
                 let mut list = Vec::new();
                 if let Related::These(ids) = related {
@@ -182,13 +177,6 @@ impl Scan {
         work.spend(1 + list.len()).map_err(|error| refused(&error))?;
         resource.insert(name.to_owned(), Value::Array(list));
         Ok(())
-    }
-
-    fn group(&self, columns: &mut Columns<'_>) -> Result<Value, StoreError> {
-        let (id, display, direct) = (columns.id()?.to_string(), columns.text()?, columns.flag()?);
-        let reference = format!("{}{}/{id}", self.base, ResourceType::Group.endpoint());
-        let kind = if direct { "direct" } else { "indirect" };
-        Ok(json!({"value": id, "$ref": reference, "display": display, "type": kind}))
     }
 
     fn member(&self, columns: &mut Columns<'_>) -> Result<Value, StoreError> {
