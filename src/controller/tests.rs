@@ -222,7 +222,7 @@ impl Fixture {
         self.store.create_user(&okta, &origin, NewUser { resource, facts }).await.unwrap();
         let facts = GroupFacts { id: GroupId(Uuid::new_v4()), display_name: "team".to_owned(), external_id: None };
         let group = facts.id;
-        let new = NewGroup { resource: json!({"displayName": "team"}), facts, members: vec![] };
+        let new = NewGroup { resource: json!({"displayName": "team"}), facts, members: vec![].into() };
         self.store.create_group(&okta, &origin, new).await.unwrap();
         let change = MemberChange::Add(vec![id.0]);
         self.store.change_members::<()>(&okta, &origin, group, vec![change]).await.unwrap();

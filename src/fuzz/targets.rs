@@ -313,7 +313,7 @@ fn patch_of_group(body: Map<String, Value>) -> String {
         Err(error) => return refusal(&error),
     };
     let mut forms = String::new();
-    for change in &change.members {
+    for change in &change.members.list {
         match change {
             MemberChange::Clear => forms.push('0'),
             MemberChange::Add(ids) | MemberChange::Remove(ids) | MemberChange::Replace(ids) => {

@@ -1,5 +1,6 @@
 //! The facts about people and groups that access depends on, and the changes of those facts.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
@@ -115,6 +116,21 @@ pub(crate) enum MemberChange {
     Replace(Vec<Uuid>),
     /// All members are removed.
     Clear,
+}
+
+/// The changes of a group's members in one request, in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct MemberChanges {
+    /// The changes.
+    pub(crate) list: Vec<MemberChange>,
+    /// The text that the client gave for each id that is not in the form of those that this server issues.
+    pub(crate) texts: BTreeMap<Uuid, String>,
+}
+
+impl From<Vec<MemberChange>> for MemberChanges {
+    fn from(list: Vec<MemberChange>) -> Self {
+        Self { list, texts: BTreeMap::new() }
+    }
 }
 
 /// One change of the directory. A snapshot is a sequence of these changes too, so that loading a snapshot and replaying

@@ -31,7 +31,8 @@ pub(crate) use desired::{
     ClaimTerms, Desired, DesiredGrant, Enforcement, FreezeReason, Keep, Kept, KeptGroups, KeptSubjects,
 };
 pub(crate) use directory::{
-    DirectoryChange, DirectoryEvent, EmailFact, GroupFacts, GroupId, MemberChange, Seq, UserFacts, UserId,
+    DirectoryChange, DirectoryEvent, EmailFact, GroupFacts, GroupId, MemberChange, MemberChanges, Seq, UserFacts,
+    UserId,
 };
 pub(crate) use document::{DocumentKey, Region, ResourceKind};
 pub(crate) use grant::{Condition, ConditionHash, GrantKey};

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use serde_json::{Number, Value};
 
 use super::error::{ScimError, shown};
-use super::group::issued_id;
+use super::member_id::issued_id;
 use super::schema::{Attribute, Kind, Mutability, Resolved, ResourceType};
 
 /// A path to an attribute: `[URN ":"] name ["." sub]`. Names are as sent until [`Filter::resolved`] replaces them with

@@ -296,9 +296,11 @@ impl FindingCode {
                 "the members were kept, because `members` was not sent; send an empty list to remove all"
             }
             Self::MembersShrunk => "the group has fewer members than before, because the whole list was sent",
-            Self::MemberUnknown => "kept, and it counts once a user with this id exists; push the users first",
+            Self::MemberUnknown => {
+                "kept, and it counts once one user, and no other, has this id or externalId; push the users first"
+            }
             Self::MemberIdForeign => {
-                "kept, but it never counts: this server issues no such id; send the `id` of users created here"
+                "taken as an externalId; it counts while exactly one user has it: send the `id` of users created here"
             }
             Self::NestedGroup => "kept, but members of the nested group get no access through it; assign them directly",
             Self::ExternalIdShared => {

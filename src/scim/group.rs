@@ -1,9 +1,8 @@
 //! Groups: attributes as JSON, and membership as changes that never need the full list of members.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use serde_json::{Map, Value};
-use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::assign::{Assignment, Context, Message};
@@ -12,12 +11,13 @@ use super::error::{ScimError, shown};
 use super::filter::{CompareOp, Filter, FilterValue, Test};
 use super::finding::{FindingCode, Findings};
 use super::json;
+use super::member_id::{issued_id, member_id};
 use super::parse::PatchPath;
 use super::patch::{self, Operation};
 use super::schema::ResourceType;
 use super::user::whole;
 use super::work::Work;
-use crate::model::{GroupFacts, GroupId, MemberChange};
+use crate::model::{GroupFacts, GroupId, MemberChange, MemberChanges};
 
 /// The change of a group in a PUT or PATCH, fully parsed before any of it is applied.
 #[derive(Debug, Clone)]
@@ -27,7 +27,7 @@ pub(crate) struct GroupChange {
     /// The work of reading the request.
     work: Work,
     /// Membership changes, in the order of the request.
-    pub(crate) members: Vec<MemberChange>,
+    pub(crate) members: MemberChanges,
 }
 
 /// A group to create.
@@ -35,8 +35,8 @@ pub(crate) struct GroupChange {
 pub(crate) struct NewGroupRequest {
     /// The resource to store, without `id`, `meta` and `members`.
     pub(crate) resource: Value,
-    /// The members.
-    pub(crate) members: Vec<Uuid>,
+    /// The members, as additions.
+    pub(crate) members: MemberChanges,
 }
 
 /// Parses a POST.
@@ -46,10 +46,11 @@ pub(crate) struct NewGroupRequest {
 pub(crate) fn new_group(body: Map<String, Value>, findings: &mut Findings) -> Result<NewGroupRequest, ScimError> {
     let mut work = Work::default();
     let read = whole(ResourceType::Group, None, body, findings, &mut work)?;
-    let members = match member_change(read.members, findings)? {
-        Some(MemberChange::Replace(ids) | MemberChange::Add(ids)) => ids,
-        Some(MemberChange::Clear | MemberChange::Remove(_)) | None => Vec::new(),
-    };
+    let mut members = MemberChanges::default();
+    let read_members = Intake { findings, texts: &mut members.texts }.change(read.members)?;
+    if let Some(MemberChange::Replace(ids) | MemberChange::Add(ids)) = read_members {
+        members.list.push(MemberChange::Add(ids));
+    }
     Ok(NewGroupRequest { resource: edit::apply(ResourceType::Group, &read.edits, Map::new(), &mut work)?, members })
 }
 
@@ -64,7 +65,8 @@ impl GroupChange {
         if read.members.is_empty() {
             findings.note(FindingCode::MembersNotAsserted, "members");
         }
-        let members = member_change(read.members, findings)?.into_iter().collect();
+        let mut members = MemberChanges::default();
+        members.list.extend(Intake { findings, texts: &mut members.texts }.change(read.members)?);
         Ok(Self { replace: true, attributes: read.edits, work, members })
     }
 
@@ -74,7 +76,8 @@ impl GroupChange {
     /// `invalidSyntax`, `invalidPath`, `invalidValue`, `noTarget`, `mutability`, `tooMany`, each with the operation's index.
     pub(crate) fn patch(id: GroupId, body: Map<String, Value>, findings: &mut Findings) -> Result<Self, ScimError> {
         let id = id.to_string();
-        let mut change = Self { replace: false, attributes: Vec::new(), work: Work::default(), members: Vec::new() };
+        let mut change =
+            Self { replace: false, attributes: Vec::new(), work: Work::default(), members: MemberChanges::default() };
         for (index, operation) in patch::operations(ResourceType::Group, body, findings)?.into_iter().enumerate() {
             let edits = change.operation(&id, operation, findings).map_err(|problem| problem.in_operation(index))?;
             change.attributes.extend(edits.into_iter().map(|edit| (Some(index), edit)));
@@ -87,7 +90,7 @@ impl GroupChange {
         let mut context = Context { of: ResourceType::Group, id: Some(id), message: Message::Patch, findings, work };
         let (members, rest) = context.operation(operation)?.into_iter().partition(Assignment::is_members);
         let edits = context.edits(rest)?;
-        self.members.extend(member_change(members, findings)?);
+        self.members.list.extend(Intake { findings, texts: &mut self.members.texts }.change(members)?);
         Ok(edits)
     }
 
@@ -123,23 +126,6 @@ pub(crate) fn group_facts(id: GroupId, resource: &Value) -> GroupFacts {
     GroupFacts { id, display_name: text("displayName").unwrap_or_default(), external_id: text("externalId") }
 }
 
-/// Parses an id in the form that this server issues: a hyphenated UUID.
-#[must_use]
-pub(crate) fn issued_id(text: &str) -> Option<Uuid> {
-    if text.len() == 36 { Uuid::try_parse(text).ok() } else { None }
-}
-
-/// The id under which a text that is not an id of this server is stored. The same text gives the same id, so that a
-/// member that was parked can be removed again. Version 8 (RFC 9562 §5.8) is never issued, so no resource can ever have
-/// this id.
-fn foreign_id(text: &str) -> Uuid {
-    let mut bytes = [0; 16];
-    for (byte, digest) in bytes.iter_mut().zip(Sha256::digest(text)) {
-        *byte = digest;
-    }
-    uuid::Builder::from_custom_bytes(bytes).into_uuid()
-}
-
 /// The list in `{"members": […]}`, which some providers send where the list itself is expected.
 fn listed(object: &mut Map<String, Value>) -> Result<Option<Value>, ScimError> {
     let urn = format!("{}:members", ResourceType::Group.urn());
@@ -155,80 +141,11 @@ fn listed(object: &mut Map<String, Value>) -> Result<Option<Value>, ScimError> {
     Ok(object.values_mut().next().map(Value::take))
 }
 
-/// The membership change of one object or operation, even if it mentions the members several times.
-fn member_change(members: Vec<Assignment>, findings: &mut Findings) -> Result<Option<MemberChange>, ScimError> {
-    let mut asked: Option<Option<MemberChange>> = None;
-    for assignment in members {
-        let change = at_members(assignment.verb, &assignment.path, assignment.value, findings)?;
-        if asked.as_ref().is_some_and(|asked| *asked != change) {
-            return Err(ScimError::InvalidSyntax("`members` is given more than once, with different values".into()));
-        }
-        asked = Some(change);
-    }
-    Ok(asked.flatten())
-}
-
 fn not_understood(path: &PatchPath) -> ScimError {
     ScimError::InvalidPath(format!(
         "`{}` is not understood; use `members`, or `members[value eq \"ID\"]` to remove",
         shown(&path.to_string())
     ))
-}
-
-fn at_members(
-    verb: Verb,
-    path: &PatchPath,
-    value: Option<Value>,
-    findings: &mut Findings,
-) -> Result<Option<MemberChange>, ScimError> {
-    if let Some(sub) = path.sub.as_ref().or(path.attribute.sub.as_ref()) {
-        return Err(if verb == Verb::Replace && sub.eq_ignore_ascii_case("value") {
-            ScimError::Mutability("the `value` of a member cannot be changed; remove the member and add another".into())
-        } else {
-            not_understood(path)
-        });
-    }
-    match (verb, &path.filter) {
-        (Verb::Remove, Some(filter)) => {
-            let mut ids = Vec::new();
-            if !collect_ids(filter, &mut ids) {
-                return Err(not_understood(path));
-            }
-            if ids.iter().any(|id| id.trim().is_empty()) {
-                return Err(ScimError::InvalidValue("the id in the filter on `members` is blank".into()));
-            }
-            Ok(Some(MemberChange::Remove(
-                ids.iter().map(|id| issued_id(id).unwrap_or_else(|| foreign_id(id))).collect(),
-            )))
-        }
-        (_, Some(_)) => Err(not_understood(path)),
-        (Verb::Add, None) => match value {
-            Some(value) => add_members(value, findings),
-            None => Err(ScimError::InvalidValue("`add` to `members` comes without a value".into())),
-        },
-        (Verb::Replace, None) => match value {
-            Some(value) => replace_members(value, findings).map(Some),
-            None => Err(ScimError::InvalidValue("`replace` of `members` comes without a value".into())),
-        },
-        (Verb::Remove, None) => match value {
-            // No value at all removes the attribute (RFC 7644 §3.5.2.2). Any value, even an empty one, is a list of the
-            // members that are meant.
-            None => Ok(Some(MemberChange::Clear)),
-            Some(Value::Null) => {
-                findings.note(FindingCode::RemoveOfNothing, "members");
-                Ok(None)
-            }
-            Some(Value::Array(list)) if list.is_empty() => {
-                findings.note(FindingCode::RemoveOfNothing, "members");
-                Ok(None)
-            }
-            Some(value) => {
-                let ids = member_ids(value, Given::Unwanted, findings)?;
-                findings.note(FindingCode::RemoveWithValue, "members");
-                Ok(if ids.is_empty() { None } else { Some(MemberChange::Remove(ids)) })
-            }
-        },
-    }
 }
 
 /// True for `type eq "User"` and `type eq "Group"`.
@@ -259,26 +176,6 @@ fn collect_ids(filter: &Filter, ids: &mut Vec<String>) -> bool {
     }
 }
 
-fn add_members(value: Value, findings: &mut Findings) -> Result<Option<MemberChange>, ScimError> {
-    let ids = member_ids(value, Given::Wanted, findings)?;
-    Ok(if ids.is_empty() { None } else { Some(MemberChange::Add(ids)) })
-}
-
-fn replace_members(value: Value, findings: &mut Findings) -> Result<MemberChange, ScimError> {
-    if value.is_null() {
-        return Ok(MemberChange::Clear);
-    }
-    let ids = member_ids(value, Given::Wanted, findings)?;
-    Ok(if ids.is_empty() { MemberChange::Clear } else { MemberChange::Replace(ids) })
-}
-
-/// Whether the listed members are to be added or removed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Given {
-    Wanted,
-    Unwanted,
-}
-
 /// The list or object that a text holds; other values as they are.
 fn unpacked(value: Value, pointer: &str, findings: &mut Findings) -> Result<Value, ScimError> {
     let Some(inner) = value.as_str().and_then(json::embedded) else { return Ok(value) };
@@ -287,64 +184,156 @@ fn unpacked(value: Value, pointer: &str, findings: &mut Findings) -> Result<Valu
     Ok(inner)
 }
 
-/// The ids in a list of members, without duplicates. Empty only for an empty list.
-fn member_ids(value: Value, given: Given, findings: &mut Findings) -> Result<Vec<Uuid>, ScimError> {
-    let list = match unpacked(value, "members", findings)? {
-        Value::Array(list) => list,
-        Value::Object(mut object) => match listed(&mut object)? {
-            Some(Value::Array(list)) => list,
-            Some(_) => return Err(ScimError::InvalidValue("`members` must be a list".into())),
-            None => {
-                findings.note(FindingCode::ListExpected, "members");
-                vec![Value::Object(object)]
+/// Reads the members of one request.
+struct Intake<'a> {
+    findings: &'a mut Findings,
+    /// The texts of the ids that are not in the form of this server.
+    texts: &'a mut BTreeMap<Uuid, String>,
+}
+
+impl Intake<'_> {
+    /// The membership change of one object or operation, even if it mentions the members several times.
+    fn change(&mut self, members: Vec<Assignment>) -> Result<Option<MemberChange>, ScimError> {
+        let mut asked: Option<Option<MemberChange>> = None;
+        for assignment in members {
+            let change = self.at(assignment.verb, &assignment.path, assignment.value)?;
+            if asked.as_ref().is_some_and(|asked| *asked != change) {
+                return Err(ScimError::InvalidSyntax(
+                    "`members` is given more than once, with different values".into(),
+                ));
             }
-        },
-        Value::String(id) => {
-            findings.note(FindingCode::ListExpected, "members");
-            vec![Value::String(id)]
+            asked = Some(change);
         }
-        _ => return Err(ScimError::InvalidValue("`members` must be a list".into())),
-    };
-    let total = list.len();
-    let mut seen = HashSet::with_capacity(total);
-    let mut ids = Vec::with_capacity(total);
-    let mut foreign = 0_usize;
-    for (index, member) in list.into_iter().enumerate() {
-        let id = match unpacked(member, &format!("members[{index}]"), findings)? {
-            Value::String(id) => {
-                findings.note(FindingCode::ObjectExpected, "members");
-                id
-            }
-            Value::Object(object) => match object.into_iter().find(|(key, _)| key.eq_ignore_ascii_case("value")) {
-                Some((_, Value::String(id))) => id,
-                Some(_) => {
-                    return Err(ScimError::InvalidValue(format!("`members[{index}].value` must be a string")));
+        Ok(asked.flatten())
+    }
+
+    fn at(&mut self, verb: Verb, path: &PatchPath, value: Option<Value>) -> Result<Option<MemberChange>, ScimError> {
+        if let Some(sub) = path.sub.as_ref().or(path.attribute.sub.as_ref()) {
+            return Err(if verb == Verb::Replace && sub.eq_ignore_ascii_case("value") {
+                ScimError::Mutability(
+                    "the `value` of a member cannot be changed; remove the member and add another".into(),
+                )
+            } else {
+                not_understood(path)
+            });
+        }
+        match (verb, &path.filter) {
+            (Verb::Remove, Some(filter)) => {
+                let mut ids = Vec::new();
+                if !collect_ids(filter, &mut ids) {
+                    return Err(not_understood(path));
                 }
-                None => return Err(ScimError::InvalidValue(format!("`members[{index}]` has no `value`"))),
+                if ids.iter().any(|id| id.trim().is_empty()) {
+                    return Err(ScimError::InvalidValue("the id in the filter on `members` is blank".into()));
+                }
+                Ok(Some(MemberChange::Remove(ids.into_iter().map(|id| self.id(id)).collect())))
+            }
+            (_, Some(_)) => Err(not_understood(path)),
+            (Verb::Add, None) => match value {
+                Some(value) => self.add(value),
+                None => Err(ScimError::InvalidValue("`add` to `members` comes without a value".into())),
             },
-            _ => return Err(ScimError::InvalidValue(format!("`members[{index}]` must be an object with a `value`"))),
+            (Verb::Replace, None) => match value {
+                Some(value) => self.replace(value).map(Some),
+                None => Err(ScimError::InvalidValue("`replace` of `members` comes without a value".into())),
+            },
+            (Verb::Remove, None) => match value {
+                // No value at all removes the attribute (RFC 7644 §3.5.2.2). Any value, even an empty one, is a list of the
+                // members that are meant.
+                None => Ok(Some(MemberChange::Clear)),
+                Some(Value::Null) => {
+                    self.findings.note(FindingCode::RemoveOfNothing, "members");
+                    Ok(None)
+                }
+                Some(Value::Array(list)) if list.is_empty() => {
+                    self.findings.note(FindingCode::RemoveOfNothing, "members");
+                    Ok(None)
+                }
+                Some(value) => {
+                    let ids = self.ids(value)?;
+                    self.findings.note(FindingCode::RemoveWithValue, "members");
+                    Ok(if ids.is_empty() { None } else { Some(MemberChange::Remove(ids)) })
+                }
+            },
+        }
+    }
+
+    fn add(&mut self, value: Value) -> Result<Option<MemberChange>, ScimError> {
+        let ids = self.ids(value)?;
+        Ok(if ids.is_empty() { None } else { Some(MemberChange::Add(ids)) })
+    }
+
+    fn replace(&mut self, value: Value) -> Result<MemberChange, ScimError> {
+        if value.is_null() {
+            return Ok(MemberChange::Clear);
+        }
+        let ids = self.ids(value)?;
+        Ok(if ids.is_empty() { MemberChange::Clear } else { MemberChange::Replace(ids) })
+    }
+
+    /// The ids in a list of members, without duplicates. Empty only for an empty list.
+    fn ids(&mut self, value: Value) -> Result<Vec<Uuid>, ScimError> {
+        let list = match unpacked(value, "members", self.findings)? {
+            Value::Array(list) => list,
+            Value::Object(mut object) => match listed(&mut object)? {
+                Some(Value::Array(list)) => list,
+                Some(_) => return Err(ScimError::InvalidValue("`members` must be a list".into())),
+                None => {
+                    self.findings.note(FindingCode::ListExpected, "members");
+                    vec![Value::Object(object)]
+                }
+            },
+            Value::String(id) => {
+                self.findings.note(FindingCode::ListExpected, "members");
+                vec![Value::String(id)]
+            }
+            _ => return Err(ScimError::InvalidValue("`members` must be a list".into())),
         };
-        if id.trim().is_empty() {
-            return Err(ScimError::InvalidValue(format!("`members[{index}].value` is blank")));
+        let total = list.len();
+        let mut seen = HashSet::with_capacity(total);
+        let mut ids = Vec::with_capacity(total);
+        for (index, member) in list.into_iter().enumerate() {
+            let id = match unpacked(member, &format!("members[{index}]"), self.findings)? {
+                Value::String(id) => {
+                    self.findings.note(FindingCode::ObjectExpected, "members");
+                    id
+                }
+                Value::Object(object) => match object.into_iter().find(|(key, _)| key.eq_ignore_ascii_case("value")) {
+                    Some((_, Value::String(id))) => id,
+                    Some(_) => {
+                        return Err(ScimError::InvalidValue(format!("`members[{index}].value` must be a string")));
+                    }
+                    None => return Err(ScimError::InvalidValue(format!("`members[{index}]` has no `value`"))),
+                },
+                _ => {
+                    return Err(ScimError::InvalidValue(format!(
+                        "`members[{index}]` must be an object with a `value`"
+                    )));
+                }
+            };
+            if id.trim().is_empty() {
+                return Err(ScimError::InvalidValue(format!("`members[{index}].value` is blank")));
+            }
+            if id.trim_start().starts_with(['{', '[']) {
+                return Err(ScimError::InvalidValue(format!("`members[{index}].value` is JSON and not an id")));
+            }
+            let id = self.id(id);
+            if seen.insert(id) {
+                ids.push(id);
+            }
         }
-        if id.trim_start().starts_with(['{', '[']) {
-            return Err(ScimError::InvalidValue(format!("`members[{index}].value` is JSON and not an id")));
-        }
-        let id = issued_id(&id).unwrap_or_else(|| {
-            foreign += 1;
-            foreign_id(&id)
-        });
-        if seen.insert(id) {
-            ids.push(id);
-        }
+        Ok(ids)
     }
-    if foreign > 0 && given == Given::Wanted {
-        if foreign == total {
-            return Err(ScimError::InvalidValue(format!(
-                "none of the {total} members is an id that this server issues; send the `id` of users created here"
-            )));
+
+    /// The id of a member.
+    fn id(&mut self, text: String) -> Uuid {
+        let id = member_id(&text);
+        if issued_id(&text).is_none() {
+            self.findings.note(FindingCode::MemberIdForeign, "members");
         }
-        findings.note(FindingCode::MemberIdForeign, "members");
+        if id.to_string() != text {
+            self.texts.insert(id, text);
+        }
+        id
     }
-    Ok(ids)
 }

@@ -15,6 +15,7 @@ mod filter;
 mod finding;
 mod group;
 pub(crate) mod json;
+mod member_id;
 mod normalize;
 pub(crate) mod parse;
 mod patch;
@@ -29,7 +30,8 @@ pub(crate) use error::ScimError;
 pub(crate) use evaluate::{Evaluator, Related, Sort, SortKey};
 pub(crate) use filter::{AttributePath, CompareOp, Filter, FilterValue, Test, time};
 pub(crate) use finding::{Finding, FindingCode, Findings, Limit};
-pub(crate) use group::{GroupChange, group_facts, issued_id, new_group};
+pub(crate) use group::{GroupChange, group_facts, new_group};
+pub(crate) use member_id::{issued_id, member_id};
 #[cfg(test)]
 pub(crate) use parse::PatchPath;
 #[cfg(test)]

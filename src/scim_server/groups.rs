@@ -68,7 +68,7 @@ impl Resource for GroupRecord {
             Change::Modify(body) => GroupChange::patch(id, body, &mut call.findings()),
         }?;
         let members = std::mem::take(&mut change.members);
-        let replaced = members.iter().any(|change| matches!(change, MemberChange::Replace(_)));
+        let replaced = members.list.iter().any(|change| matches!(change, MemberChange::Replace(_)));
         let (store, origin) = (call.store(), call.origin());
         let outcome = if if_match.is_none() && !change.has_attributes() {
             store.change_members(call.provider(), &origin, id, members).await

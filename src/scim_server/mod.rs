@@ -130,7 +130,9 @@ fn store_error(error: &StoreError) -> ScimError {
         StoreError::Taken { attribute } => {
             ScimError::Uniqueness(format!("another resource of this identity provider already has this `{attribute}`"))
         }
-        StoreError::NoKnownMember { .. } | StoreError::NotAMember => ScimError::InvalidValue(error.to_string()),
+        StoreError::NoKnownMember { .. } | StoreError::TooManyPending { .. } | StoreError::NotAMember => {
+            ScimError::InvalidValue(error.to_string())
+        }
         StoreError::QuotaExceeded { .. } => ScimError::QuotaExceeded(error.to_string()),
         StoreError::UnsupportedFilter { .. } => ScimError::InvalidFilter(error.to_string()),
         StoreError::ListTooLarge { .. } | StoreError::ListTooCostly { .. } | StoreError::TooManyGroups { .. } => {

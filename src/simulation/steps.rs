@@ -205,7 +205,7 @@ impl Simulation {
         let group = NewGroup {
             resource: json!({"displayName": name}),
             facts,
-            members: members.iter().map(|id| id.0).collect(),
+            members: vec![MemberChange::Add(members.iter().map(|id| id.0).collect())].into(),
         };
         let store = self.idp();
         if self.request(store.create_group(&okta(), &origin(), group)).await {

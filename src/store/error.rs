@@ -66,9 +66,17 @@ pub(crate) enum StoreError {
         /// Number of given members.
         given: usize,
     },
+    /// More ids would wait in a group than are kept.
+    #[error(
+        "more than {limit} members of the group would be unknown here; push the users before their group, in smaller parts"
+    )]
+    TooManyPending {
+        /// Largest number in one group.
+        limit: usize,
+    },
     /// A member to remove is not a member, and its text is not an id of this server.
     #[error(
-        "a member to remove is no id that this server issued, and the group has no such member; send the `id` of the user, not its name or `externalId`"
+        "a member to remove is no id that this server issued, and the group has no such member; send the `id` of the user, or an `externalId` that nobody else has"
     )]
     NotAMember,
     /// The provider has reached its quota.
@@ -163,6 +171,7 @@ impl StoreError {
             Self::Unavailable { .. } => Reason::StoreUnavailable.word(),
             Self::Taken { .. } => "Uniqueness",
             Self::NoKnownMember { .. } => "NoKnownMember",
+            Self::TooManyPending { .. } => "TooManyPending",
             Self::NotAMember => "NotAMember",
             Self::QuotaExceeded { .. } => Reason::QuotaExceeded.word(),
             Self::UnsupportedFilter { .. } => "UnsupportedFilter",

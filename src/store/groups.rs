@@ -1,5 +1,8 @@
 //! Groups, and changes of their members. Large changes are written in slices.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -8,13 +11,13 @@ use super::lanes::{Ticket, cost};
 use super::membership::{Plan, Slice};
 use super::sqlite::{groups, list, members, usage};
 use super::{
-    ATTEMPTS, Counts, DeleteOutcome, GroupChanged, GroupRecord, GroupUpdate, MemberChange, MemberDelta, NewGroup,
+    ATTEMPTS, Counts, DeleteOutcome, GroupChanged, GroupRecord, GroupUpdate, MemberChanges, MemberDelta, NewGroup,
     Origin, Store, StoreError, UpdateOutcome, changes_too_often,
 };
 use crate::model::{GroupFacts, GroupId, ProviderName};
 
 /// Largest number of memberships that one request to the writer changes.
-pub(super) const SLICE: usize = 2_000;
+pub(super) const SLICE: usize = 1_000;
 
 /// The changes of a group in one request to the writer, and the reads that they are based on.
 #[derive(Default)]
@@ -71,9 +74,9 @@ fn sum(first: MemberDelta, then: MemberDelta) -> MemberDelta {
 }
 
 /// Splits removals and additions into slices, each of which is a short request; at least one.
-fn slices((remove, add): (Vec<Uuid>, Vec<Uuid>)) -> Vec<Slice> {
+fn slices((remove, add): (Vec<Uuid>, Vec<Uuid>), texts: &Arc<BTreeMap<Uuid, String>>) -> Vec<Slice> {
     let removed = remove.chunks(SLICE).map(|ids| Slice { remove: ids.to_vec(), ..Slice::default() });
-    let added = add.chunks(SLICE).map(|ids| Slice { add: ids.to_vec(), ..Slice::default() });
+    let added = add.chunks(SLICE).map(|ids| Slice { add: ids.to_vec(), texts: texts.clone(), ..Slice::default() });
     let slices: Vec<Slice> = removed.chain(added).collect();
     if slices.is_empty() { vec![Slice::default()] } else { slices }
 }
@@ -91,13 +94,17 @@ impl Store {
         mut group: NewGroup,
     ) -> Result<GroupChanged, StoreError> {
         let id = group.facts.id;
-        let mut members = Plan::new(vec![MemberChange::Add(std::mem::take(&mut group.members))]).add.into_iter();
-        group.members = members.by_ref().take(SLICE).collect();
+        let changes = self.resolved(p, None, std::mem::take(&mut group.members)).await?;
+        let plan = Plan::new(changes);
+        let mut members = plan.add.into_iter();
+        let first: Vec<Uuid> = members.by_ref().take(SLICE).collect();
         let text = json(&group.resource)?;
-        let ticket = Ticket::provider(p, cost(group.members.len(), text.len()));
+        let ticket = Ticket::provider(p, cost(first.len(), text.len()));
+        let first = Slice { add: first, texts: plan.texts.clone(), ..Slice::default() };
         let (name, origin, quota) = (p.clone(), o.clone(), self.quota());
-        let created = self.commit(ticket, move |tx| groups::create(tx, &name, &origin, &quota, group, &text)).await?;
-        let rest = Plan { add: members.collect(), ..Plan::default() };
+        let created =
+            self.commit(ticket, move |tx| groups::create(tx, &name, &origin, &quota, (group, &first), &text)).await?;
+        let rest = Plan { add: members.collect(), texts: plan.texts, ..Plan::default() };
         if rest.is_nothing() {
             return Ok(created);
         }
@@ -147,6 +154,7 @@ impl Store {
                 }
                 None => None,
             };
+            let members = self.resolved(p, Some(id), members).await?;
             let version = same_version.then_some(before.version);
             let attributes = Attributes { basis: before.resource, version, resource, facts };
             match self.write_group(p, o, id, Some(attributes), &Plan::new(members)).await? {
@@ -171,9 +179,9 @@ impl Store {
         p: &ProviderName,
         o: &Origin,
         id: GroupId,
-        members: Vec<MemberChange>,
+        members: impl Into<MemberChanges>,
     ) -> Result<UpdateOutcome<GroupChanged, E>, StoreError> {
-        let plan = Plan::new(members);
+        let plan = Plan::new(self.resolved(p, Some(id), members.into()).await?);
         for _ in 0..ATTEMPTS {
             if !plan.asserted.is_empty() && self.group(p, id).await?.is_none() {
                 return Ok(UpdateOutcome::NotFound);
@@ -222,6 +230,7 @@ impl Store {
             remove: plan.remove.iter().copied().collect(),
             unsure,
             add: plan.add.iter().copied().collect(),
+            texts: plan.texts.clone(),
         };
         let next = match attributes {
             Some(Attributes { basis, version, resource, facts }) => {
@@ -258,7 +267,8 @@ impl Store {
                 self.read(move |db| members::nobody_else_is_meant(db, &p, &absent)).await?;
             }
             let mut version = record.version;
-            let mut slices = slices(if plan.exact { plan.against(&current) } else { plan.lists() }).into_iter();
+            let mut slices =
+                slices(if plan.exact { plan.against(&current) } else { plan.lists() }, &plan.texts).into_iter();
             loop {
                 let Some(members) = slices.next() else {
                     return Ok(match done {

@@ -4,8 +4,9 @@ use std::collections::{BTreeSet, HashMap};
 
 use uuid::Uuid;
 
-use super::sqlite::members;
-use super::{MemberRecord, PlannedRow, Store, StoreError, UserGroup};
+use super::groups::SLICE;
+use super::sqlite::{meant, members};
+use super::{MemberChange, MemberChanges, MemberRecord, PlannedRow, Store, StoreError, UserGroup};
 use crate::model::{GroupId, ProviderName, UserId};
 
 /// Largest number of groups of one user in an answer.
@@ -79,6 +80,44 @@ impl Store {
         let witnesses = self.read(move |db| members::witnesses(db, &p, &wanted)).await?;
         let witnesses = witnesses.into_iter().zip(lists);
         witnesses.map(|(witness, list)| witness.ok_or(StoreError::NoKnownMember { given: list.len() })).collect()
+    }
+
+    /// The changes, in which the only one with an `externalId` takes the place of an id that is nobody's. Left out where
+    /// the order of the changes does not matter and nobody else leaves the group: the writer looks again.
+    ///
+    /// # Errors
+    /// [`StoreError::TooManyPending`].
+    pub(super) async fn resolved(
+        &self,
+        p: &ProviderName,
+        group: Option<GroupId>,
+        changes: MemberChanges,
+    ) -> Result<MemberChanges, StoreError> {
+        let (mut adds, mut removes, mut replaces, mut ids) = (false, false, false, 0);
+        for change in &changes.list {
+            let (kind, list) = match change {
+                MemberChange::Add(list) => (&mut adds, list),
+                MemberChange::Remove(list) => (&mut removes, list),
+                MemberChange::Replace(list) => (&mut replaces, list),
+                MemberChange::Clear => continue,
+            };
+            *kind = true;
+            ids += list.len();
+        }
+        if changes.texts.is_empty() && !replaces && !(adds && removes) && ids <= SLICE {
+            return Ok(changes);
+        }
+        let p = p.clone();
+        let resolve = move |db: &_| Ok((meant::resolve(db, &p, group, &changes)?, changes));
+        let (resolved, mut changes) = self.read(resolve).await?;
+        let lists = changes.list.iter_mut().filter_map(|change| match change {
+            MemberChange::Add(list) | MemberChange::Remove(list) | MemberChange::Replace(list) => Some(list),
+            MemberChange::Clear => None,
+        });
+        for id in lists.flatten() {
+            *id = resolved.get(id).copied().unwrap_or(*id);
+        }
+        Ok(changes)
     }
 
     /// Those of `ids` that are in a group, including parked ones.

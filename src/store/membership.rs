@@ -1,11 +1,12 @@
 //! The sum of several changes of one group's membership, computed before the writer is called. However many operations
 //! a request has, the writer receives one list of ids to add and one to remove.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::MemberChange;
+use super::{MemberChange, MemberChanges};
 
 /// The sum of changes that were applied in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,12 +20,14 @@ pub(super) struct Plan {
     pub(super) unsure: BTreeSet<Uuid>,
     /// Non-empty replacements, each of which must contain a known id.
     pub(super) asserted: Vec<Vec<Uuid>>,
+    /// The texts of the ids that are not in the form of this server.
+    pub(super) texts: Arc<BTreeMap<Uuid, String>>,
 }
 
 impl Plan {
-    pub(super) fn new(changes: Vec<MemberChange>) -> Self {
-        let mut plan = Self::default();
-        for change in changes {
+    pub(super) fn new(changes: MemberChanges) -> Self {
+        let mut plan = Self { texts: Arc::new(changes.texts), ..Self::default() };
+        for change in changes.list {
             match change {
                 MemberChange::Add(ids) => {
                     for id in ids {
@@ -95,6 +98,8 @@ pub(super) struct Slice {
     /// Ids to remove that may mean somebody else if they are not members.
     pub(super) unsure: Vec<Uuid>,
     pub(super) add: Vec<Uuid>,
+    /// The texts of the ids that are not in the form of this server.
+    pub(super) texts: Arc<BTreeMap<Uuid, String>>,
 }
 
 impl Slice {
@@ -144,7 +149,7 @@ mod tests {
                     }
                 }
             }
-            let plan = Plan::new(changes);
+            let plan = Plan::new(changes.into());
             let (remove, add) = plan.against(&before);
             let mut after = before.clone();
             after.retain(|id| !remove.contains(id));

@@ -76,7 +76,7 @@ pub(crate) use record::{
 pub(crate) use sqlite::{MemoryDatabase, StoreFaults};
 pub(crate) use trust::Trust;
 
-pub(crate) use crate::model::MemberChange;
+pub(crate) use crate::model::{MemberChange, MemberChanges};
 #[cfg(test)]
 pub(crate) use owners::Purged;
 #[cfg(test)]

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::model::{AuditEntry, GroupFacts, GroupId, Kind, MappingPhase, MemberChange, ProviderName, Seq, UserFacts};
+use crate::model::{AuditEntry, GroupFacts, GroupId, Kind, MappingPhase, MemberChanges, ProviderName, Seq, UserFacts};
 use crate::scim::{Filter, ResourceType, Sort};
 
 /// Origin of a directory change: the actor and the request id of its audit row.
@@ -66,8 +66,8 @@ pub(crate) struct NewGroup {
     pub(crate) resource: Value,
     /// Facts for look-ups; `facts.id` is the newly issued id.
     pub(crate) facts: GroupFacts,
-    /// Ids of users and groups. Unknown ids are parked until they exist.
-    pub(crate) members: Vec<Uuid>,
+    /// Additions. Unknown ids are parked until they exist.
+    pub(crate) members: MemberChanges,
 }
 
 /// A stored group, without its members.
@@ -96,8 +96,8 @@ pub(crate) struct GroupUpdate {
     pub(crate) resource: Option<Value>,
     /// The matching facts, if they change. The id must not change.
     pub(crate) facts: Option<GroupFacts>,
-    /// Changes of the membership, in this order.
-    pub(crate) members: Vec<MemberChange>,
+    /// Changes of the membership.
+    pub(crate) members: MemberChanges,
     /// Only apply to the version that was read (`If-Match`). Otherwise the members may have changed since.
     pub(crate) same_version: bool,
 }

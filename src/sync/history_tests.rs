@@ -158,7 +158,7 @@ impl Fixture {
                     external_id: None,
                 };
                 let id = facts.id;
-                let members = (0..5).filter_map(member).collect();
+                let members = vec![MemberChange::Add((0..5).filter_map(member).collect())].into();
                 let resource = json!({"displayName": facts.display_name});
                 // The name may be taken.
                 if self.store.create_group(&okta(), &origin, NewGroup { resource, facts, members }).await.is_ok() {

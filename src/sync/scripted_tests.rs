@@ -118,7 +118,7 @@ impl Fixture {
         let facts = GroupFacts { id: GroupId(Uuid::new_v4()), display_name: "team".to_owned(), external_id: None };
         let team = facts.id;
         let resource = json!({"displayName": "team"});
-        store.create_group(&okta(), &origin(), NewGroup { resource, facts, members: vec![] }).await.unwrap();
+        store.create_group(&okta(), &origin(), NewGroup { resource, facts, members: vec![].into() }).await.unwrap();
         let seq = engine.load_directory().await.unwrap();
         engine.freeze(None).await.unwrap();
         let stop = CancellationToken::new();

@@ -215,10 +215,10 @@ fn one_name_in_two_cases_in_one_object_is_refused() {
 fn a_group_body_may_have_its_members_inside_the_urn() {
     let inside = |members: Value| map(json!({"displayName": "g", GROUP_URN: {"members": members}}));
     let new = new_group(inside(json!([{"value": ONE}])), &mut Findings::new()).unwrap();
-    assert_eq!(new.members, super::ids(&[ONE]));
+    assert_eq!(new.members.list, [MemberChange::Add(super::ids(&[ONE]))]);
     assert_eq!(new.resource, json!({"schemas": [GROUP_URN], "displayName": "g"}));
     let put = GroupChange::put(group_id(), inside(json!([])), &mut Findings::new()).unwrap();
-    assert_eq!(put.members, [MemberChange::Clear]);
+    assert_eq!(put.members.list, [MemberChange::Clear]);
     let twice = map(json!({"displayName": "g", "members": [], GROUP_URN: {"members": [{"value": ONE}]}}));
     assert_eq!(new_group(twice, &mut Findings::new()).unwrap_err().scim_type(), Some("invalidSyntax"));
 }

@@ -7,6 +7,7 @@ mod doctor;
 mod filters;
 mod intake;
 mod meaning;
+mod members;
 mod routes;
 mod schema;
 mod size;

@@ -136,7 +136,7 @@ async fn a_group_of_many_members_is_sent_whole_and_projected() {
     let new = NewGroup {
         resource: json!({"displayName": "team"}),
         facts: GroupFacts { id: group, display_name: "team".into(), external_id: None },
-        members: ids,
+        members: vec![crate::store::MemberChange::Add(ids)].into(),
     };
     server.store.create_group(&okta(), &origin(), new).await.expect("a stored group");
 

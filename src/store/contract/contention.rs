@@ -32,8 +32,9 @@ async fn sixty_four_that_add_to_one_group_do_not_work_anything_out_twice(home: H
             // As Okta sends it: each request includes the unchanged name of the group.
             tokio::spawn(async move {
                 let add = vec![MemberChange::Add(vec![id])];
-                let update =
-                    |_: &GroupRecord| Ok::<_, ()>(GroupUpdate { members: add.clone(), ..GroupUpdate::default() });
+                let update = |_: &GroupRecord| {
+                    Ok::<_, ()>(GroupUpdate { members: add.clone().into(), ..GroupUpdate::default() })
+                };
                 if id.as_u128() % 2 == 0 {
                     changed(store.update_group(&okta(), &origin(), group, update).await.unwrap());
                 } else {

@@ -171,7 +171,7 @@ pub(in crate::store) fn new_group(name: &str, members: &[Uuid]) -> NewGroup {
     NewGroup {
         resource: json!({"displayName": name}),
         facts: GroupFacts { id: GroupId(Uuid::new_v4()), display_name: name.to_owned(), external_id: None },
-        members: members.to_vec(),
+        members: vec![MemberChange::Add(members.to_vec())].into(),
     }
 }
 

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, params};
 
 use super::Transaction;
+use super::meant;
 use super::members;
 use super::query::{Columns, Query as _, is_unique_violation};
 use crate::model::{DirectoryChange, GroupFacts, GroupId, ProviderName};
@@ -108,10 +109,10 @@ pub(crate) fn create(
     p: &ProviderName,
     o: &Origin,
     quota: &Quota,
-    group: NewGroup,
+    (group, members): (NewGroup, &Slice),
     text: &str,
 ) -> Result<GroupChanged, StoreError> {
-    let NewGroup { resource, facts, members } = group;
+    let NewGroup { resource, facts, .. } = group;
     tx.grow(p, quota, Usage { groups: 1, bytes: size(text), ..Usage::default() }, Growth::Plain)?;
     let id = facts.id;
     write_unique(tx, p, (&facts, None), || {
@@ -126,13 +127,14 @@ pub(crate) fn create(
         ])
     })?;
     members::join_waiting(tx, p, id.0, None)?;
+    meant::renamed(tx, p, None, facts.external_id.as_deref())?;
     let cause = tx.event(p, &DirectoryChange::Group(facts.clone()))?;
     tx.audit(
         AuditDraft::directory(tx.now, p, o, "group.create", &id.to_string(), vec![cause]).named(&facts.display_name),
     );
     let mut delta = MemberDelta::default();
-    if !members.is_empty() {
-        let net = members::apply(tx, p, id, &Slice { add: members, ..Slice::default() })?;
+    if !members.add.is_empty() {
+        let net = members::apply(tx, p, id, members)?;
         tx.grow(p, quota, net.usage(), Growth::Plain)?;
         delta = net.delta(0);
         net.log(tx, p, o, id, delta)?;
@@ -193,6 +195,9 @@ pub(crate) fn step(
         Some((resource, text)) => (resource, Some(text)),
         None => (before.resource, None),
     };
+    if let Some(facts) = &facts {
+        meant::renamed(tx, p, before.facts.external_id.as_deref(), facts.external_id.as_deref())?;
+    }
     let shares_external_id = match &facts {
         Some(facts) => facts.external_id != before.facts.external_id && shares_external_id(tx, p, facts)?,
         None => false,
@@ -252,6 +257,7 @@ pub(crate) fn delete(
     if if_version.is_some_and(|version| version != before.version) {
         return Ok(DeleteOutcome::VersionDiffers);
     }
+    meant::forgotten(tx, p, before.facts.external_id.as_deref())?;
     let members = members::leave_all(tx, p, id.0)? + members::count(tx.db, p, id)?;
     let change = Usage { groups: -1, members: -members, bytes: -size(&json(&before.resource)?), ..Usage::default() };
     tx.count(p, change);

@@ -8,6 +8,7 @@ use rusqlite::{Connection, params};
 use uuid::Uuid;
 
 use super::Transaction;
+use super::meant::{Meant, bounded, meant};
 use super::query::{Columns, Query as _};
 use crate::model::{DirectoryChange, GroupId, ProviderName, Seq, UserId};
 use crate::store::audit::AuditDraft;
@@ -60,6 +61,10 @@ pub(super) const REMOVE_EVERYWHERE: &str =
 /// Makes a parked id a member. Returns the groups that waited for it.
 pub(super) const JOIN_WAITING: &str = "UPDATE members INDEXED BY members_by_member SET kind = ?3 \
     WHERE provider = ?1 AND member_id = ?2 AND kind = 'pending' RETURNING group_id";
+
+/// True when an id waits in a group.
+pub(super) const WAITS: &str = "SELECT EXISTS (SELECT 1 FROM members INDEXED BY members_by_member \
+    WHERE provider = ? AND member_id = ? AND kind = 'pending')";
 
 pub(super) const JOINED: &str = "UPDATE groups SET member_count = member_count + 1, version = version + 1, updated_at = ? \
     WHERE provider = ? AND id = ?";
@@ -238,9 +243,40 @@ pub(super) fn apply(
     }
     net.change(tx.db, REMOVE, (p, group), &slice.remove, -1)?;
     let absent: Vec<Uuid> = slice.unsure.iter().copied().filter(|id| !net.rows.contains_key(id)).collect();
-    nobody_else_is_meant(tx.db, p, &absent)?;
+    for id in absent {
+        match stranger(tx.db, p, id, &slice.texts)? {
+            Some(other) => net.change(tx.db, REMOVE, (p, group), &[other], -1)?,
+            None => nobody_else_is_meant(tx.db, p, &[id])?,
+        }
+    }
     net.change(tx.db, ADD, (p, group), &slice.add, 1)?;
+    let parked: Vec<Uuid> = net.of(RowKind::Pending, 1).collect();
+    for id in &parked {
+        if let Meant::One(other, _) = meant(tx.db, p, *id, &slice.texts)? {
+            net.change(tx.db, REMOVE, (p, group), &[*id], -1)?;
+            net.change(tx.db, ADD, (p, group), &[other], 1)?;
+        }
+    }
+    if !parked.is_empty() {
+        bounded(tx.db, p, group)?;
+    }
     Ok(net)
+}
+
+/// The only one whose `externalId` is an id that is not the id of anybody.
+fn stranger(
+    db: &Connection,
+    p: &ProviderName,
+    id: Uuid,
+    texts: &BTreeMap<Uuid, String>,
+) -> Result<Option<Uuid>, StoreError> {
+    if is_known(db, p, id)? {
+        return Ok(None);
+    }
+    Ok(match meant(db, p, id, texts)? {
+        Meant::One(other, _) => Some(other),
+        Meant::Nobody | Meant::Several => None,
+    })
 }
 
 /// Ids as a text for `json_each` and `unhex`.

@@ -19,6 +19,7 @@ pub(super) mod history;
 pub(super) mod leadership;
 pub(super) mod ledger;
 pub(super) mod list;
+pub(super) mod meant;
 pub(super) mod members;
 #[cfg(test)]
 mod memory;

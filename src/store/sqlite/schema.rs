@@ -23,7 +23,7 @@ impl Step {
 }
 
 /// Every step of the schema, in order.
-pub(super) const STEPS: [Step; 9] = [
+pub(super) const STEPS: [Step; 10] = [
     Step { version: 1, description: "first", sql: include_str!("migrations/0001_first.sql") },
     Step { version: 2, description: "revisions", sql: include_str!("migrations/0002_revisions.sql") },
     Step { version: 3, description: "refusals", sql: include_str!("migrations/0003_refusals.sql") },
@@ -33,6 +33,7 @@ pub(super) const STEPS: [Step; 9] = [
     Step { version: 9, description: "history", sql: include_str!("migrations/0009_history.sql") },
     Step { version: 10, description: "lists", sql: include_str!("migrations/0010_lists.sql") },
     Step { version: 11, description: "external ids", sql: include_str!("migrations/0011_external_ids.sql") },
+    Step { version: 12, description: "pending members", sql: include_str!("migrations/0012_pending.sql") },
 ];
 
 /// The step with which the folded names are computed again.

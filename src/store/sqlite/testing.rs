@@ -7,7 +7,7 @@ use rusqlite::{Connection, params_from_iter};
 
 use super::Transaction;
 use super::query::Query as _;
-use super::{audit, filter, groups, ledger, list, members, schema, transaction, users};
+use super::{audit, filter, groups, ledger, list, meant, members, schema, transaction, users};
 use crate::model::ProviderName;
 use crate::scim::{Filter, ResourceType};
 use crate::store::StoreError;
@@ -54,7 +54,7 @@ pub(crate) fn select(of: ResourceType, p: &ProviderName, filter: &Filter) -> Str
 
 /// The statements of write requests. Deleting a group is not included, because it also deletes all of the group's
 /// memberships.
-pub(crate) const WRITES: [&str; 37] = [
+pub(crate) const WRITES: [&str; 40] = [
     users::ONE,
     users::CREATE,
     users::ADD_EMAIL,
@@ -82,6 +82,9 @@ pub(crate) const WRITES: [&str; 37] = [
     members::REMOVE_EVERYWHERE,
     members::JOIN_WAITING,
     members::JOINED,
+    members::WAITS,
+    meant::MEANT,
+    meant::CEASE,
     members::MEMBERSHIPS,
     ledger::FORGET,
     ledger::PUT,

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, params};
 
 use super::Transaction;
+use super::meant;
 use super::members;
 use super::query::{Columns, Query as _, is_unique_violation};
 use crate::model::{DirectoryChange, ProviderName, UserFacts, UserId};
@@ -137,6 +138,7 @@ pub(crate) fn create(
     add_emails(tx, p, id, encoded)?;
     let mut causes = vec![tx.event(p, &DirectoryChange::User(facts.for_access()))?];
     causes.extend(members::join_waiting(tx, p, id.0, Some(id))?);
+    causes.extend(meant::renamed(tx, p, None, facts.external_id.as_deref())?);
     tx.audit(AuditDraft::directory(tx.now, p, o, "user.create", &id.to_string(), causes).named(&facts.user_name));
     let shares_external_id = shares_external_id(tx, p, &facts)?;
     Ok(UserRecord { resource, facts, version: 1, created_at: tx.now, updated_at: tx.now, shares_external_id })
@@ -189,6 +191,10 @@ pub(crate) fn update(
     if access != before.facts.for_access() {
         causes.push(tx.event(p, &DirectoryChange::User(access))?);
     }
+    causes.extend(meant::renamed(tx, p, before.facts.external_id.as_deref(), facts.external_id.as_deref())?);
+    if before.facts.active && !facts.active {
+        meant::forgotten(tx, p, facts.external_id.as_deref())?;
+    }
     let action = match (before.facts.active, facts.active) {
         (true, false) => "user.deactivate",
         (false, true) => "user.activate",
@@ -212,6 +218,7 @@ pub(crate) fn delete(
     if if_version.is_some_and(|version| version != before.version) {
         return Ok(DeleteOutcome::VersionDiffers);
     }
+    meant::forgotten(tx, p, before.facts.external_id.as_deref())?;
     let members = members::leave_all(tx, p, id.0)?;
     let change = Usage { users: -1, members: -members, bytes: -size(&json(&before.resource)?), ..Usage::default() };
     tx.count(p, change);

@@ -76,7 +76,7 @@ fn megabyte(mut one: impl FnMut(usize) -> Value) -> Vec<Value> {
 fn member_requests(dice: &mut Dice, known: &[Uuid]) -> Value {
     let who = |dice: &mut Dice| match dice.below(3) {
         0 => dice.of(known).to_string(),
-        1 => Uuid::from_u128(0x4000_8000_0000_0000_0000 + dice.below(50_000) as u128).to_string(),
+        1 => Uuid::from_u128(0x4000_8000_0000_0000_0000 + dice.below(9_000) as u128).to_string(),
         _ => format!("foreign{}", dice.below(30_000)),
     };
     let op = dice.of(&["add", "remove", "replace"]);
@@ -142,13 +142,18 @@ async fn no_request_of_a_megabyte_keeps_the_writer_for_longer_than_a_bound() {
     let mut dice = Dice(11);
     let mut longest = 0;
     for round in 0..40 {
-        let many = |from: usize| megabyte(|n| json!(Uuid::from_u128(0x4000_8000_0000_0000_0000 + (from + n) as u128)));
+        // As many unknown ids as a group keeps, and others.
+        let many = |from: usize| {
+            (0..9_000)
+                .map(|n| json!(Uuid::from_u128(0x4000_8000_0000_0000_0000 + (from + n) as u128)))
+                .collect::<Vec<_>>()
+        };
         let operations = match round {
             // The most expensive known requests: a full list for an empty group, half of it replaced, and an empty
             // group again.
             0 => json!([{"op": "add", "path": "members", "value": many(0)}]),
             2 => {
-                let mut others = many(12_000);
+                let mut others = many(4_500);
                 others.push(json!(known[0]));
                 json!([{"op": "replace", "path": "members", "value": others}])
             }
@@ -165,7 +170,7 @@ async fn no_request_of_a_megabyte_keeps_the_writer_for_longer_than_a_bound() {
         let shown: String = body.to_string().chars().take(300).collect();
         assert!(steps <= MAX_STEPS, "round {round}: {steps} instructions for {shown}");
     }
-    assert!(longest >= 10, "a megabyte of members is written in parts, not in {longest}");
+    assert!(longest >= 9, "so many members is written in parts, not in {longest}");
     store.verify_audit_chain().await.unwrap();
 }
 
@@ -190,7 +195,8 @@ async fn many_members_at_once_are_written_in_turns_and_are_all_there() {
     assert_eq!(outcome.members.parked, 3_000);
     assert_eq!(everybody().await, next.into_iter().collect());
     assert!(meter.transactions.load(Relaxed) >= 4);
-    assert!(meter.most() <= MAX_STEPS);
+    let most = meter.most();
+    assert!(most <= MAX_STEPS, "{most}");
 
     // An unknown text among many ids to remove is found before the first of them is removed.
     let no_id = uuid::Builder::from_custom_bytes([7; 16]).into_uuid();

@@ -1,0 +1,170 @@
+//! Members that are named by `externalId` or before they exist (RFC 7643 §3.1 leaves `externalId` to the client).
+
+use serde_json::{Value, json};
+
+use super::{Reply, Server};
+use crate::scim::FindingCode;
+
+impl Server {
+    /// Creates a user with this `externalId` and returns its id.
+    async fn named(&self, name: &str, external_id: &str) -> String {
+        let reply = self.okta("POST", "/Users", Some(json!({"userName": name, "externalId": external_id}))).await;
+        assert_eq!(reply.status, 201, "{}", reply.text);
+        reply.json()["id"].as_str().unwrap().to_owned()
+    }
+
+    async fn waiting(&self) -> u64 {
+        self.store.counts(&"okta".parse().unwrap()).await.unwrap().pending
+    }
+
+    async fn change(&self, group: &str, op: &str, value: Value) -> Reply {
+        let operations = json!([{"op": op, "path": "members", "value": value}]);
+        self.patch(&format!("/Groups/{group}"), operations).await
+    }
+}
+
+fn list(ids: &[&str]) -> Value {
+    ids.iter().map(|id| json!({"value": id})).collect()
+}
+
+fn set(ids: &[&String]) -> std::collections::BTreeSet<String> {
+    ids.iter().map(|id| (*id).clone()).collect()
+}
+
+#[tokio::test]
+async fn a_member_named_by_external_id_is_found_in_each_kind_of_request() {
+    let server = Server::start().await;
+    let alice = server.named("alice", "HR-1").await;
+    let bob = server.named("bob", "8AA1A0C0-0000-4000-8000-0000000000AA").await;
+    let group = server.group("created", &["HR-1", "8aa1a0c0-0000-4000-8000-0000000000aa"]).await;
+    assert_eq!(server.members(&group).await, set(&[&alice, &bob]));
+    assert!(server.found(FindingCode::MemberIdForeign));
+
+    let group = server.group("patched", &[]).await;
+    assert!(server.change(&group, "add", list(&["HR-1"])).await.status < 300);
+    assert_eq!(server.members(&group).await, set(&[&alice]));
+    assert!(server.change(&group, "replace", list(&["8AA1A0C0-0000-4000-8000-0000000000AA"])).await.status < 300);
+    assert_eq!(server.members(&group).await, set(&[&bob]));
+    let put = json!({"displayName": "patched", "members": list(&["HR-1", &bob])});
+    let version =
+        server.okta("PUT", &format!("/Groups/{group}"), Some(put.clone())).await.json()["meta"]["version"].clone();
+    assert_eq!(server.members(&group).await, set(&[&alice, &bob]));
+    let again = server.okta("PUT", &format!("/Groups/{group}"), Some(put)).await;
+    assert_eq!(again.json()["meta"]["version"], version, "the same members are no change");
+
+    let filter = json!([{"op": "remove", "path": "members[value eq \"HR-1\"]"}]);
+    assert!(server.patch(&format!("/Groups/{group}"), filter).await.status < 300);
+    assert_eq!(server.members(&group).await, set(&[&bob]));
+    assert!(server.change(&group, "remove", list(&["8aa1a0c0-0000-4000-8000-0000000000aa"])).await.status < 300);
+    assert_eq!(server.members(&group).await, set(&[]));
+    assert_eq!(server.waiting().await, 0);
+}
+
+#[tokio::test]
+async fn operations_of_one_request_apply_in_order_whatever_name_a_member_has() {
+    let server = Server::start().await;
+    let alice = server.named("alice", "HR-1").await;
+    let group = server.group("team", &[&alice]).await;
+    let op = |op: &str, id: &str| json!({"op": op, "path": "members", "value": [{"value": id}]});
+    for (operations, expected) in [
+        (json!([op("remove", "HR-1"), op("add", &alice)]), true),
+        (json!([op("add", &alice), op("remove", "HR-1")]), false),
+        (json!([op("remove", "HR-1"), op("add", "HR-1")]), true),
+        (json!([op("replace", "HR-1"), op("remove", &alice)]), false),
+    ] {
+        assert!(server.patch(&format!("/Groups/{group}"), operations.clone()).await.status < 300);
+        let expected = if expected { set(&[&alice]) } else { set(&[]) };
+        assert_eq!(server.members(&group).await, expected, "{operations}");
+    }
+}
+
+#[tokio::test]
+async fn a_member_waits_for_the_only_one_who_has_its_external_id() {
+    let server = Server::start().await;
+    let group = server.group("team", &["HR-1", "HR-2", "0a21f0f2-0000-4000-8000-000000000001"]).await;
+    assert_eq!((server.members(&group).await.len(), server.waiting().await), (0, 3));
+
+    let alice = server.named("alice", "HR-1").await;
+    assert_eq!(server.members(&group).await, set(&[&alice]));
+    let bob = server.user("bob").await;
+    let patch = json!([{"op": "add", "path": "externalId", "value": "HR-2"}]);
+    assert_eq!(server.patch(&format!("/Users/{bob}"), patch).await.status, 200);
+    assert_eq!(server.members(&group).await, set(&[&alice, &bob]));
+    let carol = server.named("carol", "0A21F0F2-0000-4000-8000-000000000001").await;
+    assert_eq!(server.members(&group).await, set(&[&alice, &bob, &carol]));
+    assert_eq!(server.waiting().await, 0);
+    let read = server.okta("GET", &format!("/Groups/{group}"), None).await.json();
+    assert_eq!(read["members"].as_array().map(Vec::len), Some(3));
+
+    // A later owner of the same value changes nothing about a member that was found.
+    server.named("dave", "HR-1").await;
+    assert_eq!(server.members(&group).await, set(&[&alice, &bob, &carol]));
+}
+
+#[tokio::test]
+async fn a_shared_external_id_names_nobody() {
+    let server = Server::start().await;
+    let alice = server.named("alice", "same").await;
+    let bob = server.named("bob", "same").await;
+    let group = server.group("team", &["same"]).await;
+    assert_eq!((server.members(&group).await.len(), server.waiting().await), (0, 1));
+    server.change(&group, "replace", list(&["same"])).await.refused(400, Some("invalidValue"));
+    assert_eq!(server.waiting().await, 1);
+
+    let patch = json!([{"op": "replace", "path": "externalId", "value": "other"}]);
+    assert_eq!(server.patch(&format!("/Users/{bob}"), patch).await.status, 200);
+    assert_eq!(server.members(&group).await, set(&[&alice]), "unique now");
+
+    let group = server.group("second", &["third"]).await;
+    assert!(server.change(&group, "remove", list(&["third"])).await.status < 300);
+    server.named("carol", "third").await;
+    assert_eq!(server.members(&group).await, set(&[]), "removed before it came");
+}
+
+#[tokio::test]
+async fn whoever_leaves_takes_the_waiting_memberships_along() {
+    let server = Server::start().await;
+    for leave in ["deactivate", "delete"] {
+        let id = |name: &str| format!("{name}-{leave}");
+        let alice = server.named(&id("alice"), leave).await;
+        server.named(&id("bob"), leave).await;
+        let group = server.group(leave, &[leave]).await;
+        assert_eq!(server.waiting().await, 1);
+        let path = format!("/Users/{alice}");
+        let left = match leave {
+            "delete" => server.okta("DELETE", &path, None).await,
+            _ => server.patch(&path, json!([{"op": "replace", "value": {"active": false}}])).await,
+        };
+        assert!(left.status < 300, "{}", left.text);
+        assert_eq!(server.waiting().await, 0, "{leave}");
+        if leave == "deactivate" {
+            let renamed = json!([{"op": "replace", "path": "externalId", "value": "renamed"}]);
+            assert_eq!(server.patch(&path, renamed).await.status, 200);
+        }
+        assert_eq!(server.members(&group).await, set(&[]), "{leave}");
+    }
+}
+
+#[tokio::test]
+async fn more_waiting_members_than_are_kept_are_refused_as_a_whole() {
+    let server = Server::start().await;
+    let alice = server.user("alice").await;
+    let group = server.group("team", &[]).await;
+    let many = |count: usize| -> Vec<String> { (0..count).map(|n| format!("HR-{n}")).collect() };
+    let ids = many(10_001);
+    let ids: Vec<&str> = ids.iter().map(String::as_str).chain([alice.as_str()]).collect();
+    for op in ["add", "replace"] {
+        server.change(&group, op, list(&ids)).await.refused(400, Some("invalidValue"));
+    }
+    let body = json!({"displayName": "team", "members": list(&ids)});
+    server.okta("PUT", &format!("/Groups/{group}"), Some(body)).await.refused(400, Some("invalidValue"));
+    let body = json!({"displayName": "other", "members": list(&ids)});
+    server.okta("POST", "/Groups", Some(body)).await.refused(400, Some("invalidValue"));
+    assert_eq!((server.members(&group).await.len(), server.waiting().await), (0, 0));
+
+    assert!(server.change(&group, "add", list(&ids[1..])).await.status < 300);
+    assert_eq!((server.members(&group).await, server.waiting().await), (set(&[&alice]), 10_000));
+    server.change(&group, "add", list(&["one more"])).await.refused(400, Some("invalidValue"));
+    assert!(server.change(&group, "add", list(&["HR-7"])).await.status < 300, "it waits already");
+    assert_eq!(server.waiting().await, 10_000);
+}
