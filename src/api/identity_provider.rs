@@ -64,6 +64,10 @@ pub(crate) enum ProviderState {
 /// The SCIM endpoint of one tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "(has(self.tokens) && size(self.tokens) > 0) || (has(self.oauthClients) && size(self.oauthClients) > 0)",
+    "message": "name at least one of tokens and oauthClients; without either, no request is accepted"
+}]))]
 pub(crate) struct ScimSpec {
     /// Treatment of documented deviations of IdPs from the RFCs. Explain, the only value in this version, accepts them
     /// and reports each in status.findings.
@@ -72,8 +76,15 @@ pub(crate) struct ScimSpec {
 
     /// Bearer tokens that the IdP may use. Several can be valid at once, for rotation: add the new one, change it at
     /// the IdP, remove the old one.
-    #[schemars(length(min = 1, max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub(crate) tokens: Vec<TokenSpec>,
+
+    /// OAuth 2.0 clients, for an IdP that gets its tokens by client credentials (RFC 6749): at the address in
+    /// status.tokenEndpoint, an id and a secret are exchanged for a bearer token of an hour. Several can be valid at once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub(crate) oauth_clients: Vec<OAuthClientSpec>,
 
     /// Requests per second and token, with bursts of as many; further ones are answered with 429 and Retry-After. Below
     /// 25, Microsoft Entra ID is slowed down. Omitted: the value of --requests-per-second.
@@ -105,6 +116,32 @@ pub(crate) struct TokenSpec {
     /// Time from which on the token is refused. Omitted: it does not expire.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) not_after: Option<Time>,
+}
+
+/// One OAuth 2.0 client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct OAuthClientSpec {
+    /// The client's name. In status and in the audit log it is oauth:NAME.
+    #[schemars(schema_with = "schema::label_name")]
+    pub(crate) name: String,
+
+    /// The Secret with the keys clientId and clientSecret, in the operator's own namespace. When either changes, all
+    /// tokens that the client got are refused.
+    pub(crate) secret_ref: SecretRef,
+
+    /// Time from which on the client and all tokens that it got are refused. Omitted: it does not expire.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) not_after: Option<Time>,
+}
+
+/// A Secret in the operator's own namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SecretRef {
+    /// The Secret's name.
+    #[schemars(schema_with = "schema::secret_name")]
+    pub(crate) name: String,
 }
 
 /// One key of a Secret in the operator's own namespace.
@@ -205,6 +242,11 @@ pub(crate) struct IdentityProviderStatus {
     #[schemars(length(max = 2048))]
     pub(crate) endpoint: Option<String>,
 
+    /// The address at which the OAuth 2.0 clients of spec.scim.oauthClients get their tokens; omitted when there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    pub(crate) token_endpoint: Option<String>,
+
     /// The IdP that the requests look like: Okta, Entra or Generic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
@@ -224,9 +266,9 @@ pub(crate) struct IdentityProviderStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) last_request_time: Option<Time>,
 
-    /// The tokens, each with the time of its last use.
+    /// The tokens by name, and the OAuth 2.0 clients as oauth:NAME, each with the time of its last use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub(crate) tokens: Vec<TokenStatus>,
 
     /// Deviations of this IdP from the RFCs, and how to fix them there. The first 50.
@@ -255,12 +297,12 @@ pub(crate) struct IdentityProviderStatus {
     pub(crate) conditions: Vec<Condition>,
 }
 
-/// Observed state of a token.
+/// Observed state of a token, or of another credential.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TokenStatus {
-    /// The token's name.
-    #[schemars(length(max = 63))]
+    /// The name of the token, or oauth:NAME of an OAuth 2.0 client.
+    #[schemars(length(max = 256))]
     pub(crate) name: String,
 
     /// Time from which on the token is refused.

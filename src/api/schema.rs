@@ -49,9 +49,9 @@ pub(super) fn secret_name(_: &mut SchemaGenerator) -> Schema {
     text(253, &[matches(SUBDOMAIN, "a Secret's name has lower-case letters, digits, '-' and '.' only")])
 }
 
-/// The name of a token.
+/// The name of a token or of an OAuth 2.0 client.
 pub(super) fn label_name(_: &mut SchemaGenerator) -> Schema {
-    text(63, &[matches(LABEL, "a token's name has lower-case letters, digits and '-' only")])
+    text(63, &[matches(LABEL, "a token's name, and a client's, has lower-case letters, digits and '-' only")])
 }
 
 /// Names of `IdentityProvider`s.

@@ -24,7 +24,7 @@ use crate::controller::checkpoint::CheckpointError;
 use crate::controller::{Controller, Holds, Settings};
 use crate::model::{Clock, MappingKey, ProviderName, Reason, SystemClock};
 use crate::scim::FindingCode;
-use crate::scim_server::{self, Limits, Scim, TokenTable, Traffic};
+use crate::scim_server::{self, Accepted, Limits, Scim, TokenTable, Traffic};
 use crate::status::{StatusCache, TokenOutcome};
 use crate::store::{Store, StoreError};
 use crate::sync::{Engine, EngineConfig, ProviderTraffic};
@@ -388,32 +388,33 @@ fn seen(
     let shared = tokens.shared().remove(provider).unwrap_or_default();
     let resolved = resolved.lock().unwrap_or_else(PoisonError::into_inner);
     let last_used = |name: &str| seen.tokens_last_used.get(name).copied();
-    let mut outcomes: BTreeMap<&str, TokenOutcome> = BTreeMap::new();
-    for token in resolved.accepted.get(provider).into_iter().flatten() {
-        let problem = shared.contains(&token.name).then_some(Reason::TokenShared);
-        let outcome = TokenOutcome {
-            name: token.name.clone(),
-            not_after: token.not_after,
-            last_used: last_used(&token.name),
-            problem,
-        };
-        outcomes.insert(&token.name, outcome);
+    let mut outcomes: BTreeMap<String, TokenOutcome> = BTreeMap::new();
+    let accepted = resolved.accepted.get(provider);
+    let credentials: Vec<_> = accepted.into_iter().flat_map(Accepted::credentials).collect();
+    for credential in &credentials {
+        let name = credential.name.clone();
+        let problem = shared.contains(&name).then_some(Reason::TokenShared);
+        let last_used = last_used(&name);
+        let outcome = TokenOutcome { name: name.clone(), not_after: credential.not_after, last_used, problem };
+        outcomes.insert(name, outcome);
     }
     for (name, why) in resolved.problems.get(provider).into_iter().flatten() {
         let outcome =
             TokenOutcome { name: name.clone(), not_after: None, last_used: last_used(name), problem: Some(*why) };
-        outcomes.insert(name, outcome);
+        outcomes.insert(name.clone(), outcome);
     }
-    let endless = resolved.accepted.get(provider).into_iter().flatten().filter(|token| token.not_after.is_none());
-    let endless = endless.map(|token| FindingStatus {
+    let clients = resolved.clients.contains(provider);
+    let endless = credentials.into_iter().filter(|credential| credential.not_after.is_none());
+    let endless = endless.map(|credential| FindingStatus {
         code: FindingCode::TokenWithoutEnd.as_str().to_owned(),
-        pointer: format!("/spec/scim/tokens/{}", token.name),
+        pointer: credential.pointer,
         hint: FindingCode::TokenWithoutEnd.hint().to_owned(),
         count: 1,
         last_seen: None,
     });
     ProviderTraffic {
         endpoint: format!("{base}/idp/{provider}/scim/v2"),
+        token_endpoint: clients.then(|| format!("{base}/idp/{provider}/oauth2/token")),
         tokens: outcomes.into_values().collect(),
         last_request: seen.last_request,
         quota_refused_at: seen.quota_refused_at,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::manifest::SecretData;
 use crate::api::{IdentityProviderSpec, ProviderState, SecretKey};
 use crate::model::{ProviderName, Reason};
-use crate::scim_server::{AcceptedToken, TokenTable};
+use crate::scim_server::{Accepted, AcceptedClient, AcceptedToken, ClientKeys, TokenTable, client_credential};
 use crate::sync::Engine;
 
 /// The usable keys of a Secret, as hashes only.
@@ -18,6 +18,13 @@ use crate::sync::Engine;
 pub(crate) struct SecretHashes {
     token: Result<[u8; 32], String>,
     token_sha256: Result<[u8; 32], String>,
+    /// A Secret that was stored before there were clients has none until it is read again.
+    #[serde(default = "no_client")]
+    client: Result<ClientKeys, String>,
+}
+
+fn no_client() -> Result<ClientKeys, String> {
+    Err(Reason::TokenKeyNotFound.word().to_owned())
 }
 
 impl SecretHashes {
@@ -25,7 +32,11 @@ impl SecretHashes {
     #[must_use]
     pub(crate) fn of(secret: &SecretData) -> Self {
         let hash = |key| secret.token_sha256(key).map_err(|error| error.reason().to_owned());
-        Self { token: hash(SecretKey::Token), token_sha256: hash(SecretKey::TokenSha256) }
+        let client = match secret.client() {
+            Ok((id, secret)) => ClientKeys::of(id, secret).ok_or_else(|| Reason::TokenInvalid.word().to_owned()),
+            Err(error) => Err(error.reason().to_owned()),
+        };
+        Self { token: hash(SecretKey::Token), token_sha256: hash(SecretKey::TokenSha256), client }
     }
 
     fn get(&self, key: SecretKey) -> &Result<[u8; 32], String> {
@@ -36,12 +47,14 @@ impl SecretHashes {
     }
 }
 
-/// The tokens of all providers: those that are accepted, and the problems of the others (provider → token → reason).
+/// The credentials of all providers: those that are accepted, and the problems of the others (provider → credential → reason).
 #[derive(Debug, Default)]
 pub(crate) struct Resolved {
-    /// Accepted tokens.
-    pub(crate) accepted: BTreeMap<ProviderName, Vec<AcceptedToken>>,
-    /// Tokens that are not accepted, with the reason.
+    /// Accepted credentials.
+    pub(crate) accepted: BTreeMap<ProviderName, Accepted>,
+    /// Providers with OAuth 2.0 clients, accepted or not.
+    pub(crate) clients: BTreeSet<ProviderName>,
+    /// Credentials that are not accepted, with the reason.
     pub(crate) problems: BTreeMap<ProviderName, BTreeMap<String, Reason>>,
 }
 
@@ -106,8 +119,10 @@ impl Credentials {
 
     /// The names of the Secrets that the providers refer to.
     pub(super) fn named_secrets(&self) -> BTreeSet<String> {
-        let tokens = self.providers.values().flat_map(|spec| &spec.scim.tokens);
-        tokens.map(|token| token.secret_ref.name.clone()).collect()
+        let scim = || self.providers.values().map(|spec| &spec.scim);
+        let tokens = scim().flat_map(|scim| &scim.tokens).map(|token| &token.secret_ref.name);
+        let clients = scim().flat_map(|scim| &scim.oauth_clients).map(|client| &client.secret_ref.name);
+        tokens.chain(clients).cloned().collect()
     }
 
     /// Puts the changes so far into force.
@@ -142,22 +157,39 @@ pub(crate) fn resolve(
     let mut resolved = Resolved::default();
     for (provider, spec) in providers {
         let accepted = resolved.accepted.entry(provider.clone()).or_default();
+        let mut problems = BTreeMap::new();
+        let read = |name: &str| match secrets.get(name) {
+            None => Err(Reason::TokenSecretNotFound),
+            Some(Err(why)) => Err(*why),
+            Some(Ok(secret)) => Ok(secret),
+        };
         for token in &spec.scim.tokens {
-            let hash = match secrets.get(&token.secret_ref.name) {
-                None => Err(Reason::TokenSecretNotFound),
-                Some(Err(why)) => Err(*why),
-                Some(Ok(secret)) => secret.get(token.secret_ref.key).clone().map_err(|why| word(&why)),
-            };
-            match hash {
-                Ok(sha256) => accepted.push(AcceptedToken {
+            let secret = read(&token.secret_ref.name);
+            match secret.and_then(|secret| secret.get(token.secret_ref.key).clone().map_err(|why| word(&why))) {
+                Ok(sha256) => accepted.tokens.push(AcceptedToken {
                     name: token.name.clone(),
                     sha256,
                     not_after: token.not_after.as_ref().map(|time| time.0),
                 }),
-                Err(why) => {
-                    resolved.problems.entry(provider.clone()).or_default().insert(token.name.clone(), why);
-                }
+                Err(why) => drop(problems.insert(token.name.clone(), why)),
             }
+        }
+        for client in &spec.scim.oauth_clients {
+            let secret = read(&client.secret_ref.name);
+            match secret.and_then(|secret| secret.client.clone().map_err(|why| word(&why))) {
+                Ok(keys) => accepted.clients.push(AcceptedClient {
+                    name: client.name.clone(),
+                    keys,
+                    not_after: client.not_after.as_ref().map(|time| time.0),
+                }),
+                Err(why) => drop(problems.insert(client_credential(&client.name), why)),
+            }
+        }
+        if !spec.scim.oauth_clients.is_empty() {
+            resolved.clients.insert(provider.clone());
+        }
+        if !problems.is_empty() {
+            resolved.problems.insert(provider.clone(), problems);
         }
     }
     resolved

@@ -215,16 +215,20 @@ reasons! {
     TokenSecretForbidden:
         "the API server does not permit rolecall to read the Secret of a token",
         "name the Secret in the chart's value `secrets`";
-    TokenKeyNotFound: "the Secret has neither the key token nor tokenSHA256", "add the key";
+    TokenKeyNotFound:
+        "the Secret has neither the key token nor tokenSHA256, or lacks clientId or clientSecret of an OAuth client",
+        "add the key";
     TokenInvalid: "the Secret's value is empty, or tokenSHA256 is not 64 hexadecimal digits", "correct the value";
     TokenWeak:
-        "the token has fewer than 32 characters",
+        "the token or client secret has fewer than 32 characters",
         "make a new one with `rolecall token mint` and give it to the IdP";
     TokenExpiring:
         "every token can be used, and one of them expires within 14 days",
         "add a new token, enter it at the IdP, then remove the old one";
     TokenExpired: "the token's `notAfter` has passed; it is refused", "rotate it";
-    TokenShared: "two IdentityProviders have the same token; it is refused for both", "give each its own token";
+    TokenShared:
+        "two IdentityProviders have the same token or client secret; it is refused for both",
+        "give each its own";
     Fresh: "the IdP made a request within `staleAfter`", "";
     Stale:
         "the IdP made no request for longer than `staleAfter`; nothing is removed for that",

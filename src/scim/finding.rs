@@ -67,8 +67,12 @@ pub(crate) enum FindingCode {
     BearerMissing,
     /// A token that none of the provider's Secrets has.
     TokenNotAccepted,
-    /// A token whose `notAfter` has passed.
+    /// A token or client whose `notAfter` has passed.
     TokenExpired,
+    /// An access token of an OAuth 2.0 client that has ended.
+    AccessTokenEnded,
+    /// A client id or secret at the token endpoint that none of the provider's Secrets has.
+    ClientNotAccepted,
     /// A URL outside the provider's base URL.
     BaseUrlWrong,
     /// A URL that has the base URL's path twice.
@@ -260,6 +264,8 @@ impl FindingCode {
             Self::BearerMissing => "BearerMissing",
             Self::TokenNotAccepted => "TokenNotAccepted",
             Self::TokenExpired => Reason::TokenExpired.word(),
+            Self::AccessTokenEnded => "AccessTokenEnded",
+            Self::ClientNotAccepted => "ClientNotAccepted",
             Self::BaseUrlWrong => "BaseUrlWrong",
             Self::BaseUrlRepeated => "BaseUrlRepeated",
             Self::PlainHttp => "PlainHttp",
@@ -306,15 +312,19 @@ impl FindingCode {
             Self::ExternalIdShared => {
                 "stored; another resource of this type has the same externalId, so neither is found by it alone: give each its own"
             }
-            Self::TokenWithoutEnd => {
-                "accepted until it is removed; give the token `notAfter`, and rotate it before then"
-            }
+            Self::TokenWithoutEnd => "accepted until it is removed; give it `notAfter`, and rotate it before then",
             Self::AuthorizationMissing => "refused: no token was sent; enter the token at the IdP",
             Self::BearerMissing => {
                 "refused: the header must be `Authorization: Bearer TOKEN`; choose bearer authentication at the IdP"
             }
             Self::TokenNotAccepted => {
                 "refused: the token is none of this IdentityProvider's; enter the one of its Secret, without quotes or line breaks"
+            }
+            Self::AccessTokenEnded => {
+                "refused: the access token of an hour had ended; the IdP has to get a new one from `status.tokenEndpoint` before then"
+            }
+            Self::ClientNotAccepted => {
+                "refused a token: the client id and secret are none of this IdentityProvider's; enter those of its Secret, without quotes or line breaks"
             }
             Self::TokenExpired => "refused: the token's `notAfter` has passed; enter the new one at the IdP",
             Self::BaseUrlWrong => {

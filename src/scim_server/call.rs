@@ -18,7 +18,7 @@ use crate::scim::{Findings, ResourceType, ScimError, json};
 use crate::store::{Origin, Store};
 
 /// `Retry-After` of a provider that is suspended, or whose directory is a former one's, in seconds. Suspending is meant to be short.
-const SUSPENDED_RETRY: u64 = 300;
+pub(super) const SUSPENDED_RETRY: u64 = 300;
 
 /// An authenticated request. Clones share it; it counts as admitted until the last of them is dropped.
 #[derive(Clone)]

@@ -151,7 +151,7 @@ pub(super) async fn authenticate(
 }
 
 /// Whether the proxy in front says that the client spoke `http`.
-fn came_by_http(headers: &HeaderMap) -> bool {
+pub(super) fn came_by_http(headers: &HeaderMap) -> bool {
     headers.get("x-forwarded-proto").is_some_and(|proto| proto.as_bytes().trim_ascii().eq_ignore_ascii_case(b"http"))
 }
 

@@ -1,4 +1,4 @@
-//! The SCIM 2.0 endpoint over HTTP: `/idp/{identityProvider}/scim/v2`.
+//! The SCIM 2.0 endpoint over HTTP: `/idp/{identityProvider}/scim/v2`, and the token endpoint of its OAuth 2.0 clients.
 //!
 //! A request passes the layers of `layers`: normal form of its path, request id, authentication, metrics, admission by rate and fair share.
 //! The router chooses the handler, which reads query and body, computes the change as data ([`crate::scim`]) and asks the
@@ -13,6 +13,7 @@ mod discovery;
 mod failures;
 mod groups;
 mod layers;
+mod oauth;
 mod render;
 mod request;
 mod resource;
@@ -21,6 +22,7 @@ mod share;
 #[cfg(test)]
 pub(crate) mod tests;
 mod token;
+mod token_endpoint;
 mod traffic;
 mod users;
 
@@ -40,12 +42,14 @@ use crate::telemetry::ScimMetrics;
 use call::Call;
 use failures::FailedAuthentications;
 use share::Shares;
+use token_endpoint::TokenRates;
 
 pub(crate) use connection::Connection;
+pub(crate) use oauth::{AcceptedClient, ClientKeys};
 #[cfg(test)]
 pub(crate) use share::DEFAULT_REQUESTS_PER_SECOND;
 pub(crate) use share::Limits;
-pub(crate) use token::{AcceptedToken, TokenTable};
+pub(crate) use token::{Accepted, AcceptedToken, TokenTable, client_credential};
 pub(crate) use traffic::Traffic;
 
 /// The base of the endpoint of one identity provider.
@@ -74,13 +78,19 @@ struct Service {
     scim: Scim,
     shares: Arc<Shares>,
     failures: FailedAuthentications,
+    token_rates: TokenRates,
 }
 
 /// The routes of the SCIM endpoint of all identity providers.
 pub(crate) fn router(mut scim: Scim) -> Router {
     scim.external_url.truncate(scim.external_url.trim_end_matches('/').len());
     let shares = Shares::new(scim.limits);
-    let service = Arc::new(Service { scim, shares, failures: FailedAuthentications::default() });
+    let service = Arc::new(Service {
+        scim,
+        shares,
+        failures: FailedAuthentications::default(),
+        token_rates: TokenRates::default(),
+    });
     // The layer that is added last is passed first.
     let routes = routes().layer(from_fn(layers::admit)).layer(from_fn(layers::record));
     let endpoint = ServiceBuilder::new()
@@ -92,6 +102,8 @@ pub(crate) fn router(mut scim: Scim) -> Router {
         .service(routes);
     Router::new()
         .nest_service(BASE, endpoint)
+        .route(token_endpoint::PATH, any(token_endpoint::token))
+        .route(&format!("{}/", token_endpoint::PATH), any(token_endpoint::token))
         .fallback(layers::outside)
         .with_state(service)
         .layer(from_fn(layers::negotiate))

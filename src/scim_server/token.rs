@@ -1,4 +1,4 @@
-//! Accepted bearer tokens of identity providers (RFC 6750).
+//! Accepted credentials of identity providers: bearer tokens (RFC 6750), and OAuth 2.0 clients.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -9,6 +9,8 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use super::oauth::{AcceptedClient, Presented, Rejected};
+use super::token_endpoint::Pair;
 use crate::model::ProviderName;
 use crate::scim::FindingCode;
 
@@ -32,23 +34,81 @@ impl fmt::Debug for AcceptedToken {
     }
 }
 
-/// All accepted tokens. Clones share one table, which is replaced as a whole when the custom resources change.
+/// The credentials that are accepted for one identity provider.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Accepted {
+    /// Bearer tokens.
+    pub(crate) tokens: Vec<AcceptedToken>,
+    /// OAuth 2.0 clients.
+    pub(crate) clients: Vec<AcceptedClient>,
+}
+
+/// A credential as the status lists it.
+pub(crate) struct Credential {
+    /// Its name there and in the audit log.
+    pub(crate) name: String,
+    /// End of its validity.
+    pub(crate) not_after: Option<Timestamp>,
+    /// The JSON pointer to it in the `IdentityProvider`.
+    pub(crate) pointer: String,
+}
+
+/// The name of an OAuth 2.0 client as a credential. Names of tokens have no colon.
+#[must_use]
+pub(crate) fn client_credential(name: &str) -> String {
+    format!("oauth:{name}")
+}
+
+impl Accepted {
+    /// The credentials, as the status lists them.
+    pub(crate) fn credentials(&self) -> impl Iterator<Item = Credential> {
+        let tokens = self.tokens.iter().map(|token| Credential {
+            name: token.name.clone(),
+            not_after: token.not_after,
+            pointer: format!("/spec/scim/tokens/{}", token.name),
+        });
+        let clients = self.clients.iter().map(|client| Credential {
+            name: client_credential(&client.name),
+            not_after: client.not_after,
+            pointer: format!("/spec/scim/oauthClients/{}", client.name),
+        });
+        tokens.chain(clients)
+    }
+
+    /// Removes the credentials with one of these secrets. Returns their names.
+    fn remove(&mut self, is_shared: impl Fn(&[u8; 32]) -> bool) -> Vec<String> {
+        let tokens = self.tokens.extract_if(.., |token| is_shared(&token.sha256)).map(|token| token.name);
+        let mut removed: Vec<String> = tokens.collect();
+        let clients = self.clients.extract_if(.., |client| is_shared(&client.keys.secret_sha256()));
+        removed.extend(clients.map(|client| client_credential(&client.name)));
+        removed
+    }
+}
+
+impl From<Vec<AcceptedToken>> for Accepted {
+    fn from(tokens: Vec<AcceptedToken>) -> Self {
+        Self { tokens, ..Self::default() }
+    }
+}
+
+/// All accepted credentials. Clones share one table, which is replaced as a whole when the custom resources change.
 #[derive(Clone, Default)]
 pub(crate) struct TokenTable(Arc<RwLock<Entries>>);
 
 #[derive(Default)]
 struct Entries {
-    tokens: HashMap<String, (ProviderName, Vec<AcceptedToken>)>,
+    accepted: HashMap<String, (ProviderName, Accepted)>,
     shared: BTreeMap<ProviderName, Vec<String>>,
     suspended: BTreeSet<ProviderName>,
     held: BTreeSet<ProviderName>,
     rates: BTreeMap<ProviderName, NonZeroU32>,
 }
 
-/// Provider and token that a request was authenticated as.
+/// Provider and credential that a request was authenticated as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Caller {
     pub(super) provider: ProviderName,
+    /// The name of the token, or of another credential ([`client_credential`]).
     pub(super) token: String,
 }
 
@@ -63,6 +123,10 @@ pub(super) enum Denied {
     Expired,
     /// The provider has no such token.
     Unknown,
+    /// The access token has ended.
+    AccessTokenEnded,
+    /// The provider has no such OAuth 2.0 client.
+    Client,
 }
 
 impl Denied {
@@ -73,6 +137,8 @@ impl Denied {
             Self::NotBearer => FindingCode::BearerMissing,
             Self::Expired => FindingCode::TokenExpired,
             Self::Unknown => FindingCode::TokenNotAccepted,
+            Self::AccessTokenEnded => FindingCode::AccessTokenEnded,
+            Self::Client => FindingCode::ClientNotAccepted,
         }
     }
 }
@@ -84,17 +150,20 @@ impl TokenTable {
         Self::default()
     }
 
-    /// Replaces all tokens. A token that two providers list is accepted for neither, since it does not identify one of them.
-    /// Returns the names of those, by provider.
-    pub(crate) fn replace(
+    /// Replaces all credentials. A token or client secret that two providers list is accepted for neither, since it does not
+    /// identify one of them. Returns the names of those, by provider.
+    pub(crate) fn replace<A: Into<Accepted>>(
         &self,
-        tokens: BTreeMap<ProviderName, Vec<AcceptedToken>>,
+        credentials: BTreeMap<ProviderName, A>,
     ) -> BTreeMap<ProviderName, Vec<String>> {
+        let credentials: BTreeMap<ProviderName, Accepted> =
+            credentials.into_iter().map(|(provider, accepted)| (provider, accepted.into())).collect();
         let mut owners: HashMap<[u8; 32], Option<ProviderName>> = HashMap::new();
-        for (provider, list) in &tokens {
-            for token in list {
+        for (provider, accepted) in &credentials {
+            let clients = accepted.clients.iter().map(|client| client.keys.secret_sha256());
+            for secret in accepted.tokens.iter().map(|token| token.sha256).chain(clients) {
                 owners
-                    .entry(token.sha256)
+                    .entry(secret)
                     .and_modify(|owner| {
                         if owner.as_ref() != Some(provider) {
                             *owner = None;
@@ -103,18 +172,17 @@ impl TokenTable {
                     .or_insert_with(|| Some(provider.clone()));
             }
         }
-        let is_shared = |token: &AcceptedToken| owners.get(&token.sha256).is_some_and(Option::is_none);
         let mut shared: BTreeMap<ProviderName, Vec<String>> = BTreeMap::new();
-        let mut accepted = HashMap::new();
-        for (provider, list) in tokens {
-            let (refused, kept): (Vec<_>, Vec<_>) = list.into_iter().partition(is_shared);
+        let mut kept = HashMap::new();
+        for (provider, mut accepted) in credentials {
+            let refused = accepted.remove(|secret| owners.get(secret).is_some_and(Option::is_none));
             if !refused.is_empty() {
-                shared.insert(provider.clone(), refused.into_iter().map(|token| token.name).collect());
+                shared.insert(provider.clone(), refused);
             }
-            accepted.insert(provider.to_string(), (provider, kept));
+            kept.insert(provider.to_string(), (provider, accepted));
         }
         let mut entries = self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        entries.tokens = accepted;
+        entries.accepted = kept;
         entries.shared.clone_from(&shared);
         shared
     }
@@ -152,7 +220,7 @@ impl TokenTable {
     /// The provider of this name, if there is one.
     pub(super) fn known(&self, provider: &str) -> Option<ProviderName> {
         let entries = self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        entries.tokens.get(provider).map(|(name, _)| name.clone())
+        entries.accepted.get(provider).map(|(name, _)| name.clone())
     }
 
     /// The names of tokens that are refused because two providers list them, by provider.
@@ -175,20 +243,33 @@ impl TokenTable {
         let presented = authorization.and_then(bearer);
         let digest: [u8; 32] = Sha256::digest(presented.unwrap_or_default()).into();
         let entries = self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let known = entries.tokens.get(provider);
+        let known = entries.accepted.get(provider);
         let nobody = [0_u8; 32];
         let (mut found, mut expired) = (None, false);
-        if known.is_none_or(|(_, tokens)| tokens.is_empty()) {
+        if known.is_none_or(|(_, accepted)| accepted.tokens.is_empty()) {
             std::hint::black_box(bool::from(digest.ct_eq(&nobody)));
         }
-        for (name, token) in known.into_iter().flat_map(|(name, tokens)| tokens.iter().map(move |token| (name, token)))
-        {
+        let tokens =
+            known.into_iter().flat_map(|(name, accepted)| accepted.tokens.iter().map(move |token| (name, token)));
+        for (name, token) in tokens {
             let equal = bool::from(digest.ct_eq(&token.sha256));
             let live = token.not_after.is_none_or(|end| now < end);
             expired |= equal && !live;
             if equal && live && found.is_none() {
                 found = Some(Caller { provider: name.clone(), token: token.name.clone() });
             }
+        }
+        if found.is_none()
+            && let Some(token) = presented.and_then(Presented::split)
+        {
+            let clients = known.map(|(_, accepted)| &*accepted.clients).unwrap_or_default();
+            return match (token.verify(provider, clients, now), known) {
+                (Ok(client), Some((name, _))) => {
+                    Ok(Caller { provider: name.clone(), token: client_credential(&client.name) })
+                }
+                (Err(Rejected::Ended), _) => Err(Denied::AccessTokenEnded),
+                (Ok(_) | Err(Rejected::Invalid), _) => Err(Denied::Unknown),
+            };
         }
         match (found.filter(|_| presented.is_some_and(|token| !token.is_empty())), presented, authorization) {
             (Some(caller), ..) => Ok(caller),
@@ -204,9 +285,13 @@ impl TokenTable {
         let presented = authorization.and_then(bearer).filter(|token| !token.is_empty())?;
         let digest: [u8; 32] = Sha256::digest(presented).into();
         let entries = self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(token) = Presented::split(presented) {
+            let (name, accepted) = entries.accepted.get(token.provider())?;
+            return token.verify(token.provider(), &accepted.clients, now).is_ok().then(|| name.clone());
+        }
         let mut owner = None;
-        for (name, tokens) in entries.tokens.values() {
-            for token in tokens {
+        for (name, accepted) in entries.accepted.values() {
+            for token in &accepted.tokens {
                 let live = token.not_after.is_none_or(|end| now < end);
                 if bool::from(digest.ct_eq(&token.sha256)) && live {
                     owner = Some(name.clone());
@@ -214,6 +299,37 @@ impl TokenTable {
             }
         }
         owner
+    }
+}
+
+impl TokenTable {
+    /// The client of a provider that one of these readings of id and secret belongs to, with that reading. Compares with every
+    /// client, whichever matches.
+    ///
+    /// # Errors
+    /// [`Denied`], for the administrator only: the answer is the same for all.
+    pub(super) fn client(
+        &self,
+        provider: &str,
+        pairs: &[Pair],
+        now: Timestamp,
+    ) -> Result<(ProviderName, AcceptedClient, Pair), Denied> {
+        let entries = self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let known = entries.accepted.get(provider);
+        let clients =
+            known.into_iter().flat_map(|(name, accepted)| accepted.clients.iter().map(move |one| (name, one)));
+        let (mut found, mut expired) = (None, false);
+        for (name, client) in clients {
+            for pair in pairs {
+                let is_it = bool::from(client.keys.is(&pair.0, &pair.1));
+                let live = client.not_after.is_none_or(|end| now < end);
+                expired |= is_it && !live;
+                if is_it && live && found.is_none() {
+                    found = Some((name.clone(), client.clone(), pair.clone()));
+                }
+            }
+        }
+        found.ok_or(if expired { Denied::Expired } else { Denied::Client })
     }
 }
 

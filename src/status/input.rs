@@ -276,6 +276,8 @@ pub(crate) struct ProviderInput<'a> {
     pub(crate) state: ProviderState,
     /// The SCIM base URL.
     pub(crate) endpoint: &'a str,
+    /// The URL of the token endpoint, when there are OAuth 2.0 clients.
+    pub(crate) token_endpoint: Option<&'a str>,
     /// The IdP that the requests look like, once there was one.
     pub(crate) dialect: Option<&'a str>,
     /// Users that were pushed and not deleted.

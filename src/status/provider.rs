@@ -54,6 +54,7 @@ pub(crate) fn fold_provider(
     let status = IdentityProviderStatus {
         observed_generation: Some(input.generation),
         endpoint: Some(input.endpoint.to_owned()),
+        token_endpoint: input.token_endpoint.map(str::to_owned),
         dialect: input.dialect.map(str::to_owned),
         users: Some(int(input.users)),
         groups: Some(int(input.groups)),

@@ -32,7 +32,9 @@ const SETTLES: SignedDuration = SignedDuration::from_secs(1);
 pub(crate) struct ProviderTraffic {
     /// The SCIM base URL.
     pub(crate) endpoint: String,
-    /// The tokens, with their problems.
+    /// The URL of the token endpoint, when there are OAuth 2.0 clients.
+    pub(crate) token_endpoint: Option<String>,
+    /// The tokens and other credentials, with their problems.
     pub(crate) tokens: Vec<TokenOutcome>,
     /// Time of the last authenticated request.
     pub(crate) last_request: Option<Timestamp>,

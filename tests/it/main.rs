@@ -21,6 +21,7 @@ mod lanes;
 mod leadership;
 mod manifests;
 mod memory;
+mod oauth;
 mod observers;
 mod people;
 mod permits;

@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use sha2::{Digest, Sha256};
+
 use super::{Object, ObjectRef, ParsedDocument, Problem, SecretData};
 use crate::api::glob::ResourcePattern;
 use crate::api::{AllowSpec, CloudRunTarget, GrantSpec, RoleMapping};
@@ -248,15 +250,25 @@ fn tokens(known: &BTreeMap<ObjectRef, Known<'_>>, report: &mut LintReport) {
     for this in known.values() {
         let Object::IdentityProvider(provider) = this.object else { continue };
         let name = provider.metadata.name.clone().unwrap_or_default();
-        for (index, token) in provider.spec.scim.tokens.iter().enumerate() {
-            let field = format!("spec.scim.tokens[{index}].secretRef");
-            let reference = &token.secret_ref;
-            let identity = match secrets.get(reference.name.as_str()) {
-                None => (format!("{}/{}", reference.name, reference.key.as_str()), None),
-                Some(secret) => match secret.token_sha256(reference.key) {
+        let tokens = provider.spec.scim.tokens.iter().enumerate().map(|(index, token)| {
+            let (field, reference) = (format!("spec.scim.tokens[{index}].secretRef"), &token.secret_ref);
+            let hash = secrets.get(reference.name.as_str()).map(|secret| secret.token_sha256(reference.key));
+            (field, &token.name, &reference.name, reference.key.as_str(), hash)
+        });
+        let clients = provider.spec.scim.oauth_clients.iter().enumerate().map(|(index, client)| {
+            let (field, reference) = (format!("spec.scim.oauthClients[{index}].secretRef"), &client.secret_ref);
+            let hash = secrets
+                .get(reference.name.as_str())
+                .map(|secret| secret.client().map(|(_, secret)| Sha256::digest(secret).into()));
+            (field, &client.name, &reference.name, "clientSecret", hash)
+        });
+        for (field, token, secret, key, hash) in tokens.chain(clients) {
+            let identity = match hash {
+                None => (format!("{secret}/{key}"), None),
+                Some(hash) => match hash {
                     Ok(hash) => (String::new(), Some(hash)),
                     Err(error) => {
-                        let message = format!("Secret `{}`: {error}", reference.name);
+                        let message = format!("Secret `{secret}`: {error}");
                         report.findings.push(this.finding(Severity::Error, field, error.reason(), message));
                         continue;
                     }
@@ -265,13 +277,12 @@ fn tokens(known: &BTreeMap<ObjectRef, Known<'_>>, report: &mut LintReport) {
             match seen.get(&identity) {
                 Some(other) if *other != name => {
                     let message = format!(
-                        "token `{}` is the same as one of IdentityProvider `{other}`; it is refused for both",
-                        token.name
+                        "token `{token}` is the same as one of IdentityProvider `{other}`; it is refused for both"
                     );
                     report.findings.push(this.finding(Severity::Error, field, Reason::TokenShared.word(), message));
                 }
                 Some(_) => {
-                    let message = format!("token `{}` is the same as another one here; remove one of them", token.name);
+                    let message = format!("token `{token}` is the same as another one here; remove one of them");
                     report.findings.push(this.finding(Severity::Warning, field, Reason::TokenShared.word(), message));
                 }
                 None => {

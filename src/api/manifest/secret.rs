@@ -45,11 +45,14 @@ pub(crate) enum TokenError {
     /// The Secret has neither key.
     #[error("the Secret has neither the key token nor tokenSHA256; add one")]
     KeyNotFound,
+    /// The Secret lacks a key of an OAuth 2.0 client.
+    #[error("the Secret lacks the key clientId or clientSecret; add it")]
+    ClientKeyNotFound,
     /// The value is empty, or contains white space or control characters.
-    #[error("the token is empty or has white space inside; write it as one line")]
+    #[error("the value is empty or has white space inside; write it as one line")]
     InvalidToken,
-    /// The token has fewer than 32 characters.
-    #[error("the token has fewer than 32 characters; make one with `openssl rand -hex 32`")]
+    /// The token or client secret has fewer than 32 characters.
+    #[error("the token or client secret has fewer than 32 characters; make one with `openssl rand -hex 32`")]
     TooShort,
     /// The value is not a SHA-256.
     #[error(
@@ -63,7 +66,7 @@ impl TokenError {
     #[must_use]
     pub(crate) fn reason(self) -> &'static str {
         match self {
-            Self::KeyNotFound => Reason::TokenKeyNotFound.word(),
+            Self::KeyNotFound | Self::ClientKeyNotFound => Reason::TokenKeyNotFound.word(),
             Self::TooShort => Reason::TokenWeak.word(),
             Self::InvalidToken | Self::InvalidHash => Reason::TokenInvalid.word(),
         }
@@ -94,6 +97,20 @@ impl SecretData {
             SecretKey::Token => Ok(Sha256::digest(value).into()),
             SecretKey::TokenSha256 => from_hex(value).ok_or(TokenError::InvalidHash),
         }
+    }
+
+    /// The id and the secret of an OAuth 2.0 client. A line end after a value is not part of it.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub(crate) fn client(&self) -> Result<(&[u8], &[u8]), TokenError> {
+        let value = |key: &str| {
+            let value = self.data.get(key).ok_or(TokenError::ClientKeyNotFound)?.trim_ascii();
+            let is_one_word = !value.is_empty() && value.iter().all(u8::is_ascii_graphic);
+            if is_one_word { Ok(value) } else { Err(TokenError::InvalidToken) }
+        };
+        let (id, secret) = (value("clientId")?, value("clientSecret")?);
+        if secret.len() < TOKEN_MIN { Err(TokenError::TooShort) } else { Ok((id, secret)) }
     }
 }
 

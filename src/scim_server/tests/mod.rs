@@ -8,6 +8,7 @@ mod filters;
 mod intake;
 mod meaning;
 mod members;
+mod oauth;
 mod routes;
 mod schema;
 mod size;
@@ -36,6 +37,7 @@ pub(crate) struct Server {
     pub(crate) tokens: TokenTable,
     pub(crate) client: reqwest::Client,
     folder: tempfile::TempDir,
+    pub(crate) clock: Arc<ManualClock>,
 }
 
 /// A complete answer.
@@ -98,7 +100,7 @@ impl Server {
             tokens: table.clone(),
             traffic: traffic.clone(),
             external_url: "https://rolecall.example.com/".into(),
-            clock,
+            clock: clock.clone(),
             limits,
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -106,7 +108,7 @@ impl Server {
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
-        Self { address, traffic, store, metrics, tokens: table, client, folder }
+        Self { address, traffic, store, metrics, tokens: table, client, folder, clock }
     }
 
     /// Sends a request as given; a header without a value is omitted.

@@ -184,6 +184,7 @@ proptest! {
             frozen: None,
             state: ProviderState::Active,
             endpoint: &text,
+            token_endpoint: Some(&text),
             dialect: Some(&text),
             users: count.unsigned_abs(),
             groups: 0,

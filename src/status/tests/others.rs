@@ -131,6 +131,7 @@ fn provider(tokens: &[TokenOutcome]) -> ProviderInput<'_> {
         frozen: None,
         state: ProviderState::Active,
         endpoint: "https://scim.corp.example/idp/okta/scim/v2",
+        token_endpoint: None,
         dialect: Some("Okta"),
         users: 2,
         groups: 1,

@@ -76,6 +76,7 @@ pub(super) fn publish(inner: &Inner, name: &ProviderName, counts: Counts, usage:
                 frozen: state.frozen.or(former.then_some(FreezeReason::IdentityProviderChanged)),
                 state: memory.spec.state,
                 endpoint: &traffic.endpoint,
+                token_endpoint: traffic.token_endpoint.as_deref(),
                 dialect: traffic.dialect.as_deref(),
                 users: counts.users,
                 groups: counts.groups,

@@ -327,6 +327,27 @@ fn a_token_is_hashed_without_its_line_end_and_a_hash_is_taken_as_it_is() {
     assert_eq!(reason(&[("tokenSHA256", &"g".repeat(64))]), "TokenInvalid");
 }
 
+#[test]
+fn a_client_is_an_id_and_a_secret_of_at_least_32_characters() {
+    let secret = |data: &[(&str, &str)]| SecretData {
+        namespace: None,
+        name: "x".to_owned(),
+        data: data.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec())).collect(),
+    };
+    let long = "hunter2-".repeat(4);
+    let good = secret(&[("clientId", "rolecall\n"), ("clientSecret", &format!("{long}\n"))]);
+    assert_eq!(good.client(), Ok((&b"rolecall"[..], long.as_bytes())));
+    for (data, reason) in [
+        (&[("clientId", "a")][..], "TokenKeyNotFound"),
+        (&[("clientSecret", &*long)], "TokenKeyNotFound"),
+        (&[("clientId", ""), ("clientSecret", &*long)], "TokenInvalid"),
+        (&[("clientId", "a"), ("clientSecret", "two words")], "TokenInvalid"),
+        (&[("clientId", "a"), ("clientSecret", "short")], "TokenWeak"),
+    ] {
+        assert_eq!(secret(data).client().unwrap_err().reason(), reason, "{data:?}");
+    }
+}
+
 fn linted(files: &[(&str, &str)]) -> Vec<String> {
     let parsed: Vec<_> = files.iter().map(|(file, text)| (*file, parse_file(file, text))).collect();
     let report = lint(parsed.iter().map(|(file, documents)| (*file, documents.as_slice())));
@@ -369,7 +390,7 @@ fn linting_finds_what_does_not_fit_together() {
     assert_eq!(overlapping.len(), 1);
     assert!(overlapping[0].ends_with("(OverlappingTarget)"), "{overlapping:?}");
 
-    let second = PROVIDER.replace("name: okta\n", "name: entra\n");
+    let second = PROVIDER.replace("name: okta\n", "name: entra\n").replace("okta-client", "entra-client");
     let shared = linted(&[("p", PROVIDER), ("q", &second)]);
     assert!(
         shared.len() == 1 && shared[0].starts_with("error: ") && shared[0].ends_with("(TokenShared)"),
@@ -385,6 +406,12 @@ fn linting_finds_what_does_not_fit_together() {
     };
     let shared = linted(&[("p", PROVIDER), ("q", &second), ("s", &secret("okta-scim")), ("u", &secret("entra-scim"))]);
     assert!(shared.len() == 1 && shared[0].ends_with("(TokenShared)"), "two Secrets with one value: {shared:?}");
+    let client = |name: &str| secret(name).replace("{token: ", "{clientId: rolecall, clientSecret: ");
+    let shared =
+        linted(&[("p", PROVIDER), ("q", &second), ("s", &client("okta-client")), ("u", &client("entra-client"))]);
+    assert!(shared.len() == 1 && shared[0].ends_with("(TokenShared)"), "two clients with one secret: {shared:?}");
+    let unfit = linted(&[("p", PROVIDER), ("s", &secret("okta-client"))]);
+    assert!(unfit.len() == 1 && unfit[0].ends_with("(TokenKeyNotFound)"), "{unfit:?}");
     let short = secret("okta-scim").replace(&"hunter2-".repeat(4), "hunter2");
     assert!(linted(&[("p", PROVIDER), ("s", &short)])[0].ends_with("(TokenWeak)"));
     let empty = secret("okta-scim").replace(&"hunter2-".repeat(4), "''");

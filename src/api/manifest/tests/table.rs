@@ -16,10 +16,32 @@ spec:
       - name: a
         secretRef: {name: okta-scim, key: token}
         notAfter: "2027-01-31T00:00:00Z"
+    oauthClients:
+      - name: c
+        secretRef: {name: okta-client}
+        notAfter: "2027-01-31T00:00:00Z"
   principals:
     allowedDomains: [example.com]
     users:
       googleAccount: {attribute: userName}
+"#;
+
+/// The tokens of that provider.
+const TOKENS: &str = r#"    tokens:
+      - name: a
+        secretRef: {name: okta-scim, key: token}
+        notAfter: "2027-01-31T00:00:00Z"
+"#;
+
+/// All its credentials.
+const CREDENTIALS: &str = r#"    tokens:
+      - name: a
+        secretRef: {name: okta-scim, key: token}
+        notAfter: "2027-01-31T00:00:00Z"
+    oauthClients:
+      - name: c
+        secretRef: {name: okta-client}
+        notAfter: "2027-01-31T00:00:00Z"
 "#;
 
 /// A target that sets every field.
@@ -121,6 +143,35 @@ pub(crate) fn rows() -> Vec<Row> {
                 ("- name: ''".into(), "TooShort", "at least 1 character"),
                 (format!("- name: {}", long(64)), "TooLong", "at most 63 characters, has 64"),
                 ("- name: a\n        secretRef: {name: x}\n      - name: a".into(), "DuplicateItem", "stands twice"),
+            ],
+        ),
+        (
+            PROVIDER,
+            "- name: c",
+            vec!["- name: a".into()],
+            vec![
+                ("- name: C".into(), "RuleViolated", "and a client's"),
+                ("- name: c\n        secretRef: {name: x}\n      - name: c".into(), "DuplicateItem", "stands twice"),
+            ],
+        ),
+        (
+            PROVIDER,
+            "secretRef: {name: okta-client}",
+            vec!["secretRef: {name: okta.client}".into()],
+            vec![
+                ("secretRef: {name: okta_client}".into(), "RuleViolated", "a Secret's name"),
+                ("secretRef: {name: x, key: token}".into(), "UnknownField", "the fields here are name"),
+                ("secretRef: {}".into(), "MissingField", "required and missing"),
+            ],
+        ),
+        (PROVIDER, TOKENS, vec![String::new(), "    tokens: []\n".into()], vec![]),
+        (
+            PROVIDER,
+            CREDENTIALS,
+            vec![TOKENS.into()],
+            vec![
+                (String::new(), "RuleViolated", "at least one of tokens"),
+                ("    tokens: []\n    oauthClients: []\n".into(), "RuleViolated", "at least one of tokens"),
             ],
         ),
         (
