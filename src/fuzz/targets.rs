@@ -277,7 +277,7 @@ fn alice() -> Value {
 }
 
 fn patch(bytes: &[u8]) -> String {
-    let body = match body::object(bytes) {
+    let body = match body::object(bytes, &mut Findings::new()) {
         Ok(body) => body,
         Err(error) => return refusal(&error),
     };

@@ -210,6 +210,7 @@ impl Context<'_> {
             return Ok(());
         }
         let Ok(mut path) = parse::patch_path(key, self.findings) else { return self.unknown(key, &value) };
+        path.attribute = self.of.normalized(&path.attribute).into_owned();
         if path.attribute.schema.as_deref().is_some_and(|schema| !schema.eq_ignore_ascii_case(urn)) {
             return self.unknown(key, &value);
         }
@@ -242,11 +243,12 @@ impl Context<'_> {
     fn assign(
         &mut self,
         verb: Verb,
-        path: PatchPath,
+        mut path: PatchPath,
         value: Option<Value>,
         explicit: bool,
         assignments: &mut Vec<Assignment>,
     ) -> Result<(), ScimError> {
+        path.attribute = self.of.normalized(&path.attribute).into_owned();
         let asks = explicit || value.as_ref().is_some_and(|value| !value.is_null());
         match locate(self.of, &path.attribute) {
             Located::Attribute(Resolved { attribute, sub: Some(sub), .. })

@@ -8,6 +8,7 @@ use super::assign::{Assignment, Context, Message};
 use super::element::ElementFilter;
 use super::error::{ScimError, shown};
 use super::filter::{AttributePath, CompareOp, Filter, FilterValue, Test};
+use super::finding::FindingCode;
 use super::normalize::{self, Intake};
 use super::schema::{Attribute, ENTERPRISE_URN, Kind, Mutability, Resolved, ResourceType};
 use super::work::{Work, steps};
@@ -77,7 +78,9 @@ impl Context<'_> {
         for assignment in assignments {
             let edit = self.edit(assignment)?;
             // A password is read like other values and goes no further.
-            if slots.takes(&edit)? && edit.attribute.mutability != Mutability::WriteOnly {
+            if !slots.takes(&edit)? {
+                self.findings.note(FindingCode::AttributeRepeated, &pointer(edit.extension, edit.attribute, None));
+            } else if edit.attribute.mutability != Mutability::WriteOnly {
                 edits.push(edit);
             }
         }

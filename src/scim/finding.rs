@@ -17,6 +17,8 @@ pub(crate) struct Finding {
 pub(crate) enum FindingCode {
     /// An attribute that is not stored.
     AttributeNotStored,
+    /// An attribute that one object has twice, in different spellings, with the same value.
+    AttributeRepeated,
     /// An attribute of an extension outside that extension.
     AttributeOutsideExtension,
     /// `"True"` or `"False"` where a boolean is expected.
@@ -238,6 +240,7 @@ impl FindingCode {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::AttributeNotStored => "AttributeNotStored",
+            Self::AttributeRepeated => "AttributeRepeated",
             Self::AttributeOutsideExtension => "AttributeOutsideExtension",
             Self::BooleanAsString => "BooleanAsString",
             Self::NumberAsText => "NumberAsText",
@@ -281,6 +284,7 @@ impl FindingCode {
             Self::AttributeNotStored => {
                 "ignored: no such attribute is in `/Schemas`; remove it from the attribute mapping"
             }
+            Self::AttributeRepeated => "taken once, since the values are the same; send the attribute in one spelling",
             Self::AttributeOutsideExtension => {
                 "taken as the attribute of the extension; send it inside the extension's URN"
             }

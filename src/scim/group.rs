@@ -178,7 +178,7 @@ fn collect_ids(filter: &Filter, ids: &mut Vec<String>) -> bool {
 
 /// The list or object that a text holds; other values as they are.
 fn unpacked(value: Value, pointer: &str, findings: &mut Findings) -> Result<Value, ScimError> {
-    let Some(inner) = value.as_str().and_then(json::embedded) else { return Ok(value) };
+    let Some(inner) = value.as_str().and_then(|text| json::embedded(text, findings)) else { return Ok(value) };
     let inner = inner.map_err(|_| ScimError::InvalidValue(format!("`{pointer}` is a text with malformed JSON")))?;
     findings.note(FindingCode::JsonInString, "members");
     Ok(inner)
@@ -197,10 +197,13 @@ impl Intake<'_> {
         let mut asked: Option<Option<MemberChange>> = None;
         for assignment in members {
             let change = self.at(assignment.verb, &assignment.path, assignment.value)?;
-            if asked.as_ref().is_some_and(|asked| *asked != change) {
-                return Err(ScimError::InvalidSyntax(
-                    "`members` is given more than once, with different values".into(),
-                ));
+            if let Some(asked) = &asked {
+                if *asked != change {
+                    return Err(ScimError::InvalidSyntax(
+                        "`members` is given more than once, with different values".into(),
+                    ));
+                }
+                self.findings.note(FindingCode::AttributeRepeated, "members");
             }
             asked = Some(change);
         }

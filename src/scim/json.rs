@@ -1,12 +1,14 @@
 //! Request bodies: JSON of bounded depth, whose names have no case.
 
-use std::collections::HashSet;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::error::{ScimError, shown};
+use super::finding::{FindingCode, Findings};
 
 /// Largest request body, in bytes.
 pub(crate) const MAX_BODY: usize = 4 * 1024 * 1024;
@@ -16,10 +18,10 @@ pub(crate) const MAX_DEPTH: usize = 32;
 /// Reads a body that must be one JSON object.
 ///
 /// # Errors
-/// `invalidSyntax`: not JSON, not an object, nested deeper than [`MAX_DEPTH`], or with a duplicate name in an object.
-/// Names of attributes have no case (RFC 7643 §2.1), so `members` and `Members` are the same name, and it is unclear
-/// which of them was meant.
-pub(crate) fn object(body: &[u8]) -> Result<Map<String, Value>, ScimError> {
+/// `invalidSyntax`: not JSON, not an object, nested deeper than [`MAX_DEPTH`], or with one name for two different values
+/// in an object. Names of attributes have no case (RFC 7643 §2.1), so `members` and `Members` are the same name, and it is
+/// unclear which value was meant. The same value twice is taken once, with a finding.
+pub(crate) fn object(body: &[u8], findings: &mut Findings) -> Result<Map<String, Value>, ScimError> {
     // A byte order mark, which some libraries put before UTF-8.
     let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
     if body.iter().all(u8::is_ascii_whitespace) {
@@ -28,8 +30,11 @@ pub(crate) fn object(body: &[u8]) -> Result<Map<String, Value>, ScimError> {
     if deeper_than(body, MAX_DEPTH) {
         return Err(ScimError::InvalidSyntax(format!("the body is nested deeper than {MAX_DEPTH} levels")));
     }
-    match serde_json::from_slice(body) {
-        Ok(Unambiguous(Value::Object(object))) => Ok(object),
+    let findings = RefCell::new(findings);
+    let mut text = serde_json::Deserializer::from_slice(body);
+    let read = Reader { findings: &findings }.deserialize(&mut text).and_then(|value| text.end().map(|()| value));
+    match read {
+        Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err(ScimError::InvalidSyntax("the body is not a JSON object".into())),
         Err(problem) if problem.is_data() => Err(ScimError::InvalidSyntax(problem.to_string())),
         Err(problem) => Err(ScimError::InvalidSyntax(format!(
@@ -44,33 +49,36 @@ pub(crate) fn object(body: &[u8]) -> Result<Map<String, Value>, ScimError> {
 ///
 /// # Errors
 /// As [`object`].
-pub(super) fn embedded(text: &str) -> Option<Result<Value, ScimError>> {
+pub(super) fn embedded(text: &str, findings: &mut Findings) -> Option<Result<Value, ScimError>> {
     if !text.trim_start().starts_with(['{', '[']) {
         return None;
     }
-    let whole = object(format!("{{\"value\":{text}}}").as_bytes());
+    let whole = object(format!("{{\"value\":{text}}}").as_bytes(), findings);
     Some(whole.and_then(|mut whole| match (whole.len(), whole.remove("value")) {
         (1, Some(value)) => Ok(value),
         _ => Err(ScimError::InvalidSyntax("the text is not one JSON value".into())),
     }))
 }
 
-/// JSON without duplicate names in any object, in whatever case. Of two such members, a parser keeps one and drops the
-/// other, and the sender does not learn which.
-struct Unambiguous(Value);
-
-/// Up to this many names are compared pairwise; more are looked up in a set.
+/// Up to this many names are compared pairwise; more are looked up in a map.
 const FEW: usize = 8;
 
-impl<'de> Deserialize<'de> for Unambiguous {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Reader).map(Self)
+/// Reads JSON in which no object has one name, in whatever case, for two different values. Of two such members, a parser
+/// keeps one and drops the other, and the sender does not learn which.
+#[derive(Clone, Copy)]
+struct Reader<'a, 'f> {
+    findings: &'a RefCell<&'f mut Findings>,
+}
+
+impl<'de> DeserializeSeed<'de> for Reader<'_, '_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
     }
 }
 
-struct Reader;
-
-impl<'de> Visitor<'de> for Reader {
+impl<'de> Visitor<'de> for Reader<'_, '_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -107,7 +115,7 @@ impl<'de> Visitor<'de> for Reader {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
         let mut values = Vec::new();
-        while let Some(Unambiguous(value)) = list.next_element()? {
+        while let Some(value) = list.next_element_seed(self)? {
             values.push(value);
         }
         Ok(values.into())
@@ -115,22 +123,53 @@ impl<'de> Visitor<'de> for Reader {
 
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
-        let mut names = HashSet::new();
-        while let Some((name, Unambiguous(value))) = object.next_entry::<String, Unambiguous>()? {
+        // The names in lower case, each with the spelling that came first.
+        let mut names = HashMap::new();
+        while let Some(name) = object.next_key::<String>()? {
+            let value = object.next_value_seed(self)?;
             if map.len() == FEW && names.is_empty() {
-                names.extend(map.keys().map(|name: &String| name.to_ascii_lowercase()));
+                names.extend(map.keys().map(|name: &String| (name.to_ascii_lowercase(), name.clone())));
             }
-            let twice = if map.len() < FEW {
-                map.keys().any(|there| there.eq_ignore_ascii_case(&name))
+            let first = if map.len() < FEW {
+                map.keys().find(|there| there.eq_ignore_ascii_case(&name)).cloned()
             } else {
-                !names.insert(name.to_ascii_lowercase())
+                names.get(&name.to_ascii_lowercase()).cloned()
             };
-            if twice {
-                return Err(A::Error::custom(format_args!("two members of one object are called `{}`", shown(&name))));
+            match first {
+                None => {
+                    if map.len() >= FEW {
+                        names.insert(name.to_ascii_lowercase(), name.clone());
+                    }
+                    map.insert(name, value);
+                }
+                Some(first) if map.get(&first).is_some_and(|there| alike(there, &value)) => {
+                    self.findings.borrow_mut().note(FindingCode::AttributeRepeated, &name);
+                }
+                Some(_) => {
+                    let name = shown(&name);
+                    return Err(A::Error::custom(format_args!(
+                        "two members of one object are called `{name}` and differ"
+                    )));
+                }
             }
-            map.insert(name, value);
         }
         Ok(map.into())
+    }
+}
+
+/// Objects with up to this many names are compared without regard to the case of the names.
+const COMPARED: usize = 64;
+
+/// True when two values are the same, whatever the case of names in them.
+fn alike(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Object(one), Value::Object(other)) if one.len() == other.len() && one.len() <= COMPARED => {
+            one.iter().all(|(name, value)| member(other, name).is_some_and(|there| alike(value, there)))
+        }
+        (Value::Array(one), Value::Array(other)) if one.len() == other.len() => {
+            one.iter().zip(other).all(|(one, other)| alike(one, other))
+        }
+        _ => one == other,
     }
 }
 
@@ -172,26 +211,30 @@ mod tests {
         body.extend(std::iter::repeat_n(b'[', 10_000));
         body.extend(std::iter::repeat_n(b']', 10_000));
         body.push(b'}');
-        assert_eq!(object(&body).unwrap_err().scim_type(), Some("invalidSyntax"));
+        assert_eq!(object(&body, &mut Findings::new()).unwrap_err().scim_type(), Some("invalidSyntax"));
     }
 
     #[test]
     fn brackets_inside_strings_do_not_count_as_nesting() {
         let body = format!("{{\"a\":\"{}\\\"[\"}}", "[".repeat(100));
-        assert!(object(body.as_bytes()).is_ok());
+        assert!(object(body.as_bytes(), &mut Findings::new()).is_ok());
     }
 
     #[test]
     fn thirty_two_levels_are_read_and_thirty_three_are_not() {
         let nested = |depth: usize| format!("{{\"a\":{}1{}}}", "[".repeat(depth - 1), "]".repeat(depth - 1));
-        assert!(object(nested(32).as_bytes()).is_ok());
-        assert!(object(nested(33).as_bytes()).is_err());
+        assert!(object(nested(32).as_bytes(), &mut Findings::new()).is_ok());
+        assert!(object(nested(33).as_bytes(), &mut Findings::new()).is_err());
     }
 
     #[test]
     fn what_is_not_an_object_is_refused() {
         for body in ["", "  ", "[]", "1", "{", "{\"a\":}", "nul"] {
-            assert_eq!(object(body.as_bytes()).unwrap_err().scim_type(), Some("invalidSyntax"), "{body}");
+            assert_eq!(
+                object(body.as_bytes(), &mut Findings::new()).unwrap_err().scim_type(),
+                Some("invalidSyntax"),
+                "{body}"
+            );
         }
     }
 }

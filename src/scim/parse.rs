@@ -252,7 +252,14 @@ impl<'a> Parser<'a> {
         self.at += start;
         let name = self.name("an attribute name")?;
         let sub = if self.eat(b'.') { Some(self.name("a sub-attribute")?) } else { None };
-        Ok(AttributePath { schema, name, sub })
+        match (schema, sub) {
+            // Three names behind the last colon: the first belongs to the URN, with a dot where a colon is due.
+            (Some(schema), Some(sub)) if self.eat(b'.') => {
+                let third = self.name("a sub-attribute")?;
+                Ok(AttributePath { schema: Some(format!("{schema}:{name}")), name: sub, sub: Some(third) })
+            }
+            (schema, sub) => Ok(AttributePath { schema, name, sub }),
+        }
     }
 
     fn name(&mut self, what: &str) -> Parsed<String> {

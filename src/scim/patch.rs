@@ -52,6 +52,10 @@ pub(super) fn operations(
     let operations = body.into_iter().find(|(key, _)| key.eq_ignore_ascii_case("Operations")).map(|(_, value)| value);
     let operations = match operations {
         Some(Value::Array(operations)) => operations,
+        Some(one @ Value::Object(_)) => {
+            findings.note(FindingCode::ListExpected, "Operations");
+            vec![one]
+        }
         Some(_) => return Err(ScimError::InvalidSyntax("`Operations` must be a list".into())),
         None => return Err(ScimError::InvalidSyntax("the body has no `Operations`".into())),
     };
@@ -128,7 +132,7 @@ fn whole(value: Option<Value>, findings: &mut Findings) -> Result<Map<String, Va
     match value {
         Some(Value::Object(object)) => Ok(object),
         Some(Value::String(text)) if text.trim_start().starts_with('{') => {
-            let object = json::object(text.as_bytes()).map_err(|_| refused())?;
+            let object = json::object(text.as_bytes(), findings).map_err(|_| refused())?;
             findings.note(FindingCode::JsonInString, "value");
             Ok(object)
         }

@@ -139,7 +139,7 @@ impl<S: Send + Sync> FromRequest<S> for Object {
         call.0.connection.set_receiving(false);
         let read = read?;
         let slot = call.slot().await?;
-        Ok(Self { members: json::object(&read.bytes)?, _slot: slot, _memory: read.memory })
+        Ok(Self { members: json::object(&read.bytes, &mut call.findings())?, _slot: slot, _memory: read.memory })
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod tables;
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
 use super::filter::AttributePath;
@@ -260,10 +262,23 @@ impl ResourceType {
             .find(|attribute| attribute.name.eq_ignore_ascii_case(name))
     }
 
+    /// The path with a colon behind its URN, where it was sent with a dot: `URN.userName`.
+    #[must_use]
+    pub(crate) fn normalized(self, path: &AttributePath) -> Cow<'_, AttributePath> {
+        if let (Some(schema), Some(sub)) = (&path.schema, &path.sub) {
+            let urn = format!("{schema}:{}", path.name);
+            if urn.eq_ignore_ascii_case(self.urn()) || self.extension(&urn).is_some() {
+                return Cow::Owned(AttributePath { schema: Some(urn), name: sub.clone(), sub: None });
+            }
+        }
+        Cow::Borrowed(path)
+    }
+
     /// Resolves a path. An extension's attribute is found without its URN too, because identity providers send
     /// `manager` that way.
     #[must_use]
     pub(crate) fn resolve(self, path: &AttributePath) -> Option<Resolved> {
+        let path = &*self.normalized(path);
         let (extension, attribute) = match &path.schema {
             None => match self.core_attribute(&path.name) {
                 Some(attribute) => (None, attribute),

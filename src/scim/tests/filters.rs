@@ -200,7 +200,7 @@ proptest! {
             prop_assert_eq!(parsed(&filter.to_string()).unwrap(), filter);
         }
         let _ = parse::patch_path(&text, &mut Findings::new());
-        let _ = json::object(&bytes);
+        let _ = json::object(&bytes, &mut Findings::new());
     }
 
     #[test]

@@ -194,20 +194,23 @@ proptest! {
 }
 
 #[test]
-fn one_name_in_two_cases_in_one_object_is_refused() {
+fn one_name_for_two_different_values_in_one_object_is_refused() {
     for body in [
-        r#"{"members": [], "Members": []}"#,
+        r#"{"members": [], "Members": [1]}"#,
         r#"{"active": true, "active": false}"#,
-        r#"{"Operations": [], "operations": []}"#,
+        r#"{"Operations": [], "operations": [{}]}"#,
         r#"{"Operations": [{"op": "replace", "path": "active", "value": true, "Value": false}]}"#,
-        r#"{"a1":1,"a2":1,"a3":1,"a4":1,"a5":1,"a6":1,"a7":1,"a8":1,"a9":1,"A9":1}"#,
-        r#"{"a1":1,"a2":1,"a3":1,"a4":1,"a5":1,"a6":1,"a7":1,"a8":1,"a9":1,"A1":1}"#,
+        r#"{"a1":1,"a2":1,"a3":1,"a4":1,"a5":1,"a6":1,"a7":1,"a8":1,"a9":1,"A9":2}"#,
+        r#"{"a1":1,"a2":1,"a3":1,"a4":1,"a5":1,"a6":1,"a7":1,"a8":1,"a9":1,"A1":2}"#,
     ] {
-        let refused = json::object(body.as_bytes()).unwrap_err();
+        let refused = json::object(body.as_bytes(), &mut Findings::new()).unwrap_err();
         assert_eq!(refused.scim_type(), Some("invalidSyntax"), "{body}");
         assert!(refused.to_string().contains("two members"), "{refused}");
     }
-    let read = json::object(br#"{"a":{"x":1,"y":[1.5,-2,true,null,"z"]},"b":{"x":18446744073709551615}}"#).unwrap();
+    let body = br#"{"a":{"x":1,"y":[1.5,-2,true,null,"z"]},"b":{"x":18446744073709551615},"A":{"x":1,"y":[1.5,-2,true,null,"z"]}}"#;
+    let mut findings = Findings::new();
+    let read = json::object(body, &mut findings).unwrap();
+    assert_eq!(findings.as_slice(), [Finding { code: FindingCode::AttributeRepeated, pointer: "A".to_owned() }]);
     assert_eq!(Value::Object(read), json!({"a": {"x": 1, "y": [1.5, -2, true, null, "z"]}, "b": {"x": u64::MAX}}));
 }
 

@@ -4,6 +4,7 @@ mod cost;
 mod filters;
 mod meaning;
 mod properties;
+mod spellings;
 
 use serde_json::{Map, Value, json};
 use uuid::Uuid;

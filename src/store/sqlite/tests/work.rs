@@ -25,7 +25,7 @@ async fn meter(store: &Store) -> Meter {
 
 /// Patches a group in the same way as the endpoint.
 async fn patch_group(store: &Store, group: GroupId, body: &Value) -> Result<(), scim::ScimError> {
-    let body = scim::json::object(body.to_string().as_bytes())?;
+    let body = scim::json::object(body.to_string().as_bytes(), &mut scim::Findings::new())?;
     let change = scim::GroupChange::patch(group, body, &mut scim::Findings::new())?;
     let _refused = store.change_members::<()>(&okta(), &origin(), group, change.members).await;
     Ok(())
@@ -33,7 +33,7 @@ async fn patch_group(store: &Store, group: GroupId, body: &Value) -> Result<(), 
 
 /// Patches a user in the same way as the endpoint.
 async fn patch_user(store: &Store, user: UserId, body: &Value) -> Result<(), scim::ScimError> {
-    let body = scim::json::object(body.to_string().as_bytes())?;
+    let body = scim::json::object(body.to_string().as_bytes(), &mut scim::Findings::new())?;
     let change = scim::UserChange::patch(user, body, &mut scim::Findings::new())?;
     let (p, o) = (okta(), origin());
     let outcome = store.update_user(&p, &o, user, |current| {
