@@ -269,10 +269,12 @@ def all_tests(tools):
 
 
 def conformance():
-    """Runs third-party clients against the emulator: the last line of each runner is its count."""
+    """Runs third-party clients against the emulator and rolecall: the last line of each runner is its count."""
     script = os.path.join(ROOT, "tests", "conformance", "run.sh")
-    step = Step("Conformance: gcloud and Google's Python clients against the emulator", ["bash", script],
-                env={"ROLECALL_EMULATOR_BIN": os.path.join(TARGET, "debug", "rolecall-emulator")}, timeout=1200)
+    binaries = {"ROLECALL_EMULATOR_BIN": "rolecall-emulator", "ROLECALL_BIN": "rolecall"}
+    step = Step("Conformance: gcloud and Google's Python clients against the emulator, clients of SCIM against rolecall",
+                ["bash", script], timeout=1200,
+                env={variable: os.path.join(TARGET, "debug", name) for variable, name in binaries.items()})
     status = step.run()
     counts = [re.fullmatch(r"(\d+) passed, (\d+) failed(?:, (\d+) skipped)?", line.strip()) for line in step.lines]
     counts = [match for match in counts if match]

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Runs Google's own clients (google-cloud-run, google-api-python-client, gcloud) against the emulator.
+# Runs Google's own clients (google-cloud-run, google-api-python-client, gcloud) against the emulator, and clients of
+# SCIM (scim2-tester, scim2-client) against rolecall with its store.
 #
 #   ROLECALL_EMULATOR_BIN  the emulator to test; without it, it is built first
+#   ROLECALL_BIN           the rolecall to test; without it, it is built first
 #   XDG_CACHE_HOME         where the Python environment is kept (default ~/.cache)
 #
 # The last line is `N passed, N failed`, with the number of skipped cases if there are any; the exit status is 0 only
@@ -16,17 +18,25 @@ if [[ -z ${ROLECALL_EMULATOR_BIN:-} ]]; then
   (cd "$root" && cargo build --quiet --package rolecall-emulator)
   ROLECALL_EMULATOR_BIN=${CARGO_TARGET_DIR:-$root/target}/debug/rolecall-emulator
 fi
-if [[ ! -x $ROLECALL_EMULATOR_BIN ]]; then
-  echo "conformance: $ROLECALL_EMULATOR_BIN is not an executable" >&2
-  exit 2
+if [[ -z ${ROLECALL_BIN:-} ]]; then
+  echo "conformance: building rolecall"
+  (cd "$root" && cargo build --quiet --package rolecall)
+  ROLECALL_BIN=${CARGO_TARGET_DIR:-$root/target}/debug/rolecall
 fi
+export ROLECALL_BIN
+for binary in "$ROLECALL_EMULATOR_BIN" "$ROLECALL_BIN"; do
+  if [[ ! -x $binary ]]; then
+    echo "conformance: $binary is not an executable" >&2
+    exit 2
+  fi
+done
 
 # One environment per list of requirements and Python version; an unfinished one is made anew.
 key=$({ cat "$here/requirements.txt"; python3 --version; } | sha256sum | cut -c1-12)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/rolecall
 venv=$cache/conformance-$key
 if [[ ! -f $venv/.complete ]]; then
-  echo "conformance: installing Google's Python clients into $venv (about a minute)"
+  echo "conformance: installing the Python clients into $venv (about a minute)"
   mkdir -p "$cache"
   rm -rf "$venv"
   python3 -m venv "$venv"
@@ -56,7 +66,7 @@ fi
 
 export PYTHONDONTWRITEBYTECODE=1
 status=0
-for suite in python_clients gcloud_cli; do
+for suite in python_clients gcloud_cli scim_clients; do
   "$venv/bin/python" "$here/$suite.py" "$endpoint" "$scratch/$suite.counts" || status=1
   if [[ ! -s $scratch/$suite.counts ]]; then
     echo "conformance: $suite ended without a result"
