@@ -69,8 +69,8 @@ pub(crate) enum ProviderState {
     "message": "name at least one of tokens and oauthClients; without either, no request is accepted"
 }]))]
 pub(crate) struct ScimSpec {
-    /// Treatment of documented deviations of IdPs from the RFCs. Explain, the only value in this version, accepts them
-    /// and reports each in status.findings.
+    /// Treatment of deviations of IdPs from the RFCs. Explain accepts those whose meaning is clear and reports each in
+    /// status.findings; Strict refuses them with 400.
     #[serde(default)]
     pub(crate) strictness: Strictness,
 
@@ -100,6 +100,8 @@ pub(crate) enum Strictness {
     /// Accepted and reported.
     #[default]
     Explain,
+    /// Refused.
+    Strict,
 }
 
 /// One bearer token.

@@ -22,7 +22,6 @@ pub(crate) mod manifest;
 pub(crate) use cloud_run_target::NamespacesSpec;
 pub(crate) use crd::{CrdError, GROUP, VERSION, crds, crds_yaml};
 pub(crate) use fit::{fit_status, initial_status, is_initial};
-#[cfg(test)]
 pub(crate) use identity_provider::Strictness;
 pub(crate) use identity_provider::{
     FindingStatus, IdentityProvider, IdentityProviderSpec, IdentityProviderStatus, ProviderState, SecretKey,

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use crate::api::manifest::SecretData;
-use crate::api::{IdentityProviderSpec, ProviderState, SecretKey};
+use crate::api::{IdentityProviderSpec, ProviderState, SecretKey, Strictness};
 use crate::model::{ProviderName, Reason};
 use crate::scim_server::{Accepted, AcceptedClient, AcceptedToken, ClientKeys, TokenTable, client_credential};
 use crate::sync::Engine;
@@ -137,6 +137,8 @@ impl Credentials {
             Some((name.clone(), rate))
         });
         self.table.set_rates(rates.collect());
+        let strict = self.providers.iter().filter(|(_, spec)| spec.scim.strictness == Strictness::Strict);
+        self.table.set_strict(strict.map(|(name, _)| name.clone()).collect());
         for (provider, tokens) in self.table.replace(resolved.accepted.clone()) {
             tracing::warn!(
                 %provider, tokens = tokens.len(),

@@ -65,6 +65,8 @@ pub(super) struct Edit {
     value: Option<Value>,
     /// True when the request had a value at all.
     given: bool,
+    /// True when `replace` needs an element that passes the filter (RFC 7644 §3.5.2.3), instead of making one.
+    strict: bool,
 }
 
 impl Context<'_> {
@@ -134,7 +136,8 @@ impl Context<'_> {
             (None, Some(sub)) => (Target::Sub(sub), intake.simple(sub, value, &pointer)?),
             (None, None) => (Target::Whole, intake.attribute(attribute, value, &pointer)?),
         };
-        Ok(Edit { verb, extension, attribute, target, value, given })
+        let strict = self.findings.is_strict();
+        Ok(Edit { verb, extension, attribute, target, value, given, strict })
     }
 }
 
@@ -384,6 +387,12 @@ impl Edit {
             });
         } else if let Some(value) = &self.value {
             let touched = if matched.is_empty() {
+                if let (true, Verb::Replace, Some(elements)) = (self.strict, self.verb, filter) {
+                    return Err(ScimError::NoTarget(format!(
+                        "no element of `{name}` passes `{}`; `add` it (refused by `strictness: Strict`)",
+                        shown(&elements.filter.to_string())
+                    )));
+                }
                 let mut new = match filter {
                     Some(elements) => self.new_element(&elements.filter)?,
                     None => Map::new(),

@@ -1,5 +1,6 @@
 //! Findings: deviations from the RFCs that were accepted, and refusals, reported to the people who set up the identity provider.
 
+use super::error::ScimError;
 use super::schema::ResourceType;
 use crate::model::Reason;
 
@@ -349,6 +350,86 @@ impl FindingCode {
 }
 
 impl Finding {
+    /// The refusal of this deviation under `strictness: Strict`; none for what the RFCs permit.
+    fn strict_refusal(&self) -> Option<ScimError> {
+        type Refuse = fn(String) -> ScimError;
+        let at = &self.pointer;
+        let (refuse, text): (Refuse, String) = match self.code {
+            FindingCode::AttributeNotStored => {
+                let meant = similar(at).map(|known| format!("; did you mean `{known}`?")).unwrap_or_default();
+                (ScimError::InvalidPath, format!("`/Schemas` has no attribute `{at}`{meant}"))
+            }
+            FindingCode::AttributeRepeated => {
+                (ScimError::InvalidSyntax, format!("`{at}` is sent more than once; send it in one spelling"))
+            }
+            FindingCode::AttributeOutsideExtension => {
+                (ScimError::InvalidPath, format!("`{at}` belongs to an extension; send it inside the extension's URN"))
+            }
+            FindingCode::BooleanAsString => {
+                (ScimError::InvalidValue, format!("`{at}` must be true or false without quotation marks"))
+            }
+            FindingCode::NumberAsText => (ScimError::InvalidValue, format!("`{at}` must be a string, not a number")),
+            FindingCode::ValueWrapped => (
+                ScimError::InvalidValue,
+                format!("`{at}` must be a single value, not an object; send the value itself"),
+            ),
+            FindingCode::JsonInString => {
+                (ScimError::InvalidValue, format!("`{at}` is a text that contains JSON; send the JSON itself"))
+            }
+            FindingCode::SchemaUnknown => (
+                ScimError::InvalidValue,
+                format!("`{at}` is no schema of this resource; `/Schemas` lists those there are"),
+            ),
+            FindingCode::SchemasMissing => {
+                (ScimError::InvalidSyntax, "`schemas` is missing; send the URNs of the schemas of the body".to_owned())
+            }
+            FindingCode::ListExpected if at == "Operations" => {
+                (ScimError::InvalidSyntax, format!("`{at}` must be a list"))
+            }
+            FindingCode::ListExpected => (ScimError::InvalidValue, format!("`{at}` must be a list")),
+            FindingCode::ListNotExpected => {
+                (ScimError::InvalidValue, format!("`{at}` must be a single value, not a list"))
+            }
+            FindingCode::ObjectExpected => {
+                (ScimError::InvalidValue, format!("`{at}` must be an object with a `value`, not a text"))
+            }
+            FindingCode::SeveralPrimaries => {
+                (ScimError::InvalidValue, format!("`{at}` has more than one `primary: true`; mark one value"))
+            }
+            FindingCode::FilterValueNotQuoted => {
+                (ScimError::InvalidFilter, format!("`{at}` is compared with a text that is not in quotation marks"))
+            }
+            FindingCode::PathEmpty => {
+                (ScimError::InvalidPath, "`path` is null or empty; leave it out, or name an attribute".to_owned())
+            }
+            FindingCode::RemoveWithValue | FindingCode::RemoveOfNothing => (
+                ScimError::InvalidValue,
+                format!("`{at}`: `remove` takes no value; name each one in the path: `{at}[value eq \"ID\"]`"),
+            ),
+            FindingCode::MemberIdForeign => {
+                (ScimError::InvalidValue, format!("`{at}` has an id that this server issued to nobody; send the `id`"))
+            }
+            FindingCode::MembersNotAsserted
+            | FindingCode::MembersShrunk
+            | FindingCode::MemberUnknown
+            | FindingCode::NestedGroup
+            | FindingCode::ExternalIdShared
+            | FindingCode::TokenWithoutEnd
+            | FindingCode::AuthorizationMissing
+            | FindingCode::BearerMissing
+            | FindingCode::TokenNotAccepted
+            | FindingCode::TokenExpired
+            | FindingCode::AccessTokenEnded
+            | FindingCode::ClientNotAccepted
+            | FindingCode::BaseUrlWrong
+            | FindingCode::BaseUrlRepeated
+            | FindingCode::PlainHttp
+            | FindingCode::EndpointUnknown
+            | FindingCode::Refused(_) => return None,
+        };
+        Some(refuse(format!("{text} (refused by `strictness: Strict`)")))
+    }
+
     /// The place as a JSON pointer (RFC 6901): `emails.value` is `/emails/value`. Empty for the request as a whole.
     #[must_use]
     pub(crate) fn json_pointer(&self) -> String {
@@ -401,7 +482,10 @@ fn similar(name: &str) -> Option<&'static str> {
 
 /// Collects the findings of one request, bounded and without duplicates.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Findings(Vec<Finding>);
+pub(crate) struct Findings {
+    list: Vec<Finding>,
+    strict: bool,
+}
 
 impl Findings {
     /// Largest number of findings of one request.
@@ -413,12 +497,38 @@ impl Findings {
         Self::default()
     }
 
+    /// An empty collection of a provider with `strictness: Strict`.
+    #[must_use]
+    pub(crate) fn strict() -> Self {
+        Self { list: Vec::new(), strict: true }
+    }
+
+    /// True when deviations are refused.
+    #[must_use]
+    pub(super) fn is_strict(&self) -> bool {
+        self.strict
+    }
+
+    /// Refuses the first deviation that was noted, where `strictness` is `Strict`. Such findings are then removed: they
+    /// say how something was taken that is not taken.
+    ///
+    /// # Errors
+    /// `invalidSyntax`, `invalidFilter`, `invalidPath`, `invalidValue`.
+    pub(super) fn refuse_deviations(&mut self) -> Result<(), ScimError> {
+        if !self.strict {
+            return Ok(());
+        }
+        let refusal = self.list.iter().find_map(Finding::strict_refusal);
+        self.list.retain(|finding| finding.strict_refusal().is_none());
+        refusal.map_or(Ok(()), Err)
+    }
+
     /// Records a deviation at an attribute path.
     pub(crate) fn note(&mut self, code: FindingCode, pointer: &str) {
         let pointer: String = pointer.chars().take(100).map(|c| if c.is_control() { ' ' } else { c }).collect();
         let finding = Finding { code, pointer };
-        if self.0.len() < Self::MAX && !self.0.contains(&finding) {
-            self.0.push(finding);
+        if self.list.len() < Self::MAX && !self.list.contains(&finding) {
+            self.list.push(finding);
         }
     }
 
@@ -426,7 +536,7 @@ impl Findings {
     #[cfg(test)]
     #[must_use]
     pub(crate) fn as_slice(&self) -> &[Finding] {
-        &self.0
+        &self.list
     }
 }
 
@@ -434,6 +544,6 @@ impl IntoIterator for Findings {
     type Item = Finding;
     type IntoIter = std::vec::IntoIter<Finding>;
     fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
+        self.list.into_iter()
     }
 }

@@ -48,6 +48,7 @@ pub(crate) fn new_group(body: Map<String, Value>, findings: &mut Findings) -> Re
     let read = whole(ResourceType::Group, None, body, findings, &mut work)?;
     let mut members = MemberChanges::default();
     let read_members = Intake { findings, texts: &mut members.texts }.change(read.members)?;
+    findings.refuse_deviations()?;
     if let Some(MemberChange::Replace(ids) | MemberChange::Add(ids)) = read_members {
         members.list.push(MemberChange::Add(ids));
     }
@@ -67,6 +68,7 @@ impl GroupChange {
         }
         let mut members = MemberChanges::default();
         members.list.extend(Intake { findings, texts: &mut members.texts }.change(read.members)?);
+        findings.refuse_deviations()?;
         Ok(Self { replace: true, attributes: read.edits, work, members })
     }
 
@@ -79,7 +81,9 @@ impl GroupChange {
         let mut change =
             Self { replace: false, attributes: Vec::new(), work: Work::default(), members: MemberChanges::default() };
         for (index, operation) in patch::operations(ResourceType::Group, body, findings)?.into_iter().enumerate() {
-            let edits = change.operation(&id, operation, findings).map_err(|problem| problem.in_operation(index))?;
+            let edits = change.operation(&id, operation, findings);
+            let edits = edits.and_then(|edits| findings.refuse_deviations().map(|()| edits));
+            let edits = edits.map_err(|problem| problem.in_operation(index))?;
             change.attributes.extend(edits.into_iter().map(|edit| (Some(index), edit)));
         }
         Ok(change)

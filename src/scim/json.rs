@@ -33,6 +33,7 @@ pub(crate) fn object(body: &[u8], findings: &mut Findings) -> Result<Map<String,
     let findings = RefCell::new(findings);
     let mut text = serde_json::Deserializer::from_slice(body);
     let read = Reader { findings: &findings }.deserialize(&mut text).and_then(|value| text.end().map(|()| value));
+    findings.into_inner().refuse_deviations()?;
     match read {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err(ScimError::InvalidSyntax("the body is not a JSON object".into())),

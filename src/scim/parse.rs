@@ -48,7 +48,9 @@ impl fmt::Display for PatchPath {
 /// `invalidFilter`, with the byte offset of the error.
 pub(crate) fn filter(text: &str, findings: &mut Findings) -> Result<Filter, ScimError> {
     let mut parser = Parser::new(text, findings).map_err(ScimError::InvalidFilter)?;
-    parser.whole(Parser::or).map_err(ScimError::InvalidFilter)
+    let filter = parser.whole(Parser::or).map_err(ScimError::InvalidFilter)?;
+    findings.refuse_deviations()?;
+    Ok(filter)
 }
 
 /// Parses a PATCH path.

@@ -59,6 +59,7 @@ pub(super) fn operations(
         Some(_) => return Err(ScimError::InvalidSyntax("`Operations` must be a list".into())),
         None => return Err(ScimError::InvalidSyntax("the body has no `Operations`".into())),
     };
+    findings.refuse_deviations()?;
     if operations.is_empty() {
         return Err(ScimError::InvalidSyntax("`Operations` is empty".into()));
     }
@@ -71,7 +72,16 @@ pub(super) fn operations(
     operations
         .into_iter()
         .enumerate()
-        .map(|(index, value)| operation(value, findings).map_err(|problem| problem.in_operation(index)))
+        .map(|(index, value)| {
+            let operation = operation(value, findings);
+            let operation = operation.and_then(|operation| findings.refuse_deviations().map(|()| operation));
+            let problem = |problem: ScimError| match problem {
+                // The filter of a path.
+                ScimError::InvalidFilter(text) => ScimError::InvalidPath(text),
+                other => other,
+            };
+            operation.map_err(|refused| problem(refused).in_operation(index))
+        })
         .collect()
 }
 

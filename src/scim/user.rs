@@ -60,6 +60,7 @@ pub(super) fn whole(
     let read = assignments.and_then(|assignments| {
         let (members, rest) = assignments.into_iter().partition(Assignment::is_members);
         let edits = context.edits(rest)?.into_iter().map(|edit| (None, edit)).collect();
+        context.findings.refuse_deviations()?;
         Ok(WholeBody { edits, members })
     });
     read.map_err(|problem| match problem {
@@ -96,6 +97,7 @@ impl UserChange {
             let new = context
                 .operation(operation)
                 .and_then(|assignments| context.edits(assignments))
+                .and_then(|edits| context.findings.refuse_deviations().map(|()| edits))
                 .map_err(|problem| problem.in_operation(index))?;
             edits.extend(new.into_iter().map(|edit| (Some(index), edit)));
         }

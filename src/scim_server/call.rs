@@ -43,7 +43,9 @@ impl Call {
         received_at: Timestamp,
         connection: Connection,
     ) -> Self {
-        let (findings, admitted) = (Mutex::default(), OnceLock::new());
+        let findings =
+            if service.scim.tokens.is_strict(&caller.provider) { Findings::strict() } else { Findings::new() };
+        let (findings, admitted) = (Mutex::new(findings), OnceLock::new());
         Self(Arc::new(Context { service, caller, request_id, received_at, connection, findings, admitted }))
     }
 

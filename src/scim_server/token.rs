@@ -102,6 +102,7 @@ struct Entries {
     suspended: BTreeSet<ProviderName>,
     held: BTreeSet<ProviderName>,
     rates: BTreeMap<ProviderName, NonZeroU32>,
+    strict: BTreeSet<ProviderName>,
 }
 
 /// Provider and credential that a request was authenticated as.
@@ -211,6 +212,15 @@ impl TokenTable {
     /// Replaces the rates that providers have of their own (`spec.scim.requestsPerSecond`).
     pub(crate) fn set_rates(&self, rates: BTreeMap<ProviderName, NonZeroU32>) {
         self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner).rates = rates;
+    }
+
+    /// Replaces the set of providers whose deviations from the RFCs are refused (`spec.scim.strictness: Strict`).
+    pub(crate) fn set_strict(&self, providers: BTreeSet<ProviderName>) {
+        self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner).strict = providers;
+    }
+
+    pub(super) fn is_strict(&self, provider: &ProviderName) -> bool {
+        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).strict.contains(provider)
     }
 
     pub(super) fn rate(&self, provider: &ProviderName) -> Option<NonZeroU32> {

@@ -12,6 +12,7 @@ mod oauth;
 mod routes;
 mod schema;
 mod size;
+mod strict;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -133,7 +133,12 @@ pub(crate) fn rows() -> Vec<Row> {
                 ("staleAfter: 11111h11111m11111s1s".into(), "TooLong", "at most 18 characters, has 20"),
             ],
         ),
-        (PROVIDER, "strictness: Explain", vec![], vec![("strictness: Lax".into(), "ValueNotAllowed", "Explain")]),
+        (
+            PROVIDER,
+            "strictness: Explain",
+            vec!["strictness: Strict".into()],
+            vec![("strictness: Lax".into(), "ValueNotAllowed", "Explain")],
+        ),
         (
             PROVIDER,
             "- name: a",
