@@ -74,6 +74,11 @@ pub(crate) struct ScimSpec {
     #[serde(default)]
     pub(crate) strictness: Strictness,
 
+    /// The IdP whose deviations are expected. Auto takes the one that the requests look like, which is in
+    /// status.dialect. A PATCH of a group is answered with the group for all but Entra, which asks for no body.
+    #[serde(default)]
+    pub(crate) dialect: DialectChoice,
+
     /// Bearer tokens that the IdP may use. Several can be valid at once, for rotation: add the new one, change it at
     /// the IdP, remove the old one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -91,6 +96,21 @@ pub(crate) struct ScimSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub(crate) requests_per_second: Option<i64>,
+}
+
+/// The IdP whose deviations are expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "The IdP whose deviations are expected.")]
+pub(crate) enum DialectChoice {
+    /// As the requests look.
+    #[default]
+    Auto,
+    /// Okta.
+    Okta,
+    /// Microsoft Entra ID.
+    Entra,
+    /// Any other.
+    Generic,
 }
 
 /// Treatment of documented deviations of IdPs from the RFCs.

@@ -419,7 +419,7 @@ fn seen(
         last_request: seen.last_request,
         quota_refused_at: seen.quota_refused_at,
         former: tokens.is_held(provider),
-        dialect: None,
+        dialect: (seen.requests > 0).then(|| seen.signs.dialect().as_str().to_owned()),
         operator_namespace: namespace.map(str::to_owned),
         findings: seen
             .findings

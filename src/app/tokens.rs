@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use crate::api::manifest::SecretData;
-use crate::api::{IdentityProviderSpec, ProviderState, SecretKey, Strictness};
+use crate::api::{DialectChoice, IdentityProviderSpec, ProviderState, SecretKey, Strictness};
 use crate::model::{ProviderName, Reason};
+use crate::scim::Dialect;
 use crate::scim_server::{Accepted, AcceptedClient, AcceptedToken, ClientKeys, TokenTable, client_credential};
 use crate::sync::Engine;
 
@@ -139,6 +140,16 @@ impl Credentials {
         self.table.set_rates(rates.collect());
         let strict = self.providers.iter().filter(|(_, spec)| spec.scim.strictness == Strictness::Strict);
         self.table.set_strict(strict.map(|(name, _)| name.clone()).collect());
+        let dialects = self.providers.iter().filter_map(|(name, spec)| {
+            let dialect = match spec.scim.dialect {
+                DialectChoice::Auto => return None,
+                DialectChoice::Okta => Dialect::Okta,
+                DialectChoice::Entra => Dialect::Entra,
+                DialectChoice::Generic => Dialect::Generic,
+            };
+            Some((name.clone(), dialect))
+        });
+        self.table.set_dialects(dialects.collect());
         for (provider, tokens) in self.table.replace(resolved.accepted.clone()) {
             tracing::warn!(
                 %provider, tokens = tokens.len(),

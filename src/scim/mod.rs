@@ -7,6 +7,7 @@
 mod assign;
 pub(crate) mod bounds;
 mod complete;
+mod dialect;
 mod edit;
 mod element;
 mod error;
@@ -26,6 +27,7 @@ mod user;
 mod work;
 
 pub(crate) use complete::{ServerAttributes, complete, etag};
+pub(crate) use dialect::{Dialect, Signs};
 pub(crate) use error::ScimError;
 pub(crate) use evaluate::{Evaluator, Related, Sort, SortKey};
 pub(crate) use filter::{AttributePath, CompareOp, Filter, FilterValue, Test, time};

@@ -14,7 +14,7 @@ use super::share::{Admitted, BodyMemory, Slot};
 use super::token::Caller;
 use super::{Connection, Scim, Service, request};
 use crate::model::ProviderName;
-use crate::scim::{Findings, ResourceType, ScimError, json};
+use crate::scim::{Dialect, Findings, ResourceType, ScimError, Signs, json};
 use crate::store::{Origin, Store};
 
 /// `Retry-After` of a provider that is suspended, or whose directory is a former one's, in seconds. Suspending is meant to be short.
@@ -31,6 +31,7 @@ struct Context {
     received_at: Timestamp,
     connection: Connection,
     findings: Mutex<Findings>,
+    signs: Mutex<Signs>,
     /// None until it is admitted.
     admitted: OnceLock<Admitted>,
 }
@@ -45,8 +46,8 @@ impl Call {
     ) -> Self {
         let findings =
             if service.scim.tokens.is_strict(&caller.provider) { Findings::strict() } else { Findings::new() };
-        let (findings, admitted) = (Mutex::new(findings), OnceLock::new());
-        Self(Arc::new(Context { service, caller, request_id, received_at, connection, findings, admitted }))
+        let (findings, signs, admitted) = (Mutex::new(findings), Mutex::default(), OnceLock::new());
+        Self(Arc::new(Context { service, caller, request_id, received_at, connection, findings, signs, admitted }))
     }
 
     pub(super) fn scim(&self) -> &Scim {
@@ -89,6 +90,17 @@ impl Call {
 
     pub(super) fn take_findings(&self) -> Findings {
         std::mem::take(&mut self.findings())
+    }
+
+    /// Signs of the IdP in this request. The guard must not be held across an await.
+    pub(super) fn signs(&self) -> MutexGuard<'_, Signs> {
+        self.0.signs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The dialect that the provider is configured for, or that its requests look like.
+    pub(super) fn dialect(&self) -> Dialect {
+        let provider = self.provider();
+        self.scim().tokens.dialect(provider).unwrap_or_else(|| self.scim().traffic.dialect(provider, &self.signs()))
     }
 
     /// Admits the request by the state, rate and share of its provider and token.
@@ -141,7 +153,9 @@ impl<S: Send + Sync> FromRequest<S> for Object {
         call.0.connection.set_receiving(false);
         let read = read?;
         let slot = call.slot().await?;
-        Ok(Self { members: json::object(&read.bytes, &mut call.findings())?, _slot: slot, _memory: read.memory })
+        let members = json::object(&read.bytes, &mut call.findings())?;
+        call.signs().body(&members);
+        Ok(Self { members, _slot: slot, _memory: read.memory })
     }
 }
 

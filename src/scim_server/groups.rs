@@ -9,8 +9,13 @@ use super::request::Versions;
 use super::resource::{Change, Resource, updated};
 use super::store_error;
 use crate::model::{GroupId, MemberChange};
-use crate::scim::{FindingCode, GroupChange, Projection, ResourceType, ScimError, bounds, group_facts, new_group};
+use crate::scim::{
+    Dialect, FindingCode, GroupChange, Projection, ResourceType, ScimError, bounds, group_facts, new_group,
+};
 use crate::store::{DeleteOutcome, GroupChanged, GroupRecord, GroupUpdate, NewGroup, StoreError};
+
+/// Largest number of members of a group that is the answer to a PATCH.
+const MAX_ANSWERED: u64 = 1_000;
 
 fn note(call: &Call, changed: &GroupChanged, replaced: bool) {
     let mut findings = call.findings();
@@ -31,7 +36,10 @@ fn note(call: &Call, changed: &GroupChanged, replaced: bool) {
 
 impl Resource for GroupRecord {
     const OF: ResourceType = ResourceType::Group;
-    const PATCH_IS_SILENT: bool = true;
+
+    fn patch_is_silent(&self, call: &Call) -> bool {
+        self.member_count > MAX_ANSWERED || call.dialect() == Dialect::Entra
+    }
 
     fn id(&self) -> Uuid {
         self.facts.id.0

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{MatchedPath, Path, Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use axum::middleware::Next;
@@ -178,6 +178,8 @@ pub(super) async fn record(call: Call, matched: Option<MatchedPath>, request: Re
     let method = request.method().clone();
     let route = matched.as_ref().and_then(|path| path.as_str().strip_prefix(BASE));
     let operation = operation(&method, route.unwrap_or(request.uri().path()));
+    let agent = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok());
+    call.signs().head(request.uri().path_and_query().map_or("", |target| target.as_str()), agent);
     let response = next.run(request).await;
     let status = response.status().as_u16();
     let refused = response.extensions().get::<Refused>();
@@ -191,7 +193,8 @@ pub(super) async fn record(call: Call, matched: Option<MatchedPath>, request: Re
     );
     scim.metrics.requests.inc([operation, code_word(status)]);
     scim.metrics.request_seconds.observe([operation], started.elapsed());
-    for finding in scim.traffic.record(caller, call.received_at(), status, call.take_findings()) {
+    let signs = call.signs().clone();
+    for finding in scim.traffic.record(caller, call.received_at(), status, &signs, call.take_findings()) {
         tracing::info!(
             { field::IDENTITY_PROVIDER } = %caller.provider, code = finding.code.as_str(), pointer = finding.json_pointer(),
             request_id = call.request_id(), operation, status, "{}", finding.hint()

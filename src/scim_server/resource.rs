@@ -26,8 +26,8 @@ pub(super) enum Change {
 pub(super) trait Resource: Sized + Send + Sync + 'static {
     const OF: ResourceType;
 
-    /// Whether PATCH is answered without a body unless attributes are asked for (RFC 7644 §3.5.2).
-    const PATCH_IS_SILENT: bool;
+    /// Whether a PATCH is answered without a body unless attributes are asked for (RFC 7644 §3.5.2).
+    fn patch_is_silent(&self, call: &Call) -> bool;
 
     fn id(&self) -> Uuid;
 
@@ -145,7 +145,7 @@ async fn modify<R: Resource>(
     let resource = R::change(&call, issued::<R>(&id)?, Change::Modify(body.members), if_match).await?;
     let resource = resource.ok_or_else(|| id.not_found(R::OF))?;
     let projection = query.projection(R::OF);
-    if R::PATCH_IS_SILENT && !projection.is_explicit() {
+    if !projection.is_explicit() && resource.patch_is_silent(&call) {
         return Ok(Answer::no_content().with_version(resource.version()));
     }
     answer(&call, resource, projection).await

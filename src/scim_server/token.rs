@@ -12,7 +12,7 @@ use subtle::ConstantTimeEq;
 use super::oauth::{AcceptedClient, Presented, Rejected};
 use super::token_endpoint::Pair;
 use crate::model::ProviderName;
-use crate::scim::FindingCode;
+use crate::scim::{Dialect, FindingCode};
 
 /// A token that is accepted for one identity provider, as its hash.
 #[derive(Clone, PartialEq, Eq)]
@@ -103,6 +103,7 @@ struct Entries {
     held: BTreeSet<ProviderName>,
     rates: BTreeMap<ProviderName, NonZeroU32>,
     strict: BTreeSet<ProviderName>,
+    dialects: BTreeMap<ProviderName, Dialect>,
 }
 
 /// Provider and credential that a request was authenticated as.
@@ -221,6 +222,15 @@ impl TokenTable {
 
     pub(super) fn is_strict(&self, provider: &ProviderName) -> bool {
         self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).strict.contains(provider)
+    }
+
+    /// Replaces the dialects that providers are configured for (`spec.scim.dialect`).
+    pub(crate) fn set_dialects(&self, dialects: BTreeMap<ProviderName, Dialect>) {
+        self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner).dialects = dialects;
+    }
+
+    pub(super) fn dialect(&self, provider: &ProviderName) -> Option<Dialect> {
+        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).dialects.get(provider).copied()
     }
 
     pub(super) fn rate(&self, provider: &ProviderName) -> Option<NonZeroU32> {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::token::Caller;
 use crate::model::ProviderName;
-use crate::scim::{Finding, FindingCode, Findings};
+use crate::scim::{Dialect, Finding, FindingCode, Findings, Signs};
 
 /// Most distinct findings of one provider that are kept; further ones are counted in
 /// [`ProviderTraffic::findings_dropped`].
@@ -20,6 +20,8 @@ pub(crate) struct ProviderTraffic {
     pub(crate) last_request: Option<Timestamp>,
     /// Time of the last request by token.
     pub(crate) tokens_last_used: BTreeMap<String, Timestamp>,
+    /// Signs of the IdP that sends the requests.
+    pub(crate) signs: Signs,
     /// Accepted deviations and refusals.
     pub(crate) findings: BTreeMap<Finding, Seen>,
     /// Findings beyond [`MAX_FINDINGS`].
@@ -110,8 +112,24 @@ impl Traffic {
         traffic.note(Finding { code, pointer: String::new() }, at);
     }
 
+    /// The dialect of a provider, given the signs of a request that is not recorded yet.
+    pub(super) fn dialect(&self, provider: &ProviderName, signs: &Signs) -> Dialect {
+        let mut all = signs.clone();
+        if let Some(traffic) = self.statistics().providers.get(provider) {
+            all.extend(&traffic.signs);
+        }
+        all.dialect()
+    }
+
     /// Counts an authenticated request. Returns those of its findings that are the first of their kind.
-    pub(super) fn record(&self, caller: &Caller, at: Timestamp, status: u16, findings: Findings) -> Vec<Finding> {
+    pub(super) fn record(
+        &self,
+        caller: &Caller,
+        at: Timestamp,
+        status: u16,
+        signs: &Signs,
+        findings: Findings,
+    ) -> Vec<Finding> {
         let mut statistics = self.statistics();
         if !statistics.providers.contains_key(&caller.provider) {
             statistics.providers.insert(caller.provider.clone(), ProviderTraffic::default());
@@ -122,6 +140,7 @@ impl Traffic {
             Some(last) => *last = at,
             None => drop(traffic.tokens_last_used.insert(caller.token.clone(), at)),
         }
+        traffic.signs.extend(signs);
         traffic.requests = traffic.requests.saturating_add(1);
         match status {
             201 => traffic.quota_refused_at = None,
@@ -151,7 +170,7 @@ mod tests {
             let mut findings = Findings::new();
             findings.note(FindingCode::AttributeNotStored, &format!("x{index}"));
             findings.note(FindingCode::BooleanAsString, "active");
-            traffic.record(&caller, now, 200, findings);
+            traffic.record(&caller, now, 200, &Signs::default(), findings);
         }
         let seen = traffic.of(&provider);
         assert_eq!(seen.findings.len(), MAX_FINDINGS);

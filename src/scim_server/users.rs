@@ -22,7 +22,10 @@ fn note_shared(call: &Call, user: &UserRecord) {
 
 impl Resource for UserRecord {
     const OF: ResourceType = ResourceType::User;
-    const PATCH_IS_SILENT: bool = false;
+
+    fn patch_is_silent(&self, _call: &Call) -> bool {
+        false
+    }
 
     fn id(&self) -> Uuid {
         self.facts.id.0

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::{OKTA_TOKEN, Reply, Server};
+use crate::model::ProviderName;
+use crate::scim::Dialect;
 
 fn files(idp: &str) -> Vec<PathBuf> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/idp").join(idp);
@@ -185,7 +187,7 @@ fn readable_by_others(body: &Value) -> Result<(), String> {
     problem.map_or(Ok(()), |error| Err(format!("{error}: {body}")))
 }
 
-async fn replay(idp: &str) {
+async fn replay(idp: &str, dialect: Dialect) {
     let server = Server::start().await;
     let mut ids = Ids::default();
     let files = files(idp);
@@ -196,44 +198,45 @@ async fn replay(idp: &str) {
             panic!("{idp}/{}: {problem}", path.file_name().unwrap().to_string_lossy());
         }
     }
+    assert_eq!(server.traffic.of(&ProviderName::new("okta").unwrap()).signs.dialect(), dialect);
 }
 
 #[tokio::test]
 async fn the_dialogue_of_okta_runs_as_recorded() {
-    replay("okta").await;
+    replay("okta", Dialect::Okta).await;
 }
 
 #[tokio::test]
 async fn the_dialogue_of_entra_runs_as_recorded() {
-    replay("entra").await;
+    replay("entra", Dialect::Entra).await;
 }
 
 #[tokio::test]
 async fn the_dialogue_of_authentik_runs_as_recorded() {
-    replay("authentik").await;
+    replay("authentik", Dialect::Authentik).await;
 }
 
 #[tokio::test]
 async fn the_dialogue_of_keycloak_runs_as_recorded() {
-    replay("keycloak").await;
+    replay("keycloak", Dialect::Keycloak).await;
 }
 
 #[tokio::test]
 async fn the_dialogue_of_jumpcloud_runs_as_recorded() {
-    replay("jumpcloud").await;
+    replay("jumpcloud", Dialect::JumpCloud).await;
 }
 
 #[tokio::test]
 async fn the_dialogue_of_onelogin_runs_as_recorded() {
-    replay("onelogin").await;
+    replay("onelogin", Dialect::OneLogin).await;
 }
 
 #[tokio::test]
 async fn the_dialogue_of_ping_runs_as_recorded() {
-    replay("ping").await;
+    replay("ping", Dialect::Ping).await;
 }
 
 #[tokio::test]
 async fn the_dialogue_of_google_runs_as_recorded() {
-    replay("google").await;
+    replay("google", Dialect::Google).await;
 }

@@ -168,3 +168,44 @@ async fn more_waiting_members_than_are_kept_are_refused_as_a_whole() {
     assert!(server.change(&group, "add", list(&["HR-7"])).await.status < 300, "it waits already");
     assert_eq!(server.waiting().await, 10_000);
 }
+
+#[tokio::test]
+async fn a_patch_of_a_group_answers_the_group_unless_it_is_large_or_of_entra() {
+    let server = Server::start().await;
+    let alice = server.user("alice").await;
+    let group = server.group("team", &[]).await;
+    let reply = server.change(&group, "add", list(&[&alice])).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    assert_eq!(reply.json()["members"][0]["value"], json!(alice));
+    assert_eq!(reply.json()["meta"]["version"], json!(reply.header("etag")));
+
+    let okta: crate::model::ProviderName = "okta".parse().unwrap();
+    let entra = std::collections::BTreeMap::from([(okta, crate::scim::Dialect::Entra)]);
+    server.tokens.set_dialects(entra);
+    let reply = server.change(&group, "add", list(&[&alice])).await;
+    assert_eq!((reply.status, reply.text.as_str()), (204, ""));
+    let path = format!("/Groups/{group}?attributes=displayName");
+    let add = json!([{"op": "add", "path": "members", "value": list(&[&alice])}]);
+    assert_eq!(server.patch(&path, add).await.json()["displayName"], "team", "attributes force an answer");
+    server.tokens.set_dialects(std::collections::BTreeMap::new());
+
+    // The signs of one request are enough.
+    let add = json!([{"op": "Add", "path": "members", "value": list(&[&alice])}]);
+    assert_eq!(server.patch(&format!("/Groups/{group}"), add).await.status, 204);
+}
+
+#[tokio::test]
+async fn a_patch_of_a_group_of_more_than_a_thousand_is_answered_without_it() {
+    let server = Server::start().await;
+    let mut ids = Vec::new();
+    for index in 0..1_001 {
+        ids.push(server.user(&format!("u{index}")).await);
+    }
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let group = server.group("team", &ids[..999]).await;
+    assert_eq!(
+        server.change(&group, "add", list(&ids[999..1_000])).await.json()["members"].as_array().map(Vec::len),
+        Some(1_000)
+    );
+    assert_eq!(server.change(&group, "add", list(&ids[1_000..])).await.status, 204);
+}

@@ -77,7 +77,7 @@ pub(super) fn publish(inner: &Inner, name: &ProviderName, counts: Counts, usage:
                 state: memory.spec.state,
                 endpoint: &traffic.endpoint,
                 token_endpoint: traffic.token_endpoint.as_deref(),
-                dialect: traffic.dialect.as_deref(),
+                dialect: traffic.dialect.as_deref().or_else(|| previous.as_ref()?.dialect.as_deref()),
                 users: counts.users,
                 groups: counts.groups,
                 last_request: traffic.last_request.max(seen_before),
