@@ -65,8 +65,8 @@ pub(crate) enum ProviderState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "(has(self.tokens) && size(self.tokens) > 0) || (has(self.oauthClients) && size(self.oauthClients) > 0)",
-    "message": "name at least one of tokens and oauthClients; without either, no request is accepted"
+    "rule": "(has(self.tokens) && size(self.tokens) > 0) || (has(self.oauthClients) && size(self.oauthClients) > 0) || has(self.oidc)",
+    "message": "name at least one of tokens, oauthClients and oidc; without any, no request is accepted"
 }]))]
 pub(crate) struct ScimSpec {
     /// Treatment of deviations of IdPs from the RFCs. Explain accepts those whose meaning is clear and reports each in
@@ -90,6 +90,11 @@ pub(crate) struct ScimSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub(crate) oauth_clients: Vec<OAuthClientSpec>,
+
+    /// Tokens that an OpenID Connect issuer signs for the IdP. Its keys are read by discovery over https; RS256 and ES256 are
+    /// accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) oidc: Option<OidcSpec>,
 
     /// Requests per second and token, with bursts of as many; further ones are answered with 429 and Retry-After. Below
     /// 25, Microsoft Entra ID is slowed down. Omitted: the value of --requests-per-second.
@@ -155,6 +160,23 @@ pub(crate) struct OAuthClientSpec {
     /// Time from which on the client and all tokens that it got are refused. Omitted: it does not expire.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) not_after: Option<Time>,
+}
+
+/// The tokens of an OpenID Connect issuer that are accepted. All three must match.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct OidcSpec {
+    /// The issuer, exactly as in the claim iss and in the issuer's discovery document.
+    #[schemars(schema_with = "schema::issuer")]
+    pub(crate) issuer: String,
+
+    /// The audience, which the claim aud must name.
+    #[schemars(length(min = 1, max = 256))]
+    pub(crate) audience: String,
+
+    /// The subjects: the values of the claim sub that are accepted. In status and in the audit log each is oidc:SUBJECT.
+    #[schemars(schema_with = "schema::subjects")]
+    pub(crate) subjects: Vec<String>,
 }
 
 /// A Secret in the operator's own namespace.
@@ -288,7 +310,7 @@ pub(crate) struct IdentityProviderStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) last_request_time: Option<Time>,
 
-    /// The tokens by name, and the OAuth 2.0 clients as oauth:NAME, each with the time of its last use.
+    /// The tokens by name, the OAuth 2.0 clients as oauth:NAME and the OpenID Connect subjects as oidc:SUBJECT, each with the time of its last use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub(crate) tokens: Vec<TokenStatus>,
@@ -323,7 +345,7 @@ pub(crate) struct IdentityProviderStatus {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TokenStatus {
-    /// The name of the token, or oauth:NAME of an OAuth 2.0 client.
+    /// The name of the token, oauth:NAME of an OAuth 2.0 client, or oidc:SUBJECT.
     #[schemars(length(max = 256))]
     pub(crate) name: String,
 

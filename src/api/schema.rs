@@ -18,6 +18,10 @@ const ROLE: &str = "^(roles|projects/[^/]+/roles|organizations/[0-9]+/roles)/[A-
 const PROJECT: &str = "^([0-9]+|([a-z0-9.-]+:)?[a-z][a-z0-9-]*[a-z0-9])$";
 /// A region.
 const LOCATION: &str = "^[a-z]+-[a-z]+[0-9]+$";
+/// An https URL with host, port and path only.
+const ISSUER: &str = "^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~!$&()*+,;=:@%/-]*)?$";
+/// A subject of an issuer.
+const SUBJECT: &str = "^[!-~]+$";
 /// Hours, minutes and seconds, as accepted by [`super::duration`].
 const DURATION: &str = "^([0-9]{1,5}(h|m|s)){1,3}$";
 
@@ -47,6 +51,22 @@ pub(super) fn object_name(_: &mut SchemaGenerator) -> Schema {
 /// The name of a Secret.
 pub(super) fn secret_name(_: &mut SchemaGenerator) -> Schema {
     text(253, &[matches(SUBDOMAIN, "a Secret's name has lower-case letters, digits, '-' and '.' only")])
+}
+
+/// An OpenID Connect issuer.
+pub(super) fn issuer(_: &mut SchemaGenerator) -> Schema {
+    text(
+        512,
+        &[matches(
+            ISSUER,
+            "an issuer is an https URL without query and fragment, such as https://idp.example.com/tenant",
+        )],
+    )
+}
+
+/// Subjects of an OpenID Connect issuer.
+pub(super) fn subjects(_: &mut SchemaGenerator) -> Schema {
+    set(16, &text(128, &[matches(SUBJECT, "a subject has no spaces and printable ASCII characters only")]))
 }
 
 /// The name of a token or of an OAuth 2.0 client.

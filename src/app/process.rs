@@ -24,12 +24,12 @@ use crate::controller::checkpoint::CheckpointError;
 use crate::controller::{Controller, Holds, Settings};
 use crate::model::{Clock, MappingKey, ProviderName, Reason, SystemClock};
 use crate::scim::FindingCode;
-use crate::scim_server::{self, Accepted, Limits, Scim, TokenTable, Traffic};
+use crate::scim_server::{self, Accepted, Issuers, Limits, Scim, TokenTable, Traffic};
 use crate::status::{StatusCache, TokenOutcome};
 use crate::store::{Store, StoreError};
 use crate::sync::{Engine, EngineConfig, ProviderTraffic};
 use crate::target::Target;
-use crate::target::google::{CloudRun, Credentials, Endpoint, GoogleError};
+use crate::target::google::{CloudRun, Credentials, Endpoint, GoogleError, install_crypto_provider};
 use crate::telemetry::{Admin, Metrics, Part, Readiness, admin_router, probe_router};
 
 /// Largest number of connections to the admin port: in total, and from one address.
@@ -61,6 +61,9 @@ pub(crate) enum AppError {
     /// The client for Google cannot be set up.
     #[error("cannot set up the client for Google: {0}")]
     Google(#[from] GoogleError),
+    /// The client for OpenID Connect issuers cannot be set up.
+    #[error("cannot set up the client for OpenID Connect issuers: {0}")]
+    Issuers(reqwest::Error),
     /// The endpoint of Google is invalid.
     #[error("--google-endpoint: {0}")]
     Endpoint(#[from] crate::target::google::EndpointError),
@@ -97,6 +100,7 @@ impl AppError {
             Self::Listen { .. } => "CannotListen",
             Self::Store(error) => error.reason(),
             Self::Google(error) => error.reason().word(),
+            Self::Issuers(_) => "IssuersUnusable",
             Self::Endpoint(_) => "EndpointInvalid",
             Self::Checkpoint(error) => error.reason(),
             Self::NoCluster(_) => "NoCluster",
@@ -115,6 +119,7 @@ pub(super) struct Process {
     pub(super) cache: StatusCache,
     pub(super) engine: Engine,
     pub(super) tokens: TokenTable,
+    issuers: Issuers,
     pub(super) resolved: Arc<Mutex<Resolved>>,
     pub(super) external_url: String,
     /// Ready when SCIM is served.
@@ -191,15 +196,12 @@ impl Process {
         let cache = StatusCache::new();
         cache.hide_people(store.pseudonyms().clone());
         super::names::know(store.pseudonyms().clone());
-        let (tokens, traffic, resolved) = (TokenTable::new(), Traffic::new(), Arc::<Mutex<Resolved>>::default());
+        let endpoint = EndpointParts::new(&config, clock.clone(), external_url.clone()).map_err(AppError::Issuers)?;
         let source = {
-            let (tokens, traffic, resolved, base) =
-                (tokens.clone(), traffic.clone(), resolved.clone(), external_url.clone());
-            let namespace = config.manifests.is_none().then(|| config.namespace.clone());
-            Arc::new(move |provider: &ProviderName| {
-                seen(provider, &tokens, &traffic, &resolved, &base, namespace.as_deref())
-            })
+            let endpoint = endpoint.clone();
+            Arc::new(move |provider: &ProviderName| seen(provider, &endpoint))
         };
+        let EndpointParts { tokens, traffic, issuers, resolved, .. } = endpoint;
         let google = google(&config)?.with_metrics(metrics.google.clone());
         let ceiling = ceiling(config.mode);
         let engine = Engine::new(
@@ -234,6 +236,7 @@ impl Process {
             cache,
             engine,
             tokens,
+            issuers,
             resolved,
             external_url,
             loaded,
@@ -275,6 +278,7 @@ impl Process {
         let router = scim_server::router(Scim {
             store: self.store.clone(),
             tokens: self.tokens.clone(),
+            issuers: self.issuers.clone(),
             traffic: self.traffic.clone(),
             external_url: self.external_url.clone(),
             clock: self.clock.clone(),
@@ -376,14 +380,37 @@ fn google(config: &RunConfig) -> Result<CloudRun, AppError> {
     Ok(CloudRun::new(endpoint, credentials)?)
 }
 
-fn seen(
-    provider: &ProviderName,
-    tokens: &TokenTable,
-    traffic: &Traffic,
-    resolved: &Mutex<Resolved>,
-    base: &str,
-    namespace: Option<&str>,
-) -> ProviderTraffic {
+/// The sources of what a status says about the endpoint of a provider.
+#[derive(Clone)]
+struct EndpointParts {
+    tokens: TokenTable,
+    traffic: Traffic,
+    issuers: Issuers,
+    resolved: Arc<Mutex<Resolved>>,
+    clock: Arc<dyn Clock>,
+    base: String,
+    /// None without a cluster.
+    namespace: Option<String>,
+}
+
+impl EndpointParts {
+    fn new(config: &RunConfig, clock: Arc<dyn Clock>, base: String) -> Result<Self, reqwest::Error> {
+        install_crypto_provider();
+        Ok(Self {
+            tokens: TokenTable::new(),
+            traffic: Traffic::new(),
+            issuers: Issuers::new(config.allow_private_issuers, Vec::new())?,
+            resolved: Arc::default(),
+            clock,
+            base,
+            namespace: config.manifests.is_none().then(|| config.namespace.clone()),
+        })
+    }
+}
+
+fn seen(provider: &ProviderName, endpoint: &EndpointParts) -> ProviderTraffic {
+    let EndpointParts { tokens, traffic, issuers, resolved, clock, base, namespace } = endpoint;
+    let now = clock.now();
     let seen = traffic.of(provider);
     let shared = tokens.shared().remove(provider).unwrap_or_default();
     let resolved = resolved.lock().unwrap_or_else(PoisonError::into_inner);
@@ -393,7 +420,12 @@ fn seen(
     let credentials: Vec<_> = accepted.into_iter().flat_map(Accepted::credentials).collect();
     for credential in &credentials {
         let name = credential.name.clone();
-        let problem = shared.contains(&name).then_some(Reason::TokenShared);
+        let unavailable = credential.issuer.as_ref().is_some_and(|issuer| issuers.is_unavailable(issuer, now));
+        let problem = match (shared.contains(&name), unavailable) {
+            (true, _) => Some(Reason::TokenShared),
+            (false, true) => Some(Reason::IssuerUnavailable),
+            (false, false) => None,
+        };
         let last_used = last_used(&name);
         let outcome = TokenOutcome { name: name.clone(), not_after: credential.not_after, last_used, problem };
         outcomes.insert(name, outcome);
@@ -404,7 +436,10 @@ fn seen(
         outcomes.insert(name.clone(), outcome);
     }
     let clients = resolved.clients.contains(provider);
-    let endless = credentials.into_iter().filter(|credential| credential.not_after.is_none());
+    let endless = credentials
+        .into_iter()
+        // The tokens of an issuer end by themselves.
+        .filter(|credential| credential.not_after.is_none() && credential.issuer.is_none());
     let endless = endless.map(|credential| FindingStatus {
         code: FindingCode::TokenWithoutEnd.as_str().to_owned(),
         pointer: credential.pointer,
@@ -420,7 +455,7 @@ fn seen(
         quota_refused_at: seen.quota_refused_at,
         former: tokens.is_held(provider),
         dialect: (seen.requests > 0).then(|| seen.signs.dialect().as_str().to_owned()),
-        operator_namespace: namespace.map(str::to_owned),
+        operator_namespace: namespace.clone(),
         findings: seen
             .findings
             .iter()
@@ -461,9 +496,19 @@ mod tests {
     /// A Ready status of a provider whose endpoint answers 503 would be wrong.
     #[test]
     fn the_traffic_of_a_provider_reports_that_its_endpoint_is_held() {
-        let (tokens, traffic, resolved) = (TokenTable::new(), Traffic::new(), Mutex::default());
+        install_crypto_provider();
+        let tokens = TokenTable::new();
+        let endpoint = EndpointParts {
+            tokens: tokens.clone(),
+            traffic: Traffic::new(),
+            issuers: Issuers::new(false, Vec::new()).unwrap(),
+            resolved: Arc::default(),
+            clock: Arc::new(SystemClock),
+            base: "http://localhost".to_owned(),
+            namespace: None,
+        };
         let okta = ProviderName::new("okta").unwrap();
-        let former = || seen(&okta, &tokens, &traffic, &resolved, "http://localhost", None).former;
+        let former = || seen(&okta, &endpoint).former;
         assert!(!former());
         tokens.hold([okta.clone()].into());
         assert!(former());

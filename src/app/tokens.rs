@@ -11,7 +11,9 @@ use crate::api::manifest::SecretData;
 use crate::api::{DialectChoice, IdentityProviderSpec, ProviderState, SecretKey, Strictness};
 use crate::model::{ProviderName, Reason};
 use crate::scim::Dialect;
-use crate::scim_server::{Accepted, AcceptedClient, AcceptedToken, ClientKeys, TokenTable, client_credential};
+use crate::scim_server::{
+    Accepted, AcceptedClient, AcceptedToken, ClientKeys, OidcPolicy, TokenTable, client_credential,
+};
 use crate::sync::Engine;
 
 /// The usable keys of a Secret, as hashes only.
@@ -198,6 +200,10 @@ pub(crate) fn resolve(
                 Err(why) => drop(problems.insert(client_credential(&client.name), why)),
             }
         }
+        accepted.oidc = spec.scim.oidc.as_ref().map(|oidc| {
+            let subjects = oidc.subjects.iter().cloned().collect();
+            Arc::new(OidcPolicy { issuer: oidc.issuer.clone(), audience: oidc.audience.clone(), subjects })
+        });
         if !spec.scim.oauth_clients.is_empty() {
             resolved.clients.insert(provider.clone());
         }

@@ -83,6 +83,14 @@ pub(crate) struct RunArgs {
         value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) max_bytes_per_provider: u64,
 
+    /// Let OpenID Connect issuers (`spec.scim.oidc`) be at private, local and link-local addresses
+    ///
+    /// Without it, the keys of issuers are read from public addresses only, so that nobody who may write an
+    /// `IdentityProvider` can have rolecall call services inside the network.
+    #[arg(long, value_name = "BOOL", env = "ROLECALL_ALLOW_PRIVATE_ISSUERS", action = clap::ArgAction::Set,
+        default_value_t = false, default_missing_value = "true", num_args = 0..=1)]
+    pub(crate) allow_private_issuers: bool,
+
     /// Base URL of this server for identity providers; default: http:// and the address of --listen
     ///
     /// `meta.location` and `status.endpoint` are derived from it, never from a request's Host header.

@@ -229,6 +229,9 @@ reasons! {
     TokenShared:
         "two IdentityProviders have the same token or client secret; it is refused for both",
         "give each its own";
+    IssuerUnavailable:
+        "the keys of the OpenID Connect issuer cannot be read, so its tokens are refused",
+        "correct `spec.scim.oidc.issuer`, or let rolecall reach it; the log has the cause";
     Fresh: "the IdP made a request within `staleAfter`", "";
     Stale:
         "the IdP made no request for longer than `staleAfter`; nothing is removed for that",

@@ -1,6 +1,7 @@
 //! Findings: deviations from the RFCs that were accepted, and refusals, reported to the people who set up the identity provider.
 
 use super::error::ScimError;
+use super::jwt_problem::JwtProblem;
 use super::schema::ResourceType;
 use crate::model::Reason;
 
@@ -76,6 +77,8 @@ pub(crate) enum FindingCode {
     AccessTokenEnded,
     /// A client id or secret at the token endpoint that none of the provider's Secrets has.
     ClientNotAccepted,
+    /// A token of the OpenID Connect issuer that is not accepted.
+    JwtNotAccepted(JwtProblem),
     /// A URL outside the provider's base URL.
     BaseUrlWrong,
     /// A URL that has the base URL's path twice.
@@ -270,11 +273,22 @@ impl FindingCode {
             Self::TokenExpired => Reason::TokenExpired.word(),
             Self::AccessTokenEnded => "AccessTokenEnded",
             Self::ClientNotAccepted => "ClientNotAccepted",
+            Self::JwtNotAccepted(JwtProblem::IssuerUnavailable) => Reason::IssuerUnavailable.word(),
+            Self::JwtNotAccepted(_) => "JwtNotAccepted",
             Self::BaseUrlWrong => "BaseUrlWrong",
             Self::BaseUrlRepeated => "BaseUrlRepeated",
             Self::PlainHttp => "PlainHttp",
             Self::EndpointUnknown => "EndpointUnknown",
             Self::Refused(refusal) => refusal.as_str(),
+        }
+    }
+
+    /// The place of findings that are always about the same one; otherwise empty.
+    #[must_use]
+    pub(crate) fn place(self) -> &'static str {
+        match self {
+            Self::JwtNotAccepted(problem) => problem.place(),
+            _ => "",
         }
     }
 
@@ -331,6 +345,7 @@ impl FindingCode {
             Self::ClientNotAccepted => {
                 "refused a token: the client id and secret are none of this IdentityProvider's; enter those of its Secret, without quotes or line breaks"
             }
+            Self::JwtNotAccepted(problem) => problem.hint(),
             Self::TokenExpired => "refused: the token's `notAfter` has passed; enter the new one at the IdP",
             Self::BaseUrlWrong => {
                 "refused: the URL is not below the base URL; enter `status.endpoint` as the base URL at the IdP"
@@ -421,6 +436,7 @@ impl Finding {
             | FindingCode::TokenExpired
             | FindingCode::AccessTokenEnded
             | FindingCode::ClientNotAccepted
+            | FindingCode::JwtNotAccepted(_)
             | FindingCode::BaseUrlWrong
             | FindingCode::BaseUrlRepeated
             | FindingCode::PlainHttp

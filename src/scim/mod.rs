@@ -16,6 +16,7 @@ mod filter;
 mod finding;
 mod group;
 pub(crate) mod json;
+mod jwt_problem;
 mod member_id;
 mod normalize;
 pub(crate) mod parse;
@@ -33,6 +34,7 @@ pub(crate) use evaluate::{Evaluator, Related, Sort, SortKey};
 pub(crate) use filter::{AttributePath, CompareOp, Filter, FilterValue, Test, time};
 pub(crate) use finding::{Finding, FindingCode, Findings, Limit};
 pub(crate) use group::{GroupChange, group_facts, new_group};
+pub(crate) use jwt_problem::JwtProblem;
 pub(crate) use member_id::{issued_id, member_id};
 #[cfg(test)]
 pub(crate) use parse::PatchPath;

@@ -10,11 +10,14 @@ use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use jiff::Timestamp;
 
 use super::answer::{JSON, Refused, SCIM_JSON};
 use super::call::Call;
+use super::oidc::is_signed_token;
+use super::token::{Caller, Denied, bearer, subject_credential};
 use super::{BASE, Connection, Service};
-use crate::scim::{FindingCode, ScimError};
+use crate::scim::{FindingCode, JwtProblem, ScimError};
 use crate::telemetry::{code_word, field};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -122,12 +125,13 @@ pub(super) async fn authenticate(
     let now = service.scim.clock.now();
     let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
     let connection = request.extensions().get::<Connection>().cloned().unwrap_or_default();
-    let authenticated = service.scim.tokens.authenticate(&provider, authorization, now);
+    let authenticated = identify(&service, &provider, authorization, now).await;
     connection.set_authenticated(authenticated.is_ok());
     let caller = match authenticated {
         Ok(caller) => caller,
         Err(denied) => {
-            service.scim.metrics.requests.inc(["unauthorized", code_word(401)]);
+            let unavailable = denied == Denied::Jwt(JwtProblem::IssuerUnavailable);
+            service.scim.metrics.requests.inc(["unauthorized", code_word(if unavailable { 503 } else { 401 })]);
             let known = service.scim.tokens.known(&provider);
             // The token tells whose client it is that has a wrong name in its URL.
             let sender = if known.is_none() { service.scim.tokens.owner(authorization, now) } else { None };
@@ -137,7 +141,12 @@ pub(super) async fn authenticate(
             };
             service.scim.traffic.record_unauthorized(whose, code, now);
             service.failures.record(&service.scim.metrics, known.as_ref(), denied, connection.peer(), now);
-            return ScimError::Unauthorized.into_response();
+            return match denied {
+                // The same request may be sent again, and is not lost.
+                Denied::Jwt(JwtProblem::IssuerUnavailable) => ScimError::Unavailable { retry_after: 60 },
+                _ => ScimError::Unauthorized,
+            }
+            .into_response();
         }
     };
     let request_id = request.headers().get(&REQUEST_ID).cloned();
@@ -148,6 +157,26 @@ pub(super) async fn authenticate(
     }
     request.extensions_mut().insert(call);
     next.run(request).await
+}
+
+/// The caller by the credential in the `Authorization` header: one of the table, or a token of the provider's issuer.
+async fn identify(
+    service: &Service,
+    provider: &str,
+    authorization: Option<&[u8]>,
+    now: Timestamp,
+) -> Result<Caller, Denied> {
+    let tokens = &service.scim.tokens;
+    let denied = match tokens.authenticate(provider, authorization, now) {
+        Err(Denied::Unknown) => Denied::Unknown,
+        decided => return decided,
+    };
+    let signed = authorization.and_then(bearer).filter(|token| is_signed_token(token));
+    let (Some(token), Some((name, policy))) = (signed, tokens.oidc(provider)) else { return Err(denied) };
+    match service.scim.issuers.verify(&policy, token, now).await {
+        Ok(subject) => Ok(Caller { provider: name, token: subject_credential(&subject) }),
+        Err(problem) => Err(Denied::Jwt(problem)),
+    }
 }
 
 /// Whether the proxy in front says that the client spoke `http`.

@@ -14,6 +14,7 @@ mod failures;
 mod groups;
 mod layers;
 mod oauth;
+mod oidc;
 mod render;
 mod request;
 mod resource;
@@ -46,6 +47,7 @@ use token_endpoint::TokenRates;
 
 pub(crate) use connection::Connection;
 pub(crate) use oauth::{AcceptedClient, ClientKeys};
+pub(crate) use oidc::{Issuers, OidcPolicy};
 #[cfg(test)]
 pub(crate) use share::DEFAULT_REQUESTS_PER_SECOND;
 pub(crate) use share::Limits;
@@ -62,6 +64,8 @@ pub(crate) struct Scim {
     pub(crate) store: Store,
     /// Accepted bearer tokens.
     pub(crate) tokens: TokenTable,
+    /// OpenID Connect issuers with their keys.
+    pub(crate) issuers: Issuers,
     /// Per-provider request statistics.
     pub(crate) traffic: Traffic,
     /// URL by which clients reach this server, such as `https://rolecall.example.com`; the only source of `meta.location`.

@@ -10,9 +10,10 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::oauth::{AcceptedClient, Presented, Rejected};
+use super::oidc::OidcPolicy;
 use super::token_endpoint::Pair;
 use crate::model::ProviderName;
-use crate::scim::{Dialect, FindingCode};
+use crate::scim::{Dialect, FindingCode, JwtProblem};
 
 /// A token that is accepted for one identity provider, as its hash.
 #[derive(Clone, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub(crate) struct Accepted {
     pub(crate) tokens: Vec<AcceptedToken>,
     /// OAuth 2.0 clients.
     pub(crate) clients: Vec<AcceptedClient>,
+    /// Tokens of an OpenID Connect issuer.
+    pub(crate) oidc: Option<Arc<OidcPolicy>>,
 }
 
 /// A credential as the status lists it.
@@ -51,6 +54,14 @@ pub(crate) struct Credential {
     pub(crate) not_after: Option<Timestamp>,
     /// The JSON pointer to it in the `IdentityProvider`.
     pub(crate) pointer: String,
+    /// The OpenID Connect issuer that it needs.
+    pub(crate) issuer: Option<String>,
+}
+
+/// The name of a subject of the OpenID Connect issuer as a credential.
+#[must_use]
+pub(crate) fn subject_credential(subject: &str) -> String {
+    format!("oidc:{subject}")
 }
 
 /// The name of an OAuth 2.0 client as a credential. Names of tokens have no colon.
@@ -66,13 +77,23 @@ impl Accepted {
             name: token.name.clone(),
             not_after: token.not_after,
             pointer: format!("/spec/scim/tokens/{}", token.name),
+            issuer: None,
         });
         let clients = self.clients.iter().map(|client| Credential {
             name: client_credential(&client.name),
             not_after: client.not_after,
             pointer: format!("/spec/scim/oauthClients/{}", client.name),
+            issuer: None,
         });
-        tokens.chain(clients)
+        let subjects = self.oidc.iter().flat_map(|policy| {
+            policy.subjects.iter().map(|subject| Credential {
+                name: subject_credential(subject),
+                not_after: None,
+                pointer: "/spec/scim/oidc".to_owned(),
+                issuer: Some(policy.issuer.clone()),
+            })
+        });
+        tokens.chain(clients).chain(subjects)
     }
 
     /// Removes the credentials with one of these secrets. Returns their names.
@@ -129,6 +150,8 @@ pub(super) enum Denied {
     AccessTokenEnded,
     /// The provider has no such OAuth 2.0 client.
     Client,
+    /// The token of the OpenID Connect issuer is not accepted.
+    Jwt(JwtProblem),
 }
 
 impl Denied {
@@ -141,6 +164,7 @@ impl Denied {
             Self::Unknown => FindingCode::TokenNotAccepted,
             Self::AccessTokenEnded => FindingCode::AccessTokenEnded,
             Self::Client => FindingCode::ClientNotAccepted,
+            Self::Jwt(problem) => FindingCode::JwtNotAccepted(problem),
         }
     }
 }
@@ -323,6 +347,13 @@ impl TokenTable {
 }
 
 impl TokenTable {
+    /// The provider of this name with its OpenID Connect issuer, if it has one.
+    pub(super) fn oidc(&self, provider: &str) -> Option<(ProviderName, Arc<OidcPolicy>)> {
+        let entries = self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (name, accepted) = entries.accepted.get(provider)?;
+        Some((name.clone(), accepted.oidc.clone()?))
+    }
+
     /// The client of a provider that one of these readings of id and secret belongs to, with that reading. Compares with every
     /// client, whichever matches.
     ///
@@ -354,7 +385,7 @@ impl TokenTable {
 }
 
 /// The token of a `Bearer` header: the scheme in any case, space around the token trimmed.
-fn bearer(header: &[u8]) -> Option<&[u8]> {
+pub(super) fn bearer(header: &[u8]) -> Option<&[u8]> {
     let header = header.trim_ascii();
     let (scheme, token) = header.split_at_checked(6)?;
     if !scheme.eq_ignore_ascii_case(b"bearer") || !token.first().is_some_and(u8::is_ascii_whitespace) {

@@ -101,7 +101,7 @@ impl Traffic {
         statistics.unauthorized = statistics.unauthorized.saturating_add(1);
         if let Some(provider) = provider {
             let traffic = statistics.providers.entry(provider.clone()).or_default();
-            traffic.note(Finding { code, pointer: String::new() }, at);
+            traffic.note(Finding { code, pointer: code.place().to_owned() }, at);
         }
     }
 

@@ -134,7 +134,7 @@ fn values_become_flags() {
         "finalizerDeadline": "30m", "log": { "format": "text", "level": "rolecall=debug,info" },
         "google": { "endpoint": "http://emulator.test:9090", "credentials": "none" },
         "database": { "sqlite": { "path": "/data/x/y.db" } }, "listenAddress": "[::]",
-        "maxConnections": 2000, "maxConnectionsPerPeer": 1500, "requestsPerSecond": 100,
+        "maxConnections": 2000, "maxConnectionsPerPeer": 1500, "requestsPerSecond": 100, "allowPrivateIssuers": true,
         "maxRowsPerProvider": 5_000_000, "maxBytesPerProvider": 9_000_000_000_u64,
     }));
     assert_eq!(
@@ -153,6 +153,8 @@ fn values_become_flags() {
             "1500",
             "--requests-per-second",
             "100",
+            "--allow-private-issuers",
+            "true",
             "--max-rows-per-provider",
             "5000000",
             "--max-bytes-per-provider",

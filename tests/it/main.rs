@@ -10,6 +10,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/issuer.rs"]
+mod issuer;
 
 mod absence;
 mod connections;
@@ -23,6 +25,7 @@ mod manifests;
 mod memory;
 mod oauth;
 mod observers;
+mod oidc;
 mod people;
 mod permits;
 mod policies;

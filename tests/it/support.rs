@@ -20,6 +20,8 @@ pub(crate) struct Fixture {
     pub(crate) database: PathBuf,
     /// Additional flags of `run`, with their values.
     pub(crate) more: Vec<(&'static str, String)>,
+    /// Variables of the environment of `run`.
+    pub(crate) environment: Vec<(&'static str, String)>,
     /// Passes all flags in the environment.
     pub(crate) in_environment: bool,
     /// Largest size of a file, in KiB, which simulates a full disk.
@@ -63,6 +65,7 @@ impl Fixture {
             database: folder.path().join("rolecall.db"),
             folder,
             more: Vec::new(),
+            environment: Vec::new(),
             in_environment: false,
             file_limit: None,
             child: None,
@@ -136,7 +139,7 @@ impl Fixture {
                 shell
             }
         };
-        command.arg("run");
+        command.arg("run").envs(self.environment.iter().cloned());
         for (flag, value) in flags {
             if self.in_environment {
                 let name = flag.trim_start_matches('-').replace('-', "_").to_uppercase();

@@ -94,11 +94,13 @@ impl Server {
         let clock = Arc::new(ManualClock::new("2026-06-01T00:00:00Z".parse().unwrap()));
         let url = format!("sqlite:{}", folder.path().join("rolecall.db").display());
         let store = Store::open(&url, clock.clone()).await.unwrap();
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let (traffic, metrics) = (Traffic::new(), Metrics::new());
         let app = router(Scim {
             metrics: metrics.scim.clone(),
             store: store.clone(),
             tokens: table.clone(),
+            issuers: crate::scim_server::Issuers::new(false, Vec::new()).unwrap(),
             traffic: traffic.clone(),
             external_url: "https://rolecall.example.com/".into(),
             clock: clock.clone(),
@@ -107,7 +109,6 @@ impl Server {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
         Self { address, traffic, store, metrics, tokens: table, client, folder, clock }
     }

@@ -31,9 +31,9 @@ mod policy;
 mod tests;
 
 pub(crate) use classify::{Call, classify};
-pub(crate) use client::CloudRun;
 #[cfg(test)]
 pub(crate) use client::Services;
+pub(crate) use client::{CloudRun, install_crypto_provider};
 #[cfg(test)]
 pub(crate) use credentials::{ApplicationDefault, Bearer};
 pub(crate) use credentials::{Credentials, TokenSource};

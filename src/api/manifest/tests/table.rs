@@ -20,6 +20,7 @@ spec:
       - name: c
         secretRef: {name: okta-client}
         notAfter: "2027-01-31T00:00:00Z"
+    oidc: {issuer: "https://corp.okta.com/oauth2/default", audience: rolecall, subjects: ["0oa1"]}
   principals:
     allowedDomains: [example.com]
     users:
@@ -42,6 +43,7 @@ const CREDENTIALS: &str = r#"    tokens:
       - name: c
         secretRef: {name: okta-client}
         notAfter: "2027-01-31T00:00:00Z"
+    oidc: {issuer: "https://corp.okta.com/oauth2/default", audience: rolecall, subjects: ["0oa1"]}
 "#;
 
 /// A target that sets every field.
@@ -169,11 +171,34 @@ pub(crate) fn rows() -> Vec<Row> {
                 ("secretRef: {}".into(), "MissingField", "required and missing"),
             ],
         ),
+        (
+            PROVIDER,
+            "\"https://corp.okta.com/oauth2/default\"",
+            vec!["\"https://idp.example.com:8443/a/b/\"".into(), "\"https://10.0.0.1\"".into()],
+            vec![
+                ("\"http://corp.okta.com\"".into(), "RuleViolated", "an https URL"),
+                ("\"https://corp.okta.com?a=b\"".into(), "RuleViolated", "an https URL"),
+                ("\"https://me@corp.okta.com/x\"".into(), "RuleViolated", "an https URL"),
+                ("\"corp.okta.com\"".into(), "RuleViolated", "an https URL"),
+            ],
+        ),
+        (
+            PROVIDER,
+            "subjects: [\"0oa1\"]",
+            vec!["subjects: [a, b]".into()],
+            vec![
+                ("subjects: []".into(), "TooFew", "at least 1"),
+                ("subjects: [\"a b\"]".into(), "RuleViolated", "no spaces"),
+                ("subjects: [\"\"]".into(), "TooShort", "at least 1 character"),
+                ("issuers: []".into(), "MissingField", "required and missing"),
+            ],
+        ),
+        (PROVIDER, "audience: rolecall", vec![], vec![("audience: \"\"".into(), "TooShort", "at least 1 character")]),
         (PROVIDER, TOKENS, vec![String::new(), "    tokens: []\n".into()], vec![]),
         (
             PROVIDER,
             CREDENTIALS,
-            vec![TOKENS.into()],
+            vec![TOKENS.into(), "    oidc: {issuer: \"https://idp.example.com\", audience: a, subjects: [b]}\n".into()],
             vec![
                 (String::new(), "RuleViolated", "at least one of tokens"),
                 ("    tokens: []\n    oauthClients: []\n".into(), "RuleViolated", "at least one of tokens"),
