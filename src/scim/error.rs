@@ -68,6 +68,12 @@ pub(crate) enum ScimError {
         /// The limit, in bytes.
         limit: usize,
     },
+    /// A bulk request of too many operations (413, RFC 7644 §3.7.3).
+    #[error("a bulk request has at most {limit} operations; send them in several requests")]
+    TooManyOperations {
+        /// The limit.
+        limit: usize,
+    },
     /// Not a JSON media type (415).
     #[error("the content type must be `application/scim+json` or `application/json`")]
     UnsupportedMediaType,
@@ -128,7 +134,7 @@ impl ScimError {
             Self::RequestTimeout => 408,
             Self::Uniqueness(_) => 409,
             Self::PreconditionFailed => 412,
-            Self::PayloadTooLarge { .. } => 413,
+            Self::PayloadTooLarge { .. } | Self::TooManyOperations { .. } => 413,
             Self::UnsupportedMediaType => 415,
             Self::TooManyRequests { limit, .. } if *limit != Limit::ServerRequests => 429,
             Self::Internal => 500,
@@ -179,6 +185,7 @@ impl ScimError {
             Self::RequestTimeout => "RequestTimeout",
             Self::PreconditionFailed => "PreconditionFailed",
             Self::PayloadTooLarge { .. } => "PayloadTooLarge",
+            Self::TooManyOperations { .. } => "TooManyOperations",
             Self::UnsupportedMediaType => "UnsupportedMediaType",
             Self::TooManyRequests { .. } => "TooManyRequests",
             Self::Internal => "Internal",
@@ -204,7 +211,7 @@ impl ScimError {
             Self::Uniqueness(_) => Refusal::Uniqueness,
             Self::MethodNotAllowed(_) => Refusal::MethodNotAllowed,
             Self::RequestTimeout => Refusal::RequestTimeout,
-            Self::PayloadTooLarge { .. } => Refusal::PayloadTooLarge,
+            Self::PayloadTooLarge { .. } | Self::TooManyOperations { .. } => Refusal::PayloadTooLarge,
             Self::UnsupportedMediaType => Refusal::UnsupportedMediaType,
             Self::TooManyRequests { limit, .. } => Refusal::TooManyRequests(*limit),
             Self::NotImplemented(_) => Refusal::NotImplemented,

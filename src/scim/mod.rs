@@ -6,6 +6,7 @@
 
 mod assign;
 pub(crate) mod bounds;
+mod bulk;
 mod complete;
 mod dialect;
 mod edit;
@@ -27,6 +28,7 @@ pub(crate) mod text;
 mod user;
 mod work;
 
+pub(crate) use bulk::{BulkAction, BulkOperation, BulkRequest};
 pub(crate) use complete::{ServerAttributes, complete, etag};
 pub(crate) use dialect::{Dialect, Signs};
 pub(crate) use error::ScimError;
@@ -41,7 +43,7 @@ pub(crate) use parse::PatchPath;
 #[cfg(test)]
 pub(crate) use patch::MAX_OPERATIONS;
 pub(crate) use projection::Projection;
-pub(crate) use schema::ResourceType;
+pub(crate) use schema::{BULK_RESPONSE_URN, ResourceType};
 pub(crate) use user::{UserChange, new_user, user_facts};
 pub(crate) use work::{MAX_WORK, Work};
 

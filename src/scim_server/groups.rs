@@ -53,10 +53,10 @@ impl Resource for GroupRecord {
         call.store().group(call.provider(), GroupId(id)).await
     }
 
-    async fn create(call: &Call, body: Map<String, Value>) -> Result<Self, ScimError> {
+    async fn create(call: &Call, id: Uuid, body: Map<String, Value>) -> Result<Self, ScimError> {
         let request = new_group(body, &mut call.findings())?;
         bounds::check(Self::OF, None, &request.resource)?;
-        let facts = group_facts(GroupId(Uuid::new_v4()), &request.resource);
+        let facts = group_facts(GroupId(id), &request.resource);
         let new = NewGroup { resource: request.resource, facts, members: request.members };
         let created = call.store().create_group(call.provider(), &call.origin(), new).await;
         let created = created.map_err(|error| store_error(&error))?;

@@ -250,6 +250,7 @@ fn operation(method: &Method, route: &str) -> &'static str {
         ("PATCH", true, _) => "groups.patch",
         ("DELETE", true, _) if users => "users.delete",
         ("DELETE", true, _) => "groups.delete",
+        ("POST", false, false) if route.eq_ignore_ascii_case("Bulk") => "bulk",
         ("GET" | "HEAD", ..) => "discovery",
         _ => "other",
     }

@@ -6,6 +6,7 @@
 //! the store has committed it, and every answer, errors included, is SCIM JSON. Queries, bodies and tokens are never logged.
 
 mod answer;
+mod bulk;
 mod call;
 mod connection;
 mod cursor;
@@ -120,14 +121,10 @@ fn routes() -> Router {
         .merge(resource::routes::<GroupRecord>())
         .merge(discovery::routes())
         .route("/.search", any(|| async { ScimError::MethodNotAllowed("POST") }).post(search::all))
-        .route("/Bulk", any(bulk))
+        .route("/Bulk", any(|| async { ScimError::MethodNotAllowed("POST") }).post(bulk::bulk))
         .route("/Me", any(me))
         .route("/Me/{*rest}", any(me))
         .fallback(no_such_endpoint)
-}
-
-async fn bulk() -> ScimError {
-    ScimError::NotImplemented("bulk requests are not served; send them one by one".into())
 }
 
 async fn me() -> ScimError {

@@ -188,6 +188,11 @@ impl<S: Send + Sync> FromRequestParts<S> for IfNoneMatch {
 }
 
 impl Versions {
+    /// From one entity tag.
+    pub(super) fn from_text(tag: &str) -> Self {
+        if tag.trim() == "*" { Self::Any } else { Self::These(vec![tag.trim().to_owned()]) }
+    }
+
     fn from_header(headers: &HeaderMap, name: &axum::http::HeaderName) -> Option<Self> {
         let mut tags = Vec::new();
         for value in headers.get_all(name) {

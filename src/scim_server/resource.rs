@@ -35,7 +35,8 @@ pub(super) trait Resource: Sized + Send + Sync + 'static {
 
     fn read(call: &Call, id: Uuid) -> impl Future<Output = Result<Option<Self>, StoreError>> + Send;
 
-    fn create(call: &Call, body: Map<String, Value>) -> impl Future<Output = Result<Self, ScimError>> + Send;
+    /// Stores a new resource under this id, which was never used.
+    fn create(call: &Call, id: Uuid, body: Map<String, Value>) -> impl Future<Output = Result<Self, ScimError>> + Send;
 
     /// Parses the change before the store is asked, and applies it to the stored resource. None: there is no such resource.
     fn change(
@@ -104,7 +105,7 @@ async fn search<R: Resource>(call: Call, body: Object) -> Result<Answer, ScimErr
 
 async fn create<R: Resource>(call: Call, uri: Uri, body: Object) -> Result<Answer, ScimError> {
     let query = Query::from_url(uri.query())?;
-    let resource = R::create(&call, body.members).await?;
+    let resource = R::create(&call, Uuid::new_v4(), body.members).await?;
     let (version, location) = (resource.version(), format!("{}{}/{}", call.base(), R::OF.endpoint(), resource.id()));
     let content = resource.content(&call, query.projection(R::OF)).await?;
     Ok(Answer::created(content, location).with_version(version))
@@ -157,20 +158,29 @@ async fn delete<R: Resource>(
     _query: Query,
     IfMatch(if_match): IfMatch,
 ) -> Result<Answer, ScimError> {
-    let issued = issued::<R>(&id)?;
+    remove::<R>(&call, issued::<R>(&id)?, if_match).await?.ok_or_else(|| id.not_found(R::OF))?;
+    Ok(Answer::no_content())
+}
+
+/// Deletes a resource. None: there is no such resource.
+pub(super) async fn remove<R: Resource>(
+    call: &Call,
+    id: Uuid,
+    if_match: Option<Versions>,
+) -> Result<Option<()>, ScimError> {
     let if_version = match if_match {
         None | Some(Versions::Any) => None,
         Some(versions) => {
-            let resource: R = stored(&call, issued).await?.ok_or_else(|| id.not_found(R::OF))?;
+            let Some(resource) = stored::<R>(call, id).await? else { return Ok(None) };
             if !versions.contain(resource.version()) {
                 return Err(ScimError::PreconditionFailed);
             }
             Some(resource.version())
         }
     };
-    match R::delete(&call, issued, if_version).await.map_err(|error| store_error(&error))? {
-        DeleteOutcome::Deleted => Ok(Answer::no_content()),
-        DeleteOutcome::NotFound => Err(id.not_found(R::OF)),
+    match R::delete(call, id, if_version).await.map_err(|error| store_error(&error))? {
+        DeleteOutcome::Deleted => Ok(Some(())),
+        DeleteOutcome::NotFound => Ok(None),
         DeleteOutcome::VersionDiffers => Err(ScimError::PreconditionFailed),
     }
 }

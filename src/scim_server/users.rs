@@ -39,10 +39,10 @@ impl Resource for UserRecord {
         call.store().user(call.provider(), UserId(id)).await
     }
 
-    async fn create(call: &Call, body: Map<String, Value>) -> Result<Self, ScimError> {
+    async fn create(call: &Call, id: Uuid, body: Map<String, Value>) -> Result<Self, ScimError> {
         let resource = new_user(body, &mut call.findings())?;
         bounds::check(Self::OF, None, &resource)?;
-        let facts = user_facts(UserId(Uuid::new_v4()), &resource, true);
+        let facts = user_facts(UserId(id), &resource, true);
         let created = call.store().create_user(call.provider(), &call.origin(), NewUser { resource, facts }).await;
         let created = created.map_err(|error| store_error(&error))?;
         note_shared(call, &created);

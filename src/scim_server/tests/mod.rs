@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bodies;
+mod bulk;
 mod dialogues;
 mod doctor;
 mod filters;
