@@ -29,6 +29,7 @@ mod oidc;
 mod people;
 mod permits;
 mod policies;
+mod power;
 mod process;
 mod progress;
 mod record;
