@@ -153,7 +153,8 @@ impl Signs {
         if matches!(verb, "Add" | "Replace" | "Remove") {
             self.add(Dialect::Entra, 20);
         }
-        if value.and_then(Value::as_str).is_some_and(|value| matches!(value, "True" | "False")) {
+        let is_text_of_boolean = value.and_then(Value::as_str).is_some_and(|value| matches!(value, "True" | "False"));
+        if is_text_of_boolean || path.is_some_and(|path| path.contains("primary eq \"True\"")) {
             self.add(Dialect::Entra, 20);
         }
         match (path, value) {
@@ -196,6 +197,9 @@ impl Signs {
         }
         if body.contains_key("password") && list(body, "groups").next().is_none() && body.contains_key("groups") {
             self.add(Dialect::Okta, 15);
+        }
+        if list(body, "roles").take(LOOKED_AT).any(|role| text(role, "primary").as_deref() == Some("True")) {
+            self.add(Dialect::Entra, 20);
         }
         if body.contains_key("roles") && !body.contains_key("name") {
             self.add(Dialect::Keycloak, 10);

@@ -240,3 +240,18 @@ async fn the_dialogue_of_ping_runs_as_recorded() {
 async fn the_dialogue_of_google_runs_as_recorded() {
     replay("google", Dialect::Google).await;
 }
+
+#[tokio::test]
+async fn the_published_test_of_okta_passes_step_by_step() {
+    replay("okta-spec-test", Dialect::Okta).await;
+}
+
+#[tokio::test]
+async fn the_published_validation_of_microsofts_gallery_passes_step_by_step() {
+    replay("entra-validation", Dialect::Entra).await;
+}
+
+#[tokio::test]
+async fn microsofts_scim_validator_passes_step_by_step() {
+    replay("entra-scim-validator", Dialect::Entra).await;
+}

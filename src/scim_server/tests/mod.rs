@@ -3,6 +3,7 @@
 mod bad_input;
 mod bodies;
 mod bulk;
+mod concurrent;
 mod dialogues;
 mod doctor;
 mod filters;
