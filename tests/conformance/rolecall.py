@@ -28,6 +28,7 @@ kind: IdentityProvider
 metadata: {{name: ci}}
 spec:
   scim:
+    strictness: STRICTNESS
     tokens: [{{name: a, secretRef: {{name: ci-scim}}}}]
   principals:
     allowedDomains: [example.com]
@@ -79,14 +80,14 @@ def wait_for(process, url):
 
 
 @contextmanager
-def running(emulator):
+def running(emulator, strictness):
     """Runs rolecall in a folder of its own; yields an HTTP client with the base URL of its provider `ci`."""
     emulator.create(PROJECT, REGION, "services", SERVICE)
     folder = tempfile.mkdtemp(prefix="rolecall-conformance-")
     manifests = os.path.join(folder, "manifests")
     os.mkdir(manifests)
     with open(os.path.join(manifests, "all.yaml"), "w", encoding="utf-8") as file:
-        file.write(MANIFESTS)
+        file.write(MANIFESTS.replace("STRICTNESS", strictness))
     listen, admin = free_address(), free_address()
     log_path = os.path.join(folder, "rolecall.log")
     with open(log_path, "wb") as log:

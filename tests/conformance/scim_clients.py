@@ -24,8 +24,8 @@ EXCEPTIONS = {
 }
 
 
-def case_scim2_tester_runs_whole(emulator):
-    with rolecall.running(emulator) as http:
+def run_whole(emulator, strictness):
+    with rolecall.running(emulator, strictness) as http:
         results = check_server(SyncSCIMClient(http))
     failures = {}
     for result in results:
@@ -39,6 +39,14 @@ def case_scim2_tester_runs_whole(emulator):
     passing = [check for check in EXCEPTIONS if check not in failures]
     assert not passing, f"no exception is needed any more: {passing}"
     assert len(results) == CHECKS, f"{len(results)} checks instead of {CHECKS}"
+
+
+def case_scim2_tester_runs_whole(emulator):
+    run_whole(emulator, "Explain")
+
+
+def case_scim2_tester_runs_whole_under_strict(emulator):
+    run_whole(emulator, "Strict")
 
 
 class Client:
@@ -82,8 +90,9 @@ class Client:
         raise AssertionError(f"answered with success instead of {status}")
 
 
-def case_scim2_client_creates_changes_and_removes_users_and_groups(emulator):
-    with rolecall.running(emulator) as http:
+def whole_life(emulator, strictness):
+    """Creates, changes and removes users and groups, and reads the policy after each step."""
+    with rolecall.running(emulator, strictness) as http:
         client = Client(emulator, http)
         scim, User, Group = client.scim, client.User, client.Group
 
@@ -150,8 +159,16 @@ def case_scim2_client_creates_changes_and_removes_users_and_groups(emulator):
         assert scim.query(User, alice.id).active is True
 
 
+def case_scim2_client_creates_changes_and_removes_users_and_groups(emulator):
+    whole_life(emulator, "Explain")
+
+
+def case_scim2_client_creates_changes_and_removes_users_and_groups_under_strict(emulator):
+    whole_life(emulator, "Strict")
+
+
 def case_scim2_client_finds_what_it_created(emulator):
-    with rolecall.running(emulator) as http:
+    with rolecall.running(emulator, "Explain") as http:
         client = Client(emulator, http)
         scim, User, Group = client.scim, client.User, client.Group
         people = [scim.create(client.user(f"user{number}")) for number in range(7)]
@@ -173,7 +190,7 @@ def case_scim2_client_finds_what_it_created(emulator):
 
 
 def case_scim2_client_changes_are_refused_when_the_version_is_old(emulator):
-    with rolecall.running(emulator) as http:
+    with rolecall.running(emulator, "Explain") as http:
         client = Client(emulator, http)
         read = client.scim.create(client.user("alice"))
         client.patch(client.User(id=read.id, user_name="alice@example.com"), {"op": "replace", "path": "title", "value": "x"})
