@@ -1,8 +1,5 @@
 //! Groups, and changes of their members. Large changes are written in slices.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -73,10 +70,15 @@ fn sum(first: MemberDelta, then: MemberDelta) -> MemberDelta {
     }
 }
 
-/// Splits removals and additions into slices, each of which is a short request; at least one.
-fn slices((remove, add): (Vec<Uuid>, Vec<Uuid>), texts: &Arc<BTreeMap<Uuid, String>>) -> Vec<Slice> {
-    let removed = remove.chunks(SLICE).map(|ids| Slice { remove: ids.to_vec(), ..Slice::default() });
-    let added = add.chunks(SLICE).map(|ids| Slice { add: ids.to_vec(), texts: texts.clone(), ..Slice::default() });
+/// Splits removals and additions into slices, each of which is a short request; at least one. A removal that may mean
+/// somebody else stays in question: whom it means can change until its slice is written.
+fn slices((remove, add): (Vec<Uuid>, Vec<Uuid>), plan: &Plan) -> Vec<Slice> {
+    let removed = remove.chunks(SLICE).map(|ids| {
+        let in_question = |id: &&Uuid| plan.unsure.contains(*id);
+        let unsure = ids.iter().filter(in_question).copied().collect();
+        Slice { remove: ids.to_vec(), unsure, texts: plan.texts.clone(), ..Slice::default() }
+    });
+    let added = add.chunks(SLICE).map(|ids| Slice { add: ids.to_vec(), texts: plan.texts.clone(), ..Slice::default() });
     let slices: Vec<Slice> = removed.chain(added).collect();
     if slices.is_empty() { vec![Slice::default()] } else { slices }
 }
@@ -267,8 +269,7 @@ impl Store {
                 self.read(move |db| members::nobody_else_is_meant(db, &p, &absent)).await?;
             }
             let mut version = record.version;
-            let mut slices =
-                slices(if plan.exact { plan.against(&current) } else { plan.lists() }, &plan.texts).into_iter();
+            let mut slices = slices(if plan.exact { plan.against(&current) } else { plan.lists() }, plan).into_iter();
             loop {
                 let Some(members) = slices.next() else {
                     return Ok(match done {
@@ -359,5 +360,25 @@ impl Store {
     pub(crate) async fn counts(&self, p: &ProviderName) -> Result<Counts, StoreError> {
         let p = p.clone();
         self.read(move |db| usage::counts(db, &p)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::MemberChange;
+
+    #[test]
+    fn a_removal_that_may_mean_somebody_else_stays_in_question_in_its_slice() {
+        let ids: Vec<Uuid> = (0..=SLICE as u128).map(Uuid::from_u128).collect();
+        let plan = Plan::new(vec![MemberChange::Remove(ids.clone())].into());
+        let slices = slices(plan.lists(), &plan);
+        assert_eq!(slices.len(), 2);
+        assert!(slices.iter().all(|slice| slice.unsure == slice.remove), "each is asked about when it is written");
+
+        let plan = Plan::new(vec![MemberChange::Replace(ids.clone())].into());
+        let current = (5_000..5_003).map(Uuid::from_u128).collect();
+        let slices = super::slices(plan.against(&current), &plan);
+        assert!(slices.iter().all(|slice| slice.unsure.is_empty()), "these were found in the group");
     }
 }
