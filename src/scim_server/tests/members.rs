@@ -102,6 +102,33 @@ async fn a_member_waits_for_the_only_one_who_has_its_external_id() {
 }
 
 #[tokio::test]
+async fn a_group_that_gets_the_external_id_later_joins_where_it_waits() {
+    let server = Server::start().await;
+    let okta: crate::model::ProviderName = "okta".parse().unwrap();
+    let team = server.group("team", &["G-1"]).await;
+    let nested = server.group("nested", &["G-2"]).await;
+    let set_id = |id: &str| json!([{"op": "replace", "path": "externalId", "value": id}]);
+    assert_eq!(server.patch(&format!("/Groups/{nested}"), set_id("G-1")).await.status, 200);
+    assert_eq!((server.members(&team).await, server.waiting().await), (set(&[&nested]), 1));
+
+    // Shared until one of the two gives it up.
+    let other = server.group("other", &[]).await;
+    assert_eq!(server.patch(&format!("/Groups/{other}"), set_id("G-3")).await.status, 200);
+    let alice = server.named("alice", "G-3").await;
+    let shared = server.group("shared", &["G-3"]).await;
+    assert_eq!(server.waiting().await, 2);
+    assert_eq!(server.patch(&format!("/Groups/{other}"), set_id("G-4")).await.status, 200);
+    assert_eq!((server.members(&shared).await, server.waiting().await), (set(&[&alice]), 1));
+
+    // A group that waits for itself is counted, and its answer has the version that is stored.
+    let reply = server.patch(&format!("/Groups/{nested}"), set_id("G-2")).await;
+    let read = server.okta("GET", &format!("/Groups/{nested}"), None).await;
+    assert_eq!(reply.header("etag"), read.header("etag"));
+    let stored = server.store.group(&okta, crate::model::GroupId(nested.parse().unwrap())).await.unwrap().unwrap();
+    assert_eq!((stored.member_count, server.waiting().await), (1, 0));
+}
+
+#[tokio::test]
 async fn a_shared_external_id_names_nobody() {
     let server = Server::start().await;
     let alice = server.named("alice", "same").await;
@@ -124,8 +151,8 @@ async fn a_shared_external_id_names_nobody() {
 #[tokio::test]
 async fn whoever_leaves_takes_the_waiting_memberships_along() {
     let server = Server::start().await;
-    for leave in ["deactivate", "delete"] {
-        let id = |name: &str| format!("{name}-{leave}");
+    for leave in ["deactivate", "deactivate and rename", "delete"] {
+        let id = |name: &str| format!("{name}-{}", leave.replace(' ', "-"));
         let alice = server.named(&id("alice"), leave).await;
         server.named(&id("bob"), leave).await;
         let group = server.group(leave, &[leave]).await;
@@ -133,6 +160,10 @@ async fn whoever_leaves_takes_the_waiting_memberships_along() {
         let path = format!("/Users/{alice}");
         let left = match leave {
             "delete" => server.okta("DELETE", &path, None).await,
+            "deactivate and rename" => {
+                let both = json!({"active": false, "externalId": "gone"});
+                server.patch(&path, json!([{"op": "replace", "value": both}])).await
+            }
             _ => server.patch(&path, json!([{"op": "replace", "value": {"active": false}}])).await,
         };
         assert!(left.status < 300, "{}", left.text);

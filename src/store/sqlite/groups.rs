@@ -195,14 +195,12 @@ pub(crate) fn step(
         Some((resource, text)) => (resource, Some(text)),
         None => (before.resource, None),
     };
-    if let Some(facts) = &facts {
-        meant::renamed(tx, p, before.facts.external_id.as_deref(), facts.external_id.as_deref())?;
-    }
     let shares_external_id = match &facts {
         Some(facts) => facts.external_id != before.facts.external_id && shares_external_id(tx, p, facts)?,
         None => false,
     };
-    let group = GroupRecord {
+    let former_external_id = before.facts.external_id.clone();
+    let mut group = GroupRecord {
         shares_external_id,
         member_count: delta.after,
         version: before.version + 1,
@@ -220,12 +218,29 @@ pub(crate) fn step(
         };
         let draft = AuditDraft::directory(tx.now, p, o, "group.update", &id.to_string(), causes);
         tx.audit(draft.named(&group.facts.display_name));
+        if follow(tx, p, former_external_id.as_deref(), &group.facts)?
+            && let Some(GroupRecord { member_count, version, .. }) = find(tx.db, p, id)?
+        {
+            // The group may have waited for itself.
+            (group.member_count, group.version) = (member_count, version);
+        }
     } else {
         let values = params![stored_count(group.member_count), group.version, tx.now_nanos(), p.as_str(), id.0];
         tx.db.run(UPDATE_MEMBERS, values)?;
     }
     net.log(tx, p, o, id, delta)?;
     Ok(Stepped::Done { changed: true, group: GroupChanged { group, members: delta } })
+}
+
+/// Follows a change of a group's `externalId`, after it was written. Returns whether there was one.
+fn follow(
+    tx: &mut Transaction<'_>,
+    p: &ProviderName,
+    former: Option<&str>,
+    facts: &GroupFacts,
+) -> Result<bool, StoreError> {
+    meant::renamed(tx, p, former, facts.external_id.as_deref())?;
+    Ok(former != facts.external_id.as_deref())
 }
 
 fn write(tx: &Transaction<'_>, p: &ProviderName, group: &GroupRecord, text: &str) -> Result<(), StoreError> {

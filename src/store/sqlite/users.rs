@@ -191,10 +191,12 @@ pub(crate) fn update(
     if access != before.facts.for_access() {
         causes.push(tx.event(p, &DirectoryChange::User(access))?);
     }
-    causes.extend(meant::renamed(tx, p, before.facts.external_id.as_deref(), facts.external_id.as_deref())?);
     if before.facts.active && !facts.active {
+        // Before the change of the `externalId` is followed, so that nobody else gets what waited for the leaver.
+        meant::forgotten(tx, p, before.facts.external_id.as_deref())?;
         meant::forgotten(tx, p, facts.external_id.as_deref())?;
     }
+    causes.extend(meant::renamed(tx, p, before.facts.external_id.as_deref(), facts.external_id.as_deref())?);
     let action = match (before.facts.active, facts.active) {
         (true, false) => "user.deactivate",
         (false, true) => "user.activate",
