@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::edit::Verb;
 use super::error::{ScimError, shown};
+use super::extension::{ExtensionEdit, Request};
 use super::filter::AttributePath;
 use super::finding::{FindingCode, Findings};
 use super::parse::{self, PatchPath};
@@ -32,6 +33,10 @@ pub(super) struct Context<'a> {
     /// The resource's own id, when an existing resource is changed.
     pub(super) id: Option<&'a str>,
     pub(super) message: Message,
+    /// The extensions without a description that `schemas` of the request has.
+    pub(super) listed: &'a [String],
+    /// What is said of such extensions.
+    pub(super) extensions: Vec<ExtensionEdit>,
     pub(super) findings: &'a mut Findings,
     pub(super) work: &'a mut Work,
 }
@@ -297,8 +302,16 @@ impl Context<'_> {
                 shown(path.attribute.sub.as_deref().unwrap_or_default())
             ))),
             Located::NoSuchSub(_) => Ok(()),
-            Located::Unknown if explicit => Err(self.not_stored(&path.to_string())),
-            Located::Unknown => self.unknown(&path.to_string(), value.as_ref().unwrap_or(&Value::Null)),
+            Located::Unknown => {
+                let name = path.to_string();
+                let request = Request { of: self.of, message: self.message, listed: self.listed, explicit };
+                match ExtensionEdit::new(request, verb, path, value.as_ref(), self.findings)? {
+                    Some(edit) => self.extensions.push(edit),
+                    None if explicit => return Err(self.not_stored(&name)),
+                    None => return self.unknown(&name, value.as_ref().unwrap_or(&Value::Null)),
+                }
+                Ok(())
+            }
         }
     }
 
@@ -325,7 +338,7 @@ impl Context<'_> {
     /// Notes unknown URNs. The endpoint, not `schemas`, decides the type.
     fn schemas(&mut self, value: Option<&Value>) {
         for urn in value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
-            if !self.of.knows_schema(urn) {
+            if !self.of.knows_schema(urn) && !self.listed.iter().any(|listed| listed == urn) {
                 self.findings.note(FindingCode::SchemaUnknown, urn);
             }
         }

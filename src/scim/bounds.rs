@@ -7,7 +7,10 @@ use std::io;
 
 use serde_json::{Map, Value};
 
-use super::error::ScimError;
+use super::error::{ScimError, shown};
+use super::extension::is_extension;
+use super::json::MAX_DEPTH;
+use super::normalize::MAX_ELEMENTS;
 use super::schema::{ENTERPRISE_URN, ResourceType};
 use super::text::is_blank;
 
@@ -16,6 +19,9 @@ pub(crate) const MAX_RESOURCE: usize = 64 * 1024;
 
 /// Number of bytes by which a record from before the limits may grow while it is deactivated.
 const SLACK: usize = 4 * 1024;
+
+/// Longest name in an extension that no schema describes, in bytes.
+const MAX_NAME: usize = 256;
 
 /// Limit of an attribute without an entry of its own.
 const DEFAULT: usize = 1024;
@@ -108,6 +114,7 @@ fn lengths(urn: Option<&str>, before: &Map<String, Value>, after: &Map<String, V
             Value::Object(extension) if urn.is_none() && name == ENTERPRISE_URN => {
                 lengths(Some(name), was.and_then(Value::as_object).unwrap_or(&empty), extension)?;
             }
+            value if urn.is_none() && is_extension(name) => extension(name, was, value)?,
             Value::String(text) => length(urn, name, None, text, || was == Some(value))?,
             Value::Object(object) => element(urn, name, object, |sub, value| {
                 was.and_then(|was| was.get(sub)).is_some_and(|was| was == value)
@@ -124,6 +131,40 @@ fn lengths(urn: Option<&str>, before: &Map<String, Value>, after: &Map<String, V
         }
     }
     Ok(())
+}
+
+/// Checks an extension that no schema describes, if it is another than before.
+fn extension(urn: &str, before: Option<&Value>, value: &Value) -> Result<(), ScimError> {
+    if before == Some(value) { Ok(()) } else { unknown(urn, value, 2) }
+}
+
+/// Checks a value in an extension that no schema describes. `depth`: the level of the value in the resource.
+fn unknown(urn: &str, value: &Value, depth: usize) -> Result<(), ScimError> {
+    let refuse = |what: String| Err(ScimError::InvalidValue(format!("`{}` {what}", shown(urn))));
+    let entries = match value {
+        Value::String(text) if text.len() > DEFAULT => {
+            return refuse(format!("has a text of {} bytes; at most {DEFAULT} are stored", text.len()));
+        }
+        Value::Object(object) => object.len(),
+        Value::Array(list) => list.len(),
+        _ => return Ok(()),
+    };
+    if depth > MAX_DEPTH {
+        return refuse(format!("is nested so deep that the resource has more than {MAX_DEPTH} levels"));
+    }
+    if entries > MAX_ELEMENTS {
+        return refuse(format!("has an object or list with more than {MAX_ELEMENTS} entries"));
+    }
+    match value {
+        Value::Object(object) => {
+            if let Some(name) = object.keys().find(|name| name.len() > MAX_NAME) {
+                return refuse(format!("has a name of {} bytes; at most {MAX_NAME} are stored", name.len()));
+            }
+            object.values().try_for_each(|value| unknown(urn, value, depth + 1))
+        }
+        Value::Array(list) => list.iter().try_for_each(|value| unknown(urn, value, depth + 1)),
+        _ => Ok(()),
+    }
 }
 
 fn element(
@@ -193,7 +234,8 @@ pub(crate) fn reference() -> String {
     let mut page = format!(
         "# Bounds of users and groups\n\nA value that is longer is refused with 400 `invalidValue`, and so is a resource of \
          more than {MAX_RESOURCE} bytes as JSON, its members aside. Lengths are in bytes of UTF-8. What is stored from before \
-         there were bounds may stay as it is, and can be deactivated and deleted.\n\n\
+         there were bounds may stay as it is, and can be deactivated and deleted. In an extension that no schema describes, a \
+         name has at most {MAX_NAME} bytes, a text {DEFAULT}, and a list or object {MAX_ELEMENTS} entries.\n\n\
          | attribute | longest value |\n|---|---|\n"
     );
     for (attribute, sub, length) in LENGTHS {

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::assign::{Assignment, Context, Message};
 use super::element::ElementFilter;
 use super::error::{ScimError, shown};
+use super::extension::{self, ExtensionEdit};
 use super::filter::{AttributePath, CompareOp, Filter, FilterValue, Test};
 use super::finding::FindingCode;
 use super::normalize::{self, Intake};
@@ -54,9 +55,18 @@ impl Elements {
     }
 }
 
+/// One change.
+#[derive(Debug, Clone)]
+pub(super) enum Edit {
+    /// Of an attribute of a schema.
+    Attribute(AttributeEdit),
+    /// Of an extension that no schema describes.
+    Extension(Box<ExtensionEdit>),
+}
+
 /// One change, checked against the schema, in a form that leaves no ambiguity when it is applied.
 #[derive(Debug, Clone)]
-pub(super) struct Edit {
+pub(super) struct AttributeEdit {
     verb: Verb,
     extension: Option<&'static str>,
     attribute: &'static Attribute,
@@ -83,13 +93,15 @@ impl Context<'_> {
             if !slots.takes(&edit)? {
                 self.findings.note(FindingCode::AttributeRepeated, &pointer(edit.extension, edit.attribute, None));
             } else if edit.attribute.mutability != Mutability::WriteOnly {
-                edits.push(edit);
+                edits.push(Edit::Attribute(edit));
             }
         }
+        let extensions = extension::without_repetitions(std::mem::take(&mut self.extensions), self.findings)?;
+        edits.extend(extensions.into_iter().map(|edit| Edit::Extension(Box::new(edit))));
         Ok(edits)
     }
 
-    fn edit(&mut self, assignment: Assignment) -> Result<Edit, ScimError> {
+    fn edit(&mut self, assignment: Assignment) -> Result<AttributeEdit, ScimError> {
         let Assignment { verb, found, path, value } = assignment;
         let Resolved { extension, attribute, sub } = found;
         let pointer = pointer(extension, attribute, sub);
@@ -137,7 +149,7 @@ impl Context<'_> {
             (None, None) => (Target::Whole, intake.attribute(attribute, value, &pointer)?),
         };
         let strict = self.findings.is_strict();
-        Ok(Edit { verb, extension, attribute, target, value, given, strict })
+        Ok(AttributeEdit { verb, extension, attribute, target, value, given, strict })
     }
 }
 
@@ -166,7 +178,7 @@ type Slot = (Option<&'static str>, &'static str, Option<String>, Option<&'static
 
 impl Slots {
     /// True when the edit is to be made; false when an earlier one is the same.
-    fn takes(&mut self, edit: &Edit) -> Result<bool, ScimError> {
+    fn takes(&mut self, edit: &AttributeEdit) -> Result<bool, ScimError> {
         let key = (edit.extension, edit.attribute.name);
         let contradiction = || {
             let pointer = pointer(edit.extension, edit.attribute, None);
@@ -226,7 +238,23 @@ impl Edit {
     /// # Errors
     /// `invalidValue` for clearing what is required, `noTarget` for an element that does not exist and cannot be
     /// created.
-    pub(super) fn apply(&self, resource: &mut Map<String, Value>, work: &mut Work) -> Result<(), ScimError> {
+    fn apply(&self, resource: &mut Map<String, Value>, work: &mut Work) -> Result<(), ScimError> {
+        match self {
+            Self::Attribute(edit) => edit.apply(resource, work),
+            Self::Extension(edit) => edit.apply(resource, work),
+        }
+    }
+
+    fn sets_reference(&self) -> bool {
+        match self {
+            Self::Attribute(edit) => edit.sets_reference(),
+            Self::Extension(_) => false,
+        }
+    }
+}
+
+impl AttributeEdit {
+    fn apply(&self, resource: &mut Map<String, Value>, work: &mut Work) -> Result<(), ScimError> {
         work.spend(1)?;
         let home = match self.extension {
             None => resource,
@@ -561,6 +589,7 @@ pub(super) fn apply(
             schemas.push(Value::String((*urn).to_owned()));
         }
     }
+    schemas.extend(extension::kept(&mut resource).into_iter().map(Value::String));
     let mut result = Map::new();
     result.insert("schemas".to_owned(), Value::Array(schemas));
     resource.shift_remove("schemas");

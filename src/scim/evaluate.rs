@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::element::{ElementFilter, compare, is_empty};
 use super::error::{ScimError, shown};
+use super::extension::{self, Readings};
 use super::filter::{AttributePath, CompareOp, Filter, FilterValue, Test, time};
 use super::schema::{Attribute, Kind, Resolved, ResourceType, Returned};
 use super::text::{fold, fold_name};
@@ -49,6 +50,10 @@ enum Node {
     Not(Box<Node>),
     Attribute(Place, Check),
     Element(Place, ElementFilter, Option<Check>),
+    /// An attribute of an extension that no schema describes.
+    Extension(Readings, Test),
+    /// An element of one.
+    ExtensionElement(Readings, Box<Filter>, Option<(String, Test)>),
 }
 
 /// Where the values of an attribute are.
@@ -213,6 +218,9 @@ fn node(of: ResourceType, filter: &Filter, related: &mut Related) -> Result<Node
         Filter::Or(terms) => Ok(Node::Or(all(terms)?)),
         Filter::Not(inner) => Ok(Node::Not(Box::new(node(of, inner, related)?))),
         Filter::Attribute(path, test) => {
+            if let Some(readings) = unknown(of, path) {
+                return Ok(Node::Extension(readings, extension::checked(test, path)?));
+            }
             let found = found(of, path)?;
             if is_related(of, &found) {
                 let wanted = match test {
@@ -230,6 +238,10 @@ fn node(of: ResourceType, filter: &Filter, related: &mut Related) -> Result<Node
             Ok(Node::Attribute(Place::of(&found), check))
         }
         Filter::Element { path, filter, then } => {
+            if let Some(readings) = unknown(of, path) {
+                extension::checked_inside(filter)?;
+                return Ok(Node::ExtensionElement(readings, filter.clone(), then.clone()));
+            }
             let found = found(of, path)?;
             if is_related(of, &found) {
                 *related = Related::All;
@@ -263,6 +275,11 @@ fn found(of: ResourceType, path: &AttributePath) -> Result<Resolved, ScimError> 
     of.resolve(path)
         .filter(|found| found.attribute.returned != Returned::Never && found.sub.is_none_or(is_compared))
         .ok_or_else(|| unsupported(path))
+}
+
+/// The path as one into an extension that no schema describes.
+fn unknown(of: ResourceType, path: &AttributePath) -> Option<Readings> {
+    if of.resolve(path).is_some() { None } else { Readings::of_filter(path) }
 }
 
 fn is_compared(sub: &Attribute) -> bool {
@@ -335,6 +352,10 @@ fn passes(node: &Node, resource: &Map<String, Value>, work: &mut Work) -> Result
                 }
             }
             Ok(false)
+        }
+        Node::Extension(readings, test) => extension::passes(readings, test, resource, work),
+        Node::ExtensionElement(readings, filter, then) => {
+            extension::passes_element(readings, filter, then.as_ref(), resource, work)
         }
     }
 }

@@ -9,6 +9,7 @@ use jiff::tz::TimeZone;
 use serde_json::{Number, Value};
 
 use super::error::{ScimError, shown};
+use super::extension::{self, Readings};
 use super::member_id::issued_id;
 use super::schema::{Attribute, Kind, Mutability, Resolved, ResourceType};
 
@@ -200,7 +201,8 @@ fn join(f: &mut fmt::Formatter<'_>, terms: &[Filter], word: &str, grouped: fn(&F
 impl Filter {
     /// The same filter with the names of the schema. Attributes have the schema's spelling, and extension attributes
     /// their URN (also `manager` without one). Multi-valued complex attributes without a sub-attribute become their
-    /// `value` (`members eq` → `members.value eq`). `"True"` compared with a boolean becomes `true`.
+    /// `value` (`members eq` → `members.value eq`). `"True"` compared with a boolean becomes `true`. Paths of extensions
+    /// that no schema describes stay as they are.
     ///
     /// # Errors
     /// `invalidFilter` for an attribute that the type does not have, or a comparison that its data type does not allow.
@@ -210,7 +212,10 @@ impl Filter {
             Self::Or(terms) => Ok(Self::Or(terms.iter().map(|term| term.resolved(of)).collect::<Result<_, _>>()?)),
             Self::Not(inner) => Ok(Self::Not(Box::new(inner.resolved(of)?))),
             Self::Attribute(path, test) => {
-                let found = of.resolve(path).ok_or_else(|| unknown(of, path))?;
+                let Some(found) = of.resolve(path) else {
+                    Readings::of_filter(path).ok_or_else(|| unknown(of, path))?;
+                    return Ok(Self::Attribute(path.clone(), extension::checked(test, path)?));
+                };
                 let (sub, leaf) = match found.sub {
                     Some(sub) => (Some(sub), sub),
                     None => match found.attribute.default_sub() {
@@ -221,7 +226,14 @@ impl Filter {
                 Ok(Self::Attribute(canonical_path(&found, sub), checked(test, leaf, path)?))
             }
             Self::Element { path, filter, then } => {
-                let found = of.resolve(path).ok_or_else(|| unknown(of, path))?;
+                let Some(found) = of.resolve(path) else {
+                    Readings::of_filter(path).ok_or_else(|| unknown(of, path))?;
+                    extension::checked_inside(filter)?;
+                    if let Some((_, test)) = then {
+                        extension::checked(test, path)?;
+                    }
+                    return Ok(self.clone());
+                };
                 if found.sub.is_some() || found.attribute.kind != Kind::Complex {
                     return Err(ScimError::InvalidFilter(format!(
                         "`{}` has no elements to filter",

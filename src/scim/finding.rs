@@ -23,6 +23,8 @@ pub(crate) enum FindingCode {
     AttributeRepeated,
     /// An attribute of an extension outside that extension.
     AttributeOutsideExtension,
+    /// An extension that no schema describes.
+    ExtensionNotDescribed,
     /// `"True"` or `"False"` where a boolean is expected.
     BooleanAsString,
     /// A number where a text is expected.
@@ -246,6 +248,7 @@ impl FindingCode {
             Self::AttributeNotStored => "AttributeNotStored",
             Self::AttributeRepeated => "AttributeRepeated",
             Self::AttributeOutsideExtension => "AttributeOutsideExtension",
+            Self::ExtensionNotDescribed => "ExtensionNotDescribed",
             Self::BooleanAsString => "BooleanAsString",
             Self::NumberAsText => "NumberAsText",
             Self::ValueWrapped => "ValueWrapped",
@@ -302,6 +305,9 @@ impl FindingCode {
             Self::AttributeRepeated => "taken once, since the values are the same; send the attribute in one spelling",
             Self::AttributeOutsideExtension => {
                 "taken as the attribute of the extension; send it inside the extension's URN"
+            }
+            Self::ExtensionNotDescribed => {
+                "kept and returned as it was sent, though `/Schemas` does not describe it; it has no effect on access"
             }
             Self::BooleanAsString => "taken as a boolean; send true or false without quotation marks",
             Self::NumberAsText => "taken as its text; send a string",
@@ -424,7 +430,8 @@ impl Finding {
             FindingCode::MemberIdForeign => {
                 (ScimError::InvalidValue, format!("`{at}` has an id that this server issued to nobody; send the `id`"))
             }
-            FindingCode::MembersNotAsserted
+            FindingCode::ExtensionNotDescribed
+            | FindingCode::MembersNotAsserted
             | FindingCode::MembersShrunk
             | FindingCode::MemberUnknown
             | FindingCode::NestedGroup
@@ -450,6 +457,9 @@ impl Finding {
     #[must_use]
     pub(crate) fn json_pointer(&self) -> String {
         let escaped = |name: &str| name.replace('~', "~0").replace('/', "~1");
+        if self.code == FindingCode::ExtensionNotDescribed {
+            return format!("/{}", escaped(&self.pointer));
+        }
         // The name of an attribute has no dot after its URN, whose version has one.
         let (urn, path) = match self.pointer.rsplit_once(':') {
             Some((urn, path)) if urn.starts_with("urn:") => (Some(urn), path),

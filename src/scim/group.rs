@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::assign::{Assignment, Context, Message};
 use super::edit::{self, Edit, Verb};
 use super::error::{ScimError, shown};
+use super::extension;
 use super::filter::{CompareOp, Filter, FilterValue, Test};
 use super::finding::{FindingCode, Findings};
 use super::json;
@@ -80,8 +81,9 @@ impl GroupChange {
         let id = id.to_string();
         let mut change =
             Self { replace: false, attributes: Vec::new(), work: Work::default(), members: MemberChanges::default() };
+        let listed = extension::listed(&body, false);
         for (index, operation) in patch::operations(ResourceType::Group, body, findings)?.into_iter().enumerate() {
-            let edits = change.operation(&id, operation, findings);
+            let edits = change.operation(&id, &listed, operation, findings);
             let edits = edits.and_then(|edits| findings.refuse_deviations().map(|()| edits));
             let edits = edits.map_err(|problem| problem.in_operation(index))?;
             change.attributes.extend(edits.into_iter().map(|edit| (Some(index), edit)));
@@ -89,9 +91,16 @@ impl GroupChange {
         Ok(change)
     }
 
-    fn operation(&mut self, id: &str, operation: Operation, findings: &mut Findings) -> Result<Vec<Edit>, ScimError> {
-        let work = &mut self.work;
-        let mut context = Context { of: ResourceType::Group, id: Some(id), message: Message::Patch, findings, work };
+    fn operation(
+        &mut self,
+        id: &str,
+        listed: &[String],
+        operation: Operation,
+        findings: &mut Findings,
+    ) -> Result<Vec<Edit>, ScimError> {
+        let (of, message, extensions) = (ResourceType::Group, Message::Patch, Vec::new());
+        let (id, work) = (Some(id), &mut self.work);
+        let mut context = Context { of, id, message, listed, extensions, findings, work };
         let (members, rest) = context.operation(operation)?.into_iter().partition(Assignment::is_members);
         let edits = context.edits(rest)?;
         self.members.list.extend(Intake { findings, texts: &mut self.members.texts }.change(members)?);

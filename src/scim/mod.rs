@@ -13,6 +13,7 @@ mod edit;
 mod element;
 mod error;
 mod evaluate;
+mod extension;
 mod filter;
 mod finding;
 mod group;

@@ -355,7 +355,7 @@ impl<'a> Parser<'a> {
 }
 
 /// True for a text that may come before the last colon of a path.
-fn is_urn(text: &str) -> bool {
+pub(super) fn is_urn(text: &str) -> bool {
     text.split_once(':').is_some_and(|(scheme, rest)| {
         scheme.eq_ignore_ascii_case("urn")
             && !rest.is_empty()

@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::edit::Verb;
 use super::error::{ScimError, shown};
+use super::extension;
 use super::finding::{FindingCode, Findings};
 use super::json;
 use super::parse::{self, PatchPath};
@@ -43,7 +44,8 @@ pub(super) fn operations(
     match json::member(&body, "schemas") {
         None => findings.note(FindingCode::SchemasMissing, "schemas"),
         Some(Value::Array(urns)) => {
-            for urn in urns.iter().filter_map(Value::as_str).filter(|urn| !urn.eq_ignore_ascii_case(PATCH_URN)) {
+            let expected = |urn: &&str| urn.eq_ignore_ascii_case(PATCH_URN) || extension::is_extension(urn);
+            for urn in urns.iter().filter_map(Value::as_str).filter(|urn| !expected(urn)) {
                 findings.note(FindingCode::SchemaUnknown, urn);
             }
         }
@@ -91,6 +93,7 @@ fn is_writable(of: ResourceType, key: &str) -> bool {
     attribute.is_some_and(|attribute| attribute.mutability != Mutability::ReadOnly && attribute.name != "schemas")
         || key.eq_ignore_ascii_case(of.urn())
         || of.extension(key).is_some()
+        || extension::is_extension(key)
 }
 
 fn operation(value: Value, findings: &mut Findings) -> Result<Operation, ScimError> {

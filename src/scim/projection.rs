@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::extension::Readings;
 use super::filter::AttributePath;
 use super::finding::Findings;
 use super::parse;
@@ -16,8 +17,11 @@ pub(crate) struct Projection {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Wanted {
-    Extension(&'static str),
+    /// A whole extension.
+    Extension(String),
     Attribute(AttributePath),
+    /// An extension that no schema describes, or an attribute of one.
+    Unknown(Readings),
 }
 
 impl Projection {
@@ -60,7 +64,7 @@ impl Projection {
                     && path.name == name
                     && (sub.is_none() || path.sub.as_deref() == sub)
             }
-            Wanted::Extension(_) => false,
+            Wanted::Extension(_) | Wanted::Unknown(_) => false,
         };
         self.only.as_ref().is_some_and(|only| only.iter().any(names))
     }
@@ -115,10 +119,12 @@ impl Projection {
 
 fn wanted(of: ResourceType, name: &str) -> Option<Wanted> {
     if let Some((urn, _)) = of.extension(name) {
-        return Some(Wanted::Extension(urn));
+        return Some(Wanted::Extension(urn.to_owned()));
     }
     let path = parse::patch_path(name, &mut Findings::new()).ok()?;
-    let found = of.resolve(&path.attribute)?;
+    let Some(found) = of.resolve(&path.attribute) else {
+        return Readings::of(&path.attribute).map(Wanted::Unknown);
+    };
     Some(Wanted::Attribute(AttributePath {
         schema: found.extension.map(str::to_owned),
         name: found.attribute.name.to_owned(),
@@ -126,11 +132,25 @@ fn wanted(of: ResourceType, name: &str) -> Option<Wanted> {
     }))
 }
 
+/// The part of an extension in this resource; none when the resource does not have the extension.
+fn known(readings: &Readings, resource: &Map<String, Value>) -> Option<Wanted> {
+    Some(match readings.path_in(resource)? {
+        (urn, None, _) => Wanted::Extension(urn),
+        (urn, Some(name), sub) => Wanted::Attribute(AttributePath { schema: Some(urn), name, sub }),
+    })
+}
+
 fn copy(from: &Map<String, Value>, wanted: &Wanted, to: &mut Map<String, Value>) {
     let path = match wanted {
         Wanted::Extension(urn) => {
-            if let Some(extension) = from.get(*urn) {
-                to.insert((*urn).to_owned(), extension.clone());
+            if let Some(extension) = from.get(urn) {
+                to.insert(urn.clone(), extension.clone());
+            }
+            return;
+        }
+        Wanted::Unknown(readings) => {
+            if let Some(wanted) = known(readings, from) {
+                copy(from, &wanted, to);
             }
             return;
         }
@@ -177,10 +197,16 @@ fn copy(from: &Map<String, Value>, wanted: &Wanted, to: &mut Map<String, Value>)
 fn remove(resource: &mut Map<String, Value>, wanted: &Wanted) {
     let path = match wanted {
         Wanted::Extension(urn) => {
-            resource.shift_remove(*urn);
+            resource.shift_remove(urn);
             return;
         }
-        Wanted::Attribute(path) if matches!(path.name.as_str(), "id" | "schemas") => return,
+        Wanted::Unknown(readings) => {
+            if let Some(wanted) = known(readings, resource) {
+                remove(resource, &wanted);
+            }
+            return;
+        }
+        Wanted::Attribute(path) if path.schema.is_none() && matches!(path.name.as_str(), "id" | "schemas") => return,
         Wanted::Attribute(path) => path,
     };
     let home = match &path.schema {

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::assign::{Assignment, Context, Message};
 use super::edit::{self, Edit, Verb};
 use super::error::ScimError;
+use super::extension;
 use super::finding::{FindingCode, Findings};
 use super::json;
 use super::patch;
@@ -55,7 +56,9 @@ pub(super) fn whole(
     if json::member(&body, "schemas").is_none() {
         findings.note(FindingCode::SchemasMissing, "schemas");
     }
-    let mut context = Context { of, id, message: Message::Whole, findings, work };
+    let listed = extension::listed(&body, true);
+    let (message, listed, extensions) = (Message::Whole, listed.as_slice(), Vec::new());
+    let mut context = Context { of, id, message, listed, extensions, findings, work };
     let assignments = context.object(Verb::Replace, body);
     let read = assignments.and_then(|assignments| {
         let (members, rest) = assignments.into_iter().partition(Assignment::is_members);
@@ -90,10 +93,11 @@ impl UserChange {
         let id = id.to_string();
         let mut work = Work::default();
         let mut edits = Vec::new();
+        let listed = extension::listed(&body, false);
         for (index, operation) in patch::operations(ResourceType::User, body, findings)?.into_iter().enumerate() {
-            let work = &mut work;
-            let mut context =
-                Context { of: ResourceType::User, id: Some(&id), message: Message::Patch, findings, work };
+            let (of, message, extensions) = (ResourceType::User, Message::Patch, Vec::new());
+            let (id, listed, work) = (Some(id.as_str()), listed.as_slice(), &mut work);
+            let mut context = Context { of, id, message, listed, extensions, findings, work };
             let new = context
                 .operation(operation)
                 .and_then(|assignments| context.edits(assignments))

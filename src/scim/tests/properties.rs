@@ -27,6 +27,8 @@ fn values() -> impl Strategy<Value = Value> {
             "name.givenName",
             "id",
             "x",
+            "urn:example:params:scim:schemas:extension:acme:2.0:User",
+            "urn:example:params:scim:schemas:extension:acme:2.0:User:value",
         ]);
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
@@ -53,6 +55,10 @@ fn operations() -> impl Strategy<Value = Value> {
         "externalId",
         "manager",
         "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User",
+        "urn:example:params:scim:schemas:extension:acme:2.0:User",
+        "urn:example:params:scim:schemas:extension:acme:2.0:User:value",
+        "urn:example:params:scim:schemas:extension:acme:2.0:User:x.type",
+        "urn:example:params:scim:schemas:extension:acme:2.0:User:x[type eq \"work\"].value",
         "members",
         "members[value eq \"00000000-0000-4000-8000-000000000011\"]",
         "displayName",

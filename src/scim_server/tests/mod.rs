@@ -6,6 +6,7 @@ mod bulk;
 mod concurrent;
 mod dialogues;
 mod doctor;
+mod extensions;
 mod filters;
 mod intake;
 mod meaning;
