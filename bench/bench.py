@@ -21,6 +21,7 @@ from datetime import datetime
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "scripts"))
 
+import scim  # noqa: E402
 from floor import Floor, user_resource  # noqa: E402
 from load import Connection, request, run  # noqa: E402
 from terminal import bold, dim, green, red, seconds, target_dir  # noqa: E402
@@ -31,6 +32,10 @@ PATCHES = 30 if QUICK else 300  # a group
 USERS_A_ROUND = 300 if QUICK else 3_000
 ROUNDS = 2 if QUICK else 5
 CLIENTS = 16
+SCIM = {"clients": CLIENTS, "writes": 500, "members": 1_000, "patches": 100, "lookups": 500, "peer_users": 200,
+        "users": 2_000, "groups": 100, "each": 50, "slow": 500} if QUICK else {
+    "clients": CLIENTS, "writes": 500, "members": 10_000, "patches": 1_000, "lookups": 5_000, "peer_users": 10_000,
+    "users": 100_000, "groups": 10_000, "each": 200, "slow": 5_000}
 SERVICES = 100 if QUICK else 1_000
 PEOPLE = 10  # grants a service
 LEAVERS = 10 if QUICK else 200
@@ -169,7 +174,7 @@ class Stage:
     # SCIM
 
     def scim_request(self, method, path, body):
-        return request(method, f"/idp/okta/scim/v2/{path}", self.scim, json.dumps(body).encode(), self.token)
+        return request(method, f"/idp/okta/scim/v2/{path}", self.scim, b"" if body is None else json.dumps(body).encode(), self.token)
 
     def users(self, names, connections=CLIENTS):
         """Creates users; returns their ids, requests per second, and the latencies."""
@@ -281,7 +286,7 @@ def directory(stage):
     best = max(one, many)
     figure(f"POST /Users, {CLIENTS} clients (p99 {milliseconds(percentile(all_latencies, 0.99))})", f"{rate:,.0f}/s",
            f"floor, the better of 1 client ({one:,.0f}/s) and {CLIENTS} ({many:,.0f}/s)", f"{best:,.0f}/s",
-           f"{rate / best:.2f} ×", "≥ 0.8 ×", rate >= 0.8 * best)
+           f"{rate / best:.2f} ×", "≥ 2.5 ×", rate >= 2.5 * best)
 
     say(f"filling the directory to {max(GROUPS):,} users and groups of {', '.join(f'{size:,}' for size in GROUPS)}")
     missing = max(GROUPS) - len(ids)
@@ -306,7 +311,7 @@ def directory(stage):
     for size in GROUPS:
         mine, other = statistics.median(ours[size]), statistics.median(theirs[size])
         figure(f"PATCH one member, group of {size:,} (p99 {milliseconds(percentile(ours[size], 0.99))})", milliseconds(mine),
-               "floor, the same rows", milliseconds(other), f"{other / mine:.2f} ×", "≥ 0.5 ×", other >= 0.5 * mine)
+               "floor, the same rows", milliseconds(other), f"{other / mine:.2f} ×", "≥ 0.8 ×", other >= 0.8 * mine)
     first, last = (statistics.median(ours[size]) for size in (GROUPS[0], GROUPS[-1]))
     figure(f"PATCH one member, {GROUPS[-1]:,} beside {GROUPS[0]:,}", milliseconds(last), f"group of {GROUPS[0]:,}",
            milliseconds(first), f"{last / first:.2f} ×", "≤ 1.3 ×", last <= 1.3 * first)
@@ -316,6 +321,26 @@ def directory(stage):
     users = len(ids) + len(outsiders)
     figure(f"rolecall, resident with {users:,} users and {sum(GROUPS):,} memberships", f"{now:.0f} MiB (peak {peak:.0f})",
            "this bench program", f"{own:.0f} MiB", f"{now / own:.2f} ×", "–", None)
+
+
+def whole_directory(stage):
+    """One large group, a whole directory, and look-ups in it, beside the floor and a peer."""
+    print(bold("\nWhole directory"), flush=True)
+    floor = Floor(os.path.join(stage.folder, "floor.db"))
+    stage.start_rolecall()
+    peer = scim.Peer(stage.folder)
+    try:
+        scim.one_group(stage, floor, peer, SCIM, figure, say)
+        names = scim.load(stage, floor, SCIM, figure, say)
+        scim.lookups(stage, peer, names, SCIM, figure, say)
+    finally:
+        peer.stop()
+
+
+def slow_disk(stage):
+    """Writes while every sync takes longer."""
+    print(bold("\nSlow disk"), flush=True)
+    scim.slow_disk(stage, SCIM, figure, say)
 
 
 def cold(stage):
@@ -407,7 +432,7 @@ def main():
     say(f"{os.cpu_count()} × {model}; load average {os.getloadavg()[0]:.1f}; one full sync costs {milliseconds(sync_cost())} here")
     say("floor: a bare Python/SQLite program with the same schema, WAL and full sync, a transaction a request, no HTTP")
     broken = []
-    for name, part in (("directory", directory), ("cold", cold), ("leavers", leavers)):
+    for name, part in (("directory", directory), ("whole", whole_directory), ("slow", slow_disk), ("cold", cold), ("leavers", leavers)):
         stage = Stage(name)
         try:
             part(stage)
