@@ -210,7 +210,7 @@ fn unresolved(bulk_id: &str) -> ScimError {
     ))
 }
 
-/// The references in a text: the whole text, the end of a path, or what stands in quotation marks.
+/// The references in a text: the whole text, or what stands in quotation marks.
 fn references(text: &str) -> Vec<(std::ops::Range<usize>, String)> {
     if let Some(bulk_id) = text.strip_prefix(REFERENCE) {
         return vec![(0..text.len(), bulk_id.to_owned())];

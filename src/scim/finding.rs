@@ -529,6 +529,19 @@ impl Findings {
         Self { list: Vec::new(), strict: true }
     }
 
+    /// An empty collection that refuses deviations if this one does.
+    #[must_use]
+    pub(crate) fn another(&self) -> Self {
+        Self { list: Vec::new(), strict: self.strict }
+    }
+
+    /// Adds the findings of a part of the request.
+    pub(crate) fn extend(&mut self, other: Self) {
+        for finding in other.list {
+            self.note(finding.code, &finding.pointer);
+        }
+    }
+
     /// True when deviations are refused.
     #[must_use]
     pub(super) fn is_strict(&self) -> bool {

@@ -22,7 +22,13 @@ struct Done {
 }
 
 /// Carries out the operations in an order in which each comes after those that it refers to.
+///
+/// They run in a task of their own, so that a client that goes away leaves no circle half created.
 pub(super) async fn bulk(call: Call, body: Object) -> Result<Answer, ScimError> {
+    tokio::spawn(carry_out(call, body)).await.unwrap_or(Err(ScimError::Internal))
+}
+
+async fn carry_out(call: Call, body: Object) -> Result<Answer, ScimError> {
     let request = BulkRequest::parse(body.members, &mut call.findings(), Uuid::new_v4)?;
     let mut run = Run { call: &call, request: &request, done: (0..request.operations.len()).map(|_| None).collect() };
     let mut errors = 0;
@@ -30,7 +36,9 @@ pub(super) async fn bulk(call: Call, body: Object) -> Result<Answer, ScimError> 
         let stop = |errors: usize| request.fail_on_errors.is_some_and(|limit| errors >= limit);
         let circle: BTreeSet<usize> = group.iter().copied().collect();
         for index in &group {
+            let earlier = run.call.begin_findings();
             let outcome = run.one(*index, &circle).await;
+            run.call.end_findings(earlier);
             errors += usize::from(outcome.is_err());
             run.put(*index, outcome);
             if stop(errors) {

@@ -88,6 +88,20 @@ impl Call {
         self.0.findings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Begins the findings of a part of the request; returns those so far.
+    pub(super) fn begin_findings(&self) -> Findings {
+        let mut findings = self.findings();
+        let empty = findings.another();
+        std::mem::replace(&mut findings, empty)
+    }
+
+    /// Puts the findings of a part after the earlier ones.
+    pub(super) fn end_findings(&self, mut earlier: Findings) {
+        let mut findings = self.findings();
+        earlier.extend(std::mem::take(&mut findings));
+        *findings = earlier;
+    }
+
     pub(super) fn take_findings(&self) -> Findings {
         std::mem::take(&mut self.findings())
     }

@@ -99,7 +99,10 @@ impl Store {
                 MemberChange::Add(list) => (&mut adds, list),
                 MemberChange::Remove(list) => (&mut removes, list),
                 MemberChange::Replace(list) => (&mut replaces, list),
-                MemberChange::Clear => continue,
+                MemberChange::Clear => {
+                    replaces = true;
+                    continue;
+                }
             };
             *kind = true;
             ids += list.len();

@@ -171,3 +171,19 @@ async fn references_as_deep_as_a_request_permits_are_followed() {
     assert!(statuses(&reply).iter().all(|status| status == "201"));
     assert_eq!(server.members(&id(&reply, 0)).await, std::collections::BTreeSet::from([id(&reply, 1)]));
 }
+
+#[tokio::test]
+async fn a_deviation_of_one_operation_refuses_no_other() {
+    let server = Server::start().await;
+    server.tokens.set_strict(std::collections::BTreeSet::from(["okta".parse().unwrap()]));
+    let user = |name: &str| json!({"schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"], "userName": name});
+    let mut odd = user("odd");
+    odd["active"] = json!("true");
+    odd["emails"] = json!(7);
+    let operations = json!([post("/Users", "1", &odd), post("/Users", "2", &user("even"))]);
+    assert_eq!(statuses(&server.bulk(operations).await), ["400", "201"]);
+    let odd: Vec<Value> =
+        (0..60).map(|n| json!({"userName": format!("u{n}"), "active": "true", "nickName": n})).collect();
+    let odd: Vec<Value> = odd.iter().enumerate().map(|(n, user)| post("/Users", &n.to_string(), user)).collect();
+    assert!(statuses(&server.bulk(json!(odd)).await).iter().all(|status| status == "400"));
+}

@@ -240,3 +240,13 @@ async fn a_patch_of_a_group_of_more_than_a_thousand_is_answered_without_it() {
     );
     assert_eq!(server.change(&group, "add", list(&ids[1_000..])).await.status, 204);
 }
+
+#[tokio::test]
+async fn a_name_that_waits_can_be_removed_and_added_in_one_request() {
+    let server = Server::start().await;
+    let group = server.group("team", &["HR-1"]).await;
+    let op = |op: &str| json!({"op": op, "path": "members", "value": [{"value": "HR-1"}]});
+    let both = json!([op("remove"), op("add")]);
+    assert_eq!(server.patch(&format!("/Groups/{group}"), both).await.status, 200);
+    assert_eq!(server.waiting().await, 1);
+}

@@ -242,7 +242,10 @@ pub(super) fn apply(
         }
     }
     net.change(tx.db, REMOVE, (p, group), &slice.remove, -1)?;
-    let absent: Vec<Uuid> = slice.unsure.iter().copied().filter(|id| !net.rows.contains_key(id)).collect();
+    let mut absent: Vec<Uuid> = slice.unsure.iter().copied().filter(|id| !net.rows.contains_key(id)).collect();
+    // One that is removed and added again is there.
+    let there = present(tx.db, p, group, &absent)?;
+    absent.retain(|id| !there.contains(id));
     for id in absent {
         match stranger(tx.db, p, id, &slice.texts)? {
             Some(other) => net.change(tx.db, REMOVE, (p, group), &[other], -1)?,
