@@ -195,7 +195,7 @@ async fn a_new_key_is_found_within_a_minute_and_a_withdrawn_one_is_dropped_withi
     assert!(issuers.verify(&policy, of_new.as_bytes(), after(60)).await.is_ok());
     assert_eq!(issuers.verify(&policy, of_old.as_bytes(), after(60)).await, Err(JwtProblem::Key), "read meanwhile");
 
-    // Nobody presents an unknown key: the keys are read again after an hour, while the known one is still used.
+    // Without a token of an unknown key, the keys are read again after an hour, and the known one stays in use.
     issuer.publish(&[old.public("old")]);
     assert!(issuers.verify(&policy, of_new.as_bytes(), after(60 + 3600)).await.is_ok());
     let mut tries = 0;

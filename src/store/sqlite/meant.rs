@@ -35,7 +35,7 @@ const WAITING: &str = "SELECT member_id FROM members INDEXED BY members_pending 
 const CROWDED: &str = "SELECT EXISTS (SELECT 1 FROM members INDEXED BY members_pending \
     WHERE provider = ? AND group_id = ? AND kind = 'pending' LIMIT 1 OFFSET ?)";
 
-/// Whom an id means that is not the id of anybody.
+/// The resource that a member id names when no resource has this `id`.
 pub(super) enum Meant {
     Nobody,
     /// The only one with this `externalId`; whether it is a user.
@@ -43,7 +43,7 @@ pub(super) enum Meant {
     Several,
 }
 
-/// Whom an id means, as an `externalId`.
+/// The resource whose `externalId` is the given member id.
 pub(super) fn meant(
     db: &Connection,
     p: &ProviderName,
