@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::Inner;
-use super::choice::RefusedGrant;
+use super::additions::RefusedGrant;
 use super::report::{quoted, shown};
 use super::state::{DocumentState, State};
 use crate::model::{DocumentKey, MappingKey, Reason, Subject};

@@ -9,6 +9,8 @@
 //! All in-memory state is in one `State` behind one lock that is never held across an await. State that has to
 //! survive a restart is in the store. Documents are reconciled concurrently, with one reconcile at a time each.
 
+mod additions;
+mod answer;
 mod apply;
 mod bisect;
 mod choice;

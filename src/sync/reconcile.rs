@@ -19,7 +19,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::choice::{self, Answer, Follows, What};
+use super::answer::{Answer, Follows, learn};
+use super::choice::{self, What};
 use super::error::EngineError;
 use super::lanes::{Lane, Throttled};
 use super::state::Trigger;
@@ -429,7 +430,7 @@ async fn execute(
         Written::Failed(EngineError::Target(error)) => Answer::Failed(error),
         Written::Conflict(_) | Written::Failed(_) | Written::Held(_) => return Ok(written),
     };
-    Ok(match choice::learn(inner, document, &choice, &carried_out, &answer) {
+    Ok(match learn(inner, document, &choice, &carried_out, &answer) {
         Follows::Done => written,
         Follows::Again(lane) => {
             reconciled.again.push(lane);

@@ -10,10 +10,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::bisect::Isolated;
 use crate::model::{
     DirectoryChange, DocumentKey, GrantKey, MappingKey, MemberKey, Reach, Refusal, RefusalKey, Subject, WriteBudget,
 };
 use crate::plan::Step;
+use crate::target::RefusalCause;
 
 /// Time without news after which other documents no longer wait for the one that isolates.
 const ISOLATING: Duration = Duration::from_mins(1);
@@ -78,6 +80,13 @@ pub(super) struct Refusals {
 }
 
 impl Refusals {
+    /// Spends one of the writes that a document may make to isolate what is refused.
+    pub(super) fn spend(&mut self, document: &DocumentKey, at: Timestamp) -> WriteBudget {
+        let budget = self.budgets.entry(document.clone()).or_insert_with(|| WriteBudget::new(at));
+        budget.spend(at);
+        *budget
+    }
+
     /// Loads the refusals and budgets from the store.
     pub(crate) fn load(&mut self, refusals: Vec<Refusal>, budgets: BTreeMap<DocumentKey, WriteBudget>) {
         for refusal in refusals {
@@ -355,6 +364,41 @@ impl Refusals {
         if let Some(isolating) = self.isolating.take_if(|isolating| isolating.document == *document) {
             self.lifted.extend(isolating.waiting);
         }
+    }
+}
+
+/// The scope of a member's refusal whose text did not say that the account does not exist.
+pub(super) fn reach_of_member(document: &DocumentKey, cause: RefusalCause) -> Reach {
+    match cause {
+        RefusalCause::DomainRestricted | RefusalCause::OrganizationPolicy => {
+            Reach::Project(document.project().to_owned())
+        }
+        RefusalCause::PrincipalUnknown | RefusalCause::PrincipalMalformed => Reach::Everywhere,
+        RefusalCause::PrincipalRefused
+        | RefusalCause::RoleNotSupported
+        | RefusalCause::LimitExceeded
+        | RefusalCause::Other => Reach::Document(document.clone()),
+    }
+}
+
+/// The refusal of what a bisection isolated on a document.
+pub(super) fn refusal_key(document: &DocumentKey, cause: RefusalCause, found: &Isolated) -> RefusalKey {
+    let reach_of_role = || match cause {
+        RefusalCause::RoleNotSupported | RefusalCause::OrganizationPolicy => {
+            Reach::Kind(document.project().to_owned(), document.kind())
+        }
+        _ => Reach::Document(document.clone()),
+    };
+    match found {
+        Isolated::Member(member) => {
+            RefusalKey { reach: reach_of_member(document, cause), member: Some(member.clone()), role: None }
+        }
+        Isolated::Role(role) => RefusalKey { reach: reach_of_role(), member: None, role: Some(role.clone()) },
+        Isolated::Grant(grant) => RefusalKey {
+            reach: Reach::Document(document.clone()),
+            member: Some(grant.member.clone()),
+            role: Some(grant.role.clone()),
+        },
     }
 }
 

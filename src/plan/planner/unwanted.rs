@@ -1,0 +1,113 @@
+//! The grants that no mapping wants any more: removed, left behind, or forgotten, each with its proof.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::model::{
+    AuditEntry, AuditOutcome, Claim, Enforcement, GrantState, IntentAction, LedgerChange, LedgerRow, MappingKey, Reason,
+};
+use crate::plan::counts::CountedAs;
+use crate::plan::{Cause, Step, grounds};
+
+use super::{Claims, Planner};
+
+impl Planner<'_> {
+    pub(super) fn unwanted(
+        &mut self,
+        mut base: Arc<LedgerRow>,
+        mut row: Arc<LedgerRow>,
+        claims: Claims,
+        present: bool,
+    ) {
+        let Claims { ended, orphan, .. } = claims;
+        for row in [&mut base, &mut row] {
+            let row = Arc::make_mut(row);
+            row.claims.clone_from(&ended);
+            grounds::update(row, None);
+        }
+        self.respell(&mut row);
+        let tombstones = if row.state == GrantState::Owned { self.tombstones(&row) } else { BTreeSet::new() };
+        match (row.state, present || !tombstones.is_empty()) {
+            (GrantState::Owned, true) if orphan => {
+                let entry = self.context.entry(self.inputs.now, &row, "forget", AuditOutcome::Verified, Some("Orphan"));
+                self.orphaned.push(row.grant.clone());
+                if base.state == GrantState::Owned {
+                    self.audit.push(entry);
+                    self.ledger.push(LedgerChange::Remove(row.grant.clone()));
+                } else {
+                    // Owned by what this read says of an earlier call: both are recorded with its proof, in this order.
+                    self.gone(base, &row, entry);
+                }
+            }
+            (GrantState::Owned, true) => {
+                self.owned.push(row.clone());
+                let cause = self.cause(&row);
+                let (row, restore) = (Arc::unwrap_or_clone(row), Arc::unwrap_or_clone(base));
+                let step = Step { action: IntentAction::Revoke, cause, row, restore, out: tombstones };
+                self.candidates.push(step);
+            }
+            (_, true) => {
+                let mappings: BTreeSet<MappingKey> = row.claims.iter().map(|claim| claim.mapping.clone()).collect();
+                for spelling in row.spellings().filter(|spelling| self.live.has(spelling)) {
+                    if let Some(claim) = row.claims.first() {
+                        self.remained_for.insert(spelling.clone(), claim.subject);
+                    }
+                    self.remains.push((spelling, mappings.clone()));
+                }
+                let entry = self.context.entry(
+                    self.inputs.now,
+                    &row,
+                    "remains",
+                    AuditOutcome::Verified,
+                    Some(Reason::GrantRemains.word()),
+                );
+                self.gone(base, &row, entry);
+            }
+            // A call that may still take effect: whatever it grants must remain attributable to rolecall.
+            (_, false) if row.intent.is_some() => {
+                self.unsettled(&row, row.state != GrantState::Owned, true);
+                self.keep(base, row, true);
+            }
+            (_, false) => {
+                let entry =
+                    self.context.entry(self.inputs.now, &row, "forget", AuditOutcome::Verified, Some("AlreadyGone"));
+                self.gone(base, &row, entry);
+            }
+        }
+    }
+
+    /// Plans a grant that no mapping wants and of which, according to the read, nothing made by rolecall is left. The
+    /// ownership or the intent recorded in the row is dropped only if the read is proven.
+    fn gone(&mut self, base: Arc<LedgerRow>, row: &LedgerRow, entry: AuditEntry) {
+        let is_told = entry.action == "remains" || row.state == GrantState::Owned;
+        if base.state != GrantState::Owned && base.intent.is_none() || self.is_proven() {
+            if is_told {
+                self.audit.push(entry);
+            }
+            self.ledger.push(LedgerChange::Remove(row.grant.clone()));
+            return;
+        }
+        if is_told {
+            self.conclude_entry(entry);
+        }
+        // This does not start a removal: should the member be in the policy after all, the guard and the mapping decide
+        // first.
+        let since = base.revoking_since.unwrap_or(self.inputs.now);
+        self.line(&base.grant, base.claims.iter(), CountedAs::Revoking, Some(since));
+        self.conclude(LedgerChange::Remove(row.grant.clone()), true);
+        self.record(base);
+    }
+
+    fn cause(&self, row: &LedgerRow) -> Cause {
+        let all = |is: &dyn Fn(&Claim) -> bool| !row.claims.is_empty() && row.claims.iter().all(is);
+        if all(&|claim| self.inputs.leavers.contains(&claim.subject)) {
+            Cause::Leaver
+        } else if all(&|claim| {
+            matches!(self.inputs.desired.enforcements.get(&claim.mapping), Some(Enforcement::Ended { .. }))
+        }) {
+            Cause::MappingDeleted
+        } else {
+            Cause::NotWanted
+        }
+    }
+}
