@@ -99,6 +99,11 @@ impl<T> Lanes<T> {
         self.turns.is_empty()
     }
 
+    /// Number of waiting requests.
+    pub(super) fn len(&self) -> usize {
+        self.queues.values().map(|queue| queue.waiting.len()).sum()
+    }
+
     /// The next batch: at least one request if any waits, with each lane in order.
     pub(super) fn batch(&mut self) -> Vec<T> {
         let mut batch = Vec::new();

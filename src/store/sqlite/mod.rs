@@ -239,7 +239,7 @@ impl Sqlite {
                 faults.while_running().await;
                 faults.admit()?;
                 let (request, answer) = writer::request(work);
-                writer::serve(Ok(&mut database.lock()), ports, announce, vec![request]);
+                writer::serve(Ok(&mut database.lock()), ports, announce, vec![request], || {});
                 faults.committed();
                 faults.while_running().await;
                 tokio::task::yield_now().await;

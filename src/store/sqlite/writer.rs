@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
@@ -20,6 +21,12 @@ use crate::store::lanes::{Lane, Lanes, Ticket};
 /// Largest number of waiting requests of one lane; further ones wait outside, which is back-pressure for their callers
 /// and nobody else.
 const PLACES: usize = 256;
+
+/// Shortest commit after which a batch waits for further callers.
+const SLOW_COMMIT: Duration = Duration::from_millis(2);
+
+/// Longest wait for further callers.
+const PATIENCE: Duration = Duration::from_millis(2);
 
 fn stopped() -> StoreError {
     StoreError::Unavailable { problem: "the store is shutting down".to_owned() }
@@ -104,12 +111,13 @@ fn run_all(db: &mut Connection, ports: &Ports, batch: &mut [Box<dyn Request>]) -
     transaction.finish()
 }
 
-/// Commits a batch, announces the new position, and answers the requests.
+/// Commits a batch, announces the new position, calls `after`, and answers the requests.
 pub(super) fn serve(
     db: Result<&mut Connection, StoreError>,
     ports: &Ports,
     announce: &watch::Sender<Seq>,
     mut batch: Vec<Box<dyn Request>>,
+    after: impl FnOnce(),
 ) {
     // A panic outside of a request must not end the thread: every later write would be refused.
     let committed = db.and_then(|db| guarded(|| commit(db, ports, &mut batch)));
@@ -125,6 +133,7 @@ pub(super) fn serve(
             tracing::warn!(reason = error.reason(), %error, requests = batch.len(), "a batch failed, and nothing of it was stored");
         }
     }
+    after();
     let committed = committed.map(drop);
     for request in batch {
         request.answer(committed.clone());
@@ -179,10 +188,28 @@ impl Writer {
     }
 }
 
+/// The callers of the last batch. Those that were answered come back within a fraction of a slow commit: a commit for the
+/// first of them alone would make all others wait for two commits instead of one.
+#[derive(Default)]
+struct Company {
+    /// Number of callers that were answered by the last commit or were waiting then.
+    callers: usize,
+    /// Duration of the last commit.
+    took: Duration,
+}
+
+impl Company {
+    /// How long the next batch waits for those callers. A disk that is faster than a caller needs no company.
+    fn patience(&self) -> Duration {
+        if self.callers < 2 || self.took < SLOW_COMMIT { Duration::ZERO } else { (self.took / 4).min(PATIENCE) }
+    }
+}
+
 fn run(path: &str, connection: Connection, ports: &Ports, announce: &watch::Sender<Seq>, waiting: &Receiver<Envelope>) {
     let mut lanes = Lanes::default();
     // None after a failure that leaves the connection in doubt; the next batch opens another one.
     let mut connection = Some(connection);
+    let mut company = Company::default();
     let add = |lanes: &mut Lanes<_>, Envelope { lane, cost, request, place }| lanes.push(lane, cost, (request, place));
     loop {
         if lanes.is_empty() {
@@ -194,21 +221,49 @@ fn run(path: &str, connection: Connection, ports: &Ports, announce: &watch::Send
         while let Ok(envelope) = waiting.try_recv() {
             add(&mut lanes, envelope);
         }
+        let patience = Instant::now() + company.patience();
+        while lanes.len() < company.callers
+            && let Ok(envelope) = waiting.recv_timeout(patience.saturating_duration_since(Instant::now()))
+        {
+            add(&mut lanes, envelope);
+        }
         let (batch, places): (Vec<_>, Vec<_>) = lanes.batch().into_iter().unzip();
+        let (begun, size) = (Instant::now(), batch.len());
+        let committed = || {
+            while let Ok(envelope) = waiting.try_recv() {
+                add(&mut lanes, envelope);
+            }
+            company = Company { callers: size + lanes.len(), took: begun.elapsed() };
+        };
         let opened = match connection.take() {
             Some(open) => Ok(open),
             None => connect(path, Role::Writer, BUSY).map_err(StoreError::from),
         };
         match opened {
             Ok(mut open) => {
-                serve(Ok(&mut open), ports, announce, batch);
+                serve(Ok(&mut open), ports, announce, batch, committed);
                 connection = Some(open).filter(Connection::is_autocommit);
             }
-            Err(error) => serve(Err(error), ports, announce, batch),
+            Err(error) => serve(Err(error), ports, announce, batch, committed),
         }
         drop(places);
     }
     if let Some(Err((_, error))) = connection.map(Connection::close) {
         tracing::warn!(%error, "the database did not close cleanly");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_slow_commit_of_several_callers_is_followed_by_a_wait() {
+        let patience = |callers, ms| Company { callers, took: Duration::from_millis(ms) }.patience();
+        assert_eq!(Company::default().patience(), Duration::ZERO);
+        assert_eq!(patience(1, 1_000), Duration::ZERO, "nobody else is there to be waited for");
+        assert_eq!(patience(16, 1), Duration::ZERO, "the disk is faster than the callers");
+        assert_eq!(patience(16, 6), Duration::from_micros(1_500), "a quarter of the commit");
+        assert_eq!(patience(16, 1_000), PATIENCE);
     }
 }
