@@ -13,6 +13,7 @@ use super::process::Changed;
 use crate::api::MappingMode;
 use crate::model::{EmailFact, GroupFacts, GroupId, MappingKey, UserFacts, UserId};
 use crate::store::{GroupUpdate, MemberChange, NewGroup, NewUser, UserUpdate};
+use crate::target::scripted::Fault;
 
 /// Number of addresses.
 pub(super) const ADDRESSES: usize = 6;
@@ -65,7 +66,8 @@ impl Simulation {
 
     async fn change_directory(&mut self) {
         match self.chance.below(20) {
-            0..3 => self.create_person().await,
+            0..2 => self.create_person().await,
+            2 => self.join_and_leave().await,
             3..8 => self.change_members().await,
             8..11 => self.set_active(false).await,
             11..13 => self.set_active(true).await,
@@ -260,6 +262,11 @@ impl Simulation {
             after.insert(person);
             MemberChange::Add(vec![person.0])
         };
+        self.update_members(team, change, after).await;
+    }
+
+    /// Changes the members of a group to those of `after`.
+    async fn update_members(&mut self, team: GroupId, change: MemberChange, after: BTreeSet<UserId>) {
         self.say(format!("members of {}: {change:?}", short(team.0)));
         let store = self.idp();
         if self.request(store.change_members::<()>(&okta(), &origin(), team, vec![change])).await
@@ -267,6 +274,24 @@ impl Simulation {
         {
             team.members = after;
         }
+    }
+
+    /// A person joins a group and leaves before the calls that grant them access have arrived: nothing else is changed,
+    /// so that only the fence keeps those calls from arriving after the person has left.
+    async fn join_and_leave(&mut self) {
+        let Some(team) = self.some_team() else { return };
+        let members = self.facts().teams.get(&team).map(|team| team.members.clone()).unwrap_or_default();
+        let Some(person) = self.somebody(|person| person.active) else { return };
+        if members.contains(&person) {
+            return;
+        }
+        for document in self.target.documents() {
+            self.target.on_write(&document, Fault::Late(Duration::from_secs(5) + self.chance.millis(60_000)));
+        }
+        let joined = members.iter().copied().chain([person]).collect();
+        self.update_members(team, MemberChange::Add(vec![person.0]), joined).await;
+        self.pass(self.chance.millis(2_000)).await;
+        self.update_members(team, MemberChange::Remove(vec![person.0]), members).await;
     }
 
     fn change_resources(&mut self) {
