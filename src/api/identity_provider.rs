@@ -96,8 +96,8 @@ pub(crate) struct ScimSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) oidc: Option<OidcSpec>,
 
-    /// Requests per second and token, with bursts of as many; further ones are answered with 429 and Retry-After. Below
-    /// 25, Microsoft Entra ID is slowed down. Omitted: the value of --requests-per-second.
+    /// Requests per second and token, with bursts of as many; further ones are answered with 429 and Retry-After. Less
+    /// than 25, on which Microsoft Entra ID relies, is taken as 25. Omitted: the value of --requests-per-second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub(crate) requests_per_second: Option<i64>,

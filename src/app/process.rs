@@ -24,7 +24,7 @@ use crate::controller::checkpoint::CheckpointError;
 use crate::controller::{Controller, Holds, Settings};
 use crate::model::{Clock, MappingKey, ProviderName, Reason, SystemClock};
 use crate::scim::FindingCode;
-use crate::scim_server::{self, Accepted, Issuers, Limits, Scim, TokenTable, Traffic};
+use crate::scim_server::{self, Accepted, Issuers, LEAST_REQUESTS_PER_SECOND, Limits, Scim, TokenTable, Traffic};
 use crate::status::{StatusCache, TokenOutcome};
 use crate::store::{Store, StoreError};
 use crate::sync::{Engine, EngineConfig, ProviderTraffic};
@@ -282,7 +282,10 @@ impl Process {
             traffic: self.traffic.clone(),
             external_url: self.external_url.clone(),
             clock: self.clock.clone(),
-            limits: Limits { requests_per_second: Some(self.config.requests_per_second), ..Limits::default() },
+            limits: Limits {
+                requests_per_second: Some(self.config.requests_per_second.max(LEAST_REQUESTS_PER_SECOND)),
+                ..Limits::default()
+            },
             metrics: self.metrics.scim.clone(),
         });
         let bounds = Bounds::proven(self.connections, self.config.max_connections_per_peer);

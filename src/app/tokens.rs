@@ -12,7 +12,8 @@ use crate::api::{DialectChoice, IdentityProviderSpec, ProviderState, SecretKey, 
 use crate::model::{ProviderName, Reason};
 use crate::scim::Dialect;
 use crate::scim_server::{
-    Accepted, AcceptedClient, AcceptedToken, ClientKeys, OidcPolicy, TokenTable, client_credential,
+    Accepted, AcceptedClient, AcceptedToken, ClientKeys, LEAST_REQUESTS_PER_SECOND, OidcPolicy, TokenTable,
+    client_credential,
 };
 use crate::sync::Engine;
 
@@ -137,7 +138,7 @@ impl Credentials {
         self.table.hold(self.held.clone());
         let rates = self.providers.iter().filter_map(|(name, spec)| {
             let rate = u32::try_from(spec.scim.requests_per_second?).ok().and_then(NonZeroU32::new)?;
-            Some((name.clone(), rate))
+            Some((name.clone(), rate.max(LEAST_REQUESTS_PER_SECOND)))
         });
         self.table.set_rates(rates.collect());
         let strict = self.providers.iter().filter(|(_, spec)| spec.scim.strictness == Strictness::Strict);

@@ -23,8 +23,6 @@ pub(crate) const MIN_DRIFT_INTERVAL: Duration = Duration::from_millis(100);
 pub(crate) const MAX_DRIFT_INTERVAL: Duration = Duration::from_hours(24);
 /// Accepted range of `--finalizer-deadline`.
 const FINALIZER_DEADLINES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
-/// Requests per second that Microsoft Entra ID is known to need.
-const ENTRA_RATE: NonZeroU32 = NonZeroU32::new(25).unwrap();
 /// Below this, [`RunConfig::warnings`] mentions the cost.
 const BUSY_DRIFT_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -169,12 +167,6 @@ impl RunConfig {
             warnings.push(format!(
                 "--admin-listen {} shows group names and drift to everybody who can reach it: protect it with a network policy",
                 self.admin_listen
-            ));
-        }
-        if self.requests_per_second < ENTRA_RATE {
-            warnings.push(format!(
-                "--requests-per-second {}: Microsoft Entra ID relies on {ENTRA_RATE}; with a lower rate, requests are refused that it may not retry",
-                self.requests_per_second
             ));
         }
         if self.drift_interval < BUSY_DRIFT_INTERVAL {

@@ -64,7 +64,8 @@ pub(crate) struct RunArgs {
 
     /// SCIM requests per second and token, with bursts of as many; further ones are answered with 429. 1 to 100000
     ///
-    /// `spec.scim.requestsPerSecond` of an `IdentityProvider` takes precedence. Microsoft Entra ID relies on 25.
+    /// `spec.scim.requestsPerSecond` of an `IdentityProvider` takes precedence. Less than 25, on which Microsoft
+    /// Entra ID relies, is taken as 25.
     #[arg(long, value_name = "N", env = "ROLECALL_REQUESTS_PER_SECOND", default_value = "1000",
         value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) requests_per_second: u32,

@@ -51,7 +51,7 @@ pub(crate) use oauth::{AcceptedClient, ClientKeys};
 pub(crate) use oidc::{Issuers, OidcPolicy};
 #[cfg(test)]
 pub(crate) use share::DEFAULT_REQUESTS_PER_SECOND;
-pub(crate) use share::Limits;
+pub(crate) use share::{LEAST_REQUESTS_PER_SECOND, Limits};
 pub(crate) use token::{Accepted, AcceptedToken, TokenTable, client_credential};
 pub(crate) use traffic::Traffic;
 

@@ -21,9 +21,11 @@ use super::token::Caller;
 use crate::model::ProviderName;
 use crate::scim::{Limit, ScimError, json};
 
-/// Default rate of one token: far above what identity providers do (Microsoft
-/// Entra ID relies on 25), and below what one database can take from all of them.
+/// Default rate of one token: far above what identity providers do, and below what one database can take from all of them.
 pub(crate) const DEFAULT_REQUESTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(1000).unwrap();
+
+/// Lowest rate of one token: what Microsoft Entra ID is known to need. It may not retry what is refused.
+pub(crate) const LEAST_REQUESTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(25).unwrap();
 
 /// Bodies up to this size count against no memory limit.
 pub(super) const SMALL_BODY: usize = 64 * 1024;

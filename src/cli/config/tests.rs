@@ -168,8 +168,6 @@ fn settings_that_are_probably_not_intended_give_a_warning() {
     let quiet = config(&["--mode", "enforce"]).unwrap();
     assert_eq!(quiet.warnings(), Vec::<String>::new());
     let open = config(&["--listen", "0.0.0.0:80", "--admin-listen", "0.0.0.0:81", "--drift-interval", "1s"]).unwrap();
-    let slow = config(&["--requests-per-second", "24"]).unwrap();
-    assert!(slow.warnings().join("\n").contains("Entra"));
     let text = open.warnings().join("\n");
     for word in ["observe", "without TLS", "--admin-listen", "read quota"] {
         assert!(text.contains(word), "{text}");
