@@ -1,4 +1,4 @@
-//! Evaluation of filters and sort keys on whole resources, for what no index of the store answers.
+//! Evaluation of filters on whole resources, for what no index of the store answers.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -58,7 +58,7 @@ enum Node {
 
 /// Where the values of an attribute are.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+pub(super) struct Place {
     extension: Option<&'static str>,
     name: &'static str,
     sub: Option<&'static str>,
@@ -66,14 +66,14 @@ struct Place {
 
 /// Folding of the texts of an attribute before their comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Folding {
+pub(super) enum Folding {
     Exact,
     Case,
     Name,
 }
 
 impl Folding {
-    fn of(of: ResourceType, attribute: &Attribute) -> Self {
+    pub(super) fn of(of: ResourceType, attribute: &Attribute) -> Self {
         let name = match of {
             ResourceType::User => "userName",
             ResourceType::Group => "displayName",
@@ -85,7 +85,7 @@ impl Folding {
         }
     }
 
-    fn apply(self, text: &str) -> String {
+    pub(super) fn apply(self, text: &str) -> String {
         match self {
             Self::Exact => text.to_owned(),
             Self::Case => fold(text),
@@ -112,18 +112,18 @@ enum Operand {
 }
 
 impl Place {
-    fn of(found: &Resolved) -> Self {
+    pub(super) fn of(found: &Resolved) -> Self {
         Self { extension: found.extension, name: found.attribute.name, sub: found.sub.map(|sub| sub.name) }
     }
 
-    fn attribute<'v>(&self, resource: &'v Map<String, Value>) -> Option<&'v Value> {
+    pub(super) fn attribute<'v>(&self, resource: &'v Map<String, Value>) -> Option<&'v Value> {
         match self.extension {
             None => resource.get(self.name),
             Some(urn) => resource.get(urn)?.get(self.name),
         }
     }
 
-    fn inside<'v>(&self, value: Option<&'v Value>) -> Option<&'v Value> {
+    pub(super) fn inside<'v>(&self, value: Option<&'v Value>) -> Option<&'v Value> {
         match self.sub {
             None => value,
             Some(sub) => value?.get(sub),
@@ -282,7 +282,7 @@ fn unknown(of: ResourceType, path: &AttributePath) -> Option<Readings> {
     if of.resolve(path).is_some() { None } else { Readings::of_filter(path) }
 }
 
-fn is_compared(sub: &Attribute) -> bool {
+pub(super) fn is_compared(sub: &Attribute) -> bool {
     sub.returned != Returned::Request
 }
 
@@ -297,7 +297,7 @@ fn all_compared(attribute: &Attribute, filter: &Filter) -> bool {
 }
 
 /// Whether the values of an attribute follow from the memberships of groups.
-fn is_related(of: ResourceType, found: &Resolved) -> bool {
+pub(super) fn is_related(of: ResourceType, found: &Resolved) -> bool {
     let name = match of {
         ResourceType::User => "groups",
         ResourceType::Group => "members",
@@ -356,89 +356,6 @@ fn passes(node: &Node, resource: &Map<String, Value>, work: &mut Work) -> Result
         Node::Extension(readings, test) => extension::passes(readings, test, resource, work),
         Node::ExtensionElement(readings, filter, then) => {
             extension::passes_element(readings, filter, then.as_ref(), resource, work)
-        }
-    }
-}
-
-/// The order of a sorted list (RFC 7644 §3.4.2.3).
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Sort {
-    /// The attribute.
-    path: AttributePath,
-    of: ResourceType,
-    /// From the largest to the smallest value.
-    pub(crate) descending: bool,
-}
-
-/// The value that a resource is sorted by. Values of one attribute have one type.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum SortKey {
-    /// A boolean.
-    Bool(bool),
-    /// A time.
-    Time(Timestamp),
-    /// A text, folded unless its attribute is case-exact.
-    Text(String),
-    /// No value: after all others.
-    Missing,
-}
-
-impl Sort {
-    /// Parses `sortBy` and `sortOrder`.
-    ///
-    /// # Errors
-    /// `invalidValue` for an attribute that has no order, or an unknown order.
-    pub(crate) fn new(of: ResourceType, by: &str, order: Option<&str>) -> Result<Self, ScimError> {
-        let wrong = || {
-            let by = shown(by);
-            ScimError::InvalidValue(format!("`sortBy`: {} has no attribute `{by}` that it can be sorted by", of.name()))
-        };
-        let path = super::parse::patch_path(by, &mut super::Findings::new()).map_err(|_| wrong())?;
-        if path.filter.is_some() {
-            return Err(wrong());
-        }
-        let found = of.resolve(&path.attribute).ok_or_else(wrong)?;
-        let sub = found.sub.or_else(|| found.attribute.default_sub());
-        let unsorted = sub.unwrap_or(found.attribute).kind == Kind::Complex;
-        let computed = found.attribute.returned == Returned::Never || !sub.is_none_or(is_compared);
-        if unsorted || computed || is_related(of, &found) {
-            return Err(wrong());
-        }
-        let path = AttributePath {
-            schema: found.extension.map(str::to_owned),
-            name: found.attribute.name.to_owned(),
-            sub: sub.map(|sub| sub.name.to_owned()),
-        };
-        let descending = match order {
-            None => false,
-            Some(word) if word.eq_ignore_ascii_case("ascending") => false,
-            Some(word) if word.eq_ignore_ascii_case("descending") => true,
-            Some(_) => return Err(ScimError::InvalidValue("`sortOrder` must be ascending or descending".into())),
-        };
-        Ok(Self { path, of, descending })
-    }
-
-    /// The key of a [complete](super::complete) resource: of several values that of the primary one, else the first.
-    #[must_use]
-    pub(crate) fn key(&self, resource: &Map<String, Value>) -> SortKey {
-        let Some(found) = self.of.resolve(&self.path) else { return SortKey::Missing };
-        let place = Place::of(&found);
-        let value = match place.attribute(resource) {
-            Some(Value::Array(list)) => {
-                let primary = list.iter().find(|one| one.get("primary") == Some(&Value::Bool(true)));
-                place.inside(primary.or_else(|| list.first()))
-            }
-            one => place.inside(one),
-        };
-        let leaf = found.sub.unwrap_or(found.attribute);
-        match value {
-            Some(Value::Bool(value)) => SortKey::Bool(*value),
-            Some(Value::String(text)) if text.is_empty() => SortKey::Missing,
-            Some(Value::String(text)) if leaf.kind == Kind::DateTime => {
-                time(text).map_or(SortKey::Missing, SortKey::Time)
-            }
-            Some(Value::String(text)) => SortKey::Text(Folding::of(self.of, leaf).apply(text)),
-            _ => SortKey::Missing,
         }
     }
 }

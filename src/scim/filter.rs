@@ -21,7 +21,7 @@ pub(crate) struct AttributePath {
     pub(crate) schema: Option<String>,
     /// The attribute.
     pub(crate) name: String,
-    /// The sub-attribute.
+    /// The sub-attribute. As it is parsed, it may have dots where a part of the URN has some.
     pub(crate) sub: Option<String>,
 }
 

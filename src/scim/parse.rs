@@ -253,15 +253,16 @@ impl<'a> Parser<'a> {
         }
         self.at += start;
         let name = self.name("an attribute name")?;
-        let sub = if self.eat(b'.') { Some(self.name("a sub-attribute")?) } else { None };
-        match (schema, sub) {
-            // Three names behind the last colon: the first belongs to the URN, with a dot where a colon is due.
-            (Some(schema), Some(sub)) if self.eat(b'.') => {
-                let third = self.name("a sub-attribute")?;
-                Ok(AttributePath { schema: Some(format!("{schema}:{name}")), name: sub, sub: Some(third) })
+        let mut sub = if self.eat(b'.') { Some(self.name("a sub-attribute")?) } else { None };
+        // More names behind the last colon: some of them belong to the URN, such as those of a version. Only the known
+        // schemas say which.
+        if let (Some(_), Some(sub)) = (&schema, &mut sub) {
+            while self.eat(b'.') {
+                sub.push('.');
+                sub.push_str(&self.name("a sub-attribute")?);
             }
-            (schema, sub) => Ok(AttributePath { schema, name, sub }),
         }
+        Ok(AttributePath { schema, name, sub })
     }
 
     fn name(&mut self, what: &str) -> Parsed<String> {

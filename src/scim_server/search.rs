@@ -6,8 +6,8 @@ use super::cursor::{self, Place};
 use super::render::{Document, MAX_PAGE, MEMBER, Part, Render, Start};
 use super::request::Query;
 use super::store_error;
-use crate::scim::{ResourceType, ScimError, Sort, parse};
-use crate::store::ListQuery;
+use crate::scim::{Projection, ResourceType, ScimError, Sort, Work, parse};
+use crate::store::{ListQuery, Match, PlannedRow};
 
 /// Largest number of resources in one answer; also the default of `count`.
 pub(super) const MAX_RESULTS: u32 = 1000;
@@ -28,49 +28,57 @@ pub(super) async fn one_type(call: &Call, of: ResourceType, query: &Query) -> Re
     page.answer(call, planned.0, vec![planned.1]).await
 }
 
-/// Answers with users, then groups, each in the requested order. A filter on an attribute that one of the types lacks
-/// matches none of that type.
+/// Answers with resources of all types: in the requested order, otherwise type by type, each in the order of creation.
+/// A filter on an attribute that a type lacks matches none of that type.
 pub(super) async fn all(call: Call, body: Object) -> Result<Answer, ScimError> {
     let query = Query::from_search(body.members)?;
     let page = Page { by_position: false, ..Page::of(&call, "all", &query)? };
-    let mut unknown = None;
-    let (mut total, users) = match page.planned(&call, ResourceType::User, &sortable(ResourceType::User, &query)?).await
-    {
-        Ok(planned) => planned,
-        Err(error @ ScimError::InvalidFilter(_)) => {
-            unknown = Some(error);
-            let of = ResourceType::User;
-            (0, Part { of, rows: Vec::new(), projection: query.projection(of) })
-        }
-        Err(error) => return Err(error),
+    let types = ResourceType::ALL;
+    let (total, parts) = match sort_by(&query) {
+        Some(_) => page.merged(&call, &types, &query).await?,
+        None => page.in_turn(&call, &types, &query).await?,
     };
-    let given = users.rows.len() as u64;
-    let rest = Page { skip: page.skip.saturating_sub(total), count: page.count.saturating_sub(given), ..page.clone() };
-    let mut parts = vec![users];
-    match (rest.planned(&call, ResourceType::Group, &sortable(ResourceType::Group, &query)?).await, unknown) {
-        (Ok((more, groups)), _) => {
-            total = total.saturating_add(more);
-            parts.push(groups);
-        }
-        (Err(ScimError::InvalidFilter(_)), None) => {}
-        (Err(_), Some(error)) | (Err(error), None) => return Err(error),
-    }
     page.answer(&call, total, parts).await
 }
 
-/// The query for one of two types: in the order of creation where only the other one has the attribute of the order.
-fn sortable(of: ResourceType, query: &Query) -> Result<Query, ScimError> {
-    let mut query = query.clone();
-    if let Some(by) = &query.sort_by
-        && let Err(error) = Sort::new(of, by, query.sort_order.as_deref())
-    {
-        let other = ResourceType::ALL.into_iter().any(|of| Sort::new(of, by, query.sort_order.as_deref()).is_ok());
-        if !other {
-            return Err(error);
-        }
-        query.sort_by = None;
+/// The attribute of the order, if the query has one.
+fn sort_by(query: &Query) -> Option<&str> {
+    query.sort_by.as_deref().map(str::trim).filter(|by| !by.is_empty())
+}
+
+/// The results of those types whose attributes a filter names.
+struct Known<T> {
+    found: Vec<T>,
+    unknown: Option<ScimError>,
+}
+
+impl<T> Known<T> {
+    fn new() -> Self {
+        Self { found: Vec::new(), unknown: None }
     }
-    Ok(query)
+
+    /// Adds the result of one type. Returns it, unless the type lacks an attribute of the filter.
+    fn add(&mut self, result: Result<T, ScimError>) -> Result<Option<&mut T>, ScimError> {
+        match result {
+            Ok(found) => {
+                self.found.push(found);
+                Ok(self.found.last_mut())
+            }
+            Err(error @ ScimError::InvalidFilter(_)) => {
+                self.unknown.get_or_insert(error);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The results; the first refusal when no type has the attributes.
+    fn all(self) -> Result<Vec<T>, ScimError> {
+        match self.unknown {
+            Some(error) if self.found.is_empty() => Err(error),
+            _ => Ok(self.found),
+        }
+    }
 }
 
 /// The requested page of a list.
@@ -117,32 +125,86 @@ impl Page {
         })
     }
 
-    /// `totalResults`, and the rows of the page. With a cursor it is one more than the page has, if there is one.
-    async fn planned(&self, call: &Call, of: ResourceType, query: &Query) -> Result<(u64, Part), ScimError> {
+    /// Number of rows to plan. With a cursor it is one more than the page has, if there is one.
+    fn wanted(&self) -> u64 {
+        if self.cursor && self.count > 0 { self.count + 1 } else { self.count }
+    }
+
+    /// The list of one type, of several `types` that are listed.
+    fn list(
+        &self,
+        call: &Call,
+        types: &[ResourceType],
+        of: ResourceType,
+        query: &Query,
+    ) -> Result<ListQuery, ScimError> {
         let filter = match query.filter.as_deref().map(str::trim) {
             None | Some("") => None,
             Some(text) => Some(parse::filter(text, &mut call.findings())?.resolved(of)?),
         };
-        let sort = query.sort_by.as_deref().map(str::trim).filter(|by| !by.is_empty());
-        let sort = sort.map(|by| Sort::new(of, by, query.sort_order.as_deref())).transpose()?;
-        let wanted = ListQuery {
+        let sort = sort_by(query).map(|by| Sort::among(types, of, by, query.sort_order.as_deref())).transpose()?;
+        Ok(ListQuery {
             filter,
             start_index: self.skip.saturating_add(1),
-            count: if self.cursor && self.count > 0 { self.count + 1 } else { self.count },
+            count: self.wanted(),
             sort,
             after: self.after,
             base: call.base(),
-        };
-        let projection = query.projection(of);
-        let planned = async {
-            let mut plan = call.store().plan_list(of, call.provider(), &wanted).await?;
-            if of == ResourceType::User && projection.requests_groups() {
-                call.store().count_groups(call.provider(), &mut plan.rows, MAX_PAGE / MEMBER).await?;
+        })
+    }
+
+    /// `totalResults`, and the rows of the page.
+    async fn planned(&self, call: &Call, of: ResourceType, query: &Query) -> Result<(u64, Part), ScimError> {
+        let list = self.list(call, &[of], of, query)?;
+        let plan = call.store().plan_list(of, call.provider(), &list).await.map_err(|error| store_error(&error))?;
+        Ok((plan.total, part(call, of, plan.rows, query.projection(of)).await?))
+    }
+
+    /// As [`Page::planned`], of several types, one after the other.
+    async fn in_turn(&self, call: &Call, types: &[ResourceType], query: &Query) -> Result<(u64, Vec<Part>), ScimError> {
+        let (mut total, mut left) = (0_u64, self.wanted());
+        let mut known = Known::new();
+        for of in types {
+            let rest = Self { skip: self.skip.saturating_sub(total), count: left, cursor: false, ..self.clone() };
+            if let Some((found, part)) = known.add(rest.planned(call, *of, query).await)? {
+                total = total.saturating_add(*found);
+                left = left.saturating_sub(part.rows.len() as u64);
             }
-            Ok(plan)
-        };
-        let plan = planned.await.map_err(|error| store_error(&error))?;
-        Ok((plan.total, Part { of, rows: plan.rows, projection }))
+        }
+        Ok((total, known.all()?.into_iter().map(|(_, part)| part).collect()))
+    }
+
+    /// As [`Page::planned`], of several types in one order. Equal values are in the order of `types`, then of creation.
+    async fn merged(&self, call: &Call, types: &[ResourceType], query: &Query) -> Result<(u64, Vec<Part>), ScimError> {
+        let mut work = Work::of_a_scan();
+        let mut known = Known::new();
+        let mut order = None;
+        for of in types {
+            let sorted = async {
+                let list = self.list(call, types, *of, query)?;
+                let sorted = call.store().plan_sorted(*of, call.provider(), &list, &mut work).await;
+                Ok((*of, list.sort, sorted.map_err(|error| store_error(&error))?))
+            };
+            if let Some((_, sort, _)) = known.add(sorted.await)? {
+                order = sort.take();
+            }
+        }
+        let matches = known.all()?.into_iter().flat_map(|(of, _, list)| list.into_iter().map(move |one| (of, one)));
+        let mut matches: Vec<(ResourceType, Match)> = matches.collect();
+        if let Some(order) = order {
+            matches.sort_by(|(_, one), (_, other)| order.compare(&one.key, &other.key));
+        }
+        let total = matches.len() as u64;
+        let (skip, wanted) = (usize::try_from(self.skip), usize::try_from(self.wanted()));
+        let page = matches.into_iter().skip(skip.unwrap_or(usize::MAX)).take(wanted.unwrap_or(usize::MAX));
+        let page: Vec<(ResourceType, PlannedRow)> = page.map(|(of, one)| (of, one.row)).collect();
+        let mut parts = Vec::new();
+        for run in page.chunk_by(|(one, _), (other, _)| one == other) {
+            let Some((of, _)) = run.first() else { continue };
+            let rows = run.iter().map(|(_, row)| *row).collect();
+            parts.push(part(call, *of, rows, query.projection(*of)).await?);
+        }
+        Ok((total, parts))
     }
 
     /// A list answer: `totalResults` and the resources, as many as one page may have.
@@ -171,6 +233,20 @@ impl Page {
         };
         Ok(Answer::with(Render::new(call).content(Document::List { total, start, parts }).await?))
     }
+}
+
+/// Rows of one type, with what their members or groups weigh in an answer.
+async fn part(
+    call: &Call,
+    of: ResourceType,
+    mut rows: Vec<PlannedRow>,
+    projection: Projection,
+) -> Result<Part, ScimError> {
+    if of == ResourceType::User && projection.requests_groups() {
+        let counted = call.store().count_groups(call.provider(), &mut rows, MAX_PAGE / MEMBER).await;
+        counted.map_err(|error| store_error(&error))?;
+    }
+    Ok(Part { of, rows, projection })
 }
 
 /// `startIndex` as it counts, and as it is echoed: from 1.

@@ -68,7 +68,7 @@ pub(crate) use owners::DirectoryUse;
 pub(crate) use prune::Pruned;
 pub(crate) use quota::{Quota, Usage};
 pub(crate) use record::{
-    AuditRow, Counts, DeleteOutcome, GroupChanged, GroupRecord, GroupUpdate, ListPlan, ListQuery, MemberDelta,
+    AuditRow, Counts, DeleteOutcome, GroupChanged, GroupRecord, GroupUpdate, ListPlan, ListQuery, Match, MemberDelta,
     MemberKind, MemberRecord, NewGroup, NewUser, Origin, PlannedRow, SpecVersion, StoredSpec, UpdateOutcome, UserGroup,
     UserRecord, UserUpdate, VersionRef,
 };

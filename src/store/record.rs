@@ -5,7 +5,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::model::{AuditEntry, GroupFacts, GroupId, Kind, MappingPhase, MemberChanges, ProviderName, Seq, UserFacts};
-use crate::scim::{Filter, ResourceType, Sort};
+use crate::scim::{Filter, ResourceType, Sort, SortKey};
 
 /// Origin of a directory change: the actor and the request id of its audit row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -240,6 +240,15 @@ pub(crate) struct PlannedRow {
     pub(crate) bytes: u64,
     /// Number of members; 0 for a user.
     pub(crate) members: u64,
+}
+
+/// A resource of a list that is sorted.
+#[derive(Debug, Clone)]
+pub(crate) struct Match {
+    /// Its row.
+    pub(crate) row: PlannedRow,
+    /// The value that it is sorted by; [`SortKey::Missing`] where the list is not sorted.
+    pub(crate) key: SortKey,
 }
 
 /// Part of a list, to read row by row.

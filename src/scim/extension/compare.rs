@@ -83,6 +83,22 @@ pub(in crate::scim) fn passes(
     }
 }
 
+/// The value of an attribute, or of its sub-attribute in the element that `choose` takes of several. An object means its
+/// `value`.
+pub(in crate::scim) fn value<'v>(
+    readings: &Readings,
+    resource: &'v Map<String, Value>,
+    choose: fn(&'v Value) -> Option<&'v Value>,
+) -> Option<&'v Value> {
+    let (urn, reading) = readings.among(&resource.keys().map(String::as_str))?;
+    let chosen = choose(part(resource.get(urn)?, reading.name.as_ref()?)?)?;
+    match (&reading.sub, chosen) {
+        (Some(sub), chosen) => part(chosen, sub),
+        (None, Value::Object(object)) => member(object, "value"),
+        (None, chosen) => Some(chosen),
+    }
+}
+
 /// True when one element of the attribute of a path passes a filter, and the further test of one of its parts.
 ///
 /// # Errors
@@ -192,13 +208,13 @@ fn boolean(word: &str) -> Option<bool> {
 }
 
 /// A date or time in the form `2026-01-31…`; other texts, such as eight digits, are none.
-fn instant(text: &str) -> Option<jiff::Timestamp> {
+pub(in crate::scim) fn instant(text: &str) -> Option<jiff::Timestamp> {
     let dashes = |at: usize| text.as_bytes().get(at) == Some(&b'-');
     if dashes(4) && dashes(7) { time(text) } else { None }
 }
 
 /// The order of two numbers, exact for whole ones.
-fn numeric(one: &Number, other: &Number) -> Option<Ordering> {
+pub(in crate::scim) fn numeric(one: &Number, other: &Number) -> Option<Ordering> {
     match (one.as_i64().zip(other.as_i64()), one.as_u64().zip(other.as_u64())) {
         (Some((one, other)), _) => Some(one.cmp(&other)),
         (_, Some((one, other))) => Some(one.cmp(&other)),

@@ -11,7 +11,7 @@ use super::parse;
 use super::schema::ResourceType;
 
 pub(super) use change::{ExtensionEdit, Request, without_repetitions};
-pub(super) use compare::{checked, checked_inside, passes, passes_element};
+pub(super) use compare::{checked, checked_inside, instant, numeric, passes, passes_element, value};
 
 /// Longest URN of an extension, in bytes.
 const MAX_URN: usize = 256;
@@ -99,11 +99,20 @@ impl Readings {
     #[must_use]
     pub(super) fn of(path: &AttributePath) -> Option<Self> {
         let schema = path.schema.as_ref()?;
-        let mut list = vec![Reading { urn: path.to_string(), name: None, sub: None }];
-        if let Some(sub) = &path.sub {
-            list.push(Reading { urn: format!("{schema}:{}", path.name), name: Some(sub.clone()), sub: None });
+        let text = path.to_string();
+        let mut list = vec![Reading { urn: text.clone(), name: None, sub: None }];
+        let behind = schema.len() + 1;
+        let dots: Vec<usize> = text.get(behind..)?.match_indices('.').map(|(at, _)| behind + at).collect();
+        // The URN ends before the last name, or before the last two.
+        for end in dots.iter().rev().copied().chain([schema.len()]).take(2) {
+            let (urn, names) = (text.get(..end)?, text.get(end + 1..)?);
+            let (name, sub) = names.split_once('.').map_or((names, None), |(name, sub)| (name, Some(sub)));
+            // A number beside a dot is a part of a version, which is a part of the URN.
+            if is_number(name) && (end > schema.len() || sub.is_some_and(is_number)) {
+                continue;
+            }
+            list.push(Reading { urn: urn.to_owned(), name: Some(name.to_owned()), sub: sub.map(str::to_owned) });
         }
-        list.push(Reading { urn: schema.clone(), name: Some(path.name.clone()), sub: path.sub.clone() });
         list.retain(|reading| is_extension(&reading.urn));
         if list.is_empty() { None } else { Some(Self(list)) }
     }
@@ -162,6 +171,10 @@ fn spelling<'o>(object: &'o Map<String, Value>, name: &str) -> Option<&'o str> {
     object.keys().find(|key| key.eq_ignore_ascii_case(name)).map(String::as_str)
 }
 
+fn is_number(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 fn is_version(segment: &str) -> bool {
     segment.contains('.') && segment.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
 }
@@ -180,7 +193,7 @@ fn ends_with_type(of: ResourceType, urn: &str) -> bool {
 fn is_complete(of: ResourceType, urn: &str) -> bool {
     let mut parts = urn.rsplit(':');
     let (Some(last), Some(before)) = (parts.next(), parts.next()) else { return false };
-    let named = is_version(before) && last.starts_with(|first: char| first.is_ascii_uppercase());
+    let named = is_version(before) && last.starts_with(|first: char| first.is_ascii_uppercase()) && !last.contains('.');
     ends_with_type(of, urn) || (has_mark(urn) && (is_version(last) || named))
 }
 
@@ -231,6 +244,14 @@ mod tests {
             ("urn:okta:custom:1.0:Staff".to_owned(), false, "urn:okta:custom:1.0", Some("Staff"), None),
             ("urn:scim:schemas:acme:User:a".to_owned(), false, "urn:scim:schemas:acme:User", Some("a"), None),
             ("urn:acme:schema:a".to_owned(), false, "urn:acme:schema", Some("a"), None),
+            ("urn:acme:ext:1.2.3".to_owned(), true, "urn:acme:ext:1.2.3", None, None),
+            ("urn:acme:ext:1.2.3".to_owned(), false, "urn:acme:ext:1.2.3", None, None),
+            ("urn:acme:ext:1.2.3:badge".to_owned(), false, "urn:acme:ext:1.2.3", Some("badge"), None),
+            ("urn:acme:ext:1.2.3.badge".to_owned(), false, "urn:acme:ext:1.2.3", Some("badge"), None),
+            ("urn:acme:ext:1.2.3.a.b".to_owned(), false, "urn:acme:ext:1.2.3", Some("a"), Some("b")),
+            ("urn:acme:ext:1.2.3:User:badge".to_owned(), false, "urn:acme:ext:1.2.3:User", Some("badge"), None),
+            ("urn:acme:ext:1.2.3:User.a.b".to_owned(), false, "urn:acme:ext:1.2.3:User", Some("a"), Some("b")),
+            (format!("{ACME}.a.b"), false, ACME, Some("a"), Some("b")),
         ] {
             let readings = readings(&path);
             let reading = readings.by_form(ResourceType::User, object).unwrap();

@@ -267,16 +267,24 @@ impl ResourceType {
             .find(|attribute| attribute.name.eq_ignore_ascii_case(name))
     }
 
-    /// The path with a colon behind its URN, where it was sent with a dot: `URN.userName`.
+    /// The path with the URN of a schema of this type in front, where it begins with one: that tells where the URN ends,
+    /// whatever colons and dots are in it, and also when a dot is behind it (`URN.userName`).
     #[must_use]
     pub(crate) fn normalized(self, path: &AttributePath) -> Cow<'_, AttributePath> {
-        if let (Some(schema), Some(sub)) = (&path.schema, &path.sub) {
-            let urn = format!("{schema}:{}", path.name);
-            if urn.eq_ignore_ascii_case(self.urn()) || self.extension(&urn).is_some() {
-                return Cow::Owned(AttributePath { schema: Some(urn), name: sub.clone(), sub: None });
-            }
+        if path.schema.is_none() {
+            return Cow::Borrowed(path);
         }
-        Cow::Borrowed(path)
+        let text = path.to_string();
+        let known = std::iter::once(self.urn()).chain(self.extensions().iter().map(|(urn, _)| *urn));
+        let known = known.chain(LEGACY_ENTERPRISE.iter().copied().filter(|urn| self.extension(urn).is_some()));
+        let longest = known.filter_map(|urn| Some((urn, names_behind(&text, urn)?))).max_by_key(|(urn, _)| urn.len());
+        let Some((urn, names)) = longest else { return Cow::Borrowed(path) };
+        let (name, sub) = match names.split_once('.') {
+            Some((name, sub)) => (name, Some(sub.to_owned())),
+            None => (names, None),
+        };
+        let schema = text.get(..urn.len()).map(str::to_owned);
+        Cow::Owned(AttributePath { schema, name: name.to_owned(), sub })
     }
 
     /// Resolves a path. An extension's attribute is found without its URN too, because identity providers send
@@ -329,10 +337,19 @@ impl ResourceType {
     }
 }
 
+/// URNs of SCIM 1.x for the enterprise extension.
+const LEGACY_ENTERPRISE: [&str; 2] =
+    ["urn:scim:schemas:extension:enterprise:1.0", "urn:scim:schemas:extension:enterprise:2.0"];
+
 fn is_legacy_enterprise(urn: &str) -> bool {
-    ["urn:scim:schemas:extension:enterprise:1.0", "urn:scim:schemas:extension:enterprise:2.0"]
-        .iter()
-        .any(|legacy| legacy.eq_ignore_ascii_case(urn))
+    LEGACY_ENTERPRISE.iter().any(|legacy| legacy.eq_ignore_ascii_case(urn))
+}
+
+/// The names behind a URN and a colon or dot, if the text begins so and none of them belongs to a longer URN.
+fn names_behind<'t>(text: &'t str, urn: &str) -> Option<&'t str> {
+    let (head, tail) = (text.get(..urn.len())?, text.get(urn.len()..)?);
+    let names = tail.strip_prefix([':', '.'])?;
+    (head.eq_ignore_ascii_case(urn) && !names.is_empty() && !names.contains(':')).then_some(names)
 }
 
 /// The resources of `/Schemas` (RFC 7643 §7). `base` is the tenant's SCIM base URL. The common attributes belong to each

@@ -134,7 +134,12 @@ fn names() -> impl Strategy<Value = String> {
 }
 
 fn paths() -> impl Strategy<Value = AttributePath> {
-    let urn = prop::option::of(Just("urn:ietf:params:scim:schemas:extension:enterprise:2.0:User".to_owned()));
+    let urn = prop::sample::select(vec![
+        "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User",
+        "urn:example:params:scim:schemas:ext:1.2.3:User",
+        "urn:example:params:scim:schemas:ext:1.2.3",
+    ]);
+    let urn = prop::option::of(urn.prop_map(str::to_owned));
     (urn, names(), prop::option::of(names())).prop_map(|(schema, name, sub)| AttributePath { schema, name, sub })
 }
 
@@ -191,6 +196,14 @@ proptest! {
         let text = path.to_string();
         prop_assume!(text.len() <= parse::MAX_LENGTH);
         prop_assert_eq!(parse::patch_path(&text, &mut Findings::new()).unwrap(), path, "{}", text);
+    }
+
+    #[test]
+    fn a_path_under_a_urn_is_printed_as_it_was_sent(text in "urn(:[a-zA-Z0-9]{1,4}(\\.[a-zA-Z0-9]{1,3}){0,4}){2,5}") {
+        let path = parse::patch_path(&text, &mut Findings::new()).unwrap();
+        prop_assert_eq!(path.to_string(), text.clone());
+        let filter = parsed(&format!("{text} pr")).unwrap();
+        prop_assert_eq!(filter.to_string(), format!("{text} pr"));
     }
 
     #[test]

@@ -318,6 +318,65 @@ async fn an_extension_is_filtered_by_the_types_of_its_values() {
 }
 
 #[tokio::test]
+async fn a_version_of_three_numbers_in_a_urn_is_a_part_of_it() {
+    for urn in [
+        "urn:example:params:scim:schemas:ext:1.2.3:User",
+        "urn:example:params:scim:schemas:ext:1.2.3",
+        "urn:example:params:scim:schemas:ext:1.2",
+    ] {
+        let server = Server::start().await;
+        let body = json!({"schemas": [USER, urn], "userName": "a", urn: {"badge": "b1", "place": {"floor": 3}}});
+        let reply = server.okta("POST", "/Users", Some(body)).await;
+        assert_eq!(reply.status, 201, "{}", reply.text);
+        let path = format!("/Users/{}", reply.json()["id"].as_str().unwrap());
+        for separator in [":", "."] {
+            for (name, value) in [("badge", json!("b2")), ("place.floor", json!(4))] {
+                let operation = json!([{"op": "replace", "path": format!("{urn}{separator}{name}"), "value": value}]);
+                let reply = server.patch(&path, operation).await;
+                assert_eq!(reply.status, 200, "{urn}{separator}{name}: {}", reply.text);
+            }
+            let read = server.okta("GET", &path, None).await.json();
+            assert_eq!(read[urn], json!({"badge": "b2", "place": {"floor": 4}}), "{read}");
+            let filter = format!("{urn}{separator}badge eq \"B2\" and {urn}{separator}place.floor eq 4 and {urn} pr");
+            assert_eq!(server.selected("/Users", &filter).await.len(), 1, "{filter}");
+        }
+        assert_eq!(server.patch(&path, json!([{"op": "remove", "path": urn}])).await.status, 200);
+        assert!(server.okta("GET", &path, None).await.json().get(urn).is_none());
+        let operation = json!([{"op": "add", "path": urn, "value": {"badge": "b3"}}]);
+        assert_eq!(server.patch(&path, operation).await.json()[urn], json!({"badge": "b3"}));
+    }
+}
+
+#[tokio::test]
+async fn lists_are_sorted_by_attributes_of_an_extension() {
+    let server = Server::start().await;
+    for (name, extension) in [
+        ("a", json!({"badge": "b", "level": 10, "since": "2026-01-31T13:00:00+02:00", "codes": [{"value": "z"}]})),
+        ("b", json!({"badge": "C", "level": 9.5, "since": "2026-01-31T12:00:00Z", "codes": [{"value": "y"}]})),
+        ("c", json!({"badge": "A", "level": 90, "since": "2026-02-01"})),
+    ] {
+        created(&server, name, &extension).await;
+    }
+    server.created("/Users", json!({"userName": "d"})).await;
+    for (by, expected) in [
+        ("badge", ["c", "a", "b", "d"]),
+        ("level", ["b", "a", "c", "d"]),
+        ("since", ["a", "b", "c", "d"]),
+        ("codes", ["b", "a", "c", "d"]),
+        ("codes.value", ["b", "a", "c", "d"]),
+        ("nothing", ["a", "b", "c", "d"]),
+    ] {
+        let query = format!("sortBy={ACME}:{by}");
+        assert_eq!(server.names("/Users", &query).await, expected, "{by}");
+        if by != "nothing" && by != "codes" && by != "codes.value" {
+            let reversed: Vec<&str> = expected.into_iter().rev().collect();
+            assert_eq!(server.names("/Users", &format!("{query}&sortOrder=descending")).await, reversed, "{by}");
+        }
+    }
+    server.okta("GET", "/Users?sortBy=urn:example:nothing:badge", None).await.refused(400, Some("invalidValue"));
+}
+
+#[tokio::test]
 async fn an_extension_has_no_effect_on_what_access_depends_on() {
     let server = Server::start().await;
     let facts = json!({"active": false, "userName": "z", "externalId": "z", "emails": [{"value": "z@z"}], "members": [{"value": "z"}]});

@@ -10,7 +10,7 @@ fn encoded(text: &str) -> String {
 
 impl Server {
     /// The names of the resources that a query selects, in order.
-    async fn names(&self, endpoint: &str, query: &str) -> Vec<String> {
+    pub(super) async fn names(&self, endpoint: &str, query: &str) -> Vec<String> {
         let reply = self.okta("GET", &format!("{endpoint}?{query}"), None).await;
         assert_eq!(reply.status, 200, "{query}: {}", reply.text);
         let body = reply.json();
@@ -19,14 +19,14 @@ impl Server {
         list.iter().map(name).collect()
     }
 
-    async fn selected(&self, endpoint: &str, filter: &str) -> Vec<String> {
+    pub(super) async fn selected(&self, endpoint: &str, filter: &str) -> Vec<String> {
         let names = self.names(endpoint, &format!("filter={}", encoded(filter))).await;
         let counted = self.okta("GET", &format!("{endpoint}?count=0&filter={}", encoded(filter)), None).await;
         assert_eq!(counted.json()["totalResults"], json!(names.len()), "{filter}");
         names
     }
 
-    async fn created(&self, endpoint: &str, body: Value) -> String {
+    pub(super) async fn created(&self, endpoint: &str, body: Value) -> String {
         let reply = self.okta("POST", endpoint, Some(body)).await;
         assert_eq!(reply.status, 201, "{}", reply.text);
         reply.json()["id"].as_str().unwrap().to_owned()
@@ -292,6 +292,64 @@ async fn a_list_is_read_to_its_end_by_cursors_in_any_order() {
         cursor = next.as_str().unwrap().to_owned();
     }
     assert_eq!(kinds, ["User", "User", "User", "User", "User", "User", "Group"]);
+}
+
+#[tokio::test]
+async fn a_search_at_the_root_is_sorted_across_types() {
+    let server = Server::start().await;
+    for name in ["b", "d", "f"] {
+        server.created("/Users", json!({"userName": name, "displayName": name})).await;
+    }
+    for name in ["A", "C", "E"] {
+        server.created("/Groups", json!({"displayName": name})).await;
+    }
+    let found = async |body: Value| {
+        let page = server.okta("POST", "/.search", Some(body)).await;
+        assert_eq!(page.status, 200, "{}", page.text);
+        let page = page.json();
+        let names = page["Resources"].as_array().unwrap().iter().map(|one| one["displayName"].as_str().unwrap());
+        (names.collect::<String>(), page["totalResults"].as_u64().unwrap(), page.get("nextCursor").cloned())
+    };
+    for (body, expected) in [
+        (json!({}), "bdfACE"),
+        (json!({"sortBy": "displayName"}), "AbCdEf"),
+        (json!({"sortBy": "displayName", "sortOrder": "descending"}), "fEdCbA"),
+        (json!({"sortBy": "displayName", "startIndex": 3, "count": 2}), "Cd"),
+        (json!({"sortBy": "displayName", "startIndex": 6}), "f"),
+        (json!({"sortBy": "displayName", "count": 0}), ""),
+        // Only users have the attribute: groups have no value.
+        (json!({"sortBy": "userName"}), "bdfACE"),
+        (json!({"sortBy": "userName", "sortOrder": "descending"}), "ACEfdb"),
+        (json!({"sortBy": "meta.created", "sortOrder": "ascending"}), "bdfACE"),
+    ] {
+        assert_eq!(found(body.clone()).await.0, expected, "{body}");
+        assert_eq!(found(body.clone()).await.1, 6, "{body}");
+    }
+    let filtered = json!({"sortBy": "displayName", "filter": "displayName ge \"b\" and displayName le \"d\""});
+    assert_eq!(found(filtered).await, ("bCd".to_owned(), 3, None));
+    let users = json!({"sortBy": "displayName", "sortOrder": "descending", "filter": "userName pr"});
+    assert_eq!(found(users).await, ("fdb".to_owned(), 3, None));
+    for base in [json!({"sortBy": "displayName", "count": 2}), json!({"count": 3}), json!({"count": 2})] {
+        let (mut names, mut cursor) = (String::new(), json!(""));
+        loop {
+            let mut body = base.clone();
+            body["cursor"] = cursor;
+            let (more, total, next) = found(body).await;
+            names.push_str(&more);
+            assert_eq!(total, 6);
+            let Some(next) = next else { break };
+            cursor = next;
+        }
+        let expected = if base.get("sortBy").is_some() { "AbCdEf" } else { "bdfACE" };
+        assert_eq!(names, expected, "{base}");
+    }
+    for body in [json!({"sortBy": "nothing"}), json!({"sortBy": "displayName", "sortOrder": "sideways"})] {
+        server.okta("POST", "/.search", Some(body)).await.refused(400, Some("invalidValue"));
+    }
+    server
+        .okta("POST", "/.search", Some(json!({"sortBy": "displayName", "filter": "nothing pr"})))
+        .await
+        .refused(400, Some("invalidFilter"));
 }
 
 // RFC 7644 §5 and §7.8.

@@ -11,7 +11,7 @@ use super::members;
 use super::query::{Columns, Query as _};
 use crate::model::{ProviderName, UserId};
 use crate::scim::{Evaluator, Related, ResourceType, ScimError, ServerAttributes, Sort, SortKey, Work, complete};
-use crate::store::{ListQuery, PlannedRow, StoreError};
+use crate::store::{ListQuery, Match, PlannedRow, StoreError};
 
 /// Largest number of resources that are read for one list.
 pub(in crate::store) const MAX_ROWS: usize = 50_000;
@@ -29,13 +29,6 @@ const MEMBER: &str =
     "SELECT member_id, kind FROM members WHERE provider = ? AND group_id = ? AND member_id = ? AND kind <> 'pending'";
 
 const MEMBERS: &str = "SELECT member_id, kind FROM members WHERE provider = ? AND group_id = ? AND kind <> 'pending'";
-
-/// A resource that matches.
-pub(in crate::store) struct Match {
-    pub(in crate::store) row: PlannedRow,
-    /// [`SortKey::Missing`] where the list is not sorted.
-    pub(in crate::store) key: SortKey,
-}
 
 /// A list under evaluation.
 pub(in crate::store) struct Scan {
