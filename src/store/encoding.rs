@@ -2,8 +2,10 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::StoreError;
+use crate::scim::schema::ENTERPRISE_URN;
 pub(super) use crate::scim::text::{fold, fold_name};
 
 /// A time in its stored form: nanoseconds since 1970. An `i64` covers 1677 to 2262.
@@ -20,4 +22,9 @@ pub(super) fn size(text: &str) -> i64 {
 /// JSON text of a value whose serialization cannot fail.
 pub(super) fn json(value: &impl Serialize) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|error| StoreError::Internal { problem: error.to_string() })
+}
+
+/// The folded `employeeNumber` of a user's resource.
+pub(super) fn employee_number_fold(resource: &Value) -> Option<String> {
+    resource.get(ENTERPRISE_URN)?.get("employeeNumber")?.as_str().map(fold)
 }

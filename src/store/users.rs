@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::encoding::{fold, fold_name, json, size};
+use super::encoding::{employee_number_fold, fold, fold_name, json, size};
 use super::lanes::{Ticket, cost};
 use super::sqlite::{list, users};
 use super::{
@@ -18,6 +18,7 @@ pub(super) struct EncodedUser {
     /// The look-up rows of e-mail addresses: folded value, folded kind.
     pub(super) email_keys: Vec<(String, String)>,
     pub(super) user_name_fold: String,
+    pub(super) employee_number_fold: Option<String>,
     /// Size of the replaced resource.
     pub(super) replaced_size: i64,
 }
@@ -33,6 +34,7 @@ impl EncodedUser {
             emails: json(&facts.emails)?,
             email_keys: facts.emails.iter().map(email_key).collect(),
             user_name_fold: fold_name(&facts.user_name),
+            employee_number_fold: employee_number_fold(resource),
             replaced_size: 0,
         })
     }

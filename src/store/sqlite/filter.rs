@@ -4,6 +4,7 @@ use rusqlite::types::Value;
 
 use super::list::{self, Builder};
 use crate::model::ProviderName;
+use crate::scim::schema::ENTERPRISE_URN;
 use crate::scim::{AttributePath, CompareOp, Filter, FilterValue, ResourceType, Test, issued_id, time};
 use crate::store::encoding::{fold, fold_name, nanos};
 
@@ -97,6 +98,7 @@ fn attribute(of: ResourceType, p: &ProviderName, path: &AttributePath, value: &s
         (User, None, "userName", None) => Some(equal(p, "user_name_fold", fold_name(value))),
         (Group, None, "displayName", None) => Some(equal(p, "display_name_fold", fold_name(value))),
         (User, None, "emails", Some("value")) => Some(email(p, None, value)),
+        (User, Some(ENTERPRISE_URN), "employeeNumber", None) => Some(equal(p, "employee_number_fold", fold(value))),
         (User, None, "groups", Some("value")) => Some(in_group(p, value)),
         (Group, None, "members", Some("value")) => Some(member(p, value)),
         _ => None,
@@ -232,6 +234,13 @@ mod tests {
                     "emails[type eq \"work\"].value eq \"a\"",
                     "emails[type eq \"work\" and value eq \"a\"]",
                     "emails[value eq \"a\" and type eq \"work\"].value eq \"a\"",
+                ],
+            ),
+            (
+                ResourceType::User,
+                &[
+                    "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User:employeeNumber eq \"E7\"",
+                    "employeeNumber eq \"e7\"",
                 ],
             ),
             (ResourceType::Group, &["displayName eq \"g\"", "displayname eq g"]),

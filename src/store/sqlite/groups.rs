@@ -127,11 +127,9 @@ pub(crate) fn create(
         ])
     })?;
     members::join_waiting(tx, p, id.0, None)?;
-    meant::renamed(tx, p, None, facts.external_id.as_deref())?;
-    let cause = tx.event(p, &DirectoryChange::Group(facts.clone()))?;
-    tx.audit(
-        AuditDraft::directory(tx.now, p, o, "group.create", &id.to_string(), vec![cause]).named(&facts.display_name),
-    );
+    let mut causes = meant::renamed(tx, p, None, facts.external_id.as_deref())?;
+    causes.push(tx.event(p, &DirectoryChange::Group(facts.clone()))?);
+    tx.audit(AuditDraft::directory(tx.now, p, o, "group.create", &id.to_string(), causes).named(&facts.display_name));
     let mut delta = MemberDelta::default();
     if !members.add.is_empty() {
         let net = members::apply(tx, p, id, members)?;
@@ -212,13 +210,15 @@ pub(crate) fn step(
     if renamed {
         let text = text.map_or_else(|| json(&group.resource), Ok)?;
         write(tx, p, &group, &text)?;
-        let causes = match facts {
+        let mut causes = match facts {
             Some(facts) => vec![tx.event(p, &DirectoryChange::Group(facts))?],
             None => vec![],
         };
+        let (former, now) = (former_external_id.as_deref(), group.facts.external_id.as_deref());
+        causes.extend(meant::renamed(tx, p, former, now)?);
         let draft = AuditDraft::directory(tx.now, p, o, "group.update", &id.to_string(), causes);
         tx.audit(draft.named(&group.facts.display_name));
-        if follow(tx, p, former_external_id.as_deref(), &group.facts)?
+        if former != now
             && let Some(GroupRecord { member_count, version, .. }) = find(tx.db, p, id)?
         {
             // The group may have waited for itself.
@@ -230,17 +230,6 @@ pub(crate) fn step(
     }
     net.log(tx, p, o, id, delta)?;
     Ok(Stepped::Done { changed: true, group: GroupChanged { group, members: delta } })
-}
-
-/// Follows a change of a group's `externalId`, after it was written. Returns whether there was one.
-fn follow(
-    tx: &mut Transaction<'_>,
-    p: &ProviderName,
-    former: Option<&str>,
-    facts: &GroupFacts,
-) -> Result<bool, StoreError> {
-    meant::renamed(tx, p, former, facts.external_id.as_deref())?;
-    Ok(former != facts.external_id.as_deref())
 }
 
 fn write(tx: &Transaction<'_>, p: &ProviderName, group: &GroupRecord, text: &str) -> Result<(), StoreError> {

@@ -15,9 +15,37 @@ use crate::store::{StoreError, Usage};
 /// Largest number of ids that wait in one group.
 pub(crate) const MAX_PENDING: usize = 10_000;
 
-/// Two of the users and groups that have an `externalId`. The texts are the id in lower and upper case, and as given.
-pub(super) const MEANT: &str = "SELECT id, TRUE FROM users WHERE provider = ?1 AND external_id IN (?2, ?3, ?4) \
-    UNION ALL SELECT id, FALSE FROM groups WHERE provider = ?1 AND external_id IN (?2, ?3, ?4) LIMIT 2";
+/// Rows of a table whose `externalId` is an id in mixed case. `?2`: the id in lower case.
+macro_rules! with_mixed_external_id {
+    ($what:literal, $table:literal) => {
+        concat!(
+            "SELECT ",
+            $what,
+            " FROM ",
+            $table,
+            " INDEXED BY ",
+            $table,
+            "_by_mixed_external_id WHERE provider = ?1 AND lower(external_id) = ?2 AND length(external_id) = 36 \
+             AND external_id <> lower(external_id) AND external_id <> upper(external_id)"
+        )
+    };
+}
+pub(super) use with_mixed_external_id;
+
+/// Two of the users and groups that have an `externalId`. The texts are the id in lower and upper case, and as given. An
+/// `externalId` in the form of an id is compared without case, since a member that waits has the id only.
+pub(super) const MEANT: &str = concat!(
+    "SELECT id, TRUE FROM users WHERE provider = ?1 AND external_id IN (?2, ?3, ?4) \
+     UNION ALL SELECT id, FALSE FROM groups WHERE provider = ?1 AND external_id IN (?2, ?3, ?4) UNION ALL ",
+    with_mixed_external_id!("id, TRUE", "users"),
+    " AND external_id <> ?4 UNION ALL ",
+    with_mixed_external_id!("id, FALSE", "groups"),
+    " AND external_id <> ?4 LIMIT 2"
+);
+
+/// True when an id waits in a group.
+pub(super) const WAITS_IN: &str = "SELECT EXISTS (SELECT 1 FROM members \
+    WHERE provider = ? AND group_id = ? AND member_id = ? AND kind = 'pending')";
 
 /// Ends the wait of an id. Returns the groups in which it waited.
 pub(super) const CEASE: &str = "DELETE FROM members INDEXED BY members_by_member \
@@ -97,14 +125,17 @@ pub(crate) fn resolve(
     let mut pending = waiting.iter().filter(stay).count();
     let mut resolved = BTreeMap::new();
     for (id, wanted) in ids {
-        if there.contains(&id) || waiting.contains(&id) || members::is_known(db, p, id)? {
+        let waits = waiting.contains(&id);
+        // Where the list is not replaced, the writer ends the wait of a name whose owner is the only one by now.
+        if (waits && !exact) || (!waits && (there.contains(&id) || members::is_known(db, p, id)?)) {
             continue;
         }
         match meant(db, p, id, &changes.texts)? {
             Meant::One(other, _) => {
+                pending -= usize::from(waits && wanted);
                 resolved.insert(id, other);
             }
-            Meant::Nobody | Meant::Several => pending += usize::from(wanted),
+            Meant::Nobody | Meant::Several => pending += usize::from(wanted && !waits),
         }
     }
     if pending > MAX_PENDING { Err(StoreError::TooManyPending { limit: MAX_PENDING }) } else { Ok(resolved) }
@@ -117,10 +148,34 @@ fn waiting(db: &Connection, p: &ProviderName, group: GroupId) -> Result<BTreeSet
     Ok(db.all("members", WAITING, values, |columns| columns.id())?.into_iter().collect())
 }
 
+/// Those of these ids that wait in a group.
+pub(super) fn waiting_among(
+    db: &Connection,
+    p: &ProviderName,
+    group: GroupId,
+    ids: impl Iterator<Item = Uuid>,
+) -> Result<Vec<Uuid>, StoreError> {
+    let mut waiting = Vec::new();
+    if !crowded(db, p, group, 0)? {
+        return Ok(waiting);
+    }
+    for id in ids {
+        if db.one("members", WAITS_IN, params![p.as_str(), group.0, id], |columns| columns.flag())? {
+            waiting.push(id);
+        }
+    }
+    Ok(waiting)
+}
+
+/// True when more ids than `limit` wait in a group.
+fn crowded(db: &Connection, p: &ProviderName, group: GroupId, limit: usize) -> Result<bool, StoreError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    db.one("members", CROWDED, params![p.as_str(), group.0, limit], |columns| columns.flag())
+}
+
 /// Checks that no more ids wait in a group than are kept.
 pub(super) fn bounded(db: &Connection, p: &ProviderName, group: GroupId) -> Result<(), StoreError> {
-    let limit = i64::try_from(MAX_PENDING).unwrap_or(i64::MAX);
-    if db.one("members", CROWDED, params![p.as_str(), group.0, limit], |columns| columns.flag())? {
+    if crowded(db, p, group, MAX_PENDING)? {
         return Err(StoreError::TooManyPending { limit: MAX_PENDING });
     }
     Ok(())

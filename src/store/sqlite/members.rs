@@ -8,7 +8,7 @@ use rusqlite::{Connection, params};
 use uuid::Uuid;
 
 use super::Transaction;
-use super::meant::{Meant, bounded, meant};
+use super::meant::{Meant, bounded, meant, waiting_among, with_mixed_external_id};
 use super::query::{Columns, Query as _};
 use crate::model::{DirectoryChange, GroupId, ProviderName, Seq, UserId};
 use crate::store::audit::AuditDraft;
@@ -39,10 +39,16 @@ pub(super) const KNOWN: &str = "SELECT EXISTS (SELECT 1 FROM users WHERE provide
     OR EXISTS (SELECT 1 FROM groups WHERE provider = ?1 AND id = ?2)";
 
 /// True when a text that is not the id of anybody here is another name of somebody here. Given in lower case.
-pub(super) const NAMES_SOMEBODY: &str = "SELECT EXISTS (SELECT 1 FROM users WHERE provider = ?1 AND external_id IN (?2, upper(?2))) \
-    OR EXISTS (SELECT 1 FROM users WHERE provider = ?1 AND user_name_fold = ?2) \
-    OR EXISTS (SELECT 1 FROM groups WHERE provider = ?1 AND external_id IN (?2, upper(?2))) \
-    OR EXISTS (SELECT 1 FROM groups WHERE provider = ?1 AND display_name_fold = ?2)";
+pub(super) const NAMES_SOMEBODY: &str = concat!(
+    "SELECT EXISTS (SELECT 1 FROM users WHERE provider = ?1 AND external_id IN (?2, upper(?2))) \
+     OR EXISTS (SELECT 1 FROM users WHERE provider = ?1 AND user_name_fold = ?2) \
+     OR EXISTS (SELECT 1 FROM groups WHERE provider = ?1 AND external_id IN (?2, upper(?2))) \
+     OR EXISTS (SELECT 1 FROM groups WHERE provider = ?1 AND display_name_fold = ?2) OR EXISTS (",
+    with_mixed_external_id!("1", "users"),
+    ") OR EXISTS (",
+    with_mixed_external_id!("1", "groups"),
+    ")"
+);
 
 /// True when an id is in a group, even if only parked.
 pub(super) const PRESENT: &str =
@@ -252,9 +258,18 @@ pub(super) fn apply(
             None => nobody_else_is_meant(tx.db, p, &[id])?,
         }
     }
+    // A name that waited is meant as the only one who has it by now.
+    let unparked: Vec<Uuid> = net.of(RowKind::Pending, -1).filter(|id| slice.remove.contains(id)).collect();
+    for id in unparked {
+        if let Meant::One(other, _) = meant(tx.db, p, id, &slice.texts)? {
+            net.change(tx.db, REMOVE, (p, group), &[other], -1)?;
+        }
+    }
     net.change(tx.db, ADD, (p, group), &slice.add, 1)?;
     let parked: Vec<Uuid> = net.of(RowKind::Pending, 1).collect();
-    for id in &parked {
+    let there = slice.add.iter().copied().filter(|id| !net.rows.contains_key(id));
+    let waiting = waiting_among(tx.db, p, group, there)?;
+    for id in parked.iter().chain(&waiting) {
         if let Meant::One(other, _) = meant(tx.db, p, *id, &slice.texts)? {
             net.change(tx.db, REMOVE, (p, group), &[*id], -1)?;
             net.change(tx.db, ADD, (p, group), &[other], 1)?;

@@ -1,8 +1,8 @@
-//! Computes the folded names of users and groups again, when the way in which they are folded has changed.
+//! Computes the folded values of stored users and groups, when there are new ones or they are folded in another way.
 
 use rusqlite::{Connection, params};
 
-use crate::store::encoding::fold_name;
+use crate::store::encoding::{employee_number_fold, fold_name};
 
 /// Folds all names again. Where two of one provider become equal, the one that is folded later keeps what it had.
 pub(super) fn names(db: &Connection) -> rusqlite::Result<()> {
@@ -30,6 +30,21 @@ pub(super) fn names(db: &Connection) -> rusqlite::Result<()> {
         let mut write = db.prepare(write)?;
         for (position, folded) in changed {
             write.execute(params![folded, position])?;
+        }
+    }
+    Ok(())
+}
+
+/// Adds the folded employee numbers.
+pub(super) fn employee_numbers(db: &Connection) -> rusqlite::Result<()> {
+    let mut write = db.prepare("UPDATE users SET employee_number_fold = ? WHERE position = ?")?;
+    let mut statement = db.prepare("SELECT position, resource FROM users WHERE resource LIKE '%employeeNumber%'")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        // A damaged resource is reported when it is read; opening does not fail for it.
+        let Ok(text) = row.get::<_, String>(1) else { continue };
+        if let Some(number) = serde_json::from_str(&text).ok().and_then(|resource| employee_number_fold(&resource)) {
+            write.execute(params![number, row.get::<_, i64>(0)?])?;
         }
     }
     Ok(())

@@ -23,7 +23,7 @@ impl Step {
 }
 
 /// Every step of the schema, in order.
-pub(super) const STEPS: [Step; 10] = [
+pub(super) const STEPS: [Step; 11] = [
     Step { version: 1, description: "first", sql: include_str!("migrations/0001_first.sql") },
     Step { version: 2, description: "revisions", sql: include_str!("migrations/0002_revisions.sql") },
     Step { version: 3, description: "refusals", sql: include_str!("migrations/0003_refusals.sql") },
@@ -34,10 +34,14 @@ pub(super) const STEPS: [Step; 10] = [
     Step { version: 10, description: "lists", sql: include_str!("migrations/0010_lists.sql") },
     Step { version: 11, description: "external ids", sql: include_str!("migrations/0011_external_ids.sql") },
     Step { version: 12, description: "pending members", sql: include_str!("migrations/0012_pending.sql") },
+    Step { version: 14, description: "employee numbers", sql: include_str!("migrations/0014_employee_numbers.sql") },
 ];
 
 /// The step with which the folded names are computed again.
 const NAMES_REFOLDED: i64 = 10;
+
+/// The step with which the employee numbers are added.
+const EMPLOYEE_NUMBERS: i64 = 14;
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS _sqlx_migrations (
     version BIGINT PRIMARY KEY,
@@ -112,6 +116,9 @@ fn apply(db: &Connection, path: &str, steps: &[Step]) -> Result<(), StoreError> 
         db.execute_batch(step.sql).map_err(|error| cannot_open(path, &error))?;
         if step.version == NAMES_REFOLDED {
             refold::names(db).map_err(|error| cannot_open(path, &error))?;
+        }
+        if step.version == EMPLOYEE_NUMBERS {
+            refold::employee_numbers(db).map_err(|error| cannot_open(path, &error))?;
         }
         db.run(
             "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \

@@ -54,7 +54,7 @@ pub(crate) fn select(of: ResourceType, p: &ProviderName, filter: &Filter) -> Str
 
 /// The statements of write requests. Deleting a group is not included, because it also deletes all of the group's
 /// memberships.
-pub(crate) const WRITES: [&str; 40] = [
+pub(crate) const WRITES: [&str; 41] = [
     users::ONE,
     users::CREATE,
     users::ADD_EMAIL,
@@ -84,6 +84,7 @@ pub(crate) const WRITES: [&str; 40] = [
     members::JOINED,
     members::WAITS,
     meant::MEANT,
+    meant::WAITS_IN,
     meant::CEASE,
     members::MEMBERSHIPS,
     ledger::FORGET,

@@ -21,13 +21,13 @@ pub(super) const ONE: &str = "SELECT id, active, user_name, external_id, emails,
     FROM users WHERE provider = ? AND id = ?";
 
 pub(super) const CREATE: &str = "INSERT INTO users (provider, id, active, user_name, user_name_fold, external_id, emails, \
-    resource, version, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, ?9, ?9)";
+    resource, version, created_at, updated_at, employee_number_fold) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, ?9, ?9, ?10)";
 
 pub(super) const ADD_EMAIL: &str = "INSERT INTO user_emails (user, value_fold, kind_fold, provider) \
     VALUES ((SELECT position FROM users WHERE provider = ?1 AND id = ?2), ?3, ?4, ?1) ON CONFLICT DO NOTHING";
 
 pub(super) const UPDATE: &str = "UPDATE users SET active = ?, external_id = ?, emails = ?, resource = ?, version = ?, \
-    updated_at = ? WHERE provider = ? AND id = ? AND version = ?";
+    updated_at = ?, employee_number_fold = ? WHERE provider = ? AND id = ? AND version = ?";
 
 pub(super) const RENAME: &str = "UPDATE users SET user_name = ?, user_name_fold = ? WHERE provider = ? AND id = ?";
 
@@ -132,7 +132,8 @@ pub(crate) fn create(
             facts.external_id,
             encoded.emails,
             encoded.resource,
-            tx.now_nanos()
+            tx.now_nanos(),
+            encoded.employee_number_fold
         ])
     })?;
     add_emails(tx, p, id, encoded)?;
@@ -167,6 +168,7 @@ pub(crate) fn update(
             encoded.resource,
             version,
             tx.now_nanos(),
+            encoded.employee_number_fold,
             p.as_str(),
             id.0,
             before.version

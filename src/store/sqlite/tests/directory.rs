@@ -13,6 +13,7 @@ async fn no_look_up_scans_a_table() {
         format!("manager eq \"x\" and id eq \"{id}\""),
         "userName eq \"x\" or emails eq \"y\" and title pr or externalId eq \"z\"".to_owned(),
         "meta.lastModified gt \"2026-01-01T00:00:00Z\"".to_owned(),
+        "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User:employeeNumber eq \"x\"".to_owned(),
     ];
     let groups = ["displayName eq \"x\"".to_owned(), format!("members eq \"{id}\""), format!("id eq \"{id}\"")];
     let users = users.into_iter().map(|text| (ResourceType::User, text));

@@ -4,14 +4,24 @@ use proptest::prelude::*;
 use serde_json::{Map, Value};
 
 use super::*;
+use crate::scim::schema::ENTERPRISE_URN;
 use crate::scim::{self, Evaluator, Findings, ServerAttributes, Work, complete};
 use crate::store::contract::{matching, new_group, users_with};
 
 const VALUES: [&str; 5] = ["a", "B", "ab", "é", "2026-06-01T00:00:00Z"];
 
 fn leaf() -> impl Strategy<Value = String> {
-    let names =
-        ["userName", "title", "displayName", "externalId", "emails", "emails.type", "name.givenName", "nickName"];
+    let names = [
+        "userName",
+        "title",
+        "displayName",
+        "externalId",
+        "emails",
+        "emails.type",
+        "name.givenName",
+        "nickName",
+        "employeeNumber",
+    ];
     let ops = ["eq", "eq", "eq", "ne", "co", "sw", "ew", "gt", "ge", "lt", "le"];
     let select = prop::sample::select::<&'static str>;
     let compare = (select(names.to_vec()), select(ops.to_vec()), select(VALUES.to_vec()))
@@ -50,6 +60,7 @@ fn people() -> impl Strategy<Value = Vec<Value>> {
             all.push(json!({
                 "userName": name, "title": title, "displayName": display, "name": {"givenName": given},
                 "emails": emails, "active": active, "externalId": format!("{name}{index}"),
+                ENTERPRISE_URN: {"employeeNumber": title},
             }));
         }
         all
@@ -155,4 +166,38 @@ async fn names_of_an_older_database_are_folded_again_and_nobody_is_lost() {
     }
     let taken = store.create_group(&okta(), &origin(), new_group("cafe\u{301}", &[])).await;
     assert_eq!(taken.unwrap_err(), StoreError::Taken { attribute: "displayName" });
+}
+
+/// Users of an older database, whose employee numbers are in their resources only.
+const OLD_NUMBERS: &str = r#"
+    INSERT INTO users (provider, id, active, user_name, user_name_fold, emails, resource, version, created_at, updated_at) VALUES
+        ('okta', x'00000000000040008000000000000001', 1, 'a', 'a', '[]',
+            '{"userName":"a","urn:ietf:params:scim:schemas:extension:enterprise:2.0:User":{"employeeNumber":"E-Ä7"}}', 1, 0, 0),
+        ('okta', x'00000000000040008000000000000002', 1, 'b', 'b', '[]', '{"userName":"b","title":"employeeNumber"}', 1, 0, 0);"#;
+
+#[tokio::test]
+async fn employee_numbers_are_looked_up_by_an_index_also_in_an_older_database() {
+    let folder = tempfile::tempdir().unwrap();
+    testing::first_version(&folder.path().join("rolecall.db").display().to_string(), |db| {
+        db.execute_batch(OLD_NUMBERS)
+    });
+    let clock = Arc::new(ManualClock::new("2027-02-01T08:00:00Z".parse().unwrap()));
+    let store = open(folder.path(), clock).await;
+    let found = async |number: &str| {
+        let page = store.users(&okta(), &users_with(&format!("employeeNumber eq \"{number}\""))).await.unwrap();
+        page.items.iter().map(|user| user.facts.user_name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(found("e-ä7").await, ["a"]);
+    let number = |number: &str| json!({"userName": "b", ENTERPRISE_URN: {"employeeNumber": number}});
+    let second = UserId(Uuid::from_u128(0x4000_8000_0000_0000_0002));
+    for next in ["7", "8"] {
+        let change =
+            |user: &UserRecord| Ok::<_, ()>(Some(UserUpdate { resource: number(next), facts: user.facts.clone() }));
+        assert!(matches!(store.update_user(&okta(), &origin(), second, change).await, Ok(UpdateOutcome::Changed(_))));
+        assert_eq!(found(next).await, ["b"]);
+    }
+    assert_eq!(found("7").await, Vec::<String>::new());
+    // Beyond what a list without an index may read.
+    store.tamper(FILL).await;
+    assert_eq!(found("8").await, ["b"]);
 }

@@ -72,8 +72,9 @@ fn url(folder: &Path) -> String {
 
 impl Store {
     /// Runs SQL without the store.
-    async fn tamper(&self, sql: &'static str) {
-        self.behind(move |tx| testing::tamper(tx, sql)).await.unwrap();
+    pub(crate) async fn tamper(&self, sql: impl Into<String>) {
+        let sql = sql.into();
+        self.behind(move |tx| testing::tamper(tx, &sql)).await.unwrap();
     }
 
     /// Runs work in the writer.
