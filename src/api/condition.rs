@@ -16,6 +16,8 @@ pub(crate) mod kind {
     pub(crate) const DRIFTED: &str = "Drifted";
     /// Grants stay as they are because the ground of their claims is unknown.
     pub(crate) const FROZEN: &str = "Frozen";
+    /// Members of nested groups have what members of the outer group have. Only there when there is something to report.
+    pub(crate) const NESTED_GROUPS: &str = "NestedGroups";
     /// The IdP has reached its storage quota.
     pub(crate) const QUOTA_EXCEEDED: &str = "QuotaExceeded";
     /// The IdP made a request within `staleAfter`.
@@ -36,6 +38,7 @@ pub(crate) mod kind {
         HELD,
         DRIFTED,
         FROZEN,
+        NESTED_GROUPS,
         QUOTA_EXCEEDED,
         FRESH,
         TOKENS_VALID,

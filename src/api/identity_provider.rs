@@ -43,11 +43,27 @@ pub(crate) struct IdentityProviderSpec {
     /// How people become Google principals. Nothing outside the allowed domains is ever written to a policy.
     pub(crate) principals: PrincipalsSpec,
 
+    /// What a group that is a member of another group means. Resolve: the people in it are members of the other one, too,
+    /// through up to 10 levels. Ignore: only users are members. Omitted: Resolve, except for a directory that was stored
+    /// before rolecall resolved nested groups, where it is Ignore.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) nested_groups: Option<NestedGroups>,
+
     /// Time without a request after which the condition Fresh becomes False, for example 26h. A silent IdP causes no
     /// removals. Omitted: silence is not reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::duration")]
     pub(crate) stale_after: Option<String>,
+}
+
+/// What a group that is a member of another group means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "What a group that is a member of another group means.")]
+pub(crate) enum NestedGroups {
+    /// The people in it are members of the other one.
+    Resolve,
+    /// Nothing.
+    Ignore,
 }
 
 /// Whether requests of an IdP are accepted.

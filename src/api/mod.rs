@@ -24,8 +24,8 @@ pub(crate) use crd::{CrdError, GROUP, VERSION, crds, crds_yaml};
 pub(crate) use fit::{fit_status, initial_status, is_initial};
 pub(crate) use identity_provider::Strictness;
 pub(crate) use identity_provider::{
-    DialectChoice, FindingStatus, IdentityProvider, IdentityProviderSpec, IdentityProviderStatus, ProviderState,
-    SecretKey, TokenStatus, UserAttribute,
+    DialectChoice, FindingStatus, IdentityProvider, IdentityProviderSpec, IdentityProviderStatus, NestedGroups,
+    ProviderState, SecretKey, TokenStatus, UserAttribute,
 };
 pub(crate) use role_mapping::{
     DeletionPolicy, DriftCounts, DriftSample, GrantCounts, GrantSpec, GroupSelector, HeldPlan, HeldStatus, MappingMode,

@@ -59,7 +59,8 @@ pub(crate) struct RoleMappingSpec {
     #[schemars(length(max = 1024))]
     pub(crate) description: Option<String>,
 
-    /// The groups whose members get the roles.
+    /// The groups whose members get the roles: direct members and those of groups nested in them, as `spec.nestedGroups`
+    /// of the `IdentityProvider` says.
     #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["identityProvider"]))]
     pub(crate) subjects: Vec<SubjectSpec>,
 
@@ -236,7 +237,7 @@ pub(crate) struct RoleMappingStatus {
     #[schemars(length(max = 256))]
     pub(crate) last_handled_reconcile_at: Option<String>,
 
-    /// Accepted, Ready, Reconciling, Stalled, Held, Drifted and Frozen.
+    /// Accepted, Ready, Reconciling, Stalled, Held, Drifted, Frozen and `NestedGroups`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub(crate) conditions: Vec<Condition>,
@@ -301,7 +302,7 @@ pub(crate) struct SubjectStatus {
     #[schemars(length(max = 63))]
     pub(crate) id: Option<String>,
 
-    /// Number of active members.
+    /// Number of members who are users, including those of groups nested in it.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub(crate) members: i64,

@@ -11,6 +11,7 @@ use crate::model::{
 };
 
 use super::mapping::{Mapping, Resolution, Roles};
+use super::nesting::Meant;
 use super::tenant::{Group, Tenant};
 use super::{Catalog, Ceiling};
 
@@ -20,6 +21,8 @@ struct Wanted<'a> {
     provider: &'a ProviderName,
     tenant: &'a Tenant,
     group: &'a Group,
+    /// The nested group that the person is a direct member of; none for a direct member of `group`.
+    through: Option<GroupId>,
     user: UserId,
     member: &'a Principal,
     member_key: &'a MemberKey,
@@ -99,7 +102,7 @@ impl Catalog {
         let write = write && mapping.reach.documents.contains_key(document);
         let terms = ClaimTerms { write, regrant: mapping.regrants() };
         let _ = self.each_wanted(key, mapping, document, &mut |found| {
-            let Wanted { role, provider, tenant, group, user, member, member_key } = found;
+            let Wanted { role, provider, tenant, group, through, user, member, member_key } = found;
             let grant =
                 GrantKey { role: role.clone(), condition: ConditionHash::default(), member: member_key.clone() };
             let claim = Claim { mapping: key.clone(), subject: Subject::User(user) };
@@ -114,10 +117,13 @@ impl Catalog {
             let from = || Ground {
                 provider: provider.clone(),
                 groups: BTreeSet::new(),
+                through: BTreeSet::new(),
                 mapping_uid: mapping.uid.clone(),
                 generation: Some(mapping.generation),
             };
-            ground.or_insert_with(from).groups.insert(group.id);
+            let ground = ground.or_insert_with(from);
+            ground.groups.insert(group.id);
+            ground.through.extend(through);
             wanted.claims.insert(claim, terms);
             ControlFlow::Continue(())
         });
@@ -140,12 +146,11 @@ impl Catalog {
             &by_name
         };
         for (role, providers) in roles {
-            for (provider, (tenant, group)) in
-                self.groups(mapping).filter(|(provider, _)| providers.contains(*provider))
-            {
-                for user in tenant.members(group).filter(|user| !tenant.collides(user)) {
+            for (provider, meant) in self.groups(mapping).filter(|(provider, _)| providers.contains(*provider)) {
+                let Meant { tenant, group, .. } = meant;
+                for (through, user) in meant.members().filter(|(_, user)| !tenant.collides(user)) {
                     if let (Some(member), Some(member_key)) = (&user.member, &user.key) {
-                        each(Wanted { role, provider, tenant, group, user: user.id, member, member_key })?;
+                        each(Wanted { role, provider, tenant, group, through, user: user.id, member, member_key })?;
                     }
                 }
             }
@@ -167,10 +172,7 @@ impl Catalog {
     }
 
     /// The resolved groups of a mapping whose pins are stored, of providers that exist and are not suspended.
-    pub(super) fn groups<'a>(
-        &'a self,
-        mapping: &'a Mapping,
-    ) -> impl Iterator<Item = (&'a crate::model::ProviderName, (&'a Tenant, &'a Group))> {
+    pub(super) fn groups<'a>(&'a self, mapping: &'a Mapping) -> impl Iterator<Item = (&'a ProviderName, Meant<'a>)> {
         mapping.subjects.iter().filter_map(|subject| {
             let Resolution::Resolved(id) = subject.resolution else { return None };
             if subject.pending {
@@ -178,7 +180,8 @@ impl Catalog {
             }
             let tenant = self.tenants.get(&subject.provider)?;
             let usable = tenant.spec.is_some() && !tenant.former && !tenant.is_suspended();
-            tenant.group(id).filter(|_| usable).map(|group| (&subject.provider, (tenant, group)))
+            let group = tenant.group(id).filter(|_| usable)?;
+            Some((&subject.provider, self.meant(tenant, group, &subject.nesting)))
         })
     }
 
@@ -230,8 +233,9 @@ impl Catalog {
             return Keep::Everything(reason);
         }
         let mut subjects = KeptSubjects::new();
-        for (_, (tenant, group)) in self.groups(mapping) {
-            for user in tenant.unclear(group) {
+        for (_, meant) in self.groups(mapping) {
+            let tenant = meant.tenant;
+            for user in meant.unclear() {
                 match &user.key {
                     // Another person has the same address: existing grants to it stay.
                     Some(key) => drop(subjects.insert(Subject::User(user.id), Some(key.clone()))),
@@ -241,9 +245,12 @@ impl Catalog {
                 }
             }
         }
-        if let Some(reason) = mapping.subjects.iter().find_map(|subject| subject.resolution.freeze()) {
+        if let Some(reason) = mapping.subjects.iter().find_map(|subject| self.subject_freeze(subject)) {
             let (mut unresolved, mut known) = (BTreeSet::<GroupId>::new(), BTreeSet::<GroupId>::new());
             for subject in &mapping.subjects {
+                if self.exceeds(subject) {
+                    unresolved.extend(subject.group());
+                }
                 match &subject.resolution {
                     Resolution::Resolved(group) | Resolution::Deleted { pinned: group, .. } => known.insert(*group),
                     Resolution::IdentityChanged { pinned, .. } => unresolved.insert(*pinned),
@@ -255,6 +262,12 @@ impl Catalog {
             return Keep::Groups(KeptGroups { reason, unresolved, known, subjects });
         }
         if subjects.is_empty() { Keep::Nothing } else { Keep::Subjects(subjects) }
+    }
+
+    /// The reason for which claims that may have come through this selector stay, if any.
+    pub(super) fn subject_freeze(&self, subject: &super::mapping::Subject) -> Option<FreezeReason> {
+        let exceeds = || self.exceeds(subject).then_some(FreezeReason::NestingLimitExceeded);
+        subject.resolution.freeze().or_else(exceeds)
     }
 
     fn enforcement(&self, key: &MappingKey, document: &DocumentKey) -> Enforcement {

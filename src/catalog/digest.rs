@@ -49,6 +49,9 @@ impl Catalog {
                 for member in &members {
                     sink(&format!("member {id} {member}"));
                 }
+                for nested in group.nested.keys() {
+                    sink(&format!("nested {id} {nested}"));
+                }
             }
         }
         for (place, group) in &self.pins {

@@ -12,6 +12,7 @@ use crate::model::{
     Role, TargetName,
 };
 
+use super::nesting::Nesting;
 use super::tenant::Selector;
 use super::{Inventory, InventoryItem};
 
@@ -263,6 +264,8 @@ pub(super) struct Subject {
     /// The group it referred to when it was first resolved, or that was accepted since.
     pub(super) pinned: Option<GroupId>,
     pub(super) resolution: Resolution,
+    /// The groups nested in it, while it is resolved.
+    pub(super) nesting: Nesting,
     /// True while the selector is resolved but its pin is not known to be stored: until then nothing is wanted because
     /// of it.
     pub(super) pending: bool,
@@ -341,6 +344,7 @@ impl Mapping {
                         selector,
                         pinned: None,
                         resolution: Resolution::NotFound,
+                        nesting: Nesting::default(),
                         pending: false,
                     }),
                     None => invalid.push(format!("spec.subjects[{at}].groups[{group}]")),

@@ -13,6 +13,8 @@
 
 mod desired;
 mod mapping;
+mod nesting;
+mod resolve;
 mod tenant;
 mod view;
 
@@ -35,11 +37,13 @@ use crate::model::{
     PhaseEvent, Pin, ProviderName, ResourceKind, TargetName, Transition,
 };
 
-use mapping::{KnownResources, Labels, Mapping, Matches, Regions, Target};
+use mapping::{KnownResources, Labels, Mapping, Regions, Target};
+use resolve::groups_of;
 use tenant::{Selector, Tenant};
 
 pub(crate) use mapping::Resolution;
-pub(crate) use view::{Acceptance, MappingView, SubjectView, TargetView};
+pub(crate) use nesting::NestingBounds;
+pub(crate) use view::{Acceptance, MappingView, SubjectNesting, SubjectView, TargetView};
 
 /// Upper limit of what any mapping may do (`--mode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,9 +138,13 @@ pub(crate) struct Catalog {
     /// Pins that are not known to be stored, and how soon their documents are due once they are.
     unstored: BTreeMap<Slot, Urgency>,
     by_document: BTreeMap<DocumentKey, BTreeSet<MappingKey>>,
-    /// Mappings affected by a group: because it is resolved, pinned, or has the name of a pinned one.
+    /// Mappings affected by a group: because it is resolved, pinned, has the name of a pinned one, or is nested in a
+    /// resolved one.
     by_group: HashMap<GroupId, BTreeSet<MappingKey>>,
     by_name: HashMap<(ProviderName, Selector), BTreeSet<MappingKey>>,
+    bounds: NestingBounds,
+    /// Mappings of which some nested groups are beyond the bounds, and so not in `by_group`.
+    truncated: BTreeSet<MappingKey>,
 }
 
 impl Catalog {
@@ -157,6 +165,8 @@ impl Catalog {
             by_document: BTreeMap::new(),
             by_group: HashMap::new(),
             by_name: HashMap::new(),
+            bounds: NestingBounds::default(),
+            truncated: BTreeSet::new(),
         }
     }
 
@@ -168,7 +178,12 @@ impl Catalog {
         if tenant.spec.as_ref() == Some(&spec) {
             return effects;
         }
-        if tenant.apply_spec(spec) {
+        let mode = tenant.mode();
+        let changed = tenant.apply_spec(spec);
+        if tenant.mode() != mode {
+            self.nesting_changed(&name, &mut effects);
+        }
+        if changed {
             let urgency = if is_new { Urgency::Addition } else { Urgency::Revocation };
             self.provider_changed(&name, urgency, &mut effects);
         }
@@ -454,7 +469,13 @@ impl Catalog {
         if is_new || !touched.names.is_empty() {
             effects.providers.insert(provider.clone());
         }
-        let of_group = matches!(change, DirectoryChange::Group(_) | DirectoryChange::GroupDeleted { .. });
+        if matches!(change, DirectoryChange::Nested { .. } | DirectoryChange::GroupDeleted { .. }) {
+            effects.providers.insert(provider.clone());
+        }
+        let of_group = matches!(
+            change,
+            DirectoryChange::Group(_) | DirectoryChange::GroupDeleted { .. } | DirectoryChange::Nested { .. }
+        );
         let of_person = matches!(change, DirectoryChange::User(_) | DirectoryChange::UserDeleted { .. });
         let mut resolve = BTreeSet::new();
         for (group, urgency) in &touched.groups {
@@ -464,12 +485,16 @@ impl Catalog {
                 if of_group {
                     resolve.insert(key.clone());
                 }
-                let resolved = |subject: &mapping::Subject| subject.resolution == Resolution::Resolved(*group);
+                let resolved = |subject: &mapping::Subject| subject.means(*group);
                 let acts = mapping.phase == MappingPhase::Live && mapping.mode() != MappingMode::Suspend;
                 let through = acts && mapping.subjects.iter().any(resolved);
                 // A leaver also loses what is frozen.
                 let leaver = of_person && *urgency == Some(Urgency::Revocation);
-                if let (Some(urgency), true) = (*urgency, through || leaver) {
+                // The number of memberships in nested groups is bounded, whoever they are.
+                let nested = |subject: &mapping::Subject| subject.nesting.groups.contains_key(group);
+                let counted = !of_group && mapping.subjects.iter().any(nested);
+                let urgency = urgency.or(counted.then_some(Urgency::Addition));
+                if let (Some(urgency), true) = (urgency, through || leaver) {
                     for (document, roles) in &mapping.reach.documents {
                         if roles.values().any(|providers| providers.contains(provider)) {
                             effects.document(document, urgency);
@@ -484,6 +509,7 @@ impl Catalog {
         for key in resolve {
             self.resolve_subjects(&key, &mut effects);
         }
+        self.look_beyond_bounds(provider, change, &mut effects);
         effects
     }
 
@@ -537,6 +563,7 @@ impl Catalog {
             }
         }
         self.unlink_groups(key, &old);
+        self.truncated.remove(key);
         for document in old.reach.documents.keys() {
             self.unlink_document(key, document);
         }
@@ -561,118 +588,5 @@ impl Catalog {
                 self.by_document.remove(document);
             }
         }
-    }
-
-    /// Resolves `spec.subjects` of a mapping, and pins groups that are resolved for the first time.
-    fn resolve_subjects(&mut self, key: &MappingKey, effects: &mut Effects) {
-        let Some(mut mapping) = self.mappings.remove(key) else { return };
-        self.unlink_groups(key, &mapping);
-        let mut changed = None;
-        for subject in &mut mapping.subjects {
-            let place = (key.clone(), subject.provider.clone(), subject.selector.to_string());
-            let pinned = self.pins.get(&place).copied();
-            let tenant = self.tenants.get(&subject.provider);
-            subject.pinned = pinned;
-            let new = resolve(tenant, &subject.selector, pinned, &mapping.accepted);
-            if let Resolution::Resolved(group) = new
-                && pinned != Some(group)
-                && self.frozen.is_none()
-                && mapping.phase == MappingPhase::Live
-            {
-                let (mapping, provider, selector) = place.clone();
-                effects.pins.push(Pin { mapping, provider, selector, group });
-                // Grants that came through another group may have to be removed then.
-                let due = if pinned.is_some() { Urgency::Revocation } else { Urgency::Addition };
-                self.unstored.insert(place.clone(), due);
-                self.pins.insert(place.clone(), group);
-                subject.pinned = Some(group);
-            }
-            subject.pending = matches!(new, Resolution::Resolved(_)) && self.unstored.contains_key(&place);
-            if new != subject.resolution {
-                let lost = !matches!(subject.resolution, Resolution::NotFound | Resolution::Ambiguous);
-                let urgency = if lost { Urgency::Revocation } else { Urgency::Addition };
-                changed = changed.into_iter().chain([urgency]).min();
-                subject.resolution = new;
-            }
-        }
-        for group in mapping.subjects.iter().flat_map(groups_of) {
-            self.by_group.entry(group).or_default().insert(key.clone());
-        }
-        if let Some(urgency) = changed {
-            effects.mappings.insert(key.clone());
-            mapping.reach.documents.keys().for_each(|document| effects.document(document, urgency));
-        }
-        self.mappings.insert(key.clone(), mapping);
-    }
-
-    /// Resolves `spec.grants` of a mapping and marks changed documents as dirty.
-    fn resolve_grants(&mut self, key: &MappingKey, effects: &mut Effects) {
-        let Some(mapping) = self.mappings.get_mut(key) else { return };
-        let reach = mapping.reach(key, &self.targets, &self.regions);
-        let old: Matches = std::mem::replace(&mut mapping.reach, reach);
-        let new: Vec<(DocumentKey, Option<Urgency>)> = mapping
-            .reach
-            .documents
-            .iter()
-            .map(|(document, roles)| match old.documents.get(document) {
-                Some(before) if before == roles => (document.clone(), None),
-                Some(_) => (document.clone(), Some(Urgency::Revocation)),
-                None => (document.clone(), Some(Urgency::Addition)),
-            })
-            .collect();
-        let gone: Vec<&DocumentKey> =
-            old.documents.keys().filter(|document| !mapping.reach.documents.contains_key(*document)).collect();
-        for document in gone {
-            effects.document(document, Urgency::Revocation);
-            self.unlink_document(key, document);
-        }
-        for (document, urgency) in new {
-            if let Some(urgency) = urgency {
-                effects.document(&document, urgency);
-            }
-            self.by_document.entry(document).or_default().insert(key.clone());
-        }
-    }
-}
-
-/// The groups whose changes may change the meaning of a selector.
-fn groups_of(subject: &mapping::Subject) -> BTreeSet<GroupId> {
-    let found = match &subject.resolution {
-        Resolution::Resolved(group) => Some(*group),
-        Resolution::NotFound | Resolution::Ambiguous => None,
-        Resolution::IdentityChanged { now, .. } => Some(*now),
-        Resolution::Deleted { now, .. } => *now,
-    };
-    found.into_iter().chain(subject.pinned).collect()
-}
-
-/// The meaning of a selector, given its pin and the groups accepted since.
-fn resolve(
-    tenant: Option<&Tenant>,
-    selector: &Selector,
-    pinned: Option<GroupId>,
-    accepted: &BTreeSet<GroupId>,
-) -> Resolution {
-    let Some(tenant) = tenant else { return Resolution::NotFound };
-    let mut named: Vec<GroupId> = tenant.named(selector).collect();
-    let Some(pinned) = pinned else {
-        return match named.as_slice() {
-            [] => Resolution::NotFound,
-            [group] => Resolution::Resolved(*group),
-            _ => Resolution::Ambiguous,
-        };
-    };
-    let present = tenant.group(pinned).map(|group| group.state);
-    if present == Some(tenant::GroupState::Present) && (named.is_empty() || named.contains(&pinned)) {
-        return Resolution::Resolved(pinned);
-    }
-    named.retain(|group| *group != pinned);
-    if let Some(group) = named.iter().find(|group| accepted.contains(group)) {
-        return Resolution::Resolved(*group);
-    }
-    match (present, named.first()) {
-        (Some(tenant::GroupState::Deleted), now) => Resolution::Deleted { pinned, now: now.copied() },
-        (_, Some(now)) => Resolution::IdentityChanged { pinned, now: *now },
-        (_, None) => Resolution::NotFound,
     }
 }

@@ -20,6 +20,7 @@ struct Store {
     groups: BTreeMap<u128, GroupFacts>,
     tombstones: BTreeSet<u128>,
     members: BTreeSet<(u128, u128)>,
+    nested: BTreeSet<(u128, u128)>,
     log: Vec<DirectoryChange>,
 }
 
@@ -30,6 +31,7 @@ enum Push {
     Group { group: u128, name: u128 },
     DeleteGroup(u128),
     Members { group: u128, people: Vec<u128>, add: bool },
+    Nest { group: u128, nested: u128, add: bool },
 }
 
 fn any_push() -> impl Strategy<Value = Push> {
@@ -43,6 +45,8 @@ fn any_push() -> impl Strategy<Value = Push> {
         1 => group().prop_map(Push::DeleteGroup),
         6 => (group(), people, prop::bool::weighted(0.7))
             .prop_map(|(group, people, add)| Push::Members { group, people, add }),
+        4 => (group(), group(), prop::bool::weighted(0.6))
+            .prop_map(|(group, nested, add)| Push::Nest { group, nested, add }),
     ]
 }
 
@@ -77,6 +81,7 @@ impl Store {
             }
             Push::DeleteGroup(n) if self.groups.remove(n).is_some() => {
                 self.members.retain(|(group, _)| group != n);
+                self.nested.retain(|(group, nested)| group != n && nested != n);
                 self.tombstones.insert(100 + n);
                 self.log.push(deleted(*n));
             }
@@ -92,6 +97,15 @@ impl Store {
                 }
                 self.log.push(if *add { joined(*n, &people) } else { left(*n, &people) });
             }
+            Push::Nest { group: n, nested, add } if self.groups.contains_key(n) && self.groups.contains_key(nested) => {
+                let ids = |yes: bool| if yes == *add { vec![group(*nested)] } else { vec![] };
+                if *add {
+                    self.nested.insert((*n, *nested))
+                } else {
+                    self.nested.remove(&(*n, *nested))
+                };
+                self.log.push(DirectoryChange::Nested { group: group(*n), added: ids(true), removed: ids(false) });
+            }
             _ => {}
         }
     }
@@ -102,7 +116,28 @@ impl Store {
         let users = self.users.values().cloned().map(DirectoryChange::User);
         let groups = self.groups.values().cloned().map(DirectoryChange::Group);
         let members = self.members.iter().map(|(group, person)| joined(*group, &[*person]));
-        gone.chain(users).chain(groups).chain(members).collect()
+        let nested = self.nested.iter().map(|(outer, inner)| DirectoryChange::Nested {
+            group: group(*outer),
+            added: vec![group(*inner)],
+            removed: vec![],
+        });
+        gone.chain(users).chain(groups).chain(members).chain(nested).collect()
+    }
+
+    /// The pairs of a group and a person who is in it, or in a group nested in it.
+    fn closure(&self) -> BTreeSet<(u128, u128)> {
+        let mut all = self.members.clone();
+        loop {
+            let inner = |(outer, inner): &(u128, u128)| {
+                all.iter().filter(|(group, _)| group == inner).map(|(_, person)| (*outer, *person)).collect::<Vec<_>>()
+            };
+            let more: BTreeSet<(u128, u128)> =
+                self.nested.iter().flat_map(inner).filter(|pair| !all.contains(pair)).collect();
+            if more.is_empty() {
+                return all;
+            }
+            all.extend(more);
+        }
     }
 }
 
@@ -165,7 +200,7 @@ fn reference(store: &Store, allowed: &[(&str, &str)], mappings: &[Mapped]) -> BT
             for role in &mapping.roles {
                 let selected = mapping.resources.iter().any(|pattern| admits(pattern, service));
                 let delegated = allowed.iter().any(|(pattern, allowed)| allowed == role && admits(pattern, service));
-                for (group, person) in &store.members {
+                for (group, person) in &store.closure() {
                     let mapped = mapping.groups.iter().any(|wanted| {
                         let name = format!("g{wanted}");
                         if mapping.by_name { store.groups[group].display_name == name } else { wanted == group }

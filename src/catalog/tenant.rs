@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
-use crate::api::{GroupSelector, IdentityProviderSpec, ProviderState, UserAttribute};
+use crate::api::{GroupSelector, IdentityProviderSpec, NestedGroups, ProviderState, UserAttribute};
 use crate::model::{DirectoryChange, GroupFacts, GroupId, MemberKey, Principal, UserFacts, UserId};
 
 use super::Urgency;
@@ -77,6 +77,10 @@ pub(super) struct Group {
     pub(super) members: BTreeSet<u32>,
     /// Active members without a principal of their own: without any, or with one that others have too.
     unclear: BTreeSet<u32>,
+    /// Groups that are direct members, with their places.
+    pub(super) nested: BTreeMap<GroupId, u32>,
+    /// The groups of which it is a direct member.
+    parents: BTreeSet<u32>,
 }
 
 /// Rules by which principals are derived from users of this provider.
@@ -108,6 +112,12 @@ pub(super) struct Tenant {
     pub(super) spec: Option<IdentityProviderSpec>,
     /// True when its people and groups belong to a former provider of that name.
     pub(super) former: bool,
+    /// True when its directory is older than the resolution of nested groups.
+    pub(super) before_nesting: bool,
+    /// Whether members of nested groups are members, according to the last spec.
+    nested_groups: Option<NestedGroups>,
+    /// Number of memberships of groups in groups.
+    nestings: usize,
     /// Kept when the spec is removed, so that a provider that returns unchanged costs nothing.
     rule: Option<Rule>,
     users: Vec<User>,
@@ -131,6 +141,7 @@ impl Tenant {
             allowed_domains: spec.principals.allowed_domains.clone().into(),
         };
         let state = spec.state;
+        self.nested_groups = spec.nested_groups;
         let before = self.spec.replace(spec).map(|spec| spec.state);
         let derive = self.rule.as_ref() != Some(&rule);
         if derive {
@@ -153,6 +164,17 @@ impl Tenant {
         self.spec.as_ref().is_some_and(|spec| spec.state == ProviderState::Suspended)
     }
 
+    /// Whether members of nested groups are members.
+    pub(super) fn mode(&self) -> NestedGroups {
+        let by_age = if self.before_nesting { NestedGroups::Ignore } else { NestedGroups::Resolve };
+        self.nested_groups.unwrap_or(by_age)
+    }
+
+    /// Number of memberships of groups in groups.
+    pub(super) fn nestings(&self) -> usize {
+        self.nestings
+    }
+
     pub(super) fn user(&self, id: UserId) -> Option<&User> {
         self.user_at.get(&id).map(|at| &self.users[*at as usize])
     }
@@ -161,12 +183,28 @@ impl Tenant {
         self.group_at.get(&id).map(|at| &self.groups[*at as usize])
     }
 
+    pub(super) fn group_at(&self, at: u32) -> &Group {
+        &self.groups[at as usize]
+    }
+
+    /// The groups that a user is a direct member of.
+    pub(super) fn groups_of(&self, id: UserId) -> impl Iterator<Item = GroupId> {
+        self.user(id).into_iter().flat_map(|user| &user.groups).map(|at| self.groups[*at as usize].id)
+    }
+
     pub(super) fn named(&self, selector: &Selector) -> impl Iterator<Item = GroupId> {
         self.named.get(selector).into_iter().flatten().copied()
     }
 
     pub(super) fn members(&self, group: &Group) -> impl Iterator<Item = &User> {
         group.members.iter().map(|at| &self.users[*at as usize])
+    }
+
+    /// The number of people in these groups, each of them once.
+    pub(super) fn distinct_members<'a>(&self, groups: impl Iterator<Item = &'a Group>) -> usize {
+        let mut seen = vec![false; self.users.len()];
+        let first = |at: &&u32| seen.get_mut(**at as usize).is_some_and(|seen| !std::mem::replace(seen, true));
+        groups.flat_map(|group| &group.members).filter(first).count()
     }
 
     /// The active members without a principal of their own.
@@ -313,6 +351,8 @@ impl Tenant {
                 external_id: None,
                 members: BTreeSet::new(),
                 unclear: BTreeSet::new(),
+                nested: BTreeMap::new(),
+                parents: BTreeSet::new(),
             });
             place(groups.len() - 1)
         }) as usize
@@ -328,6 +368,9 @@ impl Tenant {
             DirectoryChange::GroupDeleted { id } => self.delete_group(*id, &mut touched),
             DirectoryChange::Members { group, added, removed } => {
                 self.apply_members(*group, added, removed, &mut touched);
+            }
+            DirectoryChange::Nested { group, added, removed } => {
+                self.apply_nested(*group, added, removed, &mut touched);
             }
         }
         touched
@@ -391,6 +434,17 @@ impl Tenant {
         let at = self.intern_group(id);
         self.rename(at, GroupState::Deleted, "", None, touched);
         self.groups[at].unclear.clear();
+        let (inner, outer) =
+            (std::mem::take(&mut self.groups[at].nested), std::mem::take(&mut self.groups[at].parents));
+        for nested in inner.into_values() {
+            self.groups[nested as usize].parents.remove(&place(at));
+            self.nestings -= 1;
+        }
+        for parent in outer {
+            // One that contained itself is empty already.
+            self.nestings -= usize::from(self.groups[parent as usize].nested.remove(&id).is_some());
+            touched.group(self.groups[parent as usize].id, None);
+        }
         for user in std::mem::take(&mut self.groups[at].members) {
             let groups = &mut self.users[user as usize].groups;
             if let Ok(found) = groups.binary_search(&place(at)) {
@@ -432,6 +486,26 @@ impl Tenant {
                 touched.names.insert(selector);
             }
         }
+    }
+
+    fn apply_nested(&mut self, group: GroupId, added: &[GroupId], removed: &[GroupId], touched: &mut Touched) {
+        let parent = self.intern_group(group);
+        if self.groups[parent].state == GroupState::Deleted {
+            return;
+        }
+        for (ids, adding) in [(removed, false), (added, true)] {
+            for id in ids {
+                let at = self.intern_group(*id);
+                if adding && self.groups[at].state != GroupState::Deleted {
+                    self.nestings += usize::from(self.groups[parent].nested.insert(*id, place(at)).is_none());
+                    self.groups[at].parents.insert(place(parent));
+                } else {
+                    self.nestings -= usize::from(self.groups[parent].nested.remove(id).is_some());
+                    self.groups[at].parents.remove(&place(parent));
+                }
+            }
+        }
+        touched.group(group, None);
     }
 
     fn apply_members(&mut self, group: GroupId, added: &[UserId], removed: &[UserId], touched: &mut Touched) {

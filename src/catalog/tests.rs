@@ -3,6 +3,7 @@ mod delegation;
 mod directory;
 mod groups;
 mod inventory;
+mod nesting;
 
 use std::collections::BTreeSet;
 
@@ -10,7 +11,7 @@ use serde_json::json;
 
 use super::fixtures::*;
 use super::*;
-use crate::model::{Enforcement, Keep, KeptGroups, MemberKey, Reason, Subject, UserId};
+use crate::model::{Enforcement, Keep, KeptGroups, MemberKey, Reason, Subject};
 
 const NOTHING: Enforcement = Enforcement::Live { keep: Keep::Nothing };
 

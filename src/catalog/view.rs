@@ -39,14 +39,29 @@ pub(crate) struct SubjectView {
     pub(crate) current_name: Option<String>,
     /// The current `externalId` of the group.
     pub(crate) current_external_id: Option<String>,
-    /// Direct user members, active or not.
+    /// User members, active or not, including those of nested groups.
     pub(crate) members: usize,
+    /// What there is to say about groups nested in the group.
+    pub(crate) nesting: SubjectNesting,
     /// Active members whose address is not admitted.
     pub(crate) invalid_principals: usize,
     /// Active members without an address; their claims stay.
     pub(crate) missing_principals: usize,
     /// Active members who share a principal with somebody else.
     pub(crate) collisions: usize,
+}
+
+/// What there is to say about the groups nested in one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SubjectNesting {
+    /// Nothing.
+    Plain,
+    /// There are so many members of nested groups, or so many levels, that nobody gets access through them.
+    Exceeds,
+    /// A group with this name contains itself. It counts once.
+    Cycle(String),
+    /// So many groups are direct members, and their members get nothing.
+    Ignored(usize),
 }
 
 /// A resolved mapping.
@@ -157,8 +172,8 @@ impl Catalog {
         let mut people = BTreeSet::new();
         let mut invalid_principals = 0;
         let mut collisions = 0;
-        for (_, (tenant, group)) in self.groups(mapping) {
-            for user in tenant.unclear(group) {
+        for (_, meant) in self.groups(mapping) {
+            for user in meant.unclear() {
                 if people.insert(user.id) {
                     invalid_principals += usize::from(user.key.is_none());
                     collisions += usize::from(user.key.is_some());
@@ -229,7 +244,8 @@ impl Catalog {
             };
             let tenant = self.tenants.get(&subject.provider);
             let group = group.and_then(|id| tenant?.group(id));
-            let unclear = || tenant.zip(group).into_iter().flat_map(|(tenant, group)| tenant.unclear(group));
+            let meant = tenant.zip(group).map(|(tenant, group)| self.meant(tenant, group, &subject.nesting));
+            let unclear = || meant.into_iter().flat_map(super::nesting::Meant::unclear);
             let lacks = |user: &&super::tenant::User| {
                 user.key.is_none() && tenant.is_some_and(|tenant| tenant.lacks_address(user))
             };
@@ -241,7 +257,8 @@ impl Catalog {
                 resolution: subject.resolution.clone(),
                 current_name: group.map(|group| group.display_name.to_string()),
                 current_external_id: group.and_then(|group| group.external_id.as_deref()).map(str::to_owned),
-                members: group.map_or(0, |group| group.members.len()),
+                members: meant.map_or(0, super::nesting::Meant::count),
+                nesting: meant.map_or(SubjectNesting::Plain, super::nesting::Meant::report),
                 invalid_principals: unclear().filter(|user| user.key.is_none()).count() - missing,
                 missing_principals: missing,
                 collisions: unclear().filter(|user| user.key.is_some()).count(),

@@ -219,6 +219,8 @@ pub(crate) enum FreezeReason {
     GroupNotFound,
     /// The name now refers to another group than the one it was pinned to.
     GroupIdentityChanged,
+    /// The groups nested in a group of the mapping exceed a bound.
+    NestingLimitExceeded,
     /// The list of resources failed or was partial.
     InventoryIncomplete,
     /// The database is empty, or not the one that was used here before.
@@ -244,6 +246,7 @@ impl FreezeReason {
             Self::GroupAmbiguous => Reason::GroupAmbiguous,
             Self::GroupNotFound => Reason::GroupNotFound,
             Self::GroupIdentityChanged => Reason::GroupIdentityChanged,
+            Self::NestingLimitExceeded => Reason::NestingLimitExceeded,
             Self::InventoryIncomplete => Reason::InventoryIncomplete,
             Self::StoreMismatch => Reason::StoreMismatch,
             Self::StoreRewound => Reason::StoreRewound,
@@ -262,6 +265,7 @@ impl FreezeReason {
             | Self::GroupNotFound
             | Self::GroupAmbiguous
             | Self::GroupIdentityChanged
+            | Self::NestingLimitExceeded
             | Self::InventoryIncomplete
             | Self::IdentityProviderNotFound
             | Self::IdentityProviderChanged
@@ -310,6 +314,9 @@ impl FreezeReason {
             }
             Self::GroupIdentityChanged => {
                 "a group name now means another group than before; existing grants stay and the new group gets nothing until the annotation rolecall.dev/accept-group names its id"
+            }
+            Self::NestingLimitExceeded => {
+                "more groups, levels or memberships are nested in a group than are followed; existing grants stay, except of those who leave the groups that gave them, and only direct members get new ones; nest fewer groups or map them directly"
             }
             Self::InventoryIncomplete => {
                 "the list of Cloud Run resources failed or was incomplete, so nothing is concluded from absences in it"

@@ -163,6 +163,17 @@ pub(crate) enum DirectoryChange {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         removed: Vec<UserId>,
     },
+    /// Groups that are direct members of a group changed.
+    Nested {
+        /// The changed group.
+        group: GroupId,
+        /// Groups that became members.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        added: Vec<GroupId>,
+        /// Groups that ceased to be members.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        removed: Vec<GroupId>,
+    },
 }
 
 /// A change as stored in the event log.

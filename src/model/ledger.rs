@@ -35,6 +35,9 @@ pub(crate) struct Ground {
     pub(crate) provider: ProviderName,
     /// The groups of the mapping that gave the claim.
     pub(crate) groups: BTreeSet<GroupId>,
+    /// The groups nested in them that the subject was a direct member of; empty for a direct member.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) through: BTreeSet<GroupId>,
     /// The uid of the mapping object that made the claim; none where it is not known.
     pub(crate) mapping_uid: Option<Arc<str>>,
     /// Generation of the mapping when the other fields were recorded.
@@ -45,7 +48,8 @@ impl Ground {
     /// True when both are equal except for the generation, which alone is no reason to record a claim again.
     #[must_use]
     pub(crate) fn agrees(&self, other: &Self) -> bool {
-        (&self.provider, &self.groups, &self.mapping_uid) == (&other.provider, &other.groups, &other.mapping_uid)
+        let Self { provider, groups, through, mapping_uid, generation: _ } = self;
+        (provider, groups, through, mapping_uid) == (&other.provider, &other.groups, &other.through, &other.mapping_uid)
     }
 }
 

@@ -168,6 +168,15 @@ reasons! {
     GroupAmbiguous:
         "several groups have that name; none of them gets new grants",
         "name the group by externalId, or rename one of them";
+    NestingLimitExceeded:
+        "more groups, levels or memberships are nested in a group of the mapping than are followed; existing grants stay, and members of the nested groups get no new ones",
+        "nest fewer groups, or map the nested ones directly";
+    NestingCycle:
+        "a group contains itself through groups nested in it; each of them counts once",
+        "remove one of the memberships at the IdP if it is not meant";
+    NestingIgnored:
+        "groups are members of groups, and the members of the nested ones get no access through them",
+        "set `spec.nestedGroups: Resolve` on the IdentityProvider to give it to them, or `Ignore` to confirm";
     GroupIdentityChanged:
         "the name now means another group than before; existing grants stay and the new group gets nothing",
         "accept the new group with the annotation rolecall.dev/accept-group, or name the group by externalId";

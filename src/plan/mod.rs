@@ -42,8 +42,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Addition, AuditEntry, Changes, Desired, DocumentKey, GrantKey, GrantState, IntentAction, LedgerChange, LedgerRow,
-    Live, MappingKey, Reason, Removal, Revision, Subject,
+    Addition, AuditEntry, Changes, Claim, Desired, DocumentKey, GrantKey, GrantState, IntentAction, LedgerChange,
+    LedgerRow, Live, MappingKey, Reason, Removal, Revision, Subject,
 };
 
 pub(crate) use counts::ClaimCounts;
@@ -84,6 +84,9 @@ pub(crate) struct Inputs {
     pub(crate) held: BTreeSet<Removal>,
     /// Subjects with claims in the ledger whom the IdP reports inactive or deleted.
     pub(crate) leavers: BTreeSet<Subject>,
+    /// Claims of people who left the groups that gave them, of mappings that know only a part of their groups.
+    #[serde(default)]
+    pub(crate) departed: BTreeSet<Claim>,
 }
 
 /// Reason: Google stores a member under another spelling than it was sent.

@@ -251,6 +251,7 @@ impl<'a> Planner<'a> {
                         match keep.keeps(&claim.subject, &key.member, row.and_then(|row| row.grounds.get(claim))) {
                             Kept::No => false,
                             Kept::Yes => true,
+                            Kept::Frozen(_) if self.inputs.departed.contains(claim) => false,
                             Kept::Frozen(reason) => unless_left(claim, reason),
                         }
                     }

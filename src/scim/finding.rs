@@ -333,7 +333,9 @@ impl FindingCode {
             Self::MemberIdForeign => {
                 "taken as an externalId; it counts while exactly one user has it: send the `id` of users created here"
             }
-            Self::NestedGroup => "kept, but members of the nested group get no access through it; assign them directly",
+            Self::NestedGroup => {
+                "its members count as members of this group, unless `spec.nestedGroups` of the IdentityProvider is Ignore, or omitted for a directory that is older than that field"
+            }
             Self::ExternalIdShared => {
                 "stored; another resource of this type has the same externalId, so neither is found by it alone: give each its own"
             }

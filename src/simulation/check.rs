@@ -7,8 +7,8 @@ use super::expect::Expected;
 use super::facts::Facts;
 use crate::api::RoleMappingStatus;
 use crate::model::{
-    AuditOutcome, Claim, DirectoryChange, DocumentKey, GrantKey, GrantState, LedgerRow, MappingKey, ProviderName,
-    Subject, UserId,
+    AuditOutcome, Claim, DirectoryChange, DocumentKey, GrantKey, GrantState, GroupId, LedgerRow, MappingKey,
+    ProviderName, Subject, UserId,
 };
 use crate::plan::{PRINCIPAL_RESPELLED, RESOURCE_RECREATED};
 use crate::store::{AuditRow, Decision};
@@ -311,12 +311,18 @@ impl Simulation {
 
     /// Differences between the directory in the store and the requests that were answered with success.
     async fn directory_differs(&self) -> Vec<String> {
-        let (mut people, mut teams) = (BTreeMap::new(), BTreeMap::<_, (String, BTreeSet<UserId>)>::new());
+        type Teams = BTreeMap<GroupId, (String, BTreeSet<UserId>, BTreeSet<GroupId>)>;
+        let (mut people, mut teams) = (BTreeMap::new(), Teams::new());
         let mut sink = |_: ProviderName, change: DirectoryChange| match change {
             DirectoryChange::User(facts) => drop(people.insert(facts.id, facts.active)),
-            DirectoryChange::Group(facts) => drop(teams.insert(facts.id, (facts.display_name, BTreeSet::new()))),
+            DirectoryChange::Group(facts) => {
+                drop(teams.insert(facts.id, (facts.display_name, BTreeSet::new(), BTreeSet::new())));
+            }
             DirectoryChange::Members { group, added, .. } => {
                 teams.entry(group).or_default().1.extend(added);
+            }
+            DirectoryChange::Nested { group, added, .. } => {
+                teams.entry(group).or_default().2.extend(added);
             }
             DirectoryChange::UserDeleted { .. } | DirectoryChange::GroupDeleted { .. } => {}
         };
@@ -325,8 +331,8 @@ impl Simulation {
         let present = facts.people.iter().filter(|(_, person)| !person.deleted);
         let expected: BTreeMap<_, _> = present.map(|(id, person)| (*id, person.active)).collect();
         let present = facts.teams.iter().filter(|(_, team)| !team.deleted);
-        let expected_teams: BTreeMap<_, _> =
-            present.map(|(id, team)| (*id, (team.name.clone(), team.members.clone()))).collect();
+        let expected_teams: Teams =
+            present.map(|(id, team)| (*id, (team.name.clone(), team.members.clone(), team.nested.clone()))).collect();
         let differs = |what: &str| format!("the store has other {what} than those that were stored with success");
         let of_people = (people != expected).then(|| differs("people"));
         of_people.into_iter().chain((teams != expected_teams).then(|| differs("groups"))).collect()

@@ -14,7 +14,7 @@ use super::expect::Memory;
 use super::facts::{Facts, Locked, Provider, ROLES, SERVICES, Setup, Target, address, document, grant};
 use super::process::{Changed, Process, Shared};
 use super::report::{Counts, Report};
-use crate::catalog::Ceiling;
+use crate::catalog::{Ceiling, NestingBounds};
 use crate::model::{Clock as _, DocumentKey, FreezeReason, MemberKey, ProviderName, Randomness, RemovalLimits};
 use crate::store::{Origin, Store, StoreError, StoreFaults};
 use crate::sync::EngineConfig;
@@ -92,6 +92,7 @@ impl Simulation {
             permits_suspend: chance.one_in(3),
             permits_orphan: chance.one_in(2),
             by_labels: chance.one_in(4),
+            depth: if chance.one_in(4) { 1 } else { 10 },
         };
         let drift = Duration::from_secs(60 + chance.below(240) as u64);
         let limits = if chance.one_in(3) { RemovalLimits::new(2, 3) } else { RemovalLimits::new(1000, 1000) };
@@ -101,6 +102,7 @@ impl Simulation {
             limits,
             seed: Some(chance.seed()),
             status_window,
+            nesting: NestingBounds { depth: setup.depth, ..NestingBounds::default() },
             ..EngineConfig::new(Ceiling::Enforce, drift)
         };
         let mut facts = Facts::new(setup);

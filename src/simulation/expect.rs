@@ -97,13 +97,13 @@ impl Memory {
             let named = facts.teams.iter().filter(|(_, team)| !team.deleted && team.name == mapping.spec.team);
             meant.extend(named.map(|(id, _)| *id));
             let once = self.once.entry(key.clone()).or_default();
-            for id in meant.iter().filter_map(|group| facts.teams.get(group)).flat_map(|team| &team.members) {
-                let Some(address) = facts.people.get(id).and_then(|person| person.address.as_ref()) else { continue };
+            for id in meant.iter().flat_map(|group| facts.people_of(*group)).collect::<BTreeSet<_>>() {
+                let Some(address) = facts.people.get(&id).and_then(|person| person.address.as_ref()) else { continue };
                 for document in documents.iter().filter(|document| mapping.spec.matches(document)) {
                     for role in &mapping.spec.roles {
                         let sent = grant(role, address);
-                        once.insert((document.clone(), facts.stored(&sent), *id));
-                        once.insert((document.clone(), sent, *id));
+                        once.insert((document.clone(), facts.stored(&sent), id));
+                        once.insert((document.clone(), sent, id));
                     }
                 }
             }
@@ -296,14 +296,18 @@ struct Wants<'a> {
 
 impl Wants<'_> {
     fn add(&self, group: GroupId, expected: &mut Expected) {
-        let Some(team) = self.facts.teams.get(&group) else { return };
+        let is_whole = self.facts.nested(group).is_some();
+        if !is_whole {
+            self.keep_members(expected);
+        }
         let documents = self.target.documents();
         let is_there = |service: &String| documents.iter().any(|document| service == "*" || service == document.name());
         let delegated = |role: &String| self.facts.delegates(role);
         // A member stored outside the permitted domains is reported to all mappings of the document.
-        let mut is_clear = self.rules.is_empty() && self.facts.aliases.values().all(|primary| in_domain(primary));
+        let mut is_clear =
+            is_whole && self.rules.is_empty() && self.facts.aliases.values().all(|primary| in_domain(primary));
         is_clear &= self.spec.services.iter().all(is_there) && self.spec.roles.iter().all(delegated);
-        for id in &team.members {
+        for id in &self.facts.people_of(group) {
             let Some(person) = self.facts.people.get(id).filter(|person| person.left_at.is_none()) else { continue };
             let Some(address) = &person.address else {
                 self.keep_of(*id, None, expected);
@@ -356,6 +360,15 @@ impl Wants<'_> {
             }
         }
         is_clear
+    }
+
+    /// Permits the former grants of people who are in some group to stay, because not all nested groups are known.
+    fn keep_members(&self, expected: &mut Expected) {
+        for (document, grant, person) in self.memory.once.get(self.key).into_iter().flatten() {
+            if !self.facts.has_left(*person) && self.facts.is_in_a_group(*person) {
+                expected.permit(self.key, document, grant, *person);
+            }
+        }
     }
 
     /// Permits the former grants of a person to stay: all of them, or those of one member.

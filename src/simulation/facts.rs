@@ -68,6 +68,8 @@ pub(super) struct Team {
     pub(super) name: String,
     pub(super) deleted: bool,
     pub(super) members: BTreeSet<UserId>,
+    /// Groups that are members.
+    pub(super) nested: BTreeSet<GroupId>,
 }
 
 /// The content of a mapping object.
@@ -129,6 +131,8 @@ pub(super) struct Setup {
     pub(super) permits_orphan: bool,
     /// True when the namespace is admitted by its labels instead of its name.
     pub(super) by_labels: bool,
+    /// How many levels of nested groups are followed.
+    pub(super) depth: usize,
 }
 
 /// All facts.
@@ -211,6 +215,36 @@ impl Facts {
 
     pub(super) fn has_left(&self, id: UserId) -> bool {
         self.people.get(&id).is_none_or(|person| person.left_at.is_some())
+    }
+
+    /// The groups nested in a group, itself included; none when a level is beyond those that are followed.
+    pub(super) fn nested(&self, root: GroupId) -> Option<BTreeSet<GroupId>> {
+        let mut found = BTreeSet::from([root]);
+        let mut level = found.clone();
+        for depth in 0.. {
+            let nested = |id: &GroupId| self.teams.get(id).map(|team| team.nested.clone()).unwrap_or_default();
+            let next: BTreeSet<GroupId> = level.iter().flat_map(nested).filter(|id| !found.contains(id)).collect();
+            if next.is_empty() {
+                break;
+            }
+            if depth == self.setup.depth {
+                return None;
+            }
+            found.extend(&next);
+            level = next;
+        }
+        Some(found)
+    }
+
+    /// The people of a group and of those nested in it; those of the group alone when there are too many levels.
+    pub(super) fn people_of(&self, root: GroupId) -> BTreeSet<UserId> {
+        let groups = self.nested(root).unwrap_or_else(|| BTreeSet::from([root]));
+        groups.iter().filter_map(|id| self.teams.get(id)).flat_map(|team| team.members.clone()).collect()
+    }
+
+    /// True when the person is a direct member of any group.
+    pub(super) fn is_in_a_group(&self, id: UserId) -> bool {
+        self.teams.values().any(|team| !team.deleted && team.members.contains(&id))
     }
 
     /// The grant as the target stores it.

@@ -19,6 +19,9 @@ use crate::target::scripted::Fault;
 pub(super) const ADDRESSES: usize = 6;
 /// Largest number of people, groups and mappings at a time.
 const PEOPLE: usize = 6;
+/// The people and groups in a group.
+type Members = (BTreeSet<UserId>, BTreeSet<GroupId>);
+
 const MAPPINGS: [&str; 3] = ["m0", "m1", "m2"];
 
 impl Simulation {
@@ -68,7 +71,8 @@ impl Simulation {
         match self.chance.below(20) {
             0..2 => self.create_person().await,
             2 => self.join_and_leave().await,
-            3..8 => self.change_members().await,
+            3..6 => self.change_members().await,
+            6 | 7 => self.change_nested().await,
             8..11 => self.set_active(false).await,
             11..13 => self.set_active(true).await,
             13..15 => self.delete_person().await,
@@ -202,16 +206,19 @@ impl Simulation {
         let people: Vec<UserId> =
             self.facts().people.iter().filter(|(_, person)| !person.deleted).map(|(id, _)| *id).collect();
         let members: BTreeSet<UserId> = people.into_iter().filter(|_| self.chance.one_in(2)).collect();
-        self.say(format!("create group {name} as {} with {} members", short(id.0), members.len()));
+        let nested: BTreeSet<GroupId> =
+            self.some_team().into_iter().filter(|_| self.facts().teams.len() > 1 && self.chance.one_in(3)).collect();
+        let counts = format!("{} members and {} groups", members.len(), nested.len());
+        self.say(format!("create group {name} as {} with {counts}", short(id.0)));
         let facts = GroupFacts { id, display_name: name.to_owned(), external_id: None };
         let group = NewGroup {
             resource: json!({"displayName": name}),
             facts,
-            members: vec![MemberChange::Add(members.iter().map(|id| id.0).collect())].into(),
+            members: vec![MemberChange::Add(ids(&members, &nested))].into(),
         };
         let store = self.idp();
         if self.request(store.create_group(&okta(), &origin(), group)).await {
-            self.facts().teams.insert(id, Team { name: name.to_owned(), deleted: false, members });
+            self.facts().teams.insert(id, Team { name: name.to_owned(), deleted: false, members, nested });
         }
     }
 
@@ -239,22 +246,51 @@ impl Simulation {
         let Some(id) = self.some_team() else { return };
         self.say(format!("delete group {}", short(id.0)));
         let store = self.idp();
-        if self.request(store.delete_group(&okta(), &origin(), id, None)).await
-            && let Some(team) = self.facts().teams.get_mut(&id)
-        {
-            team.deleted = true;
+        if self.request(store.delete_group(&okta(), &origin(), id, None)).await {
+            let mut facts = self.facts();
+            for team in facts.teams.values_mut() {
+                team.nested.remove(&id);
+            }
+            if let Some(team) = facts.teams.get_mut(&id) {
+                team.deleted = true;
+                team.nested.clear();
+            }
         }
+    }
+
+    /// Makes a group a member of another one or of itself, or ends that.
+    async fn change_nested(&mut self) {
+        let (Some(team), Some(other)) = (self.some_team(), self.some_team()) else { return };
+        let (members, mut nested) = self.members(team);
+        let change = if nested.remove(&other) {
+            MemberChange::Remove(vec![other.0])
+        } else {
+            // A group seldom contains itself.
+            if team == other && !self.chance.one_in(4) {
+                return;
+            }
+            nested.insert(other);
+            MemberChange::Add(vec![other.0])
+        };
+        self.update_members(team, change, (members, nested)).await;
+    }
+
+    /// The people and groups in a group.
+    fn members(&self, team: GroupId) -> Members {
+        let known = self.facts().teams.get(&team).cloned();
+        known.map(|team| (team.members, team.nested)).unwrap_or_default()
     }
 
     async fn change_members(&mut self) {
         let (Some(team), Some(person)) = (self.some_team(), self.somebody(|_| true)) else { return };
-        let members = self.facts().teams.get(&team).map(|team| team.members.clone()).unwrap_or_default();
+        let (members, mut nested) = self.members(team);
         let mut after = members.clone();
         let change = if self.chance.one_in(6) {
             let people: Vec<UserId> =
                 self.facts().people.iter().filter(|(_, person)| !person.deleted).map(|(id, _)| *id).collect();
             after = people.into_iter().filter(|_| self.chance.one_in(2)).collect();
-            MemberChange::Replace(after.iter().map(|id| id.0).collect())
+            nested.retain(|_| self.chance.one_in(2));
+            MemberChange::Replace(ids(&after, &nested))
         } else if members.contains(&person) {
             after.remove(&person);
             MemberChange::Remove(vec![person.0])
@@ -262,17 +298,17 @@ impl Simulation {
             after.insert(person);
             MemberChange::Add(vec![person.0])
         };
-        self.update_members(team, change, after).await;
+        self.update_members(team, change, (after, nested)).await;
     }
 
     /// Changes the members of a group to those of `after`.
-    async fn update_members(&mut self, team: GroupId, change: MemberChange, after: BTreeSet<UserId>) {
+    async fn update_members(&mut self, team: GroupId, change: MemberChange, after: Members) {
         self.say(format!("members of {}: {change:?}", short(team.0)));
         let store = self.idp();
         if self.request(store.change_members::<()>(&okta(), &origin(), team, vec![change])).await
             && let Some(team) = self.facts().teams.get_mut(&team)
         {
-            team.members = after;
+            (team.members, team.nested) = after;
         }
     }
 
@@ -280,7 +316,7 @@ impl Simulation {
     /// so that only the fence keeps those calls from arriving after the person has left.
     async fn join_and_leave(&mut self) {
         let Some(team) = self.some_team() else { return };
-        let members = self.facts().teams.get(&team).map(|team| team.members.clone()).unwrap_or_default();
+        let (members, nested) = self.members(team);
         let Some(person) = self.somebody(|person| person.active) else { return };
         if members.contains(&person) {
             return;
@@ -289,9 +325,9 @@ impl Simulation {
             self.target.on_write(&document, Fault::Late(Duration::from_secs(5) + self.chance.millis(60_000)));
         }
         let joined = members.iter().copied().chain([person]).collect();
-        self.update_members(team, MemberChange::Add(vec![person.0]), joined).await;
+        self.update_members(team, MemberChange::Add(vec![person.0]), (joined, nested.clone())).await;
         self.pass(self.chance.millis(2_000)).await;
-        self.update_members(team, MemberChange::Remove(vec![person.0]), members).await;
+        self.update_members(team, MemberChange::Remove(vec![person.0]), (members, nested)).await;
     }
 
     fn change_resources(&mut self) {
@@ -505,6 +541,11 @@ impl Simulation {
 
 pub(super) fn key(number: usize) -> MappingKey {
     MappingKey::new(NAMESPACE, MAPPINGS[number % MAPPINGS.len()]).expect("a key")
+}
+
+/// The ids of people and groups, as members of a group.
+fn ids(people: &BTreeSet<UserId>, groups: &BTreeSet<GroupId>) -> Vec<uuid::Uuid> {
+    people.iter().map(|id| id.0).chain(groups.iter().map(|id| id.0)).collect()
 }
 
 fn short(id: uuid::Uuid) -> String {

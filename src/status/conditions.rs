@@ -117,6 +117,7 @@ pub(crate) fn needs_a_person(word: Reason) -> bool {
             | Reason::GroupDeleted
             | Reason::GroupAmbiguous
             | Reason::GroupIdentityChanged
+            | Reason::NestingLimitExceeded
             | Reason::IdentityProviderNotFound
             | Reason::IdentityProviderChanged
             | Reason::TargetNotFound

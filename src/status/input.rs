@@ -154,10 +154,12 @@ pub(crate) struct SubjectOutcome {
     pub(crate) external_id: Option<String>,
     /// The id to which the name is pinned.
     pub(crate) id: Option<String>,
-    /// Active users among its members.
+    /// Users among its members, including those of nested groups.
     pub(crate) members: u64,
     /// The reason for which the group gives nothing: `GroupNotFound` and the like.
     pub(crate) problem: Option<Reason>,
+    /// What there is to say about groups nested in it, with the details.
+    pub(crate) nesting: Option<(Reason, String)>,
     /// Members who get nothing: reason word → number of people.
     pub(crate) left_out: BTreeMap<Reason, u64>,
 }
@@ -284,6 +286,8 @@ pub(crate) struct ProviderInput<'a> {
     pub(crate) users: u64,
     /// Groups that were pushed and not deleted.
     pub(crate) groups: u64,
+    /// Number of memberships of groups in groups that are ignored although the spec does not say so.
+    pub(crate) ignored_nestings: u64,
     /// Time of the last authenticated request.
     pub(crate) last_request: Option<Timestamp>,
     /// `spec.staleAfter`.

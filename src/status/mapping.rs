@@ -72,6 +72,9 @@ pub(crate) fn fold_mapping(
     if let Some((why, message)) = context.freeze() {
         conditions.set(kind::FROZEN, true, why.reason(), &message);
     }
+    if let Some((whole, word, message)) = nested_groups(&context) {
+        conditions.set(kind::NESTED_GROUPS, whole, word, &message);
+    }
 
     let status = RoleMappingStatus {
         observed_generation: Some(input.generation),
@@ -97,6 +100,20 @@ pub(crate) fn fold_mapping(
         conditions: conditions.finish(),
     };
     Folded { status, revisit: earliest(decision.revisit, drift_ends) }
+}
+
+/// The condition `NestedGroups`: the first thing to report, starting with what keeps people from access.
+fn nested_groups(context: &FoldContext<'_>) -> Option<(bool, Reason, String)> {
+    [(Reason::NestingLimitExceeded, false), (Reason::NestingIgnored, false), (Reason::NestingCycle, true)]
+        .into_iter()
+        .find_map(|(word, whole)| {
+            let is_it = |subject: &&&SubjectOutcome| subject.nesting.as_ref().is_some_and(|(other, _)| *other == word);
+            let subject = context.subjects.iter().find(is_it)?;
+            let (_, detail) = subject.nesting.as_ref()?;
+            let name = super::ready::subject_name(subject);
+            let fact = if detail.is_empty() { name } else { format!("{name}: {detail}") };
+            Some((whole, word, format!("{fact}: {}", explain(word))))
+        })
 }
 
 fn sum(documents: &[&DocumentOutcome]) -> ClaimCounts {

@@ -34,6 +34,14 @@ pub(crate) fn fold_provider(
     if let Some(message) = quota_exceeded(&input.quota, now) {
         conditions.set(kind::QUOTA_EXCEEDED, true, Reason::QuotaExceeded, &message);
     }
+    if input.ignored_nestings > 0 {
+        let fact = format!(
+            "{} of groups in groups, stored by a directory that is older than the resolution of nested groups",
+            plural(input.ignored_nestings, "membership", "memberships"),
+        );
+        let message = format!("{fact}: {}", explain(Reason::NestingIgnored));
+        conditions.set(kind::NESTED_GROUPS, false, Reason::NestingIgnored, &message);
+    }
     let (status, word, message) = tokens_valid(&tokens, &problems, now);
     conditions.set(kind::TOKENS_VALID, status, word, &message);
     let (status, word, stale_at) = fresh(input, now);

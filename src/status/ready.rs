@@ -19,8 +19,12 @@ pub(super) const CHURN: SignedDuration = SignedDuration::from_secs(60);
 pub(super) const PATIENCE: SignedDuration = SignedDuration::from_mins(10);
 
 /// Reasons that freeze the claims of one subject, starting with those that waiting does not resolve.
-const GROUP_FREEZES: [FreezeReason; 3] =
-    [FreezeReason::GroupIdentityChanged, FreezeReason::GroupAmbiguous, FreezeReason::GroupNotFound];
+const GROUP_FREEZES: [FreezeReason; 4] = [
+    FreezeReason::GroupIdentityChanged,
+    FreezeReason::GroupAmbiguous,
+    FreezeReason::NestingLimitExceeded,
+    FreezeReason::GroupNotFound,
+];
 
 /// Who has to act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

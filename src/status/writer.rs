@@ -282,7 +282,9 @@ fn changes(before: Option<&Status>, now: &Status) -> Vec<Event> {
         kind::HELD | kind::DRIFTED | kind::FROZEN => condition.status == "True",
         _ => {
             condition.status == "False"
-                || [Reason::PartlyDelegated, Reason::TokenExpiring].iter().any(|problem| condition.reason == *problem)
+                || [Reason::PartlyDelegated, Reason::TokenExpiring, Reason::NestingCycle]
+                    .iter()
+                    .any(|problem| condition.reason == *problem)
         }
     };
     let ready = now.condition(kind::READY).map(|ready| ready.reason.clone());

@@ -44,23 +44,36 @@ impl Compaction {
             DirectoryChange::UserDeleted { id } => drop(self.deleted.insert(id.0)),
             DirectoryChange::GroupDeleted { id } => drop(self.deleted.insert(id.0)),
             DirectoryChange::Members { group, added, removed } => {
-                let group = self.place(group.0);
-                for user in removed {
-                    let user = self.place(user.0);
-                    self.members.remove(&(group, user));
-                }
-                for user in added {
-                    let user = self.place(user.0);
-                    self.members.insert((group, user), seq);
-                }
+                self.note_members(seq, *group, added.iter().map(|user| user.0), removed.iter().map(|user| user.0));
+            }
+            DirectoryChange::Nested { group, added, removed } => {
+                self.note_members(seq, *group, added.iter().map(|group| group.0), removed.iter().map(|group| group.0));
             }
         }
     }
 
-    /// True when this event made the user a member as of the end.
-    fn joins(&self, seq: Seq, group: GroupId, user: UserId) -> bool {
-        let (Some(group), Some(place)) = (self.places.get(&group.0), self.places.get(&user.0)) else { return false };
-        self.members.get(&(*group, *place)) == Some(&seq) && !self.deleted.contains(&user.0)
+    fn note_members(
+        &mut self,
+        seq: Seq,
+        group: GroupId,
+        added: impl Iterator<Item = Uuid>,
+        removed: impl Iterator<Item = Uuid>,
+    ) {
+        let group = self.place(group.0);
+        for member in removed {
+            let member = self.place(member);
+            self.members.remove(&(group, member));
+        }
+        for member in added {
+            let member = self.place(member);
+            self.members.insert((group, member), seq);
+        }
+    }
+
+    /// True when this event made the user or group a member as of the end.
+    fn joins(&self, seq: Seq, group: GroupId, member: Uuid) -> bool {
+        let (Some(group), Some(place)) = (self.places.get(&group.0), self.places.get(&member)) else { return false };
+        self.members.get(&(*group, *place)) == Some(&seq) && !self.deleted.contains(&member)
     }
 
     /// Decides about an event that was processed. Applying the remaining events in order leads to the same directory:
@@ -75,17 +88,36 @@ impl Compaction {
             // A deleted user counts as a leaver, on which frozen claims depend; a group that was never pushed causes a
             // freeze.
             DirectoryChange::UserDeleted { .. } | DirectoryChange::GroupDeleted { .. } => Fate::Retain,
-            DirectoryChange::Members { group, .. } if self.deleted.contains(&group.0) => Fate::Remove,
-            DirectoryChange::Members { group, added, removed } => {
-                let joined: Vec<UserId> = added.iter().copied().filter(|user| self.joins(seq, *group, *user)).collect();
-                if joined.is_empty() {
-                    Fate::Remove
-                } else if removed.is_empty() && joined.len() == added.len() {
-                    Fate::Retain
-                } else {
-                    Fate::Shorten(DirectoryChange::Members { group: *group, added: joined, removed: vec![] })
-                }
+            DirectoryChange::Members { group, .. } | DirectoryChange::Nested { group, .. }
+                if self.deleted.contains(&group.0) =>
+            {
+                Fate::Remove
             }
+            DirectoryChange::Members { group, added, removed } => {
+                let joined: Vec<UserId> =
+                    added.iter().copied().filter(|user| self.joins(seq, *group, user.0)).collect();
+                let whole = removed.is_empty() && joined.len() == added.len();
+                let count = joined.len();
+                let rest = DirectoryChange::Members { group: *group, added: joined, removed: vec![] };
+                Self::fate_of_members(count, whole, rest)
+            }
+            DirectoryChange::Nested { group, added, removed } => {
+                let joined: Vec<GroupId> =
+                    added.iter().copied().filter(|nested| self.joins(seq, *group, nested.0)).collect();
+                let whole = removed.is_empty() && joined.len() == added.len();
+                let count = joined.len();
+                let rest = DirectoryChange::Nested { group: *group, added: joined, removed: vec![] };
+                Self::fate_of_members(count, whole, rest)
+            }
+        }
+    }
+
+    /// The fate of an event of which this many additions still hold; `whole`: that is all of it.
+    fn fate_of_members(joined: usize, whole: bool, rest: DirectoryChange) -> Fate {
+        match (joined, whole) {
+            (0, _) => Fate::Remove,
+            (_, true) => Fate::Retain,
+            (_, false) => Fate::Shorten(rest),
         }
     }
 }
@@ -113,6 +145,7 @@ mod tests {
         users: BTreeMap<UserId, Option<UserFacts>>,
         groups: BTreeMap<GroupId, Option<GroupFacts>>,
         members: BTreeSet<(GroupId, UserId)>,
+        nested: BTreeSet<(GroupId, GroupId)>,
     }
 
     impl Directory {
@@ -135,6 +168,16 @@ mod tests {
                 DirectoryChange::GroupDeleted { id } => {
                     self.groups.insert(*id, None);
                     self.members.retain(|(group, _)| group != id);
+                    self.nested.retain(|(group, nested)| group != id && nested != id);
+                }
+                DirectoryChange::Nested { group, added, removed } => {
+                    if self.groups.get(group) == Some(&None) {
+                        return;
+                    }
+                    self.nested.retain(|(of, nested)| of != group || !removed.contains(nested));
+                    let alive = added.iter().filter(|nested| self.groups.get(nested) != Some(&None));
+                    let alive: Vec<_> = alive.map(|nested| (*group, *nested)).collect();
+                    self.nested.extend(alive);
                 }
                 DirectoryChange::Members { group, added, removed } => {
                     if self.groups.get(group) == Some(&None) {
@@ -157,6 +200,7 @@ mod tests {
 
     fn changes() -> impl Strategy<Value = Vec<DirectoryChange>> {
         let users = || prop::collection::vec((0_u8..4).prop_map(user), 0..4);
+        let groups = || prop::collection::vec((0_u8..3).prop_map(group), 0..3);
         let change = prop_oneof![
             3 => (0_u8..4, any::<bool>(), 0_u8..3).prop_map(|(n, active, name)| {
                 let (id, user_name) = (user(n), format!("u{name}"));
@@ -170,6 +214,8 @@ mod tests {
             1 => (0_u8..3).prop_map(|n| DirectoryChange::GroupDeleted { id: group(n) }),
             8 => (0_u8..3, users(), users())
                 .prop_map(|(n, added, removed)| DirectoryChange::Members { group: group(n), added, removed }),
+            4 => (0_u8..3, groups(), groups())
+                .prop_map(|(n, added, removed)| DirectoryChange::Nested { group: group(n), added, removed }),
         ];
         prop::collection::vec(change, 0..40)
     }

@@ -51,6 +51,12 @@ impl Store {
         self.commit(Ticket::engine(REQUEST), move |tx| owners::leave(tx, &provider)).await
     }
 
+    /// Whether groups were stored under this name before nested groups were resolved. That stays so for good.
+    pub(crate) async fn is_before_nesting(&self, provider: &ProviderName) -> Result<bool, StoreError> {
+        let provider = provider.clone();
+        self.read(move |db| owners::is_before_nesting(db, &provider)).await
+    }
+
     /// Gives the directory to the `IdentityProvider` that waits for it. Returns whether there is one.
     pub(crate) async fn accept_directory(&self, provider: &ProviderName) -> Result<bool, StoreError> {
         let provider = provider.clone();

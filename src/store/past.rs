@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::events::Sink;
 use super::history::HistoryKind;
-use super::sqlite::{history, meta, specs};
+use super::sqlite::{history, meta, owners, specs};
 use super::{ListingRecord, SpecVersion, Store, StoreError};
 use crate::model::{Pin, ProviderName, Seq, TargetName};
 
@@ -24,6 +24,8 @@ pub(crate) struct PastCatalog {
     pub(crate) namespaces: BTreeMap<String, BTreeMap<String, String>>,
     /// Providers under whose name people of a former provider are stored.
     pub(crate) former: BTreeSet<ProviderName>,
+    /// Providers whose directory is older than the resolution of nested groups.
+    pub(crate) before_nesting: BTreeSet<ProviderName>,
 }
 
 impl Store {
@@ -49,6 +51,7 @@ impl Store {
             listings: self.listings_at(seq).await?,
             namespaces: self.namespaces_at(seq).await?,
             former: self.former_at(seq).await?,
+            before_nesting: self.read(owners::before_nesting).await?,
         };
         let mut after = 0;
         loop {

@@ -140,9 +140,10 @@ impl Engine {
                 FreezeReason::IdentityProviderChanged.message()
             );
         }
+        let before_nesting = self.0.store.is_before_nesting(&name).await?;
         let id = (Kind::IdentityProvider, None, name.as_str());
         self.0.persist_spec(id, generation, from, stored_json(&object)?).await?;
-        let effects = self.0.install_provider(&name, object, generation, former);
+        let effects = self.0.install_provider(&name, object, generation, (former, before_nesting));
         self.0.apply_effects(effects, &Trigger::at(self.0.clock.now())).await;
         Ok(self.0.ask_ledger().await?)
     }
@@ -381,7 +382,8 @@ impl Engine {
                     (Some(object), Ok(name)) => {
                         let owner = owner_of(object.metadata.uid.as_deref());
                         let former = !self.0.store.claim_directory(&name, owner).await?;
-                        Some(self.0.install_provider(&name, object, spec.generation, former))
+                        let before_nesting = self.0.store.is_before_nesting(&name).await?;
+                        Some(self.0.install_provider(&name, object, spec.generation, (former, before_nesting)))
                     }
                     _ => None,
                 },
@@ -428,12 +430,14 @@ impl Inner {
         }
     }
 
+    /// Installs a provider in the catalog. `former`: its people belong to a former one. `before_nesting`: its directory
+    /// is older than the resolution of nested groups.
     fn install_provider(
         &self,
         name: &ProviderName,
         object: IdentityProvider,
         generation: i64,
-        former: bool,
+        (former, before_nesting): (bool, bool),
     ) -> Effects {
         let now = self.clock.now();
         let mut state = self.state();
@@ -462,6 +466,9 @@ impl Inner {
         }
         state.changed_providers.insert(name.clone());
         let mut effects = state.catalog.set_former(name, former);
+        if before_nesting {
+            effects.merge(state.catalog.set_before_nesting(name));
+        }
         effects.merge(state.catalog.apply_provider(name.clone(), spec));
         effects
     }

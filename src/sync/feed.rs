@@ -40,6 +40,9 @@ pub(super) async fn follow(inner: Arc<Inner>, from: Seq, stop: CancellationToken
                         let effects = state.catalog.apply_directory(&event.provider, &event.change);
                         state.note(&effects, &trigger);
                         state.refusals.directory_changed(&event.change);
+                        if matches!(&event.change, DirectoryChange::Nested { added, .. } if !added.is_empty()) {
+                            state.retry_additions(&effects.mappings);
+                        }
                         effects
                     };
                     inner.apply_effects(effects, &trigger).await;
@@ -74,7 +77,10 @@ fn leaver(change: &DirectoryChange) -> Option<UserId> {
     match change {
         DirectoryChange::User(facts) => (!facts.active).then_some(facts.id),
         DirectoryChange::UserDeleted { id } => Some(*id),
-        DirectoryChange::Group(_) | DirectoryChange::GroupDeleted { .. } | DirectoryChange::Members { .. } => None,
+        DirectoryChange::Group(_)
+        | DirectoryChange::GroupDeleted { .. }
+        | DirectoryChange::Members { .. }
+        | DirectoryChange::Nested { .. } => None,
     }
 }
 

@@ -20,6 +20,9 @@ pub(crate) async fn catalog_at(store: &Store, seq: Seq, ceiling: Ceiling) -> Res
     for provider in &past.former {
         let _ = catalog.set_former(provider, true);
     }
+    for provider in &past.before_nesting {
+        let _ = catalog.set_before_nesting(provider);
+    }
     for (namespace, labels) in past.namespaces {
         let _ = catalog.apply_namespace(&namespace, labels);
     }

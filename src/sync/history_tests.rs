@@ -170,7 +170,9 @@ impl Fixture {
                 self.groups.retain(|group| *group != id);
             }
             (Some(id), how) => {
-                let who: Vec<Uuid> = member(b).into_iter().collect();
+                // A person, or a group, which may be the same one.
+                let nested = self.groups.get(usize::from(b / 8 % 4)).map(|id| id.0);
+                let who: Vec<Uuid> = if a >= 128 { nested } else { member(b) }.into_iter().collect();
                 let change = if how.is_multiple_of(2) { MemberChange::Add(who) } else { MemberChange::Remove(who) };
                 // A member that is not in the group is refused.
                 let _ = self.store.change_members::<()>(&okta(), &origin, id, vec![change]).await;

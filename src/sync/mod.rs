@@ -49,7 +49,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::{Catalog, Ceiling, Effects, Urgency};
+use crate::catalog::{Catalog, Ceiling, Effects, NestingBounds, Urgency};
 use crate::model::{Clock, FreezeReason, Randomness, Reason, RemovalLimits, Seq, TargetName};
 use crate::status::StatusCache;
 use crate::store::{Store, StoreError, Trust};
@@ -83,6 +83,8 @@ pub(crate) struct EngineConfig {
     pub(crate) limits: RemovalLimits,
     /// Seed of all jitter, for a reproducible run; none: no two runs are alike.
     pub(crate) seed: Option<u64>,
+    /// How far groups that are members of groups are followed.
+    pub(crate) nesting: NestingBounds,
 }
 
 impl EngineConfig {
@@ -97,6 +99,7 @@ impl EngineConfig {
             status_window: Duration::from_millis(100),
             limits: RemovalLimits::default(),
             seed: None,
+            nesting: NestingBounds::default(),
         }
     }
 }
@@ -146,6 +149,7 @@ impl Engine {
         traffic: TrafficSource,
     ) -> Self {
         let mut catalog = Catalog::new(config.ceiling);
+        catalog.set_bounds(config.nesting);
         let _ = catalog.freeze_all(Some(FreezeReason::NotLoaded));
         Self(Arc::new(Inner {
             config,

@@ -376,7 +376,9 @@ fn look_up(
         Subject::Group(_) => false,
     };
     let claims = rows.iter().flat_map(|row| row.claims.iter().map(move |claim| (row, claim)));
-    let leavers = claims.filter(|(row, claim)| has_left(row, claim)).map(|(_, claim)| claim.subject).collect();
+    let leavers = claims.clone().filter(|(row, claim)| has_left(row, claim)).map(|(_, claim)| claim.subject).collect();
+    let grounds = claims.filter_map(|(row, claim)| Some((claim, row.grounds.get(claim)?)));
+    let departed = state.catalog.departed(grounds);
     let guarded = state.uninstall.is_none();
     let inputs = Inputs {
         document: document.clone(),
@@ -389,6 +391,7 @@ fn look_up(
         now: inner.clock.now(),
         held: BTreeSet::new(),
         leavers,
+        departed,
     };
     (inputs, guarded)
 }

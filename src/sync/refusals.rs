@@ -305,7 +305,11 @@ impl Refusals {
                 let subjects: BTreeSet<Subject> = added.iter().map(|id| Subject::User(*id)).collect();
                 self.lift_where(|key, entry| key.member.is_some() && !entry.subjects.is_disjoint(&subjects));
             }
-            DirectoryChange::UserDeleted { .. } | DirectoryChange::Group(_) | DirectoryChange::GroupDeleted { .. } => {}
+            // A group that became a member concerns mappings: see `mappings_changed`.
+            DirectoryChange::Nested { .. }
+            | DirectoryChange::UserDeleted { .. }
+            | DirectoryChange::Group(_)
+            | DirectoryChange::GroupDeleted { .. } => {}
         }
     }
 

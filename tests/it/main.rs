@@ -23,6 +23,7 @@ mod lanes;
 mod leadership;
 mod manifests;
 mod memory;
+mod nesting;
 mod oauth;
 mod observers;
 mod oidc;

@@ -110,15 +110,6 @@ fn members_that_come_before_their_user_and_group_count_when_those_come() {
 }
 
 #[test]
-fn a_group_as_member_of_a_group_is_not_expanded() {
-    let mut index = index();
-    index.map("m", spec(&["red"], &["services/a"], &[INVOKER]));
-    let nested = DirectoryChange::Members { group: group(1), added: vec![UserId(group(2).0)], removed: vec![] };
-    assert!(index.change(&nested).dirty.is_empty());
-    assert_eq!(index.people("a"), BTreeSet::from([1, 2]));
-}
-
-#[test]
 fn the_state_of_a_person_distinguishes_leavers_from_unknown_people() {
     let mut index = index();
     index.change(&inactive(1));

@@ -239,11 +239,33 @@ fn a_row_put_by_the_bookkeeping_is_not_put_twice_before_the_call() {
 }
 
 #[test]
+fn a_claim_whose_person_left_the_group_that_gave_it_ends_although_the_other_groups_are_not_known() {
+    let mut fixture = granted(3);
+    for person in [1, 2, 3] {
+        fixture.unwant_person(person);
+    }
+    let group = GroupId(Uuid::from_u128(1001));
+    let keep = Keep::Groups(KeptGroups {
+        reason: FreezeReason::NestingLimitExceeded,
+        unresolved: BTreeSet::from([group]),
+        known: BTreeSet::from([group]),
+        subjects: BTreeMap::new(),
+    });
+    fixture.enforcement("m", Enforcement::Live { keep });
+    fixture.departed.insert(Claim { mapping: mapping("m"), subject: user(2) });
+    fixture.left.insert(user(3));
+    let plan = fixture.plan();
+    let removed: Vec<_> = plan.remove.iter().map(|step| step.grant().clone()).collect();
+    assert_eq!((removed, plan.add.len()), (vec![invoker(2), invoker(3)], 0));
+}
+
+#[test]
 fn a_group_that_cannot_be_resolved_keeps_what_it_could_have_given_and_nothing_else() {
     let group = |n: u128| GroupId(Uuid::from_u128(1000 + n));
     let ground = |groups: &[u128]| Ground {
         provider: crate::model::ProviderName::new("okta").unwrap(),
         groups: groups.iter().map(|n| group(*n)).collect(),
+        through: BTreeSet::new(),
         mapping_uid: None,
         generation: None,
     };

@@ -92,6 +92,7 @@ prop_compose! {
                 id: Some(hash.clone()),
                 members: counts[0],
                 problem: None,
+                nesting: Some((Reason::NestingCycle, group.clone())),
                 left_out: BTreeMap::from([(Reason::PrincipalInvalid, counts[1])]),
             })
             .collect();
@@ -179,6 +180,7 @@ proptest! {
             .map(|name| FindingStatus { code: name.clone(), pointer: text.clone(), hint: text.clone(), count, last_seen: None })
             .collect();
         let input = ProviderInput {
+            ignored_nestings: 0,
             generation: count,
             problem: None,
             frozen: None,

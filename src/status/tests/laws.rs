@@ -9,8 +9,13 @@ const FAILURES: [Reason; 5] = [
     Reason::GoogleUnavailable,
     Reason::OutcomeUnknown,
 ];
-const GROUPS: [Reason; 4] =
-    [Reason::GroupNotFound, Reason::GroupDeleted, Reason::GroupAmbiguous, Reason::GroupIdentityChanged];
+const GROUPS: [Reason; 5] = [
+    Reason::GroupNotFound,
+    Reason::GroupDeleted,
+    Reason::GroupAmbiguous,
+    Reason::GroupIdentityChanged,
+    Reason::NestingLimitExceeded,
+];
 const FREEZES: [FreezeReason; 5] = [
     FreezeReason::NotLoaded,
     FreezeReason::Observed,

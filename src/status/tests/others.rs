@@ -135,6 +135,7 @@ fn provider(tokens: &[TokenOutcome]) -> ProviderInput<'_> {
         dialect: Some("Okta"),
         users: 2,
         groups: 1,
+        ignored_nestings: 0,
         last_request: Some(ago(60)),
         stale_after: None,
         tokens,
@@ -155,6 +156,19 @@ fn provider_row(input: &ProviderInput<'_>, expected: &str) {
 fn provider_that_pushes_is_ready() {
     let tokens = [token("a")];
     provider_row(&provider(&tokens), "Ready=True/Accepted Fresh=True/Fresh TokensValid=True/TokensValid");
+}
+
+#[test]
+fn provider_that_ignores_nested_groups_because_its_directory_is_older_says_so() {
+    let tokens = [token("a")];
+    let input = ProviderInput { ignored_nestings: 3, ..provider(&tokens) };
+    provider_row(
+        &input,
+        "Ready=True/Accepted NestedGroups=False/NestingIgnored Fresh=True/Fresh TokensValid=True/TokensValid",
+    );
+    let status = fold_provider(&input, None, now()).status;
+    let message = &get(&status.conditions, kind::NESTED_GROUPS).unwrap().message;
+    assert!(message.contains("3 memberships") && message.contains("nestedGroups: Resolve"), "{message}");
 }
 
 #[test]

@@ -198,6 +198,32 @@ fn group_whose_name_means_another_one_or_several_is_frozen() {
 }
 
 #[test]
+fn nested_groups_beyond_a_bound_freeze_and_circles_and_ignored_ones_are_reported() {
+    let mut scene = Scene::default();
+    let word = Reason::NestingLimitExceeded;
+    scene.subjects[0].problem = Some(word);
+    scene.subjects[0].nesting = Some((word, String::new()));
+    row(
+        &scene,
+        Some(&Scene::before()),
+        &format!(
+            "Ready=False/{word} Accepted=True/Accepted Stalled=True/{word} Frozen=True/{word} NestedGroups=False/{word}"
+        ),
+    );
+    for (word, status) in [(Reason::NestingCycle, "True"), (Reason::NestingIgnored, "False")] {
+        let mut scene = Scene::default();
+        scene.subjects[0].nesting = Some((word, "`inner` contains itself".to_owned()));
+        let status = row(
+            &scene,
+            Some(&Scene::before()),
+            &format!("Ready=True/Converged Accepted=True/Accepted NestedGroups={status}/{word}"),
+        );
+        let message = &get(&status.conditions, kind::NESTED_GROUPS).unwrap().message;
+        assert!(message.contains("`team-checkout` of okta: `inner` contains itself: "), "{message}");
+    }
+}
+
+#[test]
 fn group_that_was_deleted_waits_for_a_person() {
     let mut scene = Scene::default();
     scene.subjects[0].problem = Some(Reason::GroupDeleted);

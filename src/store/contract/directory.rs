@@ -194,7 +194,83 @@ async fn a_parked_id_becomes_a_member_when_it_exists(home: Home) {
     let now = home.store.group(&okta(), group.group.facts.id).await.unwrap().unwrap();
     assert_eq!((now.member_count, now.version), (2, 3));
     let joined = DirectoryChange::Members { group: now.facts.id, added: vec![user.facts.id], removed: vec![] };
-    assert!(home.store.events_after(0, 100).await.unwrap().iter().any(|event| event.change == joined));
+    let nested = DirectoryChange::Nested { group: now.facts.id, added: vec![GroupId(ids[1])], removed: vec![] };
+    let events = home.store.events_after(0, 100).await.unwrap();
+    let joins: Vec<_> =
+        events.iter().map(|event| &event.change).filter(|change| [&joined, &nested].contains(change)).collect();
+    assert_eq!(joins, [&joined, &nested]);
+}
+
+async fn groups_in_groups_are_events_with_causes_and_follow_names_and_deletions(home: Home) {
+    let outer = add_group(&home.store, &okta(), "outer", &[]).await.group.facts.id;
+    let inner = add_group(&home.store, &okta(), "inner", &[]).await.group.facts.id;
+    let later = add_group(&home.store, &okta(), "later", &[]).await.group.facts.id;
+    let seq = home.store.highest_seq().await.unwrap();
+    let nested = |added: &[GroupId], removed: &[GroupId]| DirectoryChange::Nested {
+        group: outer,
+        added: added.to_vec(),
+        removed: removed.to_vec(),
+    };
+    change(&home.store, &okta(), outer, vec![MemberChange::Add(vec![inner.0, outer.0])]).await.unwrap();
+    change(&home.store, &okta(), outer, vec![MemberChange::Replace(vec![later.0])]).await.unwrap();
+    let events: Vec<_> = home.store.events_after(seq, 100).await.unwrap();
+    let mut both = [inner, outer];
+    both.sort_unstable();
+    let changes: Vec<_> = events.iter().map(|event| event.change.clone()).collect();
+    assert_eq!(changes, [nested(&both, &[]), nested(&[], &both), nested(&[later], &[])]);
+    let audit = home.store.audit_after(0, 100).await.unwrap();
+    let cause =
+        |action: &str| audit.iter().rev().find(|row| row.entry.action == action).unwrap().entry.cause_seqs.clone();
+    assert_eq!((cause("group.member.remove"), cause("group.member.add")), (vec![seq + 2], vec![seq + 3]));
+
+    // The snapshot has what is left, and a group that is deleted takes its membership along.
+    let mut loaded = Vec::new();
+    home.store.snapshot(&mut |_, change| loaded.push(change)).await.unwrap();
+    assert_eq!(loaded.last(), Some(&nested(&[later], &[])));
+    home.store.delete_group(&okta(), &origin(), later, None).await.unwrap();
+    loaded.clear();
+    home.store.snapshot(&mut |_, change| loaded.push(change)).await.unwrap();
+    assert!(!loaded.iter().any(|change| matches!(change, DirectoryChange::Nested { .. })), "{loaded:?}");
+    assert!(!home.store.is_before_nesting(&okta()).await.unwrap());
+}
+
+async fn a_group_created_again_under_another_id_is_no_member_even_where_its_external_id_was(home: Home) {
+    let named = |name: &str, external_id: &str| {
+        let mut group = new_group(name, &[]);
+        group.facts.external_id = Some(external_id.to_owned());
+        group
+    };
+    let text = "G-2".to_owned();
+    let by_name = crate::scim::member_id(&text);
+    let outer = add_group(&home.store, &okta(), "outer", &[]).await.group.facts.id;
+    let members = MemberChanges {
+        list: vec![MemberChange::Add(vec![by_name])],
+        texts: std::collections::BTreeMap::from([(by_name, text)]),
+    };
+    home.store.change_members::<()>(&okta(), &origin(), outer, members).await.unwrap();
+    let first = home.store.create_group(&okta(), &origin(), named("inner", "G-2")).await.unwrap().group.facts.id;
+    assert_eq!(member_ids(&home.store, &okta(), outer).await, [first.0]);
+    home.store.delete_group(&okta(), &origin(), first, None).await.unwrap();
+    let again = home.store.create_group(&okta(), &origin(), named("inner", "G-2")).await.unwrap().group.facts.id;
+    assert_ne!(first, again);
+    assert!(member_ids(&home.store, &okta(), outer).await.is_empty());
+    assert_eq!(home.store.group(&okta(), outer).await.unwrap().unwrap().member_count, 0);
+}
+
+async fn groups_of_a_user_are_those_within_ten_levels_in_a_circle_too(home: Home) {
+    let user = add_user(&home.store, &okta(), "a@x.example").await.facts.id;
+    let mut ids = vec![add_group(&home.store, &okta(), "g0", &[user.0]).await.group.facts.id];
+    for level in 1..=12 {
+        let inner = ids[level - 1].0;
+        ids.push(add_group(&home.store, &okta(), &format!("g{level}"), &[inner]).await.group.facts.id);
+    }
+    let shown = |groups: Vec<UserGroup>| groups.into_iter().map(|group| group.id).collect::<Vec<_>>();
+    assert_eq!(shown(home.store.groups_of(&okta(), user).await.unwrap()), ids[..=10]);
+    change(&home.store, &okta(), ids[0], vec![MemberChange::Add(vec![ids[3].0])]).await.unwrap();
+    assert_eq!(shown(home.store.groups_of(&okta(), user).await.unwrap()), ids[..=10]);
+    let mut rows = [PlannedRow { position: 1, bytes: 1, members: 0 }];
+    home.store.count_groups(&okta(), &mut rows, 100).await.unwrap();
+    assert_eq!(rows[0].members, 11);
 }
 
 async fn a_large_change_is_several_events_of_bounded_size(home: Home) {
@@ -389,6 +465,9 @@ contract_tests! {
     changes_that_cancel_each_other_leave_the_group_unchanged,
     a_replacement_that_names_nobody_known_changes_nothing,
     a_parked_id_becomes_a_member_when_it_exists,
+    groups_in_groups_are_events_with_causes_and_follow_names_and_deletions,
+    a_group_created_again_under_another_id_is_no_member_even_where_its_external_id_was,
+    groups_of_a_user_are_those_within_ten_levels_in_a_circle_too,
     a_large_change_is_several_events_of_bounded_size,
     a_deleted_user_leaves_its_groups_and_is_never_known_again,
     a_deleted_group_takes_its_memberships_along_and_leaves_the_groups_it_was_in,

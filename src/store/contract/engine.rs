@@ -68,6 +68,7 @@ async fn ledger_rows_read_back_as_written(home: Home) {
     let ground = |groups: &[u128]| Ground {
         provider: ProviderName::new("okta").unwrap(),
         groups: groups.iter().map(|n| GroupId(Uuid::from_u128(*n))).collect(),
+        through: groups.iter().map(|n| GroupId(Uuid::from_u128(100 + *n))).collect(),
         mapping_uid: Some("u-1".into()),
         generation: Some(3),
     };

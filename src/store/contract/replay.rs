@@ -13,6 +13,7 @@ struct Model {
     users: BTreeMap<(ProviderName, UserId), Option<UserFacts>>,
     groups: BTreeMap<(ProviderName, GroupId), Option<GroupFacts>>,
     members: BTreeSet<(ProviderName, GroupId, UserId)>,
+    nested: BTreeSet<(ProviderName, GroupId, GroupId)>,
 }
 
 impl Model {
@@ -26,7 +27,16 @@ impl Model {
             }
             DirectoryChange::GroupDeleted { id } => {
                 self.members.retain(|(provider, group, _)| (provider, *group) != (&p, id));
+                self.nested.retain(|(provider, group, nested)| *provider != p || (*group != id && *nested != id));
                 self.groups.remove(&(p, id));
+            }
+            DirectoryChange::Nested { group, added, removed } => {
+                for nested in removed {
+                    assert!(self.nested.remove(&(p.clone(), group, nested)), "removed what was not there");
+                }
+                for nested in added {
+                    assert!(self.nested.insert((p.clone(), group, nested)), "added what was there");
+                }
             }
             DirectoryChange::Members { group, added, removed } => {
                 for member in removed {

@@ -1,6 +1,7 @@
 //! The event log, and the directory as a snapshot of it.
 
 use rusqlite::{Connection, params};
+use uuid::Uuid;
 
 use super::query::{Columns, Query as _};
 use super::{Emit, groups, meta, users};
@@ -121,22 +122,35 @@ pub(crate) fn snapshot(db: &Connection, emit: Emit<'_, (ProviderName, DirectoryC
     db.each("directory", GROUPS, [], |mut columns| {
         emit((columns.provider()?, DirectoryChange::Group(groups::facts(&mut columns)?)))
     })?;
-    members(db, emit)?;
+    members(db, "user", emit, |group, ids| {
+        let added = ids.into_iter().map(UserId).collect();
+        DirectoryChange::Members { group, added, removed: vec![] }
+    })?;
+    members(db, "group", emit, |group, ids| {
+        let added = ids.into_iter().map(GroupId).collect();
+        DirectoryChange::Nested { group, added, removed: vec![] }
+    })?;
     Ok(seq)
 }
 
-fn members(db: &Connection, emit: Emit<'_, (ProviderName, DirectoryChange)>) -> Result<(), StoreError> {
+/// Members of one kind of all groups, in changes of bounded size.
+fn members(
+    db: &Connection,
+    kind: &str,
+    emit: Emit<'_, (ProviderName, DirectoryChange)>,
+    change: impl Fn(GroupId, Vec<Uuid>) -> DirectoryChange,
+) -> Result<(), StoreError> {
     let mut current: Option<(ProviderName, GroupId)> = None;
     let mut added = Vec::new();
-    let change = |of: Option<(ProviderName, GroupId)>, added: &mut Vec<UserId>| {
+    let change = |of: Option<(ProviderName, GroupId)>, added: &mut Vec<Uuid>| {
         let (provider, group) = of?;
-        Some((provider, DirectoryChange::Members { group, added: std::mem::take(added), removed: vec![] }))
+        Some((provider, change(group, std::mem::take(added))))
     };
-    let sql = "SELECT provider, group_id, member_id FROM members WHERE kind = 'user' \
+    let sql = "SELECT provider, group_id, member_id FROM members WHERE kind = ? \
         ORDER BY provider, group_id, member_id";
-    db.each("members", sql, [], |mut columns| {
+    db.each("members", sql, [kind], |mut columns| {
         let next = (columns.provider()?, GroupId(columns.id()?));
-        let member = UserId(columns.id()?);
+        let member = columns.id()?;
         if current.as_ref() != Some(&next) || added.len() == CHUNK {
             change(current.replace(next), &mut added).map_or(Ok(()), &mut *emit)?;
         }

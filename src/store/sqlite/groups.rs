@@ -126,9 +126,9 @@ pub(crate) fn create(
             tx.now_nanos()
         ])
     })?;
-    members::join_waiting(tx, p, id.0, None)?;
-    let mut causes = meant::renamed(tx, p, None, facts.external_id.as_deref())?;
-    causes.push(tx.event(p, &DirectoryChange::Group(facts.clone()))?);
+    let mut causes = vec![tx.event(p, &DirectoryChange::Group(facts.clone()))?];
+    causes.extend(members::join_waiting(tx, p, id.0, None)?);
+    causes.extend(meant::renamed(tx, p, None, facts.external_id.as_deref())?);
     tx.audit(AuditDraft::directory(tx.now, p, o, "group.create", &id.to_string(), causes).named(&facts.display_name));
     let mut delta = MemberDelta::default();
     if !members.add.is_empty() {

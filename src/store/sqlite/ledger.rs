@@ -38,11 +38,12 @@ pub(super) const REMOVE_CLAIM: &str = "DELETE FROM claims WHERE document = ? AND
     AND member_key = ? AND mapping = ? AND subject_kind = ? AND subject_id = ?";
 
 pub(super) const PUT_CLAIM: &str = "INSERT INTO claims (document, role, condition_hash, member_key, mapping, subject_kind, \
-        subject_id, provider, groups, mapping_uid, generation) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+        subject_id, provider, groups, mapping_uid, generation, through) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
     ON CONFLICT DO UPDATE SET provider = excluded.provider, groups = excluded.groups, \
-        mapping_uid = excluded.mapping_uid, generation = excluded.generation \
+        mapping_uid = excluded.mapping_uid, generation = excluded.generation, through = excluded.through \
         WHERE provider IS NOT excluded.provider OR groups IS NOT excluded.groups \
-            OR mapping_uid IS NOT excluded.mapping_uid OR generation IS NOT excluded.generation";
+            OR mapping_uid IS NOT excluded.mapping_uid OR generation IS NOT excluded.generation \
+            OR through IS NOT excluded.through";
 
 const GRANTS: &str = "SELECT role, condition_hash, member_key, member, condition, state, intent_action, \
     intent_etag_before, intent_present_before, intent_at, intent_plan_hash, acknowledged_at, verified_at, \
@@ -50,7 +51,7 @@ const GRANTS: &str = "SELECT role, condition_hash, member_key, member, condition
     FROM grants WHERE document = ? ORDER BY role, condition_hash, member_key";
 
 const CLAIMS: &str = "SELECT role, condition_hash, member_key, mapping, subject_kind, subject_id, provider, groups, \
-    mapping_uid, generation FROM claims WHERE document = ? ORDER BY role, condition_hash, member_key";
+    mapping_uid, generation, through FROM claims WHERE document = ? ORDER BY role, condition_hash, member_key";
 
 /// How long the etag of an older version is kept. Google documents no bound for the age of a read; a few seconds are
 /// observed.
@@ -119,13 +120,15 @@ fn put(tx: &Transaction<'_>, document: &str, row: &LedgerRow) -> Result<(), Stor
     for (claim, (mapping, kind, id)) in wanted {
         let ground = row.grounds.get(claim);
         let groups = ground.map(|ground| json(&ground.groups)).transpose()?;
+        let through = ground.map(|ground| &ground.through).filter(|through| !through.is_empty());
+        let through = through.map(json).transpose()?;
         let provider = ground.map(|ground| ground.provider.as_str());
         let uid = ground.and_then(|ground| ground.mapping_uid.as_deref());
         let generation = ground.and_then(|ground| ground.generation);
         let key = (document, role, condition, member);
         tx.db.run(
             PUT_CLAIM,
-            params![key.0, key.1, key.2, key.3, mapping, kind, id, provider, groups, uid, generation],
+            params![key.0, key.1, key.2, key.3, mapping, kind, id, provider, groups, uid, generation, through],
         )?;
     }
     Ok(())
@@ -247,9 +250,10 @@ fn claim<'r>(
     let subject = if kind == "group" { Subject::Group(GroupId(id)) } else { Subject::User(UserId(id)) };
     let (provider, groups) = (columns.parse_or_none()?, columns.json_or_none()?);
     let (uid, generation) = (columns.text_or_none()?, columns.integer_or_none()?);
+    let through = columns.json_or_none()?.unwrap_or_default();
     let ground = match (provider, groups) {
         (Some(provider), Some(groups)) => {
-            Some(Ground { provider, groups, mapping_uid: uid.as_deref().map(Arc::from), generation })
+            Some(Ground { provider, groups, through, mapping_uid: uid.as_deref().map(Arc::from), generation })
         }
         _ => None,
     };

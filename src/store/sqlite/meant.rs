@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::Transaction;
 use super::members;
 use super::query::Query as _;
-use crate::model::{DirectoryChange, GroupId, MemberChange, MemberChanges, ProviderName, Seq, UserId};
+use crate::model::{GroupId, MemberChange, MemberChanges, ProviderName, Seq};
 use crate::scim::member_id;
 use crate::store::{StoreError, Usage};
 
@@ -219,7 +219,7 @@ pub(super) fn forgotten(
 }
 
 /// Makes the only one who has an `externalId` a member of the groups in which it waits. Returns the positions of the
-/// events, which exist for users only.
+/// events.
 fn join_named(tx: &mut Transaction<'_>, p: &ProviderName, external_id: &str) -> Result<Vec<Seq>, StoreError> {
     let name = member_id(external_id);
     let texts = BTreeMap::from([(name, external_id.to_owned())]);
@@ -237,10 +237,7 @@ fn join_named(tx: &mut Transaction<'_>, p: &ProviderName, external_id: &str) -> 
         }
         tx.count(p, Usage { members: 1, ..Usage::default() });
         tx.db.run(members::JOINED, params![tx.now_nanos(), p.as_str(), group])?;
-        if user {
-            let change = DirectoryChange::Members { group: GroupId(group), added: vec![UserId(id)], removed: vec![] };
-            seqs.push(tx.event(p, &change)?);
-        }
+        seqs.push(tx.event(p, &members::joined(GroupId(group), id, user))?);
     }
     Ok(seqs)
 }

@@ -75,22 +75,28 @@ pub(super) const WAITS: &str = "SELECT EXISTS (SELECT 1 FROM members INDEXED BY 
 pub(super) const JOINED: &str = "UPDATE groups SET member_count = member_count + 1, version = version + 1, updated_at = ? \
     WHERE provider = ? AND id = ?";
 
-/// The groups that a user is in, itself or through other groups, in the order of their creation.
-pub(super) const GROUPS: &str = "WITH RECURSIVE around (id) AS ( \
-        SELECT group_id FROM members INDEXED BY members_by_member WHERE provider = ?1 AND member_id = ?2 AND kind <> 'pending' \
-        UNION SELECT m.group_id FROM around CROSS JOIN members m INDEXED BY members_by_member \
-            ON m.provider = ?1 AND m.member_id = around.id AND m.kind <> 'pending' LIMIT ?3) \
+/// Levels of groups in groups that are followed from a group, as for access.
+const LEVELS: usize = 10;
+
+/// The groups that a user is in, itself or through other groups, in the order of their creation. A group is found at
+/// most once on each level, so that as many rows as `?3` are of at least `?3` / 11 groups.
+pub(super) const GROUPS: &str = "WITH RECURSIVE around (id, level) AS ( \
+        SELECT group_id, 0 FROM members INDEXED BY members_by_member \
+            WHERE provider = ?1 AND member_id = ?2 AND kind <> 'pending' \
+        UNION SELECT m.group_id, around.level + 1 FROM around CROSS JOIN members m INDEXED BY members_by_member \
+            ON m.provider = ?1 AND m.member_id = around.id AND m.kind <> 'pending' WHERE around.level < 10 LIMIT ?3) \
     SELECT g.id, g.display_name, EXISTS (SELECT 1 FROM members \
         WHERE provider = ?1 AND group_id = g.id AND member_id = ?2 AND kind <> 'pending') \
-    FROM around CROSS JOIN groups g ON g.provider = ?1 AND g.id = around.id ORDER BY g.position";
+    FROM (SELECT DISTINCT id FROM around) found CROSS JOIN groups g ON g.provider = ?1 AND g.id = found.id \
+    ORDER BY g.position";
 
-/// The number of those groups, up to a limit, of the user at a position.
-pub(super) const COUNT_GROUPS: &str = "WITH RECURSIVE around (id) AS ( \
-        SELECT m.group_id FROM users u CROSS JOIN members m INDEXED BY members_by_member \
+/// The number of those groups, of the user at a position.
+pub(super) const COUNT_GROUPS: &str = "WITH RECURSIVE around (id, level) AS ( \
+        SELECT m.group_id, 0 FROM users u CROSS JOIN members m INDEXED BY members_by_member \
             ON m.provider = ?1 AND m.member_id = u.id AND m.kind <> 'pending' WHERE u.position = ?2 AND +u.provider = ?1 \
-        UNION SELECT m.group_id FROM around CROSS JOIN members m INDEXED BY members_by_member \
-            ON m.provider = ?1 AND m.member_id = around.id AND m.kind <> 'pending' LIMIT ?3) \
-    SELECT count(*) FROM around";
+        UNION SELECT m.group_id, around.level + 1 FROM around CROSS JOIN members m INDEXED BY members_by_member \
+            ON m.provider = ?1 AND m.member_id = around.id AND m.kind <> 'pending' WHERE around.level < 10 LIMIT ?3) \
+    SELECT count(DISTINCT id) FROM around";
 
 /// The name of a user, as it is shown to others.
 pub(super) const USER_DISPLAY: &str = "SELECT coalesce(resource ->> '$.displayName', resource ->> '$.name.formatted', user_name) \
@@ -192,8 +198,8 @@ impl Net {
     ) -> Result<(), StoreError> {
         let users = |sign| self.of(RowKind::User, sign).map(UserId).collect::<Vec<_>>();
         let (added, removed) = (users(1), users(-1));
-        let removed_seqs;
-        let added_seqs;
+        let mut removed_seqs;
+        let mut added_seqs;
         if added.len() + removed.len() <= CHUNK && !added.is_empty() && !removed.is_empty() {
             let both = vec![tx.event(p, &DirectoryChange::Members { group, added, removed })?];
             removed_seqs = both.clone();
@@ -204,6 +210,14 @@ impl Net {
                 events(tx, p, &removed, |removed| DirectoryChange::Members { group, added: vec![], removed })?;
             added_seqs = events(tx, p, &added, |added| DirectoryChange::Members { group, added, removed: vec![] })?;
         }
+        let nested = |sign| self.of(RowKind::Group, sign).map(GroupId).collect::<Vec<_>>();
+        let (added, removed) = (nested(1), nested(-1));
+        removed_seqs.extend(events(tx, p, &removed, |removed| DirectoryChange::Nested {
+            group,
+            added: vec![],
+            removed,
+        })?);
+        added_seqs.extend(events(tx, p, &added, |added| DirectoryChange::Nested { group, added, removed: vec![] })?);
         let mut audit = |action: &str, count: u64, only: Option<Uuid>, causes: Vec<Seq>| -> Result<(), StoreError> {
             if count > 0 {
                 let mut detail = serde_json::json!({"count": count, "before": delta.before, "after": delta.after});
@@ -222,11 +236,11 @@ impl Net {
     }
 }
 
-fn events(
+fn events<Id: Copy>(
     tx: &mut Transaction<'_>,
     p: &ProviderName,
-    ids: &[UserId],
-    change: impl Fn(Vec<UserId>) -> DirectoryChange,
+    ids: &[Id],
+    change: impl Fn(Vec<Id>) -> DirectoryChange,
 ) -> Result<Vec<Seq>, StoreError> {
     ids.chunks(CHUNK).map(|chunk| tx.event(p, &change(chunk.to_vec()))).collect()
 }
@@ -323,8 +337,17 @@ pub(crate) fn nobody_else_is_meant(db: &Connection, p: &ProviderName, absent: &[
     Ok(())
 }
 
+/// The event of a user, or else a group, that became a member of a group.
+pub(super) fn joined(group: GroupId, member: Uuid, is_user: bool) -> DirectoryChange {
+    if is_user {
+        DirectoryChange::Members { group, added: vec![UserId(member)], removed: vec![] }
+    } else {
+        DirectoryChange::Nested { group, added: vec![GroupId(member)], removed: vec![] }
+    }
+}
+
 /// Makes an id that now exists a member of the groups that waited for it; `user`: the id is that of this user. Returns
-/// the positions of the events, which exist for users only.
+/// the positions of the events.
 pub(super) fn join_waiting(
     tx: &mut Transaction<'_>,
     p: &ProviderName,
@@ -338,10 +361,7 @@ pub(super) fn join_waiting(
     let mut seqs = Vec::new();
     for group in groups {
         tx.db.run(JOINED, params![now, p.as_str(), group])?;
-        if let Some(user) = user {
-            let change = DirectoryChange::Members { group: GroupId(group), added: vec![user], removed: vec![] };
-            seqs.push(tx.event(p, &change)?);
-        }
+        seqs.push(tx.event(p, &joined(GroupId(group), id, user.is_some()))?);
     }
     Ok(seqs)
 }
@@ -428,6 +448,11 @@ pub(crate) fn members_after(
     db.all("members", sql, params![p.as_str(), group.0, after, limit], member_row)
 }
 
+/// The number of rows in which there are at least this many groups.
+fn rows_of(groups: usize) -> i64 {
+    i64::try_from(groups.saturating_mul(LEVELS + 1)).unwrap_or(i64::MAX)
+}
+
 /// The groups that a user is in; none for no limit.
 pub(crate) fn groups_of(
     db: &Connection,
@@ -435,7 +460,7 @@ pub(crate) fn groups_of(
     id: UserId,
     limit: Option<usize>,
 ) -> Result<Vec<UserGroup>, StoreError> {
-    let limit = limit.map_or(-1, |limit| i64::try_from(limit).unwrap_or(i64::MAX));
+    let limit = limit.map_or(-1, rows_of);
     db.all("members", GROUPS, params![p.as_str(), id.0, limit], |columns| {
         Ok(UserGroup { id: GroupId(columns.id()?), display_name: columns.text()?, direct: columns.flag()? })
     })
@@ -448,7 +473,7 @@ pub(crate) fn count_groups(
     positions: &[i64],
     limit: usize,
 ) -> Result<Vec<u64>, StoreError> {
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let limit = rows_of(limit);
     let count = |position| {
         db.one("members", COUNT_GROUPS, params![p.as_str(), position, limit], |columns: &mut Columns<'_>| {
             columns.count()

@@ -1,5 +1,7 @@
 //! Ownership of the directory under a name by an `IdentityProvider`.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, params};
 
 use super::Transaction;
@@ -16,6 +18,18 @@ pub(crate) fn is_owner(db: &Connection, provider: &ProviderName, uid: &str) -> R
         Ok(columns.text()? == uid && columns.text_or_none()?.is_none())
     })?;
     Ok(owner.unwrap_or(false))
+}
+
+/// Whether groups were stored under this name before nested groups were resolved.
+pub(crate) fn is_before_nesting(db: &Connection, provider: &ProviderName) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM directories_before_nesting WHERE provider = ?)";
+    db.one("directories_before_nesting", sql, [provider.as_str()], |columns| columns.flag())
+}
+
+/// The names under which groups were stored before nested groups were resolved.
+pub(crate) fn before_nesting(db: &Connection) -> Result<BTreeSet<ProviderName>, StoreError> {
+    let sql = "SELECT provider FROM directories_before_nesting";
+    Ok(db.all("directories_before_nesting", sql, [], |columns| columns.provider())?.into_iter().collect())
 }
 
 /// Gives the directory to the object with this uid, or makes the object wait.

@@ -23,7 +23,7 @@ impl Step {
 }
 
 /// Every step of the schema, in order.
-pub(super) const STEPS: [Step; 11] = [
+pub(super) const STEPS: [Step; 12] = [
     Step { version: 1, description: "first", sql: include_str!("migrations/0001_first.sql") },
     Step { version: 2, description: "revisions", sql: include_str!("migrations/0002_revisions.sql") },
     Step { version: 3, description: "refusals", sql: include_str!("migrations/0003_refusals.sql") },
@@ -34,6 +34,7 @@ pub(super) const STEPS: [Step; 11] = [
     Step { version: 10, description: "lists", sql: include_str!("migrations/0010_lists.sql") },
     Step { version: 11, description: "external ids", sql: include_str!("migrations/0011_external_ids.sql") },
     Step { version: 12, description: "pending members", sql: include_str!("migrations/0012_pending.sql") },
+    Step { version: 13, description: "nested groups", sql: include_str!("migrations/0013_nested.sql") },
     Step { version: 14, description: "employee numbers", sql: include_str!("migrations/0014_employee_numbers.sql") },
 ];
 

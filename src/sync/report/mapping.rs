@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{SETTLES, later, metadata, shown};
 use crate::api::condition::kind;
 use crate::api::{DriftKind, DriftSample, RefusedPath, RoleMappingStatus};
-use crate::catalog::{Acceptance, Ceiling, MappingView, Resolution, SubjectView};
+use crate::catalog::{Acceptance, Ceiling, MappingView, Resolution, SubjectNesting, SubjectView};
 use crate::model::{DocumentKey, FreezeReason, GrantKey, Keep, Kind, MappingKey, MappingPhase, Reason, TargetName};
 use crate::plan;
 use crate::status::{
@@ -207,13 +207,23 @@ fn subject(view: &SubjectView) -> SubjectOutcome {
         | Resolution::Deleted { pinned: id, .. } => Some(id.to_string()),
         Resolution::NotFound | Resolution::Ambiguous => None,
     };
+    let nesting = match &view.nesting {
+        SubjectNesting::Plain => None,
+        SubjectNesting::Exceeds => Some((Reason::NestingLimitExceeded, String::new())),
+        SubjectNesting::Cycle(name) => Some((Reason::NestingCycle, format!("`{name}` contains itself"))),
+        SubjectNesting::Ignored(groups) => {
+            Some((Reason::NestingIgnored, format!("{groups} of its direct members are groups")))
+        }
+    };
+    let exceeds = nesting.as_ref().map(|(reason, _)| *reason).filter(|word| *word == Reason::NestingLimitExceeded);
     SubjectOutcome {
         identity_provider: view.provider.to_string(),
         display_name: view.display_name.clone().or_else(|| view.current_name.clone()),
         external_id: view.external_id.clone().or_else(|| view.current_external_id.clone()),
         id,
         members: view.members as u64,
-        problem: view.resolution.reason(),
+        problem: view.resolution.reason().or(exceeds),
+        nesting,
         left_out: BTreeMap::from([
             (Reason::PrincipalInvalid, view.invalid_principals as u64),
             (Reason::PrincipalMissing, view.missing_principals as u64),

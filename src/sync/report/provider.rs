@@ -11,6 +11,7 @@ use crate::model::{FreezeReason, Kind, ProviderName};
 use crate::status::{Item, ProviderInput, QuotaOutcome, Status, TokenOutcome, fold_provider};
 use crate::store::{Counts, Usage};
 use crate::sync::Inner;
+use crate::sync::state::State;
 
 fn quota(inner: &Inner, usage: Usage, refused_at: Option<Timestamp>) -> QuotaOutcome {
     let limits = inner.store.quota();
@@ -44,6 +45,12 @@ fn measure(
     metrics.token_expiry_seconds.replace(name.as_str(), &ends.collect());
     metrics.silence_seconds.replace(name.as_str(), &silent.unwrap_or_default());
     metrics.stale.replace(name.as_str(), &stale.unwrap_or_default());
+}
+
+/// Number of memberships of groups in groups that are ignored although the spec does not say so.
+fn ignored_nestings(state: &State, name: &ProviderName) -> u64 {
+    let view = state.catalog.nesting(name).filter(|view| view.by_age);
+    view.map_or(0, |view| view.nestings as u64)
 }
 
 /// Publishes the status of a provider.
@@ -80,6 +87,7 @@ pub(super) fn publish(inner: &Inner, name: &ProviderName, counts: Counts, usage:
                 dialect: traffic.dialect.as_deref().or_else(|| previous.as_ref()?.dialect.as_deref()),
                 users: counts.users,
                 groups: counts.groups,
+                ignored_nestings: ignored_nestings(&state, name),
                 last_request: traffic.last_request.max(seen_before),
                 stale_after: memory.spec.stale_after.as_deref().and_then(|text| duration::parse(text).ok()),
                 tokens: &traffic.tokens,

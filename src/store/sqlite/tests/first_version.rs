@@ -118,6 +118,52 @@ async fn database_of_the_first_version_can_be_pruned_and_its_people_erased() {
     assert_eq!(store.erase_person(Some(person(1)), None, false).await.unwrap(), Erasure::NotDeleted(okta()));
 }
 
+#[tokio::test]
+async fn groups_nested_in_an_older_database_are_announced_and_give_nothing_by_default() {
+    let folder = tempfile::tempdir().unwrap();
+    let id = |n: u128| GroupId(Uuid::from_u128(0x4000_8000_0000_0000_0100 + n));
+    testing::first_version(&folder.path().join("rolecall.db").display().to_string(), |db| {
+        db.execute_batch(ROWS)?;
+        for n in 1..=3 {
+            db.execute(
+                "INSERT INTO groups (provider, id, display_name, display_name_fold, resource, member_count, version, \
+                    created_at, updated_at) VALUES ('entra', ?1, ?2, ?2, '{}', 0, 1, 0, 0)",
+                rusqlite::params![id(n).0, format!("g{n}")],
+            )?;
+        }
+        for (outer, inner) in [(1, 2), (1, 3), (3, 1)] {
+            let sql = "INSERT INTO members VALUES ('entra', ?, ?, 'group')";
+            db.execute(sql, rusqlite::params![id(outer).0, id(inner).0])?;
+        }
+        Ok(())
+    });
+    let clock = Arc::new(ManualClock::new("2027-02-01T08:00:00Z".parse().unwrap()));
+    let store = open(folder.path(), clock).await;
+    let nested = |outer, inner: &[u128]| DirectoryChange::Nested {
+        group: id(outer),
+        added: inner.iter().map(|n| id(*n)).collect(),
+        removed: vec![],
+    };
+    let (since, highest) = (store.oldest_seq().await.unwrap(), store.highest_seq().await.unwrap());
+    assert_eq!(highest, since + 2);
+    let events = store.events_after(since, 10).await.unwrap();
+    let changes: Vec<_> = events.into_iter().map(|event| event.change).collect();
+    assert_eq!(changes, [nested(1, &[2, 3]), nested(3, &[1])]);
+    let mut loaded = Vec::new();
+    store.snapshot(&mut |_, change| loaded.push(change)).await.unwrap();
+    assert!(changes.iter().all(|change| loaded.contains(change)), "{loaded:?}");
+    let entra = provider("entra");
+    for provider in [okta(), entra.clone()] {
+        assert!(store.is_before_nesting(&provider).await.unwrap(), "{provider}");
+    }
+    assert!(!store.is_before_nesting(&provider("new")).await.unwrap());
+    let mut sink = |_, change| assert!(!matches!(change, DirectoryChange::Nested { .. }));
+    assert_eq!(
+        store.catalog_at(since, &mut sink).await.unwrap().before_nesting,
+        std::collections::BTreeSet::from([okta(), entra])
+    );
+}
+
 #[test]
 fn steps_of_the_schema_have_the_checksums_that_existing_databases_carry() {
     let recorded = [
@@ -131,6 +177,7 @@ fn steps_of_the_schema_have_the_checksums_that_existing_databases_carry() {
         0x6cf5_542a,
         0xd4bc_f182,
         0x5157_b6d6,
+        0x74d7_b2f1,
         0xeb6a_c5ba,
     ];
     assert_eq!(testing::checksums(), recorded, "as sqlx wrote them");

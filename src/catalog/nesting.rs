@@ -1,0 +1,301 @@
+//! Groups that are members of groups: what a group of a mapping means besides its direct members.
+//!
+//! A reading that exceeds a bound is incomplete, so nothing is concluded from it: nobody gets access through it, and
+//! nobody loses access because somebody was not found.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::api::NestedGroups;
+use crate::model::{Claim, DirectoryChange, Ground, GroupId, MappingKey, ProviderName, Subject as ClaimSubject};
+
+use super::mapping::{Mapping, Resolution, Subject};
+use super::tenant::{Group, Tenant, User};
+use super::view::SubjectNesting;
+use super::{Catalog, Effects, Urgency};
+
+/// How far groups in a group are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NestingBounds {
+    /// Levels below the group that the mapping names.
+    pub(crate) depth: usize,
+    /// Nested groups.
+    pub(crate) groups: usize,
+    /// Memberships of people in the nested groups. A person in two of them counts twice.
+    pub(crate) memberships: usize,
+}
+
+impl Default for NestingBounds {
+    fn default() -> Self {
+        Self { depth: 10, groups: 1_000, memberships: 100_000 }
+    }
+}
+
+/// The groups nested in one group, directly or through others.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Nesting {
+    /// The nested groups and their places in the tenant, without the group itself. Each is found once.
+    pub(super) groups: BTreeMap<GroupId, u32>,
+    /// True when there are further ones beyond the bounds.
+    pub(super) truncated: bool,
+    /// A group that contains itself through others, if any.
+    pub(super) cycle: Option<GroupId>,
+}
+
+/// A group that a mapping means, with those nested in it.
+#[derive(Clone, Copy)]
+pub(super) struct Meant<'a> {
+    pub(super) tenant: &'a Tenant,
+    pub(super) group: &'a Group,
+    pub(super) nesting: &'a Nesting,
+    /// True when the nested groups exceed a bound.
+    pub(super) exceeds: bool,
+}
+
+impl<'a> Meant<'a> {
+    /// The nested groups that were found.
+    pub(super) fn nested(self) -> impl Iterator<Item = &'a Group> {
+        self.nesting.groups.values().map(move |at| self.tenant.group_at(*at))
+    }
+
+    /// The people who get access: all direct members, and those of nested groups with the group they are in, unless a
+    /// bound is exceeded.
+    pub(super) fn members(self) -> impl Iterator<Item = (Option<GroupId>, &'a User)> {
+        let nested = self.nested().filter(move |_| !self.exceeds).map(|group| (Some(group.id), group));
+        let groups = std::iter::once((None, self.group)).chain(nested);
+        groups.flat_map(move |(through, group)| self.tenant.members(group).map(move |user| (through, user)))
+    }
+
+    /// The active members without a principal of their own, each of them once.
+    pub(super) fn unclear(self) -> impl Iterator<Item = &'a User> {
+        let groups = std::iter::once(self.group).chain(self.nested());
+        let all = groups.flat_map(move |group| self.tenant.unclear(group));
+        all.map(|user| (user.id, user)).collect::<BTreeMap<_, _>>().into_values()
+    }
+
+    /// What there is to say about the nested groups.
+    pub(super) fn report(self) -> SubjectNesting {
+        let ignores = self.tenant.mode() == NestedGroups::Ignore && !self.group.nested.is_empty();
+        match self.nesting.cycle.and_then(|id| self.tenant.group(id)) {
+            _ if self.exceeds => SubjectNesting::Exceeds,
+            _ if ignores => SubjectNesting::Ignored(self.group.nested.len()),
+            Some(group) => SubjectNesting::Cycle(group.display_name.to_string()),
+            None => SubjectNesting::Plain,
+        }
+    }
+
+    /// The number of people who are members, active or not. Where groups are nested, the cost is proportional to it.
+    pub(super) fn count(self) -> usize {
+        if self.nesting.groups.is_empty() || self.exceeds {
+            return self.group.members.len();
+        }
+        self.tenant.distinct_members(std::iter::once(self.group).chain(self.nested()))
+    }
+}
+
+/// State of the nested groups of one provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NestingView {
+    /// Number of memberships of groups in groups.
+    pub(crate) nestings: usize,
+    /// True when they are ignored because the `IdentityProvider` says nothing and its directory is older than their
+    /// resolution.
+    pub(crate) by_age: bool,
+}
+
+impl Tenant {
+    /// The groups nested in this one.
+    pub(super) fn nesting(&self, root: GroupId, bounds: &NestingBounds) -> Nesting {
+        let mut found = Nesting::default();
+        let Some(start) = self.group(root).filter(|_| self.mode() == NestedGroups::Resolve) else { return found };
+        let mut level = vec![start];
+        for depth in 1.. {
+            let mut next = Vec::new();
+            for (id, at) in level.iter().flat_map(|group| &group.nested) {
+                if *id == root || found.groups.contains_key(id) {
+                    continue;
+                }
+                if depth > bounds.depth || found.groups.len() == bounds.groups {
+                    found.truncated = true;
+                    break;
+                }
+                found.groups.insert(*id, *at);
+                next.push(self.group_at(*at));
+            }
+            if next.is_empty() || found.truncated {
+                break;
+            }
+            level = next;
+        }
+        found.cycle = self.cycle(start, &found);
+        found
+    }
+
+    /// A group among these that contains itself: the least one on a cycle that depends on nothing but the memberships.
+    fn cycle(&self, root: &Group, found: &Nesting) -> Option<GroupId> {
+        let nodes = std::iter::once(root).chain(found.groups.values().map(|at| self.group_at(*at)));
+        let inside = |id: &&GroupId| **id == root.id || found.groups.contains_key(*id);
+        let mut inner: BTreeMap<GroupId, BTreeSet<GroupId>> =
+            nodes.map(|group| (group.id, group.nested.keys().filter(inside).copied().collect())).collect();
+        let mut outer: BTreeMap<GroupId, Vec<GroupId>> = BTreeMap::new();
+        for (group, nested) in &inner {
+            for id in nested {
+                outer.entry(*id).or_default().push(*group);
+            }
+        }
+        // What is left when groups without nested ones are taken away again and again leads to a cycle.
+        let mut leaves: Vec<GroupId> =
+            inner.iter().filter(|(_, nested)| nested.is_empty()).map(|(id, _)| *id).collect();
+        while let Some(leaf) = leaves.pop() {
+            inner.remove(&leaf);
+            for group in outer.get(&leaf).into_iter().flatten() {
+                if let Some(nested) = inner.get_mut(group)
+                    && nested.remove(&leaf)
+                    && nested.is_empty()
+                {
+                    leaves.push(*group);
+                }
+            }
+        }
+        let next = |id: &GroupId| inner.get(id).and_then(BTreeSet::first).copied();
+        let mut at = *inner.keys().next()?;
+        let mut seen = BTreeSet::new();
+        while seen.insert(at) {
+            at = next(&at)?;
+        }
+        let (mut least, start) = (at, at);
+        loop {
+            at = next(&at)?;
+            least = least.min(at);
+            if at == start {
+                return Some(least);
+            }
+        }
+    }
+
+    /// True when a bound is exceeded.
+    fn exceeds(&self, nesting: &Nesting, bounds: &NestingBounds) -> bool {
+        let memberships = || nesting.groups.values().map(|at| self.group_at(*at).members.len()).sum::<usize>();
+        nesting.truncated || memberships() > bounds.memberships
+    }
+}
+
+impl Subject {
+    /// The group that the selector means, or meant last.
+    pub(super) fn group(&self) -> Option<GroupId> {
+        match self.resolution {
+            Resolution::Resolved(group) => Some(group),
+            Resolution::NotFound
+            | Resolution::Ambiguous
+            | Resolution::IdentityChanged { .. }
+            | Resolution::Deleted { .. } => self.pinned,
+        }
+    }
+
+    /// True when the selector means this group, or one that contains it.
+    pub(super) fn means(&self, group: GroupId) -> bool {
+        matches!(self.resolution, Resolution::Resolved(id) if id == group) || self.nesting.groups.contains_key(&group)
+    }
+}
+
+impl Catalog {
+    /// Sets how far nested groups are followed. Before any of them are known.
+    pub(crate) fn set_bounds(&mut self, bounds: NestingBounds) {
+        self.bounds = bounds;
+    }
+
+    /// Records that the directory of a provider is older than the resolution of nested groups: they are ignored unless
+    /// the `IdentityProvider` says otherwise.
+    pub(crate) fn set_before_nesting(&mut self, name: &ProviderName) -> Effects {
+        let mut effects = Effects::default();
+        let tenant = self.tenants.entry(name.clone()).or_default();
+        let before = tenant.mode();
+        tenant.before_nesting = true;
+        if tenant.mode() != before {
+            self.nesting_changed(name, &mut effects);
+        }
+        effects
+    }
+
+    /// Resolves the groups of every mapping of a provider again.
+    pub(super) fn nesting_changed(&mut self, name: &ProviderName, effects: &mut Effects) {
+        let with = |mapping: &Mapping| mapping.subjects.iter().any(|subject| subject.provider == *name);
+        let keys: Vec<_> =
+            self.mappings.iter().filter(|(_, mapping)| with(mapping)).map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            self.resolve_subjects(&key, effects);
+            effects.mappings.insert(key);
+        }
+        effects.providers.insert(name.clone());
+    }
+
+    /// State of the nested groups of a provider.
+    #[must_use]
+    pub(crate) fn nesting(&self, name: &ProviderName) -> Option<NestingView> {
+        let tenant = self.tenants.get(name)?;
+        let says = tenant.spec.as_ref().is_some_and(|spec| spec.nested_groups.is_some());
+        let by_age = tenant.before_nesting && !says;
+        Some(NestingView { nestings: tenant.nestings(), by_age })
+    }
+
+    /// What a subject means: its group and those nested in it.
+    pub(super) fn meant<'a>(&self, tenant: &'a Tenant, group: &'a Group, nesting: &'a Nesting) -> Meant<'a> {
+        Meant { tenant, group, nesting, exceeds: tenant.exceeds(nesting, &self.bounds) }
+    }
+
+    /// True when the groups nested in the subject's group exceed a bound.
+    pub(super) fn exceeds(&self, subject: &Subject) -> bool {
+        self.tenants.get(&subject.provider).is_some_and(|tenant| tenant.exceeds(&subject.nesting, &self.bounds))
+    }
+
+    /// Those of the claims whose person is no longer a direct member of any group that gave the claim, nor of any group
+    /// that the mapping is known to mean: they end although a bound is exceeded. Without claims that something else
+    /// keeps.
+    #[must_use]
+    pub(crate) fn departed<'a>(&self, claims: impl Iterator<Item = (&'a Claim, &'a Ground)>) -> BTreeSet<Claim> {
+        let mut exceeding: BTreeMap<&MappingKey, Option<&Mapping>> = BTreeMap::new();
+        let mut departed = BTreeSet::new();
+        for (claim, ground) in claims {
+            let mapping = exceeding.entry(&claim.mapping).or_insert_with(|| {
+                let exceeds = |mapping: &&Mapping| mapping.subjects.iter().any(|subject| self.exceeds(subject));
+                self.mappings.get(&claim.mapping).filter(exceeds)
+            });
+            if mapping.is_some_and(|mapping| self.lost_its_groups(mapping, claim, ground)) {
+                departed.insert(claim.clone());
+            }
+        }
+        departed
+    }
+
+    fn lost_its_groups(&self, mapping: &Mapping, claim: &Claim, ground: &Ground) -> bool {
+        let ClaimSubject::User(id) = claim.subject else { return false };
+        let Some(tenant) = self.tenants.get(&ground.provider).filter(|tenant| tenant.is_in_force()) else {
+            return false;
+        };
+        let gave = |subject: &&Subject| subject.group().is_some_and(|group| ground.groups.contains(&group));
+        let mut gave = mapping.subjects.iter().filter(gave);
+        if gave.any(|subject| subject.pending || subject.resolution.freeze().is_some()) {
+            return false;
+        }
+        !tenant.groups_of(id).any(|group| {
+            ground.groups.contains(&group)
+                || ground.through.contains(&group)
+                || mapping.subjects.iter().any(|subject| subject.means(group))
+        })
+    }
+
+    /// Marks the documents of mappings that know only a part of their groups when a membership anywhere ends: it may
+    /// have given a claim.
+    pub(super) fn look_beyond_bounds(&self, provider: &ProviderName, change: &DirectoryChange, effects: &mut Effects) {
+        let ends = match change {
+            DirectoryChange::GroupDeleted { .. } => true,
+            DirectoryChange::Members { removed, .. } => !removed.is_empty(),
+            DirectoryChange::Nested { removed, .. } => !removed.is_empty(),
+            DirectoryChange::User(_) | DirectoryChange::UserDeleted { .. } | DirectoryChange::Group(_) => false,
+        };
+        for mapping in self.truncated.iter().filter(|_| ends).filter_map(|key| self.mappings.get(key)) {
+            if mapping.subjects.iter().any(|subject| subject.provider == *provider) {
+                mapping.reach.documents.keys().for_each(|document| effects.document(document, Urgency::Revocation));
+            }
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! Groups that are members of groups.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::catalog::tenant::Tenant;
+use crate::model::{Claim, Ground, MemberKey};
+
+fn nests(n: u128, nested: &[u128]) -> DirectoryChange {
+    let added = nested.iter().map(|n| group(*n)).collect();
+    DirectoryChange::Nested { group: group(n), added, removed: vec![] }
+}
+
+fn parts(n: u128, nested: &[u128]) -> DirectoryChange {
+    let removed = nested.iter().map(|n| group(*n)).collect();
+    DirectoryChange::Nested { group: group(n), added: vec![], removed }
+}
+
+/// Group `red` (1, 2) contains `inner` (3), which contains `core` (4). The mapping names `red`.
+fn nested() -> Catalog {
+    let mut index = index();
+    for change in [named(11, "inner"), named(12, "core"), joined(11, &[3]), joined(12, &[4]), nests(11, &[12])] {
+        index.change(&change);
+    }
+    index.map("m", spec(&["red"], &["services/a"], &[INVOKER]));
+    index.change(&nests(1, &[11]));
+    index
+}
+
+fn people(ids: &[u128]) -> BTreeSet<u128> {
+    ids.iter().copied().collect()
+}
+
+fn view(index: &Catalog) -> crate::catalog::SubjectView {
+    index.mapping(&key("m")).unwrap().subjects.remove(0)
+}
+
+fn small(depth: usize, groups: usize, memberships: usize) -> NestingBounds {
+    NestingBounds { depth, groups, memberships }
+}
+
+#[test]
+fn members_of_nested_groups_have_access_and_the_claim_says_through_which_group() {
+    let index = nested();
+    assert_eq!(index.people("a"), people(&[1, 2, 3, 4]));
+    assert_eq!((view(&index).members, view(&index).nesting), (4, SubjectNesting::Plain));
+    let desired = index.desired(&document("a"), &BTreeSet::new());
+    let grounds: BTreeMap<_, _> = desired.grants.into_values().flat_map(|grant| grant.grounds).collect();
+    for (person, through) in [(1, None), (3, Some(11)), (4, Some(12))] {
+        let ground = &grounds[&Claim { mapping: key("m"), subject: Subject::User(user(person)) }];
+        assert_eq!(ground.groups, BTreeSet::from([group(1)]));
+        assert_eq!(ground.through, through.map(group).into_iter().collect(), "{person}");
+    }
+}
+
+#[test]
+fn access_through_a_nested_group_ends_urgently_however_the_membership_ends() {
+    for (what, change, left) in [
+        ("a person leaves the innermost group", left(12, &[4]), &[1, 2, 3][..]),
+        ("the inner group leaves the middle one", parts(11, &[12]), &[1, 2, 3]),
+        ("the middle group leaves the mapped one", parts(1, &[11]), &[1, 2]),
+        ("the middle group is deleted", deleted(11), &[1, 2]),
+        ("the innermost group is deleted", deleted(12), &[1, 2, 3]),
+        ("the person is deactivated", inactive(4), &[1, 2, 3]),
+        ("the person is deleted", DirectoryChange::UserDeleted { id: user(4) }, &[1, 2, 3]),
+        ("the mapped group is deleted", deleted(1), &[]),
+    ] {
+        let mut index = nested();
+        let effects = index.change(&change);
+        assert_eq!(index.people("a"), people(left), "{what}");
+        assert_eq!(effects.dirty, BTreeMap::from([(document("a"), Urgency::Revocation)]), "{what}");
+    }
+}
+
+#[test]
+fn a_change_elsewhere_concerns_no_mapping() {
+    let mut index = nested();
+    for change in [named(20, "other"), named(21, "another"), nests(20, &[21]), joined(21, &[1]), nests(20, &[11])] {
+        let effects = index.change(&change);
+        assert!(effects.dirty.is_empty() && effects.mappings.is_empty(), "{change:?}");
+    }
+    assert_eq!(index.change(&joined(11, &[1])).dirty.len(), 1, "one document of the mapping");
+}
+
+#[test]
+fn a_renamed_nested_group_gives_what_it_gave_and_a_re_created_one_gives_nothing() {
+    let mut index = nested();
+    assert!(index.change(&named(11, "renamed")).dirty.is_empty());
+    assert_eq!(index.people("a"), people(&[1, 2, 3, 4]));
+    index.change(&deleted(11));
+    for change in [named(13, "inner"), joined(13, &[3, 4]), nests(13, &[12])] {
+        index.change(&change);
+    }
+    assert_eq!(index.people("a"), people(&[1, 2]), "nobody made the new group a member");
+    index.change(&nests(1, &[13]));
+    assert_eq!(index.people("a"), people(&[1, 2, 3, 4]));
+    // The mapped group itself is pinned: another one of its name is held, with all that is nested in it.
+    for change in [deleted(1), named(14, "red"), nests(14, &[12])] {
+        index.change(&change);
+    }
+    assert_eq!(index.people("a"), people(&[]));
+    // A deleted group is never a member again.
+    index.change(&nests(13, &[11]));
+    assert_eq!(index.nesting(&okta()).unwrap().nestings, 2);
+}
+
+#[test]
+fn groups_in_a_circle_count_once_and_the_circle_is_reported_until_it_is_broken() {
+    let mut index = nested();
+    index.change(&nests(12, &[11]));
+    assert_eq!(index.people("a"), people(&[1, 2, 3, 4]));
+    assert_eq!(view(&index).nesting, SubjectNesting::Cycle("inner".to_owned()));
+    let effects = index.change(&parts(11, &[12]));
+    assert_eq!(index.people("a"), people(&[1, 2, 3]));
+    assert!(effects.mappings.contains(&key("m")));
+    assert_eq!(view(&index).nesting, SubjectNesting::Plain);
+    // The mapped group in itself, and in a group nested in it.
+    for (change, end) in [(nests(1, &[1]), parts(1, &[1])), (nests(11, &[1]), parts(11, &[1]))] {
+        index.change(&change);
+        assert_eq!(index.people("a"), people(&[1, 2, 3]));
+        assert!(matches!(view(&index).nesting, SubjectNesting::Cycle(_)), "{change:?}");
+        index.change(&end);
+        assert_eq!(view(&index).nesting, SubjectNesting::Plain);
+    }
+    index.change(&nests(1, &[1]));
+    assert_eq!(index.nesting(&okta()).unwrap().nestings, 3);
+    index.change(&deleted(1));
+    assert_eq!(index.nesting(&okta()).unwrap().nestings, 1, "the innermost group still contains the middle one");
+}
+
+#[test]
+fn beyond_a_bound_nobody_is_added_through_nesting_and_nobody_is_removed_but_those_who_left() {
+    for bounds in [small(1, 100, 100), small(10, 1, 100), small(10, 100, 1)] {
+        let mut index = Catalog::new(Ceiling::Enforce);
+        index.set_bounds(bounds);
+        index.apply_provider(okta(), provider_spec("userName", &["corp.example"]));
+        index.apply_target(target("t"), target_spec(&["l"], &allow_all()), Timestamp::UNIX_EPOCH);
+        index.apply_inventory(&target("t"), inventory(&["a", "b"]));
+        index.put_freeze(None);
+        for n in 1..=5 {
+            index.change(&person(n));
+        }
+        for change in [named(1, "red"), joined(1, &[1]), named(11, "inner"), joined(11, &[3]), nests(1, &[11])] {
+            index.change(&change);
+        }
+        index.map("m", spec(&["red"], &["services/a"], &[INVOKER]));
+        assert_eq!(index.people("a"), people(&[1, 3]), "within {bounds:?}");
+
+        index.change(&named(12, "core"));
+        index.change(&joined(12, &[4]));
+        let effects = index.change(&nests(11, &[12]));
+        assert!(effects.dirty.contains_key(&document("a")));
+        assert_eq!(index.people("a"), people(&[1]), "beyond {bounds:?}");
+        let view = view(&index);
+        assert_eq!((view.nesting, view.members), (SubjectNesting::Exceeds, 1));
+        let reason = FreezeReason::NestingLimitExceeded;
+        assert_eq!(index.enforcement_of("m", &document("a")), groups(reason, &[1], &[1]));
+        // A direct member is certain.
+        index.change(&joined(1, &[2]));
+        assert_eq!(index.people("a"), people(&[1, 2]));
+
+        let ground = |through: &[u128]| Ground {
+            provider: okta(),
+            groups: BTreeSet::from([group(1)]),
+            through: through.iter().map(|n| group(*n)).collect(),
+            mapping_uid: None,
+            generation: None,
+        };
+        let claim = |n: u128| Claim { mapping: key("m"), subject: Subject::User(user(n)) };
+        let departed = |index: &Catalog, n, through: &[u128]| {
+            let (claim, ground) = (claim(n), ground(through));
+            index.departed(std::iter::once((&claim, &ground))).contains(&claim)
+        };
+        assert!(!departed(&index, 3, &[11]) && !departed(&index, 4, &[12]));
+        assert!(departed(&index, 5, &[12]) && departed(&index, 5, &[]));
+        for change in [left(12, &[4]), deleted(12)] {
+            let mut index = nested_copy(&index, bounds);
+            let effects = index.change(&change);
+            assert!(departed(&index, 4, &[12]));
+            assert_eq!(effects.dirty.get(&document("a")), Some(&Urgency::Revocation), "{bounds:?} {change:?}");
+        }
+        // Within the bounds again, all is as it should be.
+        index.change(&parts(11, &[12]));
+        assert_eq!(index.people("a"), people(&[1, 2, 3]));
+        assert!(!departed(&index, 5, &[12]), "the plan decides");
+    }
+}
+
+/// The same directory and mapping once more, with another group beside the innermost one.
+fn nested_copy(index: &Catalog, bounds: NestingBounds) -> Catalog {
+    let mut copy = Catalog::new(Ceiling::Enforce);
+    copy.set_bounds(bounds);
+    copy.apply_provider(okta(), provider_spec("userName", &["corp.example"]));
+    copy.apply_target(target("t"), target_spec(&["l"], &allow_all()), Timestamp::UNIX_EPOCH);
+    copy.apply_inventory(&target("t"), inventory(&["a", "b"]));
+    copy.put_freeze(None);
+    for change in [person(1), person(2), person(3), person(4), person(5)] {
+        copy.change(&change);
+    }
+    for change in [named(1, "red"), named(11, "inner"), named(12, "core"), joined(1, &[1, 2]), joined(11, &[3])] {
+        copy.change(&change);
+    }
+    copy.map("m", spec(&["red"], &["services/a"], &[INVOKER]));
+    for change in [named(13, "more"), joined(13, &[5]), joined(12, &[4]), nests(1, &[11]), nests(11, &[12, 13])] {
+        copy.change(&change);
+    }
+    assert_eq!(copy.people("a"), index.people("a"));
+    copy
+}
+
+fn provider_that_says(mode: Option<&str>) -> IdentityProviderSpec {
+    let mut value = serde_json::to_value(provider_spec("userName", &["corp.example"])).unwrap();
+    if let Some(mode) = mode {
+        value["nestedGroups"] = mode.into();
+    }
+    serde_json::from_value(value).unwrap()
+}
+
+#[test]
+fn an_older_directory_gives_nobody_access_through_nesting_until_its_provider_says_so() {
+    let mut index = nested();
+    let effects = index.set_before_nesting(&okta());
+    assert_eq!(effects.dirty.get(&document("a")), Some(&Urgency::Revocation));
+    assert_eq!(index.people("a"), people(&[1, 2]));
+    assert_eq!((view(&index).nesting, view(&index).members), (SubjectNesting::Ignored(1), 2));
+    let state = index.nesting(&okta()).unwrap();
+    assert_eq!((state.nestings, state.by_age), (2, true));
+    for (mode, expected, nesting) in [
+        (Some("Resolve"), &[1, 2, 3, 4][..], SubjectNesting::Plain),
+        (Some("Ignore"), &[1, 2], SubjectNesting::Ignored(1)),
+        (None, &[1, 2], SubjectNesting::Ignored(1)),
+        (Some("Resolve"), &[1, 2, 3, 4], SubjectNesting::Plain),
+    ] {
+        let effects = index.apply_provider(okta(), provider_that_says(mode));
+        assert_eq!(index.people("a"), people(expected), "{mode:?}");
+        assert_eq!(view(&index).nesting, nesting);
+        assert_eq!(index.nesting(&okta()).unwrap().by_age, mode.is_none());
+        assert!(effects.mappings.contains(&key("m")) || mode.is_none(), "{mode:?}");
+    }
+}
+
+#[test]
+fn a_leaver_of_a_nested_group_concerns_a_mapping_that_is_suspended() {
+    let mut index = nested();
+    let suspended = with(&spec(&["red"], &["services/a"], &[INVOKER]), [("mode", "Suspend".into())]);
+    index.map("m", suspended);
+    assert_eq!(index.change(&inactive(4)).dirty, BTreeMap::from([(document("a"), Urgency::Revocation)]));
+}
+
+#[test]
+fn two_people_with_one_address_in_different_nested_groups_keep_what_they_had() {
+    let mut index = nested();
+    let mut twin = facts(4, true);
+    twin.user_name = "p3@corp.example".to_owned();
+    index.change(&DirectoryChange::User(twin));
+    assert_eq!(index.people("a"), people(&[1, 2]));
+    assert_eq!(view(&index).collisions, 2);
+    let Enforcement::Live { keep: Keep::Subjects(kept) } = index.enforcement_of("m", &document("a")) else { panic!() };
+    let member = MemberKey::of("user:p3@corp.example");
+    let expected = [3, 4].map(|n| (Subject::User(user(n)), Some(member.clone())));
+    assert_eq!(kept, BTreeMap::from(expected));
+}
+
+/// Groups reachable from one, with their distance, and whether any of them reaches itself.
+fn naive(edges: &BTreeSet<(u128, u128)>, root: u128) -> (BTreeMap<u128, usize>, bool) {
+    let reach = |from: u128| {
+        let mut found = BTreeMap::new();
+        let mut level = BTreeSet::from([from]);
+        for depth in 1.. {
+            let next: BTreeSet<u128> =
+                edges.iter().filter(|(a, b)| level.contains(a) && !found.contains_key(b)).map(|(_, b)| *b).collect();
+            if next.is_empty() {
+                break;
+            }
+            found.extend(next.iter().map(|n| (*n, depth)));
+            level = next;
+        }
+        found
+    };
+    let mut found = reach(root);
+    let circular = found.keys().chain([&root]).any(|n| reach(*n).contains_key(n));
+    found.remove(&root);
+    (found, circular)
+}
+
+proptest! {
+    #[test]
+    fn nested_groups_are_those_of_the_naive_closure(
+        changes in prop::collection::vec((1_u128..9, 1_u128..9, prop::bool::weighted(0.75)), 0..40),
+        gone in prop::collection::btree_set(2_u128..9, 0..2),
+        depth in 0_usize..6,
+        count in 0_usize..9,
+    ) {
+        let mut tenant = Tenant::default();
+        let mut edges = BTreeSet::new();
+        for (outer, inner, add) in changes {
+            if add { edges.insert((outer, inner)) } else { edges.remove(&(outer, inner)) };
+            drop(tenant.apply(&if add { nests(outer, &[inner]) } else { parts(outer, &[inner]) }));
+        }
+        for n in gone {
+            edges.retain(|(a, b)| *a != n && *b != n);
+            drop(tenant.apply(&deleted(n)));
+        }
+        prop_assert_eq!(tenant.nestings(), edges.len());
+        if tenant.group(group(1)).is_none() {
+            drop(tenant.apply(&named(1, "red")));
+        }
+        let (all, circular) = naive(&edges, 1);
+        let whole = tenant.nesting(group(1), &NestingBounds::default());
+        prop_assert_eq!(whole.groups.keys().copied().collect::<Vec<_>>(), all.keys().map(|n| group(*n)).collect::<Vec<_>>());
+        prop_assert!(!whole.truncated);
+        prop_assert_eq!(whole.cycle.is_some(), circular);
+        if let Some(on) = whole.cycle {
+            let n = on.0.as_u128() - group(0).0.as_u128();
+            prop_assert!(naive(&edges, n).1 && naive_reaches_itself(&edges, n), "{n} is on no circle");
+        }
+        let bounded = tenant.nesting(group(1), &small(depth, count, 100));
+        let exceeds = all.len() > count || all.values().any(|distance| *distance > depth);
+        prop_assert_eq!(bounded.truncated, exceeds);
+        prop_assert!(bounded.groups.keys().all(|id| whole.groups.contains_key(id)));
+        if !exceeds {
+            prop_assert_eq!(bounded, whole);
+        }
+    }
+}
+
+fn naive_reaches_itself(edges: &BTreeSet<(u128, u128)>, n: u128) -> bool {
+    let successors = edges.iter().filter(|(a, _)| *a == n).map(|(_, b)| *b);
+    successors.into_iter().any(|next| next == n || naive(edges, next).0.contains_key(&n))
+}
