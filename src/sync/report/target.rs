@@ -98,6 +98,11 @@ fn policies(inner: &Inner, state: &State, name: &TargetName) -> Policies {
             first_seen: None,
         }));
     }
+    // Documents that were not read, because nothing may be, are frozen too.
+    let unread = |document: &&&DocumentKey| !state.documents.contains_key(**document);
+    let of_target = |document: &&&DocumentKey| state.catalog.target_of(document) == Some(name);
+    let unread = frozen.iter().filter(unread).filter(of_target).count();
+    counts.frozen = counts.frozen.saturating_add(i64::try_from(unread).unwrap_or(i64::MAX));
     missing_permissions.sort();
     missing_permissions.dedup();
     drift.sort_by(|a, b| (&a.resource, &a.role, &a.principal).cmp(&(&b.resource, &b.role, &b.principal)));
