@@ -179,10 +179,18 @@ fn refusal(error: &Body) -> Named {
     if let Some(name) = between(text, "The member ", " is of an unknown type") {
         return Named::member(RefusalCause::PrincipalMalformed, Some(bounded(name)));
     }
+    // `Email 'X' is not the primary email address for unique ID 'N' of deleted member 'deleted:user:X?uid=N'.`
+    if text.contains("is not the primary email address for unique ID") {
+        let name = text.split_once("of deleted member ").map(|(_, name)| name.trim_matches(['\'', '"', '.', ' ']));
+        return Named::member(RefusalCause::PrincipalMalformed, name.filter(|name| is_deleted(name)).map(bounded));
+    }
     if text.contains("do not belong to a permitted customer") {
         return Named::member(RefusalCause::DomainRestricted, violator(error));
     }
-    if text.contains("Operation denied by org policy") || text.contains("Operation denied by custom org polic") {
+    if text.contains("Operation denied by org policy")
+        || text.contains("Operation denied by custom org polic")
+        || error.info_reason() == Some("CUSTOM_ORG_POLICY_VIOLATION")
+    {
         let of_members = text.contains("allowedPolicyMembers") || text.contains("allowedPolicyMemberDomains");
         let cause = if of_members { RefusalCause::DomainRestricted } else { RefusalCause::OrganizationPolicy };
         return Named::member(cause, violator(error));
@@ -199,6 +207,10 @@ fn refusal(error: &Body) -> Named {
         return Named::nobody(RefusalCause::LimitExceeded);
     }
     Named::nobody(RefusalCause::Other)
+}
+
+fn is_deleted(name: &str) -> bool {
+    name.starts_with("deleted:") && name.len() <= 400 && !name.contains(char::is_whitespace)
 }
 
 /// A role in the spelling of policies.

@@ -242,6 +242,29 @@ fn a_denial_by_an_organization_policy_is_distinguished_from_a_refused_member() {
 }
 
 #[test]
+fn a_tombstone_with_a_wrong_uid_is_named() {
+    let member = |text: &str| match answer(Call::Write, 400, &envelope(400, "INVALID_ARGUMENT", text)) {
+        GoogleError::Refused { cause: RefusalCause::PrincipalMalformed, member, .. } => member,
+        other => panic!("{other:?}"),
+    };
+    let start = "Email 'a@x.example' is not the primary email address for unique ID '7' of deleted member ";
+    let tombstone = "deleted:user:a@x.example?uid=7";
+    for end in [format!("'{tombstone}'."), format!("\"{tombstone}\""), tombstone.to_owned(), format!("{tombstone}.")] {
+        assert_eq!(member(&format!("{start}{end}")).as_deref(), Some(tombstone), "{end}");
+    }
+    assert_eq!(member(&format!("{start}'somebody else'.")), None);
+}
+
+#[test]
+fn a_custom_organization_policy_is_known_by_its_details_whatever_the_text() {
+    let body = json!({"error": {"code": 400, "status": "FAILED_PRECONDITION", "message": "No.",
+        "details": [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "CUSTOM_ORG_POLICY_VIOLATION"}]}})
+    .to_string();
+    let GoogleError::Refused { cause, .. } = answer(Call::Write, 400, &body) else { panic!("not a refusal") };
+    assert_eq!(cause, RefusalCause::OrganizationPolicy);
+}
+
+#[test]
 fn a_domain_restriction_names_the_principal_of_its_details() {
     let body = |violation: Value| {
         json!({"error": {"code": 400, "status": "FAILED_PRECONDITION",
