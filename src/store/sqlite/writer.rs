@@ -111,7 +111,7 @@ fn run_all(db: &mut Connection, ports: &Ports, batch: &mut [Box<dyn Request>]) -
     transaction.finish()
 }
 
-/// Commits a batch, announces the new position, calls `after`, and answers the requests.
+/// Commits a batch, calls `after`, answers the requests, and announces the new position: who asked goes before who follows.
 pub(super) fn serve(
     db: Result<&mut Connection, StoreError>,
     ports: &Ports,
@@ -121,22 +121,19 @@ pub(super) fn serve(
 ) {
     // A panic outside of a request must not end the thread: every later write would be refused.
     let committed = db.and_then(|db| guarded(|| commit(db, ports, &mut batch)));
-    match &committed {
-        Ok(seq) => {
-            announce.send_if_modified(|last| {
-                let moved = *seq > *last;
-                *last = (*last).max(*seq);
-                moved
-            });
-        }
-        Err(error) => {
-            tracing::warn!(reason = error.reason(), %error, requests = batch.len(), "a batch failed, and nothing of it was stored");
-        }
+    if let Err(error) = &committed {
+        tracing::warn!(reason = error.reason(), %error, requests = batch.len(), "a batch failed, and nothing of it was stored");
     }
     after();
-    let committed = committed.map(drop);
     for request in batch {
-        request.answer(committed.clone());
+        request.answer(committed.as_ref().map(|_| ()).map_err(Clone::clone));
+    }
+    if let Ok(seq) = committed {
+        announce.send_if_modified(|last| {
+            let moved = seq > *last;
+            *last = (*last).max(seq);
+            moved
+        });
     }
 }
 
