@@ -106,7 +106,8 @@ impl Tenant {
     /// The groups nested in this one.
     pub(super) fn nesting(&self, root: GroupId, bounds: &NestingBounds) -> Nesting {
         let mut found = Nesting::default();
-        let Some(start) = self.group(root).filter(|_| self.mode() == NestedGroups::Resolve) else { return found };
+        let resolves = |group: &&Group| self.mode() == NestedGroups::Resolve && !group.nested.is_empty();
+        let Some(start) = self.group(root).filter(resolves) else { return found };
         let mut level = vec![start];
         for depth in 1.. {
             let mut next = Vec::new();

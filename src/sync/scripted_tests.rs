@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::model::{
-    DocumentKey, EmailFact, GrantKey, GrantState, GroupFacts, GroupId, LedgerRow, ProviderName, Stored, UserFacts,
-    UserId,
+    DocumentKey, EmailFact, GrantKey, GrantState, GroupFacts, GroupId, LedgerRow, MappingKey, ProviderName, Stored,
+    UserFacts, UserId,
 };
 use crate::store::{MemberChange, MemoryDatabase, NewGroup, NewUser, Origin, UserUpdate};
 use crate::target::scripted::{Fault, Scripted, error};
@@ -79,15 +79,16 @@ impl Fixture {
     }
 
     async fn with_drift_interval(drift_interval: Duration) -> Self {
+        Self::with(EngineConfig::new(Ceiling::Enforce, drift_interval)).await
+    }
+
+    async fn with(config: EngineConfig) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(PausedClock(Instant::now()));
         let store = Store::open_inline(&MemoryDatabase::new(1).unwrap(), clock.clone()).unwrap();
         store.begin_epoch("test").await.unwrap();
         let target = Scripted::default();
         target.create(&document());
-        let config = EngineConfig {
-            addition_window: Duration::from_millis(10),
-            ..EngineConfig::new(Ceiling::Enforce, drift_interval)
-        };
+        let config = EngineConfig { addition_window: Duration::from_millis(10), ..config };
         let engine = Engine::new(
             config,
             store.clone(),
@@ -134,6 +135,19 @@ impl Fixture {
         let (resource, facts) = facts(id, n, true);
         self.store.create_user(&okta(), &origin(), NewUser { resource, facts }).await.unwrap();
         id
+    }
+
+    /// Creates a group with these members.
+    async fn group(&self, name: &str, members: &[Uuid]) -> GroupId {
+        let facts = GroupFacts { id: GroupId(Uuid::new_v4()), display_name: name.to_owned(), external_id: None };
+        let (id, resource) = (facts.id, json!({"displayName": name}));
+        let members = vec![MemberChange::Add(members.to_vec())].into();
+        self.store.create_group(&okta(), &origin(), NewGroup { resource, facts, members }).await.unwrap();
+        id
+    }
+
+    async fn change(&self, group: GroupId, change: MemberChange) {
+        self.store.change_members::<()>(&okta(), &origin(), group, vec![change]).await.unwrap();
     }
 
     /// Creates these people, and adds them to the team in one request.
@@ -488,5 +502,62 @@ async fn mapping_of_an_empty_group_is_ready_and_says_that_nobody_is_in_it() {
         assert!(begun.elapsed() < PATIENCE, "{:?}", counts());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    fixture.end().await;
+}
+
+/// Waits until `Ready` of the mapping has this status and reason.
+async fn becomes(fixture: &Fixture, status: &str, reason: &str) {
+    let key = MappingKey::new("team", "m").unwrap();
+    let begun = Instant::now();
+    loop {
+        let shown = fixture.engine.0.cache.mapping(&key).unwrap_or_default();
+        let ready = shown.conditions.iter().find(|condition| condition.type_ == "Ready");
+        if ready.is_some_and(|ready| ready.status == status && ready.reason == reason) {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{:?}", shown.conditions);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nesting_beyond_a_bound_adds_and_removes_nobody_but_those_who_left_and_they_go_at_once() {
+    let nesting = NestingBounds { depth: 1, ..NestingBounds::default() };
+    // Nothing is found by reading all policies again.
+    let config = EngineConfig { nesting, ..EngineConfig::new(Ceiling::Enforce, Duration::from_hours(24)) };
+    let fixture = Fixture::with(config).await;
+    fixture.join(&[1]).await;
+    let mut ids = Vec::new();
+    for n in 2..=6 {
+        ids.push(fixture.create(n).await.0);
+    }
+    let [two, three, four, five, six] = ids[..] else { panic!() };
+    let inner = fixture.group("inner", &[two]).await;
+    let core = fixture.group("core", &[three, four]).await;
+    fixture.change(fixture.team, MemberChange::Add(vec![inner.0, core.0])).await;
+    fixture.settles(&[person(1), person(2), person(3), person(4)]).await;
+    becomes(&fixture, "True", "Converged").await;
+
+    // The core is two levels away from here on, and not found any more.
+    fixture.change(inner, MemberChange::Add(vec![core.0])).await;
+    fixture.change(fixture.team, MemberChange::Remove(vec![core.0])).await;
+    becomes(&fixture, "False", "NestingLimitExceeded").await;
+    fixture.change(inner, MemberChange::Add(vec![five])).await;
+    fixture.change(fixture.team, MemberChange::Add(vec![six])).await;
+    fixture.settles(&[person(1), person(2), person(3), person(4), person(6)]).await;
+
+    fixture.change(core, MemberChange::Remove(vec![three])).await;
+    fixture.settles(&[person(1), person(2), person(4), person(6)]).await;
+    fixture.leave(UserId(four), 4).await;
+    fixture.settles(&[person(1), person(2), person(6)]).await;
+    fixture.change(inner, MemberChange::Remove(vec![two])).await;
+    fixture.settles(&[person(1), person(6)]).await;
+
+    // Whole again: the others follow, and nobody who left.
+    fixture.change(inner, MemberChange::Remove(vec![core.0])).await;
+    fixture.settles(&[person(1), person(5), person(6)]).await;
+    becomes(&fixture, "True", "Converged").await;
+    fixture.store.delete_group(&okta(), &origin(), inner, None).await.unwrap();
+    fixture.settles(&[person(1), person(6)]).await;
     fixture.end().await;
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::common::database::Database;
 use crate::support::*;
 
 const ALICE: &str = "user:alice@example.com";
@@ -83,5 +84,72 @@ async fn provider_that_ignores_nested_groups_gives_their_members_nothing_until_i
     fixture.mapping_status("checkout/team", "resolved", |s| condition(s, "NestedGroups").is_none()).await;
     fixture.write(manifests[0].0, &ignoring("Ignore"));
     fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.agree().await;
+}
+
+#[tokio::test]
+async fn people_who_lose_access_with_a_nested_group_are_counted_by_the_guard() {
+    let mut manifests = base();
+    manifests.push(("mapping.yaml", mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "")));
+    let mut fixture = Fixture::prepare(&manifests).await;
+    fixture.create_services("shop-dev", &["checkout-api"]).await;
+    fixture.run().await;
+    let scim = fixture.scim("okta", TOKEN);
+    let alice = scim.create_user("alice@example.com").await;
+    let (mut ids, mut members) = (Vec::new(), vec![ALICE.to_owned()]);
+    for n in 0..12 {
+        ids.push(scim.create_user(&format!("user{n}@example.com")).await);
+        members.push(format!("user:user{n}@example.com"));
+    }
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let all: Vec<&str> = members.iter().map(String::as_str).collect();
+    let inner = scim.create_group("inner", &ids).await;
+    let outer = scim.create_group("team-checkout", &[&alice, &inner]).await;
+    fixture.members_become("checkout-api", INVOKER, &all).await;
+    scim.remove_member(&outer, &inner).await;
+    let status = fixture.mapping_status("checkout/team", "twelve are held", |s| s["held"]["people"] == 12).await;
+    fixture.members_stay("checkout-api", INVOKER, &all).await;
+    let hash = status["held"]["planHash"].as_str().expect("a hash").to_owned();
+    let annotated = mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "")
+        .replace("  name: team\n", &format!("  name: team\n  annotations: {{rolecall.dev/release: \"{hash}\"}}\n"));
+    fixture.write("mapping.yaml", &annotated);
+    fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.agree().await;
+}
+
+#[tokio::test]
+async fn directory_that_is_older_than_the_resolution_of_nested_groups_gives_nothing_through_them_until_told_to() {
+    let mut manifests = base();
+    manifests.push(("mapping.yaml", mapping("team", "team-checkout", &["services/checkout-api"], &[INVOKER], "")));
+    let mut fixture = Fixture::prepare(&manifests).await;
+    fixture.create_services("shop-dev", &["checkout-api"]).await;
+    fixture.run().await;
+    let scim = fixture.scim("okta", TOKEN);
+    let alice = scim.create_user("alice@example.com").await;
+    let bob = scim.create_user("bob@example.com").await;
+    let outer = scim.create_group("team-checkout", &[&alice]).await;
+    let inner = scim.create_group("inner", &[&bob]).await;
+    fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.shutdown().await;
+    // As the update of an older database leaves it.
+    Database::open(&fixture.database).change("INSERT INTO directories_before_nesting VALUES ('okta')", []);
+    fixture.run().await;
+    scim.add_members(&outer, &[&inner]).await;
+    for (kind, name) in [("RoleMapping", "checkout/team"), ("IdentityProvider", "okta")] {
+        eventually(kind, async || {
+            let status = fixture.status(kind, name).await;
+            let reported = condition(&status, "NestedGroups").is_some_and(|it| it["reason"] == "NestingIgnored");
+            if reported { Ok(()) } else { Err(status.to_string()) }
+        })
+        .await;
+    }
+    fixture.members_stay("checkout-api", INVOKER, &[ALICE]).await;
+    fixture.write(manifests[0].0, &format!("{}  nestedGroups: Resolve\n", provider("okta", TOKEN)));
+    fixture.members_become("checkout-api", INVOKER, &[ALICE, BOB]).await;
+    eventually("nothing is reported", async || {
+        let status = fixture.status("IdentityProvider", "okta").await;
+        if condition(&status, "NestedGroups").is_none() { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
     fixture.agree().await;
 }
