@@ -19,11 +19,11 @@ use super::serve::{Bounds, Server};
 use super::tokens::Resolved;
 use crate::api::FindingStatus;
 use crate::catalog::Ceiling;
-use crate::cli::{CredentialsKind, Mode, RunConfig};
+use crate::cli::{CredentialsKind, Mode, RunConfig, SchemaFileError, load_schemas};
 use crate::controller::checkpoint::CheckpointError;
 use crate::controller::{Controller, Holds, Settings};
 use crate::model::{Clock, MappingKey, ProviderName, Reason, SystemClock};
-use crate::scim::FindingCode;
+use crate::scim::{FindingCode, ResourceTypes};
 use crate::scim_server::{self, Accepted, Issuers, LEAST_REQUESTS_PER_SECOND, Limits, Scim, TokenTable, Traffic};
 use crate::status::{StatusCache, TokenOutcome};
 use crate::store::{Store, StoreError};
@@ -67,6 +67,9 @@ pub(crate) enum AppError {
     /// The endpoint of Google is invalid.
     #[error("--google-endpoint: {0}")]
     Endpoint(#[from] crate::target::google::EndpointError),
+    /// The file of SCIM schemas cannot be used.
+    #[error(transparent)]
+    Schemas(#[from] SchemaFileError),
     /// There is no place for the checkpoint of the store.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -102,6 +105,7 @@ impl AppError {
             Self::Google(error) => error.reason().word(),
             Self::Issuers(_) => "IssuersUnusable",
             Self::Endpoint(_) => "EndpointInvalid",
+            Self::Schemas(_) => "ScimSchemasInvalid",
             Self::Checkpoint(error) => error.reason(),
             Self::NoCluster(_) => "NoCluster",
             Self::LeadershipLost { .. } | Self::LeaseLost => Reason::LeadershipLost.word(),
@@ -120,6 +124,7 @@ pub(super) struct Process {
     pub(super) engine: Engine,
     pub(super) tokens: TokenTable,
     issuers: Issuers,
+    types: Arc<ResourceTypes>,
     pub(super) resolved: Arc<Mutex<Resolved>>,
     pub(super) external_url: String,
     /// Ready when SCIM is served.
@@ -177,6 +182,8 @@ impl Process {
         for warning in config.warnings() {
             tracing::warn!("{warning}");
         }
+        // Before anything is served or written.
+        let types = Arc::new(load_schemas(config.scim_schemas.as_ref())?);
         let stop = CancellationToken::new();
         let signaled = end_on_signals(&stop)?;
         let (scim_listener, scim_address) = listen(config.listen).await?;
@@ -237,6 +244,7 @@ impl Process {
             engine,
             tokens,
             issuers,
+            types,
             resolved,
             external_url,
             loaded,
@@ -282,6 +290,7 @@ impl Process {
             traffic: self.traffic.clone(),
             external_url: self.external_url.clone(),
             clock: self.clock.clone(),
+            types: self.types.clone(),
             limits: Limits {
                 requests_per_second: Some(self.config.requests_per_second.max(LEAST_REQUESTS_PER_SECOND)),
                 ..Limits::default()

@@ -104,6 +104,8 @@ pub(crate) struct RunConfig {
     pub(crate) max_connections_per_peer: usize,
     /// Largest number of SCIM requests per second and token.
     pub(crate) requests_per_second: NonZeroU32,
+    /// File of further SCIM schemas and resource types.
+    pub(crate) scim_schemas: Option<PathBuf>,
     /// Whether OpenID Connect issuers may be at private addresses.
     pub(crate) allow_private_issuers: bool,
     /// Storage quota of each provider.
@@ -264,6 +266,7 @@ impl RunConfig {
                 max_connections: usize::try_from(args.max_connections).unwrap_or(usize::MAX),
                 max_connections_per_peer: usize::try_from(args.max_connections_per_peer).unwrap_or(usize::MAX),
                 allow_private_issuers: args.allow_private_issuers,
+                scim_schemas: args.scim_schemas.clone().filter(|path| !path.as_os_str().is_empty()),
                 requests_per_second: NonZeroU32::new(args.requests_per_second).unwrap_or(NonZeroU32::MIN),
                 quota: Quota { rows: args.max_rows_per_provider, bytes: args.max_bytes_per_provider },
                 external_url,

@@ -8,12 +8,13 @@ use crate::api::manifest::{LintFinding, LintReport, Severity};
 use crate::source::folder::lint_paths;
 
 use super::table::{BAD, CAUTION, HEADER, RESET, one_line};
-use super::{CliError, Exit, Io};
+use super::{CliError, Exit, Io, load_schemas};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   rolecall lint access                              a folder, as `run --manifests access` reads it
   rolecall lint access/*.yaml
+  rolecall lint --scim-schemas schemas.yaml         a file of SCIM schemas, as `run --scim-schemas` reads it
   rolecall lint -o json access | jq -r '.findings[] | \"\\(.file):\\(.line)\"'
 
 Objects of other API groups are skipped, so that a folder may contain a kustomization too. References are checked among
@@ -24,8 +25,12 @@ Exit status: 0 nothing would be refused (there may be warnings), 1 something wou
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub(crate) struct LintArgs {
     /// Manifests, or folders of them: .yaml, .yml and .json, except names that begin with a dot
-    #[arg(value_name = "FILES", required = true)]
+    #[arg(value_name = "FILES", required_unless_present = "scim_schemas")]
     pub(crate) files: Vec<PathBuf>,
+
+    /// File of SCIM schemas and resource types to check too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) scim_schemas: Option<PathBuf>,
 
     /// Output format; default: one finding per line, with file, line, column, field and message
     #[arg(short, long, value_enum)]
@@ -41,6 +46,15 @@ pub(crate) enum LintFormat {
 
 /// Runs `rolecall lint`.
 pub(super) fn run(args: &LintArgs, io: &mut Io<'_>) -> Result<Exit, CliError> {
+    let schemas = load_schemas(args.scim_schemas.as_ref());
+    if let Err(error) = &schemas {
+        writeln!(io.err, "{error}")?;
+    } else if args.files.is_empty() {
+        writeln!(io.err, "the SCIM schemas have no problems")?;
+    }
+    if args.files.is_empty() {
+        return Ok(if schemas.is_err() { Exit::No } else { Exit::Done });
+    }
     let report = lint_paths(&args.files);
     match args.output {
         Some(LintFormat::Json) => {
@@ -49,7 +63,7 @@ pub(super) fn run(args: &LintArgs, io: &mut Io<'_>) -> Result<Exit, CliError> {
         }
         None => write_text(&report, io)?,
     }
-    Ok(if report.has_errors() { Exit::No } else { Exit::Done })
+    Ok(if report.has_errors() || schemas.is_err() { Exit::No } else { Exit::Done })
 }
 
 fn write_text(report: &LintReport, io: &mut Io<'_>) -> std::io::Result<()> {

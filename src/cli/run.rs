@@ -62,6 +62,13 @@ pub(crate) struct RunArgs {
         value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub(crate) max_connections_per_peer: u32,
 
+    /// File of further SCIM schemas and resource types, YAML or JSON; default: users and groups only
+    ///
+    /// `Schema` and `ResourceType` documents of RFC 7643: resource types of their own, and extensions of users and
+    /// groups. They are served and stored; access never depends on them. `rolecall lint --scim-schemas` checks the file.
+    #[arg(long, value_name = "FILE", env = "ROLECALL_SCIM_SCHEMAS")]
+    pub(crate) scim_schemas: Option<PathBuf>,
+
     /// SCIM requests per second and token, with bursts of as many; further ones are answered with 429. 1 to 100000
     ///
     /// `spec.scim.requestsPerSecond` of an `IdentityProvider` takes precedence. Less than 25, on which Microsoft

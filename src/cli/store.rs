@@ -147,7 +147,11 @@ async fn purge_provider(args: &StoreProviderArgs, io: &mut Io<'_>) -> Result<Exi
     }
     let origin = Origin { token: "purge-provider".to_owned(), request_id: None };
     let purged = store.purge_directory(name, &origin).await?;
-    writeln!(io.out, "deleted {} users and {} groups of {name}", purged.users, purged.groups)?;
+    let others = match purged.resources {
+        0 => String::new(),
+        count => format!(", and {count} resources of other types"),
+    };
+    writeln!(io.out, "deleted {} users and {} groups of {name}{others}", purged.users, purged.groups)?;
     Ok(Exit::Done)
 }
 

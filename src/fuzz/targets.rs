@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::api::glob::{PatternError, ResourcePattern};
 use crate::api::manifest::{Object, ParsedDocument, lint, parse_file, read_object};
 use crate::model::{GroupId, MemberChange, ResourceKind, UserId};
-use crate::scim::{Findings, GroupChange, MAX_WORK, ResourceType, ScimError, UserChange, json as body, parse};
+use crate::scim::{Findings, GroupChange, MAX_WORK, ResourceChange, ResourceType, ScimError, json as body, parse};
 
 /// Longest detail of a refusal, in bytes: it is sent to the client.
 const MAX_DETAIL: usize = 2000;
@@ -286,7 +286,7 @@ fn patch(bytes: &[u8]) -> String {
 
 fn patch_of_user(body: Map<String, Value>) -> String {
     let (id, before, mut findings) = (UserId(Uuid::from_u128(1)), alice(), Findings::new());
-    let change = UserChange::patch(id, body, &mut findings);
+    let change = ResourceChange::patch(ResourceType::User, id, body, &mut findings);
     assert!(findings.as_slice().len() <= Findings::MAX);
     let change = match change {
         Ok(change) => change,
@@ -302,13 +302,15 @@ fn patch_of_user(body: Map<String, Value>) -> String {
     assert!(after.get("active").is_none_or(Value::is_boolean), "{after}");
     assert!(after.get("id").is_none() && after.get("members").is_none(), "{after}");
     let Value::Object(whole) = after.clone() else { panic!("{after}") };
-    let put = UserChange::put(id, whole, &mut Findings::new()).and_then(|put| put.apply(&after));
+    let put =
+        ResourceChange::put(ResourceType::User, id, whole, &mut Findings::new()).and_then(|put| put.apply(&after));
     assert_eq!(put.as_ref(), Ok(&after), "a PUT of the result changes it");
     form(&after.to_string()[..after.to_string().len().min(400)])
 }
 
 fn patch_of_group(body: Map<String, Value>) -> String {
-    let change = match GroupChange::patch(GroupId(Uuid::from_u128(2)), body, &mut Findings::new()) {
+    let change = match GroupChange::patch(ResourceType::Group, GroupId(Uuid::from_u128(2)), body, &mut Findings::new())
+    {
         Ok(change) => change,
         Err(error) => return refusal(&error),
     };

@@ -99,7 +99,7 @@ impl Context<'_> {
     fn container(&self, name: &str) -> Option<Container> {
         let name = name.trim();
         match self.of.extension(name) {
-            Some((urn, _)) => Some(Container::Extension(urn)),
+            Some(extension) => Some(Container::Extension(extension.urn)),
             None => name.eq_ignore_ascii_case(self.of.urn()).then_some(Container::Core),
         }
     }
@@ -231,7 +231,7 @@ impl Context<'_> {
     }
 
     fn clear(&self, urn: &'static str, assignments: &mut Vec<Assignment>) {
-        let attributes = self.of.extension(urn).map_or(&[][..], |(_, attributes)| attributes);
+        let attributes = self.of.extension(urn).map_or(&[][..], |extension| extension.attributes);
         assignments.extend(attributes.iter().map(|attribute| {
             let path = AttributePath { schema: Some(urn.to_owned()), name: attribute.name.to_owned(), sub: None };
             Assignment {
@@ -304,6 +304,14 @@ impl Context<'_> {
             Located::NoSuchSub(_) => Ok(()),
             Located::Unknown => {
                 let name = path.to_string();
+                // An attribute that a schema here does not have is not one of an extension without a schema.
+                if path.attribute.schema.as_deref().is_some_and(|urn| self.of.knows_schema(urn)) {
+                    return if explicit {
+                        Err(self.not_stored(&name))
+                    } else {
+                        self.unknown(&name, value.as_ref().unwrap_or(&Value::Null))
+                    };
+                }
                 let request = Request { of: self.of, message: self.message, listed: self.listed, explicit };
                 match ExtensionEdit::new(request, verb, path, value.as_ref(), self.findings)? {
                     Some(edit) => self.extensions.push(edit),

@@ -11,7 +11,7 @@ use super::error::{ScimError, shown};
 use super::extension::is_extension;
 use super::json::MAX_DEPTH;
 use super::normalize::MAX_ELEMENTS;
-use super::schema::{ENTERPRISE_URN, ResourceType};
+use super::schema::{ENTERPRISE_URN, Home, ResourceType};
 use super::text::is_blank;
 
 /// Largest resource in bytes, as JSON without its members and without attributes added by the server.
@@ -78,7 +78,7 @@ pub(crate) fn check(of: ResourceType, before: Option<&Value>, after: &Value) -> 
     let name = |resource: Option<&Map<String, Value>>| {
         resource.and_then(|all| all.get("userName")?.as_str().map(str::to_owned))
     };
-    if let Some(given) = name(Some(after)).filter(|given| of == ResourceType::User && is_blank(given))
+    if let Some(given) = name(Some(after)).filter(|given| of.home() == Home::Users && is_blank(given))
         && name(before).as_ref() != Some(&given)
     {
         return Err(ScimError::InvalidValue("`userName` has no visible character".into()));

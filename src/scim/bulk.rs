@@ -78,6 +78,7 @@ impl BulkRequest {
     /// # Errors
     /// `invalidSyntax`; [`ScimError::TooManyOperations`]; `invalidValue`: a `bulkId` of two operations.
     pub(crate) fn parse(
+        types: &[ResourceType],
         body: Map<String, Value>,
         findings: &mut Findings,
         mut issue: impl FnMut() -> Uuid,
@@ -110,7 +111,8 @@ impl BulkRequest {
         let mut request =
             Self { fail_on_errors, operations: Vec::with_capacity(list.len()), by_bulk_id: HashMap::new() };
         for (index, value) in list.into_iter().enumerate() {
-            let operation = BulkOperation::parse(value, issue()).map_err(|problem| problem.in_operation(index))?;
+            let operation =
+                BulkOperation::parse(types, value, issue()).map_err(|problem| problem.in_operation(index))?;
             if let (Ok((BulkAction::Create, _)), Some(bulk_id)) = (&operation.action, &operation.bulk_id)
                 && request.by_bulk_id.insert(bulk_id.clone(), index).is_some()
             {
@@ -239,7 +241,7 @@ fn collect(value: &Value, into: &mut BTreeSet<String>) {
 }
 
 impl BulkOperation {
-    fn parse(value: Value, id: Uuid) -> Result<Self, ScimError> {
+    fn parse(types: &[ResourceType], value: Value, id: Uuid) -> Result<Self, ScimError> {
         let Value::Object(object) = value else { return Err(syntax("an operation must be an object")) };
         let text = |name: &str| match json::member(&object, name) {
             None | Some(Value::Null) => Ok(None),
@@ -249,7 +251,7 @@ impl BulkOperation {
         let (method, path) = (text("method")?.unwrap_or_default(), text("path")?.unwrap_or_default());
         let (bulk_id, version) = (text("bulkId")?, text("version")?);
         let data = json::member(&object, "data").cloned();
-        let action = action(&method, &path, bulk_id.as_deref());
+        let action = action(types, &method, &path, bulk_id.as_deref());
         let mut references = BTreeSet::new();
         if let Some(data) = &data {
             collect(data, &mut references);
@@ -264,11 +266,16 @@ impl BulkOperation {
 }
 
 /// What a method does at a path.
-fn action(method: &str, path: &str, bulk_id: Option<&str>) -> Result<(BulkAction, ResourceType), ScimError> {
+fn action(
+    types: &[ResourceType],
+    method: &str,
+    path: &str,
+    bulk_id: Option<&str>,
+) -> Result<(BulkAction, ResourceType), ScimError> {
     let mut segments = path.trim_matches('/').split('/');
     let endpoint = segments.next().unwrap_or_default();
     let matches = |of: &ResourceType| of.endpoint().trim_start_matches('/').eq_ignore_ascii_case(endpoint);
-    let of = ResourceType::ALL.into_iter().find(matches);
+    let of = types.iter().copied().find(matches);
     let (Some(of), id, None) = (of, segments.next(), segments.next()) else {
         let text = format!("`{}` is no path of a bulk operation; use `/Users`, `/Groups` or `/Users/ID`", shown(path));
         return Err(ScimError::NotFound(text));
@@ -353,7 +360,8 @@ mod tests {
             {"method": "POST", "path": "/Groups", "bulkId": "b", "data": {"displayName": text}},
         ]});
         let Value::Object(body) = body else { panic!("an object") };
-        let request = BulkRequest::parse(body, &mut Findings::new(), || Uuid::from_u128(7)).unwrap();
+        let request =
+            BulkRequest::parse(&ResourceType::ALL, body, &mut Findings::new(), || Uuid::from_u128(7)).unwrap();
         let filled = request.data(1).unwrap();
         let id = Uuid::from_u128(7).to_string();
         assert_eq!(filled["displayName"].as_str().unwrap().matches(&id).count(), many);

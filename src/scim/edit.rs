@@ -5,13 +5,14 @@ use std::collections::{HashMap, HashSet};
 use serde_json::{Map, Value};
 
 use super::assign::{Assignment, Context, Message};
+use super::conform;
 use super::element::ElementFilter;
 use super::error::{ScimError, shown};
 use super::extension::{self, ExtensionEdit};
 use super::filter::{AttributePath, CompareOp, Filter, FilterValue, Test};
 use super::finding::FindingCode;
 use super::normalize::{self, Intake};
-use super::schema::{Attribute, ENTERPRISE_URN, Kind, Mutability, Resolved, ResourceType};
+use super::schema::{Attribute, Extension, Home, Kind, Mutability, Resolved, ResourceType};
 use super::work::{Work, steps};
 
 /// The verb of a PATCH operation.
@@ -75,6 +76,8 @@ pub(super) struct AttributeEdit {
     value: Option<Value>,
     /// True when the request had a value at all.
     given: bool,
+    /// True for `active` of a user.
+    is_activity: bool,
     /// True when `replace` needs an element that passes the filter (RFC 7644 §3.5.2.3), instead of making one.
     strict: bool,
 }
@@ -149,11 +152,12 @@ impl Context<'_> {
             (None, None) => (Target::Whole, intake.attribute(attribute, value, &pointer)?),
         };
         let strict = self.findings.is_strict();
-        Ok(AttributeEdit { verb, extension, attribute, target, value, given, strict })
+        let is_activity = self.of.home() == Home::Users && extension.is_none() && attribute.name == "active";
+        Ok(AttributeEdit { verb, extension, attribute, target, value, given, is_activity, strict })
     }
 }
 
-fn pointer(extension: Option<&str>, attribute: &Attribute, sub: Option<&Attribute>) -> String {
+pub(super) fn pointer(extension: Option<&str>, attribute: &Attribute, sub: Option<&Attribute>) -> String {
     AttributePath {
         schema: extension.map(str::to_owned),
         name: attribute.name.to_owned(),
@@ -310,7 +314,8 @@ impl AttributeEdit {
             return self.remove_listed(home, work);
         }
         if self.unsets() {
-            if self.attribute.required {
+            // What an extension requires is required where there is the extension.
+            if self.attribute.required && self.extension.is_none() {
                 let text = format!("`{name}` is required and cannot be removed");
                 return Err(match self.verb {
                     Verb::Remove => ScimError::Mutability(text),
@@ -318,7 +323,7 @@ impl AttributeEdit {
                 });
             }
             // A person is active or not. Without a value, access would follow what nobody can read.
-            if self.extension.is_none() && self.attribute.kind == Kind::Boolean {
+            if self.is_activity {
                 return Ok(());
             }
             home.shift_remove(name);
@@ -359,6 +364,14 @@ impl AttributeEdit {
     fn remove_listed(&self, home: &mut Map<String, Value>, work: &mut Work) -> Result<(), ScimError> {
         let Some(Value::Array(listed)) = &self.value else { return Ok(()) };
         let Some(Value::Array(there)) = home.get_mut(self.attribute.name) else { return Ok(()) };
+        if self.attribute.kind != Kind::Complex {
+            work.spend(there.len().saturating_mul(listed.len()))?;
+            there.retain(|element| !listed.contains(element));
+            if there.is_empty() {
+                home.shift_remove(self.attribute.name);
+            }
+            return Ok(());
+        }
         let listed: Vec<Listed> = listed.iter().filter_map(|listed| Listed::new(self.attribute, listed)).collect();
         let mut left = Vec::with_capacity(there.len());
         for element in std::mem::take(there) {
@@ -544,22 +557,6 @@ fn says_something(element: &Map<String, Value>) -> bool {
     element.keys().any(|key| !matches!(key.as_str(), "type" | "primary" | "display"))
 }
 
-fn reference(resource: &Map<String, Value>) -> Option<&Value> {
-    resource.get(ENTERPRISE_URN)?.get("manager")
-}
-
-/// Removes the URL of a former manager where only the id of the manager has changed.
-fn drop_stale_reference(before: Option<Value>, resource: &mut Map<String, Value>) {
-    let Some(Value::Object(before)) = before else { return };
-    let manager = resource.get_mut(ENTERPRISE_URN).and_then(|extension| extension.get_mut("manager"));
-    if let Some(Value::Object(now)) = manager
-        && now.get("value") != before.get("value")
-        && now.get("$ref") == before.get("$ref")
-    {
-        now.shift_remove("$ref");
-    }
-}
-
 /// Applies all edits, or returns the first refusal.
 pub(super) fn apply(
     of: ResourceType,
@@ -567,21 +564,17 @@ pub(super) fn apply(
     mut resource: Map<String, Value>,
     work: &mut Work,
 ) -> Result<Value, ScimError> {
-    let manager = reference(&resource).cloned().filter(|_| !edits.iter().any(|(_, edit)| edit.sets_reference()));
+    let manager =
+        conform::reference(&resource).cloned().filter(|_| !edits.iter().any(|(_, edit)| edit.sets_reference()));
     for (operation, edit) in edits {
         edit.apply(&mut resource, work).map_err(|problem| match operation {
             Some(index) => problem.in_operation(*index),
             None => problem,
         })?;
     }
-    for required in of.attributes().iter().filter(|attribute| attribute.required) {
-        if !resource.contains_key(required.name) {
-            return Err(ScimError::InvalidValue(format!("`{}` is required", required.name)));
-        }
-    }
-    drop_stale_reference(manager, &mut resource);
+    conform::drop_stale_reference(manager, &mut resource);
     let mut schemas = vec![Value::String(of.urn().to_owned())];
-    for (urn, _) in of.extensions() {
+    for Extension { urn, .. } in of.extensions() {
         if resource.get(*urn).is_some_and(|extension| extension.as_object().is_some_and(Map::is_empty)) {
             resource.shift_remove(*urn);
         }
@@ -589,7 +582,9 @@ pub(super) fn apply(
             schemas.push(Value::String((*urn).to_owned()));
         }
     }
-    schemas.extend(extension::kept(&mut resource).into_iter().map(Value::String));
+    conform::required(of, &resource)?;
+    let unknown = extension::kept(&mut resource).into_iter().filter(|urn| of.extension(urn).is_none());
+    schemas.extend(unknown.map(Value::String));
     let mut result = Map::new();
     result.insert("schemas".to_owned(), Value::Array(schemas));
     resource.shift_remove("schemas");

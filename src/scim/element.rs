@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use super::error::ScimError;
+use super::extension::numeric;
 use super::filter::{CompareOp, Filter, FilterValue, Test};
 use super::schema::Attribute;
 use super::work::{Work, steps};
@@ -98,7 +99,9 @@ impl Subject<'_> {
                 (CompareOp::NotEqual, None) => true,
                 _ => false,
             },
-            (FilterValue::Number(_), _) => false,
+            (FilterValue::Number(wanted), Some(Value::Number(given))) => {
+                numeric(given, wanted).map_or(op == CompareOp::NotEqual, |order| op.holds(order))
+            }
             (FilterValue::String(wanted), Some(Value::String(given))) => {
                 work.spend(steps(given.len() + wanted.len()))?;
                 if sub.case_exact {
@@ -109,7 +112,7 @@ impl Subject<'_> {
                 }
                 compare(op, folded.get_or_insert_with(|| given.to_lowercase()), wanted)
             }
-            (FilterValue::String(_), _) => op == CompareOp::NotEqual,
+            (FilterValue::Number(_) | FilterValue::String(_), _) => op == CompareOp::NotEqual,
         })
     }
 }

@@ -1,14 +1,14 @@
 //! Evaluation of filters on whole resources, for what no index of the store answers.
 
 use jiff::Timestamp;
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 use uuid::Uuid;
 
 use super::element::{ElementFilter, compare, is_empty};
 use super::error::{ScimError, shown};
 use super::extension::{self, Readings};
 use super::filter::{AttributePath, CompareOp, Filter, FilterValue, Test, time};
-use super::schema::{Attribute, Kind, Resolved, ResourceType, Returned};
+use super::schema::{Attribute, Home, Kind, Mutability, Resolved, ResourceType, Returned};
 use super::text::{fold, fold_name};
 use super::work::{Work, steps};
 
@@ -74,13 +74,14 @@ pub(super) enum Folding {
 
 impl Folding {
     pub(super) fn of(of: ResourceType, attribute: &Attribute) -> Self {
-        let name = match of {
-            ResourceType::User => "userName",
-            ResourceType::Group => "displayName",
+        let name = match of.home() {
+            Home::Users => Some("userName"),
+            Home::Groups => Some("displayName"),
+            Home::Resources => None,
         };
         match attribute {
             Attribute { case_exact: true, .. } => Self::Exact,
-            named if named.unique && named.name == name => Self::Name,
+            named if named.unique && Some(named.name) == name => Self::Name,
             _ => Self::Case,
         }
     }
@@ -106,7 +107,7 @@ enum Operand {
     Present,
     Null(CompareOp),
     Bool(CompareOp, bool),
-    Number(CompareOp, f64),
+    Number(CompareOp, Number),
     Time(CompareOp, Timestamp),
     Text(CompareOp, String),
 }
@@ -138,7 +139,7 @@ impl Check {
             Test::Present => Operand::Present,
             Test::Compare(op, FilterValue::Null) => Operand::Null(*op),
             Test::Compare(op, FilterValue::Bool(value)) => Operand::Bool(*op, *value),
-            Test::Compare(op, FilterValue::Number(value)) => Operand::Number(*op, value.as_f64()?),
+            Test::Compare(op, FilterValue::Number(value)) => Operand::Number(*op, value.clone()),
             Test::Compare(op, FilterValue::String(wanted)) => match attribute.kind {
                 Kind::DateTime if op.compares_order() => Operand::Time(*op, time(wanted)?),
                 _ => Operand::Text(*op, folding.apply(wanted)),
@@ -163,22 +164,12 @@ impl Check {
                 });
             }
             (Operand::Bool(_, wanted), Some(Value::Bool(given))) => Some(given.cmp(wanted)),
-            (Operand::Number(_, wanted), Some(Value::Number(given))) => {
-                given.as_f64().and_then(|given| given.partial_cmp(wanted))
-            }
+            (Operand::Number(_, wanted), Some(Value::Number(given))) => extension::numeric(given, wanted),
             (Operand::Time(_, wanted), Some(Value::String(given))) => time(given).map(|given| given.cmp(wanted)),
             _ => None,
         };
         let Some(order) = order else { return Ok(op == CompareOp::NotEqual) };
-        Ok(match op {
-            CompareOp::Equal => order.is_eq(),
-            CompareOp::NotEqual => order.is_ne(),
-            CompareOp::Greater => order.is_gt(),
-            CompareOp::GreaterOrEqual => order.is_ge(),
-            CompareOp::Less => order.is_lt(),
-            CompareOp::LessOrEqual => order.is_le(),
-            CompareOp::Contains | CompareOp::StartsWith | CompareOp::EndsWith => false,
-        })
+        Ok(op.holds(order))
     }
 }
 
@@ -279,11 +270,16 @@ fn found(of: ResourceType, path: &AttributePath) -> Result<Resolved, ScimError> 
 
 /// The path as one into an extension that no schema describes.
 fn unknown(of: ResourceType, path: &AttributePath) -> Option<Readings> {
-    if of.resolve(path).is_some() { None } else { Readings::of_filter(path) }
+    if of.resolve(path).is_some() { None } else { Readings::of_filter(of, path) }
 }
 
 pub(super) fn is_compared(sub: &Attribute) -> bool {
-    sub.returned != Returned::Request
+    match sub.returned {
+        Returned::Always | Returned::Default => true,
+        // What is read-only and only there when it is asked for is computed for an answer.
+        Returned::Request => sub.mutability != Mutability::ReadOnly,
+        Returned::Never => false,
+    }
 }
 
 /// Whether a filter on elements uses only what [`is_compared`].
@@ -298,9 +294,10 @@ fn all_compared(attribute: &Attribute, filter: &Filter) -> bool {
 
 /// Whether the values of an attribute follow from the memberships of groups.
 pub(super) fn is_related(of: ResourceType, found: &Resolved) -> bool {
-    let name = match of {
-        ResourceType::User => "groups",
-        ResourceType::Group => "members",
+    let name = match of.home() {
+        Home::Users => "groups",
+        Home::Groups => "members",
+        Home::Resources => return false,
     };
     found.extension.is_none() && found.attribute.name == name
 }

@@ -96,6 +96,19 @@ impl CompareOp {
         !matches!(self, Self::Contains | Self::StartsWith | Self::EndsWith)
     }
 
+    /// Whether it holds for values in this order.
+    pub(super) fn holds(self, order: std::cmp::Ordering) -> bool {
+        match self {
+            Self::Equal => order.is_eq(),
+            Self::NotEqual => order.is_ne(),
+            Self::Greater => order.is_gt(),
+            Self::GreaterOrEqual => order.is_ge(),
+            Self::Less => order.is_lt(),
+            Self::LessOrEqual => order.is_le(),
+            Self::Contains | Self::StartsWith | Self::EndsWith => false,
+        }
+    }
+
     pub(super) fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|op| op.as_str().eq_ignore_ascii_case(word))
     }
@@ -213,7 +226,7 @@ impl Filter {
             Self::Not(inner) => Ok(Self::Not(Box::new(inner.resolved(of)?))),
             Self::Attribute(path, test) => {
                 let Some(found) = of.resolve(path) else {
-                    Readings::of_filter(path).ok_or_else(|| unknown(of, path))?;
+                    Readings::of_filter(of, path).ok_or_else(|| unknown(of, path))?;
                     return Ok(Self::Attribute(path.clone(), extension::checked(test, path)?));
                 };
                 let (sub, leaf) = match found.sub {
@@ -227,7 +240,7 @@ impl Filter {
             }
             Self::Element { path, filter, then } => {
                 let Some(found) = of.resolve(path) else {
-                    Readings::of_filter(path).ok_or_else(|| unknown(of, path))?;
+                    Readings::of_filter(of, path).ok_or_else(|| unknown(of, path))?;
                     extension::checked_inside(filter)?;
                     if let Some((_, test)) = then {
                         extension::checked(test, path)?;
@@ -302,6 +315,11 @@ fn unknown_sub(attribute: &Attribute, sub: &str) -> ScimError {
     ScimError::InvalidFilter(format!("`{}` has no sub-attribute `{}`", attribute.name, shown(sub)))
 }
 
+/// True for an attribute that has ids of this server: `id` and `members.value`, and the like.
+fn is_id(attribute: &Attribute) -> bool {
+    attribute.mutability != Mutability::ReadWrite && matches!(attribute.name, "id" | "value")
+}
+
 /// Checks that an attribute of this data type permits the test, and turns `"True"` into a boolean where one is
 /// expected.
 fn checked(test: &Test, attribute: &Attribute, path: &AttributePath) -> Result<Test, ScimError> {
@@ -327,12 +345,16 @@ fn checked(test: &Test, attribute: &Attribute, path: &AttributePath) -> Result<T
                 _ => refuse("is a boolean; compare it by `eq` or `ne`"),
             }
         }
+        Kind::Integer | Kind::Decimal => match value {
+            FilterValue::Number(_) if op.compares_order() => Ok(test.clone()),
+            _ => refuse("is a number; compare it with one, without quotation marks"),
+        },
         Kind::DateTime => match value {
             FilterValue::String(wanted) if !op.compares_order() || time(wanted).is_some() => Ok(test.clone()),
             _ => refuse("is a time; compare it with one such as \"2026-01-31T12:00:00Z\""),
         },
         // The ids of this server are compared in the spelling in which it issues them.
-        Kind::String if attribute.case_exact && attribute.mutability != Mutability::ReadWrite => match value {
+        Kind::String if attribute.case_exact && is_id(attribute) => match value {
             FilterValue::String(wanted) => {
                 let id = issued_id(wanted).map_or_else(|| wanted.clone(), |id| id.to_string());
                 Ok(Test::Compare(*op, FilterValue::String(id)))

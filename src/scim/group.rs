@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::assign::{Assignment, Context, Message};
+use super::conform;
 use super::edit::{self, Edit, Verb};
 use super::error::{ScimError, shown};
 use super::extension;
@@ -15,14 +16,15 @@ use super::json;
 use super::member_id::{issued_id, member_id};
 use super::parse::PatchPath;
 use super::patch::{self, Operation};
+use super::resource::whole;
 use super::schema::ResourceType;
-use super::user::whole;
 use super::work::Work;
 use crate::model::{GroupFacts, GroupId, MemberChange, MemberChanges};
 
 /// The change of a group in a PUT or PATCH, fully parsed before any of it is applied.
 #[derive(Debug, Clone)]
 pub(crate) struct GroupChange {
+    of: ResourceType,
     replace: bool,
     attributes: Vec<(Option<usize>, Edit)>,
     /// The work of reading the request.
@@ -44,16 +46,20 @@ pub(crate) struct NewGroupRequest {
 ///
 /// # Errors
 /// `invalidValue`: a value of the wrong type, no `displayName`, a member without an id.
-pub(crate) fn new_group(body: Map<String, Value>, findings: &mut Findings) -> Result<NewGroupRequest, ScimError> {
+pub(crate) fn new_group(
+    of: ResourceType,
+    body: Map<String, Value>,
+    findings: &mut Findings,
+) -> Result<NewGroupRequest, ScimError> {
     let mut work = Work::default();
-    let read = whole(ResourceType::Group, None, body, findings, &mut work)?;
+    let read = whole(of, None, body, findings, &mut work)?;
     let mut members = MemberChanges::default();
     let read_members = Intake { findings, texts: &mut members.texts }.change(read.members)?;
     findings.refuse_deviations()?;
     if let Some(MemberChange::Replace(ids) | MemberChange::Add(ids)) = read_members {
         members.list.push(MemberChange::Add(ids));
     }
-    Ok(NewGroupRequest { resource: edit::apply(ResourceType::Group, &read.edits, Map::new(), &mut work)?, members })
+    Ok(NewGroupRequest { resource: edit::apply(of, &read.edits, Map::new(), &mut work)?, members })
 }
 
 impl GroupChange {
@@ -61,28 +67,43 @@ impl GroupChange {
     ///
     /// # Errors
     /// `invalidValue`, `invalidSyntax`.
-    pub(crate) fn put(id: GroupId, body: Map<String, Value>, findings: &mut Findings) -> Result<Self, ScimError> {
+    pub(crate) fn put(
+        of: ResourceType,
+        id: GroupId,
+        body: Map<String, Value>,
+        findings: &mut Findings,
+    ) -> Result<Self, ScimError> {
         let mut work = Work::default();
-        let read = whole(ResourceType::Group, Some(&id.to_string()), body, findings, &mut work)?;
+        let read = whole(of, Some(&id.to_string()), body, findings, &mut work)?;
         if read.members.is_empty() {
             findings.note(FindingCode::MembersNotAsserted, "members");
         }
         let mut members = MemberChanges::default();
         members.list.extend(Intake { findings, texts: &mut members.texts }.change(read.members)?);
         findings.refuse_deviations()?;
-        Ok(Self { replace: true, attributes: read.edits, work, members })
+        Ok(Self { of, replace: true, attributes: read.edits, work, members })
     }
 
     /// Parses a PATCH.
     ///
     /// # Errors
     /// `invalidSyntax`, `invalidPath`, `invalidValue`, `noTarget`, `mutability`, `tooMany`, each with the operation's index.
-    pub(crate) fn patch(id: GroupId, body: Map<String, Value>, findings: &mut Findings) -> Result<Self, ScimError> {
+    pub(crate) fn patch(
+        of: ResourceType,
+        id: GroupId,
+        body: Map<String, Value>,
+        findings: &mut Findings,
+    ) -> Result<Self, ScimError> {
         let id = id.to_string();
-        let mut change =
-            Self { replace: false, attributes: Vec::new(), work: Work::default(), members: MemberChanges::default() };
+        let mut change = Self {
+            of,
+            replace: false,
+            attributes: Vec::new(),
+            work: Work::default(),
+            members: MemberChanges::default(),
+        };
         let listed = extension::listed(&body, false);
-        for (index, operation) in patch::operations(ResourceType::Group, body, findings)?.into_iter().enumerate() {
+        for (index, operation) in patch::operations(of, body, findings)?.into_iter().enumerate() {
             let edits = change.operation(&id, &listed, operation, findings);
             let edits = edits.and_then(|edits| findings.refuse_deviations().map(|()| edits));
             let edits = edits.map_err(|problem| problem.in_operation(index))?;
@@ -98,7 +119,7 @@ impl GroupChange {
         operation: Operation,
         findings: &mut Findings,
     ) -> Result<Vec<Edit>, ScimError> {
-        let (of, message, extensions) = (ResourceType::Group, Message::Patch, Vec::new());
+        let (of, message, extensions) = (self.of, Message::Patch, Vec::new());
         let (id, work) = (Some(id), &mut self.work);
         let mut context = Context { of, id, message, listed, extensions, findings, work };
         let (members, rest) = context.operation(operation)?.into_iter().partition(Assignment::is_members);
@@ -128,7 +149,9 @@ impl GroupChange {
             Value::Object(current) => current.clone(),
             _ => return Err(ScimError::Internal),
         };
-        edit::apply(ResourceType::Group, &self.attributes, start, &mut self.work.clone()).map(Some)
+        let after = edit::apply(self.of, &self.attributes, start, &mut self.work.clone())?;
+        conform::unchanged(self.of, current, &after)?;
+        Ok(Some(after))
     }
 }
 

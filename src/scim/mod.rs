@@ -8,6 +8,7 @@ mod assign;
 pub(crate) mod bounds;
 mod bulk;
 mod complete;
+mod conform;
 mod dialect;
 mod edit;
 mod element;
@@ -24,14 +25,15 @@ mod normalize;
 pub(crate) mod parse;
 mod patch;
 mod projection;
+mod resource;
 pub(crate) mod schema;
 mod sort;
 pub(crate) mod text;
-mod user;
 mod work;
 
 pub(crate) use bulk::{BulkAction, BulkOperation, BulkRequest};
 pub(crate) use complete::{ServerAttributes, complete, etag};
+pub(crate) use conform::unique_values;
 pub(crate) use dialect::{Dialect, Signs};
 pub(crate) use error::ScimError;
 pub(crate) use evaluate::{Evaluator, Related};
@@ -45,9 +47,9 @@ pub(crate) use parse::PatchPath;
 #[cfg(test)]
 pub(crate) use patch::MAX_OPERATIONS;
 pub(crate) use projection::Projection;
-pub(crate) use schema::{BULK_RESPONSE_URN, ResourceType};
+pub(crate) use resource::{ResourceChange, new_resource, user_facts};
+pub(crate) use schema::{BULK_RESPONSE_URN, Home, ResourceType, ResourceTypes, SchemaProblem};
 pub(crate) use sort::{Sort, SortKey};
-pub(crate) use user::{UserChange, new_user, user_facts};
 pub(crate) use work::{MAX_WORK, Work};
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::collections::hash_map::Entry;
 use serde_json::{Map, Value};
 
 use super::error::ScimError;
+use super::filter::time;
 use super::finding::{FindingCode, Findings};
 use super::schema::{Attribute, Kind, Mutability};
 use super::work::{Work, steps};
@@ -69,7 +70,7 @@ impl Intake<'_> {
             Value::Null => return Ok(None),
             Value::String(text) if text.is_empty() => return Ok(None),
             Value::Array(elements) => elements,
-            one @ (Value::Object(_) | Value::String(_)) => {
+            one if attribute.kind != Kind::Complex || one.is_object() || one.is_string() => {
                 self.findings.note(FindingCode::ListExpected, pointer);
                 vec![one]
             }
@@ -81,6 +82,14 @@ impl Intake<'_> {
         let mut elements: Vec<Value> = Vec::with_capacity(given.len());
         let mut places = HashMap::new();
         for value in given {
+            if attribute.kind != Kind::Complex {
+                let Some(value) = self.simple(attribute, value, pointer)? else { continue };
+                self.work.spend(steps(size(&value)).saturating_add(elements.len()))?;
+                if !elements.contains(&value) {
+                    elements.push(value);
+                }
+                continue;
+            }
             let Some(element) = self.object(attribute, value, false, pointer)? else { continue };
             self.work.spend(steps(size(&element)))?;
             // Most elements have a value, by which an equal one is found without comparing all of them.
@@ -210,6 +219,15 @@ impl Intake<'_> {
             (Kind::String, Value::Number(number)) => {
                 self.findings.note(FindingCode::NumberAsText, pointer);
                 Ok(Some(Value::String(number.to_string())))
+            }
+            (Kind::Integer, Value::Number(number)) if number.is_i64() || number.is_u64() => {
+                Ok(Some(Value::Number(number)))
+            }
+            (Kind::Integer, _) => Err(ScimError::InvalidValue(format!("`{pointer}` must be a whole number"))),
+            (Kind::Decimal, Value::Number(number)) => Ok(Some(Value::Number(number))),
+            (Kind::Decimal, _) => Err(ScimError::InvalidValue(format!("`{pointer}` must be a number"))),
+            (Kind::DateTime, Value::String(text)) if time(&text).is_none() => {
+                Err(ScimError::InvalidValue(format!("`{pointer}` must be a time such as \"2026-01-31T12:00:00Z\"")))
             }
             (Kind::Binary, Value::String(text)) if !is_base64(&text) => {
                 Err(ScimError::InvalidValue(format!("`{pointer}` must be base64")))

@@ -6,13 +6,20 @@ use super::extension::Readings;
 use super::filter::AttributePath;
 use super::finding::Findings;
 use super::parse;
-use super::schema::{ENTERPRISE_URN, ResourceType};
+use super::schema::{ENTERPRISE_URN, ResourceType, Returned};
+use super::text::fold;
 
 /// The attributes wanted in the answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Projection {
     only: Option<Vec<Wanted>>,
     without: Vec<Wanted>,
+    /// Attributes that are in every answer.
+    always: Vec<AttributePath>,
+    /// Attributes that are in no answer.
+    hidden: Vec<Wanted>,
+    /// Attributes that are only in answers to requests that ask for them or write them.
+    unasked: Vec<AttributePath>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,10 +38,50 @@ impl Projection {
     pub(crate) fn new(of: ResourceType, attributes: Option<&str>, excluded: Option<&str>) -> Self {
         let list =
             |text: &str| text.split(',').filter_map(|name| wanted(of, name.trim())).take(100).collect::<Vec<_>>();
-        Self {
-            only: attributes.filter(|text| !text.trim().is_empty()).map(list),
-            without: excluded.map(list).unwrap_or_default(),
+        let only = attributes.filter(|text| !text.trim().is_empty()).map(list);
+        let mut projection = Self { only, without: excluded.map(list).unwrap_or_default(), ..Self::default() };
+        if matches!(of, ResourceType::Registered(_)) {
+            projection.returned(of);
         }
+        projection
+    }
+
+    /// Notes what a schema from a file says of answers. What is built in and not always returned is never stored.
+    fn returned(&mut self, of: ResourceType) {
+        let core = of.attributes().iter().map(|attribute| (None, attribute));
+        let extensions = of.extensions().iter();
+        let inside = extensions.flat_map(|one| one.attributes.iter().map(|attribute| (Some(one.urn), attribute)));
+        for (urn, attribute) in core.chain(inside) {
+            let subs = attribute.subs.iter().map(|sub| (Some(sub.name), sub.returned));
+            for (sub, returned) in std::iter::once((None, attribute.returned)).chain(subs) {
+                let path = AttributePath {
+                    schema: urn.map(str::to_owned),
+                    name: attribute.name.to_owned(),
+                    sub: sub.map(str::to_owned),
+                };
+                match returned {
+                    Returned::Always if sub.is_none() => self.always.push(path),
+                    // A part is there whenever its attribute is.
+                    Returned::Default | Returned::Always => {}
+                    Returned::Request if self.requests(urn, attribute.name, sub) => {}
+                    Returned::Request => self.unasked.push(path),
+                    Returned::Never => self.hidden.push(Wanted::Attribute(path)),
+                }
+            }
+        }
+        let always = |wanted: &Wanted| matches!(wanted, Wanted::Attribute(path) if self.always.contains(path));
+        self.without.retain(|wanted| !always(wanted));
+    }
+
+    /// The same for the answer to a request with this body: what it names is shown, even if it is only returned when it is
+    /// asked for (RFC 7643 §2.2).
+    #[must_use]
+    pub(crate) fn with_written(mut self, body: &Map<String, Value>) -> Self {
+        if !self.unasked.is_empty() {
+            let text = fold(&Value::Object(body.clone()).to_string());
+            self.unasked.retain(|path| !text.contains(&fold(&path.name)));
+        }
+        self
     }
 
     /// True when the request lists attributes.
@@ -108,9 +155,13 @@ impl Projection {
             for wanted in only {
                 copy(&resource, wanted, &mut chosen);
             }
+            for path in &self.always {
+                copy(&resource, &Wanted::Attribute(path.clone()), &mut chosen);
+            }
             resource = chosen;
         }
-        for wanted in &self.without {
+        let unasked: Vec<Wanted> = self.unasked.iter().cloned().map(Wanted::Attribute).collect();
+        for wanted in self.without.iter().chain(&self.hidden).chain(&unasked) {
             remove(&mut resource, wanted);
         }
         Value::Object(resource)
@@ -118,8 +169,8 @@ impl Projection {
 }
 
 fn wanted(of: ResourceType, name: &str) -> Option<Wanted> {
-    if let Some((urn, _)) = of.extension(name) {
-        return Some(Wanted::Extension(urn.to_owned()));
+    if let Some(extension) = of.extension(name) {
+        return Some(Wanted::Extension(extension.urn.to_owned()));
     }
     let path = parse::patch_path(name, &mut Findings::new()).ok()?;
     let Some(found) = of.resolve(&path.attribute) else {

@@ -86,7 +86,7 @@ impl Sort {
         }
         let descending = descending(order)?;
         let Some(found) = of.resolve(&path.attribute) else {
-            let readings = Readings::of_filter(&path.attribute).ok_or_else(wrong)?;
+            let readings = Readings::of_filter(of, &path.attribute).ok_or_else(wrong)?;
             return Ok(Self { by: By::Extension(readings), descending });
         };
         let sub = found.sub.or_else(|| found.attribute.default_sub());

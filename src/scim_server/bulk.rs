@@ -10,8 +10,8 @@ use super::call::{Call, Object};
 use super::request::Versions;
 use super::resource::{Change, Resource};
 use super::store_error;
-use crate::scim::{BULK_RESPONSE_URN, BulkAction, BulkRequest, ResourceType, ScimError, etag};
-use crate::store::{DeleteOutcome, GroupRecord, UserRecord};
+use crate::scim::{BULK_RESPONSE_URN, BulkAction, BulkRequest, Home, ResourceType, ScimError, etag};
+use crate::store::{DeleteOutcome, GroupRecord, ScimResource, UserRecord};
 
 /// What became of an operation.
 struct Done {
@@ -29,7 +29,7 @@ pub(super) async fn bulk(call: Call, body: Object) -> Result<Answer, ScimError> 
 }
 
 async fn carry_out(call: Call, body: Object) -> Result<Answer, ScimError> {
-    let request = BulkRequest::parse(body.members, &mut call.findings(), Uuid::new_v4)?;
+    let request = BulkRequest::parse(&call.scim().types.all(), body.members, &mut call.findings(), Uuid::new_v4)?;
     let mut run = Run { call: &call, request: &request, done: (0..request.operations.len()).map(|_| None).collect() };
     let mut errors = 0;
     for group in request.order() {
@@ -86,9 +86,10 @@ impl Run<'_> {
                 return Err(self.missing(needed));
             }
         }
-        match of {
-            ResourceType::User => self.of::<UserRecord>(index).await,
-            ResourceType::Group => self.of::<GroupRecord>(index).await,
+        match of.home() {
+            Home::Users => self.of::<UserRecord>(*of, index).await,
+            Home::Groups => self.of::<GroupRecord>(*of, index).await,
+            Home::Resources => self.of::<ScimResource>(*of, index).await,
         }
     }
 
@@ -98,21 +99,21 @@ impl Run<'_> {
         ScimError::InvalidValue(format!("the resource with the bulkId `{bulk_id}` that this refers to was not created"))
     }
 
-    async fn of<R: Resource>(&self, index: usize) -> Result<Done, ScimError> {
+    async fn of<R: Resource>(&self, of: ResourceType, index: usize) -> Result<Done, ScimError> {
         let (call, request) = (self.call, self.request);
         let operation = request.operations.get(index).ok_or(ScimError::Internal)?;
         let (action, _) = operation.action.as_ref().map_err(Clone::clone)?;
         let if_match = operation.version.as_deref().map(Versions::from_text);
         let no_such = |id: Uuid| {
-            ScimError::NotFound(format!("there is no {} with the id `{id}`", R::OF.name().to_ascii_lowercase()))
+            ScimError::NotFound(format!("there is no {} with the id `{id}`", of.name().to_ascii_lowercase()))
         };
         let changed = async |id: Uuid, change: Change, if_match: Option<Versions>| {
-            let resource = R::change(call, id, change, if_match).await?.ok_or_else(|| no_such(id))?;
+            let resource = R::change(call, of, id, change, if_match).await?.ok_or_else(|| no_such(id))?;
             Ok(Done { status: 200, resource: id, version: Some(resource.version()) })
         };
         match action {
             BulkAction::Create => {
-                let resource = R::create(call, operation.id, request.data(index)?).await?;
+                let resource = R::create(call, of, operation.id, request.data(index)?).await?;
                 Ok(Done { status: 201, resource: operation.id, version: Some(resource.version()) })
             }
             BulkAction::Replace(target) => {
@@ -123,7 +124,7 @@ impl Run<'_> {
             }
             BulkAction::Delete(target) => {
                 let id = request.target(target)?;
-                super::resource::remove::<R>(call, id, if_match).await?.ok_or_else(|| no_such(id))?;
+                super::resource::remove::<R>(call, of, id, if_match).await?.ok_or_else(|| no_such(id))?;
                 Ok(Done { status: 204, resource: id, version: None })
             }
         }
@@ -139,9 +140,11 @@ impl Run<'_> {
                 continue;
             }
             let Some(operation) = self.request.operations.get(*index) else { continue };
-            let outcome = match operation.action {
-                Ok((_, ResourceType::User)) => UserRecord::delete(self.call, operation.id, None).await,
-                _ => GroupRecord::delete(self.call, operation.id, None).await,
+            let Ok((_, of)) = operation.action else { continue };
+            let outcome = match of.home() {
+                Home::Users => UserRecord::delete(self.call, of, operation.id, None).await,
+                Home::Groups => GroupRecord::delete(self.call, of, operation.id, None).await,
+                Home::Resources => ScimResource::delete(self.call, of, operation.id, None).await,
             };
             // Without an answer the client sends the request again, and is told what is there.
             let _gone: DeleteOutcome = outcome.map_err(|error| store_error(&error))?;

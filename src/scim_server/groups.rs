@@ -35,8 +35,6 @@ fn note(call: &Call, changed: &GroupChanged, replaced: bool) {
 }
 
 impl Resource for GroupRecord {
-    const OF: ResourceType = ResourceType::Group;
-
     fn patch_is_silent(&self, call: &Call) -> bool {
         self.member_count > MAX_ANSWERED || call.dialect() == Dialect::Entra
     }
@@ -49,13 +47,13 @@ impl Resource for GroupRecord {
         self.version
     }
 
-    async fn read(call: &Call, id: Uuid) -> Result<Option<Self>, StoreError> {
+    async fn read(call: &Call, _of: ResourceType, id: Uuid) -> Result<Option<Self>, StoreError> {
         call.store().group(call.provider(), GroupId(id)).await
     }
 
-    async fn create(call: &Call, id: Uuid, body: Map<String, Value>) -> Result<Self, ScimError> {
-        let request = new_group(body, &mut call.findings())?;
-        bounds::check(Self::OF, None, &request.resource)?;
+    async fn create(call: &Call, of: ResourceType, id: Uuid, body: Map<String, Value>) -> Result<Self, ScimError> {
+        let request = new_group(of, body, &mut call.findings())?;
+        bounds::check(of, None, &request.resource)?;
         let facts = group_facts(GroupId(id), &request.resource);
         let new = NewGroup { resource: request.resource, facts, members: request.members };
         let created = call.store().create_group(call.provider(), &call.origin(), new).await;
@@ -66,14 +64,15 @@ impl Resource for GroupRecord {
 
     async fn change(
         call: &Call,
+        of: ResourceType,
         id: Uuid,
         change: Change,
         if_match: Option<Versions>,
     ) -> Result<Option<Self>, ScimError> {
         let id = GroupId(id);
         let mut change = match change {
-            Change::Replace(body) => GroupChange::put(id, body, &mut call.findings()),
-            Change::Modify(body) => GroupChange::patch(id, body, &mut call.findings()),
+            Change::Replace(body) => GroupChange::put(of, id, body, &mut call.findings()),
+            Change::Modify(body) => GroupChange::patch(of, id, body, &mut call.findings()),
         }?;
         let members = std::mem::take(&mut change.members);
         let replaced = members.list.iter().any(|change| matches!(change, MemberChange::Replace(_)));
@@ -88,7 +87,7 @@ impl Resource for GroupRecord {
                 }
                 let resource = change.apply(&current.resource)?.filter(|resource| *resource != current.resource);
                 if let Some(resource) = &resource {
-                    bounds::check(Self::OF, Some(&current.resource), resource)?;
+                    bounds::check(of, Some(&current.resource), resource)?;
                 }
                 let facts = resource.as_ref().map(|resource| group_facts(id, resource));
                 Ok(GroupUpdate { resource, facts, members: members.clone(), same_version })
@@ -100,11 +99,16 @@ impl Resource for GroupRecord {
         Ok(Some(changed.group))
     }
 
-    async fn delete(call: &Call, id: Uuid, if_version: Option<i64>) -> Result<DeleteOutcome, StoreError> {
+    async fn delete(
+        call: &Call,
+        _of: ResourceType,
+        id: Uuid,
+        if_version: Option<i64>,
+    ) -> Result<DeleteOutcome, StoreError> {
         call.store().delete_group(call.provider(), &call.origin(), GroupId(id), if_version).await
     }
 
-    async fn content(self, call: &Call, projection: Projection) -> Result<Content, ScimError> {
-        Render::new(call).content(Document::Group(Box::new(self), projection)).await
+    async fn content(self, call: &Call, of: ResourceType, projection: Projection) -> Result<Content, ScimError> {
+        Render::new(call).content(Document::Group(of, Box::new(self), projection)).await
     }
 }

@@ -206,7 +206,10 @@ pub(super) async fn record(call: Call, matched: Option<MatchedPath>, request: Re
     let started = Instant::now();
     let method = request.method().clone();
     let route = matched.as_ref().and_then(|path| path.as_str().strip_prefix(BASE));
-    let operation = operation(&method, route.unwrap_or(request.uri().path()));
+    let operation = match route {
+        Some(route) if is_registered(route) => "resources",
+        route => operation(&method, route.unwrap_or(request.uri().path())),
+    };
     let agent = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok());
     call.signs().head(request.uri().path_and_query().map_or("", |target| target.as_str()), agent);
     let response = next.run(request).await;
@@ -230,6 +233,12 @@ pub(super) async fn record(call: Call, matched: Option<MatchedPath>, request: Re
         );
     }
     response
+}
+
+/// True for the route of a resource type from a file.
+fn is_registered(route: &str) -> bool {
+    let endpoint = route.trim_start_matches('/').split('/').next().unwrap_or_default();
+    !endpoint.is_empty() && !endpoint.starts_with('{') && !ENDPOINTS.contains(&endpoint)
 }
 
 /// Operation label of a request. `route` is the path of the matched route, or of the request when none matched.

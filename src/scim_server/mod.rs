@@ -19,6 +19,7 @@ mod oidc;
 mod render;
 mod request;
 mod resource;
+mod resources;
 mod search;
 mod share;
 #[cfg(test)]
@@ -38,8 +39,8 @@ use tower::ServiceBuilder;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 
 use crate::model::Clock;
-use crate::scim::{FindingCode, ScimError};
-use crate::store::{GroupRecord, Store, StoreError, UserRecord};
+use crate::scim::{FindingCode, ResourceTypes, ScimError};
+use crate::store::{GroupRecord, ScimResource, Store, StoreError, UserRecord};
 use crate::telemetry::ScimMetrics;
 use call::Call;
 use failures::FailedAuthentications;
@@ -73,6 +74,8 @@ pub(crate) struct Scim {
     pub(crate) external_url: String,
     /// Source of the time.
     pub(crate) clock: Arc<dyn Clock>,
+    /// The types of resources.
+    pub(crate) types: Arc<ResourceTypes>,
     /// Limits of one client.
     pub(crate) limits: Limits,
     /// Request counters.
@@ -97,7 +100,7 @@ pub(crate) fn router(mut scim: Scim) -> Router {
         token_rates: TokenRates::default(),
     });
     // The layer that is added last is passed first.
-    let routes = routes().layer(from_fn(layers::admit)).layer(from_fn(layers::record));
+    let routes = routes(&service.scim.types).layer(from_fn(layers::admit)).layer(from_fn(layers::record));
     let endpoint = ServiceBuilder::new()
         .map_request(layers::normalize_path)
         .map_request(layers::drop_malformed_request_id)
@@ -115,10 +118,13 @@ pub(crate) fn router(mut scim: Scim) -> Router {
 }
 
 /// The routes below [`BASE`].
-fn routes() -> Router {
+fn routes(types: &ResourceTypes) -> Router {
+    let others = types.others.iter().map(|of| resource::routes::<ScimResource>(*of));
+    let others = others.fold(Router::new(), Router::merge);
     Router::new()
-        .merge(resource::routes::<UserRecord>())
-        .merge(resource::routes::<GroupRecord>())
+        .merge(resource::routes::<UserRecord>(types.user))
+        .merge(resource::routes::<GroupRecord>(types.group))
+        .merge(others)
         .merge(discovery::routes())
         .route("/.search", any(|| async { ScimError::MethodNotAllowed("POST") }).post(search::all))
         .route("/Bulk", any(|| async { ScimError::MethodNotAllowed("POST") }).post(bulk::bulk))
@@ -143,6 +149,7 @@ fn store_error(error: &StoreError) -> ScimError {
         StoreError::Taken { attribute } => {
             ScimError::Uniqueness(format!("another resource of this identity provider already has this `{attribute}`"))
         }
+        StoreError::ValueTaken { .. } => ScimError::Uniqueness(error.to_string()),
         StoreError::NoKnownMember { .. } | StoreError::TooManyPending { .. } | StoreError::NotAMember => {
             ScimError::InvalidValue(error.to_string())
         }

@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use super::call::Call;
 use super::store_error;
 use crate::scim::schema::{ENTERPRISE_URN, LIST_URN};
-use crate::scim::{Projection, ResourceType, ScimError, ServerAttributes, complete, issued_id};
-use crate::store::{GroupRecord, MemberKind, PlannedRow, StoreError, UserRecord};
+use crate::scim::{Home, Projection, ResourceType, ScimError, ServerAttributes, complete, issued_id};
+use crate::store::{GroupRecord, MemberKind, PlannedRow, ScimResource, StoreError, UserRecord};
 
 /// Most bytes of resources in one list answer, members included; it then has fewer resources than asked for
 /// (RFC 7644 §3.4.2.4 allows that), but at least one, and never a group without some of its members.
@@ -111,14 +111,15 @@ pub(super) enum Start {
 
 /// Content of an answer before it is rendered.
 pub(super) enum Document {
-    Group(Box<GroupRecord>, Projection),
+    Group(ResourceType, Box<GroupRecord>, Projection),
     List { total: u64, start: Start, parts: Vec<Part> },
 }
 
 fn with_members(of: ResourceType, projection: &Projection) -> bool {
-    match of {
-        ResourceType::User => projection.requests_groups(),
-        ResourceType::Group => projection.includes("members"),
+    match of.home() {
+        Home::Users => projection.requests_groups(),
+        Home::Groups => projection.includes("members"),
+        Home::Resources => false,
     }
 }
 
@@ -150,7 +151,7 @@ impl Part {
 impl Document {
     fn weight(&self) -> u64 {
         match self {
-            Self::Group(group, projection) if with_members(ResourceType::Group, projection) => {
+            Self::Group(of, group, projection) if with_members(*of, projection) => {
                 group.member_count.saturating_mul(MEMBER)
             }
             Self::Group(..) => 0,
@@ -169,8 +170,12 @@ impl Render {
     }
 
     /// A user, with its groups and the name of its manager as they are now, if they are asked for.
-    pub(super) async fn user(&self, user: &UserRecord, projection: &Projection) -> Result<Value, StoreError> {
-        let of = ResourceType::User;
+    pub(super) async fn user(
+        &self,
+        of: ResourceType,
+        user: &UserRecord,
+        projection: &Projection,
+    ) -> Result<Value, StoreError> {
         let id = user.facts.id.to_string();
         let server =
             ServerAttributes { id: &id, version: user.version, created: user.created_at, modified: user.updated_at };
@@ -194,6 +199,14 @@ impl Render {
             manager.insert("displayName".to_owned(), Value::String(name));
         }
         Ok(projection.apply(Value::Object(resource)))
+    }
+
+    /// A resource of a type from a file.
+    pub(super) fn resource(&self, of: ResourceType, resource: &ScimResource, projection: &Projection) -> Value {
+        let id = resource.id.to_string();
+        let (created, modified) = (resource.created_at, resource.updated_at);
+        let server = ServerAttributes { id: &id, version: resource.version, created, modified };
+        projection.apply(Value::Object(complete(&resource.resource, of, &self.base, server)))
     }
 
     /// The body of an answer. A large one is rendered while it is sent, and the request counts as admitted until then.
@@ -226,7 +239,7 @@ impl Render {
 
     async fn write(&self, document: &Document, out: &mut Out) -> Result<(), Stopped> {
         match document {
-            Document::Group(group, projection) => self.group(group, projection, out).await,
+            Document::Group(of, group, projection) => self.group(*of, group, projection, out).await,
             Document::List { total, start, parts } => self.list(*total, start, parts, out).await,
         }
     }
@@ -248,18 +261,26 @@ impl Render {
                 let (now, later) = rows.split_at(readable(rows));
                 rows = later;
                 let positions: Vec<i64> = now.iter().map(|row| row.position).collect();
-                match part.of {
-                    ResourceType::User => {
+                match part.of.home() {
+                    Home::Users => {
                         for user in self.call.store().users_at(self.call.provider(), &positions).await? {
                             separate(&mut count, out).await?;
-                            let user = self.user(&user, &part.projection).await?;
+                            let user = self.user(part.of, &user, &part.projection).await?;
                             out.put(user.to_string().as_bytes()).await?;
                         }
                     }
-                    ResourceType::Group => {
+                    Home::Resources => {
+                        let provider = self.call.provider();
+                        for resource in self.call.store().resources_at(part.of, provider, &positions).await? {
+                            separate(&mut count, out).await?;
+                            let resource = self.resource(part.of, &resource, &part.projection);
+                            out.put(resource.to_string().as_bytes()).await?;
+                        }
+                    }
+                    Home::Groups => {
                         for group in self.call.store().groups_at(self.call.provider(), &positions).await? {
                             separate(&mut count, out).await?;
-                            self.group(&group, &part.projection, out).await?;
+                            self.group(part.of, &group, &part.projection, out).await?;
                         }
                     }
                 }
@@ -270,8 +291,13 @@ impl Render {
 
     /// A group, with its members as they are while it is rendered. Its version was read before, so that it is never newer than the
     /// members.
-    async fn group(&self, group: &GroupRecord, projection: &Projection, out: &mut Out) -> Result<(), Stopped> {
-        let of = ResourceType::Group;
+    async fn group(
+        &self,
+        of: ResourceType,
+        group: &GroupRecord,
+        projection: &Projection,
+        out: &mut Out,
+    ) -> Result<(), Stopped> {
         let id = group.facts.id.to_string();
         let server =
             ServerAttributes { id: &id, version: group.version, created: group.created_at, modified: group.updated_at };

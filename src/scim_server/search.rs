@@ -6,7 +6,7 @@ use super::cursor::{self, Place};
 use super::render::{Document, MAX_PAGE, MEMBER, Part, Render, Start};
 use super::request::Query;
 use super::store_error;
-use crate::scim::{Projection, ResourceType, ScimError, Sort, Work, parse};
+use crate::scim::{Home, Projection, ResourceType, ScimError, Sort, Work, parse};
 use crate::store::{ListQuery, Match, PlannedRow};
 
 /// Largest number of resources in one answer; also the default of `count`.
@@ -33,7 +33,7 @@ pub(super) async fn one_type(call: &Call, of: ResourceType, query: &Query) -> Re
 pub(super) async fn all(call: Call, body: Object) -> Result<Answer, ScimError> {
     let query = Query::from_search(body.members)?;
     let page = Page { by_position: false, ..Page::of(&call, "all", &query)? };
-    let types = ResourceType::ALL;
+    let types = call.scim().types.all();
     let (total, parts) = match sort_by(&query) {
         Some(_) => page.merged(&call, &types, &query).await?,
         None => page.in_turn(&call, &types, &query).await?,
@@ -242,7 +242,7 @@ async fn part(
     mut rows: Vec<PlannedRow>,
     projection: Projection,
 ) -> Result<Part, ScimError> {
-    if of == ResourceType::User && projection.requests_groups() {
+    if of.home() == Home::Users && projection.requests_groups() {
         let counted = call.store().count_groups(call.provider(), &mut rows, MAX_PAGE / MEMBER).await;
         counted.map_err(|error| store_error(&error))?;
     }

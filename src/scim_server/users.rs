@@ -10,7 +10,7 @@ use super::resource::{Change, Resource, updated};
 use super::store_error;
 use crate::model::UserId;
 use crate::scim::{
-    FindingCode, MAX_WORK, Projection, ResourceType, ScimError, UserChange, bounds, new_user, user_facts,
+    FindingCode, MAX_WORK, Projection, ResourceChange, ResourceType, ScimError, bounds, new_resource, user_facts,
 };
 use crate::store::{DeleteOutcome, NewUser, StoreError, UserRecord, UserUpdate};
 
@@ -21,8 +21,6 @@ fn note_shared(call: &Call, user: &UserRecord) {
 }
 
 impl Resource for UserRecord {
-    const OF: ResourceType = ResourceType::User;
-
     fn patch_is_silent(&self, _call: &Call) -> bool {
         false
     }
@@ -35,13 +33,13 @@ impl Resource for UserRecord {
         self.version
     }
 
-    async fn read(call: &Call, id: Uuid) -> Result<Option<Self>, StoreError> {
+    async fn read(call: &Call, _of: ResourceType, id: Uuid) -> Result<Option<Self>, StoreError> {
         call.store().user(call.provider(), UserId(id)).await
     }
 
-    async fn create(call: &Call, id: Uuid, body: Map<String, Value>) -> Result<Self, ScimError> {
-        let resource = new_user(body, &mut call.findings())?;
-        bounds::check(Self::OF, None, &resource)?;
+    async fn create(call: &Call, of: ResourceType, id: Uuid, body: Map<String, Value>) -> Result<Self, ScimError> {
+        let resource = new_resource(of, body, &mut call.findings())?;
+        bounds::check(of, None, &resource)?;
         let facts = user_facts(UserId(id), &resource, true);
         let created = call.store().create_user(call.provider(), &call.origin(), NewUser { resource, facts }).await;
         let created = created.map_err(|error| store_error(&error))?;
@@ -51,14 +49,15 @@ impl Resource for UserRecord {
 
     async fn change(
         call: &Call,
+        of: ResourceType,
         id: Uuid,
         change: Change,
         if_match: Option<Versions>,
     ) -> Result<Option<Self>, ScimError> {
         let id = UserId(id);
         let change = match change {
-            Change::Replace(body) => UserChange::put(id, body, &mut call.findings()),
-            Change::Modify(body) => UserChange::patch(id, body, &mut call.findings()),
+            Change::Replace(body) => ResourceChange::put(of, id, body, &mut call.findings()),
+            Change::Modify(body) => ResourceChange::patch(of, id, body, &mut call.findings()),
         }?;
         let mut taken = 0_u64;
         let apply = move |current: &Self| {
@@ -75,7 +74,7 @@ impl Resource for UserRecord {
             if resource == current.resource {
                 return Ok(None);
             }
-            bounds::check(Self::OF, Some(&current.resource), &resource)?;
+            bounds::check(of, Some(&current.resource), &resource)?;
             let facts = user_facts(id, &resource, current.facts.active);
             Ok(Some(UserUpdate { resource, facts }))
         };
@@ -86,12 +85,17 @@ impl Resource for UserRecord {
         Ok(user)
     }
 
-    async fn delete(call: &Call, id: Uuid, if_version: Option<i64>) -> Result<DeleteOutcome, StoreError> {
+    async fn delete(
+        call: &Call,
+        _of: ResourceType,
+        id: Uuid,
+        if_version: Option<i64>,
+    ) -> Result<DeleteOutcome, StoreError> {
         call.store().delete_user(call.provider(), &call.origin(), UserId(id), if_version).await
     }
 
-    async fn content(self, call: &Call, projection: Projection) -> Result<Content, ScimError> {
-        let user = Render::new(call).user(&self, &projection).await;
+    async fn content(self, call: &Call, of: ResourceType, projection: Projection) -> Result<Content, ScimError> {
+        let user = Render::new(call).user(of, &self, &projection).await;
         Ok(Content::Value(user.map_err(|error| store_error(&error))?))
     }
 }

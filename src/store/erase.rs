@@ -48,7 +48,7 @@ pub(crate) struct Erased {
     pub(crate) names: u64,
     /// Refusals of an address.
     pub(crate) refusals: u64,
-    /// Users of the identity provider whose own attributes contain an address of the person.
+    /// Users and other resources of the identity provider whose own attributes contain an address of the person.
     pub(crate) mentioned_by: u64,
 }
 

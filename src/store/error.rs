@@ -60,6 +60,12 @@ pub(crate) enum StoreError {
         /// The SCIM attribute, or `id`.
         attribute: &'static str,
     },
+    /// Another resource of this type has this value of a unique attribute.
+    #[error("another resource of this type already has this `{attribute}`")]
+    ValueTaken {
+        /// The path of the attribute.
+        attribute: String,
+    },
     /// A non-empty replacement of the members of a group contains no known id.
     #[error("none of the {given} members is known, so the group keeps the members it has; create the users first")]
     NoKnownMember {
@@ -169,7 +175,7 @@ impl StoreError {
             Self::SchemaNewer { .. } => "SchemaNewer",
             Self::SchemaDiffers { .. } => "SchemaDiffers",
             Self::Unavailable { .. } => Reason::StoreUnavailable.word(),
-            Self::Taken { .. } => "Uniqueness",
+            Self::Taken { .. } | Self::ValueTaken { .. } => "Uniqueness",
             Self::NoKnownMember { .. } => "NoKnownMember",
             Self::TooManyPending { .. } => "TooManyPending",
             Self::NotAMember => "NotAMember",

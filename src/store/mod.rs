@@ -38,6 +38,7 @@ mod prune;
 mod quota;
 mod record;
 mod refusals;
+mod resources;
 mod specs;
 #[expect(clippy::redundant_closure_for_method_calls, reason = "a path to a method of `Columns` has one lifetime only")]
 mod sqlite;
@@ -69,8 +70,8 @@ pub(crate) use prune::Pruned;
 pub(crate) use quota::{Quota, Usage};
 pub(crate) use record::{
     AuditRow, Counts, DeleteOutcome, GroupChanged, GroupRecord, GroupUpdate, ListPlan, ListQuery, Match, MemberDelta,
-    MemberKind, MemberRecord, NewGroup, NewUser, Origin, PlannedRow, SpecVersion, StoredSpec, UpdateOutcome, UserGroup,
-    UserRecord, UserUpdate, VersionRef,
+    MemberKind, MemberRecord, NewGroup, NewResource, NewUser, Origin, PlannedRow, ScimResource, SpecVersion,
+    StoredSpec, UpdateOutcome, UserGroup, UserRecord, UserUpdate, VersionRef,
 };
 #[cfg(test)]
 pub(crate) use sqlite::{MemoryDatabase, StoreFaults};

@@ -5,7 +5,7 @@ use futures::future::try_join_all;
 
 use super::audit::{AuditDraft, COMMAND};
 use super::lanes::{REQUEST, Ticket};
-use super::sqlite::owners;
+use super::sqlite::{owners, resources};
 use super::{DeleteOutcome, Origin, Store, StoreError};
 use crate::model::ProviderName;
 
@@ -19,6 +19,8 @@ pub(crate) struct Purged {
     pub(crate) users: u64,
     /// Groups that were deleted.
     pub(crate) groups: u64,
+    /// Other resources that were deleted.
+    pub(crate) resources: u64,
 }
 
 /// Whether a directory may be purged.
@@ -69,7 +71,7 @@ impl Store {
         self.read(move |db| owners::directory_use(db, &provider)).await
     }
 
-    /// Deletes all people and groups under this name, with an event for each, as if its IdP had deleted them. Called
+    /// Deletes all people, groups and other resources under this name, with an event for each, as if its IdP had deleted them. Called
     /// again after an interruption, it continues.
     pub(crate) async fn purge_directory(&self, provider: &ProviderName, origin: &Origin) -> Result<Purged, StoreError> {
         let mut purged = Purged::default();
@@ -98,6 +100,19 @@ impl Store {
             let each = ids.into_iter().map(|id| self.delete_group(provider, origin, id, None));
             let done = try_join_all(each).await?;
             purged.groups += done.iter().filter(|outcome| **outcome == DeleteOutcome::Deleted).count() as u64;
+        }
+        loop {
+            let name = provider.clone();
+            let found = self.read(move |db| resources::first(db, &name, CHUNK.into())).await?;
+            if found.is_empty() {
+                break;
+            }
+            for (id, kind) in found {
+                let (name, origin) = (provider.clone(), origin.clone());
+                let ticket = Ticket::engine(REQUEST);
+                self.commit(ticket, move |tx| resources::delete(tx, &kind, (&name, &origin), id, None)).await?;
+                purged.resources += 1;
+            }
         }
         Ok(purged)
     }

@@ -7,7 +7,7 @@ use crate::model::ProviderName;
 /// Largest amount that one provider may store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Quota {
-    /// Users, groups and memberships.
+    /// Users, groups, memberships and other resources.
     pub(crate) rows: u64,
     /// Bytes of their resources, as JSON.
     pub(crate) bytes: u64,
@@ -28,15 +28,18 @@ pub(crate) struct Usage {
     pub(crate) groups: i64,
     /// Memberships, including those of unknown ids.
     pub(crate) members: i64,
-    /// Bytes of the resources of users and groups, as JSON.
+    /// Resources of types from a file.
+    pub(crate) resources: i64,
+    /// Bytes of all of them, as JSON.
     pub(crate) bytes: i64,
 }
 
 impl Usage {
-    /// Number of users, groups and memberships.
+    /// Number of users, groups, memberships and other resources.
     #[must_use]
     pub(crate) fn rows(&self) -> i64 {
-        self.users.saturating_add(self.groups).saturating_add(self.members)
+        let others = self.members.saturating_add(self.resources);
+        self.users.saturating_add(self.groups).saturating_add(others)
     }
 
     pub(super) fn plus(self, other: Self) -> Self {
@@ -44,6 +47,7 @@ impl Usage {
             users: self.users.saturating_add(other.users),
             groups: self.groups.saturating_add(other.groups),
             members: self.members.saturating_add(other.members),
+            resources: self.resources.saturating_add(other.resources),
             bytes: self.bytes.saturating_add(other.bytes),
         }
     }

@@ -59,6 +59,30 @@ pub(crate) struct UserRecord {
     pub(crate) shares_external_id: bool,
 }
 
+/// A resource of a type from a file, to store.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct NewResource {
+    /// The newly issued id.
+    pub(crate) id: Uuid,
+    /// The SCIM resource without `id` and `meta`.
+    pub(crate) resource: Value,
+}
+
+/// A stored resource of a type from a file.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ScimResource {
+    /// The id.
+    pub(crate) id: Uuid,
+    /// The SCIM resource as in [`NewResource`].
+    pub(crate) resource: Value,
+    /// Revision, starting at 1; source of `meta.version`.
+    pub(crate) version: i64,
+    /// `meta.created`.
+    pub(crate) created_at: Timestamp,
+    /// `meta.lastModified`.
+    pub(crate) updated_at: Timestamp,
+}
+
 /// A group to store.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct NewGroup {

@@ -119,8 +119,12 @@ impl Readings {
 
     /// The ways to read the path of a filter or of `sortBy`, which no resource decides.
     #[must_use]
-    pub(super) fn of_filter(path: &AttributePath) -> Option<Self> {
-        Self::of(path).filter(|readings| readings.0.iter().any(|reading| has_mark(&reading.urn)))
+    pub(super) fn of_filter(of: ResourceType, path: &AttributePath) -> Option<Self> {
+        let path = of.normalized(path);
+        if path.schema.as_deref().is_some_and(|urn| of.knows_schema(urn)) {
+            return None;
+        }
+        Self::of(&path).filter(|readings| readings.0.iter().any(|reading| has_mark(&reading.urn)))
     }
 
     /// The names of a path in this resource; none when it does not have the extension. A `name` of none is the whole

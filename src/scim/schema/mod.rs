@@ -1,15 +1,17 @@
 //! The schemas as data (RFC 7643 §7, §8.7). Storage, comparison, discovery and writing all follow these tables.
 
+mod registered;
 mod tables;
-
-use std::borrow::Cow;
+mod types;
 
 use serde_json::{Map, Value, json};
 
 use super::bulk::MAX_BULK_OPERATIONS;
-use super::filter::AttributePath;
 
+pub(crate) use registered::SchemaProblem;
 pub(crate) use tables::{ENTERPRISE_ATTRIBUTES, GROUP_ATTRIBUTES, USER_ATTRIBUTES};
+use types::is_legacy_enterprise;
+pub(crate) use types::{Extension, Home, Resolved, ResourceType, ResourceTypes, SchemaDefinition, TypeDefinition};
 
 /// The schema of users.
 pub(crate) const USER_URN: &str = "urn:ietf:params:scim:schemas:core:2.0:User";
@@ -44,6 +46,10 @@ pub(crate) enum Kind {
     Reference,
     /// `binary`, base64 in JSON
     Binary,
+    /// `integer`
+    Integer,
+    /// `decimal`
+    Decimal,
     /// `complex`
     Complex,
 }
@@ -56,6 +62,8 @@ impl Kind {
             Self::DateTime => "dateTime",
             Self::Reference => "reference",
             Self::Binary => "binary",
+            Self::Integer => "integer",
+            Self::Decimal => "decimal",
             Self::Complex => "complex",
         }
     }
@@ -180,199 +188,6 @@ impl Attribute {
 
 fn definitions<'a>(attributes: impl IntoIterator<Item = &'a Attribute>) -> Value {
     attributes.into_iter().filter(|attribute| attribute.advertised).map(Attribute::definition).collect()
-}
-
-/// The resource types of the endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum ResourceType {
-    /// `/Users`
-    User,
-    /// `/Groups`
-    Group,
-}
-
-/// The attribute that a path leads to.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Resolved {
-    /// The URN of the extension the attribute belongs to, if it is not a core attribute.
-    pub(crate) extension: Option<&'static str>,
-    /// The attribute.
-    pub(crate) attribute: &'static Attribute,
-    /// Its sub-attribute, if one is named.
-    pub(crate) sub: Option<&'static Attribute>,
-}
-
-impl ResourceType {
-    /// All types.
-    pub(crate) const ALL: [Self; 2] = [Self::User, Self::Group];
-
-    /// The name, such as `User`.
-    #[must_use]
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::User => "User",
-            Self::Group => "Group",
-        }
-    }
-
-    /// The endpoint, such as `/Users`.
-    #[must_use]
-    pub(crate) fn endpoint(self) -> &'static str {
-        match self {
-            Self::User => "/Users",
-            Self::Group => "/Groups",
-        }
-    }
-
-    /// The URN of the core schema.
-    #[must_use]
-    pub(crate) fn urn(self) -> &'static str {
-        match self {
-            Self::User => USER_URN,
-            Self::Group => GROUP_URN,
-        }
-    }
-
-    /// The attributes of the core schema, without the common ones.
-    #[must_use]
-    pub(crate) fn attributes(self) -> &'static [Attribute] {
-        match self {
-            Self::User => USER_ATTRIBUTES,
-            Self::Group => GROUP_ATTRIBUTES,
-        }
-    }
-
-    /// The extensions: URN and attributes.
-    #[must_use]
-    pub(crate) fn extensions(self) -> &'static [(&'static str, &'static [Attribute])] {
-        match self {
-            Self::User => &[(ENTERPRISE_URN, ENTERPRISE_ATTRIBUTES)],
-            Self::Group => &[],
-        }
-    }
-
-    /// The extension with this URN, in any case. URNs of SCIM 1.x count as those of their successors.
-    #[must_use]
-    pub(crate) fn extension(self, urn: &str) -> Option<(&'static str, &'static [Attribute])> {
-        let urn = if is_legacy_enterprise(urn) { ENTERPRISE_URN } else { urn };
-        self.extensions().iter().copied().find(|(known, _)| known.eq_ignore_ascii_case(urn))
-    }
-
-    /// A core or common attribute by name, in any case.
-    #[must_use]
-    pub(crate) fn core_attribute(self, name: &str) -> Option<&'static Attribute> {
-        tables::COMMON_ATTRIBUTES
-            .iter()
-            .chain(self.attributes())
-            .find(|attribute| attribute.name.eq_ignore_ascii_case(name))
-    }
-
-    /// The path with the URN of a schema of this type in front, where it begins with one: that tells where the URN ends,
-    /// whatever colons and dots are in it, and also when a dot is behind it (`URN.userName`).
-    #[must_use]
-    pub(crate) fn normalized(self, path: &AttributePath) -> Cow<'_, AttributePath> {
-        if path.schema.is_none() {
-            return Cow::Borrowed(path);
-        }
-        let text = path.to_string();
-        let known = std::iter::once(self.urn()).chain(self.extensions().iter().map(|(urn, _)| *urn));
-        let known = known.chain(LEGACY_ENTERPRISE.iter().copied().filter(|urn| self.extension(urn).is_some()));
-        let longest = known.filter_map(|urn| Some((urn, names_behind(&text, urn)?))).max_by_key(|(urn, _)| urn.len());
-        let Some((urn, names)) = longest else { return Cow::Borrowed(path) };
-        let (name, sub) = match names.split_once('.') {
-            Some((name, sub)) => (name, Some(sub.to_owned())),
-            None => (names, None),
-        };
-        let schema = text.get(..urn.len()).map(str::to_owned);
-        Cow::Owned(AttributePath { schema, name: name.to_owned(), sub })
-    }
-
-    /// Resolves a path. An extension's attribute is found without its URN too, because identity providers send
-    /// `manager` that way.
-    #[must_use]
-    pub(crate) fn resolve(self, path: &AttributePath) -> Option<Resolved> {
-        let path = &*self.normalized(path);
-        let (extension, attribute) = match &path.schema {
-            None => match self.core_attribute(&path.name) {
-                Some(attribute) => (None, attribute),
-                None => self.extensions().iter().find_map(|(urn, attributes)| {
-                    attributes.iter().find(|a| a.name.eq_ignore_ascii_case(&path.name)).map(|a| (Some(*urn), a))
-                })?,
-            },
-            Some(schema) if schema.eq_ignore_ascii_case(self.urn()) => (None, self.core_attribute(&path.name)?),
-            Some(schema) => {
-                let (urn, attributes) = self.extension(schema)?;
-                (Some(urn), attributes.iter().find(|a| a.name.eq_ignore_ascii_case(&path.name))?)
-            }
-        };
-        let sub = match &path.sub {
-            None => None,
-            Some(sub) => Some(attribute.sub(sub)?),
-        };
-        Some(Resolved { extension, attribute, sub })
-    }
-
-    /// True when a URN in `schemas` belongs to this type.
-    #[must_use]
-    pub(crate) fn knows_schema(self, urn: &str) -> bool {
-        urn.eq_ignore_ascii_case(self.urn())
-            || self.extensions().iter().any(|(known, _)| known.eq_ignore_ascii_case(urn))
-    }
-
-    /// The resource of `/ResourceTypes` (RFC 7643 §6). `base` is the tenant's SCIM base URL.
-    #[must_use]
-    pub(crate) fn definition(self, base: &str) -> Value {
-        let extensions: Vec<Value> =
-            self.extensions().iter().map(|(urn, _)| json!({"schema": urn, "required": false})).collect();
-        json!({
-            "schemas": ["urn:ietf:params:scim:schemas:core:2.0:ResourceType"],
-            "id": self.name(),
-            "name": self.name(),
-            "endpoint": self.endpoint(),
-            "description": match self { Self::User => "User account", Self::Group => "Group of users" },
-            "schema": self.urn(),
-            "schemaExtensions": extensions,
-            "meta": {"resourceType": "ResourceType", "location": format!("{base}/ResourceTypes/{}", self.name())},
-        })
-    }
-}
-
-/// URNs of SCIM 1.x for the enterprise extension.
-const LEGACY_ENTERPRISE: [&str; 2] =
-    ["urn:scim:schemas:extension:enterprise:1.0", "urn:scim:schemas:extension:enterprise:2.0"];
-
-fn is_legacy_enterprise(urn: &str) -> bool {
-    LEGACY_ENTERPRISE.iter().any(|legacy| legacy.eq_ignore_ascii_case(urn))
-}
-
-/// The names behind a URN and a colon or dot, if the text begins so and none of them belongs to a longer URN.
-fn names_behind<'t>(text: &'t str, urn: &str) -> Option<&'t str> {
-    let (head, tail) = (text.get(..urn.len())?, text.get(urn.len()..)?);
-    let names = tail.strip_prefix([':', '.'])?;
-    (head.eq_ignore_ascii_case(urn) && !names.is_empty() && !names.contains(':')).then_some(names)
-}
-
-/// The resources of `/Schemas` (RFC 7643 §7). `base` is the tenant's SCIM base URL. The common attributes belong to each
-/// core schema (RFC 7643 §3.1), and clients that build their models from it look for them there.
-#[must_use]
-pub(crate) fn schemas(base: &str) -> Vec<Value> {
-    let definition = |urn: &str, name: &str, description: &str, attributes: Value| {
-        json!({
-            "schemas": ["urn:ietf:params:scim:schemas:core:2.0:Schema"],
-            "id": urn,
-            "name": name,
-            "description": description,
-            "attributes": attributes,
-            "meta": {"resourceType": "Schema", "location": format!("{base}/Schemas/{urn}")},
-        })
-    };
-    let core = |attributes: &'static [Attribute]| definitions(tables::COMMON_ATTRIBUTES.iter().chain(attributes));
-    let enterprise = definitions(ENTERPRISE_ATTRIBUTES);
-    vec![
-        definition(USER_URN, "User", "User account", core(USER_ATTRIBUTES)),
-        definition(GROUP_URN, "Group", "Group of users", core(GROUP_ATTRIBUTES)),
-        definition(ENTERPRISE_URN, "EnterpriseUser", "Enterprise extension of users", enterprise),
-    ]
 }
 
 /// The document of `/ServiceProviderConfig` (RFC 7643 §5).

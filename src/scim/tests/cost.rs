@@ -14,7 +14,7 @@ fn heavy(length: usize) -> Value {
 
 fn spent(user: &Value, operations: &[Value]) -> (Result<Value, ScimError>, u64) {
     let body = map(json!({"Operations": operations}));
-    let change = match UserChange::patch(user_id(), body, &mut Findings::new()) {
+    let change = match ResourceChange::patch(ResourceType::User, user_id(), body, &mut Findings::new()) {
         Ok(change) => change,
         Err(refused) => return (Err(refused), MAX_WORK),
     };

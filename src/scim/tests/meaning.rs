@@ -151,7 +151,7 @@ proptest! {
             model.insert(plain(field), value);
         }
         prop_assert_eq!(shown(&user(Value::Object(body.clone()))), model.clone());
-        let put = UserChange::put(user_id(), body, &mut Findings::new()).unwrap();
+        let put = ResourceChange::put(ResourceType::User, user_id(), body, &mut Findings::new()).unwrap();
         prop_assert_eq!(shown(&put.apply(&alice()).unwrap()), model);
     }
 
@@ -217,13 +217,16 @@ fn one_name_for_two_different_values_in_one_object_is_refused() {
 #[test]
 fn a_group_body_may_have_its_members_inside_the_urn() {
     let inside = |members: Value| map(json!({"displayName": "g", GROUP_URN: {"members": members}}));
-    let new = new_group(inside(json!([{"value": ONE}])), &mut Findings::new()).unwrap();
+    let new = new_group(ResourceType::Group, inside(json!([{"value": ONE}])), &mut Findings::new()).unwrap();
     assert_eq!(new.members.list, [MemberChange::Add(super::ids(&[ONE]))]);
     assert_eq!(new.resource, json!({"schemas": [GROUP_URN], "displayName": "g"}));
-    let put = GroupChange::put(group_id(), inside(json!([])), &mut Findings::new()).unwrap();
+    let put = GroupChange::put(ResourceType::Group, group_id(), inside(json!([])), &mut Findings::new()).unwrap();
     assert_eq!(put.members.list, [MemberChange::Clear]);
     let twice = map(json!({"displayName": "g", "members": [], GROUP_URN: {"members": [{"value": ONE}]}}));
-    assert_eq!(new_group(twice, &mut Findings::new()).unwrap_err().scim_type(), Some("invalidSyntax"));
+    assert_eq!(
+        new_group(ResourceType::Group, twice, &mut Findings::new()).unwrap_err().scim_type(),
+        Some("invalidSyntax")
+    );
 }
 
 #[test]
@@ -235,9 +238,14 @@ fn a_body_that_misplaces_what_access_depends_on_is_refused() {
         json!({"userName": "a", "urn:scim:schemas:core:1.0": {"active": false}}),
         json!({"userName": "a", GROUP_URN: {"active": false}}),
     ] {
-        let refused = UserChange::put(user_id(), map(body.clone()), &mut Findings::new()).unwrap_err();
+        let refused =
+            ResourceChange::put(ResourceType::User, user_id(), map(body.clone()), &mut Findings::new()).unwrap_err();
         assert_eq!(refused.scim_type(), Some("invalidValue"), "{body}: {refused}");
-        assert_eq!(new_user(map(body.clone()), &mut Findings::new()).unwrap_err().status(), 400, "{body}");
+        assert_eq!(
+            new_resource(ResourceType::User, map(body.clone()), &mut Findings::new()).unwrap_err().status(),
+            400,
+            "{body}"
+        );
     }
 }
 
@@ -245,11 +253,11 @@ fn a_body_that_misplaces_what_access_depends_on_is_refused() {
 fn a_change_beside_the_operations_is_refused() {
     for beside in ["active", "Emails", USER_URN, ENTERPRISE_URN] {
         let body = map(json!({"Operations": [{"op": "replace", "path": "title", "value": "T"}], beside: false}));
-        let refused = UserChange::patch(user_id(), body, &mut Findings::new()).unwrap_err();
+        let refused = ResourceChange::patch(ResourceType::User, user_id(), body, &mut Findings::new()).unwrap_err();
         assert_eq!(refused.scim_type(), Some("invalidSyntax"), "{beside}");
     }
     let body = map(json!({"id": "1", "meta": {}, "Operations": [{"op": "replace", "path": "title", "value": "T"}]}));
-    assert!(UserChange::patch(user_id(), body, &mut Findings::new()).is_ok());
+    assert!(ResourceChange::patch(ResourceType::User, user_id(), body, &mut Findings::new()).is_ok());
     let body = map(json!({"members": [], "Operations": [{"op": "replace", "path": "displayName", "value": "T"}]}));
-    assert!(GroupChange::patch(group_id(), body, &mut Findings::new()).is_err());
+    assert!(GroupChange::patch(ResourceType::Group, group_id(), body, &mut Findings::new()).is_err());
 }

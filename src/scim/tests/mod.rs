@@ -4,6 +4,7 @@ mod cost;
 mod filters;
 mod meaning;
 mod properties;
+mod registered;
 mod spellings;
 
 use serde_json::{Map, Value, json};
@@ -21,7 +22,7 @@ fn map(value: Value) -> Map<String, Value> {
 }
 
 fn user(body: Value) -> Value {
-    new_user(map(body), &mut Findings::new()).unwrap()
+    new_resource(ResourceType::User, map(body), &mut Findings::new()).unwrap()
 }
 
 fn user_id() -> UserId {
@@ -34,12 +35,12 @@ fn group_id() -> GroupId {
 
 fn patched(user: &Value, operations: Value) -> Result<Value, ScimError> {
     let body = Map::from_iter([("Operations".to_owned(), operations)]);
-    UserChange::patch(user_id(), body, &mut Findings::new())?.apply(user)
+    ResourceChange::patch(ResourceType::User, user_id(), body, &mut Findings::new())?.apply(user)
 }
 
 fn member_changes(operations: Value) -> Result<Vec<MemberChange>, ScimError> {
     let body = Map::from_iter([("Operations".to_owned(), operations)]);
-    GroupChange::patch(group_id(), body, &mut Findings::new()).map(|change| change.members.list)
+    GroupChange::patch(ResourceType::Group, group_id(), body, &mut Findings::new()).map(|change| change.members.list)
 }
 
 fn codes(findings: &Findings) -> Vec<FindingCode> {
@@ -59,7 +60,7 @@ fn alice() -> Value {
 // Users
 
 #[test]
-fn a_new_user_is_stored_in_the_names_of_the_schema_and_active() {
+fn a_new_resource_is_stored_in_the_names_of_the_schema_and_active() {
     let stored = user(json!({
         "SCHEMAS": ["urn:scim:schemas:core:1.0"],
         "USERNAME": "a",
@@ -229,7 +230,10 @@ fn user_patches_that_cannot_be_meant_are_refused() {
 #[test]
 fn a_put_keeps_what_access_depends_on_and_clears_the_rest() {
     let put = |current: &Value, body: Value| {
-        UserChange::put(user_id(), map(body), &mut Findings::new()).unwrap().apply(current).unwrap()
+        ResourceChange::put(ResourceType::User, user_id(), map(body), &mut Findings::new())
+            .unwrap()
+            .apply(current)
+            .unwrap()
     };
     let leaver = patched(&alice(), json!([{"op": "replace", "path": "active", "value": false}])).unwrap();
     let result = put(&leaver, json!({"userName": "alice@example.com"}));
@@ -256,7 +260,8 @@ fn facts_keep_a_leaver_inactive_when_the_attribute_is_removed() {
 #[test]
 fn deviations_are_found_and_named() {
     let mut findings = Findings::new();
-    new_user(
+    new_resource(
+        ResourceType::User,
         map(json!({
             "schemas": ["urn:scim:schemas:core:1.0"],
             "userName": "a",
@@ -396,13 +401,13 @@ fn member_operations_that_cannot_be_meant_are_refused_and_never_clear() {
 #[test]
 fn a_group_patch_of_members_alone_touches_no_attribute() {
     let body = map(json!({"Operations": [{"op": "add", "path": "members", "value": [{"value": ONE}]}]}));
-    let change = GroupChange::patch(group_id(), body, &mut Findings::new()).unwrap();
+    let change = GroupChange::patch(ResourceType::Group, group_id(), body, &mut Findings::new()).unwrap();
     assert_eq!(change.apply(&json!({"displayName": "g"})).unwrap(), None);
 }
 
 #[test]
 fn a_group_put_without_members_leaves_them_unchanged() {
-    let put = |body: Value| GroupChange::put(group_id(), map(body), &mut Findings::new()).unwrap();
+    let put = |body: Value| GroupChange::put(ResourceType::Group, group_id(), map(body), &mut Findings::new()).unwrap();
     assert_eq!(put(json!({"displayName": "g"})).members.list, vec![]);
     assert_eq!(put(json!({"displayName": "g", "members": []})).members.list, vec![MemberChange::Clear]);
     assert_eq!(

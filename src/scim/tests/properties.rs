@@ -90,7 +90,7 @@ proptest! {
             prop_assert!(emails.iter().filter(|email| email["primary"] == true).count() <= 1, "{:?}", emails);
         }
         // The result is in the stored form: sending it back as a PUT changes nothing.
-        let put = UserChange::put(user_id(), map(after.clone()), &mut Findings::new()).unwrap();
+        let put = ResourceChange::put(ResourceType::User, user_id(), map(after.clone()), &mut Findings::new()).unwrap();
         prop_assert_eq!(put.apply(&after).unwrap(), after.clone());
         // It is also a fixed point of an empty change.
         let rest = patched(&after, json!([{"op": "replace", "value": {}}])).unwrap();
@@ -123,8 +123,8 @@ proptest! {
     #[test]
     fn whatever_is_posted_becomes_a_user_or_a_refusal(body in values()) {
         let Value::Object(body) = body else { return Ok(()) };
-        if let Ok(user) = new_user(body, &mut Findings::new()) {
-            let again = new_user(map(user.clone()), &mut Findings::new()).unwrap();
+        if let Ok(user) = new_resource(ResourceType::User, body, &mut Findings::new()) {
+            let again = new_resource(ResourceType::User, map(user.clone()), &mut Findings::new()).unwrap();
             prop_assert_eq!(again, user);
         }
     }

@@ -25,7 +25,7 @@ fn everything() -> Vec<Written> {
     let external_id = |of: ResourceType| of.core_attribute("externalId").unwrap();
     for of in ResourceType::ALL {
         let core = std::iter::once(external_id(of)).chain(of.attributes()).map(|attribute| (of.urn(), attribute));
-        let extensions = of.extensions().iter().flat_map(|(urn, list)| list.iter().map(move |one| (*urn, one)));
+        let extensions = of.extensions().iter().flat_map(|known| known.attributes.iter().map(|one| (known.urn, one)));
         for (urn, attribute) in core.chain(extensions).filter(|(_, attribute)| is_written(attribute)) {
             all.push(Written { of, urn, attribute, sub: None });
             if !attribute.multi {
@@ -93,9 +93,9 @@ impl Written {
     }
 
     fn base(&self) -> &'static str {
-        match self.of {
-            ResourceType::User => "userName",
-            ResourceType::Group => "displayName",
+        match self.of.home() {
+            Home::Users | Home::Resources => "userName",
+            Home::Groups => "displayName",
         }
     }
 
@@ -117,17 +117,23 @@ impl Written {
             op => format!("{{\"Operations\": [{{\"op\": \"{op}\", \"value\": {{{members}}}}}]}}"),
         };
         let body = json::object(body.as_bytes(), findings)?;
-        match (self.of, method) {
-            (ResourceType::User, "POST") => Ok(new_user(body, findings)?.to_string()),
-            (ResourceType::User, "PUT") => {
-                Ok(UserChange::put(user_id(), body, findings)?.apply(&self.stored())?.to_string())
+        match (self.of.home(), method) {
+            (Home::Users | Home::Resources, "POST") => {
+                Ok(new_resource(ResourceType::User, body, findings)?.to_string())
             }
-            (ResourceType::User, _) => {
-                Ok(UserChange::patch(user_id(), body, findings)?.apply(&self.stored())?.to_string())
+            (Home::Users | Home::Resources, "PUT") => {
+                Ok(ResourceChange::put(ResourceType::User, user_id(), body, findings)?
+                    .apply(&self.stored())?
+                    .to_string())
             }
-            (ResourceType::Group, "POST") => Ok(format!("{:?}", new_group(body, findings)?)),
-            (ResourceType::Group, "PUT") => self.group(&GroupChange::put(group_id(), body, findings)?),
-            (ResourceType::Group, _) => self.group(&GroupChange::patch(group_id(), body, findings)?),
+            (Home::Users | Home::Resources, _) => {
+                Ok(ResourceChange::patch(ResourceType::User, user_id(), body, findings)?
+                    .apply(&self.stored())?
+                    .to_string())
+            }
+            (Home::Groups, "POST") => Ok(format!("{:?}", new_group(ResourceType::Group, body, findings)?)),
+            (Home::Groups, "PUT") => self.group(&GroupChange::put(ResourceType::Group, group_id(), body, findings)?),
+            (Home::Groups, _) => self.group(&GroupChange::patch(ResourceType::Group, group_id(), body, findings)?),
         }
     }
 
@@ -160,14 +166,13 @@ fn every_attribute_is_understood_alike_in_every_spelling() {
                 for operations in [json!([operation]), operation] {
                     let body = map(json!({"Operations": operations}));
                     let findings = &mut Findings::new();
-                    let done = match written.of {
-                        ResourceType::User => {
-                            let change = UserChange::patch(user_id(), body, findings);
+                    let done = match written.of.home() {
+                        Home::Users | Home::Resources => {
+                            let change = ResourceChange::patch(ResourceType::User, user_id(), body, findings);
                             change.and_then(|change| change.apply(&written.stored())).map(|user| user.to_string())
                         }
-                        ResourceType::Group => {
-                            GroupChange::patch(group_id(), body, findings).and_then(|change| written.group(&change))
-                        }
+                        Home::Groups => GroupChange::patch(ResourceType::Group, group_id(), body, findings)
+                            .and_then(|change| written.group(&change)),
                     };
                     // An `add` of members is no `replace` of them.
                     if verb == "replace" || written.attribute.name != "members" {
@@ -214,7 +219,7 @@ fn a_repeated_attribute_and_one_operation_without_a_list_are_findings() {
     let found = |body: &str| {
         let mut findings = Findings::new();
         let body = json::object(body.as_bytes(), &mut findings).unwrap();
-        UserChange::patch(user_id(), body, &mut findings).unwrap();
+        ResourceChange::patch(ResourceType::User, user_id(), body, &mut findings).unwrap();
         findings.into_iter().map(|finding| (finding.code, finding.pointer)).collect::<Vec<_>>()
     };
     let operation = r#"{"op": "replace", "value": {"title": "a", "Title": "a"}}"#;

@@ -12,6 +12,7 @@ mod intake;
 mod meaning;
 mod members;
 mod oauth;
+mod registered;
 mod routes;
 mod schema;
 mod size;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{ManualClock, ProviderName};
-use crate::scim::FindingCode;
+use crate::scim::{FindingCode, ResourceTypes};
 use crate::scim_server::{AcceptedToken, Limits, Scim, TokenTable, Traffic, router};
 use crate::store::Store;
 use crate::telemetry::Metrics;
@@ -85,6 +86,11 @@ impl Server {
     }
 
     pub(crate) async fn with(limits: Limits) -> Self {
+        Self::on(tempfile::tempdir().unwrap(), limits, ResourceTypes::default()).await
+    }
+
+    /// Serves these types from the database in a folder.
+    pub(crate) async fn on(folder: tempfile::TempDir, limits: Limits, types: ResourceTypes) -> Self {
         let tokens = BTreeMap::from([
             (ProviderName::new("okta").unwrap(), vec![token("a", OKTA_TOKEN)]),
             (ProviderName::new("entra").unwrap(), vec![token("a", ENTRA_TOKEN)]),
@@ -93,7 +99,6 @@ impl Server {
         ]);
         let table = TokenTable::new();
         table.replace(tokens);
-        let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new("2026-06-01T00:00:00Z".parse().unwrap()));
         let url = format!("sqlite:{}", folder.path().join("rolecall.db").display());
         let store = Store::open(&url, clock.clone()).await.unwrap();
@@ -107,6 +112,7 @@ impl Server {
             traffic: traffic.clone(),
             external_url: "https://rolecall.example.com/".into(),
             clock: clock.clone(),
+            types: Arc::new(types),
             limits,
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -69,7 +69,7 @@ async fn a_purge_deletes_the_people_and_groups_of_one_name_with_an_event_for_eac
     let before = home.store.highest_seq().await.unwrap();
     let origin = Origin { token: "purge".into(), request_id: None };
     let purged = home.store.purge_directory(&okta(), &origin).await.unwrap();
-    assert_eq!(purged, Purged { users: 250, groups: 0 });
+    assert_eq!(purged, Purged { users: 250, groups: 0, resources: 0 });
     assert_eq!(home.store.highest_seq().await.unwrap(), before + 250);
     assert_eq!(home.store.counts(&okta()).await.unwrap().users, 0);
     assert_eq!(home.store.counts(&entra).await.unwrap().users, 1);

@@ -41,10 +41,12 @@ const GRANTED: &str = "SELECT DISTINCT g.document FROM grants g WHERE g.member_k
     AND NOT EXISTS (SELECT 1 FROM claims c WHERE c.document = g.document AND c.role = g.role \
         AND c.condition_hash = g.condition_hash AND c.member_key = g.member_key)";
 
-/// Number of users with one of these addresses in their own attributes, such as that of their manager. All in one
-/// statement, since it scans the users.
-const MENTIONS: &str = "SELECT count(*) FROM users WHERE EXISTS \
-    (SELECT 1 FROM json_each(?) WHERE instr(lower(users.resource), value) > 0)";
+/// Number of users and other resources with one of these addresses in their own attributes, such as that of their
+/// manager. All in one statement, since it scans them.
+const MENTIONS: &str = "SELECT (SELECT count(*) FROM users WHERE EXISTS \
+        (SELECT 1 FROM json_each(?1) WHERE instr(lower(users.resource), value) > 0)) \
+    + (SELECT count(*) FROM resources WHERE EXISTS \
+        (SELECT 1 FROM json_each(?1) WHERE instr(lower(resources.resource), value) > 0))";
 
 /// Everybody who is or was known under a SCIM id, `userName`, `externalId` or address, in any letter case.
 pub(crate) fn find_people(db: &Connection, text: &str) -> Result<Vec<KnownPerson>, StoreError> {

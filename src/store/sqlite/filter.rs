@@ -5,7 +5,7 @@ use rusqlite::types::Value;
 use super::list::{self, Builder};
 use crate::model::ProviderName;
 use crate::scim::schema::ENTERPRISE_URN;
-use crate::scim::{AttributePath, CompareOp, Filter, FilterValue, ResourceType, Test, issued_id, time};
+use crate::scim::{AttributePath, CompareOp, Filter, FilterValue, Home, ResourceType, Test, issued_id, time};
 use crate::store::encoding::{fold, fold_name, nanos};
 
 /// A condition on rows that indexes answer, which follows from a filter.
@@ -47,12 +47,12 @@ pub(super) fn condition(of: ResourceType, p: &ProviderName, filter: &Filter) -> 
         Filter::Element { path, filter: inner, then } if path.schema.is_none() => {
             let (kind, value) = element(inner, then.as_ref());
             let whole = is_whole(inner, then.as_ref(), kind, value);
-            let sql = match (of, path.name.as_str(), kind, value) {
-                (ResourceType::User, "emails", kind, Some(value)) => email(p, kind, value),
-                (ResourceType::Group, "members", _, Some(value)) => member(p, value),
+            let sql = match (of.home(), path.name.as_str(), kind, value) {
+                (Home::Users, "emails", kind, Some(value)) => email(p, kind, value),
+                (Home::Groups, "members", _, Some(value)) => member(p, value),
                 _ => return None,
             };
-            Some(Condition { sql, exact: whole && kind != Some("") && (of == ResourceType::User || kind.is_none()) })
+            Some(Condition { sql, exact: whole && kind != Some("") && (of.home() == Home::Users || kind.is_none()) })
         }
         Filter::Not(_) | Filter::Element { .. } => None,
     }
@@ -88,19 +88,19 @@ fn changed_at(p: &ProviderName, path: &AttributePath, test: &Test) -> Option<Bui
 
 /// The condition of an attribute that equals a text. None: no index answers it.
 fn attribute(of: ResourceType, p: &ProviderName, path: &AttributePath, value: &str) -> Option<Builder> {
-    use ResourceType::{Group, User};
-    match (of, path.schema.as_deref(), path.name.as_str(), path.sub.as_deref()) {
+    use Home::{Groups, Users};
+    match (of.home(), path.schema.as_deref(), path.name.as_str(), path.sub.as_deref()) {
         (_, None, "id", None) => Some(match issued_id(value) {
             Some(id) => equal(p, "id", id.as_bytes().to_vec()),
             None => nothing(),
         }),
         (_, None, "externalId", None) => Some(equal(p, "external_id", value.to_owned())),
-        (User, None, "userName", None) => Some(equal(p, "user_name_fold", fold_name(value))),
-        (Group, None, "displayName", None) => Some(equal(p, "display_name_fold", fold_name(value))),
-        (User, None, "emails", Some("value")) => Some(email(p, None, value)),
-        (User, Some(ENTERPRISE_URN), "employeeNumber", None) => Some(equal(p, "employee_number_fold", fold(value))),
-        (User, None, "groups", Some("value")) => Some(in_group(p, value)),
-        (Group, None, "members", Some("value")) => Some(member(p, value)),
+        (Users, None, "userName", None) => Some(equal(p, "user_name_fold", fold_name(value))),
+        (Groups, None, "displayName", None) => Some(equal(p, "display_name_fold", fold_name(value))),
+        (Users, None, "emails", Some("value")) => Some(email(p, None, value)),
+        (Users, Some(ENTERPRISE_URN), "employeeNumber", None) => Some(equal(p, "employee_number_fold", fold(value))),
+        (Users, None, "groups", Some("value")) => Some(in_group(p, value)),
+        (Groups, None, "members", Some("value")) => Some(member(p, value)),
         _ => None,
     }
 }

@@ -6,30 +6,33 @@ use rusqlite::{Connection, params, params_from_iter};
 use super::filter::{self, Condition};
 use super::query::{Columns, Query as _};
 use super::scan::{MAX_ROWS, Scan};
-use super::{groups, users};
+use super::{groups, resources, users};
 use crate::model::ProviderName;
-use crate::scim::ResourceType;
-use crate::store::{GroupRecord, ListPlan, ListQuery, PlannedRow, StoreError, UserRecord};
+use crate::scim::{Home, ResourceType};
+use crate::store::{GroupRecord, ListPlan, ListQuery, PlannedRow, ScimResource, StoreError, UserRecord};
 
 pub(super) fn table(of: ResourceType) -> &'static str {
-    match of {
-        ResourceType::User => "users",
-        ResourceType::Group => "groups",
+    match of.home() {
+        Home::Users => "users",
+        Home::Groups => "groups",
+        Home::Resources => "resources",
     }
 }
 
 fn columns(of: ResourceType) -> &'static str {
-    match of {
-        ResourceType::User => users::COLUMNS,
-        ResourceType::Group => groups::COLUMNS,
+    match of.home() {
+        Home::Users => users::COLUMNS,
+        Home::Groups => groups::COLUMNS,
+        Home::Resources => resources::COLUMNS,
     }
 }
 
 /// Position, bytes and members of a row, for [`PlannedRow`]. The length of a text is read without the text.
 pub(super) fn weight(of: ResourceType) -> &'static str {
-    match of {
-        ResourceType::User => "position, octet_length(resource) + octet_length(emails) + octet_length(user_name), 0",
-        ResourceType::Group => "position, octet_length(resource) + octet_length(display_name), member_count",
+    match of.home() {
+        Home::Users => "position, octet_length(resource) + octet_length(emails) + octet_length(user_name), 0",
+        Home::Groups => "position, octet_length(resource) + octet_length(display_name), member_count",
+        Home::Resources => "position, octet_length(resource), 0",
     }
 }
 
@@ -78,6 +81,16 @@ pub(crate) fn users_at(db: &Connection, p: &ProviderName, at: &[i64]) -> Result<
 /// The groups at these positions that still exist, in order.
 pub(crate) fn groups_at(db: &Connection, p: &ProviderName, at: &[i64]) -> Result<Vec<GroupRecord>, StoreError> {
     rows_at(db, ResourceType::Group, p, at.iter().copied(), groups::group_row)
+}
+
+/// The resources of a type at these positions that still exist, in order.
+pub(crate) fn resources_at(
+    db: &Connection,
+    of: ResourceType,
+    p: &ProviderName,
+    at: &[i64],
+) -> Result<Vec<ScimResource>, StoreError> {
+    rows_at(db, of, p, at.iter().copied(), resources::resource_row)
 }
 
 fn rows_at<T>(
@@ -171,9 +184,13 @@ fn total(
         let counted = select(of, "count(*)", p, condition).all(db, "list", |columns| columns.count())?;
         return Ok(counted.into_iter().sum());
     }
-    let sql = match of {
-        ResourceType::User => "SELECT coalesce((SELECT users FROM counters WHERE provider = ?), 0)",
-        ResourceType::Group => "SELECT coalesce((SELECT groups FROM counters WHERE provider = ?), 0)",
+    let sql = match of.home() {
+        Home::Users => "SELECT coalesce((SELECT users FROM counters WHERE provider = ?), 0)",
+        Home::Groups => "SELECT coalesce((SELECT groups FROM counters WHERE provider = ?), 0)",
+        Home::Resources => {
+            let counted = select(of, "count(*)", p, None).all(db, "list", |columns| columns.count())?;
+            return Ok(counted.into_iter().sum());
+        }
     };
     db.one("counters", sql, [p.as_str()], |columns| columns.count())
 }
@@ -185,11 +202,17 @@ pub(super) fn select(of: ResourceType, what: &str, p: &ProviderName, condition: 
     match condition {
         None => {
             statement.push(" WHERE provider = ").bind(p.as_str().to_owned());
+            if of.home() == Home::Resources {
+                statement.push(" AND kind = ").bind(of.name().to_owned());
+            }
         }
         Some(condition) => {
             // The `+` keeps the planner from scanning the whole tenant in order of creation: each term adds the
             // provider to the index that answers it.
             statement.push(" WHERE +provider = ").bind(p.as_str().to_owned());
+            if of.home() == Home::Resources {
+                statement.push(" AND +kind = ").bind(of.name().to_owned());
+            }
             statement.push(" AND ").append(&condition.sql);
         }
     }

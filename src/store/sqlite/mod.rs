@@ -33,6 +33,7 @@ mod query;
 mod readers;
 mod refold;
 pub(super) mod refusals;
+pub(super) mod resources;
 pub(super) mod scan;
 mod schema;
 pub(super) mod specs;

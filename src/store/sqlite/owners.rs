@@ -35,7 +35,8 @@ pub(crate) fn before_nesting(db: &Connection) -> Result<BTreeSet<ProviderName>, 
 /// Gives the directory to the object with this uid, or makes the object wait.
 pub(crate) fn claim(tx: &mut Transaction<'_>, provider: &ProviderName, uid: &str) -> Result<bool, StoreError> {
     let sql = "SELECT (SELECT owner FROM directory_owners WHERE provider = ?1), \
-            EXISTS (SELECT 1 FROM users WHERE provider = ?1) OR EXISTS (SELECT 1 FROM groups WHERE provider = ?1), \
+            EXISTS (SELECT 1 FROM users WHERE provider = ?1) OR EXISTS (SELECT 1 FROM groups WHERE provider = ?1) \
+                OR EXISTS (SELECT 1 FROM resources WHERE provider = ?1), \
             (SELECT count(*) FROM specs WHERE kind = 'IdentityProvider' AND name = ?1 \
                 AND coalesce(json ->> '$.metadata.uid', ?2) = ?2)";
     let (owner, populated, in_force) =

@@ -10,7 +10,7 @@ use super::list::{table, weight};
 use super::members;
 use super::query::{Columns, Query as _};
 use crate::model::{ProviderName, UserId};
-use crate::scim::{Evaluator, Related, ResourceType, ScimError, ServerAttributes, Sort, SortKey, Work, complete};
+use crate::scim::{Evaluator, Home, Related, ResourceType, ScimError, ServerAttributes, Sort, SortKey, Work, complete};
 use crate::store::{ListQuery, Match, PlannedRow, StoreError};
 
 /// Largest number of resources that are read for one list.
@@ -73,9 +73,9 @@ impl Scan {
     pub(in crate::store) fn new(of: ResourceType, p: &ProviderName, q: &ListQuery) -> Result<Self, StoreError> {
         let evaluator = q.filter.as_ref().map(|filter| Evaluator::new(of, filter)).transpose();
         let evaluator = evaluator.map_err(|error| refused(&error))?;
-        let active = match of {
-            ResourceType::User => "active",
-            ResourceType::Group => "0",
+        let active = match of.home() {
+            Home::Users => "active",
+            Home::Groups | Home::Resources => "0",
         };
         let mut sql = String::new();
         // Writing into a String does not fail.
@@ -119,7 +119,7 @@ impl Scan {
         let id = row.id.to_string();
         let server = ServerAttributes { id: &id, version: row.version, created: row.times.0, modified: row.times.1 };
         let mut resource = complete(&row.stored, self.of, &self.base, server);
-        if self.of == ResourceType::User {
+        if self.of.home() == Home::Users {
             resource.entry("active").or_insert(Value::Bool(row.active));
         }
         if let Some(evaluator) = &self.evaluator {
@@ -148,12 +148,13 @@ impl Scan {
             return Ok(());
         }
         let p = self.provider.as_str();
-        let (name, list) = match self.of {
-            ResourceType::User => {
+        let (name, list) = match self.of.home() {
+            Home::Users => {
                 let groups = members::groups_of(db, &self.provider, UserId(id), None)?;
                 ("groups", groups.iter().map(|group| group.rendered(&self.base)).collect())
             }
-            ResourceType::Group => {
+            Home::Resources => return Ok(()),
+            Home::Groups => {
                 let mut list = Vec::new();
                 if let Related::These(ids) = related {
                     for member in ids {

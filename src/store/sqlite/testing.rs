@@ -7,7 +7,7 @@ use rusqlite::{Connection, params_from_iter};
 
 use super::Transaction;
 use super::query::Query as _;
-use super::{audit, filter, groups, ledger, list, meant, members, schema, transaction, users};
+use super::{audit, filter, groups, ledger, list, meant, members, resources, schema, transaction, users};
 use crate::model::ProviderName;
 use crate::scim::{Filter, ResourceType};
 use crate::store::StoreError;
@@ -52,9 +52,14 @@ pub(crate) fn select(of: ResourceType, p: &ProviderName, filter: &Filter) -> Str
     format!("{} ORDER BY position LIMIT 9", list::select(of, "*", p, Some(&condition)).sql)
 }
 
+/// A list of all resources of a type.
+pub(crate) fn select_all(of: ResourceType, p: &ProviderName) -> String {
+    format!("{} ORDER BY position LIMIT 9", list::select(of, "*", p, None).sql)
+}
+
 /// The statements of write requests. Deleting a group is not included, because it also deletes all of the group's
 /// memberships.
-pub(crate) const WRITES: [&str; 41] = [
+pub(crate) const WRITES: [&str; 47] = [
     users::ONE,
     users::CREATE,
     users::ADD_EMAIL,
@@ -73,6 +78,12 @@ pub(crate) const WRITES: [&str; 41] = [
     groups::BURY,
     groups::TAKEN,
     groups::SHARES,
+    resources::ONE,
+    resources::CREATE,
+    resources::UPDATE,
+    resources::DELETE,
+    resources::ADD_VALUE,
+    resources::REMOVE_VALUES,
     members::ADD,
     members::REMOVE,
     members::KNOWN,

@@ -57,9 +57,9 @@ const STATE: &str = concat!(
 
 pub(super) const EVENT: &str = "INSERT INTO events (seq, provider, at, change) VALUES (?, ?, ?, ?)";
 
-pub(super) const COUNT: &str = "INSERT INTO counters (provider, users, groups, members, bytes) VALUES (?, ?, ?, ?, ?) \
+pub(super) const COUNT: &str = "INSERT INTO counters (provider, users, groups, members, bytes, resources) VALUES (?, ?, ?, ?, ?, ?) \
     ON CONFLICT (provider) DO UPDATE SET users = users + excluded.users, groups = groups + excluded.groups, \
-        members = members + excluded.members, bytes = bytes + excluded.bytes";
+        members = members + excluded.members, bytes = bytes + excluded.bytes, resources = resources + excluded.resources";
 
 impl<'c> Transaction<'c> {
     /// Begins a transaction and waits for the lock.
@@ -108,7 +108,8 @@ impl<'c> Transaction<'c> {
             self.db.run(EVENT, params![seq, provider.as_str(), at, change])?;
         }
         for (provider, all) in &self.counters {
-            self.db.run(COUNT, params![provider.as_str(), all.users, all.groups, all.members, all.bytes])?;
+            self.db
+                .run(COUNT, params![provider.as_str(), all.users, all.groups, all.members, all.bytes, all.resources])?;
         }
         for draft in std::mem::take(&mut self.audit) {
             self.audit_seq += 1;

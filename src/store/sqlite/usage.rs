@@ -8,7 +8,7 @@ use crate::model::ProviderName;
 use crate::store::quota::Growth;
 use crate::store::{Counts, Quota, StoreError, Usage};
 
-pub(super) const USAGE: &str = "SELECT users, groups, members, bytes FROM counters WHERE provider = ?";
+pub(super) const USAGE: &str = "SELECT users, groups, members, resources, bytes FROM counters WHERE provider = ?";
 
 /// The amount that a provider has stored, without an open transaction.
 pub(crate) fn stored(db: &Connection, p: &ProviderName) -> Result<Usage, StoreError> {
@@ -17,6 +17,7 @@ pub(crate) fn stored(db: &Connection, p: &ProviderName) -> Result<Usage, StoreEr
             users: columns.integer()?,
             groups: columns.integer()?,
             members: columns.integer()?,
+            resources: columns.integer()?,
             bytes: columns.integer()?,
         })
     })?;

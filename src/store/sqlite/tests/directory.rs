@@ -1,6 +1,7 @@
 //! Plans of statements.
 
 use super::*;
+use crate::scim::ResourceTypes;
 
 #[tokio::test]
 async fn no_look_up_scans_a_table() {
@@ -18,7 +19,12 @@ async fn no_look_up_scans_a_table() {
     let groups = ["displayName eq \"x\"".to_owned(), format!("members eq \"{id}\""), format!("id eq \"{id}\"")];
     let users = users.into_iter().map(|text| (ResourceType::User, text));
     let groups = groups.into_iter().map(|text| (ResourceType::Group, text));
-    for (of, text) in users.chain(groups) {
+    let documents: Vec<serde_json::Value> =
+        serde_saphyr::from_multiple(include_str!("../../../../tests/fixtures/scim/schemas.yaml")).unwrap();
+    let devices = ResourceTypes::registered(&documents).unwrap().others[0];
+    let others = [format!("id eq \"{id}\""), "externalId eq \"x\"".to_owned()].into_iter().map(|text| (devices, text));
+    stays_small(&home.store, testing::select_all(devices, &okta())).await;
+    for (of, text) in users.chain(groups).chain(others) {
         let select = testing::select(of, &okta(), &filter(of, &text));
         stays_small(&home.store, select).await;
     }

@@ -81,7 +81,7 @@ proptest! {
             for body in people {
                 clock.advance(std::time::Duration::from_secs(1));
                 let Value::Object(body) = body else { unreachable!() };
-                let resource = scim::new_user(body, &mut Findings::new()).unwrap();
+                let resource = scim::new_resource(ResourceType::User, body, &mut Findings::new()).unwrap();
                 let id = UserId(Uuid::new_v4());
                 let facts = scim::user_facts(id, &resource, true);
                 stored.push(store.create_user(&okta(), &origin(), NewUser { resource, facts }).await.unwrap());

@@ -26,7 +26,7 @@ async fn meter(store: &Store) -> Meter {
 /// Patches a group in the same way as the endpoint.
 async fn patch_group(store: &Store, group: GroupId, body: &Value) -> Result<(), scim::ScimError> {
     let body = scim::json::object(body.to_string().as_bytes(), &mut scim::Findings::new())?;
-    let change = scim::GroupChange::patch(group, body, &mut scim::Findings::new())?;
+    let change = scim::GroupChange::patch(scim::ResourceType::Group, group, body, &mut scim::Findings::new())?;
     let _refused = store.change_members::<()>(&okta(), &origin(), group, change.members).await;
     Ok(())
 }
@@ -34,7 +34,7 @@ async fn patch_group(store: &Store, group: GroupId, body: &Value) -> Result<(), 
 /// Patches a user in the same way as the endpoint.
 async fn patch_user(store: &Store, user: UserId, body: &Value) -> Result<(), scim::ScimError> {
     let body = scim::json::object(body.to_string().as_bytes(), &mut scim::Findings::new())?;
-    let change = scim::UserChange::patch(user, body, &mut scim::Findings::new())?;
+    let change = scim::ResourceChange::patch(scim::ResourceType::User, user, body, &mut scim::Findings::new())?;
     let (p, o) = (okta(), origin());
     let outcome = store.update_user(&p, &o, user, |current| {
         let resource = change.apply(&current.resource)?;
@@ -134,7 +134,7 @@ async fn no_request_of_a_megabyte_keeps_the_writer_for_longer_than_a_bound() {
     let group = add_group(store, &okta(), "g", &[]).await.group.facts.id;
     let emails: Vec<Value> = (0..500).map(|n| json!({"value": format!("{n:0100}"), "type": "w"})).collect();
     let body = Map::from_iter([("userName".to_owned(), json!("heavy")), ("emails".to_owned(), json!(emails))]);
-    let resource = scim::new_user(body, &mut scim::Findings::new()).unwrap();
+    let resource = scim::new_resource(scim::ResourceType::User, body, &mut scim::Findings::new()).unwrap();
     let id = UserId(Uuid::new_v4());
     let facts = scim::user_facts(id, &resource, true);
     store.create_user(&okta(), &origin(), NewUser { resource, facts }).await.unwrap();

@@ -1,21 +1,26 @@
-//! Users: the requested change, the resulting resource, and the facts that access depends on.
+//! Users and resources of types from a file: the requested change, the resulting resource, and the facts about a user
+//! that access depends on.
+
+use std::fmt::Display;
 
 use serde_json::{Map, Value};
 
 use super::assign::{Assignment, Context, Message};
+use super::conform;
 use super::edit::{self, Edit, Verb};
 use super::error::ScimError;
 use super::extension;
 use super::finding::{FindingCode, Findings};
 use super::json;
 use super::patch;
-use super::schema::ResourceType;
+use super::schema::{Home, Mutability, ResourceType};
 use super::work::Work;
 use crate::model::{EmailFact, UserFacts, UserId};
 
-/// The change of a user in a PUT or PATCH, fully parsed and checked against the schema before any of it is applied.
+/// The change of a resource without members in a PUT or PATCH, fully parsed and checked against the schema before any of it is applied.
 #[derive(Debug, Clone)]
-pub(crate) struct UserChange {
+pub(crate) struct ResourceChange {
+    of: ResourceType,
     /// True for a PUT: attributes that are not mentioned are removed, except those that must not be lost by omission.
     replace: bool,
     edits: Vec<(Option<usize>, Edit)>,
@@ -26,12 +31,16 @@ pub(crate) struct UserChange {
 /// The resource to store for a POST, without `id` and `meta`.
 ///
 /// # Errors
-/// `invalidValue`: a value of the wrong type, or no `userName`. `tooMany`.
-pub(crate) fn new_user(body: Map<String, Value>, findings: &mut Findings) -> Result<Value, ScimError> {
+/// `invalidValue`: a value of the wrong type, or one that is missing, such as `userName`. `tooMany`.
+pub(crate) fn new_resource(
+    of: ResourceType,
+    body: Map<String, Value>,
+    findings: &mut Findings,
+) -> Result<Value, ScimError> {
     let mut work = Work::default();
-    let edits = whole(ResourceType::User, None, body, findings, &mut work)?.edits;
-    let mut resource = edit::apply(ResourceType::User, &edits, Map::new(), &mut work)?;
-    if let Value::Object(resource) = &mut resource {
+    let edits = whole(of, None, body, findings, &mut work)?.edits;
+    let mut resource = edit::apply(of, &edits, Map::new(), &mut work)?;
+    if let (Home::Users, Value::Object(resource)) = (of.home(), &mut resource) {
         // Stored explicitly, so that a later change that does not mention it does not change it.
         resource.entry("active").or_insert(Value::Bool(true));
     }
@@ -61,7 +70,8 @@ pub(super) fn whole(
     let mut context = Context { of, id, message, listed, extensions, findings, work };
     let assignments = context.object(Verb::Replace, body);
     let read = assignments.and_then(|assignments| {
-        let (members, rest) = assignments.into_iter().partition(Assignment::is_members);
+        let has_members = of.home() == Home::Groups;
+        let (members, rest) = assignments.into_iter().partition(|one| has_members && one.is_members());
         let edits = context.edits(rest)?.into_iter().map(|edit| (None, edit)).collect();
         context.findings.refuse_deviations()?;
         Ok(WholeBody { edits, members })
@@ -74,28 +84,38 @@ pub(super) fn whole(
     })
 }
 
-impl UserChange {
+impl ResourceChange {
     /// Parses a PUT.
     ///
     /// # Errors
     /// `invalidValue`, `invalidSyntax`, `tooMany`.
-    pub(crate) fn put(id: UserId, body: Map<String, Value>, findings: &mut Findings) -> Result<Self, ScimError> {
+    pub(crate) fn put(
+        of: ResourceType,
+        id: impl Display,
+        body: Map<String, Value>,
+        findings: &mut Findings,
+    ) -> Result<Self, ScimError> {
         let mut work = Work::default();
-        let edits = whole(ResourceType::User, Some(&id.to_string()), body, findings, &mut work)?.edits;
-        Ok(Self { replace: true, edits, work })
+        let edits = whole(of, Some(&id.to_string()), body, findings, &mut work)?.edits;
+        Ok(Self { of, replace: true, edits, work })
     }
 
     /// Parses a PATCH.
     ///
     /// # Errors
     /// `invalidSyntax`, `invalidPath`, `invalidValue`, `noTarget`, `mutability`, `tooMany`, each with the operation's index.
-    pub(crate) fn patch(id: UserId, body: Map<String, Value>, findings: &mut Findings) -> Result<Self, ScimError> {
+    pub(crate) fn patch(
+        of: ResourceType,
+        id: impl Display,
+        body: Map<String, Value>,
+        findings: &mut Findings,
+    ) -> Result<Self, ScimError> {
         let id = id.to_string();
         let mut work = Work::default();
         let mut edits = Vec::new();
         let listed = extension::listed(&body, false);
-        for (index, operation) in patch::operations(ResourceType::User, body, findings)?.into_iter().enumerate() {
-            let (of, message, extensions) = (ResourceType::User, Message::Patch, Vec::new());
+        for (index, operation) in patch::operations(of, body, findings)?.into_iter().enumerate() {
+            let (message, extensions) = (Message::Patch, Vec::new());
             let (id, listed, work) = (Some(id.as_str()), listed.as_slice(), &mut work);
             let mut context = Context { of, id, message, listed, extensions, findings, work };
             let new = context
@@ -105,7 +125,7 @@ impl UserChange {
                 .map_err(|problem| problem.in_operation(index))?;
             edits.extend(new.into_iter().map(|edit| (Some(index), edit)));
         }
-        Ok(Self { replace: false, edits, work })
+        Ok(Self { of, replace: false, edits, work })
     }
 
     /// The resulting resource. Contains the whole change, or an error is returned.
@@ -117,18 +137,25 @@ impl UserChange {
         self.apply_counted(current).0
     }
 
-    /// Like [`UserChange::apply`], but also returns the work of the whole request up to its end or its refusal.
+    /// Like [`ResourceChange::apply`], but also returns the work of the whole request up to its end or its refusal.
     pub(crate) fn apply_counted(&self, current: &Value) -> (Result<Value, ScimError>, Work) {
         let mut work = self.work;
         let start = match current {
-            Value::Object(current) if self.replace => ["active", "externalId"]
-                .into_iter()
-                .filter_map(|kept| Some((kept.to_owned(), current.get(kept)?.clone())))
-                .collect(),
+            Value::Object(current) if self.replace => self.kept(current),
             Value::Object(current) => current.clone(),
             _ => return (Err(ScimError::Internal), work),
         };
-        (edit::apply(ResourceType::User, &self.edits, start, &mut work), work)
+        let applied = edit::apply(self.of, &self.edits, start, &mut work);
+        (applied.and_then(|after| conform::unchanged(self.of, current, &after).map(|()| after)), work)
+    }
+
+    /// What a PUT that does not mention it leaves as it is: whether somebody is active, the `externalId`, and what can be
+    /// set only once (RFC 7644 §3.5.1).
+    fn kept(&self, current: &Map<String, Value>) -> Map<String, Value> {
+        let activity = if self.of.home() == Home::Users { Some("active") } else { None };
+        let once = self.of.attributes().iter().filter(|attribute| attribute.mutability == Mutability::Immutable);
+        let names = activity.into_iter().chain(["externalId"]).chain(once.map(|attribute| attribute.name));
+        names.filter_map(|name| Some((name.to_owned(), current.get(name)?.clone()))).collect()
     }
 }
 
