@@ -148,6 +148,16 @@ fn args(objects: &[Value]) -> Vec<&str> {
 }
 
 /// Every option enabled.
+/// Documents of a SCIM resource type.
+fn scim_schemas() -> Value {
+    json!([
+        { "schemas": ["urn:ietf:params:scim:schemas:core:2.0:Schema"], "id": "urn:example:Device",
+            "attributes": [{ "name": "serial" }] },
+        { "schemas": ["urn:ietf:params:scim:schemas:core:2.0:ResourceType"], "name": "Device",
+            "endpoint": "/Devices", "schema": "urn:example:Device" },
+    ])
+}
+
 fn everything() -> Value {
     json!({
         "mode": "enforce",
@@ -160,6 +170,7 @@ fn everything() -> Value {
             "hostnames": ["rolecall.example.com"] },
         "networkPolicy": { "enabled": true,
             "admin": { "from": [{ "namespaceSelector": { "matchLabels": { "name": "monitoring" } } }] } },
+        "scimSchemas": scim_schemas(),
         "serviceMonitor": { "enabled": true },
         "prometheusRule": { "enabled": true },
     })

@@ -128,6 +128,27 @@ fn every_flag_of_run_has_a_value_of_the_chart_and_no_other_flag_is_given() {
 }
 
 #[test]
+fn scim_schemas_are_a_file_of_the_pod_and_a_change_restarts_it() {
+    let objects = render(json!({ "scimSchemas": scim_schemas() }));
+    let map = one(&objects, "ConfigMap");
+    let file: Value = serde_json::from_str(map["data"]["schemas.json"].as_str().unwrap()).unwrap();
+    assert_eq!(file, scim_schemas());
+    let pod = pod_of(&objects);
+    let volume = json!({ "name": "schemas", "configMap": { "name": map["metadata"]["name"] } });
+    assert!(pod["volumes"].as_array().unwrap().contains(&volume));
+    let mount = json!({ "name": "schemas", "mountPath": "/etc/rolecall", "readOnly": true });
+    assert!(container(&objects)["volumeMounts"].as_array().unwrap().contains(&mount));
+    let args = args(&objects);
+    assert!(args.windows(2).any(|pair| pair == ["--scim-schemas", "/etc/rolecall/schemas.json"]), "{args:?}");
+    let sum = |objects: &[Value]| {
+        let template = &one(objects, "Deployment")["spec"]["template"];
+        template["metadata"]["annotations"]["rolecall.dev/scim-schemas"].clone()
+    };
+    assert!(sum(&objects).is_string() && sum(&render(json!({}))).is_null());
+    assert_ne!(sum(&objects), sum(&render(json!({ "scimSchemas": [scim_schemas()[0]] }))));
+}
+
+#[test]
 fn values_become_flags() {
     let objects = render(json!({
         "mode": "enforce", "externalUrl": "https://rolecall.example.com", "driftInterval": "1h",
