@@ -80,8 +80,11 @@ def wait_for(process, url):
 
 
 @contextmanager
-def running(emulator, strictness):
-    """Runs rolecall in a folder of its own; yields an HTTP client with the base URL of its provider `ci`."""
+def running(emulator, strictness, schemas=None):
+    """Runs rolecall in a folder of its own; yields an HTTP client with the base URL of its provider `ci`.
+
+    `schemas`: a file of further SCIM schemas and resource types.
+    """
     emulator.create(PROJECT, REGION, "services", SERVICE)
     folder = tempfile.mkdtemp(prefix="rolecall-conformance-")
     manifests = os.path.join(folder, "manifests")
@@ -96,6 +99,7 @@ def running(emulator, strictness):
                 os.environ["ROLECALL_BIN"], "run", "--mode", "enforce", "--listen", listen, "--admin-listen", admin,
                 "--database", f"sqlite:{os.path.join(folder, 'rolecall.db')}", "--manifests", manifests,
                 "--google-endpoint", emulator.endpoint, "--google-credentials", "none", "--drift-interval", "2s",
+                *(["--scim-schemas", schemas] if schemas else []),
             ],
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
         )
