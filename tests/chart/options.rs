@@ -25,7 +25,7 @@ fn every_option_is_off_unless_it_is_turned_on() {
     .map(|(kind, n)| (kind.to_owned(), n))
     .into();
     assert_eq!(kinds(&render(json!({}))), expected);
-    for kind in ["HTTPRoute", "Ingress", "NetworkPolicy", "PrometheusRule", "ServiceMonitor"] {
+    for kind in ["ConfigMap", "HTTPRoute", "Ingress", "NetworkPolicy", "PrometheusRule", "ServiceMonitor"] {
         expected.insert(kind.to_owned(), 1);
     }
     assert_eq!(kinds(&render(everything())), expected);
