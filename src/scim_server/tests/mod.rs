@@ -6,6 +6,7 @@ mod bulk;
 mod concurrent;
 mod dialogues;
 mod doctor;
+mod draws;
 mod extensions;
 mod filters;
 mod intake;
@@ -17,6 +18,7 @@ mod routes;
 mod schema;
 mod size;
 mod strict;
+mod tenants;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -73,6 +73,20 @@ const PATHS: [&str; 58] = [
     "/other/Users",
 ];
 
+#[test]
+fn every_route_is_in_the_table() {
+    for route in super::tenants::paths(&crate::scim_server::routes()) {
+        let like = |path: &str| {
+            let (path, route) = (path.split('?').next().unwrap().split('/'), route.split('/'));
+            let is_any = |part: &str| part.starts_with("{*");
+            path.clone().count() >= route.clone().count()
+                && path.zip(route.clone()).all(|(given, part)| given == part || part.starts_with('{'))
+                && (route.clone().any(is_any) || route.count() > 1)
+        };
+        assert!(PATHS.iter().any(|path| like(path)), "{route} is in no row");
+    }
+}
+
 /// Number of requests by operation.
 fn counted(server: &Server) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
