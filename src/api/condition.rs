@@ -24,6 +24,8 @@ pub(crate) mod kind {
     pub(crate) const FRESH: &str = "Fresh";
     /// Every token can be used.
     pub(crate) const TOKENS_VALID: &str = "TokensValid";
+    /// Requests of the IdP are captured, redacted.
+    pub(crate) const CAPTURING: &str = "Capturing";
     /// The resources of the project could be listed.
     pub(crate) const REACHABLE: &str = "Reachable";
     /// rolecall has the permissions it needs in the project.
@@ -42,6 +44,7 @@ pub(crate) mod kind {
         QUOTA_EXCEEDED,
         FRESH,
         TOKENS_VALID,
+        CAPTURING,
         REACHABLE,
         PERMISSIONS_VALID,
     ];

@@ -117,6 +117,12 @@ pub(crate) struct ScimSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub(crate) requests_per_second: Option<i64>,
+
+    /// Time until which the last requests with an accepted token are kept in memory, without names and addresses of people, for
+    /// `rolecall doctor IDP --capture` and `rolecall replay`. At most the last 24 hours before it, or what --max-capture allows.
+    /// Omitted: no request is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) capture_until: Option<Time>,
 }
 
 /// The IdP whose deviations are expected.
@@ -351,7 +357,7 @@ pub(crate) struct IdentityProviderStatus {
     #[schemars(length(max = 256))]
     pub(crate) last_handled_reconcile_at: Option<String>,
 
-    /// Ready, Reconciling, Stalled, Fresh and `TokensValid`.
+    /// Ready, Reconciling, Stalled, Fresh, `TokensValid`, `QuotaExceeded` and Capturing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub(crate) conditions: Vec<Condition>,

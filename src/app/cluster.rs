@@ -62,7 +62,12 @@ pub(super) async fn run(mut process: Process) -> Result<(), AppError> {
         let (loaded, first) = oneshot::channel();
         let following = CredentialsFollower {
             store: process.store.clone(),
-            credentials: Credentials::new(process.engine.clone(), process.tokens.clone(), process.resolved.clone()),
+            credentials: Credentials::new(
+                process.engine.clone(),
+                process.tokens.clone(),
+                process.resolved.clone(),
+                process.captures.clone(),
+            ),
             uids: BTreeMap::new(),
             answered: BTreeSet::new(),
             listed_at: None,

@@ -24,8 +24,10 @@ use crate::controller::checkpoint::CheckpointError;
 use crate::controller::{Controller, Holds, Settings};
 use crate::model::{Clock, MappingKey, ProviderName, Reason, SystemClock};
 use crate::scim::{FindingCode, ResourceTypes};
-use crate::scim_server::{self, Accepted, Issuers, LEAST_REQUESTS_PER_SECOND, Limits, Scim, TokenTable, Traffic};
-use crate::status::{StatusCache, TokenOutcome};
+use crate::scim_server::{
+    self, Accepted, CapturePhase, Captures, Issuers, LEAST_REQUESTS_PER_SECOND, Limits, Scim, TokenTable, Traffic,
+};
+use crate::status::{CaptureOutcome, StatusCache, TokenOutcome};
 use crate::store::{Store, StoreError};
 use crate::sync::{Engine, EngineConfig, ProviderTraffic};
 use crate::target::Target;
@@ -136,6 +138,7 @@ pub(super) struct Process {
     /// The last scan of the folder of manifests that is in force.
     pub(super) folder: FolderProgress,
     traffic: Traffic,
+    pub(super) captures: Captures,
     servers: JoinSet<()>,
     scim: Option<(TcpListener, SocketAddr)>,
     admin_address: SocketAddr,
@@ -204,15 +207,12 @@ impl Process {
         cache.hide_people(store.pseudonyms().clone());
         super::names::know(store.pseudonyms().clone());
         let endpoint = EndpointParts::new(&config, clock.clone(), external_url.clone()).map_err(AppError::Issuers)?;
-        let source = {
-            let endpoint = endpoint.clone();
-            Arc::new(move |provider: &ProviderName| seen(provider, &endpoint))
-        };
-        let EndpointParts { tokens, traffic, issuers, resolved, .. } = endpoint;
+        let (known, served) = (endpoint.clone(), endpoint.clone());
+        let source = Arc::new(move |provider: &ProviderName| seen(provider, &known));
+        let EndpointParts { tokens, traffic, captures, issuers, resolved, .. } = endpoint;
         let google = google(&config)?.with_metrics(metrics.google.clone());
-        let ceiling = ceiling(config.mode);
         let engine = Engine::new(
-            EngineConfig { limits: config.guard, ..EngineConfig::new(ceiling, config.drift_interval) },
+            EngineConfig { limits: config.guard, ..EngineConfig::new(ceiling(config.mode), config.drift_interval) },
             store.clone(),
             Target::Google(google),
             clock.clone(),
@@ -227,12 +227,13 @@ impl Process {
             clock: clock.clone(),
             folder: config.manifests.is_some().then(|| folder.clone()),
         };
-        let shown = cache.clone();
+        let (shown, captured) = (cache.clone(), served);
         let admin = Admin {
             metrics: metrics.clone(),
             readiness,
             status: Arc::new(move || statuses(&shown)),
             progress: Arc::new(move || progress.clone().answer().boxed()),
+            captures: Arc::new(move |name| captured.captured(name)),
         };
         let mut servers = JoinSet::new();
         serve_admin(&mut servers, (admin_listener, probe_listener), admin, &stop);
@@ -253,6 +254,7 @@ impl Process {
             metrics,
             folder,
             traffic,
+            captures,
             servers,
             scim: Some((scim_listener, scim_address)),
             admin_address,
@@ -288,6 +290,7 @@ impl Process {
             tokens: self.tokens.clone(),
             issuers: self.issuers.clone(),
             traffic: self.traffic.clone(),
+            captures: self.captures.clone(),
             external_url: self.external_url.clone(),
             clock: self.clock.clone(),
             types: self.types.clone(),
@@ -397,6 +400,7 @@ fn google(config: &RunConfig) -> Result<CloudRun, AppError> {
 struct EndpointParts {
     tokens: TokenTable,
     traffic: Traffic,
+    captures: Captures,
     issuers: Issuers,
     resolved: Arc<Mutex<Resolved>>,
     clock: Arc<dyn Clock>,
@@ -411,6 +415,7 @@ impl EndpointParts {
         Ok(Self {
             tokens: TokenTable::new(),
             traffic: Traffic::new(),
+            captures: Captures::new(config.max_capture, &base),
             issuers: Issuers::new(config.allow_private_issuers, Vec::new())?,
             resolved: Arc::default(),
             clock,
@@ -418,10 +423,16 @@ impl EndpointParts {
             namespace: config.manifests.is_none().then(|| config.namespace.clone()),
         })
     }
+
+    /// What was captured of a provider, as the admin port serves it.
+    fn captured(&self, name: &str) -> Option<serde_json::Value> {
+        let capture = self.captures.read(&name.parse().ok()?, &self.tokens, &self.traffic, self.clock.now())?;
+        serde_json::to_value(capture).ok()
+    }
 }
 
 fn seen(provider: &ProviderName, endpoint: &EndpointParts) -> ProviderTraffic {
-    let EndpointParts { tokens, traffic, issuers, resolved, clock, base, namespace } = endpoint;
+    let EndpointParts { tokens, traffic, captures, issuers, resolved, clock, base, namespace } = endpoint;
     let now = clock.now();
     let seen = traffic.of(provider);
     let shared = tokens.shared().remove(provider).unwrap_or_default();
@@ -465,6 +476,11 @@ fn seen(provider: &ProviderName, endpoint: &EndpointParts) -> ProviderTraffic {
         tokens: outcomes.into_values().collect(),
         last_request: seen.last_request,
         quota_refused_at: seen.quota_refused_at,
+        capture: captures.phase(provider, now).map(|(until, phase)| match phase {
+            CapturePhase::Waiting { from } => CaptureOutcome::Waiting { from, until },
+            CapturePhase::Running => CaptureOutcome::Running { until },
+            CapturePhase::Ended => CaptureOutcome::Ended { until },
+        }),
         former: tokens.is_held(provider),
         dialect: (seen.requests > 0).then(|| seen.signs.dialect().as_str().to_owned()),
         operator_namespace: namespace.clone(),
@@ -513,6 +529,7 @@ mod tests {
         let endpoint = EndpointParts {
             tokens: tokens.clone(),
             traffic: Traffic::new(),
+            captures: Captures::new(jiff::SignedDuration::ZERO, ""),
             issuers: Issuers::new(false, Vec::new()).unwrap(),
             resolved: Arc::default(),
             clock: Arc::new(SystemClock),

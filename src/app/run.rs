@@ -60,7 +60,7 @@ async fn follow_folder(mut process: Process, manifests: std::path::PathBuf) -> R
         engine.clone(),
         store.clone(),
         process.config.namespace.clone(),
-        Credentials::new(engine.clone(), process.tokens.clone(), process.resolved.clone()),
+        Credentials::new(engine.clone(), process.tokens.clone(), process.resolved.clone(), process.captures.clone()),
         &specs,
     );
     let (first, read) = oneshot::channel();

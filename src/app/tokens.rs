@@ -12,7 +12,7 @@ use crate::api::{DialectChoice, IdentityProviderSpec, ProviderState, SecretKey, 
 use crate::model::{ProviderName, Reason};
 use crate::scim::Dialect;
 use crate::scim_server::{
-    Accepted, AcceptedClient, AcceptedToken, ClientKeys, LEAST_REQUESTS_PER_SECOND, OidcPolicy, TokenTable,
+    Accepted, AcceptedClient, AcceptedToken, Captures, ClientKeys, LEAST_REQUESTS_PER_SECOND, OidcPolicy, TokenTable,
     client_credential,
 };
 use crate::sync::Engine;
@@ -67,6 +67,7 @@ pub(super) struct Credentials {
     engine: Engine,
     table: TokenTable,
     resolved: Arc<Mutex<Resolved>>,
+    captures: Captures,
     providers: BTreeMap<ProviderName, IdentityProviderSpec>,
     /// Providers that do not own the people stored under their name.
     held: BTreeSet<ProviderName>,
@@ -76,8 +77,9 @@ pub(super) struct Credentials {
 
 impl Credentials {
     /// Creates an empty value, with which no token is accepted.
-    pub(super) fn new(engine: Engine, table: TokenTable, resolved: Arc<Mutex<Resolved>>) -> Self {
-        Self { engine, table, resolved, providers: BTreeMap::new(), held: BTreeSet::new(), secrets: BTreeMap::new() }
+    pub(super) fn new(engine: Engine, table: TokenTable, resolved: Arc<Mutex<Resolved>>, captures: Captures) -> Self {
+        let (providers, held, secrets) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        Self { engine, table, resolved, captures, providers, held, secrets }
     }
 
     /// Adds or replaces a provider. Like all changes here, it takes effect with [`Credentials::publish`].
@@ -152,6 +154,9 @@ impl Credentials {
             };
             Some((name.clone(), dialect))
         });
+        let ends =
+            self.providers.iter().filter_map(|(name, spec)| Some((name.clone(), spec.scim.capture_until.as_ref()?.0)));
+        self.captures.set(&ends.collect());
         self.table.set_dialects(dialects.collect());
         for (provider, tokens) in self.table.replace(resolved.accepted.clone()) {
             tracing::warn!(

@@ -108,6 +108,8 @@ pub(crate) struct RunConfig {
     pub(crate) scim_schemas: Option<PathBuf>,
     /// Whether OpenID Connect issuers may be at private addresses.
     pub(crate) allow_private_issuers: bool,
+    /// Longest time before its end at which a capture of requests begins.
+    pub(crate) max_capture: SignedDuration,
     /// Storage quota of each provider.
     pub(crate) quota: Quota,
     /// The given base URL of this server for IdPs; see [`RunConfig::external_url`].
@@ -234,6 +236,8 @@ impl RunConfig {
         );
         let finalizer_deadline =
             note(&mut errors, parse_duration("--finalizer-deadline", &args.finalizer_deadline, FINALIZER_DEADLINES));
+        let captures = Duration::ZERO..=Duration::from_hours(24);
+        let max_capture = note(&mut errors, parse_duration("--max-capture", &args.max_capture, captures));
         let log_level = note(&mut errors, parse_log_level(&args.log_level));
 
         match (
@@ -246,6 +250,7 @@ impl RunConfig {
             google_endpoint,
             drift_interval,
             finalizer_deadline,
+            max_capture,
             log_level,
         ) {
             (
@@ -258,6 +263,7 @@ impl RunConfig {
                 Some(google_endpoint),
                 Some(drift_interval),
                 Some(finalizer_deadline),
+                Some(max_capture),
                 Some(log_level),
             ) if errors.is_empty() => Ok(Self {
                 listen,
@@ -269,6 +275,7 @@ impl RunConfig {
                 scim_schemas: args.scim_schemas.clone().filter(|path| !path.as_os_str().is_empty()),
                 requests_per_second: NonZeroU32::new(args.requests_per_second).unwrap_or(NonZeroU32::MIN),
                 quota: Quota { rows: args.max_rows_per_provider, bytes: args.max_bytes_per_provider },
+                max_capture: SignedDuration::try_from(max_capture).unwrap_or_default(),
                 external_url,
                 database,
                 manifests: args.manifests.clone(),

@@ -6,9 +6,10 @@ use jiff::Timestamp;
 use crate::api::condition::kind;
 use crate::api::{FindingStatus, IdentityProviderStatus, TokenStatus};
 use crate::model::{Clock, Kind};
+use crate::scim_server::Capture;
 use crate::status::Status;
 
-use super::status::{OutputFormat, conditions, fetch, print};
+use super::status::{OutputFormat, conditions, fetch, print, read};
 use super::table::{self, Row, Tone};
 use super::{CliError, Exit, Io, config::parse_base_url};
 
@@ -20,8 +21,16 @@ Examples:
   rolecall doctor okta
   kubectl exec -n rolecall-system deploy/rolecall -- /rolecall doctor okta
   rolecall doctor okta -o json | jq '.findings[].code'
+  rolecall doctor okta --capture > okta.json        the last requests themselves, while `spec.scim.captureUntil` says so
+  rolecall replay okta.json
 
 Exit status: 0 nothing to mend, 1 there are findings, or no such IdentityProvider, 2 wrong command line, 3 rolecall not reachable.";
+
+/// The next step where the findings do not suffice.
+const NOT_CAPTURED: &str = "To see the requests themselves, without names of people, set `spec.scim.captureUntil` to a time within 24 hours, let the \
+    IdP try again, and run `rolecall doctor {IDP} --capture`.\n";
+const CAPTURED: &str = "Requests are being captured: `rolecall doctor {IDP} --capture > {IDP}.json` prints them, and `rolecall replay {IDP}.json` tries \
+    them.\n";
 
 /// Flags of `rolecall doctor`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -34,6 +43,13 @@ pub(crate) struct DoctorArgs {
     #[arg(short, long, value_enum)]
     pub(crate) output: Option<OutputFormat>,
 
+    /// Print the captured requests as JSON instead, for `rolecall replay`
+    ///
+    /// Requests are kept until the time in `spec.scim.captureUntil` of the `IdentityProvider`, without names and addresses of
+    /// people.
+    #[arg(long, conflicts_with = "output")]
+    pub(crate) capture: bool,
+
     /// Address of the admin port of the running rolecall
     #[arg(long, value_name = "URL", env = "ROLECALL_ADMIN", default_value = "http://127.0.0.1:8081")]
     pub(crate) admin: String,
@@ -44,6 +60,9 @@ pub(super) async fn run(args: &DoctorArgs, io: &mut Io<'_>, clock: &dyn Clock) -
     let admin = parse_base_url("--admin", &args.admin)?;
     let base = admin.as_str().trim_end_matches('/').to_owned();
     let name = args.provider.rsplit('/').next().unwrap_or_default();
+    if args.capture {
+        return captured(name, &base, io).await;
+    }
     let found = fetch(&format!("{base}/status")).await?.items.into_iter().find_map(|item| match item.status {
         Status::IdentityProvider(status) if item.metadata.name == name => Some(status),
         _ => None,
@@ -57,6 +76,21 @@ pub(super) async fn run(args: &DoctorArgs, io: &mut Io<'_>, clock: &dyn Clock) -
         None | Some(OutputFormat::Wide) => io.out.write_all(page(name, &status, clock.now()).as_bytes())?,
     }
     Ok(if is_well(&status) { Exit::Done } else { Exit::No })
+}
+
+/// Prints what was captured of a provider.
+async fn captured(name: &str, admin: &str, io: &mut Io<'_>) -> Result<Exit, CliError> {
+    let url = format!("{admin}/captures/{name}");
+    let Some(body) = read(&url).await? else {
+        return Err(CliError::NotCaptured { provider: name.to_owned(), admin: admin.to_owned() });
+    };
+    let capture: Capture =
+        serde_json::from_slice(&body).map_err(|error| CliError::AdminStrange { url, problem: error.to_string() })?;
+    print(&capture, Some(OutputFormat::Json), io)?;
+    if capture.requests.is_empty() {
+        writeln!(io.err, "no request with an accepted token has arrived since the capture began")?;
+    }
+    Ok(Exit::Done)
 }
 
 /// True when there is nothing to mend.
@@ -82,7 +116,10 @@ fn page(name: &str, status: &IdentityProviderStatus, now: Timestamp) -> String {
         parts.push("No findings.\n".to_owned());
     } else {
         let rows: Vec<Row> = status.findings.iter().map(|finding| finding_row(finding, now)).collect();
+        let capturing = status.conditions.iter().any(|one| one.type_ == kind::CAPTURING && one.status == "True");
+        let next = if capturing { CAPTURED } else { NOT_CAPTURED };
         parts.push(table::render(&["FINDING", "WHERE", "TIMES", "LAST", "NEXT STEP"], &rows));
+        parts.push(next.replace("{IDP}", name));
     }
     parts.join("\n")
 }

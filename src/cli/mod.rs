@@ -17,6 +17,7 @@ mod lint;
 mod prune;
 mod reference;
 mod release;
+mod replay;
 mod run;
 mod schemas;
 mod status;
@@ -31,6 +32,7 @@ pub(crate) use doctor::DoctorArgs;
 pub(crate) use lint::LintArgs;
 pub(crate) use reference::ReferenceArgs;
 pub(crate) use release::ReleaseArgs;
+pub(crate) use replay::ReplayArgs;
 pub(crate) use run::RunArgs;
 pub(crate) use schemas::{SchemaFileError, load as load_schemas};
 pub(crate) use status::StatusArgs;
@@ -105,6 +107,9 @@ pub(crate) enum Command {
     /// Explain what the requests of an identity provider get wrong
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(DoctorArgs),
+    /// Try captured requests of an identity provider on an empty directory
+    #[command(after_help = replay::EXAMPLES)]
+    Replay(ReplayArgs),
     /// Make tokens for identity providers
     Token(TokenArgs),
     /// Check manifests as `run` does, without starting anything
@@ -194,6 +199,27 @@ pub(crate) enum CliError {
         /// The URL of the admin port.
         admin: String,
     },
+    /// Nothing is captured.
+    #[error(
+        "no requests of `{provider}` are captured by the rolecall at {admin}: set `spec.scim.captureUntil` of the IdentityProvider to a time within 24 hours, and let the IdP try again"
+    )]
+    NotCaptured {
+        /// The name of the provider.
+        provider: String,
+        /// The URL of the admin port.
+        admin: String,
+    },
+    /// The file has no captured requests.
+    #[error("`{path}` has no captured requests: {problem}: write it with `rolecall doctor IDP --capture`")]
+    NoCapture {
+        /// The file.
+        path: PathBuf,
+        /// The problem.
+        problem: String,
+    },
+    /// Captured requests cannot be replayed.
+    #[error(transparent)]
+    Replay(#[from] crate::scim_server::ReplayError),
     /// The mapping is not in the store.
     #[error("RoleMapping `{mapping}` was never read from manifests with this store, so there is nothing to release")]
     UnknownMapping {
@@ -243,14 +269,15 @@ impl CliError {
     #[must_use]
     pub(crate) fn exit(&self) -> Exit {
         match self {
-            Self::Config(_) | Self::Flag(_) | Self::UnknownKind { .. } => Exit::Usage,
-            Self::NotFound { .. } | Self::UnknownMapping { .. } => Exit::No,
+            Self::Config(_) | Self::Flag(_) | Self::UnknownKind { .. } | Self::NoCapture { .. } => Exit::Usage,
+            Self::NotFound { .. } | Self::UnknownMapping { .. } | Self::NotCaptured { .. } => Exit::No,
             // A reader that closed its end (`| head`) is not a failure.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
             Self::AdminUnreachable { .. }
             | Self::AdminStrange { .. }
             | Self::Read { .. }
             | Self::Crds(_)
+            | Self::Replay(_)
             | Self::Store(_)
             | Self::Checkpoint(_)
             | Self::Output(_) => Exit::Unavailable,
@@ -288,6 +315,7 @@ pub(crate) async fn dispatch(cli: Cli, io: &mut Io<'_>, clock: &dyn Clock) -> Re
         Command::Run(args) => return Ok(Next::Run(Box::new(RunConfig::from_args(&args)?))),
         Command::Status(args) => status::run(&args, io, clock).await?,
         Command::Doctor(args) => doctor::run(&args, io, clock).await?,
+        Command::Replay(args) => replay::run(&args, io).await?,
         Command::Token(args) => token::run(&args, io)?,
         Command::Lint(args) => lint::run(&args, io)?,
         Command::Crds => {

@@ -99,6 +99,13 @@ pub(crate) struct RunArgs {
         default_value_t = false, default_missing_value = "true", num_args = 0..=1)]
     pub(crate) allow_private_issuers: bool,
 
+    /// Longest capture of the requests of an `IdentityProvider`, 0s to 24h: 0s forbids it
+    ///
+    /// `spec.scim.captureUntil` of an `IdentityProvider` asks for a capture; without it, nothing is kept. It begins at most this
+    /// long before its end. `rolecall doctor IDP --capture` prints it, without names and addresses of people.
+    #[arg(long, value_name = "DURATION", env = "ROLECALL_MAX_CAPTURE", default_value = "24h")]
+    pub(crate) max_capture: String,
+
     /// Base URL of this server for identity providers; default: http:// and the address of --listen
     ///
     /// `meta.location` and `status.endpoint` are derived from it, never from a request's Host header.

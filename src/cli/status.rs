@@ -185,6 +185,13 @@ fn named<'a>(text: &'a str, names: &Names) -> Cow<'a, str> {
 }
 
 pub(super) async fn fetch(url: &str) -> Result<List, CliError> {
+    let strange = |problem: String| CliError::AdminStrange { url: url.to_owned(), problem };
+    let body = read(url).await?.ok_or_else(|| strange("it answers 404 Not Found".to_owned()))?;
+    serde_json::from_slice(&body).map_err(|error| strange(error.to_string()))
+}
+
+/// The answer of the admin port; none when there is no such page.
+pub(super) async fn read(url: &str) -> Result<Option<Vec<u8>>, CliError> {
     // reqwest needs a provider even for plain HTTP; one that is already installed is fine.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let unreachable = |error: reqwest::Error| CliError::AdminUnreachable {
@@ -199,6 +206,9 @@ pub(super) async fn fetch(url: &str) -> Result<List, CliError> {
         .build()
         .map_err(unreachable)?;
     let mut response = client.get(url).send().await.map_err(unreachable)?;
+    if response.status() == reqwest::StatusCode::NOT_FOUND {
+        return Ok(None);
+    }
     if response.status() != reqwest::StatusCode::OK {
         return Err(strange(format!("it answers {}", response.status())));
     }
@@ -209,7 +219,7 @@ pub(super) async fn fetch(url: &str) -> Result<List, CliError> {
         }
         body.extend_from_slice(&chunk);
     }
-    serde_json::from_slice(&body).map_err(|error| strange(error.to_string()))
+    Ok(Some(body))
 }
 
 /// The innermost cause, which is the specific one ("connection refused").

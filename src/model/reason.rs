@@ -231,6 +231,15 @@ reasons! {
     TokenWeak:
         "the token or client secret has fewer than 32 characters",
         "make a new one with `rolecall token mint` and give it to the IdP";
+    Capturing:
+        "requests of the IdP are kept in memory for a while, without names and addresses of people",
+        "print them with `rolecall doctor IDP --capture`, and try them with `rolecall replay`";
+    CaptureWaiting:
+        "the end of the capture is further ahead than `--max-capture` allows, so that it begins later",
+        "set `spec.scim.captureUntil` to an earlier time";
+    CaptureEnded:
+        "requests of the IdP are not kept any more; what was kept is dropped a day after the end",
+        "remove `spec.scim.captureUntil`, or set a later time";
     TokenExpiring:
         "every token can be used, and one of them expires within 14 days",
         "add a new token, enter it at the IdP, then remove the old one";

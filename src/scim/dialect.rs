@@ -1,9 +1,10 @@
 //! Which identity provider the requests of a tenant look like. The signs are those of the recorded dialogues.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// A family of clients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Dialect {
     /// Okta.
     Okta,

@@ -574,7 +574,6 @@ impl Findings {
     }
 
     /// The findings, in the order of the request.
-    #[cfg(test)]
     #[must_use]
     pub(crate) fn as_slice(&self) -> &[Finding] {
         &self.list

@@ -25,6 +25,7 @@ mod normalize;
 pub(crate) mod parse;
 mod patch;
 mod projection;
+mod redact;
 mod resource;
 pub(crate) mod schema;
 mod sort;
@@ -47,6 +48,7 @@ pub(crate) use parse::PatchPath;
 #[cfg(test)]
 pub(crate) use patch::MAX_OPERATIONS;
 pub(crate) use projection::Projection;
+pub(crate) use redact::{Redactor, SERVER as REDACTED_SERVER};
 pub(crate) use resource::{ResourceChange, new_resource, user_facts};
 pub(crate) use schema::{BULK_RESPONSE_URN, Home, ResourceType, ResourceTypes, SchemaProblem};
 pub(crate) use sort::{Sort, SortKey};

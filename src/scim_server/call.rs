@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::share::{Admitted, BodyMemory, Slot};
 use super::token::Caller;
-use super::{Connection, Scim, Service, request};
+use super::{Connection, Recording, Scim, Service, request};
 use crate::model::ProviderName;
 use crate::scim::{Dialect, Findings, ResourceType, ScimError, Signs, json};
 use crate::store::{Origin, Store};
@@ -32,6 +32,8 @@ struct Context {
     connection: Connection,
     findings: Mutex<Findings>,
     signs: Mutex<Signs>,
+    /// None: the request is not captured.
+    recording: Option<Recording>,
     /// None until it is admitted.
     admitted: OnceLock<Admitted>,
 }
@@ -47,7 +49,10 @@ impl Call {
         let findings =
             if service.scim.tokens.is_strict(&caller.provider) { Findings::strict() } else { Findings::new() };
         let (findings, signs, admitted) = (Mutex::new(findings), Mutex::default(), OnceLock::new());
-        Self(Arc::new(Context { service, caller, request_id, received_at, connection, findings, signs, admitted }))
+        let recording = service.scim.captures.redactor(&caller.provider, received_at).map(Recording::new);
+        let context =
+            Context { service, caller, request_id, received_at, connection, findings, signs, recording, admitted };
+        Self(Arc::new(context))
     }
 
     pub(super) fn scim(&self) -> &Scim {
@@ -111,6 +116,11 @@ impl Call {
         self.0.signs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Where the request is captured, if it is.
+    pub(super) fn recording(&self) -> Option<&Recording> {
+        self.0.recording.as_ref()
+    }
+
     /// The dialect that the provider is configured for, or that its requests look like.
     pub(super) fn dialect(&self) -> Dialect {
         let provider = self.provider();
@@ -166,6 +176,9 @@ impl<S: Send + Sync> FromRequest<S> for Object {
         let read = request::body(&parts.headers, body, &call.scim().limits, call.admitted()?).await;
         call.0.connection.set_receiving(false);
         let read = read?;
+        if let Some(recording) = call.recording() {
+            recording.body(&read.bytes);
+        }
         let slot = call.slot().await?;
         let members = json::object(&read.bytes, &mut call.findings())?;
         call.signs().body(&members);

@@ -17,7 +17,7 @@ use super::call::Call;
 use super::oidc::is_signed_token;
 use super::token::{Caller, Denied, bearer, subject_credential};
 use super::{BASE, Connection, Service};
-use crate::scim::{FindingCode, JwtProblem, ScimError};
+use crate::scim::{Finding, FindingCode, JwtProblem, ScimError};
 use crate::telemetry::{code_word, field};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -200,6 +200,10 @@ pub(super) async fn outside(State(service): State<Arc<Service>>, request: Reques
     ScimError::NotFound("nothing is served here; the SCIM base URL is `/idp/NAME/scim/v2`".into())
 }
 
+/// The findings of a request, as an extension of its answer.
+#[derive(Clone)]
+pub(super) struct Noted(pub(super) Vec<Finding>);
+
 /// Records the answer: metrics, statistics and findings of the provider. The first finding of a kind is logged, other requests at
 /// debug level.
 pub(super) async fn record(call: Call, matched: Option<MatchedPath>, request: Request, next: Next) -> Response {
@@ -211,8 +215,9 @@ pub(super) async fn record(call: Call, matched: Option<MatchedPath>, request: Re
         route => operation(&method, route.unwrap_or(request.uri().path())),
     };
     let agent = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok());
+    let recorded = call.recording().map(|recording| (recording, recording.begin(call.received_at(), &request)));
     call.signs().head(request.uri().path_and_query().map_or("", |target| target.as_str()), agent);
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
     let status = response.status().as_u16();
     let refused = response.extensions().get::<Refused>();
     let reason = refused.map(|refused| refused.reason);
@@ -225,8 +230,15 @@ pub(super) async fn record(call: Call, matched: Option<MatchedPath>, request: Re
     );
     scim.metrics.requests.inc([operation, code_word(status)]);
     scim.metrics.request_seconds.observe([operation], started.elapsed());
-    let signs = call.signs().clone();
-    for finding in scim.traffic.record(caller, call.received_at(), status, &signs, call.take_findings()) {
+    let (signs, findings) = (call.signs().clone(), call.take_findings());
+    if let Some((recording, exchange)) = recorded {
+        let place = (&scim.captures, &caller.provider);
+        response = recording.end(exchange, response, findings.as_slice(), place).await;
+    }
+    if !findings.as_slice().is_empty() {
+        response.extensions_mut().insert(Noted(findings.as_slice().to_vec()));
+    }
+    for finding in scim.traffic.record(caller, call.received_at(), status, &signs, findings) {
         tracing::info!(
             { field::IDENTITY_PROVIDER } = %caller.provider, code = finding.code.as_str(), pointer = finding.json_pointer(),
             request_id = call.request_id(), operation, status, "{}", finding.hint()

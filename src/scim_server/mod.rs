@@ -8,6 +8,7 @@
 mod answer;
 mod bulk;
 mod call;
+mod capture;
 mod connection;
 mod cursor;
 mod discovery;
@@ -17,6 +18,7 @@ mod layers;
 mod oauth;
 mod oidc;
 mod render;
+mod replay;
 mod request;
 mod resource;
 mod resources;
@@ -43,13 +45,16 @@ use crate::scim::{FindingCode, ResourceTypes, ScimError};
 use crate::store::{GroupRecord, ScimResource, Store, StoreError, UserRecord};
 use crate::telemetry::ScimMetrics;
 use call::Call;
+use capture::Recording;
 use failures::FailedAuthentications;
 use share::Shares;
 use token_endpoint::TokenRates;
 
+pub(crate) use capture::{Capture, CapturePhase, Captures};
 pub(crate) use connection::Connection;
 pub(crate) use oauth::{AcceptedClient, ClientKeys};
 pub(crate) use oidc::{Issuers, OidcPolicy};
+pub(crate) use replay::{Replay, ReplayError, Replayed, replay};
 #[cfg(test)]
 pub(crate) use share::DEFAULT_REQUESTS_PER_SECOND;
 pub(crate) use share::{LEAST_REQUESTS_PER_SECOND, Limits};
@@ -70,6 +75,8 @@ pub(crate) struct Scim {
     pub(crate) issuers: Issuers,
     /// Per-provider request statistics.
     pub(crate) traffic: Traffic,
+    /// Captured requests.
+    pub(crate) captures: Captures,
     /// URL by which clients reach this server, such as `https://rolecall.example.com`; the only source of `meta.location`.
     pub(crate) external_url: String,
     /// Source of the time.

@@ -21,6 +21,28 @@ pub(crate) struct Failure {
     pub(crate) since: Timestamp,
 }
 
+/// Where the capture of a provider's requests is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CaptureOutcome {
+    /// It begins later: its end is too far ahead.
+    Waiting {
+        /// Its beginning.
+        from: Timestamp,
+        /// Its end.
+        until: Timestamp,
+    },
+    /// Requests are captured.
+    Running {
+        /// Its end.
+        until: Timestamp,
+    },
+    /// It has ended.
+    Ended {
+        /// Its end.
+        until: Timestamp,
+    },
+}
+
 /// Grants of one mapping on one document, counted.
 ///
 /// `desired = acknowledged + pending + failed + missing + observed + frozen`; the removals are counted separately.
@@ -294,6 +316,8 @@ pub(crate) struct ProviderInput<'a> {
     pub(crate) stale_after: Option<Duration>,
     /// The tokens.
     pub(crate) tokens: &'a [TokenOutcome],
+    /// Where the capture of its requests is; none: none is asked for.
+    pub(crate) capture: Option<CaptureOutcome>,
     /// Deviations of the IdP from the RFCs.
     pub(crate) findings: &'a [FindingStatus],
     /// Usage and limits of the storage.

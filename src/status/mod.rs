@@ -21,8 +21,8 @@ pub(crate) use cache::{Item, List, Metadata, Status, StatusCache};
 pub(crate) use changed::same_provider;
 pub(crate) use changed::{same_mapping, same_target};
 pub(crate) use input::{
-    ClaimCounts, DocumentOutcome, Failure, HeldOutcome, Lag, ListingOutcome, MappingInput, ProviderInput, QuotaOutcome,
-    SubjectOutcome, TargetInput, TokenOutcome,
+    CaptureOutcome, ClaimCounts, DocumentOutcome, Failure, HeldOutcome, Lag, ListingOutcome, MappingInput,
+    ProviderInput, QuotaOutcome, SubjectOutcome, TargetInput, TokenOutcome,
 };
 pub(crate) use mapping::{fold_mapping, not_taken_in};
 pub(crate) use provider::fold_provider;

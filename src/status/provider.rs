@@ -9,7 +9,7 @@ use crate::model::{FreezeReason, Reason};
 
 use super::Folded;
 use super::conditions::{Conditions, earliest, explain, int, later, plural, with_next_step};
-use super::input::{ProviderInput, QuotaOutcome, TokenOutcome};
+use super::input::{CaptureOutcome, ProviderInput, QuotaOutcome, TokenOutcome};
 
 /// Largest number of listed findings.
 const LISTED: usize = 50;
@@ -47,6 +47,8 @@ pub(crate) fn fold_provider(
     let (status, word, stale_at) = fresh(input, now);
     conditions.set(kind::FRESH, status, word, &explain(word));
 
+    let capture_turns = capturing(input.capture, &mut conditions);
+
     // A store that is not trusted must not be recorded as the one that was used here: the next start would trust it.
     let believed = !matches!(input.frozen, Some(FreezeReason::StoreMismatch | FreezeReason::StoreRewound));
     let (store_id, operator_namespace) = match previous {
@@ -82,7 +84,7 @@ pub(crate) fn fold_provider(
         last_handled_reconcile_at: input.last_handled_reconcile_at.map(str::to_owned),
         conditions: conditions.finish(),
     };
-    Folded { status, revisit: earliest(earliest(stale_at, expires), arrives) }
+    Folded { status, revisit: earliest(earliest(earliest(stale_at, expires), arrives), capture_turns) }
 }
 
 /// Why a token is refused: its problem, or its expiry.
@@ -158,6 +160,22 @@ fn warns_at(end: Timestamp) -> Timestamp {
 fn listed(problems: &[(&str, Reason)]) -> String {
     let each: Vec<String> = problems.iter().map(|(name, word)| format!("token `{name}`: {}", explain(*word))).collect();
     each.join("; ")
+}
+
+/// Says where the capture of requests is. Returns when that changes.
+fn capturing(capture: Option<CaptureOutcome>, conditions: &mut Conditions<'_>) -> Option<Timestamp> {
+    let (running, word, state, turns) = match capture? {
+        CaptureOutcome::Waiting { from, until } => {
+            let state = format!("requests are captured from {from} on, until {until}");
+            (false, Reason::CaptureWaiting, state, Some(from))
+        }
+        CaptureOutcome::Running { until } => {
+            (true, Reason::Capturing, format!("requests are captured, redacted, until {until}"), Some(until))
+        }
+        CaptureOutcome::Ended { until } => (false, Reason::CaptureEnded, format!("the capture ended at {until}"), None),
+    };
+    conditions.set(kind::CAPTURING, running, word, &with_next_step(&state, word));
+    turns
 }
 
 fn fresh(input: &ProviderInput<'_>, now: Timestamp) -> (bool, Reason, Option<Timestamp>) {

@@ -18,7 +18,7 @@ use super::Inner;
 use super::state::State;
 use crate::api::FindingStatus;
 use crate::model::{DocumentKey, MemberKey, ProviderName, Subject};
-use crate::status::{Metadata, TokenOutcome};
+use crate::status::{CaptureOutcome, Metadata, TokenOutcome};
 use crate::store::StoreError;
 
 /// Interval between reads of the SCIM endpoint's statistics, which send no notifications.
@@ -46,6 +46,8 @@ pub(crate) struct ProviderTraffic {
     pub(crate) operator_namespace: Option<String>,
     /// Time of the last refusal because of the quota, unless something was created since.
     pub(crate) quota_refused_at: Option<Timestamp>,
+    /// Where the capture of its requests is; none: none is asked for.
+    pub(crate) capture: Option<CaptureOutcome>,
     /// True when its requests are answered with 503, because the stored people belong to a former provider of its name.
     pub(crate) former: bool,
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
@@ -22,6 +22,9 @@ pub(crate) type StatusProvider = Arc<dyn Fn() -> Vec<Value> + Send + Sync>;
 /// Returns how far the process has come, as `/progress` answers it; null when that cannot be read.
 pub(crate) type ProgressProvider = Arc<dyn Fn() -> BoxFuture<'static, Value> + Send + Sync>;
 
+/// Returns what was captured of the requests of an identity provider, as `/captures/NAME` answers it; none: nothing was to be.
+pub(crate) type CaptureProvider = Arc<dyn Fn(&str) -> Option<Value> + Send + Sync>;
+
 /// What the admin port serves.
 #[derive(Clone)]
 pub(crate) struct Admin {
@@ -33,6 +36,8 @@ pub(crate) struct Admin {
     pub(crate) status: StatusProvider,
     /// The progress.
     pub(crate) progress: ProgressProvider,
+    /// Captured requests.
+    pub(crate) captures: CaptureProvider,
 }
 
 /// The routes of the admin port. All are GET, and none changes anything.
@@ -44,6 +49,7 @@ pub(crate) struct Admin {
 /// | `/metrics` | `OpenMetrics` text |
 /// | `/status` | a Kubernetes-style list of the resources with their status |
 /// | `/progress` | how far the process has come: positions, documents that run, are due or wait, and whether it is settled |
+/// | `/captures/NAME` | the last requests of an identity provider, redacted, or 404 when its `captureUntil` is not set |
 pub(crate) fn admin_router(admin: Admin) -> Router {
     Router::new()
         .route("/livez", get(livez))
@@ -51,6 +57,7 @@ pub(crate) fn admin_router(admin: Admin) -> Router {
         .route("/metrics", get(exposition))
         .route("/status", get(list))
         .route("/progress", get(progress))
+        .route("/captures/{identityProvider}", get(captured))
         .with_state(admin)
 }
 
@@ -100,6 +107,15 @@ async fn progress(State(admin): State<Admin>) -> Response {
     }
 }
 
+async fn captured(State(admin): State<Admin>, Path(provider): Path<String>) -> Response {
+    match (admin.captures)(&provider) {
+        Some(capture) => (HEADERS, Json(capture)).into_response(),
+        None => {
+            (StatusCode::NOT_FOUND, HEADERS, "no requests of such an IdentityProvider are captured\n").into_response()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use axum::body::{Body, to_bytes};
@@ -121,7 +137,14 @@ mod tests {
         let status: StatusProvider =
             Arc::new(|| vec![json!({"kind": "RoleMapping", "metadata": {"name": "a"}, "status": {}})]);
         let progress: ProgressProvider = Arc::new(|| Box::pin(async { json!({"settled": true}) }));
-        admin_router(Admin { metrics: Arc::new(Metrics::new()), readiness: readiness.clone(), status, progress })
+        let captures: CaptureProvider = Arc::new(|name| (name == "okta").then(|| json!({"requests": []})));
+        admin_router(Admin {
+            metrics: Arc::new(Metrics::new()),
+            readiness: readiness.clone(),
+            status,
+            progress,
+            captures,
+        })
     }
 
     #[tokio::test]
@@ -154,6 +177,14 @@ mod tests {
         let expected =
             r#"{"apiVersion":"v1","kind":"List","items":[{"kind":"RoleMapping","metadata":{"name":"a"},"status":{}}]}"#;
         assert_eq!(body, expected);
+    }
+
+    #[tokio::test]
+    async fn captured_requests_are_those_of_a_provider_with_a_capture() {
+        let router = router(&Readiness::default());
+        let (code, _, body) = ask(&router, Method::GET, "/captures/okta").await;
+        assert_eq!((code.as_u16(), body.as_str()), (200, r#"{"requests":[]}"#));
+        assert_eq!(ask(&router, Method::GET, "/captures/entra").await.0, 404);
     }
 
     #[tokio::test]

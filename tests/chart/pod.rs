@@ -156,7 +156,7 @@ fn values_become_flags() {
         "google": { "endpoint": "http://emulator.test:9090", "credentials": "none" },
         "database": { "sqlite": { "path": "/data/x/y.db" } }, "listenAddress": "[::]",
         "maxConnections": 2000, "maxConnectionsPerPeer": 1500, "requestsPerSecond": 100, "allowPrivateIssuers": true,
-        "maxRowsPerProvider": 5_000_000, "maxBytesPerProvider": 9_000_000_000_u64,
+        "maxRowsPerProvider": 5_000_000, "maxBytesPerProvider": 9_000_000_000_u64, "maxCapture": "30m",
     }));
     assert_eq!(
         args(&objects),
@@ -180,6 +180,8 @@ fn values_become_flags() {
             "5000000",
             "--max-bytes-per-provider",
             "9000000000",
+            "--max-capture",
+            "30m",
             "--database",
             "sqlite:/data/x/y.db",
             "--mode",

@@ -14,6 +14,7 @@ mod common;
 mod issuer;
 
 mod absence;
+mod capture;
 mod connections;
 mod crash;
 mod end_to_end;

@@ -9,7 +9,7 @@ use super::{OKTA_TOKEN, Reply, Server};
 use crate::model::ProviderName;
 use crate::scim::Dialect;
 
-fn files(idp: &str) -> Vec<PathBuf> {
+pub(super) fn files(idp: &str) -> Vec<PathBuf> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/idp").join(idp);
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
@@ -18,7 +18,7 @@ fn files(idp: &str) -> Vec<PathBuf> {
 
 /// Replacements of ids in the files of one dialogue.
 #[derive(Default)]
-struct Ids(BTreeMap<String, String>);
+pub(super) struct Ids(BTreeMap<String, String>);
 
 impl Ids {
     fn filled(&self, text: &str) -> String {
@@ -71,7 +71,7 @@ fn absent(body: &Value, pointer: &str) -> bool {
     }
 }
 
-async fn step(server: &Server, ids: &mut Ids, file: &Value) -> Result<(), String> {
+pub(super) async fn step(server: &Server, ids: &mut Ids, file: &Value) -> Result<(), String> {
     for given in file["given"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         if ids.0.contains_key(given) {
             continue;

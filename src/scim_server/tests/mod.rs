@@ -3,6 +3,7 @@
 mod bad_input;
 mod bodies;
 mod bulk;
+mod capture;
 mod concurrent;
 mod dialogues;
 mod doctor;
@@ -27,7 +28,7 @@ use std::time::Duration;
 
 use crate::model::{ManualClock, ProviderName};
 use crate::scim::{FindingCode, ResourceTypes};
-use crate::scim_server::{AcceptedToken, Limits, Scim, TokenTable, Traffic, router};
+use crate::scim_server::{AcceptedToken, Captures, Limits, Scim, TokenTable, Traffic, router};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use serde_json::{Value, json};
@@ -39,6 +40,7 @@ pub(crate) const ENTRA_TOKEN: &str = "entra-token-0123456789abcdef";
 pub(crate) struct Server {
     pub(crate) address: std::net::SocketAddr,
     pub(crate) traffic: Traffic,
+    pub(crate) captures: Captures,
     pub(crate) store: Store,
     pub(crate) metrics: Metrics,
     pub(crate) tokens: TokenTable,
@@ -106,12 +108,14 @@ impl Server {
         let store = Store::open(&url, clock.clone()).await.unwrap();
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (traffic, metrics) = (Traffic::new(), Metrics::new());
+        let captures = Captures::new(jiff::SignedDuration::from_hours(24), "https://rolecall.example.com");
         let app = router(Scim {
             metrics: metrics.scim.clone(),
             store: store.clone(),
             tokens: table.clone(),
             issuers: crate::scim_server::Issuers::new(false, Vec::new()).unwrap(),
             traffic: traffic.clone(),
+            captures: captures.clone(),
             external_url: "https://rolecall.example.com/".into(),
             clock: clock.clone(),
             types: Arc::new(types),
@@ -121,7 +125,7 @@ impl Server {
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
-        Self { address, traffic, store, metrics, tokens: table, client, folder, clock }
+        Self { address, traffic, captures, store, metrics, tokens: table, client, folder, clock }
     }
 
     /// Sends a request as given; a header without a value is omitted.

@@ -480,7 +480,7 @@ fn rows(server: &Server, provider: &str) -> BTreeMap<String, Vec<String>> {
 async fn run(seed: u64) -> BTreeMap<u16, usize> {
     let random = Draws::new(seed);
     let mut tenants = Tenants::start().await;
-    let routes: Vec<String> = paths(&crate::scim_server::routes()).into_iter().collect();
+    let routes: Vec<String> = paths(&crate::scim_server::routes(&ResourceTypes::default())).into_iter().collect();
     let mut statuses: BTreeMap<u16, usize> = BTreeMap::new();
     for number in 0..REQUESTS {
         let drawn = tenants.draw(&random, &routes);
@@ -549,7 +549,7 @@ async fn credentials_of_one_tenant_are_accepted_at_no_path_of_another() {
     let issued = issued["access_token"].as_str().unwrap();
     assert_eq!(server.of("okta", issued, "GET", "/Users", None).await.status, 200);
     let before = rows(server, "entra");
-    for path in paths(&crate::scim_server::routes()) {
+    for path in paths(&crate::scim_server::routes(&ResourceTypes::default())) {
         for (method, token) in METHODS.iter().flat_map(|method| [(method, issued), (method, OKTA_TOKEN)]) {
             let reply = server.of("entra", token, method, &path.replace(['{', '}', '*'], ""), Some(json!({}))).await;
             assert_eq!(reply.status, 401, "{method} {path}");

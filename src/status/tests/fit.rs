@@ -181,6 +181,7 @@ proptest! {
             .collect();
         let input = ProviderInput {
             ignored_nestings: 0,
+            capture: None,
             generation: count,
             problem: None,
             frozen: None,

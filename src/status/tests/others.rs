@@ -125,6 +125,7 @@ fn token(name: &str) -> TokenOutcome {
 
 fn provider(tokens: &[TokenOutcome]) -> ProviderInput<'_> {
     ProviderInput {
+        capture: None,
         operator_namespace: None,
         generation: 2,
         problem: None,

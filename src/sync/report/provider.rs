@@ -91,6 +91,7 @@ pub(super) fn publish(inner: &Inner, name: &ProviderName, counts: Counts, usage:
                 last_request: traffic.last_request.max(seen_before),
                 stale_after: memory.spec.stale_after.as_deref().and_then(|text| duration::parse(text).ok()),
                 tokens: &traffic.tokens,
+                capture: traffic.capture,
                 findings: &traffic.findings,
                 quota: quota(inner, usage, traffic.quota_refused_at),
                 store_id: &store_id,
