@@ -13,6 +13,7 @@ mod filters;
 mod intake;
 mod meaning;
 mod members;
+mod model;
 mod oauth;
 mod registered;
 mod routes;
