@@ -1,5 +1,7 @@
 //! Groups, and changes of their members. Large changes are written in slices.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -71,15 +73,22 @@ fn sum(first: MemberDelta, then: MemberDelta) -> MemberDelta {
 }
 
 /// Splits removals and additions into slices, each of which is a short request; at least one. A removal that may mean
-/// somebody else stays in question: whom it means can change until its slice is written.
-fn slices((remove, add): (Vec<Uuid>, Vec<Uuid>), plan: &Plan) -> Vec<Slice> {
-    let removed = remove.chunks(SLICE).map(|ids| {
+/// somebody else stays in question: whom it means can change until its slice is written. Whoever moves between direct and
+/// nested membership is in the group after each slice: groups are added first and removed last.
+fn slices((remove, add): (Vec<Uuid>, Vec<Uuid>), groups: &BTreeSet<Uuid>, plan: &Plan) -> Vec<Slice> {
+    let (ceases, remove): (Vec<Uuid>, Vec<Uuid>) = remove.into_iter().partition(|id| groups.contains(id));
+    let (nests, add): (Vec<Uuid>, Vec<Uuid>) = add.into_iter().partition(|id| groups.contains(id));
+    let removal = |ids: &[Uuid]| {
         let in_question = |id: &&Uuid| plan.unsure.contains(*id);
         let unsure = ids.iter().filter(in_question).copied().collect();
         Slice { remove: ids.to_vec(), unsure, texts: plan.texts.clone(), ..Slice::default() }
-    });
-    let added = add.chunks(SLICE).map(|ids| Slice { add: ids.to_vec(), texts: plan.texts.clone(), ..Slice::default() });
-    let slices: Vec<Slice> = removed.chain(added).collect();
+    };
+    let addition = |ids: &[Uuid]| Slice { add: ids.to_vec(), texts: plan.texts.clone(), ..Slice::default() };
+    let slices: Vec<Slice> = (nests.chunks(SLICE).map(addition))
+        .chain(remove.chunks(SLICE).map(removal))
+        .chain(add.chunks(SLICE).map(addition))
+        .chain(ceases.chunks(SLICE).map(removal))
+        .collect();
     if slices.is_empty() { vec![Slice::default()] } else { slices }
 }
 
@@ -269,7 +278,9 @@ impl Store {
                 self.read(move |db| members::nobody_else_is_meant(db, &p, &absent)).await?;
             }
             let mut version = record.version;
-            let mut slices = slices(if plan.exact { plan.against(&current) } else { plan.lists() }, plan).into_iter();
+            let (remove, add) = if plan.exact { plan.against(&current) } else { plan.lists() };
+            let groups = self.groups_among(p, &[&remove[..], &add[..]].concat()).await?;
+            let mut slices = slices((remove, add), &groups, plan).into_iter();
             loop {
                 let Some(members) = slices.next() else {
                     return Ok(match done {
@@ -372,13 +383,13 @@ mod tests {
     fn a_removal_that_may_mean_somebody_else_stays_in_question_in_its_slice() {
         let ids: Vec<Uuid> = (0..=SLICE as u128).map(Uuid::from_u128).collect();
         let plan = Plan::new(vec![MemberChange::Remove(ids.clone())].into());
-        let slices = slices(plan.lists(), &plan);
+        let slices = slices(plan.lists(), &BTreeSet::new(), &plan);
         assert_eq!(slices.len(), 2);
         assert!(slices.iter().all(|slice| slice.unsure == slice.remove), "each is asked about when it is written");
 
         let plan = Plan::new(vec![MemberChange::Replace(ids.clone())].into());
         let current = (5_000..5_003).map(Uuid::from_u128).collect();
-        let slices = super::slices(plan.against(&current), &plan);
+        let slices = super::slices(plan.against(&current), &BTreeSet::new(), &plan);
         assert!(slices.iter().all(|slice| slice.unsure.is_empty()), "these were found in the group");
     }
 }

@@ -123,6 +123,12 @@ impl Store {
         Ok(changes)
     }
 
+    /// Those of `ids` that are groups.
+    pub(super) async fn groups_among(&self, p: &ProviderName, ids: &[Uuid]) -> Result<BTreeSet<Uuid>, StoreError> {
+        let (p, ids) = (p.clone(), ids.to_vec());
+        self.read(move |db| members::groups_among(db, &p, &ids)).await
+    }
+
     /// Those of `ids` that are in a group, including parked ones.
     pub(super) async fn present(
         &self,

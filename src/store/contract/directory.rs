@@ -217,11 +217,11 @@ async fn groups_in_groups_are_events_with_causes_and_follow_names_and_deletions(
     let mut both = [inner, outer];
     both.sort_unstable();
     let changes: Vec<_> = events.iter().map(|event| event.change.clone()).collect();
-    assert_eq!(changes, [nested(&both, &[]), nested(&[], &both), nested(&[later], &[])]);
+    assert_eq!(changes, [nested(&both, &[]), nested(&[later], &[]), nested(&[], &both)]);
     let audit = home.store.audit_after(0, 100).await.unwrap();
     let cause =
         |action: &str| audit.iter().rev().find(|row| row.entry.action == action).unwrap().entry.cause_seqs.clone();
-    assert_eq!((cause("group.member.remove"), cause("group.member.add")), (vec![seq + 2], vec![seq + 3]));
+    assert_eq!((cause("group.member.remove"), cause("group.member.add")), (vec![seq + 3], vec![seq + 2]));
 
     // The snapshot has what is left, and a group that is deleted takes its membership along.
     let mut loaded = Vec::new();

@@ -43,6 +43,7 @@ pub(in crate::store) mod erase;
 mod guard;
 pub(in crate::store) mod history;
 mod leadership;
+mod nesting;
 mod opening;
 mod orphans;
 mod owners;

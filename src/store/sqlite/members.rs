@@ -50,6 +50,10 @@ pub(super) const NAMES_SOMEBODY: &str = concat!(
     ")"
 );
 
+/// Those of a list of ids, as JSON, that are groups.
+pub(super) const GROUPS_AMONG: &str =
+    "SELECT g.id FROM json_each(?2) j CROSS JOIN groups g ON g.provider = ?1 AND g.id = unhex(j.value)";
+
 /// True when an id is in a group, even if only parked.
 pub(super) const PRESENT: &str =
     "SELECT EXISTS (SELECT 1 FROM members WHERE provider = ? AND group_id = ? AND member_id = ?)";
@@ -196,28 +200,36 @@ impl Net {
         group: GroupId,
         delta: MemberDelta,
     ) -> Result<(), StoreError> {
+        let nested = |sign| self.of(RowKind::Group, sign).map(GroupId).collect::<Vec<_>>();
+        let (nests, ceases) = (nested(1), nested(-1));
         let users = |sign| self.of(RowKind::User, sign).map(UserId).collect::<Vec<_>>();
         let (added, removed) = (users(1), users(-1));
-        let mut removed_seqs;
-        let mut added_seqs;
+        // Whoever moves between direct and nested membership is in the group after each event: what brings people through
+        // other groups comes first, and what ends that comes last.
+        let mut added_seqs = events(tx, p, &nests, |added| DirectoryChange::Nested { group, added, removed: vec![] })?;
+        let mut removed_seqs = Vec::new();
         if added.len() + removed.len() <= CHUNK && !added.is_empty() && !removed.is_empty() {
             let both = vec![tx.event(p, &DirectoryChange::Members { group, added, removed })?];
-            removed_seqs = both.clone();
-            added_seqs = both;
+            removed_seqs.extend(&both);
+            added_seqs.extend(both);
         } else {
             // Removals first, because they are urgent.
-            removed_seqs =
-                events(tx, p, &removed, |removed| DirectoryChange::Members { group, added: vec![], removed })?;
-            added_seqs = events(tx, p, &added, |added| DirectoryChange::Members { group, added, removed: vec![] })?;
+            removed_seqs.extend(events(tx, p, &removed, |removed| DirectoryChange::Members {
+                group,
+                added: vec![],
+                removed,
+            })?);
+            added_seqs.extend(events(tx, p, &added, |added| DirectoryChange::Members {
+                group,
+                added,
+                removed: vec![],
+            })?);
         }
-        let nested = |sign| self.of(RowKind::Group, sign).map(GroupId).collect::<Vec<_>>();
-        let (added, removed) = (nested(1), nested(-1));
-        removed_seqs.extend(events(tx, p, &removed, |removed| DirectoryChange::Nested {
+        removed_seqs.extend(events(tx, p, &ceases, |removed| DirectoryChange::Nested {
             group,
             added: vec![],
             removed,
         })?);
-        added_seqs.extend(events(tx, p, &added, |added| DirectoryChange::Nested { group, added, removed: vec![] })?);
         let mut audit = |action: &str, count: u64, only: Option<Uuid>, causes: Vec<Seq>| -> Result<(), StoreError> {
             if count > 0 {
                 let mut detail = serde_json::json!({"count": count, "before": delta.before, "after": delta.after});
@@ -404,6 +416,12 @@ pub(crate) fn witnesses(
         Ok(None)
     };
     lists.iter().map(witness).collect()
+}
+
+/// Those of `ids` that are groups.
+pub(crate) fn groups_among(db: &Connection, p: &ProviderName, ids: &[Uuid]) -> Result<BTreeSet<Uuid>, StoreError> {
+    let all = db.all("groups", GROUPS_AMONG, params![p.as_str(), id_list(ids)], |columns| columns.id())?;
+    Ok(all.into_iter().collect())
 }
 
 /// Those of `ids` that are in a group, including parked ones.
