@@ -34,7 +34,7 @@ use jiff::Timestamp;
 use crate::api::{CloudRunTargetSpec, IdentityProviderSpec, MappingMode, RoleMappingSpec};
 use crate::model::{
     ClaimDisposal, DirectoryChange, DocumentKey, FreezeReason, GroupId, MappingKey, MappingPhase, PhaseEffect,
-    PhaseEvent, Pin, ProviderName, ResourceKind, TargetName, Transition,
+    PhaseEvent, Pin, ProviderName, ResourceKind, TargetName, Transition, UserId,
 };
 
 use mapping::{KnownResources, Labels, Mapping, Regions, Target};
@@ -77,6 +77,8 @@ pub(crate) struct Effects {
     pub(crate) targets: BTreeSet<TargetName>,
     /// Providers whose view may have changed.
     pub(crate) providers: BTreeSet<ProviderName>,
+    /// People who may lose claims that only the ledger can find.
+    pub(crate) people: BTreeSet<UserId>,
 }
 
 impl Effects {
@@ -89,6 +91,7 @@ impl Effects {
         self.mappings.extend(other.mappings);
         self.targets.extend(other.targets);
         self.providers.extend(other.providers);
+        self.people.extend(other.people);
     }
 
     fn document(&mut self, document: &DocumentKey, urgency: Urgency) {
@@ -509,7 +512,8 @@ impl Catalog {
         for key in resolve {
             self.resolve_subjects(&key, &mut effects);
         }
-        self.look_beyond_bounds(provider, change, &mut effects);
+        let moved = of_person && touched.groups.values().any(|urgency| *urgency == Some(Urgency::Revocation));
+        self.look_beyond_bounds(provider, change, moved, &mut effects);
         effects
     }
 

@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::NestedGroups;
-use crate::model::{Claim, DirectoryChange, Ground, GroupId, MappingKey, ProviderName, Subject as ClaimSubject};
+use crate::model::{
+    Claim, DirectoryChange, Ground, GroupId, MappingKey, MemberKey, ProviderName, Subject as ClaimSubject,
+};
 
 use super::mapping::{Mapping, Resolution, Subject};
 use super::tenant::{Group, Tenant, User};
@@ -248,55 +250,72 @@ impl Catalog {
         self.tenants.get(&subject.provider).is_some_and(|tenant| tenant.exceeds(&subject.nesting, &self.bounds))
     }
 
-    /// Those of the claims whose person is no longer a direct member of any group that gave the claim, nor of any group
-    /// that the mapping is known to mean: they end although a bound is exceeded. Without claims that something else
-    /// keeps.
+    /// Those of the claims for a member that end although their mapping knows only a part of its groups: the person is
+    /// a direct member neither of a group that may have given the claim nor of any group that the mapping is known to
+    /// mean, or has another principal.
     #[must_use]
-    pub(crate) fn departed<'a>(&self, claims: impl Iterator<Item = (&'a Claim, &'a Ground)>) -> BTreeSet<Claim> {
+    pub(crate) fn lapsed<'a>(
+        &self,
+        claims: impl Iterator<Item = (&'a MemberKey, &'a Claim, &'a Ground)>,
+    ) -> BTreeSet<(MemberKey, Claim)> {
         let mut exceeding: BTreeMap<&MappingKey, Option<&Mapping>> = BTreeMap::new();
-        let mut departed = BTreeSet::new();
-        for (claim, ground) in claims {
+        let mut lapsed = BTreeSet::new();
+        for (member, claim, ground) in claims {
             let mapping = exceeding.entry(&claim.mapping).or_insert_with(|| {
                 let exceeds = |mapping: &&Mapping| mapping.subjects.iter().any(|subject| self.exceeds(subject));
                 self.mappings.get(&claim.mapping).filter(exceeds)
             });
-            if mapping.is_some_and(|mapping| self.lost_its_groups(mapping, claim, ground)) {
-                departed.insert(claim.clone());
+            if mapping.is_some_and(|mapping| self.has_lapsed(mapping, member, claim, ground)) {
+                lapsed.insert((member.clone(), claim.clone()));
             }
         }
-        departed
+        lapsed
     }
 
-    fn lost_its_groups(&self, mapping: &Mapping, claim: &Claim, ground: &Ground) -> bool {
+    fn has_lapsed(&self, mapping: &Mapping, member: &MemberKey, claim: &Claim, ground: &Ground) -> bool {
         let ClaimSubject::User(id) = claim.subject else { return false };
         let Some(tenant) = self.tenants.get(&ground.provider).filter(|tenant| tenant.is_in_force()) else {
             return false;
         };
         let gave = |subject: &&Subject| subject.group().is_some_and(|group| ground.groups.contains(&group));
-        let mut gave = mapping.subjects.iter().filter(gave);
-        if gave.any(|subject| subject.pending || subject.resolution.freeze().is_some()) {
+        let gave = || mapping.subjects.iter().filter(gave);
+        if gave().any(|subject| subject.pending || subject.resolution.freeze().is_some()) {
             return false;
         }
-        !tenant.groups_of(id).any(|group| {
-            ground.groups.contains(&group)
-                || ground.through.contains(&group)
-                || mapping.subjects.iter().any(|subject| subject.means(group))
-        })
+        // While all nested groups are found, one that is not among them gives nothing any more.
+        let unknown = gave().any(|subject| subject.nesting.truncated);
+        let may_give = |group: GroupId| {
+            unknown && ground.through.contains(&group) || mapping.subjects.iter().any(|subject| subject.means(group))
+        };
+        !tenant.groups_of(id).any(may_give) || tenant.has_moved(id, member)
     }
 
-    /// Marks the documents of mappings that know only a part of their groups when a membership anywhere ends: it may
-    /// have given a claim.
-    pub(super) fn look_beyond_bounds(&self, provider: &ProviderName, change: &DirectoryChange, effects: &mut Effects) {
-        let ends = match change {
-            DirectoryChange::GroupDeleted { .. } => true,
-            DirectoryChange::Members { removed, .. } => !removed.is_empty(),
-            DirectoryChange::Nested { removed, .. } => !removed.is_empty(),
-            DirectoryChange::User(_) | DirectoryChange::UserDeleted { .. } | DirectoryChange::Group(_) => false,
-        };
-        for mapping in self.truncated.iter().filter(|_| ends).filter_map(|key| self.mappings.get(key)) {
-            if mapping.subjects.iter().any(|subject| subject.provider == *provider) {
-                mapping.reach.documents.keys().for_each(|document| effects.document(document, Urgency::Revocation));
+    /// Marks what mappings that know only a part of their groups may lose through a change of a group that they do not
+    /// know: all their documents when a group ends to be a member, and the claims of people who left a group or have
+    /// another principal. `moved`: a person lost a principal with this change.
+    pub(super) fn look_beyond_bounds(
+        &self,
+        provider: &ProviderName,
+        change: &DirectoryChange,
+        moved: bool,
+        effects: &mut Effects,
+    ) {
+        let of_provider = |mapping: &&Mapping| mapping.subjects.iter().any(|subject| subject.provider == *provider);
+        let mut mappings =
+            self.truncated.iter().filter_map(|key| self.mappings.get(key)).filter(of_provider).peekable();
+        if mappings.peek().is_none() {
+            return;
+        }
+        match change {
+            DirectoryChange::Members { removed, .. } => effects.people.extend(removed),
+            DirectoryChange::User(facts) if moved => drop(effects.people.insert(facts.id)),
+            DirectoryChange::Nested { removed, .. } if removed.is_empty() => {}
+            DirectoryChange::Nested { .. } | DirectoryChange::GroupDeleted { .. } => {
+                for document in mappings.flat_map(|mapping| mapping.reach.documents.keys()) {
+                    effects.document(document, Urgency::Revocation);
+                }
             }
+            DirectoryChange::User(_) | DirectoryChange::UserDeleted { .. } | DirectoryChange::Group(_) => {}
         }
     }
 }

@@ -259,6 +259,15 @@ impl Tenant {
         self.rule.as_ref().is_none_or(|rule| Self::address(rule, user).is_none())
     }
 
+    /// True when this member is no longer that of an active user, whether or not somebody else has the new one too. A
+    /// user without any address has not moved.
+    pub(super) fn has_moved(&self, id: UserId, member: &MemberKey) -> bool {
+        self.user(id).filter(|user| user.state == UserState::Active).is_some_and(|user| match &user.key {
+            Some(key) => key != member,
+            None => !self.lacks_address(user),
+        })
+    }
+
     /// Updates the user's principal, and the state of users who share the former or the new one.
     fn derive(&mut self, at: usize, touched: &mut Touched) {
         let user = &self.users[at];

@@ -83,7 +83,7 @@ pub(super) struct Fixture {
     pub(super) now: Timestamp,
     pub(super) book: GuardBook,
     pub(super) left: BTreeSet<Subject>,
-    pub(super) departed: BTreeSet<Claim>,
+    pub(super) lapsed: BTreeSet<(MemberKey, Claim)>,
     pub(super) audit: Vec<AuditEntry>,
     pub(super) writes: u32,
 }
@@ -98,7 +98,7 @@ impl Fixture {
             now: "2026-01-01T00:00:00Z".parse().unwrap(),
             book: GuardBook::default(),
             left: BTreeSet::new(),
-            departed: BTreeSet::new(),
+            lapsed: BTreeSet::new(),
             audit: vec![],
             writes: 0,
         }
@@ -157,7 +157,7 @@ impl Fixture {
             now: self.now,
             held: BTreeSet::new(),
             leavers: self.left.clone(),
-            departed: self.departed.clone(),
+            lapsed: self.lapsed.clone(),
         }
     }
 

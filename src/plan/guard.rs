@@ -105,9 +105,9 @@ pub(super) fn split(candidates: Vec<Step>, held: &BTreeSet<Removal>) -> (Vec<Ste
             pass.push(step);
         } else {
             step.row.claims.clone_from(&own);
-            grounds::update(&mut step.row, None);
+            grounds::retain(&mut step.row);
             step.restore.claims = own;
-            grounds::update(&mut step.restore, None);
+            grounds::retain(&mut step.restore);
             kept.push(step);
         }
     }

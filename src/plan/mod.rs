@@ -43,7 +43,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     Addition, AuditEntry, Changes, Claim, Desired, DocumentKey, GrantKey, GrantState, IntentAction, LedgerChange,
-    LedgerRow, Live, MappingKey, Reason, Removal, Revision, Subject,
+    LedgerRow, Live, MappingKey, MemberKey, Reason, Removal, Revision, Subject,
 };
 
 pub(crate) use counts::ClaimCounts;
@@ -84,9 +84,10 @@ pub(crate) struct Inputs {
     pub(crate) held: BTreeSet<Removal>,
     /// Subjects with claims in the ledger whom the IdP reports inactive or deleted.
     pub(crate) leavers: BTreeSet<Subject>,
-    /// Claims of people who left the groups that gave them, of mappings that know only a part of their groups.
+    /// Claims for a member that end although their mapping knows only a part of its groups: the person left the groups
+    /// that gave the claim, or has another principal.
     #[serde(default)]
-    pub(crate) departed: BTreeSet<Claim>,
+    pub(crate) lapsed: BTreeSet<(MemberKey, Claim)>,
 }
 
 /// Reason: Google stores a member under another spelling than it was sent.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::model::{
-    AuditEntry, AuditOutcome, Claim, DesiredGrant, Enforcement, FreezeReason, GrantKey, GrantState, IntentAction, Kept,
-    LedgerChange, LedgerRow, Live, MappingKey, Reason, Subject,
+    AuditEntry, AuditOutcome, Claim, DesiredGrant, Enforcement, FreezeReason, GrantKey, GrantState, IntentAction, Keep,
+    Kept, LedgerChange, LedgerRow, Live, MappingKey, Reason, Subject,
 };
 
 use super::counts::{CountedAs, CountedGrant};
@@ -231,6 +231,7 @@ impl<'a> Planner<'a> {
             observed: true,
         };
         let has_left = |subject: &Subject| self.inputs.leavers.contains(subject);
+        let has_lapsed = |claim: &Claim| self.inputs.lapsed.contains(&(key.member.clone(), claim.clone()));
         let desired = &self.inputs.desired;
         let unless_left = |claim: &Claim, reason: FreezeReason| {
             !has_left(&claim.subject) || desired.keeps_leavers(&claim.mapping, &key.role, reason)
@@ -251,7 +252,8 @@ impl<'a> Planner<'a> {
                         match keep.keeps(&claim.subject, &key.member, row.and_then(|row| row.grounds.get(claim))) {
                             Kept::No => false,
                             Kept::Yes => true,
-                            Kept::Frozen(_) if self.inputs.departed.contains(claim) => false,
+                            // Incomplete groups keep a claim only as long as they may give it.
+                            Kept::Frozen(_) if matches!(keep, Keep::Groups(_)) && has_lapsed(claim) => false,
                             Kept::Frozen(reason) => unless_left(claim, reason),
                         }
                     }
@@ -362,7 +364,7 @@ impl<'a> Planner<'a> {
             let identified = row.resource_uid.is_none() && row.state == GrantState::Owned && known_resource;
             let member = want.map_or(row.member.as_str(), |want| want.member.as_str());
             let is_same = row.claims == kept
-                && grounds::are_current(row, want)
+                && grounds::are_current(row, want, &self.inputs.desired)
                 && !(wanted && (row.revoking_since.is_some() || row.held))
                 && row.member == member
                 && row.verified_at == verified_at
@@ -373,7 +375,7 @@ impl<'a> Planner<'a> {
             let member = member.to_owned();
             let row = Arc::make_mut(row);
             row.claims.clone_from(&kept);
-            grounds::update(row, want);
+            grounds::update(row, want, &self.inputs.desired);
             if wanted {
                 row.revoking_since = None;
                 row.held = false;

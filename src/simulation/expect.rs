@@ -59,6 +59,14 @@ struct Frozen {
     had: BTreeSet<Once>,
 }
 
+/// How a mapping gave a grant. It must stay as long as this holds, whatever is beyond the bounds of nesting.
+#[derive(Debug)]
+struct Given {
+    root: GroupId,
+    /// The nested groups that the person has been a direct member of ever since.
+    through: BTreeSet<GroupId>,
+}
+
 /// Knowledge of the past, besides the facts.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
@@ -75,6 +83,8 @@ pub(super) struct Memory {
     frozen: BTreeMap<MappingKey, Vec<Frozen>>,
     /// The grants of each mapping when everything was last idle, as long as nothing has happened since.
     had: BTreeMap<MappingKey, BTreeSet<Once>>,
+    /// What each mapping gave through nested groups when all groups were last known and everything was idle.
+    given: BTreeMap<MappingKey, BTreeMap<Once, Given>>,
     /// The group of each pin, according to the store.
     pins: BTreeMap<(MappingKey, String), GroupId>,
 }
@@ -108,6 +118,11 @@ impl Memory {
                 }
             }
         }
+        let mut given = std::mem::take(&mut self.given);
+        for (key, of_mapping) in &mut given {
+            of_mapping.retain(|once, given| self.still_gives(facts, key, once, given));
+        }
+        self.given = given;
         let keys: BTreeSet<MappingKey> = self.frozen.keys().chain(facts.mappings.keys()).cloned().collect();
         for key in keys {
             let is_frozen = is_frozen(facts, &key);
@@ -135,7 +150,44 @@ impl Memory {
                     && target.origins(document).get(grant) == Some(&Origin::Engine)
             };
             self.had.insert(key.clone(), once.filter(has).cloned().collect());
+            if let Meaning::Group(root) = self.meaning(facts, key, mapping)
+                && let Some(groups) = facts.nested(root)
+            {
+                let given = |once: &Once| {
+                    let mut given = Given { root, through: groups.clone() };
+                    given.through.remove(&root);
+                    self.still_gives(facts, key, once, &mut given).then(|| (once.clone(), given))
+                };
+                let given = self.had[key].iter().filter_map(given).collect();
+                self.given.insert(key.clone(), given);
+            }
         }
+    }
+
+    /// Updates how a mapping gave a grant; false when it may have ended.
+    fn still_gives(&self, facts: &Facts, key: &MappingKey, (document, had, id): &Once, given: &mut Given) -> bool {
+        let Some(mapping) = facts.mappings.get(key) else { return false };
+        let role = had.role.as_str();
+        let in_force = mapping.phase == Phase::Live && facts.uninstall.is_none() && !is_frozen(facts, key);
+        let covers = mapping.spec.matches(document) && mapping.spec.roles.iter().any(|named| named == role);
+        if !in_force || !covers || !facts.delegates(role) {
+            return false;
+        }
+        let has = |person: &super::facts::Person| {
+            let sent = person.address.as_ref().filter(|address| in_domain(address)).map(|address| grant(role, address));
+            person.left_at.is_none() && sent.is_some_and(|sent| sent == *had && facts.stored(&sent) == *had)
+        };
+        let owners: Vec<&UserId> = facts.people.iter().filter(|(_, person)| has(person)).map(|(id, _)| id).collect();
+        if owners != [id] || self.meaning(facts, key, mapping) != Meaning::Group(given.root) {
+            return false;
+        }
+        if let Some(groups) = facts.nested(given.root) {
+            given.through.retain(|group| groups.contains(group));
+        }
+        given
+            .through
+            .retain(|group| facts.teams.get(group).is_some_and(|team| !team.deleted && team.members.contains(id)));
+        !given.through.is_empty()
     }
 
     /// The mapping that had this grant when it was frozen, if it is still frozen at this moment and none of the
@@ -164,6 +216,9 @@ impl Memory {
     /// Records that a resource was deleted: what mappings had there is gone.
     pub(super) fn forget(&mut self, document: &DocumentKey, now: Timestamp) {
         self.deleted.insert(document.clone(), now);
+        for given in self.given.values_mut() {
+            given.retain(|(on, ..), _| on != document);
+        }
         let spans = self.frozen.values_mut().flatten().map(|span| &mut span.had);
         for had in spans.chain(self.had.values_mut()) {
             had.retain(|(on, ..)| on != document);
@@ -362,11 +417,20 @@ impl Wants<'_> {
         is_clear
     }
 
-    /// Permits the former grants of people who are in some group to stay, because not all nested groups are known.
+    /// Permits the former grants of people who are in some group to stay, because not all nested groups are known. Those
+    /// of people who are still in the groups that gave them have to.
     fn keep_members(&self, expected: &mut Expected) {
         for (document, grant, person) in self.memory.once.get(self.key).into_iter().flatten() {
-            if !self.facts.has_left(*person) && self.facts.is_in_a_group(*person) {
+            if !self.facts.has_left(*person)
+                && self.facts.is_in_a_group(*person)
+                && !self.facts.has_moved(*person, &grant.member)
+            {
                 expected.permit(self.key, document, grant, *person);
+            }
+        }
+        for (document, grant, _) in self.memory.given.get(self.key).into_iter().flat_map(BTreeMap::keys) {
+            if !self.target.taken(document).contains(grant) {
+                expected.must.entry(document.clone()).or_default().insert(grant.clone());
             }
         }
     }

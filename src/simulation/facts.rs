@@ -217,6 +217,17 @@ impl Facts {
         self.people.get(&id).is_none_or(|person| person.left_at.is_some())
     }
 
+    /// True when the person has an address, and neither this member nor the spelling that the target stores is it.
+    pub(super) fn has_moved(&self, id: UserId, member: &MemberKey) -> bool {
+        let address = self.people.get(&id).and_then(|person| person.address.as_ref());
+        address.is_some_and(|address| {
+            let sent = MemberKey::of(&format!("user:{address}"));
+            let stored = self.aliases.get(&sent).map(|primary| MemberKey::of(primary));
+            let is_it = *member == sent || stored.is_some_and(|stored| *member == stored);
+            !is_it || !address.rsplit_once('@').is_some_and(|(_, domain)| domain.eq_ignore_ascii_case(DOMAIN))
+        })
+    }
+
     /// The groups nested in a group, itself included; none when a level is beyond those that are followed.
     pub(super) fn nested(&self, root: GroupId) -> Option<BTreeSet<GroupId>> {
         let mut found = BTreeSet::from([root]);

@@ -1,5 +1,6 @@
 //! Follows the event log. The notification is only a hint; the log is the truth.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ pub(super) async fn follow(inner: Arc<Inner>, from: Seq, stop: CancellationToken
             Ok((events, _)) => {
                 for event in events {
                     let trigger = Trigger::event(event.seq, event.at);
-                    let effects = {
+                    let mut effects = {
                         let mut state = inner.state();
                         let effects = state.catalog.apply_directory(&event.provider, &event.change);
                         state.note(&effects, &trigger);
@@ -45,11 +46,12 @@ pub(super) async fn follow(inner: Arc<Inner>, from: Seq, stop: CancellationToken
                         }
                         effects
                     };
+                    let people = std::mem::take(&mut effects.people);
                     inner.apply_effects(effects, &trigger).await;
-                    if let Some(person) = leaver(&event.change)
-                        && let Err(error) = inner.ask_claimed_for(person, &trigger).await
-                    {
-                        tracing::warn!(%error, "cannot look up the grants of a leaver; the next read of each policy will find them");
+                    for person in people.into_iter().chain(leaver(&event.change)).collect::<BTreeSet<_>>() {
+                        if let Err(error) = inner.ask_claimed_for(person, &trigger).await {
+                            tracing::warn!(%error, "cannot look up the grants of a leaver; the next read of each policy will find them");
+                        }
                     }
                     cursor = event.seq;
                 }
@@ -85,8 +87,9 @@ fn leaver(change: &DirectoryChange) -> Option<UserId> {
 }
 
 impl Inner {
-    /// Enqueues every document on which the ledger holds claims of a leaver, because the catalog does not know
-    /// documents that are frozen or that no mapping reaches any more.
+    /// Enqueues every document on which the ledger holds claims of a person who left, or may have left a group beyond the
+    /// bounds of nesting: the catalog does not know documents that are frozen, that no mapping reaches any more, or on
+    /// which such a group gave a claim.
     async fn ask_claimed_for(&self, person: UserId, trigger: &Trigger) -> Result<(), StoreError> {
         let documents = self.store.documents_of(Subject::User(person)).await?;
         if documents.is_empty() {

@@ -377,8 +377,8 @@ fn look_up(
     };
     let claims = rows.iter().flat_map(|row| row.claims.iter().map(move |claim| (row, claim)));
     let leavers = claims.clone().filter(|(row, claim)| has_left(row, claim)).map(|(_, claim)| claim.subject).collect();
-    let grounds = claims.filter_map(|(row, claim)| Some((claim, row.grounds.get(claim)?)));
-    let departed = state.catalog.departed(grounds);
+    let grounds = claims.filter_map(|(row, claim)| Some((&row.grant.member, claim, row.grounds.get(claim)?)));
+    let lapsed = state.catalog.lapsed(grounds);
     let guarded = state.uninstall.is_none();
     let inputs = Inputs {
         document: document.clone(),
@@ -391,7 +391,7 @@ fn look_up(
         now: inner.clock.now(),
         held: BTreeSet::new(),
         leavers,
-        departed,
+        lapsed,
     };
     (inputs, guarded)
 }

@@ -167,22 +167,55 @@ fn beyond_a_bound_nobody_is_added_through_nesting_and_nobody_is_removed_but_thos
             generation: None,
         };
         let claim = |n: u128| Claim { mapping: key("m"), subject: Subject::User(user(n)) };
-        let departed = |index: &Catalog, n, through: &[u128]| {
-            let (claim, ground) = (claim(n), ground(through));
-            index.departed(std::iter::once((&claim, &ground))).contains(&claim)
+        let lapsed = |index: &Catalog, n: u128, through: &[u128]| {
+            let (member, claim, ground) =
+                (MemberKey::of(&format!("user:p{n}@corp.example")), claim(n), ground(through));
+            index.lapsed(std::iter::once((&member, &claim, &ground))).contains(&(member.clone(), claim.clone()))
         };
-        assert!(!departed(&index, 3, &[11]) && !departed(&index, 4, &[12]));
-        assert!(departed(&index, 5, &[12]) && departed(&index, 5, &[]));
-        for change in [left(12, &[4]), deleted(12)] {
+        assert!(!lapsed(&index, 3, &[11]) && !lapsed(&index, 4, &[12]));
+        assert!(lapsed(&index, 5, &[12]) && lapsed(&index, 5, &[]));
+        let truncated = bounds.memberships > 1;
+        let dirty = BTreeMap::from([(document("a"), Urgency::Revocation)]);
+        for (change, people) in [(left(12, &[4]), &[4][..]), (deleted(12), &[])] {
             let mut index = nested_copy(&index, bounds);
             let effects = index.change(&change);
-            assert!(departed(&index, 4, &[12]));
-            assert_eq!(effects.dirty.get(&document("a")), Some(&Urgency::Revocation), "{bounds:?} {change:?}");
+            assert!(lapsed(&index, 4, &[12]));
+            if truncated && !people.is_empty() {
+                assert_eq!(effects.dirty, BTreeMap::new(), "only their claims concern the mapping");
+                assert_eq!(effects.people, people.iter().map(|n| user(*n)).collect());
+            } else {
+                assert_eq!(effects.dirty, dirty, "{bounds:?} {change:?}");
+            }
+        }
+        // A group that was taken out: as long as not all groups are found, it may be in another one.
+        let mut apart = nested_copy(&index, bounds);
+        assert_eq!(apart.change(&parts(11, &[12])).dirty, dirty, "{bounds:?}");
+        let still_exceeds = self::view(&apart).nesting == SubjectNesting::Exceeds;
+        assert_eq!(still_exceeds && lapsed(&apart, 4, &[12]), !truncated, "{bounds:?}");
+
+        // Another address ends the claim for the former one, and for no other.
+        let mut moved = nested_copy(&index, bounds);
+        let at = |n: u128, address: &str| {
+            let mut facts = facts(n, true);
+            address.clone_into(&mut facts.user_name);
+            DirectoryChange::User(facts)
+        };
+        for (n, through, address, ends) in [
+            (4, &[12][..], "new4@corp.example", true),
+            (4, &[12], "p4@corp.example", false),
+            (4, &[12], "p4@elsewhere.example", true),
+            (4, &[12], "p3@corp.example", true),
+            (2, &[], "new2@corp.example", true),
+        ] {
+            let effects = moved.change(&at(n, address));
+            let asked = effects.dirty == dirty || effects.people == BTreeSet::from([user(n)]);
+            assert!(asked || !ends, "{bounds:?} {n} {address}");
+            assert_eq!(lapsed(&moved, n, through), ends, "{bounds:?} {n} {address}");
         }
         // Within the bounds again, all is as it should be.
         index.change(&parts(11, &[12]));
         assert_eq!(index.people("a"), people(&[1, 2, 3]));
-        assert!(!departed(&index, 5, &[12]), "the plan decides");
+        assert!(!lapsed(&index, 5, &[12]), "the plan decides");
     }
 }
 

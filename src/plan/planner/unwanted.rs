@@ -23,7 +23,7 @@ impl Planner<'_> {
         for row in [&mut base, &mut row] {
             let row = Arc::make_mut(row);
             row.claims.clone_from(&ended);
-            grounds::update(row, None);
+            grounds::retain(row);
         }
         self.respell(&mut row);
         let tombstones = if row.state == GrantState::Owned { self.tombstones(&row) } else { BTreeSet::new() };

@@ -252,11 +252,68 @@ fn a_claim_whose_person_left_the_group_that_gave_it_ends_although_the_other_grou
         subjects: BTreeMap::new(),
     });
     fixture.enforcement("m", Enforcement::Live { keep });
-    fixture.departed.insert(Claim { mapping: mapping("m"), subject: user(2) });
+    fixture.lapsed.insert((invoker(2).member, Claim { mapping: mapping("m"), subject: user(2) }));
+    // Another grant of the same person.
+    fixture.lapsed.insert((invoker(2).member, Claim { mapping: mapping("m"), subject: user(1) }));
     fixture.left.insert(user(3));
-    let plan = fixture.plan();
-    let removed: Vec<_> = plan.remove.iter().map(|step| step.grant().clone()).collect();
-    assert_eq!((removed, plan.add.len()), (vec![invoker(2), invoker(3)], 0));
+    let removed = |fixture: &Fixture| -> Vec<_> {
+        let plan = fixture.plan();
+        assert!(plan.add.is_empty());
+        plan.remove.iter().map(|step| step.grant().clone()).collect()
+    };
+    assert_eq!(removed(&fixture), [invoker(2), invoker(3)]);
+    let keep = Keep::Everything(FreezeReason::Suspended);
+    fixture.enforcement("m", Enforcement::Live { keep });
+    assert_eq!(removed(&fixture), [invoker(3)], "something else keeps the claim");
+}
+
+#[test]
+fn what_gave_a_claim_is_not_forgotten_while_it_may_still_give_it() {
+    let group = |n: u128| GroupId(Uuid::from_u128(1000 + n));
+    let of = |groups: &[u128]| groups.iter().map(|n| group(*n)).collect::<BTreeSet<_>>();
+    let ground = |groups: &[u128], through: &[u128]| Ground {
+        provider: crate::model::ProviderName::new("okta").unwrap(),
+        groups: of(groups),
+        through: of(through),
+        mapping_uid: None,
+        generation: None,
+    };
+    let beyond = |unresolved: &[u128]| Enforcement::Live {
+        keep: Keep::Groups(KeptGroups {
+            reason: FreezeReason::NestingLimitExceeded,
+            unresolved: of(unresolved),
+            known: of(&[1, 2]),
+            subjects: BTreeMap::new(),
+        }),
+    };
+    let everything = || Enforcement::Live { keep: Keep::Everything(FreezeReason::Suspended) };
+    let observed = || Enforcement::Frozen(FreezeReason::Observed);
+    let nothing = || Enforcement::Live { keep: Keep::Nothing };
+    for (what, enforcement, now, expected) in [
+        ("beyond a bound", beyond(&[1]), ground(&[2], &[]), ground(&[1, 2], &[8])),
+        ("directly, beyond a bound", beyond(&[1]), ground(&[1], &[]), ground(&[1], &[8])),
+        ("another is beyond a bound", beyond(&[3]), ground(&[2], &[9]), ground(&[2], &[9])),
+        ("another provider is suspended", everything(), ground(&[2], &[9]), ground(&[1, 2], &[8, 9])),
+        ("observed", observed(), ground(&[2], &[]), ground(&[1, 2], &[8])),
+        ("all is known", nothing(), ground(&[2], &[]), ground(&[2], &[])),
+    ] {
+        let mut fixture = Fixture::new(&json!([]));
+        let want = |fixture: &mut Fixture, ground: Ground| {
+            fixture.want("m", INVOKER, 1, WRITE);
+            let claim = Claim { mapping: mapping("m"), subject: user(1) };
+            fixture.desired.grants.get_mut(&invoker(1)).unwrap().grounds.insert(claim.clone(), ground);
+            claim
+        };
+        want(&mut fixture, ground(&[1, 2], &[8]));
+        fixture.pass();
+        let claim = want(&mut fixture, now);
+        fixture.enforcement("m", enforcement);
+        for _ in 0..2 {
+            fixture.pass();
+            assert_eq!(fixture.row(&invoker(1)).grounds[&claim], expected, "{what}");
+        }
+        assert!(fixture.plan().ledger.is_empty(), "{what}: nothing to record twice");
+    }
 }
 
 #[test]
