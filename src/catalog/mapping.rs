@@ -265,7 +265,7 @@ pub(super) struct Subject {
     pub(super) pinned: Option<GroupId>,
     pub(super) resolution: Resolution,
     /// The groups nested in it, while it is resolved.
-    pub(super) nesting: Nesting,
+    pub(super) nesting: Arc<Nesting>,
     /// True while the selector is resolved but its pin is not known to be stored: until then nothing is wanted because
     /// of it.
     pub(super) pending: bool,
@@ -344,7 +344,7 @@ impl Mapping {
                         selector,
                         pinned: None,
                         resolution: Resolution::NotFound,
-                        nesting: Nesting::default(),
+                        nesting: Arc::default(),
                         pending: false,
                     }),
                     None => invalid.push(format!("spec.subjects[{at}].groups[{group}]")),

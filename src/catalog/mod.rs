@@ -38,6 +38,7 @@ use crate::model::{
 };
 
 use mapping::{KnownResources, Labels, Mapping, Regions, Target};
+use nesting::Nestings;
 use resolve::groups_of;
 use tenant::{Selector, Tenant};
 
@@ -146,6 +147,7 @@ pub(crate) struct Catalog {
     by_group: HashMap<GroupId, BTreeSet<MappingKey>>,
     by_name: HashMap<(ProviderName, Selector), BTreeSet<MappingKey>>,
     bounds: NestingBounds,
+    nestings: Nestings,
     /// Mappings of which some nested groups are beyond the bounds, and so not in `by_group`.
     truncated: BTreeSet<MappingKey>,
 }
@@ -169,6 +171,7 @@ impl Catalog {
             by_group: HashMap::new(),
             by_name: HashMap::new(),
             bounds: NestingBounds::default(),
+            nestings: Nestings::default(),
             truncated: BTreeSet::new(),
         }
     }
@@ -181,9 +184,9 @@ impl Catalog {
         if tenant.spec.as_ref() == Some(&spec) {
             return effects;
         }
-        let mode = tenant.mode();
+        let before = (tenant.resolves_nesting(), tenant.ignores_by_age());
         let changed = tenant.apply_spec(spec);
-        if tenant.mode() != mode {
+        if (tenant.resolves_nesting(), tenant.ignores_by_age()) != before {
             self.nesting_changed(&name, &mut effects);
         }
         if changed {
@@ -198,6 +201,7 @@ impl Catalog {
     pub(crate) fn remove_provider(&mut self, name: &ProviderName) -> Effects {
         let mut effects = Effects::default();
         if self.tenants.get_mut(name).is_some_and(|tenant| tenant.spec.take().is_some()) {
+            self.nesting_changed(name, &mut effects);
             self.provider_changed(name, Urgency::Addition, &mut effects);
             effects.providers.insert(name.clone());
         }
@@ -418,13 +422,16 @@ impl Catalog {
         if self.frozen == why {
             return effects;
         }
-        self.frozen = why;
+        // Nested groups are not followed before all of them are loaded.
+        let loaded = std::mem::replace(&mut self.frozen, why) == Some(FreezeReason::NotLoaded);
         effects.mappings = self.mappings.keys().cloned().collect();
         effects.targets = self.targets.keys().cloned().collect();
-        if why.is_none() {
+        if why.is_none() || loaded {
             for key in effects.mappings.clone() {
                 self.resolve_subjects(&key, &mut effects);
             }
+        }
+        if why.is_none() {
             for document in self.by_document.keys() {
                 effects.document(document, Urgency::Revocation);
             }
@@ -472,13 +479,12 @@ impl Catalog {
         if is_new || !touched.names.is_empty() {
             effects.providers.insert(provider.clone());
         }
-        if matches!(change, DirectoryChange::Nested { .. } | DirectoryChange::GroupDeleted { .. }) {
+        let of_nesting = matches!(change, DirectoryChange::Nested { .. } | DirectoryChange::GroupDeleted { .. });
+        if of_nesting {
             effects.providers.insert(provider.clone());
         }
-        let of_group = matches!(
-            change,
-            DirectoryChange::Group(_) | DirectoryChange::GroupDeleted { .. } | DirectoryChange::Nested { .. }
-        );
+        let of_group = of_nesting || matches!(change, DirectoryChange::Group(_));
+        let of_members = matches!(change, DirectoryChange::Members { .. } | DirectoryChange::UserDeleted { .. });
         let of_person = matches!(change, DirectoryChange::User(_) | DirectoryChange::UserDeleted { .. });
         let mut resolve = BTreeSet::new();
         for (group, urgency) in &touched.groups {
@@ -488,14 +494,21 @@ impl Catalog {
                 if of_group {
                     resolve.insert(key.clone());
                 }
-                let resolved = |subject: &mapping::Subject| subject.means(*group);
+                let resolved = |subject: &&mapping::Subject| subject.means(*group);
                 let acts = mapping.phase == MappingPhase::Live && mapping.mode() != MappingMode::Suspend;
-                let through = acts && mapping.subjects.iter().any(resolved);
+                let through = acts && mapping.subjects.iter().any(|subject| resolved(&subject));
                 // A leaver also loses what is frozen.
                 let leaver = of_person && *urgency == Some(Urgency::Revocation);
                 // The number of memberships in nested groups is bounded, whoever they are.
-                let nested = |subject: &mapping::Subject| subject.nesting.groups.contains_key(group);
-                let counted = !of_group && mapping.subjects.iter().any(nested);
+                let nested = |subject: &&mapping::Subject| subject.nesting.groups.contains_key(group);
+                let counted = !of_group && mapping.subjects.iter().any(|subject| nested(&subject));
+                for subject in mapping.subjects.iter().filter(resolved) {
+                    if of_members {
+                        subject.nesting.people_changed();
+                    } else if of_nesting {
+                        self.nestings.forget(subject);
+                    }
+                }
                 let urgency = urgency.or(counted.then_some(Urgency::Addition));
                 if let (Some(urgency), true) = (urgency, through || leaver) {
                     for (document, roles) in &mapping.reach.documents {
@@ -566,23 +579,12 @@ impl Catalog {
                 }
             }
         }
-        self.unlink_groups(key, &old);
+        self.link_groups(key, &groups_of(&old), &BTreeSet::new());
         self.truncated.remove(key);
         for document in old.reach.documents.keys() {
             self.unlink_document(key, document);
         }
         Some(old)
-    }
-
-    fn unlink_groups(&mut self, key: &MappingKey, mapping: &Mapping) {
-        for group in mapping.subjects.iter().flat_map(groups_of) {
-            if let Some(keys) = self.by_group.get_mut(&group) {
-                keys.remove(key);
-                if keys.is_empty() {
-                    self.by_group.remove(&group);
-                }
-            }
-        }
     }
 
     fn unlink_document(&mut self, key: &MappingKey, document: &DocumentKey) {

@@ -3,11 +3,12 @@
 //! A reading that exceeds a bound is incomplete, so nothing is concluded from it: nobody gets access through it, and
 //! nobody loses access because somebody was not found.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
-use crate::api::NestedGroups;
 use crate::model::{
-    Claim, DirectoryChange, Ground, GroupId, MappingKey, MemberKey, ProviderName, Subject as ClaimSubject,
+    Claim, DirectoryChange, Ground, GroupId, MappingKey, MemberKey, ProviderName, Subject as ClaimSubject, UserId,
 };
 
 use super::mapping::{Mapping, Resolution, Subject};
@@ -22,25 +23,107 @@ pub(crate) struct NestingBounds {
     pub(crate) depth: usize,
     /// Nested groups.
     pub(crate) groups: usize,
+    /// Memberships of groups in the group and the nested groups, which are what a search looks at.
+    pub(crate) nestings: usize,
     /// Memberships of people in the nested groups. A person in two of them counts twice.
     pub(crate) memberships: usize,
 }
 
 impl Default for NestingBounds {
     fn default() -> Self {
-        Self { depth: 10, groups: 1_000, memberships: 100_000 }
+        Self { depth: 10, groups: 1_000, nestings: 10_000, memberships: 100_000 }
     }
 }
 
 /// The groups nested in one group, directly or through others.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, PartialEq, Eq, Default)]
 pub(super) struct Nesting {
     /// The nested groups and their places in the tenant, without the group itself. Each is found once.
     pub(super) groups: BTreeMap<GroupId, u32>,
     /// True when there are further ones beyond the bounds.
     pub(super) truncated: bool,
-    /// A group that contains itself through others, if any.
+    /// A group that contains itself through others, if any. Not known beyond a bound.
     pub(super) cycle: Option<GroupId>,
+    /// The number of people, once it was counted.
+    people: Counted,
+}
+
+/// A count that is kept until it may have changed. It says nothing that the groups do not say.
+#[derive(Debug)]
+struct Counted(AtomicUsize);
+
+impl Counted {
+    const UNKNOWN: usize = usize::MAX;
+
+    fn get_or_count(&self, count: impl FnOnce() -> usize) -> usize {
+        let known = self.0.load(Ordering::Relaxed);
+        if known != Self::UNKNOWN {
+            return known;
+        }
+        let counted = count();
+        self.0.store(counted, Ordering::Relaxed);
+        counted
+    }
+}
+
+impl Default for Counted {
+    fn default() -> Self {
+        Self(AtomicUsize::new(Self::UNKNOWN))
+    }
+}
+
+impl PartialEq for Counted {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Counted {}
+
+impl Nesting {
+    /// Makes the people be counted again.
+    pub(super) fn people_changed(&self) {
+        self.people.0.store(Counted::UNKNOWN, Ordering::Relaxed);
+    }
+}
+
+/// What is nested in the groups that mappings name, found once for all mappings.
+#[derive(Default)]
+pub(super) struct Nestings {
+    by_root: HashMap<(ProviderName, GroupId), Weak<Nesting>>,
+    /// Number of memberships of groups that all searches looked at.
+    pub(super) looked_at: usize,
+}
+
+impl Nestings {
+    /// What is nested in a group, searched for only if no subject has the answer.
+    pub(super) fn find(
+        &mut self,
+        provider: &ProviderName,
+        tenant: &Tenant,
+        root: GroupId,
+        bounds: &NestingBounds,
+    ) -> Arc<Nesting> {
+        let key = (provider.clone(), root);
+        if let Some(known) = self.by_root.get(&key).and_then(Weak::upgrade) {
+            return known;
+        }
+        if self.by_root.len() == self.by_root.capacity() {
+            self.by_root.retain(|_, known| known.strong_count() > 0);
+        }
+        let (nesting, looked_at) = tenant.nesting(root, bounds);
+        self.looked_at = self.looked_at.saturating_add(looked_at);
+        let nesting = Arc::new(nesting);
+        self.by_root.insert(key, Arc::downgrade(&nesting));
+        nesting
+    }
+
+    /// Forgets what is nested in the group of a subject, because it may have changed.
+    pub(super) fn forget(&mut self, subject: &Subject) {
+        if let Resolution::Resolved(root) = subject.resolution {
+            self.by_root.remove(&(subject.provider.clone(), root));
+        }
+    }
 }
 
 /// A group that a mapping means, with those nested in it.
@@ -76,7 +159,7 @@ impl<'a> Meant<'a> {
 
     /// What there is to say about the nested groups.
     pub(super) fn report(self) -> SubjectNesting {
-        let ignores = self.tenant.mode() == NestedGroups::Ignore && !self.group.nested.is_empty();
+        let ignores = self.tenant.ignores_by_age() && !self.group.nested.is_empty();
         match self.nesting.cycle.and_then(|id| self.tenant.group(id)) {
             _ if self.exceeds => SubjectNesting::Exceeds,
             _ if ignores => SubjectNesting::Ignored(self.group.nested.len()),
@@ -85,12 +168,14 @@ impl<'a> Meant<'a> {
         }
     }
 
-    /// The number of people who are members, active or not. Where groups are nested, the cost is proportional to it.
+    /// The number of people who are members, active or not. Where groups are nested, the cost is proportional to it
+    /// once, until a membership changes.
     pub(super) fn count(self) -> usize {
         if self.nesting.groups.is_empty() || self.exceeds {
             return self.group.members.len();
         }
-        self.tenant.distinct_members(std::iter::once(self.group).chain(self.nested()))
+        let groups = std::iter::once(self.group).chain(self.nested());
+        self.nesting.people.get_or_count(|| Tenant::distinct_members(groups))
     }
 }
 
@@ -105,15 +190,21 @@ pub(crate) struct NestingView {
 }
 
 impl Tenant {
-    /// The groups nested in this one.
-    pub(super) fn nesting(&self, root: GroupId, bounds: &NestingBounds) -> Nesting {
+    /// The groups nested in this one, and how many memberships of groups the search looked at.
+    pub(super) fn nesting(&self, root: GroupId, bounds: &NestingBounds) -> (Nesting, usize) {
+        let mut looked_at = 0;
         let mut found = Nesting::default();
-        let resolves = |group: &&Group| self.mode() == NestedGroups::Resolve && !group.nested.is_empty();
-        let Some(start) = self.group(root).filter(resolves) else { return found };
+        let resolves = |group: &&Group| self.resolves_nesting() && !group.nested.is_empty();
+        let Some(start) = self.group(root).filter(resolves) else { return (found, looked_at) };
         let mut level = vec![start];
         for depth in 1.. {
             let mut next = Vec::new();
             for (id, at) in level.iter().flat_map(|group| &group.nested) {
+                if looked_at == bounds.nestings {
+                    found.truncated = true;
+                    break;
+                }
+                looked_at += 1;
                 if *id == root || found.groups.contains_key(id) {
                     continue;
                 }
@@ -129,8 +220,10 @@ impl Tenant {
             }
             level = next;
         }
-        found.cycle = self.cycle(start, &found);
-        found
+        if !found.truncated {
+            found.cycle = self.cycle(start, &found);
+        }
+        (found, looked_at)
     }
 
     /// A group among these that contains itself: the least one on a cycle that depends on nothing but the memberships.
@@ -211,9 +304,7 @@ impl Catalog {
     pub(crate) fn set_before_nesting(&mut self, name: &ProviderName) -> Effects {
         let mut effects = Effects::default();
         let tenant = self.tenants.entry(name.clone()).or_default();
-        let before = tenant.mode();
-        tenant.before_nesting = true;
-        if tenant.mode() != before {
+        if !std::mem::replace(&mut tenant.before_nesting, true) {
             self.nesting_changed(name, &mut effects);
         }
         effects
@@ -221,9 +312,13 @@ impl Catalog {
 
     /// Resolves the groups of every mapping of a provider again.
     pub(super) fn nesting_changed(&mut self, name: &ProviderName, effects: &mut Effects) {
-        let with = |mapping: &Mapping| mapping.subjects.iter().any(|subject| subject.provider == *name);
-        let keys: Vec<_> =
-            self.mappings.iter().filter(|(_, mapping)| with(mapping)).map(|(key, _)| key.clone()).collect();
+        let mut keys = BTreeSet::new();
+        for (key, mapping) in &self.mappings {
+            for subject in mapping.subjects.iter().filter(|subject| subject.provider == *name) {
+                self.nestings.forget(subject);
+                keys.insert(key.clone());
+            }
+        }
         for key in keys {
             self.resolve_subjects(&key, effects);
             effects.mappings.insert(key);
@@ -231,13 +326,24 @@ impl Catalog {
         effects.providers.insert(name.clone());
     }
 
+    /// Whether a person is a member of any of these groups, or of one nested in them.
+    pub(crate) fn membership<'a>(
+        &'a self,
+        provider: &ProviderName,
+        groups: &[GroupId],
+    ) -> impl Fn(UserId) -> bool + use<'a> {
+        let tenant = self.tenants.get(provider).filter(|tenant| tenant.resolves_nesting());
+        let nested = |group: &GroupId| tenant.map(|tenant| tenant.nesting(*group, &self.bounds).0.groups.into_keys());
+        let mut all: BTreeSet<GroupId> = groups.iter().filter_map(nested).flatten().collect();
+        all.extend(groups);
+        move |person| tenant.is_some_and(|tenant| tenant.groups_of(person).any(|group| all.contains(&group)))
+    }
+
     /// State of the nested groups of a provider.
     #[must_use]
     pub(crate) fn nesting(&self, name: &ProviderName) -> Option<NestingView> {
         let tenant = self.tenants.get(name)?;
-        let says = tenant.spec.as_ref().is_some_and(|spec| spec.nested_groups.is_some());
-        let by_age = tenant.before_nesting && !says;
-        Some(NestingView { nestings: tenant.nestings(), by_age })
+        Some(NestingView { nestings: tenant.nestings(), by_age: tenant.ignores_by_age() })
     }
 
     /// What a subject means: its group and those nested in it.

@@ -1,18 +1,19 @@
 //! Resolution of what a mapping names: its groups, whose names are pinned, and its resources.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use super::mapping::{Matches, Resolution, Subject};
+use super::mapping::{Mapping, Matches, Resolution};
 use super::nesting::Nesting;
 use super::tenant::{GroupState, Selector, Tenant};
 use super::{Catalog, Effects, Urgency};
-use crate::model::{DocumentKey, GroupId, MappingKey, MappingPhase, Pin};
+use crate::model::{DocumentKey, FreezeReason, GroupId, MappingKey, MappingPhase, Pin};
 
 impl Catalog {
     /// Resolves `spec.subjects` of a mapping, and pins groups that are resolved for the first time.
     pub(super) fn resolve_subjects(&mut self, key: &MappingKey, effects: &mut Effects) {
         let Some(mut mapping) = self.mappings.remove(key) else { return };
-        self.unlink_groups(key, &mapping);
+        let before = groups_of(&mapping);
         let mut changed = None;
         for subject in &mut mapping.subjects {
             let place = (key.clone(), subject.provider.clone(), subject.selector.to_string());
@@ -35,15 +36,18 @@ impl Catalog {
             }
             subject.pending = matches!(new, Resolution::Resolved(_)) && self.unstored.contains_key(&place);
             let nesting = match (new.clone(), tenant) {
-                (Resolution::Resolved(group), Some(tenant)) => tenant.nesting(group, &self.bounds),
-                _ => Nesting::default(),
+                (Resolution::Resolved(group), Some(tenant)) if self.frozen != Some(FreezeReason::NotLoaded) => {
+                    self.nestings.find(&subject.provider, tenant, group, &self.bounds)
+                }
+                _ => Arc::<Nesting>::default(),
             };
             if nesting != subject.nesting {
                 let lost = subject.nesting.groups.keys().any(|group| !nesting.groups.contains_key(group));
                 let urgency = if lost { Urgency::Revocation } else { Urgency::Addition };
                 changed = changed.into_iter().chain([urgency]).min();
-                subject.nesting = nesting;
             }
+            // One that is equal is the same for all mappings, too.
+            subject.nesting = nesting;
             if new != subject.resolution {
                 let lost = !matches!(subject.resolution, Resolution::NotFound | Resolution::Ambiguous);
                 let urgency = if lost { Urgency::Revocation } else { Urgency::Addition };
@@ -56,14 +60,27 @@ impl Catalog {
         } else {
             self.truncated.remove(key);
         }
-        for group in mapping.subjects.iter().flat_map(groups_of) {
-            self.by_group.entry(group).or_default().insert(key.clone());
-        }
+        self.link_groups(key, &before, &groups_of(&mapping));
         if let Some(urgency) = changed {
             effects.mappings.insert(key.clone());
             mapping.reach.documents.keys().for_each(|document| effects.document(document, urgency));
         }
         self.mappings.insert(key.clone(), mapping);
+    }
+
+    /// Updates the groups whose changes may change the meaning of a mapping.
+    pub(super) fn link_groups(&mut self, key: &MappingKey, before: &BTreeSet<GroupId>, now: &BTreeSet<GroupId>) {
+        for group in before.difference(now) {
+            if let Some(keys) = self.by_group.get_mut(group) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.by_group.remove(group);
+                }
+            }
+        }
+        for group in now.difference(before) {
+            self.by_group.entry(*group).or_default().insert(key.clone());
+        }
     }
 
     /// Resolves `spec.grants` of a mapping and marks changed documents as dirty.
@@ -96,15 +113,20 @@ impl Catalog {
     }
 }
 
-/// The groups whose changes may change the meaning of a selector.
-pub(super) fn groups_of(subject: &Subject) -> BTreeSet<GroupId> {
-    let found = match &subject.resolution {
-        Resolution::Resolved(group) => Some(*group),
-        Resolution::NotFound | Resolution::Ambiguous => None,
-        Resolution::IdentityChanged { now, .. } => Some(*now),
-        Resolution::Deleted { now, .. } => *now,
-    };
-    found.into_iter().chain(subject.pinned).chain(subject.nesting.groups.keys().copied()).collect()
+/// The groups whose changes may change the meaning of a mapping.
+pub(super) fn groups_of(mapping: &Mapping) -> BTreeSet<GroupId> {
+    let mut groups = BTreeSet::new();
+    for subject in &mapping.subjects {
+        groups.extend(match &subject.resolution {
+            Resolution::Resolved(group) => Some(*group),
+            Resolution::NotFound | Resolution::Ambiguous => None,
+            Resolution::IdentityChanged { now, .. } => Some(*now),
+            Resolution::Deleted { now, .. } => *now,
+        });
+        groups.extend(subject.pinned);
+        groups.extend(subject.nesting.groups.keys());
+    }
+    groups
 }
 
 /// The meaning of a selector, given its pin and the groups accepted since.

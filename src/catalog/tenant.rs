@@ -114,8 +114,6 @@ pub(super) struct Tenant {
     pub(super) former: bool,
     /// True when its directory is older than the resolution of nested groups.
     pub(super) before_nesting: bool,
-    /// Whether members of nested groups are members, according to the last spec.
-    nested_groups: Option<NestedGroups>,
     /// Number of memberships of groups in groups.
     nestings: usize,
     /// Kept when the spec is removed, so that a provider that returns unchanged costs nothing.
@@ -141,7 +139,6 @@ impl Tenant {
             allowed_domains: spec.principals.allowed_domains.clone().into(),
         };
         let state = spec.state;
-        self.nested_groups = spec.nested_groups;
         let before = self.spec.replace(spec).map(|spec| spec.state);
         let derive = self.rule.as_ref() != Some(&rule);
         if derive {
@@ -164,10 +161,18 @@ impl Tenant {
         self.spec.as_ref().is_some_and(|spec| spec.state == ProviderState::Suspended)
     }
 
-    /// Whether members of nested groups are members.
-    pub(super) fn mode(&self) -> NestedGroups {
-        let by_age = if self.before_nesting { NestedGroups::Ignore } else { NestedGroups::Resolve };
-        self.nested_groups.unwrap_or(by_age)
+    /// True when members of nested groups are members. Nobody says so while there is no `IdentityProvider`.
+    pub(super) fn resolves_nesting(&self) -> bool {
+        self.spec.as_ref().is_some_and(|spec| match spec.nested_groups {
+            Some(mode) => mode == NestedGroups::Resolve,
+            None => !self.before_nesting,
+        })
+    }
+
+    /// True when nested groups are ignored because the `IdentityProvider` says nothing and its directory is older than
+    /// their resolution.
+    pub(super) fn ignores_by_age(&self) -> bool {
+        self.before_nesting && self.spec.as_ref().is_none_or(|spec| spec.nested_groups.is_none())
     }
 
     /// Number of memberships of groups in groups.
@@ -201,10 +206,11 @@ impl Tenant {
     }
 
     /// The number of people in these groups, each of them once.
-    pub(super) fn distinct_members<'a>(&self, groups: impl Iterator<Item = &'a Group>) -> usize {
-        let mut seen = vec![false; self.users.len()];
-        let first = |at: &&u32| seen.get_mut(**at as usize).is_some_and(|seen| !std::mem::replace(seen, true));
-        groups.flat_map(|group| &group.members).filter(first).count()
+    pub(super) fn distinct_members<'a>(groups: impl Iterator<Item = &'a Group>) -> usize {
+        let mut members: Vec<u32> = groups.flat_map(|group| &group.members).copied().collect();
+        members.sort_unstable();
+        members.dedup();
+        members.len()
     }
 
     /// The active members without a principal of their own.

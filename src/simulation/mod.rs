@@ -19,6 +19,7 @@ mod database;
 mod driver;
 mod expect;
 mod facts;
+mod nesting;
 mod outside;
 mod process;
 mod report;

@@ -20,7 +20,7 @@ pub(super) const ADDRESSES: usize = 6;
 /// Largest number of people, groups and mappings at a time.
 const PEOPLE: usize = 6;
 /// The people and groups in a group.
-type Members = (BTreeSet<UserId>, BTreeSet<GroupId>);
+pub(super) type Members = (BTreeSet<UserId>, BTreeSet<GroupId>);
 
 const MAPPINGS: [&str; 3] = ["m0", "m1", "m2"];
 
@@ -72,6 +72,7 @@ impl Simulation {
             0..2 => self.create_person().await,
             2 => self.join_and_leave().await,
             3..6 => self.change_members().await,
+            6 if self.chance.one_in(2) => self.hide_group().await,
             6 | 7 => self.change_nested().await,
             8..11 => self.set_active(false).await,
             11..13 => self.set_active(true).await,
@@ -111,13 +112,13 @@ impl Simulation {
         }
     }
 
-    fn somebody(&self, is: impl Fn(&Person) -> bool) -> Option<UserId> {
+    pub(super) fn somebody(&self, is: impl Fn(&Person) -> bool) -> Option<UserId> {
         let of: Vec<UserId> =
             self.facts().people.iter().filter(|(_, person)| !person.deleted && is(person)).map(|(id, _)| *id).collect();
         self.chance.pick(&of)
     }
 
-    fn some_team(&self) -> Option<GroupId> {
+    pub(super) fn some_team(&self) -> Option<GroupId> {
         let of: Vec<GroupId> = self.facts().teams.iter().filter(|(_, team)| !team.deleted).map(|(id, _)| *id).collect();
         self.chance.pick(&of)
     }
@@ -258,25 +259,8 @@ impl Simulation {
         }
     }
 
-    /// Makes a group a member of another one or of itself, or ends that.
-    async fn change_nested(&mut self) {
-        let (Some(team), Some(other)) = (self.some_team(), self.some_team()) else { return };
-        let (members, mut nested) = self.members(team);
-        let change = if nested.remove(&other) {
-            MemberChange::Remove(vec![other.0])
-        } else {
-            // A group seldom contains itself.
-            if team == other && !self.chance.one_in(4) {
-                return;
-            }
-            nested.insert(other);
-            MemberChange::Add(vec![other.0])
-        };
-        self.update_members(team, change, (members, nested)).await;
-    }
-
     /// The people and groups in a group.
-    fn members(&self, team: GroupId) -> Members {
+    pub(super) fn members(&self, team: GroupId) -> Members {
         let known = self.facts().teams.get(&team).cloned();
         known.map(|team| (team.members, team.nested)).unwrap_or_default()
     }
@@ -302,7 +286,7 @@ impl Simulation {
     }
 
     /// Changes the members of a group to those of `after`.
-    async fn update_members(&mut self, team: GroupId, change: MemberChange, after: Members) {
+    pub(super) async fn update_members(&mut self, team: GroupId, change: MemberChange, after: Members) {
         self.say(format!("members of {}: {change:?}", short(team.0)));
         let store = self.idp();
         if self.request(store.change_members::<()>(&okta(), &origin(), team, vec![change])).await

@@ -1,6 +1,8 @@
 //! Ownership of the people and groups under a name by an `IdentityProvider`. One with the name of a former one must not
 //! read or inherit them: they wait until a person accepts it, or purges them.
 
+use std::collections::BTreeSet;
+
 use futures::future::try_join_all;
 
 use super::audit::{AuditDraft, COMMAND};
@@ -53,10 +55,9 @@ impl Store {
         self.commit(Ticket::engine(REQUEST), move |tx| owners::leave(tx, &provider)).await
     }
 
-    /// Whether groups were stored under this name before nested groups were resolved. That stays so for good.
-    pub(crate) async fn is_before_nesting(&self, provider: &ProviderName) -> Result<bool, StoreError> {
-        let provider = provider.clone();
-        self.read(move |db| owners::is_before_nesting(db, &provider)).await
+    /// The names under which groups were stored before nested groups were resolved. They stay so for good.
+    pub(crate) async fn before_nesting(&self) -> Result<BTreeSet<ProviderName>, StoreError> {
+        self.read(owners::before_nesting).await
     }
 
     /// Gives the directory to the `IdentityProvider` that waits for it. Returns whether there is one.

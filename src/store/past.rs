@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::events::Sink;
 use super::history::HistoryKind;
-use super::sqlite::{history, meta, owners, specs};
+use super::sqlite::{history, meta, specs};
 use super::{ListingRecord, SpecVersion, Store, StoreError};
 use crate::model::{Pin, ProviderName, Seq, TargetName};
 
@@ -51,7 +51,7 @@ impl Store {
             listings: self.listings_at(seq).await?,
             namespaces: self.namespaces_at(seq).await?,
             former: self.former_at(seq).await?,
-            before_nesting: self.read(owners::before_nesting).await?,
+            before_nesting: self.before_nesting().await?,
         };
         let mut after = 0;
         loop {

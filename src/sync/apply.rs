@@ -140,10 +140,9 @@ impl Engine {
                 FreezeReason::IdentityProviderChanged.message()
             );
         }
-        let before_nesting = self.0.store.is_before_nesting(&name).await?;
         let id = (Kind::IdentityProvider, None, name.as_str());
         self.0.persist_spec(id, generation, from, stored_json(&object)?).await?;
-        let effects = self.0.install_provider(&name, object, generation, (former, before_nesting));
+        let effects = self.0.install_provider(&name, object, generation, former);
         self.0.apply_effects(effects, &Trigger::at(self.0.clock.now())).await;
         Ok(self.0.ask_ledger().await?)
     }
@@ -382,8 +381,7 @@ impl Engine {
                     (Some(object), Ok(name)) => {
                         let owner = owner_of(object.metadata.uid.as_deref());
                         let former = !self.0.store.claim_directory(&name, owner).await?;
-                        let before_nesting = self.0.store.is_before_nesting(&name).await?;
-                        Some(self.0.install_provider(&name, object, spec.generation, (former, before_nesting)))
+                        Some(self.0.install_provider(&name, object, spec.generation, former))
                     }
                     _ => None,
                 },
@@ -430,14 +428,13 @@ impl Inner {
         }
     }
 
-    /// Installs a provider in the catalog. `former`: its people belong to a former one. `before_nesting`: its directory
-    /// is older than the resolution of nested groups.
+    /// Installs a provider in the catalog. `former`: its people belong to a former one.
     fn install_provider(
         &self,
         name: &ProviderName,
         object: IdentityProvider,
         generation: i64,
-        (former, before_nesting): (bool, bool),
+        former: bool,
     ) -> Effects {
         let now = self.clock.now();
         let mut state = self.state();
@@ -466,9 +463,6 @@ impl Inner {
         }
         state.changed_providers.insert(name.clone());
         let mut effects = state.catalog.set_former(name, former);
-        if before_nesting {
-            effects.merge(state.catalog.set_before_nesting(name));
-        }
         effects.merge(state.catalog.apply_provider(name.clone(), spec));
         effects
     }

@@ -41,8 +41,8 @@ pub(super) async fn follow(inner: Arc<Inner>, from: Seq, stop: CancellationToken
                         let effects = state.catalog.apply_directory(&event.provider, &event.change);
                         state.note(&effects, &trigger);
                         state.refusals.directory_changed(&event.change);
-                        if matches!(&event.change, DirectoryChange::Nested { added, .. } if !added.is_empty()) {
-                            state.retry_additions(&effects.mappings);
+                        if let DirectoryChange::Nested { added, .. } = &event.change {
+                            state.groups_added(&event.provider, added);
                         }
                         effects
                     };

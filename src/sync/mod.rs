@@ -182,8 +182,12 @@ impl Engine {
         let pins = inner.store.pins().await?;
         let (refusals, budgets) = (inner.store.refusals().await?, inner.store.write_budgets().await?);
         inner.state().refusals.load(refusals, budgets);
+        let before_nesting = inner.store.before_nesting().await?;
         {
             let mut state = inner.state();
+            for provider in before_nesting {
+                let _ = state.catalog.set_before_nesting(&provider);
+            }
             for pin in pins {
                 state.catalog.apply_pin(pin);
             }

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use super::bisect::Isolated;
 use crate::model::{
-    DirectoryChange, DocumentKey, GrantKey, MappingKey, MemberKey, Reach, Refusal, RefusalKey, Subject, WriteBudget,
+    DirectoryChange, DocumentKey, GrantKey, MappingKey, MemberKey, Reach, Refusal, RefusalKey, Subject, UserId,
+    WriteBudget,
 };
 use crate::plan::Step;
 use crate::target::RefusalCause;
@@ -305,12 +306,23 @@ impl Refusals {
                 let subjects: BTreeSet<Subject> = added.iter().map(|id| Subject::User(*id)).collect();
                 self.lift_where(|key, entry| key.member.is_some() && !entry.subjects.is_disjoint(&subjects));
             }
-            // A group that became a member concerns mappings: see `mappings_changed`.
+            // A group that became a member concerns the people in it: see `people_added`.
             DirectoryChange::Nested { .. }
             | DirectoryChange::UserDeleted { .. }
             | DirectoryChange::Group(_)
             | DirectoryChange::GroupDeleted { .. } => {}
         }
+    }
+
+    /// Handles groups that became members of a group, with their people.
+    pub(crate) fn people_added(&mut self, is_added: impl Fn(UserId) -> bool) {
+        let is_added = |subject: &Subject| matches!(subject, Subject::User(person) if is_added(*person));
+        self.lift_where(|key, entry| key.member.is_some() && entry.subjects.iter().any(is_added));
+    }
+
+    /// True when nothing is refused.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     /// Handles a change of one of these mappings, or a requested reconcile. A refusal that was not used since the start

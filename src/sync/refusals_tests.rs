@@ -121,6 +121,11 @@ fn what_is_lifted_is_planned_again_wherever_it_was_left_out() {
     refusals.mappings_changed(&BTreeSet::from([mapping("m")]));
     assert_eq!(refusals.take_lifted().len(), 3);
     let mut refusals = prepared();
+    refusals.people_added(|person| person == UserId(Uuid::from_u128(7)));
+    assert_eq!(refusals.take_lifted(), BTreeSet::new(), "nobody who is refused is in the groups");
+    refusals.people_added(|person| person == UserId(Uuid::from_u128(1)));
+    assert_eq!(refusals.take_unstored().remove, BTreeSet::from([unknown(1)]));
+    let mut refusals = prepared();
     refusals.project_changed("q");
     assert_eq!(refusals.take_lifted(), documents);
 }

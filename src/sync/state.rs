@@ -426,6 +426,14 @@ impl State {
         }
     }
 
+    /// Ends the refusals of people in these groups, directly or through others, because the groups became members of a
+    /// group.
+    pub(crate) fn groups_added(&mut self, provider: &ProviderName, groups: &[GroupId]) {
+        if !self.refusals.is_empty() && !groups.is_empty() {
+            self.refusals.people_added(self.catalog.membership(provider, groups));
+        }
+    }
+
     /// Makes every document in which this mapping had a part due now.
     pub(crate) fn look_again(&self, key: &MappingKey) -> Effects {
         let documents = self.by_mapping.get(key).into_iter().flatten();

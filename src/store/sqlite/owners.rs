@@ -20,12 +20,6 @@ pub(crate) fn is_owner(db: &Connection, provider: &ProviderName, uid: &str) -> R
     Ok(owner.unwrap_or(false))
 }
 
-/// Whether groups were stored under this name before nested groups were resolved.
-pub(crate) fn is_before_nesting(db: &Connection, provider: &ProviderName) -> Result<bool, StoreError> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM directories_before_nesting WHERE provider = ?)";
-    db.one("directories_before_nesting", sql, [provider.as_str()], |columns| columns.flag())
-}
-
 /// The names under which groups were stored before nested groups were resolved.
 pub(crate) fn before_nesting(db: &Connection) -> Result<BTreeSet<ProviderName>, StoreError> {
     let sql = "SELECT provider FROM directories_before_nesting";
