@@ -76,9 +76,26 @@ fn queries_and_paths_keep_their_form() {
     assert!(!redactor.url_path("/Users/alice").contains("alice"));
 }
 
+/// Names and numbers that looked like something of the protocol.
+const KNOWN: [&str; 8] = [
+    "Alexander_Maximilian_von_Rosenberg",
+    "BlablaAlexander_Maximilian_von_Rose",
+    "490000000000000000000",
+    "0151 2345 6789",
+    "+49 151 234 567",
+    "10.12.13.14",
+    "1980-02-03",
+    "49151123",
+];
+
 /// Words as people have them, in the places of a request where a client may put them.
 fn words() -> impl Strategy<Value = Vec<String>> {
-    prop::collection::vec("[A-Z][a-zé]{5,9}|[0-9]{6,9}|[а-я]{5,8}|[ａ-ｚ]{5,8}|[一-龥]{3,5}", 12)
+    let word = prop_oneof![
+        5 => "[A-Z][a-zé]{5,9}|[0-9]{6,9}|[а-я]{5,8}|[ａ-ｚ]{5,8}|[一-龥]{3,5}",
+        1 => prop::sample::select(KNOWN.map(str::to_owned).to_vec()),
+        1 => "[0-9]{4} [0-9]{3,4} [0-9]{4}|[0-9]{2,3}[.][0-9]{2,3}[.][0-9]{1,3}[.][0-9]{1,3}",
+    ];
+    prop::collection::vec(word, 12)
 }
 
 fn request(words: &[String]) -> Value {
@@ -96,7 +113,98 @@ fn request(words: &[String]) -> Value {
             {"method": "PUT", "path": format!("/Users/{}", word(5)), "bulkId": word(6), "data": {"manager": {"$ref": format!("https://{}/", word(7))}}},
         ],
         "meta": {"location": word(8), "version": word(9), "created": word(10)}, "detail": word(11), "count": word(0),
+        "status": word(1), "nextCursor": word(2), "type": word(3), "primary": word(4),
     })
+}
+
+#[test]
+fn numbers_and_dates_of_people_do_not_stay_and_those_of_the_protocol_do() {
+    let redactor = redactor();
+    let number = |text: &str, name: &str| {
+        redactor.body(&serde_json::from_str(&format!("{{\"{name}\": {text}}}")).unwrap())[name].to_string()
+    };
+    for text in ["490000000000000000000", "4915112345678901234567", "49151123456", "-1.5", "4915112.25", "7"] {
+        let given = serde_json::from_str::<Value>(text).unwrap().to_string();
+        for name in ["userName", "count", "active", "version", "status"] {
+            let same = (name == "count" || name == "status") && text == "7";
+            assert_ne!(number(text, "userName"), given);
+            assert_eq!(number(text, name) == given, same, "{name} {text} {}", number(text, name));
+        }
+        let (shown, exponent) = (number(text, "userName"), given.find('e'));
+        assert!(exponent.is_none_or(|at| !shown.starts_with(&given[..at])), "{shown}");
+    }
+    // A number that leads back to itself before it has no leading zero.
+    for key in 0..=255 {
+        let redactor = Redactor::new(&[key; KEY_BYTES], "https://scim.example.com/", &"okta".parse().unwrap());
+        for number in 10..100 {
+            assert_ne!(redactor.body(&json!(number)), json!(number), "{key}");
+        }
+    }
+    let body = redactor.body(&json!({
+        "status": "201", "version": "W/\"17\"", "active": "1", "startIndex": 100_001, "nextCursor": "AQAAAAAAAAAHAAAAAGoc2QBwdZ8eBR1DgA",
+        "emails": [{"type": "4915", "primary": "0151"}], "phone": "AQAAAAAAAAAHAAAAAGoc2QBwdZ8eBR1DgA", "status2": {"status": "1511"},
+    }));
+    assert_eq!((&body["status"], &body["version"]), (&json!("201"), &json!("W/\"17\"")));
+    assert_eq!((&body["active"], &body["startIndex"]), (&json!("1"), &json!(100_001)));
+    assert_eq!(body["nextCursor"], "AQAAAAAAAAAHAAAAAGoc2QBwdZ8eBR1DgA");
+    let shown = body.to_string();
+    for text in ["4915", "0151", "1511"] {
+        assert!(!shown.contains(text), "{shown}");
+    }
+    assert_eq!(shown.matches("AQAAAAAAAAAHAAAAAGoc2QBwdZ8eBR1DgA").count(), 1, "{shown}");
+    for header in [
+        "Okta SCIM Client 1.0.0",
+        "python-requests/2.31.0",
+        "Apache-HttpClient/4.5.13 (Java/17.0.9)",
+        "application/scim+json; charset=utf-8",
+        "application/json;q=0.9, text/html",
+        "W/\"17\", W/\"3\"",
+        "*",
+    ] {
+        assert_eq!(redactor.header(header), header);
+    }
+    for (header, gone) in [
+        ("Okta SCIM Client 10.12.13.14", "10.12"),
+        ("okta/0151 2345", "0151"),
+        ("Agent 151.23.4", "151"),
+        ("Rosenberg/1.2.3", "1.2.3"),
+        ("W/\"4915112345\"", "4915"),
+        ("x/1.2", "1.2"),
+        ("okta 49 15 11", "15"),
+    ] {
+        assert!(!redactor.header(header).contains(gone), "{header} {}", redactor.header(header));
+    }
+}
+
+#[test]
+fn work_grows_with_the_length_of_a_body_a_query_and_a_certificate() {
+    let hashed = |work: &dyn Fn(&Redactor, usize)| {
+        let of = |length: usize| {
+            let redactor = redactor();
+            work(&redactor, length);
+            redactor.words.hashed.load(std::sync::atomic::Ordering::Relaxed)
+        };
+        let (half, whole) = (of(32 * 1024), of(64 * 1024));
+        assert!(whole > 0 && whole <= 2 * half + 4096, "{half} {whole}");
+        assert!(whole < 64 * 1024 * 200, "{whole}");
+    };
+    hashed(&|redactor, length| drop(redactor.body(&json!("q".repeat(length)))));
+    hashed(&|redactor, length| drop(redactor.body(&json!({"userName": "a ".repeat(length / 2)}))));
+    hashed(&|redactor, length| drop(redactor.body(&json!({"userName": "bulkId:".repeat(length / 7)}))));
+    hashed(&|redactor, length| drop(redactor.text(&"q".repeat(length))));
+    hashed(&|redactor, length| drop(redactor.query(&format!("filter={}", "q".repeat(length)))));
+    let certificate = |length: usize| STANDARD.encode(vec![7_u8; length / 4 * 3]);
+    hashed(&|redactor, length| drop(redactor.body(&json!({"x509Certificates": [{"value": certificate(length)}]}))));
+}
+
+#[test]
+fn json_inside_of_json_inside_of_json_is_text() {
+    let mut text = "\"Rosenberg\"".to_owned();
+    for _ in 0..8 {
+        text = json!(format!("{}{text}{}", "[".repeat(100), "]".repeat(100))).to_string();
+    }
+    let redacted = redactor().body(&serde_json::from_str(&text).unwrap()).to_string();
+    assert!(!redacted.contains("Rosenberg"), "{redacted}");
 }
 
 proptest! {
@@ -113,6 +221,7 @@ proptest! {
             redactor.query(&query),
             redactor.url_path(&format!("/Users/{}/{}", words[5], words[6])),
             redactor.path(&format!("emails[type eq \"{}\"].{}", words[7], words[8])),
+            redactor.header(&format!("{}/1.0 ({}) Okta SCIM Client 1.0.0 {} W/\"{}\"; q={}", words[0], words[9], words[10], words[11], words[1])),
         ].map(|text| percent_decode_str(&text).decode_utf8_lossy().into_owned());
         for word in &words {
             for text in &left {

@@ -19,18 +19,21 @@ const WORDS: &str = "urn ietf params scim schemas schema core extension enterpri
     firstname lastname surname fullname groupname first last enabled disabled accountenabled objectid http https rolecall invalid";
 
 /// Names of parameters and of attributes of messages, with the treatment of their values.
-const MESSAGES: [(&str, Treatment); 28] = [
+const MESSAGES: [(&str, Treatment); 31] = [
     ("schemas", Treatment::Vocabulary),
     ("op", Treatment::Vocabulary),
     ("method", Treatment::Vocabulary),
     ("resourcetype", Treatment::Vocabulary),
     ("type", Treatment::Vocabulary),
-    ("status", Treatment::Vocabulary),
+    ("status", Treatment::Status),
     ("scimtype", Treatment::Vocabulary),
     ("sortorder", Treatment::Vocabulary),
-    ("version", Treatment::Vocabulary),
-    ("created", Treatment::Vocabulary),
-    ("lastmodified", Treatment::Vocabulary),
+    ("version", Treatment::Version),
+    ("created", Treatment::ServerTime),
+    ("lastmodified", Treatment::ServerTime),
+    ("cursor", Treatment::Cursor),
+    ("nextcursor", Treatment::Cursor),
+    ("previouscursor", Treatment::Cursor),
     ("path", Treatment::Expression),
     ("filter", Treatment::Expression),
     ("sortby", Treatment::Expression),
@@ -71,7 +74,7 @@ pub(super) fn is_word(word: &str) -> bool {
 
 /// True for a word of media types and of the names of clients.
 pub(super) fn is_client(word: &str) -> bool {
-    const CLIENTS: &str = "application json charset utf 8 text plain html okta scim client microsoft azure entra ad provisioning \
+    const CLIENTS: &str = "application json charset utf text plain html okta scim client microsoft azure entra ad provisioning \
         google auto authentik goauthentik onelogin jumpcloud keycloak ping pingone pingfederate agent java python requests curl \
         mozilla apache httpclient okhttp axios node";
     CLIENTS.split_whitespace().any(|known| known.eq_ignore_ascii_case(word))

@@ -13,6 +13,8 @@ use crate::model::KEY_BYTES;
 
 /// Rounds of the Feistel network.
 const ROUNDS: u8 = 4;
+/// Letters that depend on each other. A longer word is replaced in parts, so that the work grows with its length.
+const PART: usize = 64;
 /// Letters of one script that replace each other: the first, and how many.
 const SCRIPTS: [(char, u32); 5] = [('a', 26), ('0', 10), ('а', 32), ('α', 17), (HAN, HAN_LETTERS)];
 /// Characters of other scripts, and symbols, become one of these.
@@ -33,7 +35,12 @@ struct Letter {
 }
 
 /// Replaces words. The key never leaves this value.
-pub(super) struct Words(hmac::Key);
+pub(super) struct Words {
+    key: hmac::Key,
+    /// Bytes that were hashed.
+    #[cfg(test)]
+    pub(super) hashed: std::sync::atomic::AtomicUsize,
+}
 
 /// True for characters that words consist of. ASCII signs and what separates words stay as they are.
 pub(super) fn is_part(character: char) -> bool {
@@ -52,12 +59,21 @@ pub(super) fn is_part(character: char) -> bool {
 
 impl Words {
     pub(super) fn new(key: &[u8; KEY_BYTES]) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA256, key))
+        Self {
+            key: hmac::Key::new(hmac::HMAC_SHA256, key),
+            #[cfg(test)]
+            hashed: std::sync::atomic::AtomicUsize::new(0),
+        }
     }
 
     /// Another word of the same shape.
     pub(super) fn other(&self, word: &str) -> String {
         let mut letters = self.letters(word);
+        letters.chunks_mut(PART).for_each(|part| self.replace(part));
+        letters.iter().map(Letter::text).collect()
+    }
+
+    fn replace(&self, letters: &mut [Letter]) {
         let sizes: Vec<u32> = letters.iter().map(|letter| letter.letters).collect();
         let mut places: Vec<u32> = letters.iter().map(|letter| letter.place).collect();
         // The conjugate of a permutation without fixed points has none either.
@@ -71,7 +87,6 @@ impl Words {
         for (letter, place) in letters.iter_mut().zip(places) {
             letter.place = place;
         }
-        letters.iter().map(Letter::text).collect()
     }
 
     fn letters(&self, word: &str) -> Vec<Letter> {
@@ -122,29 +137,38 @@ impl Words {
         }
     }
 
-    /// As many numbers as wanted, which depend on the purpose, their number and the given places.
+    /// As many numbers as wanted, which depend on the purpose, their number and the given places. These are hashed once.
     pub(super) fn stream(&self, purpose: u8, given: &[u32], wanted: usize) -> Vec<u32> {
         let mut numbers = Vec::with_capacity(wanted);
-        let mut block = 0_u64;
-        while numbers.len() < wanted {
-            let mut signed = hmac::Context::with_key(&self.0);
-            signed.update(&[purpose]);
-            signed.update(&(wanted as u64).to_be_bytes());
-            signed.update(&block.to_be_bytes());
-            for place in given {
-                signed.update(&place.to_be_bytes());
-            }
-            let tag = signed.sign();
-            let words =
-                tag.as_ref().chunks_exact(4).filter_map(|bytes| Some(u32::from_be_bytes(bytes.try_into().ok()?)));
-            numbers.extend(words.take(wanted - numbers.len()));
-            block += 1;
+        if wanted == 0 {
+            return numbers;
         }
-        numbers
+        let wanted_bytes = (wanted as u64).to_be_bytes();
+        let given = given.iter().map(|place| place.to_be_bytes());
+        let first = self.hash(b'1', [purpose].into_iter().chain(wanted_bytes).chain(given.flatten()));
+        let (mut block, mut count) = (first, 0_u64);
+        loop {
+            let words =
+                block.as_ref().chunks_exact(4).filter_map(|bytes| Some(u32::from_be_bytes(bytes.try_into().ok()?)));
+            numbers.extend(words.take(wanted - numbers.len()));
+            if numbers.len() >= wanted {
+                return numbers;
+            }
+            count += 1;
+            block = self.hash(b'2', count.to_be_bytes().into_iter().chain(first.as_ref().iter().copied()));
+        }
     }
 
-    /// A number of seconds below a limit that belongs to the key.
-    pub(super) fn seconds(&self, below: u32) -> u32 {
+    /// The hash of bytes for one of two purposes.
+    fn hash(&self, purpose: u8, bytes: impl Iterator<Item = u8>) -> hmac::Tag {
+        let bytes: Vec<u8> = [purpose].into_iter().chain(bytes).collect();
+        #[cfg(test)]
+        self.hashed.fetch_add(bytes.len(), std::sync::atomic::Ordering::Relaxed);
+        hmac::sign(&self.key, &bytes)
+    }
+
+    /// A number of days below a limit that belongs to the key.
+    pub(super) fn days(&self, below: u32) -> u32 {
         self.stream(b't', &[], 1).first().map_or(0, |drawn| drawn % below)
     }
 }
@@ -194,7 +218,7 @@ mod tests {
         {
             let other = words().other(word);
             assert_ne!(other, word);
-            assert_eq!(other.chars().count(), word.chars().count(), "{word} {other}");
+            assert_eq!(other.nfd().count(), word.nfd().count(), "{word} {other}");
             let shape = |text: &str| {
                 text.chars().map(|one| (one.is_uppercase(), one.is_ascii_digit(), one.is_ascii())).collect::<Vec<_>>()
             };
@@ -215,6 +239,21 @@ mod tests {
             assert_ne!(other, word);
             assert_eq!(seen.insert(other.clone(), word), None, "{other}");
         }
+    }
+
+    #[test]
+    fn work_grows_with_the_length_of_a_word_and_long_words_stay_different() {
+        let hashed = |length: usize| {
+            let words = words();
+            let other = words.other(&"q".repeat(length));
+            assert_eq!(other.len(), length);
+            words.hashed.into_inner()
+        };
+        assert!(hashed(64 * 1024) <= 2 * hashed(32 * 1024) + 1024);
+        assert!(hashed(64 * 1024) < 64 * 1024 * 80, "{}", hashed(64 * 1024));
+        let long = "q".repeat(200);
+        assert_ne!(words().other(&format!("{long}a")), words().other(&format!("{long}b")));
+        assert_ne!(words().other(&format!("a{long}")), words().other(&format!("b{long}")));
     }
 
     proptest! {
