@@ -424,10 +424,9 @@ impl EndpointParts {
         })
     }
 
-    /// What was captured of a provider, as the admin port serves it.
-    fn captured(&self, name: &str) -> Option<serde_json::Value> {
-        let capture = self.captures.read(&name.parse().ok()?, &self.tokens, &self.traffic, self.clock.now())?;
-        serde_json::to_value(capture).ok()
+    /// What was captured of a provider, as JSON.
+    fn captured(&self, name: &str) -> Option<Vec<u8>> {
+        self.captures.read(&name.parse().ok()?, &self.tokens, &self.traffic, self.clock.now())
     }
 }
 

@@ -290,7 +290,7 @@ impl CliError {
         if exit != Exit::Done {
             for line in self.to_string().lines() {
                 // If even the error stream cannot be written, only the exit status is left.
-                let _ = writeln!(io.err, "{}error:{} {line}", table::BAD, table::RESET);
+                let _ = writeln!(io.err, "{}error:{} {}", table::BAD, table::RESET, table::one_line(line));
             }
         }
         exit

@@ -475,3 +475,22 @@ async fn answer_that_is_not_a_status_list_is_reported() {
         assert!(err.contains("does not answer like a rolecall") && err.contains(what), "{err}");
     }
 }
+
+#[tokio::test]
+async fn replay_writes_no_control_characters_of_a_file_and_reads_no_huge_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("capture.json");
+    let path = file.to_str().unwrap();
+    let capture = r#"{"rolecallVersion": "1", "identityProvider": "okta", "until": "2026-06-01T00:00:00Z", "strict": false,
+        "dialect": "\u001b]0;pwned\u0007\u202e", "dropped": 0, "requests": []}"#;
+    std::fs::write(&file, capture).unwrap();
+    let (out, err, exit) = rolecall(&["replay", path]).await;
+    assert_eq!(exit, Exit::Usage);
+    let shown = err.replace(table::BAD, "").replace(table::RESET, "");
+    assert!(out.is_empty() && shown.contains("pwned"), "{err:?}");
+    assert!(!shown.chars().any(|one| (one.is_control() && one != '\n') || one == '\u{202e}'), "{err:?}");
+    std::fs::File::create(&file).unwrap().set_len(64 * 1024 * 1024 + 1).unwrap();
+    let (_, err, exit) = rolecall(&["replay", path]).await;
+    assert_eq!(exit, Exit::Usage);
+    assert!(err.contains("more than 64 MiB"), "{err}");
+}

@@ -141,6 +141,11 @@ impl Call {
         self.0.admitted.set(admitted).map_err(|_twice| ScimError::Internal)
     }
 
+    /// True once it was admitted.
+    pub(super) fn is_admitted(&self) -> bool {
+        self.0.admitted.get().is_some()
+    }
+
     fn admitted(&self) -> Result<&Admitted, ScimError> {
         self.0.admitted.get().ok_or(ScimError::Internal)
     }

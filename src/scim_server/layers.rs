@@ -7,13 +7,14 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{MatchedPath, Path, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use axum::http::uri::PathAndQuery;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use jiff::Timestamp;
 
 use super::answer::{JSON, Refused, SCIM_JSON};
 use super::call::Call;
+use super::capture::Head;
 use super::oidc::is_signed_token;
 use super::token::{Caller, Denied, bearer, subject_credential};
 use super::{BASE, Connection, Service};
@@ -215,7 +216,9 @@ pub(super) async fn record(call: Call, matched: Option<MatchedPath>, request: Re
         route => operation(&method, route.unwrap_or(request.uri().path())),
     };
     let agent = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok());
-    let recorded = call.recording().map(|recording| (recording, recording.begin(call.received_at(), &request)));
+    let is_registered = route.is_some_and(is_registered);
+    let recorded =
+        call.recording().map(|recording| (recording, Head::new(call.received_at(), &request, is_registered)));
     call.signs().head(request.uri().path_and_query().map_or("", |target| target.as_str()), agent);
     let mut response = next.run(request).await;
     let status = response.status().as_u16();
@@ -231,9 +234,10 @@ pub(super) async fn record(call: Call, matched: Option<MatchedPath>, request: Re
     scim.metrics.requests.inc([operation, code_word(status)]);
     scim.metrics.request_seconds.observe([operation], started.elapsed());
     let (signs, findings) = (call.signs().clone(), call.take_findings());
-    if let Some((recording, exchange)) = recorded {
-        let place = (&scim.captures, &caller.provider);
-        response = recording.end(exchange, response, findings.as_slice(), place).await;
+    // Of what is refused for its number, nothing is kept: that would be more work than the request itself.
+    let kept = recorded.filter(|_| call.is_admitted() && response.status() != StatusCode::TOO_MANY_REQUESTS);
+    if let Some((recording, head)) = kept {
+        response = recording.end(head, response, findings.as_slice(), (scim, &caller.provider)).await;
     }
     if !findings.as_slice().is_empty() {
         response.extensions_mut().insert(Noted(findings.as_slice().to_vec()));

@@ -27,6 +27,8 @@ use crate::telemetry::Metrics;
 
 /// The bearer token of the replay.
 const TOKEN: &str = "the-token-of-a-replay-0123456789abcdef";
+/// Why a request is skipped.
+const NEEDS_SCHEMAS: &str = "it needs the schemas of --scim-schemas, which a capture does not have";
 /// Largest answer that is read.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
@@ -40,9 +42,12 @@ pub(crate) struct Replayed {
     pub(crate) request: String,
     /// Captured status.
     pub(crate) captured: u16,
-    /// Status of the replay; none when the body was not kept, so that the request was not sent.
+    /// Status of the replay; none when the request was skipped, or its body was not kept, so that it was not sent.
     #[serde(rename = "replayed")]
     pub(crate) answered: Option<u16>,
+    /// Why it was skipped, so that nothing is compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) skipped: Option<&'static str>,
     /// What is different.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) differences: Vec<String>,
@@ -65,9 +70,14 @@ pub(crate) struct Replay {
 }
 
 impl Replay {
-    /// True when each request was sent and answered as before.
+    /// True when each request was sent and answered as before, or skipped.
     pub(crate) fn is_same(&self) -> bool {
-        self.requests.iter().all(|one| one.answered.is_some() && one.differences.is_empty())
+        self.requests.iter().all(|one| one.skipped.is_some() || (one.answered.is_some() && one.differences.is_empty()))
+    }
+
+    /// Number of skipped requests.
+    pub(crate) fn skipped(&self) -> usize {
+        self.requests.iter().filter(|one| one.skipped.is_some()).count()
     }
 }
 
@@ -223,6 +233,7 @@ impl Player {
             request: format!("{}{query}", exchange.path),
             captured: exchange.status,
             answered: None,
+            skipped: exchange.needs_schemas_from_file.then_some(NEEDS_SCHEMAS),
             differences: Vec::new(),
             findings: Vec::new(),
             detail: None,
@@ -231,6 +242,7 @@ impl Player {
             Content::None => None,
             Content::Json(value) => Some(value.to_string()),
             Content::Text(text) => Some(text.clone()),
+            Content::Omitted(_) if played.skipped.is_some() => return Ok(played),
             Content::Omitted(_) => {
                 played.differences.push("not sent: its body was too large to be kept".to_owned());
                 return Ok(played);
@@ -238,9 +250,13 @@ impl Player {
         };
         self.clock.set(exchange.at);
         let answer = self.send((&exchange.method, &played.request), &exchange.headers, body).await?;
+        self.learn(exchange, &answer.body);
+        if played.skipped.is_some() {
+            // It was sent nevertheless: later requests may be about users and groups that it made.
+            return Ok(played);
+        }
         played.answered = Some(answer.status);
         played.detail = answer.body["detail"].as_str().map(str::to_owned);
-        self.learn(exchange, &answer.body);
         played.differences = differences(exchange, &answer);
         played.findings = answer.findings;
         Ok(played)

@@ -22,8 +22,9 @@ pub(crate) type StatusProvider = Arc<dyn Fn() -> Vec<Value> + Send + Sync>;
 /// Returns how far the process has come, as `/progress` answers it; null when that cannot be read.
 pub(crate) type ProgressProvider = Arc<dyn Fn() -> BoxFuture<'static, Value> + Send + Sync>;
 
-/// Returns what was captured of the requests of an identity provider, as `/captures/NAME` answers it; none: nothing was to be.
-pub(crate) type CaptureProvider = Arc<dyn Fn(&str) -> Option<Value> + Send + Sync>;
+/// Returns what was captured of the requests of an identity provider, as JSON that `/captures/NAME` answers; none: nothing
+/// was to be.
+pub(crate) type CaptureProvider = Arc<dyn Fn(&str) -> Option<Vec<u8>> + Send + Sync>;
 
 /// What the admin port serves.
 #[derive(Clone)]
@@ -109,7 +110,7 @@ async fn progress(State(admin): State<Admin>) -> Response {
 
 async fn captured(State(admin): State<Admin>, Path(provider): Path<String>) -> Response {
     match (admin.captures)(&provider) {
-        Some(capture) => (HEADERS, Json(capture)).into_response(),
+        Some(json) => (HEADERS, [(header::CONTENT_TYPE, "application/json")], json).into_response(),
         None => {
             (StatusCode::NOT_FOUND, HEADERS, "no requests of such an IdentityProvider are captured\n").into_response()
         }
@@ -137,7 +138,8 @@ mod tests {
         let status: StatusProvider =
             Arc::new(|| vec![json!({"kind": "RoleMapping", "metadata": {"name": "a"}, "status": {}})]);
         let progress: ProgressProvider = Arc::new(|| Box::pin(async { json!({"settled": true}) }));
-        let captures: CaptureProvider = Arc::new(|name| (name == "okta").then(|| json!({"requests": []})));
+        let captures: CaptureProvider =
+            Arc::new(|name| (name == "okta").then(|| json!({"requests": []}).to_string().into_bytes()));
         admin_router(Admin {
             metrics: Arc::new(Metrics::new()),
             readiness: readiness.clone(),
@@ -182,8 +184,8 @@ mod tests {
     #[tokio::test]
     async fn captured_requests_are_those_of_a_provider_with_a_capture() {
         let router = router(&Readiness::default());
-        let (code, _, body) = ask(&router, Method::GET, "/captures/okta").await;
-        assert_eq!((code.as_u16(), body.as_str()), (200, r#"{"requests":[]}"#));
+        let (code, kind, body) = ask(&router, Method::GET, "/captures/okta").await;
+        assert_eq!((code.as_u16(), kind.as_str(), body.as_str()), (200, "application/json", r#"{"requests":[]}"#));
         assert_eq!(ask(&router, Method::GET, "/captures/entra").await.0, 404);
     }
 

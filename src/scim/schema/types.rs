@@ -106,6 +106,13 @@ pub(crate) struct ResourceTypes {
     pub(crate) schemas: Vec<SchemaDefinition>,
 }
 
+impl ResourceTypes {
+    /// True when there is more than what is built in.
+    pub(crate) fn has_more(&self) -> bool {
+        !self.others.is_empty() || !self.schemas.is_empty()
+    }
+}
+
 impl Default for ResourceTypes {
     fn default() -> Self {
         Self { user: ResourceType::User, group: ResourceType::Group, others: Vec::new(), schemas: Vec::new() }

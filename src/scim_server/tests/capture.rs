@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::dialogues::{Ids, files, step};
 use super::{ENTRA_TOKEN, OKTA_TOKEN, Server};
 use crate::model::{Clock as _, ProviderName};
-use crate::scim_server::{Capture, replay};
+use crate::scim_server::{Capture, Limits, replay};
 
 fn okta() -> ProviderName {
     "okta".parse().unwrap()
@@ -20,7 +20,8 @@ impl Server {
     }
 
     fn captured(&self) -> Capture {
-        self.captures.read(&okta(), &self.tokens, &self.traffic, self.clock.now()).unwrap()
+        let json = self.captures.read(&okta(), &self.tokens, &self.traffic, self.clock.now()).unwrap();
+        serde_json::from_slice(&json).unwrap()
     }
 }
 
@@ -28,6 +29,7 @@ impl Server {
 fn personal(value: &Value, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(members) => {
+            let uuid = regex::Regex::new("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}").unwrap();
             for (name, value) in members {
                 let named = [
                     "userName",
@@ -40,12 +42,9 @@ fn personal(value: &Value, found: &mut BTreeSet<String>) {
                     "value",
                 ];
                 if let (true, Value::String(text)) = (named.contains(&name.as_str()), value) {
+                    let text = uuid.replace_all(text, " ");
                     let parts = text.split(|one: char| !one.is_alphanumeric());
-                    found.extend(
-                        parts
-                            .filter(|word| word.len() > 4 && !word.bytes().any(|byte| byte.is_ascii_digit()))
-                            .map(str::to_owned),
-                    );
+                    found.extend(parts.filter(|word| word.len() > 4).map(str::to_owned));
                 }
                 personal(value, found);
             }
@@ -125,6 +124,48 @@ async fn requests_are_captured_only_while_they_shall_be_and_of_whom_they_shall_b
     server.clock.advance(std::time::Duration::from_hours(1));
     server.okta("GET", "/Users", None).await;
     assert_eq!(server.captured().requests.len(), 3, "it has ended by itself");
+}
+
+#[tokio::test]
+async fn of_requests_over_the_rate_limit_nothing_is_kept() {
+    let limits = Limits { requests_per_second: std::num::NonZeroU32::new(1), ..Limits::default() };
+    let server = Server::with(limits).await;
+    server.capture_for_an_hour();
+    let query = format!("/Users?filter={}", "q".repeat(60_000));
+    let mut statuses = Vec::new();
+    for _ in 0..4 {
+        statuses.push(server.okta("GET", &query, None).await.status);
+    }
+    assert!(statuses.contains(&429), "{statuses:?}");
+    let others = statuses.iter().filter(|status| **status != 429).count();
+    let capture = server.captured();
+    assert_eq!((capture.requests.len(), capture.dropped), (others, 0), "{statuses:?}");
+}
+
+#[tokio::test]
+async fn requests_that_need_schemas_from_a_file_are_skipped() {
+    let server = Server::on(tempfile::tempdir().unwrap(), Limits::default(), super::registered::types()).await;
+    server.capture_for_an_hour();
+    let device = "urn:example:params:scim:schemas:core:1.2.3:Device";
+    let badge = "urn:example:params:scim:schemas:extension:badge:1.0:User";
+    server.okta("POST", "/Devices", Some(json!({"schemas": [device], "serialNumber": "S1"}))).await;
+    server.okta("GET", "/Schemas", None).await;
+    let user = json!({"schemas": ["urn:ietf:params:scim:schemas:core:2.0:User", badge], "userName": "alice@example.com", badge: {"number": 1}});
+    server.okta("POST", "/Users", Some(user)).await;
+    let operations = json!([{"method": "POST", "path": "/Devices", "bulkId": "1", "data": {"schemas": [device], "serialNumber": "S2"}}]);
+    let bulk = json!({"schemas": ["urn:ietf:params:scim:api:messages:2.0:BulkRequest"], "Operations": operations});
+    server.okta("POST", "/Bulk", Some(bulk)).await;
+    server.okta("GET", "/Users?filter=userName%20eq%20%22alice@example.com%22", None).await;
+    let capture = server.captured();
+    assert!(capture.schemas_from_file);
+    let needed: Vec<bool> = capture.requests.iter().map(|one| one.needs_schemas_from_file).collect();
+    assert_eq!(needed, [true, true, true, true, false]);
+    let folder = tempfile::tempdir().unwrap();
+    let replayed = replay(&capture, folder.path()).await.unwrap();
+    assert!(replayed.is_same() && replayed.skipped() == 4, "{replayed:#?}");
+    let shown = serde_json::to_value(&replayed).unwrap();
+    assert!(shown["requests"][0]["skipped"].as_str().unwrap().contains("--scim-schemas"), "{shown}");
+    assert_eq!(shown["requests"][4]["replayed"], 200, "the user was made all the same");
 }
 
 #[tokio::test]

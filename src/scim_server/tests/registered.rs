@@ -10,7 +10,7 @@ const DEVICE: &str = "urn:example:params:scim:schemas:core:1.2.3:Device";
 const LEASE: &str = "urn:example:params:scim:schemas:extension:lease:1.0:Device";
 const BADGE: &str = "urn:example:params:scim:schemas:extension:badge:1.0:User";
 
-fn types() -> ResourceTypes {
+pub(super) fn types() -> ResourceTypes {
     let text = include_str!("../../../tests/fixtures/scim/schemas.yaml");
     let documents: Vec<Value> = serde_saphyr::from_multiple(text).unwrap();
     ResourceTypes::registered(&documents).unwrap()
