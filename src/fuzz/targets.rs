@@ -292,7 +292,7 @@ fn patch_of_user(body: Map<String, Value>) -> String {
         Ok(change) => change,
         Err(error) => return refusal(&error),
     };
-    let (result, work) = change.apply_counted(&before);
+    let (result, work) = change.apply_counted(&before, &mut Findings::new());
     assert!(work.spent() <= 2 * MAX_WORK, "{work:?}");
     let after = match result {
         Ok(after) => after,

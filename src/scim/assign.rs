@@ -8,6 +8,7 @@
 
 use serde_json::{Map, Value};
 
+use super::conform;
 use super::edit::Verb;
 use super::error::{ScimError, shown};
 use super::extension::{ExtensionEdit, Request};
@@ -37,6 +38,8 @@ pub(super) struct Context<'a> {
     pub(super) listed: &'a [String],
     /// What is said of such extensions.
     pub(super) extensions: Vec<ExtensionEdit>,
+    /// What does not fit the schema of an extension that gives way.
+    pub(super) refused: Vec<(&'static str, ScimError)>,
     pub(super) findings: &'a mut Findings,
     pub(super) work: &'a mut Work,
 }
@@ -96,6 +99,31 @@ fn names_a_core_schema(name: &str) -> bool {
 }
 
 impl Context<'_> {
+    /// The extension with a schema that a path begins with.
+    fn described(&self, path: &PatchPath) -> Option<&'static str> {
+        let path = self.of.normalized(&path.attribute);
+        path.schema.as_deref().and_then(|urn| self.of.extension(urn)).map(|extension| extension.urn)
+    }
+
+    /// Keeps a problem of an extension that gives way until it is known what else the request does.
+    ///
+    /// # Errors
+    /// Every other problem.
+    pub(super) fn put_off(
+        &mut self,
+        urn: Option<&'static str>,
+        result: Result<(), ScimError>,
+    ) -> Result<(), ScimError> {
+        match (urn, result) {
+            (Some(urn), Err(problem)) if conform::gives_way(self.of, urn, &problem) => {
+                let problem = if self.message == Message::Whole { problem.of_body() } else { problem };
+                self.refused.push((urn, problem));
+                Ok(())
+            }
+            (_, result) => result,
+        }
+    }
+
     fn container(&self, name: &str) -> Option<Container> {
         let name = name.trim();
         match self.of.extension(name) {
@@ -135,7 +163,9 @@ impl Context<'_> {
         let mut assignments = Vec::new();
         let container = if path.filter.is_none() { self.container(&path.to_string()) } else { None };
         let Some(container) = container else {
-            self.assign(verb, path, value, true, &mut assignments)?;
+            let urn = self.described(&path);
+            let assigned = self.assign(verb, path, value, true, &mut assignments);
+            self.put_off(urn, assigned)?;
             return Ok(assignments);
         };
         let name = path.to_string();
@@ -161,7 +191,11 @@ impl Context<'_> {
             return self.inside(verb, container, key, value, assignments);
         }
         match parse::patch_path(key, self.findings) {
-            Ok(path) => self.assign(verb, path, Some(value), false, assignments),
+            Ok(path) => {
+                let urn = self.described(&path);
+                let assigned = self.assign(verb, path, Some(value), false, assignments);
+                self.put_off(urn, assigned)
+            }
             Err(_) => self.unknown(key, &value),
         }
     }
@@ -186,7 +220,8 @@ impl Context<'_> {
                     self.findings.note(FindingCode::SchemaUnknown, key);
                 }
                 for (key, value) in inner {
-                    self.extension_key(verb, urn, &key, value, assignments)?;
+                    let assigned = self.extension_key(verb, urn, &key, value, assignments);
+                    self.put_off(Some(urn), assigned)?;
                 }
             }
             (Container::Extension(urn), Value::Null) => {

@@ -102,7 +102,8 @@ pub(crate) fn check(of: ResourceType, before: Option<&Value>, after: &Value) -> 
     Ok(())
 }
 
-fn is_active(resource: &Map<String, Value>) -> bool {
+/// Whether a user is active, as far as the resource says.
+pub(super) fn is_active(resource: &Map<String, Value>) -> bool {
     resource.get("active").and_then(Value::as_bool).unwrap_or(true)
 }
 

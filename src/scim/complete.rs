@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use super::respell::respell;
 use super::schema::ResourceType;
 
 /// The weak entity tag of a version.
@@ -41,6 +42,7 @@ pub(crate) fn complete(
     for (name, value) in stored.into_iter().flatten().filter(|(name, _)| *name != "schemas") {
         resource.insert(name.clone(), value.clone());
     }
+    respell(of, &mut resource);
     let meta = json!({
         "resourceType": of.name(),
         "created": server.created,

@@ -4,76 +4,145 @@ use serde_json::{Map, Value};
 
 use super::edit::pointer;
 use super::error::ScimError;
-use super::schema::{Attribute, ENTERPRISE_URN, Kind, Mutability, ResourceType};
+use super::schema::{Attribute, ENTERPRISE_URN, Extension, Home, Kind, Mutability, ResourceType};
 use super::text::fold;
 
-/// Checks that a resource has what its schemas require.
-pub(super) fn required(of: ResourceType, resource: &Map<String, Value>) -> Result<(), ScimError> {
-    let missing = |urn: Option<&str>, attributes: &'static [Attribute], home: &Map<String, Value>| {
-        let missing = attributes.iter().find(|attribute| attribute.required && !home.contains_key(attribute.name))?;
-        Some(ScimError::InvalidValue(format!("`{}` is required", pointer(urn, missing, None))))
-    };
-    let parts = |attributes: &'static [Attribute], home: &Map<String, Value>| {
-        attributes.iter().filter(|attribute| attribute.kind == Kind::Complex).find_map(|attribute| {
-            let elements = match home.get(attribute.name)? {
-                Value::Array(list) => list.as_slice(),
-                one => std::slice::from_ref(one),
-            };
-            let lacks = |sub: &&Attribute| sub.required && elements.iter().any(|one| one.get(sub.name).is_none());
-            let sub = attribute.subs.iter().find(lacks)?;
-            Some(ScimError::InvalidValue(format!("`{}.{}` is required", attribute.name, sub.name)))
-        })
-    };
-    let of_a_file = matches!(of, ResourceType::Registered(_));
-    let core = missing(None, of.attributes(), resource)
-        .or_else(|| if of_a_file { parts(of.attributes(), resource) } else { None });
-    let inside = || {
-        of.extensions().iter().find_map(|extension| match resource.get(extension.urn).and_then(Value::as_object) {
-            None if extension.required => {
-                Some(ScimError::InvalidValue(format!("the extension `{}` is required", extension.urn)))
-            }
-            None => None,
-            Some(home) => missing(Some(extension.urn), extension.attributes, home)
-                .or_else(|| if of_a_file { parts(extension.attributes, home) } else { None }),
-        })
-    };
-    core.or_else(inside).map_or(Ok(()), Err)
+/// True when a problem of an extension gives way to a change that takes access away: identity providers send users and
+/// groups as they have them, whatever a file says of their extensions.
+pub(super) fn gives_way(of: ResourceType, urn: &str, problem: &ScimError) -> bool {
+    let about_values = matches!(
+        problem,
+        ScimError::InvalidSyntax(_)
+            | ScimError::InvalidPath(_)
+            | ScimError::InvalidValue(_)
+            | ScimError::NoTarget(_)
+            | ScimError::Mutability(_)
+    );
+    about_values && matches!(of, ResourceType::Registered(_)) && of.home() != Home::Resources && urn != ENTERPRISE_URN
 }
 
-/// Checks that a change leaves what its schemas permit to be set only once (RFC 7643 §2.2).
-///
-/// # Errors
-/// `mutability`
-pub(super) fn unchanged(of: ResourceType, before: &Value, after: &Value) -> Result<(), ScimError> {
-    if !matches!(of, ResourceType::Registered(_)) {
-        return Ok(());
+/// Attributes in one object of a resource.
+#[derive(Clone, Copy)]
+struct Part<'r> {
+    /// The URN of the extension.
+    urn: Option<&'static str>,
+    attributes: &'static [Attribute],
+    /// The object before the change.
+    before: Option<&'r Map<String, Value>>,
+    after: &'r Map<String, Value>,
+    /// What is required may be missing where it was missing before.
+    lenient: bool,
+}
+
+/// What of a resource does not conform to its schemas, with the extension that it is in: what is required has to be
+/// there, and what can be set only once stays (RFC 7643 §2.2).
+pub(super) fn problems(
+    of: ResourceType,
+    before: Option<&Map<String, Value>>,
+    after: &Map<String, Value>,
+) -> Vec<(Option<&'static str>, ScimError)> {
+    let mut problems = Vec::new();
+    let of_a_file = matches!(of, ResourceType::Registered(_));
+    let core = Part { urn: None, attributes: of.attributes(), before, after, lenient: false };
+    let mut check = |part: Part<'_>, whole: bool| {
+        let found =
+            part.missing().or_else(|| if whole { part.missing_inside().or_else(|| part.changed()) } else { None });
+        problems.extend(found.map(|problem| (part.urn, problem)));
+    };
+    check(core, of.home() == Home::Resources);
+    for Extension { urn, attributes, .. } in of.extensions().iter().copied() {
+        // An extension may go as a whole: identity providers replace people without it.
+        let Some(after) = after.get(urn).and_then(Value::as_object) else { continue };
+        let before = before.and_then(|before| before.get(urn)?.as_object());
+        let lenient = of.home() != Home::Resources;
+        check(Part { urn: Some(urn), attributes, before, after, lenient }, of_a_file);
     }
-    let core = std::iter::once((None, of.attributes()));
-    let inside = of.extensions().iter().map(|extension| (Some(extension.urn), extension.attributes));
-    // An extension may go as a whole: identity providers replace people without it.
-    let there = |urn: Option<&str>| urn.is_none_or(|urn| after.get(urn).is_some());
-    for (urn, attributes) in core.chain(inside).filter(|(urn, _)| there(*urn)) {
-        let value = |resource: &Value, name: &str, sub: Option<&str>| {
-            let home = urn.map_or(Some(resource), |urn| resource.get(urn))?;
-            let value = home.get(name)?;
-            sub.map_or(Some(value), |sub| value.get(sub)).cloned()
+    let absent = of.extensions().iter().find(|extension| extension.required && !after.contains_key(extension.urn));
+    problems.extend(absent.map(|absent| {
+        let problem = ScimError::InvalidValue(format!("the extension `{}` is required", absent.urn));
+        (Some(absent.urn), problem)
+    }));
+    problems
+}
+
+/// The objects of a complex attribute.
+fn elements<'v>(home: &'v Map<String, Value>, attribute: &Attribute) -> &'v [Value] {
+    match home.get(attribute.name) {
+        Some(Value::Array(list)) => list.as_slice(),
+        Some(one) => std::slice::from_ref(one),
+        None => &[],
+    }
+}
+
+impl Part<'_> {
+    fn missing(&self) -> Option<ScimError> {
+        let was_missing = |name| self.lenient && self.before.is_some_and(|before| !before.contains_key(name));
+        let required = self.attributes.iter().filter(|attribute| attribute.required);
+        let missing = required.filter(|attribute| !self.after.contains_key(attribute.name));
+        let missing = missing.into_iter().find(|attribute| !was_missing(attribute.name))?;
+        Some(ScimError::InvalidValue(format!("`{}` is required", pointer(self.urn, missing, None))))
+    }
+
+    fn missing_inside(&self) -> Option<ScimError> {
+        let lacks = |home: &Map<String, Value>, attribute: &Attribute, sub: &Attribute| {
+            elements(home, attribute).iter().any(|one| one.get(sub.name).is_none())
         };
-        for attribute in attributes {
+        let complex = self.attributes.iter().filter(|attribute| attribute.kind == Kind::Complex);
+        complex.into_iter().find_map(|attribute| {
+            let lacked = |sub| self.lenient && self.before.is_some_and(|before| lacks(before, attribute, sub));
+            let required = attribute.subs.iter().filter(|sub| sub.required);
+            let sub = required.into_iter().find(|sub| lacks(self.after, attribute, sub) && !lacked(sub))?;
+            Some(ScimError::InvalidValue(format!("`{}` is required", pointer(self.urn, attribute, Some(sub)))))
+        })
+    }
+
+    fn changed(&self) -> Option<ScimError> {
+        let before = self.before?;
+        self.attributes.iter().find_map(|attribute| {
             let subs = attribute.subs.iter().filter(|_| !attribute.multi).map(Some);
-            for sub in std::iter::once(None).chain(subs) {
-                let name = sub.map(|sub: &Attribute| sub.name);
-                let was = value(before, attribute.name, name);
-                if sub.unwrap_or(attribute).mutability == Mutability::Immutable
+            let leaf = std::iter::once(None::<&Attribute>).chain(subs).find(|sub| {
+                let value = |home: &Map<String, Value>| {
+                    let value = home.get(attribute.name)?;
+                    sub.map_or(Some(value), |sub| value.get(sub.name)).cloned()
+                };
+                let was = value(before);
+                sub.unwrap_or(attribute).mutability == Mutability::Immutable
                     && was.is_some()
-                    && was != value(after, attribute.name, name)
-                {
-                    let pointer = pointer(urn, attribute, sub);
-                    return Err(ScimError::Mutability(format!("`{pointer}` is immutable and has a value already")));
-                }
+                    && was != value(self.after)
+            })?;
+            let pointer = pointer(self.urn, attribute, leaf);
+            Some(ScimError::Mutability(format!("`{pointer}` is immutable and has a value already")))
+        })
+    }
+}
+
+/// The values that can be set only once: of the core schema, and of the extensions that a PUT mentions.
+pub(super) fn set_once(
+    of: ResourceType,
+    before: &Map<String, Value>,
+    mentions: impl Fn(&str) -> bool,
+) -> Map<String, Value> {
+    let once = |attributes: &'static [Attribute], home: &Map<String, Value>| {
+        let kept = attributes.iter().filter_map(|attribute| {
+            let value = home.get(attribute.name)?;
+            if attribute.mutability == Mutability::Immutable {
+                return Some((attribute.name.to_owned(), value.clone()));
             }
+            let subs = attribute.subs.iter().filter(|sub| sub.mutability == Mutability::Immutable);
+            let parts = subs.filter_map(|sub| Some((sub.name.to_owned(), value.get(sub.name)?.clone())));
+            let parts: Map<String, Value> = parts.filter(|_| !attribute.multi).collect();
+            if parts.is_empty() { None } else { Some((attribute.name.to_owned(), Value::Object(parts))) }
+        });
+        kept.collect::<Map<String, Value>>()
+    };
+    let mut kept = once(of.attributes(), before);
+    for extension in of.extensions().iter().filter(|extension| mentions(extension.urn)) {
+        let parts = before.get(extension.urn).and_then(Value::as_object).map(|home| once(extension.attributes, home));
+        if let Some(parts) = parts.filter(|parts| !parts.is_empty()) {
+            kept.insert(extension.urn.to_owned(), Value::Object(parts));
         }
     }
-    Ok(())
+    kept
 }
 
 /// The manager of a user.

@@ -5,14 +5,13 @@ use std::collections::{HashMap, HashSet};
 use serde_json::{Map, Value};
 
 use super::assign::{Assignment, Context, Message};
-use super::conform;
 use super::element::ElementFilter;
 use super::error::{ScimError, shown};
 use super::extension::{self, ExtensionEdit};
 use super::filter::{AttributePath, CompareOp, Filter, FilterValue, Test};
 use super::finding::FindingCode;
 use super::normalize::{self, Intake};
-use super::schema::{Attribute, Extension, Home, Kind, Mutability, Resolved, ResourceType};
+use super::schema::{Attribute, Home, Kind, Mutability, Resolved};
 use super::work::{Work, steps};
 
 /// The verb of a PATCH operation.
@@ -63,6 +62,8 @@ pub(super) enum Edit {
     Attribute(AttributeEdit),
     /// Of an extension that no schema describes.
     Extension(Box<ExtensionEdit>),
+    /// One that does not fit the schema of this extension, which gives way to a change that takes access away.
+    Refused(&'static str, ScimError),
 }
 
 /// One change, checked against the schema, in a form that leaves no ambiguity when it is applied.
@@ -91,7 +92,14 @@ impl Context<'_> {
         let mut slots = Slots::default();
         let mut edits = Vec::with_capacity(assignments.len());
         for assignment in assignments {
-            let edit = self.edit(assignment)?;
+            let urn = assignment.found.extension;
+            let edit = match self.edit(assignment) {
+                Ok(edit) => edit,
+                Err(problem) => {
+                    self.put_off(urn, Err(problem))?;
+                    continue;
+                }
+            };
             // A password is read like other values and goes no further.
             if !slots.takes(&edit)? {
                 self.findings.note(FindingCode::AttributeRepeated, &pointer(edit.extension, edit.attribute, None));
@@ -101,6 +109,7 @@ impl Context<'_> {
         }
         let extensions = extension::without_repetitions(std::mem::take(&mut self.extensions), self.findings)?;
         edits.extend(extensions.into_iter().map(|edit| Edit::Extension(Box::new(edit))));
+        edits.extend(self.refused.drain(..).map(|(urn, problem)| Edit::Refused(urn, problem)));
         Ok(edits)
     }
 
@@ -242,17 +251,27 @@ impl Edit {
     /// # Errors
     /// `invalidValue` for clearing what is required, `noTarget` for an element that does not exist and cannot be
     /// created.
-    fn apply(&self, resource: &mut Map<String, Value>, work: &mut Work) -> Result<(), ScimError> {
+    pub(super) fn apply(&self, resource: &mut Map<String, Value>, work: &mut Work) -> Result<(), ScimError> {
         match self {
             Self::Attribute(edit) => edit.apply(resource, work),
             Self::Extension(edit) => edit.apply(resource, work),
+            Self::Refused(_, problem) => Err(problem.clone()),
         }
     }
 
-    fn sets_reference(&self) -> bool {
+    pub(super) fn sets_reference(&self) -> bool {
         match self {
             Self::Attribute(edit) => edit.sets_reference(),
-            Self::Extension(_) => false,
+            Self::Extension(_) | Self::Refused(..) => false,
+        }
+    }
+
+    /// The extension with a schema that this changes.
+    pub(super) fn extension(&self) -> Option<&'static str> {
+        match self {
+            Self::Attribute(edit) => edit.extension,
+            Self::Extension(_) => None,
+            Self::Refused(urn, _) => Some(urn),
         }
     }
 }
@@ -555,39 +574,4 @@ fn add_element(elements: &mut Vec<Value>, element: Value, name: &str, work: &mut
 /// True when an element still has a value after a sub-attribute was removed.
 fn says_something(element: &Map<String, Value>) -> bool {
     element.keys().any(|key| !matches!(key.as_str(), "type" | "primary" | "display"))
-}
-
-/// Applies all edits, or returns the first refusal.
-pub(super) fn apply(
-    of: ResourceType,
-    edits: &[(Option<usize>, Edit)],
-    mut resource: Map<String, Value>,
-    work: &mut Work,
-) -> Result<Value, ScimError> {
-    let manager =
-        conform::reference(&resource).cloned().filter(|_| !edits.iter().any(|(_, edit)| edit.sets_reference()));
-    for (operation, edit) in edits {
-        edit.apply(&mut resource, work).map_err(|problem| match operation {
-            Some(index) => problem.in_operation(*index),
-            None => problem,
-        })?;
-    }
-    conform::drop_stale_reference(manager, &mut resource);
-    let mut schemas = vec![Value::String(of.urn().to_owned())];
-    for Extension { urn, .. } in of.extensions() {
-        if resource.get(*urn).is_some_and(|extension| extension.as_object().is_some_and(Map::is_empty)) {
-            resource.shift_remove(*urn);
-        }
-        if resource.contains_key(*urn) {
-            schemas.push(Value::String((*urn).to_owned()));
-        }
-    }
-    conform::required(of, &resource)?;
-    let unknown = extension::kept(&mut resource).into_iter().filter(|urn| of.extension(urn).is_none());
-    schemas.extend(unknown.map(Value::String));
-    let mut result = Map::new();
-    result.insert("schemas".to_owned(), Value::Array(schemas));
-    resource.shift_remove("schemas");
-    result.append(&mut resource);
-    Ok(Value::Object(result))
 }

@@ -276,6 +276,16 @@ impl ScimError {
         Value::Object(body)
     }
 
+    /// The same in the body of a POST or PUT. In a PUT the id of the URL counts; another one in the body is a wrong value
+    /// (RFC 7644 §3.5.1). The keys of a body are not paths.
+    #[must_use]
+    pub(super) fn of_body(self) -> Self {
+        match self {
+            Self::Mutability(text) | Self::InvalidPath(text) => Self::InvalidValue(text),
+            other => other,
+        }
+    }
+
     /// The same refusal, with the index of the operation before its text.
     #[must_use]
     pub(super) fn in_operation(self, index: usize) -> Self {

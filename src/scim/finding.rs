@@ -25,6 +25,8 @@ pub(crate) enum FindingCode {
     AttributeOutsideExtension,
     /// An extension that no schema describes.
     ExtensionNotDescribed,
+    /// Values that do not fit the schema of an extension, in a change that takes access away.
+    ExtensionKept,
     /// `"True"` or `"False"` where a boolean is expected.
     BooleanAsString,
     /// A number where a text is expected.
@@ -249,6 +251,7 @@ impl FindingCode {
             Self::AttributeRepeated => "AttributeRepeated",
             Self::AttributeOutsideExtension => "AttributeOutsideExtension",
             Self::ExtensionNotDescribed => "ExtensionNotDescribed",
+            Self::ExtensionKept => "ExtensionKept",
             Self::BooleanAsString => "BooleanAsString",
             Self::NumberAsText => "NumberAsText",
             Self::ValueWrapped => "ValueWrapped",
@@ -309,6 +312,7 @@ impl FindingCode {
             Self::ExtensionNotDescribed => {
                 "kept and returned as it was sent, though `/Schemas` does not describe it; it has no effect on access"
             }
+            Self::ExtensionKept => "left as it was: the rest is done, but what was sent of it does not fit its schema",
             Self::BooleanAsString => "taken as a boolean; send true or false without quotation marks",
             Self::NumberAsText => "taken as its text; send a string",
             Self::ValueWrapped => "its `value` was taken; send the value itself",
@@ -433,6 +437,7 @@ impl Finding {
                 (ScimError::InvalidValue, format!("`{at}` has an id that this server issued to nobody; send the `id`"))
             }
             FindingCode::ExtensionNotDescribed
+            | FindingCode::ExtensionKept
             | FindingCode::MembersNotAsserted
             | FindingCode::MembersShrunk
             | FindingCode::MemberUnknown
@@ -459,7 +464,7 @@ impl Finding {
     #[must_use]
     pub(crate) fn json_pointer(&self) -> String {
         let escaped = |name: &str| name.replace('~', "~0").replace('/', "~1");
-        if self.code == FindingCode::ExtensionNotDescribed {
+        if matches!(self.code, FindingCode::ExtensionNotDescribed | FindingCode::ExtensionKept) {
             return format!("/{}", escaped(&self.pointer));
         }
         // The name of an attribute has no dot after its URN, whose version has one.

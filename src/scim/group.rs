@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashSet};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::apply;
 use super::assign::{Assignment, Context, Message};
-use super::conform;
-use super::edit::{self, Edit, Verb};
+use super::edit::{Edit, Verb};
 use super::error::{ScimError, shown};
 use super::extension;
 use super::filter::{CompareOp, Filter, FilterValue, Test};
@@ -59,7 +59,7 @@ pub(crate) fn new_group(
     if let Some(MemberChange::Replace(ids) | MemberChange::Add(ids)) = read_members {
         members.list.push(MemberChange::Add(ids));
     }
-    Ok(NewGroupRequest { resource: edit::apply(of, &read.edits, Map::new(), &mut work)?, members })
+    Ok(NewGroupRequest { resource: apply::created(of, &read.edits, &mut work)?, members })
 }
 
 impl GroupChange {
@@ -119,9 +119,9 @@ impl GroupChange {
         operation: Operation,
         findings: &mut Findings,
     ) -> Result<Vec<Edit>, ScimError> {
-        let (of, message, extensions) = (self.of, Message::Patch, Vec::new());
+        let (of, message, extensions, refused) = (self.of, Message::Patch, Vec::new(), Vec::new());
         let (id, work) = (Some(id), &mut self.work);
-        let mut context = Context { of, id, message, listed, extensions, findings, work };
+        let mut context = Context { of, id, message, listed, extensions, refused, findings, work };
         let (members, rest) = context.operation(operation)?.into_iter().partition(Assignment::is_members);
         let edits = context.edits(rest)?;
         self.members.list.extend(Intake { findings, texts: &mut self.members.texts }.change(members)?);
@@ -138,20 +138,32 @@ impl GroupChange {
     ///
     /// # Errors
     /// `invalidValue`, `tooMany`.
+    #[cfg(test)]
     pub(crate) fn apply(&self, current: &Value) -> Result<Option<Value>, ScimError> {
+        self.apply_to(current, &self.members, &mut Findings::new())
+    }
+
+    /// Like [`GroupChange::apply`], with the membership changes of the request. Notes what is left as it was so that nothing
+    /// keeps a leaver in.
+    ///
+    /// # Errors
+    /// `invalidValue`, `tooMany`.
+    pub(crate) fn apply_to(
+        &self,
+        current: &Value,
+        members: &MemberChanges,
+        findings: &mut Findings,
+    ) -> Result<Option<Value>, ScimError> {
         if !self.has_attributes() {
             return Ok(None);
         }
-        let start = match current {
-            Value::Object(current) if self.replace => {
-                current.get("externalId").map(|kept| ("externalId".to_owned(), kept.clone())).into_iter().collect()
-            }
-            Value::Object(current) => current.clone(),
-            _ => return Err(ScimError::Internal),
-        };
-        let after = edit::apply(self.of, &self.attributes, start, &mut self.work.clone())?;
-        conform::unchanged(self.of, current, &after)?;
-        Ok(Some(after))
+        let removes = members.list.iter().any(|change| match change {
+            MemberChange::Add(_) => false,
+            MemberChange::Remove(_) | MemberChange::Replace(_) | MemberChange::Clear => true,
+        });
+        let whole = (current, self.replace);
+        let work = &mut self.work.clone();
+        apply::changed(self.of, &self.attributes, whole, work, findings, |_, _| removes).map(Some)
     }
 }
 

@@ -4,6 +4,7 @@
 //! a whole or not at all. Habits of identity providers that the RFCs do not define are accepted where their meaning is
 //! clear, and every acceptance leaves a [`Finding`].
 
+mod apply;
 mod assign;
 pub(crate) mod bounds;
 mod bulk;
@@ -27,6 +28,7 @@ mod patch;
 mod projection;
 mod redact;
 mod resource;
+mod respell;
 pub(crate) mod schema;
 mod sort;
 pub(crate) mod text;

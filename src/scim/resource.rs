@@ -5,15 +5,16 @@ use std::fmt::Display;
 
 use serde_json::{Map, Value};
 
+use super::apply;
 use super::assign::{Assignment, Context, Message};
-use super::conform;
-use super::edit::{self, Edit, Verb};
+use super::bounds;
+use super::edit::{Edit, Verb};
 use super::error::ScimError;
 use super::extension;
 use super::finding::{FindingCode, Findings};
 use super::json;
 use super::patch;
-use super::schema::{Home, Mutability, ResourceType};
+use super::schema::{Home, ResourceType};
 use super::work::Work;
 use crate::model::{EmailFact, UserFacts, UserId};
 
@@ -39,7 +40,7 @@ pub(crate) fn new_resource(
 ) -> Result<Value, ScimError> {
     let mut work = Work::default();
     let edits = whole(of, None, body, findings, &mut work)?.edits;
-    let mut resource = edit::apply(of, &edits, Map::new(), &mut work)?;
+    let mut resource = apply::created(of, &edits, &mut work)?;
     if let (Home::Users, Value::Object(resource)) = (of.home(), &mut resource) {
         // Stored explicitly, so that a later change that does not mention it does not change it.
         resource.entry("active").or_insert(Value::Bool(true));
@@ -66,8 +67,8 @@ pub(super) fn whole(
         findings.note(FindingCode::SchemasMissing, "schemas");
     }
     let listed = extension::listed(&body, true);
-    let (message, listed, extensions) = (Message::Whole, listed.as_slice(), Vec::new());
-    let mut context = Context { of, id, message, listed, extensions, findings, work };
+    let (message, listed, extensions, refused) = (Message::Whole, listed.as_slice(), Vec::new(), Vec::new());
+    let mut context = Context { of, id, message, listed, extensions, refused, findings, work };
     let assignments = context.object(Verb::Replace, body);
     let read = assignments.and_then(|assignments| {
         let has_members = of.home() == Home::Groups;
@@ -76,12 +77,7 @@ pub(super) fn whole(
         context.findings.refuse_deviations()?;
         Ok(WholeBody { edits, members })
     });
-    read.map_err(|problem| match problem {
-        // In a PUT the id of the URL counts; another one in the body is a wrong value (RFC 7644 §3.5.1). The keys of a
-        // body are not paths.
-        ScimError::Mutability(text) | ScimError::InvalidPath(text) => ScimError::InvalidValue(text),
-        other => other,
-    })
+    read.map_err(ScimError::of_body)
 }
 
 impl ResourceChange {
@@ -115,9 +111,9 @@ impl ResourceChange {
         let mut edits = Vec::new();
         let listed = extension::listed(&body, false);
         for (index, operation) in patch::operations(of, body, findings)?.into_iter().enumerate() {
-            let (message, extensions) = (Message::Patch, Vec::new());
+            let (message, extensions, refused) = (Message::Patch, Vec::new(), Vec::new());
             let (id, listed, work) = (Some(id.as_str()), listed.as_slice(), &mut work);
-            let mut context = Context { of, id, message, listed, extensions, findings, work };
+            let mut context = Context { of, id, message, listed, extensions, refused, findings, work };
             let new = context
                 .operation(operation)
                 .and_then(|assignments| context.edits(assignments))
@@ -134,28 +130,18 @@ impl ResourceChange {
     /// `invalidValue`, `noTarget`, `tooMany`.
     #[cfg(test)]
     pub(crate) fn apply(&self, current: &Value) -> Result<Value, ScimError> {
-        self.apply_counted(current).0
+        self.apply_counted(current, &mut Findings::new()).0
     }
 
-    /// Like [`ResourceChange::apply`], but also returns the work of the whole request up to its end or its refusal.
-    pub(crate) fn apply_counted(&self, current: &Value) -> (Result<Value, ScimError>, Work) {
+    /// Like [`ResourceChange::apply`], but also returns the work of the whole request up to its end or its refusal, and notes
+    /// what is left as it was so that nothing keeps a leaver in.
+    pub(crate) fn apply_counted(&self, current: &Value, findings: &mut Findings) -> (Result<Value, ScimError>, Work) {
         let mut work = self.work;
-        let start = match current {
-            Value::Object(current) if self.replace => self.kept(current),
-            Value::Object(current) => current.clone(),
-            _ => return (Err(ScimError::Internal), work),
+        let deactivates = |before: &Map<String, Value>, after: &Map<String, Value>| {
+            self.of.home() == Home::Users && bounds::is_active(before) && !bounds::is_active(after)
         };
-        let applied = edit::apply(self.of, &self.edits, start, &mut work);
-        (applied.and_then(|after| conform::unchanged(self.of, current, &after).map(|()| after)), work)
-    }
-
-    /// What a PUT that does not mention it leaves as it is: whether somebody is active, the `externalId`, and what can be
-    /// set only once (RFC 7644 §3.5.1).
-    fn kept(&self, current: &Map<String, Value>) -> Map<String, Value> {
-        let activity = if self.of.home() == Home::Users { Some("active") } else { None };
-        let once = self.of.attributes().iter().filter(|attribute| attribute.mutability == Mutability::Immutable);
-        let names = activity.into_iter().chain(["externalId"]).chain(once.map(|attribute| attribute.name));
-        names.filter_map(|name| Some((name.to_owned(), current.get(name)?.clone()))).collect()
+        let whole = (current, self.replace);
+        (apply::changed(self.of, &self.edits, whole, &mut work, findings, deactivates), work)
     }
 }
 

@@ -85,7 +85,8 @@ impl Resource for GroupRecord {
                 if if_match.as_ref().is_some_and(|versions| !versions.contain(current.version)) {
                     return Err(ScimError::PreconditionFailed);
                 }
-                let resource = change.apply(&current.resource)?.filter(|resource| *resource != current.resource);
+                let resource = change.apply_to(&current.resource, &members, &mut call.findings())?;
+                let resource = resource.filter(|resource| *resource != current.resource);
                 if let Some(resource) = &resource {
                     bounds::check(of, Some(&current.resource), resource)?;
                 }

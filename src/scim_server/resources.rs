@@ -52,7 +52,7 @@ impl Resource for ScimResource {
             if if_match.as_ref().is_some_and(|versions| !versions.contain(current.version)) {
                 return Err(ScimError::PreconditionFailed);
             }
-            let (resource, work) = change.apply_counted(&current.resource);
+            let (resource, work) = change.apply_counted(&current.resource, &mut call.findings());
             // Bounds the work of one request when many change one resource at once.
             taken = taken.saturating_add(work.spent());
             if taken > MAX_WORK * 2 && resource.is_ok() {

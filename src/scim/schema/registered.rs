@@ -213,20 +213,11 @@ fn attribute(at: At<'_>, value: &Value, inside: bool) -> Result<Attribute, Schem
     let uniqueness = [("none", false), ("server", true), ("global", true)];
     let mutability = members.word("mutability", &mutability)?.unwrap_or(Mutability::ReadWrite);
     let unique = members.word("uniqueness", &uniqueness)?.unwrap_or(false);
-    let (multi, required) = (members.flag("multiValued")?, members.flag("required")?);
-    if unique && (inside || multi || matches!(kind, Kind::Complex | Kind::Boolean)) {
-        return Err(At::Inside(&at, "uniqueness")
-            .wrong("only an attribute of its own with a single simple value can be unique: write `none`"));
-    }
-    if required && matches!(mutability, Mutability::ReadOnly | Mutability::WriteOnly) {
-        return Err(At::Inside(&at, "required")
-            .wrong("what no client stores cannot be required: write `false`, or another `mutability`"));
-    }
-    Ok(Attribute {
+    let new = Attribute {
         name: leaked(name),
         kind,
-        multi: multi && !inside,
-        required,
+        multi: members.flag("multiValued")?,
+        required: members.flag("required")?,
         case_exact: members.flag("caseExact")? || matches!(kind, Kind::Reference | Kind::Binary),
         unique,
         mutability,
@@ -236,7 +227,32 @@ fn attribute(at: At<'_>, value: &Value, inside: bool) -> Result<Attribute, Schem
         references: members.texts("referenceTypes")?,
         subs,
         description: leaked(members.text("description")?.unwrap_or_default()),
-    })
+    };
+    consistent(at, new, inside)
+}
+
+/// The attribute, if its characteristics can be kept together.
+fn consistent(at: At<'_>, new: Attribute, inside: bool) -> Result<Attribute, SchemaProblem> {
+    if new.multi && inside {
+        return Err(At::Inside(&at, "multiValued")
+            .wrong("a sub-attribute has a single value here: make it an attribute of its own, or write `false`"));
+    }
+    if new.unique && (inside || new.multi || matches!(new.kind, Kind::Complex | Kind::Boolean)) {
+        return Err(At::Inside(&at, "uniqueness")
+            .wrong("only an attribute of its own with a single simple value can be unique: write `none`"));
+    }
+    if new.required && matches!(new.mutability, Mutability::ReadOnly | Mutability::WriteOnly) {
+        return Err(At::Inside(&at, "required")
+            .wrong("what no client stores cannot be required: write `false`, or another `mutability`"));
+    }
+    let once = new.subs.iter().position(|sub| sub.mutability == Mutability::Immutable);
+    if let Some(once) = once.filter(|_| new.multi) {
+        return Err(At::Inside(&At::Item(&At::Inside(&at, "subAttributes"), once), "mutability").wrong(
+            "an element of an attribute with several values can be replaced by another: write `readWrite`, or make the \
+             attribute `immutable`",
+        ));
+    }
+    Ok(new)
 }
 
 fn attributes(at: At<'_>, values: &[Value], inside: bool) -> Result<Vec<Attribute>, SchemaProblem> {

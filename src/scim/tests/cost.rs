@@ -18,7 +18,7 @@ fn spent(user: &Value, operations: &[Value]) -> (Result<Value, ScimError>, u64) 
         Ok(change) => change,
         Err(refused) => return (Err(refused), MAX_WORK),
     };
-    let (result, work) = change.apply_counted(user);
+    let (result, work) = change.apply_counted(user, &mut Findings::new());
     (result, work.spent())
 }
 

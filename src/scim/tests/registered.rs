@@ -110,3 +110,17 @@ fn a_mistake_in_a_file_of_schemas_says_what_is_wrong_where_and_how_to_mend_it() 
     assert_eq!(ResourceTypes::registered(&[schema(), resource_type()]).unwrap().all().len(), 3);
     assert_eq!(ResourceTypes::registered(&[]).unwrap().all(), ResourceType::ALL);
 }
+
+#[test]
+fn what_a_sub_attribute_cannot_be_is_refused() {
+    for (sub, multi, expected) in [
+        (json!({"name": "b", "multiValued": true}), false, "multiValued: a sub-attribute has a single value here"),
+        (json!({"name": "b", "mutability": "immutable"}), true, "mutability: an element of an attribute with several"),
+    ] {
+        let attribute = json!({"name": "a", "type": "complex", "multiValued": multi, "subAttributes": [sub]});
+        let documents = [with(schema(), "/attributes/0", attribute), resource_type()];
+        let problem = ResourceTypes::registered(&documents).unwrap_err().to_string();
+        let at = "document 1 (`urn:example:Device`), attributes[0].subAttributes[0]";
+        assert!(problem.starts_with(&format!("{at}.{expected}")), "{problem}");
+    }
+}

@@ -346,3 +346,146 @@ async fn resources_survive_a_restart_and_the_removal_of_their_type_from_the_file
     assert_eq!((purged.users, purged.resources), (1, 1));
     assert_eq!(server.store.usage(&okta).await.unwrap(), crate::store::Usage::default());
 }
+
+/// The types of the fixture, with more extensions and attributes.
+fn stricter() -> ResourceTypes {
+    let text = include_str!("../../../tests/fixtures/scim/schemas.yaml");
+    let mut documents: Vec<Value> = serde_saphyr::from_multiple(text).unwrap();
+    let badge = documents.iter_mut().find(|one| one["id"] == BADGE).unwrap();
+    badge["attributes"].as_array_mut().unwrap().extend([
+        json!({"name": "pin", "returned": "never"}),
+        json!({"name": "door", "type": "complex", "subAttributes": [
+            {"name": "value", "mutability": "immutable"}, {"name": "floor", "type": "integer"},
+        ]}),
+    ]);
+    documents.push(json!({
+        "schemas": ["urn:ietf:params:scim:schemas:core:2.0:ResourceType"],
+        "name": "Group",
+        "schemaExtensions": [{"schema": BADGE}],
+    }));
+    ResourceTypes::registered(&documents).unwrap()
+}
+
+async fn restarted(server: Server, types: ResourceTypes) -> Server {
+    let Server { folder, store, .. } = server;
+    drop(store);
+    Server::on(folder, Limits::default(), types).await
+}
+
+#[tokio::test]
+async fn a_schema_that_comes_later_never_keeps_a_leaver_in() {
+    let server = Server::start().await;
+    let user = async |name: &str, badge: Value| server.created("/Users", json!({"userName": name, BADGE: badge})).await;
+    let users = [
+        user("a", json!({"code": "c"})).await,
+        user("b", json!({"NUMBER": 10})).await,
+        user("c", json!({"number": "ten", "userName": "x"})).await,
+        user("d", json!({"number": 10, "issued": "2026-01-31T12:00:00Z"})).await,
+    ];
+    let members = json!([{"value": users[0]}, {"value": users[1]}]);
+    let group = json!({"displayName": "g", BADGE: {"code": "c"}, "members": members});
+    let group = format!("/Groups/{}", server.created("/Groups", group).await);
+    let server = restarted(server, stricter()).await;
+
+    let off = json!([{"op": "replace", "path": "active", "value": false}]);
+    let on = json!([{"op": "replace", "path": "active", "value": true}]);
+    for (user, name, given, kept) in [
+        (&users[0], "a", json!({"code": "c"}), json!({"code": "c"})),
+        (&users[1], "b", json!({"NUMBER": 10}), json!({"number": 10})),
+        (&users[1], "b", json!({"code": "c"}), json!({"number": 10})),
+        (&users[2], "c", json!({"number": "ten", "userName": "x"}), json!({"number": "ten", "userName": "x"})),
+        (
+            &users[3],
+            "d",
+            json!({"number": 1, "issued": "2026-02-01T00:00:00Z"}),
+            json!({"number": 10, "issued": "2026-01-31T12:00:00Z"}),
+        ),
+    ] {
+        let path = format!("/Users/{user}");
+        let patched = server.patch(&path, off.clone()).await;
+        assert_eq!((patched.status, &patched.json()[BADGE]), (200, &kept), "{}", patched.text);
+        assert_eq!(server.patch(&path, on.clone()).await.status, 200);
+        let put = json!({"userName": name, "active": false, BADGE: given});
+        let put = server.okta("PUT", &path, Some(put)).await;
+        assert_eq!((put.status, &put.json()["active"]), (200, &json!(false)), "{}", put.text);
+        assert_eq!(put.json()[BADGE], kept);
+        assert_eq!(server.patch(&path, on.clone()).await.status, 200);
+        // In one PATCH with what does not fit.
+        let both = json!([off[0], {"op": "replace", "path": format!("{BADGE}:number"), "value": "x"}]);
+        let both = server.patch(&path, both).await;
+        assert_eq!((both.status, &both.json()[BADGE]), (200, &kept), "{}", both.text);
+        assert_eq!(server.patch(&path, on.clone()).await.status, 200);
+    }
+    // Nobody leaves: what the change itself breaks is refused.
+    let path = format!("/Users/{}", users[1]);
+    for badge in [json!({"code": "c"}), json!({"number": "x"})] {
+        let put = json!({"userName": "b", "active": true, BADGE: badge});
+        server.okta("PUT", &path, Some(put)).await.refused(400, Some("invalidValue"));
+    }
+    let add = json!([{"op": "add", "path": format!("{BADGE}:code"), "value": "d"}]);
+    assert_eq!(server.patch(&format!("/Users/{}", users[0]), add).await.status, 200, "it lacked the number before");
+
+    let put = async |badge: Value, members: &[&str]| {
+        let members: Vec<Value> = members.iter().map(|id| json!({"value": id})).collect();
+        server.okta("PUT", &group, Some(json!({"displayName": "g", BADGE: badge, "members": members}))).await
+    };
+    for badge in [json!({"code": "c"}), json!({"code": "c", "number": "ten"})] {
+        for members in [vec![users[0].as_str()], vec![]] {
+            let reply = put(badge.clone(), &members).await;
+            assert_eq!(reply.status, 200, "{}", reply.text);
+            let left = reply.json().get("members").and_then(Value::as_array).map_or(0, Vec::len);
+            assert_eq!((left, &reply.json()[BADGE]), (members.len(), &json!({"code": "c"})));
+        }
+    }
+    let put = json!({"displayName": "g", BADGE: {"number": "ten"}});
+    server.okta("PUT", &group, Some(put)).await.refused(400, Some("invalidValue"));
+}
+
+#[tokio::test]
+async fn what_was_stored_before_its_schema_gets_the_spelling_of_the_schema() {
+    let server = Server::start().await;
+    let old = BADGE.to_uppercase().replace("URN", "urn");
+    let badge = json!({"Number": 10, "PIN": "0000", "Door": {"VALUE": "d1"}, "other": 1});
+    let id = server.created("/Users", json!({"schemas": [old], "userName": "a", old.as_str(): badge})).await;
+    let server = restarted(server, stricter()).await;
+    let path = format!("/Users/{id}");
+    let seen = json!({"other": 1, "number": 10, "door": {"value": "d1"}});
+    let same = |reply: &Value| {
+        let schemas = json!(["urn:ietf:params:scim:schemas:core:2.0:User", BADGE]);
+        assert_eq!((&reply[BADGE], &reply["schemas"], reply.get(&old)), (&seen, &schemas, None), "{reply}");
+    };
+    same(&server.okta("GET", &path, None).await.json());
+    same(&server.okta("GET", "/Users", None).await.json()["Resources"][0]);
+    for filter in [format!("{BADGE}:number eq 10"), format!("{BADGE}:door.value eq \"d1\"")] {
+        assert_eq!(server.selected("/Users", &filter).await, ["a"], "{filter}");
+    }
+    let changed = server.patch(&path, json!([{"op": "replace", "path": format!("{BADGE}:number"), "value": 11}])).await;
+    assert_eq!(changed.json()[BADGE], json!({"other": 1, "door": {"value": "d1"}, "number": 11}), "{}", changed.text);
+}
+
+#[tokio::test]
+async fn a_put_keeps_what_can_be_set_only_once_in_extensions_and_parts() {
+    let server = Server::on(tempfile::tempdir().unwrap(), Limits::default(), stricter()).await;
+    let issued = "2026-01-31T12:00:00Z";
+    let badge = json!({"number": 1, "issued": issued, "door": {"value": "d1", "floor": 1}});
+    let path = format!("/Users/{}", server.created("/Users", json!({"userName": "a", BADGE: badge})).await);
+    let put = async |badge: Value| server.okta("PUT", &path, Some(json!({"userName": "a", BADGE: badge}))).await;
+    for (badge, kept) in [
+        (json!({"number": 2}), json!({"issued": issued, "door": {"value": "d1"}, "number": 2})),
+        (
+            json!({"number": 2, "door": {"floor": 2}}),
+            json!({"issued": issued, "door": {"value": "d1", "floor": 2}, "number": 2}),
+        ),
+    ] {
+        let reply = put(badge).await;
+        assert_eq!((reply.status, &reply.json()[BADGE]), (200, &kept), "{}", reply.text);
+    }
+    for badge in [
+        json!({"number": 2, "issued": "2026-02-01T00:00:00Z"}),
+        json!({"number": 2, "issued": null}),
+        json!({"number": 2, "door": {"value": "d2"}}),
+        json!({"number": 2, "door": null}),
+    ] {
+        put(badge).await.refused(400, Some("mutability"));
+    }
+}
