@@ -199,6 +199,7 @@ impl Process {
         let external_url = config.external_url(scim_address);
         let store = Store::open(&config.database.to_string(), clock.clone()).await?;
         store.set_quota(config.quota);
+        store.hold_unique(&types).await?;
 
         let metrics = Arc::new(Metrics::new());
         let readiness = Readiness::default();

@@ -1,9 +1,11 @@
 //! What schemas ask of a resource as a whole: that it has what is required, and keeps what can be set only once.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use super::edit::pointer;
 use super::error::ScimError;
+use super::filter::time;
+use super::respell::respelled;
 use super::schema::{Attribute, ENTERPRISE_URN, Extension, Home, Kind, Mutability, ResourceType};
 use super::text::fold;
 
@@ -162,24 +164,54 @@ pub(super) fn drop_stale_reference(before: Option<Value>, resource: &mut Map<Str
     }
 }
 
-/// The values of a resource that no other one of its type may have, in the form in which they are compared, each with the
-/// path of its attribute.
-#[must_use]
-pub(crate) fn unique_values(of: ResourceType, resource: &Value) -> Vec<(String, String)> {
+/// The attributes whose values only one resource of a type may have.
+fn unique_attributes(of: ResourceType) -> impl Iterator<Item = (Option<&'static str>, &'static Attribute)> {
     let core = of.attributes().iter().map(|attribute| (None, attribute));
     let extensions = of.extensions().iter();
     let inside = extensions.flat_map(|one| one.attributes.iter().map(|attribute| (Some(one.urn), attribute)));
-    let unique = core.chain(inside).filter(|(_, attribute)| attribute.unique);
-    unique
+    core.chain(inside).filter(|(_, attribute)| attribute.unique)
+}
+
+/// What [`unique_values`] follows from: the attributes of a type, and how they are compared. Empty where there are none.
+#[must_use]
+pub(crate) fn unique_form(of: ResourceType) -> String {
+    let mut attributes: Vec<String> = unique_attributes(of)
+        .map(|(urn, attribute)| {
+            let case = if attribute.case_exact { "exact" } else { "folded" };
+            format!("{} {:?} {case}", pointer(urn, attribute, None), attribute.kind)
+        })
+        .collect();
+    attributes.sort();
+    attributes.join(", ")
+}
+
+/// The values of a resource that no other one of its type may have, in a form that is equal where filters find them equal,
+/// each with the path of its attribute.
+#[must_use]
+pub(crate) fn unique_values(of: ResourceType, resource: &Value) -> Vec<(String, String)> {
+    let Some(resource) = resource.as_object().map(|resource| respelled(of, resource)) else { return Vec::new() };
+    unique_attributes(of)
         .filter_map(|(urn, attribute)| {
-            let home = urn.map_or(Some(resource), |urn| resource.get(urn))?;
+            let home = urn.map_or(Some(&*resource), |urn| resource.get(urn)?.as_object())?;
             let value = match home.get(attribute.name)? {
-                Value::String(text) if attribute.case_exact => text.clone(),
-                Value::String(text) => fold(text),
-                Value::Number(number) => number.to_string(),
+                Value::String(text) => match (attribute.kind, attribute.case_exact) {
+                    (Kind::DateTime, _) => time(text).map_or_else(|| text.clone(), |instant| instant.to_string()),
+                    (_, true) => text.clone(),
+                    (_, false) => fold(text),
+                },
+                Value::Number(number) => canonical(number),
                 Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
             };
             Some((pointer(urn, attribute, None), value))
         })
         .collect()
+}
+
+/// A number in the form that equal ones share: `4` and `4.0` are one.
+fn canonical(number: &Number) -> String {
+    match number.as_f64() {
+        Some(value) if number.is_f64() && value == 0.0 => "0".to_owned(),
+        Some(value) if number.is_f64() && value.fract() == 0.0 => format!("{value:.0}"),
+        _ => number.to_string(),
+    }
 }

@@ -36,7 +36,7 @@ mod work;
 
 pub(crate) use bulk::{BulkAction, BulkOperation, BulkRequest};
 pub(crate) use complete::{ServerAttributes, complete, etag};
-pub(crate) use conform::unique_values;
+pub(crate) use conform::{unique_form, unique_values};
 pub(crate) use dialect::{Dialect, Signs};
 pub(crate) use error::ScimError;
 pub(crate) use evaluate::{Evaluator, Related};

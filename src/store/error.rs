@@ -1,5 +1,7 @@
 //! Errors of the store.
 
+use uuid::Uuid;
+
 use super::Epoch;
 use crate::model::{Reason, Seq};
 
@@ -65,6 +67,23 @@ pub(crate) enum StoreError {
     ValueTaken {
         /// The path of the attribute.
         attribute: String,
+    },
+    /// A file makes an attribute unique, but two stored resources of a type have the same value.
+    #[error(
+        "the resources {one} and {other} of `{provider}` have the same `{attribute}`, which the schema of `{kind}` says is \
+         unique: write `uniqueness: none`, change one of them, and write it again"
+    )]
+    NotUnique {
+        /// The provider.
+        provider: String,
+        /// The name of the type.
+        kind: String,
+        /// The path of the attribute.
+        attribute: String,
+        /// The id of the resource that was stored first.
+        one: Uuid,
+        /// The id of the other.
+        other: Uuid,
     },
     /// A non-empty replacement of the members of a group contains no known id.
     #[error("none of the {given} members is known, so the group keeps the members it has; create the users first")]
@@ -175,7 +194,7 @@ impl StoreError {
             Self::SchemaNewer { .. } => "SchemaNewer",
             Self::SchemaDiffers { .. } => "SchemaDiffers",
             Self::Unavailable { .. } => Reason::StoreUnavailable.word(),
-            Self::Taken { .. } | Self::ValueTaken { .. } => "Uniqueness",
+            Self::Taken { .. } | Self::ValueTaken { .. } | Self::NotUnique { .. } => "Uniqueness",
             Self::NoKnownMember { .. } => "NoKnownMember",
             Self::TooManyPending { .. } => "TooManyPending",
             Self::NotAMember => "NotAMember",

@@ -4,13 +4,13 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::encoding::{json, size};
-use super::lanes::{Ticket, cost};
+use super::lanes::{BATCH, Ticket, cost};
 use super::sqlite::{list, resources};
 use super::{
     ATTEMPTS, DeleteOutcome, NewResource, Origin, ScimResource, Store, StoreError, UpdateOutcome, changes_too_often,
 };
 use crate::model::ProviderName;
-use crate::scim::{ResourceType, unique_values};
+use crate::scim::{ResourceType, ResourceTypes, unique_values};
 
 /// A resource in its stored form, encoded before the writer is called.
 pub(super) struct EncodedResource {
@@ -34,6 +34,17 @@ impl EncodedResource {
 }
 
 impl Store {
+    /// Builds the unique values of stored resources again, where these types have other ones than when they were last built.
+    /// Called before anything is served.
+    ///
+    /// # Errors
+    /// [`StoreError::NotUnique`]: nothing is changed then.
+    pub(crate) async fn hold_unique(&self, types: &ResourceTypes) -> Result<(), StoreError> {
+        let types: Vec<ResourceType> = types.others.clone();
+        self.commit(Ticket::engine(BATCH), move |tx| types.iter().try_for_each(|of| resources::hold_unique(tx, *of)))
+            .await
+    }
+
     /// Stores a resource.
     ///
     /// # Errors

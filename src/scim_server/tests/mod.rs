@@ -107,6 +107,7 @@ impl Server {
         let clock = Arc::new(ManualClock::new("2026-06-01T00:00:00Z".parse().unwrap()));
         let url = format!("sqlite:{}", folder.path().join("rolecall.db").display());
         let store = Store::open(&url, clock.clone()).await.unwrap();
+        store.hold_unique(&types).await.unwrap();
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (traffic, metrics) = (Traffic::new(), Metrics::new());
         let captures = Captures::new(jiff::SignedDuration::from_hours(24), "https://rolecall.example.com");

@@ -489,3 +489,35 @@ async fn a_put_keeps_what_can_be_set_only_once_in_extensions_and_parts() {
         put(badge).await.refused(400, Some("mutability"));
     }
 }
+
+#[tokio::test]
+async fn an_attribute_that_becomes_unique_is_so_among_what_is_stored() {
+    let unique = |names: &[&str]| {
+        let text = include_str!("../../../tests/fixtures/scim/schemas.yaml");
+        let mut documents: Vec<Value> = serde_saphyr::from_multiple(text).unwrap();
+        for attribute in documents[0]["attributes"].as_array_mut().unwrap() {
+            if names.iter().any(|name| attribute["name"] == *name) {
+                attribute["uniqueness"] = json!("server");
+            }
+        }
+        ResourceTypes::registered(&documents).unwrap()
+    };
+    let server = serving().await;
+    let first = json!({"serialNumber": "a", "displayName": "x", "weight": 4, "bought": "2026-01-31T13:00:00+01:00"});
+    let first = device(&server, first).await;
+    let second = device(&server, json!({"serialNumber": "b", "displayName": "X"})).await;
+    let server = restarted(server, unique(&["weight", "bought"])).await;
+    for (name, value) in [("weight", json!(4.0)), ("bought", json!("2026-01-31T12:00:00Z"))] {
+        let body = json!({"serialNumber": "c", name: value});
+        server.okta("POST", "/Devices", Some(body)).await.refused(409, Some("uniqueness"));
+    }
+    // The start is refused, and nothing is changed by it.
+    let problem = server.store.hold_unique(&unique(&["displayName"])).await.unwrap_err().to_string();
+    let expected = format!(
+        "the resources {first} and {second} of `okta` have the same `displayName`, which the schema of `Device`"
+    );
+    assert!(problem.starts_with(&expected), "{problem}");
+    server.okta("POST", "/Devices", Some(json!({"serialNumber": "a"}))).await.refused(409, Some("uniqueness"));
+    let server = restarted(server, types()).await;
+    assert_eq!(server.okta("POST", "/Devices", Some(json!({"serialNumber": "c", "weight": 4}))).await.status, 201);
+}

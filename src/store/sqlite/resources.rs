@@ -3,10 +3,10 @@
 use rusqlite::{Connection, params};
 use uuid::Uuid;
 
-use super::Transaction;
 use super::query::{Columns, Query as _};
+use super::{Transaction, meta};
 use crate::model::ProviderName;
-use crate::scim::ResourceType;
+use crate::scim::{ResourceType, unique_form, unique_values};
 use crate::store::audit::AuditDraft;
 use crate::store::encoding::{json, size};
 use crate::store::quota::Growth;
@@ -31,6 +31,14 @@ pub(super) const ADD_VALUE: &str = "INSERT INTO resource_values (provider, kind,
     VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING";
 
 pub(super) const REMOVE_VALUES: &str = "DELETE FROM resource_values WHERE provider = ? AND id = ?";
+
+const REMOVE_KIND: &str = "DELETE FROM resource_values WHERE kind = ?";
+
+/// The resources of a type, of all providers.
+const STORED: &str = "SELECT provider, id, resource FROM resources WHERE kind = ? ORDER BY position";
+
+/// The resource that has a unique value.
+const HOLDER: &str = "SELECT id FROM resource_values WHERE provider = ? AND kind = ? AND attribute = ? AND value = ?";
 
 /// Resources of a provider, whatever their types.
 const FIRST: &str = "SELECT id, kind FROM resources WHERE provider = ? ORDER BY provider, id LIMIT ?";
@@ -58,6 +66,29 @@ pub(crate) fn find(
 /// The first resources of a provider with their types.
 pub(crate) fn first(db: &Connection, p: &ProviderName, limit: i64) -> Result<Vec<(Uuid, String)>, StoreError> {
     db.all("resources", FIRST, params![p.as_str(), limit], |columns| Ok((columns.id()?, columns.text()?)))
+}
+
+/// Builds the unique values of the resources of a type again, if they are others than before.
+pub(crate) fn hold_unique(tx: &mut Transaction<'_>, of: ResourceType) -> Result<(), StoreError> {
+    let (key, form) = (format!("unique:{}", of.name()), unique_form(of));
+    if meta::get_in(tx, &key)?.unwrap_or_default() == form {
+        return Ok(());
+    }
+    let db = &*tx.db;
+    db.run(REMOVE_KIND, [of.name()])?;
+    db.each("resources", STORED, [of.name()], |mut columns| {
+        let (provider, id, resource) = (columns.text()?, columns.id()?, columns.json()?);
+        for (attribute, value) in unique_values(of, &resource) {
+            if db.run(ADD_VALUE, params![provider, of.name(), attribute, value, id])? == 0 {
+                let held = params![provider, of.name(), attribute, value];
+                let one = db.one("resource_values", HOLDER, held, |columns| columns.id())?;
+                let kind = of.name().to_owned();
+                return Err(StoreError::NotUnique { provider, kind, attribute, one, other: id });
+            }
+        }
+        Ok(())
+    })?;
+    meta::set(tx, &key, Some(&form))
 }
 
 fn add_values(
