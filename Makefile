@@ -67,7 +67,7 @@ soak: ## The long form of every randomised test: twenty times the cases of prope
 	@$(MAKE) --no-print-directory fuzz SECONDS=300
 
 .PHONY: bite
-bite: ## Breaks eight rules, one at a time, and says after how many seeds the simulation found each
+bite: ## Breaks nine rules, one at a time, and says after how many seeds the simulation found each
 	@python3 scripts/bite.py $(SEEDS)
 
 .PHONY: cluster

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::driver::Simulation;
+use super::driver::{Simulation, okta};
 use super::expect::Expected;
-use super::facts::Facts;
+use super::facts::{Facts, Team};
 use crate::api::RoleMappingStatus;
 use crate::model::{
-    AuditOutcome, Claim, DirectoryChange, DocumentKey, GrantKey, GrantState, GroupId, LedgerRow, MappingKey,
-    ProviderName, Subject, UserId,
+    AuditOutcome, Claim, DirectoryChange, DocumentKey, GrantKey, GrantState, GroupFacts, GroupId, LedgerRow,
+    MappingKey, ProviderName, Subject, UserId,
 };
 use crate::plan::{PRINCIPAL_RESPELLED, RESOURCE_RECREATED};
 use crate::store::{AuditRow, Decision};
@@ -311,31 +311,34 @@ impl Simulation {
 
     /// Differences between the directory in the store and the requests that were answered with success.
     async fn directory_differs(&self) -> Vec<String> {
-        type Teams = BTreeMap<GroupId, (String, BTreeSet<UserId>, BTreeSet<GroupId>)>;
-        let (mut people, mut teams) = (BTreeMap::new(), Teams::new());
+        let (mut people, mut teams) = (BTreeMap::new(), BTreeMap::<GroupId, Team>::new());
         let mut sink = |_: ProviderName, change: DirectoryChange| match change {
-            DirectoryChange::User(facts) => drop(people.insert(facts.id, facts.active)),
-            DirectoryChange::Group(facts) => {
-                drop(teams.insert(facts.id, (facts.display_name, BTreeSet::new(), BTreeSet::new())));
+            DirectoryChange::User(facts) => drop(people.insert(facts.id, (facts.active, facts.external_id))),
+            DirectoryChange::Group(GroupFacts { id, display_name: name, external_id }) => {
+                drop(teams.insert(id, Team { name, external_id, ..Team::default() }));
             }
             DirectoryChange::Members { group, added, .. } => {
-                teams.entry(group).or_default().1.extend(added);
+                teams.entry(group).or_default().members.extend(added);
             }
             DirectoryChange::Nested { group, added, .. } => {
-                teams.entry(group).or_default().2.extend(added);
+                teams.entry(group).or_default().nested.extend(added);
             }
             DirectoryChange::UserDeleted { .. } | DirectoryChange::GroupDeleted { .. } => {}
         };
         self.store().snapshot(&mut sink).await.expect("the directory");
+        for (id, team) in &mut teams {
+            team.waiting = self.store().everybody(&okta(), *id, usize::MAX).await.expect("members");
+            team.waiting.retain(|id| !team.members.contains(&UserId(*id)) && !team.nested.contains(&GroupId(*id)));
+        }
         let facts = self.facts().clone();
-        let present = facts.people.iter().filter(|(_, person)| !person.deleted);
-        let expected: BTreeMap<_, _> = present.map(|(id, person)| (*id, person.active)).collect();
-        let present = facts.teams.iter().filter(|(_, team)| !team.deleted);
-        let expected_teams: Teams =
-            present.map(|(id, team)| (*id, (team.name.clone(), team.members.clone(), team.nested.clone()))).collect();
+        let present = facts.people.into_iter().filter(|(_, person)| !person.deleted);
+        let expected: BTreeMap<_, _> = present.map(|(id, person)| (id, (person.active, person.external_id))).collect();
+        let expected_teams: BTreeMap<_, _> = facts.teams.into_iter().filter(|(_, team)| !team.deleted).collect();
         let differs = |what: &str| format!("the store has other {what} than those that were stored with success");
-        let of_people = (people != expected).then(|| differs("people"));
-        of_people.into_iter().chain((teams != expected_teams).then(|| differs("groups"))).collect()
+        let mut problems = self.look_ups_differ().await;
+        problems.extend((people != expected).then(|| differs("people")));
+        problems.extend((teams != expected_teams).then(|| differs("groups")));
+        problems
     }
 
     /// The parts of a write that no audit row announced.

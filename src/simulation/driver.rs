@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::chance::Chance;
 use super::clock::SimulatedClock;
@@ -15,7 +16,9 @@ use super::facts::{Facts, Locked, Provider, ROLES, SERVICES, Setup, Target, addr
 use super::process::{Changed, Process, Shared};
 use super::report::{Counts, Report};
 use crate::catalog::{Ceiling, NestingBounds};
-use crate::model::{Clock as _, DocumentKey, FreezeReason, MemberKey, ProviderName, Randomness, RemovalLimits};
+use crate::model::{
+    Clock as _, DocumentKey, FreezeReason, GroupId, MemberKey, ProviderName, Randomness, RemovalLimits, UserId,
+};
 use crate::store::{Origin, Store, StoreError, StoreFaults};
 use crate::sync::EngineConfig;
 use crate::target::scripted::{Chances, Rule, Scripted};
@@ -209,40 +212,68 @@ impl Simulation {
         &self.observer
     }
 
-    /// Makes a request of the IdP. Returns whether its change is stored.
-    pub(super) async fn request<T>(&mut self, request: impl Future<Output = Result<T, StoreError>>) -> bool {
-        let before = self.observer.highest_seq().await.expect("a position");
+    /// Makes a request of the IdP about this user or group. Returns whether its change is stored.
+    pub(super) fn request<T>(
+        &mut self,
+        of: Uuid,
+        request: impl Future<Output = Result<T, StoreError>>,
+    ) -> impl Future<Output = bool> {
+        let answered = self.answered(of, request);
+        async { answered.await.unwrap_or(false) }
+    }
+
+    /// Makes a request of the IdP as [`Simulation::request`] does, or returns the error with which it was refused.
+    pub(super) fn answered<T>(
+        &mut self,
+        of: Uuid,
+        request: impl Future<Output = Result<T, StoreError>>,
+    ) -> impl Future<Output = Result<bool, StoreError>> {
+        // Boxed here, since the futures of the store are large.
+        let request = Box::pin(request);
+        async move {
+            let before = (self.observer.highest_seq().await.expect("a position"), self.version(of).await);
+            let answer = self.until_the_end(request).await;
+            if let Some(Ok(_)) = answer {
+                return Ok(true);
+            }
+            // A member that waits, or does no more, leaves no event.
+            let has_events = !self.observer.follow_events(before.0, 1).await.expect("events").0.is_empty();
+            let stored = has_events || self.version(of).await != before.1;
+            let Some(Err(error)) = answer else { return Ok(stored) };
+            self.counts.refusals += 1;
+            if stored {
+                self.problems.push("a request that was answered with an error was stored".to_owned());
+            }
+            Err(error)
+        }
+    }
+
+    /// The version of a user or group, if it exists.
+    async fn version(&self, id: Uuid) -> Option<i64> {
+        let user = self.observer.user(&okta(), UserId(id)).await.expect("a user").map(|user| user.version);
+        match user {
+            Some(version) => Some(version),
+            None => self.observer.group(&okta(), GroupId(id)).await.expect("a group").map(|group| group.version),
+        }
+    }
+
+    /// The answer to a request of the IdP; none when the process ends meanwhile.
+    pub(super) async fn until_the_end<T>(&mut self, request: impl Future<Output = T>) -> Option<T> {
         let answer = tokio::select! {
             biased;
             () = self.ended() => None,
-            answer = request => Some(answer.is_ok()),
+            answer = request => Some(answer),
         };
-        if answer == Some(true) {
-            return true;
-        }
-        let stored = !self.observer.follow_events(before, 1).await.expect("events").0.is_empty();
         if answer.is_none() {
             self.kill();
-            return stored;
         }
-        self.counts.refusals += 1;
-        if stored {
-            self.problems.push("a request that was answered with an error was stored".to_owned());
-        }
-        false
+        answer
     }
 
     /// Carries out a decision of a person; the process may end meanwhile. A decision that the store does not accept is
     /// repeated by its caller.
     pub(super) async fn decide(&mut self, decision: impl Future<Output = Result<(), StoreError>>) {
-        let has_ended = tokio::select! {
-            biased;
-            () = self.ended() => true,
-            _ = decision => false,
-        };
-        if has_ended {
-            self.kill();
-        }
+        let _ = self.until_the_end(decision).await;
     }
 
     /// Waits until the leader has ended, because of a commit after which it was to end.

@@ -145,8 +145,12 @@ impl Memory {
             let alone = Facts { mappings: BTreeMap::from([(key.clone(), mapping.clone())]), ..facts.clone() };
             let wanted = self.expected(&alone, target, rules).must;
             let once = self.once.get(key).into_iter().flatten();
-            let has = |(document, grant, _): &&Once| {
-                wanted.get(document).is_some_and(|grants| grants.contains(grant))
+            let has = |(document, grant, person): &&Once| {
+                // Somebody else may have got the address since.
+                let has_address = facts.people.get(person).is_some_and(|person| person.address.is_some());
+                has_address
+                    && !facts.has_moved(*person, &grant.member)
+                    && wanted.get(document).is_some_and(|grants| grants.contains(grant))
                     && target.origins(document).get(grant) == Some(&Origin::Engine)
             };
             self.had.insert(key.clone(), once.filter(has).cloned().collect());

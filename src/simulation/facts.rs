@@ -6,6 +6,7 @@ use std::sync::MutexGuard;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::api::{CloudRunTarget, IdentityProvider, MappingMode, RoleMapping};
 use crate::model::{ConditionHash, DocumentKey, GrantKey, GroupId, MappingKey, MemberKey, Role, UserId};
@@ -48,6 +49,7 @@ pub(super) struct Person {
     pub(super) deleted: bool,
     /// The value from which the principal is derived.
     pub(super) address: Option<String>,
+    pub(super) external_id: Option<String>,
     /// Since when they are inactive or deleted.
     pub(super) left_at: Option<Timestamp>,
     /// Earlier periods of being inactive or deleted.
@@ -63,13 +65,16 @@ impl Person {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Team {
     pub(super) name: String,
+    pub(super) external_id: Option<String>,
     pub(super) deleted: bool,
     pub(super) members: BTreeSet<UserId>,
     /// Groups that are members.
     pub(super) nested: BTreeSet<GroupId>,
+    /// Names of members that nobody has, or several.
+    pub(super) waiting: BTreeSet<Uuid>,
 }
 
 /// The content of a mapping object.

@@ -11,18 +11,16 @@ impl Simulation {
     /// Makes a group a member of another one or of itself, or ends that.
     pub(super) async fn change_nested(&mut self) {
         let (Some(team), Some(other)) = (self.some_team(), self.some_team()) else { return };
-        let (members, mut nested) = self.members(team);
-        let change = if nested.remove(&other) {
+        let change = if self.facts().teams[&team].nested.contains(&other) {
             MemberChange::Remove(vec![other.0])
         } else {
             // A group seldom contains itself.
             if team == other && !self.chance.one_in(4) {
                 return;
             }
-            nested.insert(other);
             MemberChange::Add(vec![other.0])
         };
-        self.update_members(team, change, (members, nested)).await;
+        self.update_members(team, vec![change].into()).await;
     }
 
     /// A person who is a member of a group directly and through a nested one leaves it directly, after the nested one was
@@ -41,21 +39,14 @@ impl Simulation {
         self.pass(Duration::from_secs(10) + self.chance.millis(20_000)).await;
         self.put(inner, &[], &[core]).await;
         self.put(outer, &[], &[inner]).await;
-        let (members, mut nested) = self.members(outer);
-        nested.remove(&core);
-        self.update_members(outer, MemberChange::Remove(vec![core.0]), (members, nested)).await;
+        self.update_members(outer, vec![MemberChange::Remove(vec![core.0])].into()).await;
         self.pass(Duration::from_secs(1) + self.chance.millis(20_000)).await;
-        let (mut members, nested) = self.members(outer);
-        members.remove(&person);
-        self.update_members(outer, MemberChange::Remove(vec![person.0]), (members, nested)).await;
+        self.update_members(outer, vec![MemberChange::Remove(vec![person.0])].into()).await;
     }
 
     /// Adds people and groups to a group.
     async fn put(&mut self, team: GroupId, people: &[UserId], groups: &[GroupId]) {
-        let (mut members, mut nested) = self.members(team);
-        members.extend(people);
-        nested.extend(groups);
         let added = people.iter().map(|person| person.0).chain(groups.iter().map(|group| group.0)).collect();
-        self.update_members(team, MemberChange::Add(added), (members, nested)).await;
+        self.update_members(team, vec![MemberChange::Add(added)].into()).await;
     }
 }

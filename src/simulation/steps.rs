@@ -3,25 +3,20 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::driver::{Simulation, okta, origin};
-use super::facts::{
-    DOMAIN, Mapping, NAMESPACE, Person, Phase, Provider, ROLES, SERVICES, Spec, TEAMS, Target, Team, address,
-};
+use super::facts::{Mapping, NAMESPACE, Phase, Provider, ROLES, SERVICES, Spec, TEAMS, Target, Team};
+use super::names::naming;
 use super::process::Changed;
 use crate::api::MappingMode;
-use crate::model::{EmailFact, GroupFacts, GroupId, MappingKey, UserFacts, UserId};
-use crate::store::{GroupUpdate, MemberChange, NewGroup, NewUser, UserUpdate};
+use crate::model::{GroupFacts, GroupId, MappingKey, UserId};
+use crate::scim::member_id;
+use crate::store::{GroupUpdate, MemberChange, MemberChanges, NewGroup, StoreError};
 use crate::target::scripted::Fault;
 
 /// Number of addresses.
 pub(super) const ADDRESSES: usize = 6;
-/// Largest number of people, groups and mappings at a time.
-const PEOPLE: usize = 6;
-/// The people and groups in a group.
-pub(super) type Members = (BTreeSet<UserId>, BTreeSet<GroupId>);
-
 const MAPPINGS: [&str; 3] = ["m0", "m1", "m2"];
 
 impl Simulation {
@@ -68,7 +63,7 @@ impl Simulation {
     }
 
     async fn change_directory(&mut self) {
-        match self.chance.below(20) {
+        match self.chance.below(25) {
             0..2 => self.create_person().await,
             2 => self.join_and_leave().await,
             3..6 => self.change_members().await,
@@ -80,125 +75,16 @@ impl Simulation {
             15..17 => self.change_address().await,
             17 => self.create_team(self.chance.below(TEAMS.len())).await,
             18 => self.rename_team().await,
-            _ => self.delete_team().await,
+            19 => self.delete_team().await,
+            20..22 => self.change_named_members().await,
+            22 => self.change_external_id().await,
+            _ => self.look_up_and_change().await,
         }
-    }
-
-    pub(super) async fn create_person(&mut self) {
-        let present = self.facts().people.values().filter(|person| !person.deleted).count();
-        if present >= PEOPLE {
-            return self.change_members().await;
-        }
-        let (id, by_email) = (UserId(self.chance.id()), self.facts().setup.by_email);
-        let number = self.chance.below(ADDRESSES);
-        let taken = |text: &str| {
-            self.facts().people.values().any(|person| !person.deleted && person.address.as_deref() == Some(text))
-        };
-        if !by_email && taken(&address(number)) {
-            return;
-        }
-        let person = Person {
-            active: true,
-            deleted: false,
-            address: Some(address(number)),
-            left_at: None,
-            was_away: Vec::new(),
-        };
-        self.say(format!("create p{number} as {}", short(id.0)));
-        let (resource, facts) = scim(id, &person, by_email);
-        let store = self.idp();
-        if self.request(store.create_user(&okta(), &origin(), NewUser { resource, facts })).await {
-            self.facts().people.insert(id, person);
-        }
-    }
-
-    pub(super) fn somebody(&self, is: impl Fn(&Person) -> bool) -> Option<UserId> {
-        let of: Vec<UserId> =
-            self.facts().people.iter().filter(|(_, person)| !person.deleted && is(person)).map(|(id, _)| *id).collect();
-        self.chance.pick(&of)
     }
 
     pub(super) fn some_team(&self) -> Option<GroupId> {
         let of: Vec<GroupId> = self.facts().teams.iter().filter(|(_, team)| !team.deleted).map(|(id, _)| *id).collect();
         self.chance.pick(&of)
-    }
-
-    async fn update(&mut self, id: UserId, change: impl FnOnce(&mut Person)) {
-        let by_email = self.facts().setup.by_email;
-        let Some(mut person) = self.facts().people.get(&id).cloned() else { return };
-        change(&mut person);
-        let now = self.now();
-        match person.left_at {
-            Some(left) if person.active => {
-                person.was_away.push((left, now));
-                person.left_at = None;
-            }
-            None if !person.active => person.left_at = Some(now),
-            _ => {}
-        }
-        let (resource, facts) = scim(id, &person, by_email);
-        let update = |_: &_| Ok(Some(UserUpdate { resource: resource.clone(), facts: facts.clone() }));
-        let store = self.idp();
-        if self.request(store.update_user::<()>(&okta(), &origin(), id, update)).await {
-            self.facts().people.insert(id, person);
-        }
-    }
-
-    async fn set_active(&mut self, active: bool) {
-        let Some(id) = self.somebody(|person| person.active != active) else { return };
-        self.say(format!("{} {}", if active { "activate" } else { "deactivate" }, self.name(id)));
-        self.update(id, |person| person.active = active).await;
-    }
-
-    /// Deactivates or deletes everybody.
-    pub(super) async fn everybody_leaves(&mut self) {
-        self.say("everybody leaves");
-        let ids: Vec<UserId> =
-            self.facts().people.iter().filter(|(_, person)| person.active).map(|(id, _)| *id).collect();
-        for id in ids {
-            self.update(id, |person| person.active = false).await;
-        }
-        // Requests that the store refused are repeated by the IdP.
-        let is_left = self.facts().people.values().all(|person| person.left_at.is_some());
-        if !is_left {
-            self.problems.push("a request was refused although the store refuses nothing".to_owned());
-        }
-    }
-
-    async fn delete_person(&mut self) {
-        let Some(id) = self.somebody(|_| true) else { return };
-        self.say(format!("delete {}", self.name(id)));
-        let now = self.now();
-        let store = self.idp();
-        if !self.request(store.delete_user(&okta(), &origin(), id, None)).await {
-            return;
-        }
-        let mut facts = self.facts();
-        for team in facts.teams.values_mut() {
-            team.members.remove(&id);
-        }
-        if let Some(person) = facts.people.get_mut(&id) {
-            (person.deleted, person.active) = (true, false);
-            person.left_at.get_or_insert(now);
-        }
-    }
-
-    async fn change_address(&mut self) {
-        let Some(id) = self.somebody(|_| true) else { return };
-        let (by_email, number) = (self.facts().setup.by_email, self.chance.below(ADDRESSES));
-        let taken = self
-            .facts()
-            .people
-            .values()
-            .any(|person| !person.deleted && person.address.as_deref() == Some(&address(number)));
-        let new = match self.chance.below(5) {
-            0 if by_email => None,
-            1 => Some(format!("out{number}-{}@elsewhere.example", short(id.0))),
-            _ if !by_email && taken => return,
-            _ => Some(address(number)),
-        };
-        self.say(format!("{} is {new:?} from here on", self.name(id)));
-        self.update(id, |person| person.address = new).await;
     }
 
     pub(super) async fn create_team(&mut self, number: usize) {
@@ -209,17 +95,21 @@ impl Simulation {
         let members: BTreeSet<UserId> = people.into_iter().filter(|_| self.chance.one_in(2)).collect();
         let nested: BTreeSet<GroupId> =
             self.some_team().into_iter().filter(|_| self.facts().teams.len() > 1 && self.chance.one_in(3)).collect();
+        let external_id = self.some_external_id(4);
+        let own = external_id.as_deref().map(member_id);
+        let named = self.some_external_id(4).filter(|text| own != Some(member_id(text)));
         let counts = format!("{} members and {} groups", members.len(), nested.len());
-        self.say(format!("create group {name} as {} with {counts}", short(id.0)));
-        let facts = GroupFacts { id, display_name: name.to_owned(), external_id: None };
-        let group = NewGroup {
-            resource: json!({"displayName": name}),
-            facts,
-            members: vec![MemberChange::Add(ids(&members, &nested))].into(),
-        };
+        let called = format!("{name} as {}, externalId {external_id:?}", short(id.0));
+        self.say(format!("create group {called}, with {counts}, and {named:?}"));
+        let facts = GroupFacts { id, display_name: name.to_owned(), external_id: external_id.clone() };
+        let named: Vec<&str> = named.as_deref().into_iter().collect();
+        let all = ids(&members, &nested).into_iter().chain(named.iter().map(|text| member_id(text))).collect();
+        let changes = naming(vec![MemberChange::Add(all)], &named);
+        let group = NewGroup { resource: json!({"displayName": name}), facts, members: changes.clone() };
         let store = self.idp();
-        if self.request(store.create_group(&okta(), &origin(), group)).await {
-            self.facts().teams.insert(id, Team { name: name.to_owned(), deleted: false, members, nested });
+        if self.request(id.0, store.create_group(&okta(), &origin(), group)).await {
+            let team = Team { name: name.to_owned(), external_id, ..Team::default() };
+            self.facts().put_team(id, team, &changes);
         }
     }
 
@@ -227,7 +117,8 @@ impl Simulation {
         let Some(id) = self.some_team() else { return };
         let name = TEAMS[self.chance.below(TEAMS.len())].to_owned();
         self.say(format!("group {} is {name} from here on", short(id.0)));
-        let facts = GroupFacts { id, display_name: name.clone(), external_id: None };
+        let external_id = self.facts().teams.get(&id).and_then(|team| team.external_id.clone());
+        let facts = GroupFacts { id, display_name: name.clone(), external_id };
         let update = |_: &_| {
             Ok(GroupUpdate {
                 resource: Some(json!({"displayName": name})),
@@ -236,7 +127,7 @@ impl Simulation {
             })
         };
         let store = self.idp();
-        if self.request(store.update_group::<()>(&okta(), &origin(), id, update)).await
+        if self.request(id.0, store.update_group::<()>(&okta(), &origin(), id, update)).await
             && let Some(team) = self.facts().teams.get_mut(&id)
         {
             team.name.clone_from(&name);
@@ -247,52 +138,79 @@ impl Simulation {
         let Some(id) = self.some_team() else { return };
         self.say(format!("delete group {}", short(id.0)));
         let store = self.idp();
-        if self.request(store.delete_group(&okta(), &origin(), id, None)).await {
-            let mut facts = self.facts();
-            for team in facts.teams.values_mut() {
-                team.nested.remove(&id);
-            }
-            if let Some(team) = facts.teams.get_mut(&id) {
-                team.deleted = true;
-                team.nested.clear();
-            }
+        if self.request(id.0, store.delete_group(&okta(), &origin(), id, None)).await {
+            self.facts().delete_team(id);
         }
     }
 
-    /// The people and groups in a group.
-    pub(super) fn members(&self, team: GroupId) -> Members {
-        let known = self.facts().teams.get(&team).cloned();
-        known.map(|team| (team.members, team.nested)).unwrap_or_default()
-    }
-
-    async fn change_members(&mut self) {
+    pub(super) async fn change_members(&mut self) {
         let (Some(team), Some(person)) = (self.some_team(), self.somebody(|_| true)) else { return };
-        let (members, mut nested) = self.members(team);
-        let mut after = members.clone();
         let change = if self.chance.one_in(6) {
-            let people: Vec<UserId> =
-                self.facts().people.iter().filter(|(_, person)| !person.deleted).map(|(id, _)| *id).collect();
-            after = people.into_iter().filter(|_| self.chance.one_in(2)).collect();
-            nested.retain(|_| self.chance.one_in(2));
-            MemberChange::Replace(ids(&after, &nested))
-        } else if members.contains(&person) {
-            after.remove(&person);
+            MemberChange::Replace(self.some_members(team))
+        } else if self.facts().teams[&team].members.contains(&person) {
             MemberChange::Remove(vec![person.0])
         } else {
-            after.insert(person);
             MemberChange::Add(vec![person.0])
         };
-        self.update_members(team, change, (after, nested)).await;
+        self.update_members(team, vec![change].into()).await;
     }
 
-    /// Changes the members of a group to those of `after`.
-    pub(super) async fn update_members(&mut self, team: GroupId, change: MemberChange, after: Members) {
-        self.say(format!("members of {}: {change:?}", short(team.0)));
+    /// Some people, and some of the groups in a group.
+    fn some_members(&self, team: GroupId) -> Vec<uuid::Uuid> {
+        let mut nested = self.facts().teams[&team].nested.clone();
+        let people: Vec<UserId> =
+            self.facts().people.iter().filter(|(_, person)| !person.deleted).map(|(id, _)| *id).collect();
+        let members = people.into_iter().filter(|_| self.chance.one_in(2)).collect();
+        nested.retain(|_| self.chance.one_in(2));
+        ids(&members, &nested)
+    }
+
+    /// Changes members that are named by an `externalId`, whether nobody has it, one or several.
+    async fn change_named_members(&mut self) {
+        let Some(team) = self.some_team() else { return };
+        let Some(text) = self.some_external_id(1) else { return };
+        let mut texts = vec![text];
+        let mut list = if self.chance.one_in(8) {
+            let mut members = self.some_members(team);
+            members.push(member_id(&texts[0]));
+            vec![MemberChange::Replace(members)]
+        } else {
+            vec![self.some_named_change(team, &texts[0])]
+        };
+        if self.chance.one_in(6) {
+            texts.extend(self.some_external_id(1));
+            list.push(self.some_named_change(team, &texts[1]));
+        }
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        self.update_members(team, naming(list, &texts)).await;
+    }
+
+    /// Mostly a removal of a member that waits or has this name, and the addition of any other.
+    fn some_named_change(&self, team: GroupId, text: &str) -> MemberChange {
+        let remove = MemberChange::Remove(vec![member_id(text)]);
+        let is_there = {
+            let facts = self.facts();
+            let known = &facts.teams[&team];
+            facts.changed(known, &naming(vec![remove.clone()], &[text])).is_some_and(|without| without != *known)
+        };
+        if is_there == self.chance.one_in(6) { MemberChange::Add(vec![member_id(text)]) } else { remove }
+    }
+
+    /// Changes the members of a group.
+    pub(super) async fn update_members(&mut self, team: GroupId, changes: MemberChanges) {
+        self.say(format!("members of {}: {changes:?}", short(team.0)));
+        let after = {
+            let facts = self.facts();
+            facts.changed(&facts.teams[&team], &changes)
+        };
         let store = self.idp();
-        if self.request(store.change_members::<()>(&okta(), &origin(), team, vec![change])).await
-            && let Some(team) = self.facts().teams.get_mut(&team)
-        {
-            (team.members, team.nested) = after;
+        let answer = self.answered(team.0, store.change_members::<()>(&okta(), &origin(), team, changes)).await;
+        match (answer, after) {
+            (Ok(true), Some(after)) => drop(self.facts().teams.insert(team, after)),
+            (Ok(false) | Err(StoreError::Unavailable { .. }), _)
+            | (Err(StoreError::NotAMember | StoreError::NoKnownMember { .. }), None) => {}
+            (Ok(true), None) => self.problems.push("a change of members was stored that had to be refused".to_owned()),
+            (Err(error), _) => self.problems.push(format!("a change of members was refused: {error}")),
         }
     }
 
@@ -300,18 +218,16 @@ impl Simulation {
     /// so that only the fence keeps those calls from arriving after the person has left.
     async fn join_and_leave(&mut self) {
         let Some(team) = self.some_team() else { return };
-        let (members, nested) = self.members(team);
         let Some(person) = self.somebody(|person| person.active) else { return };
-        if members.contains(&person) {
+        if self.facts().teams[&team].members.contains(&person) {
             return;
         }
         for document in self.target.documents() {
             self.target.on_write(&document, Fault::Late(Duration::from_secs(5) + self.chance.millis(60_000)));
         }
-        let joined = members.iter().copied().chain([person]).collect();
-        self.update_members(team, MemberChange::Add(vec![person.0]), (joined, nested.clone())).await;
+        self.update_members(team, vec![MemberChange::Add(vec![person.0])].into()).await;
         self.pass(self.chance.millis(2_000)).await;
-        self.update_members(team, MemberChange::Remove(vec![person.0]), (members, nested)).await;
+        self.update_members(team, vec![MemberChange::Remove(vec![person.0])].into()).await;
     }
 
     fn change_resources(&mut self) {
@@ -516,11 +432,6 @@ impl Simulation {
             _ => self.release_held().await,
         }
     }
-
-    fn name(&self, id: UserId) -> String {
-        let address = self.facts().people.get(&id).and_then(|person| person.address.clone());
-        format!("{} ({})", short(id.0), address.as_deref().unwrap_or("-").trim_end_matches(&format!("@{DOMAIN}")))
-    }
 }
 
 pub(super) fn key(number: usize) -> MappingKey {
@@ -532,22 +443,6 @@ fn ids(people: &BTreeSet<UserId>, groups: &BTreeSet<GroupId>) -> Vec<uuid::Uuid>
     people.iter().map(|id| id.0).chain(groups.iter().map(|id| id.0)).collect()
 }
 
-fn short(id: uuid::Uuid) -> String {
+pub(super) fn short(id: uuid::Uuid) -> String {
     id.to_string().chars().take(6).collect()
-}
-
-fn scim(id: UserId, person: &Person, by_email: bool) -> (Value, UserFacts) {
-    let user_name = match &person.address {
-        Some(address) if !by_email => address.clone(),
-        _ => format!("u-{id}"),
-    };
-    let emails: Vec<EmailFact> = person
-        .address
-        .iter()
-        .filter(|_| by_email)
-        .map(|value| EmailFact { value: value.clone(), kind: Some("work".to_owned()), primary: true })
-        .collect();
-    let values: Vec<Value> = emails.iter().map(|email| json!({"value": email.value, "primary": true})).collect();
-    let resource = json!({"userName": user_name, "active": person.active, "emails": values});
-    (resource, UserFacts { id, active: person.active, user_name, external_id: None, emails })
 }

@@ -141,7 +141,7 @@ impl Store {
     }
 
     /// The ids of everybody in a group, including parked ones; at most `limit`.
-    pub(super) async fn everybody(
+    pub(crate) async fn everybody(
         &self,
         p: &ProviderName,
         id: GroupId,
