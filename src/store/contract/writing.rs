@@ -77,8 +77,9 @@ async fn what_others_see_of_a_commit_is_all_of_it(home: Home) {
         async move { add_user(&store, &okta(), &format!("u{index}@x.example")).await }
     }));
     assert_eq!(users.await.len(), 20);
-    hint.changed().await.unwrap();
-    assert_eq!(*hint.borrow_and_update(), 20);
+    // Callers are answered before the position is announced.
+    assert_eq!(*hint.wait_for(|seq| *seq == 20).await.unwrap(), 20);
+    hint.mark_unchanged();
     assert_eq!(home.store.highest_seq().await.unwrap(), 20);
     home.store.put_pins(vec![]).await.unwrap();
     assert!(!hint.has_changed().unwrap(), "no event, no hint");
