@@ -73,7 +73,7 @@ fn bad_value(at: &str, keyword: &str) -> Value {
         ("/externalUrl" | "/google/endpoint", "pattern") => json!("rolecall.example.com"),
         ("/secrets/0" | "/imagePullSecrets/0/name" | "/serviceAccount/name", "pattern") => json!("Okta_SCIM"),
         ("/secrets", "uniqueItems") => json!(["okta", "okta"]),
-        ("/driftInterval" | "/finalizerDeadline", "pattern") => json!("5 fortnights"),
+        ("/driftInterval" | "/finalizerDeadline" | "/maxCapture", "pattern") => json!("5 fortnights"),
         ("/serviceMonitor/interval" | "/serviceMonitor/scrapeTimeout", "pattern") => json!("30"),
         ("/image/repository", "pattern") => json!("ghcr.io/rolecall/rolecall:latest"),
         ("/image/tag", "pattern") => json!("a b"),

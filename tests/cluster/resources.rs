@@ -169,6 +169,7 @@ const OTHERS: [(&str, &str); 3] = [
         PROVIDER,
         r#"
 state: Suspended
+nestedGroups: Ignore
 staleAfter: 1h
 scim:
   strictness: Explain
@@ -254,8 +255,13 @@ async fn every_field_of_a_spec_can_be_changed() {
             let wanted =
                 other.pointer(&pointer).unwrap_or_else(|| panic!("{kind}: no second value of {pointer}")).clone();
             let before = stored["metadata"]["generation"].clone();
-            *stored.pointer_mut(&format!("/spec{pointer}")).unwrap_or_else(|| panic!("{kind} lacks {pointer}")) =
-                wanted;
+            let (parent, field) = pointer.rsplit_once('/').expect("a field");
+            match stored.pointer_mut(&format!("/spec{parent}")) {
+                // An optional field without a default is absent.
+                Some(Value::Object(fields)) => drop(fields.insert(field.to_owned(), wanted)),
+                Some(Value::Array(items)) => items[field.parse::<usize>().expect("an index")] = wanted,
+                _ => panic!("{kind} lacks {parent}"),
+            }
             let sent = stored["spec"].clone();
             stored =
                 cluster.admin.replace(&stored).await.unwrap_or_else(|refused| panic!("{kind} {pointer}: {refused}"));
