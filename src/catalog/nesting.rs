@@ -16,7 +16,7 @@ use super::tenant::{Group, Tenant, User};
 use super::view::SubjectNesting;
 use super::{Catalog, Effects, Urgency};
 
-/// How far groups in a group are followed.
+/// The bounds within which groups in a group are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NestingBounds {
     /// Levels below the group that the mapping names.

@@ -110,7 +110,10 @@ fn page(capture: &Capture, replayed: &Replay) -> String {
     let end = match (replayed.is_same(), replayed.skipped()) {
         (true, 0) => "Each request is answered as it was captured.\n".to_owned(),
         (true, skipped) => {
-            format!("Each request is answered as it was captured, but {skipped} skipped ones are not compared.\n")
+            let (requests, are) = if skipped == 1 { ("request", "is") } else { ("requests", "are") };
+            format!(
+                "Each compared request is answered as it was captured; {skipped} skipped {requests} {are} not compared.\n"
+            )
         }
         (false, _) => String::new(),
     };

@@ -30,7 +30,7 @@ pub(crate) const MAX_BYTES: usize = 4 * 1024 * 1024;
 const MAX_WAITING: usize = 16;
 /// Largest body and answer that is kept with its request.
 const MAX_BODY: usize = 64 * 1024;
-/// How long it is kept after its end.
+/// Time after its end for which a capture is kept.
 const KEPT: SignedDuration = SignedDuration::from_hours(24);
 
 /// What was captured of one identity provider.
@@ -293,7 +293,7 @@ impl Captures {
     }
 }
 
-/// How the JSON of a [`Capture`] ends.
+/// The last bytes of the JSON of a [`Capture`].
 const END: &[u8] = b"]}";
 
 impl Window {

@@ -59,7 +59,8 @@ struct Frozen {
     had: BTreeSet<Once>,
 }
 
-/// How a mapping gave a grant. It must stay as long as this holds, whatever is beyond the bounds of nesting.
+/// The membership through which a mapping gave a grant. While the person has it, the grant stays, whatever is beyond the bounds of
+/// nesting.
 #[derive(Debug)]
 struct Given {
     root: GroupId,
@@ -146,7 +147,7 @@ impl Memory {
             let wanted = self.expected(&alone, target, rules).must;
             let once = self.once.get(key).into_iter().flatten();
             let has = |(document, grant, person): &&Once| {
-                // Somebody else may have got the address since.
+                // The address may be that of another person by now.
                 let has_address = facts.people.get(person).is_some_and(|person| person.address.is_some());
                 has_address
                     && !facts.has_moved(*person, &grant.member)

@@ -30,7 +30,7 @@ pub(crate) const SERVER: &str = "https://rolecall.invalid";
 /// Secrets become this.
 const SECRET: &str = "secret";
 
-/// How the value of an attribute or parameter is treated.
+/// The treatment of the value of an attribute or parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Treatment {
     /// Words of SCIM and versions in URNs stay: types, operations, schemas.

@@ -11,7 +11,7 @@ use super::word::Words;
 const SECOND: i128 = 1_000_000_000;
 /// Distances of the points between which time runs evenly, in seconds: 19 years, 400 days, a month, a day, an hour, a minute.
 const SCALES: [i128; 6] = [7000 * 86_400, 400 * 86_400, 30 * 86_400, 86_400, 3600, 60];
-/// How far a point moves at most, in hundredths of the distance. All scales together stay below 100, and time runs twice as fast
+/// The longest move of a point, in hundredths of the distance. All scales together stay below 100, and time runs twice as fast
 /// as before: a later time becomes a later one.
 const MOVED: i128 = 15;
 /// Fractions of a nanosecond that are calculated with.
@@ -45,7 +45,7 @@ pub(super) fn other_text(words: &Words, text: &str) -> Option<String> {
     replaced.starts_with(|first: char| first.is_ascii_digit()).then_some(replaced)
 }
 
-/// How far a time moves by one scale, in fractions of a nanosecond.
+/// The move of a time by one scale, in fractions of a nanosecond.
 fn offset(words: &Words, scale: u32, length: i128, time: i128) -> i128 {
     let (point, rest) = (time.div_euclid(length), time.rem_euclid(length));
     let drawn = |point: i128| {

@@ -114,7 +114,7 @@ async fn an_external_id_that_looks_like_an_id_is_found_in_any_case() {
         assert_eq!(server.members(&group).await, set(&[]), "{text}");
     }
     assert_eq!((server.members(&early).await, server.waiting().await), (set(&[&alice]), 0));
-    // Somebody else with the same id in another case has it too.
+    // Two people have the `externalId` now, in different cases.
     server.named("bob", lower).await;
     let group = server.group("shared", &[lower]).await;
     assert_eq!((server.members(&group).await, server.waiting().await), (set(&[]), 1));

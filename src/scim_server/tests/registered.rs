@@ -416,7 +416,7 @@ async fn a_schema_that_comes_later_never_keeps_a_leaver_in() {
         assert_eq!((both.status, &both.json()[BADGE]), (200, &kept), "{}", both.text);
         assert_eq!(server.patch(&path, on.clone()).await.status, 200);
     }
-    // Nobody leaves: what the change itself breaks is refused.
+    // A change that deactivates nobody is refused when it breaks the schema itself.
     let path = format!("/Users/{}", users[1]);
     for badge in [json!({"code": "c"}), json!({"number": "x"})] {
         let put = json!({"userName": "b", "active": true, BADGE: badge});
