@@ -70,8 +70,10 @@ struct Cached {
 }
 
 impl Cached {
+    /// The time since the keys were read. After the clock was set back it is the time until then: such keys are read again, too,
+    /// and are not used for longer than others.
     fn age(&self, now: Timestamp) -> SignedDuration {
-        self.read_at.map_or(SignedDuration::MAX, |at| now.duration_since(at))
+        self.read_at.map_or(SignedDuration::MAX, |at| now.duration_since(at).abs())
     }
 
     fn is_usable(&self, now: Timestamp) -> bool {

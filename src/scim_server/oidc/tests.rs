@@ -314,3 +314,12 @@ async fn keys_that_are_too_small_or_share_an_id_verify_nothing() {
         assert_eq!(issuers.verify(&policy, token.as_bytes(), now()).await, Err(problem), "{kid}");
     }
 }
+
+#[test]
+fn keys_read_before_the_clock_was_set_back_are_not_used_for_longer() {
+    let read = |ahead: SignedDuration| Cached { read_at: Some(now() + ahead), ..Cached::default() };
+    assert!(read(SignedDuration::from_mins(30)).age(now()) < REFRESH);
+    assert!(read(SignedDuration::from_hours(2)).age(now()) >= REFRESH);
+    assert!(read(SignedDuration::from_hours(23)).is_usable(now()));
+    assert!(!read(SignedDuration::from_hours(25)).is_usable(now()));
+}
