@@ -132,7 +132,7 @@ class Stage:
         self.processes[name] = subprocess.Popen([binary, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def start_rolecall(self, ready=True):
-        self.start("rolecall", "run", "--mode", "enforce", "--listen", self.scim, "--admin-listen", self.admin,
+        self.start("rolecall", "run", "--mode", "enforce", "--max-rows-per-provider", "5000000", "--listen", self.scim, "--admin-listen", self.admin,
                    "--database", f"sqlite:{self.folder}/rolecall.db", "--manifests", self.manifests,
                    "--google-endpoint", f"http://{self.google}", "--google-credentials", "none", "--drift-interval", "1h",
                    "--guard-removals-per-hour", "1000000", "--guard-leavers-per-hour", "1000000",

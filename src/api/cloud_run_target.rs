@@ -9,6 +9,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::glob::ResourcePatterns;
 use super::schema;
 
 /// Where roles may be granted, and to which namespaces that is delegated.
@@ -52,6 +53,14 @@ pub(crate) struct CloudRunTargetSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub(crate) allow: Vec<AllowSpec>,
+}
+
+impl CloudRunTargetSpec {
+    /// The resources that some entry of `allow` admits.
+    #[must_use]
+    pub(crate) fn delegated(&self) -> ResourcePatterns {
+        ResourcePatterns::parse(self.allow.iter().flat_map(|entry| &entry.resources))
+    }
 }
 
 fn five_minutes() -> String {

@@ -1,5 +1,6 @@
 //! Patterns of resources: `services/checkout-*`, `jobs/nightly`, `workerPools/*`.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -59,6 +60,30 @@ impl ResourcePattern {
     #[must_use]
     pub(crate) fn matches(&self, kind: ResourceKind, name: &str) -> bool {
         self.kind == kind && glob(&self.name, name)
+    }
+}
+
+/// Patterns, of which one has to match.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct ResourcePatterns(Vec<ResourcePattern>);
+
+impl ResourcePatterns {
+    /// Parses patterns; a text that is none matches nothing.
+    #[must_use]
+    pub(crate) fn parse<'a>(texts: impl IntoIterator<Item = &'a String>) -> Self {
+        Self(texts.into_iter().filter_map(|text| text.parse().ok()).collect())
+    }
+
+    /// The kinds of resources that can match.
+    #[must_use]
+    pub(crate) fn kinds(&self) -> BTreeSet<ResourceKind> {
+        self.0.iter().map(ResourcePattern::kind).collect()
+    }
+
+    /// True when one of the patterns matches this resource.
+    #[must_use]
+    pub(crate) fn matches(&self, kind: ResourceKind, name: &str) -> bool {
+        self.0.iter().any(|pattern| pattern.matches(kind, name))
     }
 }
 

@@ -19,7 +19,7 @@ use super::serve::{Bounds, Server};
 use super::tokens::Resolved;
 use crate::api::FindingStatus;
 use crate::catalog::Ceiling;
-use crate::cli::{CredentialsKind, Mode, RunConfig, SchemaFileError, load_schemas};
+use crate::cli::{Mode, RunConfig, SchemaFileError, google_client, load_schemas};
 use crate::controller::checkpoint::CheckpointError;
 use crate::controller::{Controller, Holds, Settings};
 use crate::model::{Clock, MappingKey, ProviderName, Reason, SystemClock};
@@ -31,7 +31,7 @@ use crate::status::{CaptureOutcome, StatusCache, TokenOutcome};
 use crate::store::{Store, StoreError};
 use crate::sync::{Engine, EngineConfig, ProviderTraffic};
 use crate::target::Target;
-use crate::target::google::{CloudRun, Credentials, Endpoint, GoogleError, install_crypto_provider};
+use crate::target::google::{CloudRun, GoogleError, install_crypto_provider};
 use crate::telemetry::{Admin, Metrics, Part, Readiness, admin_router, probe_router};
 
 /// Largest number of connections to the admin port: in total, and from one address.
@@ -178,13 +178,16 @@ fn statuses(cache: &StatusCache) -> Vec<serde_json::Value> {
     cache.list().items.into_iter().filter_map(|item| serde_json::to_value(item).ok()).collect()
 }
 
+/// The last tests of permissions, as the admin port lists them.
+fn preflights(engine: &Engine) -> serde_json::Value {
+    serde_json::to_value(engine.preflights()).unwrap_or_default()
+}
+
 impl Process {
     /// Binds the addresses, opens the store and serves the admin port. Nothing is loaded yet.
     pub(super) async fn start(config: RunConfig) -> Result<Self, AppError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        for warning in config.warnings() {
-            tracing::warn!("{warning}");
-        }
+        config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         // Before anything is served or written.
         let types = Arc::new(load_schemas(config.scim_schemas.as_ref())?);
         let stop = CancellationToken::new();
@@ -209,7 +212,7 @@ impl Process {
         super::names::know(store.pseudonyms().clone());
         let endpoint = EndpointParts::new(&config, clock.clone(), external_url.clone()).map_err(AppError::Issuers)?;
         let (known, served) = (endpoint.clone(), endpoint.clone());
-        let source = Arc::new(move |provider: &ProviderName| seen(provider, &known));
+        let source = Arc::new(move |name: &ProviderName| seen(name, &known));
         let EndpointParts { tokens, traffic, captures, issuers, resolved, .. } = endpoint;
         let google = google(&config)?.with_metrics(metrics.google.clone());
         let engine = Engine::new(
@@ -228,13 +231,14 @@ impl Process {
             clock: clock.clone(),
             folder: config.manifests.is_some().then(|| folder.clone()),
         };
-        let (shown, captured) = (cache.clone(), served);
+        let (shown, tested) = (cache.clone(), engine.clone());
         let admin = Admin {
             metrics: metrics.clone(),
             readiness,
             status: Arc::new(move || statuses(&shown)),
             progress: Arc::new(move || progress.clone().answer().boxed()),
-            captures: Arc::new(move |name| captured.captured(name)),
+            captures: Arc::new(move |name| served.captured(name)),
+            preflights: Arc::new(move || preflights(&tested)),
         };
         let mut servers = JoinSet::new();
         serve_admin(&mut servers, (admin_listener, probe_listener), admin, &stop);
@@ -385,15 +389,7 @@ fn connections_within_file_limit(wanted: usize) -> usize {
 }
 
 fn google(config: &RunConfig) -> Result<CloudRun, AppError> {
-    let endpoint = match &config.google_endpoint {
-        Some(url) => url.as_str().parse::<Endpoint>()?,
-        None => Endpoint::default(),
-    };
-    let credentials = match config.google_credentials {
-        CredentialsKind::Adc => Credentials::Adc,
-        CredentialsKind::None => Credentials::None,
-    };
-    Ok(CloudRun::new(endpoint, credentials)?)
+    google_client(config.google_endpoint.as_ref(), config.google_credentials)
 }
 
 /// The sources of what a status says about the endpoint of a provider.

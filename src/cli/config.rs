@@ -16,6 +16,7 @@ use tracing_subscriber::EnvFilter;
 use super::run::RunArgs;
 use crate::model::RemovalLimits;
 use crate::store::Quota;
+use crate::target::google::{CloudRun, Credentials, Endpoint, EndpointError, GoogleError};
 
 /// Shortest accepted `--drift-interval`. Enough for tests; below a second it only wastes read quota.
 pub(crate) const MIN_DRIFT_INTERVAL: Duration = Duration::from_millis(100);
@@ -87,6 +88,25 @@ impl fmt::Display for DatabaseUrl {
             Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
         }
     }
+}
+
+/// A client of the Google APIs: at one base URL, or at Google's own hosts.
+///
+/// # Errors
+/// When the URL cannot be a base of these APIs, or the credentials must not be sent there.
+pub(crate) fn google_client<E: From<EndpointError> + From<GoogleError>>(
+    endpoint: Option<&Url>,
+    credentials: CredentialsKind,
+) -> Result<CloudRun, E> {
+    let endpoint = match endpoint {
+        Some(url) => url.as_str().parse::<Endpoint>()?,
+        None => Endpoint::default(),
+    };
+    let credentials = match credentials {
+        CredentialsKind::Adc => Credentials::Adc,
+        CredentialsKind::None => Credentials::None,
+    };
+    Ok(CloudRun::new(endpoint, credentials)?)
 }
 
 /// The configuration of `rolecall run`, parsed and checked for consistency.
@@ -298,6 +318,14 @@ impl RunConfig {
 /// One mistake in the flags or environment: the flag, the given value, and how to fix it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ConfigError {
+    /// Not an account of Google.
+    #[error(
+        "--member: `{value}` is no account: write serviceAccount:NAME@PROJECT.iam.gserviceaccount.com, or principal://… of a workload"
+    )]
+    Member {
+        /// The given value.
+        value: String,
+    },
     /// Not an address to listen on.
     #[error("{flag}: `{value}` is not an address: write IP:PORT, such as 127.0.0.1:8080, or 0.0.0.0:8080 for all")]
     Address {

@@ -66,7 +66,7 @@ pub(super) fn run(args: &LintArgs, io: &mut Io<'_>) -> Result<Exit, CliError> {
     Ok(if report.has_errors() || schemas.is_err() { Exit::No } else { Exit::Done })
 }
 
-fn write_text(report: &LintReport, io: &mut Io<'_>) -> std::io::Result<()> {
+pub(super) fn write_text(report: &LintReport, io: &mut Io<'_>) -> std::io::Result<()> {
     for finding in &report.findings {
         writeln!(io.out, "{}", text(finding))?;
     }

@@ -14,6 +14,7 @@ mod config;
 mod doctor;
 mod erase;
 mod lint;
+mod preflight;
 mod prune;
 mod reference;
 mod release;
@@ -27,9 +28,10 @@ mod token;
 mod uninstall;
 mod verify;
 
-pub(crate) use config::{ConfigError, ConfigErrors, CredentialsKind, DatabaseUrl, LogFormat, Mode, RunConfig};
+pub(crate) use config::{ConfigError, ConfigErrors, DatabaseUrl, LogFormat, Mode, RunConfig, google_client};
 pub(crate) use doctor::DoctorArgs;
 pub(crate) use lint::LintArgs;
+pub(crate) use preflight::PreflightArgs;
 pub(crate) use reference::ReferenceArgs;
 pub(crate) use release::ReleaseArgs;
 pub(crate) use replay::ReplayArgs;
@@ -49,6 +51,7 @@ Examples:
   rolecall status rolemapping/checkout-team        one of them, with its conditions
   rolecall doctor okta                             what the requests of an identity provider get wrong
   rolecall lint access                             the checks of `run`, before anything runs
+  rolecall preflight access                        whether it has the permissions that it needs at Google
 
 Exit status:
   0  done
@@ -115,6 +118,9 @@ pub(crate) enum Command {
     /// Check manifests as `run` does, without starting anything
     #[command(after_help = lint::EXAMPLES)]
     Lint(LintArgs),
+    /// Test the permissions that the targets need at Google, and print what grants them
+    #[command(after_help = preflight::EXAMPLES)]
+    Preflight(PreflightArgs),
     /// Print the definitions of the custom resources as YAML
     Crds,
     /// Maintain the store
@@ -250,6 +256,12 @@ pub(crate) enum CliError {
         /// The error of the system.
         source: io::Error,
     },
+    /// The base URL of the Google APIs is wrong.
+    #[error(transparent)]
+    Endpoint(#[from] crate::target::google::EndpointError),
+    /// A client of the Google APIs could not be made.
+    #[error(transparent)]
+    Google(#[from] crate::target::google::GoogleError),
     /// The CRDs could not be generated.
     #[error(transparent)]
     Crds(#[from] crate::api::CrdError),
@@ -269,7 +281,9 @@ impl CliError {
     #[must_use]
     pub(crate) fn exit(&self) -> Exit {
         match self {
-            Self::Config(_) | Self::Flag(_) | Self::UnknownKind { .. } | Self::NoCapture { .. } => Exit::Usage,
+            Self::Config(_) | Self::Flag(_) | Self::UnknownKind { .. } | Self::NoCapture { .. } | Self::Endpoint(_) => {
+                Exit::Usage
+            }
             Self::NotFound { .. } | Self::UnknownMapping { .. } | Self::NotCaptured { .. } => Exit::No,
             // A reader that closed its end (`| head`) is not a failure.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
@@ -277,6 +291,7 @@ impl CliError {
             | Self::AdminStrange { .. }
             | Self::Read { .. }
             | Self::Crds(_)
+            | Self::Google(_)
             | Self::Replay(_)
             | Self::Store(_)
             | Self::Checkpoint(_)
@@ -318,6 +333,7 @@ pub(crate) async fn dispatch(cli: Cli, io: &mut Io<'_>, clock: &dyn Clock) -> Re
         Command::Replay(args) => replay::run(&args, io).await?,
         Command::Token(args) => token::run(&args, io)?,
         Command::Lint(args) => lint::run(&args, io)?,
+        Command::Preflight(args) => preflight::run(&args, io).await?,
         Command::Crds => {
             for (_, yaml) in crate::api::crds_yaml()? {
                 write!(io.out, "---\n{}", yaml.strip_prefix("---\n").unwrap_or(&yaml))?;

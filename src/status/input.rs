@@ -249,6 +249,8 @@ pub(crate) struct TargetInput<'a> {
     pub(crate) listing: Option<&'a ListingOutcome>,
     /// Permissions that are missing according to Google.
     pub(crate) missing_permissions: &'a [String],
+    /// True when all of them are for writing, and nothing is written, because of observe mode.
+    pub(crate) missing_for_writing_only: bool,
     /// Grants of deleted mappings whose finalizer was removed before the revocation.
     pub(crate) orphaned: u64,
     /// Number of policies in each state.

@@ -136,7 +136,9 @@ fn ready(input: &TargetInput<'_>, needed: [&Finding; 3]) -> Finding {
             format!("{} of deleted mappings could not be revoked yet", plural(input.orphaned, "grant", "grants"));
         return Finding::new(false, Reason::RevocationDeferred, with_next_step(&message, Reason::RevocationDeferred));
     }
-    if let Some(lacking) = needed.into_iter().find(|finding| !finding.status) {
+    let harmless = |reason| input.missing_for_writing_only && reason == Reason::PermissionDenied;
+    let blocks = |finding: &&Finding| !finding.status && !harmless(finding.reason);
+    if let Some(lacking) = needed.into_iter().find(blocks) {
         return Finding::new(false, lacking.reason, lacking.message.clone());
     }
     let failed = u64::try_from(input.policies.failed).unwrap_or(0);

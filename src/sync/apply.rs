@@ -486,6 +486,7 @@ impl Inner {
                 created,
                 discovery_interval,
                 failures: 0,
+                preflights: old.as_ref().map(|old| old.preflights.clone()).unwrap_or_default(),
                 listing: old.and_then(|old| old.listing),
                 // A list is requested below.
                 listed_from: None,

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::state::{Listing, Trigger};
-use super::{Inner, sleep_until};
+use super::{Inner, preflight, sleep_until};
 use crate::catalog::{Inventory, InventoryItem};
 use crate::model::{Reason, Region, ResourceKind, TargetName};
 use crate::status::Failure;
@@ -132,18 +132,19 @@ async fn record(
 /// Lists one target and updates the catalog. Returns when to list it again; none when the target no longer exists.
 async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
     let begun = Instant::now();
-    let (project, locations, interval) = {
+    let (spec, interval) = {
         let state = inner.state();
         let target = state.targets.get(name)?;
-        (target.spec.project.clone(), target.spec.locations.clone(), target.discovery_interval)
+        (target.spec.clone(), target.discovery_interval)
     };
+    let (project, locations) = (&spec.project, &spec.locations);
     let mut items = Vec::new();
     let mut unreachable = Vec::new();
     let mut unlisted = BTreeSet::new();
     let mut problem = None;
     let mut lasting = false;
     // Regions are listed concurrently: one that does not answer must not delay the results of the others.
-    let asked = locations.iter().map(|location| list_region(inner, &project, location));
+    let asked = locations.iter().map(|location| list_region(inner, project, location));
     let answers = futures::future::join_all(asked).await;
     for (location, found) in locations.iter().zip(answers) {
         for resource in found.items {
@@ -167,6 +168,7 @@ async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
             problem.get_or_insert((reason, format!("cannot list {} in {location}: {error}", kind.collection())));
         }
     }
+    let preflights = preflight::test(inner, &spec, &items).await;
     let complete = unreachable.is_empty();
     let now = inner.clock.now();
     let listed = unlisted.len() < locations.len() * KINDS.len();
@@ -188,6 +190,7 @@ async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
         let complete_at = if complete { Some(now) } else { before.and_then(|listing| listing.complete_at) };
         target.listing = Some(Listing { unreachable, failure, complete_at });
         target.listed_from = Some(begun);
+        target.preflights = preflights;
         state.changed_targets.insert(name.clone());
         if listed {
             state.catalog.apply_inventory(name, Inventory { resources: items, unlisted })

@@ -24,6 +24,7 @@ mod history;
 #[cfg(test)]
 mod history_tests;
 mod lanes;
+mod preflight;
 mod progress;
 mod provenance;
 mod queue;

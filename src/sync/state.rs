@@ -23,7 +23,7 @@ use crate::model::{
 use crate::plan::{ClaimCounts, Held, LimitExceeded, Plan};
 use crate::status::Failure;
 use crate::store::UninstallMode;
-use crate::target::{ErrorKind, TargetError};
+use crate::target::{ErrorKind, Preflight, TargetError};
 
 /// Largest number of event positions that a reconcile records as its causes.
 const CAUSES: usize = 32;
@@ -200,6 +200,8 @@ pub(super) struct TargetState {
     pub(crate) discovery_interval: Duration,
     pub(crate) failures: u32,
     pub(crate) listing: Option<Listing>,
+    /// The last test of the permissions, by project; empty before the first one.
+    pub(crate) preflights: Vec<Preflight>,
     /// Begin of the last completed list.
     pub(crate) listed_from: Option<Instant>,
     /// Hash of the last list whose changes are in the history.

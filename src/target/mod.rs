@@ -11,16 +11,18 @@
 mod backoff;
 mod error;
 pub(crate) mod google;
+mod preflight;
 #[cfg(test)]
 pub(crate) mod scripted;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::{Changes, DocumentKey, Live, Reason, ResourceKind};
 
 pub(crate) use backoff::Backoff;
 pub(crate) use error::{ErrorClass, ErrorKind, RefusalCause, Refused, TargetError};
+pub(crate) use preflight::{Preflight, TargetPreflight, is_for_writing};
 
 /// One resource in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,6 +143,32 @@ impl Target {
             Self::Google(client) => Ok(client.resource_uid(document).await?),
             #[cfg(test)]
             Self::Scripted(target) => target.resource_uid(document).await,
+        }
+    }
+
+    /// Those of the asked permissions that are held on the project.
+    async fn held_in_project(
+        &self,
+        project: &str,
+        asked: &BTreeSet<&'static str>,
+    ) -> Result<BTreeSet<&'static str>, TargetError> {
+        match self {
+            Self::Google(client) => Ok(client.held_in_project(project, asked).await?),
+            #[cfg(test)]
+            Self::Scripted(target) => Ok(target.held(None, asked)),
+        }
+    }
+
+    /// Those of the asked permissions that are held on the resource of a document.
+    async fn held_on(
+        &self,
+        document: &DocumentKey,
+        asked: &BTreeSet<&'static str>,
+    ) -> Result<BTreeSet<&'static str>, TargetError> {
+        match self {
+            Self::Google(client) => Ok(client.held_on(document, asked).await?),
+            #[cfg(test)]
+            Self::Scripted(target) => Ok(target.held(Some(document), asked)),
         }
     }
 }

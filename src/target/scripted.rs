@@ -125,6 +125,10 @@ struct State {
     rules: Vec<Rule>,
     aliases: BTreeMap<MemberKey, String>,
     denied: BTreeSet<DocumentKey>,
+    /// Permissions that the project does not give.
+    lacking: BTreeSet<String>,
+    /// Permissions that single resources give.
+    given: BTreeSet<(DocumentKey, String)>,
     unlisted: BTreeSet<DocumentKey>,
     /// Largest number of writes per minute, the number in the current minute, and its start.
     quota: Option<(u32, u32, Instant)>,
@@ -204,6 +208,29 @@ impl Scripted {
     /// Sets the documents for which every call is denied.
     pub(crate) fn deny(&self, documents: BTreeSet<DocumentKey>) {
         self.state().denied = documents;
+    }
+
+    /// Sets the permissions that the project does not give.
+    pub(crate) fn permit_all_but(&self, permissions: &[&str]) {
+        self.state().lacking = permissions.iter().map(|one| (*one).to_owned()).collect();
+    }
+
+    /// Sets permissions that a resource gives although the project does not.
+    pub(crate) fn permit_on(&self, document: &DocumentKey, permissions: &[&str]) {
+        let given = permissions.iter().map(|one| (document.clone(), (*one).to_owned()));
+        self.state().given.extend(given);
+    }
+
+    /// Those of the asked permissions that are held on a resource, or on the project.
+    pub(super) fn held(
+        &self,
+        document: Option<&DocumentKey>,
+        asked: &BTreeSet<&'static str>,
+    ) -> BTreeSet<&'static str> {
+        let state = self.state();
+        let given =
+            |one: &str| document.is_some_and(|document| state.given.contains(&(document.clone(), one.to_owned())));
+        asked.iter().copied().filter(|one| !state.lacking.contains(*one) || given(one)).collect()
     }
 
     /// Sets existing documents that lists omit.

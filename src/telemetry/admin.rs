@@ -26,6 +26,9 @@ pub(crate) type ProgressProvider = Arc<dyn Fn() -> BoxFuture<'static, Value> + S
 /// was to be.
 pub(crate) type CaptureProvider = Arc<dyn Fn(&str) -> Option<Vec<u8>> + Send + Sync>;
 
+/// Returns the last tests of permissions, as `/preflight` answers them. It must not wait for anything but memory.
+pub(crate) type PreflightProvider = Arc<dyn Fn() -> Value + Send + Sync>;
+
 /// What the admin port serves.
 #[derive(Clone)]
 pub(crate) struct Admin {
@@ -39,6 +42,8 @@ pub(crate) struct Admin {
     pub(crate) progress: ProgressProvider,
     /// Captured requests.
     pub(crate) captures: CaptureProvider,
+    /// Tests of permissions.
+    pub(crate) preflights: PreflightProvider,
 }
 
 /// The routes of the admin port. All are GET, and none changes anything.
@@ -50,6 +55,7 @@ pub(crate) struct Admin {
 /// | `/metrics` | `OpenMetrics` text |
 /// | `/status` | a Kubernetes-style list of the resources with their status |
 /// | `/progress` | how far the process has come: positions, documents that run, are due or wait, and whether it is settled |
+/// | `/preflight` | the permissions that each target needs at Google, and which of them are missing |
 /// | `/captures/NAME` | the last requests of an identity provider, redacted, or 404 when its `captureUntil` is not set |
 pub(crate) fn admin_router(admin: Admin) -> Router {
     Router::new()
@@ -58,6 +64,7 @@ pub(crate) fn admin_router(admin: Admin) -> Router {
         .route("/metrics", get(exposition))
         .route("/status", get(list))
         .route("/progress", get(progress))
+        .route("/preflight", get(preflight))
         .route("/captures/{identityProvider}", get(captured))
         .with_state(admin)
 }
@@ -108,6 +115,10 @@ async fn progress(State(admin): State<Admin>) -> Response {
     }
 }
 
+async fn preflight(State(admin): State<Admin>) -> Response {
+    (HEADERS, Json((admin.preflights)())).into_response()
+}
+
 async fn captured(State(admin): State<Admin>, Path(provider): Path<String>) -> Response {
     match (admin.captures)(&provider) {
         Some(json) => (HEADERS, [(header::CONTENT_TYPE, "application/json")], json).into_response(),
@@ -146,6 +157,7 @@ mod tests {
             status,
             progress,
             captures,
+            preflights: Arc::new(|| json!([{"target": "shop-dev", "projects": []}])),
         })
     }
 
@@ -187,6 +199,13 @@ mod tests {
         let (code, kind, body) = ask(&router, Method::GET, "/captures/okta").await;
         assert_eq!((code.as_u16(), kind.as_str(), body.as_str()), (200, "application/json", r#"{"requests":[]}"#));
         assert_eq!(ask(&router, Method::GET, "/captures/entra").await.0, 404);
+    }
+
+    #[tokio::test]
+    async fn preflight_is_what_the_provider_gives() {
+        let (code, kind, body) = ask(&router(&Readiness::default()), Method::GET, "/preflight").await;
+        let expected = r#"[{"target":"shop-dev","projects":[]}]"#;
+        assert_eq!((code.as_u16(), kind.as_str(), body.as_str()), (200, "application/json", expected));
     }
 
     #[tokio::test]

@@ -32,6 +32,7 @@ mod people;
 mod permits;
 mod policies;
 mod power;
+mod preflight;
 mod process;
 mod progress;
 mod record;

@@ -239,6 +239,14 @@ impl Fixture {
     }
 
     /// Waits until `check` accepts the status of a mapping.
+    pub(crate) async fn target_status(&self, what: &str, check: impl Fn(&Value) -> bool) -> Value {
+        eventually(&format!("shop-dev: {what}"), async || {
+            let status = self.status("CloudRunTarget", "shop-dev").await;
+            if check(&status) { Ok(status) } else { Err(format!("{status:#}; log:\n{}", tail(&self.log()))) }
+        })
+        .await
+    }
+
     pub(crate) async fn mapping_status(&self, name: &str, what: &str, check: impl Fn(&Value) -> bool) -> Value {
         eventually(&format!("{name}: {what}"), async || {
             let status = self.status("RoleMapping", name).await;
@@ -355,4 +363,9 @@ impl Fixture {
         self.shutdown().await;
         agree(&self.google, &self.database).await;
     }
+}
+
+/// Sets a switch of the emulator.
+pub(crate) fn switch(fixture: &Fixture, method: &str, path: &str, body: &Value) {
+    fixture.emulator.control(method, path, body).unwrap_or_else(|error| panic!("{method} {path} {body}: {error:?}"));
 }

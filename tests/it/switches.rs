@@ -77,10 +77,6 @@ async fn team() -> (Fixture, Scim, String) {
     (fixture, scim, group)
 }
 
-fn switch(fixture: &Fixture, method: &str, path: &str, body: &Value) {
-    fixture.emulator.control(method, path, body).unwrap_or_else(|error| panic!("{method} {path} {body}: {error:?}"));
-}
-
 async fn add_bob(scim: &Scim, group: &str) {
     let bob = scim.create_user("bob@example.com").await;
     scim.add_members(group, &[&bob]).await;

@@ -21,7 +21,7 @@ pub(crate) use diff::diff;
 pub(crate) use diff::step;
 pub(crate) use events::Translation;
 pub(crate) use poll::{FolderCommand, PollOptions, poll};
-pub(crate) use scan::{FolderScan, lint_paths};
+pub(crate) use scan::{FolderScan, lint_files, lint_paths, read_paths};
 
 /// The result of one scan of the folder.
 #[derive(Debug, Clone, PartialEq, Default)]

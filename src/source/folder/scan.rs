@@ -296,6 +296,19 @@ fn list(folder: &Path, prefix: &str, above: &mut Vec<(u64, u64)>, listing: &mut 
 /// Lints files and folders. The report uses the names that were passed in.
 #[must_use]
 pub(crate) fn lint_paths(paths: &[PathBuf]) -> LintReport {
+    lint_files(&read_paths(paths))
+}
+
+/// Lints files that were read.
+#[must_use]
+pub(crate) fn lint_files(files: &BTreeMap<String, Vec<ParsedDocument>>) -> LintReport {
+    lint(files.iter().map(|(file, documents)| (file.as_str(), documents.as_slice())))
+}
+
+/// Reads files and folders, by the names that were passed in. A file or folder that cannot be read is a document with a
+/// problem.
+#[must_use]
+pub(crate) fn read_paths(paths: &[PathBuf]) -> BTreeMap<String, Vec<ParsedDocument>> {
     let mut files: BTreeMap<String, Vec<ParsedDocument>> = BTreeMap::new();
     for path in paths {
         let name = path.display().to_string();
@@ -321,5 +334,5 @@ pub(crate) fn lint_paths(paths: &[PathBuf]) -> LintReport {
             files.insert(name, documents);
         }
     }
-    lint(files.iter().map(|(file, documents)| (file.as_str(), documents.as_slice())))
+    files
 }

@@ -155,6 +155,7 @@ proptest! {
             project_number: Some(&text),
             listing: Some(&listing),
             missing_permissions: &names,
+            missing_for_writing_only: false,
             orphaned: counts[0].unsigned_abs(),
             policies: PolicyCounts { in_sync: counts[0], drifted: counts[1], held: counts[2], failed: counts[3], frozen: 0 },
             drift: &drift,

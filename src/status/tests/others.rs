@@ -24,6 +24,7 @@ fn target(listing: Option<&ListingOutcome>) -> TargetInput<'_> {
         project_number: Some("4242"),
         listing,
         missing_permissions: &[],
+        missing_for_writing_only: false,
         policies: PolicyCounts { in_sync: 3, ..PolicyCounts::default() },
         drift: &[],
         last_handled_reconcile_at: None,

@@ -3,11 +3,12 @@
 use super::health::DocumentHealth;
 use super::{SETTLES, later, metadata, quoted, shown};
 use crate::api::{PolicyCounts, ResourceCounts, TargetDrift};
-use crate::catalog::TargetView;
+use crate::catalog::{Ceiling, TargetView};
 use crate::model::{DocumentKey, Kind, ResourceKind, TargetName};
 use crate::status::{Failure, Item, ListingOutcome, Status, TargetInput, fold_target, same_target};
 use crate::sync::Inner;
 use crate::sync::state::{Listing, State, StatusOf};
+use crate::target::is_for_writing;
 
 /// Largest number of differences in the status of a target.
 const SHOWN: usize = 50;
@@ -37,6 +38,8 @@ pub(super) fn publish(inner: &Inner, name: &TargetName) {
         let overlapped_by = view.overlapped.values().next().map(TargetName::as_str);
         let owned = |document: &DocumentKey| state.catalog.target_of(document) == Some(name);
         let orphaned = state.orphaned.iter().filter(|(document, _)| owned(document)).map(|(_, grants)| grants).sum();
+        let observed = inner.config.ceiling == Ceiling::Observe;
+        let missing_for_writing_only = observed && missing_permissions.iter().all(|one| is_for_writing(one));
         let folded = fold_target(
             &TargetInput {
                 generation: memory.generation,
@@ -46,6 +49,7 @@ pub(super) fn publish(inner: &Inner, name: &TargetName) {
                 project_number: None,
                 listing: listing.as_ref(),
                 missing_permissions: &missing_permissions,
+                missing_for_writing_only,
                 orphaned,
                 policies,
                 drift: &drift,
@@ -78,6 +82,8 @@ fn policies(inner: &Inner, state: &State, name: &TargetName) -> Policies {
     let mut counts = PolicyCounts::default();
     let mut drift: Vec<TargetDrift> = Vec::new();
     let mut missing_permissions: Vec<String> = Vec::new();
+    let tested = state.targets.get(name).into_iter().flat_map(|target| &target.preflights);
+    missing_permissions.extend(tested.flat_map(|project| project.missing.iter().cloned()));
     let frozen = state.frozen_documents();
     for (document, memory) in state.documents_of(name) {
         missing_permissions.extend(memory.missing_permission.clone());

@@ -110,17 +110,18 @@ pub(crate) fn install_crypto_provider() {
 
 /// The kind of a call to Google.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Operation {
+pub(super) enum Operation {
     List,
     Get,
     GetPolicy,
     SetPolicy,
+    TestPermissions,
 }
 
 impl Operation {
     fn call(self) -> Call {
         match self {
-            Self::List | Self::Get | Self::GetPolicy => Call::Read,
+            Self::List | Self::Get | Self::GetPolicy | Self::TestPermissions => Call::Read,
             Self::SetPolicy => Call::Write,
         }
     }
@@ -132,6 +133,7 @@ impl Operation {
             Self::Get => "get",
             Self::GetPolicy => "getIamPolicy",
             Self::SetPolicy => "setIamPolicy",
+            Self::TestPermissions => "testIamPermissions",
         }
     }
 }
@@ -238,6 +240,11 @@ impl CloudRun {
         self
     }
 
+    /// The bases of the APIs.
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
     /// Lists the services of a project and region, all pages.
     ///
     /// # Errors
@@ -303,14 +310,8 @@ impl CloudRun {
         writable(policy)?;
         let mut sent = policy.clone();
         sent.version = POLICY_VERSION;
-        let body = serde_json::to_vec(&SetPolicy { policy: &sent })
-            .map_err(|error| GoogleError::Malformed { message: format!("cannot write the policy as JSON: {error}") })?;
         let url = self.url(&format!("v2/{}:setIamPolicy", document.resource()))?;
-        let mut request = Request::new(Method::POST, url);
-        request
-            .headers_mut()
-            .insert(reqwest::header::CONTENT_TYPE, reqwest::header::HeaderValue::from_static("application/json"));
-        *request.body_mut() = Some(body.into());
+        let request = post(url, &SetPolicy { policy: &sent })?;
         let written: Policy =
             self.call(Operation::SetPolicy, request).await.map_err(|error| pointed_at(error, &sent))?;
         if written.etag.is_empty() {
@@ -351,13 +352,22 @@ impl CloudRun {
 
     /// An absolute URL below the endpoint whose path is exactly the intended one: a name such as `..` would change it.
     fn url(&self, path: &str) -> Result<Url, GoogleError> {
-        let text = format!("{}{path}", self.endpoint.cloud_run());
+        Self::url_below(self.endpoint.cloud_run(), path)
+    }
+
+    /// Like [`CloudRun::url`], below the base of another API.
+    pub(super) fn url_below(base: &str, path: &str) -> Result<Url, GoogleError> {
+        let text = format!("{base}{path}");
         let url = Url::parse(&text).map_err(|_| malformed("the resource name makes no URL"))?;
         if url.as_str() == text { Ok(url) } else { Err(malformed("the resource name is not a plain name")) }
     }
 
     /// Makes one call, counted and timed.
-    async fn call<T: DeserializeOwned>(&self, operation: Operation, request: Request) -> Result<T, GoogleError> {
+    pub(super) async fn call<T: DeserializeOwned>(
+        &self,
+        operation: Operation,
+        request: Request,
+    ) -> Result<T, GoogleError> {
         let path = request.url().path().to_owned();
         let begun = Instant::now();
         let answer = self.answer(operation.call(), request).await;
@@ -434,6 +444,18 @@ impl CloudRun {
         }
         Ok((status, response.headers().clone(), body))
     }
+}
+
+/// A request with a JSON body.
+pub(super) fn post(url: Url, body: &impl Serialize) -> Result<Request, GoogleError> {
+    let body = serde_json::to_vec(body)
+        .map_err(|error| GoogleError::Malformed { message: format!("cannot write the request as JSON: {error}") })?;
+    let mut request = Request::new(Method::POST, url);
+    request
+        .headers_mut()
+        .insert(reqwest::header::CONTENT_TYPE, reqwest::header::HeaderValue::from_static("application/json"));
+    *request.body_mut() = Some(body.into());
+    Ok(request)
 }
 
 fn malformed(message: &str) -> GoogleError {

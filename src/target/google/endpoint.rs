@@ -7,6 +7,8 @@ use reqwest::Url;
 
 /// Cloud Run's global host. It serves every region.
 const CLOUD_RUN: &str = "https://run.googleapis.com/";
+/// Resource Manager, which knows projects.
+const RESOURCE_MANAGER: &str = "https://cloudresourcemanager.googleapis.com/";
 
 /// Why a text is not a valid endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,8 +53,18 @@ impl Endpoint {
     /// The base of Cloud Run's Admin API, with a final `/`.
     #[must_use]
     pub(crate) fn cloud_run(&self) -> &str {
+        self.at(CLOUD_RUN)
+    }
+
+    /// The base of the Resource Manager API, with a final `/`.
+    #[must_use]
+    pub(crate) fn resource_manager(&self) -> &str {
+        self.at(RESOURCE_MANAGER)
+    }
+
+    fn at(&self, host: &'static str) -> &str {
         match self {
-            Self::Google => CLOUD_RUN,
+            Self::Google => host,
             Self::Base(base) => base.0.as_str(),
         }
     }

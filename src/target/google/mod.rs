@@ -26,6 +26,7 @@ mod edit_tests;
 mod emulator_tests;
 mod endpoint;
 mod error;
+mod permissions;
 mod policy;
 #[cfg(test)]
 mod tests;
