@@ -87,22 +87,26 @@ pub(crate) struct AllowSpec {
     #[schemars(schema_with = "schema::roles")]
     pub(crate) roles: Vec<String>,
 
-    /// What these mappings may do to keep the access of leavers: Orphan (deletionPolicy: Orphan forgets the grants) and
-    /// Suspend (mode Suspend or Observe freezes them). Omitted: neither; people who are deactivated or deleted at the
-    /// identity provider lose access in any case.
+    /// What these mappings may do beyond granting roles. To keep the access of leavers: Orphan (deletionPolicy: Orphan
+    /// forgets the grants) and Suspend (mode Suspend or Observe freezes them); omitted, people who are deactivated or
+    /// deleted at the identity provider lose access in any case. Adopt: the annotation rolecall.dev/adopt takes over
+    /// grants that somebody else made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 2), extend("x-kubernetes-list-type" = "set"))]
+    #[schemars(length(max = 3), extend("x-kubernetes-list-type" = "set"))]
     pub(crate) permit: Vec<Permission>,
 }
 
-/// What a mapping may do to keep the access of leavers.
+/// What a mapping may do beyond granting roles to groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[schemars(description = "What a mapping may do to keep the access of leavers.")]
+#[schemars(description = "What a mapping may do beyond granting roles to groups.")]
 pub(crate) enum Permission {
     /// `deletionPolicy: Orphan` leaves the grants in the policies and forgets them.
     Orphan,
     /// `mode: Suspend` and `mode: Observe` freeze the grants of everybody.
     Suspend,
+    /// A mapping with the annotation `rolecall.dev/adopt: "true"` takes over grants that somebody else made, as far as it
+    /// wants them; from then on it removes them too.
+    Adopt,
 }
 
 /// Selects namespaces: those with one of the names, and those with all of the labels.

@@ -32,6 +32,8 @@ pub(crate) use role_mapping::{
     OnMissing, RefusedPath, ResourceStatus, RoleMapping, RoleMappingSpec, RoleMappingStatus, SubjectStatus,
 };
 
+/// Annotation of a `RoleMapping`: `true` takes over grants that somebody else made, where the target permits that.
+pub(crate) const ADOPT_ANNOTATION: &str = "rolecall.dev/adopt";
 /// Annotation of a `RoleMapping`: the hashes of held plans to release (comma-separated).
 pub(crate) const RELEASE_ANNOTATION: &str = "rolecall.dev/release";
 /// Annotation of a `RoleMapping`: ids of groups that a name may refer to from now on (comma-separated).

@@ -82,8 +82,15 @@ impl Catalog {
         self.owner(document).is_some_and(|(_, target)| target.lacks(document))
     }
 
-    /// Records what the target of the document lets the mapping do with the access of leavers.
+    /// Records what the target of the document permits the mapping beyond granting roles.
     fn permit(&self, key: &MappingKey, mapping: &Mapping, document: &DocumentKey, desired: &mut Desired) {
+        if mapping.adopts
+            && mapping.spec.is_some()
+            && mapping.mode() == MappingMode::Enforce
+            && let Some((_, target)) = self.owner(document)
+        {
+            desired.may_adopt.insert(key.clone(), mapping.permitted(key, target, document, Permission::Adopt));
+        }
         let orphans = mapping.phase.disposal() == Some(ClaimDisposal::Orphan);
         let suspends = mapping.spec.is_some() && mapping.mode() != MappingMode::Enforce && !orphans;
         if !orphans && !suspends {

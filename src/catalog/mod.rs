@@ -282,6 +282,20 @@ impl Catalog {
         }
     }
 
+    /// Sets whether the mapping takes over grants that somebody else made.
+    #[must_use]
+    pub(crate) fn set_adopts(&mut self, key: &MappingKey, adopts: bool) -> Effects {
+        let mut effects = Effects::default();
+        if let Some(mapping) = self.mappings.get_mut(key).filter(|mapping| mapping.adopts != adopts) {
+            mapping.adopts = adopts;
+            for document in mapping.reach.documents.keys() {
+                effects.document(document, Urgency::Addition);
+            }
+            effects.mappings.insert(key.clone());
+        }
+        effects
+    }
+
     /// Adds or replaces the spec of a `RoleMapping`. `accepted`: the groups named by the annotation
     /// `rolecall.dev/accept-group`. Ends a freeze, a termination or the phase `Missing`.
     pub(crate) fn apply_mapping(

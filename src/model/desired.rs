@@ -36,6 +36,9 @@ pub(crate) struct Desired {
     /// Roles for which the target allows a deleted mapping to leave its grants behind.
     #[serde(with = "pairs")]
     pub(crate) may_orphan: BTreeMap<MappingKey, BTreeSet<Role>>,
+    /// Roles for which a mapping takes over grants that somebody else made.
+    #[serde(default, with = "pairs")]
+    pub(crate) may_adopt: BTreeMap<MappingKey, BTreeSet<Role>>,
     /// True when rolecall is being uninstalled in the mode in which all grants stay.
     pub(crate) leave_all: bool,
     /// True when no target covers the document, so that no target defines what may be written to it.
@@ -58,6 +61,12 @@ impl Desired {
     #[must_use]
     pub(crate) fn may_orphan(&self, mapping: &MappingKey, role: &Role) -> bool {
         self.leave_all || self.may_orphan.get(mapping).is_some_and(|roles| roles.contains(role))
+    }
+
+    /// True when the mapping takes over grants of this role that somebody else made.
+    #[must_use]
+    pub(crate) fn may_adopt(&self, mapping: &MappingKey, role: &Role) -> bool {
+        self.may_adopt.get(mapping).is_some_and(|roles| roles.contains(role))
     }
 }
 

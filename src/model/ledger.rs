@@ -159,6 +159,10 @@ pub(crate) struct LedgerRow {
     /// primary address). Empty: as it was sent. A spelling that is in several rows belongs to all of them, because the
     /// rows cannot be told apart.
     pub(crate) stored_as: BTreeSet<String>,
+    /// Since when everybody for whom the grant was wanted has left, while a grant that somebody else made stays. Then the
+    /// claims are theirs.
+    #[serde(default)]
+    pub(crate) left_at: Option<Timestamp>,
 }
 
 impl LedgerRow {

@@ -212,7 +212,11 @@ reasons! {
     GrantRemains:
         "a grant is no longer wanted but was not made by rolecall; it stays",
         "remove it by hand if it should be gone";
+    LeaverHasForeignGrant:
+        "somebody who left still has access through a grant that somebody else made; rolecall removes only its own",
+        "remove it by hand, unless it is meant to stay; the message says where";
     Unowned: "a wanted grant existed before rolecall could make it; it counts and is never removed", "";
+    Adopted: "a grant that somebody else made was taken over, as the mapping asks and the target permits", "";
     NoDrift: "nobody else changed the policies", "";
     InvokerIamDisabled:
         "the service does not check roles/run.invoker at all, so the grant has no effect",

@@ -250,6 +250,9 @@ pub(crate) struct Plan {
     /// Grants that are no longer wanted and still in the policy, but not made by rolecall. The ledger forgets them
     /// (`GrantRemains`).
     pub(crate) remains: Vec<(GrantKey, BTreeSet<MappingKey>)>,
+    /// Those of them that were wanted for people who have all left. The ledger keeps them as long as they are there
+    /// (`LeaverHasForeignGrant`).
+    pub(crate) left: BTreeSet<GrantKey>,
     /// Grants that stay in the policy and that the ledger forgets because of `deletionPolicy: Orphan`.
     pub(crate) orphaned: Vec<GrantKey>,
     /// Changes that observe mode prevents.

@@ -45,6 +45,8 @@ struct Claims {
     orphan: bool,
     /// True when only observe mode keeps these claims from ending.
     observed: bool,
+    /// True when a grant that somebody else made is taken over.
+    adopt: bool,
 }
 
 /// The state of a plan under construction.
@@ -61,6 +63,7 @@ pub(super) struct Planner<'a> {
     unowned: Vec<GrantKey>,
     remains: Vec<(GrantKey, BTreeSet<MappingKey>)>,
     remained_for: BTreeMap<GrantKey, Subject>,
+    left: BTreeSet<GrantKey>,
     orphaned: Vec<GrantKey>,
     observed: Observed,
     owned: Vec<Arc<LedgerRow>>,
@@ -120,6 +123,7 @@ impl<'a> Planner<'a> {
             unowned: vec![],
             remains: vec![],
             remained_for: BTreeMap::new(),
+            left: BTreeSet::new(),
             orphaned: vec![],
             observed: Observed::default(),
             owned: vec![],
@@ -229,6 +233,7 @@ impl<'a> Planner<'a> {
             regrant: false,
             orphan: false,
             observed: true,
+            adopt: false,
         };
         let has_left = |subject: &Subject| self.inputs.leavers.contains(subject);
         let has_lapsed = |claim: &Claim| self.inputs.lapsed.contains(&(key.member.clone(), claim.clone()));
@@ -281,6 +286,7 @@ impl<'a> Planner<'a> {
                 claims.wanted = true;
                 claims.write = true;
                 claims.regrant |= terms.regrant;
+                claims.adopt |= desired.may_adopt(&claim.mapping, &key.role);
                 claims.observed = false;
             }
         }
@@ -354,7 +360,7 @@ impl<'a> Planner<'a> {
         claims: Claims,
         present: bool,
     ) {
-        let Claims { kept, wanted, write, regrant, observed, .. } = claims;
+        let Claims { kept, wanted, write, regrant, observed, adopt, .. } = claims;
         let verified = (row.state == GrantState::Owned && present && row.acknowledged_at.is_some())
             .then(|| row.verified_at.unwrap_or(self.inputs.now));
         let newly = verified.is_some() && row.verified_at.is_none();
@@ -367,6 +373,7 @@ impl<'a> Planner<'a> {
                 && grounds::are_current(row, want, &self.inputs.desired)
                 && !(wanted && (row.revoking_since.is_some() || row.held))
                 && row.member == member
+                && row.left_at.is_none()
                 && row.verified_at == verified_at
                 && !(identified && self.uid.is_some());
             if is_same {
@@ -381,6 +388,7 @@ impl<'a> Planner<'a> {
                 row.held = false;
             }
             row.member = member;
+            row.left_at = None;
             row.verified_at = verified_at;
             if identified {
                 row.resource_uid.clone_from(&self.uid);
@@ -391,6 +399,9 @@ impl<'a> Planner<'a> {
             self.note(&row, "grant", AuditOutcome::Verified, None);
         }
         self.respell(&mut row);
+        if adopt && present && row.state != GrantState::Owned {
+            self.adopt(&mut row);
+        }
         let forbidden = want.is_some_and(|want| row.stored_as.iter().any(|member| !want.permits(member)));
         let mut cause = None;
         let mut swept = BTreeSet::new();
@@ -477,6 +488,19 @@ impl<'a> Planner<'a> {
         } else {
             self.sweep_out(swept, base, row);
         }
+    }
+
+    /// Takes over a grant that somebody else made. What is concluded from an unproven read waits for its proof, so this
+    /// does too.
+    fn adopt(&mut self, row: &mut Arc<LedgerRow>) {
+        let adopted = Arc::make_mut(row);
+        adopted.state = GrantState::Owned;
+        adopted.acknowledged_at = Some(self.inputs.now);
+        adopted.verified_at = Some(self.inputs.now);
+        adopted.resource_uid.clone_from(&self.uid);
+        let entry =
+            self.context.entry(self.inputs.now, row, "adopt", AuditOutcome::Verified, Some(Reason::Adopted.word()));
+        self.conclude_entry(entry);
     }
 
     /// Plans the removal of tombstones with the next write. Until that write is acknowledged, the grant stays owned: if
@@ -576,6 +600,7 @@ fn fresh(key: &GrantKey, want: &DesiredGrant) -> LedgerRow {
         held: false,
         resource_uid: None,
         stored_as: BTreeSet::new(),
+        left_at: None,
     }
 }
 

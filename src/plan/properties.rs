@@ -77,6 +77,7 @@ prop_compose! {
             held: times.2 && times.1,
             resource_uid: None,
             stored_as: BTreeSet::new(),
+            left_at: None,
         }
     }
 }
@@ -88,6 +89,7 @@ prop_compose! {
         wants in prop::collection::vec((1..=PEOPLE, any::<bool>(), any_claims()), 0..10),
         enforcements in prop::collection::vec(any_stance(), MAPPINGS.len()),
         left in prop::collection::btree_set(1..=PEOPLE, 0..3),
+        adopts in prop::option::weighted(0.3, 0..MAPPINGS.len()),
     ) -> Fixture {
         let mut fixture = Fixture::new(&json!([]));
         for (role, members, title) in bindings {
@@ -117,6 +119,9 @@ prop_compose! {
             fixture.desired.grants.insert(grant, wanted);
         }
         fixture.left = left.into_iter().map(user).collect();
+        if let Some(at) = adopts {
+            fixture.adopt(MAPPINGS[at]);
+        }
         fixture
     }
 }

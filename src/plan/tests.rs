@@ -1,4 +1,5 @@
 mod changes;
+mod claims;
 mod enforcement;
 mod outcomes;
 mod resources;

@@ -13,8 +13,8 @@ use super::provenance::{Provenance, created, generation, stamp};
 use super::state::{MappingState, ProviderState, TargetState, Trigger};
 use super::{Engine, Inner};
 use crate::api::{
-    ACCEPT_GROUP_ANNOTATION, CloudRunTarget, IdentityProvider, RECONCILE_ANNOTATION, RELEASE_ANNOTATION, RoleMapping,
-    duration,
+    ACCEPT_GROUP_ANNOTATION, ADOPT_ANNOTATION, CloudRunTarget, IdentityProvider, RECONCILE_ANNOTATION,
+    RELEASE_ANNOTATION, RoleMapping, duration,
 };
 use crate::catalog::Effects;
 use crate::model::{
@@ -52,6 +52,11 @@ fn released(metadata: &ObjectMeta) -> BTreeSet<String> {
     text.split(',').map(|hash| hash.trim().to_owned()).filter(|hash| !hash.is_empty()).collect()
 }
 
+/// True when the mapping asks to take over grants that somebody else made.
+fn adopts(metadata: &ObjectMeta) -> bool {
+    annotation(metadata, ADOPT_ANNOTATION) == Some("true")
+}
+
 impl ProviderState {
     /// Like [`MappingState::is_applied`].
     fn is_applied(&self, object: &IdentityProvider) -> bool {
@@ -87,6 +92,7 @@ impl MappingState {
             && self.problem.is_none()
             && self.accepted == accepted_groups(metadata)
             && self.released == released(metadata)
+            && self.adopts == adopts(metadata)
             && self.reconcile_requested_at.as_deref() == annotation(metadata, RECONCILE_ANNOTATION)
             && self.spec == object.spec
     }
@@ -519,12 +525,14 @@ impl Inner {
                 created,
                 accepted: accepted.clone(),
                 released: released(&object.metadata),
+                adopts: adopts(&object.metadata),
                 reconcile_requested_at: annotation(&object.metadata, RECONCILE_ANNOTATION).map(str::to_owned),
                 problem: None,
             };
             let before = state.mappings.insert(key.clone(), memory);
             state.changed_mappings.insert(key.clone());
             let mut effects = state.catalog.apply_mapping(key.clone(), generation, object.spec, accepted);
+            effects.merge(state.catalog.set_adopts(key, adopts(&object.metadata)));
             if let Some(uid) = uid {
                 state.catalog.identify_mapping(key, uid);
             }

@@ -29,6 +29,7 @@ fn step(by: &str, n: u128) -> Step {
         grounds: BTreeMap::new(),
         resource_uid: None,
         stored_as: BTreeSet::new(),
+        left_at: None,
         acknowledged_at: None,
         verified_at: None,
         revoking_since: None,

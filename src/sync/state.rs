@@ -234,6 +234,8 @@ pub(super) struct MappingState {
     pub(crate) accepted: BTreeSet<GroupId>,
     /// Hashes of held plans in the annotation `rolecall.dev/release`.
     pub(crate) released: BTreeSet<String>,
+    /// True when the annotation `rolecall.dev/adopt` is `true`.
+    pub(crate) adopts: bool,
     /// The annotation `rolecall.dev/reconcile-requested-at`.
     pub(crate) reconcile_requested_at: Option<String>,
     pub(crate) problem: Option<ObjectProblem>,

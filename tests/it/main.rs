@@ -15,6 +15,7 @@ mod issuer;
 
 mod absence;
 mod capture;
+mod claims;
 mod connections;
 mod crash;
 mod end_to_end;

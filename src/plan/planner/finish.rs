@@ -52,6 +52,7 @@ impl Planner<'_> {
             unowned: self.unowned,
             remains: self.remains,
             remained_for: self.remained_for,
+            left: self.left,
             orphaned: self.orphaned,
             observed: self.observed,
             forbidden: self.forbidden,

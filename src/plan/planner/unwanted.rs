@@ -36,7 +36,7 @@ impl Planner<'_> {
                     self.ledger.push(LedgerChange::Remove(row.grant.clone()));
                 } else {
                     // Owned by what this read says of an earlier call: both are recorded with its proof, in this order.
-                    self.gone(base, &row, entry);
+                    self.gone(base, &row, LedgerChange::Remove(row.grant.clone()), Some(entry));
                 }
             }
             (GrantState::Owned, true) => {
@@ -54,14 +54,12 @@ impl Planner<'_> {
                     }
                     self.remains.push((spelling, mappings.clone()));
                 }
-                let entry = self.context.entry(
-                    self.inputs.now,
-                    &row,
-                    "remains",
-                    AuditOutcome::Verified,
-                    Some(Reason::GrantRemains.word()),
-                );
-                self.gone(base, &row, entry);
+                if self.left(&row) {
+                    self.leave(base, row);
+                } else {
+                    let entry = self.remains(&row, Reason::GrantRemains);
+                    self.gone(base, &row, LedgerChange::Remove(row.grant.clone()), Some(entry));
+                }
             }
             // A call that may still take effect: whatever it grants must remain attributable to rolecall.
             (_, false) if row.intent.is_some() => {
@@ -71,30 +69,62 @@ impl Planner<'_> {
             (_, false) => {
                 let entry =
                     self.context.entry(self.inputs.now, &row, "forget", AuditOutcome::Verified, Some("AlreadyGone"));
-                self.gone(base, &row, entry);
+                self.gone(base, &row, LedgerChange::Remove(row.grant.clone()), Some(entry));
             }
         }
     }
 
+    /// True when everybody for whom the grant was wanted has left, and their mappings are still there to report it.
+    fn left(&self, row: &LedgerRow) -> bool {
+        let ended = |claim: &Claim| {
+            matches!(self.inputs.desired.enforcements.get(&claim.mapping), Some(Enforcement::Ended { .. }))
+        };
+        let left = |claim: &Claim| self.inputs.leavers.contains(&claim.subject) && !ended(claim);
+        !row.claims.is_empty() && row.claims.iter().all(left)
+    }
+
+    /// Keeps the row of a grant that somebody else made, so that the access of those who left is reported as long as it
+    /// lasts.
+    fn leave(&mut self, base: Arc<LedgerRow>, mut row: Arc<LedgerRow>) {
+        let entry = row.left_at.is_none().then(|| self.remains(&row, Reason::LeaverHasForeignGrant));
+        let left = Arc::make_mut(&mut row);
+        left.state = GrantState::Unowned;
+        left.intent = None;
+        (left.acknowledged_at, left.verified_at, left.revoking_since) = (None, None, None);
+        left.held = false;
+        left.left_at.get_or_insert(self.inputs.now);
+        self.left.insert(row.grant.clone());
+        self.staying.push(row.clone());
+        let change = LedgerChange::Put(LedgerRow::clone(&row));
+        self.gone(base, &row, change, entry);
+    }
+
+    fn remains(&self, row: &LedgerRow, reason: Reason) -> AuditEntry {
+        self.context.entry(self.inputs.now, row, "remains", AuditOutcome::Verified, Some(reason.word()))
+    }
+
     /// Plans a grant that no mapping wants and of which, according to the read, nothing made by rolecall is left. The
     /// ownership or the intent recorded in the row is dropped only if the read is proven.
-    fn gone(&mut self, base: Arc<LedgerRow>, row: &LedgerRow, entry: AuditEntry) {
-        let is_told = entry.action == "remains" || row.state == GrantState::Owned;
+    fn gone(&mut self, base: Arc<LedgerRow>, row: &LedgerRow, change: LedgerChange, entry: Option<AuditEntry>) {
+        let is_told =
+            |entry: &AuditEntry| entry.action == "remains" || row.state == GrantState::Owned || base.left_at.is_some();
+        let entry = entry.filter(is_told);
         if base.state != GrantState::Owned && base.intent.is_none() || self.is_proven() {
-            if is_told {
-                self.audit.push(entry);
+            self.audit.extend(entry);
+            match change {
+                LedgerChange::Put(row) => self.record(Arc::new(row)),
+                LedgerChange::Remove(_) => self.ledger.push(change),
             }
-            self.ledger.push(LedgerChange::Remove(row.grant.clone()));
             return;
         }
-        if is_told {
+        if let Some(entry) = entry {
             self.conclude_entry(entry);
         }
         // This does not start a removal: should the member be in the policy after all, the guard and the mapping decide
         // first.
         let since = base.revoking_since.unwrap_or(self.inputs.now);
         self.line(&base.grant, base.claims.iter(), CountedAs::Revoking, Some(since));
-        self.conclude(LedgerChange::Remove(row.grant.clone()), true);
+        self.conclude(change, true);
         self.record(base);
     }
 

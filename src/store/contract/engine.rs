@@ -35,6 +35,7 @@ pub(in crate::store) fn row(member: &str, claims: &[(&str, Subject)]) -> LedgerR
         held: false,
         resource_uid: None,
         stored_as: BTreeSet::new(),
+        left_at: None,
     }
 }
 

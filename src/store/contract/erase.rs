@@ -34,6 +34,7 @@ pub(in crate::store) fn row(address: &str, person: Option<UserId>, state: GrantS
         held: false,
         resource_uid: None,
         stored_as: std::collections::BTreeSet::new(),
+        left_at: None,
     }
 }
 

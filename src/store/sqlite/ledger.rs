@@ -21,14 +21,15 @@ pub(super) const FORGET: &str =
 
 pub(super) const PUT: &str = "INSERT INTO grants (document, role, condition_hash, member_key, member, condition, state, \
         intent_action, intent_etag_before, intent_present_before, intent_at, intent_plan_hash, acknowledged_at, \
-        verified_at, revoking_since, held, resource_uid, stored_as) \
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+        verified_at, revoking_since, held, resource_uid, stored_as, left_at) \
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
     ON CONFLICT DO UPDATE SET member = excluded.member, condition = excluded.condition, state = excluded.state, \
         intent_action = excluded.intent_action, intent_etag_before = excluded.intent_etag_before, \
         intent_present_before = excluded.intent_present_before, intent_at = excluded.intent_at, \
         intent_plan_hash = excluded.intent_plan_hash, acknowledged_at = excluded.acknowledged_at, \
         verified_at = excluded.verified_at, revoking_since = excluded.revoking_since, \
-        held = excluded.held, resource_uid = excluded.resource_uid, stored_as = excluded.stored_as";
+        held = excluded.held, resource_uid = excluded.resource_uid, stored_as = excluded.stored_as, \
+        left_at = excluded.left_at";
 
 /// The claims of a grant. Its whole key is given, so there are few.
 pub(super) const CLAIMS_OF: &str = "SELECT mapping, subject_kind, subject_id FROM claims \
@@ -47,7 +48,7 @@ pub(super) const PUT_CLAIM: &str = "INSERT INTO claims (document, role, conditio
 
 const GRANTS: &str = "SELECT role, condition_hash, member_key, member, condition, state, intent_action, \
     intent_etag_before, intent_present_before, intent_at, intent_plan_hash, acknowledged_at, verified_at, \
-    revoking_since, held, resource_uid, stored_as \
+    revoking_since, held, resource_uid, stored_as, left_at \
     FROM grants WHERE document = ? ORDER BY role, condition_hash, member_key";
 
 const CLAIMS: &str = "SELECT role, condition_hash, member_key, mapping, subject_kind, subject_id, provider, groups, \
@@ -106,6 +107,7 @@ fn put(tx: &Transaction<'_>, document: &str, row: &LedgerRow) -> Result<(), Stor
             i64::from(row.held),
             row.resource_uid.as_deref(),
             (!row.stored_as.is_empty()).then(|| json(&row.stored_as)).transpose()?,
+            row.left_at.map(nanos),
         ],
     )?;
     let wanted: Vec<_> = row.claims.iter().map(|claim| (claim, claim_columns(claim))).collect();
@@ -208,6 +210,7 @@ fn grant(columns: &mut Columns<'_>, before: Option<&LedgerRow>) -> Result<Ledger
         held: columns.flag()?,
         resource_uid: columns.text_or_none()?,
         stored_as: columns.json_or_none()?.unwrap_or_default(),
+        left_at: columns.time_or_none()?,
     })
 }
 

@@ -23,7 +23,7 @@ impl Step {
 }
 
 /// Every step of the schema, in order.
-pub(super) const STEPS: [Step; 13] = [
+pub(super) const STEPS: [Step; 14] = [
     Step { version: 1, description: "first", sql: include_str!("migrations/0001_first.sql") },
     Step { version: 2, description: "revisions", sql: include_str!("migrations/0002_revisions.sql") },
     Step { version: 3, description: "refusals", sql: include_str!("migrations/0003_refusals.sql") },
@@ -37,6 +37,7 @@ pub(super) const STEPS: [Step; 13] = [
     Step { version: 13, description: "nested groups", sql: include_str!("migrations/0013_nested.sql") },
     Step { version: 14, description: "employee numbers", sql: include_str!("migrations/0014_employee_numbers.sql") },
     Step { version: 15, description: "resources", sql: include_str!("migrations/0015_resources.sql") },
+    Step { version: 16, description: "left", sql: include_str!("migrations/0016_left.sql") },
 ];
 
 /// The step with which the folded names are computed again.
