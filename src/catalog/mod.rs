@@ -12,6 +12,7 @@
 //! says so for every claimant of a document through its [`crate::model::Enforcement`].
 
 mod desired;
+mod explain;
 mod mapping;
 mod nesting;
 mod resolve;
@@ -42,6 +43,7 @@ use nesting::Nestings;
 use resolve::groups_of;
 use tenant::{Selector, Tenant};
 
+pub(crate) use explain::{Explained, Explanation, Named, Standing};
 pub(crate) use mapping::Resolution;
 pub(crate) use nesting::NestingBounds;
 pub(crate) use view::{Acceptance, MappingView, SubjectNesting, SubjectView, TargetView};

@@ -184,6 +184,11 @@ impl Tenant {
         self.user_at.get(&id).map(|at| &self.users[*at as usize])
     }
 
+    /// The groups that the group is a direct member of.
+    pub(super) fn parents(&self, group: &Group) -> impl Iterator<Item = GroupId> {
+        group.parents.iter().map(|at| self.groups[*at as usize].id)
+    }
+
     pub(super) fn group(&self, id: GroupId) -> Option<&Group> {
         self.group_at.get(&id).map(|at| &self.groups[*at as usize])
     }

@@ -10,6 +10,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::model::{Clock, MappingKey};
 
+mod adopt;
 mod config;
 mod doctor;
 mod erase;
@@ -28,6 +29,7 @@ mod token;
 mod uninstall;
 mod verify;
 
+pub(crate) use adopt::AdoptArgs;
 pub(crate) use config::{ConfigError, ConfigErrors, DatabaseUrl, LogFormat, Mode, RunConfig, google_client};
 pub(crate) use doctor::DoctorArgs;
 pub(crate) use lint::LintArgs;
@@ -121,6 +123,9 @@ pub(crate) enum Command {
     /// Test the permissions that the targets need at Google, and print what grants them
     #[command(after_help = preflight::EXAMPLES)]
     Preflight(PreflightArgs),
+    /// Write the mappings that would explain the grants that stand today
+    #[command(after_help = adopt::EXAMPLES)]
+    Adopt(AdoptArgs),
     /// Print the definitions of the custom resources as YAML
     Crds,
     /// Maintain the store
@@ -256,6 +261,20 @@ pub(crate) enum CliError {
         /// The error of the system.
         source: io::Error,
     },
+    /// The target is not in the store.
+    #[error("CloudRunTarget `{target}` was never read from manifests with this store: name one that is in force")]
+    UnknownTarget {
+        /// The target.
+        target: String,
+    },
+    /// The policies cannot be read.
+    #[error("cannot read {what}: {problem}: nothing is explained by a part of the policies")]
+    Unread {
+        /// What cannot be read.
+        what: String,
+        /// Google's answer.
+        problem: String,
+    },
     /// The base URL of the Google APIs is wrong.
     #[error(transparent)]
     Endpoint(#[from] crate::target::google::EndpointError),
@@ -284,7 +303,10 @@ impl CliError {
             Self::Config(_) | Self::Flag(_) | Self::UnknownKind { .. } | Self::NoCapture { .. } | Self::Endpoint(_) => {
                 Exit::Usage
             }
-            Self::NotFound { .. } | Self::UnknownMapping { .. } | Self::NotCaptured { .. } => Exit::No,
+            Self::NotFound { .. }
+            | Self::UnknownTarget { .. }
+            | Self::UnknownMapping { .. }
+            | Self::NotCaptured { .. } => Exit::No,
             // A reader that closed its end (`| head`) is not a failure.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
             Self::AdminUnreachable { .. }
@@ -292,6 +314,7 @@ impl CliError {
             | Self::Read { .. }
             | Self::Crds(_)
             | Self::Google(_)
+            | Self::Unread { .. }
             | Self::Replay(_)
             | Self::Store(_)
             | Self::Checkpoint(_)
@@ -334,6 +357,7 @@ pub(crate) async fn dispatch(cli: Cli, io: &mut Io<'_>, clock: &dyn Clock) -> Re
         Command::Token(args) => token::run(&args, io)?,
         Command::Lint(args) => lint::run(&args, io)?,
         Command::Preflight(args) => preflight::run(&args, io).await?,
+        Command::Adopt(args) => adopt::run(&args, io).await?,
         Command::Crds => {
             for (_, yaml) in crate::api::crds_yaml()? {
                 write!(io.out, "---\n{}", yaml.strip_prefix("---\n").unwrap_or(&yaml))?;

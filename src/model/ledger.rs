@@ -274,7 +274,7 @@ pub(crate) struct AuditEntry {
     pub(crate) document: Option<DocumentKey>,
     /// The uid of the resource behind the document, where known.
     pub(crate) resource_uid: Option<String>,
-    /// A stable word: `grant`, `revoke`, `lost`, `forget`, `remains`, `abandon`, `user.create`, `user.deactivate`,
+    /// A stable word: `grant`, `revoke`, `adopt`, `lost`, `forget`, `remains`, `abandon`, `user.create`, `user.deactivate`,
     /// `group.member.add` and the like; of configuration `mapping.apply`, `target.change`, `provider.remove`, `token.add`,
     /// `delegation.change`, `mode.change`, `store.accept` and the like.
     pub(crate) action: String,

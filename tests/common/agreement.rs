@@ -15,6 +15,7 @@ fn owned_by_audit(database: &Database) -> BTreeMap<String, BTreeSet<Grant>> {
         let took_effect = ["acknowledged", "ambiguous"].contains(&row.outcome.as_str());
         match row.action.as_str() {
             "grant" if took_effect => drop(owned.insert(grant)),
+            "adopt" => drop(owned.insert(grant)),
             "revoke" if took_effect => drop(owned.remove(&grant)),
             "lost" | "forget" => drop(owned.remove(&grant)),
             _ => {}
