@@ -27,12 +27,12 @@ pub(crate) struct Standing<'a> {
 pub(crate) struct Explained {
     /// The provider of the group.
     pub(crate) provider: ProviderName,
-    /// Its id.
-    pub(crate) group: GroupId,
     /// Its displayName.
     pub(crate) display_name: String,
     /// Its externalId, where mappings have to name it by that because others have the same displayName.
     pub(crate) external_id: Option<String>,
+    /// Its id.
+    pub(crate) group: GroupId,
 }
 
 /// The grants of one role on one resource that nothing explains.
