@@ -10,7 +10,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::glob::ResourcePatterns;
+use super::role_mapping::DriftCounts;
 use super::schema;
+use crate::model::DriftKind;
 
 /// Where roles may be granted, and to which namespaces that is delegated.
 #[derive(CustomResource, Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -161,10 +163,15 @@ pub(crate) struct CloudRunTargetStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) policies: Option<PolicyCounts>,
 
-    /// Differences between policies and what is wanted. The first 50.
+    /// Differences between policies and what is wanted, starting with what matters most. The first 50; rolecall drift
+    /// has all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "atomic"))]
     pub(crate) drift: Vec<TargetDrift>,
+
+    /// Exact numbers of these differences.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) drift_counts: Option<DriftCounts>,
 
     /// Time of the last complete list of resources.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -203,7 +210,7 @@ pub(crate) struct PolicyCounts {
     /// Policies that are as wanted.
     #[schemars(range(min = 0))]
     pub(crate) in_sync: i64,
-    /// Policies that somebody else changed.
+    /// Policies that differ from what is wanted because of somebody else; see drift.
     #[schemars(range(min = 0))]
     pub(crate) drifted: i64,
     /// Policies with removals that the guard holds.
@@ -218,20 +225,6 @@ pub(crate) struct PolicyCounts {
     pub(crate) frozen: i64,
 }
 
-/// Kind of difference between a policy and what is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[schemars(description = "The kind of difference between the policy and what is wanted.")]
-pub(crate) enum DriftKind {
-    /// A grant of rolecall that somebody else removed.
-    Missing,
-    /// Granted by somebody else; it stays.
-    Foreign,
-    /// Wanted, but granted before rolecall could do so; it is never removed.
-    Unowned,
-    /// No longer wanted, but rolecall did not grant it; it stays.
-    Remains,
-}
-
 /// One difference between a policy and what is wanted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -244,12 +237,14 @@ pub(crate) struct TargetDrift {
     #[schemars(length(max = 512))]
     pub(crate) resource: String,
 
-    /// The role.
+    /// The role; empty for a difference of the whole resource.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 256))]
     pub(crate) role: String,
 
     /// The member: people by their SCIM id, or by the domain and a keyed digest of the address; others as they are in
-    /// the policy. rolecall status --show-principals has the names.
+    /// the policy. rolecall status --show-principals has the names. Empty for a difference of the whole resource.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 512))]
     pub(crate) principal: String,
 

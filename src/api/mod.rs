@@ -14,8 +14,8 @@ mod role_mapping;
 mod schema;
 
 pub(crate) use cloud_run_target::{
-    AllowSpec, CloudRunTarget, CloudRunTargetSpec, CloudRunTargetStatus, DriftKind, Permission, PolicyCounts,
-    ResourceCounts, TargetDrift,
+    AllowSpec, CloudRunTarget, CloudRunTargetSpec, CloudRunTargetStatus, Permission, PolicyCounts, ResourceCounts,
+    TargetDrift,
 };
 pub(crate) mod manifest;
 #[cfg(test)]

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::schema;
-use crate::model::ClaimDisposal;
+use crate::model::{ClaimDisposal, DriftKind};
 
 /// Who gets which role on what.
 #[derive(CustomResource, Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -362,22 +362,47 @@ pub(crate) struct RefusedPath {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct DriftCounts {
-    /// Grants of this mapping that somebody else removed and that were not made again.
+    /// Grants that somebody else removed and that were not made again.
     #[schemars(range(min = 0))]
     pub(crate) missing: i64,
-    /// Grants of this mapping that somebody else removed and that were made again.
+    /// Grants that somebody else removed and that were made again since the start. A grant counts once, however often
+    /// that happened.
     #[schemars(range(min = 0))]
     pub(crate) reverted: i64,
-    /// Members in the policies this mapping touches that rolecall neither granted nor wants; they are kept.
+    /// Grants in the policies that rolecall neither made nor wants; they are kept. Those to everybody, and those of
+    /// deleted accounts, are counted separately.
     #[schemars(range(min = 0))]
     pub(crate) foreign: i64,
     /// Grants that are no longer wanted but were not made by rolecall; they are kept.
     #[schemars(range(min = 0))]
     pub(crate) remaining: i64,
+    /// Grants to allUsers or allAuthenticatedUsers that rolecall did not make; they are kept.
+    #[schemars(range(min = 0))]
+    pub(crate) public: i64,
+    /// Grants of rolecall that somebody else put under another condition.
+    #[schemars(range(min = 0))]
+    pub(crate) condition_changed: i64,
+    /// Grants of deleted accounts that rolecall did not make; they are kept.
+    #[schemars(range(min = 0))]
+    pub(crate) tombstones: i64,
+    /// Resources that were deleted and created again within the last hour.
+    #[schemars(range(min = 0))]
+    pub(crate) recreated: i64,
+    /// Services that do not check roles/run.invoker at all.
+    #[schemars(range(min = 0))]
+    pub(crate) invoker_check_disabled: i64,
     /// Samples of these changes. The first 10.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "atomic"))]
     pub(crate) samples: Vec<DriftSample>,
+}
+
+#[cfg(test)]
+impl DriftCounts {
+    /// True when nothing is counted.
+    pub(crate) fn is_empty(&self) -> bool {
+        Self { samples: Vec::new(), ..self.clone() } == Self::default()
+    }
 }
 
 /// One change made by somebody else.
@@ -386,7 +411,7 @@ pub(crate) struct DriftCounts {
 pub(crate) struct DriftSample {
     /// The kind of difference between the policy and what is wanted.
     #[serde(rename = "type")]
-    pub(crate) kind: super::DriftKind,
+    pub(crate) kind: DriftKind,
 
     /// The resource, as projects/P/locations/L/services/S.
     #[schemars(length(max = 512))]

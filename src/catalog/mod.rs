@@ -325,6 +325,9 @@ impl Catalog {
             effects.document(document, urgency);
         }
         let mut mapping = Mapping::new(generation, spec, accepted);
+        for mapping in old.iter().chain([&mapping]) {
+            self.named_targets(mapping, &mut effects);
+        }
         let before = old.as_ref().map(|old| old.phase);
         if let Some(phase) = MappingPhase::after(before, PhaseEvent::Applied).next {
             mapping.phase = phase;
@@ -424,6 +427,7 @@ impl Catalog {
     pub(crate) fn forget_mapping(&mut self, key: &MappingKey) -> Effects {
         let mut effects = Effects::default();
         if let Some(old) = self.unlink(key) {
+            self.named_targets(&old, &mut effects);
             old.reach.documents.keys().for_each(|document| effects.document(document, Urgency::Addition));
             effects.mappings.insert(key.clone());
         }

@@ -9,7 +9,10 @@ use crate::model::{
 
 use super::mapping::{Mapping, Refused, Resolution, Target};
 use super::tenant::{Selector, Tenant, UserState};
-use super::{Catalog, InventoryItem};
+use super::{Catalog, Effects, InventoryItem};
+
+/// The role that a service checks on each call.
+const INVOKER: &str = "roles/run.invoker";
 
 /// Whether the targets delegate what the mapping asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +125,8 @@ pub(crate) struct TargetView {
     pub(crate) resources: BTreeMap<ResourceKind, usize>,
     /// Documents in its regions that mappings reach.
     pub(crate) documents: BTreeSet<DocumentKey>,
+    /// The kinds of resources that mappings name there.
+    pub(crate) mapped: BTreeSet<ResourceKind>,
 }
 
 impl Catalog {
@@ -267,6 +272,12 @@ impl Catalog {
         mapping.subjects.iter().map(view).collect()
     }
 
+    /// The targets that a mapping names: their views say which kinds of resources are mapped.
+    pub(super) fn named_targets(&self, mapping: &Mapping, effects: &mut Effects) {
+        let named = mapping.grants.iter().map(|grant| &grant.target);
+        effects.targets.extend(named.filter(|name| self.targets.contains_key(*name)).cloned());
+    }
+
     /// True when everything that this entry may match was listed.
     fn lists(&self, grant: &super::mapping::Grant, target: &Target) -> bool {
         let owned = |location: &str| self.regions.in_region(&target.spec.project, location) == Some(&grant.target);
@@ -296,6 +307,13 @@ impl Catalog {
         self.owner(document)?.1.inventory.as_ref()?.items.get(document)
     }
 
+    /// True when mappings grant roles/run.invoker on a service that does not check it.
+    #[must_use]
+    pub(crate) fn checks_no_invoker(&self, document: &DocumentKey) -> bool {
+        self.listed(document).is_some_and(|item| item.invoker_iam_disabled)
+            && self.grantable(document).keys().any(|role| role.as_str() == INVOKER)
+    }
+
     /// The state of a target.
     #[must_use]
     pub(crate) fn target(&self, name: &TargetName) -> Option<TargetView> {
@@ -311,6 +329,13 @@ impl Catalog {
             complete: target.is_listed(),
             resources,
             documents: self.by_document.keys().filter(|on| self.regions.owner(on) == Some(name)).cloned().collect(),
+            mapped: self
+                .mappings
+                .values()
+                .flat_map(|mapping| &mapping.grants)
+                .filter(|grant| grant.target == *name)
+                .flat_map(super::mapping::Grant::kinds)
+                .collect(),
         })
     }
 }

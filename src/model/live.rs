@@ -95,6 +95,14 @@ impl Live {
         self.beyond.len() + self.grants.keys().filter(|grant| !ours.contains(grant)).count()
     }
 
+    /// The roles of a member, as the document spells them.
+    #[must_use]
+    pub(crate) fn roles_of(&self, member: &MemberKey) -> BTreeSet<String> {
+        let grants = self.grants.keys().filter(|grant| grant.member == *member).map(|grant| grant.role.to_string());
+        let beyond = self.beyond.iter().filter(|(_, _, other)| other == member).map(|(role, _, _)| role.clone());
+        grants.chain(beyond).collect()
+    }
+
     /// How many more members fit once these are removed; none: no limit is known.
     #[must_use]
     pub(crate) fn room_without<'a>(&self, gone: impl Iterator<Item = &'a GrantKey>) -> Option<Room> {

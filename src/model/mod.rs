@@ -6,6 +6,7 @@ mod clock;
 mod desired;
 mod directory;
 mod document;
+mod drift;
 mod grant;
 mod guard;
 #[cfg(test)]
@@ -35,6 +36,7 @@ pub(crate) use directory::{
     UserId,
 };
 pub(crate) use document::{DocumentKey, Region, ResourceKind};
+pub(crate) use drift::{Concerns, Differences, DriftKey, DriftKind};
 pub(crate) use grant::{Condition, ConditionHash, GrantKey};
 pub(crate) use guard::{
     DEFAULT_LEAVERS_PER_HOUR, DEFAULT_REMOVALS_PER_HOUR, GUARD_WINDOW, GuardDecision, Removal, RemovalLimit,

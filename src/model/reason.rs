@@ -70,8 +70,14 @@ reasons! {
         "allow the organization in `iam.allowedPolicyMemberDomains`, or map only its own people";
     ForeignMemberRejected:
         "Google refuses the policy of a resource because of a member that rolecall did not put into it, so nothing can be changed there",
-        "correct or remove that member by hand; the message has Google's reason";
+        "take that member out of the policy by hand, or correct it";
     RoleNotSupported: "the role does not fit this kind of resource", "correct `spec.grants[].roles`";
+    PrincipalTypeMismatch:
+        "the address belongs to an account of another type at Google, such as a group; the others were written without it",
+        "correct the address, or the attribute it is read from, at the IdP";
+    DeniedByOrgPolicy:
+        "an organization policy of Google denies the change; such a policy can deny removals too",
+        "change the organization policy that the message names, or exempt the project from it";
     PolicyRefused: "Google refused the call for another reason, which the message has", "fix what the message names";
     EtagConflict:
         "somebody else keeps changing the policy, so it was read and planned again",
@@ -215,8 +221,19 @@ reasons! {
     LeaverHasForeignGrant:
         "somebody who left still has access through a grant that somebody else made; rolecall removes only its own",
         "remove it by hand, unless it is meant to stay; the message says where";
-    Unowned: "a wanted grant existed before rolecall could make it; it counts and is never removed", "";
     Adopted: "a grant that somebody else made was taken over, as the mapping asks and the target permits", "";
+    PublicPrincipal:
+        "the policy grants a role to everybody (`allUsers` or `allAuthenticatedUsers`), whoever is in the mapped groups; rolecall keeps what it did not grant",
+        "take that member out of the policy unless the resource is meant to be public";
+    ConditionChanged:
+        "somebody else put a grant of rolecall under another condition; that grant is kept, and counts as theirs",
+        "take the conditional grant out of the policy, or remove the grant from the mapping";
+    TargetRecreated:
+        "the resource was deleted and created again, so its policy started empty; the grants are made again",
+        "find out who deleted it if that was not meant";
+    Tombstone:
+        "the policy has grants of deleted accounts that rolecall did not make; they still count towards its limits",
+        "take them out of the policy";
     NoDrift: "nobody else changed the policies", "";
     InvokerIamDisabled:
         "the service does not check roles/run.invoker at all, so the grant has no effect",

@@ -31,6 +31,8 @@ pub(super) enum CountedAs {
     Frozen,
     /// About to be removed.
     Revoking,
+    /// To be removed, but not by this call.
+    Staying,
     Held,
     /// Held, and the subject has left.
     HeldLeaver,
@@ -104,7 +106,10 @@ impl Plan {
             }
             for mapping in &line.mappings {
                 let counts = claim_counts.entry(mapping.clone()).or_default();
-                let desired = !matches!(line.counted_as, CountedAs::Revoking | CountedAs::Held | CountedAs::HeldLeaver);
+                let desired = !matches!(
+                    line.counted_as,
+                    CountedAs::Revoking | CountedAs::Staying | CountedAs::Held | CountedAs::HeldLeaver
+                );
                 counts.desired += usize::from(desired);
                 match line.counted_as {
                     CountedAs::Verified => {
@@ -124,7 +129,7 @@ impl Plan {
                     CountedAs::Missing => counts.missing += 1,
                     CountedAs::Observed => counts.observed += 1,
                     CountedAs::Frozen => counts.frozen += 1,
-                    CountedAs::Revoking => counts.revoking += 1,
+                    CountedAs::Revoking | CountedAs::Staying => counts.revoking += 1,
                     CountedAs::Held => counts.held += 1,
                     CountedAs::HeldLeaver => {
                         counts.held += 1;

@@ -15,6 +15,7 @@
 //! removed and why, and a mapping does not finish terminating while one of its grants is still in the policy.
 
 mod counts;
+mod drift;
 mod evidence;
 mod grounds;
 mod guard;
@@ -191,6 +192,8 @@ pub(crate) struct LimitExceeded {
     pub(crate) limit: usize,
     /// The additions that are not written.
     pub(crate) withheld: Vec<GrantKey>,
+    /// Their number, by the mapping that wants them.
+    pub(crate) withheld_of: BTreeMap<MappingKey, usize>,
 }
 
 impl Held {
@@ -277,6 +280,10 @@ pub(crate) struct Plan {
     pub(crate) recheck_at: Option<Timestamp>,
     context: settle::Context,
     live: Arc<Live>,
+    /// Grants in the document that rolecall made, under the spellings of the target, and those that it wants.
+    ours: BTreeSet<GrantKey>,
+    /// Grants of a former resource of the same name, which the ledger forgot: the resource was created again.
+    pub(crate) recreated: usize,
     /// The revision of the last acknowledged write before this reconcile.
     superseded: Option<String>,
     /// Conclusions from the read, recorded once one of our writes has proven it.

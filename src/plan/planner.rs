@@ -85,6 +85,8 @@ pub(super) struct Planner<'a> {
     unsettled: Vec<Unsettled>,
     fence: bool,
     recheck_at: Option<Timestamp>,
+    /// Number of grants of a former resource of the same name.
+    recreated: usize,
 }
 
 impl<'a> Planner<'a> {
@@ -131,6 +133,7 @@ impl<'a> Planner<'a> {
             unsettled: vec![],
             fence: false,
             recheck_at: None,
+            recreated: 0,
         }
     }
 
@@ -177,6 +180,7 @@ impl<'a> Planner<'a> {
         let mut before = self.rows.get(key).copied();
         if let Some(row) = before.filter(|row| self.is_of_another_resource(row)) {
             self.note(row, "forget", AuditOutcome::Verified, Some(RESOURCE_RECREATED));
+            self.recreated += 1;
             self.ledger.push(LedgerChange::Remove(key.clone()));
             self.rows.remove(key);
             before = None;

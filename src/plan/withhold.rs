@@ -1,10 +1,11 @@
 //! Plans of which only a part is written now: removals alone, while additions are refused or have to wait.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use crate::model::{GrantKey, Live, MemberKey, Role};
+use crate::model::{GrantKey, GrantState, Live, MemberKey, Role};
 
-use super::{Plan, Step, changes, counts, plan_hash, settle};
+use super::{Cause, Plan, Step, changes, counts, plan_hash, settle};
 
 impl Plan {
     /// The same plan with only those of its additions that are in `now`. Of the others, those in `refused` count as
@@ -28,6 +29,31 @@ impl Plan {
             }
         }
         Self { hash, changes, ledger: vec![], audit: vec![], lines, add, unsettled, fence, ..self.clone() }
+    }
+
+    /// The same plan with only those of its removals that are in `now`; the others stay pending. Members that were to be
+    /// written again with a removal that is left out are still there.
+    #[must_use]
+    pub(crate) fn removing(&self, now: &BTreeSet<GrantKey>) -> Self {
+        let (remove, left_out): (Vec<Step>, Vec<Step>) =
+            self.remove.iter().cloned().partition(|step| now.contains(step.grant()));
+        let mut add = self.add.clone();
+        add.retain(|step| step.cause != Cause::Respelled);
+        let mut unsettled = self.unsettled.clone();
+        unsettled.extend(left_out.iter().filter_map(|step| settle::Unsettled::of(&step.row, false)));
+        let fence = self.fence || unsettled.len() > self.unsettled.len();
+        let changes = changes(&add, &remove, &self.sweep, fence);
+        let hash = plan_hash(&self.context.document, &add, &remove, &self.held);
+        let mut staying = self.staying.clone();
+        let owned = left_out.into_iter().filter(|step| step.row.state == GrantState::Owned);
+        staying.extend(owned.map(|step| Arc::new(step.row)));
+        let mut lines = self.lines.clone();
+        for line in lines.iter_mut().filter(|line| line.counted_as == counts::CountedAs::Revoking) {
+            if !now.contains(&line.grant) {
+                line.counted_as = counts::CountedAs::Staying;
+            }
+        }
+        Self { hash, add, remove, changes, staying, unsettled, fence, lines, ..self.clone() }
     }
 
     /// The same plan without any step of its own. It writes the policy as it was read, to find out whether Google
@@ -55,7 +81,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Changes, GrantState, IntentAction, LedgerChange};
+    use crate::model::{Changes, IntentAction, LedgerChange};
     use crate::plan::CallOutcome;
     use crate::plan::fixtures::*;
 
@@ -88,6 +114,29 @@ mod tests {
             "what was not written is not remembered"
         );
         assert_eq!(fixture.pass().add.len(), 2, "it is planned again");
+    }
+
+    #[test]
+    fn removals_that_are_left_out_stay_pending_and_owned() {
+        let mut fixture = granted(3);
+        fixture.unwant_person(1);
+        fixture.unwant_person(2);
+        fixture.want("m", INVOKER, 4, WRITE);
+        let plan = fixture.plan();
+        let part =
+            plan.restricted(&BTreeSet::from([invoker(4)]), &BTreeSet::new()).removing(&BTreeSet::from([invoker(2)]));
+        assert_eq!((part.add.len(), part.remove.len()), (1, 1));
+        let outcome = CallOutcome::Acknowledged { revision: "after".into() };
+        let counts = part.counts(Some(&outcome))[&mapping("m")];
+        assert_eq!((counts.desired, counts.acknowledged, counts.revoking), (2, 2, 1));
+        fixture.record((plan.ledger.clone(), plan.audit.clone()));
+        fixture.record(part.intend(fixture.now));
+        fixture.commit(&part);
+        fixture.record(part.settle(&outcome, fixture.now));
+        assert!(!fixture.ledger.contains_key(&invoker(2)));
+        assert_eq!(fixture.row(&invoker(1)).state, GrantState::Owned);
+        let again = fixture.pass();
+        assert_eq!((again.add.len(), again.remove.len()), (0, 1), "it is planned again");
     }
 
     #[test]

@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
 use super::driver::{Simulation, okta};
 use super::expect::Expected;
 use super::facts::{Facts, Team};
 use crate::api::RoleMappingStatus;
+use crate::api::condition::kind;
 use crate::model::{
     AuditOutcome, Claim, DirectoryChange, DocumentKey, GrantKey, GrantState, GroupFacts, GroupId, LedgerRow,
     MappingKey, ProviderName, Subject, UserId,
@@ -32,6 +35,10 @@ pub(super) fn shown(row: &AuditRow) -> String {
         entry.revision_before.as_deref().unwrap_or_default(),
         entry.revision_after.as_deref().unwrap_or_default(),
     )
+}
+
+fn is_true(conditions: &[Condition], type_: &str) -> bool {
+    conditions.iter().any(|condition| condition.type_ == type_ && condition.status == "True")
 }
 
 fn ready(status: &RoleMappingStatus) -> Option<(bool, &str)> {
@@ -83,10 +90,49 @@ impl Simulation {
             if grants.desired != grants.acknowledged + grants.pending + grants.held + grants.failed {
                 self.problems.push(format!("{key}: the counts do not add up: {grants:?}"));
             }
-            if ready(&status).is_some_and(|(is, _)| is) && grants.failed > 0 {
+            if ready(&status).is_some_and(|(is, _)| is) && (grants.failed > 0 || grants.revoking > 0) {
                 self.problems.push(format!("{key}: Ready=True of a partial result: {grants:?}"));
             }
+            let drift = status.drift.clone().unwrap_or_default();
+            if is_true(&status.conditions, kind::DRIFTED) && drift.is_empty() {
+                self.problems.push(format!("{key}: Drifted=True without drift"));
+            }
         }
+        for (name, status) in
+            process.engine.targets().into_iter().filter_map(|name| Some((name.clone(), process.cache.target(&name)?)))
+        {
+            if is_true(&status.conditions, kind::PERMISSIONS_VALID) != status.missing_permissions.is_empty() {
+                self.problems.push(format!("{name}: PermissionsValid contradicts {:?}", status.missing_permissions));
+            }
+            let failed = status.policies.map_or(0, |policies| policies.failed);
+            if is_true(&status.conditions, kind::READY) && failed > 0 {
+                self.problems.push(format!("{name}: Ready=True of {failed} failed policies"));
+            }
+            let counts = status.drift_counts.unwrap_or_default();
+            if is_true(&status.conditions, kind::DRIFTED) == counts.is_empty() && counts.reverted == 0 {
+                self.problems.push(format!("{name}: Drifted contradicts {counts:?}"));
+            }
+        }
+    }
+
+    /// Statuses at rest that contradict each other: what a mapping reports, its target counts.
+    fn contradictions(&self) -> Vec<String> {
+        let Some(process) = &self.leader else { return Vec::new() };
+        let targets: Vec<_> = process.engine.targets().iter().filter_map(|name| process.cache.target(name)).collect();
+        let any = |type_: &str| targets.iter().any(|status| is_true(&status.conditions, type_));
+        let mut problems = Vec::new();
+        for (key, status) in
+            process.engine.mappings().into_iter().filter_map(|key| Some((key.clone(), process.cache.mapping(&key)?)))
+        {
+            let of_covered = status
+                .resources
+                .iter()
+                .any(|resource| process.engine.is_covered(&format!("run:{}", resource.resource)));
+            if is_true(&status.conditions, kind::DRIFTED) && of_covered && !any(kind::DRIFTED) {
+                problems.push(format!("{key} is Drifted and no target is: {:?}", status.drift));
+            }
+        }
+        problems
     }
 
     /// The problems when everything should be idle, starting with the cheapest checks. `all`: also compares ledger,
@@ -144,6 +190,7 @@ impl Simulation {
                 problems.push(format!("{key} was deleted and keeps its finalizer"));
             }
         }
+        problems.extend(self.contradictions());
         if facts.uninstall.is_some() {
             problems.extend(self.not_uninstalled(&engine).await);
         }

@@ -125,6 +125,7 @@ impl Simulation {
             6 => (Some(member), Some(of_role), RefusalCause::Other),
             _ => (None, None, RefusalCause::OrganizationPolicy),
         };
-        Rule { member, role, cause, named: chance.one_in(2), whole: chance.one_in(8) }
+        let removals = cause == RefusalCause::OrganizationPolicy && chance.one_in(2);
+        Rule { member, role, cause, named: chance.one_in(2), whole: chance.one_in(8), removals }
     }
 }

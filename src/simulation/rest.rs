@@ -45,7 +45,7 @@ impl Simulation {
         self.target.allow_writes(None);
         self.refuse(0);
         let keeps = self.chance.one_in(3);
-        let rules = self.rules.iter().filter(|rule| keeps && !rule.whole).cloned().collect();
+        let rules = self.rules.iter().filter(|rule| keeps && !rule.whole && !rule.removals).cloned().collect();
         self.change_rules(rules);
         if self.facts().observes {
             self.say("another process enforces");

@@ -106,6 +106,8 @@ pub(crate) fn needs_a_person(word: Reason) -> bool {
             | Reason::ForeignMemberRejected
             | Reason::PolicyFull
             | Reason::PolicyRefused
+            | Reason::PrincipalTypeMismatch
+            | Reason::DeniedByOrgPolicy
             | Reason::PolicyUnknownVersion
             | Reason::ConditionsHidden
             | Reason::Unauthenticated

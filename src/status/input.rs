@@ -10,6 +10,8 @@ use crate::api::{
 };
 use crate::model::{DocumentKey, FreezeReason, MappingPhase, MemberKey, Reason};
 
+use super::drift::DriftTally;
+
 /// A failure: a reason word of the common list, a sentence about this case, and its time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Failure {
@@ -127,15 +129,9 @@ pub(crate) struct DocumentOutcome {
     pub(crate) failures: Vec<Failure>,
     /// Removals that the guard holds, separately for leavers and others.
     pub(crate) held: Vec<HeldOutcome>,
-    /// Number of grants that somebody else removed and that were granted again, since the start.
-    pub(crate) reverted: u64,
-    /// Time of the last of them.
-    pub(crate) reverted_at: Option<Timestamp>,
-    /// Grants whose last claim ended although rolecall had not made them.
-    pub(crate) remaining: u64,
-    /// Members that rolecall neither granted nor wants.
-    pub(crate) foreign: u64,
-    /// Samples of foreign changes.
+    /// The differences that concern the mapping.
+    pub(crate) drift: DriftTally,
+    /// Samples of them.
     pub(crate) samples: Vec<DriftSample>,
     /// Lag of the last change.
     pub(crate) lag: Option<Lag>,
@@ -154,10 +150,7 @@ impl DocumentOutcome {
             unlisted: false,
             failures: Vec::new(),
             held: Vec::new(),
-            reverted: 0,
-            reverted_at: None,
-            remaining: 0,
-            foreign: 0,
+            drift: DriftTally::default(),
             samples: Vec::new(),
             lag: None,
             invoker_iam_disabled: false,
@@ -224,10 +217,14 @@ pub(crate) struct MappingInput<'a> {
 pub(crate) struct ListingOutcome {
     /// The resources, as last listed.
     pub(crate) resources: ResourceCounts,
-    /// Regions that could not be listed.
+    /// Regions, and kinds in regions, that could not be listed.
     pub(crate) unreachable: Vec<String>,
-    /// Why the list failed, if it did.
+    /// Those of them that matter: where nothing was listed, or something is mapped.
+    pub(crate) lacking: Vec<String>,
+    /// Why one of those that matter failed.
     pub(crate) failure: Option<Failure>,
+    /// Resources that the list lacks although their policies can be read.
+    pub(crate) unlisted: Vec<String>,
     /// Time of the last complete list.
     pub(crate) complete_at: Option<Timestamp>,
 }
@@ -249,14 +246,16 @@ pub(crate) struct TargetInput<'a> {
     pub(crate) listing: Option<&'a ListingOutcome>,
     /// Permissions that are missing according to Google.
     pub(crate) missing_permissions: &'a [String],
-    /// True when all of them are for writing, and nothing is written, because of observe mode.
-    pub(crate) missing_for_writing_only: bool,
+    /// True when what they are missing for matters.
+    pub(crate) permissions_matter: bool,
     /// Grants of deleted mappings whose finalizer was removed before the revocation.
     pub(crate) orphaned: u64,
     /// Number of policies in each state.
     pub(crate) policies: PolicyCounts,
-    /// Differences between policies and what is wanted.
+    /// The first differences between policies and what is wanted, by kind.
     pub(crate) drift: &'a [TargetDrift],
+    /// All of them, counted.
+    pub(crate) drift_tally: &'a DriftTally,
     /// The annotation `rolecall.dev/reconcile-requested-at` that was last acted upon.
     pub(crate) last_handled_reconcile_at: Option<&'a str>,
 }

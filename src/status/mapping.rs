@@ -7,13 +7,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::api::condition::kind;
 use crate::api::{
-    DriftCounts, DriftSample, GrantCounts, HeldPlan, HeldStatus, RefusedPath, ResourceStatus, RoleMappingStatus,
-    SubjectStatus,
+    DriftSample, GrantCounts, HeldPlan, HeldStatus, RefusedPath, ResourceStatus, RoleMappingStatus, SubjectStatus,
 };
 use crate::model::{FreezeReason, MemberKey, Reason};
 
 use super::Folded;
-use super::conditions::{Conditions, clip, earliest, explain, int, later, needs_a_person, plural, with_next_step};
+use super::conditions::{Conditions, clip, earliest, explain, int, needs_a_person, plural, with_next_step};
+use super::drift::DriftTally;
 use super::input::{ClaimCounts, DocumentOutcome, Failure, Lag, MappingInput, SubjectOutcome};
 use super::ready::{FoldContext, Waiting, decide, unlisted};
 
@@ -23,8 +23,6 @@ const LISTED: usize = 50;
 const SAMPLES: usize = 10;
 /// Longest sentence about one entry, in characters.
 const ENTRY_MESSAGE: usize = 1024;
-/// How long `Drifted` shows that something was granted again.
-const REVERTED_SHOWN: SignedDuration = SignedDuration::from_hours(1);
 
 /// Folds the status of a mapping at `now`, given its previous status.
 #[must_use]
@@ -42,7 +40,10 @@ pub(crate) fn fold_mapping(
     let context = FoldContext { input, total, documents: &documents, subjects: &subjects, previous, now };
     let decision = decide(&context);
     let held = held(&documents);
-    let drift = drift(&documents, total.missing);
+    let tally = documents.iter().fold(DriftTally::default(), |mut tally, document| {
+        tally.add(&document.drift);
+        tally
+    });
 
     let mut conditions = Conditions::new(previous.map_or(&[], |status| &status.conditions), input.generation, now);
     let (accepted, word, message) = accepted(&context);
@@ -64,8 +65,7 @@ pub(crate) fn fold_mapping(
             &held_message(held, total.held, input.phase.is_terminating()),
         );
     }
-    let reverted_at = documents.iter().filter_map(|document| document.reverted_at).max();
-    let (drifted, drift_ends) = drifted(&drift, reverted_at, now);
+    let (drifted, drift_ends) = tally.condition(now);
     if let Some((word, message)) = drifted {
         conditions.set(kind::DRIFTED, true, word, &message);
     }
@@ -93,7 +93,7 @@ pub(crate) fn fold_mapping(
         subjects: subjects.iter().take(LISTED).map(|subject| subject_status(subject)).collect(),
         resources: documents.iter().take(LISTED).map(|document| resource_status(document)).collect(),
         refused: refused(input.refused),
-        drift: Some(drift),
+        drift: Some(tally.counts(samples(&documents))),
         held: Some(held.unwrap_or_default()),
         lag: lag(&documents).map(|lag| said(lag.took)).or_else(|| previous.and_then(|status| status.lag.clone())),
         last_handled_reconcile_at: input.last_handled_reconcile_at.map(str::to_owned),
@@ -247,7 +247,7 @@ fn held_message(held: &HeldStatus, grants: u64, ending: bool) -> String {
     )
 }
 
-fn drift(documents: &[&DocumentOutcome], missing: u64) -> DriftCounts {
+fn samples(documents: &[&DocumentOutcome]) -> Vec<DriftSample> {
     let mut samples: Vec<&DriftSample> = documents.iter().flat_map(|document| &document.samples).collect();
     samples.sort_by(|one, other| {
         (one.kind, &one.resource, &one.role, &one.principal).cmp(&(
@@ -258,59 +258,7 @@ fn drift(documents: &[&DocumentOutcome], missing: u64) -> DriftCounts {
         ))
     });
     samples.dedup();
-    let count = |of: fn(&DocumentOutcome) -> u64| {
-        int(documents.iter().fold(0_u64, |sum, document| sum.saturating_add(of(document))))
-    };
-    DriftCounts {
-        missing: int(missing),
-        reverted: count(|document| document.reverted),
-        foreign: count(|document| document.foreign),
-        remaining: count(|document| document.remaining),
-        samples: samples.into_iter().take(SAMPLES).cloned().collect(),
-    }
-}
-
-/// The condition `Drifted`, and the time at which it may change. Grants that were made again are shown for a while,
-/// since the count alone does not show that it just happened.
-fn drifted(
-    drift: &DriftCounts,
-    reverted_at: Option<Timestamp>,
-    now: Timestamp,
-) -> (Option<(Reason, String)>, Option<Timestamp>) {
-    let until = reverted_at.map(|at| later(at, REVERTED_SHOWN)).filter(|until| now < *until);
-    let count = |n: i64| u64::try_from(n).unwrap_or(0);
-    let mut parts = Vec::new();
-    let mut words = Vec::new();
-    if drift.missing > 0 {
-        words.push(Reason::DriftReported);
-        parts.push(format!(
-            "{} removed by somebody else",
-            plural(count(drift.missing), "grant of this mapping was", "grants of this mapping were"),
-        ));
-    }
-    if until.is_some() {
-        words.push(Reason::Reverted);
-        parts.push(format!(
-            "{} removed by somebody else and granted again",
-            plural(count(drift.reverted), "grant was", "grants were"),
-        ));
-    }
-    if drift.remaining > 0 {
-        words.push(Reason::GrantRemains);
-        parts.push(format!(
-            "{} no longer wanted but stay, since rolecall did not make them",
-            plural(count(drift.remaining), "grant is", "grants are"),
-        ));
-    }
-    if drift.foreign > 0 {
-        words.push(Reason::ForeignMembers);
-        parts.push(format!(
-            "{} in the same policies are kept: rolecall neither granted nor wants them",
-            plural(count(drift.foreign), "member", "members"),
-        ));
-    }
-    let message = words.first().map(|word| (*word, with_next_step(&parts.join("; "), *word)));
-    (message, until)
+    samples.into_iter().take(SAMPLES).cloned().collect()
 }
 
 fn subject_status(subject: &SubjectOutcome) -> SubjectStatus {

@@ -8,6 +8,7 @@
 mod cache;
 mod changed;
 mod conditions;
+mod drift;
 mod input;
 mod mapping;
 mod provider;
@@ -20,6 +21,7 @@ pub(crate) use cache::{Item, List, Metadata, Status, StatusCache};
 #[cfg(test)]
 pub(crate) use changed::same_provider;
 pub(crate) use changed::{same_mapping, same_target};
+pub(crate) use drift::{DriftTally, Reversions, SHOWN};
 pub(crate) use input::{
     CaptureOutcome, ClaimCounts, DocumentOutcome, Failure, HeldOutcome, Lag, ListingOutcome, MappingInput,
     ProviderInput, QuotaOutcome, SubjectOutcome, TargetInput, TokenOutcome,

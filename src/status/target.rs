@@ -6,12 +6,13 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::api::condition::kind;
-use crate::api::{CloudRunTargetStatus, DriftKind, TargetDrift};
+use crate::api::{CloudRunTargetStatus, TargetDrift};
 use crate::model::{FreezeReason, Reason};
 
 use super::Folded;
-use super::conditions::{Conditions, explain, plural, with_next_step};
+use super::conditions::{Conditions, earliest, explain, plural, with_next_step};
 use super::input::TargetInput;
+use super::ready::unlisted;
 
 /// Largest number of entries of `drift`; counts are exact.
 const LISTED_DRIFT: usize = 50;
@@ -28,8 +29,8 @@ pub(crate) fn fold_target(
     let accepted = accepted(input);
     let reachable = reachable(input);
     let permissions = permissions(input);
-    let drifted = drifted(input);
-    let ready = ready(input, [&accepted, &permissions, &reachable]);
+    let (drifted, drift_ends) = drifted(input, now);
+    let ready = ready(input, [Some(&accepted), Some(&reachable), input.permissions_matter.then_some(&permissions)]);
 
     let mut conditions = Conditions::new(previous.map_or(&[], |status| &status.conditions), input.generation, now);
     for (type_, finding) in [
@@ -51,11 +52,12 @@ pub(crate) fn fold_target(
         missing_permissions: listed(input.missing_permissions),
         policies: Some(input.policies),
         drift: drift(input.drift),
+        drift_counts: Some(input.drift_tally.counts(Vec::new())),
         last_discovery_time: input.listing.and_then(|listing| listing.complete_at).map(Time),
         last_handled_reconcile_at: input.last_handled_reconcile_at.map(str::to_owned),
         conditions: conditions.finish(),
     };
-    Folded { status, revisit }
+    Folded { status, revisit: earliest(revisit, drift_ends) }
 }
 
 struct Finding {
@@ -96,38 +98,51 @@ fn reachable(input: &TargetInput<'_>) -> Finding {
         let message = format!("{}; {}", failure.message, FreezeReason::InventoryIncomplete.message());
         return Finding::new(false, failure.reason, with_next_step(&message, failure.reason));
     }
+    if !listing.lacking.is_empty() {
+        let message = format!("{}: {}", listed(&listing.lacking).join(", "), explain(Reason::InventoryIncomplete));
+        return Finding::new(false, Reason::InventoryIncomplete, message);
+    }
+    if let Some(first) = listing.unlisted.first() {
+        let more = match listing.unlisted.len() - 1 {
+            0 => String::new(),
+            n => format!(" and {n} more"),
+        };
+        let message = format!("{first}{more}: {}", unlisted());
+        return Finding::new(false, Reason::InventoryIncomplete, message);
+    }
     if listing.unreachable.is_empty() {
         return Finding::plain(true, Reason::Reachable);
     }
-    let message = format!("{}: {}", listed(&listing.unreachable).join(", "), explain(Reason::InventoryIncomplete));
-    Finding::new(false, Reason::InventoryIncomplete, message)
+    let message = format!(
+        "all that mappings name was listed; {} could not be listed, which no mapping names",
+        listed(&listing.unreachable).join(", ")
+    );
+    Finding::new(true, Reason::Reachable, message)
 }
 
 fn permissions(input: &TargetInput<'_>) -> Finding {
     if input.missing_permissions.is_empty() {
         return Finding::plain(true, Reason::PermissionsValid);
     }
-    let message = format!("{}: {}", listed(input.missing_permissions).join(", "), explain(Reason::PermissionDenied));
+    let names = listed(input.missing_permissions).join(", ");
+    let message = if input.permissions_matter {
+        format!("{names}: {}", explain(Reason::PermissionDenied))
+    } else {
+        format!("{names}: {}; no mapping depends on it", explain(Reason::PermissionDenied))
+    };
     Finding::new(false, Reason::PermissionDenied, message)
 }
 
-fn drifted(input: &TargetInput<'_>) -> Finding {
-    let policies = u64::try_from(input.policies.drifted).unwrap_or(0);
-    if policies == 0 && input.drift.is_empty() {
-        return Finding::plain(false, Reason::NoDrift);
-    }
-    let first = input.drift.iter().map(|drift| drift.kind).min();
-    let word = match first {
-        Some(DriftKind::Missing) => Reason::DriftReported,
-        Some(DriftKind::Remains) => Reason::GrantRemains,
-        Some(DriftKind::Unowned) => Reason::Unowned,
-        Some(DriftKind::Foreign) | None => Reason::ForeignMembers,
+fn drifted(input: &TargetInput<'_>, now: Timestamp) -> (Finding, Option<Timestamp>) {
+    let (found, ends) = input.drift_tally.condition(now);
+    let finding = match found {
+        Some((word, message)) => Finding::new(true, word, format!("{message}; see `status.drift`")),
+        None => Finding::plain(false, Reason::NoDrift),
     };
-    let message = format!("{} changed by somebody else; see `status.drift`", plural(policies, "policy", "policies"));
-    Finding::new(true, word, with_next_step(&message, word))
+    (finding, ends)
 }
 
-fn ready(input: &TargetInput<'_>, needed: [&Finding; 3]) -> Finding {
+fn ready(input: &TargetInput<'_>, needed: [Option<&Finding>; 3]) -> Finding {
     if let Some(why) = input.frozen.filter(|why| *why != FreezeReason::Observed) {
         return Finding::new(false, why.reason(), why.message().to_owned());
     }
@@ -136,9 +151,7 @@ fn ready(input: &TargetInput<'_>, needed: [&Finding; 3]) -> Finding {
             format!("{} of deleted mappings could not be revoked yet", plural(input.orphaned, "grant", "grants"));
         return Finding::new(false, Reason::RevocationDeferred, with_next_step(&message, Reason::RevocationDeferred));
     }
-    let harmless = |reason| input.missing_for_writing_only && reason == Reason::PermissionDenied;
-    let blocks = |finding: &&Finding| !finding.status && !harmless(finding.reason);
-    if let Some(lacking) = needed.into_iter().find(blocks) {
+    if let Some(lacking) = needed.into_iter().flatten().find(|finding| !finding.status) {
         return Finding::new(false, lacking.reason, lacking.message.clone());
     }
     let failed = u64::try_from(input.policies.failed).unwrap_or(0);

@@ -7,8 +7,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::*;
 use crate::api::condition::kind;
-use crate::api::{DriftKind, DriftSample, MappingMode, RefusedPath, RoleMappingStatus};
-use crate::model::{ClaimDisposal, DocumentKey, FreezeReason, Kind, MappingPhase, MemberKey, Reason, ResourceKind};
+use crate::api::{DriftSample, MappingMode, RefusedPath, RoleMappingStatus};
+use crate::model::{
+    ClaimDisposal, DocumentKey, DriftKind, FreezeReason, Kind, MappingPhase, MemberKey, Reason, ResourceKind,
+};
 
 mod cache;
 mod fit;

@@ -307,7 +307,7 @@ fn changes(before: Option<&Status>, now: &Status) -> Vec<Event> {
 fn is_good(condition: &Condition) -> bool {
     match condition.type_.as_str() {
         kind::READY => condition.status == "True" || condition.reason == Reason::Progressing,
-        kind::DRIFTED => [Reason::ForeignMembers, Reason::Unowned].iter().any(|quiet| condition.reason == *quiet),
+        kind::DRIFTED => condition.reason == Reason::ForeignMembers,
         _ => false,
     }
 }

@@ -8,9 +8,9 @@ use tokio::time::Instant;
 
 use super::bisect::Bisection;
 use super::refusals::Refusals;
-use crate::model::{GrantKey, MappingKey, Reason, RefusalKey, Subject, WriteBudget};
+use crate::model::{GrantKey, MappingKey, MemberKey, Reason, RefusalKey, Subject, WriteBudget};
 use crate::plan::Plan;
-use crate::target::RefusalCause;
+use crate::target::{RefusalCause, Refused};
 
 /// Number of refused grants of one document that are kept for the statuses.
 const REPORTED: usize = 200;
@@ -30,6 +30,8 @@ pub(super) struct Foreign {
     pub(crate) reason: Reason,
     /// Google's message. It may name people.
     pub(crate) message: String,
+    /// The members of the policy that Google named, in this refusal or in earlier ones, each with its roles.
+    pub(crate) members: BTreeMap<MemberKey, BTreeSet<String>>,
 }
 
 /// A grant that is left out because Google refuses it.
@@ -41,6 +43,8 @@ pub(super) struct RefusedGrant {
     /// True when the refusal concerns the role, whoever the member is.
     pub(crate) of_role: bool,
     pub(crate) reason: Reason,
+    /// Google's message, once it is known since the start. It may name people.
+    pub(crate) message: Option<String>,
     pub(crate) since: Timestamp,
 }
 
@@ -68,6 +72,8 @@ pub(super) struct Additions {
     /// Members that share a spelling with a leaver and were refused in the call that removed the leaver. The next
     /// removal leaves them out.
     pub(super) left_behind: BTreeSet<GrantKey>,
+    /// Google's last message for each reason of a refusal.
+    pub(super) texts: BTreeMap<Reason, String>,
     pub(crate) foreign: Option<Foreign>,
     pub(crate) refused: Vec<RefusedGrant>,
     pub(crate) unresolved: Option<Unresolved>,
@@ -83,13 +89,7 @@ impl Additions {
         self.unresolved = None;
     }
 
-    pub(super) fn foreign(
-        &mut self,
-        carried_out: &Plan,
-        (reason, message): (Reason, &str),
-        now: Instant,
-        at: Timestamp,
-    ) {
+    pub(super) fn foreign(&mut self, carried_out: &Plan, what: &Refused, now: Instant, at: Timestamp) {
         let revision = carried_out.read().revision.clone();
         let before = self.foreign.take();
         // Refusals with another cause give no information.
@@ -98,8 +98,17 @@ impl Additions {
         }
         let tries = before.as_ref().filter(|before| before.revision == revision).map_or(0, |before| before.tries + 1);
         let until = now + FOREIGN.saturating_mul(1 << tries.min(10)).min(FOREIGN_MAX);
-        let since = before.map_or(at, |before| before.since);
-        self.foreign = Some(Foreign { revision, until, tries, since, reason, message: message.to_owned() });
+        let since = before.as_ref().map_or(at, |before| before.since);
+        let live = carried_out.read();
+        let mut members = before.map(|before| before.members).unwrap_or_default();
+        members.extend(what.members().map(|member| (MemberKey::of(member), BTreeSet::new())));
+        for (member, roles) in &mut members {
+            *roles = live.roles_of(member);
+        }
+        // Those that somebody took out meanwhile are no cause any more.
+        members.retain(|_, roles| !roles.is_empty());
+        let (reason, message) = (what.cause.reason(), what.message.clone());
+        self.foreign = Some(Foreign { revision, until, tries, since, reason, message, members });
     }
 
     /// Records the left-out grants for the statuses.
@@ -111,12 +120,14 @@ impl Additions {
             }
             let Some(key) = withheld.get(step.grant()) else { continue };
             let Some(refusal) = refusals.get(key) else { continue };
+            let reason = RefusalCause::known_reason(&refusal.reason).unwrap_or(Reason::PolicyRefused);
             self.refused.push(RefusedGrant {
                 mappings: step.row.claims.iter().map(|claim| claim.mapping.clone()).collect(),
                 subject: step.row.claims.first().map(|claim| claim.subject),
                 role: step.grant().role.to_string(),
                 of_role: key.member.is_none(),
-                reason: RefusalCause::known_reason(&refusal.reason).unwrap_or(Reason::PolicyRefused),
+                reason,
+                message: self.texts.get(&reason).cloned(),
                 since: refusal.since,
             });
         }

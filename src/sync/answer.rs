@@ -1,5 +1,7 @@
 //! What Google's answer to a write shows about the additions of the document, and what follows for the attempt.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -9,7 +11,7 @@ use super::bisect::Bisection;
 use super::choice::{CHUNK, Choice, PROBE_PACE, What};
 use super::lanes::Lane;
 use super::refusals::{Refusals, reach_of_member};
-use super::state::State;
+use super::state::{DocumentState, State};
 use crate::model::{DocumentKey, GrantKey, MemberKey, Reach, Reason, RefusalKey};
 use crate::plan::{Plan, Step};
 use crate::target::{ErrorKind, RefusalCause, Refused, TargetError};
@@ -42,13 +44,33 @@ pub(super) fn learn(
     let mut state = inner.state();
     state.document(document);
     let State { refusals, documents, .. } = &mut *state;
-    let Some(additions) = documents.get_mut(document).map(|memory| &mut memory.additions) else { return Follows::Done };
+    let Some(memory) = documents.get_mut(document) else { return Follows::Done };
+    let DocumentState { additions, removals, .. } = memory;
+    let removed = || carried_out.remove.iter().map(|step| step.grant().clone()).collect::<BTreeSet<_>>();
     match answer {
-        Answer::Acknowledged => acknowledged(additions, refusals, document, choice),
+        Answer::Acknowledged => {
+            removals.accept(&removed());
+            acknowledged(additions, refusals, document, choice)
+        }
         Answer::Failed(error) => match &error.kind {
-            ErrorKind::Refused(what) if carried_out.add.is_empty() => {
+            ErrorKind::Refused(what)
+                if what.cause == RefusalCause::OrganizationPolicy
+                    && carried_out.add.is_empty()
+                    && !carried_out.remove.is_empty() =>
+            {
                 let reason = what.cause.reason();
-                additions.foreign(carried_out, (reason, &what.message), now, at);
+                removals.refuse(&removed(), (reason, &what.message), (now, at, inner.random.fraction()));
+                refusals.release(document);
+                tracing::warn!(
+                    target.document = %document, %reason, plan.remove = carried_out.remove.len(),
+                    "google refuses removals from {document}: {error}; retrying"
+                );
+                inner.metrics.syncs.inc([reason.word()]);
+                Follows::Again(Lane::Removal)
+            }
+            ErrorKind::Refused(what) if carried_out.add.is_empty() || is_foreign(what, carried_out) => {
+                let reason = what.cause.reason();
+                additions.foreign(carried_out, what, now, at);
                 refusals.release(document);
                 Follows::Foreign(reason)
             }
@@ -113,6 +135,14 @@ fn acknowledged(
     }
 }
 
+/// True when every member that the target names is in the document as it was read, and none is added.
+fn is_foreign(what: &Refused, carried_out: &Plan) -> bool {
+    let named: BTreeSet<MemberKey> = what.members().map(MemberKey::of).collect();
+    let (_, present) = carried_out.present();
+    let is_added = |step: &Step| named.contains(&step.grant().member);
+    !named.is_empty() && named.is_subset(&present) && !carried_out.add.iter().any(is_added)
+}
+
 /// The refusal of the addition named by the target.
 fn named(what: &Refused, document: &DocumentKey, carried_out: &Plan) -> Option<RefusalKey> {
     let (member, role) = (what.member.as_deref().map(MemberKey::of), what.role.as_deref());
@@ -130,7 +160,10 @@ fn named(what: &Refused, document: &DocumentKey, carried_out: &Plan) -> Option<R
         (Some(member), None) => {
             let everywhere = matches!(
                 what.cause,
-                RefusalCause::PrincipalUnknown | RefusalCause::PrincipalMalformed | RefusalCause::PrincipalRefused
+                RefusalCause::PrincipalUnknown
+                    | RefusalCause::PrincipalMalformed
+                    | RefusalCause::PrincipalRefused
+                    | RefusalCause::PrincipalType
             );
             let reach = if everywhere { Reach::Everywhere } else { reach_of_member(document, what.cause) };
             RefusalKey { reach, member: Some(member), role: None }
@@ -148,6 +181,7 @@ fn refused(
     (now, at): (Instant, Timestamp),
 ) -> Follows {
     additions.apart = true;
+    additions.texts.insert(what.cause.reason(), what.message.clone());
     let again = Follows::Again(if carried_out.remove.is_empty() { Lane::Addition } else { Lane::Removal });
     let tried = || carried_out.add.iter().map(|step| step.grant().clone());
     if choice.what == What::Removals {

@@ -87,6 +87,7 @@ impl Bisection {
         let about = match cause {
             RefusalCause::PrincipalUnknown
             | RefusalCause::PrincipalRefused
+            | RefusalCause::PrincipalType
             | RefusalCause::PrincipalMalformed
             | RefusalCause::DomainRestricted => About::Members,
             RefusalCause::RoleNotSupported => About::Roles,

@@ -56,6 +56,10 @@ pub(super) struct Choice {
     pub(crate) what: What,
     /// The additions to write.
     pub(crate) now: BTreeSet<GrantKey>,
+    /// The removals to write; none: all.
+    pub(crate) removals: Option<BTreeSet<GrantKey>>,
+    /// Time after which to try refused removals again.
+    pub(crate) removals_wait: Option<Duration>,
     /// Additions that are left out because Google refuses them.
     pub(crate) refused: BTreeSet<GrantKey>,
     /// Additions that are not suspected.
@@ -76,6 +80,8 @@ impl Choice {
         Self {
             what: What::Nothing,
             now: BTreeSet::new(),
+            removals: None,
+            removals_wait: None,
             refused: BTreeSet::new(),
             addable: BTreeSet::new(),
             wait: None,
@@ -85,21 +91,27 @@ impl Choice {
         }
     }
 
-    fn is_whole(&self) -> bool {
-        self.what == What::AsPlanned
+    /// True when the whole plan is written.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.what == What::AsPlanned && self.removals.is_none()
     }
 
     /// The plan to execute; none: nothing is written.
     pub(crate) fn carried_out(&self, plan: &Arc<Plan>) -> Option<Arc<Plan>> {
-        match self.what {
-            What::AsPlanned => Some(plan.clone()),
-            What::Proof => Some(Arc::new(plan.unchanged(&self.refused))),
-            What::Nothing => None,
-            What::Removals | What::Test | What::Additions | What::Probe(_) | What::Besides => {
-                let mut refused = self.refused.clone();
-                refused.retain(|grant| !self.now.contains(grant));
-                Some(Arc::new(plan.restricted(&self.now, &refused)))
+        let restricted = || {
+            let mut refused = self.refused.clone();
+            refused.retain(|grant| !self.now.contains(grant));
+            plan.restricted(&self.now, &refused)
+        };
+        match (&self.what, &self.removals) {
+            (What::AsPlanned, None) => Some(plan.clone()),
+            (What::Proof, None) => Some(Arc::new(plan.unchanged(&self.refused))),
+            (What::Proof, Some(removals)) => Some(Arc::new(plan.removing(removals).unchanged(&self.refused))),
+            (What::Nothing, _) => None,
+            (What::Removals | What::Test | What::Additions | What::Probe(_) | What::Besides, None) => {
+                Some(Arc::new(restricted()))
             }
+            (_, Some(removals)) => Some(Arc::new(restricted().removing(removals))),
         }
         .filter(|plan| plan.changes.is_some())
     }
@@ -152,7 +164,9 @@ fn choose_once(state: &mut State, document: &DocumentKey, plan: &Plan, moment: M
     let Moment { now, open, removals_open, .. } = moment;
     state.document(document);
     let State { refusals, documents, .. } = state;
-    let additions = &mut documents.get_mut(document)?.additions;
+    let memory = documents.get_mut(document)?;
+    let due = memory.removals.due(plan, now);
+    let additions = &mut memory.additions;
     let withheld = refusals.withheld(document, plan.add.iter());
     additions.report(refusals, plan, &withheld);
     let addable: BTreeSet<GrantKey> =
@@ -164,10 +178,13 @@ fn choose_once(state: &mut State, document: &DocumentKey, plan: &Plan, moment: M
     let blocked =
         !open || waits || !withheld.is_empty() || additions.apart || additions.bisection.is_some() || foreign.is_some();
     let mut choice = Choice { refused: withheld.keys().cloned().collect(), addable, waits, ..Choice::nothing() };
-    if !plan.remove.is_empty() {
+    choice.removals_wait = due.wait;
+    let partly = due.grants.len() < plan.remove.len();
+    choice.removals = partly.then(|| due.grants.clone());
+    if !due.grants.is_empty() {
         if !removals_open {
             choice.again = Some(Lane::Removal);
-        } else if blocked && !plan.add.is_empty() {
+        } else if partly || (blocked && !plan.add.is_empty()) {
             choice.what = What::Removals;
             // A member that shares a spelling with a leaver is written again in the same call.
             let again = plan.add.iter().filter(|step| step.cause == Cause::Respelled).map(Step::grant);
@@ -190,7 +207,11 @@ fn choose_once(state: &mut State, document: &DocumentKey, plan: &Plan, moment: M
         }
         additions.settled();
         refusals.release(document);
-        choice.what = What::AsPlanned;
+        if partly {
+            choice.write_besides(plan);
+        } else {
+            choice.what = What::AsPlanned;
+        }
         return Some(choice);
     }
     if let Some(foreign) = foreign {
@@ -212,7 +233,7 @@ fn choose_once(state: &mut State, document: &DocumentKey, plan: &Plan, moment: M
         choice.write_besides(plan);
         return Some(choice);
     }
-    choice.what = if blocked { What::Additions } else { What::AsPlanned };
+    choice.what = if blocked || partly { What::Additions } else { What::AsPlanned };
     let most = additions.chunk.unwrap_or(usize::MAX);
     choice.now = choice.addable.iter().take(most).cloned().collect();
     if choice.now.len() < choice.addable.len() {

@@ -5,19 +5,20 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::state::{Listing, Trigger};
+use super::state::{FailedList, Listing, Trigger};
 use super::{Inner, preflight, sleep_until};
 use crate::catalog::{Inventory, InventoryItem};
 use crate::model::{Reason, Region, ResourceKind, TargetName};
 use crate::status::Failure;
 use crate::store::{ListingRecord, ResourceRecord};
-use crate::target::{Backoff, Discovery, ErrorClass, ErrorKind};
+use crate::target::{Backoff, Discovery, ErrorClass, ErrorKind, TargetError};
 
 /// Shortest time between two lists of a target when changes of manifests request them.
 pub(super) const FRESH: Duration = Duration::from_secs(1);
@@ -129,6 +130,33 @@ async fn record(
     }
 }
 
+/// A failed list, as the status shows it. Google's answer does not tell a missing permission from a project or region
+/// that does not exist.
+fn failed_list(
+    location: &str,
+    kind: ResourceKind,
+    error: &TargetError,
+    whole_region: bool,
+    now: Timestamp,
+) -> FailedList {
+    // The list of a project that exists is empty, and never missing.
+    let reason = if error.kind == ErrorKind::NotFound { Reason::ProjectNotFound } else { error.reason };
+    let mut message = format!("cannot list {} in {location}: {error}", kind.collection());
+    if whole_region && matches!(error.kind, ErrorKind::Denied { .. } | ErrorKind::NotFound) {
+        message.push_str(
+            "; either the permission is missing, or the project or the region does not exist: check `spec.project` and \
+             `spec.locations` as well",
+        );
+    }
+    FailedList {
+        location: location.to_owned(),
+        kind,
+        failure: Failure { reason, message, since: now },
+        missing_permission: error.missing_permission().map(str::to_owned),
+        whole_region,
+    }
+}
+
 /// Lists one target and updates the catalog. Returns when to list it again; none when the target no longer exists.
 async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
     let begun = Instant::now();
@@ -141,8 +169,9 @@ async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
     let mut items = Vec::new();
     let mut unreachable = Vec::new();
     let mut unlisted = BTreeSet::new();
-    let mut problem = None;
+    let mut failed: Vec<FailedList> = Vec::new();
     let mut lasting = false;
+    let now = inner.clock.now();
     // Regions are listed concurrently: one that does not answer must not delay the results of the others.
     let asked = locations.iter().map(|location| list_region(inner, project, location));
     let answers = futures::future::join_all(asked).await;
@@ -159,36 +188,31 @@ async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
             unlisted.extend(KINDS.map(|kind| (location.clone(), kind)));
         }
         unreachable.extend(found.unreachable);
+        let whole_region = found.failed.len() == KINDS.len();
         for (kind, error) in found.failed {
             lasting |= error.class() == ErrorClass::Definitive;
             unlisted.insert((location.clone(), kind));
-            unreachable.push(format!("{location}/{}", kind.collection()));
-            // The list of a project that exists is empty, and never missing.
-            let reason = if error.kind == ErrorKind::NotFound { Reason::ProjectNotFound } else { error.reason };
-            problem.get_or_insert((reason, format!("cannot list {} in {location}: {error}", kind.collection())));
+            failed.push(failed_list(location, kind, &error, whole_region, now));
         }
     }
     let preflights = preflight::test(inner, &spec, &items).await;
-    let complete = unreachable.is_empty();
-    let now = inner.clock.now();
+    let complete = unreachable.is_empty() && failed.is_empty();
     let listed = unlisted.len() < locations.len() * KINDS.len();
     record(inner, name, listed.then_some(items.as_slice()), &unlisted).await;
+    let problem = failed.first().map(|list| list.failure.clone());
     let effects = {
         let mut state = inner.state();
         let target = state.targets.get_mut(name)?;
         target.failures = if complete { 0 } else { target.failures.saturating_add(1) };
         let before = target.listing.take();
-        let failure = problem.as_ref().map(|(reason, message)| Failure {
-            reason: *reason,
-            message: message.clone(),
-            since: before
-                .as_ref()
-                .and_then(|listing| listing.failure.as_ref())
-                .filter(|failure| failure.reason == *reason)
-                .map_or(now, |failure| failure.since),
-        });
+        for list in &mut failed {
+            let known = before.iter().flat_map(|listing| &listing.failed).find(|known| {
+                (&known.location, known.kind, known.failure.reason) == (&list.location, list.kind, list.failure.reason)
+            });
+            list.failure.since = known.map_or(now, |known| known.failure.since);
+        }
         let complete_at = if complete { Some(now) } else { before.and_then(|listing| listing.complete_at) };
-        target.listing = Some(Listing { unreachable, failure, complete_at });
+        target.listing = Some(Listing { unreachable, failed, complete_at });
         target.listed_from = Some(begun);
         target.preflights = preflights;
         state.changed_targets.insert(name.clone());
@@ -198,7 +222,7 @@ async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
             state.catalog.inventory_failed(name)
         }
     };
-    if let Some((reason, message)) = problem {
+    if let Some(Failure { reason, message, .. }) = problem {
         tracing::warn!(target.name = %name, %reason, "{message}");
     }
     // A list is not part of a burst: it has all changes at once.
@@ -206,6 +230,9 @@ async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
     let failures = inner.state().targets.get(name)?.failures;
     let jitter = inner.random.jitter();
     Some(if failures == 0 {
+        interval.mul_f64(jitter)
+    } else if lasting && listed {
+        // Other kinds or regions were listed, and new resources there must not wait for longer.
         interval.mul_f64(jitter)
     } else if lasting {
         refused_again(interval, failures).mul_f64(jitter)

@@ -5,15 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::Inner;
-use super::additions::RefusedGrant;
+use super::additions::{Foreign, RefusedGrant};
+use super::advice;
 use super::report::{quoted, shown};
 use super::state::{DocumentState, State};
-use crate::model::{DocumentKey, MappingKey, Reason, Subject};
+use crate::model::{DocumentKey, MappingKey, MemberKey, Reason, Subject};
 use crate::plan;
 use crate::status::Failure;
 
-/// Largest number of refused people or roles named in one message.
-const NAMED: usize = 3;
+/// Largest number of refused people, roles or foreign members named in one message.
+const NAMED: usize = 30;
+/// Number of foreign members with the command that takes them out.
+const COMMANDS: usize = 3;
 
 impl DocumentState {
     /// The failures of a document for one mapping. Refused additions are reported to the mappings that want them.
@@ -42,14 +45,24 @@ impl DocumentState {
             && counts.pending + counts.failed + counts.revoking > 0
         {
             let message = format!(
-                "Google refuses the policy of {} ({}) also without what rolecall would add: {}",
+                "Google refuses the policy of {} ({}) also without what rolecall would add: {}{}",
                 document.short(),
                 foreign.reason,
-                quoted(inner, state, &foreign.message)
+                quoted(inner, state, &foreign.message),
+                take_out(foreign, document, |member| shown(inner, state, member, None)),
             );
             failures.push(Failure { reason: Reason::ForeignMemberRejected, message, since: foreign.since });
         }
-        failures.extend(refused_additions(&self.additions.refused, document, key));
+        if let Some(refused) = self.removals.refused.as_ref().filter(|_| counts.revoking > 0) {
+            let message = format!(
+                "Google refuses to remove grants from the policy of {}, which stay until it permits that: {}",
+                document.short(),
+                quoted(inner, state, &refused.message)
+            );
+            failures.push(Failure { reason: refused.reason, message, since: refused.since });
+        }
+        let words = |text: &str| quoted(inner, state, text);
+        failures.extend(refused_additions(&self.additions.refused, document, key, &words));
         if let Some(unresolved) = &self.additions.unresolved
             && let Some(count) = unresolved.mappings.get(key)
         {
@@ -63,13 +76,13 @@ impl DocumentState {
                 None => failures.push(Failure { reason: unresolved.reason, message, since: unresolved.since }),
             }
         }
-        if let Some(limit) = self.found.as_ref().and_then(|found| found.limit.as_ref()) {
+        let limit = self.found.as_ref().and_then(|found| found.limit.as_ref());
+        if let Some((limit, withheld)) = limit.and_then(|limit| Some((limit, *limit.withheld_of.get(key)?))) {
             let message = format!(
-                "the policy of {} would name {} principals, {} are allowed; {} grants are left out",
+                "the policy of {} would name {} principals, {} are allowed; {withheld} of the grants of this mapping are left out",
                 document.short(),
                 limit.appearances,
                 limit.limit,
-                limit.withheld.len()
             );
             failures.push(Failure { reason: plan::LimitExceeded::REASON, message, since });
         }
@@ -77,8 +90,36 @@ impl DocumentState {
     }
 }
 
+/// The members that Google named, and the commands that take them out.
+fn take_out(foreign: &Foreign, document: &DocumentKey, shown: impl Fn(&MemberKey) -> String) -> String {
+    if foreign.members.is_empty() {
+        return String::new();
+    }
+    let of = |(member, roles): (&MemberKey, &BTreeSet<String>)| {
+        format!("{} ({})", shown(member), roles.iter().map(String::as_str).collect::<Vec<_>>().join(", "))
+    };
+    let named: Vec<String> = foreign.members.iter().take(NAMED).map(of).collect();
+    let more = match foreign.members.len().saturating_sub(named.len()) {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    let removals = foreign.members.iter().flat_map(|(member, roles)| roles.iter().map(move |role| (member, role)));
+    let commands: Vec<String> = removals
+        .take(COMMANDS)
+        .filter_map(|(member, role)| advice::take_out_command(document, &shown(member), role))
+        .map(|command| format!("`{command}`"))
+        .collect();
+    let by = if commands.is_empty() { String::new() } else { format!(", for example with {}", commands.join(", ")) };
+    format!("; it named {}{more}{by}; `rolecall status --show-principals` has the names", named.join(", "))
+}
+
 /// The refused additions of one mapping, one sentence per reason.
-fn refused_additions(refused: &[RefusedGrant], document: &DocumentKey, key: &MappingKey) -> Vec<Failure> {
+fn refused_additions(
+    refused: &[RefusedGrant],
+    document: &DocumentKey,
+    key: &MappingKey,
+    quoted: &dyn Fn(&str) -> String,
+) -> Vec<Failure> {
     let mut by_reason: BTreeMap<(bool, Reason), Vec<&RefusedGrant>> = BTreeMap::new();
     for grant in refused.iter().filter(|grant| grant.mappings.contains(key)) {
         by_reason.entry((grant.of_role, grant.reason)).or_default().push(grant);
@@ -100,7 +141,9 @@ fn refused_additions(refused: &[RefusedGrant], document: &DocumentKey, key: &Map
                 0 => String::new(),
                 n => format!(" and {n} more"),
             };
-            let message = format!("Google refused {}{more} on {}", shown.join(", "), document.short());
+            let text = grants.iter().find_map(|grant| grant.message.as_deref());
+            let text = text.map_or_else(String::new, |text| format!(": {}", quoted(text)));
+            let message = format!("Google refused {}{more} on {}{text}", shown.join(", "), document.short());
             let since = grants.iter().map(|grant| grant.since).min().unwrap_or(Timestamp::UNIX_EPOCH);
             Failure { reason, message, since }
         })

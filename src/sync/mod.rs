@@ -10,11 +10,13 @@
 //! survive a restart is in the store. Documents are reconciled concurrently, with one reconcile at a time each.
 
 mod additions;
+mod advice;
 mod answer;
 mod apply;
 mod bisect;
 mod choice;
 mod discovery;
+mod drift;
 mod error;
 mod failures;
 mod feed;
@@ -31,6 +33,7 @@ mod queue;
 mod reads;
 mod reconcile;
 mod refusals;
+mod removals;
 mod report;
 #[cfg(test)]
 mod rest;

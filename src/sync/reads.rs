@@ -175,6 +175,8 @@ pub(super) async fn uid(inner: &Inner, document: &DocumentKey) -> Result<Option<
     let begun = Instant::now();
     let answer = inner.answer_to(document, inner.target.resource_uid(document)).await;
     inner.note_quota(&document.region(), false, begun, answer.as_ref().err());
+    let missing = answer.as_ref().err().and_then(TargetError::missing_permission).map(str::to_owned);
+    inner.state().document(document).missing_for_resource = missing;
     match answer {
         Ok(uid) => Ok(Some(uid)),
         Err(error) if matches!(error.kind, ErrorKind::Denied { .. }) => {

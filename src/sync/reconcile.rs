@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::answer::{Answer, Follows, learn};
-use super::choice::{self, What};
+use super::choice;
 use super::error::EngineError;
 use super::lanes::{Lane, Throttled};
 use super::state::Trigger;
@@ -408,15 +408,18 @@ async fn execute(
         return Ok(Written::Held(inner.held(document, plan).await?));
     }
     let choice = choice::choose(inner, document, plan);
-    if prepared.undecided && choice.what != What::AsPlanned {
+    if prepared.undecided && !choice.is_whole() {
         return Ok(Written::Held(inner.held(document, plan).await?));
+    }
+    if let Some(wait) = choice.removals_wait {
+        inner.queue().enqueue(document, Lane::Removal, Instant::now() + wait);
     }
     let carried_out = choice.carried_out(plan);
     reconciled.again.extend(choice.again);
     reconciled.recheck = [reconciled.recheck, choice.wait].into_iter().flatten().min();
     reconciled.unfinished = choice.waits || choice.again.is_some();
     // Only the whole plan records its other changes together with its intents.
-    if (carried_out.is_none() || choice.what != What::AsPlanned) && !(plan.ledger.is_empty() && plan.audit.is_empty()) {
+    if (carried_out.is_none() || !choice.is_whole()) && !(plan.ledger.is_empty() && plan.audit.is_empty()) {
         inner.store.record(document, plan.ledger.clone(), plan.audit.clone()).await?;
     }
     if let Some(spent) = choice.spent {

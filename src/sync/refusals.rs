@@ -389,7 +389,9 @@ pub(super) fn reach_of_member(document: &DocumentKey, cause: RefusalCause) -> Re
         RefusalCause::DomainRestricted | RefusalCause::OrganizationPolicy => {
             Reach::Project(document.project().to_owned())
         }
-        RefusalCause::PrincipalUnknown | RefusalCause::PrincipalMalformed => Reach::Everywhere,
+        RefusalCause::PrincipalUnknown | RefusalCause::PrincipalType | RefusalCause::PrincipalMalformed => {
+            Reach::Everywhere
+        }
         RefusalCause::PrincipalRefused
         | RefusalCause::RoleNotSupported
         | RefusalCause::LimitExceeded

@@ -15,12 +15,15 @@ use tokio_util::sync::CancellationToken;
 
 use self::health::DocumentHealth;
 use super::Inner;
+use super::drift::Difference;
 use super::state::State;
 use crate::api::FindingStatus;
-use crate::model::{DocumentKey, MemberKey, ProviderName, Subject};
-use crate::status::{CaptureOutcome, Metadata, TokenOutcome};
+use crate::model::{DocumentKey, DriftKey, DriftKind, MemberKey, ProviderName, Subject};
+use crate::status::{CaptureOutcome, DriftTally, Metadata, TokenOutcome};
 use crate::store::StoreError;
 
+/// Largest number of differences of one document in the status of a mapping.
+const SAMPLES: usize = 10;
 /// Interval between reads of the SCIM endpoint's statistics, which send no notifications.
 const REFRESH: Duration = Duration::from_secs(5);
 /// A changed status is folded again after this, since the previous status is an input; so is one that would be
@@ -197,6 +200,17 @@ pub(super) fn shown(inner: &Inner, state: &State, member: &MemberKey, subject: O
     inner.store.pseudonyms().member(member.as_str(), claimed.or_else(|| state.catalog.person_with(member)))
 }
 
+/// The member of a difference, in a form that does not change with the directory: people by the id of whom the grant is
+/// claimed for, or by domain and digest. Empty for a difference of the whole resource.
+fn shown_in(inner: &Inner, key: &DriftKey, difference: &Difference) -> String {
+    let claimed = match difference.concerns.subject {
+        Some(Subject::User(id)) => Some(id),
+        Some(Subject::Group(_)) | None => None,
+    };
+    let member = key.member.as_ref();
+    member.map(|member| inner.store.pseudonyms().member(member.as_str(), claimed)).unwrap_or_default()
+}
+
 /// A foreign text, such as an error of Google, without the names of people.
 pub(super) fn quoted(inner: &Inner, state: &State, text: &str) -> String {
     let known = |address: &str| state.catalog.person_with(&MemberKey::of(&format!("user:{address}")));
@@ -212,8 +226,11 @@ fn gauges(inner: &Inner) {
     let frozen_mappings = {
         let state = inner.state();
         let frozen = state.frozen_documents();
+        let mut drift = DriftTally::default();
         for (document, memory) in &state.documents {
-            *counts.entry(memory.health(frozen.contains(document))).or_insert(0) += 1;
+            let tally = memory.drift.tally(None, &state.reported(document), inner.clock.now());
+            *counts.entry(memory.health(frozen.contains(document), !tally.kinds.is_empty())).or_insert(0) += 1;
+            drift.add(&tally);
             if let Some(found) = &memory.found {
                 lost += found.lost;
                 foreign += found.foreign;
@@ -225,6 +242,9 @@ fn gauges(inner: &Inner) {
         // Documents that were not read, because nothing may be, count as frozen too.
         let unread = frozen.iter().filter(|document| !state.documents.contains_key(**document)).count();
         *counts.entry(DocumentHealth::Frozen).or_insert(0) += unread;
+        for kind in DriftKind::ALL {
+            inner.metrics.drift.set([kind.word()], usize::try_from(drift.of(kind)).unwrap_or(usize::MAX));
+        }
         inner.metrics.event_seq.set([], usize::try_from(state.directory_seq).unwrap_or(0));
         state.frozen_mappings.len()
     };

@@ -38,6 +38,11 @@ impl Engine {
         revisits || !state.changed_mappings.is_empty() || !state.changed_targets.is_empty()
     }
 
+    /// True when a target covers the document with this name.
+    pub(crate) fn is_covered(&self, document: &str) -> bool {
+        document.parse().is_ok_and(|document| self.0.state().target_of(&document).is_some())
+    }
+
     /// Statuses that are outdated although nobody noticed a change.
     pub(crate) fn outdated_statuses(&self) -> Vec<String> {
         super::report::unnoticed(&self.0)

@@ -311,11 +311,14 @@ async fn member_that_the_target_refuses_is_left_out_and_keeps_nobody_from_leavin
     fixture.settles(&[person(1)]).await;
     let named = Refused {
         cause: RefusalCause::PrincipalUnknown,
+        others: vec![],
         member: Some("user:p2@corp.example".to_owned()),
         role: None,
         message: "no such account".to_owned(),
     };
-    fixture.target.on_write(&document(), Fault::Error(error(ErrorKind::Refused(named), Reason::MemberRefused)));
+    fixture
+        .target
+        .on_write(&document(), Fault::Error(error(ErrorKind::Refused(Box::new(named)), Reason::MemberRefused)));
     fixture.join(&[2, 3]).await;
     fixture.settles(&[person(1), person(3)]).await;
     fixture.leave(ids[0], 1).await;
@@ -329,12 +332,15 @@ async fn call_of_unknown_outcome_is_fenced_off_also_when_what_it_added_is_refuse
     let fixture = Fixture::new().await;
     let named = Refused {
         cause: RefusalCause::PrincipalUnknown,
+        others: vec![],
         member: Some("user:p1@corp.example".to_owned()),
         role: None,
         message: "no such account".to_owned(),
     };
     fixture.target.on_write(&document(), Fault::NeverArrived);
-    fixture.target.on_write(&document(), Fault::Error(error(ErrorKind::Refused(named), Reason::MemberRefused)));
+    fixture
+        .target
+        .on_write(&document(), Fault::Error(error(ErrorKind::Refused(Box::new(named)), Reason::MemberRefused)));
     fixture.join(&[1]).await;
     tokio::time::sleep(PATIENCE).await;
     let rows = fixture.store.ledger(&document()).await.unwrap();
@@ -442,8 +448,8 @@ async fn status_of_a_younger_target_counts_nothing_of_what_an_older_one_covers()
     let metadata = json!({"name": "b", "creationTimestamp": "2027-01-31T12:00:01Z"});
     // By name alone it would be the first.
     fixture.engine.apply_target(object("CloudRunTarget", metadata, &spec), Provenance::file("b.yaml")).await.unwrap();
-    let granted_by_hand = Stored { member: "user:p1@corp.example".to_owned(), times: 1 };
-    fixture.target.edit(&document(), |grants| drop(grants.insert(person(1), granted_by_hand.clone())));
+    let granted_by_hand = Stored { member: "user:p9@corp.example".to_owned(), times: 1 };
+    fixture.target.edit(&document(), |grants| drop(grants.insert(person(9), granted_by_hand.clone())));
     fixture.join(&[1]).await;
     let status = |name: &str| fixture.engine.0.cache.target(&TargetName::new(name).unwrap());
     let services = |name: &str| status(name).and_then(|status| status.resources).map(|counts| counts.services);
@@ -453,7 +459,7 @@ async fn status_of_a_younger_target_counts_nothing_of_what_an_older_one_covers()
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let (older, younger) = (status("t").unwrap(), status("b").unwrap());
-    assert_eq!(older.policies.map(|policies| policies.in_sync), Some(1), "{older:?}");
+    assert_eq!(older.policies.map(|policies| policies.drifted), Some(1), "{older:?}");
     assert_eq!(services("t"), Some(1));
     assert_eq!(younger.policies, Some(crate::api::PolicyCounts::default()), "{younger:?}");
     assert!(younger.drift.is_empty(), "{younger:?}");

@@ -9,28 +9,26 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::additions::Additions;
 use super::apply::ObjectProblem;
+use super::drift::Drift;
 use super::error::EngineError;
 use super::first_look::FirstLook;
 use super::queue::DueQueue;
 use super::reconcile::ReconcileOutcome;
 use super::refusals::Refusals;
-use crate::api::{CloudRunTargetSpec, DriftKind, IdentityProviderSpec, RoleMappingSpec};
+use super::removals::Removals;
+use crate::api::{CloudRunTargetSpec, IdentityProviderSpec, RoleMappingSpec};
 use crate::catalog::{Catalog, Effects, Urgency};
 use crate::model::{
-    DocumentKey, FreezeReason, GrantKey, GroupId, MappingKey, MappingPhase, MemberKey, ProviderName, Reason, Seq,
-    Subject, TargetName,
+    DocumentKey, DriftKey, FreezeReason, GroupId, MappingKey, MappingPhase, MemberKey, ProviderName, Reason,
+    ResourceKind, Seq, TargetName,
 };
 use crate::plan::{ClaimCounts, Held, LimitExceeded, Plan};
 use crate::status::Failure;
 use crate::store::UninstallMode;
-use crate::target::{ErrorKind, Preflight, TargetError};
+use crate::target::Preflight;
 
 /// Largest number of event positions that a reconcile records as its causes.
 const CAUSES: usize = 32;
-/// Largest number of differences of one document that are kept for the statuses.
-pub(super) const SAMPLES: usize = 10;
-/// Largest number of remaining grants of one document that are kept for the statuses.
-const REMAINING: usize = 100;
 /// How long after the start a status stays unchanged, until its inputs are known again: lists, and the policies. A
 /// restart alone must not change a status.
 const SETTLING: Duration = Duration::from_secs(30);
@@ -82,41 +80,20 @@ pub(super) struct LastPlan {
     pub(crate) limit: Option<LimitExceeded>,
     pub(crate) foreign: usize,
     pub(crate) lost: usize,
-    /// Number of grants of rolecall that are missing and not granted again.
-    pub(crate) missing: usize,
     pub(crate) unowned: usize,
     /// True when a complete list lacks the resource although its policy can be read.
     pub(crate) unlisted: bool,
-    /// Samples of the differences.
-    pub(crate) samples: Vec<Sample>,
-}
-
-/// One grant that differs from what is wanted, and the subject it is claimed for.
-#[derive(Debug, Clone)]
-pub(super) struct Sample {
-    pub(crate) kind: DriftKind,
-    pub(crate) grant: GrantKey,
-    pub(crate) subject: Option<Subject>,
 }
 
 impl LastPlan {
     fn of(plan: &Plan) -> Self {
-        let missing = || plan.lost.iter().filter(|lost| !lost.regranted);
-        let lost = missing().map(|lost| (DriftKind::Missing, &lost.grant));
-        let unowned = plan.unowned.iter().map(|grant| (DriftKind::Unowned, grant));
         Self {
             held: plan.held.clone(),
             limit: plan.limit.clone(),
             foreign: plan.foreign,
             lost: plan.lost.len(),
-            missing: missing().count(),
             unowned: plan.unowned.len(),
             unlisted: plan.unlisted,
-            samples: lost
-                .chain(unowned)
-                .take(SAMPLES)
-                .map(|(kind, grant)| Sample { kind, grant: grant.clone(), subject: plan.subject_of(grant) })
-                .collect(),
         }
     }
 }
@@ -141,28 +118,27 @@ pub(super) struct DocumentState {
     pub(crate) failing_since: Option<Timestamp>,
     /// State of the additions that Google accepts and refuses.
     pub(crate) additions: Additions,
+    /// State of the removals that Google refuses.
+    pub(crate) removals: Removals,
     /// Members that Google stores under a spelling that is not permitted.
     pub(crate) forbidden: Vec<MemberKey>,
     /// Since when there are such members.
     pub(crate) forbidden_since: Option<Timestamp>,
     /// The permission that is missing according to the last reconcile.
     pub(crate) missing_permission: Option<String>,
-    /// Time from directory event to acknowledgement of the last change, and the time of the acknowledgement.
-    pub(crate) lag: Option<(SignedDuration, Timestamp)>,
-    /// Number of grants that somebody else removed and that were granted again since the start, by mapping, with the
-    /// time of the last one.
-    pub(crate) reverted: BTreeMap<MappingKey, (u64, Timestamp)>,
+    /// The permission that was missing when the resource was last read.
+    pub(crate) missing_for_resource: Option<String>,
+    /// Time from directory event to acknowledgement of the last change of each mapping, and the time of the
+    /// acknowledgement.
+    pub(crate) lags: BTreeMap<MappingKey, (SignedDuration, Timestamp)>,
+    /// Differences between the document and what is wanted.
+    pub(crate) drift: Drift,
     /// The counts of the last reconcile.
     pub(crate) claim_counts: BTreeMap<MappingKey, ClaimCounts>,
     /// Since when the guard holds something.
     pub(crate) held_since: Option<Timestamp>,
     /// The mappings that had a part in the last plan.
     pub(crate) mappings: BTreeSet<MappingKey>,
-    /// Unowned grants whose last claim ended (`GrantRemains`), with the mappings that had wanted them; limited in
-    /// number.
-    pub(crate) remains: BTreeMap<GrantKey, BTreeSet<MappingKey>>,
-    /// The subjects for whom they were claimed.
-    pub(crate) remained_for: BTreeMap<GrantKey, Subject>,
     /// Since when work is in progress or waits.
     pub(crate) pending_since: Option<Timestamp>,
     /// Begin of the last completed reconcile.
@@ -182,11 +158,24 @@ impl DocumentState {
     }
 }
 
+/// A list of one kind of resources in one region that failed.
+#[derive(Debug, Clone)]
+pub(super) struct FailedList {
+    pub(crate) location: String,
+    pub(crate) kind: ResourceKind,
+    pub(crate) failure: Failure,
+    pub(crate) missing_permission: Option<String>,
+    /// True when no kind could be listed in the region.
+    pub(crate) whole_region: bool,
+}
+
 /// The result of the last list of a target.
 #[derive(Debug, Clone)]
 pub(super) struct Listing {
+    /// Regions that Google could not reach.
     pub(crate) unreachable: Vec<String>,
-    pub(crate) failure: Option<Failure>,
+    /// The lists that failed.
+    pub(crate) failed: Vec<FailedList>,
     pub(crate) complete_at: Option<Timestamp>,
 }
 
@@ -426,6 +415,7 @@ impl State {
         for document in mappings.iter().filter_map(|key| self.by_mapping.get(key)).flatten() {
             if let Some(memory) = self.documents.get_mut(document) {
                 memory.additions.retry();
+                memory.removals.retry();
             }
         }
     }
@@ -453,12 +443,15 @@ impl State {
         self.idle.contains(key) && !self.catalog.wants(key, &BTreeSet::new())
     }
 
-    /// What the statuses of all mappings that reach the document say about it: the number of foreign members, and the
-    /// differences.
-    pub(crate) fn shared(&self, key: &DocumentKey) -> (usize, Vec<(DriftKind, GrantKey)>) {
-        let Some(memory) = self.documents.get(key) else { return (0, Vec::new()) };
-        let foreign = memory.found.as_ref().map_or(0, |found| found.foreign);
-        (foreign, memory.differences().map(|(kind, grant, _)| (kind, grant.clone())).collect())
+    /// Whether a difference on the document is reported.
+    pub(crate) fn reported(&self, document: &DocumentKey) -> impl Fn(&DriftKey) -> bool + use<> {
+        let is_covered = self.catalog.target_of(document).is_some();
+        move |_| is_covered
+    }
+
+    /// Changes with what the statuses of all mappings that reach the document say about it.
+    pub(crate) fn shared(&self, key: &DocumentKey) -> u64 {
+        self.documents.get(key).map_or(0, |memory| memory.drift.version)
     }
 
     /// True when the statuses of mappings without a part in the document's plan may be wrong about it: it could not be read,
@@ -478,22 +471,24 @@ impl State {
         outcome: ReconcileOutcome,
         now: Timestamp,
     ) -> BTreeSet<MappingKey> {
+        let unchecked_invoker = self.catalog.checks_no_invoker(key);
         let memory = self.document(key);
         // A reconcile that failed before it had a plan leaves the mappings of the last plan in force. A mapping whose
         // last claim ended without a call (the service is gone) has no part in the plan any more.
         let mut touched = memory.mappings.clone();
         touched.append(&mut memory.planned);
         if outcome.idle {
-            touched.extend(memory.remains.values().flatten().cloned());
+            touched.extend(memory.drift.remained_of().cloned());
+            memory.drift.idle();
             // Changes that arrived during the reconcile wait for the next one.
             let waits = memory.take_trigger();
-            if memory.remains.is_empty() {
-                self.documents.remove(key);
-            } else {
+            if memory.drift.has_remains() {
                 memory.found = None;
                 memory.error = None;
                 memory.pending_since = None;
                 memory.mappings.clear();
+            } else {
+                self.documents.remove(key);
             }
             if waits.is_some() {
                 self.document(key).note(&waits);
@@ -522,39 +517,33 @@ impl State {
                 memory.pending_since = memory.trigger.since;
             }
         }
-        if let (true, None, Some(since)) = (outcome.written, &outcome.error, outcome.trigger.since) {
-            memory.lag = Some((now.duration_since(since), now));
+        if let (true, None, Some(since), Some(plan)) =
+            (outcome.written, &outcome.error, outcome.trigger.since, &outcome.plan)
+        {
+            let changed = plan.add.iter().chain(&plan.remove).flat_map(|step| &step.row.claims);
+            memory.lags.extend(changed.map(|claim| (claim.mapping.clone(), (now.duration_since(since), now))));
         }
         memory.missing_permission = match &outcome.error {
-            Some(EngineError::Target(TargetError { kind: ErrorKind::Denied { permission }, .. })) => permission.clone(),
+            Some(EngineError::Target(error)) => error.missing_permission().map(str::to_owned),
             _ => None,
         };
         memory.forbidden_since = if outcome.forbidden.is_empty() { None } else { memory.forbidden_since.or(Some(now)) };
         memory.forbidden = outcome.forbidden;
         if let Some(plan) = outcome.plan {
             memory.held_since = if plan.held.is_empty() { None } else { memory.held_since.or(Some(now)) };
-            for (grant, mappings) in &plan.remains {
-                if memory.remains.len() < REMAINING {
-                    memory.remains.entry(grant.clone()).or_default().extend(mappings.iter().cloned());
-                    memory.remained_for.extend(plan.subject_of(grant).map(|subject| (grant.clone(), subject)));
-                }
-            }
             memory.claim_counts = plan.counts(outcome.outcome.as_ref());
-            for (grant, mappings) in plan.reverted(outcome.outcome.as_ref()) {
+            for (grant, _) in plan.reverted(outcome.outcome.as_ref()) {
                 tracing::warn!(
                     target.document = %key, role = %grant.role,
                     "somebody else removed a grant of rolecall on {key}; it was granted again"
                 );
-                for mapping in mappings {
-                    let (count, at) = memory.reverted.entry(mapping).or_insert((0, now));
-                    (*count, *at) = (count.saturating_add(1), now);
-                }
             }
+            memory.drift.update(&plan, outcome.outcome.as_ref(), unchecked_invoker, &BTreeMap::new(), now);
             memory.mappings = memory.claim_counts.keys().cloned().collect();
             memory.found = Some(LastPlan::of(&plan));
         }
         let now_there: BTreeSet<MappingKey> =
-            memory.mappings.iter().chain(memory.remains.values().flatten()).cloned().collect();
+            memory.mappings.iter().chain(memory.drift.remained_of()).cloned().collect();
         self.idle.remove(key);
         self.link(key, &touched, false);
         self.link(key, &now_there, true);

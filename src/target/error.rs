@@ -1,6 +1,6 @@
 //! The meaning of a target's errors, and the reaction to them.
 
-use crate::model::Reason;
+use crate::model::{Reason, ResourceKind};
 use std::time::Duration;
 
 /// The reaction to an error. It alone decides whether an intent is cleared and when the document is due.
@@ -44,7 +44,7 @@ pub(crate) enum ErrorKind {
     /// There is no such resource.
     NotFound,
     /// The content of the write was refused.
-    Refused(Refused),
+    Refused(Box<Refused>),
     /// Refused until somebody fixes something other than the content.
     Rejected,
     /// The quota is exceeded.
@@ -65,10 +65,19 @@ pub(crate) struct Refused {
     pub(crate) cause: RefusalCause,
     /// The refused member, if the target names it.
     pub(crate) member: Option<String>,
+    /// Further members that the target names.
+    pub(crate) others: Vec<String>,
     /// The refused role, if the target names it.
     pub(crate) role: Option<String>,
     /// The target's own words; see [`TargetError::message`].
     pub(crate) message: String,
+}
+
+impl Refused {
+    /// All members that the target names.
+    pub(crate) fn members(&self) -> impl Iterator<Item = &str> {
+        self.member.iter().chain(&self.others).map(String::as_str)
+    }
 }
 
 /// Why the content of a write is refused.
@@ -78,6 +87,8 @@ pub(crate) enum RefusalCause {
     PrincipalUnknown,
     /// A member that this role or resource does not accept (`allUsers`).
     PrincipalRefused,
+    /// A member whose account is of another type, such as a group named as a user.
+    PrincipalType,
     /// A member without a type, or otherwise malformed.
     PrincipalMalformed,
     /// Domain-restricted sharing: a member is outside the permitted organizations.
@@ -94,9 +105,10 @@ pub(crate) enum RefusalCause {
 
 impl RefusalCause {
     /// All causes.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::PrincipalUnknown,
         Self::PrincipalRefused,
+        Self::PrincipalType,
         Self::PrincipalMalformed,
         Self::DomainRestricted,
         Self::OrganizationPolicy,
@@ -110,10 +122,12 @@ impl RefusalCause {
     pub(crate) fn reason(self) -> Reason {
         match self {
             Self::PrincipalUnknown | Self::PrincipalRefused | Self::PrincipalMalformed => Reason::MemberRefused,
+            Self::PrincipalType => Reason::PrincipalTypeMismatch,
             Self::DomainRestricted => Reason::DomainRestricted,
+            Self::OrganizationPolicy => Reason::DeniedByOrgPolicy,
             Self::RoleNotSupported => Reason::RoleNotSupported,
             Self::LimitExceeded => Reason::PolicyFull,
-            Self::OrganizationPolicy | Self::Other => Reason::PolicyRefused,
+            Self::Other => Reason::PolicyRefused,
         }
     }
 
@@ -141,6 +155,22 @@ impl TargetError {
     #[must_use]
     pub(crate) fn class(&self) -> ErrorClass {
         self.kind.class()
+    }
+
+    /// The permission that is missing, if the call was denied.
+    #[must_use]
+    pub(crate) fn missing_permission(&self) -> Option<&str> {
+        match &self.kind {
+            ErrorKind::Denied { permission } => permission.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// Names the permission that a denied call needs, unless the answer names it.
+    pub(super) fn lacks(&mut self, kind: ResourceKind, verb: &str) {
+        if let ErrorKind::Denied { permission } = &mut self.kind {
+            permission.get_or_insert_with(|| format!("run.{}.{verb}", kind.collection().to_ascii_lowercase()));
+        }
     }
 }
 

@@ -88,7 +88,13 @@ impl Target {
     /// Lists the resources of one project and region. Failed parts are reported together with the rest.
     pub(crate) async fn discover(&self, project: &str, location: &str) -> Discovery {
         match self {
-            Self::Google(client) => client.resources(project, location).await.into(),
+            Self::Google(client) => {
+                let mut found: Discovery = client.resources(project, location).await.into();
+                for (kind, error) in &mut found.failed {
+                    error.lacks(*kind, "list");
+                }
+                found
+            }
             #[cfg(test)]
             Self::Scripted(target) => target.discover(project, location).await,
         }
@@ -100,7 +106,10 @@ impl Target {
     /// [`TargetError`]; also when the document could not be written back without losing content.
     pub(crate) async fn read(&self, document: &DocumentKey) -> Result<Snapshot, TargetError> {
         match self {
-            Self::Google(client) => Ok(snapshot(client.policy(document).await?)),
+            Self::Google(client) => {
+                let policy = client.policy(document).await;
+                Ok(snapshot(policy.map_err(|error| denied(error, document, "getIamPolicy"))?))
+            }
             #[cfg(test)]
             Self::Scripted(target) => target.read(document).await,
         }
@@ -120,7 +129,8 @@ impl Target {
     ) -> Result<Snapshot, TargetError> {
         match (self, &read.edit) {
             (Self::Google(client), Edit::Google(policy)) => {
-                Ok(snapshot(client.set_policy(document, &google::edited(policy, changes)).await?))
+                let written = client.set_policy(document, &google::edited(policy, changes)).await;
+                Ok(snapshot(written.map_err(|error| denied(error, document, "setIamPolicy"))?))
             }
             #[cfg(test)]
             (Self::Scripted(target), Edit::Scripted) => target.apply(document, &read.live, changes).await,
@@ -140,7 +150,7 @@ impl Target {
     /// [`TargetError`].
     pub(crate) async fn resource_uid(&self, document: &DocumentKey) -> Result<String, TargetError> {
         match self {
-            Self::Google(client) => Ok(client.resource_uid(document).await?),
+            Self::Google(client) => client.resource_uid(document).await.map_err(|error| denied(error, document, "get")),
             #[cfg(test)]
             Self::Scripted(target) => target.resource_uid(document).await,
         }
@@ -171,6 +181,13 @@ impl Target {
             Self::Scripted(target) => Ok(target.held(Some(document), asked)),
         }
     }
+}
+
+/// The error of a call on a document that needs the permission `run.KIND.VERB`.
+fn denied(error: google::GoogleError, document: &DocumentKey, verb: &str) -> TargetError {
+    let mut error = TargetError::from(error);
+    error.lacks(document.kind(), verb);
+    error
 }
 
 fn snapshot(policy: google::Policy) -> Snapshot {

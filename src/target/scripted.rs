@@ -69,6 +69,8 @@ pub(crate) struct Rule {
     pub(crate) named: bool,
     /// True when existing grants are refused too, and with them any write of the document.
     pub(crate) whole: bool,
+    /// True when removals are refused instead of additions.
+    pub(crate) removals: bool,
 }
 
 impl Rule {
@@ -83,10 +85,11 @@ impl Rule {
         let refused = Refused {
             cause: self.cause,
             member: named(self.member.as_ref().map(MemberKey::as_str)),
+            others: Vec::new(),
             role: named(self.role.as_ref().map(Role::as_str)),
             message: "refused".to_owned(),
         };
-        error(ErrorKind::Refused(refused), self.cause.reason())
+        error(ErrorKind::Refused(Box::new(refused)), self.cause.reason())
     }
 }
 
@@ -465,7 +468,9 @@ impl State {
         let after = now.after(changes).grants;
         let refuses = |rule: &&Rule| {
             let additions = changes.add.iter().map(|addition| &addition.grant);
-            if rule.whole {
+            if rule.removals {
+                changes.remove.iter().any(|grant| rule.covers(grant))
+            } else if rule.whole {
                 after.keys().any(|grant| rule.covers(grant))
             } else {
                 additions.into_iter().any(|grant| rule.covers(grant))

@@ -318,6 +318,8 @@ pub(crate) struct EngineMetrics {
     pub(crate) orphaned_members: Gauges<0>,
     /// Members that deviate from what is wanted, by kind of drift.
     pub(crate) drift_members: Gauges<1>,
+    /// Reported differences by kind.
+    pub(crate) drift: Gauges<1>,
     /// The last directory event that the engine has processed.
     pub(crate) event_seq: Gauges<0>,
     /// Time from directory event to acknowledgement, by kind of change.
@@ -484,6 +486,11 @@ impl Metrics {
                     "drift_members",
                     ["kind"],
                     "Members that somebody else changed, by kind: `lost` (granted by rolecall, missing), `foreign` (neither granted nor wanted), `unowned` (wanted, granted by somebody else)",
+                ),
+                drift: area.gauges(
+                    "drift",
+                    ["type"],
+                    "Reported differences between policies and what is wanted, by type: `PublicPrincipal`, `GrantMissing`, `ConditionChanged`, `TargetRecreated`, `GrantRemains`, `GrantUnexpected`, `Tombstone`, `InvokerCheckDisabled`",
                 ),
                 event_seq: area.gauges("event_seq", [], "Last position of that sequence that the engine has processed"),
                 propagation_seconds: area.histograms(

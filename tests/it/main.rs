@@ -15,6 +15,7 @@ mod issuer;
 
 mod absence;
 mod capture;
+mod causes;
 mod claims;
 mod connections;
 mod crash;
@@ -44,6 +45,7 @@ mod secrets;
 mod size;
 mod spelling;
 mod stale;
+mod statuses;
 mod support;
 mod switches;
 mod tenants;

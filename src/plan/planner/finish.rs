@@ -42,6 +42,8 @@ impl Planner<'_> {
             hash,
             unlisted: self.inputs.desired.absent && !self.live.is_absent(),
             foreign: self.live.foreign(&ours),
+            ours,
+            recreated: self.recreated,
             changes: changes(&add, &remove, &self.sweep, fence),
             add,
             remove,
@@ -113,13 +115,16 @@ impl Planner<'_> {
             add.iter().filter(|step| step.row.intent.is_some()).map(|step| step.row.clone()).collect();
         let appearances = room.kept + add.len();
         let withheld = add.split_off(room.left).into_iter().map(|step| step.row.grant).collect();
-        let limit = LimitExceeded { appearances, limit: room.limit, withheld };
+        let mut limit = LimitExceeded { appearances, limit: room.limit, withheld, withheld_of: BTreeMap::new() };
         let withheld: BTreeSet<&GrantKey> = limit.withheld.iter().collect();
         for row in uncertain.iter().filter(|row| withheld.contains(&row.grant)) {
             self.unsettled(row, false, true);
         }
         for line in self.lines.iter_mut().filter(|line| withheld.contains(&line.grant)) {
             line.counted_as = CountedAs::Withheld;
+            for mapping in &line.mappings {
+                *limit.withheld_of.entry(mapping.clone()).or_default() += 1;
+            }
         }
         // A row that has never been in the ledger is not recorded before it fits.
         let rows = &self.rows;

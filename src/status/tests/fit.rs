@@ -64,7 +64,7 @@ prop_compose! {
             outcome.document = document(&format!("s{n}"));
             outcome.failures = vec![Failure { reason: Reason::PolicyRefused, message: message.clone(), since: at }];
             outcome.samples = vec![DriftSample {
-                kind: DriftKind::Missing,
+                kind: DriftKind::GrantMissing,
                 resource: outcome.document.resource(),
                 role: group.clone(),
                 principal: principal.clone(),
@@ -75,8 +75,12 @@ prop_compose! {
                 plan_hash: format!("{hash}{n}"),
                 since: at,
             }];
-            outcome.reverted_at = Some(at);
-            (outcome.reverted, outcome.foreign, outcome.remaining) = (counts[0], counts[1], counts[2]);
+            outcome.drift = DriftTally {
+                kinds: BTreeMap::from([(DriftKind::GrantUnexpected, counts[1]), (DriftKind::GrantRemains, counts[2])]),
+                reverted: counts[0],
+                recently: Reversions { grants: counts[0], times: counts[1], last: Some(at) },
+                recreated_at: Some(at),
+            };
             outcome.lag = Some(Lag { took: SignedDuration::from_millis(took), at });
             let claims = outcome.claims.get_or_insert_default();
             (claims.pending, claims.desired) = (counts[3], counts[3].saturating_add(claims.acknowledged));
@@ -134,7 +138,7 @@ proptest! {
         let drift: Vec<TargetDrift> = names
             .iter()
             .map(|name| TargetDrift {
-                kind: DriftKind::Unowned,
+                kind: DriftKind::GrantUnexpected,
                 resource: name.clone(),
                 role: text.clone(),
                 principal: name.clone(),
@@ -144,6 +148,8 @@ proptest! {
         let listing = ListingOutcome {
             resources: ResourceCounts { services: counts[0], jobs: counts[1], worker_pools: counts[2] },
             unreachable: names.clone(),
+            lacking: names.clone(),
+            unlisted: names.clone(),
             failure: Some(Failure { reason: Reason::GoogleUnavailable, message: text.clone(), since: at }),
             complete_at: Some(at),
         };
@@ -155,10 +161,11 @@ proptest! {
             project_number: Some(&text),
             listing: Some(&listing),
             missing_permissions: &names,
-            missing_for_writing_only: false,
+            permissions_matter: true,
             orphaned: counts[0].unsigned_abs(),
             policies: PolicyCounts { in_sync: counts[0], drifted: counts[1], held: counts[2], failed: counts[3], frozen: 0 },
             drift: &drift,
+            drift_tally: &DriftTally::default(),
             last_handled_reconcile_at: Some(&text),
         };
         let status = fold_target(&input, None, at).status;

@@ -67,10 +67,23 @@ prop_compose! {
                 since: ago(30),
             }).collect(),
             unlisted,
-            reverted: counts.0,
-            reverted_at: (counts.0 > 0).then(|| ago(i64::try_from(counts.2).unwrap_or_default() * 3000)),
-            remaining: counts.1,
-            foreign: counts.2,
+            drift: DriftTally {
+                kinds: [
+                    (DriftKind::GrantRemains, counts.1),
+                    (DriftKind::GrantUnexpected, counts.2),
+                    (DriftKind::GrantMissing, claims.map_or(0, |claims| claims.missing)),
+                ]
+                .into_iter()
+                .filter(|(_, n)| *n > 0)
+                .collect(),
+                reverted: counts.0,
+                recently: Reversions {
+                    grants: counts.0,
+                    times: counts.0 * 3,
+                    last: (counts.0 > 0).then(|| ago(i64::try_from(counts.2).unwrap_or_default() * 3000)),
+                },
+                recreated_at: None,
+            },
             lag: lag.map(|(took, at)| Lag { took: SignedDuration::from_millis(took), at: ago(at) }),
             ..DocumentOutcome::unread(document(&name))
         }

@@ -9,12 +9,21 @@ fn listing() -> ListingOutcome {
     ListingOutcome {
         resources: ResourceCounts { services: 3, jobs: 1, worker_pools: 0 },
         unreachable: Vec::new(),
+        lacking: Vec::new(),
         failure: None,
+        unlisted: Vec::new(),
         complete_at: Some(ago(10)),
     }
 }
 
 fn target(listing: Option<&ListingOutcome>) -> TargetInput<'_> {
+    static NONE: DriftTally = DriftTally {
+        kinds: BTreeMap::new(),
+        reverted: 0,
+        recently: Reversions { grants: 0, times: 0, last: None },
+        recreated_at: None,
+    };
+    let tally = &NONE;
     TargetInput {
         orphaned: 0,
         generation: 3,
@@ -24,9 +33,10 @@ fn target(listing: Option<&ListingOutcome>) -> TargetInput<'_> {
         project_number: Some("4242"),
         listing,
         missing_permissions: &[],
-        missing_for_writing_only: false,
+        permissions_matter: false,
         policies: PolicyCounts { in_sync: 3, ..PolicyCounts::default() },
         drift: &[],
+        drift_tally: tally,
         last_handled_reconcile_at: None,
     }
 }
@@ -59,7 +69,8 @@ fn target_that_was_not_listed_yet_is_not_ready() {
 
 #[test]
 fn target_with_unreachable_regions_concludes_nothing_from_absence() {
-    let listing = ListingOutcome { unreachable: vec!["us-east1".to_owned()], ..listing() };
+    let listing =
+        ListingOutcome { unreachable: vec!["us-east1".to_owned()], lacking: vec!["us-east1".to_owned()], ..listing() };
     target_row(
         &target(Some(&listing)),
         "Ready=False/InventoryIncomplete Accepted=True/Accepted Reconciling=True/InventoryIncomplete Drifted=False/NoDrift Reachable=False/InventoryIncomplete PermissionsValid=True/PermissionsValid",
@@ -87,7 +98,7 @@ fn target_that_an_older_one_overlaps_is_not_accepted() {
 #[test]
 fn target_without_permission_names_it() {
     let (listing, missing) = (listing(), vec!["run.services.setIamPolicy".to_owned()]);
-    let input = TargetInput { missing_permissions: &missing, ..target(Some(&listing)) };
+    let input = TargetInput { missing_permissions: &missing, permissions_matter: true, ..target(Some(&listing)) };
     target_row(
         &input,
         "Ready=False/PermissionDenied Accepted=True/Accepted Stalled=True/PermissionDenied Drifted=False/NoDrift Reachable=True/Reachable PermissionsValid=False/PermissionDenied",
@@ -101,22 +112,29 @@ fn target_with_drift_lists_it_bounded() {
     let listing = listing();
     let drift: Vec<TargetDrift> = (0..70)
         .map(|n| TargetDrift {
-            kind: if n == 69 { DriftKind::Missing } else { DriftKind::Unowned },
+            kind: if n == 69 { DriftKind::GrantMissing } else { DriftKind::GrantUnexpected },
             resource: format!("projects/p/locations/l/services/s{n:02}"),
             role: "roles/run.invoker".to_owned(),
             principal: "user:a@x.example".to_owned(),
             first_seen: None,
         })
         .collect();
+    let tally = DriftTally {
+        kinds: BTreeMap::from([(DriftKind::GrantMissing, 1), (DriftKind::GrantUnexpected, 69)]),
+        ..DriftTally::default()
+    };
     let input = TargetInput {
         drift: &drift,
+        drift_tally: &tally,
         policies: PolicyCounts { drifted: 70, ..PolicyCounts::default() },
         ..target(Some(&listing))
     };
     let status = fold_target(&input, None, now()).status;
     assert_eq!(status.drift.len(), 50);
-    assert_eq!(status.drift[0].kind, DriftKind::Missing, "what matters most comes first");
+    assert_eq!(status.drift[0].kind, DriftKind::GrantMissing, "what matters most comes first");
     assert_eq!(get(&status.conditions, kind::DRIFTED).unwrap().reason, Reason::DriftReported);
+    let counts = status.drift_counts.unwrap();
+    assert_eq!((counts.missing, counts.foreign), (1, 69), "counts are exact");
     assert_eq!(get(&status.conditions, kind::READY).unwrap().status, "True");
 }
 

@@ -283,16 +283,19 @@ fn a_held_leaver_is_not_ready_and_reports_what_releases_it() {
 #[test]
 fn drift_and_foreign_members_are_ready_and_drifted() {
     type Change = fn(&mut DocumentOutcome);
-    let cases: [(Change, Reason); 3] = [
+    let cases: [(Change, Reason); 5] = [
         (
             |outcome| {
                 let claims = outcome.claims.as_mut().unwrap();
                 (claims.acknowledged, claims.missing) = (3, 1);
+                outcome.drift.kinds.insert(DriftKind::GrantMissing, 1);
             },
             Reason::DriftReported,
         ),
-        (|outcome| outcome.foreign = 2, Reason::ForeignMembers),
-        (|outcome| outcome.remaining = 1, Reason::GrantRemains),
+        (|outcome| outcome.drift.kinds = [(DriftKind::GrantUnexpected, 2)].into(), Reason::ForeignMembers),
+        (|outcome| outcome.drift.kinds = [(DriftKind::GrantRemains, 1)].into(), Reason::GrantRemains),
+        (|outcome| outcome.drift.kinds = [(DriftKind::PublicPrincipal, 1)].into(), Reason::PublicPrincipal),
+        (|outcome| outcome.drift.kinds = [(DriftKind::Tombstone, 1)].into(), Reason::Tombstone),
     ];
     for (change, word) in cases {
         let mut scene = Scene::default();
@@ -305,10 +308,26 @@ fn drift_and_foreign_members_are_ready_and_drifted() {
     }
 }
 
+/// A grant that was granted again just now, so many times.
+fn reverted(outcome: &mut DocumentOutcome, times: u64) {
+    outcome.drift.reverted = 1;
+    outcome.drift.recently = Reversions { grants: 1, times, last: Some(now()) };
+}
+
+#[test]
+fn one_grant_that_was_granted_again_many_times_is_one_grant() {
+    let mut scene = Scene::default();
+    reverted(&mut scene.documents[0], 15);
+    let status = scene.fold(Some(&Scene::before()));
+    let message = &get(&status.conditions, kind::DRIFTED).unwrap().message;
+    assert!(message.contains("1 grant was") && message.contains("15 times"), "{message}");
+    assert_eq!(status.drift.unwrap().reverted, 1);
+}
+
 #[test]
 fn grant_that_was_granted_again_is_shown_for_an_hour_and_stays_counted() {
     let mut scene = Scene::default();
-    (scene.documents[0].reverted, scene.documents[0].reverted_at) = (1, Some(now()));
+    reverted(&mut scene.documents[0], 1);
     let shown = "Ready=True/Converged Accepted=True/Accepted Drifted=True/Reverted";
     let first = scene.fold_at(Some(&Scene::before()), now());
     assert_eq!(line(&first.status.conditions), shown);
@@ -325,13 +344,13 @@ fn grant_that_was_granted_again_is_shown_for_an_hour_and_stays_counted() {
 fn grant_that_was_granted_again_is_reported_as_long_beside_other_differences() {
     for (foreign, missing) in [(3, 0), (0, 1), (3, 1)] {
         let mut scene = Scene::default();
-        scene.documents[0].foreign = foreign;
         if missing > 0 {
             scene.documents[0] = with_claims("checkout-api", |claims| (claims.acknowledged, claims.missing) = (3, 1));
-            scene.documents[0].foreign = foreign;
+            scene.documents[0].drift.kinds.insert(DriftKind::GrantMissing, missing);
         }
+        scene.documents[0].drift.kinds.insert(DriftKind::GrantUnexpected, foreign);
         let long_before = scene.fold_at(None, ago(7200)).status;
-        (scene.documents[0].reverted, scene.documents[0].reverted_at) = (1, Some(now()));
+        reverted(&mut scene.documents[0], 1);
         let told = |status: &RoleMappingStatus| {
             get(&status.conditions, kind::DRIFTED).is_some_and(|drifted| drifted.message.contains("granted again"))
         };
@@ -497,7 +516,7 @@ fn lists_are_bounded_and_counts_are_exact() {
         .map(|n| {
             let mut outcome = held(&format!("s{n:03}"), &["user:a@x.example"], &format!("{n:016x}"));
             outcome.samples = vec![DriftSample {
-                kind: DriftKind::Missing,
+                kind: DriftKind::GrantMissing,
                 resource: outcome.document.resource(),
                 role: "roles/run.invoker".to_owned(),
                 principal: "user:a@x.example".to_owned(),

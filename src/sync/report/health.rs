@@ -1,7 +1,6 @@
 //! The state of one policy, as counted in statuses and metrics.
 
-use crate::api::DriftKind;
-use crate::model::{GrantKey, Reason, Subject};
+use crate::model::Reason;
 use crate::sync::state::DocumentState;
 
 /// State of one policy.
@@ -33,27 +32,20 @@ impl DocumentHealth {
 }
 
 impl DocumentState {
-    /// The state of the document. `frozen`: the status of a mapping with a part in it reports that.
-    pub(super) fn health(&self, frozen: bool) -> DocumentHealth {
+    /// The state of the document. `frozen`: the status of a mapping with a part in it reports that. `drifts`: there are
+    /// differences that are reported.
+    pub(super) fn health(&self, frozen: bool, drifts: bool) -> DocumentHealth {
         // An outdated read is repeated within seconds.
         let failed = self.error.as_ref().is_some_and(|(word, _)| *word != Reason::StaleRead);
-        if failed || self.additions.foreign.is_some() {
+        if failed || self.additions.foreign.is_some() || self.removals.refused.is_some() {
             return DocumentHealth::Failed;
         }
         match &self.found {
             _ if frozen => DocumentHealth::Frozen,
             None => DocumentHealth::Unread,
             Some(found) if !found.held.is_empty() => DocumentHealth::Held,
-            Some(found) if found.missing > 0 => DocumentHealth::Drifted,
+            Some(_) if drifts => DocumentHealth::Drifted,
             Some(_) => DocumentHealth::InSync,
         }
-    }
-
-    /// The recorded differences from what is wanted.
-    pub(in crate::sync) fn differences(&self) -> impl Iterator<Item = (DriftKind, &GrantKey, Option<Subject>)> {
-        let samples = self.found.iter().flat_map(|found| &found.samples);
-        let remains =
-            self.remains.keys().map(|grant| (DriftKind::Remains, grant, self.remained_for.get(grant).copied()));
-        samples.map(|sample| (sample.kind, &sample.grant, sample.subject)).chain(remains)
     }
 }

@@ -4,18 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{SETTLES, later, metadata, shown};
+use super::{SAMPLES, SETTLES, later, metadata, shown_in};
 use crate::api::condition::kind;
-use crate::api::{DriftKind, DriftSample, RefusedPath, RoleMappingStatus};
+use crate::api::{DriftSample, RefusedPath, RoleMappingStatus};
 use crate::catalog::{Acceptance, Ceiling, MappingView, Resolution, SubjectNesting, SubjectView};
-use crate::model::{DocumentKey, FreezeReason, GrantKey, Keep, Kind, MappingKey, MappingPhase, Reason, TargetName};
+use crate::model::{DocumentKey, FreezeReason, Keep, Kind, MappingKey, MappingPhase, Reason, TargetName};
 use crate::plan;
 use crate::status::{
     ClaimCounts, DocumentOutcome, HeldOutcome, Item, Lag, MappingInput, Status, SubjectOutcome, fold_mapping,
     same_mapping,
 };
 use crate::sync::Inner;
-use crate::sync::state::{SAMPLES, State, StatusOf};
+use crate::sync::state::{State, StatusOf};
 
 /// Publishes the status of a mapping.
 pub(super) fn publish(inner: &Inner, key: &MappingKey) {
@@ -249,22 +249,18 @@ fn outcome(
     let Some(memory) = state.documents.get(document) else { return DocumentOutcome { claims: idle, ..outcome } };
     outcome.pending_since = memory.pending_since;
     outcome.failures = memory.failures(inner, state, document, key);
-    if let Some((count, at)) = memory.reverted.get(key) {
-        (outcome.reverted, outcome.reverted_at) = (*count, Some(*at));
-    }
-    let remaining = || memory.remains.iter().filter(|(_, mappings)| mappings.contains(key));
-    outcome.remaining = remaining().count() as u64;
-    outcome.lag = memory.lag.map(|(took, at)| Lag { took, at });
-    let concerns = |grant: &GrantKey| memory.remains.get(grant).is_none_or(|mappings| mappings.contains(key));
+    outcome.lag = memory.lags.get(key).map(|(took, at)| Lag { took: *took, at: *at });
+    let reported = state.reported(document);
+    outcome.drift = memory.drift.tally(Some(key), &reported, inner.clock.now());
     outcome.samples = memory
-        .differences()
-        .filter(|(kind, grant, _)| *kind != DriftKind::Remains || concerns(grant))
+        .drift
+        .of(Some(key), &reported)
         .take(SAMPLES)
-        .map(|(kind, grant, subject)| DriftSample {
-            kind,
+        .map(|(difference, known)| DriftSample {
+            kind: difference.kind,
             resource: document.resource(),
-            role: grant.role.to_string(),
-            principal: shown(inner, state, &grant.member, subject),
+            role: difference.role.clone(),
+            principal: shown_in(inner, difference, known),
         })
         .collect();
     let Some(found) = &memory.found else {
@@ -273,7 +269,6 @@ fn outcome(
     };
     let nothing = || is_pinned.then(ClaimCounts::default);
     outcome.claims = memory.claim_counts.get(key).map(counts).or_else(nothing);
-    outcome.foreign = found.foreign as u64;
     outcome.unlisted = found.unlisted && outcome.claims.is_some_and(|claims| claims.desired > 0);
     outcome
 }

@@ -1,13 +1,19 @@
 //! The status of a target.
 
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
 use super::health::DocumentHealth;
-use super::{SETTLES, later, metadata, quoted, shown};
+use super::{SETTLES, later, metadata, quoted, shown_in};
 use crate::api::{PolicyCounts, ResourceCounts, TargetDrift};
 use crate::catalog::{Ceiling, TargetView};
-use crate::model::{DocumentKey, Kind, ResourceKind, TargetName};
-use crate::status::{Failure, Item, ListingOutcome, Status, TargetInput, fold_target, same_target};
+use crate::model::{DocumentKey, DriftKey, DriftKind, Kind, ResourceKind, TargetName};
+use crate::status::{DriftTally, Failure, Item, ListingOutcome, Status, TargetInput, fold_target, same_target};
 use crate::sync::Inner;
-use crate::sync::state::{Listing, State, StatusOf};
+use crate::sync::drift::Difference;
+use crate::sync::state::{FailedList, Listing, State, StatusOf};
 use crate::target::is_for_writing;
 
 /// Largest number of differences in the status of a target.
@@ -33,13 +39,24 @@ pub(super) fn publish(inner: &Inner, name: &TargetName) {
         };
         let Some(view) = state.catalog.target(name) else { return };
         let problem = memory.problem.clone();
-        let Policies { counts: policies, drift, missing_permissions } = policies(inner, &state, name);
-        let listing = memory.listing.as_ref().map(|known| listing(inner, &state, known, &view));
+        let Policies { counts: policies, drift, drift_tally, mut missing_permissions, unlisted } =
+            policies(inner, &state, name, now);
+        let mut permissions_matter = !missing_permissions.is_empty();
+        for list in memory.listing.iter().flat_map(|listing| &listing.failed) {
+            permissions_matter |= list.missing_permission.is_some() && matters(list, &view);
+            missing_permissions.extend(list.missing_permission.clone());
+        }
+        for permission in memory.preflights.iter().flat_map(|project| &project.missing) {
+            permissions_matter |= view.mapped.is_empty() || view.mapped.iter().any(|kind| is_of(permission, *kind));
+            missing_permissions.push(permission.clone());
+        }
+        let observed = inner.config.ceiling == Ceiling::Observe;
+        permissions_matter &= !(observed && missing_permissions.iter().all(|one| is_for_writing(one)));
+        let listing =
+            memory.listing.as_ref().map(|known| ListingOutcome { unlisted, ..listing(inner, &state, known, &view) });
         let overlapped_by = view.overlapped.values().next().map(TargetName::as_str);
         let owned = |document: &DocumentKey| state.catalog.target_of(document) == Some(name);
         let orphaned = state.orphaned.iter().filter(|(document, _)| owned(document)).map(|(_, grants)| grants).sum();
-        let observed = inner.config.ceiling == Ceiling::Observe;
-        let missing_for_writing_only = observed && missing_permissions.iter().all(|one| is_for_writing(one));
         let folded = fold_target(
             &TargetInput {
                 generation: memory.generation,
@@ -49,10 +66,11 @@ pub(super) fn publish(inner: &Inner, name: &TargetName) {
                 project_number: None,
                 listing: listing.as_ref(),
                 missing_permissions: &missing_permissions,
-                missing_for_writing_only,
+                permissions_matter,
                 orphaned,
                 policies,
                 drift: &drift,
+                drift_tally: &drift_tally,
                 last_handled_reconcile_at: memory.reconcile_requested_at.as_deref(),
             },
             previous.as_ref(),
@@ -75,19 +93,28 @@ pub(super) fn publish(inner: &Inner, name: &TargetName) {
 struct Policies {
     counts: PolicyCounts,
     drift: Vec<TargetDrift>,
+    drift_tally: DriftTally,
     missing_permissions: Vec<String>,
+    /// Resources that the list lacks although their policies can be read.
+    unlisted: Vec<String>,
 }
 
-fn policies(inner: &Inner, state: &State, name: &TargetName) -> Policies {
+fn policies(inner: &Inner, state: &State, name: &TargetName, now: Timestamp) -> Policies {
     let mut counts = PolicyCounts::default();
-    let mut drift: Vec<TargetDrift> = Vec::new();
+    let mut drift: BTreeMap<(DriftKind, &DocumentKey, &DriftKey), &Difference> = BTreeMap::new();
+    let mut drift_tally = DriftTally::default();
     let mut missing_permissions: Vec<String> = Vec::new();
-    let tested = state.targets.get(name).into_iter().flat_map(|target| &target.preflights);
-    missing_permissions.extend(tested.flat_map(|project| project.missing.iter().cloned()));
+    let mut unlisted = Vec::new();
     let frozen = state.frozen_documents();
     for (document, memory) in state.documents_of(name) {
         missing_permissions.extend(memory.missing_permission.clone());
-        match memory.health(frozen.contains(document)) {
+        missing_permissions.extend(memory.missing_for_resource.clone());
+        if memory.found.as_ref().is_some_and(|found| found.unlisted) {
+            unlisted.push(document.short());
+        }
+        let reported = state.reported(document);
+        let tally = memory.drift.tally(None, &reported, now);
+        match memory.health(frozen.contains(document), !tally.kinds.is_empty()) {
             DocumentHealth::Failed => counts.failed += 1,
             DocumentHealth::Frozen => counts.frozen += 1,
             DocumentHealth::Held => counts.held += 1,
@@ -95,39 +122,59 @@ fn policies(inner: &Inner, state: &State, name: &TargetName) -> Policies {
             DocumentHealth::InSync => counts.in_sync += 1,
             DocumentHealth::Unread => {}
         }
-        let room = SHOWN.saturating_sub(drift.len());
-        drift.extend(memory.differences().take(room).map(|(kind, grant, subject)| TargetDrift {
+        drift_tally.add(&tally);
+        for (key, difference) in memory.drift.of(None, &reported).take(SHOWN) {
+            drift.insert((key.kind, document, key), difference);
+            if drift.len() > SHOWN {
+                drift.pop_last();
+            }
+        }
+    }
+    let drift = drift
+        .into_iter()
+        .map(|((kind, document, key), known)| TargetDrift {
             kind,
             resource: document.resource(),
-            role: grant.role.to_string(),
-            principal: shown(inner, state, &grant.member, subject),
-            first_seen: None,
-        }));
-    }
+            role: key.role.clone(),
+            principal: shown_in(inner, key, known),
+            first_seen: Some(Time(known.first_seen)),
+        })
+        .collect();
     // Documents that were not read, because nothing may be, are frozen too.
     let unread = |document: &&&DocumentKey| !state.documents.contains_key(**document);
     let of_target = |document: &&&DocumentKey| state.catalog.target_of(document) == Some(name);
     let unread = frozen.iter().filter(unread).filter(of_target).count();
     counts.frozen = counts.frozen.saturating_add(i64::try_from(unread).unwrap_or(i64::MAX));
-    missing_permissions.sort();
-    missing_permissions.dedup();
-    drift.sort_by(|a, b| (&a.resource, &a.role, &a.principal).cmp(&(&b.resource, &b.role, &b.principal)));
-    Policies { counts, drift, missing_permissions }
+    Policies { counts, drift, drift_tally, missing_permissions, unlisted }
+}
+
+/// True when this is a permission on resources of this kind.
+fn is_of(permission: &str, kind: ResourceKind) -> bool {
+    permission.split('.').nth(1).is_some_and(|noun| noun.eq_ignore_ascii_case(kind.collection()))
+}
+
+/// True when a failed list keeps the target from being ready: a mapping names that kind, or nothing at all could be
+/// listed in the region.
+fn matters(list: &FailedList, view: &TargetView) -> bool {
+    list.whole_region || view.mapped.contains(&list.kind)
 }
 
 fn listing(inner: &Inner, state: &State, listing: &Listing, view: &TargetView) -> ListingOutcome {
     let count = |kind| i64::try_from(view.resources.get(&kind).copied().unwrap_or_default()).unwrap_or(i64::MAX);
+    let failed = || listing.failed.iter().filter(|list| matters(list, view));
+    let named = |list: &FailedList| format!("{}/{}", list.location, list.kind.collection());
     ListingOutcome {
         resources: ResourceCounts {
             services: count(ResourceKind::Service),
             jobs: count(ResourceKind::Job),
             worker_pools: count(ResourceKind::WorkerPool),
         },
-        unreachable: listing.unreachable.clone(),
-        failure: listing
-            .failure
-            .as_ref()
-            .map(|failure| Failure { message: quoted(inner, state, &failure.message), ..failure.clone() }),
+        unreachable: listing.unreachable.iter().cloned().chain(listing.failed.iter().map(named)).collect(),
+        lacking: listing.unreachable.iter().cloned().chain(failed().map(named)).collect(),
+        failure: failed()
+            .next()
+            .map(|list| Failure { message: quoted(inner, state, &list.failure.message), ..list.failure.clone() }),
+        unlisted: Vec::new(),
         complete_at: listing.complete_at,
     }
 }

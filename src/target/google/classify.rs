@@ -109,15 +109,16 @@ pub(crate) fn classify(call: Call, status: StatusCode, headers: &HeaderMap, body
             cause: RefusalCause::LimitExceeded,
             message: if known { message } else { "the request is larger than Google accepts".to_owned() },
             member: None,
+            others: Vec::new(),
             role: None,
         },
         // 408 and 499 are canceled calls, which may have been carried out.
         400..=499 if known && !matches!(status.as_u16(), 404 | 408 | 499) => {
-            let Named { cause, member, role } = refusal(&error);
-            GoogleError::Refused { cause, message, member, role }
+            let Named { cause, member, others, role } = refusal(&error);
+            GoogleError::Refused { cause, message, member, others, role }
         }
         501 if error.status == "UNIMPLEMENTED" => {
-            GoogleError::Refused { cause: RefusalCause::Other, message, member: None, role: None }
+            GoogleError::Refused { cause: RefusalCause::Other, message, member: None, others: Vec::new(), role: None }
         }
         _ => call.lost(message),
     }
@@ -139,20 +140,26 @@ fn permission(error: &Body) -> Option<String> {
     is_one.then(|| permission.to_owned())
 }
 
-/// The cause of a refusal, and the member or role that it names.
+/// The cause of a refusal, and the members or role that it names.
 struct Named {
     cause: RefusalCause,
     member: Option<String>,
+    others: Vec<String>,
     role: Option<String>,
 }
 
 impl Named {
     fn nobody(cause: RefusalCause) -> Self {
-        Self { cause, member: None, role: None }
+        Self::member(cause, None)
     }
 
     fn member(cause: RefusalCause, member: Option<String>) -> Self {
-        Self { cause, member, role: None }
+        Self { cause, member, others: Vec::new(), role: None }
+    }
+
+    fn members(cause: RefusalCause, members: Vec<String>) -> Self {
+        let mut members = members.into_iter();
+        Self { member: members.next(), others: members.collect(), ..Self::nobody(cause) }
     }
 }
 
@@ -165,13 +172,13 @@ fn refusal(error: &Body) -> Named {
     }
     if let Some(name) = between(text, "Member '", "' is not allowed in role '") {
         let role = between(text, "' is not allowed in role '", "'").and_then(role);
-        return Named { cause: RefusalCause::PrincipalRefused, member: Some(bounded(name)), role };
+        return Named { role, ..Named::member(RefusalCause::PrincipalRefused, Some(bounded(name))) };
     }
     // `Account X is of type "group". Please set the type prefix to be "group:".`
     if text.contains(" is of type \"")
         && let Some(name) = between(text, "Account ", " is of type \"")
     {
-        return Named::member(RefusalCause::PrincipalRefused, member("user", name));
+        return Named::member(RefusalCause::PrincipalType, member("user", name));
     }
     if let Some(name) = between(text, "Invalid value for member '", "'") {
         return Named::member(RefusalCause::PrincipalMalformed, Some(bounded(name)));
@@ -185,7 +192,7 @@ fn refusal(error: &Body) -> Named {
         return Named::member(RefusalCause::PrincipalMalformed, name.filter(|name| is_deleted(name)).map(bounded));
     }
     if text.contains("do not belong to a permitted customer") {
-        return Named::member(RefusalCause::DomainRestricted, violator(error));
+        return Named::members(RefusalCause::DomainRestricted, violators(error));
     }
     if text.contains("Operation denied by org policy")
         || text.contains("Operation denied by custom org polic")
@@ -193,7 +200,7 @@ fn refusal(error: &Body) -> Named {
     {
         let of_members = text.contains("allowedPolicyMembers") || text.contains("allowedPolicyMemberDomains");
         let cause = if of_members { RefusalCause::DomainRestricted } else { RefusalCause::OrganizationPolicy };
-        return Named::member(cause, violator(error));
+        return Named::members(cause, violators(error));
     }
     if text.contains("Policy members must be of the form") {
         return Named::nobody(RefusalCause::PrincipalMalformed);
@@ -201,7 +208,7 @@ fn refusal(error: &Body) -> Named {
     let unsupported = between(text, "Role ", " is not supported for this resource");
     let missing = || between(text, "Role (", ") does not exist in the resource's hierarchy");
     if let Some(name) = unsupported.or_else(missing) {
-        return Named { cause: RefusalCause::RoleNotSupported, member: None, role: role(name) };
+        return Named { role: role(name), ..Named::nobody(RefusalCause::RoleNotSupported) };
     }
     if text.contains("The number of members in the policy (") || text.contains("The number of groups in the policy (") {
         return Named::nobody(RefusalCause::LimitExceeded);
@@ -220,15 +227,20 @@ fn role(name: &str) -> Option<String> {
     plausible.then(|| name.to_owned())
 }
 
-/// The principal in the details of a domain restriction. Google writes `User` before service accounts, too.
-fn violator(error: &Body) -> Option<String> {
-    let violations = error.detail("PreconditionFailure")?.get("violations")?.as_array()?;
-    violations.iter().find_map(|violation| {
+/// Largest number of principals that are taken from one answer.
+const VIOLATORS: usize = 50;
+
+/// The principals in the details of a domain restriction. Google writes `User` before service accounts, too.
+fn violators(error: &Body) -> Vec<String> {
+    let violations =
+        error.detail("PreconditionFailure").and_then(|detail| detail.get("violations")).and_then(Value::as_array);
+    let named = violations.into_iter().flatten().filter_map(|violation| {
         let field = |name: &str| violation.get(name).and_then(Value::as_str).unwrap_or_default();
         let described = between(field("description"), "User ", " is not in permitted organization");
         let name = described.or_else(|| field("subject").split_once("configvalue=").map(|(_, value)| value));
         name.and_then(|name| member("user", name))
-    })
+    });
+    named.take(VIOLATORS).collect()
 }
 
 fn member(kind: &str, name: &str) -> Option<String> {

@@ -170,7 +170,7 @@ fn a_refusal_names_the_principal_that_the_text_names() {
         ),
         (
             "Account ops@example.com is of type \"group\". Please set the type prefix to be \"group:\".",
-            RefusalCause::PrincipalRefused,
+            RefusalCause::PrincipalType,
             Some("user:ops@example.com"),
         ),
         (
@@ -183,8 +183,13 @@ fn a_refusal_names_the_principal_that_the_text_names() {
     ];
     for (text, cause, member) in table {
         let error = answer(Call::Write, 400, &envelope(400, "INVALID_ARGUMENT", text));
-        let expected =
-            GoogleError::Refused { cause, message: text.to_owned(), member: member.map(str::to_owned), role: None };
+        let expected = GoogleError::Refused {
+            cause,
+            message: text.to_owned(),
+            member: member.map(str::to_owned),
+            others: vec![],
+            role: None,
+        };
         assert_eq!(error, expected);
     }
 }
@@ -215,7 +220,7 @@ fn a_refusal_names_the_role_that_the_text_names() {
     for (text, cause, member, role) in table {
         let error = answer(Call::Write, 400, &envelope(400, "INVALID_ARGUMENT", text));
         let (member, role) = (member.map(str::to_owned), role.map(str::to_owned));
-        assert_eq!(error, GoogleError::Refused { cause, message: text.to_owned(), member, role });
+        assert_eq!(error, GoogleError::Refused { cause, message: text.to_owned(), member, others: vec![], role });
     }
 }
 
@@ -282,6 +287,20 @@ fn a_domain_restriction_names_the_principal_of_its_details() {
         assert_eq!(cause, RefusalCause::DomainRestricted);
         assert_eq!(member.as_deref(), Some("user:service-b-123@gcp-sa-logging.iam.gserviceaccount.com"));
     }
+}
+
+#[test]
+fn a_domain_restriction_names_all_principals_of_its_details() {
+    let violation = |name: &str| json!({"description": format!("User {name} is not in permitted organization.")});
+    let violations: Vec<Value> = ["a@x.example", "b@x.example", "c@y.example"].into_iter().map(violation).collect();
+    let body = json!({"error": {"code": 400, "status": "FAILED_PRECONDITION",
+        "message": "One or more users named in the policy do not belong to a permitted customer.",
+        "details": [{"@type": "type.googleapis.com/google.rpc.PreconditionFailure", "violations": violations}]}});
+    let GoogleError::Refused { member, others, .. } = answer(Call::Write, 400, &body.to_string()) else {
+        panic!("not a refusal")
+    };
+    assert_eq!(member.as_deref(), Some("user:a@x.example"));
+    assert_eq!(others, ["user:b@x.example", "user:c@y.example"]);
 }
 
 #[test]

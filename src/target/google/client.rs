@@ -518,16 +518,19 @@ fn listed(item: Item, project: &str, location: &str, kind: ResourceKind) -> Resu
     Ok(Resource { document, uid: item.uid, labels: item.labels, invoker_iam_disabled: item.invoker_iam_disabled })
 }
 
-/// Replaces the member that a refusal names by its spelling in the written policy, so that it can be found there. A
-/// name that is not in the policy is dropped.
+/// Replaces the members that a refusal names by their spelling in the written policy, so that they can be found there.
+/// A name that is not in the policy is dropped.
 fn pointed_at(error: GoogleError, policy: &Policy) -> GoogleError {
-    let GoogleError::Refused { cause, message, member: Some(named), role } = error else { return error };
+    let GoogleError::Refused { cause, message, member: Some(named), others, role } = error else { return error };
     let members = || policy.bindings.iter().flat_map(|binding| &binding.members);
-    let key = MemberKey::of(&named);
     let value = |member: &str| member.split_once(':').map(|(_, value)| value.to_ascii_lowercase());
-    let member = members()
-        .find(|member| MemberKey::of(member) == key)
-        .or_else(|| members().find(|member| value(member).is_some() && value(member) == value(&named)))
-        .cloned();
-    GoogleError::Refused { cause, message, member, role }
+    let spelled = |named: &String| {
+        let key = MemberKey::of(named);
+        members()
+            .find(|member| MemberKey::of(member) == key)
+            .or_else(|| members().find(|member| value(member).is_some() && value(member) == value(named)))
+            .cloned()
+    };
+    let mut found = [named].iter().chain(&others).filter_map(spelled).collect::<Vec<_>>().into_iter();
+    GoogleError::Refused { cause, message, member: found.next(), others: found.collect(), role }
 }

@@ -41,6 +41,8 @@ pub(crate) enum GoogleError {
         message: String,
         /// The refused member of the written policy, if the text names it.
         member: Option<String>,
+        /// Further members that the details name.
+        others: Vec<String>,
         /// The refused role, if the text names it.
         role: Option<String>,
     },
@@ -131,12 +133,13 @@ impl GoogleError {
             }
             Self::Denied { permission, .. } => ErrorKind::Denied { permission: permission.clone() },
             Self::NotFound { .. } => ErrorKind::NotFound,
-            Self::Refused { cause, message, member, role } => ErrorKind::Refused(Refused {
+            Self::Refused { cause, message, member, others, role } => ErrorKind::Refused(Box::new(Refused {
                 cause: *cause,
                 member: member.clone(),
+                others: others.clone(),
                 role: role.clone(),
                 message: message.clone(),
-            }),
+            })),
             Self::ApiDisabled { .. } | Self::PolicyUnknownVersion { .. } | Self::ConditionsHidden { .. } => {
                 ErrorKind::Rejected
             }
